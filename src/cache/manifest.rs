@@ -1,0 +1,176 @@
+//! manifest.json: what a cache is and which files belong to it. What it does not name is not in the cache.
+//!
+//! It holds no time, host, process or count of a run, so that a resumed extraction ends in the same bytes.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    fingerprint::FingerprintInputs,
+    states::{Dtype, StateId},
+};
+
+/// The file name in the cache folder.
+pub const MANIFEST: &str = "manifest.json";
+
+/// What a cache is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The name of the cache folder.
+    pub fingerprint: String,
+    /// Everything that decides a state, in clear.
+    pub inputs: FingerprintInputs,
+    /// Layers of the encoder.
+    pub model_layers: usize,
+    /// Width of a state.
+    pub hidden: usize,
+    /// Type of a stored value.
+    pub dtype: Dtype,
+    /// Distinct documents.
+    pub documents: u64,
+    /// Real tokens of these documents.
+    pub tokens: u64,
+    /// Documents of which the end was cut off.
+    pub truncated: u64,
+    /// The committed shards, in order.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// One committed shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// The folder's name.
+    pub name: String,
+    /// Rows of docs.parquet and of every pooled state.
+    pub documents: u64,
+    /// Real tokens of these documents.
+    pub tokens: u64,
+    /// States that this shard holds.
+    pub states: Vec<StateId>,
+    /// The device that computed it.
+    pub device: String,
+    /// The ONNX Runtime that computed it.
+    pub onnxruntime: String,
+    /// Token budget of its batches.
+    pub batch_tokens: usize,
+    /// Its files.
+    pub files: Vec<FileEntry>,
+}
+
+/// One file of a shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// The name in the shard's folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its blake3, 64 hexadecimal digits.
+    pub blake3: String,
+}
+
+impl Manifest {
+    /// Reads the manifest of a cache folder; `None` where there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no manifest of this format, or belongs to another folder.
+    pub fn read(folder: &Path) -> Result<Option<Manifest>> {
+        let path = folder.join(MANIFEST);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        let damaged = |expected: &str, got: String| Error::CacheDamage {
+            path: path.clone(),
+            expected: expected.into(),
+            got,
+            hint: "delete this cache folder and run `frostbert extract` again".into(),
+        };
+        let manifest: Manifest = serde_json::from_str(&text)
+            .map_err(|error| damaged("a manifest of this format", error.to_string()))?;
+        if manifest.inputs.fingerprint() != manifest.fingerprint {
+            return Err(damaged(
+                &format!("inputs that make the fingerprint {}", manifest.fingerprint),
+                manifest.inputs.fingerprint(),
+            ));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Replaces the manifest of a cache folder: written aside, synced, renamed.
+    ///
+    /// # Errors
+    /// When the folder cannot be written; the old manifest then stands.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self).expect("plain fields become JSON");
+        write_aside(folder, MANIFEST, &json)
+    }
+
+    /// Bytes of all shards' files.
+    pub fn bytes(&self) -> u64 {
+        self.shards
+            .iter()
+            .flat_map(|shard| &shard.files)
+            .map(|file| file.bytes)
+            .sum()
+    }
+
+    /// Every state that at least one shard holds.
+    pub fn states(&self) -> BTreeSet<StateId> {
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.states.iter().copied())
+            .collect()
+    }
+}
+
+/// Writes `folder/name` so that after a crash either the old or the new content stands there, whole.
+pub(super) fn write_aside(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let path = folder.join(name);
+    let aside = folder.join(format!("tmp-{name}"));
+    let mut file = std::fs::File::create(&aside).map_err(Error::io("write", &aside))?;
+    file.write_all(content)
+        .map_err(Error::io("write", &aside))?;
+    file.sync_all().map_err(Error::io("sync", &aside))?;
+    std::fs::rename(&aside, &path).map_err(Error::io("replace", &path))?;
+    sync_folder(folder)
+}
+
+/// Makes renames in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    std::fs::File::open(folder)
+        .and_then(|file| file.sync_all())
+        .map_err(Error::io("sync", folder))
+}
+
+/// The folders in a `cache.dir` that hold a manifest, with their manifests, by name.
+///
+/// # Errors
+/// When the folder or one of the manifests cannot be read.
+pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
+    let entries = match std::fs::read_dir(cache_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("list", cache_dir)(error)),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        folders.push(entry.map_err(Error::io("list", cache_dir))?.path());
+    }
+    folders.sort();
+    let mut caches = Vec::new();
+    for folder in folders {
+        if folder.is_dir()
+            && let Some(manifest) = Manifest::read(&folder)?
+        {
+            caches.push((folder, manifest));
+        }
+    }
+    Ok(caches)
+}

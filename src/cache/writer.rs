@@ -1,0 +1,242 @@
+//! The one writer of a cache: locks it, commits shards, never touches what is committed.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    manifest::{Manifest, ShardEntry, sync_folder},
+    reader,
+    schema::{self, StateMetadata},
+    shard::{OpenShard, ShardOrigin, entry_bytes, shard_name},
+};
+use crate::{
+    error::{Error, Result},
+    fingerprint::{FingerprintInputs, Key},
+    states::{Dtype, StateId},
+};
+
+/// The shape of the states that a cache holds.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheShape {
+    /// Layers of the encoder.
+    pub model_layers: usize,
+    /// Width of a state.
+    pub hidden: usize,
+    /// Type of a stored value.
+    pub dtype: Dtype,
+}
+
+/// A cache that is open for writing; no other process can write to it meanwhile.
+pub struct CacheWriter {
+    folder: PathBuf,
+    manifest: Manifest,
+    documents: HashMap<Key, Presence>,
+    lock: File,
+}
+
+/// What the cache holds of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Whether all states that were asked for are there.
+    pub complete: bool,
+    /// Whether its end was cut off.
+    pub truncated: bool,
+}
+
+impl CacheWriter {
+    /// Opens (or creates) the cache of these inputs under `cache_dir`, and looks up which documents have all `states`.
+    ///
+    /// Takes the writer's lock, and removes what an earlier writer left unfinished.
+    ///
+    /// # Errors
+    /// [`Error::CacheBusy`] when another process writes; when the cache is damaged or the disk refuses.
+    pub fn open(
+        cache_dir: &Path,
+        inputs: &FingerprintInputs,
+        shape: CacheShape,
+        states: &[StateId],
+    ) -> Result<CacheWriter> {
+        let fingerprint = inputs.fingerprint();
+        let folder = cache_dir.join(&fingerprint);
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        let lock = take_lock(&folder)?;
+        let manifest = match Manifest::read(&folder)? {
+            Some(manifest) => manifest,
+            None => Manifest {
+                fingerprint,
+                inputs: inputs.clone(),
+                model_layers: shape.model_layers,
+                hidden: shape.hidden,
+                dtype: shape.dtype,
+                documents: 0,
+                tokens: 0,
+                truncated: 0,
+                shards: Vec::new(),
+            },
+        };
+        remove_leftovers(&folder, &manifest)?;
+
+        let mut documents: HashMap<Key, Presence> = HashMap::new();
+        for entry in &manifest.shards {
+            let complete = states.iter().all(|state| entry.states.contains(state));
+            for row in reader::read_documents(&folder, entry)? {
+                let truncated = row.truncated;
+                let presence = documents.entry(row.key).or_insert(Presence {
+                    complete,
+                    truncated,
+                });
+                presence.complete |= complete;
+            }
+        }
+        Ok(CacheWriter {
+            folder,
+            manifest,
+            documents,
+            lock,
+        })
+    }
+
+    /// The cache folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What is committed.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What the cache holds of a document, if anything.
+    pub fn presence(&self, key: &Key) -> Option<Presence> {
+        self.documents.get(key).copied()
+    }
+
+    /// Commits a shard: files written aside, checksummed and synced, the folder renamed, then named in the manifest.
+    /// Returns its bytes.
+    ///
+    /// # Errors
+    /// When the disk refuses; everything committed before stands.
+    ///
+    /// # Panics
+    /// When the shard lacks rows.
+    pub fn commit(&mut self, shard: OpenShard, origin: &ShardOrigin) -> Result<u64> {
+        assert!(shard.is_complete(), "a shard is committed whole");
+        let name = shard_name(self.manifest.shards.len());
+        let (documents, states) = shard.into_parts();
+
+        let aside = self.folder.join(format!("tmp-{name}"));
+        fs::create_dir(&aside).map_err(Error::io("create", &aside))?;
+        let metadata = StateMetadata {
+            fingerprint: self.manifest.fingerprint.clone(),
+            hidden: self.manifest.hidden,
+            dtype: self.manifest.dtype,
+        };
+        let mut files = vec![schema::write_documents(&aside, &documents)?];
+        let mut state_ids = Vec::with_capacity(states.len());
+        for rows in states {
+            state_ids.push(rows.state);
+            files.push(schema::write_state(
+                &aside, rows.state, rows.bytes, &metadata,
+            )?);
+        }
+        sync_folder(&aside)?;
+        let target = self.folder.join(&name);
+        fs::rename(&aside, &target).map_err(Error::io("rename", &target))?;
+        sync_folder(&self.folder)?;
+
+        let entry = ShardEntry {
+            name,
+            documents: documents.len() as u64,
+            tokens: documents
+                .iter()
+                .map(|document| u64::from(document.n_tokens))
+                .sum(),
+            states: state_ids,
+            device: origin.device.clone(),
+            onnxruntime: origin.onnxruntime.clone(),
+            batch_tokens: origin.batch_tokens,
+            files,
+        };
+        let bytes = entry_bytes(&entry);
+        for document in &documents {
+            let presence = Presence {
+                complete: true,
+                truncated: document.truncated,
+            };
+            if self.documents.insert(document.key, presence).is_none() {
+                self.manifest.documents += 1;
+                self.manifest.tokens += u64::from(document.n_tokens);
+                self.manifest.truncated += u64::from(document.truncated);
+            }
+        }
+        self.manifest.shards.push(entry);
+        self.manifest.write(&self.folder)?;
+        Ok(bytes)
+    }
+}
+
+impl Drop for CacheWriter {
+    fn drop(&mut self) {
+        // The lock goes with the process anyway; an empty file says that nobody holds it.
+        let _ = self.lock.set_len(0);
+    }
+}
+
+fn take_lock(folder: &Path) -> Result<File> {
+    let path = folder.join("writer.lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // The number is a courtesy: without it the error still says what is wrong.
+            let _ = file.read_to_string(&mut pid);
+            let holder = match pid.trim() {
+                "" => "another process".into(),
+                pid => format!("process {pid}"),
+            };
+            return Err(Error::CacheBusy {
+                cache: folder.to_path_buf(),
+                holder,
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+    }
+    file.set_len(0).map_err(Error::io("write", &path))?;
+    file.rewind().map_err(Error::io("write", &path))?;
+    writeln!(file, "{}", std::process::id()).map_err(Error::io("write", &path))?;
+    Ok(file)
+}
+
+/// Removes what a killed writer left: temporary files, and shards that no manifest names.
+fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let unnamed_shard =
+            name.starts_with("shard-") && !manifest.shards.iter().any(|shard| shard.name == name);
+        if !name.starts_with("tmp-") && !unnamed_shard {
+            continue;
+        }
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed.map_err(Error::io("remove", &path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,371 @@
+//! Cleaning: what is empty or repeated goes, what contradicts itself is reported, everything is counted.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    hash::Hash,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::source::{Example, shorten};
+use crate::error::Result;
+
+/// Conflicts that are listed, of all that are counted.
+const N_LISTED_CONFLICTS: usize = 5;
+
+/// What to drop: `data.clean` of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CleanOptions {
+    /// Drop records whose text holds nothing but white space.
+    pub drop_empty: bool,
+    /// Of records with the same text and the same label, keep the first.
+    pub drop_duplicates: bool,
+}
+
+/// What cleaning found. Whether the empty and the duplicates were also dropped is up to [`CleanOptions`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanCounts {
+    /// Records in.
+    pub read: usize,
+    /// Records whose text holds nothing but white space.
+    pub empty: usize,
+    /// Records whose text and label stood in an earlier record.
+    pub duplicates: usize,
+    /// Texts (not records) that stand there with two or more labels. They are kept.
+    pub conflicting: usize,
+    /// The first few of these.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// A text that stands there with two labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The text, shortened.
+    pub text: String,
+    /// Its first label; `None` for a record without one.
+    pub first_label: Option<String>,
+    /// The line of the first record.
+    pub first_line: Option<u64>,
+    /// The first label that is another one.
+    pub other_label: Option<String>,
+    /// The line of the record that has it.
+    pub other_line: Option<u64>,
+}
+
+impl Default for CleanOptions {
+    fn default() -> Self {
+        CleanOptions {
+            drop_empty: true,
+            drop_duplicates: true,
+        }
+    }
+}
+
+/// Reads `examples` to their end and returns those kept, in their order, with the counts. Fails with their first error.
+///
+/// `key` stands for all that makes two records the same text: a hash of `text`, and of `text_pair` where there is one.
+/// Only keys are remembered, never a second copy of a text: they must be wide enough that no two texts share one.
+/// An empty text that is kept is looked at like any other.
+///
+/// ```
+/// use frostbert::data::{CleanOptions, Example, clean};
+///
+/// let example = |text: &str, label: &str| {
+///     Ok(Example { text: text.to_owned(), label: Some(label.to_owned()), ..Example::default() })
+/// };
+/// let examples = [example("a", "x"), example(" ", "x"), example("a", "x"), example("a", "y")];
+/// let (kept, counts) = clean(examples, CleanOptions::default(), |example| example.text.clone()).unwrap();
+/// assert_eq!(kept.len(), 2);
+/// assert_eq!((counts.read, counts.empty, counts.duplicates, counts.conflicting), (4, 1, 1, 1));
+/// ```
+pub fn clean<K: Eq + Hash + Clone>(
+    examples: impl IntoIterator<Item = Result<Example>>,
+    options: CleanOptions,
+    key: impl Fn(&Example) -> K,
+) -> Result<(Vec<Example>, CleanCounts)> {
+    let mut seen = Seen::default();
+    let mut counts = CleanCounts::default();
+    let mut kept = Vec::new();
+    for example in examples {
+        let example = example?;
+        counts.read += 1;
+        if example.text.trim().is_empty() {
+            counts.empty += 1;
+            if options.drop_empty {
+                continue;
+            }
+        }
+        match seen.add(key(&example), &example) {
+            Sight::New => {}
+            Sight::Duplicate => {
+                counts.duplicates += 1;
+                if options.drop_duplicates {
+                    continue;
+                }
+            }
+            Sight::Conflict(conflict) => {
+                counts.conflicting += 1;
+                if counts.conflicts.len() < N_LISTED_CONFLICTS {
+                    counts.conflicts.push(conflict);
+                }
+            }
+        }
+        kept.push(example);
+    }
+    Ok((kept, counts))
+}
+
+/// What was met so far. A label is its number, so that its name is held once.
+struct Seen<K> {
+    label_numbers: HashMap<Option<String>, usize>,
+    labels: Vec<Option<String>>,
+    first: HashMap<K, First>,
+    /// Labels of a text beside its first one.
+    others: HashSet<(K, usize)>,
+}
+
+/// The first record with a text.
+struct First {
+    label: usize,
+    line: Option<u64>,
+    has_others: bool,
+}
+
+enum Sight {
+    /// A new text, or a text known to be conflicting with one more label.
+    New,
+    Duplicate,
+    /// A text with its second label.
+    Conflict(Conflict),
+}
+
+impl<K: Eq + Hash + Clone> Seen<K> {
+    fn add(&mut self, key: K, example: &Example) -> Sight {
+        let label = self.label_number(&example.label);
+        let first = match self.first.entry(key.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(First {
+                    label,
+                    line: example.line,
+                    has_others: false,
+                });
+                return Sight::New;
+            }
+            Entry::Occupied(entry) => entry.into_mut(),
+        };
+        if first.label == label || !self.others.insert((key, label)) {
+            return Sight::Duplicate;
+        }
+        if std::mem::replace(&mut first.has_others, true) {
+            return Sight::New;
+        }
+        Sight::Conflict(Conflict {
+            text: shorten(&example.text, 80),
+            first_label: self.labels[first.label].clone(),
+            first_line: first.line,
+            other_label: example.label.clone(),
+            other_line: example.line,
+        })
+    }
+
+    fn label_number(&mut self, label: &Option<String>) -> usize {
+        if let Some(&number) = self.label_numbers.get(label) {
+            return number;
+        }
+        self.label_numbers.insert(label.clone(), self.labels.len());
+        self.labels.push(label.clone());
+        self.labels.len() - 1
+    }
+}
+
+impl<K> Default for Seen<K> {
+    fn default() -> Self {
+        Seen {
+            label_numbers: HashMap::new(),
+            labels: Vec::new(),
+            first: HashMap::new(),
+            others: HashSet::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    fn examples(rows: &[(&str, Option<&str>)]) -> Vec<Result<Example>> {
+        let example = |(i, (text, label)): (usize, &(&str, Option<&str>))| {
+            Ok(Example {
+                text: (*text).to_owned(),
+                label: label.map(str::to_owned),
+                line: Some(i as u64 + 1),
+                ..Example::default()
+            })
+        };
+        rows.iter().enumerate().map(example).collect()
+    }
+
+    fn cleaned(rows: &[(&str, Option<&str>)], options: CleanOptions) -> (Vec<u64>, CleanCounts) {
+        let (kept, counts) =
+            clean(examples(rows), options, |example| example.text.clone()).unwrap();
+        (
+            kept.iter().map(|example| example.line.unwrap()).collect(),
+            counts,
+        )
+    }
+
+    const ROWS: &[(&str, Option<&str>)] = &[
+        ("one", Some("a")),
+        ("two", Some("a")),
+        ("", Some("a")),
+        ("one", Some("b")),
+        ("one", Some("a")),
+        (" \u{a0}\t", Some("b")),
+        ("one", Some("b")),
+        ("one", Some("c")),
+        ("", Some("a")),
+        ("One", Some("a")),
+    ];
+
+    #[test]
+    fn empty_and_repeated_records_go_and_contradictions_stay() {
+        let (lines, counts) = cleaned(ROWS, CleanOptions::default());
+        assert_eq!(lines, [1, 2, 4, 8, 10]);
+        assert_eq!(
+            (
+                counts.read,
+                counts.empty,
+                counts.duplicates,
+                counts.conflicting
+            ),
+            (10, 3, 2, 1)
+        );
+        let conflict = Conflict {
+            text: "one".to_owned(),
+            first_label: Some("a".to_owned()),
+            first_line: Some(1),
+            other_label: Some("b".to_owned()),
+            other_line: Some(4),
+        };
+        assert_eq!(counts.conflicts, [conflict]);
+    }
+
+    #[test]
+    fn given_files_are_only_counted() {
+        let (lines, counts) = cleaned(
+            ROWS,
+            CleanOptions {
+                drop_empty: false,
+                drop_duplicates: false,
+            },
+        );
+        assert_eq!(lines.len(), 10);
+        assert_eq!(
+            (
+                counts.read,
+                counts.empty,
+                counts.duplicates,
+                counts.conflicting
+            ),
+            (10, 3, 3, 1)
+        );
+    }
+
+    #[test]
+    fn each_option_works_alone() {
+        assert_eq!(
+            cleaned(
+                ROWS,
+                CleanOptions {
+                    drop_empty: true,
+                    drop_duplicates: false
+                }
+            )
+            .0
+            .len(),
+            7
+        );
+        assert_eq!(
+            cleaned(
+                ROWS,
+                CleanOptions {
+                    drop_empty: false,
+                    drop_duplicates: true
+                }
+            )
+            .0,
+            [1, 2, 3, 4, 6, 8, 10]
+        );
+    }
+
+    #[test]
+    fn without_labels_the_text_alone_makes_a_duplicate() {
+        let (lines, counts) = cleaned(
+            &[("one", None), ("one", None), ("two", None)],
+            CleanOptions::default(),
+        );
+        assert_eq!(
+            (lines, counts.duplicates, counts.conflicting),
+            (vec![1, 3], 1, 0)
+        );
+    }
+
+    #[test]
+    fn all_conflicts_are_counted_and_the_first_few_listed() {
+        let rows: Vec<(String, &str)> = (0..40)
+            .map(|i| (format!("text {}", i / 2), ["a", "b"][i % 2]))
+            .collect();
+        let rows: Vec<(&str, Option<&str>)> = rows
+            .iter()
+            .map(|(text, label)| (text.as_str(), Some(*label)))
+            .collect();
+        let (lines, counts) = cleaned(&rows, CleanOptions::default());
+        assert_eq!(
+            (lines.len(), counts.conflicting, counts.conflicts.len()),
+            (40, 20, N_LISTED_CONFLICTS)
+        );
+    }
+
+    #[test]
+    fn the_key_decides_what_the_same_text_is() {
+        let rows = examples(&[("One", Some("a")), ("one", Some("a"))]);
+        let (kept, _) = clean(rows, CleanOptions::default(), |example| {
+            example.text.to_lowercase()
+        })
+        .unwrap();
+        assert_eq!(kept.len(), 1);
+    }
+
+    #[test]
+    fn the_first_error_ends_it() {
+        let mut rows = examples(&[("one", None)]);
+        rows.push(Err(Error::io("read", "a.csv")(std::io::Error::other(
+            "gone",
+        ))));
+        assert!(
+            clean(rows, CleanOptions::default(), |example| example
+                .text
+                .clone())
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn options_take_the_contracts_defaults() {
+        assert_eq!(
+            serde_json::from_str::<CleanOptions>("{}").unwrap(),
+            CleanOptions::default()
+        );
+        let options: CleanOptions = serde_json::from_str(r#"{"drop_empty": false}"#).unwrap();
+        assert_eq!(
+            options,
+            CleanOptions {
+                drop_empty: false,
+                drop_duplicates: true
+            }
+        );
+        assert!(serde_json::from_str::<CleanOptions>(r#"{"drop_dups": false}"#).is_err());
+    }
+}

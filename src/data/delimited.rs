@@ -1,0 +1,290 @@
+//! csv and tsv: fields between delimiters, with or without a header, with or without quotes.
+
+use std::{
+    io::{Chain, Read},
+    iter,
+};
+
+use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
+
+use super::{
+    read::{self, Text},
+    source::{Column, Example, Source, Want, name_list},
+};
+use crate::error::{Error, Result};
+
+/// Put after every file, so that its last record has a line end, as all others do, and lines can be counted.
+const TRAILER_PLAIN: &[u8] = b"\n";
+
+/// Put after every file with quotes: a line end and a record of one byte that no text can hold. Where it comes out as
+/// it went in, all quotes were closed; an open one swallows its line end.
+const TRAILER_QUOTED: &[u8] = b"\n\"\xFF";
+
+/// Streams the records of a file whose fields stand between `delimiter`s.
+///
+/// With a header every record must have as many fields as it. Without one nothing says how many there are, so that a
+/// record only has to reach the columns asked for (STS-B ends some records with two more).
+pub(super) fn read(
+    input: Text,
+    delimiter: u8,
+    source: &Source,
+    want: Want,
+) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    let mut records = Records::new(input, delimiter, source.clone());
+    let columns = match (
+        source.header,
+        if source.header {
+            records.advance()?
+        } else {
+            None
+        },
+    ) {
+        (true, None) => None,
+        (true, Some(_)) => Some(Columns::by_header(&records.names(), source, want)?),
+        (false, _) => Some(Columns::by_number(source, want)?),
+    };
+    Ok(iter::from_fn(move || {
+        let columns = columns.as_ref()?;
+        records.next_example(columns).transpose()
+    }))
+}
+
+/// The records one by one.
+struct Records {
+    reader: csv::Reader<Chain<Text, &'static [u8]>>,
+    record: StringRecord,
+    source: Source,
+}
+
+impl Records {
+    fn new(input: Text, delimiter: u8, source: Source) -> Self {
+        let reader = ReaderBuilder::new()
+            .delimiter(delimiter)
+            .has_headers(false)
+            .flexible(true)
+            .quoting(source.quoting)
+            // As CRLF, the csv crate would count a line feed only after the next record's position is taken.
+            .terminator(Terminator::Any(b'\n'))
+            .from_reader(input.chain(if source.quoting {
+                TRAILER_QUOTED
+            } else {
+                TRAILER_PLAIN
+            }));
+        Records {
+            reader,
+            record: StringRecord::new(),
+            source,
+        }
+    }
+
+    fn next_example(&mut self, columns: &Columns) -> Result<Option<Example>> {
+        let Some(line) = self.advance()? else {
+            return Ok(None);
+        };
+        columns.check(self.record.len(), line, &self.source)?;
+        Ok(Some(Example {
+            id: columns.id.map(|index| self.field(index).to_owned()),
+            text: self.field(columns.text).to_owned(),
+            text_pair: columns.text_pair.map(|index| self.field(index).to_owned()),
+            label: columns
+                .label
+                .map(|index| self.field(index).trim().to_owned()),
+            line: Some(line),
+        }))
+    }
+
+    /// Goes to the next record that is not a blank line and returns the line on which it starts.
+    fn advance(&mut self) -> Result<Option<u64>> {
+        loop {
+            match self.reader.read_record(&mut self.record) {
+                Ok(false) => return Ok(None),
+                Ok(true) if &self.record == ["\r"].as_slice() => {}
+                Ok(true) => {
+                    // Every record was read to its line end, the last one to that of the trailer.
+                    let n_line_feeds: usize = self
+                        .record
+                        .iter()
+                        .map(|field| field.matches('\n').count())
+                        .sum();
+                    return Ok(Some(
+                        self.reader.position().line() - 1 - n_line_feeds as u64,
+                    ));
+                }
+                Err(error) => return self.end(error),
+            }
+        }
+    }
+
+    /// Tells the trailer, which is no UTF-8 and so comes out as an error, from real errors.
+    fn end(&self, error: csv::Error) -> Result<Option<u64>> {
+        match error.into_kind() {
+            ErrorKind::Utf8 { err, .. } if (err.field(), err.valid_up_to()) == (0, 0) => Ok(None),
+            ErrorKind::Utf8 { pos, .. } => Err(self.source.malformed(
+                pos.map(|pos| pos.line()),
+                "a record whose quotes are closed",
+                "an open quote that takes in the rest of the file",
+                "close the quote; or set `quoting = false` for this source if its quotes are characters like any other",
+            )),
+            ErrorKind::Io(error) => Err(read::failure(&self.source, error)),
+            // All other kinds are of seeking, of serde and of records that are not flexible.
+            other => Err(Error::io("read", &self.source.path)(std::io::Error::other(format!(
+                "{other:?}"
+            )))),
+        }
+    }
+
+    /// A field that is there, without the carriage return of a CRLF line end.
+    fn field(&self, index: usize) -> &str {
+        let field = &self.record[index];
+        if index + 1 == self.record.len() {
+            field.strip_suffix('\r').unwrap_or(field)
+        } else {
+            field
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        (0..self.record.len())
+            .map(|index| self.field(index).to_owned())
+            .collect()
+    }
+}
+
+/// Where the wanted columns are.
+struct Columns {
+    text: usize,
+    text_pair: Option<usize>,
+    label: Option<usize>,
+    id: Option<usize>,
+    /// How many fields the header has, where there is one.
+    n_fields: Option<usize>,
+}
+
+impl Columns {
+    fn by_header(names: &[String], source: &Source, want: Want) -> Result<Self> {
+        let columns = Self::find(source, want, |key, column| {
+            index_by_header(names, key, column, source)
+        })?;
+        Ok(Columns {
+            n_fields: Some(names.len()),
+            ..columns
+        })
+    }
+
+    fn by_number(source: &Source, want: Want) -> Result<Self> {
+        Self::find(source, want, |key, column| {
+            match column {
+            Column::Number(number) => Ok(*number),
+            Column::Name(name) => Err(source.malformed(
+                None,
+                format!("a column number for `{key}`, as `header = false` leaves the columns without names"),
+                format!("the name `{name}`"),
+                format!("set `{key}` of this source to the column's number, counted from 0"),
+            )),
+        }
+        })
+    }
+
+    fn find(
+        source: &Source,
+        want: Want,
+        index: impl Fn(&str, &Column) -> Result<usize>,
+    ) -> Result<Self> {
+        Ok(Columns {
+            text: index("text", &source.text)?,
+            text_pair: source
+                .wanted_pair(want)?
+                .map(|column| index("text_pair", column))
+                .transpose()?,
+            label: want
+                .label
+                .then(|| index("label", &source.label_column()))
+                .transpose()?,
+            id: source
+                .id
+                .as_ref()
+                .map(|column| index("id", column))
+                .transpose()?,
+            n_fields: None,
+        })
+    }
+
+    /// Fails where a record has not the number of fields it should have.
+    fn check(&self, n_fields: usize, line: u64, source: &Source) -> Result<()> {
+        let quoting = match source.quoting {
+            true => {
+                "set `quoting = false` for this source if its quotes are characters like any other"
+            }
+            false => "set `quoting = true` for this source if quotes enclose its fields",
+        };
+        match self.n_fields {
+            Some(expected) if n_fields != expected => Err(source.malformed(
+                Some(line),
+                format!("{}, as in the header", fields(expected)),
+                fields(n_fields),
+                format!(
+                    "mend the line: a text that holds the delimiter or a line end must stand in quotes; or {quoting}"
+                ),
+            )),
+            Some(_) => Ok(()),
+            None => {
+                let n_needed = 1 + [Some(self.text), self.text_pair, self.label, self.id]
+                    .into_iter()
+                    .flatten()
+                    .fold(0, usize::max);
+                if n_fields >= n_needed {
+                    return Ok(());
+                }
+                Err(source.malformed(
+                    Some(line),
+                    format!("at least {}, to reach column number {}", fields(n_needed), n_needed - 1),
+                    fields(n_fields),
+                    format!("mend the line, or the column numbers of this source, which count from 0; or {quoting}"),
+                ))
+            }
+        }
+    }
+}
+
+fn index_by_header(names: &[String], key: &str, column: &Column, source: &Source) -> Result<usize> {
+    let (found, n_found) = match column {
+        Column::Number(number) => (*number, usize::from(*number < names.len())),
+        Column::Name(name) => {
+            let mut places = names
+                .iter()
+                .enumerate()
+                .filter(|(_, other)| *other == name)
+                .map(|(place, _)| place);
+            (
+                places.next().unwrap_or(0),
+                names.iter().filter(|other| *other == name).count(),
+            )
+        }
+    };
+    match n_found {
+        1 => Ok(found),
+        0 => Err(source.malformed(
+            Some(1),
+            format!("a column {column} for `{key}`"),
+            format!("the columns {}", name_list(names.iter().map(String::as_str))),
+            format!("set `{key}` of this source to one of these; or `header = false` if the file has no header"),
+        )),
+        n => Err(source.malformed(
+            Some(1),
+            format!("one column {column} for `{key}`"),
+            format!("{n} of that name"),
+            format!("set `{key}` of this source to the column's number, counted from 0"),
+        )),
+    }
+}
+
+fn fields(n: usize) -> String {
+    if n == 1 {
+        "1 field".to_owned()
+    } else {
+        format!("{n} fields")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! jsonl: one JSON object a line, whose keys are the columns.
+
+use std::iter;
+
+use serde_json::{Map, Value};
+
+use super::{
+    read::{Text, next_line},
+    source::{Column, Example, Source, Want, name_list},
+};
+use crate::error::{Error, Result};
+
+/// Streams the objects of a file. Lines of nothing but white space are skipped.
+///
+/// A text is a string, or null for an empty one. A label or an id is a string, a number or a boolean (written as in
+/// JSON); an id may be null.
+pub(super) fn read(
+    input: Text,
+    source: &Source,
+    want: Want,
+) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    let keys = Keys::of(source, want)?;
+    let source = source.clone();
+    let mut input = input;
+    let mut line = 0;
+    Ok(iter::from_fn(move || {
+        loop {
+            line += 1;
+            match next_line(&mut input, &source).transpose()? {
+                Ok(object) if object.trim().is_empty() => {}
+                Ok(object) => {
+                    return Some(
+                        Record {
+                            line,
+                            source: &source,
+                        }
+                        .example(&object, &keys),
+                    );
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }))
+}
+
+/// Under which keys the wanted values are.
+struct Keys {
+    text: String,
+    text_pair: Option<String>,
+    label: Option<String>,
+    id: Option<String>,
+}
+
+impl Keys {
+    fn of(source: &Source, want: Want) -> Result<Self> {
+        let name = |key: &str, column: &Column| match column {
+            Column::Name(name) => Ok(name.clone()),
+            Column::Number(number) => Err(source.malformed(
+                None,
+                format!("a name for `{key}`, as the keys of JSON objects have no order"),
+                format!("the number {number}"),
+                format!("set `{key}` of this source to the key's name"),
+            )),
+        };
+        Ok(Keys {
+            text: name("text", &source.text)?,
+            text_pair: source
+                .wanted_pair(want)?
+                .map(|column| name("text_pair", column))
+                .transpose()?,
+            label: want
+                .label
+                .then(|| name("label", &source.label_column()))
+                .transpose()?,
+            id: source
+                .id
+                .as_ref()
+                .map(|column| name("id", column))
+                .transpose()?,
+        })
+    }
+}
+
+/// Where a record stands.
+struct Record<'a> {
+    line: u64,
+    source: &'a Source,
+}
+
+impl Record<'_> {
+    fn example(&self, json: &str, keys: &Keys) -> Result<Example> {
+        let mut object = match serde_json::from_str(json) {
+            Ok(Value::Object(object)) => object,
+            Ok(other) => {
+                return Err(self.error("one JSON object", kind(&other), "write one object a line"));
+            }
+            Err(error) => {
+                let got = format!("{} (column {})", reason(&error), error.column());
+                return Err(self.error(
+                    "one JSON object",
+                    got,
+                    "write each object on one line, and nothing else",
+                ));
+            }
+        };
+        // The text goes last: what it leaves behind is not needed.
+        let id = keys
+            .id
+            .as_deref()
+            .map(|key| self.id(&object, key))
+            .transpose()?
+            .flatten();
+        let label = keys
+            .label
+            .as_deref()
+            .map(|key| self.label(&object, key))
+            .transpose()?;
+        let text_pair = keys
+            .text_pair
+            .as_deref()
+            .map(|key| self.text(&mut object, "text_pair", key))
+            .transpose()?;
+        let text = self.text(&mut object, "text", &keys.text)?;
+        Ok(Example {
+            id,
+            text,
+            text_pair,
+            label,
+            line: Some(self.line),
+        })
+    }
+
+    fn text(&self, object: &mut Map<String, Value>, role: &str, key: &str) -> Result<String> {
+        match object.get_mut(key) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(Value::Null) => Ok(String::new()),
+            Some(other) => Err(self.error(
+                format!("a string under `{key}`"),
+                kind(other),
+                format!(
+                    "set `{role}` of this source to a key that holds texts, or write it as a string"
+                ),
+            )),
+            None => Err(self.missing(object, role, key)),
+        }
+    }
+
+    fn label(&self, object: &Map<String, Value>, key: &str) -> Result<String> {
+        match object.get(key) {
+            Some(Value::String(label)) => Ok(label.trim().to_owned()),
+            Some(label @ (Value::Number(_) | Value::Bool(_))) => Ok(label.to_string()),
+            Some(other) => Err(self.error(
+                format!("a string, a number or a boolean under `{key}`"),
+                kind(other),
+                "give the record a label or leave it out; several labels are one string with `label_separator` between",
+            )),
+            None => Err(self.missing(object, "label", key)),
+        }
+    }
+
+    fn id(&self, object: &Map<String, Value>, key: &str) -> Result<Option<String>> {
+        match object.get(key) {
+            Some(Value::String(id)) => Ok(Some(id.clone())),
+            Some(id @ (Value::Number(_) | Value::Bool(_))) => Ok(Some(id.to_string())),
+            Some(Value::Null) => Ok(None),
+            Some(other) => Err(self.error(
+                format!("a string or a number under `{key}`"),
+                kind(other),
+                "set `id` of this source to a key that holds names, or leave `id` out",
+            )),
+            None => Err(self.missing(object, "id", key)),
+        }
+    }
+
+    fn missing(&self, object: &Map<String, Value>, role: &str, key: &str) -> Error {
+        let keys: Vec<&str> = object.keys().map(String::as_str).collect();
+        self.error(
+            format!("the key `{key}` for `{role}`"),
+            format!("the keys {}", name_list(keys.into_iter())),
+            format!("set `{role}` of this source to one of these, or give the record that key"),
+        )
+    }
+
+    fn error(
+        &self,
+        expected: impl Into<String>,
+        got: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Error {
+        self.source.malformed(Some(self.line), expected, got, hint)
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// What serde_json found, without its own line number, which is always 1 here.
+fn reason(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    match message.rsplit_once(" at line ") {
+        Some((reason, _)) => reason.to_owned(),
+        None => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::data::{Example, Source, Want, read_from};
+
+    const LABELLED: Want = Want {
+        label: true,
+        text_pair: false,
+    };
+
+    fn read_str(content: &str, source: &Source, want: Want) -> crate::error::Result<Vec<Example>> {
+        read_from(std::io::Cursor::new(content.to_owned()), source, want)?.collect()
+    }
+
+    #[test]
+    fn strings_numbers_and_booleans_are_labels_and_blank_lines_are_skipped() {
+        let content = "{\"text\": \"one \\u00e9\\n\", \"label\": \" a \"}\r\n\r\n  \n{\"label\": 3, \"text\": null}\n\
+                       {\"text\": \"three\", \"label\": 2.50, \"more\": {}}\n{\"text\": \"four\", \"label\": true}";
+        let examples = read_str(content, &Source::new("a.jsonl"), LABELLED).unwrap();
+        let rows: Vec<_> = examples
+            .iter()
+            .map(|e| (e.line.unwrap(), e.text.as_str(), e.label.as_deref()))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                (1, "one \u{e9}\n", Some("a")),
+                (4, "", Some("3")),
+                (5, "three", Some("2.5")),
+                (6, "four", Some("true"))
+            ]
+        );
+    }
+
+    #[test]
+    fn ids_and_pairs_are_read_and_an_id_may_be_null() {
+        let source = Source {
+            text_pair: Some("b".into()),
+            id: Some("n".into()),
+            ..Source::new("a.jsonl")
+        };
+        let content = "{\"text\": \"x\", \"b\": \"y\", \"n\": 17}\n{\"text\": \"x\", \"b\": null, \"n\": null}\n";
+        let examples = read_str(
+            content,
+            &source,
+            Want {
+                label: false,
+                text_pair: true,
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            (examples[0].id.as_deref(), examples[0].text_pair.as_deref()),
+            (Some("17"), Some("y"))
+        );
+        assert_eq!(
+            (examples[1].id.as_deref(), examples[1].text_pair.as_deref()),
+            (None, Some(""))
+        );
+        assert_eq!(examples[0].label, None);
+    }
+
+    #[test]
+    fn every_error_names_file_line_and_cure() {
+        for (line, message, hint) in [
+            (
+                "[1]",
+                "expected one JSON object, got an array",
+                "one object a line",
+            ),
+            (
+                "{\"text\": \"x\",",
+                "expected one JSON object, got EOF while parsing a value (column 13)",
+                "on one line",
+            ),
+            (
+                "{\"label\": 1}",
+                "expected the key `text` for `text`, got the keys `label`",
+                "set `text`",
+            ),
+            (
+                "{\"text\": \"x\"}",
+                "expected the key `label` for `label`, got the keys `text`",
+                "set `label`",
+            ),
+            (
+                "{\"text\": 5, \"label\": 1}",
+                "expected a string under `text`, got a number",
+                "set `text`",
+            ),
+            (
+                "{\"text\": \"x\", \"label\": null}",
+                "expected a string, a number or a boolean under `label`, got null",
+                "give the record a label",
+            ),
+            (
+                "{\"text\": \"x\", \"label\": [1]}",
+                "expected a string, a number or a boolean under `label`, got an array",
+                "`label_separator`",
+            ),
+        ] {
+            let content = format!("{{\"text\": \"fine\", \"label\": 0}}\n\n{line}\n");
+            let error = read_str(&content, &Source::new("a.jsonl"), LABELLED).unwrap_err();
+            assert_eq!(error.to_string(), format!("a.jsonl:3: {message}"));
+            assert!(
+                error.hint().unwrap().contains(hint),
+                "{}",
+                error.hint().unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn a_column_number_is_refused() {
+        let source = Source {
+            text: 0.into(),
+            ..Source::new("a.jsonl")
+        };
+        let error = read_str("", &source, LABELLED).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a.jsonl: expected a name for `text`, as the keys of JSON objects have no order, got the number 0"
+        );
+    }
+}

@@ -1,0 +1,379 @@
+//! lines: one text a line, the whole of it or what a pattern finds in it.
+
+use std::iter;
+
+use regex::{Captures, Regex};
+
+use super::{
+    read::{Text, next_line},
+    source::{Column, Example, Source, Want, shorten},
+};
+use crate::error::Result;
+
+/// Streams the lines of a file.
+///
+/// Without a pattern the line is the text. With one, the whole line has to match it, and its groups `text`, `label`,
+/// `text_pair` and `id` are what they are called. A label that the source names is the label of all lines, but where
+/// the pattern has a group for it. A blank line is an empty text, which cleaning drops.
+pub(super) fn read(
+    input: Text,
+    source: &Source,
+    want: Want,
+) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    let pattern = source
+        .pattern
+        .as_deref()
+        .map(|pattern| compile(pattern, source))
+        .transpose()?;
+    check_groups(pattern.as_ref(), source, want)?;
+    let constant_label = source
+        .label
+        .as_ref()
+        .filter(|_| want.label)
+        .map(|label| match label {
+            Column::Name(name) => name.trim().to_owned(),
+            Column::Number(number) => number.to_string(),
+        });
+    let source = source.clone();
+    let mut input = input;
+    let mut line = 0;
+    Ok(iter::from_fn(move || {
+        line += 1;
+        let content = match next_line(&mut input, &source).transpose()? {
+            Ok(content) => content,
+            Err(error) => return Some(Err(error)),
+        };
+        let example = match &pattern {
+            None => Ok(Example {
+                text: content,
+                ..Example::default()
+            }),
+            Some(pattern) => match_line(pattern, &content, line, &source, want),
+        };
+        Some(example.map(|example| Example {
+            label: example.label.or_else(|| constant_label.clone()),
+            line: Some(line),
+            ..example
+        }))
+    }))
+}
+
+/// The pattern, bound to the whole line.
+fn compile(pattern: &str, source: &Source) -> Result<Regex> {
+    // Compiled alone first, so that the message shows the pattern as it was written.
+    Regex::new(pattern)
+        .and_then(|_| Regex::new(&format!(r"\A(?:{pattern})\z")))
+        .map_err(|error| {
+            source.malformed(
+                None,
+                "a regular expression as `pattern`",
+                error.to_string(),
+                "mend the pattern: the syntax is that of the Rust crate regex, without look-around and back references",
+            )
+        })
+}
+
+fn check_groups(pattern: Option<&Regex>, source: &Source, want: Want) -> Result<()> {
+    let has_group = |group: &str| {
+        pattern.is_some_and(|pattern| pattern.capture_names().flatten().any(|it| it == group))
+    };
+    let lacks = |what: &str, got: &str, hint: &str| Err(source.malformed(None, what, got, hint));
+    if pattern.is_some() && !has_group("text") {
+        return lacks(
+            "a group `text` in `pattern`",
+            "a pattern without it",
+            r"mark the text in it: (?<label>\w+) (?<text>.*)",
+        );
+    }
+    if want.label && source.label.is_none() && !has_group("label") {
+        return lacks(
+            "a label for the lines of this file",
+            "neither `label` nor a `pattern` with a group `label`",
+            "set `label` of this source to the one label of all its lines, or mark it in `pattern` as (?<label>...)",
+        );
+    }
+    if want.text_pair && !has_group("text_pair") {
+        return lacks(
+            "a second text in every line",
+            "no `pattern` with a group `text_pair`",
+            "mark the second text in `pattern` as (?<text_pair>...), or use another format",
+        );
+    }
+    if source.id.is_some() && !has_group("id") {
+        return lacks(
+            "an id in every line",
+            "no `pattern` with a group `id`",
+            "mark the id in `pattern` as (?<id>...), or leave `id` of this source out",
+        );
+    }
+    Ok(())
+}
+
+fn match_line(
+    pattern: &Regex,
+    content: &str,
+    line: u64,
+    source: &Source,
+    want: Want,
+) -> Result<Example> {
+    let hint = "mend the line or `pattern`, which must match the whole of every line";
+    let captures = pattern.captures(content).ok_or_else(|| {
+        source.malformed(
+            Some(line),
+            format!(
+                "a line that matches `{}`",
+                source.pattern.as_deref().unwrap_or_default()
+            ),
+            format!("`{}`", shorten(content, 80)),
+            hint,
+        )
+    })?;
+    let label = if want.label {
+        group(&captures, "label").map(|label| label.trim().to_owned())
+    } else {
+        None
+    };
+    if want.label && label.is_none() && source.label.is_none() {
+        return Err(source.malformed(
+            Some(line),
+            "a label",
+            "a match without its group `label`",
+            hint,
+        ));
+    }
+    Ok(Example {
+        id: group(&captures, "id"),
+        text: group(&captures, "text").unwrap_or_default(),
+        text_pair: if want.text_pair {
+            Some(group(&captures, "text_pair").unwrap_or_default())
+        } else {
+            None
+        },
+        label,
+        line: Some(line),
+    })
+}
+
+fn group(captures: &Captures<'_>, name: &str) -> Option<String> {
+    captures.name(name).map(|found| found.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::data::{Example, Format, Source, Want, read_from};
+
+    const LABELLED: Want = Want {
+        label: true,
+        text_pair: false,
+    };
+    const TREC: &str = r"(?<label>\w+):\S+ (?<text>.*)";
+
+    fn source(pattern: Option<&str>, label: Option<&str>) -> Source {
+        Source {
+            format: Some(Format::Lines),
+            pattern: pattern.map(str::to_owned),
+            label: label.map(Into::into),
+            ..Source::new("a.label")
+        }
+    }
+
+    fn read_bytes(
+        content: &[u8],
+        source: &Source,
+        want: Want,
+    ) -> crate::error::Result<Vec<Example>> {
+        read_from(std::io::Cursor::new(content.to_vec()), source, want)?.collect()
+    }
+
+    fn rows(content: &str, source: &Source) -> Vec<(u64, String, String)> {
+        let examples = read_bytes(content.as_bytes(), source, LABELLED).unwrap();
+        examples
+            .into_iter()
+            .map(|e| (e.line.unwrap(), e.text, e.label.unwrap()))
+            .collect()
+    }
+
+    fn row(line: u64, text: &str, label: &str) -> (u64, String, String) {
+        (line, text.to_owned(), label.to_owned())
+    }
+
+    #[test]
+    fn a_line_is_a_text_and_the_sources_label_is_that_of_all() {
+        let expected = [
+            row(1, " one ", "pos"),
+            row(2, "", "pos"),
+            row(3, "three", "pos"),
+        ];
+        assert_eq!(rows(" one \n\nthree", &source(None, Some("pos"))), expected);
+        assert_eq!(
+            rows(" one \r\n\r\nthree\r\n", &source(None, Some("pos"))),
+            expected
+        );
+        let numbered = Source {
+            label: Some(1.into()),
+            ..source(None, None)
+        };
+        assert_eq!(rows("one\n", &numbered), [row(1, "one", "1")]);
+    }
+
+    #[test]
+    fn without_a_wanted_label_there_is_none() {
+        for source in [
+            source(None, None),
+            source(None, Some("pos")),
+            source(Some(TREC), None),
+        ] {
+            assert_eq!(
+                read_bytes(b"NUM:dist How far?", &source, Want::default()).unwrap()[0].label,
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn a_patterns_groups_are_text_label_pair_and_id() {
+        assert_eq!(
+            rows("NUM:dist How far?\r\n", &source(Some(TREC), None)),
+            [row(1, "How far?", "NUM")]
+        );
+        let all = Source {
+            id: Some("id".into()),
+            ..source(
+                Some(r"(?P<id>\d+)\|(?<text>[^|]*)\|(?<text_pair>[^|]*)\|(?<label>.*)"),
+                None,
+            )
+        };
+        assert_eq!(
+            read_bytes(
+                b"7|one|two| yes ",
+                &all,
+                Want {
+                    label: true,
+                    text_pair: true
+                }
+            )
+            .unwrap(),
+            [Example {
+                id: Some("7".to_owned()),
+                text: "one".to_owned(),
+                text_pair: Some("two".to_owned()),
+                label: Some("yes".to_owned()),
+                line: Some(1)
+            }]
+        );
+    }
+
+    #[test]
+    fn a_patterns_label_goes_before_the_sources() {
+        let content = "NUM:dist How far?\n";
+        assert_eq!(
+            rows(content, &source(Some(TREC), Some("all"))),
+            [row(1, "How far?", "NUM")]
+        );
+        assert_eq!(
+            rows(content, &source(Some(r"\S+ (?<text>.*)"), Some("all"))),
+            [row(1, "How far?", "all")]
+        );
+        let optional = r"(?:(?<label>\w+): )?(?<text>.*)";
+        assert_eq!(
+            rows("a: one\ntwo\n", &source(Some(optional), Some("rest"))),
+            [row(1, "one", "a"), row(2, "two", "rest")]
+        );
+        let error =
+            read_bytes(b"a: one\ntwo\n", &source(Some(optional), None), LABELLED).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a.label:2: expected a label, got a match without its group `label`"
+        );
+    }
+
+    #[test]
+    fn a_line_that_does_not_match_as_a_whole_names_its_line() {
+        for bad in ["no label", "x NUM:dist How far?"] {
+            let content = format!("NUM:dist How far?\n{bad}\n");
+            let error =
+                read_bytes(content.as_bytes(), &source(Some(TREC), None), LABELLED).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("a.label:2: expected a line that matches `{TREC}`, got `{bad}`")
+            );
+            assert!(error.hint().unwrap().contains("`pattern`"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_found_is_refused_before_the_first_line() {
+        let id = Source {
+            id: Some("id".into()),
+            ..source(None, Some("pos"))
+        };
+        for (source, message, hint) in [
+            (
+                source(None, None),
+                "expected a label for the lines of this file, got neither `label` nor",
+                "set `label`",
+            ),
+            (
+                source(Some("(?<text>.*)"), None),
+                "expected a label for the lines of this file",
+                "(?<label>...)",
+            ),
+            (
+                source(Some("(?<label>.*)"), None),
+                "expected a group `text` in `pattern`",
+                "mark the text",
+            ),
+            (
+                source(Some("(?<text>.*"), None),
+                "expected a regular expression as `pattern`, got regex parse",
+                "mend",
+            ),
+            (
+                id,
+                "expected an id in every line, got no `pattern` with a group `id`",
+                "leave `id`",
+            ),
+        ] {
+            let error = read_bytes(b"", &source, LABELLED).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("a.label: {message}")),
+                "{error}"
+            );
+            assert!(
+                error.hint().unwrap().contains(hint),
+                "{}",
+                error.hint().unwrap()
+            );
+        }
+        let error = read_bytes(
+            b"",
+            &source(None, None),
+            Want {
+                label: false,
+                text_pair: true,
+            },
+        )
+        .unwrap_err();
+        assert!(
+            error.hint().unwrap().contains("(?<text_pair>...)"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn latin1_is_read_as_windows_1252() {
+        let latin1 = Source {
+            encoding: "latin1".to_owned(),
+            ..source(None, Some("x"))
+        };
+        let examples = read_bytes(b"caf\xE9 \x93quoted\x94", &latin1, LABELLED).unwrap();
+        assert_eq!(examples[0].text, "caf\u{e9} \u{201c}quoted\u{201d}");
+    }
+
+    #[test]
+    fn an_empty_file_has_no_lines() {
+        assert!(rows("", &source(None, Some("pos"))).is_empty());
+    }
+}

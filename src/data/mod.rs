@@ -1,0 +1,195 @@
+//! From data files to examples, labels and parts: everything about a corpus that needs no model.
+//!
+//! A [`Source`] says where records are and what they mean. [`read`] turns it into a stream of [`Example`]s, so that
+//! memory does not grow with the file; [`clean`] drops what is empty or repeated and counts it; a [`LabelMap`] turns
+//! label names into ids; [`stratified_split`] sends rows to train, validation and test; [`class_distribution`] shows
+//! what came of it.
+//!
+//! ```
+//! use frostbert::data::{LabelMap, Source, SplitFractions, Want, read, stratified_split};
+//!
+//! # fn main() -> frostbert::error::Result<()> {
+//! # let folder = tempfile::tempdir().expect("a temporary folder");
+//! # let path = folder.path().join("reviews.csv");
+//! # std::fs::write(&path, "text,label\nsplendid,pos\n\"dull,\nlong\",neg\n").expect("a small file");
+//! let source = Source::new(&path);
+//! let examples = read(&source, Want { label: true, text_pair: false })?.collect::<Result<Vec<_>, _>>()?;
+//! let labels = LabelMap::from_train(examples.iter().filter_map(|example| example.label.as_deref()));
+//! let ids: Vec<usize> = examples
+//!     .iter()
+//!     .map(|example| labels.id_at(example.label.as_deref().unwrap_or_default(), &source.path, example.line))
+//!     .collect::<Result<_, _>>()?;
+//! assert_eq!(labels.names(), ["neg", "pos"]);
+//! assert_eq!(ids, [1, 0]);
+//! assert_eq!(stratified_split(&ids, SplitFractions::default(), 42).len(), 2);
+//! # Ok(())
+//! # }
+//! ```
+
+mod clean;
+mod delimited;
+mod json_lines;
+mod labels;
+mod lines;
+mod parquet_file;
+mod read;
+mod source;
+mod split;
+mod summary;
+
+pub use clean::{CleanCounts, CleanOptions, Conflict, clean};
+pub use labels::LabelMap;
+pub use source::{Column, Example, Format, Source, Want};
+pub use split::{Part, SplitFractions, split_plan, stratified_split};
+pub use summary::{ClassCount, ClassDistribution, class_distribution};
+
+use std::{io::Read, iter, path::Path};
+
+use crate::error::{Error, Result};
+
+/// A stream of examples, ended by its first error.
+pub type Examples = Box<dyn Iterator<Item = Result<Example>> + Send>;
+
+/// Reads the examples of `source` one by one, without ever holding the file in memory.
+///
+/// Fails at once where the file cannot be opened, where a column that is needed is not there, or where the format is
+/// one that this version does not read; and with the line at the first record that is not what `source` says. What one
+/// needs is `want`: with `Want { label: false, .. }` the label column need not exist.
+pub fn read(source: &Source, want: Want) -> Result<Examples> {
+    match source.resolve_format()? {
+        Format::Parquet => Ok(until_error(parquet_file::read(source, want)?)),
+        format => read_text(read::open(source)?, format, source, want),
+    }
+}
+
+/// Reads examples from `input` in place of the file that `source` names: for standard input.
+///
+/// `source.path` stands in messages, and its extension gives the format where `source.format` does not.
+/// Parquet cannot be read from a stream.
+pub fn read_from(
+    input: impl Read + Send + 'static,
+    source: &Source,
+    want: Want,
+) -> Result<Examples> {
+    match source.resolve_format()? {
+        Format::Parquet => Err(source.malformed(
+            None,
+            "a text format, as this is read from a stream",
+            "parquet",
+            "write the Parquet data to a file and name that file",
+        )),
+        format => read_text(read::decode(Box::new(input), source)?, format, source, want),
+    }
+}
+
+/// Fails where a file that was read to its end gave no example.
+pub fn require_records(path: &Path, n_records: usize) -> Result<()> {
+    match n_records {
+        0 => Err(Error::Record {
+            path: path.to_path_buf(),
+            line: None,
+            expected: "at least one record".to_owned(),
+            got: "an empty file".to_owned(),
+            hint: "check that the path is right and that whatever wrote the file has finished"
+                .to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn read_text(input: read::Text, format: Format, source: &Source, want: Want) -> Result<Examples> {
+    match format {
+        Format::Csv => Ok(until_error(delimited::read(input, b',', source, want)?)),
+        Format::Tsv => Ok(until_error(delimited::read(input, b'\t', source, want)?)),
+        Format::Jsonl => Ok(until_error(json_lines::read(input, source, want)?)),
+        Format::Lines => Ok(until_error(lines::read(input, source, want)?)),
+        Format::Conll | Format::Conllu | Format::Squad | Format::Parquet => Err(source.malformed(
+            None,
+            "csv, tsv, jsonl, parquet or lines",
+            format!("{format}, which this version does not read yet (a later release does)"),
+            "convert the file to one of these, or set `format` of this source if it is one of them",
+        )),
+    }
+}
+
+fn until_error(mut examples: impl Iterator<Item = Result<Example>> + Send + 'static) -> Examples {
+    let mut failed = false;
+    Box::new(iter::from_fn(move || {
+        let example = if failed { None } else { examples.next() };
+        failed |= matches!(example, Some(Err(_)));
+        example
+    }))
+}
+
+#[cfg(test)]
+mod tests_on_real_data;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_of_a_later_release_say_so() {
+        for name in ["a.conll", "a.conllu", "a.json"] {
+            let error = read_from(std::io::empty(), &Source::new(name), Want::default())
+                .err()
+                .unwrap();
+            assert!(matches!(error, Error::Record { .. }), "{error:?}");
+            assert!(
+                error
+                    .to_string()
+                    .contains("which this version does not read yet (a later release does)"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stream_is_read_like_the_file_it_stands_for_but_never_as_parquet() {
+        let source = Source {
+            format: Some(Format::Lines),
+            ..Source::new("-")
+        };
+        let texts: Vec<String> = read_from(&b"one\ntwo"[..], &source, Want::default())
+            .unwrap()
+            .map(|example| example.unwrap().text)
+            .collect();
+        assert_eq!(texts, ["one", "two"]);
+        let error = read_from(std::io::empty(), &Source::new("a.parquet"), Want::default())
+            .err()
+            .unwrap();
+        assert!(error.hint().unwrap().contains("to a file"), "{error}");
+    }
+
+    #[test]
+    fn a_file_without_records_is_an_error_for_who_needs_one() {
+        assert!(require_records(Path::new("a.csv"), 1).is_ok());
+        let error = require_records(Path::new("a.csv"), 0).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a.csv: expected at least one record, got an empty file"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_or_a_folder_cannot_be_read() {
+        let error = read(&Source::new("no such file.csv"), Want::default())
+            .err()
+            .unwrap();
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot read `no such file.csv`: "),
+            "{error}"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source {
+            format: Some(Format::Lines),
+            ..Source::new(folder.path())
+        };
+        let error = read(&source, Want::default())
+            .and_then(|examples| examples.collect::<Result<Vec<_>>>())
+            .unwrap_err();
+        assert!(matches!(error, Error::Io { action: "read", .. }), "{error}");
+    }
+}

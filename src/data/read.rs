@@ -1,0 +1,374 @@
+//! Opens a text file: decompresses by suffix, decodes by encoding, and knows the line of a byte that does not decode.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, Read},
+};
+
+use encoding_rs::{Decoder, DecoderResult, Encoding};
+use flate2::read::MultiGzDecoder;
+
+use super::source::Source;
+use crate::error::{Error, Result};
+
+/// Bytes that are read, and bytes of text that are decoded, at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Consumed bytes kept so that a bad sequence across two chunks can be shown: the longest of any encoding, and what a
+/// decoder reads past it.
+const TAIL_BYTES: usize = 16;
+
+/// Decoded text: everything that comes out of it is UTF-8, without a byte order mark.
+pub(super) type Text = Transcoder<Box<dyn Read + Send>>;
+
+/// Opens the file of `source` as text.
+pub(super) fn open(source: &Source) -> Result<Text> {
+    let file = File::open(&source.path).map_err(Error::io("read", &source.path))?;
+    match source.is_gzip() {
+        true => decode(
+            Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(
+                CHUNK_BYTES,
+                file,
+            ))),
+            source,
+        ),
+        false => decode(Box::new(file), source),
+    }
+}
+
+/// Decodes `input` by the encoding of `source`.
+pub(super) fn decode(input: Box<dyn Read + Send>, source: &Source) -> Result<Text> {
+    let encoding = Encoding::for_label_no_replacement(source.encoding.as_bytes()).ok_or_else(|| {
+        source.malformed(
+            None,
+            "an encoding of the WHATWG standard",
+            format!("`{}`", source.encoding),
+            "set `encoding` of this source to utf-8, latin1, utf-16le, shift_jis, gb18030 or another one of them",
+        )
+    })?;
+    Ok(Transcoder::new(input, encoding))
+}
+
+/// The crate's error for an I/O error that came out of a [`Text`].
+pub(super) fn failure(source: &Source, error: io::Error) -> Error {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Malformed>())
+    {
+        None => Error::io("read", &source.path)(error),
+        Some(malformed) => source.malformed(
+            Some(malformed.line),
+            format!("{} text", malformed.encoding),
+            malformed.shown_bytes(),
+            "set `encoding` of this source to the one the file was written in, such as latin1",
+        ),
+    }
+}
+
+/// Any encoding in, strict UTF-8 out. A byte that does not decode is an error, never a replacement character, and is
+/// met only after all text before it was handed out.
+pub(super) struct Transcoder<R> {
+    input: R,
+    decoder: Decoder,
+    raw: Box<[u8]>,
+    raw_start: usize,
+    raw_end: usize,
+    raw_is_last: bool,
+    tail: Vec<u8>,
+    text: Box<[u8]>,
+    text_start: usize,
+    text_end: usize,
+    n_line_feeds: u64,
+    finished: bool,
+    malformed: Option<Malformed>,
+}
+
+/// Where and how decoding failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("line {line} is not {encoding} text: {}", self.shown_bytes())]
+struct Malformed {
+    line: u64,
+    encoding: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read> Transcoder<R> {
+    fn new(input: R, encoding: &'static Encoding) -> Self {
+        Transcoder {
+            input,
+            decoder: encoding.new_decoder_with_bom_removal(),
+            raw: vec![0; CHUNK_BYTES].into_boxed_slice(),
+            raw_start: 0,
+            raw_end: 0,
+            raw_is_last: false,
+            tail: Vec::new(),
+            text: vec![0; CHUNK_BYTES].into_boxed_slice(),
+            text_start: 0,
+            text_end: 0,
+            n_line_feeds: 0,
+            finished: false,
+            malformed: None,
+        }
+    }
+
+    /// Fills `raw`, which must be used up.
+    fn read_more(&mut self) -> io::Result<()> {
+        let n_read = loop {
+            match self.input.read(&mut self.raw) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => break result?,
+            }
+        };
+        self.raw_start = 0;
+        self.raw_end = n_read;
+        self.raw_is_last = n_read == 0;
+        Ok(())
+    }
+
+    /// Decodes some of `raw` into `text`, which must be used up.
+    fn decode_more(&mut self) {
+        let raw = &self.raw[self.raw_start..self.raw_end];
+        let (result, n_read, n_written) =
+            self.decoder
+                .decode_to_utf8_without_replacement(raw, &mut self.text, self.raw_is_last);
+        self.tail
+            .extend_from_slice(&raw[n_read.saturating_sub(TAIL_BYTES)..n_read]);
+        self.tail
+            .drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+        self.raw_start += n_read;
+        self.text_start = 0;
+        self.text_end = n_written;
+        self.n_line_feeds += count_line_feeds(&self.text[..n_written]);
+        match result {
+            DecoderResult::InputEmpty => self.finished = self.raw_is_last,
+            DecoderResult::OutputFull => {}
+            DecoderResult::Malformed(n_bad, n_after) => {
+                let end = self.tail.len().saturating_sub(usize::from(n_after));
+                let start = end.saturating_sub(usize::from(n_bad));
+                self.malformed = Some(Malformed {
+                    line: self.n_line_feeds + 1,
+                    encoding: self.decoder.encoding().name(),
+                    bytes: self.tail[start..end].to_vec(),
+                });
+            }
+        }
+    }
+}
+
+impl<R: Read> BufRead for Transcoder<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.text_start == self.text_end && !self.finished {
+            if let Some(malformed) = &self.malformed {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    malformed.clone(),
+                ));
+            }
+            if self.raw_start == self.raw_end && !self.raw_is_last {
+                self.read_more()?;
+            }
+            self.decode_more();
+        }
+        Ok(&self.text[self.text_start..self.text_end])
+    }
+
+    fn consume(&mut self, n_bytes: usize) {
+        self.text_start = (self.text_start + n_bytes).min(self.text_end);
+    }
+}
+
+impl<R: Read> Read for Transcoder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n_read = self.fill_buf()?.read(buffer)?;
+        self.consume(n_read);
+        Ok(n_read)
+    }
+}
+
+impl Malformed {
+    fn shown_bytes(&self) -> String {
+        let bytes: Vec<String> = self
+            .bytes
+            .iter()
+            .map(|byte| format!("0x{byte:02X}"))
+            .collect();
+        match bytes.len() {
+            1 => format!("the byte {}", bytes[0]),
+            _ => format!("the bytes {}", bytes.join(" ")),
+        }
+    }
+}
+
+fn count_line_feeds(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+/// The next line without its end (`\n` or `\r\n`), or `None` after the last.
+pub(super) fn next_line(input: &mut impl BufRead, source: &Source) -> Result<Option<String>> {
+    let mut line = String::new();
+    if input
+        .read_line(&mut line)
+        .map_err(|error| failure(source, error))?
+        == 0
+    {
+        return Ok(None);
+    }
+    if line.ends_with('\n') {
+        line.pop();
+        if line.ends_with('\r') {
+            line.pop();
+        }
+    }
+    Ok(Some(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Hands out at most `n` bytes at once.
+    struct Drip<'a>(&'a [u8], usize);
+
+    impl Read for Drip<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(self.0.len()).min(buffer.len());
+            buffer[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
+    }
+
+    fn decoded(bytes: &[u8], encoding: &str, n_at_once: usize) -> Result<String, (String, String)> {
+        let encoding = Encoding::for_label_no_replacement(encoding.as_bytes()).unwrap();
+        let mut transcoder = Transcoder::new(Drip(bytes, n_at_once), encoding);
+        let mut text = Vec::new();
+        let mut buffer = [0; 3];
+        let utf8 = |text| String::from_utf8(text).unwrap();
+        loop {
+            match transcoder.read(&mut buffer) {
+                Ok(0) => return Ok(utf8(text)),
+                Ok(n) => text.extend_from_slice(&buffer[..n]),
+                Err(error) => {
+                    return Err((
+                        utf8(text),
+                        failure(&Source::new("a.txt"), error).to_string(),
+                    ));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_dropped_and_only_at_the_start() {
+        for n_at_once in [1, 2, 100] {
+            assert_eq!(
+                decoded(b"\xEF\xBB\xBFone", "utf-8", n_at_once).unwrap(),
+                "one"
+            );
+            assert_eq!(
+                decoded(b"\xFF\xFEo\0n\0", "utf-16le", n_at_once).unwrap(),
+                "on"
+            );
+            assert_eq!(
+                decoded(b"a\xEF\xBB\xBF", "utf-8", n_at_once).unwrap().len(),
+                1 + 2 * 3 - 3
+            );
+        }
+    }
+
+    #[test]
+    fn bad_bytes_are_errors_with_line_and_byte_after_all_text_before_them() {
+        for n_at_once in [1, 2, 3, 100] {
+            for (bytes, encoding, before, message) in [
+                (
+                    &b"one\nt\xF0wo\n"[..],
+                    "utf-8",
+                    "one\nt",
+                    "a.txt:2: expected UTF-8 text, got the byte 0xF0",
+                ),
+                (
+                    b"\xFFone",
+                    "utf8",
+                    "",
+                    "a.txt:1: expected UTF-8 text, got the byte 0xFF",
+                ),
+                (
+                    b"a\n\n\xE2\x82",
+                    "utf-8",
+                    "a\n\n",
+                    "a.txt:3: expected UTF-8 text, got the bytes 0xE2 0x82",
+                ),
+                (
+                    b"a\n\x81\xFF",
+                    "shift_jis",
+                    "a\n",
+                    "a.txt:2: expected Shift_JIS text, got the bytes 0x81 0xFF",
+                ),
+            ] {
+                let (text, error) = decoded(bytes, encoding, n_at_once).unwrap_err();
+                assert_eq!((text.as_str(), error.as_str()), (before, message));
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_byte_far_into_a_file_is_found_on_its_line() {
+        let mut bytes = "0123456789é\n".repeat(20_000).into_bytes();
+        bytes.extend_from_slice(b"caf\xE9\nmore\n");
+        let (text, error) = decoded(&bytes, "utf-8", 4096).unwrap_err();
+        assert_eq!(text.len(), 20_000 * 13 + 3);
+        assert_eq!(error, "a.txt:20001: expected UTF-8 text, got the byte 0xE9");
+    }
+
+    #[test]
+    fn an_unknown_encoding_is_refused() {
+        let source = Source {
+            encoding: "utf-9".to_owned(),
+            ..Source::new("a.txt")
+        };
+        let error = decode(Box::new(io::empty()), &source).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "a.txt: expected an encoding of the WHATWG standard, got `utf-9`"
+        );
+    }
+
+    #[test]
+    fn lines_lose_their_ends_whether_lf_or_crlf_or_none() {
+        let mut input = &b"one\r\n\ntwo\rstill two\nlast"[..];
+        let source = Source::new("a.txt");
+        let lines: Vec<String> =
+            std::iter::from_fn(|| next_line(&mut input, &source).unwrap()).collect();
+        assert_eq!(lines, ["one", "", "two\rstill two", "last"]);
+    }
+
+    #[test]
+    fn gzip_files_of_several_members_are_read_whole_and_damaged_ones_fail() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt.gz");
+        let mut bytes = Vec::new();
+        for part in ["one\n", "two\n"] {
+            let mut encoder =
+                flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::fast());
+            encoder.write_all(part.as_bytes()).unwrap();
+            encoder.finish().unwrap();
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let source = Source::new(&path);
+        assert_eq!(
+            io::read_to_string(open(&source).unwrap()).unwrap(),
+            "one\ntwo\n"
+        );
+
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let error = failure(
+            &source,
+            io::read_to_string(open(&source).unwrap()).unwrap_err(),
+        );
+        assert!(
+            matches!(&error, Error::Io { action: "read", path: at, .. } if *at == path),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,425 @@
+//! What the `[data]` section of a pipeline says about one file, and what comes out of it.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// One record of a data file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Example {
+    /// The record's own name, where the source has an `id` column.
+    pub id: Option<String>,
+    /// The text, exactly as it stands in the file.
+    pub text: String,
+    /// The second text, where [`Want::text_pair`] asked for it.
+    pub text_pair: Option<String>,
+    /// The label cell without the white space around it, where [`Want::label`] asked for it.
+    /// For multi-label data it holds all labels: see [`Source::split_labels`].
+    pub label: Option<String>,
+    /// The line (from 1) on which the record starts; for Parquet, the row (from 1).
+    pub line: Option<u64>,
+}
+
+/// Which columns a task needs, beside the text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Want {
+    /// Without it the label column is not looked for.
+    pub label: bool,
+    /// Without it the `text_pair` column is not looked for.
+    pub text_pair: bool,
+}
+
+/// One data file and how to read it: a source table of the pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The file; a name that ends in `.gz` is decompressed on the way.
+    pub path: PathBuf,
+    /// How records are written; by the file's extension where absent, see [`Source::resolve_format`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// The column of the text.
+    #[serde(default = "default_text")]
+    pub text: Column,
+    /// The column of the second text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_pair: Option<Column>,
+    /// The column of the label, `"label"` where absent; for `lines`, one label for all lines. See
+    /// [`Source::label_column`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Column>,
+    /// The column of the records' names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Column>,
+    /// Whether the first record of a csv or tsv file names the columns.
+    #[serde(default = "yes")]
+    pub header: bool,
+    /// Whether quotes in csv and tsv files enclose fields; without it they are characters like any other.
+    #[serde(default = "yes")]
+    pub quoting: bool,
+    /// The encoding of a text file, by any name of the WHATWG Encoding Standard. As there, `latin1` means windows-1252.
+    #[serde(default = "default_encoding")]
+    pub encoding: String,
+    /// For `lines`: a regular expression that a whole line has to match, with a group `text` and, at will, `label`,
+    /// `text_pair` and `id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// What stands between the labels of one multi-label cell.
+    #[serde(default = "default_label_separator")]
+    pub label_separator: String,
+    /// The column of the words, for token tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<Column>,
+    /// The column of the words' tags, for token tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Column>,
+}
+
+/// A column, by its name or by its place from 0.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a column's name, or its number from 0")]
+pub enum Column {
+    /// As the header, the JSON key or the Parquet schema calls it.
+    Name(String),
+    /// Its place, from 0.
+    Number(usize),
+}
+
+/// How the records of a file are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Comma-separated values, as RFC 4180 describes them.
+    Csv,
+    /// Like csv, with tabs.
+    Tsv,
+    /// One JSON object a line.
+    Jsonl,
+    /// Apache Parquet.
+    Parquet,
+    /// One text a line.
+    Lines,
+    /// One word a line with its tags, as in the CoNLL shared tasks.
+    Conll,
+    /// Universal Dependencies.
+    Conllu,
+    /// The JSON of the Stanford Question Answering Dataset.
+    Squad,
+}
+
+impl Source {
+    /// The source of `path` with everything else at its default.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Source {
+            path: path.into(),
+            format: None,
+            text: default_text(),
+            text_pair: None,
+            label: None,
+            id: None,
+            header: yes(),
+            quoting: yes(),
+            encoding: default_encoding(),
+            pattern: None,
+            label_separator: default_label_separator(),
+            words: None,
+            tags: None,
+        }
+    }
+
+    /// The column of the label: the one given, or `"label"`.
+    pub fn label_column(&self) -> Column {
+        self.label
+            .clone()
+            .unwrap_or_else(|| Column::Name("label".to_owned()))
+    }
+
+    /// The format given, or the one that the extension (before `.gz`) stands for: `.csv`, `.tsv`, `.jsonl`, `.ndjson`,
+    /// `.parquet`, `.txt`, `.lines`, `.conll`, `.conllu`, and `.json` for squad.
+    ///
+    /// Fails on any other extension.
+    pub fn resolve_format(&self) -> Result<Format> {
+        if let Some(format) = self.format {
+            return Ok(format);
+        }
+        let extension = lower_extension(&if self.is_gzip() {
+            self.path.with_extension("")
+        } else {
+            self.path.clone()
+        });
+        match extension.as_deref() {
+            Some("csv") => Ok(Format::Csv),
+            Some("tsv") => Ok(Format::Tsv),
+            Some("jsonl" | "ndjson") => Ok(Format::Jsonl),
+            Some("parquet") => Ok(Format::Parquet),
+            Some("txt" | "lines") => Ok(Format::Lines),
+            Some("conll") => Ok(Format::Conll),
+            Some("conllu") => Ok(Format::Conllu),
+            Some("json") => Ok(Format::Squad),
+            other => Err(self.malformed(
+                None,
+                "a name that ends in .csv, .tsv, .jsonl, .ndjson, .parquet, .txt, .lines, .conll, .conllu or .json",
+                other.map_or_else(|| "no extension".to_owned(), |other| format!("`.{other}`")),
+                "set `format` of this source to csv, tsv, jsonl, parquet, lines, conll, conllu or squad",
+            )),
+        }
+    }
+
+    /// The labels of one multi-label cell, in the cell's order, without white space around them and without empty ones.
+    /// An empty `label_separator` leaves the cell whole.
+    ///
+    /// ```
+    /// let source = frostbert::data::Source::new("goemotions.tsv");
+    /// assert_eq!(source.split_labels("3, 27"), ["3", "27"]);
+    /// assert!(source.split_labels("").is_empty());
+    /// ```
+    pub fn split_labels<'a>(&self, cell: &'a str) -> Vec<&'a str> {
+        let labels: Vec<&str> = match self.label_separator.as_str() {
+            "" => vec![cell],
+            separator => cell.split(separator).collect(),
+        };
+        labels
+            .into_iter()
+            .map(str::trim)
+            .filter(|label| !label.is_empty())
+            .collect()
+    }
+
+    /// Whether the file's name says that it is compressed.
+    pub(super) fn is_gzip(&self) -> bool {
+        lower_extension(&self.path).as_deref() == Some("gz")
+    }
+
+    /// The second text's column, where `want` asks for it; fails where the source names none.
+    pub(super) fn wanted_pair(&self, want: Want) -> Result<Option<&Column>> {
+        match (&self.text_pair, want.text_pair) {
+            (_, false) => Ok(None),
+            (Some(column), true) => Ok(Some(column)),
+            (None, true) => Err(self.malformed(
+                None,
+                "a column for the second text",
+                "none in the source",
+                "set `text_pair` of this source to the name or number of that column",
+            )),
+        }
+    }
+
+    /// The error for a record, or a file of records, that is not what this source says it is.
+    pub(super) fn malformed(
+        &self,
+        line: Option<u64>,
+        expected: impl Into<String>,
+        got: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Error {
+        Error::Record {
+            path: self.path.clone(),
+            line,
+            expected: expected.into(),
+            got: got.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl From<&str> for Column {
+    fn from(name: &str) -> Self {
+        Column::Name(name.to_owned())
+    }
+}
+
+impl From<usize> for Column {
+    fn from(number: usize) -> Self {
+        Column::Number(number)
+    }
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Column::Name(name) => write!(formatter, "`{name}`"),
+            Column::Number(number) => write!(formatter, "number {number}"),
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Format::Csv => "csv",
+            Format::Tsv => "tsv",
+            Format::Jsonl => "jsonl",
+            Format::Parquet => "parquet",
+            Format::Lines => "lines",
+            Format::Conll => "conll",
+            Format::Conllu => "conllu",
+            Format::Squad => "squad",
+        })
+    }
+}
+
+/// A list of names for a message: `` `a`, `b` and 75 more ``; at most ten, each at most 40 characters.
+pub(super) fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const N_SHOWN: usize = 10;
+    let n_names = names.len();
+    let shown: Vec<String> = names
+        .take(N_SHOWN)
+        .map(|name| format!("`{}`", shorten(name, 40)))
+        .collect();
+    match n_names {
+        0 => "none".to_owned(),
+        n if n > N_SHOWN => format!("{} and {} more", shown.join(", "), n - N_SHOWN),
+        _ => shown.join(", "),
+    }
+}
+
+/// At most `n_characters` of `text` on one line, with `...` where something is left out.
+pub(super) fn shorten(text: &str, n_characters: usize) -> String {
+    let mut characters = text.chars();
+    let mut short = String::new();
+    for character in characters.by_ref().take(n_characters) {
+        match character.is_control() {
+            true => short.extend(character.escape_default()),
+            false => short.push(character),
+        }
+    }
+    if characters.next().is_some() {
+        short.push_str("...");
+    }
+    short
+}
+
+fn lower_extension(path: &Path) -> Option<String> {
+    path.extension()
+        .map(|extension| extension.to_string_lossy().to_ascii_lowercase())
+}
+
+fn default_text() -> Column {
+    Column::from("text")
+}
+
+fn default_encoding() -> String {
+    "utf-8".to_owned()
+}
+
+fn default_label_separator() -> String {
+    ",".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_source_takes_the_contracts_defaults() {
+        let source: Source = serde_json::from_str(r#"{"path": "data/reviews.csv"}"#).unwrap();
+        assert_eq!(source, Source::new("data/reviews.csv"));
+        assert_eq!(source.label_column(), Column::from("label"));
+        assert_eq!(
+            serde_json::from_str::<Source>(&serde_json::to_string(&source).unwrap()).unwrap(),
+            source
+        );
+    }
+
+    #[test]
+    fn columns_are_names_or_numbers_and_nothing_else() {
+        let source: Source =
+            serde_json::from_str(r#"{"path": "a.tsv", "text": 1, "label": "kind"}"#).unwrap();
+        assert_eq!(
+            (source.text.clone(), source.label_column()),
+            (Column::from(1), Column::from("kind"))
+        );
+        let error = serde_json::from_str::<Source>(r#"{"path": "a.tsv", "text": -1}"#).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("expected a column's name, or its number from 0"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = serde_json::from_str::<Source>(r#"{"path": "a.csv", "lable": 0}"#).unwrap_err();
+        assert!(
+            error.to_string().contains("unknown field `lable`"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("`label_separator`"), "{error}");
+    }
+
+    #[test]
+    fn the_extension_gives_the_format_and_gz_does_not_count() {
+        for (name, format) in [
+            ("a.csv", Format::Csv),
+            ("a.TSV", Format::Tsv),
+            ("a.jsonl.gz", Format::Jsonl),
+            ("a.ndjson", Format::Jsonl),
+            ("a.parquet", Format::Parquet),
+            ("a.txt.GZ", Format::Lines),
+            ("a.lines", Format::Lines),
+            ("a.conll", Format::Conll),
+            ("a.conllu", Format::Conllu),
+            ("v1.1.json", Format::Squad),
+        ] {
+            assert_eq!(
+                Source::new(name).resolve_format().unwrap(),
+                format,
+                "{name}"
+            );
+            let word = format!("\"{format}\"");
+            assert_eq!(
+                serde_json::from_str::<Format>(&word).unwrap(),
+                format,
+                "{word}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_extension_names_the_file_and_says_to_set_the_format() {
+        for (name, got) in [
+            ("rt-polarity.neg", "got `.neg`"),
+            ("reviews", "got no extension"),
+            ("b.gz", "no ext"),
+        ] {
+            let error = Source::new(name).resolve_format().unwrap_err();
+            assert!(
+                error.to_string().starts_with(name) && error.to_string().contains(got),
+                "{error}"
+            );
+            assert!(error.hint().unwrap().starts_with("set `format`"));
+        }
+        let source = Source {
+            format: Some(Format::Lines),
+            ..Source::new("rt-polarity.neg")
+        };
+        assert_eq!(source.resolve_format().unwrap(), Format::Lines);
+    }
+
+    #[test]
+    fn a_list_of_names_is_cut_after_ten() {
+        let names: Vec<String> = (0..77).map(|i| i.to_string()).collect();
+        assert!(name_list(names.iter().map(String::as_str)).ends_with("`9` and 67 more"));
+        assert_eq!(name_list(["a"].into_iter()), "`a`");
+        assert_eq!(shorten("one\ntwo three", 7), "one\\ntwo...");
+    }
+
+    #[test]
+    fn an_empty_separator_leaves_a_multi_label_cell_whole() {
+        let source = Source {
+            label_separator: String::new(),
+            ..Source::new("a.csv")
+        };
+        assert_eq!(source.split_labels(" a,b "), ["a,b"]);
+    }
+}

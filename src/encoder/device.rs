@@ -1,0 +1,176 @@
+//! Which device runs the encoder, and what to say when it cannot.
+
+use std::{fmt, path::Path, str::FromStr};
+
+use ort::{ep::CUDA, session::builder::SessionBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::runtime::Runtime;
+use crate::error::{Error, Result};
+
+/// What `model.device` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// CUDA where it works, else the CPU; the choice is reported.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this number; an error where it does not work.
+    Cuda(u32),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda(0)),
+            _ => name
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Device::Cuda)
+                .ok_or_else(|| {
+                    format!("`{name}` is no device; known are auto, cpu, cuda and cuda:N")
+                }),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl Serialize for Device {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// A device that was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// ONNX Runtime's CPU provider.
+    Cpu,
+    /// ONNX Runtime's CUDA provider on the device of this number.
+    Cuda(u32),
+}
+
+impl Provider {
+    /// `cpu` or `cuda`: what stands in the fingerprint, where the number of the device does not matter.
+    pub fn name(self) -> &'static str {
+        match self {
+            Provider::Cpu => "cpu",
+            Provider::Cuda(_) => "cuda",
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Provider::Cpu => f.write_str("cpu"),
+            Provider::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// Registers CUDA for a session, so that a failure is an error and never a quiet run on the CPU.
+///
+/// # Errors
+/// [`Error::Device`] with the reason that ONNX Runtime gives, and the cure.
+pub fn register_cuda(
+    builder: SessionBuilder,
+    runtime: &Runtime,
+    number: u32,
+) -> Result<SessionBuilder> {
+    check_provider_library(runtime.folder(), number)?;
+    let provider = CUDA::default()
+        .with_device_id(number as i32)
+        .build()
+        .error_on_failure();
+    builder.with_execution_providers([provider]).map_err(|error| Error::Device {
+        device: Provider::Cuda(number).to_string(),
+        reason: error.to_string(),
+        hint: "check the driver with nvidia-smi, and put the CUDA and cuDNN libraries that this ONNX Runtime was built \
+               for on LD_LIBRARY_PATH; or set model.device = \"cpu\""
+            .into(),
+    })
+}
+
+/// Fails with the missing file's name, before ONNX Runtime fails with less.
+fn check_provider_library(folder: &Path, number: u32) -> Result<()> {
+    for name in [
+        "libonnxruntime_providers_shared.so",
+        "libonnxruntime_providers_cuda.so",
+    ] {
+        if !folder.join(name).is_file() {
+            return Err(Error::Device {
+                device: Provider::Cuda(number).to_string(),
+                reason: format!(
+                    "`{name}` is not beside ONNX Runtime in `{}`: this runtime was built without CUDA",
+                    folder.display()
+                ),
+                hint: "name the libonnxruntime.so of an onnxruntime-gpu package with --ort-lib, its three libraries in \
+                       one folder; or set model.device = \"cpu\""
+                    .into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The numerical formats that the encoder can compute in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision weights, arithmetic and outputs; CUDA only.
+    F16,
+    /// 8-bit weights; CPU only.
+    Int8,
+}
+
+impl Precision {
+    /// The name in pipelines and the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Int8 => "int8",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_parsed_back() {
+        for name in ["auto", "cpu", "cuda:0", "cuda:3"] {
+            assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
+        }
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        assert!("gpu".parse::<Device>().unwrap_err().contains("cuda:N"));
+        assert!("cuda:".parse::<Device>().is_err());
+    }
+}

@@ -1,0 +1,303 @@
+//! Stage 1's engine: a checkpoint folder becomes sessions, texts become token ids, token ids become pooled states.
+//!
+//! `checkpoint -> graph -> session` and `tokenizer -> plan -> session -> pooling`; [`Encoder`] composes them.
+
+pub mod checkpoint;
+pub mod config;
+pub mod device;
+mod graph;
+pub mod plan;
+pub mod pooling;
+pub mod runtime;
+pub mod session;
+pub mod tokenizer;
+
+use checkpoint::Checkpoint;
+use device::{Device, Precision, Provider};
+use runtime::Runtime;
+use session::{Batch, EncoderSession, SessionOptions};
+
+use crate::{
+    error::{Error, Result},
+    fingerprint::{FORMAT_VERSION, FingerprintInputs},
+    states::{Dtype, StateId, StateRows},
+};
+
+/// What an encoder is asked to do, beside the checkpoint it runs.
+#[derive(Clone, Debug)]
+pub struct EncoderSettings {
+    /// Where it runs.
+    pub device: Device,
+    /// What it computes in.
+    pub precision: Precision,
+    /// The states to make, of absolute layers.
+    pub states: Vec<StateId>,
+    /// In what type they are stored.
+    pub dtype: Dtype,
+    /// CPU threads for all workers together.
+    pub threads: usize,
+}
+
+/// An encoder that is ready to run: one worker per CPU thread, or one for a GPU.
+pub struct Encoder {
+    /// The device that was chosen.
+    pub provider: Provider,
+    /// Where `device = "auto"` was asked for and CUDA not taken: why.
+    pub provider_reason: Option<String>,
+    workers: Vec<Worker>,
+}
+
+impl Encoder {
+    /// Loads the checkpoint into one session per worker, and proves a GPU's states against the CPU's.
+    ///
+    /// On a CPU every session has one thread: batches run side by side, and the states do not depend on how many
+    /// threads there are.
+    ///
+    /// # Errors
+    /// When the checkpoint does not fit its config, or the device cannot be had; never a quiet run on another device.
+    pub fn open(
+        runtime: &Runtime,
+        checkpoint: &Checkpoint,
+        settings: &EncoderSettings,
+    ) -> Result<Encoder> {
+        match settings.device {
+            Device::Cpu => Encoder::open_on(Provider::Cpu, runtime, checkpoint, settings),
+            Device::Cuda(number) => {
+                Encoder::open_on(Provider::Cuda(number), runtime, checkpoint, settings)
+            }
+            Device::Auto => {
+                match Encoder::open_on(Provider::Cuda(0), runtime, checkpoint, settings) {
+                    Err(Error::Device { reason, .. }) => {
+                        let encoder =
+                            Encoder::open_on(Provider::Cpu, runtime, checkpoint, settings)?;
+                        Ok(Encoder {
+                            provider_reason: Some(reason),
+                            ..encoder
+                        })
+                    }
+                    other => other,
+                }
+            }
+        }
+    }
+
+    fn open_on(
+        provider: Provider,
+        runtime: &Runtime,
+        checkpoint: &Checkpoint,
+        settings: &EncoderSettings,
+    ) -> Result<Encoder> {
+        if provider == Provider::Cpu && settings.precision == Precision::F16 {
+            return Err(Error::Device {
+                device: "cpu".into(),
+                reason: "a CPU has no kernels for precision `f16`".into(),
+                hint: "set model.precision = \"f32\"; what is *stored* in f16 is cache.dtype, the default".into(),
+            });
+        }
+        let mut layers: Vec<usize> = settings.states.iter().map(|state| state.layer).collect();
+        layers.sort_unstable();
+        layers.dedup();
+        let n_workers = match provider {
+            Provider::Cpu => settings.threads.max(1),
+            Provider::Cuda(_) => 1,
+        };
+        let options = SessionOptions {
+            provider,
+            precision: settings.precision,
+            layers,
+            intra_threads: 1,
+        };
+        let workers = (0..n_workers)
+            .map(|_| {
+                Ok(Worker {
+                    session: EncoderSession::open(runtime, checkpoint, &options)?,
+                    states: settings.states.clone(),
+                    dtype: settings.dtype,
+                    hidden: checkpoint.config.hidden,
+                })
+            })
+            .collect::<Result<Vec<Worker>>>()?;
+        let mut encoder = Encoder {
+            provider,
+            provider_reason: None,
+            workers,
+        };
+        if let Provider::Cuda(_) = provider {
+            encoder.prove_against_cpu(runtime, checkpoint, &options)?;
+        }
+        Ok(encoder)
+    }
+
+    /// The workers, each with a session of its own.
+    pub fn workers(&mut self) -> &mut [Worker] {
+        &mut self.workers
+    }
+
+    /// Runs one small batch on the GPU and on the CPU and compares every state.
+    fn prove_against_cpu(
+        &mut self,
+        runtime: &Runtime,
+        checkpoint: &Checkpoint,
+        options: &SessionOptions,
+    ) -> Result<()> {
+        let vocabulary = checkpoint.config.vocabulary as u32;
+        let documents: Vec<Vec<u32>> = [5usize, 12, 9]
+            .into_iter()
+            .map(|length| {
+                (0..length as u32)
+                    .map(|position| (position * 37 + 11) % vocabulary)
+                    .collect()
+            })
+            .collect();
+        let batch = Batch::new(documents.iter().map(Vec::as_slice));
+        let cpu_options = SessionOptions {
+            provider: Provider::Cpu,
+            precision: Precision::F32,
+            ..options.clone()
+        };
+        let mut cpu = EncoderSession::open(runtime, checkpoint, &cpu_options)?;
+        let hidden = checkpoint.config.hidden;
+        let expected = real_states(&mut cpu, &batch, hidden)?;
+        let got = real_states(&mut self.workers[0].session, &batch, hidden)?;
+        let least = match options.precision {
+            Precision::F16 => 0.999,
+            _ => 0.999_99,
+        };
+        let cosine = expected
+            .chunks_exact(hidden)
+            .zip(got.chunks_exact(hidden))
+            .map(|(a, b)| cosine(a, b))
+            .fold(f64::INFINITY, f64::min);
+        // Written so that NaN fails too.
+        if !(cosine >= least) {
+            return Err(Error::Device {
+                device: self.provider.to_string(),
+                reason: format!(
+                    "its states differ from the CPU's on a test batch (least cosine {cosine:.5}, needed {least})"
+                ),
+                hint: "this ONNX Runtime or its CUDA libraries give wrong results on this GPU: use others, or the CPU"
+                    .into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn real_states(session: &mut EncoderSession, batch: &Batch, hidden: usize) -> Result<Vec<f32>> {
+    let mut real = Vec::new();
+    session.run(batch, |_, states| {
+        for (row, length) in batch.lengths.iter().enumerate() {
+            let start = row * batch.width * hidden;
+            real.extend_from_slice(&states[start..start + *length as usize * hidden]);
+        }
+        Ok(())
+    })?;
+    Ok(real)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter()
+            .zip(b)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum::<f64>()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// One session and what it makes of a batch.
+pub struct Worker {
+    session: EncoderSession,
+    states: Vec<StateId>,
+    dtype: Dtype,
+    hidden: usize,
+}
+
+impl Worker {
+    /// Runs a batch and returns every state that was asked for, one row per document, in the storage type.
+    ///
+    /// `name_of` tells what to call the document in this row of the batch, should its state be unfit to store.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails; [`Error::State`] for a value that is not finite or that the storage type cannot hold.
+    pub fn run(
+        &mut self,
+        batch: &Batch,
+        name_of: impl Fn(usize) -> String,
+    ) -> Result<Vec<StateRows>> {
+        let (hidden, dtype, wanted) = (self.hidden, self.dtype, &self.states);
+        let mut pooled = vec![0.0f32; hidden];
+        let mut rows: Vec<StateRows> = Vec::with_capacity(wanted.len());
+        self.session.run(batch, |layer, states| {
+            for state in wanted.iter().filter(|state| state.layer == layer) {
+                let mut bytes = Vec::with_capacity(batch.documents() * hidden * dtype.size_bytes());
+                for (row, length) in batch.lengths.iter().enumerate() {
+                    let start = row * batch.width * hidden;
+                    let real = &states[start..start + *length as usize * hidden];
+                    pooling::pool(state.pooling, real, &mut pooled);
+                    dtype
+                        .encode(&pooled, &mut bytes)
+                        .map_err(|value| unfit(*state, value, name_of(row), dtype))?;
+                }
+                rows.push(StateRows {
+                    state: *state,
+                    bytes,
+                });
+            }
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// The session alone, for benchmarks.
+    pub fn session(&mut self) -> &mut EncoderSession {
+        &mut self.session
+    }
+}
+
+fn unfit(state: StateId, value: f32, text: String, dtype: Dtype) -> Error {
+    let value = if value.is_nan() {
+        "NaN".into()
+    } else if value.is_infinite() {
+        "infinity".into()
+    } else {
+        value.to_string()
+    };
+    Error::State {
+        state: format!("{} of layer {}", state.pooling.name(), state.layer),
+        text,
+        hint: match dtype {
+            Dtype::F16 if value != "NaN" => {
+                "set cache.dtype = \"f32\"; if it still fails, the model is broken".into()
+            }
+            _ => {
+                "the model is broken on this text: check its weights, or leave the text out".into()
+            }
+        },
+        value,
+        dtype: dtype.name(),
+    }
+}
+
+/// The fingerprint's inputs for a checkpoint on a provider.
+pub fn fingerprint_inputs(
+    checkpoint: &Checkpoint,
+    provider: &str,
+    precision: Precision,
+    dtype: Dtype,
+    max_length: usize,
+) -> FingerprintInputs {
+    FingerprintInputs {
+        weights: checkpoint.hashes.weights.clone(),
+        config: checkpoint.hashes.config.clone(),
+        tokenizer: checkpoint.hashes.tokenizer.clone(),
+        graph: graph::PROFILE.into(),
+        provider: provider.into(),
+        precision: precision.name().into(),
+        dtype: dtype.name().into(),
+        max_length,
+        overflow: "truncate".into(),
+        stride: None,
+        format_version: FORMAT_VERSION,
+    }
+}

@@ -1,0 +1,79 @@
+//! Which texts go through the encoder together: sorted by length, filled to a token budget.
+
+/// Documents of one batch, as positions in the list that was planned.
+pub type BatchRows = Vec<u32>;
+
+/// Cuts documents into batches of at most `budget_tokens` padded tokens (a longer document makes a batch of its own).
+///
+/// Documents are sorted by falling length, equal lengths by position, so a batch holds nearly equal lengths and the
+/// first batch is the largest. The plan is a pure function of its arguments: no thread count, no clock.
+///
+/// ```
+/// use frostbert::encoder::plan::plan_batches;
+/// assert_eq!(plan_batches(&[3, 9, 4, 8], 18), vec![vec![1, 3], vec![2, 0]]);
+/// ```
+pub fn plan_batches(lengths: &[u32], budget_tokens: usize) -> Vec<BatchRows> {
+    let mut order: Vec<u32> = (0..lengths.len() as u32).collect();
+    order.sort_by_key(|row| (std::cmp::Reverse(lengths[*row as usize]), *row));
+
+    let mut batches: Vec<BatchRows> = Vec::new();
+    for row in order {
+        match batches.last_mut() {
+            // The first document of a batch is its longest.
+            Some(batch)
+                if lengths[batch[0] as usize] as usize * (batch.len() + 1) <= budget_tokens =>
+            {
+                batch.push(row);
+            }
+            _ => batches.push(vec![row]),
+        }
+    }
+    batches
+}
+
+/// Real tokens over padded tokens of a plan: 1 where nothing is padded.
+pub fn padding_efficiency(lengths: &[u32], batches: &[BatchRows]) -> f64 {
+    let real: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+    let padded: u64 = batches
+        .iter()
+        .map(|batch| u64::from(lengths[batch[0] as usize]) * batch.len() as u64)
+        .sum();
+    if padded == 0 {
+        1.0
+    } else {
+        real as f64 / padded as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_document_stands_in_exactly_one_batch_within_the_budget(
+            lengths in prop::collection::vec(1u32..200, 0..300),
+            budget in 1usize..2000,
+        ) {
+            let batches = plan_batches(&lengths, budget);
+            let mut seen: Vec<u32> = batches.iter().flatten().copied().collect();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..lengths.len() as u32).collect::<Vec<_>>());
+            for batch in &batches {
+                let longest = batch.iter().map(|row| lengths[*row as usize]).max().unwrap() as usize;
+                prop_assert!(batch.len() == 1 || longest * batch.len() <= budget);
+            }
+        }
+    }
+
+    #[test]
+    fn equal_lengths_pad_nothing() {
+        let lengths = [7; 100];
+        assert_eq!(
+            padding_efficiency(&lengths, &plan_batches(&lengths, 70)),
+            1.0
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! The library's one error type.
+//!
+//! Every variant says what was expected, what was found and where; [`Error::hint`] says what to do about it.
+
+use std::{io, path::PathBuf};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, where, and (through [`Error::hint`]) the cure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: `read`, `write`, `rename`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A pipeline file, or an override of one of its values, that cannot be used.
+    #[error("{}: {problem}", place(file, *line, *column))]
+    Pipeline {
+        /// The pipeline file, or `--set`.
+        file: PathBuf,
+        /// Line from 1, where one is known.
+        line: Option<u64>,
+        /// Column from 1, where one is known.
+        column: Option<u64>,
+        /// What is wrong with it.
+        problem: String,
+        /// The cure.
+        hint: String,
+    },
+
+    /// A record of a data file that is not what the pipeline says it is, or a whole file of such records.
+    #[error("{}: expected {expected}, got {got}", place(path, *line, None))]
+    Record {
+        /// The data file.
+        path: PathBuf,
+        /// Line from 1 on which the record starts, where there are lines.
+        line: Option<u64>,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        got: String,
+        /// The cure.
+        hint: String,
+    },
+
+    /// A model folder that is no checkpoint this program can run.
+    #[error("cannot use the model file `{}`: expected {expected}, got {got}", path.display())]
+    Checkpoint {
+        /// The file in the model folder.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        got: String,
+        /// The cure.
+        hint: String,
+    },
+
+    /// ONNX Runtime itself is missing, or not the right one.
+    #[error("cannot use ONNX Runtime: expected {expected}, got {got}")]
+    Runtime {
+        /// What is needed.
+        expected: String,
+        /// What was found, and where.
+        got: String,
+        /// The cure.
+        hint: String,
+    },
+
+    /// The device that was asked for cannot be had.
+    #[error("cannot run on device `{device}`: {reason}")]
+    Device {
+        /// As written in the pipeline.
+        device: String,
+        /// The missing file, driver or feature.
+        reason: String,
+        /// The cure.
+        hint: String,
+    },
+
+    /// ONNX Runtime failed while it built or ran the encoder.
+    #[error("the encoder failed to {action}: {reason}")]
+    Encoder {
+        /// What it was doing.
+        action: &'static str,
+        /// What ONNX Runtime said.
+        reason: String,
+    },
+
+    /// A state that no honest cache can hold.
+    #[error("the {state} state of {text} holds {value}, which {dtype} cannot store")]
+    State {
+        /// Which state, as `mean of layer 6`.
+        state: String,
+        /// The text, shortened.
+        text: String,
+        /// `NaN`, `infinity` or the number.
+        value: String,
+        /// The storage type.
+        dtype: &'static str,
+        /// The cure.
+        hint: String,
+    },
+
+    /// A cache lacks something that was asked of it.
+    #[error("cache `{}` lacks {lacks}", cache.display())]
+    CacheMiss {
+        /// The cache folder.
+        cache: PathBuf,
+        /// What is not there.
+        lacks: String,
+        /// The cure.
+        hint: String,
+    },
+
+    /// A file of a cache is not what its manifest says.
+    #[error("cache file `{}` is damaged: expected {expected}, got {got}", path.display())]
+    CacheDamage {
+        /// The damaged file.
+        path: PathBuf,
+        /// What the manifest says.
+        expected: String,
+        /// What was read.
+        got: String,
+        /// The cure.
+        hint: String,
+    },
+
+    /// Another process writes to the cache.
+    #[error("cache `{}` is being written by {holder}", cache.display())]
+    CacheBusy {
+        /// The cache folder.
+        cache: PathBuf,
+        /// Who holds the lock.
+        holder: String,
+    },
+
+    /// A saved run that cannot be used.
+    #[error("cannot use the run file `{}`: expected {expected}, got {got}", path.display())]
+    Run {
+        /// The file in the run folder.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        got: String,
+        /// The cure.
+        hint: String,
+    },
+
+    /// Training reached a state from which it cannot go on.
+    #[error("training diverged: {problem}")]
+    Diverged {
+        /// Which head, epoch and value.
+        problem: String,
+        /// The cure.
+        hint: String,
+    },
+
+    /// A replay met other inputs, or gave other bytes, than its lock file says.
+    #[error("the replay of `{}` differs from its lock file:\n{}", lock.display(), differences.join("\n"))]
+    Replay {
+        /// The lock file.
+        lock: PathBuf,
+        /// One line for each thing that differs: expected and got.
+        differences: Vec<String>,
+        /// The cure.
+        hint: String,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, as one or two sentences without a full stop; `None` where the message says it all.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::Pipeline { hint, .. }
+            | Error::Record { hint, .. }
+            | Error::Checkpoint { hint, .. }
+            | Error::Runtime { hint, .. }
+            | Error::Device { hint, .. }
+            | Error::State { hint, .. }
+            | Error::CacheMiss { hint, .. }
+            | Error::CacheDamage { hint, .. }
+            | Error::Run { hint, .. }
+            | Error::Diverged { hint, .. }
+            | Error::Replay { hint, .. } => Some(hint),
+            Error::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => Some(
+                    "free some space and run the same command again: what was committed is kept",
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    Some("give this user the right to it, or name another folder")
+                }
+                io::ErrorKind::NotFound => Some(
+                    "check the path: relative paths start at the folder that frostbert runs in",
+                ),
+                _ => None,
+            },
+            Error::CacheBusy { .. } => {
+                Some("wait until it has finished, or give this pipeline its own cache.dir")
+            }
+            Error::Encoder { .. } => None,
+        }
+    }
+
+    /// Wraps an I/O error: `.map_err(Error::io("read", path))`.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+fn place(file: &std::path::Path, line: Option<u64>, column: Option<u64>) -> String {
+    let mut place = file.display().to_string();
+    for number in [line, column].into_iter().flatten() {
+        place.push_str(&format!(":{number}"));
+    }
+    place
+}

@@ -1,0 +1,218 @@
+//! What decides a state: the fingerprint of an encoder and its settings, and the key of a document under it.
+
+use std::{fmt, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    mmap,
+};
+
+/// The version of the cache format; a new one makes other fingerprints.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Everything that changes a state, in clear. What is *stored* (layers, poolings) is not in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FingerprintInputs {
+    /// blake3 of the weights.
+    pub weights: String,
+    /// blake3 of config.json.
+    pub config: String,
+    /// blake3 of tokenizer.json.
+    pub tokenizer: String,
+    /// Name and version of the graph that was built from the checkpoint.
+    pub graph: String,
+    /// `cpu` or `cuda`.
+    pub provider: String,
+    /// `f32` or `f16`: what the encoder computes in.
+    pub precision: String,
+    /// `f16` or `f32`: what is stored.
+    pub dtype: String,
+    /// The longest input, in tokens, special ones included.
+    pub max_length: usize,
+    /// What happens to a longer text: `truncate` or `windows`.
+    pub overflow: String,
+    /// Tokens that two windows share, where overflow is `windows`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stride: Option<usize>,
+    /// [`FORMAT_VERSION`] of the cache.
+    pub format_version: u32,
+}
+
+impl FingerprintInputs {
+    /// The first 16 hexadecimal digits of the blake3 of these inputs: the name of the cache folder.
+    pub fn fingerprint(&self) -> String {
+        // A struct of strings and numbers always becomes JSON, with its fields in the order of their declaration.
+        let json = serde_json::to_string(self).expect("plain fields become JSON");
+        blake3::hash(json.as_bytes()).to_hex()[..16].to_string()
+    }
+
+    /// The inputs in which two fingerprints differ, as `max_length 128 -> 256`.
+    pub fn differences(&self, other: &FingerprintInputs) -> Vec<String> {
+        let (ours, theirs) = (fields(self), fields(other));
+        let names = ours.iter().map(|(name, _)| name).chain(
+            theirs
+                .iter()
+                .map(|(name, _)| name)
+                .filter(|name| !ours.iter().any(|(known, _)| known == *name)),
+        );
+        names
+            .filter_map(|name| {
+                let value = |of: &[(String, String)]| {
+                    of.iter()
+                        .find(|(known, _)| known == name)
+                        .map_or("none".to_string(), |(_, value)| value.clone())
+                };
+                let (before, after) = (value(&ours), value(&theirs));
+                (before != after).then(|| format!("{name} {before} -> {after}"))
+            })
+            .collect()
+    }
+}
+
+fn fields(inputs: &FingerprintInputs) -> Vec<(String, String)> {
+    let serde_json::Value::Object(map) =
+        serde_json::to_value(inputs).expect("plain fields become JSON")
+    else {
+        unreachable!("a struct becomes an object")
+    };
+    map.into_iter()
+        .map(|(name, value)| match value {
+            serde_json::Value::String(text) if text.len() == 64 => (name, text[..12].to_string()),
+            serde_json::Value::String(text) => (name, text),
+            other => (name, other.to_string()),
+        })
+        .collect()
+}
+
+/// How a document was handed to the encoder; part of its key, so that no two inputs of different kind share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One text.
+    Text,
+    /// Two texts in one input.
+    Pair,
+}
+
+/// The key of a document: the blake3 of a mode tag, the number of parts, and each part with its length before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub [u8; 32]);
+
+impl Key {
+    /// The key of a document made of `parts`.
+    pub fn of(mode: Mode, parts: &[&str]) -> Key {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(match mode {
+            Mode::Text => b"text",
+            Mode::Pair => b"pair",
+        });
+        hasher.update(&(parts.len() as u64).to_le_bytes());
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        Key(*hasher.finalize().as_bytes())
+    }
+
+    /// 64 hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+
+    /// The key that 64 hexadecimal digits spell.
+    pub fn from_hex(hex: &str) -> Option<Key> {
+        blake3::Hash::from_hex(hex)
+            .ok()
+            .map(|hash| Key(*hash.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", &self.to_hex()[..12])
+    }
+}
+
+/// The blake3 of a file, as 64 hexadecimal digits.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn hash_file(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update_mmap_rayon(path)
+        .map_err(Error::io("read", path))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// The blake3 of bytes that are in memory or mapped, as 64 hexadecimal digits.
+pub fn hash_bytes(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+/// Maps a file and returns it with its hash, so that what is used is what was hashed.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn map_and_hash(path: &Path) -> Result<(bytes::Bytes, String)> {
+    let bytes = mmap::map(path)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_rayon(&bytes);
+    let hash = hasher.finalize().to_hex().to_string();
+    Ok((bytes, hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_join_to_the_same_text_have_different_keys() {
+        let keys = [
+            Key::of(Mode::Text, &["ab"]),
+            Key::of(Mode::Pair, &["a", "b"]),
+            Key::of(Mode::Pair, &["ab", ""]),
+            Key::of(Mode::Pair, &["", "ab"]),
+            Key::of(Mode::Text, &["a", "b"]),
+        ];
+        for (i, a) in keys.iter().enumerate() {
+            for b in &keys[i + 1..] {
+                assert_ne!(a, b);
+            }
+        }
+        assert_eq!(Key::from_hex(&keys[0].to_hex()), Some(keys[0]));
+    }
+
+    #[test]
+    fn a_difference_of_fingerprints_is_said_in_words() {
+        let inputs = FingerprintInputs {
+            weights: "w".repeat(64),
+            config: "c".repeat(64),
+            tokenizer: "t".repeat(64),
+            graph: "fused-1".into(),
+            provider: "cpu".into(),
+            precision: "f32".into(),
+            dtype: "f16".into(),
+            max_length: 128,
+            overflow: "truncate".into(),
+            stride: None,
+            format_version: FORMAT_VERSION,
+        };
+        let longer = FingerprintInputs {
+            max_length: 256,
+            ..inputs.clone()
+        };
+        assert_eq!(inputs.differences(&longer), ["max_length 128 -> 256"]);
+        assert_ne!(inputs.fingerprint(), longer.fingerprint());
+        let windows = FingerprintInputs {
+            stride: Some(32),
+            overflow: "windows".into(),
+            ..inputs.clone()
+        };
+        assert_eq!(
+            inputs.differences(&windows),
+            ["overflow truncate -> windows", "stride none -> 32"]
+        );
+    }
+}

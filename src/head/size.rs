@@ -1,0 +1,70 @@
+//! What it costs to train a head, and what it would cost to train the whole encoder.
+
+use serde::Serialize;
+
+/// Trainable parameters of a head, and the memory that its training holds beside the batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeadSize {
+    /// As `head.kind` in a pipeline.
+    pub kind: &'static str,
+    /// What is counted, in words.
+    #[serde(skip)]
+    pub description: String,
+    /// Number of trainable parameters.
+    pub trainable: u64,
+    /// See [`training_bytes`].
+    pub training_bytes: u64,
+}
+
+/// Bytes that Adam needs for `parameters`: f32 weights, gradients and two moments, so 16 each. Activations come on top.
+pub fn training_bytes(parameters: u64) -> u64 {
+    4 * 4 * parameters
+}
+
+/// Width of the hidden layer that [`head_sizes`] counts for an MLP.
+pub const MLP_WIDTH: usize = 128;
+
+/// The sizes of each kind of head over states of `hidden` values, for `n_classes` outputs.
+///
+/// - linear: `W [H, C]`, `b [C]`
+/// - mlp: one hidden layer of 128: `[H, 128]`, `[128]`, `[128, C]`, `[C]`
+/// - crf: linear, transitions `[C, C]`, and a start and an end score per label
+/// - matching: features `[h, h*a, h*mean(q)]` and 5 similarities, to a start and an end logit: `[3 H + 5, 2]`, `[2]`
+/// - cosine: nothing
+///
+/// ```
+/// let linear = &frostbert::head::size::head_sizes(384, 3)[0];
+/// assert_eq!((linear.trainable, linear.training_bytes), (384 * 3 + 3, 16 * 1155));
+/// ```
+pub fn head_sizes(hidden: usize, n_classes: usize) -> Vec<HeadSize> {
+    let linear = hidden * n_classes + n_classes;
+    let mlp = hidden * MLP_WIDTH + MLP_WIDTH + MLP_WIDTH * n_classes + n_classes;
+    let crf = linear + n_classes * n_classes + 2 * n_classes;
+    let matching = (3 * hidden + 5) * 2 + 2;
+    [
+        ("linear", format!("{n_classes} classes"), linear),
+        (
+            "mlp",
+            format!("one hidden layer of {MLP_WIDTH}, {n_classes} classes"),
+            mlp,
+        ),
+        ("crf", format!("{n_classes} labels"), crf),
+        (
+            "matching",
+            "start and end of an answer".to_string(),
+            matching,
+        ),
+        ("cosine", "nothing to train".to_string(), 0),
+    ]
+    .into_iter()
+    .map(|(kind, description, parameters)| {
+        let trainable = parameters as u64;
+        HeadSize {
+            kind,
+            description,
+            trainable,
+            training_bytes: training_bytes(trainable),
+        }
+    })
+    .collect()
+}

@@ -1,0 +1,13 @@
+#![doc = "x"]
+pub mod cache;
+pub mod data;
+pub mod encoder;
+pub mod error;
+pub mod features;
+pub mod fingerprint;
+pub mod head;
+pub mod metrics;
+pub mod mmap;
+pub mod progress;
+pub mod states;
+pub mod train;

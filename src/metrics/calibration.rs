@@ -1,0 +1,260 @@
+//! Temperature scaling: one number that makes a head's confidence mean what it says.
+
+use ndarray::{Array2, ArrayView2, Axis};
+
+/// The range of temperatures that [`temperature`] searches.
+pub const TEMPERATURES: [f64; 2] = [0.05, 20.0];
+
+const MAX_STEPS: usize = 100;
+const RELATIVE_TOLERANCE: f64 = 1e-12;
+
+/// The temperature `T` in `[0.05, 20]` that minimises the mean of `-ln softmax(logits / T)[label]` over the rows of
+/// `logits [n, C]`.
+///
+/// Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2: `T > 1` softens an overconfident head,
+/// `T < 1` sharpens a timid one, and no prediction changes. Fit it on rows that the head was not trained on. The loss is
+/// convex in `1/T`, so Newton's method between ever closer bounds, in f64, finds the one minimum.
+///
+/// Where every row is right the loss falls without end as `T` falls, and 0.05 is returned; where the logits are worse
+/// than none, 20. `T` stays 1 where that is a minimum already, so too where nothing depends on it (no rows, equal logits).
+/// Rows with a logit that is not finite are left out.
+///
+/// ```
+/// use frostbert::metrics::calibration::temperature;
+/// use ndarray::array;
+///
+/// // three of four right: the best confidence is 3/4, so 4 / T = ln 3
+/// let logits = array![[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [4.0, 0.0]];
+/// assert!((temperature(logits.view(), &[0, 0, 0, 1]) - 4.0 / 3f64.ln()).abs() < 1e-9);
+/// ```
+///
+/// # Panics
+///
+/// If there is not one row for each label, or a label is not below C.
+pub fn temperature(logits: ArrayView2<f32>, labels: &[usize]) -> f64 {
+    assert_eq!(
+        logits.nrows(),
+        labels.len(),
+        "one row of logits for each label"
+    );
+    assert!(
+        labels.iter().all(|&label| label < logits.ncols()),
+        "labels are below {}",
+        logits.ncols()
+    );
+    let centred = centred_rows(logits, labels);
+    let loss_at = |inverse| slope_and_curvature(&centred, inverse);
+
+    let [mut low, mut high] = [1.0 / TEMPERATURES[1], 1.0 / TEMPERATURES[0]];
+    let (slope_at_one, _) = loss_at(1.0);
+    if slope_at_one == 0.0 {
+        return 1.0;
+    }
+    if loss_at(high).0 <= 0.0 {
+        return TEMPERATURES[0];
+    }
+    if loss_at(low).0 >= 0.0 {
+        return TEMPERATURES[1];
+    }
+    let mut inverse = 1.0;
+    for _ in 0..MAX_STEPS {
+        let (slope, curvature) = loss_at(inverse);
+        if slope > 0.0 {
+            high = inverse;
+        } else {
+            low = inverse;
+        }
+        let step = slope / curvature;
+        if step.abs() <= RELATIVE_TOLERANCE * inverse {
+            break;
+        }
+        let newton = inverse - step;
+        // Also false for the NaN of a flat loss; halving the log of the range needs no slope.
+        inverse = if newton > low && newton < high {
+            newton
+        } else {
+            (low * high).sqrt()
+        };
+    }
+    1.0 / inverse
+}
+
+/// `softmax(logits / temperature)` of each row of `logits [n, C]`: non-negative, with sum 1.
+///
+/// `p_c = exp((z_c - max z) / T) / sum_k exp((z_k - max z) / T)`, computed in f64 and rounded once. A row with NaN or
+/// positive infinity, or of negative infinity only, becomes NaN.
+///
+/// ```
+/// use frostbert::metrics::calibration::softmax_rows;
+/// use ndarray::array;
+///
+/// let logits = array![[2f32 * 3f32.ln(), 0.0]];
+/// assert!((softmax_rows(logits.view(), 2.0)[[0, 0]] - 0.75).abs() < 1e-6);
+/// ```
+///
+/// # Panics
+///
+/// If the temperature is not positive and finite.
+pub fn softmax_rows(logits: ArrayView2<f32>, temperature: f64) -> Array2<f32> {
+    assert!(
+        temperature > 0.0 && temperature.is_finite(),
+        "the temperature {temperature} is positive and finite"
+    );
+    let mut probabilities = Array2::zeros(logits.dim());
+    let mut exponentials = vec![0.0; logits.ncols()];
+    for (row, mut out) in logits
+        .rows()
+        .into_iter()
+        .zip(probabilities.axis_iter_mut(Axis(0)))
+    {
+        let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0.0;
+        for (exponential, &logit) in exponentials.iter_mut().zip(row) {
+            *exponential = ((f64::from(logit) - f64::from(highest)) / temperature).exp();
+            sum += *exponential;
+        }
+        for (probability, exponential) in out.iter_mut().zip(&exponentials) {
+            *probability = (exponential / sum) as f32;
+        }
+    }
+    probabilities
+}
+
+/// The finite rows, with 0 for the true class, so that a row's loss is `ln sum_c exp(z_c / T)`.
+fn centred_rows(logits: ArrayView2<f32>, labels: &[usize]) -> Array2<f64> {
+    let finite: Vec<usize> = (0..logits.nrows())
+        .filter(|&row| logits.row(row).iter().all(|logit| logit.is_finite()))
+        .collect();
+    Array2::from_shape_fn((finite.len(), logits.ncols()), |(row, class)| {
+        let row = finite[row];
+        f64::from(logits[[row, class]]) - f64::from(logits[[row, labels[row]]])
+    })
+}
+
+/// First and second derivative of the summed loss by `1/T`: the sums of the mean and the variance of each row's centred
+/// logits under its softmax.
+fn slope_and_curvature(centred: &Array2<f64>, inverse: f64) -> (f64, f64) {
+    let mut slope = 0.0;
+    let mut curvature = 0.0;
+    for row in centred.rows() {
+        let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let [mut sum, mut first, mut second] = [0.0; 3];
+        for &z in row {
+            let below = z - highest;
+            let weight = (below * inverse).exp();
+            sum += weight;
+            first += weight * below;
+            second += weight * below * below;
+        }
+        let mean_below = first / sum;
+        slope += mean_below + highest;
+        curvature += second / sum - mean_below * mean_below;
+    }
+    (slope, curvature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    fn mean_loss(logits: &Array2<f32>, labels: &[usize], temperature: f64) -> f64 {
+        let centred = centred_rows(logits.view(), labels);
+        let row_loss = |row: ndarray::ArrayView1<f64>| {
+            row.iter()
+                .map(|z| (z / temperature).exp())
+                .sum::<f64>()
+                .ln()
+        };
+        centred.rows().into_iter().map(row_loss).sum::<f64>() / labels.len() as f64
+    }
+
+    #[test]
+    fn the_loss_is_higher_on_both_sides_of_the_temperature() {
+        let logits = array![
+            [3.0, 0.5, -1.0],
+            [0.2, 2.5, 1.0],
+            [4.0, 3.0, 0.0],
+            [0.0, 0.1, 5.0]
+        ];
+        let labels = [0, 1, 1, 2];
+        let best = temperature(logits.view(), &labels);
+        let at_best = mean_loss(&logits, &labels, best);
+        assert!(mean_loss(&logits, &labels, best * 1.001) > at_best);
+        assert!(mean_loss(&logits, &labels, best / 1.001) > at_best);
+    }
+
+    #[test]
+    fn separable_data_gets_the_lowest_temperature_and_hopeless_data_the_highest() {
+        let logits = array![[2.0, 0.0], [0.0, 1.0]];
+        assert_eq!(temperature(logits.view(), &[0, 1]), TEMPERATURES[0]);
+        assert_eq!(temperature(logits.view(), &[1, 0]), TEMPERATURES[1]);
+    }
+
+    #[test]
+    fn logits_that_leave_no_loss_at_all_keep_temperature_one() {
+        let logits = array![[2e30, 0.0], [0.0, 1e30]];
+        assert_eq!(temperature(logits.view(), &[0, 1]), 1.0);
+        assert_eq!(temperature(logits.view(), &[1, 0]), TEMPERATURES[1]);
+    }
+
+    #[test]
+    fn where_nothing_depends_on_the_temperature_it_is_one() {
+        assert_eq!(temperature(Array2::zeros((0, 3)).view(), &[]), 1.0);
+        assert_eq!(
+            temperature(Array2::from_elem((4, 3), 0.7).view(), &[0, 1, 2, 0]),
+            1.0
+        );
+        assert_eq!(temperature(Array2::zeros((2, 1)).view(), &[0, 0]), 1.0);
+    }
+
+    #[test]
+    fn rows_that_are_not_finite_are_left_out() {
+        let logits = array![
+            [4.0, 0.0],
+            [f32::NAN, 0.0],
+            [4.0, 0.0],
+            [4.0, 0.0],
+            [f32::NEG_INFINITY, 1.0],
+            [4.0, 0.0]
+        ];
+        let got = temperature(logits.view(), &[0, 1, 0, 0, 1, 1]);
+        assert!((got - 4.0 / 3f64.ln()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn scaling_the_logits_scales_the_temperature() {
+        let logits = array![
+            [3.0, 0.5, -1.0],
+            [0.2, 2.5, 1.0],
+            [4.0, 3.0, 0.0],
+            [0.0, 0.1, 5.0]
+        ];
+        let labels = [0, 1, 1, 2];
+        let once = temperature(logits.view(), &labels);
+        for factor in [0.25f32, 0.5, 2.0, 16.0] {
+            let scaled = temperature((&logits * factor).view(), &labels);
+            assert!(
+                (scaled / once / f64::from(factor) - 1.0).abs() < 1e-9,
+                "{once} times {factor} is not {scaled}"
+            );
+        }
+    }
+
+    #[test]
+    fn softmax_rows_sum_to_one_for_logits_of_any_size() {
+        let probabilities = softmax_rows(
+            array![
+                [1e30, -1e30, 0.0],
+                [1.0, 1.0, 1.0],
+                [-500.0, -500.5, -900.0]
+            ]
+            .view(),
+            0.7,
+        );
+        for row in probabilities.rows() {
+            assert!((row.sum() - 1.0).abs() < 1e-6, "{row}");
+        }
+        assert_eq!(probabilities.row(0).to_vec(), [1.0, 0.0, 0.0]);
+    }
+}

@@ -1,0 +1,118 @@
+//! How good predictions are, with how much certainty.
+//!
+//! Everything here is a function of integer labels and arrays of numbers; nothing knows of text, files or models.
+//!
+//! - [`classification`]: one call for all metrics of a classifier on one split;
+//! - [`counts`]: what depends on right and wrong answers only (accuracy, F1, MCC, the confusion matrix);
+//! - [`probability`]: what depends on the probabilities (log loss, Brier score, ECE);
+//! - [`ranking`]: what depends on their order (ROC-AUC);
+//! - [`baseline`]: what the most frequent class would have scored;
+//! - [`intervals`]: the bootstrap behind every `<name>_ci`;
+//! - [`calibration`]: temperature scaling.
+//!
+//! A metric that is undefined on the data (no rows, one class only, NaN among the probabilities) is `None` in Rust and
+//! absent in JSON, never NaN or null.
+
+pub mod baseline;
+pub mod calibration;
+pub mod classification;
+pub mod counts;
+pub mod intervals;
+pub mod probability;
+pub mod ranking;
+
+use serde::{Deserialize, Serialize};
+
+/// All metrics of a classifier on one split, in the order and under the names in which they are written as JSON.
+///
+/// A field `<name>_ci` is the 95 % interval `[low, high]` of `<name>`; see [`intervals`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClassificationMetrics {
+    /// Fraction of rows whose predicted class is the true one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// 95 % interval of `accuracy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy_ci: Option<[f64; 2]>,
+    /// Mean F1 over the classes that occur in truth or predictions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macro_f1: Option<f64>,
+    /// 95 % interval of `macro_f1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macro_f1_ci: Option<[f64; 2]>,
+    /// F1 of the pooled counts; equal to the accuracy where every row has one label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_f1: Option<f64>,
+    /// 95 % interval of `micro_f1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_f1_ci: Option<[f64; 2]>,
+    /// Mean F1 over the classes, weighted by support.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted_f1: Option<f64>,
+    /// 95 % interval of `weighted_f1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted_f1_ci: Option<[f64; 2]>,
+    /// Matthews correlation coefficient, from -1 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcc: Option<f64>,
+    /// 95 % interval of `mcc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcc_ci: Option<[f64; 2]>,
+    /// Area under the ROC curve; one-vs-rest macro average beyond two classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roc_auc: Option<f64>,
+    /// 95 % interval of `roc_auc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roc_auc_ci: Option<[f64; 2]>,
+    /// Mean negative log-likelihood of the true class, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_loss: Option<f64>,
+    /// 95 % interval of `log_loss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_loss_ci: Option<[f64; 2]>,
+    /// Mean squared error of the probabilities: from 0 to 1 for two classes, from 0 to 2 for more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brier: Option<f64>,
+    /// 95 % interval of `brier`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brier_ci: Option<[f64; 2]>,
+    /// Expected calibration error in 15 bins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ece: Option<f64>,
+    /// 95 % interval of `ece`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ece_ci: Option<[f64; 2]>,
+    /// Number of rows.
+    pub n: usize,
+    /// One entry for each class of the label map, in label order.
+    pub per_class: Vec<ClassScore>,
+    /// `confusion[truth][prediction]`: number of rows.
+    pub confusion: Vec<Vec<u64>>,
+}
+
+/// How well one class is found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassScore {
+    /// Index of the class in the label map.
+    pub label: usize,
+    /// Of the rows predicted as this class, the fraction that are; 0 if there are none.
+    pub precision: f64,
+    /// Of the rows of this class, the fraction predicted as such; 0 if there are none.
+    pub recall: f64,
+    /// Harmonic mean of precision and recall; 0 if the class occurs in neither truth nor predictions.
+    pub f1: f64,
+    /// Number of rows of this class.
+    pub support: u64,
+}
+
+/// What always answering with one class scores on a split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MajorityBaseline {
+    /// The class: the most frequent one of the training labels.
+    pub label: usize,
+    /// Its accuracy on the split.
+    pub accuracy: f64,
+    /// Its macro F1 on the split.
+    pub macro_f1: f64,
+}

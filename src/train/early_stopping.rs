@@ -1,0 +1,64 @@
+//! When to stop, and which epoch was the best.
+
+/// Follows one head's validation metric over the epochs.
+#[derive(Clone, Debug)]
+pub struct EarlyStopping {
+    patience: usize,
+    higher_is_better: bool,
+    best: Option<(usize, f64)>,
+}
+
+/// What an epoch's value means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The best so far: keep these weights.
+    Best,
+    /// Not better, but it may come.
+    GoOn,
+    /// No better value for `patience` epochs.
+    Stop,
+}
+
+impl EarlyStopping {
+    /// Stops after `patience` epochs in a row without a better value.
+    pub fn new(patience: usize, higher_is_better: bool) -> EarlyStopping {
+        EarlyStopping {
+            patience,
+            higher_is_better,
+            best: None,
+        }
+    }
+
+    /// Judges the value of an epoch (from 1). An equal value is not better; NaN is never better.
+    ///
+    /// ```
+    /// use frostbert::train::early_stopping::{EarlyStopping, Verdict};
+    /// let mut stopping = EarlyStopping::new(2, false);
+    /// let verdicts: Vec<Verdict> =
+    ///     [0.9, 0.7, 0.8, 0.7].into_iter().enumerate().map(|(i, v)| stopping.judge(i + 1, v)).collect();
+    /// assert_eq!(verdicts, [Verdict::Best, Verdict::Best, Verdict::GoOn, Verdict::Stop]);
+    /// assert_eq!(stopping.best_epoch(), Some(2));
+    /// ```
+    pub fn judge(&mut self, epoch: usize, value: f64) -> Verdict {
+        let better = match self.best {
+            None => !value.is_nan(),
+            Some((_, best)) if self.higher_is_better => value > best,
+            Some((_, best)) => value < best,
+        };
+        if better {
+            self.best = Some((epoch, value));
+            return Verdict::Best;
+        }
+        let since = epoch - self.best_epoch().unwrap_or(0);
+        if since >= self.patience {
+            Verdict::Stop
+        } else {
+            Verdict::GoOn
+        }
+    }
+
+    /// The epoch of the best value so far.
+    pub fn best_epoch(&self) -> Option<usize> {
+        self.best.map(|(epoch, _)| epoch)
+    }
+}

@@ -1,0 +1,10 @@
+//! What the training loop uses: products, losses, optimisers, schedules, dropout, early stopping.
+//!
+//! Nothing here knows of texts, files or caches: numbers in, numbers out. The loop itself is in [`crate::head::bank`].
+
+pub mod dropout;
+pub mod early_stopping;
+pub mod gemm;
+pub mod loss;
+pub mod optimizer;
+pub mod schedule;
