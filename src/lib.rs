@@ -8,6 +8,8 @@ pub mod fingerprint;
 pub mod head;
 pub mod metrics;
 pub mod mmap;
+pub mod pipeline;
 pub mod progress;
+pub mod report;
 pub mod states;
 pub mod train;

@@ -14,6 +14,9 @@ pub trait Progress: Sync {
     /// Something that the user should know although nothing failed.
     fn warn(&self, _message: &str) {}
 
+    /// How the stage is getting on, in words: the newest replaces the one before.
+    fn detail(&self, _message: &str) {}
+
     /// Something that the user may like to know.
     fn note(&self, _message: &str) {}
 }

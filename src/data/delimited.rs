@@ -90,6 +90,7 @@ impl Records {
                 .label
                 .map(|index| self.field(index).trim().to_owned()),
             line: Some(line),
+            source: 0,
         }))
     }
 

@@ -127,6 +127,7 @@ impl Record<'_> {
             text_pair,
             label,
             line: Some(self.line),
+            source: 0,
         })
     }
 

@@ -53,6 +53,7 @@ pub(super) fn read(
         Some(example.map(|example| Example {
             label: example.label.or_else(|| constant_label.clone()),
             line: Some(line),
+            source: 0,
             ..example
         }))
     }))
@@ -151,6 +152,7 @@ fn match_line(
         },
         label,
         line: Some(line),
+        source: 0,
     })
 }
 

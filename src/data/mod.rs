@@ -27,6 +27,7 @@
 //! ```
 
 mod clean;
+pub mod dataset;
 mod delimited;
 mod json_lines;
 mod labels;

@@ -180,6 +180,7 @@ impl Rows {
                 .map(|texts| value(texts, row).unwrap_or_default().to_owned()),
             label,
             line: Some(self.row),
+            source: 0,
         }))
     }
 
@@ -403,6 +404,7 @@ mod tests {
                 text_pair: Some("So.".to_owned()),
                 label: Some("x".to_owned()),
                 line: Some(1),
+                source: 0,
             };
             assert_eq!(examples, [expected]);
         }

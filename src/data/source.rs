@@ -23,6 +23,8 @@ pub struct Example {
     pub label: Option<String>,
     /// The line (from 1) on which the record starts; for Parquet, the row (from 1).
     pub line: Option<u64>,
+    /// The number of its source among those that are read together; 0 where it is read alone.
+    pub source: usize,
 }
 
 /// Which columns a task needs, beside the text.

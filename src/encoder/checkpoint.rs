@@ -79,21 +79,23 @@ impl Checkpoint {
         self.folder.join("tokenizer.json")
     }
 
-    /// Number of parameters of the encoder as it is run: embeddings and layers, without pooler or pre-training heads.
-    pub fn encoder_parameters(&self) -> u64 {
-        let BertConfig {
-            layers,
-            hidden,
-            intermediate,
-            vocabulary,
-            max_positions,
-            type_vocabulary,
-            ..
-        } = self.config;
-        let embeddings = (vocabulary + max_positions + type_vocabulary + 2) * hidden;
-        let attention = 4 * (hidden * hidden + hidden) + 2 * hidden;
-        let feed_forward = 2 * hidden * intermediate + intermediate + hidden + 2 * hidden;
-        (embeddings + layers * (attention + feed_forward)) as u64
+    /// Number of the encoder's parameters in the file, pooler included, pre-training heads not: what `transformers`
+    /// counts for the bare model.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn parameters(&self) -> Result<u64> {
+        let tensors = self.tensors()?;
+        let own = tensors.iter().filter(|(name, view)| {
+            let floating = matches!(
+                view.dtype(),
+                StoredType::F32 | StoredType::F16 | StoredType::BF16
+            );
+            floating && name.starts_with(self.prefix)
+        });
+        Ok(own
+            .map(|(_, view)| view.shape().iter().product::<usize>() as u64)
+            .sum())
     }
 
     /// Decodes one tensor to f32.

@@ -114,12 +114,22 @@ pub fn register_cuda(
     })
 }
 
+/// Whether a CUDA provider's library lies beside this ONNX Runtime: whether `auto` has anything to try.
+pub fn has_cuda_provider(library: &Path) -> bool {
+    let library = library
+        .canonicalize()
+        .unwrap_or_else(|_| library.to_path_buf());
+    library.with_file_name(PROVIDER_LIBRARIES[1]).is_file()
+}
+
+const PROVIDER_LIBRARIES: [&str; 2] = [
+    "libonnxruntime_providers_shared.so",
+    "libonnxruntime_providers_cuda.so",
+];
+
 /// Fails with the missing file's name, before ONNX Runtime fails with less.
 fn check_provider_library(folder: &Path, number: u32) -> Result<()> {
-    for name in [
-        "libonnxruntime_providers_shared.so",
-        "libonnxruntime_providers_cuda.so",
-    ] {
+    for name in PROVIDER_LIBRARIES {
         if !folder.join(name).is_file() {
             return Err(Error::Device {
                 device: Provider::Cuda(number).to_string(),

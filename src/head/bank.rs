@@ -151,7 +151,7 @@ pub fn train(
                 || block.parameters(index),
             )?;
             if specs.len() == 1 {
-                progress.note(&describe(
+                progress.detail(&describe(
                     records[index].history.last().expect("just recorded"),
                 ));
             }

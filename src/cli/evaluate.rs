@@ -1,0 +1,32 @@
+//! `frostbert evaluate`: a trained head on other data.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+use frostbert::pipeline::apply::{SavedRun, evaluate};
+use serde_json::json;
+
+use super::{Context, output};
+
+#[derive(Debug, Args)]
+pub(super) struct EvaluateArguments {
+    /// A run folder, or a folder of runs (then its newest)
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// A labelled file, read with the settings of the run's train source
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+}
+
+pub(super) fn run(arguments: &EvaluateArguments, context: &Context) -> Result<ExitCode> {
+    let saved = SavedRun::open(&arguments.run)?;
+    let metrics = evaluate(&saved, &arguments.data, &context.machine, &context.progress)?;
+    if context.json {
+        output::print_json(&json!({ "run": saved.folder, "metrics": metrics }))?;
+    } else {
+        let name = arguments.data.display().to_string();
+        output::print(&output::metrics_table(&[(&name, &metrics)]))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

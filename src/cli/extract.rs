@@ -1,0 +1,18 @@
+//! `frostbert extract`: stage 1 alone.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use frostbert::pipeline::extract::extract;
+
+use super::{Context, PipelineArguments, output};
+
+pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
+    let report = extract(&arguments.read()?, &context.machine, &context.progress)?;
+    if context.json {
+        output::print_json(&output::extract_json(&report)?)?;
+    } else {
+        output::print(&output::describe_extract(&report))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,72 @@
+//! What this machine offers: where ONNX Runtime lies, how much memory this process took.
+
+use std::path::{Path, PathBuf};
+
+use frostbert::pipeline::extract::Machine;
+
+/// The machine with ONNX Runtime from the flag, the environment, the checkout, or the system.
+pub(super) fn machine(ort_lib: Option<&Path>, threads: usize) -> Machine {
+    let onnxruntime = match (ort_lib, std::env::var_os("ORT_DYLIB_PATH")) {
+        (Some(path), _) => in_folder(path).unwrap_or_else(|| path.to_path_buf()),
+        (None, Some(path)) if !path.is_empty() => {
+            let path = PathBuf::from(path);
+            in_folder(&path).unwrap_or(path)
+        }
+        _ => search().unwrap_or_else(|| PathBuf::from("runtime/libonnxruntime.so")),
+    };
+    Machine {
+        onnxruntime,
+        threads,
+    }
+}
+
+fn search() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok();
+    // In a checkout the program lies in target/release and the library in runtime.
+    let near = program
+        .iter()
+        .flat_map(|program| program.ancestors().skip(1))
+        .take(4);
+    let near = std::iter::once(Path::new(""))
+        .chain(near)
+        .map(|folder| folder.join("runtime"));
+    let system = [
+        "/usr/local/lib",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib",
+    ];
+    near.chain(system.map(PathBuf::from))
+        .find_map(|folder| in_folder(&folder))
+}
+
+/// libonnxruntime.so in a folder, or the newest of its versions.
+fn in_folder(folder: &Path) -> Option<PathBuf> {
+    let mut libraries: Vec<PathBuf> = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or("");
+            name == "libonnxruntime.so" || name.starts_with("libonnxruntime.so.")
+        })
+        .collect();
+    libraries.sort();
+    libraries.pop()
+}
+
+/// The most memory that this process has had at once, in bytes; 0 where the system does not say.
+pub(super) fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| {
+        line.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    kibibytes.unwrap_or(0) * 1024
+}

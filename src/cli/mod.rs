@@ -1,0 +1,157 @@
+//! The command line: what can be typed, and which file does it. Commands call the library and show what it returns.
+
+mod cache;
+mod evaluate;
+mod extract;
+mod machine;
+mod model;
+mod output;
+mod predict;
+mod progress;
+mod run;
+mod tokenize;
+mod train;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use frostbert::pipeline::settings::Pipeline;
+use progress::TerminalProgress;
+
+/// Run a frozen BERT once over a corpus, keep its states, and train light heads over them.
+///
+/// A pipeline file (TOML) is one experiment: which model, which texts, which states to keep, which head to train.
+/// Results go to stdout; progress, notes and warnings go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "frostbert", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    global: GlobalArguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  frostbert run pipelines/sentiment.toml
+  frostbert run pipelines/sentiment.toml --set train.lr=3e-3 --set head.pooling=cls
+  frostbert predict runs/sentiment --text \"I would buy it again.\"
+  frostbert evaluate runs/sentiment --data data/held_out.csv
+  frostbert run --locked runs/sentiment/001/lock.json";
+
+#[derive(Debug, Args)]
+struct GlobalArguments {
+    /// Print one JSON object (predict: one a line) instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress and no notes; warnings and errors stay
+    #[arg(long, global = true)]
+    quiet: bool,
+    /// Say more, such as every epoch's loss
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// CPU threads [default: one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// ONNX Runtime's library, libonnxruntime.so [default: ORT_DYLIB_PATH, else runtime/ of the checkout]
+    #[arg(long, global = true, value_name = "PATH")]
+    ort_lib: Option<PathBuf>,
+    /// Go on where a question would be asked
+    #[arg(long, global = true)]
+    yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Extract what is missing, train, measure, and write a new run folder
+    Run(run::RunArguments),
+    /// Stage 1 alone: encode texts into the cache (needs no labels)
+    Extract(PipelineArguments),
+    /// Stage 2 alone: train on cached states, never loading the encoder
+    Train(PipelineArguments),
+    /// Measure a trained head on other labelled data
+    Evaluate(evaluate::EvaluateArguments),
+    /// Label new texts, with confidences and all probabilities
+    Predict(predict::PredictArguments),
+    /// List, describe and check caches
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
+    /// Look at a model
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Show a text's tokens, ids, character offsets and words
+    Tokenize(tokenize::TokenizeArguments),
+}
+
+/// A pipeline file, and values to use in place of its own.
+#[derive(Debug, Args)]
+struct PipelineArguments {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE.toml")]
+    pipeline: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+#[derive(Debug, Args)]
+struct Overrides {
+    /// Override a value of the pipeline, as in train.lr=1e-3; a bare word is a string
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl PipelineArguments {
+    fn read(&self) -> Result<Pipeline> {
+        Ok(Pipeline::read(&self.pipeline, &self.overrides.set)?)
+    }
+}
+
+/// Runs the command that was typed.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let context = Context::new(&arguments.global)?;
+    match &arguments.command {
+        Command::Run(arguments) => run::run(arguments, &context),
+        Command::Extract(arguments) => extract::run(arguments, &context),
+        Command::Train(arguments) => train::run(arguments, &context),
+        Command::Evaluate(arguments) => evaluate::run(arguments, &context),
+        Command::Predict(arguments) => predict::run(arguments, &context),
+        Command::Cache(command) => cache::run(command, &context),
+        Command::Model(command) => model::run(command, &context),
+        Command::Tokenize(arguments) => tokenize::run(arguments, &context),
+    }
+}
+
+/// What every command gets.
+struct Context {
+    json: bool,
+    machine: frostbert::pipeline::extract::Machine,
+    progress: TerminalProgress,
+}
+
+impl Context {
+    fn new(global: &GlobalArguments) -> Result<Context> {
+        let threads = match global.threads {
+            Some(threads) => threads.into(),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()?;
+        Ok(Context {
+            json: global.json,
+            machine: machine::machine(global.ort_lib.as_deref(), threads),
+            progress: TerminalProgress::new(global.quiet, global.verbose),
+        })
+    }
+}
+
+/// Prints an error and, where there is one, the cure.
+pub(crate) fn print_error(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+    if let Some(hint) = error
+        .downcast_ref::<frostbert::error::Error>()
+        .and_then(|error| error.hint())
+    {
+        eprintln!("hint: {hint}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Progress on stderr: a bar on a terminal, a line now and then elsewhere.
+
+use std::{
+    io::IsTerminal,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use frostbert::progress::Progress;
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+
+/// Without a terminal, a line after this time.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Shows the library's progress.
+pub(super) struct TerminalProgress {
+    quiet: bool,
+    verbose: bool,
+    terminal: bool,
+    stage: Mutex<Option<Stage>>,
+}
+
+struct Stage {
+    name: String,
+    unit: &'static str,
+    total: Option<u64>,
+    done: u64,
+    tokens: u64,
+    started: Instant,
+    last_line: Instant,
+    bar: ProgressBar,
+}
+
+impl TerminalProgress {
+    pub(super) fn new(quiet: bool, verbose: bool) -> TerminalProgress {
+        let terminal = std::io::stderr().is_terminal();
+        TerminalProgress {
+            quiet,
+            verbose,
+            terminal,
+            stage: Mutex::new(None),
+        }
+    }
+
+    /// Prints a line without tearing the bar.
+    fn line(&self, text: &str) {
+        match &*self.lock() {
+            Some(stage) if self.terminal => stage.bar.suspend(|| eprintln!("{text}")),
+            _ => eprintln!("{text}"),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Stage>> {
+        // A panic elsewhere leaves a bar that is at worst out of date.
+        self.stage
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Stage {
+    fn rates(&self) -> String {
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
+        let rate = |count: u64| HumanCount((count as f64 / seconds) as u64);
+        let mut text = format!("{} {}/s", rate(self.done), self.unit);
+        if self.tokens > 0 {
+            text.push_str(&format!(", {} tokens/s", rate(self.tokens)));
+        }
+        if let Some(left) = self.total.map(|total| total.saturating_sub(self.done))
+            && self.done > 0
+        {
+            let left = Duration::from_secs_f64(seconds * left as f64 / self.done as f64);
+            text.push_str(&format!(", {} left", HumanDuration(left)));
+        }
+        text
+    }
+
+    fn count(&self) -> String {
+        match self.total {
+            Some(total) => format!(
+                "{} of {} {}",
+                HumanCount(self.done),
+                HumanCount(total),
+                self.unit
+            ),
+            None => format!("{} {}", HumanCount(self.done), self.unit),
+        }
+    }
+}
+
+impl Progress for TerminalProgress {
+    fn start(&self, name: &str, total: Option<u64>, unit: &'static str) {
+        if self.quiet {
+            return;
+        }
+        let bar = if !self.terminal {
+            ProgressBar::hidden()
+        } else {
+            let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+            let template = match total {
+                Some(_) => "{prefix:>12} {bar:30} {human_pos}/{human_len} {msg}",
+                None => "{prefix:>12} {human_pos} {msg}",
+            };
+            let style =
+                ProgressStyle::with_template(template).expect("a template that is fixed here");
+            bar.with_style(style).with_prefix(name.to_string())
+        };
+        let now = Instant::now();
+        *self.lock() = Some(Stage {
+            name: name.to_string(),
+            unit,
+            total,
+            done: 0,
+            tokens: 0,
+            started: now,
+            last_line: now,
+            bar,
+        });
+    }
+
+    fn advance(&self, units: u64, tokens: u64) {
+        if let Some(stage) = &mut *self.lock() {
+            stage.done += units;
+            stage.tokens += tokens;
+            if self.terminal {
+                stage.bar.set_position(stage.done);
+                if stage.tokens > 0 || stage.total.is_none() {
+                    stage.bar.set_message(stage.rates());
+                }
+            } else if stage.last_line.elapsed() >= LINE_EVERY {
+                stage.last_line = Instant::now();
+                eprintln!("{}: {}, {}", stage.name, stage.count(), stage.rates());
+            }
+        }
+    }
+
+    fn detail(&self, message: &str) {
+        if self.quiet {
+            return;
+        }
+        if self.verbose {
+            self.line(message);
+        } else if let Some(stage) = &*self.lock() {
+            stage.bar.set_message(message.to_string());
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(stage) = self.lock().take() {
+            stage.bar.finish_and_clear();
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        self.line(&format!("warning: {message}"));
+    }
+
+    fn note(&self, message: &str) {
+        if !self.quiet {
+            self.line(&format!("note: {message}"));
+        }
+    }
+}

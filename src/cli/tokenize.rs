@@ -1,0 +1,52 @@
+//! `frostbert tokenize`: what the encoder sees of a text.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+use frostbert::encoder::tokenizer::TextTokenizer;
+use serde_json::json;
+
+use super::{Context, output};
+
+#[derive(Debug, Args)]
+pub(super) struct TokenizeArguments {
+    /// A checkpoint folder
+    #[arg(long, value_name = "DIR", default_value = "models/minilm")]
+    model: PathBuf,
+    /// The text
+    #[arg(long, value_name = "TEXT")]
+    text: String,
+}
+
+pub(super) fn run(arguments: &TokenizeArguments, context: &Context) -> Result<ExitCode> {
+    // Nothing is cut off here, however long the text is.
+    let tokenizer = TextTokenizer::open(&arguments.model.join("tokenizer.json"), usize::MAX)?;
+    let table = tokenizer.table(&arguments.text)?;
+    if context.json {
+        output::print_json(&json!({
+            "tokens": table.tokens,
+            "ids": table.ids,
+            "offsets": table.offsets,
+            "word_ids": table.word_ids,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut lines = vec![
+        ["token", "id", "characters", "word"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    for (place, token) in table.tokens.iter().enumerate() {
+        let (start, end) = table.offsets[place];
+        let word = table.word_ids[place];
+        lines.push(vec![
+            token.clone(),
+            table.ids[place].to_string(),
+            word.map_or("-".into(), |_| format!("{start}..{end}")),
+            word.map_or("-".into(), |word| word.to_string()),
+        ]);
+    }
+    output::print(&output::align(&lines))?;
+    Ok(ExitCode::SUCCESS)
+}

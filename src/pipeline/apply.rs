@@ -1,0 +1,297 @@
+//! A trained head on other texts: predictions for new ones, metrics on labelled ones.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{
+    extract::{Machine, extract},
+    lock::{LOCK_FILE, Lock},
+    run_folder,
+    settings::Pipeline,
+};
+use crate::{
+    cache::reader::CacheReader,
+    data::{
+        Example, LabelMap, Source,
+        dataset::{example_key, read_all},
+        require_records,
+    },
+    encoder::{
+        Encoder, EncoderSettings, checkpoint::Checkpoint, plan::plan_batches, runtime::Runtime,
+        session::Batch, tokenizer::TextTokenizer,
+    },
+    error::{Error, Result},
+    features::FeatureView,
+    fingerprint::Key,
+    head::linear::LinearHead,
+    metrics::{ClassificationMetrics, classification, intervals::Bootstrap},
+    progress::Progress,
+    states::StateRows,
+};
+
+/// What a head says of one text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// The text.
+    pub text: String,
+    /// The most probable label.
+    pub label: String,
+    /// Its probability.
+    pub confidence: f32,
+    /// The probability of each label, in label order.
+    pub probabilities: Map<String, Value>,
+}
+
+/// A run: its head, and the pipeline that made it.
+pub struct SavedRun {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The head.
+    pub head: LinearHead,
+    /// The pipeline, as its lock file holds it.
+    pub pipeline: Pipeline,
+    lock: Lock,
+}
+
+impl SavedRun {
+    /// Opens a run folder, or the newest run in a folder of runs.
+    ///
+    /// # Errors
+    /// When there is no finished run, or one of its files is damaged.
+    pub fn open(path: &Path) -> Result<SavedRun> {
+        let folder = run_folder::resolve(path)?;
+        let lock_path = folder.join(LOCK_FILE);
+        let lock = Lock::read(&lock_path)?;
+        let pipeline = Pipeline::check(&lock_path, lock.pipeline.clone())?;
+        let head = LinearHead::load(&folder)?;
+        Ok(SavedRun {
+            folder,
+            head,
+            pipeline,
+            lock,
+        })
+    }
+
+    /// The source settings of a data file: those of the first train source, with the format by the file's extension.
+    pub fn source(&self, path: &Path) -> Source {
+        let train = &self.pipeline.file.data.train.0[0];
+        Source {
+            path: path.to_path_buf(),
+            format: None,
+            ..train.clone()
+        }
+    }
+
+    /// The checkpoint, if it is still the one that the head was trained on.
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        let checkpoint = Checkpoint::open(&self.pipeline.extraction.model)?;
+        if checkpoint.hashes != self.lock.model {
+            return Err(Error::Run {
+                path: self.folder.join(LOCK_FILE),
+                expected: format!(
+                    "the model {} in `{}`",
+                    &self.lock.model.weights[..16],
+                    checkpoint.folder.display()
+                ),
+                got: format!(
+                    "{}, or another config.json or tokenizer.json",
+                    &checkpoint.hashes.weights[..16]
+                ),
+                hint: "put the checkpoint back that this head was trained on, or train again"
+                    .into(),
+            });
+        }
+        Ok(checkpoint)
+    }
+}
+
+/// A head with its encoder, ready for new texts.
+pub struct Predictor {
+    run: SavedRun,
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    /// Texts so far of which the end was cut off.
+    pub truncated: u64,
+}
+
+impl Predictor {
+    /// Loads a run's encoder, on the device of its pipeline.
+    ///
+    /// # Errors
+    /// When the model is not the one that the head was trained on, or cannot run.
+    pub fn open(run: SavedRun, machine: &Machine) -> Result<Predictor> {
+        let checkpoint = run.checkpoint()?;
+        let settings = &run.pipeline.extraction;
+        let runtime = Runtime::load(&machine.onnxruntime)?;
+        let encoder = Encoder::open(
+            &runtime,
+            &checkpoint,
+            &EncoderSettings {
+                device: settings.device,
+                precision: settings.precision,
+                states: vec![run.head.description.state],
+                dtype: settings.dtype,
+                threads: machine.threads,
+            },
+        )?;
+        let tokenizer = TextTokenizer::open(&checkpoint.tokenizer_path(), settings.max_length)?;
+        Ok(Predictor {
+            run,
+            encoder,
+            tokenizer,
+            truncated: 0,
+        })
+    }
+
+    /// Labels, confidences and all probabilities of some texts, in their order.
+    ///
+    /// States are rounded to the cache's storage type first, so that a text gets the same answer as in the run.
+    ///
+    /// # Errors
+    /// When the encoder fails or a state is no number.
+    pub fn predict(&mut self, texts: Vec<String>) -> Result<Vec<Prediction>> {
+        let view = self.encode(&texts)?;
+        let head = &self.run.head;
+        let samples: Vec<u32> = (0..texts.len() as u32).collect();
+        let probabilities = head.probabilities(&view, &samples);
+        let best = crate::metrics::probability::predictions(probabilities.view());
+        let labels = &head.description.labels;
+        let predictions = texts.into_iter().zip(probabilities.rows()).zip(best);
+        Ok(predictions
+            .map(|((text, row), best)| Prediction {
+                text,
+                label: labels[best].clone(),
+                confidence: row[best],
+                probabilities: labels
+                    .iter()
+                    .cloned()
+                    .zip(row.iter().map(|p| Value::from(*p)))
+                    .collect(),
+            })
+            .collect())
+    }
+
+    fn encode(&mut self, texts: &[String]) -> Result<FeatureView> {
+        let settings = &self.run.pipeline.extraction;
+        let description = &self.run.head.description;
+        let encodings = self.tokenizer.encode(texts)?;
+        self.truncated += encodings
+            .iter()
+            .filter(|encoding| encoding.truncated)
+            .count() as u64;
+        let lengths: Vec<u32> = encodings
+            .iter()
+            .map(|encoding| encoding.ids.len() as u32)
+            .collect();
+        let batches = plan_batches(&lengths, settings.batch_tokens);
+        let next = AtomicUsize::new(0);
+        let encode_some =
+            |worker: &mut crate::encoder::Worker| -> Result<Vec<(usize, Vec<StateRows>)>> {
+                let mut done = Vec::new();
+                while let Some(rows) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let batch =
+                        Batch::new(rows.iter().map(|row| &encodings[*row as usize].ids[..]));
+                    let name_of =
+                        |row: usize| format!("the text `{}`", shorten(&texts[rows[row] as usize]));
+                    done.push((rows[0] as usize, worker.run(&batch, name_of)?));
+                }
+                Ok(done)
+            };
+        let done: Vec<Result<Vec<(usize, Vec<StateRows>)>>> = std::thread::scope(|scope| {
+            let workers = self.encoder.workers().iter_mut();
+            let threads: Vec<_> = workers
+                .map(|worker| scope.spawn(|| encode_some(worker)))
+                .collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined
+                .map(|result| result.expect("a worker that panics is a bug"))
+                .collect()
+        });
+        let row_bytes = description.hidden * settings.dtype.size_bytes();
+        let mut bytes = vec![0u8; texts.len() * row_bytes];
+        for worker_batches in done {
+            for (first, states) in worker_batches? {
+                let rows = batches
+                    .iter()
+                    .find(|rows| rows[0] as usize == first)
+                    .expect("a planned batch");
+                for (row, state) in rows.iter().zip(states[0].bytes.chunks_exact(row_bytes)) {
+                    let start = *row as usize * row_bytes;
+                    bytes[start..start + row_bytes].copy_from_slice(state);
+                }
+            }
+        }
+        Ok(FeatureView::from_bytes(
+            description.state,
+            description.hidden,
+            settings.dtype,
+            bytes,
+        ))
+    }
+}
+
+/// Metrics of a run's head on a labelled file, read with the train source's settings. States go through the cache.
+///
+/// # Errors
+/// When the file is not what the source's settings say, holds a label that the head does not know, or stage 1 fails.
+pub fn evaluate(
+    run: &SavedRun,
+    data: &Path,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<ClassificationMetrics> {
+    run.checkpoint()?;
+    let sources = vec![run.source(data)];
+    let labels = LabelMap::from_list(run.head.description.labels.clone(), &run.folder)?;
+    let drop_empty = run.pipeline.extraction.drop_empty;
+    let mut n_records = 0;
+    let (mut keys, mut ids): (Vec<Key>, Vec<usize>) = (Vec::new(), Vec::new());
+    for example in read_all(&sources, true) {
+        let example: Example = example?;
+        n_records += 1;
+        if drop_empty && example.text.trim().is_empty() {
+            continue;
+        }
+        ids.push(labels.id_at(example.label.as_deref().unwrap_or(""), data, example.line)?);
+        keys.push(example_key(&example));
+    }
+    require_records(data, n_records)?;
+
+    let state = run.head.description.state;
+    let mut pipeline = run.pipeline.clone();
+    pipeline.extraction.sources = sources;
+    pipeline.extraction.poolings = vec![state.pooling];
+    pipeline.extraction.layers = vec![state.layer as i64];
+    let report = extract(&pipeline, machine, progress)?;
+    let cache = CacheReader::open(&report.cache)?.ok_or_else(|| Error::CacheMiss {
+        cache: report.cache.clone(),
+        lacks: "its manifest".into(),
+        hint: "run the same command again".into(),
+    })?;
+    let view = FeatureView::read(&cache, state, &keys)?;
+    let samples: Vec<u32> = (0..keys.len() as u32).collect();
+    let probabilities = run.head.probabilities(&view, &samples);
+    let bootstrap = Bootstrap {
+        seed: run.pipeline.file.seed,
+        ..Bootstrap::default()
+    };
+    Ok(classification::evaluate(
+        &ids,
+        probabilities.view(),
+        labels.len(),
+        Some(bootstrap),
+    ))
+}
+
+fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(40).collect();
+    if short.len() < text.len() {
+        short.push_str("...");
+    }
+    short
+}

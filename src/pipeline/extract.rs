@@ -1,0 +1,543 @@
+//! Stage 1: texts -> token ids -> states -> shards of a cache. What the cache holds is not computed again.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde::Serialize;
+
+use super::{
+    settings::Pipeline,
+    spool::{Spool, SpoolCounts, SpooledDocument},
+};
+use crate::{
+    cache::{
+        manifest::caches_in,
+        plan::{ExtractionPlan, PlanSettings},
+        shard::{DocumentRow, OpenShard, ShardOrigin},
+        writer::{CacheShape, CacheWriter},
+    },
+    data::{Source, dataset::read_all, require_records},
+    encoder::{
+        Encoder, EncoderSettings, Worker,
+        checkpoint::Checkpoint,
+        device::{Device, Provider, has_cuda_provider},
+        fingerprint_inputs,
+        plan::plan_batches,
+        runtime::Runtime,
+        session::Batch,
+        tokenizer::TextTokenizer,
+    },
+    error::{Error, Result},
+    fingerprint::{FingerprintInputs, Key},
+    progress::Progress,
+    states::{StateId, StateRows},
+};
+
+/// Batches that wait for each worker, and results that wait for the writer.
+const QUEUE_PER_WORKER: usize = 8;
+
+/// What this machine offers: a library file and a number of threads.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The file of ONNX Runtime; loaded only where something is to be encoded.
+    pub onnxruntime: PathBuf,
+    /// CPU threads.
+    pub threads: usize,
+}
+
+/// What an extraction did.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExtractReport {
+    /// The cache folder, `<cache.dir>/<fingerprint>`.
+    pub cache: PathBuf,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Records read.
+    pub documents: u64,
+    /// Distinct texts among them.
+    pub unique: u64,
+    /// Texts that were encoded.
+    pub computed: u64,
+    /// Texts that the cache had.
+    pub reused: u64,
+    /// Real tokens that were encoded.
+    pub tokens: u64,
+    /// Distinct texts of which the end was cut off.
+    pub truncated: u64,
+    /// Real tokens over padded tokens.
+    pub padding_efficiency: f64,
+    /// Wall time of the stage.
+    pub seconds: f64,
+    /// `tokens / seconds`.
+    pub tokens_per_second: f64,
+    /// Bytes of the new shards.
+    pub bytes_written: u64,
+    /// The device, as `cpu` or `cuda:0`.
+    pub device: String,
+    /// What it computed in.
+    pub precision: &'static str,
+}
+
+/// Encodes every text of the pipeline that its cache lacks, and commits shard by shard.
+///
+/// # Errors
+/// When data, model or device are not what the pipeline says, or the disk refuses; committed shards stand.
+pub fn extract(
+    pipeline: &Pipeline,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<ExtractReport> {
+    let start = Instant::now();
+    let settings = &pipeline.extraction;
+    let checkpoint = Checkpoint::open(&settings.model)?;
+    pipeline.check_length(&checkpoint)?;
+    let states = pipeline.stored_states(checkpoint.config.layers)?;
+    let mut lazy = LazyEncoder {
+        pipeline,
+        machine,
+        checkpoint: &checkpoint,
+        states: &states,
+        encoder: None,
+    };
+    let provider = lazy.provider(progress)?;
+
+    let inputs = inputs_for(pipeline, &checkpoint, provider.name());
+    explain_new_cache(&settings.cache_dir, &inputs, progress)?;
+    let shape = CacheShape {
+        model_layers: checkpoint.config.layers,
+        hidden: checkpoint.config.hidden,
+        dtype: settings.dtype,
+    };
+    let mut writer = CacheWriter::open(&settings.cache_dir, &inputs, shape, &states)?;
+    let (spool, counts) = read_texts(pipeline, &checkpoint, &writer, progress)?;
+    let row_bytes = shape.hidden * settings.dtype.size_bytes();
+    let plan = choose_plan(pipeline, &spool, &states, row_bytes, &writer, progress)?;
+
+    let mut totals = Totals::default();
+    if !spool.documents().is_empty() {
+        let runtime_version = lazy.runtime()?.version;
+        let origin = ShardOrigin {
+            device: provider.to_string(),
+            onnxruntime: runtime_version,
+            batch_tokens: plan.settings.batch_tokens,
+        };
+        let encoder = lazy.open(progress)?;
+        let job = Job {
+            plan: &plan,
+            spool: &spool,
+            sources: &settings.sources,
+            row_bytes,
+        };
+        progress.start("encoding", Some(spool.documents().len() as u64), "texts");
+        totals = job.run(encoder, &mut writer, &origin, progress)?;
+        progress.finish();
+    }
+    ExtractionPlan::remove(writer.folder())?;
+
+    let seconds = start.elapsed().as_secs_f64();
+    let computed = spool.documents().len() as u64;
+    Ok(ExtractReport {
+        cache: writer.folder().to_path_buf(),
+        fingerprint: writer.manifest().fingerprint.clone(),
+        documents: counts.documents,
+        unique: counts.unique,
+        computed,
+        reused: counts.unique - computed,
+        tokens: totals.tokens,
+        truncated: counts.truncated,
+        padding_efficiency: totals.padding_efficiency(),
+        seconds,
+        tokens_per_second: totals.tokens as f64 / seconds,
+        bytes_written: totals.bytes,
+        device: provider.to_string(),
+        precision: settings.precision.name(),
+    })
+}
+
+/// The fingerprint's inputs of a pipeline on a provider, `cpu` or `cuda`.
+pub(super) fn inputs_for(
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    provider: &str,
+) -> FingerprintInputs {
+    let settings = &pipeline.extraction;
+    fingerprint_inputs(
+        checkpoint,
+        provider,
+        settings.precision,
+        settings.dtype,
+        settings.max_length,
+    )
+}
+
+/// An encoder that is opened when the first text needs it: a run that finds everything cached loads no model.
+struct LazyEncoder<'a> {
+    pipeline: &'a Pipeline,
+    machine: &'a Machine,
+    checkpoint: &'a Checkpoint,
+    states: &'a [StateId],
+    encoder: Option<Encoder>,
+}
+
+impl LazyEncoder<'_> {
+    /// The device that will run; opens the encoder only where `auto` has to find out.
+    fn provider(&mut self, progress: &dyn Progress) -> Result<Provider> {
+        match self.pipeline.extraction.device {
+            Device::Cpu => Ok(Provider::Cpu),
+            Device::Cuda(number) => Ok(Provider::Cuda(number)),
+            Device::Auto if !has_cuda_provider(&self.machine.onnxruntime) => Ok(Provider::Cpu),
+            Device::Auto => Ok(self.open(progress)?.provider),
+        }
+    }
+
+    fn runtime(&self) -> Result<Runtime> {
+        Runtime::load(&self.machine.onnxruntime)
+    }
+
+    fn open(&mut self, progress: &dyn Progress) -> Result<&mut Encoder> {
+        if self.encoder.is_none() {
+            let settings = &self.pipeline.extraction;
+            progress.start("loading the model", None, "");
+            let encoder = Encoder::open(
+                &self.runtime()?,
+                self.checkpoint,
+                &EncoderSettings {
+                    device: settings.device,
+                    precision: settings.precision,
+                    states: self.states.to_vec(),
+                    dtype: settings.dtype,
+                    threads: self.machine.threads,
+                },
+            )?;
+            progress.finish();
+            if let Some(reason) = &encoder.provider_reason {
+                progress.note(&format!("device auto took the CPU: {reason}"));
+            }
+            self.encoder = Some(encoder);
+        }
+        Ok(self.encoder.as_mut().expect("just opened"))
+    }
+}
+
+fn read_texts(
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    writer: &CacheWriter,
+    progress: &dyn Progress,
+) -> Result<(Spool, SpoolCounts)> {
+    let settings = &pipeline.extraction;
+    let tokenizer = TextTokenizer::open(&checkpoint.tokenizer_path(), settings.max_length)?;
+    let mut rows = vec![0usize; settings.sources.len()];
+    let examples = read_all(&settings.sources, false).inspect(|example| {
+        if let Ok(example) = example {
+            rows[example.source] += 1;
+            progress.advance(1, 0);
+        }
+    });
+    progress.start("reading", None, "texts");
+    let present = |key: &Key| {
+        writer
+            .presence(key)
+            .filter(|presence| presence.complete)
+            .map(|presence| presence.truncated)
+    };
+    let filled = Spool::fill(
+        examples,
+        settings.drop_empty,
+        &tokenizer,
+        writer.folder(),
+        present,
+    )?;
+    progress.finish();
+    for (source, rows) in settings.sources.iter().zip(rows) {
+        require_records(&source.path, rows)?;
+    }
+    let counts = filled.1;
+    if counts.truncated > 0 {
+        progress.warn(&format!(
+            "{} of {} texts are longer than {} tokens: their ends are cut off (raise cache.max_length)",
+            counts.truncated, counts.unique, settings.max_length
+        ));
+    }
+    Ok(filled)
+}
+
+/// Goes on with an unfinished plan where it fits these texts and settings, else makes a new one.
+fn choose_plan(
+    pipeline: &Pipeline,
+    spool: &Spool,
+    states: &[StateId],
+    row_bytes: usize,
+    writer: &CacheWriter,
+    progress: &dyn Progress,
+) -> Result<ExtractionPlan> {
+    let settings = PlanSettings {
+        states: states.to_vec(),
+        shard_tokens: pipeline.extraction.shard_tokens,
+        batch_tokens: pipeline.extraction.batch_tokens,
+    };
+    let committed = writer.manifest().shards.len();
+    if let Some(plan) = ExtractionPlan::read(writer.folder())? {
+        let remaining = plan.remaining(committed).unwrap_or_default();
+        let fits = plan.settings == settings
+            && remaining
+                .iter()
+                .flatten()
+                .eq(spool.documents().iter().map(|document| &document.key));
+        if fits && !remaining.is_empty() {
+            let done = committed - plan.first_shard;
+            progress.note(&format!(
+                "going on with an unfinished extraction: {done} of {} shards are there",
+                plan.shards.len()
+            ));
+            return Ok(plan);
+        }
+        if !fits {
+            progress.note(
+                "the unfinished extraction in this cache was of other texts or settings: \
+                 what it committed stays, the rest is planned anew",
+            );
+        }
+        ExtractionPlan::remove(writer.folder())?;
+    }
+    let documents = spool
+        .documents()
+        .iter()
+        .map(|document| (document.key, document.n_tokens));
+    let plan = ExtractionPlan::cut(documents, settings, row_bytes * states.len(), committed);
+    if !plan.shards.is_empty() {
+        plan.write(writer.folder())?;
+    }
+    Ok(plan)
+}
+
+fn explain_new_cache(
+    cache_dir: &Path,
+    inputs: &FingerprintInputs,
+    progress: &dyn Progress,
+) -> Result<()> {
+    if let Some(explanation) = explain_miss(cache_dir, inputs)? {
+        progress.note(&explanation);
+    }
+    Ok(())
+}
+
+/// Why there is no cache of these inputs, where there are others: what the nearest differs in.
+pub(super) fn explain_miss(cache_dir: &Path, inputs: &FingerprintInputs) -> Result<Option<String>> {
+    let fingerprint = inputs.fingerprint();
+    let caches = caches_in(cache_dir)?;
+    if caches
+        .iter()
+        .any(|(_, manifest)| manifest.fingerprint == fingerprint)
+    {
+        return Ok(None);
+    }
+    let nearest = caches
+        .iter()
+        .map(|(_, manifest)| (manifest.inputs.differences(inputs), &manifest.fingerprint))
+        .min_by_key(|(differences, _)| differences.len());
+    Ok(nearest.map(|(differences, other)| {
+        format!(
+            "{fingerprint} is a new cache: the nearest, {other}, differs in {}",
+            differences.join(", ")
+        )
+    }))
+}
+
+#[derive(Default)]
+struct Totals {
+    tokens: u64,
+    padded_tokens: u64,
+    bytes: u64,
+}
+
+impl Totals {
+    fn padding_efficiency(&self) -> f64 {
+        if self.padded_tokens == 0 {
+            1.0
+        } else {
+            self.tokens as f64 / self.padded_tokens as f64
+        }
+    }
+}
+
+/// A batch on its way to a worker.
+struct PlannedBatch {
+    shard: usize,
+    positions: Vec<u32>,
+    documents: Vec<SpooledDocument>,
+    batch: Batch,
+}
+
+/// A batch on its way to the writer.
+struct EncodedBatch {
+    shard: usize,
+    positions: Vec<u32>,
+    tokens: u64,
+    padded_tokens: u64,
+    rows: Vec<StateRows>,
+}
+
+struct Job<'a> {
+    plan: &'a ExtractionPlan,
+    spool: &'a Spool,
+    sources: &'a [Source],
+    row_bytes: usize,
+}
+
+impl Job<'_> {
+    /// `read batches | one worker per session | place and commit`, with bounded queues between; this thread commits.
+    fn run(
+        &self,
+        encoder: &mut Encoder,
+        writer: &mut CacheWriter,
+        origin: &ShardOrigin,
+        progress: &dyn Progress,
+    ) -> Result<Totals> {
+        let workers = encoder.workers();
+        let capacity = workers.len() * QUEUE_PER_WORKER;
+        let (batch_sender, batches) = bounded::<Result<PlannedBatch>>(capacity);
+        let (result_sender, results) = bounded::<Result<EncodedBatch>>(capacity);
+        let first = writer.manifest().shards.len() - self.plan.first_shard;
+        std::thread::scope(|scope| {
+            scope.spawn(move || self.feed(first, &batch_sender));
+            for worker in workers {
+                let (batches, results) = (batches.clone(), result_sender.clone());
+                scope.spawn(move || self.work(worker, &batches, &results));
+            }
+            // Only the threads hold these ends now: when they stop, whoever waits for them stops too.
+            drop((batches, result_sender));
+            self.commit_all(first, results, writer, origin, progress)
+        })
+    }
+
+    /// Sends the batches of every shard that is still to do, in order, until nobody listens.
+    fn feed(&self, first: usize, batches: &Sender<Result<PlannedBatch>>) {
+        for shard in first..self.plan.shards.len() {
+            let documents = self.documents(shard);
+            let lengths: Vec<u32> = documents.iter().map(|document| document.n_tokens).collect();
+            for positions in plan_batches(&lengths, self.plan.settings.batch_tokens) {
+                let planned = self.plan_batch(shard, positions, &documents);
+                let failed = planned.is_err();
+                if batches.send(planned).is_err() || failed {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn plan_batch(
+        &self,
+        shard: usize,
+        positions: Vec<u32>,
+        documents: &[SpooledDocument],
+    ) -> Result<PlannedBatch> {
+        let documents: Vec<SpooledDocument> = positions
+            .iter()
+            .map(|position| documents[*position as usize])
+            .collect();
+        let ids = documents
+            .iter()
+            .map(|document| self.spool.read_ids(document))
+            .collect::<Result<Vec<Vec<u32>>>>()?;
+        let batch = Batch::new(ids.iter().map(Vec::as_slice));
+        Ok(PlannedBatch {
+            shard,
+            positions,
+            documents,
+            batch,
+        })
+    }
+
+    fn documents(&self, shard: usize) -> Vec<SpooledDocument> {
+        let keys = self.plan.shards[shard].iter();
+        keys.map(|key| {
+            *self
+                .spool
+                .find(key)
+                .expect("a plan that fits names spooled documents")
+        })
+        .collect()
+    }
+
+    fn work(
+        &self,
+        worker: &mut Worker,
+        batches: &Receiver<Result<PlannedBatch>>,
+        results: &Sender<Result<EncodedBatch>>,
+    ) {
+        for planned in batches {
+            let encoded = planned.and_then(|planned| {
+                let name_of = |row: usize| planned.documents[row].place(self.sources);
+                let rows = worker.run(&planned.batch, name_of)?;
+                Ok(EncodedBatch {
+                    shard: planned.shard,
+                    tokens: planned.batch.tokens(),
+                    padded_tokens: (planned.batch.documents() * planned.batch.width) as u64,
+                    positions: planned.positions,
+                    rows,
+                })
+            });
+            let failed = encoded.is_err();
+            if results.send(encoded).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    /// Places batches as they come and commits shards in their order.
+    fn commit_all(
+        &self,
+        first: usize,
+        results: Receiver<Result<EncodedBatch>>,
+        writer: &mut CacheWriter,
+        origin: &ShardOrigin,
+        progress: &dyn Progress,
+    ) -> Result<Totals> {
+        let mut totals = Totals::default();
+        let mut open: BTreeMap<usize, OpenShard> = BTreeMap::new();
+        let mut next = first;
+        for encoded in results {
+            let encoded = encoded?;
+            let shard = open
+                .entry(encoded.shard)
+                .or_insert_with(|| self.open_shard(encoded.shard));
+            shard.place(&encoded.positions, &encoded.rows);
+            totals.tokens += encoded.tokens;
+            totals.padded_tokens += encoded.padded_tokens;
+            progress.advance(encoded.positions.len() as u64, encoded.tokens);
+            while open.get(&next).is_some_and(OpenShard::is_complete) {
+                let complete = open.remove(&next).expect("just looked at");
+                totals.bytes += writer.commit(complete, origin)?;
+                next += 1;
+            }
+        }
+        if next < self.plan.shards.len() {
+            return Err(Error::Encoder {
+                action: "finish",
+                reason: "a worker thread ended before its work did".into(),
+            });
+        }
+        Ok(totals)
+    }
+
+    fn open_shard(&self, shard: usize) -> OpenShard {
+        let documents = self
+            .documents(shard)
+            .into_iter()
+            .map(|document| DocumentRow {
+                key: document.key,
+                n_tokens: document.n_tokens,
+                truncated: document.truncated,
+            });
+        OpenShard::new(
+            documents.collect(),
+            &self.plan.settings.states,
+            self.row_bytes,
+        )
+    }
+}

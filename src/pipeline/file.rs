@@ -1,0 +1,515 @@
+//! The pipeline file as it is written: every key of the contract, with its default.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use crate::{
+    data::{CleanOptions, Source, SplitFractions},
+    encoder::device::{Device, Precision},
+    error::{Error, Result},
+    head::spec::Stopping,
+    states::Dtype,
+    train::{optimizer::OptimizerKind, schedule::Schedule},
+};
+
+/// One pipeline file. Keys that depend on others (a task, a head) are `None` where the file leaves them out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineFile {
+    /// Names the run folder; the file's stem where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Decides the split, the initial weights, the order of rows and every resample.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// `[run]`
+    #[serde(default)]
+    pub run: RunSection,
+    /// `[model]`
+    pub model: ModelSection,
+    /// `[data]`
+    pub data: DataSection,
+    /// `[cache]`
+    #[serde(default)]
+    pub cache: CacheSection,
+    /// `[head]`
+    #[serde(default)]
+    pub head: HeadSection,
+    /// `[train]`
+    #[serde(default)]
+    pub train: TrainSection,
+    /// `[sweep]`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<toml::Table>,
+    /// `[tasks]`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<toml::Table>,
+}
+
+/// `[run]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunSection {
+    /// Run folders go to `<dir>/<name>/<id>`.
+    pub dir: PathBuf,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// The checkpoint folder.
+    pub path: PathBuf,
+    /// Where the encoder runs.
+    #[serde(default)]
+    pub device: Device,
+    /// What it computes in.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Padded tokens of one batch.
+    #[serde(default = "default_batch_tokens")]
+    pub batch_tokens: usize,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// What is learned.
+    #[serde(default)]
+    pub task: Task,
+    /// What it is learned from.
+    pub train: Sources,
+    /// What early stopping looks at; split from train where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Sources>,
+    /// What the result is measured on; split from train where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Sources>,
+    /// The labels in id order, or a file of them; found in train where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+    /// How train is split.
+    #[serde(default)]
+    pub split: SplitFractions,
+    /// What is left out.
+    #[serde(default)]
+    pub clean: CleanOptions,
+    /// How two texts are encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<Pair>,
+}
+
+/// `[cache]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheSection {
+    /// Caches go to `<dir>/<fingerprint>`.
+    pub dir: PathBuf,
+    /// States to store; what the head needs where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<Vec<Store>>,
+    /// Layers to store; the head's where absent, else the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<i64>>,
+    /// Type of a stored value.
+    pub dtype: Dtype,
+    /// Longest input in tokens; 128, for qa 384.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// What happens to longer ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overflow: Option<Overflow>,
+    /// Tokens that two windows share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// Tokens between two commits.
+    pub shard_tokens: usize,
+}
+
+/// `[head]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadSection {
+    /// The kind of head.
+    pub kind: HeadKind,
+    /// Inverse regularisation of logistic heads.
+    #[serde(rename = "C")]
+    pub c: f64,
+    /// Regularisation of ridge and lda.
+    pub lambda: f64,
+    /// Components kept before the head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pca: Option<usize>,
+    /// Longest answer, for qa.
+    pub max_answer_tokens: usize,
+    /// The state that it reads.
+    pub pooling: HeadPooling,
+    /// The layers that it reads.
+    pub layers: Vec<i64>,
+    /// Probability that an input is dropped in training.
+    pub dropout: f64,
+    /// Widths of hidden layers.
+    pub hidden: Vec<usize>,
+    /// Between hidden layers.
+    pub activation: Activation,
+    /// Skip connections over hidden layers.
+    pub skip: bool,
+    /// Features to mean 0 and variance 1.
+    pub standardize: bool,
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSection {
+    /// The optimiser.
+    pub optimizer: OptimizerKind,
+    /// Its learning rate.
+    pub lr: f64,
+    /// Its weight decay.
+    pub weight_decay: f64,
+    /// Of sgd.
+    pub momentum: f64,
+    /// Of adam and adamw.
+    pub betas: [f64; 2],
+    /// Most passes over the training rows.
+    pub epochs: usize,
+    /// Documents in a step.
+    pub batch_size: usize,
+    /// The learning rate's course.
+    pub schedule: Schedule,
+    /// Share of the steps in which it rises.
+    pub warmup: f64,
+    /// Largest norm of the gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
+    /// The loss; by task where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
+    /// Of the focal loss.
+    pub gamma: f64,
+    /// Weights of the classes in the loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
+    /// Probability mass spread over all classes.
+    pub label_smoothing: f64,
+    /// When to stop.
+    pub early_stopping: EarlyStoppingKey,
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident, $case:literal, $default:ident { $($(#[$item:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = $case)]
+        #[expect(missing_docs, reason = "the names are those of the pipeline file")]
+        pub enum $name { $($(#[$item])* $variant),+ }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name::$default
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.serialize(f)
+            }
+        }
+    };
+}
+
+names! {
+    /// What a head learns.
+    Task, "lowercase", Classification { Classification, Multilabel, Regression, Tokens, Qa, Similarity }
+}
+names! {
+    /// How two texts are encoded: in one input, or in two.
+    Pair, "lowercase", Separate { Joint, Separate }
+}
+names! {
+    /// A state that a cache can hold.
+    Store, "lowercase", Mean { Cls, Mean, Max, Tokens, Words }
+}
+names! {
+    /// What happens to a text that is longer than `max_length`.
+    Overflow, "lowercase", Truncate { Truncate, Windows }
+}
+names! {
+    /// The kinds of head.
+    HeadKind, "kebab-case", Linear { Linear, Mlp, Matching, Cosine, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm }
+}
+names! {
+    /// The state that a head reads.
+    HeadPooling, "lowercase", Mean { Cls, Mean, Max, Attention }
+}
+names! {
+    /// Between hidden layers.
+    Activation, "lowercase", Gelu { Relu, Gelu, Tanh }
+}
+names! {
+    /// The losses.
+    Loss, "kebab-case", CrossEntropy { CrossEntropy, Focal, Bce, Mse }
+}
+
+/// One source table, or an array of them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Sources(pub Vec<Source>);
+
+impl<'de> Deserialize<'de> for Sources {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Sources;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a source table such as { path = \"data.csv\" }, or an array of them")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Sources, A::Error> {
+                Ok(Sources(vec![Source::deserialize(
+                    MapAccessDeserializer::new(map),
+                )?]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Sources, A::Error> {
+                let mut sources = Vec::new();
+                while let Some(source) = sequence.next_element()? {
+                    sources.push(source);
+                }
+                if sources.is_empty() {
+                    return Err(de::Error::custom("expected at least one source table"));
+                }
+                Ok(Sources(sources))
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+/// The labels in id order, or a file that names one a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a list of label names, or the path of a file with one name a line"
+)]
+pub enum Labels {
+    /// The names.
+    Names(Vec<String>),
+    /// A file of names.
+    File(PathBuf),
+}
+
+/// `"balanced"`, or a weight per label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected \"balanced\", or a table of label = weight"
+)]
+pub enum ClassWeights {
+    /// A word; only `balanced` is known.
+    Named(Balanced),
+    /// A weight per label; 1 for those that are left out.
+    Table(BTreeMap<String, f64>),
+}
+
+/// The word `balanced`: weights `n / (C n_c)`, as scikit-learn's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Balanced {
+    /// The word itself.
+    Balanced,
+}
+
+/// `false`, or a metric and a patience.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EarlyStoppingKey(pub Option<Stopping>);
+
+impl Serialize for EarlyStoppingKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(stopping) => stopping.serialize(serializer),
+            None => serializer.serialize_bool(false),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EarlyStoppingKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FalseOrTable;
+        impl<'de> Visitor<'de> for FalseOrTable {
+            type Value = EarlyStoppingKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("false, or a table such as { metric = \"loss\", patience = 3 }")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<EarlyStoppingKey, E> {
+                Ok(EarlyStoppingKey(on.then(Stopping::default)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EarlyStoppingKey, A::Error> {
+                Ok(EarlyStoppingKey(Some(Stopping::deserialize(
+                    MapAccessDeserializer::new(map),
+                )?)))
+            }
+        }
+        deserializer.deserialize_any(FalseOrTable)
+    }
+}
+
+impl Default for RunSection {
+    fn default() -> RunSection {
+        RunSection { dir: "runs".into() }
+    }
+}
+
+impl Default for CacheSection {
+    fn default() -> CacheSection {
+        CacheSection {
+            dir: "cache".into(),
+            store: None,
+            layers: None,
+            dtype: Dtype::F16,
+            max_length: None,
+            overflow: None,
+            stride: None,
+            shard_tokens: 131_072,
+        }
+    }
+}
+
+impl Default for HeadSection {
+    fn default() -> HeadSection {
+        HeadSection {
+            kind: HeadKind::Linear,
+            c: 1.0,
+            lambda: 1.0,
+            pca: None,
+            max_answer_tokens: 30,
+            pooling: HeadPooling::Mean,
+            layers: vec![-1],
+            dropout: 0.1,
+            hidden: Vec::new(),
+            activation: Activation::Gelu,
+            skip: false,
+            standardize: true,
+        }
+    }
+}
+
+impl Default for TrainSection {
+    fn default() -> TrainSection {
+        TrainSection {
+            optimizer: OptimizerKind::AdamW,
+            lr: 1e-3,
+            weight_decay: 0.01,
+            momentum: 0.9,
+            betas: [0.9, 0.999],
+            epochs: 10,
+            batch_size: 32,
+            schedule: Schedule::Constant,
+            warmup: 0.0,
+            clip: None,
+            loss: None,
+            gamma: 2.0,
+            class_weights: None,
+            label_smoothing: 0.0,
+            early_stopping: EarlyStoppingKey(Some(Stopping::default())),
+        }
+    }
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+/// Chosen by measuring on a CPU: see `docs/performance.md`.
+fn default_batch_tokens() -> usize {
+    1024
+}
+
+/// Reads a pipeline file and applies overrides such as `train.lr=1e-3`.
+///
+/// # Errors
+/// When the file cannot be read, is no TOML, or has a key or a value that is not known: with line and column.
+pub fn read(path: &Path, overrides: &[String]) -> Result<PipelineFile> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let plain =
+        || toml::from_str::<PipelineFile>(&text).map_err(|error| located(path, &text, &error));
+    if overrides.is_empty() {
+        return plain();
+    }
+    let mut table: toml::Table =
+        toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
+    for setting in overrides {
+        apply_override(&mut table, setting)?;
+    }
+    table
+        .try_into()
+        .map_err(|error: toml::de::Error| match plain() {
+            // Where the file alone is wrong too, its own error says on which line.
+            Err(own) => own,
+            Ok(_) => override_error(error.message().to_string()),
+        })
+}
+
+fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
+    let (key, value) = setting
+        .split_once('=')
+        .ok_or_else(|| override_error(format!("expected key=value, got `{setting}`")))?;
+    // A bare word is a string.
+    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_string()));
+    let mut parts = key.trim().split('.').peekable();
+    let mut table = table;
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            table.insert(part.to_string(), value);
+            return Ok(());
+        }
+        let inner = table
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table = inner.as_table_mut().ok_or_else(|| {
+            override_error(format!("`{part}` in `{key}` is a value and no table"))
+        })?;
+    }
+    Ok(())
+}
+
+fn override_error(problem: String) -> Error {
+    Error::Pipeline {
+        file: "--set".into(),
+        line: None,
+        column: None,
+        problem,
+        hint: "write --set section.key=value, as in --set train.lr=1e-3".into(),
+    }
+}
+
+fn located(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+    let before = error.span().map(|span| &text[..span.start.min(text.len())]);
+    let line = before.map(|before| before.matches('\n').count() as u64 + 1);
+    let column =
+        before.map(|before| before.rsplit('\n').next().unwrap_or("").chars().count() as u64 + 1);
+    Error::Pipeline {
+        file: path.to_path_buf(),
+        line,
+        column,
+        problem: error.message().trim().replace('\n', ", "),
+        hint: "every key and its default stand in docs/pipeline.md".into(),
+    }
+}

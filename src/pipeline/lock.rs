@@ -1,0 +1,282 @@
+//! lock.json: everything that decided a run's result, and what came out; and the check of a replay against it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::file::PipelineFile;
+use crate::{
+    data::{
+        LabelMap, Part,
+        dataset::{Dataset, FileRecord},
+    },
+    encoder::checkpoint::CheckpointHashes,
+    error::{Error, Result},
+    fingerprint,
+    states::StateId,
+};
+
+/// The file in the run folder.
+pub const LOCK_FILE: &str = "lock.json";
+
+/// Files of a run that a replay must reproduce byte for byte.
+pub const REPRODUCED: [&str; 4] = [
+    "head.safetensors",
+    "head.json",
+    "metrics.json",
+    "predictions.parquet",
+];
+
+/// Everything that decided a run's result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lock {
+    /// The program's version.
+    pub frostbert: String,
+    /// The pipeline after defaults and overrides.
+    pub pipeline: PipelineFile,
+    /// The data files, in the order in which they were read.
+    pub data: Vec<FileRecord>,
+    /// The model's files.
+    pub model: CheckpointHashes,
+    /// Where the states came from.
+    pub cache: LockedCache,
+    /// What the head reads.
+    pub view: LockedView,
+    /// The labels, by id.
+    pub labels: LabelMap,
+    /// The split.
+    pub split: LockedSplit,
+    /// Of the pipeline.
+    pub seed: u64,
+    /// The device that computed the states.
+    pub device: String,
+    /// The instruction sets that decide the last bits of a product.
+    pub cpu: Vec<String>,
+    /// blake3 of the files that a replay must reproduce.
+    pub outputs: BTreeMap<String, String>,
+}
+
+/// Where the states came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockedCache {
+    /// The cache folder.
+    pub path: PathBuf,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// The versions of ONNX Runtime that computed its shards.
+    pub onnxruntime: Vec<String>,
+    /// blake3 over key and state of every row that was read, in example order: the cache itself may grow.
+    pub rows: String,
+}
+
+/// What a head reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockedView {
+    /// The pooling.
+    pub pooling: String,
+    /// The absolute layer.
+    pub layer: usize,
+}
+
+/// A split: how many rows of each part, and which.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockedSplit {
+    /// Rows of train.
+    pub train: usize,
+    /// Rows of validation.
+    pub validation: usize,
+    /// Rows of test.
+    pub test: usize,
+    /// blake3 over every row's part and label.
+    pub rows: String,
+}
+
+impl LockedView {
+    /// Of one state.
+    pub fn of(state: StateId) -> LockedView {
+        LockedView {
+            pooling: state.pooling.name().into(),
+            layer: state.layer,
+        }
+    }
+}
+
+impl LockedSplit {
+    /// Of the rows of a dataset.
+    pub fn of(dataset: &Dataset) -> LockedSplit {
+        let mut hasher = blake3::Hasher::new();
+        for row in &dataset.rows {
+            hasher.update(&[row.part as u8]);
+            hasher.update(&(row.label as u64).to_le_bytes());
+        }
+        let count = |part| dataset.part(part).len();
+        LockedSplit {
+            train: count(Part::Train),
+            validation: count(Part::Validation),
+            test: count(Part::Test),
+            rows: hasher.finalize().to_hex().to_string(),
+        }
+    }
+}
+
+impl Lock {
+    /// Reads a lock file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no lock file of this version's format.
+    pub fn read(path: &Path) -> Result<Lock> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        serde_json::from_str(&text).map_err(|error| Error::Run {
+            path: path.to_path_buf(),
+            expected: "a lock file of this program".into(),
+            got: error.to_string(),
+            hint: "name the lock.json of a run folder".into(),
+        })
+    }
+
+    /// Writes the lock file of a run folder, with the digests of what the folder holds.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub fn write(mut self, folder: &Path) -> Result<()> {
+        self.outputs = output_digests(folder)?;
+        let mut json = serde_json::to_string_pretty(&self).expect("plain fields become JSON");
+        json.push('\n');
+        let path = folder.join(LOCK_FILE);
+        std::fs::write(&path, json).map_err(Error::io("write", path))
+    }
+
+    /// The data and model files that are no longer what they were, a line each.
+    ///
+    /// # Errors
+    /// When a file cannot be read for another reason than that it is missing.
+    pub fn changed_inputs(&self) -> Result<Vec<String>> {
+        let model = &self.pipeline.model.path;
+        let model_files = [
+            ("model.safetensors", &self.model.weights),
+            ("config.json", &self.model.config),
+            ("tokenizer.json", &self.model.tokenizer),
+        ];
+        let files = model_files
+            .into_iter()
+            .map(|(name, hash)| (model.join(name), hash));
+        let files = files.chain(
+            self.data
+                .iter()
+                .map(|file| (file.path.clone(), &file.blake3)),
+        );
+        let mut changed = Vec::new();
+        for (path, expected) in files {
+            let got = if path.is_file() {
+                Some(fingerprint::hash_file(&path)?)
+            } else {
+                None
+            };
+            if got.as_ref() != Some(expected) {
+                let got = got.map_or("no such file".into(), |hash| hash[..16].to_string());
+                changed.push(format!(
+                    "{}: expected {}, got {got}",
+                    path.display(),
+                    &expected[..16]
+                ));
+            }
+        }
+        if self.frostbert != env!("CARGO_PKG_VERSION") {
+            changed.push(format!(
+                "frostbert: expected {}, got {}",
+                self.frostbert,
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        Ok(changed)
+    }
+
+    /// What a replay's lock says other than this one, a line each: rows, split, labels, and the bytes of the outputs.
+    ///
+    /// Instruction sets are named only beside outputs that differ, because alone they change nothing.
+    pub fn differences(&self, replay: &Lock) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut compare = |what: &str, expected: &str, got: &str| {
+            if expected != got {
+                lines.push(format!(
+                    "{what}: expected {}, got {}",
+                    shorten(expected),
+                    shorten(got)
+                ));
+            }
+        };
+        compare(
+            "cache fingerprint",
+            &self.cache.fingerprint,
+            &replay.cache.fingerprint,
+        );
+        compare("rows of the cache", &self.cache.rows, &replay.cache.rows);
+        compare("split", &self.split.rows, &replay.split.rows);
+        compare(
+            "labels",
+            &self.labels.names().join(", "),
+            &replay.labels.names().join(", "),
+        );
+        for (name, expected) in &self.outputs {
+            compare(
+                name,
+                expected,
+                replay.outputs.get(name).map_or("none", String::as_str),
+            );
+        }
+        if !lines.is_empty() {
+            let onnxruntime = |lock: &Lock| lock.cache.onnxruntime.join(", ");
+            let context = [
+                ("ONNX Runtime", onnxruntime(self), onnxruntime(replay)),
+                ("CPU", self.cpu.join(" "), replay.cpu.join(" ")),
+                ("device", self.device.clone(), replay.device.clone()),
+            ];
+            for (what, expected, got) in context {
+                if expected != got {
+                    lines.push(format!("{what}: expected {expected}, got {got}"));
+                }
+            }
+        }
+        lines
+    }
+}
+
+/// blake3 of the files in a run folder that a replay must reproduce.
+fn output_digests(folder: &Path) -> Result<BTreeMap<String, String>> {
+    REPRODUCED
+        .into_iter()
+        .map(|name| {
+            Ok((
+                name.to_string(),
+                fingerprint::hash_file(&folder.join(name))?,
+            ))
+        })
+        .collect()
+}
+
+/// The instruction sets of this CPU that the products are chosen by.
+pub(super) fn cpu_features() -> Vec<String> {
+    let mut features = vec![std::env::consts::ARCH.to_string()];
+    #[cfg(target_arch = "x86_64")]
+    for (name, there) in [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+    ] {
+        if there {
+            features.push(name.into());
+        }
+    }
+    features
+}
+
+fn shorten(value: &str) -> &str {
+    if value.len() == 64 {
+        &value[..16]
+    } else {
+        value
+    }
+}

@@ -1,0 +1,109 @@
+//! The pipeline: one TOML file is one experiment. Stage 1 encodes, stage 2 trains, a lock file replays.
+
+pub mod apply;
+pub mod extract;
+pub mod file;
+pub mod lock;
+pub mod run_folder;
+pub mod settings;
+mod spool;
+pub mod train;
+
+use std::path::Path;
+
+use extract::{ExtractReport, Machine, extract};
+use lock::{LOCK_FILE, Lock, REPRODUCED};
+use serde::Serialize;
+use settings::Pipeline;
+use train::{TrainReport, load_dataset, train_on};
+
+use crate::{
+    encoder::checkpoint::Checkpoint,
+    error::{Error, Result},
+    progress::Progress,
+};
+
+/// What a whole run did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunReport {
+    /// Stage 1.
+    pub extract: ExtractReport,
+    /// Stage 2.
+    pub train: TrainReport,
+}
+
+/// Runs a pipeline: checks everything that can be checked first, extracts what is missing, trains, writes a run folder.
+///
+/// # Errors
+/// As [`extract()`] and [`train::train`].
+pub fn run(pipeline: &Pipeline, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
+    pipeline.check_training()?;
+    let dataset = load_dataset(pipeline)?;
+    for warning in &dataset.warnings {
+        progress.warn(warning);
+    }
+    check_head_is_stored(pipeline)?;
+    let extract = extract(pipeline, machine, progress)?;
+    let train = train_on(pipeline, &dataset, progress)?;
+    Ok(RunReport { extract, train })
+}
+
+/// Replays a run from its lock file: checks every input, runs, and compares the bytes of what comes out.
+///
+/// # Errors
+/// [`Error::Replay`] with a line for every input or output that differs; else as [`run`].
+pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
+    let lock = Lock::read(lock_path)?;
+    let differs = |differences: Vec<String>, hint: &str| Error::Replay {
+        lock: lock_path.to_path_buf(),
+        differences,
+        hint: hint.into(),
+    };
+    let changed = lock.changed_inputs()?;
+    if !changed.is_empty() {
+        return Err(differs(
+            changed,
+            "put these inputs back as they were, or run the pipeline itself for a new result",
+        ));
+    }
+    let pipeline = Pipeline::check(lock_path, lock.pipeline.clone())?;
+    let report = run(&pipeline, machine, progress)?;
+    let replayed = Lock::read(&report.train.run.join(LOCK_FILE))?;
+    let differences = lock.differences(&replayed);
+    if !differences.is_empty() {
+        return Err(differs(
+            differences,
+            &format!(
+                "the replay itself is whole, in {}; same bits need the same states (keep the cache), \
+                 program and CPU",
+                report.train.run.display()
+            ),
+        ));
+    }
+    progress.note(&format!(
+        "the same bytes as {}: {}",
+        lock_path.display(),
+        REPRODUCED.join(", ")
+    ));
+    Ok(report)
+}
+
+/// Fails before any work where the cache would not hold what the head reads.
+fn check_head_is_stored(pipeline: &Pipeline) -> Result<()> {
+    let layers = Checkpoint::open(&pipeline.extraction.model)?.config.layers;
+    let state = pipeline.head_state(layers)?;
+    if pipeline.stored_states(layers)?.contains(&state) {
+        return Ok(());
+    }
+    Err(Error::Pipeline {
+        file: pipeline.path.clone(),
+        line: None,
+        column: None,
+        problem: format!("the head reads {state}, which cache.store and cache.layers leave out"),
+        hint: format!(
+            "add \"{}\" to cache.store and {} to cache.layers, or leave both out",
+            state.pooling.name(),
+            state.layer
+        ),
+    })
+}

@@ -1,0 +1,87 @@
+//! A run's own folder: `<run.dir>/<name>/<number>`, never written to by another run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::error::{Error, Result};
+
+/// Creates the next run folder of a name, numbered from `001`.
+///
+/// # Errors
+/// When the folder cannot be created.
+pub(super) fn create(run_dir: &Path, name: &str) -> Result<PathBuf> {
+    let parent = run_dir.join(name);
+    fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
+    let mut number = numbers_in(&parent)?.into_iter().max().unwrap_or(0) + 1;
+    loop {
+        let folder = parent.join(format!("{number:03}"));
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            // Another run took this number meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(Error::io("create", folder)(error)),
+        }
+    }
+}
+
+/// The folder of a run: `path` itself where it holds a head, else the newest finished run in it.
+///
+/// # Errors
+/// When neither holds a finished run.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    let finished = |folder: &Path| folder.join(super::lock::LOCK_FILE).is_file();
+    if finished(path) {
+        return Ok(path.to_path_buf());
+    }
+    let mut numbers = if path.is_dir() {
+        numbers_in(path)?
+    } else {
+        Vec::new()
+    };
+    numbers.sort_unstable();
+    numbers
+        .into_iter()
+        .rev()
+        .map(|number| path.join(format!("{number:03}")))
+        .find(|folder| finished(folder))
+        .ok_or_else(|| Error::Run {
+            path: path.to_path_buf(),
+            expected: "a run folder with lock.json".into(),
+            got: if path.is_dir() {
+                "a folder without one"
+            } else {
+                "no such folder"
+            }
+            .into(),
+            hint: "name a run folder as `frostbert run` prints it, such as runs/sentiment/001"
+                .into(),
+        })
+}
+
+fn numbers_in(parent: &Path) -> Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(parent).map_err(Error::io("list", parent))? {
+        let name = entry.map_err(Error::io("list", parent))?.file_name();
+        numbers.extend(name.to_str().and_then(|name| name.parse::<u64>().ok()));
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_numbered_and_the_newest_finished_one_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = create(folder.path(), "a").unwrap();
+        let second = create(folder.path(), "a").unwrap();
+        assert!(first.ends_with("a/001") && second.ends_with("a/002"));
+        assert!(resolve(&folder.path().join("a")).is_err());
+        fs::write(first.join(crate::pipeline::lock::LOCK_FILE), "{}").unwrap();
+        assert_eq!(resolve(&folder.path().join("a")).unwrap(), first);
+        assert_eq!(resolve(&first).unwrap(), first);
+    }
+}

@@ -1,0 +1,434 @@
+//! The pipeline after its checks: what the two stages work with.
+
+use std::path::{Path, PathBuf};
+
+use super::file::{self, HeadKind, HeadPooling, Overflow, PipelineFile, Store, Task};
+use crate::{
+    data::{CleanOptions, Source, SplitFractions},
+    encoder::{
+        checkpoint::Checkpoint,
+        device::{Device, Precision},
+    },
+    error::{Error, Result},
+    states::{Dtype, Pooling, StateId},
+};
+
+/// A checked pipeline.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// Names its runs.
+    pub name: String,
+    /// The file after defaults and overrides: what the lock file holds.
+    pub file: PipelineFile,
+    /// Stage 1.
+    pub extraction: ExtractionSettings,
+}
+
+/// What stage 1 is to do.
+#[derive(Clone, Debug)]
+pub struct ExtractionSettings {
+    /// The checkpoint folder.
+    pub model: PathBuf,
+    /// Where the encoder runs.
+    pub device: Device,
+    /// What it computes in.
+    pub precision: Precision,
+    /// Padded tokens of one batch.
+    pub batch_tokens: usize,
+    /// Caches go here.
+    pub cache_dir: PathBuf,
+    /// Poolings to store.
+    pub poolings: Vec<Pooling>,
+    /// Layers to store, negative from the end.
+    pub layers: Vec<i64>,
+    /// Type of a stored value.
+    pub dtype: Dtype,
+    /// Longest input in tokens.
+    pub max_length: usize,
+    /// Tokens between two commits.
+    pub shard_tokens: usize,
+    /// Every file of texts: train, validation, test.
+    pub sources: Vec<Source>,
+    /// Whether a text of nothing but white space is left out.
+    pub drop_empty: bool,
+}
+
+/// Where labelled rows come from.
+#[derive(Clone, Debug)]
+pub struct DataSettings<'a> {
+    /// Rows to learn from (and to split, for what is not given).
+    pub train: &'a [Source],
+    /// Validation rows, where they are given.
+    pub validation: Option<&'a [Source]>,
+    /// Test rows, where they are given.
+    pub test: Option<&'a [Source]>,
+    /// How train is split.
+    pub split: SplitFractions,
+    /// What is left out.
+    pub clean: CleanOptions,
+    /// Decides the split.
+    pub seed: u64,
+}
+
+impl Pipeline {
+    /// Reads and checks a pipeline file, with overrides such as `train.lr=1e-3`.
+    ///
+    /// # Errors
+    /// When a key or a value is not known, or asks for what this version cannot do: with the cure.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Pipeline> {
+        Pipeline::check(path, file::read(path, overrides)?)
+    }
+
+    /// Checks what a file says; `path` stands in messages and names the runs.
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`].
+    pub fn check(path: &Path, mut file: PipelineFile) -> Result<Pipeline> {
+        let refuse = refusal(path);
+        let stem = || {
+            path.file_stem().map_or("pipeline".into(), |stem| {
+                stem.to_string_lossy().into_owned()
+            })
+        };
+        let name = file.name.get_or_insert_with(stem).clone();
+        if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
+            return Err(refuse(
+                format!("`name` is `{name}`, which is no folder name"),
+                "use letters, digits, - and _".into(),
+            ));
+        }
+        if let Some(section) = [("sweep", &file.sweep), ("tasks", &file.tasks)]
+            .into_iter()
+            .find_map(|(name, section)| section.as_ref().map(|_| name))
+        {
+            return Err(refuse(
+                format!("this version does not run [{section}] yet"),
+                format!(
+                    "remove the section [{section}]: the head of [head] and [train] is trained"
+                ),
+            ));
+        }
+        if file.data.task != Task::Classification {
+            return Err(refuse(
+                format!("this version does not train `{}` heads yet", file.data.task),
+                "leave data.task out, for classification".into(),
+            ));
+        }
+        let sources = [
+            Some(&file.data.train),
+            file.data.validation.as_ref(),
+            file.data.test.as_ref(),
+        ];
+        let sources: Vec<Source> = sources
+            .into_iter()
+            .flatten()
+            .flat_map(|sources| sources.0.clone())
+            .collect();
+        if let Some(source) = sources.iter().find(|source| source.text_pair.is_some()) {
+            return Err(refuse(
+                format!(
+                    "this version does not encode pairs yet (text_pair of `{}`)",
+                    source.path.display()
+                ),
+                "leave text_pair out".into(),
+            ));
+        }
+        let extraction = check_extraction(&mut file, sources, &refuse)?;
+        Ok(Pipeline {
+            path: path.to_path_buf(),
+            name,
+            file,
+            extraction,
+        })
+    }
+
+    /// Where labelled rows come from.
+    pub fn data(&self) -> DataSettings<'_> {
+        let data = &self.file.data;
+        DataSettings {
+            train: &data.train.0,
+            validation: data.validation.as_ref().map(|sources| &sources.0[..]),
+            test: data.test.as_ref().map(|sources| &sources.0[..]),
+            split: data.split,
+            clean: data.clean,
+            seed: self.file.seed,
+        }
+    }
+
+    /// The state that the head reads, for a checkpoint of so many layers.
+    ///
+    /// # Errors
+    /// When the head asks for more than one layer, for attention, or for a layer that there is not.
+    pub fn head_state(&self, model_layers: usize) -> Result<StateId> {
+        let refuse = refusal(&self.path);
+        let head = &self.file.head;
+        let pooling = match head.pooling {
+            HeadPooling::Cls => Pooling::Cls,
+            HeadPooling::Mean => Pooling::Mean,
+            HeadPooling::Max => Pooling::Max,
+            HeadPooling::Attention => {
+                return Err(refuse(
+                    "this version does not train attention pooling yet".into(),
+                    "set head.pooling to cls, mean or max".into(),
+                ));
+            }
+        };
+        let &[layer] = &head.layers[..] else {
+            return Err(refuse(
+                format!(
+                    "head.layers names {} layers, and this version mixes none yet",
+                    head.layers.len()
+                ),
+                "name one layer, as in head.layers = [-1]".into(),
+            ));
+        };
+        Ok(StateId {
+            pooling,
+            layer: absolute_layer(layer, model_layers, "head.layers", &refuse)?,
+        })
+    }
+
+    /// The states that stage 1 stores, for a checkpoint of so many layers; sorted, each once.
+    ///
+    /// # Errors
+    /// When a layer is asked for that there is not.
+    pub fn stored_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
+        let refuse = refusal(&self.path);
+        let mut states = Vec::new();
+        for layer in &self.extraction.layers {
+            let layer = absolute_layer(*layer, model_layers, "cache.layers", &refuse)?;
+            states.extend(self.extraction.poolings.iter().map(|pooling| StateId {
+                pooling: *pooling,
+                layer,
+            }));
+        }
+        states.sort_unstable();
+        states.dedup();
+        Ok(states)
+    }
+
+    /// Checks that `max_length` fits the checkpoint.
+    ///
+    /// # Errors
+    /// When it is longer than the model's positions.
+    pub fn check_length(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let (asked, most) = (self.extraction.max_length, checkpoint.config.max_positions);
+        if asked > most {
+            return Err(refusal(&self.path)(
+                format!("cache.max_length is {asked}, but the model has {most} positions"),
+                format!("set cache.max_length to {most} or less"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks what only training needs: the head's kind, the loss, the ranges of numbers.
+    ///
+    /// # Errors
+    /// When the pipeline asks for what this version does not train, or a number is out of its range.
+    pub fn check_training(&self) -> Result<()> {
+        let refuse = refusal(&self.path);
+        let (head, train) = (&self.file.head, &self.file.train);
+        if head.kind != HeadKind::Linear
+            || !head.hidden.is_empty()
+            || head.skip
+            || head.pca.is_some()
+        {
+            return Err(refuse(
+                format!(
+                    "this version trains linear heads only, not `{}` with hidden, skip or pca",
+                    head.kind
+                ),
+                "set head.kind = \"linear\" and leave hidden, skip and pca out".into(),
+            ));
+        }
+        if train
+            .loss
+            .is_some_and(|loss| loss != file::Loss::CrossEntropy)
+        {
+            return Err(refuse(
+                "this version trains with cross-entropy only".into(),
+                "leave train.loss out".into(),
+            ));
+        }
+        let checks = [
+            (
+                (0.0..1.0).contains(&head.dropout),
+                format!("head.dropout is {}", head.dropout),
+                "from 0 to below 1",
+            ),
+            (
+                train.lr > 0.0 && train.lr.is_finite(),
+                format!("train.lr is {}", train.lr),
+                "above 0",
+            ),
+            (
+                train.weight_decay >= 0.0,
+                format!("train.weight_decay is {}", train.weight_decay),
+                "0 or more",
+            ),
+            (train.epochs > 0, "train.epochs is 0".into(), "1 or more"),
+            (
+                train.batch_size > 0,
+                "train.batch_size is 0".into(),
+                "1 or more",
+            ),
+            (
+                (0.0..=1.0).contains(&train.warmup),
+                format!("train.warmup is {}", train.warmup),
+                "from 0 to 1, a share of the steps",
+            ),
+            (
+                (0.0..1.0).contains(&train.label_smoothing),
+                format!("train.label_smoothing is {}", train.label_smoothing),
+                "from 0 to below 1",
+            ),
+            (
+                train.clip.is_none_or(|clip| clip > 0.0),
+                format!("train.clip is {:?}", train.clip.unwrap_or_default()),
+                "above 0",
+            ),
+            (
+                train.betas.iter().all(|beta| (0.0..1.0).contains(beta)),
+                format!("train.betas is {:?}", train.betas),
+                "two numbers from 0 to below 1",
+            ),
+            (
+                (0.0..1.0).contains(&train.momentum),
+                format!("train.momentum is {}", train.momentum),
+                "from 0 to below 1",
+            ),
+        ];
+        match checks.into_iter().find(|(fits, ..)| !fits) {
+            Some((_, problem, range)) => {
+                let key = problem.split(' ').next().unwrap_or_default().to_string();
+                Err(refuse(problem, format!("set {key} to a value {range}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_extraction(
+    file: &mut PipelineFile,
+    sources: Vec<Source>,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<ExtractionSettings> {
+    let PipelineFile {
+        model, cache, head, ..
+    } = file;
+    if model.precision == Precision::Int8 {
+        return Err(refuse(
+            "this version does not run int8 encoders yet".into(),
+            "set model.precision = \"f32\"".into(),
+        ));
+    }
+    if cache.overflow == Some(Overflow::Windows) || cache.stride.is_some() {
+        return Err(refuse(
+            "this version truncates long texts and has no windows yet".into(),
+            "leave cache.overflow and cache.stride out".into(),
+        ));
+    }
+    let max_length = *cache.max_length.get_or_insert(128);
+    for (value, key) in [
+        (max_length, "cache.max_length"),
+        (cache.shard_tokens, "cache.shard_tokens"),
+        (model.batch_tokens, "model.batch_tokens"),
+    ] {
+        if value == 0 {
+            return Err(refuse(
+                format!("{key} is 0"),
+                format!("set {key} to a number of tokens"),
+            ));
+        }
+    }
+    cache.overflow = Some(Overflow::Truncate);
+    let layers = cache
+        .layers
+        .get_or_insert_with(|| head.layers.clone())
+        .clone();
+    if layers.is_empty() {
+        return Err(refuse(
+            "cache.layers is empty".into(),
+            "name a layer, as in [-1]".into(),
+        ));
+    }
+    let store = cache.store.get_or_insert_with(|| {
+        vec![match head.pooling {
+            HeadPooling::Cls => Store::Cls,
+            HeadPooling::Mean => Store::Mean,
+            HeadPooling::Max => Store::Max,
+            HeadPooling::Attention => Store::Tokens,
+        }]
+    });
+    let poolings = store
+        .iter()
+        .map(|store| match store {
+            Store::Cls => Ok(Pooling::Cls),
+            Store::Mean => Ok(Pooling::Mean),
+            Store::Max => Ok(Pooling::Max),
+            Store::Tokens | Store::Words => Err(refuse(
+                format!("this version does not store `{store}` states yet"),
+                "store cls, mean or max".into(),
+            )),
+        })
+        .collect::<Result<Vec<Pooling>>>()?;
+    if poolings.is_empty() {
+        return Err(refuse(
+            "cache.store is empty".into(),
+            "name a state, as in [\"mean\"]".into(),
+        ));
+    }
+    Ok(ExtractionSettings {
+        model: model.path.clone(),
+        device: model.device,
+        precision: model.precision,
+        batch_tokens: model.batch_tokens,
+        cache_dir: cache.dir.clone(),
+        poolings,
+        layers,
+        dtype: cache.dtype,
+        max_length,
+        shard_tokens: cache.shard_tokens,
+        sources,
+        drop_empty: file.data.clean.drop_empty,
+    })
+}
+
+fn absolute_layer(
+    layer: i64,
+    model_layers: usize,
+    key: &str,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<usize> {
+    let absolute = if layer < 0 {
+        layer + model_layers as i64 + 1
+    } else {
+        layer
+    };
+    usize::try_from(absolute)
+        .ok()
+        .filter(|absolute| *absolute <= model_layers)
+        .ok_or_else(|| {
+            refuse(
+                format!("{key} names layer {layer}, but the model has {model_layers}"),
+                format!(
+                    "use 0 (embeddings) to {model_layers}, or -1 (last) to -{}",
+                    model_layers + 1
+                ),
+            )
+        })
+}
+
+fn refusal(path: &Path) -> impl Fn(String, String) -> Error + use<> {
+    let file = path.to_path_buf();
+    move |problem, hint| Error::Pipeline {
+        file: file.clone(),
+        line: None,
+        column: None,
+        problem,
+        hint,
+    }
+}

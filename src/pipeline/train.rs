@@ -1,0 +1,522 @@
+//! Stage 2: cached states + labels -> a trained head -> metrics -> a run folder. The encoder is never loaded.
+
+use std::{path::PathBuf, time::Instant};
+
+use ndarray::Array2;
+use serde::Serialize;
+
+use super::{
+    extract::{explain_miss, inputs_for},
+    file::{ClassWeights, Labels},
+    lock::{Lock, LockedCache, LockedSplit, LockedView, cpu_features},
+    run_folder,
+    settings::Pipeline,
+};
+use crate::{
+    cache::reader::CacheReader,
+    data::{
+        LabelMap, Part,
+        dataset::{Dataset, DatasetSettings, part_name},
+    },
+    encoder::{checkpoint::Checkpoint, device::Device},
+    error::{Error, Result},
+    features::{FeatureView, scaler::Scaler},
+    fingerprint::Key,
+    head::{
+        bank::{self, BankData, BankSettings, LabelledRows, TrainedHead},
+        linear::{HeadDescription, LinearHead},
+        spec::HeadSpec,
+    },
+    metrics::{
+        ClassificationMetrics, MajorityBaseline, baseline,
+        calibration::{softmax_rows, temperature},
+        classification,
+        intervals::Bootstrap,
+    },
+    progress::Progress,
+    report::tables,
+    states::StateId,
+    train::{loss::CrossEntropy, optimizer::Optimizer},
+};
+
+/// The file of a run's metrics.
+pub const METRICS_FILE: &str = "metrics.json";
+
+/// What a training did.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainReport {
+    /// The new run folder.
+    pub run: PathBuf,
+    /// What was learned.
+    pub task: String,
+    /// Wall time of the stage.
+    pub seconds: f64,
+    /// What the head is worth.
+    pub metrics: RunMetrics,
+    /// Rows of each class in each part.
+    pub classes: crate::data::ClassDistribution,
+    /// The cache that was read.
+    pub cache: PathBuf,
+}
+
+/// The metrics of a run, as they stand in metrics.json.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunMetrics {
+    /// On the rows that the head learned from; without intervals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<ClassificationMetrics>,
+    /// On the rows that chose the epoch and the temperature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ClassificationMetrics>,
+    /// On rows that decided nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<ClassificationMetrics>,
+    /// What the most frequent label of train scores on test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<MajorityBaseline>,
+    /// The test's probability metrics with temperature 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_calibration: Option<ProbabilityMetrics>,
+    /// What logits are divided by.
+    pub temperature: f64,
+    /// The epoch whose weights were kept.
+    pub best_epoch: usize,
+    /// Epochs that were trained.
+    pub epochs: usize,
+}
+
+/// The metrics that a temperature changes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ProbabilityMetrics {
+    /// See [`ClassificationMetrics`].
+    pub log_loss: Option<f64>,
+    /// See [`ClassificationMetrics`].
+    pub brier: Option<f64>,
+    /// See [`ClassificationMetrics`].
+    pub ece: Option<f64>,
+}
+
+/// Reads, cleans and splits a pipeline's labelled rows.
+///
+/// # Errors
+/// When the data is not what the pipeline says.
+pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
+    let data = pipeline.data();
+    let labels = match &pipeline.file.data.labels {
+        None => None,
+        Some(Labels::Names(names)) => Some(LabelMap::from_list(names.clone(), &pipeline.path)?),
+        Some(Labels::File(path)) => Some(LabelMap::from_file(path)?),
+    };
+    Dataset::load(&DatasetSettings {
+        train: data.train,
+        validation: data.validation,
+        test: data.test,
+        labels,
+        split: data.split,
+        clean: data.clean,
+        seed: data.seed,
+    })
+}
+
+/// Trains the pipeline's head on cached states and writes a run folder.
+///
+/// # Errors
+/// When the data or the pipeline is at fault, the cache lacks rows ([`Error::CacheMiss`]) or is damaged, or the
+/// training diverges.
+pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport> {
+    pipeline.check_training()?;
+    let dataset = load_dataset(pipeline)?;
+    for warning in &dataset.warnings {
+        progress.warn(warning);
+    }
+    train_on(pipeline, &dataset, progress)
+}
+
+/// As [`train`], on rows that are already loaded and whose warnings were shown.
+pub(super) fn train_on(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    progress: &dyn Progress,
+) -> Result<TrainReport> {
+    let start = Instant::now();
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let state = pipeline.head_state(checkpoint.config.layers)?;
+    let keys: Vec<Key> = dataset.rows.iter().map(|row| row.key).collect();
+    let cache = open_cache(pipeline, &checkpoint, state, &keys)?;
+    let view = FeatureView::read(&cache, state, &keys)?;
+
+    let [train, validation, test] = Part::ALL.map(|part| dataset.part(part));
+    require_training_rows(pipeline, dataset, &train)?;
+    let trained = fit(pipeline, dataset, &view, &train, &validation, progress)?;
+    let mut head = describe(pipeline, dataset, state, &view, &trained);
+    let validation_labels = usize_labels(dataset, &validation);
+    head.description.temperature =
+        temperature(head.logits(&view, &validation).view(), &validation_labels);
+
+    let all: Vec<u32> = (0..dataset.rows.len() as u32).collect();
+    let logits = head.logits(&view, &all);
+    let probabilities = softmax_rows(logits.view(), head.description.temperature);
+    let measured = Measured {
+        dataset,
+        logits: &logits,
+        probabilities: &probabilities,
+    };
+    let bootstrap = Bootstrap {
+        seed: pipeline.file.seed,
+        ..Bootstrap::default()
+    };
+    let train_labels = usize_labels(dataset, &train);
+    let metrics = RunMetrics {
+        train: measured.metrics(&train, None),
+        validation: measured.metrics(&validation, Some(bootstrap)),
+        test: measured.metrics(&test, Some(bootstrap)),
+        baseline: baseline::majority_class(
+            &train_labels,
+            &usize_labels(dataset, &test),
+            dataset.labels.len(),
+        ),
+        before_calibration: measured.before_calibration(&test),
+        temperature: head.description.temperature,
+        best_epoch: trained.best_epoch,
+        epochs: trained.history.len(),
+    };
+
+    let run = run_folder::create(&pipeline.file.run.dir, &pipeline.name)?;
+    head.save(&run)?;
+    write_metrics(&run, &metrics)?;
+    tables::write_history(&run, &trained.history)?;
+    tables::write_predictions(&run, dataset, probabilities.view())?;
+    lock(pipeline, dataset, &checkpoint, &cache, &view).write(&run)?;
+    Ok(TrainReport {
+        run,
+        task: pipeline.file.data.task.to_string(),
+        seconds: start.elapsed().as_secs_f64(),
+        metrics,
+        classes: dataset.distribution.clone(),
+        cache: cache.folder().to_path_buf(),
+    })
+}
+
+/// The cache that holds a state of these documents: of the device that the pipeline names; with `auto` of CUDA if it
+/// has every row, else of the CPU.
+fn open_cache(
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    state: StateId,
+    keys: &[Key],
+) -> Result<CacheReader> {
+    let providers: &[&str] = match pipeline.extraction.device {
+        Device::Auto => &["cuda", "cpu"],
+        Device::Cuda(_) => &["cuda"],
+        Device::Cpu => &["cpu"],
+    };
+    let cache_dir = &pipeline.extraction.cache_dir;
+    let mut incomplete = None;
+    for provider in providers {
+        let folder = cache_dir.join(inputs_for(pipeline, checkpoint, provider).fingerprint());
+        let Some(cache) = CacheReader::open(&folder)? else {
+            continue;
+        };
+        if keys.iter().all(|key| cache.locate(key, state).is_some()) {
+            return Ok(cache);
+        }
+        incomplete = Some(cache);
+    }
+    if let Some(cache) = incomplete {
+        // Reading it says which rows are missing.
+        return Ok(cache);
+    }
+    let inputs = inputs_for(pipeline, checkpoint, providers[providers.len() - 1]);
+    let mut hint =
+        "run `frostbert extract` with this pipeline first, or `frostbert run`, which does both"
+            .to_string();
+    if let Some(explanation) = explain_miss(cache_dir, &inputs)? {
+        hint.push_str(&format!(" ({explanation})"));
+    }
+    Err(Error::CacheMiss {
+        cache: cache_dir.join(inputs.fingerprint()),
+        lacks: "everything: nothing was extracted with these settings".into(),
+        hint,
+    })
+}
+
+fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Result<()> {
+    let labels: std::collections::HashSet<u32> = dataset.labels_of(train).into_iter().collect();
+    if labels.len() < 2 {
+        return Err(Error::Record {
+            path: pipeline.file.data.train.0[0].path.clone(),
+            line: None,
+            expected: "training rows of at least two labels after the split".into(),
+            got: format!("{} rows of {}", train.len(), labels.len()),
+            hint: "add rows, or give data.split.train a larger share".into(),
+        });
+    }
+    Ok(())
+}
+
+fn fit(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    view: &FeatureView,
+    train: &[u32],
+    validation: &[u32],
+    progress: &dyn Progress,
+) -> Result<Fitted> {
+    let settings = &pipeline.file.train;
+    let seen: Vec<u32> = train.iter().chain(validation).copied().collect();
+    let scaler = if pipeline.file.head.standardize {
+        Scaler::fit(view, &seen)
+    } else {
+        Scaler::identity(view.n_features())
+    };
+    if validation.is_empty() && settings.early_stopping.0.is_some() {
+        progress.warn(
+            "there are no validation rows: every epoch is trained, and the last weights are kept",
+        );
+    }
+    let (train_labels, validation_labels) =
+        (dataset.labels_of(train), dataset.labels_of(validation));
+    let data = BankData {
+        view,
+        scaler: &scaler,
+        train: LabelledRows {
+            samples: train,
+            labels: &train_labels,
+        },
+        validation: LabelledRows {
+            samples: validation,
+            labels: &validation_labels,
+        },
+    };
+    let bank_settings = BankSettings {
+        epochs: settings.epochs,
+        batch_size: settings.batch_size,
+        seed: pipeline.file.seed,
+    };
+    let spec = head_spec(pipeline, dataset, &train_labels)?;
+    let head = bank::train(&[spec], &data, bank_settings, progress)?.remove(0);
+    let (weights, bias) = scaler.fold(&head.weights, &head.bias);
+    Ok(Fitted {
+        weights,
+        bias,
+        ..Fitted::from(head)
+    })
+}
+
+/// A trained head with its scaling folded in.
+type Fitted = TrainedHead;
+
+fn head_spec(pipeline: &Pipeline, dataset: &Dataset, train_labels: &[u32]) -> Result<HeadSpec> {
+    let (head, train) = (&pipeline.file.head, &pipeline.file.train);
+    Ok(HeadSpec {
+        n_classes: dataset.labels.len(),
+        dropout: head.dropout as f32,
+        optimizer: Optimizer {
+            kind: train.optimizer,
+            lr: train.lr,
+            weight_decay: train.weight_decay,
+            momentum: train.momentum,
+            betas: train.betas,
+        },
+        schedule: train.schedule,
+        warmup: train.warmup,
+        clip: train.clip,
+        loss: CrossEntropy {
+            class_weights: class_weights(pipeline, &dataset.labels, train_labels)?,
+            label_smoothing: train.label_smoothing as f32,
+        },
+        seed: pipeline.file.seed,
+        stopping: train.early_stopping.0.clone(),
+    })
+}
+
+/// `balanced` is `n / (C n_c)`, as scikit-learn's; a class without training rows gets 1.
+fn class_weights(
+    pipeline: &Pipeline,
+    labels: &LabelMap,
+    train_labels: &[u32],
+) -> Result<Option<Vec<f32>>> {
+    let Some(weights) = &pipeline.file.train.class_weights else {
+        return Ok(None);
+    };
+    let table = match weights {
+        ClassWeights::Named(_) => {
+            let mut counts = vec![0usize; labels.len()];
+            for label in train_labels {
+                counts[*label as usize] += 1;
+            }
+            let n_classes = counts.iter().filter(|count| **count > 0).count() as f64;
+            let weight = |count: usize| match count {
+                0 => 1.0,
+                count => (train_labels.len() as f64 / (n_classes * count as f64)) as f32,
+            };
+            return Ok(Some(counts.into_iter().map(weight).collect()));
+        }
+        ClassWeights::Table(table) => table,
+    };
+    let refuse = |problem: String, hint: &str| Error::Pipeline {
+        file: pipeline.path.clone(),
+        line: None,
+        column: None,
+        problem,
+        hint: hint.into(),
+    };
+    let mut result = vec![1.0f32; labels.len()];
+    for (label, weight) in table {
+        let Some(id) = labels.id(label) else {
+            return Err(refuse(
+                format!("train.class_weights names `{label}`, which is no label of train"),
+                "name labels as the data spells them",
+            ));
+        };
+        if !(*weight > 0.0 && weight.is_finite()) {
+            return Err(refuse(
+                format!("train.class_weights gives `{label}` the weight {weight}"),
+                "give every label a weight above 0",
+            ));
+        }
+        result[id] = *weight as f32;
+    }
+    Ok(Some(result))
+}
+
+fn describe(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    state: StateId,
+    view: &FeatureView,
+    trained: &Fitted,
+) -> LinearHead {
+    LinearHead {
+        description: HeadDescription {
+            task: pipeline.file.data.task.to_string(),
+            kind: pipeline.file.head.kind.to_string(),
+            labels: dataset.labels.names().to_vec(),
+            pooling: state.pooling.name().into(),
+            layers: vec![state.layer],
+            hidden: view.n_features(),
+            standardize: pipeline.file.head.standardize,
+            temperature: 1.0,
+            best_epoch: trained.best_epoch,
+            state,
+        },
+        weights: trained.weights.clone(),
+        bias: trained.bias.clone(),
+    }
+}
+
+fn lock(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    checkpoint: &Checkpoint,
+    cache: &CacheReader,
+    view: &FeatureView,
+) -> Lock {
+    let shards = &cache.manifest().shards;
+    let mut onnxruntime: Vec<String> = shards
+        .iter()
+        .map(|shard| shard.onnxruntime.clone())
+        .collect();
+    onnxruntime.sort();
+    onnxruntime.dedup();
+    let device = shards
+        .first()
+        .map_or(String::new(), |shard| shard.device.clone());
+    Lock {
+        frostbert: env!("CARGO_PKG_VERSION").into(),
+        pipeline: pipeline.file.clone(),
+        data: dataset.files.clone(),
+        model: checkpoint.hashes.clone(),
+        cache: LockedCache {
+            path: cache.folder().to_path_buf(),
+            fingerprint: cache.manifest().fingerprint.clone(),
+            onnxruntime,
+            rows: view.digest.clone(),
+        },
+        view: LockedView::of(view.state),
+        labels: dataset.labels.clone(),
+        split: LockedSplit::of(dataset),
+        seed: pipeline.file.seed,
+        device,
+        cpu: cpu_features(),
+        outputs: Default::default(),
+    }
+}
+
+/// What the head says of every row of a dataset.
+struct Measured<'a> {
+    dataset: &'a Dataset,
+    logits: &'a Array2<f32>,
+    probabilities: &'a Array2<f32>,
+}
+
+impl Measured<'_> {
+    /// The metrics of some rows; `None` where there are none.
+    fn metrics(&self, rows: &[u32], bootstrap: Option<Bootstrap>) -> Option<ClassificationMetrics> {
+        let places = places(rows)?;
+        let probabilities = self.probabilities.select(ndarray::Axis(0), &places);
+        let labels = usize_labels(self.dataset, rows);
+        let n_classes = self.dataset.labels.len();
+        Some(classification::evaluate(
+            &labels,
+            probabilities.view(),
+            n_classes,
+            bootstrap,
+        ))
+    }
+
+    fn before_calibration(&self, rows: &[u32]) -> Option<ProbabilityMetrics> {
+        let places = places(rows)?;
+        let logits = self.logits.select(ndarray::Axis(0), &places);
+        let probabilities = softmax_rows(logits.view(), 1.0);
+        let labels = usize_labels(self.dataset, rows);
+        let metrics = classification::evaluate(
+            &labels,
+            probabilities.view(),
+            self.dataset.labels.len(),
+            None,
+        );
+        let ClassificationMetrics {
+            log_loss,
+            brier,
+            ece,
+            ..
+        } = metrics;
+        Some(ProbabilityMetrics {
+            log_loss,
+            brier,
+            ece,
+        })
+    }
+}
+
+fn places(rows: &[u32]) -> Option<Vec<usize>> {
+    (!rows.is_empty()).then(|| rows.iter().map(|row| *row as usize).collect())
+}
+
+fn usize_labels(dataset: &Dataset, rows: &[u32]) -> Vec<usize> {
+    rows.iter()
+        .map(|row| dataset.rows[*row as usize].label)
+        .collect()
+}
+
+fn write_metrics(run: &std::path::Path, metrics: &RunMetrics) -> Result<()> {
+    let path = run.join(METRICS_FILE);
+    let mut json = serde_json::to_string_pretty(metrics).expect("numbers and names become JSON");
+    json.push('\n');
+    std::fs::write(&path, json).map_err(Error::io("write", path))
+}
+
+/// The parts of a run that have metrics, by name.
+pub fn measured_parts(
+    metrics: &RunMetrics,
+) -> impl Iterator<Item = (&'static str, &ClassificationMetrics)> {
+    let parts = [
+        (Part::Train, &metrics.train),
+        (Part::Validation, &metrics.validation),
+        (Part::Test, &metrics.test),
+    ];
+    parts
+        .into_iter()
+        .filter_map(|(part, metrics)| Some((part_name(part), metrics.as_ref()?)))
+}

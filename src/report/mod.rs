@@ -1,0 +1,3 @@
+//! What a run leaves for people and for other programs.
+
+pub mod tables;
