@@ -42,7 +42,7 @@ pub struct EncoderSettings {
 pub struct Encoder {
     /// The device that was chosen.
     pub provider: Provider,
-    /// Where `device = "auto"` was asked for and CUDA not taken: why.
+    /// Where `device = "auto"` found a CUDA provider that could not be used: why.
     pub provider_reason: Option<String>,
     workers: Vec<Worker>,
 }
@@ -64,6 +64,9 @@ impl Encoder {
             Device::Cpu => Encoder::open_on(Provider::Cpu, runtime, checkpoint, settings),
             Device::Cuda(number) => {
                 Encoder::open_on(Provider::Cuda(number), runtime, checkpoint, settings)
+            }
+            Device::Auto if !device::has_cuda_provider(&runtime.library) => {
+                Encoder::open_on(Provider::Cpu, runtime, checkpoint, settings)
             }
             Device::Auto => {
                 match Encoder::open_on(Provider::Cuda(0), runtime, checkpoint, settings) {

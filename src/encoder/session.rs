@@ -108,11 +108,11 @@ impl EncoderSession {
         options: &SessionOptions,
     ) -> Result<EncoderSession> {
         let half = options.precision == Precision::F16;
-        let model = graph::build(checkpoint, &options.layers, half)?;
         let mut builder = session_builder(runtime, options.intra_threads)?;
         if let Provider::Cuda(number) = options.provider {
             builder = device::register_cuda(builder, runtime, number)?;
         }
+        let model = graph::build(checkpoint, &options.layers, half)?;
         let session = model
             .into_session(&builder)
             .map_err(encoder_error("load the model"))?;

@@ -77,14 +77,14 @@ impl SavedRun {
         })
     }
 
-    /// The source settings of a data file: those of the first train source, with the format by the file's extension.
+    /// The source settings of a data file: those of the first train source, with the format by the file's extension
+    /// where that tells one. Ids are not looked for.
     pub fn source(&self, path: &Path) -> Source {
         let train = &self.pipeline.file.data.train.0[0];
-        Source {
-            path: path.to_path_buf(),
-            format: None,
-            ..train.clone()
-        }
+        let by_extension =
+            Source { path: path.to_path_buf(), format: None, id: None, ..train.clone() };
+        let format = by_extension.resolve_format().or_else(|_| train.resolve_format()).ok();
+        Source { format, ..by_extension }
     }
 
     /// The checkpoint, if it is still the one that the head was trained on.
