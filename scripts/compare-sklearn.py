@@ -119,6 +119,8 @@ def read_states(cache: pathlib.Path, view: str, wanted: set[bytes]) -> dict[byte
     manifest = json.loads((cache / "manifest.json").read_text())
     states = {}
     for shard in shard_folders(cache, manifest):
+        if not (shard / f"{view}.parquet").exists():
+            continue  # A shard holds the states that were asked for when it was made.
         keys = pq.read_table(shard / "docs.parquet", columns=["key"]).column("key").to_pylist()
         matrix = read_matrix(shard / f"{view}.parquet", manifest)
         if len(matrix) != len(keys):
@@ -128,8 +130,7 @@ def read_states(cache: pathlib.Path, view: str, wanted: set[bytes]) -> dict[byte
 
 
 def shard_folders(cache: pathlib.Path, manifest: dict) -> list[pathlib.Path]:
-    names = [shard if isinstance(shard, str) else shard["name"] for shard in manifest["shards"]]
-    return [cache / name for name in names]
+    return [cache / shard["name"] for shard in manifest["shards"]]
 
 
 def read_matrix(path: pathlib.Path, manifest: dict) -> np.ndarray:
@@ -138,9 +139,7 @@ def read_matrix(path: pathlib.Path, manifest: dict) -> np.ndarray:
     if column.num_chunks == 0:
         return np.empty((0, 0), np.float32)
     width = column.type.byte_width
-    metadata = pq.read_schema(path).metadata or {}
-    dtype = metadata.get(b"dtype", b"").decode() or manifest.get("dtype", "f16")
-    kind = {"f16": "<f2", "f32": "<f4"}[dtype]
+    kind = {"f16": "<f2", "f32": "<f4"}[manifest["dtype"]]
     rows = []
     for chunk in column.chunks:
         assert chunk.null_count == 0 and isinstance(chunk, pa.FixedSizeBinaryArray)

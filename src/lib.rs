@@ -1,15 +1,57 @@
-#![doc = "x"]
-pub mod cache;
-pub mod data;
-pub mod encoder;
-pub mod error;
-pub mod features;
-pub mod fingerprint;
-pub mod head;
-pub mod metrics;
-pub mod mmap;
+//! **frostbert** runs a frozen BERT once over a corpus, keeps what it said in Parquet, and trains light heads over that.
+//!
+//! The folders read as the program's sentence:
+//!
+//! ```text
+//! data -> encoder -> cache -> features -> head bank -> metrics -> report
+//! ```
+//!
+//! A pipeline file ([`pipeline::settings::Pipeline`]) names texts, a model and a head. Stage 1
+//! ([`pipeline::extract`]) reads examples ([`data`]), tokenises them, runs the checkpoint through ONNX Runtime
+//! ([`encoder`]), pools each text's hidden states to a vector, and commits them shard by shard to a content-addressed
+//! [`cache`] that knows no labels. Stage 2 ([`pipeline::train`]) reads rows of one state back ([`features`]), joins
+//! them with labels, trains a bank of heads ([`head`], with the losses and optimisers of [`train`]), measures
+//! ([`metrics`]) and writes a run folder ([`report`]) that can be replayed bit by bit ([`pipeline::lock`]).
+//!
+//! A file imports only from modules that stand below its own in the list here; `cache` and `encoder` do not know each
+//! other; the heads see numbers, never texts or files. The library never prints, never exits and never reads the
+//! environment: what it has to say while it works goes to a [`progress::Progress`].
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use frostbert::pipeline::{self, extract::Machine, settings::Pipeline};
+//!
+//! let pipeline = Pipeline::read(Path::new("pipelines/sentiment.toml"), &[])?;
+//! let machine = Machine { onnxruntime: "runtime/libonnxruntime.so".into(), threads: 2 };
+//! let report = pipeline::run(&pipeline, &machine, &())?;
+//! println!("{:?}", report.train.metrics.test.and_then(|metrics| metrics.accuracy));
+//! # Ok::<(), frostbert::error::Error>(())
+//! ```
+
 pub mod pipeline;
-pub mod progress;
+
 pub mod report;
-pub mod states;
+
+pub mod head;
+
 pub mod train;
+
+pub mod metrics;
+
+pub mod features;
+
+pub mod cache;
+
+pub mod encoder;
+
+pub mod data;
+
+pub mod states;
+
+pub mod fingerprint;
+
+pub mod mmap;
+
+pub mod progress;
+
+pub mod error;

@@ -1,5 +1,7 @@
 //! The `frostbert` program: reads the command line, calls one command, prints its error.
 
+#![expect(clippy::print_stderr, reason = "errors and progress go to stderr")]
+
 mod cli;
 
 use std::process::ExitCode;

@@ -116,9 +116,9 @@ impl Dtype {
             Dtype::F16 => F16_LIMIT,
             Dtype::F32 => f32::MAX,
         };
-        // Written so that NaN fails too.
-        if let Some(bad) = values.iter().find(|value| !(value.abs() <= limit)) {
-            return Err(*bad);
+        let fits = |value: f32| value.abs() <= limit;
+        if let Some(unfit) = values.iter().find(|value| !fits(**value)) {
+            return Err(*unfit);
         }
         match self {
             Dtype::F16 => {

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The table of documents in every shard.
-pub const DOCUMENTS: &str = "docs.parquet";
+pub(super) const DOCUMENTS: &str = "docs.parquet";
 
 /// Size of a data page of states: small enough to skip to, large enough to scan.
 const PAGE_BYTES: usize = 128 * 1024;
@@ -43,7 +43,7 @@ const PAGE_BYTES: usize = 128 * 1024;
 const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
 
 /// The file of a state, as `mean-L06.parquet`.
-pub fn state_file(state: StateId) -> String {
+pub(super) fn state_file(state: StateId) -> String {
     format!("{state}.parquet")
 }
 
@@ -51,7 +51,7 @@ pub fn state_file(state: StateId) -> String {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn write_documents(folder: &Path, documents: &[DocumentRow]) -> Result<FileEntry> {
+pub(super) fn write_documents(folder: &Path, documents: &[DocumentRow]) -> Result<FileEntry> {
     let schema = Schema::new(vec![
         Field::new("key", DataType::FixedSizeBinary(32), false),
         Field::new("window", DataType::UInt16, false),
@@ -92,13 +92,13 @@ pub fn write_documents(folder: &Path, documents: &[DocumentRow]) -> Result<FileE
 
 /// What stands in the key-value metadata of a state's file.
 #[derive(Clone, Debug)]
-pub struct StateMetadata {
+pub(super) struct StateMetadata {
     /// The cache's fingerprint.
-    pub fingerprint: String,
+    pub(super) fingerprint: String,
     /// Width of a state.
-    pub hidden: usize,
+    pub(super) hidden: usize,
     /// Type of a value.
-    pub dtype: Dtype,
+    pub(super) dtype: Dtype,
 }
 
 /// Writes one state of all documents of a shard: one row per document, little-endian values.
@@ -108,7 +108,7 @@ pub struct StateMetadata {
 ///
 /// # Panics
 /// When `bytes` is no whole number of rows.
-pub fn write_state(
+pub(super) fn write_state(
     folder: &Path,
     state: StateId,
     bytes: Vec<u8>,

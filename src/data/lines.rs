@@ -260,7 +260,8 @@ mod tests {
                 text: "one".to_owned(),
                 text_pair: Some("two".to_owned()),
                 label: Some("yes".to_owned()),
-                line: Some(1)
+                line: Some(1),
+                source: 0,
             }]
         );
     }

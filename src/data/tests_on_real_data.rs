@@ -1,4 +1,4 @@
-//! The readers on public data sets, whose counts are published; see `shared/data/README.md`.
+//! The readers on public data sets, whose counts are published.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -116,7 +116,7 @@ impl RawConfig {
             type_vocabulary: size(self.type_vocab_size.or(Some(2)), "type_vocab_size")?,
             layer_norm_epsilon: self.layer_norm_eps.unwrap_or(1e-12),
         };
-        if config.hidden % config.attention_heads != 0 {
+        if !config.hidden.is_multiple_of(config.attention_heads) {
             return Err(refuse(
                 "a hidden_size that num_attention_heads divides",
                 format!("{} and {}", config.hidden, config.attention_heads),

@@ -73,6 +73,15 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// The token budget of a batch where the pipeline names none: small enough for a CPU's cache, or large enough to
+    /// fill a GPU. A fixed number, because a plan must not depend on a measurement. See `docs/performance.md`.
+    pub fn default_batch_tokens(self) -> usize {
+        match self {
+            Provider::Cpu => 512,
+            Provider::Cuda(_) => 32_768,
+        }
+    }
+
     /// `cpu` or `cuda`: what stands in the fingerprint, where the number of the device does not matter.
     pub fn name(self) -> &'static str {
         match self {

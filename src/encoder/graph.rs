@@ -24,15 +24,15 @@ use super::{checkpoint::Checkpoint, session::encoder_error};
 use crate::error::Result;
 
 /// The name and version of this graph; part of the fingerprint, because another graph gives other last bits.
-pub const PROFILE: &str = "bert-fused-1";
+pub(super) const PROFILE: &str = "bert-fused-1";
 
 /// The graph inputs, each i32 `[batch, sequence]`.
-pub const INPUTS: [&str; 3] = ["input_ids", "token_type_ids", "attention_mask"];
+pub(super) const INPUTS: [&str; 3] = ["input_ids", "token_type_ids", "attention_mask"];
 
 const CONTRIB_DOMAIN: &str = "com.microsoft";
 
 /// The name of the graph output that holds the states of an absolute layer, `[batch, sequence, hidden]`.
-pub fn output_name(layer: usize) -> String {
+pub(super) fn output_name(layer: usize) -> String {
     format!("layer_{layer}")
 }
 
@@ -45,7 +45,7 @@ pub fn output_name(layer: usize) -> String {
 ///
 /// # Panics
 /// When `layers` is empty or names a layer that the checkpoint has not: the caller checks that.
-pub fn build(checkpoint: &Checkpoint, layers: &[usize], half: bool) -> Result<Model> {
+pub(super) fn build(checkpoint: &Checkpoint, layers: &[usize], half: bool) -> Result<Model> {
     let config = &checkpoint.config;
     let highest = *layers
         .iter()

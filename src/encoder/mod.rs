@@ -110,16 +110,20 @@ impl Encoder {
             layers,
             intra_threads: 1,
         };
-        let workers = (0..n_workers)
-            .map(|_| {
-                Ok(Worker {
-                    session: EncoderSession::open(runtime, checkpoint, &options)?,
-                    states: settings.states.clone(),
-                    dtype: settings.dtype,
-                    hidden: checkpoint.config.hidden,
-                })
+        let open_worker = || -> Result<Worker> {
+            Ok(Worker {
+                session: EncoderSession::open(runtime, checkpoint, &options)?,
+                states: settings.states.clone(),
+                dtype: settings.dtype,
+                hidden: checkpoint.config.hidden,
             })
-            .collect::<Result<Vec<Worker>>>()?;
+        };
+        let workers = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..n_workers).map(|_| scope.spawn(open_worker)).collect();
+            let opened = threads.into_iter().map(|thread| thread.join());
+            let opened = opened.map(|result| result.expect("opening a session does not panic"));
+            opened.collect::<Result<Vec<Worker>>>()
+        })?;
         let mut encoder = Encoder {
             provider,
             provider_reason: None,
@@ -171,8 +175,8 @@ impl Encoder {
             .zip(got.chunks_exact(hidden))
             .map(|(a, b)| cosine(a, b))
             .fold(f64::INFINITY, f64::min);
-        // Written so that NaN fails too.
-        if !(cosine >= least) {
+        let proven = cosine >= least;
+        if !proven {
             return Err(Error::Device {
                 device: self.provider.to_string(),
                 reason: format!(

@@ -190,19 +190,21 @@ fn layer_states<'a>(
 }
 
 fn session_builder(runtime: &Runtime, intra_threads: usize) -> Result<SessionBuilder> {
-    let builder =
-        Session::builder(&runtime.environment).map_err(encoder_error("create a session"))?;
-    let configure = |builder: SessionBuilder| {
-        builder
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(intra_threads)?
-            .with_inter_threads(1)?
-            // Several one-thread sessions share the cores: a spinning thread would take another's.
-            .with_intra_op_spinning(false)?
-            // Shapes change with every batch: a pattern per shape would grow without bound.
-            .with_memory_pattern(false)
-    };
-    configure(builder).map_err(encoder_error("configure a session"))
+    let action = "configure a session";
+    Session::builder(&runtime.environment)
+        .map_err(encoder_error("create a session"))?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .map_err(encoder_error(action))?
+        .with_intra_threads(intra_threads)
+        .map_err(encoder_error(action))?
+        .with_inter_threads(1)
+        .map_err(encoder_error(action))?
+        // Several one-thread sessions share the cores: a spinning thread would take another's.
+        .with_intra_op_spinning(false)
+        .map_err(encoder_error(action))?
+        // Shapes change with every batch: a pattern per shape would grow without bound.
+        .with_memory_pattern(false)
+        .map_err(encoder_error(action))
 }
 
 /// Wraps an error of ONNX Runtime.

@@ -66,25 +66,37 @@ pub struct BatchView<'a> {
 /// Narrow heads that drop the same inputs (equal rate; equal seed unless nothing is dropped) share blocks of 32
 /// columns; a head of more than 32 classes has a block of its own.
 pub fn assign(specs: &[HeadSpec]) -> Vec<Vec<usize>> {
-    let mut blocks: Vec<(Option<(u32, u64)>, usize, Vec<usize>)> = Vec::new();
+    let mut blocks: Vec<Assigned> = Vec::new();
     for (index, spec) in specs.iter().enumerate() {
-        let group = (
-            spec.dropout.to_bits(),
-            if spec.dropout == 0.0 { 0 } else { spec.seed },
-        );
+        let mask_seed = if spec.dropout == 0.0 { 0 } else { spec.seed };
         let narrow = spec.n_classes <= BLOCK_COLUMNS;
-        let open = blocks.iter_mut().rev().find(|(of, used, _)| {
-            narrow && *of == Some(group) && used + spec.n_classes <= BLOCK_COLUMNS
+        let dropped_inputs = narrow.then_some((spec.dropout.to_bits(), mask_seed));
+        let open = blocks.iter_mut().rev().find(|block| {
+            narrow
+                && block.dropped_inputs == dropped_inputs
+                && block.columns + spec.n_classes <= BLOCK_COLUMNS
         });
         match open {
-            Some((_, used, heads)) => {
-                *used += spec.n_classes;
-                heads.push(index);
+            Some(block) => {
+                block.columns += spec.n_classes;
+                block.heads.push(index);
             }
-            None => blocks.push((narrow.then_some(group), spec.n_classes, vec![index])),
+            None => blocks.push(Assigned {
+                dropped_inputs,
+                columns: spec.n_classes,
+                heads: vec![index],
+            }),
         }
     }
-    blocks.into_iter().map(|(_, _, heads)| heads).collect()
+    blocks.into_iter().map(|block| block.heads).collect()
+}
+
+/// A block while heads are assigned to it.
+struct Assigned {
+    /// Rate (its bits) and seed of the dropout that all its heads share; `None` for a wide head.
+    dropped_inputs: Option<(u32, u64)>,
+    columns: usize,
+    heads: Vec<usize>,
 }
 
 impl Block {

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde::Serialize;
@@ -22,8 +25,8 @@ use crate::{
         require_records,
     },
     encoder::{
-        Encoder, EncoderSettings, checkpoint::Checkpoint, plan::plan_batches, runtime::Runtime,
-        session::Batch, tokenizer::TextTokenizer,
+        Encoder, EncoderSettings, Worker, checkpoint::Checkpoint, plan::plan_batches,
+        runtime::Runtime, session::Batch, tokenizer::TextTokenizer,
     },
     error::{Error, Result},
     features::FeatureView,
@@ -31,7 +34,6 @@ use crate::{
     head::linear::LinearHead,
     metrics::{ClassificationMetrics, classification, intervals::Bootstrap},
     progress::Progress,
-    states::StateRows,
 };
 
 /// What a head says of one text.
@@ -81,10 +83,20 @@ impl SavedRun {
     /// where that tells one. Ids are not looked for.
     pub fn source(&self, path: &Path) -> Source {
         let train = &self.pipeline.file.data.train.0[0];
-        let by_extension =
-            Source { path: path.to_path_buf(), format: None, id: None, ..train.clone() };
-        let format = by_extension.resolve_format().or_else(|_| train.resolve_format()).ok();
-        Source { format, ..by_extension }
+        let by_extension = Source {
+            path: path.to_path_buf(),
+            format: None,
+            id: None,
+            ..train.clone()
+        };
+        let format = by_extension
+            .resolve_format()
+            .or_else(|_| train.resolve_format())
+            .ok();
+        Source {
+            format,
+            ..by_extension
+        }
     }
 
     /// The checkpoint, if it is still the one that the head was trained on.
@@ -176,6 +188,7 @@ impl Predictor {
             .collect())
     }
 
+    /// The states of some texts, in their order, rounded as in the cache; all workers share the batches.
     fn encode(&mut self, texts: &[String]) -> Result<FeatureView> {
         let settings = &self.run.pipeline.extraction;
         let description = &self.run.head.description;
@@ -188,21 +201,27 @@ impl Predictor {
             .iter()
             .map(|encoding| encoding.ids.len() as u32)
             .collect();
-        let batches = plan_batches(&lengths, settings.batch_tokens);
+        let default_tokens = self.encoder.provider.default_batch_tokens();
+        let batches = plan_batches(&lengths, settings.batch_tokens.unwrap_or(default_tokens));
+
+        let row_bytes = description.hidden * settings.dtype.size_bytes();
+        let bytes = Mutex::new(vec![0u8; texts.len() * row_bytes]);
         let next = AtomicUsize::new(0);
-        let encode_some =
-            |worker: &mut crate::encoder::Worker| -> Result<Vec<(usize, Vec<StateRows>)>> {
-                let mut done = Vec::new();
-                while let Some(rows) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let batch =
-                        Batch::new(rows.iter().map(|row| &encodings[*row as usize].ids[..]));
-                    let name_of =
-                        |row: usize| format!("the text `{}`", shorten(&texts[rows[row] as usize]));
-                    done.push((rows[0] as usize, worker.run(&batch, name_of)?));
+        let encode_some = |worker: &mut Worker| -> Result<()> {
+            while let Some(rows) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let batch = Batch::new(rows.iter().map(|row| &encodings[*row as usize].ids[..]));
+                let name_of =
+                    |row: usize| format!("the text `{}`", shorten(&texts[rows[row] as usize]));
+                let states = worker.run(&batch, name_of)?;
+                let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                for (row, state) in rows.iter().zip(states[0].bytes.chunks_exact(row_bytes)) {
+                    let start = *row as usize * row_bytes;
+                    bytes[start..start + row_bytes].copy_from_slice(state);
                 }
-                Ok(done)
-            };
-        let done: Vec<Result<Vec<(usize, Vec<StateRows>)>>> = std::thread::scope(|scope| {
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
             let workers = self.encoder.workers().iter_mut();
             let threads: Vec<_> = workers
                 .map(|worker| scope.spawn(|| encode_some(worker)))
@@ -210,22 +229,9 @@ impl Predictor {
             let joined = threads.into_iter().map(|thread| thread.join());
             joined
                 .map(|result| result.expect("a worker that panics is a bug"))
-                .collect()
-        });
-        let row_bytes = description.hidden * settings.dtype.size_bytes();
-        let mut bytes = vec![0u8; texts.len() * row_bytes];
-        for worker_batches in done {
-            for (first, states) in worker_batches? {
-                let rows = batches
-                    .iter()
-                    .find(|rows| rows[0] as usize == first)
-                    .expect("a planned batch");
-                for (row, state) in rows.iter().zip(states[0].bytes.chunks_exact(row_bytes)) {
-                    let start = *row as usize * row_bytes;
-                    bytes[start..start + row_bytes].copy_from_slice(state);
-                }
-            }
-        }
+                .try_for_each(|result| result)
+        })?;
+        let bytes = bytes.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(FeatureView::from_bytes(
             description.state,
             description.hidden,

@@ -115,7 +115,9 @@ pub fn extract(
     let mut writer = CacheWriter::open(&settings.cache_dir, &inputs, shape, &states)?;
     let (spool, counts) = read_texts(pipeline, &checkpoint, &writer, progress)?;
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
-    let plan = choose_plan(pipeline, &spool, &states, row_bytes, &writer, progress)?;
+    let plan = choose_plan(
+        pipeline, provider, &spool, &states, row_bytes, &writer, progress,
+    )?;
 
     let mut totals = Totals::default();
     if !spool.documents().is_empty() {
@@ -269,6 +271,7 @@ fn read_texts(
 /// Goes on with an unfinished plan where it fits these texts and settings, else makes a new one.
 fn choose_plan(
     pipeline: &Pipeline,
+    provider: Provider,
     spool: &Spool,
     states: &[StateId],
     row_bytes: usize,
@@ -278,7 +281,10 @@ fn choose_plan(
     let settings = PlanSettings {
         states: states.to_vec(),
         shard_tokens: pipeline.extraction.shard_tokens,
-        batch_tokens: pipeline.extraction.batch_tokens,
+        batch_tokens: pipeline
+            .extraction
+            .batch_tokens
+            .unwrap_or(provider.default_batch_tokens()),
     };
     let committed = writer.manifest().shards.len();
     if let Some(plan) = ExtractionPlan::read(writer.folder())? {

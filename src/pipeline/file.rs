@@ -74,9 +74,9 @@ pub struct ModelSection {
     /// What it computes in.
     #[serde(default)]
     pub precision: Precision,
-    /// Padded tokens of one batch.
-    #[serde(default = "default_batch_tokens")]
-    pub batch_tokens: usize,
+    /// Padded tokens of one batch; by the device where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<usize>,
 }
 
 /// `[data]`
@@ -432,11 +432,6 @@ impl Default for TrainSection {
 
 fn default_seed() -> u64 {
     42
-}
-
-/// Chosen by measuring on a CPU: see `docs/performance.md`.
-fn default_batch_tokens() -> usize {
-    1024
 }
 
 /// Reads a pipeline file and applies overrides such as `train.lr=1e-3`.

@@ -35,8 +35,8 @@ pub struct ExtractionSettings {
     pub device: Device,
     /// What it computes in.
     pub precision: Precision,
-    /// Padded tokens of one batch.
-    pub batch_tokens: usize,
+    /// Padded tokens of one batch; by the device where `None`.
+    pub batch_tokens: Option<usize>,
     /// Caches go here.
     pub cache_dir: PathBuf,
     /// Poolings to store.
@@ -335,7 +335,7 @@ fn check_extraction(
     for (value, key) in [
         (max_length, "cache.max_length"),
         (cache.shard_tokens, "cache.shard_tokens"),
-        (model.batch_tokens, "model.batch_tokens"),
+        (model.batch_tokens.unwrap_or(1), "model.batch_tokens"),
     ] {
         if value == 0 {
             return Err(refuse(

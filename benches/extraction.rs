@@ -1,0 +1,247 @@
+//! Stage 1 beside its ceiling: the whole extraction, and the bare session on the very same batches.
+//!
+//! ```text
+//! cargo bench --bench extraction -- FILE.gz [TEXTS] [ROUNDS] [BATCH_TOKENS]
+//! ```
+//!
+//! Both sides run in turn, ROUNDS times; the best of each counts. `bare` runs the planned batches through the same
+//! sessions and looks at no state; `one session` does so with one session on all threads; `pipeline` is everything from
+//! a file of texts to committed shards, loading the model included; `encoding` is the pipeline without that load.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
+
+use frostbert::{
+    cache::plan::{ExtractionPlan, PlanSettings},
+    encoder::{
+        Encoder, EncoderSettings,
+        checkpoint::Checkpoint,
+        device::{Device, Precision, Provider},
+        plan::{padding_efficiency, plan_batches},
+        runtime::Runtime,
+        session::{Batch, EncoderSession, SessionOptions},
+        tokenizer::TextTokenizer,
+    },
+    fingerprint::{Key, Mode},
+    pipeline::{
+        extract::{ExtractReport, Machine, extract},
+        file::PipelineFile,
+        settings::Pipeline,
+    },
+    states::{Dtype, Pooling, StateId},
+};
+
+const MAX_LENGTH: usize = 128;
+
+fn main() {
+    // Cargo passes --bench; what is left are our own arguments.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
+    let Some(corpus) = arguments.first() else {
+        eprintln!(
+            "skipped: name a gzip file of texts, one a line: cargo bench --bench extraction -- FILE.gz"
+        );
+        return;
+    };
+    let number = |place: usize, default| {
+        arguments
+            .get(place)
+            .map_or(default, |n| n.parse().expect("a number"))
+    };
+    let (n_texts, rounds, batch_tokens) = (
+        number(1, 10_000),
+        number(2, 3),
+        number(3, Provider::Cpu.default_batch_tokens()),
+    );
+
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let library = PathBuf::from("runtime/libonnxruntime.so");
+    let machine = Machine {
+        onnxruntime: library.clone(),
+        threads,
+    };
+    let runtime = Runtime::load(&library).expect("`make setup` fetches ONNX Runtime");
+    let checkpoint =
+        Checkpoint::open(Path::new("models/minilm")).expect("`make setup` fetches the model");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let texts = read_texts(Path::new(corpus), n_texts);
+    let (batches, efficiency) = planned_batches(&checkpoint, &texts, batch_tokens);
+    let tokens: u64 = batches.iter().map(Batch::tokens).sum();
+
+    let loading = Instant::now();
+    let mut encoder = open_encoder(&runtime, &checkpoint, threads);
+    let load_seconds = loading.elapsed().as_secs_f64();
+    let mut one_session = open_one_session(&runtime, &checkpoint, threads);
+    let plain = folder.path().join("texts.txt");
+    std::fs::write(&plain, texts.join("\n")).expect("the temporary folder takes the texts");
+
+    println!(
+        "{} texts, {tokens} tokens, {} batches of at most {batch_tokens} tokens, {threads} threads",
+        texts.len(),
+        batches.len()
+    );
+    let mut best = [f64::INFINITY; 3];
+    let mut last: Option<ExtractReport> = None;
+    for round in 1..=rounds {
+        let bare = seconds(|| run_bare(&mut encoder, &batches));
+        let one = seconds(|| {
+            batches
+                .iter()
+                .for_each(|batch| one_session.run_bare(batch).expect("a run"))
+        });
+        let cache = folder.path().join(format!("cache-{round}"));
+        let pipeline = pipeline_over(&plain, &cache, batch_tokens);
+        let report = extract(&pipeline, &machine, &()).expect("an extraction");
+        assert_eq!(report.tokens, tokens, "both sides run the same tokens");
+        assert!(
+            (report.padding_efficiency - efficiency).abs() < 1e-12,
+            "in the same batches"
+        );
+        println!(
+            "round {round}: bare {bare:.2} s, one session {one:.2} s, pipeline {:.2} s",
+            report.seconds
+        );
+        for (best, seconds) in best.iter_mut().zip([bare, one, report.seconds]) {
+            *best = best.min(seconds);
+        }
+        last = Some(report);
+    }
+    let [bare, one, pipeline] = best;
+    let report = last.expect("at least one round");
+    println!("padding efficiency      {efficiency:.4}");
+    println!(
+        "bare                    {:.0} tokens/s",
+        tokens as f64 / bare
+    );
+    println!(
+        "one session             {:.0} tokens/s",
+        tokens as f64 / one
+    );
+    println!(
+        "pipeline                {:.0} tokens/s",
+        tokens as f64 / pipeline
+    );
+    println!("loading the model       {load_seconds:.2} s");
+    println!("pipeline / bare         {:.3}", bare / pipeline);
+    println!(
+        "encoding / bare         {:.3}",
+        bare / (pipeline - load_seconds)
+    );
+    println!("bytes written           {}", report.bytes_written);
+}
+
+fn read_texts(corpus: &Path, n_texts: usize) -> Vec<String> {
+    let file = std::fs::File::open(corpus).expect("the corpus opens");
+    let lines = BufReader::new(flate2::read::GzDecoder::new(file)).lines();
+    lines
+        .take(n_texts)
+        .map(|line| line.expect("UTF-8"))
+        .collect()
+}
+
+/// The batches that an extraction of these texts runs, in its order.
+fn planned_batches(
+    checkpoint: &Checkpoint,
+    texts: &[String],
+    batch_tokens: usize,
+) -> (Vec<Batch>, f64) {
+    let tokenizer =
+        TextTokenizer::open(&checkpoint.tokenizer_path(), MAX_LENGTH).expect("a tokenizer");
+    let encodings = tokenizer.encode(texts).expect("token ids");
+    let mut documents: Vec<(Key, Vec<u32>)> = texts
+        .iter()
+        .zip(encodings)
+        .map(|(text, encoding)| (Key::of(Mode::Text, &[text]), encoding.ids))
+        .collect();
+    documents.sort_by_key(|(key, _)| *key);
+    documents.dedup_by_key(|(key, _)| *key);
+    let settings = PlanSettings {
+        states: vec![state(checkpoint)],
+        shard_tokens: 131_072,
+        batch_tokens,
+    };
+    let lengths = documents.iter().map(|(key, ids)| (*key, ids.len() as u32));
+    let row_bytes = checkpoint.config.hidden * Dtype::F16.size_bytes();
+    let plan = ExtractionPlan::cut(lengths, settings, row_bytes, 0);
+
+    let mut batches = Vec::new();
+    let (mut real, mut padded) = (0.0, 0.0);
+    let mut rest = &documents[..];
+    for shard in &plan.shards {
+        let (documents, others) = rest.split_at(shard.len());
+        rest = others;
+        let lengths: Vec<u32> = documents.iter().map(|(_, ids)| ids.len() as u32).collect();
+        let rows = plan_batches(&lengths, batch_tokens);
+        let tokens: f64 = lengths.iter().map(|length| f64::from(*length)).sum();
+        real += tokens;
+        padded += tokens / padding_efficiency(&lengths, &rows);
+        let batch =
+            |rows: &Vec<u32>| Batch::new(rows.iter().map(|row| &documents[*row as usize].1[..]));
+        batches.extend(rows.iter().map(batch));
+    }
+    (batches, real / padded)
+}
+
+fn state(checkpoint: &Checkpoint) -> StateId {
+    StateId {
+        pooling: Pooling::Mean,
+        layer: checkpoint.config.layers,
+    }
+}
+
+fn open_encoder(runtime: &Runtime, checkpoint: &Checkpoint, threads: usize) -> Encoder {
+    let settings = EncoderSettings {
+        device: Device::Cpu,
+        precision: Precision::F32,
+        states: vec![state(checkpoint)],
+        dtype: Dtype::F16,
+        threads,
+    };
+    Encoder::open(runtime, checkpoint, &settings).expect("an encoder")
+}
+
+fn open_one_session(runtime: &Runtime, checkpoint: &Checkpoint, threads: usize) -> EncoderSession {
+    let options = SessionOptions {
+        provider: Provider::Cpu,
+        precision: Precision::F32,
+        layers: vec![checkpoint.config.layers],
+        intra_threads: threads,
+    };
+    EncoderSession::open(runtime, checkpoint, &options).expect("a session")
+}
+
+fn run_bare(encoder: &mut Encoder, batches: &[Batch]) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for worker in encoder.workers() {
+            let next = &next;
+            scope.spawn(move || {
+                while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    worker.session().run_bare(batch).expect("a run");
+                }
+            });
+        }
+    });
+}
+
+fn pipeline_over(texts: &Path, cache: &Path, batch_tokens: usize) -> Pipeline {
+    let text = format!(
+        "[model]\npath = \"models/minilm\"\ndevice = \"cpu\"\nbatch_tokens = {batch_tokens}\n\
+         [data]\ntrain = {{ path = {texts:?}, format = \"lines\" }}\n\
+         [cache]\ndir = {cache:?}\nmax_length = {MAX_LENGTH}\n"
+    );
+    let file: PipelineFile = toml::from_str(&text).expect("a pipeline");
+    Pipeline::check(Path::new("bench.toml"), file).expect("a checked pipeline")
+}
+
+fn seconds(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
