@@ -8,6 +8,12 @@
 //! sessions and looks at no state; `one session` does so with one session on all threads; `pipeline` is everything from
 //! a file of texts to committed shards, loading the model included; `encoding` is the pipeline without that load.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark prints its figures"
+)]
+
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},

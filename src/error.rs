@@ -97,9 +97,9 @@ pub enum Error {
     },
 
     /// A state that no honest cache can hold.
-    #[error("the {state} state of {text} holds {value}, which {dtype} cannot store")]
+    #[error("the {state} of {text} holds {value}, which {dtype} cannot store")]
     State {
-        /// Which state, as `mean of layer 6`.
+        /// Which state, as `mean state of layer 6`.
         state: String,
         /// The text, shortened.
         text: String,

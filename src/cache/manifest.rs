@@ -78,7 +78,7 @@ impl Manifest {
     /// Reads the manifest of a cache folder; `None` where there is none.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no manifest of this format, or belongs to another folder.
+    /// When the file cannot be read, or is no manifest of this format, or its fingerprint is not that of its inputs.
     pub fn read(folder: &Path) -> Result<Option<Manifest>> {
         let path = folder.join(MANIFEST);
         let text = match std::fs::read_to_string(&path) {
@@ -101,6 +101,26 @@ impl Manifest {
             ));
         }
         Ok(Some(manifest))
+    }
+
+    /// Checks that this is the manifest of these inputs: a folder that was renamed is never taken for another.
+    ///
+    /// # Errors
+    /// [`Error::CacheDamage`] with the inputs that differ.
+    pub fn require(&self, folder: &Path, inputs: &FingerprintInputs) -> Result<()> {
+        if self.inputs == *inputs {
+            return Ok(());
+        }
+        Err(Error::CacheDamage {
+            path: folder.join(MANIFEST),
+            expected: format!("the cache {}", inputs.fingerprint()),
+            got: format!(
+                "{}, which differs in {}",
+                self.fingerprint,
+                inputs.differences(&self.inputs).join(", ")
+            ),
+            hint: "this folder was renamed: give it the name of its own fingerprint again".into(),
+        })
     }
 
     /// Replaces the manifest of a cache folder: written aside, synced, renamed.
@@ -149,11 +169,12 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(Error::io("sync", folder))
 }
 
-/// The folders in a `cache.dir` that hold a manifest, with their manifests, by name.
+/// The folders in a `cache.dir` that hold a manifest, by name, each with its manifest or what is wrong with it.
 ///
 /// # Errors
-/// When the folder or one of the manifests cannot be read.
-pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
+/// When the folder cannot be listed. That a manifest is damaged is for the caller to say: it is no reason to pass over
+/// the others.
+pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Result<Manifest>)>> {
     let entries = match std::fs::read_dir(cache_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -164,13 +185,12 @@ pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
         folders.push(entry.map_err(Error::io("list", cache_dir))?.path());
     }
     folders.sort();
-    let mut caches = Vec::new();
-    for folder in folders {
-        if folder.is_dir()
-            && let Some(manifest) = Manifest::read(&folder)?
-        {
-            caches.push((folder, manifest));
-        }
-    }
-    Ok(caches)
+    let caches = folders
+        .into_iter()
+        .filter(|folder| folder.is_dir())
+        .filter_map(|folder| {
+            let manifest = Manifest::read(&folder).transpose()?;
+            Some((folder, manifest))
+        });
+    Ok(caches.collect())
 }

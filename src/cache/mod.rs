@@ -17,3 +17,5 @@ pub mod reader;
 mod schema;
 pub mod shard;
 pub mod writer;
+
+pub(crate) use schema::as_io;

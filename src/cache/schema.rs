@@ -202,7 +202,7 @@ fn write_file(
 }
 
 /// The I/O error inside a Parquet error, so that a full disk is known as one.
-fn as_io(error: parquet::errors::ParquetError) -> io::Error {
+pub(crate) fn as_io(error: parquet::errors::ParquetError) -> io::Error {
     match error {
         parquet::errors::ParquetError::External(source) => match source.downcast::<io::Error>() {
             Ok(source) => *source,

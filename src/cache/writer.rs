@@ -34,6 +34,7 @@ pub struct CacheShape {
 pub struct CacheWriter {
     folder: PathBuf,
     manifest: Manifest,
+    wanted: Vec<StateId>,
     documents: HashMap<Key, Presence>,
     lock: File,
 }
@@ -41,10 +42,17 @@ pub struct CacheWriter {
 /// What the cache holds of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presence {
-    /// Whether all states that were asked for are there.
-    pub complete: bool,
+    /// Bit `i` is set where the `i`-th wanted state is not there.
+    lacking: u64,
     /// Whether its end was cut off.
     pub truncated: bool,
+}
+
+impl Presence {
+    /// Whether every wanted state is there.
+    pub fn is_complete(self) -> bool {
+        self.lacking == 0
+    }
 }
 
 impl CacheWriter {
@@ -65,7 +73,10 @@ impl CacheWriter {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         let lock = take_lock(&folder)?;
         let manifest = match Manifest::read(&folder)? {
-            Some(manifest) => manifest,
+            Some(manifest) => {
+                manifest.require(&folder, inputs)?;
+                manifest
+            }
             None => Manifest {
                 fingerprint,
                 inputs: inputs.clone(),
@@ -80,21 +91,26 @@ impl CacheWriter {
         };
         remove_leftovers(&folder, &manifest)?;
 
+        assert!(
+            states.len() <= 64,
+            "at most 64 states of one cache at a time"
+        );
         let mut documents: HashMap<Key, Presence> = HashMap::new();
         for entry in &manifest.shards {
-            let complete = states.iter().all(|state| entry.states.contains(state));
+            let held = bits_of(states, &entry.states);
             for row in reader::read_documents(&folder, entry)? {
-                let truncated = row.truncated;
-                let presence = documents.entry(row.key).or_insert(Presence {
-                    complete,
-                    truncated,
-                });
-                presence.complete |= complete;
+                let absent = Presence {
+                    lacking: all_bits(states),
+                    truncated: row.truncated,
+                };
+                documents.entry(row.key).or_insert(absent).lacking &= !held;
             }
         }
+        let wanted = states.to_vec();
         Ok(CacheWriter {
             folder,
             manifest,
+            wanted,
             documents,
             lock,
         })
@@ -113,6 +129,23 @@ impl CacheWriter {
     /// What the cache holds of a document, if anything.
     pub fn presence(&self, key: &Key) -> Option<Presence> {
         self.documents.get(key).copied()
+    }
+
+    /// The wanted states that at least one of these documents lacks, in their order.
+    pub fn lacking<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Vec<StateId> {
+        let all = all_bits(&self.wanted);
+        let lacking = keys
+            .map(|key| {
+                self.documents
+                    .get(key)
+                    .map_or(all, |presence| presence.lacking)
+            })
+            .fold(0, |union, bits| union | bits);
+        let states = self.wanted.iter().enumerate();
+        states
+            .filter(|(bit, _)| lacking >> bit & 1 == 1)
+            .map(|(_, state)| *state)
+            .collect()
     }
 
     /// Commits a shard: files written aside, checksummed and synced, the folder renamed, then named in the manifest.
@@ -162,16 +195,18 @@ impl CacheWriter {
             files,
         };
         let bytes = entry_bytes(&entry);
+        let held = bits_of(&self.wanted, &entry.states);
         for document in &documents {
-            let presence = Presence {
-                complete: true,
-                truncated: document.truncated,
-            };
-            if self.documents.insert(document.key, presence).is_none() {
+            let known = self.documents.entry(document.key).or_insert_with(|| {
                 self.manifest.documents += 1;
                 self.manifest.tokens += u64::from(document.n_tokens);
                 self.manifest.truncated += u64::from(document.truncated);
-            }
+                Presence {
+                    lacking: all_bits(&self.wanted),
+                    truncated: document.truncated,
+                }
+            });
+            known.lacking &= !held;
         }
         self.manifest.shards.push(entry);
         self.manifest.write(&self.folder)?;
@@ -184,6 +219,20 @@ impl Drop for CacheWriter {
         // The lock goes with the process anyway; an empty file says that nobody holds it.
         let _ = self.lock.set_len(0);
     }
+}
+
+/// A bit for each wanted state.
+fn all_bits(wanted: &[StateId]) -> u64 {
+    bits_of(wanted, wanted)
+}
+
+/// The bits of those wanted states that are among `held`.
+fn bits_of(wanted: &[StateId], held: &[StateId]) -> u64 {
+    let bits = wanted
+        .iter()
+        .enumerate()
+        .filter(|(_, state)| held.contains(state));
+    bits.fold(0, |bits, (bit, _)| bits | 1 << bit)
 }
 
 fn take_lock(folder: &Path) -> Result<File> {

@@ -7,9 +7,12 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use frostbert::cache::{
-    manifest::{Manifest, caches_in},
-    reader::damaged_files,
+use frostbert::{
+    cache::{
+        manifest::{MANIFEST, Manifest, caches_in},
+        reader::damaged_files,
+    },
+    progress::Progress,
 };
 use indicatif::HumanCount;
 use serde_json::json;
@@ -47,7 +50,13 @@ pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode>
 }
 
 fn list(folder: &Path, context: &Context) -> Result<ExitCode> {
-    let caches = caches_in(folder)?;
+    let mut caches = Vec::new();
+    for (path, manifest) in caches_in(folder)? {
+        match manifest {
+            Ok(manifest) => caches.push((path, manifest)),
+            Err(error) => context.progress.warn(&error.to_string()),
+        }
+    }
     if context.json {
         let caches = caches.iter().map(|(path, manifest)| {
             json!({
@@ -148,14 +157,24 @@ fn verify(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {
     let mut n_shards = 0;
     let mut damaged = Vec::new();
     for folder in folders {
-        let caches = match Manifest::read(folder)? {
-            Some(manifest) => vec![(folder.clone(), manifest)],
+        let own = Manifest::read(folder)
+            .transpose()
+            .map(|manifest| (folder.clone(), manifest));
+        let caches = match own {
+            Some(cache) => vec![cache],
             None => caches_in(folder)?,
         };
         if caches.is_empty() {
-            bail!("no cache in `{}`", folder.display());
+            bail!(
+                "no cache in `{}`: name a cache folder, <cache.dir>/<fingerprint>, or a cache.dir",
+                folder.display()
+            );
         }
         for (path, manifest) in caches {
+            let Ok(manifest) = manifest else {
+                damaged.push(path.join(MANIFEST));
+                continue;
+            };
             n_shards += manifest.shards.len();
             let files = damaged_files(&path, &manifest);
             damaged.extend(files.into_iter().map(|file| path.join(file)));
@@ -164,10 +183,10 @@ fn verify(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {
     if context.json {
         output::print_json(&json!({ "shards": n_shards, "damaged": damaged }))?;
     } else {
-        let mut text: String = damaged
+        let lines = damaged
             .iter()
-            .map(|path| format!("damaged: {}\n", path.display()))
-            .collect();
+            .map(|path| format!("damaged: {}\n", path.display()));
+        let mut text: String = lines.collect();
         text.push_str(&format!(
             "{n_shards} shards checked, {} files damaged\n",
             damaged.len()

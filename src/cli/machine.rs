@@ -42,7 +42,7 @@ fn search() -> Option<PathBuf> {
 
 /// libonnxruntime.so in a folder, or the newest of its versions.
 fn in_folder(folder: &Path) -> Option<PathBuf> {
-    let mut libraries: Vec<PathBuf> = std::fs::read_dir(folder)
+    let libraries: Vec<PathBuf> = std::fs::read_dir(folder)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
@@ -53,8 +53,19 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
             name == "libonnxruntime.so" || name.starts_with("libonnxruntime.so.")
         })
         .collect();
-    libraries.sort();
-    libraries.pop()
+    // Versions compare as numbers: 1.31 is newer than 1.9. The plain name, a link to the one in use, goes before all.
+    libraries.into_iter().max_by_key(|path| {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let version = name.strip_prefix("libonnxruntime.so").unwrap_or_default();
+        let numbers: Vec<u64> = version
+            .split('.')
+            .filter_map(|part| part.parse().ok())
+            .collect();
+        (numbers.is_empty(), numbers)
+    })
 }
 
 /// The most memory that this process has had at once, in bytes; 0 where the system does not say.

@@ -40,6 +40,7 @@ const EXAMPLES: &str = "Examples:
   frostbert run --locked runs/sentiment/001/lock.json";
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 struct GlobalArguments {
     /// Print one JSON object (predict: one a line) instead of text
     #[arg(long, global = true)]
@@ -147,11 +148,13 @@ impl Context {
 
 /// Prints an error and, where there is one, the cure.
 pub(crate) fn print_error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
-    if let Some(hint) = error
-        .downcast_ref::<frostbert::error::Error>()
-        .and_then(|error| error.hint())
-    {
-        eprintln!("hint: {hint}");
+    match error.downcast_ref::<frostbert::error::Error>() {
+        Some(known) => {
+            eprintln!("error: {known}");
+            if let Some(hint) = known.hint() {
+                eprintln!("hint: {hint}");
+            }
+        }
+        None => eprintln!("error: {error:#}"),
     }
 }

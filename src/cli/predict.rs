@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use frostbert::{
     data::{self, Column, Examples, Format, Source, Want},
     pipeline::apply::{Prediction, Predictor, SavedRun},
@@ -19,7 +19,7 @@ use super::{Context, output};
 const CHUNK_TEXTS: usize = 512;
 
 #[derive(Debug, Args)]
-#[group(id = "texts", required = true, multiple = true, args = ["text", "file"])]
+#[command(group = ArgGroup::new("texts").required(true).multiple(true).args(["text", "file"]))]
 pub(super) struct PredictArguments {
     /// A run folder, or a folder of runs (then its newest)
     #[arg(value_name = "RUN")]
@@ -100,9 +100,10 @@ fn print_predictions(predictions: &[Prediction], json: bool) -> Result<()> {
             "{}  {:.3}  {one_line}\n",
             prediction.label, prediction.confidence
         ));
-        let all = prediction.probabilities.iter().map(|(label, probability)| {
-            format!("{label} {:.3}", probability.as_f64().unwrap_or_default())
-        });
+        let all = prediction
+            .probabilities
+            .iter()
+            .map(|(label, probability)| format!("{label} {probability:.3}"));
         text.push_str(&format!("    {}\n", all.collect::<Vec<_>>().join("  ")));
     }
     output::print(&text)

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use frostbert::pipeline::train::{TrainReport, measured_parts, train};
+use frostbert::pipeline::{
+    measure::measured_parts,
+    train::{TrainReport, train},
+};
 use indicatif::HumanCount;
 
 use super::{Context, PipelineArguments, output};
@@ -55,9 +58,13 @@ pub(super) fn describe_train(report: &TrainReport) -> String {
     text.push_str(&indent(&output::align(&lines), "data"));
 
     let metrics = &report.metrics;
+    let fitted = match metrics.epochs {
+        0 => "fitted in full batch".to_string(),
+        epochs => format!("epoch {} of {epochs} kept", metrics.best_epoch),
+    };
     text.push_str(&format!(
-        "head        epoch {} of {} kept, temperature {:.2}, {:.1} s\n",
-        metrics.best_epoch, metrics.epochs, metrics.temperature, report.seconds
+        "head        {fitted}, temperature {:.2}, {:.1} s\n",
+        metrics.temperature, report.seconds
     ));
     let parts: Vec<_> = measured_parts(metrics).collect();
     text.push_str(&indent(&output::metrics_table(&parts), "metrics"));

@@ -90,7 +90,7 @@ pub fn require_records(path: &Path, n_records: usize) -> Result<()> {
             path: path.to_path_buf(),
             line: None,
             expected: "at least one record".to_owned(),
-            got: "an empty file".to_owned(),
+            got: "none".to_owned(),
             hint: "check that the path is right and that whatever wrote the file has finished"
                 .to_owned(),
         }),
@@ -168,7 +168,7 @@ mod tests {
         let error = require_records(Path::new("a.csv"), 0).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "a.csv: expected at least one record, got an empty file"
+            "a.csv: expected at least one record, got none"
         );
     }
 

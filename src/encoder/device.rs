@@ -5,7 +5,7 @@ use std::{fmt, path::Path, str::FromStr};
 use ort::{ep::CUDA, session::builder::SessionBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::runtime::Runtime;
+use super::{runtime::Runtime, session::plain_reason};
 use crate::error::{Error, Result};
 
 /// What `model.device` asks for.
@@ -100,6 +100,38 @@ impl fmt::Display for Provider {
     }
 }
 
+/// Checks what can be known before anything is loaded or written: that the device has kernels for the precision, and
+/// that a CUDA provider lies beside ONNX Runtime where CUDA is asked for.
+///
+/// # Errors
+/// [`Error::Device`] with the reason and the cure.
+pub fn check(device: Device, precision: Precision, library: &Path) -> Result<()> {
+    let library = library
+        .canonicalize()
+        .unwrap_or_else(|_| library.to_path_buf());
+    let folder = library.parent().unwrap_or(Path::new("."));
+    match device {
+        // Without the library itself, loading it says so.
+        Device::Cuda(number) if library.is_file() => check_provider_library(folder, number),
+        Device::Cuda(_) => Ok(()),
+        Device::Auto if has_cuda_provider(&library) => Ok(()),
+        Device::Auto | Device::Cpu => check_cpu_precision(precision),
+    }
+}
+
+/// Fails where a CPU has no kernels for the precision.
+pub(super) fn check_cpu_precision(precision: Precision) -> Result<()> {
+    if precision != Precision::F16 {
+        return Ok(());
+    }
+    Err(Error::Device {
+        device: "cpu".into(),
+        reason: "a CPU has no kernels for precision `f16`".into(),
+        hint: "set model.precision = \"f32\"; what is *stored* in f16 is cache.dtype, the default"
+            .into(),
+    })
+}
+
 /// Registers CUDA for a session, so that a failure is an error and never a quiet run on the CPU.
 ///
 /// # Errors
@@ -116,7 +148,7 @@ pub fn register_cuda(
         .error_on_failure();
     builder.with_execution_providers([provider]).map_err(|error| Error::Device {
         device: Provider::Cuda(number).to_string(),
-        reason: error.to_string(),
+        reason: plain_reason(&error),
         hint: "check the driver with nvidia-smi, and put the CUDA and cuDNN libraries that this ONNX Runtime was built \
                for on LD_LIBRARY_PATH; or set model.device = \"cpu\""
             .into(),

@@ -90,12 +90,8 @@ impl Encoder {
         checkpoint: &Checkpoint,
         settings: &EncoderSettings,
     ) -> Result<Encoder> {
-        if provider == Provider::Cpu && settings.precision == Precision::F16 {
-            return Err(Error::Device {
-                device: "cpu".into(),
-                reason: "a CPU has no kernels for precision `f16`".into(),
-                hint: "set model.precision = \"f32\"; what is *stored* in f16 is cache.dtype, the default".into(),
-            });
+        if provider == Provider::Cpu {
+            device::check_cpu_precision(settings.precision)?;
         }
         let mut layers: Vec<usize> = settings.states.iter().map(|state| state.layer).collect();
         layers.sort_unstable();
@@ -271,7 +267,7 @@ fn unfit(state: StateId, value: f32, text: String, dtype: Dtype) -> Error {
         value.to_string()
     };
     Error::State {
-        state: format!("{} of layer {}", state.pooling.name(), state.layer),
+        state: format!("{} state of layer {}", state.pooling.name(), state.layer),
         text,
         hint: match dtype {
             Dtype::F16 if value != "NaN" => {

@@ -52,9 +52,17 @@ impl Runtime {
                 format!("`{}`, which is no ONNX Runtime (it lacks OrtGetApiBase)", path.display()),
                 "name libonnxruntime.so itself with --ort-lib",
             ),
-            other => refuse(
-                other.to_string(),
+            LoadDynamicError::Dlopen { error, path } => refuse(
+                // The loader's own words are in the source.
+                match std::error::Error::source(&error) {
+                    Some(reason) => format!("`{}`: {reason}", path.display()),
+                    None => format!("`{}`: {error}", path.display()),
+                },
                 "name a libonnxruntime.so for this machine with --ort-lib; `make setup` fetches one",
+            ),
+            LoadDynamicError::InvalidVersionString => refuse(
+                format!("`{}`, whose version is no text", library.display()),
+                "name another libonnxruntime.so with --ort-lib",
             ),
         })?;
         let environment = builder

@@ -8,8 +8,7 @@ use std::{
     },
 };
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
 
 use super::{
     extract::{Machine, extract},
@@ -45,8 +44,9 @@ pub struct Prediction {
     pub label: String,
     /// Its probability.
     pub confidence: f32,
-    /// The probability of each label, in label order.
-    pub probabilities: Map<String, Value>,
+    /// The probability of each label, in label order; a JSON object.
+    #[serde(serialize_with = "as_object")]
+    pub probabilities: Vec<(String, f32)>,
 }
 
 /// A run: its head, and the pipeline that made it.
@@ -179,11 +179,7 @@ impl Predictor {
                 text,
                 label: labels[best].clone(),
                 confidence: row[best],
-                probabilities: labels
-                    .iter()
-                    .cloned()
-                    .zip(row.iter().map(|p| Value::from(*p)))
-                    .collect(),
+                probabilities: labels.iter().cloned().zip(row.iter().copied()).collect(),
             })
             .collect())
     }
@@ -292,6 +288,14 @@ pub fn evaluate(
         labels.len(),
         Some(bootstrap),
     ))
+}
+
+fn as_object<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(
+        pairs
+            .iter()
+            .map(|(label, probability)| (label, probability)),
+    )
 }
 
 fn shorten(text: &str) -> String {

@@ -1,44 +1,38 @@
 //! Stage 1: texts -> token ids -> states -> shards of a cache. What the cache holds is not computed again.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Instant,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::Serialize;
 
 use super::{
+    encode::{Job, Totals},
     settings::Pipeline,
-    spool::{Spool, SpoolCounts, SpooledDocument},
+    spool::{Spool, SpoolCounts},
 };
 use crate::{
     cache::{
-        manifest::caches_in,
+        manifest::{Manifest, caches_in},
         plan::{ExtractionPlan, PlanSettings},
-        shard::{DocumentRow, OpenShard, ShardOrigin},
+        shard::ShardOrigin,
         writer::{CacheShape, CacheWriter},
     },
-    data::{Source, dataset::read_all, require_records},
+    data::{dataset::read_all, require_records},
     encoder::{
-        Encoder, EncoderSettings, Worker,
+        Encoder, EncoderSettings,
         checkpoint::Checkpoint,
-        device::{Device, Provider, has_cuda_provider},
+        device::{self, Device, Provider, has_cuda_provider},
         fingerprint_inputs,
-        plan::plan_batches,
         runtime::Runtime,
-        session::Batch,
         tokenizer::TextTokenizer,
     },
-    error::{Error, Result},
+    error::Result,
     fingerprint::{FingerprintInputs, Key},
     progress::Progress,
-    states::{StateId, StateRows},
+    states::StateId,
 };
-
-/// Batches that wait for each worker, and results that wait for the writer.
-const QUEUE_PER_WORKER: usize = 8;
 
 /// What this machine offers: a library file and a number of threads.
 #[derive(Clone, Debug)]
@@ -103,6 +97,7 @@ pub fn extract(
         states: &states,
         encoder: None,
     };
+    device::check(settings.device, settings.precision, &machine.onnxruntime)?;
     let provider = lazy.provider(progress)?;
 
     let inputs = inputs_for(pipeline, &checkpoint, provider.name());
@@ -113,11 +108,13 @@ pub fn extract(
         dtype: settings.dtype,
     };
     let mut writer = CacheWriter::open(&settings.cache_dir, &inputs, shape, &states)?;
+    if writer.manifest().shards.is_empty() {
+        // Something will be encoded for certain: say now, and not after reading, that it cannot be.
+        lazy.runtime()?;
+    }
     let (spool, counts) = read_texts(pipeline, &checkpoint, &writer, progress)?;
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
-    let plan = choose_plan(
-        pipeline, provider, &spool, &states, row_bytes, &writer, progress,
-    )?;
+    let plan = choose_plan(pipeline, provider, &spool, row_bytes, &writer, progress)?;
 
     let mut totals = Totals::default();
     if !spool.documents().is_empty() {
@@ -127,7 +124,9 @@ pub fn extract(
             onnxruntime: runtime_version,
             batch_tokens: plan.settings.batch_tokens,
         };
+        lazy.states = &plan.settings.states;
         let encoder = lazy.open(progress)?;
+        plan.write(writer.folder())?;
         let job = Job {
             plan: &plan,
             spool: &spool,
@@ -244,7 +243,7 @@ fn read_texts(
     let present = |key: &Key| {
         writer
             .presence(key)
-            .filter(|presence| presence.complete)
+            .filter(|presence| presence.is_complete())
             .map(|presence| presence.truncated)
     };
     let filled = Spool::fill(
@@ -273,13 +272,12 @@ fn choose_plan(
     pipeline: &Pipeline,
     provider: Provider,
     spool: &Spool,
-    states: &[StateId],
     row_bytes: usize,
     writer: &CacheWriter,
     progress: &dyn Progress,
 ) -> Result<ExtractionPlan> {
     let settings = PlanSettings {
-        states: states.to_vec(),
+        states: writer.lacking(spool.documents().iter().map(|document| &document.key)),
         shard_tokens: pipeline.extraction.shard_tokens,
         batch_tokens: pipeline
             .extraction
@@ -314,11 +312,10 @@ fn choose_plan(
         .documents()
         .iter()
         .map(|document| (document.key, document.n_tokens));
-    let plan = ExtractionPlan::cut(documents, settings, row_bytes * states.len(), committed);
-    if !plan.shards.is_empty() {
-        plan.write(writer.folder())?;
-    }
-    Ok(plan)
+    let row_bytes = row_bytes * settings.states.len();
+    Ok(ExtractionPlan::cut(
+        documents, settings, row_bytes, committed,
+    ))
 }
 
 fn explain_new_cache(
@@ -335,16 +332,20 @@ fn explain_new_cache(
 /// Why there is no cache of these inputs, where there are others: what the nearest differs in.
 pub(super) fn explain_miss(cache_dir: &Path, inputs: &FingerprintInputs) -> Result<Option<String>> {
     let fingerprint = inputs.fingerprint();
-    let caches = caches_in(cache_dir)?;
+    // This is for a note only: a cache whose manifest is damaged is passed over.
+    let caches: Vec<Manifest> = caches_in(cache_dir)?
+        .into_iter()
+        .filter_map(|(_, manifest)| manifest.ok())
+        .collect();
     if caches
         .iter()
-        .any(|(_, manifest)| manifest.fingerprint == fingerprint)
+        .any(|manifest| manifest.fingerprint == fingerprint)
     {
         return Ok(None);
     }
     let nearest = caches
         .iter()
-        .map(|(_, manifest)| (manifest.inputs.differences(inputs), &manifest.fingerprint))
+        .map(|manifest| (manifest.inputs.differences(inputs), &manifest.fingerprint))
         .min_by_key(|(differences, _)| differences.len());
     Ok(nearest.map(|(differences, other)| {
         format!(
@@ -352,198 +353,4 @@ pub(super) fn explain_miss(cache_dir: &Path, inputs: &FingerprintInputs) -> Resu
             differences.join(", ")
         )
     }))
-}
-
-#[derive(Default)]
-struct Totals {
-    tokens: u64,
-    padded_tokens: u64,
-    bytes: u64,
-}
-
-impl Totals {
-    fn padding_efficiency(&self) -> f64 {
-        if self.padded_tokens == 0 {
-            1.0
-        } else {
-            self.tokens as f64 / self.padded_tokens as f64
-        }
-    }
-}
-
-/// A batch on its way to a worker.
-struct PlannedBatch {
-    shard: usize,
-    positions: Vec<u32>,
-    documents: Vec<SpooledDocument>,
-    batch: Batch,
-}
-
-/// A batch on its way to the writer.
-struct EncodedBatch {
-    shard: usize,
-    positions: Vec<u32>,
-    tokens: u64,
-    padded_tokens: u64,
-    rows: Vec<StateRows>,
-}
-
-struct Job<'a> {
-    plan: &'a ExtractionPlan,
-    spool: &'a Spool,
-    sources: &'a [Source],
-    row_bytes: usize,
-}
-
-impl Job<'_> {
-    /// `read batches | one worker per session | place and commit`, with bounded queues between; this thread commits.
-    fn run(
-        &self,
-        encoder: &mut Encoder,
-        writer: &mut CacheWriter,
-        origin: &ShardOrigin,
-        progress: &dyn Progress,
-    ) -> Result<Totals> {
-        let workers = encoder.workers();
-        let capacity = workers.len() * QUEUE_PER_WORKER;
-        let (batch_sender, batches) = bounded::<Result<PlannedBatch>>(capacity);
-        let (result_sender, results) = bounded::<Result<EncodedBatch>>(capacity);
-        let first = writer.manifest().shards.len() - self.plan.first_shard;
-        std::thread::scope(|scope| {
-            scope.spawn(move || self.feed(first, &batch_sender));
-            for worker in workers {
-                let (batches, results) = (batches.clone(), result_sender.clone());
-                scope.spawn(move || self.work(worker, &batches, &results));
-            }
-            // Only the threads hold these ends now: when they stop, whoever waits for them stops too.
-            drop((batches, result_sender));
-            self.commit_all(first, results, writer, origin, progress)
-        })
-    }
-
-    /// Sends the batches of every shard that is still to do, in order, until nobody listens.
-    fn feed(&self, first: usize, batches: &Sender<Result<PlannedBatch>>) {
-        for shard in first..self.plan.shards.len() {
-            let documents = self.documents(shard);
-            let lengths: Vec<u32> = documents.iter().map(|document| document.n_tokens).collect();
-            for positions in plan_batches(&lengths, self.plan.settings.batch_tokens) {
-                let planned = self.plan_batch(shard, positions, &documents);
-                let failed = planned.is_err();
-                if batches.send(planned).is_err() || failed {
-                    return;
-                }
-            }
-        }
-    }
-
-    fn plan_batch(
-        &self,
-        shard: usize,
-        positions: Vec<u32>,
-        documents: &[SpooledDocument],
-    ) -> Result<PlannedBatch> {
-        let documents: Vec<SpooledDocument> = positions
-            .iter()
-            .map(|position| documents[*position as usize])
-            .collect();
-        let ids = documents
-            .iter()
-            .map(|document| self.spool.read_ids(document))
-            .collect::<Result<Vec<Vec<u32>>>>()?;
-        let batch = Batch::new(ids.iter().map(Vec::as_slice));
-        Ok(PlannedBatch {
-            shard,
-            positions,
-            documents,
-            batch,
-        })
-    }
-
-    fn documents(&self, shard: usize) -> Vec<SpooledDocument> {
-        let keys = self.plan.shards[shard].iter();
-        keys.map(|key| {
-            *self
-                .spool
-                .find(key)
-                .expect("a plan that fits names spooled documents")
-        })
-        .collect()
-    }
-
-    fn work(
-        &self,
-        worker: &mut Worker,
-        batches: &Receiver<Result<PlannedBatch>>,
-        results: &Sender<Result<EncodedBatch>>,
-    ) {
-        for planned in batches {
-            let encoded = planned.and_then(|planned| {
-                let name_of = |row: usize| planned.documents[row].place(self.sources);
-                let rows = worker.run(&planned.batch, name_of)?;
-                Ok(EncodedBatch {
-                    shard: planned.shard,
-                    tokens: planned.batch.tokens(),
-                    padded_tokens: (planned.batch.documents() * planned.batch.width) as u64,
-                    positions: planned.positions,
-                    rows,
-                })
-            });
-            let failed = encoded.is_err();
-            if results.send(encoded).is_err() || failed {
-                return;
-            }
-        }
-    }
-
-    /// Places batches as they come and commits shards in their order.
-    fn commit_all(
-        &self,
-        first: usize,
-        results: Receiver<Result<EncodedBatch>>,
-        writer: &mut CacheWriter,
-        origin: &ShardOrigin,
-        progress: &dyn Progress,
-    ) -> Result<Totals> {
-        let mut totals = Totals::default();
-        let mut open: BTreeMap<usize, OpenShard> = BTreeMap::new();
-        let mut next = first;
-        for encoded in results {
-            let encoded = encoded?;
-            let shard = open
-                .entry(encoded.shard)
-                .or_insert_with(|| self.open_shard(encoded.shard));
-            shard.place(&encoded.positions, &encoded.rows);
-            totals.tokens += encoded.tokens;
-            totals.padded_tokens += encoded.padded_tokens;
-            progress.advance(encoded.positions.len() as u64, encoded.tokens);
-            while open.get(&next).is_some_and(OpenShard::is_complete) {
-                let complete = open.remove(&next).expect("just looked at");
-                totals.bytes += writer.commit(complete, origin)?;
-                next += 1;
-            }
-        }
-        if next < self.plan.shards.len() {
-            return Err(Error::Encoder {
-                action: "finish",
-                reason: "a worker thread ended before its work did".into(),
-            });
-        }
-        Ok(totals)
-    }
-
-    fn open_shard(&self, shard: usize) -> OpenShard {
-        let documents = self
-            .documents(shard)
-            .into_iter()
-            .map(|document| DocumentRow {
-                key: document.key,
-                n_tokens: document.n_tokens,
-                truncated: document.truncated,
-            });
-        OpenShard::new(
-            documents.collect(),
-            &self.plan.settings.states,
-            self.row_bytes,
-        )
-    }
 }

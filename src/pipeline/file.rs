@@ -447,16 +447,22 @@ pub fn read(path: &Path, overrides: &[String]) -> Result<PipelineFile> {
     }
     let mut table: toml::Table =
         toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
+    // What the file alone gets wrong is said with its line, unless an override mends it.
+    let own_error = plain().err();
+    let mut result = Err(override_error("expected key=value".into()));
     for setting in overrides {
         apply_override(&mut table, setting)?;
+        result = table.clone().try_into::<PipelineFile>().map_err(|error| {
+            override_error(format!(
+                "`{setting}`: {}",
+                error.message().trim().replace('\n', ", ")
+            ))
+        });
+        if result.is_err() && own_error.is_none() {
+            return result;
+        }
     }
-    table
-        .try_into()
-        .map_err(|error: toml::de::Error| match plain() {
-            // Where the file alone is wrong too, its own error says on which line.
-            Err(own) => own,
-            Ok(_) => override_error(error.message().to_string()),
-        })
+    result.map_err(|error| own_error.unwrap_or(error))
 }
 
 fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {

@@ -1,9 +1,11 @@
 //! The pipeline: one TOML file is one experiment. Stage 1 encodes, stage 2 trains, a lock file replays.
 
 pub mod apply;
+mod encode;
 pub mod extract;
 pub mod file;
 pub mod lock;
+pub mod measure;
 pub mod run_folder;
 pub mod settings;
 mod spool;

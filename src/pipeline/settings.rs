@@ -99,20 +99,12 @@ impl Pipeline {
                 "use letters, digits, - and _".into(),
             ));
         }
-        if let Some(section) = [("sweep", &file.sweep), ("tasks", &file.tasks)]
-            .into_iter()
-            .find_map(|(name, section)| section.as_ref().map(|_| name))
-        {
+        if matches!(file.data.task, Task::Tokens | Task::Qa) {
             return Err(refuse(
-                format!("this version does not run [{section}] yet"),
                 format!(
-                    "remove the section [{section}]: the head of [head] and [train] is trained"
+                    "this version does not encode data of the task `{}` yet",
+                    file.data.task
                 ),
-            ));
-        }
-        if file.data.task != Task::Classification {
-            return Err(refuse(
-                format!("this version does not train `{}` heads yet", file.data.task),
                 "leave data.task out, for classification".into(),
             ));
         }
@@ -168,12 +160,7 @@ impl Pipeline {
             HeadPooling::Cls => Pooling::Cls,
             HeadPooling::Mean => Pooling::Mean,
             HeadPooling::Max => Pooling::Max,
-            HeadPooling::Attention => {
-                return Err(refuse(
-                    "this version does not train attention pooling yet".into(),
-                    "set head.pooling to cls, mean or max".into(),
-                ));
-            }
+            HeadPooling::Attention => return Err(refuse_attention(&refuse)),
         };
         let &[layer] = &head.layers[..] else {
             return Err(refuse(
@@ -231,29 +218,53 @@ impl Pipeline {
     pub fn check_training(&self) -> Result<()> {
         let refuse = refusal(&self.path);
         let (head, train) = (&self.file.head, &self.file.train);
-        if head.kind != HeadKind::Linear
-            || !head.hidden.is_empty()
-            || head.skip
-            || head.pca.is_some()
-        {
+        for (name, section) in [("sweep", &self.file.sweep), ("tasks", &self.file.tasks)] {
+            if section.is_some() {
+                return Err(refuse(
+                    format!("this version does not run [{name}] yet"),
+                    format!(
+                        "remove the section [{name}]: the head of [head] and [train] is trained"
+                    ),
+                ));
+            }
+        }
+        if self.file.data.task != Task::Classification {
             return Err(refuse(
                 format!(
-                    "this version trains linear heads only, not `{}` with hidden, skip or pca",
-                    head.kind
+                    "this version does not train `{}` heads yet",
+                    self.file.data.task
                 ),
-                "set head.kind = \"linear\" and leave hidden, skip and pca out".into(),
+                "leave data.task out, for classification".into(),
             ));
         }
-        if train
-            .loss
-            .is_some_and(|loss| loss != file::Loss::CrossEntropy)
-        {
+        let unbuilt = [
+            (
+                !matches!(head.kind, HeadKind::Linear | HeadKind::LinfaLogistic),
+                format!("head.kind = \"{}\"", head.kind),
+            ),
+            (!head.hidden.is_empty(), "head.hidden".into()),
+            (head.skip, "head.skip".into()),
+            (head.pca.is_some(), "head.pca".into()),
+        ];
+        if let Some((_, key)) = unbuilt.into_iter().find(|(asked, _)| *asked) {
             return Err(refuse(
-                "this version trains with cross-entropy only".into(),
+                format!("this version trains linear heads only, and has no {key} yet"),
+                "set head.kind to linear or linfa-logistic, and leave hidden, skip and pca out"
+                    .into(),
+            ));
+        }
+        if let Some(loss) = train.loss.filter(|loss| *loss != file::Loss::CrossEntropy) {
+            return Err(refuse(
+                format!("this version trains with cross-entropy only, not with `{loss}`"),
                 "leave train.loss out".into(),
             ));
         }
         let checks = [
+            (
+                head.c > 0.0 && head.c.is_finite(),
+                format!("head.C is {}", head.c),
+                "above 0",
+            ),
             (
                 (0.0..1.0).contains(&head.dropout),
                 format!("head.dropout is {}", head.dropout),
@@ -345,6 +356,9 @@ fn check_extraction(
         }
     }
     cache.overflow = Some(Overflow::Truncate);
+    if cache.store.is_none() && head.pooling == HeadPooling::Attention {
+        return Err(refuse_attention(refuse));
+    }
     let layers = cache
         .layers
         .get_or_insert_with(|| head.layers.clone())
@@ -395,6 +409,13 @@ fn check_extraction(
         sources,
         drop_empty: file.data.clean.drop_empty,
     })
+}
+
+fn refuse_attention(refuse: &impl Fn(String, String) -> Error) -> Error {
+    refuse(
+        "this version does not train head.pooling = \"attention\" yet".into(),
+        "set head.pooling to cls, mean or max".into(),
+    )
 }
 
 fn absolute_layer(

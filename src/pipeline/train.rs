@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use ndarray::Array2;
 use serde::Serialize;
 
 use super::{
     extract::{explain_miss, inputs_for},
-    file::{ClassWeights, Labels},
+    file::{ClassWeights, HeadKind, Labels},
     lock::{Lock, LockedCache, LockedSplit, LockedView, cpu_features},
+    measure::{RunMetrics, fit_temperature, measure, write_metrics},
     run_folder,
     settings::Pipeline,
 };
@@ -16,7 +16,7 @@ use crate::{
     cache::reader::CacheReader,
     data::{
         LabelMap, Part,
-        dataset::{Dataset, DatasetSettings, part_name},
+        dataset::{Dataset, DatasetSettings},
     },
     encoder::{checkpoint::Checkpoint, device::Device},
     error::{Error, Result},
@@ -25,22 +25,15 @@ use crate::{
     head::{
         bank::{self, BankData, BankSettings, LabelledRows, TrainedHead},
         linear::{HeadDescription, LinearHead},
+        linfa_logistic,
         spec::HeadSpec,
     },
-    metrics::{
-        ClassificationMetrics, MajorityBaseline, baseline,
-        calibration::{softmax_rows, temperature},
-        classification,
-        intervals::Bootstrap,
-    },
+    metrics::calibration::softmax_rows,
     progress::Progress,
     report::tables,
     states::StateId,
     train::{loss::CrossEntropy, optimizer::Optimizer},
 };
-
-/// The file of a run's metrics.
-pub const METRICS_FILE: &str = "metrics.json";
 
 /// What a training did.
 #[derive(Clone, Debug, Serialize)]
@@ -57,43 +50,6 @@ pub struct TrainReport {
     pub classes: crate::data::ClassDistribution,
     /// The cache that was read.
     pub cache: PathBuf,
-}
-
-/// The metrics of a run, as they stand in metrics.json.
-#[derive(Clone, Debug, Serialize)]
-pub struct RunMetrics {
-    /// On the rows that the head learned from; without intervals.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub train: Option<ClassificationMetrics>,
-    /// On the rows that chose the epoch and the temperature.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub validation: Option<ClassificationMetrics>,
-    /// On rows that decided nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub test: Option<ClassificationMetrics>,
-    /// What the most frequent label of train scores on test.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<MajorityBaseline>,
-    /// The test's probability metrics with temperature 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub before_calibration: Option<ProbabilityMetrics>,
-    /// What logits are divided by.
-    pub temperature: f64,
-    /// The epoch whose weights were kept.
-    pub best_epoch: usize,
-    /// Epochs that were trained.
-    pub epochs: usize,
-}
-
-/// The metrics that a temperature changes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ProbabilityMetrics {
-    /// See [`ClassificationMetrics`].
-    pub log_loss: Option<f64>,
-    /// See [`ClassificationMetrics`].
-    pub brier: Option<f64>,
-    /// See [`ClassificationMetrics`].
-    pub ece: Option<f64>,
 }
 
 /// Reads, cleans and splits a pipeline's labelled rows.
@@ -145,41 +101,16 @@ pub(super) fn train_on(
     let cache = open_cache(pipeline, &checkpoint, state, &keys)?;
     let view = FeatureView::read(&cache, state, &keys)?;
 
-    let [train, validation, test] = Part::ALL.map(|part| dataset.part(part));
+    let [train, validation, _] = Part::ALL.map(|part| dataset.part(part));
     require_training_rows(pipeline, dataset, &train)?;
     let trained = fit(pipeline, dataset, &view, &train, &validation, progress)?;
     let mut head = describe(pipeline, dataset, state, &view, &trained);
-    let validation_labels = usize_labels(dataset, &validation);
-    head.description.temperature =
-        temperature(head.logits(&view, &validation).view(), &validation_labels);
-
     let all: Vec<u32> = (0..dataset.rows.len() as u32).collect();
     let logits = head.logits(&view, &all);
-    let probabilities = softmax_rows(logits.view(), head.description.temperature);
-    let measured = Measured {
-        dataset,
-        logits: &logits,
-        probabilities: &probabilities,
-    };
-    let bootstrap = Bootstrap {
-        seed: pipeline.file.seed,
-        ..Bootstrap::default()
-    };
-    let train_labels = usize_labels(dataset, &train);
-    let metrics = RunMetrics {
-        train: measured.metrics(&train, None),
-        validation: measured.metrics(&validation, Some(bootstrap)),
-        test: measured.metrics(&test, Some(bootstrap)),
-        baseline: baseline::majority_class(
-            &train_labels,
-            &usize_labels(dataset, &test),
-            dataset.labels.len(),
-        ),
-        before_calibration: measured.before_calibration(&test),
-        temperature: head.description.temperature,
-        best_epoch: trained.best_epoch,
-        epochs: trained.history.len(),
-    };
+    let temperature = fit_temperature(dataset, &logits);
+    head.description.temperature = temperature;
+    let metrics = measure(dataset, &logits, temperature, &trained, pipeline.file.seed);
+    let probabilities = softmax_rows(logits.view(), temperature);
 
     let run = run_folder::create(&pipeline.file.run.dir, &pipeline.name)?;
     head.save(&run)?;
@@ -213,10 +144,12 @@ fn open_cache(
     let cache_dir = &pipeline.extraction.cache_dir;
     let mut incomplete = None;
     for provider in providers {
-        let folder = cache_dir.join(inputs_for(pipeline, checkpoint, provider).fingerprint());
+        let inputs = inputs_for(pipeline, checkpoint, provider);
+        let folder = cache_dir.join(inputs.fingerprint());
         let Some(cache) = CacheReader::open(&folder)? else {
             continue;
         };
+        cache.manifest().require(&folder, &inputs)?;
         if keys.iter().all(|key| cache.locate(key, state).is_some()) {
             return Ok(cache);
         }
@@ -288,13 +221,21 @@ fn fit(
             labels: &validation_labels,
         },
     };
-    let bank_settings = BankSettings {
-        epochs: settings.epochs,
-        batch_size: settings.batch_size,
-        seed: pipeline.file.seed,
+    let head = match pipeline.file.head.kind {
+        HeadKind::LinfaLogistic => {
+            let (n_classes, c) = (dataset.labels.len(), pipeline.file.head.c);
+            linfa_logistic::fit(view, &scaler, data.train, n_classes, c)?
+        }
+        _ => {
+            let bank_settings = BankSettings {
+                epochs: settings.epochs,
+                batch_size: settings.batch_size,
+                seed: pipeline.file.seed,
+            };
+            let spec = head_spec(pipeline, dataset, &train_labels)?;
+            bank::train(&[spec], &data, bank_settings, progress)?.remove(0)
+        }
     };
-    let spec = head_spec(pipeline, dataset, &train_labels)?;
-    let head = bank::train(&[spec], &data, bank_settings, progress)?.remove(0);
     let (weights, bias) = scaler.fold(&head.weights, &head.bias);
     Ok(Fitted {
         weights,
@@ -441,82 +382,4 @@ fn lock(
         cpu: cpu_features(),
         outputs: Default::default(),
     }
-}
-
-/// What the head says of every row of a dataset.
-struct Measured<'a> {
-    dataset: &'a Dataset,
-    logits: &'a Array2<f32>,
-    probabilities: &'a Array2<f32>,
-}
-
-impl Measured<'_> {
-    /// The metrics of some rows; `None` where there are none.
-    fn metrics(&self, rows: &[u32], bootstrap: Option<Bootstrap>) -> Option<ClassificationMetrics> {
-        let places = places(rows)?;
-        let probabilities = self.probabilities.select(ndarray::Axis(0), &places);
-        let labels = usize_labels(self.dataset, rows);
-        let n_classes = self.dataset.labels.len();
-        Some(classification::evaluate(
-            &labels,
-            probabilities.view(),
-            n_classes,
-            bootstrap,
-        ))
-    }
-
-    fn before_calibration(&self, rows: &[u32]) -> Option<ProbabilityMetrics> {
-        let places = places(rows)?;
-        let logits = self.logits.select(ndarray::Axis(0), &places);
-        let probabilities = softmax_rows(logits.view(), 1.0);
-        let labels = usize_labels(self.dataset, rows);
-        let metrics = classification::evaluate(
-            &labels,
-            probabilities.view(),
-            self.dataset.labels.len(),
-            None,
-        );
-        let ClassificationMetrics {
-            log_loss,
-            brier,
-            ece,
-            ..
-        } = metrics;
-        Some(ProbabilityMetrics {
-            log_loss,
-            brier,
-            ece,
-        })
-    }
-}
-
-fn places(rows: &[u32]) -> Option<Vec<usize>> {
-    (!rows.is_empty()).then(|| rows.iter().map(|row| *row as usize).collect())
-}
-
-fn usize_labels(dataset: &Dataset, rows: &[u32]) -> Vec<usize> {
-    rows.iter()
-        .map(|row| dataset.rows[*row as usize].label)
-        .collect()
-}
-
-fn write_metrics(run: &std::path::Path, metrics: &RunMetrics) -> Result<()> {
-    let path = run.join(METRICS_FILE);
-    let mut json = serde_json::to_string_pretty(metrics).expect("numbers and names become JSON");
-    json.push('\n');
-    std::fs::write(&path, json).map_err(Error::io("write", path))
-}
-
-/// The parts of a run that have metrics, by name.
-pub fn measured_parts(
-    metrics: &RunMetrics,
-) -> impl Iterator<Item = (&'static str, &ClassificationMetrics)> {
-    let parts = [
-        (Part::Train, &metrics.train),
-        (Part::Validation, &metrics.validation),
-        (Part::Test, &metrics.test),
-    ];
-    parts
-        .into_iter()
-        .filter_map(|(part, metrics)| Some((part_name(part), metrics.as_ref()?)))
 }

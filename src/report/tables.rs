@@ -11,10 +11,12 @@ use ndarray::ArrayView2;
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
+    errors::ParquetError,
     file::properties::{WriterProperties, WriterVersion},
 };
 
 use crate::{
+    cache::as_io,
     data::dataset::{Dataset, part_name},
     error::{Error, Result},
     head::bank::EpochRecord,
@@ -88,19 +90,17 @@ pub fn write_predictions(
     }
 
     let schema = Arc::new(Schema::new(fields));
-    let failed = |error: &dyn std::fmt::Display| {
-        Error::io("write", &path)(std::io::Error::other(error.to_string()))
-    };
-    let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|error| failed(&error))?;
+    let failed = |error: ParquetError| Error::io("write", &path)(as_io(error));
+    let batch =
+        RecordBatch::try_new(schema.clone(), columns).map_err(|error| failed(error.into()))?;
     let properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .build();
     let file = File::create(&path).map_err(Error::io("create", &path))?;
-    let mut writer =
-        ArrowWriter::try_new(file, schema, Some(properties)).map_err(|error| failed(&error))?;
-    writer.write(&batch).map_err(|error| failed(&error))?;
-    writer.close().map_err(|error| failed(&error))?;
+    let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(failed)?;
+    writer.write(&batch).map_err(failed)?;
+    writer.close().map_err(failed)?;
     Ok(())
 }
 

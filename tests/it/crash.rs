@@ -1,0 +1,443 @@
+//! What must not be lost: real processes killed, a second writer, a folder without rights, a full disk.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::{CommandExt, ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    Ran, Workshop, assert_same_files, contents, csv, finish, program, read_json, say, texts,
+};
+
+/// Enough shards that a kill falls between any two of them.
+const N_TEXTS: usize = 1500;
+
+/// One thread, so that the work is long; the bytes are the same for any number.
+const EXTRACT: [&str; 4] = ["extract", "pipeline.toml", "--threads", "1"];
+
+fn workshop() -> Workshop {
+    let workshop = Workshop::tiny();
+    workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
+    workshop
+}
+
+/// An extraction that nothing interrupted: its files, by their path under `cache/<fingerprint>`.
+struct Reference {
+    fingerprint: String,
+    files: BTreeMap<String, Vec<u8>>,
+    n_shards: usize,
+}
+
+fn reference() -> &'static Reference {
+    static REFERENCE: OnceLock<Reference> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let workshop = workshop();
+        workshop.succeed(&EXTRACT);
+        let manifest = workshop.manifest();
+        Reference {
+            fingerprint: manifest["fingerprint"].as_str().unwrap().into(),
+            files: contents(&workshop.cache()),
+            n_shards: manifest["shards"].as_array().unwrap().len(),
+        }
+    })
+}
+
+/// What a cache folder looks like from outside at one moment.
+struct Moment {
+    n_shards: usize,
+    n_documents: u64,
+    planned: bool,
+    names: Vec<String>,
+}
+
+fn look(cache: &Path) -> Moment {
+    let names: Vec<String> = fs::read_dir(cache).map_or(Vec::new(), |entries| {
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect()
+    });
+    // It is replaced by a rename, so whoever reads it sees it whole.
+    let manifest: Option<Value> = fs::read(cache.join("manifest.json"))
+        .ok()
+        .map(|bytes| serde_json::from_slice(&bytes).expect("a manifest is whole at any moment"));
+    let manifest = manifest.unwrap_or_default();
+    Moment {
+        n_shards: manifest["shards"].as_array().map_or(0, Vec::len),
+        n_documents: manifest["documents"].as_u64().unwrap_or(0),
+        planned: names.iter().any(|name| name.starts_with("plan-")),
+        names,
+    }
+}
+
+fn spawn(workshop: &Workshop) -> Child {
+    let mut command = workshop.command(&EXTRACT);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// Kills an extraction as soon as `now` holds; whether the kill came before its end.
+fn kill_when(workshop: &Workshop, cache: &Path, now: impl Fn(&Moment, Duration) -> bool) -> bool {
+    let mut child = spawn(workshop);
+    let start = Instant::now();
+    while !now(&look(cache), start.elapsed()) && child.try_wait().unwrap().is_none() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "the moment never came"
+        );
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap().signal() == Some(9)
+}
+
+/// Resumes, and compares everything with the reference.
+fn assert_resumes_to_the_reference(workshop: &Workshop, cache: &Path, what: &str) {
+    let left = look(cache);
+    let report = workshop.json(&EXTRACT);
+    assert_eq!(report["unique"], N_TEXTS, "{what}");
+    assert_eq!(
+        report["reused"], left.n_documents,
+        "what was committed is computed again: {what}"
+    );
+    assert_eq!(
+        report["computed"],
+        N_TEXTS as u64 - left.n_documents,
+        "{what}"
+    );
+    assert_same_files(&reference().files, &contents(cache));
+    let names = look(cache).names;
+    let left_over = names
+        .iter()
+        .find(|name| name.starts_with("plan-") || name.starts_with("tmp-"));
+    assert_eq!(left_over, None, "{what}");
+}
+
+#[test]
+fn a_killed_extraction_resumes_to_the_same_bytes() {
+    let Reference {
+        fingerprint,
+        n_shards,
+        ..
+    } = reference();
+    assert!(
+        *n_shards >= 30,
+        "{n_shards} shards are too few to be killed between"
+    );
+    type Now = Box<dyn Fn(&Moment, Duration) -> bool>;
+    let shards = |least: usize| -> Now { Box::new(move |moment, _| moment.n_shards >= least) };
+    let moments: [(&str, Now); 8] = [
+        (
+            "two milliseconds after its start",
+            Box::new(|_, elapsed| elapsed > Duration::from_millis(2)),
+        ),
+        (
+            "eight milliseconds after its start",
+            Box::new(|_, elapsed| elapsed > Duration::from_millis(8)),
+        ),
+        (
+            "when the plan is written",
+            Box::new(|moment, _| moment.planned),
+        ),
+        (
+            "while a shard is written aside",
+            Box::new(|moment, _| {
+                moment
+                    .names
+                    .iter()
+                    .any(|name| name.starts_with("tmp-shard-"))
+            }),
+        ),
+        (
+            "between a shard's rename and its manifest",
+            Box::new(|moment, _| {
+                let committed = moment
+                    .names
+                    .iter()
+                    .filter(|name| name.starts_with("shard-"))
+                    .count();
+                committed > moment.n_shards
+            }),
+        ),
+        ("after the first shard", shards(1)),
+        ("after half of the shards", shards(n_shards / 2)),
+        ("near the end", shards(n_shards - 4)),
+    ];
+    let mut n_halfway = 0;
+    for (what, now) in moments {
+        let workshop = workshop();
+        let cache = workshop.path("cache").join(fingerprint);
+        let killed = kill_when(&workshop, &cache, now);
+        let left = look(&cache).n_shards;
+        n_halfway += usize::from(killed && (1..*n_shards).contains(&left));
+        assert_resumes_to_the_reference(&workshop, &cache, what);
+    }
+    assert!(
+        n_halfway >= 3,
+        "only {n_halfway} kills fell into the work: this run proves nothing"
+    );
+}
+
+#[test]
+fn an_extraction_killed_again_and_again_comes_to_the_same_bytes() {
+    let workshop = workshop();
+    let cache = workshop.path("cache").join(&reference().fingerprint);
+    let mut n_killed = 0;
+    for _ in 0..5 {
+        let before = look(&cache).n_shards;
+        n_killed += usize::from(kill_when(&workshop, &cache, |moment, _| {
+            moment.n_shards >= before + 3
+        }));
+    }
+    assert!(
+        n_killed >= 3,
+        "only {n_killed} of 5 runs were killed in time"
+    );
+    assert_resumes_to_the_reference(&workshop, &cache, "killed five times");
+}
+
+#[test]
+fn other_texts_after_a_kill_drop_the_plan_and_keep_what_was_committed() {
+    let workshop = workshop();
+    let cache = workshop.path("cache").join(&reference().fingerprint);
+    assert!(kill_when(&workshop, &cache, |moment, _| moment.n_shards >= 5));
+    let left = look(&cache);
+    let mut before = contents(&cache);
+    before.retain(|name, _| {
+        (0..left.n_shards).any(|shard| name.starts_with(&format!("shard-{shard:06}/")))
+    });
+
+    workshop.write("train.csv", csv(&texts(N_TEXTS + 10), 0));
+    let ran = workshop.succeed(&[&EXTRACT[..], &["--json"]].concat());
+    assert!(
+        ran.stderr
+            .contains("what it committed stays, the rest is planned anew"),
+        "{}",
+        ran.stderr
+    );
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["reused"], left.n_documents);
+    let after = contents(&cache);
+    assert!(
+        before
+            .iter()
+            .all(|(name, bytes)| after.get(name) == Some(bytes))
+    );
+    assert_eq!(look(&cache).n_documents, N_TEXTS as u64 + 10);
+    workshop.succeed(&["cache", "verify", "cache"]);
+}
+
+#[test]
+fn a_second_writer_is_refused_and_readers_are_not() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&EXTRACT);
+    let path = workshop.cache().join("writer.lock");
+    fs::write(&path, "4242\n").unwrap();
+    let lock = File::open(&path).unwrap();
+    lock.try_lock().unwrap();
+    insta::assert_snapshot!(workshop.fail(&EXTRACT));
+    workshop.succeed(&["train", "pipeline.toml"]);
+    workshop.succeed(&["cache", "verify", "cache"]);
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        "4242\n",
+        "the holder's number was overwritten"
+    );
+    drop(lock);
+    workshop.succeed(&EXTRACT);
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The program as a user whom permissions bind; `None` (and a word) where that cannot be had.
+fn as_a_common_user(workshop: &Workshop, arguments: &[&str]) -> Option<Command> {
+    const NOBODY: u32 = 65534;
+    let mut command = workshop.command(arguments);
+    if fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0) {
+        command.uid(NOBODY).gid(NOBODY);
+        let mut probe = program(&workshop.path(""), &["tokenize", "--text", "a", "--model"]);
+        probe
+            .arg(crate::support::fixture("tiny_bert"))
+            .uid(NOBODY)
+            .gid(NOBODY);
+        if !probe.output().is_ok_and(|output| output.status.success()) {
+            say("skipped: root ignores permissions, and nobody may not run the program here");
+            return None;
+        }
+    }
+    Some(command)
+}
+
+#[test]
+fn a_cache_folder_without_the_right_to_write_is_a_clear_error_and_can_be_read() {
+    let workshop = Workshop::tiny();
+    set_mode(&workshop.path(""), 0o755);
+    fs::create_dir(workshop.path("cache")).unwrap();
+    fs::create_dir(workshop.path("runs")).unwrap();
+    set_mode(&workshop.path("runs"), 0o777);
+    set_mode(&workshop.path("cache"), 0o555);
+    let Some(command) = as_a_common_user(&workshop, &EXTRACT) else {
+        return;
+    };
+    let ran = finish(command);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    insta::assert_snapshot!(
+        "a_cache_dir_without_the_right_to_write",
+        workshop.normalise(&ran.stderr)
+    );
+
+    set_mode(&workshop.path("cache"), 0o755);
+    workshop.succeed(&EXTRACT);
+    let cache = workshop.cache();
+    let mut entries: Vec<PathBuf> = fs::read_dir(&cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    entries.push(cache.clone());
+    for path in &entries {
+        set_mode(path, if path.is_dir() { 0o555 } else { 0o444 });
+    }
+    let Some(command) = as_a_common_user(&workshop, &["train", "pipeline.toml"]) else {
+        return;
+    };
+    let ran = finish(command);
+    assert_eq!(
+        ran.code,
+        Some(0),
+        "training only reads the cache: {}",
+        ran.stderr
+    );
+    let Some(command) = as_a_common_user(&workshop, &EXTRACT) else {
+        return;
+    };
+    let ran = finish(command);
+    insta::assert_snapshot!(
+        "a_cache_without_the_right_to_write",
+        workshop.normalise(&ran.stderr)
+    );
+    set_mode(&cache, 0o755);
+}
+
+/// Extracts to a disk of 300 KiB in a mount namespace of its own, then makes the disk larger and extracts again.
+const FULL_DISK: &str = r#"
+mount -t tmpfs -o size=300k tmpfs cache || exit 77
+"$0" extract pipeline.toml --threads 1
+code=$?
+cp cache/*/manifest.json left.json
+mount -o remount,size=50m cache || exit 77
+"$0" extract pipeline.toml --threads 1 --json > resumed.json || exit 79
+cp -r cache saved
+exit $code
+"#;
+
+/// Runs a script that mounts: root needs no user namespace, and others may be allowed one; `None` where neither works.
+fn run_with_a_small_disk(workshop: &Workshop, script: &str) -> Option<Ran> {
+    if Command::new("unshare").arg("--help").output().is_err() {
+        say("skipped: there is no `unshare` to mount a small disk with");
+        return None;
+    }
+    let attempts = ["-m", "-rm"].into_iter().map(|namespaces| {
+        let mut command = Command::new("unshare");
+        command.args([
+            namespaces,
+            "sh",
+            "-c",
+            script,
+            env!("CARGO_BIN_EXE_frostbert"),
+        ]);
+        command.current_dir(workshop.path("")).stdin(Stdio::null());
+        finish(command)
+    });
+    let ran = attempts
+        .into_iter()
+        .find(|ran| ran.code != Some(77) && !ran.stderr.contains("unshare failed"));
+    if ran.is_none() {
+        say("skipped: this machine lets a test mount no small disk");
+    }
+    ran
+}
+
+#[test]
+fn a_full_disk_is_named_and_loses_nothing_that_was_committed() {
+    let workshop = workshop();
+    fs::create_dir(workshop.path("cache")).unwrap();
+    let Some(ran) = run_with_a_small_disk(&workshop, FULL_DISK) else {
+        return;
+    };
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert_names_the_full_disk(&ran, "cache/");
+
+    let left = read_json(&workshop.path("left.json"));
+    let resumed = read_json(&workshop.path("resumed.json"));
+    assert!(
+        left["documents"].as_u64().unwrap() > 0,
+        "the disk was full before the first commit"
+    );
+    assert_eq!(resumed["reused"], left["documents"]);
+    let Reference {
+        fingerprint, files, ..
+    } = reference();
+    assert_same_files(files, &contents(&workshop.path("saved").join(fingerprint)));
+}
+
+/// Trains with a folder of runs on a disk of 32 KiB, then makes the disk larger and trains again.
+const FULL_RUNS: &str = r#"
+mount -t tmpfs -o size=32k tmpfs runs || exit 77
+"$0" run pipeline.toml
+code=$?
+mount -o remount,size=50m runs || exit 77
+"$0" predict runs/tiny --text a && exit 78
+"$0" run pipeline.toml >&2 || exit 79
+"$0" predict runs/tiny --text a >&2 || exit 80
+exit $code
+"#;
+
+#[test]
+fn a_disk_full_of_runs_is_named_and_the_half_written_run_is_never_taken_for_one() {
+    let workshop = workshop();
+    fs::create_dir(workshop.path("runs")).unwrap();
+    let Some(ran) = run_with_a_small_disk(&workshop, FULL_RUNS) else {
+        return;
+    };
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert_names_the_full_disk(&ran, "runs/tiny/001/");
+}
+
+/// The first words on stderr: the file under `folder`, the system's reason once, and the cure.
+fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
+    let expected = format!(
+        r"^error: cannot [a-z ]+ `{folder}[^`]+`: No space left on device \(os error 28\)\nhint: free some space "
+    );
+    assert!(
+        regex::Regex::new(&expected).unwrap().is_match(&ran.stderr),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_committed_shard_is_never_written_again() {
+    let workshop = workshop();
+    let cache = workshop.path("cache").join(&reference().fingerprint);
+    assert!(kill_when(&workshop, &cache, |moment, _| moment.n_shards >= 3));
+    let inode = |shard: &str| {
+        fs::metadata(cache.join(shard).join("docs.parquet"))
+            .unwrap()
+            .ino()
+    };
+    let shards = ["shard-000000", "shard-000001", "shard-000002"];
+    let before = shards.map(inode);
+    workshop.succeed(&EXTRACT);
+    assert_eq!(shards.map(inode), before);
+}

@@ -1,0 +1,19 @@
+//! The integration tests: the program run as a user runs it, the library against its oracles, the source against its rules.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
+
+mod cache;
+mod contract;
+mod crash;
+mod encoder_oracle;
+mod errors;
+mod help;
+mod metrics_sklearn;
+mod parquet_files;
+mod real_data;
+mod replay;
+mod support;
+mod tidy;

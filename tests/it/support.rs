@@ -1,0 +1,337 @@
+//! What the tests share: a workshop (a temporary folder with a small pipeline), the program run in it, and its words with
+//! whatever differs between machines replaced.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use frostbert::encoder::runtime::Runtime;
+use regex::Regex;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A small BERT with random weights: 2 layers of 32, a vocabulary of 90, at most 64 tokens.
+pub(crate) const TINY_PIPELINE: &str = r#"name = "tiny"
+
+[model]
+path = "MODEL"
+device = "cpu"
+batch_tokens = 256
+
+[data]
+train = { path = "train.csv" }
+
+[cache]
+max_length = 32
+shard_tokens = 400
+
+[train]
+epochs = 3
+"#;
+
+/// Rows of the data that a workshop starts with.
+pub(crate) const TINY_ROWS: usize = 120;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_frostbert");
+
+/// The folder of the checkout.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file or folder of `tests/fixtures`.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    repository().join("tests/fixtures").join(name)
+}
+
+/// The folder of the default model, which `make setup` fetches.
+pub(crate) fn minilm() -> PathBuf {
+    let folder = repository().join("models/minilm");
+    assert!(
+        folder.join("model.safetensors").is_file(),
+        "models/minilm is not there: run `make setup`"
+    );
+    folder
+}
+
+/// ONNX Runtime, loaded once for all tests of this process.
+pub(crate) fn runtime() -> &'static Runtime {
+    static RUNTIME: std::sync::OnceLock<Runtime> = std::sync::OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        Runtime::load(&repository().join("runtime/libonnxruntime.so"))
+            .expect("runtime/ is not there: run `make setup`")
+    })
+}
+
+/// The folder of public data sets; where there is none, says so and returns `None`.
+pub(crate) fn datasets() -> Option<PathBuf> {
+    let folder = std::env::var_os("FROSTBERT_DATASETS").filter(|folder| !folder.is_empty());
+    if folder.is_none() {
+        say("skipped: FROSTBERT_DATASETS is not set");
+    }
+    folder.map(PathBuf::from)
+}
+
+/// Writes a line to stderr that the test harness does not swallow: why a test was skipped.
+pub(crate) fn say(line: &str) {
+    let test = std::thread::current().name().map(str::to_owned);
+    let line = format!("{}: {line}\n", test.unwrap_or_default());
+    // A harness without a stderr can do without this word.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// The program in an environment of its own, with nothing on stdin.
+pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.current_dir(folder).args(arguments).env_clear();
+    for name in ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Distinct texts of words that the tiny vocabulary knows, of 6 to 21 tokens.
+pub(crate) fn texts(n_texts: usize) -> Vec<String> {
+    let classes = [
+        ["cold", "snow", "frost"],
+        ["warm", "good", "very"],
+        ["film", "not", "bad"],
+    ];
+    let mut state = 7u64;
+    let mut random = move |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let text = |number: usize| {
+        let words = classes[number % 3];
+        let mut text = String::from("the");
+        for _ in 0..2 + random(12) {
+            text.push(' ');
+            text.push_str(if random(4) == 0 {
+                ["is", "and", "the"][random(3)]
+            } else {
+                words[random(3)]
+            });
+        }
+        for digit in number.to_string().chars() {
+            text.push(' ');
+            text.push(digit);
+        }
+        text
+    };
+    (0..n_texts).map(text).collect()
+}
+
+/// The label of the text of this number.
+pub(crate) fn label(number: usize) -> &'static str {
+    ["cold", "warm", "plain"][number % 3]
+}
+
+/// A csv file of texts with their labels; numbers count from `first`.
+pub(crate) fn csv(texts: &[String], first: usize) -> String {
+    let rows = texts.iter().enumerate();
+    let rows = rows.map(|(row, text)| format!("{text},{}\n", label(first + row)));
+    std::iter::once("text,label\n".to_string())
+        .chain(rows)
+        .collect()
+}
+
+/// What a run of the program left.
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A temporary folder in which the program runs.
+pub(crate) struct Workshop {
+    folder: TempDir,
+}
+
+impl Workshop {
+    /// An empty one.
+    pub(crate) fn empty() -> Workshop {
+        Workshop {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// One with `pipeline.toml` (tiny BERT) and `train.csv`.
+    pub(crate) fn tiny() -> Workshop {
+        let workshop = Workshop::empty();
+        workshop.write("train.csv", csv(&texts(TINY_ROWS), 0));
+        workshop.write_pipeline(TINY_PIPELINE);
+        workshop
+    }
+
+    /// As [`Workshop::tiny`], with a test file of 60 texts that are not in train.
+    pub(crate) fn with_test_file() -> Workshop {
+        let workshop = Workshop::tiny();
+        workshop.write(
+            "test.csv",
+            csv(&texts(TINY_ROWS + 60)[TINY_ROWS..], TINY_ROWS),
+        );
+        let both = "\"train.csv\" }\ntest = { path = \"test.csv\" }";
+        workshop.write_pipeline(&TINY_PIPELINE.replace("\"train.csv\" }", both));
+        workshop
+    }
+
+    /// Writes `pipeline.toml`, with the tiny BERT in place of `MODEL`.
+    pub(crate) fn write_pipeline(&self, toml: &str) {
+        let model = fixture("tiny_bert").display().to_string();
+        self.write("pipeline.toml", toml.replace("MODEL", &model));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    /// A copy of the tiny BERT in the folder, to be damaged.
+    pub(crate) fn copy_model(&self, name: &str) -> PathBuf {
+        let target = self.path(name);
+        fs::create_dir(&target).unwrap();
+        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+            fs::copy(fixture("tiny_bert").join(file), target.join(file)).unwrap();
+        }
+        target
+    }
+
+    /// The program with these arguments, in this folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        program(self.folder.path(), arguments)
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        finish(self.command(arguments))
+    }
+
+    /// Runs the program with `--json`, which must succeed, and parses the one object it prints.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let ran = self.succeed(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|error| {
+            panic!("{error} in the stdout of {arguments:?}: {}", ran.stdout)
+        })
+    }
+
+    /// Runs the program, which must succeed.
+    pub(crate) fn succeed(&self, arguments: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(0), "{arguments:?} failed: {}", ran.stderr);
+        ran
+    }
+
+    /// Runs the program, which must fail with exit code 1 and nothing on stdout; returns stderr, ready for a snapshot.
+    pub(crate) fn fail(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (Some(1), ""),
+            "{arguments:?}: {}",
+            ran.stderr
+        );
+        self.normalise(&ran.stderr)
+    }
+
+    /// Replaces what differs between machines and runs: folders, hashes, process numbers, versions of the runtime.
+    pub(crate) fn normalise(&self, text: &str) -> String {
+        let folder = self.folder.path();
+        let canonical = folder.canonicalize().unwrap();
+        let mut text = text
+            .replace(&canonical.display().to_string(), "[dir]")
+            .replace(&folder.display().to_string(), "[dir]")
+            .replace(&repository().display().to_string(), "[repository]");
+        for (pattern, name) in [
+            (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{16}\b", "[hash]"),
+            (r"\bprocess [0-9]+", "process [pid]"),
+            (
+                r"libonnxruntime\.so\.[0-9.]+[0-9]",
+                "libonnxruntime.so.[version]",
+            ),
+        ] {
+            let pattern = Regex::new(pattern).unwrap();
+            text = pattern.replace_all(&text, name).into_owned();
+        }
+        text
+    }
+
+    /// The one cache folder under `cache`.
+    pub(crate) fn cache(&self) -> PathBuf {
+        let mut caches: Vec<PathBuf> = fs::read_dir(self.path("cache"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert_eq!(caches.len(), 1, "{caches:?}");
+        caches.remove(0)
+    }
+
+    /// The manifest of the one cache.
+    pub(crate) fn manifest(&self) -> Value {
+        read_json(&self.cache().join("manifest.json"))
+    }
+}
+
+/// Runs a command to its end, at most two minutes.
+pub(crate) fn finish(command: Command) -> Ran {
+    let output = assert_cmd::Command::from_std(command)
+        .timeout(Duration::from_secs(120))
+        .output()
+        .unwrap();
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A JSON file.
+pub(crate) fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Every file under a folder with its bytes, by its path in the folder. A writer's lock that nobody holds is left out.
+pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let bytes = fs::read(&path).unwrap();
+            if !(path.ends_with("writer.lock") && bytes.is_empty()) {
+                let name = path.strip_prefix(folder).unwrap().display().to_string();
+                files.insert(name, bytes);
+            }
+        }
+    }
+    files
+}
+
+/// Fails with the names of the files that are not in both, or not the same bytes.
+pub(crate) fn assert_same_files(
+    expected: &BTreeMap<String, Vec<u8>>,
+    got: &BTreeMap<String, Vec<u8>>,
+) {
+    let names = expected.keys().chain(got.keys());
+    let different: std::collections::BTreeSet<&String> = names
+        .filter(|name| expected.get(*name) != got.get(*name))
+        .collect();
+    assert!(different.is_empty(), "these files differ: {different:?}");
+}

@@ -1,0 +1,497 @@
+//! The rules of the house (docs: the layer list of the architecture), held by tests so that nobody has to remember them.
+
+mod source;
+
+use std::collections::HashSet;
+
+use source::{NamedPath, Source, Token, paths};
+
+use crate::support::repository;
+
+/// The rows, from the top: a file imports only from rows below its own.
+const LAYERS: [&str; 15] = [
+    "pipeline",
+    "report",
+    "sweep",
+    "head",
+    "train",
+    "metrics",
+    "features",
+    "cache",
+    "encoder",
+    "data",
+    "states",
+    "fingerprint",
+    "mmap",
+    "progress",
+    "error",
+];
+
+/// Rows that never see texts, tokens, Parquet or ONNX.
+const BLIND: [&str; 3] = ["head", "train", "metrics"];
+
+/// Foreign crates, and the only places under `src/` that may name them.
+const FOREIGN: [(&[&str], &[&str]); 5] = [
+    (&["ort"], &["encoder/"]),
+    (
+        &["parquet", "arrow"],
+        &["cache/", "features/", "report/tables", "data/parquet_file"],
+    ),
+    (&["tokenizers"], &["encoder/tokenizer.rs"]),
+    (
+        &[
+            "linfa",
+            "linfa_logistic",
+            "linfa_svm",
+            "linfa_linear",
+            "linfa_reduction",
+            "linfa_bayes",
+        ],
+        &["head/", "metrics/", "features/linfa.rs"],
+    ),
+    (&["clap", "indicatif", "anyhow"], &["main.rs", "cli/"]),
+];
+
+const UNSAFE_FILES: [&str; 2] = ["mmap.rs", "train/gemm.rs"];
+
+const MOST_LINES: usize = 520;
+
+/// A rule looks at one file and returns its complaints.
+type Rule = fn(&Source) -> Vec<String>;
+
+fn layers(source: &Source) -> Vec<String> {
+    if source.is_binary() || source.path == "lib.rs" {
+        return Vec::new();
+    }
+    let row = |module: &str| LAYERS.iter().position(|layer| *layer == module);
+    let Some(own) = row(source.module()) else {
+        return vec![source.complain(1, "stands in no row of the layer list")];
+    };
+    let tokens = source.all_tokens();
+    let mut complaints = Vec::new();
+    for path in paths(&tokens) {
+        let supers = path
+            .segments
+            .iter()
+            .take_while(|segment| **segment == "super")
+            .count();
+        if supers >= source.depth().max(2) {
+            complaints
+                .push(source.complain(path.line, "reaches the root by `super`: write `crate::`"));
+        }
+        let ["crate", module, ..] = path.segments[..] else {
+            continue;
+        };
+        let siblings = ["cache", "encoder"];
+        let strangers = module != source.module()
+            && siblings.contains(&module)
+            && siblings.contains(&source.module());
+        match row(module) {
+            None => complaints
+                .push(source.complain(path.line, &format!("`crate::{module}` stands in no row"))),
+            Some(other) if other < own || strangers => {
+                complaints.push(
+                    source.complain(path.line, &format!("must not import `crate::{module}`")),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    complaints
+}
+
+fn foreign_crates(source: &Source) -> Vec<String> {
+    let tokens = source.tokens();
+    let named = paths(&tokens);
+    // A module of ours may carry the name of the crate that it wraps.
+    let own = |path: &NamedPath<'_>| ["crate", "super", "self"].contains(&path.segments[0]);
+    let imported = named
+        .iter()
+        .filter(|path| own(path))
+        .filter_map(|path| path.segments.last());
+    let declared = tokens
+        .windows(2)
+        .filter(|pair| pair[0].text == "mod")
+        .map(|pair| &pair[1].text);
+    let ours: HashSet<&str> = imported.chain(declared).copied().collect();
+    let complaint = |path: &NamedPath<'_>| {
+        let (_, places) = FOREIGN.iter().find(|(names, _)| {
+            names.contains(&path.segments[0]) && !ours.contains(path.segments[0])
+        })?;
+        let allowed = places.iter().any(|place| source.path.starts_with(place));
+        let problem = format!(
+            "names `{}`, which belongs to {}",
+            path.segments[0],
+            places.join(", ")
+        );
+        (!allowed).then(|| source.complain(path.line, &problem))
+    };
+    named.iter().filter_map(complaint).collect()
+}
+
+fn blind_modules(source: &Source) -> Vec<String> {
+    if !BLIND.contains(&source.module()) {
+        return Vec::new();
+    }
+    let tokens = source.all_tokens();
+    let seen = paths(&tokens).into_iter().filter(|path| {
+        matches!(
+            path.segments[..],
+            ["crate", "data" | "encoder" | "cache", ..]
+        )
+    });
+    seen.map(|path| {
+        source.complain(
+            path.line,
+            &format!("must never see `{}`", path.segments.join("::")),
+        )
+    })
+    .collect()
+}
+
+fn quiet_library(source: &Source) -> Vec<String> {
+    if source.is_binary() {
+        return Vec::new();
+    }
+    let tokens = source.tokens();
+    let prints = tokens.windows(2).filter(|pair| {
+        ["println", "eprintln", "print", "eprint", "dbg"].contains(&pair[0].text)
+            && pair[1].text == "!"
+    });
+    let mut complaints: Vec<String> = prints
+        .map(|pair| source.complain(pair[0].line, &format!("prints with `{}!`", pair[0].text)))
+        .collect();
+    for path in paths(&tokens) {
+        let reaches_out = path.segments.windows(2).any(|pair| {
+            matches!(
+                pair,
+                ["process", "exit" | "abort"]
+                    | [
+                        "env",
+                        "var" | "var_os" | "vars" | "vars_os" | "args" | "args_os" | "current_exe"
+                    ]
+                    | ["io", "stdout" | "stderr" | "stdin"]
+            )
+        });
+        if reaches_out {
+            complaints
+                .push(source.complain(path.line, &format!("uses `{}`", path.segments.join("::"))));
+        }
+    }
+    complaints
+}
+
+fn places_of_unsafe(source: &Source) -> Vec<String> {
+    if UNSAFE_FILES.contains(&source.path.as_str()) {
+        return Vec::new();
+    }
+    let tokens = source.all_tokens();
+    let found = tokens.iter().filter(|token| token.text == "unsafe");
+    found
+        .map(|token| source.complain(token.line, "`unsafe` stands in two files only"))
+        .collect()
+}
+
+fn length(source: &Source) -> Vec<String> {
+    let n_lines = source.text.lines().count();
+    if n_lines <= MOST_LINES {
+        return Vec::new();
+    }
+    vec![source.complain(
+        n_lines,
+        &format!("has {n_lines} lines, of at most {MOST_LINES}: two ideas live here"),
+    )]
+}
+
+fn no_unwrap(source: &Source) -> Vec<String> {
+    let tokens = source.tokens();
+    let calls = tokens.windows(3).filter(|three| spell(three) == ".unwrap(");
+    calls
+        .map(|three| source.complain(three[1].line, "`unwrap()` outside tests"))
+        .collect()
+}
+
+fn no_allow(source: &Source) -> Vec<String> {
+    let tokens = source.all_tokens();
+    let attributes = tokens
+        .windows(4)
+        .filter(|four| spell(&four[..3]) == "#[allow" || spell(four) == "#![allow");
+    attributes
+        .map(|four| source.complain(four[0].line, "`allow`: write `expect`, with a reason"))
+        .collect()
+}
+
+fn nothing_left_to_do(source: &Source) -> Vec<String> {
+    let lines = source.text.lines().enumerate();
+    lines
+        .filter(|(_, line)| {
+            ["TODO", "FIXME", "XXX"]
+                .iter()
+                .any(|word| line.contains(word))
+        })
+        .map(|(number, line)| source.complain(number + 1, line.trim()))
+        .collect()
+}
+
+fn spell(tokens: &[Token<'_>]) -> String {
+    tokens.iter().map(|token| token.text).collect()
+}
+
+fn hold(rule: Rule) {
+    let sources = Source::read_all(&repository().join("src"));
+    assert!(
+        sources.len() > 40,
+        "only {} files found in src",
+        sources.len()
+    );
+    let complaints: Vec<String> = sources.iter().flat_map(rule).collect();
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn a_file_imports_only_from_rows_below_its_own() {
+    hold(layers);
+}
+
+#[test]
+fn a_foreign_crate_is_named_only_where_it_belongs() {
+    hold(foreign_crates);
+}
+
+#[test]
+fn heads_and_metrics_never_see_texts_tokens_or_caches() {
+    hold(blind_modules);
+}
+
+#[test]
+fn the_library_never_prints_never_exits_and_never_reads_the_environment() {
+    hold(quiet_library);
+}
+
+#[test]
+fn unsafe_code_stands_in_two_files() {
+    hold(places_of_unsafe);
+}
+
+#[test]
+fn no_file_holds_two_ideas() {
+    hold(length);
+}
+
+#[test]
+fn nothing_outside_tests_is_unwrapped() {
+    hold(no_unwrap);
+}
+
+#[test]
+fn lints_are_expected_and_never_allowed() {
+    hold(no_allow);
+}
+
+#[test]
+fn no_note_to_oneself_is_left_in_the_source() {
+    hold(nothing_left_to_do);
+}
+
+#[test]
+fn every_module_of_the_library_stands_in_one_row() {
+    let lib = std::fs::read_to_string(repository().join("src/lib.rs")).unwrap();
+    let tokens = source::tokens(&lib);
+    let declared = tokens
+        .windows(3)
+        .filter(|three| three[0].text == "mod" && three[2].text == ";");
+    for module in declared {
+        let name = module[1].text;
+        assert!(
+            LAYERS.contains(&name),
+            "`{name}` of lib.rs stands in no row of the layer list"
+        );
+    }
+}
+
+/// Each rule, a file that breaks it, and one that does not.
+#[test]
+fn every_rule_finds_what_it_forbids_and_nothing_else() {
+    let long = "//\n".repeat(MOST_LINES + 1);
+    let cases: [(Rule, &str, &str, usize); 36] = [
+        (layers, "data/read.rs", "use crate::encoder::Encoder;", 1),
+        (
+            layers,
+            "data/read.rs",
+            "use crate::{error::Error, head::{a, b}, states::X};",
+            2,
+        ),
+        (
+            layers,
+            "data/read.rs",
+            "fn f() { crate::pipeline::run(); }",
+            1,
+        ),
+        (layers, "data/read.rs", "use super::super::cache;", 1),
+        (
+            layers,
+            "data/read.rs",
+            "use crate::data::Source; use crate::error::Error;",
+            0,
+        ),
+        (
+            layers,
+            "data/read.rs",
+            "// use crate::pipeline;\nlet a = \"crate::head::x\";",
+            0,
+        ),
+        (layers, "data/deep/read.rs", "use super::super::Source;", 0),
+        (layers, "cache/reader.rs", "use crate::encoder::Encoder;", 1),
+        (layers, "encoder/mod.rs", "use crate::cache::manifest;", 1),
+        (
+            layers,
+            "cache/reader.rs",
+            "use crate::{cache::plan, states::StateId};",
+            0,
+        ),
+        (layers, "error.rs", "use crate::nowhere::X;", 1),
+        (layers, "nowhere.rs", "", 1),
+        (
+            foreign_crates,
+            "pipeline/mod.rs",
+            "use ort::session::Session;",
+            1,
+        ),
+        (
+            foreign_crates,
+            "pipeline/mod.rs",
+            "use {serde::Serialize, arrow::array::Array};",
+            1,
+        ),
+        (
+            foreign_crates,
+            "encoder/mod.rs",
+            "let t = tokenizers::Tokenizer::new();",
+            1,
+        ),
+        (
+            foreign_crates,
+            "encoder/graph.rs",
+            "use ort::editor::{Graph, Model};",
+            0,
+        ),
+        (
+            foreign_crates,
+            "features/scaler.rs",
+            "use linfa::Dataset;",
+            1,
+        ),
+        (
+            foreign_crates,
+            "pipeline/train.rs",
+            "use crate::head::{bank, linfa_logistic}; fn f() { linfa_logistic::fit() }",
+            0,
+        ),
+        (
+            foreign_crates,
+            "features/mod.rs",
+            "pub mod linfa; use self::linfa::dataset;",
+            0,
+        ),
+        (foreign_crates, "data/mod.rs", "use anyhow::Result;", 1),
+        (
+            foreign_crates,
+            "data/mod.rs",
+            "/// `ort::Session`\n#[cfg(test)] mod tests { use ort::x; }",
+            0,
+        ),
+        (
+            blind_modules,
+            "train/loss.rs",
+            "use crate::{error::Result, data::LabelMap};",
+            1,
+        ),
+        (
+            blind_modules,
+            "head/bank.rs",
+            "use crate::{features::FeatureView, states::StateId};",
+            0,
+        ),
+        (
+            quiet_library,
+            "data/read.rs",
+            "fn f() { println!(\"x\"); std::process::exit(1) }",
+            2,
+        ),
+        (
+            quiet_library,
+            "data/read.rs",
+            "use std::{env, fs}; fn f() { env::var(\"X\"); }",
+            1,
+        ),
+        (quiet_library, "data/read.rs", "use std::env::var_os;", 1),
+        (
+            quiet_library,
+            "data/read.rs",
+            "env!(\"X\"); std::env::consts::ARCH; writeln!(f, \"println!\");",
+            0,
+        ),
+        (
+            quiet_library,
+            "data/read.rs",
+            "#[cfg(test)]\nmod tests { fn f() { eprintln!(); } }",
+            0,
+        ),
+        (quiet_library, "data/tests.rs", "fn f() { eprintln!(); }", 0),
+        (
+            places_of_unsafe,
+            "cache/reader.rs",
+            "fn f<'a>(x: &'a u8) { unsafe { g() } }",
+            1,
+        ),
+        (places_of_unsafe, "mmap.rs", "unsafe { g() }", 0),
+        (length, "data/read.rs", &long, 1),
+        (
+            no_unwrap,
+            "data/read.rs",
+            "a.unwrap(); b.unwrap_or(1); c\n    .unwrap();",
+            2,
+        ),
+        (
+            no_unwrap,
+            "data/read.rs",
+            "/// a.unwrap()\n#[cfg(test)] use x;\nfn f() { a.unwrap() }",
+            1,
+        ),
+        (
+            no_allow,
+            "data/read.rs",
+            "#![allow(dead_code)]\n#[expect(dead_code)]\n#[allow(unused)]",
+            2,
+        ),
+        (
+            nothing_left_to_do,
+            "data/read.rs",
+            "// TODO\nlet todo = 1; // FIXME: later",
+            2,
+        ),
+    ];
+    for (rule, path, text, n_complaints) in cases {
+        let source = Source {
+            path: path.into(),
+            text: text.into(),
+        };
+        let complaints = rule(&source);
+        assert_eq!(
+            complaints.len(),
+            n_complaints,
+            "{path} with `{text}`: {complaints:?}"
+        );
+    }
+}
+
+#[test]
+fn strings_characters_and_comments_hide_nothing_and_are_not_taken_for_code() {
+    let text = r##"let a = 'x'; let b = '\''; /* /* x */ y */ let c = r#"un"safe"#; f::<'static>("\"", b'a');"##;
+    let words: Vec<&str> = source::tokens(text)
+        .iter()
+        .map(|token| token.text)
+        .collect();
+    let expected = "let a = ; let b = ; let c = ; f :: < > ( , b ) ;";
+    assert_eq!(words.join(" "), expected);
+}
