@@ -5,6 +5,9 @@ pub trait Progress: Sync {
     /// A stage begins: its name, and how many units of what it will do (`None` when nobody knows).
     fn start(&self, _stage: &str, _total: Option<u64>, _unit: &'static str) {}
 
+    /// How many tokens the stage has to do in all, where that tells more of its time than its units.
+    fn expect_tokens(&self, _tokens: u64) {}
+
     /// Some more units are done; `tokens` counts real tokens where the stage has any.
     fn advance(&self, _units: u64, _tokens: u64) {}
 

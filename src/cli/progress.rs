@@ -12,6 +12,9 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 /// Without a terminal, a line after this time.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
+/// On a terminal, the bar's numbers after this time.
+const MESSAGE_EVERY: Duration = Duration::from_millis(100);
+
 /// Shows the library's progress.
 pub(super) struct TerminalProgress {
     quiet: bool,
@@ -24,10 +27,11 @@ struct Stage {
     name: String,
     unit: &'static str,
     total: Option<u64>,
+    total_tokens: Option<u64>,
     done: u64,
     tokens: u64,
     started: Instant,
-    last_line: Instant,
+    last_shown: Instant,
     bar: ProgressBar,
 }
 
@@ -66,11 +70,19 @@ impl Stage {
         if self.tokens > 0 {
             text.push_str(&format!(", {} tokens/s", rate(self.tokens)));
         }
-        if let Some(left) = self.total.map(|total| total.saturating_sub(self.done))
-            && self.done > 0
+        // Long texts come first: tokens tell the time better than texts.
+        let (done, total) = match self.total_tokens {
+            Some(total) => (self.tokens, Some(total)),
+            None => (self.done, self.total),
+        };
+        if let Some(total) = total
+            && done > 0
         {
-            let left = Duration::from_secs_f64(seconds * left as f64 / self.done as f64);
-            text.push_str(&format!(", {} left", HumanDuration(left)));
+            let left = seconds * total.saturating_sub(done) as f64 / done as f64;
+            text.push_str(&format!(
+                ", {} left",
+                HumanDuration(Duration::from_secs_f64(left))
+            ));
         }
         text
     }
@@ -110,27 +122,43 @@ impl Progress for TerminalProgress {
             name: name.to_string(),
             unit,
             total,
+            total_tokens: None,
             done: 0,
             tokens: 0,
             started: now,
-            last_line: now,
+            last_shown: now,
             bar,
         });
     }
 
-    fn advance(&self, units: u64, tokens: u64) {
+    fn expect_tokens(&self, tokens: u64) {
         if let Some(stage) = &mut *self.lock() {
-            stage.done += units;
-            stage.tokens += tokens;
-            if self.terminal {
-                stage.bar.set_position(stage.done);
-                if stage.tokens > 0 || stage.total.is_none() {
-                    stage.bar.set_message(stage.rates());
-                }
-            } else if stage.last_line.elapsed() >= LINE_EVERY {
-                stage.last_line = Instant::now();
-                eprintln!("{}: {}, {}", stage.name, stage.count(), stage.rates());
-            }
+            stage.total_tokens = Some(tokens);
+        }
+    }
+
+    fn advance(&self, units: u64, tokens: u64) {
+        let Some(stage) = &mut *self.lock() else {
+            return;
+        };
+        stage.done += units;
+        stage.tokens += tokens;
+        let every = if self.terminal {
+            MESSAGE_EVERY
+        } else {
+            LINE_EVERY
+        };
+        if stage.last_shown.elapsed() < every {
+            return;
+        }
+        stage.last_shown = Instant::now();
+        if !self.terminal {
+            eprintln!("{}: {}, {}", stage.name, stage.count(), stage.rates());
+            return;
+        }
+        stage.bar.set_position(stage.done);
+        if stage.tokens > 0 || stage.total.is_none() {
+            stage.bar.set_message(stage.rates());
         }
     }
 

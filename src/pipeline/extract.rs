@@ -134,6 +134,11 @@ pub fn extract(
             row_bytes,
         };
         progress.start("encoding", Some(spool.documents().len() as u64), "texts");
+        let tokens = spool
+            .documents()
+            .iter()
+            .map(|document| u64::from(document.n_tokens));
+        progress.expect_tokens(tokens.sum());
         totals = job.run(encoder, &mut writer, &origin, progress)?;
         progress.finish();
     }

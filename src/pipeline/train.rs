@@ -16,12 +16,12 @@ use crate::{
     cache::reader::CacheReader,
     data::{
         LabelMap, Part,
-        dataset::{Dataset, DatasetSettings},
+        dataset::{Dataset, DatasetSettings, FileRecord},
     },
     encoder::{checkpoint::Checkpoint, device::Device},
     error::{Error, Result},
     features::{FeatureView, scaler::Scaler},
-    fingerprint::Key,
+    fingerprint::{self, Key},
     head::{
         bank::{self, BankData, BankSettings, LabelledRows, TrainedHead},
         linear::{HeadDescription, LinearHead},
@@ -63,7 +63,7 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
         Some(Labels::Names(names)) => Some(LabelMap::from_list(names.clone(), &pipeline.path)?),
         Some(Labels::File(path)) => Some(LabelMap::from_file(path)?),
     };
-    Dataset::load(&DatasetSettings {
+    let mut dataset = Dataset::load(&DatasetSettings {
         train: data.train,
         validation: data.validation,
         test: data.test,
@@ -71,7 +71,17 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
         split: data.split,
         clean: data.clean,
         seed: data.seed,
-    })
+    })?;
+    if let Some(Labels::File(path)) = &pipeline.file.data.labels {
+        let blake3 = fingerprint::hash_file(path)?;
+        let rows = dataset.labels.len();
+        dataset.files.push(FileRecord {
+            path: path.clone(),
+            blake3,
+            rows,
+        });
+    }
+    Ok(dataset)
 }
 
 /// Trains the pipeline's head on cached states and writes a run folder.
