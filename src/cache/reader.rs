@@ -25,8 +25,14 @@ use crate::{
 pub struct CacheReader {
     folder: PathBuf,
     manifest: Manifest,
-    /// Shard and row of each document, the newest shard first.
-    documents: HashMap<Key, Vec<(u32, u32)>>,
+    documents: HashMap<Key, CachedDocument>,
+}
+
+/// Where a document lies; more than once where states were added later.
+struct CachedDocument {
+    first: Location,
+    others: Vec<Location>,
+    truncated: bool,
 }
 
 /// Where a row lies: the number of its shard in the manifest, and the row in it.
@@ -41,13 +47,19 @@ impl CacheReader {
         let Some(manifest) = Manifest::read(folder)? else {
             return Ok(None);
         };
-        let mut documents: HashMap<Key, Vec<Location>> = HashMap::new();
+        let mut documents: HashMap<Key, CachedDocument> = HashMap::new();
         for (number, entry) in manifest.shards.iter().enumerate() {
             for (row, document) in read_documents(folder, entry)?.into_iter().enumerate() {
+                let location = (number as u32, row as u32);
+                let truncated = document.truncated;
                 documents
                     .entry(document.key)
-                    .or_default()
-                    .push((number as u32, row as u32));
+                    .and_modify(|known| known.others.push(location))
+                    .or_insert(CachedDocument {
+                        first: location,
+                        others: Vec::new(),
+                        truncated,
+                    });
             }
         }
         Ok(Some(CacheReader {
@@ -69,15 +81,19 @@ impl CacheReader {
 
     /// Where this state of a document lies, if the cache has it.
     pub fn locate(&self, key: &Key, state: StateId) -> Option<Location> {
-        let locations = self.documents.get(key)?;
-        locations
-            .iter()
-            .find(|(shard, _)| {
-                self.manifest.shards[*shard as usize]
-                    .states
-                    .contains(&state)
-            })
-            .copied()
+        let document = self.documents.get(key)?;
+        let mut locations = std::iter::once(&document.first).chain(&document.others);
+        let holds = |location: &&Location| {
+            self.manifest.shards[location.0 as usize]
+                .states
+                .contains(&state)
+        };
+        locations.find(holds).copied()
+    }
+
+    /// Whether the end of a document was cut off; `None` where the cache does not have it.
+    pub fn truncated(&self, key: &Key) -> Option<bool> {
+        self.documents.get(key).map(|document| document.truncated)
     }
 
     /// Reads rows of one state and shows each to `visit` with its place in `locations`, shard by shard.

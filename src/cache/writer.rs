@@ -39,11 +39,14 @@ pub struct CacheWriter {
     lock: File,
 }
 
+/// States that can be asked for at a time: a bit each.
+pub const MAX_STATES: usize = 128;
+
 /// What the cache holds of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presence {
     /// Bit `i` is set where the `i`-th wanted state is not there.
-    lacking: u64,
+    lacking: u128,
     /// Whether its end was cut off.
     pub truncated: bool,
 }
@@ -92,8 +95,8 @@ impl CacheWriter {
         remove_leftovers(&folder, &manifest)?;
 
         assert!(
-            states.len() <= 64,
-            "at most 64 states of one cache at a time"
+            states.len() <= MAX_STATES,
+            "the caller checks how many states are asked for"
         );
         let mut documents: HashMap<Key, Presence> = HashMap::new();
         for entry in &manifest.shards {
@@ -124,6 +127,11 @@ impl CacheWriter {
     /// What is committed.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The states that this writer was opened for.
+    pub fn wanted(&self) -> &[StateId] {
+        &self.wanted
     }
 
     /// What the cache holds of a document, if anything.
@@ -222,17 +230,17 @@ impl Drop for CacheWriter {
 }
 
 /// A bit for each wanted state.
-fn all_bits(wanted: &[StateId]) -> u64 {
+fn all_bits(wanted: &[StateId]) -> u128 {
     bits_of(wanted, wanted)
 }
 
 /// The bits of those wanted states that are among `held`.
-fn bits_of(wanted: &[StateId], held: &[StateId]) -> u64 {
+fn bits_of(wanted: &[StateId], held: &[StateId]) -> u128 {
     let bits = wanted
         .iter()
         .enumerate()
         .filter(|(_, state)| held.contains(state));
-    bits.fold(0, |bits, (bit, _)| bits | 1 << bit)
+    bits.fold(0, |bits, (bit, _)| bits | 1u128 << bit)
 }
 
 fn take_lock(folder: &Path) -> Result<File> {

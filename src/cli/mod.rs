@@ -97,8 +97,16 @@ struct PipelineArguments {
 #[derive(Debug, Args)]
 struct Overrides {
     /// Override a value of the pipeline, as in train.lr=1e-3; a bare word is a string
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<String>,
+}
+
+/// Wrong usage is clap's to report.
+fn key_and_value(setting: &str) -> Result<String, String> {
+    match setting.contains('=') {
+        true => Ok(setting.to_string()),
+        false => Err("expected key=value, as in train.lr=1e-3".into()),
+    }
 }
 
 impl PipelineArguments {

@@ -116,10 +116,10 @@ impl Dataset {
             (settings.test, Part::Test),
         ] {
             let Some(sources) = sources else { continue };
-            // What is given is never thinned: only what cannot be scored is left out.
+            // What is given is never thinned.
             let options = CleanOptions {
+                drop_empty: false,
                 drop_duplicates: false,
-                ..settings.clean
             };
             let (examples, counts) = read_sources(sources, options, &mut files)?;
             let ids = label_ids(&examples, &labels, sources)?;

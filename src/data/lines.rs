@@ -38,10 +38,14 @@ pub(super) fn read(
     let mut input = input;
     let mut line = 0;
     Ok(iter::from_fn(move || {
-        line += 1;
-        let content = match next_line(&mut input, &source).transpose()? {
-            Ok(content) => content,
-            Err(error) => return Some(Err(error)),
+        let content = loop {
+            line += 1;
+            match next_line(&mut input, &source).transpose()? {
+                // A blank line holds nothing that a pattern could find.
+                Ok(content) if pattern.is_some() && content.trim().is_empty() => {}
+                Ok(content) => break content,
+                Err(error) => return Some(Err(error)),
+            }
         };
         let example = match &pattern {
             None => Ok(Example {

@@ -146,7 +146,11 @@ pub fn register_cuda(
         .with_device_id(number as i32)
         .build()
         .error_on_failure();
-    builder.with_execution_providers([provider]).map_err(|error| Error::Device {
+    let registered = builder
+        .with_execution_providers([provider])
+        // A node that the GPU has no kernel for is an error too, not a quiet detour over the CPU.
+        .and_then(SessionBuilder::with_disable_cpu_fallback);
+    registered.map_err(|error| Error::Device {
         device: Provider::Cuda(number).to_string(),
         reason: plain_reason(&error),
         hint: "check the driver with nvidia-smi, and put the CUDA and cuDNN libraries that this ONNX Runtime was built \

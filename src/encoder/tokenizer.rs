@@ -117,7 +117,7 @@ impl TextTokenizer {
 }
 
 /// Room for `[CLS]`, `[SEP]` and one token.
-const MIN_LENGTH: usize = 3;
+pub const MIN_LENGTH: usize = 3;
 
 fn failed(error: tokenizers::Error) -> Error {
     Error::Encoder {

@@ -155,6 +155,9 @@ pub fn train(
                     records[index].history.last().expect("just recorded"),
                 ));
             }
+            if epoch == 1 && records[index].is_blind(data) {
+                progress.warn("early stopping's metric is undefined on the validation rows: every epoch is trained");
+            }
             if stop {
                 block.stop(index);
             }
@@ -316,6 +319,13 @@ impl HeadRecord {
             Verdict::GoOn => Ok(false),
             Verdict::Stop => Ok(true),
         }
+    }
+
+    /// Whether there are validation rows, but no value of the metric to stop by.
+    fn is_blind(&self, data: &BankData<'_>) -> bool {
+        let stopping = self.stopping.as_ref();
+        !data.validation.samples.is_empty()
+            && stopping.is_some_and(|stopping| stopping.best_epoch().is_none())
     }
 
     /// Takes the last weights where no best ones were kept.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     cache::reader::CacheReader,
     data::{
-        Example, LabelMap, Source,
+        Example, Format, LabelMap, Source,
         dataset::{example_key, read_all},
         require_records,
     },
@@ -79,9 +79,18 @@ impl SavedRun {
         })
     }
 
-    /// The source settings of a data file: those of the first train source, with the format by the file's extension
-    /// where that tells one. Ids are not looked for.
+    /// The settings to read a data file with: its own where the pipeline names it, else those of the first train
+    /// source with the format by the file's extension where that tells one. Ids are not looked for.
+    ///
+    /// A constant label of a train source of lines holds for no other file.
     pub fn source(&self, path: &Path) -> Source {
+        let same = |source: &&Source| matches!((source.path.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if let Some(own) = self.pipeline.extraction.sources.iter().find(same) {
+            return Source {
+                id: None,
+                ..own.clone()
+            };
+        }
         let train = &self.pipeline.file.data.train.0[0];
         let by_extension = Source {
             path: path.to_path_buf(),
@@ -89,12 +98,13 @@ impl SavedRun {
             id: None,
             ..train.clone()
         };
-        let format = by_extension
-            .resolve_format()
-            .or_else(|_| train.resolve_format())
-            .ok();
+        let train_format = train.resolve_format().ok();
+        let format = by_extension.resolve_format().ok().or(train_format);
+        let constant_label = train_format == Some(Format::Lines) && train.pattern.is_none();
+        let label = train.label.clone().filter(|_| !constant_label);
         Source {
             format,
+            label,
             ..by_extension
         }
     }
@@ -250,15 +260,11 @@ pub fn evaluate(
     run.checkpoint()?;
     let sources = vec![run.source(data)];
     let labels = LabelMap::from_list(run.head.description.labels.clone(), &run.folder)?;
-    let drop_empty = run.pipeline.extraction.drop_empty;
     let mut n_records = 0;
     let (mut keys, mut ids): (Vec<Key>, Vec<usize>) = (Vec::new(), Vec::new());
     for example in read_all(&sources, true) {
         let example: Example = example?;
         n_records += 1;
-        if drop_empty && example.text.trim().is_empty() {
-            continue;
-        }
         ids.push(labels.id_at(example.label.as_deref().unwrap_or(""), data, example.line)?);
         keys.push(example_key(&example));
     }
@@ -267,6 +273,7 @@ pub fn evaluate(
     let state = run.head.description.state;
     let mut pipeline = run.pipeline.clone();
     pipeline.extraction.sources = sources;
+    pipeline.extraction.n_thinned_sources = 0;
     pipeline.extraction.poolings = vec![state.pooling];
     pipeline.extraction.layers = vec![state.layer as i64];
     let report = extract(&pipeline, machine, progress)?;

@@ -10,12 +10,13 @@ use serde::Serialize;
 use super::{
     encode::{Job, Totals},
     settings::Pipeline,
-    spool::{Spool, SpoolCounts},
+    spool::{Admission, ReadCounts, Spool},
 };
 use crate::{
     cache::{
         manifest::{Manifest, caches_in},
         plan::{ExtractionPlan, PlanSettings},
+        reader::CacheReader,
         shard::ShardOrigin,
         writer::{CacheShape, CacheWriter},
     },
@@ -28,7 +29,7 @@ use crate::{
         runtime::Runtime,
         tokenizer::TextTokenizer,
     },
-    error::Result,
+    error::{Error, Result},
     fingerprint::{FingerprintInputs, Key},
     progress::Progress,
     states::StateId,
@@ -52,7 +53,9 @@ pub struct ExtractReport {
     pub fingerprint: String,
     /// Records read.
     pub documents: u64,
-    /// Distinct texts among them.
+    /// Texts of nothing but white space that were left out.
+    pub empty: u64,
+    /// Distinct texts among the others.
     pub unique: u64,
     /// Texts that were encoded.
     pub computed: u64,
@@ -101,7 +104,34 @@ pub fn extract(
     let provider = lazy.provider(progress)?;
 
     let inputs = inputs_for(pipeline, &checkpoint, provider.name());
-    explain_new_cache(&settings.cache_dir, &inputs, progress)?;
+    if let Some(explanation) = explain_miss(&settings.cache_dir, &inputs)? {
+        progress.note(&explanation);
+    }
+    let folder = settings.cache_dir.join(inputs.fingerprint());
+    let report = |counts: ReadCounts, computed: u64, totals: Totals| {
+        let seconds = start.elapsed().as_secs_f64();
+        ExtractReport {
+            cache: folder.clone(),
+            fingerprint: inputs.fingerprint(),
+            documents: counts.documents,
+            empty: counts.empty,
+            unique: counts.unique,
+            computed,
+            reused: counts.unique - computed,
+            tokens: totals.tokens,
+            truncated: counts.truncated,
+            padding_efficiency: totals.padding_efficiency(),
+            seconds,
+            tokens_per_second: totals.tokens as f64 / seconds,
+            bytes_written: totals.bytes,
+            device: provider.to_string(),
+            precision: settings.precision.name(),
+        }
+    };
+    if let Some(counts) = count_if_cached(pipeline, &folder, &inputs, &states)? {
+        warn_of_truncation(pipeline, counts, progress);
+        return Ok(report(counts, 0, Totals::default()));
+    }
     let shape = CacheShape {
         model_layers: checkpoint.config.layers,
         hidden: checkpoint.config.hidden,
@@ -144,24 +174,7 @@ pub fn extract(
     }
     ExtractionPlan::remove(writer.folder())?;
 
-    let seconds = start.elapsed().as_secs_f64();
-    let computed = spool.documents().len() as u64;
-    Ok(ExtractReport {
-        cache: writer.folder().to_path_buf(),
-        fingerprint: writer.manifest().fingerprint.clone(),
-        documents: counts.documents,
-        unique: counts.unique,
-        computed,
-        reused: counts.unique - computed,
-        tokens: totals.tokens,
-        truncated: counts.truncated,
-        padding_efficiency: totals.padding_efficiency(),
-        seconds,
-        tokens_per_second: totals.tokens as f64 / seconds,
-        bytes_written: totals.bytes,
-        device: provider.to_string(),
-        precision: settings.precision.name(),
-    })
+    Ok(report(counts, spool.documents().len() as u64, totals))
 }
 
 /// The fingerprint's inputs of a pipeline on a provider, `cpu` or `cuda`.
@@ -229,12 +242,46 @@ impl LazyEncoder<'_> {
     }
 }
 
+/// Counts the texts where the cache has every one with every state: then nothing is written and no lock is taken.
+fn count_if_cached(
+    pipeline: &Pipeline,
+    folder: &Path,
+    inputs: &FingerprintInputs,
+    states: &[StateId],
+) -> Result<Option<ReadCounts>> {
+    let Some(cache) = CacheReader::open(folder)? else {
+        return Ok(None);
+    };
+    cache.manifest().require(folder, inputs)?;
+    if ExtractionPlan::read(folder)?.is_some() {
+        return Ok(None);
+    }
+    let mut admission = Admission::new(pipeline.extraction.n_thinned_sources);
+    let mut rows = vec![0usize; pipeline.extraction.sources.len()];
+    for example in read_all(&pipeline.extraction.sources, false) {
+        let example = example?;
+        rows[example.source] += 1;
+        let Some(key) = admission.admit(&example) else {
+            continue;
+        };
+        if states
+            .iter()
+            .any(|state| cache.locate(&key, *state).is_none())
+        {
+            return Ok(None);
+        }
+        admission.counts.truncated += u64::from(cache.truncated(&key) == Some(true));
+    }
+    require_texts(pipeline, &rows, admission.counts)?;
+    Ok(Some(admission.counts))
+}
+
 fn read_texts(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
     writer: &CacheWriter,
     progress: &dyn Progress,
-) -> Result<(Spool, SpoolCounts)> {
+) -> Result<(Spool, ReadCounts)> {
     let settings = &pipeline.extraction;
     let tokenizer = TextTokenizer::open(&checkpoint.tokenizer_path(), settings.max_length)?;
     let mut rows = vec![0usize; settings.sources.len()];
@@ -251,25 +298,39 @@ fn read_texts(
             .filter(|presence| presence.is_complete())
             .map(|presence| presence.truncated)
     };
-    let filled = Spool::fill(
-        examples,
-        settings.drop_empty,
-        &tokenizer,
-        writer.folder(),
-        present,
-    )?;
+    let admission = Admission::new(settings.n_thinned_sources);
+    let (spool, counts) = Spool::fill(examples, admission, &tokenizer, writer.folder(), present)?;
     progress.finish();
-    for (source, rows) in settings.sources.iter().zip(rows) {
-        require_records(&source.path, rows)?;
+    require_texts(pipeline, &rows, counts)?;
+    warn_of_truncation(pipeline, counts, progress);
+    Ok((spool, counts))
+}
+
+/// Fails where a source holds no record, or all records together no text.
+fn require_texts(pipeline: &Pipeline, rows: &[usize], counts: ReadCounts) -> Result<()> {
+    let sources = &pipeline.extraction.sources;
+    for (source, rows) in sources.iter().zip(rows) {
+        require_records(&source.path, *rows)?;
     }
-    let counts = filled.1;
+    if counts.unique > 0 {
+        return Ok(());
+    }
+    Err(Error::Record {
+        path: sources[0].path.clone(),
+        line: None,
+        expected: "at least one text".into(),
+        got: format!("{} empty ones", counts.empty),
+        hint: "check which column the source's `text` names".into(),
+    })
+}
+
+fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Progress) {
     if counts.truncated > 0 {
         progress.warn(&format!(
             "{} of {} texts are longer than {} tokens: their ends are cut off (raise cache.max_length)",
-            counts.truncated, counts.unique, settings.max_length
+            counts.truncated, counts.unique, pipeline.extraction.max_length
         ));
     }
-    Ok(filled)
 }
 
 /// Goes on with an unfinished plan where it fits these texts and settings, else makes a new one.
@@ -292,7 +353,18 @@ fn choose_plan(
     let committed = writer.manifest().shards.len();
     if let Some(plan) = ExtractionPlan::read(writer.folder())? {
         let remaining = plan.remaining(committed).unwrap_or_default();
-        let fits = plan.settings == settings
+        // What remains may lack fewer states than what was planned with it: the plan's states still hold.
+        let fits = plan.settings.shard_tokens == settings.shard_tokens
+            && plan.settings.batch_tokens == settings.batch_tokens
+            && settings
+                .states
+                .iter()
+                .all(|state| plan.settings.states.contains(state))
+            && plan
+                .settings
+                .states
+                .iter()
+                .all(|state| writer.wanted().contains(state))
             && remaining
                 .iter()
                 .flatten()
@@ -321,17 +393,6 @@ fn choose_plan(
     Ok(ExtractionPlan::cut(
         documents, settings, row_bytes, committed,
     ))
-}
-
-fn explain_new_cache(
-    cache_dir: &Path,
-    inputs: &FingerprintInputs,
-    progress: &dyn Progress,
-) -> Result<()> {
-    if let Some(explanation) = explain_miss(cache_dir, inputs)? {
-        progress.note(&explanation);
-    }
-    Ok(())
 }
 
 /// Why there is no cache of these inputs, where there are others: what the nearest differs in.

@@ -1,10 +1,6 @@
 //! The pipeline file as it is written: every key of the contract, with its default.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -14,7 +10,6 @@ use serde::{
 use crate::{
     data::{CleanOptions, Source, SplitFractions},
     encoder::device::{Device, Precision},
-    error::{Error, Result},
     head::spec::Stopping,
     states::Dtype,
     train::{optimizer::OptimizerKind, schedule::Schedule},
@@ -432,85 +427,4 @@ impl Default for TrainSection {
 
 fn default_seed() -> u64 {
     42
-}
-
-/// Reads a pipeline file and applies overrides such as `train.lr=1e-3`.
-///
-/// # Errors
-/// When the file cannot be read, is no TOML, or has a key or a value that is not known: with line and column.
-pub fn read(path: &Path, overrides: &[String]) -> Result<PipelineFile> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let plain =
-        || toml::from_str::<PipelineFile>(&text).map_err(|error| located(path, &text, &error));
-    if overrides.is_empty() {
-        return plain();
-    }
-    let mut table: toml::Table =
-        toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
-    // What the file alone gets wrong is said with its line, unless an override mends it.
-    let own_error = plain().err();
-    let mut result = Err(override_error("expected key=value".into()));
-    for setting in overrides {
-        apply_override(&mut table, setting)?;
-        result = table.clone().try_into::<PipelineFile>().map_err(|error| {
-            override_error(format!(
-                "`{setting}`: {}",
-                error.message().trim().replace('\n', ", ")
-            ))
-        });
-        if result.is_err() && own_error.is_none() {
-            return result;
-        }
-    }
-    result.map_err(|error| own_error.unwrap_or(error))
-}
-
-fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
-    let (key, value) = setting
-        .split_once('=')
-        .ok_or_else(|| override_error(format!("expected key=value, got `{setting}`")))?;
-    // A bare word is a string.
-    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(value.to_string()));
-    let mut parts = key.trim().split('.').peekable();
-    let mut table = table;
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            table.insert(part.to_string(), value);
-            return Ok(());
-        }
-        let inner = table
-            .entry(part)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        table = inner.as_table_mut().ok_or_else(|| {
-            override_error(format!("`{part}` in `{key}` is a value and no table"))
-        })?;
-    }
-    Ok(())
-}
-
-fn override_error(problem: String) -> Error {
-    Error::Pipeline {
-        file: "--set".into(),
-        line: None,
-        column: None,
-        problem,
-        hint: "write --set section.key=value, as in --set train.lr=1e-3".into(),
-    }
-}
-
-fn located(path: &Path, text: &str, error: &toml::de::Error) -> Error {
-    let before = error.span().map(|span| &text[..span.start.min(text.len())]);
-    let line = before.map(|before| before.matches('\n').count() as u64 + 1);
-    let column =
-        before.map(|before| before.rsplit('\n').next().unwrap_or("").chars().count() as u64 + 1);
-    Error::Pipeline {
-        file: path.to_path_buf(),
-        line,
-        column,
-        problem: error.message().trim().replace('\n', ", "),
-        hint: "every key and its default stand in docs/pipeline.md".into(),
-    }
 }

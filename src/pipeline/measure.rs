@@ -14,7 +14,7 @@ use crate::{
     head::bank::TrainedHead,
     metrics::{
         ClassificationMetrics, MajorityBaseline, baseline,
-        calibration::{softmax_rows, temperature},
+        calibration::{TEMPERATURES, softmax_rows, temperature},
         classification,
         intervals::Bootstrap,
     },
@@ -53,20 +53,27 @@ pub struct RunMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ProbabilityMetrics {
     /// See [`ClassificationMetrics`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log_loss: Option<f64>,
     /// See [`ClassificationMetrics`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub brier: Option<f64>,
     /// See [`ClassificationMetrics`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ece: Option<f64>,
 }
 
-/// The temperature that fits the validation rows best; 1 where there are none.
+/// The temperature that fits the validation rows best.
+///
+/// 1 where there are none, and where they tell no temperature: if all of them are right (or wrong), the likelihood only
+/// grows towards the end of the range, and a head would claim a certainty that a few easy rows cannot give.
 pub(super) fn fit_temperature(dataset: &Dataset, logits: &Array2<f32>) -> f64 {
     let validation = dataset.part(Part::Validation);
-    temperature(
-        rows_of(logits, &validation).view(),
-        &labels_of(dataset, &validation),
-    )
+    let labels = labels_of(dataset, &validation);
+    let fitted = temperature(rows_of(logits, &validation).view(), &labels);
+    let [lowest, highest] = TEMPERATURES;
+    let inside = fitted > lowest * 1.001 && fitted < highest / 1.001;
+    if inside { fitted } else { 1.0 }
 }
 
 /// Measures a head by its logits on every row of a dataset.

@@ -6,6 +6,7 @@ pub mod extract;
 pub mod file;
 pub mod lock;
 pub mod measure;
+pub mod parse;
 pub mod run_folder;
 pub mod settings;
 mod spool;
@@ -17,7 +18,7 @@ use extract::{ExtractReport, Machine, extract};
 use lock::{LOCK_FILE, Lock, REPRODUCED};
 use serde::Serialize;
 use settings::Pipeline;
-use train::{TrainReport, load_dataset, train_on};
+use train::{TrainReport, check_rows, load_dataset, train_on};
 
 use crate::{
     encoder::checkpoint::Checkpoint,
@@ -44,9 +45,10 @@ pub fn run(pipeline: &Pipeline, machine: &Machine, progress: &dyn Progress) -> R
     for warning in &dataset.warnings {
         progress.warn(warning);
     }
+    check_rows(pipeline, &dataset)?;
     check_head_is_stored(pipeline)?;
     let extract = extract(pipeline, machine, progress)?;
-    let train = train_on(pipeline, &dataset, progress)?;
+    let train = train_on(pipeline, &dataset, Some(&extract.cache), progress)?;
     Ok(RunReport { extract, train })
 }
 

@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::file::{self, HeadKind, HeadPooling, Overflow, PipelineFile, Store, Task};
+use super::{
+    file::{self, HeadKind, HeadPooling, Overflow, PipelineFile, Store, Task},
+    parse,
+};
 use crate::{
+    cache::writer::MAX_STATES,
     data::{CleanOptions, Source, SplitFractions},
     encoder::{
         checkpoint::Checkpoint,
         device::{Device, Precision},
+        tokenizer::MIN_LENGTH,
     },
     error::{Error, Result},
     states::{Dtype, Pooling, StateId},
@@ -51,8 +56,9 @@ pub struct ExtractionSettings {
     pub shard_tokens: usize,
     /// Every file of texts: train, validation, test.
     pub sources: Vec<Source>,
-    /// Whether a text of nothing but white space is left out.
-    pub drop_empty: bool,
+    /// How many of the first sources lose their texts of nothing but white space: those of train, or none. Given
+    /// validation and test files are never thinned.
+    pub n_thinned_sources: usize,
 }
 
 /// Where labelled rows come from.
@@ -78,7 +84,7 @@ impl Pipeline {
     /// # Errors
     /// When a key or a value is not known, or asks for what this version cannot do: with the cure.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Pipeline> {
-        Pipeline::check(path, file::read(path, overrides)?)
+        Pipeline::check(path, parse::read(path, overrides)?)
     }
 
     /// Checks what a file says; `path` stands in messages and names the runs.
@@ -193,6 +199,15 @@ impl Pipeline {
         }
         states.sort_unstable();
         states.dedup();
+        if states.len() > MAX_STATES {
+            return Err(refuse(
+                format!(
+                    "cache.store and cache.layers ask for {} states at once",
+                    states.len()
+                ),
+                format!("ask for at most {MAX_STATES}; others can be added by another extraction"),
+            ));
+        }
         Ok(states)
     }
 
@@ -355,6 +370,14 @@ fn check_extraction(
             ));
         }
     }
+    if max_length < MIN_LENGTH {
+        return Err(refuse(
+            format!(
+                "cache.max_length is {max_length}, which leaves no room beside the special tokens"
+            ),
+            format!("set cache.max_length to {MIN_LENGTH} or more"),
+        ));
+    }
     cache.overflow = Some(Overflow::Truncate);
     if cache.store.is_none() && head.pooling == HeadPooling::Attention {
         return Err(refuse_attention(refuse));
@@ -407,7 +430,11 @@ fn check_extraction(
         max_length,
         shard_tokens: cache.shard_tokens,
         sources,
-        drop_empty: file.data.clean.drop_empty,
+        n_thinned_sources: if file.data.clean.drop_empty {
+            file.data.train.0.len()
+        } else {
+            0
+        },
     })
 }
 

@@ -39,25 +39,57 @@ pub(super) struct Spool {
 
 /// What was read.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SpoolCounts {
+pub(super) struct ReadCounts {
     /// Records.
     pub(super) documents: u64,
-    /// Distinct texts that are encoded.
+    /// Texts of nothing but white space that were left out.
+    pub(super) empty: u64,
+    /// Distinct texts.
     pub(super) unique: u64,
     /// Of these, cut off at `max_length`.
     pub(super) truncated: u64,
 }
 
+/// Which examples are encoded: each text once, and no empty ones from the first `n_thinned` sources.
+pub(super) struct Admission {
+    n_thinned: usize,
+    seen: HashSet<Key>,
+    pub(super) counts: ReadCounts,
+}
+
+impl Admission {
+    pub(super) fn new(n_thinned: usize) -> Admission {
+        Admission {
+            n_thinned,
+            seen: HashSet::new(),
+            counts: ReadCounts::default(),
+        }
+    }
+
+    /// Counts an example; its key where it is to be encoded.
+    pub(super) fn admit(&mut self, example: &Example) -> Option<Key> {
+        self.counts.documents += 1;
+        if example.source < self.n_thinned && example.text.trim().is_empty() {
+            self.counts.empty += 1;
+            return None;
+        }
+        let key = example_key(example);
+        let new = self.seen.insert(key);
+        self.counts.unique += u64::from(new);
+        new.then_some(key)
+    }
+}
+
 impl Spool {
-    /// Reads examples, leaves out what is repeated, and tokenises what `present` does not know (`Some(truncated)` for
+    /// Reads examples and tokenises those that are admitted and that `present` does not know (`Some(truncated)` for
     /// what it does). The temporary file lies in `folder` without a name, so that a kill leaves nothing behind.
     pub(super) fn fill(
         examples: impl Iterator<Item = Result<Example>>,
-        drop_empty: bool,
+        mut admission: Admission,
         tokenizer: &TextTokenizer,
         folder: &Path,
         present: impl Fn(&Key) -> Option<bool>,
-    ) -> Result<(Spool, SpoolCounts)> {
+    ) -> Result<(Spool, ReadCounts)> {
         let file = tempfile::tempfile_in(folder)
             .map_err(Error::io("create a temporary file in", folder))?;
         let mut filling = Filling {
@@ -68,27 +100,20 @@ impl Spool {
             n_tokens: 0,
             pending: Vec::with_capacity(CHUNK_TEXTS),
         };
-        let mut counts = SpoolCounts::default();
-        let mut seen: HashSet<Key> = HashSet::new();
         for example in examples {
             let example = example?;
-            counts.documents += 1;
-            let key = example_key(&example);
-            if (drop_empty && example.text.trim().is_empty()) || !seen.insert(key) {
+            let Some(key) = admission.admit(&example) else {
                 continue;
-            }
-            counts.unique += 1;
+            };
             match present(&key) {
-                Some(truncated) => counts.truncated += u64::from(truncated),
+                Some(truncated) => admission.counts.truncated += u64::from(truncated),
                 None => filling.add(key, example)?,
             }
         }
         let mut spool = filling.finish()?;
-        counts.truncated += spool
-            .documents
-            .iter()
-            .filter(|document| document.truncated)
-            .count() as u64;
+        let mut counts = admission.counts;
+        let truncated = spool.documents.iter().filter(|document| document.truncated);
+        counts.truncated += truncated.count() as u64;
         spool
             .documents
             .sort_unstable_by_key(|document| document.key);

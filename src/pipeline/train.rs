@@ -1,6 +1,9 @@
 //! Stage 2: cached states + labels -> a trained head -> metrics -> a run folder. The encoder is never loaded.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use serde::Serialize;
 
@@ -95,24 +98,37 @@ pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport
     for warning in &dataset.warnings {
         progress.warn(warning);
     }
-    train_on(pipeline, &dataset, progress)
+    check_rows(pipeline, &dataset)?;
+    train_on(pipeline, &dataset, None, progress)
 }
 
-/// As [`train`], on rows that are already loaded and whose warnings were shown.
+/// Checks what needs the rows but no states: that there is something to learn, and that class weights name labels.
+pub(super) fn check_rows(pipeline: &Pipeline, dataset: &Dataset) -> Result<()> {
+    let train = dataset.part(Part::Train);
+    require_training_rows(pipeline, dataset, &train)?;
+    class_weights(pipeline, &dataset.labels, &dataset.labels_of(&train)).map(|_| ())
+}
+
+/// As [`train`], on rows that are already loaded and whose warnings were shown; from the cache `folder` where one is
+/// named, else from the one that holds the rows.
 pub(super) fn train_on(
     pipeline: &Pipeline,
     dataset: &Dataset,
+    folder: Option<&Path>,
     progress: &dyn Progress,
 ) -> Result<TrainReport> {
     let start = Instant::now();
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     let state = pipeline.head_state(checkpoint.config.layers)?;
     let keys: Vec<Key> = dataset.rows.iter().map(|row| row.key).collect();
-    let cache = open_cache(pipeline, &checkpoint, state, &keys)?;
+    let given = folder.map(CacheReader::open).transpose()?.flatten();
+    let cache = match given {
+        Some(cache) => cache,
+        None => open_cache(pipeline, &checkpoint, state, &keys)?,
+    };
     let view = FeatureView::read(&cache, state, &keys)?;
 
     let [train, validation, _] = Part::ALL.map(|part| dataset.part(part));
-    require_training_rows(pipeline, dataset, &train)?;
     let trained = fit(pipeline, dataset, &view, &train, &validation, progress)?;
     let mut head = describe(pipeline, dataset, state, &view, &trained);
     let all: Vec<u32> = (0..dataset.rows.len() as u32).collect();
@@ -197,6 +213,7 @@ fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) 
     Ok(())
 }
 
+/// Trains the head and folds its scaling into its weights.
 fn fit(
     pipeline: &Pipeline,
     dataset: &Dataset,
@@ -204,7 +221,7 @@ fn fit(
     train: &[u32],
     validation: &[u32],
     progress: &dyn Progress,
-) -> Result<Fitted> {
+) -> Result<TrainedHead> {
     let settings = &pipeline.file.train;
     let seen: Vec<u32> = train.iter().chain(validation).copied().collect();
     let scaler = if pipeline.file.head.standardize {
@@ -247,15 +264,12 @@ fn fit(
         }
     };
     let (weights, bias) = scaler.fold(&head.weights, &head.bias);
-    Ok(Fitted {
+    Ok(TrainedHead {
         weights,
         bias,
-        ..Fitted::from(head)
+        ..head
     })
 }
-
-/// A trained head with its scaling folded in.
-type Fitted = TrainedHead;
 
 fn head_spec(pipeline: &Pipeline, dataset: &Dataset, train_labels: &[u32]) -> Result<HeadSpec> {
     let (head, train) = (&pipeline.file.head, &pipeline.file.train);
@@ -336,7 +350,7 @@ fn describe(
     dataset: &Dataset,
     state: StateId,
     view: &FeatureView,
-    trained: &Fitted,
+    trained: &TrainedHead,
 ) -> LinearHead {
     LinearHead {
         description: HeadDescription {

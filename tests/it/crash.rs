@@ -206,6 +206,39 @@ fn an_extraction_killed_again_and_again_comes_to_the_same_bytes() {
 }
 
 #[test]
+fn a_killed_extraction_of_an_added_state_resumes_to_the_same_bytes() {
+    // All texts but one have their mean; then all are to have mean and cls, so the shards lack different states.
+    let prepared = || {
+        let workshop = workshop();
+        workshop.write("train.csv", csv(&texts(N_TEXTS - 1), 0));
+        workshop.succeed(&EXTRACT);
+        workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
+        let pipeline = fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
+        let both = pipeline.replace("[cache]\n", "[cache]\nstore = [\"cls\", \"mean\"]\n");
+        assert_ne!(both, pipeline);
+        workshop.write("pipeline.toml", both);
+        workshop
+    };
+    let uninterrupted = prepared();
+    uninterrupted.succeed(&EXTRACT);
+    let expected = contents(&uninterrupted.cache());
+
+    let workshop = prepared();
+    let cache = workshop.cache();
+    let last = look(&uninterrupted.cache()).n_shards;
+    let mut n_killed = 0;
+    for least in [reference().n_shards + 2, last - 2] {
+        n_killed += usize::from(kill_when(&workshop, &cache, |moment, _| {
+            moment.n_shards >= least
+        }));
+    }
+    assert!(n_killed >= 1, "no run was killed in time");
+    let ran = workshop.succeed(&EXTRACT);
+    assert!(!ran.stderr.contains("planned anew"), "{}", ran.stderr);
+    assert_same_files(&expected, &contents(&cache));
+}
+
+#[test]
 fn other_texts_after_a_kill_drop_the_plan_and_keep_what_was_committed() {
     let workshop = workshop();
     let cache = workshop.path("cache").join(&reference().fingerprint);
@@ -244,8 +277,11 @@ fn a_second_writer_is_refused_and_readers_are_not() {
     fs::write(&path, "4242\n").unwrap();
     let lock = File::open(&path).unwrap();
     lock.try_lock().unwrap();
-    insta::assert_snapshot!(workshop.fail(&EXTRACT));
+    // What is cached can be read, and an extraction that finds everything needs no lock.
     workshop.succeed(&["train", "pipeline.toml"]);
+    workshop.succeed(&EXTRACT);
+    workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
+    insta::assert_snapshot!(workshop.fail(&EXTRACT));
     workshop.succeed(&["cache", "verify", "cache"]);
     assert_eq!(
         fs::read_to_string(&path).unwrap(),
@@ -318,6 +354,17 @@ fn a_cache_folder_without_the_right_to_write_is_a_clear_error_and_can_be_read() 
         "training only reads the cache: {}",
         ran.stderr
     );
+    let Some(command) = as_a_common_user(&workshop, &EXTRACT) else {
+        return;
+    };
+    let ran = finish(command);
+    assert_eq!(
+        ran.code,
+        Some(0),
+        "nothing is to be written: {}",
+        ran.stderr
+    );
+    workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
     let Some(command) = as_a_common_user(&workshop, &EXTRACT) else {
         return;
     };

@@ -68,8 +68,10 @@ fn wrong_usage_exits_with_2_and_shows_the_usage() {
             ran.stderr
         );
     }
-    let ran = workshop.run(&["extract", "pipeline.toml", "--threads", "0"]);
-    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    for value in [["--threads", "0"], ["--set", "train.lr"]] {
+        let ran = workshop.run(&["extract", "pipeline.toml", value[0], value[1]]);
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -299,3 +299,38 @@ fn quiet_runs_say_nothing_and_results_go_to_stdout_alone() {
     assert_eq!(ran.stderr, "");
     assert!(ran.stdout.contains("runs/tiny/001"), "{}", ran.stdout);
 }
+
+#[test]
+fn a_constant_label_of_one_train_file_is_never_taken_for_anothers() {
+    let workshop = Workshop::empty();
+    let both = texts(120);
+    workshop.write("warm.txt", both[..60].join("\n"));
+    workshop.write("cold.txt", both[60..].join("\n"));
+    workshop.write_pipeline(
+        "name = \"tiny\"\n[model]\npath = \"MODEL\"\n[data]\ntrain = [\n\
+         { path = \"warm.txt\", label = \"warm\" },\n{ path = \"cold.txt\", label = \"cold\" }]\n\
+         [cache]\nmax_length = 32\n",
+    );
+    workshop.succeed(&["run", "pipeline.toml"]);
+    for (file, label) in [("warm.txt", 1), ("cold.txt", 0)] {
+        let report = workshop.json(&["evaluate", "runs/tiny", "--data", file]);
+        let support = &report["metrics"]["per_class"][label]["support"];
+        assert_eq!(support, 60, "{file} is read with its own label");
+    }
+    workshop.write("other.txt", "a text\n");
+    let message = workshop.fail(&["evaluate", "runs/tiny", "--data", "other.txt"]);
+    assert!(message.contains("other.txt"), "{message}");
+    workshop.write("other.csv", "text,label\na text,cold\n");
+    let report = workshop.json(&["evaluate", "runs/tiny", "--data", "other.csv"]);
+    assert_eq!(report["metrics"]["n"], 1);
+}
+
+#[test]
+fn given_test_rows_are_never_thinned() {
+    let workshop = Workshop::with_test_file();
+    workshop.write("test.csv", "text,label\nred,warm\n ,cold\nred,warm\n");
+    let report = workshop.json(&["run", "pipeline.toml"]);
+    assert_eq!(report["train"]["metrics"]["test"]["n"], 3);
+    let report = workshop.json(&["evaluate", "runs/tiny", "--data", "test.csv"]);
+    assert_eq!(report["metrics"]["n"], 3);
+}

@@ -1,0 +1,97 @@
+//! From the text of a pipeline file, and overrides of its values, to a [`PipelineFile`]: with line and column.
+
+use std::path::Path;
+
+use super::file::PipelineFile;
+use crate::error::{Error, Result};
+
+/// Reads a pipeline file and applies overrides such as `train.lr=1e-3`.
+///
+/// # Errors
+/// When the file cannot be read, is no TOML, or has a key or a value that is not known: with line and column.
+pub fn read(path: &Path, overrides: &[String]) -> Result<PipelineFile> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let plain =
+        || toml::from_str::<PipelineFile>(&text).map_err(|error| located(path, &text, &error));
+    if overrides.is_empty() {
+        return plain();
+    }
+    let original: toml::Table =
+        toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
+    let with = |settings: &[String]| {
+        let mut table = original.clone();
+        for setting in settings {
+            apply_override(&mut table, setting)?;
+        }
+        Ok::<_, Error>(table.try_into::<PipelineFile>())
+    };
+    let error = match with(overrides)? {
+        Ok(file) => return Ok(file),
+        Err(error) => error,
+    };
+    // Where the file alone is wrong too, its own error says on which line.
+    plain()?;
+    let fails_alike = |other: &toml::de::Error| other.message() == error.message();
+    let mut culprit = overrides;
+    for n in 1..=overrides.len() {
+        if with(&overrides[..n])?.is_err_and(|other| fails_alike(&other)) {
+            culprit = &overrides[n - 1..n];
+            break;
+        }
+    }
+    let message = error.message().trim().replace('\n', ", ");
+    Err(override_error(format!(
+        "`{}`: {message}",
+        culprit.join(" ")
+    )))
+}
+
+fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
+    let (key, value) = setting
+        .split_once('=')
+        .ok_or_else(|| override_error(format!("expected key=value, got `{setting}`")))?;
+    // A bare word is a string.
+    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_string()));
+    let mut parts = key.trim().split('.').peekable();
+    let mut table = table;
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            table.insert(part.to_string(), value);
+            return Ok(());
+        }
+        let inner = table
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table = inner.as_table_mut().ok_or_else(|| {
+            override_error(format!("`{part}` in `{key}` is a value and no table"))
+        })?;
+    }
+    Ok(())
+}
+
+fn override_error(problem: String) -> Error {
+    Error::Pipeline {
+        file: "--set".into(),
+        line: None,
+        column: None,
+        problem,
+        hint: "write --set section.key=value, as in --set train.lr=1e-3".into(),
+    }
+}
+
+fn located(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+    let before = error.span().map(|span| &text[..span.start.min(text.len())]);
+    let line = before.map(|before| before.matches('\n').count() as u64 + 1);
+    let column =
+        before.map(|before| before.rsplit('\n').next().unwrap_or("").chars().count() as u64 + 1);
+    Error::Pipeline {
+        file: path.to_path_buf(),
+        line,
+        column,
+        problem: error.message().trim().replace('\n', ", "),
+        hint: "every key and its default stand in docs/pipeline.md".into(),
+    }
+}
