@@ -31,6 +31,9 @@ pub(super) const INPUTS: [&str; 3] = ["input_ids", "token_type_ids", "attention_
 
 const CONTRIB_DOMAIN: &str = "com.microsoft";
 
+/// ONNX Runtime takes larger tensors over as they are, and wants smaller ones copied into the model.
+const SMALL_TENSOR_BYTES: usize = 127;
+
 /// The name of the graph output that holds the states of an absolute layer, `[batch, sequence, hidden]`.
 pub(super) fn output_name(layer: usize) -> String {
     format!("layer_{layer}")
@@ -253,6 +256,8 @@ impl<'a> GraphBuilder<'a> {
     fn initializer(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
         let action = "hold the weights";
         let allocator = Allocator::default();
+        let bytes = values.len() * if self.half { 2 } else { 4 };
+        let external = bytes > SMALL_TENSOR_BYTES;
         let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
         if self.half {
             let mut tensor =
@@ -261,14 +266,14 @@ impl<'a> GraphBuilder<'a> {
                 *target = f16::from_f32(*value);
             }
             self.graph
-                .add_initializer(name, tensor, true)
+                .add_initializer(name, tensor, external)
                 .map_err(encoder_error(action))
         } else {
             let mut tensor =
                 Tensor::<f32>::new(&allocator, shape).map_err(encoder_error(action))?;
             tensor.extract_tensor_mut().1.copy_from_slice(values);
             self.graph
-                .add_initializer(name, tensor, true)
+                .add_initializer(name, tensor, external)
                 .map_err(encoder_error(action))
         }
     }
