@@ -40,6 +40,7 @@ mod summary;
 
 pub use clean::{CleanCounts, CleanOptions, Conflict, clean};
 pub use labels::LabelMap;
+pub(crate) use source::shorten;
 pub use source::{Column, Example, Format, Source, Want};
 pub use split::{Part, SplitFractions, split_plan, stratified_split};
 pub use summary::{ClassCount, ClassDistribution, class_distribution};

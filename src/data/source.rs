@@ -281,7 +281,7 @@ pub(super) fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> St
 }
 
 /// At most `n_characters` of `text` on one line, with `...` where something is left out.
-pub(super) fn shorten(text: &str, n_characters: usize) -> String {
+pub(crate) fn shorten(text: &str, n_characters: usize) -> String {
     let mut characters = text.chars();
     let mut short = String::new();
     for character in characters.by_ref().take(n_characters) {

@@ -21,7 +21,7 @@ use crate::{
     data::{
         Example, Format, LabelMap, Source,
         dataset::{example_key, read_all},
-        require_records,
+        require_records, shorten,
     },
     encoder::{
         Encoder, EncoderSettings, Worker, checkpoint::Checkpoint, plan::plan_batches,
@@ -217,7 +217,7 @@ impl Predictor {
             while let Some(rows) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let batch = Batch::new(rows.iter().map(|row| &encodings[*row as usize].ids[..]));
                 let name_of =
-                    |row: usize| format!("the text `{}`", shorten(&texts[rows[row] as usize]));
+                    |row: usize| format!("the text `{}`", shorten(&texts[rows[row] as usize], 40));
                 let states = worker.run(&batch, name_of)?;
                 let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
                 for (row, state) in rows.iter().zip(states[0].bytes.chunks_exact(row_bytes)) {
@@ -303,12 +303,4 @@ fn as_object<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S:
             .iter()
             .map(|(label, probability)| (label, probability)),
     )
-}
-
-fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(40).collect();
-    if short.len() < text.len() {
-        short.push_str("...");
-    }
-    short
 }

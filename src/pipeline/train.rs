@@ -127,6 +127,13 @@ pub(super) fn train_on(
         None => open_cache(pipeline, &checkpoint, state, &keys)?,
     };
     let view = FeatureView::read(&cache, state, &keys)?;
+    if folder.is_none() {
+        let provider = &cache.manifest().inputs.provider;
+        progress.note(&format!(
+            "states from {}, made on {provider}",
+            cache.folder().display()
+        ));
+    }
 
     let [train, validation, _] = Part::ALL.map(|part| dataset.part(part));
     let trained = fit(pipeline, dataset, &view, &train, &validation, progress)?;
@@ -141,7 +148,10 @@ pub(super) fn train_on(
     let run = run_folder::create(&pipeline.file.run.dir, &pipeline.name)?;
     head.save(&run)?;
     write_metrics(&run, &metrics)?;
-    tables::write_history(&run, &trained.history)?;
+    // A head that is fitted in full batch has no epochs to tell of.
+    if !trained.history.is_empty() {
+        tables::write_history(&run, &trained.history)?;
+    }
     tables::write_predictions(&run, dataset, probabilities.view())?;
     lock(pipeline, dataset, &checkpoint, &cache, &view).write(&run)?;
     Ok(TrainReport {
