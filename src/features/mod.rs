@@ -18,8 +18,6 @@ use crate::{
 pub struct FeatureView {
     /// Which state.
     pub state: StateId,
-    /// blake3 over every row's key and state bytes, in example order.
-    pub digest: String,
     n_samples: usize,
     n_features: usize,
     dtype: Dtype,
@@ -53,15 +51,8 @@ impl FeatureView {
         cache.read_rows(state, &locations, |place, row| {
             bytes[place * row_bytes..(place + 1) * row_bytes].copy_from_slice(row);
         })?;
-        let mut hasher = blake3::Hasher::new();
-        for (key, row) in keys.iter().zip(bytes.chunks_exact(row_bytes)) {
-            hasher.update(&key.0);
-            hasher.update(row);
-        }
-        let digest = hasher.finalize().to_hex().to_string();
         Ok(FeatureView {
             state,
-            digest,
             n_samples: keys.len(),
             n_features,
             dtype,
@@ -84,15 +75,24 @@ impl FeatureView {
             bytes.len().is_multiple_of(row_bytes),
             "states are whole rows"
         );
-        let digest = crate::fingerprint::hash_bytes(&bytes);
         FeatureView {
             state,
-            digest,
             n_samples: bytes.len() / row_bytes,
             n_features,
             dtype,
             bytes,
         }
+    }
+
+    /// blake3 over each row's key and state bytes, in order, as 64 hexadecimal digits: `keys` are those of the rows.
+    pub fn digest<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> String {
+        let row_bytes = self.n_features * self.dtype.size_bytes();
+        let mut hasher = blake3::Hasher::new();
+        for (key, row) in keys.zip(self.bytes.chunks_exact(row_bytes)) {
+            hasher.update(&key.0);
+            hasher.update(row);
+        }
+        hasher.finalize().to_hex().to_string()
     }
 
     /// Number of rows.

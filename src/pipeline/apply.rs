@@ -11,7 +11,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{
-    extract::{Machine, extract},
+    extract::{Machine, extract_with},
     lock::{LOCK_FILE, Lock},
     run_folder,
     settings::Pipeline,
@@ -257,7 +257,7 @@ pub fn evaluate(
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<ClassificationMetrics> {
-    run.checkpoint()?;
+    let checkpoint = run.checkpoint()?;
     let sources = vec![run.source(data)];
     let labels = LabelMap::from_list(run.head.description.labels.clone(), &run.folder)?;
     let mut n_records = 0;
@@ -276,7 +276,7 @@ pub fn evaluate(
     pipeline.extraction.n_thinned_sources = 0;
     pipeline.extraction.poolings = vec![state.pooling];
     pipeline.extraction.layers = vec![state.layer as i64];
-    let report = extract(&pipeline, machine, progress)?;
+    let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
     let cache = CacheReader::open(&report.cache)?.ok_or_else(|| Error::CacheMiss {
         cache: report.cache.clone(),
         lacks: "its manifest".into(),

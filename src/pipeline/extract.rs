@@ -88,22 +88,32 @@ pub fn extract(
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<ExtractReport> {
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    extract_with(&checkpoint, pipeline, machine, progress)
+}
+
+/// As [`extract()`], with a checkpoint that is already open: opening one reads and hashes all its weights.
+pub(super) fn extract_with(
+    checkpoint: &Checkpoint,
+    pipeline: &Pipeline,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<ExtractReport> {
     let start = Instant::now();
     let settings = &pipeline.extraction;
-    let checkpoint = Checkpoint::open(&settings.model)?;
-    pipeline.check_length(&checkpoint)?;
+    pipeline.check_length(checkpoint)?;
     let states = pipeline.stored_states(checkpoint.config.layers)?;
     let mut lazy = LazyEncoder {
         pipeline,
         machine,
-        checkpoint: &checkpoint,
+        checkpoint,
         states: &states,
         encoder: None,
     };
     device::check(settings.device, settings.precision, &machine.onnxruntime)?;
     let provider = lazy.provider(progress)?;
 
-    let inputs = inputs_for(pipeline, &checkpoint, provider.name());
+    let inputs = inputs_for(pipeline, checkpoint, provider.name());
     if let Some(explanation) = explain_miss(&settings.cache_dir, &inputs)? {
         progress.note(&explanation);
     }
@@ -142,7 +152,7 @@ pub fn extract(
         // Something will be encoded for certain: say now, and not after reading, that it cannot be.
         lazy.runtime()?;
     }
-    let (spool, counts) = read_texts(pipeline, &checkpoint, &writer, progress)?;
+    let (spool, counts) = read_texts(pipeline, checkpoint, &writer, progress)?;
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
     let plan = choose_plan(pipeline, provider, &spool, row_bytes, &writer, progress)?;
 

@@ -14,7 +14,7 @@ pub mod train;
 
 use std::path::Path;
 
-use extract::{ExtractReport, Machine, extract};
+use extract::{ExtractReport, Machine, extract_with};
 use lock::{LOCK_FILE, Lock, REPRODUCED};
 use serde::Serialize;
 use settings::Pipeline;
@@ -38,7 +38,7 @@ pub struct RunReport {
 /// Runs a pipeline: checks everything that can be checked first, extracts what is missing, trains, writes a run folder.
 ///
 /// # Errors
-/// As [`extract()`] and [`train::train`].
+/// As [`extract::extract`] and [`train::train`].
 pub fn run(pipeline: &Pipeline, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
     pipeline.check_training()?;
     let dataset = load_dataset(pipeline)?;
@@ -46,9 +46,16 @@ pub fn run(pipeline: &Pipeline, machine: &Machine, progress: &dyn Progress) -> R
         progress.warn(warning);
     }
     check_rows(pipeline, &dataset)?;
-    check_head_is_stored(pipeline)?;
-    let extract = extract(pipeline, machine, progress)?;
-    let train = train_on(pipeline, &dataset, Some(&extract.cache), progress)?;
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    check_head_is_stored(pipeline, checkpoint.config.layers)?;
+    let extract = extract_with(&checkpoint, pipeline, machine, progress)?;
+    let train = train_on(
+        &checkpoint,
+        pipeline,
+        &dataset,
+        Some(&extract.cache),
+        progress,
+    )?;
     Ok(RunReport { extract, train })
 }
 
@@ -93,8 +100,7 @@ pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> R
 }
 
 /// Fails before any work where the cache would not hold what the head reads.
-fn check_head_is_stored(pipeline: &Pipeline) -> Result<()> {
-    let layers = Checkpoint::open(&pipeline.extraction.model)?.config.layers;
+fn check_head_is_stored(pipeline: &Pipeline, layers: usize) -> Result<()> {
     let state = pipeline.head_state(layers)?;
     if pipeline.stored_states(layers)?.contains(&state) {
         return Ok(());

@@ -99,7 +99,8 @@ pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport
         progress.warn(warning);
     }
     check_rows(pipeline, &dataset)?;
-    train_on(pipeline, &dataset, None, progress)
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    train_on(&checkpoint, pipeline, &dataset, None, progress)
 }
 
 /// Checks what needs the rows but no states: that there is something to learn, and that class weights name labels.
@@ -112,19 +113,19 @@ pub(super) fn check_rows(pipeline: &Pipeline, dataset: &Dataset) -> Result<()> {
 /// As [`train`], on rows that are already loaded and whose warnings were shown; from the cache `folder` where one is
 /// named, else from the one that holds the rows.
 pub(super) fn train_on(
+    checkpoint: &Checkpoint,
     pipeline: &Pipeline,
     dataset: &Dataset,
     folder: Option<&Path>,
     progress: &dyn Progress,
 ) -> Result<TrainReport> {
     let start = Instant::now();
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     let state = pipeline.head_state(checkpoint.config.layers)?;
     let keys: Vec<Key> = dataset.rows.iter().map(|row| row.key).collect();
     let given = folder.map(CacheReader::open).transpose()?.flatten();
     let cache = match given {
         Some(cache) => cache,
-        None => open_cache(pipeline, &checkpoint, state, &keys)?,
+        None => open_cache(pipeline, checkpoint, state, &keys)?,
     };
     let view = FeatureView::read(&cache, state, &keys)?;
     if folder.is_none() {
@@ -153,7 +154,7 @@ pub(super) fn train_on(
         tables::write_history(&run, &trained.history)?;
     }
     tables::write_predictions(&run, dataset, probabilities.view())?;
-    lock(pipeline, dataset, &checkpoint, &cache, &view).write(&run)?;
+    lock(pipeline, dataset, checkpoint, &cache, &view).write(&run)?;
     Ok(TrainReport {
         run,
         task: pipeline.file.data.task.to_string(),
@@ -406,7 +407,7 @@ fn lock(
             path: cache.folder().to_path_buf(),
             fingerprint: cache.manifest().fingerprint.clone(),
             onnxruntime,
-            rows: view.digest.clone(),
+            rows: view.digest(dataset.rows.iter().map(|row| &row.key)),
         },
         view: LockedView::of(view.state),
         labels: dataset.labels.clone(),
