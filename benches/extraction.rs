@@ -187,8 +187,12 @@ fn planned_batches(
         let tokens: f64 = lengths.iter().map(|length| f64::from(*length)).sum();
         real += tokens;
         padded += tokens / padding_efficiency(&lengths, &rows);
-        let batch =
-            |rows: &Vec<u32>| Batch::new(rows.iter().map(|row| &documents[*row as usize].1[..]));
+        let batch = |rows: &Vec<u32>| {
+            Batch::new(
+                rows.iter()
+                    .map(|row| (&documents[*row as usize].1[..], &[][..])),
+            )
+        };
         batches.extend(rows.iter().map(batch));
     }
     (batches, real / padded)

@@ -152,7 +152,7 @@ impl Encoder {
                     .collect()
             })
             .collect();
-        let batch = Batch::new(documents.iter().map(Vec::as_slice));
+        let batch = Batch::new(documents.iter().map(|ids| (&ids[..], &[][..])));
         let cpu_options = SessionOptions {
             provider: Provider::Cpu,
             precision: Precision::F32,
@@ -233,7 +233,7 @@ impl Worker {
         let mut rows: Vec<StateRows> = Vec::with_capacity(wanted.len());
         self.session.run(batch, |layer, states| {
             for state in wanted.iter().filter(|state| state.layer == layer) {
-                let mut bytes = Vec::with_capacity(batch.documents() * hidden * dtype.size_bytes());
+                let mut bytes = Vec::with_capacity(batch.windows() * hidden * dtype.size_bytes());
                 for (row, length) in batch.lengths.iter().enumerate() {
                     let start = row * batch.width * hidden;
                     let real = &states[start..start + *length as usize * hidden];

@@ -19,52 +19,58 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Token ids of some documents, padded to the longest.
+/// Token ids of some windows (a short document is one window), padded to the longest.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Real tokens of each document.
+    /// Real tokens of each window.
     pub lengths: Vec<u32>,
     /// Padded length, S.
     pub width: usize,
     ids: Vec<i32>,
+    type_ids: Vec<i32>,
     mask: Vec<i32>,
 }
 
 impl Batch {
-    /// Pads the documents to the longest of them.
+    /// Pads windows, each its token ids and token type ids (none: all 0), to the longest of them.
     ///
     /// # Panics
-    /// When there is no document, or an empty one: an encoding always holds its special tokens.
-    pub fn new<'a>(documents: impl Iterator<Item = &'a [u32]> + Clone) -> Batch {
-        let lengths: Vec<u32> = documents.clone().map(|ids| ids.len() as u32).collect();
+    /// When there is no window, or an empty one: an encoding always holds its special tokens.
+    pub fn new<'a>(windows: impl Iterator<Item = (&'a [u32], &'a [u8])> + Clone) -> Batch {
+        let lengths: Vec<u32> = windows.clone().map(|(ids, _)| ids.len() as u32).collect();
         let width = lengths
             .iter()
             .copied()
             .max()
-            .expect("a batch holds documents") as usize;
+            .expect("a batch holds windows") as usize;
         assert!(
             lengths.iter().all(|length| *length > 0),
             "an encoding holds at least its special tokens"
         );
         let mut ids = vec![0i32; width * lengths.len()];
+        let mut type_ids = vec![0i32; width * lengths.len()];
         let mut mask = vec![0i32; width * lengths.len()];
-        for (row, document) in documents.enumerate() {
-            let start = row * width;
-            for (position, id) in document.iter().enumerate() {
-                ids[start + position] = *id as i32;
-                mask[start + position] = 1;
+        for (row, (window, types)) in windows.enumerate() {
+            let real = row * width..row * width + window.len();
+            for (target, id) in ids[real.clone()].iter_mut().zip(window) {
+                *target = *id as i32;
             }
+            for (target, type_id) in type_ids[real.clone()].iter_mut().zip(types) {
+                *target = i32::from(*type_id);
+            }
+            mask[real].fill(1);
         }
         Batch {
             lengths,
             width,
             ids,
+            type_ids,
             mask,
         }
     }
 
-    /// Number of documents, B.
-    pub fn documents(&self) -> usize {
+    /// Number of windows, B.
+    pub fn windows(&self) -> usize {
         self.lengths.len()
     }
 
@@ -80,7 +86,6 @@ pub struct EncoderSession {
     layers: Vec<usize>,
     hidden: usize,
     half: bool,
-    type_ids: Vec<i32>,
     states: Vec<f32>,
 }
 
@@ -121,12 +126,11 @@ impl EncoderSession {
             layers: options.layers.clone(),
             hidden: checkpoint.config.hidden,
             half,
-            type_ids: Vec::new(),
             states: Vec::new(),
         })
     }
 
-    /// Runs a batch and shows each layer's states, `[documents, width, hidden]` with padding in place, to `visit`.
+    /// Runs a batch and shows each layer's states, `[windows, width, hidden]` with padding in place, to `visit`.
     ///
     /// # Errors
     /// When ONNX Runtime fails, or `visit` does.
@@ -135,15 +139,13 @@ impl EncoderSession {
         batch: &Batch,
         mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        self.type_ids
-            .resize(batch.ids.len().max(self.type_ids.len()), 0);
-        let shape = [batch.documents(), batch.width];
+        let shape = [batch.windows(), batch.width];
         let tensor = |values| {
             TensorRef::from_array_view((shape, values)).map_err(encoder_error("pass the batch"))
         };
         let inputs = ort::inputs![
             graph::INPUTS[0] => tensor(&batch.ids[..])?,
-            graph::INPUTS[1] => tensor(&self.type_ids[..batch.ids.len()])?,
+            graph::INPUTS[1] => tensor(&batch.type_ids[..])?,
             graph::INPUTS[2] => tensor(&batch.mask[..])?,
         ];
         let outputs = self
@@ -152,7 +154,7 @@ impl EncoderSession {
             .map_err(encoder_error("run a batch"))?;
         for layer in &self.layers {
             let states = layer_states(&outputs, *layer, self.half, &mut self.states)?;
-            debug_assert_eq!(states.len(), batch.documents() * batch.width * self.hidden);
+            debug_assert_eq!(states.len(), batch.windows() * batch.width * self.hidden);
             visit(*layer, states)?;
         }
         Ok(())

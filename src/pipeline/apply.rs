@@ -215,7 +215,10 @@ impl Predictor {
         let next = AtomicUsize::new(0);
         let encode_some = |worker: &mut Worker| -> Result<()> {
             while let Some(rows) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let batch = Batch::new(rows.iter().map(|row| &encodings[*row as usize].ids[..]));
+                let batch = Batch::new(
+                    rows.iter()
+                        .map(|row| (&encodings[*row as usize].ids[..], &[][..])),
+                );
                 let name_of =
                     |row: usize| format!("the text `{}`", shorten(&texts[rows[row] as usize], 40));
                 let states = worker.run(&batch, name_of)?;

@@ -121,7 +121,7 @@ impl Job<'_> {
             .iter()
             .map(|document| self.spool.read_ids(document))
             .collect::<Result<Vec<Vec<u32>>>>()?;
-        let batch = Batch::new(ids.iter().map(Vec::as_slice));
+        let batch = Batch::new(ids.iter().map(|ids| (&ids[..], &[][..])));
         Ok(PlannedBatch {
             shard,
             positions,
@@ -154,7 +154,7 @@ impl Job<'_> {
                 Ok(EncodedBatch {
                     shard: planned.shard,
                     tokens: planned.batch.tokens(),
-                    padded_tokens: (planned.batch.documents() * planned.batch.width) as u64,
+                    padded_tokens: (planned.batch.windows() * planned.batch.width) as u64,
                     positions: planned.positions,
                     rows,
                 })

@@ -58,7 +58,7 @@ impl Oracle {
 
     /// The states of every document of a batch, padding left out.
     fn run(&mut self, documents: &[&[u32]]) -> Vec<Layers> {
-        let batch = Batch::new(documents.iter().copied());
+        let batch = Batch::new(documents.iter().map(|ids| (*ids, &[][..])));
         let hidden = self.checkpoint.config.hidden;
         let mut texts = vec![Layers::new(); documents.len()];
         self.session
@@ -334,7 +334,7 @@ fn pooled_states_equal_those_of_transformers() {
         .iter()
         .map(|text| ids(&text["ids"]))
         .collect();
-    let batch = Batch::new(all.iter().map(Vec::as_slice));
+    let batch = Batch::new(all.iter().map(|ids| (&ids[..], &[][..])));
     let rows = encoder.workers()[0]
         .run(&batch, |row| format!("text {row}"))
         .unwrap();
