@@ -1,7 +1,7 @@
 //! Stage 1 beside its ceiling: the whole extraction, and the bare session on the very same batches.
 //!
 //! ```text
-//! cargo bench --bench extraction -- FILE.gz [TEXTS] [ROUNDS] [BATCH_TOKENS]
+//! cargo bench --bench extraction -- FILE.gz [TEXTS] [ROUNDS] [mean|words|tokens] [BATCH_TOKENS]
 //! ```
 //!
 //! Both sides run in turn, ROUNDS times; the best of each counts. `bare` runs the planned batches through the same
@@ -22,23 +22,29 @@ use std::{
 };
 
 use frostbert::{
-    cache::plan::{ExtractionPlan, PlanSettings},
+    cache::{
+        index::DocumentIndex,
+        manifest::Manifest,
+        plan::{PlanDocument, PlanSettings, Planner},
+    },
     encoder::{
         Encoder, EncoderSettings,
         checkpoint::Checkpoint,
         device::{Device, Precision, Provider},
+        fingerprint_inputs,
         plan::{padding_efficiency, plan_batches},
         runtime::Runtime,
         session::{Batch, EncoderSession, SessionOptions},
-        tokenizer::TextTokenizer,
+        tokenizer::{Input, TextTokenizer},
+        windows::{Encoding, Overflow},
     },
-    fingerprint::{Key, Mode},
+    fingerprint::Key,
     pipeline::{
         extract::{ExtractReport, Machine, extract},
         file::PipelineFile,
         settings::Pipeline,
     },
-    states::{Dtype, Pooling, StateId},
+    states::{Dtype, StateId, StateKind},
 };
 
 const MAX_LENGTH: usize = 128;
@@ -63,21 +69,27 @@ fn main() {
     let (n_texts, rounds, batch_tokens) = (
         number(1, 10_000),
         number(2, 3),
-        number(3, Provider::Cpu.default_batch_tokens()),
+        number(4, Provider::Cpu.default_batch_tokens()),
     );
+    let kind: StateKind = arguments
+        .get(3)
+        .map_or("mean", String::as_str)
+        .parse()
+        .expect("a kind of state");
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let library = PathBuf::from("runtime/libonnxruntime.so");
     let machine = Machine {
         onnxruntime: library.clone(),
         threads,
+        go_on: false,
     };
     let runtime = Runtime::load(&library).expect("`make setup` fetches ONNX Runtime");
     let checkpoint =
         Checkpoint::open(Path::new("models/minilm")).expect("`make setup` fetches the model");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let texts = read_texts(Path::new(corpus), n_texts);
-    let (batches, efficiency) = planned_batches(&checkpoint, &texts, batch_tokens);
+    let (batches, efficiency) = planned_batches(&checkpoint, &texts, kind, batch_tokens);
     let tokens: u64 = batches.iter().map(Batch::tokens).sum();
 
     let loading = Instant::now();
@@ -88,9 +100,10 @@ fn main() {
     std::fs::write(&plain, texts.join("\n")).expect("the temporary folder takes the texts");
 
     println!(
-        "{} texts, {tokens} tokens, {} batches of at most {batch_tokens} tokens, {threads} threads",
+        "{} texts, {tokens} tokens, {} batches of at most {batch_tokens} tokens, {threads} threads, {} states",
         texts.len(),
-        batches.len()
+        batches.len(),
+        kind.name()
     );
     let mut best = [f64::INFINITY; 3];
     let mut last: Option<ExtractReport> = None;
@@ -102,7 +115,7 @@ fn main() {
                 .for_each(|batch| one_session.run_bare(batch).expect("a run"))
         });
         let cache = folder.path().join(format!("cache-{round}"));
-        let pipeline = pipeline_over(&plain, &cache, batch_tokens);
+        let pipeline = pipeline_over(&plain, &cache, kind, batch_tokens);
         let report = extract(&pipeline, &machine, &()).expect("an extraction");
         assert_eq!(report.tokens, tokens, "both sides run the same tokens");
         assert!(
@@ -155,62 +168,77 @@ fn read_texts(corpus: &Path, n_texts: usize) -> Vec<String> {
 fn planned_batches(
     checkpoint: &Checkpoint,
     texts: &[String],
+    kind: StateKind,
     batch_tokens: usize,
 ) -> (Vec<Batch>, f64) {
+    let path = checkpoint.tokenizer_path();
     let tokenizer =
-        TextTokenizer::open(&checkpoint.tokenizer_path(), MAX_LENGTH).expect("a tokenizer");
-    let encodings = tokenizer.encode(texts).expect("token ids");
-    let mut documents: Vec<(Key, Vec<u32>)> = texts
+        TextTokenizer::open(&path, MAX_LENGTH, Overflow::Truncate).expect("a tokenizer");
+    let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+    let encodings = tokenizer.encode(&inputs, true).expect("token ids");
+    let mut documents: Vec<(Key, Encoding)> = inputs
         .iter()
+        .map(|input| input.key())
         .zip(encodings)
-        .map(|(text, encoding)| (Key::of(Mode::Text, &[text]), encoding.ids))
         .collect();
     documents.sort_by_key(|(key, _)| *key);
     documents.dedup_by_key(|(key, _)| *key);
+    let inputs = fingerprint_inputs(
+        checkpoint,
+        "cpu",
+        Precision::F32,
+        Dtype::F16,
+        MAX_LENGTH,
+        Overflow::Truncate,
+    );
+    let planner = Planner {
+        wanted: &[StateId {
+            kind,
+            layer: checkpoint.config.layers,
+        }],
+        manifest: &Manifest::empty(
+            &inputs,
+            checkpoint.config.layers,
+            checkpoint.config.hidden,
+            Dtype::F16,
+        ),
+        index: &DocumentIndex::default(),
+        row_bytes: checkpoint.config.hidden * Dtype::F16.size_bytes(),
+    };
     let settings = PlanSettings {
-        states: vec![state(checkpoint)],
         shard_tokens: 131_072,
         batch_tokens,
     };
-    let lengths = documents.iter().map(|(key, ids)| (*key, ids.len() as u32));
-    let row_bytes = checkpoint.config.hidden * Dtype::F16.size_bytes();
-    let plan = ExtractionPlan::cut(lengths, settings, row_bytes, 0);
+    let document = |number: usize| PlanDocument {
+        key: documents[number].0,
+        n_tokens: documents[number].1.n_tokens() as u32,
+        n_words: documents[number].1.words.len() as u32,
+    };
+    let planned = planner.plan(documents.len(), document, settings);
 
     let mut batches = Vec::new();
     let (mut real, mut padded) = (0.0, 0.0);
-    let mut rest = &documents[..];
-    for shard in &plan.shards {
-        let (documents, others) = rest.split_at(shard.len());
-        rest = others;
-        let lengths: Vec<u32> = documents.iter().map(|(_, ids)| ids.len() as u32).collect();
+    for members in &planned.members {
+        let ids = |row: &u32| &documents[*row as usize].1.windows[0].ids[..];
+        let lengths: Vec<u32> = members.iter().map(|row| ids(row).len() as u32).collect();
         let rows = plan_batches(&lengths, batch_tokens);
         let tokens: f64 = lengths.iter().map(|length| f64::from(*length)).sum();
         real += tokens;
         padded += tokens / padding_efficiency(&lengths, &rows);
         let batch = |rows: &Vec<u32>| {
-            Batch::new(
-                rows.iter()
-                    .map(|row| (&documents[*row as usize].1[..], &[][..])),
-            )
+            let members = rows.iter().map(|row| &members[*row as usize]);
+            Batch::new(members.map(|row| (ids(row), &[][..])))
         };
         batches.extend(rows.iter().map(batch));
     }
     (batches, real / padded)
 }
 
-fn state(checkpoint: &Checkpoint) -> StateId {
-    StateId {
-        pooling: Pooling::Mean,
-        layer: checkpoint.config.layers,
-    }
-}
-
 fn open_encoder(runtime: &Runtime, checkpoint: &Checkpoint, threads: usize) -> Encoder {
     let settings = EncoderSettings {
         device: Device::Cpu,
         precision: Precision::F32,
-        states: vec![state(checkpoint)],
-        dtype: Dtype::F16,
+        layers: vec![checkpoint.config.layers],
         threads,
     };
     Encoder::open(runtime, checkpoint, &settings).expect("an encoder")
@@ -229,7 +257,7 @@ fn open_one_session(runtime: &Runtime, checkpoint: &Checkpoint, threads: usize) 
 fn run_bare(encoder: &mut Encoder, batches: &[Batch]) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for worker in encoder.workers() {
+        for worker in encoder.workers().0 {
             let next = &next;
             scope.spawn(move || {
                 while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -240,11 +268,12 @@ fn run_bare(encoder: &mut Encoder, batches: &[Batch]) {
     });
 }
 
-fn pipeline_over(texts: &Path, cache: &Path, batch_tokens: usize) -> Pipeline {
+fn pipeline_over(texts: &Path, cache: &Path, kind: StateKind, batch_tokens: usize) -> Pipeline {
     let text = format!(
         "[model]\npath = \"models/minilm\"\ndevice = \"cpu\"\nbatch_tokens = {batch_tokens}\n\
          [data]\ntrain = {{ path = {texts:?}, format = \"lines\" }}\n\
-         [cache]\ndir = {cache:?}\nmax_length = {MAX_LENGTH}\n"
+         [cache]\ndir = {cache:?}\nmax_length = {MAX_LENGTH}\nstore = [\"{}\"]\n",
+        kind.name()
     );
     let file: PipelineFile = toml::from_str(&text).expect("a pipeline");
     Pipeline::check(Path::new("bench.toml"), file).expect("a checked pipeline")

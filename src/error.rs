@@ -135,6 +135,22 @@ pub enum Error {
         hint: String,
     },
 
+    /// A disk that is too small for what is to be written.
+    #[error(
+        "{:.1} MB are to be written to `{}`, which has {:.1} MB left",
+        *needed_bytes as f64 / 1e6,
+        folder.display(),
+        *free_bytes as f64 / 1e6
+    )]
+    NoSpace {
+        /// The cache folder.
+        folder: PathBuf,
+        /// What is to be written.
+        needed_bytes: u64,
+        /// What the disk has left.
+        free_bytes: u64,
+    },
+
     /// Another process writes to the cache.
     #[error("cache `{}` is being written by {holder}", cache.display())]
     CacheBusy {
@@ -205,6 +221,10 @@ impl Error {
                 ),
                 _ => None,
             },
+            Error::NoSpace { .. } => Some(
+                "free some space, name another cache.dir, store less (cache.store, cache.layers), or go on with --yes: \
+                 what is committed before the disk is full is kept",
+            ),
             Error::CacheBusy { .. } => {
                 Some("wait until it has finished, or give this pipeline its own cache.dir")
             }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The version of the cache format; a new one makes other fingerprints.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Everything that changes a state, in clear. What is *stored* (layers, poolings) is not in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,8 @@ pub enum Mode {
     Text,
     /// Two texts in one input.
     Pair,
+    /// Words that the data told apart: not the text that they spell.
+    Words,
 }
 
 /// The key of a document: the blake3 of a mode tag, the number of parts, and each part with its length before it.
@@ -101,14 +103,15 @@ pub struct Key(pub [u8; 32]);
 
 impl Key {
     /// The key of a document made of `parts`.
-    pub fn of(mode: Mode, parts: &[&str]) -> Key {
+    pub fn of(mode: Mode, parts: &[impl AsRef<str>]) -> Key {
         let mut hasher = blake3::Hasher::new();
         hasher.update(match mode {
             Mode::Text => b"text",
             Mode::Pair => b"pair",
+            Mode::Words => b"word",
         });
         hasher.update(&(parts.len() as u64).to_le_bytes());
-        for part in parts {
+        for part in parts.iter().map(AsRef::as_ref) {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -175,6 +178,8 @@ mod tests {
             Key::of(Mode::Pair, &["ab", ""]),
             Key::of(Mode::Pair, &["", "ab"]),
             Key::of(Mode::Text, &["a", "b"]),
+            Key::of(Mode::Words, &["a", "b"]),
+            Key::of(Mode::Words, &["ab"]),
         ];
         for (i, a) in keys.iter().enumerate() {
             for b in &keys[i + 1..] {

@@ -22,7 +22,7 @@
 //! use frostbert::pipeline::{self, extract::Machine, settings::Pipeline};
 //!
 //! let pipeline = Pipeline::read(Path::new("pipelines/sentiment.toml"), &[])?;
-//! let machine = Machine { onnxruntime: "runtime/libonnxruntime.so".into(), threads: 2 };
+//! let machine = Machine { onnxruntime: "runtime/libonnxruntime.so".into(), threads: 2, go_on: false };
 //! let report = pipeline::run(&pipeline, &machine, &())?;
 //! println!("{:?}", report.train.metrics.test.and_then(|metrics| metrics.accuracy));
 //! # Ok::<(), frostbert::error::Error>(())

@@ -22,6 +22,11 @@ pub trait Progress: Sync {
 
     /// Something that the user may like to know.
     fn note(&self, _message: &str) {}
+
+    /// Whether to go on; nobody there to ask means no.
+    fn ask(&self, _question: &str) -> bool {
+        false
+    }
 }
 
 impl Progress for () {}

@@ -1,13 +1,13 @@
-//! What the encoder hands to the cache: which state of which layer, in which storage type, row by row.
+//! What the encoder hands to the cache: which state of which layer, in which storage type, row by row; and where the
+//! tokens of those rows stand in their document.
 
 use std::{fmt, str::FromStr};
 
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
 
-/// How the hidden states of one document become one stored vector (or, later, many).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// How the hidden states of one document's tokens become one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pooling {
     /// The state of the first token, `[CLS]`.
     Cls,
@@ -31,18 +31,70 @@ impl Pooling {
     }
 }
 
-/// One stored state: a pooling of one absolute layer (0 = embeddings). Written `mean-L06`.
+/// What is stored of a layer, and therefore what a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateKind {
+    /// A row per document.
+    Pooled(Pooling),
+    /// A row per word: the state of its first sub-word.
+    Words,
+    /// A row per real token, special ones included.
+    Tokens,
+}
+
+impl StateKind {
+    /// All kinds, in file order.
+    pub const ALL: [StateKind; 5] = [
+        StateKind::Pooled(Pooling::Cls),
+        StateKind::Pooled(Pooling::Mean),
+        StateKind::Pooled(Pooling::Max),
+        StateKind::Words,
+        StateKind::Tokens,
+    ];
+
+    /// The name in pipelines, file names and metadata.
+    pub fn name(self) -> &'static str {
+        match self {
+            StateKind::Pooled(pooling) => pooling.name(),
+            StateKind::Words => "words",
+            StateKind::Tokens => "tokens",
+        }
+    }
+}
+
+impl FromStr for StateKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        StateKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| format!("`{name}` is no state: known are cls, mean, max, words, tokens"))
+    }
+}
+
+/// One stored state: a kind, of one absolute layer (0 = embeddings). Written `mean-L06`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StateId {
-    /// The pooling.
-    pub pooling: Pooling,
+    /// What is stored of the layer.
+    pub kind: StateKind,
     /// The absolute layer; 0 is the embedding output.
     pub layer: usize,
 }
 
+impl StateId {
+    /// A pooled state of a layer.
+    pub fn pooled(pooling: Pooling, layer: usize) -> StateId {
+        StateId {
+            kind: StateKind::Pooled(pooling),
+            layer,
+        }
+    }
+}
+
 impl fmt::Display for StateId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-L{:02}", self.pooling.name(), self.layer)
+        write!(f, "{}-L{:02}", self.kind.name(), self.layer)
     }
 }
 
@@ -50,12 +102,9 @@ impl FromStr for StateId {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let parsed = name.split_once("-L").and_then(|(pooling, layer)| {
-            let pooling = Pooling::ALL
-                .into_iter()
-                .find(|known| known.name() == pooling)?;
+        let parsed = name.split_once("-L").and_then(|(kind, layer)| {
             Some(StateId {
-                pooling,
+                kind: kind.parse().ok()?,
                 layer: layer.parse().ok()?,
             })
         });
@@ -105,25 +154,38 @@ impl Dtype {
         }
     }
 
-    /// Appends values to `out` in this type.
+    /// Checks that values are finite and fit this type.
     ///
     /// # Errors
-    /// The first value that is not finite, or that this type cannot hold (over 65,504 for f16), is returned; `out`
-    /// then holds an undefined number of values.
-    pub fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), f32> {
-        out.reserve(values.len() * self.size_bytes());
+    /// The first value that is not finite, or that this type cannot hold (over 65,504 for f16).
+    pub fn check(self, values: &[f32]) -> Result<(), f32> {
         let limit = match self {
             Dtype::F16 => F16_LIMIT,
             Dtype::F32 => f32::MAX,
         };
         let fits = |value: f32| value.abs() <= limit;
-        if let Some(unfit) = values.iter().find(|value| !fits(**value)) {
-            return Err(*unfit);
+        // All at once first, which the compiler turns into vector instructions.
+        if values.iter().fold(true, |all, value| all & fits(*value)) {
+            return Ok(());
         }
+        let unfit = values.iter().find(|value| !fits(**value));
+        unfit.map_or(Ok(()), |value| Err(*value))
+    }
+
+    /// Appends values to `out` in this type.
+    ///
+    /// # Errors
+    /// As [`Dtype::check`]; nothing is appended then.
+    pub fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), f32> {
+        self.check(values)?;
+        out.reserve(values.len() * self.size_bytes());
         match self {
             Dtype::F16 => {
-                for value in values {
-                    out.extend_from_slice(&f16::from_f32(*value).to_le_bytes());
+                let mut halves = [f16::ZERO; BLOCK];
+                for block in values.chunks(BLOCK) {
+                    let halves = &mut halves[..block.len()];
+                    halves.convert_from_f32_slice(block);
+                    out.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
                 }
             }
             Dtype::F32 => {
@@ -147,8 +209,14 @@ impl Dtype {
         );
         match self {
             Dtype::F16 => {
-                for (value, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *value = f16::from_le_bytes([pair[0], pair[1]]).to_f32();
+                // The bytes may be unaligned, so they are copied, a block that stays in the cache at a time.
+                let mut halves = [f16::ZERO; BLOCK];
+                for (values, bytes) in out.chunks_mut(BLOCK).zip(bytes.chunks(2 * BLOCK)) {
+                    let halves = &mut halves[..values.len()];
+                    for (half, pair) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
+                        *half = f16::from_le_bytes([pair[0], pair[1]]);
+                    }
+                    halves.convert_to_f32_slice(values);
                 }
             }
             Dtype::F32 => {
@@ -163,13 +231,73 @@ impl Dtype {
 /// The largest value that rounds to a finite f16: halfway between 65,504 and the next step is already infinity.
 const F16_LIMIT: f32 = 65_519.0;
 
-/// Some documents' rows of one state, in the storage type, one after the other.
+/// Values converted at a time.
+const BLOCK: usize = 512;
+
+/// What a batch gives of one state.
 #[derive(Clone, Debug)]
-pub struct StateRows {
+pub struct BatchStates {
     /// Which state.
     pub state: StateId,
-    /// `documents x hidden` values, little-endian.
-    pub bytes: Vec<u8>,
+    /// Its values.
+    pub values: StateValues,
+}
+
+/// The values of one state of a batch's windows, one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StateValues {
+    /// `windows x hidden` values: each window pooled, for a document's windows to be joined.
+    Pooled(Vec<f32>),
+    /// `rows x hidden` values of tokens or words, little-endian, in the storage type.
+    Rows(Vec<u8>),
+}
+
+/// Where the tokens of one window stand in their document: an entry per real token in each field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alignment {
+    /// Rows of the word embedding.
+    pub token_ids: Vec<u32>,
+    /// The word of its sequence that each belongs to; -1 for special tokens.
+    pub words: Vec<i32>,
+    /// First character in the original text, in Unicode code points; 0 for special tokens.
+    pub char_starts: Vec<u32>,
+    /// The character after its last.
+    pub char_ends: Vec<u32>,
+    /// 0 in the first text, 1 in the second, [`SPECIAL`] for special tokens.
+    pub sequences: Vec<u8>,
+}
+
+impl Alignment {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.token_ids.is_empty()
+    }
+}
+
+/// The sequence of special tokens.
+pub const SPECIAL: u8 = 255;
+
+/// A word of a document, and the token whose state stands for it: its first sub-word, in the window in which that has
+/// the most context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WordPlace {
+    /// 0 in the first text, 1 in the second.
+    pub sequence: u8,
+    /// Its number in the sequence.
+    pub word: i32,
+    /// First character in the original text, in Unicode code points.
+    pub char_start: u32,
+    /// The character after its last.
+    pub char_end: u32,
+    /// The window.
+    pub window: u16,
+    /// The token in the window.
+    pub position: u16,
 }
 
 #[cfg(test)]
@@ -178,20 +306,28 @@ mod tests {
 
     #[test]
     fn a_state_name_is_parsed_back() {
-        for pooling in Pooling::ALL {
-            let state = StateId { pooling, layer: 6 };
+        for kind in StateKind::ALL {
+            let state = StateId { kind, layer: 6 };
             assert_eq!(state.to_string().parse(), Ok(state));
         }
-        assert_eq!(
-            StateId {
-                pooling: Pooling::Mean,
-                layer: 6
-            }
-            .to_string(),
-            "mean-L06"
-        );
+        assert_eq!(StateId::pooled(Pooling::Mean, 6).to_string(), "mean-L06");
         assert!("mean".parse::<StateId>().is_err());
         assert!("sum-L06".parse::<StateId>().is_err());
+    }
+
+    #[test]
+    fn conversion_in_blocks_equals_conversion_one_by_one() {
+        let values: Vec<f32> = (0..3 * BLOCK + 7)
+            .map(|i| (i as f32 - 700.3) * 1.7)
+            .collect();
+        let mut bytes = vec![0u8];
+        Dtype::F16.encode(&values, &mut bytes).unwrap();
+        let one_by_one = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes());
+        assert!(bytes[1..].iter().copied().eq(one_by_one));
+        let mut back = vec![0.0; values.len()];
+        Dtype::F16.decode(&bytes[1..], &mut back);
+        let one_by_one = values.iter().map(|v| f16::from_f32(*v).to_f32());
+        assert!(back.iter().copied().eq(one_by_one));
     }
 
     #[test]

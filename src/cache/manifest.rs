@@ -34,7 +34,7 @@ pub struct Manifest {
     pub dtype: Dtype,
     /// Distinct documents.
     pub documents: u64,
-    /// Real tokens of these documents.
+    /// Real tokens of these documents' windows.
     pub tokens: u64,
     /// Documents of which the end was cut off.
     pub truncated: u64,
@@ -47,20 +47,68 @@ pub struct Manifest {
 pub struct ShardEntry {
     /// The folder's name.
     pub name: String,
-    /// Rows of docs.parquet and of every pooled state.
+    /// Rows of every pooled state.
     pub documents: u64,
-    /// Real tokens of these documents.
+    /// Rows of docs.parquet: the windows of these documents.
+    pub windows: u64,
+    /// Real tokens of these windows: rows of every `tokens` state.
     pub tokens: u64,
-    /// States that this shard holds.
-    pub states: Vec<StateId>,
-    /// The device that computed it.
-    pub device: String,
-    /// The ONNX Runtime that computed it.
-    pub onnxruntime: String,
-    /// Token budget of its batches.
-    pub batch_tokens: usize,
+    /// What computed which of its states: first those that it was made with, then those that were added.
+    pub origins: Vec<Origin>,
     /// Its files.
     pub files: Vec<FileEntry>,
+}
+
+impl ShardEntry {
+    /// The states that it holds.
+    pub fn states(&self) -> impl Iterator<Item = StateId> + '_ {
+        self.origins
+            .iter()
+            .flat_map(|origin| origin.states.iter().copied())
+    }
+
+    /// Whether it holds a state.
+    pub fn holds(&self, state: StateId) -> bool {
+        self.states().any(|held| held == state)
+    }
+
+    /// Bytes of its files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// What computed some states of a shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The states.
+    pub states: Vec<StateId>,
+    /// The device, as `cpu` or `cuda:0`.
+    pub device: String,
+    /// The version of ONNX Runtime.
+    pub onnxruntime: String,
+    /// Token budget of the batches.
+    pub batch_tokens: usize,
+    /// Some documents of the shard computed once more, alone and in f32, beside what is stored.
+    pub parity: Parity,
+}
+
+/// How far stored states are from the same states computed alone in f32: absolute differences over every value of the
+/// sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Parity {
+    /// Documents in the sample.
+    pub documents: u64,
+    /// Their tokens.
+    pub tokens: u64,
+    /// The largest difference.
+    pub max_error: f64,
+    /// The median difference.
+    pub median_error: f64,
+    /// The largest difference that rounding to the storage type makes by itself.
+    pub max_rounding: f64,
+    /// The median difference that rounding makes by itself.
+    pub median_rounding: f64,
 }
 
 /// One file of a shard.
@@ -75,6 +123,26 @@ pub struct FileEntry {
 }
 
 impl Manifest {
+    /// The manifest of a cache that holds nothing yet.
+    pub fn empty(
+        inputs: &FingerprintInputs,
+        model_layers: usize,
+        hidden: usize,
+        dtype: Dtype,
+    ) -> Manifest {
+        Manifest {
+            fingerprint: inputs.fingerprint(),
+            inputs: inputs.clone(),
+            model_layers,
+            hidden,
+            dtype,
+            documents: 0,
+            tokens: 0,
+            truncated: 0,
+            shards: Vec::new(),
+        }
+    }
+
     /// Reads the manifest of a cache folder; `None` where there is none.
     ///
     /// # Errors
@@ -86,11 +154,13 @@ impl Manifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("read", path)(error)),
         };
-        let damaged = |expected: &str, got: String| Error::CacheDamage {
+        let damaged = |expected: &str, got: String| {
+            Error::CacheDamage {
             path: path.clone(),
             expected: expected.into(),
             got,
-            hint: "delete this cache folder and run `frostbert extract` again".into(),
+            hint: "a manifest cannot be repaired: delete this cache folder and run `frostbert extract` again".into(),
+        }
         };
         let manifest: Manifest = serde_json::from_str(&text)
             .map_err(|error| damaged("a manifest of this format", error.to_string()))?;
@@ -134,20 +204,50 @@ impl Manifest {
 
     /// Bytes of all shards' files.
     pub fn bytes(&self) -> u64 {
-        self.shards
+        self.shards.iter().map(ShardEntry::bytes).sum()
+    }
+
+    /// The versions of ONNX Runtime that computed its states.
+    pub fn onnxruntime_versions(&self) -> BTreeSet<&str> {
+        self.origins()
+            .map(|origin| origin.onnxruntime.as_str())
+            .collect()
+    }
+
+    /// The devices that computed its states.
+    pub fn devices(&self) -> BTreeSet<&str> {
+        self.origins()
+            .map(|origin| origin.device.as_str())
+            .collect()
+    }
+
+    /// What computed its states, shard by shard.
+    pub fn origins(&self) -> impl Iterator<Item = &Origin> {
+        self.shards.iter().flat_map(|shard| &shard.origins)
+    }
+
+    /// The number of the next new shard: no number is used twice.
+    pub fn next_shard(&self) -> usize {
+        let numbers = self
+            .shards
             .iter()
-            .flat_map(|shard| &shard.files)
-            .map(|file| file.bytes)
-            .sum()
+            .filter_map(|shard| shard_number(&shard.name));
+        numbers.max().map_or(0, |number| number + 1)
     }
 
     /// Every state that at least one shard holds.
     pub fn states(&self) -> BTreeSet<StateId> {
-        self.shards
-            .iter()
-            .flat_map(|shard| shard.states.iter().copied())
-            .collect()
+        self.shards.iter().flat_map(ShardEntry::states).collect()
     }
+}
+
+/// The folder name of a shard.
+pub(super) fn shard_name(number: usize) -> String {
+    format!("shard-{number:06}")
+}
+
+fn shard_number(name: &str) -> Option<usize> {
+    name.strip_prefix("shard-")?.parse().ok()
 }
 
 /// Writes `folder/name` so that after a crash either the old or the new content stands there, whole.

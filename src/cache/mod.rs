@@ -5,17 +5,25 @@
 //!   manifest.json          what the cache is, and every file that belongs to it with its checksum
 //!   plan-<hash>.json       the shards of the extraction in progress; gone when it is done
 //!   shard-000000/
-//!     docs.parquet         one row per document: key, tokens, truncated
+//!     docs.parquet         one row per window of a document: key, tokens, truncated
 //!     mean-L06.parquet     one state of every document, in the same order
+//!     words-L06.parquet    one state of every word: its first sub-word's
+//!     words.parquet        which word of which document each of those rows is
+//!     tokens-L06.parquet   one state of every token, special ones included
+//!     tokens.parquet       which token of which document each of those rows is
 //! ```
 //!
 //! It knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is computed once.
 
+mod file;
+pub mod index;
 pub mod manifest;
 pub mod plan;
 pub mod reader;
-mod schema;
 pub mod shard;
+pub mod state_file;
+mod tables;
+pub mod verify;
 pub mod writer;
 
-pub(crate) use schema::as_io;
+pub(crate) use file::as_io;

@@ -1,87 +1,315 @@
 //! The plan of an extraction: written before work, followed to its end, gone when it is done.
 //!
-//! Because the cuts between shards are on disk before the first state is, an extraction that is killed and resumed
+//! Because the cuts between shards are fixed before the first state is, an extraction that is killed and resumed
 //! commits the same shards as one that was not.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::write_aside;
+use super::{
+    index::DocumentIndex,
+    manifest::{Manifest, shard_name, write_aside},
+};
 use crate::{
     error::{Error, Result},
     fingerprint::{self, Key},
-    states::StateId,
+    states::{StateId, StateKind},
 };
 
 /// States of one shard never exceed this, whatever `shard_tokens` says.
 const SHARD_STATE_BYTES: u64 = 256 * 1024 * 1024;
 
+/// States that can be asked for at a time: a bit each.
+pub const MAX_STATES: usize = 128;
+
 /// The shards of an extraction, in the order in which they are committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractionPlan {
     /// What cut it.
     pub settings: PlanSettings,
-    /// Number of the first shard.
-    pub first_shard: usize,
-    /// The keys of each shard, in document order.
-    pub shards: Vec<Vec<Key>>,
+    /// What is to be committed, one after the other.
+    pub shards: Vec<PlannedShard>,
 }
 
 /// The settings that decide a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanSettings {
-    /// States to compute and store.
-    pub states: Vec<StateId>,
     /// Tokens between two commits.
     pub shard_tokens: usize,
     /// Padded tokens of one batch.
     pub batch_tokens: usize,
 }
 
-#[derive(Serialize, Deserialize)]
-struct PlanFile {
-    settings: PlanSettings,
-    first_shard: usize,
-    /// The keys of each shard, 64 hexadecimal digits each, one after the other.
-    shards: Vec<String>,
+/// One commit: a new shard, or states that are added to one that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedShard {
+    /// The shard's folder.
+    pub name: String,
+    /// Whether the shard is there, and these states are added to it.
+    pub added: bool,
+    /// The states to compute.
+    pub states: Vec<StateId>,
+    /// Its documents.
+    pub documents: usize,
+    /// Tokens of all their windows.
+    pub tokens: u64,
+    /// blake3 of their keys, in their order.
+    pub keys: String,
+}
+
+/// What a plan has to know of a document that lacks something.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanDocument {
+    /// Its key.
+    pub key: Key,
+    /// Tokens of all its windows.
+    pub n_tokens: u32,
+    /// Its words, where their states are asked for.
+    pub n_words: u32,
+}
+
+/// What is planned, and the documents of each planned shard by their number.
+pub struct Planned {
+    /// The plan.
+    pub plan: ExtractionPlan,
+    /// Numbers of the documents of each shard, by key.
+    pub members: Vec<Vec<u32>>,
+}
+
+/// What the documents of an extraction are planned against.
+pub struct Planner<'a> {
+    /// The states that every document should have.
+    pub wanted: &'a [StateId],
+    /// What the cache is.
+    pub manifest: &'a Manifest,
+    /// Where its documents lie.
+    pub index: &'a DocumentIndex,
+    /// Bytes of one row of a state.
+    pub row_bytes: usize,
+}
+
+impl Planner<'_> {
+    /// The wanted states that a document lacks, a bit each.
+    pub fn lacking(&self, key: &Key) -> u128 {
+        let held = self
+            .index
+            .locations(key)
+            .map(|(shard, _)| !self.shard_lacks(shard));
+        held.fold(self.all(), |lacking, held| lacking & !held)
+    }
+
+    /// Plans `n` documents, `document(0..n)` sorted by key, of which each lacks something.
+    ///
+    /// Where all documents of a shard are here and lack the same, the states are added to that shard. The others go to
+    /// new shards, by what they lack, each of at most `shard_tokens` tokens and 256 MB of states.
+    pub fn plan(
+        &self,
+        n: usize,
+        document: impl Fn(usize) -> PlanDocument,
+        settings: PlanSettings,
+    ) -> Planned {
+        let mut planned = Planned {
+            plan: ExtractionPlan {
+                settings,
+                shards: Vec::new(),
+            },
+            members: Vec::new(),
+        };
+        let whole = self.whole_shards(n, &document);
+        let mut added: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let mut new: BTreeMap<u128, Vec<u32>> = BTreeMap::new();
+        for number in 0..n {
+            let key = document(number).key;
+            match self.home(&key).filter(|shard| whole.contains(shard)) {
+                Some(shard) => added.entry(shard).or_default().push(number as u32),
+                None => new
+                    .entry(self.lacking(&key))
+                    .or_default()
+                    .push(number as u32),
+            }
+        }
+        for (shard, members) in added {
+            let name = self.manifest.shards[shard as usize].name.clone();
+            let states = self.states_of(self.shard_lacks(shard));
+            for states in self.states_that_fit(states, &members, &document) {
+                planned.push(name.clone(), true, states, members.clone(), &document);
+            }
+        }
+        let mut next = self.manifest.next_shard();
+        for (lacking, numbers) in new {
+            let states = self.states_of(lacking);
+            for members in self.cut(&states, numbers, &document, &planned.plan.settings) {
+                planned.push(shard_name(next), false, states.clone(), members, &document);
+                next += 1;
+            }
+        }
+        planned
+    }
+
+    fn all(&self) -> u128 {
+        (0..self.wanted.len()).fold(0, |bits, bit| bits | 1 << bit)
+    }
+
+    fn shard_lacks(&self, shard: u32) -> u128 {
+        let entry = &self.manifest.shards[shard as usize];
+        let wanted = self.wanted.iter().enumerate();
+        wanted
+            .filter(|(_, state)| !entry.holds(**state))
+            .fold(0, |bits, (bit, _)| bits | 1 << bit)
+    }
+
+    fn states_of(&self, bits: u128) -> Vec<StateId> {
+        let wanted = self.wanted.iter().enumerate();
+        wanted
+            .filter(|(bit, _)| bits >> bit & 1 == 1)
+            .map(|(_, state)| *state)
+            .collect()
+    }
+
+    /// The first shard of a document that lacks exactly what the document lacks.
+    fn home(&self, key: &Key) -> Option<u32> {
+        let lacking = self.lacking(key);
+        let mut shards = self.index.locations(key).map(|(shard, _)| shard);
+        shards.find(|shard| self.shard_lacks(*shard) == lacking)
+    }
+
+    /// The shards of which every document is among these, and at home.
+    fn whole_shards(&self, n: usize, document: &impl Fn(usize) -> PlanDocument) -> Vec<u32> {
+        let mut counts = vec![0u64; self.manifest.shards.len()];
+        for number in 0..n {
+            if let Some(shard) = self.home(&document(number).key) {
+                counts[shard as usize] += 1;
+            }
+        }
+        let shards = self.manifest.shards.iter().zip(counts).enumerate();
+        shards
+            .filter(|(_, (entry, count))| entry.documents == *count)
+            .map(|(shard, _)| shard as u32)
+            .collect()
+    }
+
+    fn bytes(&self, states: &[StateId], document: PlanDocument) -> u64 {
+        let rows = |state: &StateId| match state.kind {
+            StateKind::Pooled(_) => 1,
+            StateKind::Words => u64::from(document.n_words),
+            StateKind::Tokens => u64::from(document.n_tokens),
+        };
+        states.iter().map(rows).sum::<u64>() * self.row_bytes as u64
+    }
+
+    /// Cuts documents, in their order, into shards that are not too large.
+    fn cut(
+        &self,
+        states: &[StateId],
+        numbers: Vec<u32>,
+        document: &impl Fn(usize) -> PlanDocument,
+        settings: &PlanSettings,
+    ) -> Vec<Vec<u32>> {
+        let mut shards: Vec<Vec<u32>> = Vec::new();
+        let (mut tokens, mut bytes) = (0, 0);
+        for number in numbers {
+            let document = document(number as usize);
+            tokens += u64::from(document.n_tokens);
+            bytes += self.bytes(states, document);
+            match shards.last_mut() {
+                Some(shard)
+                    if tokens <= settings.shard_tokens as u64 && bytes <= SHARD_STATE_BYTES =>
+                {
+                    shard.push(number);
+                }
+                _ => {
+                    shards.push(vec![number]);
+                    (tokens, bytes) = (u64::from(document.n_tokens), self.bytes(states, document));
+                }
+            }
+        }
+        shards
+    }
+
+    /// Groups states so that each group's rows of these documents fit into memory: one state at least.
+    fn states_that_fit(
+        &self,
+        states: Vec<StateId>,
+        members: &[u32],
+        document: &impl Fn(usize) -> PlanDocument,
+    ) -> Vec<Vec<StateId>> {
+        let mut groups: Vec<Vec<StateId>> = Vec::new();
+        let mut bytes = 0;
+        for state in states {
+            let own: u64 = members
+                .iter()
+                .map(|number| self.bytes(&[state], document(*number as usize)))
+                .sum();
+            bytes += own;
+            match groups.last_mut() {
+                Some(group) if bytes <= SHARD_STATE_BYTES => group.push(state),
+                _ => {
+                    groups.push(vec![state]);
+                    bytes = own;
+                }
+            }
+        }
+        groups
+    }
+}
+
+impl Planned {
+    fn push(
+        &mut self,
+        name: String,
+        added: bool,
+        states: Vec<StateId>,
+        members: Vec<u32>,
+        document: &impl Fn(usize) -> PlanDocument,
+    ) {
+        let mut keys = blake3::Hasher::new();
+        let mut tokens = 0;
+        for number in &members {
+            let document = document(*number as usize);
+            keys.update(&document.key.0);
+            tokens += u64::from(document.n_tokens);
+        }
+        self.plan.shards.push(PlannedShard {
+            name,
+            added,
+            states,
+            documents: members.len(),
+            tokens,
+            keys: keys.finalize().to_hex().to_string(),
+        });
+        self.members.push(members);
+    }
 }
 
 impl ExtractionPlan {
-    /// Cuts documents, in their order, into shards of at most `shard_tokens` tokens and 256 MB of states.
-    ///
-    /// `row_bytes` is the size of all states of one document.
-    pub fn cut(
-        documents: impl Iterator<Item = (Key, u32)>,
-        settings: PlanSettings,
-        row_bytes: usize,
-        first_shard: usize,
-    ) -> ExtractionPlan {
-        let mut shards: Vec<Vec<Key>> = Vec::new();
-        let (mut tokens, mut bytes) = (u64::MAX, 0);
-        for (key, n_tokens) in documents {
-            tokens = tokens.saturating_add(u64::from(n_tokens));
-            bytes += row_bytes as u64;
-            if tokens > settings.shard_tokens as u64 || bytes > SHARD_STATE_BYTES {
-                shards.push(Vec::new());
-                (tokens, bytes) = (u64::from(n_tokens), row_bytes as u64);
-            }
-            shards
-                .last_mut()
-                .expect("the first document opens a shard")
-                .push(key);
-        }
-        ExtractionPlan {
-            settings,
-            first_shard,
-            shards,
-        }
+    /// What is still to do, given what is committed.
+    pub fn remaining<'a>(
+        &'a self,
+        manifest: &'a Manifest,
+    ) -> impl Iterator<Item = &'a PlannedShard> {
+        self.shards.iter().filter(|planned| {
+            let entry = manifest
+                .shards
+                .iter()
+                .find(|entry| entry.name == planned.name);
+            !entry.is_some_and(|entry| planned.states.iter().all(|state| entry.holds(*state)))
+        })
     }
 
-    /// The shards that are still to do when the cache holds `committed` shards; `None` where that fits no moment of
-    /// this plan.
-    pub fn remaining(&self, committed: usize) -> Option<&[Vec<Key>]> {
-        self.shards.get(committed.checked_sub(self.first_shard)?..)
+    /// Every state of the plan, sorted.
+    pub fn states(&self) -> Vec<StateId> {
+        let mut states: Vec<StateId> = self
+            .shards
+            .iter()
+            .flat_map(|shard| shard.states.iter().copied())
+            .collect();
+        states.sort_unstable();
+        states.dedup();
+        states
     }
 
     /// Writes the plan into the cache folder.
@@ -89,16 +317,7 @@ impl ExtractionPlan {
     /// # Errors
     /// When the folder cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let file = PlanFile {
-            settings: self.settings.clone(),
-            first_shard: self.first_shard,
-            shards: self
-                .shards
-                .iter()
-                .map(|keys| keys.iter().map(|key| key.to_hex()).collect())
-                .collect(),
-        };
-        let json = serde_json::to_vec(&file).expect("plain fields become JSON");
+        let json = serde_json::to_vec(self).expect("plain fields become JSON");
         let name = format!("plan-{}.json", &fingerprint::hash_bytes(&json)[..16]);
         write_aside(folder, &name, &json)
     }
@@ -109,7 +328,9 @@ impl ExtractionPlan {
     /// When the folder cannot be listed. A plan that is damaged is taken for none: it can be made again.
     pub fn read(folder: &Path) -> Result<Option<ExtractionPlan>> {
         for path in plan_paths(folder)? {
-            let plan = std::fs::read(&path).ok().and_then(|bytes| parse(&bytes));
+            let plan = std::fs::read(&path)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
             if plan.is_some() {
                 return Ok(plan);
             }
@@ -129,29 +350,6 @@ impl ExtractionPlan {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<ExtractionPlan> {
-    let file: PlanFile = serde_json::from_slice(bytes).ok()?;
-    let shards = file
-        .shards
-        .iter()
-        .map(|hex| parse_keys(hex))
-        .collect::<Option<Vec<_>>>()?;
-    Some(ExtractionPlan {
-        settings: file.settings,
-        first_shard: file.first_shard,
-        shards,
-    })
-}
-
-fn parse_keys(hex: &str) -> Option<Vec<Key>> {
-    if !hex.is_ascii() || !hex.len().is_multiple_of(64) {
-        return None;
-    }
-    (0..hex.len() / 64)
-        .map(|index| Key::from_hex(&hex[index * 64..(index + 1) * 64]))
-        .collect()
-}
-
 fn plan_paths(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
@@ -164,69 +362,4 @@ fn plan_paths(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{fingerprint::Mode, states::Pooling};
-
-    fn settings(shard_tokens: usize) -> PlanSettings {
-        let states = vec![StateId {
-            pooling: Pooling::Mean,
-            layer: 6,
-        }];
-        PlanSettings {
-            states,
-            shard_tokens,
-            batch_tokens: 512,
-        }
-    }
-
-    fn documents(lengths: &[u32]) -> Vec<(Key, u32)> {
-        let key = |index: usize| Key::of(Mode::Text, &[&index.to_string()]);
-        lengths
-            .iter()
-            .enumerate()
-            .map(|(index, length)| (key(index), *length))
-            .collect()
-    }
-
-    #[test]
-    fn a_shard_ends_before_it_holds_too_many_tokens() {
-        let plan =
-            ExtractionPlan::cut(documents(&[4, 4, 4, 30, 1]).into_iter(), settings(10), 8, 0);
-        let sizes: Vec<usize> = plan.shards.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [2, 1, 1, 1]);
-        assert!(
-            ExtractionPlan::cut(std::iter::empty(), settings(10), 8, 0)
-                .shards
-                .is_empty()
-        );
-    }
-
-    #[test]
-    fn a_shard_ends_before_its_states_grow_too_large() {
-        let row_bytes = 100 * 1024 * 1024;
-        let plan =
-            ExtractionPlan::cut(documents(&[1; 5]).into_iter(), settings(1000), row_bytes, 0);
-        let sizes: Vec<usize> = plan.shards.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [2, 2, 1]);
-    }
-
-    #[test]
-    fn a_plan_is_read_back_and_knows_what_remains() {
-        let folder = tempfile::tempdir().unwrap();
-        let plan =
-            ExtractionPlan::cut(documents(&[4, 4, 4, 30, 1]).into_iter(), settings(10), 8, 3);
-        plan.write(folder.path()).unwrap();
-        assert_eq!(
-            ExtractionPlan::read(folder.path()).unwrap(),
-            Some(plan.clone())
-        );
-        assert_eq!(plan.remaining(5).unwrap(), &plan.shards[2..]);
-        assert_eq!(plan.remaining(2), None);
-        ExtractionPlan::remove(folder.path()).unwrap();
-        assert_eq!(ExtractionPlan::read(folder.path()).unwrap(), None);
-    }
 }

@@ -1,22 +1,24 @@
 //! The one writer of a cache: locks it, commits shards, never touches what is committed.
 
 use std::{
-    collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
 use super::{
-    manifest::{Manifest, ShardEntry, sync_folder},
-    reader,
-    schema::{self, StateMetadata},
-    shard::{OpenShard, ShardOrigin, entry_bytes, shard_name},
+    file::damage,
+    index::DocumentIndex,
+    manifest::{FileEntry, Manifest, Origin, ShardEntry, sync_folder},
+    plan::PlannedShard,
+    shard::{OpenShard, ShardLayout, StateRows},
+    state_file::{self, StateMetadata},
+    tables,
 };
 use crate::{
     error::{Error, Result},
-    fingerprint::{FingerprintInputs, Key},
-    states::{Dtype, StateId},
+    fingerprint::FingerprintInputs,
+    states::{Dtype, StateKind},
 };
 
 /// The shape of the states that a cache holds.
@@ -34,32 +36,13 @@ pub struct CacheShape {
 pub struct CacheWriter {
     folder: PathBuf,
     manifest: Manifest,
-    wanted: Vec<StateId>,
-    documents: HashMap<Key, Presence>,
+    /// What the cache held when it was opened.
+    index: DocumentIndex,
     lock: File,
 }
 
-/// States that can be asked for at a time: a bit each.
-pub const MAX_STATES: usize = 128;
-
-/// What the cache holds of a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Presence {
-    /// Bit `i` is set where the `i`-th wanted state is not there.
-    lacking: u128,
-    /// Whether its end was cut off.
-    pub truncated: bool,
-}
-
-impl Presence {
-    /// Whether every wanted state is there.
-    pub fn is_complete(self) -> bool {
-        self.lacking == 0
-    }
-}
-
 impl CacheWriter {
-    /// Opens (or creates) the cache of these inputs under `cache_dir`, and looks up which documents have all `states`.
+    /// Opens (or creates) the cache of these inputs under `cache_dir`.
     ///
     /// Takes the writer's lock, and removes what an earlier writer left unfinished.
     ///
@@ -69,10 +52,8 @@ impl CacheWriter {
         cache_dir: &Path,
         inputs: &FingerprintInputs,
         shape: CacheShape,
-        states: &[StateId],
     ) -> Result<CacheWriter> {
-        let fingerprint = inputs.fingerprint();
-        let folder = cache_dir.join(&fingerprint);
+        let folder = cache_dir.join(inputs.fingerprint());
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         let lock = take_lock(&folder)?;
         let manifest = match Manifest::read(&folder)? {
@@ -80,41 +61,13 @@ impl CacheWriter {
                 manifest.require(&folder, inputs)?;
                 manifest
             }
-            None => Manifest {
-                fingerprint,
-                inputs: inputs.clone(),
-                model_layers: shape.model_layers,
-                hidden: shape.hidden,
-                dtype: shape.dtype,
-                documents: 0,
-                tokens: 0,
-                truncated: 0,
-                shards: Vec::new(),
-            },
+            None => Manifest::empty(inputs, shape.model_layers, shape.hidden, shape.dtype),
         };
         remove_leftovers(&folder, &manifest)?;
-
-        assert!(
-            states.len() <= MAX_STATES,
-            "the caller checks how many states are asked for"
-        );
-        let mut documents: HashMap<Key, Presence> = HashMap::new();
-        for entry in &manifest.shards {
-            let held = bits_of(states, &entry.states);
-            for row in reader::read_documents(&folder, entry)? {
-                let absent = Presence {
-                    lacking: all_bits(states),
-                    truncated: row.truncated,
-                };
-                documents.entry(row.key).or_insert(absent).lacking &= !held;
-            }
-        }
-        let wanted = states.to_vec();
         Ok(CacheWriter {
+            index: DocumentIndex::read(&folder, &manifest)?,
             folder,
             manifest,
-            wanted,
-            documents,
             lock,
         })
     }
@@ -129,34 +82,12 @@ impl CacheWriter {
         &self.manifest
     }
 
-    /// The states that this writer was opened for.
-    pub fn wanted(&self) -> &[StateId] {
-        &self.wanted
+    /// Where the documents lay when the cache was opened.
+    pub fn index(&self) -> &DocumentIndex {
+        &self.index
     }
 
-    /// What the cache holds of a document, if anything.
-    pub fn presence(&self, key: &Key) -> Option<Presence> {
-        self.documents.get(key).copied()
-    }
-
-    /// The wanted states that at least one of these documents lacks, in their order.
-    pub fn lacking<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Vec<StateId> {
-        let all = all_bits(&self.wanted);
-        let lacking = keys
-            .map(|key| {
-                self.documents
-                    .get(key)
-                    .map_or(all, |presence| presence.lacking)
-            })
-            .fold(0, |union, bits| union | bits);
-        let states = self.wanted.iter().enumerate();
-        states
-            .filter(|(bit, _)| lacking >> bit & 1 == 1)
-            .map(|(_, state)| *state)
-            .collect()
-    }
-
-    /// Commits a shard: files written aside, checksummed and synced, the folder renamed, then named in the manifest.
+    /// Commits what was planned: files written aside, checksummed and synced, renamed, then named in the manifest.
     /// Returns its bytes.
     ///
     /// # Errors
@@ -164,61 +95,150 @@ impl CacheWriter {
     ///
     /// # Panics
     /// When the shard lacks rows.
-    pub fn commit(&mut self, shard: OpenShard, origin: &ShardOrigin) -> Result<u64> {
+    pub fn commit(
+        &mut self,
+        planned: &PlannedShard,
+        shard: OpenShard,
+        origin: Origin,
+    ) -> Result<u64> {
         assert!(shard.is_complete(), "a shard is committed whole");
-        let name = shard_name(self.manifest.shards.len());
-        let (documents, states) = shard.into_parts();
+        let (layout, states) = shard.into_parts();
+        let bytes = if planned.added {
+            self.add_states(&planned.name, layout, states, origin)?
+        } else {
+            self.add_shard(&planned.name, layout, states, origin)?
+        };
+        self.manifest.write(&self.folder)?;
+        Ok(bytes)
+    }
 
-        let aside = self.folder.join(format!("tmp-{name}"));
-        fs::create_dir(&aside).map_err(Error::io("create", &aside))?;
+    fn add_shard(
+        &mut self,
+        name: &str,
+        layout: ShardLayout,
+        states: Vec<StateRows>,
+        origin: Origin,
+    ) -> Result<u64> {
+        let documents = &layout.documents;
+        let aside = Aside::new(&self.folder, name)?;
+        let mut files = vec![tables::write_documents(&aside.path, documents)?];
+        let (n_documents, n_windows) = (documents.len() as u64, documents.n_windows() as u64);
+        for document in 0..documents.len() {
+            if self.index.truncated(&documents.key(document)).is_none() {
+                let tokens = documents.tokens(document);
+                self.manifest.documents += 1;
+                self.manifest.tokens += tokens.end - tokens.start;
+                self.manifest.truncated += u64::from(documents.truncated(document));
+            }
+        }
+        let tokens = documents.n_tokens();
+        files.extend(self.write_states(&aside.path, &layout, states, &[])?);
+        sync_folder(&aside.path)?;
+        let target = self.folder.join(name);
+        fs::rename(&aside.path, &target).map_err(Error::io("rename", &target))?;
+        aside.renamed();
+        sync_folder(&self.folder)?;
+        let entry = ShardEntry {
+            name: name.into(),
+            documents: n_documents,
+            windows: n_windows,
+            tokens,
+            origins: vec![origin],
+            files,
+        };
+        let bytes = entry.bytes();
+        self.manifest.shards.push(entry);
+        Ok(bytes)
+    }
+
+    fn add_states(
+        &mut self,
+        name: &str,
+        layout: ShardLayout,
+        states: Vec<StateRows>,
+        origin: Origin,
+    ) -> Result<u64> {
+        let number = self
+            .manifest
+            .shards
+            .iter()
+            .position(|entry| entry.name == name);
+        let number = number.expect("a plan adds states to a shard that is there");
+        let entry = &self.manifest.shards[number];
+        let target = self.folder.join(name);
+        if tables::read_documents(&self.folder, entry)? != layout.documents {
+            return Err(damage(
+                &target.join(tables::DOCUMENTS),
+                "the windows that the tokenizer gives now",
+                "others".into(),
+            ));
+        }
+        let aside = Aside::new(&self.folder, name)?;
+        let files = self.write_states(&aside.path, &layout, states, &entry.files)?;
+        for file in &files {
+            let path = target.join(&file.name);
+            fs::rename(aside.path.join(&file.name), &path).map_err(Error::io("rename", &path))?;
+        }
+        sync_folder(&target)?;
+        let entry = &mut self.manifest.shards[number];
+        let bytes = files.iter().map(|file| file.bytes).sum();
+        entry.files.extend(files);
+        entry.origins.push(origin);
+        Ok(bytes)
+    }
+
+    /// Writes states, and the tables of tokens and words that they need and that `present` lacks.
+    fn write_states(
+        &self,
+        aside: &Path,
+        layout: &ShardLayout,
+        states: Vec<StateRows>,
+        present: &[FileEntry],
+    ) -> Result<Vec<FileEntry>> {
+        let lacks = |name: &str| !present.iter().any(|file| file.name == name);
+        let stores = |kind: StateKind| states.iter().any(|rows| rows.state.kind == kind);
+        let mut files = Vec::new();
+        if stores(StateKind::Tokens) && lacks(tables::TOKENS) {
+            files.push(tables::write_tokens(aside, layout)?);
+        }
+        if stores(StateKind::Words) && lacks(tables::WORDS) {
+            files.push(tables::write_words(aside, layout)?);
+        }
         let metadata = StateMetadata {
             fingerprint: self.manifest.fingerprint.clone(),
             hidden: self.manifest.hidden,
             dtype: self.manifest.dtype,
         };
-        let mut files = vec![schema::write_documents(&aside, &documents)?];
-        let mut state_ids = Vec::with_capacity(states.len());
         for rows in states {
-            state_ids.push(rows.state);
-            files.push(schema::write_state(
-                &aside, rows.state, rows.bytes, &metadata,
-            )?);
+            files.push(state_file::write_state(aside, rows, &metadata)?);
         }
-        sync_folder(&aside)?;
-        let target = self.folder.join(&name);
-        fs::rename(&aside, &target).map_err(Error::io("rename", &target))?;
-        sync_folder(&self.folder)?;
+        Ok(files)
+    }
+}
 
-        let entry = ShardEntry {
-            name,
-            documents: documents.len() as u64,
-            tokens: documents
-                .iter()
-                .map(|document| u64::from(document.n_tokens))
-                .sum(),
-            states: state_ids,
-            device: origin.device.clone(),
-            onnxruntime: origin.onnxruntime.clone(),
-            batch_tokens: origin.batch_tokens,
-            files,
-        };
-        let bytes = entry_bytes(&entry);
-        let held = bits_of(&self.wanted, &entry.states);
-        for document in &documents {
-            let known = self.documents.entry(document.key).or_insert_with(|| {
-                self.manifest.documents += 1;
-                self.manifest.tokens += u64::from(document.n_tokens);
-                self.manifest.truncated += u64::from(document.truncated);
-                Presence {
-                    lacking: all_bits(&self.wanted),
-                    truncated: document.truncated,
-                }
-            });
-            known.lacking &= !held;
+/// A temporary folder in a cache, removed with what is left in it unless it was renamed.
+struct Aside {
+    path: PathBuf,
+}
+
+impl Aside {
+    fn new(folder: &Path, name: &str) -> Result<Aside> {
+        let path = folder.join(format!("tmp-{name}"));
+        fs::create_dir(&path).map_err(Error::io("create", &path))?;
+        Ok(Aside { path })
+    }
+
+    fn renamed(mut self) {
+        self.path = PathBuf::new();
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if self.path != Path::new("") {
+            // On a full disk this makes room again; what cannot be removed now, the next writer removes.
+            let _ = fs::remove_dir_all(&self.path);
         }
-        self.manifest.shards.push(entry);
-        self.manifest.write(&self.folder)?;
-        Ok(bytes)
     }
 }
 
@@ -229,21 +249,11 @@ impl Drop for CacheWriter {
     }
 }
 
-/// A bit for each wanted state.
-fn all_bits(wanted: &[StateId]) -> u128 {
-    bits_of(wanted, wanted)
-}
-
-/// The bits of those wanted states that are among `held`.
-fn bits_of(wanted: &[StateId], held: &[StateId]) -> u128 {
-    let bits = wanted
-        .iter()
-        .enumerate()
-        .filter(|(_, state)| held.contains(state));
-    bits.fold(0, |bits, (bit, _)| bits | 1u128 << bit)
-}
-
-fn take_lock(folder: &Path) -> Result<File> {
+/// Takes the writer's lock of a cache folder; it holds until the file is dropped.
+///
+/// # Errors
+/// [`Error::CacheBusy`] when another process holds it.
+pub(super) fn take_lock(folder: &Path) -> Result<File> {
     let path = folder.join("writer.lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -275,25 +285,38 @@ fn take_lock(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Removes what a killed writer left: temporary files, and shards that no manifest names.
-fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let path = entry.map_err(Error::io("list", folder))?.path();
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let unnamed_shard =
-            name.starts_with("shard-") && !manifest.shards.iter().any(|shard| shard.name == name);
-        if !name.starts_with("tmp-") && !unnamed_shard {
-            continue;
+/// Removes what a killed writer left: temporary files, and what no manifest names.
+pub(super) fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()> {
+    for path in list(folder)? {
+        let name = file_name(&path);
+        let entry = manifest.shards.iter().find(|shard| shard.name == name);
+        if let Some(entry) = entry {
+            for file in list(&path)? {
+                let name = file_name(&file);
+                if !entry.files.iter().any(|known| known.name == name) {
+                    fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+                }
+            }
+        } else if name.starts_with("tmp-") || name.starts_with("shard-") {
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(Error::io("remove", &path))?;
         }
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        removed.map_err(Error::io("remove", &path))?;
     }
     Ok(())
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(Error::io("list", folder))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }

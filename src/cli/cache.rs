@@ -1,6 +1,7 @@
 //! `frostbert cache`: what caches there are, and whether they are whole.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,7 +11,7 @@ use clap::Subcommand;
 use frostbert::{
     cache::{
         manifest::{MANIFEST, Manifest, caches_in},
-        reader::damaged_files,
+        verify::damaged_files,
     },
     progress::Progress,
 };
@@ -108,18 +109,7 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let inputs = &manifest.inputs;
-    let devices: std::collections::BTreeSet<&str> = manifest
-        .shards
-        .iter()
-        .map(|shard| shard.device.as_str())
-        .collect();
-    let runtimes: std::collections::BTreeSet<&str> = manifest
-        .shards
-        .iter()
-        .map(|shard| shard.onnxruntime.as_str())
-        .collect();
-    let join =
-        |set: std::collections::BTreeSet<&str>| set.into_iter().collect::<Vec<_>>().join(", ");
+    let join = |set: BTreeSet<&str>| set.into_iter().collect::<Vec<_>>().join(", ");
     let lines = [
         ("fingerprint", manifest.fingerprint.clone()),
         ("documents", HumanCount(manifest.documents).to_string()),
@@ -143,8 +133,8 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
             format!("{} tokens, then {}", inputs.max_length, inputs.overflow),
         ),
         ("precision", inputs.precision.clone()),
-        ("device", join(devices)),
-        ("ONNX Runtime", join(runtimes)),
+        ("device", join(manifest.devices())),
+        ("ONNX Runtime", join(manifest.onnxruntime_versions())),
         ("weights", inputs.weights.clone()),
         ("tokenizer", inputs.tokenizer.clone()),
     ];

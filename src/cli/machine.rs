@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use frostbert::pipeline::extract::Machine;
 
 /// The machine with ONNX Runtime from the flag, the environment, the checkout, or the system.
-pub(super) fn machine(ort_lib: Option<&Path>, threads: usize) -> Machine {
+pub(super) fn machine(ort_lib: Option<&Path>, threads: usize, go_on: bool) -> Machine {
     let onnxruntime = match (ort_lib, std::env::var_os("ORT_DYLIB_PATH")) {
         (Some(path), _) => in_folder(path).unwrap_or_else(|| path.to_path_buf()),
         (None, Some(path)) if !path.is_empty() => {
@@ -17,6 +17,7 @@ pub(super) fn machine(ort_lib: Option<&Path>, threads: usize) -> Machine {
     Machine {
         onnxruntime,
         threads,
+        go_on,
     }
 }
 

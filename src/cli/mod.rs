@@ -148,7 +148,7 @@ impl Context {
             .build_global()?;
         Ok(Context {
             json: global.json,
-            machine: machine::machine(global.ort_lib.as_deref(), threads),
+            machine: machine::machine(global.ort_lib.as_deref(), threads, global.yes),
             progress: TerminalProgress::new(global.quiet, global.verbose),
         })
     }

@@ -179,6 +179,16 @@ impl Progress for TerminalProgress {
         }
     }
 
+    fn ask(&self, question: &str) -> bool {
+        if !self.terminal || !std::io::stdin().is_terminal() {
+            return false;
+        }
+        self.line(&format!("{question} [y/N]"));
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).is_ok()
+            && matches!(answer.trim(), "y" | "Y" | "yes")
+    }
+
     fn warn(&self, message: &str) {
         self.line(&format!("warning: {message}"));
     }

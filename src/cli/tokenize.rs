@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::encoder::tokenizer::TextTokenizer;
+use frostbert::encoder::{tokenizer::TextTokenizer, windows::Overflow};
 use serde_json::json;
 
 use super::{Context, output};
@@ -21,7 +21,11 @@ pub(super) struct TokenizeArguments {
 
 pub(super) fn run(arguments: &TokenizeArguments, context: &Context) -> Result<ExitCode> {
     // Nothing is cut off here, however long the text is.
-    let tokenizer = TextTokenizer::open(&arguments.model.join("tokenizer.json"), usize::MAX)?;
+    let tokenizer = TextTokenizer::open(
+        &arguments.model.join("tokenizer.json"),
+        usize::MAX,
+        Overflow::Truncate,
+    )?;
     let table = tokenizer.table(&arguments.text)?;
     if context.json {
         output::print_json(&json!({

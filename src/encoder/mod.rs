@@ -1,6 +1,6 @@
-//! Stage 1's engine: a checkpoint folder becomes sessions, texts become token ids, token ids become pooled states.
+//! Stage 1's engine: a checkpoint folder becomes sessions, texts become token ids, token ids become states.
 //!
-//! `checkpoint -> graph -> session` and `tokenizer -> plan -> session -> pooling`; [`Encoder`] composes them.
+//! `checkpoint -> graph -> session` and `tokenizer -> windows -> plan -> session -> pooling`; [`Encoder`] composes them.
 
 pub mod checkpoint;
 pub mod config;
@@ -11,16 +11,18 @@ pub mod pooling;
 pub mod runtime;
 pub mod session;
 pub mod tokenizer;
+pub mod windows;
 
 use checkpoint::Checkpoint;
 use device::{Device, Precision, Provider};
 use runtime::Runtime;
 use session::{Batch, EncoderSession, SessionOptions};
+use windows::Overflow;
 
 use crate::{
     error::{Error, Result},
     fingerprint::{FORMAT_VERSION, FingerprintInputs},
-    states::{Dtype, StateId, StateRows},
+    states::{BatchStates, Dtype, StateId, StateKind, StateValues},
 };
 
 /// What an encoder is asked to do, beside the checkpoint it runs.
@@ -30,10 +32,8 @@ pub struct EncoderSettings {
     pub device: Device,
     /// What it computes in.
     pub precision: Precision,
-    /// The states to make, of absolute layers.
-    pub states: Vec<StateId>,
-    /// In what type they are stored.
-    pub dtype: Dtype,
+    /// The absolute layers to put out.
+    pub layers: Vec<usize>,
     /// CPU threads for all workers together.
     pub threads: usize,
 }
@@ -45,6 +45,7 @@ pub struct Encoder {
     /// Where `device = "auto"` found a CUDA provider that could not be used: why.
     pub provider_reason: Option<String>,
     workers: Vec<Worker>,
+    reference: Option<Worker>,
 }
 
 impl Encoder {
@@ -93,7 +94,7 @@ impl Encoder {
         if provider == Provider::Cpu {
             device::check_cpu_precision(settings.precision)?;
         }
-        let mut layers: Vec<usize> = settings.states.iter().map(|state| state.layer).collect();
+        let mut layers = settings.layers.clone();
         layers.sort_unstable();
         layers.dedup();
         let n_workers = match provider {
@@ -109,8 +110,6 @@ impl Encoder {
         let open_worker = || -> Result<Worker> {
             Ok(Worker {
                 session: EncoderSession::open(runtime, checkpoint, &options)?,
-                states: settings.states.clone(),
-                dtype: settings.dtype,
                 hidden: checkpoint.config.hidden,
             })
         };
@@ -124,25 +123,36 @@ impl Encoder {
             provider,
             provider_reason: None,
             workers,
+            reference: None,
         };
+        if (provider, settings.precision) != (Provider::Cpu, Precision::F32) {
+            let options = SessionOptions {
+                provider: Provider::Cpu,
+                precision: Precision::F32,
+                ..options.clone()
+            };
+            encoder.reference = Some(Worker {
+                session: EncoderSession::open(runtime, checkpoint, &options)?,
+                hidden: checkpoint.config.hidden,
+            });
+        }
         if let Provider::Cuda(_) = provider {
-            encoder.prove_against_cpu(runtime, checkpoint, &options)?;
+            encoder.prove_against_cpu(checkpoint, settings.precision)?;
         }
         Ok(encoder)
     }
 
-    /// The workers, each with a session of its own.
-    pub fn workers(&mut self) -> &mut [Worker] {
-        &mut self.workers
+    /// The workers, each with a session of its own; and the one that computes f32 on a CPU for comparison, where the
+    /// others do something else.
+    pub fn workers(&mut self) -> (&mut [Worker], Option<&mut Worker>) {
+        (&mut self.workers, self.reference.as_mut())
     }
 
     /// Runs one small batch on the GPU and on the CPU and compares every state.
-    fn prove_against_cpu(
-        &mut self,
-        runtime: &Runtime,
-        checkpoint: &Checkpoint,
-        options: &SessionOptions,
-    ) -> Result<()> {
+    fn prove_against_cpu(&mut self, checkpoint: &Checkpoint, precision: Precision) -> Result<()> {
+        let Some(cpu) = self.reference.as_mut() else {
+            return Ok(());
+        };
         let vocabulary = checkpoint.config.vocabulary as u32;
         let documents: Vec<Vec<u32>> = [5usize, 12, 9]
             .into_iter()
@@ -153,16 +163,10 @@ impl Encoder {
             })
             .collect();
         let batch = Batch::new(documents.iter().map(|ids| (&ids[..], &[][..])));
-        let cpu_options = SessionOptions {
-            provider: Provider::Cpu,
-            precision: Precision::F32,
-            ..options.clone()
-        };
-        let mut cpu = EncoderSession::open(runtime, checkpoint, &cpu_options)?;
         let hidden = checkpoint.config.hidden;
-        let expected = real_states(&mut cpu, &batch, hidden)?;
+        let expected = real_states(&mut cpu.session, &batch, hidden)?;
         let got = real_states(&mut self.workers[0].session, &batch, hidden)?;
-        let least = match options.precision {
+        let least = match precision {
             Precision::F16 => 0.999,
             _ => 0.999_99,
         };
@@ -211,13 +215,22 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 /// One session and what it makes of a batch.
 pub struct Worker {
     session: EncoderSession,
-    states: Vec<StateId>,
-    dtype: Dtype,
     hidden: usize,
 }
 
+/// What a batch is encoded for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The states, of layers that the encoder was opened for.
+    pub states: &'a [StateId],
+    /// The type in which rows of tokens and words are stored, and into which pooled values must fit.
+    pub dtype: Dtype,
+    /// For each window the positions of its words; only looked at where word states are asked for.
+    pub words: &'a [Vec<u16>],
+}
+
 impl Worker {
-    /// Runs a batch and returns every state that was asked for, one row per document, in the storage type.
+    /// Runs a batch and returns every state that was asked for.
     ///
     /// `name_of` tells what to call the document in this row of the batch, should its state be unfit to store.
     ///
@@ -226,30 +239,57 @@ impl Worker {
     pub fn run(
         &mut self,
         batch: &Batch,
+        request: Request<'_>,
         name_of: impl Fn(usize) -> String,
-    ) -> Result<Vec<StateRows>> {
-        let (hidden, dtype, wanted) = (self.hidden, self.dtype, &self.states);
-        let mut pooled = vec![0.0f32; hidden];
-        let mut rows: Vec<StateRows> = Vec::with_capacity(wanted.len());
+    ) -> Result<Vec<BatchStates>> {
+        let hidden = self.hidden;
+        let mut made: Vec<BatchStates> = Vec::with_capacity(request.states.len());
         self.session.run(batch, |layer, states| {
-            for state in wanted.iter().filter(|state| state.layer == layer) {
-                let mut bytes = Vec::with_capacity(batch.windows() * hidden * dtype.size_bytes());
-                for (row, length) in batch.lengths.iter().enumerate() {
-                    let start = row * batch.width * hidden;
-                    let real = &states[start..start + *length as usize * hidden];
-                    pooling::pool(state.pooling, real, &mut pooled);
-                    dtype
-                        .encode(&pooled, &mut bytes)
-                        .map_err(|value| unfit(*state, value, name_of(row), dtype))?;
-                }
-                rows.push(StateRows {
+            let real = |row: usize| {
+                let start = row * batch.width * hidden;
+                &states[start..start + batch.lengths[row] as usize * hidden]
+            };
+            for state in request.states.iter().filter(|state| state.layer == layer) {
+                let values = match state.kind {
+                    StateKind::Pooled(pooling) => {
+                        let mut pooled = vec![0.0f32; batch.windows() * hidden];
+                        for (row, out) in pooled.chunks_exact_mut(hidden).enumerate() {
+                            pooling::pool(pooling, real(row), out);
+                            request.dtype.check(out).map_err(|value| {
+                                unfit(*state, value, name_of(row), request.dtype)
+                            })?;
+                        }
+                        StateValues::Pooled(pooled)
+                    }
+                    StateKind::Words | StateKind::Tokens => {
+                        let mut bytes = Vec::new();
+                        let mut put = |row: usize, values: &[f32]| {
+                            request
+                                .dtype
+                                .encode(values, &mut bytes)
+                                .map_err(|value| unfit(*state, value, name_of(row), request.dtype))
+                        };
+                        for row in 0..batch.windows() {
+                            if state.kind == StateKind::Tokens {
+                                put(row, real(row))?;
+                                continue;
+                            }
+                            for position in &request.words[row] {
+                                let start = usize::from(*position) * hidden;
+                                put(row, &real(row)[start..start + hidden])?;
+                            }
+                        }
+                        StateValues::Rows(bytes)
+                    }
+                };
+                made.push(BatchStates {
                     state: *state,
-                    bytes,
+                    values,
                 });
             }
             Ok(())
         })?;
-        Ok(rows)
+        Ok(made)
     }
 
     /// The session alone, for benchmarks.
@@ -267,7 +307,7 @@ fn unfit(state: StateId, value: f32, text: String, dtype: Dtype) -> Error {
         value.to_string()
     };
     Error::State {
-        state: format!("{} state of layer {}", state.pooling.name(), state.layer),
+        state: format!("{} state of layer {}", state.kind.name(), state.layer),
         text,
         hint: match dtype {
             Dtype::F16 if value != "NaN" => {
@@ -289,7 +329,12 @@ pub fn fingerprint_inputs(
     precision: Precision,
     dtype: Dtype,
     max_length: usize,
+    overflow: Overflow,
 ) -> FingerprintInputs {
+    let (overflow, stride) = match overflow {
+        Overflow::Truncate => ("truncate", None),
+        Overflow::Windows { stride } => ("windows", Some(stride)),
+    };
     FingerprintInputs {
         weights: checkpoint.hashes.weights.clone(),
         config: checkpoint.hashes.config.clone(),
@@ -299,8 +344,8 @@ pub fn fingerprint_inputs(
         precision: precision.name().into(),
         dtype: dtype.name().into(),
         max_length,
-        overflow: "truncate".into(),
-        stride: None,
+        overflow: overflow.into(),
+        stride,
         format_version: FORMAT_VERSION,
     }
 }

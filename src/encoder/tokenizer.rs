@@ -1,19 +1,36 @@
-//! tokenizer.json: texts to token ids, with every limit set here and nothing trusted that is baked into the file.
+//! tokenizer.json: documents to token ids, with every limit set here and nothing trusted that is baked into the file.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use rayon::prelude::*;
-use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{InputSequence, Tokenizer};
 
-use crate::error::{Error, Result};
+use super::windows::{Encoding, Overflow, Piece, Sequence, Template, cut, least_length};
+use crate::{
+    error::{Error, Result},
+    fingerprint::{Key, Mode},
+};
 
-/// The token ids of one text, special tokens included, at most `max_length` of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Encoding {
-    /// Rows of the word embedding.
-    pub ids: Vec<u32>,
-    /// Whether the text was longer and its end is missing.
-    pub truncated: bool,
+/// A document as it is handed to the encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// One text.
+    Text(&'a str),
+    /// Two texts in one input.
+    Pair(&'a str, &'a str),
+    /// Words that somebody else told apart; offsets count in the words joined by one space.
+    Words(&'a [String]),
+}
+
+impl Input<'_> {
+    /// The key of this document.
+    pub fn key(self) -> Key {
+        match self {
+            Input::Text(text) => Key::of(Mode::Text, &[text]),
+            Input::Pair(first, second) => Key::of(Mode::Pair, &[first, second]),
+            Input::Words(words) => Key::of(Mode::Words, words),
+        }
+    }
 }
 
 /// One text, token by token, as the `tokenize` command shows it.
@@ -27,21 +44,23 @@ pub struct TokenTable {
     pub offsets: Vec<(usize, usize)>,
     /// The word each belongs to; `None` for special tokens.
     pub word_ids: Vec<Option<u32>>,
-    /// Whether the text was longer.
-    pub truncated: bool,
 }
 
-/// A tokenizer that truncates to a given length and never pads.
+/// A tokenizer that cuts documents to a given length and never pads.
 pub struct TextTokenizer {
     inner: Tokenizer,
+    template: Template,
+    max_length: usize,
+    overflow: Overflow,
 }
 
 impl TextTokenizer {
-    /// Opens tokenizer.json; longer texts than `max_length` tokens (special ones included) lose their end.
+    /// Opens tokenizer.json; documents longer than `max_length` tokens (special ones included) are truncated, or cut
+    /// into windows.
     ///
     /// # Errors
-    /// When the file is missing or no tokenizer, or `max_length` leaves no room for a token beside the special ones.
-    pub fn open(path: &Path, max_length: usize) -> Result<TextTokenizer> {
+    /// When the file is missing or no tokenizer, or `max_length` leaves too little room beside the special tokens.
+    pub fn open(path: &Path, max_length: usize, overflow: Overflow) -> Result<TextTokenizer> {
         let refuse = |expected: &str, got: String, hint: &str| Error::Checkpoint {
             path: path.to_path_buf(),
             expected: expected.into(),
@@ -56,51 +75,106 @@ impl TextTokenizer {
                 "fetch the checkpoint again",
             )
         })?;
-        let truncation = TruncationParams {
-            max_length,
-            strategy: TruncationStrategy::LongestFirst,
-            stride: 0,
-            direction: TruncationDirection::Right,
-        };
-        if max_length < MIN_LENGTH {
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(failed)?;
+        let template = template_of(&inner).map_err(failed)?;
+        let least = least_length(&template, overflow);
+        if max_length < least {
+            let (needed, hint) = match overflow {
+                Overflow::Truncate => (String::new(), "raise cache.max_length"),
+                Overflow::Windows { stride } => (
+                    format!(
+                        " (the special tokens of a pair, a stride of {stride}, and a token of each text)"
+                    ),
+                    "raise cache.max_length, or lower cache.stride",
+                ),
+            };
             return Err(refuse(
-                &format!("a max_length of at least {MIN_LENGTH} tokens"),
+                &format!("a max_length of at least {least} tokens{needed}"),
                 format!("{max_length}"),
-                "raise cache.max_length",
+                hint,
             ));
         }
-        inner.with_truncation(Some(truncation)).map_err(|error| {
-            refuse(
-                "a usable max_length",
-                error.to_string(),
-                "raise cache.max_length",
-            )
-        })?;
-        inner.with_padding(None);
-        Ok(TextTokenizer { inner })
+        Ok(TextTokenizer {
+            inner,
+            template,
+            max_length,
+            overflow,
+        })
     }
 
-    /// Tokenises texts on all threads of the current rayon pool, in their order.
+    /// Tokenises documents on all threads of the current rayon pool, in their order; with their alignment, which takes
+    /// longer, only where it is asked for.
     ///
     /// # Errors
-    /// When the tokenizer itself fails on a text.
-    pub fn encode(&self, texts: &[impl AsRef<str> + Sync]) -> Result<Vec<Encoding>> {
-        texts
+    /// When the tokenizer itself fails, or a document has more windows than can be numbered.
+    pub fn encode(&self, inputs: &[Input<'_>], aligned: bool) -> Result<Vec<Encoding>> {
+        inputs
             .par_iter()
-            .map(|text| {
-                let encoding = self
-                    .inner
-                    .encode_fast(text.as_ref(), true)
-                    .map_err(failed)?;
-                Ok(Encoding {
-                    ids: encoding.get_ids().to_vec(),
-                    truncated: !encoding.get_overflowing().is_empty(),
-                })
-            })
+            .map(|input| self.encode_one(*input, aligned))
             .collect()
     }
 
-    /// One text with its tokens, offsets and words.
+    fn encode_one(&self, input: Input<'_>, aligned: bool) -> Result<Encoding> {
+        let (first, second) = match input {
+            Input::Text(text) => (self.sequence(raw(text), aligned)?, None),
+            Input::Pair(first, second) => (
+                self.sequence(raw(first), aligned)?,
+                Some(self.sequence(raw(second), aligned)?),
+            ),
+            Input::Words(words) => {
+                let given = InputSequence::PreTokenizedOwned(Cow::Borrowed(words));
+                let mut sequence = self.sequence(given, aligned)?;
+                shift_into_joined_text(&mut sequence, words);
+                (sequence, None)
+            }
+        };
+        let encoding = cut(
+            &first,
+            second.as_ref(),
+            &self.template,
+            self.max_length,
+            self.overflow,
+        );
+        if encoding.windows.len() > usize::from(u16::MAX) {
+            return Err(Error::Encoder {
+                action: "tokenise a text",
+                reason: format!(
+                    "it makes {} windows, and {} can be numbered: cut it into several texts",
+                    encoding.windows.len(),
+                    u16::MAX
+                ),
+            });
+        }
+        Ok(encoding)
+    }
+
+    fn sequence(&self, input: InputSequence<'_>, aligned: bool) -> Result<Sequence> {
+        if !aligned {
+            let encoding = self.inner.encode_fast(input, false).map_err(failed)?;
+            return Ok(Sequence {
+                ids: encoding.get_ids().to_vec(),
+                ..Sequence::default()
+            });
+        }
+        let encoding = self
+            .inner
+            .encode_char_offsets(input, false)
+            .map_err(failed)?;
+        let words = encoding.get_word_ids().iter();
+        let offsets = encoding.get_offsets().iter();
+        Ok(Sequence {
+            ids: encoding.get_ids().to_vec(),
+            offsets: offsets
+                .map(|(start, end)| (*start as u32, *end as u32))
+                .collect(),
+            words: words
+                .map(|word| word.map_or(-1, |word| word as i32))
+                .collect(),
+        })
+    }
+
+    /// One whole text with its tokens, offsets and words; nothing is cut off.
     ///
     /// # Errors
     /// When the tokenizer itself fails on the text.
@@ -111,9 +185,59 @@ impl TextTokenizer {
             ids: encoding.get_ids().to_vec(),
             offsets: encoding.get_offsets().to_vec(),
             word_ids: encoding.get_word_ids().to_vec(),
-            truncated: !encoding.get_overflowing().is_empty(),
         })
     }
+}
+
+fn raw(text: &str) -> InputSequence<'_> {
+    InputSequence::Raw(Cow::Borrowed(text))
+}
+
+/// Offsets of given words count from the word's own start: these count from the start of the words joined by spaces.
+fn shift_into_joined_text(sequence: &mut Sequence, words: &[String]) {
+    let starts: Vec<u32> = words
+        .iter()
+        .scan(0, |next, word| {
+            let start = *next;
+            *next += word.chars().count() as u32 + 1;
+            Some(start)
+        })
+        .collect();
+    for (offset, word) in sequence.offsets.iter_mut().zip(&sequence.words) {
+        if let Some(start) = usize::try_from(*word)
+            .ok()
+            .and_then(|word| starts.get(word))
+        {
+            *offset = (offset.0 + start, offset.1 + start);
+        }
+    }
+}
+
+/// Asks the tokenizer where it sets special tokens, by letting it encode one word and two.
+fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Template> {
+    let pieces = |encoding: tokenizers::Encoding| {
+        let mut pieces: Vec<Piece> = Vec::new();
+        let sequences = encoding.get_sequence_ids();
+        for (token, sequence) in sequences.into_iter().enumerate() {
+            let type_id = encoding.get_type_ids()[token] as u8;
+            let piece = match sequence.filter(|_| encoding.get_special_tokens_mask()[token] == 0) {
+                Some(number) => Piece::Sequence { number, type_id },
+                None => Piece::Special {
+                    id: encoding.get_ids()[token],
+                    type_id,
+                },
+            };
+            let more = matches!(piece, Piece::Sequence { .. }) && pieces.last() == Some(&piece);
+            if !more {
+                pieces.push(piece);
+            }
+        }
+        pieces
+    };
+    Ok(Template {
+        single: pieces(tokenizer.encode("a", true)?),
+        pair: pieces(tokenizer.encode(("a", "a"), true)?),
+    })
 }
 
 /// Room for `[CLS]`, `[SEP]` and one token.

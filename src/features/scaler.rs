@@ -125,10 +125,7 @@ mod tests {
     fn view(values: &[f32], n_features: usize) -> FeatureView {
         let mut bytes = Vec::new();
         Dtype::F32.encode(values, &mut bytes).unwrap();
-        let state = StateId {
-            pooling: Pooling::Mean,
-            layer: 1,
-        };
+        let state = StateId::pooled(Pooling::Mean, 1);
         FeatureView::from_bytes(state, n_features, Dtype::F32, bytes)
     }
 

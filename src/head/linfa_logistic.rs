@@ -74,10 +74,7 @@ mod tests {
         let rows = [0.0, 1.0, 1.0, 0.0, 2.0, 2.0, 3.0, 1.0, 0.0, 0.0, 2.0, 3.0];
         let mut bytes = Vec::new();
         Dtype::F32.encode(&rows, &mut bytes).unwrap();
-        let state = StateId {
-            pooling: Pooling::Mean,
-            layer: 1,
-        };
+        let state = StateId::pooled(Pooling::Mean, 1);
         let view = FeatureView::from_bytes(state, 2, Dtype::F32, bytes);
         let train = LabelledRows {
             samples: &[0, 1, 2, 3, 4, 5],

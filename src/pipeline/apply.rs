@@ -1,6 +1,7 @@
 //! A trained head on other texts: predictions for new ones, metrics on labelled ones.
 
 use std::{
+    iter,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -17,15 +18,22 @@ use super::{
     settings::Pipeline,
 };
 use crate::{
-    cache::reader::CacheReader,
+    cache::{
+        reader::CacheReader,
+        shard::{OpenShard, ShardLayout, WindowPlace},
+    },
     data::{
         Example, Format, LabelMap, Source,
         dataset::{example_key, read_all},
         require_records, shorten,
     },
     encoder::{
-        Encoder, EncoderSettings, Worker, checkpoint::Checkpoint, plan::plan_batches,
-        runtime::Runtime, session::Batch, tokenizer::TextTokenizer,
+        Encoder, EncoderSettings, Request, Worker,
+        checkpoint::Checkpoint,
+        plan::plan_batches,
+        runtime::Runtime,
+        session::Batch,
+        tokenizer::{Input, TextTokenizer},
     },
     error::{Error, Result},
     features::FeatureView,
@@ -156,12 +164,15 @@ impl Predictor {
             &EncoderSettings {
                 device: settings.device,
                 precision: settings.precision,
-                states: vec![run.head.description.state],
-                dtype: settings.dtype,
+                layers: vec![run.head.description.state.layer],
                 threads: machine.threads,
             },
         )?;
-        let tokenizer = TextTokenizer::open(&checkpoint.tokenizer_path(), settings.max_length)?;
+        let tokenizer = TextTokenizer::open(
+            &checkpoint.tokenizer_path(),
+            settings.max_length,
+            settings.overflow,
+        )?;
         Ok(Predictor {
             run,
             encoder,
@@ -198,40 +209,50 @@ impl Predictor {
     fn encode(&mut self, texts: &[String]) -> Result<FeatureView> {
         let settings = &self.run.pipeline.extraction;
         let description = &self.run.head.description;
-        let encodings = self.tokenizer.encode(texts)?;
-        self.truncated += encodings
-            .iter()
-            .filter(|encoding| encoding.truncated)
-            .count() as u64;
-        let lengths: Vec<u32> = encodings
-            .iter()
-            .map(|encoding| encoding.ids.len() as u32)
-            .collect();
+        let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+        let encodings = self.tokenizer.encode(&inputs, false)?;
+        let mut layout = ShardLayout::default();
+        let mut windows: Vec<WindowPlace> = Vec::new();
+        let mut lengths: Vec<u32> = Vec::new();
+        for (number, (input, encoding)) in inputs.iter().zip(&encodings).enumerate() {
+            self.truncated += u64::from(encoding.truncated);
+            let own = encoding.windows.iter();
+            let own: Vec<u32> = own.map(|window| window.ids.len() as u32).collect();
+            layout.push(input.key(), encoding.truncated, &own, iter::empty(), &[]);
+            windows.extend((0..own.len()).map(|window| (number as u32, window as u16)));
+            lengths.extend(own);
+        }
         let default_tokens = self.encoder.provider.default_batch_tokens();
         let batches = plan_batches(&lengths, settings.batch_tokens.unwrap_or(default_tokens));
-
-        let row_bytes = description.hidden * settings.dtype.size_bytes();
-        let bytes = Mutex::new(vec![0u8; texts.len() * row_bytes]);
+        let states = [description.state];
+        let request = Request {
+            states: &states,
+            dtype: settings.dtype,
+            words: &[],
+        };
+        let shard = OpenShard::new(layout, &states, description.hidden, settings.dtype);
+        let shard = Mutex::new(shard);
         let next = AtomicUsize::new(0);
         let encode_some = |worker: &mut Worker| -> Result<()> {
             while let Some(rows) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let batch = Batch::new(
-                    rows.iter()
-                        .map(|row| (&encodings[*row as usize].ids[..], &[][..])),
-                );
-                let name_of =
-                    |row: usize| format!("the text `{}`", shorten(&texts[rows[row] as usize], 40));
-                let states = worker.run(&batch, name_of)?;
-                let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
-                for (row, state) in rows.iter().zip(states[0].bytes.chunks_exact(row_bytes)) {
-                    let start = *row as usize * row_bytes;
-                    bytes[start..start + row_bytes].copy_from_slice(state);
-                }
+                let places: Vec<WindowPlace> =
+                    rows.iter().map(|row| windows[*row as usize]).collect();
+                let batch = Batch::new(places.iter().map(|(text, window)| {
+                    let window = &encodings[*text as usize].windows[usize::from(*window)];
+                    (&window.ids[..], &window.type_ids[..])
+                }));
+                let name_of = |row: usize| {
+                    let text = &texts[places[row].0 as usize];
+                    format!("the text `{}`", shorten(text, 40))
+                };
+                let states = worker.run(&batch, request, name_of)?;
+                let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                shard.place(&places, &states);
             }
             Ok(())
         };
         std::thread::scope(|scope| {
-            let workers = self.encoder.workers().iter_mut();
+            let workers = self.encoder.workers().0.iter_mut();
             let threads: Vec<_> = workers
                 .map(|worker| scope.spawn(|| encode_some(worker)))
                 .collect();
@@ -240,7 +261,8 @@ impl Predictor {
                 .map(|result| result.expect("a worker that panics is a bug"))
                 .try_for_each(|result| result)
         })?;
-        let bytes = bytes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let shard = shard.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let bytes = shard.into_states().swap_remove(0).bytes;
         Ok(FeatureView::from_bytes(
             description.state,
             description.hidden,
@@ -277,7 +299,7 @@ pub fn evaluate(
     let mut pipeline = run.pipeline.clone();
     pipeline.extraction.sources = sources;
     pipeline.extraction.n_thinned_sources = 0;
-    pipeline.extraction.poolings = vec![state.pooling];
+    pipeline.extraction.kinds = vec![state.kind];
     pipeline.extraction.layers = vec![state.layer as i64];
     let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
     let cache = CacheReader::open(&report.cache)?.ok_or_else(|| Error::CacheMiss {

@@ -1,21 +1,25 @@
 //! Stage 1 at work: batches are planned, encoded on every worker, placed, and committed, with bounded queues between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::spool::{Spool, SpooledDocument};
+use super::{
+    sample,
+    spool::{Spool, SpooledDocument},
+};
 use crate::{
     cache::{
+        manifest::Origin,
         plan::ExtractionPlan,
-        shard::{DocumentRow, OpenShard, ShardOrigin},
+        shard::{OpenShard, ShardLayout, WindowPlace},
         writer::CacheWriter,
     },
     data::Source,
-    encoder::{Encoder, Worker, plan::plan_batches, session::Batch},
+    encoder::{Encoder, Request, Worker, plan::plan_batches, session::Batch, windows::Encoding},
     error::{Error, Result},
     progress::Progress,
-    states::StateRows,
+    states::{BatchStates, Dtype, StateKind},
 };
 
 /// Batches that wait for each worker, and results that wait for the writer.
@@ -40,105 +44,223 @@ impl Totals {
     }
 }
 
-/// A batch on its way to a worker.
+/// Some windows on their way to a worker: of a shard, or of its parity sample.
 struct PlannedBatch {
     shard: usize,
-    positions: Vec<u32>,
-    documents: Vec<SpooledDocument>,
+    in_sample: bool,
+    places: Vec<WindowPlace>,
+    /// Spooled documents of the windows, for messages.
+    documents: Vec<u32>,
+    /// Positions of each window's words.
+    words: Vec<Vec<u16>>,
     batch: Batch,
 }
 
 /// A batch on its way to the writer.
 struct EncodedBatch {
     shard: usize,
-    positions: Vec<u32>,
+    in_sample: bool,
+    places: Vec<WindowPlace>,
     tokens: u64,
     padded_tokens: u64,
-    rows: Vec<StateRows>,
+    states: Vec<BatchStates>,
+}
+
+/// A shard that is being filled, and its parity sample.
+struct Filling {
+    shard: OpenShard,
+    sample: OpenShard,
+    /// The documents of the sample, as rows of the shard.
+    sampled: Vec<usize>,
+}
+
+impl Filling {
+    fn is_complete(&self) -> bool {
+        self.shard.is_complete() && self.sample.is_complete()
+    }
 }
 
 /// An extraction: its plan, and what it works on.
 pub(super) struct Job<'a> {
     pub(super) plan: &'a ExtractionPlan,
+    /// Spooled documents of each planned shard.
+    pub(super) members: &'a [Vec<u32>],
     pub(super) spool: &'a Spool,
     pub(super) sources: &'a [Source],
-    /// Bytes of one state of one document.
+    pub(super) hidden: usize,
+    pub(super) dtype: Dtype,
+    /// Bytes of one row of a state.
     pub(super) row_bytes: usize,
 }
 
+/// The device and the library that compute.
+pub(super) struct Computer {
+    pub(super) device: String,
+    pub(super) onnxruntime: String,
+}
+
 impl Job<'_> {
+    /// Documents to encode; one that gets states in several shards counts once.
+    pub(super) fn documents(&self) -> u64 {
+        self.spool.documents().len() as u64
+    }
+
+    /// Words of a planned shard.
+    pub(super) fn words(&self, shard: usize) -> u64 {
+        let documents = self.members[shard].iter();
+        documents
+            .map(|number| u64::from(self.document(*number).n_words))
+            .sum()
+    }
+
+    fn document(&self, number: u32) -> &SpooledDocument {
+        &self.spool.documents()[number as usize]
+    }
+
     /// `read batches | one worker per session | place and commit`, with bounded queues between; this thread commits.
     pub(super) fn run(
         &self,
         encoder: &mut Encoder,
         writer: &mut CacheWriter,
-        origin: &ShardOrigin,
+        computer: &Computer,
         progress: &dyn Progress,
     ) -> Result<Totals> {
-        let workers = encoder.workers();
+        let (workers, reference) = encoder.workers();
         let capacity = workers.len() * QUEUE_PER_WORKER;
         let (batch_sender, batches) = bounded::<Result<PlannedBatch>>(capacity);
         let (result_sender, results) = bounded::<Result<EncodedBatch>>(capacity);
-        let first = writer.manifest().shards.len() - self.plan.first_shard;
         std::thread::scope(|scope| {
-            scope.spawn(move || self.feed(first, &batch_sender));
+            // Where the workers compute in f32 on a CPU, they compute the samples too.
+            let sample_sender = match reference {
+                None => batch_sender.clone(),
+                Some(worker) => {
+                    let (sender, samples) = bounded(QUEUE_PER_WORKER);
+                    let results = result_sender.clone();
+                    scope.spawn(move || self.work(worker, &samples, &results));
+                    sender
+                }
+            };
+            scope.spawn(move || self.feed(&batch_sender, &sample_sender));
             for worker in workers {
                 let (batches, results) = (batches.clone(), result_sender.clone());
                 scope.spawn(move || self.work(worker, &batches, &results));
             }
             // Only the threads hold these ends now: when they stop, whoever waits for them stops too.
             drop((batches, result_sender));
-            self.commit_all(first, results, writer, origin, progress)
+            self.commit_all(results, writer, computer, progress)
         })
     }
 
-    /// Sends the batches of every shard that is still to do, in order, until nobody listens.
-    fn feed(&self, first: usize, batches: &Sender<Result<PlannedBatch>>) {
-        for shard in first..self.plan.shards.len() {
-            let documents = self.documents(shard);
-            let lengths: Vec<u32> = documents.iter().map(|document| document.n_tokens).collect();
-            for positions in plan_batches(&lengths, self.plan.settings.batch_tokens) {
-                let planned = self.plan_batch(shard, positions, &documents);
-                let failed = planned.is_err();
-                if batches.send(planned).is_err() || failed {
+    /// Sends the batches of every shard, in order, until nobody listens.
+    fn feed(&self, batches: &Sender<Result<PlannedBatch>>, samples: &Sender<Result<PlannedBatch>>) {
+        for shard in 0..self.plan.shards.len() {
+            let planned = match self.plan_shard(shard) {
+                Ok(planned) => planned,
+                Err(error) => {
+                    // Nobody listening means that another error goes first.
+                    let _ = batches.send(Err(error));
+                    return;
+                }
+            };
+            for batch in planned {
+                let queue = if batch.in_sample { samples } else { batches };
+                if queue.send(Ok(batch)).is_err() {
                     return;
                 }
             }
         }
     }
 
-    fn plan_batch(
-        &self,
-        shard: usize,
-        positions: Vec<u32>,
-        documents: &[SpooledDocument],
-    ) -> Result<PlannedBatch> {
-        let documents: Vec<SpooledDocument> = positions
-            .iter()
-            .map(|position| documents[*position as usize])
-            .collect();
-        let ids = documents
-            .iter()
-            .map(|document| self.spool.read_ids(document))
-            .collect::<Result<Vec<Vec<u32>>>>()?;
-        let batch = Batch::new(ids.iter().map(|ids| (&ids[..], &[][..])));
-        Ok(PlannedBatch {
-            shard,
-            positions,
-            documents,
-            batch,
-        })
+    /// The batches of a shard, and then its sample's windows, each alone.
+    fn plan_shard(&self, shard: usize) -> Result<Vec<PlannedBatch>> {
+        let encodings = self.read(shard)?;
+        let windows = encodings.iter().enumerate().flat_map(|(row, encoding)| {
+            (0..encoding.windows.len()).map(move |window| (row as u32, window as u16))
+        });
+        let windows: Vec<WindowPlace> = windows.collect();
+        let length = |place: &WindowPlace| {
+            encodings[place.0 as usize].windows[usize::from(place.1)]
+                .ids
+                .len() as u32
+        };
+        let lengths: Vec<u32> = windows.iter().map(length).collect();
+        let mut batches = Vec::new();
+        for rows in plan_batches(&lengths, self.plan.settings.batch_tokens) {
+            let places = rows.iter().map(|row| windows[*row as usize]).collect();
+            batches.push(self.batch(shard, &encodings, places));
+        }
+        let sampled = sample::choose(&self.layout(shard, &encodings));
+        for (number, row) in sampled.into_iter().enumerate() {
+            for window in 0..encodings[row].windows.len() as u16 {
+                let mut batch = self.batch(shard, &encodings, vec![(row as u32, window)]);
+                batch.in_sample = true;
+                batch.places = vec![(number as u32, window)];
+                batches.push(batch);
+            }
+        }
+        Ok(batches)
     }
 
-    fn documents(&self, shard: usize) -> Vec<SpooledDocument> {
-        let keys = self.plan.shards[shard].iter();
-        keys.map(|key| {
-            *self
-                .spool
-                .find(key)
-                .expect("a plan that fits names spooled documents")
-        })
-        .collect()
+    fn batch(
+        &self,
+        shard: usize,
+        encodings: &[Encoding],
+        places: Vec<WindowPlace>,
+    ) -> PlannedBatch {
+        let window =
+            |place: &WindowPlace| &encodings[place.0 as usize].windows[usize::from(place.1)];
+        let words = |(row, window): &WindowPlace| {
+            let words = encodings[*row as usize].words.iter();
+            let own = words.filter(|word| word.window == *window);
+            own.map(|word| word.position).collect()
+        };
+        PlannedBatch {
+            shard,
+            in_sample: false,
+            documents: places
+                .iter()
+                .map(|(row, _)| self.members[shard][*row as usize])
+                .collect(),
+            words: places.iter().map(words).collect(),
+            batch: Batch::new(places.iter().map(|place| {
+                let window = window(place);
+                (&window.ids[..], &window.type_ids[..])
+            })),
+            places,
+        }
+    }
+
+    /// Reads the documents of a shard back.
+    fn read(&self, shard: usize) -> Result<Vec<Encoding>> {
+        let documents = self.members[shard].iter();
+        documents
+            .map(|number| self.spool.read(self.document(*number)))
+            .collect()
+    }
+
+    fn layout(&self, shard: usize, encodings: &[Encoding]) -> ShardLayout {
+        let states = &self.plan.shards[shard].states;
+        let stores = |kind: StateKind| states.iter().any(|state| state.kind == kind);
+        let mut layout = ShardLayout::default();
+        for (number, encoding) in self.members[shard].iter().zip(encodings) {
+            let windows = encoding.windows.iter();
+            let lengths: Vec<u32> = windows.map(|window| window.ids.len() as u32).collect();
+            let windows = encoding.windows.iter();
+            let alignments = windows.map(|window| &window.alignment);
+            let words = match stores(StateKind::Words) {
+                true => &encoding.words[..],
+                false => &[],
+            };
+            let aligned = stores(StateKind::Tokens);
+            layout.push(
+                self.document(*number).key,
+                encoding.truncated,
+                &lengths,
+                alignments.filter(|_| aligned),
+                words,
+            );
+        }
+        layout
     }
 
     fn work(
@@ -148,17 +270,7 @@ impl Job<'_> {
         results: &Sender<Result<EncodedBatch>>,
     ) {
         for planned in batches {
-            let encoded = planned.and_then(|planned| {
-                let name_of = |row: usize| planned.documents[row].place(self.sources);
-                let rows = worker.run(&planned.batch, name_of)?;
-                Ok(EncodedBatch {
-                    shard: planned.shard,
-                    tokens: planned.batch.tokens(),
-                    padded_tokens: (planned.batch.windows() * planned.batch.width) as u64,
-                    positions: planned.positions,
-                    rows,
-                })
-            });
+            let encoded = planned.and_then(|planned| self.encode(worker, planned));
             let failed = encoded.is_err();
             if results.send(encoded).is_err() || failed {
                 return;
@@ -166,30 +278,56 @@ impl Job<'_> {
         }
     }
 
+    fn encode(&self, worker: &mut Worker, planned: PlannedBatch) -> Result<EncodedBatch> {
+        let name_of = |row: usize| self.document(planned.documents[row]).place(self.sources);
+        let request = Request {
+            states: &self.plan.shards[planned.shard].states,
+            dtype: if planned.in_sample {
+                Dtype::F32
+            } else {
+                self.dtype
+            },
+            words: &planned.words,
+        };
+        Ok(EncodedBatch {
+            states: worker.run(&planned.batch, request, name_of)?,
+            shard: planned.shard,
+            in_sample: planned.in_sample,
+            tokens: planned.batch.tokens(),
+            padded_tokens: (planned.batch.windows() * planned.batch.width) as u64,
+            places: planned.places,
+        })
+    }
+
     /// Places batches as they come and commits shards in their order.
     fn commit_all(
         &self,
-        first: usize,
         results: Receiver<Result<EncodedBatch>>,
         writer: &mut CacheWriter,
-        origin: &ShardOrigin,
+        computer: &Computer,
         progress: &dyn Progress,
     ) -> Result<Totals> {
         let mut totals = Totals::default();
-        let mut open: BTreeMap<usize, OpenShard> = BTreeMap::new();
-        let mut next = first;
+        let mut open: BTreeMap<usize, Filling> = BTreeMap::new();
+        let mut next = 0;
         for encoded in results {
             let encoded = encoded?;
-            let shard = open
-                .entry(encoded.shard)
-                .or_insert_with(|| self.open_shard(encoded.shard));
-            shard.place(&encoded.positions, &encoded.rows);
-            totals.tokens += encoded.tokens;
-            totals.padded_tokens += encoded.padded_tokens;
-            progress.advance(encoded.positions.len() as u64, encoded.tokens);
-            while open.get(&next).is_some_and(OpenShard::is_complete) {
+            let filling = match open.entry(encoded.shard) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(self.open_shard(encoded.shard)?),
+            };
+            if encoded.in_sample {
+                filling.sample.place(&encoded.places, &encoded.states);
+            } else {
+                filling.shard.place(&encoded.places, &encoded.states);
+                totals.tokens += encoded.tokens;
+                totals.padded_tokens += encoded.padded_tokens;
+                let documents = encoded.places.iter().filter(|(_, window)| *window == 0);
+                progress.advance(documents.count() as u64, encoded.tokens);
+            }
+            while open.get(&next).is_some_and(Filling::is_complete) {
                 let complete = open.remove(&next).expect("just looked at");
-                totals.bytes += writer.commit(complete, origin)?;
+                totals.bytes += self.commit(next, complete, writer, computer)?;
                 next += 1;
             }
         }
@@ -202,19 +340,60 @@ impl Job<'_> {
         Ok(totals)
     }
 
-    fn open_shard(&self, shard: usize) -> OpenShard {
-        let documents = self
-            .documents(shard)
-            .into_iter()
-            .map(|document| DocumentRow {
-                key: document.key,
-                n_tokens: document.n_tokens,
-                truncated: document.truncated,
-            });
-        OpenShard::new(
-            documents.collect(),
-            &self.plan.settings.states,
-            self.row_bytes,
-        )
+    fn commit(
+        &self,
+        number: usize,
+        filling: Filling,
+        writer: &mut CacheWriter,
+        computer: &Computer,
+    ) -> Result<u64> {
+        let planned = &self.plan.shards[number];
+        let Filling {
+            shard,
+            sample,
+            sampled,
+        } = filling;
+        let origin = Origin {
+            states: planned.states.clone(),
+            device: computer.device.clone(),
+            onnxruntime: computer.onnxruntime.clone(),
+            batch_tokens: self.plan.settings.batch_tokens,
+            parity: sample::compare(&shard, self.dtype, self.hidden, &sampled, &sample),
+        };
+        writer.commit(planned, shard, origin)
+    }
+
+    fn open_shard(&self, shard: usize) -> Result<Filling> {
+        let states = &self.plan.shards[shard].states;
+        let encodings = self.read(shard)?;
+        let layout = self.layout(shard, &encodings);
+        let sampled = sample::choose(&layout);
+        let mut of_sample = ShardLayout::default();
+        for row in &sampled {
+            let windows = layout.documents.windows(*row);
+            let lengths: Vec<u32> = windows
+                .map(|window| {
+                    let tokens = layout.documents.window_tokens(window);
+                    (tokens.end - tokens.start) as u32
+                })
+                .collect();
+            let words: &[_] = if layout.words.is_empty() {
+                &[]
+            } else {
+                &encodings[*row].words
+            };
+            of_sample.push(
+                layout.documents.key(*row),
+                false,
+                &lengths,
+                std::iter::empty(),
+                words,
+            );
+        }
+        Ok(Filling {
+            shard: OpenShard::new(layout, states, self.hidden, self.dtype),
+            sample: OpenShard::new(of_sample, states, self.hidden, Dtype::F32),
+            sampled,
+        })
     }
 }

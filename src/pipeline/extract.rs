@@ -8,16 +8,17 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    encode::{Job, Totals},
+    encode::{Computer, Job, Totals},
+    forecast::Forecast,
+    inputs::inputs_of,
     settings::Pipeline,
-    spool::{Admission, ReadCounts, Spool},
+    spool::{Admission, ReadCounts, Spool, Spooling},
 };
 use crate::{
     cache::{
         manifest::{Manifest, caches_in},
-        plan::{ExtractionPlan, PlanSettings},
+        plan::{ExtractionPlan, PlanDocument, PlanSettings, Planned, Planner},
         reader::CacheReader,
-        shard::ShardOrigin,
         writer::{CacheShape, CacheWriter},
     },
     data::{dataset::read_all, require_records},
@@ -32,7 +33,7 @@ use crate::{
     error::{Error, Result},
     fingerprint::{FingerprintInputs, Key},
     progress::Progress,
-    states::StateId,
+    states::{StateId, StateKind},
 };
 
 /// What this machine offers: a library file and a number of threads.
@@ -42,6 +43,8 @@ pub struct Machine {
     pub onnxruntime: PathBuf,
     /// CPU threads.
     pub threads: usize,
+    /// Whether to go on where a question would be asked.
+    pub go_on: bool,
 }
 
 /// What an extraction did.
@@ -107,7 +110,7 @@ pub(super) fn extract_with(
         pipeline,
         machine,
         checkpoint,
-        states: &states,
+        layers: states.iter().map(|state| state.layer).collect(),
         encoder: None,
     };
     device::check(settings.device, settings.precision, &machine.onnxruntime)?;
@@ -147,39 +150,50 @@ pub(super) fn extract_with(
         hidden: checkpoint.config.hidden,
         dtype: settings.dtype,
     };
-    let mut writer = CacheWriter::open(&settings.cache_dir, &inputs, shape, &states)?;
+    let mut writer = CacheWriter::open(&settings.cache_dir, &inputs, shape)?;
     if writer.manifest().shards.is_empty() {
         // Something will be encoded for certain: say now, and not after reading, that it cannot be.
         lazy.runtime()?;
     }
-    let (spool, counts) = read_texts(pipeline, checkpoint, &writer, progress)?;
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
-    let plan = choose_plan(pipeline, provider, &spool, row_bytes, &writer, progress)?;
+    let planner = Planner {
+        wanted: &states,
+        manifest: writer.manifest(),
+        index: writer.index(),
+        row_bytes,
+    };
+    let (spool, counts) = read_texts(pipeline, checkpoint, &planner, writer.folder(), progress)?;
+    let Planned { plan, members } = make_plan(pipeline, provider, &spool, &planner);
+    settle_unfinished(&plan, &writer, progress)?;
 
     let mut totals = Totals::default();
-    if !spool.documents().is_empty() {
+    if !plan.shards.is_empty() {
         let runtime_version = lazy.runtime()?.version;
-        let origin = ShardOrigin {
-            device: provider.to_string(),
-            onnxruntime: runtime_version,
-            batch_tokens: plan.settings.batch_tokens,
-        };
-        lazy.states = &plan.settings.states;
+        warn_of_versions(writer.manifest(), &runtime_version, progress);
+        lazy.layers = plan.states().iter().map(|state| state.layer).collect();
         let encoder = lazy.open(progress)?;
-        plan.write(writer.folder())?;
         let job = Job {
             plan: &plan,
+            members: &members,
             spool: &spool,
             sources: &settings.sources,
+            hidden: shape.hidden,
+            dtype: settings.dtype,
             row_bytes,
         };
-        progress.start("encoding", Some(spool.documents().len() as u64), "texts");
-        let tokens = spool
-            .documents()
-            .iter()
-            .map(|document| u64::from(document.n_tokens));
-        progress.expect_tokens(tokens.sum());
-        totals = job.run(encoder, &mut writer, &origin, progress)?;
+        Forecast::of(&job, counts.truncated, encoder, writer.folder())?.settle(
+            writer.folder(),
+            machine,
+            progress,
+        )?;
+        plan.write(writer.folder())?;
+        let computer = Computer {
+            device: provider.to_string(),
+            onnxruntime: runtime_version,
+        };
+        progress.start("encoding", Some(job.documents()), "texts");
+        progress.expect_tokens(plan.shards.iter().map(|shard| shard.tokens).sum());
+        totals = job.run(encoder, &mut writer, &computer, progress)?;
         progress.finish();
     }
     ExtractionPlan::remove(writer.folder())?;
@@ -200,6 +214,7 @@ pub(super) fn inputs_for(
         settings.precision,
         settings.dtype,
         settings.max_length,
+        settings.overflow,
     )
 }
 
@@ -208,7 +223,7 @@ struct LazyEncoder<'a> {
     pipeline: &'a Pipeline,
     machine: &'a Machine,
     checkpoint: &'a Checkpoint,
-    states: &'a [StateId],
+    layers: Vec<usize>,
     encoder: Option<Encoder>,
 }
 
@@ -237,8 +252,7 @@ impl LazyEncoder<'_> {
                 &EncoderSettings {
                     device: settings.device,
                     precision: settings.precision,
-                    states: self.states.to_vec(),
-                    dtype: settings.dtype,
+                    layers: self.layers.clone(),
                     threads: self.machine.threads,
                 },
             )?;
@@ -271,16 +285,21 @@ fn count_if_cached(
     for example in read_all(&pipeline.extraction.sources, false) {
         let example = example?;
         rows[example.source] += 1;
-        let Some(key) = admission.admit(&example) else {
+        if !admission.admit(&example) {
             continue;
-        };
-        if states
-            .iter()
-            .any(|state| cache.locate(&key, *state).is_none())
-        {
-            return Ok(None);
         }
-        admission.counts.truncated += u64::from(cache.truncated(&key) == Some(true));
+        for input in inputs_of(&example, pipeline.extraction.pair) {
+            let key = input.key();
+            if !admission.is_new(&key) {
+                continue;
+            }
+            let lacks = |state: &StateId| cache.locate(&key, *state).is_none();
+            if states.iter().any(lacks) {
+                return Ok(None);
+            }
+            let truncated = cache.index().truncated(&key) == Some(true);
+            admission.counts.truncated += u64::from(truncated);
+        }
     }
     require_texts(pipeline, &rows, admission.counts)?;
     Ok(Some(admission.counts))
@@ -289,11 +308,16 @@ fn count_if_cached(
 fn read_texts(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
-    writer: &CacheWriter,
+    planner: &Planner<'_>,
+    folder: &Path,
     progress: &dyn Progress,
 ) -> Result<(Spool, ReadCounts)> {
     let settings = &pipeline.extraction;
-    let tokenizer = TextTokenizer::open(&checkpoint.tokenizer_path(), settings.max_length)?;
+    let tokenizer = TextTokenizer::open(
+        &checkpoint.tokenizer_path(),
+        settings.max_length,
+        settings.overflow,
+    )?;
     let mut rows = vec![0usize; settings.sources.len()];
     let examples = read_all(&settings.sources, false).inspect(|example| {
         if let Ok(example) = example {
@@ -303,13 +327,18 @@ fn read_texts(
     });
     progress.start("reading", None, "texts");
     let present = |key: &Key| {
-        writer
-            .presence(key)
-            .filter(|presence| presence.is_complete())
-            .map(|presence| presence.truncated)
+        let complete = planner.lacking(key) == 0;
+        complete.then(|| planner.index.truncated(key) == Some(true))
+    };
+    let aligned = |state: &StateId| !matches!(state.kind, StateKind::Pooled(_));
+    let spooling = Spooling {
+        tokenizer: &tokenizer,
+        pair: settings.pair,
+        aligned: planner.wanted.iter().any(aligned),
+        folder,
     };
     let admission = Admission::new(settings.n_thinned_sources);
-    let (spool, counts) = Spool::fill(examples, admission, &tokenizer, writer.folder(), present)?;
+    let (spool, counts) = spooling.fill(examples, admission, present)?;
     progress.finish();
     require_texts(pipeline, &rows, counts)?;
     warn_of_truncation(pipeline, counts, progress);
@@ -343,66 +372,81 @@ fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Pr
     }
 }
 
-/// Goes on with an unfinished plan where it fits these texts and settings, else makes a new one.
-fn choose_plan(
+fn make_plan(
     pipeline: &Pipeline,
     provider: Provider,
     spool: &Spool,
-    row_bytes: usize,
-    writer: &CacheWriter,
-    progress: &dyn Progress,
-) -> Result<ExtractionPlan> {
+    planner: &Planner<'_>,
+) -> Planned {
     let settings = PlanSettings {
-        states: writer.lacking(spool.documents().iter().map(|document| &document.key)),
         shard_tokens: pipeline.extraction.shard_tokens,
         batch_tokens: pipeline
             .extraction
             .batch_tokens
             .unwrap_or(provider.default_batch_tokens()),
     };
-    let committed = writer.manifest().shards.len();
-    if let Some(plan) = ExtractionPlan::read(writer.folder())? {
-        let remaining = plan.remaining(committed).unwrap_or_default();
-        // What remains may lack fewer states than what was planned with it: the plan's states still hold.
-        let fits = plan.settings.shard_tokens == settings.shard_tokens
-            && plan.settings.batch_tokens == settings.batch_tokens
-            && settings
-                .states
-                .iter()
-                .all(|state| plan.settings.states.contains(state))
-            && plan
-                .settings
-                .states
-                .iter()
-                .all(|state| writer.wanted().contains(state))
-            && remaining
-                .iter()
-                .flatten()
-                .eq(spool.documents().iter().map(|document| &document.key));
-        if fits && !remaining.is_empty() {
-            let done = committed - plan.first_shard;
-            progress.note(&format!(
-                "going on with an unfinished extraction: {done} of {} shards are there",
-                plan.shards.len()
-            ));
-            return Ok(plan);
-        }
-        if !fits {
+    let documents = spool.documents();
+    let document = |number: usize| PlanDocument {
+        key: documents[number].key,
+        n_tokens: documents[number].n_tokens,
+        n_words: documents[number].n_words,
+    };
+    planner.plan(documents.len(), document, settings)
+}
+
+/// Says how this plan stands to an unfinished one in the cache: its rest, or something else.
+///
+/// Cuts are made greedily in key order, so the plan of what an unfinished plan left over is that plan's rest.
+fn settle_unfinished(
+    plan: &ExtractionPlan,
+    writer: &CacheWriter,
+    progress: &dyn Progress,
+) -> Result<()> {
+    if let Some(unfinished) = ExtractionPlan::read(writer.folder())? {
+        let rest: Vec<_> = unfinished.remaining(writer.manifest()).collect();
+        if unfinished.settings != plan.settings || !rest.iter().copied().eq(&plan.shards) {
             progress.note(
                 "the unfinished extraction in this cache was of other texts or settings: \
                  what it committed stays, the rest is planned anew",
             );
+        } else if !rest.is_empty() {
+            progress.note(&format!(
+                "going on with an unfinished extraction: {} of {} shards are there",
+                unfinished.shards.len() - rest.len(),
+                unfinished.shards.len()
+            ));
         }
         ExtractionPlan::remove(writer.folder())?;
     }
-    let documents = spool
-        .documents()
+    let added: Vec<&str> = plan
+        .shards
         .iter()
-        .map(|document| (document.key, document.n_tokens));
-    let row_bytes = row_bytes * settings.states.len();
-    Ok(ExtractionPlan::cut(
-        documents, settings, row_bytes, committed,
-    ))
+        .filter(|shard| shard.added)
+        .map(|shard| shard.name.as_str())
+        .collect();
+    if !added.is_empty() {
+        let states: Vec<String> = plan.states().iter().map(ToString::to_string).collect();
+        progress.note(&format!(
+            "{} shards lack {}: only that is added to them",
+            added.len(),
+            states.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn warn_of_versions(manifest: &Manifest, version: &str, progress: &dyn Progress) {
+    let others: Vec<&str> = manifest
+        .onnxruntime_versions()
+        .into_iter()
+        .filter(|other| *other != version)
+        .collect();
+    if !others.is_empty() {
+        progress.warn(&format!(
+            "this cache has states of ONNX Runtime {}, and {version} adds to it: equal texts may differ in their last bits",
+            others.join(", ")
+        ));
+    }
 }
 
 /// Why there is no cache of these inputs, where there are others: what the nearest differs in.

@@ -98,7 +98,7 @@ impl LockedView {
     /// Of one state.
     pub fn of(state: StateId) -> LockedView {
         LockedView {
-            pooling: state.pooling.name().into(),
+            pooling: state.kind.name().into(),
             layer: state.layer,
         }
     }

@@ -4,10 +4,13 @@ pub mod apply;
 mod encode;
 pub mod extract;
 pub mod file;
+mod forecast;
+mod inputs;
 pub mod lock;
 pub mod measure;
 pub mod parse;
 pub mod run_folder;
+mod sample;
 pub mod settings;
 mod spool;
 pub mod train;
@@ -112,7 +115,7 @@ fn check_head_is_stored(pipeline: &Pipeline, layers: usize) -> Result<()> {
         problem: format!("the head reads {state}, which cache.store and cache.layers leave out"),
         hint: format!(
             "add \"{}\" to cache.store and {} to cache.layers, or leave both out",
-            state.pooling.name(),
+            state.kind.name(),
             state.layer
         ),
     })

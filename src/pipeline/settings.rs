@@ -3,19 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    file::{self, HeadKind, HeadPooling, Overflow, PipelineFile, Store, Task},
+    file::{self, HeadKind, HeadPooling, Pair, PipelineFile, Store, Task},
     parse,
 };
 use crate::{
-    cache::writer::MAX_STATES,
+    cache::plan::MAX_STATES,
     data::{CleanOptions, Source, SplitFractions},
     encoder::{
         checkpoint::Checkpoint,
         device::{Device, Precision},
         tokenizer::MIN_LENGTH,
+        windows::Overflow,
     },
     error::{Error, Result},
-    states::{Dtype, Pooling, StateId},
+    states::{Dtype, Pooling, StateId, StateKind},
 };
 
 /// A checked pipeline.
@@ -44,14 +45,18 @@ pub struct ExtractionSettings {
     pub batch_tokens: Option<usize>,
     /// Caches go here.
     pub cache_dir: PathBuf,
-    /// Poolings to store.
-    pub poolings: Vec<Pooling>,
+    /// What to store of each layer.
+    pub kinds: Vec<StateKind>,
     /// Layers to store, negative from the end.
     pub layers: Vec<i64>,
     /// Type of a stored value.
     pub dtype: Dtype,
     /// Longest input in tokens.
     pub max_length: usize,
+    /// What happens to longer documents.
+    pub overflow: Overflow,
+    /// How two texts are encoded.
+    pub pair: Pair,
     /// Tokens between two commits.
     pub shard_tokens: usize,
     /// Every file of texts: train, validation, test.
@@ -105,15 +110,6 @@ impl Pipeline {
                 "use letters, digits, - and _".into(),
             ));
         }
-        if matches!(file.data.task, Task::Tokens | Task::Qa) {
-            return Err(refuse(
-                format!(
-                    "this version does not encode data of the task `{}` yet",
-                    file.data.task
-                ),
-                "leave data.task out, for classification".into(),
-            ));
-        }
         let sources = [
             Some(&file.data.train),
             file.data.validation.as_ref(),
@@ -124,15 +120,6 @@ impl Pipeline {
             .flatten()
             .flat_map(|sources| sources.0.clone())
             .collect();
-        if let Some(source) = sources.iter().find(|source| source.text_pair.is_some()) {
-            return Err(refuse(
-                format!(
-                    "this version does not encode pairs yet (text_pair of `{}`)",
-                    source.path.display()
-                ),
-                "leave text_pair out".into(),
-            ));
-        }
         let extraction = check_extraction(&mut file, sources, &refuse)?;
         Ok(Pipeline {
             path: path.to_path_buf(),
@@ -177,10 +164,8 @@ impl Pipeline {
                 "name one layer, as in head.layers = [-1]".into(),
             ));
         };
-        Ok(StateId {
-            pooling,
-            layer: absolute_layer(layer, model_layers, "head.layers", &refuse)?,
-        })
+        let layer = absolute_layer(layer, model_layers, "head.layers", &refuse)?;
+        Ok(StateId::pooled(pooling, layer))
     }
 
     /// The states that stage 1 stores, for a checkpoint of so many layers; sorted, each once.
@@ -192,10 +177,8 @@ impl Pipeline {
         let mut states = Vec::new();
         for layer in &self.extraction.layers {
             let layer = absolute_layer(*layer, model_layers, "cache.layers", &refuse)?;
-            states.extend(self.extraction.poolings.iter().map(|pooling| StateId {
-                pooling: *pooling,
-                layer,
-            }));
+            let kinds = self.extraction.kinds.iter();
+            states.extend(kinds.map(|kind| StateId { kind: *kind, layer }));
         }
         states.sort_unstable();
         states.dedup();
@@ -250,6 +233,20 @@ impl Pipeline {
                     self.file.data.task
                 ),
                 "leave data.task out, for classification".into(),
+            ));
+        }
+        if let Some(source) = self
+            .extraction
+            .sources
+            .iter()
+            .find(|source| source.text_pair.is_some())
+        {
+            return Err(refuse(
+                format!(
+                    "this version does not train on pairs yet (text_pair of `{}`)",
+                    source.path.display()
+                ),
+                "leave text_pair out; `frostbert extract` encodes pairs".into(),
             ));
         }
         let unbuilt = [
@@ -343,21 +340,22 @@ fn check_extraction(
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<ExtractionSettings> {
     let PipelineFile {
-        model, cache, head, ..
+        model,
+        data,
+        cache,
+        head,
+        ..
     } = file;
+    let is_qa = data.task == Task::Qa;
     if model.precision == Precision::Int8 {
         return Err(refuse(
             "this version does not run int8 encoders yet".into(),
             "set model.precision = \"f32\"".into(),
         ));
     }
-    if cache.overflow == Some(Overflow::Windows) || cache.stride.is_some() {
-        return Err(refuse(
-            "this version truncates long texts and has no windows yet".into(),
-            "leave cache.overflow and cache.stride out".into(),
-        ));
-    }
-    let max_length = *cache.max_length.get_or_insert(128);
+    let max_length = *cache
+        .max_length
+        .get_or_insert(if is_qa { 384 } else { 128 });
     for (value, key) in [
         (max_length, "cache.max_length"),
         (cache.shard_tokens, "cache.shard_tokens"),
@@ -378,10 +376,10 @@ fn check_extraction(
             format!("set cache.max_length to {MIN_LENGTH} or more"),
         ));
     }
-    cache.overflow = Some(Overflow::Truncate);
-    if cache.store.is_none() && head.pooling == HeadPooling::Attention {
-        return Err(refuse_attention(refuse));
-    }
+    let overflow = check_overflow(cache, max_length, is_qa, refuse)?;
+    let pair = *data
+        .pair
+        .get_or_insert(if is_qa { Pair::Joint } else { Pair::Separate });
     let layers = cache
         .layers
         .get_or_insert_with(|| head.layers.clone())
@@ -393,26 +391,25 @@ fn check_extraction(
         ));
     }
     let store = cache.store.get_or_insert_with(|| {
-        vec![match head.pooling {
-            HeadPooling::Cls => Store::Cls,
-            HeadPooling::Mean => Store::Mean,
-            HeadPooling::Max => Store::Max,
-            HeadPooling::Attention => Store::Tokens,
+        vec![match (data.task, head.pooling) {
+            (Task::Tokens, _) => Store::Words,
+            (Task::Qa, _) | (_, HeadPooling::Attention) => Store::Tokens,
+            (_, HeadPooling::Cls) => Store::Cls,
+            (_, HeadPooling::Mean) => Store::Mean,
+            (_, HeadPooling::Max) => Store::Max,
         }]
     });
-    let poolings = store
+    let kinds: Vec<StateKind> = store
         .iter()
         .map(|store| match store {
-            Store::Cls => Ok(Pooling::Cls),
-            Store::Mean => Ok(Pooling::Mean),
-            Store::Max => Ok(Pooling::Max),
-            Store::Tokens | Store::Words => Err(refuse(
-                format!("this version does not store `{store}` states yet"),
-                "store cls, mean or max".into(),
-            )),
+            Store::Cls => StateKind::Pooled(Pooling::Cls),
+            Store::Mean => StateKind::Pooled(Pooling::Mean),
+            Store::Max => StateKind::Pooled(Pooling::Max),
+            Store::Tokens => StateKind::Tokens,
+            Store::Words => StateKind::Words,
         })
-        .collect::<Result<Vec<Pooling>>>()?;
-    if poolings.is_empty() {
+        .collect();
+    if kinds.is_empty() {
         return Err(refuse(
             "cache.store is empty".into(),
             "name a state, as in [\"mean\"]".into(),
@@ -424,18 +421,51 @@ fn check_extraction(
         precision: model.precision,
         batch_tokens: model.batch_tokens,
         cache_dir: cache.dir.clone(),
-        poolings,
+        kinds,
         layers,
         dtype: cache.dtype,
         max_length,
+        overflow,
+        pair,
         shard_tokens: cache.shard_tokens,
         sources,
-        n_thinned_sources: if file.data.clean.drop_empty {
-            file.data.train.0.len()
+        n_thinned_sources: if data.clean.drop_empty {
+            data.train.0.len()
         } else {
             0
         },
     })
+}
+
+/// What happens to longer documents, with the defaults of the task set in the file.
+fn check_overflow(
+    cache: &mut file::CacheSection,
+    max_length: usize,
+    is_qa: bool,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<Overflow> {
+    let default = match is_qa {
+        true => file::Overflow::Windows,
+        false => file::Overflow::Truncate,
+    };
+    if *cache.overflow.get_or_insert(default) == file::Overflow::Truncate {
+        // A stride without windows changes nothing, so that a file can switch between the two by one key.
+        return Ok(Overflow::Truncate);
+    }
+    let default = if is_qa { 128 } else { max_length / 4 };
+    let stride = *cache.stride.get_or_insert(default);
+    if stride + MIN_LENGTH > max_length {
+        return Err(refuse(
+            format!(
+                "cache.stride is {stride}, which leaves windows of {max_length} tokens no room to get on"
+            ),
+            format!(
+                "set cache.stride well below cache.max_length, as in {}",
+                max_length / 4
+            ),
+        ));
+    }
+    Ok(Overflow::Windows { stride })
 }
 
 fn refuse_attention(refuse: &impl Fn(String, String) -> Error) -> Error {

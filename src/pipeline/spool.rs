@@ -1,4 +1,4 @@
-//! The texts of an extraction, tokenised and set aside on disk, so that memory does not grow with the corpus.
+//! The documents of an extraction, tokenised and set aside on disk, so that memory does not grow with the corpus.
 
 use std::{
     collections::HashSet,
@@ -8,32 +8,41 @@ use std::{
     path::Path,
 };
 
+use super::{file::Pair, inputs::inputs_of};
 use crate::{
-    data::{Example, Source, dataset::example_key},
-    encoder::tokenizer::TextTokenizer,
+    data::{Example, Source},
+    encoder::{
+        tokenizer::TextTokenizer,
+        windows::{Encoding, Window},
+    },
     error::{Error, Result},
     fingerprint::Key,
+    states::{Alignment, WordPlace},
 };
 
-/// Texts tokenised at a time.
-const CHUNK_TEXTS: usize = 2048;
+/// Examples tokenised at a time.
+const CHUNK_EXAMPLES: usize = 2048;
 
 /// A document that waits to be encoded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SpooledDocument {
     pub(super) key: Key,
+    /// Where it lies in the file, and how long it is there.
+    at: u64,
+    n_bytes: u32,
+    /// Tokens of all its windows.
     pub(super) n_tokens: u32,
-    pub(super) truncated: bool,
-    /// First token in the file.
-    token_start: u64,
+    pub(super) n_words: u32,
     /// Where it stands in the data, for messages.
-    source: u32,
     line: u32,
+    source: u16,
+    pub(super) truncated: bool,
 }
 
-/// A temporary file of token ids, and the documents in it, sorted by key.
+/// A temporary file of encodings, and the documents in it, sorted by key.
 pub(super) struct Spool {
     file: File,
+    aligned: bool,
     documents: Vec<SpooledDocument>,
 }
 
@@ -42,18 +51,19 @@ pub(super) struct Spool {
 pub(super) struct ReadCounts {
     /// Records.
     pub(super) documents: u64,
-    /// Texts of nothing but white space that were left out.
+    /// Records of nothing but white space that were left out.
     pub(super) empty: u64,
-    /// Distinct texts.
+    /// Distinct documents.
     pub(super) unique: u64,
     /// Of these, cut off at `max_length`.
     pub(super) truncated: u64,
 }
 
-/// Which examples are encoded: each text once, and no empty ones from the first `n_thinned` sources.
+/// Which documents are encoded: each once, and no empty ones from the first `n_thinned` sources.
 pub(super) struct Admission {
     n_thinned: usize,
-    seen: HashSet<Key>,
+    /// Half a key is enough to tell documents apart, at half the memory.
+    seen: HashSet<u128>,
     pub(super) counts: ReadCounts,
 }
 
@@ -66,48 +76,70 @@ impl Admission {
         }
     }
 
-    /// Counts an example; its key where it is to be encoded.
-    pub(super) fn admit(&mut self, example: &Example) -> Option<Key> {
+    /// Counts an example; whether its documents are looked at.
+    pub(super) fn admit(&mut self, example: &Example) -> bool {
         self.counts.documents += 1;
-        if example.source < self.n_thinned && example.text.trim().is_empty() {
-            self.counts.empty += 1;
-            return None;
-        }
-        let key = example_key(example);
-        let new = self.seen.insert(key);
+        let empty = example.source < self.n_thinned && example.text.trim().is_empty();
+        self.counts.empty += u64::from(empty);
+        !empty
+    }
+
+    /// Counts a document; whether it is the first of its key.
+    pub(super) fn is_new(&mut self, key: &Key) -> bool {
+        let mut half = [0; 16];
+        half.copy_from_slice(&key.0[..16]);
+        let new = self.seen.insert(u128::from_le_bytes(half));
         self.counts.unique += u64::from(new);
-        new.then_some(key)
+        new
     }
 }
 
-impl Spool {
-    /// Reads examples and tokenises those that are admitted and that `present` does not know (`Some(truncated)` for
-    /// what it does). The temporary file lies in `folder` without a name, so that a kill leaves nothing behind.
+/// How documents are spooled.
+pub(super) struct Spooling<'a> {
+    pub(super) tokenizer: &'a TextTokenizer,
+    pub(super) pair: Pair,
+    /// Whether tokens or words are stored, and so where they stand.
+    pub(super) aligned: bool,
+    /// The temporary file lies here without a name, so that a kill leaves nothing behind.
+    pub(super) folder: &'a Path,
+}
+
+impl Spooling<'_> {
+    /// Reads examples and tokenises those documents that are admitted and that `present` does not know
+    /// (`Some(truncated)` for what it does).
     pub(super) fn fill(
+        &self,
         examples: impl Iterator<Item = Result<Example>>,
         mut admission: Admission,
-        tokenizer: &TextTokenizer,
-        folder: &Path,
         present: impl Fn(&Key) -> Option<bool>,
     ) -> Result<(Spool, ReadCounts)> {
-        let file = tempfile::tempfile_in(folder)
-            .map_err(Error::io("create a temporary file in", folder))?;
+        let file = tempfile::tempfile_in(self.folder)
+            .map_err(Error::io("create a temporary file in", self.folder))?;
         let mut filling = Filling {
-            tokenizer,
-            folder,
+            spooling: self,
             writer: BufWriter::new(file),
             documents: Vec::new(),
-            n_tokens: 0,
-            pending: Vec::with_capacity(CHUNK_TEXTS),
+            at: 0,
+            pending: Vec::with_capacity(CHUNK_EXAMPLES),
         };
         for example in examples {
             let example = example?;
-            let Some(key) = admission.admit(&example) else {
+            if !admission.admit(&example) {
                 continue;
-            };
-            match present(&key) {
-                Some(truncated) => admission.counts.truncated += u64::from(truncated),
-                None => filling.add(key, example)?,
+            }
+            let mut wanted = Vec::new();
+            for (part, input) in inputs_of(&example, self.pair).enumerate() {
+                let key = input.key();
+                if !admission.is_new(&key) {
+                    continue;
+                }
+                match present(&key) {
+                    Some(truncated) => admission.counts.truncated += u64::from(truncated),
+                    None => wanted.push((part, key)),
+                }
+            }
+            if !wanted.is_empty() {
+                filling.add(wanted, example)?;
             }
         }
         let mut spool = filling.finish()?;
@@ -119,31 +151,34 @@ impl Spool {
             .sort_unstable_by_key(|document| document.key);
         Ok((spool, counts))
     }
+}
 
+impl Spool {
     /// The documents, sorted by key.
     pub(super) fn documents(&self) -> &[SpooledDocument] {
         &self.documents
     }
 
-    /// The document of this key.
-    pub(super) fn find(&self, key: &Key) -> Option<&SpooledDocument> {
-        let place = self
-            .documents
-            .binary_search_by_key(key, |document| document.key)
-            .ok()?;
-        Some(&self.documents[place])
-    }
-
-    /// Reads the token ids of a document.
-    pub(super) fn read_ids(&self, document: &SpooledDocument) -> Result<Vec<u32>> {
-        let mut bytes = vec![0u8; document.n_tokens as usize * 4];
+    /// Reads a document back.
+    pub(super) fn read(&self, document: &SpooledDocument) -> Result<Encoding> {
+        let mut bytes = vec![0u8; document.n_bytes as usize];
         self.file
-            .read_exact_at(&mut bytes, document.token_start * 4)
+            .read_exact_at(&mut bytes, document.at)
             .map_err(Error::io("read", "the temporary file of token ids"))?;
-        let four = bytes.chunks_exact(4);
-        Ok(four
-            .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]))
-            .collect())
+        let mut record = Record(&bytes);
+        let lengths = (0..record.u32())
+            .map(|_| record.u32())
+            .collect::<Vec<u32>>();
+        let windows = lengths
+            .into_iter()
+            .map(|length| record.window(length as usize, self.aligned))
+            .collect();
+        let words = (0..document.n_words).map(|_| record.word()).collect();
+        Ok(Encoding {
+            windows,
+            words,
+            truncated: document.truncated,
+        })
     }
 }
 
@@ -151,25 +186,27 @@ impl SpooledDocument {
     /// Where the text stands, as `data/reviews.csv:12`.
     pub(super) fn place(&self, sources: &[Source]) -> String {
         let path = sources
-            .get(self.source as usize)
+            .get(usize::from(self.source))
             .map(|source| source.path.display().to_string());
         format!("the text at {}:{}", path.unwrap_or_default(), self.line)
     }
 }
 
+/// An example, and which of its documents are to be tokenised.
+type Pending = (Vec<(usize, Key)>, Example);
+
 struct Filling<'a> {
-    tokenizer: &'a TextTokenizer,
-    folder: &'a Path,
+    spooling: &'a Spooling<'a>,
     writer: BufWriter<File>,
     documents: Vec<SpooledDocument>,
-    n_tokens: u64,
-    pending: Vec<(Key, Example)>,
+    at: u64,
+    pending: Vec<Pending>,
 }
 
 impl Filling<'_> {
-    fn add(&mut self, key: Key, example: Example) -> Result<()> {
-        self.pending.push((key, example));
-        if self.pending.len() == CHUNK_TEXTS {
+    fn add(&mut self, wanted: Vec<(usize, Key)>, example: Example) -> Result<()> {
+        self.pending.push((wanted, example));
+        if self.pending.len() == CHUNK_EXAMPLES {
             self.flush()
         } else {
             Ok(())
@@ -177,40 +214,154 @@ impl Filling<'_> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let texts: Vec<&str> = self
-            .pending
-            .iter()
-            .map(|(_, example)| example.text.as_str())
-            .collect();
-        let encodings = self.tokenizer.encode(&texts)?;
-        for ((key, example), encoding) in self.pending.iter().zip(encodings) {
-            for id in &encoding.ids {
-                self.writer
-                    .write_all(&id.to_le_bytes())
-                    .map_err(Error::io("write a temporary file in", self.folder))?;
-            }
+        let Spooling {
+            tokenizer,
+            pair,
+            aligned,
+            folder,
+        } = self.spooling;
+        let pending = std::mem::take(&mut self.pending);
+        let wanted = pending.iter().flat_map(|(wanted, example)| {
+            let inputs: Vec<_> = inputs_of(example, *pair).collect();
+            wanted
+                .iter()
+                .map(move |(part, key)| (*key, inputs[*part], example))
+        });
+        let wanted: Vec<_> = wanted.collect();
+        let inputs: Vec<_> = wanted.iter().map(|(_, input, _)| *input).collect();
+        let encodings = tokenizer.encode(&inputs, *aligned)?;
+        let mut record = Vec::new();
+        for ((key, _, example), encoding) in wanted.into_iter().zip(encodings) {
+            record.clear();
+            write_record(&encoding, *aligned, &mut record);
+            self.writer
+                .write_all(&record)
+                .map_err(Error::io("write a temporary file in", *folder))?;
             self.documents.push(SpooledDocument {
-                key: *key,
-                n_tokens: encoding.ids.len() as u32,
+                key,
+                at: self.at,
+                n_bytes: record.len() as u32,
+                n_tokens: encoding.n_tokens() as u32,
+                n_words: if *aligned {
+                    encoding.words.len() as u32
+                } else {
+                    0
+                },
                 truncated: encoding.truncated,
-                token_start: self.n_tokens,
-                source: example.source as u32,
+                source: example.source as u16,
                 line: example.line.unwrap_or(0) as u32,
             });
-            self.n_tokens += encoding.ids.len() as u64;
+            self.at += record.len() as u64;
         }
-        self.pending.clear();
         Ok(())
     }
 
     fn finish(mut self) -> Result<Spool> {
         self.flush()?;
-        let file = self.writer.into_inner().map_err(|error| {
-            Error::io("write a temporary file in", self.folder)(error.into_error())
-        })?;
+        let Spooling {
+            folder, aligned, ..
+        } = self.spooling;
+        let file = self
+            .writer
+            .into_inner()
+            .map_err(|error| Error::io("write a temporary file in", *folder)(error.into_error()))?;
         Ok(Spool {
             file,
+            aligned: *aligned,
             documents: self.documents,
         })
+    }
+}
+
+fn write_record(encoding: &Encoding, aligned: bool, out: &mut Vec<u8>) {
+    let mut put = |number: u32| out.extend(number.to_le_bytes());
+    put(encoding.windows.len() as u32);
+    for window in &encoding.windows {
+        put(window.ids.len() as u32);
+    }
+    for window in &encoding.windows {
+        out.extend(window.ids.iter().flat_map(|id| id.to_le_bytes()));
+        out.extend(&window.type_ids);
+        if aligned {
+            let alignment = &window.alignment;
+            out.extend(alignment.words.iter().flat_map(|word| word.to_le_bytes()));
+            for characters in [&alignment.char_starts, &alignment.char_ends] {
+                out.extend(characters.iter().flat_map(|place| place.to_le_bytes()));
+            }
+            out.extend(&alignment.sequences);
+        }
+    }
+    if aligned {
+        for word in &encoding.words {
+            out.push(word.sequence);
+            out.extend(word.word.to_le_bytes());
+            out.extend(word.char_start.to_le_bytes());
+            out.extend(word.char_end.to_le_bytes());
+            out.extend(word.window.to_le_bytes());
+            out.extend(word.position.to_le_bytes());
+        }
+    }
+}
+
+/// What is left of a record: numbers are taken from its front, as [`write_record`] put them.
+struct Record<'a>(&'a [u8]);
+
+impl Record<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (taken, rest) = self.0.split_at(N);
+        self.0 = rest;
+        let mut array = [0; N];
+        array.copy_from_slice(taken);
+        array
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn u32s(&mut self, n: usize) -> Vec<u32> {
+        (0..n).map(|_| self.u32()).collect()
+    }
+
+    fn bytes(&mut self, n: usize) -> Vec<u8> {
+        let (taken, rest) = self.0.split_at(n);
+        self.0 = rest;
+        taken.to_vec()
+    }
+
+    fn window(&mut self, length: usize, aligned: bool) -> Window {
+        let ids = self.u32s(length);
+        let type_ids = self.bytes(length);
+        let mut alignment = Alignment::default();
+        if aligned {
+            alignment = Alignment {
+                token_ids: ids.clone(),
+                words: self
+                    .u32s(length)
+                    .into_iter()
+                    .map(|word| word as i32)
+                    .collect(),
+                char_starts: self.u32s(length),
+                char_ends: self.u32s(length),
+                sequences: self.bytes(length),
+            };
+        }
+        Window {
+            ids,
+            type_ids,
+            alignment,
+        }
+    }
+
+    fn word(&mut self) -> WordPlace {
+        let [sequence] = self.take();
+        WordPlace {
+            sequence,
+            word: self.u32() as i32,
+            char_start: self.u32(),
+            char_end: self.u32(),
+            window: u16::from_le_bytes(self.take()),
+            position: u16::from_le_bytes(self.take()),
+        }
     }
 }

@@ -368,7 +368,7 @@ fn describe(
             task: pipeline.file.data.task.to_string(),
             kind: pipeline.file.head.kind.to_string(),
             labels: dataset.labels.names().to_vec(),
-            pooling: state.pooling.name().into(),
+            pooling: state.kind.name().into(),
             layers: vec![state.layer],
             hidden: view.n_features(),
             standardize: pipeline.file.head.standardize,
@@ -388,16 +388,9 @@ fn lock(
     cache: &CacheReader,
     view: &FeatureView,
 ) -> Lock {
-    let shards = &cache.manifest().shards;
-    let mut onnxruntime: Vec<String> = shards
-        .iter()
-        .map(|shard| shard.onnxruntime.clone())
-        .collect();
-    onnxruntime.sort();
-    onnxruntime.dedup();
-    let device = shards
-        .first()
-        .map_or(String::new(), |shard| shard.device.clone());
+    let manifest = cache.manifest();
+    let versions = manifest.onnxruntime_versions().into_iter();
+    let device = manifest.devices().into_iter().next().map(String::from);
     Lock {
         frostbert: env!("CARGO_PKG_VERSION").into(),
         pipeline: pipeline.file.clone(),
@@ -405,15 +398,15 @@ fn lock(
         model: checkpoint.hashes.clone(),
         cache: LockedCache {
             path: cache.folder().to_path_buf(),
-            fingerprint: cache.manifest().fingerprint.clone(),
-            onnxruntime,
+            fingerprint: manifest.fingerprint.clone(),
+            onnxruntime: versions.map(String::from).collect(),
             rows: view.digest(dataset.rows.iter().map(|row| &row.key)),
         },
         view: LockedView::of(view.state),
         labels: dataset.labels.clone(),
         split: LockedSplit::of(dataset),
         seed: pipeline.file.seed,
-        device,
+        device: device.unwrap_or_default(),
         cpu: cpu_features(),
         outputs: Default::default(),
     }

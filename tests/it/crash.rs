@@ -379,7 +379,9 @@ fn a_cache_folder_without_the_right_to_write_is_a_clear_error_and_can_be_read() 
 /// Extracts to a disk of 300 KiB in a mount namespace of its own, then makes the disk larger and extracts again.
 const FULL_DISK: &str = r#"
 mount -t tmpfs -o size=300k tmpfs cache || exit 77
-"$0" extract pipeline.toml --threads 1
+"$0" extract pipeline.toml --threads 1 2> refused.txt && exit 81
+ls cache/*/shard-000000 2> /dev/null && exit 82
+"$0" extract pipeline.toml --threads 1 --yes
 code=$?
 cp cache/*/manifest.json left.json
 mount -o remount,size=50m cache || exit 77
@@ -424,6 +426,11 @@ fn a_full_disk_is_named_and_loses_nothing_that_was_committed() {
     };
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert_names_the_full_disk(&ran, "cache/");
+    let refused = fs::read_to_string(workshop.path("refused.txt")).unwrap();
+    let expected = regex::Regex::new(
+        r"error: [\d.]+ MB are to be written to `cache/\w+`, which has [\d.]+ MB left\nhint: free some space, .*--yes",
+    );
+    assert!(expected.unwrap().is_match(&refused), "{refused}");
 
     let left = read_json(&workshop.path("left.json"));
     let resumed = read_json(&workshop.path("resumed.json"));
@@ -461,10 +468,10 @@ fn a_disk_full_of_runs_is_named_and_the_half_written_run_is_never_taken_for_one(
     assert_names_the_full_disk(&ran, "runs/tiny/001/");
 }
 
-/// The first words on stderr: the file under `folder`, the system's reason once, and the cure.
+/// What stderr says: the file under `folder`, the system's reason once, and the cure.
 fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
     let expected = format!(
-        r"^error: cannot [a-z ]+ `{folder}[^`]+`: No space left on device \(os error 28\)\nhint: free some space "
+        r"(?m)^error: cannot [a-z ]+ `{folder}[^`]+`: No space left on device \(os error 28\)\nhint: free some space "
     );
     assert!(
         regex::Regex::new(&expected).unwrap().is_match(&ran.stderr),

@@ -4,15 +4,16 @@ use std::path::Path;
 
 use frostbert::{
     encoder::{
-        Encoder, EncoderSettings,
+        Encoder, EncoderSettings, Request,
         checkpoint::Checkpoint,
         device::{Device, Precision, Provider},
         plan::plan_batches,
         pooling::pool,
         session::{Batch, EncoderSession, SessionOptions},
-        tokenizer::TextTokenizer,
+        tokenizer::{Input, TextTokenizer},
+        windows::Overflow,
     },
-    states::{Dtype, Pooling, StateId},
+    states::{Dtype, Pooling, StateId, StateValues},
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -53,7 +54,12 @@ impl Oracle {
     }
 
     fn tokenizer(&self, max_length: usize) -> TextTokenizer {
-        TextTokenizer::open(&self.checkpoint.tokenizer_path(), max_length).unwrap()
+        TextTokenizer::open(
+            &self.checkpoint.tokenizer_path(),
+            max_length,
+            Overflow::Truncate,
+        )
+        .unwrap()
     }
 
     /// The states of every document of a batch, padding left out.
@@ -167,8 +173,11 @@ fn assert_equals_transformers(folder: &Path, expected: &[Expected], max_length: 
     let tokenizer = oracle.tokenizer(max_length);
     let mut differences = Vec::new();
     for text in expected {
-        let encoding = tokenizer.encode(&[&text.text]).unwrap().remove(0);
-        assert_eq!(encoding.ids, text.ids, "`{}`", text.text);
+        let encoding = tokenizer
+            .encode(&[Input::Text(&text.text)], false)
+            .unwrap()
+            .remove(0);
+        assert_eq!(encoding.windows[0].ids, text.ids, "`{}`", text.text);
         let layers = oracle.alone(&text.ids);
         assert_eq!(layers.len(), text.states.len(), "layers of `{}`", text.text);
         for (got, expected) in layers.iter().zip(&text.states) {
@@ -227,25 +236,29 @@ fn old_and_new_names_of_tensors_give_identical_states() {
 #[test]
 fn truncated_texts_keep_their_special_tokens_and_say_so() {
     let (json, _) = hidden_states();
-    let texts: Vec<&str> = json["texts"]
+    let texts: Vec<Input<'_>> = json["texts"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|text| text["text"].as_str().unwrap())
+        .map(|text| Input::Text(text["text"].as_str().unwrap()))
         .collect();
     let tokenizer = Oracle::open(&fixture("tiny_bert")).tokenizer(16);
-    let minilm = TextTokenizer::open(&minilm().join("tokenizer.json"), 128).unwrap();
+    let minilm =
+        TextTokenizer::open(&minilm().join("tokenizer.json"), 128, Overflow::Truncate).unwrap();
     for (encoding, text) in minilm
-        .encode(&texts)
+        .encode(&texts, false)
         .unwrap()
         .iter()
         .zip(json["texts"].as_array().unwrap())
     {
         assert_eq!(Value::from(encoding.truncated), text["truncated"]);
     }
-    for encoding in tokenizer.encode(&texts).unwrap() {
-        assert_eq!((encoding.ids[0], encoding.ids.last()), (2, Some(&3)));
-        assert!(encoding.ids.len() <= 16 && encoding.truncated == (encoding.ids.len() == 16));
+    for encoding in tokenizer.encode(&texts, false).unwrap() {
+        let [window] = &encoding.windows[..] else {
+            panic!("a truncated text is one window");
+        };
+        assert_eq!((window.ids[0], window.ids.last()), (2, Some(&3)));
+        assert!(window.ids.len() <= 16 && encoding.truncated == (window.ids.len() == 16));
     }
 }
 
@@ -317,14 +330,11 @@ fn pooled_states_equal_those_of_transformers() {
     let (json, file) = hidden_states();
     let checkpoint = Checkpoint::open(&minilm()).unwrap();
     let layer = checkpoint.config.layers;
-    let states = Pooling::ALL
-        .map(|pooling| StateId { pooling, layer })
-        .to_vec();
+    let states = Pooling::ALL.map(|pooling| StateId::pooled(pooling, layer));
     let settings = EncoderSettings {
         device: Device::Cpu,
         precision: Precision::F32,
-        states,
-        dtype: Dtype::F32,
+        layers: vec![layer],
         threads: 1,
     };
     let mut encoder = Encoder::open(runtime(), &checkpoint, &settings).unwrap();
@@ -335,20 +345,23 @@ fn pooled_states_equal_those_of_transformers() {
         .map(|text| ids(&text["ids"]))
         .collect();
     let batch = Batch::new(all.iter().map(|ids| (&ids[..], &[][..])));
-    let rows = encoder.workers()[0]
-        .run(&batch, |row| format!("text {row}"))
+    let request = Request {
+        states: &states,
+        dtype: Dtype::F32,
+        words: &[],
+    };
+    let made = encoder.workers().0[0]
+        .run(&batch, request, |row| format!("text {row}"))
         .unwrap();
-    let names: Vec<&str> = rows.iter().map(|rows| rows.state.pooling.name()).collect();
+    let names: Vec<&str> = made.iter().map(|made| made.state.kind.name()).collect();
     assert_eq!(names, ["cls", "mean", "max"]);
-    for state in &rows {
-        let row_bytes = checkpoint.config.hidden * 4;
-        for (number, bytes) in state.bytes.chunks_exact(row_bytes).enumerate() {
-            let expected = tensor(
-                &file,
-                &format!("text{number}.{}", state.state.pooling.name()),
-            );
-            let mut got = vec![0.0; expected.len()];
-            Dtype::F32.decode(bytes, &mut got);
+    for state in &made {
+        let StateValues::Pooled(values) = &state.values else {
+            panic!("{} is pooled", state.state);
+        };
+        for (number, got) in values.chunks_exact(checkpoint.config.hidden).enumerate() {
+            let expected = tensor(&file, &format!("text{number}.{}", state.state.kind.name()));
+            let got = got.to_vec();
             let difference = largest_difference(&expected, &got);
             assert!(
                 difference <= MOST,
@@ -387,9 +400,11 @@ fn characters_and_words_of_tokens_equal_those_of_the_python_tokenizer() {
         (minilm(), "hidden_states.json"),
         (fixture("tiny_bert"), "tiny_bert/expected.json"),
     ] {
-        let tokenizer = TextTokenizer::open(&folder.join("tokenizer.json"), 128).unwrap();
+        let tokenizer =
+            TextTokenizer::open(&folder.join("tokenizer.json"), 128, Overflow::Truncate).unwrap();
         for text in read_json(&fixture(path))["texts"].as_array().unwrap() {
-            if text["text_pair"].is_string() {
+            // A table is of one whole text.
+            if text["text_pair"].is_string() || text["truncated"] == Value::Bool(true) {
                 continue;
             }
             let table = tokenizer.table(text["text"].as_str().unwrap()).unwrap();
@@ -413,8 +428,11 @@ fn the_f16_graph_computes_the_same_as_the_f32_graph() {
         let mut half = Oracle::open_with(&folder, Precision::F16);
         let tokenizer = single.tokenizer(32);
         let texts = ["a cat sat on the mat", "an old bear reads", "cab"];
-        let encodings = tokenizer.encode(&texts).unwrap();
-        let documents: Vec<&[u32]> = encodings.iter().map(|encoding| &encoding.ids[..]).collect();
+        let encodings = tokenizer.encode(&texts.map(Input::Text), false).unwrap();
+        let documents: Vec<&[u32]> = encodings
+            .iter()
+            .map(|encoding| &encoding.windows[0].ids[..])
+            .collect();
         let hidden = single.checkpoint.config.hidden;
         for (expected, got) in single.run(&documents).iter().zip(half.run(&documents)) {
             for (expected, got) in expected.iter().zip(&got) {

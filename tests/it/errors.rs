@@ -410,8 +410,6 @@ fn what_is_not_built_yet_says_so() {
         ("several_layers", "head.layers=[1, 2]"),
         ("another_task", "data.task=multilabel"),
         ("another_loss", "train.loss=focal"),
-        ("states_of_tokens", "cache.store=[\"tokens\"]"),
-        ("windows", "cache.overflow=windows"),
         ("int8", "model.precision=int8"),
     ] {
         let stderr = Workshop::tiny().fail(&["run", "pipeline.toml", "--set", setting]);

@@ -196,7 +196,7 @@ fn the_manifest_tells_every_files_size_checksum_and_rows() {
         let states = [
             "cls-L00", "cls-L02", "mean-L00", "mean-L02", "max-L00", "max-L02",
         ];
-        assert_eq!(shard["states"], json!(states));
+        assert_eq!(shard["origins"][0]["states"], json!(states));
         let files = shard["files"].as_array().unwrap();
         assert_eq!(files.len(), 7);
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 7);

@@ -258,6 +258,7 @@ impl Workshop {
         for (pattern, name) in [
             (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{16}\b", "[hash]"),
             (r"\bprocess [0-9]+", "process [pid]"),
+            (r"[0-9.]+ [kMG]B free", "[space] free"),
             (
                 r"libonnxruntime\.so\.[0-9.]+[0-9]",
                 "libonnxruntime.so.[version]",

@@ -25,10 +25,7 @@ fn rows(n: usize) -> (FeatureView, Vec<u32>) {
             .collect();
         Dtype::F16.encode(&row, &mut bytes).unwrap();
     }
-    let state = StateId {
-        pooling: Pooling::Mean,
-        layer: 1,
-    };
+    let state = StateId::pooled(Pooling::Mean, 1);
     (
         FeatureView::from_bytes(state, N_FEATURES, Dtype::F16, bytes),
         labels,

@@ -1,0 +1,190 @@
+//! One Parquet file of a shard: written with its checksum, and read only where the checksum holds.
+
+use std::{
+    fmt::Display,
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::Path,
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::{Field, Schema},
+};
+use bytes::Bytes;
+use parquet::{
+    arrow::{
+        ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder,
+        arrow_writer::ArrowWriterOptions,
+    },
+    errors::ParquetError,
+    file::properties::WriterProperties,
+};
+
+use super::manifest::{FileEntry, ShardEntry};
+use crate::{
+    error::{Error, Result},
+    fingerprint,
+};
+
+/// Columns of a file with their names; all are REQUIRED.
+pub(super) type Columns = Vec<(&'static str, ArrayRef)>;
+
+/// Writes `folder/name`, checksummed on the way, and syncs it.
+///
+/// # Errors
+/// When the disk refuses.
+pub(super) fn write_file(
+    folder: &Path,
+    name: &str,
+    columns: Columns,
+    properties: WriterProperties,
+) -> Result<FileEntry> {
+    let path = folder.join(name);
+    let failed = |error: ParquetError| Error::io("write", &path)(as_io(error));
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    let mut hashed = Hashed {
+        inner: BufWriter::new(file),
+        hasher: blake3::Hasher::new(),
+        bytes: 0,
+    };
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(name, column)| Field::new(*name, column.data_type().clone(), false))
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let columns = columns.into_iter().map(|(_, column)| column).collect();
+    let batch = RecordBatch::try_new(schema.clone(), columns)
+        .map_err(|error| Error::io("write", &path)(io::Error::other(error)))?;
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties)
+        .with_skip_arrow_metadata(true);
+    let mut writer =
+        ArrowWriter::try_new_with_options(&mut hashed, schema, options).map_err(failed)?;
+    writer.write(&batch).map_err(failed)?;
+    writer.close().map_err(failed)?;
+    let Hashed {
+        inner,
+        hasher,
+        bytes,
+    } = hashed;
+    let file = inner
+        .into_inner()
+        .map_err(|error| Error::io("write", &path)(error.into_error()))?;
+    file.sync_all().map_err(Error::io("sync", &path))?;
+    Ok(FileEntry {
+        name: name.into(),
+        bytes,
+        blake3: hasher.finalize().to_hex().to_string(),
+    })
+}
+
+/// The I/O error inside a Parquet error, so that a full disk is known as one.
+pub(crate) fn as_io(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(source) => match source.downcast::<io::Error>() {
+            Ok(source) => *source,
+            Err(other) => io::Error::other(other),
+        },
+        other => io::Error::other(other),
+    }
+}
+
+/// Hashes and counts what passes through.
+struct Hashed<W> {
+    inner: W,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(buffer)?;
+        self.hasher.update(&buffer[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Maps a file of a shard, checks it against the manifest, and reads it as record batches.
+///
+/// # Errors
+/// [`Error::CacheDamage`] when it is not what the manifest says.
+pub(super) fn read_file(
+    folder: &Path,
+    entry: &ShardEntry,
+    name: &str,
+) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+    let path = folder.join(&entry.name).join(name);
+    let bytes = checked_bytes(folder, entry, name)?;
+    let failed = |error: &dyn Display| damage(&path, "a Parquet file", error.to_string());
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .map_err(|error| failed(&error))?
+        .with_batch_size(READ_ROWS)
+        .build()
+        .map_err(|error| failed(&error))?;
+    let path = path.clone();
+    Ok(reader.map(move |batch| {
+        batch.map_err(|error| damage(&path, "a readable Parquet file", error.to_string()))
+    }))
+}
+
+/// Rows decoded at a time.
+const READ_ROWS: usize = 8192;
+
+/// Maps a file of a shard and checks its size and checksum.
+///
+/// # Errors
+/// [`Error::CacheDamage`] when it is not what the manifest says.
+pub(super) fn checked_bytes(folder: &Path, entry: &ShardEntry, name: &str) -> Result<Bytes> {
+    let path = folder.join(&entry.name).join(name);
+    let Some(file) = entry.files.iter().find(|file| file.name == name) else {
+        return Err(damage(
+            &path,
+            &format!("`{name}` in the manifest's {}", entry.name),
+            "none".into(),
+        ));
+    };
+    let (bytes, hash) = match fingerprint::map_and_hash(&path) {
+        Ok(mapped) => mapped,
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(damage(
+                &path,
+                &format!("{} bytes", file.bytes),
+                "no such file".into(),
+            ));
+        }
+        Err(other) => return Err(other),
+    };
+    if bytes.len() as u64 != file.bytes {
+        return Err(damage(
+            &path,
+            &format!("{} bytes", file.bytes),
+            format!("{} bytes", bytes.len()),
+        ));
+    }
+    if hash != file.blake3 {
+        return Err(damage(
+            &path,
+            &format!("blake3 {}", &file.blake3[..16]),
+            hash[..16].to_string(),
+        ));
+    }
+    Ok(bytes)
+}
+
+pub(super) fn damage(path: &Path, expected: &str, got: String) -> Error {
+    Error::CacheDamage {
+        path: path.to_path_buf(),
+        expected: expected.into(),
+        got,
+        hint: "run `frostbert cache verify --repair` on this cache, which drops what is damaged, and then \
+               `frostbert extract`, which computes it again"
+            .into(),
+    }
+}

@@ -1,0 +1,203 @@
+//! The file of one state in one shard: rows of bytes, one after the other.
+//!
+//! A state is one REQUIRED `FixedSizeBinary(hidden x bytes)`: no levels, no dictionary, no statistics, no compression,
+//! so that a page is the bytes themselves and a reader over a memory map copies nothing.
+
+use std::{ops::Range, path::Path, sync::Arc};
+
+use arrow::{array::FixedSizeBinaryArray, buffer::Buffer};
+use bytes::Bytes;
+use parquet::{
+    basic::{Compression, Encoding},
+    column::page::Page,
+    errors::ParquetError,
+    file::{
+        metadata::KeyValue,
+        properties::{EnabledStatistics, WriterProperties, WriterVersion},
+        reader::{FileReader, SerializedFileReader},
+    },
+};
+
+use super::{
+    file::{checked_bytes, damage, write_file},
+    manifest::{FileEntry, Manifest, ShardEntry},
+    shard::StateRows,
+};
+use crate::{
+    error::Result,
+    states::{Dtype, StateId},
+};
+
+/// Size of a data page: small enough to skip to, large enough to scan.
+const PAGE_BYTES: usize = 128 * 1024;
+
+/// Size of a row group.
+const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
+
+/// The file of a state, as `mean-L06.parquet`.
+pub(super) fn name_of(state: StateId) -> String {
+    format!("{state}.parquet")
+}
+
+/// What stands in the key-value metadata of a state's file.
+#[derive(Clone, Debug)]
+pub(super) struct StateMetadata {
+    /// The cache's fingerprint.
+    pub(super) fingerprint: String,
+    /// Width of a state.
+    pub(super) hidden: usize,
+    /// Type of a value.
+    pub(super) dtype: Dtype,
+}
+
+/// Writes one state of a shard, little-endian values.
+///
+/// # Errors
+/// When the disk refuses.
+///
+/// # Panics
+/// When the bytes are no whole number of rows.
+pub(super) fn write_state(
+    folder: &Path,
+    rows: StateRows,
+    metadata: &StateMetadata,
+) -> Result<FileEntry> {
+    let StateRows { state, bytes } = rows;
+    let row_bytes = metadata.hidden * metadata.dtype.size_bytes();
+    assert!(
+        bytes.len().is_multiple_of(row_bytes),
+        "states are whole rows"
+    );
+    let column = FixedSizeBinaryArray::new(row_bytes as i32, Buffer::from_vec(bytes), None);
+    let pairs = [
+        ("frostbert.fingerprint", metadata.fingerprint.clone()),
+        ("frostbert.dtype", metadata.dtype.name().to_string()),
+        ("frostbert.hidden", metadata.hidden.to_string()),
+        ("frostbert.pooling", state.kind.name().to_string()),
+        ("frostbert.layer", state.layer.to_string()),
+    ];
+    let properties = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_encoding(Encoding::PLAIN)
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_write_batch_size((PAGE_BYTES / row_bytes).max(1))
+        .set_max_row_group_row_count(Some((ROW_GROUP_BYTES / row_bytes).max(1)))
+        .set_key_value_metadata(Some(
+            pairs
+                .into_iter()
+                .map(|(key, value)| KeyValue::new(key.to_string(), value))
+                .collect(),
+        ))
+        .build();
+    let columns = vec![("state", Arc::new(column) as _)];
+    write_file(folder, &name_of(state), columns, properties)
+}
+
+/// One state of a shard, mapped: its pages are slices of the file.
+pub struct StateFile {
+    row_bytes: usize,
+    pages: Vec<Bytes>,
+    /// First row of each page, and the number of rows.
+    page_start: Vec<usize>,
+}
+
+impl StateFile {
+    /// Maps the file, checks its checksum, and finds its pages.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::CacheDamage`] when it is not what the manifest says.
+    pub fn open(
+        folder: &Path,
+        manifest: &Manifest,
+        entry: &ShardEntry,
+        state: StateId,
+    ) -> Result<StateFile> {
+        let name = name_of(state);
+        let path = folder.join(&entry.name).join(&name);
+        let bytes = checked_bytes(folder, entry, &name)?;
+        let row_bytes = manifest.hidden * manifest.dtype.size_bytes();
+        let file = StateFile::of(bytes, row_bytes)
+            .map_err(|error| damage(&path, "a Parquet file of states", error.to_string()))?;
+        Ok(file)
+    }
+
+    fn of(bytes: Bytes, row_bytes: usize) -> Result<StateFile, ParquetError> {
+        let reader = SerializedFileReader::new(bytes)?;
+        let mut file = StateFile {
+            row_bytes,
+            pages: Vec::new(),
+            page_start: vec![0],
+        };
+        for group in 0..reader.num_row_groups() {
+            let group = reader.get_row_group(group)?;
+            for page in group.get_column_page_reader(0)? {
+                let Page::DataPage {
+                    buf,
+                    num_values,
+                    encoding: Encoding::PLAIN,
+                    ..
+                } = page?
+                else {
+                    return Err(ParquetError::General("a page that is not plain".into()));
+                };
+                if buf.len() != num_values as usize * row_bytes {
+                    return Err(ParquetError::General(format!(
+                        "a page of {} bytes for {num_values} rows of {row_bytes}",
+                        buf.len()
+                    )));
+                }
+                file.page_start.push(file.n_rows() + num_values as usize);
+                file.pages.push(buf);
+            }
+        }
+        Ok(file)
+    }
+
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.page_start.last().copied().unwrap_or(0)
+    }
+
+    /// The bytes of a row.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row(&self, row: usize) -> &[u8] {
+        let page = self.page_of(row);
+        let start = (row - self.page_start[page]) * self.row_bytes;
+        &self.pages[page][start..start + self.row_bytes]
+    }
+
+    /// The bytes of some rows in as few slices as there are pages; nothing is copied.
+    ///
+    /// # Panics
+    /// When there are no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        assert!(
+            rows.end <= self.n_rows(),
+            "rows {rows:?} of {}",
+            self.n_rows()
+        );
+        let first = if rows.is_empty() {
+            self.pages.len()
+        } else {
+            self.page_of(rows.start)
+        };
+        let pages = (first..self.pages.len()).take_while({
+            let end = rows.end;
+            move |page| self.page_start[*page] < end
+        });
+        pages.map(move |page| {
+            let start = rows.start.max(self.page_start[page]) - self.page_start[page];
+            let end = rows.end.min(self.page_start[page + 1]) - self.page_start[page];
+            &self.pages[page][start * self.row_bytes..end * self.row_bytes]
+        })
+    }
+
+    fn page_of(&self, row: usize) -> usize {
+        self.page_start.partition_point(|start| *start <= row) - 1
+    }
+}
