@@ -5,8 +5,9 @@ use std::iter;
 use serde_json::{Map, Value};
 
 use super::{
+    example::{Example, Want},
     read::{Text, next_line},
-    source::{Column, Example, Source, Want, name_list},
+    source::{Column, Source, name_list},
 };
 use crate::error::{Error, Result};
 
@@ -127,7 +128,7 @@ impl Record<'_> {
             text_pair,
             label,
             line: Some(self.line),
-            source: 0,
+            ..Example::default()
         })
     }
 

@@ -29,6 +29,7 @@
 mod clean;
 pub mod dataset;
 mod delimited;
+mod example;
 mod json_lines;
 mod labels;
 mod lines;
@@ -39,9 +40,10 @@ mod split;
 mod summary;
 
 pub use clean::{CleanCounts, CleanOptions, Conflict, clean};
+pub use example::{Answer, Example, Want};
 pub use labels::LabelMap;
 pub(crate) use source::shorten;
-pub use source::{Column, Example, Format, Source, Want};
+pub use source::{Column, Format, Source};
 pub use split::{Part, SplitFractions, split_plan, stratified_split};
 pub use summary::{ClassCount, ClassDistribution, class_distribution};
 
