@@ -193,7 +193,8 @@ impl Record<'_> {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What kind of value this is, for a message.
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -204,8 +205,8 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// What serde_json found, without its own line number, which is always 1 here.
-fn reason(error: &serde_json::Error) -> String {
+/// What serde_json found, without where.
+pub(super) fn reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     match message.rsplit_once(" at line ") {
         Some((reason, _)) => reason.to_owned(),
