@@ -30,14 +30,12 @@ pub(super) fn read(
     want: Want,
 ) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
     refuse_columns_of_texts(source, want, Format::Conllu)?;
+    let tag = number("tags", &source.tags, UPOS, source)?;
     let mut sentences = Sentences {
         input,
         line: 0,
         word: number("words", &source.words, FORM, source)?,
-        tag: match want.label {
-            true => Some(number("tags", &source.tags, UPOS, source)?),
-            false => None,
-        },
+        tag: want.label.then_some(tag),
         document: None,
         n_documents: 0,
         source: source.clone(),
