@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::source::{Example, shorten};
+use super::{example::Example, source::shorten};
 use crate::error::Result;
 
 /// Conflicts that are listed, of all that are counted.
@@ -17,7 +17,7 @@ const N_LISTED_CONFLICTS: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CleanOptions {
-    /// Drop records whose text holds nothing but white space.
+    /// Drop records without a text: see [`Example::is_empty`].
     pub drop_empty: bool,
     /// Of records with the same text and the same label, keep the first.
     pub drop_duplicates: bool,
@@ -28,7 +28,7 @@ pub struct CleanOptions {
 pub struct CleanCounts {
     /// Records in.
     pub read: usize,
-    /// Records whose text holds nothing but white space.
+    /// Records without a text.
     pub empty: usize,
     /// Records whose text and label stood in an earlier record.
     pub duplicates: usize,
@@ -90,7 +90,7 @@ pub fn clean<K: Eq + Hash + Clone>(
     for example in examples {
         let example = example?;
         counts.read += 1;
-        if example.text.trim().is_empty() {
+        if example.is_empty() {
             counts.empty += 1;
             if options.drop_empty {
                 continue;

@@ -231,8 +231,17 @@ fn label_ids(examples: &[Example], labels: &LabelMap, sources: &[Source]) -> Res
     examples
         .iter()
         .map(|example| {
-            let label = example.label.as_deref().unwrap_or("");
-            labels.id_at(label, &sources[example.source].path, example.line)
+            let source = &sources[example.source];
+            let Some(label) = &example.label else {
+                return Err(source.malformed(
+                    example.line,
+                    "a label for the text, as csv, tsv, jsonl, parquet and lines have it",
+                    format!("a record of {}, which has none", source.resolve_format()?),
+                    "heads on words and on questions are not trained by this version: `frostbert extract` alone takes \
+                     this file",
+                ));
+            };
+            labels.id_at(label, &source.path, example.line)
         })
         .collect()
 }
@@ -384,6 +393,22 @@ mod tests {
             "{message}"
         );
         assert!(message.contains("`c`"), "{message}");
+    }
+
+    #[test]
+    fn words_and_questions_have_no_label_of_their_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let train = [source(&folder, "train.conll", "\nRome\tB-LOC\n")];
+        let error = Dataset::load(&settings(&train)).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("train.conll:2: expected a label for the text"),
+            "{message}"
+        );
+        assert!(
+            message.ends_with("got a record of conll, which has none"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::{
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
 
 use super::{
+    example::{Example, Want},
     read::{self, Text},
-    source::{Column, Example, Source, Want, name_list},
+    source::{Column, Source, name_list},
 };
 use crate::error::{Error, Result};
 
@@ -90,7 +91,7 @@ impl Records {
                 .label
                 .map(|index| self.field(index).trim().to_owned()),
             line: Some(line),
-            source: 0,
+            ..Example::default()
         }))
     }
 

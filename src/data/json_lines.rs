@@ -5,8 +5,9 @@ use std::iter;
 use serde_json::{Map, Value};
 
 use super::{
+    example::{Example, Want},
     read::{Text, next_line},
-    source::{Column, Example, Source, Want, name_list},
+    source::{Column, Source, name_list},
 };
 use crate::error::{Error, Result};
 
@@ -127,7 +128,7 @@ impl Record<'_> {
             text_pair,
             label,
             line: Some(self.line),
-            source: 0,
+            ..Example::default()
         })
     }
 
@@ -192,7 +193,8 @@ impl Record<'_> {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What kind of value this is, for a message.
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -203,8 +205,8 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// What serde_json found, without its own line number, which is always 1 here.
-fn reason(error: &serde_json::Error) -> String {
+/// What serde_json found, without where.
+pub(super) fn reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     match message.rsplit_once(" at line ") {
         Some((reason, _)) => reason.to_owned(),

@@ -5,8 +5,9 @@ use std::iter;
 use regex::{Captures, Regex};
 
 use super::{
+    example::{Example, Want},
     read::{Text, next_line},
-    source::{Column, Example, Source, Want, shorten},
+    source::{Column, Source, shorten},
 };
 use crate::error::Result;
 
@@ -57,7 +58,6 @@ pub(super) fn read(
         Some(example.map(|example| Example {
             label: example.label.or_else(|| constant_label.clone()),
             line: Some(line),
-            source: 0,
             ..example
         }))
     }))
@@ -156,7 +156,7 @@ fn match_line(
         },
         label,
         line: Some(line),
-        source: 0,
+        ..Example::default()
     })
 }
 
@@ -265,7 +265,7 @@ mod tests {
                 text_pair: Some("two".to_owned()),
                 label: Some("yes".to_owned()),
                 line: Some(1),
-                source: 0,
+                ..Example::default()
             }]
         );
     }

@@ -27,8 +27,11 @@
 //! ```
 
 mod clean;
+mod conll;
+mod conllu;
 pub mod dataset;
 mod delimited;
+mod example;
 mod json_lines;
 mod labels;
 mod lines;
@@ -36,12 +39,14 @@ mod parquet_file;
 mod read;
 mod source;
 mod split;
+mod squad;
 mod summary;
 
 pub use clean::{CleanCounts, CleanOptions, Conflict, clean};
+pub use example::{Answer, Example, Want};
 pub use labels::LabelMap;
 pub(crate) use source::shorten;
-pub use source::{Column, Example, Format, Source, Want};
+pub use source::{Column, Format, Source};
 pub use split::{Part, SplitFractions, split_plan, stratified_split};
 pub use summary::{ClassCount, ClassDistribution, class_distribution};
 
@@ -52,11 +57,12 @@ use crate::error::{Error, Result};
 /// A stream of examples, ended by its first error.
 pub type Examples = Box<dyn Iterator<Item = Result<Example>> + Send>;
 
-/// Reads the examples of `source` one by one, without ever holding the file in memory.
+/// Reads the examples of `source` one by one, without ever holding the file in memory (but for squad, which is one JSON
+/// object).
 ///
-/// Fails at once where the file cannot be opened, where a column that is needed is not there, or where the format is
-/// one that this version does not read; and with the line at the first record that is not what `source` says. What one
-/// needs is `want`: with `Want { label: false, .. }` the label column need not exist.
+/// Fails at once where the file cannot be opened or where a column that is needed is not there, and with the line at the
+/// first record that is not what `source` says. What one needs is `want`: with `Want { label: false, .. }` the label
+/// column need not exist.
 pub fn read(source: &Source, want: Want) -> Result<Examples> {
     match source.resolve_format()? {
         Format::Parquet => Ok(until_error(parquet_file::read(source, want)?)),
@@ -74,12 +80,7 @@ pub fn read_from(
     want: Want,
 ) -> Result<Examples> {
     match source.resolve_format()? {
-        Format::Parquet => Err(source.malformed(
-            None,
-            "a text format, as this is read from a stream",
-            "parquet",
-            "write the Parquet data to a file and name that file",
-        )),
+        Format::Parquet => Err(not_a_stream(source)),
         format => read_text(read::decode(Box::new(input), source)?, format, source, want),
     }
 }
@@ -105,13 +106,20 @@ fn read_text(input: read::Text, format: Format, source: &Source, want: Want) -> 
         Format::Tsv => Ok(until_error(delimited::read(input, b'\t', source, want)?)),
         Format::Jsonl => Ok(until_error(json_lines::read(input, source, want)?)),
         Format::Lines => Ok(until_error(lines::read(input, source, want)?)),
-        Format::Conll | Format::Conllu | Format::Squad | Format::Parquet => Err(source.malformed(
-            None,
-            "csv, tsv, jsonl, parquet or lines",
-            format!("{format}, which this version does not read yet (a later release does)"),
-            "convert the file to one of these, or set `format` of this source if it is one of them",
-        )),
+        Format::Conll => Ok(until_error(conll::read(input, source, want)?)),
+        Format::Conllu => Ok(until_error(conllu::read(input, source, want)?)),
+        Format::Squad => Ok(until_error(squad::read(input, source, want)?)),
+        Format::Parquet => Err(not_a_stream(source)),
     }
+}
+
+fn not_a_stream(source: &Source) -> Error {
+    source.malformed(
+        None,
+        "a text format, as this is read from a stream",
+        "parquet",
+        "write the Parquet data to a file and name that file",
+    )
 }
 
 fn until_error(mut examples: impl Iterator<Item = Result<Example>> + Send + 'static) -> Examples {
@@ -124,27 +132,13 @@ fn until_error(mut examples: impl Iterator<Item = Result<Example>> + Send + 'sta
 }
 
 #[cfg(test)]
+mod tests_on_real_annotations;
+#[cfg(test)]
 mod tests_on_real_data;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn formats_of_a_later_release_say_so() {
-        for name in ["a.conll", "a.conllu", "a.json"] {
-            let error = read_from(std::io::empty(), &Source::new(name), Want::default())
-                .err()
-                .unwrap();
-            assert!(matches!(error, Error::Record { .. }), "{error:?}");
-            assert!(
-                error
-                    .to_string()
-                    .contains("which this version does not read yet (a later release does)"),
-                "{error}"
-            );
-        }
-    }
 
     #[test]
     fn a_stream_is_read_like_the_file_it_stands_for_but_never_as_parquet() {

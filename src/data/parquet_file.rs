@@ -16,7 +16,10 @@ use parquet::{
     errors::ParquetError,
 };
 
-use super::source::{Column, Example, Source, Want, name_list};
+use super::{
+    example::{Example, Want},
+    source::{Column, Source, name_list},
+};
 use crate::error::{Error, Result};
 
 /// Rows that are decoded at once.
@@ -180,7 +183,7 @@ impl Rows {
                 .map(|texts| value(texts, row).unwrap_or_default().to_owned()),
             label,
             line: Some(self.row),
-            source: 0,
+            ..Example::default()
         }))
     }
 

@@ -1,4 +1,4 @@
-//! What the `[data]` section of a pipeline says about one file, and what comes out of it.
+//! What the `[data]` section of a pipeline says about one file.
 
 use std::{
     fmt,
@@ -7,34 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::example::Want;
 use crate::error::{Error, Result};
-
-/// One record of a data file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Example {
-    /// The record's own name, where the source has an `id` column.
-    pub id: Option<String>,
-    /// The text, exactly as it stands in the file.
-    pub text: String,
-    /// The second text, where [`Want::text_pair`] asked for it.
-    pub text_pair: Option<String>,
-    /// The label cell without the white space around it, where [`Want::label`] asked for it.
-    /// For multi-label data it holds all labels: see [`Source::split_labels`].
-    pub label: Option<String>,
-    /// The line (from 1) on which the record starts; for Parquet, the row (from 1).
-    pub line: Option<u64>,
-    /// The number of its source among those that are read together; 0 where it is read alone.
-    pub source: usize,
-}
-
-/// Which columns a task needs, beside the text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Want {
-    /// Without it the label column is not looked for.
-    pub label: bool,
-    /// Without it the `text_pair` column is not looked for.
-    pub text_pair: bool,
-}
 
 /// One data file and how to read it: a source table of the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +48,10 @@ pub struct Source {
     /// What stands between the labels of one multi-label cell.
     #[serde(default = "default_label_separator")]
     pub label_separator: String,
-    /// The column of the words, for token tasks.
+    /// The column of the words, for conll and conllu; see [`Example::words`](super::Example::words).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<Column>,
-    /// The column of the words' tags, for token tasks.
+    /// The column of the words' tags, for conll and conllu; see [`Example::tags`](super::Example::tags).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<Column>,
 }

@@ -14,7 +14,7 @@ const LABELLED: Want = Want {
 };
 
 /// A file of the data sets, or `None` (and a word about it) where this machine has none.
-fn data_set(file: &str) -> Option<PathBuf> {
+pub(super) fn data_set(file: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("FROSTBERT_DATASETS");
     if folder.is_none() {
         eprintln!("skipped: FROSTBERT_DATASETS is not set, so there is no {file} to read");
@@ -22,7 +22,7 @@ fn data_set(file: &str) -> Option<PathBuf> {
     folder.map(|folder| PathBuf::from(folder).join(file))
 }
 
-fn examples(source: &Source, want: Want) -> Vec<Example> {
+pub(super) fn examples(source: &Source, want: Want) -> Vec<Example> {
     read(source, want)
         .unwrap()
         .collect::<Result<_>>()

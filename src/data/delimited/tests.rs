@@ -134,7 +134,7 @@ fn ids_and_pairs_are_read_by_name_and_by_number() {
         text_pair: Some("So.".to_owned()),
         label: Some("yes".to_owned()),
         line: Some(2),
-        source: 0,
+        ..Example::default()
     };
     let by_name = Source {
         text: "question".into(),

@@ -136,7 +136,7 @@ fn columns_are_found_by_name_and_by_number_in_any_order() {
             text_pair: Some("So.".to_owned()),
             label: Some("x".to_owned()),
             line: Some(1),
-            source: 0,
+            ..Example::default()
         };
         assert_eq!(examples, [expected]);
     }

@@ -1,0 +1,268 @@
+//! conll: one word a line, its columns between tabs or spaces, and a blank line after each sentence.
+
+use std::iter;
+
+use super::{
+    example::{Example, Want},
+    read::{Text, next_line},
+    source::{Column, Format, Source, shorten},
+};
+use crate::error::{Error, Result};
+
+/// Streams the sentences of a file.
+///
+/// The columns of a line stand between single tabs where it holds one, else between runs of spaces. All lines of a
+/// sentence have as many columns, so that a word with a space in it does not pass for two columns; sentences may differ,
+/// as in CoNLL-2012. A line of nothing but white space (in WNUT17 often a lone tab) ends a sentence, and several are
+/// one. `-DOCSTART-` lines are no words: they number the documents, which are the examples' groups.
+///
+/// Tags in IOB1 become IOB2, sentence by sentence: see [`to_iob2`].
+pub(super) fn read(
+    input: Text,
+    source: &Source,
+    want: Want,
+) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    refuse_columns_of_texts(source, want, Format::Conll)?;
+    if source.id.is_some() {
+        return Err(source.malformed(
+            None,
+            "no `id`, as the sentences of a conll file have no names",
+            "an `id`",
+            "leave `id` of this source out",
+        ));
+    }
+    let mut sentences = Sentences {
+        input,
+        line: 0,
+        n_documents: 0,
+        columns: Columns::of(source, want)?,
+        source: source.clone(),
+    };
+    Ok(iter::from_fn(move || sentences.next_example().transpose()))
+}
+
+/// Fails where `source` or `want` speaks of columns that a format of words does not have.
+pub(super) fn refuse_columns_of_texts(source: &Source, want: Want, format: Format) -> Result<()> {
+    if want.text_pair {
+        return Err(source.malformed(
+            None,
+            format!("one text, as a sentence of a {format} file has no second one"),
+            "a `text_pair`",
+            "leave `text_pair` of this source out, or use another format",
+        ));
+    }
+    if want.label && source.label.is_some() {
+        return Err(source.malformed(
+            None,
+            format!("`tags`, as a sentence of a {format} file has a tag for each word"),
+            "a `label`",
+            "name the column of the tags by `tags` of this source, in place of `label`",
+        ));
+    }
+    Ok(())
+}
+
+/// Where words and, if wanted, their tags are.
+struct Columns {
+    word: usize,
+    tag: Option<TagColumn>,
+}
+
+#[derive(Clone, Copy)]
+enum TagColumn {
+    /// The last one, which lies after the word's.
+    Last,
+    Number(usize),
+}
+
+impl Columns {
+    fn of(source: &Source, want: Want) -> Result<Self> {
+        let number = |key: &str, column: &Option<Column>| match column {
+            None => Ok(None),
+            Some(Column::Number(number)) => Ok(Some(*number)),
+            Some(Column::Name(name)) => Err(source.malformed(
+                None,
+                format!("a column number for `{key}`, as a conll file does not name its columns"),
+                format!("the name `{name}`"),
+                format!("set `{key}` of this source to the column's number, counted from 0"),
+            )),
+        };
+        let tag = number("tags", &source.tags)?.map_or(TagColumn::Last, TagColumn::Number);
+        Ok(Columns {
+            word: number("words", &source.words)?.unwrap_or(0),
+            tag: want.label.then_some(tag),
+        })
+    }
+
+    /// How many columns a line must have at least, and for what.
+    fn needed(&self) -> (usize, String) {
+        let (n, what) = match self.tag {
+            Some(TagColumn::Last) => (self.word + 2, "the last of them the word's tag".to_owned()),
+            Some(TagColumn::Number(number)) => {
+                let last = number.max(self.word);
+                (last + 1, format!("to reach column number {last}"))
+            }
+            None => (
+                self.word + 1,
+                format!("to reach column number {}", self.word),
+            ),
+        };
+        (n, format!("at least {}, {what}", columns(n)))
+    }
+}
+
+/// The lines, gathered to sentences.
+struct Sentences {
+    input: Text,
+    /// The line that was read last, from 1.
+    line: u64,
+    n_documents: usize,
+    columns: Columns,
+    source: Source,
+}
+
+/// What was read of a sentence.
+#[derive(Default)]
+struct Sentence {
+    words: Vec<String>,
+    tags: Vec<String>,
+    line: u64,
+    n_columns: usize,
+    group: Option<String>,
+}
+
+impl Sentences {
+    fn next_example(&mut self) -> Result<Option<Example>> {
+        let mut sentence = Sentence::default();
+        while let Some(content) = next_line(&mut self.input, &self.source)? {
+            self.line += 1;
+            let cells = cells(&content);
+            let is_document = cells
+                .first()
+                .is_some_and(|cell| cell.starts_with("-DOCSTART-"));
+            if !cells.is_empty() && !is_document {
+                self.add_word(&cells, &mut sentence)?;
+                continue;
+            }
+            self.n_documents += usize::from(is_document);
+            if !sentence.words.is_empty() {
+                break;
+            }
+        }
+        if sentence.words.is_empty() {
+            return Ok(None);
+        }
+        let tags = self.columns.tag.map(|_| {
+            let mut tags = sentence.tags;
+            to_iob2(&mut tags);
+            tags
+        });
+        Ok(Some(Example {
+            group: sentence.group,
+            line: Some(sentence.line),
+            ..Example::of_words(sentence.words, tags)
+        }))
+    }
+
+    fn add_word(&self, cells: &[&str], sentence: &mut Sentence) -> Result<()> {
+        let (n_needed, needed) = self.columns.needed();
+        if cells.len() < n_needed {
+            return Err(self.misshapen(needed, cells.len()));
+        }
+        if sentence.words.is_empty() {
+            sentence.line = self.line;
+            sentence.n_columns = cells.len();
+            sentence.group = (self.n_documents > 0).then(|| self.n_documents.to_string());
+        } else if cells.len() != sentence.n_columns {
+            let expected = format!(
+                "{}, as in line {}, where the sentence starts",
+                columns(sentence.n_columns),
+                sentence.line
+            );
+            return Err(self.misshapen(expected, cells.len()));
+        }
+        let tag = match self.columns.tag {
+            None => None,
+            Some(TagColumn::Last) => Some(cells.len() - 1),
+            Some(TagColumn::Number(number)) => Some(number),
+        };
+        for (what, column) in [("word", Some(self.columns.word)), ("tag", tag)] {
+            if let Some(column) = column.filter(|column| cells[*column].is_empty()) {
+                return Err(self.source.malformed(
+                    Some(self.line),
+                    format!("a {what} in column number {column}"),
+                    format!("none in `{}`", shorten(&cells.join("\t"), 80)),
+                    "give every word a tag and every tag a word, or take the line out; or name the columns by `words` \
+                     and `tags` of this source, which count from 0",
+                ));
+            }
+        }
+        sentence.words.push(cells[self.columns.word].to_owned());
+        sentence.tags.extend(tag.map(|tag| cells[tag].to_owned()));
+        Ok(())
+    }
+
+    fn misshapen(&self, expected: String, n_columns: usize) -> Error {
+        self.source.malformed(
+            Some(self.line),
+            expected,
+            columns(n_columns),
+            "mend the line: columns stand between tabs or, in a line without tabs, between spaces, and a blank line \
+             ends a sentence; or name the columns by `words` and `tags` of this source, which count from 0",
+        )
+    }
+}
+
+/// The columns of a line; none of a blank one.
+fn cells(line: &str) -> Vec<&str> {
+    // Words may hold white space of other kinds, such as no-break spaces.
+    if line.trim().is_empty() {
+        Vec::new()
+    } else if line.contains('\t') {
+        line.split('\t')
+            .map(|cell| cell.trim_matches(' '))
+            .collect()
+    } else {
+        line.split(' ').filter(|cell| !cell.is_empty()).collect()
+    }
+}
+
+/// Makes the tags of a sentence IOB2, in which every entity starts with a `B-`.
+///
+/// In IOB1 an entity starts with `I-`, and with `B-` only where the one before it has its type and ends right there. So
+/// an `I-X` that follows neither `B-X` nor `I-X` starts an entity, and becomes `B-X`. IOB2 has no such tag: what is IOB2
+/// already stays as it is, which is why nobody needs to know the scheme, or to see more than a sentence. (An `I-X` that
+/// starts an entity in a file meant as IOB2 is a slip of the annotator, and is read in the same way, as conlleval does.)
+///
+/// A sentence with any tag but `O`, `B-X` and `I-X` stays as it is, be they parts of speech, IOBES, or several tags in
+/// one cell.
+fn to_iob2(tags: &mut [String]) {
+    let is_iob = |tag: &String| tag == "O" || entity_type(tag).is_some();
+    if !tags.iter().all(is_iob) {
+        return;
+    }
+    for place in 0..tags.len() {
+        let before = place.checked_sub(1).and_then(|before| tags.get(before));
+        let goes_on = before.and_then(|tag| entity_type(tag)) == entity_type(&tags[place]);
+        if tags[place].starts_with("I-") && !goes_on {
+            tags[place].replace_range(..1, "B");
+        }
+    }
+}
+
+fn entity_type(tag: &str) -> Option<&str> {
+    tag.strip_prefix("B-")
+        .or_else(|| tag.strip_prefix("I-"))
+        .filter(|name| !name.is_empty() && !name.contains(','))
+}
+
+fn columns(n: usize) -> String {
+    if n == 1 {
+        "1 column".to_owned()
+    } else {
+        format!("{n} columns")
+    }
+}
+
+#[cfg(test)]
+mod tests;

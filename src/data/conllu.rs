@@ -1,0 +1,221 @@
+//! conllu: the treebanks of Universal Dependencies, as <https://universaldependencies.org/format.html> has them.
+
+use std::iter;
+
+use super::{
+    conll::refuse_columns_of_texts,
+    example::{Example, Want},
+    read::{Text, next_line},
+    source::{Column, Format, Source, name_list, shorten},
+};
+use crate::error::{Error, Result};
+
+/// The columns, by number.
+const COLUMNS: [&str; 10] = [
+    "ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC",
+];
+const ID: usize = 0;
+const FORM: usize = 1;
+const UPOS: usize = 3;
+
+/// Streams the sentences of a file.
+///
+/// The words are the syntactic ones: multi-word tokens (`3-4`) and empty nodes (`5.1`) are skipped, so that the tags
+/// and words of the columns belong together. Of the comments, `sent_id` is the example's id and `newdoc` its group;
+/// `text` is not the example's text, which is the words with one space between them. An example's line is that of the
+/// sentence's first comment.
+pub(super) fn read(
+    input: Text,
+    source: &Source,
+    want: Want,
+) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    refuse_columns_of_texts(source, want, Format::Conllu)?;
+    let tag = number("tags", &source.tags, UPOS, source)?;
+    let mut sentences = Sentences {
+        input,
+        line: 0,
+        word: number("words", &source.words, FORM, source)?,
+        tag: want.label.then_some(tag),
+        document: None,
+        n_documents: 0,
+        source: source.clone(),
+    };
+    Ok(iter::from_fn(move || sentences.next_example().transpose()))
+}
+
+/// The column's number, whichever way it is given.
+fn number(key: &str, column: &Option<Column>, default: usize, source: &Source) -> Result<usize> {
+    let found = match column {
+        None => Some(default),
+        Some(Column::Number(number)) => Some(*number).filter(|number| *number < COLUMNS.len()),
+        Some(Column::Name(name)) => COLUMNS
+            .iter()
+            .position(|known| known.eq_ignore_ascii_case(name)),
+    };
+    found.ok_or_else(|| {
+        source.malformed(
+            None,
+            format!(
+                "a column of conllu for `{key}`, {} (or their numbers, from 0)",
+                name_list(COLUMNS.into_iter())
+            ),
+            column.iter().map(Column::to_string).collect::<String>(),
+            format!("set `{key}` of this source to one of these, or leave it out"),
+        )
+    })
+}
+
+/// The lines, gathered to sentences.
+struct Sentences {
+    input: Text,
+    /// The line that was read last, from 1.
+    line: u64,
+    word: usize,
+    tag: Option<usize>,
+    /// The document that the next sentence stands in.
+    document: Option<String>,
+    n_documents: usize,
+    source: Source,
+}
+
+/// What was read of a sentence.
+#[derive(Default)]
+struct Sentence {
+    id: Option<String>,
+    words: Vec<String>,
+    tags: Vec<String>,
+    /// The line of its first comment or word.
+    line: Option<u64>,
+    /// Whether it has lines of words, even if none of them counts as one.
+    has_word_lines: bool,
+}
+
+impl Sentences {
+    fn next_example(&mut self) -> Result<Option<Example>> {
+        loop {
+            let sentence = self.next_sentence()?;
+            if !sentence.words.is_empty() {
+                return Ok(Some(Example {
+                    id: sentence.id,
+                    group: self.document.clone(),
+                    line: sentence.line,
+                    ..Example::of_words(sentence.words, self.tag.map(|_| sentence.tags))
+                }));
+            }
+            if sentence.line.is_none() {
+                return Ok(None);
+            }
+            // Comments alone may speak of the file.
+            if sentence.has_word_lines || sentence.id.is_some() {
+                return Err(self.source.malformed(
+                    sentence.line,
+                    "at least one word in the sentence",
+                    "none",
+                    "give the sentence its words, or take it out",
+                ));
+            }
+        }
+    }
+
+    /// Reads to the blank line after the next comment or word. A sentence without a line is the end of the file.
+    fn next_sentence(&mut self) -> Result<Sentence> {
+        let mut sentence = Sentence::default();
+        while let Some(content) = next_line(&mut self.input, &self.source)? {
+            self.line += 1;
+            if content.trim().is_empty() {
+                match sentence.line {
+                    Some(_) => break,
+                    None => continue,
+                }
+            }
+            sentence.line.get_or_insert(self.line);
+            match content.strip_prefix('#') {
+                Some(comment) => self.add_comment(comment, &mut sentence),
+                None => self.add_word(&content, &mut sentence)?,
+            }
+        }
+        Ok(sentence)
+    }
+
+    fn add_comment(&mut self, comment: &str, sentence: &mut Sentence) {
+        let (key, value) = match comment.split_once('=') {
+            Some((key, value)) => (key.trim(), value.trim()),
+            None => (comment.trim(), ""),
+        };
+        match (key, value) {
+            ("sent_id", id) if !id.is_empty() => sentence.id = Some(id.to_owned()),
+            ("newdoc" | "newdoc id", id) => {
+                self.n_documents += 1;
+                self.document = Some(match id {
+                    "" => self.n_documents.to_string(),
+                    id => id.to_owned(),
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn add_word(&self, content: &str, sentence: &mut Sentence) -> Result<()> {
+        sentence.has_word_lines = true;
+        let cells: Vec<&str> = content.split('\t').collect();
+        if cells.len() != COLUMNS.len() {
+            return Err(self.error(
+                "10 columns between tabs",
+                cells.len().to_string(),
+                "mend the line; or set `format` of this source to conll, if the file is of another kind",
+            ));
+        }
+        if is_no_word(cells[ID]) {
+            return Ok(());
+        }
+        let n_words = sentence.words.len();
+        if cells[ID].parse() != Ok(n_words + 1) {
+            return Err(self.error(
+                format!("the sentence's word number {}", n_words + 1),
+                format!("the ID `{}`", shorten(cells[ID], 40)),
+                "number the words of a sentence from 1, and leave a blank line after it",
+            ));
+        }
+        let column = |column: usize| format!("column {} (number {column})", COLUMNS[column]);
+        if cells[self.word].is_empty() {
+            return Err(self.error(
+                format!("a word in {}", column(self.word)),
+                "an empty cell",
+                "give every word its form: `_` stands for what is not known",
+            ));
+        }
+        if let Some(tag) = self.tag {
+            // No treebank leaves out a part of speech, but for a test set whose answers are held back; `_` in other
+            // columns is a value, as in FEATS for a word without features.
+            if cells[tag].is_empty() || (tag == UPOS && cells[tag] == "_") {
+                return Err(self.error(
+                    format!("a tag in {}", column(tag)),
+                    format!("`{}`", cells[tag]),
+                    "give every word a tag; or set `tags` of this source to another column",
+                ));
+            }
+            sentence.tags.push(cells[tag].to_owned());
+        }
+        sentence.words.push(cells[self.word].to_owned());
+        Ok(())
+    }
+
+    fn error(
+        &self,
+        expected: impl Into<String>,
+        got: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Error {
+        self.source.malformed(Some(self.line), expected, got, hint)
+    }
+}
+
+/// Whether an ID is that of a multi-word token, `3-4`, or of an empty node, `5.1`.
+fn is_no_word(id: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    id.split_once(['-', '.'])
+        .is_some_and(|(first, last)| is_number(first) && is_number(last))
+}
+
+#[cfg(test)]
+mod tests;

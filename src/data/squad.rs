@@ -1,0 +1,220 @@
+//! squad: the JSON of the Stanford Question Answering Dataset, versions 1.1 and 2.0.
+
+use std::io;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    example::{Answer, Example, Want},
+    json_lines,
+    read::{self, Text},
+    source::{Source, shorten},
+};
+use crate::{
+    error::{Error, Result},
+    fingerprint,
+};
+
+/// Hexadecimal digits of a context's hash in the name of its group.
+const N_GROUP_DIGITS: usize = 32;
+
+/// Reads a file and hands out its questions one by one.
+///
+/// The whole file is held, as its one JSON object cannot be told apart before its end; what was handed out is let go.
+/// Texts are as they stand, white space around them included, since offsets count it. All questions about one context
+/// have one group, whichever article it stands in. Keys that are not needed, such as `plausible_answers`, are skipped.
+///
+/// Where `want` asks for labels every question has answers, or `is_impossible: true` and none. An answer that is not
+/// where it says stays: see [`Answer::matches`].
+pub(super) fn read(
+    input: Text,
+    source: &Source,
+    want: Want,
+) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    let file: File = serde_json::from_reader(input).map_err(|error| unreadable(source, error))?;
+    let source = source.clone();
+    let paragraphs = file
+        .data
+        .into_iter()
+        .zip(1..)
+        .flat_map(|(article, n_article)| {
+            let title = match article.title {
+                Some(title) => format!(" `{}`", shorten(&title, 40)),
+                None => String::new(),
+            };
+            let place = move |n: usize| format!("paragraph {n} of article {n_article}{title}");
+            let numbered = article.paragraphs.into_iter().zip(1..);
+            numbered.map(move |(paragraph, n)| (paragraph, place(n)))
+        });
+    Ok(paragraphs.flat_map(move |(paragraph, place)| examples(paragraph, &place, &source, want)))
+}
+
+#[derive(Deserialize)]
+struct File {
+    data: Vec<Article>,
+}
+
+#[derive(Deserialize)]
+struct Article {
+    title: Option<String>,
+    paragraphs: Vec<Paragraph>,
+}
+
+#[derive(Deserialize)]
+struct Paragraph {
+    context: Option<String>,
+    qas: Vec<Question>,
+}
+
+/// A question. What may be missing is checked by hand, so that the message can name the question.
+#[derive(Deserialize)]
+struct Question {
+    id: Option<Value>,
+    question: Option<String>,
+    answers: Option<Vec<GivenAnswer>>,
+    is_impossible: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct GivenAnswer {
+    text: Option<String>,
+    answer_start: Option<i64>,
+}
+
+/// The questions of a paragraph.
+fn examples(
+    paragraph: Paragraph,
+    place: &str,
+    source: &Source,
+    want: Want,
+) -> Vec<Result<Example>> {
+    let Some(context) = paragraph.context else {
+        return vec![Err(source.malformed(
+            None,
+            format!("a `context` in {place}"),
+            "none",
+            "give the paragraph its text under `context`",
+        ))];
+    };
+    let group = fingerprint::hash_bytes(context.as_bytes())[..N_GROUP_DIGITS].to_owned();
+    let questions = paragraph.qas.into_iter().zip(1..);
+    let examples = questions.map(|(question, n)| {
+        let record = Record {
+            place: match &question.id {
+                Some(Value::String(id)) => format!("question `{}`, in {place}", shorten(id, 40)),
+                _ => format!("question {n} of {place}"),
+            },
+            source,
+        };
+        Ok(Example {
+            id: record.id(question.id)?,
+            answers: match want.label {
+                true => Some(record.answers(question.answers, question.is_impossible)?),
+                false => None,
+            },
+            text: record.text(question.question)?,
+            text_pair: Some(context.clone()),
+            group: Some(group.clone()),
+            ..Example::default()
+        })
+    });
+    examples.collect()
+}
+
+/// Where a question stands.
+struct Record<'a> {
+    place: String,
+    source: &'a Source,
+}
+
+impl Record<'_> {
+    fn text(&self, question: Option<String>) -> Result<String> {
+        question.ok_or_else(|| {
+            self.error(
+                "a `question`",
+                "none",
+                "give the record its text under `question`",
+            )
+        })
+    }
+
+    fn id(&self, id: Option<Value>) -> Result<Option<String>> {
+        match id {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(id)) => Ok(Some(id)),
+            Some(Value::Number(id)) => Ok(Some(id.to_string())),
+            Some(other) => Err(self.error(
+                "a string or a number as `id`",
+                json_lines::kind(&other),
+                "write the id as a string, or leave it out",
+            )),
+        }
+    }
+
+    fn answers(
+        &self,
+        answers: Option<Vec<GivenAnswer>>,
+        is_impossible: Option<bool>,
+    ) -> Result<Vec<Answer>> {
+        let is_impossible = is_impossible.unwrap_or(false);
+        let answers = answers.unwrap_or_default();
+        // A file whose answers are held back must not pass for one of questions without answers.
+        match (is_impossible, answers.is_empty()) {
+            (false, true) => Err(self.error(
+                "an answer, or `is_impossible: true`",
+                "neither",
+                "give the question an answer, or say that it is impossible; a file without answers can only be \
+                 extracted or predicted",
+            )),
+            (true, false) => Err(self.error(
+                "no answer, as `is_impossible` is true",
+                format!("{} under `answers`", answers.len()),
+                "move what only looks like an answer to `plausible_answers`, or set `is_impossible` to false",
+            )),
+            _ => answers
+                .into_iter()
+                .map(|answer| self.answer(answer))
+                .collect(),
+        }
+    }
+
+    fn answer(&self, answer: GivenAnswer) -> Result<Answer> {
+        let hint = "give every answer its `text` and, as `answer_start`, the number of characters before it in the \
+                    context";
+        let text = answer
+            .text
+            .ok_or_else(|| self.error("the `text` of every answer", "an answer without", hint))?;
+        let start = answer.answer_start.ok_or_else(|| {
+            self.error(
+                "the `answer_start` of every answer",
+                "an answer without",
+                hint,
+            )
+        })?;
+        let start = usize::try_from(start)
+            .map_err(|_| self.error("an `answer_start` from 0", format!("{start}"), hint))?;
+        Ok(Answer { text, start })
+    }
+
+    fn error(&self, expected: &str, got: impl Into<String>, hint: &str) -> Error {
+        self.source
+            .malformed(None, format!("{expected} for {}", self.place), got, hint)
+    }
+}
+
+/// The error for a file that is not JSON, not of this shape, or could not be read.
+fn unreadable(source: &Source, error: serde_json::Error) -> Error {
+    if error.is_io() {
+        return read::failure(source, io::Error::from(error));
+    }
+    source.malformed(
+        Some(error.line() as u64),
+        "one JSON object as SQuAD has it, `data` with `paragraphs`, each a `context` with `qas`",
+        format!("{} (column {})", json_lines::reason(&error), error.column()),
+        "mend the file; or set `format` of this source to jsonl, if each of its lines is an object",
+    )
+}
+
+#[cfg(test)]
+mod tests;
