@@ -18,7 +18,15 @@ const MOST: f32 = 1e-4;
 const MEDIAN: f32 = 1e-6;
 
 /// Folder, family, layers, longest input, and the layers of which there are states.
-const MODELS: [(&str, &str, usize, Option<usize>, &[usize]); 9] = [
+type Described = (
+    &'static str,
+    &'static str,
+    usize,
+    Option<usize>,
+    &'static [usize],
+);
+
+const MODELS: [Described; 10] = [
     ("bert_sharded", "bert", 3, Some(64), &[0, 1, 2, 3]),
     ("roberta", "roberta", 2, Some(64), &[0, 1, 2]),
     ("xlm_roberta_f16", "xlm-roberta", 2, Some(64), &[0, 1, 2]),
@@ -28,6 +36,8 @@ const MODELS: [(&str, &str, usize, Option<usize>, &[usize]); 9] = [
     ("electra_one_width", "electra", 1, Some(64), &[0, 1]),
     ("deberta_onnx", "deberta-v2", 2, Some(64), &[0, 1, 2]),
     ("odd_onnx", "onnx", 1, None, &[1]),
+    // Here the numbers are ONNX Runtime's own, each text alone.
+    ("int8_onnx", "onnx", 1, None, &[1]),
 ];
 
 fn family(name: &str) -> PathBuf {
@@ -123,7 +133,9 @@ fn every_layer_of_every_family_equals_that_of_transformers() {
             "{name}: {} values, largest difference {most:e}, median {median:e}",
             all.len()
         );
-        assert!(most <= MOST, "{name}: the largest difference is {most}");
+        // A last bit of f32 may move an 8-bit number by one.
+        let allowed = if name == "int8_onnx" { 5e-2 } else { MOST };
+        assert!(most <= allowed, "{name}: the largest difference is {most}");
         assert!(median <= MEDIAN, "{name}: the median is {median}");
     }
 }
