@@ -43,12 +43,14 @@ pub(super) fn run(command: &ModelCommand, context: &Context) -> Result<ExitCode>
             "parameters": parameters,
             "attention_heads": config.attention_heads,
             "intermediate": config.intermediate,
-            "max_positions": config.max_positions,
+            "max_tokens": config.max_tokens,
             "heads": heads,
             "fine_tuning": { "trainable": fine_tuned, "training_bytes": training_bytes(fine_tuned) },
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
+    // A model.onnx need not say everything.
+    let known = |size: Option<usize>| size.map_or("?".into(), |size| size.to_string());
     let mut text = format!(
         "{}: {}, {} layers of {} (feed-forward {}, {} attention heads), vocabulary {}, at most {} tokens\n\
          frozen parameters: {}\n\n",
@@ -56,10 +58,10 @@ pub(super) fn run(command: &ModelCommand, context: &Context) -> Result<ExitCode>
         config.family,
         config.layers,
         config.hidden,
-        config.intermediate,
-        config.attention_heads,
+        known(config.intermediate),
+        known(config.attention_heads),
         HumanCount(config.vocabulary as u64),
-        config.max_positions,
+        known(config.max_tokens),
         HumanCount(parameters),
     );
     let mut lines = vec![

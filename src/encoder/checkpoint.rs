@@ -1,38 +1,52 @@
-//! A Hugging Face checkpoint folder: config.json, model.safetensors, tokenizer.json.
+//! A model folder: config.json, tokenizer.json, and model.safetensors (or its shards) or model.onnx.
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use half::{bf16, f16};
-use safetensors::{Dtype as StoredType, SafeTensors, tensor::TensorView};
+use serde_json::Value;
 
-use super::config::BertConfig;
+use super::{
+    config::{ConfigFile, FusedShape, ModelConfig},
+    graph, onnx_file,
+    onnx_model::{self, OnnxModel},
+    weights::{self, Weights},
+};
 use crate::{
     error::{Error, Result},
     fingerprint,
 };
 
-/// The prefixes under which checkpoints name the encoder's tensors.
-const PREFIXES: [&str; 2] = ["", "bert."];
-
-/// An opened checkpoint: its shape, its weights (mapped, not read), and the hashes of its files.
+/// An opened checkpoint: its shape, its weights (mapped, not read), and the hashes of its files. ONNX Runtime need not be
+/// loaded.
 pub struct Checkpoint {
     /// The folder.
     pub folder: PathBuf,
-    /// What config.json says.
-    pub config: BertConfig,
+    /// What is known of the encoder's shape.
+    pub config: ModelConfig,
     /// blake3 of each file.
     pub hashes: CheckpointHashes,
-    weights: Bytes,
-    prefix: &'static str,
+    pub(super) model: Model,
+}
+
+/// What runs a checkpoint.
+pub(super) enum Model {
+    /// The fused graph of one of our families.
+    Fused(FusedModel),
+    /// The graph of model.onnx.
+    Onnx(OnnxModel),
+}
+
+/// A checkpoint of one of our families.
+pub(super) struct FusedModel {
+    pub(super) shape: FusedShape,
+    pub(super) weights: Weights,
 }
 
 /// blake3 of the files that decide what a checkpoint computes, as 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CheckpointHashes {
-    /// model.safetensors.
+    /// model.safetensors, or model.onnx; where several files hold the weights, the blake3 of their hashes.
     pub weights: String,
-    /// config.json.
+    /// config.json; of no bytes where model.onnx has none beside it.
     pub config: String,
     /// tokenizer.json.
     pub tokenizer: String,
@@ -41,37 +55,66 @@ pub struct CheckpointHashes {
 impl Checkpoint {
     /// Opens a folder, checks that its files are there, and hashes them. Weights are mapped, not read into memory.
     ///
+    /// Where there are safetensors and our graph can run them, they are used; else model.onnx.
+    ///
     /// # Errors
-    /// When a file is missing, damaged, or not of the bert family.
+    /// When a file is missing or damaged, or there is neither a checkpoint of our families nor a model.onnx.
     pub fn open(folder: &Path) -> Result<Checkpoint> {
-        for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-            let path = folder.join(name);
-            if !path.is_file() {
-                return Err(Error::Checkpoint {
-                    expected: "a file".into(),
-                    got: if folder.is_dir() { "no such file" } else { "no such folder" }.into(),
-                    hint: "set model.path to a folder with config.json, tokenizer.json and model.safetensors; \
-                           `make setup` fetches the default model into models/minilm"
-                        .into(),
-                    path,
-                });
-            }
+        let config_path = folder.join("config.json");
+        let onnx = onnx_model::find(folder);
+        let mut needed = vec!["config.json", "tokenizer.json"];
+        if onnx.is_some() {
+            needed.remove(0);
         }
-        let config = BertConfig::read(&folder.join("config.json"))?;
-        let (weights, weights_hash) = fingerprint::map_and_hash(&folder.join("model.safetensors"))?;
-        let mut checkpoint = Checkpoint {
+        for name in needed {
+            check_is_file(folder, &folder.join(name))?;
+        }
+        let config = match config_path.is_file() {
+            true => Some(ConfigFile::read(&config_path)?),
+            false => None,
+        };
+        let fused = match (weights::find(folder), &config) {
+            (Some(path), Some(config)) => match (config.fused_shape(), &onnx) {
+                (Ok(shape), _) => Some((shape, path)),
+                // The export of a model that our graph cannot run may lie beside its safetensors.
+                (Err(_), Some(_)) => None,
+                (Err(error), None) => return Err(error),
+            },
+            _ => None,
+        };
+        let (model, weights) = match (fused, onnx) {
+            (Some((shape, path)), _) => {
+                let (weights, hash) = Weights::open(&path)?;
+                (Model::Fused(FusedModel { shape, weights }), hash)
+            }
+            (None, Some(path)) => {
+                let file = onnx_file::read(&path)?;
+                let hash = onnx_model::hash(&path, &file)?;
+                let count = || count_vocabulary(&folder.join("tokenizer.json"));
+                let model = OnnxModel::open(path, &file, config.as_ref(), count)?;
+                (Model::Onnx(model), hash)
+            }
+            (None, None) => {
+                if let Some(config) = &config {
+                    // Another family's weights would be of no use either.
+                    config.fused_shape()?;
+                }
+                return Err(missing(folder, folder.join(weights::SINGLE_FILE)));
+            }
+        };
+        Ok(Checkpoint {
             folder: folder.to_path_buf(),
-            config,
+            config: match &model {
+                Model::Fused(model) => model.shape.config(),
+                Model::Onnx(model) => model.config.clone(),
+            },
             hashes: CheckpointHashes {
-                weights: weights_hash,
-                config: fingerprint::hash_file(&folder.join("config.json"))?,
+                weights,
+                config: hash_config(&config_path)?,
                 tokenizer: fingerprint::hash_file(&folder.join("tokenizer.json"))?,
             },
-            weights,
-            prefix: "",
-        };
-        checkpoint.prefix = checkpoint.find_prefix()?;
-        Ok(checkpoint)
+            model,
+        })
     }
 
     /// The path of tokenizer.json.
@@ -79,119 +122,132 @@ impl Checkpoint {
         self.folder.join("tokenizer.json")
     }
 
-    /// Number of the encoder's parameters in the file, pooler included, pre-training heads not: what `transformers`
-    /// counts for the bare model.
+    /// Number of the encoder's parameters, pooler included, pre-training heads not: what `transformers` counts for the
+    /// bare model. For model.onnx, the numbers in all its weights.
     ///
     /// # Errors
-    /// When the file is damaged.
+    /// When a file is damaged.
     pub fn parameters(&self) -> Result<u64> {
-        let tensors = self.tensors()?;
-        let own = tensors.iter().filter(|(name, view)| {
-            let floating = matches!(
-                view.dtype(),
-                StoredType::F32 | StoredType::F16 | StoredType::BF16
-            );
-            floating && name.starts_with(self.prefix)
-        });
-        Ok(own
-            .map(|(_, view)| view.shape().iter().product::<usize>() as u64)
-            .sum())
+        match &self.model {
+            Model::Fused(model) => model.weights.parameters(),
+            Model::Onnx(model) => Ok(model.parameters),
+        }
     }
 
-    /// Decodes one tensor to f32.
-    ///
-    /// `name` is the encoder's own name without a prefix, as `encoder.layer.0.output.dense.weight`; the old names
-    /// `LayerNorm.gamma` and `LayerNorm.beta` are found too.
+    /// Checks that the states of these absolute layers can be had: a model.onnx may put out its last layer only.
     ///
     /// # Errors
-    /// When there is no such tensor, or its shape is not `shape`, or it is not f32, f16 or bf16.
-    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensors = self.tensors()?;
-        let full_name = format!("{}{name}", self.prefix);
-        let old_name = full_name
-            .replace("LayerNorm.weight", "LayerNorm.gamma")
-            .replace("LayerNorm.bias", "LayerNorm.beta");
-        let view = tensors
-            .tensor(&full_name)
-            .or_else(|_| tensors.tensor(&old_name))
-            .map_err(|_| {
-                self.refuse(
-                format!("a tensor `{full_name}`"),
-                "none of that name".into(),
-                "fetch the checkpoint again, or name one whose config.json belongs to its weights",
-            )
-            })?;
-        if view.shape() != shape {
-            return Err(self.refuse(
-                format!("`{full_name}` of shape {shape:?}, as config.json says"),
-                format!("{:?}", view.shape()),
-                "name a folder whose config.json belongs to its weights",
-            ));
+    /// When there is no such layer, or no output for it.
+    pub fn check_layers(&self, layers: &[usize]) -> Result<()> {
+        if let Some(layer) = layers.iter().find(|layer| **layer > self.config.layers) {
+            return Err(Error::Checkpoint {
+                path: self.folder.clone(),
+                expected: format!("layers from 0 (embeddings) to {}", self.config.layers),
+                got: format!("layer {layer}"),
+                hint: "ask for a layer that the model has".into(),
+            });
         }
-        decode(&view).ok_or_else(|| {
-            self.refuse(
-                format!("`{full_name}` as f32, f16 or bf16"),
-                format!("{:?}", view.dtype()),
-                "use a checkpoint whose weights are floating point numbers",
-            )
-        })
+        match &self.model {
+            Model::Fused(_) => Ok(()),
+            Model::Onnx(model) => model.outputs_of(layers).map(|_| ()),
+        }
     }
 
-    fn tensors(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(&self.weights).map_err(|error| {
-            self.refuse(
-                "a whole safetensors file".into(),
-                format!("a damaged one of {} bytes ({error})", self.weights.len()),
-                "the file is incomplete or not a safetensors file: fetch it again",
-            )
-        })
-    }
-
-    fn find_prefix(&self) -> Result<&'static str> {
-        let tensors = self.tensors()?;
-        let word_embeddings = "embeddings.word_embeddings.weight";
-        PREFIXES
-            .into_iter()
-            .find(|prefix| {
-                tensors
-                    .tensor(&format!("{prefix}{word_embeddings}"))
-                    .is_ok()
-            })
-            .ok_or_else(|| {
-                self.refuse(
-                    format!("a tensor `{word_embeddings}`, with or without the prefix `bert.`"),
-                    format!("{} tensors, none of that name", tensors.len()),
-                    "use a checkpoint of the bert family",
-                )
-            })
-    }
-
-    fn refuse(&self, expected: String, got: String, hint: &str) -> Error {
-        let path = self.folder.join("model.safetensors");
-        Error::Checkpoint {
-            path,
-            expected,
-            got,
-            hint: hint.into(),
+    /// The name and version of the graph that runs it; part of the fingerprint, because another graph gives other last
+    /// bits.
+    pub fn graph_profile(&self) -> &'static str {
+        match &self.model {
+            Model::Fused(_) => graph::PROFILE,
+            Model::Onnx(_) => onnx_model::PROFILE,
         }
     }
 }
 
-fn decode(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let bytes = view.data();
-    Some(match view.dtype() {
-        StoredType::F32 => bytes
-            .chunks_exact(4)
-            .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
-            .collect(),
-        StoredType::F16 => bytes
-            .chunks_exact(2)
-            .map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32())
-            .collect(),
-        StoredType::BF16 => bytes
-            .chunks_exact(2)
-            .map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32())
-            .collect(),
-        _ => return None,
-    })
+/// The files of a model folder that decide its states, each with its blake3 as [`CheckpointHashes`] has it; `None` where
+/// it is missing. The weights come first, then config.json and tokenizer.json.
+///
+/// # Errors
+/// When a file cannot be read, or a list of further files in it.
+pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<String>); 3]> {
+    // The same choice as in `Checkpoint::open`, which must not open the rest.
+    let config_path = folder.join("config.json");
+    let onnx = onnx_model::find(folder);
+    let runs_fused =
+        || ConfigFile::read(&config_path).is_ok_and(|config| config.fused_shape().is_ok());
+    let safetensors = weights::find(folder).filter(|_| onnx.is_none() || runs_fused());
+    let weights = match (safetensors, &onnx) {
+        (Some(path), _) => {
+            let hash = weights::hash(&path)?;
+            (path, Some(hash))
+        }
+        (None, Some(path)) => {
+            let hash = onnx_model::hash(path, &onnx_file::read(path)?)?;
+            (path.clone(), Some(hash))
+        }
+        (None, None) => (folder.join(weights::SINGLE_FILE), None),
+    };
+    let config = match config_path.is_file() || onnx.is_some() {
+        true => Some(hash_config(&config_path)?),
+        false => None,
+    };
+    let tokenizer_path = folder.join("tokenizer.json");
+    let tokenizer = match tokenizer_path.is_file() {
+        true => Some(fingerprint::hash_file(&tokenizer_path)?),
+        false => None,
+    };
+    Ok([weights, (config_path, config), (tokenizer_path, tokenizer)])
+}
+
+fn hash_config(path: &Path) -> Result<String> {
+    match path.is_file() {
+        true => fingerprint::hash_file(path),
+        false => Ok(fingerprint::hash_bytes(b"")),
+    }
+}
+
+fn check_is_file(folder: &Path, path: &Path) -> Result<()> {
+    match path.is_file() {
+        true => Ok(()),
+        false => Err(missing(folder, path.to_path_buf())),
+    }
+}
+
+fn missing(folder: &Path, path: PathBuf) -> Error {
+    Error::Checkpoint {
+        expected: "a file".into(),
+        got: if folder.is_dir() { "no such file" } else { "no such folder" }.into(),
+        hint: "set model.path to a folder with config.json, tokenizer.json and model.safetensors (or its shards, or model.onnx); \
+               `make setup` fetches the default model into models/minilm"
+            .into(),
+        path,
+    }
+}
+
+/// Ids that tokenizer.json can give: one more than the highest.
+fn count_vocabulary(path: &Path) -> Result<usize> {
+    let refuse = |got: String| Error::Checkpoint {
+        path: path.to_path_buf(),
+        expected: "a Hugging Face tokenizer.json".into(),
+        got,
+        hint: "fetch the checkpoint again".into(),
+    };
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let tokenizer: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| refuse(format!("what JSON calls: {error}")))?;
+    let size = match &tokenizer["model"]["vocab"] {
+        Value::Object(ids) => ids
+            .values()
+            .filter_map(Value::as_u64)
+            .max()
+            .map(|id| id + 1),
+        Value::Array(pieces) => Some(pieces.len() as u64),
+        _ => None,
+    };
+    let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
+    let added = added.filter_map(|token| token["id"].as_u64()).max();
+    size.into_iter()
+        .chain(added.map(|id| id + 1))
+        .max()
+        .map(|size| size as usize)
+        .ok_or_else(|| refuse("one without a vocabulary".into()))
 }

@@ -1,129 +1,237 @@
 //! `config.json` of a Hugging Face checkpoint, checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
+use super::family::{Family, Positions};
 use crate::error::{Error, Result};
 
-/// The shape of a BERT encoder.
+/// The shape of an encoder, whatever runs it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BertConfig {
-    /// `model_type` in config.json; `bert` in this version.
+pub struct ModelConfig {
+    /// `model_type` in config.json; `onnx` for a model.onnx without one.
     pub family: String,
     /// Number of transformer layers, L.
     pub layers: usize,
     /// Width of a hidden state, H.
     pub hidden: usize,
-    /// Attention heads per layer; divides H.
-    pub attention_heads: usize,
-    /// Width of the feed-forward layer.
-    pub intermediate: usize,
     /// Rows of the word embedding.
     pub vocabulary: usize,
-    /// Rows of the position embedding: the longest input in tokens.
-    pub max_positions: usize,
-    /// Rows of the token type embedding.
-    pub type_vocabulary: usize,
+    /// The longest input in tokens, special ones included; `None` where the folder does not say.
+    pub max_tokens: Option<usize>,
+    /// Attention heads per layer, where the folder says.
+    pub attention_heads: Option<usize>,
+    /// Width of the feed-forward layer, where the folder says.
+    pub intermediate: Option<usize>,
+}
+
+/// What the fused graph is built from: every size that config.json gives, each known to be there.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct FusedShape {
+    pub(super) family: &'static Family,
+    pub(super) layers: usize,
+    pub(super) hidden: usize,
+    /// Divides the hidden size.
+    pub(super) attention_heads: usize,
+    pub(super) intermediate: usize,
+    pub(super) vocabulary: usize,
+    /// Width of the embeddings; other than the hidden size only where the family projects them.
+    pub(super) embedding: usize,
+    /// Rows of the position table.
+    pub(super) positions: usize,
+    /// The row that the first token takes; less than `positions`.
+    pub(super) first_position: usize,
+    /// Rows of the token type table; 0 where there is none.
+    pub(super) token_types: usize,
     /// Added to the variance in layer normalisation.
-    pub layer_norm_epsilon: f32,
+    pub(super) layer_norm_epsilon: f32,
 }
 
-#[derive(Deserialize)]
-struct RawConfig {
-    model_type: Option<String>,
-    num_hidden_layers: Option<usize>,
-    hidden_size: Option<usize>,
-    num_attention_heads: Option<usize>,
-    intermediate_size: Option<usize>,
-    vocab_size: Option<usize>,
-    max_position_embeddings: Option<usize>,
-    type_vocab_size: Option<usize>,
-    layer_norm_eps: Option<f32>,
-    hidden_act: Option<String>,
-    position_embedding_type: Option<String>,
+impl FusedShape {
+    /// The part that every kind of model has.
+    pub(super) fn config(&self) -> ModelConfig {
+        ModelConfig {
+            family: self.family.name.into(),
+            layers: self.layers,
+            hidden: self.hidden,
+            vocabulary: self.vocabulary,
+            max_tokens: Some(self.positions - self.first_position),
+            attention_heads: Some(self.attention_heads),
+            intermediate: Some(self.intermediate),
+        }
+    }
 }
 
-impl BertConfig {
-    /// Reads and checks `config.json`.
+/// The cure for whatever the fused graph does not compute.
+const EXPORT: &str = "export the encoder to ONNX (with optimum or torch.onnx) and put model.onnx into this folder, beside \
+                      config.json and tokenizer.json";
+
+/// `config.json` as it lies there.
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    fields: Map<String, Value>,
+}
+
+impl ConfigFile {
+    /// Reads `config.json`.
     ///
     /// # Errors
-    /// When the file is missing or no JSON, lacks a size, names another model family than `bert`, relative positions
-    /// or an activation other than the exact (erf) `gelu`.
-    pub fn read(path: &Path) -> Result<BertConfig> {
+    /// When the file is missing or no JSON object.
+    pub(super) fn read(path: &Path) -> Result<ConfigFile> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let raw: RawConfig = serde_json::from_str(&text).map_err(|error| Error::Checkpoint {
+        let fields = serde_json::from_str(&text).map_err(|error| Error::Checkpoint {
             path: path.to_path_buf(),
             expected: "a Hugging Face config.json".into(),
             got: format!("what JSON calls: {error}"),
             hint: "fetch the checkpoint again".into(),
         })?;
-        raw.check(path)
-    }
-}
-
-impl RawConfig {
-    fn check(self, path: &Path) -> Result<BertConfig> {
-        let refuse = |expected: &str, got: String, hint: &str| Error::Checkpoint {
+        Ok(ConfigFile {
             path: path.to_path_buf(),
-            expected: expected.into(),
-            got,
-            hint: hint.into(),
-        };
-        let size = |value: Option<usize>, key: &str| {
-            value.filter(|value| *value > 0).ok_or_else(|| {
-                refuse(
-                    &format!("a positive number `{key}`"),
-                    "none".into(),
-                    "name a folder that holds a BERT checkpoint with its own config.json",
-                )
-            })
-        };
-        let family = self.model_type.unwrap_or_else(|| "bert".into());
-        if family != "bert" {
-            return Err(refuse(
-                "model_type `bert`",
-                format!("`{family}`"),
-                "use a checkpoint of the bert family; this version runs no other",
-            ));
-        }
-        let activation = self.hidden_act.unwrap_or_else(|| "gelu".into());
-        if activation != "gelu" {
-            return Err(refuse(
-                "hidden_act `gelu` (the exact erf form)",
-                format!("`{activation}`"),
-                "use a checkpoint with gelu: another activation would give wrong states",
-            ));
-        }
-        if let Some(kind) = self
-            .position_embedding_type
-            .filter(|kind| kind != "absolute")
-        {
-            return Err(refuse(
-                "position_embedding_type `absolute`",
-                format!("`{kind}`"),
-                "use a checkpoint with absolute positions",
-            ));
-        }
-        let config = BertConfig {
+            fields,
+        })
+    }
+
+    /// `model_type`; a config without one is an old BERT.
+    pub(super) fn model_type(&self) -> &str {
+        self.text("model_type").unwrap_or("bert")
+    }
+
+    /// A positive number, if it is there.
+    pub(super) fn number(&self, key: &str) -> Option<usize> {
+        let number = self.fields.get(key)?.as_u64()?;
+        usize::try_from(number).ok().filter(|number| *number > 0)
+    }
+
+    /// `pad_token_id`, 0 and `null` included.
+    pub(super) fn padding_token(&self) -> Option<usize> {
+        let id = self.fields.get("pad_token_id")?.as_u64()?;
+        usize::try_from(id).ok()
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.fields.get(key)?.as_str()
+    }
+
+    fn size(&self, key: &str) -> Result<usize> {
+        self.number(key).ok_or_else(|| {
+            let got = self
+                .fields
+                .get(key)
+                .map_or("none".to_string(), |value| format!("`{value}`"));
+            self.refuse(
+                &format!("a positive number `{key}`"),
+                got,
+                "name a folder that holds a checkpoint with its own config.json",
+            )
+        })
+    }
+
+    /// What the fused graph is built from.
+    ///
+    /// # Errors
+    /// When the family is none of ours, a size is missing, or the model computes what the graph does not: relative
+    /// positions, causal attention, an activation other than the exact (erf) `gelu`.
+    pub(super) fn fused_shape(&self) -> Result<FusedShape> {
+        let family = self.family()?;
+        self.check_arithmetic(family)?;
+        let keys = family.keys;
+        let hidden = self.size(keys.hidden)?;
+        let shape = FusedShape {
             family,
-            layers: size(self.num_hidden_layers, "num_hidden_layers")?,
-            hidden: size(self.hidden_size, "hidden_size")?,
-            attention_heads: size(self.num_attention_heads, "num_attention_heads")?,
-            intermediate: size(self.intermediate_size, "intermediate_size")?,
-            vocabulary: size(self.vocab_size, "vocab_size")?,
-            max_positions: size(self.max_position_embeddings, "max_position_embeddings")?,
-            type_vocabulary: size(self.type_vocab_size.or(Some(2)), "type_vocab_size")?,
-            layer_norm_epsilon: self.layer_norm_eps.unwrap_or(1e-12),
+            layers: self.size(keys.layers)?,
+            hidden,
+            attention_heads: self.size(keys.attention_heads)?,
+            intermediate: self.size(keys.intermediate)?,
+            vocabulary: self.size("vocab_size")?,
+            embedding: match family.projects_embeddings {
+                true => self.number("embedding_size").unwrap_or(hidden),
+                false => hidden,
+            },
+            positions: self.size("max_position_embeddings")?,
+            first_position: self.first_position(family.positions),
+            token_types: match (family.token_types, self.fields.get("type_vocab_size")) {
+                (false, _) => 0,
+                (true, None) => 2,
+                (true, Some(_)) => self.size("type_vocab_size")?,
+            },
+            layer_norm_epsilon: self
+                .fields
+                .get("layer_norm_eps")
+                .and_then(Value::as_f64)
+                .unwrap_or(1e-12) as f32,
         };
-        if !config.hidden.is_multiple_of(config.attention_heads) {
-            return Err(refuse(
-                "a hidden_size that num_attention_heads divides",
-                format!("{} and {}", config.hidden, config.attention_heads),
+        if !shape.hidden.is_multiple_of(shape.attention_heads) {
+            return Err(self.refuse(
+                &format!("a {} that {} divides", keys.hidden, keys.attention_heads),
+                format!("{} and {}", shape.hidden, shape.attention_heads),
                 "fetch the checkpoint again",
             ));
         }
-        Ok(config)
+        if shape.first_position >= shape.positions {
+            return Err(self.refuse(
+                "more max_position_embeddings than pad_token_id + 1",
+                format!("{} and {}", shape.positions, shape.first_position),
+                "fetch the checkpoint again",
+            ));
+        }
+        Ok(shape)
+    }
+
+    fn family(&self) -> Result<&'static Family> {
+        Family::named(self.model_type()).ok_or_else(|| {
+            self.refuse(
+                &format!("a model_type of {}", Family::names()),
+                format!("`{}`", self.model_type()),
+                EXPORT,
+            )
+        })
+    }
+
+    fn check_arithmetic(&self, family: &Family) -> Result<()> {
+        let key = family.keys.activation;
+        let activation = self.text(key).unwrap_or("gelu");
+        if activation != "gelu" {
+            return Err(self.refuse(
+                &format!("{key} `gelu` (the exact erf form)"),
+                format!("`{activation}`"),
+                EXPORT,
+            ));
+        }
+        let positions = self.text("position_embedding_type").unwrap_or("absolute");
+        if positions != "absolute" {
+            return Err(self.refuse(
+                "position_embedding_type `absolute`",
+                format!("`{positions}`"),
+                EXPORT,
+            ));
+        }
+        if self.fields.get("is_decoder").and_then(Value::as_bool) == Some(true) {
+            return Err(self.refuse(
+                "an encoder (is_decoder false)",
+                "is_decoder true: each token sees only those before it".into(),
+                "name the checkpoint of an encoder",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The first row of the position table that is used.
+    pub(super) fn first_position(&self, positions: Positions) -> usize {
+        match positions {
+            Positions::FromZero => 0,
+            // 1 is the default of these families in `transformers`.
+            Positions::AfterPadding => self.padding_token().unwrap_or(1) + 1,
+        }
+    }
+
+    fn refuse(&self, expected: &str, got: String, hint: &str) -> Error {
+        Error::Checkpoint {
+            path: self.path.clone(),
+            expected: expected.into(),
+            got,
+            hint: hint.into(),
+        }
     }
 }
 
@@ -131,10 +239,12 @@ impl RawConfig {
 mod tests {
     use super::*;
 
-    fn check(json: &str) -> Result<BertConfig> {
-        serde_json::from_str::<RawConfig>(json)
-            .unwrap()
-            .check(Path::new("config.json"))
+    fn check(json: &str) -> Result<FusedShape> {
+        ConfigFile {
+            path: "config.json".into(),
+            fields: serde_json::from_str(json).unwrap(),
+        }
+        .fused_shape()
     }
 
     const GOOD: &str = r#"{"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2,
@@ -142,12 +252,44 @@ mod tests {
 
     #[test]
     fn a_bert_config_is_read() {
-        let config = check(GOOD).unwrap();
+        let shape = check(GOOD).unwrap();
+        assert_eq!((shape.layers, shape.hidden, shape.token_types), (2, 8, 2));
+        assert_eq!(shape.layer_norm_epsilon, 1e-12);
+        assert_eq!(shape.config().max_tokens, Some(32));
         assert_eq!(
-            (config.layers, config.hidden, config.type_vocabulary),
-            (2, 8, 2)
+            check(&GOOD.replace("\"model_type\": \"bert\",", "")).unwrap(),
+            shape
         );
-        assert_eq!(config.layer_norm_epsilon, 1e-12);
+    }
+
+    #[test]
+    fn roberta_loses_the_positions_up_to_its_padding_token() {
+        let roberta = GOOD.replace("\"bert\"", "\"roberta\", \"pad_token_id\": 1");
+        let shape = check(&roberta).unwrap();
+        assert_eq!(
+            (shape.first_position, shape.config().max_tokens),
+            (2, Some(30))
+        );
+        let few = roberta.replace("32", "2");
+        assert!(
+            check(&few)
+                .unwrap_err()
+                .to_string()
+                .contains("pad_token_id")
+        );
+    }
+
+    #[test]
+    fn distilbert_has_keys_of_its_own_and_no_token_types() {
+        let shape = check(
+            r#"{"model_type": "distilbert", "n_layers": 2, "dim": 8, "n_heads": 2, "hidden_dim": 16, "vocab_size": 10,
+                "max_position_embeddings": 32, "activation": "gelu"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (shape.layers, shape.intermediate, shape.token_types),
+            (2, 16, 0)
+        );
     }
 
     #[test]
@@ -157,6 +299,11 @@ mod tests {
             ("\"gelu\"", "\"gelu_new\"", "hidden_act"),
             ("\"hidden_size\": 8", "\"hidden_size\": 9", "divides"),
             ("\"hidden_size\": 8", "\"hidden_size\": 0", "hidden_size"),
+            (
+                "\"hidden_act\"",
+                "\"is_decoder\": true, \"hidden_act\"",
+                "is_decoder",
+            ),
             (
                 "\"hidden_act\"",
                 "\"position_embedding_type\": \"relative_key\", \"hidden_act\"",

@@ -134,22 +134,27 @@ pub(super) fn check_cpu_precision(precision: Precision) -> Result<()> {
 
 /// Registers CUDA for a session, so that a failure is an error and never a quiet run on the CPU.
 ///
+/// `whole_graph` says that every operator must run there. Our own graph can promise that; a model.onnx computes shapes,
+/// which ONNX Runtime always does on the CPU.
+///
 /// # Errors
 /// [`Error::Device`] with the reason that ONNX Runtime gives, and the cure.
 pub fn register_cuda(
     builder: SessionBuilder,
     runtime: &Runtime,
     number: u32,
+    whole_graph: bool,
 ) -> Result<SessionBuilder> {
     check_provider_library(runtime.folder(), number)?;
     let provider = CUDA::default()
         .with_device_id(number as i32)
         .build()
         .error_on_failure();
-    let registered = builder
-        .with_execution_providers([provider])
+    let mut registered = builder.with_execution_providers([provider]);
+    if whole_graph {
         // A node that the GPU has no kernel for is an error too, not a quiet detour over the CPU.
-        .and_then(SessionBuilder::with_disable_cpu_fallback);
+        registered = registered.and_then(SessionBuilder::with_disable_cpu_fallback);
+    }
     registered.map_err(|error| Error::Device {
         device: Provider::Cuda(number).to_string(),
         reason: plain_reason(&error),

@@ -1,10 +1,11 @@
-//! A BERT checkpoint as a fused ONNX Runtime graph, built in memory.
+//! A checkpoint of one of our families as a fused ONNX Runtime graph, built in memory.
 //!
 //! Per layer, in ONNX Runtime's contrib operators (domain `com.microsoft`), which it otherwise gets only from an
 //! optimiser pass in Python:
 //!
 //! ```text
 //! x0 = EmbedLayerNormalization(input_ids, token_type_ids, word, position, type, gamma, beta)
+//!      (ELECTRA, where embeddings are narrower than states: x0 = MatMul(., Wp) + bp)
 //! a  = Attention(x, Wqkv [H,3H], bqkv [3H], attention_mask [B,S])
 //! y  = SkipLayerNormalization(MatMul(a, Wo), x, gamma, beta, bo)
 //! x' = SkipLayerNormalization(MatMul(BiasGelu(MatMul(y, Wi), bi), Wd), y, gamma, beta, bd)
@@ -20,14 +21,27 @@ use ort::{
     value::{Outlet, Shape, SymbolicDimensions, Tensor, TensorElementType, ValueType},
 };
 
-use super::{checkpoint::Checkpoint, session::encoder_error};
+use super::{
+    checkpoint::FusedModel,
+    config::FusedShape,
+    onnx_model::{Input, Role},
+    session::encoder_error,
+};
 use crate::error::Result;
 
 /// The name and version of this graph; part of the fingerprint, because another graph gives other last bits.
 pub(super) const PROFILE: &str = "bert-fused-1";
 
 /// The graph inputs, each i32 `[batch, sequence]`.
-pub(super) const INPUTS: [&str; 3] = ["input_ids", "token_type_ids", "attention_mask"];
+const INPUTS: [(Role, &str); 3] = [
+    (Role::TokenIds, "input_ids"),
+    (Role::TokenTypes, "token_type_ids"),
+    (Role::Mask, "attention_mask"),
+];
+
+const POSITIONS: &str = "embeddings.position_embeddings.weight";
+
+const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
 
 const CONTRIB_DOMAIN: &str = "com.microsoft";
 
@@ -39,6 +53,16 @@ pub(super) fn output_name(layer: usize) -> String {
     format!("layer_{layer}")
 }
 
+/// What is fed to the graph.
+pub(super) fn inputs() -> Vec<Input> {
+    let input = |(role, name): (Role, &str)| Input {
+        role,
+        name: name.into(),
+        wide: false,
+    };
+    INPUTS.map(input).to_vec()
+}
+
 /// Builds the model, ending at the highest of `layers` (absolute; 0 = embeddings), each of which is an output.
 ///
 /// With `half` the weights and the outputs are f16 (CUDA only: ONNX Runtime has no such kernels for a CPU).
@@ -48,19 +72,18 @@ pub(super) fn output_name(layer: usize) -> String {
 ///
 /// # Panics
 /// When `layers` is empty or names a layer that the checkpoint has not: the caller checks that.
-pub(super) fn build(checkpoint: &Checkpoint, layers: &[usize], half: bool) -> Result<Model> {
-    let config = &checkpoint.config;
+pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result<Model> {
     let highest = *layers
         .iter()
         .max()
         .expect("at least one layer is asked for");
     assert!(
-        highest <= config.layers,
+        highest <= source.shape.layers,
         "layer {highest} of {}",
-        config.layers
+        source.shape.layers
     );
 
-    let mut builder = GraphBuilder::new(checkpoint, half)?;
+    let mut builder = GraphBuilder::new(source, half)?;
     builder.embeddings()?;
     for layer in 0..highest {
         builder.layer(layer)?;
@@ -69,38 +92,39 @@ pub(super) fn build(checkpoint: &Checkpoint, layers: &[usize], half: bool) -> Re
 }
 
 struct GraphBuilder<'a> {
-    checkpoint: &'a Checkpoint,
+    source: &'a FusedModel,
+    shape: &'a FusedShape,
     graph: Graph,
     half: bool,
 }
 
 impl<'a> GraphBuilder<'a> {
-    fn new(checkpoint: &'a Checkpoint, half: bool) -> Result<GraphBuilder<'a>> {
+    fn new(source: &'a FusedModel, half: bool) -> Result<GraphBuilder<'a>> {
         let graph = Graph::new().map_err(encoder_error("create a graph"))?;
         Ok(GraphBuilder {
-            checkpoint,
+            source,
+            shape: &source.shape,
             graph,
             half,
         })
     }
 
     fn embeddings(&mut self) -> Result<()> {
-        let config = self.checkpoint.config.clone();
-        let hidden = config.hidden;
+        let shape = self.shape;
+        let (hidden, width) = (shape.hidden, shape.embedding);
         self.weight(
             "embeddings.word_embeddings.weight",
-            &[config.vocabulary, hidden],
+            &[shape.vocabulary, width],
         )?;
-        self.weight(
-            "embeddings.position_embeddings.weight",
-            &[config.max_positions, hidden],
-        )?;
-        self.weight(
-            "embeddings.token_type_embeddings.weight",
-            &[config.type_vocabulary, hidden],
-        )?;
-        self.weight("embeddings.LayerNorm.weight", &[hidden])?;
-        self.weight("embeddings.LayerNorm.bias", &[hidden])?;
+        self.positions()?;
+        self.token_types()?;
+        self.weight("embeddings.LayerNorm.weight", &[width])?;
+        self.weight("embeddings.LayerNorm.bias", &[width])?;
+        let projected = width != hidden;
+        let output = match projected {
+            true => "embeddings.normed".to_string(),
+            false => output_name(0),
+        };
         self.node(
             "EmbedLayerNormalization",
             CONTRIB_DOMAIN,
@@ -108,105 +132,139 @@ impl<'a> GraphBuilder<'a> {
                 "input_ids",
                 "token_type_ids",
                 "embeddings.word_embeddings.weight",
-                "embeddings.position_embeddings.weight",
-                "embeddings.token_type_embeddings.weight",
+                POSITIONS,
+                TOKEN_TYPES,
                 "embeddings.LayerNorm.weight",
                 "embeddings.LayerNorm.bias",
             ],
-            &[&output_name(0), "embeddings.mask_index"],
-            vec![float_attribute("epsilon", config.layer_norm_epsilon)?],
+            &[&output, "embeddings.mask_index"],
+            vec![float_attribute("epsilon", shape.layer_norm_epsilon)?],
+        )?;
+        if !projected {
+            return Ok(());
+        }
+        self.linear("embeddings_project", width, hidden)?;
+        self.matmul(&output, "embeddings_project.weight", "embeddings.projected")?;
+        self.node(
+            "Add",
+            ONNX_DOMAIN,
+            &["embeddings.projected", "embeddings_project.bias"],
+            &[&output_name(0)],
+            vec![],
         )
     }
 
+    /// The rows of the position table that are used, so that the operator may count from 0.
+    fn positions(&mut self) -> Result<()> {
+        let (rows, first, width) = (
+            self.shape.positions,
+            self.shape.first_position,
+            self.shape.embedding,
+        );
+        let table = self.source.weights.tensor(POSITIONS, &[rows, width])?;
+        self.initializer(POSITIONS, &[rows - first, width], &table[first * width..])
+    }
+
+    /// The token type table; where a family has none, one row of zeros, because the operator wants a table wherever it
+    /// is given type ids.
+    fn token_types(&mut self) -> Result<()> {
+        let (rows, width) = (self.shape.token_types, self.shape.embedding);
+        match rows {
+            0 => self.initializer(TOKEN_TYPES, &[1, width], &vec![0.0; width]),
+            _ => self.weight(TOKEN_TYPES, &[rows, width]),
+        }
+    }
+
     fn layer(&mut self, layer: usize) -> Result<()> {
-        let config = self.checkpoint.config.clone();
-        let (hidden, intermediate) = (config.hidden, config.intermediate);
-        let at = |name: &str| format!("encoder.layer.{layer}.{name}");
+        let shape = self.shape;
+        let (hidden, intermediate) = (shape.hidden, shape.intermediate);
+        let tensors = shape.family.tensors;
+        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
+        let weight = |name: &str| at(&format!("{name}.weight"));
+        let bias = |name: &str| at(&format!("{name}.bias"));
         let (input, output) = (output_name(layer), output_name(layer + 1));
 
         self.query_key_value(layer)?;
         self.node(
             "Attention",
             CONTRIB_DOMAIN,
-            &[&input, &at("qkv.weight"), &at("qkv.bias"), "attention_mask"],
+            &[&input, &weight("qkv"), &bias("qkv"), "attention_mask"],
             &[&at("attention")],
             vec![
-                Attribute::new("num_heads", config.attention_heads as i64)
+                Attribute::new("num_heads", shape.attention_heads as i64)
                     .map_err(encoder_error("set num_heads"))?,
             ],
         )?;
 
-        self.linear(&at("attention.output.dense"), hidden, hidden)?;
+        self.linear(&at(tensors.attention_output), hidden, hidden)?;
         self.matmul(
             &at("attention"),
-            &at("attention.output.dense.weight"),
+            &weight(tensors.attention_output),
             &at("attended"),
         )?;
         self.skip_layer_norm(
             &[&at("attended"), &input],
-            &at("attention.output"),
+            &bias(tensors.attention_output),
+            &at(tensors.attention_norm),
             &at("attention_normed"),
         )?;
 
-        self.linear(&at("intermediate.dense"), hidden, intermediate)?;
+        self.linear(&at(tensors.widen), hidden, intermediate)?;
         self.matmul(
             &at("attention_normed"),
-            &at("intermediate.dense.weight"),
+            &weight(tensors.widen),
             &at("widened"),
         )?;
         self.node(
             "BiasGelu",
             CONTRIB_DOMAIN,
-            &[&at("widened"), &at("intermediate.dense.bias")],
+            &[&at("widened"), &bias(tensors.widen)],
             &[&at("activated")],
             vec![],
         )?;
-        self.linear(&at("output.dense"), intermediate, hidden)?;
-        self.matmul(
-            &at("activated"),
-            &at("output.dense.weight"),
-            &at("narrowed"),
-        )?;
+        self.linear(&at(tensors.narrow), intermediate, hidden)?;
+        self.matmul(&at("activated"), &weight(tensors.narrow), &at("narrowed"))?;
         self.skip_layer_norm(
             &[&at("narrowed"), &at("attention_normed")],
-            &at("output"),
+            &bias(tensors.narrow),
+            &at(tensors.output_norm),
             &output,
         )
     }
 
     /// `Wqkv [H, 3H]` and `bqkv [3H]`: the three projections side by side, transposed.
     fn query_key_value(&mut self, layer: usize) -> Result<()> {
-        let hidden = self.checkpoint.config.hidden;
+        let hidden = self.shape.hidden;
+        let tensors = self.shape.family.tensors;
+        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
         let mut weight = vec![0.0f32; hidden * 3 * hidden];
         let mut bias = Vec::with_capacity(3 * hidden);
-        for (part, name) in ["query", "key", "value"].into_iter().enumerate() {
-            let name = format!("encoder.layer.{layer}.attention.self.{name}");
+        for (part, name) in tensors.projections.into_iter().enumerate() {
+            let name = at(name);
             let projection = self
-                .checkpoint
+                .source
+                .weights
                 .tensor(&format!("{name}.weight"), &[hidden, hidden])?;
             for (out, row) in projection.chunks_exact(hidden).enumerate() {
                 for (input, value) in row.iter().enumerate() {
                     weight[input * 3 * hidden + part * hidden + out] = *value;
                 }
             }
-            bias.extend(self.checkpoint.tensor(&format!("{name}.bias"), &[hidden])?);
+            bias.extend(
+                self.source
+                    .weights
+                    .tensor(&format!("{name}.bias"), &[hidden])?,
+            );
         }
-        self.initializer(
-            &format!("encoder.layer.{layer}.qkv.weight"),
-            &[hidden, 3 * hidden],
-            &weight,
-        )?;
-        self.initializer(
-            &format!("encoder.layer.{layer}.qkv.bias"),
-            &[3 * hidden],
-            &bias,
-        )
+        self.initializer(&at("qkv.weight"), &[hidden, 3 * hidden], &weight)?;
+        self.initializer(&at("qkv.bias"), &[3 * hidden], &bias)
     }
 
     /// The weight of a linear layer, `[out, in]` in the checkpoint, as `[in, out]`, and its bias.
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<()> {
         let stored = self
-            .checkpoint
+            .source
+            .weights
             .tensor(&format!("{name}.weight"), &[outputs, inputs])?;
         let mut transposed = vec![0.0f32; stored.len()];
         for (out, row) in stored.chunks_exact(inputs).enumerate() {
@@ -222,34 +280,30 @@ impl<'a> GraphBuilder<'a> {
         self.node("MatMul", ONNX_DOMAIN, &[input, weight], &[output], vec![])
     }
 
-    /// `LayerNorm(branch + skip + bias)`, with the LayerNorm and the dense bias under `block`.
-    fn skip_layer_norm(&mut self, summands: &[&str; 2], block: &str, output: &str) -> Result<()> {
-        let hidden = self.checkpoint.config.hidden;
-        let epsilon = self.checkpoint.config.layer_norm_epsilon;
-        let (gamma, beta) = (
-            format!("{block}.LayerNorm.weight"),
-            format!("{block}.LayerNorm.bias"),
-        );
+    /// `LayerNorm(branch + skip + bias)`.
+    fn skip_layer_norm(
+        &mut self,
+        summands: &[&str; 2],
+        bias: &str,
+        norm: &str,
+        output: &str,
+    ) -> Result<()> {
+        let hidden = self.shape.hidden;
+        let (gamma, beta) = (format!("{norm}.weight"), format!("{norm}.bias"));
         self.weight(&gamma, &[hidden])?;
         self.weight(&beta, &[hidden])?;
         self.node(
             "SkipLayerNormalization",
             CONTRIB_DOMAIN,
-            &[
-                summands[0],
-                summands[1],
-                &gamma,
-                &beta,
-                &format!("{block}.dense.bias"),
-            ],
+            &[summands[0], summands[1], &gamma, &beta, bias],
             &[output],
-            vec![float_attribute("epsilon", epsilon)?],
+            vec![float_attribute("epsilon", self.shape.layer_norm_epsilon)?],
         )
     }
 
     /// A tensor of the checkpoint as it lies there.
     fn weight(&mut self, name: &str, shape: &[usize]) -> Result<()> {
-        let values = self.checkpoint.tensor(name, shape)?;
+        let values = self.source.weights.tensor(name, shape)?;
         self.initializer(name, shape, &values)
     }
 
@@ -301,8 +355,9 @@ impl<'a> GraphBuilder<'a> {
         } else {
             TensorElementType::Float32
         };
-        let hidden = self.checkpoint.config.hidden as i64;
-        let inputs = INPUTS.map(|name| tensor_outlet(name, TensorElementType::Int32, &[-1, -1]));
+        let hidden = self.shape.hidden as i64;
+        let inputs =
+            INPUTS.map(|(_, name)| tensor_outlet(name, TensorElementType::Int32, &[-1, -1]));
         self.graph
             .set_inputs(inputs)
             .map_err(encoder_error(action))?;

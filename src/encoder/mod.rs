@@ -5,12 +5,16 @@
 pub mod checkpoint;
 pub mod config;
 pub mod device;
+mod family;
 mod graph;
+mod onnx_file;
+mod onnx_model;
 pub mod plan;
 pub mod pooling;
 pub mod runtime;
 pub mod session;
 pub mod tokenizer;
+mod weights;
 pub mod windows;
 
 use checkpoint::Checkpoint;
@@ -339,7 +343,7 @@ pub fn fingerprint_inputs(
         weights: checkpoint.hashes.weights.clone(),
         config: checkpoint.hashes.config.clone(),
         tokenizer: checkpoint.hashes.tokenizer.clone(),
-        graph: graph::PROFILE.into(),
+        graph: checkpoint.graph_profile().into(),
         provider: provider.into(),
         precision: precision.name().into(),
         dtype: dtype.name().into(),

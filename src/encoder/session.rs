@@ -1,6 +1,6 @@
 //! One ONNX Runtime session on one worker thread: batches of token ids in, hidden states out.
 
-use std::fmt::Display;
+use std::{borrow::Cow, fmt::Display};
 
 use half::f16;
 use ort::{
@@ -8,13 +8,14 @@ use ort::{
         Session, SessionOutputs,
         builder::{GraphOptimizationLevel, SessionBuilder},
     },
-    value::TensorRef,
+    value::{DynValue, Tensor, TensorElementType},
 };
 
 use super::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, Model},
     device::{self, Precision, Provider},
     graph,
+    onnx_model::{Input, OnnxModel, Role},
     runtime::Runtime,
 };
 use crate::error::{Error, Result};
@@ -69,6 +70,19 @@ impl Batch {
         }
     }
 
+    /// One window as a batch of its own.
+    fn window(&self, row: usize) -> Batch {
+        let length = self.lengths[row] as usize;
+        let real = row * self.width..row * self.width + length;
+        Batch {
+            lengths: vec![self.lengths[row]],
+            width: length,
+            ids: self.ids[real.clone()].to_vec(),
+            type_ids: self.type_ids[real.clone()].to_vec(),
+            mask: self.mask[real].to_vec(),
+        }
+    }
+
     /// Number of windows, B.
     pub fn windows(&self) -> usize {
         self.lengths.len()
@@ -83,10 +97,14 @@ impl Batch {
 /// A session that runs the encoder graph; one per worker thread, because a run needs it alone.
 pub struct EncoderSession {
     session: Session,
-    layers: Vec<usize>,
+    inputs: Vec<Input>,
+    /// Absolute layers and the outputs that hold their states.
+    outputs: Vec<(usize, String)>,
     hidden: usize,
-    half: bool,
-    states: Vec<f32>,
+    first_position: i32,
+    one_token_type: bool,
+    alone: bool,
+    converted: Vec<f32>,
 }
 
 /// What a session is made from, beside the checkpoint.
@@ -103,34 +121,64 @@ pub struct SessionOptions {
 }
 
 impl EncoderSession {
-    /// Builds the graph and hands it to ONNX Runtime.
+    /// Builds the graph, or takes that of model.onnx, and hands it to ONNX Runtime.
     ///
     /// # Errors
-    /// When the checkpoint does not fit, the device cannot be had, or ONNX Runtime refuses.
+    /// When the checkpoint does not fit or lacks a layer, the device cannot be had, or ONNX Runtime refuses.
     pub fn open(
         runtime: &Runtime,
         checkpoint: &Checkpoint,
         options: &SessionOptions,
     ) -> Result<EncoderSession> {
-        let half = options.precision == Precision::F16;
+        checkpoint.check_layers(&options.layers)?;
         let mut builder = session_builder(runtime, options.intra_threads)?;
         if let Provider::Cuda(number) = options.provider {
-            builder = device::register_cuda(builder, runtime, number)?;
+            let whole_graph = matches!(checkpoint.model, Model::Fused(_));
+            builder = device::register_cuda(builder, runtime, number, whole_graph)?;
         }
-        let model = graph::build(checkpoint, &options.layers, half)?;
-        let session = model
-            .into_session(&builder)
-            .map_err(encoder_error("load the model"))?;
-        Ok(EncoderSession {
-            session,
-            layers: options.layers.clone(),
-            hidden: checkpoint.config.hidden,
-            half,
-            states: Vec::new(),
-        })
+        let hidden = checkpoint.config.hidden;
+        match &checkpoint.model {
+            Model::Fused(source) => {
+                let half = options.precision == Precision::F16;
+                let model = graph::build(source, &options.layers, half)?;
+                let session = model
+                    .into_session(&builder)
+                    .map_err(encoder_error("load the model"))?;
+                let output = |layer: &usize| (*layer, graph::output_name(*layer));
+                Ok(EncoderSession {
+                    session,
+                    inputs: graph::inputs(),
+                    outputs: options.layers.iter().map(output).collect(),
+                    hidden,
+                    // The graph's own table starts at the first position that is used.
+                    first_position: 0,
+                    one_token_type: source.shape.token_types <= 1,
+                    alone: false,
+                    converted: Vec::new(),
+                })
+            }
+            Model::Onnx(model) => {
+                check_precision_of_file(model, options.precision)?;
+                let session = builder
+                    .commit_from_file(&model.path)
+                    .map_err(encoder_error("load model.onnx"))?;
+                Ok(EncoderSession {
+                    session,
+                    inputs: model.inputs.clone(),
+                    outputs: model.outputs_of(&options.layers)?,
+                    hidden,
+                    first_position: model.first_position as i32,
+                    one_token_type: model.one_token_type,
+                    alone: model.alone,
+                    converted: Vec::new(),
+                })
+            }
+        }
     }
 
     /// Runs a batch and shows each layer's states, `[windows, width, hidden]` with padding in place, to `visit`.
+    ///
+    /// A model whose states would depend on the batch mates is run window by window.
     ///
     /// # Errors
     /// When ONNX Runtime fails, or `visit` does.
@@ -139,25 +187,73 @@ impl EncoderSession {
         batch: &Batch,
         mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let shape = [batch.windows(), batch.width];
-        let tensor = |values| {
-            TensorRef::from_array_view((shape, values)).map_err(encoder_error("pass the batch"))
-        };
-        let inputs = ort::inputs![
-            graph::INPUTS[0] => tensor(&batch.ids[..])?,
-            graph::INPUTS[1] => tensor(&batch.type_ids[..])?,
-            graph::INPUTS[2] => tensor(&batch.mask[..])?,
-        ];
+        if !self.alone || batch.windows() == 1 {
+            return self.run_together(batch, visit);
+        }
+        let (stride, n_layers) = (batch.width * self.hidden, self.outputs.len());
+        let mut layers = vec![vec![0.0f32; batch.windows() * stride]; n_layers];
+        for row in 0..batch.windows() {
+            let mut targets = layers.iter_mut();
+            self.run_together(&batch.window(row), |_, states| {
+                // As many layers are shown as there are outputs.
+                if let Some(target) = targets.next() {
+                    target[row * stride..][..states.len()].copy_from_slice(states);
+                }
+                Ok(())
+            })?;
+        }
+        for ((layer, _), states) in self.outputs.iter().zip(&layers) {
+            visit(*layer, states)?;
+        }
+        Ok(())
+    }
+
+    fn run_together(
+        &mut self,
+        batch: &Batch,
+        mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let inputs: Vec<(&str, DynValue)> = self
+            .inputs
+            .iter()
+            .map(|input| Ok((&input.name[..], self.feed(input, batch)?)))
+            .collect::<Result<_>>()?;
         let outputs = self
             .session
             .run(inputs)
             .map_err(encoder_error("run a batch"))?;
-        for layer in &self.layers {
-            let states = layer_states(&outputs, *layer, self.half, &mut self.states)?;
-            debug_assert_eq!(states.len(), batch.windows() * batch.width * self.hidden);
+        for (layer, name) in &self.outputs {
+            let shape = [batch.windows(), batch.width, self.hidden];
+            let states = layer_states(&outputs, name, shape, &mut self.converted)?;
             visit(*layer, states)?;
         }
         Ok(())
+    }
+
+    /// What one input is fed with.
+    fn feed(&self, input: &Input, batch: &Batch) -> Result<DynValue> {
+        let places = 0..batch.width as i32;
+        let n_tokens = batch.windows() * batch.width;
+        let values: Cow<'_, [i32]> = match input.role {
+            Role::TokenIds => Cow::Borrowed(&batch.ids),
+            Role::Mask => Cow::Borrowed(&batch.mask),
+            Role::TokenTypes if self.one_token_type => Cow::Owned(vec![0; n_tokens]),
+            Role::TokenTypes => Cow::Borrowed(&batch.type_ids),
+            Role::Positions => {
+                let positions = places.map(|place| place + self.first_position);
+                Cow::Owned(positions.cycle().take(n_tokens).collect())
+            }
+        };
+        let shape = [batch.windows(), batch.width];
+        let action = "pass the batch";
+        if input.wide {
+            let wide: Vec<i64> = values.iter().map(|value| i64::from(*value)).collect();
+            return Ok(Tensor::from_array((shape, wide))
+                .map_err(encoder_error(action))?
+                .into_dyn());
+        }
+        let tensor = Tensor::from_array((shape, values.into_owned()));
+        Ok(tensor.map_err(encoder_error(action))?.into_dyn())
     }
 
     /// Runs a batch and looks at nothing: the ceiling that benchmarks compare with.
@@ -169,15 +265,39 @@ impl EncoderSession {
     }
 }
 
+/// A model.onnx is run as it is: another precision would be a promise that is not kept.
+fn check_precision_of_file(model: &OnnxModel, precision: Precision) -> Result<()> {
+    if precision == Precision::F32 {
+        return Ok(());
+    }
+    Err(Error::Checkpoint {
+        path: model.path.clone(),
+        expected: "precision `f32`, because a model.onnx is run as it is".into(),
+        got: format!("`{}`", precision.name()),
+        hint: "set model.precision = \"f32\", and export the model itself in the precision that is wanted".into(),
+    })
+}
+
+/// The states of one output, `shape` being what they must be; f16 ones are converted.
 fn layer_states<'a>(
     outputs: &'a SessionOutputs<'_>,
-    layer: usize,
-    half: bool,
+    name: &str,
+    shape: [usize; 3],
     converted: &'a mut Vec<f32>,
 ) -> Result<&'a [f32]> {
     let action = "read the states";
-    let value = &outputs[graph::output_name(layer).as_str()];
-    if !half {
+    let value = &outputs[name];
+    let got = value.shape();
+    if got.len() != 3 || got.iter().zip(shape).any(|(got, size)| *got != size as i64) {
+        return Err(Error::Encoder {
+            action,
+            reason: format!(
+                "expected `{name}` of shape {shape:?} (batch, sequence, hidden), got {:?}",
+                &got[..]
+            ),
+        });
+    }
+    if value.data_type() != &TensorElementType::Float16 {
         return Ok(value
             .try_extract_tensor::<f32>()
             .map_err(encoder_error(action))?

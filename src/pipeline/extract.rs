@@ -106,6 +106,8 @@ pub(super) fn extract_with(
     let settings = &pipeline.extraction;
     pipeline.check_length(checkpoint)?;
     let states = pipeline.stored_states(checkpoint.config.layers)?;
+    let layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
+    checkpoint.check_layers(&layers)?;
     let mut lazy = LazyEncoder {
         pipeline,
         machine,

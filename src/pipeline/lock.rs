@@ -13,7 +13,7 @@ use crate::{
         LabelMap, Part,
         dataset::{Dataset, FileRecord},
     },
-    encoder::checkpoint::CheckpointHashes,
+    encoder::checkpoint::{self, CheckpointHashes},
     error::{Error, Result},
     fingerprint,
     states::StateId,
@@ -155,26 +155,24 @@ impl Lock {
     /// When a file cannot be read for another reason than that it is missing.
     pub fn changed_inputs(&self) -> Result<Vec<String>> {
         let model = &self.pipeline.model.path;
-        let model_files = [
-            ("model.safetensors", &self.model.weights),
-            ("config.json", &self.model.config),
-            ("tokenizer.json", &self.model.tokenizer),
+        let expected = [
+            &self.model.weights,
+            &self.model.config,
+            &self.model.tokenizer,
         ];
-        let files = model_files
-            .into_iter()
-            .map(|(name, hash)| (model.join(name), hash));
-        let files = files.chain(
-            self.data
-                .iter()
-                .map(|file| (file.path.clone(), &file.blake3)),
-        );
-        let mut changed = Vec::new();
-        for (path, expected) in files {
-            let got = if path.is_file() {
-                Some(fingerprint::hash_file(&path)?)
-            } else {
-                None
+        let mut files: Vec<(PathBuf, &String, Option<String>)> = Vec::new();
+        for ((path, got), expected) in checkpoint::hash_files(model)?.into_iter().zip(expected) {
+            files.push((path, expected, got));
+        }
+        for file in &self.data {
+            let got = match file.path.is_file() {
+                true => Some(fingerprint::hash_file(&file.path)?),
+                false => None,
             };
+            files.push((file.path.clone(), &file.blake3, got));
+        }
+        let mut changed = Vec::new();
+        for (path, expected, got) in files {
             if got.as_ref() != Some(expected) {
                 let got = got.map_or("no such file".into(), |hash| hash[..16].to_string());
                 changed.push(format!(

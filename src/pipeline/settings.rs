@@ -199,8 +199,8 @@ impl Pipeline {
     /// # Errors
     /// When it is longer than the model's positions.
     pub fn check_length(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let (asked, most) = (self.extraction.max_length, checkpoint.config.max_positions);
-        if asked > most {
+        let asked = self.extraction.max_length;
+        if let Some(most) = checkpoint.config.max_tokens.filter(|most| asked > *most) {
             return Err(refusal(&self.path)(
                 format!("cache.max_length is {asked}, but the model has {most} positions"),
                 format!("set cache.max_length to {most} or less"),

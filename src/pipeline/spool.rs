@@ -79,7 +79,7 @@ impl Admission {
     /// Counts an example; whether its documents are looked at.
     pub(super) fn admit(&mut self, example: &Example) -> bool {
         self.counts.documents += 1;
-        let empty = example.source < self.n_thinned && example.text.trim().is_empty();
+        let empty = example.source < self.n_thinned && example.is_empty();
         self.counts.empty += u64::from(empty);
         !empty
     }

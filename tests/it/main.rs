@@ -10,6 +10,7 @@ mod contract;
 mod crash;
 mod encoder_oracle;
 mod errors;
+mod families;
 mod help;
 mod metrics_sklearn;
 mod parquet_files;

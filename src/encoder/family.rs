@@ -1,0 +1,163 @@
+//! The model families that the fused graph can run, as data: what each calls its sizes and tensors, and how it counts
+//! positions.
+
+/// One family of checkpoints.
+#[derive(Debug, PartialEq)]
+pub(super) struct Family {
+    /// `model_type` in config.json.
+    pub(super) name: &'static str,
+    /// What config.json calls the sizes.
+    pub(super) keys: &'static Keys,
+    /// What the weights call a layer's tensors.
+    pub(super) tensors: &'static LayerTensors,
+    /// Which row of the position table the first token takes.
+    pub(super) positions: Positions,
+    /// Whether there is a table of token types; without one, nothing is added.
+    pub(super) token_types: bool,
+    /// Whether embeddings may be narrower than hidden states (`embedding_size`) and are then projected.
+    pub(super) projects_embeddings: bool,
+}
+
+/// The first row of the position table that a text uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Positions {
+    /// Row 0.
+    FromZero,
+    /// Row `pad_token_id + 1`: RoBERTa counts on from the padding token, so that many rows are lost.
+    AfterPadding,
+}
+
+/// Keys of config.json that families spell in their own way.
+#[derive(Debug, PartialEq)]
+pub(super) struct Keys {
+    pub(super) layers: &'static str,
+    pub(super) hidden: &'static str,
+    pub(super) attention_heads: &'static str,
+    pub(super) intermediate: &'static str,
+    pub(super) activation: &'static str,
+}
+
+/// Names of a layer's tensors, after `<layers>.<number>.` and before `.weight` and `.bias`.
+#[derive(Debug, PartialEq)]
+pub(super) struct LayerTensors {
+    /// What stands before the layer's number.
+    pub(super) layers: &'static str,
+    /// The three projections of attention: query, key, value.
+    pub(super) projections: [&'static str; 3],
+    /// The dense layer after attention.
+    pub(super) attention_output: &'static str,
+    /// The LayerNorm after it.
+    pub(super) attention_norm: &'static str,
+    /// The feed-forward layer's first half, to the intermediate size.
+    pub(super) widen: &'static str,
+    /// Its second half, back to the hidden size.
+    pub(super) narrow: &'static str,
+    /// The LayerNorm after it.
+    pub(super) output_norm: &'static str,
+}
+
+/// The prefixes under which checkpoints name the encoder's tensors, whatever the family.
+pub(super) const PREFIXES: [&str; 5] = ["", "bert.", "roberta.", "distilbert.", "electra."];
+
+const BERT_KEYS: Keys = Keys {
+    layers: "num_hidden_layers",
+    hidden: "hidden_size",
+    attention_heads: "num_attention_heads",
+    intermediate: "intermediate_size",
+    activation: "hidden_act",
+};
+
+const BERT_TENSORS: LayerTensors = LayerTensors {
+    layers: "encoder.layer",
+    projections: [
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+    ],
+    attention_output: "attention.output.dense",
+    attention_norm: "attention.output.LayerNorm",
+    widen: "intermediate.dense",
+    narrow: "output.dense",
+    output_norm: "output.LayerNorm",
+};
+
+const DISTILBERT_KEYS: Keys = Keys {
+    layers: "n_layers",
+    hidden: "dim",
+    attention_heads: "n_heads",
+    intermediate: "hidden_dim",
+    activation: "activation",
+};
+
+const DISTILBERT_TENSORS: LayerTensors = LayerTensors {
+    layers: "transformer.layer",
+    projections: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+    attention_output: "attention.out_lin",
+    attention_norm: "sa_layer_norm",
+    widen: "ffn.lin1",
+    narrow: "ffn.lin2",
+    output_norm: "output_layer_norm",
+};
+
+const BERT: Family = Family {
+    name: "bert",
+    keys: &BERT_KEYS,
+    tensors: &BERT_TENSORS,
+    positions: Positions::FromZero,
+    token_types: true,
+    projects_embeddings: false,
+};
+
+const ROBERTA: Family = Family {
+    name: "roberta",
+    positions: Positions::AfterPadding,
+    ..BERT
+};
+
+const XLM_ROBERTA: Family = Family {
+    name: "xlm-roberta",
+    ..ROBERTA
+};
+
+const CAMEMBERT: Family = Family {
+    name: "camembert",
+    ..ROBERTA
+};
+
+const DISTILBERT: Family = Family {
+    name: "distilbert",
+    keys: &DISTILBERT_KEYS,
+    tensors: &DISTILBERT_TENSORS,
+    token_types: false,
+    ..BERT
+};
+
+const ELECTRA: Family = Family {
+    name: "electra",
+    projects_embeddings: true,
+    ..BERT
+};
+
+/// All families that the fused graph runs.
+pub(super) const FAMILIES: [&Family; 6] = [
+    &BERT,
+    &ROBERTA,
+    &XLM_ROBERTA,
+    &CAMEMBERT,
+    &DISTILBERT,
+    &ELECTRA,
+];
+
+impl Family {
+    /// The family that config.json names; a config without a `model_type` is an old BERT.
+    pub(super) fn named(model_type: &str) -> Option<&'static Family> {
+        FAMILIES
+            .into_iter()
+            .find(|family| family.name == model_type)
+    }
+
+    /// All names, for a message.
+    pub(super) fn names() -> String {
+        FAMILIES.map(|family| family.name).join(", ")
+    }
+}

@@ -1,0 +1,339 @@
+//! A look into a model.onnx without ONNX Runtime: inputs, outputs, and the files that hold its weights.
+//!
+//! An ONNX file is a protocol buffer: a sequence of numbered fields, each a number or a run of bytes, which may be such a
+//! sequence again. Only the few fields that are needed are followed; their numbers stand in `onnx.proto`, and never
+//! change.
+
+use std::{collections::BTreeSet, path::Path};
+
+use crate::{
+    error::{Error, Result},
+    mmap,
+};
+
+/// What model.onnx says of itself.
+#[derive(Debug, Default)]
+pub(super) struct OnnxFile {
+    /// Inputs that must be fed.
+    pub(super) inputs: Vec<Port>,
+    /// Outputs.
+    pub(super) outputs: Vec<Port>,
+    /// Files with tensors, by their path from the model's folder; sorted, each once.
+    pub(super) external: Vec<String>,
+    /// Numbers in all weights.
+    pub(super) parameters: u64,
+    /// Whether an operator takes the scale of its 8-bit numbers from whatever goes through it, batch mates included.
+    pub(super) dynamically_quantised: bool,
+}
+
+/// An input or output.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Port {
+    pub(super) name: String,
+    pub(super) element: Element,
+    /// One size per dimension, `None` where it may vary; no dimensions at all where the file does not say.
+    pub(super) shape: Option<Vec<Option<usize>>>,
+}
+
+/// The type of a tensor's numbers, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Element {
+    F32,
+    F16,
+    I32,
+    I64,
+    #[default]
+    Other,
+}
+
+impl Port {
+    /// As `input_ids i64 [?, ?]`.
+    pub(super) fn describe(&self) -> String {
+        let element = match self.element {
+            Element::F32 => "f32",
+            Element::F16 => "f16",
+            Element::I32 => "i32",
+            Element::I64 => "i64",
+            Element::Other => "of another type",
+        };
+        let sizes = self.shape.iter().flatten();
+        let sizes: Vec<String> = sizes
+            .map(|size| size.map_or("?".into(), |size| size.to_string()))
+            .collect();
+        format!("`{}` {element} [{}]", self.name, sizes.join(", "))
+    }
+}
+
+/// Reads what model.onnx says of itself; of its weights only where they lie and how many they are.
+///
+/// # Errors
+/// When the file cannot be read or is no ONNX model.
+pub(super) fn read(path: &Path) -> Result<OnnxFile> {
+    let bytes = mmap::map(path)?;
+    let mut file = OnnxFile::default();
+    let mut external = BTreeSet::new();
+    let whole = read_model(&bytes, &mut file, &mut external);
+    if whole.is_none() || file.outputs.is_empty() {
+        return Err(Error::Checkpoint {
+            path: path.to_path_buf(),
+            expected: "a whole ONNX model".into(),
+            got: format!("{} bytes that are none", bytes.len()),
+            hint: "the file is incomplete, a pointer to the real one, or no ONNX model: fetch it again".into(),
+        });
+    }
+    file.external = external.into_iter().collect();
+    Ok(file)
+}
+
+/// One field's content.
+enum Content<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    /// Four or eight bytes, which no field has that is looked at here.
+    Fixed,
+}
+
+/// Walks the fields of a message; `None` where the bytes are no message or `visit` says so.
+fn fields<'a>(
+    mut bytes: &'a [u8],
+    mut visit: impl FnMut(u64, Content<'a>) -> Option<()>,
+) -> Option<()> {
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes)?;
+        let content = match key & 7 {
+            0 => Content::Number(varint(&mut bytes)?),
+            1 => skip(&mut bytes, 8).map(|_| Content::Fixed)?,
+            2 => {
+                let length = varint(&mut bytes)?;
+                Content::Bytes(skip(&mut bytes, usize::try_from(length).ok()?)?)
+            }
+            5 => skip(&mut bytes, 4).map(|_| Content::Fixed)?,
+            _ => return None,
+        };
+        visit(key >> 3, content)?;
+    }
+    Some(())
+}
+
+fn skip<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+/// Seven bits a byte, lowest first; the top bit says that another byte follows.
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = skip(bytes, 1)?[0];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// ModelProto: its graph, and the bodies of its functions.
+fn read_model(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>) -> Option<()> {
+    fields(bytes, |number, content| match (number, content) {
+        (7, Content::Bytes(graph)) => {
+            let mut ports = (Vec::new(), Vec::new());
+            let weights = read_graph(graph, file, external, Some(&mut ports))?;
+            // Old files list their weights among the inputs.
+            ports.0.retain(|port| !weights.contains(&port.name));
+            (file.inputs, file.outputs) = ports;
+            Some(())
+        }
+        (25, Content::Bytes(function)) => {
+            fields(function, |number, content| match (number, content) {
+                (7, Content::Bytes(node)) => read_node(node, file, external),
+                _ => Some(()),
+            })
+        }
+        _ => Some(()),
+    })
+}
+
+/// GraphProto; returns the names of its weights. The ports of an inner graph are not the model's.
+fn read_graph(
+    bytes: &[u8],
+    file: &mut OnnxFile,
+    external: &mut BTreeSet<String>,
+    mut ports: Option<&mut (Vec<Port>, Vec<Port>)>,
+) -> Option<BTreeSet<String>> {
+    let mut weights = BTreeSet::new();
+    fields(bytes, |number, content| {
+        match (number, content) {
+            (1, Content::Bytes(node)) => read_node(node, file, external)?,
+            (5, Content::Bytes(tensor)) => {
+                weights.insert(read_tensor(tensor, file, external)?);
+            }
+            (11, Content::Bytes(value)) => {
+                if let Some(ports) = ports.as_mut() {
+                    ports.0.push(read_port(value)?);
+                }
+            }
+            (12, Content::Bytes(value)) => {
+                if let Some(ports) = ports.as_mut() {
+                    ports.1.push(read_port(value)?);
+                }
+            }
+            _ => {}
+        }
+        Some(())
+    })?;
+    Some(weights)
+}
+
+/// NodeProto: its operator, and what its attributes hold.
+fn read_node(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>) -> Option<()> {
+    fields(bytes, |number, content| match (number, content) {
+        (4, Content::Bytes(operator)) => {
+            file.dynamically_quantised |= operator.starts_with(b"DynamicQuantize");
+            Some(())
+        }
+        (5, Content::Bytes(attribute)) => {
+            fields(attribute, |number, content| match (number, content) {
+                (5 | 10, Content::Bytes(tensor)) => read_tensor(tensor, file, external).map(|_| ()),
+                (6 | 11, Content::Bytes(graph)) => {
+                    read_graph(graph, file, external, None).map(|_| ())
+                }
+                _ => Some(()),
+            })
+        }
+        _ => Some(()),
+    })
+}
+
+/// TensorProto; returns its name.
+fn read_tensor(
+    bytes: &[u8],
+    file: &mut OnnxFile,
+    external: &mut BTreeSet<String>,
+) -> Option<String> {
+    let (mut name, mut element, mut numbers) = (String::new(), 0, 1u64);
+    let mut times = |size: u64| {
+        numbers = numbers.saturating_mul(size);
+    };
+    fields(bytes, |number, content| {
+        match (number, content) {
+            (1, Content::Number(size)) => times(size),
+            // Repeated numbers may be packed into one run of bytes.
+            (1, Content::Bytes(mut packed)) => {
+                while !packed.is_empty() {
+                    times(varint(&mut packed)?);
+                }
+            }
+            (2, Content::Number(of)) => element = of,
+            (8, Content::Bytes(bytes)) => name = text(bytes),
+            (13, Content::Bytes(entry)) => external.extend(location(entry)?),
+            _ => {}
+        }
+        Some(())
+    })?;
+    // f32, u8, i8, f16, f64, bf16: what weights are made of. Others are shapes and places.
+    if [1, 2, 3, 10, 11, 16].contains(&element) {
+        file.parameters = file.parameters.saturating_add(numbers);
+    }
+    Some(name)
+}
+
+/// The path in an entry of a tensor's `external_data`, if this entry is the one that holds it.
+fn location(entry: &[u8]) -> Option<Option<String>> {
+    let (mut key, mut value) = (String::new(), String::new());
+    fields(entry, |number, content| {
+        match (number, content) {
+            (1, Content::Bytes(bytes)) => key = text(bytes),
+            (2, Content::Bytes(bytes)) => value = text(bytes),
+            _ => {}
+        }
+        Some(())
+    })?;
+    Some((key == "location").then_some(value))
+}
+
+/// ValueInfoProto, TypeProto, TypeProto.Tensor, TensorShapeProto, Dimension: one in the other.
+fn read_port(bytes: &[u8]) -> Option<Port> {
+    let mut port = Port::default();
+    fields(bytes, |number, content| match (number, content) {
+        (1, Content::Bytes(name)) => {
+            port.name = text(name);
+            Some(())
+        }
+        (2, Content::Bytes(of)) => fields(of, |number, content| match (number, content) {
+            (1, Content::Bytes(tensor)) => read_tensor_type(tensor, &mut port),
+            _ => Some(()),
+        }),
+        _ => Some(()),
+    })?;
+    Some(port)
+}
+
+fn read_tensor_type(bytes: &[u8], port: &mut Port) -> Option<()> {
+    fields(bytes, |number, content| {
+        match (number, content) {
+            (1, Content::Number(of)) => {
+                port.element = match of {
+                    1 => Element::F32,
+                    10 => Element::F16,
+                    6 => Element::I32,
+                    7 => Element::I64,
+                    _ => Element::Other,
+                }
+            }
+            (2, Content::Bytes(shape)) => {
+                let mut sizes = Vec::new();
+                fields(shape, |number, content| {
+                    if let (1, Content::Bytes(dimension)) = (number, content) {
+                        let mut size = None;
+                        fields(dimension, |number, content| {
+                            if let (1, Content::Number(value)) = (number, content) {
+                                // Some exporters write -1 for a size that may vary.
+                                size = u32::try_from(value).ok().map(|size| size as usize);
+                            }
+                            Some(())
+                        })?;
+                        sizes.push(size);
+                    }
+                    Some(())
+                })?;
+                port.shape = Some(sizes);
+            }
+            _ => {}
+        }
+        Some(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bytes_make_the_reader_panic() {
+        for length in 0..64u8 {
+            for start in 0..=255u8 {
+                let bytes: Vec<u8> = (0..length)
+                    .map(|place| start.wrapping_add(place.wrapping_mul(37)))
+                    .collect();
+                read_model(&bytes, &mut OnnxFile::default(), &mut BTreeSet::new());
+            }
+        }
+    }
+
+    #[test]
+    fn a_port_is_read_and_described() {
+        // name "x", tensor of i64, shape [dim_param "b", 3]
+        let dimensions = [0x0a, 0x03, 0x12, 0x01, b'b', 0x0a, 0x02, 0x08, 0x03];
+        let tensor = [&[0x08, 0x07, 0x12, dimensions.len() as u8][..], &dimensions].concat();
+        let of = [&[0x0a, tensor.len() as u8][..], &tensor].concat();
+        let value = [&[0x0a, 0x01, b'x', 0x12, of.len() as u8][..], &of].concat();
+        let port = read_port(&value).unwrap();
+        assert_eq!(port.describe(), "`x` i64 [?, 3]");
+    }
+}

@@ -1,0 +1,448 @@
+//! A folder with model.onnx: which input is which, and which output holds the states of which layer.
+
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
+
+use super::{
+    config::{ConfigFile, ModelConfig},
+    family::Positions,
+    onnx_file::{Element, OnnxFile, Port},
+};
+use crate::{
+    error::{Error, Result},
+    fingerprint,
+};
+
+/// What stands for a graph's name and version in the fingerprint where the graph is a file, hashed as the weights.
+pub(super) const PROFILE: &str = "onnx-file-1";
+
+/// Where model.onnx may lie in its folder.
+const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
+
+/// Families outside our own that count positions on from the padding token, as RoBERTa does.
+const AFTER_PADDING: [&str; 8] = [
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+    "roberta-prelayernorm",
+];
+
+const EXPORT_AGAIN: &str = "export the bare encoder with inputs input_ids, attention_mask, token_type_ids and position_ids (the last two \
+                            only if it needs them) and the output last_hidden_state, or hidden_states.0, hidden_states.1 ... for every layer";
+
+/// An encoder that is run as its file says.
+pub(super) struct OnnxModel {
+    /// model.onnx.
+    pub(super) path: PathBuf,
+    /// What is fed.
+    pub(super) inputs: Vec<Input>,
+    /// By absolute layer, the name of the output that holds its states.
+    pub(super) outputs: BTreeMap<usize, String>,
+    /// What the folder says of its shape.
+    pub(super) config: ModelConfig,
+    /// The position of the first token, where positions are fed.
+    pub(super) first_position: usize,
+    /// Whether there is one token type: then 0 is fed whatever the tokenizer says.
+    pub(super) one_token_type: bool,
+    /// Whether states depend on what else is in the batch, so that each text must go alone.
+    pub(super) alone: bool,
+    /// Numbers in its weights.
+    pub(super) parameters: u64,
+}
+
+/// An input of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Input {
+    pub(super) role: Role,
+    pub(super) name: String,
+    /// Whether it takes i64 instead of i32.
+    pub(super) wide: bool,
+}
+
+/// What an input is fed with, each `[batch, sequence]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    TokenIds,
+    TokenTypes,
+    Mask,
+    Positions,
+}
+
+/// The model.onnx of a folder, if it has one.
+pub(super) fn find(folder: &Path) -> Option<PathBuf> {
+    let mut paths = PLACES.iter().map(|place| folder.join(place));
+    paths.find(|path| path.is_file())
+}
+
+/// The blake3 of model.onnx; with external data, of the hashes of model.onnx and of each such file, in order of their
+/// paths.
+///
+/// # Errors
+/// When a file is missing.
+pub(super) fn hash(path: &Path, file: &OnnxFile) -> Result<String> {
+    let own = fingerprint::hash_file(path)?;
+    if file.external.is_empty() {
+        return Ok(own);
+    }
+    let mut hashes = own;
+    for name in &file.external {
+        let inside = Path::new(name)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        if !inside {
+            return Err(refuse(
+                path,
+                "external data beside the model".into(),
+                format!("the path `{name}`"),
+                "export the model again, with its data in the same folder",
+            ));
+        }
+        let data = path.with_file_name(name);
+        if !data.is_file() {
+            return Err(refuse(
+                &data,
+                "a file, because model.onnx keeps weights in it".into(),
+                "no such file".into(),
+                "put the external data beside model.onnx, under the name that it had when the model was exported",
+            ));
+        }
+        hashes.push_str(&fingerprint::hash_file(&data)?);
+    }
+    Ok(fingerprint::hash_bytes(hashes.as_bytes()))
+}
+
+impl OnnxModel {
+    /// Finds out how to run a model.onnx. `config` is config.json, if there is one; `count_vocabulary` counts the
+    /// tokenizer's, where it does not say.
+    ///
+    /// # Errors
+    /// When an input or output cannot be told from its name, type and shape, or the width of a state stands nowhere.
+    pub(super) fn open(
+        path: PathBuf,
+        file: &OnnxFile,
+        config: Option<&ConfigFile>,
+        count_vocabulary: impl FnOnce() -> Result<usize>,
+    ) -> Result<OnnxModel> {
+        let number = |keys: &[&str]| {
+            config.and_then(|config| keys.iter().find_map(|key| config.number(key)))
+        };
+        let inputs = find_inputs(&path, &file.inputs)?;
+        let known = number(&["hidden_size", "dim", "d_model", "n_embd"]);
+        let (numbered, last, hidden) = find_outputs(&path, &file.outputs, known)?;
+        let layers = number(&["num_hidden_layers", "n_layers", "n_layer", "num_layers"])
+            .or_else(|| numbered.keys().next_back().copied())
+            .unwrap_or(1)
+            .max(1);
+        let mut outputs = numbered;
+        if let Some(name) = last {
+            outputs.entry(layers).or_insert(name);
+        }
+        if let Some(layer) = outputs.keys().find(|layer| **layer > layers) {
+            return Err(refuse(
+                &path,
+                format!("states of layers up to {layers}, as config.json says"),
+                format!("an output `{}`", outputs[layer]),
+                "name a folder whose config.json belongs to its model.onnx",
+            ));
+        }
+        let model_type = config.map(ConfigFile::model_type);
+        let first_position = match (config, model_type) {
+            (Some(config), Some(family)) if AFTER_PADDING.contains(&family) => {
+                config.first_position(Positions::AfterPadding)
+            }
+            _ => 0,
+        };
+        let positions = number(&["max_position_embeddings", "n_positions"]);
+        Ok(OnnxModel {
+            config: ModelConfig {
+                family: model_type.unwrap_or("onnx").into(),
+                layers,
+                hidden,
+                vocabulary: match number(&["vocab_size"]) {
+                    Some(size) => size,
+                    None => count_vocabulary()?,
+                },
+                max_tokens: positions.map(|positions| positions.saturating_sub(first_position)),
+                attention_heads: number(&["num_attention_heads", "n_heads", "n_head"]),
+                intermediate: number(&["intermediate_size", "hidden_dim"]),
+            },
+            path,
+            inputs,
+            outputs,
+            first_position,
+            one_token_type: number(&["type_vocab_size"]) == Some(1),
+            alone: file.dynamically_quantised,
+            parameters: file.parameters,
+        })
+    }
+
+    /// The outputs of these layers.
+    ///
+    /// # Errors
+    /// When the file has none for one of them.
+    pub(super) fn outputs_of(&self, layers: &[usize]) -> Result<Vec<(usize, String)>> {
+        let output = |layer: &usize| {
+            let name = self.outputs.get(layer).ok_or_else(|| {
+                let has: Vec<String> = self.outputs.keys().map(usize::to_string).collect();
+                refuse(
+                    &self.path,
+                    format!("an output with the states of layer {layer}"),
+                    format!("outputs for layer {} of {} only", has.join(", "), self.config.layers),
+                    "ask for one of those layers in cache.layers and head.layers, or export the model with all hidden states as outputs \
+                     (hidden_states.0, hidden_states.1 ...)",
+                )
+            })?;
+            Ok((*layer, name.clone()))
+        };
+        layers.iter().map(output).collect()
+    }
+}
+
+/// The part of a name that says what it is: `/model/Input_IDs:0` is `input_ids`.
+fn plain_name(name: &str) -> String {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let name = name.split(':').next().unwrap_or(name);
+    name.to_lowercase().replace(['.', '-'], "_")
+}
+
+fn role(name: &str) -> Option<Role> {
+    let name = plain_name(name);
+    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    // In this order: `token_type_ids` and `position_ids` are ids too, and an `input_mask` is an input.
+    if has(&["mask"]) {
+        Some(Role::Mask)
+    } else if has(&["position"]) {
+        Some(Role::Positions)
+    } else if has(&["type", "segment"]) {
+        Some(Role::TokenTypes)
+    } else if has(&["ids", "token"]) {
+        Some(Role::TokenIds)
+    } else {
+        None
+    }
+}
+
+fn find_inputs(path: &Path, ports: &[Port]) -> Result<Vec<Input>> {
+    let mut inputs: Vec<Input> = Vec::new();
+    for port in ports {
+        let role = role(&port.name).filter(|role| inputs.iter().all(|input| input.role != *role));
+        let two_sizes = port.shape.as_ref().is_none_or(|shape| shape.len() == 2);
+        let wide = match port.element {
+            Element::I32 => Some(false),
+            Element::I64 => Some(true),
+            _ => None,
+        };
+        let (Some(role), true, Some(wide)) = (role, two_sizes, wide) else {
+            return Err(refuse(
+                path,
+                "inputs input_ids, attention_mask, token_type_ids or position_ids, each i32 or i64 of two sizes, batch and sequence"
+                    .into(),
+                format!("{} among {}", port.describe(), list(ports)),
+                EXPORT_AGAIN,
+            ));
+        };
+        inputs.push(Input {
+            role,
+            name: port.name.clone(),
+            wide,
+        });
+    }
+    for (role, name) in [
+        (Role::TokenIds, "input_ids"),
+        (Role::Mask, "attention_mask"),
+    ] {
+        if inputs.iter().all(|input| input.role != role) {
+            return Err(refuse(
+                path,
+                format!("an input {name}"),
+                format!("the inputs {}", list(ports)),
+                EXPORT_AGAIN,
+            ));
+        }
+    }
+    Ok(inputs)
+}
+
+/// The number in `hidden_states.3`, `hidden_states_3` or `layer_3`.
+fn layer_number(name: &str) -> Option<usize> {
+    let name = plain_name(name);
+    let rest = ["hidden_states_", "hidden_state_", "layer_"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))?;
+    rest.parse().ok()
+}
+
+/// By layer, the outputs that say their layer; the output of the last layer, if one does not; and their width.
+type Outputs = (BTreeMap<usize, String>, Option<String>, usize);
+
+fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Outputs> {
+    let width = |port: &Port| port.shape.as_ref().and_then(|shape| shape[2]);
+    // A width that may vary may be the right one.
+    let fits = |port: &&Port| {
+        let three_sizes = port.shape.as_ref().is_some_and(|shape| shape.len() == 3);
+        matches!(port.element, Element::F32 | Element::F16)
+            && three_sizes
+            && width(port).is_none_or(|size| hidden.is_none_or(|hidden| size == hidden))
+    };
+    let states: Vec<&Port> = ports.iter().filter(fits).collect();
+    let of_width = hidden.map_or(String::new(), |hidden| {
+        format!(" (hidden_size is {hidden})")
+    });
+    let expected =
+        format!("an output of three sizes, batch, sequence and hidden, f32 or f16{of_width}");
+    let (numbered, others): (Vec<&Port>, Vec<&Port>) = states
+        .iter()
+        .partition(|port| layer_number(&port.name).is_some());
+    let named_last = |port: &&&Port| plain_name(&port.name) == "last_hidden_state";
+    let last = match (others.iter().find(named_last), &others[..]) {
+        (Some(port), _) => Some(*port),
+        (None, [only]) if numbered.is_empty() => Some(*only),
+        // Beside layers that say their numbers, one that says nothing could be anything.
+        (None, _) if !numbered.is_empty() => None,
+        (None, []) => {
+            return Err(refuse(
+                path,
+                expected,
+                format!("the outputs {}", list(ports)),
+                EXPORT_AGAIN,
+            ));
+        }
+        (None, _) => {
+            let several = others.into_iter().cloned().collect::<Vec<Port>>();
+            return Err(refuse(
+                path,
+                "one output of three sizes, or one named last_hidden_state".into(),
+                format!("the outputs {}", list(&several)),
+                EXPORT_AGAIN,
+            ));
+        }
+    };
+    let all = numbered.iter().chain(last.iter());
+    let mut widths: Vec<usize> = all.filter_map(|port| width(port)).chain(hidden).collect();
+    widths.sort_unstable();
+    widths.dedup();
+    let &[hidden] = &widths[..] else {
+        return Err(refuse(
+            path,
+            "states of one known width".into(),
+            format!("the outputs {}", list(ports)),
+            "put the model's config.json with hidden_size and num_hidden_layers beside model.onnx",
+        ));
+    };
+    let numbered = numbered
+        .iter()
+        .filter_map(|port| Some((layer_number(&port.name)?, port.name.clone())));
+    Ok((
+        numbered.collect(),
+        last.map(|port| port.name.clone()),
+        hidden,
+    ))
+}
+
+fn list(ports: &[Port]) -> String {
+    let ports: Vec<String> = ports.iter().map(Port::describe).collect();
+    match ports.is_empty() {
+        true => "none at all".into(),
+        false => ports.join(", "),
+    }
+}
+
+fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
+    Error::Checkpoint {
+        path: path.to_path_buf(),
+        expected,
+        got,
+        hint: hint.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(name: &str, element: Element, shape: &[usize]) -> Port {
+        let size = |size: &usize| Some(*size).filter(|size| *size > 0);
+        Port {
+            name: name.into(),
+            element,
+            shape: Some(shape.iter().map(size).collect()),
+        }
+    }
+
+    #[test]
+    fn inputs_are_known_by_odd_names_too() {
+        for (name, expected) in [
+            ("input_ids", Role::TokenIds),
+            ("/bert/Input.IDs:0", Role::TokenIds),
+            ("tokens", Role::TokenIds),
+            ("attention_mask", Role::Mask),
+            ("input_mask:0", Role::Mask),
+            ("token_type_ids", Role::TokenTypes),
+            ("segment_ids", Role::TokenTypes),
+            ("position_ids", Role::Positions),
+        ] {
+            assert_eq!(role(name), Some(expected), "{name}");
+        }
+        assert_eq!(role("pixel_values"), None);
+    }
+
+    #[test]
+    fn what_is_missing_or_strange_is_named_with_all_that_is_there() {
+        let ids = port("input_ids", Element::I64, &[0, 0]);
+        let path = Path::new("model.onnx");
+        let message = |ports: &[Port]| find_inputs(path, ports).unwrap_err().to_string();
+        let alone = message(std::slice::from_ref(&ids));
+        assert!(
+            alone.contains("attention_mask") && alone.contains("`input_ids` i64 [?, ?]"),
+            "{alone}"
+        );
+        let image = message(&[ids, port("pixel_values", Element::F32, &[0, 3, 8, 8])]);
+        assert!(image.contains("`pixel_values` f32 [?, 3, 8, 8]"), "{image}");
+    }
+
+    #[test]
+    fn layers_are_chosen_among_outputs_that_say_their_number() {
+        let path = Path::new("model.onnx");
+        let states = |name: &str, width: usize| port(name, Element::F32, &[0, 0, width]);
+        let all = [
+            states("logits", 30),
+            states("hidden_states.0", 8),
+            states("hidden_states.1", 0),
+            states("last_hidden_state", 8),
+            port("pooler_output", Element::F32, &[0, 8]),
+        ];
+        let (numbered, last, hidden) = find_outputs(path, &all, Some(8)).unwrap();
+        assert_eq!(numbered.into_keys().collect::<Vec<_>>(), [0, 1]);
+        assert_eq!((last.as_deref(), hidden), (Some("last_hidden_state"), 8));
+
+        let odd = [
+            states("onnx::Shape_422", 8),
+            port("461", Element::F32, &[0, 0]),
+        ];
+        let (numbered, last, hidden) = find_outputs(path, &odd, None).unwrap();
+        assert_eq!(
+            (numbered.len(), last.as_deref(), hidden),
+            (0, Some("onnx::Shape_422"), 8)
+        );
+
+        for (ports, hidden, words) in [
+            (&odd[1..], None, "`461` f32 [?, ?]"),
+            (
+                &[states("a", 8), states("b", 8)][..],
+                None,
+                "last_hidden_state",
+            ),
+            (&[states("a", 0)][..], None, "one known width"),
+            (&[states("a", 8)][..], Some(16), "hidden_size is 16"),
+        ] {
+            let message = find_outputs(path, ports, hidden).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
+    }
+}

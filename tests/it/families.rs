@@ -1,0 +1,375 @@
+//! Every model family against `transformers`: `scripts/fixtures/families.py` made the checkpoints and the numbers.
+
+use std::path::{Path, PathBuf};
+
+use frostbert::encoder::{
+    checkpoint::Checkpoint,
+    device::{Precision, Provider},
+    session::{Batch, EncoderSession, SessionOptions},
+    tokenizer::{Input, TextTokenizer},
+    windows::Overflow,
+};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use crate::support::{Workshop, contents, fixture, read_json, runtime};
+
+/// The gates: f32 against f32, on any token.
+const MOST: f32 = 1e-4;
+const MEDIAN: f32 = 1e-6;
+
+/// Folder, family, layers, longest input, and the layers of which there are states.
+type Described = (
+    &'static str,
+    &'static str,
+    usize,
+    Option<usize>,
+    &'static [usize],
+);
+
+const MODELS: [Described; 10] = [
+    ("bert_sharded", "bert", 3, Some(64), &[0, 1, 2, 3]),
+    ("roberta", "roberta", 2, Some(64), &[0, 1, 2]),
+    ("xlm_roberta_f16", "xlm-roberta", 2, Some(64), &[0, 1, 2]),
+    ("camembert_bf16", "camembert", 2, Some(64), &[0, 1, 2]),
+    ("distilbert", "distilbert", 2, Some(64), &[0, 1, 2]),
+    ("electra", "electra", 2, Some(64), &[0, 1, 2]),
+    ("electra_one_width", "electra", 1, Some(64), &[0, 1]),
+    ("deberta_onnx", "deberta-v2", 2, Some(64), &[0, 1, 2]),
+    ("odd_onnx", "onnx", 1, None, &[1]),
+    // Here the numbers are ONNX Runtime's own, each text alone.
+    ("int8_onnx", "onnx", 1, None, &[1]),
+];
+
+fn family(name: &str) -> PathBuf {
+    fixture("families").join(name)
+}
+
+/// A text's ids and type ids.
+type Window = (Vec<u32>, Vec<u8>);
+
+struct Expected {
+    window: Window,
+    /// By layer, `[tokens, hidden]`.
+    states: Vec<Vec<f32>>,
+}
+
+fn expected(folder: &Path) -> Vec<Expected> {
+    let json = read_json(&folder.join("expected.json"));
+    let file = std::fs::read(folder.join("expected.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let ids = |value: &Value| -> Vec<u32> {
+        let ids = value.as_array().unwrap().iter();
+        ids.map(|id| id.as_u64().unwrap() as u32).collect()
+    };
+    let texts = json["texts"].as_array().unwrap().iter().enumerate();
+    texts
+        .map(|(number, text)| {
+            let states = tensors.tensor(&format!("text{number}")).unwrap();
+            let floats = states.data().chunks_exact(4);
+            let floats: Vec<f32> = floats
+                .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
+                .collect();
+            let layer_size = floats.len() / states.shape()[0];
+            let types = ids(&text["type_ids"]);
+            Expected {
+                window: (
+                    ids(&text["ids"]),
+                    types.into_iter().map(|id| id as u8).collect(),
+                ),
+                states: floats.chunks(layer_size).map(<[f32]>::to_vec).collect(),
+            }
+        })
+        .collect()
+}
+
+fn open_session(checkpoint: &Checkpoint, layers: &[usize]) -> EncoderSession {
+    let options = SessionOptions {
+        provider: Provider::Cpu,
+        precision: Precision::F32,
+        layers: layers.to_vec(),
+        intra_threads: 1,
+    };
+    EncoderSession::open(runtime(), checkpoint, &options).unwrap()
+}
+
+/// By window and layer, the states of its real tokens.
+fn run(session: &mut EncoderSession, windows: &[&Window], hidden: usize) -> Vec<Vec<Vec<f32>>> {
+    let batch = Batch::new(windows.iter().map(|(ids, types)| (&ids[..], &types[..])));
+    let mut states = vec![Vec::new(); windows.len()];
+    session
+        .run(&batch, |_, layer| {
+            for (row, of_window) in states.iter_mut().enumerate() {
+                let start = row * batch.width * hidden;
+                of_window.push(layer[start..start + windows[row].0.len() * hidden].to_vec());
+            }
+            Ok(())
+        })
+        .unwrap();
+    states
+}
+
+fn differences(a: &[f32], b: &[f32]) -> Vec<f32> {
+    assert_eq!(a.len(), b.len());
+    let pairs = a.iter().zip(b);
+    pairs.map(|(a, b)| (a - b).abs()).collect()
+}
+
+#[test]
+fn every_layer_of_every_family_equals_that_of_transformers() {
+    for (name, _, _, _, layers) in MODELS {
+        let folder = family(name);
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let mut session = open_session(&checkpoint, layers);
+        let mut all = Vec::new();
+        for text in expected(&folder) {
+            let got = run(&mut session, &[&text.window], checkpoint.config.hidden).remove(0);
+            for (layer, got) in layers.iter().zip(&got) {
+                all.extend(differences(got, &text.states[*layer]));
+            }
+        }
+        all.sort_by(f32::total_cmp);
+        let (most, median) = (all[all.len() - 1], all[all.len() / 2]);
+        println!(
+            "{name}: {} values, largest difference {most:e}, median {median:e}",
+            all.len()
+        );
+        // A last bit of f32 may move an 8-bit number by one.
+        let allowed = if name == "int8_onnx" { 5e-2 } else { MOST };
+        assert!(most <= allowed, "{name}: the largest difference is {most}");
+        assert!(median <= MEDIAN, "{name}: the median is {median}");
+    }
+}
+
+#[test]
+fn a_text_of_any_family_alone_equals_the_same_text_in_a_padded_batch() {
+    for (name, _, _, _, layers) in MODELS {
+        let folder = family(name);
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let hidden = checkpoint.config.hidden;
+        let mut session = open_session(&checkpoint, layers);
+        let texts = expected(&folder);
+        let windows: Vec<&Window> = texts.iter().map(|text| &text.window).collect();
+        let together = run(&mut session, &windows, hidden);
+        for (window, got) in windows.iter().zip(&together) {
+            let alone = run(&mut session, &[window], hidden).remove(0);
+            for (alone, got) in alone.iter().zip(got) {
+                let largest = alone
+                    .iter()
+                    .fold(1.0f32, |most, value| most.max(value.abs()));
+                let moved = differences(alone, got);
+                let moved = moved.iter().fold(0.0f32, |most, next| most.max(*next));
+                assert!(moved <= 1e-5 * largest, "{name} moves by {moved}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_familys_tokenizer_gives_the_ids_of_the_python_one() {
+    for (name, ..) in MODELS {
+        let folder = family(name);
+        let tokenizer =
+            TextTokenizer::open(&folder.join("tokenizer.json"), 64, Overflow::Truncate).unwrap();
+        let json = read_json(&folder.join("expected.json"));
+        for text in json["texts"].as_array().unwrap() {
+            let first = text["text"].as_str().unwrap();
+            let input = match text["text_pair"].as_str() {
+                Some(second) => Input::Pair(first, second),
+                None => Input::Text(first),
+            };
+            let encoding = tokenizer.encode(&[input], false).unwrap();
+            let window = &encoding[0].windows[0];
+            assert_eq!(json!(window.ids), text["ids"], "{name}");
+            assert_eq!(json!(window.type_ids), text["type_ids"], "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_is_described_without_onnx_runtime() {
+    for (name, kind, layers, max_tokens, _) in MODELS {
+        let workshop = Workshop::empty();
+        let folder = family(name).display().to_string();
+        let report = workshop.json(&["model", "info", &folder]);
+        assert_eq!(report["family"], json!(kind), "{name}");
+        assert_eq!(report["layers"], json!(layers), "{name}");
+        assert_eq!(report["max_tokens"], json!(max_tokens), "{name}");
+        let parameters = &read_json(&family(name).join("expected.json"))["parameters"];
+        if !name.ends_with("onnx") {
+            assert_eq!(&report["parameters"], parameters, "{name}");
+        }
+        assert!(report["vocabulary"].as_u64() >= Some(57), "{name}");
+    }
+}
+
+/// A family's folder, to be damaged.
+fn copy_of(name: &str) -> (Workshop, PathBuf) {
+    let workshop = Workshop::empty();
+    let copy = workshop.path("model");
+    std::fs::create_dir(&copy).unwrap();
+    for file in contents(&family(name)).into_keys() {
+        std::fs::copy(family(name).join(&file), copy.join(&file)).unwrap();
+    }
+    (workshop, copy)
+}
+
+fn refusal(folder: &Path) -> String {
+    let Err(error) = Checkpoint::open(folder) else {
+        panic!("`{}` is opened", folder.display())
+    };
+    format!("{error}; {}", error.hint().unwrap())
+}
+
+fn weights_hash(folder: &Path) -> String {
+    Checkpoint::open(folder).unwrap().hashes.weights
+}
+
+#[test]
+fn every_shard_is_hashed_and_needed() {
+    let (_workshop, folder) = copy_of("bert_sharded");
+    let before = weights_hash(&folder);
+    let shard = folder.join("model-00002-of-00003.safetensors");
+    let mut bytes = std::fs::read(&shard).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&shard, bytes).unwrap();
+    assert_ne!(weights_hash(&folder), before);
+
+    std::fs::remove_file(&shard).unwrap();
+    let message = refusal(&folder);
+    assert!(
+        message.contains("model-00002-of-00003.safetensors")
+            && message.contains("fetch this shard"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_tensor_that_the_index_does_not_name_is_named() {
+    let (_workshop, folder) = copy_of("bert_sharded");
+    let index = folder.join("model.safetensors.index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    let name = "bert.encoder.layer.1.output.dense.bias";
+    std::fs::write(&index, text.replace(name, "bert.other")).unwrap();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let options = SessionOptions {
+        provider: Provider::Cpu,
+        precision: Precision::F32,
+        layers: vec![3],
+        intra_threads: 1,
+    };
+    let Err(error) = EncoderSession::open(runtime(), &checkpoint, &options) else {
+        panic!("a graph is built without `{name}`")
+    };
+    let message = error.to_string();
+    assert!(
+        message.contains(name) && message.contains("index.json"),
+        "{message}"
+    );
+
+    std::fs::write(&index, text.replace("model-00002-of", "../model-00002-of")).unwrap();
+    assert!(refusal(&folder).contains("for a file name"));
+}
+
+#[test]
+fn one_file_of_weights_keeps_its_own_hash() {
+    let folder = family("roberta");
+    let file = frostbert::fingerprint::hash_file(&folder.join("model.safetensors")).unwrap();
+    assert_eq!(weights_hash(&folder), file);
+}
+
+#[test]
+fn external_data_of_a_model_onnx_is_hashed_and_needed() {
+    let (_workshop, folder) = copy_of("deberta_onnx");
+    let before = weights_hash(&folder);
+    let data = folder.join("model.onnx_data");
+    let mut bytes = std::fs::read(&data).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&data, bytes).unwrap();
+    assert_ne!(weights_hash(&folder), before);
+    std::fs::remove_file(&data).unwrap();
+    let message = refusal(&folder);
+    assert!(
+        message.contains("model.onnx_data") && message.contains("beside model.onnx"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_model_onnx_may_lie_in_a_folder_of_its_own() {
+    let (_workshop, folder) = copy_of("deberta_onnx");
+    let before = weights_hash(&folder);
+    std::fs::create_dir(folder.join("onnx")).unwrap();
+    for file in ["model.onnx", "model.onnx_data"] {
+        std::fs::rename(folder.join(file), folder.join("onnx").join(file)).unwrap();
+    }
+    assert_eq!(weights_hash(&folder), before);
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    open_session(&checkpoint, &[2]);
+}
+
+#[test]
+fn a_layer_that_a_model_onnx_does_not_put_out_is_refused_before_anything_runs() {
+    let checkpoint = Checkpoint::open(&family("odd_onnx")).unwrap();
+    checkpoint.check_layers(&[1]).unwrap();
+    let error = checkpoint.check_layers(&[0]).unwrap_err();
+    assert!(error.to_string().contains("layer 0"), "{error}");
+    let error = checkpoint.check_layers(&[2]).unwrap_err();
+    assert!(
+        error.to_string().contains("from 0 (embeddings) to 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_no_graph_of_ours_computes_is_refused_with_a_way_out() {
+    let (_workshop, folder) = copy_of("roberta");
+    let config = folder.join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    for (from, to, word) in [
+        (
+            "\"model_type\": \"roberta\"",
+            "\"model_type\": \"mpnet\"",
+            "mpnet",
+        ),
+        ("\"gelu\"", "\"gelu_fast\"", "gelu_fast"),
+        (
+            "\"model_type\"",
+            "\"position_embedding_type\": \"relative_key_query\", \"model_type\"",
+            "relative_key_query",
+        ),
+    ] {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&config, text.replacen(from, to, 1)).unwrap();
+        let message = refusal(&folder);
+        assert!(
+            message.contains(word) && message.contains("model.onnx"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_model_onnx_stands_in_for_safetensors_that_no_graph_of_ours_runs() {
+    let (_workshop, folder) = copy_of("deberta_onnx");
+    std::fs::write(folder.join("model.safetensors"), b"weights of DeBERTa").unwrap();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    assert_eq!(checkpoint.graph_profile(), "onnx-file-1");
+    assert_eq!(weights_hash(&folder), weights_hash(&family("deberta_onnx")));
+}
+
+#[test]
+fn a_file_that_is_no_onnx_model_is_named() {
+    let (_workshop, folder) = copy_of("odd_onnx");
+    let path = folder.join("model.onnx");
+    let bytes = std::fs::read(&path).unwrap();
+    for content in [
+        &b"version https://git-lfs"[..],
+        b"",
+        &bytes[..bytes.len() / 2],
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let message = refusal(&folder);
+        assert!(message.contains("a whole ONNX model"), "{message}");
+    }
+}
