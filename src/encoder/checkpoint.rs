@@ -6,7 +6,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use safetensors::{Dtype as StoredType, SafeTensors, tensor::TensorView};
 
-use super::config::BertConfig;
+use super::{config::BertConfig, hub};
 use crate::{
     error::{Error, Result},
     fingerprint,
@@ -44,6 +44,7 @@ impl Checkpoint {
     /// # Errors
     /// When a file is missing, damaged, or not of the bert family.
     pub fn open(folder: &Path) -> Result<Checkpoint> {
+        hub::refuse_name_on_hub(folder)?;
         for name in ["config.json", "tokenizer.json", "model.safetensors"] {
             let path = folder.join(name);
             if !path.is_file() {

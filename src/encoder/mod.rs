@@ -6,10 +6,12 @@ pub mod checkpoint;
 pub mod config;
 pub mod device;
 mod graph;
+pub mod hub;
 pub mod plan;
 pub mod pooling;
 pub mod runtime;
 pub mod session;
+pub mod source;
 pub mod tokenizer;
 
 use checkpoint::Checkpoint;

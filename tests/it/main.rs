@@ -11,6 +11,7 @@ mod crash;
 mod encoder_oracle;
 mod errors;
 mod help;
+mod hub;
 mod metrics_sklearn;
 mod parquet_files;
 mod real_data;
