@@ -169,21 +169,19 @@ pub fn pull(hub: &Hub, model: &HubModel, folder: &Path, progress: &dyn Progress)
 
 /// Makes the folder where there is none, and locks it against a second pull for as long as the file is open.
 fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
-    let refuse = |why: String| {
+    let refuse = |why: &str, hint: &str| {
         let got = format!("`{}`, {why}", folder.display());
-        model.refuse(
-            "a folder for it".into(),
-            got,
-            "name another folder with --to",
-        )
+        model.refuse("a folder for it".into(), got, hint)
     };
+    let elsewhere = "name another folder with --to";
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     match Source::read(folder)? {
         Some(source) if source.repository != model.repository => {
-            return Err(refuse(format!("which holds `{}`", source.repository)));
+            let why = format!("which holds `{}`", source.repository);
+            return Err(refuse(&why, elsewhere));
         }
         None if folder.join("config.json").exists() => {
-            return Err(refuse("which holds a model that was not pulled".into()));
+            return Err(refuse("which holds a model that was not pulled", elsewhere));
         }
         _ => {}
     }
@@ -191,7 +189,8 @@ fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
-            Err(refuse("into which another process is pulling".into()))
+            let why = "into which another process is pulling";
+            Err(refuse(why, "wait until it has finished"))
         }
         Err(TryLockError::Error(error)) => Err(Error::io("lock", folder)(error)),
     }

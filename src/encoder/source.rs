@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -66,17 +65,13 @@ impl Source {
         }
     }
 
-    /// Writes `source.json`, aside first.
+    /// Writes `source.json`, aside first; a pull removes the `.part` that a kill may leave.
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(SOURCE);
-        let mut file =
-            tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write", &path))?;
+        let aside = folder.join(format!("{SOURCE}.part"));
         // A struct of strings and numbers always becomes JSON.
         let json = serde_json::to_string_pretty(self).expect("plain fields become JSON");
-        writeln!(file, "{json}").map_err(Error::io("write", &path))?;
-        file.persist(&path)
-            .map_err(|error| Error::io("write", &path)(error.error))?;
-        Ok(())
+        fs::write(&aside, json + "\n").map_err(Error::io("write", &aside))?;
+        fs::rename(&aside, folder.join(SOURCE)).map_err(Error::io("rename", &aside))
     }
 }
 

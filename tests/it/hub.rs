@@ -375,6 +375,13 @@ fn a_folder_that_holds_something_else_is_left_alone() {
     assert_eq!(contents(&folder), before);
     let to = ["model", "pull", "hf:acme/tiny", "--to", "here"];
     succeed(&workshop, &hub, &to);
+    let lock = fs::File::open(workshop.path("here")).unwrap();
+    lock.lock().unwrap();
+    assert_snapshot!(
+        "a_folder_that_is_being_pulled_into",
+        fail(&workshop, &hub, &to)
+    );
+    drop(lock);
     hub.rename("acme/other");
     assert_snapshot!(
         "another_model",
