@@ -65,6 +65,19 @@ pub enum Error {
         hint: String,
     },
 
+    /// A model that cannot be fetched from the hub.
+    #[error("cannot pull `{repository}`: expected {expected}, got {got}")]
+    Hub {
+        /// `owner/name` on the hub.
+        repository: String,
+        /// What should come.
+        expected: String,
+        /// What came.
+        got: String,
+        /// The cure.
+        hint: String,
+    },
+
     /// ONNX Runtime itself is missing, or not the right one.
     #[error("cannot use ONNX Runtime: expected {expected}, got {got}")]
     Runtime {
@@ -201,6 +214,7 @@ impl Error {
             Error::Pipeline { hint, .. }
             | Error::Record { hint, .. }
             | Error::Checkpoint { hint, .. }
+            | Error::Hub { hint, .. }
             | Error::Runtime { hint, .. }
             | Error::Device { hint, .. }
             | Error::State { hint, .. }

@@ -3,6 +3,7 @@
 mod cache;
 mod evaluate;
 mod extract;
+mod hub;
 mod machine;
 mod model;
 mod output;
@@ -77,7 +78,7 @@ enum Command {
     /// List, describe and check caches
     #[command(subcommand)]
     Cache(cache::CacheCommand),
-    /// Look at a model
+    /// Fetch, describe and check models
     #[command(subcommand)]
     Model(model::ModelCommand),
     /// Show a text's tokens, ids, character offsets and words

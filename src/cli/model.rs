@@ -1,17 +1,24 @@
-//! `frostbert model`: what a checkpoint is, and what training over it costs.
+//! `frostbert model`: what a checkpoint is, and what training over it costs; fetching one, and whether it is whole.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::Subcommand;
 use frostbert::{
-    encoder::checkpoint::Checkpoint,
+    encoder::{
+        checkpoint::Checkpoint,
+        hub::{HubModel, pull},
+        source::{Verified, verify},
+    },
     head::size::{head_sizes, training_bytes},
 };
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, output};
+use super::{Context, hub::hub_of_environment, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
@@ -24,14 +31,123 @@ pub(super) enum ModelCommand {
         #[arg(long, value_name = "N", default_value_t = 2)]
         classes: usize,
     },
+    /// Fetch a model from the Hugging Face hub, or go on with a pull that was stopped
+    ///
+    /// The only command that opens a network connection. Every file is checked against the hub's hash. HF_TOKEN (or
+    /// the token file of the hub's own tools) gives access to private and gated models, HF_ENDPOINT names another hub,
+    /// HTTPS_PROXY a proxy.
+    Pull {
+        /// hf:owner/name, or hf:owner/name@revision (a branch, a tag or a commit)
+        #[arg(value_name = "MODEL", value_parser = hub_model)]
+        model: HubModel,
+        /// The folder to put it in [default: models/<name>]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
+    /// Read every file of models, and compare sizes and SHA-256 with those of the pull
+    Verify {
+        /// Checkpoint folders
+        #[arg(value_name = "DIR", required = true)]
+        folders: Vec<PathBuf>,
+    },
+}
+
+fn hub_model(text: &str) -> Result<HubModel, String> {
+    let expected =
+        "expected hf:owner/name or hf:owner/name@revision, as in hf:google-bert/bert-base-uncased";
+    HubModel::parse(text).ok_or_else(|| expected.into())
 }
 
 pub(super) fn run(command: &ModelCommand, context: &Context) -> Result<ExitCode> {
-    let ModelCommand::Info { folder, classes } = command;
+    match command {
+        ModelCommand::Info { folder, classes } => info(folder, *classes, context),
+        ModelCommand::Pull { model, to } => pull_model(model, to.as_deref(), context),
+        ModelCommand::Verify { folders } => verify_models(folders, context),
+    }
+}
+
+fn pull_model(model: &HubModel, to: Option<&Path>, context: &Context) -> Result<ExitCode> {
+    let folder = to.map_or_else(|| Path::new("models").join(model.name()), Path::to_path_buf);
+    let pulled = pull(&hub_of_environment(), model, &folder, &context.progress)?;
+    if context.json {
+        output::print_json(&json!({
+            "path": folder,
+            "repository": model.repository,
+            "revision": pulled.commit,
+            "files": pulled.files,
+            "bytes_fetched": pulled.bytes_fetched,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let what = match pulled.bytes_fetched {
+        0 => "nothing fetched: it was there, and every hash is right".into(),
+        fetched => format!("{} fetched, every hash is right", output::bytes(fetched)),
+    };
+    output::print(&format!(
+        "{}: {} at {}, {} files, {what}\n",
+        folder.display(),
+        model.repository,
+        pulled.commit,
+        pulled.files,
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify_models(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {
+    let mut n_files = 0;
+    let mut damaged = Vec::new();
+    let mut text = String::new();
+    for folder in folders {
+        let verified = verify(folder)?;
+        n_files += verified.files.len();
+        let broken = verified.files.iter().filter(|file| file.damage.is_some());
+        damaged.extend(broken.map(|file| file.path.clone()));
+        text.push_str(&verified_text(folder, &verified));
+    }
+    if context.json {
+        output::print_json(&json!({ "files": n_files, "damaged": damaged }))?;
+    } else {
+        text.push_str(&format!(
+            "{n_files} files checked, {} damaged\n",
+            damaged.len()
+        ));
+        output::print(&text)?;
+    }
+    Ok(match damaged.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn verified_text(folder: &Path, verified: &Verified) -> String {
+    let mut text = match &verified.source {
+        Some(source) => format!(
+            "{}: {} at {}\n",
+            folder.display(),
+            source.repository,
+            source.revision
+        ),
+        None => format!(
+            "{}: no source.json, so there is nothing to compare hashes with; each whole file's blake3 is shown\n",
+            folder.display()
+        ),
+    };
+    for file in &verified.files {
+        let path = file.path.display();
+        text.push_str(&match (&file.damage, &file.blake3) {
+            (Some(damage), _) => format!("damaged: {path}: {damage}\n"),
+            (None, Some(blake3)) => format!("whole: {path} {blake3}\n"),
+            (None, None) => format!("whole: {path}\n"),
+        });
+    }
+    text
+}
+
+fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(folder)?;
     let config = &checkpoint.config;
     let parameters = checkpoint.parameters()?;
-    let heads = head_sizes(config.hidden, *classes);
+    let heads = head_sizes(config.hidden, classes);
     // Fine-tuning trains the encoder and a linear head together.
     let fine_tuned = parameters + heads[0].trainable;
     if context.json {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     config::{ConfigFile, FusedShape, ModelConfig},
-    graph, onnx_file,
+    graph, hub, onnx_file,
     onnx_model::{self, OnnxModel},
     weights::{self, Weights},
 };
@@ -60,6 +60,7 @@ impl Checkpoint {
     /// # Errors
     /// When a file is missing or damaged, or there is neither a checkpoint of our families nor a model.onnx.
     pub fn open(folder: &Path) -> Result<Checkpoint> {
+        hub::refuse_name_on_hub(folder)?;
         let config_path = folder.join("config.json");
         let onnx = onnx_model::find(folder);
         let mut needed = vec!["config.json", "tokenizer.json"];

@@ -12,6 +12,7 @@ mod encoder_oracle;
 mod errors;
 mod families;
 mod help;
+mod hub;
 mod metrics_sklearn;
 mod parquet_files;
 mod real_data;

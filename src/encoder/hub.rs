@@ -1,0 +1,287 @@
+//! Fetching a checkpoint from the Hugging Face hub: the only place in this crate that opens a socket.
+//!
+//! One request lists the files of a revision with their sizes and hashes; each file is then fetched by commit. Files grow
+//! aside (`*.part`), are checked when whole, and only then renamed, config.json last: a folder that a killed pull left
+//! is no checkpoint, and the next pull goes on where the last one stopped.
+
+mod client;
+mod listing;
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use client::Client;
+use listing::RemoteFile;
+
+use super::source::{INDEX, Source, SourceFile, Sum, sha256_of_file, shards};
+use crate::{
+    error::{Error, Result},
+    progress::Progress,
+};
+
+/// What a name on the hub starts with.
+const SCHEME: &str = "hf:";
+
+/// Where the hub is, and who asks.
+#[derive(Clone)]
+pub struct Hub {
+    /// Its address, as `https://host`.
+    pub endpoint: String,
+    /// An access token, for repositories that are private or gated. It is sent to the endpoint's own host alone.
+    pub token: Option<String>,
+    /// A proxy to go through, as `http://host:port`.
+    pub proxy: Option<String>,
+}
+
+/// A model on the hub: `hf:owner/name`, or `hf:owner/name@revision`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubModel {
+    /// `owner/name`.
+    pub repository: String,
+    /// A branch, a tag or a commit; `None` for the main branch.
+    pub revision: Option<String>,
+}
+
+impl HubModel {
+    /// Reads `hf:owner/name[@revision]`; `None` where the text is something else.
+    ///
+    /// ```
+    /// use frostbert::encoder::hub::HubModel;
+    ///
+    /// let model = HubModel::parse("hf:google-bert/bert-base-uncased@v1").unwrap();
+    /// assert_eq!(model.repository, "google-bert/bert-base-uncased");
+    /// assert_eq!(model.revision.as_deref(), Some("v1"));
+    /// assert_eq!(HubModel::parse("models/minilm"), None);
+    /// ```
+    pub fn parse(text: &str) -> Option<HubModel> {
+        let text = text.strip_prefix(SCHEME)?;
+        let (repository, revision) = match text.split_once('@') {
+            Some((repository, revision)) => (repository, Some(revision)),
+            None => (text, None),
+        };
+        let (owner, name) = repository.split_once('/')?;
+        let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let sound =
+            |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(known);
+        let sound =
+            sound(owner) && sound(name) && revision.is_none_or(|revision| !revision.is_empty());
+        sound.then(|| HubModel {
+            repository: repository.into(),
+            revision: revision.map(Into::into),
+        })
+    }
+
+    /// The part after the owner: the name of the folder it is pulled into.
+    pub fn name(&self) -> &str {
+        self.repository
+            .rsplit('/')
+            .next()
+            .unwrap_or(&self.repository)
+    }
+
+    fn refuse(&self, expected: String, got: String, hint: &str) -> Error {
+        Error::Hub {
+            repository: self.repository.clone(),
+            expected,
+            got,
+            hint: hint.into(),
+        }
+    }
+}
+
+/// Refuses a path that is a name on the hub: nothing is fetched but by `frostbert model pull`.
+///
+/// # Errors
+/// When the path starts with `hf:`.
+pub fn refuse_name_on_hub(path: &Path) -> Result<()> {
+    let Some(text) = path.to_str().filter(|text| text.starts_with(SCHEME)) else {
+        return Ok(());
+    };
+    let hint = match HubModel::parse(text) {
+        Some(model) => format!(
+            "nothing is fetched unasked: run `frostbert model pull {text}` once, then set model.path = \"models/{}\"",
+            model.name()
+        ),
+        None => "run `frostbert model pull hf:owner/name` once, then set model.path to the folder"
+            .into(),
+    };
+    Err(Error::Checkpoint {
+        path: path.into(),
+        expected: "a checkpoint folder".into(),
+        got: "a name on the hub".into(),
+        hint,
+    })
+}
+
+/// What a pull did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// The commit that is now in the folder.
+    pub commit: String,
+    /// How many files it has.
+    pub files: usize,
+    /// How much came over the network, lists of files not counted.
+    pub bytes_fetched: u64,
+}
+
+/// Fetches a model into a folder, or what the folder lacks of it, and checks every file's size and hash.
+///
+/// Files: config.json, tokenizer.json and its companions, and the weights: model.safetensors, or its shards, or a
+/// model.onnx.
+///
+/// # Errors
+/// [`Error::Hub`] when the hub cannot be reached, refuses, lacks a file, or sends other bytes than it announced; when the
+/// folder holds another model, or cannot be written.
+pub fn pull(hub: &Hub, model: &HubModel, folder: &Path, progress: &dyn Progress) -> Result<Pulled> {
+    let client = Client::new(hub, model)?;
+    let listing = client.list()?;
+    let mut files = listing.wanted(model)?;
+    let _lock = open_folder(folder, model)?;
+    let mut bytes_fetched = 0;
+    if let Some(index) = files.iter().find(|file| file.name == INDEX).cloned() {
+        bytes_fetched += client.fetch(&listing.commit, &index, folder, &())?;
+        let names = shards(&present(folder, &index)).map_err(|got| {
+            let expected = format!("`{INDEX}` with a weight_map");
+            model.refuse(expected, got, "the repository is broken: name another one")
+        })?;
+        files.splice(0..0, listing.shards(model, &names)?);
+    }
+    let missing = files.iter().map(|file| missing_bytes(folder, file));
+    progress.start(
+        &format!("pull {}", model.name()),
+        Some(missing.sum()),
+        "bytes",
+    );
+    let fetched = files.iter().try_fold(bytes_fetched, |bytes, file| {
+        Ok(bytes + client.fetch(&listing.commit, file, folder, progress)?)
+    });
+    progress.finish();
+    bytes_fetched = fetched?;
+    put_in_place(folder, model, &listing.commit, &files)?;
+    Ok(Pulled {
+        commit: listing.commit,
+        files: files.len(),
+        bytes_fetched,
+    })
+}
+
+/// Makes the folder where there is none, and locks it against a second pull for as long as the file is open.
+fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
+    let refuse = |why: &str, hint: &str| {
+        let got = format!("`{}`, {why}", folder.display());
+        model.refuse("a folder for it".into(), got, hint)
+    };
+    let elsewhere = "name another folder with --to";
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    match Source::read(folder)? {
+        Some(source) if source.repository != model.repository => {
+            let why = format!("which holds `{}`", source.repository);
+            return Err(refuse(&why, elsewhere));
+        }
+        None if folder.join("config.json").exists() => {
+            return Err(refuse("which holds a model that was not pulled", elsewhere));
+        }
+        _ => {}
+    }
+    let lock = File::open(folder).map_err(Error::io("open", folder))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            let why = "into which another process is pulling";
+            Err(refuse(why, "wait until it has finished"))
+        }
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", folder)(error)),
+    }
+}
+
+/// Gives whole parts their names, config.json last, and writes where all came from. Files are whole by now.
+fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFile]) -> Result<()> {
+    let part = |file: &RemoteFile| folder.join(file.part_name());
+    let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(Error::io("rename", from));
+    let mut source = Source {
+        repository: model.repository.clone(),
+        revision: commit.into(),
+        files: Default::default(),
+    };
+    for file in files {
+        let sha256 = match &file.sum {
+            Sum::Sha256(digits) => digits.clone(),
+            Sum::GitBlob(_) => sha256_of_file(&present(folder, file))?,
+        };
+        let size = file.size;
+        source
+            .files
+            .insert(file.name.clone(), SourceFile { size, sha256 });
+    }
+    let before = Source::read(folder)?;
+    if before.as_ref() == Some(&source) && !files.iter().any(|file| part(file).exists()) {
+        return Ok(());
+    }
+    // From here until the end the folder has no config.json, and is no checkpoint.
+    let config = folder.join("config.json");
+    for file in files.iter().filter(|file| file.name == "config.json") {
+        match part(file).exists() {
+            true => remove(&config)?,
+            false => rename(&config, &part(file))?,
+        }
+    }
+    for file in files.iter().filter(|file| file.name != "config.json") {
+        if part(file).exists() {
+            rename(&part(file), &folder.join(&file.name))?;
+        }
+    }
+    // What an older commit had and this one has not would be taken for a part of the model.
+    let old = before.iter().flat_map(|source| source.files.keys());
+    for name in old.filter(|name| !source.files.contains_key(*name) && !name.contains('/')) {
+        remove(&folder.join(name))?;
+    }
+    source.write(folder)?;
+    for file in files.iter().filter(|file| file.name == "config.json") {
+        rename(&part(file), &config)?;
+    }
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "part")
+        {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where the bytes of a whole file are now.
+fn present(folder: &Path, file: &RemoteFile) -> PathBuf {
+    let part = folder.join(file.part_name());
+    match part.exists() {
+        true => part,
+        false => folder.join(&file.name),
+    }
+}
+
+fn is_whole(path: &Path, file: &RemoteFile) -> Result<bool> {
+    let as_long = fs::metadata(path).is_ok_and(|metadata| metadata.len() == file.size);
+    Ok(as_long && file.sum.of_file(path)? == file.sum.digits())
+}
+
+/// What is still to come, going by sizes.
+fn missing_bytes(folder: &Path, file: &RemoteFile) -> u64 {
+    let length = |name: &str| fs::metadata(folder.join(name)).map_or(0, |metadata| metadata.len());
+    match length(&file.name) == file.size {
+        true => 0,
+        false => file.size.saturating_sub(length(&file.part_name())),
+    }
+}
