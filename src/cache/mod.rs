@@ -15,7 +15,9 @@
 //!
 //! It knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is computed once.
 
+pub mod diff;
 mod file;
+pub mod gc;
 pub mod index;
 pub mod manifest;
 pub mod plan;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// States of one shard never exceed this, whatever `shard_tokens` says.
-const SHARD_STATE_BYTES: u64 = 256 * 1024 * 1024;
+pub(super) const SHARD_STATE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// States that can be asked for at a time: a bit each.
 pub const MAX_STATES: usize = 128;

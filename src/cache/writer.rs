@@ -120,33 +120,27 @@ impl CacheWriter {
         origin: Origin,
     ) -> Result<u64> {
         let documents = &layout.documents;
-        let aside = Aside::new(&self.folder, name)?;
-        let mut files = vec![tables::write_documents(&aside.path, documents)?];
-        let (n_documents, n_windows) = (documents.len() as u64, documents.n_windows() as u64);
+        let (mut n_documents, mut n_tokens, mut n_truncated) = (0, 0, 0);
         for document in 0..documents.len() {
             if self.index.truncated(&documents.key(document)).is_none() {
                 let tokens = documents.tokens(document);
-                self.manifest.documents += 1;
-                self.manifest.tokens += tokens.end - tokens.start;
-                self.manifest.truncated += u64::from(documents.truncated(document));
+                n_documents += 1;
+                n_tokens += tokens.end - tokens.start;
+                n_truncated += u64::from(documents.truncated(document));
             }
         }
-        let tokens = documents.n_tokens();
-        files.extend(self.write_states(&aside.path, &layout, states, &[])?);
-        sync_folder(&aside.path)?;
-        let target = self.folder.join(name);
-        fs::rename(&aside.path, &target).map_err(Error::io("rename", &target))?;
-        aside.renamed();
-        sync_folder(&self.folder)?;
-        let entry = ShardEntry {
-            name: name.into(),
-            documents: n_documents,
-            windows: n_windows,
-            tokens,
-            origins: vec![origin],
-            files,
-        };
+        let entry = write_shard(
+            &self.folder,
+            &self.manifest,
+            name,
+            layout,
+            states,
+            vec![origin],
+        )?;
         let bytes = entry.bytes();
+        self.manifest.documents += n_documents;
+        self.manifest.tokens += n_tokens;
+        self.manifest.truncated += n_truncated;
         self.manifest.shards.push(entry);
         Ok(bytes)
     }
@@ -174,7 +168,7 @@ impl CacheWriter {
             ));
         }
         let aside = Aside::new(&self.folder, name)?;
-        let files = self.write_states(&aside.path, &layout, states, &entry.files)?;
+        let files = write_states(&aside.path, &self.manifest, &layout, states, &entry.files)?;
         for file in &files {
             let path = target.join(&file.name);
             fs::rename(aside.path.join(&file.name), &path).map_err(Error::io("rename", &path))?;
@@ -186,34 +180,65 @@ impl CacheWriter {
         entry.origins.push(origin);
         Ok(bytes)
     }
+}
 
-    /// Writes states, and the tables of tokens and words that they need and that `present` lacks.
-    fn write_states(
-        &self,
-        aside: &Path,
-        layout: &ShardLayout,
-        states: Vec<StateRows>,
-        present: &[FileEntry],
-    ) -> Result<Vec<FileEntry>> {
-        let lacks = |name: &str| !present.iter().any(|file| file.name == name);
-        let stores = |kind: StateKind| states.iter().any(|rows| rows.state.kind == kind);
-        let mut files = Vec::new();
-        if stores(StateKind::Tokens) && lacks(tables::TOKENS) {
-            files.push(tables::write_tokens(aside, layout)?);
-        }
-        if stores(StateKind::Words) && lacks(tables::WORDS) {
-            files.push(tables::write_words(aside, layout)?);
-        }
-        let metadata = StateMetadata {
-            fingerprint: self.manifest.fingerprint.clone(),
-            hidden: self.manifest.hidden,
-            dtype: self.manifest.dtype,
-        };
-        for rows in states {
-            files.push(state_file::write_state(aside, rows, &metadata)?);
-        }
-        Ok(files)
+/// Writes a new shard aside and renames it; the manifest does not name it yet.
+///
+/// # Errors
+/// When the disk refuses; nothing is left then.
+pub(super) fn write_shard(
+    folder: &Path,
+    manifest: &Manifest,
+    name: &str,
+    layout: ShardLayout,
+    states: Vec<StateRows>,
+    origins: Vec<Origin>,
+) -> Result<ShardEntry> {
+    let documents = &layout.documents;
+    let aside = Aside::new(folder, name)?;
+    let mut files = vec![tables::write_documents(&aside.path, documents)?];
+    files.extend(write_states(&aside.path, manifest, &layout, states, &[])?);
+    sync_folder(&aside.path)?;
+    let target = folder.join(name);
+    fs::rename(&aside.path, &target).map_err(Error::io("rename", &target))?;
+    aside.renamed();
+    sync_folder(folder)?;
+    Ok(ShardEntry {
+        name: name.into(),
+        documents: documents.len() as u64,
+        windows: documents.n_windows() as u64,
+        tokens: documents.n_tokens(),
+        origins,
+        files,
+    })
+}
+
+/// Writes states, and the tables of tokens and words that they need and that `present` lacks.
+fn write_states(
+    aside: &Path,
+    manifest: &Manifest,
+    layout: &ShardLayout,
+    states: Vec<StateRows>,
+    present: &[FileEntry],
+) -> Result<Vec<FileEntry>> {
+    let lacks = |name: &str| !present.iter().any(|file| file.name == name);
+    let stores = |kind: StateKind| states.iter().any(|rows| rows.state.kind == kind);
+    let mut files = Vec::new();
+    if stores(StateKind::Tokens) && lacks(tables::TOKENS) {
+        files.push(tables::write_tokens(aside, layout)?);
     }
+    if stores(StateKind::Words) && lacks(tables::WORDS) {
+        files.push(tables::write_words(aside, layout)?);
+    }
+    let metadata = StateMetadata {
+        fingerprint: manifest.fingerprint.clone(),
+        hidden: manifest.hidden,
+        dtype: manifest.dtype,
+    };
+    for rows in states {
+        files.push(state_file::write_state(aside, rows, &metadata)?);
+    }
+    Ok(files)
 }
 
 /// A temporary folder in a cache, removed with what is left in it unless it was renamed.

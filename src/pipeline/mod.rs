@@ -5,6 +5,7 @@ mod encode;
 pub mod extract;
 pub mod file;
 mod forecast;
+pub mod gc;
 mod inputs;
 pub mod lock;
 pub mod measure;

@@ -6,6 +6,7 @@
 )]
 
 mod cache;
+mod care;
 mod contract;
 mod crash;
 mod encoder_oracle;
