@@ -11,7 +11,7 @@ use clap::Subcommand;
 use frostbert::{
     cache::{
         diff::Difference,
-        manifest::{MANIFEST, Manifest, caches_in},
+        manifest::{MANIFEST, Manifest, Parity, caches_in},
         verify::{self, damaged_files},
     },
     pipeline::{gc::Needed, settings::Pipeline},
@@ -164,6 +164,7 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
         ("precision", inputs.precision.clone()),
         ("device", join(manifest.devices())),
         ("ONNX Runtime", join(manifest.onnxruntime_versions())),
+        ("parity", parity(&manifest)),
         ("weights", inputs.weights.clone()),
         ("tokenizer", inputs.tokenizer.clone()),
     ];
@@ -351,6 +352,23 @@ fn open(folder: &Path) -> Result<Manifest> {
             folder.display()
         ),
     }
+}
+
+/// The worst of all samples: how far stored values are from the same text alone in f32.
+fn parity(manifest: &Manifest) -> String {
+    let worst = |of: fn(&Parity) -> f64| {
+        let values = manifest.origins().map(|origin| of(&origin.parity));
+        values.fold(0.0, f64::max)
+    };
+    format!(
+        "stored values differ from the same text alone in f32 by at most {:.1e}, median {:.1e}; rounding to {} alone: \
+         {:.1e}, {:.1e}",
+        worst(|parity| parity.max_error),
+        worst(|parity| parity.median_error),
+        manifest.dtype.name(),
+        worst(|parity| parity.max_rounding),
+        worst(|parity| parity.median_rounding)
+    )
 }
 
 fn states(manifest: &Manifest) -> String {
