@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     index::DocumentIndex,
-    manifest::{Manifest, shard_name, write_aside},
+    manifest::{Manifest, ShardEntry, shard_name, write_aside},
 };
 use crate::{
     error::{Error, Result},
@@ -82,17 +82,47 @@ pub struct Planned {
 
 /// What the documents of an extraction are planned against.
 pub struct Planner<'a> {
-    /// The states that every document should have.
-    pub wanted: &'a [StateId],
-    /// What the cache is.
-    pub manifest: &'a Manifest,
-    /// Where its documents lie.
-    pub index: &'a DocumentIndex,
-    /// Bytes of one row of a state.
-    pub row_bytes: usize,
+    wanted: &'a [StateId],
+    manifest: &'a Manifest,
+    index: &'a DocumentIndex,
+    row_bytes: usize,
+    /// The wanted states that each shard lacks, a bit each.
+    shards_lack: Vec<u128>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    /// A planner for documents that should all have the `wanted` states, in a cache whose documents lie where `index`
+    /// says; `row_bytes` is the size of one row of a state.
+    ///
+    /// # Panics
+    /// When more than [`MAX_STATES`] are wanted: that is for the caller to check.
+    pub fn new(
+        wanted: &'a [StateId],
+        manifest: &'a Manifest,
+        index: &'a DocumentIndex,
+        row_bytes: usize,
+    ) -> Planner<'a> {
+        assert!(wanted.len() <= MAX_STATES, "a bit for each state");
+        let lacks = |entry: &ShardEntry| {
+            let wanted = wanted.iter().enumerate();
+            wanted
+                .filter(|(_, state)| !entry.holds(**state))
+                .fold(0, |bits, (bit, _)| bits | 1 << bit)
+        };
+        Planner {
+            wanted,
+            manifest,
+            index,
+            row_bytes,
+            shards_lack: manifest.shards.iter().map(lacks).collect(),
+        }
+    }
+
+    /// The states that every document should have.
+    pub fn wanted(&self) -> &[StateId] {
+        self.wanted
+    }
+
     /// The wanted states that a document lacks, a bit each.
     pub fn lacking(&self, key: &Key) -> u128 {
         let held = self
@@ -155,11 +185,7 @@ impl Planner<'_> {
     }
 
     fn shard_lacks(&self, shard: u32) -> u128 {
-        let entry = &self.manifest.shards[shard as usize];
-        let wanted = self.wanted.iter().enumerate();
-        wanted
-            .filter(|(_, state)| !entry.holds(**state))
-            .fold(0, |bits, (bit, _)| bits | 1 << bit)
+        self.shards_lack[shard as usize]
     }
 
     fn states_of(&self, bits: u128) -> Vec<StateId> {
