@@ -8,6 +8,7 @@
 mod cache;
 mod contract;
 mod crash;
+mod disk;
 mod encoder_oracle;
 mod errors;
 mod families;
