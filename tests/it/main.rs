@@ -14,6 +14,8 @@ mod errors;
 mod families;
 mod help;
 mod hub;
+mod incremental;
+mod kills;
 mod metrics_sklearn;
 mod parquet_files;
 mod real_data;
