@@ -188,6 +188,8 @@ pub(super) fn extract_with(
             machine,
             progress,
         )?;
+        // The plan of an unfinished extraction stands until this one takes its place.
+        ExtractionPlan::remove(writer.folder())?;
         plan.write(writer.folder())?;
         let computer = Computer {
             device: provider.to_string(),
@@ -418,7 +420,6 @@ fn settle_unfinished(
                 unfinished.shards.len()
             ));
         }
-        ExtractionPlan::remove(writer.folder())?;
     }
     let added: Vec<&str> = plan
         .shards

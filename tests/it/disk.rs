@@ -13,7 +13,8 @@ use std::{
 use crate::{
     crash::{EXTRACT, N_TEXTS, Reference, reference, workshop},
     support::{
-        Ran, Workshop, assert_same_files, contents, csv, finish, program, read_json, say, texts,
+        Ran, Workshop, assert_same_files, contents, csv, csv_with_repeats, finish, program,
+        read_json, say, texts,
     },
 };
 
@@ -226,4 +227,110 @@ fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
         "{}",
         ran.stderr
     );
+}
+
+/// Adds states to a cache on a disk that has room for half of them, reads it there, then makes the disk larger and goes
+/// on.
+const FULL_WHILE_ADDING: &str = r#"
+mkdir base && mv cache/* base || exit 76
+size=$(($(du -sk base | cut -f1) + 250))
+mount -t tmpfs -o size=${size}k tmpfs cache || exit 77
+cp -r base/* cache || exit 78
+"$0" extract pipeline.toml --threads 1 --yes
+code=$?
+cp cache/*/manifest.json left.json
+"$0" cache verify cache >&2 || exit 79
+"$0" train pipeline.toml >&2 || exit 80
+mount -o remount,size=50m cache || exit 77
+"$0" extract pipeline.toml --threads 2 --json > resumed.json || exit 81
+cp -r cache saved
+exit $code
+"#;
+
+#[test]
+fn a_disk_that_is_full_of_added_states_loses_none_and_can_be_read() {
+    let prepared = || {
+        let workshop = Workshop::rich(300);
+        let means = "cache.store=[\"mean\"]";
+        workshop.succeed(&["extract", "pipeline.toml", "--set", means]);
+        workshop
+    };
+    let workshop = prepared();
+    let Some(ran) = run_with_a_small_disk(&workshop, FULL_WHILE_ADDING) else {
+        return;
+    };
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert_names_the_full_disk(&ran, "cache/");
+    let left = read_json(&workshop.path("left.json"));
+    let shards = left["shards"].as_array().unwrap().iter();
+    let grown: Vec<u64> = shards
+        .filter(|shard| shard["origins"].as_array().unwrap().len() == 2)
+        .map(|shard| shard["documents"].as_u64().unwrap())
+        .collect();
+    assert!(
+        !grown.is_empty(),
+        "the disk was full before the first commit"
+    );
+    let resumed = read_json(&workshop.path("resumed.json"));
+    assert_eq!(resumed["reused"], grown.iter().sum::<u64>());
+
+    let uninterrupted = prepared();
+    uninterrupted.succeed(&EXTRACT);
+    assert_same_files(
+        &contents(&uninterrupted.path("cache")),
+        &contents(&workshop.path("saved")),
+    );
+}
+
+#[test]
+fn what_reads_during_an_extraction_sees_a_whole_cache_and_a_second_writer_sees_who_writes() {
+    let workshop = Workshop::rich(1200);
+    let means = ["--set", "cache.store=[\"mean\"]"];
+    workshop.succeed(&[&EXTRACT[..], &means].concat());
+    let n_shards = |workshop: &Workshop| workshop.manifest()["shards"].as_array().unwrap().len();
+    let n_before = n_shards(&workshop);
+    // States for texts that are there, and texts that are not.
+    workshop.write("train.csv", csv_with_repeats(1500));
+    let mut writer = workshop
+        .command(&EXTRACT)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut n_rounds, mut n_refused) = (0, 0);
+    let mut n_shards_seen = n_before;
+    let old = csv_with_repeats(1200);
+    workshop.write("old.csv", old);
+    let on_old = [
+        "train",
+        "pipeline.toml",
+        "--set",
+        "data.train={ path = \"old.csv\" }",
+    ];
+    while writer.try_wait().unwrap().is_none() {
+        let info = workshop.json(&["cache", "info", workshop.cache().to_str().unwrap()]);
+        let shards = info["shards"].as_array().unwrap().len();
+        assert!(
+            shards >= n_shards_seen,
+            "{shards} shards after {n_shards_seen}"
+        );
+        n_shards_seen = shards;
+        workshop.succeed(&["cache", "verify", "cache"]);
+        let ran = workshop.run(&EXTRACT);
+        if ran.code != Some(0) {
+            let holder = format!("is being written by process {}\nhint: wait", writer.id());
+            assert!(ran.stderr.contains(&holder), "{}", ran.stderr);
+            n_refused += 1;
+        }
+        workshop.succeed(&on_old);
+        n_rounds += 1;
+    }
+    assert!(writer.wait().unwrap().success());
+    assert!(
+        n_rounds >= 3 && n_refused >= 2,
+        "{n_rounds} rounds, {n_refused} refused: this run proves nothing"
+    );
+    assert!(n_shards(&workshop) > n_before);
+    workshop.succeed(&["cache", "verify", "cache"]);
+    assert_eq!(workshop.json(&EXTRACT)["reused"], 1500);
 }

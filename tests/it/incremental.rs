@@ -32,7 +32,7 @@ fn train(workshop: &Workshop, settings: &[&str]) {
 }
 
 /// Distinct, computed, reused.
-fn counts(report: &Value) -> [u64; 3] {
+pub(crate) fn counts(report: &Value) -> [u64; 3] {
     ["unique", "computed", "reused"].map(|key| report[key].as_u64().unwrap())
 }
 
@@ -59,7 +59,7 @@ fn identities(cache: &Path) -> BTreeMap<String, (u64, SystemTime, blake3::Hash)>
 }
 
 /// Every value of a state, by document, read as any stage reads it.
-fn states(cache: &Path, state: StateId) -> BTreeMap<Key, Vec<f32>> {
+pub(crate) fn states(cache: &Path, state: StateId) -> BTreeMap<Key, Vec<f32>> {
     let reader = CacheReader::open(cache).unwrap().unwrap();
     let manifest = reader.manifest();
     let mut states = BTreeMap::new();
@@ -425,6 +425,9 @@ fn other_settings_after_a_kill_plan_anew_and_lose_nothing() {
         .filter(|(name, _)| ["shard-000000", "shard-000001", "shard-000002"].contains(&&name[..12]))
         .collect();
 
+    // An extraction that fails before its first commit leaves the plan where it is.
+    workshop.fail(&["extract", "pipeline.toml", "--ort-lib", "nowhere.so"]);
+    assert!(workshop.cache().join("plan-0.json").is_file());
     let ran = workshop.succeed(&[
         "extract",
         "pipeline.toml",

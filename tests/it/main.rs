@@ -8,6 +8,7 @@
 mod cache;
 mod contract;
 mod crash;
+mod damage;
 mod disk;
 mod encoder_oracle;
 mod errors;
