@@ -279,3 +279,37 @@ fn a_committed_shard_is_never_written_again() {
     workshop.succeed(&EXTRACT);
     assert_eq!(shards.map(inode), before);
 }
+
+#[test]
+fn the_next_writer_removes_what_a_killed_one_left_and_nothing_else() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&EXTRACT);
+    let cache = workshop.cache();
+    let before = contents(&cache);
+    // A shard that was renamed and never named; files aside; a state that was renamed into its shard and never named.
+    let left = [
+        "shard-009999/docs.parquet",
+        "tmp-shard-000001/cls-L02.parquet",
+        "tmp-manifest.json",
+        "shard-000001/cls-L01.parquet",
+    ];
+    for name in left {
+        fs::create_dir_all(cache.join(name).parent().unwrap()).unwrap();
+        fs::write(cache.join(name), "half of a file").unwrap();
+    }
+    workshop.write("notes.txt", "mine");
+    fs::copy(workshop.path("notes.txt"), cache.join("notes.txt")).unwrap();
+    // What is asked for is there: nobody writes, and nothing is removed.
+    workshop.succeed(&EXTRACT);
+    assert!(left.iter().all(|name| cache.join(name).is_file()));
+
+    workshop.write("train.csv", csv(&texts(130), 0));
+    workshop.succeed(&EXTRACT);
+    let after = contents(&cache);
+    let still = left.iter().find(|name| after.contains_key(**name));
+    assert_eq!(still, None);
+    assert_eq!(after["notes.txt"], b"mine");
+    let mut kept = before.keys().filter(|name| *name != "manifest.json");
+    assert!(kept.all(|name| before[name] == after[name]));
+    workshop.succeed(&["cache", "verify", "cache"]);
+}
