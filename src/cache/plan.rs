@@ -3,6 +3,9 @@
 //! Because the cuts between shards are fixed before the first state is, an extraction that is killed and resumed
 //! commits the same shards as one that was not.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -154,7 +157,7 @@ impl<'a> Planner<'a> {
         let mut new: BTreeMap<u128, Vec<u32>> = BTreeMap::new();
         for number in 0..n {
             let key = document(number).key;
-            match self.home(&key).filter(|shard| whole.contains(shard)) {
+            match self.home(&key).filter(|shard| whole[*shard as usize]) {
                 Some(shard) => added.entry(shard).or_default().push(number as u32),
                 None => new
                     .entry(self.lacking(&key))
@@ -203,18 +206,17 @@ impl<'a> Planner<'a> {
         shards.find(|shard| self.shard_lacks(*shard) == lacking)
     }
 
-    /// The shards of which every document is among these, and at home.
-    fn whole_shards(&self, n: usize, document: &impl Fn(usize) -> PlanDocument) -> Vec<u32> {
+    /// For each shard, whether every document of it is among these, and at home.
+    fn whole_shards(&self, n: usize, document: &impl Fn(usize) -> PlanDocument) -> Vec<bool> {
         let mut counts = vec![0u64; self.manifest.shards.len()];
         for number in 0..n {
             if let Some(shard) = self.home(&document(number).key) {
                 counts[shard as usize] += 1;
             }
         }
-        let shards = self.manifest.shards.iter().zip(counts).enumerate();
+        let shards = self.manifest.shards.iter().zip(counts);
         shards
-            .filter(|(_, (entry, count))| entry.documents == *count)
-            .map(|(shard, _)| shard as u32)
+            .map(|(entry, count)| entry.documents == count)
             .collect()
     }
 

@@ -9,7 +9,7 @@ use std::{
 use super::{
     file::damage,
     index::DocumentIndex,
-    manifest::{FileEntry, Manifest, Origin, ShardEntry, sync_folder},
+    manifest::{FileEntry, MANIFEST, Manifest, Origin, ShardEntry, sync_folder},
     plan::PlannedShard,
     shard::{OpenShard, ShardLayout, StateRows},
     state_file::{self, StateMetadata},
@@ -38,7 +38,7 @@ pub struct CacheWriter {
     manifest: Manifest,
     /// What the cache held when it was opened.
     index: DocumentIndex,
-    lock: File,
+    _lock: WriterLock,
 }
 
 impl CacheWriter {
@@ -61,14 +61,17 @@ impl CacheWriter {
                 manifest.require(&folder, inputs)?;
                 manifest
             }
-            None => Manifest::empty(inputs, shape.model_layers, shape.hidden, shape.dtype),
+            None => {
+                refuse_orphans(&folder)?;
+                Manifest::empty(inputs, shape.model_layers, shape.hidden, shape.dtype)
+            }
         };
         remove_leftovers(&folder, &manifest)?;
         Ok(CacheWriter {
             index: DocumentIndex::read(&folder, &manifest)?,
             folder,
             manifest,
-            lock,
+            _lock: lock,
         })
     }
 
@@ -267,18 +270,21 @@ impl Drop for Aside {
     }
 }
 
-impl Drop for CacheWriter {
+/// The right to write to a cache, until it is dropped.
+pub(super) struct WriterLock(File);
+
+impl Drop for WriterLock {
     fn drop(&mut self) {
         // The lock goes with the process anyway; an empty file says that nobody holds it.
-        let _ = self.lock.set_len(0);
+        let _ = self.0.set_len(0);
     }
 }
 
-/// Takes the writer's lock of a cache folder; it holds until the file is dropped.
+/// Takes the writer's lock of a cache folder.
 ///
 /// # Errors
 /// [`Error::CacheBusy`] when another process holds it.
-pub(super) fn take_lock(folder: &Path) -> Result<File> {
+pub(super) fn take_lock(folder: &Path) -> Result<WriterLock> {
     let path = folder.join("writer.lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -307,7 +313,28 @@ pub(super) fn take_lock(folder: &Path) -> Result<File> {
     file.set_len(0).map_err(Error::io("write", &path))?;
     file.rewind().map_err(Error::io("write", &path))?;
     writeln!(file, "{}", std::process::id()).map_err(Error::io("write", &path))?;
-    Ok(file)
+    Ok(WriterLock(file))
+}
+
+/// Fails where there are shards and no manifest: a writer that is killed before its first manifest leaves one shard at
+/// most, so the manifest of several was lost, and they are not to be thrown away with what a kill leaves.
+fn refuse_orphans(folder: &Path) -> Result<()> {
+    let paths = list(folder)?;
+    let shards = paths
+        .iter()
+        .filter(|path| file_name(path).starts_with("shard-"));
+    let n_shards = shards.count();
+    if n_shards <= 1 {
+        return Ok(());
+    }
+    Err(Error::CacheDamage {
+        path: folder.join(MANIFEST),
+        expected: format!("the manifest of {n_shards} shards"),
+        got: "no such file".into(),
+        hint: "put the manifest back where there is a copy of it; else delete this cache folder and run `frostbert \
+               extract` again"
+            .into(),
+    })
 }
 
 /// Removes what a killed writer left: temporary files, and what no manifest names.

@@ -183,6 +183,8 @@ pub(super) fn extract_with(
             machine,
             progress,
         )?;
+        // The plan of an unfinished extraction stands until this one takes its place.
+        ExtractionPlan::remove(writer.folder())?;
         plan.write(writer.folder())?;
         let computer = Computer {
             device: provider.to_string(),
@@ -414,7 +416,6 @@ fn settle_unfinished(
                 unfinished.shards.len()
             ));
         }
-        ExtractionPlan::remove(writer.folder())?;
     }
     let added: Vec<&str> = plan
         .shards
