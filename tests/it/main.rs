@@ -19,3 +19,4 @@ mod real_data;
 mod replay;
 mod support;
 mod tidy;
+mod windows;
