@@ -10,6 +10,7 @@ mod contract;
 mod crash;
 mod encoder_oracle;
 mod errors;
+mod extraction_oracle;
 mod families;
 mod help;
 mod hub;
