@@ -16,6 +16,7 @@ mod help;
 mod hub;
 mod metrics_sklearn;
 mod parquet_files;
+mod real_alignment;
 mod real_data;
 mod replay;
 mod support;
