@@ -18,7 +18,7 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, output};
+use super::{Context, export, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -40,6 +40,8 @@ pub(super) enum CacheCommand {
         #[arg(value_name = "DIR", required = true)]
         folders: Vec<PathBuf>,
     },
+    #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]
+    Export(export::ExportArguments),
 }
 
 pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode> {
@@ -47,6 +49,7 @@ pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode>
         CacheCommand::Ls { folder } => list(folder, context),
         CacheCommand::Info { folder } => info(folder, context),
         CacheCommand::Verify { folders } => verify(folders, context),
+        CacheCommand::Export(arguments) => export::run(arguments, context),
     }
 }
 

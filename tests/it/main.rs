@@ -10,6 +10,7 @@ mod contract;
 mod crash;
 mod encoder_oracle;
 mod errors;
+mod export;
 mod families;
 mod help;
 mod hub;
