@@ -173,6 +173,17 @@ pub enum Error {
         holder: String,
     },
 
+    /// An export that cannot be made where it is to be.
+    #[error("cannot export to `{}`: {problem}", folder.display())]
+    Export {
+        /// The folder that was to be.
+        folder: PathBuf,
+        /// Why not.
+        problem: String,
+        /// The cure.
+        hint: String,
+    },
+
     /// A saved run that cannot be used.
     #[error("cannot use the run file `{}`: expected {expected}, got {got}", path.display())]
     Run {
@@ -220,6 +231,7 @@ impl Error {
             | Error::State { hint, .. }
             | Error::CacheMiss { hint, .. }
             | Error::CacheDamage { hint, .. }
+            | Error::Export { hint, .. }
             | Error::Run { hint, .. }
             | Error::Diverged { hint, .. }
             | Error::Replay { hint, .. } => Some(hint),

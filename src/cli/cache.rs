@@ -21,7 +21,7 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, output};
+use super::{Context, export, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -67,6 +67,8 @@ pub(super) enum CacheCommand {
         #[arg(long = "pipeline", value_name = "PIPELINE.toml")]
         pipelines: Vec<PathBuf>,
     },
+    #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]
+    Export(export::ExportArguments),
 }
 
 pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode> {
@@ -76,6 +78,7 @@ pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode>
         CacheCommand::Verify { folders, repair } => verify(folders, *repair, context),
         CacheCommand::Diff { a, b } => diff(a, b, context),
         CacheCommand::Gc { folders, pipelines } => gc(folders, pipelines, context),
+        CacheCommand::Export(arguments) => export::run(arguments, context),
     }
 }
 

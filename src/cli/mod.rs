@@ -2,6 +2,7 @@
 
 mod cache;
 mod evaluate;
+mod export;
 mod extract;
 mod hub;
 mod machine;

@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod encode;
+pub mod export;
 pub mod extract;
 pub mod file;
 mod forecast;

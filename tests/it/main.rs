@@ -13,6 +13,7 @@ mod damage;
 mod disk;
 mod encoder_oracle;
 mod errors;
+mod export;
 mod extraction_oracle;
 mod families;
 mod help;

@@ -329,9 +329,15 @@ impl Workshop {
         let mut caches: Vec<PathBuf> = fs::read_dir(self.path("cache"))
             .unwrap()
             .map(|entry| entry.unwrap().path())
+            .filter(|folder| !folder.join("export.json").exists())
             .collect();
         assert_eq!(caches.len(), 1, "{caches:?}");
         caches.remove(0)
+    }
+
+    /// The one cache folder, as a path in the workshop.
+    pub(crate) fn cache_named(&self) -> PathBuf {
+        Path::new("cache").join(self.cache().file_name().unwrap())
     }
 
     /// The manifest of the one cache.

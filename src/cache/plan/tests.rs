@@ -67,12 +67,7 @@ impl Shelf {
     /// Plans what the wanted states of these texts lack.
     fn plan(&self, texts: &BTreeSet<u8>, wanted: &[StateId], shard_tokens: usize) -> Made {
         let index = self.index();
-        let planner = Planner {
-            wanted,
-            manifest: &self.manifest,
-            index: &index,
-            row_bytes: ROW_BYTES,
-        };
+        let planner = Planner::new(wanted, &self.manifest, &index, ROW_BYTES);
         let mut documents: Vec<PlanDocument> = texts.iter().map(|text| document(*text)).collect();
         documents.retain(|document| planner.lacking(&document.key) != 0);
         documents.sort_unstable_by_key(|document| document.key);

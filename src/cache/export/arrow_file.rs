@@ -1,0 +1,174 @@
+//! One Arrow IPC file for each table: states are `FixedSizeList` columns of float16 or float32.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{
+        ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray, RecordBatch,
+        StringArray,
+    },
+    buffer::{Buffer, ScalarBuffer},
+    datatypes::{
+        ArrowPrimitiveType, DataType, Field, Float16Type, Float32Type, Int32Type, Int64Type,
+        Schema, SchemaRef, UInt8Type, UInt16Type, UInt32Type,
+    },
+    error::ArrowError,
+    ipc::writer::FileWriter,
+};
+
+use super::table::{Batch, Kind, Layout, Table, TableWriter, Values};
+use crate::{
+    error::{Error, Result},
+    states::Dtype,
+};
+
+/// Writes a file for each table.
+pub(super) struct ArrowWriter {
+    layout: Layout,
+    tables: Vec<TableFile>,
+}
+
+struct TableFile {
+    path: PathBuf,
+    schema: SchemaRef,
+    writer: FileWriter<BufWriter<File>>,
+}
+
+impl ArrowWriter {
+    pub(super) fn create(folder: &Path, layout: &Layout) -> Result<ArrowWriter> {
+        let mut tables = Vec::new();
+        for table in &layout.tables {
+            let path = folder.join(format!("{}.arrow", table.of.name()));
+            let file = File::create(&path).map_err(Error::io("create", &path))?;
+            let schema = schema_of(layout, table);
+            let writer = FileWriter::try_new(BufWriter::new(file), &schema)
+                .map_err(|error| Error::io("write", &path)(as_io(error)))?;
+            tables.push(TableFile {
+                path,
+                schema,
+                writer,
+            });
+        }
+        Ok(ArrowWriter {
+            layout: layout.clone(),
+            tables,
+        })
+    }
+}
+
+impl TableWriter for ArrowWriter {
+    fn write(&mut self, table: usize, batch: &Batch) -> Result<()> {
+        let columns = &self.layout.tables[table];
+        let table = &mut self.tables[table];
+        let batch = record_batch(&self.layout, columns, &table.schema, batch);
+        let written = batch.and_then(|batch| table.writer.write(&batch));
+        written.map_err(|error| Error::io("write", &table.path)(as_io(error)))
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        for mut table in self.tables {
+            let failed = |error| Error::io("write", &table.path)(as_io(error));
+            table.writer.finish().map_err(failed)?;
+            let flushed = table.writer.get_mut().flush();
+            flushed.map_err(Error::io("write", &table.path))?;
+        }
+        Ok(())
+    }
+}
+
+/// The columns of a table as Arrow types, none of them nullable.
+pub(super) fn schema_of(layout: &Layout, table: &Table) -> SchemaRef {
+    let fields = table.columns.iter().map(|column| {
+        let kind = column.kind();
+        let data_type = match kind {
+            Kind::Key => DataType::FixedSizeBinary(32),
+            Kind::Source | Kind::Text => DataType::Utf8,
+            Kind::U8 => DataType::UInt8,
+            Kind::U16 => DataType::UInt16,
+            Kind::U32 => DataType::UInt32,
+            Kind::I32 => DataType::Int32,
+            Kind::I64 => DataType::Int64,
+            Kind::State => DataType::FixedSizeList(element(layout), layout.hidden as i32),
+        };
+        Field::new(column.name(), data_type, false)
+    });
+    let fields: Vec<Field> = fields.collect();
+    let metadata: HashMap<String, String> = layout.metadata.iter().cloned().collect();
+    Arc::new(Schema::new_with_metadata(fields, metadata))
+}
+
+fn element(layout: &Layout) -> Arc<Field> {
+    let data_type = match layout.dtype {
+        Dtype::F16 => DataType::Float16,
+        Dtype::F32 => DataType::Float32,
+    };
+    Arc::new(Field::new("element", data_type, false))
+}
+
+/// Some rows of a table.
+///
+/// # Errors
+/// When they are not of the schema: a bug of the caller.
+pub(super) fn record_batch(
+    layout: &Layout,
+    table: &Table,
+    schema: &SchemaRef,
+    batch: &Batch,
+) -> std::result::Result<RecordBatch, ArrowError> {
+    let columns = table.columns.iter().zip(&batch.columns);
+    let columns = columns.map(|(column, values)| array(layout, column.kind(), values));
+    RecordBatch::try_new(schema.clone(), columns.collect())
+}
+
+fn array(layout: &Layout, kind: Kind, values: &Values) -> ArrayRef {
+    let bytes = values.bytes();
+    match kind {
+        Kind::Key => Arc::new(FixedSizeBinaryArray::new(32, Buffer::from(bytes), None)),
+        Kind::Text => Arc::new(StringArray::from_iter_values(values.texts())),
+        Kind::Source => {
+            let numbers = bytes
+                .chunks_exact(4)
+                .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+            let names = numbers.map(|number| layout.sources[number as usize].as_str());
+            Arc::new(StringArray::from_iter_values(names))
+        }
+        Kind::U8 => numbers::<UInt8Type>(bytes),
+        Kind::U16 => numbers::<UInt16Type>(bytes),
+        Kind::U32 => numbers::<UInt32Type>(bytes),
+        Kind::I32 => numbers::<Int32Type>(bytes),
+        Kind::I64 => numbers::<Int64Type>(bytes),
+        Kind::State => {
+            let values = match layout.dtype {
+                Dtype::F16 => numbers::<Float16Type>(bytes),
+                Dtype::F32 => numbers::<Float32Type>(bytes),
+            };
+            let width = layout.hidden as i32;
+            Arc::new(FixedSizeListArray::new(
+                element(layout),
+                width,
+                values,
+                None,
+            ))
+        }
+    }
+}
+
+/// Little-endian bytes are what Arrow keeps in memory; its buffers are aligned, so they are copied.
+fn numbers<T: ArrowPrimitiveType>(bytes: &[u8]) -> ArrayRef {
+    let values = ScalarBuffer::<T::Native>::from(Buffer::from(bytes));
+    Arc::new(PrimitiveArray::<T>::new(values, None))
+}
+
+/// The I/O error inside an Arrow error, so that a full disk is known as one.
+fn as_io(error: ArrowError) -> io::Error {
+    match error {
+        ArrowError::IoError(_, source) => source,
+        other => io::Error::other(other),
+    }
+}

@@ -1,0 +1,261 @@
+//! The folder of an export: filled aside and renamed when it is whole, so that no part of one is ever taken for all.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::manifest::sync_folder;
+use crate::error::{Error, Result};
+
+/// What an export is; no export is without it.
+pub const EXPORT: &str = "export.json";
+
+/// The lock of the export in work; gone when it is done.
+const LOCK: &str = "export.lock";
+
+/// One file of an export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// An export in work. Dropped before [`Staged::commit`], it leaves nothing.
+pub(super) struct Staged {
+    target: PathBuf,
+    aside: PathBuf,
+    /// Held until the export is done or given up.
+    lock: Option<File>,
+}
+
+/// What [`EXPORT`] says, as far as it takes to replace an export.
+#[derive(Deserialize)]
+struct Earlier {
+    format: String,
+    files: Vec<ExportFile>,
+}
+
+impl Staged {
+    /// Makes a place for an export that is to become `target`, which must not be there, or be empty, or an earlier
+    /// export with nothing added to it.
+    ///
+    /// # Errors
+    /// [`Error::Export`] when it is something else, or another process exports to it; when the disk refuses.
+    pub(super) fn new(target: &Path) -> Result<Staged> {
+        require_free(target)?;
+        let name = target.file_name().ok_or_else(|| Error::Export {
+            folder: target.to_path_buf(),
+            problem: "this is no name for a new folder".into(),
+            hint: "name a folder with --out".into(),
+        })?;
+        let beside = |suffix: &str| {
+            let mut name = name.to_os_string();
+            name.push(suffix);
+            target.with_file_name(name)
+        };
+        let aside = beside(".partial");
+        let parent = parent_of(target);
+        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        if aside.is_dir() {
+            // Of a killed export: the lock of a living one is held.
+            drop(take_lock(&aside, target)?);
+            fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))?;
+        }
+        fs::create_dir(&aside).map_err(Error::io("create", &aside))?;
+        let lock = take_lock(&aside, target)?;
+        Ok(Staged {
+            target: target.to_path_buf(),
+            aside,
+            lock: Some(lock),
+        })
+    }
+
+    /// Where files are written.
+    pub(super) fn path(&self) -> &Path {
+        &self.aside
+    }
+
+    /// The files so far, by name.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub(super) fn files(&self) -> Result<Vec<ExportFile>> {
+        let mut files = Vec::new();
+        for name in names(&self.aside)? {
+            if name != LOCK {
+                let path = self.aside.join(&name);
+                let metadata = fs::metadata(&path).map_err(Error::io("read", &path))?;
+                files.push(ExportFile {
+                    name,
+                    bytes: metadata.len(),
+                });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Syncs every file, writes [`EXPORT`], and gives the folder its name.
+    ///
+    /// # Errors
+    /// When the disk refuses, or something else has taken the name meanwhile.
+    pub(super) fn commit(mut self, description: &impl Serialize) -> Result<()> {
+        let json = serde_json::to_vec_pretty(description).expect("plain fields become JSON");
+        let path = self.aside.join(EXPORT);
+        fs::write(&path, json).map_err(Error::io("write", &path))?;
+        for name in names(&self.aside)? {
+            let path = self.aside.join(name);
+            let synced = File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(Error::io("sync", &path))?;
+        }
+        require_free(&self.target)?;
+        if self.target.exists() {
+            // A rename replaces a folder only where it is empty. A kill here leaves no export, which is no half one.
+            fs::remove_dir_all(&self.target).map_err(Error::io("remove", &self.target))?;
+        }
+        let lock = self.aside.join(LOCK);
+        fs::remove_file(&lock).map_err(Error::io("remove", &lock))?;
+        sync_folder(&self.aside)?;
+        fs::rename(&self.aside, &self.target).map_err(Error::io("rename", &self.target))?;
+        self.lock = None;
+        sync_folder(parent_of(&self.target))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.lock.take().is_some() {
+            // On a full disk this makes room again; what cannot be removed now, the next export removes.
+            let _ = fs::remove_dir_all(&self.aside);
+        }
+    }
+}
+
+/// Fails unless an export may take this name.
+fn require_free(target: &Path) -> Result<()> {
+    let refuse = |problem: String| Error::Export {
+        folder: target.to_path_buf(),
+        problem,
+        hint: "name another folder with --out: only an earlier export is replaced".into(),
+    };
+    let metadata = match fs::metadata(target) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("read", target)(error)),
+    };
+    if !metadata.is_dir() {
+        return Err(refuse("a file of this name is there".into()));
+    }
+    let present = names(target)?;
+    if present.is_empty() {
+        return Ok(());
+    }
+    let earlier = fs::read(target.join(EXPORT)).ok();
+    let earlier = earlier.and_then(|json| serde_json::from_slice::<Earlier>(&json).ok());
+    let Some(earlier) = earlier.filter(|earlier| !earlier.format.is_empty()) else {
+        return Err(refuse("it is not empty, and no earlier export".into()));
+    };
+    let own: BTreeSet<&str> = earlier
+        .files
+        .iter()
+        .map(|file| file.name.as_str())
+        .chain([EXPORT])
+        .collect();
+    match present.iter().find(|name| !own.contains(name.as_str())) {
+        Some(strange) => Err(refuse(format!(
+            "`{strange}` in it is not of the earlier export"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn take_lock(aside: &Path, target: &Path) -> Result<File> {
+    let path = aside.join(LOCK);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Export {
+            folder: target.to_path_buf(),
+            problem: "another process exports to it".into(),
+            hint: "wait until it has finished, or name another folder with --out".into(),
+        }),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn names(folder: &Path) -> Result<BTreeSet<String>> {
+    let names = fs::read_dir(folder).and_then(|entries| {
+        entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    });
+    names.map_err(Error::io("list", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(staged: &Staged) -> serde_json::Value {
+        serde_json::json!({ "format": "npy", "files": staged.files().unwrap() })
+    }
+
+    #[test]
+    fn an_export_stands_whole_or_not_at_all_and_replaces_only_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        let staged = Staged::new(&target).unwrap();
+        fs::write(staged.path().join("a.npy"), "a").unwrap();
+        let error = Staged::new(&target).err().unwrap().to_string();
+        assert!(error.contains("another process exports to it"), "{error}");
+        drop(staged);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        for content in ["one", "two"] {
+            let staged = Staged::new(&target).unwrap();
+            fs::write(staged.path().join("a.npy"), content).unwrap();
+            let description = description(&staged);
+            staged.commit(&description).unwrap();
+            assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
+            assert_eq!(
+                names(&target).unwrap(),
+                ["a.npy", EXPORT].map(String::from).into()
+            );
+        }
+
+        fs::write(target.join("mine.txt"), "mine").unwrap();
+        let error = Staged::new(&target).err().unwrap().to_string();
+        assert!(error.contains("`mine.txt`"), "{error}");
+        fs::remove_file(target.join(EXPORT)).unwrap();
+        let error = Staged::new(&target).err().unwrap().to_string();
+        assert!(error.contains("not empty"), "{error}");
+        assert_eq!(fs::read_to_string(target.join("mine.txt")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn what_a_killed_export_left_makes_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let aside = folder.path().join("out.partial");
+        fs::create_dir(&aside).unwrap();
+        fs::write(aside.join("half.npy"), "half").unwrap();
+        let staged = Staged::new(&folder.path().join("out")).unwrap();
+        assert_eq!(staged.files().unwrap(), []);
+    }
+}

@@ -1,0 +1,180 @@
+//! `frostbert cache export`: the values of a cache for other tools.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use frostbert::{
+    cache::{
+        export::{ExportFormat, ExportOptions, ExportReport, export_cache},
+        reader::CacheReader,
+    },
+    pipeline::{export::export_records, settings::Pipeline},
+    states::StateId,
+};
+use indicatif::HumanCount;
+use serde_json::json;
+
+use super::{Context, Overrides, output};
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArguments {
+    /// A cache folder: <cache.dir>/<fingerprint>
+    #[arg(value_name = "DIR")]
+    cache: PathBuf,
+    /// What to write
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    to: Format,
+    /// One row per record of this pipeline's data files, in their order [default: every document once, as the cache
+    /// holds them]
+    #[arg(long, value_name = "PIPELINE.toml")]
+    pipeline: Option<PathBuf>,
+    #[command(flatten)]
+    overrides: Overrides,
+    /// States to write, as in mean-L06 tokens-L06 [default: those the pipeline stores; without one, those that every
+    /// document has]
+    #[arg(long = "state", value_name = "STATE", num_args = 1..)]
+    states: Vec<StateId>,
+    /// Write f32 where the cache holds f16, for tools that have no f16
+    #[arg(long = "as", value_name = "TYPE", value_enum)]
+    value_type: Option<ValueType>,
+    /// The folder to make; an earlier export there is replaced [default: beside the cache, <DIR>-<FORMAT>]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// NumPy: a .npy file per array, to be mapped with numpy.load(FILE, mmap_mode="r")
+    Npy,
+    /// A .safetensors file per table, a tensor per column
+    Safetensors,
+    /// An Arrow IPC file per table, states as fixed-size lists
+    Arrow,
+    /// A Parquet file per table, states as lists
+    ParquetList,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ValueType {
+    F32,
+}
+
+pub(super) const ABOUT: &str = "\
+Write a cache's values as typed vectors for other tools
+
+With --pipeline, row i of every array or table is record i of the pipeline's data files (train, then validation, then \
+test), repeated texts repeated, with its file, line and id: rows line up with your own table. A pair of texts that was \
+encoded separately has two rows, `part` 0 and 1. Every record must be in the cache.
+
+Without it, every document is written once, with its key (the hash of its text), shard by shard.
+
+Written are documents with one vector per pooled state, and for token and word states a table of their own, whose `doc` \
+is the row of the document. Memory stays flat whatever the size of the cache. The folder appears when it is whole.";
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  frostbert cache export cache/73614dac67f1a535 --to npy --pipeline pipelines/embed.toml
+  frostbert cache export cache/73614dac67f1a535 --to parquet-list --as f32 --out vectors";
+
+pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
+    let Some(cache) = CacheReader::open(&arguments.cache)? else {
+        bail!(
+            "`{}` holds no manifest.json: name a cache folder, <cache.dir>/<fingerprint>, as `frostbert cache ls` \
+             lists them",
+            arguments.cache.display()
+        );
+    };
+    let overrides = &arguments.overrides.set;
+    let pipeline = match &arguments.pipeline {
+        Some(path) => Some(Pipeline::read(path, overrides)?),
+        None if !overrides.is_empty() => {
+            bail!("--set changes a pipeline: name one with --pipeline")
+        }
+        None => None,
+    };
+    let format = match arguments.to {
+        Format::Npy => ExportFormat::Npy,
+        Format::Safetensors => ExportFormat::Safetensors,
+        Format::Arrow => ExportFormat::Arrow,
+        Format::ParquetList => ExportFormat::ParquetList,
+    };
+    let options = ExportOptions {
+        format,
+        states: arguments.states.clone(),
+        as_f32: arguments.value_type == Some(ValueType::F32),
+        folder: match &arguments.out {
+            Some(folder) => folder.clone(),
+            None => beside(&cache, pipeline.as_ref(), format),
+        },
+    };
+    let report = match &pipeline {
+        Some(pipeline) => export_records(pipeline, &cache, &options, &context.progress)?,
+        None => export_cache(&cache, &options, &context.progress)?,
+    };
+    show(&report, context)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `<DIR>-<FORMAT>`, with the pipeline's name between them where there is one.
+fn beside(cache: &CacheReader, pipeline: Option<&Pipeline>, format: ExportFormat) -> PathBuf {
+    let folder = cache.folder();
+    let mut name = match folder.file_name() {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => cache.manifest().fingerprint.clone(),
+    };
+    for part in [
+        pipeline.map(|pipeline| pipeline.name.as_str()),
+        Some(format.name()),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        name.push('-');
+        name.push_str(part);
+    }
+    // A folder such as `.` has no name to stand beside.
+    match folder.file_name() {
+        Some(_) => folder.with_file_name(name),
+        None => Path::new("..").join(name),
+    }
+}
+
+fn show(report: &ExportReport, context: &Context) -> Result<()> {
+    if context.json {
+        let files = report.files.iter().map(|file| &file.name);
+        return output::print_json(&json!({
+            "folder": report.folder,
+            "files": files.collect::<Vec<_>>(),
+            "rows": report.rows,
+            "tokens": report.tokens,
+            "words": report.words,
+            "bytes": report.bytes(),
+            "dtype": report.dtype,
+        }));
+    }
+    let states: Vec<String> = report.states.iter().map(ToString::to_string).collect();
+    let mut rows = format!("{} rows", HumanCount(report.rows));
+    for (count, name) in [(report.tokens, "tokens"), (report.words, "words")] {
+        if let Some(count) = count {
+            rows.push_str(&format!(", {} {name}", HumanCount(count)));
+        }
+    }
+    let mut lines = vec![
+        vec!["exported".into(), report.folder.display().to_string()],
+        vec![
+            String::new(),
+            format!("{} as {}: {rows}", states.join(" "), report.dtype.name()),
+        ],
+    ];
+    for file in &report.files {
+        lines.push(vec![
+            String::new(),
+            format!("{} ({})", file.name, output::bytes(file.bytes)),
+        ]);
+    }
+    output::print(&output::align(&lines))
+}

@@ -1,0 +1,178 @@
+//! A cache exported in the order of a pipeline's data files, so that rows line up with the user's own table.
+
+use std::{cell::Cell, iter};
+
+use super::{extract::inputs_for, file::Pair, inputs::inputs_of, settings::Pipeline};
+use crate::{
+    cache::{
+        export::{ExportOptions, ExportReport, RecordPlace, Row, RowSource, export_rows},
+        reader::CacheReader,
+    },
+    data::{Source, dataset::read_all, require_records},
+    encoder::checkpoint::Checkpoint,
+    error::{Error, Result},
+    progress::Progress,
+};
+
+/// Writes a row for every record of a pipeline's data files, in their order; a text that stands there twice has two
+/// rows. The states are those asked for, else those that the pipeline stores.
+///
+/// # Errors
+/// [`Error::CacheMiss`] when the cache lacks records (it says how many), or is not the one that the pipeline makes;
+/// when a data file is not what the pipeline says; else as [`export_rows`].
+pub fn export_records(
+    pipeline: &Pipeline,
+    cache: &CacheReader,
+    options: &ExportOptions,
+    progress: &dyn Progress,
+) -> Result<ExportReport> {
+    require_own(pipeline, cache, progress)?;
+    let mut states = match options.states.is_empty() {
+        true => pipeline.stored_states(cache.manifest().model_layers)?,
+        false => options.states.clone(),
+    };
+    states.sort_unstable();
+    states.dedup();
+    let records = Records {
+        sources: &pipeline.extraction.sources,
+        n_thinned: pipeline.extraction.n_thinned_sources,
+        pair: pipeline.extraction.pair,
+        empty: Cell::new(0),
+    };
+    let options = ExportOptions {
+        states,
+        ..options.clone()
+    };
+    let report = export_rows(cache, &records, &options, progress)?;
+    if records.empty.get() > 0 {
+        progress.warn(&format!(
+            "{} records of nothing but white space have no row, as they were not encoded: set data.clean.drop_empty = \
+             false and extract again for a row each",
+            records.empty.get()
+        ));
+    }
+    Ok(report)
+}
+
+/// Fails where the cache is not the one that the pipeline makes. Without the model nobody can tell, and a note says so.
+fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress) -> Result<()> {
+    let theirs = &cache.manifest().inputs;
+    let checkpoint = match Checkpoint::open(&pipeline.extraction.model) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            progress.note(&format!(
+                "whether this cache is the pipeline's own was not checked: {error}"
+            ));
+            return Ok(());
+        }
+    };
+    // Which device computed it is for the cache to say: the user has named this one.
+    let ours = inputs_for(pipeline, &checkpoint, &theirs.provider);
+    let differences = theirs.differences(&ours);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::CacheMiss {
+        cache: cache.folder().to_path_buf(),
+        lacks: format!(
+            "what this pipeline stores, which differs in {}",
+            differences.join(", ")
+        ),
+        hint: format!(
+            "name the pipeline's own cache, {}, or set its values to those of this one with --set",
+            pipeline
+                .extraction
+                .cache_dir
+                .join(ours.fingerprint())
+                .display()
+        ),
+    })
+}
+
+/// The records of some data files, each with a document, or with two where a pair was encoded separately.
+struct Records<'a> {
+    sources: &'a [Source],
+    /// How many of the first sources lost their empty texts.
+    n_thinned: usize,
+    pair: Pair,
+    /// Records without a text, in the reading that is going on.
+    empty: Cell<u64>,
+}
+
+impl Records<'_> {
+    /// What a whole reading must have found.
+    fn check(&self, n_records: &[usize]) -> Result<()> {
+        for (source, n_records) in self.sources.iter().zip(n_records) {
+            require_records(&source.path, *n_records)?;
+        }
+        let n_records: usize = n_records.iter().sum();
+        if n_records as u64 > self.empty.get() {
+            return Ok(());
+        }
+        Err(Error::Record {
+            path: self.sources[0].path.clone(),
+            line: None,
+            expected: "at least one text".into(),
+            got: format!("{n_records} empty ones"),
+            hint: "check which column the source's `text` names".into(),
+        })
+    }
+}
+
+impl RowSource for Records<'_> {
+    fn rows(&self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
+        self.empty.set(0);
+        let mut n_records = vec![0; self.sources.len()];
+        let mut examples = read_all(self.sources, false);
+        let mut waiting: Vec<Row> = Vec::new();
+        let mut is_done = false;
+        Box::new(iter::from_fn(move || {
+            loop {
+                if is_done {
+                    return None;
+                }
+                if let Some(row) = waiting.pop() {
+                    return Some(Ok(row));
+                }
+                let example = match examples.next() {
+                    Some(Ok(example)) => example,
+                    Some(Err(error)) => {
+                        is_done = true;
+                        return Some(Err(error));
+                    }
+                    None => {
+                        is_done = true;
+                        return self.check(&n_records).err().map(Err);
+                    }
+                };
+                n_records[example.source] += 1;
+                if example.source < self.n_thinned && example.is_empty() {
+                    self.empty.set(self.empty.get() + 1);
+                    continue;
+                }
+                let parts = inputs_of(&example, self.pair).enumerate();
+                waiting = parts
+                    .map(|(part, input)| Row {
+                        key: input.key(),
+                        place: RecordPlace {
+                            source: example.source as u32,
+                            line: example.line.unwrap_or(0),
+                            part: part as u8,
+                            id: example.id.clone().unwrap_or_default(),
+                        },
+                    })
+                    .collect();
+                waiting.reverse();
+            }
+        }))
+    }
+
+    fn sources(&self) -> Option<Vec<String>> {
+        let paths = self.sources.iter();
+        Some(
+            paths
+                .map(|source| source.path.display().to_string())
+                .collect(),
+        )
+    }
+}
