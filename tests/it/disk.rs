@@ -128,7 +128,7 @@ fn a_cache_folder_without_the_right_to_write_is_a_clear_error_and_can_be_read() 
 /// Extracts to a disk of 300 KiB in a mount namespace of its own, then makes the disk larger and extracts again.
 const FULL_DISK: &str = r#"
 mount -t tmpfs -o size=300k tmpfs cache || exit 77
-"$0" extract pipeline.toml --threads 1 2> refused.txt && exit 81
+"$0" extract pipeline.toml --threads 1 --json > refused.json 2> refused.txt && exit 81
 ls cache/*/shard-000000 2> /dev/null && exit 82
 "$0" extract pipeline.toml --threads 1 --yes
 code=$?
@@ -175,6 +175,11 @@ fn a_full_disk_is_named_and_loses_nothing_that_was_committed() {
     };
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert_names_the_full_disk(&ran, "cache/");
+    assert_eq!(
+        fs::read_to_string(workshop.path("refused.json")).unwrap(),
+        "",
+        "a refusal is no report"
+    );
     let refused = fs::read_to_string(workshop.path("refused.txt")).unwrap();
     let expected = regex::Regex::new(
         r"error: [\d.]+ MB are to be written to `cache/\w+`, which has [\d.]+ MB left\nhint: free some space, .*--yes",
@@ -333,4 +338,30 @@ fn what_reads_during_an_extraction_sees_a_whole_cache_and_a_second_writer_sees_w
     assert!(n_shards(&workshop) > n_before);
     workshop.succeed(&["cache", "verify", "cache"]);
     assert_eq!(workshop.json(&EXTRACT)["reused"], 1500);
+}
+
+#[test]
+fn a_forecast_is_a_little_above_what_is_written_then() {
+    let workshop = Workshop::rich(600);
+    let steps: [&[&str]; 3] = [
+        &["cache.store=[\"mean\", \"words\"]", "cache.layers=[-1]"],
+        &[],
+        &["cache.dtype=f32", "cache.shard_tokens=3000"],
+    ];
+    let pattern = regex::Regex::new(r"tokens, ([0-9.]+) (kB|MB) to write").unwrap();
+    for settings in steps {
+        let set = settings.iter().flat_map(|setting| ["--set", setting]);
+        let arguments: Vec<&str> = EXTRACT.into_iter().chain(["--json"]).chain(set).collect();
+        let ran = workshop.succeed(&arguments);
+        // One object and nothing else, whatever is said beside it.
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let written = report["bytes_written"].as_f64().unwrap();
+        let forecast = pattern.captures(&ran.stderr).expect("a forecast");
+        let unit = if &forecast[2] == "kB" { 1e3 } else { 1e6 };
+        let forecast: f64 = forecast[1].parse::<f64>().unwrap() * unit;
+        assert!(
+            (1.0..1.35).contains(&(forecast / written)),
+            "{settings:?}: {forecast} of {written}"
+        );
+    }
 }
