@@ -29,6 +29,7 @@ use crate::{
         fingerprint_inputs,
         runtime::Runtime,
         tokenizer::TextTokenizer,
+        windows::Overflow,
     },
     error::{Error, Result},
     fingerprint::{FingerprintInputs, Key},
@@ -364,12 +365,22 @@ fn require_texts(pipeline: &Pipeline, rows: &[usize], counts: ReadCounts) -> Res
 }
 
 fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Progress) {
-    if counts.truncated > 0 {
-        progress.warn(&format!(
-            "{} of {} texts are longer than {} tokens: their ends are cut off (raise cache.max_length)",
-            counts.truncated, counts.unique, pipeline.extraction.max_length
-        ));
+    if counts.truncated == 0 {
+        return;
     }
+    let ReadCounts {
+        truncated, unique, ..
+    } = counts;
+    let most = pipeline.extraction.max_length;
+    progress.warn(&match pipeline.extraction.overflow {
+        Overflow::Truncate => format!(
+            "{truncated} of {unique} texts are longer than {most} tokens: their ends are cut off (raise cache.max_length)"
+        ),
+        Overflow::Windows { stride } => format!(
+            "{truncated} of {unique} texts are pairs whose first text leaves the second too little of {most} tokens \
+             with a stride of {stride}: its end is cut off (raise cache.max_length, or lower cache.stride)"
+        ),
+    });
 }
 
 fn make_plan(

@@ -467,3 +467,21 @@ fn what_is_cut_off_is_flagged_counted_and_warned_of() {
         assert!(again.stderr.contains(&warning), "{}", again.stderr);
     }
 }
+
+#[test]
+fn a_question_that_is_cut_off_in_windows_is_counted_and_warned_of() {
+    let group = Group::read("pairs");
+    let [_, context] = &group.parts(0)[..] else {
+        panic!("a question and its context");
+    };
+    let workshop = Workshop::empty();
+    let pair = json!({ "text": "is the snow warm or ".repeat(8), "other": context });
+    let lines = [json_lines(&group), pair.to_string()];
+    workshop.write("data.jsonl", lines.join("\n"));
+    workshop.write_pipeline(&group.pipeline(PAIRS));
+    let ran = workshop.succeed(&["extract", "pipeline.toml", "--json"]);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["truncated"], json!(1));
+    let warning = "1 of 5 texts are pairs whose first text";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+}
