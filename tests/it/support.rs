@@ -364,7 +364,8 @@ pub(crate) fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Every file under a folder with its bytes, by its path in the folder. A writer's lock that nobody holds is left out.
+/// Every file under a folder with its bytes, by its path in the folder. A writer's lock is left out: whoever
+/// is killed leaves a number in it.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -375,8 +376,8 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
                 folders.push(path);
                 continue;
             }
-            let bytes = fs::read(&path).unwrap();
-            if !(path.ends_with("writer.lock") && bytes.is_empty()) {
+            if !path.ends_with("writer.lock") {
+                let bytes = fs::read(&path).unwrap();
                 let name = path.strip_prefix(folder).unwrap().display().to_string();
                 files.insert(name, bytes);
             }
