@@ -191,20 +191,14 @@ fn planned_batches(
         MAX_LENGTH,
         Overflow::Truncate,
     );
-    let planner = Planner {
-        wanted: &[StateId {
-            kind,
-            layer: checkpoint.config.layers,
-        }],
-        manifest: &Manifest::empty(
-            &inputs,
-            checkpoint.config.layers,
-            checkpoint.config.hidden,
-            Dtype::F16,
-        ),
-        index: &DocumentIndex::default(),
-        row_bytes: checkpoint.config.hidden * Dtype::F16.size_bytes(),
-    };
+    let (layers, hidden) = (checkpoint.config.layers, checkpoint.config.hidden);
+    let wanted = [StateId {
+        kind,
+        layer: layers,
+    }];
+    let manifest = Manifest::empty(&inputs, layers, hidden, Dtype::F16);
+    let index = DocumentIndex::default();
+    let planner = Planner::new(&wanted, &manifest, &index, hidden * Dtype::F16.size_bytes());
     let settings = PlanSettings {
         shard_tokens: 131_072,
         batch_tokens,

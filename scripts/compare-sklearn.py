@@ -121,7 +121,8 @@ def read_states(cache: pathlib.Path, view: str, wanted: set[bytes]) -> dict[byte
     for shard in shard_folders(cache, manifest):
         if not (shard / f"{view}.parquet").exists():
             continue  # A shard holds the states that were asked for when it was made.
-        keys = pq.read_table(shard / "docs.parquet", columns=["key"]).column("key").to_pylist()
+        windows = pq.read_table(shard / "docs.parquet", columns=["key", "window"]).to_pylist()
+        keys = [row["key"] for row in windows if row["window"] == 0]
         matrix = read_matrix(shard / f"{view}.parquet", manifest)
         if len(matrix) != len(keys):
             sys.exit(f"error: {shard}: {len(keys)} documents, {len(matrix)} states")

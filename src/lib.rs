@@ -8,8 +8,8 @@
 //!
 //! A pipeline file ([`pipeline::settings::Pipeline`]) names texts, a model and a head. Stage 1
 //! ([`pipeline::extract`]) reads examples ([`data`]), tokenises them, runs the checkpoint through ONNX Runtime
-//! ([`encoder`]), pools each text's hidden states to a vector, and commits them shard by shard to a content-addressed
-//! [`cache`] that knows no labels. Stage 2 ([`pipeline::train`]) reads rows of one state back ([`features`]), joins
+//! ([`encoder`]), keeps each document's hidden states (pooled, per word, or per token), and commits them shard by shard to
+//! a content-addressed [`cache`] that knows no labels. Stage 2 ([`pipeline::train`]) reads rows of one state back ([`features`]), joins
 //! them with labels, trains a bank of heads ([`head`], with the losses and optimisers of [`train`]), measures
 //! ([`metrics`]) and writes a run folder ([`report`]) that can be replayed bit by bit ([`pipeline::lock`]).
 //!

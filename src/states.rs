@@ -1,7 +1,7 @@
 //! What the encoder hands to the cache: which state of which layer, in which storage type, row by row; and where the
 //! tokens of those rows stand in their document.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr};
 
 use half::{f16, slice::HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
@@ -271,6 +271,21 @@ impl Alignment {
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.token_ids.len()
+    }
+
+    /// The alignment of some of its tokens.
+    ///
+    /// # Panics
+    /// When there are no such tokens.
+    pub fn part(&self, tokens: Range<u64>) -> Alignment {
+        let tokens = tokens.start as usize..tokens.end as usize;
+        Alignment {
+            token_ids: self.token_ids[tokens.clone()].to_vec(),
+            words: self.words[tokens.clone()].to_vec(),
+            char_starts: self.char_starts[tokens.clone()].to_vec(),
+            char_ends: self.char_ends[tokens.clone()].to_vec(),
+            sequences: self.sequences[tokens].to_vec(),
+        }
     }
 
     /// Whether there is no token.

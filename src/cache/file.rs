@@ -13,6 +13,7 @@ use arrow::{
     datatypes::{Field, Schema},
 };
 use bytes::Bytes;
+use crossbeam_channel::{Sender, bounded};
 use parquet::{
     arrow::{
         ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder,
@@ -31,47 +32,72 @@ use crate::{
 /// Columns of a file with their names; all are REQUIRED.
 pub(super) type Columns = Vec<(&'static str, ArrayRef)>;
 
-/// Writes `folder/name`, checksummed on the way, and syncs it.
+/// Writes a table to `folder/name`, checksummed on the way, and syncs it.
 ///
 /// # Errors
 /// When the disk refuses.
-pub(super) fn write_file(
+pub(super) fn write_table(
     folder: &Path,
     name: &str,
     columns: Columns,
     properties: WriterProperties,
 ) -> Result<FileEntry> {
-    let path = folder.join(name);
-    let failed = |error: ParquetError| Error::io("write", &path)(as_io(error));
-    let file = File::create(&path).map_err(Error::io("create", &path))?;
-    let mut hashed = Hashed {
-        inner: BufWriter::new(file),
-        hasher: blake3::Hasher::new(),
-        bytes: 0,
-    };
     let fields: Vec<Field> = columns
         .iter()
         .map(|(name, column)| Field::new(*name, column.data_type().clone(), false))
         .collect();
     let schema = Arc::new(Schema::new(fields));
     let columns = columns.into_iter().map(|(_, column)| column).collect();
-    let batch = RecordBatch::try_new(schema.clone(), columns)
-        .map_err(|error| Error::io("write", &path)(io::Error::other(error)))?;
-    let options = ArrowWriterOptions::new()
-        .with_properties(properties)
-        .with_skip_arrow_metadata(true);
-    let mut writer =
-        ArrowWriter::try_new_with_options(&mut hashed, schema, options).map_err(failed)?;
-    writer.write(&batch).map_err(failed)?;
-    writer.close().map_err(failed)?;
-    let Hashed {
-        inner,
-        hasher,
-        bytes,
-    } = hashed;
-    let file = inner
-        .into_inner()
-        .map_err(|error| Error::io("write", &path)(error.into_error()))?;
+    write_with(folder, name, |sink| {
+        let batch = RecordBatch::try_new(schema.clone(), columns)?;
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties)
+            .with_skip_arrow_metadata(true);
+        let mut writer = ArrowWriter::try_new_with_options(sink, schema, options)?;
+        writer.write(&batch)?;
+        writer.close().map(drop)
+    })
+}
+
+/// Writes `folder/name` through `write`, checksummed on the way, and syncs it.
+///
+/// # Errors
+/// When the disk refuses.
+pub(super) fn write_with(
+    folder: &Path,
+    name: &str,
+    write: impl FnOnce(&mut Sink) -> Result<(), ParquetError>,
+) -> Result<FileEntry> {
+    let path = folder.join(name);
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    let syncing = file.try_clone().map_err(Error::io("open", &path))?;
+    let (due, dues) = bounded::<()>(1);
+    let mut sink = BufWriter::with_capacity(
+        BUFFER_BYTES,
+        Hashed {
+            inner: file,
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+            unsynced: 0,
+            due,
+        },
+    );
+    let written = std::thread::scope(|scope| {
+        // The disk is set to work while the rest is still being encoded; that all is there is for the last sync to say.
+        let early = std::thread::Builder::new().spawn_scoped(scope, move || {
+            for () in dues {
+                let _ = syncing.sync_data();
+            }
+        });
+        early.map_err(Error::io("start a thread for", &path))?;
+        write(&mut sink).map_err(|error| Error::io("write", &path)(as_io(error)))?;
+        let sink = sink
+            .into_inner()
+            .map_err(|error| Error::io("write", &path)(error.into_error()))?;
+        // With the sink goes the sender, and the thread that waits for it ends.
+        Ok::<_, Error>((sink.inner, sink.hasher, sink.bytes))
+    });
+    let (file, hasher, bytes) = written?;
     file.sync_all().map_err(Error::io("sync", &path))?;
     Ok(FileEntry {
         name: name.into(),
@@ -79,6 +105,15 @@ pub(super) fn write_file(
         blake3: hasher.finalize().to_hex().to_string(),
     })
 }
+
+/// Where the bytes of a file go.
+pub(super) type Sink = BufWriter<Hashed>;
+
+/// Pages of states are larger and pass by the buffer.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes after which the disk is set to work.
+const SYNC_BYTES: usize = 8 * 1024 * 1024;
 
 /// The I/O error inside a Parquet error, so that a full disk is known as one.
 pub(crate) fn as_io(error: ParquetError) -> io::Error {
@@ -91,18 +126,26 @@ pub(crate) fn as_io(error: ParquetError) -> io::Error {
     }
 }
 
-/// Hashes and counts what passes through.
-struct Hashed<W> {
-    inner: W,
+/// A file that hashes and counts what passes through, and says when a sync is due.
+pub(super) struct Hashed {
+    inner: File,
     hasher: blake3::Hasher,
     bytes: u64,
+    unsynced: usize,
+    due: Sender<()>,
 }
 
-impl<W: Write> Write for Hashed<W> {
+impl Write for Hashed {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(buffer)?;
         self.hasher.update(&buffer[..written]);
         self.bytes += written as u64;
+        self.unsynced += written;
+        if self.unsynced >= SYNC_BYTES {
+            self.unsynced = 0;
+            // A sync that is still under way takes these bytes along, or the next one does.
+            let _ = self.due.try_send(());
+        }
         Ok(written)
     }
 

@@ -49,6 +49,15 @@ impl DocumentIndex {
         Ok(DocumentIndex { entries })
     }
 
+    /// The index of documents that lie in no file.
+    #[cfg(test)]
+    pub(super) fn with(documents: impl Iterator<Item = (Key, Location)>) -> DocumentIndex {
+        let entries = documents.map(|(key, (shard, row))| Entry { key, shard, row });
+        let mut entries: Vec<Entry> = entries.collect();
+        entries.sort_unstable();
+        DocumentIndex { entries }
+    }
+
     /// Everywhere that a document lies, by shard.
     pub fn locations(&self, key: &Key) -> impl Iterator<Item = Location> + '_ {
         self.of(key)

@@ -15,8 +15,10 @@
 //!
 //! It knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is computed once.
 
+pub mod diff;
 pub mod export;
 mod file;
+pub mod gc;
 pub mod index;
 pub mod manifest;
 pub mod plan;

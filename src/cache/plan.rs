@@ -3,6 +3,9 @@
 //! Because the cuts between shards are fixed before the first state is, an extraction that is killed and resumed
 //! commits the same shards as one that was not.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -12,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     index::DocumentIndex,
-    manifest::{Manifest, shard_name, write_aside},
+    manifest::{Manifest, ShardEntry, shard_name, write_aside},
 };
 use crate::{
     error::{Error, Result},
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// States of one shard never exceed this, whatever `shard_tokens` says.
-const SHARD_STATE_BYTES: u64 = 256 * 1024 * 1024;
+pub(super) const SHARD_STATE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// States that can be asked for at a time: a bit each.
 pub const MAX_STATES: usize = 128;
@@ -82,17 +85,47 @@ pub struct Planned {
 
 /// What the documents of an extraction are planned against.
 pub struct Planner<'a> {
-    /// The states that every document should have.
-    pub wanted: &'a [StateId],
-    /// What the cache is.
-    pub manifest: &'a Manifest,
-    /// Where its documents lie.
-    pub index: &'a DocumentIndex,
-    /// Bytes of one row of a state.
-    pub row_bytes: usize,
+    wanted: &'a [StateId],
+    manifest: &'a Manifest,
+    index: &'a DocumentIndex,
+    row_bytes: usize,
+    /// The wanted states that each shard lacks, a bit each.
+    shards_lack: Vec<u128>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    /// A planner for documents that should all have the `wanted` states, in a cache whose documents lie where `index`
+    /// says; `row_bytes` is the size of one row of a state.
+    ///
+    /// # Panics
+    /// When more than [`MAX_STATES`] are wanted: that is for the caller to check.
+    pub fn new(
+        wanted: &'a [StateId],
+        manifest: &'a Manifest,
+        index: &'a DocumentIndex,
+        row_bytes: usize,
+    ) -> Planner<'a> {
+        assert!(wanted.len() <= MAX_STATES, "a bit for each state");
+        let lacks = |entry: &ShardEntry| {
+            let wanted = wanted.iter().enumerate();
+            wanted
+                .filter(|(_, state)| !entry.holds(**state))
+                .fold(0, |bits, (bit, _)| bits | 1 << bit)
+        };
+        Planner {
+            wanted,
+            manifest,
+            index,
+            row_bytes,
+            shards_lack: manifest.shards.iter().map(lacks).collect(),
+        }
+    }
+
+    /// The states that every document should have.
+    pub fn wanted(&self) -> &[StateId] {
+        self.wanted
+    }
+
     /// The wanted states that a document lacks, a bit each.
     pub fn lacking(&self, key: &Key) -> u128 {
         let held = self
@@ -124,7 +157,7 @@ impl Planner<'_> {
         let mut new: BTreeMap<u128, Vec<u32>> = BTreeMap::new();
         for number in 0..n {
             let key = document(number).key;
-            match self.home(&key).filter(|shard| whole.contains(shard)) {
+            match self.home(&key).filter(|shard| whole[*shard as usize]) {
                 Some(shard) => added.entry(shard).or_default().push(number as u32),
                 None => new
                     .entry(self.lacking(&key))
@@ -155,11 +188,7 @@ impl Planner<'_> {
     }
 
     fn shard_lacks(&self, shard: u32) -> u128 {
-        let entry = &self.manifest.shards[shard as usize];
-        let wanted = self.wanted.iter().enumerate();
-        wanted
-            .filter(|(_, state)| !entry.holds(**state))
-            .fold(0, |bits, (bit, _)| bits | 1 << bit)
+        self.shards_lack[shard as usize]
     }
 
     fn states_of(&self, bits: u128) -> Vec<StateId> {
@@ -177,18 +206,17 @@ impl Planner<'_> {
         shards.find(|shard| self.shard_lacks(*shard) == lacking)
     }
 
-    /// The shards of which every document is among these, and at home.
-    fn whole_shards(&self, n: usize, document: &impl Fn(usize) -> PlanDocument) -> Vec<u32> {
+    /// For each shard, whether every document of it is among these, and at home.
+    fn whole_shards(&self, n: usize, document: &impl Fn(usize) -> PlanDocument) -> Vec<bool> {
         let mut counts = vec![0u64; self.manifest.shards.len()];
         for number in 0..n {
             if let Some(shard) = self.home(&document(number).key) {
                 counts[shard as usize] += 1;
             }
         }
-        let shards = self.manifest.shards.iter().zip(counts).enumerate();
+        let shards = self.manifest.shards.iter().zip(counts);
         shards
-            .filter(|(_, (entry, count))| entry.documents == *count)
-            .map(|(shard, _)| shard as u32)
+            .map(|(entry, count)| entry.documents == count)
             .collect()
     }
 

@@ -43,6 +43,15 @@ impl CacheReader {
         }))
     }
 
+    /// Reads shards of a manifest that is in memory, without looking documents up.
+    pub(super) fn of(folder: &Path, manifest: &Manifest) -> CacheReader {
+        CacheReader {
+            folder: folder.to_path_buf(),
+            manifest: manifest.clone(),
+            index: DocumentIndex::default(),
+        }
+    }
+
     /// The cache folder.
     pub fn folder(&self) -> &Path {
         &self.folder

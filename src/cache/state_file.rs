@@ -5,21 +5,23 @@
 
 use std::{ops::Range, path::Path, sync::Arc};
 
-use arrow::{array::FixedSizeBinaryArray, buffer::Buffer};
 use bytes::Bytes;
 use parquet::{
-    basic::{Compression, Encoding},
+    basic::{Compression, Encoding, Repetition, Type as PhysicalType},
     column::page::Page,
+    data_type::{ByteArray, FixedLenByteArray, FixedLenByteArrayType},
     errors::ParquetError,
     file::{
         metadata::KeyValue,
         properties::{EnabledStatistics, WriterProperties, WriterVersion},
         reader::{FileReader, SerializedFileReader},
+        writer::SerializedFileWriter,
     },
+    schema::types::Type,
 };
 
 use super::{
-    file::{checked_bytes, damage, write_file},
+    file::{checked_bytes, damage, write_with},
     manifest::{FileEntry, Manifest, ShardEntry},
     shard::StateRows,
 };
@@ -68,7 +70,39 @@ pub(super) fn write_state(
         bytes.len().is_multiple_of(row_bytes),
         "states are whole rows"
     );
-    let column = FixedSizeBinaryArray::new(row_bytes as i32, Buffer::from_vec(bytes), None);
+    let bytes = Bytes::from(bytes);
+    let rows_of_group = (ROW_GROUP_BYTES / row_bytes).max(1);
+    let properties = Arc::new(properties(state, metadata, row_bytes));
+    let column = Type::primitive_type_builder("state", PhysicalType::FIXED_LEN_BYTE_ARRAY)
+        .with_repetition(Repetition::REQUIRED)
+        .with_length(row_bytes as i32);
+    let schema = column.build().and_then(|column| {
+        let columns = vec![Arc::new(column)];
+        Type::group_type_builder("schema")
+            .with_fields(columns)
+            .build()
+    });
+    write_with(folder, &name_of(state), |sink| {
+        let mut writer = SerializedFileWriter::new(sink, Arc::new(schema?), properties)?;
+        for rows in bytes.chunks(rows_of_group * row_bytes) {
+            let mut group = writer.next_row_group()?;
+            if let Some(mut column) = group.next_column()? {
+                let values: Vec<FixedLenByteArray> = rows
+                    .chunks_exact(row_bytes)
+                    .map(|row| ByteArray::from(bytes.slice_ref(row)).into())
+                    .collect();
+                column
+                    .typed::<FixedLenByteArrayType>()
+                    .write_batch(&values, None, None)?;
+                column.close()?;
+            }
+            group.close()?;
+        }
+        writer.close().map(drop)
+    })
+}
+
+fn properties(state: StateId, metadata: &StateMetadata, row_bytes: usize) -> WriterProperties {
     let pairs = [
         ("frostbert.fingerprint", metadata.fingerprint.clone()),
         ("frostbert.dtype", metadata.dtype.name().to_string()),
@@ -76,7 +110,7 @@ pub(super) fn write_state(
         ("frostbert.pooling", state.kind.name().to_string()),
         ("frostbert.layer", state.layer.to_string()),
     ];
-    let properties = WriterProperties::builder()
+    WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_encoding(Encoding::PLAIN)
         .set_compression(Compression::UNCOMPRESSED)
@@ -84,16 +118,13 @@ pub(super) fn write_state(
         .set_statistics_enabled(EnabledStatistics::None)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_write_batch_size((PAGE_BYTES / row_bytes).max(1))
-        .set_max_row_group_row_count(Some((ROW_GROUP_BYTES / row_bytes).max(1)))
         .set_key_value_metadata(Some(
             pairs
                 .into_iter()
                 .map(|(key, value)| KeyValue::new(key.to_string(), value))
                 .collect(),
         ))
-        .build();
-    let columns = vec![("state", Arc::new(column) as _)];
-    write_file(folder, &name_of(state), columns, properties)
+        .build()
 }
 
 /// One state of a shard, mapped: its pages are slices of the file.

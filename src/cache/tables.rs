@@ -13,7 +13,7 @@ use parquet::{
 };
 
 use super::{
-    file::{Columns, damage, read_file, write_file},
+    file::{Columns, damage, read_file, write_table},
     manifest::{FileEntry, ShardEntry},
     shard::{DocumentTable, ShardLayout},
 };
@@ -76,7 +76,7 @@ pub(super) fn write_documents(folder: &Path, table: &DocumentTable) -> Result<Fi
             column::<UInt64Type>(windows().map(|(_, window, _)| tokens(window).start)),
         ),
     ];
-    write_file(folder, DOCUMENTS, columns, properties())
+    write_table(folder, DOCUMENTS, columns, properties())
 }
 
 /// Writes tokens.parquet, one row per token row.
@@ -128,7 +128,7 @@ pub(super) fn write_tokens(folder: &Path, layout: &ShardLayout) -> Result<FileEn
             column::<UInt8Type>(alignment.sequences.iter().copied()),
         ),
     ];
-    write_file(folder, TOKENS, columns, properties())
+    write_table(folder, TOKENS, columns, properties())
 }
 
 /// Writes words.parquet, one row per word row.
@@ -169,7 +169,7 @@ pub(super) fn write_words(folder: &Path, layout: &ShardLayout) -> Result<FileEnt
             column::<UInt16Type>(words.iter().map(|word| word.position)),
         ),
     ];
-    write_file(folder, WORDS, columns, properties())
+    write_table(folder, WORDS, columns, properties())
 }
 
 fn column<T: ArrowPrimitiveType>(values: impl Iterator<Item = T::Native>) -> Arc<dyn Array> {

@@ -51,7 +51,7 @@ pub fn repair(folder: &Path) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// When a table of documents is damaged.
-pub(super) fn recount(folder: &Path, manifest: &mut Manifest) -> Result<()> {
+fn recount(folder: &Path, manifest: &mut Manifest) -> Result<()> {
     let index = DocumentIndex::read(folder, manifest)?;
     let (mut documents, mut tokens, mut truncated) = (0, 0, 0);
     let mut places: Vec<_> = index.documents().map(|(_, place)| place).collect();

@@ -9,7 +9,7 @@ use std::{
 use super::{
     file::damage,
     index::DocumentIndex,
-    manifest::{FileEntry, Manifest, Origin, ShardEntry, sync_folder},
+    manifest::{FileEntry, MANIFEST, Manifest, Origin, ShardEntry, sync_folder},
     plan::PlannedShard,
     shard::{OpenShard, ShardLayout, StateRows},
     state_file::{self, StateMetadata},
@@ -38,7 +38,7 @@ pub struct CacheWriter {
     manifest: Manifest,
     /// What the cache held when it was opened.
     index: DocumentIndex,
-    lock: File,
+    _lock: WriterLock,
 }
 
 impl CacheWriter {
@@ -61,14 +61,17 @@ impl CacheWriter {
                 manifest.require(&folder, inputs)?;
                 manifest
             }
-            None => Manifest::empty(inputs, shape.model_layers, shape.hidden, shape.dtype),
+            None => {
+                refuse_orphans(&folder)?;
+                Manifest::empty(inputs, shape.model_layers, shape.hidden, shape.dtype)
+            }
         };
         remove_leftovers(&folder, &manifest)?;
         Ok(CacheWriter {
             index: DocumentIndex::read(&folder, &manifest)?,
             folder,
             manifest,
-            lock,
+            _lock: lock,
         })
     }
 
@@ -120,33 +123,27 @@ impl CacheWriter {
         origin: Origin,
     ) -> Result<u64> {
         let documents = &layout.documents;
-        let aside = Aside::new(&self.folder, name)?;
-        let mut files = vec![tables::write_documents(&aside.path, documents)?];
-        let (n_documents, n_windows) = (documents.len() as u64, documents.n_windows() as u64);
+        let (mut n_documents, mut n_tokens, mut n_truncated) = (0, 0, 0);
         for document in 0..documents.len() {
             if self.index.truncated(&documents.key(document)).is_none() {
                 let tokens = documents.tokens(document);
-                self.manifest.documents += 1;
-                self.manifest.tokens += tokens.end - tokens.start;
-                self.manifest.truncated += u64::from(documents.truncated(document));
+                n_documents += 1;
+                n_tokens += tokens.end - tokens.start;
+                n_truncated += u64::from(documents.truncated(document));
             }
         }
-        let tokens = documents.n_tokens();
-        files.extend(self.write_states(&aside.path, &layout, states, &[])?);
-        sync_folder(&aside.path)?;
-        let target = self.folder.join(name);
-        fs::rename(&aside.path, &target).map_err(Error::io("rename", &target))?;
-        aside.renamed();
-        sync_folder(&self.folder)?;
-        let entry = ShardEntry {
-            name: name.into(),
-            documents: n_documents,
-            windows: n_windows,
-            tokens,
-            origins: vec![origin],
-            files,
-        };
+        let entry = write_shard(
+            &self.folder,
+            &self.manifest,
+            name,
+            layout,
+            states,
+            vec![origin],
+        )?;
         let bytes = entry.bytes();
+        self.manifest.documents += n_documents;
+        self.manifest.tokens += n_tokens;
+        self.manifest.truncated += n_truncated;
         self.manifest.shards.push(entry);
         Ok(bytes)
     }
@@ -174,7 +171,7 @@ impl CacheWriter {
             ));
         }
         let aside = Aside::new(&self.folder, name)?;
-        let files = self.write_states(&aside.path, &layout, states, &entry.files)?;
+        let files = write_states(&aside.path, &self.manifest, &layout, states, &entry.files)?;
         for file in &files {
             let path = target.join(&file.name);
             fs::rename(aside.path.join(&file.name), &path).map_err(Error::io("rename", &path))?;
@@ -186,34 +183,65 @@ impl CacheWriter {
         entry.origins.push(origin);
         Ok(bytes)
     }
+}
 
-    /// Writes states, and the tables of tokens and words that they need and that `present` lacks.
-    fn write_states(
-        &self,
-        aside: &Path,
-        layout: &ShardLayout,
-        states: Vec<StateRows>,
-        present: &[FileEntry],
-    ) -> Result<Vec<FileEntry>> {
-        let lacks = |name: &str| !present.iter().any(|file| file.name == name);
-        let stores = |kind: StateKind| states.iter().any(|rows| rows.state.kind == kind);
-        let mut files = Vec::new();
-        if stores(StateKind::Tokens) && lacks(tables::TOKENS) {
-            files.push(tables::write_tokens(aside, layout)?);
-        }
-        if stores(StateKind::Words) && lacks(tables::WORDS) {
-            files.push(tables::write_words(aside, layout)?);
-        }
-        let metadata = StateMetadata {
-            fingerprint: self.manifest.fingerprint.clone(),
-            hidden: self.manifest.hidden,
-            dtype: self.manifest.dtype,
-        };
-        for rows in states {
-            files.push(state_file::write_state(aside, rows, &metadata)?);
-        }
-        Ok(files)
+/// Writes a new shard aside and renames it; the manifest does not name it yet.
+///
+/// # Errors
+/// When the disk refuses; nothing is left then.
+pub(super) fn write_shard(
+    folder: &Path,
+    manifest: &Manifest,
+    name: &str,
+    layout: ShardLayout,
+    states: Vec<StateRows>,
+    origins: Vec<Origin>,
+) -> Result<ShardEntry> {
+    let documents = &layout.documents;
+    let aside = Aside::new(folder, name)?;
+    let mut files = vec![tables::write_documents(&aside.path, documents)?];
+    files.extend(write_states(&aside.path, manifest, &layout, states, &[])?);
+    sync_folder(&aside.path)?;
+    let target = folder.join(name);
+    fs::rename(&aside.path, &target).map_err(Error::io("rename", &target))?;
+    aside.renamed();
+    sync_folder(folder)?;
+    Ok(ShardEntry {
+        name: name.into(),
+        documents: documents.len() as u64,
+        windows: documents.n_windows() as u64,
+        tokens: documents.n_tokens(),
+        origins,
+        files,
+    })
+}
+
+/// Writes states, and the tables of tokens and words that they need and that `present` lacks.
+fn write_states(
+    aside: &Path,
+    manifest: &Manifest,
+    layout: &ShardLayout,
+    states: Vec<StateRows>,
+    present: &[FileEntry],
+) -> Result<Vec<FileEntry>> {
+    let lacks = |name: &str| !present.iter().any(|file| file.name == name);
+    let stores = |kind: StateKind| states.iter().any(|rows| rows.state.kind == kind);
+    let mut files = Vec::new();
+    if stores(StateKind::Tokens) && lacks(tables::TOKENS) {
+        files.push(tables::write_tokens(aside, layout)?);
     }
+    if stores(StateKind::Words) && lacks(tables::WORDS) {
+        files.push(tables::write_words(aside, layout)?);
+    }
+    let metadata = StateMetadata {
+        fingerprint: manifest.fingerprint.clone(),
+        hidden: manifest.hidden,
+        dtype: manifest.dtype,
+    };
+    for rows in states {
+        files.push(state_file::write_state(aside, rows, &metadata)?);
+    }
+    Ok(files)
 }
 
 /// A temporary folder in a cache, removed with what is left in it unless it was renamed.
@@ -242,18 +270,21 @@ impl Drop for Aside {
     }
 }
 
-impl Drop for CacheWriter {
+/// The right to write to a cache, until it is dropped.
+pub(super) struct WriterLock(File);
+
+impl Drop for WriterLock {
     fn drop(&mut self) {
         // The lock goes with the process anyway; an empty file says that nobody holds it.
-        let _ = self.lock.set_len(0);
+        let _ = self.0.set_len(0);
     }
 }
 
-/// Takes the writer's lock of a cache folder; it holds until the file is dropped.
+/// Takes the writer's lock of a cache folder.
 ///
 /// # Errors
 /// [`Error::CacheBusy`] when another process holds it.
-pub(super) fn take_lock(folder: &Path) -> Result<File> {
+pub(super) fn take_lock(folder: &Path) -> Result<WriterLock> {
     let path = folder.join("writer.lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -282,7 +313,28 @@ pub(super) fn take_lock(folder: &Path) -> Result<File> {
     file.set_len(0).map_err(Error::io("write", &path))?;
     file.rewind().map_err(Error::io("write", &path))?;
     writeln!(file, "{}", std::process::id()).map_err(Error::io("write", &path))?;
-    Ok(file)
+    Ok(WriterLock(file))
+}
+
+/// Fails where there are shards and no manifest: a writer that is killed before its first manifest leaves one shard at
+/// most, so the manifest of several was lost, and they are not to be thrown away with what a kill leaves.
+fn refuse_orphans(folder: &Path) -> Result<()> {
+    let paths = list(folder)?;
+    let shards = paths
+        .iter()
+        .filter(|path| file_name(path).starts_with("shard-"));
+    let n_shards = shards.count();
+    if n_shards <= 1 {
+        return Ok(());
+    }
+    Err(Error::CacheDamage {
+        path: folder.join(MANIFEST),
+        expected: format!("the manifest of {n_shards} shards"),
+        got: "no such file".into(),
+        hint: "put the manifest back where there is a copy of it; else delete this cache folder and run `frostbert \
+               extract` again"
+            .into(),
+    })
 }
 
 /// Removes what a killed writer left: temporary files, and what no manifest names.

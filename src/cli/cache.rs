@@ -10,10 +10,13 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use frostbert::{
     cache::{
-        manifest::{MANIFEST, Manifest, caches_in},
-        verify::damaged_files,
+        diff::Difference,
+        manifest::{MANIFEST, Manifest, Parity, caches_in},
+        verify::{self, damaged_files},
     },
+    pipeline::{gc::Needed, settings::Pipeline},
     progress::Progress,
+    states::StateId,
 };
 use indicatif::HumanCount;
 use serde_json::json;
@@ -39,6 +42,30 @@ pub(super) enum CacheCommand {
         /// Cache folders, or cache.dirs and then every cache in them
         #[arg(value_name = "DIR", required = true)]
         folders: Vec<PathBuf>,
+        /// Drop the shards with damaged files, so that the next extraction computes them again
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Say in what two caches differ: the inputs of their fingerprints, their states, their documents
+    Diff {
+        /// A cache folder
+        #[arg(value_name = "DIR")]
+        a: PathBuf,
+        /// Another
+        #[arg(value_name = "DIR")]
+        b: PathBuf,
+    },
+    /// Drop documents that no given pipeline needs, and merge small shards
+    ///
+    /// Without --pipeline nothing is dropped. With it, a document stays where one of the pipelines reads its text under
+    /// the fingerprint of that cache; caches that none of them uses are removed whole. It asks first (or needs --yes).
+    Gc {
+        /// Cache folders, or cache.dirs and then every cache in them
+        #[arg(value_name = "DIR", required = true)]
+        folders: Vec<PathBuf>,
+        /// A pipeline whose documents are needed; may be given more than once
+        #[arg(long = "pipeline", value_name = "PIPELINE.toml")]
+        pipelines: Vec<PathBuf>,
     },
     #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]
     Export(export::ExportArguments),
@@ -48,7 +75,9 @@ pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode>
     match command {
         CacheCommand::Ls { folder } => list(folder, context),
         CacheCommand::Info { folder } => info(folder, context),
-        CacheCommand::Verify { folders } => verify(folders, context),
+        CacheCommand::Verify { folders, repair } => verify(folders, *repair, context),
+        CacheCommand::Diff { a, b } => diff(a, b, context),
+        CacheCommand::Gc { folders, pipelines } => gc(folders, pipelines, context),
         CacheCommand::Export(arguments) => export::run(arguments, context),
     }
 }
@@ -138,6 +167,7 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
         ("precision", inputs.precision.clone()),
         ("device", join(manifest.devices())),
         ("ONNX Runtime", join(manifest.onnxruntime_versions())),
+        ("parity", parity(&manifest)),
         ("weights", inputs.weights.clone()),
         ("tokenizer", inputs.tokenizer.clone()),
     ];
@@ -146,9 +176,157 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn verify(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {
-    let mut n_shards = 0;
-    let mut damaged = Vec::new();
+fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCode> {
+    let (mut n_shards, mut damaged, mut beyond_repair) = (0, Vec::new(), false);
+    let mut dropped: Vec<PathBuf> = Vec::new();
+    for (path, manifest) in find(folders)? {
+        let Ok(manifest) = manifest else {
+            damaged.push(path.join(MANIFEST));
+            beyond_repair = true;
+            continue;
+        };
+        n_shards += manifest.shards.len();
+        let files = damaged_files(&path, &manifest);
+        if repair && !files.is_empty() {
+            let shards = verify::repair(&path)?;
+            dropped.extend(shards.iter().map(|shard| path.join(shard)));
+        }
+        damaged.extend(files.into_iter().map(|file| path.join(file)));
+    }
+    if context.json {
+        let mut report = json!({ "shards": n_shards, "damaged": damaged });
+        if repair {
+            report["dropped"] = json!(dropped);
+        }
+        output::print_json(&report)?;
+    } else {
+        let mut lines: Vec<String> = damaged
+            .iter()
+            .map(|path| format!("damaged: {}", path.display()))
+            .collect();
+        lines.push(format!(
+            "{n_shards} shards checked, {} files damaged",
+            damaged.len()
+        ));
+        if !dropped.is_empty() {
+            lines.push(format!(
+                "{} shards dropped: `frostbert extract` computes their documents again",
+                dropped.len()
+            ));
+        }
+        output::print(&format!("{}\n", lines.join("\n")))?;
+    }
+    let whole = damaged.is_empty() || repair && !beyond_repair;
+    Ok(if whole {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn diff(a: &Path, b: &Path, context: &Context) -> Result<ExitCode> {
+    let difference = Difference::between(a, b)?;
+    if context.json {
+        output::print_json(&difference)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let inputs = match &difference.differences[..] {
+        [] => "none: both are caches of the same fingerprint".into(),
+        differences => differences.join("\n"),
+    };
+    let join = |states: &[StateId]| match states {
+        [] => "none".into(),
+        states => states
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" "),
+    };
+    let mut lines = Vec::new();
+    for (number, line) in inputs.lines().enumerate() {
+        let name = if number == 0 { "inputs" } else { "" };
+        lines.push(vec![name.into(), line.into()]);
+    }
+    for (name, value) in [
+        ("states only in the first", join(&difference.states_only_a)),
+        ("states only in the second", join(&difference.states_only_b)),
+        (
+            "documents in both",
+            HumanCount(difference.documents_common).to_string(),
+        ),
+        (
+            "documents only in the first",
+            HumanCount(difference.documents_only_a).to_string(),
+        ),
+        (
+            "documents only in the second",
+            HumanCount(difference.documents_only_b).to_string(),
+        ),
+    ] {
+        lines.push(vec![name.into(), value]);
+    }
+    output::print(&output::align(&lines))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn gc(folders: &[PathBuf], pipelines: &[PathBuf], context: &Context) -> Result<ExitCode> {
+    let pipelines = pipelines
+        .iter()
+        .map(|path| Pipeline::read(path, &[]))
+        .collect::<Result<Vec<_>, _>>()?;
+    let needed = Needed::by(&pipelines, &context.progress)?;
+    let caches = find(folders)?
+        .into_iter()
+        .map(|(path, manifest)| Ok((path, manifest?)))
+        .collect::<Result<Vec<_>>>()?;
+    let mut to_drop = Vec::new();
+    for (path, manifest) in &caches {
+        let count = needed.count(path, manifest)?;
+        if count.dropped > 0 {
+            to_drop.push(format!(
+                "{} of {} documents of {}",
+                count.dropped,
+                count.documents,
+                path.display()
+            ));
+        }
+    }
+    if !to_drop.is_empty() {
+        let question = format!("this drops {}", to_drop.join(", "));
+        if !context.machine.go_on && !context.progress.ask(&format!("{question}. Go on?")) {
+            bail!("{question}: run it again with --yes to go on");
+        }
+    }
+    let collected = needed.collect(&caches, &context.progress)?;
+    if context.json {
+        let caches = caches.iter().zip(&collected).map(|((path, _), collected)| {
+            let mut cache = json!(collected);
+            cache["path"] = json!(path);
+            cache
+        });
+        output::print_json(&json!({ "caches": caches.collect::<Vec<_>>() }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    for ((path, _), collected) in caches.iter().zip(&collected) {
+        text.push_str(&format!(
+            "{}: {} of {} documents dropped; {} -> {} shards, {} -> {}\n",
+            path.display(),
+            HumanCount(collected.dropped),
+            HumanCount(collected.documents),
+            collected.shards_before,
+            collected.shards_after,
+            output::bytes(collected.bytes_before),
+            output::bytes(collected.bytes_after)
+        ));
+    }
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The caches that these folders are, or that lie in them.
+fn find(folders: &[PathBuf]) -> Result<Vec<(PathBuf, frostbert::error::Result<Manifest>)>> {
+    let mut found = Vec::new();
     for folder in folders {
         let own = Manifest::read(folder)
             .transpose()
@@ -163,34 +341,9 @@ fn verify(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {
                 folder.display()
             );
         }
-        for (path, manifest) in caches {
-            let Ok(manifest) = manifest else {
-                damaged.push(path.join(MANIFEST));
-                continue;
-            };
-            n_shards += manifest.shards.len();
-            let files = damaged_files(&path, &manifest);
-            damaged.extend(files.into_iter().map(|file| path.join(file)));
-        }
+        found.extend(caches);
     }
-    if context.json {
-        output::print_json(&json!({ "shards": n_shards, "damaged": damaged }))?;
-    } else {
-        let lines = damaged
-            .iter()
-            .map(|path| format!("damaged: {}\n", path.display()));
-        let mut text: String = lines.collect();
-        text.push_str(&format!(
-            "{n_shards} shards checked, {} files damaged\n",
-            damaged.len()
-        ));
-        output::print(&text)?;
-    }
-    Ok(if damaged.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(found)
 }
 
 fn open(folder: &Path) -> Result<Manifest> {
@@ -202,6 +355,23 @@ fn open(folder: &Path) -> Result<Manifest> {
             folder.display()
         ),
     }
+}
+
+/// The worst of all samples: how far stored values are from the same text alone in f32.
+fn parity(manifest: &Manifest) -> String {
+    let worst = |of: fn(&Parity) -> f64| {
+        let values = manifest.origins().map(|origin| of(&origin.parity));
+        values.fold(0.0, f64::max)
+    };
+    format!(
+        "stored values differ from the same text alone in f32 by at most {:.1e}, median {:.1e}; rounding to {} alone: \
+         {:.1e}, {:.1e}",
+        worst(|parity| parity.max_error),
+        worst(|parity| parity.median_error),
+        manifest.dtype.name(),
+        worst(|parity| parity.max_rounding),
+        worst(|parity| parity.median_rounding)
+    )
 }
 
 fn states(manifest: &Manifest) -> String {

@@ -93,7 +93,8 @@ type Ranges = [Range<usize>; 2];
 ///
 /// With [`Overflow::Windows`] each window begins `room - stride` tokens after the one before, where `room` is what
 /// special tokens and the first text of a pair leave; the last one ends with the document. The first text of a pair may
-/// take at most half of what the stride leaves (as 126 of 384 tokens at a stride of 128), so that windows get on.
+/// take at most half of what the stride leaves (as 126 of 384 tokens at a stride of 128), so that windows get on; more
+/// only where the second text is so short that one window holds it whole.
 ///
 /// # Panics
 /// When `max_length` has no room for the special tokens, a token of each sequence and the stride: [`least_length`] is
@@ -121,7 +122,9 @@ pub fn cut(
             (spans.into_iter().map(|span| [span, 0..0]).collect(), false)
         }
         (Overflow::Windows { stride }, Some(_)) => {
-            let kept = n[0].min((room - stride) / 2);
+            // A short second text leaves the first one more: then there is one window.
+            let most = ((room - stride) / 2).max(room.saturating_sub(n[1]));
+            let kept = n[0].min(most);
             let spans = spans(n[1], room - kept, stride).into_iter();
             (spans.map(|span| [0..kept, span]).collect(), kept < n[0])
         }
@@ -138,11 +141,12 @@ pub fn cut(
     }
 }
 
-/// The least `max_length` for which [`cut`] can work: room for special tokens, and for a token of each sequence beside
-/// the stride.
+/// The least `max_length` for which [`cut`] can work: room for special tokens and a token of a single text; in windows
+/// for those of a pair, the stride, and a token of each text.
 pub fn least_length(template: &Template, overflow: Overflow) -> usize {
     match overflow {
-        Overflow::Truncate => n_special(&template.single) + 1,
+        // Of a pair that is cut to nothing, the special tokens still stand.
+        Overflow::Truncate => (n_special(&template.single) + 1).max(n_special(&template.pair)),
         Overflow::Windows { stride } => n_special(&template.pair) + stride + 2,
     }
 }
@@ -242,8 +246,8 @@ fn place_words(
         let Some(sequence) = sequence else { continue };
         // Where a sequence ends, nothing was cut off behind it: the last window's end.
         let n_kept = windows.last().map_or(0, |ranges| ranges[number].end);
-        let words = &sequence.words[..n_kept.min(sequence.words.len())];
-        for (token, word) in words.iter().enumerate() {
+        let words = &sequence.words;
+        for (token, word) in words.iter().enumerate().take(n_kept) {
             if *word < 0 || token > 0 && words[token - 1] == *word {
                 continue;
             }
@@ -264,6 +268,7 @@ fn place_words(
             let Some(window) = best else { continue };
             let ranges = &windows[window];
             let position = tokens_before(number, ranges, pieces) + token - ranges[number].start;
+            // All of the word counts, also what was cut off: only its first token must be there.
             let same = words[token..].iter().take_while(|other| *other == word);
             let ends = sequence.offsets[token..token + same.count()]
                 .iter()

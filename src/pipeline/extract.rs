@@ -158,13 +158,8 @@ pub(super) fn extract_with(
         lazy.runtime()?;
     }
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
-    let planner = Planner {
-        wanted: &states,
-        manifest: writer.manifest(),
-        index: writer.index(),
-        row_bytes,
-    };
-    let (spool, counts) = read_texts(pipeline, checkpoint, &planner, writer.folder(), progress)?;
+    let planner = Planner::new(&states, writer.manifest(), writer.index(), row_bytes);
+    let (spool, counts) = read_texts(pipeline, checkpoint, &planner, &writer, progress)?;
     let Planned { plan, members } = make_plan(pipeline, provider, &spool, &planner);
     settle_unfinished(&plan, &writer, progress)?;
 
@@ -188,6 +183,8 @@ pub(super) fn extract_with(
             machine,
             progress,
         )?;
+        // The plan of an unfinished extraction stands until this one takes its place.
+        ExtractionPlan::remove(writer.folder())?;
         plan.write(writer.folder())?;
         let computer = Computer {
             device: provider.to_string(),
@@ -282,6 +279,8 @@ fn count_if_cached(
     if ExtractionPlan::read(folder)?.is_some() {
         return Ok(None);
     }
+    // Nothing will be written, so no row has a size.
+    let planner = Planner::new(states, cache.manifest(), cache.index(), 0);
     let mut admission = Admission::new(pipeline.extraction.n_thinned_sources);
     let mut rows = vec![0usize; pipeline.extraction.sources.len()];
     for example in read_all(&pipeline.extraction.sources, false) {
@@ -295,8 +294,7 @@ fn count_if_cached(
             if !admission.is_new(&key) {
                 continue;
             }
-            let lacks = |state: &StateId| cache.locate(&key, *state).is_none();
-            if states.iter().any(lacks) {
+            if planner.lacking(&key) != 0 {
                 return Ok(None);
             }
             let truncated = cache.index().truncated(&key) == Some(true);
@@ -311,7 +309,7 @@ fn read_texts(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
     planner: &Planner<'_>,
-    folder: &Path,
+    writer: &CacheWriter,
     progress: &dyn Progress,
 ) -> Result<(Spool, ReadCounts)> {
     let settings = &pipeline.extraction;
@@ -330,14 +328,14 @@ fn read_texts(
     progress.start("reading", None, "texts");
     let present = |key: &Key| {
         let complete = planner.lacking(key) == 0;
-        complete.then(|| planner.index.truncated(key) == Some(true))
+        complete.then(|| writer.index().truncated(key) == Some(true))
     };
     let aligned = |state: &StateId| !matches!(state.kind, StateKind::Pooled(_));
     let spooling = Spooling {
         tokenizer: &tokenizer,
         pair: settings.pair,
-        aligned: planner.wanted.iter().any(aligned),
-        folder,
+        aligned: planner.wanted().iter().any(aligned),
+        folder: writer.folder(),
     };
     let admission = Admission::new(settings.n_thinned_sources);
     let (spool, counts) = spooling.fill(examples, admission, present)?;
@@ -418,7 +416,6 @@ fn settle_unfinished(
                 unfinished.shards.len()
             ));
         }
-        ExtractionPlan::remove(writer.folder())?;
     }
     let added: Vec<&str> = plan
         .shards

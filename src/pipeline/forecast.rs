@@ -124,15 +124,23 @@ fn bytes_of(plan: &ExtractionPlan, row_bytes: usize, words: impl Fn(usize) -> u6
         .map(|(number, shard)| {
             let (documents, words) = (shard.documents as u64, words(number));
             let states = shard.states.iter().map(|state| {
-                let (rows, table) = match state.kind {
-                    StateKind::Pooled(_) => (documents, 0),
-                    StateKind::Words => (words, words * WORD),
-                    StateKind::Tokens => (shard.tokens, shard.tokens * TOKEN),
+                let rows = match state.kind {
+                    StateKind::Pooled(_) => documents,
+                    StateKind::Words => words,
+                    StateKind::Tokens => shard.tokens,
                 };
                 let bytes = rows * row_bytes as u64;
-                bytes + bytes / 1000 + table + FILE
+                bytes + bytes / 1000 + FILE
             });
-            documents * DOCUMENT + FILE + states.sum::<u64>()
+            // One table serves all layers; a shard that is there has its documents.
+            let stores = |kind: StateKind| shard.states.iter().any(|state| state.kind == kind);
+            let tables = [
+                (!shard.added, documents * DOCUMENT + FILE),
+                (stores(StateKind::Words), words * WORD + FILE),
+                (stores(StateKind::Tokens), shard.tokens * TOKEN + FILE),
+            ];
+            let tables = tables.iter().filter(|(written, _)| *written);
+            states.sum::<u64>() + tables.map(|(_, bytes)| bytes).sum::<u64>()
         })
         .sum()
 }

@@ -6,6 +6,7 @@ pub mod export;
 pub mod extract;
 pub mod file;
 mod forecast;
+pub mod gc;
 mod inputs;
 pub mod lock;
 pub mod measure;

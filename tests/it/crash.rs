@@ -1,44 +1,39 @@
-//! What must not be lost: real processes killed, a second writer, a folder without rights, a full disk.
+//! What must not be lost when a process is killed: real processes, killed at many moments, and resumed.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt},
-        process::{CommandExt, ExitStatusExt},
-    },
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    fs,
+    os::unix::{fs::MetadataExt, process::ExitStatusExt},
+    path::Path,
+    process::{Child, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use crate::support::{
-    Ran, Workshop, assert_same_files, contents, csv, finish, program, read_json, say, texts,
-};
+use crate::support::{Workshop, assert_same_files, contents, csv, texts};
 
 /// Enough shards that a kill falls between any two of them.
-const N_TEXTS: usize = 1500;
+pub(crate) const N_TEXTS: usize = 1500;
 
 /// One thread, so that the work is long; the bytes are the same for any number.
-const EXTRACT: [&str; 4] = ["extract", "pipeline.toml", "--threads", "1"];
+pub(crate) const EXTRACT: [&str; 4] = ["extract", "pipeline.toml", "--threads", "1"];
 
-fn workshop() -> Workshop {
+pub(crate) fn workshop() -> Workshop {
     let workshop = Workshop::tiny();
     workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
     workshop
 }
 
 /// An extraction that nothing interrupted: its files, by their path under `cache/<fingerprint>`.
-struct Reference {
-    fingerprint: String,
-    files: BTreeMap<String, Vec<u8>>,
+pub(crate) struct Reference {
+    pub(crate) fingerprint: String,
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
     n_shards: usize,
 }
 
-fn reference() -> &'static Reference {
+pub(crate) fn reference() -> &'static Reference {
     static REFERENCE: OnceLock<Reference> = OnceLock::new();
     REFERENCE.get_or_init(|| {
         let workshop = workshop();
@@ -270,217 +265,6 @@ fn other_texts_after_a_kill_drop_the_plan_and_keep_what_was_committed() {
 }
 
 #[test]
-fn a_second_writer_is_refused_and_readers_are_not() {
-    let workshop = Workshop::tiny();
-    workshop.succeed(&EXTRACT);
-    let path = workshop.cache().join("writer.lock");
-    fs::write(&path, "4242\n").unwrap();
-    let lock = File::open(&path).unwrap();
-    lock.try_lock().unwrap();
-    // What is cached can be read, and an extraction that finds everything needs no lock.
-    workshop.succeed(&["train", "pipeline.toml"]);
-    workshop.succeed(&EXTRACT);
-    workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
-    insta::assert_snapshot!(workshop.fail(&EXTRACT));
-    workshop.succeed(&["cache", "verify", "cache"]);
-    assert_eq!(
-        fs::read_to_string(&path).unwrap(),
-        "4242\n",
-        "the holder's number was overwritten"
-    );
-    drop(lock);
-    workshop.succeed(&EXTRACT);
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// The program as a user whom permissions bind; `None` (and a word) where that cannot be had.
-fn as_a_common_user(workshop: &Workshop, arguments: &[&str]) -> Option<Command> {
-    const NOBODY: u32 = 65534;
-    let mut command = workshop.command(arguments);
-    if fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0) {
-        command.uid(NOBODY).gid(NOBODY);
-        let mut probe = program(&workshop.path(""), &["tokenize", "--text", "a", "--model"]);
-        probe
-            .arg(crate::support::fixture("tiny_bert"))
-            .uid(NOBODY)
-            .gid(NOBODY);
-        if !probe.output().is_ok_and(|output| output.status.success()) {
-            say("skipped: root ignores permissions, and nobody may not run the program here");
-            return None;
-        }
-    }
-    Some(command)
-}
-
-#[test]
-fn a_cache_folder_without_the_right_to_write_is_a_clear_error_and_can_be_read() {
-    let workshop = Workshop::tiny();
-    set_mode(&workshop.path(""), 0o755);
-    fs::create_dir(workshop.path("cache")).unwrap();
-    fs::create_dir(workshop.path("runs")).unwrap();
-    set_mode(&workshop.path("runs"), 0o777);
-    set_mode(&workshop.path("cache"), 0o555);
-    let Some(command) = as_a_common_user(&workshop, &EXTRACT) else {
-        return;
-    };
-    let ran = finish(command);
-    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
-    insta::assert_snapshot!(
-        "a_cache_dir_without_the_right_to_write",
-        workshop.normalise(&ran.stderr)
-    );
-
-    set_mode(&workshop.path("cache"), 0o755);
-    workshop.succeed(&EXTRACT);
-    let cache = workshop.cache();
-    let mut entries: Vec<PathBuf> = fs::read_dir(&cache)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    entries.push(cache.clone());
-    for path in &entries {
-        set_mode(path, if path.is_dir() { 0o555 } else { 0o444 });
-    }
-    let Some(command) = as_a_common_user(&workshop, &["train", "pipeline.toml"]) else {
-        return;
-    };
-    let ran = finish(command);
-    assert_eq!(
-        ran.code,
-        Some(0),
-        "training only reads the cache: {}",
-        ran.stderr
-    );
-    let Some(command) = as_a_common_user(&workshop, &EXTRACT) else {
-        return;
-    };
-    let ran = finish(command);
-    assert_eq!(
-        ran.code,
-        Some(0),
-        "nothing is to be written: {}",
-        ran.stderr
-    );
-    workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
-    let Some(command) = as_a_common_user(&workshop, &EXTRACT) else {
-        return;
-    };
-    let ran = finish(command);
-    insta::assert_snapshot!(
-        "a_cache_without_the_right_to_write",
-        workshop.normalise(&ran.stderr)
-    );
-    set_mode(&cache, 0o755);
-}
-
-/// Extracts to a disk of 300 KiB in a mount namespace of its own, then makes the disk larger and extracts again.
-const FULL_DISK: &str = r#"
-mount -t tmpfs -o size=300k tmpfs cache || exit 77
-"$0" extract pipeline.toml --threads 1 2> refused.txt && exit 81
-ls cache/*/shard-000000 2> /dev/null && exit 82
-"$0" extract pipeline.toml --threads 1 --yes
-code=$?
-cp cache/*/manifest.json left.json
-mount -o remount,size=50m cache || exit 77
-"$0" extract pipeline.toml --threads 1 --json > resumed.json || exit 79
-cp -r cache saved
-exit $code
-"#;
-
-/// Runs a script that mounts: root needs no user namespace, and others may be allowed one; `None` where neither works.
-fn run_with_a_small_disk(workshop: &Workshop, script: &str) -> Option<Ran> {
-    if Command::new("unshare").arg("--help").output().is_err() {
-        say("skipped: there is no `unshare` to mount a small disk with");
-        return None;
-    }
-    let attempts = ["-m", "-rm"].into_iter().map(|namespaces| {
-        let mut command = Command::new("unshare");
-        command.args([
-            namespaces,
-            "sh",
-            "-c",
-            script,
-            env!("CARGO_BIN_EXE_frostbert"),
-        ]);
-        command.current_dir(workshop.path("")).stdin(Stdio::null());
-        finish(command)
-    });
-    let ran = attempts
-        .into_iter()
-        .find(|ran| ran.code != Some(77) && !ran.stderr.contains("unshare failed"));
-    if ran.is_none() {
-        say("skipped: this machine lets a test mount no small disk");
-    }
-    ran
-}
-
-#[test]
-fn a_full_disk_is_named_and_loses_nothing_that_was_committed() {
-    let workshop = workshop();
-    fs::create_dir(workshop.path("cache")).unwrap();
-    let Some(ran) = run_with_a_small_disk(&workshop, FULL_DISK) else {
-        return;
-    };
-    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert_names_the_full_disk(&ran, "cache/");
-    let refused = fs::read_to_string(workshop.path("refused.txt")).unwrap();
-    let expected = regex::Regex::new(
-        r"error: [\d.]+ MB are to be written to `cache/\w+`, which has [\d.]+ MB left\nhint: free some space, .*--yes",
-    );
-    assert!(expected.unwrap().is_match(&refused), "{refused}");
-
-    let left = read_json(&workshop.path("left.json"));
-    let resumed = read_json(&workshop.path("resumed.json"));
-    assert!(
-        left["documents"].as_u64().unwrap() > 0,
-        "the disk was full before the first commit"
-    );
-    assert_eq!(resumed["reused"], left["documents"]);
-    let Reference {
-        fingerprint, files, ..
-    } = reference();
-    assert_same_files(files, &contents(&workshop.path("saved").join(fingerprint)));
-}
-
-/// Trains with a folder of runs on a disk of 32 KiB, then makes the disk larger and trains again.
-const FULL_RUNS: &str = r#"
-mount -t tmpfs -o size=32k tmpfs runs || exit 77
-"$0" run pipeline.toml
-code=$?
-mount -o remount,size=50m runs || exit 77
-"$0" predict runs/tiny --text a && exit 78
-"$0" run pipeline.toml >&2 || exit 79
-"$0" predict runs/tiny --text a >&2 || exit 80
-exit $code
-"#;
-
-#[test]
-fn a_disk_full_of_runs_is_named_and_the_half_written_run_is_never_taken_for_one() {
-    let workshop = workshop();
-    fs::create_dir(workshop.path("runs")).unwrap();
-    let Some(ran) = run_with_a_small_disk(&workshop, FULL_RUNS) else {
-        return;
-    };
-    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert_names_the_full_disk(&ran, "runs/tiny/001/");
-}
-
-/// What stderr says: the file under `folder`, the system's reason once, and the cure.
-fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
-    let expected = format!(
-        r"(?m)^error: cannot [a-z ]+ `{folder}[^`]+`: No space left on device \(os error 28\)\nhint: free some space "
-    );
-    assert!(
-        regex::Regex::new(&expected).unwrap().is_match(&ran.stderr),
-        "{}",
-        ran.stderr
-    );
-}
-
-#[test]
 fn a_committed_shard_is_never_written_again() {
     let workshop = workshop();
     let cache = workshop.path("cache").join(&reference().fingerprint);
@@ -494,4 +278,38 @@ fn a_committed_shard_is_never_written_again() {
     let before = shards.map(inode);
     workshop.succeed(&EXTRACT);
     assert_eq!(shards.map(inode), before);
+}
+
+#[test]
+fn the_next_writer_removes_what_a_killed_one_left_and_nothing_else() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&EXTRACT);
+    let cache = workshop.cache();
+    let before = contents(&cache);
+    // A shard that was renamed and never named; files aside; a state that was renamed into its shard and never named.
+    let left = [
+        "shard-009999/docs.parquet",
+        "tmp-shard-000001/cls-L02.parquet",
+        "tmp-manifest.json",
+        "shard-000001/cls-L01.parquet",
+    ];
+    for name in left {
+        fs::create_dir_all(cache.join(name).parent().unwrap()).unwrap();
+        fs::write(cache.join(name), "half of a file").unwrap();
+    }
+    workshop.write("notes.txt", "mine");
+    fs::copy(workshop.path("notes.txt"), cache.join("notes.txt")).unwrap();
+    // What is asked for is there: nobody writes, and nothing is removed.
+    workshop.succeed(&EXTRACT);
+    assert!(left.iter().all(|name| cache.join(name).is_file()));
+
+    workshop.write("train.csv", csv(&texts(130), 0));
+    workshop.succeed(&EXTRACT);
+    let after = contents(&cache);
+    let still = left.iter().find(|name| after.contains_key(**name));
+    assert_eq!(still, None);
+    assert_eq!(after["notes.txt"], b"mine");
+    let mut kept = before.keys().filter(|name| *name != "manifest.json");
+    assert!(kept.all(|name| before[name] == after[name]));
+    workshop.succeed(&["cache", "verify", "cache"]);
 }

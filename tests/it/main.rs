@@ -6,17 +6,25 @@
 )]
 
 mod cache;
+mod care;
 mod contract;
 mod crash;
+mod damage;
+mod disk;
 mod encoder_oracle;
 mod errors;
 mod export;
+mod extraction_oracle;
 mod families;
 mod help;
 mod hub;
+mod incremental;
+mod kills;
 mod metrics_sklearn;
 mod parquet_files;
+mod real_alignment;
 mod real_data;
 mod replay;
 mod support;
 mod tidy;
+mod windows;

@@ -180,8 +180,23 @@ fn float(field: &Field) -> f64 {
 
 #[test]
 fn predictions_for_a_text_equal_those_that_the_run_wrote() {
+    assert_predicts_as_the_run(&RUN);
+}
+
+#[test]
+fn predictions_for_a_text_in_windows_equal_those_that_the_run_wrote() {
+    let windows = [
+        "cache.max_length=10",
+        "cache.overflow=windows",
+        "head.pooling=max",
+    ];
+    let settings = windows.iter().flat_map(|setting| ["--set", setting]);
+    assert_predicts_as_the_run(&RUN.into_iter().chain(settings).collect::<Vec<_>>());
+}
+
+fn assert_predicts_as_the_run(run: &[&str]) {
     let workshop = Workshop::with_test_file();
-    workshop.json(&RUN);
+    workshop.json(run);
     let written = predictions(workshop.path("runs/tiny/001"));
     assert_eq!(written.len(), 180);
     let all = texts(180);

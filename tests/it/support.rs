@@ -34,6 +34,33 @@ shard_tokens = 400
 epochs = 3
 "#;
 
+/// As [`TINY_PIPELINE`], with documents in several windows and every kind of state of two layers in many shards.
+pub(crate) const RICH_PIPELINE: &str = r#"name = "rich"
+
+[model]
+path = "MODEL"
+device = "cpu"
+batch_tokens = 256
+
+[data]
+train = { path = "train.csv" }
+
+[cache]
+max_length = 16
+overflow = "windows"
+stride = 4
+shard_tokens = 400
+layers = [1, -1]
+store = ["cls", "mean", "words", "tokens"]
+
+[head]
+pooling = "mean"
+layers = [-1]
+
+[train]
+epochs = 3
+"#;
+
 /// Rows of the data that a workshop starts with.
 pub(crate) const TINY_ROWS: usize = 120;
 
@@ -146,6 +173,25 @@ pub(crate) fn csv(texts: &[String], first: usize) -> String {
         .collect()
 }
 
+/// As [`csv`], with every seventh row twice.
+pub(crate) fn csv_with_repeats(n_texts: usize) -> String {
+    let once = csv(&texts(n_texts), 0);
+    let mut lines: Vec<&str> = once.lines().collect();
+    let repeated: Vec<&str> = lines[1..].iter().step_by(7).copied().collect();
+    lines.extend(repeated);
+    lines.join("\n") + "\n"
+}
+
+/// Copies a folder with everything in it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for (name, bytes) in contents(from) {
+        let path = to.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
 /// What a run of the program left.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -183,6 +229,14 @@ impl Workshop {
         );
         let both = "\"train.csv\" }\ntest = { path = \"test.csv\" }";
         workshop.write_pipeline(&TINY_PIPELINE.replace("\"train.csv\" }", both));
+        workshop
+    }
+
+    /// One with [`RICH_PIPELINE`] and this many distinct texts, of which every seventh stands in the file twice.
+    pub(crate) fn rich(n_texts: usize) -> Workshop {
+        let workshop = Workshop::empty();
+        workshop.write("train.csv", csv_with_repeats(n_texts));
+        workshop.write_pipeline(RICH_PIPELINE);
         workshop
     }
 

@@ -1,0 +1,344 @@
+//! Garbage collection: documents that nobody needs are dropped, and small shards become larger ones.
+
+use std::{collections::HashMap, fs, path::Path};
+
+use super::{
+    index::DocumentIndex,
+    manifest::{Manifest, Origin, Parity, ShardEntry, shard_name},
+    plan::{ExtractionPlan, SHARD_STATE_BYTES},
+    reader::{CacheReader, rows_of},
+    shard::{ShardLayout, StateRows},
+    writer::{remove_leftovers, take_lock, write_shard},
+};
+use crate::{
+    error::{Error, Result},
+    fingerprint::Key,
+    progress::Progress,
+    states::{Alignment, StateId},
+};
+
+/// What a collection did to a cache, or would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Collected {
+    /// Distinct documents before.
+    pub documents: u64,
+    /// Of these, dropped.
+    pub dropped: u64,
+    /// Shards before.
+    pub shards_before: usize,
+    /// Shards after.
+    pub shards_after: usize,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes after.
+    pub bytes_after: u64,
+}
+
+/// How many documents of a cache `keep` does not want, and how many there are.
+///
+/// # Errors
+/// When the cache is damaged, or there is none.
+pub fn count(folder: &Path, keep: impl Fn(&Key) -> bool) -> Result<Collected> {
+    let Some(manifest) = Manifest::read(folder)? else {
+        return Ok(Collected::default());
+    };
+    let index = DocumentIndex::read(folder, &manifest)?;
+    Ok(Collected {
+        documents: manifest.documents,
+        dropped: index.documents().filter(|(key, _)| !keep(key)).count() as u64,
+        shards_before: manifest.shards.len(),
+        bytes_before: manifest.bytes(),
+        ..Collected::default()
+    })
+}
+
+/// Drops the documents that `keep` does not want and merges shards of less than half of `shard_tokens`.
+///
+/// Each new shard is written and named in the manifest before the shards that it replaces are removed: a kill loses
+/// nothing. A cache that has no document left is removed.
+///
+/// # Errors
+/// When another process writes to the cache, a file of it is damaged, or the disk refuses.
+pub fn collect(
+    folder: &Path,
+    keep: impl Fn(&Key) -> bool,
+    shard_tokens: usize,
+    progress: &dyn Progress,
+) -> Result<Collected> {
+    let mut collected = count(folder, &keep)?;
+    let _lock = take_lock(folder)?;
+    let Some(mut manifest) = Manifest::read(folder)? else {
+        return Ok(collected);
+    };
+    remove_leftovers(folder, &manifest)?;
+    // What an unfinished extraction planned was planned for these shards.
+    ExtractionPlan::remove(folder)?;
+    if collected.dropped == collected.documents {
+        // Without a manifest it is no cache, wherever the removal ends.
+        let path = folder.join(super::manifest::MANIFEST);
+        fs::remove_file(&path).map_err(Error::io("remove", path))?;
+        fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
+        return Ok(collected);
+    }
+    let mut copies = dropped_copies(folder, &manifest, &keep)?;
+    progress.start("collecting", Some(manifest.shards.len() as u64), "shards");
+    let mut from = 0;
+    while let Some(merge) = next_merge(folder, &manifest, from, &keep, shard_tokens)? {
+        from = merge.first + usize::from(!merge.kept.is_empty());
+        progress.advance(merge.shards.len() as u64, 0);
+        uncount(&mut manifest, &merge.dropped, &mut copies);
+        replace(folder, &mut manifest, merge)?;
+    }
+    progress.finish();
+    collected.shards_after = manifest.shards.len();
+    collected.bytes_after = manifest.bytes();
+    Ok(collected)
+}
+
+/// In how many shards each dropped document lies, where that is more than one.
+fn dropped_copies(
+    folder: &Path,
+    manifest: &Manifest,
+    keep: &impl Fn(&Key) -> bool,
+) -> Result<HashMap<Key, usize>> {
+    let index = DocumentIndex::read(folder, manifest)?;
+    let dropped = index.documents().filter(|(key, _)| !keep(key));
+    let copies = dropped.map(|(key, _)| (key, index.locations(&key).count()));
+    Ok(copies.filter(|(_, copies)| *copies > 1).collect())
+}
+
+/// Takes dropped documents out of the manifest's counts, each with the last shard that holds it.
+fn uncount(manifest: &mut Manifest, dropped: &[Dropped], copies: &mut HashMap<Key, usize>) {
+    for document in dropped {
+        if let Some(copies) = copies.get_mut(&document.key) {
+            *copies -= 1;
+            if *copies > 0 {
+                continue;
+            }
+        }
+        manifest.documents -= 1;
+        manifest.tokens -= document.tokens;
+        manifest.truncated -= u64::from(document.truncated);
+    }
+}
+
+/// A document that goes.
+struct Dropped {
+    key: Key,
+    tokens: u64,
+    truncated: bool,
+}
+
+/// Shards that become one, and what is kept of them.
+struct Merge {
+    /// Place of the first of them in the manifest.
+    first: usize,
+    /// Places of all of them.
+    shards: Vec<usize>,
+    /// The kept documents, sorted by key: the shard's place and the row there.
+    kept: Vec<(Key, usize, usize)>,
+    dropped: Vec<Dropped>,
+}
+
+/// The next shards, from `from` on, that have something to drop or are small enough to be merged.
+fn next_merge(
+    folder: &Path,
+    manifest: &Manifest,
+    from: usize,
+    keep: &impl Fn(&Key) -> bool,
+    shard_tokens: usize,
+) -> Result<Option<Merge>> {
+    for first in from..manifest.shards.len() {
+        let entry = &manifest.shards[first];
+        let parted = part(folder, entry, first, keep)?;
+        let is_small = |parted: &Parted| parted.tokens < shard_tokens as u64 / 2;
+        let (small, mut tokens, mut bytes) = (is_small(&parted), parted.tokens, entry.bytes());
+        let mut merge = Merge {
+            first,
+            shards: vec![first],
+            kept: parted.kept,
+            dropped: parted.dropped,
+        };
+        if small {
+            for other in first + 1..manifest.shards.len() {
+                let entry = &manifest.shards[other];
+                if !same_origin(entry, &manifest.shards[first]) {
+                    continue;
+                }
+                let parted = part(folder, entry, other, keep)?;
+                tokens += parted.tokens;
+                bytes += entry.bytes();
+                if !is_small(&parted) || tokens > shard_tokens as u64 || bytes > SHARD_STATE_BYTES {
+                    break;
+                }
+                merge.shards.push(other);
+                merge.kept.extend(parted.kept);
+                merge.dropped.extend(parted.dropped);
+            }
+        }
+        if !merge.dropped.is_empty() || merge.shards.len() > 1 {
+            merge.kept.sort_unstable();
+            return Ok(Some(merge));
+        }
+    }
+    Ok(None)
+}
+
+/// The documents of a shard, those that are kept and those that go.
+struct Parted {
+    kept: Vec<(Key, usize, usize)>,
+    /// Tokens of the kept ones.
+    tokens: u64,
+    dropped: Vec<Dropped>,
+}
+
+fn part(
+    folder: &Path,
+    entry: &ShardEntry,
+    shard: usize,
+    keep: &impl Fn(&Key) -> bool,
+) -> Result<Parted> {
+    let table = super::reader::read_documents(folder, entry)?;
+    let mut parted = Parted {
+        kept: Vec::new(),
+        tokens: 0,
+        dropped: Vec::new(),
+    };
+    for row in 0..table.len() {
+        let (key, tokens) = (table.key(row), table.tokens(row));
+        let tokens = tokens.end - tokens.start;
+        if keep(&key) {
+            parted.tokens += tokens;
+            parted.kept.push((key, shard, row));
+        } else {
+            parted.dropped.push(Dropped {
+                key,
+                tokens,
+                truncated: table.truncated(row),
+            });
+        }
+    }
+    Ok(parted)
+}
+
+/// Whether two shards hold the same states from the same source, in the same order.
+fn same_origin(a: &ShardEntry, b: &ShardEntry) -> bool {
+    let without_parity = |entry: &ShardEntry| -> Vec<Origin> {
+        let origins = entry.origins.iter().cloned();
+        origins
+            .map(|origin| Origin {
+                parity: Parity::default(),
+                ..origin
+            })
+            .collect()
+    };
+    without_parity(a) == without_parity(b)
+}
+
+/// Writes the shard that a merge makes, names it in the manifest in place of the others, and removes those.
+fn replace(folder: &Path, manifest: &mut Manifest, merge: Merge) -> Result<()> {
+    let mut entries: Vec<ShardEntry> = Vec::new();
+    if !merge.kept.is_empty() {
+        let (layout, states) = gather(folder, manifest, &merge)?;
+        let name = shard_name(manifest.next_shard());
+        let of = |place: &usize| manifest.shards[*place].origins.iter();
+        let mut origins: Vec<Origin> = manifest.shards[merge.first].origins.clone();
+        for (number, origin) in origins.iter_mut().enumerate() {
+            let merged = merge
+                .shards
+                .iter()
+                .filter_map(|place| of(place).nth(number));
+            origin.parity = merged
+                .map(|origin| origin.parity)
+                .reduce(join_parity)
+                .unwrap_or_default();
+        }
+        entries.push(write_shard(
+            folder, manifest, &name, layout, states, origins,
+        )?);
+    }
+    let shards = std::mem::take(&mut manifest.shards);
+    for (place, entry) in shards.into_iter().enumerate() {
+        if place == merge.first {
+            manifest.shards.append(&mut entries);
+        }
+        if !merge.shards.contains(&place) {
+            manifest.shards.push(entry);
+        }
+    }
+    manifest.write(folder)?;
+    remove_leftovers(folder, manifest)
+}
+
+/// Of two samples the worse errors: medians cannot be joined, so the larger one stands for both.
+fn join_parity(a: Parity, b: Parity) -> Parity {
+    Parity {
+        documents: a.documents + b.documents,
+        tokens: a.tokens + b.tokens,
+        max_error: a.max_error.max(b.max_error),
+        median_error: a.median_error.max(b.median_error),
+        max_rounding: a.max_rounding.max(b.max_rounding),
+        median_rounding: a.median_rounding.max(b.median_rounding),
+    }
+}
+
+/// Reads everything that is kept: layouts first, then state by state.
+fn gather(
+    folder: &Path,
+    manifest: &Manifest,
+    merge: &Merge,
+) -> Result<(ShardLayout, Vec<StateRows>)> {
+    let reader = CacheReader::of(folder, manifest);
+    let sources = merge
+        .shards
+        .iter()
+        .map(|place| Ok((*place, reader.read_layout(*place as u32)?)))
+        .collect::<Result<Vec<(usize, ShardLayout)>>>()?;
+    let source = |shard: usize| {
+        let found = sources.iter().find(|(place, _)| *place == shard);
+        &found.expect("every source of a merge was read").1
+    };
+    let mut layout = ShardLayout::default();
+    for (key, shard, row) in &merge.kept {
+        let from = source(*shard);
+        let windows: Vec<_> = from.documents.windows(*row).collect();
+        let tokens = |window: &usize| from.documents.window_tokens(*window);
+        let lengths: Vec<u32> = windows
+            .iter()
+            .map(|window| (tokens(window).end - tokens(window).start) as u32)
+            .collect();
+        let has_tokens = !from.alignment.is_empty();
+        let alignments: Vec<Alignment> = windows
+            .iter()
+            .filter(|_| has_tokens)
+            .map(|window| from.alignment.part(tokens(window)))
+            .collect();
+        let words = match from.words.is_empty() {
+            true => &[],
+            false => &from.words[from.words_of(*row)],
+        };
+        let truncated = from.documents.truncated(*row);
+        layout.push(*key, truncated, &lengths, alignments.iter(), words);
+    }
+    let states: Vec<StateId> = manifest.shards[merge.first].states().collect();
+    let mut rows = Vec::with_capacity(states.len());
+    for state in states {
+        let mut bytes = Vec::new();
+        let files = merge
+            .shards
+            .iter()
+            .map(|place| Ok((*place, reader.open_state(*place as u32, state)?)))
+            .collect::<Result<Vec<_>>>()?;
+        for (_, shard, row) in &merge.kept {
+            let (_, file) = files
+                .iter()
+                .find(|(place, _)| place == shard)
+                .expect("every source of a merge was opened");
+            for piece in file.rows(rows_of(source(*shard), state.kind, *row)) {
+                bytes.extend_from_slice(piece);
+            }
+        }
+        rows.push(StateRows { state, bytes });
+    }
+    Ok((layout, rows))
+}

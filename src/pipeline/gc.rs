@@ -1,0 +1,88 @@
+//! Which documents of a cache some pipelines still need.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use super::{extract::inputs_for, inputs::inputs_of, settings::Pipeline};
+use crate::{
+    cache::{
+        gc::{self, Collected},
+        manifest::Manifest,
+    },
+    data::dataset::read_all,
+    encoder::checkpoint::Checkpoint,
+    error::Result,
+    fingerprint::Key,
+    progress::Progress,
+};
+
+/// Tokens of a shard that small shards are merged to: the default of `cache.shard_tokens`.
+const SHARD_TOKENS: usize = 131_072;
+
+/// The documents that pipelines need, by the fingerprints of the caches that hold them.
+pub struct Needed {
+    keys: HashMap<String, HashSet<Key>>,
+    /// Without a pipeline everything is needed.
+    everything: bool,
+}
+
+impl Needed {
+    /// Reads the texts of every pipeline.
+    ///
+    /// # Errors
+    /// When a model or a data file is not there: nothing is dropped because something else is missing.
+    pub fn by(pipelines: &[Pipeline], progress: &dyn Progress) -> Result<Needed> {
+        let mut keys: HashMap<String, HashSet<Key>> = HashMap::new();
+        for pipeline in pipelines {
+            let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+            progress.start("reading", None, "texts");
+            let mut needed: HashSet<Key> = HashSet::new();
+            for example in read_all(&pipeline.extraction.sources, false) {
+                let example = example?;
+                needed
+                    .extend(inputs_of(&example, pipeline.extraction.pair).map(|input| input.key()));
+                progress.advance(1, 0);
+            }
+            progress.finish();
+            for provider in ["cpu", "cuda"] {
+                let fingerprint = inputs_for(pipeline, &checkpoint, provider).fingerprint();
+                keys.entry(fingerprint).or_default().extend(&needed);
+            }
+        }
+        Ok(Needed {
+            keys,
+            everything: pipelines.is_empty(),
+        })
+    }
+
+    fn keeps(&self, fingerprint: &str) -> impl Fn(&Key) -> bool {
+        let keys = self.keys.get(fingerprint);
+        move |key| self.everything || keys.is_some_and(|keys| keys.contains(key))
+    }
+
+    /// What [`Needed::collect`] would drop from a cache.
+    ///
+    /// # Errors
+    /// When the cache is damaged.
+    pub fn count(&self, cache: &Path, manifest: &Manifest) -> Result<Collected> {
+        gc::count(cache, self.keeps(&manifest.fingerprint))
+    }
+
+    /// Drops from caches what is not needed, and merges small shards.
+    ///
+    /// # Errors
+    /// When another process writes to a cache, it is damaged, or the disk refuses.
+    pub fn collect(
+        &self,
+        caches: &[(PathBuf, Manifest)],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Collected>> {
+        let collect = |(path, manifest): &(PathBuf, Manifest)| {
+            let keep = self.keeps(&manifest.fingerprint);
+            gc::collect(path, keep, SHARD_TOKENS, progress)
+        };
+        caches.iter().map(collect).collect()
+    }
+}

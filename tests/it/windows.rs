@@ -1,0 +1,184 @@
+//! Truncation, windows and alignment beside the Python tokenizers: `scripts/fixtures/windows.py` made the numbers.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use frostbert::{
+    encoder::{
+        tokenizer::{Input, TextTokenizer},
+        windows::{Encoding, Overflow},
+    },
+    states::{Alignment, WordPlace},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{fixture, read_json};
+
+/// The tokenizer files of a fixture, with those that are made of others.
+struct Tokenizers {
+    made: TempDir,
+}
+
+impl Tokenizers {
+    fn new() -> Tokenizers {
+        Tokenizers {
+            made: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let Some((name, key)) = name.split_once(", ") else {
+            return fixture(name).join("tokenizer.json");
+        };
+        let mut json = read_json(&fixture(name).join("tokenizer.json"));
+        for part in ["pre_tokenizer", "post_processor"] {
+            assert_eq!(json[part][key], json!(false));
+            json[part][key] = json!(true);
+        }
+        let path = self.made.path().join("tokenizer.json");
+        std::fs::write(&path, json.to_string()).unwrap();
+        path
+    }
+
+    fn open(&self, case: &Value) -> TextTokenizer {
+        let overflow = match case["overflow"].as_str() {
+            Some("windows") => Overflow::Windows {
+                stride: case["stride"].as_u64().unwrap() as usize,
+            },
+            _ => Overflow::Truncate,
+        };
+        let path = self.path(case["tokenizer"].as_str().unwrap());
+        let max_length = case["max_length"].as_u64().unwrap() as usize;
+        TextTokenizer::open(&path, max_length, overflow).unwrap()
+    }
+}
+
+/// What our tokenizer makes of a case's input.
+fn encode(tokenizer: &TextTokenizer, case: &Value, aligned: bool) -> Encoding {
+    let parts: Vec<String> = serde_json::from_value(case["input"].clone()).unwrap();
+    let input = match (&case["split"], &parts[..]) {
+        (Value::Bool(true), words) => Input::Words(words),
+        (_, [text]) => Input::Text(text),
+        (_, [first, second]) => Input::Pair(first, second),
+        _ => panic!("{case}"),
+    };
+    tokenizer.encode(&[input], aligned).unwrap().remove(0)
+}
+
+/// A short name of a case, for messages.
+fn name(case: &Value) -> String {
+    let fields = ["tokenizer", "overflow", "max_length", "stride", "input"];
+    fields.map(|field| case[field].to_string()).join(" ")
+}
+
+fn windows(encoding: &Encoding) -> Value {
+    let window = |window: &frostbert::encoder::windows::Window| {
+        let Alignment {
+            token_ids,
+            words,
+            char_starts,
+            char_ends,
+            sequences,
+        } = &window.alignment;
+        assert_eq!(token_ids, &window.ids);
+        json!([
+            window.ids,
+            window.type_ids,
+            char_starts,
+            char_ends,
+            words,
+            sequences
+        ])
+    };
+    encoding.windows.iter().map(window).collect()
+}
+
+fn words(encoding: &Encoding) -> Value {
+    let place = |place: &WordPlace| {
+        json!([
+            place.sequence,
+            place.word,
+            place.char_start,
+            place.char_end,
+            place.window,
+            place.position
+        ])
+    };
+    encoding.words.iter().map(place).collect()
+}
+
+#[test]
+fn windows_and_their_alignment_equal_those_of_the_python_tokenizers() {
+    let tokenizers = Tokenizers::new();
+    let fixture = read_json(&fixture("windows.json"));
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for case in fixture["cases"].as_array().unwrap() {
+        let encoding = encode(&tokenizers.open(case), case, true);
+        assert_eq!(windows(&encoding), case["windows"], "{}", name(case));
+        assert_eq!(words(&encoding), case["words"], "words of {}", name(case));
+        assert_eq!(json!(encoding.truncated), case["truncated"], "{case}");
+        *seen
+            .entry(case["tokenizer"].as_str().unwrap().into())
+            .or_default() += encoding.windows.len();
+    }
+    assert_eq!(seen.len(), 4);
+    assert!(seen.values().all(|n_windows| *n_windows > 30), "{seen:?}");
+}
+
+#[test]
+fn ids_do_not_depend_on_whether_an_alignment_is_asked_for() {
+    let tokenizers = Tokenizers::new();
+    for case in read_json(&fixture("windows.json"))["cases"]
+        .as_array()
+        .unwrap()
+    {
+        let tokenizer = tokenizers.open(case);
+        let (with, without) = (
+            encode(&tokenizer, case, true),
+            encode(&tokenizer, case, false),
+        );
+        assert_eq!(with.truncated, without.truncated, "{}", name(case));
+        assert!(without.words.is_empty());
+        let ids = |encoding: &Encoding| -> Vec<(Vec<u32>, Vec<u8>)> {
+            let windows = encoding.windows.iter();
+            windows
+                .map(|window| (window.ids.clone(), window.type_ids.clone()))
+                .collect()
+        };
+        assert_eq!(ids(&with), ids(&without), "{}", name(case));
+    }
+}
+
+/// Here our rule is another than that of transformers, which stops with an error where the first text leaves no room
+/// beside the stride: a first text that does not fit beside the whole second one keeps half of what the stride leaves, or
+/// whatever the second one leaves, if that is more. The fixture holds what transformers makes of as much of it.
+#[test]
+fn a_question_of_too_many_tokens_is_cut_and_the_rest_equals_transformers() {
+    let tokenizers = Tokenizers::new();
+    let fixture = read_json(&fixture("windows.json"));
+    for case in fixture["question_cut"].as_array().unwrap() {
+        let encoding = encode(&tokenizers.open(case), case, true);
+        assert!(encoding.truncated);
+        assert_eq!(windows(&encoding), case["windows"], "{}", name(case));
+        assert_eq!(words(&encoding), case["words"], "words of {}", name(case));
+    }
+}
+
+#[test]
+fn a_pair_always_has_room_for_its_special_tokens() {
+    // `<s> a </s> </s> b </s>`: one more than `[CLS] a [SEP] b [SEP]`.
+    let path = fixture("families/roberta").join("tokenizer.json");
+    for max_length in 1..8 {
+        let Ok(tokenizer) = TextTokenizer::open(&path, max_length, Overflow::Truncate) else {
+            assert!(max_length < 4, "{max_length} tokens are refused");
+            continue;
+        };
+        let inputs = [
+            Input::Pair("the snow", "is cold"),
+            Input::Text("the snow is cold"),
+        ];
+        for encoding in tokenizer.encode(&inputs, true).unwrap() {
+            assert!(encoding.windows[0].ids.len() <= max_length);
+        }
+    }
+}
