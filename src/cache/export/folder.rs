@@ -17,6 +17,9 @@ pub const EXPORT: &str = "export.json";
 /// The lock of the export in work; gone when it is done.
 const LOCK: &str = "export.lock";
 
+/// Where the earlier export goes when the new one takes its name; gone when it is done.
+const REPLACED: &str = "export.replaced";
+
 /// One file of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportFile {
@@ -63,7 +66,15 @@ impl Staged {
         let parent = parent_of(target);
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         if aside.is_dir() {
-            // Of a killed export: the lock of a living one is held.
+            // Of a killed export, unless it is somebody's own; the lock of a living one is held.
+            let present = names(&aside)?;
+            if !present.is_empty() && !present.contains(LOCK) {
+                return Err(Error::Export {
+                    folder: target.to_path_buf(),
+                    problem: format!("`{}` is in the way, and no export's", aside.display()),
+                    hint: "name another folder with --out".into(),
+                });
+            }
             drop(take_lock(&aside, target)?);
             fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))?;
         }
@@ -114,16 +125,23 @@ impl Staged {
             synced.map_err(Error::io("sync", &path))?;
         }
         require_free(&self.target)?;
-        if self.target.exists() {
-            // A rename replaces a folder only where it is empty. A kill here leaves no export, which is no half one.
-            fs::remove_dir_all(&self.target).map_err(Error::io("remove", &self.target))?;
+        let replaced = self.target.exists();
+        if replaced {
+            // Moved before it is removed: a kill here leaves no export, and never half of one under its name.
+            let place = self.aside.join(REPLACED);
+            fs::rename(&self.target, &place).map_err(Error::io("rename", &self.target))?;
         }
-        let lock = self.aside.join(LOCK);
-        fs::remove_file(&lock).map_err(Error::io("remove", &lock))?;
         sync_folder(&self.aside)?;
         fs::rename(&self.aside, &self.target).map_err(Error::io("rename", &self.target))?;
         self.lock = None;
-        sync_folder(parent_of(&self.target))
+        sync_folder(parent_of(&self.target))?;
+        // The export is whole by now; what is left here by a kill, the next export to this name takes with it.
+        if replaced {
+            let place = self.target.join(REPLACED);
+            fs::remove_dir_all(&place).map_err(Error::io("remove", &place))?;
+        }
+        let lock = self.target.join(LOCK);
+        fs::remove_file(&lock).map_err(Error::io("remove", &lock))
     }
 }
 
@@ -164,7 +182,7 @@ fn require_free(target: &Path) -> Result<()> {
         .files
         .iter()
         .map(|file| file.name.as_str())
-        .chain([EXPORT])
+        .chain([EXPORT, LOCK, REPLACED])
         .collect();
     match present.iter().find(|name| !own.contains(name.as_str())) {
         Some(strange) => Err(refuse(format!(
@@ -255,7 +273,11 @@ mod tests {
         let aside = folder.path().join("out.partial");
         fs::create_dir(&aside).unwrap();
         fs::write(aside.join("half.npy"), "half").unwrap();
-        let staged = Staged::new(&folder.path().join("out")).unwrap();
+        let target = folder.path().join("out");
+        let error = Staged::new(&target).err().unwrap().to_string();
+        assert!(error.contains("in the way"), "{error}");
+        fs::write(aside.join(LOCK), "").unwrap();
+        let staged = Staged::new(&target).unwrap();
         assert_eq!(staged.files().unwrap(), []);
     }
 }
