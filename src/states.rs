@@ -178,6 +178,12 @@ impl Dtype {
     /// As [`Dtype::check`]; nothing is appended then.
     pub fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), f32> {
         self.check(values)?;
+        self.put(values, out);
+        Ok(())
+    }
+
+    /// Appends values that were checked to `out` in this type.
+    pub(crate) fn put(self, values: &[f32], out: &mut Vec<u8>) {
         out.reserve(values.len() * self.size_bytes());
         match self {
             Dtype::F16 => {
@@ -194,7 +200,6 @@ impl Dtype {
                 }
             }
         }
-        Ok(())
     }
 
     /// Decodes stored bytes into `out`; `bytes` may be unaligned.

@@ -229,8 +229,10 @@ pub struct Worker {
 pub struct Request<'a> {
     /// The states, of layers that the encoder was opened for.
     pub states: &'a [StateId],
-    /// The type in which rows of tokens and words are stored, and into which pooled values must fit.
+    /// The type in which rows of tokens and words are returned.
     pub dtype: Dtype,
+    /// The type in which the cache stores states: every value must fit into it.
+    pub stored: Dtype,
     /// For each window the positions of its words; only looked at where word states are asked for.
     pub words: &'a [Vec<u16>],
 }
@@ -255,25 +257,26 @@ impl Worker {
                 let start = row * batch.width * hidden;
                 &states[start..start + batch.lengths[row] as usize * hidden]
             };
+            let check = |state: StateId, row: usize, values: &[f32]| {
+                let fits = request.stored.check(values);
+                fits.map_err(|value| unfit(state, value, name_of(row), request.stored))
+            };
             for state in request.states.iter().filter(|state| state.layer == layer) {
                 let values = match state.kind {
                     StateKind::Pooled(pooling) => {
                         let mut pooled = vec![0.0f32; batch.windows() * hidden];
                         for (row, out) in pooled.chunks_exact_mut(hidden).enumerate() {
                             pooling::pool(pooling, real(row), out);
-                            request.dtype.check(out).map_err(|value| {
-                                unfit(*state, value, name_of(row), request.dtype)
-                            })?;
+                            check(*state, row, out)?;
                         }
                         StateValues::Pooled(pooled)
                     }
                     StateKind::Words | StateKind::Tokens => {
                         let mut bytes = Vec::new();
                         let mut put = |row: usize, values: &[f32]| {
-                            request
-                                .dtype
-                                .encode(values, &mut bytes)
-                                .map_err(|value| unfit(*state, value, name_of(row), request.dtype))
+                            check(*state, row, values)?;
+                            request.dtype.put(values, &mut bytes);
+                            Ok(())
                         };
                         for row in 0..batch.windows() {
                             if state.kind == StateKind::Tokens {

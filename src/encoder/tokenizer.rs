@@ -3,10 +3,12 @@
 use std::{borrow::Cow, path::Path};
 
 use rayon::prelude::*;
+use serde_json::Value;
 use tokenizers::{InputSequence, Tokenizer};
 
 use super::windows::{Encoding, Overflow, Piece, Sequence, Template, cut, least_length};
 use crate::{
+    data::shorten,
     error::{Error, Result},
     fingerprint::{Key, Mode},
 };
@@ -31,6 +33,15 @@ impl Input<'_> {
             Input::Words(words) => Key::of(Mode::Words, words),
         }
     }
+
+    /// Its first characters, for messages.
+    fn beginning(self) -> String {
+        let text = match self {
+            Input::Text(text) | Input::Pair(_, text) => text,
+            Input::Words(words) => words.first().map_or("", String::as_str),
+        };
+        shorten(text, 40)
+    }
 }
 
 /// One text, token by token, as the `tokenize` command shows it.
@@ -49,6 +60,8 @@ pub struct TokenTable {
 /// A tokenizer that cuts documents to a given length and never pads.
 pub struct TextTokenizer {
     inner: Tokenizer,
+    /// For given words, where these need another setting than texts.
+    of_words: Option<Tokenizer>,
     template: Template,
     max_length: usize,
     overflow: Overflow,
@@ -68,15 +81,22 @@ impl TextTokenizer {
             hint: hint.into(),
         };
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let mut inner = Tokenizer::from_bytes(&bytes).map_err(|error| {
-            refuse(
-                "a Hugging Face tokenizer.json",
-                error.to_string(),
-                "fetch the checkpoint again",
-            )
-        })?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(failed)?;
+        let parse = |bytes: &[u8]| {
+            let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| {
+                refuse(
+                    "a Hugging Face tokenizer.json",
+                    error.to_string(),
+                    "fetch the checkpoint again",
+                )
+            })?;
+            tokenizer.with_padding(None);
+            tokenizer.with_truncation(None).map_err(failed)?;
+            Ok(tokenizer)
+        };
+        let inner = parse(&bytes)?;
+        let of_words = with_prefix_space(&bytes)
+            .map(|bytes| parse(&bytes))
+            .transpose()?;
         let template = template_of(&inner).map_err(failed)?;
         let least = least_length(&template, overflow);
         if max_length < least {
@@ -97,6 +117,7 @@ impl TextTokenizer {
         }
         Ok(TextTokenizer {
             inner,
+            of_words,
             template,
             max_length,
             overflow,
@@ -117,14 +138,15 @@ impl TextTokenizer {
 
     fn encode_one(&self, input: Input<'_>, aligned: bool) -> Result<Encoding> {
         let (first, second) = match input {
-            Input::Text(text) => (self.sequence(raw(text), aligned)?, None),
+            Input::Text(text) => (sequence(&self.inner, raw(text), aligned)?, None),
             Input::Pair(first, second) => (
-                self.sequence(raw(first), aligned)?,
-                Some(self.sequence(raw(second), aligned)?),
+                sequence(&self.inner, raw(first), aligned)?,
+                Some(sequence(&self.inner, raw(second), aligned)?),
             ),
             Input::Words(words) => {
                 let given = InputSequence::PreTokenizedOwned(Cow::Borrowed(words));
-                let mut sequence = self.sequence(given, aligned)?;
+                let tokenizer = self.of_words.as_ref().unwrap_or(&self.inner);
+                let mut sequence = sequence(tokenizer, given, aligned)?;
                 shift_into_joined_text(&mut sequence, words);
                 (sequence, None)
             }
@@ -140,38 +162,14 @@ impl TextTokenizer {
             return Err(Error::Encoder {
                 action: "tokenise a text",
                 reason: format!(
-                    "it makes {} windows, and {} can be numbered: cut it into several texts",
+                    "`{}` makes {} windows, and {} can be numbered: cut it into several texts",
+                    input.beginning(),
                     encoding.windows.len(),
                     u16::MAX
                 ),
             });
         }
         Ok(encoding)
-    }
-
-    fn sequence(&self, input: InputSequence<'_>, aligned: bool) -> Result<Sequence> {
-        if !aligned {
-            let encoding = self.inner.encode_fast(input, false).map_err(failed)?;
-            return Ok(Sequence {
-                ids: encoding.get_ids().to_vec(),
-                ..Sequence::default()
-            });
-        }
-        let encoding = self
-            .inner
-            .encode_char_offsets(input, false)
-            .map_err(failed)?;
-        let words = encoding.get_word_ids().iter();
-        let offsets = encoding.get_offsets().iter();
-        Ok(Sequence {
-            ids: encoding.get_ids().to_vec(),
-            offsets: offsets
-                .map(|(start, end)| (*start as u32, *end as u32))
-                .collect(),
-            words: words
-                .map(|word| word.map_or(-1, |word| word as i32))
-                .collect(),
-        })
     }
 
     /// One whole text with its tokens, offsets and words; nothing is cut off.
@@ -187,6 +185,30 @@ impl TextTokenizer {
             word_ids: encoding.get_word_ids().to_vec(),
         })
     }
+}
+
+fn sequence(tokenizer: &Tokenizer, input: InputSequence<'_>, aligned: bool) -> Result<Sequence> {
+    if !aligned {
+        let encoding = tokenizer.encode_fast(input, false).map_err(failed)?;
+        return Ok(Sequence {
+            ids: encoding.get_ids().to_vec(),
+            ..Sequence::default()
+        });
+    }
+    let encoding = tokenizer
+        .encode_char_offsets(input, false)
+        .map_err(failed)?;
+    let words = encoding.get_word_ids().iter();
+    let offsets = encoding.get_offsets().iter();
+    Ok(Sequence {
+        ids: encoding.get_ids().to_vec(),
+        offsets: offsets
+            .map(|(start, end)| (*start as u32, *end as u32))
+            .collect(),
+        words: words
+            .map(|word| word.map_or(-1, |word| word as i32))
+            .collect(),
+    })
 }
 
 fn raw(text: &str) -> InputSequence<'_> {
@@ -210,6 +232,34 @@ fn shift_into_joined_text(sequence: &mut Sequence, words: &[String]) {
         {
             *offset = (offset.0 + start, offset.1 + start);
         }
+    }
+}
+
+/// tokenizer.json with `add_prefix_space` on, where it is off: a byte-level tokenizer (RoBERTa's) tells a word by the
+/// space before it, which words that are given one by one have lost. `None` where there is nothing to turn on.
+fn with_prefix_space(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut json: Value = serde_json::from_slice(bytes).ok()?;
+    let parts = ["pre_tokenizer", "post_processor"];
+    let turned = parts.map(|part| json.get_mut(part).is_some_and(turn_prefix_space_on));
+    turned[0].then(|| json.to_string().into_bytes())
+}
+
+/// Turns `add_prefix_space` on in a part of tokenizer.json and the parts that it is made of; whether it was off.
+fn turn_prefix_space_on(part: &mut Value) -> bool {
+    match part {
+        Value::Object(fields) => {
+            let here = fields
+                .get_mut("add_prefix_space")
+                .filter(|on| **on == Value::Bool(false));
+            let turned = here.map(|on| *on = Value::Bool(true)).is_some();
+            fields.values_mut().fold(turned, |turned, field| {
+                turn_prefix_space_on(field) || turned
+            })
+        }
+        Value::Array(parts) => parts
+            .iter_mut()
+            .fold(false, |turned, part| turn_prefix_space_on(part) || turned),
+        _ => false,
     }
 }
 

@@ -228,6 +228,7 @@ impl Predictor {
         let request = Request {
             states: &states,
             dtype: settings.dtype,
+            stored: settings.dtype,
             words: &[],
         };
         let shard = OpenShard::new(layout, &states, description.hidden, settings.dtype);

@@ -287,6 +287,7 @@ impl Job<'_> {
             } else {
                 self.dtype
             },
+            stored: self.dtype,
             words: &planned.words,
         };
         Ok(EncodedBatch {

@@ -176,6 +176,7 @@ fn warm_up(job: &Job<'_>, encoder: &mut Encoder) -> Result<f64> {
     let request = Request {
         states: &[],
         dtype: job.dtype,
+        stored: job.dtype,
         words: &[],
     };
     let (workers, _) = encoder.workers();

@@ -381,6 +381,7 @@ fn a_text_of_more_windows_than_can_be_numbered_is_refused() {
         "cache.stride=27",
     ];
     let stderr = workshop.fail(&[&EXTRACT[..], &windows].concat());
-    let expected = "it makes 66658 windows, and 65535 can be numbered: cut it into several texts";
+    let expected =
+        "the ...` makes 66658 windows, and 65535 can be numbered: cut it into several texts";
     assert!(stderr.contains(expected), "{stderr}");
 }

@@ -348,6 +348,7 @@ fn pooled_states_equal_those_of_transformers() {
     let request = Request {
         states: &states,
         dtype: Dtype::F32,
+        stored: Dtype::F32,
         words: &[],
     };
     let made = encoder.workers().0[0]
