@@ -164,6 +164,13 @@ pub enum Error {
         free_bytes: u64,
     },
 
+    /// Something that needs a yes, and nobody said it.
+    #[error("{what}")]
+    Consent {
+        /// What would be done.
+        what: String,
+    },
+
     /// Another process writes to the cache.
     #[error("cache `{}` is being written by {holder}", cache.display())]
     CacheBusy {
@@ -251,6 +258,7 @@ impl Error {
                 "free some space, name another cache.dir, store less (cache.store, cache.layers), or go on with --yes: \
                  what is committed before the disk is full is kept",
             ),
+            Error::Consent { .. } => Some("run it again with --yes to go on"),
             Error::CacheBusy { .. } => {
                 Some("wait until it has finished, or give this pipeline its own cache.dir")
             }

@@ -5,10 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::reader::CacheReader;
-use crate::{
-    error::{Error, Result},
-    states::StateId,
-};
+use crate::{error::Result, states::StateId};
 
 /// The difference of two caches, `a` and `b`.
 #[derive(Clone, Debug, Serialize)]
@@ -33,7 +30,7 @@ impl Difference {
     /// # Errors
     /// When one of them is no cache, or is damaged.
     pub fn between(a: &Path, b: &Path) -> Result<Difference> {
-        let (a, b) = (open(a)?, open(b)?);
+        let (a, b) = (CacheReader::existing(a)?, CacheReader::existing(b)?);
         let (states_a, states_b) = (a.manifest().states(), b.manifest().states());
         let of_a = a.index().documents();
         let in_both = of_a.filter(|(key, _)| b.index().truncated(key).is_some());
@@ -47,13 +44,4 @@ impl Difference {
             documents_only_b: b.index().n_documents() - documents_common,
         })
     }
-}
-
-fn open(folder: &Path) -> Result<CacheReader> {
-    CacheReader::open(folder)?.ok_or_else(|| Error::CacheMiss {
-        cache: folder.to_path_buf(),
-        lacks: "a manifest.json".into(),
-        hint: "name a cache folder, <cache.dir>/<fingerprint>, as `frostbert cache ls` lists them"
-            .into(),
-    })
 }

@@ -83,18 +83,23 @@ pub(super) fn write_with(
         },
     );
     let written = std::thread::scope(|scope| {
-        // The disk is set to work while the rest is still being encoded; that all is there is for the last sync to say.
-        let early = std::thread::Builder::new().spawn_scoped(scope, move || {
-            for () in dues {
-                let _ = syncing.sync_data();
-            }
-        });
-        early.map_err(Error::io("start a thread for", &path))?;
+        // The disk is set to work while the rest is still being encoded. The system tells of a failed write once, to
+        // whoever syncs first.
+        let early = std::thread::Builder::new()
+            .spawn_scoped(scope, move || {
+                dues.into_iter().try_for_each(|()| syncing.sync_data())
+            })
+            .map_err(Error::io("start a thread for", &path))?;
         write(&mut sink).map_err(|error| Error::io("write", &path)(as_io(error)))?;
         let sink = sink
             .into_inner()
             .map_err(|error| Error::io("write", &path)(error.into_error()))?;
-        // With the sink goes the sender, and the thread that waits for it ends.
+        // Without the sender the thread that waits for it ends.
+        drop(sink.due);
+        early
+            .join()
+            .expect("a sync does not panic")
+            .map_err(Error::io("sync", &path))?;
         Ok::<_, Error>((sink.inner, sink.hasher, sink.bytes))
     });
     let (file, hasher, bytes) = written?;
@@ -143,7 +148,8 @@ impl Write for Hashed {
         self.unsynced += written;
         if self.unsynced >= SYNC_BYTES {
             self.unsynced = 0;
-            // A sync that is still under way takes these bytes along, or the next one does.
+            // A sync that is still under way takes these bytes along, or the next one does; one that failed is found
+            // when its thread is joined.
             let _ = self.due.try_send(());
         }
         Ok(written)

@@ -8,6 +8,7 @@ use super::{
     plan::{ExtractionPlan, SHARD_STATE_BYTES},
     reader::{CacheReader, rows_of},
     shard::{ShardLayout, StateRows},
+    state_file::StateFile,
     writer::{remove_leftovers, take_lock, write_shard},
 };
 use crate::{
@@ -65,8 +66,8 @@ pub fn collect(
     shard_tokens: usize,
     progress: &dyn Progress,
 ) -> Result<Collected> {
-    let mut collected = count(folder, &keep)?;
     let _lock = take_lock(folder)?;
+    let mut collected = count(folder, &keep)?;
     let Some(mut manifest) = Manifest::read(folder)? else {
         return Ok(collected);
     };
@@ -74,9 +75,11 @@ pub fn collect(
     // What an unfinished extraction planned was planned for these shards.
     ExtractionPlan::remove(folder)?;
     if collected.dropped == collected.documents {
-        // Without a manifest it is no cache, wherever the removal ends.
-        let path = folder.join(super::manifest::MANIFEST);
-        fs::remove_file(&path).map_err(Error::io("remove", path))?;
+        // An empty cache first: wherever a kill stops the removal, what is left is one that can be written to.
+        manifest.shards.clear();
+        (manifest.documents, manifest.tokens, manifest.truncated) = (0, 0, 0);
+        manifest.write(folder)?;
+        remove_leftovers(folder, &manifest)?;
         fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
         return Ok(collected);
     }
@@ -239,20 +242,12 @@ fn same_origin(a: &ShardEntry, b: &ShardEntry) -> bool {
 fn replace(folder: &Path, manifest: &mut Manifest, merge: Merge) -> Result<()> {
     let mut entries: Vec<ShardEntry> = Vec::new();
     if !merge.kept.is_empty() {
-        let (layout, states) = gather(folder, manifest, &merge)?;
+        let sources = Sources::open(folder, manifest, &merge)?;
         let name = shard_name(manifest.next_shard());
-        let of = |place: &usize| manifest.shards[*place].origins.iter();
-        let mut origins: Vec<Origin> = manifest.shards[merge.first].origins.clone();
-        for (number, origin) in origins.iter_mut().enumerate() {
-            let merged = merge
-                .shards
-                .iter()
-                .filter_map(|place| of(place).nth(number));
-            origin.parity = merged
-                .map(|origin| origin.parity)
-                .reduce(join_parity)
-                .unwrap_or_default();
-        }
+        let origins = join_origins(manifest, &merge);
+        let states: Vec<StateId> = manifest.shards[merge.first].states().collect();
+        let states = states.into_iter().map(|state| sources.gather(state));
+        let layout = sources.layout();
         entries.push(write_shard(
             folder, manifest, &name, layout, states, origins,
         )?);
@@ -282,63 +277,73 @@ fn join_parity(a: Parity, b: Parity) -> Parity {
     }
 }
 
-/// Reads everything that is kept: layouts first, then state by state.
-fn gather(
-    folder: &Path,
-    manifest: &Manifest,
-    merge: &Merge,
-) -> Result<(ShardLayout, Vec<StateRows>)> {
-    let reader = CacheReader::of(folder, manifest);
-    let sources = merge
-        .shards
-        .iter()
-        .map(|place| Ok((*place, reader.read_layout(*place as u32)?)))
-        .collect::<Result<Vec<(usize, ShardLayout)>>>()?;
-    let source = |shard: usize| {
-        let found = sources.iter().find(|(place, _)| *place == shard);
-        &found.expect("every source of a merge was read").1
-    };
-    let mut layout = ShardLayout::default();
-    for (key, shard, row) in &merge.kept {
-        let from = source(*shard);
-        let windows: Vec<_> = from.documents.windows(*row).collect();
-        let tokens = |window: &usize| from.documents.window_tokens(*window);
-        let lengths: Vec<u32> = windows
-            .iter()
-            .map(|window| (tokens(window).end - tokens(window).start) as u32)
-            .collect();
-        let has_tokens = !from.alignment.is_empty();
-        let alignments: Vec<Alignment> = windows
-            .iter()
-            .filter(|_| has_tokens)
-            .map(|window| from.alignment.part(tokens(window)))
-            .collect();
-        let words = match from.words.is_empty() {
-            true => &[],
-            false => &from.words[from.words_of(*row)],
-        };
-        let truncated = from.documents.truncated(*row);
-        layout.push(*key, truncated, &lengths, alignments.iter(), words);
+/// The origins of a merge's shards, which are the same but for their samples.
+fn join_origins(manifest: &Manifest, merge: &Merge) -> Vec<Origin> {
+    let mut origins = manifest.shards[merge.first].origins.clone();
+    for (number, origin) in origins.iter_mut().enumerate() {
+        let shards = merge.shards.iter().map(|place| &manifest.shards[*place]);
+        let parities = shards.filter_map(|shard| Some(shard.origins.get(number)?.parity));
+        origin.parity = parities.reduce(join_parity).unwrap_or_default();
     }
-    let states: Vec<StateId> = manifest.shards[merge.first].states().collect();
-    let mut rows = Vec::with_capacity(states.len());
-    for state in states {
+    origins
+}
+
+/// The shards of a merge, open for reading.
+struct Sources<'a> {
+    reader: CacheReader,
+    merge: &'a Merge,
+    layouts: HashMap<usize, ShardLayout>,
+}
+
+impl<'a> Sources<'a> {
+    fn open(folder: &Path, manifest: &Manifest, merge: &'a Merge) -> Result<Sources<'a>> {
+        let reader = CacheReader::of(folder, manifest);
+        let layouts = merge.shards.iter();
+        let layouts = layouts.map(|place| Ok((*place, reader.read_layout(*place as u32)?)));
+        Ok(Sources {
+            layouts: layouts.collect::<Result<_>>()?,
+            reader,
+            merge,
+        })
+    }
+
+    /// The layout of what is kept.
+    fn layout(&self) -> ShardLayout {
+        let mut layout = ShardLayout::default();
+        for (key, shard, row) in &self.merge.kept {
+            let from = &self.layouts[shard];
+            let tokens = |window: usize| from.documents.window_tokens(window);
+            let windows = from.documents.windows(*row);
+            let lengths: Vec<u32> = windows
+                .clone()
+                .map(|window| (tokens(window).end - tokens(window).start) as u32)
+                .collect();
+            let has_tokens = !from.alignment.is_empty();
+            let alignments: Vec<Alignment> = windows
+                .filter(|_| has_tokens)
+                .map(|window| from.alignment.part(tokens(window)))
+                .collect();
+            let words = match from.words.is_empty() {
+                true => &[],
+                false => &from.words[from.words_of(*row)],
+            };
+            let truncated = from.documents.truncated(*row);
+            layout.push(*key, truncated, &lengths, alignments.iter(), words);
+        }
+        layout
+    }
+
+    /// The rows of one state of what is kept.
+    fn gather(&self, state: StateId) -> Result<StateRows> {
+        let open = |place: &usize| Ok((*place, self.reader.open_state(*place as u32, state)?));
+        let files = self.merge.shards.iter().map(open);
+        let files = files.collect::<Result<HashMap<usize, StateFile>>>()?;
         let mut bytes = Vec::new();
-        let files = merge
-            .shards
-            .iter()
-            .map(|place| Ok((*place, reader.open_state(*place as u32, state)?)))
-            .collect::<Result<Vec<_>>>()?;
-        for (_, shard, row) in &merge.kept {
-            let (_, file) = files
-                .iter()
-                .find(|(place, _)| place == shard)
-                .expect("every source of a merge was opened");
-            for piece in file.rows(rows_of(source(*shard), state.kind, *row)) {
+        for (_, shard, row) in &self.merge.kept {
+            for piece in files[shard].rows(rows_of(&self.layouts[shard], state.kind, *row)) {
                 bytes.extend_from_slice(piece);
             }
         }
-        rows.push(StateRows { state, bytes });
+        Ok(StateRows { state, bytes })
     }
-    Ok((layout, rows))
 }

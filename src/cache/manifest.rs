@@ -173,6 +173,14 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
+    /// Reads the manifest of a folder that must be a cache.
+    ///
+    /// # Errors
+    /// [`Error::CacheMiss`] where there is none; else as [`Manifest::read`].
+    pub fn open(folder: &Path) -> Result<Manifest> {
+        Manifest::read(folder)?.ok_or_else(|| no_cache(folder))
+    }
+
     /// Checks that this is the manifest of these inputs: a folder that was renamed is never taken for another.
     ///
     /// # Errors
@@ -226,7 +234,7 @@ impl Manifest {
         self.shards.iter().flat_map(|shard| &shard.origins)
     }
 
-    /// The number of the next new shard: no number is used twice.
+    /// The number of the next new shard: above all that the manifest names.
     pub fn next_shard(&self) -> usize {
         let numbers = self
             .shards
@@ -238,6 +246,16 @@ impl Manifest {
     /// Every state that at least one shard holds.
     pub fn states(&self) -> BTreeSet<StateId> {
         self.shards.iter().flat_map(ShardEntry::states).collect()
+    }
+}
+
+/// What to say where a folder should be a cache and is none.
+pub(super) fn no_cache(folder: &Path) -> Error {
+    Error::CacheMiss {
+        cache: folder.to_path_buf(),
+        lacks: "a manifest.json: it is no cache".into(),
+        hint: "name a cache folder, <cache.dir>/<fingerprint>, as `frostbert cache ls` lists them"
+            .into(),
     }
 }
 
@@ -269,7 +287,31 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(Error::io("sync", folder))
 }
 
-/// The folders in a `cache.dir` that hold a manifest, by name, each with its manifest or what is wrong with it.
+/// Fails where shards lie in a folder without a manifest: one may be what a killed first commit left, more are a cache
+/// that lost its manifest.
+///
+/// # Errors
+/// [`Error::CacheDamage`]; when the folder cannot be listed.
+pub(super) fn refuse_orphans(folder: &Path) -> Result<()> {
+    let mut n_shards = 0;
+    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let name = entry.map_err(Error::io("list", folder))?.file_name();
+        n_shards += usize::from(shard_number(&name.to_string_lossy()).is_some());
+    }
+    if n_shards <= 1 {
+        return Ok(());
+    }
+    Err(Error::CacheDamage {
+        path: folder.join(MANIFEST),
+        expected: format!("the manifest of {n_shards} shards"),
+        got: "no such file".into(),
+        hint: "put the manifest back where there is a copy of it; else delete this cache folder and run `frostbert \
+               extract` again"
+            .into(),
+    })
+}
+
+/// The folders in a `cache.dir` that hold a manifest, or have lost it, by name, each with its manifest or what is wrong with it.
 ///
 /// # Errors
 /// When the folder cannot be listed. That a manifest is damaged is for the caller to say: it is no reason to pass over
@@ -288,9 +330,11 @@ pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Result<Manifest>)>> {
     let caches = folders
         .into_iter()
         .filter(|folder| folder.is_dir())
-        .filter_map(|folder| {
-            let manifest = Manifest::read(&folder).transpose()?;
-            Some((folder, manifest))
+        .filter_map(|folder| match Manifest::read(&folder).transpose() {
+            Some(manifest) => Some((folder, manifest)),
+            None => refuse_orphans(&folder)
+                .err()
+                .map(|error| (folder, Err(error))),
         });
     Ok(caches.collect())
 }

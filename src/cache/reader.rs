@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     index::{DocumentIndex, Location},
-    manifest::{Manifest, ShardEntry},
+    manifest::{Manifest, ShardEntry, no_cache},
     shard::{DocumentTable, ShardLayout},
     state_file::StateFile,
     tables,
@@ -41,6 +41,14 @@ impl CacheReader {
             index: DocumentIndex::read(folder, &manifest)?,
             manifest,
         }))
+    }
+
+    /// Opens a folder that must be a cache.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::CacheMiss`] where it is none; else as [`CacheReader::open`].
+    pub fn existing(folder: &Path) -> Result<CacheReader> {
+        CacheReader::open(folder)?.ok_or_else(|| no_cache(folder))
     }
 
     /// Reads shards of a manifest that is in memory, without looking documents up.

@@ -9,7 +9,7 @@ use std::{
 use super::{
     file::damage,
     index::DocumentIndex,
-    manifest::{FileEntry, MANIFEST, Manifest, Origin, ShardEntry, sync_folder},
+    manifest::{FileEntry, Manifest, Origin, ShardEntry, sync_folder},
     plan::PlannedShard,
     shard::{OpenShard, ShardLayout, StateRows},
     state_file::{self, StateMetadata},
@@ -62,7 +62,7 @@ impl CacheWriter {
                 manifest
             }
             None => {
-                refuse_orphans(&folder)?;
+                super::manifest::refuse_orphans(&folder)?;
                 Manifest::empty(inputs, shape.model_layers, shape.hidden, shape.dtype)
             }
         };
@@ -137,7 +137,7 @@ impl CacheWriter {
             &self.manifest,
             name,
             layout,
-            states,
+            states.into_iter().map(Ok),
             vec![origin],
         )?;
         let bytes = entry.bytes();
@@ -171,7 +171,13 @@ impl CacheWriter {
             ));
         }
         let aside = Aside::new(&self.folder, name)?;
-        let files = write_states(&aside.path, &self.manifest, &layout, states, &entry.files)?;
+        let files = write_states(
+            &aside.path,
+            &self.manifest,
+            &layout,
+            states.into_iter().map(Ok),
+            &entry.files,
+        )?;
         for file in &files {
             let path = target.join(&file.name);
             fs::rename(aside.path.join(&file.name), &path).map_err(Error::io("rename", &path))?;
@@ -194,7 +200,7 @@ pub(super) fn write_shard(
     manifest: &Manifest,
     name: &str,
     layout: ShardLayout,
-    states: Vec<StateRows>,
+    states: impl Iterator<Item = Result<StateRows>>,
     origins: Vec<Origin>,
 ) -> Result<ShardEntry> {
     let documents = &layout.documents;
@@ -216,29 +222,32 @@ pub(super) fn write_shard(
     })
 }
 
-/// Writes states, and the tables of tokens and words that they need and that `present` lacks.
+/// Writes states, one after the other, and the tables of tokens and words that they need and that `present` lacks.
 fn write_states(
     aside: &Path,
     manifest: &Manifest,
     layout: &ShardLayout,
-    states: Vec<StateRows>,
+    states: impl Iterator<Item = Result<StateRows>>,
     present: &[FileEntry],
 ) -> Result<Vec<FileEntry>> {
-    let lacks = |name: &str| !present.iter().any(|file| file.name == name);
-    let stores = |kind: StateKind| states.iter().any(|rows| rows.state.kind == kind);
-    let mut files = Vec::new();
-    if stores(StateKind::Tokens) && lacks(tables::TOKENS) {
-        files.push(tables::write_tokens(aside, layout)?);
-    }
-    if stores(StateKind::Words) && lacks(tables::WORDS) {
-        files.push(tables::write_words(aside, layout)?);
-    }
     let metadata = StateMetadata {
         fingerprint: manifest.fingerprint.clone(),
         hidden: manifest.hidden,
         dtype: manifest.dtype,
     };
+    let mut files: Vec<FileEntry> = Vec::new();
     for rows in states {
+        let rows = rows?;
+        let mut known = present.iter().chain(&files);
+        match rows.state.kind {
+            StateKind::Tokens if known.all(|file| file.name != tables::TOKENS) => {
+                files.push(tables::write_tokens(aside, layout)?);
+            }
+            StateKind::Words if known.all(|file| file.name != tables::WORDS) => {
+                files.push(tables::write_words(aside, layout)?);
+            }
+            _ => {}
+        }
         files.push(state_file::write_state(aside, rows, &metadata)?);
     }
     Ok(files)
@@ -314,27 +323,6 @@ pub(super) fn take_lock(folder: &Path) -> Result<WriterLock> {
     file.rewind().map_err(Error::io("write", &path))?;
     writeln!(file, "{}", std::process::id()).map_err(Error::io("write", &path))?;
     Ok(WriterLock(file))
-}
-
-/// Fails where there are shards and no manifest: a writer that is killed before its first manifest leaves one shard at
-/// most, so the manifest of several was lost, and they are not to be thrown away with what a kill leaves.
-fn refuse_orphans(folder: &Path) -> Result<()> {
-    let paths = list(folder)?;
-    let shards = paths
-        .iter()
-        .filter(|path| file_name(path).starts_with("shard-"));
-    let n_shards = shards.count();
-    if n_shards <= 1 {
-        return Ok(());
-    }
-    Err(Error::CacheDamage {
-        path: folder.join(MANIFEST),
-        expected: format!("the manifest of {n_shards} shards"),
-        got: "no such file".into(),
-        hint: "put the manifest back where there is a copy of it; else delete this cache folder and run `frostbert \
-               extract` again"
-            .into(),
-    })
 }
 
 /// Removes what a killed writer left: temporary files, and what no manifest names.

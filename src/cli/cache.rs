@@ -14,6 +14,7 @@ use frostbert::{
         manifest::{MANIFEST, Manifest, Parity, caches_in},
         verify::{self, damaged_files},
     },
+    error::Error,
     pipeline::{gc::Needed, settings::Pipeline},
     progress::Progress,
     states::StateId,
@@ -21,7 +22,7 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, export, output};
+use super::{Context, Overrides, export, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -66,6 +67,8 @@ pub(super) enum CacheCommand {
         /// A pipeline whose documents are needed; may be given more than once
         #[arg(long = "pipeline", value_name = "PIPELINE.toml")]
         pipelines: Vec<PathBuf>,
+        #[command(flatten)]
+        overrides: Overrides,
     },
     #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]
     Export(export::ExportArguments),
@@ -77,7 +80,11 @@ pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode>
         CacheCommand::Info { folder } => info(folder, context),
         CacheCommand::Verify { folders, repair } => verify(folders, *repair, context),
         CacheCommand::Diff { a, b } => diff(a, b, context),
-        CacheCommand::Gc { folders, pipelines } => gc(folders, pipelines, context),
+        CacheCommand::Gc {
+            folders,
+            pipelines,
+            overrides,
+        } => gc(folders, pipelines, overrides, context),
         CacheCommand::Export(arguments) => export::run(arguments, context),
     }
 }
@@ -135,7 +142,7 @@ fn list(folder: &Path, context: &Context) -> Result<ExitCode> {
 }
 
 fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
-    let manifest = open(folder)?;
+    let manifest = Manifest::open(folder)?;
     if context.json {
         output::print_json(&manifest)?;
         return Ok(ExitCode::SUCCESS);
@@ -180,10 +187,15 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
     let (mut n_shards, mut damaged, mut beyond_repair) = (0, Vec::new(), false);
     let mut dropped: Vec<PathBuf> = Vec::new();
     for (path, manifest) in find(folders)? {
-        let Ok(manifest) = manifest else {
-            damaged.push(path.join(MANIFEST));
-            beyond_repair = true;
-            continue;
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let cure = error.hint().unwrap_or_default();
+                context.progress.warn(&format!("{error}; {cure}"));
+                damaged.push(path.join(MANIFEST));
+                beyond_repair = true;
+                continue;
+            }
         };
         n_shards += manifest.shards.len();
         let files = damaged_files(&path, &manifest);
@@ -208,6 +220,9 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
             "{n_shards} shards checked, {} files damaged",
             damaged.len()
         ));
+        if damaged.len() > usize::from(beyond_repair) && !repair {
+            lines.push("--repair drops the shards with damaged files; `frostbert extract` computes them again".into());
+        }
         if !dropped.is_empty() {
             lines.push(format!(
                 "{} shards dropped: `frostbert extract` computes their documents again",
@@ -269,10 +284,15 @@ fn diff(a: &Path, b: &Path, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn gc(folders: &[PathBuf], pipelines: &[PathBuf], context: &Context) -> Result<ExitCode> {
+fn gc(
+    folders: &[PathBuf],
+    pipelines: &[PathBuf],
+    overrides: &Overrides,
+    context: &Context,
+) -> Result<ExitCode> {
     let pipelines = pipelines
         .iter()
-        .map(|path| Pipeline::read(path, &[]))
+        .map(|path| Pipeline::read(path, &overrides.set))
         .collect::<Result<Vec<_>, _>>()?;
     let needed = Needed::by(&pipelines, &context.progress)?;
     let caches = find(folders)?
@@ -292,9 +312,9 @@ fn gc(folders: &[PathBuf], pipelines: &[PathBuf], context: &Context) -> Result<E
         }
     }
     if !to_drop.is_empty() {
-        let question = format!("this drops {}", to_drop.join(", "));
-        if !context.machine.go_on && !context.progress.ask(&format!("{question}. Go on?")) {
-            bail!("{question}: run it again with --yes to go on");
+        let what = format!("this drops {}", to_drop.join(", "));
+        if !context.machine.go_on && !context.progress.ask(&format!("{what}. Go on?")) {
+            return Err(Error::Consent { what }.into());
         }
     }
     let collected = needed.collect(&caches, &context.progress)?;
@@ -344,17 +364,6 @@ fn find(folders: &[PathBuf]) -> Result<Vec<(PathBuf, frostbert::error::Result<Ma
         found.extend(caches);
     }
     Ok(found)
-}
-
-fn open(folder: &Path) -> Result<Manifest> {
-    match Manifest::read(folder)? {
-        Some(manifest) => Ok(manifest),
-        None => bail!(
-            "`{}` holds no manifest.json: name a cache folder, <cache.dir>/<fingerprint>, as `frostbert cache ls` \
-             lists them",
-            folder.display()
-        ),
-    }
 }
 
 /// The worst of all samples: how far stored values are from the same text alone in f32.

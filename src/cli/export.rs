@@ -73,21 +73,16 @@ encoded separately has two rows, `part` 0 and 1. Every record must be in the cac
 Without it, every document is written once, with its key (the hash of its text), shard by shard.
 
 Written are documents with one vector per pooled state, and for token and word states a table of their own, whose `doc` \
-is the row of the document. Memory stays flat whatever the size of the cache. The folder appears when it is whole.";
+is the row of the document. Memory does not grow with the states (with --pipeline and token or word states it does with \
+the tokens, 20 bytes each). The folder appears when it is whole.";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  frostbert cache export cache/73614dac67f1a535 --to npy --pipeline pipelines/embed.toml
-  frostbert cache export cache/73614dac67f1a535 --to parquet-list --as f32 --out vectors";
+  frostbert cache export cache/421d16ab30b554b2 --to npy --pipeline pipelines/embed.toml
+  frostbert cache export cache/421d16ab30b554b2 --to parquet-list --as f32 --out vectors";
 
 pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
-    let Some(cache) = CacheReader::open(&arguments.cache)? else {
-        bail!(
-            "`{}` holds no manifest.json: name a cache folder, <cache.dir>/<fingerprint>, as `frostbert cache ls` \
-             lists them",
-            arguments.cache.display()
-        );
-    };
+    let cache = CacheReader::existing(&arguments.cache)?;
     let overrides = &arguments.overrides.set;
     let pipeline = match &arguments.pipeline {
         Some(path) => Some(Pipeline::read(path, overrides)?),

@@ -117,6 +117,7 @@ impl Encoder {
             Ok(Worker {
                 session: EncoderSession::open(runtime, checkpoint, &options)?,
                 hidden: checkpoint.config.hidden,
+                precision: options.precision,
             })
         };
         let workers = std::thread::scope(|scope| {
@@ -140,6 +141,7 @@ impl Encoder {
             encoder.reference = Some(Worker {
                 session: EncoderSession::open(runtime, checkpoint, &options)?,
                 hidden: checkpoint.config.hidden,
+                precision: options.precision,
             });
         }
         if let Provider::Cuda(_) = provider {
@@ -176,11 +178,8 @@ impl Encoder {
             Precision::F16 => 0.999,
             _ => 0.999_99,
         };
-        let cosine = expected
-            .chunks_exact(hidden)
-            .zip(got.chunks_exact(hidden))
-            .map(|(a, b)| cosine(a, b))
-            .fold(f64::INFINITY, f64::min);
+        let cosine = least_cosine(&expected, &got, hidden);
+        // NaN is not proven either.
         let proven = cosine >= least;
         if !proven {
             return Err(Error::Device {
@@ -194,6 +193,18 @@ impl Encoder {
         }
         Ok(())
     }
+}
+
+/// The least cosine of two lists of states, row by row; NaN where one is NaN, as that of a state of zeros is.
+fn least_cosine(a: &[f32], b: &[f32], hidden: usize) -> f64 {
+    let rows = a.chunks_exact(hidden).zip(b.chunks_exact(hidden));
+    rows.map(|(a, b)| cosine(a, b))
+        .fold(f64::INFINITY, |least, next| {
+            match least.is_nan() || next >= least {
+                true => least,
+                false => next,
+            }
+        })
 }
 
 fn real_states(session: &mut EncoderSession, batch: &Batch, hidden: usize) -> Result<Vec<f32>> {
@@ -222,6 +233,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 pub struct Worker {
     session: EncoderSession,
     hidden: usize,
+    precision: Precision,
 }
 
 /// What a batch is encoded for.
@@ -250,7 +262,7 @@ impl Worker {
         request: Request<'_>,
         name_of: impl Fn(usize) -> String,
     ) -> Result<Vec<BatchStates>> {
-        let hidden = self.hidden;
+        let (hidden, precision) = (self.hidden, self.precision);
         let mut made: Vec<BatchStates> = Vec::with_capacity(request.states.len());
         self.session.run(batch, |layer, states| {
             let real = |row: usize| {
@@ -259,7 +271,7 @@ impl Worker {
             };
             let check = |state: StateId, row: usize, values: &[f32]| {
                 let fits = request.stored.check(values);
-                fits.map_err(|value| unfit(state, value, name_of(row), request.stored))
+                fits.map_err(|value| unfit(state, value, name_of(row), request.stored, precision))
             };
             for state in request.states.iter().filter(|state| state.layer == layer) {
                 let values = match state.kind {
@@ -307,7 +319,7 @@ impl Worker {
     }
 }
 
-fn unfit(state: StateId, value: f32, text: String, dtype: Dtype) -> Error {
+fn unfit(state: StateId, value: f32, text: String, dtype: Dtype, precision: Precision) -> Error {
     let value = if value.is_nan() {
         "NaN".into()
     } else if value.is_infinite() {
@@ -319,6 +331,9 @@ fn unfit(state: StateId, value: f32, text: String, dtype: Dtype) -> Error {
         state: format!("{} state of layer {}", state.kind.name(), state.layer),
         text,
         hint: match dtype {
+            _ if precision == Precision::F16 => {
+                "set model.precision = \"f32\": half precision overflows on this text".into()
+            }
             Dtype::F16 if value != "NaN" => {
                 "set cache.dtype = \"f32\"; if it still fails, the model is broken".into()
             }
@@ -356,5 +371,23 @@ pub fn fingerprint_inputs(
         overflow: overflow.into(),
         stride,
         format_version: FORMAT_VERSION,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_and_nan_are_never_near() {
+        let good = [1.0, 2.0, 3.0, 4.0];
+        assert!((least_cosine(&good, &good, 2) - 1.0).abs() < 1e-12);
+        for bad in [
+            [0.0, 0.0, 3.0, 4.0],
+            [f32::NAN, 2.0, 3.0, 4.0],
+            [1.0, 2.0, 0.0, 0.0],
+        ] {
+            assert!(least_cosine(&good, &bad, 2).is_nan(), "{bad:?}");
+        }
     }
 }

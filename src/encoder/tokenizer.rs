@@ -97,7 +97,13 @@ impl TextTokenizer {
         let of_words = with_prefix_space(&bytes)
             .map(|bytes| parse(&bytes))
             .transpose()?;
-        let template = template_of(&inner).map_err(failed)?;
+        let template = template_of(&inner).map_err(failed)?.ok_or_else(|| {
+            refuse(
+                "a tokenizer.json that makes tokens of a letter or a digit, with room for two texts",
+                "none in any of its templates".into(),
+                "fetch the tokenizer.json that belongs to the model",
+            )
+        })?;
         let least = least_length(&template, overflow);
         if max_length < least {
             let (needed, hint) = match overflow {
@@ -264,7 +270,9 @@ fn turn_prefix_space_on(part: &mut Value) -> bool {
 }
 
 /// Asks the tokenizer where it sets special tokens, by letting it encode one word and two.
-fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Template> {
+///
+/// A word that the vocabulary cannot spell gives no token, and shows nothing: then the next is tried.
+fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Option<Template>> {
     let pieces = |encoding: tokenizers::Encoding| {
         let mut pieces: Vec<Piece> = Vec::new();
         let sequences = encoding.get_sequence_ids();
@@ -284,10 +292,21 @@ fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Template> {
         }
         pieces
     };
-    Ok(Template {
-        single: pieces(tokenizer.encode("a", true)?),
-        pair: pieces(tokenizer.encode(("a", "a"), true)?),
-    })
+    let holds = |pieces: &[Piece], number: usize| {
+        let is_it =
+            |piece: &Piece| matches!(piece, Piece::Sequence { number: n, .. } if *n == number);
+        pieces.iter().any(is_it)
+    };
+    for probe in ["a", "the", "A", "0", "."] {
+        let template = Template {
+            single: pieces(tokenizer.encode(probe, true)?),
+            pair: pieces(tokenizer.encode((probe, probe), true)?),
+        };
+        if holds(&template.single, 0) && holds(&template.pair, 0) && holds(&template.pair, 1) {
+            return Ok(Some(template));
+        }
+    }
+    Ok(None)
 }
 
 /// Room for `[CLS]`, `[SEP]` and one token.
@@ -297,5 +316,58 @@ fn failed(error: tokenizers::Error) -> Error {
     Error::Encoder {
         action: "tokenise a text",
         reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A byte-pair tokenizer of single characters, without a token for what it does not know.
+    fn open(characters: &[&str]) -> Result<TextTokenizer> {
+        let special = |id: usize, content: &str| {
+            json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": true })
+        };
+        let mut vocabulary = json!({ "[CLS]": 0, "[SEP]": 1 });
+        for (id, character) in characters.iter().enumerate() {
+            vocabulary[character] = json!(id + 2);
+        }
+        let json = json!({
+            "version": "1.0",
+            "added_tokens": [special(0, "[CLS]"), special(1, "[SEP]")],
+            "pre_tokenizer": { "type": "Whitespace" },
+            "post_processor": { "type": "BertProcessing", "sep": ["[SEP]", 1], "cls": ["[CLS]", 0] },
+            "model": { "type": "BPE", "vocab": vocabulary, "merges": [] },
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, json.to_string()).unwrap();
+        TextTokenizer::open(&path, 16, Overflow::Truncate)
+    }
+
+    #[test]
+    fn a_vocabulary_without_the_letter_that_is_tried_first_is_tried_with_others() {
+        let tokenizer = open(&["0", "x"]).unwrap();
+        let encodings = tokenizer.encode(&[Input::Text("x0 x"), Input::Pair("x", "0")], true);
+        let ids: Vec<Vec<u32>> = encodings
+            .unwrap()
+            .iter()
+            .map(|encoding| encoding.windows[0].ids.clone())
+            .collect();
+        assert_eq!(ids, [vec![0, 3, 2, 3, 1], vec![0, 3, 1, 2, 1]]);
+    }
+
+    #[test]
+    fn a_tokenizer_that_spells_none_of_them_is_refused() {
+        let error = open(&["x"]).err().unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("expected a tokenizer.json that makes tokens"),
+            "{error}"
+        );
     }
 }

@@ -216,6 +216,12 @@ impl Predictor {
         let mut lengths: Vec<u32> = Vec::new();
         for (number, (input, encoding)) in inputs.iter().zip(&encodings).enumerate() {
             self.truncated += u64::from(encoding.truncated);
+            if encoding.windows.iter().any(|window| window.ids.is_empty()) {
+                return Err(Error::Encoder {
+                    action: "tokenise a text",
+                    reason: format!("`{}` has no token", shorten(&texts[number], 40)),
+                });
+            }
             let own = encoding.windows.iter();
             let own: Vec<u32> = own.map(|window| window.ids.len() as u32).collect();
             layout.push(input.key(), encoding.truncated, &own, iter::empty(), &[]);

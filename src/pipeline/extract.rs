@@ -11,6 +11,7 @@ use super::{
     encode::{Computer, Job, Totals},
     forecast::Forecast,
     inputs::inputs_of,
+    lazy_encoder::LazyEncoder,
     settings::Pipeline,
     spool::{Admission, ReadCounts, Spool, Spooling},
 };
@@ -23,11 +24,9 @@ use crate::{
     },
     data::{dataset::read_all, require_records},
     encoder::{
-        Encoder, EncoderSettings,
         checkpoint::Checkpoint,
-        device::{self, Device, Provider, has_cuda_provider},
+        device::{self, Provider},
         fingerprint_inputs,
-        runtime::Runtime,
         tokenizer::TextTokenizer,
         windows::Overflow,
     },
@@ -113,7 +112,7 @@ pub(super) fn extract_with(
         pipeline,
         machine,
         checkpoint,
-        layers: states.iter().map(|state| state.layer).collect(),
+        layers,
         encoder: None,
     };
     device::check(settings.device, settings.precision, &machine.onnxruntime)?;
@@ -124,81 +123,124 @@ pub(super) fn extract_with(
         progress.note(&explanation);
     }
     let folder = settings.cache_dir.join(inputs.fingerprint());
-    let report = |counts: ReadCounts, computed: u64, totals: Totals| {
-        let seconds = start.elapsed().as_secs_f64();
-        ExtractReport {
-            cache: folder.clone(),
-            fingerprint: inputs.fingerprint(),
-            documents: counts.documents,
-            empty: counts.empty,
-            unique: counts.unique,
-            computed,
-            reused: counts.unique - computed,
-            tokens: totals.tokens,
-            truncated: counts.truncated,
-            padding_efficiency: totals.padding_efficiency(),
-            seconds,
-            tokens_per_second: totals.tokens as f64 / seconds,
-            bytes_written: totals.bytes,
-            device: provider.to_string(),
-            precision: settings.precision.name(),
+    let done = match count_if_cached(pipeline, &folder, &inputs, &states)? {
+        Some(counts) => {
+            warn_of_truncation(pipeline, counts, progress);
+            Done {
+                counts,
+                computed: 0,
+                totals: Totals::default(),
+            }
         }
+        None => compute_missing(&mut lazy, provider, &inputs, &states, progress)?,
     };
-    if let Some(counts) = count_if_cached(pipeline, &folder, &inputs, &states)? {
-        warn_of_truncation(pipeline, counts, progress);
-        return Ok(report(counts, 0, Totals::default()));
-    }
+    let Done {
+        counts,
+        computed,
+        totals,
+    } = done;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(ExtractReport {
+        cache: folder,
+        fingerprint: inputs.fingerprint(),
+        documents: counts.documents,
+        empty: counts.empty,
+        unique: counts.unique,
+        computed,
+        reused: counts.unique - computed,
+        tokens: totals.tokens,
+        truncated: counts.truncated,
+        padding_efficiency: totals.padding_efficiency(),
+        seconds,
+        tokens_per_second: totals.tokens as f64 / seconds,
+        bytes_written: totals.bytes,
+        device: provider.to_string(),
+        precision: settings.precision.name(),
+    })
+}
+
+/// What was read, and what of it was computed.
+struct Done {
+    counts: ReadCounts,
+    computed: u64,
+    totals: Totals,
+}
+
+/// Takes the cache's lock, reads and tokenises what the cache lacks, plans it, and encodes it.
+fn compute_missing(
+    lazy: &mut LazyEncoder<'_>,
+    provider: Provider,
+    inputs: &FingerprintInputs,
+    states: &[StateId],
+    progress: &dyn Progress,
+) -> Result<Done> {
+    let (pipeline, checkpoint) = (lazy.pipeline, lazy.checkpoint);
+    let settings = &pipeline.extraction;
     let shape = CacheShape {
         model_layers: checkpoint.config.layers,
         hidden: checkpoint.config.hidden,
         dtype: settings.dtype,
     };
-    let mut writer = CacheWriter::open(&settings.cache_dir, &inputs, shape)?;
+    let mut writer = CacheWriter::open(&settings.cache_dir, inputs, shape)?;
     if writer.manifest().shards.is_empty() {
         // Something will be encoded for certain: say now, and not after reading, that it cannot be.
         lazy.runtime()?;
     }
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
-    let planner = Planner::new(&states, writer.manifest(), writer.index(), row_bytes);
+    let planner = Planner::new(states, writer.manifest(), writer.index(), row_bytes);
     let (spool, counts) = read_texts(pipeline, checkpoint, &planner, &writer, progress)?;
     let Planned { plan, members } = make_plan(pipeline, provider, &spool, &planner);
     settle_unfinished(&plan, &writer, progress)?;
 
-    let mut totals = Totals::default();
-    if !plan.shards.is_empty() {
-        let runtime_version = lazy.runtime()?.version;
-        warn_of_versions(writer.manifest(), &runtime_version, progress);
-        lazy.layers = plan.states().iter().map(|state| state.layer).collect();
-        let encoder = lazy.open(progress)?;
-        let job = Job {
-            plan: &plan,
-            members: &members,
-            spool: &spool,
-            sources: &settings.sources,
-            hidden: shape.hidden,
-            dtype: settings.dtype,
-            row_bytes,
-        };
-        Forecast::of(&job, counts.truncated, encoder, writer.folder())?.settle(
-            writer.folder(),
-            machine,
-            progress,
-        )?;
-        // The plan of an unfinished extraction stands until this one takes its place.
-        ExtractionPlan::remove(writer.folder())?;
-        plan.write(writer.folder())?;
-        let computer = Computer {
-            device: provider.to_string(),
-            onnxruntime: runtime_version,
-        };
-        progress.start("encoding", Some(job.documents()), "texts");
-        progress.expect_tokens(plan.shards.iter().map(|shard| shard.tokens).sum());
-        totals = job.run(encoder, &mut writer, &computer, progress)?;
-        progress.finish();
-    }
+    let job = Job {
+        plan: &plan,
+        members: &members,
+        spool: &spool,
+        sources: &settings.sources,
+        hidden: shape.hidden,
+        dtype: settings.dtype,
+        row_bytes,
+    };
+    let totals = match plan.shards.is_empty() {
+        true => Totals::default(),
+        false => encode(lazy, provider, &job, counts, &mut writer, progress)?,
+    };
     ExtractionPlan::remove(writer.folder())?;
+    Ok(Done {
+        counts,
+        computed: spool.documents().len() as u64,
+        totals,
+    })
+}
 
-    Ok(report(counts, spool.documents().len() as u64, totals))
+/// Says what a job will take, writes its plan, and does it.
+fn encode(
+    lazy: &mut LazyEncoder<'_>,
+    provider: Provider,
+    job: &Job<'_>,
+    counts: ReadCounts,
+    writer: &mut CacheWriter,
+    progress: &dyn Progress,
+) -> Result<Totals> {
+    let computer = Computer {
+        device: provider.to_string(),
+        onnxruntime: lazy.runtime()?.version,
+    };
+    warn_of_versions(writer.manifest(), &computer.onnxruntime, progress);
+    lazy.layers = job.plan.states().iter().map(|state| state.layer).collect();
+    let machine = lazy.machine;
+    let encoder = lazy.open(progress)?;
+    let forecast = Forecast::of(job, counts.truncated, encoder, writer.folder())?;
+    forecast.settle(writer.folder(), machine, progress)?;
+    // The plan of an unfinished extraction stands until this one takes its place.
+    ExtractionPlan::remove(writer.folder())?;
+    job.plan.write(writer.folder())?;
+    progress.start("encoding", Some(job.documents()), "texts");
+    let tokens = job.plan.shards.iter().map(|shard| shard.tokens);
+    progress.expect_tokens(tokens.sum());
+    let totals = job.run(encoder, writer, &computer, progress)?;
+    progress.finish();
+    Ok(totals)
 }
 
 /// The fingerprint's inputs of a pipeline on a provider, `cpu` or `cuda`.
@@ -216,54 +258,6 @@ pub(super) fn inputs_for(
         settings.max_length,
         settings.overflow,
     )
-}
-
-/// An encoder that is opened when the first text needs it: a run that finds everything cached loads no model.
-struct LazyEncoder<'a> {
-    pipeline: &'a Pipeline,
-    machine: &'a Machine,
-    checkpoint: &'a Checkpoint,
-    layers: Vec<usize>,
-    encoder: Option<Encoder>,
-}
-
-impl LazyEncoder<'_> {
-    /// The device that will run; opens the encoder only where `auto` has to find out.
-    fn provider(&mut self, progress: &dyn Progress) -> Result<Provider> {
-        match self.pipeline.extraction.device {
-            Device::Cpu => Ok(Provider::Cpu),
-            Device::Cuda(number) => Ok(Provider::Cuda(number)),
-            Device::Auto if !has_cuda_provider(&self.machine.onnxruntime) => Ok(Provider::Cpu),
-            Device::Auto => Ok(self.open(progress)?.provider),
-        }
-    }
-
-    fn runtime(&self) -> Result<Runtime> {
-        Runtime::load(&self.machine.onnxruntime)
-    }
-
-    fn open(&mut self, progress: &dyn Progress) -> Result<&mut Encoder> {
-        if self.encoder.is_none() {
-            let settings = &self.pipeline.extraction;
-            progress.start("loading the model", None, "");
-            let encoder = Encoder::open(
-                &self.runtime()?,
-                self.checkpoint,
-                &EncoderSettings {
-                    device: settings.device,
-                    precision: settings.precision,
-                    layers: self.layers.clone(),
-                    threads: self.machine.threads,
-                },
-            )?;
-            progress.finish();
-            if let Some(reason) = &encoder.provider_reason {
-                progress.note(&format!("device auto took the CPU: {reason}"));
-            }
-            self.encoder = Some(encoder);
-        }
-        Ok(self.encoder.as_mut().expect("just opened"))
-    }
 }
 
 /// Counts the texts where the cache has every one with every state: then nothing is written and no lock is taken.
@@ -336,6 +330,7 @@ fn read_texts(
         tokenizer: &tokenizer,
         pair: settings.pair,
         aligned: planner.wanted().iter().any(aligned),
+        sources: &settings.sources,
         folder: writer.folder(),
     };
     let admission = Admission::new(settings.n_thinned_sources);

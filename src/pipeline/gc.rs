@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{extract::inputs_for, inputs::inputs_of, settings::Pipeline};
+use super::{extract::inputs_for, file::CacheSection, inputs::inputs_of, settings::Pipeline};
 use crate::{
     cache::{
         gc::{self, Collected},
@@ -18,14 +18,13 @@ use crate::{
     progress::Progress,
 };
 
-/// Tokens of a shard that small shards are merged to: the default of `cache.shard_tokens`.
-const SHARD_TOKENS: usize = 131_072;
-
 /// The documents that pipelines need, by the fingerprints of the caches that hold them.
 pub struct Needed {
     keys: HashMap<String, HashSet<Key>>,
     /// Without a pipeline everything is needed.
     everything: bool,
+    /// Small shards are merged up to this: the largest `cache.shard_tokens` of the pipelines.
+    shard_tokens: usize,
 }
 
 impl Needed {
@@ -54,6 +53,11 @@ impl Needed {
         Ok(Needed {
             keys,
             everything: pipelines.is_empty(),
+            shard_tokens: pipelines
+                .iter()
+                .map(|pipeline| pipeline.extraction.shard_tokens)
+                .max()
+                .unwrap_or(CacheSection::default().shard_tokens),
         })
     }
 
@@ -81,7 +85,7 @@ impl Needed {
     ) -> Result<Vec<Collected>> {
         let collect = |(path, manifest): &(PathBuf, Manifest)| {
             let keep = self.keeps(&manifest.fingerprint);
-            gc::collect(path, keep, SHARD_TOKENS, progress)
+            gc::collect(path, keep, self.shard_tokens, progress)
         };
         caches.iter().map(collect).collect()
     }

@@ -8,6 +8,7 @@ pub mod file;
 mod forecast;
 pub mod gc;
 mod inputs;
+mod lazy_encoder;
 pub mod lock;
 pub mod measure;
 pub mod parse;

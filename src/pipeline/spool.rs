@@ -100,6 +100,8 @@ pub(super) struct Spooling<'a> {
     pub(super) pair: Pair,
     /// Whether tokens or words are stored, and so where they stand.
     pub(super) aligned: bool,
+    /// The data files, for messages.
+    pub(super) sources: &'a [Source],
     /// The temporary file lies here without a name, so that a kill leaves nothing behind.
     pub(super) folder: &'a Path,
 }
@@ -150,6 +152,20 @@ impl Spooling<'_> {
             .documents
             .sort_unstable_by_key(|document| document.key);
         Ok((spool, counts))
+    }
+}
+
+impl Spooling<'_> {
+    fn without_tokens(&self, example: &Example) -> Error {
+        let source = self.sources.get(example.source);
+        Error::Record {
+            path: source.map(|source| source.path.clone()).unwrap_or_default(),
+            line: example.line,
+            expected: "a text of at least one token".into(),
+            got: "one of none (this tokenizer adds no special tokens either)".into(),
+            hint: "remove the record, or leave data.clean.drop_empty on, which drops it from train"
+                .into(),
+        }
     }
 }
 
@@ -219,6 +235,7 @@ impl Filling<'_> {
             pair,
             aligned,
             folder,
+            ..
         } = self.spooling;
         let pending = std::mem::take(&mut self.pending);
         let wanted = pending.iter().flat_map(|(wanted, example)| {
@@ -232,6 +249,9 @@ impl Filling<'_> {
         let encodings = tokenizer.encode(&inputs, *aligned)?;
         let mut record = Vec::new();
         for ((key, _, example), encoding) in wanted.into_iter().zip(encodings) {
+            if encoding.windows.iter().any(|window| window.ids.is_empty()) {
+                return Err(self.spooling.without_tokens(example));
+            }
             record.clear();
             write_record(&encoding, *aligned, &mut record);
             self.writer

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    TINY_PIPELINE, TINY_ROWS, Workshop, assert_same_files, contents, csv, fixture, texts,
+    TINY_PIPELINE, TINY_ROWS, Workshop, assert_same_files, contents, csv, fixture, read_json, texts,
 };
 
 const EXTRACT: [&str; 2] = ["extract", "pipeline.toml"];
@@ -246,4 +246,26 @@ fn truncated_texts_are_counted_and_warned_of_on_every_run() {
         assert!(ran.stderr.starts_with(warning), "{}", ran.stderr);
     }
     assert_eq!(workshop.manifest()["truncated"], json!(2));
+}
+
+#[test]
+fn a_text_of_no_token_at_all_is_named() {
+    let workshop = Workshop::tiny();
+    let model = workshop.copy_model("model");
+    let path = model.join("tokenizer.json");
+    let mut tokenizer = read_json(&path);
+    // Without it no special tokens are set either.
+    tokenizer["post_processor"] = Value::Null;
+    workshop.write("model/tokenizer.json", tokenizer.to_string());
+    workshop.write("train.csv", "text,label\ncold snow,cold\n  ,warm\n");
+    let stderr = workshop.fail(&[
+        "extract",
+        "pipeline.toml",
+        "--set",
+        "model.path=model",
+        "--set",
+        "data.clean.drop_empty=false",
+    ]);
+    let expected = "error: train.csv:3: expected a text of at least one token, got one of none";
+    assert!(stderr.contains(expected), "{stderr}");
 }

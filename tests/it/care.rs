@@ -85,6 +85,28 @@ fn a_damaged_shard_is_repaired_by_computing_its_documents_again() {
 }
 
 #[test]
+fn a_cache_that_lost_its_manifest_is_damaged_and_not_passed_over() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&EXTRACT);
+    let cache = workshop.cache();
+    workshop.succeed(&[&EXTRACT[..], &["--set", "cache.max_length=16"]].concat());
+    fs::remove_file(cache.join("manifest.json")).unwrap();
+    let ran = workshop.run(&["cache", "verify", "cache", "--json"]);
+    assert_eq!(ran.code, Some(1));
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let damaged = format!(
+        "cache/{}/manifest.json",
+        cache.file_name().unwrap().display()
+    );
+    assert_eq!(report["damaged"], json!([damaged]));
+    assert!(
+        ran.stderr.contains("put the manifest back"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn collecting_garbage_without_a_pipeline_only_merges_small_shards() {
     let workshop = Workshop::tiny();
     workshop.succeed(&EXTRACT);
