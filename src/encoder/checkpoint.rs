@@ -164,30 +164,45 @@ impl Checkpoint {
     }
 }
 
+/// The file that stands for a folder's weights.
+pub(super) enum WeightsFile {
+    /// model.safetensors, or the index of its shards.
+    Safetensors(PathBuf),
+    /// model.onnx.
+    Onnx(PathBuf),
+}
+
+/// The weights that [`Checkpoint::open`] takes, found without opening the rest.
+pub(super) fn find_weights(folder: &Path) -> Option<WeightsFile> {
+    let onnx = onnx_model::find(folder);
+    let runs_fused = || {
+        ConfigFile::read(&folder.join("config.json"))
+            .is_ok_and(|config| config.fused_shape().is_ok())
+    };
+    let safetensors = weights::find(folder).filter(|_| onnx.is_none() || runs_fused());
+    let safetensors = safetensors.map(WeightsFile::Safetensors);
+    safetensors.or_else(|| onnx.map(WeightsFile::Onnx))
+}
+
 /// The files of a model folder that decide its states, each with its blake3 as [`CheckpointHashes`] has it; `None` where
 /// it is missing. The weights come first, then config.json and tokenizer.json.
 ///
 /// # Errors
 /// When a file cannot be read, or a list of further files in it.
 pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<String>); 3]> {
-    // The same choice as in `Checkpoint::open`, which must not open the rest.
-    let config_path = folder.join("config.json");
-    let onnx = onnx_model::find(folder);
-    let runs_fused =
-        || ConfigFile::read(&config_path).is_ok_and(|config| config.fused_shape().is_ok());
-    let safetensors = weights::find(folder).filter(|_| onnx.is_none() || runs_fused());
-    let weights = match (safetensors, &onnx) {
-        (Some(path), _) => {
+    let weights = match find_weights(folder) {
+        Some(WeightsFile::Safetensors(path)) => {
             let hash = weights::hash(&path)?;
             (path, Some(hash))
         }
-        (None, Some(path)) => {
-            let hash = onnx_model::hash(path, &onnx_file::read(path)?)?;
-            (path.clone(), Some(hash))
+        Some(WeightsFile::Onnx(path)) => {
+            let hash = onnx_model::hash(&path, &onnx_file::read(&path)?)?;
+            (path, Some(hash))
         }
-        (None, None) => (folder.join(weights::SINGLE_FILE), None),
+        None => (folder.join(weights::SINGLE_FILE), None),
     };
-    let config = match config_path.is_file() || onnx.is_some() {
+    let config_path = folder.join("config.json");
+    let config = match config_path.is_file() || onnx_model::find(folder).is_some() {
         true => Some(hash_config(&config_path)?),
         false => None,
     };

@@ -15,7 +15,11 @@ use std::{
 use client::Client;
 use listing::RemoteFile;
 
-use super::source::{INDEX, Source, SourceFile, Sum, sha256_of_file, shards};
+use super::{
+    config::ConfigFile,
+    source::{Source, SourceFile, Sum, sha256_of_file},
+    weights,
+};
 use crate::{
     error::{Error, Result},
     progress::Progress,
@@ -23,6 +27,9 @@ use crate::{
 
 /// What a name on the hub starts with.
 const SCHEME: &str = "hf:";
+
+/// The cure for a repository whose files say nothing that can be used.
+const BROKEN: &str = "the repository is broken: pin another revision, or name another repository";
 
 /// Where the hub is, and who asks.
 #[derive(Clone)]
@@ -89,6 +96,14 @@ impl HubModel {
             hint: hint.into(),
         }
     }
+
+    /// Refuses what a fetched file says. The path would be that of a part, which tells nobody anything.
+    fn refuse_content(&self, error: Error, hint: &str) -> Error {
+        match error {
+            Error::Checkpoint { expected, got, .. } => self.refuse(expected, got, hint),
+            other => other,
+        }
+    }
 }
 
 /// Refuses a path that is a name on the hub: nothing is fetched but by `frostbert model pull`.
@@ -128,24 +143,39 @@ pub struct Pulled {
 
 /// Fetches a model into a folder, or what the folder lacks of it, and checks every file's size and hash.
 ///
-/// Files: config.json, tokenizer.json and its companions, and the weights: model.safetensors, or its shards, or a
-/// model.onnx.
+/// Files: config.json, tokenizer.json and its companions, and the weights: model.safetensors, or its shards, where our
+/// graph runs what config.json describes; else a model.onnx.
 ///
 /// # Errors
-/// [`Error::Hub`] when the hub cannot be reached, refuses, lacks a file, or sends other bytes than it announced; when the
-/// folder holds another model, or cannot be written.
+/// [`Error::Hub`] when the hub cannot be reached, refuses, lacks a file, or sends other bytes than it announced; when there
+/// are no weights that can be run; when the folder holds another model, or cannot be written.
 pub fn pull(hub: &Hub, model: &HubModel, folder: &Path, progress: &dyn Progress) -> Result<Pulled> {
     let client = Client::new(hub, model)?;
     let listing = client.list()?;
-    let mut files = listing.wanted(model)?;
+    let config = listing.config(model)?;
+    let is_new = !folder.exists();
     let _lock = open_folder(folder, model)?;
-    let mut bytes_fetched = 0;
-    if let Some(index) = files.iter().find(|file| file.name == INDEX).cloned() {
+    // It is small, and decides which weights are of use.
+    let mut bytes_fetched = client.fetch(&listing.commit, &config, folder, &())?;
+    let wanted = ConfigFile::read(&present(folder, &config))
+        .map_err(|error| model.refuse_content(error, BROKEN))
+        .and_then(|config| listing.wanted(model, &config));
+    let mut files = match wanted {
+        Ok(files) => files,
+        Err(error) => {
+            // No later pull would go on from here.
+            remove(&folder.join(config.part_name()))?;
+            if is_new {
+                fs::remove_dir(folder).map_err(Error::io("remove", folder))?;
+            }
+            return Err(error);
+        }
+    };
+    let is_index = |file: &&RemoteFile| file.name == weights::INDEX_FILE;
+    if let Some(index) = files.iter().find(is_index).cloned() {
         bytes_fetched += client.fetch(&listing.commit, &index, folder, &())?;
-        let names = shards(&present(folder, &index)).map_err(|got| {
-            let expected = format!("`{INDEX}` with a weight_map");
-            model.refuse(expected, got, "the repository is broken: name another one")
-        })?;
+        let names = weights::shards(&present(folder, &index))
+            .map_err(|error| model.refuse_content(error, BROKEN))?;
         files.splice(0..0, listing.shards(model, &names)?);
     }
     let missing = files.iter().map(|file| missing_bytes(folder, file));

@@ -18,8 +18,8 @@ use crate::{
 /// What stands for a graph's name and version in the fingerprint where the graph is a file, hashed as the weights.
 pub(super) const PROFILE: &str = "onnx-file-1";
 
-/// Where model.onnx may lie in its folder.
-const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
+/// Where model.onnx may lie in its folder; the first that is there is taken.
+pub(super) const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
 
 /// Families outside our own that count positions on from the padding token, as RoBERTa does.
 const AFTER_PADDING: [&str; 8] = [
@@ -80,18 +80,12 @@ pub(super) fn find(folder: &Path) -> Option<PathBuf> {
     paths.find(|path| path.is_file())
 }
 
-/// The blake3 of model.onnx; with external data, of the hashes of model.onnx and of each such file, in order of their
-/// paths.
+/// The files that hold a model.onnx's external data, in order of their paths, there or not.
 ///
 /// # Errors
-/// When a file is missing.
-pub(super) fn hash(path: &Path, file: &OnnxFile) -> Result<String> {
-    let own = fingerprint::hash_file(path)?;
-    if file.external.is_empty() {
-        return Ok(own);
-    }
-    let mut hashes = own;
-    for name in &file.external {
+/// When one is said to lie outside the folder.
+pub(super) fn data_files(path: &Path, file: &OnnxFile) -> Result<Vec<PathBuf>> {
+    let data_file = |name: &String| {
         let inside = Path::new(name)
             .components()
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
@@ -103,7 +97,23 @@ pub(super) fn hash(path: &Path, file: &OnnxFile) -> Result<String> {
                 "export the model again, with its data in the same folder",
             ));
         }
-        let data = path.with_file_name(name);
+        Ok(path.with_file_name(name))
+    };
+    file.external.iter().map(data_file).collect()
+}
+
+/// The blake3 of model.onnx; with external data, of the hashes of model.onnx and of each such file, in order of their
+/// paths.
+///
+/// # Errors
+/// When a file is missing.
+pub(super) fn hash(path: &Path, file: &OnnxFile) -> Result<String> {
+    let own = fingerprint::hash_file(path)?;
+    if file.external.is_empty() {
+        return Ok(own);
+    }
+    let mut hashes = own;
+    for data in data_files(path, file)? {
         if !data.is_file() {
             return Err(refuse(
                 &data,

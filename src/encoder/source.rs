@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use safetensors::SafeTensors;
@@ -11,7 +11,13 @@ use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::{tokenizer::TextTokenizer, windows::Overflow};
+use super::{
+    checkpoint::{WeightsFile, find_weights},
+    onnx_file, onnx_model,
+    tokenizer::TextTokenizer,
+    weights,
+    windows::Overflow,
+};
 use crate::{
     error::{Error, Result},
     fingerprint, mmap,
@@ -19,9 +25,6 @@ use crate::{
 
 /// The file in a pulled folder that says where it came from.
 pub const SOURCE: &str = "source.json";
-
-/// The file that lists the shards of weights which are cut into several files.
-pub const INDEX: &str = "model.safetensors.index.json";
 
 /// What `frostbert model pull` writes beside the files that it fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,21 +149,29 @@ pub struct VerifiedFile {
     pub damage: Option<String>,
 }
 
-/// Looks at every file of a checkpoint folder.
+/// What goes with a tokenizer: fetched and looked at where it is there.
+pub(super) const COMPANIONS: [&str; 3] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+];
+
+/// Looks at every file of a checkpoint folder: those of its pull, and those that an extraction would read.
 ///
-/// With a `source.json`, sizes and SHA-256 sums are compared. Always: config.json and the index of shards must be JSON,
-/// every safetensors file must be as long as its header says, tokenizer.json must open, and there must be weights.
+/// With a `source.json`, sizes and SHA-256 sums are compared. Always: config.json must be JSON, tokenizer.json must open,
+/// and the weights that [`Checkpoint::open`](super::checkpoint::Checkpoint::open) would take must be there and whole: every
+/// shard of an index, a safetensors file as long as its header says, a model.onnx with its external data. Only a folder
+/// without a model.onnx needs a config.json.
 ///
 /// # Errors
 /// When the folder cannot be listed. Damage is no error: it stands in the result.
 pub fn verify(folder: &Path) -> Result<Verified> {
-    let mut names = BTreeSet::from(["config.json".to_string(), "tokenizer.json".to_string()]);
-    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let entry = entry.map_err(Error::io("list", folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if is_model_file(&name) {
-            names.insert(name);
-        }
+    fs::read_dir(folder).map_err(Error::io("list", folder))?;
+    let mut names = BTreeSet::from(["tokenizer.json".to_string()]);
+    let there = |name: &&str| folder.join(name).exists();
+    names.extend(COMPANIONS.into_iter().filter(there).map(String::from));
+    if there(&"config.json") || onnx_model::find(folder).is_none() {
+        names.insert("config.json".into());
     }
     let mut damaged_source = None;
     let source = Source::read(folder).unwrap_or_else(|error| {
@@ -170,9 +181,13 @@ pub fn verify(folder: &Path) -> Result<Verified> {
     if let Some(source) = &source {
         names.extend(source.files.keys().cloned());
     }
-    names.extend(shards(&folder.join(INDEX)).unwrap_or_default());
-    if !names.iter().any(|name| is_weights(name)) {
-        names.insert("model.safetensors".into());
+    match find_weights(folder) {
+        Some(found) => names.extend(weight_files(folder, found)),
+        // What a pull brought and somebody removed is named already.
+        None if names.iter().any(|name| stands_for_weights(name)) => {}
+        None => {
+            names.insert(weights::SINGLE_FILE.into());
+        }
     }
     let mut files: Vec<VerifiedFile> = names
         .iter()
@@ -189,29 +204,42 @@ pub fn verify(folder: &Path) -> Result<Verified> {
     Ok(Verified { source, files })
 }
 
-/// The shards that an index of weights names.
-pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, String> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let bytes = fs::read(index).map_err(|error| error.to_string())?;
-    let index: Index = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    Ok(index.weight_map.into_values().collect())
+/// The names in the folder of all files that hold the weights.
+fn weight_files(folder: &Path, found: WeightsFile) -> Vec<String> {
+    // An index or a model.onnx that cannot be read is found damaged itself.
+    let (path, further) = match found {
+        WeightsFile::Safetensors(path) => {
+            let shards = match path.ends_with(weights::INDEX_FILE) {
+                true => weights::shards(&path).unwrap_or_default(),
+                false => BTreeSet::new(),
+            };
+            let shards = shards.iter().map(|name| path.with_file_name(name));
+            let shards = shards.collect();
+            (path, shards)
+        }
+        WeightsFile::Onnx(path) => {
+            let data = onnx_data(&path).unwrap_or_default();
+            (path, data)
+        }
+    };
+    let name = |path: &PathBuf| {
+        let inside = path.strip_prefix(folder).unwrap_or(path);
+        // `./data` is the `data` of source.json.
+        let parts = inside
+            .components()
+            .filter(|part| *part != Component::CurDir);
+        parts.collect::<PathBuf>().to_string_lossy().into_owned()
+    };
+    [path].iter().chain(&further).map(name).collect()
 }
 
-fn is_weights(name: &str) -> bool {
-    name.ends_with(".safetensors") || name.ends_with(".onnx")
+fn onnx_data(path: &Path) -> Result<Vec<PathBuf>> {
+    onnx_model::data_files(path, &onnx_file::read(path)?)
 }
 
-fn is_model_file(name: &str) -> bool {
-    let others = [
-        INDEX,
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "vocab.txt",
-    ];
-    is_weights(name) || name.ends_with(".onnx_data") || others.contains(&name)
+fn stands_for_weights(name: &str) -> bool {
+    [weights::SINGLE_FILE, weights::INDEX_FILE].contains(&name)
+        || onnx_model::PLACES.contains(&name)
 }
 
 fn look_at(path: PathBuf, name: &str, recorded: Option<&SourceFile>) -> VerifiedFile {
@@ -247,18 +275,23 @@ fn damage(path: &Path, name: &str, recorded: Option<&SourceFile>) -> Option<Stri
         "config.json" => json_object(path),
         "tokenizer.json" => TextTokenizer::open(path, 128, Overflow::Truncate)
             .map(|_| ())
-            .map_err(|error| match error {
-                Error::Checkpoint { expected, got, .. } => {
-                    format!("expected {expected}, got {got}")
-                }
-                other => other.to_string(),
-            }),
-        INDEX => shards(path).map(|_| ()),
+            .map_err(without_path),
+        weights::INDEX_FILE => weights::shards(path).map(|_| ()).map_err(without_path),
         name if name.ends_with(".safetensors") => whole_safetensors(path),
-        name if is_weights(name) && size == 0 => Err("it is empty".into()),
+        name if onnx_model::PLACES.contains(&name) => {
+            onnx_data(path).map(|_| ()).map_err(without_path)
+        }
         _ => Ok(()),
     };
     readable.err()
+}
+
+/// What is wrong with a file that is named already.
+fn without_path(error: Error) -> String {
+    match error {
+        Error::Checkpoint { expected, got, .. } => format!("expected {expected}, got {got}"),
+        other => other.to_string(),
+    }
 }
 
 fn json_object(path: &Path) -> Result<(), String> {

@@ -262,9 +262,14 @@ fn turn_prefix_space_on(part: &mut Value) -> bool {
                 turn_prefix_space_on(field) || turned
             })
         }
-        Value::Array(parts) => parts
-            .iter_mut()
-            .fold(false, |turned, part| turn_prefix_space_on(part) || turned),
+        Value::Array(parts) => {
+            let mut turned = false;
+            // Every part, also after one that was off: `any` would stop there.
+            for part in parts {
+                turned |= turn_prefix_space_on(part);
+            }
+            turned
+        }
         _ => false,
     }
 }

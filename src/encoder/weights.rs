@@ -246,6 +246,14 @@ fn map_files(found: &Path) -> Result<Mapped> {
     ))
 }
 
+/// The shards that an index names, each once; files beside it.
+///
+/// # Errors
+/// When the file cannot be read or is no index.
+pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    Ok(read_index(index)?.into_values().collect())
+}
+
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     let expected = "an index of shards, as {\"weight_map\": {tensor: file}}";

@@ -6,16 +6,14 @@ use serde::Deserialize;
 
 use super::HubModel;
 use crate::{
-    encoder::source::{INDEX, Sum},
-    error::Result,
+    encoder::{
+        config::ConfigFile,
+        onnx_model,
+        source::{COMPANIONS, Sum},
+        weights::{INDEX_FILE, SINGLE_FILE},
+    },
+    error::{Error, Result},
 };
-
-/// Fetched where the repository has them.
-const OPTIONAL: [&str; 3] = [
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-];
 
 /// The files of a repository at one commit.
 pub(super) struct Listing {
@@ -82,8 +80,8 @@ impl Listing {
         })
     }
 
-    /// The files of a checkpoint, config.json last; of weights in shards only the index.
-    pub(super) fn wanted(&self, model: &HubModel) -> Result<Vec<RemoteFile>> {
+    /// config.json, of a repository that has what every checkpoint has.
+    pub(super) fn config(&self, model: &HubModel) -> Result<RemoteFile> {
         if !self.files.contains_key("config.json") {
             return Err(model.refuse(
                 "a repository with config.json".into(),
@@ -98,14 +96,16 @@ impl Listing {
                 &converted("AutoTokenizer", "tokenizer.json", model),
             ));
         }
-        let mut paths = self.weights(model)?;
-        paths.push("tokenizer.json");
-        paths.extend(
-            OPTIONAL
-                .iter()
-                .filter(|name| self.files.contains_key(**name)),
-        );
-        paths.push("config.json");
+        self.file(model, "config.json")
+    }
+
+    /// The files of a checkpoint with this config.json, which is the last; of weights in shards only the index.
+    pub(super) fn wanted(&self, model: &HubModel, config: &ConfigFile) -> Result<Vec<RemoteFile>> {
+        let mut paths = self.weights(model, config)?;
+        paths.push("tokenizer.json".into());
+        let optional = COMPANIONS.iter().map(|name| name.to_string());
+        paths.extend(optional.filter(|name| self.files.contains_key(name)));
+        paths.push("config.json".into());
         paths.iter().map(|path| self.file(model, path)).collect()
     }
 
@@ -116,10 +116,9 @@ impl Listing {
         names: impl IntoIterator<Item = &'a String>,
     ) -> Result<Vec<RemoteFile>> {
         let shards = names.into_iter().map(|name| {
-            // A path that leads out of the folder must not be followed.
-            if name.contains(['/', '\\']) || !self.files.contains_key(name) {
+            if !self.files.contains_key(name) {
                 return Err(model.refuse(
-                    format!("the shard `{name}`, which {INDEX} names"),
+                    format!("the shard `{name}`, which {INDEX_FILE} names"),
                     "a repository without".into(),
                     "the repository is incomplete: pin another revision, or name another repository",
                 ));
@@ -129,30 +128,36 @@ impl Listing {
         shards.collect()
     }
 
-    fn weights(&self, model: &HubModel) -> Result<Vec<&'static str>> {
-        let choices: [&[&str]; 4] = [
-            &["model.safetensors"],
-            &[INDEX],
-            &["onnx/model.onnx", "onnx/model.onnx_data"],
-            &["model.onnx", "model.onnx_data"],
-        ];
-        let found = choices.into_iter().find_map(|choice| {
-            self.files.contains_key(choice[0]).then(|| {
-                let present = choice.iter().filter(|path| self.files.contains_key(**path));
-                present.copied().collect()
-            })
+    /// The weights that the folder will be run from, by the rule of `Checkpoint::open`: others would be fetched in vain.
+    fn weights(&self, model: &HubModel, config: &ConfigFile) -> Result<Vec<String>> {
+        let there = |path: &String| self.files.contains_key(path);
+        let safetensors = [SINGLE_FILE, INDEX_FILE].map(String::from);
+        let safetensors = safetensors.into_iter().find(there).map(|path| vec![path]);
+        let onnx = onnx_model::PLACES.map(String::from).into_iter().find(there);
+        let onnx = onnx.map(|path| {
+            let data = Some(format!("{path}_data")).filter(there);
+            [path].into_iter().chain(data).collect()
         });
-        found.ok_or_else(|| {
-            let got = match self.files.contains_key("pytorch_model.bin") {
-                true => "pytorch_model.bin alone",
-                false => "a repository without weights",
-            };
-            model.refuse(
-                "model.safetensors, its shards, or model.onnx".into(),
-                got.into(),
-                &converted("AutoModel", "model.safetensors", model),
-            )
-        })
+        match (config.fused_shape(), safetensors, onnx) {
+            (Ok(_), Some(paths), _) | (_, _, Some(paths)) => Ok(paths),
+            (Ok(_), None, None) => {
+                let got = match self.files.contains_key("pytorch_model.bin") {
+                    true => "pytorch_model.bin alone",
+                    false => "a repository without weights",
+                };
+                Err(model.refuse(
+                    "model.safetensors, its shards, or model.onnx".into(),
+                    got.into(),
+                    &converted("AutoModel", "model.safetensors", model),
+                ))
+            }
+            (Err(Error::Checkpoint { expected, got, .. }), _, None) => Err(model.refuse(
+                format!("{expected} in config.json, or else a model.onnx"),
+                format!("{got}, and no model.onnx"),
+                &exported(model),
+            )),
+            (Err(error), _, None) => Err(error),
+        }
     }
 
     fn file(&self, model: &HubModel, path: &str) -> Result<RemoteFile> {
@@ -185,6 +190,20 @@ fn converted(class: &str, file: &str, model: &HubModel) -> String {
         "with Python's transformers, {class}.from_pretrained(\"{}\").save_pretrained(\"{}\") writes {file}; or pull \
          another repository, or a revision that holds one",
         model.repository,
-        PathBuf::from("models").join(model.name()).display(),
+        default_folder(model).display(),
     )
+}
+
+/// How to make the model.onnx that a repository lacks.
+fn exported(model: &HubModel) -> String {
+    format!(
+        "with Python's optimum, `optimum-cli export onnx --task feature-extraction --model {} {}` writes model.onnx; or \
+         pull another repository, or a revision that holds one",
+        model.repository,
+        default_folder(model).display(),
+    )
+}
+
+fn default_folder(model: &HubModel) -> PathBuf {
+    PathBuf::from("models").join(model.name())
 }

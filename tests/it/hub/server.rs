@@ -37,7 +37,7 @@ pub(super) fn tiny_bert() -> Files {
 /// What somebody asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    path: String,
+    pub(super) path: String,
     /// Whether the hub itself was asked, and not the server that it points to.
     pub(super) own: bool,
     pub(super) range: Option<String>,
