@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Tokens that the warm-up encodes on every worker.
-const WARM_UP_TOKENS: u32 = 4096;
+const WARM_UP_TOKENS: u32 = 1024;
 
 /// Below this a forecast of time takes longer than it is worth.
 const WORTH_TOKENS: u64 = 100_000;
