@@ -1,6 +1,9 @@
 //! Looking after caches: repair, garbage collection, difference.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap, fs, os::unix::process::ExitStatusExt, path::Path, process::Stdio,
+    time::Duration,
+};
 
 use frostbert::{
     cache::reader::{CacheReader, rows_of},
@@ -162,6 +165,51 @@ fn collecting_garbage_keeps_what_a_pipeline_needs_and_asks_before_it_drops_the_r
     assert_eq!(left.len(), whole.len() * kept.len() / TINY_ROWS);
     assert_eq!(workshop.json(&EXTRACT)["computed"], 0);
     workshop.succeed(&["cache", "verify", "cache"]);
+}
+
+#[test]
+fn a_collection_that_is_killed_loses_nothing_that_is_needed() {
+    let kept: Vec<String> = texts(TINY_ROWS).into_iter().step_by(3).collect();
+    let gc = [
+        "cache",
+        "gc",
+        "cache",
+        "--pipeline",
+        "pipeline.toml",
+        "--yes",
+    ];
+    let mut n_killed = 0;
+    for milliseconds in [2, 5, 8, 12, 16, 20, 25, 30, 40, 60] {
+        let workshop = Workshop::tiny();
+        workshop.succeed(&EXTRACT);
+        let whole = rows(&workshop.cache());
+        workshop.write("train.csv", csv(&kept, 0));
+        let mut child = workshop
+            .command(&gc)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        n_killed += usize::from(child.wait().unwrap().signal() == Some(9));
+
+        workshop.succeed(&["cache", "verify", "cache"]);
+        assert_eq!(
+            workshop.json(&EXTRACT)["computed"],
+            0,
+            "killed after {milliseconds} ms"
+        );
+        workshop.succeed(&gc);
+        let left = rows(&workshop.cache());
+        assert!(left.iter().all(|(key, row)| whole[key] == *row));
+        assert_eq!(left.len(), whole.len() * kept.len() / TINY_ROWS);
+        assert_eq!(workshop.manifest()["documents"], kept.len());
+    }
+    assert!(
+        n_killed >= 4,
+        "only {n_killed} collections were still at work"
+    );
 }
 
 #[test]
