@@ -9,6 +9,7 @@ use super::{
     reader::{CacheReader, rows_of},
     shard::{ShardLayout, StateRows},
     state_file::StateFile,
+    tables,
     writer::{remove_leftovers, take_lock, write_shard},
 };
 use crate::{
@@ -44,13 +45,21 @@ pub fn count(folder: &Path, keep: impl Fn(&Key) -> bool) -> Result<Collected> {
         return Ok(Collected::default());
     };
     let index = DocumentIndex::read(folder, &manifest)?;
-    Ok(Collected {
+    Ok(count_dropped(&manifest, &index, &keep))
+}
+
+fn count_dropped(
+    manifest: &Manifest,
+    index: &DocumentIndex,
+    keep: &impl Fn(&Key) -> bool,
+) -> Collected {
+    Collected {
         documents: manifest.documents,
         dropped: index.documents().filter(|(key, _)| !keep(key)).count() as u64,
         shards_before: manifest.shards.len(),
         bytes_before: manifest.bytes(),
         ..Collected::default()
-    })
+    }
 }
 
 /// Drops the documents that `keep` does not want and merges shards of less than half of `shard_tokens`.
@@ -67,10 +76,11 @@ pub fn collect(
     progress: &dyn Progress,
 ) -> Result<Collected> {
     let _lock = take_lock(folder)?;
-    let mut collected = count(folder, &keep)?;
     let Some(mut manifest) = Manifest::read(folder)? else {
-        return Ok(collected);
+        return Ok(Collected::default());
     };
+    let index = DocumentIndex::read(folder, &manifest)?;
+    let mut collected = count_dropped(&manifest, &index, &keep);
     remove_leftovers(folder, &manifest)?;
     // What an unfinished extraction planned was planned for these shards.
     ExtractionPlan::remove(folder)?;
@@ -83,7 +93,8 @@ pub fn collect(
         fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
         return Ok(collected);
     }
-    let mut copies = dropped_copies(folder, &manifest, &keep)?;
+    let mut copies = dropped_copies(&index, &keep);
+    drop(index);
     progress.start("collecting", Some(manifest.shards.len() as u64), "shards");
     let mut from = 0;
     while let Some(merge) = next_merge(folder, &manifest, from, &keep, shard_tokens)? {
@@ -99,15 +110,10 @@ pub fn collect(
 }
 
 /// In how many shards each dropped document lies, where that is more than one.
-fn dropped_copies(
-    folder: &Path,
-    manifest: &Manifest,
-    keep: &impl Fn(&Key) -> bool,
-) -> Result<HashMap<Key, usize>> {
-    let index = DocumentIndex::read(folder, manifest)?;
+fn dropped_copies(index: &DocumentIndex, keep: &impl Fn(&Key) -> bool) -> HashMap<Key, usize> {
     let dropped = index.documents().filter(|(key, _)| !keep(key));
     let copies = dropped.map(|(key, _)| (key, index.locations(&key).count()));
-    Ok(copies.filter(|(_, copies)| *copies > 1).collect())
+    copies.filter(|(_, copies)| *copies > 1).collect()
 }
 
 /// Takes dropped documents out of the manifest's counts, each with the last shard that holds it.
@@ -201,15 +207,14 @@ fn part(
     shard: usize,
     keep: &impl Fn(&Key) -> bool,
 ) -> Result<Parted> {
-    let table = super::reader::read_documents(folder, entry)?;
+    let table = tables::read_documents(folder, entry)?;
     let mut parted = Parted {
         kept: Vec::new(),
         tokens: 0,
         dropped: Vec::new(),
     };
     for row in 0..table.len() {
-        let (key, tokens) = (table.key(row), table.tokens(row));
-        let tokens = tokens.end - tokens.start;
+        let (key, tokens) = (table.key(row), table.n_tokens_of(row));
         if keep(&key) {
             parted.tokens += tokens;
             parted.kept.push((key, shard, row));
@@ -312,16 +317,11 @@ impl<'a> Sources<'a> {
         let mut layout = ShardLayout::default();
         for (key, shard, row) in &self.merge.kept {
             let from = &self.layouts[shard];
-            let tokens = |window: usize| from.documents.window_tokens(window);
-            let windows = from.documents.windows(*row);
-            let lengths: Vec<u32> = windows
-                .clone()
-                .map(|window| (tokens(window).end - tokens(window).start) as u32)
-                .collect();
+            let lengths: Vec<u32> = from.documents.lengths(*row).collect();
             let has_tokens = !from.alignment.is_empty();
+            let windows = from.documents.windows(*row).filter(|_| has_tokens);
             let alignments: Vec<Alignment> = windows
-                .filter(|_| has_tokens)
-                .map(|window| from.alignment.part(tokens(window)))
+                .map(|window| from.alignment.part(from.documents.window_tokens(window)))
                 .collect();
             let words = match from.words.is_empty() {
                 true => &[],

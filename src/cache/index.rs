@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{manifest::Manifest, reader};
+use super::{manifest::Manifest, tables};
 use crate::{error::Result, fingerprint::Key};
 
 /// Where a document lies: the number of its shard in the manifest, and its row there.
@@ -38,7 +38,7 @@ impl DocumentIndex {
             .sum::<u64>();
         let mut entries = Vec::with_capacity(n_entries as usize);
         for (shard, entry) in manifest.shards.iter().enumerate() {
-            let table = reader::read_documents(folder, entry)?;
+            let table = tables::read_documents(folder, entry)?;
             entries.extend((0..table.len()).map(|row| Entry {
                 key: table.key(row),
                 shard: shard as u32,

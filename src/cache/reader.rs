@@ -18,8 +18,6 @@ use crate::{
     states::{Alignment, StateId, StateKind},
 };
 
-pub(super) use super::tables::read_documents;
-
 /// A cache that is open for reading.
 pub struct CacheReader {
     folder: PathBuf,
@@ -123,7 +121,7 @@ impl CacheReader {
     /// # Errors
     /// [`crate::error::Error::CacheDamage`] when the table is not what the manifest says.
     pub fn read_documents(&self, shard: u32) -> Result<DocumentTable> {
-        read_documents(&self.folder, self.shard(shard))
+        tables::read_documents(&self.folder, self.shard(shard))
     }
 
     /// Reads rows of one pooled state and shows each to `visit` with its place in `locations`, shard by shard.

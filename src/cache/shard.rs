@@ -78,6 +78,20 @@ impl DocumentTable {
         self.token_start[window]..self.token_start[window + 1]
     }
 
+    /// Tokens of each window of a document.
+    pub fn lengths(&self, document: usize) -> impl Iterator<Item = u32> + '_ {
+        let windows = self
+            .windows(document)
+            .map(|window| self.window_tokens(window));
+        windows.map(|tokens| (tokens.end - tokens.start) as u32)
+    }
+
+    /// Token rows of all windows of a document.
+    pub fn n_tokens_of(&self, document: usize) -> u64 {
+        let tokens = self.tokens(document);
+        tokens.end - tokens.start
+    }
+
     /// The token rows of a document, all its windows one after the other.
     pub fn tokens(&self, document: usize) -> Range<u64> {
         let windows = self.windows(document);
@@ -276,13 +290,8 @@ impl OpenShard {
             let StateKind::Pooled(pooling) = self.states[state].state.kind else {
                 continue;
             };
-            let windows = self.layout.documents.windows(document as usize);
-            let n_tokens: Vec<f32> = windows
-                .map(|window| {
-                    let tokens = self.layout.documents.window_tokens(window);
-                    (tokens.end - tokens.start) as f32
-                })
-                .collect();
+            let lengths = self.layout.documents.lengths(document as usize);
+            let n_tokens: Vec<f32> = lengths.map(|length| length as f32).collect();
             let joined = join_pooled(pooling, parts, &n_tokens);
             self.store_pooled(state, document, &joined);
         }

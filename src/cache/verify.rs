@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{
     file::checked_bytes,
     index::DocumentIndex,
-    manifest::Manifest,
+    manifest::{Manifest, ShardEntry},
+    tables,
     writer::{remove_leftovers, take_lock},
 };
 use crate::error::Result;
@@ -22,23 +23,27 @@ pub fn damaged_files(folder: &Path, manifest: &Manifest) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Drops every shard with a damaged file, so that the next extraction computes its documents again. Returns the names of
-/// what was dropped.
+/// Drops every shard with one of the files that [`damaged_files`] found, so that the next extraction computes its
+/// documents again. Returns the names of what was dropped.
 ///
 /// # Errors
 /// When another process writes to the cache, or the disk refuses.
-pub fn repair(folder: &Path) -> Result<Vec<String>> {
+pub fn repair(folder: &Path, damaged: &[PathBuf]) -> Result<Vec<String>> {
     let _lock = take_lock(folder)?;
     let Some(mut manifest) = Manifest::read(folder)? else {
         return Ok(Vec::new());
     };
-    let damaged = damaged_files(folder, &manifest);
-    let (dropped, kept) = manifest
-        .shards
-        .into_iter()
-        .partition(|entry| damaged.iter().any(|file| file.starts_with(&entry.name)));
+    // A writer may have come before the lock: only what is damaged still, and still of the cache, counts.
+    let is_damaged = |entry: &ShardEntry| {
+        let mut files = entry.files.iter();
+        files.any(|file| {
+            damaged.contains(&Path::new(&entry.name).join(&file.name))
+                && checked_bytes(folder, entry, &file.name).is_err()
+        })
+    };
+    let (dropped, kept): (Vec<ShardEntry>, Vec<ShardEntry>) =
+        manifest.shards.into_iter().partition(is_damaged);
     manifest.shards = kept;
-    let dropped: Vec<super::manifest::ShardEntry> = dropped;
     if !dropped.is_empty() {
         recount(folder, &mut manifest)?;
         manifest.write(folder)?;
@@ -58,11 +63,10 @@ fn recount(folder: &Path, manifest: &mut Manifest) -> Result<()> {
     places.sort_unstable();
     for same in places.chunk_by(|a, b| a.0 == b.0) {
         let entry = &manifest.shards[same[0].0 as usize];
-        let table = super::reader::read_documents(folder, entry)?;
+        let table = tables::read_documents(folder, entry)?;
         for (_, row) in same {
-            let range = table.tokens(*row as usize);
             documents += 1;
-            tokens += range.end - range.start;
+            tokens += table.n_tokens_of(*row as usize);
             truncated += u64::from(table.truncated(*row as usize));
         }
     }

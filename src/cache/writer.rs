@@ -9,7 +9,7 @@ use std::{
 use super::{
     file::damage,
     index::DocumentIndex,
-    manifest::{FileEntry, Manifest, Origin, ShardEntry, sync_folder},
+    manifest::{FileEntry, Manifest, Origin, ShardEntry, refuse_orphans, sync_folder},
     plan::PlannedShard,
     shard::{OpenShard, ShardLayout, StateRows},
     state_file::{self, StateMetadata},
@@ -62,7 +62,7 @@ impl CacheWriter {
                 manifest
             }
             None => {
-                super::manifest::refuse_orphans(&folder)?;
+                refuse_orphans(&folder)?;
                 Manifest::empty(inputs, shape.model_layers, shape.hidden, shape.dtype)
             }
         };
@@ -126,9 +126,8 @@ impl CacheWriter {
         let (mut n_documents, mut n_tokens, mut n_truncated) = (0, 0, 0);
         for document in 0..documents.len() {
             if self.index.truncated(&documents.key(document)).is_none() {
-                let tokens = documents.tokens(document);
                 n_documents += 1;
-                n_tokens += tokens.end - tokens.start;
+                n_tokens += documents.n_tokens_of(document);
                 n_truncated += u64::from(documents.truncated(document));
             }
         }

@@ -200,7 +200,7 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
         n_shards += manifest.shards.len();
         let files = damaged_files(&path, &manifest);
         if repair && !files.is_empty() {
-            let shards = verify::repair(&path)?;
+            let shards = verify::repair(&path, &files)?;
             dropped.extend(shards.iter().map(|shard| path.join(shard)));
         }
         damaged.extend(files.into_iter().map(|file| path.join(file)));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ClassDistribution, CleanCounts, CleanOptions, Example, LabelMap, Part, Source, SplitFractions,
-    Want, class_distribution, clean, read, require_records, split_plan, stratified_split,
+    Want, class_distribution, clean, read, require_texts, split_plan, stratified_split,
 };
 use crate::{
     error::{Error, Result},
@@ -188,18 +188,8 @@ fn read_sources(
         }
     });
     let (examples, counts) = clean(examples, options, example_key)?;
-    for (source, file) in sources.iter().zip(&files[first_file..]) {
-        require_records(&source.path, file.rows)?;
-    }
-    if examples.is_empty() {
-        return Err(Error::Record {
-            path: sources[0].path.clone(),
-            line: None,
-            expected: "at least one text".into(),
-            got: format!("{} empty ones", counts.empty),
-            hint: "check which column the source's `text` names".into(),
-        });
-    }
+    let n_records: Vec<usize> = files[first_file..].iter().map(|file| file.rows).collect();
+    require_texts(sources, &n_records, examples.len(), counts.empty as u64)?;
     Ok((examples, counts))
 }
 

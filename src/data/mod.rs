@@ -100,6 +100,28 @@ pub fn require_records(path: &Path, n_records: usize) -> Result<()> {
     }
 }
 
+/// Fails where one of some files, all read to their end, held no example, or all together no text.
+pub fn require_texts(
+    sources: &[Source],
+    n_records: &[usize],
+    n_texts: usize,
+    n_empty: u64,
+) -> Result<()> {
+    for (source, n_records) in sources.iter().zip(n_records) {
+        require_records(&source.path, *n_records)?;
+    }
+    match n_texts {
+        0 => Err(Error::Record {
+            path: sources[0].path.clone(),
+            line: None,
+            expected: "at least one text".to_owned(),
+            got: format!("{n_empty} empty ones"),
+            hint: "check which column the source's `text` names".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn read_text(input: read::Text, format: Format, source: &Source, want: Want) -> Result<Examples> {
     match format {
         Format::Csv => Ok(until_error(delimited::read(input, b',', source, want)?)),

@@ -62,9 +62,8 @@ impl Checkpoint {
     pub fn open(folder: &Path) -> Result<Checkpoint> {
         hub::refuse_name_on_hub(folder)?;
         let config_path = folder.join("config.json");
-        let onnx = onnx_model::find(folder);
         let mut needed = vec!["config.json", "tokenizer.json"];
-        if onnx.is_some() {
+        if onnx_model::find(folder).is_some() {
             needed.remove(0);
         }
         for name in needed {
@@ -74,28 +73,24 @@ impl Checkpoint {
             true => Some(ConfigFile::read(&config_path)?),
             false => None,
         };
-        let fused = match (weights::find(folder), &config) {
-            (Some(path), Some(config)) => match (config.fused_shape(), &onnx) {
-                (Ok(shape), _) => Some((shape, path)),
-                // The export of a model that our graph cannot run may lie beside its safetensors.
-                (Err(_), Some(_)) => None,
-                (Err(error), None) => return Err(error),
-            },
-            _ => None,
-        };
-        let (model, weights) = match (fused, onnx) {
-            (Some((shape, path)), _) => {
+        let (model, weights) = match choose_weights(folder, config.as_ref()) {
+            Some(WeightsFile::Safetensors(path)) => {
+                // Without a model.onnx config.json is needed, and with one safetensors are chosen by it.
+                let config = config
+                    .as_ref()
+                    .expect("safetensors are chosen with a config");
+                let shape = config.fused_shape()?;
                 let (weights, hash) = Weights::open(&path)?;
                 (Model::Fused(FusedModel { shape, weights }), hash)
             }
-            (None, Some(path)) => {
+            Some(WeightsFile::Onnx(path)) => {
                 let file = onnx_file::read(&path)?;
                 let hash = onnx_model::hash(&path, &file)?;
                 let count = || count_vocabulary(&folder.join("tokenizer.json"));
                 let model = OnnxModel::open(path, &file, config.as_ref(), count)?;
                 (Model::Onnx(model), hash)
             }
-            (None, None) => {
+            None => {
                 if let Some(config) = &config {
                     // Another family's weights would be of no use either.
                     config.fused_shape()?;
@@ -174,11 +169,15 @@ pub(super) enum WeightsFile {
 
 /// The weights that [`Checkpoint::open`] takes, found without opening the rest.
 pub(super) fn find_weights(folder: &Path) -> Option<WeightsFile> {
+    let config = ConfigFile::read(&folder.join("config.json"));
+    choose_weights(folder, config.ok().as_ref())
+}
+
+/// Safetensors, where our graph can run them or there is nothing else; else model.onnx: the export of a model that our
+/// graph cannot run may lie beside its safetensors.
+fn choose_weights(folder: &Path, config: Option<&ConfigFile>) -> Option<WeightsFile> {
     let onnx = onnx_model::find(folder);
-    let runs_fused = || {
-        ConfigFile::read(&folder.join("config.json"))
-            .is_ok_and(|config| config.fused_shape().is_ok())
-    };
+    let runs_fused = || config.is_some_and(|config| config.fused_shape().is_ok());
     let safetensors = weights::find(folder).filter(|_| onnx.is_none() || runs_fused());
     let safetensors = safetensors.map(WeightsFile::Safetensors);
     safetensors.or_else(|| onnx.map(WeightsFile::Onnx))

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Display};
 
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt};
 use ort::{
     session::{
         Session, SessionOutputs,
@@ -306,8 +306,8 @@ fn layer_states<'a>(
     let (_, states) = value
         .try_extract_tensor::<f16>()
         .map_err(encoder_error(action))?;
-    converted.clear();
-    converted.extend(states.iter().map(|state| state.to_f32()));
+    converted.resize(states.len(), 0.0);
+    states.convert_to_f32_slice(converted);
     Ok(converted)
 }
 

@@ -84,6 +84,16 @@ impl Encoding {
     pub fn n_tokens(&self) -> usize {
         self.windows.iter().map(|window| window.ids.len()).sum()
     }
+
+    /// Tokens of each window.
+    pub fn lengths(&self) -> impl Iterator<Item = u32> + '_ {
+        self.windows.iter().map(|window| window.ids.len() as u32)
+    }
+
+    /// Whether a window has no token: the text gives none, and the tokenizer adds none.
+    pub fn has_empty_window(&self) -> bool {
+        self.windows.iter().any(|window| window.ids.is_empty())
+    }
 }
 
 /// The tokens of each sequence that one window holds.

@@ -216,14 +216,13 @@ impl Predictor {
         let mut lengths: Vec<u32> = Vec::new();
         for (number, (input, encoding)) in inputs.iter().zip(&encodings).enumerate() {
             self.truncated += u64::from(encoding.truncated);
-            if encoding.windows.iter().any(|window| window.ids.is_empty()) {
+            if encoding.has_empty_window() {
                 return Err(Error::Encoder {
                     action: "tokenise a text",
                     reason: format!("`{}` has no token", shorten(&texts[number], 40)),
                 });
             }
-            let own = encoding.windows.iter();
-            let own: Vec<u32> = own.map(|window| window.ids.len() as u32).collect();
+            let own: Vec<u32> = encoding.lengths().collect();
             layout.push(input.key(), encoding.truncated, &own, iter::empty(), &[]);
             windows.extend((0..own.len()).map(|window| (number as u32, window as u16)));
             lengths.extend(own);

@@ -178,18 +178,13 @@ impl Job<'_> {
             (0..encoding.windows.len()).map(move |window| (row as u32, window as u16))
         });
         let windows: Vec<WindowPlace> = windows.collect();
-        let length = |place: &WindowPlace| {
-            encodings[place.0 as usize].windows[usize::from(place.1)]
-                .ids
-                .len() as u32
-        };
-        let lengths: Vec<u32> = windows.iter().map(length).collect();
+        let lengths: Vec<u32> = encodings.iter().flat_map(Encoding::lengths).collect();
         let mut batches = Vec::new();
         for rows in plan_batches(&lengths, self.plan.settings.batch_tokens) {
             let places = rows.iter().map(|row| windows[*row as usize]).collect();
             batches.push(self.batch(shard, &encodings, places));
         }
-        let sampled = sample::choose(&self.layout(shard, &encodings));
+        let sampled = self.sampled(shard);
         for (number, row) in sampled.into_iter().enumerate() {
             for window in 0..encodings[row].windows.len() as u16 {
                 let mut batch = self.batch(shard, &encodings, vec![(row as u32, window)]);
@@ -209,9 +204,10 @@ impl Job<'_> {
     ) -> PlannedBatch {
         let window =
             |place: &WindowPlace| &encodings[place.0 as usize].windows[usize::from(place.1)];
+        let stores_words = self.stores(shard, StateKind::Words);
         let words = |(row, window): &WindowPlace| {
             let words = encodings[*row as usize].words.iter();
-            let own = words.filter(|word| word.window == *window);
+            let own = words.filter(|word| stores_words && word.window == *window);
             own.map(|word| word.position).collect()
         };
         PlannedBatch {
@@ -238,25 +234,41 @@ impl Job<'_> {
             .collect()
     }
 
-    fn layout(&self, shard: usize, encodings: &[Encoding]) -> ShardLayout {
+    /// The rows of a shard that are its parity sample.
+    fn sampled(&self, shard: usize) -> Vec<usize> {
+        let documents = self.members[shard].iter();
+        let n_tokens = documents.map(|number| self.document(*number).n_tokens);
+        sample::choose(&n_tokens.collect::<Vec<u32>>())
+    }
+
+    fn stores(&self, shard: usize, kind: StateKind) -> bool {
         let states = &self.plan.shards[shard].states;
-        let stores = |kind: StateKind| states.iter().any(|state| state.kind == kind);
+        states.iter().any(|state| state.kind == kind)
+    }
+
+    /// The layout of some rows of a shard.
+    fn layout(
+        &self,
+        shard: usize,
+        encodings: &[Encoding],
+        rows: impl Iterator<Item = usize>,
+    ) -> ShardLayout {
+        let stores_tokens = self.stores(shard, StateKind::Tokens);
+        let stores_words = self.stores(shard, StateKind::Words);
         let mut layout = ShardLayout::default();
-        for (number, encoding) in self.members[shard].iter().zip(encodings) {
-            let windows = encoding.windows.iter();
-            let lengths: Vec<u32> = windows.map(|window| window.ids.len() as u32).collect();
+        for row in rows {
+            let (number, encoding) = (self.members[shard][row], &encodings[row]);
             let windows = encoding.windows.iter();
             let alignments = windows.map(|window| &window.alignment);
-            let words = match stores(StateKind::Words) {
+            let words = match stores_words {
                 true => &encoding.words[..],
                 false => &[],
             };
-            let aligned = stores(StateKind::Tokens);
             layout.push(
-                self.document(*number).key,
+                self.document(number).key,
                 encoding.truncated,
-                &lengths,
-                alignments.filter(|_| aligned),
+                &encoding.lengths().collect::<Vec<u32>>(),
+                alignments.filter(|_| stores_tokens),
                 words,
             );
         }
@@ -367,30 +379,9 @@ impl Job<'_> {
     fn open_shard(&self, shard: usize) -> Result<Filling> {
         let states = &self.plan.shards[shard].states;
         let encodings = self.read(shard)?;
-        let layout = self.layout(shard, &encodings);
-        let sampled = sample::choose(&layout);
-        let mut of_sample = ShardLayout::default();
-        for row in &sampled {
-            let windows = layout.documents.windows(*row);
-            let lengths: Vec<u32> = windows
-                .map(|window| {
-                    let tokens = layout.documents.window_tokens(window);
-                    (tokens.end - tokens.start) as u32
-                })
-                .collect();
-            let words: &[_] = if layout.words.is_empty() {
-                &[]
-            } else {
-                &encodings[*row].words
-            };
-            of_sample.push(
-                layout.documents.key(*row),
-                false,
-                &lengths,
-                std::iter::empty(),
-                words,
-            );
-        }
+        let sampled = self.sampled(shard);
+        let layout = self.layout(shard, &encodings, 0..encodings.len());
+        let of_sample = self.layout(shard, &encodings, sampled.iter().copied());
         Ok(Filling {
             shard: OpenShard::new(layout, states, self.hidden, self.dtype),
             sample: OpenShard::new(of_sample, states, self.hidden, Dtype::F32),

@@ -2,13 +2,17 @@
 
 use std::{cell::Cell, iter};
 
-use super::{extract::inputs_for, file::Pair, inputs::inputs_of, settings::Pipeline};
+use super::{
+    extract::inputs_for,
+    inputs::inputs_of,
+    settings::{ExtractionSettings, Pipeline},
+};
 use crate::{
     cache::{
         export::{ExportOptions, ExportReport, RecordPlace, Row, RowSource, export_rows},
         reader::CacheReader,
     },
-    data::{Source, dataset::read_all, require_records},
+    data::{dataset::read_all, require_texts},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     progress::Progress,
@@ -34,9 +38,7 @@ pub fn export_records(
     states.sort_unstable();
     states.dedup();
     let records = Records {
-        sources: &pipeline.extraction.sources,
-        n_thinned: pipeline.extraction.n_thinned_sources,
-        pair: pipeline.extraction.pair,
+        settings: &pipeline.extraction,
         empty: Cell::new(0),
     };
     let options = ExportOptions {
@@ -91,10 +93,7 @@ fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress
 
 /// The records of some data files, each with a document, or with two where a pair was encoded separately.
 struct Records<'a> {
-    sources: &'a [Source],
-    /// How many of the first sources lost their empty texts.
-    n_thinned: usize,
-    pair: Pair,
+    settings: &'a ExtractionSettings,
     /// Records without a text, in the reading that is going on.
     empty: Cell<u64>,
 }
@@ -102,28 +101,19 @@ struct Records<'a> {
 impl Records<'_> {
     /// What a whole reading must have found.
     fn check(&self, n_records: &[usize]) -> Result<()> {
-        for (source, n_records) in self.sources.iter().zip(n_records) {
-            require_records(&source.path, *n_records)?;
-        }
-        let n_records: usize = n_records.iter().sum();
-        if n_records as u64 > self.empty.get() {
-            return Ok(());
-        }
-        Err(Error::Record {
-            path: self.sources[0].path.clone(),
-            line: None,
-            expected: "at least one text".into(),
-            got: format!("{n_records} empty ones"),
-            hint: "check which column the source's `text` names".into(),
-        })
+        let n_empty = self.empty.get();
+        let n_all: usize = n_records.iter().sum();
+        let sources = &self.settings.sources;
+        require_texts(sources, n_records, n_all - n_empty as usize, n_empty)
     }
 }
 
 impl RowSource for Records<'_> {
     fn rows(&self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
         self.empty.set(0);
-        let mut n_records = vec![0; self.sources.len()];
-        let mut examples = read_all(self.sources, false);
+        let settings = self.settings;
+        let mut n_records = vec![0; settings.sources.len()];
+        let mut examples = read_all(&settings.sources, false);
         let mut waiting: Vec<Row> = Vec::new();
         let mut is_done = false;
         Box::new(iter::from_fn(move || {
@@ -146,11 +136,11 @@ impl RowSource for Records<'_> {
                     }
                 };
                 n_records[example.source] += 1;
-                if example.source < self.n_thinned && example.is_empty() {
+                if settings.leaves_out(&example) {
                     self.empty.set(self.empty.get() + 1);
                     continue;
                 }
-                let parts = inputs_of(&example, self.pair).enumerate();
+                let parts = inputs_of(&example, settings.pair).enumerate();
                 waiting = parts
                     .map(|(part, input)| Row {
                         key: input.key(),
@@ -168,7 +158,7 @@ impl RowSource for Records<'_> {
     }
 
     fn sources(&self) -> Option<Vec<String>> {
-        let paths = self.sources.iter();
+        let paths = self.settings.sources.iter();
         Some(
             paths
                 .map(|source| source.path.display().to_string())

@@ -22,7 +22,7 @@ use crate::{
         reader::CacheReader,
         writer::{CacheShape, CacheWriter},
     },
-    data::{dataset::read_all, require_records},
+    data::{dataset::read_all, require_texts},
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Provider},
@@ -30,7 +30,7 @@ use crate::{
         tokenizer::TextTokenizer,
         windows::Overflow,
     },
-    error::{Error, Result},
+    error::Result,
     fingerprint::{FingerprintInputs, Key},
     progress::Progress,
     states::{StateId, StateKind},
@@ -276,7 +276,7 @@ fn count_if_cached(
     }
     // Nothing will be written, so no row has a size.
     let planner = Planner::new(states, cache.manifest(), cache.index(), 0);
-    let mut admission = Admission::new(pipeline.extraction.n_thinned_sources);
+    let mut admission = Admission::new(&pipeline.extraction);
     let mut rows = vec![0usize; pipeline.extraction.sources.len()];
     for example in read_all(&pipeline.extraction.sources, false) {
         let example = example?;
@@ -296,8 +296,14 @@ fn count_if_cached(
             admission.counts.truncated += u64::from(truncated);
         }
     }
-    require_texts(pipeline, &rows, admission.counts)?;
-    Ok(Some(admission.counts))
+    let counts = admission.counts;
+    require_texts(
+        &pipeline.extraction.sources,
+        &rows,
+        counts.unique as usize,
+        counts.empty,
+    )?;
+    Ok(Some(counts))
 }
 
 fn read_texts(
@@ -333,30 +339,17 @@ fn read_texts(
         sources: &settings.sources,
         folder: writer.folder(),
     };
-    let admission = Admission::new(settings.n_thinned_sources);
+    let admission = Admission::new(settings);
     let (spool, counts) = spooling.fill(examples, admission, present)?;
     progress.finish();
-    require_texts(pipeline, &rows, counts)?;
+    require_texts(
+        &settings.sources,
+        &rows,
+        counts.unique as usize,
+        counts.empty,
+    )?;
     warn_of_truncation(pipeline, counts, progress);
     Ok((spool, counts))
-}
-
-/// Fails where a source holds no record, or all records together no text.
-fn require_texts(pipeline: &Pipeline, rows: &[usize], counts: ReadCounts) -> Result<()> {
-    let sources = &pipeline.extraction.sources;
-    for (source, rows) in sources.iter().zip(rows) {
-        require_records(&source.path, *rows)?;
-    }
-    if counts.unique > 0 {
-        return Ok(());
-    }
-    Err(Error::Record {
-        path: sources[0].path.clone(),
-        line: None,
-        expected: "at least one text".into(),
-        got: format!("{} empty ones", counts.empty),
-        hint: "check which column the source's `text` names".into(),
-    })
 }
 
 fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Progress) {

@@ -1,11 +1,7 @@
 //! The parity sample: a few documents of every shard computed once more, alone and in f32, beside what is stored.
 
 use crate::{
-    cache::{
-        manifest::Parity,
-        reader::rows_of,
-        shard::{OpenShard, ShardLayout},
-    },
+    cache::{manifest::Parity, reader::rows_of, shard::OpenShard},
     states::Dtype,
 };
 
@@ -18,15 +14,13 @@ const SHARE: u64 = 16;
 /// Documents, in key order, among which the sample is taken, shortest first.
 const CANDIDATES: usize = 16;
 
-/// The documents of a shard's sample: a pure function of its keys and lengths.
-pub(super) fn choose(layout: &ShardLayout) -> Vec<usize> {
-    let documents = &layout.documents;
-    let n_tokens = |document: usize| {
-        let tokens = documents.tokens(document);
-        tokens.end - tokens.start
-    };
-    let budget = SAMPLE_TOKENS.min(documents.n_tokens() / SHARE);
-    let mut candidates: Vec<usize> = (0..documents.len().min(CANDIDATES)).collect();
+/// The documents of a shard's sample, by the tokens of each document of the shard in key order.
+pub(super) fn choose(n_tokens: &[u32]) -> Vec<usize> {
+    let n_documents = n_tokens.len();
+    let n_tokens = |document: usize| u64::from(n_tokens[document]);
+    let total: u64 = (0..n_documents).map(n_tokens).sum();
+    let budget = SAMPLE_TOKENS.min(total / SHARE);
+    let mut candidates: Vec<usize> = (0..n_documents.min(CANDIDATES)).collect();
     candidates.sort_by_key(|document| n_tokens(*document));
     let mut taken = 0;
     candidates.retain(|document| {
@@ -106,25 +100,16 @@ fn max_and_median(mut values: Vec<f32>) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fingerprint::{Key, Mode};
 
     #[test]
     fn a_sample_is_small_and_never_empty() {
-        let layout = |lengths: &[u32]| {
-            let mut layout = ShardLayout::default();
-            for (number, length) in lengths.iter().enumerate() {
-                let key = Key::of(Mode::Text, &[number.to_string()]);
-                layout.push(key, false, &[*length], std::iter::empty(), &[]);
-            }
-            layout
-        };
-        assert_eq!(choose(&layout(&[9])), [0]);
+        assert_eq!(choose(&[9]), [0]);
         // 1/16 of 320 tokens are 20: the two shortest of the first sixteen.
         assert_eq!(
-            choose(&layout(&[&[30, 9, 30, 8, 30][..], &[9; 24]].concat())),
+            choose(&[&[30, 9, 30, 8, 30][..], &[9; 24]].concat()),
             [1, 3]
         );
-        let long = choose(&layout(&[100; 1000]));
+        let long = choose(&[100; 1000]);
         assert_eq!(long, [0, 1]);
     }
 }

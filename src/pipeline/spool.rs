@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use super::{file::Pair, inputs::inputs_of};
+use super::{file::Pair, inputs::inputs_of, settings::ExtractionSettings};
 use crate::{
     data::{Example, Source},
     encoder::{
@@ -59,18 +59,18 @@ pub(super) struct ReadCounts {
     pub(super) truncated: u64,
 }
 
-/// Which documents are encoded: each once, and no empty ones from the first `n_thinned` sources.
-pub(super) struct Admission {
-    n_thinned: usize,
+/// Which documents are encoded: each once, and none that the settings leave out.
+pub(super) struct Admission<'a> {
+    settings: &'a ExtractionSettings,
     /// Half a key is enough to tell documents apart, at half the memory.
     seen: HashSet<u128>,
     pub(super) counts: ReadCounts,
 }
 
-impl Admission {
-    pub(super) fn new(n_thinned: usize) -> Admission {
+impl<'a> Admission<'a> {
+    pub(super) fn new(settings: &'a ExtractionSettings) -> Admission<'a> {
         Admission {
-            n_thinned,
+            settings,
             seen: HashSet::new(),
             counts: ReadCounts::default(),
         }
@@ -79,7 +79,7 @@ impl Admission {
     /// Counts an example; whether its documents are looked at.
     pub(super) fn admit(&mut self, example: &Example) -> bool {
         self.counts.documents += 1;
-        let empty = example.source < self.n_thinned && example.is_empty();
+        let empty = self.settings.leaves_out(example);
         self.counts.empty += u64::from(empty);
         !empty
     }
@@ -112,7 +112,7 @@ impl Spooling<'_> {
     pub(super) fn fill(
         &self,
         examples: impl Iterator<Item = Result<Example>>,
-        mut admission: Admission,
+        mut admission: Admission<'_>,
         present: impl Fn(&Key) -> Option<bool>,
     ) -> Result<(Spool, ReadCounts)> {
         let file = tempfile::tempfile_in(self.folder)
@@ -249,7 +249,7 @@ impl Filling<'_> {
         let encodings = tokenizer.encode(&inputs, *aligned)?;
         let mut record = Vec::new();
         for ((key, _, example), encoding) in wanted.into_iter().zip(encodings) {
-            if encoding.windows.iter().any(|window| window.ids.is_empty()) {
+            if encoding.has_empty_window() {
                 return Err(self.spooling.without_tokens(example));
             }
             record.clear();
@@ -296,9 +296,7 @@ impl Filling<'_> {
 fn write_record(encoding: &Encoding, aligned: bool, out: &mut Vec<u8>) {
     let mut put = |number: u32| out.extend(number.to_le_bytes());
     put(encoding.windows.len() as u32);
-    for window in &encoding.windows {
-        put(window.ids.len() as u32);
-    }
+    encoding.lengths().for_each(&mut put);
     for window in &encoding.windows {
         out.extend(window.ids.iter().flat_map(|id| id.to_le_bytes()));
         out.extend(&window.type_ids);

@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use frostbert::{
-    cache::{reader::CacheReader, verify::repair},
+    cache::{
+        manifest::Manifest,
+        reader::CacheReader,
+        verify::{damaged_files, repair},
+    },
     error::Error,
     fingerprint::Key,
     states::StateId,
@@ -334,7 +338,8 @@ fn a_damaged_file_of_any_kind_is_named_with_its_cure_and_costs_one_shard() {
         let mut kept = original.keys().filter(|other| *other != name);
         assert!(kept.all(|other| original[other] == others[other]), "{name}");
 
-        assert_eq!(repair(&cache).unwrap(), ["shard-000001"]);
+        let damaged = damaged_files(&cache, &Manifest::open(&cache).unwrap());
+        assert_eq!(repair(&cache, &damaged).unwrap(), ["shard-000001"]);
         open_all(&cache).unwrap();
         let report = workshop.json(&EXTRACT);
         assert_eq!(counts(&report), [120, of_shard, 120 - of_shard], "{name}");

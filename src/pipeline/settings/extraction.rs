@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    data::Source,
+    data::{Example, Source},
     encoder::{
         device::{Device, Precision},
         tokenizer::MIN_LENGTH,
@@ -46,6 +46,13 @@ pub struct ExtractionSettings {
     /// How many of the first sources lose their texts of nothing but white space: those of train, or none. Given
     /// validation and test files are never thinned.
     pub n_thinned_sources: usize,
+}
+
+impl ExtractionSettings {
+    /// Whether an example is left out: it is empty, and of a source that is thinned.
+    pub fn leaves_out(&self, example: &Example) -> bool {
+        example.source < self.n_thinned_sources && example.is_empty()
+    }
 }
 
 /// Checks what stage 1 needs, and sets the defaults that depend on the task and the head in the file.
