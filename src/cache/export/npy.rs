@@ -9,6 +9,7 @@ use std::{
 use super::table::{Batch, Column, Kind, Layout, Table, TableOf, TableWriter, Values};
 use crate::{
     error::{Error, Result},
+    fingerprint::Key,
     states::Dtype,
 };
 
@@ -93,12 +94,8 @@ impl ColumnFile {
         match (self.kind, values) {
             (Kind::Key, Values::Fixed(keys)) => {
                 // NumPy cuts zero bytes from the end of a string of bytes: digits have none.
-                for key in keys.chunks_exact(32) {
-                    for byte in key {
-                        write!(self.file, "{byte:02x}")?;
-                    }
-                }
-                Ok(())
+                let mut keys = keys.as_chunks().0.iter();
+                keys.try_for_each(|key| self.file.write_all(Key(*key).to_hex().as_bytes()))
             }
             (_, Values::Fixed(bytes)) => self.file.write_all(bytes),
             (_, Values::Text(texts)) => {
