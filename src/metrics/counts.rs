@@ -152,7 +152,8 @@ impl ClassCounts {
             .collect()
     }
 
-    fn f1(&self, class: usize) -> f64 {
+    /// `2 t_c / (p_c + a_c)`; 0 where the class occurs in neither truth nor predictions.
+    pub(super) fn f1(&self, class: usize) -> f64 {
         f1(
             self.correct[class],
             self.predicted[class],
@@ -190,11 +191,11 @@ pub fn confusion(labels: &[usize], predictions: &[usize], n_classes: usize) -> V
 }
 
 /// `2 correct / (predicted + actual)`, the harmonic mean of precision and recall; 0 where both are undefined.
-fn f1(correct: u64, predicted: u64, actual: u64) -> f64 {
+pub(super) fn f1(correct: u64, predicted: u64, actual: u64) -> f64 {
     defined_ratio(2 * correct, predicted + actual).unwrap_or(0.0)
 }
 
-fn defined_ratio(numerator: u64, denominator: u64) -> Option<f64> {
+pub(super) fn defined_ratio(numerator: u64, denominator: u64) -> Option<f64> {
     (denominator > 0).then(|| numerator as f64 / denominator as f64)
 }
 

@@ -3,6 +3,7 @@
 //! Everything here is a function of integer labels and arrays of numbers; nothing knows of text, files or models.
 //!
 //! - [`classification`]: one call for all metrics of a classifier on one split;
+//! - [`tagging`]: one call for all metrics of a tagger, by words and by the entities of a [`tag_scheme`];
 //! - [`counts`]: what depends on right and wrong answers only (accuracy, F1, MCC, the confusion matrix);
 //! - [`probability`]: what depends on the probabilities (log loss, Brier score, ECE);
 //! - [`ranking`]: what depends on their order (ROC-AUC);
@@ -20,6 +21,8 @@ pub mod counts;
 pub mod intervals;
 pub mod probability;
 pub mod ranking;
+pub mod tag_scheme;
+pub mod tagging;
 
 use serde::{Deserialize, Serialize};
 

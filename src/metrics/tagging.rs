@@ -1,0 +1,467 @@
+//! All metrics of a tagger on one split: how many words and how many entities it gets right.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ClassScore;
+use super::counts::{ClassCounts, defined_ratio, f1};
+use super::intervals::{self, Bootstrap};
+use super::tag_scheme::{Entity, Orphan, Tag, TagScheme, entities};
+
+/// All metrics of a tagger on one split, in the order and under the names in which they are written as JSON.
+///
+/// A field `<name>_ci` is the 95 % interval `[low, high]` of `<name>`, over sentences; see [`intervals`]. The entity
+/// fields are there where the labels are a [`TagScheme`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaggingMetrics {
+    /// Fraction of words whose predicted tag is the true one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_accuracy: Option<f64>,
+    /// 95 % interval of `token_accuracy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_accuracy_ci: Option<[f64; 2]>,
+    /// F1 over the entities of all types, read strictly as IOB2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_f1_strict: Option<f64>,
+    /// 95 % interval of `entity_f1_strict`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_f1_strict_ci: Option<[f64; 2]>,
+    /// Fraction of the predicted entities that are true ones; 0 where none is predicted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_precision_strict: Option<f64>,
+    /// Fraction of the true entities that are predicted; 0 where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_recall_strict: Option<f64>,
+    /// F1 over the entities of all types, read with the leniency of `conlleval`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_f1_conlleval: Option<f64>,
+    /// 95 % interval of `entity_f1_conlleval`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_f1_conlleval_ci: Option<[f64; 2]>,
+    /// Mean F1, in words, over the tags that occur in truth or predictions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macro_f1: Option<f64>,
+    /// 95 % interval of `macro_f1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macro_f1_ci: Option<[f64; 2]>,
+    /// Mean F1, in words, over the tags, weighted by support.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted_f1: Option<f64>,
+    /// Number of sentences.
+    pub n: usize,
+    /// Number of words.
+    pub n_words: usize,
+    /// One entry for each entity type, read strictly, in the order of [`TagScheme::types`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub per_type: Vec<TypeScore>,
+    /// One entry for each tag of the label map, in label order; `support` counts words.
+    pub per_class: Vec<ClassScore>,
+    /// `confusion[truth][prediction]`: number of words.
+    pub confusion: Vec<Vec<u64>>,
+}
+
+/// How well the entities of one type are found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TypeScore {
+    /// Name of the type; `type` in JSON.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Of the entities predicted with this type, the fraction that are true ones; 0 if there are none.
+    pub precision: f64,
+    /// Of the true entities of this type, the fraction that is predicted; 0 if there are none.
+    pub recall: f64,
+    /// Harmonic mean of precision and recall; 0 if the type occurs in neither truth nor predictions.
+    pub f1: f64,
+    /// Number of true entities of this type.
+    pub support: u64,
+}
+
+/// The tags of one sentence: label ids, a word each.
+#[derive(Debug, Clone, Copy)]
+pub struct TaggedSentence<'a> {
+    /// The true tags.
+    pub truth: &'a [usize],
+    /// The predicted tags; `None` for a word that the tagger never saw.
+    pub predicted: &'a [Option<usize>],
+}
+
+/// Scores the tags of `sentences`, ids into `labels`.
+///
+/// A word without a prediction counts as predicted `O`; where there is no label `O` it is wrong, and in no column of the
+/// confusion matrix.
+///
+/// An entity is right where its type and both its ends are. Precision, recall and F1 pool the entities of all types
+/// (micro average) and are 0 where neither truth nor predictions hold one, as in seqeval: `mode="strict", scheme=IOB2`
+/// and its default, see [`entities_strict`](super::tag_scheme::entities_strict) and
+/// [`entities_conlleval`](super::tag_scheme::entities_conlleval).
+///
+/// With `bootstrap`, sentences are resampled, since the words of one are not independent. Without words only the
+/// counts are there.
+///
+/// ```
+/// use frostbert::metrics::tagging::{TaggedSentence, evaluate};
+///
+/// let labels = ["O", "B-PER", "I-PER"].map(String::from);
+/// let sentence = TaggedSentence {
+///     truth: &[1, 2, 0, 1],
+///     predicted: &[Some(1), Some(2), None, Some(2)],
+/// };
+/// let metrics = evaluate(&[sentence], &labels, None);
+/// assert_eq!(metrics.token_accuracy, Some(0.75));
+/// assert_eq!(metrics.entity_precision_strict, Some(1.0));
+/// assert_eq!(metrics.entity_recall_strict, Some(0.5));
+/// assert_eq!(metrics.entity_f1_conlleval, Some(1.0));
+/// ```
+///
+/// # Panics
+///
+/// If a sentence has not one prediction for each word, or a tag is not below the number of labels.
+pub fn evaluate(
+    sentences: &[TaggedSentence],
+    labels: &[String],
+    bootstrap: Option<Bootstrap>,
+) -> TaggingMetrics {
+    let scheme = TagScheme::new(labels);
+    let n_types = scheme.as_ref().map_or(0, |scheme| scheme.types.len());
+    let outside = labels.iter().position(|label| label == "O");
+    let mut confusion = vec![vec![0; labels.len()]; labels.len()];
+    let mut by_type = no_counts(n_types);
+    let mut per_sentence = vec![];
+    for sentence in sentences {
+        assert_eq!(
+            sentence.truth.len(),
+            sentence.predicted.len(),
+            "one prediction for each word"
+        );
+        let predicted: Vec<Option<usize>> = sentence
+            .predicted
+            .iter()
+            .map(|tag| tag.or(outside))
+            .collect();
+        for (&truth, &predicted) in sentence.truth.iter().zip(&predicted) {
+            assert!(
+                truth < labels.len() && predicted.is_none_or(|tag| tag < labels.len()),
+                "tag {truth} and prediction {predicted:?} are below {}",
+                labels.len()
+            );
+            if let Some(predicted) = predicted {
+                confusion[truth][predicted] += 1;
+            }
+        }
+        let mut counts = SentenceCounts::of_tags(sentence.truth, &predicted);
+        if let Some(scheme) = &scheme {
+            let read = |tags: &mut dyn Iterator<Item = Option<usize>>, orphan| {
+                entities(
+                    tags.map(|tag| tag.map_or(Tag::Outside, |tag| scheme.tags[tag])),
+                    orphan,
+                )
+            };
+            let both = |orphan| {
+                [
+                    read(&mut sentence.truth.iter().copied().map(Some), orphan),
+                    read(&mut predicted.iter().copied(), orphan),
+                ]
+            };
+            let strict = both(Orphan::Dropped);
+            add_by_type(&mut by_type, &strict);
+            counts.strict = Pooled::new(&strict);
+            counts.conlleval = Pooled::new(&both(Orphan::StartsEntity));
+        }
+        per_sentence.push(counts);
+    }
+
+    let split = Split {
+        sentences: per_sentence,
+        n_labels: labels.len(),
+        has_entities: scheme.is_some(),
+    };
+    let once_each = vec![1; sentences.len()];
+    let [
+        token_accuracy,
+        entity_f1_strict,
+        entity_f1_conlleval,
+        macro_f1,
+    ] = split.scores(&once_each);
+    let [
+        token_accuracy_ci,
+        entity_f1_strict_ci,
+        entity_f1_conlleval_ci,
+        macro_f1_ci,
+    ] = bootstrap.map_or([None; 4], |settings| {
+        intervals::bootstrap(sentences.len(), settings, |weights| split.scores(weights))
+    });
+    let totals = split.totals(&once_each);
+    let found = entity_f1_strict.map(|_| totals.strict);
+    TaggingMetrics {
+        token_accuracy,
+        token_accuracy_ci,
+        entity_f1_strict,
+        entity_f1_strict_ci,
+        entity_precision_strict: found.map(Pooled::precision),
+        entity_recall_strict: found.map(Pooled::recall),
+        entity_f1_conlleval,
+        entity_f1_conlleval_ci,
+        macro_f1,
+        macro_f1_ci,
+        weighted_f1: totals.tags.weighted_f1(),
+        n: sentences.len(),
+        n_words: sentences.iter().map(|sentence| sentence.truth.len()).sum(),
+        per_type: scheme.map_or_else(Vec::new, |scheme| type_scores(scheme, &by_type)),
+        per_class: totals.tags.per_class(),
+        confusion,
+    }
+}
+
+fn type_scores(scheme: TagScheme, by_type: &ClassCounts) -> Vec<TypeScore> {
+    let scores = scheme.types.into_iter().zip(by_type.per_class());
+    scores
+        .map(|(kind, score)| TypeScore {
+            kind,
+            precision: score.precision,
+            recall: score.recall,
+            f1: score.f1,
+            support: score.support,
+        })
+        .collect()
+}
+
+fn no_counts(n_classes: usize) -> ClassCounts {
+    ClassCounts {
+        correct: vec![0; n_classes],
+        predicted: vec![0; n_classes],
+        actual: vec![0; n_classes],
+    }
+}
+
+fn add_by_type(counts: &mut ClassCounts, [truth, predicted]: &[Vec<Entity>; 2]) {
+    for entity in truth {
+        counts.actual[entity.kind] += 1;
+        counts.correct[entity.kind] += u64::from(is_among(predicted, entity));
+    }
+    for entity in predicted {
+        counts.predicted[entity.kind] += 1;
+    }
+}
+
+/// Whether the entity is one of `sorted`, which come in the order of their starts and do not overlap.
+fn is_among(sorted: &[Entity], entity: &Entity) -> bool {
+    sorted
+        .binary_search_by_key(&entity.start, |other| other.start)
+        .is_ok_and(|index| sorted[index] == *entity)
+}
+
+/// What one sentence adds to the metrics, so that a resample costs a few sums a sentence.
+#[derive(Default)]
+struct SentenceCounts {
+    /// Correct, predicted and actual words of each tag that the sentence has.
+    tags: Vec<(usize, [u64; 3])>,
+    strict: Pooled,
+    conlleval: Pooled,
+}
+
+impl SentenceCounts {
+    fn of_tags(truth: &[usize], predicted: &[Option<usize>]) -> Self {
+        let mut tags: BTreeMap<usize, [u64; 3]> = BTreeMap::new();
+        for (&truth, &predicted) in truth.iter().zip(predicted) {
+            let counts = tags.entry(truth).or_default();
+            counts[0] += u64::from(predicted == Some(truth));
+            counts[2] += 1;
+            if let Some(predicted) = predicted {
+                tags.entry(predicted).or_default()[1] += 1;
+            }
+        }
+        Self {
+            tags: tags.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Numbers of entities of all types.
+#[derive(Default, Clone, Copy)]
+struct Pooled {
+    correct: u64,
+    predicted: u64,
+    actual: u64,
+}
+
+impl Pooled {
+    fn new([truth, predicted]: &[Vec<Entity>; 2]) -> Self {
+        let correct = truth.iter().filter(|entity| is_among(predicted, entity));
+        Self {
+            correct: correct.count() as u64,
+            predicted: predicted.len() as u64,
+            actual: truth.len() as u64,
+        }
+    }
+
+    fn add(&mut self, other: Self, weight: u64) {
+        self.correct += weight * other.correct;
+        self.predicted += weight * other.predicted;
+        self.actual += weight * other.actual;
+    }
+
+    fn precision(self) -> f64 {
+        defined_ratio(self.correct, self.predicted).unwrap_or(0.0)
+    }
+
+    fn recall(self) -> f64 {
+        defined_ratio(self.correct, self.actual).unwrap_or(0.0)
+    }
+
+    fn f1(self) -> f64 {
+        f1(self.correct, self.predicted, self.actual)
+    }
+}
+
+struct Split {
+    sentences: Vec<SentenceCounts>,
+    n_labels: usize,
+    has_entities: bool,
+}
+
+struct Totals {
+    tags: ClassCounts,
+    strict: Pooled,
+    conlleval: Pooled,
+}
+
+impl Split {
+    /// Token accuracy, both entity F1s and macro F1 where sentence `i` stands for `weights[i]` equal ones.
+    fn scores(&self, weights: &[u32]) -> [Option<f64>; 4] {
+        let totals = self.totals(weights);
+        let has_entities = self.has_entities && totals.tags.n_rows() > 0;
+        [
+            totals.tags.accuracy(),
+            has_entities.then(|| totals.strict.f1()),
+            has_entities.then(|| totals.conlleval.f1()),
+            totals.tags.macro_f1(),
+        ]
+    }
+
+    fn totals(&self, weights: &[u32]) -> Totals {
+        let mut totals = Totals {
+            tags: no_counts(self.n_labels),
+            strict: Pooled::default(),
+            conlleval: Pooled::default(),
+        };
+        for (sentence, &weight) in self.sentences.iter().zip(weights) {
+            let weight = u64::from(weight);
+            for &(tag, [correct, predicted, actual]) in &sentence.tags {
+                totals.tags.correct[tag] += weight * correct;
+                totals.tags.predicted[tag] += weight * predicted;
+                totals.tags.actual[tag] += weight * actual;
+            }
+            totals.strict.add(sentence.strict, weight);
+            totals.conlleval.add(sentence.conlleval, weight);
+        }
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    const SENTENCE: TaggedSentence = TaggedSentence {
+        truth: &[0, 1, 1],
+        predicted: &[Some(0), None, Some(1)],
+    };
+
+    #[test]
+    fn a_word_without_prediction_is_wrong_and_in_no_column_where_there_is_no_o() {
+        let metrics = evaluate(&[SENTENCE], &labels(&["NOUN", "VERB"]), None);
+        assert_eq!(metrics.token_accuracy, Some(2.0 / 3.0));
+        assert_eq!(metrics.confusion, [[1, 0], [0, 1]]);
+        assert_eq!(metrics.per_class[1].recall, 0.5);
+        assert_eq!(metrics.per_class[1].support, 2);
+    }
+
+    #[test]
+    fn a_word_without_prediction_is_an_o_where_there_is_one() {
+        let metrics = evaluate(&[SENTENCE], &labels(&["B-x", "O"]), None);
+        assert_eq!(metrics.token_accuracy, Some(1.0));
+        assert_eq!(metrics.confusion, [[1, 0], [0, 2]]);
+    }
+
+    #[test]
+    fn json_of_other_tags_has_no_entity_fields() {
+        let metrics = evaluate(&[SENTENCE], &labels(&["NOUN", "VERB"]), None);
+        let json = serde_json::to_value(&metrics).unwrap();
+        let names: Vec<&str> = json
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let expected = [
+            "token_accuracy",
+            "macro_f1",
+            "weighted_f1",
+            "n",
+            "n_words",
+            "per_class",
+            "confusion",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_split_without_words_has_no_metrics_and_does_not_panic() {
+        let empty = TaggedSentence {
+            truth: &[],
+            predicted: &[],
+        };
+        for sentences in [&[] as &[_], &[empty]] {
+            let metrics = evaluate(
+                sentences,
+                &labels(&["O", "B-x"]),
+                Some(Bootstrap::default()),
+            );
+            let expected = TaggingMetrics {
+                n: sentences.len(),
+                per_type: metrics.per_type.clone(),
+                per_class: metrics.per_class.clone(),
+                confusion: vec![vec![0; 2]; 2],
+                ..TaggingMetrics::default()
+            };
+            assert_eq!(metrics, expected);
+        }
+    }
+
+    #[test]
+    fn json_reads_back_to_the_same_metrics() {
+        let sentences = [SENTENCE; 4];
+        let metrics = evaluate(
+            &sentences,
+            &labels(&["B-x", "O"]),
+            Some(Bootstrap::default()),
+        );
+        assert!(metrics.entity_f1_strict_ci.is_some());
+        let json = serde_json::to_string(&metrics).unwrap();
+        assert!(
+            json.contains(r#""per_type":[{"type":"x","precision":1.0"#),
+            "{json}"
+        );
+        assert_eq!(
+            serde_json::from_str::<TaggingMetrics>(&json).unwrap(),
+            metrics
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "one prediction for each word")]
+    fn a_missing_prediction_is_refused() {
+        let sentence = TaggedSentence {
+            truth: &[0],
+            predicted: &[],
+        };
+        evaluate(&[sentence], &labels(&["O", "B-x"]), None);
+    }
+}
