@@ -1,9 +1,11 @@
 //! How good predictions are, with how much certainty.
 //!
-//! Everything here is a function of integer labels and arrays of numbers; nothing knows of text, files or models.
+//! Everything here is a function of integer labels and arrays of numbers, [`span`] of short answers; nothing knows of
+//! documents, files or models.
 //!
 //! - [`classification`]: one call for all metrics of a classifier on one split;
 //! - [`tagging`]: one call for all metrics of a tagger, by words and by the entities of a [`tag_scheme`];
+//! - [`span`]: answers to questions by the rules of SQuAD;
 //! - [`counts`]: what depends on right and wrong answers only (accuracy, F1, MCC, the confusion matrix);
 //! - [`probability`]: what depends on the probabilities (log loss, Brier score, ECE);
 //! - [`ranking`]: what depends on their order (ROC-AUC);
@@ -21,6 +23,7 @@ pub mod counts;
 pub mod intervals;
 pub mod probability;
 pub mod ranking;
+pub mod span;
 pub mod tag_scheme;
 pub mod tagging;
 

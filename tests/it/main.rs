@@ -22,6 +22,7 @@ mod incremental;
 mod kills;
 mod metrics_oracle;
 mod metrics_sklearn;
+mod metrics_span;
 mod metrics_tagging;
 mod parquet_files;
 mod real_alignment;
