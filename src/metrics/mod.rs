@@ -6,10 +6,12 @@
 //! - [`classification`]: one call for all metrics of a classifier on one split;
 //! - [`tagging`]: one call for all metrics of a tagger, by words and by the entities of a [`tag_scheme`];
 //! - [`span`]: answers to questions by the rules of SQuAD;
+//! - [`regression`]: correlations and errors of predicted numbers;
+//! - [`multilabel`]: one call for all metrics where a row has any number of labels, and a threshold for each label;
 //! - [`counts`]: what depends on right and wrong answers only (accuracy, F1, MCC, the confusion matrix);
 //! - [`probability`]: what depends on the probabilities (log loss, Brier score, ECE);
 //! - [`ranking`]: what depends on their order (ROC-AUC);
-//! - [`baseline`]: what the most frequent class would have scored;
+//! - [`baseline`]: what trivial predictors would have scored;
 //! - [`intervals`]: the bootstrap behind every `<name>_ci`;
 //! - [`calibration`]: temperature scaling.
 //!
@@ -21,8 +23,10 @@ pub mod calibration;
 pub mod classification;
 pub mod counts;
 pub mod intervals;
+pub mod multilabel;
 pub mod probability;
 pub mod ranking;
+pub mod regression;
 pub mod span;
 pub mod tag_scheme;
 pub mod tagging;
@@ -121,4 +125,28 @@ pub struct MajorityBaseline {
     pub accuracy: f64,
     /// Its macro F1 on the split.
     pub macro_f1: f64,
+}
+
+/// What always answering with one number scores on a split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeanBaseline {
+    /// The number: the mean of the training values.
+    pub value: f64,
+    /// Its mean squared error on the split.
+    pub mse: f64,
+    /// Its mean absolute error on the split.
+    pub mae: f64,
+}
+
+/// What always answering with the same set of labels scores on a split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MajorityLabelsBaseline {
+    /// The labels.
+    pub labels: Vec<usize>,
+    /// Fraction of rows of the split that have exactly these labels.
+    pub accuracy: f64,
+    /// Their macro F1 on the split, over all labels.
+    pub macro_f1: f64,
+    /// Their micro F1 on the split.
+    pub micro_f1: f64,
 }

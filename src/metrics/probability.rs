@@ -118,7 +118,7 @@ impl RowLosses {
             assert!(label < row.len(), "label {label} is below {}", row.len());
             let prediction = argmax(row);
             let confidence = f64::from(row[prediction]);
-            losses.log_loss.push(row_log_loss(row[label]));
+            losses.log_loss.push(row_log_loss(f64::from(row[label])));
             losses.squared_error.push(row_squared_error(label, row));
             losses.bin.push(bin_of(confidence));
             losses
@@ -156,11 +156,9 @@ fn argmax(row: ArrayView1<f32>) -> usize {
     best.0
 }
 
-fn row_log_loss(probability_of_truth: f32) -> f64 {
+pub(super) fn row_log_loss(probability_of_truth: f64) -> f64 {
     let epsilon = f64::from(f32::EPSILON);
-    -f64::from(probability_of_truth)
-        .clamp(epsilon, 1.0 - epsilon)
-        .ln()
+    -probability_of_truth.clamp(epsilon, 1.0 - epsilon).ln()
 }
 
 fn row_squared_error(label: usize, row: ArrayView1<f32>) -> f64 {
@@ -173,11 +171,11 @@ fn row_squared_error(label: usize, row: ArrayView1<f32>) -> f64 {
     }
 }
 
-fn bin_of(confidence: f64) -> u8 {
+pub(super) fn bin_of(confidence: f64) -> u8 {
     ((confidence * N_BINS as f64).ceil() - 1.0).clamp(0.0, (N_BINS - 1) as f64) as u8
 }
 
-fn weighted_mean(values: &[f64], weights: &[u32]) -> Option<f64> {
+pub(super) fn weighted_mean(values: &[f64], weights: &[u32]) -> Option<f64> {
     let sum: f64 = values
         .iter()
         .zip(weights)

@@ -94,7 +94,8 @@ struct Positive {
 }
 
 impl ClassRanking {
-    fn new(scores: ArrayView1<f32>, is_positive: impl Fn(usize) -> bool) -> Self {
+    /// Of finite scores, at most `u32::MAX` of them.
+    pub(super) fn new(scores: ArrayView1<f32>, is_positive: impl Fn(usize) -> bool) -> Self {
         let mut order: Vec<u32> = (0..scores.len() as u32).collect();
         let score = |row: &u32| scores[*row as usize];
         order.sort_unstable_by(|a, b| score(a).total_cmp(&score(b)));

@@ -1,0 +1,479 @@
+//! Metrics where a row has any number of labels, each decided alone, and the thresholds that decide.
+
+use ndarray::{ArrayView1, ArrayView2};
+use serde::{Deserialize, Serialize};
+
+use super::classification::MAX_RANKING_STEPS;
+use super::counts::{ClassCounts, defined_ratio, f1};
+use super::intervals::{self, Bootstrap};
+use super::probability::{N_BINS, bin_of, row_log_loss, weighted_mean};
+use super::ranking::{ClassRanking, mean_auc};
+
+/// All metrics of a multi-label classifier on one split, in the order and under the names in which they are written as
+/// JSON.
+///
+/// A field `<name>_ci` is the 95 % interval `[low, high]` of `<name>`; see [`intervals`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MultilabelMetrics {
+    /// Fraction of rows whose labels are all right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// 95 % interval of `accuracy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy_ci: Option<[f64; 2]>,
+    /// Mean F1 over all labels; 0 for a label that is in neither truth nor predictions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macro_f1: Option<f64>,
+    /// 95 % interval of `macro_f1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macro_f1_ci: Option<[f64; 2]>,
+    /// F1 of the counts pooled over the labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_f1: Option<f64>,
+    /// 95 % interval of `micro_f1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_f1_ci: Option<[f64; 2]>,
+    /// Mean F1 over the labels, weighted by support.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted_f1: Option<f64>,
+    /// 95 % interval of `weighted_f1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted_f1_ci: Option<[f64; 2]>,
+    /// Mean over the rows of the F1 of a row's labels; 0 for a row without any, true or predicted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples_f1: Option<f64>,
+    /// 95 % interval of `samples_f1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples_f1_ci: Option<[f64; 2]>,
+    /// Mean area under the ROC curve over the labels that some rows have and some have not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roc_auc: Option<f64>,
+    /// 95 % interval of `roc_auc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roc_auc_ci: Option<[f64; 2]>,
+    /// Mean negative log-likelihood of a decision, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_loss: Option<f64>,
+    /// Mean squared error of the probabilities, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brier: Option<f64>,
+    /// Expected calibration error in 15 bins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ece: Option<f64>,
+    /// Number of rows.
+    pub n: usize,
+    /// One entry for each label of the label map, in label order.
+    pub per_class: Vec<LabelScore>,
+}
+
+/// How well one label is found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabelScore {
+    /// Index of the label in the label map.
+    pub label: usize,
+    /// A row gets the label from this probability on.
+    pub threshold: f64,
+    /// Of the rows that got the label, the fraction that have it; 0 if there are none.
+    pub precision: f64,
+    /// Of the rows that have the label, the fraction that got it; 0 if there are none.
+    pub recall: f64,
+    /// Harmonic mean of precision and recall; 0 if the label is in neither truth nor predictions.
+    pub f1: f64,
+    /// Number of rows that have the label.
+    pub support: u64,
+}
+
+const N_SCORES: usize = 6;
+
+/// Scores probabilities `[n, C]` against the labels that the rows have, `[n, C]`; a row gets label c from probability
+/// `thresholds[c]` on.
+///
+/// Accuracy and the F1s are scikit-learn's `accuracy_score` and `f1_score(zero_division=0)` of label indicators. Over
+/// the `n C` decisions, with `y` 1 where the row has the label and 0 where not:
+///
+/// - log loss: the mean of `-ln p` or `-ln (1 - p)`, clipped as in [`log_loss`](super::probability::log_loss);
+/// - Brier score: the mean of `(p - y)^2`;
+/// - ECE: `sum_b n_b/(n C) |mean y - mean p|` over 15 bins `((b-1)/15, b/15]` of `p`: how far the probability of a label is
+///   from the frequency with which it is there. Where most labels are rare, most decisions lie in the lowest bin.
+///
+/// With `bootstrap`, accuracy, the F1s and ROC-AUC get intervals over rows, the last only up to
+/// [`MAX_RANKING_STEPS`] rows x labels x resamples. Without rows or labels only `n` and `per_class` say something; where a
+/// probability is not finite, accuracy and the F1s remain (NaN is below every threshold).
+///
+/// ```
+/// use frostbert::metrics::multilabel::evaluate;
+/// use ndarray::array;
+///
+/// let truth = array![[true, false], [true, true], [false, false]];
+/// let probabilities = array![[0.75, 0.5], [0.25, 0.75], [0.25, 0.0]];
+/// let metrics = evaluate(truth.view(), probabilities.view(), &[0.5, 0.6], None);
+/// assert_eq!(metrics.accuracy, Some(2.0 / 3.0));
+/// assert_eq!(metrics.micro_f1, Some(0.8));
+/// assert_eq!(metrics.roc_auc, Some(0.875));
+/// ```
+///
+/// # Panics
+///
+/// If truth and probabilities differ in shape, there is not one threshold for each label, or there are more than `u32::MAX`
+/// rows.
+pub fn evaluate(
+    truth: ArrayView2<bool>,
+    probabilities: ArrayView2<f32>,
+    thresholds: &[f64],
+    bootstrap: Option<Bootstrap>,
+) -> MultilabelMetrics {
+    assert_eq!(
+        truth.dim(),
+        probabilities.dim(),
+        "one probability for each decision"
+    );
+    assert_eq!(
+        truth.ncols(),
+        thresholds.len(),
+        "one threshold for each label"
+    );
+    let (n, n_labels) = truth.dim();
+    assert!(u32::try_from(n).is_ok(), "at most u32::MAX rows");
+    let decided = Decided::new(truth, probabilities, thresholds);
+    let rankings: Vec<_> = if probabilities.iter().all(|p| p.is_finite()) {
+        (0..n_labels)
+            .filter(|&label| truth.column(label).iter().any(|&has| has))
+            .filter(|&label| truth.column(label).iter().any(|&has| !has))
+            .map(|label| ClassRanking::new(probabilities.column(label), |row| truth[[row, label]]))
+            .collect()
+    } else {
+        vec![]
+    };
+    let once_each = vec![1; n];
+    let [
+        accuracy,
+        macro_f1,
+        micro_f1,
+        weighted_f1,
+        samples_f1,
+        roc_auc,
+    ] = decided.scores(&once_each, mean_auc(&rankings, &once_each));
+    let [
+        accuracy_ci,
+        macro_f1_ci,
+        micro_f1_ci,
+        weighted_f1_ci,
+        samples_f1_ci,
+        roc_auc_ci,
+    ] = bootstrap.map_or([None; N_SCORES], |settings| {
+        let n_steps = (n as u64)
+            .saturating_mul(rankings.len() as u64)
+            .saturating_mul(settings.resamples as u64);
+        let ranked = if n_steps <= MAX_RANKING_STEPS {
+            rankings.as_slice()
+        } else {
+            &[]
+        };
+        intervals::bootstrap(n, settings, |weights| {
+            decided.scores(weights, mean_auc(ranked, weights))
+        })
+    });
+    let [log_loss, brier, ece] = calibration(truth, probabilities);
+    let scores = decided.counts(&once_each).per_class();
+    MultilabelMetrics {
+        accuracy,
+        accuracy_ci,
+        macro_f1,
+        macro_f1_ci,
+        micro_f1,
+        micro_f1_ci,
+        weighted_f1,
+        weighted_f1_ci,
+        samples_f1,
+        samples_f1_ci,
+        roc_auc,
+        roc_auc_ci,
+        log_loss,
+        brier,
+        ece,
+        n,
+        per_class: scores
+            .into_iter()
+            .zip(thresholds)
+            .map(|(score, &threshold)| LabelScore {
+                label: score.label,
+                threshold,
+                precision: score.precision,
+                recall: score.recall,
+                f1: score.f1,
+                support: score.support,
+            })
+            .collect(),
+    }
+}
+
+/// Log loss, Brier score and ECE over all decisions.
+fn calibration(truth: ArrayView2<bool>, probabilities: ArrayView2<f32>) -> [Option<f64>; 3] {
+    if truth.is_empty() || probabilities.iter().any(|p| !p.is_finite()) {
+        return [None; 3];
+    }
+    let [mut log_loss, mut squared_error] = [0.0; 2];
+    let mut gap_in_bin = [0.0; N_BINS];
+    for (&has, &probability) in truth.iter().zip(probabilities) {
+        let probability = f64::from(probability);
+        let of_truth = if has { probability } else { 1.0 - probability };
+        log_loss += row_log_loss(of_truth);
+        let gap = f64::from(u8::from(has)) - probability;
+        squared_error += gap * gap;
+        gap_in_bin[usize::from(bin_of(probability))] += gap;
+    }
+    let gaps: f64 = gap_in_bin.iter().map(|gap| gap.abs()).sum();
+    let n_decisions = truth.len() as f64;
+    [log_loss, squared_error, gaps].map(|sum| Some(sum / n_decisions))
+}
+
+/// What each row adds to the counts, so that a resample costs one step for each label that a row has or gets.
+pub(super) struct Decided {
+    n_labels: usize,
+    /// For each row, the labels it has or gets: label, has it, gets it.
+    rows: Vec<Vec<(usize, bool, bool)>>,
+    /// 1 where all labels of the row are right.
+    is_right: Vec<f64>,
+    row_f1: Vec<f64>,
+}
+
+impl Decided {
+    fn new(truth: ArrayView2<bool>, probabilities: ArrayView2<f32>, thresholds: &[f64]) -> Self {
+        let gets =
+            |row: usize, label: usize| f64::from(probabilities[[row, label]]) >= thresholds[label];
+        Self::from_decisions(truth, gets)
+    }
+
+    pub(super) fn from_decisions(
+        truth: ArrayView2<bool>,
+        gets: impl Fn(usize, usize) -> bool,
+    ) -> Self {
+        let rows: Vec<Vec<_>> = (truth.rows().into_iter().enumerate())
+            .map(|(row, has)| {
+                let decisions = has.iter().enumerate();
+                decisions
+                    .map(|(label, &has)| (label, has, gets(row, label)))
+                    .filter(|&(_, has, gets)| has || gets)
+                    .collect()
+            })
+            .collect();
+        let row_f1 = |row: &Vec<(usize, bool, bool)>| {
+            let count = |wanted: fn(bool, bool) -> bool| {
+                row.iter()
+                    .filter(|(_, has, gets)| wanted(*has, *gets))
+                    .count() as u64
+            };
+            f1(
+                count(|has, gets| has && gets),
+                count(|_, gets| gets),
+                count(|has, _| has),
+            )
+        };
+        let is_right =
+            |row: &Vec<(usize, bool, bool)>| row.iter().all(|(_, has, gets)| has == gets);
+        Self {
+            n_labels: truth.ncols(),
+            is_right: rows
+                .iter()
+                .map(|row| f64::from(u8::from(is_right(row))))
+                .collect(),
+            row_f1: rows.iter().map(row_f1).collect(),
+            rows,
+        }
+    }
+
+    /// In the order of [`MultilabelMetrics`], where row `i` stands for `weights[i]` equal rows.
+    pub(super) fn scores(&self, weights: &[u32], roc_auc: Option<f64>) -> [Option<f64>; N_SCORES] {
+        if self.n_labels == 0 || self.rows.is_empty() {
+            return [None; N_SCORES];
+        }
+        let counts = self.counts(weights);
+        let summed_f1: f64 = (0..self.n_labels).map(|label| counts.f1(label)).sum();
+        let micro_f1 = f1(
+            counts.correct.iter().sum(),
+            counts.predicted.iter().sum(),
+            counts.actual.iter().sum(),
+        );
+        [
+            weighted_mean(&self.is_right, weights),
+            Some(summed_f1 / self.n_labels as f64),
+            Some(micro_f1),
+            // Where no row has a label, 0 as in scikit-learn.
+            Some(counts.weighted_f1().unwrap_or(0.0)),
+            weighted_mean(&self.row_f1, weights),
+            roc_auc,
+        ]
+    }
+
+    fn counts(&self, weights: &[u32]) -> ClassCounts {
+        let mut counts = ClassCounts {
+            correct: vec![0; self.n_labels],
+            predicted: vec![0; self.n_labels],
+            actual: vec![0; self.n_labels],
+        };
+        for (row, &weight) in self.rows.iter().zip(weights) {
+            for &(label, has, gets) in row {
+                let weight = u64::from(weight);
+                counts.actual[label] += weight * u64::from(has);
+                counts.predicted[label] += weight * u64::from(gets);
+                counts.correct[label] += weight * u64::from(has && gets);
+            }
+        }
+        counts
+    }
+}
+
+/// For each label the threshold in (0, 1) that maximises its F1 on these rows; for [`evaluate`], choose it on validation.
+///
+/// Tried are the midpoints between neighbouring probabilities, and the one between 0 and the lowest. Among equally good
+/// ones the nearest to 0.5 wins, and the lower one of two as near. 0.5 where no row has the label, where there are no
+/// rows, and where all probabilities are 0. Probabilities that are not finite never get the label.
+///
+/// ```
+/// use frostbert::metrics::multilabel::tune_thresholds;
+/// use ndarray::array;
+///
+/// let truth = array![[true, false], [true, false], [false, false]];
+/// let probabilities = array![[0.25, 0.5], [0.75, 0.5], [0.125, 0.5]];
+/// assert_eq!(tune_thresholds(truth.view(), probabilities.view()), [0.1875, 0.5]);
+/// ```
+///
+/// # Panics
+///
+/// If truth and probabilities differ in shape.
+pub fn tune_thresholds(truth: ArrayView2<bool>, probabilities: ArrayView2<f32>) -> Vec<f64> {
+    assert_eq!(
+        truth.dim(),
+        probabilities.dim(),
+        "one probability for each decision"
+    );
+    let labels = truth.columns().into_iter().zip(probabilities.columns());
+    labels
+        .map(|(has, scores)| best_threshold(has, scores))
+        .collect()
+}
+
+fn best_threshold(has: ArrayView1<bool>, probabilities: ArrayView1<f32>) -> f64 {
+    const DEFAULT: f64 = 0.5;
+    let n_actual = has.iter().filter(|&&has| has).count() as u64;
+    let mut falling: Vec<(f32, bool)> = probabilities
+        .iter()
+        .copied()
+        .zip(has.iter().copied())
+        .collect();
+    falling.retain(|(probability, _)| probability.is_finite());
+    falling.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let groups: Vec<_> = falling.chunk_by(|a, b| a.0 == b.0).collect();
+
+    let mut best = (0.0, DEFAULT);
+    let [mut n_correct, mut n_predicted] = [0, 0];
+    for (index, group) in groups.iter().enumerate() {
+        n_predicted += group.len() as u64;
+        n_correct += group.iter().filter(|(_, has)| *has).count() as u64;
+        let next = groups.get(index + 1).map_or(0.0, |next| next[0].0);
+        let threshold = f64::midpoint(f64::from(group[0].0), f64::from(next));
+        let f1 = defined_ratio(2 * n_correct, n_predicted + n_actual).unwrap_or(0.0);
+        let is_nearer = (threshold - DEFAULT).abs() <= (best.1 - DEFAULT).abs();
+        let is_possible = threshold > 0.0 && threshold < 1.0;
+        if is_possible && (f1 > best.0 || (f1 == best.0 && f1 > 0.0 && is_nearer)) {
+            best = (f1, threshold);
+        }
+    }
+    best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array2, array};
+
+    #[test]
+    fn a_split_without_rows_or_labels_has_no_metrics_and_does_not_panic() {
+        for (shape, thresholds) in [((0, 2), vec![0.5; 2]), ((3, 0), vec![])] {
+            let metrics = evaluate(
+                Array2::from_elem(shape, true).view(),
+                Array2::zeros(shape).view(),
+                &thresholds,
+                Some(Bootstrap::default()),
+            );
+            let json = serde_json::to_value(&metrics).unwrap();
+            let names: Vec<&String> = json.as_object().unwrap().keys().collect();
+            assert_eq!(names, ["n", "per_class"]);
+        }
+    }
+
+    #[test]
+    fn a_diverged_head_keeps_the_metrics_of_right_and_wrong_answers() {
+        let metrics = evaluate(
+            array![[true], [false], [true]].view(),
+            array![[f32::NAN], [0.25], [0.75]].view(),
+            &[0.5],
+            None,
+        );
+        assert_eq!(metrics.accuracy, Some(2.0 / 3.0));
+        assert_eq!(
+            [
+                metrics.roc_auc,
+                metrics.log_loss,
+                metrics.brier,
+                metrics.ece
+            ],
+            [None; 4]
+        );
+    }
+
+    #[test]
+    fn json_reads_back_to_the_same_metrics() {
+        let truth = array![[true, false], [true, true], [false, false], [false, true]];
+        let probabilities = array![[0.75, 0.5], [0.25, 0.75], [0.25, 0.0], [0.75, 0.75]];
+        let metrics = evaluate(
+            truth.view(),
+            probabilities.view(),
+            &[0.5; 2],
+            Some(Bootstrap::default()),
+        );
+        assert!(metrics.roc_auc_ci.is_some() && metrics.samples_f1_ci.is_some());
+        let json = serde_json::to_string(&metrics).unwrap();
+        assert!(
+            json.starts_with(r#"{"accuracy":0.25,"accuracy_ci":[0.0,"#),
+            "{json}"
+        );
+        assert_eq!(
+            serde_json::from_str::<MultilabelMetrics>(&json).unwrap(),
+            metrics
+        );
+    }
+
+    #[test]
+    fn a_threshold_is_one_half_where_nothing_speaks_for_another() {
+        let tuned = |truth: Vec<bool>, probabilities: Vec<f32>| {
+            let n = truth.len();
+            let truth = Array2::from_shape_vec((n, 1), truth).unwrap();
+            let probabilities = Array2::from_shape_vec((n, 1), probabilities).unwrap();
+            tune_thresholds(truth.view(), probabilities.view())
+        };
+        assert_eq!(tuned(vec![], vec![]), [0.5]);
+        assert_eq!(tuned(vec![false, false], vec![0.25, 0.75]), [0.5]);
+        assert_eq!(tuned(vec![true, true], vec![0.0, 0.0]), [0.5]);
+        assert_eq!(tuned(vec![true], vec![f32::NAN]), [0.5]);
+    }
+
+    #[test]
+    fn among_equally_good_thresholds_the_nearest_to_one_half_wins() {
+        // F1 is 2/3 for the first row alone (0.875) and for all four (0.0625).
+        let truth = array![[true], [false], [false], [true]];
+        let probabilities = array![[1.0], [0.75], [0.5], [0.125]];
+        assert_eq!(tune_thresholds(truth.view(), probabilities.view()), [0.875]);
+        // F1 is 2/3 at 0.25 and at 0.75.
+        let truth = array![[true], [false], [true], [false]];
+        let probabilities = array![[1.0], [0.5], [0.5], [0.0]];
+        assert_eq!(tune_thresholds(truth.view(), probabilities.view()), [0.25]);
+    }
+
+    #[test]
+    #[should_panic(expected = "one threshold for each label")]
+    fn a_missing_threshold_is_refused() {
+        evaluate(array![[true]].view(), array![[0.5]].view(), &[], None);
+    }
+}

@@ -1,0 +1,243 @@
+//! Metrics of predicted numbers: correlations and errors.
+
+use serde::{Deserialize, Serialize};
+
+use super::intervals::{self, Bootstrap};
+use super::probability::weighted_mean;
+
+/// Metrics of predicted numbers on one split, in the order and under the names in which they are written as JSON.
+///
+/// A field `<name>_ci` is the 95 % interval `[low, high]` of `<name>`; see [`intervals`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RegressionMetrics {
+    /// Spearman's rank correlation, from -1 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spearman: Option<f64>,
+    /// 95 % interval of `spearman`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spearman_ci: Option<[f64; 2]>,
+    /// Pearson's correlation, from -1 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pearson: Option<f64>,
+    /// 95 % interval of `pearson`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pearson_ci: Option<[f64; 2]>,
+    /// Mean squared error, in squared units of the truth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mse: Option<f64>,
+    /// 95 % interval of `mse`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mse_ci: Option<[f64; 2]>,
+    /// Mean absolute error, in units of the truth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mae: Option<f64>,
+    /// 95 % interval of `mae`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mae_ci: Option<[f64; 2]>,
+    /// Number of rows.
+    pub n: usize,
+}
+
+/// Scores n predicted numbers against the true ones.
+///
+/// - Pearson: `sum (t - mean t)(p - mean p) / sqrt(sum (t - mean t)^2 sum (p - mean p)^2)`;
+/// - Spearman: the same of the ranks, equal values sharing the mean of theirs, as `scipy.stats.spearmanr`;
+/// - MSE and MAE: the mean of `(p - t)^2` and of `|p - t|`.
+///
+/// A correlation is undefined where all of the truth or all predictions are equal. Where a number is not finite (a
+/// head that diverged), and without rows, only `n` is there.
+///
+/// With `bootstrap` that takes O(resamples x n) time: values are sorted once, and a resample counts along that order.
+///
+/// ```
+/// use frostbert::metrics::regression::evaluate;
+///
+/// let metrics = evaluate(&[1.0, 2.0, 4.0], &[0.0, 3.0, 5.0], None);
+/// assert!((metrics.spearman.unwrap() - 1.0).abs() < 1e-12);
+/// assert!((metrics.pearson.unwrap() - 66.0 / 4788f64.sqrt()).abs() < 1e-12);
+/// assert_eq!((metrics.mse, metrics.mae), (Some(1.0), Some(1.0)));
+/// ```
+///
+/// # Panics
+///
+/// If there is not one prediction for each true number.
+pub fn evaluate(
+    truth: &[f64],
+    predicted: &[f64],
+    bootstrap: Option<Bootstrap>,
+) -> RegressionMetrics {
+    assert_eq!(
+        truth.len(),
+        predicted.len(),
+        "one prediction for each true number"
+    );
+    let n = truth.len();
+    if truth.iter().chain(predicted).any(|x| !x.is_finite()) {
+        return RegressionMetrics {
+            n,
+            ..RegressionMetrics::default()
+        };
+    }
+    let rows = Rows::new(truth, predicted);
+    let [spearman, pearson, mse, mae] = rows.scores(&vec![1; n]);
+    let [spearman_ci, pearson_ci, mse_ci, mae_ci] = bootstrap.map_or([None; 4], |settings| {
+        intervals::bootstrap(n, settings, |weights| rows.scores(weights))
+    });
+    RegressionMetrics {
+        spearman,
+        spearman_ci,
+        pearson,
+        pearson_ci,
+        mse,
+        mse_ci,
+        mae,
+        mae_ci,
+        n,
+    }
+}
+
+struct Rows<'a> {
+    truth: &'a [f64],
+    predicted: &'a [f64],
+    /// Row indices by rising value, equal values together.
+    order_of_truth: Vec<Vec<usize>>,
+    order_of_predicted: Vec<Vec<usize>>,
+    squared_error: Vec<f64>,
+    absolute_error: Vec<f64>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(truth: &'a [f64], predicted: &'a [f64]) -> Self {
+        let errors = || truth.iter().zip(predicted).map(|(t, p)| p - t);
+        Self {
+            truth,
+            predicted,
+            order_of_truth: tied_rows(truth),
+            order_of_predicted: tied_rows(predicted),
+            squared_error: errors().map(|error| error * error).collect(),
+            absolute_error: errors().map(f64::abs).collect(),
+        }
+    }
+
+    /// In the order of [`RegressionMetrics`], where row `i` stands for `weights[i]` equal rows.
+    fn scores(&self, weights: &[u32]) -> [Option<f64>; 4] {
+        let ranks_of_truth = ranks(&self.order_of_truth, weights);
+        let ranks_of_predicted = ranks(&self.order_of_predicted, weights);
+        [
+            correlation(&ranks_of_truth, &ranks_of_predicted, weights),
+            correlation(self.truth, self.predicted, weights),
+            weighted_mean(&self.squared_error, weights),
+            weighted_mean(&self.absolute_error, weights),
+        ]
+    }
+}
+
+fn tied_rows(values: &[f64]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_unstable_by(|&a, &b| values[a].total_cmp(&values[b]));
+    order
+        .chunk_by(|&a, &b| values[a] == values[b])
+        .map(<[usize]>::to_vec)
+        .collect()
+}
+
+/// The rank of each row, from 1; rows that are not drawn get one that counts nowhere.
+fn ranks(tied_rows: &[Vec<usize>], weights: &[u32]) -> Vec<f64> {
+    let mut ranks = vec![0.0; weights.len()];
+    let mut n_below = 0.0;
+    for rows in tied_rows {
+        let n_tied: f64 = rows.iter().map(|&row| f64::from(weights[row])).sum();
+        for &row in rows {
+            ranks[row] = n_below + (n_tied + 1.0) / 2.0;
+        }
+        n_below += n_tied;
+    }
+    ranks
+}
+
+/// `None` where one side has a single value; in two passes, so that a large mean costs no digits.
+fn correlation(left: &[f64], right: &[f64], weights: &[u32]) -> Option<f64> {
+    if is_constant(left, weights) || is_constant(right, weights) {
+        return None;
+    }
+    let (left_mean, right_mean) = (
+        weighted_mean(left, weights)?,
+        weighted_mean(right, weights)?,
+    );
+    let [mut covariance, mut left_variance, mut right_variance] = [0.0; 3];
+    for ((l, r), &weight) in left.iter().zip(right).zip(weights) {
+        let (l, r, weight) = (l - left_mean, r - right_mean, f64::from(weight));
+        covariance += weight * l * r;
+        left_variance += weight * l * l;
+        right_variance += weight * r * r;
+    }
+    let correlation = covariance / (left_variance.sqrt() * right_variance.sqrt());
+    correlation
+        .is_finite()
+        .then(|| correlation.clamp(-1.0, 1.0))
+}
+
+/// Asked of the values themselves: the variance of equal numbers need not round to 0.
+fn is_constant(values: &[f64], weights: &[u32]) -> bool {
+    let mut drawn = values
+        .iter()
+        .zip(weights)
+        .filter(|(_, weight)| **weight > 0)
+        .map(|(value, _)| value);
+    let first = drawn.next();
+    drawn.all(|value| Some(value) == first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_have_no_correlation_but_errors() {
+        for equal in [0.1, 0.7, 1e9 + 0.1] {
+            let metrics = evaluate(&[1.0, 2.0, 3.0], &[equal; 3], Some(Bootstrap::default()));
+            assert_eq!((metrics.pearson, metrics.spearman), (None, None));
+            assert_eq!((metrics.pearson_ci, metrics.spearman_ci), (None, None));
+            assert!(metrics.mse_ci.is_some() && metrics.mae_ci.is_some());
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_and_what_is_not_there_leaves_the_number_of_rows() {
+        for (truth, predicted) in [
+            (vec![], vec![]),
+            (vec![1.0, 2.0], vec![f64::NAN, 1.0]),
+            (vec![f64::INFINITY, 2.0], vec![1.0, 1.0]),
+        ] {
+            let metrics = evaluate(&truth, &predicted, Some(Bootstrap::default()));
+            let json = serde_json::to_string(&metrics).unwrap();
+            assert_eq!(json, format!(r#"{{"n":{}}}"#, truth.len()));
+        }
+    }
+
+    #[test]
+    fn weighted_scores_equal_the_scores_of_repeated_rows() {
+        let rows = Rows::new(&[3.0, 1.0, 2.0, 2.0, 5.0], &[0.5, 0.1, 0.5, 0.2, 9.0]);
+        let repeated = Rows::new(
+            &[3.0, 3.0, 2.0, 2.0, 2.0, 1.0],
+            &[0.5, 0.5, 0.5, 0.2, 0.2, 0.1],
+        );
+        let weighted = rows.scores(&[2, 1, 1, 2, 0]);
+        for (got, expected) in weighted.into_iter().zip(repeated.scores(&[1; 6])) {
+            assert!((got.unwrap() - expected.unwrap()).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn positive_and_negative_zero_share_a_rank() {
+        let metrics = evaluate(&[0.0, -0.0, 1.0], &[1.0, 1.0, 2.0], None);
+        assert_eq!(metrics.spearman, Some(1.0));
+    }
+
+    #[test]
+    #[should_panic(expected = "one prediction for each true number")]
+    fn a_missing_prediction_is_refused() {
+        evaluate(&[1.0], &[], None);
+    }
+}
