@@ -2,10 +2,15 @@
 //!
 //! [`bank`] holds the training loop and [`block`] one step of it; [`linfa_logistic`] fits in full batch; [`linear`] is a
 //! head as it is saved and used; [`size`] says what a head costs.
+//!
+//! Over the words of a sentence: [`crf`], and [`decode`] for taggers without one. These are plain functions on views.
 
 pub mod bank;
 pub mod block;
+pub mod crf;
+pub mod decode;
 pub mod linear;
 pub mod linfa_logistic;
+pub mod segments;
 pub mod size;
 pub mod spec;
