@@ -114,8 +114,8 @@ pub struct Span {
 /// Spans lie in rows 1 and up. Of equal scores the one that starts earlier comes first, then the shorter one. Fewer than
 /// `n_best` where the window holds fewer; none where it holds only row 0.
 ///
-/// Takes `O(rows)` steps (a sliding maximum gives the best start for each end), and `O(max_answer_tokens + log rows)` for
-/// each span after the first.
+/// Takes `O(rows log rows)` steps at worst (a sliding maximum gives the best start of each end, a heap orders them), and
+/// `O(max_answer_tokens + log rows)` for each span after the first.
 ///
 /// ```
 /// use frostbert::head::span::{Span, best_spans};
