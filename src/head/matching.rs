@@ -1,0 +1,225 @@
+//! Features that let a linear head see the question: how a window's rows match the question's tokens.
+//!
+//! A linear span head over context states alone cannot know what is asked; these features are products and similarities of
+//! both, in the manner of the aligned question embedding of Chen et al., "Reading Wikipedia to Answer Open-Domain
+//! Questions", 2017.
+
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
+
+use crate::train::gemm::multiply;
+
+/// Similarities are multiplied by this before the softmax that aligns the question.
+pub const SHARPNESS: f32 = 15.0;
+
+/// The best similarity of a row is averaged over this many rows, itself in the middle.
+pub const MEAN_ROWS: [usize; 3] = [3, 9, 21];
+
+/// The highest best similarity is taken over this many rows, the row itself in the middle.
+pub const MAX_ROWS: usize = 11;
+
+/// Values in a row of features: `3 hidden + 5` for each layer.
+///
+/// ```
+/// assert_eq!(frostbert::head::matching::width(384, 1), 3 * 384 + 5);
+/// ```
+pub fn width(hidden: usize, n_layers: usize) -> usize {
+    n_layers * (3 * hidden + 2 + MEAN_ROWS.len())
+}
+
+/// Writes the features of one window's rows, `context [n, H]`, given the question's tokens, `question [m, H]`, into
+/// `out [n, 3 H + 5]`.
+///
+/// Row 0 of the context is `[CLS]`, the others are its tokens in order; the question holds no special tokens. For a row `h`
+/// and question tokens `q_j`:
+///
+/// ```text
+/// s_j = cos(h, q_j)                        0 where either is zero
+/// a   = sum_j softmax(15 s)_j q_j
+/// m   = max_j s_j
+/// out = [h, h * a, h * mean_j q_j, m, mean of m over 3, over 9, over 21 rows, max of m over 11 rows]
+/// ```
+///
+/// with element-wise products. The rows of a mean or maximum are those around `h`, context tokens only, as many as there
+/// are; row 0 has its own `m` in all five places. Without question tokens all but `h` is 0.
+///
+/// For states of several layers a row is `n_layers` blocks of `H` values, and of `3 H + 5` in `out`, each as if alone.
+///
+/// ```
+/// use frostbert::head::matching::features;
+/// use ndarray::{Array2, array};
+/// let context = array![[0.0, 2.0], [3.0, 0.0], [0.0, 0.0]];
+/// let mut out = Array2::zeros((3, 11));
+/// features(context.view(), array![[1.0, 0.0]].view(), 1, out.view_mut());
+/// // One question token is the aligned question, and the mean, of every row.
+/// assert_eq!(out.row(0).to_vec(), [0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+/// assert_eq!(out.row(1).to_vec(), [3.0, 0.0, 3.0, 0.0, 3.0, 0.0, 1.0, 0.5, 0.5, 0.5, 1.0]);
+/// assert_eq!(out.row(2).to_vec(), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 1.0]);
+/// ```
+///
+/// # Panics
+/// When shapes do not fit together.
+pub fn features(
+    context: ArrayView2<'_, f32>,
+    question: ArrayView2<'_, f32>,
+    n_layers: usize,
+    mut out: ArrayViewMut2<'_, f32>,
+) {
+    assert_eq!(context.ncols(), question.ncols(), "values per token");
+    assert!(
+        n_layers > 0 && context.ncols().is_multiple_of(n_layers),
+        "{n_layers} layers of equal width"
+    );
+    let hidden = context.ncols() / n_layers;
+    let out_shape = (context.nrows(), width(hidden, n_layers));
+    assert_eq!(out.dim(), out_shape, "shape of the features");
+    for layer in 0..n_layers {
+        let states = s![.., layer * hidden..(layer + 1) * hidden];
+        let own = s![.., layer * width(hidden, 1)..(layer + 1) * width(hidden, 1)];
+        layer_features(
+            context.slice(states),
+            question.slice(states),
+            out.slice_mut(own),
+        );
+    }
+}
+
+fn layer_features(
+    context: ArrayView2<'_, f32>,
+    question: ArrayView2<'_, f32>,
+    mut out: ArrayViewMut2<'_, f32>,
+) {
+    let (n_rows, hidden) = context.dim();
+    out.slice_mut(s![.., ..hidden]).assign(&context);
+    let Some(mean) = question.mean_axis(Axis(0)) else {
+        out.slice_mut(s![.., hidden..]).fill(0.0);
+        return;
+    };
+    let mut weights = Array2::zeros((n_rows, question.nrows()));
+    multiply(context, question.t(), weights.view_mut());
+    let inverse_lengths: Vec<f32> = question.rows().into_iter().map(inverse_length).collect();
+    let mut best = Vec::with_capacity(n_rows);
+    for (state, weights) in context.rows().into_iter().zip(weights.rows_mut()) {
+        best.push(align(weights, inverse_length(state), &inverse_lengths));
+    }
+    multiply(
+        weights.view(),
+        question,
+        out.slice_mut(s![.., hidden..2 * hidden]),
+    );
+    let mut aligned = out.slice_mut(s![.., hidden..2 * hidden]);
+    aligned *= &context;
+    let mut of_mean = out.slice_mut(s![.., 2 * hidden..3 * hidden]);
+    of_mean.assign(&context);
+    of_mean *= &mean;
+    for (row, mut out) in out.rows_mut().into_iter().enumerate() {
+        write_similarities(&best, row, out.slice_mut(s![3 * hidden..]));
+    }
+}
+
+/// 1 / Euclidean length; 0 for a zero vector, so that its cosines are 0.
+fn inverse_length(vector: ArrayView1<'_, f32>) -> f32 {
+    let length = vector.dot(&vector).sqrt();
+    if length == 0.0 { 0.0 } else { 1.0 / length }
+}
+
+/// Turns a row's dot products into the softmax of its sharpened cosines; returns the highest cosine.
+fn align(mut products: ArrayViewMut1<'_, f32>, inverse_length: f32, of_question: &[f32]) -> f32 {
+    let mut best = f32::NEG_INFINITY;
+    for (product, inverse) in products.iter_mut().zip(of_question) {
+        *product *= inverse_length * inverse;
+        best = best.max(*product);
+    }
+    products.mapv_inplace(|cosine| (SHARPNESS * (cosine - best)).exp());
+    let total = products.sum();
+    products /= total;
+    best
+}
+
+/// The five numbers of a row: its best similarity, and its neighbours'.
+fn write_similarities(best: &[f32], row: usize, mut out: ArrayViewMut1<'_, f32>) {
+    if row == 0 {
+        out.fill(best[0]);
+        return;
+    }
+    let near = |n_rows: usize| {
+        let reach = n_rows / 2;
+        &best[row.saturating_sub(reach).max(1)..(row + reach + 1).min(best.len())]
+    };
+    out[0] = best[row];
+    for (out, n_rows) in out.iter_mut().skip(1).zip(MEAN_ROWS) {
+        let near = near(n_rows);
+        *out = near.iter().sum::<f32>() / near.len() as f32;
+    }
+    out[1 + MEAN_ROWS.len()] = near(MAX_ROWS).iter().copied().fold(best[row], f32::max);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// Features of numpy in f64, straight from the definition (scripts/fixtures/matching.py).
+    const NUMPY: &str = include_str!("../../tests/fixtures/matching.json");
+
+    #[derive(Deserialize)]
+    struct Fixture {
+        hidden: usize,
+        cases: BTreeMap<String, Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        layers: usize,
+        context: Vec<Vec<f64>>,
+        question: Vec<Vec<f64>>,
+        features: Vec<Vec<f64>>,
+    }
+
+    fn matrix(rows: &[Vec<f64>], n_columns: usize) -> Array2<f32> {
+        Array2::from_shape_fn((rows.len(), n_columns), |(i, j)| rows[i][j] as f32)
+    }
+
+    #[test]
+    fn features_are_numpys() {
+        let fixture: Fixture = serde_json::from_str(NUMPY).unwrap();
+        assert_eq!(fixture.cases.len(), 6);
+        for (name, case) in fixture.cases {
+            let values = case.layers * fixture.hidden;
+            let context = matrix(&case.context, values);
+            let question = matrix(&case.question, values);
+            let width = width(fixture.hidden, case.layers);
+            let mut out = Array2::from_elem((context.nrows(), width), f32::NAN);
+            features(context.view(), question.view(), case.layers, out.view_mut());
+            for ((row, column), value) in out.indexed_iter() {
+                let difference = (f64::from(*value) - case.features[row][column]).abs();
+                assert!(
+                    difference < 1e-5,
+                    "{name}, row {row}, column {column}: {value} is not {}",
+                    case.features[row][column]
+                );
+            }
+            assert_eq!(case.features[0].len(), width, "{name}");
+        }
+    }
+
+    #[test]
+    fn states_within_a_larger_matrix_give_the_same_features() {
+        let whole = Array2::from_shape_fn((9, 10), |(i, j)| ((i * 7 + j * 3) % 11) as f32 - 5.0);
+        let (context, question) = (whole.slice(s![..6, 2..8]), whole.slice(s![6.., 2..8]));
+        let mut strided = Array2::zeros((6, 30));
+        features(context, question, 2, strided.slice_mut(s![.., 1..29]));
+        let mut plain = Array2::zeros((6, 28));
+        features(
+            context.to_owned().view(),
+            question.to_owned().view(),
+            2,
+            plain.view_mut(),
+        );
+        let difference = &strided.slice(s![.., 1..29]) - &plain;
+        assert!(difference.iter().all(|difference| difference.abs() < 1e-6));
+        assert_eq!(strided.column(0).sum() + strided.column(29).sum(), 0.0);
+    }
+}
