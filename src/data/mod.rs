@@ -164,6 +164,8 @@ fn until_error(mut examples: impl Iterator<Item = Result<Example>> + Send + 'sta
 mod tests_on_real_annotations;
 #[cfg(test)]
 mod tests_on_real_data;
+#[cfg(test)]
+mod tests_on_real_rows;
 
 #[cfg(test)]
 mod tests {

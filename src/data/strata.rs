@@ -40,9 +40,9 @@ pub(super) fn split_rows(
 /// same order.
 ///
 /// The method: groups, in the order of their first rows, are shuffled by ChaCha8, seeded with `seed`; each in turn goes
-/// to the part that lacks most rows to its share of all rows (on a tie, the first). Where there are as many groups as
-/// parts of a share above 0, each of these gets one: once as few groups are left as parts are empty, they go there.
-/// Else no part ends up further above its share than the rows of the largest group.
+/// to the part that lacks most rows to its share of all rows (on a tie, the first), so that no part ends up further above
+/// its share than the rows of the largest group. Where there are as many groups as parts of a share above 0, each of
+/// these gets one: once as few groups are left as parts are empty, they go there.
 ///
 /// The same groups, fractions and seed give the same parts on every machine; what numbers the groups have does not
 /// matter.
