@@ -1,4 +1,7 @@
 //! Cleaning: what is empty or repeated goes, what contradicts itself is reported, everything is counted.
+//!
+//! What a record says of its text is its target, spelt as a string: a label, all labels of a cell in one order, a number,
+//! a tag for each word. Equal sentences with other tags are no duplicates.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -10,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{example::Example, source::shorten};
 use crate::error::Result;
 
-/// Conflicts that are listed, of all that are counted.
-const N_LISTED_CONFLICTS: usize = 5;
+/// Duplicates and conflicts that are listed, of all that are counted.
+const N_LISTED: usize = 5;
 
 /// What to drop: `data.clean` of a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +22,7 @@ const N_LISTED_CONFLICTS: usize = 5;
 pub struct CleanOptions {
     /// Drop records without a text: see [`Example::is_empty`].
     pub drop_empty: bool,
-    /// Of records with the same text and the same label, keep the first.
+    /// Of records with the same text and the same target, keep the first.
     pub drop_duplicates: bool,
 }
 
@@ -30,27 +33,49 @@ pub struct CleanCounts {
     pub read: usize,
     /// Records without a text.
     pub empty: usize,
-    /// Records whose text and label stood in an earlier record.
+    /// Records whose text and target stood in an earlier record.
     pub duplicates: usize,
-    /// Texts (not records) that stand there with two or more labels. They are kept.
+    /// The first few of these.
+    pub repeats: Vec<Repeat>,
+    /// Texts (not records) that stand there with two or more targets. They are kept.
     pub conflicting: usize,
     /// The first few of these.
     pub conflicts: Vec<Conflict>,
 }
 
-/// A text that stands there with two labels.
+/// Where a record stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The number of its source: see [`Example::source`].
+    pub source: usize,
+    /// Its line: see [`Example::line`].
+    pub line: Option<u64>,
+}
+
+/// A record that says again what an earlier one said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// The text, shortened.
+    pub text: String,
+    /// The first record with the text (whatever its target).
+    pub first: Place,
+    /// The record that repeats.
+    pub other: Place,
+}
+
+/// A text that stands there with two targets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     /// The text, shortened.
     pub text: String,
-    /// Its first label; `None` for a record without one.
+    /// Its first target; `None` for a record without one.
     pub first_label: Option<String>,
-    /// The line of the first record.
-    pub first_line: Option<u64>,
-    /// The first label that is another one.
+    /// The first record.
+    pub first: Place,
+    /// The first target that is another one.
     pub other_label: Option<String>,
-    /// The line of the record that has it.
-    pub other_line: Option<u64>,
+    /// The record that has it.
+    pub other: Place,
 }
 
 impl Default for CleanOptions {
@@ -66,7 +91,8 @@ impl Default for CleanOptions {
 ///
 /// `key` stands for all that makes two records the same text: a hash of `text`, and of `text_pair` where there is one.
 /// Only keys are remembered, never a second copy of a text: they must be wide enough that no two texts share one.
-/// An empty text that is kept is looked at like any other.
+/// An empty text that is kept is looked at like any other. `target` spells what a record says of its text, so that equal
+/// targets are spelt the same.
 ///
 /// ```
 /// use frostbert::data::{CleanOptions, Example, clean};
@@ -75,7 +101,8 @@ impl Default for CleanOptions {
 ///     Ok(Example { text: text.to_owned(), label: Some(label.to_owned()), ..Example::default() })
 /// };
 /// let examples = [example("a", "x"), example(" ", "x"), example("a", "x"), example("a", "y")];
-/// let (kept, counts) = clean(examples, CleanOptions::default(), |example| example.text.clone()).unwrap();
+/// let key = |example: &Example| example.text.clone();
+/// let (kept, counts) = clean(examples, CleanOptions::default(), key, |example| example.label.clone()).unwrap();
 /// assert_eq!(kept.len(), 2);
 /// assert_eq!((counts.read, counts.empty, counts.duplicates, counts.conflicting), (4, 1, 1, 1));
 /// ```
@@ -83,6 +110,7 @@ pub fn clean<K: Eq + Hash + Clone>(
     examples: impl IntoIterator<Item = Result<Example>>,
     options: CleanOptions,
     key: impl Fn(&Example) -> K,
+    target: impl Fn(&Example) -> Option<String>,
 ) -> Result<(Vec<Example>, CleanCounts)> {
     let mut seen = Seen::default();
     let mut counts = CleanCounts::default();
@@ -96,17 +124,20 @@ pub fn clean<K: Eq + Hash + Clone>(
                 continue;
             }
         }
-        match seen.add(key(&example), &example) {
+        match seen.add(key(&example), target(&example), &example) {
             Sight::New => {}
-            Sight::Duplicate => {
+            Sight::Duplicate(repeat) => {
                 counts.duplicates += 1;
+                if counts.repeats.len() < N_LISTED {
+                    counts.repeats.push(repeat);
+                }
                 if options.drop_duplicates {
                     continue;
                 }
             }
             Sight::Conflict(conflict) => {
                 counts.conflicting += 1;
-                if counts.conflicts.len() < N_LISTED_CONFLICTS {
+                if counts.conflicts.len() < N_LISTED {
                     counts.conflicts.push(conflict);
                 }
             }
@@ -116,7 +147,7 @@ pub fn clean<K: Eq + Hash + Clone>(
     Ok((kept, counts))
 }
 
-/// What was met so far. A label is its number, so that its name is held once.
+/// What was met so far. A target is its number, so that its spelling is held once.
 struct Seen<K> {
     label_numbers: HashMap<Option<String>, usize>,
     labels: Vec<Option<String>>,
@@ -128,26 +159,30 @@ struct Seen<K> {
 /// The first record with a text.
 struct First {
     label: usize,
-    line: Option<u64>,
+    place: Place,
     has_others: bool,
 }
 
 enum Sight {
     /// A new text, or a text known to be conflicting with one more label.
     New,
-    Duplicate,
-    /// A text with its second label.
+    Duplicate(Repeat),
+    /// A text with its second target.
     Conflict(Conflict),
 }
 
 impl<K: Eq + Hash + Clone> Seen<K> {
-    fn add(&mut self, key: K, example: &Example) -> Sight {
-        let label = self.label_number(&example.label);
+    fn add(&mut self, key: K, target: Option<String>, example: &Example) -> Sight {
+        let label = self.label_number(&target);
+        let place = Place {
+            source: example.source,
+            line: example.line,
+        };
         let first = match self.first.entry(key.clone()) {
             Entry::Vacant(entry) => {
                 entry.insert(First {
                     label,
-                    line: example.line,
+                    place,
                     has_others: false,
                 });
                 return Sight::New;
@@ -155,7 +190,11 @@ impl<K: Eq + Hash + Clone> Seen<K> {
             Entry::Occupied(entry) => entry.into_mut(),
         };
         if first.label == label || !self.others.insert((key, label)) {
-            return Sight::Duplicate;
+            return Sight::Duplicate(Repeat {
+                text: shorten(&example.text, 80),
+                first: first.place,
+                other: place,
+            });
         }
         if std::mem::replace(&mut first.has_others, true) {
             return Sight::New;
@@ -163,9 +202,9 @@ impl<K: Eq + Hash + Clone> Seen<K> {
         Sight::Conflict(Conflict {
             text: shorten(&example.text, 80),
             first_label: self.labels[first.label].clone(),
-            first_line: first.line,
-            other_label: example.label.clone(),
-            other_line: example.line,
+            first: first.place,
+            other_label: target,
+            other: place,
         })
     }
 
@@ -208,12 +247,24 @@ mod tests {
     }
 
     fn cleaned(rows: &[(&str, Option<&str>)], options: CleanOptions) -> (Vec<u64>, CleanCounts) {
-        let (kept, counts) =
-            clean(examples(rows), options, |example| example.text.clone()).unwrap();
+        let (kept, counts) = clean(
+            examples(rows),
+            options,
+            |example| example.text.clone(),
+            |example| example.label.clone(),
+        )
+        .unwrap();
         (
             kept.iter().map(|example| example.line.unwrap()).collect(),
             counts,
         )
+    }
+
+    fn at(line: u64) -> Place {
+        Place {
+            source: 0,
+            line: Some(line),
+        }
     }
 
     const ROWS: &[(&str, Option<&str>)] = &[
@@ -245,11 +296,17 @@ mod tests {
         let conflict = Conflict {
             text: "one".to_owned(),
             first_label: Some("a".to_owned()),
-            first_line: Some(1),
+            first: at(1),
             other_label: Some("b".to_owned()),
-            other_line: Some(4),
+            other: at(4),
         };
         assert_eq!(counts.conflicts, [conflict]);
+        let repeat = |line| Repeat {
+            text: "one".to_owned(),
+            first: at(1),
+            other: at(line),
+        };
+        assert_eq!(counts.repeats, [repeat(5), repeat(7)]);
     }
 
     #[test]
@@ -324,17 +381,16 @@ mod tests {
         let (lines, counts) = cleaned(&rows, CleanOptions::default());
         assert_eq!(
             (lines.len(), counts.conflicting, counts.conflicts.len()),
-            (40, 20, N_LISTED_CONFLICTS)
+            (40, 20, N_LISTED)
         );
     }
 
     #[test]
     fn the_key_decides_what_the_same_text_is() {
         let rows = examples(&[("One", Some("a")), ("one", Some("a"))]);
-        let (kept, _) = clean(rows, CleanOptions::default(), |example| {
-            example.text.to_lowercase()
-        })
-        .unwrap();
+        let key = |example: &Example| example.text.to_lowercase();
+        let label = |example: &Example| example.label.clone();
+        let (kept, _) = clean(rows, CleanOptions::default(), key, label).unwrap();
         assert_eq!(kept.len(), 1);
     }
 
@@ -344,12 +400,8 @@ mod tests {
         rows.push(Err(Error::io("read", "a.csv")(std::io::Error::other(
             "gone",
         ))));
-        assert!(
-            clean(rows, CleanOptions::default(), |example| example
-                .text
-                .clone())
-            .is_err()
-        );
+        let key = |example: &Example| example.text.clone();
+        assert!(clean(rows, CleanOptions::default(), key, |_| None).is_err());
     }
 
     #[test]

@@ -1,31 +1,44 @@
-//! The labelled rows of a pipeline: every source read, cleaned, labelled and split, each row with its key.
+//! The labelled rows of a pipeline: every source read, cleaned, labelled and split, each row with its keys.
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClassDistribution, CleanCounts, CleanOptions, Example, LabelMap, Part, Source, SplitFractions,
-    Want, class_distribution, clean, read, require_texts, split_plan, stratified_split,
+    Answer, ClassDistribution, CleanCounts, CleanOptions, DataTask, Example, LabelMap, Part,
+    QuestionSummary, Source, SplitFractions, Target, ValueSummary, Want,
+    checks::{DataChecks, FileChecks},
+    class_distribution, clean, read, require_texts, split_plan,
+    strata::split_rows,
+    summary::{question_summaries, value_summaries},
+    target::{Targets, require_contrast},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     fingerprint::{self, Key, Mode},
+};
+
+/// What is given is never thinned.
+const KEEP_ALL: CleanOptions = CleanOptions {
+    drop_empty: false,
+    drop_duplicates: false,
 };
 
 /// Where labelled rows come from, and how they become a [`Dataset`].
 #[derive(Clone, Debug)]
 pub struct DatasetSettings<'a> {
+    /// What labels mean.
+    pub task: DataTask,
+    /// Whether two texts are one document, or two: `data.pair`.
+    pub joint_pairs: bool,
     /// Rows to learn from, and to split for what is not given.
     pub train: &'a [Source],
     /// Validation rows, where they are given.
     pub validation: Option<&'a [Source]>,
     /// Test rows, where they are given.
     pub test: Option<&'a [Source]>,
-    /// The labels, where they are given; else those of train.
+    /// The labels, where they are given (cells may then hold their ids: see [`LabelMap::id_or_number`]); else those of
+    /// train. Not looked at where [`DataTask::has_labels`] is false.
     pub labels: Option<LabelMap>,
     /// How train is split.
     pub split: SplitFractions,
@@ -36,34 +49,50 @@ pub struct DatasetSettings<'a> {
 }
 
 /// One labelled row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The document's key in a cache.
-    pub key: Key,
+    /// The keys of its documents in a cache: one, or for a pair that is encoded separately two, in order. See
+    /// [`example_keys`].
+    pub keys: Vec<Key>,
     /// Its own name, where the source has one.
     pub id: Option<String>,
-    /// Its text.
+    /// Its text; for questions the question, for words all of them with one space between.
     pub text: String,
-    /// The id of its label.
-    pub label: usize,
+    /// Its second text; for questions the context.
+    pub text_pair: Option<String>,
+    /// Its words, for tokens.
+    pub words: Option<Vec<String>>,
+    /// What it is to be learned as.
+    pub target: Target,
     /// What it is for.
     pub part: Part,
+    /// What it belongs to, numbered over all files: rows of one document (tokens), of one context (qa). A split never
+    /// tears it apart.
+    pub group: Option<u64>,
+    /// Its file, a place in [`Dataset::files`].
+    pub file: usize,
+    /// The line of the file (from 1) on which it starts; for Parquet the row.
+    pub line: Option<u64>,
 }
 
 /// The labelled rows of a pipeline.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// The labels, by id.
+    /// The labels, by id; none for regression and qa.
     pub labels: LabelMap,
     /// The rows: train in file order (with what was split from it), then given validation, then given test.
     pub rows: Vec<Row>,
-    /// What cleaning found in train.
-    pub cleaned: CleanCounts,
-    /// How the classes are spread.
+    /// How the classes are spread: rows of each label, for tokens words of each tag; empty for regression and qa.
     pub distribution: ClassDistribution,
+    /// The range of the values of each part, for regression.
+    pub values: Vec<ValueSummary>,
+    /// The questions of each part, for qa.
+    pub questions: Vec<QuestionSummary>,
+    /// What can be told of the rows without a model.
+    pub checks: DataChecks,
     /// The files, in the order in which they were read.
     pub files: Vec<FileRecord>,
-    /// What the user should know: conflicts, duplicates and leaks.
+    /// What the user should know: conflicts, duplicates, leaks, answers that are not where they say.
     pub warnings: Vec<String>,
 }
 
@@ -78,65 +107,91 @@ pub struct FileRecord {
     pub rows: usize,
 }
 
-/// The key of an example's document.
-pub fn example_key(example: &Example) -> Key {
-    match &example.text_pair {
-        None => Key::of(Mode::Text, &[&example.text]),
-        Some(second) => Key::of(Mode::Pair, &[&example.text, second]),
+/// The keys of an example's documents: of its words, of its text, or of its two texts in one document or in two.
+///
+/// These are the keys under which an extraction stores them.
+pub fn example_keys(example: &Example, joint_pairs: bool) -> Vec<Key> {
+    let text = |text: &str| Key::of(Mode::Text, &[text]);
+    match (&example.words, &example.text_pair) {
+        (Some(words), _) => vec![Key::of(Mode::Words, words)],
+        (None, Some(second)) if joint_pairs => vec![Key::of(Mode::Pair, &[&example.text, second])],
+        (None, Some(second)) => vec![text(&example.text), text(second)],
+        (None, None) => vec![text(&example.text)],
+    }
+}
+
+impl Row {
+    /// The answers that stand in the context where they say, which is what a span can be learned from. None for a
+    /// question with answers ([`Target::answers`]) means that there is nothing to learn from it, not that it has none.
+    pub fn spans(&self) -> impl Iterator<Item = &Answer> {
+        let context = self.text_pair.as_deref().unwrap_or_default();
+        let answers = self.target.answers().iter();
+        answers.filter(move |answer| answer.matches(context))
     }
 }
 
 impl Dataset {
     /// Reads, cleans, labels and splits.
     ///
+    /// - Classification, multilabel: labels are those of train, or given. A label that train lacks is an error.
+    /// - Regression: finite numbers.
+    /// - Tokens: tags are labels like others, but `I-x` in a given file, where train has only `B-x`, becomes a label
+    ///   after the others: no row teaches it, and it counts where it is missed.
+    /// - Qa: answers as they are.
+    ///
     /// # Errors
-    /// When a file cannot be read or holds no record, a label is missing or none of train's, or all rows have one label.
+    /// When a file cannot be read, holds no record or is of a format without such targets; a target is missing, none of
+    /// train's labels, or no number; or all rows of train are alike.
     pub fn load(settings: &DatasetSettings<'_>) -> Result<Dataset> {
-        let mut files = Vec::new();
-        let (train, cleaned) = read_sources(settings.train, settings.clean, &mut files)?;
-        let labels = match &settings.labels {
-            Some(labels) => labels.clone(),
-            None => {
-                LabelMap::from_train(train.iter().filter_map(|example| example.label.as_deref()))
-            }
+        let mut loader = Loader {
+            given_labels: settings.labels.is_some(),
+            labels: settings.labels.clone().unwrap_or_default(),
+            ..Loader::new(settings.task, settings.joint_pairs)
         };
-        let train_ids = label_ids(&train, &labels, settings.train)?;
-        require_two_labels(&train_ids, &labels, &settings.train[0].path)?;
+        loader.read(Part::Train, settings.train, settings.clean)?;
+        let targets: Vec<&Target> = loader.rows.iter().map(|row| &row.target).collect();
+        require_contrast(settings.task, &targets, &loader.labels, &settings.train[0])?;
 
+        let groups: Vec<Option<u64>> = loader.rows.iter().map(|row| row.group).collect();
         let fractions = split_plan(
             settings.validation.is_some(),
             settings.test.is_some(),
             settings.split,
         );
-        let parts = stratified_split(&train_ids, fractions, settings.seed);
-        let mut rows = rows_of(train, &train_ids, parts.into_iter());
-        let mut warnings = cleaning_warnings(&cleaned, "train", settings.clean);
+        let parts = split_rows(&targets, &groups, fractions, settings.seed);
+        for (row, part) in loader.rows.iter_mut().zip(parts) {
+            row.part = part;
+        }
         for (sources, part) in [
             (settings.validation, Part::Validation),
             (settings.test, Part::Test),
         ] {
-            let Some(sources) = sources else { continue };
-            // What is given is never thinned.
-            let options = CleanOptions {
-                drop_empty: false,
-                drop_duplicates: false,
-            };
-            let (examples, counts) = read_sources(sources, options, &mut files)?;
-            let ids = label_ids(&examples, &labels, sources)?;
-            warnings.extend(cleaning_warnings(&counts, part_name(part), options));
-            rows.extend(rows_of(examples, &ids, std::iter::repeat(part)));
+            if let Some(sources) = sources {
+                loader.read(part, sources, KEEP_ALL)?;
+            }
         }
-        warnings.extend(leaks(&rows));
-        let distribution =
-            class_distribution(&labels, rows.iter().map(|row| (row.label, row.part)));
-        Ok(Dataset {
+        Ok(loader.finish())
+    }
+
+    /// Reads files as they are, all rows of `part`, for labels that are known: to evaluate a head on other data. Cells may
+    /// hold ids of labels: see [`LabelMap::id_or_number`].
+    ///
+    /// # Errors
+    /// As [`Dataset::load`]; rows may be alike.
+    pub fn of_part(
+        task: DataTask,
+        joint_pairs: bool,
+        sources: &[Source],
+        labels: LabelMap,
+        part: Part,
+    ) -> Result<Dataset> {
+        let mut loader = Loader {
+            given_labels: true,
             labels,
-            rows,
-            cleaned,
-            distribution,
-            files,
-            warnings,
-        })
+            ..Loader::new(task, joint_pairs)
+        };
+        loader.read(part, sources, KEEP_ALL)?;
+        Ok(loader.finish())
     }
 
     /// The places in `rows` of a part, in order.
@@ -149,12 +204,16 @@ impl Dataset {
         places.map(|(place, _)| place as u32).collect()
     }
 
-    /// The labels of some rows.
+    /// The labels of some rows, for classification.
+    ///
+    /// # Panics
+    /// When the rows are of another task.
     pub fn labels_of(&self, places: &[u32]) -> Vec<u32> {
-        places
-            .iter()
-            .map(|place| self.rows[*place as usize].label as u32)
-            .collect()
+        let class = |place: &u32| {
+            let class = self.rows[*place as usize].target.class();
+            class.expect("rows of classification") as u32
+        };
+        places.iter().map(class).collect()
     }
 }
 
@@ -167,30 +226,145 @@ pub fn part_name(part: Part) -> &'static str {
     }
 }
 
-fn read_sources(
-    sources: &[Source],
-    options: CleanOptions,
-    files: &mut Vec<FileRecord>,
-) -> Result<(Vec<Example>, CleanCounts)> {
-    let first_file = files.len();
-    for source in sources {
-        let blake3 = fingerprint::hash_file(&source.path)?;
-        files.push(FileRecord {
-            path: source.path.clone(),
-            blake3,
-            rows: 0,
-        });
-    }
-    let counted = &mut files[first_file..];
-    let examples = read_all(sources, true).inspect(|example| {
-        if let Ok(example) = example {
-            counted[example.source].rows += 1;
+/// What is gathered while files are read.
+struct Loader {
+    task: DataTask,
+    joint_pairs: bool,
+    labels: LabelMap,
+    given_labels: bool,
+    rows: Vec<Row>,
+    files: Vec<FileRecord>,
+    checks: Vec<FileChecks>,
+    /// The number of each document of a file (tokens) and of each context (qa).
+    groups: HashMap<(Option<usize>, Key), u64>,
+}
+
+impl Loader {
+    fn new(task: DataTask, joint_pairs: bool) -> Loader {
+        Loader {
+            task,
+            joint_pairs,
+            labels: LabelMap::default(),
+            given_labels: false,
+            rows: Vec::new(),
+            files: Vec::new(),
+            checks: Vec::new(),
+            groups: HashMap::new(),
         }
-    });
-    let (examples, counts) = clean(examples, options, example_key)?;
-    let n_records: Vec<usize> = files[first_file..].iter().map(|file| file.rows).collect();
-    require_texts(sources, &n_records, examples.len(), counts.empty as u64)?;
-    Ok((examples, counts))
+    }
+
+    /// Adds the rows of some files, all as `part`. Labels that are not given are found where that is train.
+    fn read(&mut self, part: Part, sources: &[Source], options: CleanOptions) -> Result<()> {
+        let targets = Targets {
+            task: self.task,
+            sources,
+        };
+        let first_file = self.files.len();
+        let (examples, counts) = self.read_examples(&targets, options)?;
+        let files = &self.files[first_file..];
+        self.checks
+            .push(FileChecks::of(part, counts, options, files));
+        match (self.given_labels, part) {
+            (true, _) => {}
+            (false, Part::Train) => self.labels = targets.found_labels(&examples),
+            (false, _) => targets.add_continuations(&examples, &mut self.labels),
+        }
+        for example in examples {
+            let target = targets.read(&example, &self.labels, self.given_labels)?;
+            let file = first_file + example.source;
+            let group = self.group_of(&example, file);
+            self.rows.push(Row {
+                keys: example_keys(&example, self.joint_pairs),
+                group,
+                id: example.id,
+                text: example.text,
+                text_pair: example.text_pair,
+                words: example.words,
+                target,
+                part,
+                file,
+                line: example.line,
+            });
+        }
+        Ok(())
+    }
+
+    fn read_examples(
+        &mut self,
+        targets: &Targets<'_>,
+        options: CleanOptions,
+    ) -> Result<(Vec<Example>, CleanCounts)> {
+        let (task, sources) = (targets.task, targets.sources);
+        let first_file = self.files.len();
+        for source in sources {
+            let blake3 = fingerprint::hash_file(&source.path)?;
+            task.check_format(source)?;
+            self.files.push(FileRecord {
+                path: source.path.clone(),
+                blake3,
+                rows: 0,
+            });
+        }
+        let counted = &mut self.files[first_file..];
+        let examples = read_all(sources, true).inspect(|example| {
+            if let Ok(example) = example {
+                counted[example.source].rows += 1;
+            }
+        });
+        let keys = |example: &Example| example_keys(example, self.joint_pairs);
+        let (examples, mut counts) =
+            clean(examples, options, keys, |example| targets.spell(example))?;
+        let files = &self.files[first_file..];
+        let n_records: Vec<usize> = files.iter().map(|file| file.rows).collect();
+        require_texts(sources, &n_records, examples.len(), counts.empty as u64)?;
+        if task == DataTask::Qa {
+            // A question may well have other answers in another file: none of them contradicts the others.
+            counts.conflicting = 0;
+            counts.conflicts.clear();
+        }
+        Ok((examples, counts))
+    }
+
+    fn group_of(&mut self, example: &Example, file: usize) -> Option<u64> {
+        let name = |name: &String| Key::of(Mode::Text, &[name]);
+        let group = match self.task {
+            // Whichever file and article it stands in.
+            DataTask::Qa => (None, name(example.text_pair.as_ref()?)),
+            DataTask::Tokens => (Some(file), name(example.group.as_ref()?)),
+            _ => return None,
+        };
+        let next = self.groups.len() as u64;
+        Some(*self.groups.entry(group).or_insert(next))
+    }
+
+    fn finish(self) -> Dataset {
+        let Loader {
+            task,
+            labels,
+            rows,
+            files,
+            checks,
+            ..
+        } = self;
+        let ids = rows
+            .iter()
+            .flat_map(|row| row.target.label_ids().iter().map(|id| (*id, row.part)));
+        let distribution = class_distribution(&labels, ids);
+        let checks = DataChecks::of(checks, &rows, &files, distribution.balance());
+        Dataset {
+            values: value_summaries(&rows),
+            questions: match task {
+                DataTask::Qa => question_summaries(&rows),
+                _ => Vec::new(),
+            },
+            warnings: checks.warnings(),
+            checks,
+            distribution,
+            labels,
+            rows,
+            files,
+        }
+    }
 }
 
 /// The examples of several sources one after the other, each with its source's number.
@@ -217,258 +391,5 @@ pub fn read_all(sources: &[Source], label: bool) -> impl Iterator<Item = Result<
         })
 }
 
-fn label_ids(examples: &[Example], labels: &LabelMap, sources: &[Source]) -> Result<Vec<usize>> {
-    examples
-        .iter()
-        .map(|example| {
-            let source = &sources[example.source];
-            let Some(label) = &example.label else {
-                return Err(source.malformed(
-                    example.line,
-                    "a label for the text, as csv, tsv, jsonl, parquet and lines have it",
-                    format!("a record of {}, which has none", source.resolve_format()?),
-                    "heads on words and on questions are not trained by this version: `frostbert extract` alone takes \
-                     this file",
-                ));
-            };
-            labels.id_at(label, &source.path, example.line)
-        })
-        .collect()
-}
-
-fn require_two_labels(ids: &[usize], labels: &LabelMap, path: &Path) -> Result<()> {
-    let distinct: HashSet<usize> = ids.iter().copied().collect();
-    match distinct.len() {
-        0 | 1 => Err(Error::Record {
-            path: path.to_path_buf(),
-            line: None,
-            expected: "rows of at least two labels".into(),
-            got: match distinct.into_iter().next().and_then(|id| labels.name(id)) {
-                Some(label) => format!("only `{label}` in all {} rows", ids.len()),
-                None => "no labelled row".into(),
-            },
-            hint: "there is nothing to learn from one label: check which column the source's `label` names".into(),
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn rows_of(examples: Vec<Example>, ids: &[usize], parts: impl Iterator<Item = Part>) -> Vec<Row> {
-    let labelled = examples.into_iter().zip(ids).zip(parts);
-    labelled
-        .map(|((example, label), part)| Row {
-            key: example_key(&example),
-            id: example.id,
-            text: example.text,
-            label: *label,
-            part,
-        })
-        .collect()
-}
-
-fn cleaning_warnings(counts: &CleanCounts, name: &str, options: CleanOptions) -> Vec<String> {
-    let dropped = |dropped| if dropped { "left out" } else { "kept" };
-    let mut warnings = Vec::new();
-    if counts.empty > 0 {
-        warnings.push(format!(
-            "{name}: {} empty texts, {}",
-            counts.empty,
-            dropped(options.drop_empty)
-        ));
-    }
-    if counts.duplicates > 0 {
-        let fate = dropped(options.drop_duplicates);
-        warnings.push(format!(
-            "{name}: {} repeated rows, {fate}",
-            counts.duplicates
-        ));
-    }
-    if let Some(conflict) = counts.conflicts.first() {
-        let label = |label: &Option<String>| label.clone().unwrap_or_default();
-        warnings.push(format!(
-            "{name}: {} texts stand there with two labels, as `{}` with `{}` and `{}`",
-            counts.conflicting,
-            conflict.text,
-            label(&conflict.first_label),
-            label(&conflict.other_label),
-        ));
-    }
-    warnings
-}
-
-/// Texts that stand in train and in another part: what is measured there is partly known by heart.
-fn leaks(rows: &[Row]) -> Vec<String> {
-    let keys = |part: Part| {
-        rows.iter()
-            .filter(move |row| row.part == part)
-            .map(|row| row.key)
-    };
-    let train: HashSet<Key> = keys(Part::Train).collect();
-    [Part::Validation, Part::Test]
-        .into_iter()
-        .filter_map(|part| {
-            let n_leaked = keys(part).filter(|key| train.contains(key)).count();
-            (n_leaked > 0)
-                .then(|| format!("{n_leaked} texts of {} stand in train too", part_name(part)))
-        })
-        .collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source(folder: &tempfile::TempDir, name: &str, content: &str) -> Source {
-        let path = folder.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        Source::new(path)
-    }
-
-    fn settings(train: &[Source]) -> DatasetSettings<'_> {
-        DatasetSettings {
-            train,
-            validation: None,
-            test: None,
-            labels: None,
-            split: SplitFractions::default(),
-            clean: CleanOptions::default(),
-            seed: 42,
-        }
-    }
-
-    fn many(folder: &tempfile::TempDir) -> Source {
-        let rows: String = (0..40)
-            .map(|row| format!("text {row},{}\n", ["a", "b"][row % 2]))
-            .collect();
-        source(folder, "train.csv", &format!("text,label\n{rows}"))
-    }
-
-    #[test]
-    fn rows_are_split_by_class_and_the_split_is_a_function_of_the_seed() {
-        let folder = tempfile::tempdir().unwrap();
-        let train = [many(&folder)];
-        let dataset = Dataset::load(&settings(&train)).unwrap();
-        let counts = |part| dataset.part(part).len();
-        assert_eq!(
-            (
-                counts(Part::Train),
-                counts(Part::Validation),
-                counts(Part::Test)
-            ),
-            (28, 6, 6)
-        );
-        assert_eq!(dataset.rows, Dataset::load(&settings(&train)).unwrap().rows);
-        let other = Dataset::load(&DatasetSettings {
-            seed: 43,
-            ..settings(&train)
-        })
-        .unwrap();
-        assert_ne!(dataset.rows, other.rows);
-        assert_eq!(dataset.files[0].rows, 40);
-    }
-
-    #[test]
-    fn a_label_that_only_test_has_is_an_error_with_its_file_and_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let train = [many(&folder)];
-        let test = [source(&folder, "test.csv", "text,label\nfine,a\nnew,c\n")];
-        let error = Dataset::load(&DatasetSettings {
-            test: Some(&test),
-            ..settings(&train)
-        })
-        .unwrap_err();
-        let message = error.to_string();
-        assert!(
-            message.contains("test.csv:3: expected one of the labels"),
-            "{message}"
-        );
-        assert!(message.contains("`c`"), "{message}");
-    }
-
-    #[test]
-    fn words_and_questions_have_no_label_of_their_text() {
-        let folder = tempfile::tempdir().unwrap();
-        let train = [source(&folder, "train.conll", "\nRome\tB-LOC\n")];
-        let error = Dataset::load(&settings(&train)).unwrap_err();
-        let message = error.to_string();
-        assert!(
-            message.contains("train.conll:2: expected a label for the text"),
-            "{message}"
-        );
-        assert!(
-            message.ends_with("got a record of conll, which has none"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn one_label_alone_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let train = [source(&folder, "one.csv", "text,label\nx,a\ny,a\n")];
-        let error = Dataset::load(&settings(&train)).unwrap_err();
-        assert!(
-            error.to_string().contains("only `a` in all 2 rows"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_given_test_file_is_never_thinned_and_its_leaks_are_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        let train = [many(&folder)];
-        let test = [source(
-            &folder,
-            "test.csv",
-            "text,label\nx,a\nx,a\ntext 0,a\ntext 0,a\n",
-        )];
-        let all_train = SplitFractions {
-            train: 1.0,
-            validation: 0.0,
-            test: 0.0,
-        };
-        let dataset = Dataset::load(&DatasetSettings {
-            test: Some(&test),
-            split: all_train,
-            ..settings(&train)
-        })
-        .unwrap();
-        assert_eq!(dataset.part(Part::Test).len(), 4);
-        assert!(
-            dataset
-                .warnings
-                .contains(&"2 texts of test stand in train too".to_string())
-        );
-        assert!(
-            dataset
-                .warnings
-                .contains(&"test: 2 repeated rows, kept".to_string())
-        );
-    }
-
-    #[test]
-    fn labels_from_two_files_meet_in_one_map() {
-        let folder = tempfile::tempdir().unwrap();
-        let lines = |name: &str, label: &str, content: &str| Source {
-            label: Some(label.into()),
-            ..source(&folder, name, content)
-        };
-        let train = [
-            lines("pos.txt", "pos", "good\nfine\nnice\n"),
-            lines("neg.txt", "neg", "bad\npoor\n"),
-        ];
-        let dataset = Dataset::load(&settings(&train)).unwrap();
-        assert_eq!(dataset.labels.names(), ["neg", "pos"]);
-        assert_eq!(
-            dataset.rows.iter().map(|row| row.label).collect::<Vec<_>>(),
-            [1, 1, 1, 0, 0]
-        );
-        assert_eq!(
-            dataset
-                .files
-                .iter()
-                .map(|file| file.rows)
-                .collect::<Vec<_>>(),
-            [3, 2]
-        );
-    }
-}
+mod tests;

@@ -103,9 +103,41 @@ impl LabelMap {
         self.ids.get(label).copied()
     }
 
+    /// The id of a label that data spells by its name or, where no name is an integer, by its id: with the labels
+    /// `["neg", "pos"]`, `1` is `pos`. For labels that were given, not found in train.
+    ///
+    /// ```
+    /// let labels = frostbert::data::LabelMap::from_train(["neg", "pos"]);
+    /// assert_eq!((labels.id_or_number("pos"), labels.id_or_number("0"), labels.id_or_number("2")), (Some(1), Some(0), None));
+    /// let stars = frostbert::data::LabelMap::from_train(["1", "2"]);
+    /// assert_eq!((stars.id_or_number("1"), stars.id_or_number("0")), (Some(0), None));
+    /// ```
+    pub fn id_or_number(&self, label: &str) -> Option<usize> {
+        let by_number = || {
+            let id = label.parse().ok().filter(|id| *id < self.len())?;
+            let is_integer = |name: &String| name.parse::<i64>().is_ok();
+            (!self.labels.iter().any(is_integer)).then_some(id)
+        };
+        self.id(label).or_else(by_number)
+    }
+
+    /// Adds a label that is not there yet, with the next id.
+    pub(super) fn push(&mut self, label: String) {
+        if !self.ids.contains_key(&label) {
+            self.ids.insert(label.clone(), self.len());
+            self.labels.push(label);
+        }
+    }
+
     /// The id of `label`, which stands on `line` of the data file `path`; fails where it is none of the known ones.
     pub fn id_at(&self, label: &str, path: &Path, line: Option<u64>) -> Result<usize> {
-        self.id(label).ok_or_else(|| Error::Record {
+        self.id(label)
+            .ok_or_else(|| self.unknown(label, path, line))
+    }
+
+    /// The error for a label of none of these names.
+    pub(super) fn unknown(&self, label: &str, path: &Path, line: Option<u64>) -> Error {
+        Error::Record {
             path: path.to_path_buf(),
             line,
             expected: format!(
@@ -119,7 +151,7 @@ impl LabelMap {
             },
             hint: "mend the label or leave the record out; or add it to data.labels, where it is a class of its own"
                 .to_owned(),
-        })
+        }
     }
 
     /// The name of the label with this id.

@@ -2,8 +2,8 @@
 //!
 //! A [`Source`] says where records are and what they mean. [`read`] turns it into a stream of [`Example`]s, so that
 //! memory does not grow with the file; [`clean`] drops what is empty or repeated and counts it; a [`LabelMap`] turns
-//! label names into ids; [`stratified_split`] sends rows to train, validation and test; [`class_distribution`] shows
-//! what came of it.
+//! label names into ids; [`stratified_split`] and [`grouped_split`] send rows to train, validation and test;
+//! [`class_distribution`] shows what came of it. A [`Dataset`](dataset::Dataset) is all of it, for every [`DataTask`].
 //!
 //! ```
 //! use frostbert::data::{LabelMap, Source, SplitFractions, Want, read, stratified_split};
@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+pub mod checks;
 mod clean;
 mod conll;
 mod conllu;
@@ -40,15 +41,21 @@ mod read;
 mod source;
 mod split;
 mod squad;
+mod strata;
 mod summary;
+mod target;
 
-pub use clean::{CleanCounts, CleanOptions, Conflict, clean};
+pub use clean::{CleanCounts, CleanOptions, Conflict, Place, Repeat, clean};
 pub use example::{Answer, Example, Want};
 pub use labels::LabelMap;
 pub(crate) use source::shorten;
 pub use source::{Column, Format, Source};
 pub use split::{Part, SplitFractions, split_plan, stratified_split};
-pub use summary::{ClassCount, ClassDistribution, class_distribution};
+pub use strata::grouped_split;
+pub use summary::{
+    ClassBalance, ClassCount, ClassDistribution, QuestionSummary, ValueSummary, class_distribution,
+};
+pub use target::{DataTask, Target};
 
 use std::{io::Read, iter, path::Path};
 
@@ -157,6 +164,8 @@ fn until_error(mut examples: impl Iterator<Item = Result<Example>> + Send + 'sta
 mod tests_on_real_annotations;
 #[cfg(test)]
 mod tests_on_real_data;
+#[cfg(test)]
+mod tests_on_real_rows;
 
 #[cfg(test)]
 mod tests {

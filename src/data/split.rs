@@ -69,7 +69,7 @@ impl SplitFractions {
         ))
     }
 
-    fn shares(&self) -> [f64; 3] {
+    pub(super) fn shares(&self) -> [f64; 3] {
         [self.train, self.validation, self.test]
     }
 }
@@ -280,7 +280,7 @@ fn largest_remainder(n: usize, shares: [f64; 3]) -> [usize; 3] {
 }
 
 /// The shares over their sum; all to the first where there is none.
-fn normalised(shares: [f64; 3]) -> [f64; 3] {
+pub(super) fn normalised(shares: [f64; 3]) -> [f64; 3] {
     let shares = shares.map(|share| share.max(0.0));
     let sum: f64 = shares.iter().sum();
     if sum > 0.0 && sum.is_finite() {

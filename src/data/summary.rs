@@ -1,8 +1,10 @@
-//! How the classes are spread over the parts.
+//! What the parts hold: rows of each class, the range of values, questions and their contexts.
+
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{labels::LabelMap, split::Part};
+use super::{dataset::Row, labels::LabelMap, split::Part};
 
 /// The rows of each class in each part, in id order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +68,121 @@ pub fn class_distribution(
         }
     }
     ClassDistribution { classes }
+}
+
+/// How even the classes are in train.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassBalance {
+    /// Classes in all.
+    pub classes: usize,
+    /// Those without a row (for tags, a word) in train.
+    pub absent: Vec<String>,
+    /// The class with fewest of the others.
+    pub rarest: String,
+    /// Its rows.
+    pub rarest_rows: usize,
+    /// The class with most.
+    pub most_frequent: String,
+    /// Its rows.
+    pub most_frequent_rows: usize,
+}
+
+impl ClassDistribution {
+    /// How even the classes are in train; `None` where none has a row there.
+    ///
+    /// ```
+    /// use frostbert::data::{LabelMap, Part, class_distribution};
+    ///
+    /// let labels = LabelMap::from_train(["a", "b", "c"]);
+    /// let rows = [(0, Part::Train), (1, Part::Train), (1, Part::Train), (2, Part::Test)];
+    /// let balance = class_distribution(&labels, rows).balance().expect("rows in train");
+    /// assert_eq!((balance.rarest.as_str(), balance.most_frequent_rows), ("a", 2));
+    /// assert_eq!(balance.absent, ["c"]);
+    /// ```
+    pub fn balance(&self) -> Option<ClassBalance> {
+        let present = || self.classes.iter().filter(|class| class.train > 0);
+        let rarest = present().min_by_key(|class| class.train)?;
+        // The first of equal ones, as for the rarest.
+        let most_frequent = present().rev().max_by_key(|class| class.train)?;
+        let absent = self.classes.iter().filter(|class| class.train == 0);
+        Some(ClassBalance {
+            classes: self.classes.len(),
+            absent: absent.map(|class| class.label.clone()).collect(),
+            rarest: rarest.label.clone(),
+            rarest_rows: rarest.train,
+            most_frequent: most_frequent.label.clone(),
+            most_frequent_rows: most_frequent.train,
+        })
+    }
+}
+
+/// The values of one part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ValueSummary {
+    /// The part.
+    pub part: Part,
+    /// Its rows.
+    pub rows: usize,
+    /// The least value.
+    pub min: f64,
+    /// Their mean.
+    pub mean: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+/// The questions of one part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuestionSummary {
+    /// The part.
+    pub part: Part,
+    /// Its questions.
+    pub questions: usize,
+    /// Those that their context does not answer.
+    pub impossible: usize,
+    /// Distinct contexts.
+    pub contexts: usize,
+}
+
+/// The values of each part that has rows; empty where rows have no values.
+pub(super) fn value_summaries(rows: &[Row]) -> Vec<ValueSummary> {
+    let summary = |part| {
+        let values = || values_of(rows, part);
+        let n_rows = values().count();
+        (n_rows > 0).then(|| ValueSummary {
+            part,
+            rows: n_rows,
+            min: values().fold(f64::INFINITY, f64::min),
+            mean: values().sum::<f64>() / n_rows as f64,
+            max: values().fold(f64::NEG_INFINITY, f64::max),
+        })
+    };
+    Part::ALL.into_iter().filter_map(summary).collect()
+}
+
+fn values_of(rows: &[Row], part: Part) -> impl Iterator<Item = f64> {
+    let of_part = rows.iter().filter(move |row| row.part == part);
+    of_part.filter_map(|row| row.target.value())
+}
+
+/// The questions of each part that has rows, for rows that are questions.
+pub(super) fn question_summaries(rows: &[Row]) -> Vec<QuestionSummary> {
+    let summary = |part| {
+        let questions = || rows.iter().filter(move |row| row.part == part);
+        let n_questions = questions().count();
+        (n_questions > 0).then(|| QuestionSummary {
+            part,
+            questions: n_questions,
+            impossible: questions()
+                .filter(|row| row.target.answers().is_empty())
+                .count(),
+            contexts: questions()
+                .map(|row| &row.text_pair)
+                .collect::<HashSet<_>>()
+                .len(),
+        })
+    };
+    Part::ALL.into_iter().filter_map(summary).collect()
 }
 
 #[cfg(test)]

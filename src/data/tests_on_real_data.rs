@@ -209,6 +209,7 @@ fn sms_spam_has_literal_quotes_and_no_header() {
                 hasher.hash_one((&example.text, 1)),
             )
         },
+        |example| example.label.clone(),
     )
     .unwrap();
     assert_eq!(

@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     extract::{Machine, extract_with},
+    file::Pair,
     lock::{LOCK_FILE, Lock},
     run_folder,
     settings::Pipeline,
@@ -24,7 +25,7 @@ use crate::{
     },
     data::{
         Example, Format, LabelMap, Source,
-        dataset::{example_key, read_all},
+        dataset::{example_keys, read_all},
         require_records, shorten,
     },
     encoder::{
@@ -297,7 +298,8 @@ pub fn evaluate(
         let example: Example = example?;
         n_records += 1;
         ids.push(labels.id_at(example.label.as_deref().unwrap_or(""), data, example.line)?);
-        keys.push(example_key(&example));
+        let is_joint = run.pipeline.extraction.pair == Pair::Joint;
+        keys.extend(example_keys(&example, is_joint));
     }
     require_records(data, n_records)?;
 

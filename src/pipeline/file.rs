@@ -8,7 +8,7 @@ use serde::{
 };
 
 use crate::{
-    data::{CleanOptions, Source, SplitFractions},
+    data::{CleanOptions, DataTask, Source, SplitFractions},
     encoder::device::{Device, Precision},
     head::spec::Stopping,
     states::Dtype,
@@ -227,6 +227,19 @@ names! {
     /// What a head learns.
     Task, "lowercase", Classification { Classification, Multilabel, Regression, Tokens, Qa, Similarity }
 }
+impl Task {
+    /// What its labels mean. A similarity is a number for each pair.
+    pub fn of_data(self) -> DataTask {
+        match self {
+            Task::Classification => DataTask::Classification,
+            Task::Multilabel => DataTask::Multilabel,
+            Task::Regression | Task::Similarity => DataTask::Regression,
+            Task::Tokens => DataTask::Tokens,
+            Task::Qa => DataTask::Qa,
+        }
+    }
+}
+
 names! {
     /// How two texts are encoded: in one input, or in two.
     Pair, "lowercase", Separate { Joint, Separate }

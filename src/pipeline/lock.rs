@@ -90,7 +90,7 @@ pub struct LockedSplit {
     pub validation: usize,
     /// Rows of test.
     pub test: usize,
-    /// blake3 over every row's part and label.
+    /// blake3 over every row's part and target.
     pub rows: String,
 }
 
@@ -110,7 +110,7 @@ impl LockedSplit {
         let mut hasher = blake3::Hasher::new();
         for row in &dataset.rows {
             hasher.update(&[row.part as u8]);
-            hasher.update(&(row.label as u64).to_le_bytes());
+            hasher.update(&row.target.to_bytes());
         }
         let count = |part| dataset.part(part).len();
         LockedSplit {

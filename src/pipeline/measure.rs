@@ -120,9 +120,8 @@ fn rows_of(logits: &Array2<f32>, rows: &[u32]) -> Array2<f32> {
 }
 
 fn labels_of(dataset: &Dataset, rows: &[u32]) -> Vec<usize> {
-    rows.iter()
-        .map(|row| dataset.rows[*row as usize].label)
-        .collect()
+    let labels = dataset.labels_of(rows).into_iter();
+    labels.map(|label| label as usize).collect()
 }
 
 /// Writes metrics.json.

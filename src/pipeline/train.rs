@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     extract::{explain_miss, inputs_for},
-    file::{ClassWeights, HeadKind, Labels},
+    file::{ClassWeights, HeadKind, Labels, Pair},
     lock::{Lock, LockedCache, LockedSplit, LockedView, cpu_features},
     measure::{RunMetrics, fit_temperature, measure, write_metrics},
     run_folder,
@@ -67,6 +67,8 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
         Some(Labels::File(path)) => Some(LabelMap::from_file(path)?),
     };
     let mut dataset = Dataset::load(&DatasetSettings {
+        task: pipeline.file.data.task.of_data(),
+        joint_pairs: pipeline.extraction.pair == Pair::Joint,
         train: data.train,
         validation: data.validation,
         test: data.test,
@@ -121,7 +123,11 @@ pub(super) fn train_on(
 ) -> Result<TrainReport> {
     let start = Instant::now();
     let state = pipeline.head_state(checkpoint.config.layers)?;
-    let keys: Vec<Key> = dataset.rows.iter().map(|row| row.key).collect();
+    let keys: Vec<Key> = dataset
+        .rows
+        .iter()
+        .flat_map(|row| row.keys.clone())
+        .collect();
     let given = folder.map(CacheReader::open).transpose()?.flatten();
     let cache = match given {
         Some(cache) => cache,
@@ -400,7 +406,7 @@ fn lock(
             path: cache.folder().to_path_buf(),
             fingerprint: manifest.fingerprint.clone(),
             onnxruntime: versions.map(String::from).collect(),
-            rows: view.digest(dataset.rows.iter().map(|row| &row.key)),
+            rows: view.digest(dataset.rows.iter().flat_map(|row| &row.keys)),
         },
         view: LockedView::of(view.state),
         labels: dataset.labels.clone(),

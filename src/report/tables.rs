@@ -49,7 +49,7 @@ pub fn write_predictions(
     let path = folder.join(PREDICTIONS_FILE);
     let label = |id: usize| dataset.labels.name(id).unwrap_or_default();
     let predicted: Vec<usize> = crate::metrics::probability::predictions(probabilities);
-    let keys: Vec<u8> = dataset.rows.iter().flat_map(|row| row.key.0).collect();
+    let keys: Vec<u8> = dataset.rows.iter().flat_map(|row| row.keys[0].0).collect();
     let confidence = predicted
         .iter()
         .enumerate()
@@ -75,7 +75,7 @@ pub fn write_predictions(
             rows().map(|row| row.text.as_str()),
         )),
         Arc::new(StringArray::from_iter_values(
-            rows().map(|row| label(row.label)),
+            rows().map(|row| row.target.class().map_or("", label)),
         )),
         Arc::new(StringArray::from_iter_values(
             predicted.iter().map(|class| label(*class)),

@@ -1,0 +1,324 @@
+//! What can be told of data without a model: texts that are empty, repeated, contradictory, or in two parts; classes
+//! that are rare; answers that are not where they say. For reports, in a form that machines read.
+
+use std::{collections::HashMap, hash::Hash, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    clean::{CleanCounts, CleanOptions, Place},
+    dataset::{FileRecord, Row, part_name},
+    source::shorten,
+    split::Part,
+    summary::ClassBalance,
+    target::Target,
+};
+
+/// Examples of each kind that are listed, of all that are counted.
+const N_LISTED: usize = 5;
+
+/// Characters of a text that are shown.
+const N_SHOWN: usize = 80;
+
+/// What the rows of a pipeline showed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataChecks {
+    /// What reading and cleaning found: in train before its split, then in given validation and test files.
+    pub files: Vec<FileChecks>,
+    /// Every two parts, with what stands in both.
+    pub shared: Vec<SharedTexts>,
+    /// Answers that do not stand in their contexts where they say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub misplaced_answers: Option<Finding>,
+    /// How even the classes are in train; for tasks with labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<ClassBalance>,
+}
+
+/// What the files of one part showed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileChecks {
+    /// What the files were given as.
+    pub part: Part,
+    /// Records in them.
+    pub read: usize,
+    /// Records without a text.
+    pub empty: usize,
+    /// Whether these were left out.
+    pub empty_dropped: bool,
+    /// Records that repeat text and target of an earlier one.
+    pub duplicates: Finding,
+    /// Whether these were left out.
+    pub duplicates_dropped: bool,
+    /// Texts that stand there with two or more targets; all are kept. Never questions: one may have other answers.
+    pub conflicts: Finding,
+}
+
+/// Rows of a part whose texts stand in an earlier part too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SharedTexts {
+    /// The earlier part.
+    pub first: Part,
+    /// The part whose rows are counted.
+    pub other: Part,
+    /// Rows of `other` whose text (or pair, or words) `first` has.
+    pub texts: Finding,
+    /// Rows of `other` whose context `first` has, for questions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contexts: Option<Finding>,
+}
+
+/// How many there are, and the first few of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// All of them.
+    pub count: usize,
+    /// The first few.
+    pub examples: Vec<Sighting>,
+}
+
+/// A text, and where it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// The text, shortened.
+    pub text: String,
+    /// Its targets, shortened, where they are what was found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// The records that hold it.
+    pub records: Vec<RecordPlace>,
+}
+
+/// Where a record stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordPlace {
+    /// Its file, as the pipeline names it.
+    pub file: PathBuf,
+    /// Its line (or row) from 1, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// Its own name, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+impl Finding {
+    /// Counts `items` and shows the first few.
+    fn of<T>(items: impl Iterator<Item = T>, show: impl Fn(T) -> Sighting) -> Finding {
+        let mut finding = Finding::default();
+        for item in items {
+            finding.count += 1;
+            if finding.examples.len() < N_LISTED {
+                finding.examples.push(show(item));
+            }
+        }
+        finding
+    }
+}
+
+impl FileChecks {
+    /// Of what cleaning counted in `files`.
+    pub(super) fn of(
+        part: Part,
+        counts: CleanCounts,
+        options: CleanOptions,
+        files: &[FileRecord],
+    ) -> FileChecks {
+        let place = |place: Place| RecordPlace {
+            file: files[place.source].path.clone(),
+            line: place.line,
+            id: None,
+        };
+        let repeats = counts.repeats.into_iter().map(|repeat| Sighting {
+            text: repeat.text,
+            labels: Vec::new(),
+            records: vec![place(repeat.first), place(repeat.other)],
+        });
+        let shown = |label: Option<String>| shorten(&label.unwrap_or_default(), N_SHOWN);
+        let conflicts = counts.conflicts.into_iter().map(|conflict| Sighting {
+            text: conflict.text,
+            labels: vec![shown(conflict.first_label), shown(conflict.other_label)],
+            records: vec![place(conflict.first), place(conflict.other)],
+        });
+        FileChecks {
+            part,
+            read: counts.read,
+            empty: counts.empty,
+            empty_dropped: options.drop_empty,
+            duplicates: Finding {
+                count: counts.duplicates,
+                examples: repeats.collect(),
+            },
+            duplicates_dropped: options.drop_duplicates,
+            conflicts: Finding {
+                count: counts.conflicting,
+                examples: conflicts.collect(),
+            },
+        }
+    }
+}
+
+impl DataChecks {
+    /// Of loaded rows.
+    pub(super) fn of(
+        files: Vec<FileChecks>,
+        rows: &[Row],
+        records: &[FileRecord],
+        balance: Option<ClassBalance>,
+    ) -> DataChecks {
+        let pairs = [
+            (Part::Train, Part::Validation),
+            (Part::Train, Part::Test),
+            (Part::Validation, Part::Test),
+        ];
+        let has = |part: Part| rows.iter().any(|row| row.part == part);
+        let shared = pairs
+            .into_iter()
+            .filter(|(first, other)| has(*first) && has(*other))
+            .map(|(first, other)| SharedTexts {
+                first,
+                other,
+                texts: shared(rows, first, other, records, |row| Some(&row.keys)),
+                contexts: is_qa(rows).then(|| shared(rows, first, other, records, |row| row.group)),
+            })
+            .collect();
+        DataChecks {
+            files,
+            shared,
+            misplaced_answers: is_qa(rows).then(|| misplaced_answers(rows, records)),
+            balance,
+        }
+    }
+
+    /// What a user should know of it, a line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self.files.iter().flat_map(file_warnings).collect();
+        for shared in self
+            .shared
+            .iter()
+            .filter(|shared| shared.first == Part::Train)
+        {
+            let other = part_name(shared.other);
+            if shared.texts.count > 0 {
+                warnings.push(format!(
+                    "{} texts of {other} stand in train too",
+                    shared.texts.count
+                ));
+            }
+            if let Some(contexts) = shared
+                .contexts
+                .as_ref()
+                .filter(|contexts| contexts.count > 0)
+            {
+                warnings.push(format!(
+                    "{} questions of {other} are about contexts that stand in train too",
+                    contexts.count
+                ));
+            }
+        }
+        if let Some(answers) = self
+            .misplaced_answers
+            .as_ref()
+            .filter(|answers| answers.count > 0)
+        {
+            let named: Vec<String> = answers
+                .examples
+                .iter()
+                .flat_map(|answer| &answer.records)
+                .map(|record| match &record.id {
+                    Some(id) => format!("question `{id}` of {}", record.file.display()),
+                    None => format!("a question of {}", record.file.display()),
+                })
+                .collect();
+            warnings.push(format!(
+                "{} answers do not stand in their contexts where they say, so that nothing is learned from them, but they \
+                 count as right: {}{}",
+                answers.count,
+                named.join(", "),
+                if answers.count > named.len() { " and more" } else { "" }
+            ));
+        }
+        warnings
+    }
+}
+
+fn file_warnings(checks: &FileChecks) -> Vec<String> {
+    let name = part_name(checks.part);
+    let fate = |dropped| if dropped { "left out" } else { "kept" };
+    let mut warnings = Vec::new();
+    if checks.empty > 0 {
+        let fate = fate(checks.empty_dropped);
+        warnings.push(format!("{name}: {} empty texts, {fate}", checks.empty));
+    }
+    if checks.duplicates.count > 0 {
+        let fate = fate(checks.duplicates_dropped);
+        warnings.push(format!(
+            "{name}: {} repeated rows, {fate}",
+            checks.duplicates.count
+        ));
+    }
+    if let Some(conflict) = checks.conflicts.examples.first() {
+        let labels: Vec<String> = conflict
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        warnings.push(format!(
+            "{name}: {} texts stand there with two labels, as `{}` with {}",
+            checks.conflicts.count,
+            conflict.text,
+            labels.join(" and "),
+        ));
+    }
+    warnings
+}
+
+/// The rows of `other` of which `first` holds one with the same `key`; rows without a key are left out.
+fn shared<'r, K: Eq + Hash>(
+    rows: &'r [Row],
+    first: Part,
+    other: Part,
+    records: &[FileRecord],
+    key: impl Fn(&'r Row) -> Option<K>,
+) -> Finding {
+    let of_part = |part: Part| rows.iter().filter(move |row| row.part == part);
+    let mut earlier: HashMap<K, &Row> = HashMap::new();
+    for row in of_part(first) {
+        if let Some(key) = key(row) {
+            earlier.entry(key).or_insert(row);
+        }
+    }
+    let both = of_part(other).filter_map(|row| Some((*earlier.get(&key(row)?)?, row)));
+    Finding::of(both, |(first, other)| Sighting {
+        text: shorten(&other.text, N_SHOWN),
+        labels: Vec::new(),
+        records: vec![place_of(first, records), place_of(other, records)],
+    })
+}
+
+fn misplaced_answers(rows: &[Row], records: &[FileRecord]) -> Finding {
+    let misplaced = rows.iter().flat_map(|row| {
+        let context = row.text_pair.as_deref().unwrap_or_default();
+        let answers = row.target.answers().iter();
+        let misplaced = answers.filter(move |answer| !answer.matches(context));
+        misplaced.map(move |answer| (row, answer))
+    });
+    Finding::of(misplaced, |(row, answer)| Sighting {
+        text: shorten(&answer.text, N_SHOWN),
+        labels: Vec::new(),
+        records: vec![place_of(row, records)],
+    })
+}
+
+fn is_qa(rows: &[Row]) -> bool {
+    let target = rows.first().map(|row| &row.target);
+    matches!(target, Some(Target::Answers(_)))
+}
+
+fn place_of(row: &Row, records: &[FileRecord]) -> RecordPlace {
+    RecordPlace {
+        file: records[row.file].path.clone(),
+        line: row.line,
+        id: row.id.clone(),
+    }
+}

@@ -1,0 +1,159 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::data::Answer;
+
+fn count(parts: &[Part]) -> [usize; 3] {
+    Part::ALL.map(|part| parts.iter().filter(|other| **other == part).count())
+}
+
+fn split(targets: &[Target], groups: &[Option<u64>]) -> Vec<Part> {
+    let targets: Vec<&Target> = targets.iter().collect();
+    split_rows(&targets, groups, SplitFractions::default(), 42)
+}
+
+#[test]
+fn the_same_seed_gives_groups_the_same_parts_today_and_next_year() {
+    let groups: Vec<u64> = (0..40).map(|row| row / 2).collect();
+    let parts = grouped_split(&groups, SplitFractions::default(), 42);
+    let letters: String = parts
+        .iter()
+        .step_by(2)
+        .map(|part| ["t", "v", "x"][*part as usize])
+        .collect();
+    assert_eq!(letters, "tttvxxttttvtttxtttvt");
+    let renamed: Vec<u64> = groups.iter().map(|group| u64::MAX - group * 7).collect();
+    assert_eq!(
+        grouped_split(&renamed, SplitFractions::default(), 42),
+        parts
+    );
+    assert_ne!(grouped_split(&groups, SplitFractions::default(), 43), parts);
+}
+
+#[test]
+fn each_part_gets_a_group_where_there_are_enough() {
+    let three = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2];
+    for seed in 0..20 {
+        let parts = grouped_split(&three, SplitFractions::default(), seed);
+        assert_eq!(count(&parts), [4, 4, 4]);
+        let parts = grouped_split(&[5, 5, 5], SplitFractions::default(), seed);
+        assert_eq!(count(&parts), [3, 0, 0]);
+    }
+    assert!(grouped_split(&[], SplitFractions::default(), 1).is_empty());
+}
+
+proptest! {
+    #[test]
+    fn no_group_is_torn_and_no_part_is_further_above_its_share_than_the_largest_group(
+        sizes in prop::collection::vec(1_usize..30, 1..60),
+        (train, validation) in (0.0..1.0, 0.0..1.0),
+        seed in any::<u64>(),
+    ) {
+        let groups: Vec<u64> = sizes.iter().zip(0..).flat_map(|(size, group)| vec![group; *size]).collect();
+        let test = 0.25;
+        let sum = train + validation + test;
+        let fractions = SplitFractions { train: train / sum, validation: validation / sum, test: test / sum };
+        let parts = grouped_split(&groups, fractions, seed);
+        for (groups, parts) in groups.windows(2).zip(parts.windows(2)) {
+            prop_assert!(groups[0] != groups[1] || parts[0] == parts[1]);
+        }
+        let largest = *sizes.iter().max().unwrap() as f64;
+        for (count, share) in count(&parts).into_iter().zip(fractions.shares()) {
+            prop_assert!(count as f64 <= share * groups.len() as f64 + largest + 1e-9);
+            prop_assert!(count > 0 || sizes.len() < 3 || share == 0.0);
+        }
+    }
+}
+
+#[test]
+fn sentences_without_a_document_are_split_one_by_one() {
+    let sentence = |row: usize| Target::Tags(vec![row % 2]);
+    let targets: Vec<Target> = (0..100).map(sentence).collect();
+    assert_eq!(count(&split(&targets, &[None; 100])), [70, 15, 15]);
+    let documents: Vec<Option<u64>> = (0..100).map(|row| (row < 50).then_some(row / 10)).collect();
+    let parts = split(&targets, &documents);
+    for document in parts[..50].chunks(10) {
+        assert!(document.iter().all(|part| *part == document[0]));
+    }
+    assert!(
+        parts[50..].iter().any(|part| *part != parts[50]),
+        "{parts:?}"
+    );
+    assert_eq!(
+        own_groups(&[Some(3), None, Some(3), None]),
+        [3, 5, 3, 7],
+        "new numbers are those of no group"
+    );
+}
+
+#[test]
+fn questions_stay_with_their_context() {
+    let targets = vec![
+        Target::Answers(vec![Answer {
+            text: "a".into(),
+            start: 0
+        }]);
+        60
+    ];
+    let contexts: Vec<Option<u64>> = (0..60).map(|row| Some(row % 20)).collect();
+    let parts = split(&targets, &contexts);
+    assert_eq!(count(&parts), [42, 9, 9]);
+    for (row, part) in parts.iter().enumerate() {
+        assert_eq!(*part, parts[row % 20]);
+    }
+}
+
+#[test]
+fn rows_of_several_labels_are_spread_by_the_rarest() {
+    let classes = |ids: &[usize]| Target::Classes(ids.to_vec());
+    let few = [
+        classes(&[0, 2]),
+        classes(&[0]),
+        classes(&[0, 1]),
+        classes(&[1, 2]),
+        classes(&[]),
+        classes(&[2, 5]),
+    ];
+    let few: Vec<&Target> = few.iter().collect();
+    // Rows of each label: 3, 2, 3, 0, 0, 1; of equally rare ones the first counts.
+    assert_eq!(rarest_labels(&few), [0, 0, 1, 1, 6, 5]);
+
+    // Every row has label 0, a tenth also 1: both are spread, which classes of sets would do no better.
+    let many: Vec<Target> = (0..200)
+        .map(|row| {
+            if row % 10 == 0 {
+                classes(&[0, 1])
+            } else {
+                classes(&[0])
+            }
+        })
+        .collect();
+    let parts = split(&many, &[None; 200]);
+    assert_eq!(count(&parts), [140, 30, 30]);
+    let rare: Vec<Part> = parts.into_iter().step_by(10).collect();
+    assert_eq!(count(&rare), [14, 3, 3]);
+}
+
+#[test]
+fn values_are_spread_by_tenths_and_equal_ones_are_in_one() {
+    let values: Vec<Target> = (0..100)
+        .map(|row| Target::Value(f64::from(row * row % 101)))
+        .collect();
+    let values: Vec<&Target> = values.iter().collect();
+    let tenths = quantiles(&values);
+    for (value, tenth) in values.iter().zip(&tenths) {
+        let below = values
+            .iter()
+            .filter(|other| other.value() < value.value())
+            .count();
+        assert_eq!(*tenth, below / 10);
+    }
+    let tied = [1.0, 0.0, 1.0, 1.0, 2.0].map(Target::Value);
+    assert_eq!(quantiles(&tied.iter().collect::<Vec<_>>()), [2, 0, 2, 2, 8]);
+
+    let spread: Vec<Target> = (0..1000).map(|row| Target::Value(f64::from(row))).collect();
+    let parts = split(&spread, &[None; 1000]);
+    for tenth in parts.chunks(100) {
+        assert_eq!(count(tenth), [70, 15, 15]);
+    }
+}

@@ -1,0 +1,331 @@
+//! What a row is to be learned as: a class, several of them, a number, a tag for each word, or answers.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    example::{Answer, Example},
+    labels::LabelMap,
+    source::{Format, Source, shorten},
+};
+use crate::error::{Error, Result};
+
+/// What labels of data mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataTask {
+    /// One label of each text or pair.
+    Classification,
+    /// Any number of labels, none included: the cell is cut by [`Source::label_separator`].
+    Multilabel,
+    /// A number.
+    Regression,
+    /// A tag for each word, of conll and conllu files.
+    Tokens,
+    /// Answers in a context, of squad files.
+    Qa,
+}
+
+/// What a row is to be learned as.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// The id of its label.
+    Class(usize),
+    /// The ids of its labels, sorted, each once; there may be none.
+    Classes(Vec<usize>),
+    /// Its number, finite.
+    Value(f64),
+    /// The id of each word's tag.
+    Tags(Vec<usize>),
+    /// Its right answers as the file gives them; none where the context does not answer the question. Those that do not
+    /// stand where they say are texts to score against, not to learn from: see [`Row::spans`](super::dataset::Row::spans).
+    Answers(Vec<Answer>),
+}
+
+impl DataTask {
+    /// Whether targets are ids of a [`LabelMap`].
+    pub fn has_labels(self) -> bool {
+        match self {
+            DataTask::Classification | DataTask::Multilabel | DataTask::Tokens => true,
+            DataTask::Regression | DataTask::Qa => false,
+        }
+    }
+
+    /// Fails where the format of `source` cannot hold what the task learns from.
+    pub(super) fn check_format(self, source: &Source) -> Result<()> {
+        let (fits, expected, hint): (fn(Format) -> bool, _, _) = match self {
+            DataTask::Tokens => (
+                |format| matches!(format, Format::Conll | Format::Conllu),
+                "words with a tag each, as conll and conllu have them",
+                "set `format` of this source to conll or conllu, if that is what it holds",
+            ),
+            DataTask::Qa => (
+                |format| format == Format::Squad,
+                "questions with answers in a context, as squad has them",
+                "set `format` of this source to squad, if that is what it holds",
+            ),
+            _ => return Ok(()),
+        };
+        let format = source.resolve_format()?;
+        match fits(format) {
+            true => Ok(()),
+            false => Err(source.malformed(None, expected, format!("a {format} file"), hint)),
+        }
+    }
+}
+
+impl Target {
+    /// The id of the one label.
+    pub fn class(&self) -> Option<usize> {
+        match self {
+            Target::Class(class) => Some(*class),
+            _ => None,
+        }
+    }
+
+    /// The number.
+    pub fn value(&self) -> Option<f64> {
+        match self {
+            Target::Value(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// All ids of labels: the one, those of the text, or those of the words; none for numbers and answers.
+    pub fn label_ids(&self) -> &[usize] {
+        match self {
+            Target::Class(class) => std::slice::from_ref(class),
+            Target::Classes(ids) | Target::Tags(ids) => ids,
+            Target::Value(_) | Target::Answers(_) => &[],
+        }
+    }
+
+    /// The right answers; none for other targets.
+    pub fn answers(&self) -> &[Answer] {
+        match self {
+            Target::Answers(answers) => answers,
+            _ => &[],
+        }
+    }
+
+    /// The target as bytes to hash: no two targets of one task have the same. A class is its id in 8 bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let number = |number: usize| (number as u64).to_le_bytes();
+        match self {
+            Target::Class(class) => number(*class).to_vec(),
+            Target::Value(value) => value.to_bits().to_le_bytes().to_vec(),
+            Target::Classes(ids) | Target::Tags(ids) => {
+                let numbers = std::iter::once(ids.len()).chain(ids.iter().copied());
+                numbers.flat_map(number).collect()
+            }
+            Target::Answers(answers) => {
+                let mut bytes = number(answers.len()).to_vec();
+                for answer in answers {
+                    bytes.extend(number(answer.start));
+                    bytes.extend(number(answer.text.len()));
+                    bytes.extend(answer.text.as_bytes());
+                }
+                bytes
+            }
+        }
+    }
+}
+
+/// How targets are read from examples.
+pub(super) struct Targets<'a> {
+    pub(super) task: DataTask,
+    /// Of the examples, by [`Example::source`].
+    pub(super) sources: &'a [Source],
+}
+
+impl Targets<'_> {
+    /// Targets of one task are the same where they are spelt the same here; also for what is no target at all.
+    pub(super) fn spell(&self, example: &Example) -> Option<String> {
+        let source = &self.sources[example.source];
+        match self.task {
+            DataTask::Classification => example.label.clone(),
+            DataTask::Multilabel => {
+                let labels = source.split_labels(example.label.as_deref()?);
+                let distinct: BTreeSet<&str> = labels.into_iter().collect();
+                Some(distinct.into_iter().collect::<Vec<_>>().join(", "))
+            }
+            DataTask::Regression => {
+                let cell = example.label.as_deref()?;
+                Some(cell.parse::<f64>().map_or(cell.into(), |v| v.to_string()))
+            }
+            DataTask::Tokens => Some(example.tags.as_ref()?.join(" ")),
+            DataTask::Qa => {
+                let answers = example.answers.as_ref()?.iter();
+                let answers = answers.map(|answer| format!("{} {}", answer.start, answer.text));
+                Some(answers.collect::<Vec<_>>().join("\n"))
+            }
+        }
+    }
+
+    /// The labels that examples have.
+    pub(super) fn found_labels(&self, examples: &[Example]) -> LabelMap {
+        LabelMap::from_train(examples.iter().flat_map(|example| self.labels_in(example)))
+    }
+
+    fn labels_in<'e>(&self, example: &'e Example) -> Vec<&'e str> {
+        let cell = example.label.as_deref();
+        match self.task {
+            DataTask::Classification => cell.into_iter().collect(),
+            DataTask::Multilabel => cell.map_or_else(Vec::new, |cell| {
+                self.sources[example.source].split_labels(cell)
+            }),
+            DataTask::Tokens => {
+                let tags = example.tags.iter().flatten();
+                tags.map(String::as_str).collect()
+            }
+            DataTask::Regression | DataTask::Qa => Vec::new(),
+        }
+    }
+
+    /// Adds every `I-x` that examples have and `labels` lack, where they know `B-x`.
+    ///
+    /// Whether an entity of a known type goes on for a second word in train is chance, and no mistake of test.
+    pub(super) fn add_continuations(&self, examples: &[Example], labels: &mut LabelMap) {
+        let tags = examples.iter().flat_map(|example| self.labels_in(example));
+        let continues_known = |tag: &&str| {
+            let kind = tag.strip_prefix("I-");
+            kind.is_some_and(|kind| labels.id(&format!("B-{kind}")).is_some())
+        };
+        let found: BTreeSet<String> = tags.filter(continues_known).map(String::from).collect();
+        found.into_iter().for_each(|tag| labels.push(tag));
+    }
+
+    /// The target of an example. `given` labels may be spelt by their ids: see [`LabelMap::id_or_number`].
+    pub(super) fn read(&self, example: &Example, labels: &LabelMap, given: bool) -> Result<Target> {
+        let source = &self.sources[example.source];
+        let id_of = |label: &str| {
+            let id = if given {
+                labels.id_or_number(label)
+            } else {
+                labels.id(label)
+            };
+            id.ok_or_else(|| labels.unknown(label, &source.path, example.line))
+        };
+        match self.task {
+            DataTask::Classification => Ok(Target::Class(id_of(label_cell(example, source)?)?)),
+            DataTask::Multilabel => {
+                let cell = source.split_labels(label_cell(example, source)?);
+                let ids: Result<BTreeSet<usize>> = cell.into_iter().map(id_of).collect();
+                Ok(Target::Classes(ids?.into_iter().collect()))
+            }
+            DataTask::Regression => value(label_cell(example, source)?, source, example.line),
+            DataTask::Tokens => {
+                let words = example.words.iter().flatten();
+                let tags = example.tags.iter().flatten();
+                let id_of = |(tag, word): (&String, &String)| {
+                    id_of(tag).map_err(|error| at_word(error, word))
+                };
+                let ids: Result<Vec<usize>> = tags.zip(words).map(id_of).collect();
+                Ok(Target::Tags(ids?))
+            }
+            DataTask::Qa => Ok(Target::Answers(example.answers.clone().unwrap_or_default())),
+        }
+    }
+}
+
+fn label_cell<'e>(example: &'e Example, source: &Source) -> Result<&'e str> {
+    let Some(label) = &example.label else {
+        return Err(source.malformed(
+            example.line,
+            "a label for the text, as csv, tsv, jsonl, parquet and lines have it",
+            format!("a record of {}, which has none", source.resolve_format()?),
+            "set data.task to `tokens` for words with tags, and to `qa` for questions with answers",
+        ));
+    };
+    Ok(label)
+}
+
+fn value(cell: &str, source: &Source, line: Option<u64>) -> Result<Target> {
+    let value = cell.parse().ok().filter(|value: &f64| value.is_finite());
+    value.map(Target::Value).ok_or_else(|| {
+        let got = match cell {
+            "" => "an empty label".to_owned(),
+            cell => format!("`{}`", shorten(cell, 40)),
+        };
+        source.malformed(
+            line,
+            "a finite number to learn, with a point before its decimals",
+            got,
+            "mend the number or leave the record out; and check which column the source's `label` names",
+        )
+    })
+}
+
+/// Names the word whose tag is at fault: a sentence has many lines, and errors the first of them.
+fn at_word(error: Error, word: &str) -> Error {
+    match error {
+        Error::Record {
+            path,
+            line,
+            expected,
+            got,
+            hint,
+        } => Error::Record {
+            got: format!("{got} for the word `{}`", shorten(word, 40)),
+            path,
+            line,
+            expected,
+            hint,
+        },
+        other => other,
+    }
+}
+
+/// Fails where the rows to learn from are all alike.
+pub(super) fn require_contrast(
+    task: DataTask,
+    targets: &[&Target],
+    labels: &LabelMap,
+    source: &Source,
+) -> Result<()> {
+    let n_rows = targets.len();
+    let fail =
+        |expected: &str, got: String, hint: &str| Err(source.malformed(None, expected, got, hint));
+    let mut ids = targets.iter().flat_map(|target| target.label_ids());
+    let first = ids.next();
+    let name = || first.and_then(|id| labels.name(*id));
+    let alike = ids.all(|id| Some(id) == first);
+    match task {
+        DataTask::Classification if alike => fail(
+            "rows of at least two labels",
+            match name() {
+                Some(label) => format!("only `{label}` in all {n_rows} rows"),
+                None => "no labelled row".into(),
+            },
+            "there is nothing to learn from one label: check which column the source's `label` names",
+        ),
+        DataTask::Multilabel if first.is_none() => fail(
+            "rows with labels",
+            format!("no label in all {n_rows} rows"),
+            "there is nothing to learn without labels: check which column the source's `label` names",
+        ),
+        DataTask::Tokens if alike => fail(
+            "words of at least two tags",
+            match name() {
+                Some(tag) => format!("only `{tag}` in all {n_rows} sentences"),
+                None => "no tagged word".into(),
+            },
+            "there is nothing to learn from one tag: check which column the source's `tags` names",
+        ),
+        DataTask::Regression if targets.windows(2).all(|pair| pair[0] == pair[1]) => fail(
+            "rows of at least two values",
+            match targets.first().and_then(|target| target.value()) {
+                Some(value) => format!("only {value} in all {n_rows} rows"),
+                None => "no row".into(),
+            },
+            "there is nothing to learn from one value: check which column the source's `label` names",
+        ),
+        DataTask::Qa if targets.iter().all(|target| target.answers().is_empty()) => fail(
+            "questions with answers",
+            format!("none with an answer among all {n_rows}"),
+            "there is nothing to learn where to find answers from: add a file of questions that have some",
+        ),
+        _ => Ok(()),
+    }
+}
