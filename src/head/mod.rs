@@ -5,7 +5,9 @@
 
 pub mod bank;
 pub mod block;
+pub mod layers;
 pub mod linear;
 pub mod linfa_logistic;
+pub mod network;
 pub mod size;
 pub mod spec;
