@@ -92,11 +92,11 @@ impl<'a> Targets<'a> {
     ///
     /// # Panics
     /// When there are no such rows.
-    pub fn slice(&self, rows: Range<usize>) -> Targets<'a> {
+    pub fn slice(self, rows: Range<usize>) -> Targets<'a> {
         match self {
             Targets::Classes(classes) => Targets::Classes(&classes[rows]),
             Targets::Labels(labels) => {
-                Targets::Labels(labels.clone().slice_move(s![rows.start..rows.end, ..]))
+                Targets::Labels(labels.slice_move(s![rows.start..rows.end, ..]))
             }
             Targets::Values(values) => Targets::Values(&values[rows]),
         }

@@ -32,12 +32,12 @@ pub fn forward<F: Real>(query: &[F], samples: Samples<'_, F>, shares: &mut [F], 
     {
         let range = sample[0]..sample[1];
         for row in range.clone() {
-            shares[row] = dot(query, slice(&samples.rows, row));
+            shares[row] = dot(query, slice(samples.rows, row));
         }
         softmax(&mut shares[range.clone()]);
         y.fill(F::zero());
         for row in range {
-            add_scaled(y, shares[row], slice(&samples.rows, row));
+            add_scaled(y, shares[row], slice(samples.rows, row));
         }
     }
 }
@@ -62,12 +62,12 @@ pub fn backward<F: Real>(
     for (sample, d_y) in samples.starts.windows(2).zip(d_y.chunks_exact(width)) {
         let range = sample[0]..sample[1];
         for row in range.clone() {
-            d_scores[row] = dot(slice(&samples.rows, row), d_y);
+            d_scores[row] = dot(slice(samples.rows, row), d_y);
         }
         let mean = dot(&shares[range.clone()], &d_scores[range.clone()]);
         for row in range {
             d_scores[row] = shares[row] * (d_scores[row] - mean);
-            add_scaled(d_query, d_scores[row], slice(&samples.rows, row));
+            add_scaled(d_query, d_scores[row], slice(samples.rows, row));
             if !d_rows.is_empty() {
                 let d_row = &mut d_rows[row * width..(row + 1) * width];
                 d_row.fill(F::zero());
@@ -100,9 +100,8 @@ pub fn softmax<F: Real>(scores: &mut [F]) {
     }
 }
 
-fn slice<'a, F>(rows: &ArrayView2<'a, F>, row: usize) -> &'a [F] {
-    rows.clone()
-        .index_axis_move(Axis(0), row)
+fn slice<'a, F>(rows: ArrayView2<'a, F>, row: usize) -> &'a [F] {
+    rows.index_axis_move(Axis(0), row)
         .to_slice()
         .expect("contiguous rows")
 }

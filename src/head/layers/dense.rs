@@ -5,8 +5,11 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use crate::train::{
     gemm::{multiply, multiply_add},
     real::Real,
-    vector::{add_rows, add_to_rows},
+    vector::{add_rows, add_to_rows, dot},
 };
+
+/// Up to this many outputs are dot products, which are faster than a matrix product that is padded to its tiles.
+const NARROW: usize = 4;
 
 /// `y = x W^T + b` with `x [rows, inputs]`, `W [outputs, inputs]`, `b [outputs]`, `y [rows, outputs]`: one product.
 ///
@@ -20,7 +23,7 @@ use crate::train::{
 /// ```
 ///
 /// # Panics
-/// When shapes do not fit, or `y` is no whole array in row-major order.
+/// When shapes do not fit, or `W` or `y` is not in row-major order.
 pub fn forward<F: Real>(
     x: ArrayView2<'_, F>,
     weight: ArrayView2<'_, F>,
@@ -28,8 +31,21 @@ pub fn forward<F: Real>(
     mut y: ArrayViewMut2<'_, F>,
 ) {
     assert_eq!(bias.len(), y.ncols(), "one bias per output");
-    multiply(x, weight.t(), y.view_mut());
+    if weight.nrows() <= NARROW && x.strides()[1] == 1 {
+        dot_rows(x, weight, y.view_mut());
+    } else {
+        multiply(x, weight.t(), y.view_mut());
+    }
     add_to_rows(y.as_slice_mut().expect("a row-major matrix"), bias);
+}
+
+fn dot_rows<F: Real>(x: ArrayView2<'_, F>, weight: ArrayView2<'_, F>, mut y: ArrayViewMut2<'_, F>) {
+    for (x, mut y) in x.rows().into_iter().zip(y.rows_mut()) {
+        let x = x.to_slice().expect("columns side by side");
+        for (y, weight) in y.iter_mut().zip(weight.rows()) {
+            *y = dot(x, weight.to_slice().expect("a row-major matrix"));
+        }
+    }
 }
 
 /// Adds `dL/dW = d_y^T x` and `dL/db = sum of d_y's rows` to the gradients: one product.

@@ -179,10 +179,9 @@ fn a_batch_in_parts_gives_the_sum_of_its_parts() {
             vec![0.0; case.parameters.len()],
             vec![0.0; case.parameters.len()],
         ];
-        let whole = [0..case.rows.nrows()];
-        let parts = [0..3, 3..case.rows.nrows()];
-        for (ranges, gradients) in [&whole[..], &parts[..]].into_iter().zip(&mut sums) {
-            for range in ranges {
+        let n = case.rows.nrows();
+        for (cut, gradients) in [0, 3].into_iter().zip(&mut sums) {
+            for range in [0..cut, cut..n] {
                 let input = Input {
                     rows: case.rows.slice(ndarray::s![range.clone(), ..]),
                     starts: &[],

@@ -1,5 +1,7 @@
 //! Cross-entropy and focal loss over classes that exclude each other.
 
+use std::array;
+
 use multiversion::multiversion;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 
@@ -127,11 +129,10 @@ fn exponentials<F: Real>(tile: &mut Tile<F>) {
 fn cross_entropy<F: Real>(tile: &mut Tile<F>, weights: &[F]) -> [F; LANES] {
     exponentials(tile);
     let all_weights = weights.iter().fold(F::zero(), |sum, weight| sum + *weight);
-    let mut factor = [F::zero(); LANES];
+    let targets: [F; LANES] =
+        array::from_fn(|lane| tile.own[lane] + tile.spread[lane] * all_weights);
+    let factor: [F; LANES] = array::from_fn(|lane| targets[lane] / tile.total[lane]);
     let mut spread_loss = [F::zero(); LANES];
-    for lane in 0..LANES {
-        factor[lane] = (tile.own[lane] + tile.spread[lane] * all_weights) / tile.total[lane];
-    }
     let columns = tile.shifted.iter().zip(&mut tile.exponentials);
     for ((shifted, gradient), weight) in columns.zip(weights) {
         for lane in 0..LANES {
@@ -140,16 +141,12 @@ fn cross_entropy<F: Real>(tile: &mut Tile<F>, weights: &[F]) -> [F; LANES] {
             gradient[lane] = gradient[lane] * factor[lane] - target;
         }
     }
-    let mut losses = [F::zero(); LANES];
-    for lane in 0..LANES {
-        let own = tile.own[lane];
-        let class = tile.classes[lane];
-        // -sum_c t_c (shifted_c - log total): no term is negative, so nothing cancels.
-        losses[lane] = factor[lane] * tile.total[lane] * tile.total[lane].ln() + spread_loss[lane]
-            - own * tile.shifted[class][lane];
+    array::from_fn(|lane| {
+        let (own, class) = (tile.own[lane], tile.classes[lane]);
         tile.exponentials[class][lane] -= own;
-    }
-    losses
+        // -sum_c t_c (shifted_c - log total): no term is negative, so nothing cancels.
+        targets[lane] * tile.total[lane].ln() + spread_loss[lane] - own * tile.shifted[class][lane]
+    })
 }
 
 /// As [`cross_entropy`], with every term times `(1 - p_c)^gamma`.
@@ -158,8 +155,8 @@ fn cross_entropy<F: Real>(tile: &mut Tile<F>, weights: &[F]) -> [F; LANES] {
 #[multiversion(targets = "simd")]
 fn focal<F: Real>(tile: &mut Tile<F>, weights: &[F], gamma: F) -> [F; LANES] {
     exponentials(tile);
-    let mut losses = [F::zero(); LANES];
-    for lane in 0..LANES {
+    array::from_fn(|lane| {
+        let mut loss = F::zero();
         let (total, log_total) = (tile.total[lane], tile.total[lane].ln());
         let mut slopes = F::zero();
         for (class, weight) in weights.iter().enumerate() {
@@ -170,7 +167,7 @@ fn focal<F: Real>(tile: &mut Tile<F>, weights: &[F], gamma: F) -> [F; LANES] {
             if target != F::zero() {
                 let rest = -log_p.exp_m1();
                 let power = rest.powf(gamma);
-                losses[lane] -= target * power * log_p;
+                loss -= target * power * log_p;
                 // log p / (1 - p) tends to -1 where p tends to 1.
                 let ratio = if rest == F::zero() {
                     -F::one()
@@ -186,6 +183,6 @@ fn focal<F: Real>(tile: &mut Tile<F>, weights: &[F], gamma: F) -> [F; LANES] {
             let p = tile.exponentials[class][lane] / total;
             tile.exponentials[class][lane] = tile.shifted[class][lane] - p * slopes;
         }
-    }
-    losses
+        loss
+    })
 }
