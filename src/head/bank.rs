@@ -16,7 +16,7 @@ use crate::{
     progress::Progress,
     train::{
         early_stopping::{EarlyStopping, Verdict},
-        loss::LossSum,
+        loss::{LossSum, Targets},
     },
 };
 
@@ -279,7 +279,11 @@ impl HeadRecord {
             let probabilities = softmax_rows(logits.view(), 1.0);
             let metrics =
                 classification::evaluate(&labels_usize, probabilities.view(), spec.n_classes, None);
-            record.validation_loss = Some(spec.loss.loss(logits.view(), labels).mean());
+            record.validation_loss = Some(
+                spec.loss
+                    .loss(logits.view(), Targets::Classes(labels))
+                    .mean(),
+            );
             record.validation_accuracy = metrics.accuracy;
             record.validation_macro_f1 = metrics.macro_f1;
             value = spec

@@ -11,7 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
 use super::spec::HeadSpec;
-use crate::train::{dropout::drop_units, gemm::multiply, loss::LossSum, optimizer::OptimizerState};
+use crate::train::{
+    dropout::drop_units,
+    gemm::multiply,
+    loss::{LossSum, Targets},
+    optimizer::OptimizerState,
+};
 
 /// Columns of a block of narrow heads.
 pub const BLOCK_COLUMNS: usize = 32;
@@ -179,7 +184,8 @@ impl Block {
         for head in self.heads.iter_mut().filter(|head| head.active) {
             let columns = s![.., head.columns.clone()];
             let (logits, errors) = (self.logits.slice(columns), self.errors.slice_mut(columns));
-            head.epoch_loss += head.spec.loss.gradient(logits, batch.labels, errors);
+            let (loss, targets) = (&head.spec.loss, Targets::Classes(batch.labels));
+            head.epoch_loss += loss.gradient(logits, targets, loss.scale(targets), errors);
         }
         let (mut weights, mut bias) = self
             .gradients

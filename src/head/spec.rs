@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::train::{loss::CrossEntropy, optimizer::Optimizer, schedule::Schedule};
+use crate::train::{loss::Loss, optimizer::Optimizer, schedule::Schedule};
 
 /// Everything that decides one head, given its data and the order of its batches.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct HeadSpec {
     /// Largest norm of the gradient of weights and biases together.
     pub clip: Option<f64>,
     /// The loss.
-    pub loss: CrossEntropy,
+    pub loss: Loss,
     /// Decides the initial weights and the dropout masks.
     pub seed: u64,
     /// When to stop; `None` trains every epoch and keeps the last weights.

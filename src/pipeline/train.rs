@@ -35,7 +35,7 @@ use crate::{
     progress::Progress,
     report::tables,
     states::StateId,
-    train::{loss::CrossEntropy, optimizer::Optimizer},
+    train::{loss::Loss, optimizer::Optimizer},
 };
 
 /// What a training did.
@@ -303,7 +303,7 @@ fn head_spec(pipeline: &Pipeline, dataset: &Dataset, train_labels: &[u32]) -> Re
         schedule: train.schedule,
         warmup: train.warmup,
         clip: train.clip,
-        loss: CrossEntropy {
+        loss: Loss::CrossEntropy {
             class_weights: class_weights(pipeline, &dataset.labels, train_labels)?,
             label_smoothing: train.label_smoothing as f32,
         },

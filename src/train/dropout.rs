@@ -1,5 +1,9 @@
 //! Dropout masks from a counter, not from a stream: a unit's fate depends on who it is, not on who came before.
 
+use multiversion::multiversion;
+
+use super::real::Real;
+
 /// Zeroes each of `values` with probability `rate` and scales the others by `1 / (1 - rate)` (inverted dropout).
 ///
 /// Which units are dropped is a function of `(seed, epoch, row, unit)` alone, so it depends on no thread, no batch and
@@ -7,7 +11,8 @@
 ///
 /// # Panics
 /// When `rate` is not in `0..1`.
-pub fn drop_units(values: &mut [f32], rate: f32, seed: u64, epoch: u64, row: u64) {
+#[multiversion(targets = "simd")]
+pub fn drop_units<F: Real>(values: &mut [F], rate: f32, seed: u64, epoch: u64, row: u64) {
     assert!(
         (0.0..1.0).contains(&rate),
         "a dropout rate from 0 to below 1"
@@ -18,11 +23,11 @@ pub fn drop_units(values: &mut [f32], rate: f32, seed: u64, epoch: u64, row: u64
     let base = mix64(mix64(mix64(seed) ^ epoch) ^ row);
     let (low, high) = (base as u32, (base >> 32) as u32);
     let threshold = (f64::from(rate) * 4_294_967_296.0) as u32;
-    let scale = 1.0 / (1.0 - rate);
+    let scale = F::one() / (F::one() - F::of(f64::from(rate)));
     for (unit, value) in values.iter_mut().enumerate() {
         let draw = mix32((unit as u32).wrapping_mul(0x9E37_79B9).wrapping_add(low)) ^ high;
         *value = if mix32(draw) < threshold {
-            0.0
+            F::zero()
         } else {
             *value * scale
         };

@@ -3,7 +3,9 @@
 use gemm::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-/// `out = left right`, with `left [m, k]`, `right [k, n]`, `out [m, n]`, all f32 and of any strides.
+use super::real::Real;
+
+/// `out = left right`, with `left [m, k]`, `right [k, n]`, `out [m, n]`, of any strides.
 ///
 /// Runs on the calling thread alone, so its bits depend on the shapes and on the machine's instruction set and caches,
 /// never on the number of threads.
@@ -18,10 +20,31 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 ///
 /// # Panics
 /// When the shapes do not fit together.
-pub fn multiply(
-    left: ArrayView2<'_, f32>,
-    right: ArrayView2<'_, f32>,
-    mut out: ArrayViewMut2<'_, f32>,
+pub fn multiply<F: Real>(
+    left: ArrayView2<'_, F>,
+    right: ArrayView2<'_, F>,
+    out: ArrayViewMut2<'_, F>,
+) {
+    product(left, right, out, false);
+}
+
+/// `out += left right`, else as [`multiply`].
+///
+/// # Panics
+/// When the shapes do not fit together.
+pub fn multiply_add<F: Real>(
+    left: ArrayView2<'_, F>,
+    right: ArrayView2<'_, F>,
+    out: ArrayViewMut2<'_, F>,
+) {
+    product(left, right, out, true);
+}
+
+fn product<F: Real>(
+    left: ArrayView2<'_, F>,
+    right: ArrayView2<'_, F>,
+    mut out: ArrayViewMut2<'_, F>,
+    add: bool,
 ) {
     let ((m, k), (k_right, n)) = (left.dim(), right.dim());
     assert_eq!(
@@ -34,8 +57,8 @@ pub fn multiply(
     let (right_cs, right_rs) = strides(right.strides());
     let (out_cs, out_rs) = strides(out.strides());
     // SAFETY: pointers and strides come from live views whose shapes were checked above, so every element that gemm
-    // touches lies inside them; `out` is borrowed mutably, so it overlaps neither factor, and `read_dst = false` lets
-    // gemm write it without reading.
+    // touches lies inside them; `out` is borrowed mutably, so it overlaps neither factor, and with `read_dst = false`
+    // gemm writes it without reading. `Real` is sealed to f32 and f64, which gemm knows.
     unsafe {
         gemm::gemm(
             m,
@@ -44,15 +67,15 @@ pub fn multiply(
             out.as_mut_ptr(),
             out_cs,
             out_rs,
-            false,
+            add,
             left.as_ptr(),
             left_cs,
             left_rs,
             right.as_ptr(),
             right_cs,
             right_rs,
-            0.0,
-            1.0,
+            if add { F::one() } else { F::zero() },
+            F::one(),
             false,
             false,
             false,
@@ -77,9 +100,17 @@ mod tests {
     }
 
     #[test]
+    fn a_product_is_added_to_what_is_there() {
+        let left = Array2::from_shape_fn((3, 4), |(i, j)| (i * 4 + j) as f64);
+        let mut out = Array2::from_elem((3, 3), 0.5);
+        multiply_add(left.view(), left.t(), out.view_mut());
+        assert_eq!(out, left.dot(&left.t()) + 0.5);
+    }
+
+    #[test]
     #[should_panic(expected = "columns of the left")]
     fn factors_that_do_not_fit_are_a_bug() {
-        let a = Array2::zeros((2, 3));
+        let a = Array2::<f32>::zeros((2, 3));
         multiply(a.view(), a.view(), Array2::zeros((2, 3)).view_mut());
     }
 }

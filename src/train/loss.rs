@@ -1,14 +1,106 @@
-//! Cross-entropy with class weights and label smoothing, and its gradient, for one head's columns of a batch.
+//! Losses and their gradients: cross-entropy and focal loss over classes, their binary kin over labels, squared error.
+//!
+//! All follow PyTorch where PyTorch has them: `cross_entropy`, `binary_cross_entropy_with_logits`, `mse_loss` with their
+//! default mean. Sums and their weights are kept apart, so that a batch may be cut into parts.
 
-use ndarray::{ArrayView2, ArrayViewMut2};
+mod sigmoid;
+mod softmax;
 
-/// The settings of a cross-entropy.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CrossEntropy {
-    /// A weight per class; `None` for 1 each.
-    pub class_weights: Option<Vec<f32>>,
-    /// Probability mass that is spread evenly over all classes, from 0 to 1.
-    pub label_smoothing: f32,
+use std::ops::Range;
+
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+
+use self::{sigmoid::Sigmoid, softmax::Softmax};
+use super::real::Real;
+
+/// The class of a row that counts nothing: no loss, no weight, no gradient.
+pub const IGNORED: u32 = u32::MAX;
+
+/// What is minimised.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Loss {
+    /// `L = sum_c -t_c log p_c` with `p = softmax(z)` and `t_c = w_c ((1 - s) [c = y] + s / C)`.
+    CrossEntropy {
+        /// A weight `w` per class; `None` for 1 each.
+        class_weights: Option<Vec<f32>>,
+        /// Probability mass `s` that is spread evenly over all `C` classes, from 0 to 1.
+        label_smoothing: f32,
+    },
+    /// `L = sum_c -t_c (1 - p_c)^gamma log p_c`, `t` as of the cross-entropy, to which it is equal at `gamma` 0 (Lin et
+    /// al. 2017).
+    Focal {
+        /// How much well-classified rows count less, from 0.
+        gamma: f32,
+        /// As of the cross-entropy.
+        class_weights: Option<Vec<f32>>,
+        /// As of the cross-entropy.
+        label_smoothing: f32,
+    },
+    /// `L = sum_c -w_c t_c log p_c - (1 - t_c) log(1 - p_c)` with `p_c = 1 / (1 + e^-z_c)`, each label for itself.
+    Bce {
+        /// A weight per label where it is set (PyTorch's `pos_weight`); `None` for 1 each.
+        class_weights: Option<Vec<f32>>,
+    },
+    /// `L = sum_c -w_c t_c (1 - p_c)^gamma log p_c - (1 - t_c) p_c^gamma log(1 - p_c)`, `p` as of [`Loss::Bce`].
+    BinaryFocal {
+        /// How much well-classified labels count less, from 0.
+        gamma: f32,
+        /// As of [`Loss::Bce`].
+        class_weights: Option<Vec<f32>>,
+    },
+    /// `L = (z - y)^2` of the only output.
+    Mse,
+}
+
+impl Default for Loss {
+    /// A plain cross-entropy.
+    fn default() -> Loss {
+        Loss::CrossEntropy {
+            class_weights: None,
+            label_smoothing: 0.0,
+        }
+    }
+}
+
+/// What the rows of a batch should have given.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// A class per row, or [`IGNORED`].
+    Classes(&'a [u32]),
+    /// `[rows, labels]`: 1 where a label is set, 0 elsewhere.
+    Labels(ArrayView2<'a, f32>),
+    /// A number per row.
+    Values(&'a [f32]),
+}
+
+impl<'a> Targets<'a> {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Targets::Classes(classes) => classes.len(),
+            Targets::Labels(labels) => labels.nrows(),
+            Targets::Values(values) => values.len(),
+        }
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Some of the rows.
+    ///
+    /// # Panics
+    /// When there are no such rows.
+    pub fn slice(self, rows: Range<usize>) -> Targets<'a> {
+        match self {
+            Targets::Classes(classes) => Targets::Classes(&classes[rows]),
+            Targets::Labels(labels) => {
+                Targets::Labels(labels.slice_move(s![rows.start..rows.end, ..]))
+            }
+            Targets::Values(values) => Targets::Values(&values[rows]),
+        }
+    }
 }
 
 /// A loss before it is divided by its weight, so that batches can be added up.
@@ -38,162 +130,163 @@ impl std::ops::AddAssign for LossSum {
     }
 }
 
-impl CrossEntropy {
-    /// Loss of `logits [rows, classes]` against `labels [rows]`; writes `dL/dlogits` into `gradient`.
+impl Loss {
+    /// What the sum of the rows' losses is divided by.
     ///
-    /// With targets `t_c = w_c ((1 - s) [c = y] + s / C)`, smoothing `s`, class weights `w`:
-    /// `L = sum_rows sum_c -t_c log softmax(z)_c / sum_rows w_y` and
-    /// `dL/dz_c = (softmax(z)_c sum_k t_k - t_c) / sum_rows w_y`, as in PyTorch's `cross_entropy` with its default mean.
-    /// Logits are shifted by their row's maximum, so large ones do not overflow.
+    /// The rows' summed class weights `w_y` for cross-entropy and focal loss (ignored rows have none), rows times labels
+    /// for their binary kin, rows for the squared error.
+    ///
+    /// # Panics
+    /// When the targets are not of this loss's kind, or a class has no weight.
+    pub fn weight(&self, targets: Targets<'_>) -> f64 {
+        match (self, targets) {
+            (
+                Loss::CrossEntropy { class_weights, .. } | Loss::Focal { class_weights, .. },
+                Targets::Classes(classes),
+            ) => {
+                let counted = classes.iter().filter(|class| **class != IGNORED);
+                match class_weights {
+                    None => counted.count() as f64,
+                    Some(weights) => counted
+                        .map(|class| f64::from(weights[*class as usize]))
+                        .sum(),
+                }
+            }
+            (Loss::Bce { .. } | Loss::BinaryFocal { .. }, Targets::Labels(labels)) => {
+                labels.len() as f64
+            }
+            (Loss::Mse, Targets::Values(values)) => values.len() as f64,
+            _ => panic!("{WRONG_TARGETS}"),
+        }
+    }
+
+    /// `1 / weight` of a whole batch; 0 where nothing counts.
+    ///
+    /// # Panics
+    /// As [`Loss::weight`].
+    pub fn scale<F: Real>(&self, targets: Targets<'_>) -> F {
+        match self.weight(targets) {
+            0.0 => F::zero(),
+            weight => F::of(1.0 / weight),
+        }
+    }
+
+    /// Loss of `logits [rows, outputs]`; writes `scale * dL/dlogits` of the rows' summed losses into `out`.
+    ///
+    /// `scale` is [`Loss::scale`] of the whole batch for the gradient of its mean, whichever part of it these rows are.
+    /// Logits of any size give finite numbers.
     ///
     /// ```
-    /// use frostbert::train::loss::CrossEntropy;
+    /// use frostbert::train::loss::{Loss, Targets};
     /// use ndarray::{Array2, array};
-    /// let mut gradient = Array2::zeros((1, 2));
-    /// let loss = CrossEntropy::default().gradient(array![[0.0, 0.0]].view(), &[1], gradient.view_mut());
-    /// assert_eq!(loss.mean(), f64::from(2.0f32.ln()));
+    /// let mut gradient = Array2::<f32>::zeros((1, 2));
+    /// let logits = array![[0.0, 0.0]];
+    /// let loss = Loss::default().gradient(logits.view(), Targets::Classes(&[1]), 1.0, gradient.view_mut());
+    /// assert!((loss.mean() - 2.0f64.ln()).abs() < 1e-7);
     /// assert_eq!(gradient, array![[0.5, -0.5]]);
     /// ```
     ///
     /// # Panics
-    /// When shapes differ or a label is no class: the caller checks labels when it reads them.
-    pub fn gradient(
+    /// When shapes differ, the targets are not of this loss's kind, or a class is neither an output nor [`IGNORED`]: the
+    /// caller checks labels when it reads them.
+    pub fn gradient<F: Real>(
         &self,
-        logits: ArrayView2<'_, f32>,
-        labels: &[u32],
-        mut gradient: ArrayViewMut2<'_, f32>,
+        logits: ArrayView2<'_, F>,
+        targets: Targets<'_>,
+        scale: F,
+        out: ArrayViewMut2<'_, F>,
     ) -> LossSum {
-        assert_eq!(logits.dim(), gradient.dim(), "one gradient per logit");
-        assert_eq!(logits.nrows(), labels.len(), "one label per row");
-        let n_classes = logits.ncols();
-        let weight_of = |class: usize| {
-            self.class_weights
-                .as_ref()
-                .map_or(1.0, |weights| weights[class])
-        };
-        let total_weight: f64 = labels
-            .iter()
-            .map(|label| f64::from(weight_of(*label as usize)))
-            .sum();
-        let scale = if total_weight == 0.0 {
-            0.0
-        } else {
-            (1.0 / total_weight) as f32
-        };
-        let spread = self.label_smoothing / n_classes as f32;
-        let all_weights: f32 = (0..n_classes).map(weight_of).sum();
-
-        let mut sum = 0.0f64;
-        for ((row, mut out), label) in logits
-            .rows()
-            .into_iter()
-            .zip(gradient.rows_mut())
-            .zip(labels)
-        {
-            let label = *label as usize;
-            let (maximum, log_total) = log_sum_exp(row.iter().copied());
-            let own = (1.0 - self.label_smoothing) * weight_of(label);
-            let target_total = own + spread * all_weights;
-            for class in 0..n_classes {
-                let log_probability = row[class] - maximum - log_total;
-                let mut target = spread * weight_of(class);
-                if class == label {
-                    target += own;
-                }
-                sum -= f64::from(target * log_probability);
-                out[class] = (log_probability.exp() * target_total - target) * scale;
-            }
-        }
-        LossSum {
-            sum,
-            weight: total_weight,
-        }
+        assert_eq!(logits.dim(), out.dim(), "one gradient per logit");
+        self.sum(logits, targets, scale, Some(out), true)
     }
 
     /// The loss alone, without smoothing: what validation compares.
     ///
     /// # Panics
-    /// When shapes differ or a label is no class.
-    pub fn loss(&self, logits: ArrayView2<'_, f32>, labels: &[u32]) -> LossSum {
-        assert_eq!(logits.nrows(), labels.len(), "one label per row");
-        let mut total = LossSum::default();
-        for (row, label) in logits.rows().into_iter().zip(labels) {
-            let label = *label as usize;
-            let weight = f64::from(
-                self.class_weights
-                    .as_ref()
-                    .map_or(1.0, |weights| weights[label]),
-            );
-            let (maximum, log_total) = log_sum_exp(row.iter().copied());
-            let log_probability = row[label] - maximum - log_total;
-            total += LossSum {
-                sum: -weight * f64::from(log_probability),
-                weight,
-            };
-        }
-        total
+    /// As [`Loss::gradient`].
+    pub fn loss<F: Real>(&self, logits: ArrayView2<'_, F>, targets: Targets<'_>) -> LossSum {
+        self.sum(logits, targets, F::one(), None, false)
+    }
+
+    fn sum<F: Real>(
+        &self,
+        logits: ArrayView2<'_, F>,
+        targets: Targets<'_>,
+        scale: F,
+        out: Option<ArrayViewMut2<'_, F>>,
+        smoothing: bool,
+    ) -> LossSum {
+        assert_eq!(logits.nrows(), targets.len(), "one target per row");
+        let weight = self.weight(targets);
+        let smoothed = |share: f32| if smoothing { share } else { 0.0 };
+        let sum = match (self, targets) {
+            (
+                Loss::CrossEntropy {
+                    class_weights,
+                    label_smoothing,
+                },
+                Targets::Classes(classes),
+            ) => Softmax {
+                gamma: None,
+                class_weights: class_weights.as_deref(),
+                label_smoothing: smoothed(*label_smoothing),
+            }
+            .sum(logits, classes, scale, out),
+            (
+                Loss::Focal {
+                    gamma,
+                    class_weights,
+                    label_smoothing,
+                },
+                Targets::Classes(classes),
+            ) => Softmax {
+                gamma: Some(*gamma),
+                class_weights: class_weights.as_deref(),
+                label_smoothing: smoothed(*label_smoothing),
+            }
+            .sum(logits, classes, scale, out),
+            (Loss::Bce { class_weights }, Targets::Labels(labels)) => Sigmoid {
+                gamma: 0.0,
+                class_weights: class_weights.as_deref(),
+            }
+            .sum(logits, labels, scale, out),
+            (
+                Loss::BinaryFocal {
+                    gamma,
+                    class_weights,
+                },
+                Targets::Labels(labels),
+            ) => Sigmoid {
+                gamma: *gamma,
+                class_weights: class_weights.as_deref(),
+            }
+            .sum(logits, labels, scale, out),
+            (Loss::Mse, Targets::Values(values)) => squared_error(logits, values, scale, out),
+            _ => panic!("{WRONG_TARGETS}"),
+        };
+        LossSum { sum, weight }
     }
 }
 
-/// The maximum of a row and the logarithm of `sum exp(z - maximum)`.
-fn log_sum_exp(row: impl Iterator<Item = f32> + Clone) -> (f32, f32) {
-    let maximum = row.clone().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = row.map(|logit| (logit - maximum).exp()).sum();
-    (maximum, total.ln())
+const WRONG_TARGETS: &str = "targets of the loss's kind";
+
+fn squared_error<F: Real>(
+    logits: ArrayView2<'_, F>,
+    values: &[f32],
+    scale: F,
+    out: Option<ArrayViewMut2<'_, F>>,
+) -> f64 {
+    assert_eq!(logits.ncols(), 1, "one output per value");
+    let error = |row: usize| logits[[row, 0]] - F::of(f64::from(values[row]));
+    if let Some(mut out) = out {
+        for (row, out) in out.index_axis_mut(Axis(1), 0).iter_mut().enumerate() {
+            *out = scale * F::of(2.0) * error(row);
+        }
+    }
+    (0..values.len())
+        .map(|row| Into::<f64>::into(error(row)).powi(2))
+        .sum()
 }
 
 #[cfg(test)]
-mod tests {
-    use ndarray::{Array2, array};
-
-    use super::*;
-
-    #[test]
-    fn the_gradient_agrees_with_finite_differences() {
-        let loss = CrossEntropy {
-            class_weights: Some(vec![0.5, 2.0, 1.5]),
-            label_smoothing: 0.1,
-        };
-        let logits = array![[0.3f32, -1.2, 2.0], [1.0, 0.0, -0.5]];
-        let labels = [2, 1];
-        let mut gradient = Array2::zeros((2, 3));
-        loss.gradient(logits.view(), &labels, gradient.view_mut());
-        // In f64, written out once more, so that differences are not lost in rounding.
-        let mean = |logits: &Array2<f64>| {
-            let weights = [0.5, 2.0, 1.5];
-            let mut sum = 0.0;
-            for (row, label) in logits.rows().into_iter().zip(labels) {
-                let total: f64 = row.iter().map(|z| z.exp()).sum();
-                for class in 0..3 {
-                    let target = 0.1 / 3.0 + if class == label as usize { 0.9 } else { 0.0 };
-                    sum -= weights[class] * target * (row[class] - total.ln());
-                }
-            }
-            sum / labels
-                .iter()
-                .map(|label| weights[*label as usize])
-                .sum::<f64>()
-        };
-        let step = 1e-6;
-        for index in ndarray::indices((2, 3)) {
-            let (mut up, mut down) = (logits.mapv(f64::from), logits.mapv(f64::from));
-            up[index] += step;
-            down[index] -= step;
-            let numeric = (mean(&up) - mean(&down)) / (2.0 * step);
-            assert!(
-                (numeric - f64::from(gradient[index])).abs() < 1e-6,
-                "{index:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn logits_of_any_size_give_a_finite_loss() {
-        let loss = CrossEntropy::default();
-        let logits = array![[1e30f32, -1e30], [300.0, 200.0]];
-        let mut gradient = Array2::zeros((2, 2));
-        let sum = loss.gradient(logits.view(), &[0, 0], gradient.view_mut());
-        assert_eq!(sum.mean(), 0.0);
-        assert!(gradient.iter().all(|value| value.is_finite()));
-    }
-}
+mod tests;

@@ -4,7 +4,10 @@
 
 pub mod dropout;
 pub mod early_stopping;
+pub mod exp;
 pub mod gemm;
 pub mod loss;
 pub mod optimizer;
+pub mod real;
 pub mod schedule;
+pub mod vector;

@@ -3,7 +3,7 @@ use crate::{
     head::spec::Stopping,
     states::{Dtype, Pooling, StateId},
     train::{
-        loss::CrossEntropy,
+        loss::Loss,
         optimizer::{Optimizer, OptimizerKind},
         schedule::Schedule,
     },
@@ -46,7 +46,7 @@ fn spec(lr: f64, seed: u64) -> HeadSpec {
         schedule: Schedule::Cosine,
         warmup: 0.1,
         clip: Some(1.0),
-        loss: CrossEntropy {
+        loss: Loss::CrossEntropy {
             class_weights: None,
             label_smoothing: 0.05,
         },

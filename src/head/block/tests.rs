@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::train::{
-    loss::CrossEntropy,
+    loss::Loss,
     optimizer::{Optimizer, OptimizerKind},
     schedule::Schedule,
 };
@@ -32,7 +32,7 @@ fn spec_of(settings: &Value, n_classes: usize) -> HeadSpec {
         schedule: serde_json::from_value::<Schedule>(settings["schedule"].clone()).unwrap(),
         warmup: number("warmup"),
         clip: settings["clip"].as_f64(),
-        loss: CrossEntropy {
+        loss: Loss::CrossEntropy {
             class_weights: serde_json::from_value(settings["class_weights"].clone()).unwrap(),
             label_smoothing: number("label_smoothing") as f32,
         },

@@ -1,0 +1,269 @@
+//! A head as a small network: which layers it has, and where their parameters lie.
+
+mod pass;
+
+use std::ops::Range;
+
+use rand::{SeedableRng, distributions::Uniform};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use serde::{Deserialize, Serialize};
+
+use super::layers::activation::Activation;
+pub use pass::{Dropout, Input, Trace};
+
+/// Standard deviation of the initial weights of all but the hidden layers, BERT's own.
+const INITIAL_DEVIATION: f32 = 0.02;
+
+/// The layers of a head.
+///
+/// ```text
+/// [mix of n_layers] -> [dropout] -> [attention pooling] -> hidden layers -> linear
+/// hidden layer: linear -> [layer norm] -> activation -> [dropout] -> [+ skip]
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// Encoder layers whose states an input row holds, one after the other; more than one are mixed.
+    pub n_layers: usize,
+    /// Values of one encoder layer's state.
+    pub n_features: usize,
+    /// Whether the rows of a sample are pooled into one.
+    pub attention: bool,
+    /// Widths of the hidden layers.
+    pub hidden: Vec<usize>,
+    /// What stands between the layers.
+    pub activation: Activation,
+    /// Whether a hidden layer's input is added to its output: as it is where both are equally wide, else through a
+    /// learned projection without bias.
+    pub skip: bool,
+    /// Whether hidden layers are normalised before their activation.
+    pub layer_norm: bool,
+    /// Number of logits.
+    pub n_outputs: usize,
+    /// Whether there are scores of a linear-chain CRF over the outputs.
+    pub crf: bool,
+}
+
+impl NetworkSpec {
+    /// Values of an input row.
+    pub fn n_inputs(&self) -> usize {
+        self.n_layers * self.n_features
+    }
+}
+
+/// One tensor among a network's parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorPlace {
+    /// As PyTorch would name it, such as `hidden.0.weight`.
+    pub name: String,
+    /// Its shape in row-major order; a linear layer's weights are `[outputs, inputs]`.
+    pub shape: Vec<usize>,
+    /// Where it lies in the parameters.
+    pub range: Range<usize>,
+}
+
+/// Where the scores of a CRF lie in the parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrfRanges {
+    /// `[from, to]`.
+    pub transitions: Range<usize>,
+    /// One score per output.
+    pub start: Range<usize>,
+    /// One score per output.
+    pub end: Range<usize>,
+}
+
+/// A spec with its parameters laid out in one vector.
+#[derive(Clone, Debug)]
+pub struct Network {
+    spec: NetworkSpec,
+    tensors: Vec<TensorPlace>,
+    mix: Option<Range<usize>>,
+    query: Option<Range<usize>>,
+    hidden: Vec<HiddenLayer>,
+    output: Linear,
+    crf: Option<CrfRanges>,
+}
+
+/// A linear layer's place: `weight [outputs, inputs]`, then `bias [outputs]`.
+#[derive(Clone, Debug)]
+struct Linear {
+    inputs: usize,
+    outputs: usize,
+    weight: Range<usize>,
+    bias: Range<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct HiddenLayer {
+    linear: Linear,
+    /// Gain, then bias.
+    norm: Option<[Range<usize>; 2]>,
+    skip: Skip,
+}
+
+#[derive(Clone, Debug)]
+enum Skip {
+    None,
+    Identity,
+    /// `[outputs, inputs]`.
+    Projection(Range<usize>),
+}
+
+impl Network {
+    /// Lays out the parameters of a spec.
+    ///
+    /// ```
+    /// use frostbert::head::{layers::activation::Activation, network::{Network, NetworkSpec}};
+    /// let network = Network::new(NetworkSpec {
+    ///     n_layers: 1,
+    ///     n_features: 4,
+    ///     attention: false,
+    ///     hidden: vec![8],
+    ///     activation: Activation::Relu,
+    ///     skip: false,
+    ///     layer_norm: false,
+    ///     n_outputs: 3,
+    ///     crf: false,
+    /// });
+    /// let names: Vec<&str> = network.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+    /// assert_eq!(names, ["hidden.0.weight", "hidden.0.bias", "weight", "bias"]);
+    /// assert_eq!(network.n_parameters(), 4 * 8 + 8 + 8 * 3 + 3);
+    /// ```
+    ///
+    /// # Panics
+    /// When a number of layers, features or outputs, or a width is 0.
+    pub fn new(spec: NetworkSpec) -> Network {
+        let sizes = [spec.n_layers, spec.n_features, spec.n_outputs];
+        assert!(
+            !sizes.iter().chain(&spec.hidden).any(|size| *size == 0),
+            "a network of sizes from 1"
+        );
+        let mut layout = Layout {
+            tensors: Vec::new(),
+        };
+        let mix = (spec.n_layers > 1).then(|| layout.tensor("mix.weight", &[spec.n_layers]));
+        let query = spec
+            .attention
+            .then(|| layout.tensor("attention.query", &[spec.n_features]));
+        let mut inputs = spec.n_features;
+        let mut hidden = Vec::new();
+        for (index, width) in spec.hidden.iter().copied().enumerate() {
+            let prefix = format!("hidden.{index}.");
+            let linear = layout.linear(&prefix, inputs, width);
+            let norm = spec.layer_norm.then(|| {
+                ["weight", "bias"]
+                    .map(|name| layout.tensor(&format!("{prefix}norm.{name}"), &[width]))
+            });
+            let skip = match spec.skip {
+                false => Skip::None,
+                true if inputs == width => Skip::Identity,
+                true => Skip::Projection(
+                    layout.tensor(&format!("{prefix}skip.weight"), &[width, inputs]),
+                ),
+            };
+            hidden.push(HiddenLayer { linear, norm, skip });
+            inputs = width;
+        }
+        let output = layout.linear("", inputs, spec.n_outputs);
+        let classes = spec.n_outputs;
+        let crf = spec.crf.then(|| CrfRanges {
+            transitions: layout.tensor("crf.transitions", &[classes, classes]),
+            start: layout.tensor("crf.start", &[classes]),
+            end: layout.tensor("crf.end", &[classes]),
+        });
+        Network {
+            spec,
+            tensors: layout.tensors,
+            mix,
+            query,
+            hidden,
+            output,
+            crf,
+        }
+    }
+
+    /// What was laid out.
+    pub fn spec(&self) -> &NetworkSpec {
+        &self.spec
+    }
+
+    /// All tensors, in the order of their places, which leave no gap.
+    pub fn tensors(&self) -> &[TensorPlace] {
+        &self.tensors
+    }
+
+    /// Length of the parameter vector.
+    pub fn n_parameters(&self) -> usize {
+        self.tensors.last().map_or(0, |tensor| tensor.range.end)
+    }
+
+    /// Where the scores of the CRF lie, if there are any.
+    pub fn crf_ranges(&self) -> Option<&CrfRanges> {
+        self.crf.as_ref()
+    }
+
+    /// Parameters to begin with: a function of the spec and the seed.
+    ///
+    /// Output weights, query and projections are drawn from `normal(0, 0.02)`, hidden weights uniformly from
+    /// `+-1 / sqrt(inputs)` (PyTorch's default for a linear layer). Gains are 1, all else is 0. Output weights are drawn
+    /// first, input by input, so those of a network without hidden layers are the same with and without other parts.
+    pub fn initial(&self, seed: u64) -> Vec<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let normal = Normal::new(0.0, INITIAL_DEVIATION).expect("a finite deviation");
+        let mut parameters = vec![0.0; self.n_parameters()];
+        let output = &self.output;
+        let weights = &mut parameters[output.weight.clone()];
+        for input in 0..output.inputs {
+            for class in 0..output.outputs {
+                weights[class * output.inputs + input] = normal.sample(&mut rng);
+            }
+        }
+        if let Some(range) = &self.query {
+            parameters[range.clone()].fill_with(|| normal.sample(&mut rng));
+        }
+        for layer in &self.hidden {
+            let bound = 1.0 / (layer.linear.inputs as f32).sqrt();
+            let uniform = Uniform::new(-bound, bound);
+            parameters[layer.linear.weight.clone()].fill_with(|| uniform.sample(&mut rng));
+            if let Some([gain, _]) = &layer.norm {
+                parameters[gain.clone()].fill(1.0);
+            }
+            if let Skip::Projection(range) = &layer.skip {
+                parameters[range.clone()].fill_with(|| normal.sample(&mut rng));
+            }
+        }
+        parameters
+    }
+}
+
+/// Tensors as they are put one behind the other.
+struct Layout {
+    tensors: Vec<TensorPlace>,
+}
+
+impl Layout {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Range<usize> {
+        let start = self.tensors.last().map_or(0, |tensor| tensor.range.end);
+        let range = start..start + shape.iter().product::<usize>();
+        self.tensors.push(TensorPlace {
+            name: name.into(),
+            shape: shape.to_vec(),
+            range: range.clone(),
+        });
+        range
+    }
+
+    fn linear(&mut self, prefix: &str, inputs: usize, outputs: usize) -> Linear {
+        Linear {
+            inputs,
+            outputs,
+            weight: self.tensor(&format!("{prefix}weight"), &[outputs, inputs]),
+            bias: self.tensor(&format!("{prefix}bias"), &[outputs]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

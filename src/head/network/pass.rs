@@ -1,0 +1,413 @@
+//! A network's way from inputs to logits, and its gradients' way back.
+
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+use super::{HiddenLayer, Linear, Network, Skip};
+use crate::{
+    head::layers::{
+        activation,
+        attention::{self, Samples},
+        dense, mix, norm,
+    },
+    train::{
+        dropout::drop_units,
+        gemm::{multiply, multiply_add},
+        real::Real,
+    },
+};
+
+/// What a network reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a, F> {
+    /// `[rows, n_layers * n_features]`.
+    pub rows: ArrayView2<'a, F>,
+    /// With attention, sample `i` holds the rows `starts[i]..starts[i + 1]`, all rows in order; without, it is not read.
+    pub starts: &'a [usize],
+}
+
+/// Which units are dropped: see [`drop_units`].
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout<'a> {
+    /// Probability that an input (after the mix) or a hidden unit is dropped.
+    pub rate: f32,
+    /// Of the head.
+    pub seed: u64,
+    /// From 1.
+    pub epoch: u64,
+    /// A number for each row that dropout knows it by; a pooled sample goes by its first row's.
+    pub row_ids: &'a [u64],
+}
+
+/// Room for a pass: what [`Network::backward`] needs of [`Network::forward`], used again and again.
+///
+/// It grows to the largest batch and then nothing is allocated any more.
+#[derive(Clone, Debug, Default)]
+pub struct Trace<F> {
+    n_outputs: usize,
+    /// `softmax(s)` of the mix.
+    mix_shares: Vec<F>,
+    mix_sums: Vec<F>,
+    /// Inputs after mix and dropout, where there is either.
+    rows: Vec<F>,
+    /// Attention of every row.
+    shares: Vec<F>,
+    d_scores: Vec<F>,
+    /// Inputs after attention.
+    pooled: Vec<F>,
+    layers: Vec<LayerTrace<F>>,
+    logits: Vec<F>,
+    masks: Masks,
+    /// `dL/d` of the output of the layer that the way back has come to, and of what stands before its skip.
+    gradient: Vec<F>,
+    inner: Vec<F>,
+    next: Vec<F>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct LayerTrace<F> {
+    normalised: Vec<F>,
+    deviations: Vec<F>,
+    /// What the activation reads.
+    units: Vec<F>,
+    output: Vec<F>,
+}
+
+/// The dropout of a pass; a rate of 0 is none.
+#[derive(Clone, Debug, Default)]
+struct Masks {
+    rate: f32,
+    seed: u64,
+    epoch: u64,
+    row_ids: Vec<u64>,
+    /// Ids of what goes through the hidden layers.
+    sample_ids: Vec<u64>,
+}
+
+impl<F: Real> Trace<F> {
+    /// `[rows, n_outputs]` of the last forward pass, with attention `[samples, n_outputs]`.
+    pub fn logits(&self) -> ArrayView2<'_, F> {
+        matrix(&self.logits, self.n_outputs.max(1))
+    }
+}
+
+impl Network {
+    /// Computes logits and keeps them, and what a backward pass needs, in `trace`.
+    ///
+    /// Runs on the calling thread. Without mix, dropout and hidden layers it is one matrix product on the rows as they
+    /// are. A sample without rows is pooled to zeros.
+    ///
+    /// # Panics
+    /// When shapes do not fit the spec, or rows are not contiguous where there is a mix, dropout or attention.
+    pub fn forward<F: Real>(
+        &self,
+        parameters: &[F],
+        input: &Input<'_, F>,
+        dropout: Option<Dropout<'_>>,
+        trace: &mut Trace<F>,
+    ) {
+        self.check(parameters, input);
+        let n_features = self.spec.n_features;
+        trace.n_outputs = self.spec.n_outputs;
+        trace.masks.set(self, input, dropout);
+        if let Some(mix) = &self.mix {
+            let shares = room(&mut trace.mix_shares, mix.len());
+            let rows = room(&mut trace.rows, input.rows.nrows() * n_features);
+            mix::forward(&parameters[mix.clone()], input.rows.view(), shares, rows);
+        } else if trace.masks.rate > 0.0 {
+            let rows = room(&mut trace.rows, input.rows.len());
+            matrix_mut(rows, n_features).assign(&input.rows);
+        }
+        trace.masks.drop_inputs(&mut trace.rows, n_features);
+        if let Some(query) = &self.query {
+            let samples = Samples {
+                rows: self.rows(input, &trace.masks, &trace.rows),
+                starts: input.starts,
+            };
+            let shares = room(&mut trace.shares, input.rows.nrows());
+            let pooled = room(&mut trace.pooled, (input.starts.len() - 1) * n_features);
+            attention::forward(&parameters[query.clone()], samples, shares, pooled);
+        }
+        let mut layers = std::mem::take(&mut trace.layers);
+        layers.resize_with(self.hidden.len(), LayerTrace::default);
+        for (index, layer) in self.hidden.iter().enumerate() {
+            let (before, rest) = layers.split_at_mut(index);
+            let x = self.layer_input(input, trace, before);
+            self.forward_hidden(layer, parameters, x, &mut rest[0]);
+            let width = layer.linear.outputs;
+            trace.masks.drop_hidden(index, &mut rest[0].output, width);
+            let mut output = matrix_mut(&mut rest[0].output, width);
+            match &layer.skip {
+                Skip::None => {}
+                Skip::Identity => output += &x,
+                Skip::Projection(range) => {
+                    let weight = matrix(&parameters[range.clone()], layer.linear.inputs);
+                    multiply_add(x, weight.t(), output);
+                }
+            }
+        }
+        let mut logits = std::mem::take(&mut trace.logits);
+        let x = self.layer_input(input, trace, &layers);
+        self.output.forward(parameters, x, &mut logits);
+        trace.logits = logits;
+        trace.layers = layers;
+    }
+
+    /// Adds `dL/dparameters` to `gradients`, given `dL/dlogits` of the last forward pass with this trace.
+    ///
+    /// # Panics
+    /// When shapes do not fit, or `d_logits` is not in row-major order.
+    pub fn backward<F: Real>(
+        &self,
+        parameters: &[F],
+        input: &Input<'_, F>,
+        trace: &mut Trace<F>,
+        d_logits: ArrayView2<'_, F>,
+        gradients: &mut [F],
+    ) {
+        self.check(parameters, input);
+        assert_eq!(
+            gradients.len(),
+            parameters.len(),
+            "a gradient per parameter"
+        );
+        assert_eq!(d_logits.dim(), trace.logits().dim(), "a gradient per logit");
+        let mut gradient = std::mem::take(&mut trace.gradient);
+        let mut inner = std::mem::take(&mut trace.inner);
+        let mut next = std::mem::take(&mut trace.next);
+
+        let n = d_logits.nrows();
+        let learns_below = self.query.is_some() || self.mix.is_some();
+        let x = self.layer_input(input, trace, &trace.layers);
+        self.output.backward(x, d_logits, gradients);
+        if learns_below || !self.hidden.is_empty() {
+            let width = self.output.inputs;
+            let d_x = matrix_mut(room(&mut gradient, n * width), width);
+            dense::backward_input(d_logits, self.output.weight(parameters), d_x);
+        }
+        for (index, layer) in self.hidden.iter().enumerate().rev() {
+            let (inputs, width) = (layer.linear.inputs, layer.linear.outputs);
+            let layer_trace = &trace.layers[index];
+            let x = self.layer_input(input, trace, &trace.layers[..index]);
+            room(&mut inner, n * width).copy_from_slice(&gradient);
+            trace.masks.drop_hidden(index, &mut inner, width);
+            activation::backward(self.spec.activation, &layer_trace.units, &mut inner);
+            if let Some([gain, bias]) = &layer.norm {
+                let (d_gain, d_bias) = gradients[gain.start..bias.end].split_at_mut(gain.len());
+                norm::backward(
+                    &parameters[gain.clone()],
+                    &layer_trace.normalised,
+                    &layer_trace.deviations,
+                    &mut inner,
+                    d_gain,
+                    d_bias,
+                );
+            }
+            layer.linear.backward(x, matrix(&inner, width), gradients);
+            let d_output = matrix(&gradient, width);
+            if let Skip::Projection(range) = &layer.skip {
+                let d_weight = matrix_mut(&mut gradients[range.clone()], inputs);
+                multiply_add(d_output.t(), x, d_weight);
+            }
+            if index == 0 && !learns_below {
+                break;
+            }
+            let mut d_x = matrix_mut(room(&mut next, n * inputs), inputs);
+            multiply(
+                matrix(&inner, width),
+                layer.linear.weight(parameters),
+                d_x.view_mut(),
+            );
+            match &layer.skip {
+                Skip::None => {}
+                Skip::Identity => d_x += &d_output,
+                Skip::Projection(range) => {
+                    multiply_add(d_output, matrix(&parameters[range.clone()], inputs), d_x);
+                }
+            }
+            std::mem::swap(&mut gradient, &mut next);
+        }
+        if let Some(query) = &self.query {
+            let n_rows = input.rows.nrows();
+            let mut d_scores = std::mem::take(&mut trace.d_scores);
+            let d_rows_len = match &self.mix {
+                Some(_) => n_rows * self.spec.n_features,
+                None => 0,
+            };
+            attention::backward(
+                &parameters[query.clone()],
+                Samples {
+                    rows: self.rows(input, &trace.masks, &trace.rows),
+                    starts: input.starts,
+                },
+                &trace.shares,
+                &gradient,
+                room(&mut d_scores, n_rows),
+                &mut gradients[query.clone()],
+                room(&mut next, d_rows_len),
+            );
+            trace.d_scores = d_scores;
+            std::mem::swap(&mut gradient, &mut next);
+        }
+        if let Some(mix) = &self.mix {
+            trace.masks.drop_inputs(&mut gradient, self.spec.n_features);
+            mix::backward(
+                &trace.mix_shares,
+                input.rows.view(),
+                &gradient,
+                room(&mut trace.mix_sums, mix.len()),
+                &mut gradients[mix.clone()],
+            );
+        }
+        (trace.gradient, trace.inner, trace.next) = (gradient, inner, next);
+    }
+
+    fn check<F>(&self, parameters: &[F], input: &Input<'_, F>) {
+        assert_eq!(
+            parameters.len(),
+            self.n_parameters(),
+            "parameters of this network"
+        );
+        assert_eq!(
+            input.rows.ncols(),
+            self.spec.n_inputs(),
+            "rows of all layers' features"
+        );
+        let (first, last) = (input.starts.first(), input.starts.last());
+        assert!(
+            !self.spec.attention || (first == Some(&0) && last == Some(&input.rows.nrows())),
+            "samples that hold all rows"
+        );
+    }
+
+    /// The rows as they are after mix and dropout.
+    fn rows<'a, F: Real>(
+        &self,
+        input: &'a Input<'_, F>,
+        masks: &Masks,
+        changed: &'a [F],
+    ) -> ArrayView2<'a, F> {
+        if self.mix.is_some() || masks.rate > 0.0 {
+            matrix(changed, self.spec.n_features)
+        } else {
+            input.rows.view()
+        }
+    }
+
+    /// What the layer behind the hidden layers `before` reads.
+    fn layer_input<'a, F: Real>(
+        &self,
+        input: &'a Input<'_, F>,
+        trace: &'a Trace<F>,
+        before: &'a [LayerTrace<F>],
+    ) -> ArrayView2<'a, F> {
+        match before.last() {
+            Some(layer) => matrix(&layer.output, self.hidden[before.len() - 1].linear.outputs),
+            None if self.query.is_some() => matrix(&trace.pooled, self.spec.n_features),
+            None => self.rows(input, &trace.masks, &trace.rows),
+        }
+    }
+
+    fn forward_hidden<F: Real>(
+        &self,
+        layer: &HiddenLayer,
+        parameters: &[F],
+        x: ArrayView2<'_, F>,
+        trace: &mut LayerTrace<F>,
+    ) {
+        match &layer.norm {
+            None => layer.linear.forward(parameters, x, &mut trace.units),
+            Some([gain, bias]) => {
+                layer.linear.forward(parameters, x, &mut trace.normalised);
+                let n_units = trace.normalised.len();
+                norm::forward(
+                    &parameters[gain.clone()],
+                    &parameters[bias.clone()],
+                    &mut trace.normalised,
+                    room(&mut trace.deviations, x.nrows()),
+                    room(&mut trace.units, n_units),
+                );
+            }
+        }
+        let output = room(&mut trace.output, trace.units.len());
+        activation::forward(self.spec.activation, &trace.units, output);
+    }
+}
+
+impl Linear {
+    fn weight<'a, F>(&self, parameters: &'a [F]) -> ArrayView2<'a, F> {
+        matrix(&parameters[self.weight.clone()], self.inputs)
+    }
+
+    fn forward<F: Real>(&self, parameters: &[F], x: ArrayView2<'_, F>, y: &mut Vec<F>) {
+        let y = matrix_mut(room(y, x.nrows() * self.outputs), self.outputs);
+        dense::forward(
+            x,
+            self.weight(parameters),
+            &parameters[self.bias.clone()],
+            y,
+        );
+    }
+
+    fn backward<F: Real>(&self, x: ArrayView2<'_, F>, d_y: ArrayView2<'_, F>, gradients: &mut [F]) {
+        let (d_weight, d_bias) =
+            gradients[self.weight.start..self.bias.end].split_at_mut(self.weight.len());
+        dense::backward(x, d_y, matrix_mut(d_weight, self.inputs), d_bias);
+    }
+}
+
+impl Masks {
+    fn set<F>(&mut self, network: &Network, input: &Input<'_, F>, dropout: Option<Dropout<'_>>) {
+        self.row_ids.clear();
+        self.sample_ids.clear();
+        let Some(dropout) = dropout.filter(|dropout| dropout.rate > 0.0) else {
+            self.rate = 0.0;
+            return;
+        };
+        assert_eq!(
+            dropout.row_ids.len(),
+            input.rows.nrows(),
+            "an id for every row"
+        );
+        (self.rate, self.seed, self.epoch) = (dropout.rate, dropout.seed, dropout.epoch);
+        self.row_ids.extend_from_slice(dropout.row_ids);
+        if network.spec.attention {
+            let first_rows = input.starts[..input.starts.len() - 1].iter();
+            // A sample without rows at the very end has no first row.
+            let id = |row: &usize| dropout.row_ids.get(*row).copied().unwrap_or(u64::MAX);
+            self.sample_ids.extend(first_rows.map(id));
+        } else {
+            self.sample_ids.extend_from_slice(dropout.row_ids);
+        }
+    }
+
+    fn drop_inputs<F: Real>(&self, values: &mut [F], width: usize) {
+        self.drop_rows(&self.row_ids, self.seed, values, width);
+    }
+
+    /// Hidden layers draw other masks than the inputs and one another.
+    fn drop_hidden<F: Real>(&self, layer: usize, values: &mut [F], width: usize) {
+        let number = layer as u64 + 1;
+        let seed = self.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.drop_rows(&self.sample_ids, seed, values, width);
+    }
+
+    fn drop_rows<F: Real>(&self, ids: &[u64], seed: u64, values: &mut [F], width: usize) {
+        for (row, id) in values.chunks_exact_mut(width).zip(ids) {
+            drop_units(row, self.rate, seed, self.epoch, *id);
+        }
+    }
+}
+
+/// A buffer of this length; what it held before does not matter.
+fn room<F: Real>(buffer: &mut Vec<F>, length: usize) -> &mut [F] {
+    buffer.resize(length, F::zero());
+    buffer
+}
+
+fn matrix<F>(values: &[F], columns: usize) -> ArrayView2<'_, F> {
+    ArrayView2::from_shape((values.len() / columns, columns), values).expect("whole rows")
+}
+
+fn matrix_mut<F>(values: &mut [F], columns: usize) -> ArrayViewMut2<'_, F> {
+    ArrayViewMut2::from_shape((values.len() / columns, columns), values).expect("whole rows")
+}

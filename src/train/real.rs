@@ -1,0 +1,68 @@
+//! The two kinds of number that heads compute in: f32 to train, f64 so that finite differences run through the same code.
+
+use ndarray::NdFloat;
+
+use super::exp;
+
+/// `f32` or `f64`.
+pub trait Real: NdFloat + Default + Into<f64> + private::Sealed {
+    /// The nearest number of this kind.
+    fn of(value: f64) -> Self;
+    /// `e^x`; in f32 by [`exp::exp`], which vectorises.
+    fn fast_exp(self) -> Self;
+    /// `tanh(x)`; in f32 by [`exp::tanh`], which vectorises.
+    fn fast_tanh(self) -> Self;
+    /// `erf(x) = 2 / sqrt(pi) int_0^x e^(-t^2) dt`; in f32 by [`exp::erf`], which vectorises.
+    fn erf(self) -> Self;
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn of(value: f64) -> f32 {
+        value as f32
+    }
+
+    #[inline(always)]
+    fn fast_exp(self) -> f32 {
+        exp::exp(self)
+    }
+
+    #[inline(always)]
+    fn fast_tanh(self) -> f32 {
+        exp::tanh(self)
+    }
+
+    #[inline(always)]
+    fn erf(self) -> f32 {
+        exp::erf(self)
+    }
+}
+
+impl Real for f64 {
+    #[inline(always)]
+    fn of(value: f64) -> f64 {
+        value
+    }
+
+    #[inline(always)]
+    fn fast_exp(self) -> f64 {
+        self.exp()
+    }
+
+    #[inline(always)]
+    fn fast_tanh(self) -> f64 {
+        self.tanh()
+    }
+
+    #[inline(always)]
+    fn erf(self) -> f64 {
+        libm::erf(self)
+    }
+}
+
+mod private {
+    /// Keeps [`super::Real`] to the two kinds whose matrix products are known.
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
