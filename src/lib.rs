@@ -9,9 +9,12 @@
 //! A pipeline file ([`pipeline::settings::Pipeline`]) names texts, a model and a head. Stage 1
 //! ([`pipeline::extract`]) reads examples ([`data`]), tokenises them, runs the checkpoint through ONNX Runtime
 //! ([`encoder`]), keeps each document's hidden states (pooled, per word, or per token), and commits them shard by shard to
-//! a content-addressed [`cache`] that knows no labels. Stage 2 ([`pipeline::train`]) reads rows of one state back ([`features`]), joins
-//! them with labels, trains a bank of heads ([`head`], with the losses and optimisers of [`train`]), measures
-//! ([`metrics`]) and writes a run folder ([`report`]) that can be replayed bit by bit ([`pipeline::lock`]).
+//! a content-addressed [`cache`] that knows no labels. Stage 2 ([`pipeline::train`]) reads rows of states back, from memory
+//! or shard by shard ([`features`]), joins them with what they are to be ([`pipeline::tasks`]: labels of texts and pairs,
+//! numbers, tags of words, answers to questions), trains a bank of heads ([`head`], with the losses and optimisers of
+//! [`train`]), measures ([`metrics`]) and writes a run folder ([`report`]) that can be replayed bit by bit
+//! ([`pipeline::lock`]). [`pipeline::predict`] applies its head to new texts, [`pipeline::similar`] compares texts by their
+//! states alone.
 //!
 //! A file imports only from modules that stand below its own in the list here; `cache` and `encoder` do not know each
 //! other; the heads see numbers, never texts or files. The library never prints, never exits and never reads the
@@ -22,11 +25,14 @@
 //! use frostbert::pipeline::{self, extract::Machine, settings::Pipeline};
 //!
 //! let pipeline = Pipeline::read(Path::new("pipelines/sentiment.toml"), &[])?;
-//! let machine = Machine { onnxruntime: "runtime/libonnxruntime.so".into(), threads: 2, go_on: false };
+//! let machine = Machine::new("runtime/libonnxruntime.so", 2);
 //! let report = pipeline::run(&pipeline, &machine, &())?;
-//! println!("{:?}", report.train.metrics.test.and_then(|metrics| metrics.accuracy));
+//! println!("{}", serde_json::to_string(&report.train.metrics.test).expect("metrics become JSON"));
 //! # Ok::<(), frostbert::error::Error>(())
 //! ```
+//!
+//! Each module works alone: `examples/` trains a head step by step, hands cached states to `linfa`, and predicts with a
+//! saved run. What heads compute is written down in docs/heads.md, how they are trained in docs/training.md.
 
 pub mod pipeline;
 

@@ -146,7 +146,8 @@ impl ShardLayout {
         }
     }
 
-    pub(super) fn words_of(&self, document: usize) -> Range<usize> {
+    /// The words of a document, among those of all.
+    pub fn words_of(&self, document: usize) -> Range<usize> {
         self.word_start[document] as usize..self.word_start[document + 1] as usize
     }
 }

@@ -290,11 +290,12 @@ fn gc(
     overrides: &Overrides,
     context: &Context,
 ) -> Result<ExitCode> {
-    let pipelines = pipelines
-        .iter()
-        .map(|path| Pipeline::read(path, &overrides.set))
-        .collect::<Result<Vec<_>, _>>()?;
-    let needed = Needed::by(&pipelines, &context.progress)?;
+    let mut needing = Vec::new();
+    for path in pipelines {
+        let tasks = Pipeline::read_tasks(path, &overrides.set)?.into_iter();
+        needing.extend(tasks.map(|task| task.pipeline));
+    }
+    let needed = Needed::by(&needing, &context.progress)?;
     let caches = find(folders)?
         .into_iter()
         .map(|(path, manifest)| Ok((path, manifest?)))

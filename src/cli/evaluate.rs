@@ -26,7 +26,8 @@ pub(super) fn run(arguments: &EvaluateArguments, context: &Context) -> Result<Ex
         output::print_json(&json!({ "run": saved.folder, "metrics": metrics }))?;
     } else {
         let name = arguments.data.display().to_string();
-        output::print(&output::metrics_table(&[(&name, &metrics)]))?;
+        let classes = output::class_tables(&metrics, &saved.description.labels);
+        output::print(&(output::metrics_table(&[(&name, &metrics)]) + &classes))?;
     }
     Ok(ExitCode::SUCCESS)
 }

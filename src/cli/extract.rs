@@ -3,12 +3,16 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use frostbert::pipeline::extract::extract;
+use frostbert::pipeline::{extract::extract, multitask, settings::Pipeline};
 
 use super::{Context, PipelineArguments, output};
 
 pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let report = extract(&arguments.read()?, &context.machine, &context.progress)?;
+    let tasks = Pipeline::read_tasks(&arguments.pipeline, &arguments.overrides.set)?;
+    let report = match &tasks[..] {
+        [task] => extract(&task.pipeline, &context.machine, &context.progress)?,
+        tasks => multitask::extract(tasks, &context.machine, &context.progress)?,
+    };
     if context.json {
         output::print_json(&output::extract_json(&report)?)?;
     } else {

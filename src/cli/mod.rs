@@ -11,6 +11,7 @@ mod output;
 mod predict;
 mod progress;
 mod run;
+mod similar;
 mod tokenize;
 mod train;
 
@@ -74,8 +75,10 @@ enum Command {
     Train(PipelineArguments),
     /// Measure a trained head on other labelled data
     Evaluate(evaluate::EvaluateArguments),
-    /// Label new texts, with confidences and all probabilities
+    /// Labels, numbers, tags or answers for new texts
     Predict(predict::PredictArguments),
+    /// The cosine of two texts, or the texts of a corpus that are nearest to a query
+    Similar(similar::SimilarArguments),
     /// List, describe and check caches
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -126,6 +129,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Train(arguments) => train::run(arguments, &context),
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),
         Command::Predict(arguments) => predict::run(arguments, &context),
+        Command::Similar(arguments) => similar::run(arguments, &context),
         Command::Cache(command) => cache::run(command, &context),
         Command::Model(command) => model::run(command, &context),
         Command::Tokenize(arguments) => tokenize::run(arguments, &context),
@@ -154,6 +158,22 @@ impl Context {
             progress: TerminalProgress::new(global.quiet, global.verbose),
         })
     }
+}
+
+/// What was typed cannot be meant: exit code 2, as for everything that clap refuses.
+#[derive(Debug)]
+pub(crate) struct WrongUsage(String);
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
+fn wrong_usage(problem: String) -> anyhow::Error {
+    WrongUsage(problem).into()
 }
 
 /// Prints an error and, where there is one, the cure.

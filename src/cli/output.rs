@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use frostbert::metrics::ClassificationMetrics;
+use frostbert::{metrics::ClassScore, pipeline::tasks::TaskMetrics};
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
@@ -61,44 +61,146 @@ pub(super) fn bytes(bytes: u64) -> String {
     BinaryBytes(bytes).to_string()
 }
 
-/// The metrics that are shown to people, of several parts side by side, with intervals.
-pub(super) fn metrics_table(parts: &[(&str, &ClassificationMetrics)]) -> String {
+/// The metrics that are shown to people, in this order, where a task has them.
+pub(super) const SHOWN: [&str; 18] = [
+    "exact_match",
+    "f1",
+    "entity_f1_strict",
+    "entity_f1_conlleval",
+    "token_accuracy",
+    "accuracy",
+    "micro_f1",
+    "macro_f1",
+    "weighted_f1",
+    "mcc",
+    "roc_auc",
+    "log_loss",
+    "brier",
+    "ece",
+    "spearman",
+    "pearson",
+    "mse",
+    "mae",
+];
+
+/// Metrics of several parts side by side, with intervals. The micro F1 of single labels is their accuracy, and left out.
+pub(super) fn metrics_table(parts: &[(&str, &TaskMetrics)]) -> String {
     let mut lines = vec![
         std::iter::once("metric")
             .chain(parts.iter().map(|(name, _)| *name))
             .map(String::from)
             .collect(),
     ];
-    let columns: Vec<Vec<(&str, String)>> =
-        parts.iter().map(|(_, metrics)| cells(metrics)).collect();
-    for (row, (name, _)) in columns.first().into_iter().flatten().enumerate() {
+    let values: Vec<serde_json::Value> = parts
+        .iter()
+        .map(|(_, metrics)| serde_json::to_value(metrics).unwrap_or_default())
+        .collect();
+    let is_single = parts
+        .iter()
+        .any(|(_, metrics)| matches!(metrics, TaskMetrics::Classification(_)));
+    for name in SHOWN {
+        let is_known = values.iter().any(|metrics| metrics.get(name).is_some());
+        if !is_known || (is_single && name == "micro_f1") {
+            continue;
+        }
         let mut line = vec![name.to_string()];
-        line.extend(columns.iter().map(|column| column[row].1.clone()));
+        line.extend(values.iter().map(|metrics| cell(metrics, name)));
         lines.push(line);
     }
     align(&lines)
 }
 
-fn cells(metrics: &ClassificationMetrics) -> Vec<(&'static str, String)> {
-    let m = metrics;
-    [
-        ("accuracy", m.accuracy, m.accuracy_ci),
-        ("macro_f1", m.macro_f1, m.macro_f1_ci),
-        ("weighted_f1", m.weighted_f1, m.weighted_f1_ci),
-        ("mcc", m.mcc, m.mcc_ci),
-        ("roc_auc", m.roc_auc, m.roc_auc_ci),
-        ("log_loss", m.log_loss, m.log_loss_ci),
-        ("brier", m.brier, m.brier_ci),
-        ("ece", m.ece, m.ece_ci),
-    ]
-    .map(|(name, value, interval)| {
-        let value = value.map_or("-".to_string(), |value| format!("{value:.3}"));
-        let interval = interval.map_or(String::new(), |[low, high]| {
-            format!(" [{low:.3}, {high:.3}]")
-        });
-        (name, value + &interval)
-    })
-    .to_vec()
+fn cell(metrics: &serde_json::Value, name: &str) -> String {
+    let number = |value: &serde_json::Value| value.as_f64();
+    let value = metrics.get(name).and_then(number);
+    let value = value.map_or("-".to_string(), |value| format!("{value:.3}"));
+    let interval = metrics.get(format!("{name}_ci")).and_then(|interval| {
+        let low = number(interval.get(0)?)?;
+        Some(format!(" [{low:.3}, {:.3}]", number(interval.get(1)?)?))
+    });
+    value + &interval.unwrap_or_default()
+}
+
+/// A class's name, its precision, recall and F1, and its support.
+type ClassRow = (String, [f64; 3], u64);
+
+/// More classes than this are not listed one by one.
+const LISTED_CLASSES: usize = 30;
+
+/// More classes than this have no confusion matrix on a terminal.
+const CONFUSED_CLASSES: usize = 10;
+
+/// Precision, recall, F1 and support of every class (of every type of entity, where there are some), and the confusion
+/// matrix of few classes; empty where there is nothing to list.
+pub(super) fn class_tables(metrics: &TaskMetrics, labels: &[String]) -> String {
+    let (scores, title): (Vec<ClassRow>, &str) = match metrics {
+        TaskMetrics::Classification(metrics) => (
+            metrics
+                .per_class
+                .iter()
+                .map(|score| class_row(labels, score))
+                .collect(),
+            "class",
+        ),
+        TaskMetrics::Multilabel(metrics) => {
+            let scores = metrics.per_class.iter().map(|score| {
+                let numbers = [score.precision, score.recall, score.f1];
+                (name_of(labels, score.label), numbers, score.support)
+            });
+            (scores.collect(), "label")
+        }
+        TaskMetrics::Tokens(metrics) if !metrics.per_type.is_empty() => {
+            let scores = metrics.per_type.iter().map(|score| {
+                let numbers = [score.precision, score.recall, score.f1];
+                (score.kind.clone(), numbers, score.support)
+            });
+            (scores.collect(), "entity")
+        }
+        TaskMetrics::Tokens(metrics) => (
+            metrics
+                .per_class
+                .iter()
+                .map(|score| class_row(labels, score))
+                .collect(),
+            "tag",
+        ),
+        _ => (Vec::new(), ""),
+    };
+    if scores.is_empty() || scores.len() > LISTED_CLASSES {
+        return String::new();
+    }
+    let header = [title, "precision", "recall", "f1", "support"].map(String::from);
+    let mut lines = vec![header.to_vec()];
+    lines.extend(scores.into_iter().map(|(name, numbers, support)| {
+        let numbers = numbers.map(|number| format!("{number:.3}"));
+        let cells = std::iter::once(name).chain(numbers);
+        cells.chain([support.to_string()]).collect()
+    }));
+    let mut text = align(&lines);
+    if let TaskMetrics::Classification(metrics) = metrics
+        && metrics.confusion.len() <= CONFUSED_CLASSES
+    {
+        let mut header = vec!["true \\ predicted".to_string()];
+        header.extend((0..labels.len()).map(|class| name_of(labels, class)));
+        let mut lines = vec![header];
+        lines.extend(metrics.confusion.iter().enumerate().map(|(class, row)| {
+            let counts = row.iter().map(ToString::to_string);
+            std::iter::once(name_of(labels, class))
+                .chain(counts)
+                .collect()
+        }));
+        text.push_str(&align(&lines));
+    }
+    text
+}
+
+fn class_row(labels: &[String], score: &ClassScore) -> ClassRow {
+    let numbers = [score.precision, score.recall, score.f1];
+    (name_of(labels, score.label), numbers, score.support)
+}
+
+fn name_of(labels: &[String], class: usize) -> String {
+    labels.get(class).cloned().unwrap_or_default()
 }
 
 /// Lines of cells as columns, two spaces between them, without space at the ends of lines.

@@ -8,8 +8,11 @@ use std::{
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use frostbert::{
-    data::{self, Column, Examples, Format, Source, Want},
-    pipeline::apply::{Prediction, Predictor, SavedRun},
+    data::{self, Column, Example, Examples, Format, Source, Want},
+    pipeline::{
+        apply::SavedRun,
+        predict::{EntitySpan, Prediction, Predictor},
+    },
     progress::Progress,
 };
 
@@ -24,9 +27,12 @@ pub(super) struct PredictArguments {
     /// A run folder, or a folder of runs (then its newest)
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// A text to label; may be given more than once
+    /// A text (or a question); may be given more than once
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
+    /// The second text of a pair, or the context of a question; one for each --text
+    #[arg(long, value_name = "TEXT", requires = "text")]
+    text_pair: Vec<String>,
     /// A file of texts, read with the settings of the run's train source; - for lines on stdin
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
@@ -39,29 +45,36 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         .as_deref()
         .map(|file| read(&saved, file))
         .transpose()?;
+    let n_pairs = arguments.text_pair.len();
+    if n_pairs > 0 && n_pairs != arguments.text.len() {
+        return Err(super::wrong_usage(format!(
+            "--text stands there {} times and --text-pair {n_pairs}: give a --text-pair for each --text",
+            arguments.text.len()
+        )));
+    }
     let mut predictor = Predictor::open(saved, &context.machine)?;
-    let given = arguments.text.iter().cloned().map(Ok);
-    let read = examples
-        .into_iter()
-        .flatten()
-        .map(|example| example.map(|example| example.text));
+    let given = arguments.text.iter().enumerate().map(|(number, text)| {
+        Ok(Example {
+            text: text.clone(),
+            text_pair: arguments.text_pair.get(number).cloned(),
+            ..Example::default()
+        })
+    });
     let mut chunk = Vec::new();
-    for text in given.chain(read) {
-        chunk.push(text?);
+    for example in given.chain(examples.into_iter().flatten()) {
+        chunk.push(example?);
         if chunk.len() == CHUNK_TEXTS {
-            print_predictions(
-                &predictor.predict(std::mem::take(&mut chunk))?,
-                context.json,
-            )?;
+            print_predictions(&predictor.predict(&chunk)?, context.json)?;
+            chunk.clear();
         }
     }
     if !chunk.is_empty() {
-        print_predictions(&predictor.predict(chunk)?, context.json)?;
+        print_predictions(&predictor.predict(&chunk)?, context.json)?;
     }
-    if predictor.truncated > 0 {
+    if predictor.truncated() > 0 {
         context.progress.warn(&format!(
             "the ends of {} texts were cut off: they are longer than the run's max_length",
-            predictor.truncated
+            predictor.truncated()
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -70,7 +83,7 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
 fn read(saved: &SavedRun, file: &Path) -> Result<Examples> {
     let want = Want {
         label: false,
-        text_pair: false,
+        text_pair: saved.pipeline.reads_pairs(),
     };
     if file != Path::new("-") {
         return Ok(data::read(&saved.source(file), want)?);
@@ -88,23 +101,104 @@ fn print_predictions(predictions: &[Prediction], json: bool) -> Result<()> {
     for prediction in predictions {
         if json {
             text.push_str(&serde_json::to_string(prediction)?);
-            text.push('\n');
-            continue;
+        } else {
+            text.push_str(&describe(prediction));
         }
-        let one_line = prediction
-            .text
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        text.push_str(&format!(
-            "{}  {:.3}  {one_line}\n",
-            prediction.label, prediction.confidence
-        ));
-        let all = prediction
-            .probabilities
-            .iter()
-            .map(|(label, probability)| format!("{label} {probability:.3}"));
-        text.push_str(&format!("    {}\n", all.collect::<Vec<_>>().join("  ")));
+        text.push('\n');
     }
     output::print(&text)
+}
+
+fn describe(prediction: &Prediction) -> String {
+    let probabilities = |all: &[(String, f32)]| {
+        let all = all
+            .iter()
+            .map(|(label, probability)| format!("{label} {probability:.3}"));
+        format!("\n    {}", all.collect::<Vec<_>>().join("  "))
+    };
+    match prediction {
+        Prediction::Class {
+            text,
+            text_pair,
+            label,
+            confidence,
+            probabilities: all,
+        } => {
+            let texts = both(text, text_pair.as_deref());
+            format!("{label}  {confidence:.3}  {texts}{}", probabilities(all))
+        }
+        Prediction::Labels {
+            text,
+            text_pair,
+            labels,
+            probabilities: all,
+        } => {
+            let labels = match labels.is_empty() {
+                true => "-".to_string(),
+                false => labels.join(", "),
+            };
+            let texts = both(text, text_pair.as_deref());
+            format!("{labels}  {texts}{}", probabilities(all))
+        }
+        Prediction::Value {
+            text,
+            text_pair,
+            value,
+        } => format!("{value:.3}  {}", both(text, text_pair.as_deref())),
+        Prediction::Tags {
+            words,
+            labels,
+            entities,
+            ..
+        } => {
+            let tagged = words.iter().zip(labels);
+            let tagged: Vec<String> = tagged
+                .map(|(word, label)| match label.as_str() {
+                    "O" => word.clone(),
+                    label => format!("{word}/{label}"),
+                })
+                .collect();
+            let entities: Vec<String> = entities.iter().map(entity).collect();
+            match entities.is_empty() {
+                true => tagged.join(" "),
+                false => format!("{}\n    {}", tagged.join(" "), entities.join("  ")),
+            }
+        }
+        Prediction::Answer {
+            question,
+            answer,
+            start,
+            end,
+            score,
+        } => {
+            let answer = match (answer, start, end) {
+                (Some(answer), Some(start), Some(end)) => {
+                    format!("{}  ({start}..{end})", one_line(answer))
+                }
+                _ => "no answer".to_string(),
+            };
+            format!("{answer}  {score:.2}  {}", one_line(question))
+        }
+    }
+}
+
+fn entity(entity: &EntitySpan) -> String {
+    format!(
+        "{} `{}` ({}..{})",
+        entity.label,
+        one_line(&entity.text),
+        entity.start,
+        entity.end
+    )
+}
+
+fn both(text: &str, text_pair: Option<&str>) -> String {
+    match text_pair {
+        None => one_line(text),
+        Some(second) => format!("{} | {}", one_line(text), one_line(second)),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -4,10 +4,16 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::pipeline::{self, RunReport, settings::Pipeline};
+use frostbert::pipeline::{
+    self, RunReport, multitask,
+    settings::{NamedTask, Pipeline},
+};
 use serde_json::json;
 
-use super::{Context, Overrides, output, train::describe_train};
+use super::{
+    Context, Overrides, output,
+    train::{describe_tasks, describe_train},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -22,18 +28,35 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
-    let RunReport { extract, train } = match (&arguments.locked, &arguments.pipeline) {
-        (Some(lock), _) => pipeline::replay(lock, &context.machine, &context.progress)?,
+    let (machine, progress) = (&context.machine, &context.progress);
+    let report = match (&arguments.locked, &arguments.pipeline) {
+        (Some(lock), _) => pipeline::replay(lock, machine, progress)?,
         (None, Some(path)) => {
-            let pipeline = Pipeline::read(path, &arguments.overrides.set)?;
-            pipeline::run(&pipeline, &context.machine, &context.progress)?
+            let tasks = Pipeline::read_tasks(path, &arguments.overrides.set)?;
+            match &tasks[..] {
+                [task] if task.name.is_none() => pipeline::run(&task.pipeline, machine, progress)?,
+                tasks => return run_tasks(tasks, context),
+            }
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
+    let RunReport { extract, train } = report;
     if context.json {
         output::print_json(&json!({ "extract": output::extract_json(&extract)?, "train": train }))?;
     } else {
         output::print(&(output::describe_extract(&extract) + &describe_train(&train)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_tasks(tasks: &[NamedTask], context: &Context) -> Result<ExitCode> {
+    let report = multitask::run(tasks, &context.machine, &context.progress)?;
+    let extract = output::extract_json(&report.extract)?;
+    if context.json {
+        output::print_json(&json!({ "extract": extract, "train": report.train }))?;
+    } else {
+        let text = output::describe_extract(&report.extract) + &describe_tasks(&report.train);
+        output::print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use frostbert::pipeline::{
-    measure::measured_parts,
+    measure::{RunMetrics, measured_parts},
+    multitask::{self, TasksReport},
+    settings::Pipeline,
+    tasks::TaskMetrics,
     train::{TrainReport, train},
 };
 use indicatif::HumanCount;
@@ -15,71 +18,189 @@ use super::{Context, PipelineArguments, output};
 const LISTED_CLASSES: usize = 12;
 
 pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let report = train(&arguments.read()?, &context.progress)?;
-    if context.json {
-        output::print_json(&report)?;
-    } else {
-        output::print(&describe_train(&report))?;
+    let tasks = Pipeline::read_tasks(&arguments.pipeline, &arguments.overrides.set)?;
+    let text = match &tasks[..] {
+        [task] if task.name.is_none() => {
+            let report = train(&task.pipeline, &context.progress)?;
+            if context.json {
+                output::print_json(&report)?;
+            }
+            describe_train(&report)
+        }
+        tasks => {
+            let report = multitask::train(tasks, &context.progress)?;
+            if context.json {
+                output::print_json(&report)?;
+            }
+            describe_tasks(&report)
+        }
+    };
+    if !context.json {
+        output::print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What stage 2 did for every task.
+pub(super) fn describe_tasks(report: &TasksReport) -> String {
+    let tasks = report.tasks.iter();
+    let described =
+        tasks.map(|(name, report)| format!("\ntask        {name}\n{}", describe_train(report)));
+    described.collect::<String>().trim_start().to_string()
+}
+
 /// What stage 2 did: rows, metrics beside the baseline, and where everything lies.
 pub(super) fn describe_train(report: &TrainReport) -> String {
-    let classes = &report.classes.classes;
-    let mut text = String::new();
-    let row = |name: &str, counts: [usize; 3]| {
-        let counts = counts.map(|count| HumanCount(count as u64).to_string());
-        std::iter::once(name.to_string())
-            .chain(counts)
-            .collect::<Vec<_>>()
-    };
-    let mut lines = vec![
-        ["rows", "train", "validation", "test"]
-            .map(String::from)
-            .to_vec(),
-    ];
-    if classes.len() <= LISTED_CLASSES {
-        lines.extend(
-            classes
-                .iter()
-                .map(|class| row(&class.label, [class.train, class.validation, class.test])),
-        );
-    }
-    let total = |of: fn(&frostbert::data::ClassCount) -> usize| classes.iter().map(of).sum();
-    lines.push(row(
-        &format!("all {} labels", classes.len()),
-        [
-            total(|class| class.train),
-            total(|class| class.validation),
-            total(|class| class.test),
-        ],
-    ));
-    text.push_str(&indent(&output::align(&lines), "data"));
-
     let metrics = &report.metrics;
-    let fitted = match metrics.epochs {
-        0 => "fitted in full batch".to_string(),
-        epochs => format!("epoch {} of {epochs} kept", metrics.best_epoch),
-    };
-    text.push_str(&format!(
-        "head        {fitted}, temperature {:.2}, {:.1} s\n",
-        metrics.temperature, report.seconds
-    ));
+    let mut text = indent(&output::align(&rows(report)), "data");
+    text.push_str(&describe_head(report));
     let parts: Vec<_> = measured_parts(metrics).collect();
     text.push_str(&indent(&output::metrics_table(&parts), "metrics"));
-    if let Some(baseline) = &metrics.baseline {
-        let label = classes.get(baseline.label).map_or("", |class| &class.label);
-        text.push_str(&format!(
-            "baseline    always `{label}`: accuracy {:.3}, macro_f1 {:.3} on test\n",
-            baseline.accuracy, baseline.macro_f1
-        ));
+    text.push_str(&describe_baseline(metrics));
+    if let Some(test) = &metrics.test {
+        let names = report.classes.classes.iter();
+        let labels: Vec<String> = names.map(|class| class.label.clone()).collect();
+        text.push_str(&indent(&output::class_tables(test, &labels), "test"));
     }
+    text.push_str(&indent(&report.checks.join("\n"), "checks"));
     let run = report.run.display();
     text.push_str(&format!("run         {run}\n"));
-    text.push_str(&format!(
-        "next        frostbert predict {run} --text \"...\"\n"
-    ));
+    let next = match report.reads_pairs {
+        true => "--text \"...\" --text-pair \"...\"",
+        false => "--text \"...\"",
+    };
+    text.push_str(&format!("next        frostbert predict {run} {next}\n"));
+    text
+}
+
+/// What the rows are, part by part.
+fn rows(report: &TrainReport) -> Vec<Vec<String>> {
+    let header = ["rows", "train", "validation", "test"].map(String::from);
+    let mut lines = vec![header.to_vec()];
+    let row = |name: &str, counts: [usize; 3]| {
+        let counts = counts.map(|count| HumanCount(count as u64).to_string());
+        std::iter::once(name.to_string()).chain(counts).collect()
+    };
+    let classes = &report.classes.classes;
+    if !classes.is_empty() {
+        if classes.len() <= LISTED_CLASSES {
+            lines.extend(
+                classes
+                    .iter()
+                    .map(|class| row(&class.label, [class.train, class.validation, class.test])),
+            );
+        }
+        let total = |of: fn(&frostbert::data::ClassCount) -> usize| classes.iter().map(of).sum();
+        let unit = if report.task == "tokens" {
+            "tags"
+        } else {
+            "labels"
+        };
+        lines.push(row(
+            &format!("all {} {unit}", classes.len()),
+            [
+                total(|class| class.train),
+                total(|class| class.validation),
+                total(|class| class.test),
+            ],
+        ));
+    }
+    let by_part = |count: &dyn Fn(&str) -> usize| ["train", "validation", "test"].map(count);
+    if !report.values.is_empty() {
+        let rows_of = |name: &str| {
+            let values = report.values.iter();
+            let own = values.filter(|value| part(value.part) == name);
+            own.map(|value| value.rows).sum()
+        };
+        lines.push(row("values", by_part(&rows_of)));
+    }
+    if !report.questions.is_empty() {
+        let of = |name: &str, count: fn(&frostbert::data::QuestionSummary) -> usize| {
+            let questions = report.questions.iter();
+            let own = questions.filter(|summary| part(summary.part) == name);
+            own.map(count).sum()
+        };
+        lines.push(row("questions", by_part(&|name| of(name, |q| q.questions))));
+        lines.push(row(
+            "without an answer",
+            by_part(&|name| of(name, |q| q.impossible)),
+        ));
+        lines.push(row("contexts", by_part(&|name| of(name, |q| q.contexts))));
+    }
+    lines
+}
+
+fn part(part: frostbert::data::Part) -> &'static str {
+    frostbert::data::dataset::part_name(part)
+}
+
+fn describe_head(report: &TrainReport) -> String {
+    let metrics = &report.metrics;
+    let mut facts = vec![match metrics.epochs {
+        0 => "no epochs".to_string(),
+        epochs => format!("epoch {} of {epochs} kept", metrics.best_epoch),
+    }];
+    if let Some(temperature) = metrics.temperature {
+        facts.push(format!("temperature {temperature:.2}"));
+    }
+    if let Some(threshold) = metrics.no_answer_threshold {
+        facts.push(format!("no answer above {threshold:.2}"));
+    }
+    facts.push(format!("{:.1} s", report.seconds));
+    let mut text = format!("head        {}\n", facts.join(", "));
+    if let (Some(before), Some(TaskMetrics::Classification(after))) =
+        (&metrics.before_calibration, &metrics.test)
+    {
+        let change = |name: &str, before: Option<f64>, after: Option<f64>| {
+            Some(format!("{name} {:.3} -> {:.3}", before?, after?))
+        };
+        let changes: Vec<String> = [
+            change("ece", before.ece, after.ece),
+            change("brier", before.brier, after.brier),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        text.push_str(&format!(
+            "            the temperature changes on test: {}\n",
+            changes.join(", ")
+        ));
+    }
+    if let Some(profile) = &metrics.layer_profile {
+        let shares = profile
+            .iter()
+            .map(|layer| format!("{} {:.1} %", layer.layer, 100.0 * layer.share));
+        text.push_str(&format!(
+            "layers      {}\n",
+            shares.collect::<Vec<_>>().join("  ")
+        ));
+    }
+    text
+}
+
+fn describe_baseline(metrics: &RunMetrics) -> String {
+    let Some(baseline) = &metrics.baseline else {
+        return String::new();
+    };
+    let scores: Vec<String> = output::SHOWN
+        .iter()
+        .filter_map(|name| {
+            let value = baseline.metrics.get(*name)?.as_f64()?;
+            Some(format!("{name} {value:.3}"))
+        })
+        .take(4)
+        .collect();
+    let mut text = format!(
+        "baseline    {}: {} on test\n",
+        baseline.description,
+        scores.join(", ")
+    );
+    let silent = baseline.metrics.get("always_no_answer");
+    if let Some(f1) = silent.and_then(|scores| scores.get("f1")?.as_f64()) {
+        text.push_str(&format!(
+            "            always no answer: exact_match and f1 {f1:.3} on test\n"
+        ));
+    }
     text
 }
 

@@ -102,6 +102,17 @@ pub struct RecordPlace {
     pub id: Option<String>,
 }
 
+impl RecordPlace {
+    /// Where a row of a dataset with these files stands.
+    pub(crate) fn of(row: &Row, files: &[FileRecord]) -> RecordPlace {
+        RecordPlace {
+            file: files[row.file].path.clone(),
+            line: row.line,
+            id: row.id.clone(),
+        }
+    }
+}
+
 impl Finding {
     /// Counts `items` and shows the first few.
     fn of<T>(items: impl Iterator<Item = T>, show: impl Fn(T) -> Sighting) -> Finding {
@@ -292,7 +303,10 @@ fn shared<'r, K: Eq + Hash>(
     Finding::of(both, |(first, other)| Sighting {
         text: shorten(&other.text, N_SHOWN),
         labels: Vec::new(),
-        records: vec![place_of(first, records), place_of(other, records)],
+        records: vec![
+            RecordPlace::of(first, records),
+            RecordPlace::of(other, records),
+        ],
     })
 }
 
@@ -306,19 +320,11 @@ fn misplaced_answers(rows: &[Row], records: &[FileRecord]) -> Finding {
     Finding::of(misplaced, |(row, answer)| Sighting {
         text: shorten(&answer.text, N_SHOWN),
         labels: Vec::new(),
-        records: vec![place_of(row, records)],
+        records: vec![RecordPlace::of(row, records)],
     })
 }
 
 fn is_qa(rows: &[Row]) -> bool {
     let target = rows.first().map(|row| &row.target);
     matches!(target, Some(Target::Answers(_)))
-}
-
-fn place_of(row: &Row, records: &[FileRecord]) -> RecordPlace {
-    RecordPlace {
-        file: records[row.file].path.clone(),
-        line: row.line,
-        id: row.id.clone(),
-    }
 }

@@ -204,6 +204,11 @@ impl Dataset {
         places.map(|(place, _)| place as u32).collect()
     }
 
+    /// The key of every row's document, of a pair's first.
+    pub fn keys(&self) -> Vec<Key> {
+        self.rows.iter().map(|row| row.keys[0]).collect()
+    }
+
     /// The labels of some rows, for classification.
     ///
     /// # Panics

@@ -1,23 +1,98 @@
-//! From a cached state to a [`linfa::Dataset`], so that any linfa algorithm can be fitted on it.
+//! Between cached states and the `linfa` project: datasets for any of its algorithms, and principal components.
 
-use linfa::Dataset;
-use ndarray::{Array1, Ix1};
+use linfa::{Dataset, DatasetBase, traits::Fit};
+use linfa_reduction::Pca;
+use ndarray::{Array1, Array2, Ix1};
 
 use super::{FeatureView, scaler::Scaler};
+use crate::error::{Error, Result};
 
-/// The rows `samples`, scaled, as linfa records, with a class index as target each.
+/// Rows that principal components are fitted on at most, evenly spread over all: a covariance needs no more.
+const MOST_ROWS: usize = 20_000;
+
+/// Samples that are decoded at a time.
+const TILE_SAMPLES: usize = 1024;
+
+/// The rows of some samples, one after the other in their order: `[rows, n_features]`, not scaled.
+///
+/// # Errors
+/// When a file of the cache is not what the manifest says.
+pub fn records(view: &FeatureView<'_>, samples: &[u32]) -> Result<Array2<f32>> {
+    let mut rows = Array2::zeros((0, view.n_features()));
+    for window in view.loads(samples, samples.len().max(1)) {
+        let (samples, loaded) = window?;
+        let tile = view.tile(&loaded, samples);
+        rows.append(ndarray::Axis(0), tile.rows.view())
+            .expect("rows of equal width");
+    }
+    Ok(rows)
+}
+
+/// The rows of some samples, scaled, as linfa records `[rows, n_features]`, with a class index as target of each row: for any
+/// linfa algorithm.
+///
+/// # Errors
+/// When a file of the cache is not what the manifest says.
 ///
 /// # Panics
-/// When a sample is out of range or there is not one label per sample.
+/// When there is not one label per row.
 pub fn dataset(
-    view: &FeatureView,
+    view: &FeatureView<'_>,
     scaler: &Scaler,
     samples: &[u32],
     labels: &[u32],
-) -> Dataset<f64, usize, Ix1> {
-    assert_eq!(samples.len(), labels.len(), "one label per sample");
-    let mut rows = view.decode(samples);
+) -> Result<Dataset<f64, usize, Ix1>> {
+    let mut rows = records(view, samples)?;
+    assert_eq!(rows.nrows(), labels.len(), "one label per row");
     scaler.apply(rows.view_mut());
     let targets: Array1<usize> = labels.iter().map(|label| *label as usize).collect();
-    Dataset::new(rows.mapv(f64::from), targets)
+    Ok(Dataset::new(rows.mapv(f64::from), targets))
+}
+
+/// The mean `[n_features]` and the first principal components `[n_features, n_components]` of scaled rows, by
+/// `linfa-reduction`. The sign of each component is chosen so that its largest entry is positive.
+///
+/// # Errors
+/// When the cache is damaged, or linfa cannot decompose the rows.
+pub fn principal_components(
+    view: &FeatureView<'_>,
+    scaler: &Scaler,
+    samples: &[u32],
+    n_components: usize,
+) -> Result<(Array1<f32>, Array2<f32>)> {
+    let n_rows: usize = samples
+        .iter()
+        .map(|sample| view.rows_of(*sample).len())
+        .sum();
+    let stride = n_rows.div_ceil(MOST_ROWS).max(1);
+    let mut rows = Array2::zeros((n_rows.div_ceil(stride), view.n_features()));
+    let mut number = 0;
+    view.for_each_tile(samples, TILE_SAMPLES, |_, tile| {
+        for row in tile.rows.rows() {
+            if number % stride == 0 {
+                rows.row_mut(number / stride).assign(&row);
+            }
+            number += 1;
+        }
+    })?;
+    scaler.apply(rows.view_mut());
+    let rows = DatasetBase::from(rows.mapv(f64::from));
+    let pca = Pca::params(n_components)
+        .fit(&rows)
+        .map_err(|error| Error::Diverged {
+            problem: format!("linfa-reduction finds no principal components: {error}"),
+            hint: "lower head.pca, or leave it out".into(),
+        })?;
+    let mut components = pca.components().t().mapv(|value| value as f32);
+    for mut component in components.columns_mut() {
+        let largest = component
+            .iter()
+            .copied()
+            .max_by(|one, other| one.abs().total_cmp(&other.abs()));
+        if largest.is_some_and(|value| value < 0.0) {
+            component.mapv_inplace(|value| -value);
+        }
+    }
+    let components = components.as_standard_layout().into_owned();
+    Ok((pca.mean().mapv(|value| value as f32), components))
 }

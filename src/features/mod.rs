@@ -1,66 +1,147 @@
-//! The only door between the two stages: rows of one stored state, as matrices that heads can be trained on.
+//! The only door between the two stages: stored states as rows of numbers that heads can be trained on.
+//!
+//! A *sample* is what a head judges: a document, a pair of them, a sentence of words, a window of a question and its
+//! context. It has one row or several. A [`FeatureView`] says where the rows of every sample lie ([`pieces`]) and hands
+//! them out as [`Tile`]s of f32, from memory or shard by shard from disk ([`FeatureView::loads`]).
 
 pub mod linfa;
+mod load;
+pub mod order;
+pub mod pieces;
 pub mod scaler;
 
-use ndarray::{Array2, ArrayViewMut2};
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
 use crate::{
-    cache::reader::CacheReader,
-    error::{Error, Result},
+    cache::{
+        reader::{CacheReader, by_shard},
+        shard::{ShardLayout, StateRows},
+    },
+    error::Result,
     fingerprint::Key,
     states::{Dtype, StateId},
 };
+pub use load::Loaded;
+use pieces::Pieces;
 
-/// One state of some documents, in the order of the examples: `[n_samples, n_features]`, in its storage type.
-#[derive(Clone, Debug)]
-pub struct FeatureView {
-    /// Which state.
-    pub state: StateId,
-    n_samples: usize,
-    n_features: usize,
-    dtype: Dtype,
-    bytes: Vec<u8>,
+/// Bytes of states that a view keeps in memory by default; what is more is read again in every pass.
+pub const MEMORY_BYTES: u64 = 2 << 30;
+
+/// Rows of a tile at most: of the widest features, those of the matching head over several layers, some tens of megabytes.
+const TILE_ROWS: usize = 4096;
+
+/// A row's number is its sample's times this, plus its place in the sample.
+const ROWS_OF_SAMPLE: u64 = 1 << 24;
+
+/// How the stored rows of a sample become those that a head reads.
+pub trait RowMap: Send + Sync {
+    /// Rows of a sample after the mapping.
+    fn n_rows(&self, sample: u32, n_stored: usize) -> usize;
+
+    /// Values of a row after the mapping, where a stored one has `n_stored`.
+    fn n_features(&self, n_stored: usize) -> usize;
+
+    /// Writes the mapped rows of a sample to `out`.
+    fn map(&self, sample: u32, stored: ArrayView2<'_, f32>, out: ArrayViewMut2<'_, f32>);
 }
 
-impl FeatureView {
-    /// Reads a state of these documents from a cache; a key may stand there more than once.
+/// Where stored bytes come from when they are needed.
+enum Source<'c> {
+    Cache(&'c CacheReader),
+    /// The states of one shard in memory, a buffer for each state of the view.
+    Shard(Vec<StateRows>),
+}
+
+/// Some states of some samples: what a head sees, `[rows, n_features]`. Several states (of several layers) stand side by
+/// side in a row. Of pooled states a sample is one row.
+pub struct FeatureView<'c> {
+    /// Which states.
+    pub states: Vec<StateId>,
+    hidden: usize,
+    dtype: Dtype,
+    pieces: Pieces,
+    /// First piece of each sample, and the number of pieces.
+    sample_start: Vec<u32>,
+    source: Source<'c>,
+    map: Option<Box<dyn RowMap>>,
+    /// First mapped row of each sample, and the number of rows.
+    row_start: Vec<usize>,
+    memory_bytes: u64,
+    /// Every sample, where all fit into `memory_bytes`.
+    resident: Option<Loaded>,
+}
+
+/// Rows of some samples as a head reads them, before they are scaled.
+pub struct Tile {
+    /// `[rows, n_features]`.
+    pub rows: Array2<f32>,
+    /// First row of each sample, and the number of rows.
+    pub starts: Vec<usize>,
+    /// A number for each row that stands for it in every tile.
+    pub row_ids: Vec<u64>,
+}
+
+impl<'c> FeatureView<'c> {
+    /// A view over a cache: sample `i` consists of the pieces `sample_start[i]..sample_start[i + 1]`.
+    ///
+    /// States of at most `memory_bytes` together are read at once and stay in memory.
     ///
     /// # Errors
-    /// [`Error::CacheMiss`] when the cache lacks rows (it says how many); [`Error::CacheDamage`] when a file is damaged.
-    pub fn read(cache: &CacheReader, state: StateId, keys: &[Key]) -> Result<FeatureView> {
-        let (n_features, dtype) = (cache.manifest().hidden, cache.manifest().dtype);
-        let row_bytes = n_features * dtype.size_bytes();
-        let locations: Vec<_> = keys
-            .iter()
-            .filter_map(|key| cache.locate(key, state))
-            .collect();
-        if locations.len() < keys.len() {
-            return Err(Error::CacheMiss {
-                cache: cache.folder().to_path_buf(),
-                lacks: format!(
-                    "the {state} state of {} of {} texts",
-                    keys.len() - locations.len(),
-                    keys.len()
-                ),
-                hint: "run `frostbert extract` with this pipeline (or `run`, which extracts what is missing)".into(),
-            });
-        }
-        let mut bytes = vec![0u8; keys.len() * row_bytes];
-        cache.read_rows(state, &locations, |place, row| {
-            bytes[place * row_bytes..(place + 1) * row_bytes].copy_from_slice(row);
-        })?;
-        Ok(FeatureView {
-            state,
-            n_samples: keys.len(),
-            n_features,
+    /// [`crate::error::Error::CacheDamage`] when a file is not what the manifest says.
+    pub fn new(
+        cache: &'c CacheReader,
+        states: &[StateId],
+        pieces: Pieces,
+        sample_start: Vec<u32>,
+        memory_bytes: u64,
+    ) -> Result<FeatureView<'c>> {
+        let (hidden, dtype) = (cache.manifest().hidden, cache.manifest().dtype);
+        let source = Source::Cache(cache);
+        FeatureView::of(
+            states,
+            hidden,
             dtype,
-            bytes,
-        })
+            pieces,
+            sample_start,
+            source,
+            memory_bytes,
+        )
     }
 
-    /// A view over states that are already in memory, `n_features` values a row; used where nothing is cached.
+    /// A view over one state of documents that have a row each; a key may stand there more than once.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::CacheMiss`] when the cache lacks rows (it says how many), [`crate::error::Error::CacheDamage`] when a file is
+    /// damaged.
+    pub fn read(cache: &'c CacheReader, state: StateId, keys: &[Key]) -> Result<FeatureView<'c>> {
+        let pieces = pieces::locate(cache, &[state], keys, |_, _, _| {})?;
+        let sample_start = (0..=keys.len() as u32).collect();
+        FeatureView::new(cache, &[state], pieces, sample_start, MEMORY_BYTES)
+    }
+
+    /// A view over states that were just computed and are in no cache, in the order of `layout`'s documents; `hidden`
+    /// values of a `dtype` in a row of each state. What is in memory is read without an error.
+    pub fn from_shard(
+        layout: &ShardLayout,
+        states: Vec<StateRows>,
+        hidden: usize,
+        dtype: Dtype,
+        pieces: Pieces,
+        sample_start: Vec<u32>,
+    ) -> Result<FeatureView<'static>> {
+        debug_assert!(
+            states.iter().all(|rows| rows.bytes.len()
+                == layout.rows(rows.state.kind) * hidden * dtype.size_bytes())
+        );
+        let ids: Vec<StateId> = states.iter().map(|rows| rows.state).collect();
+        let source = Source::Shard(states);
+        FeatureView::of(&ids, hidden, dtype, pieces, sample_start, source, u64::MAX)
+    }
+
+    /// A view over rows that are in memory, a row of `n_features` values a sample.
     ///
     /// # Panics
     /// When `bytes` is no whole number of rows.
@@ -69,70 +150,296 @@ impl FeatureView {
         n_features: usize,
         dtype: Dtype,
         bytes: Vec<u8>,
-    ) -> FeatureView {
+    ) -> FeatureView<'static> {
         let row_bytes = n_features * dtype.size_bytes();
         assert!(
             bytes.len().is_multiple_of(row_bytes),
             "states are whole rows"
         );
-        FeatureView {
-            state,
-            n_samples: bytes.len() / row_bytes,
+        let n_samples = bytes.len() / row_bytes;
+        let pieces = Pieces::rows_of_one_shard(n_samples);
+        let sample_start = (0..=n_samples as u32).collect();
+        let source = Source::Shard(vec![StateRows { state, bytes }]);
+        FeatureView::of(
+            &[state],
             n_features,
             dtype,
-            bytes,
-        }
+            pieces,
+            sample_start,
+            source,
+            u64::MAX,
+        )
+        .expect("rows in memory are read without an error")
     }
 
-    /// blake3 over each row's key and state bytes, in order, as 64 hexadecimal digits: `keys` are those of the rows.
-    pub fn digest<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> String {
-        let row_bytes = self.n_features * self.dtype.size_bytes();
-        let mut hasher = blake3::Hasher::new();
-        for (key, row) in keys.zip(self.bytes.chunks_exact(row_bytes)) {
-            hasher.update(&key.0);
-            hasher.update(row);
+    fn of(
+        states: &[StateId],
+        hidden: usize,
+        dtype: Dtype,
+        pieces: Pieces,
+        sample_start: Vec<u32>,
+        source: Source<'c>,
+        memory_bytes: u64,
+    ) -> Result<FeatureView<'c>> {
+        let mut view = FeatureView {
+            states: states.to_vec(),
+            hidden,
+            dtype,
+            pieces,
+            sample_start,
+            source,
+            map: None,
+            row_start: Vec::new(),
+            memory_bytes,
+            resident: None,
+        };
+        view.count_rows();
+        let all: Vec<u32> = (0..view.n_samples() as u32).collect();
+        if view.stored_bytes(&all) <= memory_bytes {
+            view.resident = Some(view.load(all)?);
         }
-        hasher.finalize().to_hex().to_string()
+        Ok(view)
     }
 
-    /// Number of rows.
+    /// The same rows, as many of them a sample as asked for.
+    #[cfg(test)]
+    pub(crate) fn grouped(mut self, rows_of_sample: u32) -> FeatureView<'c> {
+        let n_samples = self.n_rows() as u32 / rows_of_sample;
+        self.sample_start = (0..=n_samples)
+            .map(|sample| sample * rows_of_sample)
+            .collect();
+        self.count_rows();
+        let all = (0..n_samples).collect();
+        self.resident = Some(self.load(all).expect("rows in memory"));
+        self
+    }
+
+    /// The same samples, each with its rows mapped.
+    pub fn mapped(mut self, map: Box<dyn RowMap>) -> FeatureView<'c> {
+        self.map = Some(map);
+        self.count_rows();
+        self
+    }
+
+    fn count_rows(&mut self) {
+        let mut total = 0;
+        let mut row_start = Vec::with_capacity(self.n_samples() + 1);
+        row_start.push(0);
+        for sample in 0..self.n_samples() as u32 {
+            let n_stored = self.n_stored(sample);
+            let map = self.map.as_ref();
+            total += map.map_or(n_stored, |map| map.n_rows(sample, n_stored));
+            row_start.push(total);
+        }
+        self.row_start = row_start;
+    }
+
+    /// Number of samples.
     pub fn n_samples(&self) -> usize {
-        self.n_samples
+        self.sample_start.len() - 1
     }
 
-    /// Number of columns: the encoder's hidden size.
+    /// Rows of all samples.
+    pub fn n_rows(&self) -> usize {
+        *self.row_start.last().expect("a start for every sample")
+    }
+
+    /// The rows of a sample, counted through the view.
+    pub fn rows_of(&self, sample: u32) -> Range<usize> {
+        self.row_start[sample as usize]..self.row_start[sample as usize + 1]
+    }
+
+    /// Values of a row.
     pub fn n_features(&self) -> usize {
-        self.n_features
+        let n_stored = self.states.len() * self.hidden;
+        let map = self.map.as_ref();
+        map.map_or(n_stored, |map| map.n_features(n_stored))
     }
 
-    /// Decodes the rows `samples` into `out [samples.len(), n_features]`, on all threads.
+    /// Whether all states are in memory.
+    pub fn is_resident(&self) -> bool {
+        self.resident.is_some()
+    }
+
+    fn n_stored(&self, sample: u32) -> usize {
+        let pieces = self.pieces_of(sample);
+        pieces.map(|piece| self.pieces.n_rows(piece)).sum()
+    }
+
+    fn pieces_of(&self, sample: u32) -> Range<usize> {
+        let sample = sample as usize;
+        self.sample_start[sample] as usize..self.sample_start[sample + 1] as usize
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.states.len() * self.hidden * self.dtype.size_bytes()
+    }
+
+    fn stored_bytes(&self, samples: &[u32]) -> u64 {
+        let rows: usize = samples.iter().map(|sample| self.n_stored(*sample)).sum();
+        rows as u64 * self.row_bytes() as u64
+    }
+
+    /// The order of some samples in an epoch (from 1), for batches of `batch` samples.
+    ///
+    /// In memory a shuffle, a function of the seed and the epoch alone; streamed one that also knows which samples share a
+    /// shard, see [`order`].
+    pub fn epoch_order(&self, samples: &[u32], seed: u64, epoch: usize, batch: usize) -> Vec<u32> {
+        if self.is_resident() {
+            return order::shuffled(samples, seed, epoch);
+        }
+        let shards = self.by_shard(samples);
+        let window = self.samples_at_a_time(samples, batch);
+        order::by_shard(&shards, window, seed, epoch)
+    }
+
+    /// Some samples in the order in which they lie on disk; as they are where all are in memory.
+    pub fn storage_order(&self, samples: &[u32]) -> Vec<u32> {
+        if self.is_resident() {
+            return samples.to_vec();
+        }
+        self.by_shard(samples)
+            .into_iter()
+            .flat_map(|shard| shard.samples)
+            .collect()
+    }
+
+    fn by_shard(&self, samples: &[u32]) -> Vec<order::ShardSamples> {
+        let locations: Vec<_> = samples
+            .iter()
+            .map(|sample| self.pieces.place(self.pieces_of(*sample).start, 0))
+            .collect();
+        let groups = by_shard(&locations).into_iter();
+        groups
+            .map(|(shard, places)| order::ShardSamples {
+                shard,
+                samples: places.into_iter().map(|place| samples[place]).collect(),
+            })
+            .collect()
+    }
+
+    /// Samples whose states are in memory at a time while an epoch streams: whole batches that together stay, on
+    /// average, below a quarter of `memory_bytes`.
+    fn samples_at_a_time(&self, samples: &[u32], batch: usize) -> usize {
+        let mean_bytes = self.stored_bytes(samples) / samples.len().max(1) as u64;
+        let most = (self.memory_bytes / 4 / mean_bytes.max(1)) as usize;
+        (most / batch * batch).max(batch)
+    }
+
+    /// Decodes the rows of some loaded samples to f32 and maps them, on all threads: `[rows, n_features]`, sample after
+    /// sample.
     ///
     /// # Panics
-    /// When a sample is out of range or `out` has another shape.
-    pub fn decode_into(&self, samples: &[u32], mut out: ArrayViewMut2<'_, f32>) {
-        assert_eq!(
-            out.dim(),
-            (samples.len(), self.n_features),
-            "one row per sample"
-        );
-        let row_bytes = self.n_features * self.dtype.size_bytes();
-        let out = out.as_slice_mut().expect("a tile is contiguous");
-        out.par_chunks_exact_mut(self.n_features)
-            .zip(samples)
-            .for_each(|(row, sample)| {
-                let start = *sample as usize * row_bytes;
+    /// When a sample is not loaded.
+    pub fn tile(&self, loaded: &Loaded, samples: &[u32]) -> Tile {
+        let mut starts = Vec::with_capacity(samples.len() + 1);
+        let mut row_ids = Vec::new();
+        starts.push(0);
+        for sample in samples {
+            let n_rows = self.rows_of(*sample).len() as u64;
+            row_ids.extend((0..n_rows).map(|row| u64::from(*sample) * ROWS_OF_SAMPLE + row));
+            starts.push(row_ids.len());
+        }
+        let n_features = self.n_features();
+        let mut rows = Array2::zeros((row_ids.len(), n_features));
+        let mut parts: Vec<(u32, ArrayViewMut2<'_, f32>)> = Vec::with_capacity(samples.len());
+        let mut rest = rows.view_mut();
+        for (place, sample) in samples.iter().enumerate() {
+            let (part, others) = rest.split_at(Axis(0), starts[place + 1] - starts[place]);
+            parts.push((*sample, part));
+            rest = others;
+        }
+        parts
+            .into_par_iter()
+            .for_each(|(sample, out)| self.decode(loaded, sample, out));
+        Tile {
+            rows,
+            starts,
+            row_ids,
+        }
+    }
+
+    fn decode(&self, loaded: &Loaded, sample: u32, mut out: ArrayViewMut2<'_, f32>) {
+        let place = match loaded.samples.len() == self.n_samples() {
+            true => sample as usize,
+            false => loaded
+                .samples
+                .binary_search(&sample)
+                .expect("a sample of a tile is loaded"),
+        };
+        let row_bytes = self.row_bytes();
+        let rows = loaded.row_start[place]..loaded.row_start[place + 1];
+        let bytes = &loaded.bytes[rows.start * row_bytes..rows.end * row_bytes];
+        let contiguous = "rows of a standard array are contiguous";
+        match &self.map {
+            None => self
+                .dtype
+                .decode(bytes, out.as_slice_mut().expect(contiguous)),
+            Some(map) => {
+                let mut stored = Array2::zeros((rows.len(), self.states.len() * self.hidden));
                 self.dtype
-                    .decode(&self.bytes[start..start + row_bytes], row);
-            });
+                    .decode(bytes, stored.as_slice_mut().expect(contiguous));
+                map.map(sample, stored.view(), out);
+            }
+        }
     }
 
-    /// Decodes the rows `samples` to a new matrix.
+    /// Shows tiles of at most `n_samples` samples and [`TILE_ROWS`] rows each (or of one sample that has more), in storage
+    /// order, one after the other.
+    ///
+    /// # Errors
+    /// When a file of the cache is not what the manifest says.
+    pub fn for_each_tile(
+        &self,
+        samples: &[u32],
+        n_samples: usize,
+        mut visit: impl FnMut(&[u32], Tile),
+    ) -> Result<()> {
+        let order = self.storage_order(samples);
+        for window in self.loads(&order, n_samples) {
+            let (window, loaded) = window?;
+            let mut rest = window;
+            while !rest.is_empty() {
+                let (part, others) = rest.split_at(self.n_in_tile(rest, n_samples));
+                visit(part, self.tile(&loaded, part));
+                rest = others;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of some samples a tile takes.
+    fn n_in_tile(&self, samples: &[u32], most: usize) -> usize {
+        let mut n_rows = 0;
+        let fitting = samples.iter().take(most).take_while(|sample| {
+            n_rows += self.rows_of(**sample).len();
+            n_rows <= TILE_ROWS
+        });
+        fitting.count().max(1)
+    }
+
+    /// The rows of some samples, `[rows, n_features]`, one after the other; for views that are in memory.
     ///
     /// # Panics
-    /// When a sample is out of range.
-    pub fn decode(&self, samples: &[u32]) -> Array2<f32> {
-        let mut out = Array2::zeros((samples.len(), self.n_features));
-        self.decode_into(samples, out.view_mut());
-        out
+    /// When the view is not in memory or a sample is out of range.
+    pub fn decode_all(&self, samples: &[u32]) -> Array2<f32> {
+        let loaded = self.resident.as_ref().expect("a view in memory");
+        self.tile(loaded, samples).rows
     }
 }
+
+impl Tile {
+    /// Number of samples.
+    pub fn n_samples(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// The rows of some of its samples.
+    pub fn rows_of(&self, samples: Range<usize>) -> ArrayView2<'_, f32> {
+        self.rows
+            .slice(s![self.starts[samples.start]..self.starts[samples.end], ..])
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! Standardisation: every feature to mean 0 and variance 1, from rows without their labels.
 
-use ndarray::{Array1, Array2, ArrayViewMut2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 use super::FeatureView;
+use crate::error::Result;
 
 /// Means and standard deviations of the features, as scikit-learn's `StandardScaler` computes them.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,32 +17,42 @@ pub struct Scaler {
 }
 
 impl Scaler {
-    /// Fits `mean_j = sum_i x_ij / n` and `deviation_j = sqrt(sum_i (x_ij - mean_j)^2 / n)` in f64 over `samples`.
+    /// Fits `mean_j = sum_i x_ij / n` and `deviation_j = sqrt(sum_i (x_ij - mean_j)^2 / n)` over the rows of `samples`.
     ///
-    /// Sums run over fixed tiles of rows that are added up in their order, so the bits depend on no thread count.
-    pub fn fit(view: &FeatureView, samples: &[u32]) -> Scaler {
-        let n = samples.len().max(1) as f64;
-        let mean = sum_rows(view, samples, |sum, row| {
-            for (sum, value) in sum.iter_mut().zip(row) {
-                *sum += f64::from(*value);
+    /// In f64, in one pass: means and squared deviations of fixed tiles of samples, merged in their order (Chan, Golub
+    /// and LeVeque 1979), so the bits depend on no thread count.
+    ///
+    /// # Errors
+    /// When a file of the cache is not what the manifest says.
+    pub fn fit(view: &FeatureView<'_>, samples: &[u32]) -> Result<Scaler> {
+        let mut total = Moments::default();
+        view.for_each_tile(samples, PASS_SAMPLES, |_, tile| {
+            let rows = tile.rows.view();
+            let tiles: Vec<Moments> = rows
+                .axis_chunks_iter(Axis(0), TILE_ROWS)
+                .into_par_iter()
+                .map(Moments::of)
+                .collect();
+            for tile in &tiles {
+                total.merge(tile);
             }
-        }) / n;
-        let variance = sum_rows(view, samples, |sum, row| {
-            for ((sum, value), mean) in sum.iter_mut().zip(row).zip(&mean) {
-                *sum += (f64::from(*value) - mean).powi(2);
-            }
-        }) / n;
-        let deviation = variance.mapv(|variance| {
-            if variance.sqrt() < ALMOST_CONSTANT {
+        })?;
+        let width = view.n_features();
+        if total.n == 0.0 {
+            return Ok(Scaler::identity(width));
+        }
+        let deviation = total.squares.iter().map(|squares| {
+            let deviation = (squares / total.n).sqrt();
+            if deviation < ALMOST_CONSTANT {
                 1.0
             } else {
-                variance.sqrt() as f32
+                deviation as f32
             }
         });
-        Scaler {
-            mean: mean.mapv(|mean| mean as f32),
-            deviation,
-        }
+        Ok(Scaler {
+            mean: total.mean.iter().map(|mean| *mean as f32).collect(),
+            deviation: deviation.collect(),
+        })
     }
 
     /// The scaler that changes nothing.
@@ -54,13 +65,14 @@ impl Scaler {
 
     /// `x = (x - mean) / deviation`, in place, on all threads.
     pub fn apply(&self, mut rows: ArrayViewMut2<'_, f32>) {
-        rows.axis_iter_mut(Axis(0))
+        rows.axis_chunks_iter_mut(Axis(0), 64)
             .into_par_iter()
-            .for_each(|mut row| {
-                for ((value, mean), deviation) in
-                    row.iter_mut().zip(&self.mean).zip(&self.deviation)
-                {
-                    *value = (*value - mean) / deviation;
+            .for_each(|mut rows| {
+                for mut row in rows.rows_mut() {
+                    let scales = self.mean.iter().zip(&self.deviation);
+                    for (value, (mean, deviation)) in row.iter_mut().zip(scales) {
+                        *value = (*value - mean) / deviation;
+                    }
                 }
             });
     }
@@ -89,30 +101,56 @@ impl Scaler {
 /// A deviation below this is rounding noise.
 const ALMOST_CONSTANT: f64 = 1e-6;
 
-/// Rows that one sum runs over before it is added to the others.
-const TILE: usize = 512;
+/// Samples that are decoded at a time.
+const PASS_SAMPLES: usize = 1024;
 
-fn sum_rows(
-    view: &FeatureView,
-    samples: &[u32],
-    add: impl Fn(&mut Array1<f64>, &[f32]) + Sync,
-) -> Array1<f64> {
-    let tiles: Vec<Array1<f64>> = samples
-        .par_chunks(TILE)
-        .map(|tile| {
-            let mut sum = Array1::zeros(view.n_features());
-            for row in view.decode(tile).rows() {
-                add(
-                    &mut sum,
-                    row.as_slice().expect("a decoded row is contiguous"),
-                );
+/// Rows whose moments are computed at a time.
+const TILE_ROWS: usize = 512;
+
+/// Number, means and sums of squared deviations of some rows.
+#[derive(Default)]
+struct Moments {
+    n: f64,
+    mean: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    fn of(rows: ArrayView2<'_, f32>) -> Moments {
+        let n = rows.nrows() as f64;
+        let mut mean = vec![0.0; rows.ncols()];
+        for row in rows.rows() {
+            for (sum, value) in mean.iter_mut().zip(row) {
+                *sum += f64::from(*value);
             }
-            sum
-        })
-        .collect();
-    tiles
-        .into_iter()
-        .fold(Array1::zeros(view.n_features()), |total, tile| total + tile)
+        }
+        mean.iter_mut().for_each(|sum| *sum /= n);
+        let mut squares = vec![0.0; rows.ncols()];
+        for row in rows.rows() {
+            for ((sum, value), mean) in squares.iter_mut().zip(row).zip(&mean) {
+                *sum += (f64::from(*value) - mean).powi(2);
+            }
+        }
+        Moments { n, mean, squares }
+    }
+
+    fn merge(&mut self, other: &Moments) {
+        if self.n == 0.0 {
+            self.mean = vec![0.0; other.mean.len()];
+            self.squares = vec![0.0; other.mean.len()];
+        }
+        let n = self.n + other.n;
+        let share = other.n / n;
+        let both = self.mean.iter_mut().zip(&mut self.squares);
+        for ((mean, squares), (other_mean, other_squares)) in
+            both.zip(other.mean.iter().zip(&other.squares))
+        {
+            let difference = other_mean - *mean;
+            *squares += other_squares + difference * difference * self.n * share;
+            *mean += difference * share;
+        }
+        self.n = n;
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +160,7 @@ mod tests {
     use super::*;
     use crate::states::{Dtype, Pooling, StateId};
 
-    fn view(values: &[f32], n_features: usize) -> FeatureView {
+    fn view(values: &[f32], n_features: usize) -> FeatureView<'static> {
         let mut bytes = Vec::new();
         Dtype::F32.encode(values, &mut bytes).unwrap();
         let state = StateId::pooled(Pooling::Mean, 1);
@@ -132,12 +170,12 @@ mod tests {
     #[test]
     fn scaled_rows_have_mean_zero_and_variance_one_and_a_constant_stays() {
         let view = view(&[1.0, 5.0, 3.0, 5.0, 8.0, 5.0], 2);
-        let scaler = Scaler::fit(&view, &[0, 1, 2]);
+        let scaler = Scaler::fit(&view, &[0, 1, 2]).unwrap();
         assert_eq!(scaler.mean, array![4.0, 5.0]);
         // numpy: np.std([1, 3, 8]) = 2.9439202887759492
         assert!((scaler.deviation[0] - 2.943_920_4).abs() < 1e-6);
         assert_eq!(scaler.deviation[1], 1.0);
-        let mut rows = view.decode(&[0, 1, 2]);
+        let mut rows = view.decode_all(&[0, 1, 2]);
         scaler.apply(rows.view_mut());
         assert!(rows.sum_axis(Axis(0)).iter().all(|sum| sum.abs() < 1e-6));
     }
@@ -145,9 +183,9 @@ mod tests {
     #[test]
     fn a_folded_head_gives_the_same_logits_on_raw_rows() {
         let view = view(&[1.0, 5.0, 3.0, 7.0, 8.0, 5.5], 2);
-        let scaler = Scaler::fit(&view, &[0, 1, 2]);
+        let scaler = Scaler::fit(&view, &[0, 1, 2]).unwrap();
         let (weights, bias) = (array![[0.5f32, -1.0], [2.0, 0.25]], array![0.1f32, -0.2]);
-        let raw = view.decode(&[0, 1, 2]);
+        let raw = view.decode_all(&[0, 1, 2]);
         let mut scaled = raw.clone();
         scaler.apply(scaled.view_mut());
         let (folded, folded_bias) = scaler.fold(&weights, &bias);

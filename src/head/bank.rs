@@ -1,101 +1,101 @@
 //! The bank: many heads over one view, trained together in one pass over the rows. One head is a bank of one.
 
-use ndarray::{Array1, Array2, s};
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
+use std::collections::HashMap;
+
+use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 
 use super::{
-    block::{self, BatchView, Block},
-    spec::{HeadSpec, StoppingMetric},
+    block::{self, Block},
+    course::{Course, EpochRecord},
+    learner::{Batch, Learner},
+    network_learner::NetworkLearner,
+    spec::HeadSpec,
+    targets::TargetTable,
+    transform::Transform,
 };
-use crate::{
-    error::{Error, Result},
-    features::{FeatureView, scaler::Scaler},
-    metrics::{calibration::softmax_rows, classification},
-    progress::Progress,
-    train::{
-        early_stopping::{EarlyStopping, Verdict},
-        loss::{LossSum, Targets},
-    },
-};
+use crate::{error::Result, features::FeatureView, progress::Progress, train::loss::LossSum};
 
-/// Rows that are decoded at a time and then shared, read-only, by all blocks.
+/// Rows that are decoded at a time, or those of a batch where it has more; shared, read-only, by all learners.
 const SUPER_TILE_ROWS: usize = 4096;
 
-/// Some rows of a view with their classes.
-#[derive(Clone, Copy)]
-pub struct LabelledRows<'a> {
-    /// Rows of the view.
-    pub samples: &'a [u32],
-    /// The class of each.
-    pub labels: &'a [u32],
-}
+/// Samples that are scored at a time: fixed, so that the bits of a score depend on no number of threads.
+const SCORED_SAMPLES: usize = 512;
 
 /// What all heads of a bank share.
 pub struct BankData<'a> {
     /// The features.
-    pub view: &'a FeatureView,
-    /// How they are standardised.
-    pub scaler: &'a Scaler,
+    pub view: &'a FeatureView<'a>,
+    /// What is done to them first.
+    pub transform: &'a Transform,
+    /// What every sample is to be.
+    pub targets: &'a TargetTable,
     /// What the heads learn from.
-    pub train: LabelledRows<'a>,
+    pub train: &'a [u32],
     /// What early stopping looks at; may be empty.
-    pub validation: LabelledRows<'a>,
+    pub validation: &'a [u32],
+    /// Says what outputs on the validation samples are worth.
+    pub judge: &'a dyn Judge,
 }
 
-/// How a bank runs over its rows.
+/// Metrics of a head's outputs on the validation samples, for the course of a training.
+pub trait Judge: Sync {
+    /// Values by the names of the metrics. `logits` holds the output rows of all validation samples, in their order;
+    /// `parameters` are the head's.
+    fn scores(&self, logits: ArrayView2<'_, f32>, parameters: &[f32]) -> Vec<(&'static str, f64)>;
+}
+
+/// A judge without metrics: only the loss is followed.
+impl Judge for () {
+    fn scores(&self, _: ArrayView2<'_, f32>, _: &[f32]) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+}
+
+/// How a bank runs over its samples.
 #[derive(Clone, Copy, Debug)]
 pub struct BankSettings {
-    /// Most passes over the training rows.
+    /// Most passes over the training samples.
     pub epochs: usize,
-    /// Rows of one step.
+    /// Samples of one step.
     pub batch_size: usize,
-    /// Decides the order of the rows in each epoch.
+    /// Decides the order of the samples in each epoch.
     pub seed: u64,
 }
 
-/// One epoch of one head.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EpochRecord {
-    /// From 1.
-    pub epoch: usize,
-    /// The learning rate at the epoch's last step.
-    pub lr: f64,
-    /// Mean training loss over the epoch's steps, dropout and smoothing included.
-    pub train_loss: f64,
-    /// Mean validation loss, without either; `None` without validation rows.
-    pub validation_loss: Option<f64>,
-    /// Validation accuracy.
-    pub validation_accuracy: Option<f64>,
-    /// Validation macro F1.
-    pub validation_macro_f1: Option<f64>,
+impl Default for BankSettings {
+    /// 10 epochs of batches of 32, seed 42: as a pipeline file that names none.
+    fn default() -> BankSettings {
+        BankSettings {
+            epochs: 10,
+            batch_size: 32,
+            seed: 42,
+        }
+    }
 }
 
-/// A head after training, on standardised features.
+/// A head after training, on transformed features.
 #[derive(Clone, Debug)]
 pub struct TrainedHead {
-    /// `[n_features, classes]`.
-    pub weights: Array2<f32>,
-    /// `[classes]`.
-    pub bias: Array1<f32>,
+    /// Laid out as the head's [`super::network::Network`] lays them out.
+    pub parameters: Vec<f32>,
     /// What happened, epoch by epoch.
     pub history: Vec<EpochRecord>,
-    /// The epoch whose weights these are.
+    /// The epoch whose parameters these are.
     pub best_epoch: usize,
 }
 
 /// Trains all heads together and returns them in the order of `specs`.
 ///
-/// Every epoch runs over the training rows in an order that is a function of the seed and the epoch. Super-tiles of rows
-/// are decoded once; blocks of heads run all batches of a tile side by side, each for itself. The result of a head
-/// depends neither on its neighbours nor on the number of threads.
+/// Every epoch runs over the training samples in the view's [`FeatureView::epoch_order`]. Super-tiles are decoded and
+/// transformed once; learners run all batches of a tile side by side, each for itself. The result of a head depends
+/// neither on its neighbours nor on the number of threads.
 ///
 /// # Errors
-/// [`Error::Diverged`] when a loss is no longer finite.
+/// [`crate::error::Error::Diverged`] when a loss is no longer finite; when a file of the cache is not what it should be.
 ///
 /// # Panics
-/// When there are no specs or no training rows, or a label is no class: the caller checks its data.
+/// When there are no specs or no training samples, or a target is no class: the caller checks its data.
 pub fn train(
     specs: &[HeadSpec],
     data: &BankData<'_>,
@@ -103,262 +103,213 @@ pub fn train(
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
     assert!(
-        !specs.is_empty() && !data.train.samples.is_empty(),
-        "heads and rows to train on"
+        !specs.is_empty() && !data.train.is_empty(),
+        "heads and samples to train on"
     );
-    let n_steps = data.train.samples.len().div_ceil(settings.batch_size);
+    let n_steps = data.train.len().div_ceil(settings.batch_size);
     let total_steps = n_steps * settings.epochs;
-    let mut blocks: Vec<Block> = block::assign(specs)
-        .into_iter()
-        .map(|heads| {
-            let heads = heads
-                .into_iter()
-                .map(|index| (index, specs[index].clone()))
-                .collect();
-            Block::new(heads, data.view.n_features(), total_steps)
-        })
-        .collect();
-    let mut records: Vec<HeadRecord> = specs.iter().map(HeadRecord::new).collect();
+    let mut learners = learners(specs, data.transform.n_features(), total_steps);
+    let mut courses: Vec<Course> = specs.iter().map(Course::new).collect();
+    let validation = Validation::new(data);
 
     progress.start("training", Some(settings.epochs as u64), "epochs");
     for epoch in 1..=settings.epochs {
-        train_epoch(&mut blocks, data, settings, epoch);
-        let mut losses: Vec<(usize, LossSum)> =
-            blocks.iter_mut().flat_map(Block::take_losses).collect();
-        losses.sort_by_key(|(index, _)| *index);
-        let logits = validation_logits(&blocks, data, specs);
-        for (index, loss) in losses {
-            let spec = &specs[index];
-            let last_step = epoch * n_steps - 1;
-            let lr = spec.optimizer.lr * spec.schedule.factor(last_step, total_steps, spec.warmup);
+        train_epoch(&mut learners, data, settings, epoch)?;
+        let mut losses: Vec<(usize, LossSum)> = learners
+            .iter_mut()
+            .flat_map(|learner| learner.take_losses())
+            .collect();
+        losses.sort_by_key(|(head, _)| *head);
+        let scored = validation.score(&learners, data, specs)?;
+        for (head, loss) in losses {
+            let spec = &specs[head];
+            let factor = spec
+                .schedule
+                .factor(epoch * n_steps - 1, total_steps, spec.warmup);
+            let learner = learners
+                .iter_mut()
+                .find(|learner| learner.heads().contains(&head))
+                .expect("every head has a learner");
+            let (validation_loss, scores) = match &scored[head] {
+                Some(logits) if !data.validation.is_empty() => {
+                    let targets = validation.targets.view();
+                    let loss = learner.loss(head, logits.view(), &validation.starts, targets);
+                    let scores = data.judge.scores(logits.view(), &learner.parameters(head));
+                    ((loss.weight > 0.0).then(|| loss.mean()), scores)
+                }
+                _ => (None, Vec::new()),
+            };
             let record = EpochRecord {
                 epoch,
-                lr,
+                lr: spec.optimizer.lr * factor,
                 train_loss: loss.mean(),
-                validation_loss: None,
-                validation_accuracy: None,
-                validation_macro_f1: None,
+                validation_loss,
+                scores,
             };
-            let block = blocks
-                .iter_mut()
-                .find(|block| block.head_indices().any(|other| other == index))
-                .expect("every head is in a block");
-            let stop = records[index].judge(
-                spec,
-                record,
-                &logits[index],
-                data.validation.labels,
-                || block.parameters(index),
-            )?;
             if specs.len() == 1 {
-                progress.detail(&describe(
-                    records[index].history.last().expect("just recorded"),
-                ));
+                progress.detail(&record.to_string());
             }
-            if epoch == 1 && records[index].is_blind(data) {
+            let stop = courses[head].judge(record, || learner.parameters(head))?;
+            if epoch == 1 && !data.validation.is_empty() && courses[head].is_blind() {
                 progress.warn("early stopping's metric is undefined on the validation rows: every epoch is trained");
             }
             if stop {
-                block.stop(index);
+                learner.stop(head);
             }
         }
         progress.advance(1, 0);
-        if !blocks.iter().any(Block::is_active) {
+        if !learners.iter().any(|learner| learner.is_active()) {
             break;
         }
     }
     progress.finish();
 
-    for block in &blocks {
-        for index in block.head_indices() {
-            records[index].finish(|| block.parameters(index));
+    for learner in &learners {
+        for head in learner.heads() {
+            courses[head].finish(|| learner.parameters(head));
         }
     }
-    Ok(records.into_iter().map(HeadRecord::into_head).collect())
+    Ok(courses.into_iter().map(Course::into_head).collect())
 }
 
-/// The order of the training rows in an epoch: a function of the seed and the epoch alone.
-pub fn epoch_order(n_rows: usize, seed: u64, epoch: usize) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..n_rows as u32).collect();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(epoch as u64);
-    order.shuffle(&mut rng);
-    order
-}
-
-fn train_epoch(blocks: &mut [Block], data: &BankData<'_>, settings: BankSettings, epoch: usize) {
-    let order = epoch_order(data.train.samples.len(), settings.seed, epoch);
-    let batches_per_tile = (SUPER_TILE_ROWS / settings.batch_size).max(1);
-    for tile in order.chunks(batches_per_tile * settings.batch_size) {
-        let samples: Vec<u32> = tile
-            .iter()
-            .map(|row| data.train.samples[*row as usize])
+/// Linear heads share blocks; every other head is a learner of its own.
+fn learners(specs: &[HeadSpec], n_features: usize, total_steps: usize) -> Vec<Box<dyn Learner>> {
+    let mut learners: Vec<Box<dyn Learner>> = Vec::new();
+    let (linear, other): (Vec<usize>, Vec<usize>) =
+        (0..specs.len()).partition(|head| specs[*head].is_linear());
+    for heads in block::assign(specs, &linear) {
+        let heads = heads
+            .into_iter()
+            .map(|head| (head, specs[head].clone()))
             .collect();
-        let labels: Vec<u32> = tile
-            .iter()
-            .map(|row| data.train.labels[*row as usize])
-            .collect();
-        let mut features = data.view.decode(&samples);
-        data.scaler.apply(features.view_mut());
-        blocks
-            .par_iter_mut()
-            .filter(|block| block.is_active())
-            .for_each(|block| {
-                for start in (0..samples.len()).step_by(settings.batch_size) {
-                    let end = (start + settings.batch_size).min(samples.len());
-                    block.step(&BatchView {
-                        features: features.slice(s![start..end, ..]),
-                        labels: &labels[start..end],
-                        row_ids: &samples[start..end],
-                        epoch,
-                    });
-                }
-            });
+        learners.push(Box::new(Block::new(heads, n_features, total_steps)));
     }
+    for head in other {
+        let learner = NetworkLearner::new(head, specs[head].clone(), total_steps);
+        learners.push(Box::new(learner));
+    }
+    learners
 }
 
-/// Validation logits of every head that is still training; an empty array for the others.
-fn validation_logits(
-    blocks: &[Block],
+fn train_epoch(
+    learners: &mut [Box<dyn Learner>],
     data: &BankData<'_>,
-    specs: &[HeadSpec],
-) -> Vec<Array2<f32>> {
-    let n_rows = data.validation.samples.len();
-    let mut logits: Vec<Array2<f32>> = specs
-        .iter()
-        .map(|spec| Array2::zeros((n_rows, spec.n_classes)))
-        .collect();
-    for (number, tile) in data.validation.samples.chunks(SUPER_TILE_ROWS).enumerate() {
-        let mut features = data.view.decode(tile);
-        data.scaler.apply(features.view_mut());
-        let start = number * SUPER_TILE_ROWS;
-        let parts: Vec<(usize, Array2<f32>)> = blocks
-            .par_iter()
-            .flat_map_iter(|block| block.logits(features.view()))
-            .collect();
-        for (index, part) in parts {
-            logits[index]
-                .slice_mut(s![start..start + tile.len(), ..])
-                .assign(&part);
-        }
-    }
-    logits
-}
-
-/// One head's course and its best weights.
-struct HeadRecord {
-    stopping: Option<EarlyStopping>,
-    history: Vec<EpochRecord>,
-    best: Option<(usize, Array2<f32>, Array1<f32>)>,
-}
-
-impl HeadRecord {
-    fn new(spec: &HeadSpec) -> HeadRecord {
-        let stopping = spec.stopping.as_ref().map(|stopping| {
-            EarlyStopping::new(stopping.patience, stopping.metric.higher_is_better())
-        });
-        HeadRecord {
-            stopping,
-            history: Vec::new(),
-            best: None,
-        }
-    }
-
-    /// Records an epoch, keeps the weights if it was the best, and says whether to stop.
-    fn judge(
-        &mut self,
-        spec: &HeadSpec,
-        mut record: EpochRecord,
-        logits: &Array2<f32>,
-        labels: &[u32],
-        weights: impl FnOnce() -> (Array2<f32>, Array1<f32>),
-    ) -> Result<bool> {
-        let mut value = None;
-        if !labels.is_empty() {
-            let labels_usize: Vec<usize> = labels.iter().map(|label| *label as usize).collect();
-            let probabilities = softmax_rows(logits.view(), 1.0);
-            let metrics =
-                classification::evaluate(&labels_usize, probabilities.view(), spec.n_classes, None);
-            record.validation_loss = Some(
-                spec.loss
-                    .loss(logits.view(), Targets::Classes(labels))
-                    .mean(),
-            );
-            record.validation_accuracy = metrics.accuracy;
-            record.validation_macro_f1 = metrics.macro_f1;
-            value = spec
-                .stopping
-                .as_ref()
-                .and_then(|stopping| match stopping.metric {
-                    StoppingMetric::Loss => record.validation_loss,
-                    StoppingMetric::Accuracy => metrics.accuracy,
-                    StoppingMetric::MacroF1 => metrics.macro_f1,
-                    StoppingMetric::MicroF1 => metrics.micro_f1,
-                    StoppingMetric::WeightedF1 => metrics.weighted_f1,
-                    StoppingMetric::Mcc => metrics.mcc,
-                    StoppingMetric::RocAuc => metrics.roc_auc,
-                    StoppingMetric::LogLoss => metrics.log_loss,
-                    StoppingMetric::Brier => metrics.brier,
-                    StoppingMetric::Ece => metrics.ece,
+    settings: BankSettings,
+    epoch: usize,
+) -> Result<()> {
+    let (view, batch_size) = (data.view, settings.batch_size);
+    let order = view.epoch_order(data.train, settings.seed, epoch, batch_size);
+    for window in view.loads(&order, batch_size) {
+        let (window, loaded) = window?;
+        for samples in window.chunks(tile_samples(view, window, batch_size)) {
+            let mut tile = view.tile(&loaded, samples);
+            tile.rows = data.transform.apply(tile.rows);
+            let targets = data.targets.gather(view, samples);
+            learners
+                .par_iter_mut()
+                .filter(|learner| learner.is_active())
+                .for_each(|learner| {
+                    for start in (0..samples.len()).step_by(batch_size) {
+                        let end = (start + batch_size).min(samples.len());
+                        let rows = tile.starts[start]..tile.starts[end];
+                        let starts: Vec<usize> = tile.starts[start..=end]
+                            .iter()
+                            .map(|row| row - rows.start)
+                            .collect();
+                        learner.step(&Batch {
+                            rows: tile.rows.slice(s![rows.clone(), ..]),
+                            starts: &starts,
+                            row_ids: &tile.row_ids[rows],
+                            targets: targets.slice(start..end, &tile.starts),
+                            epoch,
+                        });
+                    }
                 });
         }
-        let losses = [Some(record.train_loss), record.validation_loss];
-        if let Some(loss) = losses.into_iter().flatten().find(|loss| !loss.is_finite()) {
-            return Err(Error::Diverged {
-                problem: format!("the loss of epoch {} is {loss}", record.epoch),
-                hint: "lower train.lr, raise train.warmup, or set train.clip".into(),
-            });
-        }
-        let epoch = record.epoch;
-        self.history.push(record);
-        let (Some(stopping), Some(value)) = (&mut self.stopping, value) else {
-            return Ok(false);
-        };
-        match stopping.judge(epoch, value) {
-            Verdict::Best => {
-                let (weights, bias) = weights();
-                self.best = Some((epoch, weights, bias));
-                Ok(false)
-            }
-            Verdict::GoOn => Ok(false),
-            Verdict::Stop => Ok(true),
-        }
     }
-
-    /// Whether there are validation rows, but no value of the metric to stop by.
-    fn is_blind(&self, data: &BankData<'_>) -> bool {
-        let stopping = self.stopping.as_ref();
-        !data.validation.samples.is_empty()
-            && stopping.is_some_and(|stopping| stopping.best_epoch().is_none())
-    }
-
-    /// Takes the last weights where no best ones were kept.
-    fn finish(&mut self, last: impl FnOnce() -> (Array2<f32>, Array1<f32>)) {
-        if self.best.is_none() {
-            let (weights, bias) = last();
-            self.best = Some((self.history.len(), weights, bias));
-        }
-    }
-
-    fn into_head(self) -> TrainedHead {
-        let (best_epoch, weights, bias) = self.best.expect("finished records hold weights");
-        TrainedHead {
-            weights,
-            bias,
-            history: self.history,
-            best_epoch,
-        }
-    }
+    Ok(())
 }
 
-fn describe(record: &EpochRecord) -> String {
-    let mut text = format!("epoch {}: loss {:.4}", record.epoch, record.train_loss);
-    if let (Some(loss), Some(accuracy)) = (record.validation_loss, record.validation_accuracy) {
-        text.push_str(&format!(
-            ", validation loss {loss:.4}, accuracy {accuracy:.4}"
-        ));
+/// Samples of a super-tile: whole batches of about [`SUPER_TILE_ROWS`] rows.
+fn tile_samples(view: &FeatureView<'_>, samples: &[u32], batch_size: usize) -> usize {
+    let n_rows: usize = samples
+        .iter()
+        .map(|sample| view.rows_of(*sample).len())
+        .sum();
+    let rows_of_batch = (n_rows * batch_size).div_ceil(samples.len().max(1)).max(1);
+    (SUPER_TILE_ROWS / rows_of_batch).max(1) * batch_size
+}
+
+/// The validation samples: their targets, and where the output of each lies.
+struct Validation {
+    targets: super::targets::BatchTargets,
+    /// First row of each sample among those of all, and the number of rows.
+    starts: Vec<usize>,
+    place_of: HashMap<u32, usize>,
+}
+
+impl Validation {
+    fn new(data: &BankData<'_>) -> Validation {
+        let mut starts = vec![0];
+        let mut total = 0;
+        for sample in data.validation {
+            total += data.view.rows_of(*sample).len();
+            starts.push(total);
+        }
+        let places = data.validation.iter().enumerate();
+        Validation {
+            targets: data.targets.gather(data.view, data.validation),
+            starts,
+            place_of: places.map(|(place, sample)| (*sample, place)).collect(),
+        }
     }
-    text
+
+    /// Outputs of every head that is still training, on all validation samples in their order.
+    fn score(
+        &self,
+        learners: &[Box<dyn Learner>],
+        data: &BankData<'_>,
+        specs: &[HeadSpec],
+    ) -> Result<Vec<Option<Array2<f32>>>> {
+        let n_samples = data.validation.len();
+        let mut scored: Vec<Option<Array2<f32>>> = specs.iter().map(|_| None).collect();
+        for learner in learners.iter().filter(|learner| learner.is_active()) {
+            for head in learner.heads() {
+                let network = &specs[head].network;
+                let n_rows = match network.attention {
+                    true => n_samples,
+                    false => self.starts[n_samples],
+                };
+                scored[head] = Some(Array2::zeros((n_rows, network.n_outputs)));
+            }
+        }
+        data.view
+            .for_each_tile(data.validation, SCORED_SAMPLES, |samples, tile| {
+                let rows = data.transform.apply(tile.rows);
+                let parts: Vec<(usize, Array2<f32>)> = learners
+                    .par_iter()
+                    .filter(|learner| learner.is_active())
+                    .flat_map_iter(|learner| learner.logits(rows.view(), &tile.starts))
+                    .collect();
+                for (head, part) in parts {
+                    let Some(all) = &mut scored[head] else {
+                        continue;
+                    };
+                    for (number, sample) in samples.iter().enumerate() {
+                        let place = self.place_of[sample];
+                        let (from, to) = match specs[head].network.attention {
+                            true => (number..number + 1, place..place + 1),
+                            false => (
+                                tile.starts[number]..tile.starts[number + 1],
+                                self.starts[place]..self.starts[place + 1],
+                            ),
+                        };
+                        all.slice_mut(s![to, ..]).assign(&part.slice(s![from, ..]));
+                    }
+                }
+            })?;
+        Ok(scored)
+    }
 }
 
 #[cfg(test)]

@@ -5,16 +5,19 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView2, s};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Normal};
+use ndarray::{Array2, ArrayView2, Axis, s};
+use rayon::prelude::*;
 
-use super::spec::HeadSpec;
+use super::{
+    learner::{Batch, Learner},
+    network::Network,
+    spec::{HeadSpec, Objective},
+    targets::TargetsView,
+};
 use crate::train::{
     dropout::drop_units,
     gemm::multiply,
-    loss::{LossSum, Targets},
+    loss::{Loss, LossSum, Targets},
     optimizer::OptimizerState,
 };
 
@@ -24,8 +27,8 @@ pub const BLOCK_COLUMNS: usize = 32;
 /// A wider head is a block of its own, of a multiple of this many columns.
 const WIDE_COLUMNS: usize = 16;
 
-/// Standard deviation of the initial weights, BERT's own.
-const INITIAL_DEVIATION: f32 = 0.02;
+/// Rows whose outputs one thread computes at a time when a block is scored.
+const SCORED_ROWS: usize = 256;
 
 /// Heads that share a block: their inputs are dropped alike.
 pub struct Block {
@@ -47,48 +50,38 @@ pub struct Block {
 struct BlockHead {
     /// Its number in the bank.
     index: usize,
+    network: Network,
     spec: HeadSpec,
     columns: Range<usize>,
     active: bool,
     epoch_loss: LossSum,
 }
 
-/// Which rows a training step sees.
-#[derive(Clone, Copy)]
-pub struct BatchView<'a> {
-    /// Standardised features, `[rows, n_features]`.
-    pub features: ArrayView2<'a, f32>,
-    /// A class for each row.
-    pub labels: &'a [u32],
-    /// A number for each row that dropout knows it by.
-    pub row_ids: &'a [u32],
-    /// From 1.
-    pub epoch: usize,
-}
-
-/// Cuts heads into blocks: the numbers of the heads in each, in order.
+/// Cuts linear heads into blocks: the numbers of the heads in each, in order.
 ///
 /// Narrow heads that drop the same inputs (equal rate; equal seed unless nothing is dropped) share blocks of 32
 /// columns; a head of more than 32 classes has a block of its own.
-pub fn assign(specs: &[HeadSpec]) -> Vec<Vec<usize>> {
+pub fn assign(specs: &[HeadSpec], linear: &[usize]) -> Vec<Vec<usize>> {
     let mut blocks: Vec<Assigned> = Vec::new();
-    for (index, spec) in specs.iter().enumerate() {
+    for index in linear.iter().copied() {
+        let spec = &specs[index];
+        let n_outputs = spec.network.n_outputs;
         let mask_seed = if spec.dropout == 0.0 { 0 } else { spec.seed };
-        let narrow = spec.n_classes <= BLOCK_COLUMNS;
+        let narrow = n_outputs <= BLOCK_COLUMNS;
         let dropped_inputs = narrow.then_some((spec.dropout.to_bits(), mask_seed));
         let open = blocks.iter_mut().rev().find(|block| {
             narrow
                 && block.dropped_inputs == dropped_inputs
-                && block.columns + spec.n_classes <= BLOCK_COLUMNS
+                && block.columns + n_outputs <= BLOCK_COLUMNS
         });
         match open {
             Some(block) => {
-                block.columns += spec.n_classes;
+                block.columns += n_outputs;
                 block.heads.push(index);
             }
             None => blocks.push(Assigned {
                 dropped_inputs,
-                columns: spec.n_classes,
+                columns: n_outputs,
                 heads: vec![index],
             }),
         }
@@ -105,11 +98,9 @@ struct Assigned {
 }
 
 impl Block {
-    /// A block of these heads (number in the bank, settings), with initial weights.
-    ///
-    /// Weights are drawn from `normal(0, 0.02)` by a generator seeded with the head's seed alone; biases are 0.
+    /// A block of these heads (number in the bank, settings), with the initial weights of their networks.
     pub fn new(heads: Vec<(usize, HeadSpec)>, n_features: usize, total_steps: usize) -> Block {
-        let used: usize = heads.iter().map(|(_, spec)| spec.n_classes).sum();
+        let used: usize = heads.iter().map(|(_, spec)| spec.network.n_outputs).sum();
         let columns = if used <= BLOCK_COLUMNS {
             BLOCK_COLUMNS
         } else {
@@ -120,14 +111,17 @@ impl Block {
         let heads = heads
             .into_iter()
             .map(|(index, spec)| {
-                let range = start..start + spec.n_classes;
+                let network = Network::new(spec.network.clone());
+                let range = start..start + spec.network.n_outputs;
                 start = range.end;
-                let weights = initial_weights(n_features, &spec);
-                parameters
-                    .slice_mut(s![..n_features, range.clone()])
-                    .assign(&weights);
+                let initial = network.initial(spec.seed);
+                let (weights, bias) = network.output_layer(&initial);
+                let mut own = parameters.slice_mut(s![.., range.clone()]);
+                own.slice_mut(s![..n_features, ..]).assign(&weights);
+                own.row_mut(n_features).assign(&bias);
                 BlockHead {
                     index,
+                    network,
                     spec,
                     columns: range,
                     active: true,
@@ -148,56 +142,6 @@ impl Block {
             logits: Array2::zeros((0, columns)),
             errors: Array2::zeros((0, columns)),
         }
-    }
-
-    /// The numbers of this block's heads in the bank.
-    pub fn head_indices(&self) -> impl Iterator<Item = usize> {
-        self.heads.iter().map(|head| head.index)
-    }
-
-    /// Whether any head still trains.
-    pub fn is_active(&self) -> bool {
-        self.heads.iter().any(|head| head.active)
-    }
-
-    /// Ends the training of a head: its columns stay as they are.
-    pub fn stop(&mut self, index: usize) {
-        for head in self.heads.iter_mut().filter(|head| head.index == index) {
-            head.active = false;
-            self.optimizer.freeze_columns(head.columns.clone());
-        }
-    }
-
-    /// One step of every active head: forward, loss, backward, clip, update.
-    ///
-    /// ```text
-    /// Z = dropout(X) W + b      E = dL/dZ      G = dropout(X)^T E,  sum of E's rows for b
-    /// ```
-    pub fn step(&mut self, batch: &BatchView<'_>) {
-        let rows = batch.labels.len();
-        if self.logits.nrows() != rows {
-            self.logits = Array2::zeros((rows, self.columns));
-            self.errors = Array2::zeros((rows, self.columns));
-        }
-        let inputs = dropped(batch, &self.heads[0].spec, &mut self.inputs);
-        forward(inputs, &self.parameters, &mut self.logits);
-        for head in self.heads.iter_mut().filter(|head| head.active) {
-            let columns = s![.., head.columns.clone()];
-            let (logits, errors) = (self.logits.slice(columns), self.errors.slice_mut(columns));
-            let (loss, targets) = (&head.spec.loss, Targets::Classes(batch.labels));
-            head.epoch_loss += loss.gradient(logits, targets, loss.scale(targets), errors);
-        }
-        let (mut weights, mut bias) = self
-            .gradients
-            .view_mut()
-            .split_at(ndarray::Axis(0), self.n_features);
-        multiply(inputs.t(), self.errors.view(), weights.view_mut());
-        bias.row_mut(0).fill(0.0);
-        for row in self.errors.rows() {
-            bias.row_mut(0)
-                .zip_mut_with(&row, |sum, error| *sum += error);
-        }
-        self.update();
     }
 
     fn update(&mut self) {
@@ -233,77 +177,135 @@ impl Block {
         self.steps_done += 1;
     }
 
-    /// The losses of the steps since this was last asked, by head number.
-    pub fn take_losses(&mut self) -> impl Iterator<Item = (usize, LossSum)> {
-        self.heads
-            .iter_mut()
-            .filter(|head| head.active)
-            .map(|head| (head.index, std::mem::take(&mut head.epoch_loss)))
+    fn head(&self, index: usize) -> &BlockHead {
+        let head = self.heads.iter().find(|head| head.index == index);
+        head.expect("a head of this block")
+    }
+}
+
+impl Learner for Block {
+    fn heads(&self) -> Vec<usize> {
+        self.heads.iter().map(|head| head.index).collect()
     }
 
-    /// Logits of every active head on `features [rows, n_features]`, by head number; nothing is dropped.
-    pub fn logits(&self, features: ArrayView2<'_, f32>) -> Vec<(usize, Array2<f32>)> {
-        let mut logits = Array2::zeros((features.nrows(), self.columns));
-        forward(features, &self.parameters, &mut logits);
+    fn is_active(&self) -> bool {
+        self.heads.iter().any(|head| head.active)
+    }
+
+    fn stop(&mut self, index: usize) {
+        for head in self.heads.iter_mut().filter(|head| head.index == index) {
+            head.active = false;
+            self.optimizer.freeze_columns(head.columns.clone());
+        }
+    }
+
+    /// ```text
+    /// Z = dropout(X) W + b      E = dL/dZ      G = dropout(X)^T E,  sum of E's rows for b
+    /// ```
+    fn step(&mut self, batch: &Batch<'_>) {
+        let rows = batch.rows.nrows();
+        if self.logits.nrows() != rows {
+            self.logits = Array2::zeros((rows, self.columns));
+            self.errors = Array2::zeros((rows, self.columns));
+        }
+        let inputs = dropped(batch, &self.heads[0].spec, &mut self.inputs);
+        forward(inputs, &self.parameters, &mut self.logits);
+        let targets = row_targets(batch.targets);
+        for head in self.heads.iter_mut().filter(|head| head.active) {
+            let columns = s![.., head.columns.clone()];
+            let (logits, errors) = (self.logits.slice(columns), self.errors.slice_mut(columns));
+            let loss = row_loss(&head.spec);
+            head.epoch_loss += loss.gradient(logits, targets, loss.scale(targets), errors);
+        }
+        let (mut weights, mut bias) = self.gradients.view_mut().split_at(Axis(0), self.n_features);
+        multiply(inputs.t(), self.errors.view(), weights.view_mut());
+        bias.row_mut(0).fill(0.0);
+        for row in self.errors.rows() {
+            bias.row_mut(0)
+                .zip_mut_with(&row, |sum, error| *sum += error);
+        }
+        self.update();
+    }
+
+    fn take_losses(&mut self) -> Vec<(usize, LossSum)> {
+        let active = self.heads.iter_mut().filter(|head| head.active);
+        active
+            .map(|head| (head.index, std::mem::take(&mut head.epoch_loss)))
+            .collect()
+    }
+
+    fn logits(&self, rows: ArrayView2<'_, f32>, _: &[usize]) -> Vec<(usize, Array2<f32>)> {
+        let mut logits = Array2::zeros((rows.nrows(), self.columns));
+        logits
+            .axis_chunks_iter_mut(Axis(0), SCORED_ROWS)
+            .into_par_iter()
+            .zip(rows.axis_chunks_iter(Axis(0), SCORED_ROWS))
+            .for_each(|(mut out, rows)| {
+                let mut part = Array2::zeros(out.dim());
+                forward(rows, &self.parameters, &mut part);
+                out.assign(&part);
+            });
         let active = self.heads.iter().filter(|head| head.active);
         active
             .map(|head| {
-                (
-                    head.index,
-                    logits.slice(s![.., head.columns.clone()]).to_owned(),
-                )
+                let columns = logits.slice(s![.., head.columns.clone()]);
+                (head.index, columns.to_owned())
             })
             .collect()
     }
 
-    /// Weights `[n_features, classes]` and biases `[classes]` of a head, as they are now.
-    ///
-    /// # Panics
-    /// When the head is not in this block.
-    pub fn parameters(&self, index: usize) -> (Array2<f32>, Array1<f32>) {
-        let head = self
-            .heads
-            .iter()
-            .find(|head| head.index == index)
-            .expect("a head of this block");
+    fn loss(
+        &self,
+        index: usize,
+        logits: ArrayView2<'_, f32>,
+        _: &[usize],
+        targets: TargetsView<'_>,
+    ) -> LossSum {
+        row_loss(&self.head(index).spec).loss(logits, row_targets(targets))
+    }
+
+    fn parameters(&self, index: usize) -> Vec<f32> {
+        let head = self.head(index);
         let columns = self.parameters.slice(s![.., head.columns.clone()]);
-        (
-            columns.slice(s![..self.n_features, ..]).to_owned(),
-            columns.row(self.n_features).to_owned(),
-        )
+        let weights = columns.slice(s![..self.n_features, ..]);
+        let bias = columns.row(self.n_features);
+        head.network
+            .with_output_layer(head.network.zeros(), weights, bias)
     }
 }
 
-fn initial_weights(n_features: usize, spec: &HeadSpec) -> Array2<f32> {
-    let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
-    let normal = Normal::new(0.0, INITIAL_DEVIATION).expect("a finite deviation");
-    Array2::from_shape_simple_fn((n_features, spec.n_classes), || normal.sample(&mut rng))
+fn row_loss(spec: &HeadSpec) -> &Loss {
+    match &spec.objective {
+        Objective::Rows(loss) => loss,
+        _ => unreachable!("a linear head has a loss of each row"),
+    }
+}
+
+fn row_targets(targets: TargetsView<'_>) -> Targets<'_> {
+    match targets {
+        TargetsView::Rows(targets) => targets,
+        TargetsView::Spans(_) => unreachable!("a linear head has a target of each row"),
+    }
 }
 
 /// The batch's features with this block's dropout applied, copied to `buffer` only where something is dropped.
 fn dropped<'a>(
-    batch: &'a BatchView<'_>,
+    batch: &'a Batch<'_>,
     spec: &HeadSpec,
     buffer: &'a mut Array2<f32>,
 ) -> ArrayView2<'a, f32> {
     if spec.dropout == 0.0 {
-        return batch.features.view();
+        return batch.rows.view();
     }
-    if buffer.dim() != batch.features.dim() {
-        *buffer = Array2::zeros(batch.features.dim());
+    if buffer.dim() != batch.rows.dim() {
+        *buffer = Array2::zeros(batch.rows.dim());
     }
-    buffer.assign(&batch.features);
+    buffer.assign(&batch.rows);
     for (mut row, id) in buffer.rows_mut().into_iter().zip(batch.row_ids) {
         let row = row
             .as_slice_mut()
             .expect("a row of a standard array is contiguous");
-        drop_units(
-            row,
-            spec.dropout,
-            spec.seed,
-            batch.epoch as u64,
-            u64::from(*id),
-        );
+        drop_units(row, spec.dropout, spec.seed, batch.epoch as u64, *id);
     }
     buffer.view()
 }
@@ -320,14 +322,12 @@ fn forward(features: ArrayView2<'_, f32>, parameters: &Array2<f32>, out: &mut Ar
 #[cfg(test)]
 impl Block {
     /// Sets the parameters of the block's only head, for tests against other programs.
-    fn set_parameters(&mut self, weights: &Array2<f32>, bias: &Array1<f32>) {
+    fn set_parameters(&mut self, weights: &Array2<f32>, bias: &[f32]) {
         let columns = self.heads[0].columns.clone();
-        self.parameters
-            .slice_mut(s![..self.n_features, columns.clone()])
-            .assign(weights);
-        self.parameters
-            .slice_mut(s![self.n_features, columns])
-            .assign(bias);
+        let mut own = self.parameters.slice_mut(s![.., columns]);
+        own.slice_mut(s![..self.n_features, ..]).assign(weights);
+        own.row_mut(self.n_features)
+            .assign(&ndarray::ArrayView1::from(bias));
     }
 }
 

@@ -1,14 +1,14 @@
 //! Multinomial logistic regression of the `linfa` project, fitted in full batch: a convex baseline beside the bank.
 
-use linfa::traits::Fit;
+use linfa::{Dataset, traits::Fit};
 use linfa_logistic::MultiLogisticRegression;
 use ndarray::{Array1, Array2, s};
 
-use super::bank::{LabelledRows, TrainedHead};
-use crate::{
-    error::{Error, Result},
-    features::{FeatureView, linfa::dataset, scaler::Scaler},
+use super::{
+    bank::TrainedHead,
+    network::{Network, NetworkSpec},
 };
+use crate::error::{Error, Result};
 
 /// Where the solver stops: the norm of the gradient of the summed loss.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
@@ -22,14 +22,18 @@ const MAX_ITERATIONS: u64 = 500;
 ///
 /// # Errors
 /// [`Error::Diverged`] with linfa's own words: its solver fails on some well-posed problems of hundreds of features.
+///
+/// # Panics
+/// When there is not one label per row, or the network is not linear.
 pub fn fit(
-    view: &FeatureView,
-    scaler: &Scaler,
-    train: LabelledRows<'_>,
-    n_classes: usize,
+    features: Array2<f32>,
+    labels: &[u32],
+    network: &NetworkSpec,
     c: f64,
 ) -> Result<TrainedHead> {
-    let records = dataset(view, scaler, train.samples, train.labels);
+    assert_eq!(features.nrows(), labels.len(), "one label per row");
+    let targets: Array1<usize> = labels.iter().map(|label| *label as usize).collect();
+    let records = Dataset::new(features.mapv(f64::from), targets);
     let fitted = MultiLogisticRegression::default()
         .alpha(1.0 / c)
         .gradient_tolerance(GRADIENT_TOLERANCE)
@@ -40,28 +44,28 @@ pub fn fit(
             hint: "lower head.C, keep head.standardize = true, or use head.kind = \"linear\""
                 .into(),
         })?;
-    let mut weights = Array2::zeros((view.n_features(), n_classes));
+    let n_classes = network.n_outputs;
+    let mut weights = Array2::zeros((features.ncols(), n_classes));
     let mut bias = Array1::from_elem(n_classes, NEVER);
     for (place, class) in fitted.classes().iter().enumerate() {
         let column = fitted.params().column(place).mapv(|weight| weight as f32);
         weights.slice_mut(s![.., *class]).assign(&column);
         bias[*class] = fitted.intercept()[place] as f32;
     }
+    let network = Network::new(network.clone());
     Ok(TrainedHead {
-        weights,
-        bias,
+        parameters: network.with_output_layer(network.zeros(), weights.view(), bias.view()),
         history: Vec::new(),
         best_epoch: 0,
     })
 }
 
 /// The logit of a class that was never seen: `exp` of it is 0, and sums with it stay finite.
-const NEVER: f32 = -1e4;
+pub(super) const NEVER: f32 = -1e4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::states::{Dtype, Pooling, StateId};
 
     #[test]
     fn the_fit_equals_scikit_learns() {
@@ -72,16 +76,11 @@ mod tests {
             [-0.241_61, 0.0306, 0.211_01],
         ];
         let rows = [0.0, 1.0, 1.0, 0.0, 2.0, 2.0, 3.0, 1.0, 0.0, 0.0, 2.0, 3.0];
-        let mut bytes = Vec::new();
-        Dtype::F32.encode(&rows, &mut bytes).unwrap();
-        let state = StateId::pooled(Pooling::Mean, 1);
-        let view = FeatureView::from_bytes(state, 2, Dtype::F32, bytes);
-        let train = LabelledRows {
-            samples: &[0, 1, 2, 3, 4, 5],
-            labels: &[0, 0, 1, 1, 2, 2],
-        };
-        let head = fit(&view, &Scaler::identity(2), train, 4, 0.5).unwrap();
-        let seen = head.weights.slice(s![.., ..3]);
+        let rows = Array2::from_shape_vec((6, 2), rows.to_vec()).unwrap();
+        let spec = NetworkSpec::linear(2, 4);
+        let head = fit(rows, &[0, 0, 1, 1, 2, 2], &spec, 0.5).unwrap();
+        let (weights, bias) = Network::new(spec).output_layer(&head.parameters);
+        let seen = weights.slice(s![.., ..3]);
         let centred = &seen
             - &seen
                 .mean_axis(ndarray::Axis(1))
@@ -93,9 +92,6 @@ mod tests {
                 assert!((got - value).abs() < 1e-3, "{feature}, {class}: {got}");
             }
         }
-        assert_eq!(
-            head.bias[3], NEVER,
-            "a class without rows is never predicted"
-        );
+        assert_eq!(bias[3], NEVER, "a class without rows is never predicted");
     }
 }

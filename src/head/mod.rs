@@ -1,22 +1,35 @@
 //! Heads: the few parameters that are trained, and the bank that trains many of them in one pass.
 //!
-//! [`bank`] holds the training loop and [`block`] one step of it; [`linfa_logistic`] fits in full batch; [`linear`] is a
-//! head as it is saved and used; [`size`] says what a head costs.
-//!
-//! Over the words of a sentence: [`crf`], and [`decode`] for taggers without one. Over the tokens of a question's window:
-//! [`matching`] features and the [`span`] of the answer. Over a pair of texts: [`pair`]. These are plain functions on views.
+//! - [`spec`] says what a head is and how it learns; [`network`] and its [`layers`] compute it, [`crf`] and [`span`] are
+//!   objectives over sequences, [`targets`] what outputs are compared with;
+//! - [`bank`] is the training loop; its [`learner`]s are [`block`]s of linear heads and [`network_learner`]s; a head's
+//!   [`course`] over the epochs decides when it stops;
+//! - [`linfa_logistic`] and [`linfa_svm`] fit in full batch;
+//! - [`row_maps`], [`pair`], [`matching`] and [`transform`] make rows of states into what a head reads;
+//! - [`saved`] is a head as it is saved and used, [`decode`] turns its outputs into sequences of tags, [`size`] says what
+//!   it costs;
+//! - [`neighbours`] and [`out_of_fold`] tell of the data: near copies, and what heads say of rows that they did not see.
 
 pub mod bank;
 pub mod block;
+pub mod course;
 pub mod crf;
 pub mod decode;
 pub mod layers;
-pub mod linear;
+pub mod learner;
 pub mod linfa_logistic;
+pub mod linfa_svm;
 pub mod matching;
+pub mod neighbours;
 pub mod network;
+pub mod network_learner;
+pub mod out_of_fold;
 pub mod pair;
-pub mod segments;
+pub mod row_maps;
+pub mod saved;
+mod segments;
 pub mod size;
 pub mod span;
 pub mod spec;
+pub mod targets;
+pub mod transform;

@@ -1,5 +1,6 @@
 //! A head as a small network: which layers it has, and where their parameters lie.
 
+mod output;
 mod pass;
 
 use std::ops::Range;
@@ -46,6 +47,26 @@ pub struct NetworkSpec {
 }
 
 impl NetworkSpec {
+    /// One matrix and its biases: `[n_features, n_outputs]` and `[n_outputs]`.
+    ///
+    /// ```
+    /// use frostbert::head::network::{Network, NetworkSpec};
+    /// assert_eq!(Network::new(NetworkSpec::linear(384, 3)).n_parameters(), 384 * 3 + 3);
+    /// ```
+    pub fn linear(n_features: usize, n_outputs: usize) -> NetworkSpec {
+        NetworkSpec {
+            n_layers: 1,
+            n_features,
+            attention: false,
+            hidden: Vec::new(),
+            activation: Activation::default(),
+            skip: false,
+            layer_norm: false,
+            n_outputs,
+            crf: false,
+        }
+    }
+
     /// Values of an input row.
     pub fn n_inputs(&self) -> usize {
         self.n_layers * self.n_features
@@ -115,18 +136,8 @@ impl Network {
     /// Lays out the parameters of a spec.
     ///
     /// ```
-    /// use frostbert::head::{layers::activation::Activation, network::{Network, NetworkSpec}};
-    /// let network = Network::new(NetworkSpec {
-    ///     n_layers: 1,
-    ///     n_features: 4,
-    ///     attention: false,
-    ///     hidden: vec![8],
-    ///     activation: Activation::Relu,
-    ///     skip: false,
-    ///     layer_norm: false,
-    ///     n_outputs: 3,
-    ///     crf: false,
-    /// });
+    /// use frostbert::head::network::{Network, NetworkSpec};
+    /// let network = Network::new(NetworkSpec { hidden: vec![8], ..NetworkSpec::linear(4, 3) });
     /// let names: Vec<&str> = network.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     /// assert_eq!(names, ["hidden.0.weight", "hidden.0.bias", "weight", "bias"]);
     /// assert_eq!(network.n_parameters(), 4 * 8 + 8 + 8 * 3 + 3);

@@ -4,16 +4,21 @@ use std::ops::Range;
 
 /// The ranges `offsets[i]..offsets[i + 1]` of `n_rows` rows; one may be empty.
 ///
-/// ```
-/// use frostbert::head::segments::segments;
-/// assert!(segments(&[0, 2, 2, 5], 5).eq([0..2, 2..2, 2..5]));
-/// ```
-///
 /// # Panics
 /// Unless the offsets run from 0 to `n_rows` and never fall.
-pub fn segments(offsets: &[usize], n_rows: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn segments(offsets: &[usize], n_rows: usize) -> impl Iterator<Item = Range<usize>> {
     assert_eq!(offsets.first(), Some(&0), "the first offset");
     assert_eq!(offsets.last(), Some(&n_rows), "the last offset");
     assert!(offsets.is_sorted(), "offsets that never fall");
     offsets.windows(2).map(|pair| pair[0]..pair[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_cut_rows_into_segments_of_which_some_are_empty() {
+        assert!(segments(&[0, 2, 2, 5], 5).eq([0..2, 2..2, 2..5]));
+    }
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::matching;
+
 /// Trainable parameters of a head, and the memory that its training holds beside the batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeadSize {
@@ -21,15 +23,15 @@ pub fn training_bytes(parameters: u64) -> u64 {
     4 * 4 * parameters
 }
 
-/// Width of the hidden layer that [`head_sizes`] counts for an MLP.
-pub const MLP_WIDTH: usize = 128;
+/// Width of the one hidden layer of an MLP that names none.
+pub const MLP_WIDTH: usize = 256;
 
 /// The sizes of each kind of head over states of `hidden` values, for `n_classes` outputs.
 ///
 /// - linear: `W [H, C]`, `b [C]`
-/// - mlp: one hidden layer of 128: `[H, 128]`, `[128]`, `[128, C]`, `[C]`
-/// - crf: linear, transitions `[C, C]`, and a start and an end score per label
-/// - matching: features `[h, h*a, h*mean(q)]` and 5 similarities, to a start and an end logit: `[3 H + 5, 2]`, `[2]`
+/// - mlp: one hidden layer of [`MLP_WIDTH`]: `[H, 256]`, `[256]`, `[256, C]`, `[C]`
+/// - crf: linear, transitions `[C, C]`, and a start and an end score for each label
+/// - matching: the features of [`matching::features`] to a start and an end logit: `[3 H + 5, 2]`, `[2]`
 /// - cosine: nothing
 ///
 /// ```
@@ -40,7 +42,7 @@ pub fn head_sizes(hidden: usize, n_classes: usize) -> Vec<HeadSize> {
     let linear = hidden * n_classes + n_classes;
     let mlp = hidden * MLP_WIDTH + MLP_WIDTH + MLP_WIDTH * n_classes + n_classes;
     let crf = linear + n_classes * n_classes + 2 * n_classes;
-    let matching = (3 * hidden + 5) * 2 + 2;
+    let matching = matching::width(hidden, 1) * 2 + 2;
     [
         ("linear", format!("{n_classes} classes"), linear),
         (

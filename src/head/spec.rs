@@ -2,14 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::network::NetworkSpec;
 use crate::train::{loss::Loss, optimizer::Optimizer, schedule::Schedule};
 
 /// Everything that decides one head, given its data and the order of its batches.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HeadSpec {
-    /// Number of outputs.
-    pub n_classes: usize,
-    /// Probability that an input feature is dropped in a training step.
+    /// What it computes.
+    pub network: NetworkSpec,
+    /// What its outputs are compared with.
+    pub objective: Objective,
+    /// Probability that an input feature, or a hidden unit, is dropped in a training step.
     pub dropout: f32,
     /// The optimiser.
     pub optimizer: Optimizer,
@@ -17,21 +20,57 @@ pub struct HeadSpec {
     pub schedule: Schedule,
     /// Share of the steps in which the learning rate rises.
     pub warmup: f64,
-    /// Largest norm of the gradient of weights and biases together.
+    /// Largest norm of the gradient of all parameters together.
     pub clip: Option<f64>,
-    /// The loss.
-    pub loss: Loss,
     /// Decides the initial weights and the dropout masks.
     pub seed: u64,
     /// When to stop; `None` trains every epoch and keeps the last weights.
     pub stopping: Option<Stopping>,
 }
 
+impl HeadSpec {
+    /// A network that is trained to tell classes apart, as by a pipeline file that says nothing of `[head]` and `[train]`:
+    /// cross-entropy, dropout 0.1, AdamW, early stopping on the validation loss, seed 42.
+    pub fn new(network: NetworkSpec) -> HeadSpec {
+        HeadSpec {
+            network,
+            objective: Objective::Rows(Loss::default()),
+            dropout: 0.1,
+            optimizer: Optimizer::default(),
+            schedule: Schedule::default(),
+            warmup: 0.0,
+            clip: None,
+            seed: 42,
+            stopping: Some(Stopping::default()),
+        }
+    }
+
+    /// Whether the head is one product and a loss of each row, so that it can share a block with others.
+    pub fn is_linear(&self) -> bool {
+        let network = &self.network;
+        matches!(self.objective, Objective::Rows(_))
+            && network.hidden.is_empty()
+            && !network.attention
+            && network.n_layers == 1
+    }
+}
+
+/// What a head's outputs are compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Objective {
+    /// Every output row for itself.
+    Rows(Loss),
+    /// A start and an end among the rows of each sample: see [`super::span`].
+    Span,
+    /// The sequence of tags of each sample: see [`super::crf`].
+    Crf,
+}
+
 /// When a head stops early.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stopping {
-    /// The validation metric that is followed: `loss`, or the name of a classification metric.
+    /// The validation metric that is followed: `loss`, or the name of a metric of the task.
     pub metric: StoppingMetric,
     /// Epochs without a better value before training stops.
     pub patience: usize,
@@ -47,41 +86,46 @@ impl Default for Stopping {
     }
 }
 
-/// A validation metric that early stopping can follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StoppingMetric {
-    /// The training loss on validation rows, without dropout and label smoothing.
-    Loss,
-    /// See [`crate::metrics::ClassificationMetrics`], as all below.
-    Accuracy,
-    /// Macro F1.
-    MacroF1,
-    /// Micro F1.
-    MicroF1,
-    /// Weighted F1.
-    WeightedF1,
-    /// Matthews correlation.
-    Mcc,
-    /// Area under the ROC curve.
-    RocAuc,
-    /// Log loss, without class weights.
-    LogLoss,
-    /// Brier score.
-    Brier,
-    /// Expected calibration error.
-    Ece,
+macro_rules! metrics {
+    ($($variant:ident $name:literal $higher:literal),+ $(,)?) => {
+        /// A validation metric that early stopping can follow; the names are those of `metrics.json`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[expect(missing_docs, reason = "the names are those of the metrics")]
+        pub enum StoppingMetric { $($variant),+ }
+
+        impl StoppingMetric {
+            /// The name, as in `metrics.json`.
+            pub fn name(self) -> &'static str {
+                match self { $(StoppingMetric::$variant => $name),+ }
+            }
+
+            /// Whether a larger value is better.
+            pub fn higher_is_better(self) -> bool {
+                match self { $(StoppingMetric::$variant => $higher),+ }
+            }
+        }
+    };
 }
 
-impl StoppingMetric {
-    /// Whether a larger value is better.
-    pub fn higher_is_better(self) -> bool {
-        !matches!(
-            self,
-            StoppingMetric::Loss
-                | StoppingMetric::LogLoss
-                | StoppingMetric::Brier
-                | StoppingMetric::Ece
-        )
-    }
+metrics! {
+    Loss "loss" false,
+    Accuracy "accuracy" true,
+    MacroF1 "macro_f1" true,
+    MicroF1 "micro_f1" true,
+    WeightedF1 "weighted_f1" true,
+    Mcc "mcc" true,
+    RocAuc "roc_auc" true,
+    LogLoss "log_loss" false,
+    Brier "brier" false,
+    Ece "ece" false,
+    TokenAccuracy "token_accuracy" true,
+    EntityF1Strict "entity_f1_strict" true,
+    EntityF1Conlleval "entity_f1_conlleval" true,
+    ExactMatch "exact_match" true,
+    F1 "f1" true,
+    Spearman "spearman" true,
+    Pearson "pearson" true,
+    Mse "mse" false,
+    Mae "mae" false,
 }

@@ -120,6 +120,18 @@ pub fn softmax_rows(logits: ArrayView2<f32>, temperature: f64) -> Array2<f32> {
     probabilities
 }
 
+/// Probabilities of labels that are set or not, each for itself: `1 / (1 + e^-z)`, in f64.
+///
+/// ```
+/// use frostbert::metrics::calibration::sigmoid_rows;
+/// use ndarray::array;
+///
+/// assert!((sigmoid_rows(array![[3f32.ln(), 0.0]].view())[[0, 0]] - 0.75).abs() < 1e-6);
+/// ```
+pub fn sigmoid_rows(logits: ArrayView2<f32>) -> Array2<f32> {
+    logits.mapv(|logit| (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32)
+}
+
 /// The finite rows, with 0 for the true class, so that a row's loss is `ln sum_c exp(z_c / T)`.
 fn centred_rows(logits: ArrayView2<f32>, labels: &[usize]) -> Array2<f64> {
     let finite: Vec<usize> = (0..logits.nrows())

@@ -13,7 +13,8 @@
 //! - [`ranking`]: what depends on their order (ROC-AUC);
 //! - [`baseline`]: what trivial predictors would have scored;
 //! - [`intervals`]: the bootstrap behind every `<name>_ci`;
-//! - [`calibration`]: temperature scaling.
+//! - [`calibration`]: temperature scaling;
+//! - [`label_errors`]: labels that are likely wrong, by confident learning.
 //!
 //! A metric that is undefined on the data (no rows, one class only, NaN among the probabilities) is `None` in Rust and
 //! absent in JSON, never NaN or null.
@@ -23,6 +24,7 @@ pub mod calibration;
 pub mod classification;
 pub mod counts;
 pub mod intervals;
+pub mod label_errors;
 pub mod multilabel;
 pub mod probability;
 pub mod ranking;

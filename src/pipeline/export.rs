@@ -140,7 +140,7 @@ impl RowSource for Records<'_> {
                     self.empty.set(self.empty.get() + 1);
                     continue;
                 }
-                let parts = inputs_of(&example, settings.pair).enumerate();
+                let parts = inputs_of(&example, settings.pair_of(&example)).enumerate();
                 waiting = parts
                     .map(|(part, input)| Row {
                         key: input.key(),

@@ -47,6 +47,17 @@ pub struct Machine {
     pub go_on: bool,
 }
 
+impl Machine {
+    /// A machine that asks nothing and does not go on where a question would be asked.
+    pub fn new(onnxruntime: impl Into<PathBuf>, threads: usize) -> Machine {
+        Machine {
+            onnxruntime: onnxruntime.into(),
+            threads,
+            go_on: false,
+        }
+    }
+}
+
 /// What an extraction did.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExtractReport {
@@ -80,6 +91,30 @@ pub struct ExtractReport {
     pub device: String,
     /// What it computed in.
     pub precision: &'static str,
+}
+
+impl ExtractReport {
+    /// Adds what another extraction into the same cache did.
+    pub(super) fn add(&mut self, other: &ExtractReport) {
+        let padded = |report: &ExtractReport| match report.padding_efficiency {
+            0.0 => 0.0,
+            efficiency => report.tokens as f64 / efficiency,
+        };
+        let padded = padded(self) + padded(other);
+        self.documents += other.documents;
+        self.empty += other.empty;
+        self.unique += other.unique;
+        self.computed += other.computed;
+        self.reused += other.reused;
+        self.tokens += other.tokens;
+        self.truncated += other.truncated;
+        self.seconds += other.seconds;
+        self.bytes_written += other.bytes_written;
+        self.tokens_per_second = self.tokens as f64 / self.seconds.max(f64::MIN_POSITIVE);
+        if padded > 0.0 {
+            self.padding_efficiency = self.tokens as f64 / padded;
+        }
+    }
 }
 
 /// Encodes every text of the pipeline that its cache lacks, and commits shard by shard.
@@ -284,7 +319,7 @@ fn count_if_cached(
         if !admission.admit(&example) {
             continue;
         }
-        for input in inputs_of(&example, pipeline.extraction.pair) {
+        for input in inputs_of(&example, pipeline.extraction.pair_of(&example)) {
             let key = input.key();
             if !admission.is_new(&key) {
                 continue;
@@ -334,7 +369,7 @@ fn read_texts(
     let aligned = |state: &StateId| !matches!(state.kind, StateKind::Pooled(_));
     let spooling = Spooling {
         tokenizer: &tokenizer,
-        pair: settings.pair,
+        settings,
         aligned: planner.wanted().iter().any(aligned),
         sources: &settings.sources,
         folder: writer.folder(),

@@ -10,7 +10,7 @@ use serde::{
 use crate::{
     data::{CleanOptions, DataTask, Source, SplitFractions},
     encoder::device::{Device, Precision},
-    head::spec::Stopping,
+    head::{layers::activation::Activation, spec::Stopping},
     states::Dtype,
     train::{optimizer::OptimizerKind, schedule::Schedule},
 };
@@ -44,9 +44,45 @@ pub struct PipelineFile {
     /// `[sweep]`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<toml::Table>,
-    /// `[tasks]`
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tasks: Option<toml::Table>,
+}
+
+/// A pipeline file of several tasks over one model and one cache.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TasksFile {
+    /// As in [`PipelineFile`], as all below.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Of all tasks.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Of all tasks.
+    #[serde(default)]
+    pub run: RunSection,
+    /// Of all tasks.
+    pub model: ModelSection,
+    /// Of all tasks.
+    #[serde(default)]
+    pub cache: CacheSection,
+    /// `[tasks.NAME]`
+    pub tasks: BTreeMap<String, TaskSection>,
+}
+
+/// `[tasks.NAME]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSection {
+    /// `[tasks.NAME.data]`
+    pub data: DataSection,
+    /// `[tasks.NAME.head]`
+    #[serde(default)]
+    pub head: HeadSection,
+    /// `[tasks.NAME.train]`
+    #[serde(default)]
+    pub train: TrainSection,
+    /// `[tasks.NAME.sweep]`
+    #[serde(default)]
+    pub sweep: Option<toml::Table>,
 }
 
 /// `[run]`
@@ -158,6 +194,8 @@ pub struct HeadSection {
     pub activation: Activation,
     /// Skip connections over hidden layers.
     pub skip: bool,
+    /// Layer normalisation of every hidden layer, before its activation.
+    pub layer_norm: bool,
     /// Features to mean 0 and variance 1.
     pub standardize: bool,
 }
@@ -199,6 +237,8 @@ pub struct TrainSection {
     pub label_smoothing: f64,
     /// When to stop.
     pub early_stopping: EarlyStoppingKey,
+    /// States of more megabytes than this are streamed from disk in every epoch, those of fewer stay in memory.
+    pub memory_mb: u64,
 }
 
 macro_rules! names {
@@ -259,10 +299,6 @@ names! {
 names! {
     /// The state that a head reads.
     HeadPooling, "lowercase", Mean { Cls, Mean, Max, Attention }
-}
-names! {
-    /// Between hidden layers.
-    Activation, "lowercase", Gelu { Relu, Gelu, Tanh }
 }
 names! {
     /// The losses.
@@ -411,6 +447,7 @@ impl Default for HeadSection {
             hidden: Vec::new(),
             activation: Activation::Gelu,
             skip: false,
+            layer_norm: false,
             standardize: true,
         }
     }
@@ -434,6 +471,7 @@ impl Default for TrainSection {
             class_weights: None,
             label_smoothing: 0.0,
             early_stopping: EarlyStoppingKey(Some(Stopping::default())),
+            memory_mb: 2048,
         }
     }
 }

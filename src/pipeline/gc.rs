@@ -40,8 +40,10 @@ impl Needed {
             let mut needed: HashSet<Key> = HashSet::new();
             for example in read_all(&pipeline.extraction.sources, false) {
                 let example = example?;
-                needed
-                    .extend(inputs_of(&example, pipeline.extraction.pair).map(|input| input.key()));
+                needed.extend(
+                    inputs_of(&example, pipeline.extraction.pair_of(&example))
+                        .map(|input| input.key()),
+                );
                 progress.advance(1, 0);
             }
             progress.finish();

@@ -43,8 +43,8 @@ pub struct Lock {
     pub model: CheckpointHashes,
     /// Where the states came from.
     pub cache: LockedCache,
-    /// What the head reads.
-    pub view: LockedView,
+    /// The states that the head reads.
+    pub states: Vec<StateId>,
     /// The labels, by id.
     pub labels: LabelMap,
     /// The split.
@@ -72,15 +72,6 @@ pub struct LockedCache {
     pub rows: String,
 }
 
-/// What a head reads.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LockedView {
-    /// The pooling.
-    pub pooling: String,
-    /// The absolute layer.
-    pub layer: usize,
-}
-
 /// A split: how many rows of each part, and which.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LockedSplit {
@@ -92,16 +83,6 @@ pub struct LockedSplit {
     pub test: usize,
     /// blake3 over every row's part and target.
     pub rows: String,
-}
-
-impl LockedView {
-    /// Of one state.
-    pub fn of(state: StateId) -> LockedView {
-        LockedView {
-            pooling: state.kind.name().into(),
-            layer: state.layer,
-        }
-    }
 }
 
 impl LockedSplit {

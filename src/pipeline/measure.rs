@@ -1,22 +1,18 @@
-//! What a trained head is worth: metrics of every part, beside the baseline, before and after calibration.
+//! What a trained head is worth: metrics of every part, beside what a trivial answer scores.
 
 use std::path::Path;
 
-use ndarray::{Array2, Axis};
+use ndarray::ArrayView2;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::tasks::TaskMetrics;
 use crate::{
-    data::{
-        Part,
-        dataset::{Dataset, part_name},
-    },
+    data::{Part, dataset::part_name},
     error::{Error, Result},
-    head::bank::TrainedHead,
     metrics::{
-        ClassificationMetrics, MajorityBaseline, baseline,
-        calibration::{TEMPERATURES, softmax_rows, temperature},
-        classification,
-        intervals::Bootstrap,
+        ClassificationMetrics,
+        calibration::{TEMPERATURES, temperature},
     },
 };
 
@@ -24,29 +20,69 @@ use crate::{
 pub const METRICS_FILE: &str = "metrics.json";
 
 /// The metrics of a run, as they stand in metrics.json.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct RunMetrics {
     /// On the rows that the head learned from; without intervals.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub train: Option<ClassificationMetrics>,
-    /// On the rows that chose the epoch and the temperature.
+    pub train: Option<TaskMetrics>,
+    /// On the rows that chose the epoch, and what else validation tunes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub validation: Option<ClassificationMetrics>,
+    pub validation: Option<TaskMetrics>,
     /// On rows that decided nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub test: Option<ClassificationMetrics>,
-    /// What the most frequent label of train scores on test.
+    pub test: Option<TaskMetrics>,
+    /// What a trivial answer scores on test.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<MajorityBaseline>,
-    /// The test's probability metrics with temperature 1.
+    pub baseline: Option<Baseline>,
+    /// The test's probability metrics with temperature 1, for classification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before_calibration: Option<ProbabilityMetrics>,
-    /// What logits are divided by.
-    pub temperature: f64,
+    /// What logits are divided by, for classification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Where no answer becomes the answer, for questions that may have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_answer_threshold: Option<f64>,
+    /// The share of each of several layers in the mix, by layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_profile: Option<Vec<LayerShare>>,
     /// The epoch whose weights were kept.
     pub best_epoch: usize,
     /// Epochs that were trained.
     pub epochs: usize,
+}
+
+/// How much a layer takes part in a learned mix.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LayerShare {
+    /// The absolute layer.
+    pub layer: usize,
+    /// Its share; all add up to 1.
+    pub share: f64,
+}
+
+/// A trivial answer, and what it scores on test.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Baseline {
+    /// What is answered.
+    pub description: String,
+    /// Its metrics, by their names.
+    #[serde(flatten)]
+    pub metrics: Map<String, Value>,
+}
+
+impl Baseline {
+    /// A description and metrics that become a JSON object.
+    pub(super) fn new(description: String, metrics: &impl Serialize) -> Baseline {
+        let metrics = match serde_json::to_value(metrics) {
+            Ok(Value::Object(metrics)) => metrics,
+            _ => Map::new(),
+        };
+        Baseline {
+            description,
+            metrics,
+        }
+    }
 }
 
 /// The metrics that a temperature changes.
@@ -63,65 +99,25 @@ pub struct ProbabilityMetrics {
     pub ece: Option<f64>,
 }
 
+impl From<&ClassificationMetrics> for ProbabilityMetrics {
+    fn from(metrics: &ClassificationMetrics) -> ProbabilityMetrics {
+        ProbabilityMetrics {
+            log_loss: metrics.log_loss,
+            brier: metrics.brier,
+            ece: metrics.ece,
+        }
+    }
+}
+
 /// The temperature that fits the validation rows best.
 ///
 /// 1 where there are none, and where they tell no temperature: if all of them are right (or wrong), the likelihood only
 /// grows towards the end of the range, and a head would claim a certainty that a few easy rows cannot give.
-pub(super) fn fit_temperature(dataset: &Dataset, logits: &Array2<f32>) -> f64 {
-    let validation = dataset.part(Part::Validation);
-    let labels = labels_of(dataset, &validation);
-    let fitted = temperature(rows_of(logits, &validation).view(), &labels);
+pub(super) fn fit_temperature(labels: &[usize], logits: ArrayView2<'_, f32>) -> f64 {
+    let fitted = temperature(logits, labels);
     let [lowest, highest] = TEMPERATURES;
     let inside = fitted > lowest * 1.001 && fitted < highest / 1.001;
     if inside { fitted } else { 1.0 }
-}
-
-/// Measures a head by its logits on every row of a dataset.
-pub(super) fn measure(
-    dataset: &Dataset,
-    logits: &Array2<f32>,
-    temperature: f64,
-    trained: &TrainedHead,
-    seed: u64,
-) -> RunMetrics {
-    let n_classes = dataset.labels.len();
-    let evaluate = |part: Part, temperature: f64, bootstrap: Option<Bootstrap>| {
-        let rows = dataset.part(part);
-        let labels = labels_of(dataset, &rows);
-        let probabilities = softmax_rows(rows_of(logits, &rows).view(), temperature);
-        (!rows.is_empty())
-            .then(|| classification::evaluate(&labels, probabilities.view(), n_classes, bootstrap))
-    };
-    let bootstrap = Some(Bootstrap {
-        seed,
-        ..Bootstrap::default()
-    });
-    let [train_labels, test_labels] =
-        [Part::Train, Part::Test].map(|part| labels_of(dataset, &dataset.part(part)));
-    RunMetrics {
-        train: evaluate(Part::Train, temperature, None),
-        validation: evaluate(Part::Validation, temperature, bootstrap),
-        test: evaluate(Part::Test, temperature, bootstrap),
-        baseline: baseline::majority_class(&train_labels, &test_labels, n_classes),
-        before_calibration: evaluate(Part::Test, 1.0, None).map(|metrics| ProbabilityMetrics {
-            log_loss: metrics.log_loss,
-            brier: metrics.brier,
-            ece: metrics.ece,
-        }),
-        temperature,
-        best_epoch: trained.best_epoch,
-        epochs: trained.history.len(),
-    }
-}
-
-fn rows_of(logits: &Array2<f32>, rows: &[u32]) -> Array2<f32> {
-    let places: Vec<usize> = rows.iter().map(|row| *row as usize).collect();
-    logits.select(Axis(0), &places)
-}
-
-fn labels_of(dataset: &Dataset, rows: &[u32]) -> Vec<usize> {
-    let labels = dataset.labels_of(rows).into_iter();
-    labels.map(|label| label as usize).collect()
 }
 
 /// Writes metrics.json.
@@ -133,9 +129,7 @@ pub(super) fn write_metrics(run: &Path, metrics: &RunMetrics) -> Result<()> {
 }
 
 /// The parts of a run that have metrics, by name.
-pub fn measured_parts(
-    metrics: &RunMetrics,
-) -> impl Iterator<Item = (&'static str, &ClassificationMetrics)> {
+pub fn measured_parts(metrics: &RunMetrics) -> impl Iterator<Item = (&'static str, &TaskMetrics)> {
     let parts = [
         (Part::Train, &metrics.train),
         (Part::Validation, &metrics.validation),

@@ -1,22 +1,30 @@
 //! The pipeline: one TOML file is one experiment. Stage 1 encodes, stage 2 trains, a lock file replays.
 
 pub mod apply;
+pub mod checks;
 mod encode;
 pub mod export;
 pub mod extract;
 pub mod file;
+mod fit;
 mod forecast;
 pub mod gc;
 mod inputs;
 mod lazy_encoder;
 pub mod lock;
 pub mod measure;
+pub mod multitask;
 pub mod parse;
+pub mod predict;
 pub mod run_folder;
 mod sample;
 pub mod settings;
+pub mod similar;
 mod spool;
+pub mod tasks;
+mod texts;
 pub mod train;
+mod weights;
 
 use std::path::Path;
 
@@ -24,7 +32,7 @@ use extract::{ExtractReport, Machine, extract_with};
 use lock::{LOCK_FILE, Lock, REPRODUCED};
 use serde::Serialize;
 use settings::Pipeline;
-use train::{TrainReport, check_rows, load_dataset, train_on};
+use train::{TrainReport, checked_dataset, train_on};
 
 use crate::{
     encoder::checkpoint::Checkpoint,
@@ -46,20 +54,17 @@ pub struct RunReport {
 /// # Errors
 /// As [`extract::extract`] and [`train::train`].
 pub fn run(pipeline: &Pipeline, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
-    pipeline.check_training()?;
-    let dataset = load_dataset(pipeline)?;
-    for warning in &dataset.warnings {
-        progress.warn(warning);
-    }
-    check_rows(pipeline, &dataset)?;
+    let dataset = checked_dataset(pipeline, progress)?;
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     check_head_is_stored(pipeline, checkpoint.config.layers)?;
     let extract = extract_with(&checkpoint, pipeline, machine, progress)?;
+    let folder = || run_folder::create(&pipeline.file.run.dir, &pipeline.name);
     let train = train_on(
         &checkpoint,
         pipeline,
         &dataset,
         Some(&extract.cache),
+        &folder,
         progress,
     )?;
     Ok(RunReport { extract, train })
@@ -107,19 +112,20 @@ pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> R
 
 /// Fails before any work where the cache would not hold what the head reads.
 fn check_head_is_stored(pipeline: &Pipeline, layers: usize) -> Result<()> {
-    let state = pipeline.head_state(layers)?;
-    if pipeline.stored_states(layers)?.contains(&state) {
-        return Ok(());
+    let stored = pipeline.stored_states(layers)?;
+    let missing = pipeline
+        .head_states(layers)?
+        .into_iter()
+        .find(|state| !stored.contains(state));
+    match missing {
+        None => Ok(()),
+        Some(state) => Err(pipeline.refuse(
+            format!("the head reads {state}, which cache.store and cache.layers leave out"),
+            format!(
+                "add \"{}\" to cache.store and {} to cache.layers, or leave both out",
+                state.kind.name(),
+                state.layer
+            ),
+        )),
     }
-    Err(Error::Pipeline {
-        file: pipeline.path.clone(),
-        line: None,
-        column: None,
-        problem: format!("the head reads {state}, which cache.store and cache.layers leave out"),
-        hint: format!(
-            "add \"{}\" to cache.store and {} to cache.layers, or leave both out",
-            state.kind.name(),
-            state.layer
-        ),
-    })
 }

@@ -1,29 +1,64 @@
-//! From the text of a pipeline file, and overrides of its values, to a [`PipelineFile`]: with line and column.
+//! From the text of a pipeline file, and overrides of its values, to a [`PipelineFile`] for each of its tasks: with line
+//! and column.
 
 use std::path::Path;
 
-use super::file::PipelineFile;
+use serde::de::DeserializeOwned;
+
+use super::file::{PipelineFile, TasksFile};
 use crate::error::{Error, Result};
 
-/// Reads a pipeline file and applies overrides such as `train.lr=1e-3`.
+/// Reads a pipeline file and applies overrides such as `train.lr=1e-3`: one unnamed pipeline, or one for each of its
+/// `[tasks.NAME]`.
 ///
 /// # Errors
 /// When the file cannot be read, is no TOML, or has a key or a value that is not known: with line and column.
-pub fn read(path: &Path, overrides: &[String]) -> Result<PipelineFile> {
+pub fn read(path: &Path, overrides: &[String]) -> Result<Vec<(Option<String>, PipelineFile)>> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let plain =
-        || toml::from_str::<PipelineFile>(&text).map_err(|error| located(path, &text, &error));
+    let table = toml::from_str::<toml::Table>(&text);
+    if !table.is_ok_and(|table| table.contains_key("tasks")) {
+        return Ok(vec![(None, read_as(path, &text, overrides)?)]);
+    }
+    let file: TasksFile = read_as(path, &text, overrides)?;
+    if file.tasks.is_empty() {
+        return Err(Error::Pipeline {
+            file: path.to_path_buf(),
+            line: None,
+            column: None,
+            problem: "[tasks] names no task".into(),
+            hint: "give each task its sections, as in [tasks.sentiment.data]".into(),
+        });
+    }
+    let tasks = file.tasks.into_iter().map(|(name, task)| {
+        let pipeline = PipelineFile {
+            name: file.name.clone(),
+            seed: file.seed,
+            run: file.run.clone(),
+            model: file.model.clone(),
+            data: task.data,
+            cache: file.cache.clone(),
+            head: task.head,
+            train: task.train,
+            sweep: task.sweep,
+        };
+        (Some(name), pipeline)
+    });
+    Ok(tasks.collect())
+}
+
+fn read_as<T: DeserializeOwned>(path: &Path, text: &str, overrides: &[String]) -> Result<T> {
+    let plain = || toml::from_str::<T>(text).map_err(|error| located(path, text, &error));
     if overrides.is_empty() {
         return plain();
     }
     let original: toml::Table =
-        toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
+        toml::from_str(text).map_err(|error| located(path, text, &error))?;
     let with = |settings: &[String]| {
         let mut table = original.clone();
         for setting in settings {
             apply_override(&mut table, setting)?;
         }
-        Ok::<_, Error>(table.try_into::<PipelineFile>())
+        Ok::<_, Error>(table.try_into::<T>())
     };
     let error = match with(overrides)? {
         Ok(file) => return Ok(file),

@@ -55,9 +55,36 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
                 "no such folder"
             }
             .into(),
-            hint: "name a run folder as `frostbert run` prints it, such as runs/sentiment/001"
-                .into(),
+            hint: match tasks_in(path).next() {
+                Some(task) => format!(
+                    "it holds the runs of several tasks: name one, such as {}",
+                    task.display()
+                ),
+                None => {
+                    "name a run folder as `frostbert run` prints it, such as runs/sentiment/001"
+                        .into()
+                }
+            },
         })
+}
+
+/// The runs of tasks in a run folder of several, or in the newest run in a folder of runs.
+fn tasks_in(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let folders = |path: &Path| {
+        let mut folders: Vec<PathBuf> = fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        folders.sort_unstable();
+        folders
+    };
+    let finished = |folder: &PathBuf| folder.join(super::lock::LOCK_FILE).is_file();
+    let own: Vec<PathBuf> = folders(path).into_iter().filter(finished).collect();
+    let newest = folders(path).pop();
+    let below = newest.into_iter().flat_map(move |run| folders(&run));
+    own.into_iter()
+        .chain(below.filter(move |run| finished(run)))
 }
 
 fn numbers_in(parent: &Path) -> Result<Vec<u64>> {

@@ -1,13 +1,14 @@
 //! The pipeline after its checks: what the two stages work with.
 
 mod extraction;
+mod training;
 
 use std::path::{Path, PathBuf};
 
 pub use extraction::ExtractionSettings;
 
 use super::{
-    file::{self, HeadKind, HeadPooling, PipelineFile, Task},
+    file::{self, HeadKind, HeadPooling, Pair, PipelineFile, Task},
     parse,
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     data::{CleanOptions, Source, SplitFractions},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    states::{Pooling, StateId},
+    states::{Pooling, StateId, StateKind},
 };
 
 /// A checked pipeline.
@@ -29,6 +30,15 @@ pub struct Pipeline {
     pub file: PipelineFile,
     /// Stage 1.
     pub extraction: ExtractionSettings,
+}
+
+/// One task of a pipeline file.
+#[derive(Clone, Debug)]
+pub struct NamedTask {
+    /// As in `[tasks.NAME]`; none where the file is of one task.
+    pub name: Option<String>,
+    /// What it is.
+    pub pipeline: Pipeline,
 }
 
 /// Where labelled rows come from.
@@ -49,12 +59,45 @@ pub struct DataSettings<'a> {
 }
 
 impl Pipeline {
-    /// Reads and checks a pipeline file, with overrides such as `train.lr=1e-3`.
+    /// Reads and checks a pipeline file of one task, with overrides such as `train.lr=1e-3`.
     ///
     /// # Errors
     /// When a key or a value is not known, or asks for what this version cannot do: with the cure.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Pipeline> {
-        Pipeline::check(path, parse::read(path, overrides)?)
+        let mut tasks = Pipeline::read_tasks(path, overrides)?;
+        match tasks.len() {
+            1 => Ok(tasks.remove(0).pipeline),
+            n => Err(refusal(path)(
+                format!("the file names {n} tasks, and this command works on one"),
+                "name a pipeline file of one task".into(),
+            )),
+        }
+    }
+
+    /// Reads and checks a pipeline file of one task, which has no name, or of several.
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`].
+    pub fn read_tasks(path: &Path, overrides: &[String]) -> Result<Vec<NamedTask>> {
+        let mut files = parse::read(path, overrides)?;
+        if files.iter().any(|(_, file)| file.data.task == Task::Qa) {
+            for (_, file) in &mut files {
+                extraction::set_qa_defaults(&mut file.cache);
+            }
+        }
+        for name in files.iter().filter_map(|(name, _)| name.as_ref()) {
+            if !is_folder_name(name) {
+                return Err(refusal(path)(
+                    format!("a task has the name `{name}`, which is no folder name"),
+                    "use letters, digits, - and _, as in [tasks.sentiment]".into(),
+                ));
+            }
+        }
+        let checked = files.into_iter().map(|(name, file)| {
+            let pipeline = Pipeline::check(path, file)?;
+            Ok(NamedTask { name, pipeline })
+        });
+        checked.collect()
     }
 
     /// Checks what a file says; `path` stands in messages and names the runs.
@@ -69,7 +112,7 @@ impl Pipeline {
             })
         };
         let name = file.name.get_or_insert_with(stem).clone();
-        if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
+        if !is_folder_name(&name) {
             return Err(refuse(
                 format!("`name` is `{name}`, which is no folder name"),
                 "use letters, digits, - and _".into(),
@@ -107,30 +150,39 @@ impl Pipeline {
         }
     }
 
-    /// The state that the head reads, for a checkpoint of so many layers.
+    /// The states that the head reads, one of each of its layers, for a checkpoint of so many layers.
     ///
     /// # Errors
-    /// When the head asks for more than one layer, for attention, or for a layer that there is not.
-    pub fn head_state(&self, model_layers: usize) -> Result<StateId> {
+    /// When the head asks for no layer, twice for the same, or for one that there is not.
+    pub fn head_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
         let refuse = refusal(&self.path);
         let head = &self.file.head;
-        let pooling = match head.pooling {
-            HeadPooling::Cls => Pooling::Cls,
-            HeadPooling::Mean => Pooling::Mean,
-            HeadPooling::Max => Pooling::Max,
-            HeadPooling::Attention => return Err(refuse_attention(&refuse)),
+        let kind = match (self.file.data.task, head.pooling) {
+            (Task::Tokens, _) => StateKind::Words,
+            (Task::Qa, _) | (_, HeadPooling::Attention) => StateKind::Tokens,
+            (_, HeadPooling::Cls) => StateKind::Pooled(Pooling::Cls),
+            (_, HeadPooling::Mean) => StateKind::Pooled(Pooling::Mean),
+            (_, HeadPooling::Max) => StateKind::Pooled(Pooling::Max),
         };
-        let &[layer] = &head.layers[..] else {
+        let mut states = Vec::new();
+        for layer in &head.layers {
+            let layer = absolute_layer(*layer, model_layers, "head.layers", &refuse)?;
+            let state = StateId { kind, layer };
+            if states.contains(&state) {
+                return Err(refuse(
+                    format!("head.layers names layer {layer} twice"),
+                    "name every layer once".into(),
+                ));
+            }
+            states.push(state);
+        }
+        if states.is_empty() {
             return Err(refuse(
-                format!(
-                    "head.layers names {} layers, and this version mixes none yet",
-                    head.layers.len()
-                ),
-                "name one layer, as in head.layers = [-1]".into(),
+                "head.layers is empty".into(),
+                "name a layer, as in [-1], or several to be mixed".into(),
             ));
-        };
-        let layer = absolute_layer(layer, model_layers, "head.layers", &refuse)?;
-        Ok(StateId::pooled(pooling, layer))
+        }
+        Ok(states)
     }
 
     /// The states that stage 1 stores, for a checkpoint of so many layers; sorted, each once.
@@ -174,136 +226,74 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Checks what only training needs: the head's kind, the loss, the ranges of numbers.
+    /// Checks what only training needs: which heads, losses and numbers go together.
     ///
     /// # Errors
     /// When the pipeline asks for what this version does not train, or a number is out of its range.
     pub fn check_training(&self) -> Result<()> {
         let refuse = refusal(&self.path);
-        let (head, train) = (&self.file.head, &self.file.train);
-        for (name, section) in [("sweep", &self.file.sweep), ("tasks", &self.file.tasks)] {
-            if section.is_some() {
-                return Err(refuse(
-                    format!("this version does not run [{name}] yet"),
-                    format!(
-                        "remove the section [{name}]: the head of [head] and [train] is trained"
-                    ),
-                ));
-            }
-        }
-        if self.file.data.task != Task::Classification {
-            return Err(refuse(
-                format!(
-                    "this version does not train `{}` heads yet",
-                    self.file.data.task
-                ),
-                "leave data.task out, for classification".into(),
-            ));
-        }
-        if let Some(source) = self
-            .extraction
-            .sources
-            .iter()
-            .find(|source| source.text_pair.is_some())
+        let mut sources = self.extraction.sources.iter();
+        let has_pairs = self.has_pairs();
+        let is_qa = self.file.data.task == Task::Qa;
+        if let Some(other) = sources.find(|source| source.text_pair.is_some() != has_pairs)
+            && !is_qa
         {
             return Err(refuse(
                 format!(
-                    "this version does not train on pairs yet (text_pair of `{}`)",
-                    source.path.display()
+                    "some sources name a text_pair and `{}` does not, or the other way round",
+                    other.path.display()
                 ),
-                "leave text_pair out; `frostbert extract` encodes pairs".into(),
+                "a head reads one text of every row, or two: name text_pair in all sources or in none".into(),
             ));
         }
-        let unbuilt = [
-            (
-                !matches!(head.kind, HeadKind::Linear | HeadKind::LinfaLogistic),
-                format!("head.kind = \"{}\"", head.kind),
-            ),
-            (!head.hidden.is_empty(), "head.hidden".into()),
-            (head.skip, "head.skip".into()),
-            (head.pca.is_some(), "head.pca".into()),
-        ];
-        if let Some((_, key)) = unbuilt.into_iter().find(|(asked, _)| *asked) {
-            return Err(refuse(
-                format!("this version trains linear heads only, and has no {key} yet"),
-                "set head.kind to linear or linfa-logistic, and leave hidden, skip and pca out"
-                    .into(),
-            ));
+        training::check(&self.file, has_pairs, &refuse)
+    }
+
+    /// Whether the rows are pairs of texts.
+    pub fn has_pairs(&self) -> bool {
+        let data = &self.file.data;
+        data.train.0[0].text_pair.is_some()
+    }
+
+    /// Whether the head reads two texts: a pair, or a question and its context.
+    pub fn reads_pairs(&self) -> bool {
+        self.has_pairs() || self.file.data.task == Task::Qa
+    }
+
+    /// Whether two texts are encoded in two inputs, so that a row stands for two documents.
+    pub fn has_separate_pairs(&self) -> bool {
+        let joint = self.file.data.pair == Some(Pair::Joint);
+        self.has_pairs() && !joint && self.file.data.task != Task::Qa
+    }
+
+    /// Bytes of states that stay in memory: `train.memory_mb`.
+    pub fn memory_bytes(&self) -> u64 {
+        self.file.train.memory_mb.saturating_mul(1 << 20)
+    }
+
+    /// The widths of the head's hidden layers.
+    pub fn hidden_layers(&self) -> Vec<usize> {
+        let head = &self.file.head;
+        match (head.kind, &head.hidden[..]) {
+            (HeadKind::Mlp, []) => training::DEFAULT_HIDDEN.to_vec(),
+            (_, hidden) => hidden.to_vec(),
         }
-        if let Some(loss) = train.loss.filter(|loss| *loss != file::Loss::CrossEntropy) {
-            return Err(refuse(
-                format!("this version trains with cross-entropy only, not with `{loss}`"),
-                "leave train.loss out".into(),
-            ));
-        }
-        let checks = [
-            (
-                head.c > 0.0 && head.c.is_finite(),
-                format!("head.C is {}", head.c),
-                "above 0",
-            ),
-            (
-                (0.0..1.0).contains(&head.dropout),
-                format!("head.dropout is {}", head.dropout),
-                "from 0 to below 1",
-            ),
-            (
-                train.lr > 0.0 && train.lr.is_finite(),
-                format!("train.lr is {}", train.lr),
-                "above 0",
-            ),
-            (
-                train.weight_decay >= 0.0,
-                format!("train.weight_decay is {}", train.weight_decay),
-                "0 or more",
-            ),
-            (train.epochs > 0, "train.epochs is 0".into(), "1 or more"),
-            (
-                train.batch_size > 0,
-                "train.batch_size is 0".into(),
-                "1 or more",
-            ),
-            (
-                (0.0..=1.0).contains(&train.warmup),
-                format!("train.warmup is {}", train.warmup),
-                "from 0 to 1, a share of the steps",
-            ),
-            (
-                (0.0..1.0).contains(&train.label_smoothing),
-                format!("train.label_smoothing is {}", train.label_smoothing),
-                "from 0 to below 1",
-            ),
-            (
-                train.clip.is_none_or(|clip| clip > 0.0),
-                format!("train.clip is {:?}", train.clip.unwrap_or_default()),
-                "above 0",
-            ),
-            (
-                train.betas.iter().all(|beta| (0.0..1.0).contains(beta)),
-                format!("train.betas is {:?}", train.betas),
-                "two numbers from 0 to below 1",
-            ),
-            (
-                (0.0..1.0).contains(&train.momentum),
-                format!("train.momentum is {}", train.momentum),
-                "from 0 to below 1",
-            ),
-        ];
-        match checks.into_iter().find(|(fits, ..)| !fits) {
-            Some((_, problem, range)) => {
-                let key = problem.split(' ').next().unwrap_or_default().to_string();
-                Err(refuse(problem, format!("set {key} to a value {range}")))
-            }
-            None => Ok(()),
-        }
+    }
+
+    /// The loss of the head.
+    pub fn loss(&self) -> file::Loss {
+        let default = training::losses(self.file.data.task)[0];
+        self.file.train.loss.unwrap_or(default)
+    }
+
+    /// An error about this pipeline.
+    pub(super) fn refuse(&self, problem: String, hint: String) -> Error {
+        refusal(&self.path)(problem, hint)
     }
 }
 
-fn refuse_attention(refuse: &impl Fn(String, String) -> Error) -> Error {
-    refuse(
-        "this version does not train head.pooling = \"attention\" yet".into(),
-        "set head.pooling to cls, mean or max".into(),
-    )
+fn is_folder_name(name: &str) -> bool {
+    !(name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.'))
 }
 
 fn absolute_layer(

@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use super::{file::Pair, inputs::inputs_of, settings::ExtractionSettings};
+use super::{inputs::inputs_of, settings::ExtractionSettings};
 use crate::{
     data::{Example, Source},
     encoder::{
@@ -97,7 +97,7 @@ impl<'a> Admission<'a> {
 /// How documents are spooled.
 pub(super) struct Spooling<'a> {
     pub(super) tokenizer: &'a TextTokenizer,
-    pub(super) pair: Pair,
+    pub(super) settings: &'a ExtractionSettings,
     /// Whether tokens or words are stored, and so where they stand.
     pub(super) aligned: bool,
     /// The data files, for messages.
@@ -130,7 +130,7 @@ impl Spooling<'_> {
                 continue;
             }
             let mut wanted = Vec::new();
-            for (part, input) in inputs_of(&example, self.pair).enumerate() {
+            for (part, input) in inputs_of(&example, self.settings.pair_of(&example)).enumerate() {
                 let key = input.key();
                 if !admission.is_new(&key) {
                     continue;
@@ -232,14 +232,14 @@ impl Filling<'_> {
     fn flush(&mut self) -> Result<()> {
         let Spooling {
             tokenizer,
-            pair,
+            settings,
             aligned,
             folder,
             ..
         } = self.spooling;
         let pending = std::mem::take(&mut self.pending);
         let wanted = pending.iter().flat_map(|(wanted, example)| {
-            let inputs: Vec<_> = inputs_of(example, *pair).collect();
+            let inputs: Vec<_> = inputs_of(example, settings.pair_of(example)).collect();
             wanted
                 .iter()
                 .map(move |(part, key)| (*key, inputs[*part], example))

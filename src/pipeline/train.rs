@@ -8,34 +8,33 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    checks,
     extract::{explain_miss, inputs_for},
-    file::{ClassWeights, HeadKind, Labels, Pair},
-    lock::{Lock, LockedCache, LockedSplit, LockedView, cpu_features},
-    measure::{RunMetrics, fit_temperature, measure, write_metrics},
+    file::{HeadKind, HeadPooling, Labels, Pair, Task},
+    fit::{Fitted, fit},
+    lock::{Lock, LockedCache, LockedSplit, cpu_features},
+    measure::{LayerShare, RunMetrics, write_metrics},
     run_folder,
     settings::Pipeline,
+    tasks::{Outcome, TaskRows, similarity},
+    weights,
 };
 use crate::{
     cache::reader::CacheReader,
     data::{
-        LabelMap, Part,
+        ClassDistribution, LabelMap, Part, QuestionSummary, ValueSummary,
         dataset::{Dataset, DatasetSettings, FileRecord},
     },
     encoder::{checkpoint::Checkpoint, device::Device},
     error::{Error, Result},
-    features::{FeatureView, scaler::Scaler},
     fingerprint::{self, Key},
     head::{
-        bank::{self, BankData, BankSettings, LabelledRows, TrainedHead},
-        linear::{HeadDescription, LinearHead},
-        linfa_logistic,
-        spec::HeadSpec,
+        network::NetworkSpec,
+        saved::{self, Head, HeadDescription},
     },
-    metrics::calibration::softmax_rows,
     progress::Progress,
     report::tables,
     states::StateId,
-    train::{loss::Loss, optimizer::Optimizer},
 };
 
 /// What a training did.
@@ -47,12 +46,37 @@ pub struct TrainReport {
     pub task: String,
     /// Wall time of the stage.
     pub seconds: f64,
+    /// Where most of it went.
+    pub timings: Timings,
     /// What the head is worth.
     pub metrics: RunMetrics,
-    /// Rows of each class in each part.
-    pub classes: crate::data::ClassDistribution,
+    /// Rows of each class in each part; for words those of each tag.
+    pub classes: ClassDistribution,
+    /// The values of each part, for numbers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<ValueSummary>,
+    /// The questions of each part.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<QuestionSummary>,
+    /// What was found in the data, in words; all of it is in checks.json.
+    pub checks: Vec<String>,
     /// The cache that was read.
     pub cache: PathBuf,
+    /// Whether the head reads two texts: pairs, or questions and their contexts.
+    #[serde(skip)]
+    pub reads_pairs: bool,
+}
+
+/// Wall time of the parts of a training, in seconds. What is left of the stage are the digest of what was read and the
+/// files of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Timings {
+    /// Finding the rows in the cache, reading those that stay in memory, fitting what is done to features first.
+    pub read_seconds: f64,
+    /// The training itself: the epochs, each with the validation after it.
+    pub fit_seconds: f64,
+    /// The head on every row, what is tuned on validation, metrics and their intervals.
+    pub measure_seconds: f64,
 }
 
 /// Reads, cleans and splits a pipeline's labelled rows.
@@ -68,7 +92,7 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
     };
     let mut dataset = Dataset::load(&DatasetSettings {
         task: pipeline.file.data.task.of_data(),
-        joint_pairs: pipeline.extraction.pair == Pair::Joint,
+        joint_pairs: pipeline.file.data.pair == Some(Pair::Joint),
         train: data.train,
         validation: data.validation,
         test: data.test,
@@ -95,45 +119,51 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
 /// When the data or the pipeline is at fault, the cache lacks rows ([`Error::CacheMiss`]) or is damaged, or the
 /// training diverges.
 pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport> {
+    let dataset = checked_dataset(pipeline, progress)?;
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let run = || run_folder::create(&pipeline.file.run.dir, &pipeline.name);
+    train_on(&checkpoint, pipeline, &dataset, None, &run, progress)
+}
+
+/// The rows of a pipeline that can be trained on; their warnings are shown.
+///
+/// # Errors
+/// When the pipeline or its data is at fault.
+pub(super) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> Result<Dataset> {
     pipeline.check_training()?;
     let dataset = load_dataset(pipeline)?;
     for warning in &dataset.warnings {
         progress.warn(warning);
     }
-    check_rows(pipeline, &dataset)?;
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
-    train_on(&checkpoint, pipeline, &dataset, None, progress)
-}
-
-/// Checks what needs the rows but no states: that there is something to learn, and that class weights name labels.
-pub(super) fn check_rows(pipeline: &Pipeline, dataset: &Dataset) -> Result<()> {
     let train = dataset.part(Part::Train);
-    require_training_rows(pipeline, dataset, &train)?;
-    class_weights(pipeline, &dataset.labels, &dataset.labels_of(&train)).map(|_| ())
+    require_training_rows(pipeline, &dataset, &train)?;
+    weights::class_weights(pipeline, &dataset, &train)?;
+    Ok(dataset)
 }
 
 /// As [`train`], on rows that are already loaded and whose warnings were shown; from the cache `folder` where one is
-/// named, else from the one that holds the rows.
+/// named, else from the one that holds the rows. `run` makes the run folder when there is something to write.
 pub(super) fn train_on(
     checkpoint: &Checkpoint,
     pipeline: &Pipeline,
     dataset: &Dataset,
     folder: Option<&Path>,
+    run: &dyn Fn() -> Result<PathBuf>,
     progress: &dyn Progress,
 ) -> Result<TrainReport> {
     let start = Instant::now();
-    let state = pipeline.head_state(checkpoint.config.layers)?;
+    let states = pipeline.head_states(checkpoint.config.layers)?;
     let keys: Vec<Key> = dataset
         .rows
         .iter()
-        .flat_map(|row| row.keys.clone())
+        .flat_map(|row| row.keys.iter().copied())
         .collect();
     let given = folder.map(CacheReader::open).transpose()?.flatten();
     let cache = match given {
         Some(cache) => cache,
-        None => open_cache(pipeline, checkpoint, state, &keys)?,
+        None => open_cache(pipeline, checkpoint, &states, &keys)?,
     };
-    let view = FeatureView::read(&cache, state, &keys)?;
+    let rows = TaskRows::new(pipeline, dataset, &cache, &states)?;
     if folder.is_none() {
         let provider = &cache.manifest().inputs.provider;
         progress.note(&format!(
@@ -141,42 +171,97 @@ pub(super) fn train_on(
             cache.folder().display()
         ));
     }
+    if rows.part(Part::Train).is_empty() {
+        return Err(nothing_to_train_on(pipeline, dataset));
+    }
 
-    let [train, validation, _] = Part::ALL.map(|part| dataset.part(part));
-    let trained = fit(pipeline, dataset, &view, &train, &validation, progress)?;
-    let mut head = describe(pipeline, dataset, state, &view, &trained);
-    let all: Vec<u32> = (0..dataset.rows.len() as u32).collect();
-    let logits = head.logits(&view, &all);
-    let temperature = fit_temperature(dataset, &logits);
-    head.description.temperature = temperature;
-    let metrics = measure(dataset, &logits, temperature, &trained, pipeline.file.seed);
-    let probabilities = softmax_rows(logits.view(), temperature);
+    let mut fit_seconds = 0.0;
+    let mut measure_start = Instant::now();
+    let (head, history, mut outcome) = match pipeline.file.head.kind {
+        HeadKind::Cosine => (
+            None,
+            Vec::new(),
+            similarity::measure(&rows, pipeline, dataset)?,
+        ),
+        _ => {
+            let Fitted {
+                network,
+                trained,
+                transform,
+                seconds,
+            } = fit(pipeline, dataset, &rows, progress)?;
+            fit_seconds = seconds;
+            measure_start = Instant::now();
+            let mut description = describe(pipeline, dataset, &states, Some(network));
+            description.best_epoch = trained.best_epoch;
+            let mut head = Head::new(description, trained.parameters, transform);
+            let mut outcome = rows.finish(pipeline, dataset, &mut head, true)?;
+            outcome.metrics.best_epoch = trained.best_epoch;
+            outcome.metrics.epochs = trained.history.len();
+            (Some(head), trained.history, outcome)
+        }
+    };
+    let measure_seconds = measure_start.elapsed().as_secs_f64();
+    let profile = head
+        .as_ref()
+        .and_then(|head| head.description.layer_profile.clone());
+    outcome.metrics.layer_profile = profile.map(|shares| {
+        let layers = states.iter().zip(shares);
+        layers
+            .map(|(state, share)| LayerShare {
+                layer: state.layer,
+                share: f64::from(share),
+            })
+            .collect()
+    });
+    let checks = checks::check(pipeline, dataset, &cache, &rows, progress)?;
+    for warning in checks.warnings() {
+        progress.warn(&warning);
+    }
+    let lock = lock(pipeline, dataset, checkpoint, &cache, &rows, &states)?;
 
-    let run = run_folder::create(&pipeline.file.run.dir, &pipeline.name)?;
-    head.save(&run)?;
+    let Outcome {
+        metrics,
+        predictions,
+    } = outcome;
+    let run = run()?;
+    match &head {
+        Some(head) => head.save(&run)?,
+        None => saved::save(&run, &describe(pipeline, dataset, &states, None), &[])?,
+    }
     write_metrics(&run, &metrics)?;
     // A head that is fitted in full batch has no epochs to tell of.
-    if !trained.history.is_empty() {
-        tables::write_history(&run, &trained.history)?;
+    if !history.is_empty() {
+        tables::write_history(&run, &history)?;
     }
-    tables::write_predictions(&run, dataset, probabilities.view())?;
-    lock(pipeline, dataset, checkpoint, &cache, &view).write(&run)?;
+    predictions.write(&run.join(tables::PREDICTIONS_FILE))?;
+    checks.write(&run)?;
+    lock.write(&run)?;
     Ok(TrainReport {
         run,
         task: pipeline.file.data.task.to_string(),
         seconds: start.elapsed().as_secs_f64(),
+        timings: Timings {
+            read_seconds: (measure_start - start).as_secs_f64() - fit_seconds,
+            fit_seconds,
+            measure_seconds,
+        },
         metrics,
         classes: dataset.distribution.clone(),
+        values: dataset.values.clone(),
+        questions: dataset.questions.clone(),
+        checks: checks.summary(),
         cache: cache.folder().to_path_buf(),
+        reads_pairs: pipeline.reads_pairs(),
     })
 }
 
-/// The cache that holds a state of these documents: of the device that the pipeline names; with `auto` of CUDA if it
+/// The cache that holds the states of these documents: of the device that the pipeline names; with `auto` of CUDA if it
 /// has every row, else of the CPU.
 fn open_cache(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
-    state: StateId,
+    states: &[StateId],
     keys: &[Key],
 ) -> Result<CacheReader> {
     let providers: &[&str] = match pipeline.extraction.device {
@@ -193,7 +278,12 @@ fn open_cache(
             continue;
         };
         cache.manifest().require(&folder, &inputs)?;
-        if keys.iter().all(|key| cache.locate(key, state).is_some()) {
+        let has = |key: &Key| {
+            states
+                .iter()
+                .all(|state| cache.locate(key, *state).is_some())
+        };
+        if keys.iter().all(has) {
             return Ok(cache);
         }
         incomplete = Some(cache);
@@ -216,7 +306,14 @@ fn open_cache(
     })
 }
 
+/// Classes need two of them to learn a difference; other tasks were checked when their rows were read.
 fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Result<()> {
+    if pipeline.file.data.task != Task::Classification {
+        return match train.is_empty() {
+            true => Err(nothing_to_train_on(pipeline, dataset)),
+            false => Ok(()),
+        };
+    }
     let labels: std::collections::HashSet<u32> = dataset.labels_of(train).into_iter().collect();
     if labels.len() < 2 {
         return Err(Error::Record {
@@ -230,160 +327,39 @@ fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) 
     Ok(())
 }
 
-/// Trains the head and folds its scaling into its weights.
-fn fit(
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    view: &FeatureView,
-    train: &[u32],
-    validation: &[u32],
-    progress: &dyn Progress,
-) -> Result<TrainedHead> {
-    let settings = &pipeline.file.train;
-    let seen: Vec<u32> = train.iter().chain(validation).copied().collect();
-    let scaler = if pipeline.file.head.standardize {
-        Scaler::fit(view, &seen)
-    } else {
-        Scaler::identity(view.n_features())
-    };
-    if validation.is_empty() && settings.early_stopping.0.is_some() {
-        progress.warn(
-            "there are no validation rows: every epoch is trained, and the last weights are kept",
-        );
-    }
-    let (train_labels, validation_labels) =
-        (dataset.labels_of(train), dataset.labels_of(validation));
-    let data = BankData {
-        view,
-        scaler: &scaler,
-        train: LabelledRows {
-            samples: train,
-            labels: &train_labels,
-        },
-        validation: LabelledRows {
-            samples: validation,
-            labels: &validation_labels,
-        },
-    };
-    let head = match pipeline.file.head.kind {
-        HeadKind::LinfaLogistic => {
-            let (n_classes, c) = (dataset.labels.len(), pipeline.file.head.c);
-            linfa_logistic::fit(view, &scaler, data.train, n_classes, c)?
-        }
-        _ => {
-            let bank_settings = BankSettings {
-                epochs: settings.epochs,
-                batch_size: settings.batch_size,
-                seed: pipeline.file.seed,
-            };
-            let spec = head_spec(pipeline, dataset, &train_labels)?;
-            bank::train(&[spec], &data, bank_settings, progress)?.remove(0)
-        }
-    };
-    let (weights, bias) = scaler.fold(&head.weights, &head.bias);
-    Ok(TrainedHead {
-        weights,
-        bias,
-        ..head
-    })
-}
-
-fn head_spec(pipeline: &Pipeline, dataset: &Dataset, train_labels: &[u32]) -> Result<HeadSpec> {
-    let (head, train) = (&pipeline.file.head, &pipeline.file.train);
-    Ok(HeadSpec {
-        n_classes: dataset.labels.len(),
-        dropout: head.dropout as f32,
-        optimizer: Optimizer {
-            kind: train.optimizer,
-            lr: train.lr,
-            weight_decay: train.weight_decay,
-            momentum: train.momentum,
-            betas: train.betas,
-        },
-        schedule: train.schedule,
-        warmup: train.warmup,
-        clip: train.clip,
-        loss: Loss::CrossEntropy {
-            class_weights: class_weights(pipeline, &dataset.labels, train_labels)?,
-            label_smoothing: train.label_smoothing as f32,
-        },
-        seed: pipeline.file.seed,
-        stopping: train.early_stopping.0.clone(),
-    })
-}
-
-/// `balanced` is `n / (C n_c)`, as scikit-learn's; a class without training rows gets 1.
-fn class_weights(
-    pipeline: &Pipeline,
-    labels: &LabelMap,
-    train_labels: &[u32],
-) -> Result<Option<Vec<f32>>> {
-    let Some(weights) = &pipeline.file.train.class_weights else {
-        return Ok(None);
-    };
-    let table = match weights {
-        ClassWeights::Named(_) => {
-            let mut counts = vec![0usize; labels.len()];
-            for label in train_labels {
-                counts[*label as usize] += 1;
-            }
-            let n_classes = counts.iter().filter(|count| **count > 0).count() as f64;
-            let weight = |count: usize| match count {
-                0 => 1.0,
-                count => (train_labels.len() as f64 / (n_classes * count as f64)) as f32,
-            };
-            return Ok(Some(counts.into_iter().map(weight).collect()));
-        }
-        ClassWeights::Table(table) => table,
-    };
-    let refuse = |problem: String, hint: &str| Error::Pipeline {
-        file: pipeline.path.clone(),
+fn nothing_to_train_on(pipeline: &Pipeline, dataset: &Dataset) -> Error {
+    Error::Record {
+        path: pipeline.file.data.train.0[0].path.clone(),
         line: None,
-        column: None,
-        problem,
-        hint: hint.into(),
-    };
-    let mut result = vec![1.0f32; labels.len()];
-    for (label, weight) in table {
-        let Some(id) = labels.id(label) else {
-            return Err(refuse(
-                format!("train.class_weights names `{label}`, which is no label of train"),
-                "name labels as the data spells them",
-            ));
-        };
-        if !(*weight > 0.0 && weight.is_finite()) {
-            return Err(refuse(
-                format!("train.class_weights gives `{label}` the weight {weight}"),
-                "give every label a weight above 0",
-            ));
-        }
-        result[id] = *weight as f32;
+        expected: "training rows that something can be learned from".into(),
+        got: format!("none among {}", dataset.part(Part::Train).len()),
+        hint: "add rows, or give data.split.train a larger share".into(),
     }
-    Ok(Some(result))
 }
 
 fn describe(
     pipeline: &Pipeline,
     dataset: &Dataset,
-    state: StateId,
-    view: &FeatureView,
-    trained: &TrainedHead,
-) -> LinearHead {
-    LinearHead {
-        description: HeadDescription {
-            task: pipeline.file.data.task.to_string(),
-            kind: pipeline.file.head.kind.to_string(),
-            labels: dataset.labels.names().to_vec(),
-            pooling: state.kind.name().into(),
-            layers: vec![state.layer],
-            hidden: view.n_features(),
-            standardize: pipeline.file.head.standardize,
-            temperature: 1.0,
-            best_epoch: trained.best_epoch,
-            state,
-        },
-        weights: trained.weights.clone(),
-        bias: trained.bias.clone(),
+    states: &[StateId],
+    network: Option<NetworkSpec>,
+) -> HeadDescription {
+    let (file, head) = (&pipeline.file, &pipeline.file.head);
+    let pooling = match (file.data.task, head.pooling) {
+        (Task::Tokens | Task::Qa, _) => states[0].kind.name(),
+        (_, HeadPooling::Attention) => "attention",
+        _ => states[0].kind.name(),
+    };
+    HeadDescription {
+        task: file.data.task.to_string(),
+        kind: head.kind.to_string(),
+        labels: dataset.labels.names().to_vec(),
+        pooling: pooling.into(),
+        layers: states.iter().map(|state| state.layer).collect(),
+        pair: pipeline.has_separate_pairs(),
+        standardize: head.standardize,
+        states: states.to_vec(),
+        network,
+        ..HeadDescription::default()
     }
 }
 
@@ -392,12 +368,13 @@ fn lock(
     dataset: &Dataset,
     checkpoint: &Checkpoint,
     cache: &CacheReader,
-    view: &FeatureView,
-) -> Lock {
+    rows: &TaskRows<'_>,
+    states: &[StateId],
+) -> Result<Lock> {
     let manifest = cache.manifest();
     let versions = manifest.onnxruntime_versions().into_iter();
     let device = manifest.devices().into_iter().next().map(String::from);
-    Lock {
+    Ok(Lock {
         frostbert: env!("CARGO_PKG_VERSION").into(),
         pipeline: pipeline.file.clone(),
         data: dataset.files.clone(),
@@ -406,14 +383,14 @@ fn lock(
             path: cache.folder().to_path_buf(),
             fingerprint: manifest.fingerprint.clone(),
             onnxruntime: versions.map(String::from).collect(),
-            rows: view.digest(dataset.rows.iter().flat_map(|row| &row.keys)),
+            rows: rows.view.digest(&rows.keys)?,
         },
-        view: LockedView::of(view.state),
+        states: states.to_vec(),
         labels: dataset.labels.clone(),
         split: LockedSplit::of(dataset),
         seed: pipeline.file.seed,
         device: device.unwrap_or_default(),
         cpu: cpu_features(),
         outputs: Default::default(),
-    }
+    })
 }

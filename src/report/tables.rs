@@ -3,11 +3,13 @@
 use std::{fs::File, path::Path, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray},
+    array::{
+        ArrayRef, FixedSizeBinaryArray, Float32Array, Float64Array, ListBuilder, RecordBatch,
+        StringArray, StringBuilder, UInt64Array,
+    },
     buffer::Buffer,
     datatypes::{DataType, Field, Schema},
 };
-use ndarray::ArrayView2;
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
@@ -17,9 +19,9 @@ use parquet::{
 
 use crate::{
     cache::as_io,
-    data::dataset::{Dataset, part_name},
     error::{Error, Result},
-    head::bank::EpochRecord,
+    fingerprint::Key,
+    head::course::EpochRecord,
 };
 
 /// The file of predictions.
@@ -28,102 +30,127 @@ pub const PREDICTIONS_FILE: &str = "predictions.parquet";
 /// The file of the training's course.
 pub const HISTORY_FILE: &str = "history.csv";
 
-/// Writes every row of a dataset with what the head says of it: `key`, `id`, `part`, `text`, `label`, `predicted`,
-/// `confidence`, and a column `p_<label>` for each label.
-///
-/// # Errors
-/// When the disk refuses.
-///
-/// # Panics
-/// When there is not one row of probabilities per row of the dataset.
-pub fn write_predictions(
-    folder: &Path,
-    dataset: &Dataset,
-    probabilities: ArrayView2<'_, f32>,
-) -> Result<()> {
-    assert_eq!(
-        probabilities.nrows(),
-        dataset.rows.len(),
-        "one row of probabilities per row"
-    );
-    let path = folder.join(PREDICTIONS_FILE);
-    let label = |id: usize| dataset.labels.name(id).unwrap_or_default();
-    let predicted: Vec<usize> = crate::metrics::probability::predictions(probabilities);
-    let keys: Vec<u8> = dataset.rows.iter().flat_map(|row| row.keys[0].0).collect();
-    let confidence = predicted
-        .iter()
-        .enumerate()
-        .map(|(row, class)| probabilities[[row, *class]]);
-
-    let mut fields = vec![
-        Field::new("key", DataType::FixedSizeBinary(32), false),
-        Field::new("id", DataType::Utf8, true),
-        Field::new("part", DataType::Utf8, false),
-        Field::new("text", DataType::Utf8, false),
-        Field::new("label", DataType::Utf8, false),
-        Field::new("predicted", DataType::Utf8, false),
-        Field::new("confidence", DataType::Float32, false),
-    ];
-    let rows = || dataset.rows.iter();
-    let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(FixedSizeBinaryArray::new(32, Buffer::from_vec(keys), None)),
-        Arc::new(StringArray::from_iter(rows().map(|row| row.id.as_deref()))),
-        Arc::new(StringArray::from_iter_values(
-            rows().map(|row| part_name(row.part)),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            rows().map(|row| row.text.as_str()),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            rows().map(|row| row.target.class().map_or("", label)),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            predicted.iter().map(|class| label(*class)),
-        )),
-        Arc::new(Float32Array::from_iter_values(confidence)),
-    ];
-    for (class, name) in dataset.labels.names().iter().enumerate() {
-        fields.push(Field::new(format!("p_{name}"), DataType::Float32, false));
-        columns.push(Arc::new(Float32Array::from_iter_values(
-            probabilities.column(class).iter().copied(),
-        )));
-    }
-
-    let schema = Arc::new(Schema::new(fields));
-    let failed = |error: ParquetError| Error::io("write", &path)(as_io(error));
-    let batch =
-        RecordBatch::try_new(schema.clone(), columns).map_err(|error| failed(error.into()))?;
-    let properties = WriterProperties::builder()
-        .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build();
-    let file = File::create(&path).map_err(Error::io("create", &path))?;
-    let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(failed)?;
-    writer.write(&batch).map_err(failed)?;
-    writer.close().map_err(failed)?;
-    Ok(())
+/// A table in memory, column by column.
+#[derive(Default)]
+pub struct Table {
+    fields: Vec<Field>,
+    columns: Vec<ArrayRef>,
 }
 
-/// Writes the course of a training, one line per epoch; cells without a value are empty.
+impl Table {
+    /// Adds a column of keys, 32 bytes each.
+    pub fn keys(&mut self, name: &str, keys: impl Iterator<Item = Key>) {
+        let bytes: Vec<u8> = keys.flat_map(|key| key.0).collect();
+        let column = FixedSizeBinaryArray::new(32, Buffer::from_vec(bytes), None);
+        self.push(name, DataType::FixedSizeBinary(32), false, Arc::new(column));
+    }
+
+    /// Adds a column of texts.
+    pub fn texts<'a>(&mut self, name: &str, texts: impl Iterator<Item = &'a str>) {
+        let column = StringArray::from_iter_values(texts);
+        self.push(name, DataType::Utf8, false, Arc::new(column));
+    }
+
+    /// Adds a column of texts, some of which are missing.
+    pub fn optional_texts<'a>(&mut self, name: &str, texts: impl Iterator<Item = Option<&'a str>>) {
+        let column = StringArray::from_iter(texts);
+        self.push(name, DataType::Utf8, true, Arc::new(column));
+    }
+
+    /// Adds a column of numbers.
+    pub fn floats(&mut self, name: &str, values: impl Iterator<Item = f32>) {
+        let column = Float32Array::from_iter_values(values);
+        self.push(name, DataType::Float32, false, Arc::new(column));
+    }
+
+    /// Adds a column of numbers in double precision.
+    pub fn doubles(&mut self, name: &str, values: impl Iterator<Item = f64>) {
+        let column = Float64Array::from_iter_values(values);
+        self.push(name, DataType::Float64, false, Arc::new(column));
+    }
+
+    /// Adds a column of whole numbers, some of which are missing.
+    pub fn optional_integers(&mut self, name: &str, values: impl Iterator<Item = Option<u64>>) {
+        let column = UInt64Array::from_iter(values);
+        self.push(name, DataType::UInt64, true, Arc::new(column));
+    }
+
+    /// Adds a column of lists of texts.
+    pub fn lists<'a>(&mut self, name: &str, lists: impl Iterator<Item = Vec<&'a str>>) {
+        let item = Arc::new(Field::new("item", DataType::Utf8, false));
+        let mut builder = ListBuilder::new(StringBuilder::new()).with_field(item.clone());
+        for list in lists {
+            for text in list {
+                builder.values().append_value(text);
+            }
+            builder.append(true);
+        }
+        self.push(
+            name,
+            DataType::List(item),
+            false,
+            Arc::new(builder.finish()),
+        );
+    }
+
+    fn push(&mut self, name: &str, kind: DataType, nullable: bool, column: ArrayRef) {
+        self.fields.push(Field::new(name, kind, nullable));
+        self.columns.push(column);
+    }
+
+    /// Writes the table as Parquet.
+    ///
+    /// # Errors
+    /// When the disk refuses, or columns differ in length.
+    pub fn write(self, path: &Path) -> Result<()> {
+        let schema = Arc::new(Schema::new(self.fields));
+        let failed = |error: ParquetError| Error::io("write", path)(as_io(error));
+        let batch = RecordBatch::try_new(schema.clone(), self.columns)
+            .map_err(|error| failed(error.into()))?;
+        let properties = WriterProperties::builder()
+            .set_writer_version(WriterVersion::PARQUET_1_0)
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .build();
+        let file = File::create(path).map_err(Error::io("create", path))?;
+        let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(failed)?;
+        writer.write(&batch).map_err(failed)?;
+        writer.close().map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// Writes the course of a training, one line per epoch: the learning rate, the losses, and the validation metrics that
+/// the task follows. Cells without a value are empty.
 ///
 /// # Errors
 /// When the disk refuses.
 pub fn write_history(folder: &Path, history: &[EpochRecord]) -> Result<()> {
     let path = folder.join(HISTORY_FILE);
-    let mut text = String::from(
-        "epoch,lr,train_loss,validation_loss,validation_accuracy,validation_macro_f1\n",
-    );
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in history.iter().flat_map(|record| &record.scores) {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
+    let mut text = String::from("epoch,lr,train_loss,validation_loss");
+    for name in &names {
+        text.push_str(&format!(",validation_{name}"));
+    }
+    text.push('\n');
     let cell = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
     for record in history {
         text.push_str(&format!(
-            "{},{},{},{},{},{}\n",
+            "{},{},{},{}",
             record.epoch,
             record.lr,
             record.train_loss,
             cell(record.validation_loss),
-            cell(record.validation_accuracy),
-            cell(record.validation_macro_f1),
         ));
+        for name in &names {
+            let scored = record.scores.iter().find(|(other, _)| other == name);
+            text.push_str(&format!(",{}", cell(scored.map(|(_, value)| *value))));
+        }
+        text.push('\n');
     }
     std::fs::write(&path, text).map_err(Error::io("write", path))
 }

@@ -31,6 +31,19 @@ pub struct Optimizer {
     pub betas: [f64; 2],
 }
 
+impl Default for Optimizer {
+    /// AdamW with a learning rate of 1e-3 and a decay of 0.01, as a pipeline file that names none.
+    fn default() -> Optimizer {
+        Optimizer {
+            kind: OptimizerKind::AdamW,
+            lr: 1e-3,
+            weight_decay: 0.01,
+            momentum: 0.9,
+            betas: [0.9, 0.999],
+        }
+    }
+}
+
 /// Added to the root of Adam's second moment.
 pub const EPSILON: f32 = 1e-8;
 
@@ -159,24 +172,98 @@ impl OptimizerState {
             self.first.len(),
             "gradients of the optimiser's shape"
         );
-        let columns = self.factors.len();
-        let rows = parameters
-            .chunks_exact_mut(columns)
-            .zip(gradients.chunks_exact(columns))
-            .zip(
-                self.first
-                    .chunks_exact_mut(columns)
-                    .zip(self.second.chunks_exact_mut(columns)),
-            );
-        for ((weights, gradient), (first, second)) in rows {
-            for column in 0..columns {
-                self.factors[column].apply(
-                    &mut weights[column],
-                    gradient[column],
-                    &mut first[column],
-                    &mut second[column],
+        let mut elements = Elements {
+            weights: parameters,
+            gradients,
+            first: &mut self.first,
+            second: &mut self.second,
+        };
+        let whole = self.factors.len() / LANES * LANES;
+        for start in (0..whole).step_by(LANES) {
+            let factors = Lanes::of(&self.factors[start..start + LANES]);
+            apply_to_lanes(&factors, start, self.factors.len(), &mut elements);
+        }
+        for column in whole..self.factors.len() {
+            let factors = self.factors[column];
+            for place in (column..elements.weights.len()).step_by(self.factors.len()) {
+                factors.apply(
+                    &mut elements.weights[place],
+                    elements.gradients[place],
+                    &mut elements.first[place],
+                    &mut elements.second[place],
                 );
             }
+        }
+    }
+}
+
+/// Columns that move side by side.
+const LANES: usize = 16;
+
+/// The factors of some columns, one array for each kind of factor, so that they can be used as vectors.
+struct Lanes {
+    scale: [f32; LANES],
+    coupled: [f32; LANES],
+    decay_m: [f32; LANES],
+    gain_m: [f32; LANES],
+    decay_v: [f32; LANES],
+    gain_v: [f32; LANES],
+    keep: [f32; LANES],
+    rate: [f32; LANES],
+    root: [f32; LANES],
+    offset: [f32; LANES],
+}
+
+impl Lanes {
+    fn of(columns: &[Factors]) -> Lanes {
+        let of = |factor: fn(&Factors) -> f32| std::array::from_fn(|lane| factor(&columns[lane]));
+        Lanes {
+            scale: of(|f| f.scale),
+            coupled: of(|f| f.coupled),
+            decay_m: of(|f| f.decay_m),
+            gain_m: of(|f| f.gain_m),
+            decay_v: of(|f| f.decay_v),
+            gain_v: of(|f| f.gain_v),
+            keep: of(|f| f.keep),
+            rate: of(|f| f.rate),
+            root: of(|f| f.root),
+            offset: of(|f| f.offset),
+        }
+    }
+}
+
+/// Parameters, their gradients and their moments, all of one length.
+struct Elements<'a> {
+    weights: &'a mut [f32],
+    gradients: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+}
+
+/// Moves the columns `start..start + LANES` of every row, with the arithmetic of [`Factors::apply`].
+#[multiversion(targets = "simd")]
+fn apply_to_lanes(f: &Lanes, start: usize, n_columns: usize, elements: &mut Elements<'_>) {
+    let rows = elements
+        .weights
+        .chunks_exact_mut(n_columns)
+        .zip(elements.gradients.chunks_exact(n_columns))
+        .zip(
+            elements
+                .first
+                .chunks_exact_mut(n_columns)
+                .zip(elements.second.chunks_exact_mut(n_columns)),
+        );
+    for ((weights, gradients), (first, second)) in rows {
+        let lanes = start..start + LANES;
+        let weights = &mut weights[lanes.clone()];
+        let gradients = &gradients[lanes.clone()];
+        let (first, second) = (&mut first[lanes.clone()], &mut second[lanes]);
+        for lane in 0..LANES {
+            let g = f.scale[lane] * gradients[lane] + f.coupled[lane] * weights[lane];
+            first[lane] = f.decay_m[lane] * first[lane] + f.gain_m[lane] * g;
+            second[lane] = f.decay_v[lane] * second[lane] + f.gain_v[lane] * g * g;
+            let denominator = second[lane].sqrt() * f.root[lane] + f.offset[lane];
+            weights[lane] = f.keep[lane] * weights[lane] - f.rate[lane] * first[lane] / denominator;
         }
     }
 }
@@ -282,6 +369,9 @@ fn apply_to_all(
 mod tests {
     use super::*;
 
+    /// Two groups of lanes, and columns beside them.
+    const N_COLUMNS: usize = 2 * LANES + 3;
+
     #[test]
     fn one_heads_parameters_move_as_columns_that_are_all_set_alike() {
         for kind in [
@@ -296,17 +386,17 @@ mod tests {
                 momentum: 0.9,
                 betas: [0.9, 0.999],
             };
-            let mut flat: Vec<f32> = (0..37 * 3).map(|i| (i as f32).sin()).collect();
+            let mut flat: Vec<f32> = (0..37 * N_COLUMNS).map(|i| (i as f32).sin()).collect();
             let mut columns = flat.clone();
             let mut flat_state = FlatOptimizer::new(flat.len());
-            let mut column_state = OptimizerState::new(37, 3);
+            let mut column_state = OptimizerState::new(37, N_COLUMNS);
             for step in 0..5 {
                 let gradients: Vec<f32> = (0..flat.len())
                     .map(|i| ((i * (step + 2)) as f32).cos())
                     .collect();
                 let before = flat.clone();
                 flat_state.step(&mut flat, &gradients, &optimizer, step, 0.7, 0.5);
-                column_state.set_columns(0..3, &optimizer, step, 0.7, 0.5);
+                column_state.set_columns(0..N_COLUMNS, &optimizer, step, 0.7, 0.5);
                 column_state.step(&mut columns, &gradients);
                 assert_eq!(flat, columns, "{kind:?}, step {step}");
                 assert!(flat != before);

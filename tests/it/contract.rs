@@ -108,6 +108,7 @@ fn a_run_leaves_what_the_contract_names_and_nothing_empty() {
     let run = workshop.path(report["train"]["run"].as_str().unwrap());
     let files: Vec<String> = contents(&run).into_keys().collect();
     let expected = [
+        "checks.json",
         "head.json",
         "head.safetensors",
         "history.csv",

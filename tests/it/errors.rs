@@ -400,16 +400,8 @@ fn what_is_not_built_yet_says_so() {
         "a_sweep",
         with_pipeline("\n[sweep]\nlr = [1e-3, 1e-2]\n").fail(&RUN)
     );
-    assert_snapshot!(
-        "several_tasks",
-        with_pipeline("\n[tasks.one]\nhead = {}\n").fail(&RUN)
-    );
     for (name, setting) in [
-        ("a_head_with_hidden_layers", "head.kind=mlp"),
-        ("attention_pooling", "head.pooling=attention"),
-        ("several_layers", "head.layers=[1, 2]"),
-        ("another_task", "data.task=multilabel"),
-        ("another_loss", "train.loss=focal"),
+        ("a_head_in_closed_form", "head.kind=ridge"),
         ("int8", "model.precision=int8"),
     ] {
         let stderr = Workshop::tiny().fail(&["run", "pipeline.toml", "--set", setting]);

@@ -1,6 +1,14 @@
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
 use super::*;
 use crate::{
-    head::spec::Stopping,
+    features::scaler::Scaler,
+    head::{
+        layers::activation::Activation,
+        network::NetworkSpec,
+        spec::{Objective, Stopping, StoppingMetric},
+    },
     states::{Dtype, Pooling, StateId},
     train::{
         loss::Loss,
@@ -12,7 +20,7 @@ use crate::{
 const N_FEATURES: usize = 20;
 
 /// Rows of two classes that lie apart along the first features, with much noise.
-fn rows(n: usize) -> (FeatureView, Vec<u32>) {
+fn rows(n: usize) -> (FeatureView<'static>, Vec<u32>) {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut bytes = Vec::new();
     let labels: Vec<u32> = (0..n).map(|row| (row % 3) as u32).collect();
@@ -34,7 +42,21 @@ fn rows(n: usize) -> (FeatureView, Vec<u32>) {
 
 fn spec(lr: f64, seed: u64) -> HeadSpec {
     HeadSpec {
-        n_classes: 3,
+        network: NetworkSpec {
+            n_layers: 1,
+            n_features: N_FEATURES,
+            attention: false,
+            hidden: Vec::new(),
+            activation: Activation::Relu,
+            skip: false,
+            layer_norm: false,
+            n_outputs: 3,
+            crf: false,
+        },
+        objective: Objective::Rows(Loss::CrossEntropy {
+            class_weights: None,
+            label_smoothing: 0.05,
+        }),
         dropout: 0.2,
         optimizer: Optimizer {
             kind: OptimizerKind::AdamW,
@@ -46,12 +68,22 @@ fn spec(lr: f64, seed: u64) -> HeadSpec {
         schedule: Schedule::Cosine,
         warmup: 0.1,
         clip: Some(1.0),
-        loss: Loss::CrossEntropy {
-            class_weights: None,
-            label_smoothing: 0.05,
-        },
         seed,
         stopping: Some(Stopping::default()),
+    }
+}
+
+/// The share of rows whose highest output is that of their class.
+struct Accuracy<'a>(&'a [u32]);
+
+impl Judge for Accuracy<'_> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &[f32]) -> Vec<(&'static str, f64)> {
+        let predicted = crate::metrics::probability::predictions(logits);
+        let right = predicted
+            .iter()
+            .zip(self.0)
+            .filter(|(p, l)| **p as u32 == **l);
+        vec![("accuracy", right.count() as f64 / self.0.len() as f64)]
     }
 }
 
@@ -63,18 +95,17 @@ fn train_on(specs: &[HeadSpec], epochs: usize, threads: usize) -> Vec<TrainedHea
         .build()
         .unwrap();
     pool.install(|| {
-        let scaler = Scaler::fit(&view, &samples);
+        let transform = Transform {
+            scaler: Scaler::fit(&view, &samples).unwrap(),
+            projection: None,
+        };
         let data = BankData {
             view: &view,
-            scaler: &scaler,
-            train: LabelledRows {
-                samples: &samples[..480],
-                labels: &labels[..480],
-            },
-            validation: LabelledRows {
-                samples: &samples[480..],
-                labels: &labels[480..],
-            },
+            transform: &transform,
+            targets: &TargetTable::Classes(labels.clone()),
+            train: &samples[..480],
+            validation: &samples[480..],
+            judge: &Accuracy(&labels[480..]),
         };
         let settings = BankSettings {
             epochs,
@@ -89,7 +120,10 @@ fn train_on(specs: &[HeadSpec], epochs: usize, threads: usize) -> Vec<TrainedHea
 fn a_head_learns_what_there_is_to_learn() {
     let head = train_on(&[spec(1e-2, 1)], 10, 1).remove(0);
     let (first, best) = (&head.history[0], &head.history[head.best_epoch - 1]);
-    assert!(best.validation_accuracy.unwrap() > 0.75, "{best:?}");
+    assert!(
+        best.score(StoppingMetric::Accuracy).unwrap() > 0.75,
+        "{best:?}"
+    );
     assert!(best.validation_loss < first.validation_loss);
 }
 
@@ -106,8 +140,10 @@ fn heads_trained_together_equal_the_same_heads_trained_alone_bit_for_bit() {
     let together = train_on(&specs, 4, 2);
     for (number, spec) in specs.iter().enumerate() {
         let alone = train_on(std::slice::from_ref(spec), 4, 1).remove(0);
-        assert_eq!(together[number].weights, alone.weights, "head {number}");
-        assert_eq!(together[number].bias, alone.bias, "head {number}");
+        assert_eq!(
+            together[number].parameters, alone.parameters,
+            "head {number}"
+        );
         assert_eq!(together[number].history, alone.history, "head {number}");
     }
 }
@@ -148,9 +184,120 @@ fn a_stopped_head_keeps_its_best_weights_and_leaves_its_neighbours_alone() {
     let stopped = train_on(&[long], 12, 1).remove(0);
     let cut = train_on(&[up_to_best], stopped.best_epoch, 1).remove(0);
     assert_eq!(
-        stopped.weights, cut.weights,
+        stopped.parameters, cut.parameters,
         "the best epoch's weights are restored"
     );
+}
+
+/// One head of every kind of learner and objective, over windows of three rows.
+fn of_every_kind() -> Vec<(&'static str, HeadSpec, TargetTable)> {
+    let classes = |n: usize| TargetTable::Classes((0..n as u32).map(|row| row % 3).collect());
+    let network = spec(1e-2, 1).network;
+    let with = |network: NetworkSpec, objective: Objective| HeadSpec {
+        network,
+        objective,
+        ..spec(1e-2, 1)
+    };
+    let loss = || spec(1e-2, 1).objective;
+    let mlp = NetworkSpec {
+        hidden: vec![16, 8],
+        skip: true,
+        layer_norm: true,
+        ..network.clone()
+    };
+    let attention = NetworkSpec {
+        attention: true,
+        hidden: vec![8],
+        ..network.clone()
+    };
+    let mixed = NetworkSpec {
+        n_layers: 2,
+        n_features: N_FEATURES / 2,
+        ..network.clone()
+    };
+    let span = NetworkSpec {
+        n_outputs: 2,
+        ..network.clone()
+    };
+    let crf = NetworkSpec {
+        crf: true,
+        ..network.clone()
+    };
+    let value = NetworkSpec {
+        n_outputs: 1,
+        ..network
+    };
+    let tags = |n: usize| TargetTable::Tags((0..n as u32).map(|row| row % 3).collect());
+    let spans = |n: usize| TargetTable::Spans((0..n as u32).map(|i| [i % 3, i % 3]).collect());
+    let values = |n: usize| TargetTable::Values((0..n).map(|i| i as f32 / n as f32).collect());
+    let labels = Array2::from_shape_fn((1800, 3), |(row, label)| f32::from(row % 3 == label));
+    let sigmoid = Objective::Rows(Loss::Bce {
+        class_weights: None,
+    });
+    vec![
+        (
+            "linear tags",
+            with(spec(1e-2, 1).network, loss()),
+            tags(1800),
+        ),
+        ("mlp tags", with(mlp, loss()), tags(1800)),
+        ("attention", with(attention, loss()), classes(600)),
+        ("mix", with(mixed, loss()), tags(1800)),
+        ("span", with(span, Objective::Span), spans(600)),
+        ("crf", with(crf, Objective::Crf), tags(1800)),
+        ("mse", with(value, Objective::Rows(Loss::Mse)), values(1800)),
+        (
+            "bce",
+            with(spec(1e-2, 1).network, sigmoid),
+            TargetTable::Labels(labels),
+        ),
+    ]
+}
+
+#[test]
+fn every_kind_of_head_has_the_same_bits_on_any_number_of_threads() {
+    for (name, spec, targets) in of_every_kind() {
+        let trained: Vec<TrainedHead> = [1, 2, 4]
+            .into_iter()
+            .map(|threads| {
+                let (view, _) = rows(1800);
+                let per_row = matches!(targets, TargetTable::Values(_) | TargetTable::Labels(_));
+                let view = if per_row { view } else { view.grouped(3) };
+                let samples: Vec<u32> = (0..view.n_samples() as u32).collect();
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                let (train_samples, validation) = samples.split_at(samples.len() * 4 / 5);
+                let data = BankData {
+                    view: &view,
+                    transform: &Transform::identity(N_FEATURES),
+                    targets: &targets,
+                    train: train_samples,
+                    validation,
+                    judge: &(),
+                };
+                // Batches of many parts, so that there is something to run side by side.
+                let settings = BankSettings {
+                    epochs: 3,
+                    batch_size: 300,
+                    seed: 42,
+                };
+                let specs = std::slice::from_ref(&spec);
+                pool.install(|| train(specs, &data, settings, &()).unwrap().remove(0))
+            })
+            .collect();
+        let first = &trained[0];
+        assert!(
+            first.history[2].train_loss < first.history[0].train_loss,
+            "{name} learns: {:?}",
+            first.history
+        );
+        for other in &trained[1..] {
+            assert_eq!(first.parameters, other.parameters, "{name}");
+            assert_eq!(first.history, other.history, "{name}");
+        }
+    }
 }
 
 #[test]
@@ -159,7 +306,7 @@ fn the_number_of_threads_changes_no_bit() {
     let one = train_on(&specs, 2, 1);
     for threads in [2, 4] {
         for (a, b) in one.iter().zip(train_on(&specs, 2, threads)) {
-            assert_eq!(a.weights, b.weights);
+            assert_eq!(a.parameters, b.parameters);
         }
     }
 }
@@ -168,16 +315,13 @@ fn the_number_of_threads_changes_no_bit() {
 fn a_diverged_head_is_an_error_and_not_a_result() {
     let (view, labels) = rows(60);
     let samples: Vec<u32> = (0..60).collect();
-    let scaler = Scaler::identity(N_FEATURES);
-    let rows = LabelledRows {
-        samples: &samples,
-        labels: &labels,
-    };
     let data = BankData {
         view: &view,
-        scaler: &scaler,
-        train: rows,
-        validation: rows,
+        transform: &Transform::identity(N_FEATURES),
+        targets: &TargetTable::Classes(labels),
+        train: &samples,
+        validation: &samples,
+        judge: &(),
     };
     let wild = HeadSpec {
         optimizer: Optimizer {

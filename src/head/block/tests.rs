@@ -1,7 +1,8 @@
-use ndarray::{Array1, Array2};
+use ndarray::Array2;
 use serde_json::Value;
 
 use super::*;
+use crate::head::{layers::activation::Activation, network::NetworkSpec};
 use crate::train::{
     loss::Loss,
     optimizer::{Optimizer, OptimizerKind},
@@ -17,10 +18,25 @@ fn matrix(value: &Value) -> Array2<f32> {
     Array2::from_shape_vec((rows.len(), columns), rows.concat()).unwrap()
 }
 
-fn spec_of(settings: &Value, n_classes: usize) -> HeadSpec {
+fn spec_of(settings: &Value, n_features: usize, n_classes: usize) -> HeadSpec {
     let number = |key: &str| settings[key].as_f64().unwrap();
+    let network = NetworkSpec {
+        n_layers: 1,
+        n_features,
+        attention: false,
+        hidden: Vec::new(),
+        activation: Activation::Relu,
+        skip: false,
+        layer_norm: false,
+        n_outputs: n_classes,
+        crf: false,
+    };
     HeadSpec {
-        n_classes,
+        network,
+        objective: Objective::Rows(Loss::CrossEntropy {
+            class_weights: serde_json::from_value(settings["class_weights"].clone()).unwrap(),
+            label_smoothing: number("label_smoothing") as f32,
+        }),
         dropout: 0.0,
         optimizer: Optimizer {
             kind: serde_json::from_value::<OptimizerKind>(settings["optimizer"].clone()).unwrap(),
@@ -32,10 +48,6 @@ fn spec_of(settings: &Value, n_classes: usize) -> HeadSpec {
         schedule: serde_json::from_value::<Schedule>(settings["schedule"].clone()).unwrap(),
         warmup: number("warmup"),
         clip: settings["clip"].as_f64(),
-        loss: Loss::CrossEntropy {
-            class_weights: serde_json::from_value(settings["class_weights"].clone()).unwrap(),
-            label_smoothing: number("label_smoothing") as f32,
-        },
         seed: 0,
         stopping: None,
     }
@@ -55,20 +67,21 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
         let steps = case["steps"].as_array().unwrap();
         assert_eq!(batches.len(), steps.len());
 
-        let spec = spec_of(&case["settings"], weights.ncols());
+        let spec = spec_of(&case["settings"], features.ncols(), weights.ncols());
         let mut block = Block::new(vec![(0, spec)], features.ncols(), batches.len());
-        block.set_parameters(&weights, &Array1::from(bias));
+        block.set_parameters(&weights, &bias);
         for (number, (rows, expected)) in batches.iter().zip(steps).enumerate() {
             let batch = features.select(ndarray::Axis(0), rows);
             let batch_labels: Vec<u32> = rows.iter().map(|row| labels[*row]).collect();
-            let row_ids: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
-            block.step(&BatchView {
-                features: batch.view(),
-                labels: &batch_labels,
+            let row_ids: Vec<u64> = rows.iter().map(|row| *row as u64).collect();
+            block.step(&Batch {
+                rows: batch.view(),
+                starts: &[],
                 row_ids: &row_ids,
+                targets: TargetsView::Rows(Targets::Classes(&batch_labels)),
                 epoch: 1,
             });
-            let (_, loss) = block.take_losses().next().unwrap();
+            let (_, loss) = block.take_losses().remove(0);
             let close = |got: f64, expected: f64| (got - expected).abs() <= 1e-5;
             assert!(
                 close(loss.mean(), expected["loss"].as_f64().unwrap()),
@@ -76,7 +89,8 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
                 loss.mean(),
                 expected["loss"]
             );
-            let (weights, bias) = block.parameters(0);
+            let network = Network::new(block.heads[0].spec.network.clone());
+            let (weights, bias) = network.output_layer(&block.parameters(0));
             let expected_weights = matrix(&expected["W"]);
             let expected_bias: Vec<f32> = serde_json::from_value(expected["b"].clone()).unwrap();
             let pairs = weights
@@ -97,16 +111,23 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
 #[test]
 fn heads_share_a_block_only_where_their_inputs_are_dropped_alike() {
     let fixture: Value = serde_json::from_str(PYTORCH).unwrap();
-    let base = spec_of(&fixture["cases"]["adam"]["settings"], 3);
-    let head = |n_classes, dropout, seed| HeadSpec {
-        n_classes,
+    let base = spec_of(&fixture["cases"]["adam"]["settings"], 4, 3);
+    let head = |n_outputs, dropout, seed| HeadSpec {
+        network: NetworkSpec {
+            n_outputs,
+            ..base.network.clone()
+        },
         dropout,
         seed,
         ..base.clone()
     };
+    let all = |n: usize| (0..n).collect::<Vec<usize>>();
     // No dropout: the seed does not matter. 10 heads of 3 classes fill 30 of 32 columns.
     let plain: Vec<HeadSpec> = (0..11).map(|seed| head(3, 0.0, seed)).collect();
-    assert_eq!(assign(&plain), [(0..10).collect::<Vec<_>>(), vec![10]]);
+    assert_eq!(
+        assign(&plain, &all(11)),
+        [(0..10).collect::<Vec<_>>(), vec![10]]
+    );
     // Dropout: other rates and other seeds drop other inputs. A wide head stands alone.
     let mixed = [
         head(3, 0.1, 1),
@@ -115,5 +136,8 @@ fn heads_share_a_block_only_where_their_inputs_are_dropped_alike() {
         head(3, 0.1, 2),
         head(40, 0.1, 1),
     ];
-    assert_eq!(assign(&mixed), [vec![0, 2], vec![1], vec![3], vec![4]]);
+    assert_eq!(
+        assign(&mixed, &all(5)),
+        [vec![0, 2], vec![1], vec![3], vec![4]]
+    );
 }

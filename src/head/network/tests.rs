@@ -3,7 +3,11 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    head::{block::Block, spec::HeadSpec},
+    head::{
+        block::Block,
+        learner::Learner,
+        spec::{HeadSpec, Objective},
+    },
     train::{
         loss::{Loss, Targets},
         optimizer::{FlatOptimizer, Optimizer, OptimizerKind},
@@ -240,7 +244,8 @@ fn spec(n_features: usize, hidden: &[usize], n_outputs: usize) -> NetworkSpec {
 #[test]
 fn a_linear_network_begins_with_the_weights_of_a_linear_head_of_the_bank() {
     let head = HeadSpec {
-        n_classes: 3,
+        network: spec(5, &[], 3),
+        objective: Objective::Rows(Loss::default()),
         dropout: 0.0,
         optimizer: Optimizer {
             kind: OptimizerKind::AdamW,
@@ -252,15 +257,12 @@ fn a_linear_network_begins_with_the_weights_of_a_linear_head_of_the_bank() {
         schedule: Schedule::Constant,
         warmup: 0.0,
         clip: None,
-        loss: Loss::default(),
         seed: 7,
         stopping: None,
     };
-    let (weights, bias) = Block::new(vec![(0, head)], 5, 1).parameters(0);
     let plain = Network::new(spec(5, &[], 3)).initial(7);
-    let mut expected: Vec<f32> = weights.t().iter().copied().collect();
-    expected.extend(bias);
-    assert_eq!(plain, expected);
+    let block = Block::new(vec![(0, head)], 5, 1);
+    assert_eq!(plain, Learner::parameters(&block, 0));
 
     let pooling = Network::new(NetworkSpec {
         attention: true,

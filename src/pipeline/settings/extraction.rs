@@ -37,21 +37,64 @@ pub struct ExtractionSettings {
     pub max_length: usize,
     /// What happens to longer documents.
     pub overflow: Overflow,
-    /// How two texts are encoded.
-    pub pair: Pair,
     /// Tokens between two commits.
     pub shard_tokens: usize,
     /// Every file of texts: train, validation, test.
     pub sources: Vec<Source>,
-    /// How many of the first sources lose their texts of nothing but white space: those of train, or none. Given
-    /// validation and test files are never thinned.
-    pub n_thinned_sources: usize,
+    /// For each source, how two texts of it are encoded.
+    pub pairs: Vec<Pair>,
+    /// For each source, whether its texts of nothing but white space are left out: those of train are, if the pipeline
+    /// says so. Given validation and test files are never thinned.
+    pub thinned: Vec<bool>,
 }
 
 impl ExtractionSettings {
     /// Whether an example is left out: it is empty, and of a source that is thinned.
     pub fn leaves_out(&self, example: &Example) -> bool {
-        example.source < self.n_thinned_sources && example.is_empty()
+        self.thinned[example.source] && example.is_empty()
+    }
+
+    /// How the two texts of an example are encoded.
+    pub fn pair_of(&self, example: &Example) -> Pair {
+        self.pairs[example.source]
+    }
+
+    /// The same extraction of these sources alone, none of them thinned.
+    pub fn of_sources(&self, sources: Vec<Source>) -> ExtractionSettings {
+        let pair = self.pairs.first().copied().unwrap_or_default();
+        ExtractionSettings {
+            pairs: vec![pair; sources.len()],
+            thinned: vec![false; sources.len()],
+            sources,
+            ..self.clone()
+        }
+    }
+
+    /// Takes the sources and states of another extraction with the same fingerprint into this one.
+    pub fn merge(&mut self, other: &ExtractionSettings) {
+        self.sources.extend(other.sources.iter().cloned());
+        self.pairs.extend(&other.pairs);
+        self.thinned.extend(&other.thinned);
+        for kind in &other.kinds {
+            if !self.kinds.contains(kind) {
+                self.kinds.push(*kind);
+            }
+        }
+        for layer in &other.layers {
+            if !self.layers.contains(layer) {
+                self.layers.push(*layer);
+            }
+        }
+    }
+}
+
+/// Sets what a question answering task needs, where the file does not say otherwise: for all tasks of a file, because
+/// they share its cache.
+pub(super) fn set_qa_defaults(cache: &mut file::CacheSection) {
+    cache.max_length.get_or_insert(384);
+    let overflow = *cache.overflow.get_or_insert(file::Overflow::Windows);
+    if overflow == file::Overflow::Windows {
+        cache.stride.get_or_insert(128);
     }
 }
 
@@ -68,16 +111,16 @@ pub(super) fn check(
         head,
         ..
     } = file;
-    let is_qa = data.task == Task::Qa;
+    if data.task == Task::Qa {
+        set_qa_defaults(cache);
+    }
     if model.precision == Precision::Int8 {
         return Err(refuse(
             "this version does not run int8 encoders yet".into(),
             "set model.precision = \"f32\"".into(),
         ));
     }
-    let max_length = *cache
-        .max_length
-        .get_or_insert(if is_qa { 384 } else { 128 });
+    let max_length = *cache.max_length.get_or_insert(128);
     for (value, key) in [
         (max_length, "cache.max_length"),
         (cache.shard_tokens, "cache.shard_tokens"),
@@ -107,10 +150,11 @@ pub(super) fn check(
             format!("set cache.max_length to {MIN_LENGTH} or more"),
         ));
     }
-    let overflow = check_overflow(cache, max_length, is_qa, refuse)?;
-    let pair = *data
-        .pair
-        .get_or_insert(if is_qa { Pair::Joint } else { Pair::Separate });
+    let overflow = check_overflow(cache, max_length, refuse)?;
+    let pair = *data.pair.get_or_insert(match data.task {
+        Task::Qa => Pair::Joint,
+        _ => Pair::Separate,
+    });
     let layers = cache
         .layers
         .get_or_insert_with(|| head.layers.clone())
@@ -157,14 +201,12 @@ pub(super) fn check(
         dtype: cache.dtype,
         max_length,
         overflow,
-        pair,
         shard_tokens: cache.shard_tokens,
+        pairs: vec![pair; sources.len()],
+        thinned: (0..sources.len())
+            .map(|source| data.clean.drop_empty && source < data.train.0.len())
+            .collect(),
         sources,
-        n_thinned_sources: if data.clean.drop_empty {
-            data.train.0.len()
-        } else {
-            0
-        },
     })
 }
 
@@ -172,19 +214,13 @@ pub(super) fn check(
 fn check_overflow(
     cache: &mut file::CacheSection,
     max_length: usize,
-    is_qa: bool,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<Overflow> {
-    let default = match is_qa {
-        true => file::Overflow::Windows,
-        false => file::Overflow::Truncate,
-    };
-    if *cache.overflow.get_or_insert(default) == file::Overflow::Truncate {
+    if *cache.overflow.get_or_insert(file::Overflow::Truncate) == file::Overflow::Truncate {
         // A stride without windows changes nothing, so that a file can switch between the two by one key.
         return Ok(Overflow::Truncate);
     }
-    let default = if is_qa { 128 } else { max_length / 4 };
-    let stride = *cache.stride.get_or_insert(default);
+    let stride = *cache.stride.get_or_insert(max_length / 4);
     if stride + MIN_LENGTH > max_length {
         return Err(refuse(
             format!(

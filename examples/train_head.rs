@@ -1,0 +1,55 @@
+//! Trains a linear head with the library's own loop. After `make setup`, `cargo run --release --example train_head` reads
+//! pipelines/sentiment.toml and prints how many test rows are right.
+
+#![expect(clippy::print_stdout, reason = "an example prints")]
+
+use std::path::Path;
+
+use frostbert::{
+    cache::reader::CacheReader,
+    data::Part,
+    error::Result,
+    features::FeatureView,
+    head::{
+        bank, network::NetworkSpec, saved::Head, spec::HeadSpec, targets::TargetTable,
+        transform::Transform,
+    },
+    metrics::probability::predictions,
+    pipeline::{extract, settings::Pipeline, train::load_dataset},
+    states::StateId,
+};
+
+fn main() -> Result<()> {
+    let pipeline = Pipeline::read(Path::new("pipelines/sentiment.toml"), &[])?;
+    let (right, n_rows) = train(&pipeline, "mean-L05".parse().expect("a state"))?;
+    println!("{right} of {n_rows} test rows are right");
+    Ok(())
+}
+
+pub(crate) fn train(pipeline: &Pipeline, state: StateId) -> Result<(usize, usize)> {
+    let machine = extract::Machine::new("runtime/libonnxruntime.so", 2);
+    let extracted = extract::extract(pipeline, &machine, &())?;
+    let cache = CacheReader::existing(&extracted.cache)?;
+    let dataset = load_dataset(pipeline)?;
+    let view = FeatureView::read(&cache, state, &dataset.keys())?; // [documents, hidden]
+
+    let [train, validation, test] = Part::ALL.map(|part| dataset.part(part));
+    let transform = Transform::standardize(&view, &train)?;
+    let all: Vec<u32> = (0..view.n_samples() as u32).collect();
+    let classes = dataset.labels_of(&all);
+    let data = bank::BankData {
+        view: &view,
+        transform: &transform,
+        targets: &TargetTable::Classes(classes.clone()),
+        train: &train,
+        validation: &validation,
+        judge: &(), // early stopping follows the loss
+    };
+    let network = NetworkSpec::linear(view.n_features(), dataset.labels.len());
+    let spec = HeadSpec::new(network.clone());
+    let mut heads = bank::train(&[spec], &data, bank::BankSettings::default(), &())?;
+    let head = Head::of(network, heads.remove(0), transform); // on states as they are stored
+    let predicted = predictions(head.logits(&view)?.view());
+    let is_right = |row: &&u32| predicted[**row as usize] == classes[**row as usize] as usize;
+    Ok((test.iter().filter(is_right).count(), test.len()))
+}

@@ -1,0 +1,62 @@
+//! `frostbert similar`: how alike texts are by their states alone.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{ArgGroup, Args};
+use frostbert::pipeline::similar::{compare, nearest};
+use serde_json::json;
+
+use super::{Context, PipelineArguments, output};
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["text", "query"]))]
+pub(super) struct SimilarArguments {
+    #[command(flatten)]
+    pipeline: PipelineArguments,
+    /// A text; give two, and their cosine is printed
+    #[arg(long, value_name = "TEXT")]
+    text: Vec<String>,
+    /// A text whose nearest texts are looked for among those of the pipeline's files
+    #[arg(long, value_name = "TEXT")]
+    query: Option<String>,
+    /// Number of nearest texts
+    #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
+}
+
+pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<ExitCode> {
+    let pipeline = arguments.pipeline.read()?;
+    let Some(query) = &arguments.query else {
+        let [first, second] = &arguments.text[..] else {
+            return Err(super::wrong_usage(format!(
+                "--text stands there {} times: give two texts to compare, or one --query",
+                arguments.text.len()
+            )));
+        };
+        let score = compare(&pipeline, [first, second], &context.machine)?;
+        if context.json {
+            output::print_json(&json!({ "score": score }))?;
+        } else {
+            output::print(&format!("{score:.4}\n"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let matches = nearest(
+        &pipeline,
+        query,
+        arguments.top as usize,
+        &context.machine,
+        &context.progress,
+    )?;
+    if context.json {
+        output::print_json(&json!({ "matches": matches }))?;
+    } else {
+        let lines = matches.iter().map(|found| {
+            let text: Vec<&str> = found.text.split_whitespace().collect();
+            format!("{:.4}  {}\n", found.score, text.join(" "))
+        });
+        output::print(&lines.collect::<String>())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,150 @@
+//! Stored bytes of samples in memory: read once where all fit, window by window where they do not, and their digest.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+
+use super::{FeatureView, Source};
+use crate::{cache::reader::by_shard, error::Result, fingerprint::Key};
+
+/// Stored bytes of some samples, one after the other in ascending order.
+#[derive(Clone)]
+pub struct Loaded {
+    pub(super) samples: Vec<u32>,
+    /// First stored row of each sample, and the number of rows.
+    pub(super) row_start: Vec<usize>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl FeatureView<'_> {
+    /// Loads the samples of `order` one window after the other; each window with its part of the order. One window of
+    /// everything where all are in memory. A window but the last is a whole number of batches.
+    pub fn loads<'v>(
+        &'v self,
+        order: &'v [u32],
+        batch: usize,
+    ) -> impl Iterator<Item = Result<(&'v [u32], Cow<'v, Loaded>)>> {
+        let window = match &self.resident {
+            Some(_) => order.len().max(1),
+            None => self.samples_at_a_time(order, batch),
+        };
+        order
+            .chunks(window)
+            .map(move |samples| match &self.resident {
+                Some(loaded) => Ok((samples, Cow::Borrowed(loaded))),
+                None => {
+                    let mut sorted = samples.to_vec();
+                    sorted.sort_unstable();
+                    sorted.dedup();
+                    Ok((samples, Cow::Owned(self.load(sorted)?)))
+                }
+            })
+    }
+
+    /// Reads the stored bytes of some samples, sorted; every file is opened once.
+    pub(super) fn load(&self, samples: Vec<u32>) -> Result<Loaded> {
+        let (row_bytes, state_bytes) = (self.row_bytes(), self.hidden * self.dtype.size_bytes());
+        let mut row_start = Vec::with_capacity(samples.len() + 1);
+        row_start.push(0);
+        let mut wanted: Vec<(usize, usize)> = Vec::new();
+        let mut total = 0;
+        for sample in &samples {
+            for piece in self.pieces_of(*sample) {
+                wanted.push((piece, total));
+                total += self.pieces.n_rows(piece);
+            }
+            row_start.push(total);
+        }
+        let mut bytes = vec![0u8; total * row_bytes];
+        for (number, state) in self.states.iter().enumerate() {
+            let mut put = |first: usize, rows: &mut dyn Iterator<Item = &[u8]>| {
+                let mut place = first * row_bytes + number * state_bytes;
+                for slice in rows {
+                    for row in slice.chunks_exact(state_bytes) {
+                        bytes[place..place + state_bytes].copy_from_slice(row);
+                        place += row_bytes;
+                    }
+                }
+            };
+            match &self.source {
+                Source::Shard(states) => {
+                    for (piece, first) in &wanted {
+                        let start = self.pieces.place(*piece, 0).1 as usize;
+                        let end = start + self.pieces.n_rows(*piece);
+                        let rows = &states[number].bytes[start * state_bytes..end * state_bytes];
+                        put(*first, &mut std::iter::once(rows));
+                    }
+                }
+                Source::Cache(cache) => {
+                    let locations: Vec<_> = wanted
+                        .iter()
+                        .map(|(piece, _)| self.pieces.place(*piece, number))
+                        .collect();
+                    for (shard, places) in by_shard(&locations) {
+                        let file = cache.open_state(shard, *state)?;
+                        for place in places {
+                            let (piece, first) = wanted[place];
+                            let start = locations[place].1 as usize;
+                            let rows = start..start + self.pieces.n_rows(piece);
+                            put(first, &mut file.rows(rows));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Loaded {
+            samples,
+            row_start,
+            bytes,
+        })
+    }
+
+    /// A digest of what was read: for every sample the blake3 of its number, its key and its stored bytes, added up as
+    /// 256-bit numbers, so that it does not depend on the order of reading. 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// When a file of the cache is not what the manifest says.
+    pub fn digest(&self, keys: &[Key]) -> Result<String> {
+        let all: Vec<u32> = (0..self.n_samples() as u32).collect();
+        let order = self.storage_order(&all);
+        let row_bytes = self.row_bytes();
+        let mut total = [0u64; 4];
+        for window in self.loads(&order, 1) {
+            let (_, loaded) = window?;
+            let sums = loaded
+                .samples
+                .par_iter()
+                .enumerate()
+                .map(|(place, sample)| {
+                    let rows = loaded.row_start[place]..loaded.row_start[place + 1];
+                    let mut hasher = blake3::Hasher::new();
+                    hasher.update(&sample.to_le_bytes());
+                    for key in self.pieces_of(*sample).filter_map(|piece| keys.get(piece)) {
+                        hasher.update(&key.0);
+                    }
+                    hasher.update(&loaded.bytes[rows.start * row_bytes..rows.end * row_bytes]);
+                    words(hasher.finalize().as_bytes())
+                });
+            total = add(total, sums.reduce(|| [0; 4], add));
+        }
+        let bytes: Vec<u8> = total.iter().flat_map(|word| word.to_le_bytes()).collect();
+        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+fn words(bytes: &[u8; 32]) -> [u64; 4] {
+    std::array::from_fn(|word| {
+        let eight: [u8; 8] = std::array::from_fn(|byte| bytes[word * 8 + byte]);
+        u64::from_le_bytes(eight)
+    })
+}
+
+/// The sum of two numbers of 256 bits, modulo 2^256.
+fn add(left: [u64; 4], right: [u64; 4]) -> [u64; 4] {
+    let mut carry = 0u128;
+    std::array::from_fn(|word| {
+        let sum = u128::from(left[word]) + u128::from(right[word]) + carry;
+        carry = sum >> 64;
+        sum as u64
+    })
+}

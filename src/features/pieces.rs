@@ -1,0 +1,160 @@
+//! Where the rows of documents, or of parts of them, lie in a cache.
+
+use std::ops::Range;
+
+use crate::{
+    cache::{
+        index::Location,
+        reader::{CacheReader, by_shard, rows_of},
+        shard::ShardLayout,
+    },
+    error::{Error, Result},
+    fingerprint::Key,
+    states::{StateId, StateKind},
+};
+
+/// Runs of rows that lie together: a document's, or those of one of its windows. Each lies once in every state.
+#[derive(Clone, Debug, Default)]
+pub struct Pieces {
+    n_states: usize,
+    n_rows: Vec<u32>,
+    /// For each piece, and then each state: the shard, and the first row in the state's file.
+    places: Vec<Location>,
+}
+
+impl Pieces {
+    /// `n` pieces of one row each, one after the other, of one state of one shard.
+    pub fn rows_of_one_shard(n: usize) -> Pieces {
+        Pieces {
+            n_states: 1,
+            n_rows: vec![1; n],
+            places: (0..n as u32).map(|row| (0, row)).collect(),
+        }
+    }
+
+    /// The rows of every document of a layout, in its order, for states of one kind in memory.
+    pub fn of_layout(layout: &ShardLayout, kind: StateKind, n_states: usize) -> Pieces {
+        let mut pieces = Pieces {
+            n_states,
+            ..Pieces::default()
+        };
+        for document in 0..layout.documents.len() {
+            let rows = rows_of(layout, kind, document);
+            pieces.push(
+                rows.len() as u32,
+                (0..n_states).map(|_| (0, rows.start as u32)),
+            );
+        }
+        pieces
+    }
+
+    /// Number of pieces.
+    pub fn len(&self) -> usize {
+        self.n_rows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.n_rows.is_empty()
+    }
+
+    /// Rows of a piece.
+    pub fn n_rows(&self, piece: usize) -> usize {
+        self.n_rows[piece] as usize
+    }
+
+    /// The shard and the first row of a piece in the file of a state.
+    pub fn place(&self, piece: usize, state: usize) -> Location {
+        self.places[piece * self.n_states + state]
+    }
+
+    /// Some rows of some of these pieces, as pieces of their own.
+    ///
+    /// # Panics
+    /// When a piece has no such rows.
+    pub fn parts(&self, parts: impl Iterator<Item = (usize, Range<usize>)>) -> Pieces {
+        let mut cut = Pieces {
+            n_states: self.n_states,
+            ..Pieces::default()
+        };
+        for (piece, rows) in parts {
+            assert!(rows.end <= self.n_rows(piece), "rows of the piece");
+            let places = (0..self.n_states).map(|state| {
+                let (shard, first) = self.place(piece, state);
+                (shard, first + rows.start as u32)
+            });
+            cut.push(rows.len() as u32, places);
+        }
+        cut
+    }
+
+    fn push(&mut self, n_rows: u32, places: impl Iterator<Item = Location>) {
+        self.n_rows.push(n_rows);
+        self.places.extend(places);
+    }
+}
+
+/// Finds the rows of documents in a cache: a piece for each key, in their order. The states are all of one kind.
+///
+/// Where the states are of words or tokens, `visit` sees each document once for each of its keys: the place of the key,
+/// the layout of its shard, and its row there; shard by shard.
+///
+/// # Errors
+/// [`Error::CacheMiss`] when the cache lacks rows (it says how many); [`Error::CacheDamage`] when a table is damaged.
+pub fn locate(
+    cache: &CacheReader,
+    states: &[StateId],
+    keys: &[Key],
+    mut visit: impl FnMut(usize, &ShardLayout, usize),
+) -> Result<Pieces> {
+    let kind = states.first().map(|state| state.kind);
+    debug_assert!(states.iter().all(|state| Some(state.kind) == kind));
+    let mut pieces = Pieces {
+        n_states: states.len(),
+        n_rows: vec![1; keys.len()],
+        places: vec![(0, 0); keys.len() * states.len()],
+    };
+    for (number, state) in states.iter().enumerate() {
+        let locations: Vec<Location> = keys
+            .iter()
+            .filter_map(|key| cache.locate(key, *state))
+            .collect();
+        if locations.len() < keys.len() {
+            return Err(missing(
+                cache,
+                *state,
+                keys.len() - locations.len(),
+                keys.len(),
+            ));
+        }
+        if matches!(state.kind, StateKind::Pooled(_)) {
+            for (piece, location) in locations.into_iter().enumerate() {
+                pieces.places[piece * states.len() + number] = location;
+            }
+            continue;
+        }
+        for (shard, places) in by_shard(&locations) {
+            let layout = cache.read_layout(shard)?;
+            for place in places {
+                let document = locations[place].1 as usize;
+                let rows = rows_of(&layout, state.kind, document);
+                pieces.places[place * states.len() + number] = (shard, rows.start as u32);
+                pieces.n_rows[place] = rows.len() as u32;
+                if number == 0 {
+                    visit(place, &layout, document);
+                }
+            }
+        }
+    }
+    Ok(pieces)
+}
+
+fn missing(cache: &CacheReader, state: StateId, n_missing: usize, n: usize) -> Error {
+    Error::CacheMiss {
+        cache: cache.folder().to_path_buf(),
+        lacks: format!("the {state} state of {n_missing} of {n} texts"),
+        hint:
+            "run `frostbert extract` with this pipeline (or `run`, which extracts what is missing)"
+                .into(),
+    }
+}

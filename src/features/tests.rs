@@ -1,0 +1,67 @@
+use super::*;
+use crate::states::Pooling;
+
+fn view(n: usize) -> FeatureView<'static> {
+    let values: Vec<f32> = (0..2 * n).map(|value| value as f32).collect();
+    let mut bytes = Vec::new();
+    Dtype::F32.encode(&values, &mut bytes).unwrap();
+    FeatureView::from_bytes(StateId::pooled(Pooling::Mean, 1), 2, Dtype::F32, bytes)
+}
+
+/// Repeats each row of a sample and appends its number.
+struct Doubled;
+
+impl RowMap for Doubled {
+    fn n_rows(&self, _: u32, n_stored: usize) -> usize {
+        2 * n_stored
+    }
+
+    fn n_features(&self, n_stored: usize) -> usize {
+        n_stored + 1
+    }
+
+    fn map(&self, sample: u32, stored: ArrayView2<'_, f32>, mut out: ArrayViewMut2<'_, f32>) {
+        for (place, mut row) in out.rows_mut().into_iter().enumerate() {
+            row.slice_mut(s![..2]).assign(&stored.row(place / 2));
+            row[2] = sample as f32;
+        }
+    }
+}
+
+#[test]
+fn a_tile_holds_the_rows_of_its_samples_in_their_order() {
+    let view = view(4);
+    let order = [3, 0];
+    let (samples, loaded) = view.loads(&order, 1).next().unwrap().unwrap();
+    let tile = view.tile(&loaded, samples);
+    assert_eq!(tile.rows, ndarray::array![[6.0, 7.0], [0.0, 1.0]]);
+    assert_eq!(tile.starts, [0, 1, 2]);
+    assert_eq!(tile.row_ids, [3 * ROWS_OF_SAMPLE, 0]);
+}
+
+#[test]
+fn a_mapped_view_counts_and_hands_out_mapped_rows() {
+    let view = view(3).mapped(Box::new(Doubled));
+    assert_eq!((view.n_rows(), view.n_features()), (6, 3));
+    assert_eq!(view.rows_of(1), 2..4);
+    assert_eq!(
+        view.decode_all(&[2]),
+        ndarray::array![[4.0, 5.0, 2.0], [4.0, 5.0, 2.0]]
+    );
+}
+
+#[test]
+fn the_digest_changes_with_a_value_a_key_and_the_order_of_samples() {
+    let keys: Vec<Key> = (0..3).map(|key| Key([key; 32])).collect();
+    let first = view(3).digest(&keys).unwrap();
+    assert_eq!(first.len(), 64);
+    assert_eq!(first, view(3).digest(&keys).unwrap());
+    let swapped = [keys[1], keys[0], keys[2]];
+    assert_ne!(first, view(3).digest(&swapped).unwrap());
+    let mut bytes = Vec::new();
+    Dtype::F32
+        .encode(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.5], &mut bytes)
+        .unwrap();
+    let other = FeatureView::from_bytes(StateId::pooled(Pooling::Mean, 1), 2, Dtype::F32, bytes);
+    assert_ne!(first, other.digest(&keys).unwrap());
+}

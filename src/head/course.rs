@@ -1,0 +1,123 @@
+//! A head's course over the epochs: its history, its best parameters, and when it stops.
+
+use std::fmt;
+
+use super::{
+    bank::TrainedHead,
+    spec::{HeadSpec, StoppingMetric},
+};
+use crate::{
+    error::{Error, Result},
+    train::early_stopping::{EarlyStopping, Verdict},
+};
+
+/// One epoch of one head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: usize,
+    /// The learning rate at the epoch's last step.
+    pub lr: f64,
+    /// Mean training loss over the epoch's steps, dropout and smoothing included.
+    pub train_loss: f64,
+    /// Mean validation loss, without either; `None` without validation samples.
+    pub validation_loss: Option<f64>,
+    /// Validation metrics by name, as the task's judge computes them.
+    pub scores: Vec<(&'static str, f64)>,
+}
+
+impl EpochRecord {
+    /// The value of a metric, where it is defined.
+    pub fn score(&self, metric: StoppingMetric) -> Option<f64> {
+        if metric == StoppingMetric::Loss {
+            return self.validation_loss;
+        }
+        let named = self.scores.iter().find(|(name, _)| *name == metric.name());
+        named.map(|(_, value)| *value)
+    }
+}
+
+impl fmt::Display for EpochRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {}: loss {:.4}", self.epoch, self.train_loss)?;
+        if let Some(loss) = self.validation_loss {
+            write!(f, ", validation loss {loss:.4}")?;
+        }
+        match self.scores.first() {
+            Some((name, value)) => write!(f, ", {} {value:.4}", name.replace('_', " ")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One head's course so far.
+pub(super) struct Course {
+    stopping: Option<(StoppingMetric, EarlyStopping)>,
+    history: Vec<EpochRecord>,
+    best: Option<(usize, Vec<f32>)>,
+}
+
+impl Course {
+    pub(super) fn new(spec: &HeadSpec) -> Course {
+        let stopping = spec.stopping.as_ref().map(|stopping| {
+            let higher_is_better = stopping.metric.higher_is_better();
+            let judge = EarlyStopping::new(stopping.patience, higher_is_better);
+            (stopping.metric, judge)
+        });
+        Course {
+            stopping,
+            history: Vec::new(),
+            best: None,
+        }
+    }
+
+    /// Records an epoch, keeps the parameters if it was the best, and says whether to stop.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when a loss is no number.
+    pub(super) fn judge(
+        &mut self,
+        record: EpochRecord,
+        parameters: impl FnOnce() -> Vec<f32>,
+    ) -> Result<bool> {
+        let losses = [Some(record.train_loss), record.validation_loss];
+        if let Some(loss) = losses.into_iter().flatten().find(|loss| !loss.is_finite()) {
+            return Err(Error::Diverged {
+                problem: format!("the loss of epoch {} is {loss}", record.epoch),
+                hint: "lower train.lr, raise train.warmup, or set train.clip".into(),
+            });
+        }
+        let verdict = self.stopping.as_mut().and_then(|(metric, stopping)| {
+            let value = record.score(*metric)?;
+            Some(stopping.judge(record.epoch, value))
+        });
+        let epoch = record.epoch;
+        self.history.push(record);
+        if verdict == Some(Verdict::Best) {
+            self.best = Some((epoch, parameters()));
+        }
+        Ok(verdict == Some(Verdict::Stop))
+    }
+
+    /// Whether there is no value of the metric to stop by.
+    pub(super) fn is_blind(&self) -> bool {
+        let stopping = self.stopping.as_ref();
+        stopping.is_some_and(|(_, stopping)| stopping.best_epoch().is_none())
+    }
+
+    /// Takes the last parameters where no best ones were kept.
+    pub(super) fn finish(&mut self, last: impl FnOnce() -> Vec<f32>) {
+        if self.best.is_none() {
+            self.best = Some((self.history.len(), last()));
+        }
+    }
+
+    pub(super) fn into_head(self) -> TrainedHead {
+        let (best_epoch, parameters) = self.best.expect("a finished course holds parameters");
+        TrainedHead {
+            parameters,
+            history: self.history,
+            best_epoch,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A network's parameters seen as matrices: its last layer, the mix of its layers, and the tensors of a file.
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+
+use super::{super::crf::CrfScores, Network};
+
+impl Network {
+    /// The last layer: weights `[inputs, outputs]` and biases `[outputs]`.
+    ///
+    /// # Panics
+    /// When the parameters are not of this network.
+    pub fn output_layer(&self, parameters: &[f32]) -> (Array2<f32>, Array1<f32>) {
+        let output = &self.output;
+        let weights = &parameters[output.weight.clone()];
+        let shape = (output.inputs, output.outputs);
+        let weights = Array2::from_shape_fn(shape, |(input, class)| {
+            weights[class * output.inputs + input]
+        });
+        let bias = Array1::from(parameters[output.bias.clone()].to_vec());
+        (weights, bias)
+    }
+
+    /// These parameters with another last layer: weights `[inputs, outputs]` and biases `[outputs]`.
+    ///
+    /// # Panics
+    /// When the shapes are not those of this network.
+    pub fn with_output_layer(
+        &self,
+        mut parameters: Vec<f32>,
+        weights: ArrayView2<'_, f32>,
+        bias: ArrayView1<'_, f32>,
+    ) -> Vec<f32> {
+        let output = &self.output;
+        assert_eq!(weights.dim(), (output.inputs, output.outputs));
+        assert_eq!(bias.len(), output.outputs);
+        let places = weights.indexed_iter();
+        for ((input, class), weight) in places {
+            parameters[output.weight.start + class * output.inputs + input] = *weight;
+        }
+        for (place, value) in parameters[output.bias.clone()].iter_mut().zip(bias) {
+            *place = *value;
+        }
+        parameters
+    }
+
+    /// Parameters of zeros.
+    pub fn zeros(&self) -> Vec<f32> {
+        vec![0.0; self.n_parameters()]
+    }
+
+    /// The share of each layer in the mix, `softmax(mix.weight)`; `None` where there is nothing to mix.
+    pub fn layer_profile(&self, parameters: &[f32]) -> Option<Vec<f32>> {
+        let scores = &parameters[self.mix.clone()?];
+        let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let powers: Vec<f32> = scores.iter().map(|score| (score - highest).exp()).collect();
+        let total: f32 = powers.iter().sum();
+        Some(powers.into_iter().map(|power| power / total).collect())
+    }
+
+    /// The scores of its CRF.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn crf_scores<'a>(&self, parameters: &'a [f32]) -> CrfScores<'a, f32> {
+        let ranges = self.crf.as_ref().expect("a network with a CRF");
+        let n = self.spec.n_outputs;
+        let transitions = &parameters[ranges.transitions.clone()];
+        CrfScores {
+            transitions: ArrayView2::from_shape((n, n), transitions).expect("a square"),
+            start: ArrayView1::from(&parameters[ranges.start.clone()]),
+            end: ArrayView1::from(&parameters[ranges.end.clone()]),
+        }
+    }
+
+    /// Every tensor by its name, with its shape and values.
+    pub fn named_tensors(&self, parameters: &[f32]) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let tensors = self.tensors.iter();
+        tensors
+            .map(|tensor| {
+                let values = parameters[tensor.range.clone()].to_vec();
+                (tensor.name.clone(), tensor.shape.clone(), values)
+            })
+            .collect()
+    }
+
+    /// Parameters from the values of every tensor, asked for by name and shape.
+    ///
+    /// # Errors
+    /// The first that `values_of` fails with.
+    pub fn from_named<E>(
+        &self,
+        values_of: impl Fn(&str, &[usize]) -> Result<Vec<f32>, E>,
+    ) -> Result<Vec<f32>, E> {
+        let mut parameters = self.zeros();
+        for tensor in &self.tensors {
+            let values = values_of(&tensor.name, &tensor.shape)?;
+            parameters[tensor.range.clone()].copy_from_slice(&values);
+        }
+        Ok(parameters)
+    }
+}

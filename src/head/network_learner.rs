@@ -1,0 +1,266 @@
+//! One head that is more than a product: it takes its steps part by part, and the parts side by side.
+
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, s};
+use rayon::prelude::*;
+
+use super::{
+    crf::{self, CrfGradients, CrfScratch},
+    learner::{Batch, Learner, parts},
+    network::{Dropout, Input, Network, Trace},
+    span,
+    spec::{HeadSpec, Objective},
+    targets::TargetsView,
+};
+use crate::train::{
+    loss::{LossSum, Targets},
+    optimizer::{FlatOptimizer, clip_scale},
+};
+
+/// Rows of a part of a batch. Parts are cut by the data alone and their gradients added up in their order, so that the
+/// bits of a step depend on no number of threads.
+const PART_ROWS: usize = 256;
+
+/// The training of one network.
+pub struct NetworkLearner {
+    head: usize,
+    spec: HeadSpec,
+    network: Network,
+    parameters: Vec<f32>,
+    gradients: Vec<f32>,
+    optimizer: FlatOptimizer,
+    steps_done: usize,
+    total_steps: usize,
+    active: bool,
+    epoch_loss: LossSum,
+    workspaces: Vec<Workspace>,
+}
+
+/// What a part of a batch needs while it is computed; kept from step to step.
+#[derive(Default)]
+struct Workspace {
+    trace: Trace<f32>,
+    errors: Array2<f32>,
+    gradients: Vec<f32>,
+    crf: CrfScratch<f32>,
+    loss: LossSum,
+}
+
+impl NetworkLearner {
+    /// A learner of one head (its number in the bank, its settings), with the network's initial parameters.
+    pub fn new(head: usize, spec: HeadSpec, total_steps: usize) -> NetworkLearner {
+        let network = Network::new(spec.network.clone());
+        let parameters = network.initial(spec.seed);
+        NetworkLearner {
+            head,
+            gradients: vec![0.0; parameters.len()],
+            optimizer: FlatOptimizer::new(parameters.len()),
+            parameters,
+            network,
+            spec,
+            steps_done: 0,
+            total_steps,
+            active: true,
+            epoch_loss: LossSum::default(),
+            workspaces: Vec::new(),
+        }
+    }
+
+    /// One over what the sum of a batch's losses is divided by; 0 where nothing counts.
+    fn scale(&self, batch: &Batch<'_>) -> f32 {
+        let counted = match (&self.spec.objective, batch.targets) {
+            (Objective::Rows(loss), TargetsView::Rows(targets)) => return loss.scale(targets),
+            (Objective::Rows(_), TargetsView::Spans(_)) => unreachable!("{WRONG_TARGETS}"),
+            (Objective::Crf, _) => batch.rows.nrows(),
+            (Objective::Span, _) => batch.starts.len() - 1,
+        };
+        1.0 / counted.max(1) as f32
+    }
+
+    fn update(&mut self) {
+        let spec = &self.spec;
+        let clip = spec.clip;
+        let scale = clip.map_or(1.0, |clip| clip_scale(&self.gradients, clip));
+        let factor = spec
+            .schedule
+            .factor(self.steps_done, self.total_steps, spec.warmup);
+        self.optimizer.step(
+            &mut self.parameters,
+            &self.gradients,
+            &spec.optimizer,
+            self.steps_done,
+            factor,
+            scale,
+        );
+        self.steps_done += 1;
+    }
+}
+
+impl Learner for NetworkLearner {
+    fn heads(&self) -> Vec<usize> {
+        vec![self.head]
+    }
+
+    fn is_active(&self) -> bool {
+        self.active
+    }
+
+    fn stop(&mut self, _: usize) {
+        self.active = false;
+    }
+
+    fn step(&mut self, batch: &Batch<'_>) {
+        let scale = self.scale(batch);
+        let parts = parts(batch.starts, PART_ROWS);
+        let n_parts = parts.len();
+        while self.workspaces.len() < n_parts {
+            self.workspaces.push(Workspace {
+                gradients: vec![0.0; self.parameters.len()],
+                ..Workspace::default()
+            });
+        }
+        let (network, spec, parameters) = (&self.network, &self.spec, &self.parameters);
+        let compute = |workspace: &mut Workspace, (first, end): (usize, usize)| {
+            workspace.compute(network, spec, parameters, batch, first..end, scale);
+        };
+        match &parts[..] {
+            [only] => compute(&mut self.workspaces[0], *only),
+            _ => self.workspaces[..n_parts]
+                .par_iter_mut()
+                .zip(parts)
+                .for_each(|(workspace, part)| compute(workspace, part)),
+        }
+        self.gradients
+            .copy_from_slice(&self.workspaces[0].gradients);
+        for workspace in &self.workspaces[1..n_parts] {
+            for (sum, gradient) in self.gradients.iter_mut().zip(&workspace.gradients) {
+                *sum += gradient;
+            }
+        }
+        for workspace in &self.workspaces[..n_parts] {
+            self.epoch_loss += workspace.loss;
+        }
+        self.update();
+    }
+
+    fn take_losses(&mut self) -> Vec<(usize, LossSum)> {
+        match self.active {
+            true => vec![(self.head, std::mem::take(&mut self.epoch_loss))],
+            false => Vec::new(),
+        }
+    }
+
+    fn logits(&self, rows: ArrayView2<'_, f32>, starts: &[usize]) -> Vec<(usize, Array2<f32>)> {
+        if !self.active {
+            return Vec::new();
+        }
+        let logits = super::saved::outputs(&self.network, &self.parameters, rows, starts);
+        vec![(self.head, logits)]
+    }
+
+    fn loss(
+        &self,
+        _: usize,
+        logits: ArrayView2<'_, f32>,
+        starts: &[usize],
+        targets: TargetsView<'_>,
+    ) -> LossSum {
+        match (&self.spec.objective, targets) {
+            (Objective::Rows(loss), TargetsView::Rows(targets)) => loss.loss(logits, targets),
+            (Objective::Span, TargetsView::Spans(spans)) => span::loss(logits, starts, spans),
+            (Objective::Crf, TargetsView::Rows(Targets::Classes(tags))) => {
+                let scores = self.network.crf_scores(&self.parameters);
+                let mut scratch = CrfScratch::default();
+                crf::negative_log_likelihood(logits, starts, tags, &scores, &mut scratch)
+            }
+            _ => unreachable!("{WRONG_TARGETS}"),
+        }
+    }
+
+    fn parameters(&self, _: usize) -> Vec<f32> {
+        self.parameters.clone()
+    }
+}
+
+const WRONG_TARGETS: &str = "targets of the objective's kind";
+
+impl Workspace {
+    /// Loss and gradient of some samples of a batch.
+    fn compute(
+        &mut self,
+        network: &Network,
+        spec: &HeadSpec,
+        parameters: &[f32],
+        batch: &Batch<'_>,
+        samples: Range<usize>,
+        scale: f32,
+    ) {
+        let rows = batch.starts[samples.start]..batch.starts[samples.end];
+        let starts: Vec<usize> = batch.starts[samples.start..=samples.end]
+            .iter()
+            .map(|row| row - rows.start)
+            .collect();
+        let input = Input {
+            rows: batch.rows.slice(s![rows.clone(), ..]),
+            starts: &starts,
+        };
+        let dropout = (spec.dropout > 0.0).then(|| Dropout {
+            rate: spec.dropout,
+            seed: spec.seed,
+            epoch: batch.epoch as u64,
+            row_ids: &batch.row_ids[rows.clone()],
+        });
+        network.forward(parameters, &input, dropout, &mut self.trace);
+        let logits = self.trace.logits();
+        if self.errors.dim() != logits.dim() {
+            self.errors = Array2::zeros(logits.dim());
+        }
+        self.gradients.fill(0.0);
+        let errors = self.errors.view_mut();
+        self.loss = match (&spec.objective, batch.targets) {
+            (Objective::Rows(loss), TargetsView::Rows(targets)) => {
+                let counted = match network.spec().attention {
+                    true => samples,
+                    false if targets.len() == batch.rows.nrows() => rows,
+                    false => unreachable!("a target for each row"),
+                };
+                loss.gradient(logits, targets.slice(counted), scale, errors)
+            }
+            (Objective::Span, TargetsView::Spans(spans)) => {
+                span::gradient(logits, &starts, &spans[samples], scale, errors)
+            }
+            (Objective::Crf, TargetsView::Rows(Targets::Classes(tags))) => {
+                let ranges = network.crf_ranges().expect("a network with a CRF");
+                let n = spec.network.n_outputs;
+                let own = &mut self.gradients[ranges.transitions.start..ranges.end.end];
+                let (transitions, ends) = own.split_at_mut(n * n);
+                let (start, end) = ends.split_at_mut(n);
+                let mut gradients = CrfGradients {
+                    emissions: errors,
+                    transitions: ArrayViewMut2::from_shape((n, n), transitions).expect("a square"),
+                    start: ArrayViewMut1::from(start),
+                    end: ArrayViewMut1::from(end),
+                };
+                let scores = network.crf_scores(parameters);
+                crf::gradient(
+                    logits,
+                    &starts,
+                    &tags[rows],
+                    &scores,
+                    scale,
+                    &mut gradients,
+                    &mut self.crf,
+                )
+            }
+            _ => unreachable!("{WRONG_TARGETS}"),
+        };
+        network.backward(
+            parameters,
+            &input,
+            &mut self.trace,
+            self.errors.view(),
+            &mut self.gradients,
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! What heads say of rows that they did not learn from: a linear head for each fold of the rest.
+
+use ndarray::{Array2, s};
+use rayon::prelude::*;
+
+use super::{
+    bank::{self, BankData, BankSettings},
+    layers::activation::Activation,
+    network::{Network, NetworkSpec},
+    spec::{HeadSpec, Objective},
+    targets::TargetTable,
+    transform::Transform,
+};
+use crate::{
+    error::Result,
+    features::{FeatureView, order, scaler::Scaler},
+    metrics::calibration::softmax_rows,
+    train::{
+        gemm::multiply,
+        loss::Loss,
+        optimizer::{Optimizer, OptimizerKind},
+        schedule::Schedule,
+    },
+};
+
+/// Parts that samples are cut into: each is judged by a head of the others.
+pub const N_FOLDS: usize = 5;
+
+/// Least passes of each head over its samples.
+const EPOCHS: usize = 10;
+
+/// Steps that a head needs to leave its initial weights behind, however few samples there are.
+const LEAST_STEPS: usize = 300;
+
+const BATCH_SIZE: usize = 64;
+
+const LEARNING_RATE: f64 = 1e-2;
+
+const WEIGHT_DECAY: f64 = 0.1;
+
+/// Rows that are multiplied at a time.
+const TILE_SAMPLES: usize = 512;
+
+/// The fold of each sample, from 0 to [`N_FOLDS`] - 1, where `labels` are the classes of the samples: those of a class
+/// are shuffled by `seed` and dealt out in turn, each class going on where the last one stopped.
+///
+/// ```
+/// use frostbert::head::out_of_fold::folds;
+/// let folds = folds(&[0, 0, 0, 0, 0, 1, 1, 1, 1, 1], 42);
+/// let mut of_class = folds[..5].to_vec();
+/// of_class.sort();
+/// assert_eq!(of_class, [0, 1, 2, 3, 4]);
+/// ```
+pub fn folds(labels: &[u32], seed: u64) -> Vec<usize> {
+    let places: Vec<u32> = (0..labels.len() as u32).collect();
+    let mut order = order::shuffled(&places, seed, 0);
+    order.sort_by_key(|place| labels[*place as usize]);
+    let mut folds = vec![0; labels.len()];
+    for (turn, place) in order.into_iter().enumerate() {
+        folds[place as usize] = turn % N_FOLDS;
+    }
+    folds
+}
+
+/// Passes over the data for so many samples: 10, or what makes about 300 steps.
+///
+/// ```
+/// use frostbert::head::out_of_fold::epochs;
+/// assert_eq!((epochs(100_000), epochs(1000)), (10, 19));
+/// ```
+pub fn epochs(n_samples: usize) -> usize {
+    LEAST_STEPS
+        .div_ceil(n_samples.div_ceil(BATCH_SIZE).max(1))
+        .max(EPOCHS)
+}
+
+/// What [`probabilities`] costs for so many samples, features and classes: a product forward and one backward for each
+/// sample, in each epoch of the heads that see it, of as many columns as a block has.
+///
+/// ```
+/// use frostbert::head::out_of_fold::multiply_adds;
+/// assert_eq!(multiply_adds(100_000, 384, 2), 2 * 4 * 10 * 100_000 * 384 * 32);
+/// ```
+pub fn multiply_adds(n_samples: usize, n_features: usize, n_classes: usize) -> u64 {
+    let columns = n_classes.next_multiple_of(16).max(32);
+    2 * (N_FOLDS - 1) as u64 * epochs(n_samples) as u64 * (n_samples * n_features * columns) as u64
+}
+
+/// Probabilities `[samples, n_classes]` of the classes of some samples, each row by a linear head that learned from the
+/// other [`folds`]. Every sample of the view has one row; `labels[i]` is the class of `samples[i]`.
+///
+/// The heads see all rows standardised alike, which needs no label, and learn for [`epochs`] of batches of 64 by
+/// AdamW at 1e-2 with decay 0.1, along a cosine. The result depends on `seed`, never on the number of threads.
+///
+/// # Errors
+/// When a file of the cache is not what it should be, or a training diverges.
+///
+/// # Panics
+/// When a fold leaves nothing to learn from, or labels do not fit samples and classes.
+pub fn probabilities(
+    view: &FeatureView<'_>,
+    samples: &[u32],
+    labels: &[u32],
+    n_classes: usize,
+    seed: u64,
+) -> Result<Array2<f32>> {
+    assert_eq!(samples.len(), labels.len(), "a label for each sample");
+    let transform = Transform {
+        scaler: Scaler::fit(view, samples)?,
+        projection: None,
+    };
+    let mut classes = vec![0; view.n_samples()];
+    for (sample, label) in samples.iter().zip(labels) {
+        classes[*sample as usize] = *label;
+    }
+    let targets = TargetTable::Classes(classes);
+    let folds = folds(labels, seed);
+    let spec = spec(view.n_features(), n_classes, seed);
+    let places = |within: &dyn Fn(usize) -> bool| -> Vec<usize> {
+        let all = 0..samples.len();
+        all.filter(|place| within(folds[*place])).collect()
+    };
+    let samples_of =
+        |places: &[usize]| -> Vec<u32> { places.iter().map(|place| samples[*place]).collect() };
+    let judged = (0..N_FOLDS).into_par_iter().map(|fold| {
+        let train = samples_of(&places(&|of| of != fold));
+        let data = BankData {
+            view,
+            transform: &transform,
+            targets: &targets,
+            train: &train,
+            validation: &[],
+            judge: &(),
+        };
+        let settings = BankSettings {
+            epochs: epochs(samples.len()),
+            batch_size: BATCH_SIZE,
+            seed,
+        };
+        let head = bank::train(std::slice::from_ref(&spec), &data, settings, &())?.remove(0);
+        let held_out = places(&|of| of == fold);
+        let logits = logits(
+            view,
+            &transform,
+            &spec,
+            &head.parameters,
+            &samples_of(&held_out),
+        )?;
+        Ok((held_out, softmax_rows(logits.view(), 1.0)))
+    });
+    let judged: Vec<(Vec<usize>, Array2<f32>)> = judged.collect::<Result<_>>()?;
+    let mut probabilities = Array2::zeros((samples.len(), n_classes));
+    for (places, rows) in &judged {
+        for (place, row) in places.iter().zip(rows.rows()) {
+            probabilities.row_mut(*place).assign(&row);
+        }
+    }
+    Ok(probabilities)
+}
+
+fn spec(n_features: usize, n_outputs: usize, seed: u64) -> HeadSpec {
+    HeadSpec {
+        network: NetworkSpec {
+            n_layers: 1,
+            n_features,
+            attention: false,
+            hidden: Vec::new(),
+            activation: Activation::Relu,
+            skip: false,
+            layer_norm: false,
+            n_outputs,
+            crf: false,
+        },
+        objective: Objective::Rows(Loss::default()),
+        dropout: 0.0,
+        optimizer: Optimizer {
+            kind: OptimizerKind::AdamW,
+            lr: LEARNING_RATE,
+            weight_decay: WEIGHT_DECAY,
+            momentum: 0.0,
+            betas: [0.9, 0.999],
+        },
+        schedule: Schedule::Cosine,
+        warmup: 0.0,
+        clip: None,
+        seed,
+        stopping: None,
+    }
+}
+
+/// Outputs of a linear head on some samples, in their order.
+fn logits(
+    view: &FeatureView<'_>,
+    transform: &Transform,
+    spec: &HeadSpec,
+    parameters: &[f32],
+    samples: &[u32],
+) -> Result<Array2<f32>> {
+    let (weights, bias) = Network::new(spec.network.clone()).output_layer(parameters);
+    let mut logits = Array2::zeros((samples.len(), bias.len()));
+    let mut first = 0;
+    for window in view.loads(samples, TILE_SAMPLES) {
+        let (window, loaded) = window?;
+        for part in window.chunks(TILE_SAMPLES) {
+            let rows = transform.apply(view.tile(&loaded, part).rows);
+            let mut out = logits.slice_mut(s![first..first + part.len(), ..]);
+            multiply(rows.view(), weights.view(), out.view_mut());
+            out += &bias;
+            first += part.len();
+        }
+    }
+    Ok(logits)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! What the samples of a view are to be: classes, labels, values, spans, or a tag for each of their rows.
+
+use std::ops::Range;
+
+use ndarray::{Array2, Axis, s};
+
+use crate::{features::FeatureView, train::loss::Targets};
+
+/// The targets of every sample of a view.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TargetTable {
+    /// A class for each sample.
+    Classes(Vec<u32>),
+    /// 0 or 1 for each sample and label: `[samples, labels]`.
+    Labels(Array2<f32>),
+    /// A number for each sample.
+    Values(Vec<f32>),
+    /// A first and a last row for each sample, counted in the sample.
+    Spans(Vec<[u32; 2]>),
+    /// A class for each row of the view.
+    Tags(Vec<u32>),
+}
+
+/// The targets of some samples, in their order.
+pub struct BatchTargets {
+    targets: TargetTable,
+}
+
+/// Borrowed targets of a batch.
+#[derive(Clone, Copy)]
+pub enum TargetsView<'a> {
+    /// One for each output row.
+    Rows(Targets<'a>),
+    /// One for each sample.
+    Spans(&'a [[u32; 2]]),
+}
+
+impl TargetTable {
+    /// The targets of some samples.
+    ///
+    /// # Panics
+    /// When a sample is out of range.
+    pub fn gather(&self, view: &FeatureView<'_>, samples: &[u32]) -> BatchTargets {
+        let places = || samples.iter().map(|sample| *sample as usize);
+        let targets = match self {
+            TargetTable::Classes(all) => TargetTable::Classes(places().map(|i| all[i]).collect()),
+            TargetTable::Values(all) => TargetTable::Values(places().map(|i| all[i]).collect()),
+            TargetTable::Spans(all) => TargetTable::Spans(places().map(|i| all[i]).collect()),
+            TargetTable::Labels(all) => {
+                TargetTable::Labels(all.select(Axis(0), &places().collect::<Vec<_>>()))
+            }
+            TargetTable::Tags(all) => TargetTable::Tags(
+                samples
+                    .iter()
+                    .flat_map(|sample| all[view.rows_of(*sample)].iter().copied())
+                    .collect(),
+            ),
+        };
+        BatchTargets { targets }
+    }
+}
+
+impl BatchTargets {
+    /// The targets of some of its samples, `starts` being the first row of each, and the number of rows.
+    pub fn slice(&self, samples: Range<usize>, starts: &[usize]) -> TargetsView<'_> {
+        match &self.targets {
+            TargetTable::Classes(all) => TargetsView::Rows(Targets::Classes(&all[samples])),
+            TargetTable::Values(all) => TargetsView::Rows(Targets::Values(&all[samples])),
+            TargetTable::Spans(all) => TargetsView::Spans(&all[samples]),
+            TargetTable::Labels(all) => {
+                TargetsView::Rows(Targets::Labels(all.slice(s![samples, ..])))
+            }
+            TargetTable::Tags(all) => {
+                let rows = starts[samples.start]..starts[samples.end];
+                TargetsView::Rows(Targets::Classes(&all[rows]))
+            }
+        }
+    }
+
+    /// The targets of all its samples.
+    pub fn view(&self) -> TargetsView<'_> {
+        match &self.targets {
+            TargetTable::Classes(all) | TargetTable::Tags(all) => {
+                TargetsView::Rows(Targets::Classes(all))
+            }
+            TargetTable::Values(all) => TargetsView::Rows(Targets::Values(all)),
+            TargetTable::Spans(all) => TargetsView::Spans(all),
+            TargetTable::Labels(all) => TargetsView::Rows(Targets::Labels(all.view())),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What is done to every row before a head reads it: standardisation, then a projection to principal components.
+
+use ndarray::{Array1, Array2, Axis};
+
+use crate::{
+    error::Result,
+    features::{FeatureView, scaler::Scaler},
+    train::gemm::multiply,
+};
+
+/// Standardisation, and where asked for a projection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transform {
+    /// Applied first.
+    pub scaler: Scaler,
+    /// Applied to scaled rows.
+    pub projection: Option<Projection>,
+}
+
+/// `y = (x - mean) P`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Projection {
+    /// `[n_features]`.
+    pub mean: Array1<f32>,
+    /// `P [n_features, n_components]`.
+    pub components: Array2<f32>,
+}
+
+impl Transform {
+    /// The transform that changes nothing.
+    pub fn identity(n_features: usize) -> Transform {
+        Transform {
+            scaler: Scaler::identity(n_features),
+            projection: None,
+        }
+    }
+
+    /// Standardisation alone, fitted on the rows of some samples: see [`Scaler::fit`].
+    ///
+    /// # Errors
+    /// When a file of the cache is not what the manifest says.
+    pub fn standardize(view: &FeatureView<'_>, samples: &[u32]) -> Result<Transform> {
+        Ok(Transform {
+            scaler: Scaler::fit(view, samples)?,
+            projection: None,
+        })
+    }
+
+    /// Values of a row after the transform.
+    pub fn n_features(&self) -> usize {
+        let projected = self.projection.as_ref();
+        projected.map_or(self.scaler.mean.len(), |projection| {
+            projection.components.ncols()
+        })
+    }
+
+    /// Whether rows stay as they are.
+    pub fn is_identity(&self) -> bool {
+        *self == Transform::identity(self.scaler.mean.len())
+    }
+
+    /// Rows `[n, n_features]` as a head reads them. Tiles of fixed height, so that the bits of a row depend on nothing
+    /// but the row.
+    pub fn apply(&self, mut rows: Array2<f32>) -> Array2<f32> {
+        self.scaler.apply(rows.view_mut());
+        let Some(projection) = &self.projection else {
+            return rows;
+        };
+        rows -= &projection.mean;
+        let mut projected = Array2::zeros((rows.nrows(), projection.components.ncols()));
+        let tiles = projected.axis_chunks_iter_mut(Axis(0), TILE_ROWS);
+        for (mut out, tile) in tiles.zip(rows.axis_chunks_iter(Axis(0), TILE_ROWS)) {
+            if tile.nrows() == TILE_ROWS {
+                multiply(tile, projection.components.view(), out);
+                continue;
+            }
+            let mut padded = Array2::zeros((TILE_ROWS, tile.ncols()));
+            padded
+                .slice_mut(ndarray::s![..tile.nrows(), ..])
+                .assign(&tile);
+            let mut product = Array2::zeros((TILE_ROWS, out.ncols()));
+            multiply(
+                padded.view(),
+                projection.components.view(),
+                product.view_mut(),
+            );
+            out.assign(&product.slice(ndarray::s![..tile.nrows(), ..]));
+        }
+        projected
+    }
+
+    /// Weights and biases that give on untouched rows what `weights [n_components, outputs]` and `bias` give on
+    /// transformed ones: `W' = P W`, `b' = b - mean P W`, then [`Scaler::fold`].
+    pub fn fold(&self, weights: &Array2<f32>, bias: &Array1<f32>) -> (Array2<f32>, Array1<f32>) {
+        let Some(projection) = &self.projection else {
+            return self.scaler.fold(weights, bias);
+        };
+        let mut unprojected = Array2::zeros((projection.components.nrows(), weights.ncols()));
+        multiply(
+            projection.components.view(),
+            weights.view(),
+            unprojected.view_mut(),
+        );
+        let shift = projection.mean.dot(&unprojected);
+        self.scaler.fold(&unprojected, &(bias - &shift))
+    }
+}
+
+const TILE_ROWS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn a_folded_head_gives_on_raw_rows_what_it_gives_on_transformed_ones() {
+        let transform = Transform {
+            scaler: Scaler {
+                mean: array![1.0, -2.0, 0.5],
+                deviation: array![2.0, 0.5, 1.0],
+            },
+            projection: Some(Projection {
+                mean: array![0.1, 0.0, -0.3],
+                components: array![[0.6, 0.0], [0.8, 0.6], [0.0, -0.8]],
+            }),
+        };
+        let rows = array![[3.0f32, 1.0, 2.0], [0.0, -2.5, 4.0]];
+        let (weights, bias) = (array![[1.5f32], [-0.5]], array![0.25f32]);
+        let expected = transform.apply(rows.clone()).dot(&weights) + &bias;
+        let (folded, folded_bias) = transform.fold(&weights, &bias);
+        let difference = rows.dot(&folded) + &folded_bias - &expected;
+        assert!(
+            difference.iter().all(|value| value.abs() < 1e-5),
+            "{difference}"
+        );
+    }
+}

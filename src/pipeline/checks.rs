@@ -1,0 +1,248 @@
+//! What states tell of the data, beside what can be told without a model: texts of validation and test that are near
+//! copies of texts of train, and labels that are likely wrong.
+
+mod label_errors;
+mod near_duplicates;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use self::{label_errors::label_errors, near_duplicates::near_duplicates};
+pub use self::{
+    label_errors::{DoubtfulLabel, LabelErrors},
+    near_duplicates::{NEAR_COPY, NearCopy, NearDuplicates, NearDuplicatesOfPart},
+};
+use super::{settings::Pipeline, tasks::TaskRows};
+use crate::{
+    cache::reader::CacheReader,
+    data::{
+        ClassBalance, Part,
+        checks::DataChecks,
+        dataset::{Dataset, Row, part_name},
+        shorten,
+    },
+    error::{Error, Result},
+    features::{FeatureView, pieces},
+    fingerprint::Key,
+    head::row_maps::PairRows,
+    progress::Progress,
+    states::{Pooling, StateId, StateKind},
+};
+
+/// The file of what was found in the data.
+pub const CHECKS_FILE: &str = "checks.json";
+
+/// Rows that are listed of each kind.
+const N_LISTED: usize = 20;
+
+/// Characters of a text that are shown: near copies often differ late.
+const N_SHOWN: usize = 200;
+
+/// What a run found in its data, as it stands in checks.json.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunChecks {
+    /// Without a model.
+    #[serde(flatten)]
+    pub data: DataChecks,
+    /// Texts that are almost the same in two parts.
+    pub near_duplicates: Check<NearDuplicates>,
+    /// Labels that are likely wrong.
+    pub label_errors: Check<LabelErrors>,
+}
+
+/// A check's result, or why there is none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Check<T> {
+    Done(T),
+    Skipped { skipped: String },
+}
+
+/// Checks the rows of a pipeline by a pooled state of theirs: the head's own, or one of the same layer that the cache
+/// holds.
+///
+/// # Errors
+/// When a file of the cache is damaged.
+pub(super) fn check(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &CacheReader,
+    rows: &TaskRows<'_>,
+    progress: &dyn Progress,
+) -> Result<RunChecks> {
+    let keys: Vec<Key> = dataset
+        .rows
+        .iter()
+        .flat_map(|row| row.keys.iter().copied())
+        .collect();
+    let checks = |near_duplicates, label_errors| RunChecks {
+        data: dataset.checks.clone(),
+        near_duplicates,
+        label_errors,
+    };
+    let Some(state) = pooled_state(cache, &rows.view.states, &keys) else {
+        let reason = no_pooled_state(&rows.view.states);
+        return Ok(checks(skipped(&reason), skipped(&reason)));
+    };
+    progress.start("checking the data", None, "rows");
+    let checked = match rows.view.states == [state] && !pipeline.has_separate_pairs() {
+        true => checks(
+            near_duplicates(dataset, &rows.view)?,
+            label_errors(pipeline, dataset, &rows.view)?,
+        ),
+        false => {
+            let view = view_of(pipeline, dataset, cache, state, &keys)?;
+            let near_duplicates = near_duplicates(dataset, &view)?;
+            let view = match pipeline.has_separate_pairs() {
+                true => view.mapped(Box::new(PairRows { n_layers: 1 })),
+                false => view,
+            };
+            checks(near_duplicates, label_errors(pipeline, dataset, &view)?)
+        }
+    };
+    progress.finish();
+    Ok(checked)
+}
+
+fn skipped<T>(reason: &str) -> Check<T> {
+    Check::Skipped {
+        skipped: reason.to_string(),
+    }
+}
+
+/// The state of the deepest of a head's layers, where it has a row a document; else a pooled one of these layers that the
+/// cache holds of every document.
+fn pooled_state(cache: &CacheReader, states: &[StateId], keys: &[Key]) -> Option<StateId> {
+    let mut layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
+    layers.sort_unstable_by(|one, other| other.cmp(one));
+    let own = states[0].kind;
+    if matches!(own, StateKind::Pooled(_)) {
+        return Some(StateId {
+            kind: own,
+            layer: layers[0],
+        });
+    }
+    let pooled = layers.into_iter().flat_map(|layer| {
+        let poolings = [Pooling::Mean, Pooling::Cls, Pooling::Max].into_iter();
+        poolings.map(move |pooling| StateId::pooled(pooling, layer))
+    });
+    pooled
+        .into_iter()
+        .find(|state| keys.iter().all(|key| cache.locate(key, *state).is_some()))
+}
+
+fn no_pooled_state(states: &[StateId]) -> String {
+    let layers: Vec<String> = states.iter().map(|state| state.layer.to_string()).collect();
+    format!(
+        "the cache holds no pooled state of layer {} (add \"mean\" to cache.store, and extract)",
+        layers.join(" or ")
+    )
+}
+
+/// A view with a sample for each row of the dataset: a state of each of its documents.
+fn view_of<'c>(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &'c CacheReader,
+    state: StateId,
+    keys: &[Key],
+) -> Result<FeatureView<'c>> {
+    let pieces = pieces::locate(cache, &[state], keys, |_, _, _| {})?;
+    let mut sample_start = vec![0];
+    let mut total = 0;
+    for row in &dataset.rows {
+        total += row.keys.len() as u32;
+        sample_start.push(total);
+    }
+    let memory_bytes = pipeline.file.train.memory_mb << 20;
+    FeatureView::new(cache, &[state], pieces, sample_start, memory_bytes)
+}
+
+fn text_of(row: &Row) -> String {
+    match &row.text_pair {
+        Some(second) => shorten(&format!("{} | {second}", row.text), N_SHOWN),
+        None => shorten(&row.text, N_SHOWN),
+    }
+}
+
+fn four_places(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+impl RunChecks {
+    /// Writes checks.json.
+    pub(super) fn write(&self, run: &Path) -> Result<()> {
+        let path = run.join(CHECKS_FILE);
+        let mut json = serde_json::to_string_pretty(self).expect("counts and texts become JSON");
+        json.push('\n');
+        std::fs::write(&path, json).map_err(Error::io("write", path))
+    }
+
+    /// What a user should know of the states' checks before trusting the metrics, a line each.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let Check::Done(near) = &self.near_duplicates else {
+            return Vec::new();
+        };
+        let parts = near.parts.iter().filter(|part| part.count > 0);
+        parts.map(NearDuplicatesOfPart::in_words).collect()
+    }
+
+    /// What was found, in words, a line each, to stand beside the metrics.
+    pub fn summary(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let shared = self
+            .data
+            .shared
+            .iter()
+            .filter(|shared| shared.first == Part::Train);
+        for shared in shared.filter(|shared| shared.texts.count > 0) {
+            lines.push(format!(
+                "{} texts of {} stand in train too",
+                shared.texts.count,
+                part_name(shared.other)
+            ));
+        }
+        match &self.near_duplicates {
+            Check::Skipped { skipped } => {
+                lines.push(format!("near copies were not looked for: {skipped}"))
+            }
+            Check::Done(_) => {
+                let warnings = self.warnings();
+                match warnings.is_empty() {
+                    true => lines.push(
+                        "no text of validation or test is a near copy of one of train".into(),
+                    ),
+                    false => lines.extend(warnings),
+                }
+            }
+        }
+        if let Check::Done(errors) = &self.label_errors {
+            lines.push(format!(
+                "{} of {} labels of train and validation are doubtful to heads that agree with {:.1} % of them",
+                errors.count,
+                errors.judged,
+                100.0 * errors.accuracy
+            ));
+        }
+        if let Some(balance) = &self.data.balance {
+            lines.push(in_words(balance));
+        }
+        lines
+    }
+}
+
+fn in_words(balance: &ClassBalance) -> String {
+    let (fewest, most) = (balance.rarest_rows, balance.most_frequent_rows);
+    if fewest == most {
+        return format!("each class stands {most} times in train");
+    }
+    format!(
+        "in train the rarest class `{}` stands {fewest} times, the most frequent `{}` {most} times",
+        balance.rarest, balance.most_frequent
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! Pipelines of several tasks: one model, one cache, one run of the base, and a head for each task.
+
+use std::{
+    cell::OnceCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use serde::Serialize;
+
+use super::{
+    check_head_is_stored,
+    extract::{ExtractReport, Machine, extract_with},
+    run_folder,
+    settings::{NamedTask, Pipeline},
+    train::{TrainReport, checked_dataset, train_on},
+};
+use crate::{
+    data::dataset::Dataset,
+    encoder::checkpoint::Checkpoint,
+    error::{Error, Result},
+    progress::Progress,
+};
+
+/// What a training of several tasks did.
+#[derive(Clone, Debug, Serialize)]
+pub struct TasksReport {
+    /// The new run folder; each task has a folder in it, which is a run folder of its own.
+    pub run: PathBuf,
+    /// Wall time of the stage.
+    pub seconds: f64,
+    /// What each task's training did.
+    pub tasks: BTreeMap<String, TrainReport>,
+}
+
+/// What a whole run of several tasks did.
+#[derive(Clone, Debug, Serialize)]
+pub struct TasksRunReport {
+    /// Stage 1, for all tasks together.
+    pub extract: ExtractReport,
+    /// Stage 2.
+    pub train: TasksReport,
+}
+
+/// Encodes the texts of all tasks: a text that several of them name is encoded once, with the states that all of those
+/// need.
+///
+/// # Errors
+/// As [`super::extract::extract`].
+pub fn extract(
+    tasks: &[NamedTask],
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<ExtractReport> {
+    let checkpoint = Checkpoint::open(&tasks[0].pipeline.extraction.model)?;
+    extract_all(&checkpoint, tasks, machine, progress)
+}
+
+fn extract_all(
+    checkpoint: &Checkpoint,
+    tasks: &[NamedTask],
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<ExtractReport> {
+    let mut total: Option<ExtractReport> = None;
+    for pipeline in groups(tasks) {
+        let report = extract_with(checkpoint, &pipeline, machine, progress)?;
+        match &mut total {
+            None => total = Some(report),
+            Some(total) => total.add(&report),
+        }
+    }
+    Ok(total.expect("a file of tasks names one"))
+}
+
+/// Tasks that share a file, or need the same states, are extracted together.
+fn groups(tasks: &[NamedTask]) -> Vec<Pipeline> {
+    let mut groups: Vec<Pipeline> = Vec::new();
+    for task in tasks {
+        let own = &task.pipeline.extraction;
+        let together = groups.iter_mut().find(|group| {
+            let group = &group.extraction;
+            let shares = own.sources.iter().any(|source| {
+                let mut others = group.sources.iter();
+                others.any(|other| other.path == source.path)
+            });
+            shares || (group.kinds == own.kinds && group.layers == own.layers)
+        });
+        match together {
+            Some(group) => group.extraction.merge(own),
+            None => groups.push(task.pipeline.clone()),
+        }
+    }
+    groups
+}
+
+/// Trains a head for each task on cached states. Each task's folder in the run folder is a run of its own: it can be
+/// evaluated, used and replayed.
+///
+/// # Errors
+/// As [`super::train::train`]; nothing is trained where the pipeline or the data of any task is at fault.
+pub fn train(tasks: &[NamedTask], progress: &dyn Progress) -> Result<TasksReport> {
+    let datasets = datasets(tasks, progress)?;
+    let checkpoint = Checkpoint::open(&tasks[0].pipeline.extraction.model)?;
+    train_all(&checkpoint, tasks, &datasets, None, progress)
+}
+
+/// Runs all tasks: checks everything first, extracts what is missing, trains every head.
+///
+/// # Errors
+/// As [`extract()`] and [`train()`].
+pub fn run(
+    tasks: &[NamedTask],
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<TasksRunReport> {
+    let datasets = datasets(tasks, progress)?;
+    let checkpoint = Checkpoint::open(&tasks[0].pipeline.extraction.model)?;
+    for task in tasks {
+        check_head_is_stored(&task.pipeline, checkpoint.config.layers)?;
+    }
+    let extract = extract_all(&checkpoint, tasks, machine, progress)?;
+    let cache = Some(extract.cache.as_path());
+    let train = train_all(&checkpoint, tasks, &datasets, cache, progress)?;
+    Ok(TasksRunReport { extract, train })
+}
+
+fn datasets(tasks: &[NamedTask], progress: &dyn Progress) -> Result<Vec<Dataset>> {
+    let datasets = tasks
+        .iter()
+        .map(|task| checked_dataset(&task.pipeline, progress));
+    datasets.collect()
+}
+
+fn train_all(
+    checkpoint: &Checkpoint,
+    tasks: &[NamedTask],
+    datasets: &[Dataset],
+    cache: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<TasksReport> {
+    let start = Instant::now();
+    let first = &tasks[0].pipeline;
+    // Made when the first task has something to write.
+    let run: OnceCell<PathBuf> = OnceCell::new();
+    let mut reports = BTreeMap::new();
+    for (task, dataset) in tasks.iter().zip(datasets) {
+        let name = task.name.clone().unwrap_or_default();
+        progress.note(&format!("task {name}"));
+        let folder = || {
+            if run.get().is_none() {
+                let folder = run_folder::create(&first.file.run.dir, &first.name)?;
+                run.get_or_init(|| folder);
+            }
+            let folder = run.get().expect("just made").join(&name);
+            std::fs::create_dir(&folder).map_err(Error::io("create", &folder))?;
+            Ok(folder)
+        };
+        let report = train_on(
+            checkpoint,
+            &task.pipeline,
+            dataset,
+            cache,
+            &folder,
+            progress,
+        )?;
+        reports.insert(name, report);
+    }
+    Ok(TasksReport {
+        run: run.into_inner().unwrap_or_default(),
+        seconds: start.elapsed().as_secs_f64(),
+        tasks: reports,
+    })
+}

@@ -1,0 +1,205 @@
+//! How alike texts are by their states alone: two texts, or a query and the texts of a corpus.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, HashMap, HashSet},
+};
+
+use ndarray::ArrayView1;
+use serde::Serialize;
+
+use super::{
+    extract::{Machine, extract_with},
+    file::{HeadPooling, Pair},
+    inputs::inputs_of,
+    settings::Pipeline,
+    tasks::similarity::cosine,
+    texts::TextEncoder,
+};
+use crate::{
+    cache::reader::CacheReader,
+    data::dataset::read_all,
+    encoder::{checkpoint::Checkpoint, tokenizer::Input},
+    error::{Error, Result},
+    features::FeatureView,
+    fingerprint::Key,
+    progress::Progress,
+    states::{Dtype, Pooling, StateId, StateKind},
+};
+
+/// A text of a corpus and how alike it is to a query.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Match {
+    /// The text.
+    pub text: String,
+    /// The cosine of its state and the query's.
+    pub score: f64,
+}
+
+/// The pooled state that a pipeline compares texts by: that of its head, or the mean where it pools otherwise; of the
+/// first of its layers.
+fn state_of(pipeline: &Pipeline, model_layers: usize) -> Result<StateId> {
+    let pooling = match pipeline.file.head.pooling {
+        HeadPooling::Cls => Pooling::Cls,
+        HeadPooling::Max => Pooling::Max,
+        HeadPooling::Mean | HeadPooling::Attention => Pooling::Mean,
+    };
+    let states = pipeline.head_states(model_layers)?;
+    Ok(StateId::pooled(pooling, states[0].layer))
+}
+
+/// The cosine of the states of two texts; nothing is cached.
+///
+/// # Errors
+/// When the model cannot run, or a text has no token.
+pub fn compare(pipeline: &Pipeline, texts: [&str; 2], machine: &Machine) -> Result<f64> {
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let state = state_of(pipeline, checkpoint.config.layers)?;
+    let states = encode(pipeline, &checkpoint, state, &texts, machine)?;
+    Ok(cosine(
+        ArrayView1::from(&states[0]),
+        ArrayView1::from(&states[1]),
+    ))
+}
+
+fn encode(
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    state: StateId,
+    texts: &[&str],
+    machine: &Machine,
+) -> Result<Vec<Vec<f32>>> {
+    pipeline.check_length(checkpoint)?;
+    let settings = pipeline.extraction.of_sources(Vec::new());
+    let mut encoder = TextEncoder::open(checkpoint, &settings, &[state], machine)?;
+    let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+    let encoded = encoder.encode(&inputs)?;
+    let dtype: Dtype = settings.dtype;
+    let rows = encoded.states[0]
+        .bytes
+        .chunks_exact(encoded.hidden * dtype.size_bytes());
+    Ok(rows
+        .map(|row| {
+            let mut values = vec![0.0; encoded.hidden];
+            dtype.decode(row, &mut values);
+            values
+        })
+        .collect())
+}
+
+/// The `top` texts of the pipeline's files that are most alike to a query, best first; texts that are alike stand in the
+/// order of their keys. What the cache lacks is extracted first.
+///
+/// # Errors
+/// As [`super::extract::extract`].
+pub fn nearest(
+    pipeline: &Pipeline,
+    query: &str,
+    top: usize,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<Vec<Match>> {
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let state = state_of(pipeline, checkpoint.config.layers)?;
+    let mut pipeline = pipeline.clone();
+    pipeline.extraction.kinds = vec![state.kind];
+    pipeline.extraction.layers = vec![state.layer as i64];
+    // Each text for itself: a query is one text.
+    pipeline.extraction.pairs.fill(Pair::Separate);
+    let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
+    let query = encode(&pipeline, &checkpoint, state, &[query], machine)?.remove(0);
+    let cache = CacheReader::existing(&report.cache)?;
+    let keys = keys_of(&pipeline)?;
+    let view = FeatureView::read(&cache, state, &keys)?;
+    debug_assert!(matches!(view.states[0].kind, StateKind::Pooled(_)));
+
+    let mut best: BinaryHeap<Reverse<Scored>> = BinaryHeap::new();
+    let all: Vec<u32> = (0..keys.len() as u32).collect();
+    view.for_each_tile(&all, 4096, |samples, tile| {
+        for (sample, row) in samples.iter().zip(tile.rows.rows()) {
+            best.push(Reverse(Scored {
+                score: cosine(ArrayView1::from(&query), row),
+                key: keys[*sample as usize],
+            }));
+            if best.len() > top {
+                best.pop();
+            }
+        }
+    })?;
+    let mut found: Vec<Scored> = best.into_iter().map(|Reverse(scored)| scored).collect();
+    found.sort_by(|one, other| other.cmp(one));
+    let mut texts = texts_of(&pipeline, found.iter().map(|scored| scored.key).collect())?;
+    found
+        .into_iter()
+        .map(|scored| {
+            let text = texts.remove(&scored.key).ok_or_else(|| Error::CacheMiss {
+                cache: report.cache.clone(),
+                lacks: "a text that was just read".into(),
+                hint: "the data changed meanwhile: run the same command again".into(),
+            })?;
+            Ok(Match {
+                text,
+                score: scored.score,
+            })
+        })
+        .collect()
+}
+
+#[derive(PartialEq)]
+struct Scored {
+    score: f64,
+    key: Key,
+}
+
+impl Eq for Scored {}
+
+impl Ord for Scored {
+    fn cmp(&self, other: &Scored) -> Ordering {
+        self.score
+            .total_cmp(&other.score)
+            .then_with(|| other.key.cmp(&self.key))
+    }
+}
+
+impl PartialOrd for Scored {
+    fn partial_cmp(&self, other: &Scored) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The keys of all texts of the pipeline's files, each once, in the order in which they come.
+fn keys_of(pipeline: &Pipeline) -> Result<Vec<Key>> {
+    let mut seen = HashSet::new();
+    let mut keys = Vec::new();
+    for example in read_all(&pipeline.extraction.sources, false) {
+        let example = example?;
+        if pipeline.extraction.leaves_out(&example) {
+            continue;
+        }
+        for input in inputs_of(&example, Pair::Separate) {
+            let key = input.key();
+            if seen.insert(key) {
+                keys.push(key);
+            }
+        }
+    }
+    Ok(keys)
+}
+
+fn texts_of(pipeline: &Pipeline, wanted: HashSet<Key>) -> Result<HashMap<Key, String>> {
+    let mut texts = HashMap::new();
+    for example in read_all(&pipeline.extraction.sources, false) {
+        let example = example?;
+        for input in inputs_of(&example, Pair::Separate) {
+            let key = input.key();
+            if wanted.contains(&key) && !texts.contains_key(&key) {
+                let text = match input {
+                    Input::Text(text) | Input::Pair(text, _) => text.to_owned(),
+                    Input::Words(words) => words.join(" "),
+                };
+                texts.insert(key, text);
+            }
+        }
+    }
+    Ok(texts)
+}

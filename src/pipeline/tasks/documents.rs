@@ -1,0 +1,434 @@
+//! Texts and pairs of texts with one row of outputs each: a class, several labels, or a number.
+
+use ndarray::{Array2, ArrayView2};
+
+use super::{
+    Outcome, OwnRows, TaskMetrics, TaskRows, bootstrap,
+    judges::{ClassJudge, LabelJudge, ValueJudge},
+    row_columns, rows_of,
+};
+use crate::{
+    cache::reader::CacheReader,
+    data::{Part, Target, dataset::Dataset},
+    error::Result,
+    features::{FeatureView, pieces},
+    fingerprint::Key,
+    head::{
+        bank::Judge,
+        row_maps::PairRows,
+        saved::Head,
+        spec::{Objective, StoppingMetric},
+        targets::TargetTable,
+    },
+    metrics::{
+        baseline,
+        calibration::{sigmoid_rows, softmax_rows},
+        classification, multilabel,
+        probability::predictions,
+        regression,
+    },
+    pipeline::{
+        file::Task,
+        measure::{Baseline, RunMetrics, fit_temperature},
+        settings::Pipeline,
+        weights,
+    },
+    report::tables::Table,
+    states::StateId,
+};
+
+/// What a task of documents knows beside what a head needs.
+pub(crate) struct Documents {
+    /// Mean and deviation that numbers are scaled by while a head learns them; 0 and 1 for other tasks.
+    pub(crate) scale: [f64; 2],
+}
+
+/// A sample for each row of the dataset: its document, or its two.
+pub(super) fn rows<'c>(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &'c CacheReader,
+    states: &[StateId],
+) -> Result<TaskRows<'c>> {
+    let keys: Vec<Key> = dataset
+        .rows
+        .iter()
+        .flat_map(|row| row.keys.iter().copied())
+        .collect();
+    let pieces = pieces::locate(cache, states, &keys, |_, _, _| {})?;
+    let mut sample_start = vec![0];
+    let mut total = 0;
+    for row in &dataset.rows {
+        total += row.keys.len() as u32;
+        sample_start.push(total);
+    }
+    let memory_bytes = pipeline.memory_bytes();
+    let view = FeatureView::new(cache, states, pieces, sample_start, memory_bytes)?;
+    let parts = Part::ALL.map(|part| dataset.part(part));
+    let (targets, scale) = targets(pipeline, dataset, &parts[0]);
+    Ok(TaskRows {
+        view: paired(view, pipeline, states.len()),
+        targets,
+        objective: Objective::Rows(weights::loss(pipeline, dataset, &parts[0])?),
+        n_outputs: match pipeline.file.data.task {
+            Task::Classification | Task::Multilabel => dataset.labels.len(),
+            _ => 1,
+        },
+        parts,
+        keys,
+        own: OwnRows::Documents(Documents { scale }),
+    })
+}
+
+/// A view over documents with the rows of pairs made into one each, where the pipeline encodes pairs in two.
+pub(crate) fn paired<'c>(
+    view: FeatureView<'c>,
+    pipeline: &Pipeline,
+    n_layers: usize,
+) -> FeatureView<'c> {
+    match pipeline.has_separate_pairs() {
+        true => view.mapped(Box::new(PairRows { n_layers })),
+        false => view,
+    }
+}
+
+fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTable, [f64; 2]) {
+    let rows = || dataset.rows.iter().map(|row| &row.target);
+    match pipeline.file.data.task {
+        Task::Classification => {
+            let class = |target: &Target| target.class().expect("rows of classification") as u32;
+            (
+                TargetTable::Classes(rows().map(class).collect()),
+                [0.0, 1.0],
+            )
+        }
+        Task::Multilabel => {
+            let mut labels = Array2::zeros((dataset.rows.len(), dataset.labels.len()));
+            for (row, target) in rows().enumerate() {
+                for label in target.label_ids() {
+                    labels[[row, *label]] = 1.0;
+                }
+            }
+            (TargetTable::Labels(labels), [0.0, 1.0])
+        }
+        _ => {
+            let values = values_of(dataset, train);
+            let scale = match pipeline.file.head.standardize {
+                true => mean_and_deviation(&values),
+                false => [0.0, 1.0],
+            };
+            let scaled = rows().map(|target| {
+                let value = target.value().expect("rows of regression");
+                ((value - scale[0]) / scale[1]) as f32
+            });
+            (TargetTable::Values(scaled.collect()), scale)
+        }
+    }
+}
+
+fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+    [mean, deviation]
+}
+
+fn classes_of(dataset: &Dataset, rows: &[u32]) -> Vec<usize> {
+    let labels = dataset.labels_of(rows);
+    labels.into_iter().map(|label| label as usize).collect()
+}
+
+fn values_of(dataset: &Dataset, rows: &[u32]) -> Vec<f64> {
+    let value = |row: &u32| dataset.rows[*row as usize].target.value();
+    rows.iter().filter_map(value).collect()
+}
+
+fn labels_of(dataset: &Dataset, rows: &[u32]) -> Array2<bool> {
+    let mut labels = Array2::from_elem((rows.len(), dataset.labels.len()), false);
+    for (place, row) in rows.iter().enumerate() {
+        for label in dataset.rows[*row as usize].target.label_ids() {
+            labels[[place, *label]] = true;
+        }
+    }
+    labels
+}
+
+impl Documents {
+    pub(super) fn judge<'a>(
+        &self,
+        rows: &TaskRows<'_>,
+        pipeline: &'a Pipeline,
+        dataset: &Dataset,
+    ) -> Box<dyn Judge + 'a> {
+        let validation = rows.part(Part::Validation);
+        let stopping = pipeline.file.train.early_stopping.0.as_ref();
+        let followed = stopping.map_or(StoppingMetric::Loss, |stopping| stopping.metric);
+        match pipeline.file.data.task {
+            Task::Classification => Box::new(ClassJudge {
+                labels: classes_of(dataset, validation),
+                n_classes: dataset.labels.len(),
+                followed,
+            }),
+            Task::Multilabel => Box::new(LabelJudge {
+                labels: labels_of(dataset, validation),
+            }),
+            _ => Box::new(ValueJudge {
+                values: values_of(dataset, validation),
+                scale: self.scale,
+            }),
+        }
+    }
+
+    pub(super) fn finish(
+        &self,
+        rows: &TaskRows<'_>,
+        pipeline: &Pipeline,
+        dataset: &Dataset,
+        head: &mut Head,
+        just_trained: bool,
+    ) -> Result<Outcome> {
+        let is_number = matches!(pipeline.file.data.task, Task::Regression | Task::Similarity);
+        if just_trained && is_number {
+            head.description.output_scale = Some(self.scale);
+        }
+        let logits = head.logits(&rows.view)?;
+        if just_trained {
+            tune(rows, pipeline, dataset, head, &logits);
+        }
+        Ok(match pipeline.file.data.task {
+            Task::Classification => finish_classes(rows, pipeline, dataset, head, &logits),
+            Task::Multilabel => finish_labels(rows, pipeline, dataset, head, &logits),
+            _ => {
+                let values = head.description.numbers(logits.column(0));
+                finish_values(rows, pipeline, dataset, &values)
+            }
+        })
+    }
+}
+
+/// Fits on the validation rows what is fitted there: the temperature of classes, the thresholds of labels.
+fn tune(
+    rows: &TaskRows<'_>,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    head: &mut Head,
+    logits: &Array2<f32>,
+) {
+    let validation = rows.part(Part::Validation);
+    let logits = rows_of(logits.view(), validation);
+    match pipeline.file.data.task {
+        Task::Classification => {
+            let classes = classes_of(dataset, validation);
+            head.description.temperature = fit_temperature(&classes, logits.view());
+        }
+        Task::Multilabel => {
+            let probabilities = sigmoid_rows(logits.view());
+            let labels = labels_of(dataset, validation);
+            let thresholds = multilabel::tune_thresholds(labels.view(), probabilities.view());
+            head.description.thresholds = Some(thresholds);
+        }
+        _ => {}
+    }
+}
+
+/// Metrics of some rows that a head says something of, for a part: with intervals but for train.
+fn measured(
+    rows: &TaskRows<'_>,
+    mut metrics: impl FnMut(&[u32], bool) -> TaskMetrics,
+) -> [Option<TaskMetrics>; 3] {
+    Part::ALL.map(|part| {
+        let samples = rows.part(part);
+        (!samples.is_empty()).then(|| metrics(samples, part != Part::Train))
+    })
+}
+
+fn finish_classes(
+    rows: &TaskRows<'_>,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    head: &Head,
+    logits: &Array2<f32>,
+) -> Outcome {
+    let temperature = head.description.temperature;
+    let n_classes = dataset.labels.len();
+    let evaluate = |samples: &[u32], temperature: f64, intervals: bool| {
+        let probabilities = softmax_rows(rows_of(logits.view(), samples).view(), temperature);
+        let bootstrap = bootstrap(pipeline).filter(|_| intervals);
+        classification::evaluate(
+            &classes_of(dataset, samples),
+            probabilities.view(),
+            n_classes,
+            bootstrap,
+        )
+    };
+    let [train, validation, test] = measured(rows, |samples, intervals| {
+        TaskMetrics::Classification(evaluate(samples, temperature, intervals))
+    });
+    let train_classes = classes_of(dataset, rows.part(Part::Train));
+    let test_samples = rows.part(Part::Test);
+    let majority = baseline::majority_class(
+        &train_classes,
+        &classes_of(dataset, test_samples),
+        n_classes,
+    );
+    let before = (!test_samples.is_empty()).then(|| evaluate(test_samples, 1.0, false));
+    let probabilities = softmax_rows(logits.view(), temperature);
+    Outcome {
+        metrics: RunMetrics {
+            train,
+            validation,
+            test,
+            baseline: majority.map(|majority| {
+                let label = dataset.labels.name(majority.label).unwrap_or_default();
+                Baseline::new(format!("always `{label}`"), &majority)
+            }),
+            before_calibration: before.as_ref().map(Into::into),
+            temperature: Some(temperature),
+            ..RunMetrics::default()
+        },
+        predictions: class_table(dataset, probabilities.view()),
+    }
+}
+
+fn class_table(dataset: &Dataset, probabilities: ArrayView2<'_, f32>) -> Table {
+    let label = |id: usize| dataset.labels.name(id).unwrap_or_default();
+    let predicted = predictions(probabilities);
+    let mut table = text_columns(dataset);
+    let classes = dataset.rows.iter().map(|row| row.target.class());
+    table.texts("label", classes.map(|class| class.map_or("", label)));
+    table.texts("predicted", predicted.iter().map(|class| label(*class)));
+    let confidence = predicted.iter().enumerate();
+    table.floats(
+        "confidence",
+        confidence.map(|(row, class)| probabilities[[row, *class]]),
+    );
+    probability_columns(&mut table, dataset, probabilities);
+    table
+}
+
+fn text_columns(dataset: &Dataset) -> Table {
+    let mut table = row_columns(dataset);
+    table.texts("text", dataset.rows.iter().map(|row| row.text.as_str()));
+    if dataset.rows.iter().any(|row| row.text_pair.is_some()) {
+        let second = dataset.rows.iter().map(|row| row.text_pair.as_deref());
+        table.optional_texts("text_pair", second);
+    }
+    table
+}
+
+fn probability_columns(table: &mut Table, dataset: &Dataset, probabilities: ArrayView2<'_, f32>) {
+    for (class, name) in dataset.labels.names().iter().enumerate() {
+        table.floats(
+            &format!("p_{name}"),
+            probabilities.column(class).iter().copied(),
+        );
+    }
+}
+
+fn finish_labels(
+    rows: &TaskRows<'_>,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    head: &Head,
+    logits: &Array2<f32>,
+) -> Outcome {
+    let probabilities = sigmoid_rows(logits.view());
+    let given = head.description.thresholds.clone();
+    let thresholds = given.unwrap_or_else(|| vec![0.5; dataset.labels.len()]);
+    let [train, validation, test] = measured(rows, |samples, intervals| {
+        TaskMetrics::Multilabel(multilabel::evaluate(
+            labels_of(dataset, samples).view(),
+            rows_of(probabilities.view(), samples).view(),
+            &thresholds,
+            bootstrap(pipeline).filter(|_| intervals),
+        ))
+    });
+    let majority = baseline::majority_labels(
+        labels_of(dataset, rows.part(Part::Train)).view(),
+        labels_of(dataset, rows.part(Part::Test)).view(),
+    );
+    let names = |ids: &[usize]| {
+        let names = ids.iter().filter_map(|id| dataset.labels.name(*id));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let mut table = text_columns(dataset);
+    let predicted: Vec<Vec<&str>> = probabilities
+        .rows()
+        .into_iter()
+        .map(|row| chosen(row.iter().copied(), &thresholds, dataset.labels.names()))
+        .collect();
+    table.texts(
+        "labels",
+        dataset
+            .rows
+            .iter()
+            .map(|row| names(row.target.label_ids()))
+            .collect::<Vec<String>>()
+            .iter()
+            .map(String::as_str),
+    );
+    table.lists("predicted", predicted.into_iter());
+    probability_columns(&mut table, dataset, probabilities.view());
+    Outcome {
+        metrics: RunMetrics {
+            train,
+            validation,
+            test,
+            baseline: majority.map(|majority| {
+                Baseline::new(format!("always `{}`", names(&majority.labels)), &majority)
+            }),
+            ..RunMetrics::default()
+        },
+        predictions: table,
+    }
+}
+
+/// The labels whose probability reaches their threshold.
+pub(crate) fn chosen<'l>(
+    probabilities: impl Iterator<Item = f32>,
+    thresholds: &[f64],
+    labels: &'l [String],
+) -> Vec<&'l str> {
+    let all = probabilities.zip(thresholds).zip(labels);
+    all.filter(|((probability, threshold), _)| f64::from(*probability) >= **threshold)
+        .map(|(_, label)| label.as_str())
+        .collect()
+}
+
+/// Metrics and predictions of a task of numbers.
+pub(crate) fn finish_values(
+    rows: &TaskRows<'_>,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    values: &[f64],
+) -> Outcome {
+    let [train, validation, test] = measured(rows, |samples, intervals| {
+        let predicted: Vec<f64> = samples.iter().map(|row| values[*row as usize]).collect();
+        TaskMetrics::Regression(regression::evaluate(
+            &values_of(dataset, samples),
+            &predicted,
+            bootstrap(pipeline).filter(|_| intervals),
+        ))
+    });
+    let mean = baseline::mean_value(
+        &values_of(dataset, rows.part(Part::Train)),
+        &values_of(dataset, rows.part(Part::Test)),
+    );
+    let mut table = text_columns(dataset);
+    let truth = dataset.rows.iter().map(|row| row.target.value());
+    table.doubles("value", truth.map(|value| value.unwrap_or(f64::NAN)));
+    table.doubles("predicted", values.iter().copied());
+    Outcome {
+        metrics: RunMetrics {
+            train,
+            validation,
+            test,
+            baseline: mean.map(|mean| {
+                Baseline::new(format!("always {:.3}, train's mean", mean.value), &mean)
+            }),
+            ..RunMetrics::default()
+        },
+        predictions: table,
+    }
+}

@@ -1,0 +1,170 @@
+//! What the tasks differ in: what a head reads of a row, what it learns, what its outputs say, and what that is worth.
+//!
+//! Documents and pairs of them have one row of outputs each (classes, labels, numbers), words a tag each, questions a span
+//! of their context.
+
+pub(super) mod documents;
+mod judges;
+pub(super) mod questions;
+pub(super) mod similarity;
+pub(super) mod windows;
+pub(super) mod words;
+
+use ndarray::{Array2, ArrayView2, Axis};
+use serde::Serialize;
+
+use super::{file::Task, measure::RunMetrics, settings::Pipeline};
+use crate::{
+    cache::reader::CacheReader,
+    data::{Part, dataset::Dataset},
+    error::Result,
+    features::FeatureView,
+    fingerprint::Key,
+    head::{
+        bank::Judge,
+        network::{Network, NetworkSpec},
+        saved::Head,
+        spec::Objective,
+        targets::TargetTable,
+    },
+    metrics::{
+        ClassificationMetrics, intervals::Bootstrap, multilabel::MultilabelMetrics,
+        regression::RegressionMetrics, span::QaMetrics, tagging::TaggingMetrics,
+    },
+    report::tables::Table,
+    states::StateId,
+};
+
+/// A dataset over a cache, as a head reads it and learns from it.
+pub(super) struct TaskRows<'c> {
+    /// What the head reads.
+    pub(super) view: FeatureView<'c>,
+    /// What it learns.
+    pub(super) targets: TargetTable,
+    /// The samples of train, validation and test that have a target.
+    pub(super) parts: [Vec<u32>; 3],
+    /// How outputs are compared with targets.
+    pub(super) objective: Objective,
+    /// Number of outputs.
+    pub(super) n_outputs: usize,
+    /// The key of each piece that the view reads, in its order.
+    pub(super) keys: Vec<Key>,
+    /// What the task alone knows.
+    pub(super) own: OwnRows,
+}
+
+/// What a task knows of its rows beside what a head needs.
+pub(super) enum OwnRows {
+    Documents(documents::Documents),
+    Words(words::Sentences),
+    Questions(questions::Questions),
+}
+
+/// What a run's head says of every row, and what that is worth.
+pub(super) struct Outcome {
+    pub(super) metrics: RunMetrics,
+    pub(super) predictions: Table,
+}
+
+/// The metrics of a part, by task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "the names are those of the tasks")]
+pub enum TaskMetrics {
+    Classification(ClassificationMetrics),
+    Multilabel(MultilabelMetrics),
+    Regression(RegressionMetrics),
+    Tokens(TaggingMetrics),
+    Qa(QaMetrics),
+}
+
+impl<'c> TaskRows<'c> {
+    /// Finds the rows of a dataset in a cache.
+    ///
+    /// # Errors
+    /// When the cache lacks rows or is damaged, or the pipeline weighs classes that there are not.
+    pub(super) fn new(
+        pipeline: &Pipeline,
+        dataset: &Dataset,
+        cache: &'c CacheReader,
+        states: &[StateId],
+    ) -> Result<TaskRows<'c>> {
+        match pipeline.file.data.task {
+            Task::Tokens => words::rows(pipeline, dataset, cache, states),
+            Task::Qa => questions::rows(pipeline, dataset, cache, states),
+            _ => documents::rows(pipeline, dataset, cache, states),
+        }
+    }
+
+    /// The samples of a part.
+    pub(super) fn part(&self, part: Part) -> &[u32] {
+        &self.parts[part as usize]
+    }
+
+    /// Who says what outputs of a network on the validation samples are worth.
+    pub(super) fn judge<'a>(
+        &'a self,
+        pipeline: &'a Pipeline,
+        dataset: &'a Dataset,
+        network: &NetworkSpec,
+    ) -> Box<dyn Judge + 'a> {
+        match &self.own {
+            OwnRows::Documents(documents) => documents.judge(self, pipeline, dataset),
+            OwnRows::Words(sentences) => {
+                Box::new(sentences.judge(self, dataset, Network::new(network.clone())))
+            }
+            OwnRows::Questions(questions) => Box::new(questions.judge(self, dataset)),
+        }
+    }
+
+    /// Applies a head to every row: measures every part, and keeps what it says. A head that was just trained is tuned
+    /// on the validation rows first (its temperature, its thresholds).
+    ///
+    /// # Errors
+    /// When a file of the cache is damaged.
+    pub(super) fn finish(
+        &self,
+        pipeline: &Pipeline,
+        dataset: &Dataset,
+        head: &mut Head,
+        just_trained: bool,
+    ) -> Result<Outcome> {
+        match &self.own {
+            OwnRows::Documents(documents) => {
+                documents.finish(self, pipeline, dataset, head, just_trained)
+            }
+            OwnRows::Words(sentences) => sentences.finish(self, pipeline, dataset, head),
+            OwnRows::Questions(questions) => {
+                questions.finish(self, pipeline, dataset, head, just_trained)
+            }
+        }
+    }
+}
+
+/// The bootstrap of a pipeline's intervals.
+pub(super) fn bootstrap(pipeline: &Pipeline) -> Option<Bootstrap> {
+    Some(Bootstrap {
+        seed: pipeline.file.seed,
+        ..Bootstrap::default()
+    })
+}
+
+/// Some rows of a matrix.
+pub(super) fn rows_of(matrix: ArrayView2<'_, f32>, rows: &[u32]) -> Array2<f32> {
+    let places: Vec<usize> = rows.iter().map(|row| *row as usize).collect();
+    matrix.select(Axis(0), &places)
+}
+
+/// The columns that tables of predictions of all tasks begin with: the key (of a pair's or question's first document),
+/// the id, the part.
+pub(super) fn row_columns(dataset: &Dataset) -> Table {
+    let rows = || dataset.rows.iter();
+    let mut table = Table::default();
+    table.keys("key", rows().map(|row| row.keys[0]));
+    table.optional_texts("id", rows().map(|row| row.id.as_deref()));
+    table.texts(
+        "part",
+        rows().map(|row| crate::data::dataset::part_name(row.part)),
+    );
+    table
+}

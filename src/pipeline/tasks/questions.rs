@@ -1,0 +1,459 @@
+//! Questions with a span of their context as an answer, or none.
+
+use ndarray::{ArrayView2, s};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    Outcome, OwnRows, TaskMetrics, TaskRows, bootstrap,
+    judges::defined,
+    row_columns,
+    windows::{QuestionWindow, windows_of},
+};
+use crate::{
+    cache::reader::CacheReader,
+    data::{
+        Part,
+        dataset::{Dataset, Row},
+    },
+    error::Result,
+    features::{FeatureView, pieces},
+    fingerprint::Key,
+    head::{
+        bank::Judge, row_maps::WindowRows, saved::Head, span::join_windows, spec::Objective,
+        targets::TargetTable,
+    },
+    metrics::span::{self, AnsweredQuestion, NullScore, best_no_answer_threshold},
+    pipeline::{
+        file::HeadKind,
+        measure::{Baseline, RunMetrics},
+        settings::Pipeline,
+    },
+    report::tables::Table,
+    states::StateId,
+};
+
+/// What a task of questions knows beside what a head needs.
+pub(crate) struct Questions {
+    /// All windows, those of a question one after the other.
+    windows: Vec<QuestionWindow>,
+    /// First window of each question, and the number of windows.
+    start: Vec<usize>,
+    max_answer_tokens: usize,
+    /// Whether a question of train or validation has no answer, so that "no answer" is one.
+    may_be_impossible: bool,
+}
+
+/// What a head says of a question.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    /// First character in the context and the one after the last, and the score of the span; `None` without a context token.
+    pub(crate) span: Option<(usize, usize, f64)>,
+    /// The score of no answer.
+    pub(crate) null_score: f64,
+}
+
+impl Found {
+    /// By how much no answer scores higher than the span.
+    fn margin(&self) -> f64 {
+        self.span
+            .map_or(f64::INFINITY, |(.., score)| self.null_score - score)
+    }
+
+    /// The span, unless no answer is the answer: its margin is above the threshold. Without one there is always a span.
+    pub(crate) fn answer(&self, threshold: Option<f64>) -> Option<(usize, usize, f64)> {
+        let is_null = threshold.is_some_and(|threshold| self.margin() > threshold);
+        self.span.filter(|_| !is_null)
+    }
+}
+
+/// A sample for each window of a question: its candidates are its first token and the context.
+pub(super) fn rows<'c>(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &'c CacheReader,
+    states: &[StateId],
+) -> Result<TaskRows<'c>> {
+    let keys: Vec<Key> = dataset.rows.iter().map(|row| row.keys[0]).collect();
+    let mut windows_of_question: Vec<Vec<QuestionWindow>> = vec![Vec::new(); keys.len()];
+    let documents = pieces::locate(cache, states, &keys, |place, layout, document| {
+        windows_of_question[place] = windows_of(layout, document);
+    })?;
+    let questions = Questions::new(pipeline, windows_of_question, is_impossible_in(dataset));
+    let view = questions.view(
+        pipeline,
+        states.len(),
+        &documents,
+        |pieces, sample_start| {
+            let memory_bytes = pipeline.memory_bytes();
+            FeatureView::new(cache, states, pieces, sample_start, memory_bytes)
+        },
+    )?;
+    let keys = (0..keys.len()).flat_map(|question| {
+        let windows = questions.start[question]..questions.start[question + 1];
+        windows.map(move |_| question)
+    });
+    let keys = keys
+        .map(|question| dataset.rows[question].keys[0])
+        .collect();
+    let mut spans = Vec::new();
+    let mut parts: [Vec<u32>; 3] = Default::default();
+    for (number, row) in dataset.rows.iter().enumerate() {
+        let answer = row.spans().next().map(|answer| {
+            // Blanks around an answer belong to no token.
+            let n_blank = answer
+                .text
+                .chars()
+                .take_while(|c| c.is_whitespace())
+                .count();
+            let start = answer.start + n_blank;
+            (start, start + answer.text.trim().chars().count())
+        });
+        // A question whose answers all stand elsewhere than they say teaches nothing.
+        let is_taught = answer.is_some() || row.target.answers().is_empty();
+        for window in questions.start[number]..questions.start[number + 1] {
+            let span =
+                answer.and_then(|(start, end)| questions.windows[window].span_of(start, end));
+            spans.push(span.unwrap_or([0, 0]));
+            if is_taught {
+                parts[row.part as usize].push(window as u32);
+            }
+        }
+    }
+    Ok(TaskRows {
+        view,
+        targets: TargetTable::Spans(spans),
+        parts,
+        objective: Objective::Span,
+        n_outputs: 2,
+        keys,
+        own: OwnRows::Questions(questions),
+    })
+}
+
+fn is_impossible_in(dataset: &Dataset) -> bool {
+    let seen = dataset.rows.iter().filter(|row| row.part != Part::Test);
+    seen.clone().any(|row| row.target.answers().is_empty())
+}
+
+impl Questions {
+    pub(crate) fn new(
+        pipeline: &Pipeline,
+        windows_of_question: Vec<Vec<QuestionWindow>>,
+        may_be_impossible: bool,
+    ) -> Questions {
+        let mut start = vec![0];
+        for windows in &windows_of_question {
+            start.push(start[start.len() - 1] + windows.len());
+        }
+        Questions {
+            windows: windows_of_question.into_iter().flatten().collect(),
+            start,
+            max_answer_tokens: pipeline.file.head.max_answer_tokens,
+            may_be_impossible,
+        }
+    }
+
+    /// The view of all windows: candidates alone, or their features of the matching head. `make` makes the view of the
+    /// windows' stored rows from their pieces and the first piece of each.
+    pub(crate) fn view<'c>(
+        &self,
+        pipeline: &Pipeline,
+        n_layers: usize,
+        documents: &pieces::Pieces,
+        make: impl FnOnce(pieces::Pieces, Vec<u32>) -> Result<FeatureView<'c>>,
+    ) -> Result<FeatureView<'c>> {
+        let parts = (0..self.start.len() - 1).flat_map(|question| {
+            let windows = self.start[question]..self.start[question + 1];
+            windows.map(move |window| (question, self.windows[window].rows.clone()))
+        });
+        let pieces = documents.parts(parts);
+        let sample_start = (0..=self.windows.len() as u32).collect();
+        let shapes = self.windows.iter().map(|window| window.shape.clone());
+        Ok(make(pieces, sample_start)?.mapped(Box::new(WindowRows {
+            shapes: shapes.collect(),
+            n_layers,
+            matching: pipeline.file.head.kind == HeadKind::Matching,
+        })))
+    }
+
+    /// What outputs on the windows of a question say.
+    fn join<'a>(
+        &self,
+        question: usize,
+        outputs: impl Iterator<Item = ArrayView2<'a, f32>>,
+    ) -> Found {
+        let joined = join_windows(outputs, self.max_answer_tokens);
+        let span = joined.best.map(|(window, span)| {
+            let offsets = &self.windows[self.start[question] + window].offsets;
+            let (start, end) = (offsets[span.start - 1].0, offsets[span.end - 1].1);
+            (start as usize, end as usize, span.score)
+        });
+        Found {
+            span,
+            null_score: joined.null_score,
+        }
+    }
+
+    /// What a head says of every question.
+    pub(crate) fn find(&self, view: &FeatureView<'_>, head: &Head) -> Result<Vec<Found>> {
+        let n_questions = self.start.len() - 1;
+        let all: Vec<u32> = (0..self.windows.len() as u32).collect();
+        let mut outputs = vec![ndarray::Array2::zeros((0, 2)); self.windows.len()];
+        head.for_each_output(view, &all, |samples, starts, logits| {
+            for (number, sample) in samples.iter().enumerate() {
+                let own = logits.slice(s![starts[number]..starts[number + 1], ..]);
+                outputs[*sample as usize] = own.to_owned();
+            }
+        })?;
+        let found = (0..n_questions).map(|question| {
+            let windows = self.start[question]..self.start[question + 1];
+            self.join(
+                question,
+                outputs[windows].iter().map(|output| output.view()),
+            )
+        });
+        Ok(found.collect())
+    }
+
+    pub(super) fn judge<'a>(
+        &'a self,
+        rows: &TaskRows<'_>,
+        dataset: &'a Dataset,
+    ) -> QuestionJudge<'a> {
+        let mut questions: Vec<usize> = Vec::new();
+        for sample in rows.part(Part::Validation) {
+            let question = self
+                .start
+                .partition_point(|start| *start <= *sample as usize)
+                - 1;
+            if questions.last() != Some(&question) {
+                questions.push(question);
+            }
+        }
+        QuestionJudge {
+            questions,
+            of: self,
+            dataset,
+        }
+    }
+
+    /// Rows of outputs of a window.
+    fn n_candidates(&self, window: usize) -> usize {
+        self.windows[window].shape.n_candidates()
+    }
+
+    pub(super) fn finish(
+        &self,
+        rows: &TaskRows<'_>,
+        pipeline: &Pipeline,
+        dataset: &Dataset,
+        head: &mut Head,
+        just_trained: bool,
+    ) -> Result<Outcome> {
+        let found = self.find(&rows.view, head)?;
+        if just_trained {
+            head.description.no_answer_threshold = self
+                .may_be_impossible
+                .then(|| self.tune(dataset, &dataset.part(Part::Validation), &found));
+            head.description.max_answer_tokens = Some(self.max_answer_tokens);
+        }
+        let threshold = head.description.no_answer_threshold;
+        let answers: Vec<Option<String>> = dataset
+            .rows
+            .iter()
+            .zip(&found)
+            .map(|(row, found)| {
+                let span = found.answer(threshold);
+                span.map(|(start, end, _)| characters(row, start, end))
+            })
+            .collect();
+        let evaluate = |part: Part| {
+            let questions: Vec<AnsweredQuestion> = dataset
+                .part(part)
+                .into_iter()
+                .map(|row| answered(&dataset.rows[row as usize], answers[row as usize].clone()))
+                .collect();
+            let bootstrap = bootstrap(pipeline).filter(|_| part != Part::Train);
+            (!questions.is_empty()).then(|| TaskMetrics::Qa(span::evaluate(&questions, bootstrap)))
+        };
+        let [train, validation, test] = Part::ALL.map(evaluate);
+        Ok(Outcome {
+            metrics: RunMetrics {
+                train,
+                validation,
+                test,
+                baseline: self.random_spans(dataset, pipeline.file.seed),
+                no_answer_threshold: threshold,
+                ..RunMetrics::default()
+            },
+            predictions: table(dataset, &found, &answers, threshold),
+        })
+    }
+
+    /// The threshold that scores best on some questions; 0 where there are none.
+    fn tune(&self, dataset: &Dataset, questions: &[u32], found: &[Found]) -> f64 {
+        let scores: Vec<NullScore> = questions
+            .iter()
+            .map(|row| {
+                let (row, found) = (&dataset.rows[*row as usize], &found[*row as usize]);
+                let f1_of = |answer: Option<String>| {
+                    let metrics = span::evaluate(&[answered(row, answer)], None);
+                    metrics.f1.unwrap_or(0.0)
+                };
+                let answer = found
+                    .span
+                    .map(|(start, end, _)| characters(row, start, end));
+                NullScore {
+                    margin: found.margin(),
+                    f1_if_answered: f1_of(answer),
+                    f1_if_null: f1_of(None),
+                }
+            })
+            .collect();
+        match scores.is_empty() {
+            true => 0.0,
+            false => best_no_answer_threshold(&scores),
+        }
+    }
+
+    /// What a random span of the context scores on test: the mean over some draws.
+    fn random_spans(&self, dataset: &Dataset, seed: u64) -> Option<Baseline> {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut questions = Vec::new();
+        for row in dataset.part(Part::Test) {
+            let number = row as usize;
+            let windows = &self.windows[self.start[number]..self.start[number + 1]];
+            // A token that two windows share counts once.
+            let mut offsets: Vec<(u32, u32)> = Vec::new();
+            for token in windows.iter().flat_map(|window| &window.offsets) {
+                if offsets.last().is_none_or(|last| last.0 < token.0) {
+                    offsets.push(*token);
+                }
+            }
+            for _ in 0..RANDOM_SPANS {
+                let span = (!offsets.is_empty()).then(|| {
+                    let start = random.gen_range(0..offsets.len());
+                    let n_tokens = random.gen_range(1..=self.max_answer_tokens);
+                    let end = (start + n_tokens).min(offsets.len()) - 1;
+                    (offsets[start].0 as usize, offsets[end].1 as usize)
+                });
+                let row = &dataset.rows[number];
+                let answer = span.map(|(start, end)| characters(row, start, end.max(start)));
+                questions.push(answered(row, answer));
+            }
+        }
+        (!questions.is_empty()).then(|| {
+            let scores = |questions: &[AnsweredQuestion]| {
+                let metrics = span::evaluate(questions, None);
+                serde_json::json!({ "exact_match": metrics.exact_match, "f1": metrics.f1 })
+            };
+            let mut metrics = scores(&questions);
+            if self.may_be_impossible {
+                let test = dataset.part(Part::Test).into_iter();
+                let silent: Vec<AnsweredQuestion> = test
+                    .map(|row| answered(&dataset.rows[row as usize], None))
+                    .collect();
+                metrics["always_no_answer"] = scores(&silent);
+            }
+            let description = format!(
+                "a random span of at most {} tokens, the mean of {RANDOM_SPANS} draws",
+                self.max_answer_tokens
+            );
+            Baseline::new(description, &metrics)
+        })
+    }
+}
+
+/// Random spans that are drawn of each question.
+const RANDOM_SPANS: usize = 20;
+
+/// Characters of a row's context.
+pub(crate) fn characters(row: &Row, start: usize, end: usize) -> String {
+    let context = row.text_pair.as_deref().unwrap_or_default();
+    context.chars().skip(start).take(end - start).collect()
+}
+
+fn answered(row: &Row, predicted: Option<String>) -> AnsweredQuestion {
+    let gold = row.target.answers().iter();
+    AnsweredQuestion {
+        gold: gold.map(|answer| answer.text.clone()).collect(),
+        predicted,
+    }
+}
+
+fn table(
+    dataset: &Dataset,
+    found: &[Found],
+    answers: &[Option<String>],
+    threshold: Option<f64>,
+) -> Table {
+    let mut table = row_columns(dataset);
+    let rows = || dataset.rows.iter();
+    table.texts("question", rows().map(|row| row.text.as_str()));
+    table.texts(
+        "context",
+        rows().map(|row| row.text_pair.as_deref().unwrap_or_default()),
+    );
+    table.lists(
+        "answers",
+        rows().map(|row| {
+            let answers = row.target.answers().iter();
+            answers.map(|answer| answer.text.as_str()).collect()
+        }),
+    );
+    table.optional_texts("predicted", answers.iter().map(Option::as_deref));
+    let spans = || found.iter().map(|found| found.answer(threshold));
+    table.optional_integers(
+        "start",
+        spans().map(|span| span.map(|(start, ..)| start as u64)),
+    );
+    table.optional_integers(
+        "end",
+        spans().map(|span| span.map(|(_, end, _)| end as u64)),
+    );
+    table.floats(
+        "score",
+        found
+            .iter()
+            .map(|found| found.span.map_or(f32::NAN, |(.., score)| score as f32)),
+    );
+    table.floats(
+        "null_score",
+        found.iter().map(|found| found.null_score as f32),
+    );
+    table
+}
+
+/// Scores answers on the validation questions, with no answer wherever its score is the higher one.
+pub(super) struct QuestionJudge<'a> {
+    questions: Vec<usize>,
+    of: &'a Questions,
+    dataset: &'a Dataset,
+}
+
+impl Judge for QuestionJudge<'_> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &[f32]) -> Vec<(&'static str, f64)> {
+        let mut first = 0;
+        let mut answers = Vec::with_capacity(self.questions.len());
+        for question in &self.questions {
+            let windows = self.of.start[*question]..self.of.start[*question + 1];
+            let mut outputs = Vec::new();
+            for window in windows {
+                let n = self.of.n_candidates(window);
+                outputs.push(logits.slice(s![first..first + n, ..]));
+                first += n;
+            }
+            let found = self.of.join(*question, outputs.into_iter());
+            let row = &self.dataset.rows[*question];
+            let answer = found.answer(self.of.may_be_impossible.then_some(0.0));
+            let text = answer.map(|(start, end, _)| characters(row, start, end));
+            answers.push(answered(row, text));
+        }
+        let metrics = span::evaluate(&answers, None);
+        defined(vec![
+            ("f1", metrics.f1),
+            ("exact_match", metrics.exact_match),
+        ])
+    }
+}

@@ -1,0 +1,338 @@
+//! Sentences of words with a tag each: names, parts of speech, chunks.
+
+use ndarray::{Array2, ArrayView2, s};
+
+use super::{Outcome, OwnRows, TaskMetrics, TaskRows, bootstrap, judges::defined, row_columns};
+use crate::{
+    cache::{reader::CacheReader, shard::ShardLayout},
+    data::{Part, dataset::Dataset},
+    error::Result,
+    features::{FeatureView, pieces},
+    fingerprint::Key,
+    head::{
+        bank::Judge,
+        crf::{self, CrfScores},
+        decode::{AllowedTags, decode},
+        network::Network,
+        saved::Head,
+        spec::Objective,
+        targets::TargetTable,
+    },
+    metrics::{
+        baseline,
+        tag_scheme::TagScheme,
+        tagging::{self, TaggedSentence},
+    },
+    pipeline::{
+        file::HeadKind,
+        measure::{Baseline, RunMetrics},
+        settings::Pipeline,
+        weights,
+    },
+    states::StateId,
+};
+
+/// What a task of words knows beside what a head needs.
+pub(crate) struct Sentences {
+    /// The number of each word of a sentence that has a state: the others were cut off, or have no token.
+    pub(crate) words: Vec<Vec<u32>>,
+}
+
+/// The numbers of the words of a document that have a state, in the order of their rows.
+pub(crate) fn words_with_states(layout: &ShardLayout, document: usize) -> Vec<u32> {
+    let words = &layout.words[layout.words_of(document)];
+    words.iter().map(|place| place.word as u32).collect()
+}
+
+/// A sample for each sentence, a row for each of its words that has a state.
+pub(super) fn rows<'c>(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &'c CacheReader,
+    states: &[StateId],
+) -> Result<TaskRows<'c>> {
+    let keys: Vec<Key> = dataset.rows.iter().map(|row| row.keys[0]).collect();
+    let mut words = vec![Vec::new(); keys.len()];
+    let pieces = pieces::locate(cache, states, &keys, |place, layout, document| {
+        words[place] = words_with_states(layout, document);
+    })?;
+    let sample_start = (0..=keys.len() as u32).collect();
+    let memory_bytes = pipeline.memory_bytes();
+    let view = FeatureView::new(cache, states, pieces, sample_start, memory_bytes)?;
+    let tags = dataset.rows.iter().zip(&words).flat_map(|(row, words)| {
+        let tags = row.target.label_ids();
+        words.iter().map(|word| tags[*word as usize] as u32)
+    });
+    let targets = TargetTable::Tags(tags.collect());
+    let has_words = |sample: &u32| !view.rows_of(*sample).is_empty();
+    let train: Vec<u32> = dataset
+        .part(Part::Train)
+        .into_iter()
+        .filter(has_words)
+        .collect();
+    let objective = match pipeline.file.head.kind {
+        HeadKind::Crf => Objective::Crf,
+        _ => Objective::Rows(weights::loss(pipeline, dataset, &train)?),
+    };
+    Ok(TaskRows {
+        view,
+        targets,
+        parts: [
+            train,
+            dataset.part(Part::Validation),
+            dataset.part(Part::Test),
+        ],
+        objective,
+        n_outputs: dataset.labels.len(),
+        keys,
+        own: OwnRows::Words(Sentences { words }),
+    })
+}
+
+/// How outputs become tags: only valid sequences of IOB2 where the labels are of that scheme.
+pub(crate) struct Tagger {
+    transitions: Array2<bool>,
+    starts: Vec<bool>,
+    /// The tag of words that have no state.
+    outside: Option<u32>,
+}
+
+impl Tagger {
+    pub(crate) fn new(labels: &[String]) -> Tagger {
+        let n = labels.len();
+        let outside = labels.iter().position(|label| label == "O");
+        let outside = outside.map(|label| label as u32);
+        match TagScheme::new(labels) {
+            None => Tagger {
+                transitions: Array2::from_elem((n, n), true),
+                starts: vec![true; n],
+                outside,
+            },
+            Some(scheme) => Tagger {
+                transitions: Array2::from_shape_fn((n, n), |(from, to)| {
+                    scheme.can_follow(Some(from), to)
+                }),
+                starts: (0..n).map(|tag| scheme.can_follow(None, tag)).collect(),
+                outside,
+            },
+        }
+    }
+
+    /// The tag of each word of a sentence of `n_words`; `None` where it has no state. `emissions` are those of the words
+    /// that have one.
+    pub(crate) fn tags(
+        &self,
+        crf: Option<&CrfScores<'_, f32>>,
+        emissions: ArrayView2<'_, f32>,
+        words: &[u32],
+        n_words: usize,
+    ) -> Vec<Option<usize>> {
+        let mut tags = vec![None; n_words];
+        if words.len() == n_words || self.outside.is_none() {
+            for (word, tag) in words.iter().zip(self.best(crf, emissions, None)) {
+                tags[*word as usize] = Some(tag as usize);
+            }
+            return tags;
+        }
+        // A word without a state counts as outside, also for its neighbours.
+        let mut all = Array2::zeros((n_words, emissions.ncols()));
+        let mut forced = vec![self.outside; n_words];
+        for (place, word) in words.iter().enumerate() {
+            all.row_mut(*word as usize).assign(&emissions.row(place));
+            forced[*word as usize] = None;
+        }
+        let best = self.best(crf, all.view(), Some(&forced));
+        for word in words {
+            tags[*word as usize] = Some(best[*word as usize] as usize);
+        }
+        tags
+    }
+
+    fn best(
+        &self,
+        crf: Option<&CrfScores<'_, f32>>,
+        emissions: ArrayView2<'_, f32>,
+        forced: Option<&[Option<u32>]>,
+    ) -> Vec<u32> {
+        let allowed = AllowedTags {
+            transitions: self.transitions.view(),
+            starts: &self.starts,
+        };
+        let offsets = [0, emissions.nrows()];
+        let best = match crf {
+            Some(scores) => crf::decode(emissions, &offsets, scores, Some(&allowed), forced),
+            None => decode(emissions, &offsets, &allowed, forced),
+        };
+        best.expect("a sequence of `O`, or of any tag that may begin one, is always allowed")
+    }
+}
+
+/// The scores of a head's CRF, where it has one.
+pub(crate) fn crf_scores(head: &Head) -> Option<CrfScores<'_, f32>> {
+    let (network, parameters) = head.network();
+    network.spec().crf.then(|| network.crf_scores(parameters))
+}
+
+impl Sentences {
+    pub(super) fn judge(
+        &self,
+        rows: &TaskRows<'_>,
+        dataset: &Dataset,
+        network: Network,
+    ) -> WordJudge {
+        let sentences = rows.part(Part::Validation).iter().map(|sample| {
+            let truth = dataset.rows[*sample as usize].target.label_ids().to_vec();
+            (truth, self.words[*sample as usize].clone())
+        });
+        WordJudge {
+            sentences: sentences.collect(),
+            labels: dataset.labels.names().to_vec(),
+            tagger: Tagger::new(dataset.labels.names()),
+            crf: match rows.objective {
+                Objective::Crf => Some(network),
+                _ => None,
+            },
+        }
+    }
+
+    pub(super) fn finish(
+        &self,
+        rows: &TaskRows<'_>,
+        pipeline: &Pipeline,
+        dataset: &Dataset,
+        head: &mut Head,
+    ) -> Result<Outcome> {
+        let predicted = self.predict(&rows.view, dataset, head)?;
+        let labels = dataset.labels.names();
+        let evaluate = |part: Part| {
+            let samples = dataset.part(part);
+            let sentences: Vec<TaggedSentence<'_>> = samples
+                .iter()
+                .map(|sample| TaggedSentence {
+                    truth: dataset.rows[*sample as usize].target.label_ids(),
+                    predicted: &predicted[*sample as usize],
+                })
+                .collect();
+            let bootstrap = bootstrap(pipeline).filter(|_| part != Part::Train);
+            (!sentences.is_empty())
+                .then(|| TaskMetrics::Tokens(tagging::evaluate(&sentences, labels, bootstrap)))
+        };
+        let [train, validation, test] = Part::ALL.map(evaluate);
+        Ok(Outcome {
+            metrics: RunMetrics {
+                train,
+                validation,
+                test,
+                baseline: most_frequent_tag(dataset),
+                ..RunMetrics::default()
+            },
+            predictions: table(dataset, &predicted),
+        })
+    }
+
+    fn predict(
+        &self,
+        view: &FeatureView<'_>,
+        dataset: &Dataset,
+        head: &Head,
+    ) -> Result<Vec<Vec<Option<usize>>>> {
+        let tagger = Tagger::new(dataset.labels.names());
+        let crf = crf_scores(head);
+        let mut predicted = vec![Vec::new(); dataset.rows.len()];
+        let all: Vec<u32> = (0..dataset.rows.len() as u32).collect();
+        head.for_each_output(view, &all, |samples, starts, emissions| {
+            for (number, sample) in samples.iter().enumerate() {
+                let own = emissions.slice(s![starts[number]..starts[number + 1], ..]);
+                let sample = *sample as usize;
+                let n_words = dataset.rows[sample].target.label_ids().len();
+                predicted[sample] = tagger.tags(crf.as_ref(), own, &self.words[sample], n_words);
+            }
+        })?;
+        Ok(predicted)
+    }
+}
+
+fn most_frequent_tag(dataset: &Dataset) -> Option<Baseline> {
+    let mut counts = vec![0usize; dataset.labels.len()];
+    for row in dataset.part(Part::Train) {
+        for tag in dataset.rows[row as usize].target.label_ids() {
+            counts[*tag] += 1;
+        }
+    }
+    let tag = (0..counts.len()).rev().max_by_key(|tag| counts[*tag])?;
+    let test: Vec<&[usize]> = dataset
+        .part(Part::Test)
+        .into_iter()
+        .map(|row| dataset.rows[row as usize].target.label_ids())
+        .collect();
+    let name = dataset.labels.name(tag)?;
+    (!test.is_empty()).then(|| {
+        let metrics = baseline::most_frequent_tag(tag, &test, dataset.labels.names());
+        Baseline::new(format!("every word `{name}`"), &metrics)
+    })
+}
+
+fn table(dataset: &Dataset, predicted: &[Vec<Option<usize>>]) -> crate::report::tables::Table {
+    let name = |tag: usize| dataset.labels.name(tag).unwrap_or_default();
+    let outside = dataset.labels.id("O").map_or("", name);
+    let mut table = row_columns(dataset);
+    let rows = || dataset.rows.iter();
+    table.lists(
+        "words",
+        rows().map(|row| row.words.iter().flatten().map(String::as_str).collect()),
+    );
+    table.lists(
+        "labels",
+        rows().map(|row| {
+            row.target
+                .label_ids()
+                .iter()
+                .map(|tag| name(*tag))
+                .collect()
+        }),
+    );
+    table.lists(
+        "predicted",
+        predicted
+            .iter()
+            .map(|tags| tags.iter().map(|tag| tag.map_or(outside, name)).collect()),
+    );
+    table
+}
+
+/// Scores tags on the validation sentences.
+pub(super) struct WordJudge {
+    sentences: Vec<(Vec<usize>, Vec<u32>)>,
+    labels: Vec<String>,
+    tagger: Tagger,
+    /// Of a head with a CRF.
+    crf: Option<Network>,
+}
+
+impl Judge for WordJudge {
+    fn scores(&self, logits: ArrayView2<'_, f32>, parameters: &[f32]) -> Vec<(&'static str, f64)> {
+        let crf = self.crf.as_ref();
+        let scores = crf.map(|network| network.crf_scores(parameters));
+        let mut first = 0;
+        let mut predicted = Vec::with_capacity(self.sentences.len());
+        for (truth, words) in &self.sentences {
+            let own = logits.slice(s![first..first + words.len(), ..]);
+            first += words.len();
+            predicted.push(self.tagger.tags(scores.as_ref(), own, words, truth.len()));
+        }
+        let sentences: Vec<TaggedSentence<'_>> = self
+            .sentences
+            .iter()
+            .zip(&predicted)
+            .map(|((truth, _), predicted)| TaggedSentence { truth, predicted })
+            .collect();
+        let metrics = tagging::evaluate(&sentences, &self.labels, None);
+        defined(vec![
+            ("entity_f1_strict", metrics.entity_f1_strict),
+            ("token_accuracy", metrics.token_accuracy),
+            ("entity_f1_conlleval", metrics.entity_f1_conlleval),
+            ("macro_f1", metrics.macro_f1),
+            ("weighted_f1", metrics.weighted_f1),
+        ])
+    }
+}
