@@ -384,7 +384,7 @@ impl<'c> FeatureView<'c> {
         }
     }
 
-    /// Shows tiles of at most `n_samples` samples and [`TILE_ROWS`] rows each (or of one sample that has more), in storage
+    /// Shows tiles of at most `n_samples` samples and 4096 rows each (or of one sample that has more), in storage
     /// order, one after the other.
     ///
     /// # Errors
