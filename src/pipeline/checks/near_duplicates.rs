@@ -27,7 +27,8 @@ const MOST_COMPARISONS: u64 = 50_000_000_000;
 
 /// Rows of validation and test that are near copies of a row of train.
 ///
-/// Those whose very text stands in train are counted elsewhere ([`crate::data::checks::DataChecks::shared`]) and are none of them.
+/// Those whose very text stands in train are counted elsewhere ([`crate::data::checks::DataChecks::shared`]) and are none
+/// of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NearDuplicates {
     /// The state that texts were compared by.
