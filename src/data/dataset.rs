@@ -204,6 +204,12 @@ impl Dataset {
         places.map(|(place, _)| place as u32).collect()
     }
 
+    /// The keys of every row's documents, row by row: one each, or two for pairs that are encoded separately.
+    pub fn document_keys(&self) -> Vec<Key> {
+        let keys = self.rows.iter().flat_map(|row| row.keys.iter().copied());
+        keys.collect()
+    }
+
     /// The key of every row's document, of a pair's first.
     pub fn keys(&self) -> Vec<Key> {
         self.rows.iter().map(|row| row.keys[0]).collect()

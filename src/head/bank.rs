@@ -132,7 +132,8 @@ pub fn train(
                 .expect("every head has a learner");
             let (validation_loss, scores) = match &scored[head] {
                 Some(logits) if !data.validation.is_empty() => {
-                    let targets = validation.targets.view();
+                    let all = 0..data.validation.len();
+                    let targets = validation.targets.slice(all, &validation.starts);
                     let loss = learner.loss(head, logits.view(), &validation.starts, targets);
                     let scores = data.judge.scores(logits.view(), &learner.parameters(head));
                     ((loss.weight > 0.0).then(|| loss.mean()), scores)
@@ -242,7 +243,7 @@ fn tile_samples(view: &FeatureView<'_>, samples: &[u32], batch_size: usize) -> u
 
 /// The validation samples: their targets, and where the output of each lies.
 struct Validation {
-    targets: super::targets::BatchTargets,
+    targets: TargetTable,
     /// First row of each sample among those of all, and the number of rows.
     starts: Vec<usize>,
     place_of: HashMap<u32, usize>,

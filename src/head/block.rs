@@ -18,7 +18,7 @@ use crate::train::{
     dropout::drop_units,
     gemm::multiply,
     loss::{Loss, LossSum, Targets},
-    optimizer::OptimizerState,
+    optimizer::{OptimizerState, clip_scale_of},
 };
 
 /// Columns of a block of narrow heads.
@@ -149,13 +149,8 @@ impl Block {
             let spec = &head.spec;
             let scale = spec.clip.map_or(1.0, |clip| {
                 let gradients = self.gradients.slice(s![.., head.columns.clone()]);
-                let norm = gradients
-                    .iter()
-                    .map(|g| f64::from(*g).powi(2))
-                    .sum::<f64>()
-                    .sqrt();
-                // PyTorch's clip_grad_norm_ adds the same 1e-6.
-                (clip / (norm + 1e-6)).min(1.0) as f32
+                let squares = gradients.iter().map(|g| f64::from(*g).powi(2));
+                clip_scale_of(squares.sum::<f64>().sqrt(), clip)
             });
             let factor = spec
                 .schedule

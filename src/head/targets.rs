@@ -21,11 +21,6 @@ pub enum TargetTable {
     Tags(Vec<u32>),
 }
 
-/// The targets of some samples, in their order.
-pub struct BatchTargets {
-    targets: TargetTable,
-}
-
 /// Borrowed targets of a batch.
 #[derive(Clone, Copy)]
 pub enum TargetsView<'a> {
@@ -36,13 +31,13 @@ pub enum TargetsView<'a> {
 }
 
 impl TargetTable {
-    /// The targets of some samples.
+    /// The targets of some samples, in their order.
     ///
     /// # Panics
     /// When a sample is out of range.
-    pub fn gather(&self, view: &FeatureView<'_>, samples: &[u32]) -> BatchTargets {
+    pub fn gather(&self, view: &FeatureView<'_>, samples: &[u32]) -> TargetTable {
         let places = || samples.iter().map(|sample| *sample as usize);
-        let targets = match self {
+        match self {
             TargetTable::Classes(all) => TargetTable::Classes(places().map(|i| all[i]).collect()),
             TargetTable::Values(all) => TargetTable::Values(places().map(|i| all[i]).collect()),
             TargetTable::Spans(all) => TargetTable::Spans(places().map(|i| all[i]).collect()),
@@ -55,15 +50,12 @@ impl TargetTable {
                     .flat_map(|sample| all[view.rows_of(*sample)].iter().copied())
                     .collect(),
             ),
-        };
-        BatchTargets { targets }
+        }
     }
-}
 
-impl BatchTargets {
     /// The targets of some of its samples, `starts` being the first row of each, and the number of rows.
     pub fn slice(&self, samples: Range<usize>, starts: &[usize]) -> TargetsView<'_> {
-        match &self.targets {
+        match self {
             TargetTable::Classes(all) => TargetsView::Rows(Targets::Classes(&all[samples])),
             TargetTable::Values(all) => TargetsView::Rows(Targets::Values(&all[samples])),
             TargetTable::Spans(all) => TargetsView::Spans(&all[samples]),
@@ -74,18 +66,6 @@ impl BatchTargets {
                 let rows = starts[samples.start]..starts[samples.end];
                 TargetsView::Rows(Targets::Classes(&all[rows]))
             }
-        }
-    }
-
-    /// The targets of all its samples.
-    pub fn view(&self) -> TargetsView<'_> {
-        match &self.targets {
-            TargetTable::Classes(all) | TargetTable::Tags(all) => {
-                TargetsView::Rows(Targets::Classes(all))
-            }
-            TargetTable::Values(all) => TargetsView::Rows(Targets::Values(all)),
-            TargetTable::Spans(all) => TargetsView::Spans(all),
-            TargetTable::Labels(all) => TargetsView::Rows(Targets::Labels(all.view())),
         }
     }
 }

@@ -13,7 +13,10 @@ pub use self::{
     label_errors::{DoubtfulLabel, LabelErrors},
     near_duplicates::{NEAR_COPY, NearCopy, NearDuplicates, NearDuplicatesOfPart},
 };
-use super::{settings::Pipeline, tasks::TaskRows};
+use super::{
+    settings::Pipeline,
+    tasks::{TaskRows, documents},
+};
 use crate::{
     cache::reader::CacheReader,
     data::{
@@ -23,9 +26,7 @@ use crate::{
         shorten,
     },
     error::{Error, Result},
-    features::{FeatureView, pieces},
     fingerprint::Key,
-    head::row_maps::PairRows,
     progress::Progress,
     states::{Pooling, StateId, StateKind},
 };
@@ -72,17 +73,12 @@ pub(super) fn check(
     rows: &TaskRows<'_>,
     progress: &dyn Progress,
 ) -> Result<RunChecks> {
-    let keys: Vec<Key> = dataset
-        .rows
-        .iter()
-        .flat_map(|row| row.keys.iter().copied())
-        .collect();
     let checks = |near_duplicates, label_errors| RunChecks {
         data: dataset.checks.clone(),
         near_duplicates,
         label_errors,
     };
-    let Some(state) = pooled_state(cache, &rows.view.states, &keys) else {
+    let Some(state) = pooled_state(cache, &rows.view.states, &dataset.document_keys()) else {
         let reason = no_pooled_state(&rows.view.states);
         return Ok(checks(skipped(&reason), skipped(&reason)));
     };
@@ -93,12 +89,9 @@ pub(super) fn check(
             label_errors(pipeline, dataset, &rows.view)?,
         ),
         false => {
-            let view = view_of(pipeline, dataset, cache, state, &keys)?;
+            let view = documents::view(pipeline, dataset, cache, &[state])?;
             let near_duplicates = near_duplicates(dataset, &view)?;
-            let view = match pipeline.has_separate_pairs() {
-                true => view.mapped(Box::new(PairRows { n_layers: 1 })),
-                false => view,
-            };
+            let view = documents::paired(view, pipeline, 1);
             checks(near_duplicates, label_errors(pipeline, dataset, &view)?)
         }
     };
@@ -139,25 +132,6 @@ fn no_pooled_state(states: &[StateId]) -> String {
         "the cache holds no pooled state of layer {} (add \"mean\" to cache.store, and extract)",
         layers.join(" or ")
     )
-}
-
-/// A view with a sample for each row of the dataset: a state of each of its documents.
-fn view_of<'c>(
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    cache: &'c CacheReader,
-    state: StateId,
-    keys: &[Key],
-) -> Result<FeatureView<'c>> {
-    let pieces = pieces::locate(cache, &[state], keys, |_, _, _| {})?;
-    let mut sample_start = vec![0];
-    let mut total = 0;
-    for row in &dataset.rows {
-        total += row.keys.len() as u32;
-        sample_start.push(total);
-    }
-    let memory_bytes = pipeline.file.train.memory_mb << 20;
-    FeatureView::new(cache, &[state], pieces, sample_start, memory_bytes)
 }
 
 fn text_of(row: &Row) -> String {

@@ -10,7 +10,7 @@ use super::{
     inputs::inputs_of,
     tasks::{
         documents::{chosen, paired},
-        questions::Questions,
+        questions::{Questions, characters},
         similarity,
         windows::windows_of,
         words::{Tagger, crf_scores, words_with_states},
@@ -397,9 +397,7 @@ impl Predictor {
                 let context = example.text_pair.as_deref().unwrap_or_default();
                 Prediction::Answer {
                     question: example.text.clone(),
-                    answer: span.map(|(start, end, _)| {
-                        context.chars().skip(start).take(end - start).collect()
-                    }),
+                    answer: span.map(|(start, end, _)| characters(context, start, end)),
                     start: span.map(|span| span.0),
                     end: span.map(|span| span.1),
                     score: span.map_or(found.null_score, |span| span.2),

@@ -67,8 +67,8 @@ pub struct TrainReport {
     pub reads_pairs: bool,
 }
 
-/// Wall time of the parts of a training, in seconds. What is left of the stage are the digest of what was read and the
-/// files of the run.
+/// Wall time of the parts of a training, in seconds. What is left of the stage are the checks of the data, the digest of
+/// what was read and the files of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Timings {
     /// Finding the rows in the cache, reading those that stay in memory, fitting what is done to features first.
@@ -153,15 +153,10 @@ pub(super) fn train_on(
 ) -> Result<TrainReport> {
     let start = Instant::now();
     let states = pipeline.head_states(checkpoint.config.layers)?;
-    let keys: Vec<Key> = dataset
-        .rows
-        .iter()
-        .flat_map(|row| row.keys.iter().copied())
-        .collect();
     let given = folder.map(CacheReader::open).transpose()?.flatten();
     let cache = match given {
         Some(cache) => cache,
-        None => open_cache(pipeline, checkpoint, &states, &keys)?,
+        None => open_cache(pipeline, checkpoint, &states, &dataset.document_keys())?,
     };
     let rows = TaskRows::new(pipeline, dataset, &cache, &states)?;
     if folder.is_none() {

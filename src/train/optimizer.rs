@@ -334,7 +334,12 @@ impl FlatOptimizer {
 /// assert!((clip_scale(&[3.0, 4.0], 1.0) - 0.2).abs() < 1e-6);
 /// ```
 pub fn clip_scale(gradients: &[f32], clip: f64) -> f32 {
-    (clip / (sum_of_squares(gradients).sqrt() + 1e-6)).min(1.0) as f32
+    clip_scale_of(sum_of_squares(gradients).sqrt(), clip)
+}
+
+/// [`clip_scale`] of gradients whose norm is known.
+pub fn clip_scale_of(norm: f64, clip: f64) -> f32 {
+    (clip / (norm + 1e-6)).min(1.0) as f32
 }
 
 #[multiversion(targets = "simd")]

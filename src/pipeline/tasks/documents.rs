@@ -3,16 +3,15 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::{
-    Outcome, OwnRows, TaskMetrics, TaskRows, bootstrap,
+    Outcome, OwnRows, TaskMetrics, TaskRows,
     judges::{ClassJudge, LabelJudge, ValueJudge},
-    row_columns, rows_of,
+    measured, row_columns, rows_of,
 };
 use crate::{
     cache::reader::CacheReader,
     data::{Part, Target, dataset::Dataset},
     error::Result,
     features::{FeatureView, pieces},
-    fingerprint::Key,
     head::{
         bank::Judge,
         row_maps::PairRows,
@@ -23,7 +22,9 @@ use crate::{
     metrics::{
         baseline,
         calibration::{sigmoid_rows, softmax_rows},
-        classification, multilabel,
+        classification,
+        intervals::Bootstrap,
+        multilabel,
         probability::predictions,
         regression,
     },
@@ -50,20 +51,7 @@ pub(super) fn rows<'c>(
     cache: &'c CacheReader,
     states: &[StateId],
 ) -> Result<TaskRows<'c>> {
-    let keys: Vec<Key> = dataset
-        .rows
-        .iter()
-        .flat_map(|row| row.keys.iter().copied())
-        .collect();
-    let pieces = pieces::locate(cache, states, &keys, |_, _, _| {})?;
-    let mut sample_start = vec![0];
-    let mut total = 0;
-    for row in &dataset.rows {
-        total += row.keys.len() as u32;
-        sample_start.push(total);
-    }
-    let memory_bytes = pipeline.memory_bytes();
-    let view = FeatureView::new(cache, states, pieces, sample_start, memory_bytes)?;
+    let view = view(pipeline, dataset, cache, states)?;
     let parts = Part::ALL.map(|part| dataset.part(part));
     let (targets, scale) = targets(pipeline, dataset, &parts[0]);
     Ok(TaskRows {
@@ -75,9 +63,26 @@ pub(super) fn rows<'c>(
             _ => 1,
         },
         parts,
-        keys,
+        keys: dataset.document_keys(),
         own: OwnRows::Documents(Documents { scale }),
     })
+}
+
+/// A view with a sample for each row of a dataset: the states of its document, or of its two.
+pub(crate) fn view<'c>(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &'c CacheReader,
+    states: &[StateId],
+) -> Result<FeatureView<'c>> {
+    let pieces = pieces::locate(cache, states, &dataset.document_keys(), |_, _, _| {})?;
+    let mut sample_start = vec![0];
+    let mut total = 0;
+    for row in &dataset.rows {
+        total += row.keys.len() as u32;
+        sample_start.push(total);
+    }
+    FeatureView::new(cache, states, pieces, sample_start, pipeline.memory_bytes())
 }
 
 /// A view over documents with the rows of pairs made into one each, where the pipeline encodes pairs in two.
@@ -232,17 +237,6 @@ fn tune(
     }
 }
 
-/// Metrics of some rows that a head says something of, for a part: with intervals but for train.
-fn measured(
-    rows: &TaskRows<'_>,
-    mut metrics: impl FnMut(&[u32], bool) -> TaskMetrics,
-) -> [Option<TaskMetrics>; 3] {
-    Part::ALL.map(|part| {
-        let samples = rows.part(part);
-        (!samples.is_empty()).then(|| metrics(samples, part != Part::Train))
-    })
-}
-
 fn finish_classes(
     rows: &TaskRows<'_>,
     pipeline: &Pipeline,
@@ -252,9 +246,8 @@ fn finish_classes(
 ) -> Outcome {
     let temperature = head.description.temperature;
     let n_classes = dataset.labels.len();
-    let evaluate = |samples: &[u32], temperature: f64, intervals: bool| {
+    let evaluate = |samples: &[u32], temperature: f64, bootstrap: Option<Bootstrap>| {
         let probabilities = softmax_rows(rows_of(logits.view(), samples).view(), temperature);
-        let bootstrap = bootstrap(pipeline).filter(|_| intervals);
         classification::evaluate(
             &classes_of(dataset, samples),
             probabilities.view(),
@@ -262,8 +255,8 @@ fn finish_classes(
             bootstrap,
         )
     };
-    let [train, validation, test] = measured(rows, |samples, intervals| {
-        TaskMetrics::Classification(evaluate(samples, temperature, intervals))
+    let [train, validation, test] = measured(pipeline, dataset, |samples, bootstrap| {
+        TaskMetrics::Classification(evaluate(samples, temperature, bootstrap))
     });
     let train_classes = classes_of(dataset, rows.part(Part::Train));
     let test_samples = rows.part(Part::Test);
@@ -272,7 +265,7 @@ fn finish_classes(
         &classes_of(dataset, test_samples),
         n_classes,
     );
-    let before = (!test_samples.is_empty()).then(|| evaluate(test_samples, 1.0, false));
+    let before = (!test_samples.is_empty()).then(|| evaluate(test_samples, 1.0, None));
     let probabilities = softmax_rows(logits.view(), temperature);
     Outcome {
         metrics: RunMetrics {
@@ -336,12 +329,12 @@ fn finish_labels(
     let probabilities = sigmoid_rows(logits.view());
     let given = head.description.thresholds.clone();
     let thresholds = given.unwrap_or_else(|| vec![0.5; dataset.labels.len()]);
-    let [train, validation, test] = measured(rows, |samples, intervals| {
+    let [train, validation, test] = measured(pipeline, dataset, |samples, bootstrap| {
         TaskMetrics::Multilabel(multilabel::evaluate(
             labels_of(dataset, samples).view(),
             rows_of(probabilities.view(), samples).view(),
             &thresholds,
-            bootstrap(pipeline).filter(|_| intervals),
+            bootstrap,
         ))
     });
     let majority = baseline::majority_labels(
@@ -403,12 +396,12 @@ pub(crate) fn finish_values(
     dataset: &Dataset,
     values: &[f64],
 ) -> Outcome {
-    let [train, validation, test] = measured(rows, |samples, intervals| {
+    let [train, validation, test] = measured(pipeline, dataset, |samples, bootstrap| {
         let predicted: Vec<f64> = samples.iter().map(|row| values[*row as usize]).collect();
         TaskMetrics::Regression(regression::evaluate(
             &values_of(dataset, samples),
             &predicted,
-            bootstrap(pipeline).filter(|_| intervals),
+            bootstrap,
         ))
     });
     let mean = baseline::mean_value(

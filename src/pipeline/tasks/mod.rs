@@ -141,11 +141,20 @@ impl<'c> TaskRows<'c> {
     }
 }
 
-/// The bootstrap of a pipeline's intervals.
-pub(super) fn bootstrap(pipeline: &Pipeline) -> Option<Bootstrap> {
-    Some(Bootstrap {
+/// The metrics of each part that has rows, from its rows and the bootstrap of their intervals; train has none.
+fn measured(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    mut metrics: impl FnMut(&[u32], Option<Bootstrap>) -> TaskMetrics,
+) -> [Option<TaskMetrics>; 3] {
+    let bootstrap = Bootstrap {
         seed: pipeline.file.seed,
         ..Bootstrap::default()
+    };
+    Part::ALL.map(|part| {
+        let rows = dataset.part(part);
+        let bootstrap = (part != Part::Train).then_some(bootstrap);
+        (!rows.is_empty()).then(|| metrics(&rows, bootstrap))
     })
 }
 

@@ -5,9 +5,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Outcome, OwnRows, TaskMetrics, TaskRows, bootstrap,
+    Outcome, OwnRows, TaskMetrics, TaskRows,
     judges::defined,
-    row_columns,
+    measured, row_columns,
     windows::{QuestionWindow, windows_of},
 };
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     },
     error::Result,
     features::{FeatureView, pieces},
-    fingerprint::Key,
     head::{
         bank::Judge, row_maps::WindowRows, saved::Head, span::join_windows, spec::Objective,
         targets::TargetTable,
@@ -74,7 +73,7 @@ pub(super) fn rows<'c>(
     cache: &'c CacheReader,
     states: &[StateId],
 ) -> Result<TaskRows<'c>> {
-    let keys: Vec<Key> = dataset.rows.iter().map(|row| row.keys[0]).collect();
+    let keys = dataset.keys();
     let mut windows_of_question: Vec<Vec<QuestionWindow>> = vec![Vec::new(); keys.len()];
     let documents = pieces::locate(cache, states, &keys, |place, layout, document| {
         windows_of_question[place] = windows_of(layout, document);
@@ -89,12 +88,14 @@ pub(super) fn rows<'c>(
             FeatureView::new(cache, states, pieces, sample_start, memory_bytes)
         },
     )?;
-    let keys = (0..keys.len()).flat_map(|question| {
-        let windows = questions.start[question]..questions.start[question + 1];
-        windows.map(move |_| question)
-    });
+    let windows = questions
+        .start
+        .windows(2)
+        .map(|bounds| bounds[1] - bounds[0]);
     let keys = keys
-        .map(|question| dataset.rows[question].keys[0])
+        .into_iter()
+        .zip(windows)
+        .flat_map(|(key, n_windows)| std::iter::repeat_n(key, n_windows))
         .collect();
     let mut spans = Vec::new();
     let mut parts: [Vec<u32>; 3] = Default::default();
@@ -132,8 +133,8 @@ pub(super) fn rows<'c>(
 }
 
 fn is_impossible_in(dataset: &Dataset) -> bool {
-    let seen = dataset.rows.iter().filter(|row| row.part != Part::Test);
-    seen.clone().any(|row| row.target.answers().is_empty())
+    let mut seen = dataset.rows.iter().filter(|row| row.part != Part::Test);
+    seen.any(|row| row.target.answers().is_empty())
 }
 
 impl Questions {
@@ -265,19 +266,16 @@ impl Questions {
             .zip(&found)
             .map(|(row, found)| {
                 let span = found.answer(threshold);
-                span.map(|(start, end, _)| characters(row, start, end))
+                span.map(|(start, end, _)| context_of(row, start, end))
             })
             .collect();
-        let evaluate = |part: Part| {
-            let questions: Vec<AnsweredQuestion> = dataset
-                .part(part)
-                .into_iter()
-                .map(|row| answered(&dataset.rows[row as usize], answers[row as usize].clone()))
+        let [train, validation, test] = measured(pipeline, dataset, |rows, bootstrap| {
+            let questions: Vec<AnsweredQuestion> = rows
+                .iter()
+                .map(|row| answered(&dataset.rows[*row as usize], answers[*row as usize].clone()))
                 .collect();
-            let bootstrap = bootstrap(pipeline).filter(|_| part != Part::Train);
-            (!questions.is_empty()).then(|| TaskMetrics::Qa(span::evaluate(&questions, bootstrap)))
-        };
-        let [train, validation, test] = Part::ALL.map(evaluate);
+            TaskMetrics::Qa(span::evaluate(&questions, bootstrap))
+        });
         Ok(Outcome {
             metrics: RunMetrics {
                 train,
@@ -303,7 +301,7 @@ impl Questions {
                 };
                 let answer = found
                     .span
-                    .map(|(start, end, _)| characters(row, start, end));
+                    .map(|(start, end, _)| context_of(row, start, end));
                 NullScore {
                     margin: found.margin(),
                     f1_if_answered: f1_of(answer),
@@ -339,7 +337,7 @@ impl Questions {
                     (offsets[start].0 as usize, offsets[end].1 as usize)
                 });
                 let row = &dataset.rows[number];
-                let answer = span.map(|(start, end)| characters(row, start, end.max(start)));
+                let answer = span.map(|(start, end)| context_of(row, start, end));
                 questions.push(answered(row, answer));
             }
         }
@@ -368,10 +366,13 @@ impl Questions {
 /// Random spans that are drawn of each question.
 const RANDOM_SPANS: usize = 20;
 
-/// Characters of a row's context.
-pub(crate) fn characters(row: &Row, start: usize, end: usize) -> String {
-    let context = row.text_pair.as_deref().unwrap_or_default();
+/// Some characters of a context.
+pub(crate) fn characters(context: &str, start: usize, end: usize) -> String {
     context.chars().skip(start).take(end - start).collect()
+}
+
+fn context_of(row: &Row, start: usize, end: usize) -> String {
+    characters(row.text_pair.as_deref().unwrap_or_default(), start, end)
 }
 
 fn answered(row: &Row, predicted: Option<String>) -> AnsweredQuestion {
@@ -447,7 +448,7 @@ impl Judge for QuestionJudge<'_> {
             let found = self.of.join(*question, outputs.into_iter());
             let row = &self.dataset.rows[*question];
             let answer = found.answer(self.of.may_be_impossible.then_some(0.0));
-            let text = answer.map(|(start, end, _)| characters(row, start, end));
+            let text = answer.map(|(start, end, _)| context_of(row, start, end));
             answers.push(answered(row, text));
         }
         let metrics = span::evaluate(&answers, None);

@@ -2,13 +2,12 @@
 
 use ndarray::{Array2, ArrayView2, s};
 
-use super::{Outcome, OwnRows, TaskMetrics, TaskRows, bootstrap, judges::defined, row_columns};
+use super::{Outcome, OwnRows, TaskMetrics, TaskRows, judges::defined, measured, row_columns};
 use crate::{
     cache::{reader::CacheReader, shard::ShardLayout},
     data::{Part, dataset::Dataset},
     error::Result,
     features::{FeatureView, pieces},
-    fingerprint::Key,
     head::{
         bank::Judge,
         crf::{self, CrfScores},
@@ -51,7 +50,7 @@ pub(super) fn rows<'c>(
     cache: &'c CacheReader,
     states: &[StateId],
 ) -> Result<TaskRows<'c>> {
-    let keys: Vec<Key> = dataset.rows.iter().map(|row| row.keys[0]).collect();
+    let keys = dataset.keys();
     let mut words = vec![Vec::new(); keys.len()];
     let pieces = pieces::locate(cache, states, &keys, |place, layout, document| {
         words[place] = words_with_states(layout, document);
@@ -204,20 +203,16 @@ impl Sentences {
     ) -> Result<Outcome> {
         let predicted = self.predict(&rows.view, dataset, head)?;
         let labels = dataset.labels.names();
-        let evaluate = |part: Part| {
-            let samples = dataset.part(part);
-            let sentences: Vec<TaggedSentence<'_>> = samples
+        let [train, validation, test] = measured(pipeline, dataset, |rows, bootstrap| {
+            let sentences: Vec<TaggedSentence<'_>> = rows
                 .iter()
                 .map(|sample| TaggedSentence {
                     truth: dataset.rows[*sample as usize].target.label_ids(),
                     predicted: &predicted[*sample as usize],
                 })
                 .collect();
-            let bootstrap = bootstrap(pipeline).filter(|_| part != Part::Train);
-            (!sentences.is_empty())
-                .then(|| TaskMetrics::Tokens(tagging::evaluate(&sentences, labels, bootstrap)))
-        };
-        let [train, validation, test] = Part::ALL.map(evaluate);
+            TaskMetrics::Tokens(tagging::evaluate(&sentences, labels, bootstrap))
+        });
         Ok(Outcome {
             metrics: RunMetrics {
                 train,
