@@ -29,6 +29,42 @@ pub(super) fn examples(source: &Source, want: Want) -> Vec<Example> {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// A file of sms_spam: the label stands first, and quotes are characters.
+pub(super) fn sms_spam(path: &Path) -> Source {
+    Source {
+        format: Some(Format::Tsv),
+        header: false,
+        quoting: false,
+        label: Some(0.into()),
+        text: 1.into(),
+        ..Source::new(path)
+    }
+}
+
+/// A file of goemotions: labels are ids, joined by commas.
+pub(super) fn goemotions(path: &Path) -> Source {
+    Source {
+        header: false,
+        text: 0.into(),
+        label: Some(1.into()),
+        id: Some(2.into()),
+        ..Source::new(path)
+    }
+}
+
+/// A file of stsb: tab-separated despite its name, pairs in the sixth and seventh field.
+pub(super) fn stsb(path: &Path) -> Source {
+    Source {
+        format: Some(Format::Tsv),
+        header: false,
+        quoting: false,
+        label: Some(4.into()),
+        text: 5.into(),
+        text_pair: Some(6.into()),
+        ..Source::new(path)
+    }
+}
+
 fn label_counts(examples: &[Example]) -> HashMap<&str, usize> {
     let mut counts = HashMap::new();
     for example in examples {
@@ -178,14 +214,7 @@ fn sms_spam_has_literal_quotes_and_no_header() {
     let Some(path) = data_set("sms_spam/SMSSpamCollection") else {
         return;
     };
-    let source = Source {
-        format: Some(Format::Tsv),
-        header: false,
-        quoting: false,
-        label: Some(0.into()),
-        text: 1.into(),
-        ..Source::new(path)
-    };
+    let source = sms_spam(&path);
     let all = examples(&source, LABELLED);
     assert_eq!(
         label_counts(&all),
@@ -223,13 +252,7 @@ fn goemotions_has_quoted_fields_and_several_labels() {
     let Some(path) = data_set("goemotions/train.tsv") else {
         return;
     };
-    let source = Source {
-        header: false,
-        text: 0.into(),
-        label: Some(1.into()),
-        id: Some(2.into()),
-        ..Source::new(&path)
-    };
+    let source = goemotions(&path);
     for (file, n_rows, n_several) in [
         ("train.tsv", 43_410, 7_102),
         ("dev.tsv", 5_426, 878),
@@ -327,15 +350,7 @@ fn stsb_has_pairs_in_records_of_seven_or_nine_fields() {
         ("sts-dev.csv", 1500),
         ("sts-test.csv", 1379),
     ] {
-        let source = Source {
-            format: Some(Format::Tsv),
-            header: false,
-            quoting: false,
-            label: Some(4.into()),
-            text: 5.into(),
-            text_pair: Some(6.into()),
-            ..Source::new(path.with_file_name(file))
-        };
+        let source = stsb(&path.with_file_name(file));
         let examples = examples(
             &source,
             Want {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use super::{
     dataset::{Dataset, DatasetSettings},
-    tests_on_real_data::data_set,
+    tests_on_real_data::{data_set, goemotions, sms_spam, stsb},
     *,
 };
 
@@ -184,17 +184,8 @@ fn stsb_has_5749_1500_and_1379_pairs_with_scores() {
     let Some(train) = data_set("stsb/sts-train.csv") else {
         return;
     };
-    let [train, validation, test] = ["sts-train.csv", "sts-dev.csv", "sts-test.csv"].map(|file| {
-        [Source {
-            format: Some(Format::Tsv),
-            header: false,
-            quoting: false,
-            label: Some(4.into()),
-            text: 5.into(),
-            text_pair: Some(6.into()),
-            ..Source::new(train.with_file_name(file))
-        }]
-    });
+    let [train, validation, test] = ["sts-train.csv", "sts-dev.csv", "sts-test.csv"]
+        .map(|file| [stsb(&train.with_file_name(file))]);
     let dataset = load(DataTask::Regression, None, [&train, &validation, &test]);
     assert_eq!(counts(&dataset), [5_749, 1_500, 1_379]);
     assert!(dataset.rows.iter().all(|row| row.keys.len() == 2));
@@ -215,15 +206,8 @@ fn goemotions_has_43410_5426_and_5427_rows_of_28_emotions_by_id() {
         return;
     };
     let labels = LabelMap::from_file(&train.with_file_name("labels.txt")).unwrap();
-    let [train, validation, test] = ["train.tsv", "dev.tsv", "test.tsv"].map(|file| {
-        [Source {
-            header: false,
-            text: 0.into(),
-            label: Some(1.into()),
-            id: Some(2.into()),
-            ..Source::new(train.with_file_name(file))
-        }]
-    });
+    let [train, validation, test] =
+        ["train.tsv", "dev.tsv", "test.tsv"].map(|file| [goemotions(&train.with_file_name(file))]);
     let names = Some(labels.clone());
     let dataset = load(DataTask::Multilabel, names, [&train, &validation, &test]);
     assert_eq!(counts(&dataset), [43_410, 5_426, 5_427]);
@@ -261,14 +245,7 @@ fn covid_faq_and_sms_spam_are_classified_as_before() {
     let Some(path) = data_set("sms_spam/SMSSpamCollection") else {
         return;
     };
-    let spam = [Source {
-        format: Some(Format::Tsv),
-        header: false,
-        quoting: false,
-        label: Some(0.into()),
-        text: 1.into(),
-        ..Source::new(path)
-    }];
+    let spam = [sms_spam(&path)];
     let dataset = load(DataTask::Classification, None, [&spam, &[], &[]]);
     assert_eq!(dataset.rows.len(), 5_574);
     assert_eq!(dataset.checks.files[0].duplicates.count, 403);

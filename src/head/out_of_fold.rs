@@ -5,19 +5,17 @@ use rayon::prelude::*;
 
 use super::{
     bank::{self, BankData, BankSettings},
-    layers::activation::Activation,
     network::{Network, NetworkSpec},
-    spec::{HeadSpec, Objective},
+    spec::HeadSpec,
     targets::TargetTable,
     transform::Transform,
 };
 use crate::{
     error::Result,
-    features::{FeatureView, order, scaler::Scaler},
+    features::{FeatureView, order},
     metrics::calibration::softmax_rows,
     train::{
         gemm::multiply,
-        loss::Loss,
         optimizer::{Optimizer, OptimizerKind},
         schedule::Schedule,
     },
@@ -105,10 +103,7 @@ pub fn probabilities(
     seed: u64,
 ) -> Result<Array2<f32>> {
     assert_eq!(samples.len(), labels.len(), "a label for each sample");
-    let transform = Transform {
-        scaler: Scaler::fit(view, samples)?,
-        projection: None,
-    };
+    let transform = Transform::standardize(view, samples)?;
     let mut classes = vec![0; view.n_samples()];
     for (sample, label) in samples.iter().zip(labels) {
         classes[*sample as usize] = *label;
@@ -160,31 +155,17 @@ pub fn probabilities(
 
 fn spec(n_features: usize, n_outputs: usize, seed: u64) -> HeadSpec {
     HeadSpec {
-        network: NetworkSpec {
-            n_layers: 1,
-            n_features,
-            attention: false,
-            hidden: Vec::new(),
-            activation: Activation::Relu,
-            skip: false,
-            layer_norm: false,
-            n_outputs,
-            crf: false,
-        },
-        objective: Objective::Rows(Loss::default()),
         dropout: 0.0,
         optimizer: Optimizer {
             kind: OptimizerKind::AdamW,
             lr: LEARNING_RATE,
             weight_decay: WEIGHT_DECAY,
-            momentum: 0.0,
-            betas: [0.9, 0.999],
+            ..Optimizer::default()
         },
         schedule: Schedule::Cosine,
-        warmup: 0.0,
-        clip: None,
         seed,
         stopping: None,
+        ..HeadSpec::new(NetworkSpec::linear(n_features, n_outputs))
     }
 }
 

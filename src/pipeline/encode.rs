@@ -18,6 +18,7 @@ use crate::{
     data::Source,
     encoder::{Encoder, Request, Worker, plan::plan_batches, session::Batch, windows::Encoding},
     error::{Error, Result},
+    fingerprint::Key,
     progress::Progress,
     states::{BatchStates, Dtype, StateKind},
 };
@@ -202,14 +203,8 @@ impl Job<'_> {
         encodings: &[Encoding],
         places: Vec<WindowPlace>,
     ) -> PlannedBatch {
-        let window =
-            |place: &WindowPlace| &encodings[place.0 as usize].windows[usize::from(place.1)];
         let stores_words = self.stores(shard, StateKind::Words);
-        let words = |(row, window): &WindowPlace| {
-            let words = encodings[*row as usize].words.iter();
-            let own = words.filter(|word| stores_words && word.window == *window);
-            own.map(|word| word.position).collect()
-        };
+        let (batch, words) = batch_of(encodings, &places, stores_words);
         PlannedBatch {
             shard,
             in_sample: false,
@@ -217,11 +212,8 @@ impl Job<'_> {
                 .iter()
                 .map(|(row, _)| self.members[shard][*row as usize])
                 .collect(),
-            words: places.iter().map(words).collect(),
-            batch: Batch::new(places.iter().map(|place| {
-                let window = window(place);
-                (&window.ids[..], &window.type_ids[..])
-            })),
+            words,
+            batch,
             places,
         }
     }
@@ -258,19 +250,8 @@ impl Job<'_> {
         let mut layout = ShardLayout::default();
         for row in rows {
             let (number, encoding) = (self.members[shard][row], &encodings[row]);
-            let windows = encoding.windows.iter();
-            let alignments = windows.map(|window| &window.alignment);
-            let words = match stores_words {
-                true => &encoding.words[..],
-                false => &[],
-            };
-            layout.push(
-                self.document(number).key,
-                encoding.truncated,
-                &encoding.lengths().collect::<Vec<u32>>(),
-                alignments.filter(|_| stores_tokens),
-                words,
-            );
+            let key = self.document(number).key;
+            lay_out(&mut layout, key, encoding, stores_tokens, stores_words);
         }
         layout
     }
@@ -388,4 +369,41 @@ impl Job<'_> {
             sampled,
         })
     }
+}
+
+/// Some windows of documents as the model reads them, and where word states are stored the positions of each window's
+/// words.
+pub(super) fn batch_of(
+    encodings: &[Encoding],
+    places: &[WindowPlace],
+    stores_words: bool,
+) -> (Batch, Vec<Vec<u16>>) {
+    let batch = Batch::new(places.iter().map(|(document, window)| {
+        let window = &encodings[*document as usize].windows[usize::from(*window)];
+        (&window.ids[..], &window.type_ids[..])
+    }));
+    let words = places.iter().map(|(document, window)| {
+        let words = encodings[*document as usize].words.iter();
+        let own = words.filter(|word| stores_words && word.window == *window);
+        own.map(|word| word.position).collect()
+    });
+    (batch, words.collect())
+}
+
+/// Adds a document to a layout, with what is kept of its alignment.
+pub(super) fn lay_out(
+    layout: &mut ShardLayout,
+    key: Key,
+    encoding: &Encoding,
+    stores_tokens: bool,
+    stores_words: bool,
+) {
+    let alignments = encoding.windows.iter().map(|window| &window.alignment);
+    layout.push(
+        key,
+        encoding.truncated,
+        &encoding.lengths().collect::<Vec<u32>>(),
+        alignments.filter(|_| stores_tokens),
+        if stores_words { &encoding.words } else { &[] },
+    );
 }

@@ -1,5 +1,7 @@
 //! The pipeline file as it is written: every key of the contract, with its default.
 
+mod defaults;
+
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{
@@ -11,7 +13,7 @@ use crate::{
     data::{CleanOptions, DataTask, Source, SplitFractions},
     encoder::device::{Device, Precision},
     head::{layers::activation::Activation, spec::Stopping},
-    states::Dtype,
+    states::{Dtype, Pooling, StateKind},
     train::{optimizer::OptimizerKind, schedule::Schedule},
 };
 
@@ -44,6 +46,14 @@ pub struct PipelineFile {
     /// `[sweep]`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<toml::Table>,
+}
+
+impl PipelineFile {
+    /// Whether the head pools the tokens of a text itself.
+    pub fn pools_by_attention(&self) -> bool {
+        let has_texts = !matches!(self.data.task, Task::Tokens | Task::Qa);
+        has_texts && self.head.pooling == HeadPooling::Attention
+    }
 }
 
 /// A pipeline file of several tasks over one model and one cache.
@@ -300,6 +310,32 @@ names! {
     /// The state that a head reads.
     HeadPooling, "lowercase", Mean { Cls, Mean, Max, Attention }
 }
+impl HeadPooling {
+    /// What a head of a task reads of a layer: it pools texts, never the words and tokens that tags and answers are of.
+    pub fn store(self, task: Task) -> Store {
+        match (task, self) {
+            (Task::Tokens, _) => Store::Words,
+            (Task::Qa, _) | (_, HeadPooling::Attention) => Store::Tokens,
+            (_, HeadPooling::Cls) => Store::Cls,
+            (_, HeadPooling::Mean) => Store::Mean,
+            (_, HeadPooling::Max) => Store::Max,
+        }
+    }
+}
+
+impl Store {
+    /// The state that is stored.
+    pub fn kind(self) -> StateKind {
+        match self {
+            Store::Cls => StateKind::Pooled(Pooling::Cls),
+            Store::Mean => StateKind::Pooled(Pooling::Mean),
+            Store::Max => StateKind::Pooled(Pooling::Max),
+            Store::Tokens => StateKind::Tokens,
+            Store::Words => StateKind::Words,
+        }
+    }
+}
+
 names! {
     /// The losses.
     Loss, "kebab-case", CrossEntropy { CrossEntropy, Focal, Bce, Mse }
@@ -409,70 +445,6 @@ impl<'de> Deserialize<'de> for EarlyStoppingKey {
             }
         }
         deserializer.deserialize_any(FalseOrTable)
-    }
-}
-
-impl Default for RunSection {
-    fn default() -> RunSection {
-        RunSection { dir: "runs".into() }
-    }
-}
-
-impl Default for CacheSection {
-    fn default() -> CacheSection {
-        CacheSection {
-            dir: "cache".into(),
-            store: None,
-            layers: None,
-            dtype: Dtype::F16,
-            max_length: None,
-            overflow: None,
-            stride: None,
-            shard_tokens: 131_072,
-        }
-    }
-}
-
-impl Default for HeadSection {
-    fn default() -> HeadSection {
-        HeadSection {
-            kind: HeadKind::Linear,
-            c: 1.0,
-            lambda: 1.0,
-            pca: None,
-            max_answer_tokens: 30,
-            pooling: HeadPooling::Mean,
-            layers: vec![-1],
-            dropout: 0.1,
-            hidden: Vec::new(),
-            activation: Activation::Gelu,
-            skip: false,
-            layer_norm: false,
-            standardize: true,
-        }
-    }
-}
-
-impl Default for TrainSection {
-    fn default() -> TrainSection {
-        TrainSection {
-            optimizer: OptimizerKind::AdamW,
-            lr: 1e-3,
-            weight_decay: 0.01,
-            momentum: 0.9,
-            betas: [0.9, 0.999],
-            epochs: 10,
-            batch_size: 32,
-            schedule: Schedule::Constant,
-            warmup: 0.0,
-            clip: None,
-            loss: None,
-            gamma: 2.0,
-            class_weights: None,
-            label_smoothing: 0.0,
-            early_stopping: EarlyStoppingKey(Some(Stopping::default())),
-            memory_mb: 2048,
-        }
     }
 }
 

@@ -2,11 +2,7 @@
 
 use std::time::Instant;
 
-use super::{
-    file::{HeadKind, HeadPooling, Task},
-    settings::Pipeline,
-    tasks::TaskRows,
-};
+use super::{file::HeadKind, settings::Pipeline, tasks::TaskRows};
 use crate::{
     data::{Part, dataset::Dataset},
     error::Result,
@@ -129,11 +125,10 @@ fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Transform> {
 fn network(pipeline: &Pipeline, rows: &TaskRows<'_>, transform: &Transform) -> NetworkSpec {
     let head = &pipeline.file.head;
     let n_layers = rows.view.states.len();
-    let has_words = matches!(pipeline.file.data.task, Task::Tokens | Task::Qa);
     NetworkSpec {
         n_layers,
         n_features: transform.n_features() / n_layers,
-        attention: head.pooling == HeadPooling::Attention && !has_words,
+        attention: pipeline.file.pools_by_attention(),
         hidden: pipeline.hidden_layers(),
         activation: head.activation,
         skip: head.skip,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub use extraction::ExtractionSettings;
 
 use super::{
-    file::{self, HeadKind, HeadPooling, Pair, PipelineFile, Task},
+    file::{self, HeadKind, Pair, PipelineFile, Task},
     parse,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     data::{CleanOptions, Source, SplitFractions},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    states::{Pooling, StateId, StateKind},
+    states::StateId,
 };
 
 /// A checked pipeline.
@@ -157,13 +157,7 @@ impl Pipeline {
     pub fn head_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
         let refuse = refusal(&self.path);
         let head = &self.file.head;
-        let kind = match (self.file.data.task, head.pooling) {
-            (Task::Tokens, _) => StateKind::Words,
-            (Task::Qa, _) | (_, HeadPooling::Attention) => StateKind::Tokens,
-            (_, HeadPooling::Cls) => StateKind::Pooled(Pooling::Cls),
-            (_, HeadPooling::Mean) => StateKind::Pooled(Pooling::Mean),
-            (_, HeadPooling::Max) => StateKind::Pooled(Pooling::Max),
-        };
+        let kind = head.pooling.store(self.file.data.task).kind();
         let mut states = Vec::new();
         for layer in &head.layers {
             let layer = absolute_layer(*layer, model_layers, "head.layers", &refuse)?;

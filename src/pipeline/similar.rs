@@ -5,7 +5,7 @@ use std::{
     collections::{BinaryHeap, HashMap, HashSet},
 };
 
-use ndarray::ArrayView1;
+use ndarray::Array2;
 use serde::Serialize;
 
 use super::{
@@ -24,7 +24,7 @@ use crate::{
     features::FeatureView,
     fingerprint::Key,
     progress::Progress,
-    states::{Dtype, Pooling, StateId, StateKind},
+    states::{Pooling, StateId, StateKind},
 };
 
 /// A text of a corpus and how alike it is to a query.
@@ -56,10 +56,7 @@ pub fn compare(pipeline: &Pipeline, texts: [&str; 2], machine: &Machine) -> Resu
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     let state = state_of(pipeline, checkpoint.config.layers)?;
     let states = encode(pipeline, &checkpoint, state, &texts, machine)?;
-    Ok(cosine(
-        ArrayView1::from(&states[0]),
-        ArrayView1::from(&states[1]),
-    ))
+    Ok(cosine(states.row(0), states.row(1)))
 }
 
 fn encode(
@@ -68,23 +65,16 @@ fn encode(
     state: StateId,
     texts: &[&str],
     machine: &Machine,
-) -> Result<Vec<Vec<f32>>> {
+) -> Result<Array2<f32>> {
     pipeline.check_length(checkpoint)?;
     let settings = pipeline.extraction.of_sources(Vec::new());
     let mut encoder = TextEncoder::open(checkpoint, &settings, &[state], machine)?;
     let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
     let encoded = encoder.encode(&inputs)?;
-    let dtype: Dtype = settings.dtype;
-    let rows = encoded.states[0]
-        .bytes
-        .chunks_exact(encoded.hidden * dtype.size_bytes());
-    Ok(rows
-        .map(|row| {
-            let mut values = vec![0.0; encoded.hidden];
-            dtype.decode(row, &mut values);
-            values
-        })
-        .collect())
+    let bytes = encoded.states.into_iter().flat_map(|rows| rows.bytes);
+    let view = FeatureView::from_bytes(state, encoded.hidden, settings.dtype, bytes.collect());
+    let all: Vec<u32> = (0..texts.len() as u32).collect();
+    Ok(view.decode_all(&all))
 }
 
 /// The `top` texts of the pipeline's files that are most alike to a query, best first; texts that are alike stand in the
@@ -107,7 +97,7 @@ pub fn nearest(
     // Each text for itself: a query is one text.
     pipeline.extraction.pairs.fill(Pair::Separate);
     let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
-    let query = encode(&pipeline, &checkpoint, state, &[query], machine)?.remove(0);
+    let query = encode(&pipeline, &checkpoint, state, &[query], machine)?;
     let cache = CacheReader::existing(&report.cache)?;
     let keys = keys_of(&pipeline)?;
     let view = FeatureView::read(&cache, state, &keys)?;
@@ -118,7 +108,7 @@ pub fn nearest(
     view.for_each_tile(&all, 4096, |samples, tile| {
         for (sample, row) in samples.iter().zip(tile.rows.rows()) {
             best.push(Reverse(Scored {
-                score: cosine(ArrayView1::from(&query), row),
+                score: cosine(query.row(0), row),
                 key: keys[*sample as usize],
             }));
             if best.len() > top {
@@ -167,39 +157,40 @@ impl PartialOrd for Scored {
     }
 }
 
-/// The keys of all texts of the pipeline's files, each once, in the order in which they come.
+/// Shows every text of the pipeline's files, in the order in which they come.
+fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Input<'_>)) -> Result<()> {
+    for example in read_all(&pipeline.extraction.sources, false) {
+        let example = example?;
+        if !pipeline.extraction.leaves_out(&example) {
+            inputs_of(&example, Pair::Separate).for_each(&mut visit);
+        }
+    }
+    Ok(())
+}
+
+/// The keys of all texts, each once.
 fn keys_of(pipeline: &Pipeline) -> Result<Vec<Key>> {
     let mut seen = HashSet::new();
     let mut keys = Vec::new();
-    for example in read_all(&pipeline.extraction.sources, false) {
-        let example = example?;
-        if pipeline.extraction.leaves_out(&example) {
-            continue;
+    each_text(pipeline, |input| {
+        let key = input.key();
+        if seen.insert(key) {
+            keys.push(key);
         }
-        for input in inputs_of(&example, Pair::Separate) {
-            let key = input.key();
-            if seen.insert(key) {
-                keys.push(key);
-            }
-        }
-    }
+    })?;
     Ok(keys)
 }
 
 fn texts_of(pipeline: &Pipeline, wanted: HashSet<Key>) -> Result<HashMap<Key, String>> {
     let mut texts = HashMap::new();
-    for example in read_all(&pipeline.extraction.sources, false) {
-        let example = example?;
-        for input in inputs_of(&example, Pair::Separate) {
-            let key = input.key();
-            if wanted.contains(&key) && !texts.contains_key(&key) {
-                let text = match input {
-                    Input::Text(text) | Input::Pair(text, _) => text.to_owned(),
-                    Input::Words(words) => words.join(" "),
-                };
-                texts.insert(key, text);
-            }
+    each_text(pipeline, |input| {
+        let key = input.key();
+        if wanted.contains(&key) {
+            texts.entry(key).or_insert_with(|| match input {
+                Input::Text(text) | Input::Pair(text, _) => text.to_owned(),
+                Input::Words(words) => words.join(" "),
+            });
         }
-    }
+    })?;
     Ok(texts)
 }

@@ -5,7 +5,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::{extract::Machine, settings::ExtractionSettings};
+use super::{
+    encode::{batch_of, lay_out},
+    extract::Machine,
+    settings::ExtractionSettings,
+};
 use crate::{
     cache::shard::{OpenShard, ShardLayout, StateRows, WindowPlace},
     data::shorten,
@@ -14,7 +18,6 @@ use crate::{
         checkpoint::Checkpoint,
         plan::plan_batches,
         runtime::Runtime,
-        session::Batch,
         tokenizer::{Input, TextTokenizer},
     },
     error::{Error, Result},
@@ -100,17 +103,16 @@ impl TextEncoder {
                     reason: format!("`{}` has no token", name_of(input)),
                 });
             }
-            let own: Vec<u32> = encoding.lengths().collect();
-            let alignments = encoding.windows.iter().map(|window| &window.alignment);
-            layout.push(
+            lay_out(
+                &mut layout,
                 input.key(),
-                encoding.truncated,
-                &own,
-                alignments.filter(|_| stores_tokens),
-                if stores_words { &encoding.words } else { &[] },
+                encoding,
+                stores_tokens,
+                stores_words,
             );
-            windows.extend((0..own.len()).map(|window| (number as u32, window as u16)));
-            lengths.extend(own);
+            let n_windows = encoding.windows.len() as u16;
+            windows.extend((0..n_windows).map(|window| (number as u32, window)));
+            lengths.extend(encoding.lengths());
         }
         let default_tokens = self.encoder.provider.default_batch_tokens();
         let batch_tokens = self.settings.batch_tokens.unwrap_or(default_tokens);
@@ -124,18 +126,7 @@ impl TextEncoder {
             while let Some(rows) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let places: Vec<WindowPlace> =
                     rows.iter().map(|row| windows[*row as usize]).collect();
-                let batch = Batch::new(places.iter().map(|(text, window)| {
-                    let window = &encodings[*text as usize].windows[usize::from(*window)];
-                    (&window.ids[..], &window.type_ids[..])
-                }));
-                let words: Vec<Vec<u16>> = places
-                    .iter()
-                    .map(|(text, window)| {
-                        let words = encodings[*text as usize].words.iter();
-                        let own = words.filter(|word| stores_words && word.window == *window);
-                        own.map(|word| word.position).collect()
-                    })
-                    .collect();
+                let (batch, words) = batch_of(&encodings, &places, stores_words);
                 let request = Request {
                     states,
                     dtype,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     checks,
     extract::{explain_miss, inputs_for},
-    file::{HeadKind, HeadPooling, Labels, Pair, Task},
+    file::{HeadKind, Labels, Pair, Task},
     fit::{Fitted, fit},
     lock::{Lock, LockedCache, LockedSplit, cpu_features},
     measure::{LayerShare, RunMetrics, write_metrics},
@@ -339,10 +339,9 @@ fn describe(
     network: Option<NetworkSpec>,
 ) -> HeadDescription {
     let (file, head) = (&pipeline.file, &pipeline.file.head);
-    let pooling = match (file.data.task, head.pooling) {
-        (Task::Tokens | Task::Qa, _) => states[0].kind.name(),
-        (_, HeadPooling::Attention) => "attention",
-        _ => states[0].kind.name(),
+    let pooling = match file.pools_by_attention() {
+        true => "attention",
+        false => states[0].kind.name(),
     };
     HeadDescription {
         task: file.data.task.to_string(),

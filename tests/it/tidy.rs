@@ -56,7 +56,7 @@ const FOREIGN: [(&[&str], &[&str]); 7] = [
 
 const UNSAFE_FILES: [&str; 2] = ["mmap.rs", "train/gemm.rs"];
 
-const MOST_LINES: usize = 520;
+const MOST_LINES: usize = 500;
 
 /// A rule looks at one file and returns its complaints.
 type Rule = fn(&Source) -> Vec<String>;

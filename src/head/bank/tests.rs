@@ -5,7 +5,6 @@ use super::*;
 use crate::{
     features::scaler::Scaler,
     head::{
-        layers::activation::Activation,
         network::NetworkSpec,
         spec::{Objective, Stopping, StoppingMetric},
     },
@@ -42,17 +41,7 @@ fn rows(n: usize) -> (FeatureView<'static>, Vec<u32>) {
 
 fn spec(lr: f64, seed: u64) -> HeadSpec {
     HeadSpec {
-        network: NetworkSpec {
-            n_layers: 1,
-            n_features: N_FEATURES,
-            attention: false,
-            hidden: Vec::new(),
-            activation: Activation::Relu,
-            skip: false,
-            layer_norm: false,
-            n_outputs: 3,
-            crf: false,
-        },
+        network: NetworkSpec::linear(N_FEATURES, 3),
         objective: Objective::Rows(Loss::CrossEntropy {
             class_weights: None,
             label_smoothing: 0.05,

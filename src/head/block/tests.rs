@@ -2,7 +2,7 @@ use ndarray::Array2;
 use serde_json::Value;
 
 use super::*;
-use crate::head::{layers::activation::Activation, network::NetworkSpec};
+use crate::head::network::NetworkSpec;
 use crate::train::{
     loss::Loss,
     optimizer::{Optimizer, OptimizerKind},
@@ -20,17 +20,7 @@ fn matrix(value: &Value) -> Array2<f32> {
 
 fn spec_of(settings: &Value, n_features: usize, n_classes: usize) -> HeadSpec {
     let number = |key: &str| settings[key].as_f64().unwrap();
-    let network = NetworkSpec {
-        n_layers: 1,
-        n_features,
-        attention: false,
-        hidden: Vec::new(),
-        activation: Activation::Relu,
-        skip: false,
-        layer_norm: false,
-        n_outputs: n_classes,
-        crf: false,
-    };
+    let network = NetworkSpec::linear(n_features, n_classes);
     HeadSpec {
         network,
         objective: Objective::Rows(Loss::CrossEntropy {

@@ -229,15 +229,8 @@ fn a_sample_without_rows_is_pooled_to_zeros() {
 
 fn spec(n_features: usize, hidden: &[usize], n_outputs: usize) -> NetworkSpec {
     NetworkSpec {
-        n_layers: 1,
-        n_features,
-        attention: false,
         hidden: hidden.to_vec(),
-        activation: Activation::Relu,
-        skip: false,
-        layer_norm: false,
-        n_outputs,
-        crf: false,
+        ..NetworkSpec::linear(n_features, n_outputs)
     }
 }
 

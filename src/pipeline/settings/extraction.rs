@@ -10,8 +10,8 @@ use crate::{
         windows::Overflow,
     },
     error::{Error, Result},
-    pipeline::file::{self, HeadPooling, Pair, PipelineFile, Store, Task},
-    states::{Dtype, Pooling, StateKind},
+    pipeline::file::{self, Pair, PipelineFile, Task},
+    states::{Dtype, StateKind},
 };
 
 /// What stage 1 is to do.
@@ -165,25 +165,10 @@ pub(super) fn check(
             "name a layer, as in [-1]".into(),
         ));
     }
-    let store = cache.store.get_or_insert_with(|| {
-        vec![match (data.task, head.pooling) {
-            (Task::Tokens, _) => Store::Words,
-            (Task::Qa, _) | (_, HeadPooling::Attention) => Store::Tokens,
-            (_, HeadPooling::Cls) => Store::Cls,
-            (_, HeadPooling::Mean) => Store::Mean,
-            (_, HeadPooling::Max) => Store::Max,
-        }]
-    });
-    let kinds: Vec<StateKind> = store
-        .iter()
-        .map(|store| match store {
-            Store::Cls => StateKind::Pooled(Pooling::Cls),
-            Store::Mean => StateKind::Pooled(Pooling::Mean),
-            Store::Max => StateKind::Pooled(Pooling::Max),
-            Store::Tokens => StateKind::Tokens,
-            Store::Words => StateKind::Words,
-        })
-        .collect();
+    let store = cache
+        .store
+        .get_or_insert_with(|| vec![head.pooling.store(data.task)]);
+    let kinds: Vec<StateKind> = store.iter().map(|store| store.kind()).collect();
     if kinds.is_empty() {
         return Err(refuse(
             "cache.store is empty".into(),

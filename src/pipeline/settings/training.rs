@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, Result},
     head::{size::MLP_WIDTH, spec::StoppingMetric},
-    pipeline::file::{HeadKind, HeadPooling, Loss, Pair, PipelineFile, Task},
+    pipeline::file::{HeadKind, Loss, Pair, PipelineFile, Task},
 };
 
 /// Hidden layers of an mlp that names none.
@@ -146,11 +146,10 @@ fn check_input(
             "leave data.pair out".into(),
         ));
     }
-    let pooled = !matches!(task, Task::Tokens | Task::Qa);
-    let attention = pooled && head.pooling == HeadPooling::Attention;
+    let attention = file.pools_by_attention();
     let is_full_batch = matches!(head.kind, HeadKind::LinfaLogistic | HeadKind::LinfaSvm);
     let separate = has_pairs && file.data.pair != Some(Pair::Joint);
-    let reason = if attention && separate && pooled {
+    let reason = if attention && separate {
         Some((
             "head.pooling = \"attention\" reads one input, and two texts are encoded in two",
             "set data.pair = \"joint\", or head.pooling to cls, mean or max",
