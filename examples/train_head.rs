@@ -37,13 +37,16 @@ pub(crate) fn train(pipeline: &Pipeline, state: StateId) -> Result<(usize, usize
     let transform = Transform::standardize(&view, &train)?;
     let all: Vec<u32> = (0..view.n_samples() as u32).collect();
     let classes = dataset.labels_of(&all);
-    let data = bank::BankData {
-        view: &view,
-        transform: &transform,
+    let samples = bank::SampleSet {
         targets: &TargetTable::Classes(classes.clone()),
         train: &train,
         validation: &validation,
         judge: &(), // early stopping follows the loss
+    };
+    let data = bank::BankData {
+        view: &view,
+        transform: &transform,
+        sets: &[samples],
     };
     let network = NetworkSpec::linear(view.n_features(), dataset.labels.len());
     let spec = HeadSpec::new(network.clone());

@@ -12,7 +12,7 @@ pub mod scaler;
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
 use crate::{
@@ -32,6 +32,9 @@ pub const MEMORY_BYTES: u64 = 2 << 30;
 
 /// Rows of a tile at most: of the widest features, those of the matching head over several layers, some tens of megabytes.
 const TILE_ROWS: usize = 4096;
+
+/// Samples that one thread decodes at a time.
+const SAMPLES_AT_A_TIME: usize = 32;
 
 /// A row's number is its sample's times this, plus its place in the sample.
 const ROWS_OF_SAMPLE: u64 = 1 << 24;
@@ -332,6 +335,21 @@ impl<'c> FeatureView<'c> {
     /// # Panics
     /// When a sample is not loaded.
     pub fn tile(&self, loaded: &Loaded, samples: &[u32]) -> Tile {
+        self.tile_in(Vec::new(), loaded, samples, |_, _| {})
+    }
+
+    /// As [`FeatureView::tile`], in the memory of an earlier tile ([`Tile::into_buffer`]), with something done to every
+    /// row while it is at hand; `each` gets the row and its number.
+    ///
+    /// # Panics
+    /// When a sample is not loaded.
+    pub fn tile_in(
+        &self,
+        buffer: Vec<f32>,
+        loaded: &Loaded,
+        samples: &[u32],
+        each: impl Fn(&mut [f32], u64) + Sync,
+    ) -> Tile {
         let mut starts = Vec::with_capacity(samples.len() + 1);
         let mut row_ids = Vec::new();
         starts.push(0);
@@ -341,25 +359,38 @@ impl<'c> FeatureView<'c> {
             starts.push(row_ids.len());
         }
         let n_features = self.n_features();
-        let mut rows = Array2::zeros((row_ids.len(), n_features));
-        let mut parts: Vec<(u32, ArrayViewMut2<'_, f32>)> = Vec::with_capacity(samples.len());
-        let mut rest = rows.view_mut();
-        for (place, sample) in samples.iter().enumerate() {
-            let (part, others) = rest.split_at(Axis(0), starts[place + 1] - starts[place]);
-            parts.push((*sample, part));
+        let mut values = buffer;
+        values.resize(row_ids.len() * n_features, 0.0);
+        let mut parts = Vec::with_capacity(samples.len().div_ceil(SAMPLES_AT_A_TIME));
+        let mut rest = &mut values[..];
+        for first in (0..samples.len()).step_by(SAMPLES_AT_A_TIME) {
+            let end = (first + SAMPLES_AT_A_TIME).min(samples.len());
+            let length = (starts[end] - starts[first]) * n_features;
+            let (part, others) = rest.split_at_mut(length);
+            parts.push((first..end, part));
             rest = others;
         }
-        parts
-            .into_par_iter()
-            .for_each(|(sample, out)| self.decode(loaded, sample, out));
+        parts.into_par_iter().for_each(|(places, mut out)| {
+            for place in places {
+                let rows = starts[place]..starts[place + 1];
+                let (own, others) = out.split_at_mut(rows.len() * n_features);
+                self.decode(loaded, samples[place], own);
+                for (row, id) in own.chunks_exact_mut(n_features).zip(&row_ids[rows]) {
+                    each(row, *id);
+                }
+                out = others;
+            }
+        });
+        let rows = Array2::from_shape_vec((row_ids.len(), n_features), values);
         Tile {
-            rows,
+            rows: rows.expect("a value for each row and feature"),
             starts,
             row_ids,
         }
     }
 
-    fn decode(&self, loaded: &Loaded, sample: u32, mut out: ArrayViewMut2<'_, f32>) {
+    /// Writes the mapped rows of a sample to `out`.
+    fn decode(&self, loaded: &Loaded, sample: u32, out: &mut [f32]) {
         let place = match loaded.samples.len() == self.n_samples() {
             true => sample as usize,
             false => loaded
@@ -370,16 +401,16 @@ impl<'c> FeatureView<'c> {
         let row_bytes = self.row_bytes();
         let rows = loaded.row_start[place]..loaded.row_start[place + 1];
         let bytes = &loaded.bytes[rows.start * row_bytes..rows.end * row_bytes];
-        let contiguous = "rows of a standard array are contiguous";
         match &self.map {
-            None => self
-                .dtype
-                .decode(bytes, out.as_slice_mut().expect(contiguous)),
+            None => self.dtype.decode(bytes, out),
             Some(map) => {
                 let mut stored = Array2::zeros((rows.len(), self.states.len() * self.hidden));
-                self.dtype
-                    .decode(bytes, stored.as_slice_mut().expect(contiguous));
-                map.map(sample, stored.view(), out);
+                let values = stored.as_slice_mut();
+                let values = values.expect("a new array is contiguous");
+                self.dtype.decode(bytes, values);
+                let n_rows = self.rows_of(sample).len();
+                let out = ArrayViewMut2::from_shape((n_rows, self.n_features()), out);
+                map.map(sample, stored.view(), out.expect("the sample's rows"));
             }
         }
     }
@@ -395,13 +426,28 @@ impl<'c> FeatureView<'c> {
         n_samples: usize,
         mut visit: impl FnMut(&[u32], Tile),
     ) -> Result<()> {
+        self.for_each_part(samples, n_samples, |part, loaded| {
+            visit(part, self.tile(loaded, part));
+        })
+    }
+
+    /// Shows the samples of one tile of [`FeatureView::for_each_tile`] after the other, loaded but not decoded.
+    ///
+    /// # Errors
+    /// When a file of the cache is not what the manifest says.
+    pub fn for_each_part(
+        &self,
+        samples: &[u32],
+        n_samples: usize,
+        mut visit: impl FnMut(&[u32], &Loaded),
+    ) -> Result<()> {
         let order = self.storage_order(samples);
         for window in self.loads(&order, n_samples) {
             let (window, loaded) = window?;
             let mut rest = window;
             while !rest.is_empty() {
                 let (part, others) = rest.split_at(self.n_in_tile(rest, n_samples));
-                visit(part, self.tile(&loaded, part));
+                visit(part, &loaded);
                 rest = others;
             }
         }
@@ -429,6 +475,11 @@ impl<'c> FeatureView<'c> {
 }
 
 impl Tile {
+    /// The tile's memory, for another.
+    pub fn into_buffer(self) -> Vec<f32> {
+        self.rows.into_raw_vec_and_offset().0
+    }
+
     /// Number of samples.
     pub fn n_samples(&self) -> usize {
         self.starts.len() - 1

@@ -1,5 +1,6 @@
 //! Standardisation: every feature to mean 0 and variance 1, from rows without their labels.
 
+use multiversion::multiversion;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
@@ -65,16 +66,23 @@ impl Scaler {
 
     /// `x = (x - mean) / deviation`, in place, on all threads.
     pub fn apply(&self, mut rows: ArrayViewMut2<'_, f32>) {
+        let of_rows = self.of_rows();
         rows.axis_chunks_iter_mut(Axis(0), 64)
             .into_par_iter()
             .for_each(|mut rows| {
                 for mut row in rows.rows_mut() {
-                    let scales = self.mean.iter().zip(&self.deviation);
-                    for (value, (mean, deviation)) in row.iter_mut().zip(scales) {
-                        *value = (*value - mean) / deviation;
-                    }
+                    let row = row.as_slice_mut();
+                    of_rows.apply(row.expect("a row of a standard array is contiguous"));
                 }
             });
+    }
+
+    /// What [`Scaler::apply`] does to a row, for row by row.
+    pub fn of_rows(&self) -> RowScaler {
+        RowScaler {
+            mean: self.mean.to_vec(),
+            inverse: self.deviation.iter().map(|d| 1.0 / d).collect(),
+        }
     }
 
     /// Weights and biases that give on raw rows what `weights [features, classes]` and `bias` give on scaled ones.
@@ -95,6 +103,27 @@ impl Scaler {
             .map(|(bias, shift)| (f64::from(*bias) - shift) as f32)
             .collect();
         (folded, bias)
+    }
+}
+
+/// Scales one row at a time, by a product with the inverse of the deviation.
+#[derive(Clone, Debug)]
+pub struct RowScaler {
+    mean: Vec<f32>,
+    inverse: Vec<f32>,
+}
+
+impl RowScaler {
+    /// `x = (x - mean) (1 / deviation)`, in place.
+    pub fn apply(&self, row: &mut [f32]) {
+        scale(row, &self.mean, &self.inverse);
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn scale(row: &mut [f32], mean: &[f32], inverse: &[f32]) {
+    for ((value, mean), inverse) in row.iter_mut().zip(mean).zip(inverse) {
+        *value = (*value - mean) * inverse;
     }
 }
 

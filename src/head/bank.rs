@@ -1,26 +1,25 @@
-//! The bank: many heads over one view, trained together in one pass over the rows. One head is a bank of one.
+//! The bank: many heads over one view, trained together. One head is a bank of one.
+//!
+//! Heads differ in what they learn from ([`SampleSet`]: another fold, another share of the samples, other targets) and in
+//! everything that a [`HeadSpec`] says. Those of one set and one batch size share a pass over the samples ([`pass`]), in
+//! which tiles of rows are decoded once for all of them.
+
+mod pass;
+mod validation;
 
 use std::collections::HashMap;
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::ArrayView2;
 use rayon::prelude::*;
 
+use self::{pass::Pass, validation::Validation};
 use super::{
-    block::{self, Block},
     course::{Course, EpochRecord},
-    learner::{Batch, Learner},
-    network_learner::NetworkLearner,
     spec::HeadSpec,
     targets::TargetTable,
     transform::Transform,
 };
 use crate::{error::Result, features::FeatureView, progress::Progress, train::loss::LossSum};
-
-/// Rows that are decoded at a time, or those of a batch where it has more; shared, read-only, by all learners.
-const SUPER_TILE_ROWS: usize = 4096;
-
-/// Samples that are scored at a time: fixed, so that the bits of a score depend on no number of threads.
-const SCORED_SAMPLES: usize = 512;
 
 /// What all heads of a bank share.
 pub struct BankData<'a> {
@@ -28,9 +27,15 @@ pub struct BankData<'a> {
     pub view: &'a FeatureView<'a>,
     /// What is done to them first.
     pub transform: &'a Transform,
-    /// What every sample is to be.
+    /// What the heads learn from; each names its set by its place here.
+    pub sets: &'a [SampleSet<'a>],
+}
+
+/// What some heads learn from and are judged on.
+pub struct SampleSet<'a> {
+    /// What every sample of the view is to be.
     pub targets: &'a TargetTable,
-    /// What the heads learn from.
+    /// What the heads learn from; a sample may stand there more than once.
     pub train: &'a [u32],
     /// What early stopping looks at; may be empty.
     pub validation: &'a [u32],
@@ -55,21 +60,18 @@ impl Judge for () {
 /// How a bank runs over its samples.
 #[derive(Clone, Copy, Debug)]
 pub struct BankSettings {
-    /// Most passes over the training samples.
-    pub epochs: usize,
-    /// Samples of one step.
-    pub batch_size: usize,
     /// Decides the order of the samples in each epoch.
     pub seed: u64,
+    /// Whether every head is judged after every epoch, or only those that are stopped by a metric other than the loss.
+    pub judges_all: bool,
 }
 
 impl Default for BankSettings {
-    /// 10 epochs of batches of 32, seed 42: as a pipeline file that names none.
+    /// Seed 42 as a pipeline file that names none, and metrics for every epoch.
     fn default() -> BankSettings {
         BankSettings {
-            epochs: 10,
-            batch_size: 32,
             seed: 42,
+            judges_all: true,
         }
     }
 }
@@ -87,229 +89,184 @@ pub struct TrainedHead {
 
 /// Trains all heads together and returns them in the order of `specs`.
 ///
-/// Every epoch runs over the training samples in the view's [`FeatureView::epoch_order`]. Super-tiles are decoded and
-/// transformed once; learners run all batches of a tile side by side, each for itself. The result of a head depends
-/// neither on its neighbours nor on the number of threads.
-///
 /// # Errors
 /// [`crate::error::Error::Diverged`] when a loss is no longer finite; when a file of the cache is not what it should be.
 ///
 /// # Panics
-/// When there are no specs or no training samples, or a target is no class: the caller checks its data.
+/// As [`Bank::new`].
 pub fn train(
     specs: &[HeadSpec],
     data: &BankData<'_>,
     settings: BankSettings,
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
-    assert!(
-        !specs.is_empty() && !data.train.is_empty(),
-        "heads and samples to train on"
-    );
-    let n_steps = data.train.len().div_ceil(settings.batch_size);
-    let total_steps = n_steps * settings.epochs;
-    let mut learners = learners(specs, data.transform.n_features(), total_steps);
-    let mut courses: Vec<Course> = specs.iter().map(Course::new).collect();
-    let validation = Validation::new(data);
-
-    progress.start("training", Some(settings.epochs as u64), "epochs");
-    for epoch in 1..=settings.epochs {
-        train_epoch(&mut learners, data, settings, epoch)?;
-        let mut losses: Vec<(usize, LossSum)> = learners
-            .iter_mut()
-            .flat_map(|learner| learner.take_losses())
-            .collect();
-        losses.sort_by_key(|(head, _)| *head);
-        let scored = validation.score(&learners, data, specs)?;
-        for (head, loss) in losses {
-            let spec = &specs[head];
-            let factor = spec
-                .schedule
-                .factor(epoch * n_steps - 1, total_steps, spec.warmup);
-            let learner = learners
-                .iter_mut()
-                .find(|learner| learner.heads().contains(&head))
-                .expect("every head has a learner");
-            let (validation_loss, scores) = match &scored[head] {
-                Some(logits) if !data.validation.is_empty() => {
-                    let all = 0..data.validation.len();
-                    let targets = validation.targets.slice(all, &validation.starts);
-                    let loss = learner.loss(head, logits.view(), &validation.starts, targets);
-                    let scores = data.judge.scores(logits.view(), &learner.parameters(head));
-                    ((loss.weight > 0.0).then(|| loss.mean()), scores)
-                }
-                _ => (None, Vec::new()),
-            };
-            let record = EpochRecord {
-                epoch,
-                lr: spec.optimizer.lr * factor,
-                train_loss: loss.mean(),
-                validation_loss,
-                scores,
-            };
-            if specs.len() == 1 {
-                progress.detail(&record.to_string());
-            }
-            let stop = courses[head].judge(record, || learner.parameters(head))?;
-            if epoch == 1 && !data.validation.is_empty() && courses[head].is_blind() {
+    let mut bank = Bank::new(specs, data, settings);
+    let most = specs.iter().map(|spec| spec.epochs).max().unwrap_or(0);
+    progress.start("training", Some(most as u64), "epochs");
+    while bank.is_training() {
+        bank.epoch()?;
+        if let [course] = &bank.courses[..] {
+            progress.detail(&course.last().to_string());
+            if bank.epoch == 1
+                && !data.sets[specs[0].set].validation.is_empty()
+                && course.is_blind()
+            {
                 progress.warn("early stopping's metric is undefined on the validation rows: every epoch is trained");
-            }
-            if stop {
-                learner.stop(head);
             }
         }
         progress.advance(1, 0);
-        if !learners.iter().any(|learner| learner.is_active()) {
-            break;
-        }
     }
     progress.finish();
-
-    for learner in &learners {
-        for head in learner.heads() {
-            courses[head].finish(|| learner.parameters(head));
-        }
-    }
-    Ok(courses.into_iter().map(Course::into_head).collect())
+    Ok(bank.finish())
 }
 
-/// Linear heads share blocks; every other head is a learner of its own.
-fn learners(specs: &[HeadSpec], n_features: usize, total_steps: usize) -> Vec<Box<dyn Learner>> {
-    let mut learners: Vec<Box<dyn Learner>> = Vec::new();
-    let (linear, other): (Vec<usize>, Vec<usize>) =
-        (0..specs.len()).partition(|head| specs[*head].is_linear());
-    for heads in block::assign(specs, &linear) {
-        let heads = heads
-            .into_iter()
-            .map(|head| (head, specs[head].clone()))
-            .collect();
-        learners.push(Box::new(Block::new(heads, n_features, total_steps)));
-    }
-    for head in other {
-        let learner = NetworkLearner::new(head, specs[head].clone(), total_steps);
-        learners.push(Box::new(learner));
-    }
-    learners
-}
-
-fn train_epoch(
-    learners: &mut [Box<dyn Learner>],
-    data: &BankData<'_>,
+/// Heads in training.
+///
+/// Every epoch runs over the samples of each set in the view's [`FeatureView::epoch_order`]. The result of a head depends
+/// neither on its neighbours nor on the number of threads.
+pub struct Bank<'a> {
+    data: &'a BankData<'a>,
     settings: BankSettings,
+    specs: &'a [HeadSpec],
+    passes: Vec<Pass>,
+    courses: Vec<Course>,
     epoch: usize,
-) -> Result<()> {
-    let (view, batch_size) = (data.view, settings.batch_size);
-    let order = view.epoch_order(data.train, settings.seed, epoch, batch_size);
-    for window in view.loads(&order, batch_size) {
-        let (window, loaded) = window?;
-        for samples in window.chunks(tile_samples(view, window, batch_size)) {
-            let mut tile = view.tile(&loaded, samples);
-            tile.rows = data.transform.apply(tile.rows);
-            let targets = data.targets.gather(view, samples);
-            learners
-                .par_iter_mut()
-                .filter(|learner| learner.is_active())
-                .for_each(|learner| {
-                    for start in (0..samples.len()).step_by(batch_size) {
-                        let end = (start + batch_size).min(samples.len());
-                        let rows = tile.starts[start]..tile.starts[end];
-                        let starts: Vec<usize> = tile.starts[start..=end]
-                            .iter()
-                            .map(|row| row - rows.start)
-                            .collect();
-                        learner.step(&Batch {
-                            rows: tile.rows.slice(s![rows.clone(), ..]),
-                            starts: &starts,
-                            row_ids: &tile.row_ids[rows],
-                            targets: targets.slice(start..end, &tile.starts),
-                            epoch,
-                        });
-                    }
-                });
+}
+
+impl<'a> Bank<'a> {
+    /// Heads with their initial weights.
+    ///
+    /// # Panics
+    /// When there are no specs, or one names a set that is not there or has no training samples, or a batch size or number
+    /// of epochs of 0: the caller checks its data.
+    pub fn new(specs: &'a [HeadSpec], data: &'a BankData<'a>, settings: BankSettings) -> Bank<'a> {
+        assert!(!specs.is_empty(), "heads to train");
+        let mut heads_of: Vec<((usize, usize), Vec<usize>)> = Vec::new();
+        let mut place_of: HashMap<(usize, usize), usize> = HashMap::new();
+        for (head, spec) in specs.iter().enumerate() {
+            assert!(!data.sets[spec.set].train.is_empty(), "samples to train on");
+            assert!(spec.batch_size > 0 && spec.epochs > 0, "batches and epochs");
+            let key = (spec.set, spec.batch_size);
+            let place = *place_of.entry(key).or_insert_with(|| {
+                heads_of.push((key, Vec::new()));
+                heads_of.len() - 1
+            });
+            heads_of[place].1.push(head);
         }
-    }
-    Ok(())
-}
-
-/// Samples of a super-tile: whole batches of about [`SUPER_TILE_ROWS`] rows.
-fn tile_samples(view: &FeatureView<'_>, samples: &[u32], batch_size: usize) -> usize {
-    let n_rows: usize = samples
-        .iter()
-        .map(|sample| view.rows_of(*sample).len())
-        .sum();
-    let rows_of_batch = (n_rows * batch_size).div_ceil(samples.len().max(1)).max(1);
-    (SUPER_TILE_ROWS / rows_of_batch).max(1) * batch_size
-}
-
-/// The validation samples: their targets, and where the output of each lies.
-struct Validation {
-    targets: TargetTable,
-    /// First row of each sample among those of all, and the number of rows.
-    starts: Vec<usize>,
-    place_of: HashMap<u32, usize>,
-}
-
-impl Validation {
-    fn new(data: &BankData<'_>) -> Validation {
-        let mut starts = vec![0];
-        let mut total = 0;
-        for sample in data.validation {
-            total += data.view.rows_of(*sample).len();
-            starts.push(total);
-        }
-        let places = data.validation.iter().enumerate();
-        Validation {
-            targets: data.targets.gather(data.view, data.validation),
-            starts,
-            place_of: places.map(|(place, sample)| (*sample, place)).collect(),
+        let passes = heads_of
+            .into_iter()
+            .map(|((set, batch_size), heads)| Pass::new(set, batch_size, &heads, specs, data))
+            .collect();
+        Bank {
+            data,
+            settings,
+            specs,
+            passes,
+            courses: specs.iter().map(Course::new).collect(),
+            epoch: 0,
         }
     }
 
-    /// Outputs of every head that is still training, on all validation samples in their order.
-    fn score(
-        &self,
-        learners: &[Box<dyn Learner>],
-        data: &BankData<'_>,
-        specs: &[HeadSpec],
-    ) -> Result<Vec<Option<Array2<f32>>>> {
-        let n_samples = data.validation.len();
-        let mut scored: Vec<Option<Array2<f32>>> = specs.iter().map(|_| None).collect();
-        for learner in learners.iter().filter(|learner| learner.is_active()) {
-            for head in learner.heads() {
-                let network = &specs[head].network;
-                let n_rows = match network.attention {
-                    true => n_samples,
-                    false => self.starts[n_samples],
-                };
-                scored[head] = Some(Array2::zeros((n_rows, network.n_outputs)));
+    /// Whether any head still trains.
+    pub fn is_training(&self) -> bool {
+        self.passes.iter().any(Pass::is_active)
+    }
+
+    /// Epochs that were run.
+    pub fn epochs_done(&self) -> usize {
+        self.epoch
+    }
+
+    /// The numbers of the heads that still train.
+    pub fn active(&self) -> Vec<usize> {
+        let mut heads: Vec<usize> = self.passes.iter().flat_map(Pass::active).collect();
+        heads.sort_unstable();
+        heads
+    }
+
+    /// The last epoch of a head.
+    ///
+    /// # Panics
+    /// Before the first epoch.
+    pub fn last(&self, head: usize) -> &EpochRecord {
+        self.courses[head].last()
+    }
+
+    /// One epoch of every head that still trains, and what it is worth on its validation samples.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Diverged`] when a loss is no longer finite; when a file of the cache is not what it should
+    /// be.
+    pub fn epoch(&mut self) -> Result<()> {
+        self.epoch += 1;
+        let (data, settings, epoch) = (self.data, self.settings, self.epoch);
+        let run = |pass: &mut Pass| pass.run(data, settings.seed, epoch);
+        match data.view.is_resident() {
+            true => self.passes.par_iter_mut().try_for_each(run)?,
+            // Each would keep a window of its own in memory.
+            false => self.passes.iter_mut().try_for_each(run)?,
+        }
+        for place in 0..self.passes.len() {
+            self.judge(place)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the training of some heads.
+    pub fn stop(&mut self, heads: &[usize]) {
+        for pass in &mut self.passes {
+            for head in heads.iter().filter(|head| pass.active().contains(head)) {
+                self.courses[*head].finish(|| pass.parameters(*head));
+            }
+            pass.stop(heads);
+        }
+    }
+
+    /// Every head with its best parameters, in the order of the specs; those that still train with their last.
+    pub fn finish(mut self) -> Vec<TrainedHead> {
+        let active = self.active();
+        self.stop(&active);
+        self.courses.into_iter().map(Course::into_head).collect()
+    }
+
+    /// Scores the heads of a pass and stops those that are done.
+    fn judge(&mut self, place: usize) -> Result<()> {
+        let (pass, specs, epoch) = (&mut self.passes[place], self.specs, self.epoch);
+        let losses: HashMap<usize, LossSum> = pass.take_losses().into_iter().collect();
+        let heads = pass.active();
+        let set = &self.data.sets[pass.set];
+        let validation = match set.validation.is_empty() || heads.is_empty() {
+            true => None,
+            false => Some(Validation::new(self.data, set)),
+        };
+        let mut verdicts = HashMap::new();
+        if let Some(validation) = &validation {
+            let parameters = |head: usize| pass.parameters(head);
+            verdicts = validation.judge(&heads, specs, &parameters, self.settings.judges_all)?;
+        }
+        let mut done = Vec::new();
+        for head in heads {
+            let spec = &specs[head];
+            let n_steps = set.train.len().div_ceil(spec.batch_size);
+            let (step, all) = (epoch * n_steps - 1, spec.epochs * n_steps);
+            let (validation_loss, scores) = verdicts.remove(&head).unwrap_or_default();
+            let record = EpochRecord {
+                epoch,
+                lr: spec.optimizer.lr * spec.schedule.factor(step, all, spec.warmup),
+                train_loss: losses[&head].mean(),
+                validation_loss,
+                scores,
+            };
+            let stops = self.courses[head].judge(record, || pass.parameters(head))?;
+            if stops || epoch == spec.epochs {
+                done.push(head);
             }
         }
-        data.view
-            .for_each_tile(data.validation, SCORED_SAMPLES, |samples, tile| {
-                let rows = data.transform.apply(tile.rows);
-                let parts: Vec<(usize, Array2<f32>)> = learners
-                    .par_iter()
-                    .filter(|learner| learner.is_active())
-                    .flat_map_iter(|learner| learner.logits(rows.view(), &tile.starts))
-                    .collect();
-                for (head, part) in parts {
-                    let Some(all) = &mut scored[head] else {
-                        continue;
-                    };
-                    for (number, sample) in samples.iter().enumerate() {
-                        let place = self.place_of[sample];
-                        let (from, to) = match specs[head].network.attention {
-                            true => (number..number + 1, place..place + 1),
-                            false => (
-                                tile.starts[number]..tile.starts[number + 1],
-                                self.starts[place]..self.starts[place + 1],
-                            ),
-                        };
-                        all.slice_mut(s![to, ..]).assign(&part.slice(s![from, ..]));
-                    }
-                }
-            })?;
-        Ok(scored)
+        for head in &done {
+            self.courses[*head].finish(|| pass.parameters(*head));
+        }
+        pass.stop(&done);
+        Ok(())
     }
 }
 

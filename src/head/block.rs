@@ -1,12 +1,13 @@
 //! A block of the bank: some heads' columns side by side, their optimiser, and one training step.
 //!
-//! A block owns all that it changes, so blocks run side by side without a barrier. Its width depends on nothing but its
-//! own heads' number of classes, so a head gives the same bits alone and among others, on one thread and on many.
+//! A block owns all that it changes, so blocks run side by side without a barrier. Every number of a column depends on
+//! that column alone ([`crate::train::panel`]), so a head gives the same bits alone and among others, wherever its columns
+//! stand, and columns that are done can make room for others.
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, Axis, s};
-use rayon::prelude::*;
+use multiversion::multiversion;
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
 
 use super::{
     learner::{Batch, Learner},
@@ -15,314 +16,376 @@ use super::{
     targets::TargetsView,
 };
 use crate::train::{
-    dropout::drop_units,
-    gemm::multiply,
-    loss::{Loss, LossSum, Targets},
-    optimizer::{OptimizerState, clip_scale_of},
+    loss::{Loss, LossSum, Targets, one_logit::OneLogitLoss},
+    optimizer::{Corrections, Optimizer, OptimizerState, clip_scale_of},
+    panel::{LANES, add_gradients, outputs},
+    vector::add_rows,
 };
 
-/// Columns of a block of narrow heads.
-pub const BLOCK_COLUMNS: usize = 32;
+/// Columns of a block at most, but for a single head that has more: so the weights, gradients and moments of 384 features
+/// stay in a processor's second cache.
+pub const BLOCK_COLUMNS: usize = 64;
 
-/// A wider head is a block of its own, of a multiple of this many columns.
-const WIDE_COLUMNS: usize = 16;
-
-/// Rows whose outputs one thread computes at a time when a block is scored.
-const SCORED_ROWS: usize = 256;
-
-/// Heads that share a block: their inputs are dropped alike.
+/// Linear heads whose inputs are dropped alike.
 pub struct Block {
-    heads: Vec<BlockHead>,
+    heads: Vec<HeadPlace>,
     n_features: usize,
     columns: usize,
-    /// `[n_features + 1, columns]`, the biases in the last row.
-    parameters: Array2<f32>,
-    gradients: Array2<f32>,
+    /// `[n_features + 1, columns]`, the biases in the last row; row-major, as all below.
+    parameters: Vec<f32>,
+    gradients: Vec<f32>,
     optimizer: OptimizerState,
-    steps_done: usize,
-    total_steps: usize,
-    inputs: Array2<f32>,
-    logits: Array2<f32>,
-    errors: Array2<f32>,
+    /// Where every head has one logit for its two classes.
+    one_logit: Option<OneLogitLoss>,
+    /// Of the columns of `one_logit`, since the losses were last taken.
+    column_losses: Vec<LossSum>,
+    logits: Vec<f32>,
+    errors: Vec<f32>,
 }
 
 /// One head in a block.
-struct BlockHead {
-    /// Its number in the bank.
-    index: usize,
-    network: Network,
-    spec: HeadSpec,
+struct HeadPlace {
+    head: LinearHead,
     columns: Range<usize>,
     active: bool,
     epoch_loss: LossSum,
 }
 
-/// Cuts linear heads into blocks: the numbers of the heads in each, in order.
-///
-/// Narrow heads that drop the same inputs (equal rate; equal seed unless nothing is dropped) share blocks of 32
-/// columns; a head of more than 32 classes has a block of its own.
-pub fn assign(specs: &[HeadSpec], linear: &[usize]) -> Vec<Vec<usize>> {
-    let mut blocks: Vec<Assigned> = Vec::new();
-    for index in linear.iter().copied() {
-        let spec = &specs[index];
-        let n_outputs = spec.network.n_outputs;
-        let mask_seed = if spec.dropout == 0.0 { 0 } else { spec.seed };
-        let narrow = n_outputs <= BLOCK_COLUMNS;
-        let dropped_inputs = narrow.then_some((spec.dropout.to_bits(), mask_seed));
-        let open = blocks.iter_mut().rev().find(|block| {
-            narrow
-                && block.dropped_inputs == dropped_inputs
-                && block.columns + n_outputs <= BLOCK_COLUMNS
-        });
-        match open {
-            Some(block) => {
-                block.columns += n_outputs;
-                block.heads.push(index);
-            }
-            None => blocks.push(Assigned {
-                dropped_inputs,
-                columns: n_outputs,
-                heads: vec![index],
-            }),
-        }
-    }
-    blocks.into_iter().map(|block| block.heads).collect()
+/// A linear head in training, with all that a block needs to go on with it.
+#[derive(Clone, Debug)]
+pub struct LinearHead {
+    /// Its number in the bank.
+    pub index: usize,
+    /// Its settings.
+    pub spec: HeadSpec,
+    network: Network,
+    steps_done: usize,
+    total_steps: usize,
+    /// Parameters and the optimiser's two moments: `[n_features + 1, columns]` each.
+    values: [Vec<f32>; 3],
 }
 
-/// A block while heads are assigned to it.
-struct Assigned {
-    /// Rate (its bits) and seed of the dropout that all its heads share; `None` for a wide head.
-    dropped_inputs: Option<(u32, u64)>,
-    columns: usize,
-    heads: Vec<usize>,
+impl LinearHead {
+    /// A head with its network's initial weights, to be trained for `total_steps` steps.
+    pub fn new(index: usize, spec: HeadSpec, total_steps: usize) -> LinearHead {
+        let network = Network::new(spec.network.clone());
+        let initial = network.initial(spec.seed);
+        let (weights, bias) = network.output_layer(&initial);
+        let parameters = columns_for(&spec, &weights, &bias);
+        let zeros = vec![0.0; parameters.len()];
+        LinearHead {
+            index,
+            network,
+            spec,
+            steps_done: 0,
+            total_steps,
+            values: [parameters, zeros.clone(), zeros],
+        }
+    }
+
+    /// How many columns it needs.
+    pub fn n_columns(&self) -> usize {
+        match self.spec.is_one_logit() {
+            true => 1,
+            false => self.spec.network.n_outputs,
+        }
+    }
+
+    /// What moves its columns.
+    fn optimizer(&self) -> Optimizer {
+        match self.spec.is_one_logit() {
+            true => self.spec.optimizer.of_difference(),
+            false => self.spec.optimizer,
+        }
+    }
+
+    /// What is left of a gradient of this sum of squares.
+    fn gradient_scale(&self, squares: f64) -> f32 {
+        // Two columns with gradients g and -g have twice the squares of one.
+        let squares = squares * if self.spec.is_one_logit() { 2.0 } else { 1.0 };
+        let clip = self.spec.clip;
+        clip.map_or(1.0, |clip| clip_scale_of(squares.sqrt(), clip))
+    }
+
+    /// The network's parameters, from columns `[n_features + 1, n_columns]`.
+    fn parameters(&self, columns: &[f32]) -> Vec<f32> {
+        let n_outputs = self.spec.network.n_outputs;
+        let all: Vec<f32> = match self.spec.is_one_logit() {
+            true => columns.iter().flat_map(|d| [-0.5 * d, 0.5 * d]).collect(),
+            false => columns.to_vec(),
+        };
+        let all = ArrayView2::from_shape((all.len() / n_outputs, n_outputs), &all);
+        let all = all.expect("a row for each feature, and one of biases");
+        let (weights, bias) = all.split_at(ndarray::Axis(0), all.nrows() - 1);
+        let zeros = self.network.zeros();
+        self.network.with_output_layer(zeros, weights, bias.row(0))
+    }
+
+    fn loss(&self) -> &Loss {
+        match &self.spec.objective {
+            Objective::Rows(loss) => loss,
+            _ => unreachable!("a linear head has a loss of each row"),
+        }
+    }
+}
+
+/// The columns of weights and biases: as they are, or their difference where that is what is trained.
+fn columns_for(spec: &HeadSpec, weights: &Array2<f32>, bias: &Array1<f32>) -> Vec<f32> {
+    let rows = weights.rows().into_iter().chain([bias.view()]);
+    match spec.is_one_logit() {
+        true => rows.map(|row| row[1] - row[0]).collect(),
+        false => rows.flat_map(|row| row.to_vec()).collect(),
+    }
+}
+
+/// Puts heads into blocks of at most `most_columns` columns, in their order; a wider head has a block of its own, and
+/// heads of one logit have blocks of their own kind.
+pub fn fill_blocks(heads: Vec<LinearHead>, n_features: usize, most_columns: usize) -> Vec<Block> {
+    let (one_logit, others): (Vec<LinearHead>, Vec<LinearHead>) =
+        heads.into_iter().partition(|head| head.spec.is_one_logit());
+    let mut blocks = Vec::new();
+    for heads in [one_logit, others] {
+        let mut open: Vec<LinearHead> = Vec::new();
+        let mut used = 0;
+        for head in heads {
+            if !open.is_empty() && used + head.n_columns() > most_columns {
+                blocks.push(Block::new(std::mem::take(&mut open), n_features));
+                used = 0;
+            }
+            used += head.n_columns();
+            open.push(head);
+        }
+        if !open.is_empty() {
+            blocks.push(Block::new(open, n_features));
+        }
+    }
+    blocks
 }
 
 impl Block {
-    /// A block of these heads (number in the bank, settings), with the initial weights of their networks.
-    pub fn new(heads: Vec<(usize, HeadSpec)>, n_features: usize, total_steps: usize) -> Block {
-        let used: usize = heads.iter().map(|(_, spec)| spec.network.n_outputs).sum();
-        let columns = if used <= BLOCK_COLUMNS {
-            BLOCK_COLUMNS
-        } else {
-            used.next_multiple_of(WIDE_COLUMNS)
-        };
-        let mut parameters = Array2::zeros((n_features + 1, columns));
-        let mut start = 0;
-        let heads = heads
-            .into_iter()
-            .map(|(index, spec)| {
-                let network = Network::new(spec.network.clone());
-                let range = start..start + spec.network.n_outputs;
-                start = range.end;
-                let initial = network.initial(spec.seed);
-                let (weights, bias) = network.output_layer(&initial);
-                let mut own = parameters.slice_mut(s![.., range.clone()]);
-                own.slice_mut(s![..n_features, ..]).assign(&weights);
-                own.row_mut(n_features).assign(&bias);
-                BlockHead {
-                    index,
-                    network,
-                    spec,
-                    columns: range,
-                    active: true,
-                    epoch_loss: LossSum::default(),
-                }
-            })
-            .collect();
-        Block {
-            heads,
+    /// A block of these heads, all of one logit or none.
+    ///
+    /// # Panics
+    /// When a head does not have `n_features` features.
+    pub fn new(heads: Vec<LinearHead>, n_features: usize) -> Block {
+        let used: usize = heads.iter().map(LinearHead::n_columns).sum();
+        let columns = used.next_multiple_of(LANES);
+        let length = (n_features + 1) * columns;
+        let mut block = Block {
+            one_logit: None,
+            column_losses: vec![LossSum::default(); columns],
+            heads: Vec::with_capacity(heads.len()),
             n_features,
             columns,
-            gradients: Array2::zeros(parameters.dim()),
+            parameters: vec![0.0; length],
+            gradients: vec![0.0; length],
             optimizer: OptimizerState::new(n_features + 1, columns),
-            parameters,
-            steps_done: 0,
-            total_steps,
-            inputs: Array2::zeros((0, n_features)),
-            logits: Array2::zeros((0, columns)),
-            errors: Array2::zeros((0, columns)),
+            logits: Vec::new(),
+            errors: Vec::new(),
+        };
+        let mut start = 0;
+        for head in heads {
+            let range = start..start + head.n_columns();
+            start = range.end;
+            let [first, second] = block.optimizer.moments_mut();
+            let matrices = [&mut block.parameters[..], first, second];
+            for (matrix, own) in matrices.into_iter().zip(&head.values) {
+                assert_eq!(own.len(), (n_features + 1) * range.len());
+                for (row, own) in matrix
+                    .chunks_exact_mut(columns)
+                    .zip(own.chunks_exact(range.len()))
+                {
+                    row[range.clone()].copy_from_slice(own);
+                }
+            }
+            if head.spec.is_one_logit() {
+                let loss = block
+                    .one_logit
+                    .get_or_insert_with(|| OneLogitLoss::new(columns));
+                let Loss::CrossEntropy {
+                    class_weights,
+                    label_smoothing,
+                } = head.loss()
+                else {
+                    unreachable!("the loss of a head of one logit")
+                };
+                let weights = class_weights.as_deref().unwrap_or(&[1.0, 1.0]);
+                loss.set(range.start, [weights[0], weights[1]], *label_smoothing);
+            }
+            block.heads.push(HeadPlace {
+                head,
+                columns: range,
+                active: true,
+                epoch_loss: LossSum::default(),
+            });
         }
+        block
+    }
+
+    /// The heads that still train, to be put into other blocks.
+    pub fn into_heads(self) -> Vec<LinearHead> {
+        let (columns, optimizer) = (self.columns, self.optimizer);
+        let [first, second] = optimizer.moments();
+        let matrices = [&self.parameters[..], first, second];
+        let active = self.heads.into_iter().filter(|place| place.active);
+        active
+            .map(|place| LinearHead {
+                values: matrices.map(|matrix| columns_of(matrix, columns, &place.columns)),
+                ..place.head
+            })
+            .collect()
     }
 
     fn update(&mut self) {
-        for head in self.heads.iter().filter(|head| head.active) {
-            let spec = &head.spec;
-            let scale = spec.clip.map_or(1.0, |clip| {
-                let gradients = self.gradients.slice(s![.., head.columns.clone()]);
-                let squares = gradients.iter().map(|g| f64::from(*g).powi(2));
-                clip_scale_of(squares.sum::<f64>().sqrt(), clip)
-            });
+        let squares = match self
+            .heads
+            .iter()
+            .any(|place| place.head.spec.clip.is_some())
+        {
+            true => sums_of_squares(&self.gradients, self.columns),
+            false => vec![0.0; self.columns],
+        };
+        let mut last: Option<([f64; 2], usize, Corrections)> = None;
+        for place in self.heads.iter_mut().filter(|place| place.active) {
+            let (spec, step) = (&place.head.spec, place.head.steps_done);
+            let betas = spec.optimizer.betas;
+            // Most heads share their betas: two powers a step, not two for each head.
+            let corrections = match last {
+                Some((of, at, corrections)) if of == betas && at == step => corrections,
+                _ => Corrections::new(betas, step),
+            };
+            last = Some((betas, step, corrections));
             let factor = spec
                 .schedule
-                .factor(self.steps_done, self.total_steps, spec.warmup);
+                .factor(step, place.head.total_steps, spec.warmup);
+            let squares: f64 = squares[place.columns.clone()].iter().sum();
             self.optimizer.set_columns(
-                head.columns.clone(),
-                &spec.optimizer,
-                self.steps_done,
+                place.columns.clone(),
+                &place.head.optimizer(),
+                corrections,
                 factor,
-                scale,
+                place.head.gradient_scale(squares),
             );
+            place.head.steps_done += 1;
         }
-        let parameters = self
-            .parameters
-            .as_slice_mut()
-            .expect("parameters are contiguous");
-        let gradients = self.gradients.as_slice().expect("gradients are contiguous");
-        self.optimizer.step(parameters, gradients);
-        self.steps_done += 1;
+        self.optimizer.step(&mut self.parameters, &self.gradients);
     }
 
-    fn head(&self, index: usize) -> &BlockHead {
-        let head = self.heads.iter().find(|head| head.index == index);
-        head.expect("a head of this block")
+    fn losses(&mut self, targets: Targets<'_>) {
+        if let (Some(loss), Targets::Classes(classes)) = (&self.one_logit, targets) {
+            loss.gradient(
+                &self.logits,
+                classes,
+                &mut self.errors,
+                &mut self.column_losses,
+            );
+            return;
+        }
+        let shape = (self.logits.len() / self.columns, self.columns);
+        let logits = ArrayView2::from_shape(shape, &self.logits).expect("whole rows");
+        let mut errors = ArrayViewMut2::from_shape(shape, &mut self.errors).expect("whole rows");
+        for place in self.heads.iter_mut().filter(|place| place.active) {
+            let columns = s![.., place.columns.clone()];
+            let loss = place.head.loss();
+            let errors = errors.slice_mut(columns);
+            place.epoch_loss +=
+                loss.gradient(logits.slice(columns), targets, loss.scale(targets), errors);
+        }
     }
 }
 
 impl Learner for Block {
     fn heads(&self) -> Vec<usize> {
-        self.heads.iter().map(|head| head.index).collect()
+        self.heads.iter().map(|place| place.head.index).collect()
     }
 
     fn is_active(&self) -> bool {
-        self.heads.iter().any(|head| head.active)
+        self.heads.iter().any(|place| place.active)
     }
 
     fn stop(&mut self, index: usize) {
-        for head in self.heads.iter_mut().filter(|head| head.index == index) {
-            head.active = false;
-            self.optimizer.freeze_columns(head.columns.clone());
+        for place in self
+            .heads
+            .iter_mut()
+            .filter(|place| place.head.index == index)
+        {
+            place.active = false;
+            self.optimizer.freeze_columns(place.columns.clone());
         }
     }
 
     /// ```text
-    /// Z = dropout(X) W + b      E = dL/dZ      G = dropout(X)^T E,  sum of E's rows for b
+    /// Z = X W + b      E = dL/dZ      G = X^T E,  sum of E's rows for b
     /// ```
     fn step(&mut self, batch: &Batch<'_>) {
-        let rows = batch.rows.nrows();
-        if self.logits.nrows() != rows {
-            self.logits = Array2::zeros((rows, self.columns));
-            self.errors = Array2::zeros((rows, self.columns));
-        }
-        let inputs = dropped(batch, &self.heads[0].spec, &mut self.inputs);
-        forward(inputs, &self.parameters, &mut self.logits);
-        let targets = row_targets(batch.targets);
-        for head in self.heads.iter_mut().filter(|head| head.active) {
-            let columns = s![.., head.columns.clone()];
-            let (logits, errors) = (self.logits.slice(columns), self.errors.slice_mut(columns));
-            let loss = row_loss(&head.spec);
-            head.epoch_loss += loss.gradient(logits, targets, loss.scale(targets), errors);
-        }
-        let (mut weights, mut bias) = self.gradients.view_mut().split_at(Axis(0), self.n_features);
-        multiply(inputs.t(), self.errors.view(), weights.view_mut());
-        bias.row_mut(0).fill(0.0);
-        for row in self.errors.rows() {
-            bias.row_mut(0)
-                .zip_mut_with(&row, |sum, error| *sum += error);
-        }
+        let rows = batch
+            .rows
+            .as_slice()
+            .expect("rows of a tile are contiguous");
+        let n_values = batch.rows.nrows() * self.columns;
+        self.logits.resize(n_values, 0.0);
+        self.errors.resize(n_values, 0.0);
+        let n_weights = self.n_features * self.columns;
+        let (weights, bias) = self.parameters.split_at(n_weights);
+        outputs(rows, weights, bias, &mut self.logits);
+        let TargetsView::Rows(targets) = batch.targets else {
+            unreachable!("a linear head has a target of each row")
+        };
+        self.losses(targets);
+        self.gradients.fill(0.0);
+        let (weights, bias) = self.gradients.split_at_mut(n_weights);
+        add_gradients(rows, self.columns, &self.errors, weights);
+        add_rows(bias, &self.errors);
         self.update();
     }
 
     fn take_losses(&mut self) -> Vec<(usize, LossSum)> {
-        let active = self.heads.iter_mut().filter(|head| head.active);
+        let is_one_logit = self.one_logit.is_some();
+        let active = self.heads.iter_mut().filter(|place| place.active);
         active
-            .map(|head| (head.index, std::mem::take(&mut head.epoch_loss)))
-            .collect()
-    }
-
-    fn logits(&self, rows: ArrayView2<'_, f32>, _: &[usize]) -> Vec<(usize, Array2<f32>)> {
-        let mut logits = Array2::zeros((rows.nrows(), self.columns));
-        logits
-            .axis_chunks_iter_mut(Axis(0), SCORED_ROWS)
-            .into_par_iter()
-            .zip(rows.axis_chunks_iter(Axis(0), SCORED_ROWS))
-            .for_each(|(mut out, rows)| {
-                let mut part = Array2::zeros(out.dim());
-                forward(rows, &self.parameters, &mut part);
-                out.assign(&part);
-            });
-        let active = self.heads.iter().filter(|head| head.active);
-        active
-            .map(|head| {
-                let columns = logits.slice(s![.., head.columns.clone()]);
-                (head.index, columns.to_owned())
+            .map(|place| {
+                let loss = match is_one_logit {
+                    true => &mut self.column_losses[place.columns.start],
+                    false => &mut place.epoch_loss,
+                };
+                (place.head.index, std::mem::take(loss))
             })
             .collect()
     }
 
-    fn loss(
-        &self,
-        index: usize,
-        logits: ArrayView2<'_, f32>,
-        _: &[usize],
-        targets: TargetsView<'_>,
-    ) -> LossSum {
-        row_loss(&self.head(index).spec).loss(logits, row_targets(targets))
-    }
-
     fn parameters(&self, index: usize) -> Vec<f32> {
-        let head = self.head(index);
-        let columns = self.parameters.slice(s![.., head.columns.clone()]);
-        let weights = columns.slice(s![..self.n_features, ..]);
-        let bias = columns.row(self.n_features);
-        head.network
-            .with_output_layer(head.network.zeros(), weights, bias)
+        let place = self.heads.iter().find(|place| place.head.index == index);
+        let place = place.expect("a head of this block");
+        let columns = columns_of(&self.parameters, self.columns, &place.columns);
+        place.head.parameters(&columns)
     }
 }
 
-fn row_loss(spec: &HeadSpec) -> &Loss {
-    match &spec.objective {
-        Objective::Rows(loss) => loss,
-        _ => unreachable!("a linear head has a loss of each row"),
-    }
+/// Some columns of a row-major matrix, as a row-major matrix.
+fn columns_of(matrix: &[f32], columns: usize, range: &Range<usize>) -> Vec<f32> {
+    matrix
+        .chunks_exact(columns)
+        .flat_map(|row| row[range.clone()].iter().copied())
+        .collect()
 }
 
-fn row_targets(targets: TargetsView<'_>) -> Targets<'_> {
-    match targets {
-        TargetsView::Rows(targets) => targets,
-        TargetsView::Spans(_) => unreachable!("a linear head has a target of each row"),
+/// The sum of the squares of each column.
+#[multiversion(targets = "simd")]
+fn sums_of_squares(matrix: &[f32], columns: usize) -> Vec<f64> {
+    let mut sums = vec![0.0f64; columns];
+    for row in matrix.chunks_exact(columns) {
+        for (sum, value) in sums.iter_mut().zip(row) {
+            *sum += f64::from(*value) * f64::from(*value);
+        }
     }
-}
-
-/// The batch's features with this block's dropout applied, copied to `buffer` only where something is dropped.
-fn dropped<'a>(
-    batch: &'a Batch<'_>,
-    spec: &HeadSpec,
-    buffer: &'a mut Array2<f32>,
-) -> ArrayView2<'a, f32> {
-    if spec.dropout == 0.0 {
-        return batch.rows.view();
-    }
-    if buffer.dim() != batch.rows.dim() {
-        *buffer = Array2::zeros(batch.rows.dim());
-    }
-    buffer.assign(&batch.rows);
-    for (mut row, id) in buffer.rows_mut().into_iter().zip(batch.row_ids) {
-        let row = row
-            .as_slice_mut()
-            .expect("a row of a standard array is contiguous");
-        drop_units(row, spec.dropout, spec.seed, batch.epoch as u64, *id);
-    }
-    buffer.view()
-}
-
-/// `out = features W + b`.
-fn forward(features: ArrayView2<'_, f32>, parameters: &Array2<f32>, out: &mut Array2<f32>) {
-    let (weights, bias) = parameters
-        .view()
-        .split_at(ndarray::Axis(0), features.ncols());
-    multiply(features, weights, out.view_mut());
-    *out += &bias.row(0);
+    sums
 }
 
 #[cfg(test)]
-impl Block {
-    /// Sets the parameters of the block's only head, for tests against other programs.
+impl LinearHead {
+    /// Sets the parameters, for tests against other programs.
     fn set_parameters(&mut self, weights: &Array2<f32>, bias: &[f32]) {
-        let columns = self.heads[0].columns.clone();
-        let mut own = self.parameters.slice_mut(s![.., columns]);
-        own.slice_mut(s![..self.n_features, ..]).assign(weights);
-        own.row_mut(self.n_features)
-            .assign(&ndarray::ArrayView1::from(bias));
+        self.values[0] = columns_for(&self.spec, weights, &Array1::from(bias.to_vec()));
     }
 }
 

@@ -99,6 +99,14 @@ impl Course {
         Ok(verdict == Some(Verdict::Stop))
     }
 
+    /// The last epoch.
+    ///
+    /// # Panics
+    /// Before the first.
+    pub(super) fn last(&self) -> &EpochRecord {
+        self.history.last().expect("an epoch was run")
+    }
+
     /// Whether there is no value of the metric to stop by.
     pub(super) fn is_blind(&self) -> bool {
         let stopping = self.stopping.as_ref();

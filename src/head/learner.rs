@@ -1,13 +1,13 @@
 //! What the training loop drives: some heads that take every step together.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 
 use super::targets::TargetsView;
 use crate::train::loss::LossSum;
 
 /// The rows of a training step.
 pub struct Batch<'a> {
-    /// Transformed features `[rows, n_features]`.
+    /// Transformed features `[rows, n_features]`; for a block with its heads' dropout applied.
     pub rows: ArrayView2<'a, f32>,
     /// First row of each sample, and the number of rows.
     pub starts: &'a [usize],
@@ -29,7 +29,7 @@ pub trait Learner: Send + Sync {
     /// Whether any head still trains.
     fn is_active(&self) -> bool;
 
-    /// Ends the training of a head: its parameters stay as they are.
+    /// Ends the training of a head, where it is one of these: its parameters stay as they are.
     fn stop(&mut self, head: usize);
 
     /// One step of every active head: forward, loss, backward, clip, update.
@@ -37,18 +37,6 @@ pub trait Learner: Send + Sync {
 
     /// The losses of the steps since this was last asked, by head number.
     fn take_losses(&mut self) -> Vec<(usize, LossSum)>;
-
-    /// Outputs of every active head on transformed rows, by head number; nothing is dropped.
-    fn logits(&self, rows: ArrayView2<'_, f32>, starts: &[usize]) -> Vec<(usize, Array2<f32>)>;
-
-    /// What a head's outputs are worth, without dropout and label smoothing.
-    fn loss(
-        &self,
-        head: usize,
-        logits: ArrayView2<'_, f32>,
-        starts: &[usize],
-        targets: TargetsView<'_>,
-    ) -> LossSum;
 
     /// A head's parameters as they are now, laid out as its [`super::network::Network`] lays them out.
     fn parameters(&self, head: usize) -> Vec<f32>;

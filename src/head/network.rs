@@ -67,6 +67,11 @@ impl NetworkSpec {
         }
     }
 
+    /// Whether it is one matrix and its biases.
+    pub fn is_linear(&self) -> bool {
+        self.hidden.is_empty() && !self.attention && self.n_layers == 1 && !self.crf
+    }
+
     /// Values of an input row.
     pub fn n_inputs(&self) -> usize {
         self.n_layers * self.n_features

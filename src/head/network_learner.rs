@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, s};
+use ndarray::{Array2, ArrayViewMut1, ArrayViewMut2, s};
 use rayon::prelude::*;
 
 use super::{
@@ -106,8 +106,8 @@ impl Learner for NetworkLearner {
         self.active
     }
 
-    fn stop(&mut self, _: usize) {
-        self.active = false;
+    fn stop(&mut self, head: usize) {
+        self.active &= head != self.head;
     }
 
     fn step(&mut self, batch: &Batch<'_>) {
@@ -148,33 +148,6 @@ impl Learner for NetworkLearner {
         match self.active {
             true => vec![(self.head, std::mem::take(&mut self.epoch_loss))],
             false => Vec::new(),
-        }
-    }
-
-    fn logits(&self, rows: ArrayView2<'_, f32>, starts: &[usize]) -> Vec<(usize, Array2<f32>)> {
-        if !self.active {
-            return Vec::new();
-        }
-        let logits = super::saved::outputs(&self.network, &self.parameters, rows, starts);
-        vec![(self.head, logits)]
-    }
-
-    fn loss(
-        &self,
-        _: usize,
-        logits: ArrayView2<'_, f32>,
-        starts: &[usize],
-        targets: TargetsView<'_>,
-    ) -> LossSum {
-        match (&self.spec.objective, targets) {
-            (Objective::Rows(loss), TargetsView::Rows(targets)) => loss.loss(logits, targets),
-            (Objective::Span, TargetsView::Spans(spans)) => span::loss(logits, starts, spans),
-            (Objective::Crf, TargetsView::Rows(Targets::Classes(tags))) => {
-                let scores = self.network.crf_scores(&self.parameters);
-                let mut scratch = CrfScratch::default();
-                crf::negative_log_likelihood(logits, starts, tags, &scores, &mut scratch)
-            }
-            _ => unreachable!("{WRONG_TARGETS}"),
         }
     }
 

@@ -4,7 +4,7 @@ use ndarray::{Array2, s};
 use rayon::prelude::*;
 
 use super::{
-    bank::{self, BankData, BankSettings},
+    bank::{self, BankData, BankSettings, SampleSet},
     network::{Network, NetworkSpec},
     spec::HeadSpec,
     targets::TargetTable,
@@ -110,7 +110,7 @@ pub fn probabilities(
     }
     let targets = TargetTable::Classes(classes);
     let folds = folds(labels, seed);
-    let spec = spec(view.n_features(), n_classes, seed);
+    let spec = spec(view.n_features(), n_classes, seed, epochs(samples.len()));
     let places = |within: &dyn Fn(usize) -> bool| -> Vec<usize> {
         let all = 0..samples.len();
         all.filter(|place| within(folds[*place])).collect()
@@ -122,15 +122,16 @@ pub fn probabilities(
         let data = BankData {
             view,
             transform: &transform,
-            targets: &targets,
-            train: &train,
-            validation: &[],
-            judge: &(),
+            sets: &[SampleSet {
+                targets: &targets,
+                train: &train,
+                validation: &[],
+                judge: &(),
+            }],
         };
         let settings = BankSettings {
-            epochs: epochs(samples.len()),
-            batch_size: BATCH_SIZE,
             seed,
+            judges_all: false,
         };
         let head = bank::train(std::slice::from_ref(&spec), &data, settings, &())?.remove(0);
         let held_out = places(&|of| of == fold);
@@ -153,7 +154,7 @@ pub fn probabilities(
     Ok(probabilities)
 }
 
-fn spec(n_features: usize, n_outputs: usize, seed: u64) -> HeadSpec {
+fn spec(n_features: usize, n_outputs: usize, seed: u64, epochs: usize) -> HeadSpec {
     HeadSpec {
         dropout: 0.0,
         optimizer: Optimizer {
@@ -165,6 +166,8 @@ fn spec(n_features: usize, n_outputs: usize, seed: u64) -> HeadSpec {
         schedule: Schedule::Cosine,
         seed,
         stopping: None,
+        epochs,
+        batch_size: BATCH_SIZE,
         ..HeadSpec::new(NetworkSpec::linear(n_features, n_outputs))
     }
 }

@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::network::NetworkSpec;
-use crate::train::{loss::Loss, optimizer::Optimizer, schedule::Schedule};
+use crate::train::{
+    loss::Loss,
+    optimizer::{Optimizer, OptimizerKind},
+    schedule::Schedule,
+};
 
 /// Everything that decides one head, given its data and the order of its batches.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,11 +30,17 @@ pub struct HeadSpec {
     pub seed: u64,
     /// When to stop; `None` trains every epoch and keeps the last weights.
     pub stopping: Option<Stopping>,
+    /// Most passes over the training samples.
+    pub epochs: usize,
+    /// Samples of one step.
+    pub batch_size: usize,
+    /// Which of the bank's sets of samples it learns from.
+    pub set: usize,
 }
 
 impl HeadSpec {
     /// A network that is trained to tell classes apart, as by a pipeline file that says nothing of `[head]` and `[train]`:
-    /// cross-entropy, dropout 0.1, AdamW, early stopping on the validation loss, seed 42.
+    /// cross-entropy, dropout 0.1, AdamW, 10 epochs of batches of 32 with early stopping on the validation loss, seed 42.
     pub fn new(network: NetworkSpec) -> HeadSpec {
         HeadSpec {
             network,
@@ -42,16 +52,24 @@ impl HeadSpec {
             clip: None,
             seed: 42,
             stopping: Some(Stopping::default()),
+            epochs: 10,
+            batch_size: 32,
+            set: 0,
         }
     }
 
     /// Whether the head is one product and a loss of each row, so that it can share a block with others.
     pub fn is_linear(&self) -> bool {
-        let network = &self.network;
-        matches!(self.objective, Objective::Rows(_))
-            && network.hidden.is_empty()
-            && !network.attention
-            && network.n_layers == 1
+        matches!(self.objective, Objective::Rows(_)) && self.network.is_linear()
+    }
+
+    /// Whether one column of logits does for the head's two: see [`crate::train::loss::one_logit`]. Not with Adam and a
+    /// decay, where the two columns are no mirror images.
+    pub fn is_one_logit(&self) -> bool {
+        let cross_entropy = matches!(self.objective, Objective::Rows(Loss::CrossEntropy { .. }));
+        let optimizer = &self.optimizer;
+        let mirrored = optimizer.kind != OptimizerKind::Adam || optimizer.weight_decay == 0.0;
+        self.is_linear() && self.network.n_outputs == 2 && cross_entropy && mirrored
     }
 }
 

@@ -1,11 +1,12 @@
 //! What is done to every row before a head reads it: standardisation, then a projection to principal components.
 
 use ndarray::{Array1, Array2, Axis};
+use rayon::prelude::*;
 
 use crate::{
     error::Result,
-    features::{FeatureView, scaler::Scaler},
-    train::gemm::multiply,
+    features::{FeatureView, Loaded, Tile, scaler::Scaler},
+    train::{dropout::drop_units, gemm::multiply},
 };
 
 /// Standardisation, and where asked for a projection.
@@ -59,6 +60,34 @@ impl Transform {
         *self == Transform::identity(self.scaler.mean.len())
     }
 
+    /// The rows of some loaded samples as a head reads them, in the memory of an earlier tile.
+    ///
+    /// Scaled, projected, and with units dropped where there is a mask, row by row while they are at hand.
+    pub fn tile(
+        &self,
+        view: &FeatureView<'_>,
+        loaded: &Loaded,
+        samples: &[u32],
+        buffer: Vec<f32>,
+        mask: Option<Mask>,
+    ) -> Tile {
+        if self.projection.is_some() {
+            let mut tile = view.tile_in(buffer, loaded, samples, |_, _| {});
+            tile.rows = self.apply(tile.rows);
+            if let Some(mask) = mask {
+                tile.rows = mask.dropped(&tile);
+            }
+            return tile;
+        }
+        let scaler = self.scaler.of_rows();
+        view.tile_in(buffer, loaded, samples, |row, id| {
+            scaler.apply(row);
+            if let Some(mask) = mask {
+                mask.apply(row, id);
+            }
+        })
+    }
+
     /// Rows `[n, n_features]` as a head reads them. Tiles of fixed height, so that the bits of a row depend on nothing
     /// but the row.
     pub fn apply(&self, mut rows: Array2<f32>) -> Array2<f32> {
@@ -107,6 +136,38 @@ impl Transform {
 }
 
 const TILE_ROWS: usize = 64;
+
+/// Dropout of input rows in an epoch: see [`drop_units`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mask {
+    /// Share of the units that are dropped.
+    pub rate: f32,
+    /// Decides which.
+    pub seed: u64,
+    /// Decides which, too.
+    pub epoch: u64,
+}
+
+impl Mask {
+    /// Drops units of a row, by its number.
+    pub fn apply(&self, row: &mut [f32], id: u64) {
+        drop_units(row, self.rate, self.seed, self.epoch, id);
+    }
+
+    /// The rows of a tile with units dropped.
+    pub fn dropped(&self, tile: &Tile) -> Array2<f32> {
+        let mut rows = tile.rows.clone();
+        rows.axis_iter_mut(Axis(0))
+            .into_par_iter()
+            .zip(&tile.row_ids)
+            .with_min_len(TILE_ROWS)
+            .for_each(|(mut row, id)| {
+                let row = row.as_slice_mut();
+                self.apply(row.expect("a row of a standard array is contiguous"), *id);
+            });
+        rows
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     features::{linfa::principal_components, scaler::Scaler},
     head::{
-        bank::{self, BankData, BankSettings, TrainedHead},
+        bank::{self, BankData, BankSettings, SampleSet, TrainedHead},
         linfa_logistic, linfa_svm,
         network::NetworkSpec,
         spec::{HeadSpec, Objective},
@@ -66,15 +66,16 @@ pub(super) fn fit(
     let data = BankData {
         view: &rows.view,
         transform: &transform,
-        targets: &rows.targets,
-        train,
-        validation,
-        judge: &*judge,
+        sets: &[SampleSet {
+            targets: &rows.targets,
+            train,
+            validation,
+            judge: &*judge,
+        }],
     };
     let bank_settings = BankSettings {
-        epochs: settings.epochs,
-        batch_size: settings.batch_size.min(train.len()),
         seed: pipeline.file.seed,
+        judges_all: true,
     };
     let start = Instant::now();
     let trained = bank::train(&[spec], &data, bank_settings, progress)?.remove(0);
@@ -156,6 +157,9 @@ fn spec(pipeline: &Pipeline, objective: Objective, network: NetworkSpec) -> Head
         clip: train.clip,
         seed: pipeline.file.seed,
         stopping: train.early_stopping.0.clone(),
+        epochs: train.epochs,
+        batch_size: train.batch_size,
+        set: 0,
     }
 }
 

@@ -3,6 +3,7 @@
 //! All follow PyTorch where PyTorch has them: `cross_entropy`, `binary_cross_entropy_with_logits`, `mse_loss` with their
 //! default mean. Sums and their weights are kept apart, so that a batch may be cut into parts.
 
+pub mod one_logit;
 mod sigmoid;
 mod softmax;
 

@@ -8,6 +8,7 @@ pub mod exp;
 pub mod gemm;
 pub mod loss;
 pub mod optimizer;
+pub mod panel;
 pub mod real;
 pub mod schedule;
 pub mod vector;

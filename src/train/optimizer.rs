@@ -44,8 +44,40 @@ impl Default for Optimizer {
     }
 }
 
+impl Optimizer {
+    /// What moves the difference `d` of two columns as this moves both, where their gradients are each other's negatives:
+    /// `d` goes twice as fast, and decays as either does. Not for Adam with a decay, which mixes it with the gradient.
+    pub fn of_difference(&self) -> Optimizer {
+        Optimizer {
+            lr: 2.0 * self.lr,
+            weight_decay: self.weight_decay / 2.0,
+            ..*self
+        }
+    }
+}
+
 /// Added to the root of Adam's second moment.
 pub const EPSILON: f32 = 1e-8;
+
+/// What makes up for Adam's moments being zero at the start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Corrections {
+    /// `1 / (1 - beta_1^t)`
+    rate: f64,
+    /// `1 / sqrt(1 - beta_2^t)`
+    root: f64,
+}
+
+impl Corrections {
+    /// Those of step `step` (from 0): `t = step + 1`.
+    pub fn new([beta1, beta2]: [f64; 2], step: usize) -> Corrections {
+        let t = step as i32 + 1;
+        Corrections {
+            rate: 1.0 / (1.0 - beta1.powi(t)),
+            root: 1.0 / (1.0 - beta2.powi(t)).sqrt(),
+        }
+    }
+}
 
 /// The factors of one step in one column, ready to be used element by element.
 ///
@@ -67,7 +99,12 @@ struct Factors {
 }
 
 impl Factors {
-    fn new(optimizer: &Optimizer, step: usize, lr_factor: f64, gradient_scale: f32) -> Factors {
+    fn new(
+        optimizer: &Optimizer,
+        corrections: Corrections,
+        lr_factor: f64,
+        gradient_scale: f32,
+    ) -> Factors {
         let lr = optimizer.lr * lr_factor;
         let common = Factors {
             scale: gradient_scale,
@@ -85,7 +122,6 @@ impl Factors {
             };
         }
         let [beta1, beta2] = optimizer.betas;
-        let exponent = step as i32 + 1;
         let decoupled = optimizer.kind == OptimizerKind::AdamW;
         let decay = optimizer.weight_decay;
         Factors {
@@ -99,8 +135,8 @@ impl Factors {
             } else {
                 1.0
             },
-            rate: (lr / (1.0 - beta1.powi(exponent))) as f32,
-            root: (1.0 / (1.0 - beta2.powi(exponent)).sqrt()) as f32,
+            rate: (lr * corrections.rate) as f32,
+            root: corrections.root as f32,
             offset: EPSILON,
             ..common
         }
@@ -134,18 +170,30 @@ impl OptimizerState {
         }
     }
 
-    /// Sets what step `step` (from 0) does to the columns `range`; columns that are never set do not move.
+    /// Sets what the next step does to the columns `range`; columns that are never set do not move.
     ///
-    /// `gradient_scale` is what clipping leaves of the gradient: 1 for all of it.
+    /// `corrections` are those of the step and the optimiser's betas; `gradient_scale` is what clipping leaves of the
+    /// gradient: 1 for all of it.
     pub fn set_columns(
         &mut self,
         range: std::ops::Range<usize>,
         optimizer: &Optimizer,
-        step: usize,
+        corrections: Corrections,
         lr_factor: f64,
         gradient_scale: f32,
     ) {
-        self.factors[range].fill(Factors::new(optimizer, step, lr_factor, gradient_scale));
+        let factors = Factors::new(optimizer, corrections, lr_factor, gradient_scale);
+        self.factors[range].fill(factors);
+    }
+
+    /// First and second moments, `[rows, columns]` each.
+    pub fn moments(&self) -> [&[f32]; 2] {
+        [&self.first, &self.second]
+    }
+
+    /// As [`OptimizerState::moments`], to be changed.
+    pub fn moments_mut(&mut self) -> [&mut [f32]; 2] {
+        [&mut self.first, &mut self.second]
     }
 
     /// Holds the columns `range` where they are.
@@ -314,7 +362,8 @@ impl FlatOptimizer {
         let n = self.first.len();
         assert_eq!(parameters.len(), n, "parameters of the optimiser's number");
         assert_eq!(gradients.len(), n, "gradients of the optimiser's number");
-        let factors = Factors::new(optimizer, step, lr_factor, gradient_scale);
+        let corrections = Corrections::new(optimizer.betas, step);
+        let factors = Factors::new(optimizer, corrections, lr_factor, gradient_scale);
         apply_to_all(
             factors,
             parameters,
@@ -401,7 +450,8 @@ mod tests {
                     .collect();
                 let before = flat.clone();
                 flat_state.step(&mut flat, &gradients, &optimizer, step, 0.7, 0.5);
-                column_state.set_columns(0..N_COLUMNS, &optimizer, step, 0.7, 0.5);
+                let corrections = Corrections::new(optimizer.betas, step);
+                column_state.set_columns(0..N_COLUMNS, &optimizer, corrections, 0.7, 0.5);
                 column_state.step(&mut columns, &gradients);
                 assert_eq!(flat, columns, "{kind:?}, step {step}");
                 assert!(flat != before);

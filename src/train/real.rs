@@ -10,6 +10,8 @@ pub trait Real: NdFloat + Default + Into<f64> + private::Sealed {
     fn of(value: f64) -> Self;
     /// `e^x`; in f32 by [`exp::exp`], which vectorises.
     fn fast_exp(self) -> Self;
+    /// `ln(1 + x)` for `x` from 0 to 1; in f32 by [`exp::ln_1p`], which vectorises.
+    fn fast_ln_1p(self) -> Self;
     /// `tanh(x)`; in f32 by [`exp::tanh`], which vectorises.
     fn fast_tanh(self) -> Self;
     /// `erf(x) = 2 / sqrt(pi) int_0^x e^(-t^2) dt`; in f32 by [`exp::erf`], which vectorises.
@@ -25,6 +27,11 @@ impl Real for f32 {
     #[inline(always)]
     fn fast_exp(self) -> f32 {
         exp::exp(self)
+    }
+
+    #[inline(always)]
+    fn fast_ln_1p(self) -> f32 {
+        exp::ln_1p(self)
     }
 
     #[inline(always)]
@@ -47,6 +54,11 @@ impl Real for f64 {
     #[inline(always)]
     fn fast_exp(self) -> f64 {
         self.exp()
+    }
+
+    #[inline(always)]
+    fn fast_ln_1p(self) -> f64 {
+        self.ln_1p()
     }
 
     #[inline(always)]

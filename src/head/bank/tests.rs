@@ -1,3 +1,4 @@
+use ndarray::Array2;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -59,6 +60,7 @@ fn spec(lr: f64, seed: u64) -> HeadSpec {
         clip: Some(1.0),
         seed,
         stopping: Some(Stopping::default()),
+        ..HeadSpec::new(NetworkSpec::linear(N_FEATURES, 3))
     }
 }
 
@@ -91,17 +93,21 @@ fn train_on(specs: &[HeadSpec], epochs: usize, threads: usize) -> Vec<TrainedHea
         let data = BankData {
             view: &view,
             transform: &transform,
-            targets: &TargetTable::Classes(labels.clone()),
-            train: &samples[..480],
-            validation: &samples[480..],
-            judge: &Accuracy(&labels[480..]),
+            sets: &[SampleSet {
+                targets: &TargetTable::Classes(labels.clone()),
+                train: &samples[..480],
+                validation: &samples[480..],
+                judge: &Accuracy(&labels[480..]),
+            }],
         };
-        let settings = BankSettings {
-            epochs,
-            batch_size: 32,
-            seed: 42,
-        };
-        train(specs, &data, settings, &()).unwrap()
+        let specs: Vec<HeadSpec> = specs
+            .iter()
+            .map(|spec| HeadSpec {
+                epochs,
+                ..spec.clone()
+            })
+            .collect();
+        train(&specs, &data, BankSettings::default(), &()).unwrap()
     })
 }
 
@@ -134,6 +140,124 @@ fn heads_trained_together_equal_the_same_heads_trained_alone_bit_for_bit() {
             "head {number}"
         );
         assert_eq!(together[number].history, alone.history, "head {number}");
+    }
+}
+
+/// Heads that differ in everything that a sweep can vary.
+fn of_every_setting() -> Vec<HeadSpec> {
+    let mut specs = Vec::new();
+    for set in 0..3 {
+        for batch_size in [32, 50] {
+            for dropout in [0.0, 0.3] {
+                for n_outputs in [2, 3, 40] {
+                    let number = specs.len();
+                    let weights = (0..n_outputs).map(|class| 0.5 + class as f32);
+                    specs.push(HeadSpec {
+                        network: NetworkSpec::linear(N_FEATURES, n_outputs),
+                        objective: Objective::Rows(Loss::CrossEntropy {
+                            class_weights: (number % 2 == 0).then(|| weights.collect()),
+                            label_smoothing: 0.01 * number as f32,
+                        }),
+                        dropout,
+                        clip: (number % 3 == 0).then_some(0.5),
+                        epochs: 2 + number % 3,
+                        batch_size,
+                        set,
+                        ..spec(1e-2, number as u64 % 2)
+                    });
+                }
+            }
+        }
+        specs.push(HeadSpec {
+            network: NetworkSpec {
+                hidden: vec![8],
+                ..NetworkSpec::linear(N_FEATURES, 3)
+            },
+            set,
+            ..spec(1e-2, 1)
+        });
+    }
+    specs
+}
+
+#[test]
+fn heads_of_many_sets_batch_sizes_and_widths_equal_the_same_heads_alone_bit_for_bit() {
+    let (view, labels) = rows(300);
+    let two_classes = TargetTable::Classes(labels.iter().map(|label| label % 2).collect());
+    let parts: Vec<[Vec<u32>; 2]> = (0..3)
+        .map(|fold| {
+            let (train, validation) = (0..300).partition(|sample| sample % 3 != fold);
+            [train, validation]
+        })
+        .collect();
+    let sets: Vec<SampleSet<'_>> = parts
+        .iter()
+        .map(|[train, validation]| SampleSet {
+            targets: &two_classes,
+            train,
+            validation,
+            judge: &(),
+        })
+        .collect();
+    let data = BankData {
+        view: &view,
+        transform: &Transform::identity(N_FEATURES),
+        sets: &sets,
+    };
+    let specs = of_every_setting();
+    let settings = BankSettings::default();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3);
+    let pool = pool.build().unwrap();
+    let together = pool.install(|| train(&specs, &data, settings, &()).unwrap());
+    assert!(together[0].parameters != together[1].parameters);
+    for (spec, head) in specs.iter().zip(&together) {
+        let alone = train(std::slice::from_ref(spec), &data, settings, &());
+        let alone = alone.unwrap().remove(0);
+        assert_eq!(head.parameters, alone.parameters, "{spec:?}");
+        assert_eq!(head.history, alone.history, "{spec:?}");
+        assert_eq!(head.history.len(), spec.epochs.min(head.history.len()));
+    }
+}
+
+#[test]
+fn heads_that_are_stopped_between_epochs_leave_the_others_as_they_would_have_been() {
+    let (view, labels) = rows(300);
+    let samples: Vec<u32> = (0..300).collect();
+    let data = BankData {
+        view: &view,
+        transform: &Transform::identity(N_FEATURES),
+        sets: &[SampleSet {
+            targets: &TargetTable::Classes(labels),
+            train: &samples[..200],
+            validation: &samples[200..],
+            judge: &(),
+        }],
+    };
+    let specs: Vec<HeadSpec> = (0..30)
+        .map(|number| HeadSpec {
+            epochs: 4,
+            stopping: None,
+            ..spec(1e-3 * f64::from(number + 1), 1)
+        })
+        .collect();
+    let whole = train(&specs, &data, BankSettings::default(), &()).unwrap();
+    let mut bank = Bank::new(&specs, &data, BankSettings::default());
+    bank.epoch().unwrap();
+    let half: Vec<usize> = (0..30).filter(|head| head % 2 == 0).collect();
+    bank.stop(&half);
+    assert_eq!(bank.active().len(), 15);
+    while bank.is_training() {
+        bank.epoch().unwrap();
+    }
+    assert_eq!(bank.epochs_done(), 4);
+    let halved = bank.finish();
+    for (number, (whole, halved)) in whole.iter().zip(&halved).enumerate() {
+        if number % 2 == 0 {
+            assert_eq!((halved.best_epoch, halved.history.len()), (1, 1));
+            assert_ne!(whole.parameters, halved.parameters);
+        } else {
+            assert_eq!(whole.parameters, halved.parameters, "head {number}");
+        }
     }
 }
 
@@ -261,19 +385,21 @@ fn every_kind_of_head_has_the_same_bits_on_any_number_of_threads() {
                 let data = BankData {
                     view: &view,
                     transform: &Transform::identity(N_FEATURES),
-                    targets: &targets,
-                    train: train_samples,
-                    validation,
-                    judge: &(),
+                    sets: &[SampleSet {
+                        targets: &targets,
+                        train: train_samples,
+                        validation,
+                        judge: &(),
+                    }],
                 };
                 // Batches of many parts, so that there is something to run side by side.
-                let settings = BankSettings {
+                let spec = HeadSpec {
                     epochs: 3,
                     batch_size: 300,
-                    seed: 42,
+                    ..spec.clone()
                 };
-                let specs = std::slice::from_ref(&spec);
-                pool.install(|| train(specs, &data, settings, &()).unwrap().remove(0))
+                let settings = BankSettings::default();
+                pool.install(|| train(&[spec], &data, settings, &()).unwrap().remove(0))
             })
             .collect();
         let first = &trained[0];
@@ -307,10 +433,12 @@ fn a_diverged_head_is_an_error_and_not_a_result() {
     let data = BankData {
         view: &view,
         transform: &Transform::identity(N_FEATURES),
-        targets: &TargetTable::Classes(labels),
-        train: &samples,
-        validation: &samples,
-        judge: &(),
+        sets: &[SampleSet {
+            targets: &TargetTable::Classes(labels),
+            train: &samples,
+            validation: &samples,
+            judge: &(),
+        }],
     };
     let wild = HeadSpec {
         optimizer: Optimizer {
@@ -319,14 +447,10 @@ fn a_diverged_head_is_an_error_and_not_a_result() {
             ..spec(1.0, 1).optimizer
         },
         clip: None,
+        batch_size: 8,
         ..spec(1.0, 1)
     };
-    let settings = BankSettings {
-        epochs: 5,
-        batch_size: 8,
-        seed: 1,
-    };
-    let error = train(&[wild], &data, settings, &()).unwrap_err();
+    let error = train(&[wild], &data, BankSettings::default(), &()).unwrap_err();
     assert!(error.to_string().contains("epoch"), "{error}");
     assert!(error.hint().unwrap().contains("train.lr"));
 }

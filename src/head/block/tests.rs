@@ -40,6 +40,7 @@ fn spec_of(settings: &Value, n_features: usize, n_classes: usize) -> HeadSpec {
         clip: settings["clip"].as_f64(),
         seed: 0,
         stopping: None,
+        ..HeadSpec::new(NetworkSpec::linear(n_features, n_classes))
     }
 }
 
@@ -58,8 +59,11 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
         assert_eq!(batches.len(), steps.len());
 
         let spec = spec_of(&case["settings"], features.ncols(), weights.ncols());
-        let mut block = Block::new(vec![(0, spec)], features.ncols(), batches.len());
-        block.set_parameters(&weights, &bias);
+        let is_one_logit = spec.is_one_logit();
+        assert_eq!(is_one_logit, weights.ncols() == 2, "{name}");
+        let mut head = LinearHead::new(0, spec, batches.len());
+        head.set_parameters(&weights, &bias);
+        let mut block = Block::new(vec![head], features.ncols());
         for (number, (rows, expected)) in batches.iter().zip(steps).enumerate() {
             let batch = features.select(ndarray::Axis(0), rows);
             let batch_labels: Vec<u32> = rows.iter().map(|row| labels[*row]).collect();
@@ -79,16 +83,22 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
                 loss.mean(),
                 expected["loss"]
             );
-            let network = Network::new(block.heads[0].spec.network.clone());
+            let network = Network::new(block.heads[0].head.spec.network.clone());
             let (weights, bias) = network.output_layer(&block.parameters(0));
             let expected_weights = matrix(&expected["W"]);
             let expected_bias: Vec<f32> = serde_json::from_value(expected["b"].clone()).unwrap();
-            let pairs = weights
-                .iter()
-                .zip(&expected_weights)
-                .chain(bias.iter().zip(&expected_bias));
+            let seen = |weights: &Array2<f32>, bias: &[f32]| -> Vec<f32> {
+                let all = weights.iter().chain(bias).copied().collect::<Vec<f32>>();
+                match is_one_logit {
+                    // Of two columns only the difference counts.
+                    true => all.chunks(2).map(|pair| pair[1] - pair[0]).collect(),
+                    false => all,
+                }
+            };
+            let got = seen(&weights, &bias.to_vec());
+            let pairs = got.iter().zip(seen(&expected_weights, &expected_bias));
             for (got, expected) in pairs {
-                let (got, expected) = (f64::from(*got), f64::from(*expected));
+                let (got, expected) = (f64::from(*got), f64::from(expected));
                 assert!(
                     close(got, expected),
                     "{name}: step {number}: {got}, expected {expected}"
@@ -98,36 +108,116 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
     }
 }
 
+/// Four steps of a head of two classes on the fixture's first rows.
+fn trajectory(spec: &HeadSpec, features: &Array2<f32>) -> Vec<(f64, Vec<f32>)> {
+    let mut block = Block::new(vec![LinearHead::new(3, spec.clone(), 4)], features.ncols());
+    let n_rows = features.nrows();
+    (0..4)
+        .map(|step| {
+            let classes: Vec<u32> = (0..n_rows)
+                .map(|row| (row * (step + 2)) as u32 % 2)
+                .collect();
+            let row_ids: Vec<u64> = (0..n_rows as u64).collect();
+            block.step(&Batch {
+                rows: features.view(),
+                starts: &[],
+                row_ids: &row_ids,
+                targets: TargetsView::Rows(Targets::Classes(&classes)),
+                epoch: 1,
+            });
+            let (_, loss) = block.take_losses().remove(0);
+            (loss.mean(), block.parameters(3))
+        })
+        .collect()
+}
+
 #[test]
-fn heads_share_a_block_only_where_their_inputs_are_dropped_alike() {
+fn one_logit_moves_as_the_difference_of_two() {
+    let fixture: Value = serde_json::from_str(PYTORCH).unwrap();
+    let features = matrix(&fixture["data"]["two"]["X"]);
+    for kind in [OptimizerKind::AdamW, OptimizerKind::Sgd] {
+        let one = HeadSpec {
+            objective: Objective::Rows(Loss::CrossEntropy {
+                class_weights: Some(vec![0.7, 2.0]),
+                label_smoothing: 0.1,
+            }),
+            dropout: 0.0,
+            optimizer: Optimizer {
+                kind,
+                lr: 0.05,
+                weight_decay: 0.1,
+                ..Optimizer::default()
+            },
+            clip: Some(0.3),
+            ..HeadSpec::new(NetworkSpec::linear(features.ncols(), 2))
+        };
+        // A focal loss of gamma 0 is the cross-entropy, and keeps its two columns.
+        let two = HeadSpec {
+            objective: Objective::Rows(Loss::Focal {
+                gamma: 0.0,
+                class_weights: Some(vec![0.7, 2.0]),
+                label_smoothing: 0.1,
+            }),
+            ..one.clone()
+        };
+        assert!(one.is_one_logit() && !two.is_one_logit());
+        let network = Network::new(one.network.clone());
+        let differences = |parameters: &[f32]| {
+            let (weights, bias) = network.output_layer(parameters);
+            let rows = weights.rows().into_iter().chain([bias.view()]);
+            rows.map(|row| row[1] - row[0]).collect::<Vec<f32>>()
+        };
+        let steps = trajectory(&one, &features).into_iter();
+        for ((loss, parameters), (loss_of_two, of_two)) in steps.zip(trajectory(&two, &features)) {
+            assert!(
+                (loss - loss_of_two).abs() < 1e-6,
+                "{kind:?}: {loss}, {loss_of_two}"
+            );
+            let pairs = differences(&parameters)
+                .into_iter()
+                .zip(differences(&of_two));
+            for (one, two) in pairs {
+                assert!((one - two).abs() < 1e-5, "{kind:?}: {one}, {two}");
+            }
+        }
+    }
+}
+
+#[test]
+fn heads_fill_blocks_in_their_order_and_those_of_one_logit_blocks_of_their_own() {
     let fixture: Value = serde_json::from_str(PYTORCH).unwrap();
     let base = spec_of(&fixture["cases"]["adam"]["settings"], 4, 3);
-    let head = |n_outputs, dropout, seed| HeadSpec {
-        network: NetworkSpec {
-            n_outputs,
-            ..base.network.clone()
-        },
-        dropout,
-        seed,
-        ..base.clone()
-    };
-    let all = |n: usize| (0..n).collect::<Vec<usize>>();
-    // No dropout: the seed does not matter. 10 heads of 3 classes fill 30 of 32 columns.
-    let plain: Vec<HeadSpec> = (0..11).map(|seed| head(3, 0.0, seed)).collect();
-    assert_eq!(
-        assign(&plain, &all(11)),
-        [(0..10).collect::<Vec<_>>(), vec![10]]
-    );
-    // Dropout: other rates and other seeds drop other inputs. A wide head stands alone.
-    let mixed = [
-        head(3, 0.1, 1),
-        head(3, 0.2, 1),
-        head(3, 0.1, 1),
-        head(3, 0.1, 2),
-        head(40, 0.1, 1),
+    let heads: Vec<LinearHead> = [3, 2, 20, 10, 2, 70, 3]
+        .into_iter()
+        .enumerate()
+        .map(|(index, n_outputs)| {
+            let network = NetworkSpec {
+                n_outputs,
+                ..base.network.clone()
+            };
+            let objective = Objective::Rows(Loss::default());
+            LinearHead::new(
+                index,
+                HeadSpec {
+                    network,
+                    objective,
+                    ..base.clone()
+                },
+                1,
+            )
+        })
+        .collect();
+    let blocks = fill_blocks(heads, 4, 32);
+    let placed: Vec<(Vec<usize>, usize)> = blocks
+        .iter()
+        .map(|block| (block.heads(), block.columns))
+        .collect();
+    let expected = [
+        (vec![1, 4], 16),
+        (vec![0, 2], 32),
+        (vec![3], 16),
+        (vec![5], 80),
+        (vec![6], 16),
     ];
-    assert_eq!(
-        assign(&mixed, &all(5)),
-        [vec![0, 2], vec![1], vec![3], vec![4]]
-    );
+    assert_eq!(placed, expected);
 }

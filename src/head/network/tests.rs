@@ -4,15 +4,14 @@ use serde_json::Value;
 use super::*;
 use crate::{
     head::{
-        block::Block,
+        block::{Block, LinearHead},
         learner::Learner,
-        spec::{HeadSpec, Objective},
+        spec::HeadSpec,
     },
     train::{
         loss::{Loss, Targets},
         optimizer::{FlatOptimizer, Optimizer, OptimizerKind},
         real::Real,
-        schedule::Schedule,
     },
 };
 
@@ -237,24 +236,11 @@ fn spec(n_features: usize, hidden: &[usize], n_outputs: usize) -> NetworkSpec {
 #[test]
 fn a_linear_network_begins_with_the_weights_of_a_linear_head_of_the_bank() {
     let head = HeadSpec {
-        network: spec(5, &[], 3),
-        objective: Objective::Rows(Loss::default()),
-        dropout: 0.0,
-        optimizer: Optimizer {
-            kind: OptimizerKind::AdamW,
-            lr: 0.1,
-            weight_decay: 0.0,
-            momentum: 0.0,
-            betas: [0.9, 0.999],
-        },
-        schedule: Schedule::Constant,
-        warmup: 0.0,
-        clip: None,
         seed: 7,
-        stopping: None,
+        ..HeadSpec::new(spec(5, &[], 3))
     };
     let plain = Network::new(spec(5, &[], 3)).initial(7);
-    let block = Block::new(vec![(0, head)], 5, 1);
+    let block = Block::new(vec![LinearHead::new(0, head, 1)], 5);
     assert_eq!(plain, Learner::parameters(&block, 0));
 
     let pooling = Network::new(NetworkSpec {

@@ -1,8 +1,12 @@
 //! Binary cross-entropy and binary focal loss: every output is a label for itself.
 
-use ndarray::{ArrayView2, ArrayViewMut2, Zip};
+use multiversion::multiversion;
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::train::real::Real;
+
+/// Labels that are worked on side by side.
+const LANES: usize = 16;
 
 /// The settings of a loss over sigmoids; a `gamma` of 0 is the binary cross-entropy.
 pub(super) struct Sigmoid<'a> {
@@ -20,39 +24,42 @@ impl Sigmoid<'_> {
         mut out: Option<ArrayViewMut2<'_, F>>,
     ) -> f64 {
         assert_eq!(logits.dim(), labels.dim(), "one label per logit");
-        let weights = self.class_weights;
-        assert!(
-            weights.is_none_or(|weights| weights.len() == logits.ncols()),
-            "one weight per label"
-        );
+        let n_labels = logits.ncols();
+        let weights: Vec<F> = match self.class_weights {
+            Some(weights) => weights.iter().map(|w| F::of(f64::from(*w))).collect(),
+            None => vec![F::one(); n_labels],
+        };
+        assert_eq!(weights.len(), n_labels, "one weight per label");
         let gamma = F::of(f64::from(self.gamma));
+        let mut lanes = Lanes {
+            logits: [F::zero(); LANES],
+            set: [F::zero(); LANES],
+            unset: [F::zero(); LANES],
+            losses: [F::zero(); LANES],
+            slopes: [F::zero(); LANES],
+        };
         let mut sum = 0.0;
         for (index, (logits, labels)) in logits.rows().into_iter().zip(labels.rows()).enumerate() {
-            let weight = |label: usize| weights.map_or(F::one(), |w| F::of(f64::from(w[label])));
-            let terms = |label: usize, logit: F, set: f32| {
-                let set = F::of(f64::from(set));
-                let (loss_set, slope_set) = term(logit, gamma);
-                let (loss_unset, slope_unset) = term(-logit, gamma);
-                let (set, unset) = (set * weight(label), F::one() - set);
-                (
-                    set * loss_set + unset * loss_unset,
-                    set * slope_set - unset * slope_unset,
-                )
-            };
-            match &mut out {
-                Some(out) => {
-                    Zip::indexed(out.row_mut(index))
-                        .and(logits)
-                        .and(labels)
-                        .for_each(|label, out, logit, set| {
-                            let (loss, slope) = terms(label, *logit, *set);
-                            sum += Into::<f64>::into(loss);
-                            *out = scale * slope;
-                        });
+            for start in (0..n_labels).step_by(LANES) {
+                let part = start..(start + LANES).min(n_labels);
+                let width = part.len();
+                for (lane, label) in part.clone().enumerate() {
+                    let set = F::of(f64::from(labels[label]));
+                    lanes.logits[lane] = logits[label];
+                    lanes.set[lane] = set * weights[label];
+                    lanes.unset[lane] = F::one() - set;
                 }
-                None => {
-                    for (label, (logit, set)) in logits.iter().zip(labels).enumerate() {
-                        sum += Into::<f64>::into(terms(label, *logit, *set).0);
+                match gamma == F::zero() {
+                    true => cross_entropies(&mut lanes),
+                    false => focal(&mut lanes, gamma),
+                }
+                for loss in &lanes.losses[..width] {
+                    sum += Into::<f64>::into(*loss);
+                }
+                if let Some(out) = &mut out {
+                    let mut out = out.row_mut(index);
+                    for (lane, label) in part.enumerate() {
+                        out[label] = scale * lanes.slopes[lane];
                     }
                 }
             }
@@ -61,10 +68,56 @@ impl Sigmoid<'_> {
     }
 }
 
+/// Some labels of a row: their logits, what their two outcomes count, and what comes of them.
+struct Lanes<F> {
+    logits: [F; LANES],
+    /// The label's weight where it is set, else 0.
+    set: [F; LANES],
+    /// 1 where it is not set, else 0.
+    unset: [F; LANES],
+    losses: [F; LANES],
+    /// Derivatives of the losses by the logits.
+    slopes: [F; LANES],
+}
+
+/// With `l = ln(1 + e^-|z|)`: `-log p = max(-z, 0) + l`, `-log(1 - p) = max(z, 0) + l`.
+#[multiversion(targets = "simd")]
+fn cross_entropies<F: Real>(lanes: &mut Lanes<F>) {
+    for lane in 0..LANES {
+        let (z, set, unset) = (lanes.logits[lane], lanes.set[lane], lanes.unset[lane]);
+        let is_positive = z > F::zero();
+        let size = if is_positive { z } else { -z };
+        let exponential = (-size).fast_exp();
+        let rest = exponential.fast_ln_1p();
+        let larger = F::one() / (F::one() + exponential);
+        let p = if is_positive {
+            larger
+        } else {
+            exponential * larger
+        };
+        let (above, below) = if is_positive {
+            (z, F::zero())
+        } else {
+            (F::zero(), size)
+        };
+        lanes.losses[lane] = set * (below + rest) + unset * (above + rest);
+        lanes.slopes[lane] = p * (set + unset) - set;
+    }
+}
+
+fn focal<F: Real>(lanes: &mut Lanes<F>, gamma: F) {
+    for lane in 0..LANES {
+        let (loss_set, slope_set) = focal_term(lanes.logits[lane], gamma);
+        let (loss_unset, slope_unset) = focal_term(-lanes.logits[lane], gamma);
+        let (set, unset) = (lanes.set[lane], lanes.unset[lane]);
+        lanes.losses[lane] = set * loss_set + unset * loss_unset;
+        lanes.slopes[lane] = set * slope_set - unset * slope_unset;
+    }
+}
+
 /// `-(1 - p)^gamma log p` of `p = 1 / (1 + e^-z)`, and its derivative in `z`:
 /// `(1 - p)^gamma (gamma p log p - (1 - p))`.
-#[inline(always)]
-fn term<F: Real>(z: F, gamma: F) -> (F, F) {
+fn focal_term<F: Real>(z: F, gamma: F) -> (F, F) {
     let exponential = (-z.abs()).fast_exp();
     let larger = F::one() / (F::one() + exponential);
     let smaller = exponential * larger;
@@ -75,9 +128,6 @@ fn term<F: Real>(z: F, gamma: F) -> (F, F) {
     };
     let positive = if z > F::zero() { F::zero() } else { -z };
     let loss = positive + exponential.ln_1p();
-    if gamma == F::zero() {
-        return (loss, -rest);
-    }
     let power = rest.powf(gamma);
     (power * loss, -power * (gamma * p * loss + rest))
 }

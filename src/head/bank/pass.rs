@@ -1,0 +1,270 @@
+//! Heads that go over the same samples in batches of one size: tiles of rows are made while the last ones are learned
+//! from, and shared by all.
+
+use ndarray::s;
+use rayon::prelude::*;
+
+use super::BankData;
+use crate::{
+    error::Result,
+    features::{Loaded, Tile},
+    head::{
+        block::{BLOCK_COLUMNS, Block, LinearHead, fill_blocks},
+        learner::{Batch, Learner},
+        network_learner::NetworkLearner,
+        spec::HeadSpec,
+        targets::TargetTable,
+        transform::Mask,
+    },
+    train::{loss::LossSum, panel::LANES},
+};
+
+/// Bytes of the rows of a tile, about: they are read by all blocks, so they should stay in the processor's cache.
+const TILE_BYTES: usize = 2 << 20;
+
+/// The heads of one set and one batch size.
+pub(super) struct Pass {
+    /// The set's place among the bank's.
+    pub(super) set: usize,
+    batch_size: usize,
+    groups: Vec<Group>,
+}
+
+/// Heads that see the same rows: with the same units dropped, or with none.
+struct Group {
+    /// Rate and seed of what is dropped of the rows before its blocks see them; networks drop for themselves.
+    dropout: Option<(f32, u64)>,
+    n_features: usize,
+    blocks: Vec<Block>,
+    networks: Vec<NetworkLearner>,
+}
+
+impl Pass {
+    pub(super) fn new(
+        set: usize,
+        batch_size: usize,
+        heads: &[usize],
+        specs: &[HeadSpec],
+        data: &BankData<'_>,
+    ) -> Pass {
+        let n_steps = data.sets[set].train.len().div_ceil(batch_size);
+        let n_features = data.transform.n_features();
+        let mut groups: Vec<Group> = Vec::new();
+        let mut linear: Vec<Vec<LinearHead>> = Vec::new();
+        for head in heads.iter().copied() {
+            let spec = &specs[head];
+            let is_dropped = spec.is_linear() && spec.dropout > 0.0;
+            let dropout = is_dropped.then_some((spec.dropout, spec.seed));
+            let found = groups.iter().position(|group| group.dropout == dropout);
+            let place = found.unwrap_or_else(|| {
+                groups.push(Group {
+                    dropout,
+                    n_features,
+                    blocks: Vec::new(),
+                    networks: Vec::new(),
+                });
+                linear.push(Vec::new());
+                groups.len() - 1
+            });
+            let total_steps = n_steps * spec.epochs;
+            match spec.is_linear() {
+                true => linear[place].push(LinearHead::new(head, spec.clone(), total_steps)),
+                false => {
+                    let learner = NetworkLearner::new(head, spec.clone(), total_steps);
+                    groups[place].networks.push(learner);
+                }
+            }
+        }
+        for (group, heads) in groups.iter_mut().zip(linear) {
+            group.fill(heads);
+        }
+        Pass {
+            set,
+            batch_size,
+            groups,
+        }
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        self.learners().any(|learner| learner.is_active())
+    }
+
+    /// The heads that still train.
+    pub(super) fn active(&self) -> Vec<usize> {
+        self.learners()
+            .filter(|learner| learner.is_active())
+            .flat_map(|learner| learner.heads())
+            .collect()
+    }
+
+    /// A head's parameters as they are now.
+    pub(super) fn parameters(&self, head: usize) -> Vec<f32> {
+        let mut learners = self.learners();
+        let learner = learners.find(|learner| learner.heads().contains(&head));
+        learner.expect("a head of this pass").parameters(head)
+    }
+
+    /// The losses of the steps since this was last asked.
+    pub(super) fn take_losses(&mut self) -> Vec<(usize, LossSum)> {
+        self.groups
+            .iter_mut()
+            .flat_map(Group::learners_mut)
+            .flat_map(|learner| learner.take_losses())
+            .collect()
+    }
+
+    /// Ends the training of some heads, and closes ranks: what was theirs is no longer computed.
+    pub(super) fn stop(&mut self, heads: &[usize]) {
+        if heads.is_empty() {
+            return;
+        }
+        for group in &mut self.groups {
+            for learner in group.learners_mut() {
+                for head in heads {
+                    learner.stop(*head);
+                }
+            }
+            group.networks.retain(|network| network.is_active());
+            let blocks = std::mem::take(&mut group.blocks).into_iter();
+            group.fill(blocks.flat_map(Block::into_heads).collect());
+        }
+        self.groups
+            .retain(|group| !(group.blocks.is_empty() && group.networks.is_empty()));
+    }
+
+    fn learners(&self) -> impl Iterator<Item = &dyn Learner> {
+        self.groups.iter().flat_map(|group| {
+            let blocks = group.blocks.iter().map(|block| block as &dyn Learner);
+            blocks.chain(group.networks.iter().map(|network| network as &dyn Learner))
+        })
+    }
+
+    /// One epoch (from 1).
+    pub(super) fn run(&mut self, data: &BankData<'_>, seed: u64, epoch: usize) -> Result<()> {
+        if !self.is_active() {
+            return Ok(());
+        }
+        let set = &data.sets[self.set];
+        let order = data
+            .view
+            .epoch_order(set.train, seed, epoch, self.batch_size);
+        let fused = match &self.groups[..] {
+            [only] => only.mask(epoch),
+            _ => None,
+        };
+        for window in data.view.loads(&order, self.batch_size) {
+            let (window, loaded) = window?;
+            let make = |samples: &[u32], buffer: Vec<f32>| {
+                Rows::make(data, set.targets, &loaded, samples, buffer, fused)
+            };
+            let mut parts = window.chunks(self.tile_samples(data, window));
+            let mut tile = parts.next().map(|samples| make(samples, Vec::new()));
+            let mut buffer = Vec::new();
+            while let Some(rows) = tile {
+                let next = parts.next();
+                let ((), made) = rayon::join(
+                    || self.learn(&rows, fused.is_some(), epoch),
+                    || next.map(|samples| make(samples, buffer)),
+                );
+                buffer = rows.tile.into_buffer();
+                tile = made;
+            }
+        }
+        Ok(())
+    }
+
+    /// Samples of a tile: whole batches of about [`TILE_BYTES`].
+    fn tile_samples(&self, data: &BankData<'_>, samples: &[u32]) -> usize {
+        let rows = samples
+            .iter()
+            .map(|sample| data.view.rows_of(*sample).len());
+        let bytes = 4 * data.transform.n_features() * rows.sum::<usize>();
+        let bytes_of_batch = bytes * self.batch_size / samples.len().max(1);
+        (TILE_BYTES / bytes_of_batch.max(1)).max(1) * self.batch_size
+    }
+
+    fn learn(&mut self, rows: &Rows, is_dropped: bool, epoch: usize) {
+        let batch_size = self.batch_size;
+        self.groups.par_iter_mut().for_each(|group| {
+            let mask = group.mask(epoch).filter(|_| !is_dropped);
+            let dropped = mask.map(|mask| mask.dropped(&rows.tile));
+            let values = dropped.as_ref().unwrap_or(&rows.tile.rows);
+            let learn = |learner: &mut dyn Learner| {
+                let tile = &rows.tile;
+                for start in (0..tile.n_samples()).step_by(batch_size) {
+                    let end = (start + batch_size).min(tile.n_samples());
+                    let range = tile.starts[start]..tile.starts[end];
+                    let starts: Vec<usize> = tile.starts[start..=end]
+                        .iter()
+                        .map(|row| row - range.start)
+                        .collect();
+                    learner.step(&Batch {
+                        rows: values.slice(s![range.clone(), ..]),
+                        starts: &starts,
+                        row_ids: &tile.row_ids[range],
+                        targets: rows.targets.slice(start..end, &tile.starts),
+                        epoch,
+                    });
+                }
+            };
+            let (blocks, networks) = (&mut group.blocks, &mut group.networks);
+            rayon::join(
+                || blocks.par_iter_mut().for_each(|block| learn(block)),
+                || networks.par_iter_mut().for_each(|network| learn(network)),
+            );
+        });
+    }
+}
+
+impl Group {
+    /// Blocks for these heads: as wide as they may be, but enough to keep every thread busy.
+    fn fill(&mut self, heads: Vec<LinearHead>) {
+        let columns: usize = heads.iter().map(LinearHead::n_columns).sum();
+        let share = columns.div_ceil(rayon::current_num_threads());
+        let width = share.next_multiple_of(LANES).clamp(LANES, BLOCK_COLUMNS);
+        self.blocks = fill_blocks(heads, self.n_features, width);
+    }
+
+    fn learners_mut(&mut self) -> impl Iterator<Item = &mut dyn Learner> {
+        let blocks = self
+            .blocks
+            .iter_mut()
+            .map(|block| block as &mut dyn Learner);
+        let networks = self.networks.iter_mut();
+        blocks.chain(networks.map(|network| network as &mut dyn Learner))
+    }
+
+    /// What is dropped of the rows before the group sees them.
+    fn mask(&self, epoch: usize) -> Option<Mask> {
+        let (rate, seed) = self.dropout?;
+        Some(Mask {
+            rate,
+            seed,
+            epoch: epoch as u64,
+        })
+    }
+}
+
+/// Some samples, ready to be learned from.
+struct Rows {
+    tile: Tile,
+    targets: TargetTable,
+}
+
+impl Rows {
+    fn make(
+        data: &BankData<'_>,
+        targets: &TargetTable,
+        loaded: &Loaded,
+        samples: &[u32],
+        buffer: Vec<f32>,
+        mask: Option<Mask>,
+    ) -> Rows {
+        Rows {
+            tile: data
+                .transform
+                .tile(data.view, loaded, samples, buffer, mask),
+            targets: targets.gather(data.view, samples),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What heads are worth on the validation samples of their set, after an epoch.
+
+use std::{collections::HashMap, sync::Mutex};
+
+use super::{BankData, SampleSet};
+use crate::{
+    error::Result,
+    head::{
+        network::Network,
+        objective,
+        outputs::{OutputHead, for_each_head},
+        spec::{HeadSpec, StoppingMetric},
+        targets::TargetTable,
+    },
+};
+
+/// The validation samples of a set.
+pub(super) struct Validation<'a> {
+    data: &'a BankData<'a>,
+    set: &'a SampleSet<'a>,
+    targets: TargetTable,
+}
+
+/// A loss where something counts, and metrics by name.
+pub(super) type Verdict = (Option<f64>, Vec<(&'static str, f64)>);
+
+impl<'a> Validation<'a> {
+    pub(super) fn new(data: &'a BankData<'a>, set: &'a SampleSet<'a>) -> Validation<'a> {
+        Validation {
+            data,
+            set,
+            targets: set.targets.gather(data.view, set.validation),
+        }
+    }
+
+    /// The verdicts on some heads by their numbers. Metrics of all, or only of those that are stopped by one.
+    pub(super) fn judge(
+        &self,
+        heads: &[usize],
+        specs: &[HeadSpec],
+        parameters: &dyn Fn(usize) -> Vec<f32>,
+        judges_all: bool,
+    ) -> Result<HashMap<usize, Verdict>> {
+        let verdicts = Mutex::new(HashMap::new());
+        let scored = heads.iter().map(|head| OutputHead {
+            number: *head,
+            network: Network::new(specs[*head].network.clone()),
+            parameters: parameters(*head),
+        });
+        for_each_head(
+            self.data.view,
+            self.data.transform,
+            self.set.validation,
+            scored.collect(),
+            |head, logits, starts| {
+                let spec = &specs[head.number];
+                let all = 0..self.set.validation.len();
+                let targets = self.targets.slice(all, starts);
+                let loss = objective::loss(
+                    spec,
+                    &head.network,
+                    &head.parameters,
+                    logits,
+                    starts,
+                    targets,
+                );
+                let metric = spec.stopping.as_ref().map(|stopping| stopping.metric);
+                let is_judged = judges_all || metric.is_some_and(|m| m != StoppingMetric::Loss);
+                let scores = match is_judged {
+                    true => self.set.judge.scores(logits, &head.parameters),
+                    false => Vec::new(),
+                };
+                let verdict: Verdict = ((loss.weight > 0.0).then(|| loss.mean()), scores);
+                let mut verdicts = verdicts.lock().expect("no judge panicked");
+                verdicts.insert(head.number, verdict);
+            },
+        )?;
+        Ok(verdicts.into_inner().expect("no judge panicked"))
+    }
+}

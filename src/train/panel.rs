@@ -1,0 +1,234 @@
+//! Products of rows with a panel of some dozen columns of weights: what a step of the bank consists of.
+//!
+//! A general matrix product splits its work by the shapes that it meets. Here every output is the sum of its own terms in
+//! their order, one fused multiply-add a term, on every instruction set: its bits depend on nothing but its row and its
+//! column. So heads may stand beside each other in any way and on any number of threads, and another processor that has
+//! the instruction gives the same bits. With AVX-512 the products reach about twice the rate of [`super::gemm`].
+
+use multiversion::{multiversion, target::match_target};
+
+/// Panels are a multiple of this many columns wide.
+pub const LANES: usize = 16;
+
+/// Rows whose errors stay in the nearest cache while features are gone through.
+const GRADIENT_ROWS: usize = 512;
+
+/// `out = bias + rows weights`, with `rows [n, n_features]`, `weights [n_features, columns]`, `bias [columns]` and
+/// `out [n, columns]`, all row-major.
+///
+/// ```
+/// use frostbert::train::panel::{LANES, outputs};
+/// let (weights, bias) = ([2.0; 2 * LANES], [0.5; LANES]);
+/// let mut out = [0.0; LANES];
+/// outputs(&[1.0, 3.0], &weights, &bias, &mut out);
+/// assert_eq!(out, [8.5; LANES]);
+/// ```
+///
+/// # Panics
+/// When the lengths do not fit together or `columns` is no multiple of [`LANES`].
+pub fn outputs(rows: &[f32], weights: &[f32], bias: &[f32], out: &mut [f32]) {
+    let columns = bias.len();
+    assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
+    let (n_features, n_rows) = (weights.len() / columns, out.len() / columns);
+    assert_eq!(weights.len(), n_features * columns, "whole rows of weights");
+    assert_eq!(out.len(), n_rows * columns, "whole rows of outputs");
+    assert_eq!(rows.len(), n_rows * n_features, "features of each row");
+    for out in out.chunks_exact_mut(columns) {
+        out.copy_from_slice(bias);
+    }
+    if n_features > 0 {
+        let left = Left {
+            values: rows,
+            line: n_features,
+            step: 1,
+        };
+        add_product(left, weights, columns, out);
+    }
+}
+
+/// `out += rows^T errors`, with `rows [n, n_features]`, `errors [n, columns]` and `out [n_features, columns]`, all
+/// row-major.
+///
+/// ```
+/// use frostbert::train::panel::{LANES, add_gradients};
+/// let mut out = [1.0; 2 * LANES];
+/// add_gradients(&[3.0, 4.0], LANES, &[0.5; LANES], &mut out);
+/// assert_eq!(out[..LANES], [2.5; LANES]);
+/// assert_eq!(out[LANES..], [3.0; LANES]);
+/// ```
+///
+/// # Panics
+/// When the lengths do not fit together or `columns` is no multiple of [`LANES`].
+pub fn add_gradients(rows: &[f32], columns: usize, errors: &[f32], out: &mut [f32]) {
+    assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
+    let (n_features, n_rows) = (out.len() / columns, errors.len() / columns);
+    assert_eq!(out.len(), n_features * columns, "whole rows of gradients");
+    assert_eq!(errors.len(), n_rows * columns, "whole rows of errors");
+    assert_eq!(rows.len(), n_rows * n_features, "features of each row");
+    if n_features == 0 {
+        return;
+    }
+    let parts = rows.chunks(GRADIENT_ROWS * n_features);
+    for (rows, errors) in parts.zip(errors.chunks(GRADIENT_ROWS * columns)) {
+        let left = Left {
+            values: rows,
+            line: 1,
+            step: n_features,
+        };
+        add_product(left, errors, columns, out);
+    }
+}
+
+/// Rows or features on the left of a product: the values of line `i` are `values[i * line + term * step]`.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    values: &'a [f32],
+    line: usize,
+    step: usize,
+}
+
+// As many sums side by side as the registers hold: 8 lines of 32 with AVX-512, 4 of 16 elsewhere.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma",
+    "x86_64+avx2+fma"
+))]
+fn add_product(left: Left<'_>, right: &[f32], columns: usize, out: &mut [f32]) {
+    match_target! {
+        "x86_64+avx512f" => add_lines::<8, 32>(left, right, columns, out),
+        _ => add_lines::<4, 16>(left, right, columns, out),
+    }
+}
+
+#[inline(always)]
+fn add_lines<const R: usize, const C: usize>(
+    left: Left<'_>,
+    right: &[f32],
+    columns: usize,
+    out: &mut [f32],
+) {
+    let n_lines = out.len() / columns;
+    let whole = n_lines / R * R;
+    let (many, rest) = out.split_at_mut(whole * columns);
+    for (number, out) in many.chunks_exact_mut(R * columns).enumerate() {
+        add_across::<R, C>(left, number * R, right, columns, out);
+    }
+    for (number, out) in rest.chunks_exact_mut(columns).enumerate() {
+        add_across::<1, C>(left, whole + number, right, columns, out);
+    }
+}
+
+/// `R` lines of the product, all columns of them.
+#[inline(always)]
+fn add_across<const R: usize, const C: usize>(
+    left: Left<'_>,
+    line: usize,
+    right: &[f32],
+    columns: usize,
+    out: &mut [f32],
+) {
+    let n_terms = right.len() / columns;
+    let end = (n_terms - 1) * left.step + 1;
+    // A slice for each line: values that lie beside each other would tempt the compiler to gather and scatter.
+    let lines: [&[f32]; R] =
+        std::array::from_fn(|i| &left.values[(line + i) * left.line..(line + i) * left.line + end]);
+    let mut column = 0;
+    while column + C <= columns {
+        add_tile::<R, C>(lines, left.step, right, columns, column, out);
+        column += C;
+    }
+    while column + LANES <= columns {
+        add_tile::<R, LANES>(lines, left.step, right, columns, column, out);
+        column += LANES;
+    }
+}
+
+/// `R` lines and `C` columns of the product: sums that stay in registers while the terms go by.
+#[inline(always)]
+fn add_tile<const R: usize, const C: usize>(
+    lines: [&[f32]; R],
+    step: usize,
+    right: &[f32],
+    columns: usize,
+    column: usize,
+    out: &mut [f32],
+) {
+    let mut sums = [[0.0f32; C]; R];
+    for (i, sums) in sums.iter_mut().enumerate() {
+        sums.copy_from_slice(&out[i * columns + column..i * columns + column + C]);
+    }
+    for (term, right) in right.chunks_exact(columns).enumerate() {
+        let right: &[f32; C] = right[column..column + C]
+            .first_chunk()
+            .expect("a slice of this length");
+        for (line, sums) in lines.iter().zip(&mut sums) {
+            let value = line[term * step];
+            for (sum, right) in sums.iter_mut().zip(right) {
+                *sum = value.mul_add(*right, *sum);
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        out[i * columns + column..i * columns + column + C].copy_from_slice(sums);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, factor: f32) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * factor).sin()).collect()
+    }
+
+    /// Each sum in the order of its terms, as the products promise it.
+    fn sums(
+        lines: usize,
+        terms: usize,
+        value: impl Fn(usize, usize) -> f32,
+        right: &[f32],
+        start: &[f32],
+    ) -> Vec<f32> {
+        let columns = right.len() / terms;
+        (0..lines * columns)
+            .map(|place| {
+                let (line, column) = (place / columns, place % columns);
+                (0..terms).fold(start[place], |sum, term| {
+                    value(line, term).mul_add(right[term * columns + column], sum)
+                })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_output_is_the_sum_of_its_terms_in_their_order_at_any_shape() {
+        for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (8, 33, 32), (37, 5, 80)] {
+            let rows = numbers(n_rows * n_features, 0.37);
+            let weights = numbers(n_features * columns, 0.11);
+            let bias = numbers(columns, 0.7);
+            let mut out = vec![f32::NAN; n_rows * columns];
+            outputs(&rows, &weights, &bias, &mut out);
+            let value = |row: usize, feature: usize| rows[row * n_features + feature];
+            let expected = sums(n_rows, n_features, value, &weights, &bias.repeat(n_rows));
+            assert_eq!(out, expected, "{n_rows} x {n_features} x {columns}");
+        }
+    }
+
+    #[test]
+    fn every_gradient_is_the_sum_of_its_rows_in_their_order_at_any_shape() {
+        for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (1100, 9, 32)] {
+            let rows = numbers(n_rows * n_features, 0.37);
+            let errors = numbers(n_rows * columns, 0.11);
+            let start = numbers(n_features * columns, 0.5);
+            let mut out = start.clone();
+            add_gradients(&rows, columns, &errors, &mut out);
+            let value = |feature: usize, row: usize| rows[row * n_features + feature];
+            assert_eq!(out, sums(n_features, n_rows, value, &errors, &start));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "features of each row")]
+    fn rows_that_do_not_fit_are_a_bug() {
+        outputs(&[1.0; 3], &[0.0; 32], &[0.0; 16], &mut [0.0; 16]);
+    }
+}
