@@ -494,10 +494,10 @@ class Head(torch.nn.Module):
 def train(task: Task, settings: dict, stopping, kind: str = "fused"):
     """The head with the best weights, their epoch, the number of epochs and the seconds of the loop over them."""
     options, head_options = settings["train"], settings["head"]
-    plain = options["optimizer"] == "adamw" and options["schedule"] == "constant" and options["warmup"] == 0
+    plain = options["optimizer"] == "adamw" and options["schedule"] in ("constant", "linear") and options["warmup"] == 0
     plain = plain and not options.get("clip") and not options.get("class_weights") and not options["label_smoothing"]
     if not plain or head_options["kind"] not in ("linear", "matching") or head_options.get("pca"):
-        sys.exit("error: linear and matching heads are understood, trained by a plain adamw")
+        sys.exit("error: linear and matching heads are understood, trained by adamw at a constant or falling rate")
     if stopping and stopping["metric"] != "loss":
         sys.exit("error: early stopping is understood by the loss")
     torch.manual_seed(settings["seed"])
@@ -510,6 +510,9 @@ def train(task: Task, settings: dict, stopping, kind: str = "fused"):
         **{kind: True},
     )
     places = torch.from_numpy(task.at["train"])
+    steps = -(-len(places) // options["batch_size"]) * options["epochs"]
+    falls = options["schedule"] == "linear"
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps if falls else 1.0)
     best, best_epoch, weights = np.inf, 0, None
     started = time.perf_counter()
     for epoch in range(1, options["epochs"] + 1):
@@ -520,6 +523,7 @@ def train(task: Task, settings: dict, stopping, kind: str = "fused"):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
         head.eval()
         validation = task.loss_of_part(head, "validation")
         if not stopping:

@@ -12,9 +12,9 @@
 //! a content-addressed [`cache`] that knows no labels. Stage 2 ([`pipeline::train`]) reads rows of states back, from memory
 //! or shard by shard ([`features`]), joins them with what they are to be ([`pipeline::tasks`]: labels of texts and pairs,
 //! numbers, tags of words, answers to questions), trains a bank of heads ([`head`], with the losses and optimisers of
-//! [`train`]), measures ([`metrics`]) and writes a run folder ([`report`]) that can be replayed bit by bit
-//! ([`pipeline::lock`]). [`pipeline::predict`] applies its head to new texts, [`pipeline::similar`] compares texts by their
-//! states alone.
+//! [`train`]), measures ([`metrics`]), holds many heads against each other ([`sweep`]) and writes a run folder
+//! ([`report`]) that can be replayed bit by bit ([`pipeline::lock`]). [`pipeline::predict`] applies its head to new
+//! texts, [`pipeline::similar`] compares texts by their states alone.
 //!
 //! A file imports only from modules that stand below its own in the list here; `cache` and `encoder` do not know each
 //! other; the heads see numbers, never texts or files. The library never prints, never exits and never reads the
@@ -27,7 +27,7 @@
 //! let pipeline = Pipeline::read(Path::new("pipelines/sentiment.toml"), &[])?;
 //! let machine = Machine::new("runtime/libonnxruntime.so", 2);
 //! let report = pipeline::run(&pipeline, &machine, &())?;
-//! println!("{}", serde_json::to_string(&report.train.metrics.test).expect("metrics become JSON"));
+//! println!("{}", report.heads.run().display());
 //! # Ok::<(), frostbert::error::Error>(())
 //! ```
 //!
@@ -37,6 +37,8 @@
 pub mod pipeline;
 
 pub mod report;
+
+pub mod sweep;
 
 pub mod head;
 

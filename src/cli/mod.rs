@@ -12,6 +12,7 @@ mod predict;
 mod progress;
 mod run;
 mod similar;
+mod sweep;
 mod tokenize;
 mod train;
 
@@ -73,6 +74,8 @@ enum Command {
     Extract(PipelineArguments),
     /// Stage 2 alone: train on cached states, never loading the encoder
     Train(PipelineArguments),
+    /// Train every head of a pipeline's [sweep] on cached states and compare them; an unfinished sweep goes on
+    Sweep(PipelineArguments),
     /// Measure a trained head on other labelled data
     Evaluate(evaluate::EvaluateArguments),
     /// Labels, numbers, tags or answers for new texts
@@ -127,6 +130,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Run(arguments) => run::run(arguments, &context),
         Command::Extract(arguments) => extract::run(arguments, &context),
         Command::Train(arguments) => train::run(arguments, &context),
+        Command::Sweep(arguments) => sweep::run(arguments, &context),
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),
         Command::Predict(arguments) => predict::run(arguments, &context),
         Command::Similar(arguments) => similar::run(arguments, &context),

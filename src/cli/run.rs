@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     Context, Overrides, output,
-    train::{describe_tasks, describe_train},
+    train::{describe_stage_two, describe_tasks},
 };
 
 #[derive(Debug, Args)]
@@ -40,11 +40,12 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
-    let RunReport { extract, train } = report;
+    let RunReport { extract, heads } = report;
     if context.json {
-        output::print_json(&json!({ "extract": output::extract_json(&extract)?, "train": train }))?;
+        let extract = output::extract_json(&extract)?;
+        output::print_json(&json!({ "extract": extract, heads.name(): heads }))?;
     } else {
-        output::print(&(output::describe_extract(&extract) + &describe_train(&train)))?;
+        output::print(&(output::describe_extract(&extract) + &describe_stage_two(&heads)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use frostbert::pipeline::{
+    StageTwo,
     measure::{RunMetrics, measured_parts},
     multitask::{self, TasksReport},
     settings::Pipeline,
@@ -12,7 +13,7 @@ use frostbert::pipeline::{
 };
 use indicatif::HumanCount;
 
-use super::{Context, PipelineArguments, output};
+use super::{Context, PipelineArguments, output, sweep::describe_sweep};
 
 /// More classes than this are counted and not listed.
 const LISTED_CLASSES: usize = 12;
@@ -45,8 +46,16 @@ pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<Ex
 pub(super) fn describe_tasks(report: &TasksReport) -> String {
     let tasks = report.tasks.iter();
     let described =
-        tasks.map(|(name, report)| format!("\ntask        {name}\n{}", describe_train(report)));
+        tasks.map(|(name, report)| format!("\ntask        {name}\n{}", describe_stage_two(report)));
     described.collect::<String>().trim_start().to_string()
+}
+
+/// What stage 2 did, for one head or many.
+pub(super) fn describe_stage_two(report: &StageTwo) -> String {
+    match report {
+        StageTwo::Train(report) => describe_train(report),
+        StageTwo::Sweep(report) => describe_sweep(report),
+    }
 }
 
 /// What stage 2 did: rows, metrics beside the baseline, and where everything lies.
@@ -204,7 +213,7 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
     text
 }
 
-fn indent(block: &str, title: &str) -> String {
+pub(super) fn indent(block: &str, title: &str) -> String {
     let lines = block.lines().enumerate().map(|(number, line)| {
         format!("{:<12}{line}", if number == 0 { title } else { "" })
             .trim_end()

@@ -131,6 +131,21 @@ impl Row {
 }
 
 impl Dataset {
+    /// The same rows, with those of validation to be learned from too. The checks stay those of the data as it was read.
+    pub fn with_validation_in_train(&self) -> Dataset {
+        let mut merged = self.clone();
+        let validation = merged.rows.iter_mut();
+        for row in validation.filter(|row| row.part == Part::Validation) {
+            row.part = Part::Train;
+        }
+        merged.distribution = distribution_of(&merged.labels, &merged.rows);
+        merged.values = value_summaries(&merged.rows);
+        if !self.questions.is_empty() {
+            merged.questions = question_summaries(&merged.rows);
+        }
+        merged
+    }
+
     /// Reads, cleans, labels and splits.
     ///
     /// - Classification, multilabel: labels are those of train, or given. A label that train lacks is an error.
@@ -357,10 +372,7 @@ impl Loader {
             checks,
             ..
         } = self;
-        let ids = rows
-            .iter()
-            .flat_map(|row| row.target.label_ids().iter().map(|id| (*id, row.part)));
-        let distribution = class_distribution(&labels, ids);
+        let distribution = distribution_of(&labels, &rows);
         let checks = DataChecks::of(checks, &rows, &files, distribution.balance());
         Dataset {
             values: value_summaries(&rows),
@@ -376,6 +388,14 @@ impl Loader {
             files,
         }
     }
+}
+
+fn distribution_of(labels: &LabelMap, rows: &[Row]) -> ClassDistribution {
+    let ids = |row: &Row| row.target.label_ids().to_vec();
+    let ids = rows
+        .iter()
+        .flat_map(|row| ids(row).into_iter().map(|id| (id, row.part)));
+    class_distribution(labels, ids)
 }
 
 /// The examples of several sources one after the other, each with its source's number.

@@ -1,7 +1,7 @@
 //! The bank: many heads over one view, trained together. One head is a bank of one.
 //!
 //! Heads differ in what they learn from ([`SampleSet`]: another fold, another share of the samples, other targets) and in
-//! everything that a [`HeadSpec`] says. Those of one set and one batch size share a pass over the samples ([`pass`]), in
+//! everything that a [`HeadSpec`] says. Those of one set and one batch size share a pass over the samples (`pass`), in
 //! which tiles of rows are decoded once for all of them.
 
 mod pass;
@@ -15,11 +15,17 @@ use rayon::prelude::*;
 use self::{pass::Pass, validation::Validation};
 use super::{
     course::{Course, EpochRecord},
+    outputs::OutputHead,
     spec::HeadSpec,
     targets::TargetTable,
     transform::Transform,
 };
-use crate::{error::Result, features::FeatureView, progress::Progress, train::loss::LossSum};
+use crate::{
+    error::{Error, Result},
+    features::FeatureView,
+    progress::Progress,
+    train::loss::LossSum,
+};
 
 /// What all heads of a bank share.
 pub struct BankData<'a> {
@@ -45,14 +51,13 @@ pub struct SampleSet<'a> {
 
 /// Metrics of a head's outputs on the validation samples, for the course of a training.
 pub trait Judge: Sync {
-    /// Values by the names of the metrics. `logits` holds the output rows of all validation samples, in their order;
-    /// `parameters` are the head's.
-    fn scores(&self, logits: ArrayView2<'_, f32>, parameters: &[f32]) -> Vec<(&'static str, f64)>;
+    /// Values by the names of the metrics. `logits` holds the head's output rows of all validation samples, in their order.
+    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)>;
 }
 
 /// A judge without metrics: only the loss is followed.
 impl Judge for () {
-    fn scores(&self, _: ArrayView2<'_, f32>, _: &[f32]) -> Vec<(&'static str, f64)> {
+    fn scores(&self, _: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
 }
@@ -64,6 +69,9 @@ pub struct BankSettings {
     pub seed: u64,
     /// Whether every head is judged after every epoch, or only those that are stopped by a metric other than the loss.
     pub judges_all: bool,
+    /// Whether a head that diverges is given up, with the best parameters that it had, while the others go on. Without
+    /// any it says nothing: all its parameters are 0.
+    pub gives_up: bool,
 }
 
 impl Default for BankSettings {
@@ -72,6 +80,7 @@ impl Default for BankSettings {
         BankSettings {
             seed: 42,
             judges_all: true,
+            gives_up: false,
         }
     }
 }
@@ -222,6 +231,16 @@ impl<'a> Bank<'a> {
         }
     }
 
+    /// A head as it would be if its training ended now.
+    pub fn best(&self, head: usize) -> TrainedHead {
+        let mut course = self.courses[head].clone();
+        let mut passes = self.passes.iter();
+        if let Some(pass) = passes.find(|pass| pass.active().contains(&head)) {
+            course.finish(|| pass.parameters(head));
+        }
+        course.into_head()
+    }
+
     /// Every head with its best parameters, in the order of the specs; those that still train with their last.
     pub fn finish(mut self) -> Vec<TrainedHead> {
         let active = self.active();
@@ -257,8 +276,15 @@ impl<'a> Bank<'a> {
                 validation_loss,
                 scores,
             };
-            let stops = self.courses[head].judge(record, || pass.parameters(head))?;
-            if stops || epoch == spec.epochs {
+            let stops = match self.courses[head].judge(record, || pass.parameters(head)) {
+                Err(Error::Diverged { .. }) if self.settings.gives_up => {
+                    let n_parameters = pass.parameters(head).len();
+                    self.courses[head].finish(|| vec![0.0; n_parameters]);
+                    true
+                }
+                stops => stops?,
+            };
+            if stops || epoch == spec.stop_after.unwrap_or(spec.epochs) {
                 done.push(head);
             }
         }

@@ -51,6 +51,7 @@ impl fmt::Display for EpochRecord {
 }
 
 /// One head's course so far.
+#[derive(Clone)]
 pub(super) struct Course {
     stopping: Option<(StoppingMetric, EarlyStopping)>,
     history: Vec<EpochRecord>,

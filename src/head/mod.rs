@@ -4,7 +4,8 @@
 //!   objectives over sequences, [`targets`] what outputs are compared with;
 //! - [`bank`] is the training loop; its [`learner`]s are [`block`]s of linear heads and [`network_learner`]s; a head's
 //!   [`course`] over the epochs decides when it stops;
-//! - [`linfa_logistic`] and [`linfa_svm`] fit in full batch;
+//! - [`ridge`], [`lda`] and [`logistic`] fit many linear heads in full batch, over [`row_groups`] and, the first two, the
+//!   sums of a [`gram`]; so do, one at a time, [`linfa_logistic`] and [`linfa_svm`];
 //! - [`row_maps`], [`pair`], [`matching`] and [`transform`] make rows of states into what a head reads;
 //! - [`saved`] is a head as it is saved and used, [`decode`] turns its outputs into sequences of tags, [`size`] says what
 //!   it costs;
@@ -15,10 +16,13 @@ pub mod block;
 pub mod course;
 pub mod crf;
 pub mod decode;
+pub mod gram;
 pub mod layers;
+pub mod lda;
 pub mod learner;
 pub mod linfa_logistic;
 pub mod linfa_svm;
+pub mod logistic;
 pub mod matching;
 pub mod neighbours;
 pub mod network;
@@ -27,10 +31,14 @@ pub mod objective;
 pub mod out_of_fold;
 pub mod outputs;
 pub mod pair;
+pub mod ridge;
+pub mod row_groups;
 pub mod row_maps;
 pub mod saved;
 mod segments;
 pub mod size;
+#[cfg(test)]
+mod sklearn;
 pub mod span;
 pub mod spec;
 pub mod targets;

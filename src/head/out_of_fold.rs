@@ -132,6 +132,7 @@ pub fn probabilities(
         let settings = BankSettings {
             seed,
             judges_all: false,
+            gives_up: false,
         };
         let head = bank::train(std::slice::from_ref(&spec), &data, settings, &())?.remove(0);
         let held_out = places(&|of| of == fold);

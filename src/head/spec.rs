@@ -32,6 +32,8 @@ pub struct HeadSpec {
     pub stopping: Option<Stopping>,
     /// Most passes over the training samples.
     pub epochs: usize,
+    /// Ends the training after so many of the epochs, with the schedule of all of them.
+    pub stop_after: Option<usize>,
     /// Samples of one step.
     pub batch_size: usize,
     /// Which of the bank's sets of samples it learns from.
@@ -53,6 +55,7 @@ impl HeadSpec {
             seed: 42,
             stopping: Some(Stopping::default()),
             epochs: 10,
+            stop_after: None,
             batch_size: 32,
             set: 0,
         }

@@ -54,12 +54,21 @@ impl ClassCounts {
             "one prediction for each label"
         );
         assert_eq!(labels.len(), weights.len(), "one weight for each label");
+        let pairs = labels.iter().copied().zip(predictions.iter().copied());
+        Self::of_pairs(pairs.zip(weights.iter().copied()), n_classes)
+    }
+
+    /// Counts labels with their predictions, each pair as often as its weight says.
+    pub(super) fn of_pairs(
+        weighted: impl Iterator<Item = ((usize, usize), u32)>,
+        n_classes: usize,
+    ) -> Self {
         let mut counts = Self {
             correct: vec![0; n_classes],
             predicted: vec![0; n_classes],
             actual: vec![0; n_classes],
         };
-        for ((&label, &prediction), &weight) in labels.iter().zip(predictions).zip(weights) {
+        for ((label, prediction), weight) in weighted {
             assert!(
                 label < n_classes && prediction < n_classes,
                 "label {label} and prediction {prediction} are below {n_classes}"

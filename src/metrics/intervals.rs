@@ -61,26 +61,38 @@ pub fn bootstrap<const M: usize>(
     settings: Bootstrap,
     statistics: impl Fn(&[u32]) -> [Option<f64>; M] + Sync,
 ) -> [Option<[f64; 2]>; M] {
+    let resampled = resample(n_rows, settings, statistics);
+    std::array::from_fn(|statistic| interval(resampled.iter().map(|values| values[statistic])))
+}
+
+/// What `statistic` gives on each draw, in the order of the draws; nothing without rows. The draws of [`bootstrap`]: equal
+/// settings and numbers of rows give equal draws, so statistics of different heads can be compared draw by draw.
+///
+/// # Panics
+///
+/// If there are more than `u32::MAX` rows.
+pub fn resample<T: Send>(
+    n_rows: usize,
+    settings: Bootstrap,
+    statistic: impl Fn(&[u32]) -> T + Sync,
+) -> Vec<T> {
     if n_rows == 0 {
-        return [None; M];
+        return Vec::new();
     }
     let row = Uniform::new(
         0,
         u32::try_from(n_rows).unwrap_or_else(|_| panic!("at most u32::MAX rows, got {n_rows}")),
     );
-    let resampled: Vec<[Option<f64>; M]> = (0..settings.resamples)
+    (0..settings.resamples)
         .into_par_iter()
         .map_init(
             || vec![0; n_rows],
             |weights, resample| {
                 draw(weights, row, settings.seed, resample as u64);
-                statistics(weights)
+                statistic(weights)
             },
         )
-        .collect();
-    std::array::from_fn(|statistic| {
-        interval(resampled.iter().map(|values| values[statistic]).collect())
-    })
+        .collect()
 }
 
 /// Fills `weights` with how often each row is drawn in one resample.
@@ -93,19 +105,24 @@ fn draw(weights: &mut [u32], row: Uniform<u32>, seed: u64, resample: u64) {
     }
 }
 
-fn interval(resampled: Vec<Option<f64>>) -> Option<[f64; 2]> {
-    let n_resamples = resampled.len();
-    let mut defined: Vec<f64> = resampled
-        .into_iter()
-        .flatten()
-        .filter(|value| value.is_finite())
-        .collect();
-    if defined.is_empty() || 2 * defined.len() < n_resamples {
-        return None;
-    }
+/// The 95 % percentile interval `[low, high]` of the values of a statistic on draws of rows: see [`bootstrap`].
+pub fn interval(resampled: impl ExactSizeIterator<Item = Option<f64>>) -> Option<[f64; 2]> {
+    let mut defined = mostly_defined(resampled)?;
     defined.sort_unstable_by(f64::total_cmp);
     let tail = (1.0 - CONFIDENCE) / 2.0;
     Some([quantile(&defined, tail), quantile(&defined, 1.0 - tail)])
+}
+
+/// The values that are defined and finite; none where they are fewer than half, or none at all.
+pub(super) fn mostly_defined(
+    resampled: impl ExactSizeIterator<Item = Option<f64>>,
+) -> Option<Vec<f64>> {
+    let n_resamples = resampled.len();
+    let defined: Vec<f64> = resampled
+        .flatten()
+        .filter(|value| value.is_finite())
+        .collect();
+    (!defined.is_empty() && 2 * defined.len() >= n_resamples).then_some(defined)
 }
 
 /// Linear interpolation between the order statistics around `q (n - 1)`: numpy's default, Hyndman and Fan's type 7.

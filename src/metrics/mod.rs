@@ -13,6 +13,8 @@
 //! - [`ranking`]: what depends on their order (ROC-AUC);
 //! - [`baseline`]: what trivial predictors would have scored;
 //! - [`intervals`]: the bootstrap behind every `<name>_ci`;
+//! - [`evidence`]: what heads said of each row, so that a metric can be taken again on any draw of the rows;
+//! - [`comparison`]: whether one head is better than another: McNemar, paired bootstrap, Holm;
 //! - [`calibration`]: temperature scaling;
 //! - [`label_errors`]: labels that are likely wrong, by confident learning.
 //!
@@ -22,7 +24,9 @@
 pub mod baseline;
 pub mod calibration;
 pub mod classification;
+pub mod comparison;
 pub mod counts;
+pub mod evidence;
 pub mod intervals;
 pub mod label_errors;
 pub mod multilabel;

@@ -231,11 +231,19 @@ fn calibration(truth: ArrayView2<bool>, probabilities: ArrayView2<f32>) -> [Opti
 /// What each row adds to the counts, so that a resample costs one step for each label that a row has or gets.
 pub(super) struct Decided {
     n_labels: usize,
-    /// For each row, the labels it has or gets: label, has it, gets it.
-    rows: Vec<Vec<(usize, bool, bool)>>,
+    /// The labels that rows have or get, row by row.
+    decisions: Vec<Decision>,
+    /// Where in `decisions` each row ends.
+    ends: Vec<usize>,
     /// 1 where all labels of the row are right.
     is_right: Vec<f64>,
     row_f1: Vec<f64>,
+}
+
+struct Decision {
+    label: u32,
+    has: bool,
+    gets: bool,
 }
 
 impl Decided {
@@ -249,43 +257,52 @@ impl Decided {
         truth: ArrayView2<bool>,
         gets: impl Fn(usize, usize) -> bool,
     ) -> Self {
-        let rows: Vec<Vec<_>> = (truth.rows().into_iter().enumerate())
-            .map(|(row, has)| {
-                let decisions = has.iter().enumerate();
-                decisions
-                    .map(|(label, &has)| (label, has, gets(row, label)))
-                    .filter(|&(_, has, gets)| has || gets)
-                    .collect()
-            })
-            .collect();
-        let row_f1 = |row: &Vec<(usize, bool, bool)>| {
-            let count = |wanted: fn(bool, bool) -> bool| {
-                row.iter()
-                    .filter(|(_, has, gets)| wanted(*has, *gets))
-                    .count() as u64
-            };
-            f1(
-                count(|has, gets| has && gets),
-                count(|_, gets| gets),
-                count(|has, _| has),
-            )
-        };
-        let is_right =
-            |row: &Vec<(usize, bool, bool)>| row.iter().all(|(_, has, gets)| has == gets);
-        Self {
+        let mut decided = Self {
             n_labels: truth.ncols(),
-            is_right: rows
-                .iter()
-                .map(|row| f64::from(u8::from(is_right(row))))
-                .collect(),
-            row_f1: rows.iter().map(row_f1).collect(),
-            rows,
+            decisions: Vec::new(),
+            ends: Vec::with_capacity(truth.nrows()),
+            is_right: Vec::with_capacity(truth.nrows()),
+            row_f1: Vec::with_capacity(truth.nrows()),
+        };
+        for (row, has) in truth.rows().into_iter().enumerate() {
+            let start = decided.decisions.len();
+            let decisions = has.iter().enumerate().map(|(label, &has)| Decision {
+                label: label as u32,
+                has,
+                gets: gets(row, label),
+            });
+            decided
+                .decisions
+                .extend(decisions.filter(|decision| decision.has || decision.gets));
+            let own = &decided.decisions[start..];
+            let count = |wanted: fn(&Decision) -> bool| {
+                own.iter().filter(|decision| wanted(decision)).count() as u64
+            };
+            let n_correct = count(|decision| decision.has && decision.gets);
+            decided.row_f1.push(f1(
+                n_correct,
+                count(|decision| decision.gets),
+                count(|decision| decision.has),
+            ));
+            let is_right = n_correct == own.len() as u64;
+            decided.is_right.push(f64::from(u8::from(is_right)));
+            decided.ends.push(decided.decisions.len());
         }
+        decided
+    }
+
+    pub(super) fn n_rows(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// 1 where all labels of the row are right, else 0.
+    pub(super) fn is_right(&self) -> &[f64] {
+        &self.is_right
     }
 
     /// In the order of [`MultilabelMetrics`], where row `i` stands for `weights[i]` equal rows.
     pub(super) fn scores(&self, weights: &[u32], roc_auc: Option<f64>) -> [Option<f64>; N_SCORES] {
-        if self.n_labels == 0 || self.rows.is_empty() {
+        if self.n_labels == 0 || self.ends.is_empty() {
             return [None; N_SCORES];
         }
         let counts = self.counts(weights);
@@ -296,12 +313,12 @@ impl Decided {
             counts.actual.iter().sum(),
         );
         [
-            weighted_mean(&self.is_right, weights),
+            weighted_mean(self.is_right.iter().copied(), weights),
             Some(summed_f1 / self.n_labels as f64),
             Some(micro_f1),
             // Where no row has a label, 0 as in scikit-learn.
             Some(counts.weighted_f1().unwrap_or(0.0)),
-            weighted_mean(&self.row_f1, weights),
+            weighted_mean(self.row_f1.iter().copied(), weights),
             roc_auc,
         ]
     }
@@ -312,13 +329,16 @@ impl Decided {
             predicted: vec![0; self.n_labels],
             actual: vec![0; self.n_labels],
         };
-        for (row, &weight) in self.rows.iter().zip(weights) {
-            for &(label, has, gets) in row {
-                let weight = u64::from(weight);
+        let mut start = 0;
+        for (&end, &weight) in self.ends.iter().zip(weights) {
+            let weight = u64::from(weight);
+            for &Decision { label, has, gets } in &self.decisions[start..end] {
+                let label = label as usize;
                 counts.actual[label] += weight * u64::from(has);
                 counts.predicted[label] += weight * u64::from(gets);
                 counts.correct[label] += weight * u64::from(has && gets);
             }
+            start = end;
         }
         counts
     }

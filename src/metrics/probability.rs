@@ -129,11 +129,11 @@ impl RowLosses {
     }
 
     pub(super) fn log_loss(&self, weights: &[u32]) -> Option<f64> {
-        weighted_mean(&self.log_loss, weights)
+        weighted_mean(self.log_loss.iter().copied(), weights)
     }
 
     pub(super) fn brier(&self, weights: &[u32]) -> Option<f64> {
-        weighted_mean(&self.squared_error, weights)
+        weighted_mean(self.squared_error.iter().copied(), weights)
     }
 
     pub(super) fn ece(&self, weights: &[u32]) -> Option<f64> {
@@ -175,9 +175,8 @@ pub(super) fn bin_of(confidence: f64) -> u8 {
     ((confidence * N_BINS as f64).ceil() - 1.0).clamp(0.0, (N_BINS - 1) as f64) as u8
 }
 
-pub(super) fn weighted_mean(values: &[f64], weights: &[u32]) -> Option<f64> {
+pub(super) fn weighted_mean(values: impl Iterator<Item = f64>, weights: &[u32]) -> Option<f64> {
     let sum: f64 = values
-        .iter()
         .zip(weights)
         .map(|(value, &weight)| f64::from(weight) * value)
         .sum();

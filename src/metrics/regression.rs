@@ -61,7 +61,7 @@ pub struct RegressionMetrics {
 ///
 /// # Panics
 ///
-/// If there is not one prediction for each true number.
+/// If there is not one prediction for each true number, or there are more than `u32::MAX` of them.
 pub fn evaluate(
     truth: &[f64],
     predicted: &[f64],
@@ -73,6 +73,7 @@ pub fn evaluate(
         "one prediction for each true number"
     );
     let n = truth.len();
+    assert!(u32::try_from(n).is_ok(), "at most u32::MAX rows");
     if truth.iter().chain(predicted).any(|x| !x.is_finite()) {
         return RegressionMetrics {
             n,
@@ -97,63 +98,98 @@ pub fn evaluate(
     }
 }
 
-struct Rows<'a> {
-    truth: &'a [f64],
-    predicted: &'a [f64],
-    /// Row indices by rising value, equal values together.
-    order_of_truth: Vec<Vec<usize>>,
-    order_of_predicted: Vec<Vec<usize>>,
-    squared_error: Vec<f64>,
-    absolute_error: Vec<f64>,
+/// Finite predictions beside the truth, ordered once so that a resample needs no sort.
+pub(super) struct Rows {
+    truth: Ordered,
+    predicted: Ordered,
 }
 
-impl<'a> Rows<'a> {
-    fn new(truth: &'a [f64], predicted: &'a [f64]) -> Self {
-        let errors = || truth.iter().zip(predicted).map(|(t, p)| p - t);
+impl Rows {
+    pub(super) fn new(truth: &[f64], predicted: &[f64]) -> Self {
         Self {
-            truth,
-            predicted,
-            order_of_truth: tied_rows(truth),
-            order_of_predicted: tied_rows(predicted),
-            squared_error: errors().map(|error| error * error).collect(),
-            absolute_error: errors().map(f64::abs).collect(),
+            truth: Ordered::new(truth),
+            predicted: Ordered::new(predicted),
         }
     }
 
     /// In the order of [`RegressionMetrics`], where row `i` stands for `weights[i]` equal rows.
     fn scores(&self, weights: &[u32]) -> [Option<f64>; 4] {
-        let ranks_of_truth = ranks(&self.order_of_truth, weights);
-        let ranks_of_predicted = ranks(&self.order_of_predicted, weights);
         [
-            correlation(&ranks_of_truth, &ranks_of_predicted, weights),
-            correlation(self.truth, self.predicted, weights),
-            weighted_mean(&self.squared_error, weights),
-            weighted_mean(&self.absolute_error, weights),
+            self.spearman(weights),
+            self.pearson(weights),
+            self.mse(weights),
+            self.mae(weights),
         ]
     }
-}
 
-fn tied_rows(values: &[f64]) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_unstable_by(|&a, &b| values[a].total_cmp(&values[b]));
-    order
-        .chunk_by(|&a, &b| values[a] == values[b])
-        .map(<[usize]>::to_vec)
-        .collect()
-}
-
-/// The rank of each row, from 1; rows that are not drawn get one that counts nowhere.
-fn ranks(tied_rows: &[Vec<usize>], weights: &[u32]) -> Vec<f64> {
-    let mut ranks = vec![0.0; weights.len()];
-    let mut n_below = 0.0;
-    for rows in tied_rows {
-        let n_tied: f64 = rows.iter().map(|&row| f64::from(weights[row])).sum();
-        for &row in rows {
-            ranks[row] = n_below + (n_tied + 1.0) / 2.0;
-        }
-        n_below += n_tied;
+    pub(super) fn spearman(&self, weights: &[u32]) -> Option<f64> {
+        let [truth, predicted] = [&self.truth, &self.predicted].map(|side| side.ranks(weights));
+        correlation(&truth, &predicted, weights)
     }
-    ranks
+
+    pub(super) fn pearson(&self, weights: &[u32]) -> Option<f64> {
+        correlation(&self.truth.values, &self.predicted.values, weights)
+    }
+
+    pub(super) fn mse(&self, weights: &[u32]) -> Option<f64> {
+        weighted_mean(self.errors().map(|error| error * error), weights)
+    }
+
+    pub(super) fn mae(&self, weights: &[u32]) -> Option<f64> {
+        weighted_mean(self.errors().map(f64::abs), weights)
+    }
+
+    fn errors(&self) -> impl Iterator<Item = f64> {
+        let pairs = self.truth.values.iter().zip(&self.predicted.values);
+        pairs.map(|(truth, predicted)| predicted - truth)
+    }
+}
+
+/// Numbers, and their rows by rising value.
+struct Ordered {
+    values: Vec<f64>,
+    order: Vec<u32>,
+    /// Where in `order` each run of equal values ends.
+    ends_of_ties: Vec<u32>,
+}
+
+impl Ordered {
+    fn new(values: &[f64]) -> Self {
+        let mut order: Vec<u32> = (0..values.len() as u32).collect();
+        let value = |row: u32| values[row as usize];
+        order.sort_unstable_by(|&a, &b| value(a).total_cmp(&value(b)));
+        let mut end = 0;
+        let ties = order.chunk_by(|&a, &b| value(a) == value(b));
+        let ends_of_ties = ties.map(|rows| {
+            end += rows.len() as u32;
+            end
+        });
+        Self {
+            values: values.to_vec(),
+            ends_of_ties: ends_of_ties.collect(),
+            order,
+        }
+    }
+
+    /// The rank of each row, from 1; rows that are not drawn get one that counts nowhere.
+    fn ranks(&self, weights: &[u32]) -> Vec<f64> {
+        let mut ranks = vec![0.0; weights.len()];
+        let mut n_below = 0.0;
+        let mut start = 0;
+        for &end in &self.ends_of_ties {
+            let tied = &self.order[start..end as usize];
+            let n_tied: f64 = tied
+                .iter()
+                .map(|&row| f64::from(weights[row as usize]))
+                .sum();
+            for &row in tied {
+                ranks[row as usize] = n_below + (n_tied + 1.0) / 2.0;
+            }
+            n_below += n_tied;
+            start = end as usize;
+        }
+        ranks
+    }
 }
 
 /// `None` where one side has a single value; in two passes, so that a large mean costs no digits.
@@ -162,8 +198,8 @@ fn correlation(left: &[f64], right: &[f64], weights: &[u32]) -> Option<f64> {
         return None;
     }
     let (left_mean, right_mean) = (
-        weighted_mean(left, weights)?,
-        weighted_mean(right, weights)?,
+        weighted_mean(left.iter().copied(), weights)?,
+        weighted_mean(right.iter().copied(), weights)?,
     );
     let [mut covariance, mut left_variance, mut right_variance] = [0.0; 3];
     for ((l, r), &weight) in left.iter().zip(right).zip(weights) {

@@ -95,7 +95,9 @@ pub struct AnsweredQuestion {
 /// ```
 pub fn evaluate(questions: &[AnsweredQuestion], bootstrap: Option<Bootstrap>) -> QaMetrics {
     let (exact, f1): (Vec<f64>, Vec<f64>) = questions.iter().map(best_over_gold).unzip();
-    let means = |weights: &[u32]| [weighted_mean(&exact, weights), weighted_mean(&f1, weights)];
+    let means = |weights: &[u32]| {
+        [&exact, &f1].map(|values| weighted_mean(values.iter().copied(), weights))
+    };
     let score_where = |wanted: &dyn Fn(&AnsweredQuestion) -> bool| {
         let weights: Vec<u32> = questions.iter().map(|q| u32::from(wanted(q))).collect();
         let [exact_match, f1] = means(&weights);
@@ -125,7 +127,8 @@ fn is_impossible(question: &AnsweredQuestion) -> bool {
     question.gold.iter().all(String::is_empty)
 }
 
-fn best_over_gold(question: &AnsweredQuestion) -> (f64, f64) {
+/// Exact match and F1 with the gold answer that is nearest.
+pub(super) fn best_over_gold(question: &AnsweredQuestion) -> (f64, f64) {
     let predicted = question.predicted.as_deref().unwrap_or("");
     let mut gold: Vec<&str> = question.gold.iter().map(String::as_str).collect();
     gold.retain(|answer| !normalize_answer(answer).is_empty());

@@ -125,58 +125,21 @@ pub fn evaluate(
 ) -> TaggingMetrics {
     let scheme = TagScheme::new(labels);
     let n_types = scheme.as_ref().map_or(0, |scheme| scheme.types.len());
-    let outside = labels.iter().position(|label| label == "O");
     let mut confusion = vec![vec![0; labels.len()]; labels.len()];
     let mut by_type = no_counts(n_types);
-    let mut per_sentence = vec![];
-    for sentence in sentences {
-        assert_eq!(
-            sentence.truth.len(),
-            sentence.predicted.len(),
-            "one prediction for each word"
-        );
-        let predicted: Vec<Option<usize>> = sentence
-            .predicted
-            .iter()
-            .map(|tag| tag.or(outside))
-            .collect();
-        for (&truth, &predicted) in sentence.truth.iter().zip(&predicted) {
-            assert!(
-                truth < labels.len() && predicted.is_none_or(|tag| tag < labels.len()),
-                "tag {truth} and prediction {predicted:?} are below {}",
-                labels.len()
-            );
-            if let Some(predicted) = predicted {
-                confusion[truth][predicted] += 1;
+    let split = Split::new(
+        sentences,
+        labels,
+        scheme.as_ref(),
+        |sentence, predicted, strict| {
+            for (&truth, &predicted) in sentence.truth.iter().zip(predicted) {
+                if let Some(predicted) = predicted {
+                    confusion[truth][predicted] += 1;
+                }
             }
-        }
-        let mut counts = SentenceCounts::of_tags(sentence.truth, &predicted);
-        if let Some(scheme) = &scheme {
-            let read = |tags: &mut dyn Iterator<Item = Option<usize>>, orphan| {
-                entities(
-                    tags.map(|tag| tag.map_or(Tag::Outside, |tag| scheme.tags[tag])),
-                    orphan,
-                )
-            };
-            let both = |orphan| {
-                [
-                    read(&mut sentence.truth.iter().copied().map(Some), orphan),
-                    read(&mut predicted.iter().copied(), orphan),
-                ]
-            };
-            let strict = both(Orphan::Dropped);
-            add_by_type(&mut by_type, &strict);
-            counts.strict = Pooled::new(&strict);
-            counts.conlleval = Pooled::new(&both(Orphan::StartsEntity));
-        }
-        per_sentence.push(counts);
-    }
-
-    let split = Split {
-        sentences: per_sentence,
-        n_labels: labels.len(),
-        has_entities: scheme.is_some(),
-    };
+            add_by_type(&mut by_type, strict);
+        },
+    );
     let once_each = vec![1; sentences.len()];
     let [
         token_accuracy,
@@ -227,7 +190,7 @@ fn type_scores(scheme: TagScheme, by_type: &ClassCounts) -> Vec<TypeScore> {
         .collect()
 }
 
-fn no_counts(n_classes: usize) -> ClassCounts {
+pub(super) fn no_counts(n_classes: usize) -> ClassCounts {
     ClassCounts {
         correct: vec![0; n_classes],
         predicted: vec![0; n_classes],
@@ -253,38 +216,32 @@ fn is_among(sorted: &[Entity], entity: &Entity) -> bool {
 }
 
 /// What one sentence adds to the metrics, so that a resample costs a few sums a sentence.
-#[derive(Default)]
-struct SentenceCounts {
+pub(super) struct SentenceCounts {
     /// Correct, predicted and actual words of each tag that the sentence has.
-    tags: Vec<(usize, [u64; 3])>,
-    strict: Pooled,
-    conlleval: Pooled,
+    pub(super) tags: Vec<(usize, [u64; 3])>,
+    pub(super) strict: Pooled,
+    pub(super) conlleval: Pooled,
 }
 
-impl SentenceCounts {
-    fn of_tags(truth: &[usize], predicted: &[Option<usize>]) -> Self {
-        let mut tags: BTreeMap<usize, [u64; 3]> = BTreeMap::new();
-        for (&truth, &predicted) in truth.iter().zip(predicted) {
-            let counts = tags.entry(truth).or_default();
-            counts[0] += u64::from(predicted == Some(truth));
-            counts[2] += 1;
-            if let Some(predicted) = predicted {
-                tags.entry(predicted).or_default()[1] += 1;
-            }
-        }
-        Self {
-            tags: tags.into_iter().collect(),
-            ..Self::default()
+fn counts_of_tags(truth: &[usize], predicted: &[Option<usize>]) -> Vec<(usize, [u64; 3])> {
+    let mut tags: BTreeMap<usize, [u64; 3]> = BTreeMap::new();
+    for (&truth, &predicted) in truth.iter().zip(predicted) {
+        let counts = tags.entry(truth).or_default();
+        counts[0] += u64::from(predicted == Some(truth));
+        counts[2] += 1;
+        if let Some(predicted) = predicted {
+            tags.entry(predicted).or_default()[1] += 1;
         }
     }
+    tags.into_iter().collect()
 }
 
 /// Numbers of entities of all types.
 #[derive(Default, Clone, Copy)]
-struct Pooled {
-    correct: u64,
-    predicted: u64,
-    actual: u64,
+pub(super) struct Pooled {
+    pub(super) correct: u64,
+    pub(super) predicted: u64,
+    pub(super) actual: u64,
 }
 
 impl Pooled {
@@ -316,8 +273,9 @@ impl Pooled {
     }
 }
 
-struct Split {
-    sentences: Vec<SentenceCounts>,
+/// All sentences of a split, counted.
+pub(super) struct Split {
+    pub(super) sentences: Vec<SentenceCounts>,
     n_labels: usize,
     has_entities: bool,
 }
@@ -329,6 +287,63 @@ struct Totals {
 }
 
 impl Split {
+    /// Counts every sentence, and shows it to `see` with its predicted tags and its true and predicted entities, read
+    /// strictly.
+    ///
+    /// # Panics
+    ///
+    /// As [`evaluate`].
+    pub(super) fn new(
+        sentences: &[TaggedSentence],
+        labels: &[String],
+        scheme: Option<&TagScheme>,
+        mut see: impl FnMut(&TaggedSentence, &[Option<usize>], &[Vec<Entity>; 2]),
+    ) -> Self {
+        let outside = labels.iter().position(|label| label == "O");
+        let mut counted = Vec::with_capacity(sentences.len());
+        for sentence in sentences {
+            assert_eq!(
+                sentence.truth.len(),
+                sentence.predicted.len(),
+                "one prediction for each word"
+            );
+            let predicted = sentence.predicted.iter().map(|tag| tag.or(outside));
+            let predicted: Vec<Option<usize>> = predicted.collect();
+            for (&truth, &predicted) in sentence.truth.iter().zip(&predicted) {
+                assert!(
+                    truth < labels.len() && predicted.is_none_or(|tag| tag < labels.len()),
+                    "tag {truth} and prediction {predicted:?} are below {}",
+                    labels.len()
+                );
+            }
+            let entities_of = |orphan| {
+                let read = |tags: &mut dyn Iterator<Item = Option<usize>>| {
+                    let Some(scheme) = scheme else {
+                        return Vec::new();
+                    };
+                    let tag = |tag: Option<usize>| tag.map_or(Tag::Outside, |tag| scheme.tags[tag]);
+                    entities(tags.map(tag), orphan)
+                };
+                [
+                    read(&mut sentence.truth.iter().copied().map(Some)),
+                    read(&mut predicted.iter().copied()),
+                ]
+            };
+            let strict = entities_of(Orphan::Dropped);
+            see(sentence, &predicted, &strict);
+            counted.push(SentenceCounts {
+                tags: counts_of_tags(sentence.truth, &predicted),
+                strict: Pooled::new(&strict),
+                conlleval: Pooled::new(&entities_of(Orphan::StartsEntity)),
+            });
+        }
+        Self {
+            sentences: counted,
+            n_labels: labels.len(),
+            has_entities: scheme.is_some(),
+        }
+    }
+
     /// Token accuracy, both entity F1s and macro F1 where sentence `i` stands for `weights[i]` equal ones.
     fn scores(&self, weights: &[u32]) -> [Option<f64>; 4] {
         let totals = self.totals(weights);

@@ -8,7 +8,7 @@ use super::{
     lock::{LOCK_FILE, Lock},
     run_folder,
     settings::Pipeline,
-    tasks::{TaskMetrics, TaskRows, similarity},
+    tasks::{TaskMetrics, TaskRows, Tuning, similarity},
 };
 use crate::{
     cache::reader::CacheReader,
@@ -41,7 +41,8 @@ impl SavedRun {
         let folder = run_folder::resolve(path)?;
         let lock_path = folder.join(LOCK_FILE);
         let lock = Lock::read(&lock_path)?;
-        let pipeline = Pipeline::check(&lock_path, lock.pipeline.clone())?;
+        let file = lock.winner.as_ref().unwrap_or(&lock.pipeline);
+        let pipeline = Pipeline::check(&lock_path, file.clone())?;
         let description = read_description(&folder)?;
         let head = match description.network {
             Some(_) => Some(Head::load(&folder, description.clone())?),
@@ -142,7 +143,7 @@ pub fn evaluate(
     let cache = CacheReader::existing(&report.cache)?;
     let rows = TaskRows::new(&pipeline, &dataset, &cache, states)?;
     let outcome = match &run.head {
-        Some(head) => rows.finish(&pipeline, &dataset, &mut head.clone(), false)?,
+        Some(head) => rows.finish(&pipeline, &dataset, &mut head.clone(), Tuning::Saved)?,
         None => similarity::measure(&rows, &pipeline, &dataset)?,
     };
     outcome.metrics.test.ok_or_else(|| Error::Record {

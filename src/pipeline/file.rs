@@ -14,6 +14,7 @@ use crate::{
     encoder::device::{Device, Precision},
     head::{layers::activation::Activation, spec::Stopping},
     states::{Dtype, Pooling, StateKind},
+    sweep::section::SweepSection,
     train::{optimizer::OptimizerKind, schedule::Schedule},
 };
 
@@ -45,7 +46,7 @@ pub struct PipelineFile {
     pub train: TrainSection,
     /// `[sweep]`
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sweep: Option<toml::Table>,
+    pub sweep: Option<SweepSection>,
 }
 
 impl PipelineFile {
@@ -92,7 +93,7 @@ pub struct TaskSection {
     pub train: TrainSection,
     /// `[tasks.NAME.sweep]`
     #[serde(default)]
-    pub sweep: Option<toml::Table>,
+    pub sweep: Option<SweepSection>,
 }
 
 /// `[run]`
@@ -306,6 +307,14 @@ names! {
     /// The kinds of head.
     HeadKind, "kebab-case", Linear { Linear, Mlp, Matching, Cosine, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm }
 }
+impl HeadKind {
+    /// Whether it is fitted to all rows at once, without steps and epochs.
+    pub fn is_full_batch(self) -> bool {
+        use HeadKind::*;
+        matches!(self, Ridge | Lda | Logistic | LinfaLogistic | LinfaSvm)
+    }
+}
+
 names! {
     /// The state that a head reads.
     HeadPooling, "lowercase", Mean { Cls, Mean, Max, Attention }

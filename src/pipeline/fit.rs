@@ -2,17 +2,20 @@
 
 use std::time::Instant;
 
-use super::{file::HeadKind, settings::Pipeline, tasks::TaskRows};
+use super::{
+    file::HeadKind,
+    full_batch::{self, FullBatchHead},
+    settings::Pipeline,
+    tasks::TaskRows,
+};
 use crate::{
     data::{Part, dataset::Dataset},
     error::Result,
     features::{linfa::principal_components, scaler::Scaler},
     head::{
         bank::{self, BankData, BankSettings, SampleSet, TrainedHead},
-        linfa_logistic, linfa_svm,
         network::NetworkSpec,
-        spec::{HeadSpec, Objective},
-        targets::TargetTable,
+        spec::{HeadSpec, Objective, StoppingMetric},
         transform::{Projection, Transform},
     },
     progress::Progress,
@@ -28,7 +31,8 @@ pub(super) struct Fitted {
     pub(super) seconds: f64,
 }
 
-/// Fits the pipeline's head to the rows of its task.
+/// Fits the pipeline's head to the rows of its task; `stop_after` so many epochs without looking at validation, where it
+/// is known how many are best.
 ///
 /// # Errors
 /// When the cache is damaged, a training diverges, or there are fewer features than components asked for.
@@ -36,19 +40,30 @@ pub(super) fn fit(
     pipeline: &Pipeline,
     dataset: &Dataset,
     rows: &TaskRows<'_>,
+    stop_after: Option<usize>,
     progress: &dyn Progress,
 ) -> Result<Fitted> {
     let (train, validation) = (rows.part(Part::Train), rows.part(Part::Validation));
     let settings = &pipeline.file.train;
     let transform = transform(pipeline, rows)?;
     let network = network(pipeline, rows, &transform);
-    let is_full_batch = matches!(
-        pipeline.file.head.kind,
-        HeadKind::LinfaLogistic | HeadKind::LinfaSvm
-    );
-    if is_full_batch {
+    if pipeline.file.head.kind.is_full_batch() {
         let start = Instant::now();
-        let trained = fit_in_full_batch(pipeline, rows, &transform, &network)?;
+        let head = FullBatchHead {
+            pipeline,
+            set: 0,
+            objective: rows.objective.clone(),
+        };
+        let mut fitted = full_batch::fit(
+            &[head],
+            rows,
+            &[train],
+            &transform,
+            &network,
+            false,
+            progress,
+        )?;
+        let trained = fitted.remove(0);
         return Ok(Fitted {
             network,
             trained,
@@ -56,13 +71,18 @@ pub(super) fn fit(
             seconds: start.elapsed().as_secs_f64(),
         });
     }
-    if validation.is_empty() && settings.early_stopping.0.is_some() {
+    if validation.is_empty() && settings.early_stopping.0.is_some() && stop_after.is_none() {
         progress.warn(
             "there are no validation rows: every epoch is trained, and the last weights are kept",
         );
     }
-    let judge = rows.judge(pipeline, dataset, &network);
-    let spec = spec(pipeline, rows.objective.clone(), network.clone());
+    let mut spec = spec(pipeline, rows.objective.clone(), network.clone());
+    if stop_after.is_some() {
+        spec.stop_after = stop_after;
+        spec.stopping = None;
+    }
+    let followed: Vec<StoppingMetric> = spec.stopping.iter().map(|s| s.metric).collect();
+    let judge = rows.judge(pipeline, dataset, validation, &followed);
     let data = BankData {
         view: &rows.view,
         transform: &transform,
@@ -76,6 +96,7 @@ pub(super) fn fit(
     let bank_settings = BankSettings {
         seed: pipeline.file.seed,
         judges_all: true,
+        gives_up: false,
     };
     let start = Instant::now();
     let trained = bank::train(&[spec], &data, bank_settings, progress)?.remove(0);
@@ -88,7 +109,7 @@ pub(super) fn fit(
 }
 
 /// Standardisation and projection, fitted on the rows of train and validation without their labels.
-fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Transform> {
+pub(super) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Transform> {
     let head = &pipeline.file.head;
     let seen: Vec<u32> = [Part::Train, Part::Validation]
         .iter()
@@ -123,7 +144,11 @@ fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Transform> {
     Ok(transform)
 }
 
-fn network(pipeline: &Pipeline, rows: &TaskRows<'_>, transform: &Transform) -> NetworkSpec {
+pub(super) fn network(
+    pipeline: &Pipeline,
+    rows: &TaskRows<'_>,
+    transform: &Transform,
+) -> NetworkSpec {
     let head = &pipeline.file.head;
     let n_layers = rows.view.states.len();
     NetworkSpec {
@@ -135,11 +160,11 @@ fn network(pipeline: &Pipeline, rows: &TaskRows<'_>, transform: &Transform) -> N
         skip: head.skip,
         layer_norm: head.layer_norm,
         n_outputs: rows.n_outputs,
-        crf: rows.objective == Objective::Crf,
+        crf: head.kind == HeadKind::Crf,
     }
 }
 
-fn spec(pipeline: &Pipeline, objective: Objective, network: NetworkSpec) -> HeadSpec {
+pub(super) fn spec(pipeline: &Pipeline, objective: Objective, network: NetworkSpec) -> HeadSpec {
     let (head, train) = (&pipeline.file.head, &pipeline.file.train);
     HeadSpec {
         network,
@@ -158,31 +183,9 @@ fn spec(pipeline: &Pipeline, objective: Objective, network: NetworkSpec) -> Head
         seed: pipeline.file.seed,
         stopping: train.early_stopping.0.clone(),
         epochs: train.epochs,
+        stop_after: None,
         batch_size: train.batch_size,
         set: 0,
-    }
-}
-
-fn fit_in_full_batch(
-    pipeline: &Pipeline,
-    rows: &TaskRows<'_>,
-    transform: &Transform,
-    network: &NetworkSpec,
-) -> Result<TrainedHead> {
-    let train = rows.part(Part::Train);
-    let TargetTable::Classes(classes) = &rows.targets else {
-        unreachable!("checked with the settings: these kinds learn classes");
-    };
-    let labels: Vec<u32> = train
-        .iter()
-        .map(|sample| classes[*sample as usize])
-        .collect();
-    let features = crate::features::linfa::records(&rows.view, train)?;
-    let features = transform.apply(features);
-    let head = &pipeline.file.head;
-    match head.kind {
-        HeadKind::LinfaSvm => linfa_svm::fit(features, &labels, network, head.c),
-        _ => linfa_logistic::fit(features, &labels, network, head.c),
     }
 }
 

@@ -30,6 +30,9 @@ pub const REPRODUCED: [&str; 4] = [
     "predictions.parquet",
 ];
 
+/// The leaderboard of a sweep must be reproduced too.
+const REPRODUCED_OF_SWEEPS: [&str; 1] = ["leaderboard.csv"];
+
 /// Everything that decided a run's result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lock {
@@ -37,6 +40,9 @@ pub struct Lock {
     pub frostbert: String,
     /// The pipeline after defaults and overrides.
     pub pipeline: PipelineFile,
+    /// With a sweep, the pipeline of the head that won it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winner: Option<PipelineFile>,
     /// The data files, in the order in which they were read.
     pub data: Vec<FileRecord>,
     /// The model's files.
@@ -225,8 +231,11 @@ impl Lock {
 
 /// blake3 of the files in a run folder that a replay must reproduce.
 fn output_digests(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let of_sweeps = REPRODUCED_OF_SWEEPS.into_iter();
+    let there = of_sweeps.filter(|name| folder.join(name).is_file());
     REPRODUCED
         .into_iter()
+        .chain(there)
         .map(|name| {
             Ok((
                 name.to_string(),

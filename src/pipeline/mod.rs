@@ -8,6 +8,7 @@ pub mod extract;
 pub mod file;
 mod fit;
 mod forecast;
+mod full_batch;
 pub mod gc;
 mod inputs;
 mod lazy_encoder;
@@ -21,20 +22,23 @@ mod sample;
 pub mod settings;
 pub mod similar;
 mod spool;
+pub mod sweep;
 pub mod tasks;
 mod texts;
 pub mod train;
 mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use extract::{ExtractReport, Machine, extract_with};
-use lock::{LOCK_FILE, Lock, REPRODUCED};
+use lock::{LOCK_FILE, Lock};
 use serde::Serialize;
 use settings::Pipeline;
-use train::{TrainReport, checked_dataset, train_on};
+use sweep::{Place, SweepReport, sweep_on};
+use train::{Given, TrainReport, checked_dataset, train_on};
 
 use crate::{
+    data::dataset::Dataset,
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     progress::Progress,
@@ -46,7 +50,35 @@ pub struct RunReport {
     /// Stage 1.
     pub extract: ExtractReport,
     /// Stage 2.
-    pub train: TrainReport,
+    pub heads: StageTwo,
+}
+
+/// What stage 2 did: one head, or a sweep of many.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum StageTwo {
+    /// One head.
+    Train(Box<TrainReport>),
+    /// Many.
+    Sweep(Box<SweepReport>),
+}
+
+impl StageTwo {
+    /// The run folder.
+    pub fn run(&self) -> &Path {
+        match self {
+            StageTwo::Train(report) => &report.run,
+            StageTwo::Sweep(report) => &report.run,
+        }
+    }
+
+    /// What the report stands under in the JSON of a run: `train` or `sweep`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            StageTwo::Train(_) => "train",
+            StageTwo::Sweep(_) => "sweep",
+        }
+    }
 }
 
 /// Runs a pipeline: checks everything that can be checked first, extracts what is missing, trains, writes a run folder.
@@ -58,16 +90,39 @@ pub fn run(pipeline: &Pipeline, machine: &Machine, progress: &dyn Progress) -> R
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     check_head_is_stored(pipeline, checkpoint.config.layers)?;
     let extract = extract_with(&checkpoint, pipeline, machine, progress)?;
-    let folder = || run_folder::create(&pipeline.file.run.dir, &pipeline.name);
-    let train = train_on(
+    let cache = Some(extract.cache.as_path());
+    let heads = stage_two(
         &checkpoint,
         pipeline,
         &dataset,
-        Some(&extract.cache),
-        &folder,
+        cache,
+        Place::Next,
         progress,
     )?;
-    Ok(RunReport { extract, train })
+    Ok(RunReport { extract, heads })
+}
+
+/// One head or a sweep, as the pipeline says.
+fn stage_two(
+    checkpoint: &Checkpoint,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: Option<&Path>,
+    place: Place<'_>,
+    progress: &dyn Progress,
+) -> Result<StageTwo> {
+    if pipeline.file.sweep.is_some() {
+        let report = sweep_on(checkpoint, pipeline, dataset, cache, place, progress)?;
+        return Ok(StageTwo::Sweep(Box::new(report)));
+    }
+    let next = || run_folder::create(&pipeline.file.run.dir, &pipeline.name);
+    let run: &dyn Fn() -> Result<PathBuf> = match place {
+        Place::Next => &next,
+        Place::New(make) => make,
+    };
+    let given = Given::default();
+    let report = train_on(checkpoint, pipeline, dataset, cache, run, given, progress)?;
+    Ok(StageTwo::Train(Box::new(report)))
 }
 
 /// Replays a run from its lock file: checks every input, runs, and compares the bytes of what comes out.
@@ -90,7 +145,7 @@ pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> R
     }
     let pipeline = Pipeline::check(lock_path, lock.pipeline.clone())?;
     let report = run(&pipeline, machine, progress)?;
-    let replayed = Lock::read(&report.train.run.join(LOCK_FILE))?;
+    let replayed = Lock::read(&report.heads.run().join(LOCK_FILE))?;
     let differences = lock.differences(&replayed);
     if !differences.is_empty() {
         return Err(differs(
@@ -98,14 +153,18 @@ pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> R
             &format!(
                 "the replay itself is whole, in {}; same bits need the same states (keep the cache), \
                  program and CPU",
-                report.train.run.display()
+                report.heads.run().display()
             ),
         ));
     }
     progress.note(&format!(
         "the same bytes as {}: {}",
         lock_path.display(),
-        REPRODUCED.join(", ")
+        lock.outputs
+            .keys()
+            .cloned()
+            .collect::<Vec<String>>()
+            .join(", ")
     ));
     Ok(report)
 }
@@ -113,10 +172,11 @@ pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> R
 /// Fails before any work where the cache would not hold what the head reads.
 fn check_head_is_stored(pipeline: &Pipeline, layers: usize) -> Result<()> {
     let stored = pipeline.stored_states(layers)?;
-    let missing = pipeline
-        .head_states(layers)?
-        .into_iter()
-        .find(|state| !stored.contains(state));
+    let read = match &pipeline.file.sweep {
+        None => pipeline.head_states(layers)?,
+        Some(section) => sweep::states(pipeline, section, layers)?,
+    };
+    let missing = read.into_iter().find(|state| !stored.contains(state));
     match missing {
         None => Ok(()),
         Some(state) => Err(pipeline.refuse(

@@ -10,11 +10,13 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    check_head_is_stored,
+    StageTwo, check_head_is_stored,
     extract::{ExtractReport, Machine, extract_with},
     run_folder,
     settings::{NamedTask, Pipeline},
-    train::{TrainReport, checked_dataset, train_on},
+    stage_two,
+    sweep::Place,
+    train::{checked_dataset, refuse_sweep},
 };
 use crate::{
     data::dataset::Dataset,
@@ -30,8 +32,8 @@ pub struct TasksReport {
     pub run: PathBuf,
     /// Wall time of the stage.
     pub seconds: f64,
-    /// What each task's training did.
-    pub tasks: BTreeMap<String, TrainReport>,
+    /// What was done for each task.
+    pub tasks: BTreeMap<String, StageTwo>,
 }
 
 /// What a whole run of several tasks did.
@@ -101,6 +103,24 @@ fn groups(tasks: &[NamedTask]) -> Vec<Pipeline> {
 /// # Errors
 /// As [`super::train::train`]; nothing is trained where the pipeline or the data of any task is at fault.
 pub fn train(tasks: &[NamedTask], progress: &dyn Progress) -> Result<TasksReport> {
+    for task in tasks {
+        refuse_sweep(&task.pipeline)?;
+    }
+    stage_two_of_all(tasks, progress)
+}
+
+/// Trains the heads of every task on cached states: a sweep for those that ask for one, else one head.
+///
+/// # Errors
+/// As [`train()`]; when no task asks for a sweep.
+pub fn sweep(tasks: &[NamedTask], progress: &dyn Progress) -> Result<TasksReport> {
+    if !tasks.iter().any(|task| task.pipeline.file.sweep.is_some()) {
+        tasks[0].pipeline.sweep()?;
+    }
+    stage_two_of_all(tasks, progress)
+}
+
+fn stage_two_of_all(tasks: &[NamedTask], progress: &dyn Progress) -> Result<TasksReport> {
     let datasets = datasets(tasks, progress)?;
     let checkpoint = Checkpoint::open(&tasks[0].pipeline.extraction.model)?;
     train_all(&checkpoint, tasks, &datasets, None, progress)
@@ -157,14 +177,8 @@ fn train_all(
             std::fs::create_dir(&folder).map_err(Error::io("create", &folder))?;
             Ok(folder)
         };
-        let report = train_on(
-            checkpoint,
-            &task.pipeline,
-            dataset,
-            cache,
-            &folder,
-            progress,
-        )?;
+        let place = Place::New(&folder);
+        let report = stage_two(checkpoint, &task.pipeline, dataset, cache, place, progress)?;
         reports.insert(name, report);
     }
     Ok(TasksReport {

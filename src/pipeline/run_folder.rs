@@ -26,6 +26,22 @@ pub(super) fn create(run_dir: &Path, name: &str) -> Result<PathBuf> {
     }
 }
 
+/// The run folders in a folder of runs, the newest first.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(super) fn newest_first(parent: &Path) -> Result<Vec<PathBuf>> {
+    if !parent.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut numbers = numbers_in(parent)?;
+    numbers.sort_unstable();
+    let runs = numbers.into_iter().rev();
+    Ok(runs
+        .map(|number| parent.join(format!("{number:03}")))
+        .collect())
+}
+
 /// The folder of a run: `path` itself where it holds a head, else the newest finished run in it.
 ///
 /// # Errors

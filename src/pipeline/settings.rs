@@ -17,6 +17,7 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     states::StateId,
+    sweep::section::SweepSection,
 };
 
 /// A checked pipeline.
@@ -278,6 +279,19 @@ impl Pipeline {
     pub fn loss(&self) -> file::Loss {
         let default = training::losses(self.file.data.task)[0];
         self.file.train.loss.unwrap_or(default)
+    }
+
+    /// The section `[sweep]`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn sweep(&self) -> Result<&SweepSection> {
+        self.file.sweep.as_ref().ok_or_else(|| {
+            self.refuse(
+                "the pipeline has no section [sweep]".into(),
+                "add one, as in [sweep] lr = [1e-3, 1e-2], or use `frostbert train`".into(),
+            )
+        })
     }
 
     /// An error about this pipeline.

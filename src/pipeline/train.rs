@@ -10,13 +10,14 @@ use serde::Serialize;
 use super::{
     checks,
     extract::{explain_miss, inputs_for},
-    file::{HeadKind, Labels, Pair, Task},
+    file::{HeadKind, Labels, Pair, PipelineFile, Task},
     fit::{Fitted, fit},
     lock::{Lock, LockedCache, LockedSplit, cpu_features},
     measure::{LayerShare, RunMetrics, write_metrics},
     run_folder,
     settings::Pipeline,
-    tasks::{Outcome, TaskRows, similarity},
+    sweep,
+    tasks::{Outcome, TaskRows, Tuning, said::Tuned, similarity},
     weights,
 };
 use crate::{
@@ -119,10 +120,30 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
 /// When the data or the pipeline is at fault, the cache lacks rows ([`Error::CacheMiss`]) or is damaged, or the
 /// training diverges.
 pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport> {
+    refuse_sweep(pipeline)?;
     let dataset = checked_dataset(pipeline, progress)?;
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     let run = || run_folder::create(&pipeline.file.run.dir, &pipeline.name);
-    train_on(&checkpoint, pipeline, &dataset, None, &run, progress)
+    train_on(
+        &checkpoint,
+        pipeline,
+        &dataset,
+        None,
+        &run,
+        Given::default(),
+        progress,
+    )
+}
+
+/// A command that trains one head does not do what a sweep asks for.
+pub(super) fn refuse_sweep(pipeline: &Pipeline) -> Result<()> {
+    if pipeline.file.sweep.is_none() {
+        return Ok(());
+    }
+    Err(pipeline.refuse(
+        "the pipeline has a section [sweep], and `train` trains one head".into(),
+        "use `frostbert sweep`, or `frostbert run`, which does what the pipeline says".into(),
+    ))
 }
 
 /// The rows of a pipeline that can be trained on; their warnings are shown.
@@ -138,6 +159,9 @@ pub(super) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> R
     let train = dataset.part(Part::Train);
     require_training_rows(pipeline, &dataset, &train)?;
     weights::class_weights(pipeline, &dataset, &train)?;
+    if let Some(section) = &pipeline.file.sweep {
+        sweep::check(pipeline, section, &dataset)?;
+    }
     Ok(dataset)
 }
 
@@ -149,22 +173,15 @@ pub(super) fn train_on(
     dataset: &Dataset,
     folder: Option<&Path>,
     run: &dyn Fn() -> Result<PathBuf>,
+    given: Given<'_>,
     progress: &dyn Progress,
 ) -> Result<TrainReport> {
     let start = Instant::now();
     let states = pipeline.head_states(checkpoint.config.layers)?;
-    let given = folder.map(CacheReader::open).transpose()?.flatten();
-    let cache = match given {
-        Some(cache) => cache,
-        None => open_cache(pipeline, checkpoint, &states, &dataset.document_keys())?,
-    };
+    let cache = cache_of(folder, pipeline, checkpoint, dataset, &states)?;
     let rows = TaskRows::new(pipeline, dataset, &cache, &states)?;
     if folder.is_none() {
-        let provider = &cache.manifest().inputs.provider;
-        progress.note(&format!(
-            "states from {}, made on {provider}",
-            cache.folder().display()
-        ));
+        note_cache(&cache, progress);
     }
     if rows.part(Part::Train).is_empty() {
         return Err(nothing_to_train_on(pipeline, dataset));
@@ -184,13 +201,17 @@ pub(super) fn train_on(
                 trained,
                 transform,
                 seconds,
-            } = fit(pipeline, dataset, &rows, progress)?;
+            } = fit(pipeline, dataset, &rows, given.stop_after, progress)?;
             fit_seconds = seconds;
             measure_start = Instant::now();
             let mut description = describe(pipeline, dataset, &states, Some(network));
             description.best_epoch = trained.best_epoch;
             let mut head = Head::new(description, trained.parameters, transform);
-            let mut outcome = rows.finish(pipeline, dataset, &mut head, true)?;
+            let tuning = given
+                .tuned
+                .as_ref()
+                .map_or(Tuning::OnValidation, Tuning::Given);
+            let mut outcome = rows.finish(pipeline, dataset, &mut head, tuning)?;
             outcome.metrics.best_epoch = trained.best_epoch;
             outcome.metrics.epochs = trained.history.len();
             (Some(head), trained.history, outcome)
@@ -213,7 +234,12 @@ pub(super) fn train_on(
     for warning in checks.warnings() {
         progress.warn(&warning);
     }
-    let lock = lock(pipeline, dataset, checkpoint, &cache, &rows, &states)?;
+    let mut lock = lock(pipeline, dataset, checkpoint, &cache, &states);
+    lock.cache.rows = rows.view.digest(&rows.keys)?;
+    if let Some((file, dataset)) = given.sweep {
+        lock.winner = Some(std::mem::replace(&mut lock.pipeline, file.clone()));
+        lock.split = LockedSplit::of(dataset);
+    }
 
     let Outcome {
         metrics,
@@ -231,6 +257,9 @@ pub(super) fn train_on(
     }
     predictions.write(&run.join(tables::PREDICTIONS_FILE))?;
     checks.write(&run)?;
+    if let Some(files) = given.files {
+        files(&run, &metrics)?;
+    }
     lock.write(&run)?;
     Ok(TrainReport {
         run,
@@ -249,6 +278,48 @@ pub(super) fn train_on(
         cache: cache.folder().to_path_buf(),
         reads_pairs: pipeline.reads_pairs(),
     })
+}
+
+/// Writes files to a run folder, knowing what its head is worth.
+pub(super) type RunFiles<'a> = dyn Fn(&Path, &RunMetrics) -> Result<()> + 'a;
+
+/// What of a training comes from elsewhere than its pipeline.
+#[derive(Default)]
+pub(super) struct Given<'a> {
+    /// The sweep that the head won: its pipeline and its rows as they were read, for the lock.
+    pub(super) sweep: Option<(&'a PipelineFile, &'a Dataset)>,
+    /// How many epochs are best, where that is known.
+    pub(super) stop_after: Option<usize>,
+    /// Writes more files to the run folder, before the lock.
+    pub(super) files: Option<&'a RunFiles<'a>>,
+    /// What is tuned to rows that other heads of the same settings did not see, in place of the validation rows.
+    pub(super) tuned: Option<Tuned>,
+}
+
+/// The cache in `folder` where one is named, else the one that holds the states of the rows.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn cache_of(
+    folder: Option<&Path>,
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    dataset: &Dataset,
+    states: &[StateId],
+) -> Result<CacheReader> {
+    match folder.map(CacheReader::open).transpose()?.flatten() {
+        Some(cache) => Ok(cache),
+        None => open_cache(pipeline, checkpoint, states, &dataset.document_keys()),
+    }
+}
+
+/// Says which cache was found.
+pub(super) fn note_cache(cache: &CacheReader, progress: &dyn Progress) {
+    let provider = &cache.manifest().inputs.provider;
+    progress.note(&format!(
+        "states from {}, made on {provider}",
+        cache.folder().display()
+    ));
 }
 
 /// The cache that holds the states of these documents: of the device that the pipeline names; with `auto` of CUDA if it
@@ -357,27 +428,28 @@ fn describe(
     }
 }
 
-fn lock(
+/// What decides a result, but for the states that were read and what came out.
+pub(super) fn lock(
     pipeline: &Pipeline,
     dataset: &Dataset,
     checkpoint: &Checkpoint,
     cache: &CacheReader,
-    rows: &TaskRows<'_>,
     states: &[StateId],
-) -> Result<Lock> {
+) -> Lock {
     let manifest = cache.manifest();
     let versions = manifest.onnxruntime_versions().into_iter();
     let device = manifest.devices().into_iter().next().map(String::from);
-    Ok(Lock {
+    Lock {
         frostbert: env!("CARGO_PKG_VERSION").into(),
         pipeline: pipeline.file.clone(),
+        winner: None,
         data: dataset.files.clone(),
         model: checkpoint.hashes.clone(),
         cache: LockedCache {
             path: cache.folder().to_path_buf(),
             fingerprint: manifest.fingerprint.clone(),
             onnxruntime: versions.map(String::from).collect(),
-            rows: rows.view.digest(&rows.keys)?,
+            rows: String::new(),
         },
         states: states.to_vec(),
         labels: dataset.labels.clone(),
@@ -386,5 +458,5 @@ fn lock(
         device: device.unwrap_or_default(),
         cpu: cpu_features(),
         outputs: Default::default(),
-    })
+    }
 }

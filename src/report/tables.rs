@@ -1,11 +1,11 @@
-//! The tables of a run folder: predictions.parquet and history.csv. No times are in them.
+//! Tables of a run folder: Parquet from columns in memory, and history.csv. No times are in them.
 
 use std::{fs::File, path::Path, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, FixedSizeBinaryArray, Float32Array, Float64Array, ListBuilder, RecordBatch,
-        StringArray, StringBuilder, UInt64Array,
+        ArrayRef, BooleanArray, FixedSizeBinaryArray, Float32Array, Float64Array, Int64Array,
+        ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array,
     },
     buffer::Buffer,
     datatypes::{DataType, Field, Schema},
@@ -67,6 +67,24 @@ impl Table {
     pub fn doubles(&mut self, name: &str, values: impl Iterator<Item = f64>) {
         let column = Float64Array::from_iter_values(values);
         self.push(name, DataType::Float64, false, Arc::new(column));
+    }
+
+    /// Adds a column of numbers in double precision, some of which are missing.
+    pub fn optional_doubles(&mut self, name: &str, values: impl Iterator<Item = Option<f64>>) {
+        let column = Float64Array::from_iter(values);
+        self.push(name, DataType::Float64, true, Arc::new(column));
+    }
+
+    /// Adds a column of what is true or false or missing.
+    pub fn flags(&mut self, name: &str, values: impl Iterator<Item = Option<bool>>) {
+        let column = BooleanArray::from_iter(values);
+        self.push(name, DataType::Boolean, true, Arc::new(column));
+    }
+
+    /// Adds a column of whole numbers of either sign, some of which are missing.
+    pub fn signed_integers(&mut self, name: &str, values: impl Iterator<Item = Option<i64>>) {
+        let column = Int64Array::from_iter(values);
+        self.push(name, DataType::Int64, true, Arc::new(column));
     }
 
     /// Adds a column of whole numbers, some of which are missing.

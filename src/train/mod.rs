@@ -4,6 +4,7 @@
 
 pub mod dropout;
 pub mod early_stopping;
+pub mod eigen;
 pub mod exp;
 pub mod gemm;
 pub mod loss;

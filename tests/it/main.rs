@@ -8,6 +8,7 @@
 mod cache;
 mod care;
 mod cases;
+mod comparison;
 mod contract;
 mod crash;
 mod damage;
@@ -40,6 +41,7 @@ mod shipped_data;
 mod similarity;
 mod streaming;
 mod support;
+mod sweep;
 mod tagging;
 mod task_errors;
 mod tasks;

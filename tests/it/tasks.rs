@@ -173,7 +173,8 @@ fn assert_same_prediction(case: &Case, line: &Value, row: &Map<String, Value>) {
 
 impl Case {
     fn has_epochs(&self) -> bool {
-        !self.settings.contains("linfa") && !self.settings.contains("cosine")
+        let without = ["ridge", "lda", "logistic", "linfa", "cosine"];
+        !without.iter().any(|kind| self.settings.contains(kind))
     }
 
     /// Fails where the run breaks its contract.
@@ -245,6 +246,34 @@ fn a_classifier_of_mixed_layers_holds_the_contract_and_shows_their_shares() {
 #[test]
 fn a_logistic_regression_in_full_batch_holds_the_contract() {
     classes("[head]\nkind = \"linfa-logistic\"\nC = 0.5").hold();
+}
+
+#[test]
+fn a_weighted_logistic_regression_of_our_own_holds_the_contract() {
+    classes("[head]\nkind = \"logistic\"\nC = 0.5\n[train]\nclass_weights = \"balanced\"").hold();
+}
+
+#[test]
+fn a_logistic_regression_on_states_as_they_are_holds_the_contract() {
+    pairs("[head]\nkind = \"logistic\"\nstandardize = false").hold();
+}
+
+#[test]
+fn a_ridge_classifier_holds_the_contract() {
+    classes("[head]\nkind = \"ridge\"\nlambda = 10.0").hold();
+}
+
+#[test]
+fn a_discriminant_analysis_holds_the_contract() {
+    classes("[head]\nkind = \"lda\"\npca = 8").hold();
+}
+
+#[test]
+fn ridge_regressions_of_labels_numbers_and_pairs_hold_the_contract() {
+    let ridge = "[head]\nkind = \"ridge\"";
+    labels(ridge).hold();
+    values(Data::Values, ridge).hold();
+    similarity(ridge).hold();
 }
 
 #[test]

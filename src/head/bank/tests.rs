@@ -68,7 +68,7 @@ fn spec(lr: f64, seed: u64) -> HeadSpec {
 struct Accuracy<'a>(&'a [u32]);
 
 impl Judge for Accuracy<'_> {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &[f32]) -> Vec<(&'static str, f64)> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         let predicted = crate::metrics::probability::predictions(logits);
         let right = predicted
             .iter()

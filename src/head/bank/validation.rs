@@ -67,7 +67,7 @@ impl<'a> Validation<'a> {
                 let metric = spec.stopping.as_ref().map(|stopping| stopping.metric);
                 let is_judged = judges_all || metric.is_some_and(|m| m != StoppingMetric::Loss);
                 let scores = match is_judged {
-                    true => self.set.judge.scores(logits, &head.parameters),
+                    true => self.set.judge.scores(logits, head),
                     false => Vec::new(),
                 };
                 let verdict: Verdict = ((loss.weight > 0.0).then(|| loss.mean()), scores);

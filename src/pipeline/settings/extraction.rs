@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use toml::Value;
+
 use crate::{
     data::{Example, Source},
     encoder::{
@@ -10,8 +12,9 @@ use crate::{
         windows::Overflow,
     },
     error::{Error, Result},
-    pipeline::file::{self, Pair, PipelineFile, Task},
+    pipeline::file::{self, HeadPooling, Pair, PipelineFile, Store, Task},
     states::{Dtype, StateKind},
+    sweep::section::SweepSection,
 };
 
 /// What stage 1 is to do.
@@ -109,6 +112,7 @@ pub(super) fn check(
         data,
         cache,
         head,
+        sweep,
         ..
     } = file;
     if data.task == Task::Qa {
@@ -157,7 +161,7 @@ pub(super) fn check(
     });
     let layers = cache
         .layers
-        .get_or_insert_with(|| head.layers.clone())
+        .get_or_insert_with(|| swept_layers(&head.layers, sweep.as_ref()))
         .clone();
     if layers.is_empty() {
         return Err(refuse(
@@ -167,7 +171,7 @@ pub(super) fn check(
     }
     let store = cache
         .store
-        .get_or_insert_with(|| vec![head.pooling.store(data.task)]);
+        .get_or_insert_with(|| swept_store(head.pooling, data.task, sweep.as_ref()));
     let kinds: Vec<StateKind> = store.iter().map(|store| store.kind()).collect();
     if kinds.is_empty() {
         return Err(refuse(
@@ -193,6 +197,57 @@ pub(super) fn check(
             .collect(),
         sources,
     })
+}
+
+/// The values of a key of `[sweep]`: its list, or the one that it has.
+fn swept<'a>(sweep: Option<&'a SweepSection>, key: &str) -> &'a [Value] {
+    match sweep.and_then(|sweep| sweep.keys.get(key)) {
+        Some(Value::Array(values)) => values,
+        Some(value) => std::slice::from_ref(value),
+        None => &[],
+    }
+}
+
+/// The layers that the heads of a sweep read; those of the head where there is none.
+fn swept_layers(own: &[i64], sweep: Option<&SweepSection>) -> Vec<i64> {
+    let keys = ["layer", "layers"].into_iter();
+    let mut layers: Vec<i64> = Vec::new();
+    for value in keys.flat_map(|key| swept(sweep, key)) {
+        let several = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), Vec::as_slice);
+        for layer in several.iter().filter_map(Value::as_integer) {
+            if !layers.contains(&layer) {
+                layers.push(layer);
+            }
+        }
+    }
+    match layers.is_empty() {
+        true => own.to_vec(),
+        false => layers,
+    }
+}
+
+/// What the heads of a sweep read of a layer.
+fn swept_store(own: HeadPooling, task: Task, sweep: Option<&SweepSection>) -> Vec<Store> {
+    let poolings = swept(sweep, "pooling").iter();
+    // A value that is no pooling is refused where the trials are made.
+    let poolings: Vec<HeadPooling> = poolings
+        .filter_map(|value| value.clone().try_into().ok())
+        .collect();
+    let mut store: Vec<Store> = Vec::new();
+    let own = [own];
+    let read = if poolings.is_empty() {
+        &own[..]
+    } else {
+        &poolings
+    };
+    for kind in read.iter().map(|pooling| pooling.store(task)) {
+        if !store.contains(&kind) {
+            store.push(kind);
+        }
+    }
+    store
 }
 
 /// What happens to longer documents, with the defaults of the task set in the file.

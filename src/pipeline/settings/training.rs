@@ -18,11 +18,19 @@ fn kinds(task: Task) -> &'static [HeadKind] {
         Task::Classification => &[
             HeadKind::Linear,
             HeadKind::Mlp,
+            HeadKind::Ridge,
+            HeadKind::Lda,
+            HeadKind::Logistic,
             HeadKind::LinfaLogistic,
             HeadKind::LinfaSvm,
         ],
-        Task::Multilabel | Task::Regression => &[HeadKind::Linear, HeadKind::Mlp],
-        Task::Similarity => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Cosine],
+        Task::Multilabel | Task::Regression => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge],
+        Task::Similarity => &[
+            HeadKind::Linear,
+            HeadKind::Mlp,
+            HeadKind::Ridge,
+            HeadKind::Cosine,
+        ],
         Task::Tokens => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Crf],
         Task::Qa => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Matching],
     }
@@ -66,12 +74,6 @@ pub(super) fn check(
     has_pairs: bool,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<()> {
-    if file.sweep.is_some() {
-        return Err(refuse(
-            "this version does not run [sweep] yet".into(),
-            "remove the section [sweep]: the head of [head] and [train] is trained".into(),
-        ));
-    }
     check_kind(file, refuse)?;
     check_input(file, has_pairs, refuse)?;
     check_loss(file, refuse)?;
@@ -85,15 +87,6 @@ fn names<T: ToString>(items: &[T]) -> String {
 
 fn check_kind(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
     let (task, head) = (file.data.task, &file.head);
-    if matches!(
-        head.kind,
-        HeadKind::Ridge | HeadKind::Lda | HeadKind::Logistic
-    ) {
-        return Err(refuse(
-            format!("this version has no head.kind = \"{}\" yet", head.kind),
-            "use linear, or linfa-logistic for logistic regression in full batch".into(),
-        ));
-    }
     if !kinds(task).contains(&head.kind) {
         return Err(refuse(
             format!(
@@ -104,7 +97,7 @@ fn check_kind(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
         ));
     }
     let flat = match head.kind {
-        HeadKind::Linear | HeadKind::LinfaLogistic | HeadKind::LinfaSvm => Some("a linear head"),
+        kind if kind == HeadKind::Linear || kind.is_full_batch() => Some("a linear head"),
         HeadKind::Cosine => Some("a cosine"),
         _ => None,
     };
@@ -147,7 +140,7 @@ fn check_input(
         ));
     }
     let attention = file.pools_by_attention();
-    let is_full_batch = matches!(head.kind, HeadKind::LinfaLogistic | HeadKind::LinfaSvm);
+    let is_full_batch = head.kind.is_full_batch();
     let separate = has_pairs && file.data.pair != Some(Pair::Joint);
     let reason = if attention && separate {
         Some((
@@ -201,10 +194,8 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
         ));
     }
     let loss = train.loss.unwrap_or(known[0]);
-    let is_unweighted = matches!(
-        head.kind,
-        HeadKind::Crf | HeadKind::LinfaLogistic | HeadKind::LinfaSvm
-    );
+    let is_unweighted =
+        head.kind == HeadKind::Crf || head.kind.is_full_batch() && head.kind != HeadKind::Logistic;
     let weighable = matches!(task, Task::Classification | Task::Multilabel | Task::Tokens);
     if train.class_weights.is_some() && (!weighable || is_unweighted) {
         return Err(refuse(
@@ -252,6 +243,11 @@ fn check_numbers(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error)
         (
             head.c > 0.0 && head.c.is_finite(),
             format!("head.C is {}", head.c),
+            "above 0",
+        ),
+        (
+            head.lambda > 0.0 && head.lambda.is_finite(),
+            format!("head.lambda is {}", head.lambda),
             "above 0",
         ),
         (
@@ -360,7 +356,14 @@ mod tests {
 
     #[test]
     fn hidden_layers_are_refused_where_a_head_has_none() {
-        for kind in ["linear", "linfa-logistic", "linfa-svm"] {
+        for kind in [
+            "linear",
+            "ridge",
+            "lda",
+            "logistic",
+            "linfa-logistic",
+            "linfa-svm",
+        ] {
             let refusal = refusal("", &format!("kind = \"{kind}\"\nhidden = [8]"));
             assert!(refusal.contains("a linear head has none"), "{refusal}");
         }

@@ -3,9 +3,10 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::{
-    Outcome, OwnRows, TaskMetrics, TaskRows,
+    Outcome, OwnRows, TaskMetrics, TaskRows, Tuning,
     judges::{ClassJudge, LabelJudge, ValueJudge},
     measured, row_columns, rows_of,
+    said::Listener,
 };
 use crate::{
     cache::reader::CacheReader,
@@ -13,7 +14,6 @@ use crate::{
     error::Result,
     features::{FeatureView, pieces},
     head::{
-        bank::Judge,
         row_maps::PairRows,
         saved::Head,
         spec::{Objective, StoppingMetric},
@@ -30,7 +30,7 @@ use crate::{
     },
     pipeline::{
         file::Task,
-        measure::{Baseline, RunMetrics, fit_temperature},
+        measure::{Baseline, RunMetrics},
         settings::Pipeline,
         weights,
     },
@@ -149,7 +149,7 @@ fn values_of(dataset: &Dataset, rows: &[u32]) -> Vec<f64> {
     rows.iter().filter_map(value).collect()
 }
 
-fn labels_of(dataset: &Dataset, rows: &[u32]) -> Array2<bool> {
+pub(super) fn labels_of(dataset: &Dataset, rows: &[u32]) -> Array2<bool> {
     let mut labels = Array2::from_elem((rows.len(), dataset.labels.len()), false);
     for (place, row) in rows.iter().enumerate() {
         for label in dataset.rows[*row as usize].target.label_ids() {
@@ -162,23 +162,25 @@ fn labels_of(dataset: &Dataset, rows: &[u32]) -> Array2<bool> {
 impl Documents {
     pub(super) fn judge<'a>(
         &self,
-        rows: &TaskRows<'_>,
         pipeline: &'a Pipeline,
         dataset: &Dataset,
-    ) -> Box<dyn Judge + 'a> {
-        let validation = rows.part(Part::Validation);
-        let stopping = pipeline.file.train.early_stopping.0.as_ref();
-        let followed = stopping.map_or(StoppingMetric::Loss, |stopping| stopping.metric);
+        validation: &[u32],
+        followed: &[StoppingMetric],
+    ) -> Box<dyn Listener + 'a> {
+        let rows = validation.to_vec();
         match pipeline.file.data.task {
             Task::Classification => Box::new(ClassJudge {
+                rows,
                 labels: classes_of(dataset, validation),
                 n_classes: dataset.labels.len(),
-                followed,
+                followed: followed.to_vec(),
             }),
             Task::Multilabel => Box::new(LabelJudge {
+                rows,
                 labels: labels_of(dataset, validation),
             }),
             _ => Box::new(ValueJudge {
+                rows,
                 values: values_of(dataset, validation),
                 scale: self.scale,
             }),
@@ -191,15 +193,22 @@ impl Documents {
         pipeline: &Pipeline,
         dataset: &Dataset,
         head: &mut Head,
-        just_trained: bool,
+        tuning: Tuning<'_>,
     ) -> Result<Outcome> {
         let is_number = matches!(pipeline.file.data.task, Task::Regression | Task::Similarity);
-        if just_trained && is_number {
+        if tuning.is_new() && is_number {
             head.description.output_scale = Some(self.scale);
         }
         let logits = head.logits(&rows.view)?;
-        if just_trained {
-            tune(rows, pipeline, dataset, head, &logits);
+        match tuning {
+            Tuning::Saved => {}
+            Tuning::Given(tuned) => tuned.apply(&mut head.description),
+            Tuning::OnValidation => {
+                let validation = rows.part(Part::Validation);
+                let judge = self.judge(pipeline, dataset, validation, &[]);
+                let tuned = judge.tuned(rows_of(logits.view(), validation).view());
+                tuned.apply(&mut head.description);
+            }
         }
         Ok(match pipeline.file.data.task {
             Task::Classification => finish_classes(rows, pipeline, dataset, head, &logits),
@@ -209,31 +218,6 @@ impl Documents {
                 finish_values(rows, pipeline, dataset, &values)
             }
         })
-    }
-}
-
-/// Fits on the validation rows what is fitted there: the temperature of classes, the thresholds of labels.
-fn tune(
-    rows: &TaskRows<'_>,
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    head: &mut Head,
-    logits: &Array2<f32>,
-) {
-    let validation = rows.part(Part::Validation);
-    let logits = rows_of(logits.view(), validation);
-    match pipeline.file.data.task {
-        Task::Classification => {
-            let classes = classes_of(dataset, validation);
-            head.description.temperature = fit_temperature(&classes, logits.view());
-        }
-        Task::Multilabel => {
-            let probabilities = sigmoid_rows(logits.view());
-            let labels = labels_of(dataset, validation);
-            let thresholds = multilabel::tune_thresholds(labels.view(), probabilities.view());
-            head.description.thresholds = Some(thresholds);
-        }
-        _ => {}
     }
 }
 

@@ -2,8 +2,9 @@
 
 use ndarray::{Array2, ArrayView2};
 
+use super::said::{Listener, Said, Tuned};
 use crate::{
-    head::{bank::Judge, spec::StoppingMetric},
+    head::{bank::Judge, outputs::OutputHead, spec::StoppingMetric},
     metrics::{
         calibration::{sigmoid_rows, softmax_rows},
         classification,
@@ -12,17 +13,19 @@ use crate::{
         probability::predictions,
         regression,
     },
+    pipeline::measure::fit_temperature,
 };
 
-/// Judges classes: those of the validation rows, how many there are, and the metric that early stopping follows.
+/// Judges classes: the validation rows and their classes, how many there are, and the metrics that early stopping follows.
 pub(super) struct ClassJudge {
+    pub(super) rows: Vec<u32>,
     pub(super) labels: Vec<usize>,
     pub(super) n_classes: usize,
-    pub(super) followed: StoppingMetric,
+    pub(super) followed: Vec<StoppingMetric>,
 }
 
 impl Judge for ClassJudge {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &[f32]) -> Vec<(&'static str, f64)> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         let counts = ClassCounts::new(&self.labels, &predictions(logits), self.n_classes);
         let mut scores = vec![
             ("accuracy", counts.accuracy()),
@@ -33,11 +36,15 @@ impl Judge for ClassJudge {
             StoppingMetric::Accuracy,
             StoppingMetric::MacroF1,
         ];
-        if !known.contains(&self.followed) {
+        let others = self
+            .followed
+            .iter()
+            .filter(|metric| !known.contains(metric));
+        for followed in others {
             let probabilities = softmax_rows(logits, 1.0);
             let all =
                 classification::evaluate(&self.labels, probabilities.view(), self.n_classes, None);
-            let value = match self.followed {
+            let value = match followed {
                 StoppingMetric::MicroF1 => all.micro_f1,
                 StoppingMetric::WeightedF1 => all.weighted_f1,
                 StoppingMetric::Mcc => all.mcc,
@@ -46,19 +53,38 @@ impl Judge for ClassJudge {
                 StoppingMetric::Brier => all.brier,
                 _ => all.ece,
             };
-            scores.push((self.followed.name(), value));
+            scores.push((followed.name(), value));
         }
         defined(scores)
     }
 }
 
+impl Listener for ClassJudge {
+    fn rows(&self) -> Vec<u32> {
+        self.rows.clone()
+    }
+
+    fn said(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Said {
+        let classes = predictions(logits).into_iter();
+        Said::Classes(classes.map(|class| class as u32).collect())
+    }
+
+    fn tuned(&self, logits: ArrayView2<'_, f32>) -> Tuned {
+        Tuned {
+            temperature: Some(fit_temperature(&self.labels, logits)),
+            ..Tuned::default()
+        }
+    }
+}
+
 /// Judges labels that are set or not, at thresholds of one half.
 pub(super) struct LabelJudge {
+    pub(super) rows: Vec<u32>,
     pub(super) labels: Array2<bool>,
 }
 
 impl Judge for LabelJudge {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &[f32]) -> Vec<(&'static str, f64)> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         let thresholds = vec![0.5; logits.ncols()];
         let probabilities = sigmoid_rows(logits);
         let metrics =
@@ -76,19 +102,57 @@ impl Judge for LabelJudge {
     }
 }
 
+impl Listener for LabelJudge {
+    fn rows(&self) -> Vec<u32> {
+        self.rows.clone()
+    }
+
+    fn said(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Said {
+        let set = logits.rows().into_iter().map(|row| {
+            let labels = (0..).zip(row).filter(|(_, logit)| **logit >= 0.0);
+            labels.map(|(label, _)| label).collect()
+        });
+        Said::Labels(set.collect())
+    }
+
+    fn tuned(&self, logits: ArrayView2<'_, f32>) -> Tuned {
+        let probabilities = sigmoid_rows(logits);
+        let thresholds = multilabel::tune_thresholds(self.labels.view(), probabilities.view());
+        Tuned {
+            thresholds: Some(thresholds),
+            ..Tuned::default()
+        }
+    }
+}
+
 /// Judges numbers, scaled back by mean and deviation.
 pub(super) struct ValueJudge {
+    pub(super) rows: Vec<u32>,
     pub(super) values: Vec<f64>,
     pub(super) scale: [f64; 2],
 }
 
-impl Judge for ValueJudge {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &[f32]) -> Vec<(&'static str, f64)> {
+impl ValueJudge {
+    fn predicted(&self, logits: ArrayView2<'_, f32>) -> Vec<f64> {
         let [mean, deviation] = self.scale;
-        let predicted = logits
-            .column(0)
-            .mapv(|value| f64::from(value) * deviation + mean);
-        let metrics = regression::evaluate(&self.values, &predicted.to_vec(), None);
+        let scaled = |value: &f32| f64::from(*value) * deviation + mean;
+        logits.column(0).iter().map(scaled).collect()
+    }
+}
+
+impl Listener for ValueJudge {
+    fn rows(&self) -> Vec<u32> {
+        self.rows.clone()
+    }
+
+    fn said(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Said {
+        Said::Values(self.predicted(logits))
+    }
+}
+
+impl Judge for ValueJudge {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
+        let metrics = regression::evaluate(&self.values, &self.predicted(logits), None);
         defined(vec![
             ("spearman", metrics.spearman),
             ("pearson", metrics.pearson),

@@ -6,6 +6,7 @@
 pub(super) mod documents;
 mod judges;
 pub(super) mod questions;
+pub(super) mod said;
 pub(super) mod similarity;
 pub(super) mod windows;
 pub(super) mod words;
@@ -13,7 +14,8 @@ pub(super) mod words;
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::Serialize;
 
-use super::{file::Task, measure::RunMetrics, settings::Pipeline};
+use self::said::{Listener, Tuned};
+use super::{file::Task, measure::RunMetrics, settings::Pipeline, weights};
 use crate::{
     cache::reader::CacheReader,
     data::{Part, dataset::Dataset},
@@ -21,10 +23,8 @@ use crate::{
     features::FeatureView,
     fingerprint::Key,
     head::{
-        bank::Judge,
-        network::{Network, NetworkSpec},
         saved::Head,
-        spec::Objective,
+        spec::{Objective, StoppingMetric},
         targets::TargetTable,
     },
     metrics::{
@@ -101,24 +101,49 @@ impl<'c> TaskRows<'c> {
         &self.parts[part as usize]
     }
 
-    /// Who says what outputs of a network on the validation samples are worth.
+    /// Who says what outputs on these samples are worth, by the metrics that early stopping may follow and some more.
     pub(super) fn judge<'a>(
         &'a self,
         pipeline: &'a Pipeline,
         dataset: &'a Dataset,
-        network: &NetworkSpec,
-    ) -> Box<dyn Judge + 'a> {
+        samples: &[u32],
+        followed: &[StoppingMetric],
+    ) -> Box<dyn Listener + 'a> {
         match &self.own {
-            OwnRows::Documents(documents) => documents.judge(self, pipeline, dataset),
-            OwnRows::Words(sentences) => {
-                Box::new(sentences.judge(self, dataset, Network::new(network.clone())))
-            }
-            OwnRows::Questions(questions) => Box::new(questions.judge(self, dataset)),
+            OwnRows::Documents(documents) => documents.judge(pipeline, dataset, samples, followed),
+            OwnRows::Words(sentences) => Box::new(sentences.judge(dataset, samples)),
+            OwnRows::Questions(questions) => Box::new(questions.judge(dataset, samples)),
+        }
+    }
+
+    /// The samples of some rows of the dataset; to learn from, only those that teach something.
+    pub(super) fn samples_of(&self, dataset: &Dataset, rows: &[u32], to_learn: bool) -> Vec<u32> {
+        match &self.own {
+            OwnRows::Words(_) if to_learn => words::with_words(&self.view, rows),
+            OwnRows::Questions(questions) => questions.windows_of_rows(dataset, rows),
+            _ => rows.to_vec(),
+        }
+    }
+
+    /// What the pipeline's head is trained to on these rows: its loss, with their class weights.
+    ///
+    /// # Errors
+    /// When the pipeline weighs classes that there are not.
+    pub(super) fn objective(
+        &self,
+        pipeline: &Pipeline,
+        dataset: &Dataset,
+        train: &[u32],
+    ) -> Result<Objective> {
+        match &self.own {
+            OwnRows::Documents(_) => Ok(Objective::Rows(weights::loss(pipeline, dataset, train)?)),
+            OwnRows::Words(_) => words::objective(pipeline, dataset, train),
+            OwnRows::Questions(_) => Ok(Objective::Span),
         }
     }
 
     /// Applies a head to every row: measures every part, and keeps what it says. A head that was just trained is tuned
-    /// on the validation rows first (its temperature, its thresholds).
+    /// first (its temperature, its thresholds).
     ///
     /// # Errors
     /// When a file of the cache is damaged.
@@ -127,17 +152,35 @@ impl<'c> TaskRows<'c> {
         pipeline: &Pipeline,
         dataset: &Dataset,
         head: &mut Head,
-        just_trained: bool,
+        tuning: Tuning<'_>,
     ) -> Result<Outcome> {
         match &self.own {
             OwnRows::Documents(documents) => {
-                documents.finish(self, pipeline, dataset, head, just_trained)
+                documents.finish(self, pipeline, dataset, head, tuning)
             }
             OwnRows::Words(sentences) => sentences.finish(self, pipeline, dataset, head),
             OwnRows::Questions(questions) => {
-                questions.finish(self, pipeline, dataset, head, just_trained)
+                questions.finish(self, pipeline, dataset, head, tuning)
             }
         }
+    }
+}
+
+/// What tells the temperature and the thresholds of a head.
+#[derive(Clone, Copy)]
+pub(super) enum Tuning<'a> {
+    /// The head itself: it was tuned when it was trained.
+    Saved,
+    /// The validation rows.
+    OnValidation,
+    /// Rows that other heads of the same settings did not see.
+    Given(&'a Tuned),
+}
+
+impl Tuning<'_> {
+    /// Whether the head was just trained.
+    fn is_new(self) -> bool {
+        !matches!(self, Tuning::Saved)
     }
 }
 

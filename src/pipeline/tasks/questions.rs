@@ -1,13 +1,14 @@
 //! Questions with a span of their context as an answer, or none.
 
+mod judge;
+
 use ndarray::{ArrayView2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::judge::QuestionJudge;
 use super::{
-    Outcome, OwnRows, TaskMetrics, TaskRows,
-    judges::defined,
-    measured, row_columns,
+    Outcome, OwnRows, TaskMetrics, TaskRows, Tuning, measured, row_columns,
     windows::{QuestionWindow, windows_of},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     error::Result,
     features::{FeatureView, pieces},
     head::{
-        bank::Judge, row_maps::WindowRows, saved::Head, span::join_windows, spec::Objective,
+        row_maps::WindowRows, saved::Head, span::join_windows, spec::Objective,
         targets::TargetTable,
     },
     metrics::span::{self, AnsweredQuestion, NullScore, best_no_answer_threshold},
@@ -98,7 +99,6 @@ pub(super) fn rows<'c>(
         .flat_map(|(key, n_windows)| std::iter::repeat_n(key, n_windows))
         .collect();
     let mut spans = Vec::new();
-    let mut parts: [Vec<u32>; 3] = Default::default();
     for (number, row) in dataset.rows.iter().enumerate() {
         let answer = row.spans().next().map(|answer| {
             // Blanks around an answer belong to no token.
@@ -110,17 +110,13 @@ pub(super) fn rows<'c>(
             let start = answer.start + n_blank;
             (start, start + answer.text.trim().chars().count())
         });
-        // A question whose answers all stand elsewhere than they say teaches nothing.
-        let is_taught = answer.is_some() || row.target.answers().is_empty();
         for window in questions.start[number]..questions.start[number + 1] {
             let span =
                 answer.and_then(|(start, end)| questions.windows[window].span_of(start, end));
             spans.push(span.unwrap_or([0, 0]));
-            if is_taught {
-                parts[row.part as usize].push(window as u32);
-            }
         }
     }
+    let parts = Part::ALL.map(|part| questions.windows_of_rows(dataset, &dataset.part(part)));
     Ok(TaskRows {
         view,
         targets: TargetTable::Spans(spans),
@@ -217,13 +213,29 @@ impl Questions {
         Ok(found.collect())
     }
 
+    /// The windows of some questions from which there is something to learn: a question whose answers all stand elsewhere
+    /// than they say teaches nothing.
+    pub(super) fn windows_of_rows(&self, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
+        let is_taught = |row: &&u32| {
+            let row = &dataset.rows[**row as usize];
+            row.spans().next().is_some() || row.target.answers().is_empty()
+        };
+        rows.iter()
+            .filter(is_taught)
+            .flat_map(|row| {
+                let question = *row as usize;
+                self.start[question] as u32..self.start[question + 1] as u32
+            })
+            .collect()
+    }
+
     pub(super) fn judge<'a>(
         &'a self,
-        rows: &TaskRows<'_>,
         dataset: &'a Dataset,
+        validation: &[u32],
     ) -> QuestionJudge<'a> {
         let mut questions: Vec<usize> = Vec::new();
-        for sample in rows.part(Part::Validation) {
+        for sample in validation {
             let question = self
                 .start
                 .partition_point(|start| *start <= *sample as usize)
@@ -250,13 +262,19 @@ impl Questions {
         pipeline: &Pipeline,
         dataset: &Dataset,
         head: &mut Head,
-        just_trained: bool,
+        tuning: Tuning<'_>,
     ) -> Result<Outcome> {
         let found = self.find(&rows.view, head)?;
-        if just_trained {
-            head.description.no_answer_threshold = self
-                .may_be_impossible
-                .then(|| self.tune(dataset, &dataset.part(Part::Validation), &found));
+        if let Tuning::Given(tuned) = tuning {
+            tuned.apply(&mut head.description);
+        }
+        if matches!(tuning, Tuning::OnValidation) {
+            head.description.no_answer_threshold = self.may_be_impossible.then(|| {
+                let rows = dataset.part(Part::Validation).into_iter();
+                self.tune(dataset, rows.map(|row| (row, &found[row as usize])))
+            });
+        }
+        if tuning.is_new() {
             head.description.max_answer_tokens = Some(self.max_answer_tokens);
         }
         let threshold = head.description.no_answer_threshold;
@@ -290,11 +308,14 @@ impl Questions {
     }
 
     /// The threshold that scores best on some questions; 0 where there are none.
-    fn tune(&self, dataset: &Dataset, questions: &[u32], found: &[Found]) -> f64 {
+    fn tune<'a>(
+        &self,
+        dataset: &Dataset,
+        questions: impl Iterator<Item = (u32, &'a Found)>,
+    ) -> f64 {
         let scores: Vec<NullScore> = questions
-            .iter()
-            .map(|row| {
-                let (row, found) = (&dataset.rows[*row as usize], &found[*row as usize]);
+            .map(|(row, found)| {
+                let row = &dataset.rows[row as usize];
                 let f1_of = |answer: Option<String>| {
                     let metrics = span::evaluate(&[answered(row, answer)], None);
                     metrics.f1.unwrap_or(0.0)
@@ -375,7 +396,7 @@ fn context_of(row: &Row, start: usize, end: usize) -> String {
     characters(row.text_pair.as_deref().unwrap_or_default(), start, end)
 }
 
-fn answered(row: &Row, predicted: Option<String>) -> AnsweredQuestion {
+pub(super) fn answered(row: &Row, predicted: Option<String>) -> AnsweredQuestion {
     let gold = row.target.answers().iter();
     AnsweredQuestion {
         gold: gold.map(|answer| answer.text.clone()).collect(),
@@ -424,37 +445,4 @@ fn table(
         found.iter().map(|found| found.null_score as f32),
     );
     table
-}
-
-/// Scores answers on the validation questions, with no answer wherever its score is the higher one.
-pub(super) struct QuestionJudge<'a> {
-    questions: Vec<usize>,
-    of: &'a Questions,
-    dataset: &'a Dataset,
-}
-
-impl Judge for QuestionJudge<'_> {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &[f32]) -> Vec<(&'static str, f64)> {
-        let mut first = 0;
-        let mut answers = Vec::with_capacity(self.questions.len());
-        for question in &self.questions {
-            let windows = self.of.start[*question]..self.of.start[*question + 1];
-            let mut outputs = Vec::new();
-            for window in windows {
-                let n = self.of.n_candidates(window);
-                outputs.push(logits.slice(s![first..first + n, ..]));
-                first += n;
-            }
-            let found = self.of.join(*question, outputs.into_iter());
-            let row = &self.dataset.rows[*question];
-            let answer = found.answer(self.of.may_be_impossible.then_some(0.0));
-            let text = answer.map(|(start, end, _)| context_of(row, start, end));
-            answers.push(answered(row, text));
-        }
-        let metrics = span::evaluate(&answers, None);
-        defined(vec![
-            ("f1", metrics.f1),
-            ("exact_match", metrics.exact_match),
-        ])
-    }
 }

@@ -2,7 +2,12 @@
 
 use ndarray::{Array2, ArrayView2, s};
 
-use super::{Outcome, OwnRows, TaskMetrics, TaskRows, judges::defined, measured, row_columns};
+use super::{
+    Outcome, OwnRows, TaskMetrics, TaskRows,
+    judges::defined,
+    measured, row_columns,
+    said::{Listener, Said},
+};
 use crate::{
     cache::{reader::CacheReader, shard::ShardLayout},
     data::{Part, dataset::Dataset},
@@ -12,7 +17,7 @@ use crate::{
         bank::Judge,
         crf::{self, CrfScores},
         decode::{AllowedTags, decode},
-        network::Network,
+        outputs::OutputHead,
         saved::Head,
         spec::Objective,
         targets::TargetTable,
@@ -63,16 +68,8 @@ pub(super) fn rows<'c>(
         words.iter().map(|word| tags[*word as usize] as u32)
     });
     let targets = TargetTable::Tags(tags.collect());
-    let has_words = |sample: &u32| !view.rows_of(*sample).is_empty();
-    let train: Vec<u32> = dataset
-        .part(Part::Train)
-        .into_iter()
-        .filter(has_words)
-        .collect();
-    let objective = match pipeline.file.head.kind {
-        HeadKind::Crf => Objective::Crf,
-        _ => Objective::Rows(weights::loss(pipeline, dataset, &train)?),
-    };
+    let train = with_words(&view, &dataset.part(Part::Train));
+    let objective = objective(pipeline, dataset, &train)?;
     Ok(TaskRows {
         view,
         targets,
@@ -85,6 +82,24 @@ pub(super) fn rows<'c>(
         n_outputs: dataset.labels.len(),
         keys,
         own: OwnRows::Words(Sentences { words }),
+    })
+}
+
+/// The sentences of which a word has a state: others teach nothing.
+pub(super) fn with_words(view: &FeatureView<'_>, samples: &[u32]) -> Vec<u32> {
+    let has_words = |sample: &u32| !view.rows_of(*sample).is_empty();
+    samples.iter().copied().filter(has_words).collect()
+}
+
+/// What the pipeline's head is trained to, on these rows.
+pub(super) fn objective(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    train: &[u32],
+) -> Result<Objective> {
+    Ok(match pipeline.file.head.kind {
+        HeadKind::Crf => Objective::Crf,
+        _ => Objective::Rows(weights::loss(pipeline, dataset, train)?),
     })
 }
 
@@ -173,24 +188,16 @@ pub(crate) fn crf_scores(head: &Head) -> Option<CrfScores<'_, f32>> {
 }
 
 impl Sentences {
-    pub(super) fn judge(
-        &self,
-        rows: &TaskRows<'_>,
-        dataset: &Dataset,
-        network: Network,
-    ) -> WordJudge {
-        let sentences = rows.part(Part::Validation).iter().map(|sample| {
+    pub(super) fn judge(&self, dataset: &Dataset, validation: &[u32]) -> WordJudge {
+        let sentences = validation.iter().map(|sample| {
             let truth = dataset.rows[*sample as usize].target.label_ids().to_vec();
             (truth, self.words[*sample as usize].clone())
         });
         WordJudge {
+            rows: validation.to_vec(),
             sentences: sentences.collect(),
             labels: dataset.labels.names().to_vec(),
             tagger: Tagger::new(dataset.labels.names()),
-            crf: match rows.objective {
-                Objective::Crf => Some(network),
-                _ => None,
-            },
         }
     }
 
@@ -297,17 +304,18 @@ fn table(dataset: &Dataset, predicted: &[Vec<Option<usize>>]) -> crate::report::
 
 /// Scores tags on the validation sentences.
 pub(super) struct WordJudge {
+    rows: Vec<u32>,
     sentences: Vec<(Vec<usize>, Vec<u32>)>,
     labels: Vec<String>,
     tagger: Tagger,
-    /// Of a head with a CRF.
-    crf: Option<Network>,
 }
 
-impl Judge for WordJudge {
-    fn scores(&self, logits: ArrayView2<'_, f32>, parameters: &[f32]) -> Vec<(&'static str, f64)> {
-        let crf = self.crf.as_ref();
-        let scores = crf.map(|network| network.crf_scores(parameters));
+impl WordJudge {
+    /// The tags of every sentence.
+    fn predicted(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<Vec<Option<usize>>> {
+        let network = &head.network;
+        let has_crf = network.spec().crf;
+        let scores = has_crf.then(|| network.crf_scores(&head.parameters));
         let mut first = 0;
         let mut predicted = Vec::with_capacity(self.sentences.len());
         for (truth, words) in &self.sentences {
@@ -315,6 +323,28 @@ impl Judge for WordJudge {
             first += words.len();
             predicted.push(self.tagger.tags(scores.as_ref(), own, words, truth.len()));
         }
+        predicted
+    }
+}
+
+impl Listener for WordJudge {
+    fn rows(&self) -> Vec<u32> {
+        self.rows.clone()
+    }
+
+    fn said(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Said {
+        let small = |tag: Option<usize>| tag.map(|tag| tag as u32);
+        let tags = self.predicted(logits, head).into_iter();
+        Said::Tags(
+            tags.map(|tags| tags.into_iter().map(small).collect())
+                .collect(),
+        )
+    }
+}
+
+impl Judge for WordJudge {
+    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)> {
+        let predicted = self.predicted(logits, head);
         let sentences: Vec<TaggedSentence<'_>> = self
             .sentences
             .iter()

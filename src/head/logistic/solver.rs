@@ -1,0 +1,260 @@
+//! Which problems are worked on together, in turn, and until when.
+
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+use rayon::prelude::*;
+
+use super::{
+    LogisticSettings,
+    curvature::Curvature,
+    lbfgs::{Lbfgs, Outcome},
+    objective::{Evaluation, Problem, Request, evaluate},
+    rows::TurnedRows,
+};
+use crate::{head::row_groups::RowGroups, progress::Progress};
+
+/// Columns of narrow problems that are evaluated side by side at most; a wider problem stands alone.
+const BLOCK_COLUMNS: usize = 64;
+
+/// Numbers of problems that are worked on by one thread after another.
+enum Task {
+    /// In lockstep, their columns side by side.
+    Together(Vec<usize>),
+    /// One after the other, each from where the last ended.
+    InTurn(Vec<usize>),
+}
+
+/// Narrow problems fill blocks in their order; wide ones of the same rows and weights are a row of rising C.
+fn tasks(problems: &[Problem]) -> Vec<Task> {
+    let mut blocks: Vec<(usize, Vec<usize>)> = Vec::new();
+    let mut rows: Vec<Vec<usize>> = Vec::new();
+    for (number, problem) in problems.iter().enumerate() {
+        let columns = problem.n_columns();
+        if columns * 2 <= BLOCK_COLUMNS {
+            match blocks
+                .last_mut()
+                .filter(|(used, _)| used + columns <= BLOCK_COLUMNS)
+            {
+                Some((used, block)) => {
+                    *used += columns;
+                    block.push(number);
+                }
+                None => blocks.push((columns, vec![number])),
+            }
+            continue;
+        }
+        let same = rows.iter_mut().find(|row| {
+            let first = &problems[row[0]];
+            first.groups == problem.groups && first.class_weights == problem.class_weights
+        });
+        match same {
+            Some(row) => row.push(number),
+            None => rows.push(vec![number]),
+        }
+    }
+    for row in &mut rows {
+        row.sort_by(|one, other| problems[*one].c.total_cmp(&problems[*other].c));
+    }
+    let blocks = blocks.into_iter().map(|(_, block)| Task::Together(block));
+    blocks.chain(rows.into_iter().map(Task::InTurn)).collect()
+}
+
+/// Where a problem ended.
+pub(super) struct Solved {
+    /// `[n_features + 1, columns]`, of turned features.
+    pub(super) point: Array2<f64>,
+    pub(super) value: f64,
+    pub(super) gradient_norm: f64,
+    pub(super) iterations: usize,
+    pub(super) evaluations: usize,
+}
+
+/// What all tasks share.
+pub(super) struct Solver<'a> {
+    pub(super) data: &'a TurnedRows,
+    pub(super) groups: &'a RowGroups,
+    pub(super) settings: LogisticSettings,
+    pub(super) progress: &'a dyn Progress,
+}
+
+impl Solver<'_> {
+    /// The minima of all problems, in their order.
+    pub(super) fn solve(&self, problems: &[Problem]) -> Vec<Solved> {
+        let mut solved: Vec<(usize, Solved)> = tasks(problems)
+            .into_par_iter()
+            .flat_map_iter(|task| self.work(problems, task))
+            .collect();
+        solved.sort_by_key(|(number, _)| *number);
+        solved.into_iter().map(|(_, solved)| solved).collect()
+    }
+
+    fn work(&self, problems: &[Problem], task: Task) -> Vec<(usize, Solved)> {
+        match task {
+            Task::Together(block) => {
+                let running = block.iter().map(|number| {
+                    let problem = &problems[*number];
+                    Running::new(problem, self.rates(problem), self.data)
+                });
+                let solved = self.minimize(running.collect());
+                block.into_iter().zip(solved).collect()
+            }
+            Task::InTurn(row) => {
+                let mut done: Vec<(usize, Solved)> = Vec::with_capacity(row.len());
+                let mut path: Vec<(f64, Array2<f64>)> = Vec::new();
+                for number in row {
+                    let problem = &problems[number];
+                    let running = self.best(problem, self.starts(problem, &path));
+                    let solved = self.minimize(vec![running]).remove(0);
+                    path.push((problem.c.ln(), solved.point.clone()));
+                    done.push((number, solved));
+                }
+                done
+            }
+        }
+    }
+
+    /// Where a problem may begin, after others with their `log C` and where they ended.
+    fn starts(&self, problem: &Problem, path: &[(f64, Array2<f64>)]) -> Vec<Array2<f64>> {
+        let [.., (last_at, last)] = path else {
+            return vec![self.rates(problem)];
+        };
+        let mut starts = vec![last.clone()];
+        if let [.., (before_at, before), _] = path {
+            let ahead = (problem.c.ln() - last_at) / (last_at - before_at);
+            // Two problems of one C show no line.
+            if ahead.is_finite() {
+                starts.push(last + &((last - before) * ahead));
+            }
+        }
+        starts
+    }
+
+    /// The point that knows only how frequent the classes are.
+    fn rates(&self, problem: &Problem) -> Array2<f64> {
+        let n_features = self.data.rows.ncols();
+        let mut point = Array2::zeros((n_features + 1, problem.n_columns()));
+        let mut bias = point.row_mut(n_features);
+        let logarithms: Array1<f64> = problem.row_weights.iter().map(|w| w.ln()).collect();
+        match problem.n_columns() == logarithms.len() {
+            true => bias.assign(&(logarithms - problem.total_weight.ln())),
+            false => bias[0] = logarithms[1] - logarithms[0],
+        }
+        point
+    }
+
+    /// The start with the lowest value.
+    fn best<'p>(&self, problem: &'p Problem, starts: Vec<Array2<f64>>) -> Running<'p> {
+        let n_starts = starts.len();
+        let requests: Vec<Request<'_>> = starts
+            .iter()
+            .map(|start| Request {
+                problem,
+                point: start.view(),
+            })
+            .collect();
+        let found = evaluate(self.data, self.groups, &requests);
+        let all = starts.iter().zip(found);
+        let (start, evaluation) = all
+            .min_by(|one, other| one.1.value.total_cmp(&other.1.value))
+            .expect("at least one start");
+        let mut running = Running::new(problem, start.clone(), self.data);
+        running.evaluations = n_starts - 1;
+        running.take(evaluation, self.data, self.settings);
+        running
+    }
+
+    /// Follows some problems to their ends, all in one pass at a time.
+    fn minimize(&self, mut problems: Vec<Running<'_>>) -> Vec<Solved> {
+        loop {
+            let active: Vec<usize> = (0..problems.len())
+                .filter(|place| !problems[*place].is_done)
+                .collect();
+            if active.is_empty() {
+                break;
+            }
+            let requests: Vec<Request<'_>> = active
+                .iter()
+                .map(|place| problems[*place].request())
+                .collect();
+            let found = evaluate(self.data, self.groups, &requests);
+            let mut found = found.into_iter();
+            let taken: Vec<(&mut Running<'_>, _)> = problems
+                .iter_mut()
+                .filter(|running| !running.is_done)
+                .map(|running| (running, found.next().expect("an answer for each request")))
+                .collect();
+            taken.into_par_iter().for_each(|(running, evaluation)| {
+                running.take(evaluation, self.data, self.settings);
+                if running.is_done {
+                    self.progress.advance(1, 0);
+                }
+            });
+        }
+        problems.into_iter().map(Running::into_solved).collect()
+    }
+}
+
+/// Divides by a problem's curvature.
+type Solve = Box<dyn Fn(&mut [f64]) + Send + Sync>;
+
+/// A problem on its way.
+struct Running<'p> {
+    problem: &'p Problem,
+    solver: Lbfgs<Solve>,
+    gradient_norm: f64,
+    evaluations: usize,
+    is_done: bool,
+}
+
+impl<'p> Running<'p> {
+    fn new(problem: &'p Problem, start: Array2<f64>, data: &TurnedRows) -> Running<'p> {
+        let curvature = Curvature::new(problem, data);
+        let solve: Solve = Box::new(move |values| curvature.solve(values));
+        Running {
+            problem,
+            solver: Lbfgs::new(start.into_raw_vec_and_offset().0, solve),
+            gradient_norm: f64::INFINITY,
+            evaluations: 0,
+            is_done: false,
+        }
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request {
+            problem: self.problem,
+            point: matrix(self.solver.trial(), self.problem),
+        }
+    }
+
+    fn take(&mut self, evaluation: Evaluation, data: &TurnedRows, settings: LogisticSettings) {
+        self.evaluations += 1;
+        let gradient = evaluation.gradient.into_raw_vec_and_offset().0;
+        let outcome = self.solver.tell(evaluation.value, gradient);
+        if outcome != Outcome::Shortened {
+            let gradient = matrix(&self.solver.gradient, self.problem);
+            let (weights, bias) = gradient.split_at(Axis(0), data.rows.ncols());
+            let bias = bias.row(0).to_owned();
+            self.gradient_norm = data.gradient_norm(weights, &bias, settings.tolerance);
+        }
+        // A problem of one class has nothing to learn: its gradient is 0.
+        self.is_done = outcome == Outcome::Stuck
+            || self.gradient_norm <= settings.tolerance
+            || self.solver.iterations >= settings.max_iterations
+            || !self.solver.value.is_finite();
+    }
+
+    fn into_solved(self) -> Solved {
+        Solved {
+            point: matrix(&self.solver.point, self.problem).to_owned(),
+            value: self.solver.value,
+            gradient_norm: self.gradient_norm,
+            iterations: self.solver.iterations,
+            evaluations: self.evaluations,
+        }
+    }
+}
+
+/// `[n_features + 1, columns]`.
+fn matrix<'a>(values: &'a [f64], problem: &Problem) -> ArrayView2<'a, f64> {
+    let columns = problem.n_columns();
+    ArrayView2::from_shape((values.len() / columns, columns), values).expect("whole rows")
+}

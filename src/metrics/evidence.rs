@@ -1,0 +1,403 @@
+//! What a head said of each row of a split, kept as small as metrics need: any metric can be taken again on a draw of the
+//! rows, for hundreds of heads.
+
+use std::sync::Arc;
+
+use ndarray::ArrayView2;
+
+use super::counts::{ClassCounts, defined_ratio, f1};
+use super::multilabel::Decided;
+use super::probability::weighted_mean;
+use super::regression::Rows;
+use super::span::{AnsweredQuestion, best_over_gold};
+use super::tag_scheme::TagScheme;
+use super::tagging::{Split, TaggedSentence, no_counts};
+
+/// What one head said of n rows: of texts, of sentences where words are tagged, of questions.
+///
+/// Made by the constructor of the task; read by [`Evidence::score`].
+pub struct Evidence {
+    kind: Kind,
+}
+
+enum Kind {
+    Classes {
+        gold: Arc<Vec<u32>>,
+        predicted: Vec<u32>,
+        n_classes: usize,
+    },
+    Labels(Decided),
+    /// `None` where a number is not finite.
+    Values(Option<Rows>, usize),
+    Sentences {
+        counts: Vec<SentenceSums>,
+        has_entities: bool,
+    },
+    Tags(TagCounts),
+    Means {
+        n_rows: usize,
+        metrics: Vec<(&'static str, Vec<f64>)>,
+    },
+}
+
+/// Words that are right and all of them; correct, predicted and actual entities, read strictly and as conlleval does.
+struct SentenceSums {
+    words: [u32; 2],
+    strict: [u32; 3],
+    conlleval: [u32; 3],
+}
+
+/// Correct, predicted and actual words of each tag that a sentence has.
+struct TagCounts {
+    n_labels: usize,
+    counts: Vec<(u32, [u32; 3])>,
+    /// Where in `counts` each sentence ends.
+    ends: Vec<usize>,
+}
+
+impl Evidence {
+    /// Of one class for each row: `accuracy`, `macro_f1`, `micro_f1`, `weighted_f1`, `mcc`, as
+    /// [`counts`](super::counts) defines them. The true classes can be shared by all heads; 4 bytes a row.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use frostbert::metrics::evidence::Evidence;
+    ///
+    /// let gold = Arc::new(vec![0, 0, 1, 1]);
+    /// let evidence = Evidence::classes(gold, vec![0, 1, 1, 1], 2);
+    /// assert_eq!(evidence.score("accuracy", None), Some(0.75));
+    /// assert_eq!(evidence.score("accuracy", Some(&[1, 3, 0, 0])), Some(0.25));
+    /// assert_eq!(evidence.score("spearman", None), None);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is not one prediction for each row, or a class is not below `n_classes`.
+    pub fn classes(gold: Arc<Vec<u32>>, predicted: Vec<u32>, n_classes: usize) -> Self {
+        assert_eq!(gold.len(), predicted.len(), "one prediction for each row");
+        let highest = gold.iter().chain(&predicted).max();
+        assert!(
+            highest.is_none_or(|&class| (class as usize) < n_classes),
+            "class {highest:?} is below {n_classes}"
+        );
+        Self {
+            kind: Kind::Classes {
+                gold,
+                predicted,
+                n_classes,
+            },
+        }
+    }
+
+    /// Of labels that are set or not, `[n, n_labels]` both: `accuracy`, `macro_f1`, `micro_f1`, `weighted_f1`, `samples_f1`,
+    /// as [`multilabel`](super::multilabel) defines them. 24 bytes a row, and 8 for each label that it has or gets.
+    ///
+    /// # Panics
+    ///
+    /// If the two differ in shape.
+    pub fn labels(gold: ArrayView2<bool>, predicted: ArrayView2<bool>) -> Self {
+        assert_eq!(gold.dim(), predicted.dim(), "one decision for each label");
+        Self {
+            kind: Kind::Labels(Decided::from_decisions(gold, |row, label| {
+                predicted[[row, label]]
+            })),
+        }
+    }
+
+    /// Of numbers: `spearman`, `pearson`, `mse`, `mae`, as [`regression`](super::regression) defines them; none of them
+    /// where a number is not finite. Up to 32 bytes a row.
+    ///
+    /// # Panics
+    ///
+    /// If there is not one prediction for each row, or there are more than `u32::MAX` rows.
+    pub fn values(gold: &[f64], predicted: &[f64]) -> Self {
+        assert_eq!(gold.len(), predicted.len(), "one prediction for each row");
+        assert!(u32::try_from(gold.len()).is_ok(), "at most u32::MAX rows");
+        let is_finite = gold.iter().chain(predicted).all(|value| value.is_finite());
+        Self {
+            kind: Kind::Values(is_finite.then(|| Rows::new(gold, predicted)), gold.len()),
+        }
+    }
+
+    /// Of tagged sentences, a row each: `token_accuracy`, `entity_f1_strict`, `entity_f1_conlleval`, as
+    /// [`tagging`](super::tagging) defines them. 32 bytes a sentence. For the F1 of tags see [`Evidence::tags`].
+    ///
+    /// # Panics
+    ///
+    /// As [`tagging::evaluate`](super::tagging::evaluate).
+    pub fn sentences(sentences: &[TaggedSentence], labels: &[String]) -> Self {
+        let scheme = TagScheme::new(labels);
+        let split = Split::new(sentences, labels, scheme.as_ref(), |_, _, _| ());
+        let small = |counts: [u64; 3]| counts.map(|count| count as u32);
+        let counts = split.sentences.iter().map(|sentence| {
+            let right = sentence.tags.iter().map(|(_, [correct, ..])| correct);
+            let actual = sentence.tags.iter().map(|(_, [.., actual])| actual);
+            let [strict, conlleval] = [&sentence.strict, &sentence.conlleval];
+            SentenceSums {
+                words: [right.sum::<u64>() as u32, actual.sum::<u64>() as u32],
+                strict: small([strict.correct, strict.predicted, strict.actual]),
+                conlleval: small([conlleval.correct, conlleval.predicted, conlleval.actual]),
+            }
+        });
+        Self {
+            kind: Kind::Sentences {
+                counts: counts.collect(),
+                has_entities: scheme.is_some(),
+            },
+        }
+    }
+
+    /// Of tagged sentences, a row each: `token_accuracy`, and `macro_f1` and `weighted_f1` over tags, in words. 8 bytes a
+    /// sentence, and 16 for each different tag that it has or gets.
+    ///
+    /// # Panics
+    ///
+    /// As [`tagging::evaluate`](super::tagging::evaluate).
+    pub fn tags(sentences: &[TaggedSentence], labels: &[String]) -> Self {
+        let split = Split::new(sentences, labels, None, |_, _, _| ());
+        let mut tags = TagCounts {
+            n_labels: labels.len(),
+            counts: Vec::new(),
+            ends: Vec::with_capacity(sentences.len()),
+        };
+        for sentence in &split.sentences {
+            let small =
+                |&(tag, counts): &(usize, [u64; 3])| (tag as u32, counts.map(|count| count as u32));
+            tags.counts.extend(sentence.tags.iter().map(small));
+            tags.ends.push(tags.counts.len());
+        }
+        Self {
+            kind: Kind::Tags(tags),
+        }
+    }
+
+    /// Of answers to questions, a row each: `exact_match` and `f1`, as [`span`](super::span) defines them. 16 bytes a
+    /// question.
+    pub fn answers(questions: &[AnsweredQuestion]) -> Self {
+        let (exact, f1) = questions.iter().map(best_over_gold).unzip();
+        Self::means(vec![("exact_match", exact), ("f1", f1)])
+    }
+
+    /// Of metrics that are means of a number for each row, such as the log loss.
+    ///
+    /// # Panics
+    ///
+    /// If they differ in the number of rows.
+    pub fn means(metrics: Vec<(&'static str, Vec<f64>)>) -> Self {
+        let n_rows = metrics.first().map_or(0, |(_, values)| values.len());
+        assert!(
+            metrics.iter().all(|(_, values)| values.len() == n_rows),
+            "one number of each metric for each row"
+        );
+        Self {
+            kind: Kind::Means { n_rows, metrics },
+        }
+    }
+
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        match &self.kind {
+            Kind::Classes { gold, .. } => gold.len(),
+            Kind::Labels(decided) => decided.n_rows(),
+            Kind::Values(_, n_rows) | Kind::Means { n_rows, .. } => *n_rows,
+            Kind::Sentences { counts, .. } => counts.len(),
+            Kind::Tags(tags) => tags.ends.len(),
+        }
+    }
+
+    /// The metrics that this evidence holds, by their names in metrics.json.
+    pub fn metrics(&self) -> Vec<&'static str> {
+        match &self.kind {
+            Kind::Classes { .. } => vec!["accuracy", "macro_f1", "micro_f1", "weighted_f1", "mcc"],
+            Kind::Labels(_) => vec![
+                "accuracy",
+                "macro_f1",
+                "micro_f1",
+                "weighted_f1",
+                "samples_f1",
+            ],
+            Kind::Values(..) => vec!["spearman", "pearson", "mse", "mae"],
+            Kind::Sentences { has_entities, .. } => {
+                let all = ["token_accuracy", "entity_f1_strict", "entity_f1_conlleval"];
+                all[..if *has_entities { 3 } else { 1 }].to_vec()
+            }
+            Kind::Tags(_) => vec!["token_accuracy", "macro_f1", "weighted_f1"],
+            Kind::Means { metrics, .. } => metrics.iter().map(|(name, _)| *name).collect(),
+        }
+    }
+
+    /// A metric where row `i` stands for `weights[i]` equal rows, or each for itself: on all rows what the task's
+    /// `evaluate` gives. `None` where it is undefined, and for a metric that is not one of [`Evidence::metrics`].
+    ///
+    /// Takes one to some nanoseconds a row.
+    ///
+    /// # Panics
+    ///
+    /// If there is not one weight for each row.
+    pub fn score(&self, metric: &str, weights: Option<&[u32]>) -> Option<f64> {
+        let once_each;
+        let weights = match weights {
+            Some(weights) => weights,
+            None => {
+                once_each = vec![1; self.n_rows()];
+                &once_each
+            }
+        };
+        assert_eq!(weights.len(), self.n_rows(), "one weight for each row");
+        match &self.kind {
+            Kind::Classes {
+                gold,
+                predicted,
+                n_classes,
+            } => score_classes(metric, gold, predicted, *n_classes, weights),
+            Kind::Labels(decided) => {
+                let [accuracy, macro_f1, micro_f1, weighted_f1, samples_f1, _] =
+                    decided.scores(weights, None);
+                match metric {
+                    "accuracy" => accuracy,
+                    "macro_f1" => macro_f1,
+                    "micro_f1" => micro_f1,
+                    "weighted_f1" => weighted_f1,
+                    "samples_f1" => samples_f1,
+                    _ => None,
+                }
+            }
+            Kind::Values(rows, _) => {
+                let rows = rows.as_ref()?;
+                match metric {
+                    "spearman" => rows.spearman(weights),
+                    "pearson" => rows.pearson(weights),
+                    "mse" => rows.mse(weights),
+                    "mae" => rows.mae(weights),
+                    _ => None,
+                }
+            }
+            Kind::Sentences {
+                counts,
+                has_entities,
+            } => score_sentences(metric, counts, *has_entities, weights),
+            Kind::Tags(tags) => {
+                let counts = tags.sum(weights);
+                match metric {
+                    "token_accuracy" => counts.accuracy(),
+                    "macro_f1" => counts.macro_f1(),
+                    "weighted_f1" => counts.weighted_f1(),
+                    _ => None,
+                }
+            }
+            Kind::Means { metrics, .. } => {
+                let (_, values) = metrics.iter().find(|(name, _)| *name == metric)?;
+                weighted_mean(values.iter().copied(), weights)
+            }
+        }
+    }
+
+    /// Which rows are right, where the metric is the share of right rows: the `accuracy` of classes and of label sets,
+    /// `exact_match`.
+    pub fn right(&self, metric: &str) -> Option<Vec<bool>> {
+        match (&self.kind, metric) {
+            (
+                Kind::Classes {
+                    gold, predicted, ..
+                },
+                "accuracy" | "micro_f1",
+            ) => {
+                let pairs = gold.iter().zip(predicted);
+                Some(pairs.map(|(gold, predicted)| gold == predicted).collect())
+            }
+            (Kind::Labels(decided), "accuracy") => Some(
+                decided
+                    .is_right()
+                    .iter()
+                    .map(|&right| right > 0.5)
+                    .collect(),
+            ),
+            (Kind::Means { metrics, .. }, "exact_match") => {
+                let (_, values) = metrics.iter().find(|(name, _)| *name == metric)?;
+                Some(values.iter().map(|&right| right > 0.5).collect())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn score_classes(
+    metric: &str,
+    gold: &[u32],
+    predicted: &[u32],
+    n_classes: usize,
+    weights: &[u32],
+) -> Option<f64> {
+    let rows = gold.iter().zip(predicted).zip(weights);
+    if matches!(metric, "accuracy" | "micro_f1") {
+        let [mut n_right, mut n] = [0u64; 2];
+        for ((gold, predicted), &weight) in rows {
+            n_right += u64::from(weight) * u64::from(gold == predicted);
+            n += u64::from(weight);
+        }
+        return defined_ratio(n_right, n);
+    }
+    let pairs =
+        rows.map(|((&gold, &predicted), &weight)| ((gold as usize, predicted as usize), weight));
+    let counts = ClassCounts::of_pairs(pairs, n_classes);
+    match metric {
+        "macro_f1" => counts.macro_f1(),
+        "weighted_f1" => counts.weighted_f1(),
+        "mcc" => counts.mcc(),
+        _ => None,
+    }
+}
+
+fn score_sentences(
+    metric: &str,
+    sentences: &[SentenceSums],
+    has_entities: bool,
+    weights: &[u32],
+) -> Option<f64> {
+    let sum = |of: fn(&SentenceSums) -> u32| -> u64 {
+        let weighted = sentences.iter().zip(weights);
+        weighted
+            .map(|(sentence, &weight)| u64::from(of(sentence)) * u64::from(weight))
+            .sum()
+    };
+    let n_words = sum(|sentence| sentence.words[1]);
+    let entity_f1 = |counts: [u64; 3]| {
+        let [correct, predicted, actual] = counts;
+        (has_entities && n_words > 0).then(|| f1(correct, predicted, actual))
+    };
+    match metric {
+        "token_accuracy" => defined_ratio(sum(|sentence| sentence.words[0]), n_words),
+        "entity_f1_strict" => entity_f1([
+            sum(|sentence| sentence.strict[0]),
+            sum(|sentence| sentence.strict[1]),
+            sum(|sentence| sentence.strict[2]),
+        ]),
+        "entity_f1_conlleval" => entity_f1([
+            sum(|sentence| sentence.conlleval[0]),
+            sum(|sentence| sentence.conlleval[1]),
+            sum(|sentence| sentence.conlleval[2]),
+        ]),
+        _ => None,
+    }
+}
+
+impl TagCounts {
+    fn sum(&self, weights: &[u32]) -> ClassCounts {
+        let mut totals = no_counts(self.n_labels);
+        let mut start = 0;
+        for (&end, &weight) in self.ends.iter().zip(weights) {
+            for &(tag, counts) in &self.counts[start..end] {
+                let [correct, predicted, actual] =
+                    counts.map(|count| u64::from(count) * u64::from(weight));
+                totals.correct[tag as usize] += correct;
+                totals.predicted[tag as usize] += predicted;
+                totals.actual[tag as usize] += actual;
+            }
+            start = end;
+        }
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+use std::sync::Arc;
+
+use ndarray::{Array2, Axis};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+
+use super::*;
+use crate::metrics::{classification, multilabel, regression, span, tagging};
+
+/// Every metric on all rows, and on a draw beside the evidence of the rows drawn, both equal to what `expected` says.
+fn holds(evidence: &Evidence, expected: &Value) {
+    for metric in evidence.metrics() {
+        let got = evidence.score(metric, None);
+        assert!(got.is_some(), "{metric} is undefined");
+        assert_eq!(got, expected[metric].as_f64(), "{metric}");
+    }
+}
+
+/// How often each row is drawn, and the rows drawn.
+fn draw(rng: &mut ChaCha8Rng, n_rows: usize) -> (Vec<u32>, Vec<usize>) {
+    let weights: Vec<u32> = (0..n_rows).map(|_| rng.gen_range(0..4)).collect();
+    let rows = (0..n_rows).flat_map(|row| std::iter::repeat_n(row, weights[row] as usize));
+    let rows = rows.collect();
+    (weights, rows)
+}
+
+/// A weighted score is that of repeated rows: exactly, or to the rounding of sums in another order.
+fn weighs(evidence: &Evidence, repeated: &Evidence, weights: &[u32]) {
+    assert_eq!(
+        repeated.n_rows() as u32,
+        weights.iter().sum::<u32>(),
+        "the rows drawn"
+    );
+    for metric in evidence.metrics() {
+        let got = evidence.score(metric, Some(weights)).unwrap();
+        let expected = repeated.score(metric, None).unwrap();
+        assert!((got - expected).abs() < 1e-12, "{metric}: {got} {expected}");
+    }
+}
+
+#[test]
+fn classes_score_as_the_classifier_does() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for n_classes in [2, 5] {
+        let gold: Vec<u32> = (0..120).map(|_| rng.gen_range(0..n_classes)).collect();
+        let probabilities =
+            Array2::from_shape_simple_fn((120, n_classes as usize), || rng.gen_range(0.0..1.0f32));
+        let predicted: Vec<u32> = crate::metrics::probability::predictions(probabilities.view())
+            .into_iter()
+            .map(|class| class as u32)
+            .collect();
+        let labels: Vec<usize> = gold.iter().map(|&class| class as usize).collect();
+        let metrics =
+            classification::evaluate(&labels, probabilities.view(), n_classes as usize, None);
+        let of = |rows: &[usize]| {
+            Evidence::classes(
+                Arc::new(rows.iter().map(|&row| gold[row]).collect()),
+                rows.iter().map(|&row| predicted[row]).collect(),
+                n_classes as usize,
+            )
+        };
+        let evidence = of(&(0..120).collect::<Vec<_>>());
+        assert_eq!(evidence.metrics().len(), 5);
+        holds(&evidence, &serde_json::to_value(metrics).unwrap());
+        let (weights, rows) = draw(&mut rng, 120);
+        weighs(&evidence, &of(&rows), &weights);
+    }
+}
+
+#[test]
+fn labels_score_as_the_multi_label_classifier_does() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let gold = Array2::from_shape_simple_fn((80, 4), || rng.gen_bool(0.3));
+    let probabilities = gold.mapv(|has| {
+        let noise: f32 = rng.gen_range(0.0..1.0);
+        0.4 * f32::from(u8::from(has)) + 0.6 * noise
+    });
+    let predicted = probabilities.mapv(|probability| probability >= 0.5);
+    let metrics = multilabel::evaluate(gold.view(), probabilities.view(), &[0.5; 4], None);
+    let evidence = Evidence::labels(gold.view(), predicted.view());
+    assert_eq!(evidence.metrics().len(), 5);
+    holds(&evidence, &serde_json::to_value(metrics).unwrap());
+    let (weights, rows) = draw(&mut rng, 80);
+    let repeated = Evidence::labels(
+        gold.select(Axis(0), &rows).view(),
+        predicted.select(Axis(0), &rows).view(),
+    );
+    weighs(&evidence, &repeated, &weights);
+}
+
+#[test]
+fn values_score_as_the_regressor_does() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let gold: Vec<f64> = (0..90).map(|_| f64::from(rng.gen_range(0..9))).collect();
+    let noisy = |value: &f64| value + f64::from(rng.gen_range(-30..30)) / 8.0;
+    let predicted: Vec<f64> = gold.iter().map(noisy).collect();
+    let evidence = Evidence::values(&gold, &predicted);
+    let metrics = regression::evaluate(&gold, &predicted, None);
+    assert_eq!(evidence.metrics().len(), 4);
+    holds(&evidence, &serde_json::to_value(metrics).unwrap());
+    let (weights, rows) = draw(&mut rng, 90);
+    let [gold, predicted] =
+        [&gold, &predicted].map(|all| rows.iter().map(|&row| all[row]).collect::<Vec<f64>>());
+    weighs(&evidence, &Evidence::values(&gold, &predicted), &weights);
+}
+
+#[test]
+fn a_head_that_diverged_has_no_score() {
+    let evidence = Evidence::values(&[1.0, 2.0], &[f64::NAN, 1.0]);
+    assert_eq!((evidence.n_rows(), evidence.score("mse", None)), (2, None));
+}
+
+#[test]
+fn sentences_score_as_the_tagger_does() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    for labels in [
+        &["O", "B-x", "I-x", "B-y", "I-y"][..],
+        &["NOUN", "VERB", "DET"][..],
+    ] {
+        let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
+        let n_labels = labels.len();
+        let tags: Vec<(Vec<usize>, Vec<Option<usize>>)> = (0..40)
+            .map(|_| {
+                let n_words = rng.gen_range(1..9);
+                let truth: Vec<usize> = (0..n_words).map(|_| rng.gen_range(0..n_labels)).collect();
+                let say = |&tag: &usize| match rng.gen_range(0..10) {
+                    0 => None,
+                    1..4 => Some(rng.gen_range(0..n_labels)),
+                    _ => Some(tag),
+                };
+                let predicted = truth.iter().map(say).collect();
+                (truth, predicted)
+            })
+            .collect();
+        let sentence = |row: usize| TaggedSentence {
+            truth: &tags[row].0,
+            predicted: &tags[row].1,
+        };
+        let sentences: Vec<TaggedSentence> = (0..40).map(sentence).collect();
+        let metrics = serde_json::to_value(tagging::evaluate(&sentences, &labels, None)).unwrap();
+        let (weights, rows) = draw(&mut rng, 40);
+        let drawn: Vec<TaggedSentence> = rows.iter().map(|&row| sentence(row)).collect();
+        for of in [Evidence::sentences, Evidence::tags] {
+            let evidence = of(&sentences, &labels);
+            holds(&evidence, &metrics);
+            weighs(&evidence, &of(&drawn, &labels), &weights);
+        }
+        let known = Evidence::sentences(&sentences, &labels).metrics();
+        assert_eq!(known.len(), if n_labels == 5 { 3 } else { 1 });
+    }
+}
+
+#[test]
+fn answers_score_by_the_rules_of_squad() {
+    let question = |gold: &str, predicted: &str| AnsweredQuestion {
+        gold: vec![gold.to_string()],
+        predicted: Some(predicted.to_string()),
+    };
+    let questions = [
+        question("the Seine", "Seine"),
+        question("in 1889", "1889"),
+        question("Eiffel", ""),
+    ];
+    let evidence = Evidence::answers(&questions);
+    let metrics = span::evaluate(&questions, None);
+    holds(&evidence, &serde_json::to_value(metrics).unwrap());
+    assert_eq!(evidence.score("exact_match", Some(&[0, 2, 0])), Some(0.0));
+    assert_eq!(
+        evidence.right("exact_match"),
+        Some(vec![true, false, false])
+    );
+}
+
+#[test]
+fn right_rows_are_told_where_the_metric_is_their_share() {
+    let classes = Evidence::classes(Arc::new(vec![0, 1, 1]), vec![0, 0, 1], 2);
+    assert_eq!(classes.right("accuracy"), Some(vec![true, false, true]));
+    assert_eq!(classes.right("macro_f1"), None);
+    let gold = ndarray::array![[true, false], [true, true]];
+    let labels = Evidence::labels(
+        gold.view(),
+        ndarray::array![[true, false], [true, false]].view(),
+    );
+    assert_eq!(labels.right("accuracy"), Some(vec![true, false]));
+    assert_eq!(Evidence::values(&[1.0], &[1.0]).right("mse"), None);
+}
+
+#[test]
+fn without_rows_there_is_no_score() {
+    let none = [
+        Evidence::classes(Arc::new(vec![]), vec![], 2),
+        Evidence::labels(
+            Array2::default((0, 3)).view(),
+            Array2::default((0, 3)).view(),
+        ),
+        Evidence::values(&[], &[]),
+        Evidence::sentences(&[], &["O".into(), "B-x".into()]),
+        Evidence::tags(&[], &["O".into()]),
+        Evidence::answers(&[]),
+    ];
+    for evidence in none {
+        for metric in evidence.metrics() {
+            assert_eq!(evidence.score(metric, None), None, "{metric}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "class Some(2) is below 2")]
+fn a_class_outside_the_label_map_is_refused() {
+    Evidence::classes(Arc::new(vec![0]), vec![2], 2);
+}

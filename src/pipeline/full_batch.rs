@@ -1,0 +1,169 @@
+//! Heads that are fitted to all their rows at once: every setting on every set of rows in one call of the solver.
+
+use super::{file::HeadKind, settings::Pipeline, tasks::TaskRows};
+use crate::{
+    error::{Error, Result},
+    features::linfa::records,
+    head::{
+        bank::TrainedHead,
+        gram::Gram,
+        lda::{self, LdaSpec},
+        linfa_logistic, linfa_svm,
+        logistic::{self, ClassRows, LogisticSettings, LogisticSpec},
+        network::{Network, NetworkSpec},
+        ridge::{self, RidgeSpec},
+        spec::Objective,
+        targets::TargetTable,
+        transform::Transform,
+    },
+    progress::Progress,
+    train::loss::Loss,
+};
+
+/// One head: its pipeline, the place of its rows among the sets, and its objective on them.
+pub(super) struct FullBatchHead<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) set: usize,
+    pub(super) objective: Objective,
+}
+
+/// Fits heads over the same rows and transform, in their order. `sets` are the samples that they learn from, each once.
+/// With `gives_up` a head whose solver fails says nothing: all its parameters are 0.
+///
+/// # Errors
+/// When the cache is damaged, features are not finite, or a solver fails.
+pub(super) fn fit(
+    heads: &[FullBatchHead<'_>],
+    rows: &TaskRows<'_>,
+    sets: &[&[u32]],
+    transform: &Transform,
+    network: &NetworkSpec,
+    gives_up: bool,
+    progress: &dyn Progress,
+) -> Result<Vec<TrainedHead>> {
+    let of_kind = |kind: HeadKind| -> Vec<usize> {
+        let all = 0..heads.len();
+        all.filter(|head| heads[*head].pipeline.file.head.kind == kind)
+            .collect()
+    };
+    let mut fitted: Vec<Option<TrainedHead>> = heads.iter().map(|_| None).collect();
+    let mut keep = |places: &[usize], own: Vec<TrainedHead>| {
+        for (place, head) in places.iter().zip(own) {
+            fitted[*place] = Some(head);
+        }
+    };
+    let (ridge, lda) = (of_kind(HeadKind::Ridge), of_kind(HeadKind::Lda));
+    if !(ridge.is_empty() && lda.is_empty()) {
+        let n_outputs = network.n_outputs;
+        let gram = Gram::of(&rows.view, transform, &rows.targets, n_outputs, sets)?;
+        let setting = |head: &usize| {
+            let head = &heads[*head];
+            (head.pipeline.file.head.lambda, head.set)
+        };
+        let settings = ridge.iter().map(setting);
+        let specs = settings.map(|(lambda, rows)| RidgeSpec { lambda, rows });
+        keep(&ridge, ridge::fit(&gram, &specs.collect::<Vec<_>>())?);
+        let settings = lda.iter().map(setting);
+        let specs = settings.map(|(lambda, rows)| LdaSpec { lambda, rows });
+        if !lda.is_empty() {
+            keep(&lda, lda::fit(&gram, &specs.collect::<Vec<_>>())?);
+        }
+    }
+    let regressions = of_kind(HeadKind::Logistic);
+    if !regressions.is_empty() {
+        let own = regressions.iter().map(|head| &heads[*head]);
+        keep(
+            &regressions,
+            fit_logistic(own, rows, sets, transform, progress)?,
+        );
+    }
+    for (number, head) in heads.iter().enumerate() {
+        if matches!(
+            head.pipeline.file.head.kind,
+            HeadKind::LinfaLogistic | HeadKind::LinfaSvm
+        ) {
+            let own = fit_with_linfa(head.pipeline, rows, sets[head.set], transform, network);
+            let own = match own {
+                Err(Error::Diverged { .. }) if gives_up => TrainedHead {
+                    parameters: Network::new(network.clone()).zeros(),
+                    history: Vec::new(),
+                    best_epoch: 0,
+                },
+                own => own?,
+            };
+            keep(&[number], vec![own]);
+        }
+    }
+    let fitted = fitted.into_iter();
+    Ok(fitted
+        .map(|head| head.expect("a kind of head that is fitted in full batch"))
+        .collect())
+}
+
+fn fit_logistic<'h>(
+    heads: impl Iterator<Item = &'h FullBatchHead<'h>>,
+    rows: &TaskRows<'_>,
+    sets: &[&[u32]],
+    transform: &Transform,
+    progress: &dyn Progress,
+) -> Result<Vec<TrainedHead>> {
+    let specs: Vec<LogisticSpec> = heads
+        .map(|head| LogisticSpec {
+            c: head.pipeline.file.head.c,
+            class_weights: match &head.objective {
+                Objective::Rows(
+                    Loss::CrossEntropy { class_weights, .. } | Loss::Focal { class_weights, .. },
+                ) => class_weights.clone(),
+                _ => None,
+            },
+            rows: head.set,
+        })
+        .collect();
+    let settings = LogisticSettings::default();
+    let data = ClassRows {
+        view: &rows.view,
+        transform,
+        labels: classes(rows),
+        n_classes: rows.n_outputs,
+    };
+    let fitted = logistic::fit(&data, sets, &specs, settings, progress)?;
+    let unfinished = fitted
+        .iter()
+        .filter(|fit| fit.iterations >= settings.max_iterations);
+    match unfinished.count() {
+        0 => {}
+        n => progress.warn(&format!(
+            "{n} logistic regressions stopped after {} iterations, before their minimum: lower head.C, or keep head.standardize = true",
+            settings.max_iterations
+        )),
+    }
+    Ok(fitted.into_iter().map(|fit| fit.head).collect())
+}
+
+/// The class of every sample.
+fn classes<'r>(rows: &'r TaskRows<'_>) -> &'r [u32] {
+    match &rows.targets {
+        TargetTable::Classes(classes) => classes,
+        _ => unreachable!("checked with the settings: this kind learns classes"),
+    }
+}
+
+fn fit_with_linfa(
+    pipeline: &Pipeline,
+    rows: &TaskRows<'_>,
+    train: &[u32],
+    transform: &Transform,
+    network: &NetworkSpec,
+) -> Result<TrainedHead> {
+    let classes = classes(rows);
+    let labels: Vec<u32> = train
+        .iter()
+        .map(|sample| classes[*sample as usize])
+        .collect();
+    let features = transform.apply(records(&rows.view, train)?);
+    let head = &pipeline.file.head;
+    match head.kind {
+        HeadKind::LinfaSvm => linfa_svm::fit(features, &labels, network, head.c),
+        _ => linfa_logistic::fit(features, &labels, network, head.c),
+    }
+}

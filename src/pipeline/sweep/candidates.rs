@@ -1,0 +1,300 @@
+//! What the heads of a sweep said, beside what is true: the candidates of its leaderboard.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{Sweep, search::Done};
+use crate::{
+    data::dataset::Dataset,
+    error::Result,
+    metrics::{evidence::Evidence, tag_scheme::TagScheme},
+    pipeline::{
+        file::Task,
+        settings::Pipeline,
+        tasks::{
+            TaskMetrics,
+            said::{Gold, Said},
+        },
+    },
+    report::sheet::Sheet,
+    sweep::{
+        leaderboard::{Candidate, Leaderboard, Outcome, Row},
+        section::SweepSection,
+        show,
+    },
+};
+
+/// How much the score of a setting varies with the rows that its heads learned from.
+pub(super) const RESAMPLES_FILE: &str = "bootstrap.csv";
+
+/// The metric that orders the heads.
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) higher_is_better: bool,
+    /// Whether tags are counted one by one, not by sentence and entity.
+    by_tag: bool,
+}
+
+/// What `sweep.select` names, or the task's own.
+///
+/// # Errors
+/// When the task has no such metric.
+pub(super) fn metric(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    dataset: &Dataset,
+) -> Result<Metric> {
+    let task = pipeline.file.data.task;
+    let known: &[&'static str] = match task {
+        Task::Classification => &["macro_f1", "accuracy", "micro_f1", "weighted_f1", "mcc"],
+        Task::Multilabel => &["macro_f1", "micro_f1", "weighted_f1", "accuracy"],
+        Task::Regression | Task::Similarity => &["spearman", "pearson", "mse", "mae"],
+        Task::Tokens if TagScheme::new(dataset.labels.names()).is_some() => &[
+            "entity_f1_strict",
+            "entity_f1_conlleval",
+            "token_accuracy",
+            "macro_f1",
+            "weighted_f1",
+        ],
+        Task::Tokens => &["token_accuracy", "macro_f1", "weighted_f1"],
+        Task::Qa => &["f1", "exact_match"],
+    };
+    let asked = section.select.as_deref().unwrap_or(known[0]);
+    let Some(name) = known.iter().copied().find(|name| *name == asked) else {
+        return Err(pipeline.refuse(
+            format!("sweep.select is `{asked}`, by which heads of this task are not compared"),
+            format!("set sweep.select to one of {}", known.join(", ")),
+        ));
+    };
+    Ok(Metric {
+        name,
+        higher_is_better: !matches!(name, "mse" | "mae"),
+        by_tag: task == Task::Tokens && matches!(name, "macro_f1" | "weighted_f1"),
+    })
+}
+
+impl Metric {
+    /// Whether one score is better than another.
+    pub(super) fn is_better(&self, one: f64, other: f64) -> bool {
+        if self.higher_is_better {
+            one > other
+        } else {
+            one < other
+        }
+    }
+}
+
+/// The heads of a sweep as candidates: one for each trial and share of the training rows.
+pub(super) struct Judged {
+    pub(super) candidates: Vec<Candidate>,
+    /// Trial and share of each.
+    places: Vec<(usize, Option<usize>)>,
+    /// The scores of each one's heads on resampled rows.
+    resampled: Vec<Vec<f64>>,
+}
+
+/// The head that won.
+pub(super) struct Chosen {
+    pub(super) trial: usize,
+    /// Its row in the leaderboard.
+    pub(super) row: usize,
+}
+
+impl Judged {
+    pub(super) fn new(sweep: &Sweep<'_>, done: &Done, metric: &Metric) -> Judged {
+        let mut judged = Judged {
+            candidates: Vec::new(),
+            places: Vec::new(),
+            resampled: Vec::new(),
+        };
+        let shares = sweep
+            .section
+            .fraction
+            .as_ref()
+            .map_or(&[][..], |shares| shares.values());
+        let numbers: Vec<Option<usize>> = match shares.is_empty() {
+            true => vec![None],
+            false => (0..shares.len()).map(Some).collect(),
+        };
+        for (number, trial) in sweep.trials.iter().enumerate() {
+            for share in &numbers {
+                let mut settings = trial.settings.clone();
+                if let Some(share) = share {
+                    settings.push(("fraction".into(), shares[*share].into()));
+                }
+                let seeds = 0..sweep.section.seeds as u64;
+                let outcomes =
+                    seeds.map(|seed| outcome(sweep, done, metric, number, *share, seed, None));
+                judged.candidates.push(Candidate {
+                    settings,
+                    outcomes: outcomes.collect(),
+                    rung: done.rungs[number],
+                });
+                let resamples = (0..sweep.section.bootstrap.unwrap_or(0)).flat_map(|resample| {
+                    let seeds = 0..sweep.section.seeds as u64;
+                    seeds.filter_map(move |seed| {
+                        let outcome =
+                            outcome(sweep, done, metric, number, *share, seed, Some(resample));
+                        outcome.evidence.score(metric.name, None)
+                    })
+                });
+                judged.resampled.push(resamples.collect());
+                judged.places.push((number, *share));
+            }
+        }
+        judged
+    }
+
+    /// The best head that learned from all training rows.
+    pub(super) fn winner(&self, sweep: &Sweep<'_>, board: &Leaderboard) -> Chosen {
+        let whole = sweep.largest_share();
+        let place = |row: &Row| self.places[row.trial];
+        let row = board.rows.iter().position(|row| place(row).1 == whole);
+        let row = row.expect("every trial has a head that learned from all rows");
+        Chosen {
+            trial: place(&board.rows[row]).0,
+            row,
+        }
+    }
+
+    /// bootstrap.csv: the scores of heads that learned from resampled rows, where there are any.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn write_resamples(&self, run: &Path, board: &Leaderboard) -> Result<()> {
+        if self.resampled.iter().all(Vec::is_empty) {
+            return Ok(());
+        }
+        let scores = |row: &Row| {
+            let mut scores = self.resampled[row.trial].clone();
+            scores.sort_unstable_by(f64::total_cmp);
+            scores
+        };
+        let rows = || board.rows.iter();
+        let quantile = |share: f64| {
+            rows().map(move |row| {
+                let scores = scores(row);
+                let last = scores.len().checked_sub(1)?;
+                Some(scores[(share * last as f64).round() as usize])
+            })
+        };
+        let mut sheet = Sheet::default();
+        sheet.integers("rank", rows().map(|row| Some(row.rank)));
+        for key in &board.keys {
+            sheet.texts(
+                key,
+                rows().map(|row| row.setting(key).map_or(String::new(), show)),
+            );
+        }
+        sheet.integers("resamples", rows().map(|row| Some(scores(row).len())));
+        sheet.numbers("low", quantile(0.025));
+        sheet.numbers("median", quantile(0.5));
+        sheet.numbers("high", quantile(0.975));
+        sheet.write_csv(&run.join(RESAMPLES_FILE))
+    }
+}
+
+/// What one seed of a trial came to, on all folds of a share of the rows.
+fn outcome(
+    sweep: &Sweep<'_>,
+    done: &Done,
+    metric: &Metric,
+    trial: usize,
+    share: Option<usize>,
+    seed: u64,
+    resample: Option<usize>,
+) -> Outcome {
+    let own = |cut: &usize| {
+        let cut = &sweep.cuts[*cut];
+        cut.share == share && cut.resample == resample
+    };
+    let cuts: Vec<usize> = (0..sweep.cuts.len()).filter(own).collect();
+    let results: Vec<_> = cuts
+        .iter()
+        .map(|cut| done.result(trial, seed, *cut))
+        .collect();
+    let evidence = |said: &Said, rows: &[u32]| {
+        let gold = Gold::new(sweep.dataset, rows.to_vec());
+        said.evidence(sweep.dataset, &gold, metric.by_tag)
+    };
+    let fold_scores = match cuts.len() {
+        1 => Vec::new(),
+        _ => cuts
+            .iter()
+            .zip(&results)
+            .map(|(cut, result)| {
+                evidence(&result.said, &done.judged[*cut]).score(metric.name, None)
+            })
+            // A spread over some of the folds alone would be another number for every head.
+            .collect::<Option<_>>()
+            .unwrap_or_default(),
+    };
+    Outcome {
+        seed: sweep.pipeline.file.seed + seed,
+        evidence: pooled(
+            &cuts,
+            &results
+                .iter()
+                .map(|result| &result.said)
+                .collect::<Vec<_>>(),
+            done,
+            sweep,
+            metric,
+        ),
+        fold_scores,
+        best_epochs: results.iter().map(|result| result.best_epoch).collect(),
+        epochs: results.iter().map(|result| result.epochs).collect(),
+    }
+}
+
+/// What was said of the rows of several cuts together.
+pub(super) fn pooled(
+    cuts: &[usize],
+    said: &[&Said],
+    done: &Done,
+    sweep: &Sweep<'_>,
+    metric: &Metric,
+) -> Evidence {
+    let mut all = said[0].clone();
+    for more in &said[1..] {
+        all.append((*more).clone());
+    }
+    let gold = done.gold(sweep.dataset, cuts);
+    all.evidence(sweep.dataset, &gold, metric.by_tag)
+}
+
+/// A row's settings as JSON.
+pub(super) fn settings(row: &Row) -> Map<String, Value> {
+    let pairs = row.settings.iter();
+    pairs
+        .map(|(key, value)| (key.clone(), json!(value)))
+        .collect()
+}
+
+/// A row's score and interval, by the name of the metric.
+pub(super) fn scores(metric: &str, row: &Row) -> Map<String, Value> {
+    let mut scores = Map::new();
+    if let Some(score) = row.score {
+        scores.insert(metric.into(), score.into());
+    }
+    if let Some([low, high]) = row.interval {
+        scores.insert(format!("{metric}_ci"), json!([low, high]));
+    }
+    scores
+}
+
+/// The value of a metric by its name.
+pub(super) fn value_of(metrics: &TaskMetrics, name: &str) -> Option<f64> {
+    json!(metrics).get(name)?.as_f64()
+}
+
+/// A row of the leaderboard as JSON.
+pub(super) fn line(row: &Row) -> Map<String, Value> {
+    let mut line = match json!(row) {
+        Value::Object(line) => line,
+        _ => Map::new(),
+    };
+    line.insert("settings".into(), Value::Object(settings(row)));
+    line
+}

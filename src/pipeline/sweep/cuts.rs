@@ -1,0 +1,159 @@
+//! The sets of rows that the heads of a sweep learn from and are judged on: folds, shares of the training rows, resamples.
+
+use std::collections::HashSet;
+
+use crate::{
+    data::{Part, dataset::Dataset},
+    error::Result,
+    pipeline::settings::Pipeline,
+    sweep::{
+        folds::{Strand, folds, resampled, share},
+        section::SweepSection,
+    },
+};
+
+/// Sets of rows at most: more is a slip of the pen.
+const MOST_CUTS: usize = 10_000;
+
+/// Fewest rows that a head learns from.
+const LEAST_ROWS: usize = 2;
+
+/// Rows to learn from and rows to be judged on, of a dataset.
+#[derive(Clone, Debug)]
+pub(super) struct Cut {
+    /// The share of the training rows, by its place among the section's; `None` for all of them.
+    pub(super) share: Option<usize>,
+    /// The number of a resample; `None` for the rows as they are.
+    pub(super) resample: Option<usize>,
+    pub(super) train: Vec<u32>,
+    pub(super) validation: Vec<u32>,
+}
+
+/// All sets of a sweep: each share and resample of each fold.
+///
+/// With folds, train and validation together are cut; test has no part in it.
+///
+/// # Errors
+/// When there are fewer rows than folds, or numbers out of their range.
+pub(super) fn cuts(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    dataset: &Dataset,
+) -> Result<Vec<Cut>> {
+    let refuse = |problem: String, hint: &str| Err(pipeline.refuse(problem, hint.into()));
+    let (train, validation) = (dataset.part(Part::Train), dataset.part(Part::Validation));
+    let seed = pipeline.file.seed;
+    let mut parts: Vec<[Vec<u32>; 2]> = Vec::new();
+    let mut pool = train.clone();
+    match section.folds {
+        None if validation.is_empty() => {
+            return refuse(
+                "a sweep chooses by validation rows, and there are none".into(),
+                "set sweep.folds = 5, or give data.split.validation a share",
+            );
+        }
+        None => parts.push([train, validation]),
+        Some(n_folds) => {
+            pool.extend(validation);
+            pool.sort_unstable();
+            let n_units = units(dataset, &pool);
+            if n_folds < 2 || n_folds > n_units {
+                return refuse(
+                    format!(
+                        "sweep.folds is {n_folds}, and there are {n_units} rows of train and validation, \
+                         those that belong together counted once"
+                    ),
+                    "set sweep.folds to 5 or 10, or leave it out",
+                );
+            }
+            let of = folds(&strands(dataset, &pool), n_folds, seed);
+            for fold in 0..n_folds {
+                let within = |inside: bool| {
+                    let rows = pool
+                        .iter()
+                        .zip(&of)
+                        .filter(|(_, of)| (**of == fold) == inside);
+                    rows.map(|(row, _)| *row).collect::<Vec<u32>>()
+                };
+                parts.push([within(false), within(true)]);
+            }
+        }
+    }
+    let fractions = section
+        .fraction
+        .as_ref()
+        .map_or(&[][..], |fraction| fraction.values());
+    if let Some(fraction) = fractions
+        .iter()
+        .find(|fraction| !(**fraction > 0.0 && **fraction <= 1.0))
+    {
+        return refuse(
+            format!("sweep.fraction names the share {fraction}"),
+            "name shares of the training rows above 0 and up to 1, as in [0.1, 0.3, 1.0]",
+        );
+    }
+    let resamples = section.bootstrap.unwrap_or(0);
+    let n_cuts = parts.len().saturating_mul(fractions.len().max(1));
+    if n_cuts.saturating_mul(resamples.saturating_add(1)) > MOST_CUTS {
+        return refuse(
+            format!("folds, shares and resamples make more than {MOST_CUTS} sets of rows"),
+            "lower sweep.bootstrap or sweep.folds",
+        );
+    }
+    // A row is in a share or not, whatever its fold.
+    let strands = strands(dataset, &pool);
+    let seed = pipeline.file.seed;
+    let mut shares: Vec<(Option<usize>, Option<HashSet<u32>>)> = Vec::new();
+    for (number, fraction) in fractions.iter().enumerate() {
+        let rows = share(&pool, &strands, *fraction, seed);
+        shares.push((Some(number), Some(rows.into_iter().collect())));
+    }
+    if shares.is_empty() {
+        shares.push((None, None));
+    }
+    let mut cuts = Vec::new();
+    for [train, validation] in parts {
+        for (number, rows) in &shares {
+            let within = |row: &u32| rows.as_ref().is_none_or(|rows| rows.contains(row));
+            let rows: Vec<u32> = train.iter().copied().filter(within).collect();
+            if rows.len() < LEAST_ROWS {
+                return refuse(
+                    format!("a head would learn from {} rows", rows.len()),
+                    "name larger shares in sweep.fraction or fewer sweep.folds, or add rows",
+                );
+            }
+            let resamples = (0..resamples).map(Some);
+            for resample in std::iter::once(None).chain(resamples) {
+                cuts.push(Cut {
+                    share: *number,
+                    resample,
+                    train: match resample {
+                        None => rows.clone(),
+                        Some(number) => resampled(&rows, seed, number as u64),
+                    },
+                    validation: validation.clone(),
+                });
+            }
+        }
+    }
+    Ok(cuts)
+}
+
+/// Rows of no group, and groups: what can be dealt to folds.
+fn units(dataset: &Dataset, rows: &[u32]) -> usize {
+    let groups = rows.iter().map(|row| dataset.rows[*row as usize].group);
+    let alone = groups.clone().filter(Option::is_none).count();
+    alone + groups.flatten().collect::<HashSet<u64>>().len()
+}
+
+fn strands(dataset: &Dataset, rows: &[u32]) -> Vec<Strand> {
+    rows.iter()
+        .map(|row| {
+            let row = &dataset.rows[*row as usize];
+            Strand {
+                class: row.target.class(),
+                group: row.group,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,323 @@
+//! The heads of trials that read the same states: their fit on every cut, and what they say of the rows they did not see.
+
+use std::{collections::HashMap, sync::Mutex};
+
+use ndarray::{Array2, ArrayView2, Axis, concatenate};
+use serde::{Deserialize, Serialize};
+
+use super::{Sweep, cuts::Cut, trials::Trial};
+use crate::{
+    cache::reader::CacheReader,
+    data::dataset::Dataset,
+    error::Result,
+    head::{
+        bank::{Bank, BankData, BankSettings, SampleSet, TrainedHead},
+        course::EpochRecord,
+        network::{Network, NetworkSpec},
+        outputs::{OutputHead, for_each_head},
+        spec::{HeadSpec, StoppingMetric},
+        transform::Transform,
+    },
+    pipeline::{
+        file::HeadKind,
+        fit::{network, spec, transform},
+        full_batch::{self, FullBatchHead},
+        settings::Pipeline,
+        tasks::{
+            TaskRows,
+            said::{Listener, Said, Tuned},
+        },
+    },
+    states::StateId,
+};
+
+/// What the features of a trial's head depend on.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ViewKey {
+    pub(super) states: Vec<StateId>,
+    matching: bool,
+    pca: Option<usize>,
+    standardize: bool,
+    /// What the outputs on questions are read by.
+    max_answer_tokens: usize,
+}
+
+impl ViewKey {
+    pub(super) fn of(pipeline: &Pipeline, model_layers: usize) -> Result<ViewKey> {
+        let head = &pipeline.file.head;
+        Ok(ViewKey {
+            states: pipeline.head_states(model_layers)?,
+            matching: head.kind == HeadKind::Matching,
+            pca: head.pca,
+            standardize: head.standardize,
+            max_answer_tokens: head.max_answer_tokens,
+        })
+    }
+}
+
+/// One head: a trial with a seed, on a cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HeadPlan {
+    pub(super) trial: usize,
+    /// Added to the pipeline's seed.
+    pub(super) seed: u64,
+    /// The cut's place.
+    pub(super) cut: usize,
+}
+
+/// What came of a head.
+#[derive(Serialize, Deserialize)]
+pub(super) struct HeadResult {
+    pub(super) said: Said,
+    /// 0 for a head that is fitted in full batch, as are its epochs.
+    pub(super) best_epoch: usize,
+    pub(super) epochs: usize,
+}
+
+/// The rows of some trials with the same features, and their cuts as samples.
+pub(super) struct Fields<'c> {
+    pub(super) rows: TaskRows<'c>,
+    transform: Transform,
+    train: Vec<Vec<u32>>,
+    validation: Vec<Vec<u32>>,
+    followed: Vec<StoppingMetric>,
+}
+
+/// Parameters of a head, and how many epochs it was trained for.
+pub(super) struct Fit {
+    network: NetworkSpec,
+    parameters: Vec<f32>,
+    best_epoch: usize,
+    epochs: usize,
+}
+
+impl Fit {
+    /// A head of a bank.
+    pub(super) fn of(head: TrainedHead, spec: &HeadSpec) -> Fit {
+        Fit {
+            network: spec.network.clone(),
+            parameters: head.parameters,
+            best_epoch: head.best_epoch,
+            epochs: head.history.len(),
+        }
+    }
+}
+
+impl<'c> Fields<'c> {
+    /// Reads the states that a trial needs.
+    pub(super) fn read(
+        pipeline: &Pipeline,
+        dataset: &Dataset,
+        cache: &'c CacheReader,
+        key: &ViewKey,
+        cuts: &[Cut],
+        followed: Vec<StoppingMetric>,
+    ) -> Result<Fields<'c>> {
+        let rows = TaskRows::new(pipeline, dataset, cache, &key.states)?;
+        let samples = |rows_of: fn(&Cut) -> &[u32], to_learn: bool| -> Vec<Vec<u32>> {
+            let cuts = cuts.iter();
+            cuts.map(|cut| rows.samples_of(dataset, rows_of(cut), to_learn))
+                .collect()
+        };
+        Ok(Fields {
+            transform: transform(pipeline, &rows)?,
+            train: samples(|cut| &cut.train, true),
+            validation: samples(|cut| &cut.validation, false),
+            followed,
+            rows,
+        })
+    }
+
+    /// Samples that a head learns from.
+    pub(super) fn n_train(&self, plan: &HeadPlan) -> usize {
+        self.train[plan.cut].len()
+    }
+
+    pub(super) fn network(&self, trial: &Trial) -> NetworkSpec {
+        network(&trial.pipeline, &self.rows, &self.transform)
+    }
+
+    /// The settings of heads that are trained epoch by epoch.
+    pub(super) fn specs(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Vec<HeadSpec>> {
+        let specs = plans.iter().map(|plan| {
+            let trial = &sweep.trials[plan.trial];
+            let train = &sweep.cuts[plan.cut].train;
+            let objective = self.rows.objective(&trial.pipeline, sweep.dataset, train)?;
+            let own = spec(&trial.pipeline, objective, self.network(trial));
+            Ok(HeadSpec {
+                seed: own.seed + plan.seed,
+                set: plan.cut,
+                ..own
+            })
+        });
+        specs.collect()
+    }
+
+    /// A judge for each cut.
+    pub(super) fn judges<'a>(&'a self, sweep: &Sweep<'a>) -> Vec<Box<dyn Listener + 'a>> {
+        let (pipeline, dataset) = (sweep.pipeline, sweep.dataset);
+        let validation = self.validation.iter();
+        validation
+            .map(|samples| self.rows.judge(pipeline, dataset, samples, &self.followed))
+            .collect()
+    }
+
+    pub(super) fn sets<'a>(&'a self, judges: &'a [Box<dyn Listener + 'a>]) -> Vec<SampleSet<'a>> {
+        let cuts = judges.iter().enumerate();
+        cuts.map(|(cut, judge)| SampleSet {
+            targets: &self.rows.targets,
+            train: &self.train[cut],
+            validation: &self.validation[cut],
+            judge: &**judge,
+        })
+        .collect()
+    }
+
+    pub(super) fn data<'a>(&'a self, sets: &'a [SampleSet<'a>]) -> BankData<'a> {
+        BankData {
+            view: &self.rows.view,
+            transform: &self.transform,
+            sets,
+        }
+    }
+
+    /// Fits heads that are fitted alike: all epoch by epoch, or all in full batch. In the order of the plans.
+    pub(super) fn fit(
+        &self,
+        plans: &[HeadPlan],
+        sweep: &Sweep<'_>,
+        on_epoch: &mut dyn FnMut(&Bank<'_>),
+    ) -> Result<Vec<Fit>> {
+        let first = &sweep.trials[plans[0].trial].pipeline;
+        if first.file.head.kind.is_full_batch() {
+            // Their fit has no seed: it is the same for all.
+            let fitted_plans: Vec<&HeadPlan> = plans.iter().filter(|plan| plan.seed == 0).collect();
+            let heads: Vec<FullBatchHead<'_>> = fitted_plans
+                .iter()
+                .map(|plan| {
+                    let pipeline = &sweep.trials[plan.trial].pipeline;
+                    let train = &sweep.cuts[plan.cut].train;
+                    Ok(FullBatchHead {
+                        pipeline,
+                        set: plan.cut,
+                        objective: self.rows.objective(pipeline, sweep.dataset, train)?,
+                    })
+                })
+                .collect::<Result<_>>()?;
+            let network = self.network(&sweep.trials[plans[0].trial]);
+            let sets: Vec<&[u32]> = self.train.iter().map(Vec::as_slice).collect();
+            let transform = &self.transform;
+            let fitted =
+                full_batch::fit(&heads, &self.rows, &sets, transform, &network, true, &())?;
+            let of: HashMap<(usize, usize), &TrainedHead> = fitted_plans
+                .iter()
+                .map(|plan| (plan.trial, plan.cut))
+                .zip(&fitted)
+                .collect();
+            let fits = plans.iter().map(|plan| Fit {
+                network: network.clone(),
+                parameters: of[&(plan.trial, plan.cut)].parameters.clone(),
+                best_epoch: 0,
+                epochs: 0,
+            });
+            return Ok(fits.collect());
+        }
+        let specs = self.specs(plans, sweep)?;
+        let judges = self.judges(sweep);
+        let sets = self.sets(&judges);
+        let data = self.data(&sets);
+        let mut bank = Bank::new(&specs, &data, bank_settings(sweep.pipeline));
+        while bank.is_training() {
+            bank.epoch()?;
+            on_epoch(&bank);
+        }
+        let heads = bank.finish().into_iter().zip(&specs);
+        Ok(heads.map(|(head, spec)| Fit::of(head, spec)).collect())
+    }
+
+    /// What heads say of the rows of their cuts.
+    pub(super) fn results(
+        &self,
+        plans: &[HeadPlan],
+        fits: Vec<Fit>,
+        judges: &[Box<dyn Listener + '_>],
+    ) -> Result<Vec<HeadResult>> {
+        let said = self.listen(plans, &fits, judges, |judge, logits, head| {
+            judge.said(logits, head)
+        })?;
+        let results = fits.iter().zip(said).map(|(fit, said)| HeadResult {
+            said,
+            best_epoch: fit.best_epoch,
+            epochs: fit.epochs,
+        });
+        Ok(results.collect())
+    }
+
+    /// Shows the outputs of every head on the validation samples of its cut to the cut's judge.
+    fn listen<T: Send>(
+        &self,
+        plans: &[HeadPlan],
+        fits: &[Fit],
+        judges: &[Box<dyn Listener + '_>],
+        hear: impl Fn(&dyn Listener, ArrayView2<'_, f32>, &OutputHead) -> T + Sync,
+    ) -> Result<Vec<T>> {
+        let heard = Mutex::new(HashMap::new());
+        for (cut, samples) in self.validation.iter().enumerate() {
+            let own = (0..plans.len()).filter(|number| plans[*number].cut == cut);
+            let heads: Vec<OutputHead> = own
+                .map(|number| OutputHead {
+                    number,
+                    network: Network::new(fits[number].network.clone()),
+                    parameters: fits[number].parameters.clone(),
+                })
+                .collect();
+            if heads.is_empty() {
+                continue;
+            }
+            let judge = &*judges[cut];
+            let (view, transform) = (&self.rows.view, &self.transform);
+            for_each_head(view, transform, samples, heads, |head, logits, _| {
+                let value = hear(judge, logits, head);
+                let mut heard = heard.lock().expect("no judge panicked");
+                heard.insert(head.number, value);
+            })?;
+        }
+        let mut heard = heard.into_inner().expect("no judge panicked");
+        let all = (0..plans.len()).map(|number| heard.remove(&number));
+        Ok(all
+            .map(|value| value.expect("every head was heard"))
+            .collect())
+    }
+
+    /// What is tuned to what a trial's heads say of the rows of all folds, none of which they learned from.
+    pub(super) fn tuned(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Tuned> {
+        let fits = self.fit(plans, sweep, &mut |_| {})?;
+        let judges = self.judges(sweep);
+        let logits = self.listen(plans, &fits, &judges, |_, logits, _| logits.to_owned())?;
+        let views: Vec<ArrayView2<'_, f32>> = logits.iter().map(Array2::view).collect();
+        let all = concatenate(Axis(0), &views).expect("outputs of one width");
+        let samples: Vec<u32> = plans
+            .iter()
+            .flat_map(|plan| self.validation[plan.cut].iter().copied())
+            .collect();
+        let judge = self
+            .rows
+            .judge(sweep.pipeline, sweep.dataset, &samples, &[]);
+        Ok(judge.tuned(all.view()))
+    }
+}
+
+/// How the bank of a sweep runs: heads are judged where their stopping asks for it.
+pub(super) fn bank_settings(pipeline: &Pipeline) -> BankSettings {
+    BankSettings {
+        seed: pipeline.file.seed,
+        judges_all: false,
+        gives_up: true,
+    }
+}
+
+/// The best loss on validation that was seen, for the progress line.
+pub(super) fn best_loss<'a>(records: impl Iterator<Item = &'a EpochRecord>) -> Option<f64> {
+    let losses = records.filter_map(|record| record.validation_loss);
+    losses.min_by(f64::total_cmp)
+}

@@ -1,0 +1,403 @@
+//! Sweeps: many heads over one cache, compared on the rows that they did not see, and the best of them as a run.
+//!
+//! A *trial* is one setting (`trials`); a *cut* is what a head learns from and is judged on (`cuts`); a head is a trial
+//! with a seed on a cut (`heads`). Heads that read the same states are trained together, some hundreds at a time: a
+//! *unit*, which is kept on disk when it is done (`kept`).
+
+mod candidates;
+mod cuts;
+mod heads;
+mod kept;
+mod search;
+mod trials;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use self::{
+    candidates::Judged,
+    cuts::{Cut, cuts},
+    heads::{Fields, HeadPlan, ViewKey},
+    search::search,
+    trials::{Trial, trials},
+};
+use super::{
+    measure::RunMetrics,
+    run_folder,
+    settings::Pipeline,
+    tasks::TaskMetrics,
+    train::{Given, RunFiles, TrainReport, cache_of, checked_dataset, lock, note_cache, train_on},
+};
+use crate::{
+    cache::reader::CacheReader,
+    data::{Part, dataset::Dataset},
+    encoder::checkpoint::Checkpoint,
+    error::Result,
+    head::spec::StoppingMetric,
+    metrics::intervals::Bootstrap,
+    progress::Progress,
+    report::leaderboard,
+    states::StateId,
+    sweep::{
+        Findings,
+        leaderboard::rank,
+        section::{Search, SweepSection},
+    },
+};
+
+/// Draws of the bootstrap that compares the heads: intervals and standard errors, no far tails.
+const DRAWS: usize = 200;
+
+/// Heads at most: what they said of the rows is in memory.
+const MOST_HEADS: usize = 200_000;
+
+/// What a sweep did.
+#[derive(Clone, Debug, Serialize)]
+pub struct SweepReport {
+    /// The new run folder, or the one of an unfinished sweep that went on.
+    pub run: PathBuf,
+    /// What was learned.
+    pub task: String,
+    /// Settings x seeds x folds, and where there are some x shares x resamples.
+    pub heads: usize,
+    /// Rows that one head learns from, mean over heads.
+    pub rows: f64,
+    /// Epochs that were really trained, mean over heads.
+    pub epochs: f64,
+    /// Wall time of fitting and of the validation after each epoch.
+    pub seconds: f64,
+    /// `heads x rows x epochs / seconds`.
+    pub head_samples_per_second: f64,
+    /// Wall time of the whole stage.
+    pub total_seconds: f64,
+    /// The head that was chosen.
+    pub best: Best,
+    /// The heads in order.
+    pub leaderboard: Vec<Map<String, Value>>,
+    /// What was found, for people.
+    #[serde(skip)]
+    pub findings: Findings,
+    /// The run of the chosen head.
+    #[serde(skip)]
+    pub winner: TrainReport,
+}
+
+/// The head that was chosen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Best {
+    /// What was varied, with its values.
+    pub settings: Map<String, Value>,
+    /// What chose it: its metric on the rows that its heads did not see.
+    pub validation: Map<String, Value>,
+    /// On rows that decided nothing.
+    pub test: Option<TaskMetrics>,
+}
+
+/// Trains all heads of a pipeline's `[sweep]` on cached states, and writes a run folder with the leaderboard and the best.
+///
+/// # Errors
+/// When the pipeline or its data is at fault, the cache lacks rows or is damaged, or every training diverges.
+pub fn sweep(pipeline: &Pipeline, progress: &dyn Progress) -> Result<SweepReport> {
+    let dataset = checked_dataset(pipeline, progress)?;
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let place = Place::Next;
+    sweep_on(&checkpoint, pipeline, &dataset, None, place, progress)
+}
+
+/// Where a sweep writes.
+pub(super) enum Place<'a> {
+    /// The next run folder of the pipeline, or the one of an unfinished sweep.
+    Next,
+    /// A folder that is made when there is something to write.
+    New(&'a dyn Fn() -> Result<PathBuf>),
+}
+
+/// Checks what can be checked of a sweep without states.
+///
+/// # Errors
+/// As [`sweep`].
+pub(super) fn check(pipeline: &Pipeline, section: &SweepSection, dataset: &Dataset) -> Result<()> {
+    if section.seeds == 0 {
+        return Err(pipeline.refuse(
+            "sweep.seeds is 0, and every setting needs a head".into(),
+            "set sweep.seeds to 1 or more, or leave it out".into(),
+        ));
+    }
+    let trials = trials(pipeline, section)?;
+    candidates::metric(pipeline, section, dataset)?;
+    let n_cuts = cuts(pipeline, section, dataset)?.len();
+    let n_heads = n_cuts
+        .saturating_mul(trials.len())
+        .saturating_mul(section.seeds);
+    if n_heads > MOST_HEADS {
+        return Err(pipeline.refuse(
+            format!("the sweep has more than {MOST_HEADS} heads"),
+            "name fewer values, seeds, folds or resamples".into(),
+        ));
+    }
+    let full_batch = trials
+        .iter()
+        .find(|trial| trial.pipeline.file.head.kind.is_full_batch());
+    if let Some(trial) = full_batch.filter(|_| section.bootstrap.is_some_and(|n| n > 0)) {
+        return Err(pipeline.refuse(
+            format!(
+                "sweep.bootstrap draws rows more than once, and a head of kind {} counts each once",
+                trial.pipeline.file.head.kind
+            ),
+            "sweep it without sweep.bootstrap, or other kinds with it".into(),
+        ));
+    }
+    for trial in &trials {
+        super::weights::class_weights(&trial.pipeline, dataset, &dataset.part(Part::Train))?;
+    }
+    Ok(())
+}
+
+/// As [`sweep`], on rows that are already loaded and checked.
+pub(super) fn sweep_on(
+    checkpoint: &Checkpoint,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    folder: Option<&Path>,
+    place: Place<'_>,
+    progress: &dyn Progress,
+) -> Result<SweepReport> {
+    let start = Instant::now();
+    let section = pipeline.sweep()?;
+    let trials = trials(pipeline, section)?;
+    let cuts = cuts(pipeline, section, dataset)?;
+    let metric = candidates::metric(pipeline, section, dataset)?;
+    let states = swept_states(&trials, checkpoint.config.layers)?;
+    let cache = cache_of(folder, pipeline, checkpoint, dataset, &states)?;
+    if folder.is_none() {
+        note_cache(&cache, progress);
+    }
+    let plan = lock(pipeline, dataset, checkpoint, &cache, &states);
+    let found = match place {
+        Place::Next => kept::Kept::find(&pipeline.file.run.dir, &pipeline.name, &plan)?,
+        Place::New(_) => None,
+    };
+    let (run, kept) = match found {
+        Some((run, kept)) => {
+            progress.note(&match section.search {
+                // Its heads are given up side by side: there are no units to go on from.
+                Search::Halving => {
+                    format!("beginning the unfinished sweep in {} again", run.display())
+                }
+                _ => format!("going on with the unfinished sweep in {}", run.display()),
+            });
+            (run, kept)
+        }
+        None => {
+            let run = match place {
+                Place::Next => run_folder::create(&pipeline.file.run.dir, &pipeline.name)?,
+                Place::New(make) => make()?,
+            };
+            let kept = kept::Kept::begin(&run, &plan)?;
+            (run, kept)
+        }
+    };
+    let sweep = Sweep {
+        checkpoint,
+        pipeline,
+        section,
+        dataset,
+        cache: &cache,
+        trials: &trials,
+        cuts: &cuts,
+    };
+    let done = search(&sweep, &metric, &kept, progress)?;
+    let judged = Judged::new(&sweep, &done, &metric);
+    let bootstrap = Bootstrap {
+        resamples: DRAWS,
+        seed: pipeline.file.seed,
+    };
+    let board = rank(
+        &judged.candidates,
+        metric.name,
+        metric.higher_is_better,
+        bootstrap,
+    );
+    let drawn: Vec<String> = section
+        .keys
+        .iter()
+        .filter(|(_, value)| value.is_table())
+        .map(|(key, _)| key.clone())
+        .collect();
+    let findings = Findings::new(board, &drawn);
+    let chosen = judged.winner(&sweep, &findings.leaderboard);
+    let row = &findings.leaderboard.rows[chosen.row];
+    progress.note(&format!(
+        "the best of {} settings: {}",
+        trials.len(),
+        match row.settings.is_empty() {
+            true => "the only one".to_string(),
+            false => trials::described(&row.settings),
+        }
+    ));
+
+    let files = |run: &Path, metrics: &RunMetrics| {
+        let test = metrics.test.as_ref();
+        let test = test.and_then(|test| candidates::value_of(test, metric.name));
+        leaderboard::write(run, &findings, test.map(|value| (chosen.row, value)))?;
+        judged.write_resamples(run, &findings.leaderboard)?;
+        done.write_timings(run)
+    };
+    let winner = sweep.train_winner(chosen.trial, row.best_epoch, &run, &files, progress)?;
+    kept.finish()?;
+    let best = Best {
+        settings: candidates::settings(row),
+        validation: candidates::scores(metric.name, row),
+        test: winner.metrics.test.clone(),
+    };
+    Ok(SweepReport {
+        task: winner.task.clone(),
+        heads: done.heads,
+        rows: done.rows / done.heads as f64,
+        epochs: done.epochs / done.heads as f64,
+        seconds: done.seconds,
+        head_samples_per_second: done.rows * done.epochs
+            / done.heads as f64
+            / done.seconds.max(1e-9),
+        total_seconds: start.elapsed().as_secs_f64(),
+        best,
+        leaderboard: findings
+            .leaderboard
+            .rows
+            .iter()
+            .map(candidates::line)
+            .collect(),
+        findings,
+        winner,
+        run,
+    })
+}
+
+/// What all parts of a sweep look at.
+struct Sweep<'a> {
+    checkpoint: &'a Checkpoint,
+    pipeline: &'a Pipeline,
+    section: &'a SweepSection,
+    dataset: &'a Dataset,
+    cache: &'a CacheReader,
+    trials: &'a [Trial],
+    cuts: &'a [Cut],
+}
+
+impl Sweep<'_> {
+    /// Trains the chosen trial as a run of its own. With `refit` on train and validation together, for as many epochs as
+    /// its heads were best after, with what is tuned taken from the rows that those did not see.
+    fn train_winner(
+        &self,
+        trial: usize,
+        best_epoch: Option<f64>,
+        run: &Path,
+        files: &RunFiles<'_>,
+        progress: &dyn Progress,
+    ) -> Result<TrainReport> {
+        let pipeline = &self.trials[trial].pipeline;
+        let folder = || Ok(run.to_path_buf());
+        let mut given = Given {
+            sweep: Some((&self.pipeline.file, self.dataset)),
+            files: Some(files),
+            ..Given::default()
+        };
+        let cache = Some(self.cache.folder());
+        if !self.section.refit.unwrap_or(self.section.folds.is_some()) {
+            return train_on(
+                self.checkpoint,
+                pipeline,
+                self.dataset,
+                cache,
+                &folder,
+                given,
+                progress,
+            );
+        }
+        let plans: Vec<HeadPlan> = (0..self.cuts.len())
+            .filter(|cut| self.is_whole(&self.cuts[*cut]))
+            .map(|cut| HeadPlan {
+                trial,
+                seed: 0,
+                cut,
+            })
+            .collect();
+        let fields = self.fields(trial)?;
+        given.tuned = Some(fields.tuned(&plans, self)?);
+        drop(fields);
+        if !pipeline.file.head.kind.is_full_batch() {
+            given.stop_after = best_epoch.map(|epoch| (epoch.round() as usize).max(1));
+        }
+        let dataset = self.dataset.with_validation_in_train();
+        train_on(
+            self.checkpoint,
+            pipeline,
+            &dataset,
+            cache,
+            &folder,
+            given,
+            progress,
+        )
+    }
+
+    /// The rows that a trial's head reads.
+    fn fields(&self, trial: usize) -> Result<Fields<'_>> {
+        let pipeline = &self.trials[trial].pipeline;
+        let key = ViewKey::of(pipeline, self.checkpoint.config.layers)?;
+        let mut followed: Vec<StoppingMetric> = Vec::new();
+        for trial in self.trials {
+            let stopping = trial.pipeline.file.train.early_stopping.0.as_ref();
+            let metric = stopping.map(|stopping| stopping.metric);
+            followed.extend(metric.filter(|metric| !followed.contains(metric)));
+        }
+        Fields::read(
+            pipeline,
+            self.dataset,
+            self.cache,
+            &key,
+            self.cuts,
+            followed,
+        )
+    }
+
+    /// Whether a cut has all training rows of its fold, each once: its heads are those that can win.
+    fn is_whole(&self, cut: &Cut) -> bool {
+        cut.resample.is_none() && cut.share == self.largest_share()
+    }
+
+    /// The place of the largest share of the training rows, where there are shares.
+    fn largest_share(&self) -> Option<usize> {
+        let shares = self.section.fraction.as_ref()?.values();
+        (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]))
+    }
+}
+
+/// The states that the heads of a sweep read, for a checkpoint of so many layers.
+///
+/// # Errors
+/// When a trial is at fault.
+pub(super) fn states(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    model_layers: usize,
+) -> Result<Vec<StateId>> {
+    swept_states(&trials(pipeline, section)?, model_layers)
+}
+
+fn swept_states(trials: &[Trial], model_layers: usize) -> Result<Vec<StateId>> {
+    let mut states: Vec<StateId> = Vec::new();
+    for trial in trials {
+        let own = trial.pipeline.head_states(model_layers)?;
+        states.extend(
+            own.into_iter()
+                .filter(|state| !states.contains(state))
+                .collect::<Vec<_>>(),
+        );
+    }
+    Ok(states)
+}

@@ -1,0 +1,465 @@
+//! The training of all heads of a sweep, unit after unit; or all together, with the worse ones given up.
+
+use std::{collections::HashMap, path::Path, sync::Mutex, time::Instant};
+
+use super::{
+    Sweep,
+    candidates::{Metric, pooled},
+    heads::{Fields, Fit, HeadPlan, HeadResult, ViewKey, bank_settings, best_loss},
+    kept::{Kept, Unit},
+    trials::described,
+};
+use crate::{
+    data::dataset::Dataset,
+    error::Result,
+    head::{
+        bank::{Bank, BankData, SampleSet},
+        spec::HeadSpec,
+    },
+    pipeline::tasks::said::{Gold, Listener, Said},
+    progress::Progress,
+    report::sheet::Sheet,
+    sweep::{halving::rungs, section::Search},
+};
+
+/// Heads that are trained together at most: many enough to share the work, few enough to lose little by a kill.
+const UNIT_HEADS: usize = 256;
+
+/// How long the units took.
+const TIMINGS_FILE: &str = "timings.csv";
+
+/// Everything that was trained.
+pub(super) struct Done {
+    results: HashMap<(usize, u64, usize), HeadResult>,
+    /// Rows of the dataset that are judged, of each cut.
+    pub(super) judged: Vec<Vec<u32>>,
+    /// For each trial the rung that it reached, where heads are given up.
+    pub(super) rungs: Vec<Option<usize>>,
+    pub(super) heads: usize,
+    /// Sums over heads: samples that it learned from, epochs, and their products.
+    pub(super) rows: f64,
+    pub(super) epochs: f64,
+    pub(super) head_samples: f64,
+    pub(super) seconds: f64,
+    units: Vec<(usize, u64, f64)>,
+    gold: Mutex<HashMap<Vec<usize>, std::sync::Arc<Gold>>>,
+}
+
+impl Done {
+    fn new(sweep: &Sweep<'_>) -> Done {
+        Done {
+            results: HashMap::new(),
+            judged: vec![Vec::new(); sweep.cuts.len()],
+            rungs: vec![None; sweep.trials.len()],
+            heads: 0,
+            rows: 0.0,
+            epochs: 0.0,
+            head_samples: 0.0,
+            seconds: 0.0,
+            units: Vec::new(),
+            gold: Mutex::new(HashMap::new()),
+        }
+    }
+
+    fn add(&mut self, unit: Unit) {
+        self.heads += unit.heads.len();
+        self.rows += unit.rows as f64;
+        self.head_samples += unit.head_samples as f64;
+        self.seconds += unit.seconds;
+        self.units
+            .push((unit.heads.len(), unit.head_samples, unit.seconds));
+        self.judged = unit.judged;
+        for (plan, result) in unit.heads {
+            self.epochs += result.epochs as f64;
+            self.results
+                .insert((plan.trial, plan.seed, plan.cut), result);
+        }
+    }
+
+    /// What came of a head.
+    pub(super) fn result(&self, trial: usize, seed: u64, cut: usize) -> &HeadResult {
+        &self.results[&(trial, seed, cut)]
+    }
+
+    /// What is true of the rows of some cuts, one after the other.
+    pub(super) fn gold(&self, dataset: &Dataset, cuts: &[usize]) -> std::sync::Arc<Gold> {
+        let mut known = self.gold.lock().expect("no panic while rows are gathered");
+        let gold = known.entry(cuts.to_vec()).or_insert_with(|| {
+            let rows = cuts
+                .iter()
+                .flat_map(|cut| self.judged[*cut].iter().copied());
+            std::sync::Arc::new(Gold::new(dataset, rows.collect()))
+        });
+        gold.clone()
+    }
+
+    /// timings.csv: a line for each unit.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn write_timings(&self, run: &Path) -> Result<()> {
+        let units = || self.units.iter();
+        let mut sheet = Sheet::default();
+        sheet.integers("unit", (1..=self.units.len()).map(Some));
+        sheet.integers("heads", units().map(|(heads, ..)| Some(*heads)));
+        sheet.integers(
+            "head_samples",
+            units().map(|(_, samples, _)| Some(*samples as usize)),
+        );
+        sheet.numbers("seconds", units().map(|(.., seconds)| Some(*seconds)));
+        sheet.write_csv(&run.join(TIMINGS_FILE))
+    }
+}
+
+/// Trials whose heads read the same states and are fitted in the same way.
+struct Group {
+    key: ViewKey,
+    in_full_batch: bool,
+    trials: Vec<usize>,
+}
+
+fn groups(sweep: &Sweep<'_>) -> Result<Vec<Group>> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (number, trial) in sweep.trials.iter().enumerate() {
+        let key = ViewKey::of(&trial.pipeline, sweep.checkpoint.config.layers)?;
+        let in_full_batch = trial.pipeline.file.head.kind.is_full_batch();
+        let found = groups
+            .iter_mut()
+            .find(|group| group.key == key && group.in_full_batch == in_full_batch);
+        match found {
+            Some(group) => group.trials.push(number),
+            None => groups.push(Group {
+                key,
+                in_full_batch,
+                trials: vec![number],
+            }),
+        }
+    }
+    Ok(groups)
+}
+
+/// The heads of some trials: every seed on every cut.
+fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
+    let mut plans = Vec::new();
+    for trial in trials {
+        for seed in 0..sweep.section.seeds as u64 {
+            plans.extend((0..sweep.cuts.len()).map(|cut| HeadPlan {
+                trial: *trial,
+                seed,
+                cut,
+            }));
+        }
+    }
+    plans
+}
+
+/// Trains every head.
+///
+/// # Errors
+/// When the cache or the disk is at fault.
+pub(super) fn search(
+    sweep: &Sweep<'_>,
+    metric: &Metric,
+    kept: &Kept,
+    progress: &dyn Progress,
+) -> Result<Done> {
+    let mut done = Done::new(sweep);
+    let heads_of_trial = sweep.section.seeds * sweep.cuts.len();
+    let groups = groups(sweep)?;
+    let halves = sweep.section.search == Search::Halving;
+    let n_heads = heads_of_trial * sweep.trials.len();
+    progress.start("training heads", Some(n_heads as u64), "heads");
+    let mut best: Option<(f64, usize)> = None;
+    let (mut number, mut n_kept) = (0, 0);
+    for group in groups.iter().filter(|group| group.in_full_batch || !halves) {
+        let mut fields: Option<Fields<'_>> = None;
+        for trials in group.trials.chunks((UNIT_HEADS / heads_of_trial).max(1)) {
+            let expected = plans(sweep, trials);
+            let is_same = |unit: &Unit| unit.heads.iter().map(|(plan, _)| plan).eq(&expected);
+            let unit = match kept.read(number).filter(is_same) {
+                Some(unit) => {
+                    n_kept += unit.heads.len();
+                    unit
+                }
+                None => {
+                    if fields.is_none() {
+                        fields = Some(sweep.fields(trials[0])?);
+                    }
+                    let fields = fields.as_ref().expect("just read");
+                    let unit = train_unit(sweep, fields, trials, progress)?;
+                    kept.write(number, &unit)?;
+                    unit
+                }
+            };
+            number += 1;
+            let n_heads = unit.heads.len() as u64;
+            done.add(unit);
+            for trial in trials {
+                let score = score(sweep, &done, metric, *trial);
+                let is_better =
+                    |score: f64| best.is_none_or(|(best, _)| metric.is_better(score, best));
+                best = score
+                    .filter(|score| is_better(*score))
+                    .map(|score| (score, *trial))
+                    .or(best);
+            }
+            if let Some((score, trial)) = best {
+                let settings = described(&sweep.trials[trial].settings);
+                progress.detail(&format!(
+                    "best {} {score:.4}: {settings}",
+                    metric.name.replace('_', " ")
+                ));
+            }
+            progress.advance(n_heads, 0);
+        }
+    }
+    if n_kept > 0 {
+        progress.note(&format!("{n_kept} of {n_heads} heads were trained before"));
+    }
+    if halves {
+        let last = halve(sweep, &groups, metric, &mut done, progress)?;
+        // A fit in full batch is whole.
+        for group in groups.iter().filter(|group| group.in_full_batch) {
+            for trial in &group.trials {
+                done.rungs[*trial] = Some(last);
+            }
+        }
+    }
+    progress.finish();
+    Ok(done)
+}
+
+fn train_unit(
+    sweep: &Sweep<'_>,
+    fields: &Fields<'_>,
+    trials: &[usize],
+    progress: &dyn Progress,
+) -> Result<Unit> {
+    let plans = plans(sweep, trials);
+    let start = Instant::now();
+    let mut on_epoch = |bank: &Bank<'_>| {
+        let active = bank.active();
+        let loss = best_loss(active.iter().map(|head| bank.last(*head)));
+        let loss = loss.map_or(String::new(), |loss| {
+            format!(", best validation loss {loss:.4}")
+        });
+        progress.detail(&format!(
+            "epoch {}: {} of {} heads still learn{loss}",
+            bank.epochs_done(),
+            active.len(),
+            plans.len()
+        ));
+    };
+    let fits = fields.fit(&plans, sweep, &mut on_epoch)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let judges = fields.judges(sweep);
+    let results = fields.results(&plans, fits, &judges)?;
+    Ok(unit(fields, &plans, results, &judges, seconds))
+}
+
+fn unit(
+    fields: &Fields<'_>,
+    plans: &[HeadPlan],
+    results: Vec<HeadResult>,
+    judges: &[Box<dyn Listener + '_>],
+    seconds: f64,
+) -> Unit {
+    let n_train = |plan: &HeadPlan| fields.n_train(plan) as u64;
+    let products = plans.iter().zip(&results);
+    Unit {
+        rows: plans.iter().map(n_train).sum(),
+        head_samples: products
+            .map(|(plan, result)| n_train(plan) * result.epochs as u64)
+            .sum(),
+        judged: judges.iter().map(|judge| judge.rows()).collect(),
+        heads: plans.iter().cloned().zip(results).collect(),
+        seconds,
+    }
+}
+
+/// A trial's score: the mean over its seeds, on the rows of all folds; of the heads that learned from all rows.
+fn score(sweep: &Sweep<'_>, done: &Done, metric: &Metric, trial: usize) -> Option<f64> {
+    let said = |seed: u64, cut: usize| &done.result(trial, seed, cut).said;
+    score_of(sweep, done, metric, said)
+}
+
+fn score_of<'a>(
+    sweep: &Sweep<'_>,
+    done: &Done,
+    metric: &Metric,
+    said: impl Fn(u64, usize) -> &'a Said,
+) -> Option<f64> {
+    let cuts: Vec<usize> = (0..sweep.cuts.len())
+        .filter(|cut| sweep.is_whole(&sweep.cuts[*cut]))
+        .collect();
+    let mut total = 0.0;
+    for seed in 0..sweep.section.seeds as u64 {
+        let all: Vec<&Said> = cuts.iter().map(|cut| said(seed, *cut)).collect();
+        total += pooled(&cuts, &all, done, sweep, metric).score(metric.name, None)?;
+    }
+    Some(total / sweep.section.seeds as f64)
+}
+
+/// Trains all heads that learn epoch by epoch side by side, and gives the worse ones up at each rung. Returns the number of
+/// the last rung.
+fn halve(
+    sweep: &Sweep<'_>,
+    groups: &[Group],
+    metric: &Metric,
+    done: &mut Done,
+    progress: &dyn Progress,
+) -> Result<usize> {
+    let groups: Vec<&Group> = groups.iter().filter(|group| !group.in_full_batch).collect();
+    let fields: Vec<Fields<'_>> = groups
+        .iter()
+        .map(|group| sweep.fields(group.trials[0]))
+        .collect::<Result<_>>()?;
+    let plans: Vec<Vec<HeadPlan>> = groups
+        .iter()
+        .map(|group| plans(sweep, &group.trials))
+        .collect();
+    let specs: Vec<Vec<HeadSpec>> = fields
+        .iter()
+        .zip(&plans)
+        .map(|(fields, plans)| fields.specs(plans, sweep))
+        .collect::<Result<_>>()?;
+    let judges: Vec<Vec<Box<dyn Listener + '_>>> =
+        fields.iter().map(|fields| fields.judges(sweep)).collect();
+    if let Some(judges) = judges.first() {
+        done.judged = judges.iter().map(|judge| judge.rows()).collect();
+    }
+    let sets: Vec<Vec<SampleSet<'_>>> = fields
+        .iter()
+        .zip(&judges)
+        .map(|(fields, judges)| fields.sets(judges))
+        .collect();
+    let data: Vec<BankData<'_>> = fields
+        .iter()
+        .zip(&sets)
+        .map(|(fields, sets)| fields.data(sets))
+        .collect();
+    let mut banks: Vec<Bank<'_>> = specs
+        .iter()
+        .zip(&data)
+        .map(|(specs, data)| Bank::new(specs, data, bank_settings(sweep.pipeline)))
+        .collect();
+
+    let mut left: Vec<usize> = groups
+        .iter()
+        .flat_map(|group| group.trials.iter().copied())
+        .collect();
+    let epochs = specs
+        .iter()
+        .flatten()
+        .map(|spec| spec.epochs)
+        .max()
+        .unwrap_or(0);
+    let stages = rungs(left.len(), epochs);
+    let mut seconds = 0.0;
+    let mut run = |banks: &mut Vec<Bank<'_>>, until: usize| -> Result<()> {
+        let start = Instant::now();
+        for bank in banks {
+            while bank.is_training() && bank.epochs_done() < until {
+                bank.epoch()?;
+            }
+        }
+        seconds += start.elapsed().as_secs_f64();
+        Ok(())
+    };
+    for (rung, (after, go_on)) in stages.iter().enumerate() {
+        run(&mut banks, *after)?;
+        let mut said: HashMap<(usize, u64, usize), Said> = HashMap::new();
+        for (number, fields) in fields.iter().enumerate() {
+            let (own, results) = snapshot(
+                fields,
+                &plans[number],
+                &specs[number],
+                &banks[number],
+                &judges[number],
+                &left,
+            )?;
+            let heads = own.into_iter().zip(results);
+            said.extend(
+                heads.map(|(plan, result)| ((plan.trial, plan.seed, plan.cut), result.said)),
+            );
+        }
+        let mut scored: Vec<(f64, usize)> = left
+            .iter()
+            .map(|trial| {
+                let own = |seed, cut| &said[&(*trial, seed, cut)];
+                let score = score_of(sweep, done, metric, own);
+                // The worst that there is where nothing can be said.
+                let worst = if metric.higher_is_better {
+                    f64::NEG_INFINITY
+                } else {
+                    f64::INFINITY
+                };
+                (score.unwrap_or(worst), *trial)
+            })
+            .collect();
+        scored.sort_by(|(a, _), (b, _)| match metric.higher_is_better {
+            true => b.total_cmp(a),
+            false => a.total_cmp(b),
+        });
+        left = scored[..*go_on].iter().map(|(_, trial)| *trial).collect();
+        for (bank, plans) in banks.iter_mut().zip(&plans) {
+            let given_up = |head: &usize| {
+                let trial = plans[*head].trial;
+                scored[*go_on..].iter().any(|(_, other)| *other == trial)
+            };
+            let heads: Vec<usize> = bank.active().into_iter().filter(given_up).collect();
+            bank.stop(&heads);
+        }
+        for (_, trial) in &scored[*go_on..] {
+            done.rungs[*trial] = Some(rung);
+        }
+        let settings = described(&sweep.trials[scored[0].1].settings);
+        progress.detail(&format!(
+            "after {after} epochs the best {go_on} of {} settings go on; {} {:.4}: {settings}",
+            scored.len(),
+            metric.name.replace('_', " "),
+            scored[0].0
+        ));
+    }
+    run(&mut banks, usize::MAX)?;
+    for trial in left {
+        done.rungs[trial] = Some(stages.len());
+    }
+    for (number, fields) in fields.iter().enumerate() {
+        let all = &groups[number].trials;
+        let (own, results) = snapshot(
+            fields,
+            &plans[number],
+            &specs[number],
+            &banks[number],
+            &judges[number],
+            all,
+        )?;
+        let n_heads = own.len() as u64;
+        // The time of all banks stands with the first.
+        let seconds = std::mem::take(&mut seconds);
+        done.add(unit(fields, &own, results, &judges[number], seconds));
+        progress.advance(n_heads, 0);
+    }
+    Ok(stages.len())
+}
+
+/// What the heads of some trials say now, with their best parameters so far.
+fn snapshot(
+    fields: &Fields<'_>,
+    plans: &[HeadPlan],
+    specs: &[HeadSpec],
+    bank: &Bank<'_>,
+    judges: &[Box<dyn Listener + '_>],
+    trials: &[usize],
+) -> Result<(Vec<HeadPlan>, Vec<HeadResult>)> {
+    let heads: Vec<usize> = (0..plans.len())
+        .filter(|head| trials.contains(&plans[*head].trial))
+        .collect();
+    let own: Vec<HeadPlan> = heads.iter().map(|head| plans[*head].clone()).collect();
+    let fits = heads
+        .iter()
+        .map(|head| Fit::of(bank.best(*head), &specs[*head]));
+    let results = fields.results(&own, fits.collect(), judges)?;
+    Ok((own, results))
+}

@@ -1,0 +1,216 @@
+//! The files of a leaderboard. No times are in them: equal leaderboards give equal bytes.
+
+use std::path::Path;
+
+use toml::Value;
+
+use super::{
+    plots,
+    sheet::{Column, Sheet},
+};
+use crate::{
+    error::{Error, Result},
+    sweep::{
+        Findings,
+        curves::FRACTION,
+        leaderboard::{Leaderboard, Spread},
+        show,
+    },
+};
+
+/// The leaderboard, a line for each setting.
+pub const LEADERBOARD_CSV: &str = "leaderboard.csv";
+
+/// The same as Parquet.
+pub const LEADERBOARD_PARQUET: &str = "leaderboard.parquet";
+
+/// The effect of each setting, a line for each of its values.
+pub const EFFECTS_FILE: &str = "effects.csv";
+
+/// The best score to expect, a line for each number of trials.
+pub const EXPECTED_BEST_FILE: &str = "expected_best.csv";
+
+/// The learning curve, a line for each share of the training rows.
+pub const LEARNING_CURVE_FILE: &str = "learning_curve.csv";
+
+/// The best score by layer, a line for each.
+pub const LAYER_PROFILE_FILE: &str = "layer_profile.csv";
+
+/// The best score by layer.
+pub const LAYER_PROFILE_PLOT: &str = "layer_profile.svg";
+
+/// The best score by number of trials.
+pub const EXPECTED_BEST_PLOT: &str = "expected_best.svg";
+
+/// The best score by share of the training rows.
+pub const LEARNING_CURVE_PLOT: &str = "learning_curve.svg";
+
+/// The best score by layer and pooling.
+pub const HEAT_MAP_PLOT: &str = "heat_map.svg";
+
+/// Writes the leaderboard and what was found in it to a run folder: the tables, and a picture of each curve. What was not
+/// varied has no file. `test` is the row of the head that was chosen, and its metric on the test rows.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn write(run: &Path, findings: &Findings, test: Option<(usize, f64)>) -> Result<()> {
+    let board = &findings.leaderboard;
+    let sheet = leaderboard_sheet(board, test);
+    sheet.write_csv(&run.join(LEADERBOARD_CSV))?;
+    sheet.write_parquet(&run.join(LEADERBOARD_PARQUET))?;
+    if !findings.effects.is_empty() {
+        effects_sheet(findings).write_csv(&run.join(EFFECTS_FILE))?;
+    }
+    if findings.expected_best.len() > 1 {
+        expected_best_sheet(findings).write_csv(&run.join(EXPECTED_BEST_FILE))?;
+        let plot = plots::expected_best(&findings.expected_best, &board.metric);
+        write_text(&run.join(EXPECTED_BEST_PLOT), &plot)?;
+    }
+    if !findings.learning_curve.is_empty() {
+        learning_curve_sheet(findings).write_csv(&run.join(LEARNING_CURVE_FILE))?;
+        let plot = plots::learning_curve(&findings.learning_curve, &board.metric);
+        write_text(&run.join(LEARNING_CURVE_PLOT), &plot)?;
+    }
+    if findings.layer_profile.len() > 1 {
+        layer_profile_sheet(findings).write_csv(&run.join(LAYER_PROFILE_FILE))?;
+        let plot = plots::layer_profile(&findings.layer_profile, &board.metric);
+        write_text(&run.join(LAYER_PROFILE_PLOT), &plot)?;
+    }
+    if let Some(map) = &findings.heat_map {
+        let plot = plots::heat_map(map, &board.metric, board.higher_is_better);
+        write_text(&run.join(HEAT_MAP_PLOT), &plot)?;
+    }
+    Ok(())
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(Error::io("write", path))
+}
+
+/// One line for each row: its rank, the settings that the sweep varies, and all that is known of its score.
+pub fn leaderboard_sheet(board: &Leaderboard, test: Option<(usize, f64)>) -> Sheet {
+    let rows = || board.rows.iter();
+    let mut sheet = Sheet::default();
+    sheet.integers("rank", rows().map(|row| Some(row.rank)));
+    sheet.integers("trial", rows().map(|row| Some(row.trial)));
+    for key in &board.keys {
+        sheet.push(key, setting_column(board, key));
+    }
+    if rows().any(|row| row.rung.is_some()) {
+        sheet.integers("rung", rows().map(|row| row.rung));
+    }
+    sheet.numbers(
+        &format!("validation_{}", board.metric),
+        rows().map(|row| row.score),
+    );
+    let end = |end: usize| rows().map(move |row| row.interval.map(|interval| interval[end]));
+    sheet.numbers("low", end(0));
+    sheet.numbers("high", end(1));
+    if let Some((chosen, value)) = test {
+        let own = (0..board.rows.len()).map(|row| (row == chosen).then_some(value));
+        sheet.numbers(&format!("test_{}", board.metric), own);
+    }
+    let flags = rows().map(|row| Some(row.not_worse_than_best));
+    sheet.push("not_worse_than_best", Column::Flags(flags.collect()));
+    sheet.numbers("p_value", rows().map(|row| row.p_value));
+    sheet.numbers("p_adjusted", rows().map(|row| row.p_adjusted));
+    sheet.integers("n_seeds", rows().map(|row| Some(row.seeds)));
+    push_spread(&mut sheet, "seed", rows().map(|row| row.seed_spread));
+    sheet.integers("n_folds", rows().map(|row| Some(row.folds)));
+    push_spread(&mut sheet, "fold", rows().map(|row| row.fold_spread));
+    sheet.numbers("mean_best_epoch", rows().map(|row| row.best_epoch));
+    sheet.numbers("mean_epochs", rows().map(|row| row.epochs));
+    sheet
+}
+
+fn push_spread(
+    sheet: &mut Sheet,
+    name: &str,
+    spreads: impl Iterator<Item = Option<Spread>> + Clone,
+) {
+    let of = |part: fn(Spread) -> f64| spreads.clone().map(move |spread| spread.map(part));
+    sheet.numbers(&format!("{name}_std"), of(|spread| spread.std));
+    sheet.numbers(&format!("{name}_min"), of(|spread| spread.min));
+    sheet.numbers(&format!("{name}_max"), of(|spread| spread.max));
+}
+
+/// Numbers as numbers, where all values of the setting are.
+fn setting_column(board: &Leaderboard, key: &str) -> Column {
+    let values: Vec<Option<&Value>> = board.rows.iter().map(|row| row.setting(key)).collect();
+    let all = |is: fn(&Value) -> bool| values.iter().flatten().all(|value| is(value));
+    let values = values.iter();
+    if all(Value::is_integer) {
+        return Column::Integers(
+            values
+                .map(|value| value.and_then(Value::as_integer))
+                .collect(),
+        );
+    }
+    if all(Value::is_bool) {
+        return Column::Flags(values.map(|value| value.and_then(Value::as_bool)).collect());
+    }
+    if all(|value| value.is_float() || value.is_integer()) {
+        let number = |value: &Value| value.as_float().or(value.as_integer().map(|n| n as f64));
+        return Column::Numbers(values.map(|value| value.and_then(number)).collect());
+    }
+    Column::Texts(values.map(|value| value.map(show)).collect())
+}
+
+fn effects_sheet(findings: &Findings) -> Sheet {
+    let lines: Vec<_> = findings
+        .effects
+        .iter()
+        .flat_map(|effect| effect.values.iter().map(|value| (&effect.key, value)))
+        .collect();
+    let mut sheet = Sheet::default();
+    sheet.texts("setting", lines.iter().map(|(key, _)| key.to_string()));
+    sheet.texts("value", lines.iter().map(|(_, value)| value.value.clone()));
+    sheet.integers("heads", lines.iter().map(|(_, value)| Some(value.heads)));
+    sheet.numbers("mean", lines.iter().map(|(_, value)| Some(value.mean)));
+    sheet.numbers("median", lines.iter().map(|(_, value)| Some(value.median)));
+    sheet.numbers("best", lines.iter().map(|(_, value)| Some(value.best)));
+    sheet
+}
+
+fn expected_best_sheet(findings: &Findings) -> Sheet {
+    let expected = &findings.expected_best;
+    let mut sheet = Sheet::default();
+    sheet.integers("trials", (1..=expected.len()).map(Some));
+    let name = format!("expected_{}", findings.leaderboard.metric);
+    sheet.numbers(&name, expected.iter().map(|score| Some(*score)));
+    sheet
+}
+
+fn layer_profile_sheet(findings: &Findings) -> Sheet {
+    let layers = || findings.layer_profile.iter();
+    let mut sheet = Sheet::default();
+    let names = layers().map(|layer| layer.layer.to_string());
+    sheet.texts("layer", names);
+    let name = format!("validation_{}", findings.leaderboard.metric);
+    sheet.numbers(&name, layers().map(|layer| Some(layer.best)));
+    let end = |end: usize| layers().map(move |layer| layer.interval.map(|ends| ends[end]));
+    sheet.numbers("low", end(0));
+    sheet.numbers("high", end(1));
+    sheet.numbers("mean", layers().map(|layer| Some(layer.mean)));
+    sheet.integers("heads", layers().map(|layer| Some(layer.heads)));
+    sheet
+}
+
+fn learning_curve_sheet(findings: &Findings) -> Sheet {
+    let points = || findings.learning_curve.iter();
+    let mut sheet = Sheet::default();
+    sheet.numbers(FRACTION, points().map(|point| Some(point.fraction)));
+    let name = format!("validation_{}", findings.leaderboard.metric);
+    sheet.numbers(&name, points().map(|point| Some(point.score)));
+    let end = |end: usize| points().map(move |point| point.interval.map(|ends| ends[end]));
+    sheet.numbers("low", end(0));
+    sheet.numbers("high", end(1));
+    let std = |spread: Option<Spread>| spread.map(|spread| spread.std);
+    sheet.numbers("seed_std", points().map(|point| std(point.seed_spread)));
+    sheet.numbers("fold_std", points().map(|point| std(point.fold_spread)));
+    sheet.integers("heads", points().map(|point| Some(point.heads)));
+    sheet
+}
+
+#[cfg(test)]
+pub(super) mod tests;

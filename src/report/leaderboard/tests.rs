@@ -1,0 +1,260 @@
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::{
+    metrics::{evidence::Evidence, intervals::Bootstrap},
+    sweep::leaderboard::{Candidate, Outcome, rank},
+};
+
+/// A sweep as it might be: heads of some settings that are right as often as `accuracy` says, on 400 rows, two seeds.
+pub(crate) fn findings(
+    settings: &[Vec<(&str, Value)>],
+    continuous: &[String],
+    accuracy: impl Fn(usize) -> f64,
+) -> Findings {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let gold: Arc<Vec<u32>> = Arc::new((0..400).map(|_| rng.gen_range(0..2)).collect());
+    let candidates: Vec<Candidate> = settings
+        .iter()
+        .enumerate()
+        .map(|(trial, settings)| {
+            let outcomes = [1, 2].map(|seed| {
+                let chance = accuracy(trial) + f64::from(rng.gen_range(-10..10)) / 1_000.0;
+                let predicted = gold
+                    .iter()
+                    .map(|class| class ^ u32::from(!rng.gen_bool(chance)))
+                    .collect();
+                Outcome {
+                    seed,
+                    evidence: Evidence::classes(gold.clone(), predicted, 2),
+                    fold_scores: vec![],
+                    best_epochs: vec![trial % 5 + 1],
+                    epochs: vec![10],
+                }
+            });
+            Candidate {
+                settings: settings
+                    .iter()
+                    .map(|(key, value)| (key.to_string(), value.clone()))
+                    .collect(),
+                outcomes: outcomes.into(),
+                rung: None,
+            }
+        })
+        .collect();
+    let draws = Bootstrap {
+        resamples: 200,
+        seed: 3,
+    };
+    Findings::new(rank(&candidates, "macro_f1", true, draws), continuous)
+}
+
+/// All layers, three poolings, two rates: better in the upper middle, and with the mean.
+pub(crate) fn layers_and_poolings() -> Findings {
+    let mut settings = Vec::new();
+    for layer in 0..13 {
+        for pooling in ["mean", "cls", "max"] {
+            for lr in [3e-4, 1e-3] {
+                settings.push(vec![
+                    ("layers", Value::Array(vec![layer.into()])),
+                    ("pooling", pooling.into()),
+                    ("lr", lr.into()),
+                ]);
+            }
+        }
+    }
+    findings(&settings, &[], |trial| {
+        let layer = (trial / 6) as f64;
+        let pooling = [0.0, -0.04, -0.02][trial / 2 % 3];
+        0.84 - 0.0025 * (layer - 9.0).powi(2) + pooling - 0.01 * (trial % 2) as f64
+    })
+}
+
+/// Five shares of the training rows, and dropout from a distribution.
+pub(crate) fn shares() -> Findings {
+    let mut settings = Vec::new();
+    for fraction in [0.1, 0.25, 0.5, 0.75, 1.0] {
+        for dropout in 0..8 {
+            settings.push(vec![
+                ("fraction", fraction.into()),
+                ("dropout", (f64::from(dropout) / 17.0).into()),
+            ]);
+        }
+    }
+    findings(&settings, &["dropout".into()], |trial| {
+        let fraction: f64 = [0.1, 0.25, 0.5, 0.75, 1.0][trial / 8];
+        0.8 + 0.06 * fraction.ln() / 2.3 - 0.003 * (trial % 8) as f64
+    })
+}
+
+fn written(findings: &Findings) -> Vec<(String, Vec<u8>)> {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), findings, None).unwrap();
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let mut files: Vec<(String, Vec<u8>)> = entries
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn text(files: &[(String, Vec<u8>)], name: &str) -> String {
+    let (_, bytes) = files.iter().find(|(file, _)| file == name).unwrap();
+    String::from_utf8(bytes.clone()).unwrap()
+}
+
+#[test]
+fn a_sweep_leaves_the_files_of_what_it_varied_and_equal_ones_the_same_bytes() {
+    let files = written(&layers_and_poolings());
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = [
+        EFFECTS_FILE,
+        EXPECTED_BEST_FILE,
+        EXPECTED_BEST_PLOT,
+        HEAT_MAP_PLOT,
+        LAYER_PROFILE_FILE,
+        LAYER_PROFILE_PLOT,
+        LEADERBOARD_CSV,
+        LEADERBOARD_PARQUET,
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(files, written(&layers_and_poolings()));
+    let names = |files: Vec<(String, Vec<u8>)>| files.into_iter().map(|(name, _)| name);
+    let of_shares: Vec<String> = names(written(&shares())).collect();
+    assert!(of_shares.contains(&LEARNING_CURVE_FILE.to_string()));
+    assert!(of_shares.contains(&LEARNING_CURVE_PLOT.to_string()));
+    assert!(!of_shares.contains(&HEAT_MAP_PLOT.to_string()));
+}
+
+#[test]
+fn the_leaderboard_has_a_line_for_each_row_and_a_column_for_each_setting() {
+    let findings = layers_and_poolings();
+    let files = written(&findings);
+    let text = text(&files, LEADERBOARD_CSV);
+    let mut lines = text.lines();
+    let names = "rank,trial,layers,pooling,lr,validation_macro_f1,low,high,not_worse_than_best,p_value,p_adjusted,\
+                 n_seeds,seed_std,seed_min,seed_max,n_folds,fold_std,fold_min,fold_max,mean_best_epoch,mean_epochs";
+    assert_eq!(lines.next(), Some(names));
+    assert_eq!(lines.count(), 78);
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    for (record, row) in reader.records().zip(&findings.leaderboard.rows) {
+        let record = record.unwrap();
+        assert_eq!(record[0], row.rank.to_string());
+        assert_eq!(&record[2], show(row.setting("layers").unwrap()));
+        assert_eq!(record[4].parse::<f64>().ok(), row.settings[2].1.as_float());
+        assert_eq!(record[5].parse::<f64>().ok(), row.score);
+        assert_eq!(record[8], row.not_worse_than_best.to_string());
+        assert_eq!(record[10].parse::<f64>().ok(), row.p_adjusted);
+        assert_eq!(&record[16], "");
+    }
+}
+
+#[test]
+fn parquet_and_csv_say_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let board = shares().leaderboard;
+    let sheet = leaderboard_sheet(&board, Some((0, 0.25)));
+    let [csv, parquet] = ["a.csv", "a.parquet"].map(|name| folder.path().join(name));
+    sheet.write_csv(&csv).unwrap();
+    sheet.write_parquet(&parquet).unwrap();
+    let file = std::fs::File::open(parquet).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let batch = reader.build().unwrap().next().unwrap().unwrap();
+    let mut reader = csv::Reader::from_path(csv).unwrap();
+    let names: Vec<String> = reader.headers().unwrap().iter().map(String::from).collect();
+    let schema = batch.schema();
+    let fields: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+    assert_eq!(fields, names.iter().collect::<Vec<_>>());
+    for (row, record) in reader.records().enumerate() {
+        for (column, cell) in record.unwrap().iter().enumerate() {
+            use arrow::datatypes::{DataType, Float64Type, Int64Type};
+            let array = batch.column(column);
+            let value = match array.data_type() {
+                _ if array.is_null(row) => String::new(),
+                DataType::Float64 => array.as_primitive::<Float64Type>().value(row).to_string(),
+                DataType::Int64 => array.as_primitive::<Int64Type>().value(row).to_string(),
+                DataType::Boolean => array.as_boolean().value(row).to_string(),
+                _ => array.as_string::<i32>().value(row).to_string(),
+            };
+            assert_eq!(cell, value, "row {row}, {}", names[column]);
+        }
+    }
+}
+
+#[test]
+fn settings_keep_their_types_and_mixed_ones_are_texts() {
+    let settings = |value: Value| vec![("seed", 1.into()), ("weights", value)];
+    let board = |values: [Value; 2]| findings(&values.map(settings), &[], |_| 0.7).leaderboard;
+    let column = |values: [Value; 2]| format!("{:?}", setting_column(&board(values), "weights"));
+    assert!(column([1.into(), 2.into()]).starts_with("Integers"));
+    assert!(column([1.into(), 0.5.into()]).starts_with("Numbers"));
+    assert!(column([true.into(), false.into()]).starts_with("Flags"));
+    let mixed = column(["balanced".into(), vec![1, 2].into()]);
+    assert!(
+        mixed.starts_with("Texts") && mixed.contains("[1, 2]"),
+        "{mixed}"
+    );
+}
+
+#[test]
+fn effects_and_curves_are_written_as_they_were_found() {
+    let findings = shares();
+    let files = written(&findings);
+    let effects = text(&files, EFFECTS_FILE);
+    let first = &findings.effects[0].values[0];
+    let line = format!(
+        "fraction,0.1,8,{},{},{}",
+        first.mean, first.median, first.best
+    );
+    assert_eq!(effects.lines().nth(1), Some(line.as_str()));
+    assert_eq!(effects.lines().count(), 1 + 5 + 5);
+    let curve = text(&files, LEARNING_CURVE_FILE);
+    assert_eq!(
+        curve.lines().next(),
+        Some("fraction,validation_macro_f1,low,high,seed_std,fold_std,heads")
+    );
+    assert_eq!(curve.lines().count(), 6);
+    let expected = text(&files, EXPECTED_BEST_FILE);
+    let line = format!("8,{}", findings.expected_best[7]);
+    assert_eq!(expected.lines().last(), Some(line.as_str()));
+}
+
+#[test]
+fn pictures_say_what_they_show() {
+    let files = written(&layers_and_poolings());
+    let shown = |name: &str, wanted: &[&str]| {
+        let svg = text(&files, name);
+        assert!(svg.trim_end().ends_with("</svg>"));
+        // Every text stands on a line of its own.
+        let lines: Vec<&str> = svg.lines().map(str::trim).collect();
+        for wanted in wanted {
+            assert!(lines.contains(wanted), "{name} lacks `{wanted}`");
+        }
+    };
+    shown(
+        LAYER_PROFILE_PLOT,
+        &["layer", "validation macro_f1", "0", "12"],
+    );
+    shown(EXPECTED_BEST_PLOT, &["trials", "validation macro_f1"]);
+    let findings = layers_and_poolings();
+    let map = findings.heat_map.unwrap();
+    let best = format!("{:.3}", findings.leaderboard.rows[0].score.unwrap());
+    let worst = map
+        .best
+        .iter()
+        .flatten()
+        .flatten()
+        .copied()
+        .fold(1.0, f64::min);
+    let worst = format!("{worst:.3}");
+    shown(HEAT_MAP_PLOT, &["pooling", "[12]", "cls", &best, &worst]);
+}

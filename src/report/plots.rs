@@ -1,0 +1,425 @@
+//! Pictures of a sweep, as SVG: equal numbers give equal bytes.
+
+use std::ops::Range;
+
+use plotters::{
+    coord::{
+        Shift,
+        ranged1d::{DefaultFormatting, KeyPointHint, Ranged},
+        types::RangedCoordf64,
+    },
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
+
+use crate::sweep::{
+    curves::{LayerScore, LearningPoint},
+    heat_map::HeatMap,
+};
+
+const FONT: &str = "sans-serif";
+const TITLE_SIZE: i32 = 22;
+const TEXT_SIZE: i32 = 17;
+
+const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
+const FAINT: RGBColor = RGBColor(0xe3, 0xe3, 0xe3);
+const BLUE: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
+const PALE: RGBColor = RGBColor(0xea, 0xf1, 0xf8);
+const ORANGE: RGBColor = RGBColor(0xff, 0x9d, 0x2e);
+const GREY: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
+
+/// Width and height of a chart.
+const CHART: (u32, u32) = (760, 460);
+
+/// Numbers that find room along an axis.
+const MOST_TICKS: usize = 26;
+
+/// A line of a chart, and what is known of the luck of its points.
+struct Curve {
+    /// What the legend says; nothing where the axis says it.
+    name: &'static str,
+    color: RGBColor,
+    points: Vec<(f64, f64)>,
+    /// From low to high at each point, under the line; none where there is no interval.
+    band: Vec<(f64, [f64; 2])>,
+    /// From low to high at each point, as bars.
+    bars: Vec<(f64, [f64; 2])>,
+    has_dots: bool,
+}
+
+impl Curve {
+    fn new(name: &'static str, color: RGBColor, points: Vec<(f64, f64)>) -> Curve {
+        Curve {
+            name,
+            color,
+            points,
+            band: Vec::new(),
+            bars: Vec::new(),
+            has_dots: true,
+        }
+    }
+}
+
+struct Chart<'a> {
+    title: &'a str,
+    x_label: &'a str,
+    y_label: &'a str,
+    x: Axis,
+    curves: Vec<Curve>,
+}
+
+/// The axis along the bottom.
+#[derive(Clone)]
+struct Axis {
+    range: Range<f64>,
+    is_logarithmic: bool,
+    /// Where numbers are written.
+    ticks: Vec<f64>,
+}
+
+impl Ranged for Axis {
+    type ValueType = f64;
+    type FormatOption = DefaultFormatting;
+
+    fn map(&self, value: &f64, (left, right): (i32, i32)) -> i32 {
+        let along = |x: f64| if self.is_logarithmic { x.ln() } else { x };
+        let [start, end, value] = [self.range.start, self.range.end, *value].map(along);
+        left + ((value - start) / (end - start) * f64::from(right - left)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.ticks.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
+    }
+}
+
+/// The best and the mean score of each layer, the best one with its interval.
+pub fn layer_profile(layers: &[LayerScore], metric: &str) -> String {
+    let points = |score: fn(&LayerScore) -> f64| {
+        let layers = layers.iter();
+        layers
+            .map(|layer| (layer.layer as f64, score(layer)))
+            .collect()
+    };
+    let interval = |layer: &LayerScore| Some((layer.layer as f64, layer.interval?));
+    let best = Curve {
+        bars: layers.iter().filter_map(interval).collect(),
+        ..Curve::new("best head, 95 % interval", BLUE, points(|layer| layer.best))
+    };
+    let mean = Curve::new("mean of all heads", GREY, points(|layer| layer.mean));
+    let ends = layers.iter().map(|layer| layer.layer as f64);
+    let lowest = ends.clone().fold(f64::INFINITY, f64::min);
+    let highest = ends.fold(f64::NEG_INFINITY, f64::max);
+    // A mean of one head each would hide the line of the best.
+    let has_means = layers.iter().any(|layer| layer.heads > 1);
+    draw_chart(&Chart {
+        title: "Layer profile",
+        x_label: "layer",
+        y_label: &format!("validation {metric}"),
+        x: Axis {
+            range: lowest - 0.5..highest + 0.5,
+            is_logarithmic: false,
+            ticks: layers
+                .iter()
+                .step_by(layers.len().div_ceil(MOST_TICKS))
+                .map(|layer| layer.layer as f64)
+                .collect(),
+        },
+        curves: match has_means {
+            true => vec![mean, best],
+            false => vec![best],
+        },
+    })
+}
+
+/// The best score to expect, by the number of trials.
+pub fn expected_best(expected: &[f64], metric: &str) -> String {
+    let points = expected.iter().enumerate();
+    let points = points.map(|(index, score)| ((index + 1) as f64, *score));
+    let curve = Curve {
+        has_dots: expected.len() <= 30,
+        ..Curve::new("", BLUE, points.collect())
+    };
+    let range = 1.0..expected.len() as f64;
+    let is_wide = expected.len() > 20;
+    draw_chart(&Chart {
+        title: "Expected best score",
+        x_label: "trials",
+        y_label: &format!("validation {metric}"),
+        x: Axis {
+            is_logarithmic: is_wide,
+            ticks: match is_wide {
+                true => one_two_five(&range),
+                false => (1..=expected.len()).map(|n| n as f64).collect(),
+            },
+            range,
+        },
+        curves: vec![curve],
+    })
+}
+
+/// The best score by the share of the training rows, its interval as a band, and the spread over seeds, or else over folds, as
+/// bars of one standard deviation to either side.
+pub fn learning_curve(points: &[LearningPoint], metric: &str) -> String {
+    let by_seed = points.iter().any(|point| point.seed_spread.is_some());
+    let bar = |point: &LearningPoint| {
+        let spread = match by_seed {
+            true => point.seed_spread?,
+            false => point.fold_spread?,
+        };
+        let ends = [point.score - spread.std, point.score + spread.std];
+        Some((point.fraction, ends))
+    };
+    let bars: Vec<_> = points.iter().filter_map(bar).collect();
+    let curve = Curve {
+        band: points
+            .iter()
+            .filter_map(|point| Some((point.fraction, point.interval?)))
+            .collect(),
+        ..Curve::new(
+            match (bars.is_empty(), by_seed) {
+                (true, _) => "best head, 95 % interval",
+                (false, true) => "best head, 95 % interval, std over seeds",
+                (false, false) => "best head, 95 % interval, std over folds",
+            },
+            BLUE,
+            points
+                .iter()
+                .map(|point| (point.fraction, point.score))
+                .collect(),
+        )
+    };
+    let lowest = points.iter().map(|point| point.fraction);
+    let lowest = lowest.fold(1.0, f64::min);
+    let is_wide = lowest < 0.05;
+    let range = if is_wide { lowest..1.0 } else { 0.0..1.0 };
+    draw_chart(&Chart {
+        title: "Learning curve",
+        x_label: "share of the training rows",
+        y_label: &format!("validation {metric}"),
+        x: Axis {
+            is_logarithmic: is_wide,
+            ticks: match is_wide {
+                true => one_two_five(&range),
+                false => (0..=10).map(|tenth| f64::from(tenth) / 10.0).collect(),
+            },
+            range,
+        },
+        curves: vec![Curve { bars, ..curve }],
+    })
+}
+
+/// The best score of every pair of values, written into its cell; the best of all has a frame.
+pub fn heat_map(map: &HeatMap, metric: &str, higher_is_better: bool) -> String {
+    const HEIGHT: i32 = 30;
+    const TOP: i32 = 92;
+    let longest = |names: &[String]| names.iter().map(|name| name.chars().count()).max();
+    // About 9 pixels a character at this size.
+    let left = 34 + 9 * longest(&map.rows).unwrap_or(0).max(map.row_key.len()) as i32;
+    let width = (9 * longest(&map.columns).unwrap_or(0) as i32 + 16).max(72);
+    let right = left + width * map.columns.len() as i32;
+    let bottom = TOP + HEIGHT * map.rows.len() as i32;
+    let title = format!(
+        "Best validation {metric} by {} and {}",
+        map.row_key, map.column_key
+    );
+    let size = (
+        (right + 24).max(48 + 11 * title.chars().count() as i32),
+        bottom + 24,
+    );
+    let scores = || map.best.iter().flatten().flatten().copied();
+    let low = scores().fold(f64::INFINITY, f64::min);
+    let high = scores().fold(f64::NEG_INFINITY, f64::max);
+    let best = if higher_is_better { high } else { low };
+    let goodness = |score: f64| match high > low {
+        true if higher_is_better => (score - low) / (high - low),
+        true => (high - score) / (high - low),
+        false => 0.5,
+    };
+    draw((size.0 as u32, size.1 as u32), |area| {
+        let text = |size: i32, color: &RGBColor, horizontal| {
+            let style = (FONT, size).into_font().color(color);
+            style.pos(Pos::new(horizontal, VPos::Center))
+        };
+        let plain = |horizontal| text(TEXT_SIZE, &INK, horizontal);
+        area.draw_text(&title, &text(TITLE_SIZE, &INK, HPos::Left), (24, 26))?;
+        let middle = (left + right) / 2;
+        area.draw_text(&map.column_key, &plain(HPos::Center), (middle, TOP - 34))?;
+        area.draw_text(&map.row_key, &plain(HPos::Right), (left - 10, TOP - 14))?;
+        for (column, name) in map.columns.iter().enumerate() {
+            let center = left + width * column as i32 + width / 2;
+            area.draw_text(name, &plain(HPos::Center), (center, TOP - 14))?;
+        }
+        for (row, name) in map.rows.iter().enumerate() {
+            let y = TOP + HEIGHT * row as i32;
+            area.draw_text(name, &plain(HPos::Right), (left - 10, y + HEIGHT / 2))?;
+            for (column, score) in map.best[row].iter().enumerate() {
+                let x = left + width * column as i32;
+                let cell = |inset: i32| {
+                    let end = (x + width - 1 - inset, y + HEIGHT - 1 - inset);
+                    [(x + inset, y + inset), end]
+                };
+                let fill = score.map_or(FAINT, |score| blend(PALE, BLUE, goodness(score)));
+                area.draw(&Rectangle::new(cell(0), fill.filled()))?;
+                if *score == Some(best) {
+                    // The SVG backend draws rectangles with thin lines only.
+                    let [(left, top), (right, bottom)] = cell(2);
+                    let corners = [(left, top), (right, top), (right, bottom), (left, bottom)];
+                    let frame = corners.into_iter().cycle().take(6).collect::<Vec<_>>();
+                    area.draw(&PathElement::new(frame, ORANGE.stroke_width(3)))?;
+                }
+                let ink = match score {
+                    Some(score) if goodness(*score) > 0.75 => WHITE,
+                    _ => INK,
+                };
+                let shown = score.map_or("-".to_string(), |score| format!("{score:.3}"));
+                let center = (x + width / 2, y + HEIGHT / 2);
+                area.draw_text(&shown, &text(TEXT_SIZE, &ink, HPos::Center), center)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// `share` of the way from one color to another.
+fn blend(from: RGBColor, to: RGBColor, share: f64) -> RGBColor {
+    let mix = |from: u8, to: u8| {
+        let [from, to] = [from, to].map(f64::from);
+        (from + share * (to - from)).round() as u8
+    };
+    RGBColor(mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+fn draw(size: (u32, u32), paint: impl Fn(&Area<'_>) -> Drawn) -> String {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        let drawn = area.fill(&WHITE).map_err(Into::into);
+        drawn
+            .and_then(|()| paint(&area))
+            .and_then(|()| Ok(area.present()?))
+            .expect("a string takes every picture");
+    }
+    svg
+}
+
+fn draw_chart(chart: &Chart<'_>) -> String {
+    draw(CHART, |area| {
+        let y = y_range(&chart.curves);
+        let legend = 0.2 * (y.end - y.start);
+        let y = match (has_legend(&chart.curves), ends_low(&chart.curves)) {
+            (false, _) => y,
+            (true, true) => y.start..y.end + legend,
+            (true, false) => y.start - legend..y.end,
+        };
+        let mut builder = ChartBuilder::on(area);
+        builder
+            .caption(chart.title, (FONT, TITLE_SIZE).into_font().color(&INK))
+            .margin(16)
+            .margin_right(28)
+            .x_label_area_size(54)
+            .y_label_area_size(80);
+        fill(&mut builder.build_cartesian_2d(chart.x.clone(), y)?, chart)
+    })
+}
+
+/// Everything that is drawn, with a little air.
+fn y_range(curves: &[Curve]) -> Range<f64> {
+    let ends = curves.iter().flat_map(|curve| {
+        let intervals = curve.band.iter().chain(&curve.bars);
+        let intervals = intervals.flat_map(|(_, ends)| *ends);
+        curve.points.iter().map(|(_, y)| *y).chain(intervals)
+    });
+    let low = ends.clone().fold(f64::INFINITY, f64::min);
+    let high = ends.fold(f64::NEG_INFINITY, f64::max);
+    let air = match high > low {
+        true => 0.08 * (high - low),
+        false => 0.05 * high.abs().max(0.1),
+    };
+    low - air..high + air
+}
+
+type Canvas<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, RangedCoordf64>>;
+
+fn fill<'a, 'b: 'a>(canvas: &mut Canvas<'a, 'b>, chart: &Chart<'_>) -> Drawn {
+    let text = (FONT, TEXT_SIZE).into_font().color(&INK);
+    let x_label = |x: &f64| ((x * 1e6).round() / 1e6).to_string();
+    canvas
+        .configure_mesh()
+        .x_desc(chart.x_label)
+        .y_desc(chart.y_label)
+        .x_labels(chart.x.ticks.len())
+        .y_labels(8)
+        .x_label_formatter(&x_label)
+        .y_label_formatter(&|y| format!("{y:.3}"))
+        .label_style(text.clone())
+        .axis_desc_style(text.clone())
+        .axis_style(GREY)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(FAINT)
+        .draw()?;
+    for curve in &chart.curves {
+        let color = curve.color;
+        let band = curve.band.iter().map(|(x, [low, _])| (*x, *low));
+        let back = curve.band.iter().rev().map(|(x, [_, high])| (*x, *high));
+        let outline: Vec<(f64, f64)> = band.chain(back).collect();
+        if !outline.is_empty() {
+            canvas.draw_series([Polygon::new(outline, color.mix(0.15))])?;
+        }
+        for (x, [low, high]) in &curve.bars {
+            let bar = PathElement::new([(*x, *low), (*x, *high)], color.mix(0.6).stroke_width(2));
+            canvas.draw_series([bar])?;
+        }
+        let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2));
+        let series = canvas.draw_series(line)?;
+        if !curve.name.is_empty() {
+            series.label(curve.name).legend(move |(x, y)| {
+                PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
+            });
+        }
+        if curve.has_dots {
+            let dots = curve.points.iter();
+            canvas.draw_series(dots.map(|point| Circle::new(*point, 4, color.filled())))?;
+        }
+    }
+    if !has_legend(&chart.curves) {
+        return Ok(());
+    }
+    canvas
+        .configure_series_labels()
+        .position(match ends_low(&chart.curves) {
+            true => SeriesLabelPosition::UpperRight,
+            false => SeriesLabelPosition::LowerRight,
+        })
+        .margin(12)
+        .label_font(text)
+        .background_style(WHITE.mix(0.85))
+        .border_style(FAINT)
+        .draw()?;
+    Ok(())
+}
+
+fn has_legend(curves: &[Curve]) -> bool {
+    curves.iter().any(|curve| !curve.name.is_empty())
+}
+
+/// Whether the last curve ends in the lower half, where a legend would hide it.
+fn ends_low(curves: &[Curve]) -> bool {
+    let range = y_range(curves);
+    let last = curves.last().and_then(|curve| curve.points.last());
+    last.is_some_and(|(_, y)| *y < f64::midpoint(range.start, range.end))
+}
+
+/// 1, 2 and 5 times the powers of ten within a range.
+fn one_two_five(range: &Range<f64>) -> Vec<f64> {
+    let powers = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
+    let steps = powers.flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(power)));
+    let is_inside = |x: &f64| range.start * 0.999 <= *x && *x <= range.end * 1.001;
+    steps.filter(is_inside).collect()
+}

@@ -1,0 +1,105 @@
+//! A table that is written twice: as CSV to be looked at, and as Parquet to be computed with.
+
+use std::path::Path;
+
+use super::tables::Table;
+use crate::error::{Error, Result};
+
+/// Columns of equal length.
+#[derive(Debug, Default)]
+pub struct Sheet {
+    columns: Vec<(String, Column)>,
+}
+
+/// The cells of one column; those without a value are empty in CSV and null in Parquet.
+#[derive(Debug)]
+pub enum Column {
+    /// Whole numbers.
+    Integers(Vec<Option<i64>>),
+    /// Numbers in double precision, written with as many digits as tell them from all others.
+    Numbers(Vec<Option<f64>>),
+    /// `true` and `false`.
+    Flags(Vec<Option<bool>>),
+    /// Texts.
+    Texts(Vec<Option<String>>),
+}
+
+impl Sheet {
+    /// Adds a column.
+    pub fn push(&mut self, name: impl Into<String>, column: Column) {
+        self.columns.push((name.into(), column));
+    }
+
+    /// Adds a column of whole numbers.
+    pub fn integers(&mut self, name: &str, values: impl Iterator<Item = Option<usize>>) {
+        let values = values.map(|value| value.map(|value| value as i64));
+        self.push(name, Column::Integers(values.collect()));
+    }
+
+    /// Adds a column of numbers.
+    pub fn numbers(&mut self, name: &str, values: impl Iterator<Item = Option<f64>>) {
+        self.push(name, Column::Numbers(values.collect()));
+    }
+
+    /// Adds a column of texts.
+    pub fn texts(&mut self, name: &str, values: impl Iterator<Item = String>) {
+        self.push(name, Column::Texts(values.map(Some).collect()));
+    }
+
+    /// Writes the table as CSV, with a line of names.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_csv(&self, path: &Path) -> Result<()> {
+        let failed = |error: csv::Error| Error::io("write", path)(error.into());
+        let mut writer = csv::Writer::from_path(path).map_err(failed)?;
+        let names = self.columns.iter().map(|(name, _)| name);
+        writer.write_record(names).map_err(failed)?;
+        let n_rows = self.columns.first().map_or(0, |(_, column)| column.len());
+        for row in 0..n_rows {
+            let cells = self.columns.iter().map(|(_, column)| column.cell(row));
+            writer.write_record(cells).map_err(failed)?;
+        }
+        writer.flush().map_err(Error::io("write", path))
+    }
+
+    /// Writes the table as Parquet.
+    ///
+    /// # Errors
+    /// When the disk refuses, or columns differ in length.
+    pub fn write_parquet(&self, path: &Path) -> Result<()> {
+        let mut table = Table::default();
+        for (name, column) in &self.columns {
+            match column {
+                Column::Integers(values) => table.signed_integers(name, values.iter().copied()),
+                Column::Numbers(values) => table.optional_doubles(name, values.iter().copied()),
+                Column::Flags(values) => table.flags(name, values.iter().copied()),
+                Column::Texts(values) => {
+                    table.optional_texts(name, values.iter().map(Option::as_deref));
+                }
+            }
+        }
+        table.write(path)
+    }
+}
+
+impl Column {
+    fn len(&self) -> usize {
+        match self {
+            Column::Integers(values) => values.len(),
+            Column::Numbers(values) => values.len(),
+            Column::Flags(values) => values.len(),
+            Column::Texts(values) => values.len(),
+        }
+    }
+
+    fn cell(&self, row: usize) -> String {
+        match self {
+            Column::Integers(values) => values[row].map(|value| value.to_string()),
+            Column::Numbers(values) => values[row].map(|value| value.to_string()),
+            Column::Flags(values) => values[row].map(|value| value.to_string()),
+            Column::Texts(values) => values[row].clone(),
+        }
+        .unwrap_or_default()
+    }
+}

@@ -1,0 +1,228 @@
+//! A leaderboard in lines of cells, for a terminal.
+
+use toml::Value;
+
+use crate::sweep::{
+    Findings,
+    leaderboard::{Leaderboard, Row},
+    show,
+};
+
+/// Rows of the leaderboard that are listed.
+pub const LISTED_ROWS: usize = 10;
+
+/// Values of settings that are listed; what many values do is better seen in the file.
+const LISTED_VALUES: usize = 30;
+
+/// The number of trials that the line on the expected best speaks of, where there were more.
+const FEW_TRIALS: usize = 10;
+
+/// Doubling the trials is likely to help where the last doubling raised the expected best by more than this share of half the
+/// interval of the best head.
+const WORTHWHILE: f64 = 0.25;
+
+/// A table under a title.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// What stands beside its first line.
+    pub title: &'static str,
+    /// Lines of cells, columns to be aligned; a line of one cell is a sentence.
+    pub lines: Vec<Vec<String>>,
+}
+
+/// The leaderboard's first rows, the effects of settings, the layer profile, the learning curve, and the expected best, as far as
+/// there are such.
+pub fn summary(findings: &Findings) -> Vec<Block> {
+    let board = &findings.leaderboard;
+    let blocks = [
+        Block {
+            title: "leaderboard",
+            lines: board_lines(board),
+        },
+        Block {
+            title: "",
+            lines: board_notes(board),
+        },
+        Block {
+            title: "effects",
+            lines: effect_lines(findings),
+        },
+        Block {
+            title: "layers",
+            lines: layer_lines(findings),
+        },
+        Block {
+            title: "labels",
+            lines: learning_lines(findings),
+        },
+        Block {
+            title: "trials",
+            lines: expected_line(findings).into_iter().collect(),
+        },
+    ];
+    let blocks = blocks.into_iter();
+    blocks.filter(|block| !block.lines.is_empty()).collect()
+}
+
+fn board_lines(board: &Leaderboard) -> Vec<Vec<String>> {
+    let keys = board.varied();
+    let has_rungs = board.rows.iter().any(|row| row.rung.is_some());
+    let has_seeds = board.rows.iter().any(|row| row.seed_spread.is_some());
+    let has_folds = board.rows.iter().any(|row| row.fold_spread.is_some());
+    let mut header = vec!["rank".to_string()];
+    header.extend(keys.iter().map(ToString::to_string));
+    header.extend(has_rungs.then(|| "rung".to_string()));
+    header.push(board.metric.clone());
+    header.extend(has_seeds.then(|| "std over seeds".to_string()));
+    header.extend(has_folds.then(|| "std over folds".to_string()));
+    let mut lines = vec![header];
+    lines.extend(board.rows.iter().take(LISTED_ROWS).map(|row| {
+        let mark = if row.not_worse_than_best { "=" } else { "" };
+        let mut line = vec![format!("{}{mark}", row.rank)];
+        let value = |key: &&str| row.setting(key).map_or("-".to_string(), short);
+        line.extend(keys.iter().map(value));
+        let rung = row.rung.map_or("-".to_string(), |rung| rung.to_string());
+        line.extend(has_rungs.then_some(rung));
+        line.push(score_cell(row.score, row.interval));
+        let std = |row: &Row, of_seeds: bool| {
+            let spread = if of_seeds {
+                row.seed_spread
+            } else {
+                row.fold_spread
+            };
+            spread.map_or("-".to_string(), |spread| format!("{:.3}", spread.std))
+        };
+        line.extend(has_seeds.then(|| std(row, true)));
+        line.extend(has_folds.then(|| std(row, false)));
+        line
+    }));
+    lines
+}
+
+/// Numbers to four digits, all else as it is.
+fn short(value: &Value) -> String {
+    match value {
+        Value::Float(number) => {
+            let rounded: f64 = format!("{number:.3e}").parse().unwrap_or(*number);
+            rounded.to_string()
+        }
+        other => show(other),
+    }
+}
+
+fn score_cell(score: Option<f64>, interval: Option<[f64; 2]>) -> String {
+    let score = score.map_or("-".to_string(), |score| format!("{score:.3}"));
+    let interval = interval.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
+    score + &interval.unwrap_or_default()
+}
+
+fn board_notes(board: &Leaderboard) -> Vec<Vec<String>> {
+    let n_rows = board.rows.len();
+    let mut notes = Vec::new();
+    let n_equal = board
+        .rows
+        .iter()
+        .filter(|row| row.not_worse_than_best)
+        .count();
+    if n_rows > 1 && board.rows.iter().any(|row| row.p_value.is_some()) {
+        notes.push(vec![format!(
+            "= not significantly worse than the best ({}, Holm): {n_equal} of {n_rows}",
+            board.test.name()
+        )]);
+    }
+    if n_rows > LISTED_ROWS {
+        notes.push(vec![format!(
+            "{} more in leaderboard.csv",
+            n_rows - LISTED_ROWS
+        )]);
+    }
+    notes
+}
+
+/// Settings in the order of what they do, the most first.
+fn effect_lines(findings: &Findings) -> Vec<Vec<String>> {
+    let effects = findings.effects.iter();
+    let mut effects: Vec<_> = effects.filter(|effect| effect.values.len() > 1).collect();
+    effects.sort_by(|a, b| b.range().total_cmp(&a.range()));
+    if effects.is_empty() {
+        return Vec::new();
+    }
+    let header = ["setting", "value", "heads", "mean", "median", "best"].map(String::from);
+    let mut lines = vec![header.to_vec()];
+    for effect in effects {
+        if lines.len() - 1 + effect.values.len() > LISTED_VALUES {
+            lines.push(vec![
+                effect.key.clone(),
+                format!("{} values in effects.csv", effect.values.len()),
+            ]);
+            continue;
+        }
+        lines.extend(effect.values.iter().enumerate().map(|(index, value)| {
+            let key = if index == 0 { &effect.key } else { "" };
+            let mut line = vec![
+                key.to_string(),
+                value.value.clone(),
+                value.heads.to_string(),
+            ];
+            let scores = [value.mean, value.median, value.best];
+            line.extend(scores.map(|score| format!("{score:.3}")));
+            line
+        }));
+    }
+    lines
+}
+
+fn layer_lines(findings: &Findings) -> Vec<Vec<String>> {
+    let layers = &findings.layer_profile;
+    if layers.len() < 2 {
+        return Vec::new();
+    }
+    let header = ["layer", "best head", "mean"].map(String::from).to_vec();
+    let lines = layers.iter().map(|layer| {
+        vec![
+            layer.layer.to_string(),
+            score_cell(Some(layer.best), layer.interval),
+            format!("{:.3}", layer.mean),
+        ]
+    });
+    std::iter::once(header).chain(lines).collect()
+}
+
+fn learning_lines(findings: &Findings) -> Vec<Vec<String>> {
+    let points = &findings.learning_curve;
+    if points.is_empty() {
+        return Vec::new();
+    }
+    let header = ["share", "best head"].map(String::from).to_vec();
+    let lines = points.iter().map(|point| {
+        let share = format!("{} %", (point.fraction * 1e4).round() / 1e2);
+        vec![share, score_cell(Some(point.score), point.interval)]
+    });
+    std::iter::once(header).chain(lines).collect()
+}
+
+/// What fewer trials would have found, and whether more of them are likely to find better.
+fn expected_line(findings: &Findings) -> Option<Vec<String>> {
+    let expected = &findings.expected_best;
+    let n = expected.len();
+    let last = *expected.last()?;
+    let few = FEW_TRIALS.min(n.div_ceil(2));
+    // Half of two trials is one, and says nothing of a third.
+    if n < 4 {
+        return None;
+    }
+    let gain = (last - expected[n.div_ceil(2) - 1]).abs();
+    let [low, high] = findings.leaderboard.rows.first()?.interval?;
+    let verdict = match gain > WORTHWHILE * (high - low) / 2.0 {
+        true => "likely",
+        false => "not likely",
+    };
+    Some(vec![format!(
+        "with {few} {} one would have expected {:.3}, with {n} {last:.3}; more are {verdict} to help",
+        if few == 1 { "trial" } else { "trials" },
+        expected[few - 1],
+    )])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Which rows a head learns from and which it is judged on.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+/// What a row is known by where rows are cut into folds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strand {
+    /// Its class, where there are classes; folds have as equal shares of each as can be.
+    pub class: Option<usize>,
+    /// What it belongs to: rows of one group share a fold.
+    pub group: Option<u64>,
+}
+
+/// The fold of each row, from 0 to `n_folds - 1`.
+///
+/// Rows without a group are shuffled within their class and dealt out, class after class, so folds differ by at most one
+/// row of a class and one row in all (scikit-learn's `StratifiedKFold`, but for the shuffle). Groups are shuffled and
+/// dealt out to whichever fold has the fewest rows.
+///
+/// ```
+/// use frostbert::sweep::folds::{Strand, folds};
+/// let rows: Vec<Strand> = (0..6).map(|row| Strand { class: Some(row % 2), group: None }).collect();
+/// let of = folds(&rows, 3, 42);
+/// for fold in 0..3 {
+///     let classes: Vec<_> = (0..6).filter(|row| of[*row] == fold).map(|row| rows[row].class).collect();
+///     assert_eq!(classes.len(), 2);
+///     assert_ne!(classes[0], classes[1]);
+/// }
+/// ```
+///
+/// # Panics
+/// When `n_folds` is 0.
+pub fn folds(rows: &[Strand], n_folds: usize, seed: u64) -> Vec<usize> {
+    assert!(n_folds > 0, "folds to deal rows to");
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut fold_of = vec![0; rows.len()];
+    let mut classes: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut place_of: HashMap<u64, usize> = HashMap::new();
+    for (row, strand) in rows.iter().enumerate() {
+        let Some(group) = strand.group else {
+            classes.entry(strand.class).or_default().push(row);
+            continue;
+        };
+        let place = *place_of.entry(group).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[place].push(row);
+    }
+    let mut sizes = vec![0usize; n_folds];
+    let mut next = 0;
+    for rows in classes.values_mut() {
+        rows.shuffle(&mut random);
+        for row in rows {
+            fold_of[*row] = next;
+            sizes[next] += 1;
+            next = (next + 1) % n_folds;
+        }
+    }
+    groups.shuffle(&mut random);
+    for rows in groups {
+        let smallest = (0..n_folds).min_by_key(|fold| sizes[*fold]).unwrap_or(0);
+        sizes[smallest] += rows.len();
+        for row in rows {
+            fold_of[row] = smallest;
+        }
+    }
+    fold_of
+}
+
+/// Some of the rows: a share of them for a learning curve. A smaller share is a part of a larger one, and classes keep
+/// theirs; every class keeps a row.
+///
+/// `strands` are those of `rows`. In the rows' order.
+pub fn share(rows: &[u32], strands: &[Strand], fraction: f64, seed: u64) -> Vec<u32> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut classes: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
+    for (place, strand) in strands.iter().enumerate() {
+        classes.entry(strand.class).or_default().push(place);
+    }
+    let mut kept: Vec<usize> = Vec::new();
+    for places in classes.values_mut() {
+        places.shuffle(&mut random);
+        let n_kept = ((places.len() as f64 * fraction).round() as usize).max(1);
+        kept.extend(&places[..n_kept.min(places.len())]);
+    }
+    kept.sort_unstable();
+    kept.into_iter().map(|place| rows[place]).collect()
+}
+
+/// As many rows as there are, drawn with replacement: what another sample of the same source could have been.
+pub fn resampled(rows: &[u32], seed: u64, number: u64) -> Vec<u32> {
+    use rand::Rng;
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(number);
+    let mut drawn: Vec<u32> = rows
+        .iter()
+        .map(|_| rows[random.gen_range(0..rows.len())])
+        .collect();
+    drawn.sort_unstable();
+    drawn
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strands(n: usize, n_classes: usize) -> Vec<Strand> {
+        (0..n)
+            .map(|row| Strand {
+                class: Some(row * row % n_classes),
+                group: None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn folds_share_rows_and_classes_equally_and_follow_the_seed() {
+        let rows = strands(103, 4);
+        let of = folds(&rows, 5, 42);
+        assert_eq!(of, folds(&rows, 5, 42));
+        assert_ne!(of, folds(&rows, 5, 43));
+        let count = |fold: usize, class: Option<usize>| {
+            let own = (0..103).filter(|row| of[*row] == fold);
+            own.filter(|row| class.is_none() || rows[*row].class == class)
+                .count()
+        };
+        for class in [None, Some(0), Some(1)] {
+            let counts: Vec<usize> = (0..5).map(|fold| count(fold, class)).collect();
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most - least <= 1, "{class:?}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn rows_of_a_group_share_a_fold() {
+        let rows: Vec<Strand> = (0..60)
+            .map(|row| Strand {
+                class: None,
+                group: Some(row / 4),
+            })
+            .collect();
+        let of = folds(&rows, 5, 1);
+        assert!((0..60).all(|row| of[row] == of[row / 4 * 4]));
+        for fold in 0..5 {
+            assert_eq!(of.iter().filter(|of| **of == fold).count(), 12);
+        }
+    }
+
+    #[test]
+    fn a_smaller_share_is_a_part_of_a_larger_one_and_no_class_is_lost() {
+        let rows: Vec<u32> = (100..200).collect();
+        let mut of = strands(100, 3);
+        of[7].class = Some(9);
+        let small = share(&rows, &of, 0.1, 5);
+        let large = share(&rows, &of, 0.5, 5);
+        assert!(small.iter().all(|row| large.contains(row)));
+        assert!(small.contains(&107), "the only row of its class");
+        assert!((9..=12).contains(&small.len()) && (49..=52).contains(&large.len()));
+        assert_eq!(share(&rows, &of, 1.0, 5), rows);
+    }
+
+    #[test]
+    fn a_resample_has_as_many_rows_of_which_some_repeat() {
+        let rows: Vec<u32> = (0..500).collect();
+        let drawn = resampled(&rows, 1, 0);
+        assert_eq!(drawn.len(), 500);
+        assert_ne!(drawn, resampled(&rows, 1, 1));
+        let mut distinct = drawn.clone();
+        distinct.dedup();
+        assert!(
+            (280..350).contains(&distinct.len()),
+            "1 - 1/e of them: {}",
+            distinct.len()
+        );
+    }
+}

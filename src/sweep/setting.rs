@@ -1,0 +1,61 @@
+//! Values of settings, as they are shown and put in order.
+
+use toml::Value;
+
+/// A value as people read it: texts without quotes, everything else as in TOML.
+///
+/// ```
+/// use frostbert::sweep::show;
+///
+/// assert_eq!(show(&"mean".into()), "mean");
+/// assert_eq!(show(&3e-4.into()), "0.0003");
+/// assert_eq!(show(&vec![3, 6].into()), "[3, 6]");
+/// ```
+pub fn show(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The number that a value is.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(integer) => Some(*integer as f64),
+        Value::Float(float) => Some(*float),
+        _ => None,
+    }
+}
+
+/// Each value once: numbers by size and before others, which stand in the order in which they came.
+pub(super) fn distinct<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<&'a Value> {
+    let mut distinct: Vec<&Value> = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    let rank = |value: &Value| number(value).unwrap_or(f64::INFINITY);
+    distinct.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+    distinct
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_in_order_of_size_and_others_in_order_of_coming() {
+        let values: [Value; 7] = [
+            "mean".into(),
+            0.5.into(),
+            "cls".into(),
+            10.into(),
+            (-1).into(),
+            "mean".into(),
+            0.5.into(),
+        ];
+        let shown: Vec<String> = distinct(values.iter()).into_iter().map(show).collect();
+        assert_eq!(shown, ["-1", "0.5", "10", "mean", "cls"]);
+    }
+}

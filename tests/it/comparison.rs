@@ -1,0 +1,124 @@
+//! McNemar, Holm and the paired bootstrap beside scipy, statsmodels and numpy; `scripts/fixtures/comparison.py` made the
+//! cases.
+
+use std::sync::Arc;
+
+use frostbert::{
+    metrics::{
+        comparison::{holm, mcnemar, paired_bootstrap, standard_deviation},
+        evidence::Evidence,
+        intervals::{Bootstrap, resample},
+    },
+    sweep::curves::expected_best,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Fixture {
+    mcnemar: Vec<(u64, u64, f64)>,
+    holm: Vec<(Vec<f64>, Vec<f64>)>,
+    macro_f1: Pair,
+    spearman: Pair,
+    expected_best: Vec<Trials>,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    gold: Vec<f64>,
+    one: Vec<f64>,
+    other: Vec<f64>,
+    difference: f64,
+    standard_error: f64,
+    p_value: f64,
+}
+
+#[derive(Deserialize)]
+struct Trials {
+    scores: Vec<f64>,
+    highest: Vec<f64>,
+    lowest: Vec<f64>,
+}
+
+fn fixture() -> Fixture {
+    serde_json::from_str(include_str!("../fixtures/comparison.json")).unwrap()
+}
+
+#[test]
+fn mcnemar_gives_the_p_values_of_scipy() {
+    for (first, second, expected) in fixture().mcnemar {
+        let got = mcnemar(first, second);
+        assert!(
+            (got - expected).abs() <= 1e-9 * expected,
+            "{first} and {second}: {got}, not {expected}"
+        );
+        assert_eq!(got, mcnemar(second, first));
+    }
+}
+
+#[test]
+fn holm_adjusts_as_statsmodels_does() {
+    for (p_values, expected) in fixture().holm {
+        let got = holm(&p_values);
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(&expected) {
+            assert!(
+                (got - expected).abs() < 1e-12,
+                "{p_values:?}: {got} {expected}"
+            );
+        }
+    }
+}
+
+/// Our draws are others than numpy's: standard errors agree to a twentieth, and the law between them and p exactly.
+fn holds_beside_numpy(pair: &Pair, metric: &str, of: impl Fn(&[f64]) -> Evidence) {
+    let [one, other] = [&pair.one, &pair.other].map(|predicted| of(predicted));
+    let settings = Bootstrap {
+        resamples: 2_000,
+        seed: 5,
+    };
+    let difference =
+        |weights: Option<&[u32]>| Some(one.score(metric, weights)? - other.score(metric, weights)?);
+    let resampled = resample(one.n_rows(), settings, |weights| difference(Some(weights)));
+    let all = difference(None).unwrap();
+    assert!((all - pair.difference).abs() < 1e-9, "{all}");
+    let values: Vec<f64> = resampled.iter().copied().flatten().collect();
+    let error = standard_deviation(&values).unwrap();
+    assert!(
+        (error / pair.standard_error - 1.0).abs() < 0.05,
+        "{error}, numpy says {}",
+        pair.standard_error
+    );
+    // The resampled differences stretched to numpy's standard error.
+    let stretched = resampled
+        .iter()
+        .map(|value| value.map(|value| value * pair.standard_error / error));
+    let p = paired_bootstrap(pair.difference, stretched).unwrap();
+    assert!((p - pair.p_value).abs() < 1e-9, "{p} {}", pair.p_value);
+}
+
+#[test]
+fn the_paired_bootstrap_agrees_with_numpy() {
+    let fixture = fixture();
+    let classes =
+        |values: &[f64]| -> Vec<u32> { values.iter().map(|&class| class as u32).collect() };
+    let gold = Arc::new(classes(&fixture.macro_f1.gold));
+    holds_beside_numpy(&fixture.macro_f1, "macro_f1", |predicted| {
+        Evidence::classes(gold.clone(), classes(predicted), 3)
+    });
+    holds_beside_numpy(&fixture.spearman, "spearman", |predicted| {
+        Evidence::values(&fixture.spearman.gold, predicted)
+    });
+}
+
+#[test]
+fn the_expected_best_of_n_trials_is_the_mean_over_all_ways_to_draw_them() {
+    for trials in fixture().expected_best {
+        for (higher_is_better, expected) in [(true, &trials.highest), (false, &trials.lowest)] {
+            let got = expected_best(&trials.scores, higher_is_better);
+            assert_eq!(got.len(), expected.len());
+            for (got, expected) in got.iter().zip(expected) {
+                assert!((got - expected).abs() < 1e-12, "{got} {expected}");
+            }
+        }
+    }
+}

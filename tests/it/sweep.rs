@@ -1,0 +1,458 @@
+//! Sweeps as a user runs them: what is printed and left, that the bytes depend on nothing that they should not, and that
+//! a killed sweep goes on.
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    cases::{conll, sentences, squad},
+    support::{Workshop, read_json},
+};
+
+const SWEEP: &[&str] = &["--json", "sweep", "pipeline.toml"];
+
+/// A workshop with the tiny pipeline, its states extracted, and a section `[sweep]`.
+fn workshop(sweep: &str) -> Workshop {
+    let workshop = Workshop::tiny();
+    add_sweep(&workshop, sweep);
+    workshop.succeed(&["extract", "pipeline.toml"]);
+    workshop
+}
+
+fn add_sweep(workshop: &Workshop, sweep: &str) {
+    let path = workshop.path("pipeline.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.split("[sweep]").next().unwrap().to_string();
+    workshop.write_pipeline(&format!("{text}\n[sweep]\n{sweep}"));
+}
+
+fn lines(path: &Path) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(path).unwrap();
+    let cells = |line: &str| line.split(',').map(String::from).collect();
+    text.lines().map(cells).collect()
+}
+
+#[test]
+fn a_sweep_holds_the_contract() {
+    let workshop = Workshop::tiny();
+    add_sweep(
+        &workshop,
+        "folds = 3\nseeds = 2\nlr = [1e-3, 1e-2]\nkind = [\"linear\", \"mlp\"]\nhidden = [[4]]\npooling = [\"cls\", \"mean\"]\nlayer = [1, 2]",
+    );
+    let report = workshop.json(&["run", "pipeline.toml"]);
+    assert!(report["extract"]["cache"].is_string() && report["train"].is_null());
+    let sweep = &report["sweep"];
+    assert_eq!(sweep["heads"], 2 * 2 * 2 * 2 * 2 * 3);
+    assert_eq!(sweep["epochs"], 3.0);
+    let number = |key: &str| sweep[key].as_f64().unwrap();
+    // Train and validation are 85 % of 120 rows; of three folds, two are learned from.
+    assert!(
+        (number("rows") - 102.0 * 2.0 / 3.0).abs() < 1.0,
+        "{}",
+        number("rows")
+    );
+    let rate = number("heads") * number("rows") * number("epochs") / number("seconds");
+    assert!((number("head_samples_per_second") / rate - 1.0).abs() < 1e-6);
+    let best = &sweep["best"];
+    for key in ["kind", "lr", "pooling", "layer"] {
+        assert!(!best["settings"][key].is_null(), "{best}");
+    }
+    assert!(
+        best["validation"]["macro_f1"].is_f64() && best["validation"]["macro_f1_ci"].is_array()
+    );
+    assert!(best["test"]["accuracy"].is_f64() && best["test"]["accuracy_ci"].is_array());
+    let board = sweep["leaderboard"].as_array().unwrap();
+    assert_eq!(board.len(), 16);
+    assert_eq!(board[0]["settings"], best["settings"]);
+    assert_eq!(board[0]["score"], best["validation"]["macro_f1"]);
+    let scores: Vec<f64> = board
+        .iter()
+        .map(|row| row["score"].as_f64().unwrap())
+        .collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+
+    let run = workshop.path(sweep["run"].as_str().unwrap());
+    for name in [
+        "lock.json",
+        "metrics.json",
+        "history.csv",
+        "predictions.parquet",
+        "head.safetensors",
+        "head.json",
+        "leaderboard.csv",
+        "leaderboard.parquet",
+        "timings.csv",
+        "effects.csv",
+        "heat_map.svg",
+        "layer_profile.svg",
+        "expected_best.svg",
+    ] {
+        assert!(run.join(name).is_file(), "{name}");
+    }
+    assert!(!run.join("unfinished").exists());
+    assert_eq!(lines(&run.join("leaderboard.csv")).len(), 1 + 16);
+    let folder = sweep["run"].as_str().unwrap();
+    let said = workshop.json(&["predict", folder, "--text", "a very cold film"]);
+    assert!(said["label"].is_string(), "{said}");
+    let lock = format!("{folder}/lock.json");
+    let replay = workshop.succeed(&["run", "--locked", &lock]);
+    assert!(
+        replay.stderr.contains("leaderboard.csv"),
+        "{}",
+        replay.stderr
+    );
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte_of_a_sweep() {
+    let workshop = workshop(
+        "folds = 2\nseeds = 2\nlr = [1e-3, 1e-2]\nkind = [\"linear\", \"mlp\"]\nhidden = [[4]]\ndropout = [0.0, 0.2]\nbatch_size = [8, 32]",
+    );
+    let runs: Vec<String> = ["1", "2", "4"]
+        .iter()
+        .map(|threads| {
+            let report = workshop.json(&["sweep", "pipeline.toml", "--threads", threads]);
+            report["run"].as_str().unwrap().to_string()
+        })
+        .collect();
+    for other in &runs[1..] {
+        for name in [
+            "leaderboard.csv",
+            "effects.csv",
+            "head.safetensors",
+            "metrics.json",
+            "predictions.parquet",
+        ] {
+            let bytes = |run: &String| fs::read(workshop.path(run).join(name)).unwrap();
+            assert!(bytes(&runs[0]) == bytes(other), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_winner_of_a_sweep_without_folds_is_the_head_that_train_makes() {
+    let workshop =
+        workshop("lr = [1e-3, 3e-2]\npooling = [\"mean\"]\nlabel_smoothing = [0.0, 0.1]");
+    let report = workshop.json(&["sweep", "pipeline.toml"]);
+    let settings = &report["best"]["settings"];
+    let lr = format!("train.lr={}", settings["lr"]);
+    let smoothing = format!("train.label_smoothing={}", settings["label_smoothing"]);
+    let text = fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
+    workshop.write("one.toml", text.split("[sweep]").next().unwrap());
+    let one = workshop.json(&["train", "one.toml", "--set", &lr, "--set", &smoothing]);
+    let [sweep, train] =
+        [&report, &one].map(|report| workshop.path(report["run"].as_str().unwrap()));
+    for name in [
+        "head.safetensors",
+        "predictions.parquet",
+        "metrics.json",
+        "history.csv",
+    ] {
+        assert!(
+            fs::read(sweep.join(name)).unwrap() == fs::read(train.join(name)).unwrap(),
+            "{name}"
+        );
+    }
+    // Its score in the leaderboard is the validation metric of that very head.
+    let validation = one["metrics"]["validation"]["macro_f1"].as_f64().unwrap();
+    let score = report["best"]["validation"]["macro_f1"].as_f64().unwrap();
+    assert!((validation - score).abs() < 1e-12, "{validation}, {score}");
+}
+
+/// Some six units of heads, in two files of states each.
+const LONG: &str = "folds = 3\nseeds = 4\nlr = { min = 1e-4, max = 1e-1, log = true }\nepochs = [20, 30]\ntrials = 60\n\
+    pooling = [\"cls\", \"mean\", \"max\"]\nlayer = [1, 2]";
+
+const UNIT: &str = "runs/tiny/001/unfinished/00000.json.gz";
+
+/// Starts a long sweep in `runs/tiny/001` and waits for its first unit.
+fn begun(workshop: &Workshop) -> std::process::Child {
+    let mut child = workshop.command(SWEEP).spawn().unwrap();
+    while !workshop.path(UNIT).exists() {
+        let has_ended = child.try_wait().unwrap().is_some();
+        assert!(!has_ended, "the sweep ended before its first unit was seen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+#[test]
+fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
+    let workshop = workshop(LONG);
+    let mut child = begun(&workshop);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let run = workshop.path("runs/tiny/001");
+    assert!(!run.join("lock.json").exists(), "killed in time");
+    // A sweep of another plan is another run.
+    let mut other = SWEEP.to_vec();
+    other.extend(["--set", "sweep.select=accuracy", "--set", "sweep.trials=2"]);
+    let other = workshop.succeed(&other);
+    assert!(!other.stderr.contains("going on"), "{}", other.stderr);
+    assert!(workshop.path("runs/tiny/002/lock.json").exists() && workshop.path(UNIT).exists());
+
+    let resumed = workshop.succeed(SWEEP);
+    for line in [
+        "going on with the unfinished sweep",
+        "heads were trained before",
+    ] {
+        assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
+    }
+    assert!(!workshop.path(UNIT).exists(), "what was kept is cleared");
+    // A finished sweep is not gone on with: the same again, uninterrupted.
+    let again = workshop.succeed(SWEEP);
+    assert!(!again.stderr.contains("going on"), "{}", again.stderr);
+    let whole = workshop.path("runs/tiny/003");
+    for name in [
+        "leaderboard.csv",
+        "effects.csv",
+        "head.safetensors",
+        "metrics.json",
+        "predictions.parquet",
+    ] {
+        let bytes = |run: &Path| fs::read(run.join(name)).unwrap();
+        assert!(bytes(&run) == bytes(&whole), "{name}");
+    }
+}
+
+#[test]
+fn a_sweep_that_another_process_is_at_is_left_alone() {
+    let workshop = workshop(LONG);
+    let mut first = begun(&workshop);
+    let second = workshop.succeed(SWEEP);
+    assert!(!second.stderr.contains("going on"), "{}", second.stderr);
+    assert!(first.wait().unwrap().success());
+    let board = |run: &str| fs::read(workshop.path(run).join("leaderboard.csv")).unwrap();
+    assert!(board("runs/tiny/001") == board("runs/tiny/002"));
+}
+
+#[test]
+fn a_torn_plan_is_no_plan() {
+    let workshop = workshop("lr = [1e-3, 1e-2]");
+    let report = workshop.json(SWEEP);
+    let run = workshop.path(report["run"].as_str().unwrap());
+    fs::remove_file(run.join("lock.json")).unwrap();
+    fs::create_dir(run.join("unfinished")).unwrap();
+    fs::write(run.join("unfinished/lock.json"), "{ \"torn\": ").unwrap();
+    let other = workshop.json(SWEEP);
+    assert_ne!(other["run"], report["run"]);
+}
+
+#[test]
+fn a_head_in_full_batch_can_win_where_others_are_given_up() {
+    let workshop = workshop(
+        "search = \"halving\"\nkind = [\"linear\", \"ridge\"]\nlr = [1e-9, 2e-9, 3e-9, 4e-9, 5e-9]\nepochs = [16]\nselect = \"accuracy\"",
+    );
+    let report = workshop.json(SWEEP);
+    assert_eq!(report["best"]["settings"]["kind"], "ridge", "{report}");
+}
+
+#[test]
+fn halving_gives_heads_up_and_says_at_which_rung() {
+    let workshop = workshop(
+        "lr = { min = 1e-4, max = 1e-1, log = true }\ntrials = 16\nepochs = [16]\nearly_stopping = [false]\nsearch = \"halving\"",
+    );
+    let report = workshop.json(SWEEP);
+    let board = report["leaderboard"].as_array().unwrap();
+    let rungs: Vec<u64> = board
+        .iter()
+        .map(|row| row["rung"].as_u64().unwrap())
+        .collect();
+    let of = |rung: u64| rungs.iter().filter(|of| **of == rung).count();
+    assert_eq!([of(0), of(1), of(2)], [10, 4, 2], "{rungs:?}");
+    // 16 heads for one epoch, 6 for three more, 2 for the last twelve.
+    assert_eq!(
+        report["epochs"].as_f64().unwrap() * 16.0,
+        16.0 + 6.0 * 3.0 + 2.0 * 12.0
+    );
+    let full = workshop.json(&[SWEEP[1], SWEEP[2], "--set", "sweep.search=random"]);
+    let epochs = full["epochs"].as_f64().unwrap();
+    assert_eq!(epochs, 16.0);
+    // The head that was trained to the end is the same in both.
+    let last = board.iter().find(|row| row["rung"] == 2).unwrap();
+    let mut others = full["leaderboard"].as_array().unwrap().iter();
+    let same = others
+        .find(|row| row["settings"] == last["settings"])
+        .unwrap();
+    assert_eq!(same["score"], last["score"]);
+}
+
+#[test]
+fn a_head_that_diverges_is_given_up_and_the_others_go_on() {
+    let workshop = workshop("optimizer = [\"sgd\"]\nlr = [1e-2, 1e38]");
+    let report = workshop.json(SWEEP);
+    assert_eq!(report["best"]["settings"]["lr"], 1e-2);
+    assert_eq!(report["leaderboard"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn shares_and_resamples_of_the_rows_have_files_of_their_own_and_never_win() {
+    let workshop =
+        workshop("lr = [1e-2]\nepochs = [10]\nfraction = [0.1, 1.0]\nbootstrap = 5\nseeds = 2");
+    let report = workshop.json(SWEEP);
+    assert_eq!(report["heads"], 2 * 2 * 6);
+    assert_eq!(report["best"]["settings"]["fraction"], 1.0);
+    let run = workshop.path(report["run"].as_str().unwrap());
+    assert!(run.join("learning_curve.csv").is_file() && run.join("learning_curve.svg").is_file());
+    let resamples = lines(&run.join("bootstrap.csv"));
+    assert_eq!(resamples.len(), 3);
+    let place = resamples[0]
+        .iter()
+        .position(|name| name == "resamples")
+        .unwrap();
+    assert_eq!(resamples[1][place], "10", "five of each of two seeds");
+}
+
+/// Small data of a task, with a sweep.
+fn of_task(data: &str, head: &str, sweep: &str, files: &[(&str, String)]) -> Value {
+    let workshop = Workshop::empty();
+    for (name, content) in files {
+        workshop.write(name, content);
+    }
+    workshop.write_pipeline(&format!(
+        "name = \"tiny\"\n[model]\npath = \"MODEL\"\ndevice = \"cpu\"\nbatch_tokens = 512\n[data]\n{data}\n[cache]\nmax_length = 48\n\
+         {head}\n[train]\nepochs = 2\n[sweep]\n{sweep}\n"
+    ));
+    let report = workshop.json(&["run", "pipeline.toml"])["sweep"].clone();
+    let folder = report["run"].as_str().unwrap();
+    let lock = read_json(&workshop.path(folder).join("lock.json"));
+    assert!(lock["pipeline"]["sweep"].is_object() && lock["winner"]["sweep"].is_null());
+    // The winner is a run like any other.
+    let mut predict = vec!["predict", folder, "--text", "a very cold film"];
+    if data.contains("qa") {
+        predict.extend(["--text-pair", "the film is snow and the cold frost is good"]);
+    }
+    assert!(workshop.json(&predict).is_object());
+    let evaluated = workshop.json(&["evaluate", folder, "--data", files[0].0]);
+    assert!(evaluated["metrics"].is_object(), "{evaluated}");
+    report
+}
+
+#[test]
+fn tasks_of_one_file_have_sweeps_of_their_own() {
+    let workshop = Workshop::tiny();
+    let text = fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
+    let tasks = text
+        .replace("[data]", "[tasks.one.data]")
+        .replace("[train]", "[tasks.one.train]");
+    let two = "[tasks.two.data]\ntrain = { path = \"train.csv\" }\n[tasks.two.train]\nepochs = 2\n";
+    workshop.write_pipeline(&format!(
+        "{tasks}\n[tasks.one.sweep]\nlr = [1e-3, 1e-2]\n{two}"
+    ));
+    let report = workshop.json(&["run", "pipeline.toml"]);
+    let tasks = &report["train"]["tasks"];
+    assert_eq!(tasks["one"]["heads"], 2);
+    assert!(tasks["two"]["metrics"]["test"].is_object(), "{report}");
+    let run = tasks["one"]["run"].as_str().unwrap();
+    assert!(workshop.path(run).join("leaderboard.csv").is_file());
+    let error = workshop.fail(&["train", "pipeline.toml"]);
+    assert!(error.contains("frostbert sweep"), "{error}");
+    assert_eq!(
+        workshop.json(&["sweep", "pipeline.toml"])["tasks"]["one"]["heads"],
+        2
+    );
+}
+
+#[test]
+fn words_questions_numbers_and_labels_are_swept_by_their_own_metrics() {
+    let conll = conll(&sentences(60, 1));
+    let words = of_task(
+        "task = \"tokens\"\ntrain = { path = \"words.conll\" }",
+        "",
+        "folds = 2\nkind = [\"linear\", \"crf\"]\nlr = [1e-2]\nlayer = [0, 1, 2]",
+        &[("words.conll", conll)],
+    );
+    assert!(
+        words["best"]["validation"]["entity_f1_strict"].is_f64(),
+        "{words}"
+    );
+    assert!(words["best"]["test"]["entity_f1_strict"].is_f64());
+    let questions = of_task(
+        "task = \"qa\"\ntrain = { path = \"questions.json\", format = \"squad\" }",
+        "stride = 8",
+        "folds = 2\nlr = [1e-2]\nkind = [\"matching\"]\nmax_answer_tokens = [1, 30]",
+        &[("questions.json", squad(12, 1, false))],
+    );
+    assert!(
+        questions["best"]["validation"]["f1"].is_f64(),
+        "{questions}"
+    );
+    assert!(questions["best"]["test"]["exact_match"].is_f64());
+    let rows: String = (0..60)
+        .map(|row| {
+            format!(
+                "{} cold film {row},{row}\n",
+                if row % 2 == 0 { "very" } else { "not" }
+            )
+        })
+        .collect();
+    let numbers = of_task(
+        "task = \"regression\"\ntrain = { path = \"rows.csv\", label = \"number\" }",
+        "",
+        "lr = [1e-3, 1e-2]\nselect = \"mae\"",
+        &[("rows.csv", format!("text,number\n{rows}"))],
+    );
+    assert!(numbers["best"]["validation"]["mae"].is_f64(), "{numbers}");
+    let board = numbers["leaderboard"].as_array().unwrap();
+    assert!(
+        board[0]["score"].as_f64() <= board[1]["score"].as_f64(),
+        "a smaller error is better"
+    );
+    let rows: String = (0..60)
+        .map(|row| {
+            format!(
+                "{} film {row},{}\n",
+                ["warm", "cold", "good"][row % 3],
+                ["a", "b", "a b"][row % 3]
+            )
+        })
+        .collect();
+    let labels = of_task(
+        "task = \"multilabel\"\ntrain = { path = \"rows.csv\", label_separator = \" \" }",
+        "",
+        "folds = 2\nlr = [1e-3, 1e-2]\nclass_weights = [\"balanced\"]",
+        &[("rows.csv", format!("text,label\n{rows}"))],
+    );
+    assert!(
+        labels["best"]["validation"]["macro_f1"].is_f64(),
+        "{labels}"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_sweep_is_said_before_anything_is_done() {
+    let workshop = Workshop::tiny();
+    for (sweep, problem) in [
+        ("rate = [0.1]", "has the key `rate`"),
+        ("lr = []", "empty list"),
+        ("lr = [\"fast\"]", "lr = fast"),
+        ("kind = [\"linear\", \"crf\"]", "kind = crf"),
+        ("lr = { min = 1e-4, max = 1e-2 }", "trials is missing"),
+        (
+            "lr = [0.1]\nselect = \"spearman\"",
+            "sweep.select is `spearman`",
+        ),
+        ("lr = [0.1]\nfolds = 1", "sweep.folds is 1"),
+        ("lr = [0.1]\nfolds = 1000", "sweep.folds is 1000"),
+        ("lr = [0.1]\nfraction = [0.0]", "the share 0"),
+        ("lr = [0.1]\nseeds = 0", "sweep.seeds is 0"),
+        ("lr = [0.1]\nseeds = 100000000000", "more than 200000 heads"),
+        ("lr = [0.1]\nbootstrap = 1000000000000", "sets of rows"),
+        ("kind = [\"ridge\"]\nbootstrap = 3", "counts each once"),
+        ("layer = [1]\nlayers = [2]", "both `layer` and `layers`"),
+        ("lr = [0.1]\nsearch = \"annealing\"", "annealing"),
+    ] {
+        add_sweep(&workshop, sweep);
+        let error = workshop.fail(&["run", "pipeline.toml"]);
+        assert!(error.contains(problem), "{sweep}: {error}");
+        assert!(error.contains("hint: "), "{sweep}: {error}");
+    }
+    assert!(!workshop.path("cache").exists() && !workshop.path("runs").exists());
+    add_sweep(&workshop, "lr = [0.1]");
+    let error = workshop.fail(&["train", "pipeline.toml"]);
+    assert!(error.contains("frostbert sweep"), "{error}");
+    let workshop = Workshop::tiny();
+    let error = workshop.fail(&["sweep", "pipeline.toml"]);
+    assert!(error.contains("no section [sweep]"), "{error}");
+}
