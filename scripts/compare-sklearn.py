@@ -53,7 +53,7 @@ def compare(run: pathlib.Path, root: pathlib.Path) -> dict:
     rows = pq.read_table(run / "predictions.parquet", columns=["key", "part", "label", "predicted"])
     keys = rows.column("key").to_pylist()
     part, label, predicted = (np.array(rows.column(name).to_pylist(), dtype=object) for name in ("part", "label", "predicted"))
-    states = read_states(root / lock["cache"]["path"], view_name(lock["view"]), set(keys))
+    states = read_states(root / lock["cache"]["path"], view_name(lock), set(keys))
     absent = [key.hex() for key in keys if key not in states]
     if absent:
         sys.exit(f"error: {run}: the cache lacks {len(absent)} of {len(keys)} rows, the first is {absent[0]}")
@@ -77,7 +77,7 @@ def compare(run: pathlib.Path, root: pathlib.Path) -> dict:
         "name": lock.get("pipeline", {}).get("name") or run.parent.name,
         "rows": {name: len(at[name]) for name in PARTS},
         "classes": int(y.max()) + 1,
-        "view": view_name(lock["view"]),
+        "view": view_name(lock),
         "frostbert": ours,
         "sklearn": best["test"],
         "difference": 100 * (ours - best["test"]),
@@ -105,14 +105,12 @@ def fits(x: np.ndarray, y: np.ndarray, at: dict[str, np.ndarray], scaled: bool):
         yield {"C": c, "standardized": scaled, **accuracy}
 
 
-def view_name(view: dict) -> str:
+def view_name(lock: dict) -> str:
     """`mean-L06`: how the cache names the file of a pooled state."""
-    layer = view["layer"] if "layer" in view else view["layers"]
-    if isinstance(layer, list):
-        if len(layer) != 1:
-            sys.exit(f"error: scikit-learn has no counterpart to a mix of the layers {layer}")
-        layer = layer[0]
-    return f"{view['pooling']}-L{layer:02}"
+    states = lock["states"]
+    if len(states) != 1:
+        sys.exit(f"error: scikit-learn has no counterpart to a mix of the states {states}")
+    return states[0]
 
 
 def read_states(cache: pathlib.Path, view: str, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
