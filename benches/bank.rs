@@ -1,9 +1,9 @@
 //! How fast the bank trains heads, beside the rate of a large matrix product on the same machine in the same run.
 //!
-//!     cargo bench --bench bank [-- ROUNDS]
+//!     cargo bench --bench bank [-- ROUNDS] [--only NAME]
 //!
 //! Random f16 rows of 384 features, shuffled anew in every epoch, AdamW, batches of 256; no validation. For each case the
-//! best of some rounds, in turn: seconds, head-samples per second, and the rate of the products that it needs
+//! best of some rounds, in turn (or of the one case of this name): seconds, head-samples per second, and the rate of the products that it needs
 //! (forward and weights' gradients, 4 operations for each feature and output). One JSON object a line with `--json`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
@@ -78,6 +78,14 @@ fn main() {
         case("16 of 77 classes", 10_003, 16, &wide, false),
         case("32 mlp, hidden 128", 10_003, 32, &mlp, false),
     ];
+    let only = arguments
+        .iter()
+        .skip_while(|argument| *argument != "--only")
+        .nth(1);
+    let cases: Vec<Case> = cases
+        .into_iter()
+        .filter(|case| only.is_none_or(|name| case.name == name))
+        .collect();
     let bytes = random_states(67_349);
     let mut best = vec![f64::INFINITY; cases.len()];
     let mut sgemm = 0.0f64;

@@ -4,6 +4,7 @@
 use std::{fmt, ops::Range, str::FromStr};
 
 use half::{f16, slice::HalfFloatSliceExt};
+use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
 /// How the hidden states of one document's tokens become one vector.
@@ -213,17 +214,7 @@ impl Dtype {
             "stored bytes and values differ in number"
         );
         match self {
-            Dtype::F16 => {
-                // The bytes may be unaligned, so they are copied, a block that stays in the cache at a time.
-                let mut halves = [f16::ZERO; BLOCK];
-                for (values, bytes) in out.chunks_mut(BLOCK).zip(bytes.chunks(2 * BLOCK)) {
-                    let halves = &mut halves[..values.len()];
-                    for (half, pair) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
-                        *half = f16::from_le_bytes([pair[0], pair[1]]);
-                    }
-                    halves.convert_to_f32_slice(values);
-                }
-            }
+            Dtype::F16 => decode_halves(bytes, out),
             Dtype::F32 => {
                 for (value, four) in out.iter_mut().zip(bytes.chunks_exact(4)) {
                     *value = f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
@@ -235,6 +226,26 @@ impl Dtype {
 
 /// The largest value that rounds to a finite f16: halfway between 65,504 and the next step is already infinity.
 const F16_LIMIT: f32 = 65_519.0;
+
+/// Decodes little-endian f16 values, in loops that vectorise.
+///
+/// Without the sign, the bits of an f16 moved by 13 are an f32 that is too small by 2^112: a product with that is exact, for
+/// subnormal numbers too. Infinity and NaN have all bits of the exponent set, in both.
+#[multiversion(targets = "simd")]
+fn decode_halves(bytes: &[u8], out: &mut [f32]) {
+    let scale = f32::from_bits((127 + 112) << 23);
+    for (value, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+        let bits = u32::from(u16::from_le_bytes([pair[0], pair[1]]));
+        let size = (bits & 0x7FFF) << 13;
+        let finite = (f32::from_bits(size) * scale).to_bits();
+        let size = if bits & 0x7C00 == 0x7C00 {
+            size | 0x7F80_0000
+        } else {
+            finite
+        };
+        *value = f32::from_bits(size | (bits & 0x8000) << 16);
+    }
+}
 
 /// Values converted at a time.
 const BLOCK: usize = 512;
@@ -348,6 +359,21 @@ mod tests {
         Dtype::F16.decode(&bytes[1..], &mut back);
         let one_by_one = values.iter().map(|v| f16::from_f32(*v).to_f32());
         assert!(back.iter().copied().eq(one_by_one));
+    }
+
+    #[test]
+    fn every_half_is_decoded_to_its_value() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let mut values = vec![0.0; 1 << 16];
+        Dtype::F16.decode(&bytes, &mut values);
+        for (bits, value) in (0..=u16::MAX).zip(values) {
+            let expected = f16::from_bits(bits).to_f32();
+            let is_same = value.to_bits() == expected.to_bits();
+            assert!(
+                is_same || value.is_nan() && expected.is_nan(),
+                "{bits:04x}: {value}"
+            );
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use frostbert::{
     pipeline::{
         multitask,
         settings::Pipeline,
-        sweep::{SweepReport, sweep},
+        sweep::{NestedScore, SweepReport, sweep},
     },
     report::summary::summary,
 };
@@ -54,7 +54,43 @@ pub(super) fn describe_sweep(report: &SweepReport) -> String {
     for block in summary(&report.findings) {
         text.push_str(&indent(&output::align(&block.lines), block.title));
     }
+    if let Some(nested) = &report.nested {
+        text.push_str(&indent(&output::align(&nested_lines(nested)), "nested"));
+    }
     text.push_str("\nthe best of them, as a run\n");
     text.push_str(&describe_train(&report.winner));
     text
+}
+
+/// What choosing and training are worth together, fold after fold.
+fn nested_lines(nested: &NestedScore) -> Vec<Vec<String>> {
+    let interval = nested
+        .interval
+        .map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
+    let number = |score: Option<f64>| score.map_or("-".to_string(), |score| format!("{score:.3}"));
+    let mut lines = vec![
+        vec![format!(
+            "{} {}{}: settings chosen anew without each fold, and judged on it",
+            nested.metric.replace('_', " "),
+            number(nested.score),
+            interval.unwrap_or_default()
+        )],
+        ["fold", "chosen", "inner", "epochs", "on the fold"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    lines.extend(nested.folds.iter().enumerate().map(|(fold, own)| {
+        let settings = own.settings.iter();
+        let settings: Vec<String> = settings
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        vec![
+            fold.to_string(),
+            settings.join(", "),
+            number(own.inner),
+            own.epochs.to_string(),
+            number(own.score),
+        ]
+    }));
+    lines
 }

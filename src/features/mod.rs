@@ -36,6 +36,12 @@ const TILE_ROWS: usize = 4096;
 /// Samples that one thread decodes at a time.
 const SAMPLES_AT_A_TIME: usize = 32;
 
+/// Bytes of a sample that are asked for before they are decoded; what follows them is read in its order.
+const FETCHED_BYTES: usize = 2048;
+
+/// Bytes that come from memory together.
+const CACHE_LINE: usize = 64;
+
 /// A row's number is its sample's times this, plus its place in the sample.
 const ROWS_OF_SAMPLE: u64 = 1 << 24;
 
@@ -371,6 +377,8 @@ impl<'c> FeatureView<'c> {
             rest = others;
         }
         parts.into_par_iter().for_each(|(places, mut out)| {
+            let part = places.clone().map(|place| samples[place]);
+            self.fetch(loaded, part);
             for place in places {
                 let rows = starts[place]..starts[place + 1];
                 let (own, others) = out.split_at_mut(rows.len() * n_features);
@@ -389,8 +397,24 @@ impl<'c> FeatureView<'c> {
         }
     }
 
-    /// Writes the mapped rows of a sample to `out`.
-    fn decode(&self, loaded: &Loaded, sample: u32, out: &mut [f32]) {
+    /// Has some samples' stored bytes brought into the processor's cache. Samples come shuffled, and a row is decoded in less
+    /// time than memory needs to answer: asked for one after the other, every row would be waited for; asked for together, the
+    /// answers overlap. A third of the time of a bank of 64 heads was such waiting.
+    fn fetch(&self, loaded: &Loaded, samples: impl Iterator<Item = u32>) {
+        let mut sum = 0;
+        for sample in samples {
+            let bytes = self.stored(loaded, sample);
+            let beginning = &bytes[..bytes.len().min(FETCHED_BYTES)];
+            sum ^= beginning
+                .iter()
+                .step_by(CACHE_LINE)
+                .fold(0, |sum, byte| sum ^ byte);
+        }
+        std::hint::black_box(sum);
+    }
+
+    /// The stored bytes of a sample's rows.
+    fn stored<'l>(&self, loaded: &'l Loaded, sample: u32) -> &'l [u8] {
         let place = match loaded.samples.len() == self.n_samples() {
             true => sample as usize,
             false => loaded
@@ -400,11 +424,17 @@ impl<'c> FeatureView<'c> {
         };
         let row_bytes = self.row_bytes();
         let rows = loaded.row_start[place]..loaded.row_start[place + 1];
-        let bytes = &loaded.bytes[rows.start * row_bytes..rows.end * row_bytes];
+        &loaded.bytes[rows.start * row_bytes..rows.end * row_bytes]
+    }
+
+    /// Writes the mapped rows of a sample to `out`.
+    fn decode(&self, loaded: &Loaded, sample: u32, out: &mut [f32]) {
+        let bytes = self.stored(loaded, sample);
         match &self.map {
             None => self.dtype.decode(bytes, out),
             Some(map) => {
-                let mut stored = Array2::zeros((rows.len(), self.states.len() * self.hidden));
+                let width = self.states.len() * self.hidden;
+                let mut stored = Array2::zeros((bytes.len() / self.row_bytes(), width));
                 let values = stored.as_slice_mut();
                 let values = values.expect("a new array is contiguous");
                 self.dtype.decode(bytes, values);

@@ -10,6 +10,10 @@ pub struct SweepSection {
     /// judged on what it did not see. Without it heads learn from train and are judged on validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folds: Option<usize>,
+    /// Parts that what is left of each fold is cut into, to choose a setting without the fold: what the whole choice is
+    /// worth is then measured on rows that had no part in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested: Option<usize>,
     /// Heads of every setting, with other initial weights and dropout masks.
     #[serde(default = "one")]
     pub seeds: usize,

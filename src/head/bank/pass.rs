@@ -1,8 +1,8 @@
 //! Heads that go over the same samples in batches of one size: tiles of rows are made while the last ones are learned
 //! from, and shared by all.
 
-use ndarray::s;
-use rayon::prelude::*;
+use ndarray::{Array2, s};
+use rayon::{ScopeFifo, prelude::*};
 
 use super::BankData;
 use crate::{
@@ -162,10 +162,12 @@ impl Pass {
             let mut buffer = Vec::new();
             while let Some(rows) = tile {
                 let next = parts.next();
-                let ((), made) = rayon::join(
-                    || self.learn(&rows, fused.is_some(), epoch),
-                    || next.map(|samples| make(samples, buffer)),
-                );
+                let mut made = None;
+                // In this order: making a tile is cut finely, so it fills what the learners leave of every thread.
+                rayon::scope_fifo(|scope| {
+                    self.learn(scope, &rows, fused.is_some(), epoch);
+                    scope.spawn_fifo(|_| made = next.map(|samples| make(samples, buffer)));
+                });
                 buffer = rows.tile.into_buffer();
                 tile = made;
             }
@@ -183,36 +185,32 @@ impl Pass {
         (TILE_BYTES / bytes_of_batch.max(1)).max(1) * self.batch_size
     }
 
-    fn learn(&mut self, rows: &Rows, is_dropped: bool, epoch: usize) {
+    /// Sets all learners to a tile.
+    fn learn<'s>(
+        &'s mut self,
+        scope: &ScopeFifo<'s>,
+        rows: &'s Rows,
+        is_dropped: bool,
+        epoch: usize,
+    ) {
         let batch_size = self.batch_size;
-        self.groups.par_iter_mut().for_each(|group| {
+        for group in &mut self.groups {
             let mask = group.mask(epoch).filter(|_| !is_dropped);
-            let dropped = mask.map(|mask| mask.dropped(&rows.tile));
-            let values = dropped.as_ref().unwrap_or(&rows.tile.rows);
-            let learn = |learner: &mut dyn Learner| {
-                let tile = &rows.tile;
-                for start in (0..tile.n_samples()).step_by(batch_size) {
-                    let end = (start + batch_size).min(tile.n_samples());
-                    let range = tile.starts[start]..tile.starts[end];
-                    let starts: Vec<usize> = tile.starts[start..=end]
-                        .iter()
-                        .map(|row| row - range.start)
-                        .collect();
-                    learner.step(&Batch {
-                        rows: values.slice(s![range.clone(), ..]),
-                        starts: &starts,
-                        row_ids: &tile.row_ids[range],
-                        targets: rows.targets.slice(start..end, &tile.starts),
-                        epoch,
-                    });
+            let Some(mask) = mask else {
+                for learner in group.learners_mut() {
+                    let values = &rows.tile.rows;
+                    scope.spawn_fifo(move |_| rows.show(values, learner, batch_size, epoch));
                 }
+                continue;
             };
-            let (blocks, networks) = (&mut group.blocks, &mut group.networks);
-            rayon::join(
-                || blocks.par_iter_mut().for_each(|block| learn(block)),
-                || networks.par_iter_mut().for_each(|network| learn(network)),
-            );
-        });
+            scope.spawn_fifo(move |_| {
+                let dropped = mask.dropped(&rows.tile);
+                let mut learners: Vec<_> = group.learners_mut().collect();
+                learners
+                    .par_iter_mut()
+                    .for_each(|learner| rows.show(&dropped, &mut **learner, batch_size, epoch));
+            });
+        }
     }
 }
 
@@ -252,6 +250,32 @@ struct Rows {
 }
 
 impl Rows {
+    /// Lets a head or a block learn from the rows, batch after batch; `values` are the rows as it sees them.
+    fn show(
+        &self,
+        values: &Array2<f32>,
+        learner: &mut dyn Learner,
+        batch_size: usize,
+        epoch: usize,
+    ) {
+        let tile = &self.tile;
+        for start in (0..tile.n_samples()).step_by(batch_size) {
+            let end = (start + batch_size).min(tile.n_samples());
+            let range = tile.starts[start]..tile.starts[end];
+            let starts: Vec<usize> = tile.starts[start..=end]
+                .iter()
+                .map(|row| row - range.start)
+                .collect();
+            learner.step(&Batch {
+                rows: values.slice(s![range.clone(), ..]),
+                starts: &starts,
+                row_ids: &tile.row_ids[range],
+                targets: self.targets.slice(start..end, &tile.starts),
+                epoch,
+            });
+        }
+    }
+
     fn make(
         data: &BankData<'_>,
         targets: &TargetTable,

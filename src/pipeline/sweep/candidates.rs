@@ -207,7 +207,7 @@ fn outcome(
 ) -> Outcome {
     let own = |cut: &usize| {
         let cut = &sweep.cuts[*cut];
-        cut.share == share && cut.resample == resample
+        cut.share == share && cut.resample == resample && cut.without.is_none()
     };
     let cuts: Vec<usize> = (0..sweep.cuts.len()).filter(own).collect();
     let results: Vec<_> = cuts

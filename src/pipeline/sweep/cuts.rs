@@ -8,7 +8,7 @@ use crate::{
     pipeline::settings::Pipeline,
     sweep::{
         folds::{Strand, folds, resampled, share},
-        section::SweepSection,
+        section::{Search, SweepSection},
     },
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Cut {
     pub(super) share: Option<usize>,
     /// The number of a resample; `None` for the rows as they are.
     pub(super) resample: Option<usize>,
+    /// The fold that it has no row of, where it is one of the cuts that choose a setting without that fold.
+    pub(super) without: Option<usize>,
     pub(super) train: Vec<u32>,
     pub(super) validation: Vec<u32>,
 }
@@ -66,17 +68,7 @@ pub(super) fn cuts(
                     "set sweep.folds to 5 or 10, or leave it out",
                 );
             }
-            let of = folds(&strands(dataset, &pool), n_folds, seed);
-            for fold in 0..n_folds {
-                let within = |inside: bool| {
-                    let rows = pool
-                        .iter()
-                        .zip(&of)
-                        .filter(|(_, of)| (**of == fold) == inside);
-                    rows.map(|(row, _)| *row).collect::<Vec<u32>>()
-                };
-                parts.push([within(false), within(true)]);
-            }
+            parts = parted(dataset, &pool, n_folds, seed);
         }
     }
     let fractions = section
@@ -100,6 +92,10 @@ pub(super) fn cuts(
             "lower sweep.bootstrap or sweep.folds",
         );
     }
+    let inner = match section.nested {
+        None => Vec::new(),
+        Some(n_folds) => nested(pipeline, section, dataset, n_folds, &parts)?,
+    };
     // A row is in a share or not, whatever its fold.
     let strands = strands(dataset, &pool);
     let seed = pipeline.file.seed;
@@ -127,6 +123,7 @@ pub(super) fn cuts(
                 cuts.push(Cut {
                     share: *number,
                     resample,
+                    without: None,
                     train: match resample {
                         None => rows.clone(),
                         Some(number) => resampled(&rows, seed, number as u64),
@@ -134,6 +131,71 @@ pub(super) fn cuts(
                     validation: validation.clone(),
                 });
             }
+        }
+    }
+    cuts.extend(inner);
+    Ok(cuts)
+}
+
+/// The rows cut into folds: for each, the rows outside it and those in it.
+fn parted(dataset: &Dataset, rows: &[u32], n_folds: usize, seed: u64) -> Vec<[Vec<u32>; 2]> {
+    let of = folds(&strands(dataset, rows), n_folds, seed);
+    let within = |fold: usize, inside: bool| {
+        let own = rows.iter().zip(&of);
+        let own = own.filter(|(_, of)| (**of == fold) == inside);
+        own.map(|(row, _)| *row).collect()
+    };
+    (0..n_folds)
+        .map(|fold| [within(fold, false), within(fold, true)])
+        .collect()
+}
+
+/// The folds of what each fold leaves: settings are chosen on these where the fold is to judge the choice.
+fn nested(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    dataset: &Dataset,
+    n_folds: usize,
+    parts: &[[Vec<u32>; 2]],
+) -> Result<Vec<Cut>> {
+    let refuse = |problem: String, hint: &str| Err(pipeline.refuse(problem, hint.into()));
+    if section.folds.is_none() {
+        return refuse(
+            "sweep.nested chooses anew without each fold, and there are no folds".into(),
+            "set sweep.folds = 5 beside it, or leave it out",
+        );
+    }
+    let other = [
+        (section.search == Search::Halving, "search = \"halving\""),
+        (section.fraction.is_some(), "fraction"),
+        (section.bootstrap.is_some_and(|n| n > 0), "bootstrap"),
+    ];
+    if let Some((_, key)) = other.iter().find(|(is_set, _)| *is_set) {
+        return refuse(
+            format!("sweep.nested does not go with sweep.{key}"),
+            "use one of them at a time",
+        );
+    }
+    let n_units = parts.iter().map(|[train, _]| units(dataset, train)).min();
+    let n_units = n_units.unwrap_or(0);
+    if n_folds < 2 || n_folds > n_units {
+        return refuse(
+            format!(
+                "sweep.nested is {n_folds}, and a fold leaves {n_units} rows, those that belong together counted once"
+            ),
+            "set sweep.nested to 3 or 5, or leave it out",
+        );
+    }
+    let mut cuts = Vec::new();
+    for (fold, [rows, _]) in parts.iter().enumerate() {
+        for [train, validation] in parted(dataset, rows, n_folds, pipeline.file.seed) {
+            cuts.push(Cut {
+                share: None,
+                resample: None,
+                without: Some(fold),
+                train,
+                validation,
+            });
         }
     }
     Ok(cuts)

@@ -222,17 +222,47 @@ impl<'c> Fields<'c> {
             });
             return Ok(fits.collect());
         }
-        let specs = self.specs(plans, sweep)?;
+        self.train(&self.specs(plans, sweep)?, sweep, on_epoch)
+    }
+
+    /// Trains heads epoch by epoch.
+    fn train(
+        &self,
+        specs: &[HeadSpec],
+        sweep: &Sweep<'_>,
+        on_epoch: &mut dyn FnMut(&Bank<'_>),
+    ) -> Result<Vec<Fit>> {
         let judges = self.judges(sweep);
         let sets = self.sets(&judges);
         let data = self.data(&sets);
-        let mut bank = Bank::new(&specs, &data, bank_settings(sweep.pipeline));
+        let mut bank = Bank::new(specs, &data, bank_settings(sweep.pipeline));
         while bank.is_training() {
             bank.epoch()?;
             on_epoch(&bank);
         }
-        let heads = bank.finish().into_iter().zip(&specs);
+        let heads = bank.finish().into_iter().zip(specs);
         Ok(heads.map(|(head, spec)| Fit::of(head, spec)).collect())
+    }
+
+    /// What a head says of the rows of its cut after so many epochs, without having looked at them before.
+    pub(super) fn after(&self, plan: HeadPlan, epochs: usize, sweep: &Sweep<'_>) -> Result<Said> {
+        let plans = [plan];
+        let kind = sweep.trials[plans[0].trial].pipeline.file.head.kind;
+        let fits = match kind.is_full_batch() {
+            true => self.fit(&plans, sweep, &mut |_| {})?,
+            false => {
+                let mut specs = self.specs(&plans, sweep)?;
+                for spec in &mut specs {
+                    spec.stop_after = Some(epochs.max(1));
+                    spec.stopping = None;
+                }
+                self.train(&specs, sweep, &mut |_| {})?
+            }
+        };
+        let said = self.listen(&plans, &fits, &self.judges(sweep), |judge, logits, head| {
+            judge.said(logits, head)
+        })?;
+        Ok(said.into_iter().next().expect("what the one head said"))
     }
 
     /// What heads say of the rows of their cuts.

@@ -8,6 +8,7 @@ mod candidates;
 mod cuts;
 mod heads;
 mod kept;
+mod nested;
 mod search;
 mod trials;
 
@@ -18,6 +19,8 @@ use std::{
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+pub use self::nested::{NestedFold, NestedScore};
 
 use self::{
     candidates::Judged,
@@ -63,7 +66,7 @@ pub struct SweepReport {
     pub run: PathBuf,
     /// What was learned.
     pub task: String,
-    /// Settings x seeds x folds, and where there are some x shares x resamples.
+    /// Settings x seeds x folds, and where there are some x shares x resamples; with nested folds those of each fold too.
     pub heads: usize,
     /// Rows that one head learns from, mean over heads.
     pub rows: f64,
@@ -77,6 +80,9 @@ pub struct SweepReport {
     pub total_seconds: f64,
     /// The head that was chosen.
     pub best: Best,
+    /// What the choice itself is worth, with nested folds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nested: Option<NestedScore>,
     /// The heads in order.
     pub leaderboard: Vec<Map<String, Value>>,
     /// What was found, for people.
@@ -230,6 +236,7 @@ pub(super) fn sweep_on(
         .map(|(key, _)| key.clone())
         .collect();
     let findings = Findings::new(board, &drawn);
+    let nested = nested::score(&sweep, &done, &metric, progress)?;
     let chosen = judged.winner(&sweep, &findings.leaderboard);
     let row = &findings.leaderboard.rows[chosen.row];
     progress.note(&format!(
@@ -246,6 +253,9 @@ pub(super) fn sweep_on(
         let test = test.and_then(|test| candidates::value_of(test, metric.name));
         leaderboard::write(run, &findings, test.map(|value| (chosen.row, value)))?;
         judged.write_resamples(run, &findings.leaderboard)?;
+        if let Some(nested) = &nested {
+            nested.write(run)?;
+        }
         done.write_timings(run)
     };
     let winner = sweep.train_winner(chosen.trial, row.best_epoch, &run, &files, progress)?;
@@ -266,6 +276,7 @@ pub(super) fn sweep_on(
             / done.seconds.max(1e-9),
         total_seconds: start.elapsed().as_secs_f64(),
         best,
+        nested,
         leaderboard: findings
             .leaderboard
             .rows
@@ -367,7 +378,7 @@ impl Sweep<'_> {
 
     /// Whether a cut has all training rows of its fold, each once: its heads are those that can win.
     fn is_whole(&self, cut: &Cut) -> bool {
-        cut.resample.is_none() && cut.share == self.largest_share()
+        cut.resample.is_none() && cut.without.is_none() && cut.share == self.largest_share()
     }
 
     /// The place of the largest share of the training rows, where there are shares.

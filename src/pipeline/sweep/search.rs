@@ -279,23 +279,39 @@ fn unit(
 
 /// A trial's score: the mean over its seeds, on the rows of all folds; of the heads that learned from all rows.
 fn score(sweep: &Sweep<'_>, done: &Done, metric: &Metric, trial: usize) -> Option<f64> {
+    score_on(sweep, done, metric, trial, &whole_cuts(sweep))
+}
+
+/// The cuts whose heads can win.
+fn whole_cuts(sweep: &Sweep<'_>) -> Vec<usize> {
+    (0..sweep.cuts.len())
+        .filter(|cut| sweep.is_whole(&sweep.cuts[*cut]))
+        .collect()
+}
+
+/// The mean over a trial's seeds of its score on the rows of some cuts together.
+pub(super) fn score_on(
+    sweep: &Sweep<'_>,
+    done: &Done,
+    metric: &Metric,
+    trial: usize,
+    cuts: &[usize],
+) -> Option<f64> {
     let said = |seed: u64, cut: usize| &done.result(trial, seed, cut).said;
-    score_of(sweep, done, metric, said)
+    score_of(sweep, done, metric, cuts, said)
 }
 
 fn score_of<'a>(
     sweep: &Sweep<'_>,
     done: &Done,
     metric: &Metric,
+    cuts: &[usize],
     said: impl Fn(u64, usize) -> &'a Said,
 ) -> Option<f64> {
-    let cuts: Vec<usize> = (0..sweep.cuts.len())
-        .filter(|cut| sweep.is_whole(&sweep.cuts[*cut]))
-        .collect();
     let mut total = 0.0;
     for seed in 0..sweep.section.seeds as u64 {
         let all: Vec<&Said> = cuts.iter().map(|cut| said(seed, *cut)).collect();
-        total += pooled(&cuts, &all, done, sweep, metric).score(metric.name, None)?;
+        total += pooled(cuts, &all, done, sweep, metric).score(metric.name, None)?;
     }
     Some(total / sweep.section.seeds as f64)
 }
@@ -355,6 +371,7 @@ fn halve(
         .max()
         .unwrap_or(0);
     let stages = rungs(left.len(), epochs);
+    let whole = whole_cuts(sweep);
     let mut seconds = 0.0;
     let mut run = |banks: &mut Vec<Bank<'_>>, until: usize| -> Result<()> {
         let start = Instant::now();
@@ -387,7 +404,7 @@ fn halve(
             .iter()
             .map(|trial| {
                 let own = |seed, cut| &said[&(*trial, seed, cut)];
-                let score = score_of(sweep, done, metric, own);
+                let score = score_of(sweep, done, metric, &whole, own);
                 // The worst that there is where nothing can be said.
                 let worst = if metric.higher_is_better {
                     f64::NEG_INFINITY
