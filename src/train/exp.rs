@@ -1,4 +1,4 @@
-//! `exp`, `ln(1 + x)`, `tanh` and `erf` in f32 without branches or calls, so that loops over them vectorise.
+//! `exp`, `ln`, `ln(1 + x)`, `tanh` and `erf` in f32 without branches or calls, so that loops over them vectorise.
 //!
 //! None uses a fused multiply-add, so every instruction set gives the same bits.
 
@@ -56,6 +56,21 @@ pub fn ln_1p(x: f32) -> f32 {
     p = p * s + 0.2;
     p = p * s + 1.0 / 3.0;
     2.0 * t + 2.0 * t * s * p
+}
+
+/// `ln x` for finite `x` from 1, to 1e-7 and a relative 1e-7: of `x = 2^n (1 + m)` it is `n ln 2 + ln(1 + m)`.
+///
+/// ```
+/// use frostbert::train::exp::ln;
+/// assert_eq!(ln(1.0), 0.0);
+/// assert!((ln(1e30) - 1e30f32.ln()).abs() < 1e-5);
+/// ```
+#[inline(always)]
+pub fn ln(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let n = (bits >> 23) as f32 - 127.0;
+    let mantissa = f32::from_bits(bits & 0x007F_FFFF | 0x3F80_0000);
+    n * std::f32::consts::LN_2 + ln_1p(mantissa - 1.0)
 }
 
 /// `tanh(x)`, to a relative 1e-6: a quotient of polynomials, as in the Eigen library.

@@ -260,22 +260,67 @@ fn halving_gives_heads_up_and_says_at_which_rung() {
         .map(|row| row["rung"].as_u64().unwrap())
         .collect();
     let of = |rung: u64| rungs.iter().filter(|of| **of == rung).count();
-    assert_eq!([of(0), of(1), of(2)], [10, 4, 2], "{rungs:?}");
-    // 16 heads for one epoch, 6 for three more, 2 for the last twelve.
+    assert_eq!([of(0), of(1), of(2), of(3)], [8, 4, 2, 2], "{rungs:?}");
+    // 16 heads for one epoch, 8 for one more, 4 for two, 2 for the last twelve.
     assert_eq!(
         report["epochs"].as_f64().unwrap() * 16.0,
-        16.0 + 6.0 * 3.0 + 2.0 * 12.0
+        16.0 + 8.0 + 4.0 * 2.0 + 2.0 * 12.0
     );
     let full = workshop.json(&[SWEEP[1], SWEEP[2], "--set", "sweep.search=random"]);
     let epochs = full["epochs"].as_f64().unwrap();
     assert_eq!(epochs, 16.0);
     // The head that was trained to the end is the same in both.
-    let last = board.iter().find(|row| row["rung"] == 2).unwrap();
+    let last = board.iter().find(|row| row["rung"] == 3).unwrap();
     let mut others = full["leaderboard"].as_array().unwrap().iter();
     let same = others
         .find(|row| row["settings"] == last["settings"])
         .unwrap();
     assert_eq!(same["score"], last["score"]);
+}
+
+#[test]
+fn nested_folds_choose_without_each_fold_and_judge_the_choice_on_it() {
+    // One of the two learns nothing, so every fold chooses the other; without early stopping it is the head that stands in
+    // the leaderboard.
+    let workshop = workshop(
+        "folds = 3\nnested = 2\nlr = [1e-9, 1e-2]\nepochs = [6]\nearly_stopping = [false]\nselect = \"accuracy\"",
+    );
+    let report = workshop.json(SWEEP);
+    assert_eq!(report["heads"], 2 * (3 + 3 * 2));
+    let nested = &report["nested"];
+    assert_eq!(nested["metric"], "accuracy");
+    assert_eq!(
+        nested["score"], report["leaderboard"][0]["score"],
+        "{nested}"
+    );
+    assert!(nested["interval"].is_array());
+    let folds = nested["folds"].as_array().unwrap();
+    assert_eq!(folds.len(), 3);
+    for fold in folds {
+        assert_eq!(fold["settings"], report["best"]["settings"]);
+        assert_eq!(fold["epochs"], 6);
+        assert!(fold["inner"].is_f64() && fold["score"].is_f64());
+    }
+    let run = workshop.path(report["run"].as_str().unwrap());
+    assert_eq!(lines(&run.join("nested.csv")).len(), 1 + 3);
+    let board = fs::read(run.join("leaderboard.csv")).unwrap();
+    // The folds that choose have no part in the leaderboard.
+    add_sweep(
+        &workshop,
+        "folds = 3\nlr = [1e-9, 1e-2]\nepochs = [6]\nearly_stopping = [false]\nselect = \"accuracy\"",
+    );
+    let plain = workshop.json(SWEEP);
+    assert!(plain["nested"].is_null());
+    let run = workshop.path(plain["run"].as_str().unwrap());
+    assert!(fs::read(run.join("leaderboard.csv")).unwrap() == board);
+}
+
+#[test]
+fn nested_folds_take_heads_in_full_batch_too() {
+    let workshop = workshop("folds = 3\nnested = 2\nkind = [\"ridge\"]\nlambda = [1.0]");
+    let report = workshop.json(SWEEP);
+    assert_eq!(report["nested"]["score"], report["leaderboard"][0]["score"]);
+    assert_eq!(report["nested"]["folds"][0]["epochs"], 0);
 }
 
 #[test]
@@ -435,6 +480,12 @@ fn what_is_wrong_with_a_sweep_is_said_before_anything_is_done() {
         ),
         ("lr = [0.1]\nfolds = 1", "sweep.folds is 1"),
         ("lr = [0.1]\nfolds = 1000", "sweep.folds is 1000"),
+        ("lr = [0.1]\nnested = 3", "there are no folds"),
+        ("lr = [0.1]\nfolds = 3\nnested = 1", "sweep.nested is 1"),
+        (
+            "lr = [0.1]\nfolds = 3\nnested = 2\nsearch = \"halving\"",
+            "does not go with",
+        ),
         ("lr = [0.1]\nfraction = [0.0]", "the share 0"),
         ("lr = [0.1]\nseeds = 0", "sweep.seeds is 0"),
         ("lr = [0.1]\nseeds = 100000000000", "more than 200000 heads"),

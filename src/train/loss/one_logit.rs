@@ -7,7 +7,7 @@ use multiversion::multiversion;
 
 use super::{IGNORED, LossSum};
 use crate::train::{
-    exp::{exp, ln_1p},
+    exp::{exp, ln},
     panel::LANES,
 };
 
@@ -90,8 +90,32 @@ impl OneLogitLoss {
                 weight => (1.0 / weight) as f32,
             })
             .collect();
+        if classes.contains(&IGNORED) {
+            let ignored = errors.chunks_exact_mut(columns).zip(classes);
+            let ignored = ignored.filter(|(_, class)| **class == IGNORED);
+            ignored.for_each(|(errors, _)| errors.fill(0.0));
+        }
         let mut losses = vec![0.0f32; columns];
-        self.rows(logits, classes, &scales, errors, &mut losses);
+        for class in 0..2u32 {
+            let rows = (0..classes.len()).filter(|row| classes[*row] == class);
+            let rows: Vec<usize> = rows.map(|row| row * columns).collect();
+            let [t0, t1] = &self.targets[class as usize];
+            let scaled = |targets: &[f32]| -> Vec<f32> {
+                let both = targets.iter().zip(&scales);
+                both.map(|(target, scale)| target * scale).collect()
+            };
+            let (low, high) = (scaled(t0), scaled(t1));
+            for start in (0..columns).step_by(LANES) {
+                let lanes = start..start + LANES;
+                let sums = add_rows(&rows, start, logits, [&low, &high], errors);
+                for (lane, loss) in losses[lanes].iter_mut().enumerate() {
+                    let column = start + lane;
+                    *loss += (t0[column] + t1[column]) * sums.rest[lane]
+                        + t1[column] * sums.below[lane]
+                        + t0[column] * sums.above[lane];
+                }
+            }
+        }
         for (column, (sum, loss)) in sums.iter_mut().zip(losses).enumerate() {
             *sum += LossSum {
                 sum: f64::from(loss),
@@ -99,64 +123,68 @@ impl OneLogitLoss {
             };
         }
     }
-
-    fn rows(
-        &self,
-        logits: &[f32],
-        classes: &[u32],
-        scales: &[f32],
-        errors: &mut [f32],
-        losses: &mut [f32],
-    ) {
-        let columns = scales.len();
-        let rows = logits
-            .chunks_exact(columns)
-            .zip(errors.chunks_exact_mut(columns));
-        for ((logits, errors), class) in rows.zip(classes) {
-            match *class {
-                IGNORED => errors.fill(0.0),
-                class => {
-                    let [t0, t1] = &self.targets[class as usize];
-                    row(logits, [t0, t1], scales, errors, losses);
-                }
-            }
-        }
-    }
 }
 
+/// What the loss of some rows of one class is made of, for columns side by side.
+struct Sums {
+    /// `sum max(z, 0)`.
+    above: [f32; LANES],
+    /// `sum max(-z, 0)`.
+    below: [f32; LANES],
+    /// `sum ln(1 + e^-|z|)`.
+    rest: [f32; LANES],
+}
+
+/// Factors of at most 2 whose product is far from the largest f32.
+const FACTORS: usize = 100;
+
+/// Goes over the rows that begin at `rows`, all of one class, in the columns from `start` on; `targets` are times what a
+/// row's gradient is scaled by. The sum of logarithms is that of a product, taken now and then.
 #[multiversion(targets = "simd")]
-fn row(
+fn add_rows(
+    rows: &[usize],
+    start: usize,
     logits: &[f32],
     targets: [&[f32]; 2],
-    scales: &[f32],
     errors: &mut [f32],
-    losses: &mut [f32],
-) {
-    for start in (0..logits.len()).step_by(LANES) {
-        let lanes = start..start + LANES;
-        let (z, scale) = (&logits[lanes.clone()], &scales[lanes.clone()]);
-        let (t0, t1) = (&targets[0][lanes.clone()], &targets[1][lanes.clone()]);
-        let (error, loss) = (&mut errors[lanes.clone()], &mut losses[lanes]);
+) -> Sums {
+    let [low, high] = targets.map(|targets| {
+        let lanes: &[f32; LANES] = targets[start..].first_chunk().expect("whole lanes");
+        *lanes
+    });
+    let both: [f32; LANES] = std::array::from_fn(|lane| low[lane] + high[lane]);
+    let mut sums = Sums {
+        above: [0.0; LANES],
+        below: [0.0; LANES],
+        rest: [0.0; LANES],
+    };
+    for rows in rows.chunks(FACTORS) {
+        let mut product = [1.0f32; LANES];
+        for row in rows {
+            let place = row + start;
+            let z: &[f32; LANES] = logits[place..].first_chunk().expect("whole lanes");
+            let error: &mut [f32; LANES] = errors[place..].first_chunk_mut().expect("whole lanes");
+            for lane in 0..LANES {
+                let z = z[lane];
+                let (above, below) = if z > 0.0 { (z, 0.0) } else { (0.0, -z) };
+                let exponential = exp(-(above + below));
+                let larger = 1.0 / (1.0 + exponential);
+                let p = if z > 0.0 {
+                    larger
+                } else {
+                    exponential * larger
+                };
+                product[lane] *= 1.0 + exponential;
+                sums.above[lane] += above;
+                sums.below[lane] += below;
+                error[lane] = p * both[lane] - high[lane];
+            }
+        }
         for lane in 0..LANES {
-            let is_positive = z[lane] > 0.0;
-            let size = if is_positive { z[lane] } else { -z[lane] };
-            let exponential = exp(-size);
-            let rest = ln_1p(exponential);
-            let larger = 1.0 / (1.0 + exponential);
-            let p = if is_positive {
-                larger
-            } else {
-                exponential * larger
-            };
-            let (above, below) = if is_positive {
-                (size, 0.0)
-            } else {
-                (0.0, size)
-            };
-            loss[lane] += t1[lane] * (below + rest) + t0[lane] * (above + rest);
-            error[lane] = scale[lane] * (p * (t0[lane] + t1[lane]) - t1[lane]);
+            sums.rest[lane] += ln(product[lane]);
         }
     }
+    sums
 }
 
 #[cfg(test)]
