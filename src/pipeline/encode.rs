@@ -16,7 +16,10 @@ use crate::{
         writer::CacheWriter,
     },
     data::Source,
-    encoder::{Encoder, Request, Worker, plan::plan_batches, session::Batch, windows::Encoding},
+    encoder::{
+        Encoder, Request, Worker, plan::plan_batches, session::Batch, windows::Encoding,
+        worker::Computed,
+    },
     error::{Error, Result},
     fingerprint::Key,
     progress::Progress,
@@ -262,16 +265,27 @@ impl Job<'_> {
         batches: &Receiver<Result<PlannedBatch>>,
         results: &Sender<Result<EncodedBatch>>,
     ) {
-        for planned in batches {
-            let encoded = planned.and_then(|planned| self.encode(worker, planned));
-            let failed = encoded.is_err();
-            if results.send(encoded).is_err() || failed {
-                return;
+        let planned = batches.iter().map_while(|planned| match planned {
+            Ok(planned) => Some(planned),
+            Err(error) => {
+                // Nobody listening means that another error goes first.
+                let _ = results.send(Err(error));
+                None
             }
-        }
+        });
+        worker.run_all(
+            planned,
+            |planned| &planned.batch,
+            |planned, computed| {
+                let encoded = computed.and_then(|computed| self.finish(planned, computed));
+                let failed = encoded.is_err();
+                results.send(encoded).is_ok() && !failed
+            },
+        );
     }
 
-    fn encode(&self, worker: &mut Worker, planned: PlannedBatch) -> Result<EncodedBatch> {
+    /// The states of a batch that was computed, as they are stored.
+    fn finish(&self, planned: PlannedBatch, computed: Computed) -> Result<EncodedBatch> {
         let name_of = |row: usize| self.document(planned.documents[row]).place(self.sources);
         let request = Request {
             states: &self.plan.shards[planned.shard].states,
@@ -284,7 +298,7 @@ impl Job<'_> {
             words: &planned.words,
         };
         Ok(EncodedBatch {
-            states: worker.run(&planned.batch, request, name_of)?,
+            states: computed.finish(request, name_of)?,
             shard: planned.shard,
             in_sample: planned.in_sample,
             tokens: planned.batch.tokens(),
