@@ -255,7 +255,7 @@ fn run_bare(encoder: &mut Encoder, batches: &[Batch]) {
             let next = &next;
             scope.spawn(move || {
                 while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    worker.session().run_bare(batch).expect("a run");
+                    worker.compute(batch).expect("a run");
                 }
             });
         }

@@ -8,9 +8,10 @@ use super::{
     plan::{ExtractionPlan, SHARD_STATE_BYTES},
     reader::{CacheReader, rows_of},
     shard::{ShardLayout, StateRows},
+    staging::write_shard,
     state_file::StateFile,
     tables,
-    writer::{remove_leftovers, take_lock, write_shard},
+    writer::{remove_leftovers, take_lock},
 };
 use crate::{
     error::{Error, Result},

@@ -24,6 +24,7 @@ pub mod manifest;
 pub mod plan;
 pub mod reader;
 pub mod shard;
+pub mod staging;
 pub mod state_file;
 mod tables;
 pub mod verify;

@@ -52,6 +52,17 @@ pub(super) struct StateMetadata {
     pub(super) dtype: Dtype,
 }
 
+impl StateMetadata {
+    /// Of every state of a cache.
+    pub(super) fn of(manifest: &Manifest) -> StateMetadata {
+        StateMetadata {
+            fingerprint: manifest.fingerprint.clone(),
+            hidden: manifest.hidden,
+            dtype: manifest.dtype,
+        }
+    }
+}
+
 /// Writes one state of a shard, little-endian values.
 ///
 /// # Errors

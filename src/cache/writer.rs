@@ -7,18 +7,16 @@ use std::{
 };
 
 use super::{
-    file::damage,
     index::DocumentIndex,
-    manifest::{FileEntry, Manifest, Origin, ShardEntry, refuse_orphans, sync_folder},
+    manifest::{Manifest, refuse_orphans},
     plan::PlannedShard,
-    shard::{OpenShard, ShardLayout, StateRows},
-    state_file::{self, StateMetadata},
-    tables,
+    staging::{ShardPlace, WrittenShard},
+    state_file::StateMetadata,
 };
 use crate::{
     error::{Error, Result},
     fingerprint::FingerprintInputs,
-    states::{Dtype, StateKind},
+    states::Dtype,
 };
 
 /// The shape of the states that a cache holds.
@@ -90,191 +88,65 @@ impl CacheWriter {
         &self.index
     }
 
-    /// Commits what was planned: files written aside, checksummed and synced, renamed, then named in the manifest.
-    /// Returns its bytes.
+    /// Where a planned shard is to be written: for any thread.
+    ///
+    /// States that are added to a shard need its place after everything planned for it before is committed.
+    ///
+    /// # Panics
+    /// When the plan adds states to a shard that is not there.
+    pub fn place(&self, planned: &PlannedShard) -> ShardPlace {
+        let mut entries = self.manifest.shards.iter();
+        let entry = entries.find(|entry| planned.added && entry.name == planned.name);
+        assert_eq!(
+            planned.added,
+            entry.is_some(),
+            "a plan adds states to a shard that is there"
+        );
+        ShardPlace {
+            folder: self.folder.clone(),
+            name: planned.name.clone(),
+            metadata: StateMetadata::of(&self.manifest),
+            entry: entry.cloned(),
+        }
+    }
+
+    /// Commits what was written: renamed, then named in the manifest. Returns its bytes.
     ///
     /// # Errors
     /// When the disk refuses; everything committed before stands.
-    ///
-    /// # Panics
-    /// When the shard lacks rows.
-    pub fn commit(
-        &mut self,
-        planned: &PlannedShard,
-        shard: OpenShard,
-        origin: Origin,
-    ) -> Result<u64> {
-        assert!(shard.is_complete(), "a shard is committed whole");
-        let (layout, states) = shard.into_parts();
-        let bytes = if planned.added {
-            self.add_states(&planned.name, layout, states, origin)?
-        } else {
-            self.add_shard(&planned.name, layout, states, origin)?
-        };
+    pub fn commit(&mut self, written: WrittenShard) -> Result<u64> {
+        let bytes = written.files.iter().map(|file| file.bytes).sum();
+        match written.added {
+            true => self.add_states(written)?,
+            false => self.add_shard(written)?,
+        }
         self.manifest.write(&self.folder)?;
         Ok(bytes)
     }
 
-    fn add_shard(
-        &mut self,
-        name: &str,
-        layout: ShardLayout,
-        states: Vec<StateRows>,
-        origin: Origin,
-    ) -> Result<u64> {
-        let documents = &layout.documents;
-        let (mut n_documents, mut n_tokens, mut n_truncated) = (0, 0, 0);
+    fn add_shard(&mut self, written: WrittenShard) -> Result<()> {
+        let documents = &written.documents;
         for document in 0..documents.len() {
             if self.index.truncated(&documents.key(document)).is_none() {
-                n_documents += 1;
-                n_tokens += documents.n_tokens_of(document);
-                n_truncated += u64::from(documents.truncated(document));
+                self.manifest.documents += 1;
+                self.manifest.tokens += documents.n_tokens_of(document);
+                self.manifest.truncated += u64::from(documents.truncated(document));
             }
         }
-        let entry = write_shard(
-            &self.folder,
-            &self.manifest,
-            name,
-            layout,
-            states.into_iter().map(Ok),
-            vec![origin],
-        )?;
-        let bytes = entry.bytes();
-        self.manifest.documents += n_documents;
-        self.manifest.tokens += n_tokens;
-        self.manifest.truncated += n_truncated;
+        let entry = written.rename(&self.folder)?;
         self.manifest.shards.push(entry);
-        Ok(bytes)
+        Ok(())
     }
 
-    fn add_states(
-        &mut self,
-        name: &str,
-        layout: ShardLayout,
-        states: Vec<StateRows>,
-        origin: Origin,
-    ) -> Result<u64> {
-        let number = self
-            .manifest
-            .shards
-            .iter()
-            .position(|entry| entry.name == name);
-        let number = number.expect("a plan adds states to a shard that is there");
-        let entry = &self.manifest.shards[number];
-        let target = self.folder.join(name);
-        if tables::read_documents(&self.folder, entry)? != layout.documents {
-            return Err(damage(
-                &target.join(tables::DOCUMENTS),
-                "the windows that the tokenizer gives now",
-                "others".into(),
-            ));
-        }
-        let aside = Aside::new(&self.folder, name)?;
-        let files = write_states(
-            &aside.path,
-            &self.manifest,
-            &layout,
-            states.into_iter().map(Ok),
-            &entry.files,
-        )?;
-        for file in &files {
-            let path = target.join(&file.name);
-            fs::rename(aside.path.join(&file.name), &path).map_err(Error::io("rename", &path))?;
-        }
-        sync_folder(&target)?;
-        let entry = &mut self.manifest.shards[number];
-        let bytes = files.iter().map(|file| file.bytes).sum();
-        entry.files.extend(files);
-        entry.origins.push(origin);
-        Ok(bytes)
-    }
-}
-
-/// Writes a new shard aside and renames it; the manifest does not name it yet.
-///
-/// # Errors
-/// When the disk refuses; nothing is left then.
-pub(super) fn write_shard(
-    folder: &Path,
-    manifest: &Manifest,
-    name: &str,
-    layout: ShardLayout,
-    states: impl Iterator<Item = Result<StateRows>>,
-    origins: Vec<Origin>,
-) -> Result<ShardEntry> {
-    let documents = &layout.documents;
-    let aside = Aside::new(folder, name)?;
-    let mut files = vec![tables::write_documents(&aside.path, documents)?];
-    files.extend(write_states(&aside.path, manifest, &layout, states, &[])?);
-    sync_folder(&aside.path)?;
-    let target = folder.join(name);
-    fs::rename(&aside.path, &target).map_err(Error::io("rename", &target))?;
-    aside.renamed();
-    sync_folder(folder)?;
-    Ok(ShardEntry {
-        name: name.into(),
-        documents: documents.len() as u64,
-        windows: documents.n_windows() as u64,
-        tokens: documents.n_tokens(),
-        origins,
-        files,
-    })
-}
-
-/// Writes states, one after the other, and the tables of tokens and words that they need and that `present` lacks.
-fn write_states(
-    aside: &Path,
-    manifest: &Manifest,
-    layout: &ShardLayout,
-    states: impl Iterator<Item = Result<StateRows>>,
-    present: &[FileEntry],
-) -> Result<Vec<FileEntry>> {
-    let metadata = StateMetadata {
-        fingerprint: manifest.fingerprint.clone(),
-        hidden: manifest.hidden,
-        dtype: manifest.dtype,
-    };
-    let mut files: Vec<FileEntry> = Vec::new();
-    for rows in states {
-        let rows = rows?;
-        let mut known = present.iter().chain(&files);
-        match rows.state.kind {
-            StateKind::Tokens if known.all(|file| file.name != tables::TOKENS) => {
-                files.push(tables::write_tokens(aside, layout)?);
-            }
-            StateKind::Words if known.all(|file| file.name != tables::WORDS) => {
-                files.push(tables::write_words(aside, layout)?);
-            }
-            _ => {}
-        }
-        files.push(state_file::write_state(aside, rows, &metadata)?);
-    }
-    Ok(files)
-}
-
-/// A temporary folder in a cache, removed with what is left in it unless it was renamed.
-struct Aside {
-    path: PathBuf,
-}
-
-impl Aside {
-    fn new(folder: &Path, name: &str) -> Result<Aside> {
-        let path = folder.join(format!("tmp-{name}"));
-        fs::create_dir(&path).map_err(Error::io("create", &path))?;
-        Ok(Aside { path })
-    }
-
-    fn renamed(mut self) {
-        self.path = PathBuf::new();
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        if self.path != Path::new("") {
-            // On a full disk this makes room again; what cannot be removed now, the next writer removes.
-            let _ = fs::remove_dir_all(&self.path);
-        }
+    fn add_states(&mut self, written: WrittenShard) -> Result<()> {
+        let target = self.folder.join(&written.name);
+        written.move_into(&target)?;
+        let mut entries = self.manifest.shards.iter_mut();
+        let entry = entries.find(|entry| entry.name == written.name);
+        let entry = entry.expect("its place was that of a shard that is there");
+        entry.files.extend(written.files);
+        entry.origins.extend(written.origins);
+        Ok(())
     }
 }
 

@@ -149,10 +149,11 @@ impl Checkpoint {
         }
     }
 
-    /// The name and version of the graph that runs it; part of the fingerprint, because another graph gives other last
-    /// bits.
-    pub fn graph_profile(&self) -> &'static str {
+    /// The name and version of the graph that runs it on a provider, `cpu` or `cuda`; part of the fingerprint, because
+    /// another graph gives other last bits.
+    pub fn graph_profile(&self, provider: &str) -> &'static str {
         match &self.model {
+            Model::Fused(_) if provider == "cuda" => graph::packed::PROFILE,
             Model::Fused(_) => graph::PROFILE,
             Model::Onnx(_) => onnx_model::PROFILE,
         }

@@ -2,7 +2,10 @@
 
 use std::{fmt, path::Path, str::FromStr};
 
-use ort::{ep::CUDA, session::builder::SessionBuilder};
+use ort::{
+    ep::{ArenaExtendStrategy, CUDA},
+    session::builder::SessionBuilder,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{runtime::Runtime, session::plain_reason};
@@ -148,6 +151,10 @@ pub fn register_cuda(
     check_provider_library(runtime.folder(), number)?;
     let provider = CUDA::default()
         .with_device_id(number as i32)
+        // Batches come the largest first: what the first needs is enough, and doubling would waste what is left.
+        .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+        // Precision f32 is f32, not the ten bits of TensorFloat-32.
+        .with_tf32(false)
         .build()
         .error_on_failure();
     let mut registered = builder.with_execution_providers([provider]);

@@ -12,6 +12,9 @@
 //! ```
 //!
 //! Linear weights lie as `[out, in]` in a checkpoint and are transposed once, here. `BiasGelu` is the exact erf form.
+//! This graph pads; [`packed`] is the one without padding, for CUDA.
+
+pub(super) mod packed;
 
 use half::f16;
 use ort::{
@@ -38,6 +41,8 @@ const INPUTS: [(Role, &str); 3] = [
     (Role::TokenTypes, "token_type_ids"),
     (Role::Mask, "attention_mask"),
 ];
+
+const WORDS: &str = "embeddings.word_embeddings.weight";
 
 const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
@@ -73,22 +78,29 @@ pub(super) fn inputs() -> Vec<Input> {
 /// # Panics
 /// When `layers` is empty or names a layer that the checkpoint has not: the caller checks that.
 pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result<Model> {
-    let highest = *layers
-        .iter()
-        .max()
-        .expect("at least one layer is asked for");
-    assert!(
-        highest <= source.shape.layers,
-        "layer {highest} of {}",
-        source.shape.layers
-    );
-
+    let highest = highest(source, layers);
     let mut builder = GraphBuilder::new(source, half)?;
     builder.embeddings()?;
     for layer in 0..highest {
         builder.layer(layer)?;
     }
-    builder.finish(layers)
+    let inputs = INPUTS.map(|(_, name)| {
+        let shape = [(-1, "batch"), (-1, "sequence")];
+        tensor_outlet(name, TensorElementType::Int32, &shape)
+    });
+    builder.finish(inputs, layers, &[(-1, "batch"), (-1, "sequence")])
+}
+
+/// The layer at which a graph ends.
+fn highest(source: &FusedModel, layers: &[usize]) -> usize {
+    let highest = layers.iter().max();
+    let highest = *highest.expect("at least one layer is asked for");
+    assert!(
+        highest <= source.shape.layers,
+        "layer {highest} of {}",
+        source.shape.layers
+    );
+    highest
 }
 
 struct GraphBuilder<'a> {
@@ -110,41 +122,56 @@ impl<'a> GraphBuilder<'a> {
     }
 
     fn embeddings(&mut self) -> Result<()> {
-        let shape = self.shape;
-        let (hidden, width) = (shape.hidden, shape.embedding);
-        self.weight(
-            "embeddings.word_embeddings.weight",
-            &[shape.vocabulary, width],
-        )?;
-        self.positions()?;
-        self.token_types()?;
-        self.weight("embeddings.LayerNorm.weight", &[width])?;
-        self.weight("embeddings.LayerNorm.bias", &[width])?;
-        let projected = width != hidden;
-        let output = match projected {
-            true => "embeddings.normed".to_string(),
-            false => output_name(0),
-        };
+        self.embedding_tables()?;
+        let output = self.normed_embeddings();
         self.node(
             "EmbedLayerNormalization",
             CONTRIB_DOMAIN,
             &[
                 "input_ids",
                 "token_type_ids",
-                "embeddings.word_embeddings.weight",
+                WORDS,
                 POSITIONS,
                 TOKEN_TYPES,
                 "embeddings.LayerNorm.weight",
                 "embeddings.LayerNorm.bias",
             ],
             &[&output, "embeddings.mask_index"],
-            vec![float_attribute("epsilon", shape.layer_norm_epsilon)?],
+            vec![float_attribute("epsilon", self.shape.layer_norm_epsilon)?],
         )?;
-        if !projected {
+        self.project_embeddings()
+    }
+
+    /// What `EmbedLayerNormalization` adds up, and the weights of its norm.
+    fn embedding_tables(&mut self) -> Result<()> {
+        let width = self.shape.embedding;
+        self.weight(WORDS, &[self.shape.vocabulary, width])?;
+        self.positions()?;
+        self.token_types()?;
+        self.weight("embeddings.LayerNorm.weight", &[width])?;
+        self.weight("embeddings.LayerNorm.bias", &[width])
+    }
+
+    /// The name of the embeddings after their norm: layer 0, unless they are yet to be projected.
+    fn normed_embeddings(&self) -> String {
+        match self.shape.embedding == self.shape.hidden {
+            true => output_name(0),
+            false => "embeddings.normed".into(),
+        }
+    }
+
+    /// Layer 0 from embeddings of another width, where a family has them.
+    fn project_embeddings(&mut self) -> Result<()> {
+        let (width, hidden) = (self.shape.embedding, self.shape.hidden);
+        if width == hidden {
             return Ok(());
         }
         self.linear("embeddings_project", width, hidden)?;
-        self.matmul(&output, "embeddings_project.weight", "embeddings.projected")?;
+        self.matmul(
+            &self.normed_embeddings(),
+            "embeddings_project.weight",
+            "embeddings.projected",
+        )?;
         self.node(
             "Add",
             ONNX_DOMAIN,
@@ -176,6 +203,33 @@ impl<'a> GraphBuilder<'a> {
     }
 
     fn layer(&mut self, layer: usize) -> Result<()> {
+        let tensors = self.shape.family.tensors;
+        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
+        self.query_key_value(layer)?;
+        self.node(
+            "Attention",
+            CONTRIB_DOMAIN,
+            &[
+                &output_name(layer),
+                &at("qkv.weight"),
+                &at("qkv.bias"),
+                "attention_mask",
+            ],
+            &[&at("attention")],
+            vec![self.num_heads()?],
+        )?;
+        let hidden = self.shape.hidden;
+        self.linear(&at(tensors.attention_output), hidden, hidden)?;
+        self.after_attention(layer)
+    }
+
+    fn num_heads(&self) -> Result<Attribute> {
+        Attribute::new("num_heads", self.shape.attention_heads as i64)
+            .map_err(encoder_error("set num_heads"))
+    }
+
+    /// The rest of a layer, from what its attention gives and the weights of the dense layer after it.
+    fn after_attention(&mut self, layer: usize) -> Result<()> {
         let shape = self.shape;
         let (hidden, intermediate) = (shape.hidden, shape.intermediate);
         let tensors = shape.family.tensors;
@@ -184,19 +238,6 @@ impl<'a> GraphBuilder<'a> {
         let bias = |name: &str| at(&format!("{name}.bias"));
         let (input, output) = (output_name(layer), output_name(layer + 1));
 
-        self.query_key_value(layer)?;
-        self.node(
-            "Attention",
-            CONTRIB_DOMAIN,
-            &[&input, &weight("qkv"), &bias("qkv"), "attention_mask"],
-            &[&at("attention")],
-            vec![
-                Attribute::new("num_heads", shape.attention_heads as i64)
-                    .map_err(encoder_error("set num_heads"))?,
-            ],
-        )?;
-
-        self.linear(&at(tensors.attention_output), hidden, hidden)?;
         self.matmul(
             &at("attention"),
             &weight(tensors.attention_output),
@@ -262,6 +303,13 @@ impl<'a> GraphBuilder<'a> {
 
     /// The weight of a linear layer, `[out, in]` in the checkpoint, as `[in, out]`, and its bias.
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<()> {
+        let weight = self.transposed(name, inputs, outputs)?;
+        self.initializer(&format!("{name}.weight"), &[inputs, outputs], &weight)?;
+        self.weight(&format!("{name}.bias"), &[outputs])
+    }
+
+    /// The values of a linear layer's weight, `[in, out]`.
+    fn transposed(&self, name: &str, inputs: usize, outputs: usize) -> Result<Vec<f32>> {
         let stored = self
             .source
             .weights
@@ -272,8 +320,7 @@ impl<'a> GraphBuilder<'a> {
                 transposed[input * outputs + out] = *value;
             }
         }
-        self.initializer(&format!("{name}.weight"), &[inputs, outputs], &transposed)?;
-        self.weight(&format!("{name}.bias"), &[outputs])
+        Ok(transposed)
     }
 
     fn matmul(&mut self, input: &str, weight: &str, output: &str) -> Result<()> {
@@ -348,23 +395,26 @@ impl<'a> GraphBuilder<'a> {
             .map_err(encoder_error("add an operator"))
     }
 
-    fn finish(mut self, layers: &[usize]) -> Result<Model> {
+    /// `rows` is the shape of the outputs before their last size, the hidden one.
+    fn finish(
+        mut self,
+        inputs: impl IntoIterator<Item = Outlet>,
+        layers: &[usize],
+        rows: &[(i64, &str)],
+    ) -> Result<Model> {
         let action = "build the graph";
         let float = if self.half {
             TensorElementType::Float16
         } else {
             TensorElementType::Float32
         };
-        let hidden = self.shape.hidden as i64;
-        let inputs =
-            INPUTS.map(|(_, name)| tensor_outlet(name, TensorElementType::Int32, &[-1, -1]));
+        let shape = [rows, &[(self.shape.hidden as i64, "")]].concat();
+        let outputs = layers
+            .iter()
+            .map(|layer| tensor_outlet(&output_name(*layer), float, &shape));
         self.graph
             .set_inputs(inputs)
             .map_err(encoder_error(action))?;
-        let outputs: Vec<Outlet> = layers
-            .iter()
-            .map(|layer| tensor_outlet(&output_name(*layer), float, &[-1, -1, hidden]))
-            .collect();
         self.graph
             .set_outputs(outputs)
             .map_err(encoder_error(action))?;
@@ -377,17 +427,11 @@ impl<'a> GraphBuilder<'a> {
     }
 }
 
-fn tensor_outlet(name: &str, ty: TensorElementType, shape: &[i64]) -> Outlet {
-    let symbols = ["batch", "sequence", "hidden"];
+/// An input or output of these sizes, each with the name that stands for it where it is -1: equal names, equal sizes.
+fn tensor_outlet(name: &str, ty: TensorElementType, shape: &[(i64, &str)]) -> Outlet {
     let dimension_symbols =
-        SymbolicDimensions::new(shape.iter().zip(symbols).map(|(size, symbol)| {
-            if *size < 0 {
-                symbol.to_string()
-            } else {
-                String::new()
-            }
-        }));
-    let shape = Shape::new(shape.iter().copied());
+        SymbolicDimensions::new(shape.iter().map(|(_, symbol)| (*symbol).to_string()));
+    let shape = Shape::new(shape.iter().map(|(size, _)| *size));
     Outlet::new(
         name,
         ValueType::Tensor {

@@ -4,10 +4,12 @@
 
 pub mod checkpoint;
 pub mod config;
+mod cuda_session;
 pub mod device;
 mod family;
 mod graph;
 pub mod hub;
+pub mod layer_states;
 mod onnx_file;
 mod onnx_model;
 pub mod plan;
@@ -18,17 +20,20 @@ pub mod source;
 pub mod tokenizer;
 mod weights;
 pub mod windows;
+pub mod worker;
+
+pub use worker::{Request, Worker};
 
 use checkpoint::Checkpoint;
 use device::{Device, Precision, Provider};
 use runtime::Runtime;
-use session::{Batch, EncoderSession, SessionOptions};
+use session::{Batch, SessionOptions};
 use windows::Overflow;
 
 use crate::{
     error::{Error, Result},
     fingerprint::{FORMAT_VERSION, FingerprintInputs},
-    states::{BatchStates, Dtype, StateId, StateKind, StateValues},
+    states::Dtype,
 };
 
 /// What an encoder is asked to do, beside the checkpoint it runs.
@@ -113,13 +118,7 @@ impl Encoder {
             layers,
             intra_threads: 1,
         };
-        let open_worker = || -> Result<Worker> {
-            Ok(Worker {
-                session: EncoderSession::open(runtime, checkpoint, &options)?,
-                hidden: checkpoint.config.hidden,
-                precision: options.precision,
-            })
-        };
+        let open_worker = || Worker::open(runtime, checkpoint, &options);
         let workers = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..n_workers).map(|_| scope.spawn(open_worker)).collect();
             let opened = threads.into_iter().map(|thread| thread.join());
@@ -138,11 +137,7 @@ impl Encoder {
                 precision: Precision::F32,
                 ..options.clone()
             };
-            encoder.reference = Some(Worker {
-                session: EncoderSession::open(runtime, checkpoint, &options)?,
-                hidden: checkpoint.config.hidden,
-                precision: options.precision,
-            });
+            encoder.reference = Some(Worker::open(runtime, checkpoint, &options)?);
         }
         if let Provider::Cuda(_) = provider {
             encoder.prove_against_cpu(checkpoint, settings.precision)?;
@@ -172,8 +167,8 @@ impl Encoder {
             .collect();
         let batch = Batch::new(documents.iter().map(|ids| (&ids[..], &[][..])));
         let hidden = checkpoint.config.hidden;
-        let expected = real_states(&mut cpu.session, &batch, hidden)?;
-        let got = real_states(&mut self.workers[0].session, &batch, hidden)?;
+        let expected = real_states(cpu, &batch)?;
+        let got = real_states(&mut self.workers[0], &batch)?;
         let least = match precision {
             Precision::F16 => 0.999,
             _ => 0.999_99,
@@ -207,15 +202,13 @@ fn least_cosine(a: &[f32], b: &[f32], hidden: usize) -> f64 {
         })
 }
 
-fn real_states(session: &mut EncoderSession, batch: &Batch, hidden: usize) -> Result<Vec<f32>> {
+fn real_states(worker: &mut Worker, batch: &Batch) -> Result<Vec<f32>> {
     let mut real = Vec::new();
-    session.run(batch, |_, states| {
-        for (row, length) in batch.lengths.iter().enumerate() {
-            let start = row * batch.width * hidden;
-            real.extend_from_slice(&states[start..start + *length as usize * hidden]);
+    for states in worker.compute(batch)?.layers {
+        for window in 0..batch.windows() {
+            real.extend_from_slice(&states.row(window).to_f32());
         }
-        Ok(())
-    })?;
+    }
     Ok(real)
 }
 
@@ -227,123 +220,6 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
             .sum::<f64>()
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
-}
-
-/// One session and what it makes of a batch.
-pub struct Worker {
-    session: EncoderSession,
-    hidden: usize,
-    precision: Precision,
-}
-
-/// What a batch is encoded for.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// The states, of layers that the encoder was opened for.
-    pub states: &'a [StateId],
-    /// The type in which rows of tokens and words are returned.
-    pub dtype: Dtype,
-    /// The type in which the cache stores states: every value must fit into it.
-    pub stored: Dtype,
-    /// For each window the positions of its words; only looked at where word states are asked for.
-    pub words: &'a [Vec<u16>],
-}
-
-impl Worker {
-    /// Runs a batch and returns every state that was asked for.
-    ///
-    /// `name_of` tells what to call the document in this row of the batch, should its state be unfit to store.
-    ///
-    /// # Errors
-    /// When ONNX Runtime fails; [`Error::State`] for a value that is not finite or that the storage type cannot hold.
-    pub fn run(
-        &mut self,
-        batch: &Batch,
-        request: Request<'_>,
-        name_of: impl Fn(usize) -> String,
-    ) -> Result<Vec<BatchStates>> {
-        let (hidden, precision) = (self.hidden, self.precision);
-        let mut made: Vec<BatchStates> = Vec::with_capacity(request.states.len());
-        self.session.run(batch, |layer, states| {
-            let real = |row: usize| {
-                let start = row * batch.width * hidden;
-                &states[start..start + batch.lengths[row] as usize * hidden]
-            };
-            let check = |state: StateId, row: usize, values: &[f32]| {
-                let fits = request.stored.check(values);
-                fits.map_err(|value| unfit(state, value, name_of(row), request.stored, precision))
-            };
-            for state in request.states.iter().filter(|state| state.layer == layer) {
-                let values = match state.kind {
-                    StateKind::Pooled(pooling) => {
-                        let mut pooled = vec![0.0f32; batch.windows() * hidden];
-                        for (row, out) in pooled.chunks_exact_mut(hidden).enumerate() {
-                            pooling::pool(pooling, real(row), out);
-                            check(*state, row, out)?;
-                        }
-                        StateValues::Pooled(pooled)
-                    }
-                    StateKind::Words | StateKind::Tokens => {
-                        let mut bytes = Vec::new();
-                        let mut put = |row: usize, values: &[f32]| {
-                            check(*state, row, values)?;
-                            request.dtype.put(values, &mut bytes);
-                            Ok(())
-                        };
-                        for row in 0..batch.windows() {
-                            if state.kind == StateKind::Tokens {
-                                put(row, real(row))?;
-                                continue;
-                            }
-                            for position in &request.words[row] {
-                                let start = usize::from(*position) * hidden;
-                                put(row, &real(row)[start..start + hidden])?;
-                            }
-                        }
-                        StateValues::Rows(bytes)
-                    }
-                };
-                made.push(BatchStates {
-                    state: *state,
-                    values,
-                });
-            }
-            Ok(())
-        })?;
-        Ok(made)
-    }
-
-    /// The session alone, for benchmarks.
-    pub fn session(&mut self) -> &mut EncoderSession {
-        &mut self.session
-    }
-}
-
-fn unfit(state: StateId, value: f32, text: String, dtype: Dtype, precision: Precision) -> Error {
-    let value = if value.is_nan() {
-        "NaN".into()
-    } else if value.is_infinite() {
-        "infinity".into()
-    } else {
-        value.to_string()
-    };
-    Error::State {
-        state: format!("{} state of layer {}", state.kind.name(), state.layer),
-        text,
-        hint: match dtype {
-            _ if precision == Precision::F16 => {
-                "set model.precision = \"f32\": half precision overflows on this text".into()
-            }
-            Dtype::F16 if value != "NaN" => {
-                "set cache.dtype = \"f32\"; if it still fails, the model is broken".into()
-            }
-            _ => {
-                "the model is broken on this text: check its weights, or leave the text out".into()
-            }
-        },
-        value,
-        dtype: dtype.name(),
-    }
 }
 
 /// The fingerprint's inputs for a checkpoint on a provider.
@@ -363,7 +239,7 @@ pub fn fingerprint_inputs(
         weights: checkpoint.hashes.weights.clone(),
         config: checkpoint.hashes.config.clone(),
         tokenizer: checkpoint.hashes.tokenizer.clone(),
-        graph: checkpoint.graph_profile().into(),
+        graph: checkpoint.graph_profile(provider).into(),
         provider: provider.into(),
         precision: precision.name().into(),
         dtype: dtype.name().into(),

@@ -5,8 +5,9 @@ pub type BatchRows = Vec<u32>;
 
 /// Cuts documents into batches of at most `budget_tokens` padded tokens (a longer document makes a batch of its own).
 ///
-/// Documents are sorted by falling length, equal lengths by position, so a batch holds nearly equal lengths and the
-/// first batch is the largest. The plan is a pure function of its arguments: no thread count, no clock.
+/// Documents are sorted by falling length, equal lengths by position, so a batch holds nearly equal lengths. The batch of
+/// the most padded tokens comes first: what it needs of a device's memory is enough for all. The plan is a pure
+/// function of its arguments: no thread count, no clock.
 ///
 /// ```
 /// use frostbert::encoder::plan::plan_batches;
@@ -28,6 +29,8 @@ pub fn plan_batches(lengths: &[u32], budget_tokens: usize) -> Vec<BatchRows> {
             _ => batches.push(vec![row]),
         }
     }
+    let padded = |batch: &BatchRows| lengths[batch[0] as usize] as usize * batch.len();
+    batches.sort_by_key(|batch| std::cmp::Reverse(padded(batch)));
     batches
 }
 
@@ -64,6 +67,8 @@ mod tests {
             for batch in &batches {
                 let longest = batch.iter().map(|row| lengths[*row as usize]).max().unwrap() as usize;
                 prop_assert!(batch.len() == 1 || longest * batch.len() <= budget);
+                let of_first = lengths[batches[0][0] as usize] as usize * batches[0].len();
+                prop_assert!(longest * batch.len() <= of_first);
             }
         }
     }

@@ -106,3 +106,13 @@ fn version_of(library: &Path) -> String {
         .or_else(from_build)
         .unwrap_or_else(|| "unknown".into())
 }
+
+/// ONNX Runtime for the unit tests of this folder, loaded once.
+#[cfg(test)]
+pub(super) fn for_tests() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime/libonnxruntime.so");
+        Runtime::load(&library).expect("runtime/ is not there: run `make setup`")
+    })
+}

@@ -1,8 +1,7 @@
 //! One ONNX Runtime session on one worker thread: batches of token ids in, hidden states out.
 
-use std::{borrow::Cow, fmt::Display};
+use std::{borrow::Cow, fmt::Display, ops::Range};
 
-use half::{f16, slice::HalfFloatSliceExt};
 use ort::{
     session::{
         Session, SessionOutputs,
@@ -15,6 +14,7 @@ use super::{
     checkpoint::{Checkpoint, Model},
     device::{self, Precision, Provider},
     graph,
+    layer_states::{LayerStates, Values},
     onnx_model::{Input, OnnxModel, Role},
     runtime::Runtime,
 };
@@ -27,8 +27,8 @@ pub struct Batch {
     pub lengths: Vec<u32>,
     /// Padded length, S.
     pub width: usize,
-    ids: Vec<i32>,
-    type_ids: Vec<i32>,
+    pub(super) ids: Vec<i32>,
+    pub(super) type_ids: Vec<i32>,
     mask: Vec<i32>,
 }
 
@@ -70,6 +70,18 @@ impl Batch {
         }
     }
 
+    /// Its first windows, one or more, padded as they are.
+    pub(super) fn first(&self, windows: usize) -> Batch {
+        let places = windows * self.width;
+        Batch {
+            lengths: self.lengths[..windows].to_vec(),
+            width: self.width,
+            ids: self.ids[..places].to_vec(),
+            type_ids: self.type_ids[..places].to_vec(),
+            mask: self.mask[..places].to_vec(),
+        }
+    }
+
     /// One window as a batch of its own.
     fn window(&self, row: usize) -> Batch {
         let length = self.lengths[row] as usize;
@@ -104,7 +116,6 @@ pub struct EncoderSession {
     first_position: i32,
     one_token_type: bool,
     alone: bool,
-    converted: Vec<f32>,
 }
 
 /// What a session is made from, beside the checkpoint.
@@ -154,7 +165,6 @@ impl EncoderSession {
                     first_position: 0,
                     one_token_type: source.shape.token_types <= 1,
                     alone: false,
-                    converted: Vec::new(),
                 })
             }
             Model::Onnx(model) => {
@@ -170,15 +180,12 @@ impl EncoderSession {
                     first_position: model.first_position as i32,
                     one_token_type: model.one_token_type,
                     alone: model.alone,
-                    converted: Vec::new(),
                 })
             }
         }
     }
 
     /// Runs a batch and shows each layer's states, `[windows, width, hidden]` with padding in place, to `visit`.
-    ///
-    /// A model whose states would depend on the batch mates is run window by window.
     ///
     /// # Errors
     /// When ONNX Runtime fails, or `visit` does.
@@ -187,47 +194,61 @@ impl EncoderSession {
         batch: &Batch,
         mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        if !self.alone || batch.windows() == 1 {
-            return self.run_together(batch, visit);
-        }
-        let (stride, n_layers) = (batch.width * self.hidden, self.outputs.len());
-        let mut layers = vec![vec![0.0f32; batch.windows() * stride]; n_layers];
-        for row in 0..batch.windows() {
-            let mut targets = layers.iter_mut();
-            self.run_together(&batch.window(row), |_, states| {
-                // As many layers are shown as there are outputs.
-                if let Some(target) = targets.next() {
-                    target[row * stride..][..states.len()].copy_from_slice(states);
-                }
-                Ok(())
-            })?;
-        }
-        for ((layer, _), states) in self.outputs.iter().zip(&layers) {
-            visit(*layer, states)?;
-        }
-        Ok(())
+        let layers = self.compute(batch)?;
+        layers
+            .iter()
+            .try_for_each(|states| visit(states.layer, &states.all().to_f32()))
     }
 
-    fn run_together(
-        &mut self,
-        batch: &Batch,
-        mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
-    ) -> Result<()> {
+    /// Runs a batch and returns each layer's states.
+    ///
+    /// A model whose states would depend on the batch mates is run window by window.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails.
+    pub fn compute(&mut self, batch: &Batch) -> Result<Vec<LayerStates>> {
+        if !self.alone || batch.windows() == 1 {
+            return self.run_together(batch);
+        }
+        let stride = batch.width * self.hidden;
+        let mut joined = vec![vec![0.0f32; batch.windows() * stride]; self.outputs.len()];
+        for window in 0..batch.windows() {
+            let layers = self.run_together(&batch.window(window))?;
+            for (target, states) in joined.iter_mut().zip(&layers) {
+                let states = states.all().to_f32();
+                target[window * stride..][..states.len()].copy_from_slice(&states);
+            }
+        }
+        let layers = self.outputs.iter().zip(joined);
+        let layers = layers.map(|((layer, _), values)| LayerStates {
+            layer: *layer,
+            hidden: self.hidden,
+            values: Values::Joined(values),
+            rows: padded_rows(batch),
+        });
+        Ok(layers.collect())
+    }
+
+    fn run_together(&mut self, batch: &Batch) -> Result<Vec<LayerStates>> {
         let inputs: Vec<(&str, DynValue)> = self
             .inputs
             .iter()
             .map(|input| Ok((&input.name[..], self.feed(input, batch)?)))
             .collect::<Result<_>>()?;
-        let outputs = self
+        let mut outputs = self
             .session
             .run(inputs)
             .map_err(encoder_error("run a batch"))?;
-        for (layer, name) in &self.outputs {
-            let shape = [batch.windows(), batch.width, self.hidden];
-            let states = layer_states(&outputs, name, shape, &mut self.converted)?;
-            visit(*layer, states)?;
-        }
-        Ok(())
+        let shape = [batch.windows(), batch.width, self.hidden];
+        let layers = self.outputs.iter().map(|(layer, name)| {
+            Ok(LayerStates {
+                layer: *layer,
+                hidden: self.hidden,
+                values: taken_values(&mut outputs, name, &shape)?,
+                rows: padded_rows(batch),
+            })
+        });
+        layers.collect()
     }
 
     /// What one input is fed with.
@@ -278,40 +299,44 @@ fn check_precision_of_file(model: &OnnxModel, precision: Precision) -> Result<()
     })
 }
 
-/// The states of one output, `shape` being what they must be; f16 ones are converted.
-fn layer_states<'a>(
-    outputs: &'a SessionOutputs<'_>,
-    name: &str,
-    shape: [usize; 3],
-    converted: &'a mut Vec<f32>,
-) -> Result<&'a [f32]> {
-    let action = "read the states";
-    let value = &outputs[name];
-    let got = value.shape();
-    if got.len() != 3 || got.iter().zip(shape).any(|(got, size)| *got != size as i64) {
-        return Err(Error::Encoder {
-            action,
-            reason: format!(
-                "expected `{name}` of shape {shape:?} (batch, sequence, hidden), got {:?}",
-                &got[..]
-            ),
-        });
-    }
-    if value.data_type() != &TensorElementType::Float16 {
-        return Ok(value
-            .try_extract_tensor::<f32>()
-            .map_err(encoder_error(action))?
-            .1);
-    }
-    let (_, states) = value
-        .try_extract_tensor::<f16>()
-        .map_err(encoder_error(action))?;
-    converted.resize(states.len(), 0.0);
-    states.convert_to_f32_slice(converted);
-    Ok(converted)
+/// The rows of each window's real tokens in a padded batch.
+fn padded_rows(batch: &Batch) -> Vec<Range<usize>> {
+    let windows = batch.lengths.iter().enumerate();
+    windows
+        .map(|(window, length)| {
+            let start = window * batch.width;
+            start..start + *length as usize
+        })
+        .collect()
 }
 
-fn session_builder(runtime: &Runtime, intra_threads: usize) -> Result<SessionBuilder> {
+/// The states of one output, taken out, `shape` being what they must be.
+pub(super) fn taken_values(
+    outputs: &mut SessionOutputs<'_>,
+    name: &str,
+    shape: &[usize],
+) -> Result<Values> {
+    let action = "read the states";
+    let refuse = |got: String| Error::Encoder {
+        action,
+        reason: format!("expected `{name}` of shape {shape:?}, got {got}"),
+    };
+    let Some(value) = outputs.remove(name) else {
+        return Err(refuse("no such output".into()));
+    };
+    let sizes = shape.iter().map(|size| *size as i64);
+    if !value.shape().iter().copied().eq(sizes) {
+        return Err(refuse(format!("{:?}", &value.shape()[..])));
+    }
+    if value.data_type() == &TensorElementType::Float16 {
+        let tensor = value.downcast().map_err(encoder_error(action))?;
+        return Ok(Values::Half(tensor));
+    }
+    let tensor = value.downcast().map_err(encoder_error(action))?;
+    Ok(Values::Single(tensor))
+}
+
+pub(super) fn session_builder(runtime: &Runtime, intra_threads: usize) -> Result<SessionBuilder> {
     let action = "configure a session";
     Session::builder(&runtime.environment)
         .map_err(encoder_error("create a session"))?

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{
+    committer::Committer,
     sample,
     spool::{Spool, SpooledDocument},
 };
@@ -13,11 +14,15 @@ use crate::{
         manifest::Origin,
         plan::ExtractionPlan,
         shard::{OpenShard, ShardLayout, WindowPlace},
+        staging::{ShardPlace, WrittenShard},
         writer::CacheWriter,
     },
     data::Source,
-    encoder::{Encoder, Request, Worker, plan::plan_batches, session::Batch, windows::Encoding},
-    error::{Error, Result},
+    encoder::{
+        Encoder, Request, Worker, plan::plan_batches, session::Batch, windows::Encoding,
+        worker::Computed,
+    },
+    error::Result,
     fingerprint::Key,
     progress::Progress,
     states::{BatchStates, Dtype, StateKind},
@@ -68,7 +73,7 @@ struct EncodedBatch {
 }
 
 /// A shard that is being filled, and its parity sample.
-struct Filling {
+pub(super) struct Filling {
     shard: OpenShard,
     sample: OpenShard,
     /// The documents of the sample, as rows of the shard.
@@ -118,7 +123,8 @@ impl Job<'_> {
         &self.spool.documents()[number as usize]
     }
 
-    /// `read batches | one worker per session | place and commit`, with bounded queues between; this thread commits.
+    /// `read batches | one worker per session | place | write shards | commit`, with bounded queues between; this thread
+    /// places and commits.
     pub(super) fn run(
         &self,
         encoder: &mut Encoder,
@@ -148,7 +154,9 @@ impl Job<'_> {
             }
             // Only the threads hold these ends now: when they stop, whoever waits for them stops too.
             drop((batches, result_sender));
-            self.commit_all(results, writer, computer, progress)
+            let write = move |number, place, filling| self.write(number, place, filling, computer);
+            let committer = Committer::new(self.plan, writer, scope, write);
+            self.place_all(results, committer, progress)
         })
     }
 
@@ -262,16 +270,27 @@ impl Job<'_> {
         batches: &Receiver<Result<PlannedBatch>>,
         results: &Sender<Result<EncodedBatch>>,
     ) {
-        for planned in batches {
-            let encoded = planned.and_then(|planned| self.encode(worker, planned));
-            let failed = encoded.is_err();
-            if results.send(encoded).is_err() || failed {
-                return;
+        let planned = batches.iter().map_while(|planned| match planned {
+            Ok(planned) => Some(planned),
+            Err(error) => {
+                // Nobody listening means that another error goes first.
+                let _ = results.send(Err(error));
+                None
             }
-        }
+        });
+        worker.run_all(
+            planned,
+            |planned| &planned.batch,
+            |planned, computed| {
+                let encoded = computed.and_then(|computed| self.finish(planned, computed));
+                let failed = encoded.is_err();
+                results.send(encoded).is_ok() && !failed
+            },
+        );
     }
 
-    fn encode(&self, worker: &mut Worker, planned: PlannedBatch) -> Result<EncodedBatch> {
+    /// The states of a batch that was computed, as they are stored.
+    fn finish(&self, planned: PlannedBatch, computed: Computed) -> Result<EncodedBatch> {
         let name_of = |row: usize| self.document(planned.documents[row]).place(self.sources);
         let request = Request {
             states: &self.plan.shards[planned.shard].states,
@@ -284,7 +303,7 @@ impl Job<'_> {
             words: &planned.words,
         };
         Ok(EncodedBatch {
-            states: worker.run(&planned.batch, request, name_of)?,
+            states: computed.finish(request, name_of)?,
             shard: planned.shard,
             in_sample: planned.in_sample,
             tokens: planned.batch.tokens(),
@@ -293,19 +312,24 @@ impl Job<'_> {
         })
     }
 
-    /// Places batches as they come and commits shards in their order.
-    fn commit_all(
+    /// Places batches as they come and hands complete shards on, in their order.
+    fn place_all(
         &self,
         results: Receiver<Result<EncodedBatch>>,
-        writer: &mut CacheWriter,
-        computer: &Computer,
+        mut committer: Committer<'_>,
         progress: &dyn Progress,
     ) -> Result<Totals> {
         let mut totals = Totals::default();
         let mut open: BTreeMap<usize, Filling> = BTreeMap::new();
-        let mut next = 0;
         for encoded in results {
-            let encoded = encoded?;
+            let encoded = match encoded {
+                Ok(encoded) => encoded,
+                Err(error) => {
+                    // Complete shards are kept; should that fail too, the first error is the one to tell.
+                    let _ = committer.commit_handed();
+                    return Err(error);
+                }
+            };
             let filling = match open.entry(encoded.shard) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert(self.open_shard(encoded.shard)?),
@@ -319,42 +343,40 @@ impl Job<'_> {
                 let documents = encoded.places.iter().filter(|(_, window)| *window == 0);
                 progress.advance(documents.count() as u64, encoded.tokens);
             }
-            while open.get(&next).is_some_and(Filling::is_complete) {
-                let complete = open.remove(&next).expect("just looked at");
-                totals.bytes += self.commit(next, complete, writer, computer)?;
-                next += 1;
+            while open
+                .get(&committer.handed)
+                .is_some_and(Filling::is_complete)
+            {
+                let complete = open.remove(&committer.handed).expect("just looked at");
+                committer.hand_over(complete)?;
             }
+            committer.commit_written()?;
         }
-        if next < self.plan.shards.len() {
-            return Err(Error::Encoder {
-                action: "finish",
-                reason: "a worker thread ended before its work did".into(),
-            });
-        }
+        totals.bytes = committer.finish()?;
         Ok(totals)
     }
 
-    fn commit(
+    /// Compares a complete shard with its sample and writes it aside.
+    fn write(
         &self,
         number: usize,
+        place: ShardPlace,
         filling: Filling,
-        writer: &mut CacheWriter,
         computer: &Computer,
-    ) -> Result<u64> {
-        let planned = &self.plan.shards[number];
+    ) -> Result<WrittenShard> {
         let Filling {
             shard,
             sample,
             sampled,
         } = filling;
         let origin = Origin {
-            states: planned.states.clone(),
+            states: self.plan.shards[number].states.clone(),
             device: computer.device.clone(),
             onnxruntime: computer.onnxruntime.clone(),
             batch_tokens: self.plan.settings.batch_tokens,
             parity: sample::compare(&shard, self.dtype, self.hidden, &sampled, &sample),
         };
-        writer.commit(planned, shard, origin)
+        place.write(shard, origin)
     }
 
     fn open_shard(&self, shard: usize) -> Result<Filling> {

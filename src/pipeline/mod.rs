@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod checks;
+mod committer;
 mod encode;
 pub mod export;
 pub mod extract;

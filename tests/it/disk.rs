@@ -234,11 +234,11 @@ fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
     );
 }
 
-/// Adds states to a cache on a disk that has room for half of them, reads it there, then makes the disk larger and goes
+/// Adds states to a cache on a disk that has room for half of them, and so for more than are in writing at once; reads it there, then makes the disk larger and goes
 /// on.
 const FULL_WHILE_ADDING: &str = r#"
 mkdir base && mv cache/* base || exit 76
-size=$(($(du -sk base | cut -f1) + 250))
+size=$(($(du -sk base | cut -f1) + 500))
 mount -t tmpfs -o size=${size}k tmpfs cache || exit 77
 cp -r base/* cache || exit 78
 "$0" extract pipeline.toml --threads 1 --yes
@@ -255,7 +255,7 @@ exit $code
 #[test]
 fn a_disk_that_is_full_of_added_states_loses_none_and_can_be_read() {
     let prepared = || {
-        let workshop = Workshop::rich(300);
+        let workshop = Workshop::rich(600);
         let means = "cache.store=[\"mean\"]";
         workshop.succeed(&["extract", "pipeline.toml", "--set", means]);
         workshop

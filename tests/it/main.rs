@@ -20,6 +20,7 @@ mod examples;
 mod export;
 mod extraction_oracle;
 mod families;
+mod gpu_pack;
 mod help;
 mod hub;
 mod incremental;

@@ -1,0 +1,231 @@
+//! The session of the graph without padding: what it is fed, where its states come back, and what a full GPU means.
+
+use ort::{
+    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
+    session::{IoBinding, Session},
+    value::Tensor,
+};
+
+use super::{
+    checkpoint::FusedModel,
+    device::{self, Precision, Provider},
+    graph::{self, packed},
+    layer_states::LayerStates,
+    runtime::Runtime,
+    session::{Batch, SessionOptions, encoder_error, session_builder, taken_values},
+};
+use crate::error::{Error, Result};
+
+/// A session that runs the packed graph, its inputs and outputs bound to where they lie.
+pub(super) struct CudaSession {
+    session: Session,
+    binding: IoBinding,
+    /// Absolute layers to put out.
+    layers: Vec<usize>,
+    hidden: usize,
+    one_token_type: bool,
+    /// Where states come back to: memory of the CPU that the device writes without a detour.
+    output_memory: MemoryInfo<'static>,
+    provider: Provider,
+}
+
+impl CudaSession {
+    /// Builds the packed graph and hands it to ONNX Runtime on the CUDA device of this number.
+    ///
+    /// # Errors
+    /// When the checkpoint does not fit, the device cannot be had, or ONNX Runtime refuses.
+    pub(super) fn open(
+        runtime: &Runtime,
+        source: &FusedModel,
+        options: &SessionOptions,
+        number: u32,
+    ) -> Result<CudaSession> {
+        let builder = session_builder(runtime, options.intra_threads)?;
+        let builder = device::register_cuda(builder, runtime, number, true)?;
+        let half = options.precision == Precision::F16;
+        let model = packed::build(source, &options.layers, half)?;
+        let session = model
+            .into_session(&builder)
+            .map_err(encoder_error("load the model"))?;
+        let pinned = MemoryInfo::new(
+            AllocationDevice::CUDA_PINNED,
+            number as i32,
+            AllocatorType::Device,
+            MemoryType::CPUOutput,
+        );
+        let pinned = pinned.map_err(encoder_error("name the pinned memory"))?;
+        let provider = Provider::Cuda(number);
+        CudaSession::new(session, source, &options.layers, pinned, provider)
+    }
+
+    /// A session of a packed graph whose outputs go to `output_memory`.
+    fn new(
+        session: Session,
+        source: &FusedModel,
+        layers: &[usize],
+        output_memory: MemoryInfo<'static>,
+        provider: Provider,
+    ) -> Result<CudaSession> {
+        Ok(CudaSession {
+            binding: session
+                .create_binding()
+                .map_err(encoder_error("bind inputs and outputs"))?,
+            session,
+            layers: layers.to_vec(),
+            hidden: source.shape.hidden,
+            one_token_type: source.shape.token_types <= 1,
+            output_memory,
+            provider,
+        })
+    }
+
+    /// Runs a batch and returns each layer's states, in buffers of their own: the next batch does not touch them.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails; where the device has too little memory, with a budget of tokens that fits.
+    pub(super) fn compute(&mut self, batch: &Batch) -> Result<Vec<LayerStates>> {
+        self.run(batch).map_err(|error| match error {
+            Error::Encoder { reason, .. } if is_out_of_memory(&reason) => {
+                let device = self.provider.to_string();
+                out_of_memory(device, batch, |smaller| self.run(smaller).is_ok())
+            }
+            other => other,
+        })
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<Vec<LayerStates>> {
+        let action = "pass the batch";
+        let packed = PackedBatch::of(batch, self.one_token_type);
+        let n_tokens = packed.ids.len();
+        let row = [1, n_tokens];
+        let [ids, type_ids, positions] = packed::TOKENS;
+        for (name, shape, values) in [
+            (ids, &row[..], packed.ids),
+            (type_ids, &row, packed.type_ids),
+            (positions, &row, packed.positions),
+            (
+                packed::TOKEN_OFFSET,
+                &[batch.windows(), batch.width],
+                packed.token_offset,
+            ),
+            (
+                packed::CU_SEQLENS,
+                &[batch.windows() + 1],
+                packed.cu_seqlens.clone(),
+            ),
+        ] {
+            let tensor = Tensor::from_array((shape.to_vec(), values));
+            let tensor = tensor.map_err(encoder_error(action))?;
+            let bound = self.binding.bind_input(name, &tensor);
+            bound.map_err(encoder_error(action))?;
+        }
+        // Bound anew, or the buffers of the last batch would be written again.
+        self.binding.clear_outputs();
+        let names: Vec<String> = self
+            .layers
+            .iter()
+            .map(|layer| graph::output_name(*layer))
+            .collect();
+        for name in &names {
+            let bound = self
+                .binding
+                .bind_output_to_device(name, &self.output_memory);
+            bound.map_err(encoder_error(action))?;
+        }
+        let mut outputs = self
+            .session
+            .run_binding(&self.binding)
+            .map_err(encoder_error("run a batch"))?;
+        let starts = packed.cu_seqlens.windows(2);
+        let rows = starts.map(|pair| pair[0] as usize..pair[1] as usize);
+        let rows: Vec<_> = rows.collect();
+        let layers = self.layers.iter().zip(&names).map(|(layer, name)| {
+            Ok(LayerStates {
+                layer: *layer,
+                hidden: self.hidden,
+                values: taken_values(&mut outputs, name, &[n_tokens, self.hidden])?,
+                rows: rows.clone(),
+            })
+        });
+        layers.collect()
+    }
+}
+
+/// The inputs of the packed graph; see [`packed`].
+struct PackedBatch {
+    ids: Vec<i32>,
+    type_ids: Vec<i32>,
+    positions: Vec<i32>,
+    token_offset: Vec<i32>,
+    cu_seqlens: Vec<i32>,
+}
+
+impl PackedBatch {
+    fn of(batch: &Batch, one_token_type: bool) -> PackedBatch {
+        let n_tokens = batch.tokens() as usize;
+        let (mut real, mut padding) = (Vec::with_capacity(n_tokens), Vec::new());
+        let mut positions = Vec::with_capacity(n_tokens);
+        let mut cu_seqlens = vec![0i32];
+        for (window, length) in batch.lengths.iter().enumerate() {
+            let start = (window * batch.width) as i32;
+            let (length, end) = (*length as i32, start + batch.width as i32);
+            real.extend(start..start + length);
+            padding.extend(start + length..end);
+            positions.extend(0..length);
+            cu_seqlens.push(real.len() as i32);
+        }
+        let pick = |values: &[i32]| real.iter().map(|place| values[*place as usize]).collect();
+        PackedBatch {
+            ids: pick(&batch.ids),
+            type_ids: match one_token_type {
+                true => vec![0; n_tokens],
+                false => pick(&batch.type_ids),
+            },
+            positions,
+            cu_seqlens,
+            token_offset: [real, padding].concat(),
+        }
+    }
+}
+
+/// Whether ONNX Runtime, CUDA, cuBLAS or cuDNN says that memory ran out.
+fn is_out_of_memory(reason: &str) -> bool {
+    [
+        "Failed to allocate memory",
+        "out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+    ]
+    .iter()
+    .any(|sign| reason.contains(sign))
+}
+
+/// What to say when a batch does not fit into the memory of a device. The cure is the largest part of it, halved again
+/// and again, that `runs`.
+fn out_of_memory(device: String, batch: &Batch, mut runs: impl FnMut(&Batch) -> bool) -> Error {
+    let mut windows = batch.windows() / 2;
+    while windows > 0 && !runs(&batch.first(windows)) {
+        windows /= 2;
+    }
+    Error::Device {
+        device,
+        reason: format!(
+            "its memory is full: a batch of {} tokens does not fit",
+            batch.windows() * batch.width
+        ),
+        hint: match windows {
+            0 => format!(
+                "not even one text of {} tokens fits: end what else uses this GPU, lower cache.max_length, or set \
+                 model.device = \"cpu\"",
+                batch.width
+            ),
+            _ => format!(
+                "set model.batch_tokens = {}, which fits: what was committed is kept, the rest is planned anew",
+                windows * batch.width
+            ),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! What a session made of a batch: the states of a layer's real tokens, window by window, in the type and place in which
+//! the session left them.
+
+use std::{borrow::Cow, ops::Range};
+
+use half::{f16, slice::HalfFloatSliceExt};
+use ort::value::Tensor;
+
+use crate::states::Dtype;
+
+/// The states of one layer of a batch, `[rows, hidden]`, and which rows are those of each window's real tokens.
+///
+/// A session with padding leaves a window's rows at its place in the padded batch, one without packs them.
+pub struct LayerStates {
+    /// The absolute layer; 0 is the embedding output.
+    pub layer: usize,
+    /// Width of a state.
+    pub hidden: usize,
+    pub(super) values: Values,
+    /// By window.
+    pub(super) rows: Vec<Range<usize>>,
+}
+
+/// Where the states lie.
+pub(super) enum Values {
+    Single(Tensor<f32>),
+    Half(Tensor<f16>),
+    /// Of windows that were run one by one.
+    Joined(Vec<f32>),
+}
+
+impl LayerStates {
+    /// The states of a window's real tokens, `[tokens, hidden]`.
+    ///
+    /// # Panics
+    /// When there is no such window.
+    pub fn row(&self, window: usize) -> Floats<'_> {
+        let Range { start, end } = self.rows[window];
+        self.all().part(start * self.hidden..end * self.hidden)
+    }
+
+    /// All rows, those of padding too where there is any.
+    pub(super) fn all(&self) -> Floats<'_> {
+        match &self.values {
+            Values::Single(tensor) => Floats::Single(tensor.extract_tensor().1),
+            Values::Half(tensor) => Floats::Half(tensor.extract_tensor().1),
+            Values::Joined(values) => Floats::Single(values),
+        }
+    }
+}
+
+/// Some states, in the type in which the session gave them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Floats<'a> {
+    /// Single precision.
+    Single(&'a [f32]),
+    /// Half precision.
+    Half(&'a [f16]),
+}
+
+impl<'a> Floats<'a> {
+    /// Some of them.
+    ///
+    /// # Panics
+    /// When there are no such values.
+    pub fn part(self, values: Range<usize>) -> Floats<'a> {
+        match self {
+            Floats::Single(all) => Floats::Single(&all[values]),
+            Floats::Half(all) => Floats::Half(&all[values]),
+        }
+    }
+
+    /// As f32: every f16 is one.
+    pub fn to_f32(self) -> Cow<'a, [f32]> {
+        match self {
+            Floats::Single(values) => Cow::Borrowed(values),
+            Floats::Half(values) => Cow::Owned(values.to_f32_vec()),
+        }
+    }
+
+    /// Checks that all are finite and fit a type; every finite f16 fits both.
+    ///
+    /// # Errors
+    /// The first value that does not.
+    pub fn check(self, dtype: Dtype) -> Result<(), f32> {
+        match self {
+            Floats::Single(values) => dtype.check(values),
+            Floats::Half(values) => {
+                // All at once first, which the compiler turns into vector instructions.
+                if values
+                    .iter()
+                    .fold(true, |all, value| all & value.is_finite())
+                {
+                    return Ok(());
+                }
+                let unfit = values.iter().find(|value| !value.is_finite());
+                unfit.map_or(Ok(()), |value| Err(value.to_f32()))
+            }
+        }
+    }
+
+    /// Appends them, checked before, to `out` in a type, little-endian. f16 stays f16 without a trip through f32.
+    pub fn put(self, dtype: Dtype, out: &mut Vec<u8>) {
+        let Floats::Half(values) = self else {
+            return dtype.put(&self.to_f32(), out);
+        };
+        if dtype == Dtype::F32 {
+            return dtype.put(&self.to_f32(), out);
+        }
+        let start = out.len();
+        out.resize(start + 2 * values.len(), 0);
+        for (pair, value) in out[start..].chunks_exact_mut(2).zip(values) {
+            pair.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_stored_as_they_are() {
+        let values: Vec<f16> = (0..1 << 16)
+            .map(|bits| f16::from_bits(bits as u16))
+            .filter(|value| value.is_finite())
+            .collect();
+        let floats = Floats::Half(&values);
+        floats.check(Dtype::F16).unwrap();
+        let mut stored = vec![7];
+        floats.put(Dtype::F16, &mut stored);
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+        assert!(stored[1..].iter().copied().eq(bytes));
+
+        // The way through f32 gives the same.
+        let (mut single, mut back) = (Vec::new(), Vec::new());
+        floats.put(Dtype::F32, &mut single);
+        Dtype::F16.put(&floats.to_f32(), &mut back);
+        assert_eq!(back, stored[1..]);
+        assert_eq!(single.len(), 4 * values.len());
+    }
+
+    #[test]
+    fn a_half_that_is_no_number_is_found() {
+        let values = [f16::ONE, f16::INFINITY, f16::NAN];
+        assert_eq!(Floats::Half(&values).check(Dtype::F16), Err(f32::INFINITY));
+        let nan = Floats::Half(&values).part(2..3).check(Dtype::F32);
+        assert!(nan.unwrap_err().is_nan());
+    }
+}

@@ -1,0 +1,255 @@
+//! One session and what it makes of a batch: states, pooled and in the type that is stored.
+
+use std::thread;
+
+use crossbeam_channel::bounded;
+
+use super::{
+    checkpoint::{Checkpoint, Model},
+    cuda_session::CudaSession,
+    device::{Precision, Provider},
+    layer_states::{Floats, LayerStates},
+    pooling,
+    runtime::Runtime,
+    session::{Batch, EncoderSession, SessionOptions},
+};
+use crate::{
+    error::{Error, Result},
+    states::{BatchStates, Dtype, Pooling, StateId, StateKind, StateValues},
+};
+
+/// Threads that convert what a GPU made. With the batch that it computes, one more than these are in memory at once: the
+/// ring of buffers in which its states come back.
+const CONVERTERS: usize = 2;
+
+/// One session and what it makes of a batch.
+pub struct Worker {
+    pub(super) session: WorkerSession,
+    pub(super) precision: Precision,
+}
+
+/// The graph that a worker runs.
+pub(super) enum WorkerSession {
+    /// With padding: on a CPU, and every model.onnx.
+    Padded(EncoderSession),
+    /// Without padding, on CUDA.
+    Packed(Box<CudaSession>),
+}
+
+/// What a batch is encoded for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The states, of layers that the encoder was opened for.
+    pub states: &'a [StateId],
+    /// The type in which rows of tokens and words are returned.
+    pub dtype: Dtype,
+    /// The type in which the cache stores states: every value must fit into it.
+    pub stored: Dtype,
+    /// For each window the positions of its words; only looked at where word states are asked for.
+    pub words: &'a [Vec<u16>],
+}
+
+impl Worker {
+    /// Opens the session that the device and the checkpoint ask for.
+    ///
+    /// # Errors
+    /// When the checkpoint does not fit or lacks a layer, the device cannot be had, or ONNX Runtime refuses.
+    pub fn open(
+        runtime: &Runtime,
+        checkpoint: &Checkpoint,
+        options: &SessionOptions,
+    ) -> Result<Worker> {
+        let session = match (options.provider, &checkpoint.model) {
+            (Provider::Cuda(number), Model::Fused(source)) => {
+                checkpoint.check_layers(&options.layers)?;
+                let session = CudaSession::open(runtime, source, options, number)?;
+                WorkerSession::Packed(Box::new(session))
+            }
+            _ => WorkerSession::Padded(EncoderSession::open(runtime, checkpoint, options)?),
+        };
+        Ok(Worker {
+            session,
+            precision: options.precision,
+        })
+    }
+
+    /// Runs a batch and returns every state that was asked for.
+    ///
+    /// `name_of` tells what to call the document in this row of the batch, should its state be unfit to store.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails; [`Error::State`] for a value that is not finite or that the storage type cannot hold.
+    pub fn run(
+        &mut self,
+        batch: &Batch,
+        request: Request<'_>,
+        name_of: impl Fn(usize) -> String,
+    ) -> Result<Vec<BatchStates>> {
+        self.compute(batch)?.finish(request, name_of)
+    }
+
+    /// The first half of [`Worker::run`]: what the device does.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails; where a GPU has too little memory, with a budget of tokens that fits.
+    pub fn compute(&mut self, batch: &Batch) -> Result<Computed> {
+        let layers = match &mut self.session {
+            WorkerSession::Padded(session) => session.compute(batch)?,
+            WorkerSession::Packed(session) => session.compute(batch)?,
+        };
+        Ok(Computed {
+            layers,
+            precision: self.precision,
+        })
+    }
+
+    /// Computes the batches of `jobs` one after the other and hands each to `finish`, until that says `false`.
+    ///
+    /// On a CPU everything happens on this thread. A GPU goes on with the next batch meanwhile: then `finish` runs on
+    /// other threads, and batches may be finished in another order.
+    pub fn run_all<J: Send>(
+        &mut self,
+        jobs: impl Iterator<Item = J>,
+        batch_of: impl Fn(&J) -> &Batch,
+        finish: impl Fn(J, Result<Computed>) -> bool + Sync,
+    ) {
+        if let WorkerSession::Padded(_) = self.session {
+            for job in jobs {
+                let computed = self.compute(batch_of(&job));
+                if !finish(job, computed) {
+                    return;
+                }
+            }
+            return;
+        }
+        // Without room of its own: a batch is handed over when somebody is free to take it.
+        let (sender, computed) = bounded::<(J, Result<Computed>)>(0);
+        thread::scope(|scope| {
+            for _ in 0..CONVERTERS {
+                let (computed, finish) = (computed.clone(), &finish);
+                scope.spawn(move || computed.into_iter().all(|(job, made)| finish(job, made)));
+            }
+            drop(computed);
+            for job in jobs {
+                let made = self.compute(batch_of(&job));
+                // Nobody takes it: all were told to stop.
+                if sender.send((job, made)).is_err() {
+                    return;
+                }
+            }
+            drop(sender);
+        });
+    }
+}
+
+/// What a session made of a batch, still in its own type: the second half of [`Worker::run`] is for any thread.
+pub struct Computed {
+    /// The layers that the session was opened for.
+    pub layers: Vec<LayerStates>,
+    precision: Precision,
+}
+
+impl Computed {
+    /// Pools and converts every state that was asked for; see [`Worker::run`].
+    ///
+    /// # Errors
+    /// [`Error::State`] for a value that is not finite or that the storage type cannot hold.
+    pub fn finish(
+        self,
+        request: Request<'_>,
+        name_of: impl Fn(usize) -> String,
+    ) -> Result<Vec<BatchStates>> {
+        let check = |state: StateId, window: usize, values: Floats<'_>| {
+            let fits = values.check(request.stored);
+            fits.map_err(|value| {
+                let name = name_of(window);
+                unfit(state, value, name, request.stored, self.precision)
+            })
+        };
+        let mut made: Vec<BatchStates> = Vec::with_capacity(request.states.len());
+        for states in &self.layers {
+            let asked = request.states.iter();
+            for state in asked.filter(|state| state.layer == states.layer) {
+                let values = match state.kind {
+                    StateKind::Pooled(pooling) => {
+                        let pooled = pool(states, pooling, |window, pooled| {
+                            check(*state, window, Floats::Single(pooled))
+                        })?;
+                        StateValues::Pooled(pooled)
+                    }
+                    StateKind::Words | StateKind::Tokens => {
+                        let mut bytes = Vec::new();
+                        let mut put = |window: usize, values: Floats<'_>| {
+                            check(*state, window, values)?;
+                            values.put(request.dtype, &mut bytes);
+                            Ok(())
+                        };
+                        for window in 0..states.rows.len() {
+                            let row = states.row(window);
+                            if state.kind == StateKind::Tokens {
+                                put(window, row)?;
+                                continue;
+                            }
+                            for position in &request.words[window] {
+                                let start = usize::from(*position) * states.hidden;
+                                put(window, row.part(start..start + states.hidden))?;
+                            }
+                        }
+                        StateValues::Rows(bytes)
+                    }
+                };
+                made.push(BatchStates {
+                    state: *state,
+                    values,
+                });
+            }
+        }
+        Ok(made)
+    }
+}
+
+/// Each window pooled, `windows x hidden`.
+fn pool(
+    states: &LayerStates,
+    pooling: Pooling,
+    check: impl Fn(usize, &[f32]) -> Result<()>,
+) -> Result<Vec<f32>> {
+    let mut pooled = vec![0.0f32; states.rows.len() * states.hidden];
+    for (window, out) in pooled.chunks_exact_mut(states.hidden).enumerate() {
+        let row = match pooling {
+            // The others need not be converted.
+            Pooling::Cls => states.row(window).part(0..states.hidden),
+            Pooling::Mean | Pooling::Max => states.row(window),
+        };
+        pooling::pool(pooling, &row.to_f32(), out);
+        check(window, out)?;
+    }
+    Ok(pooled)
+}
+
+fn unfit(state: StateId, value: f32, text: String, dtype: Dtype, precision: Precision) -> Error {
+    let value = if value.is_nan() {
+        "NaN".into()
+    } else if value.is_infinite() {
+        "infinity".into()
+    } else {
+        value.to_string()
+    };
+    Error::State {
+        state: format!("{} state of layer {}", state.kind.name(), state.layer),
+        text,
+        hint: match dtype {
+            _ if precision == Precision::F16 => {
+                "set model.precision = \"f32\": half precision overflows on this text".into()
+            }
+            Dtype::F16 if value != "NaN" => {
+                "set cache.dtype = \"f32\"; if it still fails, the model is broken".into()
+            }
+            _ => {
+                "the model is broken on this text: check its weights, or leave the text out".into()
+            }
+        },
+        value,
+        dtype: dtype.name(),
+    }
+}
