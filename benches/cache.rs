@@ -115,6 +115,7 @@ fn write_cache(folder: &Path, bytes: &[u8], n_shards: usize) -> (f64, std::path:
         let origin = Origin {
             states: vec![STATE],
             device: "cpu".into(),
+            placement: None,
             onnxruntime: "none".into(),
             batch_tokens: 512,
             parity: Parity::default(),

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod checks;
+pub mod doctor;
 mod encode;
 pub mod export;
 pub mod extract;
