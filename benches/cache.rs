@@ -159,6 +159,7 @@ fn origin() -> Origin {
     Origin {
         states: vec![STATE],
         device: "cpu".into(),
+        placement: None,
         onnxruntime: "none".into(),
         batch_tokens: 512,
         parity: Parity::default(),

@@ -70,7 +70,7 @@ fn main() {
     };
     let runtime = Runtime::load(Path::new(library)).expect("ONNX Runtime");
     let mut encoder = Encoder::open(&runtime, &checkpoint, &settings).expect("an encoder");
-    let budget = encoder.provider.default_batch_tokens();
+    let budget = encoder.devices.default_batch_tokens();
     let max_length = max_length.parse().expect("a length");
     let batches = batches_of(&checkpoint, Path::new(texts), max_length, budget);
     let tokens: u64 = batches.iter().map(Batch::tokens).sum();
@@ -84,7 +84,7 @@ fn main() {
         .fold(f64::INFINITY, f64::min);
     println!(
         "{{\"device\": \"{}\", \"tokens\": {tokens}, \"seconds\": {best}, \"tokens_per_second\": {}}}",
-        encoder.provider,
+        encoder.devices.name(),
         tokens as f64 / best
     );
 }

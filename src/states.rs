@@ -1,11 +1,22 @@
 //! What the encoder hands to the cache: which state of which layer, in which storage type, row by row; and where the
 //! tokens of those rows stand in their document.
 
-use std::{fmt, ops::Range, str::FromStr};
+use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
 
 use half::{f16, slice::HalfFloatSliceExt};
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
+
+/// Where the encoder's graph ran, where that was a GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The GPU's name, as the driver says; several where the machine has GPUs of several kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// Operators that ran on the CPU all the same, with their numbers of nodes; none where the whole graph ran on the
+    /// GPU.
+    pub cpu_nodes: BTreeMap<String, u64>,
+}
 
 /// How the hidden states of one document's tokens become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

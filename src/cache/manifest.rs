@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     fingerprint::FingerprintInputs,
-    states::{Dtype, StateId},
+    states::{Dtype, Placement, StateId},
 };
 
 /// The file name in the cache folder.
@@ -83,8 +83,11 @@ impl ShardEntry {
 pub struct Origin {
     /// The states.
     pub states: Vec<StateId>,
-    /// The device, as `cpu` or `cuda:0`.
+    /// The device, as `cpu` or `cuda:0`; `cuda:0,1` where batches went to several GPUs.
     pub device: String,
+    /// Where on it the graph ran; none on a CPU, and in caches made before it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     /// The version of ONNX Runtime.
     pub onnxruntime: String,
     /// Token budget of the batches.
@@ -337,4 +340,26 @@ pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Result<Manifest>)>> {
                 .map(|error| (folder, Err(error))),
         });
     Ok(caches.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_graph_ran_is_kept_and_an_origin_without_it_keeps_its_bytes() {
+        let old = r#"{"states":["mean-L05"],"device":"cpu","onnxruntime":"1.31.1","batch_tokens":512,"parity":{"documents":1,"tokens":2,"max_error":0.5,"median_error":0.25,"max_rounding":0.0,"median_rounding":0.0}}"#;
+        let mut origin: Origin = serde_json::from_str(old).unwrap();
+        assert_eq!(origin.placement, None);
+        assert_eq!(serde_json::to_string(&origin).unwrap(), old);
+        origin.device = "cuda:0,1".into();
+        origin.placement = Some(Placement {
+            gpu: Some("NVIDIA T4".into()),
+            cpu_nodes: [("Shape".to_string(), 3)].into(),
+        });
+        let new = serde_json::to_string(&origin).unwrap();
+        let expected = r#""placement":{"gpu":"NVIDIA T4","cpu_nodes":{"Shape":3}}"#;
+        assert!(new.contains(expected), "{new}");
+        assert_eq!(serde_json::from_str::<Origin>(&new).unwrap(), origin);
+    }
 }

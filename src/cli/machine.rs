@@ -2,26 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-use frostbert::pipeline::extract::Machine;
+use frostbert::pipeline::{doctor::Search, extract::Machine};
 
-/// The machine with ONNX Runtime from the flag, the environment, the checkout, or the system.
-pub(super) fn machine(ort_lib: Option<&Path>, threads: usize, go_on: bool) -> Machine {
-    let onnxruntime = match (ort_lib, std::env::var_os("ORT_DYLIB_PATH")) {
-        (Some(path), _) => in_folder(path).unwrap_or_else(|| path.to_path_buf()),
-        (None, Some(path)) if !path.is_empty() => {
-            let path = PathBuf::from(path);
-            in_folder(&path).unwrap_or(path)
-        }
-        _ => search().unwrap_or_else(|| PathBuf::from("runtime/libonnxruntime.so")),
+/// The machine with ONNX Runtime from the flag, the environment, the checkout, or the system; and how that was found.
+pub(super) fn machine(ort_lib: Option<&Path>, threads: usize, go_on: bool) -> (Machine, Search) {
+    let named = |how, path: PathBuf| {
+        let library = in_folder(&path).unwrap_or(path);
+        let looked = Vec::new();
+        (library, Search { how, looked })
     };
-    Machine {
+    let (onnxruntime, search) = match (ort_lib, std::env::var_os("ORT_DYLIB_PATH")) {
+        (Some(path), _) => named("--ort-lib", path.to_path_buf()),
+        (None, Some(path)) if !path.is_empty() => named("ORT_DYLIB_PATH", path.into()),
+        _ => search(),
+    };
+    let machine = Machine {
         onnxruntime,
         threads,
         go_on,
-    }
+    };
+    (machine, search)
 }
 
-fn search() -> Option<PathBuf> {
+fn search() -> (PathBuf, Search) {
     let program = std::env::current_exe().ok();
     // In a checkout the program lies in target/release and the library in runtime.
     let near = program
@@ -37,8 +40,18 @@ fn search() -> Option<PathBuf> {
         "/usr/lib/aarch64-linux-gnu",
         "/usr/lib",
     ];
-    near.chain(system.map(PathBuf::from))
-        .find_map(|folder| in_folder(&folder))
+    let mut looked = Vec::new();
+    for folder in near.chain(system.map(PathBuf::from)) {
+        let library = in_folder(&folder);
+        looked.push(folder);
+        if let Some(library) = library {
+            let how = "found";
+            return (library, Search { how, looked });
+        }
+    }
+    let how = "not found";
+    let library = PathBuf::from("runtime/libonnxruntime.so");
+    (library, Search { how, looked })
 }
 
 /// libonnxruntime.so in a folder, or the newest of its versions.

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and which file does it. Commands call the library and show what it returns.
 
 mod cache;
+mod doctor;
 mod evaluate;
 mod export;
 mod extract;
@@ -88,6 +89,8 @@ enum Command {
     /// Fetch, describe and check models
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Say whether this machine can run it: ONNX Runtime, CUDA, the model, the folder of caches
+    Doctor(doctor::DoctorArguments),
     /// Show a text's tokens, ids, character offsets and words
     Tokenize(tokenize::TokenizeArguments),
 }
@@ -136,6 +139,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Similar(arguments) => similar::run(arguments, &context),
         Command::Cache(command) => cache::run(command, &context),
         Command::Model(command) => model::run(command, &context),
+        Command::Doctor(arguments) => doctor::run(arguments, &context),
         Command::Tokenize(arguments) => tokenize::run(arguments, &context),
     }
 }
@@ -144,6 +148,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 struct Context {
     json: bool,
     machine: frostbert::pipeline::extract::Machine,
+    /// How ONNX Runtime was found.
+    search: frostbert::pipeline::doctor::Search,
     progress: TerminalProgress,
 }
 
@@ -156,9 +162,11 @@ impl Context {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()?;
+        let (machine, search) = machine::machine(global.ort_lib.as_deref(), threads, global.yes);
         Ok(Context {
             json: global.json,
-            machine: machine::machine(global.ort_lib.as_deref(), threads, global.yes),
+            machine,
+            search,
             progress: TerminalProgress::new(global.quiet, global.verbose),
         })
     }

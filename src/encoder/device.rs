@@ -4,41 +4,57 @@ use std::{fmt, path::Path, str::FromStr};
 
 use ort::{
     ep::{ArenaExtendStrategy, CUDA},
-    session::builder::SessionBuilder,
+    session::{Session, builder::SessionBuilder},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{runtime::Runtime, session::plain_reason};
+use super::{
+    cuda_failure,
+    runtime::Runtime,
+    session::{encoder_error, plain_reason},
+};
 use crate::error::{Error, Result};
 
 /// What `model.device` asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// CUDA where it works, else the CPU; the choice is reported.
+    /// CUDA's first device where it works, else the CPU; the choice is reported.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of this number; an error where it does not work.
-    Cuda(u32),
+    /// The CUDA devices of these numbers, each once; an error where one does not work.
+    Cuda(Vec<u32>),
+    /// Every CUDA device that there is, at least one.
+    AllCuda,
 }
 
 impl FromStr for Device {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
+        let refuse = || {
+            format!(
+                "`{name}` is no device; known are auto, cpu, cuda, cuda:N, cuda:N,M and cuda:all"
+            )
+        };
         match name {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "cuda" => Ok(Device::Cuda(0)),
-            _ => name
-                .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok())
-                .map(Device::Cuda)
-                .ok_or_else(|| {
-                    format!("`{name}` is no device; known are auto, cpu, cuda and cuda:N")
-                }),
+            "auto" => return Ok(Device::Auto),
+            "cpu" => return Ok(Device::Cpu),
+            "cuda" => return Ok(Device::Cuda(vec![0])),
+            "cuda:all" => return Ok(Device::AllCuda),
+            _ => {}
         }
+        let numbers = name.strip_prefix("cuda:").ok_or_else(refuse)?;
+        let mut devices: Vec<u32> = Vec::new();
+        for number in numbers.split(',') {
+            let number = number.trim().parse().map_err(|_| refuse())?;
+            if devices.contains(&number) {
+                return Err(format!("`{name}` names device {number} twice"));
+            }
+            devices.push(number);
+        }
+        Ok(Device::Cuda(devices))
     }
 }
 
@@ -47,7 +63,8 @@ impl fmt::Display for Device {
         match self {
             Device::Auto => f.write_str("auto"),
             Device::Cpu => f.write_str("cpu"),
-            Device::Cuda(number) => write!(f, "cuda:{number}"),
+            Device::Cuda(numbers) => Devices::Cuda(numbers.clone()).fmt(f),
+            Device::AllCuda => f.write_str("cuda:all"),
         }
     }
 }
@@ -66,7 +83,47 @@ impl<'de> Deserialize<'de> for Device {
     }
 }
 
-/// A device that was chosen.
+/// The devices that were chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Devices {
+    /// The CPU.
+    Cpu,
+    /// The CUDA devices of these numbers, at least one.
+    Cuda(Vec<u32>),
+}
+
+impl Devices {
+    /// `cpu` or `cuda`: what stands in the fingerprint, where the numbers of devices do not matter.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Devices::Cpu => "cpu",
+            Devices::Cuda(_) => "cuda",
+        }
+    }
+
+    /// The token budget of a batch where the pipeline names none: small enough for a CPU's cache, or large enough to
+    /// fill a GPU. A fixed number, because a plan must not depend on a measurement. See `docs/performance.md`.
+    pub fn default_batch_tokens(&self) -> usize {
+        match self {
+            Devices::Cpu => Provider::Cpu.default_batch_tokens(),
+            Devices::Cuda(_) => Provider::Cuda(0).default_batch_tokens(),
+        }
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Devices::Cpu => f.write_str("cpu"),
+            Devices::Cuda(numbers) => {
+                let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+                write!(f, "cuda:{}", numbers.join(","))
+            }
+        }
+    }
+}
+
+/// What one session runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
     /// ONNX Runtime's CPU provider.
@@ -76,20 +133,11 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// The token budget of a batch where the pipeline names none: small enough for a CPU's cache, or large enough to
-    /// fill a GPU. A fixed number, because a plan must not depend on a measurement. See `docs/performance.md`.
+    /// As [`Devices::default_batch_tokens`].
     pub fn default_batch_tokens(self) -> usize {
         match self {
             Provider::Cpu => 512,
             Provider::Cuda(_) => 32_768,
-        }
-    }
-
-    /// `cpu` or `cuda`: what stands in the fingerprint, where the number of the device does not matter.
-    pub fn name(self) -> &'static str {
-        match self {
-            Provider::Cpu => "cpu",
-            Provider::Cuda(_) => "cuda",
         }
     }
 }
@@ -108,15 +156,17 @@ impl fmt::Display for Provider {
 ///
 /// # Errors
 /// [`Error::Device`] with the reason and the cure.
-pub fn check(device: Device, precision: Precision, library: &Path) -> Result<()> {
+pub fn check(device: &Device, precision: Precision, library: &Path) -> Result<()> {
     let library = library
         .canonicalize()
         .unwrap_or_else(|_| library.to_path_buf());
     let folder = library.parent().unwrap_or(Path::new("."));
     match device {
         // Without the library itself, loading it says so.
-        Device::Cuda(number) if library.is_file() => check_provider_library(folder, number),
-        Device::Cuda(_) => Ok(()),
+        Device::Cuda(_) | Device::AllCuda if library.is_file() => {
+            check_provider_library(folder, device)
+        }
+        Device::Cuda(_) | Device::AllCuda => Ok(()),
         Device::Auto if has_cuda_provider(&library) => Ok(()),
         Device::Auto | Device::Cpu => check_cpu_precision(precision),
     }
@@ -148,7 +198,7 @@ pub fn register_cuda(
     number: u32,
     whole_graph: bool,
 ) -> Result<SessionBuilder> {
-    check_provider_library(runtime.folder(), number)?;
+    cuda_failure::check_libraries(runtime, number)?;
     let provider = CUDA::default()
         .with_device_id(number as i32)
         // Batches come the largest first: what the first needs is enough, and doubling would waste what is left.
@@ -162,14 +212,31 @@ pub fn register_cuda(
         // A node that the GPU has no kernel for is an error too, not a quiet detour over the CPU.
         registered = registered.and_then(SessionBuilder::with_disable_cpu_fallback);
     }
-    registered.map_err(|error| Error::Device {
-        device: Provider::Cuda(number).to_string(),
-        reason: plain_reason(&error),
-        hint: "check the driver with nvidia-smi, and put the CUDA and cuDNN libraries that this ONNX Runtime was built \
-               for on LD_LIBRARY_PATH; or set model.device = \"cpu\""
-            .into(),
-    })
+    registered.map_err(|error| cuda_failure::explain(&plain_reason(&error), runtime, number))
 }
+
+/// The numbers of all CUDA devices, by ONNX Runtime's own count.
+///
+/// # Errors
+/// [`Error::Device`] where there is none, with the reason and the cure.
+pub fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
+    // More than any machine has, so that the loop ends whatever ONNX Runtime answers.
+    const MOST: u32 = 64;
+    let mut numbers = Vec::new();
+    for number in 0..MOST {
+        let builder =
+            Session::builder(&runtime.environment).map_err(encoder_error("create a session"))?;
+        match register_cuda(builder, runtime, number, false) {
+            Ok(_) => numbers.push(number),
+            Err(error) if numbers.is_empty() => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(numbers)
+}
+
+/// Why `auto` takes the CPU where ONNX Runtime has no CUDA provider.
+pub const WITHOUT_CUDA: &str = "this ONNX Runtime was built without CUDA";
 
 /// Whether a CUDA provider's library lies beside this ONNX Runtime: whether `auto` has anything to try.
 pub fn has_cuda_provider(library: &Path) -> bool {
@@ -179,17 +246,18 @@ pub fn has_cuda_provider(library: &Path) -> bool {
     library.with_file_name(PROVIDER_LIBRARIES[1]).is_file()
 }
 
-const PROVIDER_LIBRARIES: [&str; 2] = [
+/// The libraries beside ONNX Runtime that make its CUDA provider.
+pub const PROVIDER_LIBRARIES: [&str; 2] = [
     "libonnxruntime_providers_shared.so",
     "libonnxruntime_providers_cuda.so",
 ];
 
 /// Fails with the missing file's name, before ONNX Runtime fails with less.
-fn check_provider_library(folder: &Path, number: u32) -> Result<()> {
+pub(super) fn check_provider_library(folder: &Path, device: &impl fmt::Display) -> Result<()> {
     for name in PROVIDER_LIBRARIES {
         if !folder.join(name).is_file() {
             return Err(Error::Device {
-                device: Provider::Cuda(number).to_string(),
+                device: device.to_string(),
                 reason: format!(
                     "`{name}` is not beside ONNX Runtime in `{}`: this runtime was built without CUDA",
                     folder.display()
@@ -233,11 +301,29 @@ mod tests {
 
     #[test]
     fn a_device_is_parsed_back() {
-        for name in ["auto", "cpu", "cuda:0", "cuda:3"] {
+        for name in ["auto", "cpu", "cuda:0", "cuda:3", "cuda:0,1", "cuda:all"] {
             assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
         }
-        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
-        assert!("gpu".parse::<Device>().unwrap_err().contains("cuda:N"));
-        assert!("cuda:".parse::<Device>().is_err());
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(vec![0])));
+        assert_eq!("cuda:2, 0".parse(), Ok(Device::Cuda(vec![2, 0])));
+    }
+
+    #[test]
+    fn what_is_no_device_is_refused() {
+        let refuse = |name: &str| name.parse::<Device>().unwrap_err();
+        for name in ["gpu", "cuda:", "cuda:x", "cuda:0,", "cuda:-1", "cuda0"] {
+            assert!(refuse(name).contains("cuda:N,M"), "{name}");
+        }
+        assert_eq!(refuse("cuda:1,1"), "`cuda:1,1` names device 1 twice");
+    }
+
+    #[test]
+    fn the_numbers_of_devices_stand_in_no_fingerprint() {
+        let several = Devices::Cuda(vec![0, 2]);
+        assert_eq!(
+            (several.name(), &several.to_string()[..]),
+            ("cuda", "cuda:0,2")
+        );
+        assert_eq!(several.default_batch_tokens(), 32_768);
     }
 }

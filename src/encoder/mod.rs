@@ -4,14 +4,18 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod cuda_failure;
+pub mod cuda_libraries;
 mod cuda_session;
 pub mod device;
 mod family;
+pub mod gpus;
 mod graph;
 pub mod hub;
 pub mod layer_states;
 mod onnx_file;
 mod onnx_model;
+mod placement;
 pub mod plan;
 pub mod pooling;
 pub mod runtime;
@@ -24,8 +28,9 @@ pub mod worker;
 
 pub use worker::{Request, Worker};
 
-use checkpoint::Checkpoint;
-use device::{Device, Precision, Provider};
+use checkpoint::{Checkpoint, Model};
+use device::{Device, Devices, Precision, Provider};
+use gpus::Gpus;
 use runtime::Runtime;
 use session::{Batch, SessionOptions};
 use windows::Overflow;
@@ -33,7 +38,7 @@ use windows::Overflow;
 use crate::{
     error::{Error, Result},
     fingerprint::{FORMAT_VERSION, FingerprintInputs},
-    states::Dtype,
+    states::{Dtype, Placement},
 };
 
 /// What an encoder is asked to do, beside the checkpoint it runs.
@@ -49,18 +54,20 @@ pub struct EncoderSettings {
     pub threads: usize,
 }
 
-/// An encoder that is ready to run: one worker per CPU thread, or one for a GPU.
+/// An encoder that is ready to run: one worker per CPU thread, or one per GPU.
 pub struct Encoder {
-    /// The device that was chosen.
-    pub provider: Provider,
-    /// Where `device = "auto"` found a CUDA provider that could not be used: why.
-    pub provider_reason: Option<String>,
+    /// The devices that were chosen.
+    pub devices: Devices,
+    /// Why `device = "auto"` took the CPU, where it did.
+    pub auto_reason: Option<String>,
+    /// Where the graph runs, where that is a GPU.
+    pub placement: Option<Placement>,
     workers: Vec<Worker>,
     reference: Option<Worker>,
 }
 
 impl Encoder {
-    /// Loads the checkpoint into one session per worker, and proves a GPU's states against the CPU's.
+    /// Loads the checkpoint into one session per worker, and proves every GPU's states against the CPU's.
     ///
     /// On a CPU every session has one thread: batches run side by side, and the states do not depend on how many
     /// threads there are.
@@ -72,75 +79,79 @@ impl Encoder {
         checkpoint: &Checkpoint,
         settings: &EncoderSettings,
     ) -> Result<Encoder> {
-        match settings.device {
-            Device::Cpu => Encoder::open_on(Provider::Cpu, runtime, checkpoint, settings),
-            Device::Cuda(number) => {
-                Encoder::open_on(Provider::Cuda(number), runtime, checkpoint, settings)
-            }
-            Device::Auto if !device::has_cuda_provider(&runtime.library) => {
-                Encoder::open_on(Provider::Cpu, runtime, checkpoint, settings)
-            }
+        let open_on = |devices| Encoder::open_on(devices, runtime, checkpoint, settings);
+        match &settings.device {
+            Device::Cpu => open_on(Devices::Cpu),
+            Device::Cuda(numbers) => open_on(Devices::Cuda(numbers.clone())),
+            Device::AllCuda => open_on(Devices::Cuda(device::all_cuda(runtime)?)),
             Device::Auto => {
-                match Encoder::open_on(Provider::Cuda(0), runtime, checkpoint, settings) {
-                    Err(Error::Device { reason, .. }) => {
-                        let encoder =
-                            Encoder::open_on(Provider::Cpu, runtime, checkpoint, settings)?;
-                        Ok(Encoder {
-                            provider_reason: Some(reason),
-                            ..encoder
-                        })
+                let reason = if device::has_cuda_provider(&runtime.library) {
+                    match open_on(Devices::Cuda(vec![0])) {
+                        Err(Error::Device { reason, .. }) => reason,
+                        other => return other,
                     }
-                    other => other,
-                }
+                } else {
+                    device::WITHOUT_CUDA.into()
+                };
+                Ok(Encoder {
+                    auto_reason: Some(reason),
+                    ..open_on(Devices::Cpu)?
+                })
             }
         }
     }
 
     fn open_on(
-        provider: Provider,
+        devices: Devices,
         runtime: &Runtime,
         checkpoint: &Checkpoint,
         settings: &EncoderSettings,
     ) -> Result<Encoder> {
-        if provider == Provider::Cpu {
-            device::check_cpu_precision(settings.precision)?;
-        }
+        let providers: Vec<Provider> = match &devices {
+            Devices::Cpu => {
+                device::check_cpu_precision(settings.precision)?;
+                vec![Provider::Cpu; settings.threads.max(1)]
+            }
+            Devices::Cuda(numbers) => numbers.iter().copied().map(Provider::Cuda).collect(),
+        };
         let mut layers = settings.layers.clone();
         layers.sort_unstable();
         layers.dedup();
-        let n_workers = match provider {
-            Provider::Cpu => settings.threads.max(1),
-            Provider::Cuda(_) => 1,
-        };
-        let options = SessionOptions {
+        let options = |provider, precision| SessionOptions {
             provider,
-            precision: settings.precision,
-            layers,
+            precision,
+            layers: layers.clone(),
             intra_threads: 1,
         };
-        let open_worker = || Worker::open(runtime, checkpoint, &options);
+        let open_worker = |provider: Provider, precision| {
+            Worker::open(runtime, checkpoint, &options(provider, precision))
+        };
         let workers = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..n_workers).map(|_| scope.spawn(open_worker)).collect();
+            let open = |provider| {
+                let worker = open_worker(provider, settings.precision);
+                worker.map_err(|error| of_device(error, provider, runtime))
+            };
+            let threads: Vec<_> = providers
+                .iter()
+                .map(|provider| scope.spawn(move || open(*provider)))
+                .collect();
             let opened = threads.into_iter().map(|thread| thread.join());
             let opened = opened.map(|result| result.expect("opening a session does not panic"));
             opened.collect::<Result<Vec<Worker>>>()
         })?;
-        let mut encoder = Encoder {
-            provider,
-            provider_reason: None,
-            workers,
-            reference: None,
+        let reference = match (&devices, settings.precision) {
+            (Devices::Cpu, Precision::F32) => None,
+            _ => Some(open_worker(Provider::Cpu, Precision::F32)?),
         };
-        if (provider, settings.precision) != (Provider::Cpu, Precision::F32) {
-            let options = SessionOptions {
-                provider: Provider::Cpu,
-                precision: Precision::F32,
-                ..options.clone()
-            };
-            encoder.reference = Some(Worker::open(runtime, checkpoint, &options)?);
-        }
-        if let Provider::Cuda(_) = provider {
-            encoder.prove_against_cpu(checkpoint, settings.precision)?;
+        let mut encoder = Encoder {
+            placement: placement_of(&devices, runtime, checkpoint)?,
+            devices,
+            auto_reason: None,
+            workers,
+            reference,
+        };
+        if let Devices::Cuda(_) = encoder.devices {
+            encoder.prove_against_cpu(&providers, runtime, checkpoint, settings.precision)?;
         }
         Ok(encoder)
     }
@@ -151,43 +162,95 @@ impl Encoder {
         (&mut self.workers, self.reference.as_mut())
     }
 
-    /// Runs one small batch on the GPU and on the CPU and compares every state.
-    fn prove_against_cpu(&mut self, checkpoint: &Checkpoint, precision: Precision) -> Result<()> {
+    /// Runs one small batch on every GPU and on the CPU and compares every state.
+    fn prove_against_cpu(
+        &mut self,
+        providers: &[Provider],
+        runtime: &Runtime,
+        checkpoint: &Checkpoint,
+        precision: Precision,
+    ) -> Result<()> {
         let Some(cpu) = self.reference.as_mut() else {
             return Ok(());
         };
-        let vocabulary = checkpoint.config.vocabulary as u32;
-        let documents: Vec<Vec<u32>> = [5usize, 12, 9]
-            .into_iter()
-            .map(|length| {
-                (0..length as u32)
-                    .map(|position| (position * 37 + 11) % vocabulary)
-                    .collect()
-            })
-            .collect();
-        let batch = Batch::new(documents.iter().map(|ids| (&ids[..], &[][..])));
+        let batch = small_batch(checkpoint.config.vocabulary as u32);
         let hidden = checkpoint.config.hidden;
         let expected = real_states(cpu, &batch)?;
-        let got = real_states(&mut self.workers[0], &batch)?;
-        let least = match precision {
-            Precision::F16 => 0.999,
-            _ => 0.999_99,
-        };
-        let cosine = least_cosine(&expected, &got, hidden);
-        // NaN is not proven either.
-        let proven = cosine >= least;
-        if !proven {
-            return Err(Error::Device {
-                device: self.provider.to_string(),
-                reason: format!(
-                    "its states differ from the CPU's on a test batch (least cosine {cosine:.5}, needed {least})"
-                ),
-                hint: "this ONNX Runtime or its CUDA libraries give wrong results on this GPU: use others, or the CPU"
-                    .into(),
-            });
+        for (worker, provider) in self.workers.iter_mut().zip(providers) {
+            let got = real_states(worker, &batch)
+                .map_err(|error| of_device(error, *provider, runtime))?;
+            check_proof(&expected, &got, hidden, precision, *provider)?;
         }
         Ok(())
     }
+}
+
+/// Three texts of different lengths.
+fn small_batch(vocabulary: u32) -> Batch {
+    let ids = |length: u32| -> Vec<u32> {
+        (0..length)
+            .map(|position| (position * 37 + 11) % vocabulary)
+            .collect()
+    };
+    let documents = [5, 12, 9].map(ids);
+    Batch::new(documents.iter().map(|ids| (&ids[..], &[][..])))
+}
+
+/// Fails where a GPU's states of a test batch are not the CPU's.
+fn check_proof(
+    expected: &[f32],
+    got: &[f32],
+    hidden: usize,
+    precision: Precision,
+    provider: Provider,
+) -> Result<()> {
+    let least = match precision {
+        Precision::F16 => 0.999,
+        _ => 0.999_99,
+    };
+    let cosine = least_cosine(expected, got, hidden);
+    // NaN is not proven either.
+    let proven = cosine >= least && expected.len() == got.len();
+    if proven {
+        return Ok(());
+    }
+    Err(Error::Device {
+        device: provider.to_string(),
+        reason: format!(
+            "its states differ from the CPU's on a test batch (least cosine {cosine:.5}, needed {least})"
+        ),
+        hint: "this ONNX Runtime or its CUDA libraries give wrong results on this GPU: use others, or the CPU"
+            .into(),
+    })
+}
+
+/// What fails while a GPU is tried is a failure of that device, with a reason and a cure.
+fn of_device(error: Error, provider: Provider, runtime: &Runtime) -> Error {
+    match (error, provider) {
+        (Error::Encoder { reason, .. }, Provider::Cuda(number)) => {
+            cuda_failure::explain(&reason, runtime, number)
+        }
+        (error, _) => error,
+    }
+}
+
+/// Where the graph runs: our own wholly on the GPU, or no session would have been made of it.
+fn placement_of(
+    devices: &Devices,
+    runtime: &Runtime,
+    checkpoint: &Checkpoint,
+) -> Result<Option<Placement>> {
+    let Devices::Cuda(numbers) = devices else {
+        return Ok(None);
+    };
+    let cpu_nodes = match (&checkpoint.model, numbers.first()) {
+        (Model::Onnx(model), Some(number)) => placement::cpu_nodes(runtime, &model.path, *number)?,
+        _ => Default::default(),
+    };
+    Ok(Some(Placement {
+        gpu: Gpus::look().name(),
+        cpu_nodes,
+    }))
 }
 
 /// The least cosine of two lists of states, row by row; NaN where one is NaN, as that of a state of zeros is.
@@ -253,6 +316,24 @@ pub fn fingerprint_inputs(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_whose_states_differ_is_refused_with_the_cosine() {
+        let cpu = [1.0, 2.0, 3.0, 4.0];
+        let check =
+            |got: &[f32], precision| check_proof(&cpu, got, 2, precision, Provider::Cuda(1));
+        assert!(check(&cpu, Precision::F32).is_ok());
+        let near = [1.0, 2.03, 3.0, 4.0];
+        assert!(check(&near, Precision::F16).is_ok());
+        let Err(Error::Device { device, reason, .. }) = check(&near, Precision::F32) else {
+            panic!("a cosine of 0.99996 is not that of f32");
+        };
+        assert_eq!(device, "cuda:1");
+        assert!(reason.contains("least cosine 0.9999"), "{reason}");
+        // Of a worker that returns too few states, those that it returns do not count.
+        assert!(check(&cpu[..2], Precision::F16).is_err());
+        assert!(check(&[f32::NAN, 2.0, 3.0, 4.0], Precision::F16).is_err());
+    }
 
     #[test]
     fn zeros_and_nan_are_never_near() {

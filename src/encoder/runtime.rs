@@ -5,9 +5,12 @@ use std::{
     sync::OnceLock,
 };
 
-use ort::{LoadDynamicError, environment::Environment};
+use ort::{LoadDynamicError, environment::Environment, logging::LogLevel};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    mmap,
+};
 
 /// The loaded ONNX Runtime.
 #[derive(Clone)]
@@ -18,6 +21,9 @@ pub struct Runtime {
     pub version: String,
     pub(super) environment: Environment,
 }
+
+/// The oldest ONNX Runtime that has what this program calls: version 1 and this.
+pub const NEEDED_MINOR_VERSION: u32 = ort::MINOR_VERSION;
 
 static LOADED: OnceLock<Runtime> = OnceLock::new();
 
@@ -30,7 +36,7 @@ impl Runtime {
         if let Some(loaded) = LOADED.get() {
             return Ok(loaded.clone());
         }
-        let needed = format!("version 1.{} or later", ort::MINOR_VERSION);
+        let needed = format!("version 1.{NEEDED_MINOR_VERSION} or later");
         let refuse = |got: String, hint: &str| Error::Runtime {
             expected: needed.clone(),
             got,
@@ -74,6 +80,8 @@ impl Runtime {
                 got: error.to_string(),
                 hint: "name another libonnxruntime.so with --ort-lib".into(),
             })?;
+        // What fails comes back as an error with the same words: nothing is to be printed beside it.
+        environment.set_log_level(LogLevel::Fatal);
         let version = version_of(&library);
         let runtime = Runtime {
             library,
@@ -90,20 +98,16 @@ impl Runtime {
     }
 }
 
-/// The version in the build information, else in the file name, else `unknown`.
+/// The version in the file name, else that of the symbols in the file, else `unknown`.
 fn version_of(library: &Path) -> String {
     let from_name = library
         .file_name()
         .and_then(|name| name.to_str())
         .and_then(|name| name.split_once(".so."))
         .map(|(_, version)| version.to_string());
-    let from_build = || {
-        let info = ort::info();
-        let branch = info.split("git-branch=").nth(1)?.split(',').next()?;
-        Some(branch.trim_start_matches("rel-").to_string())
-    };
+    let from_symbols = || symbol_version(&mmap::map(library).ok()?);
     from_name
-        .or_else(from_build)
+        .or_else(from_symbols)
         .unwrap_or_else(|| "unknown".into())
 }
 
@@ -115,4 +119,42 @@ pub(super) fn for_tests() -> &'static Runtime {
         let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime/libonnxruntime.so");
         Runtime::load(&library).expect("runtime/ is not there: run `make setup`")
     })
+}
+
+/// What follows `VERS_`, the version of ONNX Runtime's symbols, as in `OrtGetApiBase@@VERS_1.31.1`.
+fn symbol_version(bytes: &[u8]) -> Option<String> {
+    const MARK: &[u8] = b"\0VERS_";
+    let starts = bytes.windows(MARK.len()).enumerate();
+    let mut versions = starts
+        .filter(|(_, window)| *window == MARK)
+        .filter_map(|(start, _)| {
+            let rest = &bytes[start + MARK.len()..];
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            let version = std::str::from_utf8(&rest[..end]).ok()?;
+            let numbers = version.split('.').all(|part| part.parse::<u32>().is_ok());
+            numbers.then(|| version.to_string())
+        });
+    versions.next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_symbols_stands_in_for_that_of_the_file_name() {
+        let version = |bytes: &[u8]| symbol_version(bytes);
+        assert_eq!(version(b"a\0VERS_x\0\0VERS_1.31.1\0b").unwrap(), "1.31.1");
+        assert_eq!(version(b"VERS_1.31.1"), None);
+        let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime/libonnxruntime.so");
+        let library = library
+            .canonicalize()
+            .expect("runtime/ is not there: run `make setup`");
+        let bytes = mmap::map(&library).unwrap();
+        let name = library.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(
+            name,
+            format!("libonnxruntime.so.{}", version(&bytes).unwrap())
+        );
+    }
 }

@@ -25,7 +25,7 @@ use crate::{
     error::Result,
     fingerprint::Key,
     progress::Progress,
-    states::{BatchStates, Dtype, StateKind},
+    states::{BatchStates, Dtype, Placement, StateKind},
 };
 
 /// Batches that wait for each worker, and results that wait for the writer.
@@ -102,6 +102,7 @@ pub(super) struct Job<'a> {
 /// The device and the library that compute.
 pub(super) struct Computer {
     pub(super) device: String,
+    pub(super) placement: Option<Placement>,
     pub(super) onnxruntime: String,
 }
 
@@ -372,6 +373,7 @@ impl Job<'_> {
         let origin = Origin {
             states: self.plan.shards[number].states.clone(),
             device: computer.device.clone(),
+            placement: computer.placement.clone(),
             onnxruntime: computer.onnxruntime.clone(),
             batch_tokens: self.plan.settings.batch_tokens,
             parity: sample::compare(&shard, self.dtype, self.hidden, &sampled, &sample),

@@ -27,7 +27,7 @@ use crate::{
     data::{dataset::read_all, require_texts},
     encoder::{
         checkpoint::Checkpoint,
-        device::{self, Provider},
+        device::{self, Devices},
         fingerprint_inputs,
         tokenizer::TextTokenizer,
         windows::Overflow,
@@ -92,11 +92,12 @@ pub(super) fn extract_with(
         checkpoint,
         layers,
         encoder: None,
+        auto_took: None,
     };
-    device::check(settings.device, settings.precision, &machine.onnxruntime)?;
-    let provider = lazy.provider(progress)?;
+    device::check(&settings.device, settings.precision, &machine.onnxruntime)?;
+    let devices = lazy.devices(progress)?;
 
-    let inputs = inputs_for(pipeline, checkpoint, provider.name());
+    let inputs = inputs_for(pipeline, checkpoint, devices.name());
     if let Some(explanation) = explain_miss(&settings.cache_dir, &inputs)? {
         progress.note(&explanation);
     }
@@ -110,7 +111,7 @@ pub(super) fn extract_with(
                 totals: Totals::default(),
             }
         }
-        None => compute_missing(&mut lazy, provider, &inputs, &states, progress)?,
+        None => compute_missing(&mut lazy, &devices, &inputs, &states, progress)?,
     };
     let Done {
         counts,
@@ -132,7 +133,8 @@ pub(super) fn extract_with(
         seconds,
         tokens_per_second: totals.tokens as f64 / seconds,
         bytes_written: totals.bytes,
-        device: provider.to_string(),
+        device: devices.to_string(),
+        device_reason: lazy.auto_took,
         precision: settings.precision.name(),
     })
 }
@@ -147,7 +149,7 @@ struct Done {
 /// Takes the cache's lock, reads and tokenises what the cache lacks, plans it, and encodes it.
 fn compute_missing(
     lazy: &mut LazyEncoder<'_>,
-    provider: Provider,
+    devices: &Devices,
     inputs: &FingerprintInputs,
     states: &[StateId],
     progress: &dyn Progress,
@@ -162,12 +164,15 @@ fn compute_missing(
     let mut writer = CacheWriter::open(&settings.cache_dir, inputs, shape)?;
     if writer.manifest().shards.is_empty() {
         // Something will be encoded for certain: say now, and not after reading, that it cannot be.
-        lazy.runtime()?;
+        match devices {
+            Devices::Cpu => drop(lazy.runtime()?),
+            Devices::Cuda(_) => drop(lazy.open(progress)?),
+        }
     }
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
     let planner = Planner::new(states, writer.manifest(), writer.index(), row_bytes);
     let (spool, counts) = read_texts(pipeline, checkpoint, &planner, &writer, progress)?;
-    let Planned { plan, members } = make_plan(pipeline, provider, &spool, &planner);
+    let Planned { plan, members } = make_plan(pipeline, devices, &spool, &planner);
     settle_unfinished(&plan, &writer, progress)?;
 
     let job = Job {
@@ -181,7 +186,7 @@ fn compute_missing(
     };
     let totals = match plan.shards.is_empty() {
         true => Totals::default(),
-        false => encode(lazy, provider, &job, counts, &mut writer, progress)?,
+        false => encode(lazy, &job, counts, &mut writer, progress)?,
     };
     ExtractionPlan::remove(writer.folder())?;
     Ok(Done {
@@ -194,20 +199,21 @@ fn compute_missing(
 /// Says what a job will take, writes its plan, and does it.
 fn encode(
     lazy: &mut LazyEncoder<'_>,
-    provider: Provider,
     job: &Job<'_>,
     counts: ReadCounts,
     writer: &mut CacheWriter,
     progress: &dyn Progress,
 ) -> Result<Totals> {
-    let computer = Computer {
-        device: provider.to_string(),
-        onnxruntime: lazy.runtime()?.version,
-    };
-    warn_of_versions(writer.manifest(), &computer.onnxruntime, progress);
+    let onnxruntime = lazy.runtime()?.version;
+    warn_of_versions(writer.manifest(), &onnxruntime, progress);
     lazy.layers = job.plan.states().iter().map(|state| state.layer).collect();
     let machine = lazy.machine;
     let encoder = lazy.open(progress)?;
+    let computer = Computer {
+        device: encoder.devices.to_string(),
+        placement: encoder.placement.clone(),
+        onnxruntime,
+    };
     let forecast = Forecast::of(job, counts.truncated, encoder, writer.folder())?;
     forecast.settle(writer.folder(), machine, progress)?;
     // The plan of an unfinished extraction stands until this one takes its place.
@@ -351,7 +357,7 @@ fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Pr
 
 fn make_plan(
     pipeline: &Pipeline,
-    provider: Provider,
+    devices: &Devices,
     spool: &Spool,
     planner: &Planner<'_>,
 ) -> Planned {
@@ -360,7 +366,7 @@ fn make_plan(
         batch_tokens: pipeline
             .extraction
             .batch_tokens
-            .unwrap_or(provider.default_batch_tokens()),
+            .unwrap_or(devices.default_batch_tokens()),
     };
     let documents = spool.documents();
     let document = |number: usize| PlanDocument {

@@ -5,7 +5,7 @@ use crate::{
     encoder::{
         Encoder, EncoderSettings,
         checkpoint::Checkpoint,
-        device::{Device, Provider, has_cuda_provider},
+        device::{Device, Devices, WITHOUT_CUDA, has_cuda_provider},
         runtime::Runtime,
     },
     error::Result,
@@ -20,16 +20,21 @@ pub(super) struct LazyEncoder<'a> {
     /// The layers to put out when it is opened.
     pub(super) layers: Vec<usize>,
     pub(super) encoder: Option<Encoder>,
+    /// What `device = "auto"` took and why, once that is known.
+    pub(super) auto_took: Option<String>,
 }
 
 impl LazyEncoder<'_> {
-    /// The device that will run; opens the encoder only where `auto` has to find out.
-    pub(super) fn provider(&mut self, progress: &dyn Progress) -> Result<Provider> {
-        match self.pipeline.extraction.device {
-            Device::Cpu => Ok(Provider::Cpu),
-            Device::Cuda(number) => Ok(Provider::Cuda(number)),
-            Device::Auto if !has_cuda_provider(&self.machine.onnxruntime) => Ok(Provider::Cpu),
-            Device::Auto => Ok(self.open(progress)?.provider),
+    /// The devices that will run; opens the encoder only where that has to be found out.
+    pub(super) fn devices(&mut self, progress: &dyn Progress) -> Result<Devices> {
+        match &self.pipeline.extraction.device {
+            Device::Cpu => Ok(Devices::Cpu),
+            Device::Cuda(numbers) => Ok(Devices::Cuda(numbers.clone())),
+            Device::Auto if !has_cuda_provider(&self.machine.onnxruntime) => {
+                self.note_auto(&format!("the CPU: {WITHOUT_CUDA}"), progress);
+                Ok(Devices::Cpu)
+            }
+            Device::Auto | Device::AllCuda => Ok(self.open(progress)?.devices.clone()),
         }
     }
 
@@ -47,18 +52,40 @@ impl LazyEncoder<'_> {
                 &self.runtime()?,
                 self.checkpoint,
                 &EncoderSettings {
-                    device: settings.device,
+                    device: settings.device.clone(),
                     precision: settings.precision,
                     layers: self.layers.clone(),
                     threads: self.machine.threads,
                 },
             )?;
             progress.finish();
-            if let Some(reason) = &encoder.provider_reason {
-                progress.note(&format!("device auto took the CPU: {reason}"));
+            if settings.device == Device::Auto {
+                self.note_auto(&why_auto_took(&encoder), progress);
             }
             self.encoder = Some(encoder);
         }
         Ok(self.encoder.as_mut().expect("just opened"))
     }
+
+    /// Says once what `auto` took.
+    fn note_auto(&mut self, took: &str, progress: &dyn Progress) {
+        if self.auto_took.is_none() {
+            progress.note(&format!("device auto took {took}"));
+            self.auto_took = Some(took.into());
+        }
+    }
+}
+
+/// What `device = "auto"` took, and why.
+pub(super) fn why_auto_took(encoder: &Encoder) -> String {
+    if let Some(reason) = &encoder.auto_reason {
+        return format!("the CPU: {reason}");
+    }
+    let placement = encoder.placement.as_ref();
+    let gpu = placement.and_then(|placement| placement.gpu.as_ref());
+    let name = gpu.map_or(String::new(), |name| format!(" ({name})"));
+    format!(
+        "{}{name}: CUDA works, and its states are the CPU's",
+        encoder.devices
+    )
 }

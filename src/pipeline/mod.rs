@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod checks;
 mod committer;
+pub mod doctor;
 mod encode;
 pub mod export;
 pub mod extract;

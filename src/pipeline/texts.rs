@@ -59,7 +59,7 @@ impl TextEncoder {
             &runtime,
             checkpoint,
             &EncoderSettings {
-                device: settings.device,
+                device: settings.device.clone(),
                 precision: settings.precision,
                 layers: states.iter().map(|state| state.layer).collect(),
                 threads: machine.threads,
@@ -114,7 +114,7 @@ impl TextEncoder {
             windows.extend((0..n_windows).map(|window| (number as u32, window)));
             lengths.extend(encoding.lengths());
         }
-        let default_tokens = self.encoder.provider.default_batch_tokens();
+        let default_tokens = self.encoder.devices.default_batch_tokens();
         let batch_tokens = self.settings.batch_tokens.unwrap_or(default_tokens);
         let batches = plan_batches(&lengths, batch_tokens);
         let dtype = self.settings.dtype;

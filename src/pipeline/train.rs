@@ -330,9 +330,9 @@ fn open_cache(
     states: &[StateId],
     keys: &[Key],
 ) -> Result<CacheReader> {
-    let providers: &[&str] = match pipeline.extraction.device {
+    let providers: &[&str] = match &pipeline.extraction.device {
         Device::Auto => &["cuda", "cpu"],
-        Device::Cuda(_) => &["cuda"],
+        Device::Cuda(_) | Device::AllCuda => &["cuda"],
         Device::Cpu => &["cpu"],
     };
     let cache_dir = &pipeline.extraction.cache_dir;

@@ -13,6 +13,7 @@ mod contract;
 mod crash;
 mod damage;
 mod data_checks;
+mod devices;
 mod disk;
 mod encoder_oracle;
 mod errors;

@@ -305,7 +305,11 @@ impl Workshop {
     pub(crate) fn normalise(&self, text: &str) -> String {
         let folder = self.folder.path();
         let canonical = folder.canonicalize().unwrap();
+        // A checkout may hold a link to a runtime that lies elsewhere.
+        let runtime = repository().join("runtime");
+        let runtime = runtime.canonicalize().unwrap_or(runtime);
         let mut text = text
+            .replace(&runtime.display().to_string(), "[repository]/runtime")
             .replace(&canonical.display().to_string(), "[dir]")
             .replace(&folder.display().to_string(), "[dir]")
             .replace(&repository().display().to_string(), "[repository]");

@@ -40,6 +40,7 @@ impl Shelf {
         let origin = Origin {
             states: planned.states.clone(),
             device: "cpu".into(),
+            placement: None,
             onnxruntime: String::new(),
             batch_tokens: 0,
             parity: Default::default(),

@@ -33,8 +33,11 @@ pub struct ExtractReport {
     pub tokens_per_second: f64,
     /// Bytes of the new shards.
     pub bytes_written: u64,
-    /// The device, as `cpu` or `cuda:0`.
+    /// The device that was taken, as `cpu`, `cuda:0` or `cuda:0,1`.
     pub device: String,
+    /// What `device = "auto"` took, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_reason: Option<String>,
     /// What it computed in.
     pub precision: &'static str,
 }

@@ -181,7 +181,7 @@ pub(super) fn check(
     }
     Ok(ExtractionSettings {
         model: model.path.clone(),
-        device: model.device,
+        device: model.device.clone(),
         precision: model.precision,
         batch_tokens: model.batch_tokens,
         cache_dir: cache.dir.clone(),

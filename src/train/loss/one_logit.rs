@@ -180,8 +180,8 @@ fn add_rows(
                 error[lane] = p * both[lane] - high[lane];
             }
         }
-        for lane in 0..LANES {
-            sums.rest[lane] += ln(product[lane]);
+        for (rest, product) in sums.rest.iter_mut().zip(product) {
+            *rest += ln(product);
         }
     }
     sums

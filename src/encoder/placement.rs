@@ -1,0 +1,175 @@
+//! Which nodes of a model.onnx run on the GPU and which on the CPU: what ONNX Runtime says of it while it loads the file.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ort::{
+    logging::LogLevel,
+    session::{
+        Session,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
+};
+
+use super::{
+    device::{Provider, register_cuda},
+    runtime::Runtime,
+    session::encoder_error,
+};
+use crate::error::{Error, Result};
+
+/// Nodes by operator, of each of ONNX Runtime's providers by its own name, as `CPUExecutionProvider`.
+type Nodes = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// The operators of a model.onnx that run on the CPU beside a GPU, with their numbers of nodes.
+///
+/// The file is loaded once more for this: only a session that logs everything tells, and it would do so in every run.
+///
+/// # Errors
+/// When no node runs on the GPU at all: that would be a run on the CPU under another name. When the device cannot be had.
+pub(super) fn cpu_nodes(
+    runtime: &Runtime,
+    model: &Path,
+    number: u32,
+) -> Result<BTreeMap<String, u64>> {
+    let nodes = nodes_of(runtime, model, |builder| {
+        register_cuda(builder, runtime, number, false)
+    })?;
+    on_cpu(nodes).ok_or_else(|| Error::Device {
+        device: Provider::Cuda(number).to_string(),
+        reason: format!(
+            "ONNX Runtime places no node of `{}` on the GPU",
+            model.display()
+        ),
+        hint: "export the model in operators that CUDA has, as f32 or f16; or set model.device = \"cpu\"".into(),
+    })
+}
+
+/// The nodes of the CPU, where another provider has some too.
+fn on_cpu(mut nodes: Nodes) -> Option<BTreeMap<String, u64>> {
+    let cpu = nodes.remove("CPUExecutionProvider").unwrap_or_default();
+    (!nodes.is_empty()).then_some(cpu)
+}
+
+/// Loads a model with a logger that listens for its nodes' places.
+fn nodes_of(
+    runtime: &Runtime,
+    model: &Path,
+    register: impl Fn(SessionBuilder) -> Result<SessionBuilder>,
+) -> Result<Nodes> {
+    let action = "ask where nodes run";
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = Arc::clone(&said);
+    let builder = Session::builder(&runtime.environment)
+        .map_err(encoder_error(action))?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .map_err(encoder_error(action))?
+        .with_intra_threads(1)
+        .map_err(encoder_error(action))?
+        .with_log_level(LogLevel::Verbose)
+        .map_err(encoder_error(action))?
+        .with_logger(Arc::new(move |_, _, _, _, message: &str| {
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.push(message.to_string());
+        }))
+        .map_err(encoder_error(action))?;
+    let session = register(builder)?
+        .commit_from_file(model)
+        .map_err(encoder_error("load model.onnx"))?;
+    drop(session);
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(parse(&said))
+}
+
+/// After ` Node(s) placed on [P]. Number of nodes: N` come the nodes, as `  Shape (name)`; ` All nodes placed on [P]. ...`
+/// names none.
+fn parse(messages: &[String]) -> Nodes {
+    let mut nodes = Nodes::new();
+    let mut provider: Option<String> = None;
+    for message in messages {
+        if let Some((start, rest)) = message.split_once("placed on [") {
+            let name = rest.split(']').next().unwrap_or_default();
+            nodes.entry(name.into()).or_default();
+            provider = (!start.contains("All")).then(|| name.into());
+            continue;
+        }
+        let node = message
+            .strip_prefix("  ")
+            .and_then(|node| node.split_once(" ("));
+        match (&provider, node) {
+            (Some(provider), Some((operator, _))) => {
+                let operators = nodes.entry(provider.clone()).or_default();
+                *operators.entry(operator.into()).or_default() += 1;
+            }
+            _ => provider = None,
+        }
+    }
+    nodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(String::from).collect()
+    }
+
+    #[test]
+    fn nodes_are_counted_by_provider_and_operator() {
+        let nodes = parse(&lines(
+            "Node placements\n Node(s) placed on [CPUExecutionProvider]. Number of nodes: 3\n  Shape (/a/Shape)\n  \
+             Gather (/a/Gather)\n  Shape (/b/Shape)\n Node(s) placed on [CUDAExecutionProvider]. Number of nodes: 1\n  \
+             MatMul (/c)\nSaving initialized tensors.\n  Shape (no node)",
+        ));
+        assert_eq!(nodes.len(), 2);
+        let cpu = on_cpu(nodes).unwrap();
+        let expected = [("Gather", 1), ("Shape", 2)];
+        assert_eq!(cpu, expected.map(|(name, n)| (name.into(), n)).into());
+    }
+
+    #[test]
+    fn a_graph_that_runs_on_one_provider_is_told_apart() {
+        let all = |name: &str| {
+            parse(&lines(&format!(
+                " All nodes placed on [{name}]. Number of nodes: 5"
+            )))
+        };
+        assert_eq!(on_cpu(all("CUDAExecutionProvider")), Some(BTreeMap::new()));
+        assert_eq!(on_cpu(all("CPUExecutionProvider")), None);
+    }
+
+    #[test]
+    fn onnx_runtime_says_where_the_nodes_of_a_file_run() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let runtime = Runtime::load(&root.join("runtime/libonnxruntime.so"))
+            .expect("runtime/ is not there: run `make setup`");
+        let model = root.join("tests/fixtures/families/deberta_onnx/model.onnx");
+        let nodes = nodes_of(&runtime, &model, Ok).unwrap();
+        assert_eq!(nodes.len(), 1);
+        assert!(nodes.contains_key("CPUExecutionProvider"), "{nodes:?}");
+    }
+
+    #[test]
+    fn a_node_that_falls_to_the_cpu_is_refused_where_the_whole_graph_was_promised() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let runtime = Runtime::load(&root.join("runtime/libonnxruntime.so"))
+            .expect("runtime/ is not there: run `make setup`");
+        let model = root.join("tests/fixtures/families/deberta_onnx/model.onnx");
+        // The only provider here is the CPU's, so every node falls to it.
+        let error = nodes_of(&runtime, &model, |builder| {
+            builder
+                .with_disable_cpu_fallback()
+                .map_err(encoder_error("configure a session"))
+        })
+        .unwrap_err();
+        // What `cuda_failure` looks for.
+        assert!(
+            error.to_string().contains("assigned to the default CPU EP"),
+            "{error}"
+        );
+    }
+}
