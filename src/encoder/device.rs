@@ -111,24 +111,36 @@ pub fn check(device: Device, precision: Precision, library: &Path) -> Result<()>
         .unwrap_or_else(|_| library.to_path_buf());
     let folder = library.parent().unwrap_or(Path::new("."));
     match device {
-        // Without the library itself, loading it says so.
-        Device::Cuda(number) if library.is_file() => check_provider_library(folder, number),
-        Device::Cuda(_) => Ok(()),
-        Device::Auto if has_cuda_provider(&library) => Ok(()),
-        Device::Auto | Device::Cpu => check_cpu_precision(precision),
+        Device::Cuda(number) => {
+            check_precision(Provider::Cuda(number), precision)?;
+            // Without the library itself, loading it says so.
+            match library.is_file() {
+                true => check_provider_library(folder, number),
+                false => Ok(()),
+            }
+        }
+        Device::Auto if may_take_cuda(precision, &library) => Ok(()),
+        Device::Auto | Device::Cpu => check_precision(Provider::Cpu, precision),
     }
 }
 
-/// Fails where a CPU has no kernels for the precision.
-pub(super) fn check_cpu_precision(precision: Precision) -> Result<()> {
-    if precision != Precision::F16 {
-        return Ok(());
-    }
+/// Fails where the device has no kernels for the precision.
+pub(super) fn check_precision(provider: Provider, precision: Precision) -> Result<()> {
+    let (reason, hint) = match (provider, precision) {
+        (Provider::Cpu, Precision::F16) => (
+            "a CPU has no kernels for precision `f16`",
+            "set model.precision = \"f32\"; what is *stored* in f16 is cache.dtype, the default",
+        ),
+        (Provider::Cuda(_), Precision::Int8) => (
+            "precision `int8` runs on a CPU only",
+            "set model.precision = \"f16\", which is what is fast on a GPU, or model.device = \"cpu\"",
+        ),
+        _ => return Ok(()),
+    };
     Err(Error::Device {
-        device: "cpu".into(),
-        reason: "a CPU has no kernels for precision `f16`".into(),
-        hint: "set model.precision = \"f32\"; what is *stored* in f16 is cache.dtype, the default"
-            .into(),
+        device: provider.to_string(),
+        reason: reason.into(),
+        hint: hint.into(),
     })
 }
 
@@ -164,7 +176,13 @@ pub fn register_cuda(
     })
 }
 
-/// Whether a CUDA provider's library lies beside this ONNX Runtime: whether `auto` has anything to try.
+/// Whether `auto` has a GPU to try: where a CUDA provider's library lies beside this ONNX Runtime, and the precision is
+/// not one that runs on a CPU only.
+pub fn may_take_cuda(precision: Precision, library: &Path) -> bool {
+    precision != Precision::Int8 && has_cuda_provider(library)
+}
+
+/// Whether a CUDA provider's library lies beside this ONNX Runtime.
 pub fn has_cuda_provider(library: &Path) -> bool {
     let library = library
         .canonicalize()
@@ -205,7 +223,7 @@ pub enum Precision {
     F32,
     /// Half precision weights, arithmetic and outputs; CUDA only.
     F16,
-    /// 8-bit weights; CPU only.
+    /// 8-bit weights and inputs of linear layers, all else in single precision; CPU only.
     Int8,
 }
 

@@ -13,6 +13,8 @@
 //!
 //! Linear weights lie as `[out, in]` in a checkpoint and are transposed once, here. `BiasGelu` is the exact erf form.
 
+pub(super) mod int8;
+
 use half::f16;
 use ort::{
     editor::{Graph, Model, Node, ONNX_DOMAIN, Opset},

@@ -12,6 +12,7 @@ mod onnx_file;
 mod onnx_model;
 pub mod plan;
 pub mod pooling;
+pub mod quantize;
 pub mod runtime;
 pub mod session;
 pub mod source;
@@ -72,7 +73,7 @@ impl Encoder {
             Device::Cuda(number) => {
                 Encoder::open_on(Provider::Cuda(number), runtime, checkpoint, settings)
             }
-            Device::Auto if !device::has_cuda_provider(&runtime.library) => {
+            Device::Auto if !device::may_take_cuda(settings.precision, &runtime.library) => {
                 Encoder::open_on(Provider::Cpu, runtime, checkpoint, settings)
             }
             Device::Auto => {
@@ -97,9 +98,7 @@ impl Encoder {
         checkpoint: &Checkpoint,
         settings: &EncoderSettings,
     ) -> Result<Encoder> {
-        if provider == Provider::Cpu {
-            device::check_cpu_precision(settings.precision)?;
-        }
+        device::check_precision(provider, settings.precision)?;
         let mut layers = settings.layers.clone();
         layers.sort_unstable();
         layers.dedup();
@@ -219,7 +218,8 @@ fn real_states(session: &mut EncoderSession, batch: &Batch, hidden: usize) -> Re
     Ok(real)
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+/// The cosine of two states; NaN where one is of zeros.
+pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| {
         a.iter()
             .zip(b)
@@ -363,7 +363,7 @@ pub fn fingerprint_inputs(
         weights: checkpoint.hashes.weights.clone(),
         config: checkpoint.hashes.config.clone(),
         tokenizer: checkpoint.hashes.tokenizer.clone(),
-        graph: checkpoint.graph_profile().into(),
+        graph: checkpoint.graph_profile(precision).into(),
         provider: provider.into(),
         precision: precision.name().into(),
         dtype: dtype.name().into(),

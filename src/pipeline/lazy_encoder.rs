@@ -5,7 +5,7 @@ use crate::{
     encoder::{
         Encoder, EncoderSettings,
         checkpoint::Checkpoint,
-        device::{Device, Provider, has_cuda_provider},
+        device::{Device, Provider, may_take_cuda},
         runtime::Runtime,
     },
     error::Result,
@@ -25,10 +25,13 @@ pub(super) struct LazyEncoder<'a> {
 impl LazyEncoder<'_> {
     /// The device that will run; opens the encoder only where `auto` has to find out.
     pub(super) fn provider(&mut self, progress: &dyn Progress) -> Result<Provider> {
-        match self.pipeline.extraction.device {
+        let settings = &self.pipeline.extraction;
+        match settings.device {
             Device::Cpu => Ok(Provider::Cpu),
             Device::Cuda(number) => Ok(Provider::Cuda(number)),
-            Device::Auto if !has_cuda_provider(&self.machine.onnxruntime) => Ok(Provider::Cpu),
+            Device::Auto if !may_take_cuda(settings.precision, &self.machine.onnxruntime) => {
+                Ok(Provider::Cpu)
+            }
             Device::Auto => Ok(self.open(progress)?.provider),
         }
     }

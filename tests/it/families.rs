@@ -354,7 +354,7 @@ fn a_model_onnx_stands_in_for_safetensors_that_no_graph_of_ours_runs() {
     let (_workshop, folder) = copy_of("deberta_onnx");
     std::fs::write(folder.join("model.safetensors"), b"weights of DeBERTa").unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
-    assert_eq!(checkpoint.graph_profile(), "onnx-file-1");
+    assert_eq!(checkpoint.graph_profile(Precision::F32), "onnx-file-1");
     assert_eq!(weights_hash(&folder), weights_hash(&family("deberta_onnx")));
 }
 
