@@ -63,27 +63,29 @@ fn folder_of(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn int8_states_equal_those_of_quantised_layers_in_pytorch() {
-    // Where a value lies between two steps, the last bit of f32 decides which is taken, so single values differ by steps
-    // between an oracle in f64 and this; beside the error of quantisation (1e-3 in MiniLM's cosines) that is little.
+    // Where a value lies between two steps, the last bit of f32 decides which is taken, so an oracle in f64 can differ by a
+    // step. In the small models none does; in MiniLM some do, and states differ by a tenth of what they do from f32's.
     let file = std::fs::read(fixture("int8.safetensors")).unwrap();
-    for name in ["minilm", "tiny_bert", "electra", "distilbert", "roberta"] {
+    for (name, least_mean, least) in [
+        ("minilm", 0.9997, 0.997),
+        ("tiny_bert", 0.9999, 0.9999),
+        ("electra", 0.9999, 0.9999),
+        ("distilbert", 0.9999, 0.9999),
+        ("roberta", 0.9999, 0.9999),
+    ] {
         let mut oracle = Oracle::open_with(&folder_of(name), Precision::Int8);
         let hidden = oracle.checkpoint.config.hidden;
         let mut all = Vec::new();
-        let mut differences = Vec::new();
         for (number, ids, positions) in texts_of(name) {
             let got: Vec<f32> = at(&oracle.alone(&ids), &positions, hidden).concat();
             let expected = tensor(&file, &format!("{name}.{number}"));
             all.extend(cosines(&expected, &got, hidden));
-            differences.extend(expected.iter().zip(&got).map(|(a, b)| (a - b).abs()));
         }
-        differences.sort_by(f32::total_cmp);
-        let median = differences[differences.len() / 2];
-        let least = all.iter().copied().fold(1.0, f64::min);
         let mean = all.iter().sum::<f64>() / all.len() as f64;
-        println!("{name}: median {median:e}, mean cosine {mean}, least {least}");
-        assert!(all.iter().all(|cosine| *cosine >= 0.99), "{name}: {least}");
-        assert!(mean >= 0.999, "{name}: {mean}");
+        assert!(mean >= least_mean, "{name}: mean cosine {mean}");
+        for cosine in all {
+            assert!(cosine >= least, "{name}: cosine {cosine}");
+        }
     }
 }
 
@@ -103,11 +105,10 @@ fn the_layers_of_minilm_in_int8_are_near_those_of_transformers() {
         }
     }
     // The embeddings are not quantised.
-    let gates = [0.999_999, 0.9995, 0.9990, 0.9985, 0.9980, 0.9980, 0.998];
+    let gates = [0.999_999, 0.9998, 0.9997, 0.9995, 0.9993, 0.9991, 0.998];
     assert_eq!(layers.len(), gates.len());
     for (number, (layer, gate)) in layers.iter().zip(gates).enumerate() {
         let mean = layer.iter().sum::<f64>() / layer.len() as f64;
-        println!("layer {number}: {mean}");
         assert!(mean >= gate, "layer {number}: mean cosine {mean}");
     }
 }
