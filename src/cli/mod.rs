@@ -9,6 +9,7 @@ mod hub;
 mod machine;
 mod model;
 mod output;
+mod precision_report;
 mod predict;
 mod progress;
 mod run;
@@ -83,6 +84,8 @@ enum Command {
     Predict(predict::PredictArguments),
     /// The cosine of two texts, or the texts of a corpus that are nearest to a query
     Similar(similar::SimilarArguments),
+    /// Compare f32, f16 and int8: states layer by layer, speed, and the metric of the pipeline's head
+    PrecisionReport(precision_report::PrecisionReportArguments),
     /// List, describe and check caches
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -137,6 +140,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),
         Command::Predict(arguments) => predict::run(arguments, &context),
         Command::Similar(arguments) => similar::run(arguments, &context),
+        Command::PrecisionReport(arguments) => precision_report::run(arguments, &context),
         Command::Cache(command) => cache::run(command, &context),
         Command::Model(command) => model::run(command, &context),
         Command::Doctor(arguments) => doctor::run(arguments, &context),

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     config::{ConfigFile, FusedShape, ModelConfig},
+    device::Precision,
     graph, hub, onnx_file,
     onnx_model::{self, OnnxModel},
     weights::{self, Weights},
@@ -149,11 +150,30 @@ impl Checkpoint {
         }
     }
 
-    /// The name and version of the graph that runs it on a provider, `cpu` or `cuda`; part of the fingerprint, because
-    /// another graph gives other last bits.
-    pub fn graph_profile(&self, provider: &str) -> &'static str {
+    /// Checks that the checkpoint can be run in a precision: a model.onnx is run as it is, so another one would be a
+    /// promise that is not kept.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_precision(&self, precision: Precision) -> Result<()> {
+        match &self.model {
+            Model::Onnx(model) if precision != Precision::F32 => Err(Error::Checkpoint {
+                path: model.path.clone(),
+                expected: "precision `f32`, because a model.onnx is run as it is".into(),
+                got: format!("`{}`", precision.name()),
+                hint: "set model.precision = \"f32\", and export the model itself in the precision that is wanted"
+                    .into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The name and version of the graph that runs it on a provider, `cpu` or `cuda`, in a precision; part of the
+    /// fingerprint, because another graph gives other last bits.
+    pub fn graph_profile(&self, provider: &str, precision: Precision) -> &'static str {
         match &self.model {
             Model::Fused(_) if provider == "cuda" => graph::packed::PROFILE,
+            Model::Fused(_) if precision == Precision::Int8 => graph::int8::PROFILE,
             Model::Fused(_) => graph::PROFILE,
             Model::Onnx(_) => onnx_model::PROFILE,
         }

@@ -162,26 +162,36 @@ pub fn check(device: &Device, precision: Precision, library: &Path) -> Result<()
         .unwrap_or_else(|_| library.to_path_buf());
     let folder = library.parent().unwrap_or(Path::new("."));
     match device {
-        // Without the library itself, loading it says so.
-        Device::Cuda(_) | Device::AllCuda if library.is_file() => {
-            check_provider_library(folder, device)
+        Device::Cuda(_) | Device::AllCuda => {
+            check_precision(device, precision)?;
+            // Without the library itself, loading it says so.
+            match library.is_file() {
+                true => check_provider_library(folder, device),
+                false => Ok(()),
+            }
         }
-        Device::Cuda(_) | Device::AllCuda => Ok(()),
-        Device::Auto if has_cuda_provider(&library) => Ok(()),
-        Device::Auto | Device::Cpu => check_cpu_precision(precision),
+        Device::Auto if why_no_cuda(precision, &library).is_none() => Ok(()),
+        Device::Auto | Device::Cpu => check_precision(&Device::Cpu, precision),
     }
 }
 
-/// Fails where a CPU has no kernels for the precision.
-pub(super) fn check_cpu_precision(precision: Precision) -> Result<()> {
-    if precision != Precision::F16 {
-        return Ok(());
-    }
+/// Fails where the device has no kernels for the precision.
+pub(super) fn check_precision(device: &Device, precision: Precision) -> Result<()> {
+    let (reason, hint) = match (device, precision) {
+        (Device::Cpu, Precision::F16) => (
+            "a CPU has no kernels for precision `f16`",
+            "set model.precision = \"f32\"; what is *stored* in f16 is cache.dtype, the default",
+        ),
+        (Device::Cuda(_) | Device::AllCuda, Precision::Int8) => (
+            "precision `int8` runs on a CPU only",
+            "set model.precision = \"f16\", which is what is fast on a GPU, or model.device = \"cpu\"",
+        ),
+        _ => return Ok(()),
+    };
     Err(Error::Device {
-        device: "cpu".into(),
-        reason: "a CPU has no kernels for precision `f16`".into(),
-        hint: "set model.precision = \"f32\"; what is *stored* in f16 is cache.dtype, the default"
-            .into(),
+        device: device.to_string(),
+        reason: reason.into(),
+        hint: hint.into(),
     })
 }
 
@@ -238,7 +248,16 @@ pub fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
 /// Why `auto` takes the CPU where ONNX Runtime has no CUDA provider.
 pub const WITHOUT_CUDA: &str = "this ONNX Runtime was built without CUDA";
 
-/// Whether a CUDA provider's library lies beside this ONNX Runtime: whether `auto` has anything to try.
+/// Why `auto` does not try a GPU, where it does not: no CUDA provider's library lies beside ONNX Runtime, or the precision
+/// runs on a CPU only.
+pub fn why_no_cuda(precision: Precision, library: &Path) -> Option<&'static str> {
+    if precision == Precision::Int8 {
+        return Some("precision `int8` runs on a CPU only");
+    }
+    (!has_cuda_provider(library)).then_some(WITHOUT_CUDA)
+}
+
+/// Whether a CUDA provider's library lies beside this ONNX Runtime.
 pub fn has_cuda_provider(library: &Path) -> bool {
     let library = library
         .canonicalize()
@@ -280,7 +299,7 @@ pub enum Precision {
     F32,
     /// Half precision weights, arithmetic and outputs; CUDA only.
     F16,
-    /// 8-bit weights; CPU only.
+    /// 8-bit weights and inputs of linear layers, all else in single precision; CPU only.
     Int8,
 }
 

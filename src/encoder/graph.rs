@@ -16,6 +16,8 @@
 
 pub(super) mod packed;
 
+pub(super) mod int8;
+
 use half::f16;
 use ort::{
     editor::{Graph, Model, Node, ONNX_DOMAIN, Opset},
@@ -84,11 +86,7 @@ pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result
     for layer in 0..highest {
         builder.layer(layer)?;
     }
-    let inputs = INPUTS.map(|(_, name)| {
-        let shape = [(-1, "batch"), (-1, "sequence")];
-        tensor_outlet(name, TensorElementType::Int32, &shape)
-    });
-    builder.finish(inputs, layers, &[(-1, "batch"), (-1, "sequence")])
+    builder.finish_padded(layers)
 }
 
 /// The layer at which a graph ends.
@@ -393,6 +391,13 @@ impl<'a> GraphBuilder<'a> {
         self.graph
             .add_node(node)
             .map_err(encoder_error("add an operator"))
+    }
+
+    /// Inputs and outputs of batches of padded rows.
+    fn finish_padded(self, layers: &[usize]) -> Result<Model> {
+        let rows = [(-1, "batch"), (-1, "sequence")];
+        let inputs = INPUTS.map(|(_, name)| tensor_outlet(name, TensorElementType::Int32, &rows));
+        self.finish(inputs, layers, &rows)
     }
 
     /// `rows` is the shape of the outputs before their last size, the hidden one.

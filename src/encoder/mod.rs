@@ -18,6 +18,7 @@ mod onnx_model;
 mod placement;
 pub mod plan;
 pub mod pooling;
+pub mod quantize;
 pub mod runtime;
 pub mod session;
 pub mod source;
@@ -85,13 +86,12 @@ impl Encoder {
             Device::Cuda(numbers) => open_on(Devices::Cuda(numbers.clone())),
             Device::AllCuda => open_on(Devices::Cuda(device::all_cuda(runtime)?)),
             Device::Auto => {
-                let reason = if device::has_cuda_provider(&runtime.library) {
-                    match open_on(Devices::Cuda(vec![0])) {
+                let reason = match device::why_no_cuda(settings.precision, &runtime.library) {
+                    Some(reason) => reason.into(),
+                    None => match open_on(Devices::Cuda(vec![0])) {
                         Err(Error::Device { reason, .. }) => reason,
                         other => return other,
-                    }
-                } else {
-                    device::WITHOUT_CUDA.into()
+                    },
                 };
                 Ok(Encoder {
                     auto_reason: Some(reason),
@@ -109,10 +109,13 @@ impl Encoder {
     ) -> Result<Encoder> {
         let providers: Vec<Provider> = match &devices {
             Devices::Cpu => {
-                device::check_cpu_precision(settings.precision)?;
+                device::check_precision(&Device::Cpu, settings.precision)?;
                 vec![Provider::Cpu; settings.threads.max(1)]
             }
-            Devices::Cuda(numbers) => numbers.iter().copied().map(Provider::Cuda).collect(),
+            Devices::Cuda(numbers) => {
+                device::check_precision(&Device::Cuda(numbers.clone()), settings.precision)?;
+                numbers.iter().copied().map(Provider::Cuda).collect()
+            }
         };
         let mut layers = settings.layers.clone();
         layers.sort_unstable();
@@ -275,7 +278,8 @@ fn real_states(worker: &mut Worker, batch: &Batch) -> Result<Vec<f32>> {
     Ok(real)
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+/// The cosine of two states; NaN where one is of zeros.
+pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| {
         a.iter()
             .zip(b)
@@ -302,7 +306,7 @@ pub fn fingerprint_inputs(
         weights: checkpoint.hashes.weights.clone(),
         config: checkpoint.hashes.config.clone(),
         tokenizer: checkpoint.hashes.tokenizer.clone(),
-        graph: checkpoint.graph_profile(provider).into(),
+        graph: checkpoint.graph_profile(provider, precision).into(),
         provider: provider.into(),
         precision: precision.name().into(),
         dtype: dtype.name().into(),

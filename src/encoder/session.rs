@@ -13,9 +13,9 @@ use ort::{
 use super::{
     checkpoint::{Checkpoint, Model},
     device::{self, Precision, Provider},
-    graph,
+    graph::{self, int8::WeightForm},
     layer_states::{LayerStates, Values},
-    onnx_model::{Input, OnnxModel, Role},
+    onnx_model::{Input, Role},
     runtime::Runtime,
 };
 use crate::error::{Error, Result};
@@ -142,6 +142,7 @@ impl EncoderSession {
         options: &SessionOptions,
     ) -> Result<EncoderSession> {
         checkpoint.check_layers(&options.layers)?;
+        checkpoint.check_precision(options.precision)?;
         let mut builder = session_builder(runtime, options.intra_threads)?;
         if let Provider::Cuda(number) = options.provider {
             let whole_graph = matches!(checkpoint.model, Model::Fused(_));
@@ -150,8 +151,13 @@ impl EncoderSession {
         let hidden = checkpoint.config.hidden;
         match &checkpoint.model {
             Model::Fused(source) => {
-                let half = options.precision == Precision::F16;
-                let model = graph::build(source, &options.layers, half)?;
+                let model = match options.precision {
+                    Precision::F32 => graph::build(source, &options.layers, false)?,
+                    Precision::F16 => graph::build(source, &options.layers, true)?,
+                    Precision::Int8 => {
+                        graph::int8::build(source, &options.layers, WeightForm::of_this_cpu())?
+                    }
+                };
                 let session = model
                     .into_session(&builder)
                     .map_err(encoder_error("load the model"))?;
@@ -168,7 +174,6 @@ impl EncoderSession {
                 })
             }
             Model::Onnx(model) => {
-                check_precision_of_file(model, options.precision)?;
                 let session = builder
                     .commit_from_file(&model.path)
                     .map_err(encoder_error("load model.onnx"))?;
@@ -284,19 +289,6 @@ impl EncoderSession {
     pub fn run_bare(&mut self, batch: &Batch) -> Result<()> {
         self.run(batch, |_, _| Ok(()))
     }
-}
-
-/// A model.onnx is run as it is: another precision would be a promise that is not kept.
-fn check_precision_of_file(model: &OnnxModel, precision: Precision) -> Result<()> {
-    if precision == Precision::F32 {
-        return Ok(());
-    }
-    Err(Error::Checkpoint {
-        path: model.path.clone(),
-        expected: "precision `f32`, because a model.onnx is run as it is".into(),
-        got: format!("`{}`", precision.name()),
-        hint: "set model.precision = \"f32\", and export the model itself in the precision that is wanted".into(),
-    })
 }
 
 /// The rows of each window's real tokens in a padded batch.

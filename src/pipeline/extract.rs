@@ -86,6 +86,7 @@ pub(super) fn extract_with(
     let states = pipeline.stored_states(checkpoint.config.layers)?;
     let layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
     checkpoint.check_layers(&layers)?;
+    checkpoint.check_precision(settings.precision)?;
     let mut lazy = LazyEncoder {
         pipeline,
         machine,

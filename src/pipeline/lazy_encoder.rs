@@ -5,7 +5,7 @@ use crate::{
     encoder::{
         Encoder, EncoderSettings,
         checkpoint::Checkpoint,
-        device::{Device, Devices, WITHOUT_CUDA, has_cuda_provider},
+        device::{Device, Devices, why_no_cuda},
         runtime::Runtime,
     },
     error::Result,
@@ -27,14 +27,18 @@ pub(super) struct LazyEncoder<'a> {
 impl LazyEncoder<'_> {
     /// The devices that will run; opens the encoder only where that has to be found out.
     pub(super) fn devices(&mut self, progress: &dyn Progress) -> Result<Devices> {
-        match &self.pipeline.extraction.device {
+        let settings = &self.pipeline.extraction;
+        match &settings.device {
             Device::Cpu => Ok(Devices::Cpu),
             Device::Cuda(numbers) => Ok(Devices::Cuda(numbers.clone())),
-            Device::Auto if !has_cuda_provider(&self.machine.onnxruntime) => {
-                self.note_auto(&format!("the CPU: {WITHOUT_CUDA}"), progress);
-                Ok(Devices::Cpu)
-            }
-            Device::Auto | Device::AllCuda => Ok(self.open(progress)?.devices.clone()),
+            Device::AllCuda => Ok(self.open(progress)?.devices.clone()),
+            Device::Auto => match why_no_cuda(settings.precision, &self.machine.onnxruntime) {
+                Some(reason) => {
+                    self.note_auto(&format!("the CPU: {reason}"), progress);
+                    Ok(Devices::Cpu)
+                }
+                None => Ok(self.open(progress)?.devices.clone()),
+            },
         }
     }
 

@@ -18,6 +18,7 @@ pub mod lock;
 pub mod measure;
 pub mod multitask;
 pub mod parse;
+pub mod precision;
 pub mod predict;
 pub mod run_folder;
 mod sample;

@@ -25,20 +25,20 @@ const MOST: f32 = 1e-4;
 const MEDIAN: f32 = 1e-6;
 
 /// A session that puts out every layer, and the shape of its states.
-struct Oracle {
-    checkpoint: Checkpoint,
+pub(crate) struct Oracle {
+    pub(crate) checkpoint: Checkpoint,
     session: EncoderSession,
 }
 
 /// The states of one text: by layer, `[tokens, hidden]`.
-type Layers = Vec<Vec<f32>>;
+pub(crate) type Layers = Vec<Vec<f32>>;
 
 impl Oracle {
     fn open(folder: &Path) -> Oracle {
         Oracle::open_with(folder, Precision::F32)
     }
 
-    fn open_with(folder: &Path, precision: Precision) -> Oracle {
+    pub(crate) fn open_with(folder: &Path, precision: Precision) -> Oracle {
         let checkpoint = Checkpoint::open(folder).unwrap();
         let options = SessionOptions {
             provider: Provider::Cpu,
@@ -63,7 +63,7 @@ impl Oracle {
     }
 
     /// The states of every document of a batch, padding left out.
-    fn run(&mut self, documents: &[&[u32]]) -> Vec<Layers> {
+    pub(crate) fn run(&mut self, documents: &[&[u32]]) -> Vec<Layers> {
         let batch = Batch::new(documents.iter().map(|ids| (*ids, &[][..])));
         let hidden = self.checkpoint.config.hidden;
         let mut texts = vec![Layers::new(); documents.len()];
@@ -80,7 +80,7 @@ impl Oracle {
         texts
     }
 
-    fn alone(&mut self, ids: &[u32]) -> Layers {
+    pub(crate) fn alone(&mut self, ids: &[u32]) -> Layers {
         self.run(&[ids]).remove(0)
     }
 }
@@ -102,14 +102,14 @@ fn floats(value: &Value) -> Vec<f32> {
     }
 }
 
-fn numbers(value: &Value) -> Vec<usize> {
+pub(crate) fn numbers(value: &Value) -> Vec<usize> {
     let numbers = value.as_array().unwrap().iter();
     numbers
         .map(|number| number.as_u64().unwrap() as usize)
         .collect()
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     numbers(value).into_iter().map(|id| id as u32).collect()
 }
 
@@ -133,7 +133,7 @@ fn expected_of_tiny(folder: &str) -> Vec<Expected> {
         .collect()
 }
 
-fn tensor(file: &[u8], name: &str) -> Vec<f32> {
+pub(crate) fn tensor(file: &[u8], name: &str) -> Vec<f32> {
     let tensors = SafeTensors::deserialize(file).unwrap();
     let four = tensors.tensor(name).unwrap();
     let four = four.data().chunks_exact(4);
@@ -141,7 +141,7 @@ fn tensor(file: &[u8], name: &str) -> Vec<f32> {
         .collect()
 }
 
-fn hidden_states() -> (Value, Vec<u8>) {
+pub(crate) fn hidden_states() -> (Value, Vec<u8>) {
     let file = std::fs::read(fixture("hidden_states.safetensors")).unwrap();
     (read_json(&fixture("hidden_states.json")), file)
 }
@@ -317,7 +317,7 @@ fn assert_near(expected: &Layers, got: &Layers, text: &str) {
     }
 }
 
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     // Written so that NaN is the largest.
     a.iter()
         .zip(b)
@@ -446,7 +446,7 @@ fn the_f16_graph_computes_the_same_as_the_f32_graph() {
     }
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| {
         let products = a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y));
         products.sum::<f64>()

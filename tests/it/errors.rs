@@ -395,13 +395,6 @@ fn a_cache_folder_that_is_none_is_named() {
 }
 
 #[test]
-fn what_is_not_built_yet_says_so() {
-    let setting = "model.precision=int8";
-    let stderr = Workshop::tiny().fail(&["run", "pipeline.toml", "--set", setting]);
-    assert_snapshot!("int8", stderr);
-}
-
-#[test]
 fn a_training_that_diverges_is_stopped() {
     let settings = [
         "run",

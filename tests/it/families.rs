@@ -355,7 +355,10 @@ fn a_model_onnx_stands_in_for_safetensors_that_no_graph_of_ours_runs() {
     std::fs::write(folder.join("model.safetensors"), b"weights of DeBERTa").unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
     for provider in ["cpu", "cuda"] {
-        assert_eq!(checkpoint.graph_profile(provider), "onnx-file-1");
+        assert_eq!(
+            checkpoint.graph_profile(provider, Precision::F32),
+            "onnx-file-1"
+        );
     }
     assert_eq!(weights_hash(&folder), weights_hash(&family("deberta_onnx")));
 }

@@ -35,6 +35,7 @@ mod metrics_span;
 mod metrics_tagging;
 mod multitask;
 mod parquet_files;
+mod precision;
 mod questions;
 mod real_alignment;
 mod real_data;

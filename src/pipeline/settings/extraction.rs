@@ -118,12 +118,6 @@ pub(super) fn check(
     if data.task == Task::Qa {
         set_qa_defaults(cache);
     }
-    if model.precision == Precision::Int8 {
-        return Err(refuse(
-            "this version does not run int8 encoders yet".into(),
-            "set model.precision = \"f32\"".into(),
-        ));
-    }
     let max_length = *cache.max_length.get_or_insert(128);
     for (value, key) in [
         (max_length, "cache.max_length"),

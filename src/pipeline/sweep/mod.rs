@@ -4,6 +4,7 @@
 //! with a seed on a cut (`heads`). Heads that read the same states are trained together, some hundreds at a time: a
 //! *unit*, which is kept on disk when it is done (`kept`).
 
+mod alone;
 mod candidates;
 mod cuts;
 mod heads;
@@ -20,8 +21,8 @@ use std::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub(super) use self::alone::{OutOfFold, out_of_fold};
 pub use self::nested::{NestedFold, NestedScore};
-
 use self::{
     candidates::Judged,
     cuts::{Cut, cuts},

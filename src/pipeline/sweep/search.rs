@@ -46,7 +46,7 @@ pub(super) struct Done {
 }
 
 impl Done {
-    fn new(sweep: &Sweep<'_>) -> Done {
+    pub(super) fn new(sweep: &Sweep<'_>) -> Done {
         Done {
             results: HashMap::new(),
             judged: vec![Vec::new(); sweep.cuts.len()],
@@ -61,7 +61,7 @@ impl Done {
         }
     }
 
-    fn add(&mut self, unit: Unit) {
+    pub(super) fn add(&mut self, unit: Unit) {
         self.heads += unit.heads.len();
         self.rows += unit.rows as f64;
         self.head_samples += unit.head_samples as f64;
@@ -229,7 +229,11 @@ pub(super) fn search(
     Ok(done)
 }
 
-fn train_unit(
+/// Trains the heads of some trials that read the same features.
+///
+/// # Errors
+/// When the cache is at fault, or a training diverges.
+pub(super) fn train_unit(
     sweep: &Sweep<'_>,
     fields: &Fields<'_>,
     trials: &[usize],

@@ -1,0 +1,119 @@
+//! `frostbert precision-report`: f32, f16 and int8 side by side.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use frostbert::pipeline::precision::{LayerError, PrecisionReport, PrecisionRow, report};
+use indicatif::HumanCount;
+
+use super::{Context, PipelineArguments, output};
+
+#[derive(Debug, Args)]
+pub(super) struct PrecisionReportArguments {
+    #[command(flatten)]
+    pipeline: PipelineArguments,
+    /// Texts whose states are compared layer by layer; the head is trained on all
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    documents: u32,
+}
+
+pub(super) fn run(arguments: &PrecisionReportArguments, context: &Context) -> Result<ExitCode> {
+    let pipeline = arguments.pipeline.read()?;
+    let report = report(
+        &pipeline,
+        arguments.documents as usize,
+        &context.machine,
+        &context.progress,
+    )?;
+    match context.json {
+        true => output::print_json(&report)?,
+        false => output::print(&describe(&report))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line for each precision, then a line for each layer of those that are not f32.
+fn describe(report: &PrecisionReport) -> String {
+    let metric = report.precisions.iter().find_map(|row| row.metric);
+    let metric = metric.map(|metric| metric.replace('_', " "));
+    let titles = [
+        "precision",
+        "device",
+        "tokens/s",
+        "x f32",
+        "mean cosine",
+        "least",
+    ];
+    let mut titles: Vec<String> = titles.map(String::from).to_vec();
+    if let Some(metric) = &metric {
+        titles.extend([metric.clone(), "change".into(), "95 % interval".into()]);
+    }
+    let mut lines = vec![titles];
+    let first = &report.precisions[0];
+    let runs = report.precisions.iter().filter(|row| row.reason.is_none());
+    lines.extend(runs.map(|row| line(row, first, metric.is_some())));
+    let mut text = output::align(&lines);
+    for row in &report.precisions {
+        if let Some(reason) = &row.reason {
+            text.push_str(&format!("{}: not run, {reason}\n", row.precision));
+        }
+    }
+    text.push_str(&format!(
+        "\nbeside f32, over {} tokens of {} texts\n",
+        HumanCount(report.tokens),
+        HumanCount(report.documents as u64)
+    ));
+    let titles = [
+        "precision",
+        "layer",
+        "mean cosine",
+        "least",
+        "largest error",
+    ];
+    let mut lines = vec![titles.map(String::from).to_vec()];
+    for row in &report.precisions {
+        let layers = row.layers.iter();
+        lines.extend(layers.map(|layer| {
+            let [mean, least] = cosines(layer);
+            let largest = format!("{:.4}", layer.max_error);
+            let number = layer.layer.to_string();
+            vec![row.precision.into(), number, mean, least, largest]
+        }));
+    }
+    text.push_str(&output::align(&lines));
+    text
+}
+
+fn line(row: &PrecisionRow, first: &PrecisionRow, has_metric: bool) -> Vec<String> {
+    let or_nothing = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    let speed = row.tokens_per_second;
+    let ratio = speed.zip(first.tokens_per_second);
+    let [mean, least] = match row.layers.last() {
+        Some(last) => cosines(last),
+        None => ["-".into(), "-".into()],
+    };
+    let mut line = vec![
+        row.precision.into(),
+        or_nothing(row.device.clone()),
+        or_nothing(speed.map(|speed| HumanCount(speed as u64).to_string())),
+        or_nothing(ratio.map(|(own, first)| format!("{:.2}", own / first))),
+        mean,
+        least,
+    ];
+    if has_metric {
+        let interval = row.difference_ci;
+        let interval = interval.map(|[low, high]| format!("{low:+.4} to {high:+.4}"));
+        line.extend([
+            or_nothing(row.value.map(|value| format!("{value:.4}"))),
+            or_nothing(row.difference.map(|change| format!("{change:+.4}"))),
+            or_nothing(interval),
+        ]);
+    }
+    line
+}
+
+/// The mean cosine of a layer and the least.
+fn cosines(layer: &LayerError) -> [String; 2] {
+    [layer.mean_cosine, layer.least_cosine].map(|cosine| format!("{cosine:.5}"))
+}

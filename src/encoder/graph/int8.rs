@@ -1,0 +1,456 @@
+//! The fused graph with 8-bit linear layers, for a CPU: integer products, and all else in f32.
+//!
+//! Per layer, with `[T, .]` for the rows of all windows, `T = B S`:
+//!
+//! ```text
+//! linear(x, W) = s Integer(concat(q, z ... z), W8)   (q, s, z: each row of x in 8 bits, its step and its zero point)
+//!
+//! q, k, v = linear(x / c, c Wq), linear(x / c, c Wk), linear(x / c, c Wv)       c: the smoothing factors of x for Wv
+//!                                                                             x / c is quantised once for the three
+//! a  = MultiHeadAttention(q, k, v, bqkv [3H], attention_mask [B,S])
+//! y  = LayerNormalization(linear(a, Wo) + bo + x, gamma, beta)
+//! x' = LayerNormalization(linear(BiasGelu(linear(y / c, c Wi), bi), Wd) + bd + y, gamma, beta)
+//! ```
+//!
+//! The formulas of quantisation stand in [`quantize`](super::super::quantize). Each row of inputs has a step of its own, and
+//! sums of integers are exact in any order, so a row's product depends on this row alone. `Integer` is
+//! `MatMulIntegerToFloat`, which multiplies with the scales of the weights too.
+//!
+//! `MatMulNBits` would be a single operator, and is no faster than f32 by much: `docs/performance.md` has its figures.
+
+use std::collections::BTreeSet;
+
+use ort::{
+    editor::{Model, ONNX_DOMAIN},
+    memory::Allocator,
+    operator::{Attribute, ToAttribute},
+    value::{PrimitiveTensorElementType, Tensor},
+};
+
+use super::{
+    super::{
+        checkpoint::FusedModel,
+        quantize::{Quantized, smoothing},
+        session::encoder_error,
+    },
+    CONTRIB_DOMAIN, GraphBuilder, SMALL_TENSOR_BYTES, float_attribute, output_name,
+};
+use crate::error::Result;
+
+/// The name of this graph, its kind of quantisation and their version; part of the fingerprint.
+///
+/// `w8-out-a8-row`: weights in 8 bits with a scale for each output, activations in 8 bits with a step for each row,
+/// states smoothed by the parameters of their normalisation.
+pub(in crate::encoder) const PROFILE: &str = "bert-fused-w8-out-a8-row-smooth-1";
+
+/// How the product of 8-bit inputs and weights is fed. The results are the same to the last bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::encoder) enum WeightForm {
+    /// From -127 to 127: fast where the processor multiplies unsigned by signed bytes into 32 bits.
+    Signed,
+    /// 128 more, taken off again by a zero point: right also where ONNX Runtime's product of unsigned and signed bytes
+    /// goes through 16 bits, in which two of them can overflow (x86-64 without VNNI).
+    Unsigned,
+}
+
+impl WeightForm {
+    /// The form for this machine's processor.
+    pub(in crate::encoder) fn of_this_cpu() -> WeightForm {
+        #[cfg(target_arch = "x86_64")]
+        if !(is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")) {
+            return WeightForm::Unsigned;
+        }
+        WeightForm::Signed
+    }
+}
+
+/// As [`build`](super::build), with 8-bit linear layers.
+///
+/// # Errors
+/// When the checkpoint lacks a tensor or has one of another shape, or ONNX Runtime refuses the graph.
+pub(in crate::encoder) fn build(
+    source: &FusedModel,
+    layers: &[usize],
+    form: WeightForm,
+) -> Result<Model> {
+    let mut graph = Int8Graph {
+        builder: GraphBuilder::new(source, false)?,
+        form,
+    };
+    graph.builder.embeddings()?;
+    let highest = layers.iter().copied().max().unwrap_or(0);
+    graph.constants()?;
+    for layer in 0..highest {
+        graph.layer(layer)?;
+    }
+    graph.builder.finish_padded(layers)
+}
+
+struct Int8Graph<'a> {
+    builder: GraphBuilder<'a>,
+    form: WeightForm,
+}
+
+/// Rows in 8 bits.
+struct QuantizedRows {
+    /// `[T, K + J]` u8: the rows, and J times the zero point of each.
+    values: String,
+    /// `[T, 1]`: the step of each.
+    steps: String,
+    n_corrections: usize,
+}
+
+impl Int8Graph<'_> {
+    fn constants(&mut self) -> Result<()> {
+        self.constant("one", &[], &[1.0f32])?;
+        self.constant("zero", &[], &[0.0f32])?;
+        self.constant("step_of_range", &[], &[1.0f32 / 255.0])?;
+        // The step of a row of zeros must not be 0: its values are divided by it.
+        self.constant("least_range", &[], &[f32::MIN_POSITIVE * 1024.0])?;
+        self.constant("no_zero_point", &[], &[0u8])?;
+        self.constant("weight_zero_point", &[], &[128u8])?;
+        self.constant("last_axis", &[1], &[-1i64])?;
+        let sizes = BTreeSet::from([self.builder.shape.hidden, self.builder.shape.intermediate]);
+        for size in sizes {
+            self.constant(&rows_of(size), &[2], &[-1, size as i64])?;
+        }
+        self.onnx("Shape", &[&output_name(0)], "states_shape", vec![])
+    }
+
+    fn layer(&mut self, layer: usize) -> Result<()> {
+        let shape = self.builder.shape;
+        let tensors = shape.family.tensors;
+        let (hidden, intermediate) = (shape.hidden, shape.intermediate);
+        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
+        let bias = |name: &str| at(&format!("{name}.bias"));
+        let (input, output) = (output_name(layer), output_name(layer + 1));
+
+        self.attention(layer)?;
+        let name = at(tensors.attention_output);
+        let weight = self.weight_of(&name, hidden, hidden)?;
+        self.linear_of(&at("attention"), hidden, &name, &weight)?;
+        let normed = at("attention_normed");
+        self.skip_layer_norm(&name, &input, &at(tensors.attention_norm), &normed)?;
+
+        let name = at(tensors.widen);
+        let mut weight = self.weight_of(&name, hidden, intermediate)?;
+        let factors = self.factors(&at(tensors.attention_norm), &weight)?;
+        let smooth = self.smooth(&normed, &factors)?;
+        multiply_columns(&mut weight, &factors);
+        self.linear_of(&smooth, hidden, &name, &weight)?;
+        self.builder.node(
+            "BiasGelu",
+            CONTRIB_DOMAIN,
+            &[&product(&name), &bias(tensors.widen)],
+            &[&at("activated")],
+            vec![],
+        )?;
+        let name = at(tensors.narrow);
+        let weight = self.weight_of(&name, intermediate, hidden)?;
+        self.linear_of(&at("activated"), intermediate, &name, &weight)?;
+        self.skip_layer_norm(&name, &normed, &at(tensors.output_norm), &output)
+    }
+
+    /// `LayerNorm(product + bias + skip)` of a linear layer's product.
+    ///
+    /// `SkipLayerNormalization` is six times as slow on a CPU. The sum is of rows and reshaped last, so that ONNX Runtime does
+    /// not make that operator of it.
+    fn skip_layer_norm(&mut self, name: &str, skip: &str, norm: &str, output: &str) -> Result<()> {
+        let hidden = self.builder.shape.hidden;
+        let at = |what: &str| format!("{name}.{what}");
+        self.onnx("Add", &[&product(name), &at("bias")], &at("biased"), vec![])?;
+        self.onnx("Reshape", &[skip, &rows_of(hidden)], &at("skip"), vec![])?;
+        self.onnx("Add", &[&at("biased"), &at("skip")], &at("sum"), vec![])?;
+        let windows = at("sum_windows");
+        self.onnx("Reshape", &[&at("sum"), "states_shape"], &windows, vec![])?;
+        let (gamma, beta) = (format!("{norm}.weight"), format!("{norm}.bias"));
+        self.builder.weight(&gamma, &[hidden])?;
+        self.builder.weight(&beta, &[hidden])?;
+        let epsilon = float_attribute("epsilon", self.builder.shape.layer_norm_epsilon)?;
+        let inputs = [&windows[..], &gamma, &beta];
+        self.onnx("LayerNormalization", &inputs, output, vec![epsilon])
+    }
+
+    fn attention(&mut self, layer: usize) -> Result<()> {
+        let shape = self.builder.shape;
+        let (hidden, tensors) = (shape.hidden, shape.family.tensors);
+        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
+        let names = tensors.projections.map(at);
+        let weights = names
+            .each_ref()
+            .map(|name| self.weight_of(name, hidden, hidden));
+        let mut weights: Vec<Vec<f32>> = weights.into_iter().collect::<Result<_>>()?;
+        let mut input = output_name(layer);
+        if let Some(norm) = self.norm_before(layer) {
+            // What the values take of a state's error shows the most, because queries and keys only weigh them.
+            let factors = self.factors(&norm, &weights[2])?;
+            input = self.smooth(&input, &factors)?;
+            for weight in &mut weights {
+                multiply_columns(weight, &factors);
+            }
+        }
+        let weights = weights.iter().map(|weight| Quantized::new(weight, hidden));
+        let weights: Vec<Quantized> = weights.collect();
+        let n_corrections = weights.iter().map(Quantized::n_corrections).max();
+        let rows = self.quantized_rows(&input, hidden, n_corrections.unwrap_or(0))?;
+        let mut bias = Vec::with_capacity(3 * hidden);
+        for (name, weight) in names.iter().zip(&weights) {
+            self.product(&rows, name, weight)?;
+            self.in_windows(name, &format!("{name}.windows"))?;
+            let stored = &self.builder.source.weights;
+            bias.extend(stored.tensor(&format!("{name}.bias"), &[hidden])?);
+        }
+        self.builder
+            .initializer(&at("qkv.bias"), &[3 * hidden], &bias)?;
+        let [query, key, value] = names.each_ref().map(|name| format!("{name}.windows"));
+        self.builder.node(
+            "MultiHeadAttention",
+            CONTRIB_DOMAIN,
+            &[&query, &key, &value, &at("qkv.bias"), "attention_mask"],
+            &[&at("attention")],
+            vec![attribute("num_heads", shape.attention_heads as i64)?],
+        )
+    }
+
+    /// The product of a state and the weight of a linear layer, `[T, N]`, and the layer's bias as an initialiser.
+    fn linear_of(
+        &mut self,
+        input: &str,
+        n_inputs: usize,
+        name: &str,
+        weight: &[f32],
+    ) -> Result<()> {
+        let weight = Quantized::new(weight, n_inputs);
+        let rows = self.quantized_rows(input, n_inputs, weight.n_corrections())?;
+        self.product(&rows, name, &weight)?;
+        self.builder
+            .weight(&format!("{name}.bias"), &[weight.n_outputs()])
+    }
+
+    /// The weight of a linear layer as it is stored, `[out, in]`.
+    fn weight_of(&self, name: &str, inputs: usize, outputs: usize) -> Result<Vec<f32>> {
+        let weights = &self.builder.source.weights;
+        weights.tensor(&format!("{name}.weight"), &[outputs, inputs])
+    }
+
+    /// The normalisation that makes the input of a layer; none where a projection of the embeddings lies between.
+    fn norm_before(&self, layer: usize) -> Option<String> {
+        let shape = self.builder.shape;
+        let tensors = shape.family.tensors;
+        match layer.checked_sub(1) {
+            Some(before) => Some(format!(
+                "{}.{before}.{}",
+                tensors.layers, tensors.output_norm
+            )),
+            None => (shape.embedding == shape.hidden).then(|| "embeddings.LayerNorm".into()),
+        }
+    }
+
+    /// The smoothing factors of a state for a weight that reads it.
+    fn factors(&self, norm: &str, weight: &[f32]) -> Result<Vec<f32>> {
+        let (weights, hidden) = (&self.builder.source.weights, self.builder.shape.hidden);
+        let gamma = weights.tensor(&format!("{norm}.weight"), &[hidden])?;
+        let beta = weights.tensor(&format!("{norm}.bias"), &[hidden])?;
+        Ok(smoothing(&gamma, &beta, weight))
+    }
+
+    /// Divides a state by its factors.
+    fn smooth(&mut self, input: &str, factors: &[f32]) -> Result<String> {
+        let [reciprocals, output] = ["smoothing", "smooth"].map(|name| format!("{input}.{name}"));
+        let values: Vec<f32> = factors.iter().map(|factor| 1.0 / factor).collect();
+        self.builder
+            .initializer(&reciprocals, &[values.len()], &values)?;
+        self.onnx("Mul", &[input, &reciprocals], &output, vec![])?;
+        Ok(output)
+    }
+
+    /// Rows in 8 bits, each by its own range.
+    fn quantized_rows(
+        &mut self,
+        input: &str,
+        n_inputs: usize,
+        n_corrections: usize,
+    ) -> Result<QuantizedRows> {
+        let at = |name: &str| format!("{input}.{name}");
+        let rows = at("rows");
+        self.onnx("Reshape", &[input, &rows_of(n_inputs)], &rows, vec![])?;
+        for (operator, extreme) in [("ReduceMax", at("max")), ("ReduceMin", at("min"))] {
+            let over_columns = attribute("axes", vec![-1i64])?;
+            let attributes = vec![over_columns, attribute("keepdims", 0i64)?];
+            self.onnx(operator, &[&rows], &extreme, attributes)?;
+        }
+        self.onnx("Max", &[&at("max"), "least_range"], &at("high"), vec![])?;
+        self.onnx("Min", &[&at("min"), "zero"], &at("low"), vec![])?;
+        self.onnx("Sub", &[&at("high"), &at("low")], &at("range"), vec![])?;
+        self.onnx("Mul", &[&at("range"), "step_of_range"], &at("step"), vec![])?;
+        self.onnx("Neg", &[&at("low")], &at("depth"), vec![])?;
+        let by_row = || Ok(vec![attribute("axis", 0i64)?]);
+        // Without a zero point of its own it makes u8, which the zero point of the rows has to be.
+        self.onnx(
+            "QuantizeLinear",
+            &[&at("depth"), &at("step")],
+            &at("zero_point"),
+            by_row()?,
+        )?;
+        self.onnx(
+            "QuantizeLinear",
+            &[&rows, &at("step"), &at("zero_point")],
+            &at("int8"),
+            by_row()?,
+        )?;
+        for (name, column) in [("step", "steps"), ("zero_point", "zero_points")] {
+            self.onnx("Unsqueeze", &[&at(name), "last_axis"], &at(column), vec![])?;
+        }
+        let repeated = at("repeated_shape");
+        self.constant(&repeated, &[2], &[1, n_corrections as i64])?;
+        let corrections = at("repeated_zero_points");
+        self.onnx(
+            "Expand",
+            &[&at("zero_points"), &repeated],
+            &corrections,
+            vec![],
+        )?;
+        let values = at("quantized");
+        let beside = vec![attribute("axis", 1i64)?];
+        self.onnx("Concat", &[&at("int8"), &corrections], &values, beside)?;
+        Ok(QuantizedRows {
+            values,
+            steps: at("steps"),
+            n_corrections,
+        })
+    }
+
+    /// Multiplies rows with a quantised weight: `[T, N]` in f32, named as [`product`] says.
+    fn product(&mut self, rows: &QuantizedRows, name: &str, weight: &Quantized) -> Result<()> {
+        let n_outputs = weight.n_outputs();
+        let shape = [weight.n_inputs + rows.n_corrections, n_outputs];
+        let mut values = weight.values.clone();
+        values.extend(weight.corrections(rows.n_corrections));
+        let int8 = format!("{name}.int8");
+        match self.form {
+            WeightForm::Signed => self.constant(&int8, &shape, &values)?,
+            WeightForm::Unsigned => {
+                let shifted = values.iter().map(|value| (i16::from(*value) + 128) as u8);
+                self.constant(&int8, &shape, &shifted.collect::<Vec<u8>>())?;
+            }
+        }
+        let scales = format!("{name}.scales");
+        self.builder
+            .initializer(&scales, &[n_outputs], &weight.scales)?;
+        let mut inputs = vec![&rows.values[..], &int8, "one", &scales, "no_zero_point"];
+        if self.form == WeightForm::Unsigned {
+            inputs.push("weight_zero_point");
+        }
+        let of_steps = format!("{name}.of_steps");
+        self.builder.node(
+            "MatMulIntegerToFloat",
+            CONTRIB_DOMAIN,
+            &inputs,
+            &[&of_steps],
+            vec![],
+        )?;
+        self.onnx("Mul", &[&of_steps, &rows.steps], &product(name), vec![])
+    }
+
+    /// The product of a linear layer as `[B, S, H]`.
+    fn in_windows(&mut self, name: &str, output: &str) -> Result<()> {
+        self.onnx("Reshape", &[&product(name), "states_shape"], output, vec![])
+    }
+
+    fn onnx(
+        &mut self,
+        operator: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: Vec<Attribute>,
+    ) -> Result<()> {
+        self.builder
+            .node(operator, ONNX_DOMAIN, inputs, &[output], attributes)
+    }
+
+    /// An initialiser of any type.
+    fn constant<T>(&mut self, name: &str, shape: &[usize], values: &[T]) -> Result<()>
+    where
+        T: PrimitiveTensorElementType + Copy + std::fmt::Debug + 'static,
+    {
+        let action = "hold the weights";
+        let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
+        let mut tensor =
+            Tensor::<T>::new(&Allocator::default(), shape).map_err(encoder_error(action))?;
+        tensor.extract_tensor_mut().1.copy_from_slice(values);
+        let external = std::mem::size_of_val(values) > SMALL_TENSOR_BYTES;
+        self.builder
+            .graph
+            .add_initializer(name, tensor, external)
+            .map_err(encoder_error(action))
+    }
+}
+
+/// Multiplies what each input is weighted with, in `[out, in]`.
+fn multiply_columns(weight: &mut [f32], factors: &[f32]) {
+    for row in weight.chunks_exact_mut(factors.len()) {
+        for (value, factor) in row.iter_mut().zip(factors) {
+            *value *= factor;
+        }
+    }
+}
+
+/// The name of the shape `[T, n]`.
+fn rows_of(n: usize) -> String {
+    format!("rows_of_{n}")
+}
+
+/// The name of a linear layer's product, without its bias.
+fn product(name: &str) -> String {
+    format!("{name}.product")
+}
+
+fn attribute(name: &str, value: impl ToAttribute) -> Result<Attribute> {
+    Attribute::new(name, value).map_err(encoder_error("set an attribute"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ort::session::Session;
+
+    use super::*;
+    use crate::encoder::{
+        checkpoint::{self, Checkpoint},
+        runtime::Runtime,
+    };
+
+    #[test]
+    fn both_forms_of_weights_give_the_same_bits() {
+        // Without VNNI the signed form can overflow: that is what the other is for.
+        if WeightForm::of_this_cpu() == WeightForm::Unsigned {
+            return;
+        }
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let runtime = Runtime::load(&repository.join("runtime/libonnxruntime.so")).unwrap();
+        let checkpoint = Checkpoint::open(&repository.join("tests/fixtures/tiny_bert")).unwrap();
+        let checkpoint::Model::Fused(source) = &checkpoint.model else {
+            panic!("a checkpoint of our families");
+        };
+        let states = [WeightForm::Signed, WeightForm::Unsigned].map(|form| {
+            let model = build(source, &[2], form).unwrap();
+            let builder = Session::builder(&runtime.environment).unwrap();
+            let mut session = model.into_session(&builder).unwrap();
+            let input = |values: [i32; 6]| Tensor::from_array(([1, 6], values.to_vec())).unwrap();
+            let inputs = ort::inputs![
+                "input_ids" => input([2, 40, 41, 7, 9, 3]),
+                "token_type_ids" => input([0; 6]),
+                "attention_mask" => input([1; 6]),
+            ];
+            let outputs = session.run(inputs).unwrap();
+            outputs["layer_2"]
+                .try_extract_tensor::<f32>()
+                .unwrap()
+                .1
+                .to_vec()
+        });
+        assert_eq!(states[0], states[1]);
+        assert!(states[0].iter().any(|value| value.abs() > 0.1));
+    }
+}

@@ -1,0 +1,83 @@
+//! The pipeline's own head on folds, without a sweep: what it says of rows that it did not learn from.
+
+use toml::Table;
+
+use super::{
+    Sweep,
+    candidates::{metric, pooled},
+    cuts::cuts,
+    search::{Done, train_unit},
+    trials::trials,
+};
+use crate::{
+    cache::reader::CacheReader,
+    data::dataset::Dataset,
+    encoder::checkpoint::Checkpoint,
+    error::Result,
+    metrics::evidence::Evidence,
+    pipeline::settings::Pipeline,
+    progress::Progress,
+    sweep::section::{Search, SweepSection},
+};
+
+/// What a pipeline's head said of rows that it did not learn from.
+pub(in crate::pipeline) struct OutOfFold {
+    /// What the rows are measured by: `sweep.select` of the pipeline, or the task's own metric.
+    pub(in crate::pipeline) metric: &'static str,
+    pub(in crate::pipeline) higher_is_better: bool,
+    /// Of the rows of train and validation, fold after fold: equal datasets have them in an equal order.
+    pub(in crate::pipeline) evidence: Evidence,
+}
+
+/// Trains the head of a pipeline once without each of `n_folds` parts of train and validation, and lets it judge that part.
+///
+/// # Errors
+/// When there are fewer rows than folds, the cache lacks rows or is damaged, or a training diverges.
+pub(in crate::pipeline) fn out_of_fold(
+    checkpoint: &Checkpoint,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &CacheReader,
+    n_folds: usize,
+    progress: &dyn Progress,
+) -> Result<OutOfFold> {
+    let own = pipeline.file.sweep.as_ref();
+    let section = SweepSection {
+        folds: Some(n_folds),
+        nested: None,
+        seeds: 1,
+        search: Search::Grid,
+        trials: None,
+        select: own.and_then(|section| section.select.clone()),
+        refit: None,
+        fraction: None,
+        bootstrap: None,
+        keys: Table::new(),
+    };
+    let metric = metric(pipeline, &section, dataset)?;
+    let (trials, cuts) = (
+        trials(pipeline, &section)?,
+        cuts(pipeline, &section, dataset)?,
+    );
+    let sweep = Sweep {
+        checkpoint,
+        pipeline,
+        section: &section,
+        dataset,
+        cache,
+        trials: &trials,
+        cuts: &cuts,
+    };
+    let mut done = Done::new(&sweep);
+    done.add(train_unit(&sweep, &sweep.fields(0)?, &[0], progress)?);
+    let folds: Vec<usize> = (0..cuts.len()).collect();
+    let said: Vec<_> = folds
+        .iter()
+        .map(|fold| &done.result(0, 0, *fold).said)
+        .collect();
+    Ok(OutOfFold {
+        metric: metric.name,
+        higher_is_better: metric.higher_is_better,
+        evidence: pooled(&folds, &said, &done, &sweep, &metric),
+    })
+}
