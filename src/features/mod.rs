@@ -36,12 +36,6 @@ const TILE_ROWS: usize = 4096;
 /// Samples that one thread decodes at a time.
 const SAMPLES_AT_A_TIME: usize = 32;
 
-/// Bytes of a sample that are asked for before they are decoded; what follows them is read in its order.
-const FETCHED_BYTES: usize = 2048;
-
-/// Bytes that come from memory together.
-const CACHE_LINE: usize = 64;
-
 /// A row's number is its sample's times this, plus its place in the sample.
 const ROWS_OF_SAMPLE: u64 = 1 << 24;
 
@@ -395,36 +389,6 @@ impl<'c> FeatureView<'c> {
             starts,
             row_ids,
         }
-    }
-
-    /// Has some samples' stored bytes brought into the processor's cache. Samples come shuffled, and a row is decoded in less
-    /// time than memory needs to answer: asked for one after the other, every row would be waited for; asked for together, the
-    /// answers overlap. A third of the time of a bank of 64 heads was such waiting.
-    fn fetch(&self, loaded: &Loaded, samples: impl Iterator<Item = u32>) {
-        let mut sum = 0;
-        for sample in samples {
-            let bytes = self.stored(loaded, sample);
-            let beginning = &bytes[..bytes.len().min(FETCHED_BYTES)];
-            sum ^= beginning
-                .iter()
-                .step_by(CACHE_LINE)
-                .fold(0, |sum, byte| sum ^ byte);
-        }
-        std::hint::black_box(sum);
-    }
-
-    /// The stored bytes of a sample's rows.
-    fn stored<'l>(&self, loaded: &'l Loaded, sample: u32) -> &'l [u8] {
-        let place = match loaded.samples.len() == self.n_samples() {
-            true => sample as usize,
-            false => loaded
-                .samples
-                .binary_search(&sample)
-                .expect("a sample of a tile is loaded"),
-        };
-        let row_bytes = self.row_bytes();
-        let rows = loaded.row_start[place]..loaded.row_start[place + 1];
-        &loaded.bytes[rows.start * row_bytes..rows.end * row_bytes]
     }
 
     /// Writes the mapped rows of a sample to `out`.
