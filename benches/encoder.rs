@@ -62,8 +62,10 @@ fn main() {
     let settings = EncoderSettings {
         device: device.parse().expect("a device"),
         precision: match precision.as_str() {
+            "f32" => Precision::F32,
             "f16" => Precision::F16,
-            _ => Precision::F32,
+            "int8" => Precision::Int8,
+            other => panic!("`{other}` is no precision"),
         },
         layers: vec![checkpoint.config.layers],
         threads: std::thread::available_parallelism().map_or(1, usize::from),

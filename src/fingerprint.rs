@@ -25,7 +25,7 @@ pub struct FingerprintInputs {
     pub graph: String,
     /// `cpu` or `cuda`.
     pub provider: String,
-    /// `f32` or `f16`: what the encoder computes in.
+    /// `f32`, `f16` or `int8`: what the encoder computes in.
     pub precision: String,
     /// `f16` or `f32`: what is stored.
     pub dtype: String,

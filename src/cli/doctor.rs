@@ -215,9 +215,10 @@ fn describe_cuda(page: &mut Page, cuda: &CudaFindings) {
         .map_or(String::new(), |version| format!(" (CUDA {version})"));
     let numbers: Vec<String> = cuda.devices.iter().map(ToString::to_string).collect();
     let state = match (&cuda.problem, cuda.compiled_in) {
-        (None, true) => format!("cuda{version}: usable, cuda:{}", numbers.join(", cuda:")),
-        (_, true) => format!("cuda{version}: compiled in, not usable"),
-        (_, false) => "cuda: not compiled in".into(),
+        (_, None) => "cuda: not known without ONNX Runtime".into(),
+        (None, Some(true)) => format!("cuda{version}: usable, cuda:{}", numbers.join(", cuda:")),
+        (_, Some(true)) => format!("cuda{version}: compiled in, not usable"),
+        (_, Some(false)) => "cuda: not compiled in".into(),
     };
     page.line("  provider", &state);
     page.problem(cuda.problem.as_ref());

@@ -60,7 +60,7 @@ struct GlobalArguments {
     /// CPU threads [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// ONNX Runtime's library, libonnxruntime.so [default: ORT_DYLIB_PATH, else runtime/ of the checkout]
+    /// ONNX Runtime's library, libonnxruntime.so [default: ORT_DYLIB_PATH, else runtime/, else the system's folders]
     #[arg(long, global = true, value_name = "PATH")]
     ort_lib: Option<PathBuf>,
     /// Go on where a question would be asked

@@ -55,7 +55,10 @@ pub(super) fn describe_sweep(report: &SweepReport) -> String {
         text.push_str(&indent(&output::align(&block.lines), block.title));
     }
     if let Some(nested) = &report.nested {
-        text.push_str(&indent(&output::align(&nested_lines(nested)), "nested"));
+        let lines = nested_lines(nested);
+        let (first, others) = lines.split_at(1);
+        text.push_str(&indent(&output::align(first), "nested"));
+        text.push_str(&indent(&output::align(others), ""));
     }
     text.push_str("\nthe best of them, as a run\n");
     text.push_str(&describe_train(&report.winner));

@@ -8,7 +8,15 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+/// How the reason begins where a device's number is too high.
+const NO_SUCH_DEVICE: &str = "there is no CUDA device ";
+
 const OR_CPU: &str = "or set model.device = \"cpu\"";
+
+/// Whether a device was asked for that is not there, though others are.
+pub(super) fn is_beyond_the_last(error: &Error) -> bool {
+    matches!(error, Error::Device { reason, .. } if reason.starts_with(NO_SUCH_DEVICE))
+}
 
 /// Checks that the provider's own libraries, those that it needs, and the driver's are there.
 pub(super) fn check_libraries(runtime: &Runtime, number: u32) -> Result<()> {
@@ -156,7 +164,7 @@ impl Facts<'_> {
                 count => format!("there are {count}, 0 to {}", count - 1),
             };
             return (
-                format!("there is no CUDA device {number}: {known}"),
+                format!("{NO_SUCH_DEVICE}{number}: {known}"),
                 "name one that is there (CUDA_VISIBLE_DEVICES decides which are and how they count)".into(),
             );
         }

@@ -211,7 +211,7 @@ pub fn register_cuda(
     cuda_failure::check_libraries(runtime, number)?;
     let provider = CUDA::default()
         .with_device_id(number as i32)
-        // Batches come the largest first: what the first needs is enough, and doubling would waste what is left.
+        // Batches come the largest first in each shard: what the first needs is enough, and doubling would waste what is left.
         .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
         // Precision f32 is f32, not the ten bits of TensorFloat-32.
         .with_tf32(false)
@@ -228,7 +228,7 @@ pub fn register_cuda(
 /// The numbers of all CUDA devices, by ONNX Runtime's own count.
 ///
 /// # Errors
-/// [`Error::Device`] where there is none, with the reason and the cure.
+/// [`Error::Device`] where there is none, or one of them does not work, with the reason and the cure.
 pub fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
     // More than any machine has, so that the loop ends whatever ONNX Runtime answers.
     const MOST: u32 = 64;
@@ -238,7 +238,9 @@ pub fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
             Session::builder(&runtime.environment).map_err(encoder_error("create a session"))?;
         match register_cuda(builder, runtime, number, false) {
             Ok(_) => numbers.push(number),
-            Err(error) if numbers.is_empty() => return Err(error),
+            Err(error) if numbers.is_empty() || !cuda_failure::is_beyond_the_last(&error) => {
+                return Err(error);
+            }
             Err(_) => break,
         }
     }

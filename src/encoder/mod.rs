@@ -89,6 +89,8 @@ impl Encoder {
                 let reason = match device::why_no_cuda(settings.precision, &runtime.library) {
                     Some(reason) => reason.into(),
                     None => match open_on(Devices::Cuda(vec![0])) {
+                        // No CPU stands in for a GPU here: why there is none is what has to be known.
+                        Err(error) if settings.precision == Precision::F16 => return Err(error),
                         Err(Error::Device { reason, .. }) => reason,
                         other => return other,
                     },

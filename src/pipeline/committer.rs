@@ -1,7 +1,11 @@
 //! Complete shards, written side by side and committed in their order: what is committed is always the beginning of the
 //! plan, so that a resumed extraction ends in the same bytes.
 
-use std::{collections::BTreeMap, thread::Scope};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread::Scope,
+};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -12,17 +16,24 @@ use crate::{
         staging::{ShardPlace, WrittenShard},
         writer::CacheWriter,
     },
+    encoder::device::Devices,
     error::{Error, Result},
 };
 
-/// Shards in writing at once, and so the most that are complete and not committed. One thread writes about as much as a
-/// CPU encodes; a GPU fills shards faster.
-const MOST_SHARDS: usize = 4;
+/// Shards in writing at once, and so the most that are complete and not committed: what a full disk or a kill can cost, and
+/// their states' memory. One thread writes more than a CPU encodes; a GPU fills shards faster.
+pub(super) fn shards_at_once(devices: &Devices) -> usize {
+    match devices {
+        Devices::Cpu => 2,
+        Devices::Cuda(_) => 4,
+    }
+}
 
 /// Hands shards to the threads that write them, and commits what they wrote.
 pub(super) struct Committer<'a> {
     plan: &'a ExtractionPlan,
     writer: &'a mut CacheWriter,
+    at_once: usize,
     complete: Sender<(usize, ShardPlace, Filling)>,
     written: Receiver<(usize, Result<WrittenShard>)>,
     /// Written, or failed, before their turn.
@@ -39,19 +50,20 @@ impl<'a> Committer<'a> {
         plan: &'a ExtractionPlan,
         writer: &'a mut CacheWriter,
         scope: &'scope Scope<'scope, '_>,
+        at_once: usize,
         write: impl Fn(usize, ShardPlace, Filling) -> Result<WrittenShard> + Copy + Send + 'scope,
     ) -> Committer<'a> {
-        let (complete, waiting) = bounded::<(usize, ShardPlace, Filling)>(MOST_SHARDS);
-        let (sender, written) = bounded(MOST_SHARDS);
-        for _ in 0..MOST_SHARDS {
+        let (complete, waiting) = bounded::<(usize, ShardPlace, Filling)>(at_once);
+        let (sender, written) = bounded(at_once);
+        for _ in 0..at_once {
             let (waiting, sender) = (waiting.clone(), sender.clone());
             scope.spawn(move || {
                 for (number, place, filling) in waiting {
+                    // Whoever waits for this shard must hear of a panic: the other threads go on waiting for work.
+                    let made = AssertUnwindSafe(|| write(number, place, filling));
+                    let written = catch_unwind(made).unwrap_or_else(|_| Err(thread_ended()));
                     // Nobody listening means that an error goes first; what was written is removed.
-                    if sender
-                        .send((number, write(number, place, filling)))
-                        .is_err()
-                    {
+                    if sender.send((number, written)).is_err() {
                         return;
                     }
                 }
@@ -60,6 +72,7 @@ impl<'a> Committer<'a> {
         Committer {
             plan,
             writer,
+            at_once,
             complete,
             written,
             early: BTreeMap::new(),
@@ -75,7 +88,7 @@ impl<'a> Committer<'a> {
     /// When an earlier shard could not be written or committed.
     pub(super) fn hand_over(&mut self, filling: Filling) -> Result<()> {
         let planned = &self.plan.shards[self.handed];
-        while self.handed - self.committed >= MOST_SHARDS || self.is_in_writing(planned) {
+        while self.handed - self.committed >= self.at_once || self.is_in_writing(planned) {
             self.wait()?;
         }
         let place = self.writer.place(planned);

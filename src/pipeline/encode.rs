@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{
-    committer::Committer,
+    committer::{Committer, shards_at_once},
     sample,
     spool::{Spool, SpooledDocument},
 };
@@ -133,6 +133,7 @@ impl Job<'_> {
         computer: &Computer,
         progress: &dyn Progress,
     ) -> Result<Totals> {
+        let at_once = shards_at_once(&encoder.devices);
         let (workers, reference) = encoder.workers();
         let capacity = workers.len() * QUEUE_PER_WORKER;
         let (batch_sender, batches) = bounded::<Result<PlannedBatch>>(capacity);
@@ -156,7 +157,7 @@ impl Job<'_> {
             // Only the threads hold these ends now: when they stop, whoever waits for them stops too.
             drop((batches, result_sender));
             let write = move |number, place, filling| self.write(number, place, filling, computer);
-            let committer = Committer::new(self.plan, writer, scope, write);
+            let committer = Committer::new(self.plan, writer, scope, at_once, write);
             self.place_all(results, committer, progress)
         })
     }

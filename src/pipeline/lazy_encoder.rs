@@ -5,7 +5,7 @@ use crate::{
     encoder::{
         Encoder, EncoderSettings,
         checkpoint::Checkpoint,
-        device::{Device, Devices, why_no_cuda},
+        device::{Device, Devices, all_cuda, why_no_cuda},
         runtime::Runtime,
     },
     error::Result,
@@ -31,7 +31,7 @@ impl LazyEncoder<'_> {
         match &settings.device {
             Device::Cpu => Ok(Devices::Cpu),
             Device::Cuda(numbers) => Ok(Devices::Cuda(numbers.clone())),
-            Device::AllCuda => Ok(self.open(progress)?.devices.clone()),
+            Device::AllCuda => Ok(Devices::Cuda(all_cuda(&self.runtime()?)?)),
             Device::Auto => match why_no_cuda(settings.precision, &self.machine.onnxruntime) {
                 Some(reason) => {
                     self.note_auto(&format!("the CPU: {reason}"), progress);

@@ -107,11 +107,19 @@ pub fn report(
     pipeline.check_length(&checkpoint)?;
     let mut rows: Vec<PrecisionRow> = PRECISIONS.map(PrecisionRow::new).to_vec();
     let mut runnable: Vec<(usize, Pipeline)> = Vec::new();
-    for (number, precision) in PRECISIONS.into_iter().enumerate() {
+    let mut encoders = Vec::new();
+    progress.start("loading the model", None, "");
+    for precision in PRECISIONS {
         checkpoint.check_precision(precision)?;
+    }
+    for (number, precision) in PRECISIONS.into_iter().enumerate() {
         let own = with_precision(pipeline, precision)?;
-        match device::check(&own.extraction.device, precision, &machine.onnxruntime) {
-            Ok(()) => runnable.push((number, own)),
+        let checked = device::check(&own.extraction.device, precision, &machine.onnxruntime);
+        match checked.and_then(|()| states::open(&own, &checkpoint, machine)) {
+            Ok(encoder) => {
+                encoders.push(encoder);
+                runnable.push((number, own));
+            }
             Err(Error::Device { reason, .. }) if precision != Precision::F32 => {
                 rows[number].reason = Some(reason);
             }
@@ -119,9 +127,11 @@ pub fn report(
         }
     }
 
+    progress.finish();
     let sample = Sample::of(pipeline, &checkpoint, documents)?;
     let pipelines: Vec<&Pipeline> = runnable.iter().map(|(_, own)| own).collect();
-    let measured = measure(&pipelines, &checkpoint, &sample, machine, progress)?;
+    let batch_tokens = pipeline.extraction.batch_tokens;
+    let measured = measure(encoders, batch_tokens, &checkpoint, &sample, progress)?;
     for ((number, _), measured) in runnable.iter().zip(measured) {
         let Measured {
             device,

@@ -11,8 +11,8 @@ struct Share(usize, usize);
 /// The epochs after which trials are given up, and how many go on: `(epochs, trials)`, ascending.
 ///
 /// There are three rungs, at whole epochs: half of the trials pass the thirty-second part of the epochs, half of these the eighth
-/// part, and two fifths of these a quarter. Together that costs a fifth of all epochs of all trials at most, where there
-/// are 16 epochs or more. The first rungs give up few: small learning rates look bad for long. Rungs at the same
+/// part, and two fifths of these a quarter. Together that costs a fifth of all epochs of all trials where there
+/// are 16 epochs or more, and more where trials are few, because what goes on is rounded up. The first rungs give up few: small learning rates look bad for long. Rungs at the same
 /// epoch are one.
 ///
 /// ```

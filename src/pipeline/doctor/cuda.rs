@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 pub struct CudaFindings {
     /// Whether this ONNX Runtime was built with its CUDA provider.
-    pub compiled_in: bool,
+    pub compiled_in: Option<bool>,
     /// The CUDA version that the provider was built for.
     pub version: Option<u32>,
     /// The libraries that the provider needs.
@@ -33,7 +33,7 @@ pub struct CudaFindings {
 /// Looks for CUDA, and has ONNX Runtime count its devices.
 pub(super) fn look(runtime: Option<&Runtime>) -> CudaFindings {
     let mut findings = CudaFindings {
-        compiled_in: false,
+        compiled_in: None,
         version: None,
         libraries: Vec::new(),
         driver: Gpus::look(),
@@ -52,8 +52,9 @@ pub(super) fn look(runtime: Option<&Runtime>) -> CudaFindings {
 
 impl CudaFindings {
     fn ask(&mut self, runtime: &Runtime) -> Result<()> {
+        self.compiled_in = Some(false);
         check(&Device::AllCuda, Precision::F32, &runtime.library)?;
-        self.compiled_in = true;
+        self.compiled_in = Some(true);
         let provider = runtime.folder().join(PROVIDER_LIBRARIES[1]);
         self.version = cuda_version_of(&provider)?;
         self.libraries = load_all(&provider)?;

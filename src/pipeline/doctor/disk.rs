@@ -53,7 +53,8 @@ fn look_with(folder: &Path, most_bytes: u64) -> CacheFindings {
     let there = there.unwrap_or(Path::new("/"));
     let stat = statvfs(there).ok();
     let free_bytes = stat.map(|stat| stat.f_bavail * stat.f_frsize);
-    let test_bytes = most_bytes.min(free_bytes.unwrap_or(u64::MAX) / 4);
+    // A full disk is found by writing to it: at least a page.
+    let test_bytes = most_bytes.min((free_bytes.unwrap_or(u64::MAX) / 4).max(4096));
     let speeds = measure(there, test_bytes);
     let speed = |pick: fn(&(f64, f64)) -> f64| speeds.as_ref().ok().map(pick);
     CacheFindings {

@@ -111,33 +111,36 @@ pub(super) struct Measured {
     pub(super) tokens_per_second: f64,
 }
 
-/// Runs a sample in the precision of each pipeline, and compares the states with those of the first.
+/// Opens the encoder of a pipeline, for every layer and on one thread.
+///
+/// # Errors
+/// As [`Encoder::open`].
+pub(super) fn open(
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    machine: &Machine,
+) -> Result<Encoder> {
+    let settings = EncoderSettings {
+        device: pipeline.extraction.device.clone(),
+        precision: pipeline.extraction.precision,
+        layers: (0..=checkpoint.config.layers).collect(),
+        threads: 1,
+    };
+    Encoder::open(&Runtime::load(&machine.onnxruntime)?, checkpoint, &settings)
+}
+
+/// Runs a sample on each encoder, and compares the states with those of the first.
 pub(super) fn measure(
-    pipelines: &[&Pipeline],
+    mut encoders: Vec<Encoder>,
+    batch_tokens: Option<usize>,
     checkpoint: &Checkpoint,
     sample: &Sample,
-    machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<Vec<Measured>> {
-    let runtime = Runtime::load(&machine.onnxruntime)?;
     progress.start("comparing precisions", None, "");
-    let mut encoders = Vec::new();
-    for pipeline in pipelines {
-        let settings = EncoderSettings {
-            device: pipeline.extraction.device.clone(),
-            precision: pipeline.extraction.precision,
-            layers: (0..=checkpoint.config.layers).collect(),
-            threads: 1,
-        };
-        encoders.push(Encoder::open(&runtime, checkpoint, &settings)?);
-    }
-    let budgets: Vec<usize> = pipelines
+    let budgets: Vec<usize> = encoders
         .iter()
-        .zip(&encoders)
-        .map(|(pipeline, encoder)| {
-            let own = pipeline.extraction.batch_tokens;
-            own.unwrap_or(encoder.devices.default_batch_tokens())
-        })
+        .map(|encoder| batch_tokens.unwrap_or(encoder.devices.default_batch_tokens()))
         .collect();
     let devices: Vec<String> = encoders
         .iter()
@@ -231,10 +234,15 @@ impl Errors {
             let cosine = if cosine > 1.0 { 1.0 } else { cosine };
             self.n_tokens += 1;
             self.cosines += cosine;
-            self.least_cosine = self.least_cosine.min(cosine);
+            // NaN is neither more nor less, and must not go unseen.
+            if cosine.is_nan() || cosine < self.least_cosine {
+                self.least_cosine = cosine;
+            }
             for (expected, got) in expected.iter().zip(got) {
                 let error = f64::from((expected - got).abs());
-                self.largest = self.largest.max(error);
+                if error.is_nan() || error > self.largest {
+                    self.largest = error;
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cache::reader::CacheReader,
-    data::dataset::Dataset,
+    data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::Result,
     metrics::evidence::Evidence,
@@ -42,6 +42,18 @@ pub(in crate::pipeline) fn out_of_fold(
     progress: &dyn Progress,
 ) -> Result<OutOfFold> {
     let own = pipeline.file.sweep.as_ref();
+    let n_rows = [Part::Train, Part::Validation]
+        .map(|part| dataset.part(part).len())
+        .iter()
+        .sum::<usize>();
+    if n_rows < n_folds {
+        return Err(pipeline.refuse(
+            format!(
+                "the head is judged on {n_folds} folds, and train and validation have {n_rows} rows"
+            ),
+            "name data with more labelled rows".into(),
+        ));
+    }
     let section = SweepSection {
         folds: Some(n_folds),
         nested: None,

@@ -85,11 +85,15 @@ pub(super) fn cuts(
         );
     }
     let resamples = section.bootstrap.unwrap_or(0);
-    let n_cuts = parts.len().saturating_mul(fractions.len().max(1));
+    let n_nested = section.nested.unwrap_or(0).saturating_add(1);
+    let n_cuts = parts
+        .len()
+        .saturating_mul(fractions.len().max(1))
+        .saturating_mul(n_nested);
     if n_cuts.saturating_mul(resamples.saturating_add(1)) > MOST_CUTS {
         return refuse(
             format!("folds, shares and resamples make more than {MOST_CUTS} sets of rows"),
-            "lower sweep.bootstrap or sweep.folds",
+            "lower sweep.bootstrap, sweep.folds or sweep.nested",
         );
     }
     let inner = match section.nested {
@@ -218,4 +222,51 @@ fn strands(dataset: &Dataset, rows: &[u32]) -> Vec<Strand> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::train::load_dataset;
+
+    #[test]
+    fn a_fold_has_no_part_in_the_folds_that_choose_without_it() {
+        let text = "[model]\npath = \"model\"\n[data]\ntrain = { path = \"data/reviews.csv\" }\n\
+                    [sweep]\nfolds = 3\nnested = 2\nlr = [0.1]";
+        let file = toml::from_str(text).unwrap();
+        let pipeline = Pipeline::check("pipeline.toml".as_ref(), file).unwrap();
+        let dataset = load_dataset(&pipeline).unwrap();
+        let cuts = cuts(&pipeline, pipeline.sweep().unwrap(), &dataset).unwrap();
+        assert_eq!(cuts.len(), 3 + 3 * 2);
+        for (fold, outer) in cuts[..3].iter().enumerate() {
+            assert_eq!(outer.without, None);
+            let inner: Vec<&Cut> = cuts
+                .iter()
+                .filter(|cut| cut.without == Some(fold))
+                .collect();
+            assert_eq!(inner.len(), 2);
+            let sorted = |rows: &[&[u32]]| {
+                let mut rows = rows.concat();
+                rows.sort_unstable();
+                rows
+            };
+            for cut in &inner {
+                // What is learned from and what judges are together what the fold leaves.
+                assert_eq!(
+                    sorted(&[&cut.train, &cut.validation]),
+                    sorted(&[&outer.train])
+                );
+            }
+            assert_eq!(
+                sorted(&[&inner[0].validation, &inner[1].validation]),
+                sorted(&[&outer.train])
+            );
+            assert!(
+                outer
+                    .validation
+                    .iter()
+                    .all(|row| !outer.train.contains(row))
+            );
+        }
+    }
 }
