@@ -146,7 +146,15 @@ impl Encoder {
         })?;
         let reference = match (&devices, settings.precision) {
             (Devices::Cpu, Precision::F32) => None,
-            _ => Some(open_worker(Provider::Cpu, Precision::F32)?),
+            (Devices::Cpu, _) => Some(open_worker(Provider::Cpu, Precision::F32)?),
+            // Beside a GPU the CPU's threads have nothing else to do, and no shard is committed before its sample is compared.
+            (Devices::Cuda(_), _) => {
+                let options = SessionOptions {
+                    intra_threads: settings.threads.max(1),
+                    ..options(Provider::Cpu, Precision::F32)
+                };
+                Some(Worker::open(runtime, checkpoint, &options)?)
+            }
         };
         let mut encoder = Encoder {
             placement: placement_of(&devices, runtime, checkpoint)?,
