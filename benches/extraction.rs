@@ -30,7 +30,7 @@ use frostbert::{
     encoder::{
         Encoder, EncoderSettings,
         checkpoint::Checkpoint,
-        device::{Device, Precision, Provider},
+        device::{Device, Devices, Precision, Provider},
         fingerprint_inputs,
         plan::{padding_efficiency, plan_batches},
         runtime::Runtime,
@@ -69,7 +69,7 @@ fn main() {
     let (n_texts, rounds, batch_tokens) = (
         number(1, 10_000),
         number(2, 3),
-        number(4, Provider::Cpu.default_batch_tokens()),
+        number(4, Devices::Cpu.default_batch_tokens()),
     );
     let kind: StateKind = arguments
         .get(3)

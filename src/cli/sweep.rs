@@ -10,6 +10,7 @@ use frostbert::{
         sweep::{NestedScore, SweepReport, sweep},
     },
     report::summary::summary,
+    sweep::show,
 };
 use indicatif::HumanCount;
 
@@ -55,45 +56,46 @@ pub(super) fn describe_sweep(report: &SweepReport) -> String {
         text.push_str(&indent(&output::align(&block.lines), block.title));
     }
     if let Some(nested) = &report.nested {
-        let lines = nested_lines(nested);
-        let (first, others) = lines.split_at(1);
-        text.push_str(&indent(&output::align(first), "nested"));
-        text.push_str(&indent(&output::align(others), ""));
+        text.push_str(&indent(&nested_sentence(nested), "nested"));
+        text.push_str(&indent(&output::align(&nested_lines(nested)), ""));
     }
     text.push_str("\nthe best of them, as a run\n");
     text.push_str(&describe_train(&report.winner));
     text
 }
 
-/// What choosing and training are worth together, fold after fold.
+/// What choosing and training are worth together.
+fn nested_sentence(nested: &NestedScore) -> String {
+    let interval = nested.interval;
+    let interval = interval.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
+    format!(
+        "{} {}{}: settings chosen anew without each fold, and judged on it\n",
+        nested.metric.replace('_', " "),
+        score_cell(nested.score),
+        interval.unwrap_or_default()
+    )
+}
+
+/// Fold after fold.
 fn nested_lines(nested: &NestedScore) -> Vec<Vec<String>> {
-    let interval = nested
-        .interval
-        .map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
-    let number = |score: Option<f64>| score.map_or("-".to_string(), |score| format!("{score:.3}"));
-    let mut lines = vec![
-        vec![format!(
-            "{} {}{}: settings chosen anew without each fold, and judged on it",
-            nested.metric.replace('_', " "),
-            number(nested.score),
-            interval.unwrap_or_default()
-        )],
-        ["fold", "chosen", "inner", "epochs", "on the fold"]
-            .map(String::from)
-            .to_vec(),
-    ];
+    let titles = ["fold", "chosen", "inner", "epochs", "on the fold"];
+    let mut lines = vec![titles.map(String::from).to_vec()];
     lines.extend(nested.folds.iter().enumerate().map(|(fold, own)| {
         let settings = own.settings.iter();
         let settings: Vec<String> = settings
-            .map(|(key, value)| format!("{key} = {value}"))
+            .map(|(key, value)| format!("{key} = {}", show(value)))
             .collect();
         vec![
             fold.to_string(),
             settings.join(", "),
-            number(own.inner),
+            score_cell(own.inner),
             own.epochs.to_string(),
-            number(own.score),
+            score_cell(own.score),
         ]
     }));
     lines
+}
+
+fn score_cell(score: Option<f64>) -> String {
+    score.map_or("-".into(), |score| format!("{score:.3}"))
 }

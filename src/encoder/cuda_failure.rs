@@ -90,7 +90,7 @@ pub(super) fn explain(words: &str, runtime: &Runtime, number: u32) -> Error {
     let facts = Facts {
         cuda: cuda_version_of(&provider).ok().flatten(),
         onnxruntime: &runtime.version,
-        gpus: Gpus::look(),
+        gpus: &Gpus::look,
     };
     let (reason, hint) = facts.explain(words);
     Error::Device {
@@ -104,7 +104,7 @@ pub(super) fn explain(words: &str, runtime: &Runtime, number: u32) -> Error {
 struct Facts<'a> {
     cuda: Option<u32>,
     onnxruntime: &'a str,
-    gpus: Gpus,
+    gpus: &'a dyn Fn() -> Gpus,
 }
 
 impl Facts<'_> {
@@ -198,7 +198,7 @@ impl Facts<'_> {
 
     fn old_driver(&self) -> (String, String) {
         let version = self.cuda.map_or(String::new(), |cuda| format!(" {cuda}"));
-        let has = match &self.gpus.driver {
+        let has = match &(self.gpus)().driver {
             Some(driver) => format!("driver {driver} is"),
             None => "the driver is missing, or".into(),
         };

@@ -105,8 +105,8 @@ impl Devices {
     /// fill a GPU. A fixed number, because a plan must not depend on a measurement. See `docs/performance.md`.
     pub fn default_batch_tokens(&self) -> usize {
         match self {
-            Devices::Cpu => Provider::Cpu.default_batch_tokens(),
-            Devices::Cuda(_) => Provider::Cuda(0).default_batch_tokens(),
+            Devices::Cpu => 512,
+            Devices::Cuda(_) => 32_768,
         }
     }
 }
@@ -132,16 +132,6 @@ pub enum Provider {
     Cuda(u32),
 }
 
-impl Provider {
-    /// As [`Devices::default_batch_tokens`].
-    pub fn default_batch_tokens(self) -> usize {
-        match self {
-            Provider::Cpu => 512,
-            Provider::Cuda(_) => 32_768,
-        }
-    }
-}
-
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -163,7 +153,7 @@ pub fn check(device: &Device, precision: Precision, library: &Path) -> Result<()
     let folder = library.parent().unwrap_or(Path::new("."));
     match device {
         Device::Cuda(_) | Device::AllCuda => {
-            check_precision(device, precision)?;
+            check_precision(device, false, precision)?;
             // Without the library itself, loading it says so.
             match library.is_file() {
                 true => check_provider_library(folder, device),
@@ -171,18 +161,22 @@ pub fn check(device: &Device, precision: Precision, library: &Path) -> Result<()
             }
         }
         Device::Auto if why_no_cuda(precision, &library).is_none() => Ok(()),
-        Device::Auto | Device::Cpu => check_precision(&Device::Cpu, precision),
+        Device::Auto | Device::Cpu => check_precision(&Device::Cpu, true, precision),
     }
 }
 
 /// Fails where the device has no kernels for the precision.
-pub(super) fn check_precision(device: &Device, precision: Precision) -> Result<()> {
-    let (reason, hint) = match (device, precision) {
-        (Device::Cpu, Precision::F16) => (
+pub(super) fn check_precision(
+    device: &impl fmt::Display,
+    is_cpu: bool,
+    precision: Precision,
+) -> Result<()> {
+    let (reason, hint) = match (is_cpu, precision) {
+        (true, Precision::F16) => (
             "a CPU has no kernels for precision `f16`",
             "set model.precision = \"f32\"; what is *stored* in f16 is cache.dtype, the default",
         ),
-        (Device::Cuda(_) | Device::AllCuda, Precision::Int8) => (
+        (false, Precision::Int8) => (
             "precision `int8` runs on a CPU only",
             "set model.precision = \"f16\", which is what is fast on a GPU, or model.device = \"cpu\"",
         ),

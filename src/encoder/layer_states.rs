@@ -39,6 +39,14 @@ impl LayerStates {
         self.all().part(start * self.hidden..end * self.hidden)
     }
 
+    /// The states of all real tokens, window after window.
+    pub fn real(&self) -> Vec<f32> {
+        let windows = 0..self.rows.len();
+        windows
+            .flat_map(|window| self.row(window).to_f32().into_owned())
+            .collect()
+    }
+
     /// All rows, those of padding too where there is any.
     pub(super) fn all(&self) -> Floats<'_> {
         match &self.values {

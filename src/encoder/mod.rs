@@ -18,6 +18,7 @@ mod onnx_model;
 mod placement;
 pub mod plan;
 pub mod pooling;
+pub(crate) mod proof;
 pub mod quantize;
 pub mod runtime;
 pub mod session;
@@ -32,8 +33,9 @@ pub use worker::{Request, Worker};
 use checkpoint::{Checkpoint, Model};
 use device::{Device, Devices, Precision, Provider};
 use gpus::Gpus;
+use proof::Proof;
 use runtime::Runtime;
-use session::{Batch, SessionOptions};
+use session::SessionOptions;
 use windows::Overflow;
 
 use crate::{
@@ -109,15 +111,10 @@ impl Encoder {
         checkpoint: &Checkpoint,
         settings: &EncoderSettings,
     ) -> Result<Encoder> {
+        device::check_precision(&devices, devices == Devices::Cpu, settings.precision)?;
         let providers: Vec<Provider> = match &devices {
-            Devices::Cpu => {
-                device::check_precision(&Device::Cpu, settings.precision)?;
-                vec![Provider::Cpu; settings.threads.max(1)]
-            }
-            Devices::Cuda(numbers) => {
-                device::check_precision(&Device::Cuda(numbers.clone()), settings.precision)?;
-                numbers.iter().copied().map(Provider::Cuda).collect()
-            }
+            Devices::Cpu => vec![Provider::Cpu; settings.threads.max(1)],
+            Devices::Cuda(numbers) => numbers.iter().copied().map(Provider::Cuda).collect(),
         };
         let mut layers = settings.layers.clone();
         layers.sort_unstable();
@@ -164,7 +161,7 @@ impl Encoder {
             reference,
         };
         if let Devices::Cuda(_) = encoder.devices {
-            encoder.prove_against_cpu(&providers, runtime, checkpoint, settings.precision)?;
+            encoder.prove(&providers, runtime, checkpoint, settings.precision)?;
         }
         Ok(encoder)
     }
@@ -175,8 +172,8 @@ impl Encoder {
         (&mut self.workers, self.reference.as_mut())
     }
 
-    /// Runs one small batch on every GPU and on the CPU and compares every state.
-    fn prove_against_cpu(
+    /// Compares the states of every GPU with the CPU's.
+    fn prove(
         &mut self,
         providers: &[Provider],
         runtime: &Runtime,
@@ -186,55 +183,14 @@ impl Encoder {
         let Some(cpu) = self.reference.as_mut() else {
             return Ok(());
         };
-        let batch = small_batch(checkpoint.config.vocabulary as u32);
-        let hidden = checkpoint.config.hidden;
-        let expected = real_states(cpu, &batch)?;
+        let proof = Proof::of(cpu, checkpoint, precision)?;
         for (worker, provider) in self.workers.iter_mut().zip(providers) {
-            let got = real_states(worker, &batch)
+            proof
+                .check(worker, *provider)
                 .map_err(|error| of_device(error, *provider, runtime))?;
-            check_proof(&expected, &got, hidden, precision, *provider)?;
         }
         Ok(())
     }
-}
-
-/// Three texts of different lengths.
-fn small_batch(vocabulary: u32) -> Batch {
-    let ids = |length: u32| -> Vec<u32> {
-        (0..length)
-            .map(|position| (position * 37 + 11) % vocabulary)
-            .collect()
-    };
-    let documents = [5, 12, 9].map(ids);
-    Batch::new(documents.iter().map(|ids| (&ids[..], &[][..])))
-}
-
-/// Fails where a GPU's states of a test batch are not the CPU's.
-fn check_proof(
-    expected: &[f32],
-    got: &[f32],
-    hidden: usize,
-    precision: Precision,
-    provider: Provider,
-) -> Result<()> {
-    let least = match precision {
-        Precision::F16 => 0.999,
-        _ => 0.999_99,
-    };
-    let cosine = least_cosine(expected, got, hidden);
-    // NaN is not proven either.
-    let proven = cosine >= least && expected.len() == got.len();
-    if proven {
-        return Ok(());
-    }
-    Err(Error::Device {
-        device: provider.to_string(),
-        reason: format!(
-            "its states differ from the CPU's on a test batch (least cosine {cosine:.5}, needed {least})"
-        ),
-        hint: "this ONNX Runtime or its CUDA libraries give wrong results on this GPU: use others, or the CPU"
-            .into(),
-    })
 }
 
 /// What fails while a GPU is tried is a failure of that device, with a reason and a cure.
@@ -266,39 +222,6 @@ fn placement_of(
     }))
 }
 
-/// The least cosine of two lists of states, row by row; NaN where one is NaN, as that of a state of zeros is.
-fn least_cosine(a: &[f32], b: &[f32], hidden: usize) -> f64 {
-    let rows = a.chunks_exact(hidden).zip(b.chunks_exact(hidden));
-    rows.map(|(a, b)| cosine(a, b))
-        .fold(f64::INFINITY, |least, next| {
-            match least.is_nan() || next >= least {
-                true => least,
-                false => next,
-            }
-        })
-}
-
-fn real_states(worker: &mut Worker, batch: &Batch) -> Result<Vec<f32>> {
-    let mut real = Vec::new();
-    for states in worker.compute(batch)?.layers {
-        for window in 0..batch.windows() {
-            real.extend_from_slice(&states.row(window).to_f32());
-        }
-    }
-    Ok(real)
-}
-
-/// The cosine of two states; NaN where one is of zeros.
-pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| {
-        a.iter()
-            .zip(b)
-            .map(|(x, y)| f64::from(*x) * f64::from(*y))
-            .sum::<f64>()
-    };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
-}
-
 /// The fingerprint's inputs for a checkpoint on a provider.
 pub fn fingerprint_inputs(
     checkpoint: &Checkpoint,
@@ -324,41 +247,5 @@ pub fn fingerprint_inputs(
         overflow: overflow.into(),
         stride,
         format_version: FORMAT_VERSION,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gpu_whose_states_differ_is_refused_with_the_cosine() {
-        let cpu = [1.0, 2.0, 3.0, 4.0];
-        let check =
-            |got: &[f32], precision| check_proof(&cpu, got, 2, precision, Provider::Cuda(1));
-        assert!(check(&cpu, Precision::F32).is_ok());
-        let near = [1.0, 2.03, 3.0, 4.0];
-        assert!(check(&near, Precision::F16).is_ok());
-        let Err(Error::Device { device, reason, .. }) = check(&near, Precision::F32) else {
-            panic!("a cosine of 0.99996 is not that of f32");
-        };
-        assert_eq!(device, "cuda:1");
-        assert!(reason.contains("least cosine 0.9999"), "{reason}");
-        // Of a worker that returns too few states, those that it returns do not count.
-        assert!(check(&cpu[..2], Precision::F16).is_err());
-        assert!(check(&[f32::NAN, 2.0, 3.0, 4.0], Precision::F16).is_err());
-    }
-
-    #[test]
-    fn zeros_and_nan_are_never_near() {
-        let good = [1.0, 2.0, 3.0, 4.0];
-        assert!((least_cosine(&good, &good, 2) - 1.0).abs() < 1e-12);
-        for bad in [
-            [0.0, 0.0, 3.0, 4.0],
-            [f32::NAN, 2.0, 3.0, 4.0],
-            [1.0, 2.0, 0.0, 0.0],
-        ] {
-            assert!(least_cosine(&good, &bad, 2).is_nan(), "{bad:?}");
-        }
     }
 }

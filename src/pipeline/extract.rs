@@ -29,7 +29,6 @@ use crate::{
         checkpoint::Checkpoint,
         device::{self, Devices},
         fingerprint_inputs,
-        tokenizer::TextTokenizer,
         windows::Overflow,
     },
     error::Result,
@@ -299,11 +298,7 @@ fn read_texts(
     progress: &dyn Progress,
 ) -> Result<(Spool, ReadCounts)> {
     let settings = &pipeline.extraction;
-    let tokenizer = TextTokenizer::open(
-        &checkpoint.tokenizer_path(),
-        settings.max_length,
-        settings.overflow,
-    )?;
+    let tokenizer = settings.tokenizer(checkpoint)?;
     let mut rows = vec![0usize; settings.sources.len()];
     let examples = read_all(&settings.sources, false).inspect(|example| {
         if let Ok(example) = example {

@@ -65,11 +65,7 @@ impl TextEncoder {
                 threads: machine.threads,
             },
         )?;
-        let tokenizer = TextTokenizer::open(
-            &checkpoint.tokenizer_path(),
-            settings.max_length,
-            settings.overflow,
-        )?;
+        let tokenizer = settings.tokenizer(checkpoint)?;
         Ok(TextEncoder {
             settings: settings.clone(),
             states: states.to_vec(),

@@ -13,14 +13,18 @@ fn failure(number: u32, words: &str) -> String {
     )
 }
 
-fn facts(driver: Option<&str>) -> Facts<'static> {
+fn facts(gpus: &'static dyn Fn() -> Gpus) -> Facts<'static> {
     Facts {
         cuda: Some(13),
         onnxruntime: "1.31.1",
-        gpus: Gpus {
-            driver: driver.map(String::from),
-            ..Gpus::default()
-        },
+        gpus,
+    }
+}
+
+fn old_driver() -> Gpus {
+    Gpus {
+        driver: Some("550.54.14".into()),
+        ..Gpus::default()
     }
 }
 
@@ -30,14 +34,14 @@ fn an_old_driver_is_told_with_both_versions() {
         35,
         "CUDA driver version is insufficient for CUDA runtime version",
     );
-    let (reason, hint) = facts(Some("550.54.14")).explain(&words);
+    let (reason, hint) = facts(&old_driver).explain(&words);
     assert_eq!(
         reason,
         "driver 550.54.14 is too old for CUDA 13, which ONNX Runtime 1.31.1 was built for"
     );
     assert!(hint.contains("580 or later for CUDA 13"), "{hint}");
     // CUDA says the same where the driver's library is an empty one.
-    let (reason, _) = facts(None).explain(&words);
+    let (reason, _) = facts(&Gpus::default).explain(&words);
     assert!(
         reason.starts_with("the driver is missing, or too old for CUDA 13"),
         "{reason}"
@@ -46,7 +50,8 @@ fn an_old_driver_is_told_with_both_versions() {
 
 #[test]
 fn a_machine_without_a_device_says_so() {
-    let (reason, hint) = facts(None).explain(&failure(100, "no CUDA-capable device is detected"));
+    let (reason, hint) =
+        facts(&Gpus::default).explain(&failure(100, "no CUDA-capable device is detected"));
     assert_eq!(reason, "the driver finds no CUDA device");
     assert!(hint.contains("CUDA_VISIBLE_DEVICES"), "{hint}");
 }
@@ -56,16 +61,16 @@ fn a_device_that_is_not_there_is_told_with_those_there_are() {
     let words = "provider_options_utils.h:187 Parse Failed to parse provider option \"device_id\": \
                  cuda_execution_provider_info.cc:71 operator() Invalid device ID: 3, must be between 0 (inclusive) and \
                  2 (exclusive).";
-    let (reason, _) = facts(None).explain(words);
+    let (reason, _) = facts(&Gpus::default).explain(words);
     assert_eq!(reason, "there is no CUDA device 3: there are 2, 0 to 1");
     let one = words.replace("2 (exclusive)", "1 (exclusive)");
-    let (reason, _) = facts(None).explain(&one);
+    let (reason, _) = facts(&Gpus::default).explain(&one);
     assert_eq!(reason, "there is no CUDA device 3: there is one, 0");
 }
 
 #[test]
 fn other_failures_of_cuda_keep_their_words_and_lose_foreign_source_code() {
-    let explain = |number, words| facts(None).explain(&failure(number, words)).0;
+    let explain = |number, words| facts(&Gpus::default).explain(&failure(number, words)).0;
     let unknown = explain(999, "unknown error");
     assert_eq!(unknown, "CUDA failure 999: unknown error");
     let compatibility = "forward compatibility was attempted on non supported HW";
@@ -78,12 +83,12 @@ fn other_failures_of_cuda_keep_their_words_and_lose_foreign_source_code() {
                  int) [with ERRTYPE = cudnnStatus_t; bool THRW = true] CUDNN failure 1001: \
                  CUDNN_STATUS_NOT_INITIALIZED ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/onnxruntime/core/\
                  providers/cuda/cuda_execution_provider.cc ; line=250 ; expr=cudnnCreate(&cudnn_handle_);";
-    let (reason, _) = facts(None).explain(cudnn);
+    let (reason, _) = facts(&Gpus::default).explain(cudnn);
     assert_eq!(reason, "CUDNN failure 1001: CUDNN_STATUS_NOT_INITIALIZED");
     // The numbers of other libraries are not CUDA's.
     let cublas = cudnn.replace("CUDNN failure 1001", "CUBLAS failure 2");
     assert!(
-        facts(None)
+        facts(&Gpus::default)
             .explain(&cublas)
             .0
             .starts_with("CUBLAS failure 2:")
@@ -94,7 +99,7 @@ fn other_failures_of_cuda_keep_their_words_and_lose_foreign_source_code() {
 fn nodes_that_would_fall_to_the_cpu_are_told() {
     let words = "This session contains graph nodes that are assigned to the default CPU EP, but fallback to CPU EP has \
                  been explicitly disabled by the user.";
-    let (reason, hint) = facts(None).explain(words);
+    let (reason, hint) = facts(&Gpus::default).explain(words);
     assert!(reason.contains("no CUDA kernel for some nodes"), "{reason}");
     assert!(hint.contains("newer onnxruntime-gpu"), "{hint}");
 }
@@ -103,7 +108,7 @@ fn nodes_that_would_fall_to_the_cpu_are_told() {
 fn a_cudnn_that_is_missed_late_is_told() {
     let words = "cuDNN is unavailable or disabled for CUDA Execution Provider: dlopen failed for libcudnn.so: \
                  libcudnn.so: cannot open shared object file: No such file or directory";
-    let (reason, hint) = facts(None).explain(words);
+    let (reason, hint) = facts(&Gpus::default).explain(words);
     assert_eq!(reason, words);
     assert!(hint.contains("cuDNN 9"), "{hint}");
 }

@@ -155,7 +155,7 @@ fn the_packed_f16_graph_points_the_same_way_as_the_padded_f32_one() {
             for window in 0..batch.windows() {
                 assert!(matches!(got.row(window), Floats::Half(_)), "f16 comes back");
                 let (got, expected) = (got.row(window).to_f32(), expected.row(window).to_f32());
-                let least = crate::encoder::least_cosine(&expected, &got, hidden);
+                let least = crate::encoder::proof::least_cosine(&expected, &got, hidden);
                 assert!(least >= 0.9999, "{folder}: {least}");
             }
         }

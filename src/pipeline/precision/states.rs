@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::{
     data::dataset::read_all,
     encoder::{
-        Encoder, EncoderSettings, Worker, checkpoint::Checkpoint, cosine, device::Devices,
-        layer_states::LayerStates, plan::plan_batches, runtime::Runtime, session::Batch,
-        tokenizer::TextTokenizer,
+        Encoder, EncoderSettings, Worker, checkpoint::Checkpoint, device::Devices,
+        layer_states::LayerStates, plan::plan_batches, proof::cosine, runtime::Runtime,
+        session::Batch,
     },
     error::Result,
     pipeline::{extract::Machine, inputs::inputs_of, settings::Pipeline},
@@ -44,11 +44,7 @@ impl Sample {
     /// depend on their order in the files.
     pub(super) fn of(pipeline: &Pipeline, checkpoint: &Checkpoint, most: usize) -> Result<Sample> {
         let settings = &pipeline.extraction;
-        let tokenizer = TextTokenizer::open(
-            &checkpoint.tokenizer_path(),
-            settings.max_length,
-            settings.overflow,
-        )?;
+        let tokenizer = settings.tokenizer(checkpoint)?;
         let mut chosen = BTreeMap::new();
         for example in read_all(&settings.sources, false) {
             let example = example?;
@@ -197,13 +193,7 @@ pub(super) fn measure(
 /// The states of every layer, padding left out.
 fn real_states(worker: &mut Worker, batch: &Batch) -> Result<Vec<Vec<f32>>> {
     let computed = worker.compute(batch)?;
-    let real = |layer: &LayerStates| -> Vec<f32> {
-        let windows = 0..batch.windows();
-        windows
-            .flat_map(|window| layer.row(window).to_f32().into_owned())
-            .collect()
-    };
-    Ok(computed.layers.iter().map(real).collect())
+    Ok(computed.layers.iter().map(LayerStates::real).collect())
 }
 
 /// What is summed up of a layer.

@@ -7,8 +7,9 @@ use toml::Value;
 use crate::{
     data::{Example, Source},
     encoder::{
+        checkpoint::Checkpoint,
         device::{Device, Precision},
-        tokenizer::MIN_LENGTH,
+        tokenizer::{MIN_LENGTH, TextTokenizer},
         windows::Overflow,
     },
     error::{Error, Result},
@@ -52,6 +53,14 @@ pub struct ExtractionSettings {
 }
 
 impl ExtractionSettings {
+    /// The checkpoint's tokenizer, which cuts texts as these settings say.
+    ///
+    /// # Errors
+    /// When its file is missing or broken, or no room is left for a text.
+    pub fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<TextTokenizer> {
+        TextTokenizer::open(&checkpoint.tokenizer_path(), self.max_length, self.overflow)
+    }
+
     /// Whether an example is left out: it is empty, and of a source that is thinned.
     pub fn leaves_out(&self, example: &Example) -> bool {
         self.thinned[example.source] && example.is_empty()

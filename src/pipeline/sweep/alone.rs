@@ -42,10 +42,7 @@ pub(in crate::pipeline) fn out_of_fold(
     progress: &dyn Progress,
 ) -> Result<OutOfFold> {
     let own = pipeline.file.sweep.as_ref();
-    let n_rows = [Part::Train, Part::Validation]
-        .map(|part| dataset.part(part).len())
-        .iter()
-        .sum::<usize>();
+    let n_rows = dataset.part(Part::Train).len() + dataset.part(Part::Validation).len();
     if n_rows < n_folds {
         return Err(pipeline.refuse(
             format!(

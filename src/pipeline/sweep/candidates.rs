@@ -83,6 +83,19 @@ impl Metric {
             one < other
         }
     }
+
+    /// The one with the better score, the first of equals.
+    pub(super) fn better_of(
+        &self,
+        first: Option<(f64, usize)>,
+        second: Option<(f64, usize)>,
+    ) -> Option<(f64, usize)> {
+        match (first, second) {
+            (Some(one), Some(other)) if self.is_better(other.0, one.0) => second,
+            (Some(_), _) => first,
+            (None, _) => second,
+        }
+    }
 }
 
 /// The heads of a sweep as candidates: one for each trial and share of the training rows.

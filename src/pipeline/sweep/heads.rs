@@ -244,25 +244,29 @@ impl<'c> Fields<'c> {
         Ok(heads.map(|(head, spec)| Fit::of(head, spec)).collect())
     }
 
-    /// What a head says of the rows of its cut after so many epochs, without having looked at them before.
-    pub(super) fn after(&self, plan: HeadPlan, epochs: usize, sweep: &Sweep<'_>) -> Result<Said> {
-        let plans = [plan];
+    /// What heads that are fitted alike say of the rows of their cuts, each after so many epochs and without having looked at
+    /// those rows before.
+    pub(super) fn after(
+        &self,
+        plans: &[HeadPlan],
+        epochs: impl Iterator<Item = usize>,
+        sweep: &Sweep<'_>,
+    ) -> Result<Vec<Said>> {
         let kind = sweep.trials[plans[0].trial].pipeline.file.head.kind;
         let fits = match kind.is_full_batch() {
-            true => self.fit(&plans, sweep, &mut |_| {})?,
+            true => self.fit(plans, sweep, &mut |_| {})?,
             false => {
-                let mut specs = self.specs(&plans, sweep)?;
-                for spec in &mut specs {
+                let mut specs = self.specs(plans, sweep)?;
+                for (spec, epochs) in specs.iter_mut().zip(epochs) {
                     spec.stop_after = Some(epochs.max(1));
                     spec.stopping = None;
                 }
                 self.train(&specs, sweep, &mut |_| {})?
             }
         };
-        let said = self.listen(&plans, &fits, &self.judges(sweep), |judge, logits, head| {
+        self.listen(plans, &fits, &self.judges(sweep), |judge, logits, head| {
             judge.said(logits, head)
-        })?;
-        Ok(said.into_iter().next().expect("what the one head said"))
+        })
     }
 
     /// What heads say of the rows of their cuts.

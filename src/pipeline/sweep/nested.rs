@@ -4,16 +4,16 @@
 //! on folds of the other rows alone, trained on all of these for as many epochs as it was best after there, and judged on
 //! the fold (Varma and Simon 2006). The score of all folds together is that of the procedure, not of one setting.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use toml::Table;
 
 use super::{
     DRAWS, Sweep,
     candidates::{Metric, pooled},
     heads::HeadPlan,
-    search::{Done, score_on},
+    search::{Done, groups, score_on},
 };
 use crate::{
     error::Result,
@@ -44,7 +44,7 @@ pub struct NestedScore {
 #[derive(Clone, Debug, Serialize)]
 pub struct NestedFold {
     /// The chosen settings.
-    pub settings: Map<String, Value>,
+    pub settings: Table,
     /// The score that chose them, on folds of the other rows.
     pub inner: Option<f64>,
     /// Epochs that it was trained for; 0 for a fit in full batch.
@@ -66,39 +66,55 @@ pub(super) fn score(
     if sweep.section.nested.is_none() {
         return Ok(None);
     }
-    let outer = sweep.section.folds.unwrap_or(0);
-    progress.start("choosing without each fold", Some(outer as u64), "folds");
-    let mut folds = Vec::with_capacity(outer);
-    let mut said: Vec<Said> = Vec::with_capacity(outer);
     // Without shares and resamples the first cuts are the folds, in their order.
-    for fold in 0..outer {
-        let cuts: Vec<usize> = (0..sweep.cuts.len())
-            .filter(|cut| sweep.cuts[*cut].without == Some(fold))
+    let outer: Vec<usize> = (0..sweep.section.folds.unwrap_or(0)).collect();
+    let chosen: Vec<Chosen> = outer
+        .iter()
+        .map(|fold| choose(sweep, done, metric, *fold))
+        .collect();
+    let n_folds = outer.len() as u64;
+    progress.start("training what each fold chose", Some(n_folds), "folds");
+    let mut said: Vec<Option<Said>> = outer.iter().map(|_| None).collect();
+    for group in groups(sweep)? {
+        let own = outer.iter().copied();
+        let own: Vec<usize> = own
+            .filter(|fold| group.trials.contains(&chosen[*fold].trial))
             .collect();
-        let (trial, inner) = best(sweep, done, metric, &cuts);
-        let epochs = best_epoch(sweep, done, trial, &cuts);
-        let plan = HeadPlan {
-            trial,
-            seed: 0,
-            cut: fold,
+        let Some(first) = own.first() else {
+            continue;
         };
-        let own = sweep.fields(trial)?.after(plan, epochs, sweep)?;
-        let evidence = pooled(&[fold], &[&own], done, sweep, metric);
-        let pairs = sweep.trials[trial].settings.iter();
-        folds.push(NestedFold {
-            settings: pairs
-                .map(|(key, value)| (key.clone(), json!(value)))
-                .collect(),
-            inner,
-            epochs,
-            score: evidence.score(metric.name, None),
+        let plans = own.iter().map(|fold| HeadPlan {
+            trial: chosen[*fold].trial,
+            seed: 0,
+            cut: *fold,
         });
-        said.push(own);
-        progress.advance(1, 0);
+        let epochs = own.iter().map(|fold| chosen[*fold].epochs);
+        let fields = sweep.fields(chosen[*first].trial)?;
+        let heard = fields.after(&plans.collect::<Vec<_>>(), epochs, sweep)?;
+        progress.advance(own.len() as u64, 0);
+        for (fold, heard) in own.into_iter().zip(heard) {
+            said[fold] = Some(heard);
+        }
     }
     progress.finish();
+    let said = said.into_iter();
+    let said: Vec<Said> = said
+        .map(|said| said.expect("every trial is in a group"))
+        .collect();
+    let folds = chosen.iter().zip(&said).enumerate();
+    let folds = folds.map(|(fold, (chosen, said))| NestedFold {
+        settings: sweep.trials[chosen.trial]
+            .settings
+            .iter()
+            .cloned()
+            .collect(),
+        inner: chosen.score,
+        epochs: chosen.epochs,
+        score: pooled(&[fold], &[said], done, sweep, metric).score(metric.name, None),
+    });
+    let folds = folds.collect();
     let all: Vec<&Said> = said.iter().collect();
-    let evidence = pooled(&(0..outer).collect::<Vec<_>>(), &all, done, sweep, metric);
+    let evidence = pooled(&outer, &all, done, sweep, metric);
     let draws = Bootstrap {
         resamples: DRAWS,
         seed: sweep.pipeline.file.seed,
@@ -114,20 +130,29 @@ pub(super) fn score(
     }))
 }
 
-/// The trial with the best score on the rows of some cuts, the first of equals.
-fn best(sweep: &Sweep<'_>, done: &Done, metric: &Metric, cuts: &[usize]) -> (usize, Option<f64>) {
-    let mut best: (usize, Option<f64>) = (0, None);
-    for trial in 0..sweep.trials.len() {
-        let score = score_on(sweep, done, metric, trial, cuts);
-        let is_better = match (score, best.1) {
-            (Some(score), Some(best)) => metric.is_better(score, best),
-            (score, best) => score.is_some() && best.is_none(),
-        };
-        if is_better {
-            best = (trial, score);
-        }
+/// A trial that was chosen without a fold, for so many epochs.
+struct Chosen {
+    trial: usize,
+    score: Option<f64>,
+    epochs: usize,
+}
+
+/// The trial with the best score on the folds of what a fold leaves; the first where none has a score.
+fn choose(sweep: &Sweep<'_>, done: &Done, metric: &Metric, fold: usize) -> Chosen {
+    let cuts: Vec<usize> = (0..sweep.cuts.len())
+        .filter(|cut| sweep.cuts[*cut].without == Some(fold))
+        .collect();
+    let scored = (0..sweep.trials.len()).map(|trial| {
+        let score = score_on(sweep, done, metric, trial, &cuts);
+        score.map(|score| (score, trial))
+    });
+    let best = scored.fold(None, |best, next| metric.better_of(best, next));
+    let trial = best.map_or(0, |(_, trial)| trial);
+    Chosen {
+        trial,
+        score: best.map(|(score, _)| score),
+        epochs: best_epoch(sweep, done, trial, &cuts),
     }
-    best
 }
 
 /// The mean of the epochs that a trial's heads were best after.
@@ -150,9 +175,10 @@ impl NestedScore {
         let folds = || self.folds.iter();
         let mut sheet = Sheet::default();
         sheet.integers("fold", (0..self.folds.len()).map(Some));
-        let keys = self.folds.first().map(|fold| &fold.settings);
-        for key in keys.into_iter().flat_map(Map::keys) {
-            let value = |fold: &NestedFold| fold.settings.get(key).map_or(String::new(), text);
+        // Kinds of heads differ in what is set of them.
+        let keys: BTreeSet<&String> = folds().flat_map(|fold| fold.settings.keys()).collect();
+        for key in keys {
+            let value = |fold: &NestedFold| fold.settings.get(key).map_or(String::new(), show);
             sheet.texts(key, folds().map(value));
         }
         sheet.numbers("inner", folds().map(|fold| fold.inner));
@@ -162,8 +188,33 @@ impl NestedScore {
     }
 }
 
-/// A setting as the other files show it.
-fn text(value: &Value) -> String {
-    serde_json::from_value(value.clone())
-        .map_or(value.to_string(), |value: toml::Value| show(&value))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_of_every_fold_has_a_column() {
+        let fold = |settings: &str| NestedFold {
+            settings: settings.parse().unwrap(),
+            inner: Some(0.5),
+            epochs: 3,
+            score: None,
+        };
+        let nested = NestedScore {
+            metric: "accuracy".into(),
+            score: Some(0.5),
+            interval: None,
+            folds: vec![
+                fold("kind = \"linear\"\nlr = 0.001"),
+                fold("kind = \"ridge\"\nlambda = 10.0"),
+            ],
+        };
+        let folder = tempfile::tempdir().unwrap();
+        nested.write(folder.path()).unwrap();
+        let csv = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        assert_eq!(
+            csv,
+            "fold,kind,lambda,lr,inner,epochs,accuracy\n0,linear,,0.001,0.5,3,\n1,ridge,10.0,,0.5,3,\n"
+        );
+    }
 }

@@ -112,13 +112,17 @@ impl Done {
 }
 
 /// Trials whose heads read the same states and are fitted in the same way.
-struct Group {
+pub(super) struct Group {
     key: ViewKey,
     in_full_batch: bool,
-    trials: Vec<usize>,
+    pub(super) trials: Vec<usize>,
 }
 
-fn groups(sweep: &Sweep<'_>) -> Result<Vec<Group>> {
+/// All trials, group by group.
+///
+/// # Errors
+/// When a trial is at fault.
+pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
     for (number, trial) in sweep.trials.iter().enumerate() {
         let key = ViewKey::of(&trial.pipeline, sweep.checkpoint.config.layers)?;
@@ -196,12 +200,7 @@ pub(super) fn search(
             done.add(unit);
             for trial in trials {
                 let score = score(sweep, &done, metric, *trial);
-                let is_better =
-                    |score: f64| best.is_none_or(|(best, _)| metric.is_better(score, best));
-                best = score
-                    .filter(|score| is_better(*score))
-                    .map(|score| (score, *trial))
-                    .or(best);
+                best = metric.better_of(best, score.map(|score| (score, *trial)));
             }
             if let Some((score, trial)) = best {
                 let settings = described(&sweep.trials[trial].settings);
