@@ -350,12 +350,16 @@ impl<'c> FeatureView<'c> {
         samples: &[u32],
         each: impl Fn(&mut [f32], u64) + Sync,
     ) -> Tile {
+        // While one thread is at this the others wait, so it is done without a detour.
         let mut starts = Vec::with_capacity(samples.len() + 1);
-        let mut row_ids = Vec::new();
+        let mut row_ids = Vec::with_capacity(samples.len());
         starts.push(0);
         for sample in samples {
-            let n_rows = self.rows_of(*sample).len() as u64;
-            row_ids.extend((0..n_rows).map(|row| u64::from(*sample) * ROWS_OF_SAMPLE + row));
+            let first = u64::from(*sample) * ROWS_OF_SAMPLE;
+            match self.rows_of(*sample).len() {
+                1 => row_ids.push(first),
+                n_rows => row_ids.extend(first..first + n_rows as u64),
+            }
             starts.push(row_ids.len());
         }
         let n_features = self.n_features();

@@ -67,6 +67,9 @@ impl Judge for () {
 pub struct BankSettings {
     /// Decides the order of the samples in each epoch.
     pub seed: u64,
+    /// Whether every epoch has an order of its own; else the samples come as they stand, as some programs beside which
+    /// this one is measured have them.
+    pub shuffles: bool,
     /// Whether every head is judged after every epoch, or only those that are stopped by a metric other than the loss.
     pub judges_all: bool,
     /// Whether a head that diverges is given up, with the best parameters that it had, while the others go on. Without
@@ -75,10 +78,11 @@ pub struct BankSettings {
 }
 
 impl Default for BankSettings {
-    /// Seed 42 as a pipeline file that names none, and metrics for every epoch.
+    /// Seed 42 as a pipeline file that names none, another order and metrics for every epoch.
     fn default() -> BankSettings {
         BankSettings {
             seed: 42,
+            shuffles: true,
             judges_all: true,
             gives_up: false,
         }
@@ -209,12 +213,14 @@ impl<'a> Bank<'a> {
     pub fn epoch(&mut self) -> Result<()> {
         self.epoch += 1;
         let (data, settings, epoch) = (self.data, self.settings, self.epoch);
-        let run = |pass: &mut Pass| pass.run(data, settings.seed, epoch);
-        match data.view.is_resident() {
-            true => self.passes.par_iter_mut().try_for_each(run)?,
+        let run = |pass: &mut Pass| pass.run(data, settings, epoch);
+        let passes = &mut self.passes;
+        // On one of rayon's own threads, which works where another one would sleep, once for every tile.
+        rayon::scope(|_| match data.view.is_resident() {
+            true => passes.par_iter_mut().try_for_each(run),
             // Each would keep a window of its own in memory.
-            false => self.passes.iter_mut().try_for_each(run)?,
-        }
+            false => passes.iter_mut().try_for_each(run),
+        })?;
         for place in 0..self.passes.len() {
             self.judge(place)?;
         }

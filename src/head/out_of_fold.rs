@@ -131,6 +131,7 @@ pub fn probabilities(
         };
         let settings = BankSettings {
             seed,
+            shuffles: true,
             judges_all: false,
             gives_up: false,
         };

@@ -95,6 +95,7 @@ pub(super) fn fit(
     };
     let bank_settings = BankSettings {
         seed: pipeline.file.seed,
+        shuffles: true,
         judges_all: true,
         gives_up: false,
     };

@@ -10,8 +10,8 @@ use multiversion::{multiversion, target::match_target};
 /// Panels are a multiple of this many columns wide.
 pub const LANES: usize = 16;
 
-/// Rows whose errors stay in the nearest cache while features are gone through.
-const GRADIENT_ROWS: usize = 512;
+/// Errors that stay in the nearest cache while features are gone through.
+const ERRORS_AT_A_TIME: usize = 8192;
 
 /// `out = bias + rows weights`, with `rows [n, n_features]`, `weights [n_features, columns]`, `bias [columns]` and
 /// `out [n, columns]`, all row-major.
@@ -68,8 +68,9 @@ pub fn add_gradients(rows: &[f32], columns: usize, errors: &[f32], out: &mut [f3
     if n_features == 0 {
         return;
     }
-    let parts = rows.chunks(GRADIENT_ROWS * n_features);
-    for (rows, errors) in parts.zip(errors.chunks(GRADIENT_ROWS * columns)) {
+    let rows_at_a_time = (ERRORS_AT_A_TIME / columns).max(1);
+    let parts = rows.chunks(rows_at_a_time * n_features);
+    for (rows, errors) in parts.zip(errors.chunks(rows_at_a_time * columns)) {
         let left = Left {
             values: rows,
             line: 1,

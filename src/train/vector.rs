@@ -27,12 +27,25 @@ pub fn add_scaled<F: Real>(out: &mut [F], factor: F, values: &[F]) {
 /// When `values` is no whole number of rows.
 #[multiversion(targets = "simd")]
 pub fn add_rows<F: Real>(out: &mut [F], values: &[F]) {
-    let rows = values.chunks_exact(out.len());
-    assert!(rows.remainder().is_empty(), "whole rows");
-    for row in rows {
-        for (out, value) in out.iter_mut().zip(row) {
-            *out += *value;
+    let columns = out.len();
+    assert!(values.len().is_multiple_of(columns), "whole rows");
+    let (lanes, rest) = out.as_chunks_mut::<LANES>();
+    for (number, sums) in lanes.iter_mut().enumerate() {
+        // Sums of their own stay in registers; in memory each addition would wait for the last one's store.
+        let mut own = *sums;
+        for row in values.chunks_exact(columns) {
+            let row = &row[number * LANES..(number + 1) * LANES];
+            own.iter_mut()
+                .zip(row)
+                .for_each(|(sum, value)| *sum += *value);
         }
+        *sums = own;
+    }
+    let first = columns - rest.len();
+    for row in values.chunks_exact(columns) {
+        rest.iter_mut()
+            .zip(&row[first..])
+            .for_each(|(sum, value)| *sum += *value);
     }
 }
 

@@ -4,7 +4,7 @@
 use ndarray::{Array2, s};
 use rayon::{ScopeFifo, prelude::*};
 
-use super::BankData;
+use super::{BankData, BankSettings};
 use crate::{
     error::Result,
     features::{Loaded, Tile},
@@ -140,14 +140,20 @@ impl Pass {
     }
 
     /// One epoch (from 1).
-    pub(super) fn run(&mut self, data: &BankData<'_>, seed: u64, epoch: usize) -> Result<()> {
+    pub(super) fn run(
+        &mut self,
+        data: &BankData<'_>,
+        settings: BankSettings,
+        epoch: usize,
+    ) -> Result<()> {
         if !self.is_active() {
             return Ok(());
         }
         let set = &data.sets[self.set];
-        let order = data
-            .view
-            .epoch_order(set.train, seed, epoch, self.batch_size);
+        let order = match settings.shuffles {
+            true => (data.view).epoch_order(set.train, settings.seed, epoch, self.batch_size),
+            false => set.train.to_vec(),
+        };
         let fused = match &self.groups[..] {
             [only] => only.mask(epoch),
             _ => None,

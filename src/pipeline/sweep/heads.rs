@@ -344,6 +344,7 @@ impl<'c> Fields<'c> {
 /// How the bank of a sweep runs: heads are judged where their stopping asks for it.
 pub(super) fn bank_settings(pipeline: &Pipeline) -> BankSettings {
     BankSettings {
+        shuffles: true,
         seed: pipeline.file.seed,
         judges_all: false,
         gives_up: true,

@@ -7,7 +7,7 @@ use multiversion::multiversion;
 
 use super::{IGNORED, LossSum};
 use crate::train::{
-    exp::{exp, ln},
+    exp::{exp_of_negative, ln},
     panel::LANES,
 };
 
@@ -77,12 +77,10 @@ impl OneLogitLoss {
             "a class for each row"
         );
         assert_eq!(errors.len(), logits.len(), "an error for each logit");
-        let mut counts = [0usize; 2];
-        for class in classes.iter().filter(|class| **class != IGNORED) {
-            counts[*class as usize] += 1;
-        }
+        let [zeros, ones] = &rows_of_classes(classes, columns);
         let weight = |column: usize| {
-            counts[0] as f64 * self.weights[0][column] + counts[1] as f64 * self.weights[1][column]
+            zeros.len() as f64 * self.weights[0][column]
+                + ones.len() as f64 * self.weights[1][column]
         };
         let scales: Vec<f32> = (0..columns)
             .map(|column| match weight(column) {
@@ -90,16 +88,13 @@ impl OneLogitLoss {
                 weight => (1.0 / weight) as f32,
             })
             .collect();
-        if classes.contains(&IGNORED) {
+        if zeros.len() + ones.len() < classes.len() {
             let ignored = errors.chunks_exact_mut(columns).zip(classes);
             let ignored = ignored.filter(|(_, class)| **class == IGNORED);
             ignored.for_each(|(errors, _)| errors.fill(0.0));
         }
         let mut losses = vec![0.0f32; columns];
-        for class in 0..2u32 {
-            let rows = (0..classes.len()).filter(|row| classes[*row] == class);
-            let rows: Vec<usize> = rows.map(|row| row * columns).collect();
-            let [t0, t1] = &self.targets[class as usize];
+        for (rows, [t0, t1]) in [zeros, ones].into_iter().zip(&self.targets) {
             let scaled = |targets: &[f32]| -> Vec<f32> {
                 let both = targets.iter().zip(&scales);
                 both.map(|(target, scale)| target * scale).collect()
@@ -107,7 +102,7 @@ impl OneLogitLoss {
             let (low, high) = (scaled(t0), scaled(t1));
             for start in (0..columns).step_by(LANES) {
                 let lanes = start..start + LANES;
-                let sums = add_rows(&rows, start, logits, [&low, &high], errors);
+                let sums = add_rows(rows, start, logits, [&low, &high], errors);
                 for (lane, loss) in losses[lanes].iter_mut().enumerate() {
                     let column = start + lane;
                     *loss += (t0[column] + t1[column]) * sums.rest[lane]
@@ -125,6 +120,25 @@ impl OneLogitLoss {
     }
 }
 
+/// Where the rows of class 0 and those of class 1 begin.
+///
+/// Written everywhere and counted where it is right, because a branch on a random class is guessed wrong half the time.
+fn rows_of_classes(classes: &[u32], columns: usize) -> [Vec<usize>; 2] {
+    let mut rows = [vec![0; classes.len()], vec![0; classes.len()]];
+    let mut counts = [0; 2];
+    for (row, class) in classes.iter().enumerate() {
+        assert!(*class < 2 || *class == IGNORED, "one of two classes");
+        for own in 0..2 {
+            rows[own][counts[own]] = row * columns;
+            counts[own] += usize::from(*class == own as u32);
+        }
+    }
+    for (rows, count) in rows.iter_mut().zip(counts) {
+        rows.truncate(count);
+    }
+    rows
+}
+
 /// What the loss of some rows of one class is made of, for columns side by side.
 struct Sums {
     /// `sum max(z, 0)`.
@@ -140,7 +154,10 @@ const FACTORS: usize = 100;
 
 /// Goes over the rows that begin at `rows`, all of one class, in the columns from `start` on; `targets` are times what a
 /// row's gradient is scaled by. The sum of logarithms is that of a product, taken now and then.
-#[multiversion(targets = "simd")]
+#[multiversion(targets(
+    "x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma",
+    "x86_64+avx2+fma"
+))]
 fn add_rows(
     rows: &[usize],
     start: usize,
@@ -166,18 +183,13 @@ fn add_rows(
             let error: &mut [f32; LANES] = errors[place..].first_chunk_mut().expect("whole lanes");
             for lane in 0..LANES {
                 let z = z[lane];
-                let (above, below) = if z > 0.0 { (z, 0.0) } else { (0.0, -z) };
-                let exponential = exp(-(above + below));
-                let larger = 1.0 / (1.0 + exponential);
-                let p = if z > 0.0 {
-                    larger
-                } else {
-                    exponential * larger
-                };
-                product[lane] *= 1.0 + exponential;
-                sums.above[lane] += above;
-                sums.below[lane] += below;
-                error[lane] = p * both[lane] - high[lane];
+                let exponential = exp_of_negative(-z.abs());
+                let denominator = 1.0 + exponential;
+                let p = if z > 0.0 { 1.0 } else { exponential } / denominator;
+                product[lane] *= denominator;
+                sums.above[lane] += if z > 0.0 { z } else { 0.0 };
+                sums.below[lane] += if z > 0.0 { 0.0 } else { -z };
+                error[lane] = p.mul_add(both[lane], -high[lane]);
             }
         }
         for (rest, product) in sums.rest.iter_mut().zip(product) {
