@@ -16,6 +16,7 @@ use super::{
     targets::TargetsView,
 };
 use crate::train::{
+    aligned::Aligned,
     loss::{Loss, LossSum, Targets, one_logit::OneLogitLoss},
     optimizer::{Corrections, Optimizer, OptimizerState, clip_scale_of},
     panel::{LANES, add_gradients, outputs},
@@ -32,15 +33,15 @@ pub struct Block {
     n_features: usize,
     columns: usize,
     /// `[n_features + 1, columns]`, the biases in the last row; row-major, as all below.
-    parameters: Vec<f32>,
-    gradients: Vec<f32>,
+    parameters: Aligned,
+    gradients: Aligned,
     optimizer: OptimizerState,
     /// Where every head has one logit for its two classes.
     one_logit: Option<OneLogitLoss>,
     /// Of the columns of `one_logit`, since the losses were last taken.
     column_losses: Vec<LossSum>,
-    logits: Vec<f32>,
-    errors: Vec<f32>,
+    logits: Aligned,
+    errors: Aligned,
 }
 
 /// One head in a block.
@@ -177,11 +178,11 @@ impl Block {
             heads: Vec::with_capacity(heads.len()),
             n_features,
             columns,
-            parameters: vec![0.0; length],
-            gradients: vec![0.0; length],
+            parameters: Aligned::zeros(length),
+            gradients: Aligned::zeros(length),
             optimizer: OptimizerState::new(n_features + 1, columns),
-            logits: Vec::new(),
-            errors: Vec::new(),
+            logits: Aligned::zeros(0),
+            errors: Aligned::zeros(0),
         };
         let mut start = 0;
         for head in heads {
@@ -323,8 +324,8 @@ impl Learner for Block {
             .as_slice()
             .expect("rows of a tile are contiguous");
         let n_values = batch.rows.nrows() * self.columns;
-        self.logits.resize(n_values, 0.0);
-        self.errors.resize(n_values, 0.0);
+        self.logits.resize(n_values);
+        self.errors.resize(n_values);
         let n_weights = self.n_features * self.columns;
         let (weights, bias) = self.parameters.split_at(n_weights);
         outputs(rows, weights, bias, &mut self.logits);

@@ -104,8 +104,8 @@ pub struct LogisticFit {
 /// By L-BFGS on features that are turned to be uncorrelated ([`TurnedRows`]), from the rates of the classes, with the
 /// Hessian there ([`curvature`]) as its first guess. Narrow problems share columns up to 64, in lockstep; of a wide one
 /// all C follow one after the other, each from the end of the last, or from where the line through the last two ends
-/// leads (over `log C`) if that is better. A head is done at `settings.tolerance`, or where rounding in f32 hides what is
-/// left to gain: that is at gradients of some 1e-8 times the features.
+/// leads (over `log C`) if that is better. A head is done at `settings.tolerance`. Where rounding in f32 hides what is left
+/// to gain, at gradients of some 1e-8 times the features, it goes on in f64.
 ///
 /// # Errors
 /// When the cache is damaged or features are not finite.

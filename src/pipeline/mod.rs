@@ -31,7 +31,7 @@ mod texts;
 pub mod train;
 mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use extract::{ExtractReport, Machine, extract_with};
 use lock::{LOCK_FILE, Lock};
@@ -118,13 +118,12 @@ fn stage_two(
         let report = sweep_on(checkpoint, pipeline, dataset, cache, place, progress)?;
         return Ok(StageTwo::Sweep(Box::new(report)));
     }
-    let next = || run_folder::create(&pipeline.file.run.dir, &pipeline.name);
-    let run: &dyn Fn() -> Result<PathBuf> = match place {
-        Place::Next => &next,
-        Place::New(make) => make,
+    let run = || match place {
+        Place::Next => run_folder::create(&pipeline.file.run.dir, &pipeline.name),
+        Place::In(folder) => folder(),
     };
     let given = Given::default();
-    let report = train_on(checkpoint, pipeline, dataset, cache, run, given, progress)?;
+    let report = train_on(checkpoint, pipeline, dataset, cache, &run, given, progress)?;
     Ok(StageTwo::Train(Box::new(report)))
 }
 

@@ -12,11 +12,12 @@ use serde::Serialize;
 use super::{
     StageTwo, check_head_is_stored,
     extract::{ExtractReport, Machine, extract_with},
+    lock::Lock,
     run_folder,
     settings::{NamedTask, Pipeline},
     stage_two,
-    sweep::Place,
-    train::{checked_dataset, refuse_sweep},
+    sweep::{self, Kept, Place},
+    train::{cache_of, checked_dataset, lock, refuse_sweep},
 };
 use crate::{
     data::dataset::Dataset,
@@ -161,29 +162,83 @@ fn train_all(
     progress: &dyn Progress,
 ) -> Result<TasksReport> {
     let start = Instant::now();
-    let first = &tasks[0].pipeline;
-    // Made when the first task has something to write.
-    let run: OnceCell<PathBuf> = OnceCell::new();
+    let plans = plans(checkpoint, tasks, datasets, cache)?;
+    // Opened when the first task has something to write.
+    let run: OnceCell<(PathBuf, Option<Kept>)> = OnceCell::new();
     let mut reports = BTreeMap::new();
     for (task, dataset) in tasks.iter().zip(datasets) {
         let name = task.name.clone().unwrap_or_default();
         progress.note(&format!("task {name}"));
         let folder = || {
             if run.get().is_none() {
-                let folder = run_folder::create(&first.file.run.dir, &first.name)?;
-                run.get_or_init(|| folder);
+                let opened = run_of(tasks, &plans, progress)?;
+                run.get_or_init(|| opened);
             }
-            let folder = run.get().expect("just made").join(&name);
-            std::fs::create_dir(&folder).map_err(Error::io("create", &folder))?;
+            let (run, _) = run.get().expect("just opened");
+            let folder = run.join(&name);
+            std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
             Ok(folder)
         };
-        let place = Place::New(&folder);
+        let place = Place::In(&folder);
         let report = stage_two(checkpoint, &task.pipeline, dataset, cache, place, progress)?;
         reports.insert(name, report);
     }
+    let (run, kept) = run.into_inner().unwrap_or_default();
+    if let Some(kept) = kept {
+        for (name, plan) in &plans {
+            if let Some(own) = Kept::resume(&run.join(name), plan)? {
+                own.finish()?;
+            }
+        }
+        kept.finish()?;
+    }
     Ok(TasksReport {
-        run: run.into_inner().unwrap_or_default(),
+        run,
         seconds: start.elapsed().as_secs_f64(),
         tasks: reports,
     })
+}
+
+/// What decides the result of each task, but for the states.
+fn plans(
+    checkpoint: &Checkpoint,
+    tasks: &[NamedTask],
+    datasets: &[Dataset],
+    cache: Option<&Path>,
+) -> Result<Vec<(String, Lock)>> {
+    let plan = |(task, dataset): (&NamedTask, &Dataset)| {
+        let pipeline = &task.pipeline;
+        let n_layers = checkpoint.config.layers;
+        let states = match &pipeline.file.sweep {
+            Some(section) => sweep::states(pipeline, section, n_layers)?,
+            None => pipeline.head_states(n_layers)?,
+        };
+        let cache = cache_of(cache, pipeline, checkpoint, dataset, &states)?;
+        let plan = lock(pipeline, dataset, checkpoint, &cache, &states);
+        Ok((task.name.clone().unwrap_or_default(), plan))
+    };
+    tasks.iter().zip(datasets).map(plan).collect()
+}
+
+/// The next run folder; with sweeps that of an unfinished run of equal plans, where there is one, and what it has done.
+fn run_of(
+    tasks: &[NamedTask],
+    plans: &[(String, Lock)],
+    progress: &dyn Progress,
+) -> Result<(PathBuf, Option<Kept>)> {
+    let first = &tasks[0].pipeline;
+    let (run_dir, name) = (&first.file.run.dir, &first.name);
+    if tasks.iter().all(|task| task.pipeline.file.sweep.is_none()) {
+        return Ok((run_folder::create(run_dir, name)?, None));
+    }
+    if let Some((run, kept)) = Kept::find(run_dir, name, &plans)? {
+        progress.note(&format!(
+            "going on with the unfinished run in {}",
+            run.display()
+        ));
+        return Ok((run, Some(kept)));
+    }
+    let run = run_folder::create(run_dir, name)?;
+    let kept = Kept::begin(&run, &plans)?;
+    Ok((run, Some(kept)))
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of texts, files or caches: numbers in, numbers out. The loop itself is in [`crate::head::bank`].
 
+pub mod aligned;
 pub mod dropout;
 pub mod early_stopping;
 pub mod eigen;

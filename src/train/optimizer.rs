@@ -3,6 +3,8 @@
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
+use super::aligned::Aligned;
+
 /// The kind of optimiser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -155,8 +157,8 @@ impl Factors {
 /// The moments of some columns' parameters, and the step that changes them.
 #[derive(Clone, Debug)]
 pub struct OptimizerState {
-    first: Vec<f32>,
-    second: Vec<f32>,
+    first: Aligned,
+    second: Aligned,
     factors: Vec<Factors>,
 }
 
@@ -164,8 +166,8 @@ impl OptimizerState {
     /// Zero moments for `rows x columns` parameters.
     pub fn new(rows: usize, columns: usize) -> OptimizerState {
         OptimizerState {
-            first: vec![0.0; rows * columns],
-            second: vec![0.0; rows * columns],
+            first: Aligned::zeros(rows * columns),
+            second: Aligned::zeros(rows * columns),
             factors: vec![Factors::default(); columns],
         }
     }

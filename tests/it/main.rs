@@ -45,6 +45,7 @@ mod similarity;
 mod streaming;
 mod support;
 mod sweep;
+mod sweep_kills;
 mod tagging;
 mod task_errors;
 mod tasks;

@@ -1,7 +1,6 @@
-//! Sweeps as a user runs them: what is printed and left, that the bytes depend on nothing that they should not, and that
-//! a killed sweep goes on.
+//! Sweeps as a user runs them: what is printed and left, and that the bytes depend on nothing that they should not.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use serde_json::Value;
 
@@ -10,10 +9,10 @@ use crate::{
     support::{Workshop, read_json},
 };
 
-const SWEEP: &[&str] = &["--json", "sweep", "pipeline.toml"];
+pub(crate) const SWEEP: &[&str] = &["--json", "sweep", "pipeline.toml"];
 
 /// A workshop with the tiny pipeline, its states extracted, and a section `[sweep]`.
-fn workshop(sweep: &str) -> Workshop {
+pub(crate) fn workshop(sweep: &str) -> Workshop {
     let workshop = Workshop::tiny();
     add_sweep(&workshop, sweep);
     workshop.succeed(&["extract", "pipeline.toml"]);
@@ -158,85 +157,6 @@ fn the_winner_of_a_sweep_without_folds_is_the_head_that_train_makes() {
     let validation = one["metrics"]["validation"]["macro_f1"].as_f64().unwrap();
     let score = report["best"]["validation"]["macro_f1"].as_f64().unwrap();
     assert!((validation - score).abs() < 1e-12, "{validation}, {score}");
-}
-
-/// Some six units of heads, in two files of states each.
-const LONG: &str = "folds = 3\nseeds = 4\nlr = { min = 1e-4, max = 1e-1, log = true }\nepochs = [20, 30]\ntrials = 60\n\
-    pooling = [\"cls\", \"mean\", \"max\"]\nlayer = [1, 2]";
-
-const UNIT: &str = "runs/tiny/001/unfinished/00000.json.gz";
-
-/// Starts a long sweep in `runs/tiny/001` and waits for its first unit.
-fn begun(workshop: &Workshop) -> std::process::Child {
-    let mut child = workshop.command(SWEEP).spawn().unwrap();
-    while !workshop.path(UNIT).exists() {
-        let has_ended = child.try_wait().unwrap().is_some();
-        assert!(!has_ended, "the sweep ended before its first unit was seen");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child
-}
-
-#[test]
-fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
-    let workshop = workshop(LONG);
-    let mut child = begun(&workshop);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let run = workshop.path("runs/tiny/001");
-    assert!(!run.join("lock.json").exists(), "killed in time");
-    // A sweep of another plan is another run.
-    let mut other = SWEEP.to_vec();
-    other.extend(["--set", "sweep.select=accuracy", "--set", "sweep.trials=2"]);
-    let other = workshop.succeed(&other);
-    assert!(!other.stderr.contains("going on"), "{}", other.stderr);
-    assert!(workshop.path("runs/tiny/002/lock.json").exists() && workshop.path(UNIT).exists());
-
-    let resumed = workshop.succeed(SWEEP);
-    for line in [
-        "going on with the unfinished sweep",
-        "heads were trained before",
-    ] {
-        assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
-    }
-    assert!(!workshop.path(UNIT).exists(), "what was kept is cleared");
-    // A finished sweep is not gone on with: the same again, uninterrupted.
-    let again = workshop.succeed(SWEEP);
-    assert!(!again.stderr.contains("going on"), "{}", again.stderr);
-    let whole = workshop.path("runs/tiny/003");
-    for name in [
-        "leaderboard.csv",
-        "effects.csv",
-        "head.safetensors",
-        "metrics.json",
-        "predictions.parquet",
-    ] {
-        let bytes = |run: &Path| fs::read(run.join(name)).unwrap();
-        assert!(bytes(&run) == bytes(&whole), "{name}");
-    }
-}
-
-#[test]
-fn a_sweep_that_another_process_is_at_is_left_alone() {
-    let workshop = workshop(LONG);
-    let mut first = begun(&workshop);
-    let second = workshop.succeed(SWEEP);
-    assert!(!second.stderr.contains("going on"), "{}", second.stderr);
-    assert!(first.wait().unwrap().success());
-    let board = |run: &str| fs::read(workshop.path(run).join("leaderboard.csv")).unwrap();
-    assert!(board("runs/tiny/001") == board("runs/tiny/002"));
-}
-
-#[test]
-fn a_torn_plan_is_no_plan() {
-    let workshop = workshop("lr = [1e-3, 1e-2]");
-    let report = workshop.json(SWEEP);
-    let run = workshop.path(report["run"].as_str().unwrap());
-    fs::remove_file(run.join("lock.json")).unwrap();
-    fs::create_dir(run.join("unfinished")).unwrap();
-    fs::write(run.join("unfinished/lock.json"), "{ \"torn\": ").unwrap();
-    let other = workshop.json(SWEEP);
-    assert_ne!(other["run"], report["run"]);
 }
 
 #[test]

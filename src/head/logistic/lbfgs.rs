@@ -18,11 +18,8 @@ const VALUE_NOISE: f64 = 1e-7;
 /// Trials of one step at most.
 const MOST_TRIALS: usize = 20;
 
-/// So many steps that together gain less than a share of [`LEAST_PROGRESS`] of the value are the last ones.
+/// So many steps that together gain next to nothing are the last ones.
 const PATIENCE: usize = 10;
-
-/// See [`PATIENCE`].
-const LEAST_PROGRESS: f64 = 1e-12;
 
 /// What became of a trial point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +56,7 @@ pub struct Lbfgs<P> {
     trial: Vec<f64>,
     /// The values before the last steps.
     values: VecDeque<f64>,
+    least_progress: f64,
 }
 
 /// A step and what it did to the gradient.
@@ -71,8 +69,10 @@ struct Step {
 }
 
 impl<P: Fn(&mut [f64])> Lbfgs<P> {
-    /// Begins at a point; `solve` divides a vector by `P`, which is positive definite.
-    pub fn new(start: Vec<f64>, solve: P) -> Lbfgs<P> {
+    /// Begins at a point; `solve` divides a vector by `P`, which is positive definite. Ten steps that together gain no
+    /// more than `least_progress` of the value are the last ones; negative infinity asks for no progress, where the
+    /// gradient tells more than a value's rounding lets the value tell.
+    pub fn new(start: Vec<f64>, solve: P, least_progress: f64) -> Lbfgs<P> {
         Lbfgs {
             value: f64::INFINITY,
             gradient: Vec::new(),
@@ -84,6 +84,7 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
             length: 1.0,
             n_trials: 0,
             values: VecDeque::new(),
+            least_progress,
             trial: start.clone(),
             point: start,
         }
@@ -143,7 +144,7 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
         self.iterations += 1;
         if self.values.len() == PATIENCE {
             let before = self.values.pop_front().unwrap_or(f64::INFINITY);
-            if before - value <= LEAST_PROGRESS * value.abs() {
+            if before - value <= self.least_progress * value.abs() {
                 return Outcome::Stuck;
             }
         }
@@ -204,7 +205,7 @@ mod tests {
     }
 
     fn minimize(most: usize) -> Vec<f64> {
-        let mut solver = Lbfgs::new(vec![0.0; 12], |_: &mut [f64]| {});
+        let mut solver = Lbfgs::new(vec![0.0; 12], |_: &mut [f64]| {}, 1e-12);
         for _ in 0..most {
             let (value, gradient) = cosh(solver.trial());
             if solver.tell(value, gradient) == Outcome::Stuck {
@@ -227,7 +228,7 @@ mod tests {
         let solve = |values: &mut [f64]| {
             values.iter_mut().zip(&curvature).for_each(|(v, c)| *v /= c);
         };
-        let mut solver = Lbfgs::new(vec![1.0, -2.0, 3.0], solve);
+        let mut solver = Lbfgs::new(vec![1.0, -2.0, 3.0], solve, 1e-12);
         for _ in 0..2 {
             let point = solver.trial().to_vec();
             let terms = || point.iter().zip(&curvature);
@@ -243,9 +244,8 @@ mod tests {
 
     #[test]
     fn values_never_rise_by_more_than_rounding() {
-        let mut solver = Lbfgs::new(vec![0.0; 12], |values: &mut [f64]| {
-            values.iter_mut().for_each(|value| *value *= 1e3);
-        });
+        let solve = |values: &mut [f64]| values.iter_mut().for_each(|value| *value *= 1e3);
+        let mut solver = Lbfgs::new(vec![0.0; 12], solve, 1e-12);
         let mut last = f64::INFINITY;
         let mut shortened = 0;
         for _ in 0..200 {

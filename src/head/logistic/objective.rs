@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use multiversion::multiversion;
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, ShapeBuilder, s};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, ShapeBuilder, s};
 use rayon::prelude::*;
 
 use super::rows::TurnedRows;
@@ -13,6 +13,7 @@ use crate::{
         exp::exp,
         gemm::{multiply, multiply_add},
         loss::{Loss, Targets},
+        real::Real,
     },
 };
 
@@ -74,29 +75,88 @@ impl Problem {
         }
     }
 
+    /// What a row of the class at each place weighs.
+    fn class_weight(&self, place: usize) -> f64 {
+        let weights = self.class_weights.as_ref();
+        weights.map_or(1.0, |weights| f64::from(weights[place]))
+    }
+}
+
+/// What products and probabilities are computed in: f32, which is fast, or f64, for what f32 rounds away.
+pub trait Arithmetic: Real {
+    /// Some rows in it.
+    fn rows(rows: ArrayView2<'_, f32>) -> CowArray<'_, Self, Ix2>;
+
     /// The summed loss of some rows, and its gradient by their logits, both `[rows, columns]`.
     fn loss(
-        &self,
+        problem: &Problem,
+        logits: ArrayView2<'_, Self>,
+        targets: &[u32],
+        errors: ArrayViewMut2<'_, Self>,
+    ) -> f64;
+}
+
+impl Arithmetic for f32 {
+    fn rows(rows: ArrayView2<'_, f32>) -> CowArray<'_, f32, Ix2> {
+        rows.into()
+    }
+
+    fn loss(
+        problem: &Problem,
         logits: ArrayView2<'_, f32>,
         targets: &[u32],
         mut errors: ArrayViewMut2<'_, f32>,
     ) -> f64 {
-        if self.classes.len() != 2 {
+        if problem.classes.len() != 2 {
             let loss = Loss::CrossEntropy {
-                class_weights: self.class_weights.clone(),
+                class_weights: problem.class_weights.clone(),
                 label_smoothing: 0.0,
             };
             let targets = Targets::Classes(targets);
             return loss.gradient(logits, targets, 1.0, errors).sum;
         }
-        let weights = match self.class_weights.as_deref() {
-            Some([first, second]) => [*first, *second],
-            _ => [1.0; 2],
-        };
+        let weights = [0, 1].map(|place| problem.class_weight(place) as f32);
         let mut own = logits.column(0).to_vec();
         let sum = binary(&mut own, targets, weights);
         for (error, own) in errors.column_mut(0).iter_mut().zip(own) {
             *error = own;
+        }
+        sum
+    }
+}
+
+impl Arithmetic for f64 {
+    fn rows(rows: ArrayView2<'_, f32>) -> CowArray<'_, f64, Ix2> {
+        rows.mapv(f64::from).into()
+    }
+
+    fn loss(
+        problem: &Problem,
+        logits: ArrayView2<'_, f64>,
+        targets: &[u32],
+        mut errors: ArrayViewMut2<'_, f64>,
+    ) -> f64 {
+        let mut sum = 0.0;
+        let rows = logits.rows().into_iter().zip(errors.rows_mut());
+        let mut all = Vec::with_capacity(problem.classes.len());
+        for ((logits, mut errors), target) in rows.zip(targets) {
+            let target = *target as usize;
+            all.clear();
+            // Two classes have the logits 0 and z; of the gradient by these the second is kept.
+            if problem.classes.len() == 2 {
+                all.push(0.0);
+            }
+            all.extend(logits);
+            let highest = all.iter().fold(f64::NEG_INFINITY, |most, z| most.max(*z));
+            let total: f64 = all.iter().map(|z| (z - highest).exp()).sum();
+            let weight = problem.class_weight(target);
+            sum += weight * (highest + total.ln() - all[target]);
+            let first = all.len() - errors.len();
+            for (place, error) in errors.iter_mut().enumerate() {
+                let place = first + place;
+                let own = if place == target { 1.0 } else { 0.0 };
+                *error = weight * ((all[place] - highest).exp() / total - own);
+            }
         }
         sum
     }
@@ -151,17 +211,17 @@ struct Chunk {
 }
 
 /// What a chunk adds: a loss for each request, and the gradient of all columns.
-struct Part {
+struct Part<F> {
     losses: Vec<f64>,
-    weights: Array2<f32>,
+    weights: Array2<F>,
     bias: Array1<f64>,
 }
 
 /// Evaluates some problems side by side: their columns are one matrix, rows are read once.
 ///
-/// Products and probabilities in f32, sums in f64 over chunks of 1024 rows. Chunks run on all threads and are added in
+/// Products and probabilities in `F`, sums in f64 over chunks of 1024 rows. Chunks run on all threads and are added in
 /// their order, so the bits depend on no number of threads.
-pub fn evaluate(
+pub fn evaluate<F: Arithmetic>(
     data: &TurnedRows,
     groups: &RowGroups,
     requests: &[Request<'_>],
@@ -177,13 +237,13 @@ pub fn evaluate(
     let mut bias = Array1::zeros(n_columns);
     for (request, range) in requests.iter().zip(&columns) {
         let (own, own_bias) = request.point.split_at(Axis(0), n_features);
-        let own = own.mapv(|weight| weight as f32);
+        let own = own.mapv(F::of);
         weights.slice_mut(s![.., range.clone()]).assign(&own);
-        let own = own_bias.row(0).mapv(|bias| bias as f32);
+        let own = own_bias.row(0).mapv(F::of);
         bias.slice_mut(s![range.clone()]).assign(&own);
     }
     let chunks: Vec<Chunk> = chunks(groups, requests).collect();
-    let parts: Vec<Part> = chunks
+    let parts: Vec<Part<F>> = chunks
         .par_iter()
         .map(|chunk| part(data, chunk, requests, &columns, &weights, &bias))
         .collect();
@@ -200,7 +260,7 @@ pub fn evaluate(
             }
             loss += part.losses[number];
             let own = part.weights.slice(s![.., range.clone()]);
-            of_weights.zip_mut_with(&own, |sum, value| *sum += f64::from(*value));
+            of_weights.zip_mut_with(&own, |sum, value| *sum += (*value).into());
             of_bias
                 .row_mut(0)
                 .scaled_add(1.0, &part.bias.slice(s![range.clone()]));
@@ -243,14 +303,14 @@ fn chunks(groups: &RowGroups, requests: &[Request<'_>]) -> impl Iterator<Item = 
 /// ```text
 /// Z = U W + b      E = dL/dZ, 0 in the columns of problems without these rows      G = U^T E
 /// ```
-fn part(
+fn part<F: Arithmetic>(
     data: &TurnedRows,
     chunk: &Chunk,
     requests: &[Request<'_>],
     columns: &[Range<usize>],
-    weights: &Array2<f32>,
-    bias: &Array1<f32>,
-) -> Part {
+    weights: &Array2<F>,
+    bias: &Array1<F>,
+) -> Part<F> {
     let mut part = Part {
         losses: vec![0.0; requests.len()],
         weights: Array2::zeros(weights.dim()),
@@ -262,12 +322,12 @@ fn part(
         .all(|request| request.problem.n_columns() == 1);
     for first in chunk.rows.clone().step_by(TILE_ROWS) {
         let rows = first..(first + TILE_ROWS).min(chunk.rows.end);
-        let features = data.rows.slice(s![rows.clone(), ..]);
+        let features = F::rows(data.rows.slice(s![rows.clone(), ..]));
         let shape = (rows.len(), weights.ncols()).set_f(by_columns);
-        let mut logits = Array2::zeros(shape);
-        multiply(features, weights.view(), logits.view_mut());
+        let mut logits: Array2<F> = Array2::zeros(shape);
+        multiply(features.view(), weights.view(), logits.view_mut());
         logits += bias;
-        let mut errors = Array2::zeros(shape);
+        let mut errors: Array2<F> = Array2::zeros(shape);
         for (number, (request, range)) in requests.iter().zip(columns).enumerate() {
             let problem = request.problem;
             if !problem.groups[chunk.group] {
@@ -276,9 +336,9 @@ fn part(
             let targets = &problem.targets[rows.clone()];
             let logits = logits.slice(s![.., range.clone()]);
             let errors = errors.slice_mut(s![.., range.clone()]);
-            part.losses[number] += problem.loss(logits, targets, errors);
+            part.losses[number] += F::loss(problem, logits, targets, errors);
         }
-        part.bias += &errors.sum_axis(Axis(0)).mapv(f64::from);
+        part.bias += &errors.sum_axis(Axis(0)).mapv(F::into);
         multiply_add(features.t(), errors.view(), part.weights.view_mut());
     }
     part

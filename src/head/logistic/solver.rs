@@ -15,6 +15,9 @@ use crate::{head::row_groups::RowGroups, progress::Progress};
 /// Columns of narrow problems that are evaluated side by side at most; a wider problem stands alone.
 const BLOCK_COLUMNS: usize = 64;
 
+/// Ten steps in f32 that together gain no more than this share of the value are the last ones.
+const LEAST_PROGRESS: f64 = 1e-12;
+
 /// Numbers of problems that are worked on by one thread after another.
 enum Task {
     /// In lockstep, their columns side by side.
@@ -151,7 +154,7 @@ impl Solver<'_> {
                 point: start.view(),
             })
             .collect();
-        let found = evaluate(self.data, self.groups, &requests);
+        let found = evaluate::<f32>(self.data, self.groups, &requests);
         let all = starts.iter().zip(found);
         let (start, evaluation) = all
             .min_by(|one, other| one.1.value.total_cmp(&other.1.value))
@@ -165,23 +168,26 @@ impl Solver<'_> {
     /// Follows some problems to their ends, all in one pass at a time.
     fn minimize(&self, mut problems: Vec<Running<'_>>) -> Vec<Solved> {
         loop {
-            let active: Vec<usize> = (0..problems.len())
-                .filter(|place| !problems[*place].is_done)
+            let mut active: Vec<&mut Running<'_>> = problems
+                .iter_mut()
+                .filter(|running| !running.is_done)
                 .collect();
             if active.is_empty() {
                 break;
             }
-            let requests: Vec<Request<'_>> = active
-                .iter()
-                .map(|place| problems[*place].request())
-                .collect();
-            let found = evaluate(self.data, self.groups, &requests);
-            let mut found = found.into_iter();
-            let taken: Vec<(&mut Running<'_>, _)> = problems
-                .iter_mut()
-                .filter(|running| !running.is_done)
-                .map(|running| (running, found.next().expect("an answer for each request")))
-                .collect();
+            active.sort_by_key(|running| running.is_exact);
+            let n_fast = active.partition_point(|running| !running.is_exact);
+            let requests: Vec<Request<'_>> =
+                active.iter().map(|running| running.request()).collect();
+            let (fast, exact) = requests.split_at(n_fast);
+            let mut found = Vec::with_capacity(active.len());
+            if !fast.is_empty() {
+                found.extend(evaluate::<f32>(self.data, self.groups, fast));
+            }
+            if !exact.is_empty() {
+                found.extend(evaluate::<f64>(self.data, self.groups, exact));
+            }
+            let taken: Vec<_> = active.into_iter().zip(found).collect();
             taken.into_par_iter().for_each(|(running, evaluation)| {
                 running.take(evaluation, self.data, self.settings);
                 if running.is_done {
@@ -201,21 +207,33 @@ struct Running<'p> {
     problem: &'p Problem,
     solver: Lbfgs<Solve>,
     gradient_norm: f64,
+    iterations_before: usize,
     evaluations: usize,
+    /// Whether rounding in f32 hid what was left to gain, so that it is evaluated in f64.
+    is_exact: bool,
     is_done: bool,
 }
 
 impl<'p> Running<'p> {
     fn new(problem: &'p Problem, start: Array2<f64>, data: &TurnedRows) -> Running<'p> {
-        let curvature = Curvature::new(problem, data);
-        let solve: Solve = Box::new(move |values| curvature.solve(values));
         Running {
             problem,
-            solver: Lbfgs::new(start.into_raw_vec_and_offset().0, solve),
+            solver: solver(
+                problem,
+                start.into_raw_vec_and_offset().0,
+                data,
+                LEAST_PROGRESS,
+            ),
             gradient_norm: f64::INFINITY,
+            iterations_before: 0,
             evaluations: 0,
+            is_exact: false,
             is_done: false,
         }
+    }
+
+    fn iterations(&self) -> usize {
+        self.iterations_before + self.solver.iterations
     }
 
     fn request(&self) -> Request<'_> {
@@ -236,10 +254,20 @@ impl<'p> Running<'p> {
             self.gradient_norm = data.gradient_norm(weights, &bias, settings.tolerance);
         }
         // A problem of one class has nothing to learn: its gradient is 0.
-        self.is_done = outcome == Outcome::Stuck
-            || self.gradient_norm <= settings.tolerance
-            || self.solver.iterations >= settings.max_iterations
+        self.is_done = self.gradient_norm <= settings.tolerance
+            || self.iterations() >= settings.max_iterations
             || !self.solver.value.is_finite();
+        if outcome != Outcome::Stuck || self.is_done {
+            return;
+        }
+        if self.is_exact {
+            self.is_done = true;
+        } else {
+            self.is_exact = true;
+            self.iterations_before = self.iterations();
+            let point = std::mem::take(&mut self.solver.point);
+            self.solver = solver(self.problem, point, data, f64::NEG_INFINITY);
+        }
     }
 
     fn into_solved(self) -> Solved {
@@ -247,10 +275,22 @@ impl<'p> Running<'p> {
             point: matrix(&self.solver.point, self.problem).to_owned(),
             value: self.solver.value,
             gradient_norm: self.gradient_norm,
-            iterations: self.solver.iterations,
+            iterations: self.iterations(),
             evaluations: self.evaluations,
         }
     }
+}
+
+/// One that begins at a point, knowing the problem's curvature.
+fn solver(
+    problem: &Problem,
+    start: Vec<f64>,
+    data: &TurnedRows,
+    least_progress: f64,
+) -> Lbfgs<Solve> {
+    let curvature = Curvature::new(problem, data);
+    let solve: Solve = Box::new(move |values| curvature.solve(values));
+    Lbfgs::new(start, solve, least_progress)
 }
 
 /// `[n_features + 1, columns]`.

@@ -1,7 +1,7 @@
 use ndarray::{Array2, Axis};
 
 use super::{
-    objective::{Request, evaluate},
+    objective::{Arithmetic, Request, evaluate},
     *,
 };
 use crate::head::sklearn::{Case, Fixture, difference, parameters, view};
@@ -100,7 +100,7 @@ fn clusters(n: usize, n_features: usize, n_classes: u32) -> (Vec<f32>, Vec<u32>)
     ((0..n * n_features).map(value).collect(), labels)
 }
 
-fn many(n_classes: u32, c: &[f64]) -> Vec<LogisticFit> {
+fn many(n_classes: u32, c: &[f64], settings: LogisticSettings) -> Vec<LogisticFit> {
     let (values, labels) = clusters(1500, 12, n_classes);
     let folds: Vec<Vec<u32>> = (0..2)
         .map(|fold| (0..1500).filter(|row| row % 2 == fold).collect())
@@ -123,14 +123,14 @@ fn many(n_classes: u32, c: &[f64]) -> Vec<LogisticFit> {
         labels: &labels,
         n_classes: n_classes as usize,
     };
-    fit(&data, &sets, &specs, LogisticSettings::default(), &()).unwrap()
+    fit(&data, &sets, &specs, settings, &()).unwrap()
 }
 
 #[test]
 fn many_classes_at_every_c_reach_the_minimum_that_each_reaches_alone() {
-    let all = many(40, &[1.0, 0.01, 0.1]);
+    let all = many(40, &[1.0, 0.01, 0.1], LogisticSettings::default());
     for (place, c) in [1.0, 0.01, 0.1].iter().enumerate() {
-        let alone = many(40, &[*c]);
+        let alone = many(40, &[*c], LogisticSettings::default());
         for (fold, alone) in alone.iter().enumerate() {
             let among = &all[fold * 3 + place];
             for fit in [among, alone] {
@@ -162,7 +162,7 @@ fn the_bits_of_every_head_depend_on_no_number_of_threads() {
                 .num_threads(n)
                 .build()
                 .unwrap();
-            pool.install(|| many(n_classes, &[0.01, 0.1, 1.0]))
+            pool.install(|| many(n_classes, &[0.01, 0.1, 1.0], LogisticSettings::default()))
         };
         let (one, three) = (with_threads(1), with_threads(3));
         for (one, three) in one.iter().zip(&three) {
@@ -187,25 +187,51 @@ fn the_gradient_is_the_slope_of_the_loss() {
         let problem = problems(&groups, &labels, 3, &[spec]).remove(0);
         let shape = (5, problem.n_columns());
         let point = Array2::from_shape_fn(shape, |(i, j)| 0.05 * i as f64 - 0.1 * j as f64);
-        let value = |point: &Array2<f64>| {
-            let request = Request {
-                problem: &problem,
-                point: point.view(),
-            };
-            evaluate(&data, &groups, &[request]).remove(0)
+        // In f32 a small step would drown in rounding.
+        assert_slopes::<f32>(&problem, &point, (0.01, 2e-3), &data, &groups);
+        assert_slopes::<f64>(&problem, &point, (1e-4, 1e-7), &data, &groups);
+    }
+}
+
+/// Fails where a gradient is not the central difference of the loss over a step, within a share of it or of 0.1.
+fn assert_slopes<F: Arithmetic>(
+    problem: &Problem,
+    point: &Array2<f64>,
+    (step, tolerance): (f64, f64),
+    data: &TurnedRows,
+    groups: &RowGroups,
+) {
+    let value = |point: &Array2<f64>| {
+        let request = Request {
+            problem,
+            point: point.view(),
         };
-        let gradient = value(&point).gradient;
-        for (place, slope) in gradient.indexed_iter() {
-            let moved = |by: f64| {
-                let mut moved = point.clone();
-                moved[place] += by;
-                value(&moved).value
-            };
-            let expected = (moved(0.01) - moved(-0.01)) / 0.02;
-            assert!(
-                (slope - expected).abs() < 2e-3 * expected.abs().max(0.1),
-                "{place:?}: {slope} {expected}"
-            );
+        evaluate::<F>(data, groups, &[request]).remove(0)
+    };
+    for (place, slope) in value(point).gradient.indexed_iter() {
+        let moved = |by: f64| {
+            let mut moved = point.clone();
+            moved[place] += by;
+            value(&moved).value
+        };
+        let expected = (moved(step) - moved(-step)) / (2.0 * step);
+        assert!(
+            (slope - expected).abs() < tolerance * expected.abs().max(0.1),
+            "{place:?}: {slope} {expected}"
+        );
+    }
+}
+
+#[test]
+fn a_tolerance_that_f32_cannot_reach_is_reached() {
+    for n_classes in [2, 40] {
+        let tight = LogisticSettings {
+            tolerance: 1e-11,
+            max_iterations: 5000,
+        };
+        for fit in many(n_classes, &[1.0, 100.0], tight) {
+            let (reached, steps) = (fit.gradient_norm, fit.iterations);
+            assert!(reached <= 1e-11, "{reached:e} after {steps}");
         }
     }
 }

@@ -7,15 +7,12 @@ use std::{
 };
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::heads::{HeadPlan, HeadResult};
 use crate::{
     error::{Error, Result},
-    pipeline::{
-        lock::{LOCK_FILE, Lock},
-        run_folder,
-    },
+    pipeline::{lock::LOCK_FILE, run_folder},
 };
 
 /// The folder in a run folder that holds what was done, until the run is whole.
@@ -38,8 +35,24 @@ pub(super) struct Unit {
     pub(super) seconds: f64,
 }
 
-/// The folder of what a sweep has done.
-pub(super) struct Kept {
+/// What a rung of successive halving decided.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Rung {
+    /// The trials that go on, the best first.
+    pub(super) go_on: Vec<usize>,
+    /// The heads of those that do not, as they are to stay.
+    pub(super) given_up: Vec<(HeadPlan, HeadResult)>,
+    /// Wall time since the last rung.
+    pub(super) seconds: f64,
+}
+
+/// The name under which a unit is kept.
+pub(super) fn unit_name(number: usize) -> String {
+    format!("{number:05}")
+}
+
+/// The folder of what a sweep has done, or several.
+pub(in crate::pipeline) struct Kept {
     folder: PathBuf,
     /// Locked while this process is at it.
     _plan: File,
@@ -47,15 +60,18 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Begins in a run folder.
-    pub(super) fn begin(run: &Path, plan: &Lock) -> Result<Kept> {
+    pub(in crate::pipeline) fn begin(run: &Path, plan: &impl Serialize) -> Result<Kept> {
         let folder = run.join(FOLDER);
+        if folder.exists() {
+            // Of a plan that was torn.
+            fs::remove_dir_all(&folder).map_err(Error::io("delete", &folder))?;
+        }
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         let path = folder.join(PLAN_FILE);
         let failed = |error: std::io::Error| Error::io("write", &path)(error);
         let mut file = File::create(&path).map_err(failed)?;
         file.lock().map_err(failed)?;
-        let json = serde_json::to_vec_pretty(plan).expect("plain fields become JSON");
-        file.write_all(&json).map_err(failed)?;
+        file.write_all(&bytes_of(plan)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         Ok(Kept {
             folder,
@@ -63,43 +79,51 @@ impl Kept {
         })
     }
 
-    /// The newest run of a name that has the same plan, is not whole, and is not another process's work; its folder, and
-    /// what it has done.
-    pub(super) fn find(run_dir: &Path, name: &str, plan: &Lock) -> Result<Option<(PathBuf, Kept)>> {
+    /// Goes on in a run folder whose plan is the same, and which is not another process's work.
+    pub(in crate::pipeline) fn resume(run: &Path, plan: &impl Serialize) -> Result<Option<Kept>> {
+        let folder = run.join(FOLDER);
+        let path = folder.join(PLAN_FILE);
+        if !fs::read(&path).is_ok_and(|bytes| bytes == bytes_of(plan)) {
+            return Ok(None);
+        }
+        let file = File::open(&path).map_err(Error::io("read", &path))?;
+        Ok(file.try_lock().is_ok().then_some(Kept {
+            folder,
+            _plan: file,
+        }))
+    }
+
+    /// The newest run of a name that is not whole and can be gone on with: its folder, and what it has done.
+    pub(in crate::pipeline) fn find(
+        run_dir: &Path,
+        name: &str,
+        plan: &impl Serialize,
+    ) -> Result<Option<(PathBuf, Kept)>> {
         for run in run_folder::newest_first(&run_dir.join(name))? {
-            let folder = run.join(FOLDER);
-            let is_unfinished = folder.is_dir() && !run.join(LOCK_FILE).exists();
-            let path = folder.join(PLAN_FILE);
-            let has_plan = || Lock::read(&path).is_ok_and(|lock| lock == *plan);
-            if !(is_unfinished && has_plan()) {
+            if run.join(LOCK_FILE).exists() {
                 continue;
             }
-            let file = File::open(&path).map_err(Error::io("read", &path))?;
-            if file.try_lock().is_ok() {
-                let kept = Kept {
-                    folder,
-                    _plan: file,
-                };
+            if let Some(kept) = Kept::resume(&run, plan)? {
                 return Ok(Some((run, kept)));
             }
         }
         Ok(None)
     }
 
-    /// A unit that was done before; none where it was not, or was cut off.
-    pub(super) fn read(&self, number: usize) -> Option<Unit> {
-        let file = File::open(self.path(number)).ok()?;
+    /// What was kept under a name; none where nothing was, or it was cut off.
+    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let file = File::open(self.path(name)).ok()?;
         serde_json::from_reader(GzDecoder::new(BufReader::new(file))).ok()
     }
 
-    /// Keeps a unit: written aside, then named.
-    pub(super) fn write(&self, number: usize, unit: &Unit) -> Result<()> {
-        let path = self.path(number);
+    /// Keeps something: written aside, then named.
+    pub(super) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let path = self.path(name);
         let aside = path.with_extension("new");
         let failed = |error: std::io::Error| Error::io("write", &aside)(error);
         let file = File::create(&aside).map_err(failed)?;
         let mut writer = GzEncoder::new(BufWriter::new(file), Compression::fast());
-        serde_json::to_writer(&mut writer, unit).map_err(|error| failed(error.into()))?;
+        serde_json::to_writer(&mut writer, value).map_err(|error| failed(error.into()))?;
         let file = writer.finish().map_err(failed)?;
         file.into_inner()
             .map_err(|error| failed(error.into_error()))?
@@ -109,11 +133,15 @@ impl Kept {
     }
 
     /// Clears up after a whole run.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(in crate::pipeline) fn finish(self) -> Result<()> {
         fs::remove_dir_all(&self.folder).map_err(Error::io("delete", self.folder))
     }
 
-    fn path(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("{number:05}.json.gz"))
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.json.gz"))
     }
+}
+
+fn bytes_of(plan: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec_pretty(plan).expect("plain fields become JSON")
 }

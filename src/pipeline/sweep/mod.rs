@@ -7,6 +7,7 @@
 mod alone;
 mod candidates;
 mod cuts;
+mod halve;
 mod heads;
 mod kept;
 mod nested;
@@ -21,8 +22,11 @@ use std::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub(super) use self::alone::{OutOfFold, out_of_fold};
 pub use self::nested::{NestedFold, NestedScore};
+pub(super) use self::{
+    alone::{OutOfFold, out_of_fold},
+    kept::Kept,
+};
 use self::{
     candidates::Judged,
     cuts::{Cut, cuts},
@@ -47,11 +51,7 @@ use crate::{
     progress::Progress,
     report::leaderboard,
     states::StateId,
-    sweep::{
-        Findings,
-        leaderboard::rank,
-        section::{Search, SweepSection},
-    },
+    sweep::{Findings, leaderboard::rank, section::SweepSection},
 };
 
 /// Draws of the bootstrap that compares the heads: intervals and standard errors, no far tails.
@@ -120,8 +120,9 @@ pub fn sweep(pipeline: &Pipeline, progress: &dyn Progress) -> Result<SweepReport
 pub(super) enum Place<'a> {
     /// The next run folder of the pipeline, or the one of an unfinished sweep.
     Next,
-    /// A folder that is made when there is something to write.
-    New(&'a dyn Fn() -> Result<PathBuf>),
+    /// A folder in that of a run of several tasks, made when there is something to write. What the sweep has done stays
+    /// there until the whole run is done.
+    In(&'a dyn Fn() -> Result<PathBuf>),
 }
 
 /// Checks what can be checked of a sweep without states.
@@ -185,29 +186,25 @@ pub(super) fn sweep_on(
         note_cache(&cache, progress);
     }
     let plan = lock(pipeline, dataset, checkpoint, &cache, &states);
-    let found = match place {
-        Place::Next => kept::Kept::find(&pipeline.file.run.dir, &pipeline.name, &plan)?,
-        Place::New(_) => None,
+    let (run_dir, name) = (&pipeline.file.run.dir, &pipeline.name);
+    let (run, found) = match &place {
+        Place::Next => match Kept::find(run_dir, name, &plan)? {
+            Some((run, kept)) => (run, Some(kept)),
+            None => (run_folder::create(run_dir, name)?, None),
+        },
+        Place::In(folder) => {
+            let run = folder()?;
+            let kept = Kept::resume(&run, &plan)?;
+            (run, kept)
+        }
     };
-    let (run, kept) = match found {
-        Some((run, kept)) => {
-            progress.note(&match section.search {
-                // Its heads are given up side by side: there are no units to go on from.
-                Search::Halving => {
-                    format!("beginning the unfinished sweep in {} again", run.display())
-                }
-                _ => format!("going on with the unfinished sweep in {}", run.display()),
-            });
-            (run, kept)
+    let kept = match found {
+        Some(kept) => {
+            let run = run.display();
+            progress.note(&format!("going on with the unfinished sweep in {run}"));
+            kept
         }
-        None => {
-            let run = match place {
-                Place::Next => run_folder::create(&pipeline.file.run.dir, &pipeline.name)?,
-                Place::New(make) => make()?,
-            };
-            let kept = kept::Kept::begin(&run, &plan)?;
-            (run, kept)
-        }
+        None => Kept::begin(&run, &plan)?,
     };
     let sweep = Sweep {
         checkpoint,
@@ -260,7 +257,9 @@ pub(super) fn sweep_on(
         done.write_timings(run)
     };
     let winner = sweep.train_winner(chosen.trial, row.best_epoch, &run, &files, progress)?;
-    kept.finish()?;
+    if let Place::Next = place {
+        kept.finish()?;
+    }
     let best = Best {
         settings: candidates::settings(row),
         validation: candidates::scores(metric.name, row),

@@ -5,21 +5,19 @@ use std::{collections::HashMap, path::Path, sync::Mutex, time::Instant};
 use super::{
     Sweep,
     candidates::{Metric, pooled},
-    heads::{Fields, Fit, HeadPlan, HeadResult, ViewKey, bank_settings, best_loss},
-    kept::{Kept, Unit},
+    halve::halve,
+    heads::{Fields, HeadPlan, HeadResult, ViewKey, best_loss},
+    kept::{Kept, Unit, unit_name},
     trials::described,
 };
 use crate::{
     data::dataset::Dataset,
     error::Result,
-    head::{
-        bank::{Bank, BankData, SampleSet},
-        spec::HeadSpec,
-    },
+    head::bank::Bank,
     pipeline::tasks::said::{Gold, Listener, Said},
     progress::Progress,
     report::sheet::Sheet,
-    sweep::{halving::rungs, section::Search},
+    sweep::section::Search,
 };
 
 /// Heads that are trained together at most: many enough to share the work, few enough to lose little by a kill.
@@ -114,7 +112,7 @@ impl Done {
 /// Trials whose heads read the same states and are fitted in the same way.
 pub(super) struct Group {
     key: ViewKey,
-    in_full_batch: bool,
+    pub(super) in_full_batch: bool,
     pub(super) trials: Vec<usize>,
 }
 
@@ -143,7 +141,7 @@ pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<Group>> {
 }
 
 /// The heads of some trials: every seed on every cut.
-fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
+pub(super) fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
     let mut plans = Vec::new();
     for trial in trials {
         for seed in 0..sweep.section.seeds as u64 {
@@ -180,7 +178,7 @@ pub(super) fn search(
         for trials in group.trials.chunks((UNIT_HEADS / heads_of_trial).max(1)) {
             let expected = plans(sweep, trials);
             let is_same = |unit: &Unit| unit.heads.iter().map(|(plan, _)| plan).eq(&expected);
-            let unit = match kept.read(number).filter(is_same) {
+            let unit = match kept.read(&unit_name(number)).filter(is_same) {
                 Some(unit) => {
                     n_kept += unit.heads.len();
                     unit
@@ -191,7 +189,7 @@ pub(super) fn search(
                     }
                     let fields = fields.as_ref().expect("just read");
                     let unit = train_unit(sweep, fields, trials, progress)?;
-                    kept.write(number, &unit)?;
+                    kept.write(&unit_name(number), &unit)?;
                     unit
                 }
             };
@@ -216,7 +214,7 @@ pub(super) fn search(
         progress.note(&format!("{n_kept} of {n_heads} heads were trained before"));
     }
     if halves {
-        let last = halve(sweep, &groups, metric, &mut done, progress)?;
+        let last = halve(sweep, &groups, metric, kept, &mut done, progress)?;
         // A fit in full batch is whole.
         for group in groups.iter().filter(|group| group.in_full_batch) {
             for trial in &group.trials {
@@ -260,7 +258,7 @@ pub(super) fn train_unit(
     Ok(unit(fields, &plans, results, &judges, seconds))
 }
 
-fn unit(
+pub(super) fn unit(
     fields: &Fields<'_>,
     plans: &[HeadPlan],
     results: Vec<HeadResult>,
@@ -286,7 +284,7 @@ fn score(sweep: &Sweep<'_>, done: &Done, metric: &Metric, trial: usize) -> Optio
 }
 
 /// The cuts whose heads can win.
-fn whole_cuts(sweep: &Sweep<'_>) -> Vec<usize> {
+pub(super) fn whole_cuts(sweep: &Sweep<'_>) -> Vec<usize> {
     (0..sweep.cuts.len())
         .filter(|cut| sweep.is_whole(&sweep.cuts[*cut]))
         .collect()
@@ -304,7 +302,7 @@ pub(super) fn score_on(
     score_of(sweep, done, metric, cuts, said)
 }
 
-fn score_of<'a>(
+pub(super) fn score_of<'a>(
     sweep: &Sweep<'_>,
     done: &Done,
     metric: &Metric,
@@ -317,169 +315,4 @@ fn score_of<'a>(
         total += pooled(cuts, &all, done, sweep, metric).score(metric.name, None)?;
     }
     Some(total / sweep.section.seeds as f64)
-}
-
-/// Trains all heads that learn epoch by epoch side by side, and gives the worse ones up at each rung. Returns the number of
-/// the last rung.
-fn halve(
-    sweep: &Sweep<'_>,
-    groups: &[Group],
-    metric: &Metric,
-    done: &mut Done,
-    progress: &dyn Progress,
-) -> Result<usize> {
-    let groups: Vec<&Group> = groups.iter().filter(|group| !group.in_full_batch).collect();
-    let fields: Vec<Fields<'_>> = groups
-        .iter()
-        .map(|group| sweep.fields(group.trials[0]))
-        .collect::<Result<_>>()?;
-    let plans: Vec<Vec<HeadPlan>> = groups
-        .iter()
-        .map(|group| plans(sweep, &group.trials))
-        .collect();
-    let specs: Vec<Vec<HeadSpec>> = fields
-        .iter()
-        .zip(&plans)
-        .map(|(fields, plans)| fields.specs(plans, sweep))
-        .collect::<Result<_>>()?;
-    let judges: Vec<Vec<Box<dyn Listener + '_>>> =
-        fields.iter().map(|fields| fields.judges(sweep)).collect();
-    if let Some(judges) = judges.first() {
-        done.judged = judges.iter().map(|judge| judge.rows()).collect();
-    }
-    let sets: Vec<Vec<SampleSet<'_>>> = fields
-        .iter()
-        .zip(&judges)
-        .map(|(fields, judges)| fields.sets(judges))
-        .collect();
-    let data: Vec<BankData<'_>> = fields
-        .iter()
-        .zip(&sets)
-        .map(|(fields, sets)| fields.data(sets))
-        .collect();
-    let mut banks: Vec<Bank<'_>> = specs
-        .iter()
-        .zip(&data)
-        .map(|(specs, data)| Bank::new(specs, data, bank_settings(sweep.pipeline)))
-        .collect();
-
-    let mut left: Vec<usize> = groups
-        .iter()
-        .flat_map(|group| group.trials.iter().copied())
-        .collect();
-    let epochs = specs
-        .iter()
-        .flatten()
-        .map(|spec| spec.epochs)
-        .max()
-        .unwrap_or(0);
-    let stages = rungs(left.len(), epochs);
-    let whole = whole_cuts(sweep);
-    let mut seconds = 0.0;
-    let mut run = |banks: &mut Vec<Bank<'_>>, until: usize| -> Result<()> {
-        let start = Instant::now();
-        for bank in banks {
-            while bank.is_training() && bank.epochs_done() < until {
-                bank.epoch()?;
-            }
-        }
-        seconds += start.elapsed().as_secs_f64();
-        Ok(())
-    };
-    for (rung, (after, go_on)) in stages.iter().enumerate() {
-        run(&mut banks, *after)?;
-        let mut said: HashMap<(usize, u64, usize), Said> = HashMap::new();
-        for (number, fields) in fields.iter().enumerate() {
-            let (own, results) = snapshot(
-                fields,
-                &plans[number],
-                &specs[number],
-                &banks[number],
-                &judges[number],
-                &left,
-            )?;
-            let heads = own.into_iter().zip(results);
-            said.extend(
-                heads.map(|(plan, result)| ((plan.trial, plan.seed, plan.cut), result.said)),
-            );
-        }
-        let mut scored: Vec<(f64, usize)> = left
-            .iter()
-            .map(|trial| {
-                let own = |seed, cut| &said[&(*trial, seed, cut)];
-                let score = score_of(sweep, done, metric, &whole, own);
-                // The worst that there is where nothing can be said.
-                let worst = if metric.higher_is_better {
-                    f64::NEG_INFINITY
-                } else {
-                    f64::INFINITY
-                };
-                (score.unwrap_or(worst), *trial)
-            })
-            .collect();
-        scored.sort_by(|(a, _), (b, _)| match metric.higher_is_better {
-            true => b.total_cmp(a),
-            false => a.total_cmp(b),
-        });
-        left = scored[..*go_on].iter().map(|(_, trial)| *trial).collect();
-        for (bank, plans) in banks.iter_mut().zip(&plans) {
-            let given_up = |head: &usize| {
-                let trial = plans[*head].trial;
-                scored[*go_on..].iter().any(|(_, other)| *other == trial)
-            };
-            let heads: Vec<usize> = bank.active().into_iter().filter(given_up).collect();
-            bank.stop(&heads);
-        }
-        for (_, trial) in &scored[*go_on..] {
-            done.rungs[*trial] = Some(rung);
-        }
-        let settings = described(&sweep.trials[scored[0].1].settings);
-        progress.detail(&format!(
-            "after {after} epochs the best {go_on} of {} settings go on; {} {:.4}: {settings}",
-            scored.len(),
-            metric.name.replace('_', " "),
-            scored[0].0
-        ));
-    }
-    run(&mut banks, usize::MAX)?;
-    for trial in left {
-        done.rungs[trial] = Some(stages.len());
-    }
-    for (number, fields) in fields.iter().enumerate() {
-        let all = &groups[number].trials;
-        let (own, results) = snapshot(
-            fields,
-            &plans[number],
-            &specs[number],
-            &banks[number],
-            &judges[number],
-            all,
-        )?;
-        let n_heads = own.len() as u64;
-        // The time of all banks stands with the first.
-        let seconds = std::mem::take(&mut seconds);
-        done.add(unit(fields, &own, results, &judges[number], seconds));
-        progress.advance(n_heads, 0);
-    }
-    Ok(stages.len())
-}
-
-/// What the heads of some trials say now, with their best parameters so far.
-fn snapshot(
-    fields: &Fields<'_>,
-    plans: &[HeadPlan],
-    specs: &[HeadSpec],
-    bank: &Bank<'_>,
-    judges: &[Box<dyn Listener + '_>],
-    trials: &[usize],
-) -> Result<(Vec<HeadPlan>, Vec<HeadResult>)> {
-    let heads: Vec<usize> = (0..plans.len())
-        .filter(|head| trials.contains(&plans[*head].trial))
-        .collect();
-    let own: Vec<HeadPlan> = heads.iter().map(|head| plans[*head].clone()).collect();
-    let fits = heads
-        .iter()
-        .map(|head| Fit::of(bank.best(*head), &specs[*head]));
-    let results = fields.results(&own, fits.collect(), judges)?;
-    Ok((own, results))
 }

@@ -1,0 +1,193 @@
+//! Sweeps that are killed and go on: real processes, and the same bytes at the end.
+
+use std::{fs, path::Path, process::Child, time::Duration};
+
+use crate::{
+    support::{Workshop, csv, texts},
+    sweep::{SWEEP, workshop},
+};
+
+/// Some six units of heads, in two files of states each.
+const LONG: &str = "folds = 3\nseeds = 4\nlr = { min = 1e-4, max = 1e-1, log = true }\nepochs = [20, 30]\ntrials = 60\n\
+    pooling = [\"cls\", \"mean\", \"max\"]\nlayer = [1, 2]";
+
+const UNIT: &str = "runs/tiny/001/unfinished/00000.json.gz";
+
+/// Starts a long sweep and waits for a file that it leaves on the way.
+fn begun(workshop: &Workshop, sign: &str) -> Child {
+    let mut child = workshop.command(SWEEP).spawn().unwrap();
+    while !workshop.path(sign).exists() {
+        let has_ended = child.try_wait().unwrap().is_some();
+        assert!(!has_ended, "the sweep ended before {sign} was seen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+/// Kills a sweep as soon as a file is there.
+fn kill_at(workshop: &Workshop, sign: &str) {
+    let mut child = begun(workshop, sign);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// What a sweep leaves, but for its timings.
+const FILES: [&str; 5] = [
+    "leaderboard.csv",
+    "effects.csv",
+    "head.safetensors",
+    "metrics.json",
+    "predictions.parquet",
+];
+
+fn assert_same_run(one: &Path, other: &Path) {
+    for name in FILES {
+        let bytes = |run: &Path| fs::read(run.join(name)).unwrap();
+        assert!(bytes(one) == bytes(other), "{name}");
+    }
+}
+
+#[test]
+fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
+    let workshop = workshop(LONG);
+    kill_at(&workshop, UNIT);
+    let run = workshop.path("runs/tiny/001");
+    assert!(!run.join("lock.json").exists(), "killed in time");
+    // A sweep of another plan is another run.
+    let mut other = SWEEP.to_vec();
+    other.extend(["--set", "sweep.select=accuracy", "--set", "sweep.trials=2"]);
+    let other = workshop.succeed(&other);
+    assert!(!other.stderr.contains("going on"), "{}", other.stderr);
+    assert!(workshop.path("runs/tiny/002/lock.json").exists() && workshop.path(UNIT).exists());
+
+    let resumed = workshop.succeed(SWEEP);
+    for line in [
+        "going on with the unfinished sweep",
+        "heads were trained before",
+    ] {
+        assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
+    }
+    assert!(!workshop.path(UNIT).exists(), "what was kept is cleared");
+    // A finished sweep is not gone on with: the same again, uninterrupted.
+    let again = workshop.succeed(SWEEP);
+    assert!(!again.stderr.contains("going on"), "{}", again.stderr);
+    let whole = workshop.path("runs/tiny/003");
+    assert_same_run(&run, &whole);
+}
+
+#[test]
+fn a_sweep_that_another_process_is_at_is_left_alone() {
+    let workshop = workshop(LONG);
+    let mut first = begun(&workshop, UNIT);
+    let second = workshop.succeed(SWEEP);
+    assert!(!second.stderr.contains("going on"), "{}", second.stderr);
+    assert!(first.wait().unwrap().success());
+    let board = |run: &str| fs::read(workshop.path(run).join("leaderboard.csv")).unwrap();
+    assert!(board("runs/tiny/001") == board("runs/tiny/002"));
+}
+
+#[test]
+fn a_torn_plan_is_no_plan() {
+    let workshop = workshop("lr = [1e-3, 1e-2]");
+    let report = workshop.json(SWEEP);
+    let run = workshop.path(report["run"].as_str().unwrap());
+    fs::remove_file(run.join("lock.json")).unwrap();
+    fs::create_dir(run.join("unfinished")).unwrap();
+    fs::write(run.join("unfinished/lock.json"), "{ \"torn\": ").unwrap();
+    let other = workshop.json(SWEEP);
+    assert_ne!(other["run"], report["run"]);
+}
+
+const HALVING: &str = "search = \"halving\"\nfolds = 3\nseeds = 2\nlr = { min = 1e-4, max = 1e-1, log = true }\n\
+    epochs = [64]\ntrials = 40\npooling = [\"cls\", \"mean\"]\nkind = [\"linear\", \"ridge\"]";
+
+const RUNG: &str = "runs/tiny/001/unfinished/rung-1.json.gz";
+
+#[test]
+fn a_killed_halving_goes_on_from_its_rungs_and_ends_in_the_same_bytes() {
+    let workshop = workshop(HALVING);
+    kill_at(&workshop, RUNG);
+    let run = workshop.path("runs/tiny/001");
+    assert!(!run.join("lock.json").exists(), "killed in time");
+    let resumed = workshop.succeed(SWEEP);
+    for line in [
+        "going on with the unfinished sweep",
+        "settings were given up before",
+    ] {
+        assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
+    }
+    assert!(!run.join("unfinished").exists(), "what was kept is cleared");
+    workshop.succeed(SWEEP);
+    assert_same_run(&run, &workshop.path("runs/tiny/002"));
+}
+
+#[test]
+fn a_rung_that_was_cut_off_is_decided_again() {
+    let workshop = workshop(HALVING);
+    kill_at(&workshop, RUNG);
+    for name in ["rung-1", "rung-2", "rung-3"] {
+        let path = workshop.path(&format!("runs/tiny/001/unfinished/{name}.json.gz"));
+        if let Ok(bytes) = fs::read(&path) {
+            fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        }
+    }
+    let resumed = workshop.succeed(SWEEP);
+    assert!(
+        resumed
+            .stderr
+            .contains("going on with the unfinished sweep")
+    );
+    assert!(
+        !resumed.stderr.contains("given up before"),
+        "{}",
+        resumed.stderr
+    );
+    workshop.succeed(SWEEP);
+    let [run, whole] = ["001", "002"].map(|run| workshop.path("runs/tiny").join(run));
+    assert_same_run(&run, &whole);
+}
+
+/// Two tasks on one file with a sweep each, and one head.
+fn tasks() -> Workshop {
+    let workshop = Workshop::empty();
+    workshop.write("train.csv", csv(&texts(120), 0));
+    let sweep = "folds = 3\nseeds = 4\nlr = { min = 1e-4, max = 1e-1, log = true }\nepochs = [20]\ntrials = 40";
+    workshop.write_pipeline(&format!(
+        "name = \"tiny\"\n[model]\npath = \"MODEL\"\ndevice = \"cpu\"\nbatch_tokens = 512\n\
+         [cache]\nmax_length = 32\n\
+         [tasks.one.data]\ntrain = {{ path = \"train.csv\" }}\n[tasks.one.sweep]\n{sweep}\n\
+         [tasks.plain.data]\ntrain = {{ path = \"train.csv\" }}\n[tasks.plain.train]\nepochs = 2\n\
+         [tasks.two.data]\ntrain = {{ path = \"train.csv\" }}\n[tasks.two.head]\npooling = \"cls\"\n\
+         [tasks.two.sweep]\n{sweep}\n"
+    ));
+    workshop.succeed(&["extract", "pipeline.toml"]);
+    workshop
+}
+
+#[test]
+fn a_killed_run_of_several_tasks_goes_on_in_its_folder() {
+    let workshop = tasks();
+    kill_at(&workshop, "runs/tiny/001/two/unfinished/00000.json.gz");
+    let run = workshop.path("runs/tiny/001");
+    assert!(run.join("one/lock.json").exists());
+    assert!(!run.join("two/lock.json").exists(), "killed in time");
+    let resumed = workshop.succeed(SWEEP);
+    for line in [
+        "going on with the unfinished run in runs/tiny/001",
+        "going on with the unfinished sweep in runs/tiny/001/one",
+        "480 of 480 heads were trained before",
+    ] {
+        assert!(resumed.stderr.contains(line), "{line}: {}", resumed.stderr);
+    }
+    for folder in ["unfinished", "one/unfinished", "two/unfinished"] {
+        assert!(!run.join(folder).exists(), "{folder} is cleared");
+    }
+    let again = workshop.succeed(SWEEP);
+    assert!(!again.stderr.contains("going on"), "{}", again.stderr);
+    let whole = workshop.path("runs/tiny/002");
+    for task in ["one", "two"] {
+        assert_same_run(&run.join(task), &whole.join(task));
+    }
+    let head = |run: &Path| fs::read(run.join("plain/head.safetensors")).unwrap();
+    assert!(head(&run) == head(&whole));
+}
