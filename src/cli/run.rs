@@ -5,7 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 use frostbert::pipeline::{
-    self, RunReport, multitask,
+    self, RunReport,
+    multitask::{self, TasksRunReport},
     settings::{NamedTask, Pipeline},
 };
 use serde_json::json;
@@ -51,13 +52,13 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
 }
 
 fn run_tasks(tasks: &[NamedTask], context: &Context) -> Result<ExitCode> {
-    let report = multitask::run(tasks, &context.machine, &context.progress)?;
-    let extract = output::extract_json(&report.extract)?;
+    let TasksRunReport { extract, heads } =
+        multitask::run(tasks, &context.machine, &context.progress)?;
     if context.json {
-        output::print_json(&json!({ "extract": extract, "train": report.train }))?;
+        let extract = output::extract_json(&extract)?;
+        output::print_json(&json!({ "extract": extract, heads.name(): heads }))?;
     } else {
-        let text = output::describe_extract(&report.extract) + &describe_tasks(&report.train);
-        output::print(&text)?;
+        output::print(&(output::describe_extract(&extract) + &describe_tasks(&heads)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

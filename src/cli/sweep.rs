@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use frostbert::{
     pipeline::{
-        multitask,
+        StageTwo, multitask,
         settings::Pipeline,
         sweep::{NestedScore, SweepReport, sweep},
     },
+    progress::Progress,
     report::summary::summary,
     sweep::show,
 };
@@ -16,31 +17,14 @@ use indicatif::HumanCount;
 
 use super::{
     Context, PipelineArguments, output,
-    train::{describe_tasks, describe_train, indent},
+    train::{describe_train, indent, stage_two},
 };
 
 pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let tasks = Pipeline::read_tasks(&arguments.pipeline, &arguments.overrides.set)?;
-    let text = match &tasks[..] {
-        [task] if task.name.is_none() => {
-            let report = sweep(&task.pipeline, &context.progress)?;
-            if context.json {
-                output::print_json(&report)?;
-            }
-            describe_sweep(&report)
-        }
-        tasks => {
-            let report = multitask::sweep(tasks, &context.progress)?;
-            if context.json {
-                output::print_json(&report)?;
-            }
-            describe_tasks(&report)
-        }
+    let one = |pipeline: &Pipeline, progress: &dyn Progress| {
+        Ok(StageTwo::Sweep(Box::new(sweep(pipeline, progress)?)))
     };
-    if !context.json {
-        output::print(&text)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    stage_two(arguments, context, one, multitask::sweep)
 }
 
 /// What a sweep did: the heads in order, what the settings do, and the best head as a run.

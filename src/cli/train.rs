@@ -3,13 +3,16 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use frostbert::pipeline::{
-    StageTwo,
-    measure::{RunMetrics, measured_parts},
-    multitask::{self, TasksReport},
-    settings::Pipeline,
-    tasks::TaskMetrics,
-    train::{TrainReport, train},
+use frostbert::{
+    pipeline::{
+        StageTwo,
+        measure::{RunMetrics, measured_parts},
+        multitask::{self, TasksReport},
+        settings::{NamedTask, Pipeline},
+        tasks::TaskMetrics,
+        train::{TrainReport, train},
+    },
+    progress::Progress,
 };
 use indicatif::HumanCount;
 
@@ -19,25 +22,35 @@ use super::{Context, PipelineArguments, output, sweep::describe_sweep};
 const LISTED_CLASSES: usize = 12;
 
 pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
+    let one = |pipeline: &Pipeline, progress: &dyn Progress| {
+        Ok(StageTwo::Train(Box::new(train(pipeline, progress)?)))
+    };
+    stage_two(arguments, context, one, multitask::train)
+}
+
+/// Runs stage 2 of a file of one task or of several, and shows what it did.
+pub(super) fn stage_two(
+    arguments: &PipelineArguments,
+    context: &Context,
+    one: impl Fn(&Pipeline, &dyn Progress) -> frostbert::error::Result<StageTwo>,
+    several: impl Fn(&[NamedTask], &dyn Progress) -> frostbert::error::Result<TasksReport>,
+) -> Result<ExitCode> {
     let tasks = Pipeline::read_tasks(&arguments.pipeline, &arguments.overrides.set)?;
-    let text = match &tasks[..] {
+    match &tasks[..] {
         [task] if task.name.is_none() => {
-            let report = train(&task.pipeline, &context.progress)?;
-            if context.json {
-                output::print_json(&report)?;
+            let report = one(&task.pipeline, &context.progress)?;
+            match context.json {
+                true => output::print_json(&report)?,
+                false => output::print(&describe_stage_two(&report))?,
             }
-            describe_train(&report)
         }
         tasks => {
-            let report = multitask::train(tasks, &context.progress)?;
-            if context.json {
-                output::print_json(&report)?;
+            let report = several(tasks, &context.progress)?;
+            match context.json {
+                true => output::print_json(&report)?,
+                false => output::print(&describe_tasks(&report))?,
             }
-            describe_tasks(&report)
         }
-    };
-    if !context.json {
-        output::print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,7 +19,7 @@ use crate::train::{
     aligned::Aligned,
     loss::{Loss, LossSum, Targets, one_logit::OneLogitLoss},
     optimizer::{Corrections, Optimizer, OptimizerState, clip_scale_of},
-    panel::{LANES, add_gradients, outputs},
+    panel::{LANES, gradients, outputs},
     vector::add_rows,
 };
 
@@ -333,9 +333,9 @@ impl Learner for Block {
             unreachable!("a linear head has a target of each row")
         };
         self.losses(targets);
-        self.gradients.fill(0.0);
         let (weights, bias) = self.gradients.split_at_mut(n_weights);
-        add_gradients(rows, self.columns, &self.errors, weights);
+        gradients(rows, self.columns, &self.errors, weights);
+        bias.fill(0.0);
         add_rows(bias, &self.errors);
         self.update();
     }

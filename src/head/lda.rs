@@ -1,12 +1,11 @@
 //! Linear discriminant analysis: every lambda of every fold from one pass over the rows.
 
 use ndarray::{Array1, Array2, Axis};
-use rayon::prelude::*;
 
 use super::{
     bank::TrainedHead,
     gram::{Gram, GramSums, GramTargets},
-    ridge::{axes_of_sets, head, product},
+    ridge::{fit_sets, head, product},
 };
 use crate::error::Result;
 
@@ -47,25 +46,29 @@ pub fn fit(gram: &Gram, specs: &[LdaSpec]) -> Result<Vec<TrainedHead>> {
         GramTargets::Classes,
         "discriminants tell classes apart"
     );
-    let sets = axes_of_sets(gram, specs.iter().map(|spec| spec.rows), |sums| {
+    let scatter = |sums: &mut GramSums| {
         let counts = sums.y.mapv(|count| count.max(1.0));
         let scaled = &sums.xy / &counts.insert_axis(Axis(0));
-        &sums.xx - &product(sums.xy.view(), scaled.t())
-    })?;
-    let heads = specs.par_iter().map(|spec| {
-        let (sums, axes) = sets[spec.rows].as_ref().expect("made for every set");
-        let (mean, means) = means(sums);
-        let variance = axes.trace() / sums.n / mean.len() as f64;
-        // Where no class varies, any sphere will do.
-        let variance = if variance > 0.0 { variance } else { 1.0 };
-        let difference = &means - &mean.view().insert_axis(Axis(1));
-        let weights = axes.solve(&difference, spec.lambda * variance) * (sums.n + spec.lambda);
-        let halfway =
-            (&means + &mean.insert_axis(Axis(1))) / 2.0 + gram.origin.view().insert_axis(Axis(1));
-        let bias = (&sums.y / sums.n).mapv(f64::ln) - (&halfway * &weights).sum_axis(Axis(0));
-        head(gram, sums, weights, bias)
-    });
-    Ok(heads.collect())
+        std::mem::take(&mut sums.xx) - product(sums.xy.view(), scaled.t())
+    };
+    fit_sets(
+        gram,
+        specs,
+        |spec| spec.rows,
+        scatter,
+        |spec, sums, axes| {
+            let (mean, means) = means(sums);
+            let variance = axes.trace() / sums.n / mean.len() as f64;
+            // Where no class varies, any sphere will do.
+            let variance = if variance > 0.0 { variance } else { 1.0 };
+            let difference = &means - &mean.view().insert_axis(Axis(1));
+            let weights = axes.solve(&difference, spec.lambda * variance) * (sums.n + spec.lambda);
+            let halfway = (&means + &mean.insert_axis(Axis(1))) / 2.0
+                + gram.origin.view().insert_axis(Axis(1));
+            let bias = (&sums.y / sums.n).mapv(f64::ln) - (&halfway * &weights).sum_axis(Axis(0));
+            head(gram, sums, weights, bias)
+        },
+    )
 }
 
 /// Mean of all rows `[n_features]` and of each class `[n_features, n_classes]`, less the origin.

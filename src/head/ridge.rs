@@ -38,27 +38,31 @@ pub struct RidgeSpec {
 /// # Errors
 /// [`crate::error::Error::Diverged`] when the features are not finite.
 pub fn fit(gram: &Gram, specs: &[RidgeSpec]) -> Result<Vec<TrainedHead>> {
-    let axes = axes_of_sets(gram, specs.iter().map(|spec| spec.rows), |sums| {
+    let scatter = |sums: &mut GramSums| {
         let mean = &sums.x / sums.n;
-        let mut scatter = sums.xx.clone();
+        let mut scatter = std::mem::take(&mut sums.xx);
         subtract_outer(&mut scatter, &mean, &mean, sums.n);
         scatter
-    })?;
-    let heads = specs.par_iter().map(|spec| {
-        let (sums, axes) = axes[spec.rows].as_ref().expect("made for every set");
-        let (x_mean, y_mean) = (&sums.x / sums.n, &sums.y / sums.n);
-        let mut products = sums.xy.clone();
-        subtract_outer(&mut products, &x_mean, &y_mean, sums.n);
-        // t = 2 y - 1 of classes and labels.
-        let (factor, shift) = match gram.targets {
-            GramTargets::Classes | GramTargets::Labels => (2.0, 1.0),
-            GramTargets::Values => (1.0, 0.0),
-        };
-        let weights = axes.solve(&products, spec.lambda) * factor;
-        let bias = y_mean * factor - shift - (x_mean + &gram.origin).dot(&weights);
-        head(gram, sums, weights, bias)
-    });
-    Ok(heads.collect())
+    };
+    fit_sets(
+        gram,
+        specs,
+        |spec| spec.rows,
+        scatter,
+        |spec, sums, axes| {
+            let (x_mean, y_mean) = (&sums.x / sums.n, &sums.y / sums.n);
+            let mut products = sums.xy.clone();
+            subtract_outer(&mut products, &x_mean, &y_mean, sums.n);
+            // t = 2 y - 1 of classes and labels.
+            let (factor, shift) = match gram.targets {
+                GramTargets::Classes | GramTargets::Labels => (2.0, 1.0),
+                GramTargets::Values => (1.0, 0.0),
+            };
+            let weights = axes.solve(&products, spec.lambda) * factor;
+            let bias = y_mean * factor - shift - (x_mean + &gram.origin).dot(&weights);
+            head(gram, sums, weights, bias)
+        },
+    )
 }
 
 /// `V` and `v` of a symmetric matrix.
@@ -88,23 +92,37 @@ pub(super) fn product(left: ArrayView2<'_, f64>, right: ArrayView2<'_, f64>) -> 
     out
 }
 
-/// The sums of every set that is named, with the axes of a matrix made of them.
-pub(super) fn axes_of_sets(
+/// A head for each spec, in their order, from the sums of its set of rows and the axes of a matrix made of them; the
+/// matrix may be what [`GramSums::xx`] was. Set after set, so that no more than those in work are in memory: with 3072
+/// features a matrix takes 75 MB.
+pub(super) fn fit_sets<S: Sync>(
     gram: &Gram,
-    named: impl Iterator<Item = usize>,
-    matrix: impl Fn(&GramSums) -> Array2<f64> + Sync,
-) -> Result<Vec<Option<(GramSums, Axes)>>> {
-    let mut is_named = vec![false; gram.row_groups.sets.len()];
-    named.for_each(|set| is_named[set] = true);
-    let sets = is_named.into_par_iter().enumerate().map(|(set, is_named)| {
-        if !is_named {
-            return Ok(None);
-        }
-        let sums = gram.of_set(set);
-        let (values, vectors) = symmetric_eigen(&matrix(&sums))?;
-        Ok(Some((sums, Axes { values, vectors })))
+    specs: &[S],
+    set_of: impl Fn(&S) -> usize,
+    matrix: impl Fn(&mut GramSums) -> Array2<f64> + Sync,
+    head: impl Fn(&S, &GramSums, &Axes) -> TrainedHead + Sync,
+) -> Result<Vec<TrainedHead>> {
+    let mut specs_of_set: Vec<Vec<usize>> = vec![Vec::new(); gram.row_groups.sets.len()];
+    for (number, spec) in specs.iter().enumerate() {
+        specs_of_set[set_of(spec)].push(number);
+    }
+    let sets = specs_of_set.par_iter().enumerate();
+    let fitted = sets.filter(|(_, own)| !own.is_empty()).map(|(set, own)| {
+        let mut sums = gram.of_set(set);
+        let (values, vectors) = symmetric_eigen(&matrix(&mut sums))?;
+        let axes = Axes { values, vectors };
+        let heads = own
+            .iter()
+            .map(|number| (*number, head(&specs[*number], &sums, &axes)));
+        Ok(heads.collect::<Vec<_>>())
     });
-    sets.collect()
+    let mut heads: Vec<(usize, TrainedHead)> = fitted
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .collect();
+    heads.sort_by_key(|(number, _)| *number);
+    Ok(heads.into_iter().map(|(_, head)| head).collect())
 }
 
 /// `matrix -= n left right^T`.

@@ -37,13 +37,24 @@ pub struct TasksReport {
     pub tasks: BTreeMap<String, StageTwo>,
 }
 
+impl TasksReport {
+    /// What the report stands under in the JSON of a run: `sweep` where every task sweeps, else `train`.
+    pub fn name(&self) -> &'static str {
+        let mut tasks = self.tasks.values();
+        match tasks.all(|task| matches!(task, StageTwo::Sweep(_))) {
+            true => "sweep",
+            false => "train",
+        }
+    }
+}
+
 /// What a whole run of several tasks did.
 #[derive(Clone, Debug, Serialize)]
 pub struct TasksRunReport {
     /// Stage 1, for all tasks together.
     pub extract: ExtractReport,
     /// Stage 2.
-    pub train: TasksReport,
+    pub heads: TasksReport,
 }
 
 /// Encodes the texts of all tasks: a text that several of them name is encoded once, with the states that all of those
@@ -143,8 +154,8 @@ pub fn run(
     }
     let extract = extract_all(&checkpoint, tasks, machine, progress)?;
     let cache = Some(extract.cache.as_path());
-    let train = train_all(&checkpoint, tasks, &datasets, cache, progress)?;
-    Ok(TasksRunReport { extract, train })
+    let heads = train_all(&checkpoint, tasks, &datasets, cache, progress)?;
+    Ok(TasksRunReport { extract, heads })
 }
 
 fn datasets(tasks: &[NamedTask], progress: &dyn Progress) -> Result<Vec<Dataset>> {

@@ -33,41 +33,43 @@ pub fn outputs(rows: &[f32], weights: &[f32], bias: &[f32], out: &mut [f32]) {
     assert_eq!(weights.len(), n_features * columns, "whole rows of weights");
     assert_eq!(out.len(), n_rows * columns, "whole rows of outputs");
     assert_eq!(rows.len(), n_rows * n_features, "features of each row");
-    for out in out.chunks_exact_mut(columns) {
-        out.copy_from_slice(bias);
+    if n_features == 0 {
+        return out
+            .chunks_exact_mut(columns)
+            .for_each(|out| out.copy_from_slice(bias));
     }
-    if n_features > 0 {
-        let left = Left {
-            values: rows,
-            line: n_features,
-            step: 1,
-        };
-        add_product(left, weights, columns, out);
-    }
+    let left = Left {
+        values: rows,
+        line: n_features,
+        step: 1,
+    };
+    add_product(left, weights, Some(bias), columns, out);
 }
 
-/// `out += rows^T errors`, with `rows [n, n_features]`, `errors [n, columns]` and `out [n_features, columns]`, all
+/// `out = rows^T errors`, with `rows [n, n_features]`, `errors [n, columns]` and `out [n_features, columns]`, all
 /// row-major.
 ///
 /// ```
-/// use frostbert::train::panel::{LANES, add_gradients};
+/// use frostbert::train::panel::{LANES, gradients};
 /// let mut out = [1.0; 2 * LANES];
-/// add_gradients(&[3.0, 4.0], LANES, &[0.5; LANES], &mut out);
-/// assert_eq!(out[..LANES], [2.5; LANES]);
-/// assert_eq!(out[LANES..], [3.0; LANES]);
+/// gradients(&[3.0, 4.0], LANES, &[0.5; LANES], &mut out);
+/// assert_eq!(out[..LANES], [1.5; LANES]);
+/// assert_eq!(out[LANES..], [2.0; LANES]);
 /// ```
 ///
 /// # Panics
 /// When the lengths do not fit together or `columns` is no multiple of [`LANES`].
-pub fn add_gradients(rows: &[f32], columns: usize, errors: &[f32], out: &mut [f32]) {
+pub fn gradients(rows: &[f32], columns: usize, errors: &[f32], out: &mut [f32]) {
     assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
     let (n_features, n_rows) = (out.len() / columns, errors.len() / columns);
     assert_eq!(out.len(), n_features * columns, "whole rows of gradients");
     assert_eq!(errors.len(), n_rows * columns, "whole rows of errors");
     assert_eq!(rows.len(), n_rows * n_features, "features of each row");
-    if n_features == 0 {
-        return;
+    if n_features == 0 || n_rows == 0 {
+        return out.fill(0.0);
     }
+    let zeros = vec![0.0; columns];
+    let mut start = Some(&zeros[..]);
     let rows_at_a_time = (ERRORS_AT_A_TIME / columns).max(1);
     let parts = rows.chunks(rows_at_a_time * n_features);
     for (rows, errors) in parts.zip(errors.chunks(rows_at_a_time * columns)) {
@@ -76,7 +78,7 @@ pub fn add_gradients(rows: &[f32], columns: usize, errors: &[f32], out: &mut [f3
             line: 1,
             step: n_features,
         };
-        add_product(left, errors, columns, out);
+        add_product(left, errors, start.take(), columns, out);
     }
 }
 
@@ -88,15 +90,22 @@ struct Left<'a> {
     step: usize,
 }
 
-// As many sums side by side as the registers hold: 8 lines of 32 with AVX-512, 4 of 16 elsewhere.
+/// A product that is added to `start` for every line, or to what is there: as many sums side by side as the registers
+/// hold, 8 lines of 32 with AVX-512, 4 of 16 elsewhere.
 #[multiversion(targets(
     "x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma",
     "x86_64+avx2+fma"
 ))]
-fn add_product(left: Left<'_>, right: &[f32], columns: usize, out: &mut [f32]) {
+fn add_product(
+    left: Left<'_>,
+    right: &[f32],
+    start: Option<&[f32]>,
+    columns: usize,
+    out: &mut [f32],
+) {
     match_target! {
-        "x86_64+avx512f" => add_lines::<8, 32>(left, right, columns, out),
-        _ => add_lines::<4, 16>(left, right, columns, out),
+        "x86_64+avx512f" => add_lines::<8, 32>(left, right, start, columns, out),
+        _ => add_lines::<4, 16>(left, right, start, columns, out),
     }
 }
 
@@ -104,6 +113,7 @@ fn add_product(left: Left<'_>, right: &[f32], columns: usize, out: &mut [f32]) {
 fn add_lines<const R: usize, const C: usize>(
     left: Left<'_>,
     right: &[f32],
+    start: Option<&[f32]>,
     columns: usize,
     out: &mut [f32],
 ) {
@@ -111,10 +121,10 @@ fn add_lines<const R: usize, const C: usize>(
     let whole = n_lines / R * R;
     let (many, rest) = out.split_at_mut(whole * columns);
     for (number, out) in many.chunks_exact_mut(R * columns).enumerate() {
-        add_across::<R, C>(left, number * R, right, columns, out);
+        add_across::<R, C>(left, number * R, right, start, columns, out);
     }
     for (number, out) in rest.chunks_exact_mut(columns).enumerate() {
-        add_across::<1, C>(left, whole + number, right, columns, out);
+        add_across::<1, C>(left, whole + number, right, start, columns, out);
     }
 }
 
@@ -124,6 +134,7 @@ fn add_across<const R: usize, const C: usize>(
     left: Left<'_>,
     line: usize,
     right: &[f32],
+    start: Option<&[f32]>,
     columns: usize,
     out: &mut [f32],
 ) {
@@ -134,11 +145,11 @@ fn add_across<const R: usize, const C: usize>(
         std::array::from_fn(|i| &left.values[(line + i) * left.line..(line + i) * left.line + end]);
     let mut column = 0;
     while column + C <= columns {
-        add_tile::<R, C>(lines, left.step, right, columns, column, out);
+        add_tile::<R, C>(lines, left.step, right, start, columns, column, out);
         column += C;
     }
     while column + LANES <= columns {
-        add_tile::<R, LANES>(lines, left.step, right, columns, column, out);
+        add_tile::<R, LANES>(lines, left.step, right, start, columns, column, out);
         column += LANES;
     }
 }
@@ -149,13 +160,15 @@ fn add_tile<const R: usize, const C: usize>(
     lines: [&[f32]; R],
     step: usize,
     right: &[f32],
+    start: Option<&[f32]>,
     columns: usize,
     column: usize,
     out: &mut [f32],
 ) {
     let mut sums = [[0.0f32; C]; R];
     for (i, sums) in sums.iter_mut().enumerate() {
-        sums.copy_from_slice(&out[i * columns + column..i * columns + column + C]);
+        let start = start.unwrap_or(&out[i * columns..(i + 1) * columns]);
+        sums.copy_from_slice(&start[column..column + C]);
     }
     for (term, right) in right.chunks_exact(columns).enumerate() {
         let right: &[f32; C] = right[column..column + C]
@@ -219,11 +232,11 @@ mod tests {
         for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (1100, 9, 32)] {
             let rows = numbers(n_rows * n_features, 0.37);
             let errors = numbers(n_rows * columns, 0.11);
-            let start = numbers(n_features * columns, 0.5);
-            let mut out = start.clone();
-            add_gradients(&rows, columns, &errors, &mut out);
+            let mut out = vec![f32::NAN; n_features * columns];
+            gradients(&rows, columns, &errors, &mut out);
             let value = |feature: usize, row: usize| rows[row * n_features + feature];
-            assert_eq!(out, sums(n_features, n_rows, value, &errors, &start));
+            let zeros = vec![0.0; out.len()];
+            assert_eq!(out, sums(n_features, n_rows, value, &errors, &zeros));
         }
     }
 

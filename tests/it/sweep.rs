@@ -317,6 +317,12 @@ fn tasks_of_one_file_have_sweeps_of_their_own() {
         workshop.json(&["sweep", "pipeline.toml"])["tasks"]["one"]["heads"],
         2
     );
+    // Where every task sweeps, what they did is a sweep.
+    let all = ["run", "pipeline.toml", "--set", "tasks.two.sweep.lr=[1e-3]"];
+    let report = workshop.json(&all);
+    let tasks = &report["sweep"]["tasks"];
+    assert_eq!([&tasks["one"]["heads"], &tasks["two"]["heads"]], [2, 1]);
+    assert!(report["train"].is_null());
 }
 
 #[test]
