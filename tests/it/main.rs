@@ -26,6 +26,7 @@ mod help;
 mod hub;
 mod incremental;
 mod kills;
+mod label_columns;
 mod metrics_label_errors;
 mod metrics_multilabel;
 mod metrics_oracle;

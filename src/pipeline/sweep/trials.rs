@@ -37,7 +37,7 @@ const HEAD_KEYS: [&str; 14] = [
 ];
 
 /// The keys of `[train]` that a sweep can vary.
-const TRAIN_KEYS: [&str; 15] = [
+const TRAIN_KEYS: [&str; 16] = [
     "optimizer",
     "lr",
     "weight_decay",
@@ -49,6 +49,7 @@ const TRAIN_KEYS: [&str; 15] = [
     "warmup",
     "clip",
     "loss",
+    "label",
     "gamma",
     "class_weights",
     "label_smoothing",
@@ -211,9 +212,8 @@ fn says_something(key: &str, file: &PipelineFile) -> bool {
     let in_full_batch = kind.is_full_batch();
     let has_layers = matches!(kind, Mlp | Matching | Crf);
     match key {
-        "kind" | "pca" | "pooling" | "layer" | "layers" | "standardize" | "max_answer_tokens" => {
-            true
-        }
+        "kind" | "pca" | "pooling" | "layer" | "layers" | "standardize" | "max_answer_tokens"
+        | "label" => true,
         "C" => matches!(kind, Logistic | LinfaLogistic | LinfaSvm),
         "lambda" => matches!(kind, Ridge | Lda),
         "hidden" | "activation" | "skip" | "layer_norm" => has_layers,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cache::reader::CacheReader,
-    data::{Part, Target, dataset::Dataset},
+    data::{Column, Part, Target, dataset::Dataset},
     error::Result,
     features::{FeatureView, pieces},
     head::{
@@ -53,7 +53,11 @@ pub(super) fn rows<'c>(
 ) -> Result<TaskRows<'c>> {
     let view = view(pipeline, dataset, cache, states)?;
     let parts = Part::ALL.map(|part| dataset.part(part));
-    let (targets, scale) = targets(pipeline, dataset, &parts[0]);
+    let (mut targets, scale) = targets(pipeline, dataset, &parts[0]);
+    if let Some(column) = &pipeline.file.train.label {
+        let is_learned = |row: u32| dataset.rows[row as usize].part == Part::Train;
+        targets = classes_taught(dataset, Some(column), is_learned);
+    }
     Ok(TaskRows {
         view: paired(view, pipeline, states.len()),
         targets,
@@ -129,6 +133,24 @@ fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTabl
             (TargetTable::Values(scaled.collect()), scale)
         }
     }
+}
+
+/// What heads learn from a column of labels: on the rows that are learned from its classes, on the others, and where it
+/// has none, those that heads are judged by.
+pub(super) fn classes_taught(
+    dataset: &Dataset,
+    column: Option<&Column>,
+    is_learned: impl Fn(u32) -> bool,
+) -> TargetTable {
+    let class = |row: u32| {
+        let own = &dataset.rows[row as usize].target;
+        let lesson = dataset.lesson(row, column).filter(|_| is_learned(row));
+        lesson
+            .unwrap_or(own)
+            .class()
+            .expect("rows of classification") as u32
+    };
+    TargetTable::Classes((0..dataset.rows.len() as u32).map(class).collect())
 }
 
 fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
