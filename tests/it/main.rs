@@ -41,6 +41,7 @@ mod questions;
 mod real_alignment;
 mod real_data;
 mod replay;
+mod selection;
 mod shipped_data;
 mod similarity;
 mod streaming;

@@ -72,6 +72,8 @@ pub(super) struct HeadResult {
     /// 0 for a head that is fitted in full batch, as are its epochs.
     pub(super) best_epoch: usize,
     pub(super) epochs: usize,
+    /// Whether it was given up because a loss, or what its solver found, was no number.
+    pub(super) diverged: bool,
 }
 
 /// The rows of some trials with the same features, and their cuts as samples.
@@ -89,6 +91,7 @@ pub(super) struct Fit {
     parameters: Vec<f32>,
     best_epoch: usize,
     epochs: usize,
+    diverged: bool,
 }
 
 impl Fit {
@@ -96,9 +99,10 @@ impl Fit {
     pub(super) fn of(head: TrainedHead, spec: &HeadSpec) -> Fit {
         Fit {
             network: spec.network.clone(),
-            parameters: head.parameters,
             best_epoch: head.best_epoch,
             epochs: head.history.len(),
+            diverged: head.history.last().is_some_and(EpochRecord::diverged),
+            parameters: head.parameters,
         }
     }
 }
@@ -239,11 +243,16 @@ impl<'c> Fields<'c> {
             let places = own.into_iter().map(|plan| (plan.trial, plan.cut));
             fitted.extend(places.zip(heads));
         }
-        let fits = plans.iter().map(|plan| Fit {
-            network: network.clone(),
-            parameters: fitted[&(plan.trial, plan.cut)].parameters.clone(),
-            best_epoch: 0,
-            epochs: 0,
+        let fits = plans.iter().map(|plan| {
+            let parameters = fitted[&(plan.trial, plan.cut)].parameters.clone();
+            Fit {
+                network: network.clone(),
+                best_epoch: 0,
+                epochs: 0,
+                // So it stands for a fit that failed.
+                diverged: parameters.iter().all(|parameter| *parameter == 0.0),
+                parameters,
+            }
         });
         Ok(fits.collect())
     }
@@ -306,6 +315,7 @@ impl<'c> Fields<'c> {
             said,
             best_epoch: fit.best_epoch,
             epochs: fit.epochs,
+            diverged: fit.diverged,
         });
         Ok(results.collect())
     }

@@ -137,7 +137,7 @@ pub(super) fn check(pipeline: &Pipeline, section: &SweepSection, dataset: &Datas
         ));
     }
     let trials = trials(pipeline, section)?;
-    candidates::metric(pipeline, section, dataset)?;
+    candidates::metric(pipeline, section, dataset)?.check(pipeline, &trials)?;
     let cuts = cuts(pipeline, section, dataset)?;
     lessons::check(pipeline, dataset, &trials, &cuts)?;
     let n_heads = cuts

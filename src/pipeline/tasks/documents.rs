@@ -23,6 +23,7 @@ use crate::{
         baseline,
         calibration::{sigmoid_rows, softmax_rows},
         classification,
+        evidence::OF_PROBABILITIES,
         intervals::Bootstrap,
         multilabel,
         probability::predictions,
@@ -190,16 +191,21 @@ impl Documents {
         followed: &[StoppingMetric],
     ) -> Box<dyn Listener + 'a> {
         let rows = validation.to_vec();
+        let select = pipeline.file.sweep.as_ref();
+        let select = select.and_then(|section| section.select.as_deref());
+        let hears_probabilities = select.is_some_and(|name| OF_PROBABILITIES.contains(&name));
         match pipeline.file.data.task {
             Task::Classification => Box::new(ClassJudge {
                 rows,
                 labels: classes_of(dataset, validation),
                 n_classes: dataset.labels.len(),
                 followed: followed.to_vec(),
+                hears_probabilities,
             }),
             Task::Multilabel => Box::new(LabelJudge {
                 rows,
                 labels: labels_of(dataset, validation),
+                hears_probabilities,
             }),
             _ => Box::new(ValueJudge {
                 rows,
