@@ -137,3 +137,6 @@ impl Dataset {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

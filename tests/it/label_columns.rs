@@ -113,6 +113,8 @@ fn of_two_columns_the_one_with_fewer_wrong_labels_wins_and_each_head_is_that_of_
     labels.sort_unstable();
     assert_eq!(labels, ["label", "label", "noisy", "noisy"]);
     assert!(column(&run.join("effects.csv"), "value").contains(&"noisy".into()));
+    // Both columns are learned in one pass of the states: a unit of each way to fit.
+    assert_eq!(column(&run.join("timings.csv"), "heads"), ["2", "2"]);
     assert_eq!(read_json(&run.join("head.json"))["label_column"], "label");
     let lock = read_json(&run.join("lock.json"));
     assert_eq!(lock["winner"]["train"]["label"], "label");
@@ -135,6 +137,10 @@ fn of_two_columns_the_one_with_fewer_wrong_labels_wins_and_each_head_is_that_of_
             let [one, other] =
                 [&own, &plain].map(|report| bytes(&workshop, report, "head.safetensors"));
             assert!(one == other, "{kind} {label}");
+            let run = own["run"].as_str().unwrap();
+            let again = workshop.json(&["evaluate", run, "--data", "judged.csv"]);
+            let again = again["metrics"]["macro_f1"].as_f64().unwrap();
+            assert!((again - validation(&own)).abs() < 1e-12, "{kind} {label}");
         }
     }
     let lock = format!("{}/lock.json", report["run"].as_str().unwrap());

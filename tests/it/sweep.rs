@@ -486,7 +486,10 @@ fn words_questions_numbers_and_labels_are_swept_by_their_own_metrics() {
 fn what_is_wrong_with_a_sweep_is_said_before_anything_is_done() {
     let workshop = Workshop::tiny();
     for (sweep, problem) in [
-        ("rate = [0.1]", "unknown field `rate`"),
+        (
+            "rate = [0.1]",
+            ":19:1: unknown field `rate`, expected one of `folds`, ",
+        ),
         ("lr = []", "empty list"),
         ("lr = [\"fast\"]", "lr = fast"),
         ("kind = [\"linear\", \"crf\"]", "kind = crf"),
