@@ -4,7 +4,7 @@
 use ndarray::ArrayView2;
 
 use super::{
-    probability::{N_BINS, bin_of, row_log_loss, weighted_mean},
+    probability::{N_BINS, bin_of, row_log_loss},
     ranking::ClassRanking,
 };
 
@@ -12,10 +12,8 @@ use super::{
 /// them, so that a resample of the rows costs weighted sums.
 pub(super) struct DecisionLosses {
     n_labels: usize,
-    /// Means over the labels of each row.
+    /// Row by row, for each label: its loss, the bin of its probability, and how far the truth is above that.
     log_loss: Vec<f64>,
-    squared_error: Vec<f64>,
-    /// Row by row, for each label: the bin of its probability, and how far the truth is above that.
     bin: Vec<u8>,
     gap: Vec<f64>,
 }
@@ -28,48 +26,54 @@ impl DecisionLosses {
         }
         let mut losses = Self {
             n_labels: truth.ncols(),
-            log_loss: Vec::with_capacity(truth.nrows()),
-            squared_error: Vec::with_capacity(truth.nrows()),
+            log_loss: Vec::with_capacity(truth.len()),
             bin: Vec::with_capacity(truth.len()),
             gap: Vec::with_capacity(truth.len()),
         };
-        for (truth, probabilities) in truth.rows().into_iter().zip(probabilities.rows()) {
-            let [mut log_loss, mut squared_error] = [0.0; 2];
-            for (&has, &probability) in truth.iter().zip(probabilities) {
-                let probability = f64::from(probability);
-                log_loss += row_log_loss(if has { probability } else { 1.0 - probability });
-                let gap = f64::from(u8::from(has)) - probability;
-                squared_error += gap * gap;
-                losses.bin.push(bin_of(probability));
-                losses.gap.push(gap);
-            }
-            let n_labels = truth.len() as f64;
-            losses.log_loss.push(log_loss / n_labels);
-            losses.squared_error.push(squared_error / n_labels);
+        for (&has, &probability) in truth.iter().zip(probabilities) {
+            let probability = f64::from(probability);
+            let of_truth = if has { probability } else { 1.0 - probability };
+            losses.log_loss.push(row_log_loss(of_truth));
+            losses.bin.push(bin_of(probability));
+            losses.gap.push(f64::from(u8::from(has)) - probability);
         }
         Some(losses)
     }
 
     pub(super) fn log_loss(&self, weights: &[u32]) -> Option<f64> {
-        weighted_mean(self.log_loss.iter().copied(), weights)
+        self.mean(self.log_loss.iter().copied(), weights)
     }
 
     pub(super) fn brier(&self, weights: &[u32]) -> Option<f64> {
-        weighted_mean(self.squared_error.iter().copied(), weights)
+        self.mean(self.gap.iter().map(|gap| gap * gap), weights)
     }
 
     pub(super) fn ece(&self, weights: &[u32]) -> Option<f64> {
         let mut gap_in_bin = [0.0; N_BINS];
-        let rows = self.bin.chunks(self.n_labels);
-        let rows = rows.zip(self.gap.chunks(self.n_labels)).zip(weights);
-        for ((bins, gaps), &weight) in rows {
-            for (&bin, &gap) in bins.iter().zip(gaps) {
-                gap_in_bin[usize::from(bin)] += f64::from(weight) * gap;
-            }
+        let decisions = self.bin.iter().zip(&self.gap);
+        for ((&bin, &gap), weight) in decisions.zip(self.of_decisions(weights)) {
+            gap_in_bin[usize::from(bin)] += weight * gap;
         }
-        let n: u64 = weights.iter().copied().map(u64::from).sum();
-        let gaps: f64 = gap_in_bin.iter().map(|gap| gap.abs()).sum();
-        (n > 0).then(|| gaps / (n as f64 * self.n_labels as f64))
+        self.per_decision(gap_in_bin.iter().map(|gap| gap.abs()).sum(), weights)
+    }
+
+    fn mean(&self, values: impl Iterator<Item = f64>, weights: &[u32]) -> Option<f64> {
+        let weighted = values.zip(self.of_decisions(weights));
+        self.per_decision(
+            weighted.map(|(value, weight)| weight * value).sum(),
+            weights,
+        )
+    }
+
+    /// The weight of each decision: that of its row.
+    fn of_decisions(&self, weights: &[u32]) -> impl Iterator<Item = f64> {
+        let rows = weights.iter().map(|&weight| f64::from(weight));
+        rows.flat_map(|weight| std::iter::repeat_n(weight, self.n_labels))
+    }
+
+    fn per_decision(&self, sum: f64, weights: &[u32]) -> Option<f64> {
+        let n_rows: u64 = weights.iter().copied().map(u64::from).sum();
+        (n_rows > 0).then(|| sum / (n_rows as f64 * self.n_labels as f64))
     }
 }
 

@@ -208,7 +208,7 @@ impl Evidence {
     }
 
     /// Of probabilities of labels that are set or not, `[n, n_labels]` both: as [`Evidence::class_probabilities`], defined as
-    /// in [`multilabel`](super::multilabel). 16 bytes a row and 9 a decision.
+    /// in [`multilabel`](super::multilabel). 17 bytes a decision.
     ///
     /// # Panics
     ///
