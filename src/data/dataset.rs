@@ -5,8 +5,8 @@ use std::{collections::HashMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Answer, ClassDistribution, CleanCounts, CleanOptions, DataTask, Example, LabelMap, Part,
-    QuestionSummary, Source, SplitFractions, Target, ValueSummary, Want,
+    Answer, ClassDistribution, CleanCounts, CleanOptions, Column, DataTask, Example, LabelColumn,
+    LabelMap, Part, QuestionSummary, Source, SplitFractions, Target, ValueSummary, Want,
     checks::{DataChecks, FileChecks},
     class_distribution, clean, read, require_texts, split_plan,
     strata::split_rows,
@@ -46,6 +46,10 @@ pub struct DatasetSettings<'a> {
     pub clean: CleanOptions,
     /// Decides the split.
     pub seed: u64,
+    /// Columns of the train sources that heads learn from in place of the label, for classification.
+    pub label_columns: Vec<Column>,
+    /// Whether given validation rows are learned from too, so that their files need these columns.
+    pub teaches_validation: bool,
 }
 
 /// One labelled row.
@@ -82,6 +86,8 @@ pub struct Dataset {
     pub labels: LabelMap,
     /// The rows: train in file order (with what was split from it), then given validation, then given test.
     pub rows: Vec<Row>,
+    /// What the rows are in columns beside their label, where these were asked for.
+    pub label_columns: Vec<LabelColumn>,
     /// How the classes are spread: rows of each label, for tokens words of each tag; empty for regression and qa.
     pub distribution: ClassDistribution,
     /// The range of the values of each part, for regression.
@@ -158,14 +164,20 @@ impl Dataset {
     /// When a file cannot be read, holds no record or is of a format without such targets; a target is missing, none of
     /// train's labels, or no number; or all rows of train are alike.
     pub fn load(settings: &DatasetSettings<'_>) -> Result<Dataset> {
+        let columns = settings.label_columns.iter().cloned();
         let mut loader = Loader {
             given_labels: settings.labels.is_some(),
             labels: settings.labels.clone().unwrap_or_default(),
+            label_columns: columns.map(LabelColumn::new).collect(),
             ..Loader::new(settings.task, settings.joint_pairs)
         };
-        loader.read(Part::Train, settings.train, settings.clean)?;
+        let train = with_label_columns(settings.train, &settings.label_columns);
+        loader.read(Part::Train, &train, settings.clean)?;
         let targets: Vec<&Target> = loader.rows.iter().map(|row| &row.target).collect();
         require_contrast(settings.task, &targets, &loader.labels, &settings.train[0])?;
+        for column in &loader.label_columns {
+            column.require_contrast(&loader.labels, &settings.train[0])?;
+        }
 
         let groups: Vec<Option<u64>> = loader.rows.iter().map(|row| row.group).collect();
         let fractions = split_plan(
@@ -181,8 +193,11 @@ impl Dataset {
             (settings.validation, Part::Validation),
             (settings.test, Part::Test),
         ] {
+            let teaches = part == Part::Validation && settings.teaches_validation;
+            let columns = settings.label_columns.iter().filter(|_| teaches);
+            let columns: Vec<Column> = columns.cloned().collect();
             if let Some(sources) = sources {
-                loader.read(part, sources, KEEP_ALL)?;
+                loader.read(part, &with_label_columns(sources, &columns), KEEP_ALL)?;
             }
         }
         Ok(loader.finish())
@@ -259,6 +274,7 @@ struct Loader {
     labels: LabelMap,
     given_labels: bool,
     rows: Vec<Row>,
+    label_columns: Vec<LabelColumn>,
     files: Vec<FileRecord>,
     checks: Vec<FileChecks>,
     /// The number of each document of a file (tokens) and of each context (qa).
@@ -273,6 +289,7 @@ impl Loader {
             labels: LabelMap::default(),
             given_labels: false,
             rows: Vec::new(),
+            label_columns: Vec::new(),
             files: Vec::new(),
             checks: Vec::new(),
             groups: HashMap::new(),
@@ -296,7 +313,13 @@ impl Loader {
             (false, _) => targets.add_continuations(&examples, &mut self.labels),
         }
         for example in examples {
-            let target = targets.read(&example, &self.labels, self.given_labels)?;
+            let read = |example: &Example| targets.read(example, &self.labels, self.given_labels);
+            let target = read(&example)?;
+            let source = &sources[example.source];
+            for (place, column) in self.label_columns.iter_mut().enumerate() {
+                let cell = example.label_cells.get(place).map(String::as_str);
+                column.push(&example, cell, &target, source, read)?;
+            }
             let file = first_file + example.source;
             let group = self.group_of(&example, file);
             self.rows.push(Row {
@@ -368,6 +391,7 @@ impl Loader {
             task,
             labels,
             rows,
+            label_columns,
             files,
             checks,
             ..
@@ -380,14 +404,28 @@ impl Loader {
                 DataTask::Qa => question_summaries(&rows),
                 _ => Vec::new(),
             },
-            warnings: checks.warnings(),
+            warnings: checks
+                .warnings()
+                .into_iter()
+                .chain(label_columns.iter().filter_map(LabelColumn::warning))
+                .collect(),
             checks,
             distribution,
             labels,
             rows,
+            label_columns,
             files,
         }
     }
+}
+
+/// The sources, asked for these columns.
+fn with_label_columns(sources: &[Source], columns: &[Column]) -> Vec<Source> {
+    let asked = sources.iter().map(|source| Source {
+        label_columns: columns.to_vec(),
+        ..source.clone()
+    });
+    asked.collect()
 }
 
 fn distribution_of(labels: &LabelMap, rows: &[Row]) -> ClassDistribution {

@@ -90,6 +90,11 @@ impl Records {
             label: columns
                 .label
                 .map(|index| self.field(index).trim().to_owned()),
+            label_cells: columns
+                .label_columns
+                .iter()
+                .map(|index| self.field(*index).trim().to_owned())
+                .collect(),
             line: Some(line),
             ..Example::default()
         }))
@@ -158,6 +163,7 @@ struct Columns {
     text_pair: Option<usize>,
     label: Option<usize>,
     id: Option<usize>,
+    label_columns: Vec<usize>,
     /// How many fields the header has, where there is one.
     n_fields: Option<usize>,
 }
@@ -207,6 +213,7 @@ impl Columns {
                 .as_ref()
                 .map(|column| index("id", column))
                 .transpose()?,
+            label_columns: source.find_label_columns(index)?,
             n_fields: None,
         })
     }
@@ -233,6 +240,7 @@ impl Columns {
                 let n_needed = 1 + [Some(self.text), self.text_pair, self.label, self.id]
                     .into_iter()
                     .flatten()
+                    .chain(self.label_columns.iter().copied())
                     .fold(0, usize::max);
                 if n_fields >= n_needed {
                     return Ok(());

@@ -14,6 +14,9 @@ pub struct Example {
     /// The label cell without the white space around it, where [`Want::label`] asked for it.
     /// For multi-label data it holds all labels: see [`Source::split_labels`](super::Source::split_labels).
     pub label: Option<String>,
+    /// The cells of [`Source::label_columns`](super::Source::label_columns), in their order, without the white space around
+    /// them; what is null or not there is empty.
+    pub label_cells: Vec<String>,
     /// The words as the file gives them, for conll and conllu; at least one.
     pub words: Option<Vec<String>>,
     /// One tag for each of the words, where [`Want::label`] asked for it. IOB1 has become IOB2.

@@ -50,6 +50,7 @@ struct Keys {
     text_pair: Option<String>,
     label: Option<String>,
     id: Option<String>,
+    label_columns: Vec<String>,
 }
 
 impl Keys {
@@ -78,6 +79,7 @@ impl Keys {
                 .as_ref()
                 .map(|column| name("id", column))
                 .transpose()?,
+            label_columns: source.find_label_columns(name)?,
         })
     }
 }
@@ -116,6 +118,15 @@ impl Record<'_> {
             .as_deref()
             .map(|key| self.label(&object, key))
             .transpose()?;
+        let label_cells = keys
+            .label_columns
+            .iter()
+            .map(|key| match object.get(key) {
+                // Whoever labels some texts only may leave the others' keys out.
+                None | Some(Value::Null) => Ok(String::new()),
+                Some(_) => self.label(&object, key),
+            })
+            .collect::<Result<_>>()?;
         let text_pair = keys
             .text_pair
             .as_deref()
@@ -127,6 +138,7 @@ impl Record<'_> {
             text,
             text_pair,
             label,
+            label_cells,
             line: Some(self.line),
             ..Example::default()
         })

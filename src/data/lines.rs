@@ -83,6 +83,13 @@ fn check_groups(pattern: Option<&Regex>, source: &Source, want: Want) -> Result<
         pattern.is_some_and(|pattern| pattern.capture_names().flatten().any(|it| it == group))
     };
     let lacks = |what: &str, got: &str, hint: &str| Err(source.malformed(None, what, got, hint));
+    if !source.label_columns.is_empty() {
+        return lacks(
+            "columns of labels to learn from",
+            "a file of lines, which has no columns",
+            "leave train.label and sweep.label out, or write the rows as csv, tsv, jsonl or parquet",
+        );
+    }
     if pattern.is_some() && !has_group("text") {
         return lacks(
             "a group `text` in `pattern`",

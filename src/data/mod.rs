@@ -34,6 +34,7 @@ pub mod dataset;
 mod delimited;
 mod example;
 mod json_lines;
+mod label_columns;
 mod labels;
 mod lines;
 mod parquet_file;
@@ -47,6 +48,7 @@ mod target;
 
 pub use clean::{CleanCounts, CleanOptions, Conflict, Place, Repeat, clean};
 pub use example::{Answer, Example, Want};
+pub use label_columns::LabelColumn;
 pub use labels::LabelMap;
 pub(crate) use source::shorten;
 pub use source::{Column, Format, Source};

@@ -71,6 +71,7 @@ struct Columns<T> {
     text_pair: Option<T>,
     label: Option<T>,
     id: Option<T>,
+    label_columns: Vec<T>,
 }
 
 impl<T> Columns<T> {
@@ -80,6 +81,11 @@ impl<T> Columns<T> {
             text_pair: self.text_pair.as_ref().map(&change).transpose()?,
             label: self.label.as_ref().map(&change).transpose()?,
             id: self.id.as_ref().map(&change).transpose()?,
+            label_columns: self
+                .label_columns
+                .iter()
+                .map(&change)
+                .collect::<Result<_>>()?,
         })
     }
 }
@@ -113,6 +119,7 @@ impl Columns<usize> {
                 .as_ref()
                 .map(|column| name("id", column))
                 .transpose()?,
+            label_columns: source.find_label_columns(name)?,
         })
     }
 
@@ -120,6 +127,7 @@ impl Columns<usize> {
         [Some(self.text), self.text_pair, self.label, self.id]
             .into_iter()
             .flatten()
+            .chain(self.label_columns.iter().copied())
     }
 
     /// The places among the columns that are read.
@@ -130,6 +138,7 @@ impl Columns<usize> {
             text_pair: self.text_pair.map(place),
             label: self.label.map(place),
             id: self.id.map(place),
+            label_columns: self.label_columns.iter().copied().map(place).collect(),
         }
     }
 }
@@ -182,6 +191,11 @@ impl Rows {
                 .as_ref()
                 .map(|texts| value(texts, row).unwrap_or_default().to_owned()),
             label,
+            label_cells: batch
+                .label_columns
+                .iter()
+                .map(|cells| value(cells, row).unwrap_or_default().trim().to_owned())
+                .collect(),
             line: Some(self.row),
             ..Example::default()
         }))

@@ -54,6 +54,10 @@ pub struct Source {
     /// The column of the words' tags, for conll and conllu; see [`Example::tags`](super::Example::tags).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<Column>,
+    /// Columns of labels beside `label`, that heads may learn from. No file says this of a source: it is filled in for
+    /// those who ask for them, see [`LabelColumn`](super::LabelColumn).
+    #[serde(skip)]
+    pub label_columns: Vec<Column>,
 }
 
 /// A column, by its name or by its place from 0.
@@ -105,6 +109,7 @@ impl Source {
             label_separator: default_label_separator(),
             words: None,
             tags: None,
+            label_columns: Vec::new(),
         }
     }
 
@@ -183,6 +188,34 @@ impl Source {
                 "set `text_pair` of this source to the name or number of that column",
             )),
         }
+    }
+
+    /// Where each of the [`Source::label_columns`] is, found as the format finds columns.
+    pub(super) fn find_label_columns<T>(
+        &self,
+        find: impl Fn(&str, &Column) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let columns = self.label_columns.iter();
+        let found = columns.map(|column| {
+            find("train.label", column).map_err(|error| match error {
+                Error::Record {
+                    path,
+                    line,
+                    expected,
+                    got,
+                    ..
+                } => Error::Record {
+                    path,
+                    line,
+                    expected,
+                    got,
+                    hint: "name columns in train.label and sweep.label that every file has which heads learn from"
+                        .to_owned(),
+                },
+                other => other,
+            })
+        });
+        found.collect()
     }
 
     /// The error for a record, or a file of records, that is not what this source says it is.

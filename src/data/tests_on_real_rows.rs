@@ -39,6 +39,8 @@ fn load(task: DataTask, labels: Option<LabelMap>, sources: [&[Source]; 3]) -> Da
         },
         clean: KEEP_ALL,
         seed: 42,
+        label_columns: Vec::new(),
+        teaches_validation: false,
     };
     let dataset = Dataset::load(&settings).unwrap_or_else(|error| panic!("{error}"));
     let n_records: usize = dataset.files.iter().map(|file| file.rows).sum();

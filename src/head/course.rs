@@ -27,6 +27,16 @@ pub struct EpochRecord {
 }
 
 impl EpochRecord {
+    /// Whether a loss is no number: training ends here.
+    pub fn diverged(&self) -> bool {
+        self.bad_loss().is_some()
+    }
+
+    fn bad_loss(&self) -> Option<f64> {
+        let losses = [Some(self.train_loss), self.validation_loss];
+        losses.into_iter().flatten().find(|loss| !loss.is_finite())
+    }
+
     /// The value of a metric, where it is defined.
     pub fn score(&self, metric: StoppingMetric) -> Option<f64> {
         if metric == StoppingMetric::Loss {
@@ -81,10 +91,11 @@ impl Course {
         record: EpochRecord,
         parameters: impl FnOnce() -> Vec<f32>,
     ) -> Result<bool> {
-        let losses = [Some(record.train_loss), record.validation_loss];
-        if let Some(loss) = losses.into_iter().flatten().find(|loss| !loss.is_finite()) {
+        if let Some(loss) = record.bad_loss() {
+            let epoch = record.epoch;
+            self.history.push(record);
             return Err(Error::Diverged {
-                problem: format!("the loss of epoch {} is {loss}", record.epoch),
+                problem: format!("the loss of epoch {epoch} is {loss}"),
                 hint: "lower train.lr, raise train.warmup, or set train.clip".into(),
             });
         }

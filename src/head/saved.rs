@@ -34,6 +34,9 @@ pub struct HeadDescription {
     pub kind: String,
     /// The label of each output, in order; none for numbers and spans.
     pub labels: Vec<String>,
+    /// The column of labels that it learned from (`train.label`), where that was named.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label_column: Option<String>,
     /// What it reads of a layer: a pooling, `attention`, `words` or `tokens`.
     pub pooling: String,
     /// The absolute layers of its input; several are mixed.
@@ -76,6 +79,7 @@ impl Default for HeadDescription {
             task: String::new(),
             kind: String::new(),
             labels: Vec::new(),
+            label_column: None,
             pooling: String::new(),
             layers: Vec::new(),
             layer_profile: None,

@@ -1,6 +1,8 @@
 //! What a head said of each row of a split, kept as small as metrics need: any metric can be taken again on a draw of the
 //! rows, for hundreds of heads.
 
+mod probable;
+
 use std::sync::Arc;
 
 use ndarray::ArrayView2;
@@ -12,6 +14,9 @@ use super::regression::Rows;
 use super::span::{AnsweredQuestion, best_over_gold};
 use super::tag_scheme::TagScheme;
 use super::tagging::{Split, TaggedSentence, no_counts};
+
+pub use self::probable::OF_PROBABILITIES;
+use self::probable::Probable;
 
 /// What one head said of n rows: of texts, of sentences where words are tagged, of questions.
 ///
@@ -38,6 +43,7 @@ enum Kind {
         n_rows: usize,
         metrics: Vec<(&'static str, Vec<f64>)>,
     },
+    Probabilities(Probable),
 }
 
 /// Words that are right and all of them; correct, predicted and actual entities, read strictly and as conlleval does.
@@ -178,6 +184,46 @@ impl Evidence {
         Self::means(vec![("exact_match", exact), ("f1", f1)])
     }
 
+    /// Of probabilities `[n, C]` of classes, row by row: `log_loss`, `brier` and `ece` as [`probability`](super::probability)
+    /// defines them, 25 bytes a row; or where `metric` is `roc_auc` that alone, as [`ranking`](super::ranking) defines it, 4
+    /// bytes for each row and class and some more.
+    ///
+    /// ```
+    /// use frostbert::metrics::evidence::Evidence;
+    /// use ndarray::array;
+    ///
+    /// let probabilities = array![[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]];
+    /// let evidence = Evidence::class_probabilities("roc_auc", &[0, 0, 1, 1], probabilities.view());
+    /// assert_eq!(evidence.score("roc_auc", None), Some(0.75));
+    /// assert_eq!(evidence.score("roc_auc", Some(&[3, 0, 0, 1])), Some(1.0));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is not one row for each class of `gold`, or one of these is not below C.
+    pub fn class_probabilities(metric: &str, gold: &[u32], probabilities: ArrayView2<f32>) -> Self {
+        Self {
+            kind: Kind::Probabilities(Probable::of_classes(metric, gold, probabilities)),
+        }
+    }
+
+    /// Of probabilities of labels that are set or not, `[n, n_labels]` both: as [`Evidence::class_probabilities`], defined as
+    /// in [`multilabel`](super::multilabel). 17 bytes a decision.
+    ///
+    /// # Panics
+    ///
+    /// If the two differ in shape.
+    pub fn label_probabilities(
+        metric: &str,
+        gold: ArrayView2<bool>,
+        probabilities: ArrayView2<f32>,
+    ) -> Self {
+        assert_eq!(gold.dim(), probabilities.dim(), "a probability of each");
+        Self {
+            kind: Kind::Probabilities(Probable::of_labels(metric, gold, probabilities)),
+        }
+    }
+
     /// Of metrics that are means of a number for each row, such as the log loss.
     ///
     /// # Panics
@@ -202,6 +248,7 @@ impl Evidence {
             Kind::Values(_, n_rows) | Kind::Means { n_rows, .. } => *n_rows,
             Kind::Sentences { counts, .. } => counts.len(),
             Kind::Tags(tags) => tags.ends.len(),
+            Kind::Probabilities(probable) => probable.n_rows,
         }
     }
 
@@ -223,6 +270,7 @@ impl Evidence {
             }
             Kind::Tags(_) => vec!["token_accuracy", "macro_f1", "weighted_f1"],
             Kind::Means { metrics, .. } => metrics.iter().map(|(name, _)| *name).collect(),
+            Kind::Probabilities(probable) => probable.metrics(),
         }
     }
 
@@ -289,6 +337,7 @@ impl Evidence {
                 let (_, values) = metrics.iter().find(|(name, _)| *name == metric)?;
                 weighted_mean(values.iter().copied(), weights)
             }
+            Kind::Probabilities(probable) => probable.score(metric, weights),
         }
     }
 

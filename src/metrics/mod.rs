@@ -26,6 +26,7 @@ pub mod calibration;
 pub mod classification;
 pub mod comparison;
 pub mod counts;
+mod decisions;
 pub mod evidence;
 pub mod intervals;
 pub mod label_errors;

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::classification::MAX_RANKING_STEPS;
 use super::counts::{ClassCounts, defined_ratio, f1};
+use super::decisions::{DecisionLosses, label_rankings};
 use super::intervals::{self, Bootstrap};
-use super::probability::{N_BINS, bin_of, row_log_loss, weighted_mean};
-use super::ranking::{ClassRanking, mean_auc};
+use super::probability::weighted_mean;
+use super::ranking::mean_auc;
 
 /// All metrics of a multi-label classifier on one split, in the order and under the names in which they are written as
 /// JSON.
@@ -133,18 +134,10 @@ pub fn evaluate(
         thresholds.len(),
         "one threshold for each label"
     );
-    let (n, n_labels) = truth.dim();
+    let n = truth.nrows();
     assert!(u32::try_from(n).is_ok(), "at most u32::MAX rows");
     let decided = Decided::new(truth, probabilities, thresholds);
-    let rankings: Vec<_> = if probabilities.iter().all(|p| p.is_finite()) {
-        (0..n_labels)
-            .filter(|&label| truth.column(label).iter().any(|&has| has))
-            .filter(|&label| truth.column(label).iter().any(|&has| !has))
-            .map(|label| ClassRanking::new(probabilities.column(label), |row| truth[[row, label]]))
-            .collect()
-    } else {
-        vec![]
-    };
+    let rankings = label_rankings(truth, probabilities);
     let once_each = vec![1; n];
     let [
         accuracy,
@@ -174,7 +167,13 @@ pub fn evaluate(
             decided.scores(weights, mean_auc(ranked, weights))
         })
     });
-    let [log_loss, brier, ece] = calibration(truth, probabilities);
+    let losses = DecisionLosses::new(truth, probabilities);
+    let losses = losses.as_ref();
+    let [log_loss, brier, ece] = [
+        losses.and_then(|losses| losses.log_loss(&once_each)),
+        losses.and_then(|losses| losses.brier(&once_each)),
+        losses.and_then(|losses| losses.ece(&once_each)),
+    ];
     let scores = decided.counts(&once_each).per_class();
     MultilabelMetrics {
         accuracy,
@@ -206,26 +205,6 @@ pub fn evaluate(
             })
             .collect(),
     }
-}
-
-/// Log loss, Brier score and ECE over all decisions.
-fn calibration(truth: ArrayView2<bool>, probabilities: ArrayView2<f32>) -> [Option<f64>; 3] {
-    if truth.is_empty() || probabilities.iter().any(|p| !p.is_finite()) {
-        return [None; 3];
-    }
-    let [mut log_loss, mut squared_error] = [0.0; 2];
-    let mut gap_in_bin = [0.0; N_BINS];
-    for (&has, &probability) in truth.iter().zip(probabilities) {
-        let probability = f64::from(probability);
-        let of_truth = if has { probability } else { 1.0 - probability };
-        log_loss += row_log_loss(of_truth);
-        let gap = f64::from(u8::from(has)) - probability;
-        squared_error += gap * gap;
-        gap_in_bin[usize::from(bin_of(probability))] += gap;
-    }
-    let gaps: f64 = gap_in_bin.iter().map(|gap| gap.abs()).sum();
-    let n_decisions = truth.len() as f64;
-    [log_loss, squared_error, gaps].map(|sum| Some(sum / n_decisions))
 }
 
 /// What each row adds to the counts, so that a resample costs one step for each label that a row has or gets.

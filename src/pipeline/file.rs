@@ -10,7 +10,7 @@ use serde::{
 };
 
 use crate::{
-    data::{CleanOptions, DataTask, Source, SplitFractions},
+    data::{CleanOptions, Column, DataTask, Source, SplitFractions},
     encoder::device::{Device, Precision},
     head::{layers::activation::Activation, spec::Stopping},
     states::{Dtype, Pooling, StateKind},
@@ -239,6 +239,9 @@ pub struct TrainSection {
     /// The loss; by task where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<Loss>,
+    /// The column of labels that is learned from, where that is not the source's own; what is judged is its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<Column>,
     /// Of the focal loss.
     pub gamma: f64,
     /// Weights of the classes in the loss.

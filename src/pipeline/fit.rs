@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     file::HeadKind,
-    full_batch::{self, FullBatchHead},
+    full_batch::{self, FullBatchData, FullBatchHead},
     settings::Pipeline,
     tasks::TaskRows,
 };
@@ -43,7 +43,9 @@ pub(super) fn fit(
     stop_after: Option<usize>,
     progress: &dyn Progress,
 ) -> Result<Fitted> {
-    let (train, validation) = (rows.part(Part::Train), rows.part(Part::Validation));
+    let column = pipeline.file.train.label.as_ref();
+    let train = &rows.taught(dataset, column, rows.part(Part::Train))[..];
+    let validation = rows.part(Part::Validation);
     let settings = &pipeline.file.train;
     let transform = transform(pipeline, rows)?;
     let network = network(pipeline, rows, &transform);
@@ -54,15 +56,14 @@ pub(super) fn fit(
             set: 0,
             objective: rows.objective.clone(),
         };
-        let mut fitted = full_batch::fit(
-            &[head],
+        let data = FullBatchData {
             rows,
-            &[train],
-            &transform,
-            &network,
-            false,
-            progress,
-        )?;
+            targets: &rows.targets,
+            sets: &[train],
+            transform: &transform,
+            network: &network,
+        };
+        let mut fitted = full_batch::fit(&[head], data, false, progress)?;
         let trained = fitted.remove(0);
         return Ok(Fitted {
             network,

@@ -27,20 +27,35 @@ pub(super) struct FullBatchHead<'a> {
     pub(super) objective: Objective,
 }
 
-/// Fits heads over the same rows and transform, in their order. `sets` are the samples that they learn from, each once.
-/// With `gives_up` a head whose solver fails says nothing: all its parameters are 0.
+/// What the heads of one fit share.
+#[derive(Clone, Copy)]
+pub(super) struct FullBatchData<'a> {
+    pub(super) rows: &'a TaskRows<'a>,
+    /// What every sample is to be.
+    pub(super) targets: &'a TargetTable,
+    /// The samples that heads learn from, each once.
+    pub(super) sets: &'a [&'a [u32]],
+    pub(super) transform: &'a Transform,
+    pub(super) network: &'a NetworkSpec,
+}
+
+/// Fits heads, in their order. With `gives_up` a head whose solver fails says nothing: all its parameters are 0.
 ///
 /// # Errors
 /// When the cache is damaged, features are not finite, or a solver fails.
 pub(super) fn fit(
     heads: &[FullBatchHead<'_>],
-    rows: &TaskRows<'_>,
-    sets: &[&[u32]],
-    transform: &Transform,
-    network: &NetworkSpec,
+    data: FullBatchData<'_>,
     gives_up: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
+    let FullBatchData {
+        rows,
+        targets,
+        sets,
+        transform,
+        network,
+    } = data;
     let of_kind = |kind: HeadKind| -> Vec<usize> {
         let all = 0..heads.len();
         all.filter(|head| heads[*head].pipeline.file.head.kind == kind)
@@ -55,7 +70,7 @@ pub(super) fn fit(
     let (ridge, lda) = (of_kind(HeadKind::Ridge), of_kind(HeadKind::Lda));
     if !(ridge.is_empty() && lda.is_empty()) {
         let n_outputs = network.n_outputs;
-        let gram = Gram::of(&rows.view, transform, &rows.targets, n_outputs, sets)?;
+        let gram = Gram::of(&rows.view, transform, targets, n_outputs, sets)?;
         let setting = |head: &usize| {
             let head = &heads[*head];
             (head.pipeline.file.head.lambda, head.set)
@@ -72,17 +87,14 @@ pub(super) fn fit(
     let regressions = of_kind(HeadKind::Logistic);
     if !regressions.is_empty() {
         let own = regressions.iter().map(|head| &heads[*head]);
-        keep(
-            &regressions,
-            fit_logistic(own, rows, sets, transform, progress)?,
-        );
+        keep(&regressions, fit_logistic(own, data, progress)?);
     }
     for (number, head) in heads.iter().enumerate() {
         if matches!(
             head.pipeline.file.head.kind,
             HeadKind::LinfaLogistic | HeadKind::LinfaSvm
         ) {
-            let own = fit_with_linfa(head.pipeline, rows, sets[head.set], transform, network);
+            let own = fit_with_linfa(head, data);
             let own = match own {
                 Err(Error::Diverged { .. }) if gives_up => TrainedHead {
                     parameters: Network::new(network.clone()).zeros(),
@@ -102,9 +114,7 @@ pub(super) fn fit(
 
 fn fit_logistic<'h>(
     heads: impl Iterator<Item = &'h FullBatchHead<'h>>,
-    rows: &TaskRows<'_>,
-    sets: &[&[u32]],
-    transform: &Transform,
+    data: FullBatchData<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
     let specs: Vec<LogisticSpec> = heads
@@ -120,13 +130,13 @@ fn fit_logistic<'h>(
         })
         .collect();
     let settings = LogisticSettings::default();
-    let data = ClassRows {
-        view: &rows.view,
-        transform,
-        labels: classes(rows),
-        n_classes: rows.n_outputs,
+    let rows = ClassRows {
+        view: &data.rows.view,
+        transform: data.transform,
+        labels: classes(data.targets),
+        n_classes: data.rows.n_outputs,
     };
-    let fitted = logistic::fit(&data, sets, &specs, settings, progress)?;
+    let fitted = logistic::fit(&rows, data.sets, &specs, settings, progress)?;
     let unfinished = fitted
         .iter()
         .filter(|fit| fit.iterations >= settings.max_iterations);
@@ -141,29 +151,23 @@ fn fit_logistic<'h>(
 }
 
 /// The class of every sample.
-fn classes<'r>(rows: &'r TaskRows<'_>) -> &'r [u32] {
-    match &rows.targets {
+fn classes(targets: &TargetTable) -> &[u32] {
+    match targets {
         TargetTable::Classes(classes) => classes,
         _ => unreachable!("checked with the settings: this kind learns classes"),
     }
 }
 
-fn fit_with_linfa(
-    pipeline: &Pipeline,
-    rows: &TaskRows<'_>,
-    train: &[u32],
-    transform: &Transform,
-    network: &NetworkSpec,
-) -> Result<TrainedHead> {
-    let classes = classes(rows);
+fn fit_with_linfa(head: &FullBatchHead<'_>, data: FullBatchData<'_>) -> Result<TrainedHead> {
+    let (train, classes) = (data.sets[head.set], classes(data.targets));
     let labels: Vec<u32> = train
         .iter()
         .map(|sample| classes[*sample as usize])
         .collect();
-    let features = transform.apply(records(&rows.view, train)?);
-    let head = &pipeline.file.head;
+    let features = data.transform.apply(records(&data.rows.view, train)?);
+    let head = &head.pipeline.file.head;
     match head.kind {
-        HeadKind::LinfaSvm => linfa_svm::fit(features, &labels, network, head.c),
-        _ => linfa_logistic::fit(features, &labels, network, head.c),
+        HeadKind::LinfaSvm => linfa_svm::fit(features, &labels, data.network, head.c),
+        _ => linfa_logistic::fit(features, &labels, data.network, head.c),
     }
 }

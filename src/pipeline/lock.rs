@@ -87,7 +87,7 @@ pub struct LockedSplit {
     pub validation: usize,
     /// Rows of test.
     pub test: usize,
-    /// blake3 over every row's part and target.
+    /// blake3 over every row's part and target, and its targets in further columns of labels.
     pub rows: String,
 }
 
@@ -98,6 +98,11 @@ impl LockedSplit {
         for row in &dataset.rows {
             hasher.update(&[row.part as u8]);
             hasher.update(&row.target.to_bytes());
+        }
+        for target in dataset.label_columns.iter().flat_map(|one| &one.targets) {
+            let bytes = target.as_ref().map(|target| target.to_bytes());
+            hasher.update(&[u8::from(bytes.is_some())]);
+            hasher.update(&bytes.unwrap_or_default());
         }
         let count = |part| dataset.part(part).len();
         LockedSplit {

@@ -6,6 +6,7 @@ mod training;
 use std::path::{Path, PathBuf};
 
 pub use extraction::ExtractionSettings;
+use toml::Value;
 
 use super::{
     file::{self, HeadKind, Pair, PipelineFile, Task},
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     cache::plan::MAX_STATES,
-    data::{CleanOptions, Source, SplitFractions},
+    data::{CleanOptions, Column, Source, SplitFractions},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     states::StateId,
@@ -241,7 +242,32 @@ impl Pipeline {
                 "a head reads one text of every row, or two: name text_pair in all sources or in none".into(),
             ));
         }
+        self.check_label_columns()?;
         training::check(&self.file, has_pairs, &refuse)
+    }
+
+    /// Columns of labels are of classes, and are named one by one.
+    fn check_label_columns(&self) -> Result<()> {
+        let swept = self.file.sweep.as_ref();
+        let swept = swept.and_then(|section| section.keys.get("label"));
+        if swept.is_some_and(Value::is_table) {
+            return Err(self.refuse(
+                "sweep.label is a distribution, and columns are not drawn".into(),
+                "name them, as in label = [\"label\", \"annotator_1\"]".into(),
+            ));
+        }
+        let task = self.file.data.task;
+        if task == Task::Classification || (swept.is_none() && self.file.train.label.is_none()) {
+            return Ok(());
+        }
+        let key = match swept {
+            Some(_) => "sweep.label",
+            None => "train.label",
+        };
+        Err(self.refuse(
+            format!("{key} names columns of one label a row, and the task is `{task}`"),
+            format!("leave {key} out; other questions are tasks of their own: [tasks.NAME]"),
+        ))
     }
 
     /// Whether the rows are pairs of texts.
@@ -279,6 +305,34 @@ impl Pipeline {
     pub fn loss(&self) -> file::Loss {
         let default = training::losses(self.file.data.task)[0];
         self.file.train.loss.unwrap_or(default)
+    }
+
+    /// The columns of labels that heads learn from in place of the source's own: `train.label`, and those that a sweep
+    /// compares.
+    pub fn label_columns(&self) -> Vec<Column> {
+        let swept = self.file.sweep.as_ref();
+        let swept = swept.and_then(|section| section.keys.get("label"));
+        let swept = match swept {
+            Some(Value::Array(values)) => &values[..],
+            one => one.map_or(&[][..], std::slice::from_ref),
+        };
+        // What is no column is refused with the trials.
+        let swept = swept
+            .iter()
+            .filter_map(|value| value.clone().try_into().ok());
+        let mut columns: Vec<Column> = Vec::new();
+        for column in self.file.train.label.iter().cloned().chain(swept) {
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        columns
+    }
+
+    /// Whether some head learns from the validation rows: with folds, and where the winner is trained again.
+    pub fn teaches_validation(&self) -> bool {
+        let sweep = self.file.sweep.as_ref();
+        sweep.is_some_and(|section| section.folds.is_some() || section.refit == Some(true))
     }
 
     /// The section `[sweep]`.

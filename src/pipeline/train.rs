@@ -1,6 +1,7 @@
 //! Stage 2: cached states + labels -> a trained head -> metrics -> a run folder. The encoder is never loaded.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     cache::reader::CacheReader,
     data::{
-        ClassDistribution, LabelMap, Part, QuestionSummary, ValueSummary,
+        ClassDistribution, Column, LabelMap, Part, QuestionSummary, Target, ValueSummary,
         dataset::{Dataset, DatasetSettings, FileRecord},
     },
     encoder::{checkpoint::Checkpoint, device::Device},
@@ -101,6 +102,8 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
         split: data.split,
         clean: data.clean,
         seed: data.seed,
+        label_columns: pipeline.label_columns(),
+        teaches_validation: pipeline.teaches_validation(),
     })?;
     if let Some(Labels::File(path)) = &pipeline.file.data.labels {
         let blake3 = fingerprint::hash_file(path)?;
@@ -380,7 +383,9 @@ fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) 
             false => Ok(()),
         };
     }
-    let labels: std::collections::HashSet<u32> = dataset.labels_of(train).into_iter().collect();
+    let column = pipeline.file.train.label.as_ref();
+    let lessons = train.iter().filter_map(|row| dataset.lesson(*row, column));
+    let labels: HashSet<usize> = lessons.filter_map(Target::class).collect();
     if labels.len() < 2 {
         return Err(Error::Record {
             path: pipeline.file.data.train.0[0].path.clone(),
@@ -418,6 +423,11 @@ fn describe(
         task: file.data.task.to_string(),
         kind: head.kind.to_string(),
         labels: dataset.labels.names().to_vec(),
+        label_column: match &file.train.label {
+            Some(Column::Number(number)) => Some(number.to_string()),
+            Some(Column::Name(name)) => Some(name.clone()),
+            None => None,
+        },
         pooling: pooling.into(),
         layers: states.iter().map(|state| state.layer).collect(),
         pair: pipeline.has_separate_pairs(),

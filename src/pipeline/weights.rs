@@ -68,8 +68,9 @@ pub(super) fn class_weights(
 
 fn balanced(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Vec<f32> {
     let mut counts = vec![0usize; dataset.labels.len()];
-    for row in train {
-        for label in dataset.rows[*row as usize].target.label_ids() {
+    let column = pipeline.file.train.label.as_ref();
+    for lesson in train.iter().filter_map(|row| dataset.lesson(*row, column)) {
+        for label in lesson.label_ids() {
             counts[*label] += 1;
         }
     }

@@ -118,6 +118,9 @@ pub fn leaderboard_sheet(board: &Leaderboard, test: Option<(usize, f64)>) -> She
     push_spread(&mut sheet, "seed", rows().map(|row| row.seed_spread));
     sheet.integers("n_folds", rows().map(|row| Some(row.folds)));
     push_spread(&mut sheet, "fold", rows().map(|row| row.fold_spread));
+    if rows().any(|row| row.diverged > 0) {
+        sheet.integers("n_diverged", rows().map(|row| Some(row.diverged)));
+    }
     sheet.numbers("mean_best_epoch", rows().map(|row| row.best_epoch));
     sheet.numbers("mean_epochs", rows().map(|row| row.epochs));
     sheet
@@ -166,9 +169,11 @@ fn effects_sheet(findings: &Findings) -> Sheet {
     sheet.texts("setting", lines.iter().map(|(key, _)| key.to_string()));
     sheet.texts("value", lines.iter().map(|(_, value)| value.value.clone()));
     sheet.integers("heads", lines.iter().map(|(_, value)| Some(value.heads)));
-    sheet.numbers("mean", lines.iter().map(|(_, value)| Some(value.mean)));
-    sheet.numbers("median", lines.iter().map(|(_, value)| Some(value.median)));
-    sheet.numbers("best", lines.iter().map(|(_, value)| Some(value.best)));
+    let diverged = lines.iter().map(|(_, value)| Some(value.diverged));
+    sheet.integers("diverged", diverged);
+    sheet.numbers("mean", lines.iter().map(|(_, value)| value.mean));
+    sheet.numbers("median", lines.iter().map(|(_, value)| value.median));
+    sheet.numbers("best", lines.iter().map(|(_, value)| value.best));
     sheet
 }
 

@@ -147,8 +147,12 @@ fn effect_lines(findings: &Findings) -> Vec<Vec<String>> {
     if effects.is_empty() {
         return Vec::new();
     }
-    let header = ["setting", "value", "heads", "mean", "median", "best"].map(String::from);
-    let mut lines = vec![header.to_vec()];
+    let of_all = effects.iter().flat_map(|effect| &effect.values);
+    let has_diverged = of_all.clone().any(|value| value.diverged > 0);
+    let mut header = vec!["setting", "value", "heads"];
+    header.extend(has_diverged.then_some("diverged"));
+    header.extend(["mean", "median", "best"]);
+    let mut lines = vec![header.into_iter().map(String::from).collect::<Vec<_>>()];
     for effect in effects {
         if lines.len() - 1 + effect.values.len() > LISTED_VALUES {
             lines.push(vec![
@@ -164,8 +168,9 @@ fn effect_lines(findings: &Findings) -> Vec<Vec<String>> {
                 value.value.clone(),
                 value.heads.to_string(),
             ];
+            line.extend(has_diverged.then(|| value.diverged.to_string()));
             let scores = [value.mean, value.median, value.best];
-            line.extend(scores.map(|score| format!("{score:.3}")));
+            line.extend(scores.map(|score| score_cell(score, None)));
             line
         }));
     }

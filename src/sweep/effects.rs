@@ -23,9 +23,9 @@ pub struct Effect {
 impl Effect {
     /// How far the means of the values lie apart.
     pub fn range(&self) -> f64 {
-        let means = self.values.iter().map(|value| value.mean);
+        let means = self.values.iter().filter_map(|value| value.mean);
         let highest = means.clone().fold(f64::NEG_INFINITY, f64::max);
-        highest - means.fold(f64::INFINITY, f64::min)
+        (highest - means.fold(f64::INFINITY, f64::min)).max(0.0)
     }
 }
 
@@ -34,17 +34,23 @@ impl Effect {
 pub struct ValueEffect {
     /// The value, or the lowest and the highest one as `0.0003 to 0.0012`, to three digits.
     pub value: String,
-    /// Number of these heads.
+    /// Number of these heads, but for those that diverged.
     pub heads: usize,
-    /// Mean of their scores.
-    pub mean: f64,
-    /// Median of their scores.
-    pub median: f64,
-    /// The best one.
-    pub best: f64,
+    /// Heads that diverged, with a seed or on a fold: what they score says nothing of the value.
+    pub diverged: usize,
+    /// Mean of the scores of the others; none without any.
+    pub mean: Option<f64>,
+    /// Median of these scores.
+    pub median: Option<f64>,
+    /// The best of them.
+    pub best: Option<f64>,
 }
 
-/// The marginal table of every setting that has several values: the heads with a score, grouped by the value.
+/// A setting's value of a head, and its score; none where it diverged.
+type Scored<'a> = (&'a Value, Option<f64>);
+
+/// The marginal table of every setting that has several values: the heads with a score, grouped by the value. Heads that
+/// diverged are counted and not averaged.
 ///
 /// Settings named in `continuous` are cut into up to [`MOST_BINS`] bins, as equal in number of heads as equal values let them
 /// be. The table is fair where every value meets the same values of the others, as in a grid; in a random search it is so
@@ -52,10 +58,16 @@ pub struct ValueEffect {
 pub fn effects(leaderboard: &Leaderboard, continuous: &[String]) -> Vec<Effect> {
     let varied = leaderboard.varied().into_iter();
     let effect = |key: &str| {
-        let scored: Vec<(&Value, f64)> = leaderboard
+        let scored: Vec<Scored<'_>> = leaderboard
             .rows
             .iter()
-            .filter_map(|row| Some((row.setting(key)?, row.score?)))
+            .filter_map(|row| {
+                let value = row.setting(key)?;
+                match row.diverged {
+                    0 => Some((value, Some(row.score?))),
+                    _ => Some((value, None)),
+                }
+            })
             .collect();
         let is_continuous = continuous.iter().any(|name| name == key)
             && scored.iter().all(|(value, _)| number(value).is_some());
@@ -74,7 +86,7 @@ pub fn effects(leaderboard: &Leaderboard, continuous: &[String]) -> Vec<Effect> 
     varied.map(effect).collect()
 }
 
-fn by_value(scored: &[(&Value, f64)]) -> Vec<(String, Vec<f64>)> {
+fn by_value(scored: &[Scored<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
     let values = distinct(scored.iter().map(|(value, _)| *value));
     let scores_of = |value: &Value| {
         let own = scored.iter().filter(|(other, _)| *other == value);
@@ -87,8 +99,8 @@ fn by_value(scored: &[(&Value, f64)]) -> Vec<(String, Vec<f64>)> {
 }
 
 /// Cuts at the quantiles, and after the last of equal values.
-fn bins(scored: &[(&Value, f64)]) -> Vec<(String, Vec<f64>)> {
-    let mut sorted: Vec<(f64, f64)> = scored
+fn bins(scored: &[Scored<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
+    let mut sorted: Vec<(f64, Option<f64>)> = scored
         .iter()
         .filter_map(|(value, score)| Some((number(value)?, *score)))
         .collect();
@@ -119,16 +131,18 @@ fn three_digits(value: f64) -> String {
     rounded.to_string()
 }
 
-fn summarise(leaderboard: &Leaderboard, value: String, mut scores: Vec<f64>) -> ValueEffect {
+fn summarise(leaderboard: &Leaderboard, value: String, all: Vec<Option<f64>>) -> ValueEffect {
+    let mut scores: Vec<f64> = all.iter().copied().flatten().collect();
     scores.sort_by(f64::total_cmp);
     let heads = scores.len();
-    let middle = scores[(heads - 1) / 2].midpoint(scores[heads / 2]);
+    let is_there = heads > 0;
     ValueEffect {
         value,
         heads,
-        mean: scores.iter().sum::<f64>() / heads as f64,
-        median: middle,
-        best: leaderboard.best(scores.iter().copied()).unwrap_or(f64::NAN),
+        diverged: all.len() - heads,
+        mean: is_there.then(|| scores.iter().sum::<f64>() / heads as f64),
+        median: is_there.then(|| scores[(heads - 1) / 2].midpoint(scores[heads / 2])),
+        best: leaderboard.best(scores.into_iter()),
     }
 }
 
@@ -156,9 +170,10 @@ mod tests {
         let row = |value: &str, heads, mean, median, best| ValueEffect {
             value: value.into(),
             heads,
-            mean,
-            median,
-            best,
+            diverged: 0,
+            mean: Some(mean),
+            median: Some(median),
+            best: Some(best),
         };
         assert_eq!(
             lr.values,
@@ -179,7 +194,31 @@ mod tests {
             &[(&[1.into()], 0.5), (&[1.into()], 0.25), (&[2.into()], 1.0)],
         );
         board.higher_is_better = false;
-        assert_eq!(effects(&board, &[])[0].values[0].best, 0.25);
+        assert_eq!(effects(&board, &[])[0].values[0].best, Some(0.25));
+    }
+
+    #[test]
+    fn heads_that_diverged_are_counted_and_not_averaged() {
+        let mut board = board(
+            &["lr"],
+            &[
+                (&[0.1.into()], 0.75),
+                (&[0.1.into()], 0.25),
+                (&[0.1.into()], 0.5),
+                (&[9.0.into()], 0.125),
+            ],
+        );
+        for row in &mut board.rows {
+            row.diverged = usize::from(row.score < Some(0.5));
+        }
+        let effects = effects(&board, &[]);
+        let [low, high] = &effects[0].values[..] else {
+            panic!("{effects:?}");
+        };
+        assert_eq!((low.heads, low.diverged), (2, 1));
+        assert_eq!([low.mean, low.best], [Some(0.625), Some(0.75)]);
+        assert_eq!((high.heads, high.diverged, high.mean), (0, 1, None));
+        assert_eq!(effects[0].range(), 0.0);
     }
 
     #[test]

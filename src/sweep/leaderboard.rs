@@ -39,6 +39,8 @@ pub struct Outcome {
     pub best_epochs: Vec<usize>,
     /// Epochs that were trained, of each fold.
     pub epochs: Vec<usize>,
+    /// Folds whose head was given up because a loss was no number.
+    pub diverged: usize,
 }
 
 /// Heads in order.
@@ -103,6 +105,8 @@ pub struct Row {
     pub best_epoch: Option<f64>,
     /// Mean of the epochs that were trained, over seeds and folds.
     pub epochs: Option<f64>,
+    /// Heads that were given up because a loss was no number, of all seeds and folds.
+    pub diverged: usize,
     /// How likely a difference to the best like this one is between equally good heads; none for the best itself.
     pub p_value: Option<f64>,
     /// The same, adjusted by Holm for the number of heads that are compared with the best.
@@ -359,6 +363,7 @@ fn row(candidate: &Candidate, metric: &str) -> Row {
         fold_spread: Spread::of(&of_folds),
         best_epoch: mean(outcomes.iter().flat_map(|outcome| &outcome.best_epochs)),
         epochs: mean(outcomes.iter().flat_map(|outcome| &outcome.epochs)),
+        diverged: outcomes.iter().map(|outcome| outcome.diverged).sum(),
         p_value: None,
         p_adjusted: None,
         not_worse_than_best: false,

@@ -248,7 +248,24 @@ fn a_head_that_diverges_is_given_up_and_the_others_go_on() {
     let workshop = workshop("optimizer = [\"sgd\"]\nlr = [1e-2, 1e38]");
     let report = workshop.json(SWEEP);
     assert_eq!(report["best"]["settings"]["lr"], 1e-2);
-    assert_eq!(report["leaderboard"].as_array().unwrap().len(), 2);
+    let board = report["leaderboard"].as_array().unwrap();
+    assert_eq!(board.len(), 2);
+    assert_eq!([&board[0]["diverged"], &board[1]["diverged"]], [0, 1]);
+    let effects = lines(
+        &workshop
+            .path(report["run"].as_str().unwrap())
+            .join("effects.csv"),
+    );
+    let header = [
+        "setting", "value", "heads", "diverged", "mean", "median", "best",
+    ];
+    assert_eq!(effects[0], header);
+    assert_eq!(effects[1][..4], ["lr", "0.01", "1", "0"]);
+    assert_eq!(
+        effects[2][2..],
+        ["0", "1", "", "", ""],
+        "counted and not averaged"
+    );
 }
 
 #[test]
@@ -395,7 +412,10 @@ fn words_questions_numbers_and_labels_are_swept_by_their_own_metrics() {
 fn what_is_wrong_with_a_sweep_is_said_before_anything_is_done() {
     let workshop = Workshop::tiny();
     for (sweep, problem) in [
-        ("rate = [0.1]", "has the key `rate`"),
+        (
+            "rate = [0.1]",
+            ":19:1: unknown field `rate`, expected one of `folds`, ",
+        ),
         ("lr = []", "empty list"),
         ("lr = [\"fast\"]", "lr = fast"),
         ("kind = [\"linear\", \"crf\"]", "kind = crf"),
@@ -403,6 +423,10 @@ fn what_is_wrong_with_a_sweep_is_said_before_anything_is_done() {
         (
             "lr = [0.1]\nselect = \"spearman\"",
             "sweep.select is `spearman`",
+        ),
+        (
+            "kind = [\"ridge\"]\nselect = \"brier\"",
+            "a head of kind ridge",
         ),
         ("lr = [0.1]\nfolds = 1", "sweep.folds is 1"),
         ("lr = [0.1]\nfolds = 1000", "sweep.folds is 1000"),

@@ -23,6 +23,8 @@ fn settings(train: &[Source]) -> DatasetSettings<'_> {
         split: SplitFractions::default(),
         clean: CleanOptions::default(),
         seed: 42,
+        label_columns: Vec::new(),
+        teaches_validation: false,
     }
 }
 

@@ -265,3 +265,28 @@ fn a_file_that_is_no_parquet_or_cut_short_is_refused() {
         .unwrap();
     assert!(matches!(error, Error::Io { action: "read", .. }), "{error}");
 }
+
+#[test]
+fn columns_of_labels_are_strings_or_numbers_and_null_is_empty() {
+    let rule: ArrayRef = Arc::new(StringArray::from(vec![Some(" a "), None]));
+    let number: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(3)]));
+    let columns = [
+        ("text", strings(&["one", "two"])),
+        ("rule", rule),
+        ("number", number),
+    ];
+    let source = Source {
+        label_columns: vec!["number".into(), 1.into()],
+        ..Source::new("a.parquet")
+    };
+    let examples = read_columns(&columns, source, Want::default()).unwrap();
+    let cells: Vec<Vec<String>> = examples.into_iter().map(|one| one.label_cells).collect();
+    assert_eq!(cells, [["", "a"], ["3", ""]]);
+    let missing = Source {
+        label_columns: vec!["annotator".into()],
+        ..Source::new("a.parquet")
+    };
+    let error = read_columns(&columns, missing, Want::default()).unwrap_err();
+    assert!(error.contains("a column `annotator`"), "{error}");
+    assert!(error.contains("train.label and sweep.label"), "{error}");
+}

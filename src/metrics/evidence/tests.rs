@@ -89,6 +89,75 @@ fn labels_score_as_the_multi_label_classifier_does() {
     weighs(&evidence, &repeated, &weights);
 }
 
+/// As [`holds`] and [`weighs`], of evidence that is made for each metric of probabilities.
+fn of_probabilities(n_rows: usize, expected: &Value, of: impl Fn(&str, &[usize]) -> Evidence) {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let all: Vec<usize> = (0..n_rows).collect();
+    for metric in OF_PROBABILITIES {
+        let evidence = of(metric, &all);
+        assert!(evidence.metrics().contains(&metric), "{metric}");
+        holds(&evidence, expected);
+        let (weights, rows) = draw(&mut rng, n_rows);
+        weighs(&evidence, &of(metric, &rows), &weights);
+        assert_eq!(evidence.right(metric), None);
+    }
+}
+
+#[test]
+fn probabilities_of_classes_score_as_the_classifier_does() {
+    let mut rng = ChaCha8Rng::seed_from_u64(21);
+    for n_classes in [2, 5] {
+        let gold: Vec<u32> = (0..120).map(|_| rng.gen_range(0..n_classes)).collect();
+        let logits = Array2::from_shape_fn((120, n_classes as usize), |(row, class)| {
+            rng.gen_range(-1.0..1.0f32) + f32::from(u8::from(gold[row] as usize == class))
+        });
+        let probabilities = crate::metrics::calibration::softmax_rows(logits.view(), 1.0);
+        let labels: Vec<usize> = gold.iter().map(|&class| class as usize).collect();
+        let metrics =
+            classification::evaluate(&labels, probabilities.view(), n_classes as usize, None);
+        let expected = serde_json::to_value(metrics).unwrap();
+        of_probabilities(120, &expected, |metric, rows| {
+            let gold: Vec<u32> = rows.iter().map(|&row| gold[row]).collect();
+            let own = probabilities.select(Axis(0), rows);
+            Evidence::class_probabilities(metric, &gold, own.view())
+        });
+    }
+}
+
+#[test]
+fn probabilities_of_labels_score_as_the_multi_label_classifier_does() {
+    let mut rng = ChaCha8Rng::seed_from_u64(22);
+    let gold = Array2::from_shape_simple_fn((80, 4), || rng.gen_bool(0.3));
+    let probabilities = gold.mapv(|has| {
+        let noise: f32 = rng.gen_range(0.0..1.0);
+        0.4 * f32::from(u8::from(has)) + 0.6 * noise
+    });
+    let metrics = multilabel::evaluate(gold.view(), probabilities.view(), &[0.5; 4], None);
+    let expected = serde_json::to_value(metrics).unwrap();
+    of_probabilities(80, &expected, |metric, rows| {
+        let [gold, probabilities] = [
+            gold.mapv(|has| f32::from(u8::from(has))),
+            probabilities.clone(),
+        ]
+        .map(|all| all.select(Axis(0), rows));
+        let gold = gold.mapv(|has| has == 1.0);
+        Evidence::label_probabilities(metric, gold.view(), probabilities.view())
+    });
+}
+
+#[test]
+fn probabilities_that_are_not_finite_have_no_score() {
+    let probabilities = ndarray::array![[f32::NAN, 1.0], [0.5, 0.5]];
+    let gold = ndarray::array![[true, false], [false, true]];
+    for metric in OF_PROBABILITIES {
+        let of_classes = Evidence::class_probabilities(metric, &[0, 1], probabilities.view());
+        let of_labels = Evidence::label_probabilities(metric, gold.view(), probabilities.view());
+        for evidence in [of_classes, of_labels] {
+            assert_eq!((evidence.n_rows(), evidence.score(metric, None)), (2, None));
+        }
+    }
+}
+
 #[test]
 fn values_score_as_the_regressor_does() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);

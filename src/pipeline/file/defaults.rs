@@ -57,6 +57,7 @@ impl Default for TrainSection {
             warmup: 0.0,
             clip: None,
             loss: None,
+            label: None,
             gamma: 2.0,
             class_weights: None,
             label_smoothing: 0.0,

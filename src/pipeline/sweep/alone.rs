@@ -1,7 +1,5 @@
 //! The pipeline's own head on folds, without a sweep: what it says of rows that it did not learn from.
 
-use toml::Table;
-
 use super::{
     Sweep,
     candidates::{metric, pooled},
@@ -17,7 +15,7 @@ use crate::{
     metrics::evidence::Evidence,
     pipeline::settings::Pipeline,
     progress::Progress,
-    sweep::section::{Search, SweepSection},
+    sweep::section::SweepSection,
 };
 
 /// What a pipeline's head said of rows that it did not learn from.
@@ -53,21 +51,15 @@ pub(in crate::pipeline) fn out_of_fold(
     }
     let section = SweepSection {
         folds: Some(n_folds),
-        nested: None,
-        seeds: 1,
-        search: Search::Grid,
-        trials: None,
         select: own.and_then(|section| section.select.clone()),
-        refit: None,
-        fraction: None,
-        bootstrap: None,
-        keys: Table::new(),
+        ..SweepSection::default()
     };
     let metric = metric(pipeline, &section, dataset)?;
     let (trials, cuts) = (
         trials(pipeline, &section)?,
         cuts(pipeline, &section, dataset)?,
     );
+    metric.check(pipeline, &trials)?;
     let sweep = Sweep {
         checkpoint,
         pipeline,

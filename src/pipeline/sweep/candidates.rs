@@ -4,13 +4,13 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Sweep, search::Done};
+use super::{Sweep, search::Done, trials::Trial};
 use crate::{
     data::dataset::Dataset,
     error::Result,
     metrics::{evidence::Evidence, tag_scheme::TagScheme},
     pipeline::{
-        file::Task,
+        file::{HeadKind, Task},
         settings::Pipeline,
         tasks::{
             TaskMetrics,
@@ -32,8 +32,6 @@ pub(super) const RESAMPLES_FILE: &str = "bootstrap.csv";
 pub(super) struct Metric {
     pub(super) name: &'static str,
     pub(super) higher_is_better: bool,
-    /// Whether tags are counted one by one, not by sentence and entity.
-    by_tag: bool,
 }
 
 /// What `sweep.select` names, or the task's own.
@@ -47,8 +45,28 @@ pub(super) fn metric(
 ) -> Result<Metric> {
     let task = pipeline.file.data.task;
     let known: &[&'static str] = match task {
-        Task::Classification => &["macro_f1", "accuracy", "micro_f1", "weighted_f1", "mcc"],
-        Task::Multilabel => &["macro_f1", "micro_f1", "weighted_f1", "accuracy"],
+        Task::Classification => &[
+            "macro_f1",
+            "accuracy",
+            "micro_f1",
+            "weighted_f1",
+            "mcc",
+            "roc_auc",
+            "log_loss",
+            "brier",
+            "ece",
+        ],
+        Task::Multilabel => &[
+            "macro_f1",
+            "micro_f1",
+            "weighted_f1",
+            "samples_f1",
+            "accuracy",
+            "roc_auc",
+            "log_loss",
+            "brier",
+            "ece",
+        ],
         Task::Regression | Task::Similarity => &["spearman", "pearson", "mse", "mae"],
         Task::Tokens if TagScheme::new(dataset.labels.names()).is_some() => &[
             "entity_f1_strict",
@@ -69,12 +87,34 @@ pub(super) fn metric(
     };
     Ok(Metric {
         name,
-        higher_is_better: !matches!(name, "mse" | "mae"),
-        by_tag: task == Task::Tokens && matches!(name, "macro_f1" | "weighted_f1"),
+        higher_is_better: !matches!(name, "mse" | "mae" | "log_loss" | "brier" | "ece"),
     })
 }
 
 impl Metric {
+    /// Whether the heads of some trials have a value of it.
+    ///
+    /// # Errors
+    /// When it measures probabilities, and a head learns none before a temperature is fitted.
+    pub(super) fn check(&self, pipeline: &Pipeline, trials: &[Trial]) -> Result<()> {
+        let without = |trial: &&Trial| {
+            let kind = trial.pipeline.file.head.kind;
+            matches!(kind, HeadKind::Ridge | HeadKind::LinfaSvm)
+        };
+        match trials.iter().find(without) {
+            Some(trial) if matches!(self.name, "log_loss" | "brier" | "ece") => {
+                Err(pipeline.refuse(
+                    format!(
+                        "sweep.select is `{}`, which measures probabilities, and the outputs of a head of kind {} are none",
+                        self.name, trial.pipeline.file.head.kind
+                    ),
+                    "select by roc_auc or by what heads predict, or leave this kind out".into(),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether one score is better than another.
     pub(super) fn is_better(&self, one: f64, other: f64) -> bool {
         if self.higher_is_better {
@@ -229,7 +269,7 @@ fn outcome(
         .collect();
     let evidence = |said: &Said, rows: &[u32]| {
         let gold = Gold::new(sweep.dataset, rows.to_vec());
-        said.evidence(sweep.dataset, &gold, metric.by_tag)
+        said.evidence(sweep.dataset, &gold, metric.name)
     };
     let fold_scores = match cuts.len() {
         1 => Vec::new(),
@@ -258,6 +298,7 @@ fn outcome(
         fold_scores,
         best_epochs: results.iter().map(|result| result.best_epoch).collect(),
         epochs: results.iter().map(|result| result.epochs).collect(),
+        diverged: results.iter().filter(|result| result.diverged).count(),
     }
 }
 
@@ -274,7 +315,7 @@ pub(super) fn pooled(
         all.append((*more).clone());
     }
     let gold = done.gold(sweep.dataset, cuts);
-    all.evidence(sweep.dataset, &gold, metric.by_tag)
+    all.evidence(sweep.dataset, &gold, metric.name)
 }
 
 /// A row's settings as JSON.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Mutex};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
-use super::{Sweep, cuts::Cut, trials::Trial};
+use super::{Sweep, cuts::Cut, lessons::Lessons, trials::Trial};
 use crate::{
     cache::reader::CacheReader,
     data::dataset::Dataset,
@@ -21,7 +21,7 @@ use crate::{
     pipeline::{
         file::HeadKind,
         fit::{network, spec, transform},
-        full_batch::{self, FullBatchHead},
+        full_batch::{self, FullBatchData, FullBatchHead},
         settings::Pipeline,
         tasks::{
             TaskRows,
@@ -72,13 +72,15 @@ pub(super) struct HeadResult {
     /// 0 for a head that is fitted in full batch, as are its epochs.
     pub(super) best_epoch: usize,
     pub(super) epochs: usize,
+    /// Whether it was given up because a loss, or what its solver found, was no number.
+    pub(super) diverged: bool,
 }
 
 /// The rows of some trials with the same features, and their cuts as samples.
 pub(super) struct Fields<'c> {
     pub(super) rows: TaskRows<'c>,
     transform: Transform,
-    train: Vec<Vec<u32>>,
+    lessons: Lessons,
     validation: Vec<Vec<u32>>,
     followed: Vec<StoppingMetric>,
 }
@@ -89,6 +91,7 @@ pub(super) struct Fit {
     parameters: Vec<f32>,
     best_epoch: usize,
     epochs: usize,
+    diverged: bool,
 }
 
 impl Fit {
@@ -96,33 +99,36 @@ impl Fit {
     pub(super) fn of(head: TrainedHead, spec: &HeadSpec) -> Fit {
         Fit {
             network: spec.network.clone(),
-            parameters: head.parameters,
             best_epoch: head.best_epoch,
             epochs: head.history.len(),
+            diverged: head.history.last().is_some_and(EpochRecord::diverged),
+            parameters: head.parameters,
         }
     }
 }
 
 impl<'c> Fields<'c> {
-    /// Reads the states that a trial needs.
+    /// Reads the states that one of the trials needs, for all that need the same.
     pub(super) fn read(
-        pipeline: &Pipeline,
+        trials: &[Trial],
+        trial: usize,
         dataset: &Dataset,
         cache: &'c CacheReader,
         key: &ViewKey,
         cuts: &[Cut],
         followed: Vec<StoppingMetric>,
     ) -> Result<Fields<'c>> {
-        let rows = TaskRows::new(pipeline, dataset, cache, &key.states)?;
-        let samples = |rows_of: fn(&Cut) -> &[u32], to_learn: bool| -> Vec<Vec<u32>> {
-            let cuts = cuts.iter();
-            cuts.map(|cut| rows.samples_of(dataset, rows_of(cut), to_learn))
-                .collect()
-        };
+        let mut pipeline = trials[trial].pipeline.clone();
+        // Trials that learn from other columns are judged by the same.
+        pipeline.file.train.label = None;
+        let rows = TaskRows::new(&pipeline, dataset, cache, &key.states)?;
+        let judged = cuts.iter().map(|cut| &cut.validation);
         Ok(Fields {
-            transform: transform(pipeline, &rows)?,
-            train: samples(|cut| &cut.train, true),
-            validation: samples(|cut| &cut.validation, false),
+            transform: transform(&pipeline, &rows)?,
+            lessons: Lessons::new(&rows, dataset, trials, cuts),
+            validation: judged
+                .map(|judged| rows.samples_of(dataset, judged, false))
+                .collect(),
             followed,
             rows,
         })
@@ -130,7 +136,7 @@ impl<'c> Fields<'c> {
 
     /// Samples that a head learns from.
     pub(super) fn n_train(&self, plan: &HeadPlan) -> usize {
-        self.train[plan.cut].len()
+        self.lessons.train()[self.lessons.set(plan.trial, plan.cut)].len()
     }
 
     pub(super) fn network(&self, trial: &Trial) -> NetworkSpec {
@@ -146,7 +152,7 @@ impl<'c> Fields<'c> {
             let own = spec(&trial.pipeline, objective, self.network(trial));
             Ok(HeadSpec {
                 seed: own.seed + plan.seed,
-                set: plan.cut,
+                set: self.lessons.set(plan.trial, plan.cut),
                 ..own
             })
         });
@@ -163,12 +169,15 @@ impl<'c> Fields<'c> {
     }
 
     pub(super) fn sets<'a>(&'a self, judges: &'a [Box<dyn Listener + 'a>]) -> Vec<SampleSet<'a>> {
-        let cuts = judges.iter().enumerate();
-        cuts.map(|(cut, judge)| SampleSet {
-            targets: &self.rows.targets,
-            train: &self.train[cut],
-            validation: &self.validation[cut],
-            judge: &**judge,
+        let sets = self.lessons.train().iter().enumerate();
+        sets.map(|(set, train)| {
+            let cut = self.lessons.cut(set);
+            SampleSet {
+                targets: self.lessons.targets(set, &self.rows),
+                train,
+                validation: &self.validation[cut],
+                judge: &*judges[cut],
+            }
         })
         .collect()
     }
@@ -190,9 +199,25 @@ impl<'c> Fields<'c> {
     ) -> Result<Vec<Fit>> {
         let first = &sweep.trials[plans[0].trial].pipeline;
         if first.file.head.kind.is_full_batch() {
+            return self.fit_in_full_batch(plans, sweep);
+        }
+        self.train(&self.specs(plans, sweep)?, sweep, on_epoch)
+    }
+
+    /// Fits heads in full batch, those that learn from one column together.
+    fn fit_in_full_batch(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Vec<Fit>> {
+        let network = self.network(&sweep.trials[plans[0].trial]);
+        let mut fitted: HashMap<(usize, usize), TrainedHead> = HashMap::new();
+        for (column, sets) in self.lessons.columns() {
+            let learned = |trial: usize| sweep.trials[trial].pipeline.file.train.label.as_ref();
             // Their fit has no seed: it is the same for all.
-            let fitted_plans: Vec<&HeadPlan> = plans.iter().filter(|plan| plan.seed == 0).collect();
-            let heads: Vec<FullBatchHead<'_>> = fitted_plans
+            let own = plans.iter().filter(|plan| plan.seed == 0);
+            let own: Vec<&HeadPlan> = own.filter(|plan| learned(plan.trial) == column).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let sets: Vec<&[u32]> = sets.iter().map(Vec::as_slice).collect();
+            let heads: Vec<FullBatchHead<'_>> = own
                 .iter()
                 .map(|plan| {
                     let pipeline = &sweep.trials[plan.trial].pipeline;
@@ -204,25 +229,32 @@ impl<'c> Fields<'c> {
                     })
                 })
                 .collect::<Result<_>>()?;
-            let network = self.network(&sweep.trials[plans[0].trial]);
-            let sets: Vec<&[u32]> = self.train.iter().map(Vec::as_slice).collect();
-            let transform = &self.transform;
-            let fitted =
-                full_batch::fit(&heads, &self.rows, &sets, transform, &network, true, &())?;
-            let of: HashMap<(usize, usize), &TrainedHead> = fitted_plans
-                .iter()
-                .map(|plan| (plan.trial, plan.cut))
-                .zip(&fitted)
-                .collect();
-            let fits = plans.iter().map(|plan| Fit {
+            // No head looks at a row that it is judged on, so one table does for all folds.
+            let taught =
+                column.map(|column| self.rows.targets_of(sweep.dataset, Some(column), &[]));
+            let data = FullBatchData {
+                rows: &self.rows,
+                targets: taught.as_ref().unwrap_or(&self.rows.targets),
+                sets: &sets,
+                transform: &self.transform,
+                network: &network,
+            };
+            let heads = full_batch::fit(&heads, data, true, &())?;
+            let places = own.into_iter().map(|plan| (plan.trial, plan.cut));
+            fitted.extend(places.zip(heads));
+        }
+        let fits = plans.iter().map(|plan| {
+            let parameters = fitted[&(plan.trial, plan.cut)].parameters.clone();
+            Fit {
                 network: network.clone(),
-                parameters: of[&(plan.trial, plan.cut)].parameters.clone(),
                 best_epoch: 0,
                 epochs: 0,
-            });
-            return Ok(fits.collect());
-        }
-        self.train(&self.specs(plans, sweep)?, sweep, on_epoch)
+                // So it stands for a fit that failed.
+                diverged: parameters.iter().all(|parameter| *parameter == 0.0),
+                parameters,
+            }
+        });
+        Ok(fits.collect())
     }
 
     /// Trains heads epoch by epoch.
@@ -283,6 +315,7 @@ impl<'c> Fields<'c> {
             said,
             best_epoch: fit.best_epoch,
             epochs: fit.epochs,
+            diverged: fit.diverged,
         });
         Ok(results.collect())
     }

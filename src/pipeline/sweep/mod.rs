@@ -10,6 +10,7 @@ mod cuts;
 mod halve;
 mod heads;
 mod kept;
+mod lessons;
 mod nested;
 mod search;
 mod trials;
@@ -137,9 +138,11 @@ pub(super) fn check(pipeline: &Pipeline, section: &SweepSection, dataset: &Datas
         ));
     }
     let trials = trials(pipeline, section)?;
-    candidates::metric(pipeline, section, dataset)?;
-    let n_cuts = cuts(pipeline, section, dataset)?.len();
-    let n_heads = n_cuts
+    candidates::metric(pipeline, section, dataset)?.check(pipeline, &trials)?;
+    let cuts = cuts(pipeline, section, dataset)?;
+    lessons::check(pipeline, dataset, &trials, &cuts)?;
+    let n_heads = cuts
+        .len()
         .saturating_mul(trials.len())
         .saturating_mul(section.seeds);
     if n_heads > MOST_HEADS {
@@ -367,7 +370,8 @@ impl Sweep<'_> {
             followed.extend(metric.filter(|metric| !followed.contains(metric)));
         }
         Fields::read(
-            pipeline,
+            self.trials,
+            trial,
             self.dataset,
             self.cache,
             &key,

@@ -11,49 +11,12 @@ use crate::{
         settings::Pipeline,
     },
     sweep::{
-        section::SweepSection,
+        section::{HEAD_KEYS, SweepSection},
         show,
         trials::{Settings, trials as settings_of},
     },
     train::optimizer::OptimizerKind,
 };
-
-/// The keys of `[head]` that a sweep can vary. `layer` is one layer, or a list of them that are mixed.
-const HEAD_KEYS: [&str; 14] = [
-    "kind",
-    "C",
-    "lambda",
-    "pca",
-    "max_answer_tokens",
-    "pooling",
-    "layer",
-    "layers",
-    "dropout",
-    "hidden",
-    "activation",
-    "skip",
-    "layer_norm",
-    "standardize",
-];
-
-/// The keys of `[train]` that a sweep can vary.
-const TRAIN_KEYS: [&str; 15] = [
-    "optimizer",
-    "lr",
-    "weight_decay",
-    "momentum",
-    "betas",
-    "epochs",
-    "batch_size",
-    "schedule",
-    "warmup",
-    "clip",
-    "loss",
-    "gamma",
-    "class_weights",
-    "label_smoothing",
-    "early_stopping",
-];
 
 /// One setting of a sweep.
 #[derive(Clone, Debug)]
@@ -67,31 +30,9 @@ pub(super) struct Trial {
 /// The trials of a pipeline, each once: a value that says nothing of a kind of head (`C` of a linear one) is left out.
 ///
 /// # Errors
-/// When a key is none of `[head]` and `[train]`, or a trial is no pipeline that can be trained.
+/// When a trial is no pipeline that can be trained.
 pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Vec<Trial>> {
     let refuse = |[problem, hint]: [String; 2]| base.refuse(problem, hint);
-    let known = || HEAD_KEYS.iter().chain(&TRAIN_KEYS);
-    if let Some(key) = section
-        .keys
-        .keys()
-        .find(|key| !known().any(|known| known == key))
-    {
-        let own = [
-            "folds",
-            "seeds",
-            "search",
-            "trials",
-            "select",
-            "refit",
-            "fraction",
-            "bootstrap",
-        ];
-        let keys: Vec<&str> = own.iter().chain(known()).copied().collect();
-        return Err(refuse([
-            format!("[sweep] has the key `{key}`, which is none of [head] or [train]"),
-            format!("use one of {}", keys.join(", ")),
-        ]));
-    }
     if section.keys.contains_key("layer") && section.keys.contains_key("layers") {
         return Err(refuse([
             "[sweep] has both `layer` and `layers`, which are the same key".into(),
@@ -211,9 +152,8 @@ fn says_something(key: &str, file: &PipelineFile) -> bool {
     let in_full_batch = kind.is_full_batch();
     let has_layers = matches!(kind, Mlp | Matching | Crf);
     match key {
-        "kind" | "pca" | "pooling" | "layer" | "layers" | "standardize" | "max_answer_tokens" => {
-            true
-        }
+        "kind" | "pca" | "pooling" | "layer" | "layers" | "standardize" | "max_answer_tokens"
+        | "label" => true,
         "C" => matches!(kind, Logistic | LinfaLogistic | LinfaSvm),
         "lambda" => matches!(kind, Ridge | Lda),
         "hidden" | "activation" | "skip" | "layer_norm" => has_layers,
@@ -290,7 +230,6 @@ mod tests {
     #[test]
     fn what_cannot_be_swept_is_said_with_the_setting() {
         for (text, problem) in [
-            ("rate = [0.1]", "`rate`"),
             ("lr = [\"fast\"]", "lr = fast"),
             ("kind = [\"linear\", \"crf\"]", "kind = crf"),
             ("dropout = [0.1, 1.5]", "dropout = 1.5"),

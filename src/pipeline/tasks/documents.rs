@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cache::reader::CacheReader,
-    data::{Part, Target, dataset::Dataset},
+    data::{Column, Part, Target, dataset::Dataset},
     error::Result,
     features::{FeatureView, pieces},
     head::{
@@ -23,6 +23,7 @@ use crate::{
         baseline,
         calibration::{sigmoid_rows, softmax_rows},
         classification,
+        evidence::OF_PROBABILITIES,
         intervals::Bootstrap,
         multilabel,
         probability::predictions,
@@ -53,7 +54,11 @@ pub(super) fn rows<'c>(
 ) -> Result<TaskRows<'c>> {
     let view = view(pipeline, dataset, cache, states)?;
     let parts = Part::ALL.map(|part| dataset.part(part));
-    let (targets, scale) = targets(pipeline, dataset, &parts[0]);
+    let (mut targets, scale) = targets(pipeline, dataset, &parts[0]);
+    if let Some(column) = &pipeline.file.train.label {
+        let is_learned = |row: u32| dataset.rows[row as usize].part == Part::Train;
+        targets = classes_taught(dataset, Some(column), is_learned);
+    }
     Ok(TaskRows {
         view: paired(view, pipeline, states.len()),
         targets,
@@ -131,6 +136,24 @@ fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTabl
     }
 }
 
+/// What heads learn from a column of labels: on the rows that are learned from its classes, on the others, and where it
+/// has none, those that heads are judged by.
+pub(super) fn classes_taught(
+    dataset: &Dataset,
+    column: Option<&Column>,
+    is_learned: impl Fn(u32) -> bool,
+) -> TargetTable {
+    let class = |row: u32| {
+        let own = &dataset.rows[row as usize].target;
+        let lesson = dataset.lesson(row, column).filter(|_| is_learned(row));
+        lesson
+            .unwrap_or(own)
+            .class()
+            .expect("rows of classification") as u32
+    };
+    TargetTable::Classes((0..dataset.rows.len() as u32).map(class).collect())
+}
+
 fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
     let n = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -168,16 +191,21 @@ impl Documents {
         followed: &[StoppingMetric],
     ) -> Box<dyn Listener + 'a> {
         let rows = validation.to_vec();
+        let select = pipeline.file.sweep.as_ref();
+        let select = select.and_then(|section| section.select.as_deref());
+        let hears_probabilities = select.is_some_and(|name| OF_PROBABILITIES.contains(&name));
         match pipeline.file.data.task {
             Task::Classification => Box::new(ClassJudge {
                 rows,
                 labels: classes_of(dataset, validation),
                 n_classes: dataset.labels.len(),
                 followed: followed.to_vec(),
+                hears_probabilities,
             }),
             Task::Multilabel => Box::new(LabelJudge {
                 rows,
                 labels: labels_of(dataset, validation),
+                hears_probabilities,
             }),
             _ => Box::new(ValueJudge {
                 rows,

@@ -22,6 +22,8 @@ pub(super) struct ClassJudge {
     pub(super) labels: Vec<usize>,
     pub(super) n_classes: usize,
     pub(super) followed: Vec<StoppingMetric>,
+    /// Whether what heads say is their probabilities.
+    pub(super) hears_probabilities: bool,
 }
 
 impl Judge for ClassJudge {
@@ -65,6 +67,9 @@ impl Listener for ClassJudge {
     }
 
     fn said(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Said {
+        if self.hears_probabilities {
+            return Said::Probabilities(softmax_rows(logits, 1.0).into_raw_vec_and_offset().0);
+        }
         let classes = predictions(logits).into_iter();
         Said::Classes(classes.map(|class| class as u32).collect())
     }
@@ -81,6 +86,8 @@ impl Listener for ClassJudge {
 pub(super) struct LabelJudge {
     pub(super) rows: Vec<u32>,
     pub(super) labels: Array2<bool>,
+    /// Whether what heads say is their probabilities.
+    pub(super) hears_probabilities: bool,
 }
 
 impl Judge for LabelJudge {
@@ -108,6 +115,9 @@ impl Listener for LabelJudge {
     }
 
     fn said(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Said {
+        if self.hears_probabilities {
+            return Said::Probabilities(sigmoid_rows(logits).into_raw_vec_and_offset().0);
+        }
         let set = logits.rows().into_iter().map(|row| {
             let labels = (0..).zip(row).filter(|(_, logit)| **logit >= 0.0);
             labels.map(|(label, _)| label).collect()

@@ -11,6 +11,8 @@ pub(super) mod similarity;
 pub(super) mod windows;
 pub(super) mod words;
 
+use std::collections::HashSet;
+
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::Serialize;
 
@@ -18,7 +20,7 @@ use self::said::{Listener, Tuned};
 use super::{file::Task, measure::RunMetrics, settings::Pipeline, weights};
 use crate::{
     cache::reader::CacheReader,
-    data::{Part, dataset::Dataset},
+    data::{Column, Part, dataset::Dataset},
     error::Result,
     features::FeatureView,
     fingerprint::Key,
@@ -123,6 +125,34 @@ impl<'c> TaskRows<'c> {
             OwnRows::Questions(questions) => questions.windows_of_rows(dataset, rows),
             _ => rows.to_vec(),
         }
+    }
+
+    /// Of samples to learn from those that teach a head something that learns from `column`.
+    pub(super) fn taught(
+        &self,
+        dataset: &Dataset,
+        column: Option<&Column>,
+        samples: &[u32],
+    ) -> Vec<u32> {
+        let samples = samples.iter().copied();
+        match dataset.label_column(column) {
+            // Columns of labels are of documents, of which each row is a sample.
+            Some(_) => samples
+                .filter(|row| dataset.lesson(*row, column).is_some())
+                .collect(),
+            None => samples.collect(),
+        }
+    }
+
+    /// What heads learn from `column` that are judged on the rows `judged`; where that is none, as all others.
+    pub(super) fn targets_of(
+        &self,
+        dataset: &Dataset,
+        column: Option<&Column>,
+        judged: &[u32],
+    ) -> TargetTable {
+        let judged: HashSet<u32> = judged.iter().copied().collect();
+        documents::classes_taught(dataset, column, |row| !judged.contains(&row))
     }
 
     /// What the pipeline's head is trained to on these rows: its loss, with their class weights.

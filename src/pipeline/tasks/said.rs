@@ -59,6 +59,8 @@ pub(crate) enum Said {
     Classes(Vec<u32>),
     /// The labels of each.
     Labels(Vec<BTreeSet<u32>>),
+    /// The probability of every class or label of each, row by row, where the metric asks for them.
+    Probabilities(Vec<f32>),
     /// A number for each.
     Values(Vec<f64>),
     /// The tag of each word of each; none where a word has no state.
@@ -76,6 +78,7 @@ impl Said {
         match (self, other) {
             (Said::Classes(all), Said::Classes(more)) => all.extend(more),
             (Said::Labels(all), Said::Labels(more)) => all.extend(more),
+            (Said::Probabilities(all), Said::Probabilities(more)) => all.extend(more),
             (Said::Values(all), Said::Values(more)) => all.extend(more),
             (Said::Tags(all), Said::Tags(more)) => all.extend(more),
             (Said::Answers(all), Said::Answers(more)) => all.extend(more),
@@ -83,9 +86,8 @@ impl Said {
         }
     }
 
-    /// Beside what is true of these rows, in their order. Tags are counted one by one where `by_tag`, else by sentence and
-    /// entity.
-    pub(crate) fn evidence(&self, dataset: &Dataset, rows: &Gold, by_tag: bool) -> Evidence {
+    /// Beside what is true of these rows, in their order, as far as a metric needs it.
+    pub(crate) fn evidence(&self, dataset: &Dataset, rows: &Gold, metric: &str) -> Evidence {
         let target = |row: &u32| &dataset.rows[*row as usize].target;
         match self {
             Said::Classes(predicted) => {
@@ -98,6 +100,17 @@ impl Said {
                     |(row, label)| predicted[row].contains(&(label as u32)),
                 );
                 Evidence::labels(labels_of(dataset, &rows.rows).view(), decided.view())
+            }
+            Said::Probabilities(all) => {
+                let shape = (rows.rows.len(), dataset.labels.len());
+                let all = ArrayView2::from_shape(shape, all).expect("a probability of each label");
+                match rows.classes.len() == rows.rows.len() {
+                    true => Evidence::class_probabilities(metric, &rows.classes, all),
+                    false => {
+                        let gold = labels_of(dataset, &rows.rows);
+                        Evidence::label_probabilities(metric, gold.view(), all)
+                    }
+                }
             }
             Said::Values(predicted) => {
                 let gold = rows.rows.iter().filter_map(|row| target(row).value());
@@ -116,9 +129,11 @@ impl Said {
                         predicted,
                     })
                     .collect();
-                match by_tag {
-                    true => Evidence::tags(&sentences, dataset.labels.names()),
-                    false => Evidence::sentences(&sentences, dataset.labels.names()),
+                match metric {
+                    "macro_f1" | "weighted_f1" => {
+                        Evidence::tags(&sentences, dataset.labels.names())
+                    }
+                    _ => Evidence::sentences(&sentences, dataset.labels.names()),
                 }
             }
             Said::Answers(predicted) => {

@@ -35,6 +35,7 @@ pub(crate) fn findings(
                     fold_scores: vec![],
                     best_epochs: vec![trial % 5 + 1],
                     epochs: vec![10],
+                    diverged: 0,
                 }
             });
             Candidate {
@@ -212,8 +213,10 @@ fn effects_and_curves_are_written_as_they_were_found() {
     let effects = text(&files, EFFECTS_FILE);
     let first = &findings.effects[0].values[0];
     let line = format!(
-        "fraction,0.1,8,{},{},{}",
-        first.mean, first.median, first.best
+        "fraction,0.1,8,0,{},{},{}",
+        first.mean.unwrap(),
+        first.median.unwrap(),
+        first.best.unwrap()
     );
     assert_eq!(effects.lines().nth(1), Some(line.as_str()));
     assert_eq!(effects.lines().count(), 1 + 5 + 5);

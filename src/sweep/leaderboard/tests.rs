@@ -33,6 +33,7 @@ fn outcome(evidence: Evidence) -> Outcome {
         fold_scores: vec![],
         best_epochs: vec![3],
         epochs: vec![5],
+        diverged: 0,
     }
 }
 
@@ -88,6 +89,37 @@ fn the_best_stands_first_ties_in_the_order_of_trials_and_the_undefined_last() {
     assert_eq!(names(&rank(&candidates, "mse", true, DRAWS))[0], "b");
     assert!(!least.rows[3].not_worse_than_best);
     assert_eq!(least.rows[3].interval, None);
+}
+
+#[test]
+fn the_head_with_the_smaller_loss_stands_first_and_others_are_compared_with_it_draw_by_draw() {
+    let mut rng = ChaCha8Rng::seed_from_u64(31);
+    let gold: Vec<u32> = (0..300).map(|_| rng.gen_range(0..2)).collect();
+    let mut head = |name: &str, metric: &str, certainty: f32| {
+        let sure = gold.iter().map(|&class| {
+            let noise = rng.gen_range(-0.45..0.45f32);
+            let of_truth = (certainty + noise).clamp(0.01, 0.99);
+            match class {
+                0 => [of_truth, 1.0 - of_truth],
+                _ => [1.0 - of_truth, of_truth],
+            }
+        });
+        let probabilities: Vec<[f32; 2]> = sure.collect();
+        let probabilities = ndarray::arr2(&probabilities);
+        let evidence = Evidence::class_probabilities(metric, &gold, probabilities.view());
+        candidate(name, vec![evidence])
+    };
+    for (metric, higher_is_better) in [("log_loss", false), ("brier", false), ("roc_auc", true)] {
+        let candidates = [("bad", 0.55), ("good", 0.75), ("fair", 0.65)]
+            .map(|(name, certainty)| head(name, metric, certainty));
+        let board = rank(&candidates, metric, higher_is_better, DRAWS);
+        assert_eq!(names(&board), ["good", "fair", "bad"], "{metric}");
+        assert_eq!(board.test, Test::PairedBootstrap);
+        let [low, high] = board.rows[0].interval.unwrap();
+        let score = board.rows[0].score.unwrap();
+        assert!(low < score && score < high, "{metric}");
+        assert!(!board.rows[2].not_worse_than_best, "{metric}");
+    }
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! Columns of labels that heads learn from in place of the source's own: an annotator, a rule, a weak label.
+//!
+//! They hold labels of the same [`LabelMap`](super::LabelMap), and heads that learn from them are judged by the source's own label.
+
+use super::{
+    dataset::Dataset,
+    example::Example,
+    labels::LabelMap,
+    source::{Column, Source},
+    target::Target,
+};
+use crate::error::{Error, Result};
+
+/// A column of labels, row by row of a [`Dataset`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelColumn {
+    /// Its name or number.
+    pub column: Column,
+    /// What each row of the dataset is in it; none where its cell is empty, and where a row's file was not asked for it.
+    pub targets: Vec<Option<Target>>,
+    /// Rows whose file was asked for it.
+    pub n_asked: usize,
+}
+
+impl LabelColumn {
+    /// One without rows.
+    pub(super) fn new(column: Column) -> LabelColumn {
+        LabelColumn {
+            column,
+            targets: Vec::new(),
+            n_asked: 0,
+        }
+    }
+
+    /// Adds the row of an example of `source`, whose own target is `own`; `cell` is none where the file was not asked.
+    pub(super) fn push(
+        &mut self,
+        example: &Example,
+        cell: Option<&str>,
+        own: &Target,
+        source: &Source,
+        read: impl Fn(&Example) -> Result<Target>,
+    ) -> Result<()> {
+        self.n_asked += usize::from(cell.is_some());
+        let target = match cell {
+            None | Some("") => None,
+            // Its own column again: what it means may have a default.
+            Some(_) if source.label_column() == self.column => Some(own.clone()),
+            Some(cell) => {
+                let example = Example {
+                    label: Some(cell.to_owned()),
+                    source: example.source,
+                    line: example.line,
+                    ..Example::default()
+                };
+                Some(read(&example).map_err(|error| self.located(error, source))?)
+            }
+        };
+        self.targets.push(target);
+        Ok(())
+    }
+
+    /// Rows whose cell is empty.
+    pub fn n_empty(&self) -> usize {
+        self.n_asked - self.targets.iter().flatten().count()
+    }
+
+    /// That some rows teach nothing, in words.
+    pub(super) fn warning(&self) -> Option<String> {
+        let n_empty = self.n_empty();
+        (n_empty > 0).then(|| {
+            format!(
+                "{n_empty} of {} rows have no label in the column {}: heads that learn from it do without them",
+                self.n_asked, self.column
+            )
+        })
+    }
+
+    /// Fails where the rows so far are not of two labels.
+    pub(super) fn require_contrast(&self, labels: &LabelMap, source: &Source) -> Result<()> {
+        let mut classes = self.targets.iter().flatten().filter_map(Target::class);
+        let first = classes.next();
+        if classes.any(|class| Some(class) != first) {
+            return Ok(());
+        }
+        let got = match first.and_then(|class| labels.name(class)) {
+            Some(label) => format!("only `{label}`"),
+            None => "empty cells alone".to_owned(),
+        };
+        Err(source.malformed(
+            None,
+            format!("rows of at least two labels in the column {}", self.column),
+            got,
+            "there is nothing to learn from one label: check which columns train.label and sweep.label name",
+        ))
+    }
+
+    fn located(&self, error: Error, source: &Source) -> Error {
+        match error {
+            Error::Record {
+                path,
+                line,
+                expected,
+                got,
+                ..
+            } => Error::Record {
+                expected: format!(
+                    "{expected} in the column {}, which is learned from in place of {}",
+                    self.column,
+                    source.label_column()
+                ),
+                path,
+                line,
+                got,
+                hint: "mend the cell, or leave it empty where nobody said a label; \
+                       other questions are tasks of their own: [tasks.NAME]"
+                    .to_owned(),
+            },
+            other => other,
+        }
+    }
+}
+
+impl Dataset {
+    /// A column of labels that was read with the rows.
+    pub fn label_column(&self, column: Option<&Column>) -> Option<&LabelColumn> {
+        let mut read = self.label_columns.iter();
+        read.find(|one| Some(&one.column) == column)
+    }
+
+    /// What a row teaches a head that learns from `column`, or where that is none from the row's own label; none where
+    /// the row has no label in it.
+    pub fn lesson(&self, row: u32, column: Option<&Column>) -> Option<&Target> {
+        match self.label_column(column) {
+            Some(column) => column.targets[row as usize].as_ref(),
+            None => Some(&self.rows[row as usize].target),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
