@@ -95,29 +95,18 @@ impl LabelColumn {
         ))
     }
 
-    fn located(&self, error: Error, source: &Source) -> Error {
-        match error {
-            Error::Record {
-                path,
-                line,
-                expected,
-                got,
-                ..
-            } => Error::Record {
-                expected: format!(
-                    "{expected} in the column {}, which is learned from in place of {}",
-                    self.column,
-                    source.label_column()
-                ),
-                path,
-                line,
-                got,
-                hint: "mend the cell, or leave it empty where nobody said a label; \
-                       other questions are tasks of their own: [tasks.NAME]"
-                    .to_owned(),
-            },
-            other => other,
+    fn located(&self, mut error: Error, source: &Source) -> Error {
+        if let Error::Record { expected, hint, .. } = &mut error {
+            expected.push_str(&format!(
+                " in the column {}, which is learned from in place of {}",
+                self.column,
+                source.label_column()
+            ));
+            *hint = "mend the cell, or leave it empty where nobody said a label; \
+                     other questions are tasks of their own: [tasks.NAME]"
+                .to_owned();
         }
+        error
     }
 }
 

@@ -197,22 +197,12 @@ impl Source {
     ) -> Result<Vec<T>> {
         let columns = self.label_columns.iter();
         let found = columns.map(|column| {
-            find("train.label", column).map_err(|error| match error {
-                Error::Record {
-                    path,
-                    line,
-                    expected,
-                    got,
-                    ..
-                } => Error::Record {
-                    path,
-                    line,
-                    expected,
-                    got,
-                    hint: "name columns in train.label and sweep.label that every file has which heads learn from"
-                        .to_owned(),
-                },
-                other => other,
+            find("train.label", column).map_err(|mut error| {
+                if let Error::Record { hint, .. } = &mut error {
+                    *hint = "name columns in train.label and sweep.label that every file has which heads learn from"
+                        .to_owned();
+                }
+                error
             })
         });
         found.collect()
