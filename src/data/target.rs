@@ -258,23 +258,11 @@ fn value(cell: &str, source: &Source, line: Option<u64>) -> Result<Target> {
 }
 
 /// Names the word whose tag is at fault: a sentence has many lines, and errors the first of them.
-fn at_word(error: Error, word: &str) -> Error {
-    match error {
-        Error::Record {
-            path,
-            line,
-            expected,
-            got,
-            hint,
-        } => Error::Record {
-            got: format!("{got} for the word `{}`", shorten(word, 40)),
-            path,
-            line,
-            expected,
-            hint,
-        },
-        other => other,
+fn at_word(mut error: Error, word: &str) -> Error {
+    if let Error::Record { got, .. } = &mut error {
+        got.push_str(&format!(" for the word `{}`", shorten(word, 40)));
     }
+    error
 }
 
 /// Fails where the rows to learn from are all alike.

@@ -22,21 +22,11 @@ fn read_str(content: &str, source: Source, want: Want) -> Result<Vec<Example>> {
         want,
     )
     .and_then(Iterator::collect);
-    result.map_err(|error| match error {
-        Error::Record {
-            line,
-            expected,
-            got,
-            hint,
-            ..
-        } => Error::Record {
-            path: source.path,
-            line,
-            expected,
-            got,
-            hint,
-        },
-        other => other,
+    result.map_err(|mut error| {
+        if let Error::Record { path, .. } = &mut error {
+            *path = source.path;
+        }
+        error
     })
 }
 
