@@ -1,9 +1,11 @@
 //! SGD, Adam and AdamW, element by element, with their settings per column: every column may belong to another head.
 
+use std::ops::Range;
+
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
-use super::aligned::Aligned;
+use super::{aligned::Aligned, panel::LANES};
 
 /// The kind of optimiser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,16 +161,20 @@ impl Factors {
 pub struct OptimizerState {
     first: Aligned,
     second: Aligned,
-    factors: Vec<Factors>,
+    factors: Vec<Lanes>,
 }
 
 impl OptimizerState {
     /// Zero moments for `rows x columns` parameters.
+    ///
+    /// # Panics
+    /// When `columns` is no multiple of [`LANES`].
     pub fn new(rows: usize, columns: usize) -> OptimizerState {
+        assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
         OptimizerState {
             first: Aligned::zeros(rows * columns),
             second: Aligned::zeros(rows * columns),
-            factors: vec![Factors::default(); columns],
+            factors: vec![Lanes::default(); columns / LANES],
         }
     }
 
@@ -178,14 +184,14 @@ impl OptimizerState {
     /// gradient: 1 for all of it.
     pub fn set_columns(
         &mut self,
-        range: std::ops::Range<usize>,
+        range: Range<usize>,
         optimizer: &Optimizer,
         corrections: Corrections,
         lr_factor: f64,
         gradient_scale: f32,
     ) {
         let factors = Factors::new(optimizer, corrections, lr_factor, gradient_scale);
-        self.factors[range].fill(factors);
+        self.fill(range, factors);
     }
 
     /// First and second moments, `[rows, columns]` each.
@@ -199,12 +205,19 @@ impl OptimizerState {
     }
 
     /// Holds the columns `range` where they are.
-    pub fn freeze_columns(&mut self, range: std::ops::Range<usize>) {
-        self.factors[range].fill(Factors {
+    pub fn freeze_columns(&mut self, range: Range<usize>) {
+        let still = Factors {
             keep: 1.0,
             offset: 1.0,
             ..Factors::default()
-        });
+        };
+        self.fill(range, still);
+    }
+
+    fn fill(&mut self, range: Range<usize>, factors: Factors) {
+        for column in range {
+            self.factors[column / LANES].set(column % LANES, factors);
+        }
     }
 
     /// Moves `parameters [rows, columns]` along `gradients` of the same shape, both row-major.
@@ -212,45 +225,16 @@ impl OptimizerState {
     /// # Panics
     /// When the lengths differ from those that the state was made for.
     pub fn step(&mut self, parameters: &mut [f32], gradients: &[f32]) {
-        assert_eq!(
-            parameters.len(),
-            self.first.len(),
-            "parameters of the optimiser's shape"
-        );
-        assert_eq!(
-            gradients.len(),
-            self.first.len(),
-            "gradients of the optimiser's shape"
-        );
-        let mut elements = Elements {
-            weights: parameters,
-            gradients,
-            first: &mut self.first,
-            second: &mut self.second,
-        };
-        let whole = self.factors.len() / LANES * LANES;
-        for start in (0..whole).step_by(LANES) {
-            let factors = Lanes::of(&self.factors[start..start + LANES]);
-            apply_to_lanes(&factors, start, self.factors.len(), &mut elements);
-        }
-        for column in whole..self.factors.len() {
-            let factors = self.factors[column];
-            for place in (column..elements.weights.len()).step_by(self.factors.len()) {
-                factors.apply(
-                    &mut elements.weights[place],
-                    elements.gradients[place],
-                    &mut elements.first[place],
-                    &mut elements.second[place],
-                );
-            }
-        }
+        let (n_parameters, n_gradients) = (parameters.len(), gradients.len());
+        assert_eq!(n_parameters, self.first.len(), "parameters of its shape");
+        assert_eq!(n_gradients, self.first.len(), "gradients of its shape");
+        let (first, second) = (&mut self.first, &mut self.second);
+        apply_to_lanes(&self.factors, parameters, gradients, first, second);
     }
 }
 
-/// Columns that move side by side.
-const LANES: usize = 16;
-
 /// The factors of some columns, one array for each kind of factor, so that they can be used as vectors.
+#[derive(Clone, Debug, Default)]
 struct Lanes {
     scale: [f32; LANES],
     coupled: [f32; LANES],
@@ -265,55 +249,58 @@ struct Lanes {
 }
 
 impl Lanes {
-    fn of(columns: &[Factors]) -> Lanes {
-        let of = |factor: fn(&Factors) -> f32| std::array::from_fn(|lane| factor(&columns[lane]));
-        Lanes {
-            scale: of(|f| f.scale),
-            coupled: of(|f| f.coupled),
-            decay_m: of(|f| f.decay_m),
-            gain_m: of(|f| f.gain_m),
-            decay_v: of(|f| f.decay_v),
-            gain_v: of(|f| f.gain_v),
-            keep: of(|f| f.keep),
-            rate: of(|f| f.rate),
-            root: of(|f| f.root),
-            offset: of(|f| f.offset),
+    fn set(&mut self, lane: usize, factors: Factors) {
+        self.scale[lane] = factors.scale;
+        self.coupled[lane] = factors.coupled;
+        self.decay_m[lane] = factors.decay_m;
+        self.gain_m[lane] = factors.gain_m;
+        self.decay_v[lane] = factors.decay_v;
+        self.gain_v[lane] = factors.gain_v;
+        self.keep[lane] = factors.keep;
+        self.rate[lane] = factors.rate;
+        self.root[lane] = factors.root;
+        self.offset[lane] = factors.offset;
+    }
+
+    /// The arithmetic of [`Factors::apply`], side by side.
+    #[inline(always)]
+    fn apply(
+        &self,
+        weights: &mut [f32; LANES],
+        gradients: &[f32; LANES],
+        first: &mut [f32; LANES],
+        second: &mut [f32; LANES],
+    ) {
+        for lane in 0..LANES {
+            let g = self.scale[lane] * gradients[lane] + self.coupled[lane] * weights[lane];
+            first[lane] = self.decay_m[lane] * first[lane] + self.gain_m[lane] * g;
+            second[lane] = self.decay_v[lane] * second[lane] + self.gain_v[lane] * g * g;
+            let denominator = second[lane].sqrt() * self.root[lane] + self.offset[lane];
+            weights[lane] =
+                self.keep[lane] * weights[lane] - self.rate[lane] * first[lane] / denominator;
         }
     }
 }
 
-/// Parameters, their gradients and their moments, all of one length.
-struct Elements<'a> {
-    weights: &'a mut [f32],
-    gradients: &'a [f32],
-    first: &'a mut [f32],
-    second: &'a mut [f32],
-}
-
-/// Moves the columns `start..start + LANES` of every row, with the arithmetic of [`Factors::apply`].
+/// Moves whole rows of columns that have `factors`.
 #[multiversion(targets = "simd")]
-fn apply_to_lanes(f: &Lanes, start: usize, n_columns: usize, elements: &mut Elements<'_>) {
-    let rows = elements
-        .weights
-        .chunks_exact_mut(n_columns)
-        .zip(elements.gradients.chunks_exact(n_columns))
-        .zip(
-            elements
-                .first
-                .chunks_exact_mut(n_columns)
-                .zip(elements.second.chunks_exact_mut(n_columns)),
-        );
-    for ((weights, gradients), (first, second)) in rows {
-        let lanes = start..start + LANES;
-        let weights = &mut weights[lanes.clone()];
-        let gradients = &gradients[lanes.clone()];
-        let (first, second) = (&mut first[lanes.clone()], &mut second[lanes]);
-        for lane in 0..LANES {
-            let g = f.scale[lane] * gradients[lane] + f.coupled[lane] * weights[lane];
-            first[lane] = f.decay_m[lane] * first[lane] + f.gain_m[lane] * g;
-            second[lane] = f.decay_v[lane] * second[lane] + f.gain_v[lane] * g * g;
-            let denominator = second[lane].sqrt() * f.root[lane] + f.offset[lane];
-            weights[lane] = f.keep[lane] * weights[lane] - f.rate[lane] * first[lane] / denominator;
+fn apply_to_lanes(
+    factors: &[Lanes],
+    weights: &mut [f32],
+    gradients: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+) {
+    let (weights, _) = weights.as_chunks_mut();
+    let (gradients, _) = gradients.as_chunks();
+    let (first, _) = first.as_chunks_mut();
+    let (second, _) = second.as_chunks_mut();
+    let width = factors.len();
+    for (group, factors) in factors.iter().cloned().enumerate() {
+        let values = weights[group..].iter_mut().step_by(width).zip(gradients[group..].iter().step_by(width));
+        let moments = first[group..].iter_mut().step_by(width).zip(second[group..].iter_mut().step_by(width));
+        for ((weights, gradients), (first, second)) in values.zip(moments) {
+            factors.apply(weights, gradients, first, second);
         }
     }
 }
@@ -425,8 +412,7 @@ fn apply_to_all(
 mod tests {
     use super::*;
 
-    /// Two groups of lanes, and columns beside them.
-    const N_COLUMNS: usize = 2 * LANES + 3;
+    const N_COLUMNS: usize = 3 * LANES;
 
     #[test]
     fn one_heads_parameters_move_as_columns_that_are_all_set_alike() {
