@@ -297,8 +297,14 @@ fn apply_to_lanes(
     let (second, _) = second.as_chunks_mut();
     let width = factors.len();
     for (group, factors) in factors.iter().cloned().enumerate() {
-        let values = weights[group..].iter_mut().step_by(width).zip(gradients[group..].iter().step_by(width));
-        let moments = first[group..].iter_mut().step_by(width).zip(second[group..].iter_mut().step_by(width));
+        let values = weights[group..]
+            .iter_mut()
+            .step_by(width)
+            .zip(gradients[group..].iter().step_by(width));
+        let moments = first[group..]
+            .iter_mut()
+            .step_by(width)
+            .zip(second[group..].iter_mut().step_by(width));
         for ((weights, gradients), (first, second)) in values.zip(moments) {
             factors.apply(weights, gradients, first, second);
         }
