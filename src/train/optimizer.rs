@@ -282,7 +282,7 @@ impl Lanes {
     }
 }
 
-/// Moves whole rows of columns that have `factors`.
+/// Moves all rows, [`LANES`] columns after the other; their factors are copied, so that they stay in registers.
 #[multiversion(targets = "simd")]
 fn apply_to_lanes(
     factors: &[Lanes],
@@ -418,6 +418,7 @@ fn apply_to_all(
 mod tests {
     use super::*;
 
+    /// Several groups of lanes.
     const N_COLUMNS: usize = 3 * LANES;
 
     #[test]
