@@ -262,7 +262,23 @@ impl Lanes {
         self.offset[lane] = factors.offset;
     }
 
-    /// The arithmetic of [`Factors::apply`], side by side.
+    #[inline(always)]
+    fn of(&self, lane: usize) -> Factors {
+        Factors {
+            scale: self.scale[lane],
+            coupled: self.coupled[lane],
+            decay_m: self.decay_m[lane],
+            gain_m: self.gain_m[lane],
+            decay_v: self.decay_v[lane],
+            gain_v: self.gain_v[lane],
+            keep: self.keep[lane],
+            rate: self.rate[lane],
+            root: self.root[lane],
+            offset: self.offset[lane],
+        }
+    }
+
+    /// [`Factors::apply`], side by side.
     #[inline(always)]
     fn apply(
         &self,
@@ -272,12 +288,13 @@ impl Lanes {
         second: &mut [f32; LANES],
     ) {
         for lane in 0..LANES {
-            let g = self.scale[lane] * gradients[lane] + self.coupled[lane] * weights[lane];
-            first[lane] = self.decay_m[lane] * first[lane] + self.gain_m[lane] * g;
-            second[lane] = self.decay_v[lane] * second[lane] + self.gain_v[lane] * g * g;
-            let denominator = second[lane].sqrt() * self.root[lane] + self.offset[lane];
-            weights[lane] =
-                self.keep[lane] * weights[lane] - self.rate[lane] * first[lane] / denominator;
+            let factors = self.of(lane);
+            factors.apply(
+                &mut weights[lane],
+                gradients[lane],
+                &mut first[lane],
+                &mut second[lane],
+            );
         }
     }
 }
