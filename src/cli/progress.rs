@@ -32,6 +32,8 @@ struct Stage {
     tokens: u64,
     started: Instant,
     last_shown: Instant,
+    /// What was last told of the work, for the lines without a terminal.
+    detail: String,
     bar: ProgressBar,
 }
 
@@ -127,6 +129,7 @@ impl Progress for TerminalProgress {
             tokens: 0,
             started: now,
             last_shown: now,
+            detail: String::new(),
             bar,
         });
     }
@@ -153,7 +156,12 @@ impl Progress for TerminalProgress {
         }
         stage.last_shown = Instant::now();
         if !self.terminal {
-            eprintln!("{}: {}, {}", stage.name, stage.count(), stage.rates());
+            let detail = match stage.detail.as_str() {
+                "" => String::new(),
+                detail => format!("; {detail}"),
+            };
+            let (name, count, rates) = (&stage.name, stage.count(), stage.rates());
+            eprintln!("{name}: {count}, {rates}{detail}");
             return;
         }
         stage.bar.set_position(stage.done);
@@ -168,8 +176,9 @@ impl Progress for TerminalProgress {
         }
         if self.verbose {
             self.line(message);
-        } else if let Some(stage) = &*self.lock() {
+        } else if let Some(stage) = &mut *self.lock() {
             stage.bar.set_message(message.to_string());
+            stage.detail = message.to_string();
         }
     }
 

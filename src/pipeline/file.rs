@@ -316,6 +316,11 @@ impl HeadKind {
         use HeadKind::*;
         matches!(self, Ridge | Lda | Logistic | LinfaLogistic | LinfaSvm)
     }
+
+    /// Whether it learns epoch by epoch. A cosine learns nothing.
+    pub fn has_epochs(self) -> bool {
+        !self.is_full_batch() && self != HeadKind::Cosine
+    }
 }
 
 names! {

@@ -85,11 +85,18 @@ fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
     let (key, value) = setting
         .split_once('=')
         .ok_or_else(|| override_error(format!("expected key=value, got `{setting}`")))?;
-    // A bare word is a string.
-    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(value.to_string()));
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
+    let value = match parsed.and_then(|mut parsed| parsed.remove("value")) {
+        Some(parsed) => parsed,
+        None if value.trim_start().starts_with(['[', '{']) => {
+            return Err(override_error(format!(
+                "`{value}` is no list or table: texts in it stand in quotes, and what is opened is closed, \
+                 as in '{key}=[\"a\", \"b\"]'"
+            )));
+        }
+        // A bare word is a string.
+        None => toml::Value::String(value.to_string()),
+    };
     let mut parts = key.trim().split('.').peekable();
     let mut table = table;
     while let Some(part) = parts.next() {

@@ -42,6 +42,9 @@ pub(super) fn newest_first(parent: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
+/// The folder in a run folder that holds what a sweep has done, until the run is whole.
+pub(super) const UNFINISHED: &str = "unfinished";
+
 /// The folder of a run: `path` itself where it holds a head, else the newest finished run in it.
 ///
 /// # Errors
@@ -72,6 +75,9 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
             }
             .into(),
             hint: match tasks_in(path).next() {
+                _ if path.join(UNFINISHED).is_dir() => {
+                    "its sweep is not finished: start it again with the same pipeline, and it goes on here".into()
+                }
                 Some(task) => format!(
                     "it holds the runs of several tasks: name one, such as {}",
                     task.display()
@@ -95,7 +101,9 @@ fn tasks_in(path: &Path) -> impl Iterator<Item = PathBuf> {
         folders.sort_unstable();
         folders
     };
-    let finished = |folder: &PathBuf| folder.join(super::lock::LOCK_FILE).is_file();
+    let finished = |folder: &PathBuf| {
+        folder.join(super::lock::LOCK_FILE).is_file() && !folder.ends_with(UNFINISHED)
+    };
     let own: Vec<PathBuf> = folders(path).into_iter().filter(finished).collect();
     let newest = folders(path).pop();
     let below = newest.into_iter().flat_map(move |run| folders(&run));
@@ -126,5 +134,15 @@ mod tests {
         fs::write(first.join(crate::pipeline::lock::LOCK_FILE), "{}").unwrap();
         assert_eq!(resolve(&folder.path().join("a")).unwrap(), first);
         assert_eq!(resolve(&first).unwrap(), first);
+        fs::create_dir(second.join(UNFINISHED)).unwrap();
+        fs::write(
+            second
+                .join(UNFINISHED)
+                .join(crate::pipeline::lock::LOCK_FILE),
+            "{}",
+        )
+        .unwrap();
+        let error = resolve(&second).unwrap_err();
+        assert!(format!("{error:?}").contains("its sweep is not finished"));
     }
 }

@@ -163,7 +163,7 @@ pub(super) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> R
     require_training_rows(pipeline, &dataset, &train)?;
     weights::class_weights(pipeline, &dataset, &train)?;
     if let Some(section) = &pipeline.file.sweep {
-        sweep::check(pipeline, section, &dataset)?;
+        sweep::check(pipeline, section, &dataset, progress)?;
     }
     Ok(dataset)
 }

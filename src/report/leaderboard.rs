@@ -13,6 +13,7 @@ use crate::{
     sweep::{
         Findings,
         curves::FRACTION,
+        heat_map::HeatMap,
         leaderboard::{Leaderboard, Spread},
         show,
     },
@@ -44,6 +45,9 @@ pub const EXPECTED_BEST_PLOT: &str = "expected_best.svg";
 
 /// The best score by share of the training rows.
 pub const LEARNING_CURVE_PLOT: &str = "learning_curve.svg";
+
+/// Best and mean score by layer and pooling, a line for each pair.
+pub const HEAT_MAP_FILE: &str = "heat_map.csv";
 
 /// The best score by layer and pooling.
 pub const HEAT_MAP_PLOT: &str = "heat_map.svg";
@@ -77,6 +81,7 @@ pub fn write(run: &Path, findings: &Findings, test: Option<(usize, f64)>) -> Res
         write_text(&run.join(LAYER_PROFILE_PLOT), &plot)?;
     }
     if let Some(map) = &findings.heat_map {
+        heat_map_sheet(map).write_csv(&run.join(HEAT_MAP_FILE))?;
         let plot = plots::heat_map(map, &board.metric, board.higher_is_better);
         write_text(&run.join(HEAT_MAP_PLOT), &plot)?;
     }
@@ -198,6 +203,23 @@ fn layer_profile_sheet(findings: &Findings) -> Sheet {
     sheet.numbers("high", end(1));
     sheet.numbers("mean", layers().map(|layer| Some(layer.mean)));
     sheet.integers("heads", layers().map(|layer| Some(layer.heads)));
+    sheet
+}
+
+fn heat_map_sheet(map: &HeatMap) -> Sheet {
+    let n_columns = map.columns.len();
+    let cells = || 0..map.rows.len() * n_columns;
+    let mut sheet = Sheet::default();
+    let row = |cell: usize| map.rows[cell / n_columns].clone();
+    sheet.texts(&map.row_key, cells().map(row));
+    let column = |cell: usize| map.columns[cell % n_columns].clone();
+    sheet.texts(&map.column_key, cells().map(column));
+    let score = |scores: &[Vec<Option<f64>>]| {
+        let scores = scores.concat();
+        cells().map(move |cell| scores[cell])
+    };
+    sheet.numbers("best", score(&map.best));
+    sheet.numbers("mean", score(&map.mean));
     sheet
 }
 

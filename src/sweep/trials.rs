@@ -17,6 +17,16 @@ pub const MOST_TRIALS: usize = 100_000;
 /// Draws in a row that repeat earlier ones before no more are made.
 const MOST_IN_VAIN: usize = 1000;
 
+/// The keys whose values are whole numbers.
+const WHOLE: [&str; 6] = [
+    "epochs",
+    "batch_size",
+    "layer",
+    "layers",
+    "pca",
+    "max_answer_tokens",
+];
+
 /// What a key may be.
 enum Domain {
     Values(Vec<Value>),
@@ -121,7 +131,7 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
         Some(Value::Boolean(log)) => *log,
         Some(_) => return Err([format!("sweep.{key}.log is neither true nor false"), cure()]),
     };
-    distribution(table, log).ok_or_else(|| {
+    distribution(key, table, log).ok_or_else(|| {
         let needs = if log { "0 < min < max" } else { "min < max" };
         [
             format!("sweep.{key} is no distribution: it needs numbers {needs}"),
@@ -130,9 +140,9 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
     })
 }
 
-fn distribution(table: &Table, log: bool) -> Option<Domain> {
+fn distribution(key: &str, table: &Table, log: bool) -> Option<Domain> {
     let (min, max) = (table.get("min")?, table.get("max")?);
-    if let (Value::Integer(min), Value::Integer(max)) = (min, max) {
+    if let (Value::Integer(min), Value::Integer(max), true) = (min, max, WHOLE.contains(&key)) {
         let (min, max) = (*min, *max);
         let valid = min < max && (!log || min > 0);
         return valid.then_some(Domain::Integer { min, max, log });
@@ -241,6 +251,18 @@ mod tests {
             (70..130).contains(&below),
             "a logarithmic rate lies below its middle half of the time: {below}"
         );
+    }
+
+    #[test]
+    fn only_keys_of_whole_numbers_are_drawn_whole() {
+        let text =
+            "trials = 20\nepochs = { min = 1, max = 9 }\nweight_decay = { min = 0, max = 1 }";
+        for settings in trials(&section(text), 7).unwrap() {
+            let [(_, epochs), (_, decay)] = &settings[..] else {
+                panic!()
+            };
+            assert!(epochs.is_integer() && decay.is_float(), "{settings:?}");
+        }
     }
 
     #[test]

@@ -88,6 +88,7 @@ fn an_override_that_fits_nothing_says_so() {
     assert_snapshot!(run("train.learning_rate=0.1"));
     assert_snapshot!("an_override_of_the_wrong_kind", run("train.lr=fast"));
     assert_snapshot!("an_override_inside_a_value", run("name.first=a"));
+    assert_snapshot!("an_override_of_a_torn_list", run("cache.store=[cls"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::Value;
 
 use crate::{
-    cases::{conll, sentences, squad},
+    cases::{Case, Data, conll, sentences, squad},
     support::{Workshop, read_json},
 };
 
@@ -83,6 +83,7 @@ fn a_sweep_holds_the_contract() {
         "leaderboard.parquet",
         "timings.csv",
         "effects.csv",
+        "heat_map.csv",
         "heat_map.svg",
         "layer_profile.svg",
         "expected_best.svg",
@@ -284,6 +285,47 @@ fn shares_and_resamples_of_the_rows_have_files_of_their_own_and_never_win() {
         .position(|name| name == "resamples")
         .unwrap();
     assert_eq!(resamples[1][place], "10", "five of each of two seeds");
+}
+
+#[test]
+fn cosines_stand_on_a_leaderboard_beside_heads_and_score_as_a_cosine_run_alone() {
+    let workshop = Case {
+        task: "similarity",
+        data: Data::PairValues,
+        cache: "max_length = 24",
+        settings: "[head]\nkind = \"cosine\"",
+    }
+    .workshop();
+    let alone = workshop.json(&["run", "pipeline.toml", "--set", "head.layers=[1]"]);
+    let expected = &alone["train"]["metrics"];
+    let sweep = "kind = [\"cosine\", \"ridge\"]\nlayer = [1, 2]\npooling = [\"mean\", \"cls\"]\nstandardize = [true, false]";
+    add_sweep(&workshop, sweep);
+    let report = workshop.json(&["run", "pipeline.toml"])["sweep"].clone();
+    // A cosine is not scaled: two layers and two poolings, beside twice as many of ridge.
+    assert_eq!(report["heads"], 4 + 8);
+    let board = report["leaderboard"].as_array().unwrap();
+    let cosine = board.iter().find(|row| {
+        let settings = &row["settings"];
+        settings["kind"] == "cosine" && settings["layer"] == 1 && settings["pooling"] == "mean"
+    });
+    let score = cosine.unwrap()["score"].as_f64().unwrap();
+    let own = expected["validation"]["spearman"].as_f64().unwrap();
+    assert!((score - own).abs() < 1e-12, "{score}, {own}");
+
+    // Folds, nested ones and a refit change nothing of what learns nothing.
+    add_sweep(&workshop, "folds = 3\nnested = 2\nlayer = [1]");
+    let folds = workshop.json(SWEEP);
+    assert_eq!(folds["best"]["test"], expected["test"]);
+    assert_eq!(folds["nested"]["score"], folds["leaderboard"][0]["score"]);
+    let predict = [
+        "predict",
+        folds["run"].as_str().unwrap(),
+        "--text",
+        "a very cold film",
+        "--text-pair",
+        "the snow",
+    ];
+    assert!(workshop.json(&predict)["value"].is_number());
 }
 
 /// Small data of a task, with a sweep.

@@ -56,7 +56,7 @@ pub(in crate::pipeline) fn out_of_fold(
     };
     let metric = metric(pipeline, &section, dataset)?;
     let (trials, cuts) = (
-        trials(pipeline, &section)?,
+        trials(pipeline, &section)?.all,
         cuts(pipeline, &section, dataset)?,
     );
     metric.check(pipeline, &trials)?;

@@ -124,6 +124,15 @@ impl Metric {
         }
     }
 
+    /// A score as of heads of which nothing can be said.
+    pub(super) fn worst(&self) -> f64 {
+        if self.higher_is_better {
+            f64::NEG_INFINITY
+        } else {
+            f64::INFINITY
+        }
+    }
+
     /// The one with the better score, the first of equals.
     pub(super) fn better_of(
         &self,

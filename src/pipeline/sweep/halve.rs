@@ -44,70 +44,32 @@ pub(super) fn halve(
     done: &mut Done,
     progress: &dyn Progress,
 ) -> Result<usize> {
-    let groups: Vec<&Group> = groups.iter().filter(|group| !group.in_full_batch).collect();
-    let mut left: Vec<usize> = groups
-        .iter()
-        .flat_map(|group| group.trials.iter().copied())
-        .collect();
-    let epochs = left
-        .iter()
-        .map(|trial| sweep.trials[*trial].pipeline.file.train.epochs);
-    let stages = rungs(left.len(), epochs.max().unwrap_or(0));
-    let mut results: HashMap<HeadKey, HeadResult> = HashMap::new();
-    let mut seconds = 0.0;
-    let mut n_decided = 0;
-    for (rung, (_, go_on)) in stages.iter().enumerate() {
-        let is_same = |kept: &Rung| kept.decides(sweep, &left, *go_on);
-        let Some(decided) = kept.read(&rung_name(rung)).filter(is_same) else {
-            break;
-        };
-        let Rung {
-            go_on, given_up, ..
-        } = decided;
-        seconds += decided.seconds;
-        for (plan, result) in given_up {
-            done.rungs[plan.trial] = Some(rung);
-            results.insert(key_of(&plan), result);
-        }
-        left = go_on;
-        n_decided += 1;
-    }
-    if n_decided > 0 {
-        let n_given_up = groups.iter().map(|group| group.trials.len()).sum::<usize>() - left.len();
-        progress.note(&format!(
-            "{n_given_up} settings were given up before; the other {} learn from the first epoch again",
-            left.len()
-        ));
-    }
+    let groups: Vec<&Group> = groups.iter().filter(|group| group.has_epochs).collect();
+    let mut race = Race::new(sweep, &groups, metric);
+    let n_decided = race.follow(kept, done, progress);
 
     let fields: Vec<Fields<'_>> = groups
         .iter()
         .map(|group| sweep.fields(group.trials[0]))
-        .collect::<Result<_>>()?;
-    let heads: Vec<Heads> = groups
-        .iter()
-        .zip(&fields)
-        .map(|(group, fields)| {
-            let trials = group.trials.iter().filter(|trial| left.contains(trial));
-            let plans = plans(sweep, &trials.copied().collect::<Vec<_>>());
-            let specs = fields.specs(&plans, sweep)?;
-            Ok(Heads { plans, specs })
-        })
         .collect::<Result<_>>()?;
     let judges: Vec<Vec<Box<dyn Listener + '_>>> =
         fields.iter().map(|fields| fields.judges(sweep)).collect();
     if let Some(judges) = judges.first() {
         done.judged = judges.iter().map(|judge| judge.rows()).collect();
     }
-    let sets: Vec<Vec<SampleSet<'_>>> = fields
+    let heads: Vec<Heads<'_>> = groups
         .iter()
-        .zip(&judges)
-        .map(|(fields, judges)| fields.sets(judges))
+        .zip(fields.iter().zip(&judges))
+        .map(|(group, (fields, judges))| Heads::new(sweep, group, &race.left, fields, judges))
+        .collect::<Result<_>>()?;
+    let sets: Vec<Vec<SampleSet<'_>>> = heads
+        .iter()
+        .map(|heads| heads.fields.sets(heads.judges))
         .collect();
-    let data: Vec<BankData<'_>> = fields
+    let data: Vec<BankData<'_>> = heads
         .iter()
         .zip(&sets)
-        .map(|(fields, sets)| fields.data(sets))
+        .map(|(heads, sets)| heads.fields.data(sets))
         .collect();
     // A group whose trials were all given up trains nothing.
     let mut banks: Vec<Option<Bank<'_>>> = heads
@@ -119,90 +81,132 @@ pub(super) fn halve(
         })
         .collect();
 
-    let whole = whole_cuts(sweep);
-    for (rung, (after, go_on)) in stages.iter().enumerate().skip(n_decided) {
+    for rung in n_decided..race.stages.len() {
+        let (after, go_on) = race.stages[rung];
         let start = Instant::now();
-        train_until(&mut banks, *after)?;
-        let rung_seconds = start.elapsed().as_secs_f64();
-        seconds += rung_seconds;
-        let mut now: HashMap<HeadKey, (HeadPlan, HeadResult)> = HashMap::new();
-        for (number, bank) in banks.iter().enumerate() {
-            let Some(bank) = bank else { continue };
-            let own = heads[number].results(&fields[number], bank, &judges[number], &left)?;
-            now.extend(own.into_iter().map(|own| (key_of(&own.0), own)));
+        train_until(&mut banks, after)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let mut now = HashMap::new();
+        for (heads, bank) in heads.iter().zip(&banks) {
+            now.extend(heads.results(bank.as_ref(), &race.left)?);
         }
-        let mut scored: Vec<(f64, usize)> = left
+        let ranked = race.ranked(&now, done);
+        let decided = Rung::new(&ranked, go_on, now, seconds);
+        for (heads, bank) in heads.iter().zip(&mut banks) {
+            heads.keep(bank.as_mut(), &decided.go_on);
+        }
+        kept.write(&rung_name(rung), &decided)?;
+        race.pass(rung, decided, done);
+        let (score, best) = ranked[0];
+        progress.detail(&format!(
+            "after {after} epochs the best {go_on} of {} settings go on; {} {score:.4}: {}",
+            ranked.len(),
+            metric.name.replace('_', " "),
+            described(&sweep.trials[best].settings),
+        ));
+    }
+
+    let start = Instant::now();
+    train_until(&mut banks, usize::MAX)?;
+    race.seconds += start.elapsed().as_secs_f64();
+    let last = race.stages.len();
+    for trial in &race.left {
+        done.rungs[*trial] = Some(last);
+    }
+    for ((group, heads), bank) in groups.iter().zip(&heads).zip(&banks) {
+        let mut results = heads.results(bank.as_ref(), &race.left)?;
+        let all = plans(sweep, &group.trials);
+        let own = all.iter().map(|plan| {
+            let key = key_of(plan);
+            let ended = results.remove(&key).or_else(|| race.given_up.remove(&key));
+            ended.expect("a head went on or was given up")
+        });
+        // The time of all banks stands with the first.
+        let seconds = std::mem::take(&mut race.seconds);
+        let own = own.collect();
+        done.add(unit(heads.fields, &all, own, heads.judges, seconds));
+        progress.advance(all.len() as u64, 0);
+    }
+    Ok(last)
+}
+
+/// The trials that go on, and what came of those that do not.
+struct Race<'a> {
+    sweep: &'a Sweep<'a>,
+    metric: &'a Metric,
+    /// After so many epochs so many trials go on.
+    stages: Vec<(usize, usize)>,
+    /// The trials that were not given up.
+    left: Vec<usize>,
+    given_up: HashMap<HeadKey, HeadResult>,
+    /// Wall time of the fits so far.
+    seconds: f64,
+}
+
+impl<'a> Race<'a> {
+    fn new(sweep: &'a Sweep<'a>, groups: &[&Group], metric: &'a Metric) -> Race<'a> {
+        let trials = groups.iter().flat_map(|group| group.trials.iter().copied());
+        let left: Vec<usize> = trials.collect();
+        let epochs = left
             .iter()
-            .map(|trial| {
-                let own = |seed, cut| &now[&(*trial, seed, cut)].1.said;
-                let score = score_of(sweep, done, metric, &whole, own);
-                // The worst that there is where nothing can be said.
-                let worst = if metric.higher_is_better {
-                    f64::NEG_INFINITY
-                } else {
-                    f64::INFINITY
-                };
-                (score.unwrap_or(worst), *trial)
-            })
-            .collect();
+            .map(|trial| sweep.trials[*trial].pipeline.file.train.epochs);
+        Race {
+            sweep,
+            metric,
+            stages: rungs(left.len(), epochs.max().unwrap_or(0)),
+            left,
+            given_up: HashMap::new(),
+            seconds: 0.0,
+        }
+    }
+
+    /// Passes the rungs that were decided before a kill; returns how many.
+    fn follow(&mut self, kept: &Kept, done: &mut Done, progress: &dyn Progress) -> usize {
+        let n_trials = self.left.len();
+        let mut n_decided = 0;
+        while let Some((_, go_on)) = self.stages.get(n_decided) {
+            let is_same = |rung: &Rung| rung.decides(self.sweep, &self.left, *go_on);
+            let Some(decided) = kept.read(&rung_name(n_decided)).filter(is_same) else {
+                break;
+            };
+            self.pass(n_decided, decided, done);
+            n_decided += 1;
+        }
+        if n_decided > 0 {
+            let n_left = self.left.len();
+            let n_given_up = n_trials - n_left;
+            progress.note(&format!(
+                "{n_given_up} settings were given up before; the other {n_left} learn from the first epoch again"
+            ));
+        }
+        n_decided
+    }
+
+    /// The trials that are left with their scores, the best first.
+    fn ranked(&self, now: &HashMap<HeadKey, HeadResult>, done: &Done) -> Vec<(f64, usize)> {
+        let (metric, whole) = (self.metric, whole_cuts(self.sweep));
+        let scored = self.left.iter().map(|trial| {
+            let own = |seed, cut| &now[&(*trial, seed, cut)].said;
+            let score = score_of(self.sweep, done, metric, &whole, own);
+            (score.unwrap_or(metric.worst()), *trial)
+        });
+        let mut scored: Vec<(f64, usize)> = scored.collect();
         scored.sort_by(|(a, _), (b, _)| match metric.higher_is_better {
             true => b.total_cmp(a),
             false => a.total_cmp(b),
         });
-        left = scored[..*go_on].iter().map(|(_, trial)| *trial).collect();
-        for (bank, heads) in banks.iter_mut().zip(&heads) {
-            let Some(bank) = bank else { continue };
-            let mut given_up = bank.active();
-            given_up.retain(|head| !left.contains(&heads.plans[*head].trial));
-            bank.stop(&given_up);
-        }
-        let mut given_up: Vec<(HeadPlan, HeadResult)> = now
-            .into_values()
-            .filter(|(plan, _)| !left.contains(&plan.trial))
-            .collect();
-        given_up.sort_by_key(|(plan, _)| key_of(plan));
-        let decided = Rung {
-            go_on: left.clone(),
-            given_up,
-            seconds: rung_seconds,
-        };
-        kept.write(&rung_name(rung), &decided)?;
-        for (plan, result) in decided.given_up {
-            done.rungs[plan.trial] = Some(rung);
-            results.insert(key_of(&plan), result);
-        }
-        let settings = described(&sweep.trials[scored[0].1].settings);
-        progress.detail(&format!(
-            "after {after} epochs the best {go_on} of {} settings go on; {} {:.4}: {settings}",
-            scored.len(),
-            metric.name.replace('_', " "),
-            scored[0].0
-        ));
+        scored
     }
-    let start = Instant::now();
-    train_until(&mut banks, usize::MAX)?;
-    seconds += start.elapsed().as_secs_f64();
-    for trial in &left {
-        done.rungs[*trial] = Some(stages.len());
-    }
-    for (number, group) in groups.iter().enumerate() {
-        if let Some(bank) = &banks[number] {
-            let own = heads[number].results(&fields[number], bank, &judges[number], &left)?;
-            results.extend(
-                own.into_iter()
-                    .map(|(plan, result)| (key_of(&plan), result)),
-            );
+
+    /// Does what a rung decided.
+    fn pass(&mut self, number: usize, rung: Rung, done: &mut Done) {
+        self.left = rung.go_on;
+        self.seconds += rung.seconds;
+        for (plan, result) in rung.given_up {
+            done.rungs[plan.trial] = Some(number);
+            self.given_up.insert(key_of(&plan), result);
         }
-        let all = plans(sweep, &group.trials);
-        let own = all.iter().map(|plan| results.remove(&key_of(plan)));
-        let own = own.map(|result| result.expect("a head went on or was given up"));
-        // The time of all banks stands with the first.
-        let seconds = std::mem::take(&mut seconds);
-        let own = own.collect();
-        done.add(unit(&fields[number], &all, own, &judges[number], seconds));
-        progress.advance(all.len() as u64, 0);
     }
-    Ok(stages.len())
 }
 
 fn rung_name(rung: usize) -> String {
@@ -219,6 +223,27 @@ fn train_until(banks: &mut [Option<Bank<'_>>], epochs: usize) -> Result<()> {
 }
 
 impl Rung {
+    /// Of the trials as they are `ranked` by what their heads say `now`, the best go on.
+    fn new(
+        ranked: &[(f64, usize)],
+        go_on: usize,
+        now: HashMap<HeadKey, HeadResult>,
+        seconds: f64,
+    ) -> Rung {
+        let go_on: Vec<usize> = ranked[..go_on].iter().map(|(_, trial)| *trial).collect();
+        let mut given_up: Vec<(HeadPlan, HeadResult)> = now
+            .into_iter()
+            .filter(|((trial, ..), _)| !go_on.contains(trial))
+            .map(|((trial, seed, cut), result)| (HeadPlan { trial, seed, cut }, result))
+            .collect();
+        given_up.sort_by_key(|(plan, _)| key_of(plan));
+        Rung {
+            go_on,
+            given_up,
+            seconds,
+        }
+    }
+
     /// Whether it decides about these trials: so many go on, and of every other one there are all heads.
     fn decides(&self, sweep: &Sweep<'_>, left: &[usize], go_on: usize) -> bool {
         let all: HashSet<usize> = left.iter().copied().collect();
@@ -234,27 +259,55 @@ impl Rung {
 }
 
 /// The heads of a group that were not given up before.
-struct Heads {
+struct Heads<'a> {
+    fields: &'a Fields<'a>,
+    judges: &'a [Box<dyn Listener + 'a>],
     plans: Vec<HeadPlan>,
     specs: Vec<HeadSpec>,
 }
 
-impl Heads {
+impl<'a> Heads<'a> {
+    fn new(
+        sweep: &Sweep<'_>,
+        group: &Group,
+        left: &[usize],
+        fields: &'a Fields<'a>,
+        judges: &'a [Box<dyn Listener + 'a>],
+    ) -> Result<Heads<'a>> {
+        let trials = group.trials.iter().filter(|trial| left.contains(trial));
+        let plans = plans(sweep, &trials.copied().collect::<Vec<_>>());
+        Ok(Heads {
+            fields,
+            judges,
+            specs: fields.specs(&plans, sweep)?,
+            plans,
+        })
+    }
+
+    /// Lets only the heads of some trials learn on.
+    fn keep(&self, bank: Option<&mut Bank<'_>>, trials: &[usize]) {
+        let Some(bank) = bank else { return };
+        let mut given_up = bank.active();
+        given_up.retain(|head| !trials.contains(&self.plans[*head].trial));
+        bank.stop(&given_up);
+    }
+
     /// What the heads of some trials say now, with their best parameters so far.
     fn results(
         &self,
-        fields: &Fields<'_>,
-        bank: &Bank<'_>,
-        judges: &[Box<dyn Listener + '_>],
+        bank: Option<&Bank<'_>>,
         trials: &[usize],
-    ) -> Result<Vec<(HeadPlan, HeadResult)>> {
+    ) -> Result<HashMap<HeadKey, HeadResult>> {
+        let Some(bank) = bank else {
+            return Ok(HashMap::new());
+        };
         let own = (0..self.plans.len()).filter(|head| trials.contains(&self.plans[*head].trial));
         let own: Vec<usize> = own.collect();
         let plans: Vec<HeadPlan> = own.iter().map(|head| self.plans[*head].clone()).collect();
         let fits = own
             .iter()
             .map(|head| Fit::of(bank.best(*head), &self.specs[*head]));
-        let results = fields.results(&plans, fits.collect(), judges)?;
-        Ok(plans.into_iter().zip(results).collect())
+        let results = self.fields.results(&plans, fits.collect(), self.judges)?;
+        Ok(plans.iter().map(key_of).zip(results).collect())
     }
 }

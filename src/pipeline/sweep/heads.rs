@@ -26,6 +26,7 @@ use crate::{
         tasks::{
             TaskRows,
             said::{Listener, Said, Tuned},
+            similarity,
         },
     },
     states::StateId,
@@ -36,6 +37,8 @@ use crate::{
 pub(super) struct ViewKey {
     pub(super) states: Vec<StateId>,
     matching: bool,
+    /// Whether two states are compared as they are.
+    cosine: bool,
     pca: Option<usize>,
     standardize: bool,
     /// What the outputs on questions are read by.
@@ -48,6 +51,7 @@ impl ViewKey {
         Ok(ViewKey {
             states: pipeline.head_states(model_layers)?,
             matching: head.kind == HeadKind::Matching,
+            cosine: head.kind == HeadKind::Cosine,
             pca: head.pca,
             standardize: head.standardize,
             max_answer_tokens: head.max_answer_tokens,
@@ -83,6 +87,7 @@ pub(super) struct Fields<'c> {
     lessons: Lessons,
     validation: Vec<Vec<u32>>,
     followed: Vec<StoppingMetric>,
+    learns_nothing: bool,
 }
 
 /// Parameters of a head, and how many epochs it was trained for.
@@ -131,7 +136,28 @@ impl<'c> Fields<'c> {
                 .collect(),
             followed,
             rows,
+            learns_nothing: key.cosine,
         })
+    }
+
+    /// Whether the trials are cosines, which have no heads.
+    pub(super) fn learns_nothing(&self) -> bool {
+        self.learns_nothing
+    }
+
+    /// What cosines say of the rows of their cuts.
+    pub(super) fn compare(&self, plans: &[HeadPlan]) -> Result<Vec<HeadResult>> {
+        let cosines = similarity::cosines(&self.rows.view)?;
+        let results = plans.iter().map(|plan| {
+            let judged = self.validation[plan.cut].iter();
+            HeadResult {
+                said: Said::Values(judged.map(|sample| cosines[*sample as usize]).collect()),
+                best_epoch: 0,
+                epochs: 0,
+                diverged: false,
+            }
+        });
+        Ok(results.collect())
     }
 
     /// Samples that a head learns from.
@@ -284,6 +310,10 @@ impl<'c> Fields<'c> {
         epochs: impl Iterator<Item = usize>,
         sweep: &Sweep<'_>,
     ) -> Result<Vec<Said>> {
+        if self.learns_nothing {
+            let results = self.compare(plans)?.into_iter();
+            return Ok(results.map(|result| result.said).collect());
+        }
         let kind = sweep.trials[plans[0].trial].pipeline.file.head.kind;
         let fits = match kind.is_full_batch() {
             true => self.fit(plans, sweep, &mut |_| {})?,
@@ -358,6 +388,9 @@ impl<'c> Fields<'c> {
 
     /// What is tuned to what a trial's heads say of the rows of all folds, none of which they learned from.
     pub(super) fn tuned(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Tuned> {
+        if self.learns_nothing {
+            return Ok(Tuned::default());
+        }
         let fits = self.fit(plans, sweep, &mut |_| {})?;
         let judges = self.judges(sweep);
         let logits = self.listen(plans, &fits, &judges, |_, logits, _| logits.to_owned())?;

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::heads::{HeadPlan, HeadResult};
 use crate::{
     error::{Error, Result},
-    pipeline::{lock::LOCK_FILE, run_folder},
+    pipeline::{
+        lock::LOCK_FILE,
+        run_folder::{self, UNFINISHED},
+    },
 };
-
-/// The folder in a run folder that holds what was done, until the run is whole.
-const FOLDER: &str = "unfinished";
 
 /// What decides the sweep's result, but for the states.
 const PLAN_FILE: &str = "lock.json";
@@ -61,7 +61,7 @@ pub(in crate::pipeline) struct Kept {
 impl Kept {
     /// Begins in a run folder.
     pub(in crate::pipeline) fn begin(run: &Path, plan: &impl Serialize) -> Result<Kept> {
-        let folder = run.join(FOLDER);
+        let folder = run.join(UNFINISHED);
         if folder.exists() {
             // Of a plan that was torn.
             fs::remove_dir_all(&folder).map_err(Error::io("delete", &folder))?;
@@ -81,7 +81,7 @@ impl Kept {
 
     /// Goes on in a run folder whose plan is the same, and which is not another process's work.
     pub(in crate::pipeline) fn resume(run: &Path, plan: &impl Serialize) -> Result<Option<Kept>> {
-        let folder = run.join(FOLDER);
+        let folder = run.join(UNFINISHED);
         let path = folder.join(PLAN_FILE);
         if !fs::read(&path).is_ok_and(|bytes| bytes == bytes_of(plan)) {
             return Ok(None);

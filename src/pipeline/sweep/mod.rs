@@ -33,7 +33,7 @@ use self::{
     cuts::{Cut, cuts},
     heads::{Fields, HeadPlan, ViewKey},
     search::search,
-    trials::{Trial, trials},
+    trials::{Trial, Trials, trials},
 };
 use super::{
     measure::RunMetrics,
@@ -130,14 +130,25 @@ pub(super) enum Place<'a> {
 ///
 /// # Errors
 /// As [`sweep`].
-pub(super) fn check(pipeline: &Pipeline, section: &SweepSection, dataset: &Dataset) -> Result<()> {
+pub(super) fn check(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    dataset: &Dataset,
+    progress: &dyn Progress,
+) -> Result<()> {
     if section.seeds == 0 {
         return Err(pipeline.refuse(
             "sweep.seeds is 0, and every setting needs a head".into(),
             "set sweep.seeds to 1 or more, or leave it out".into(),
         ));
     }
-    let trials = trials(pipeline, section)?;
+    let Trials {
+        all: trials,
+        warnings,
+    } = trials(pipeline, section)?;
+    for warning in &warnings {
+        progress.warn(warning);
+    }
     candidates::metric(pipeline, section, dataset)?.check(pipeline, &trials)?;
     let cuts = cuts(pipeline, section, dataset)?;
     lessons::check(pipeline, dataset, &trials, &cuts)?;
@@ -151,10 +162,10 @@ pub(super) fn check(pipeline: &Pipeline, section: &SweepSection, dataset: &Datas
             "name fewer values, seeds, folds or resamples".into(),
         ));
     }
-    let full_batch = trials
+    let without_epochs = trials
         .iter()
-        .find(|trial| trial.pipeline.file.head.kind.is_full_batch());
-    if let Some(trial) = full_batch.filter(|_| section.bootstrap.is_some_and(|n| n > 0)) {
+        .find(|trial| !trial.pipeline.file.head.kind.has_epochs());
+    if let Some(trial) = without_epochs.filter(|_| section.bootstrap.is_some_and(|n| n > 0)) {
         return Err(pipeline.refuse(
             format!(
                 "sweep.bootstrap draws rows more than once, and a head of kind {} counts each once",
@@ -180,7 +191,7 @@ pub(super) fn sweep_on(
 ) -> Result<SweepReport> {
     let start = Instant::now();
     let section = pipeline.sweep()?;
-    let trials = trials(pipeline, section)?;
+    let trials = trials(pipeline, section)?.all;
     let cuts = cuts(pipeline, section, dataset)?;
     let metric = candidates::metric(pipeline, section, dataset)?;
     let states = swept_states(&trials, checkpoint.config.layers)?;
@@ -240,6 +251,13 @@ pub(super) fn sweep_on(
     let nested = nested::score(&sweep, &done, &metric, progress)?;
     let chosen = judged.winner(&sweep, &findings.leaderboard);
     let row = &findings.leaderboard.rows[chosen.row];
+    if row.score.is_none() {
+        progress.warn(&format!(
+            "no head has a value of {} on the rows that it did not see, so the first of the settings is taken: \
+             set sweep.select to another metric, or judge on other rows",
+            metric.name
+        ));
+    }
     progress.note(&format!(
         "the best of {} settings: {}",
         trials.len(),
@@ -344,7 +362,7 @@ impl Sweep<'_> {
         let fields = self.fields(trial)?;
         given.tuned = Some(fields.tuned(&plans, self)?);
         drop(fields);
-        if !pipeline.file.head.kind.is_full_batch() {
+        if pipeline.file.head.kind.has_epochs() {
             given.stop_after = best_epoch.map(|epoch| (epoch.round() as usize).max(1));
         }
         let dataset = self.dataset.with_validation_in_train();
@@ -401,7 +419,7 @@ pub(super) fn states(
     section: &SweepSection,
     model_layers: usize,
 ) -> Result<Vec<StateId>> {
-    swept_states(&trials(pipeline, section)?, model_layers)
+    swept_states(&trials(pipeline, section)?.all, model_layers)
 }
 
 fn swept_states(trials: &[Trial], model_layers: usize) -> Result<Vec<StateId>> {

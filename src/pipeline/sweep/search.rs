@@ -112,7 +112,7 @@ impl Done {
 /// Trials whose heads read the same states and are fitted in the same way.
 pub(super) struct Group {
     key: ViewKey,
-    pub(super) in_full_batch: bool,
+    pub(super) has_epochs: bool,
     pub(super) trials: Vec<usize>,
 }
 
@@ -124,15 +124,15 @@ pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
     for (number, trial) in sweep.trials.iter().enumerate() {
         let key = ViewKey::of(&trial.pipeline, sweep.checkpoint.config.layers)?;
-        let in_full_batch = trial.pipeline.file.head.kind.is_full_batch();
+        let has_epochs = trial.pipeline.file.head.kind.has_epochs();
         let found = groups
             .iter_mut()
-            .find(|group| group.key == key && group.in_full_batch == in_full_batch);
+            .find(|group| group.key == key && group.has_epochs == has_epochs);
         match found {
             Some(group) => group.trials.push(number),
             None => groups.push(Group {
                 key,
-                in_full_batch,
+                has_epochs,
                 trials: vec![number],
             }),
         }
@@ -173,7 +173,7 @@ pub(super) fn search(
     progress.start("training heads", Some(n_heads as u64), "heads");
     let mut best: Option<(f64, usize)> = None;
     let (mut number, mut n_kept) = (0, 0);
-    for group in groups.iter().filter(|group| group.in_full_batch || !halves) {
+    for group in groups.iter().filter(|group| !(halves && group.has_epochs)) {
         let mut fields: Option<Fields<'_>> = None;
         for trials in group.trials.chunks((UNIT_HEADS / heads_of_trial).max(1)) {
             let expected = plans(sweep, trials);
@@ -215,8 +215,8 @@ pub(super) fn search(
     }
     if halves {
         let last = halve(sweep, &groups, metric, kept, &mut done, progress)?;
-        // A fit in full batch is whole.
-        for group in groups.iter().filter(|group| group.in_full_batch) {
+        // What has no epochs is whole.
+        for group in groups.iter().filter(|group| !group.has_epochs) {
             for trial in &group.trials {
                 done.rungs[*trial] = Some(last);
             }
@@ -251,9 +251,14 @@ pub(super) fn train_unit(
             plans.len()
         ));
     };
+    let judges = fields.judges(sweep);
+    if fields.learns_nothing() {
+        let results = fields.compare(&plans)?;
+        let seconds = start.elapsed().as_secs_f64();
+        return Ok(unit(fields, &plans, results, &judges, seconds));
+    }
     let fits = fields.fit(&plans, sweep, &mut on_epoch)?;
     let seconds = start.elapsed().as_secs_f64();
-    let judges = fields.judges(sweep);
     let results = fields.results(&plans, fits, &judges)?;
     Ok(unit(fields, &plans, results, &judges, seconds))
 }

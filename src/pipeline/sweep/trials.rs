@@ -6,14 +6,15 @@ use toml::{Table, Value};
 
 use crate::{
     error::{Error, Result},
+    head::size::MLP_WIDTH,
     pipeline::{
-        file::{HeadKind, PipelineFile},
+        file::{HeadKind, PipelineFile, Task},
         settings::Pipeline,
     },
     sweep::{
         section::{HEAD_KEYS, SweepSection},
         show,
-        trials::{Settings, trials as settings_of},
+        trials::{MOST_TRIALS, Settings, trials as settings_of},
     },
     train::optimizer::OptimizerKind,
 };
@@ -27,11 +28,23 @@ pub(super) struct Trial {
     pub(super) pipeline: Pipeline,
 }
 
-/// The trials of a pipeline, each once: a value that says nothing of a kind of head (`C` of a linear one) is left out.
+/// The trials of a sweep.
+pub(super) struct Trials {
+    /// Each once.
+    pub(super) all: Vec<Trial>,
+    /// What is not as the section reads.
+    pub(super) warnings: Vec<String>,
+}
+
+/// So many times as many settings as asked for are drawn at most, where some of them are the same trial.
+const MOST_DRAWN: usize = 16;
+
+/// The trials of a pipeline, each once: a value that says nothing of a kind of head (`C` of a linear one) is left out, and
+/// so are combinations of values that cannot be, where each of the values can.
 ///
 /// # Errors
-/// When a trial is no pipeline that can be trained.
-pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Vec<Trial>> {
+/// When a value is none that a trial can have.
+pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> {
     let refuse = |[problem, hint]: [String; 2]| base.refuse(problem, hint);
     if section.keys.contains_key("layer") && section.keys.contains_key("layers") {
         return Err(refuse([
@@ -39,18 +52,105 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Vec<Tria
             "leave one of them out".into(),
         ]));
     }
-    let mut seen = HashSet::new();
-    let mut all: Vec<Trial> = Vec::new();
-    for settings in settings_of(section, base.file.seed).map_err(refuse)? {
-        let trial = trial(base, settings)?;
-        if seen.insert(format!("{:?}", trial.settings)) {
-            all.push(trial);
+    let mut asked = section.clone();
+    loop {
+        let settings = settings_of(&asked, base.file.seed).map_err(refuse)?;
+        let n_settings = settings.len();
+        let mut trials = distinct(base, section, settings)?;
+        let (Some(wanted), Some(n_drawn)) = (section.trials, asked.trials) else {
+            return Ok(trials);
+        };
+        if trials.all.len() >= wanted {
+            trials.all.truncate(wanted);
+            return Ok(trials);
         }
+        let n_next = 2 * n_drawn;
+        if n_settings < n_drawn || n_next > MOST_TRIALS || n_next > MOST_DRAWN * wanted {
+            trials.warnings.push(format!(
+                "sweep.trials is {wanted}, and {} settings were found that differ in what they say of their heads",
+                trials.all.len()
+            ));
+            return Ok(trials);
+        }
+        asked.trials = Some(n_next);
     }
-    Ok(all)
 }
 
-fn trial(base: &Pipeline, settings: Settings) -> Result<Trial> {
+/// The trials that some settings come to.
+fn distinct(base: &Pipeline, section: &SweepSection, settings: Vec<Settings>) -> Result<Trials> {
+    let mut seen = HashSet::new();
+    let mut all: Vec<Trial> = Vec::new();
+    let mut refused: Vec<(Settings, Error)> = Vec::new();
+    for settings in settings {
+        let (file, said) = read(base, settings)?;
+        if !seen.insert(format!("{said:?}")) {
+            continue;
+        }
+        match check(base, file, &said) {
+            Ok(pipeline) => all.push(Trial {
+                settings: said,
+                pipeline,
+            }),
+            Err(error) => refused.push((said, error)),
+        }
+    }
+    let shown = |(key, value): &(String, Value)| format!("{key} = {value:?}");
+    let possible: HashSet<String> = all
+        .iter()
+        .flat_map(|t| t.settings.iter().map(shown))
+        .collect();
+    let n_refused = refused.len();
+    let mut why = None;
+    for (said, error) in refused {
+        let (drawn, listed): (Settings, Settings) = said
+            .into_iter()
+            .partition(|(key, _)| section.keys.get(key).is_some_and(Value::is_table));
+        let is_drawn_value = !drawn.is_empty() && {
+            let (file, said) = read(base, listed.clone())?;
+            check(base, file, &said).is_ok()
+        };
+        if is_drawn_value
+            || !listed
+                .iter()
+                .all(|setting| possible.contains(&shown(setting)))
+        {
+            return Err(error);
+        }
+        why.get_or_insert(error);
+    }
+    let mut warnings = unused(section, &all);
+    if let Some(Error::Pipeline { problem, .. }) = why {
+        let combinations = match n_refused {
+            1 => "one combination of values that cannot be is left out".to_string(),
+            n => format!("{n} combinations of values that cannot be are left out; the first"),
+        };
+        warnings.push(format!("{combinations}: {problem}"));
+    }
+    Ok(Trials { all, warnings })
+}
+
+/// Of keys that say nothing of any trial.
+fn unused(section: &SweepSection, trials: &[Trial]) -> Vec<String> {
+    let says = |key: &String| {
+        let mut settings = trials.iter().flat_map(|trial| &trial.settings);
+        settings.any(|(said, _)| said == key)
+    };
+    let unused = section.keys.keys().filter(|key| !says(key));
+    let mut kinds: Vec<String> = Vec::new();
+    for trial in trials {
+        let kind = trial.pipeline.file.head.kind.to_string();
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    let kinds = kinds.join(", ");
+    unused
+        .map(|key| format!("sweep.{key} changes nothing of heads of kind {kinds}, and is left out"))
+        .collect()
+}
+
+/// What settings come to in the pipeline file, and those of them that say something there.
+fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)> {
     let mut file = base.file.clone();
     file.sweep = None;
     // What a value says depends on the kind of head, the optimiser and the loss, so these go first.
@@ -68,15 +168,52 @@ fn trial(base: &Pipeline, settings: Settings) -> Result<Trial> {
         set(file, settings).map_err(|error| told(error.message().trim().replace('\n', ", ")))
     };
     file = with(file, &first)?;
+    if first.iter().any(|(key, _)| key == "kind") {
+        leave_out(&mut file);
+    }
     let others: Settings = others
         .into_iter()
         .filter(|(key, _)| says_something(key, &file))
         .collect();
     file = with(file, &others)?;
-    let said: Settings = settings
+    if file.head.kind == HeadKind::Mlp && file.head.hidden.is_empty() {
+        file.head.hidden = vec![MLP_WIDTH];
+    }
+    let said = settings
         .into_iter()
         .filter(|(key, _)| says_something(key, &file))
-        .collect();
+        .map(|(key, value)| match key.as_str() {
+            "hidden" => {
+                let widths = file.head.hidden.iter();
+                (
+                    key,
+                    Value::Array(widths.map(|width| Value::Integer(*width as i64)).collect()),
+                )
+            }
+            _ => (key, value),
+        });
+    let said = said.collect();
+    Ok((file, said))
+}
+
+/// Leaves out of a file what was said of another kind of head than the one that it has now.
+fn leave_out(file: &mut PipelineFile) {
+    if !says_something("hidden", file) {
+        file.head.hidden.clear();
+    }
+    if !says_something("pca", file) {
+        file.head.pca = None;
+    }
+    if !says_something("class_weights", file) {
+        file.train.class_weights = None;
+    }
+    if !says_something("label_smoothing", file) {
+        file.train.label_smoothing = 0.0;
+    }
+}
+
+/// The pipeline of a trial.
+fn check(base: &Pipeline, file: PipelineFile, said: &Settings) -> Result<Pipeline> {
     let in_trial = |error: Error| match error {
         Error::Pipeline {
             file,
@@ -90,7 +227,7 @@ fn trial(base: &Pipeline, settings: Settings) -> Result<Trial> {
             column,
             problem: match said.is_empty() {
                 true => problem,
-                false => format!("[sweep], {}: {problem}", described(&said)),
+                false => format!("[sweep], {}: {problem}", described(said)),
             },
             hint,
         },
@@ -98,16 +235,7 @@ fn trial(base: &Pipeline, settings: Settings) -> Result<Trial> {
     };
     let pipeline = Pipeline::check(&base.path, file).map_err(in_trial)?;
     pipeline.check_training().map_err(in_trial)?;
-    if pipeline.file.head.kind == HeadKind::Cosine {
-        return Err(base.refuse(
-            "a cosine learns nothing, so there is nothing to sweep".into(),
-            "remove the section [sweep], or set head.kind".into(),
-        ));
-    }
-    Ok(Trial {
-        settings: said,
-        pipeline,
-    })
+    Ok(pipeline)
 }
 
 /// Settings as people read them.
@@ -145,24 +273,28 @@ fn set(
     table.try_into()
 }
 
-/// Whether a key has a meaning for the file's kind of head, optimiser and loss.
+/// Whether a key has a meaning for the file's task, kind of head, optimiser and loss.
 fn says_something(key: &str, file: &PipelineFile) -> bool {
     use HeadKind::*;
-    let kind = file.head.kind;
-    let in_full_batch = kind.is_full_batch();
+    let (task, kind) = (file.data.task, file.head.kind);
+    let learns = kind != Cosine;
+    let has_epochs = kind.has_epochs();
     let has_layers = matches!(kind, Mlp | Matching | Crf);
     match key {
-        "kind" | "pca" | "pooling" | "layer" | "layers" | "standardize" | "max_answer_tokens"
-        | "label" => true,
+        "kind" | "layer" | "layers" => true,
+        // Tags and answers are of words and tokens, which are not pooled.
+        "pooling" => !matches!(task, Task::Tokens | Task::Qa),
+        "max_answer_tokens" => task == Task::Qa,
+        "pca" | "standardize" | "label" => learns,
         "C" => matches!(kind, Logistic | LinfaLogistic | LinfaSvm),
         "lambda" => matches!(kind, Ridge | Lda),
         "hidden" | "activation" | "skip" | "layer_norm" => has_layers,
-        "class_weights" => !(in_full_batch || kind == Crf) || kind == Logistic,
-        "label_smoothing" => !(in_full_batch || kind == Crf),
-        "momentum" => !in_full_batch && file.train.optimizer == OptimizerKind::Sgd,
-        "betas" => !in_full_batch && file.train.optimizer != OptimizerKind::Sgd,
-        "gamma" => !in_full_batch && file.train.loss == Some(crate::pipeline::file::Loss::Focal),
-        _ => !in_full_batch,
+        "class_weights" => has_epochs && kind != Crf || kind == Logistic,
+        "label_smoothing" => has_epochs && kind != Crf,
+        "momentum" => has_epochs && file.train.optimizer == OptimizerKind::Sgd,
+        "betas" => has_epochs && file.train.optimizer != OptimizerKind::Sgd,
+        "gamma" => has_epochs && file.train.loss == Some(crate::pipeline::file::Loss::Focal),
+        _ => has_epochs,
     }
 }
 
@@ -177,10 +309,16 @@ mod tests {
         Pipeline::check("pipeline.toml".as_ref(), toml::from_str(&text).unwrap()).unwrap()
     }
 
+    fn all_of(base: &Pipeline) -> Result<Trials> {
+        trials(base, &base.file.sweep.clone().unwrap())
+    }
+
     fn of(sweep: &str) -> Result<Vec<Trial>> {
-        let base = base(sweep);
-        let section = base.file.sweep.clone().unwrap();
-        trials(&base, &section)
+        all_of(&base(sweep)).map(|trials| trials.all)
+    }
+
+    fn warnings(sweep: &str) -> Vec<String> {
+        all_of(&base(sweep)).unwrap().warnings
     }
 
     #[test]
@@ -200,6 +338,80 @@ mod tests {
             described.contains(&"hidden = [16], kind = mlp, lr = 0.001".to_string()),
             "{described:#?}"
         );
+    }
+
+    #[test]
+    fn hidden_layers_are_those_that_an_mlp_has() {
+        let all = of("kind = [\"linear\", \"mlp\"]\nhidden = [[], [256], [8]]").unwrap();
+        let described: Vec<String> = all.iter().map(|trial| described(&trial.settings)).collect();
+        let expected = [
+            "kind = linear",
+            "hidden = [256], kind = mlp",
+            "hidden = [8], kind = mlp",
+        ];
+        assert_eq!(described.len(), expected.len(), "{described:?}");
+        for (trial, described) in all.iter().zip(&described) {
+            assert!(expected.contains(&described.as_str()), "{described}");
+            assert_eq!(
+                trial.pipeline.file.head.hidden.is_empty(),
+                described == "kind = linear"
+            );
+        }
+    }
+
+    #[test]
+    fn combinations_that_cannot_be_are_left_out_where_each_value_can() {
+        let sweep = "kind = [\"linear\", \"ridge\"]\npooling = [\"mean\", \"attention\"]";
+        assert_eq!(of(sweep).unwrap().len(), 3);
+        let [warning] = &warnings(sweep)[..] else {
+            panic!("a warning")
+        };
+        let expected = "one combination of values that cannot be is left out: [sweep], kind = ridge, pooling = attention: ";
+        assert!(warning.starts_with(expected), "{warning}");
+        let error = of("kind = [\"ridge\"]\npooling = [\"attention\"]").unwrap_err();
+        assert!(error.to_string().contains("pooling = attention"), "{error}");
+        // Whatever else is drawn.
+        let drawn = format!("{sweep}\nlr = {{ min = 1e-4, max = 1e-2 }}\ntrials = 12");
+        assert!(of(&drawn).unwrap().len() > 3);
+        let error = of("lr = [0.1]\ndropout = { min = 0.5, max = 3.0 }\ntrials = 9").unwrap_err();
+        assert!(error.to_string().contains("head.dropout is"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_changes_nothing_is_warned_of() {
+        let [warning] = &warnings("C = [0.1, 1.0]\nlr = [0.1]")[..] else {
+            panic!("a warning")
+        };
+        let expected = "sweep.C changes nothing of heads of kind linear, and is left out";
+        assert_eq!(warning, expected);
+        assert!(warnings("kind = [\"linear\", \"logistic\"]\nC = [0.1, 1.0]").is_empty());
+    }
+
+    #[test]
+    fn as_many_trials_are_drawn_as_were_asked_for() {
+        let lists = "kind = [\"linear\", \"ridge\"]\nlambda = [0.1, 1.0]";
+        let drawn = format!("{lists}\nlr = {{ min = 1e-4, max = 1e-2, log = true }}\ntrials = 30");
+        assert_eq!(of(&drawn).unwrap().len(), 30);
+        assert!(warnings(&drawn).is_empty());
+        let few = format!("{lists}\nsearch = \"random\"\ntrials = 30");
+        assert_eq!(of(&few).unwrap().len(), 3);
+        let expected = "sweep.trials is 30, and 3 settings were found that differ in what they say of their heads";
+        assert_eq!(warnings(&few), [expected]);
+    }
+
+    #[test]
+    fn what_is_said_of_another_kind_of_head_is_left_out() {
+        let mut base = base("kind = [\"mlp\", \"ridge\"]");
+        base.file.head.kind = HeadKind::Mlp;
+        base.file.head.hidden = vec![8];
+        base.file.train.label_smoothing = 0.1;
+        let all = all_of(&base).unwrap().all;
+        let hidden: Vec<&[usize]> = all
+            .iter()
+            .map(|t| &t.pipeline.file.head.hidden[..])
+            .collect();
+        assert_eq!(hidden, [&[8][..], &[]]);
+        assert_eq!(all[1].pipeline.file.train.label_smoothing, 0.0);
     }
 
     #[test]

@@ -121,6 +121,7 @@ fn a_sweep_leaves_the_files_of_what_it_varied_and_equal_ones_the_same_bytes() {
         EFFECTS_FILE,
         EXPECTED_BEST_FILE,
         EXPECTED_BEST_PLOT,
+        HEAT_MAP_FILE,
         HEAT_MAP_PLOT,
         LAYER_PROFILE_FILE,
         LAYER_PROFILE_PLOT,
@@ -260,4 +261,15 @@ fn pictures_say_what_they_show() {
         .fold(1.0, f64::min);
     let worst = format!("{worst:.3}");
     shown(HEAT_MAP_PLOT, &["pooling", "[12]", "cls", &best, &worst]);
+    let table = text(&files, HEAT_MAP_FILE);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "layers,pooling,best,mean");
+    assert_eq!(lines.len(), 1 + map.rows.len() * map.columns.len());
+    let first = format!(
+        "{},{},{},",
+        map.rows[0],
+        map.columns[0],
+        map.best[0][0].unwrap()
+    );
+    assert!(lines[1].starts_with(&first), "{table}");
 }
