@@ -89,6 +89,17 @@ impl Stage {
         text
     }
 
+    /// How far the work is, on a line of its own.
+    fn show_line(&mut self) {
+        self.last_shown = Instant::now();
+        let detail = match self.detail.as_str() {
+            "" => String::new(),
+            detail => format!("; {detail}"),
+        };
+        let (name, count, rates) = (&self.name, self.count(), self.rates());
+        eprintln!("{name}: {count}, {rates}{detail}");
+    }
+
     fn count(&self) -> String {
         match self.total {
             Some(total) => format!(
@@ -154,16 +165,11 @@ impl Progress for TerminalProgress {
         if stage.last_shown.elapsed() < every {
             return;
         }
-        stage.last_shown = Instant::now();
         if !self.terminal {
-            let detail = match stage.detail.as_str() {
-                "" => String::new(),
-                detail => format!("; {detail}"),
-            };
-            let (name, count, rates) = (&stage.name, stage.count(), stage.rates());
-            eprintln!("{name}: {count}, {rates}{detail}");
+            stage.show_line();
             return;
         }
+        stage.last_shown = Instant::now();
         stage.bar.set_position(stage.done);
         if stage.tokens > 0 || stage.total.is_none() {
             stage.bar.set_message(stage.rates());
@@ -179,6 +185,9 @@ impl Progress for TerminalProgress {
         } else if let Some(stage) = &mut *self.lock() {
             stage.bar.set_message(message.to_string());
             stage.detail = message.to_string();
+            if !self.terminal && stage.last_shown.elapsed() >= LINE_EVERY {
+                stage.show_line();
+            }
         }
     }
 

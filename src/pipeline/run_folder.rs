@@ -75,7 +75,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
             }
             .into(),
             hint: match tasks_in(path).next() {
-                _ if path.join(UNFINISHED).is_dir() => {
+                None if is_unfinished(path) => {
                     "its sweep is not finished: start it again with the same pipeline, and it goes on here".into()
                 }
                 Some(task) => format!(
@@ -88,6 +88,15 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
                 }
             },
         })
+}
+
+/// Whether a run folder, or the newest run in a folder of runs, is of a sweep that was stopped.
+fn is_unfinished(path: &Path) -> bool {
+    let numbers = numbers_in(path).unwrap_or_default();
+    let newest = numbers.into_iter().max();
+    let newest = newest.map(|number| path.join(format!("{number:03}")));
+    let mut folders = newest.into_iter().chain([path.to_path_buf()]);
+    folders.any(|folder| folder.join(UNFINISHED).is_dir())
 }
 
 /// The runs of tasks in a run folder of several, or in the newest run in a folder of runs.
@@ -130,19 +139,15 @@ mod tests {
         let first = create(folder.path(), "a").unwrap();
         let second = create(folder.path(), "a").unwrap();
         assert!(first.ends_with("a/001") && second.ends_with("a/002"));
-        assert!(resolve(&folder.path().join("a")).is_err());
+        let unfinished = second.join(UNFINISHED);
+        fs::create_dir(&unfinished).unwrap();
+        fs::write(unfinished.join(crate::pipeline::lock::LOCK_FILE), "{}").unwrap();
+        for path in [&second, &folder.path().join("a")] {
+            let error = format!("{:?}", resolve(path).unwrap_err());
+            assert!(error.contains("its sweep is not finished"), "{error}");
+        }
         fs::write(first.join(crate::pipeline::lock::LOCK_FILE), "{}").unwrap();
         assert_eq!(resolve(&folder.path().join("a")).unwrap(), first);
         assert_eq!(resolve(&first).unwrap(), first);
-        fs::create_dir(second.join(UNFINISHED)).unwrap();
-        fs::write(
-            second
-                .join(UNFINISHED)
-                .join(crate::pipeline::lock::LOCK_FILE),
-            "{}",
-        )
-        .unwrap();
-        let error = resolve(&second).unwrap_err();
-        assert!(format!("{error:?}").contains("its sweep is not finished"));
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 pub use extraction::ExtractionSettings;
 use toml::Value;
+pub(super) use training::DEFAULT_HIDDEN;
 
 use super::{
     file::{self, HeadKind, Pair, PipelineFile, Task},
@@ -243,6 +244,11 @@ impl Pipeline {
             ));
         }
         self.check_label_columns()?;
+        let swept = self.file.sweep.as_ref();
+        if swept.is_some_and(|section| section.keys.contains_key("kind")) {
+            // What else the file says of the head holds for the kinds that have it: each trial is checked.
+            return Ok(());
+        }
         training::check(&self.file, has_pairs, &refuse)
     }
 
@@ -296,7 +302,7 @@ impl Pipeline {
     pub fn hidden_layers(&self) -> Vec<usize> {
         let head = &self.file.head;
         match (head.kind, &head.hidden[..]) {
-            (HeadKind::Mlp, []) => training::DEFAULT_HIDDEN.to_vec(),
+            (HeadKind::Mlp, []) => DEFAULT_HIDDEN.to_vec(),
             (_, hidden) => hidden.to_vec(),
         }
     }

@@ -110,6 +110,10 @@ fn add_product(
     columns: usize,
     out: &mut [f32],
 ) {
+    debug_assert!(
+        left.step == 1 || left.line == 1,
+        "terms or lines lie beside each other"
+    );
     match_target! {
         "x86_64+avx512f" => add_lines::<8, 32>(left, right, start, columns, out),
         // Either values or lines lie beside each other: known to the compiler, it is a fifth less to do for each term.
@@ -240,7 +244,7 @@ mod tests {
 
     #[test]
     fn every_output_is_the_sum_of_its_terms_in_their_order_at_any_shape() {
-        for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (8, 33, 32), (45, 5, 80)] {
+        for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (8, 33, 32), (47, 5, 80)] {
             let rows = numbers(n_rows * n_features, 0.37);
             let weights = numbers(n_features * columns, 0.11);
             let bias = numbers(columns, 0.7);
@@ -254,7 +258,7 @@ mod tests {
 
     #[test]
     fn every_gradient_is_the_sum_of_its_rows_in_their_order_at_any_shape() {
-        for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (1100, 21, 32)] {
+        for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (1100, 23, 32)] {
             let rows = numbers(n_rows * n_features, 0.37);
             let errors = numbers(n_rows * columns, 0.11);
             let mut out = vec![f32::NAN; n_features * columns];

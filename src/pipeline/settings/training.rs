@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Hidden layers of an mlp that names none.
-pub(super) const DEFAULT_HIDDEN: [usize; 1] = [MLP_WIDTH];
+pub(in crate::pipeline) const DEFAULT_HIDDEN: [usize; 1] = [MLP_WIDTH];
 
 /// Units of a hidden layer at most.
 const MOST_UNITS: usize = 65_536;

@@ -209,6 +209,10 @@ impl<'a> Race<'a> {
     }
 }
 
+fn set_of(trials: &[usize]) -> HashSet<usize> {
+    trials.iter().copied().collect()
+}
+
 fn rung_name(rung: usize) -> String {
     format!("rung-{}", rung + 1)
 }
@@ -231,9 +235,10 @@ impl Rung {
         seconds: f64,
     ) -> Rung {
         let go_on: Vec<usize> = ranked[..go_on].iter().map(|(_, trial)| *trial).collect();
+        let ahead = set_of(&go_on);
         let mut given_up: Vec<(HeadPlan, HeadResult)> = now
             .into_iter()
-            .filter(|((trial, ..), _)| !go_on.contains(trial))
+            .filter(|((trial, ..), _)| !ahead.contains(trial))
             .map(|((trial, seed, cut), result)| (HeadPlan { trial, seed, cut }, result))
             .collect();
         given_up.sort_by_key(|(plan, _)| key_of(plan));
@@ -246,8 +251,7 @@ impl Rung {
 
     /// Whether it decides about these trials: so many go on, and of every other one there are all heads.
     fn decides(&self, sweep: &Sweep<'_>, left: &[usize], go_on: usize) -> bool {
-        let all: HashSet<usize> = left.iter().copied().collect();
-        let ahead: HashSet<usize> = self.go_on.iter().copied().collect();
+        let (all, ahead) = (set_of(left), set_of(&self.go_on));
         let mut others: Vec<usize> = all.difference(&ahead).copied().collect();
         others.sort_unstable();
         let given_up = self.given_up.iter().map(|(plan, _)| plan);
@@ -274,6 +278,7 @@ impl<'a> Heads<'a> {
         fields: &'a Fields<'a>,
         judges: &'a [Box<dyn Listener + 'a>],
     ) -> Result<Heads<'a>> {
+        let left = set_of(left);
         let trials = group.trials.iter().filter(|trial| left.contains(trial));
         let plans = plans(sweep, &trials.copied().collect::<Vec<_>>());
         Ok(Heads {
@@ -287,6 +292,7 @@ impl<'a> Heads<'a> {
     /// Lets only the heads of some trials learn on.
     fn keep(&self, bank: Option<&mut Bank<'_>>, trials: &[usize]) {
         let Some(bank) = bank else { return };
+        let trials = set_of(trials);
         let mut given_up = bank.active();
         given_up.retain(|head| !trials.contains(&self.plans[*head].trial));
         bank.stop(&given_up);
@@ -301,6 +307,7 @@ impl<'a> Heads<'a> {
         let Some(bank) = bank else {
             return Ok(HashMap::new());
         };
+        let trials = set_of(trials);
         let own = (0..self.plans.len()).filter(|head| trials.contains(&self.plans[*head].trial));
         let own: Vec<usize> = own.collect();
         let plans: Vec<HeadPlan> = own.iter().map(|head| self.plans[*head].clone()).collect();

@@ -6,13 +6,12 @@ use toml::{Table, Value};
 
 use crate::{
     error::{Error, Result},
-    head::size::MLP_WIDTH,
     pipeline::{
         file::{HeadKind, PipelineFile, Task},
-        settings::Pipeline,
+        settings::{DEFAULT_HIDDEN, Pipeline},
     },
     sweep::{
-        section::{HEAD_KEYS, SweepSection},
+        section::{HEAD_KEYS, Search, SweepSection},
         show,
         trials::{MOST_TRIALS, Settings, trials as settings_of},
     },
@@ -39,6 +38,12 @@ pub(super) struct Trials {
 /// So many times as many settings as asked for are drawn at most, where some of them are the same trial.
 const MOST_DRAWN: usize = 16;
 
+/// Draws in a row that come to no new trial before no more are made.
+const DRAWN_IN_VAIN: usize = 200;
+
+/// Combinations that are tried at most to see whether a value can be.
+const MOST_TRIED: usize = 1000;
+
 /// The trials of a pipeline, each once: a value that says nothing of a kind of head (`C` of a linear one) is left out, and
 /// so are combinations of values that cannot be, where each of the values can.
 ///
@@ -52,81 +57,135 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
             "leave one of them out".into(),
         ]));
     }
+    let mut found = Found::default();
     let mut asked = section.clone();
+    let mut n_read = 0;
     loop {
         let settings = settings_of(&asked, base.file.seed).map_err(refuse)?;
-        let n_settings = settings.len();
-        let mut trials = distinct(base, section, settings)?;
+        let (n_settings, n_before) = (settings.len(), found.all.len());
+        for settings in settings.into_iter().skip(n_read) {
+            if section.trials.is_none_or(|wanted| found.all.len() < wanted) {
+                found.add(base, settings)?;
+            }
+        }
         let (Some(wanted), Some(n_drawn)) = (section.trials, asked.trials) else {
-            return Ok(trials);
+            return found.finish(base, section);
         };
-        if trials.all.len() >= wanted {
-            trials.all.truncate(wanted);
+        let is_in_vain = found.all.len() == n_before && n_settings >= n_read + DRAWN_IN_VAIN;
+        n_read = n_drawn;
+        let is_all = n_settings < n_drawn || n_drawn >= MOST_TRIALS.min(MOST_DRAWN * wanted);
+        let is_enough = found.all.len() == wanted;
+        if is_enough || is_all || is_in_vain {
+            let mut trials = found.finish(base, section)?;
+            if !is_enough {
+                trials.warnings.push(format!(
+                    "sweep.trials is {wanted}, and {} settings were found that differ in what they say of their heads",
+                    trials.all.len()
+                ));
+            }
             return Ok(trials);
         }
-        let n_next = 2 * n_drawn;
-        if n_settings < n_drawn || n_next > MOST_TRIALS || n_next > MOST_DRAWN * wanted {
-            trials.warnings.push(format!(
-                "sweep.trials is {wanted}, and {} settings were found that differ in what they say of their heads",
-                trials.all.len()
-            ));
-            return Ok(trials);
-        }
-        asked.trials = Some(n_next);
+        asked.trials = Some((2 * n_drawn).min(MOST_TRIALS));
     }
 }
 
-/// The trials that some settings come to.
-fn distinct(base: &Pipeline, section: &SweepSection, settings: Vec<Settings>) -> Result<Trials> {
-    let mut seen = HashSet::new();
-    let mut all: Vec<Trial> = Vec::new();
-    let mut refused: Vec<(Settings, Error)> = Vec::new();
-    for settings in settings {
+/// What settings came to so far.
+#[derive(Default)]
+struct Found {
+    all: Vec<Trial>,
+    refused: Vec<(Settings, Error)>,
+    seen: HashSet<String>,
+}
+
+impl Found {
+    fn add(&mut self, base: &Pipeline, settings: Settings) -> Result<()> {
         let (file, said) = read(base, settings)?;
-        if !seen.insert(format!("{said:?}")) {
-            continue;
+        if !self.seen.insert(format!("{said:?}")) {
+            return Ok(());
         }
         match check(base, file, &said) {
-            Ok(pipeline) => all.push(Trial {
+            Ok(pipeline) => self.all.push(Trial {
                 settings: said,
                 pipeline,
             }),
-            Err(error) => refused.push((said, error)),
+            Err(error) => self.refused.push((said, error)),
+        }
+        Ok(())
+    }
+
+    /// The trials, where what was refused is a matter of combinations alone.
+    fn finish(self, base: &Pipeline, section: &SweepSection) -> Result<Trials> {
+        let shown = |(key, value): &(String, Value)| format!("{key} = {value:?}");
+        let settings = self.all.iter().flat_map(|trial| &trial.settings);
+        let mut possible: HashSet<String> = settings.map(shown).collect();
+        let n_refused = self.refused.len();
+        let mut why = None;
+        for (said, error) in self.refused {
+            let (drawn, listed): (Settings, Settings) = said
+                .into_iter()
+                .partition(|(key, _)| section.keys.get(key).is_some_and(Value::is_table));
+            let is_drawn_value = !drawn.is_empty() && {
+                let (file, said) = read(base, listed.clone())?;
+                check(base, file, &said).is_ok()
+            };
+            if listed.is_empty() || is_drawn_value {
+                return Err(error);
+            }
+            for setting in &listed {
+                let name = shown(setting);
+                if !possible.contains(&name) {
+                    if !can_be(base, section, setting)? {
+                        return Err(error);
+                    }
+                    possible.insert(name);
+                }
+            }
+            why.get_or_insert(error);
+        }
+        let mut warnings = unused(section, &self.all);
+        match why {
+            // Whatever each value can do elsewhere, none of these trials can be.
+            Some(error) if self.all.is_empty() => return Err(error),
+            Some(Error::Pipeline { problem, .. }) => {
+                let combinations = match n_refused {
+                    1 => "one combination of values that cannot be is left out".to_string(),
+                    n => {
+                        format!("{n} combinations of values that cannot be are left out; the first")
+                    }
+                };
+                warnings.push(format!("{combinations}: {problem}"));
+            }
+            _ => {}
+        }
+        Ok(Trials {
+            all: self.all,
+            warnings,
+        })
+    }
+}
+
+/// Whether a value stands in any combination of the listed values that can be, drawn or not.
+fn can_be(base: &Pipeline, section: &SweepSection, setting: &(String, Value)) -> Result<bool> {
+    let (key, value) = setting;
+    let mut grid = SweepSection {
+        search: Search::Grid,
+        trials: None,
+        ..section.clone()
+    };
+    grid.keys.retain(|_, value| !value.is_table());
+    grid.keys
+        .insert(key.clone(), Value::Array(vec![value.clone()]));
+    let Ok(combinations) = settings_of(&grid, base.file.seed) else {
+        // Too many to be gone through.
+        return Ok(false);
+    };
+    for settings in combinations.into_iter().take(MOST_TRIED) {
+        let (file, said) = read(base, settings)?;
+        if said.contains(setting) && check(base, file, &said).is_ok() {
+            return Ok(true);
         }
     }
-    let shown = |(key, value): &(String, Value)| format!("{key} = {value:?}");
-    let possible: HashSet<String> = all
-        .iter()
-        .flat_map(|t| t.settings.iter().map(shown))
-        .collect();
-    let n_refused = refused.len();
-    let mut why = None;
-    for (said, error) in refused {
-        let (drawn, listed): (Settings, Settings) = said
-            .into_iter()
-            .partition(|(key, _)| section.keys.get(key).is_some_and(Value::is_table));
-        let is_drawn_value = !drawn.is_empty() && {
-            let (file, said) = read(base, listed.clone())?;
-            check(base, file, &said).is_ok()
-        };
-        if is_drawn_value
-            || !listed
-                .iter()
-                .all(|setting| possible.contains(&shown(setting)))
-        {
-            return Err(error);
-        }
-        why.get_or_insert(error);
-    }
-    let mut warnings = unused(section, &all);
-    if let Some(Error::Pipeline { problem, .. }) = why {
-        let combinations = match n_refused {
-            1 => "one combination of values that cannot be is left out".to_string(),
-            n => format!("{n} combinations of values that cannot be are left out; the first"),
-        };
-        warnings.push(format!("{combinations}: {problem}"));
-    }
-    Ok(Trials { all, warnings })
+    Ok(false)
 }
 
 /// Of keys that say nothing of any trial.
@@ -153,11 +212,14 @@ fn unused(section: &SweepSection, trials: &[Trial]) -> Vec<String> {
 fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)> {
     let mut file = base.file.clone();
     file.sweep = None;
-    // What a value says depends on the kind of head, the optimiser and the loss, so these go first.
-    let (first, others): (Settings, Settings) = settings
-        .iter()
-        .cloned()
-        .partition(|(key, _)| ["kind", "optimizer", "loss"].contains(&key.as_str()));
+    // What a value says depends on the kind of head, then on the optimiser and the loss.
+    let named = |names: &[&str]| -> Settings {
+        let own = settings
+            .iter()
+            .filter(|(key, _)| names.contains(&key.as_str()));
+        own.cloned().collect()
+    };
+    let (kind, steps) = (named(&["kind"]), named(&["optimizer", "loss"]));
     let with = |file: PipelineFile, settings: &Settings| {
         let told = |problem: String| {
             base.refuse(
@@ -167,17 +229,19 @@ fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)>
         };
         set(file, settings).map_err(|error| told(error.message().trim().replace('\n', ", ")))
     };
-    file = with(file, &first)?;
-    if first.iter().any(|(key, _)| key == "kind") {
+    file = with(file, &kind)?;
+    if !kind.is_empty() {
         leave_out(&mut file);
     }
-    let others: Settings = others
-        .into_iter()
-        .filter(|(key, _)| says_something(key, &file))
-        .collect();
-    file = with(file, &others)?;
+    for settings in [&steps, &settings] {
+        let said = settings
+            .iter()
+            .filter(|(key, _)| says_something(key, &file));
+        let said: Settings = said.cloned().collect();
+        file = with(file, &said)?;
+    }
     if file.head.kind == HeadKind::Mlp && file.head.hidden.is_empty() {
-        file.head.hidden = vec![MLP_WIDTH];
+        file.head.hidden = DEFAULT_HIDDEN.to_vec();
     }
     let said = settings
         .into_iter()
@@ -378,6 +442,39 @@ mod tests {
     }
 
     #[test]
+    fn whether_a_value_can_be_does_not_depend_on_what_was_drawn() {
+        let lists = "kind = [\"linear\", \"ridge\", \"lda\"]\npooling = [\"mean\", \"attention\"]\nlr = { min = 1e-4, max = 1e-2 }";
+        for seed in 0..40 {
+            let mut base = base(&format!("{lists}\ntrials = {}", 1 + seed % 4));
+            base.file.seed = seed;
+            let trials = all_of(&base).unwrap();
+            assert_eq!(
+                trials.all.len() as u64,
+                1 + seed % 4,
+                "seed {seed}: {:?}",
+                trials.warnings
+            );
+        }
+    }
+
+    #[test]
+    fn what_no_trial_can_have_is_refused() {
+        // A loss says nothing of ridge, whatever it is.
+        let mut base = base("loss = [\"mse\"]\nlambda = [1.0]");
+        base.file.head.kind = HeadKind::Ridge;
+        let trials = all_of(&base).unwrap();
+        assert_eq!(trials.all.len(), 1);
+        assert!(trials.warnings[0].starts_with("sweep.loss changes nothing"));
+        // Where the section is at fault in all that it says, or the rest of the file.
+        assert!(of("loss = [\"mse\"]").is_err());
+        base.file.head.lambda = -1.0;
+        base.file.sweep.as_mut().unwrap().keys.clear();
+        assert!(all_of(&base).is_err());
+        let both = "kind = [\"ridge\", \"lda\"]\npooling = [\"attention\"]";
+        assert!(of(both).is_err());
+    }
+
+    #[test]
     fn a_key_that_changes_nothing_is_warned_of() {
         let [warning] = &warnings("C = [0.1, 1.0]\nlr = [0.1]")[..] else {
             panic!("a warning")
@@ -402,9 +499,9 @@ mod tests {
     #[test]
     fn what_is_said_of_another_kind_of_head_is_left_out() {
         let mut base = base("kind = [\"mlp\", \"ridge\"]");
-        base.file.head.kind = HeadKind::Mlp;
         base.file.head.hidden = vec![8];
         base.file.train.label_smoothing = 0.1;
+        base.check_training().unwrap();
         let all = all_of(&base).unwrap().all;
         let hidden: Vec<&[usize]> = all
             .iter()
