@@ -12,7 +12,7 @@ use serde::{
 use crate::{
     data::{CleanOptions, Column, DataTask, Source, SplitFractions},
     encoder::device::{Device, Precision},
-    head::{layers::activation::Activation, spec::Stopping},
+    head::{layers::activation::Activation, size::MLP_WIDTH, spec::Stopping},
     states::{Dtype, Pooling, StateKind},
     sweep::section::SweepSection,
     train::{optimizer::OptimizerKind, schedule::Schedule},
@@ -54,6 +54,14 @@ impl PipelineFile {
     pub fn pools_by_attention(&self) -> bool {
         let has_texts = !matches!(self.data.task, Task::Tokens | Task::Qa);
         has_texts && self.head.pooling == HeadPooling::Attention
+    }
+
+    /// The widths of the head's hidden layers.
+    pub fn hidden_layers(&self) -> Vec<usize> {
+        match (self.head.kind, &self.head.hidden[..]) {
+            (HeadKind::Mlp, []) => vec![MLP_WIDTH],
+            (_, hidden) => hidden.to_vec(),
+        }
     }
 }
 

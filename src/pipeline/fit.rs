@@ -157,7 +157,7 @@ pub(super) fn network(
         n_layers,
         n_features: transform.n_features() / n_layers,
         attention: pipeline.file.pools_by_attention(),
-        hidden: pipeline.hidden_layers(),
+        hidden: pipeline.file.hidden_layers(),
         activation: head.activation,
         skip: head.skip,
         layer_norm: head.layer_norm,

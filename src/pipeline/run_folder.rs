@@ -54,16 +54,8 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     if finished(path) {
         return Ok(path.to_path_buf());
     }
-    let mut numbers = if path.is_dir() {
-        numbers_in(path)?
-    } else {
-        Vec::new()
-    };
-    numbers.sort_unstable();
-    numbers
+    newest_first(path)?
         .into_iter()
-        .rev()
-        .map(|number| path.join(format!("{number:03}")))
         .find(|folder| finished(folder))
         .ok_or_else(|| Error::Run {
             path: path.to_path_buf(),
@@ -92,10 +84,8 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 
 /// Whether a run folder, or the newest run in a folder of runs, is of a sweep that was stopped.
 fn is_unfinished(path: &Path) -> bool {
-    let numbers = numbers_in(path).unwrap_or_default();
-    let newest = numbers.into_iter().max();
-    let newest = newest.map(|number| path.join(format!("{number:03}")));
-    let mut folders = newest.into_iter().chain([path.to_path_buf()]);
+    let newest = newest_first(path).unwrap_or_default().into_iter().take(1);
+    let mut folders = newest.chain([path.to_path_buf()]);
     folders.any(|folder| folder.join(UNFINISHED).is_dir())
 }
 

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 pub use extraction::ExtractionSettings;
 use toml::Value;
-pub(super) use training::DEFAULT_HIDDEN;
 
 use super::{
-    file::{self, HeadKind, Pair, PipelineFile, Task},
+    file::{self, Pair, PipelineFile, Task},
     parse,
 };
 use crate::{
@@ -296,15 +295,6 @@ impl Pipeline {
     /// Bytes of states that stay in memory: `train.memory_mb`.
     pub fn memory_bytes(&self) -> u64 {
         self.file.train.memory_mb.saturating_mul(1 << 20)
-    }
-
-    /// The widths of the head's hidden layers.
-    pub fn hidden_layers(&self) -> Vec<usize> {
-        let head = &self.file.head;
-        match (head.kind, &head.hidden[..]) {
-            (HeadKind::Mlp, []) => DEFAULT_HIDDEN.to_vec(),
-            (_, hidden) => hidden.to_vec(),
-        }
     }
 
     /// The loss of the head.

@@ -2,12 +2,9 @@
 
 use crate::{
     error::{Error, Result},
-    head::{size::MLP_WIDTH, spec::StoppingMetric},
+    head::spec::StoppingMetric,
     pipeline::file::{HeadKind, Loss, Pair, PipelineFile, Task},
 };
-
-/// Hidden layers of an mlp that names none.
-pub(in crate::pipeline) const DEFAULT_HIDDEN: [usize; 1] = [MLP_WIDTH];
 
 /// Units of a hidden layer at most.
 const MOST_UNITS: usize = 65_536;

@@ -87,7 +87,8 @@ pub(super) struct Fields<'c> {
     lessons: Lessons,
     validation: Vec<Vec<u32>>,
     followed: Vec<StoppingMetric>,
-    learns_nothing: bool,
+    /// Whether the trials are cosines, which have no heads.
+    pub(super) learns_nothing: bool,
 }
 
 /// Parameters of a head, and how many epochs it was trained for.
@@ -138,11 +139,6 @@ impl<'c> Fields<'c> {
             rows,
             learns_nothing: key.cosine,
         })
-    }
-
-    /// Whether the trials are cosines, which have no heads.
-    pub(super) fn learns_nothing(&self) -> bool {
-        self.learns_nothing
     }
 
     /// What cosines say of the rows of their cuts.

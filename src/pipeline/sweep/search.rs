@@ -237,6 +237,7 @@ pub(super) fn train_unit(
     progress: &dyn Progress,
 ) -> Result<Unit> {
     let plans = plans(sweep, trials);
+    let judges = fields.judges(sweep);
     let start = Instant::now();
     let mut on_epoch = |bank: &Bank<'_>| {
         let active = bank.active();
@@ -251,8 +252,7 @@ pub(super) fn train_unit(
             plans.len()
         ));
     };
-    let judges = fields.judges(sweep);
-    if fields.learns_nothing() {
+    if fields.learns_nothing {
         let results = fields.compare(&plans)?;
         let seconds = start.elapsed().as_secs_f64();
         return Ok(unit(fields, &plans, results, &judges, seconds));

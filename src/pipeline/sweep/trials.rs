@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     pipeline::{
         file::{HeadKind, PipelineFile, Task},
-        settings::{DEFAULT_HIDDEN, Pipeline},
+        settings::Pipeline,
     },
     sweep::{
         section::{HEAD_KEYS, Search, SweepSection},
@@ -64,9 +64,10 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
         let settings = settings_of(&asked, base.file.seed).map_err(refuse)?;
         let (n_settings, n_before) = (settings.len(), found.all.len());
         for settings in settings.into_iter().skip(n_read) {
-            if section.trials.is_none_or(|wanted| found.all.len() < wanted) {
-                found.add(base, settings)?;
+            if section.trials == Some(found.all.len()) {
+                break;
             }
+            found.add(base, settings)?;
         }
         let (Some(wanted), Some(n_drawn)) = (section.trials, asked.trials) else {
             return found.finish(base, section);
@@ -115,35 +116,34 @@ impl Found {
 
     /// The trials, where what was refused is a matter of combinations alone.
     fn finish(self, base: &Pipeline, section: &SweepSection) -> Result<Trials> {
-        let shown = |(key, value): &(String, Value)| format!("{key} = {value:?}");
-        let settings = self.all.iter().flat_map(|trial| &trial.settings);
-        let mut possible: HashSet<String> = settings.map(shown).collect();
+        let mut warnings = unused(section, &self.all);
         let n_refused = self.refused.len();
-        let mut why = None;
+        let mut first = None;
+        // Listed values that can be, as far as that was asked.
+        let mut possible = Settings::new();
         for (said, error) in self.refused {
-            let (drawn, listed): (Settings, Settings) = said
-                .into_iter()
-                .partition(|(key, _)| section.keys.get(key).is_some_and(Value::is_table));
-            let is_drawn_value = !drawn.is_empty() && {
+            let is_listed = |(key, _): &&(String, Value)| !section.keys[key].is_table();
+            let listed: Settings = said.iter().filter(is_listed).cloned().collect();
+            let is_drawn_value = listed.len() < said.len() && {
                 let (file, said) = read(base, listed.clone())?;
                 check(base, file, &said).is_ok()
             };
             if listed.is_empty() || is_drawn_value {
                 return Err(error);
             }
-            for setting in &listed {
-                let name = shown(setting);
-                if !possible.contains(&name) {
-                    if !can_be(base, section, setting)? {
-                        return Err(error);
-                    }
-                    possible.insert(name);
+            for setting in listed {
+                if possible.contains(&setting) {
+                    continue;
                 }
+                let stands = |trial: &Trial| trial.settings.contains(&setting);
+                if !self.all.iter().any(stands) && !can_be(base, section, &setting)? {
+                    return Err(error);
+                }
+                possible.push(setting);
             }
-            why.get_or_insert(error);
+            first.get_or_insert(error);
         }
-        let mut warnings = unused(section, &self.all);
-        match why {
+        match first {
             // Whatever each value can do elsewhere, none of these trials can be.
             Some(error) if self.all.is_empty() => return Err(error),
             Some(Error::Pipeline { problem, .. }) => {
@@ -213,13 +213,11 @@ fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)>
     let mut file = base.file.clone();
     file.sweep = None;
     // What a value says depends on the kind of head, then on the optimiser and the loss.
-    let named = |names: &[&str]| -> Settings {
-        let own = settings
-            .iter()
-            .filter(|(key, _)| names.contains(&key.as_str()));
-        own.cloned().collect()
+    let stage = |key: &str| match key {
+        "kind" => 0,
+        "optimizer" | "loss" => 1,
+        _ => 2,
     };
-    let (kind, steps) = (named(&["kind"]), named(&["optimizer", "loss"]));
     let with = |file: PipelineFile, settings: &Settings| {
         let told = |problem: String| {
             base.refuse(
@@ -229,20 +227,16 @@ fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)>
         };
         set(file, settings).map_err(|error| told(error.message().trim().replace('\n', ", ")))
     };
-    file = with(file, &kind)?;
-    if !kind.is_empty() {
-        leave_out(&mut file);
+    for number in 0..=2 {
+        let own = settings.iter().filter(|(key, _)| stage(key) == number);
+        let own = own.filter(|(key, _)| says_something(key, &file));
+        let own: Settings = own.cloned().collect();
+        file = with(file, &own)?;
+        if number == 0 && !own.is_empty() {
+            leave_out(&mut file);
+        }
     }
-    for settings in [&steps, &settings] {
-        let said = settings
-            .iter()
-            .filter(|(key, _)| says_something(key, &file));
-        let said: Settings = said.cloned().collect();
-        file = with(file, &said)?;
-    }
-    if file.head.kind == HeadKind::Mlp && file.head.hidden.is_empty() {
-        file.head.hidden = DEFAULT_HIDDEN.to_vec();
-    }
+    file.head.hidden = file.hidden_layers();
     let said = settings
         .into_iter()
         .filter(|(key, _)| says_something(key, &file))
