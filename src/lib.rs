@@ -60,6 +60,8 @@ pub mod fingerprint;
 
 pub mod mmap;
 
+pub mod wording;
+
 pub mod progress;
 
 pub mod error;

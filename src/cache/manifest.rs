@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     fingerprint::FingerprintInputs,
     states::{Dtype, Placement, StateId},
+    wording::counted,
 };
 
 /// The file name in the cache folder.
@@ -306,7 +307,7 @@ pub(super) fn refuse_orphans(folder: &Path) -> Result<()> {
     }
     Err(Error::CacheDamage {
         path: folder.join(MANIFEST),
-        expected: format!("the manifest of {n_shards} shards"),
+        expected: format!("the manifest of {}", counted(n_shards, "shard")),
         got: "no such file".into(),
         hint: "put the manifest back where there is a copy of it; else delete this cache folder and run `frostbert \
                extract` again"

@@ -18,6 +18,7 @@ use frostbert::{
     pipeline::{gc::Needed, settings::Pipeline},
     progress::Progress,
     states::StateId,
+    wording::counted,
 };
 use indicatif::HumanCount;
 use serde_json::json;
@@ -162,9 +163,9 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
         (
             "size",
             format!(
-                "{} in {} shards",
+                "{} in {}",
                 output::bytes(manifest.bytes()),
-                manifest.shards.len()
+                counted(manifest.shards.len(), "shard")
             ),
         ),
         (
@@ -217,16 +218,17 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
             .map(|path| format!("damaged: {}", path.display()))
             .collect();
         lines.push(format!(
-            "{n_shards} shards checked, {} files damaged",
-            damaged.len()
+            "{} checked, {} damaged",
+            counted(n_shards, "shard"),
+            counted(damaged.len(), "file")
         ));
         if damaged.len() > usize::from(beyond_repair) && !repair {
             lines.push("--repair drops the shards with damaged files; `frostbert extract` computes them again".into());
         }
         if !dropped.is_empty() {
             lines.push(format!(
-                "{} shards dropped: `frostbert extract` computes their documents again",
-                dropped.len()
+                "{} dropped: `frostbert extract` computes the documents again",
+                counted(dropped.len(), "shard")
             ));
         }
         output::print(&format!("{}\n", lines.join("\n")))?;
@@ -305,9 +307,9 @@ fn gc(
         let count = needed.count(path, manifest)?;
         if count.dropped > 0 {
             to_drop.push(format!(
-                "{} of {} documents of {}",
+                "{} of {} of {}",
                 count.dropped,
-                count.documents,
+                counted(count.documents, "document"),
                 path.display()
             ));
         }
@@ -331,12 +333,12 @@ fn gc(
     let mut text = String::new();
     for ((path, _), collected) in caches.iter().zip(&collected) {
         text.push_str(&format!(
-            "{}: {} of {} documents dropped; {} -> {} shards, {} -> {}\n",
+            "{}: {} of {} dropped; {} -> {}, {} -> {}\n",
             path.display(),
             HumanCount(collected.dropped),
-            HumanCount(collected.documents),
+            counted(collected.documents, "document"),
             collected.shards_before,
-            collected.shards_after,
+            counted(collected.shards_after, "shard"),
             output::bytes(collected.bytes_before),
             output::bytes(collected.bytes_after)
         ));

@@ -14,8 +14,8 @@ use frostbert::{
     },
     pipeline::{export::export_records, settings::Pipeline},
     states::StateId,
+    wording::counted,
 };
-use indicatif::HumanCount;
 use serde_json::json;
 
 use super::{Context, Overrides, output};
@@ -152,10 +152,10 @@ fn show(report: &ExportReport, context: &Context) -> Result<()> {
         }));
     }
     let states: Vec<String> = report.states.iter().map(ToString::to_string).collect();
-    let mut rows = format!("{} rows", HumanCount(report.rows));
-    for (count, name) in [(report.tokens, "tokens"), (report.words, "words")] {
+    let mut rows = counted(report.rows, "row");
+    for (count, name) in [(report.tokens, "token"), (report.words, "word")] {
         if let Some(count) = count {
-            rows.push_str(&format!(", {} {name}", HumanCount(count)));
+            rows.push_str(&format!(", {}", counted(count, name)));
         }
     }
     let mut lines = vec![

@@ -14,6 +14,7 @@ use frostbert::{
         source::{Verified, verify},
     },
     head::size::{head_sizes, training_bytes},
+    wording::counted,
 };
 use indicatif::HumanCount;
 use serde_json::json;
@@ -84,11 +85,11 @@ fn pull_model(model: &HubModel, to: Option<&Path>, context: &Context) -> Result<
         fetched => format!("{} fetched, every hash is right", output::bytes(fetched)),
     };
     output::print(&format!(
-        "{}: {} at {}, {} files, {what}\n",
+        "{}: {} at {}, {}, {what}\n",
         folder.display(),
         model.repository,
         pulled.commit,
-        pulled.files,
+        counted(pulled.files, "file"),
     ))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -108,7 +109,8 @@ fn verify_models(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {
         output::print_json(&json!({ "files": n_files, "damaged": damaged }))?;
     } else {
         text.push_str(&format!(
-            "{n_files} files checked, {} damaged\n",
+            "{} checked, {} damaged\n",
+            counted(n_files, "file"),
             damaged.len()
         ));
         output::print(&text)?;

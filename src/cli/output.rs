@@ -3,7 +3,11 @@
 use std::io::Write;
 
 use anyhow::Result;
-use frostbert::{metrics::ClassScore, pipeline::tasks::TaskMetrics};
+use frostbert::{
+    metrics::ClassScore,
+    pipeline::tasks::TaskMetrics,
+    wording::{counted, printable},
+};
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
@@ -11,11 +15,17 @@ use super::machine::peak_rss_bytes;
 
 /// Prints a value as one JSON object. A reader that went away is no error.
 pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    write(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
-/// Prints text to stdout. A reader that went away is no error.
+/// Prints text for people to stdout, without the control characters that data may hold. A reader that went away is no
+/// error.
 pub(super) fn print(text: &str) -> Result<()> {
+    write(&printable(text))
+}
+
+/// Prints text as it is, for programs: JSON, in which characters stand as they are or are escaped.
+pub(super) fn write(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
@@ -35,9 +45,9 @@ pub(super) fn extract_json(
 pub(super) fn describe_extract(report: &frostbert::pipeline::extract::ExtractReport) -> String {
     let count = HumanCount;
     let mut text = format!(
-        "cache       {}\n            {} texts, {} distinct: {} computed, {} reused; {} truncated\n",
+        "cache       {}\n            {}, {} distinct: {} computed, {} reused; {} truncated\n",
         report.cache.display(),
-        count(report.documents),
+        counted(report.documents, "text"),
         count(report.unique),
         count(report.computed),
         count(report.reused),
@@ -45,8 +55,8 @@ pub(super) fn describe_extract(report: &frostbert::pipeline::extract::ExtractRep
     );
     if report.computed > 0 {
         text.push_str(&format!(
-            "            {} tokens in {:.1} s on {} ({} tokens/s), {} written\n",
-            count(report.tokens),
+            "            {} in {:.1} s on {} ({} tokens/s), {} written\n",
+            counted(report.tokens, "token"),
             report.seconds,
             report.device,
             count(report.tokens_per_second as u64),

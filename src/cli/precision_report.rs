@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::pipeline::precision::{LayerError, PrecisionReport, PrecisionRow, report};
+use frostbert::{
+    pipeline::precision::{LayerError, PrecisionReport, PrecisionRow, report},
+    wording::counted,
+};
 use indicatif::HumanCount;
 
 use super::{Context, PipelineArguments, output};
@@ -60,9 +63,9 @@ fn describe(report: &PrecisionReport) -> String {
         }
     }
     text.push_str(&format!(
-        "\nbeside f32, over {} tokens of {} texts\n",
-        HumanCount(report.tokens),
-        HumanCount(report.documents as u64)
+        "\nbeside f32, over {} of {}\n",
+        counted(report.tokens, "token"),
+        counted(report.documents, "text")
     ));
     let titles = [
         "precision",

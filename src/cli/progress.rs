@@ -1,12 +1,16 @@
 //! Progress on stderr: a bar on a terminal, a line now and then elsewhere.
 
 use std::{
+    collections::HashSet,
     io::IsTerminal,
     sync::Mutex,
     time::{Duration, Instant},
 };
 
-use frostbert::progress::Progress;
+use frostbert::{
+    progress::Progress,
+    wording::{counted, printable},
+};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 /// Without a terminal, a line after this time.
@@ -21,6 +25,8 @@ pub(super) struct TerminalProgress {
     verbose: bool,
     terminal: bool,
     stage: Mutex<Option<Stage>>,
+    /// What was warned of: two stages may find the same.
+    warned: Mutex<HashSet<String>>,
 }
 
 struct Stage {
@@ -45,11 +51,13 @@ impl TerminalProgress {
             verbose,
             terminal,
             stage: Mutex::new(None),
+            warned: Mutex::new(HashSet::new()),
         }
     }
 
     /// Prints a line without tearing the bar.
     fn line(&self, text: &str) {
+        let text = printable(text);
         match &*self.lock() {
             Some(stage) if self.terminal => stage.bar.suspend(|| eprintln!("{text}")),
             _ => eprintln!("{text}"),
@@ -101,14 +109,10 @@ impl Stage {
     }
 
     fn count(&self) -> String {
+        let unit = self.unit.strip_suffix('s').unwrap_or(self.unit);
         match self.total {
-            Some(total) => format!(
-                "{} of {} {}",
-                HumanCount(self.done),
-                HumanCount(total),
-                self.unit
-            ),
-            None => format!("{} {}", HumanCount(self.done), self.unit),
+            Some(total) => format!("{} of {}", HumanCount(self.done), counted(total, unit)),
+            None => counted(self.done, unit),
         }
     }
 }
@@ -183,6 +187,7 @@ impl Progress for TerminalProgress {
         if self.verbose {
             self.line(message);
         } else if let Some(stage) = &mut *self.lock() {
+            let message = printable(message);
             stage.bar.set_message(message.to_string());
             stage.detail = message.to_string();
             if !self.terminal && stage.last_shown.elapsed() >= LINE_EVERY {
@@ -208,7 +213,13 @@ impl Progress for TerminalProgress {
     }
 
     fn warn(&self, message: &str) {
-        self.line(&format!("warning: {message}"));
+        let mut warned = self
+            .warned
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if warned.insert(message.to_string()) {
+            self.line(&format!("warning: {message}"));
+        }
     }
 
     fn note(&self, message: &str) {

@@ -5,9 +5,12 @@ use std::iter;
 use super::{
     example::{Example, Want},
     read::{Text, next_line},
-    source::{Column, Format, Source, shorten},
+    source::{Column, Format, Source},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wording::shorten,
+};
 
 /// Streams the sentences of a file.
 ///

@@ -6,9 +6,12 @@ use super::{
     conll::refuse_columns_of_texts,
     example::{Example, Want},
     read::{Text, next_line},
-    source::{Column, Format, Source, name_list, shorten},
+    source::{Column, Format, Source},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wording::{name_list, shorten},
+};
 
 /// The columns, by number.
 const COLUMNS: [&str; 10] = [

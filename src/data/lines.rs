@@ -7,9 +7,9 @@ use regex::{Captures, Regex};
 use super::{
     example::{Example, Want},
     read::{Text, next_line},
-    source::{Column, Source, shorten},
+    source::{Column, Source},
 };
-use crate::error::Result;
+use crate::{error::Result, wording::shorten};
 
 /// Streams the lines of a file.
 ///

@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     fingerprint::Key,
     states::{StateId, StateKind},
+    wording::counted,
 };
 
 /// Runs of rows that lie together: a document's, or those of one of its windows. Each lies once in every state.
@@ -152,7 +153,7 @@ pub fn locate(
 fn missing(cache: &CacheReader, state: StateId, n_missing: usize, n: usize) -> Error {
     Error::CacheMiss {
         cache: cache.folder().to_path_buf(),
-        lacks: format!("the {state} state of {n_missing} of {n} texts"),
+        lacks: format!("the {state} state of {n_missing} of {}", counted(n, "text")),
         hint:
             "run `frostbert extract` with this pipeline (or `run`, which extracts what is missing)"
                 .into(),

@@ -16,6 +16,7 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     progress::Progress,
+    wording::counted,
 };
 
 /// Writes a row for every record of a pipeline's data files, in their order; a text that stands there twice has two
@@ -48,9 +49,10 @@ pub fn export_records(
     let report = export_rows(cache, &records, &options, progress)?;
     if records.empty.get() > 0 {
         progress.warn(&format!(
-            "{} records of nothing but white space have no row, as they were not encoded: set data.clean.drop_empty = \
+            "{} of nothing but white space {} no row, as nothing of it was encoded: set data.clean.drop_empty = \
              false and extract again for a row each",
-            records.empty.get()
+            counted(records.empty.get(), "record"),
+            if records.empty.get() == 1 { "has" } else { "have" }
         ));
     }
     Ok(report)

@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     progress::Progress,
     states::StateKind,
+    wording::counted,
 };
 
 /// Tokens that the warm-up encodes on every worker.
@@ -94,8 +95,8 @@ impl Forecast {
 
     fn describe(&self) -> String {
         let mut parts = vec![
-            format!("{} texts", self.documents),
-            format!("{} tokens", self.tokens),
+            counted(self.documents, "text"),
+            counted(self.tokens, "token"),
         ];
         if self.truncated > 0 {
             parts.push(format!("{} cut off", self.truncated));

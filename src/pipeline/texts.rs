@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     cache::shard::{OpenShard, ShardLayout, StateRows, WindowPlace},
-    data::shorten,
     encoder::{
         Encoder, EncoderSettings, Request, Worker,
         checkpoint::Checkpoint,
@@ -22,6 +21,7 @@ use crate::{
     },
     error::{Error, Result},
     states::{StateId, StateKind},
+    wording::shorten,
 };
 
 /// An encoder for texts that are not cached. States are rounded to the cache's storage type, so that a text has the same

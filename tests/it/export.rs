@@ -284,7 +284,8 @@ fn the_two_texts_of_a_pair_have_a_row_each() {
     ];
     let ran = workshop.succeed(&arguments);
     assert!(
-        ran.stderr.contains("1 records of nothing but white space"),
+        ran.stderr
+            .contains("1 record of nothing but white space has no row"),
         "{}",
         ran.stderr
     );

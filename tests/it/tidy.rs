@@ -9,7 +9,7 @@ use source::{NamedPath, Source, Token, paths};
 use crate::support::repository;
 
 /// The rows, from the top: a file imports only from rows below its own.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "pipeline",
     "report",
     "sweep",
@@ -23,6 +23,7 @@ const LAYERS: [&str; 15] = [
     "states",
     "fingerprint",
     "mmap",
+    "wording",
     "progress",
     "error",
 ];

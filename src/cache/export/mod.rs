@@ -24,6 +24,7 @@ use crate::{
     fingerprint::FingerprintInputs,
     progress::Progress,
     states::{Dtype, StateId, StateKind},
+    wording::counted,
 };
 use folder::Staged;
 use gather::{Gatherer, MOST_OPEN, OpenShards};
@@ -255,7 +256,10 @@ fn count(
     match worst {
         Some((state, lacking)) if lacking > 0 => Err(Error::CacheMiss {
             cache: cache.folder().to_path_buf(),
-            lacks: format!("the {state} state of {lacking} of {} texts", counts.rows),
+            lacks: format!(
+                "the {state} state of {lacking} of {}",
+                counted(counts.rows, "text")
+            ),
             hint: format!(
                 "run `frostbert extract` first, with a pipeline that stores {state} of these texts"
             ),

@@ -6,6 +6,7 @@ use crate::{
     fingerprint::Key,
     progress::Progress,
     states::StateId,
+    wording::counted,
 };
 
 /// A row of the table of documents.
@@ -93,8 +94,9 @@ impl<'a> CacheOrder<'a> {
             }
             if n_having < n_documents {
                 progress.warn(&format!(
-                    "{} of {n_documents} documents lack a state that was asked for: they are left out",
-                    n_documents - n_having
+                    "{} of {} lack a state that was asked for: they are left out",
+                    n_documents - n_having,
+                    counted(n_documents, "document")
                 ));
             }
             return Ok(CacheOrder { cache, states });
@@ -104,8 +106,8 @@ impl<'a> CacheOrder<'a> {
             match n_having(&[*state]) {
                 all if all == n_documents => states.push(*state),
                 some => progress.warn(&format!(
-                    "{some} of {n_documents} documents have {state}: it is left out (--state {state} exports these \
-                     documents)"
+                    "{some} of {} have {state}: it is left out (--state {state} exports these documents)",
+                    counted(n_documents, "document")
                 )),
             }
         }

@@ -10,6 +10,7 @@ use crate::{
         folds::{Strand, folds, resampled, share},
         section::{Search, SweepSection},
     },
+    wording::counted,
 };
 
 /// Sets of rows at most: more is a slip of the pen.
@@ -62,8 +63,9 @@ pub(super) fn cuts(
             if n_folds < 2 || n_folds > n_units {
                 return refuse(
                     format!(
-                        "sweep.folds is {n_folds}, and there are {n_units} rows of train and validation, \
-                         those that belong together counted once"
+                        "sweep.folds is {n_folds}, and train and validation have {}, \
+                         those that belong together counted once",
+                        counted(n_units, "row")
                     ),
                     "set sweep.folds to 5 or 10, or leave it out",
                 );
@@ -118,7 +120,7 @@ pub(super) fn cuts(
             let rows: Vec<u32> = train.iter().copied().filter(within).collect();
             if rows.len() < LEAST_ROWS {
                 return refuse(
-                    format!("a head would learn from {} rows", rows.len()),
+                    format!("a head would learn from {}", counted(rows.len(), "row")),
                     "name larger shares in sweep.fraction or fewer sweep.folds, or add rows",
                 );
             }
@@ -185,7 +187,8 @@ fn nested(
     if n_folds < 2 || n_folds > n_units {
         return refuse(
             format!(
-                "sweep.nested is {n_folds}, and a fold leaves {n_units} rows, those that belong together counted once"
+                "sweep.nested is {n_folds}, and a fold leaves {}, those that belong together counted once",
+                counted(n_units, "row")
             ),
             "set sweep.nested to 3 or 5, or leave it out",
         );

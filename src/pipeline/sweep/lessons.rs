@@ -6,6 +6,7 @@ use crate::{
     error::Result,
     head::targets::TargetTable,
     pipeline::{settings::Pipeline, tasks::TaskRows},
+    wording::counted,
 };
 
 /// What the heads of some trials learn, set by set: the cuts of the first column, then those of the second ...
@@ -123,8 +124,8 @@ pub(super) fn check(
                 return Err(pipeline.refuse(
                     format!(
                         "a head would learn from the column {column}, which has fewer than two labels \
-                         on the {} rows that it learns from",
-                        cut.train.len()
+                         on the {} that it learns from",
+                        counted(cut.train.len(), "row")
                     ),
                     "leave the column out of sweep.label, or fill more of its cells".into(),
                 ));

@@ -1,0 +1,114 @@
+//! The words of messages: counts with their nouns, lists of names, texts that are safe to show.
+
+use std::borrow::Cow;
+
+/// A count with its noun: `1 text`, `2 texts`, `1,000 queries`.
+///
+/// The plural is the regular one of the noun's last word.
+///
+/// ```
+/// use frostbert::wording::counted;
+///
+/// assert_eq!(counted(1, "text"), "1 text");
+/// assert_eq!(counted(12_345, "near copy"), "12,345 near copies");
+/// assert_eq!(counted(0, "class"), "0 classes");
+/// ```
+pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+    // Counts are lengths of things in memory or on a disk.
+    let count: u64 = count.try_into().unwrap_or(u64::MAX);
+    let digits = count.to_string();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    let before_y = noun.strip_suffix('y');
+    match (count, before_y) {
+        (1, _) => format!("{grouped} {noun}"),
+        (_, Some(stem)) if !stem.ends_with(['a', 'e', 'i', 'o', 'u']) => {
+            format!("{grouped} {stem}ies")
+        }
+        _ if noun.ends_with(['s', 'x']) || noun.ends_with("ch") => format!("{grouped} {noun}es"),
+        _ => format!("{grouped} {noun}s"),
+    }
+}
+
+/// A list of names for a message: `` `a`, `b` and 75 more ``; at most ten, each at most 40 characters.
+pub(crate) fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const N_SHOWN: usize = 10;
+    let n_names = names.len();
+    let shown: Vec<String> = names
+        .take(N_SHOWN)
+        .map(|name| format!("`{}`", shorten(name, 40)))
+        .collect();
+    match n_names {
+        0 => "none".to_owned(),
+        n if n > N_SHOWN => format!("{} and {} more", shown.join(", "), n - N_SHOWN),
+        _ => shown.join(", "),
+    }
+}
+
+/// At most `n_characters` of `text` on one line, with `...` where something is left out.
+pub(crate) fn shorten(text: &str, n_characters: usize) -> String {
+    let mut characters = text.chars();
+    let mut short = String::new();
+    for character in characters.by_ref().take(n_characters) {
+        match character.is_control() {
+            true => short.extend(character.escape_default()),
+            false => short.push(character),
+        }
+    }
+    if characters.next().is_some() {
+        short.push_str("...");
+    }
+    short
+}
+
+/// A text as a terminal can show it: control characters other than line ends and tabs are escaped, so that nothing that
+/// stands in data or in a file's name moves the cursor, changes a colour or rings a bell.
+///
+/// ```
+/// assert_eq!(frostbert::wording::printable("a\u{1b}[31mb\tc\n"), "a\\u{1b}[31mb\tc\n");
+/// ```
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_unsafe(character) {
+            true => shown.extend(character.escape_default()),
+            false => shown.push(character),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_names_is_cut_after_ten() {
+        let names: Vec<String> = (0..77).map(|i| i.to_string()).collect();
+        assert!(name_list(names.iter().map(String::as_str)).ends_with("`9` and 67 more"));
+        assert_eq!(name_list(["a"].into_iter()), "`a`");
+        assert_eq!(shorten("one\ntwo three", 7), "one\\ntwo...");
+    }
+
+    #[test]
+    fn counts_stand_with_their_nouns_in_the_right_number() {
+        for (count, noun, words) in [
+            (1, "row", "1 row"),
+            (2, "near copy", "2 near copies"),
+            (999, "key", "999 keys"),
+            (1000, "match", "1,000 matches"),
+            (1_234_567, "row", "1,234,567 rows"),
+        ] {
+            assert_eq!(counted(count, noun), words);
+        }
+    }
+}
