@@ -98,7 +98,7 @@ fn batches_of(
     budget: usize,
 ) -> Vec<Batch> {
     let texts = std::fs::read_to_string(texts).expect("a file of texts");
-    let path = checkpoint.tokenizer_path();
+    let path = checkpoint.tokenizer.path.clone();
     let tokenizer =
         TextTokenizer::open(&path, max_length, Overflow::Truncate).expect("a tokenizer");
     let inputs: Vec<Input<'_>> = texts.lines().map(Input::Text).collect();

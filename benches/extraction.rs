@@ -171,7 +171,7 @@ fn planned_batches(
     kind: StateKind,
     batch_tokens: usize,
 ) -> (Vec<Batch>, f64) {
-    let path = checkpoint.tokenizer_path();
+    let path = checkpoint.tokenizer.path.clone();
     let tokenizer =
         TextTokenizer::open(&path, MAX_LENGTH, Overflow::Truncate).expect("a tokenizer");
     let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();

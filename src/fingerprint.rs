@@ -1,6 +1,6 @@
 //! What decides a state: the fingerprint of an encoder and its settings, and the key of a document under it.
 
-use std::{fmt, path::Path};
+use std::{fmt, fs::Metadata, path::Path, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +147,42 @@ pub fn hash_file(path: &Path) -> Result<String> {
         .update_mmap_rayon(path)
         .map_err(Error::io("read", path))?;
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// What tells that a file was written to, or that another one took its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+    /// Which file it is, where the system has numbers for files.
+    number: Option<(u64, u64)>,
+}
+
+impl Stamp {
+    /// The stamp of the file of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn of(path: &Path) -> Result<Stamp> {
+        let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        Ok(Stamp::of_metadata(&metadata))
+    }
+
+    /// The stamp of a file by what the system tells of it.
+    pub fn of_metadata(metadata: &Metadata) -> Stamp {
+        #[cfg(unix)]
+        let number = {
+            use std::os::unix::fs::MetadataExt;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        #[cfg(not(unix))]
+        let number = None;
+        Stamp {
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+            number,
+        }
+    }
 }
 
 /// The blake3 of bytes that are in memory or mapped, as 64 hexadecimal digits.

@@ -2,18 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::{
     config::{ConfigFile, FusedShape, ModelConfig},
     device::Precision,
-    graph, hub, onnx_file,
+    graph, hub, onnx_file, onnx_hash,
     onnx_model::{self, OnnxModel},
+    tokenizer_file::TokenizerFile,
     weights::{self, Weights},
 };
 use crate::{
     error::{Error, Result},
-    fingerprint,
+    fingerprint::{self, Stamp},
 };
 
 /// An opened checkpoint: its shape, its weights (mapped, not read), and the hashes of its files. ONNX Runtime need not be
@@ -25,6 +24,8 @@ pub struct Checkpoint {
     pub config: ModelConfig,
     /// blake3 of each file.
     pub hashes: CheckpointHashes,
+    /// tokenizer.json, as it was read and hashed.
+    pub tokenizer: TokenizerFile,
     pub(super) model: Model,
 }
 
@@ -49,7 +50,7 @@ pub struct CheckpointHashes {
     pub weights: String,
     /// config.json; of no bytes where model.onnx has none beside it.
     pub config: String,
-    /// tokenizer.json.
+    /// tokenizer.json, as it is used: see [`TokenizerFile::blake3`].
     pub tokenizer: String,
 }
 
@@ -74,6 +75,7 @@ impl Checkpoint {
             true => Some(ConfigFile::read(&config_path)?),
             false => None,
         };
+        let tokenizer = TokenizerFile::open(&folder.join("tokenizer.json"))?;
         let (model, weights) = match choose_weights(folder, config.as_ref()) {
             Some(WeightsFile::Safetensors(path)) => {
                 // Without a model.onnx config.json is needed, and with one safetensors are chosen by it.
@@ -85,10 +87,13 @@ impl Checkpoint {
                 (Model::Fused(FusedModel { shape, weights }), hash)
             }
             Some(WeightsFile::Onnx(path)) => {
+                // Before it is parsed: what is parsed, hashed and loaded has to be one file.
+                let stamp = Stamp::of(&path)?;
                 let file = onnx_file::read(&path)?;
-                let hash = onnx_model::hash(&path, &file)?;
-                let count = || count_vocabulary(&folder.join("tokenizer.json"));
-                let model = OnnxModel::open(path, &file, config.as_ref(), count)?;
+                let hashed = onnx_hash::hash(&path, stamp, &file)?;
+                let hash = hashed.blake3.clone();
+                let count = tokenizer.vocabulary;
+                let model = OnnxModel::open(path, &file, hashed, config.as_ref(), count)?;
                 (Model::Onnx(model), hash)
             }
             None => {
@@ -99,24 +104,22 @@ impl Checkpoint {
                 return Err(missing(folder, folder.join(weights::SINGLE_FILE)));
             }
         };
+        let shape = match &model {
+            Model::Fused(model) => model.shape.config(),
+            Model::Onnx(model) => model.config.clone(),
+        };
+        check_ids(&tokenizer, &shape)?;
         Ok(Checkpoint {
             folder: folder.to_path_buf(),
-            config: match &model {
-                Model::Fused(model) => model.shape.config(),
-                Model::Onnx(model) => model.config.clone(),
-            },
+            config: shape,
             hashes: CheckpointHashes {
                 weights,
-                config: hash_config(&config_path)?,
-                tokenizer: fingerprint::hash_file(&folder.join("tokenizer.json"))?,
+                config: config.map_or_else(|| fingerprint::hash_bytes(b""), |config| config.blake3),
+                tokenizer: tokenizer.blake3.clone(),
             },
+            tokenizer,
             model,
         })
-    }
-
-    /// The path of tokenizer.json.
-    pub fn tokenizer_path(&self) -> PathBuf {
-        self.folder.join("tokenizer.json")
     }
 
     /// Number of the encoder's parameters, pooler included, pre-training heads not: what `transformers` counts for the
@@ -170,12 +173,20 @@ impl Checkpoint {
 
     /// The name and version of the graph that runs it on a provider, `cpu` or `cuda`, in a precision; part of the
     /// fingerprint, because another graph gives other last bits.
-    pub fn graph_profile(&self, provider: &str, precision: Precision) -> &'static str {
-        match &self.model {
-            Model::Fused(_) if provider == "cuda" => graph::packed::PROFILE,
-            Model::Fused(_) if precision == Precision::Int8 => graph::int8::PROFILE,
-            Model::Fused(_) => graph::PROFILE,
-            Model::Onnx(_) => onnx_model::PROFILE,
+    pub fn graph_profile(&self, provider: &str, precision: Precision) -> String {
+        let model = match &self.model {
+            Model::Fused(model) => model,
+            Model::Onnx(_) => return onnx_model::PROFILE.into(),
+        };
+        let profile = match (provider, precision) {
+            ("cuda", _) => graph::packed::PROFILE,
+            (_, Precision::Int8) => graph::int8::PROFILE,
+            _ => graph::PROFILE,
+        };
+        match model.shape.padding_token {
+            // Positions are counted as the family does also where a text holds the padding token.
+            Some(_) => format!("{profile}-padding-1"),
+            None => profile.into(),
         }
     }
 }
@@ -216,8 +227,9 @@ pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<String>); 3]> {
             (path, Some(hash))
         }
         Some(WeightsFile::Onnx(path)) => {
-            let hash = onnx_model::hash(&path, &onnx_file::read(&path)?)?;
-            (path, Some(hash))
+            let stamp = Stamp::of(&path)?;
+            let hashed = onnx_hash::hash(&path, stamp, &onnx_file::read(&path)?)?;
+            (path, Some(hashed.blake3))
         }
         None => (folder.join(weights::SINGLE_FILE), None),
     };
@@ -228,7 +240,7 @@ pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<String>); 3]> {
     };
     let tokenizer_path = folder.join("tokenizer.json");
     let tokenizer = match tokenizer_path.is_file() {
-        true => Some(fingerprint::hash_file(&tokenizer_path)?),
+        true => Some(TokenizerFile::open(&tokenizer_path)?.blake3),
         false => None,
     };
     Ok([weights, (config_path, config), (tokenizer_path, tokenizer)])
@@ -259,31 +271,17 @@ fn missing(folder: &Path, path: PathBuf) -> Error {
     }
 }
 
-/// Ids that tokenizer.json can give: one more than the highest.
-fn count_vocabulary(path: &Path) -> Result<usize> {
-    let refuse = |got: String| Error::Checkpoint {
-        path: path.to_path_buf(),
-        expected: "a Hugging Face tokenizer.json".into(),
-        got,
-        hint: "fetch the checkpoint again".into(),
-    };
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let tokenizer: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| refuse(format!("what JSON calls: {error}")))?;
-    let size = match &tokenizer["model"]["vocab"] {
-        Value::Object(ids) => ids
-            .values()
-            .filter_map(Value::as_u64)
-            .max()
-            .map(|id| id + 1),
-        Value::Array(pieces) => Some(pieces.len() as u64),
-        _ => None,
-    };
-    let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
-    let added = added.filter_map(|token| token["id"].as_u64()).max();
-    size.into_iter()
-        .chain(added.map(|id| id + 1))
-        .max()
-        .map(|size| size as usize)
-        .ok_or_else(|| refuse("one without a vocabulary".into()))
+/// Fails where the tokenizer gives ids that the model has no embedding for.
+fn check_ids(tokenizer: &TokenizerFile, model: &ModelConfig) -> Result<()> {
+    if tokenizer.vocabulary <= model.vocabulary {
+        return Ok(());
+    }
+    Err(Error::Checkpoint {
+        path: tokenizer.path.clone(),
+        expected: format!("ids from 0 to {}, as the model has {} embeddings", model.vocabulary - 1, model.vocabulary),
+        got: format!("ids up to {}", tokenizer.vocabulary - 1),
+        hint: "put the tokenizer.json into the folder that belongs to the model; a token that was added needs an embedding: \
+               resize the model's (transformers: model.resize_token_embeddings(len(tokenizer))) and save it again"
+            .into(),
+    })
 }

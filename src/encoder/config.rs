@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::family::{Family, Positions};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    fingerprint,
+};
 
 /// The shape of an encoder, whatever runs it.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +45,9 @@ pub(super) struct FusedShape {
     pub(super) positions: usize,
     /// The row that the first token takes; less than `positions`.
     pub(super) first_position: usize,
+    /// The padding token's id where positions count on from it: a padding token in a text takes the row of its own id,
+    /// and is not counted.
+    pub(super) padding_token: Option<usize>,
     /// Rows of the token type table; 0 where there is none.
     pub(super) token_types: usize,
     /// Added to the variance in layer normalisation.
@@ -70,6 +76,8 @@ const EXPORT: &str = "export the encoder to ONNX (with optimum or torch.onnx) an
 /// `config.json` as it lies there.
 pub(super) struct ConfigFile {
     path: PathBuf,
+    /// blake3 of its bytes.
+    pub(super) blake3: String,
     fields: Map<String, Value>,
 }
 
@@ -88,6 +96,7 @@ impl ConfigFile {
         })?;
         Ok(ConfigFile {
             path: path.to_path_buf(),
+            blake3: fingerprint::hash_bytes(text.as_bytes()),
             fields,
         })
     }
@@ -109,7 +118,8 @@ impl ConfigFile {
         usize::try_from(id).ok()
     }
 
-    fn text(&self, key: &str) -> Option<&str> {
+    /// A text, if it is there.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.fields.get(key)?.as_str()
     }
 
@@ -150,6 +160,10 @@ impl ConfigFile {
             },
             positions: self.size("max_position_embeddings")?,
             first_position: self.first_position(family.positions),
+            padding_token: match family.positions {
+                Positions::FromZero => None,
+                Positions::AfterPadding => Some(self.first_position(family.positions) - 1),
+            },
             token_types: match (family.token_types, self.fields.get("type_vocab_size")) {
                 (false, _) => 0,
                 (true, None) => 2,
@@ -191,7 +205,8 @@ impl ConfigFile {
     fn check_arithmetic(&self, family: &Family) -> Result<()> {
         let key = family.keys.activation;
         let activation = self.text(key).unwrap_or("gelu");
-        if activation != "gelu" {
+        // `gelu_python` is the same formula, written out in Python.
+        if !["gelu", "gelu_python"].contains(&activation) {
             return Err(self.refuse(
                 &format!("{key} `gelu` (the exact erf form)"),
                 format!("`{activation}`"),
@@ -242,6 +257,7 @@ mod tests {
     fn check(json: &str) -> Result<FusedShape> {
         ConfigFile {
             path: "config.json".into(),
+            blake3: String::new(),
             fields: serde_json::from_str(json).unwrap(),
         }
         .fused_shape()
@@ -260,6 +276,12 @@ mod tests {
             check(&GOOD.replace("\"model_type\": \"bert\",", "")).unwrap(),
             shape
         );
+    }
+
+    #[test]
+    fn gelu_python_is_the_exact_gelu() {
+        let shape = check(&GOOD.replace("\"gelu\"", "\"gelu_python\"")).unwrap();
+        assert_eq!(shape, check(GOOD).unwrap());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{
     layer_states::LayerStates,
     runtime::Runtime,
     session::{Batch, SessionOptions, encoder_error, session_builder, taken_values},
+    token_positions::TokenPositions,
 };
 use crate::error::{Error, Result};
 
@@ -24,6 +25,7 @@ pub(super) struct CudaSession {
     layers: Vec<usize>,
     hidden: usize,
     one_token_type: bool,
+    positions: TokenPositions,
     /// Where states come back to: memory of the CPU that the device writes without a detour.
     output_memory: MemoryInfo<'static>,
     provider: Provider,
@@ -74,6 +76,7 @@ impl CudaSession {
             layers: layers.to_vec(),
             hidden: source.shape.hidden,
             one_token_type: source.shape.token_types <= 1,
+            positions: graph::token_positions(&source.shape),
             output_memory,
             provider,
         })
@@ -95,7 +98,7 @@ impl CudaSession {
 
     fn run(&mut self, batch: &Batch) -> Result<Vec<LayerStates>> {
         let action = "pass the batch";
-        let packed = PackedBatch::of(batch, self.one_token_type);
+        let packed = PackedBatch::of(batch, self.one_token_type, self.positions);
         let n_tokens = packed.ids.len();
         let row = [1, n_tokens];
         let [ids, type_ids, positions] = packed::TOKENS;
@@ -161,7 +164,7 @@ struct PackedBatch {
 }
 
 impl PackedBatch {
-    fn of(batch: &Batch, one_token_type: bool) -> PackedBatch {
+    fn of(batch: &Batch, one_token_type: bool, rows: TokenPositions) -> PackedBatch {
         let n_tokens = batch.tokens() as usize;
         let (mut real, mut padding) = (Vec::with_capacity(n_tokens), Vec::new());
         let mut positions = Vec::with_capacity(n_tokens);
@@ -171,7 +174,8 @@ impl PackedBatch {
             let (length, end) = (*length as i32, start + batch.width as i32);
             real.extend(start..start + length);
             padding.extend(start + length..end);
-            positions.extend(0..length);
+            let ids = &batch.ids[start as usize..(start + length) as usize];
+            positions.extend(rows.of(ids));
             cu_seqlens.push(real.len() as i32);
         }
         let pick = |values: &[i32]| real.iter().map(|place| values[*place as usize]).collect();

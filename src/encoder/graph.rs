@@ -31,6 +31,7 @@ use super::{
     config::FusedShape,
     onnx_model::{Input, Role},
     session::encoder_error,
+    token_positions::TokenPositions,
 };
 use crate::error::Result;
 
@@ -43,6 +44,9 @@ const INPUTS: [(Role, &str); 3] = [
     (Role::TokenTypes, "token_type_ids"),
     (Role::Mask, "attention_mask"),
 ];
+
+/// Rows of the position table, where these are fed.
+const POSITION_IDS: &str = "position_ids";
 
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
@@ -60,14 +64,30 @@ pub(super) fn output_name(layer: usize) -> String {
     format!("layer_{layer}")
 }
 
-/// What is fed to the graph.
-pub(super) fn inputs() -> Vec<Input> {
-    let input = |(role, name): (Role, &str)| Input {
-        role,
-        name: name.into(),
-        wide: false,
-    };
-    INPUTS.map(input).to_vec()
+/// What is fed to the graph of a shape: rows of the position table too where they are not simply those from 0 on.
+pub(super) fn inputs(shape: &FusedShape) -> Vec<Input> {
+    let positions = shape.padding_token.map(|_| (Role::Positions, POSITION_IDS));
+    let inputs = INPUTS.into_iter().chain(positions);
+    inputs
+        .map(|(role, name)| Input {
+            role,
+            name: name.into(),
+            wide: false,
+        })
+        .collect()
+}
+
+/// The rows of the graph's position table that tokens take.
+pub(super) fn token_positions(shape: &FusedShape) -> TokenPositions {
+    match shape.padding_token {
+        Some(token) => TokenPositions::after_padding(token).in_table_from(first_table_row(shape)),
+        None => TokenPositions::FROM_ZERO,
+    }
+}
+
+/// The first row of the checkpoint's position table that the graph's table holds.
+fn first_table_row(shape: &FusedShape) -> usize {
+    shape.padding_token.unwrap_or(shape.first_position)
 }
 
 /// Builds the model, ending at the highest of `layers` (absolute; 0 = embeddings), each of which is an output.
@@ -122,18 +142,23 @@ impl<'a> GraphBuilder<'a> {
     fn embeddings(&mut self) -> Result<()> {
         self.embedding_tables()?;
         let output = self.normed_embeddings();
+        let mut inputs = vec![
+            "input_ids",
+            "token_type_ids",
+            WORDS,
+            POSITIONS,
+            TOKEN_TYPES,
+            "embeddings.LayerNorm.weight",
+            "embeddings.LayerNorm.bias",
+        ];
+        if self.shape.padding_token.is_some() {
+            // The mask before them is left out: attention has it.
+            inputs.extend(["", POSITION_IDS]);
+        }
         self.node(
             "EmbedLayerNormalization",
             CONTRIB_DOMAIN,
-            &[
-                "input_ids",
-                "token_type_ids",
-                WORDS,
-                POSITIONS,
-                TOKEN_TYPES,
-                "embeddings.LayerNorm.weight",
-                "embeddings.LayerNorm.bias",
-            ],
+            &inputs,
             &[&output, "embeddings.mask_index"],
             vec![float_attribute("epsilon", self.shape.layer_norm_epsilon)?],
         )?;
@@ -179,11 +204,11 @@ impl<'a> GraphBuilder<'a> {
         )
     }
 
-    /// The rows of the position table that are used, so that the operator may count from 0.
+    /// The rows of the position table that are used, so that the operator may count from 0 where positions are not fed.
     fn positions(&mut self) -> Result<()> {
         let (rows, first, width) = (
             self.shape.positions,
-            self.shape.first_position,
+            first_table_row(self.shape),
             self.shape.embedding,
         );
         let table = self.source.weights.tensor(POSITIONS, &[rows, width])?;
@@ -396,7 +421,9 @@ impl<'a> GraphBuilder<'a> {
     /// Inputs and outputs of batches of padded rows.
     fn finish_padded(self, layers: &[usize]) -> Result<Model> {
         let rows = [(-1, "batch"), (-1, "sequence")];
-        let inputs = INPUTS.map(|(_, name)| tensor_outlet(name, TensorElementType::Int32, &rows));
+        let inputs = inputs(self.shape).into_iter();
+        let inputs =
+            inputs.map(|input| tensor_outlet(&input.name, TensorElementType::Int32, &rows));
         self.finish(inputs, layers, &rows)
     }
 

@@ -14,6 +14,7 @@ mod graph;
 pub mod hub;
 pub mod layer_states;
 mod onnx_file;
+mod onnx_hash;
 mod onnx_model;
 mod placement;
 pub mod plan;
@@ -23,7 +24,9 @@ pub mod quantize;
 pub mod runtime;
 pub mod session;
 pub mod source;
+mod token_positions;
 pub mod tokenizer;
+pub mod tokenizer_file;
 mod weights;
 pub mod windows;
 pub mod worker;
@@ -239,7 +242,7 @@ pub fn fingerprint_inputs(
         weights: checkpoint.hashes.weights.clone(),
         config: checkpoint.hashes.config.clone(),
         tokenizer: checkpoint.hashes.tokenizer.clone(),
-        graph: checkpoint.graph_profile(provider, precision).into(),
+        graph: checkpoint.graph_profile(provider, precision),
         provider: provider.into(),
         precision: precision.name().into(),
         dtype: dtype.name().into(),

@@ -2,17 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use super::{
     config::{ConfigFile, ModelConfig},
     family::Positions,
     onnx_file::{Element, OnnxFile, Port},
+    onnx_hash::HashedFiles,
+    token_positions::TokenPositions,
 };
 use crate::{
     error::{Error, Result},
-    fingerprint,
+    wording::counted,
 };
 
 /// What stands for a graph's name and version in the fingerprint where the graph is a file, hashed as the weights.
@@ -46,8 +48,10 @@ pub(super) struct OnnxModel {
     pub(super) outputs: BTreeMap<usize, String>,
     /// What the folder says of its shape.
     pub(super) config: ModelConfig,
-    /// The position of the first token, where positions are fed.
-    pub(super) first_position: usize,
+    /// Its files.
+    pub(super) hashed: HashedFiles,
+    /// The positions of tokens, where they are fed.
+    pub(super) positions: TokenPositions,
     /// Whether there is one token type: then 0 is fed whatever the tokenizer says.
     pub(super) one_token_type: bool,
     /// Whether states depend on what else is in the batch, so that each text must go alone.
@@ -80,64 +84,18 @@ pub(super) fn find(folder: &Path) -> Option<PathBuf> {
     paths.find(|path| path.is_file())
 }
 
-/// The files that hold a model.onnx's external data, in order of their paths, there or not.
-///
-/// # Errors
-/// When one is said to lie outside the folder.
-pub(super) fn data_files(path: &Path, file: &OnnxFile) -> Result<Vec<PathBuf>> {
-    let data_file = |name: &String| {
-        let inside = Path::new(name)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        if !inside {
-            return Err(refuse(
-                path,
-                "external data beside the model".into(),
-                format!("the path `{name}`"),
-                "export the model again, with its data in the same folder",
-            ));
-        }
-        Ok(path.with_file_name(name))
-    };
-    file.external.iter().map(data_file).collect()
-}
-
-/// The blake3 of model.onnx; with external data, of the hashes of model.onnx and of each such file, in order of their
-/// paths.
-///
-/// # Errors
-/// When a file is missing.
-pub(super) fn hash(path: &Path, file: &OnnxFile) -> Result<String> {
-    let own = fingerprint::hash_file(path)?;
-    if file.external.is_empty() {
-        return Ok(own);
-    }
-    let mut hashes = own;
-    for data in data_files(path, file)? {
-        if !data.is_file() {
-            return Err(refuse(
-                &data,
-                "a file, because model.onnx keeps weights in it".into(),
-                "no such file".into(),
-                "put the external data beside model.onnx, under the name that it had when the model was exported",
-            ));
-        }
-        hashes.push_str(&fingerprint::hash_file(&data)?);
-    }
-    Ok(fingerprint::hash_bytes(hashes.as_bytes()))
-}
-
 impl OnnxModel {
-    /// Finds out how to run a model.onnx. `config` is config.json, if there is one; `count_vocabulary` counts the
-    /// tokenizer's, where it does not say.
+    /// Finds out how to run a model.onnx. `config` is config.json, if there is one; `vocabulary` is the tokenizer's size,
+    /// where it does not say.
     ///
     /// # Errors
     /// When an input or output cannot be told from its name, type and shape, or the width of a state stands nowhere.
     pub(super) fn open(
         path: PathBuf,
         file: &OnnxFile,
+        hashed: HashedFiles,
         config: Option<&ConfigFile>,
-        count_vocabulary: impl FnOnce() -> Result<usize>,
+        vocabulary: usize,
     ) -> Result<OnnxModel> {
         let number = |keys: &[&str]| {
             config.and_then(|config| keys.iter().find_map(|key| config.number(key)))
@@ -162,11 +120,11 @@ impl OnnxModel {
             ));
         }
         let model_type = config.map(ConfigFile::model_type);
-        let first_position = match (config, model_type) {
+        let positions_of_tokens = match (config, model_type) {
             (Some(config), Some(family)) if AFTER_PADDING.contains(&family) => {
-                config.first_position(Positions::AfterPadding)
+                TokenPositions::after_padding(config.first_position(Positions::AfterPadding) - 1)
             }
-            _ => 0,
+            _ => TokenPositions::FROM_ZERO,
         };
         let positions = number(&["max_position_embeddings", "n_positions"]);
         Ok(OnnxModel {
@@ -174,20 +132,19 @@ impl OnnxModel {
                 family: model_type.unwrap_or("onnx").into(),
                 layers,
                 hidden,
-                vocabulary: match number(&["vocab_size"]) {
-                    Some(size) => size,
-                    None => count_vocabulary()?,
-                },
-                max_tokens: positions.map(|positions| positions.saturating_sub(first_position)),
+                vocabulary: number(&["vocab_size"]).unwrap_or(vocabulary),
+                max_tokens: positions
+                    .map(|positions| positions.saturating_sub(positions_of_tokens.first as usize)),
                 attention_heads: number(&["num_attention_heads", "n_heads", "n_head"]),
                 intermediate: number(&["intermediate_size", "hidden_dim"]),
             },
             path,
             inputs,
             outputs,
-            first_position,
+            hashed,
+            positions: positions_of_tokens,
             one_token_type: number(&["type_vocab_size"]) == Some(1),
-            alone: file.dynamically_quantised,
+            alone: file.dynamically_quantised || takes_one_text(&file.inputs),
             parameters: file.parameters,
         })
     }
@@ -243,6 +200,15 @@ fn find_inputs(path: &Path, ports: &[Port]) -> Result<Vec<Input>> {
     for port in ports {
         let role = role(&port.name).filter(|role| inputs.iter().all(|input| input.role != *role));
         let two_sizes = port.shape.as_ref().is_none_or(|shape| shape.len() == 2);
+        if let (Some(_), true, Some(size)) = (&role, two_sizes, fixed_size(port)) {
+            return Err(refuse(
+                path,
+                "inputs of any number of tokens, and of any number of texts or of one".into(),
+                format!("{}, which takes only {size}", port.describe()),
+                "export the model again with dynamic axes: batch and sequence (torch.onnx.export: dynamic_axes={\"input_ids\": \
+                 {0: \"batch\", 1: \"sequence\"}, ...} for every input and output; optimum does it by itself)",
+            ));
+        }
         let wide = match port.element {
             Element::I32 => Some(false),
             Element::I64 => Some(true),
@@ -277,6 +243,26 @@ fn find_inputs(path: &Path, ports: &[Port]) -> Result<Vec<Input>> {
         }
     }
     Ok(inputs)
+}
+
+/// What an input of two sizes fixes, where it cannot be run with any text: a number of texts other than one, or of tokens.
+fn fixed_size(port: &Port) -> Option<String> {
+    let [texts, tokens] = port.shape.as_ref()?[..] else {
+        return None;
+    };
+    match (texts, tokens) {
+        (_, Some(tokens)) => Some(format!("texts of {}", counted(tokens, "token"))),
+        (Some(texts), None) if texts != 1 => Some(counted(texts, "text")),
+        _ => None,
+    }
+}
+
+/// Whether an input takes one text at a time.
+fn takes_one_text(ports: &[Port]) -> bool {
+    let texts = ports
+        .iter()
+        .filter_map(|port| port.shape.as_ref()?.first().copied());
+    texts.into_iter().any(|texts| texts == Some(1))
 }
 
 /// The number in `hidden_states.3`, `hidden_states_3` or `layer_3`.
@@ -363,7 +349,7 @@ fn list(ports: &[Port]) -> String {
     }
 }
 
-fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
+pub(super) fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
     Error::Checkpoint {
         path: path.to_path_buf(),
         expected,
@@ -414,6 +400,29 @@ mod tests {
         );
         let image = message(&[ids, port("pixel_values", Element::F32, &[0, 3, 8, 8])]);
         assert!(image.contains("`pixel_values` f32 [?, 3, 8, 8]"), "{image}");
+    }
+
+    #[test]
+    fn inputs_of_fixed_sizes_are_refused_with_the_way_to_export_them_free() {
+        let path = Path::new("model.onnx");
+        let inputs = |shape: &[usize]| {
+            ["input_ids", "attention_mask"].map(|name| port(name, Element::I64, shape))
+        };
+        for (shape, words) in [
+            (
+                &[1, 16][..],
+                "`input_ids` i64 [1, 16], which takes only texts of 16 tokens",
+            ),
+            (&[0, 16], "texts of 16 tokens"),
+            (&[8, 0], "`input_ids` i64 [8, ?], which takes only 8 texts"),
+        ] {
+            let error = find_inputs(path, &inputs(shape)).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+            assert!(error.hint().unwrap().contains("dynamic axes"));
+        }
+        // One text at a time is done text by text.
+        assert!(find_inputs(path, &inputs(&[1, 0])).is_ok());
+        assert!(takes_one_text(&inputs(&[1, 0])) && !takes_one_text(&inputs(&[0, 0])));
     }
 
     #[test]

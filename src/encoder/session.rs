@@ -17,6 +17,7 @@ use super::{
     layer_states::{LayerStates, Values},
     onnx_model::{Input, Role},
     runtime::Runtime,
+    token_positions::TokenPositions,
 };
 use crate::error::{Error, Result};
 
@@ -113,7 +114,7 @@ pub struct EncoderSession {
     /// Absolute layers and the outputs that hold their states.
     outputs: Vec<(usize, String)>,
     hidden: usize,
-    first_position: i32,
+    positions: TokenPositions,
     one_token_type: bool,
     alone: bool,
 }
@@ -164,11 +165,10 @@ impl EncoderSession {
                 let output = |layer: &usize| (*layer, graph::output_name(*layer));
                 Ok(EncoderSession {
                     session,
-                    inputs: graph::inputs(),
+                    inputs: graph::inputs(&source.shape),
                     outputs: options.layers.iter().map(output).collect(),
                     hidden,
-                    // The graph's own table starts at the first position that is used.
-                    first_position: 0,
+                    positions: graph::token_positions(&source.shape),
                     one_token_type: source.shape.token_types <= 1,
                     alone: false,
                 })
@@ -177,12 +177,13 @@ impl EncoderSession {
                 let session = builder
                     .commit_from_file(&model.path)
                     .map_err(encoder_error("load model.onnx"))?;
+                model.hashed.require_unchanged()?;
                 Ok(EncoderSession {
                     session,
                     inputs: model.inputs.clone(),
                     outputs: model.outputs_of(&options.layers)?,
                     hidden,
-                    first_position: model.first_position as i32,
+                    positions: model.positions,
                     one_token_type: model.one_token_type,
                     alone: model.alone,
                 })
@@ -258,7 +259,6 @@ impl EncoderSession {
 
     /// What one input is fed with.
     fn feed(&self, input: &Input, batch: &Batch) -> Result<DynValue> {
-        let places = 0..batch.width as i32;
         let n_tokens = batch.windows() * batch.width;
         let values: Cow<'_, [i32]> = match input.role {
             Role::TokenIds => Cow::Borrowed(&batch.ids),
@@ -266,8 +266,9 @@ impl EncoderSession {
             Role::TokenTypes if self.one_token_type => Cow::Owned(vec![0; n_tokens]),
             Role::TokenTypes => Cow::Borrowed(&batch.type_ids),
             Role::Positions => {
-                let positions = places.map(|place| place + self.first_position);
-                Cow::Owned(positions.cycle().take(n_tokens).collect())
+                let windows = batch.ids.chunks(batch.width);
+                let positions = windows.flat_map(|ids| self.positions.of(ids));
+                Cow::Owned(positions.collect())
             }
         };
         let shape = [batch.windows(), batch.width];

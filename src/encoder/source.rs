@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     checkpoint::{WeightsFile, find_weights},
-    onnx_file, onnx_model,
+    onnx_file, onnx_hash, onnx_model,
     tokenizer::TextTokenizer,
     weights,
     windows::Overflow,
@@ -234,7 +234,7 @@ fn weight_files(folder: &Path, found: WeightsFile) -> Vec<String> {
 }
 
 fn onnx_data(path: &Path) -> Result<Vec<PathBuf>> {
-    onnx_model::data_files(path, &onnx_file::read(path)?)
+    onnx_hash::data_files(path, &onnx_file::read(path)?)
 }
 
 fn stands_for_weights(name: &str) -> bool {

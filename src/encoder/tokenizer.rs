@@ -6,11 +6,12 @@ use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::{InputSequence, Tokenizer};
 
+use super::tokenizer_file::TokenizerFile;
 use super::windows::{Encoding, Overflow, Piece, Sequence, Template, cut, least_length};
 use crate::{
-    data::shorten,
     error::{Error, Result},
     fingerprint::{Key, Mode},
+    wording::shorten,
 };
 
 /// A document as it is handed to the encoder.
@@ -68,19 +69,31 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Opens tokenizer.json; documents longer than `max_length` tokens (special ones included) are truncated, or cut
+    /// Opens tokenizer.json, with the files beside it: see [`TokenizerFile::open`].
+    ///
+    /// # Errors
+    /// As [`TokenizerFile::open`] and [`TextTokenizer::new`].
+    pub fn open(path: &Path, max_length: usize, overflow: Overflow) -> Result<TextTokenizer> {
+        TextTokenizer::new(&TokenizerFile::open(path)?, max_length, overflow)
+    }
+
+    /// The tokenizer of a file; documents longer than `max_length` tokens (special ones included) are truncated, or cut
     /// into windows.
     ///
     /// # Errors
-    /// When the file is missing or no tokenizer, or `max_length` leaves too little room beside the special tokens.
-    pub fn open(path: &Path, max_length: usize, overflow: Overflow) -> Result<TextTokenizer> {
+    /// When the file is no tokenizer, or `max_length` leaves too little room beside the special tokens.
+    pub fn new(
+        file: &TokenizerFile,
+        max_length: usize,
+        overflow: Overflow,
+    ) -> Result<TextTokenizer> {
+        let path = &file.path;
         let refuse = |expected: &str, got: String, hint: &str| Error::Checkpoint {
-            path: path.to_path_buf(),
+            path: path.clone(),
             expected: expected.into(),
             got,
             hint: hint.into(),
         };
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let parse = |bytes: &[u8]| {
             let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| {
                 refuse(
@@ -93,8 +106,8 @@ impl TextTokenizer {
             tokenizer.with_truncation(None).map_err(failed)?;
             Ok(tokenizer)
         };
-        let inner = parse(&bytes)?;
-        let of_words = with_prefix_space(&bytes)
+        let inner = parse(&file.json)?;
+        let of_words = with_prefix_space(&file.json)
             .map(|bytes| parse(&bytes))
             .transpose()?;
         let template = template_of(&inner).map_err(failed)?.ok_or_else(|| {

@@ -55,7 +55,7 @@ impl Oracle {
 
     fn tokenizer(&self, max_length: usize) -> TextTokenizer {
         TextTokenizer::open(
-            &self.checkpoint.tokenizer_path(),
+            &self.checkpoint.tokenizer.path,
             max_length,
             Overflow::Truncate,
         )

@@ -378,3 +378,34 @@ fn a_file_that_is_no_onnx_model_is_named() {
         assert!(message.contains("a whole ONNX model"), "{message}");
     }
 }
+
+#[test]
+fn a_padding_token_in_a_text_of_a_roberta_takes_the_position_that_transformers_gives_it() {
+    let fixture = read_json(&fixture("padding_token.json"));
+    for (name, texts) in fixture["models"].as_object().unwrap() {
+        let folder = family(name);
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let mut session = open_session(&checkpoint, &[0, 1, 2]);
+        let tokenizer = TextTokenizer::new(&checkpoint.tokenizer, 64, Overflow::Truncate).unwrap();
+        let mut windows: Vec<Window> = Vec::new();
+        for text in texts.as_array().unwrap() {
+            let input = Input::Text(text["text"].as_str().unwrap());
+            let mut encoding = tokenizer.encode(&[input], false).unwrap().remove(0);
+            let window = encoding.windows.remove(0);
+            assert_eq!(json!(window.ids), text["ids"], "{name}");
+            windows.push((window.ids, window.type_ids));
+        }
+        // Together, so that what is padded around them counts for nothing.
+        let all: Vec<&Window> = windows.iter().collect();
+        let states = run(&mut session, &all, checkpoint.config.hidden);
+        for (text, states) in texts.as_array().unwrap().iter().zip(states) {
+            let expected = text["states"].as_array().unwrap();
+            assert_eq!(expected.len(), states.len());
+            for (expected, got) in expected.iter().zip(states) {
+                let expected: Vec<f32> = serde_json::from_value(expected.clone()).unwrap();
+                let most = differences(&expected, &got).into_iter().fold(0.0, f32::max);
+                assert!(most <= MOST, "{name}, {}: {most}", text["text"]);
+            }
+        }
+    }
+}

@@ -297,13 +297,16 @@ fn a_batch_is_packed_as_the_operator_wants_it() {
         (&[30, 31, 32, 33], &[0, 0, 1, 1]),
     ];
     let batch = Batch::new(windows.into_iter());
-    let packed = PackedBatch::of(&batch, false);
+    let packed = PackedBatch::of(&batch, false, TokenPositions::FROM_ZERO);
     assert_eq!(packed.ids, [10, 20, 21, 30, 31, 32, 33]);
     assert_eq!(packed.type_ids, [0, 0, 1, 0, 0, 1, 1]);
     assert_eq!(packed.positions, [0, 0, 1, 0, 1, 2, 3]);
     assert_eq!(packed.token_offset, [0, 4, 5, 8, 9, 10, 11, 1, 2, 3, 6, 7]);
     assert_eq!(packed.cu_seqlens, [0, 1, 3, 7]);
-    assert_eq!(PackedBatch::of(&batch, true).type_ids, [0; 7]);
+    assert_eq!(
+        PackedBatch::of(&batch, true, TokenPositions::FROM_ZERO).type_ids,
+        [0; 7]
+    );
 }
 
 #[test]

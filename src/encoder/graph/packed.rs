@@ -39,7 +39,7 @@ use crate::{
 /// The name and version of this graph; part of the fingerprint.
 pub(in crate::encoder) const PROFILE: &str = "bert-packed-1";
 
-/// Token ids, type ids and positions (from 0 in each window), each i32 `[1, T]`.
+/// Token ids, type ids and rows of the position table, counted anew in each window, each i32 `[1, T]`.
 pub(in crate::encoder) const TOKENS: [&str; 3] = ["input_ids", "token_type_ids", "position_ids"];
 
 /// i32 `[B, S]`: where each token of the packed row would stand in the padded batch, and then where its padding would.

@@ -58,7 +58,7 @@ impl ExtractionSettings {
     /// # Errors
     /// When its file is missing or broken, or no room is left for a text.
     pub fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<TextTokenizer> {
-        TextTokenizer::open(&checkpoint.tokenizer_path(), self.max_length, self.overflow)
+        TextTokenizer::new(&checkpoint.tokenizer, self.max_length, self.overflow)
     }
 
     /// Whether an example is left out: it is empty, and of a source that is thinned.

@@ -1,0 +1,289 @@
+//! tokenizer.json as it is used: read once, with what tokenizer_config.json says of its normaliser, and hashed.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::config::ConfigFile;
+use crate::{
+    error::{Error, Result},
+    fingerprint,
+};
+
+/// The tokenizers of `transformers` (5.24) that are built anew from what tokenizer_config.json says, with BERT's normaliser,
+/// whatever tokenizer.json has; in their old names a `Fast` follows.
+const BUILT_FROM_CONFIG: [&str; 11] = [
+    "BertTokenizer",
+    "DistilBertTokenizer",
+    "ElectraTokenizer",
+    "MPNetTokenizer",
+    "MobileBertTokenizer",
+    "SqueezeBertTokenizer",
+    "LxmertTokenizer",
+    "LayoutLMTokenizer",
+    "LayoutLMv2Tokenizer",
+    "FunnelTokenizer",
+    "SplinterTokenizer",
+];
+
+/// The tokenizers that are taken from tokenizer.json as it is, or do not know `do_lower_case`.
+const TAKEN_AS_IT_IS: [&str; 7] = [
+    "PreTrainedTokenizer",
+    "TokenizersBackend",
+    "ConvBertTokenizer",
+    "RobertaTokenizer",
+    "XLMRobertaTokenizer",
+    "CamembertTokenizer",
+    "DebertaTokenizer",
+];
+
+/// The families of model that a tokenizer of the first kind belongs to, where no class is named.
+const WITH_SUCH_A_TOKENIZER: [&str; 19] = [
+    "bert",
+    "distilbert",
+    "electra",
+    "mpnet",
+    "convbert",
+    "ernie",
+    "funnel",
+    "layoutlm",
+    "layoutlmv2",
+    "lxmert",
+    "megatron-bert",
+    "mobilebert",
+    "nezha",
+    "nomic_bert",
+    "qdqbert",
+    "realm",
+    "retribert",
+    "splinter",
+    "squeezebert",
+];
+
+/// A tokenizer's JSON.
+#[derive(Clone, Debug)]
+pub struct TokenizerFile {
+    /// tokenizer.json.
+    pub path: PathBuf,
+    /// blake3 of the JSON that is used: that of the file, unless tokenizer_config.json changes it.
+    pub blake3: String,
+    /// One more than the highest id that it gives.
+    pub vocabulary: usize,
+    pub(super) json: Vec<u8>,
+}
+
+impl TokenizerFile {
+    /// Reads tokenizer.json, and from its folder tokenizer_config.json and config.json where they are.
+    ///
+    /// `transformers` builds the tokenizers of BERT's kind from tokenizer_config.json: `do_lower_case` (true where
+    /// absent), `strip_accents` (as lower-casing does, where absent) and `tokenize_chinese_chars` (true) take the place
+    /// of tokenizer.json's normaliser. So they do here; without a tokenizer_config.json, tokenizer.json holds.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is no JSON, there is no vocabulary, or a tokenizer of another kind is asked for another
+    /// case than tokenizer.json has.
+    pub fn open(path: &Path) -> Result<TokenizerFile> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let mut tokenizer: Value = parsed(path, &bytes, "a Hugging Face tokenizer.json")?;
+        let vocabulary = count_ids(&tokenizer).ok_or_else(|| Error::Checkpoint {
+            path: path.to_path_buf(),
+            expected: "a Hugging Face tokenizer.json".into(),
+            got: "one without a vocabulary".into(),
+            hint: "fetch the checkpoint again".into(),
+        })?;
+        let normalizer = normalizer_of_config(path, &tokenizer)?;
+        let json = match normalizer {
+            Some(normalizer) if tokenizer["normalizer"] != normalizer => {
+                tokenizer["normalizer"] = normalizer;
+                tokenizer.to_string().into_bytes()
+            }
+            _ => bytes,
+        };
+        Ok(TokenizerFile {
+            path: path.to_path_buf(),
+            blake3: fingerprint::hash_bytes(&json),
+            vocabulary,
+            json,
+        })
+    }
+}
+
+fn parsed(path: &Path, bytes: &[u8], what: &str) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|error| Error::Checkpoint {
+        path: path.to_path_buf(),
+        expected: what.into(),
+        got: format!("what JSON calls: {error}"),
+        hint: "fetch the checkpoint again".into(),
+    })
+}
+
+fn is_word_piece(tokenizer: &Value) -> bool {
+    tokenizer["model"]["type"]
+        .as_str()
+        .is_none_or(|kind| kind == "WordPiece")
+}
+
+/// The normaliser that `transformers` makes from the tokenizer_config.json beside tokenizer.json; none where there is no
+/// such file, or the tokenizer is taken from tokenizer.json as it is.
+///
+/// # Errors
+/// When a file is no JSON, or a tokenizer of another kind is asked for a case that tokenizer.json does not have.
+fn normalizer_of_config(path: &Path, tokenizer: &Value) -> Result<Option<Value>> {
+    let config_path = path.with_file_name("tokenizer_config.json");
+    if !config_path.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&config_path).map_err(Error::io("read", &config_path))?;
+    let config = parsed(&config_path, &bytes, "a Hugging Face tokenizer_config.json")?;
+    let model = ConfigFile::read(&path.with_file_name("config.json")).ok();
+    let of_model = model
+        .as_ref()
+        .and_then(|model| model.text("tokenizer_class"));
+    let class = config["tokenizer_class"].as_str().or(of_model);
+    let class = class.map(|class| class.strip_suffix("Fast").unwrap_or(class));
+    let is_built = match (class, &model) {
+        (Some(class), _) => BUILT_FROM_CONFIG.contains(&class),
+        (None, Some(model)) => WITH_SUCH_A_TOKENIZER.contains(&model.model_type()),
+        (None, None) => false,
+    };
+    let flag = |key: &str| config[key].as_bool();
+    if is_built && is_word_piece(tokenizer) {
+        return Ok(Some(json!({
+            "type": "BertNormalizer",
+            "clean_text": true,
+            "handle_chinese_chars": flag("tokenize_chinese_chars").unwrap_or(true),
+            "strip_accents": flag("strip_accents"),
+            "lowercase": flag("do_lower_case").unwrap_or(true),
+        })));
+    }
+    let decides = class.is_none_or(|class| !TAKEN_AS_IT_IS.contains(&class));
+    match flag("do_lower_case") {
+        Some(asked) if decides && asked != lower_cases(&tokenizer["normalizer"]) => {
+            Err(Error::Checkpoint {
+                path: config_path,
+                expected: "the case that tokenizer.json has".into(),
+                got: format!("`do_lower_case` {asked}, where tokenizer.json does otherwise"),
+                hint: "what a tokenizer of this class makes of it is not known here: save both files again with \
+                       transformers (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))"
+                    .into(),
+            })
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether a normaliser, or a part of it, turns capitals into small letters.
+fn lower_cases(normalizer: &Value) -> bool {
+    let parts = normalizer["normalizers"].as_array().into_iter().flatten();
+    normalizer["type"] == "Lowercase"
+        || normalizer["lowercase"] == true
+        || parts.into_iter().any(lower_cases)
+}
+
+/// Ids that a tokenizer can give: one more than the highest.
+fn count_ids(tokenizer: &Value) -> Option<usize> {
+    let size = match &tokenizer["model"]["vocab"] {
+        Value::Object(ids) => ids
+            .values()
+            .filter_map(Value::as_u64)
+            .max()
+            .map(|id| id + 1),
+        Value::Array(pieces) => Some(pieces.len() as u64),
+        _ => None,
+    };
+    let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
+    let added = added.filter_map(|token| token["id"].as_u64()).max();
+    let ids = size.into_iter().chain(added.map(|id| id + 1));
+    ids.max().map(|size| size as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tokenizer of a type, cased, with this tokenizer_config.json and config.json.
+    fn open(model: &str, config: Option<&str>, family: &str) -> Result<(Value, bool)> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let own = json!({
+            "model": { "type": model, "vocab": { "a": 0, "b": 7 } },
+            "added_tokens": [{ "id": 9 }],
+            "normalizer": { "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                            "strip_accents": null, "lowercase": false },
+        });
+        std::fs::write(&path, own.to_string()).unwrap();
+        if let Some(config) = config {
+            std::fs::write(path.with_file_name("tokenizer_config.json"), config).unwrap();
+        }
+        std::fs::write(path.with_file_name("config.json"), family).unwrap();
+        let file = TokenizerFile::open(&path)?;
+        assert_eq!(file.vocabulary, 10);
+        assert_eq!(file.blake3, fingerprint::hash_bytes(&file.json));
+        let json: Value = serde_json::from_slice(&file.json).unwrap();
+        let is_file = file.json == std::fs::read(&path).unwrap();
+        Ok((json["normalizer"].clone(), is_file))
+    }
+
+    #[test]
+    fn a_tokenizer_of_berts_kind_is_normalised_as_its_configuration_says() {
+        let bert = r#"{"model_type": "bert"}"#;
+        let lower = Some(r#"{"do_lower_case": true}"#);
+        let class =
+            |class: &str| format!(r#"{{"tokenizer_class": "{class}", "do_lower_case": true}}"#);
+        // What transformers 5.24 makes of each.
+        for (config, family, lowercase) in [
+            (None, bert, false),
+            (lower, bert, true),
+            (Some("{}"), bert, true),
+            (Some(r#"{"do_lower_case": false}"#), bert, false),
+            (lower, r#"{"model_type": "mobilebert"}"#, true),
+            (
+                lower,
+                r#"{"model_type": "other", "tokenizer_class": "BertTokenizer"}"#,
+                true,
+            ),
+            (Some(&class("BertTokenizer")), "{}", true),
+            (Some(&class("ElectraTokenizerFast")), "{}", true),
+            (Some(&class("PreTrainedTokenizerFast")), bert, false),
+            (Some(&class("ConvBertTokenizer")), bert, false),
+        ] {
+            let (normalizer, is_file) = open("WordPiece", config, family).unwrap();
+            assert_eq!(normalizer["lowercase"], lowercase, "{config:?} {family}");
+            assert_eq!(is_file, !lowercase, "{config:?} {family}");
+        }
+        let config =
+            r#"{"do_lower_case": false, "strip_accents": true, "tokenize_chinese_chars": false}"#;
+        let (normalizer, _) = open("WordPiece", Some(config), bert).unwrap();
+        assert_eq!(normalizer["strip_accents"], true);
+        assert_eq!(normalizer["handle_chinese_chars"], false);
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_kind_that_contradicts_its_configuration_is_refused() {
+        let other = r#"{"model_type": "deberta-v2"}"#;
+        for (model, config, is_refused) in [
+            ("Unigram", r#"{"do_lower_case": true}"#, true),
+            ("Unigram", r#"{"do_lower_case": false}"#, false),
+            ("Unigram", r#"{}"#, false),
+            (
+                "WordPiece",
+                r#"{"tokenizer_class": "AlbertTokenizer", "do_lower_case": true}"#,
+                true,
+            ),
+            (
+                "BPE",
+                r#"{"tokenizer_class": "RobertaTokenizer", "do_lower_case": true}"#,
+                false,
+            ),
+        ] {
+            let opened = open(model, Some(config), other);
+            assert_eq!(opened.is_err(), is_refused, "{model} {config}: {opened:?}");
+        }
+        let parts = json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }, { "type": "Lowercase" }] });
+        assert!(
+            lower_cases(&parts)
+                && !lower_cases(&json!({ "type": "NFC" }))
+                && !lower_cases(&Value::Null)
+        );
+    }
+}
