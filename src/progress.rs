@@ -1,5 +1,7 @@
 //! How long work is reported to whoever started it. The library itself never prints.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// Receives what long work has to say. Every method has an empty default, so `&()` is a silent listener.
 pub trait Progress: Sync {
     /// A stage begins: its name, and how many units of what it will do (`None` when nobody knows).
@@ -30,3 +32,55 @@ pub trait Progress: Sync {
 }
 
 impl Progress for () {}
+
+/// Progress inside of a stage that has begun: stages of the work within do not take its place, and what they get done
+/// counts as done of it.
+pub(crate) struct WithinStage<'a> {
+    outer: &'a dyn Progress,
+    counts: bool,
+    advanced: AtomicU64,
+}
+
+impl WithinStage<'_> {
+    pub(crate) fn new(outer: &dyn Progress) -> WithinStage<'_> {
+        WithinStage {
+            outer,
+            counts: true,
+            advanced: AtomicU64::new(0),
+        }
+    }
+
+    /// What gets done within counts for nothing: whoever began the stage counts otherwise.
+    pub(crate) fn uncounted(outer: &dyn Progress) -> WithinStage<'_> {
+        WithinStage {
+            counts: false,
+            ..WithinStage::new(outer)
+        }
+    }
+
+    /// Units that were counted so far.
+    pub(crate) fn advanced(&self) -> u64 {
+        self.advanced.load(Ordering::Relaxed)
+    }
+}
+
+impl Progress for WithinStage<'_> {
+    fn advance(&self, units: u64, tokens: u64) {
+        if self.counts {
+            self.advanced.fetch_add(units, Ordering::Relaxed);
+            self.outer.advance(units, tokens);
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        self.outer.warn(message);
+    }
+
+    fn detail(&self, message: &str) {
+        self.outer.detail(message);
+    }
+
+    fn note(&self, message: &str) {
+        self.outer.note(message);
+    }
+}

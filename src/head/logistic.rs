@@ -26,11 +26,7 @@ use super::{
     row_groups::RowGroups,
     transform::Transform,
 };
-use crate::{
-    error::{Error, Result},
-    features::FeatureView,
-    progress::Progress,
-};
+use crate::{error::Result, features::FeatureView, progress::Progress};
 
 /// One head's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,8 +103,10 @@ pub struct LogisticFit {
 /// leads (over `log C`) if that is better. A head is done at `settings.tolerance`. Where rounding in f32 hides what is left
 /// to gain, at gradients of some 1e-8 times the features, it goes on in f64.
 ///
+/// A fit whose loss ends as no finite number stands among the others, with that loss.
+///
 /// # Errors
-/// When the cache is damaged or features are not finite.
+/// When the cache is damaged.
 ///
 /// # Panics
 /// When a set has no rows, a sample not exactly one, or labels and weights do not fit.
@@ -143,22 +141,14 @@ pub fn fit(
     let solved = solver.solve(&problems);
     progress.finish();
     let fits = solved.into_iter().zip(&problems);
-    fits.map(|(solved, problem): (Solved, &Problem)| {
-        if !solved.value.is_finite() {
-            return Err(Error::Diverged {
-                problem: "the loss of a logistic regression is not finite".into(),
-                hint: "keep head.standardize = true, or look for huge or missing values among the states".into(),
-            });
-        }
-        Ok(LogisticFit {
-            head: head(&data, problem, n_classes, solved.point.view()),
-            iterations: solved.iterations,
-            evaluations: solved.evaluations,
-            gradient_norm: solved.gradient_norm,
-            loss: solved.value,
-        })
-    })
-    .collect()
+    let fits = fits.map(|(solved, problem): (Solved, &Problem)| LogisticFit {
+        head: head(&data, problem, n_classes, solved.point.view()),
+        iterations: solved.iterations,
+        evaluations: solved.evaluations,
+        gradient_norm: solved.gradient_norm,
+        loss: solved.value,
+    });
+    Ok(fits.collect())
 }
 
 fn problems(

@@ -18,6 +18,7 @@ use crate::{
     },
     progress::Progress,
     train::loss::Loss,
+    wording::counted,
 };
 
 /// One head: its pipeline, the place of its rows among the sets, and its objective on them.
@@ -87,7 +88,7 @@ pub(super) fn fit(
     let regressions = of_kind(HeadKind::Logistic);
     if !regressions.is_empty() {
         let own = regressions.iter().map(|head| &heads[*head]);
-        keep(&regressions, fit_logistic(own, data, progress)?);
+        keep(&regressions, fit_logistic(own, data, gives_up, progress)?);
     }
     for (number, head) in heads.iter().enumerate() {
         if matches!(
@@ -96,14 +97,11 @@ pub(super) fn fit(
         ) {
             let own = fit_with_linfa(head, data);
             let own = match own {
-                Err(Error::Diverged { .. }) if gives_up => TrainedHead {
-                    parameters: Network::new(network.clone()).zeros(),
-                    history: Vec::new(),
-                    best_epoch: 0,
-                },
+                Err(Error::Diverged { .. }) if gives_up => given_up(network),
                 own => own?,
             };
             keep(&[number], vec![own]);
+            progress.advance(1, 0);
         }
     }
     let fitted = fitted.into_iter();
@@ -115,6 +113,7 @@ pub(super) fn fit(
 fn fit_logistic<'h>(
     heads: impl Iterator<Item = &'h FullBatchHead<'h>>,
     data: FullBatchData<'_>,
+    gives_up: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
     let specs: Vec<LogisticSpec> = heads
@@ -143,11 +142,31 @@ fn fit_logistic<'h>(
     match unfinished.count() {
         0 => {}
         n => progress.warn(&format!(
-            "{n} logistic regressions stopped after {} iterations, before their minimum: lower head.C, or keep head.standardize = true",
+            "{} stopped after {} iterations, before the minimum: lower head.C, or keep head.standardize = true",
+            counted(n, "logistic regression"),
             settings.max_iterations
         )),
     }
-    Ok(fitted.into_iter().map(|fit| fit.head).collect())
+    let trained = fitted.into_iter().map(|fit| match fit.loss.is_finite() {
+        true => Ok(fit.head),
+        false if gives_up => Ok(given_up(data.network)),
+        false => Err(Error::Diverged {
+            problem: "the loss of a logistic regression is not finite".into(),
+            hint:
+                "keep head.standardize = true, or look for huge or missing values among the states"
+                    .into(),
+        }),
+    });
+    trained.collect()
+}
+
+/// A head that says nothing.
+fn given_up(network: &NetworkSpec) -> TrainedHead {
+    TrainedHead {
+        parameters: Network::new(network.clone()).zeros(),
+        history: Vec::new(),
+        best_epoch: 0,
+    }
 }
 
 /// The class of every sample.

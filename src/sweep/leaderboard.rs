@@ -89,7 +89,8 @@ pub struct Row {
     pub settings: Vec<(String, Value)>,
     /// See [`Candidate::rung`].
     pub rung: Option<usize>,
-    /// The metric on all validation rows, the mean over the seeds; none where it is undefined for one of them.
+    /// The metric on all validation rows, the mean over the seeds; none where it is undefined for one of them, or one of
+    /// the heads diverged.
     pub score: Option<f64>,
     /// 95 % percentile interval `[low, high]` of the score, over rows.
     pub interval: Option<[f64; 2]>,
@@ -275,8 +276,16 @@ fn is_better(score: f64, other: f64, higher_is_better: bool) -> bool {
     }
 }
 
-/// The mean over the seeds where row `i` stands for `weights[i]` rows; none where one of them is undefined.
+/// The mean over the seeds where row `i` stands for `weights[i]` rows; none where one of them is undefined, or a head
+/// diverged: what was kept of that one is no result of its settings.
 fn mean_score(candidate: &Candidate, metric: &str, weights: Option<&[u32]>) -> Option<f64> {
+    if candidate
+        .outcomes
+        .iter()
+        .any(|outcome| outcome.diverged > 0)
+    {
+        return None;
+    }
     let mut sum = 0.0;
     for outcome in &candidate.outcomes {
         sum += outcome.evidence.score(metric, weights)?;

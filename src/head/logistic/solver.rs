@@ -10,7 +10,7 @@ use super::{
     objective::{Evaluation, Problem, Request, evaluate},
     rows::TurnedRows,
 };
-use crate::{head::row_groups::RowGroups, progress::Progress};
+use crate::{head::row_groups::RowGroups, progress::Progress, wording::counted};
 
 /// Columns of narrow problems that are evaluated side by side at most; a wider problem stands alone.
 const BLOCK_COLUMNS: usize = 64;
@@ -60,6 +60,9 @@ fn tasks(problems: &[Problem]) -> Vec<Task> {
     let blocks = blocks.into_iter().map(|(_, block)| Task::Together(block));
     blocks.chain(rows.into_iter().map(Task::InTurn)).collect()
 }
+
+/// Steps after which it is told how far the fits are.
+const STEPS_TOLD: usize = 5;
 
 /// Where a problem ended.
 pub(super) struct Solved {
@@ -167,13 +170,19 @@ impl Solver<'_> {
 
     /// Follows some problems to their ends, all in one pass at a time.
     fn minimize(&self, mut problems: Vec<Running<'_>>) -> Vec<Solved> {
-        loop {
+        for step in 1.. {
             let mut active: Vec<&mut Running<'_>> = problems
                 .iter_mut()
                 .filter(|running| !running.is_done)
                 .collect();
             if active.is_empty() {
                 break;
+            }
+            if step % STEPS_TOLD == 0 {
+                let n_left = counted(active.len(), "fit");
+                let detail =
+                    format!("step {step} of logistic regression, {n_left} not at their minimum");
+                self.progress.detail(&detail);
             }
             active.sort_by_key(|running| running.is_exact);
             let n_fast = active.partition_point(|running| !running.is_exact);

@@ -14,8 +14,9 @@ use crate::{
     error::Result,
     metrics::evidence::Evidence,
     pipeline::settings::Pipeline,
-    progress::Progress,
+    progress::{Progress, WithinStage},
     sweep::section::SweepSection,
+    wording::counted,
 };
 
 /// What a pipeline's head said of rows that it did not learn from.
@@ -44,7 +45,8 @@ pub(in crate::pipeline) fn out_of_fold(
     if n_rows < n_folds {
         return Err(pipeline.refuse(
             format!(
-                "the head is judged on {n_folds} folds, and train and validation have {n_rows} rows"
+                "the head is judged on {n_folds} folds, and train and validation have {}",
+                counted(n_rows, "row")
             ),
             "name data with more labelled rows".into(),
         ));
@@ -70,7 +72,9 @@ pub(in crate::pipeline) fn out_of_fold(
         cuts: &cuts,
     };
     let mut done = Done::new(&sweep);
-    done.add(train_unit(&sweep, &sweep.fields(0)?, &[0], progress)?);
+    // Whoever asks counts the heads.
+    let quiet = WithinStage::uncounted(progress);
+    done.add(train_unit(&sweep, &sweep.fields(0)?, &[0], &quiet)?);
     let folds: Vec<usize> = (0..cuts.len()).collect();
     let said: Vec<_> = folds
         .iter()

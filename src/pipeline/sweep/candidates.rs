@@ -198,7 +198,8 @@ impl Judged {
                     seeds.filter_map(move |seed| {
                         let outcome =
                             outcome(sweep, done, metric, number, *share, seed, Some(resample));
-                        outcome.evidence.score(metric.name, None)
+                        let score = outcome.evidence.score(metric.name, None);
+                        score.filter(|_| outcome.diverged == 0)
                     })
                 });
                 judged.resampled.push(resamples.collect());
@@ -208,16 +209,15 @@ impl Judged {
         judged
     }
 
-    /// The best head that learned from all training rows.
-    pub(super) fn winner(&self, sweep: &Sweep<'_>, board: &Leaderboard) -> Chosen {
+    /// The heads that learned from all training rows, the best first; those that diverged are none of them.
+    pub(super) fn ranked(&self, sweep: &Sweep<'_>, board: &Leaderboard) -> Vec<Chosen> {
         let whole = sweep.largest_share();
-        let place = |row: &Row| self.places[row.trial];
-        let row = board.rows.iter().position(|row| place(row).1 == whole);
-        let row = row.expect("every trial has a head that learned from all rows");
-        Chosen {
-            trial: place(&board.rows[row]).0,
-            row,
-        }
+        let rows = board.rows.iter().enumerate();
+        let chosen = rows.filter_map(|(place, row)| {
+            let (trial, share) = self.places[row.trial];
+            (share == whole && row.diverged == 0).then_some(Chosen { trial, row: place })
+        });
+        chosen.collect()
     }
 
     /// bootstrap.csv: the scores of heads that learned from resampled rows, where there are any.

@@ -186,7 +186,7 @@ impl<'a> Race<'a> {
     fn ranked(&self, now: &HashMap<HeadKey, HeadResult>, done: &Done) -> Vec<(f64, usize)> {
         let (metric, whole) = (self.metric, whole_cuts(self.sweep));
         let scored = self.left.iter().map(|trial| {
-            let own = |seed, cut| &now[&(*trial, seed, cut)].said;
+            let own = |seed, cut| &now[&(*trial, seed, cut)];
             let score = score_of(self.sweep, done, metric, &whole, own);
             (score.unwrap_or(metric.worst()), *trial)
         });

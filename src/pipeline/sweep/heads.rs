@@ -29,6 +29,7 @@ use crate::{
             similarity,
         },
     },
+    progress::Progress,
     states::StateId,
 };
 
@@ -218,16 +219,22 @@ impl<'c> Fields<'c> {
         plans: &[HeadPlan],
         sweep: &Sweep<'_>,
         on_epoch: &mut dyn FnMut(&Bank<'_>),
+        progress: &dyn Progress,
     ) -> Result<Vec<Fit>> {
         let first = &sweep.trials[plans[0].trial].pipeline;
         if first.file.head.kind.is_full_batch() {
-            return self.fit_in_full_batch(plans, sweep);
+            return self.fit_in_full_batch(plans, sweep, progress);
         }
         self.train(&self.specs(plans, sweep)?, sweep, on_epoch)
     }
 
     /// Fits heads in full batch, those that learn from one column together.
-    fn fit_in_full_batch(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Vec<Fit>> {
+    fn fit_in_full_batch(
+        &self,
+        plans: &[HeadPlan],
+        sweep: &Sweep<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Fit>> {
         let network = self.network(&sweep.trials[plans[0].trial]);
         let mut fitted: HashMap<(usize, usize), TrainedHead> = HashMap::new();
         for (column, sets) in self.lessons.columns() {
@@ -261,7 +268,7 @@ impl<'c> Fields<'c> {
                 transform: &self.transform,
                 network: &network,
             };
-            let heads = full_batch::fit(&heads, data, true, &())?;
+            let heads = full_batch::fit(&heads, data, true, progress)?;
             let places = own.into_iter().map(|plan| (plan.trial, plan.cut));
             fitted.extend(places.zip(heads));
         }
@@ -305,14 +312,14 @@ impl<'c> Fields<'c> {
         plans: &[HeadPlan],
         epochs: impl Iterator<Item = usize>,
         sweep: &Sweep<'_>,
-    ) -> Result<Vec<Said>> {
+        progress: &dyn Progress,
+    ) -> Result<Vec<HeadResult>> {
         if self.learns_nothing {
-            let results = self.compare(plans)?.into_iter();
-            return Ok(results.map(|result| result.said).collect());
+            return self.compare(plans);
         }
         let kind = sweep.trials[plans[0].trial].pipeline.file.head.kind;
         let fits = match kind.is_full_batch() {
-            true => self.fit(plans, sweep, &mut |_| {})?,
+            true => self.fit(plans, sweep, &mut |_| {}, progress)?,
             false => {
                 let mut specs = self.specs(plans, sweep)?;
                 for (spec, epochs) in specs.iter_mut().zip(epochs) {
@@ -322,9 +329,7 @@ impl<'c> Fields<'c> {
                 self.train(&specs, sweep, &mut |_| {})?
             }
         };
-        self.listen(plans, &fits, &self.judges(sweep), |judge, logits, head| {
-            judge.said(logits, head)
-        })
+        self.results(plans, fits, &self.judges(sweep))
     }
 
     /// What heads say of the rows of their cuts.
@@ -387,7 +392,7 @@ impl<'c> Fields<'c> {
         if self.learns_nothing {
             return Ok(Tuned::default());
         }
-        let fits = self.fit(plans, sweep, &mut |_| {})?;
+        let fits = self.fit(plans, sweep, &mut |_| {}, &())?;
         let judges = self.judges(sweep);
         let logits = self.listen(plans, &fits, &judges, |_, logits, _| logits.to_owned())?;
         let views: Vec<ArrayView2<'_, f32>> = logits.iter().map(Array2::view).collect();

@@ -46,13 +46,14 @@ use crate::{
     cache::reader::CacheReader,
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
-    error::Result,
+    error::{Error, Result},
     head::spec::StoppingMetric,
     metrics::intervals::Bootstrap,
     progress::Progress,
     report::leaderboard,
     states::StateId,
     sweep::{Findings, leaderboard::rank, section::SweepSection},
+    wording::counted,
 };
 
 /// Draws of the bootstrap that compares the heads: intervals and standard errors, no far tails.
@@ -249,35 +250,67 @@ pub(super) fn sweep_on(
         .collect();
     let findings = Findings::new(board, &drawn);
     let nested = nested::score(&sweep, &done, &metric, progress)?;
-    let chosen = judged.winner(&sweep, &findings.leaderboard);
-    let row = &findings.leaderboard.rows[chosen.row];
-    if row.score.is_none() {
+    let rows = &findings.leaderboard.rows;
+    let n_diverged = done.n_diverged();
+    if n_diverged > 0 {
         progress.warn(&format!(
-            "no head has a value of {} on the rows that it did not see, so the first of the settings is taken: \
-             set sweep.select to another metric, or judge on other rows",
-            metric.name
+            "{} of {} diverged (a loss was no number): their settings have no score, and none of them can win",
+            n_diverged,
+            counted(done.heads, "head"),
         ));
     }
-    progress.note(&format!(
-        "the best of {} settings: {}",
-        trials.len(),
-        match row.settings.is_empty() {
-            true => "the only one".to_string(),
-            false => trials::described(&row.settings),
-        }
-    ));
-
-    let files = |run: &Path, metrics: &RunMetrics| {
-        let test = metrics.test.as_ref();
-        let test = test.and_then(|test| candidates::value_of(test, metric.name));
-        leaderboard::write(run, &findings, test.map(|value| (chosen.row, value)))?;
+    let write = |run: &Path, test: Option<(usize, f64)>| {
+        leaderboard::write(run, &findings, test)?;
         judged.write_resamples(run, &findings.leaderboard)?;
         if let Some(nested) = &nested {
             nested.write(run)?;
         }
         done.write_timings(run)
     };
-    let winner = sweep.train_winner(chosen.trial, row.best_epoch, &run, &files, progress)?;
+    let mut trained = None;
+    for chosen in judged.ranked(&sweep, &findings.leaderboard) {
+        let row = &rows[chosen.row];
+        if rows.iter().all(|row| row.score.is_none()) {
+            progress.warn(&format!(
+                "no head has a value of {} on the rows that it did not see, so the first of the settings is taken: \
+                 set sweep.select to another metric, or judge on other rows",
+                metric.name
+            ));
+        }
+        let settings = match row.settings.is_empty() {
+            true => "the only one".to_string(),
+            false => trials::described(&row.settings),
+        };
+        progress.note(&format!(
+            "the best of {}: {settings}",
+            counted(trials.len(), "setting")
+        ));
+        let files = |run: &Path, metrics: &RunMetrics| {
+            let test = metrics.test.as_ref();
+            let test = test.and_then(|test| candidates::value_of(test, metric.name));
+            write(run, test.map(|value| (chosen.row, value)))
+        };
+        match sweep.train_winner(chosen.trial, row.best_epoch, &run, &files, progress) {
+            Err(Error::Diverged { problem, .. }) => progress.warn(&format!(
+                "as a run of its own it diverged ({problem}), so the next of the settings is taken"
+            )),
+            other => {
+                trained = Some((row, other?));
+                break;
+            }
+        }
+    }
+    let Some((row, winner)) = trained else {
+        write(&run, None)?;
+        return Err(Error::Diverged {
+            problem: format!(
+                "of {} none could be trained to its end: {} has them",
+                counted(trials.len(), "setting"),
+                run.join(leaderboard::LEADERBOARD_CSV).display()
+            ),
+            hint: "sweep lower values of lr, or set train.clip".to_owned(),
+        });
+    };
     if let Place::Next = place {
         kept.finish()?;
     }

@@ -12,16 +12,17 @@ use toml::Table;
 use super::{
     DRAWS, Sweep,
     candidates::{Metric, pooled},
-    heads::HeadPlan,
+    heads::{HeadPlan, HeadResult},
     search::{Done, groups, score_on},
 };
 use crate::{
     error::Result,
     metrics::intervals::{Bootstrap, bootstrap},
     pipeline::tasks::said::Said,
-    progress::Progress,
+    progress::{Progress, WithinStage},
     report::sheet::Sheet,
     sweep::show,
+    wording::counted,
 };
 
 /// The settings that each fold chose, and what they came to.
@@ -74,7 +75,7 @@ pub(super) fn score(
         .collect();
     let n_folds = outer.len() as u64;
     progress.start("training what each fold chose", Some(n_folds), "folds");
-    let mut said: Vec<Option<Said>> = outer.iter().map(|_| None).collect();
+    let mut results: Vec<Option<HeadResult>> = outer.iter().map(|_| None).collect();
     for group in groups(sweep)? {
         let own = outer.iter().copied();
         let own: Vec<usize> = own
@@ -90,19 +91,27 @@ pub(super) fn score(
         });
         let epochs = own.iter().map(|fold| chosen[*fold].epochs);
         let fields = sweep.fields(chosen[*first].trial)?;
-        let heard = fields.after(&plans.collect::<Vec<_>>(), epochs, sweep)?;
-        progress.advance(own.len() as u64, 0);
-        for (fold, heard) in own.into_iter().zip(heard) {
-            said[fold] = Some(heard);
+        let within = WithinStage::new(progress);
+        let own_results = fields.after(&plans.collect::<Vec<_>>(), epochs, sweep, &within)?;
+        progress.advance((own.len() as u64).saturating_sub(within.advanced()), 0);
+        for (fold, result) in own.into_iter().zip(own_results) {
+            results[fold] = Some(result);
         }
     }
     progress.finish();
-    let said = said.into_iter();
-    let said: Vec<Said> = said
-        .map(|said| said.expect("every trial is in a group"))
+    let results = results.into_iter();
+    let results: Vec<HeadResult> = results
+        .map(|result| result.expect("every trial is in a group"))
         .collect();
-    let folds = chosen.iter().zip(&said).enumerate();
-    let folds = folds.map(|(fold, (chosen, said))| NestedFold {
+    let n_diverged = results.iter().filter(|result| result.diverged).count();
+    if n_diverged > 0 {
+        progress.warn(&format!(
+            "what {n_diverged} of {} chose diverged there: nothing can be said of what choosing is worth",
+            counted(outer.len(), "fold")
+        ));
+    }
+    let folds = chosen.iter().zip(&results).enumerate();
+    let folds = folds.map(|(fold, (chosen, result))| NestedFold {
         settings: sweep.trials[chosen.trial]
             .settings
             .iter()
@@ -110,15 +119,26 @@ pub(super) fn score(
             .collect(),
         inner: chosen.score,
         epochs: chosen.epochs,
-        score: pooled(&[fold], &[said], done, sweep, metric).score(metric.name, None),
+        score: match result.diverged {
+            true => None,
+            false => pooled(&[fold], &[&result.said], done, sweep, metric).score(metric.name, None),
+        },
     });
     let folds = folds.collect();
-    let all: Vec<&Said> = said.iter().collect();
+    let all: Vec<&Said> = results.iter().map(|result| &result.said).collect();
     let evidence = pooled(&outer, &all, done, sweep, metric);
     let draws = Bootstrap {
         resamples: DRAWS,
         seed: sweep.pipeline.file.seed,
     };
+    if n_diverged > 0 {
+        return Ok(Some(NestedScore {
+            metric: metric.name.into(),
+            score: None,
+            interval: None,
+            folds,
+        }));
+    }
     let [interval] = bootstrap(evidence.n_rows(), draws, |weights| {
         [evidence.score(metric.name, Some(weights))]
     });

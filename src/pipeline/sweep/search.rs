@@ -15,9 +15,10 @@ use crate::{
     error::Result,
     head::bank::Bank,
     pipeline::tasks::said::{Gold, Listener, Said},
-    progress::Progress,
+    progress::{Progress, WithinStage},
     report::sheet::Sheet,
     sweep::section::Search,
+    wording::counted,
 };
 
 /// Heads that are trained together at most: many enough to share the work, few enough to lose little by a kill.
@@ -72,6 +73,14 @@ impl Done {
             self.results
                 .insert((plan.trial, plan.seed, plan.cut), result);
         }
+    }
+
+    /// Heads that diverged, also those of which no setting's score is made.
+    pub(super) fn n_diverged(&self) -> usize {
+        self.results
+            .values()
+            .filter(|result| result.diverged)
+            .count()
     }
 
     /// What came of a head.
@@ -178,6 +187,7 @@ pub(super) fn search(
         for trials in group.trials.chunks((UNIT_HEADS / heads_of_trial).max(1)) {
             let expected = plans(sweep, trials);
             let is_same = |unit: &Unit| unit.heads.iter().map(|(plan, _)| plan).eq(&expected);
+            let within = WithinStage::new(progress);
             let unit = match kept.read(&unit_name(number)).filter(is_same) {
                 Some(unit) => {
                     n_kept += unit.heads.len();
@@ -188,7 +198,7 @@ pub(super) fn search(
                         fields = Some(sweep.fields(trials[0])?);
                     }
                     let fields = fields.as_ref().expect("just read");
-                    let unit = train_unit(sweep, fields, trials, progress)?;
+                    let unit = train_unit(sweep, fields, trials, &within)?;
                     kept.write(&unit_name(number), &unit)?;
                     unit
                 }
@@ -207,11 +217,15 @@ pub(super) fn search(
                     metric.name.replace('_', " ")
                 ));
             }
-            progress.advance(n_heads, 0);
+            // Fits in full batch were counted one by one.
+            progress.advance(n_heads.saturating_sub(within.advanced()), 0);
         }
     }
     if n_kept > 0 {
-        progress.note(&format!("{n_kept} of {n_heads} heads were trained before"));
+        progress.note(&format!(
+            "{n_kept} of {} were trained before",
+            counted(n_heads, "head")
+        ));
     }
     if halves {
         let last = halve(sweep, &groups, metric, kept, &mut done, progress)?;
@@ -246,10 +260,10 @@ pub(super) fn train_unit(
             format!(", best validation loss {loss:.4}")
         });
         progress.detail(&format!(
-            "epoch {}: {} of {} heads still learn{loss}",
+            "epoch {}: {} of {} still learning{loss}",
             bank.epochs_done(),
             active.len(),
-            plans.len()
+            counted(plans.len(), "head")
         ));
     };
     if fields.learns_nothing {
@@ -257,7 +271,7 @@ pub(super) fn train_unit(
         let seconds = start.elapsed().as_secs_f64();
         return Ok(unit(fields, &plans, results, &judges, seconds));
     }
-    let fits = fields.fit(&plans, sweep, &mut on_epoch)?;
+    let fits = fields.fit(&plans, sweep, &mut on_epoch, progress)?;
     let seconds = start.elapsed().as_secs_f64();
     let results = fields.results(&plans, fits, &judges)?;
     Ok(unit(fields, &plans, results, &judges, seconds))
@@ -303,20 +317,26 @@ pub(super) fn score_on(
     trial: usize,
     cuts: &[usize],
 ) -> Option<f64> {
-    let said = |seed: u64, cut: usize| &done.result(trial, seed, cut).said;
-    score_of(sweep, done, metric, cuts, said)
+    let result = |seed: u64, cut: usize| done.result(trial, seed, cut);
+    score_of(sweep, done, metric, cuts, result)
 }
 
+/// The mean over the seeds of what heads came to on the rows of some cuts; none where one of them diverged, or the metric
+/// has no value.
 pub(super) fn score_of<'a>(
     sweep: &Sweep<'_>,
     done: &Done,
     metric: &Metric,
     cuts: &[usize],
-    said: impl Fn(u64, usize) -> &'a Said,
+    result: impl Fn(u64, usize) -> &'a HeadResult,
 ) -> Option<f64> {
     let mut total = 0.0;
     for seed in 0..sweep.section.seeds as u64 {
-        let all: Vec<&Said> = cuts.iter().map(|cut| said(seed, *cut)).collect();
+        let results: Vec<&HeadResult> = cuts.iter().map(|cut| result(seed, *cut)).collect();
+        if results.iter().any(|result| result.diverged) {
+            return None;
+        }
+        let all: Vec<&Said> = results.iter().map(|result| &result.said).collect();
         total += pooled(cuts, &all, done, sweep, metric).score(metric.name, None)?;
     }
     Some(total / sweep.section.seeds as f64)
