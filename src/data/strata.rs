@@ -1,8 +1,11 @@
 //! How rows of each task are sent to parts: spread by class, by rarest label or by value, or kept together in groups.
 
-use std::collections::HashMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
-use rand::{SeedableRng, seq::SliceRandom};
+use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
@@ -39,10 +42,14 @@ pub(super) fn split_rows(
 /// Sends rows to parts so that no group is torn apart. `groups` holds the group of each row, the result its part, in the
 /// same order.
 ///
-/// The method: groups, in the order of their first rows, are shuffled by ChaCha8, seeded with `seed`; each in turn goes
-/// to the part that lacks most rows to its share of all rows (on a tie, the first), so that no part ends up further above
-/// its share than the rows of the largest group. Where there are as many groups as parts of a share above 0, each of
-/// these gets one: once as few groups are left as parts are empty, they go there.
+/// The method: at most ten groups are placed as near to the shares as can be (by the sum of squares of the parts' distances
+/// to them), drawn by ChaCha8, seeded with `seed`, where several ways are as good. More groups are shuffled, and placed from
+/// the largest to the smallest. A group that fits into parts (they lack at least as many rows to their share of all rows)
+/// goes to one of these, drawn by what they lack, so that large groups are spread as `fractions` say; one that fits nowhere
+/// goes to the part that lacks most (of equal ones, the first), and so does each where all groups have one size. Then, while
+/// the sum of squares gets smaller by it, one group is moved to another part, or two of different parts are exchanged: the
+/// move or exchange that helps most. Where there are as many groups as parts of a share above 0, each of these gets one; where
+/// there are fewer, the first parts do.
 ///
 /// The same groups, fractions and seed give the same parts on every machine; what numbers the groups have does not
 /// matter.
@@ -55,6 +62,11 @@ pub(super) fn split_rows(
 /// let count = |part| parts.iter().filter(|other| **other == part).count();
 /// assert_eq!([count(Part::Train), count(Part::Validation), count(Part::Test)], [70, 15, 15]);
 /// assert!(parts.chunks(5).all(|context| context.iter().all(|part| *part == context[0])));
+///
+/// // One document of 38 sentences and two of one.
+/// let documents: Vec<u64> = (0..40_u64).map(|sentence| sentence.saturating_sub(37)).collect();
+/// let parts = grouped_split(&documents, SplitFractions::default(), 42);
+/// assert_eq!(parts.iter().filter(|part| **part == Part::Train).count(), 38);
 /// ```
 pub fn grouped_split(groups: &[u64], fractions: SplitFractions, seed: u64) -> Vec<Part> {
     let mut number_of: HashMap<u64, usize> = HashMap::new();
@@ -69,27 +81,179 @@ pub fn grouped_split(groups: &[u64], fractions: SplitFractions, seed: u64) -> Ve
         })
         .collect();
     let shares = normalised(fractions.shares());
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut order: Vec<usize> = (0..sizes.len()).collect();
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-
-    let mut lacking = shares.map(|share| share * groups.len() as f64);
-    let mut is_empty = shares.map(|share| share > 0.0);
-    let mut part_of = vec![Part::Train; sizes.len()];
-    for (n_placed, group) in order.into_iter().enumerate() {
-        let n_left = sizes.len() - n_placed;
-        let n_empty = is_empty.iter().filter(|empty| **empty).count();
-        let open = |part: &usize| shares[*part] > 0.0 && (n_left > n_empty || is_empty[*part]);
-        let best = (0..3)
-            .filter(open)
-            // The last of equal ones is taken.
-            .rev()
-            .max_by(|one, other| lacking[*one].total_cmp(&lacking[*other]))
-            .unwrap_or(0);
-        part_of[group] = Part::ALL[best];
-        lacking[best] -= sizes[group] as f64;
-        is_empty[best] = false;
+    order.shuffle(&mut random);
+    // Stable, so that groups of one size stay in the order that was drawn.
+    order.sort_by_key(|group| Reverse(sizes[*group]));
+    let mut placed = Placed {
+        lacking: shares.map(|share| share * groups.len() as f64),
+        part_of: vec![0; sizes.len()],
+        n_groups: [0; 3],
+    };
+    if sizes.len() <= MOST_TRIED {
+        let parts = nearest(&sizes, placed.lacking, shares, &mut random);
+        return numbers
+            .into_iter()
+            .map(|number| Part::ALL[parts[number]])
+            .collect();
     }
-    numbers.into_iter().map(|number| part_of[number]).collect()
+    let is_even = sizes.iter().all(|size| *size == sizes[0]);
+    for (n_placed, group) in order.iter().enumerate() {
+        let n_left = sizes.len() - n_placed;
+        let is_empty = |part: &usize| shares[*part] > 0.0 && placed.n_groups[*part] == 0;
+        let n_empty = (0..3).filter(is_empty).count();
+        let open: Vec<usize> = (0..3)
+            .filter(|part| shares[*part] > 0.0 && (n_left > n_empty || is_empty(part)))
+            .collect();
+        let part = match is_even {
+            true => placed.most_lacking(&open),
+            false => placed.choose(&open, sizes[*group], &mut random),
+        };
+        placed.put(*group, part, sizes[*group]);
+    }
+    while let Some(change) = placed.best_change(&order, &sizes, shares) {
+        for (group, part) in change {
+            placed.take(group, sizes[group]);
+            placed.put(group, part, sizes[group]);
+        }
+    }
+    let part = |number: usize| Part::ALL[placed.part_of[number]];
+    numbers.into_iter().map(part).collect()
+}
+
+/// Groups of which every way to place them is tried.
+const MOST_TRIED: usize = 10;
+
+/// The part of each of a few groups, as near to the rows that parts lack as can be.
+fn nearest(
+    sizes: &[usize],
+    lacking: [f64; 3],
+    shares: [f64; 3],
+    random: &mut ChaCha8Rng,
+) -> Vec<usize> {
+    let open: Vec<usize> = (0..3).filter(|part| shares[*part] > 0.0).collect();
+    let n_filled = sizes.len().min(open.len());
+    let mut best: Vec<Vec<usize>> = Vec::new();
+    let mut least = f64::INFINITY;
+    for way in 0..open.len().pow(sizes.len() as u32) {
+        let places = (0..sizes.len()).map(|group| way / open.len().pow(group as u32) % open.len());
+        let parts: Vec<usize> = places.map(|place| open[place]).collect();
+        let mut left = lacking;
+        for (part, size) in parts.iter().zip(sizes) {
+            left[*part] -= *size as f64;
+        }
+        let error: f64 = left.iter().map(|rows| rows * rows).sum();
+        if error > least + 1e-6 || !open[..n_filled].iter().all(|part| parts.contains(part)) {
+            continue;
+        }
+        if error < least - 1e-6 {
+            best.clear();
+        }
+        least = error.min(least);
+        best.push(parts);
+    }
+    let chosen = random.gen_range(0..best.len().max(1));
+    best.into_iter().nth(chosen).unwrap_or_default()
+}
+
+/// Groups in parts.
+struct Placed {
+    /// Rows that each part lacks to its share; below 0 where it has more.
+    lacking: [f64; 3],
+    /// The part of each group.
+    part_of: Vec<usize>,
+    /// Groups of each part.
+    n_groups: [usize; 3],
+}
+
+impl Placed {
+    fn put(&mut self, group: usize, part: usize, size: usize) {
+        self.part_of[group] = part;
+        self.n_groups[part] += 1;
+        self.lacking[part] -= size as f64;
+    }
+
+    fn take(&mut self, group: usize, size: usize) {
+        let part = self.part_of[group];
+        self.n_groups[part] -= 1;
+        self.lacking[part] += size as f64;
+    }
+
+    /// The part of `open` for a group of this size.
+    fn choose(&self, open: &[usize], size: usize, random: &mut ChaCha8Rng) -> usize {
+        let fits = |part: &usize| self.lacking[*part] >= size as f64;
+        let fitting: Vec<usize> = open.iter().copied().filter(fits).collect();
+        if let [only] = fitting[..] {
+            return only;
+        }
+        if !fitting.is_empty() {
+            let total: f64 = fitting.iter().map(|part| self.lacking[*part]).sum();
+            let mut drawn = random.r#gen::<f64>() * total;
+            for part in &fitting {
+                drawn -= self.lacking[*part];
+                if drawn < 0.0 {
+                    return *part;
+                }
+            }
+            return fitting[fitting.len() - 1];
+        }
+        self.most_lacking(open)
+    }
+
+    /// The part of `open` that lacks most rows, the first of equal ones.
+    fn most_lacking(&self, open: &[usize]) -> usize {
+        // The last of equal ones is taken.
+        let most = open
+            .iter()
+            .rev()
+            .max_by(|one, other| self.lacking[**one].total_cmp(&self.lacking[**other]));
+        most.copied().unwrap_or(0)
+    }
+
+    /// The move of a group, or the exchange of two, that brings the parts nearest to their shares; none where none
+    /// brings them nearer. No part loses its last group.
+    fn best_change(
+        &self,
+        order: &[usize],
+        sizes: &[usize],
+        shares: [f64; 3],
+    ) -> Option<Vec<(usize, usize)>> {
+        // A group of each size in each part: others of that size would do the same.
+        let mut of_size: [BTreeMap<usize, usize>; 3] = Default::default();
+        for group in order {
+            of_size[self.part_of[*group]]
+                .entry(sizes[*group])
+                .or_insert(*group);
+        }
+        let mut best = None;
+        let mut most_gained = 1e-6;
+        for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+            if shares[to] == 0.0 {
+                continue;
+            }
+            let error = |moved: f64| {
+                let lacking = [self.lacking[from] + moved, self.lacking[to] - moved];
+                lacking[0].powi(2) + lacking[1].powi(2)
+            };
+            let before = error(0.0);
+            for (size, group) in &of_size[from] {
+                let back = of_size[to]
+                    .iter()
+                    .map(|(size, group)| (*size, Some(*group)));
+                let may_move = self.n_groups[from] > 1;
+                for (size_back, back) in back.chain(may_move.then_some((0, None))) {
+                    let gained = before - error(*size as f64 - size_back as f64);
+                    if gained > most_gained {
+                        most_gained = gained;
+                        let back = back.map(|group| (group, from));
+                        best = Some([(*group, to)].into_iter().chain(back).collect());
+                    }
+                }
+            }
+        }
+        best
+    }
 }
 
 /// The groups, and a new one for each row that has none.

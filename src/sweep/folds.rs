@@ -1,6 +1,9 @@
 //! Which rows a head learns from and which it is judged on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -17,8 +20,8 @@ pub struct Strand {
 /// The fold of each row, from 0 to `n_folds - 1`.
 ///
 /// Rows without a group are shuffled within their class and dealt out, class after class, so folds differ by at most one
-/// row of a class and one row in all (scikit-learn's `StratifiedKFold`, but for the shuffle). Groups are shuffled and
-/// dealt out to whichever fold has the fewest rows.
+/// row of a class and one row in all (scikit-learn's `StratifiedKFold`, but for the shuffle). Groups are shuffled, and
+/// dealt out from the largest to the smallest to whichever fold has the fewest rows.
 ///
 /// ```
 /// use frostbert::sweep::folds::{Strand, folds};
@@ -62,6 +65,8 @@ pub fn folds(rows: &[Strand], n_folds: usize, seed: u64) -> Vec<usize> {
         }
     }
     groups.shuffle(&mut random);
+    // Stable, so that groups of one size stay in the order that was drawn.
+    groups.sort_by_key(|rows| Reverse(rows.len()));
     for rows in groups {
         let smallest = (0..n_folds).min_by_key(|fold| sizes[*fold]).unwrap_or(0);
         sizes[smallest] += rows.len();
@@ -148,6 +153,27 @@ mod tests {
         assert!((0..60).all(|row| of[row] == of[row / 4 * 4]));
         for fold in 0..5 {
             assert_eq!(of.iter().filter(|of| **of == fold).count(), 12);
+        }
+    }
+
+    #[test]
+    fn a_large_group_leaves_the_small_ones_to_the_other_folds() {
+        let sizes = [10, 10, 10, 100, 10, 10];
+        let groups = sizes
+            .iter()
+            .zip(0..)
+            .flat_map(|(size, group)| vec![group; *size]);
+        let rows: Vec<Strand> = groups
+            .map(|group| Strand {
+                class: None,
+                group: Some(group),
+            })
+            .collect();
+        for seed in 0..10 {
+            let of = folds(&rows, 3, seed);
+            let mut counts = [0, 1, 2].map(|fold| of.iter().filter(|of| **of == fold).count());
+            counts.sort_unstable();
+            assert_eq!(counts, [20, 30, 100], "seed {seed}");
         }
     }
 

@@ -42,6 +42,69 @@ fn each_part_gets_a_group_where_there_are_enough() {
     assert!(grouped_split(&[], SplitFractions::default(), 1).is_empty());
 }
 
+#[test]
+fn groups_of_uneven_size_are_split_as_near_to_the_shares_as_they_allow() {
+    let rows = |sizes: &[usize]| -> Vec<u64> {
+        let groups = sizes.iter().zip(0..);
+        groups
+            .flat_map(|(size, group)| vec![group; *size])
+            .collect()
+    };
+    for (sizes, expected) in [
+        (&[38, 1, 1][..], &[[38, 1, 1]][..]),
+        (&[1, 38, 1], &[[38, 1, 1]]),
+        (&[100, 5, 5, 5], &[[100, 10, 5], [100, 5, 10]]),
+        (&[100, 10, 10, 10, 10], &[[100, 20, 20]]),
+        (&[20, 20], &[[20, 20, 0]]),
+        (&[40], &[[40, 0, 0]]),
+        (
+            &[12, 12, 12, 12, 12, 10, 10, 10, 10],
+            &[[68, 12, 20], [68, 20, 12]],
+        ),
+    ] {
+        let groups = rows(sizes);
+        for seed in 0..20 {
+            let counts = count(&grouped_split(&groups, SplitFractions::default(), seed));
+            assert!(
+                expected.contains(&counts),
+                "{sizes:?}, seed {seed}: {counts:?}"
+            );
+        }
+    }
+    // Documents of very different sizes: within a row of the best that can be.
+    let sizes: Vec<usize> = (1..=40).map(|n| n * n / 10 + 1).collect();
+    let groups = rows(&sizes);
+    let n_rows = groups.len() as f64;
+    for seed in 0..20 {
+        let counts = count(&grouped_split(&groups, SplitFractions::default(), seed));
+        for (count, share) in counts.into_iter().zip([0.70, 0.15, 0.15]) {
+            assert!(
+                (count as f64 - share * n_rows).abs() <= 1.5,
+                "seed {seed}: {counts:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn large_groups_are_spread_over_the_parts_and_not_all_of_train() {
+    // Thirty large and three hundred small ones: test gets large ones in its share.
+    let sizes = (0..330).map(|group| if group < 30 { 20 } else { 2 });
+    let groups: Vec<u64> = sizes
+        .zip(0..)
+        .flat_map(|(size, group)| vec![group; size])
+        .collect();
+    let n_large_in_test: usize = (0..20)
+        .map(|seed| {
+            let parts = grouped_split(&groups, SplitFractions::default(), seed);
+            let large = (0..30).filter(|group| parts[group * 20] == Part::Test);
+            large.count()
+        })
+        .sum();
+    // 4.5 each.
+    assert!((60..=120).contains(&n_large_in_test), "{n_large_in_test}");
+}
+
 proptest! {
     #[test]
     fn no_group_is_torn_and_no_part_is_further_above_its_share_than_the_largest_group(
