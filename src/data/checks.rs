@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     clean::{CleanCounts, CleanOptions, Place},
     dataset::{FileRecord, Row, part_name},
-    source::shorten,
     split::Part,
     summary::ClassBalance,
     target::Target,
 };
+use crate::wording::shorten;
 
 /// Examples of each kind that are listed, of all that are counted.
 const N_LISTED: usize = 5;

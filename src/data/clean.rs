@@ -10,8 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{example::Example, source::shorten};
-use crate::error::Result;
+use super::example::Example;
+use crate::{error::Result, wording::shorten};
 
 /// Duplicates and conflicts that are listed, of all that are counted.
 const N_LISTED: usize = 5;
@@ -50,6 +50,15 @@ pub struct Place {
     pub source: usize,
     /// Its line: see [`Example::line`].
     pub line: Option<u64>,
+}
+
+impl Place {
+    fn of(example: &Example) -> Place {
+        Place {
+            source: example.source,
+            line: example.line,
+        }
+    }
 }
 
 /// A record that says again what an earlier one said.
@@ -174,10 +183,7 @@ enum Sight {
 impl<K: Eq + Hash + Clone> Seen<K> {
     fn add(&mut self, key: K, target: Option<String>, example: &Example) -> Sight {
         let label = self.label_number(&target);
-        let place = Place {
-            source: example.source,
-            line: example.line,
-        };
+        let place = Place::of(example);
         let first = match self.first.entry(key.clone()) {
             Entry::Vacant(entry) => {
                 entry.insert(First {

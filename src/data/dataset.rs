@@ -313,12 +313,14 @@ impl Loader {
             (false, _) => targets.add_continuations(&examples, &mut self.labels),
         }
         for example in examples {
-            let read = |example: &Example| targets.read(example, &self.labels, self.given_labels);
+            let read = |example: &Example| {
+                targets.read(example, &self.labels, self.given_labels.then_some(0))
+            };
             let target = read(&example)?;
             let source = &sources[example.source];
             for (place, column) in self.label_columns.iter_mut().enumerate() {
                 let cell = example.label_cells.get(place).map(String::as_str);
-                column.push(&example, cell, &target, source, read)?;
+                column.push(&example, cell, &target, source, &self.labels, read)?;
             }
             let file = first_file + example.source;
             let group = self.group_of(&example, file);

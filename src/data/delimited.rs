@@ -10,9 +10,12 @@ use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
 use super::{
     example::{Example, Want},
     read::{self, Text},
-    source::{Column, Source, name_list},
+    source::{Column, Source},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wording::name_list,
+};
 
 /// Put after every file, so that its last record has a line end, as all others do, and lines can be counted.
 const TRAILER_PLAIN: &[u8] = b"\n";
@@ -54,6 +57,7 @@ pub(super) fn read(
 struct Records {
     reader: csv::Reader<Chain<Text, &'static [u8]>>,
     record: StringRecord,
+    delimiter: u8,
     source: Source,
 }
 
@@ -74,6 +78,7 @@ impl Records {
         Records {
             reader,
             record: StringRecord::new(),
+            delimiter,
             source,
         }
     }
@@ -82,7 +87,7 @@ impl Records {
         let Some(line) = self.advance()? else {
             return Ok(None);
         };
-        columns.check(self.record.len(), line, &self.source)?;
+        columns.check(&self.record, line, &self.source)?;
         Ok(Some(Example {
             id: columns.id.map(|index| self.field(index).to_owned()),
             text: self.field(columns.text).to_owned(),
@@ -96,8 +101,22 @@ impl Records {
                 .map(|index| self.field(*index).trim().to_owned())
                 .collect(),
             line: Some(line),
+            swallowed_to: self.swallowed_to(line),
             ..Example::default()
         }))
+    }
+
+    /// The last line of a record of a tsv file that has both tabs and line ends in a field: texts have no tabs, so the
+    /// lines are likely records of their own, after a quote that belongs to a text.
+    fn swallowed_to(&self, line: u64) -> Option<u64> {
+        let is_suspect = |field: &str| field.contains('\t') && field.contains('\n');
+        let is_tsv = self.delimiter == b'\t';
+        (is_tsv && self.record.iter().any(is_suspect)).then(|| line + self.n_line_feeds())
+    }
+
+    fn n_line_feeds(&self) -> u64 {
+        let fields = self.record.iter();
+        fields.map(|field| field.matches('\n').count() as u64).sum()
     }
 
     /// Goes to the next record that is not a blank line and returns the line on which it starts.
@@ -108,13 +127,8 @@ impl Records {
                 Ok(true) if &self.record == ["\r"].as_slice() => {}
                 Ok(true) => {
                     // Every record was read to its line end, the last one to that of the trailer.
-                    let n_line_feeds: usize = self
-                        .record
-                        .iter()
-                        .map(|field| field.matches('\n').count())
-                        .sum();
                     return Ok(Some(
-                        self.reader.position().line() - 1 - n_line_feeds as u64,
+                        self.reader.position().line() - 1 - self.n_line_feeds(),
                     ));
                 }
                 Err(error) => return self.end(error),
@@ -219,7 +233,8 @@ impl Columns {
     }
 
     /// Fails where a record has not the number of fields it should have.
-    fn check(&self, n_fields: usize, line: u64, source: &Source) -> Result<()> {
+    fn check(&self, record: &StringRecord, line: u64, source: &Source) -> Result<()> {
+        let n_fields = record.len();
         let quoting = match source.quoting {
             true => {
                 "set `quoting = false` for this source if its quotes are characters like any other"
@@ -249,7 +264,12 @@ impl Columns {
                     Some(line),
                     format!("at least {}, to reach column number {}", fields(n_needed), n_needed - 1),
                     fields(n_fields),
-                    format!("mend the line, or the column numbers of this source, which count from 0; or {quoting}"),
+                    match other_delimiter(record.iter()) {
+                        Some(delimiter) => set_delimiter(delimiter),
+                        None => format!(
+                            "mend the line, or the column numbers of this source, which count from 0; or {quoting}"
+                        ),
+                    },
                 ))
             }
         }
@@ -277,7 +297,10 @@ fn index_by_header(names: &[String], key: &str, column: &Column, source: &Source
             Some(1),
             format!("a column {column} for `{key}`"),
             format!("the columns {}", name_list(names.iter().map(String::as_str))),
-            format!("set `{key}` of this source to one of these; or `header = false` if the file has no header"),
+            match other_delimiter(names.iter().map(String::as_str)) {
+                Some(delimiter) => set_delimiter(delimiter),
+                None => format!("set `{key}` of this source to one of these; or `header = false` if the file has no header"),
+            },
         )),
         n => Err(source.malformed(
             Some(1),
@@ -286,6 +309,23 @@ fn index_by_header(names: &[String], key: &str, column: &Column, source: &Source
             format!("set `{key}` of this source to the column's number, counted from 0"),
         )),
     }
+}
+
+/// What seems to stand between the fields of a record that was read as one field.
+fn other_delimiter<'a>(mut fields: impl Iterator<Item = &'a str>) -> Option<char> {
+    let (only, None) = (fields.next()?, fields.next()) else {
+        return None;
+    };
+    ['\t', ';', '|', ',']
+        .into_iter()
+        .find(|delimiter| only.contains(*delimiter))
+}
+
+fn set_delimiter(delimiter: char) -> String {
+    format!(
+        "set `delimiter = \"{}\"` of this source, if that is what stands between the columns",
+        delimiter.escape_default()
+    )
 }
 
 fn fields(n: usize) -> String {

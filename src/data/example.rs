@@ -14,6 +14,8 @@ pub struct Example {
     /// The label cell without the white space around it, where [`Want::label`] asked for it.
     /// For multi-label data it holds all labels: see [`Source::split_labels`](super::Source::split_labels).
     pub label: Option<String>,
+    /// The labels, where the file has a list of them in place of a cell; then there is no [`Example::label`].
+    pub labels: Option<Vec<String>>,
     /// The cells of [`Source::label_columns`](super::Source::label_columns), in their order, without the white space around
     /// them; what is null or not there is empty.
     pub label_cells: Vec<String>,
@@ -29,6 +31,9 @@ pub struct Example {
     pub group: Option<String>,
     /// The line (from 1) on which the record starts; for Parquet, the row (from 1); for squad, none.
     pub line: Option<u64>,
+    /// Where a quoted field of a tsv file holds tabs and line ends, as if its quote were one of the text and had swallowed
+    /// the lines after it: the last of these lines.
+    pub swallowed_to: Option<u64>,
     /// The number of its source among those that are read together; 0 where it is read alone.
     pub source: usize,
 }

@@ -1,15 +1,20 @@
-//! jsonl: one JSON object a line, whose keys are the columns.
+//! jsonl: one JSON object a line, whose keys are the columns; and json: the same objects in an array.
 
 use std::iter;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     example::{Example, Want},
+    json_array::Items,
+    json_digits::{is_large, raw, spelled},
     read::{Text, next_line},
-    source::{Column, Source, name_list},
+    source::{Column, Source},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wording::name_list,
+};
 
 /// Streams the objects of a file. Lines of nothing but white space are skipped.
 ///
@@ -33,6 +38,7 @@ pub(super) fn read(
                     return Some(
                         Record {
                             line,
+                            is_item: false,
                             source: &source,
                         }
                         .example(&object, &keys),
@@ -40,6 +46,30 @@ pub(super) fn read(
                 }
                 Err(error) => return Some(Err(error)),
             }
+        }
+    }))
+}
+
+/// Streams the objects of an array.
+pub(super) fn read_array(
+    input: Text,
+    source: &Source,
+    want: Want,
+) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    let keys = Keys::of(source, want)?;
+    let mut items = Items::new(input, source.clone());
+    let source = source.clone();
+    Ok(iter::from_fn(move || {
+        match items.next_item().transpose()? {
+            Ok((line, object)) => Some(
+                Record {
+                    line,
+                    is_item: true,
+                    source: &source,
+                }
+                .example(&object, &keys),
+            ),
+            Err(error) => Some(Err(error)),
         }
     }))
 }
@@ -87,6 +117,8 @@ impl Keys {
 /// Where a record stands.
 struct Record<'a> {
     line: u64,
+    /// Whether it is an item of an array, and not a line.
+    is_item: bool,
     source: &'a Source,
 }
 
@@ -95,36 +127,35 @@ impl Record<'_> {
         let mut object = match serde_json::from_str(json) {
             Ok(Value::Object(object)) => object,
             Ok(other) => {
-                return Err(self.error("one JSON object", kind(&other), "write one object a line"));
+                let hint = match self.is_item {
+                    true => "write objects as the items of the array",
+                    false => "write one object a line",
+                };
+                return Err(self.error("one JSON object", kind(&other), hint));
             }
-            Err(error) => {
-                let got = format!("{} (column {})", reason(&error), error.column());
-                return Err(self.error(
-                    "one JSON object",
-                    got,
-                    "write each object on one line, and nothing else",
-                ));
-            }
+            Err(error) => return Err(self.unreadable(json, &error)),
         };
         // The text goes last: what it leaves behind is not needed.
         let id = keys
             .id
             .as_deref()
-            .map(|key| self.id(&object, key))
+            .map(|key| self.id(&object, key, json))
             .transpose()?
             .flatten();
-        let label = keys
-            .label
-            .as_deref()
-            .map(|key| self.label(&object, key))
-            .transpose()?;
+        let (label, labels) = match keys.label.as_deref() {
+            None => (None, None),
+            Some(key) => match object.get(key) {
+                Some(Value::Array(items)) => (None, Some(self.labels(items, key, json)?)),
+                _ => (Some(self.label(&object, key, json)?), None),
+            },
+        };
         let label_cells = keys
             .label_columns
             .iter()
             .map(|key| match object.get(key) {
                 // Whoever labels some texts only may leave the others' keys out.
                 None | Some(Value::Null) => Ok(String::new()),
-                Some(_) => self.label(&object, key),
+                Some(_) => self.label(&object, key, json),
             })
             .collect::<Result<_>>()?;
         let text_pair = keys
@@ -138,6 +169,7 @@ impl Record<'_> {
             text,
             text_pair,
             label,
+            labels,
             label_cells,
             line: Some(self.line),
             ..Example::default()
@@ -159,23 +191,47 @@ impl Record<'_> {
         }
     }
 
-    fn label(&self, object: &Map<String, Value>, key: &str) -> Result<String> {
+    fn label(&self, object: &Map<String, Value>, key: &str, json: &str) -> Result<String> {
         match object.get(key) {
             Some(Value::String(label)) => Ok(label.trim().to_owned()),
-            Some(label @ (Value::Number(_) | Value::Bool(_))) => Ok(label.to_string()),
+            Some(Value::Number(_) | Value::Bool(_)) => Ok(spelled(object, key, json)),
             Some(other) => Err(self.error(
                 format!("a string, a number or a boolean under `{key}`"),
                 kind(other),
-                "give the record a label or leave it out; several labels are one string with `label_separator` between",
+                "give the record a label or leave it out",
             )),
             None => Err(self.missing(object, "label", key)),
         }
     }
 
-    fn id(&self, object: &Map<String, Value>, key: &str) -> Result<Option<String>> {
+    /// A list of labels.
+    fn labels(&self, items: &[Value], key: &str, json: &str) -> Result<Vec<String>> {
+        let has_large = items.iter().any(is_large);
+        let written: Vec<String> = match has_large {
+            true => raw(json, key).map_or_else(Vec::new, |list: Vec<&RawValue>| {
+                list.iter().map(|item| item.get().to_owned()).collect()
+            }),
+            false => Vec::new(),
+        };
+        let label = |(place, item): (usize, &Value)| match item {
+            Value::String(label) => Ok(label.trim().to_owned()),
+            Value::Number(_) if is_large(item) && place < written.len() => {
+                Ok(written[place].clone())
+            }
+            Value::Number(_) | Value::Bool(_) => Ok(item.to_string()),
+            other => Err(self.error(
+                format!("strings, numbers or booleans in the list under `{key}`"),
+                kind(other),
+                "give the record labels, an empty list where it has none, or leave it out",
+            )),
+        };
+        items.iter().enumerate().map(label).collect()
+    }
+
+    fn id(&self, object: &Map<String, Value>, key: &str, json: &str) -> Result<Option<String>> {
         match object.get(key) {
             Some(Value::String(id)) => Ok(Some(id.clone())),
-            Some(id @ (Value::Number(_) | Value::Bool(_))) => Ok(Some(id.to_string())),
+            Some(Value::Number(_) | Value::Bool(_)) => Ok(Some(spelled(object, key, json))),
             Some(Value::Null) => Ok(None),
             Some(other) => Err(self.error(
                 format!("a string or a number under `{key}`"),
@@ -184,6 +240,46 @@ impl Record<'_> {
             )),
             None => Err(self.missing(object, "id", key)),
         }
+    }
+
+    /// The error for a record that is no JSON.
+    fn unreadable(&self, json: &str, error: &serde_json::Error) -> Error {
+        let reason = reason(error);
+        // An object of an array may have several lines.
+        let line = json
+            .lines()
+            .nth(error.line().saturating_sub(1))
+            .unwrap_or_default();
+        // serde_json's column is of the byte at which it gave up: of NaN the second, of -Infinity behind the sign.
+        let before = line.get(..error.column().saturating_sub(1)).unwrap_or(line);
+        let start = before
+            .rfind([':', ',', '[', ' '])
+            .map_or(0, |place| place + 1);
+        let rest = line[start..].trim_start();
+        let is_no_number = ["NaN", "Infinity", "-Infinity", "nan", "inf", "-inf"]
+            .into_iter()
+            .find(|word| rest.starts_with(word));
+        let (got, hint) = match is_no_number {
+            Some(word) => (
+                format!("{word} (column {}), which is no JSON", error.column()),
+                "write null in its place, or leave the record out (Python: json.dumps(..., allow_nan=False) finds them)",
+            ),
+            None if reason.contains("surrogate") || reason.contains("hex escape") => (
+                format!("half of a surrogate pair (column {})", error.column()),
+                "a \\ud8xx and a \\udcxx make one character: the text was cut inside of it, so mend the text or leave the \
+                 record out",
+            ),
+            None => (
+                format!("{reason} (column {})", error.column()),
+                match self.is_item {
+                    true => "mend the file: every item of its array is one object",
+                    false => "write each object on one line, and nothing else",
+                },
+            ),
+        };
+        let line = self.line + error.line().saturating_sub(1) as u64;
+        self.source
+            .malformed(Some(line), "one JSON object", got, hint)
     }
 
     fn missing(&self, object: &Map<String, Value>, role: &str, key: &str) -> Error {
@@ -321,9 +417,24 @@ mod tests {
                 "give the record a label",
             ),
             (
-                "{\"text\": \"x\", \"label\": [1]}",
-                "expected a string, a number or a boolean under `label`, got an array",
-                "`label_separator`",
+                "{\"text\": \"x\", \"label\": [{}]}",
+                "expected strings, numbers or booleans in the list under `label`, got an object",
+                "give the record labels",
+            ),
+            (
+                "{\"text\": \"x\", \"label\": NaN}",
+                "expected one JSON object, got NaN (column 24), which is no JSON",
+                "null",
+            ),
+            (
+                "{\"text\": \"x\", \"label\": -Infinity}",
+                "expected one JSON object, got -Infinity (column 25), which is no JSON",
+                "null",
+            ),
+            (
+                "{\"text\": \"x \\ud83d y\", \"label\": 1}",
+                "expected one JSON object, got half of a surrogate pair (column 19)",
+                "one character",
             ),
         ] {
             let content = format!("{{\"text\": \"fine\", \"label\": 0}}\n\n{line}\n");
@@ -335,6 +446,25 @@ mod tests {
                 error.hint().unwrap()
             );
         }
+    }
+
+    #[test]
+    fn integers_of_any_size_keep_their_digits() {
+        let source = Source {
+            id: Some("n".into()),
+            ..Source::new("a.jsonl")
+        };
+        let content = "{\"n\": 123456789012345678901234567890, \"text\": \"x\", \"label\": -98765432109876543210}\n\
+                       {\"n\": 18446744073709551615, \"text\": \"x\", \"label\": [36893488147419103232, \"a\"]}";
+        let examples = read_str(content, &source, LABELLED).unwrap();
+        assert_eq!(
+            examples[0].id.as_deref(),
+            Some("123456789012345678901234567890")
+        );
+        assert_eq!(examples[0].label.as_deref(), Some("-98765432109876543210"));
+        assert_eq!(examples[1].id.as_deref(), Some("18446744073709551615"));
+        let labels = ["36893488147419103232".to_owned(), "a".to_owned()];
+        assert_eq!(examples[1].labels.as_deref(), Some(&labels[..]));
     }
 
     #[test]

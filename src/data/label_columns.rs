@@ -5,11 +5,14 @@
 use super::{
     dataset::Dataset,
     example::Example,
-    labels::LabelMap,
+    labels::{LabelMap, is_missing},
     source::{Column, Source},
     target::Target,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wording::counted,
+};
 
 /// A column of labels, row by row of a [`Dataset`].
 #[derive(Clone, Debug, PartialEq)]
@@ -39,11 +42,13 @@ impl LabelColumn {
         cell: Option<&str>,
         own: &Target,
         source: &Source,
+        labels: &LabelMap,
         read: impl Fn(&Example) -> Result<Target>,
     ) -> Result<()> {
         self.n_asked += usize::from(cell.is_some());
         let target = match cell {
-            None | Some("") => None,
+            None => None,
+            Some(cell) if is_missing(cell) && labels.id(cell).is_none() => None,
             // Its own column again: what it means may have a default.
             Some(_) if source.label_column() == self.column => Some(own.clone()),
             Some(cell) => {
@@ -70,8 +75,10 @@ impl LabelColumn {
         let n_empty = self.n_empty();
         (n_empty > 0).then(|| {
             format!(
-                "{n_empty} of {} rows have no label in the column {}: heads that learn from it do without them",
-                self.n_asked, self.column
+                "{n_empty} of {} {} no label in the column {}: heads that learn from it do not learn from these rows",
+                counted(self.n_asked, "row"),
+                if n_empty == 1 { "has" } else { "have" },
+                self.column
             )
         })
     }

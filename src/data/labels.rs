@@ -4,11 +4,11 @@ use std::{collections::HashMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    read::{next_line, open},
-    source::{Source, name_list, shorten},
+use super::{open_file::OpenFile, read::next_line, source::Source};
+use crate::{
+    error::{Error, Result},
+    wording::{name_list, shorten},
 };
-use crate::error::{Error, Result};
 
 /// The names of the classes, by id. Serialised as the plain list of names.
 ///
@@ -26,11 +26,13 @@ pub struct LabelMap {
 
 impl LabelMap {
     /// The distinct labels of the training rows: in numeric order where all are integers, in the order of their bytes
-    /// where not. An empty label is not a class, so that [`LabelMap::id_at`] fails on the rows that have it.
-    pub fn from_train<'a>(labels: impl IntoIterator<Item = &'a str>) -> Self {
+    /// where not. An empty label is not a class, nor is `NaN` (or `nan`), which stands for a missing one, so that
+    /// [`LabelMap::id_at`] fails on the rows that have it.
+    pub fn from_train(labels: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let mut ids: HashMap<String, usize> = HashMap::new();
         for label in labels {
-            if !label.is_empty() && !ids.contains_key(label) {
+            let label = label.as_ref();
+            if !is_missing(label) && !ids.contains_key(label) {
                 ids.insert(label.to_owned(), 0);
             }
         }
@@ -61,12 +63,15 @@ impl LabelMap {
         })
     }
 
-    /// The labels of a file: one name a line, in id order, without the white space around it. Blank lines are skipped.
+    /// The labels of a file, with the blake3 of its bytes: one name a line, in id order, without the white space around
+    /// it. Blank lines are skipped.
     ///
     /// Fails where the file cannot be read as UTF-8, names nothing, or names a label twice.
-    pub fn from_file(path: &Path) -> Result<Self> {
+    pub fn from_file(path: &Path) -> Result<(Self, String)> {
         let source = Source::new(path);
-        let mut input = open(&source)?;
+        let mut file = OpenFile::open(path)?;
+        let blake3 = file.blake3()?;
+        let mut input = file.text(&source)?;
         let mut line_of: HashMap<String, u64> = HashMap::new();
         let mut labels = Vec::new();
         let mut line = 0;
@@ -95,7 +100,8 @@ impl LabelMap {
                 "name the labels in id order",
             ));
         }
-        Ok(Self::index(labels))
+        file.require_unchanged()?;
+        Ok((Self::index(labels), blake3))
     }
 
     /// The id of `label`, from 0.
@@ -103,20 +109,21 @@ impl LabelMap {
         self.ids.get(label).copied()
     }
 
-    /// The id of a label that data spells by its name or, where no name is an integer, by its id: with the labels
-    /// `["neg", "pos"]`, `1` is `pos`. For labels that were given, not found in train.
+    /// The id of a label that data spells by its name or, where no name is an integer, by a number that counts from
+    /// `first_id`: with the labels `["neg", "pos"]` and ids from 0, `1` is `pos`.
     ///
     /// ```
     /// let labels = frostbert::data::LabelMap::from_train(["neg", "pos"]);
-    /// assert_eq!((labels.id_or_number("pos"), labels.id_or_number("0"), labels.id_or_number("2")), (Some(1), Some(0), None));
+    /// assert_eq!((labels.id_or_number("pos", 0), labels.id_or_number("0", 0), labels.id_or_number("2", 0)), (Some(1), Some(0), None));
+    /// assert_eq!((labels.id_or_number("2", 1), labels.id_or_number("0", 1)), (Some(1), None));
     /// let stars = frostbert::data::LabelMap::from_train(["1", "2"]);
-    /// assert_eq!((stars.id_or_number("1"), stars.id_or_number("0")), (Some(0), None));
+    /// assert_eq!((stars.id_or_number("1", 0), stars.id_or_number("0", 0)), (Some(0), None));
     /// ```
-    pub fn id_or_number(&self, label: &str) -> Option<usize> {
+    pub fn id_or_number(&self, label: &str, first_id: usize) -> Option<usize> {
         let by_number = || {
-            let id = label.parse().ok().filter(|id| *id < self.len())?;
+            let id = label.parse::<usize>().ok()?.checked_sub(first_id)?;
             let is_integer = |name: &String| name.parse::<i64>().is_ok();
-            (!self.labels.iter().any(is_integer)).then_some(id)
+            (id < self.len() && !self.labels.iter().any(is_integer)).then_some(id)
         };
         self.id(label).or_else(by_number)
     }
@@ -144,10 +151,10 @@ impl LabelMap {
                 "one of the labels {}",
                 name_list(self.labels.iter().map(String::as_str))
             ),
-            got: if label.is_empty() {
-                "an empty one".to_owned()
-            } else {
-                format!("`{}`", shorten(label, 40))
+            got: match label {
+                "" => "an empty one".to_owned(),
+                _ if is_missing(label) => format!("`{label}`, which stands for a missing label"),
+                _ => format!("`{}`", shorten(label, 40)),
             },
             hint: "mend the label or leave the record out; or add it to data.labels, where it is a class of its own"
                 .to_owned(),
@@ -182,6 +189,11 @@ impl LabelMap {
             .collect();
         LabelMap { labels, ids }
     }
+}
+
+/// Whether a cell says that there is no label: nothing stands in it, or what tables of numbers write for nothing.
+pub(super) fn is_missing(label: &str) -> bool {
+    matches!(label, "" | "NaN" | "nan")
 }
 
 impl TryFrom<Vec<String>> for LabelMap {
@@ -237,7 +249,10 @@ mod tests {
     #[test]
     fn labels_of_train_are_sorted_as_numbers_where_all_are_numbers() {
         for (labels, expected) in [
-            (vec!["spam", "ham", "spam", ""], vec!["ham", "spam"]),
+            (
+                vec!["spam", "ham", "spam", "", "NaN", "nan"],
+                vec!["ham", "spam"],
+            ),
             (vec!["10", "9", "-1", "9"], vec!["-1", "9", "10"]),
             (vec!["10", "9", "other"], vec!["10", "9", "other"]),
             (vec!["1", "01", "0"], vec!["0", "01", "1"]),
@@ -311,7 +326,7 @@ mod tests {
         let path = folder.path().join("labels.txt");
         std::fs::write(&path, "\u{feff}pos\r\n\n neg \nneutral").unwrap();
         assert_eq!(
-            LabelMap::from_file(&path).unwrap().names(),
+            LabelMap::from_file(&path).unwrap().0.names(),
             ["pos", "neg", "neutral"]
         );
     }

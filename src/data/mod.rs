@@ -33,10 +33,14 @@ mod conllu;
 pub mod dataset;
 mod delimited;
 mod example;
+mod json_array;
+mod json_digits;
 mod json_lines;
 mod label_columns;
+mod label_list;
 mod labels;
 mod lines;
+mod open_file;
 mod parquet_file;
 mod read;
 mod source;
@@ -44,23 +48,25 @@ mod split;
 mod squad;
 mod strata;
 mod summary;
+mod swallowed;
 mod target;
 
 pub use clean::{CleanCounts, CleanOptions, Conflict, Place, Repeat, clean};
 pub use example::{Answer, Example, Want};
 pub use label_columns::LabelColumn;
 pub use labels::LabelMap;
-pub(crate) use source::shorten;
 pub use source::{Column, Format, Source};
 pub use split::{Part, SplitFractions, split_plan, stratified_split};
 pub use strata::grouped_split;
 pub use summary::{
     ClassBalance, ClassCount, ClassDistribution, QuestionSummary, ValueSummary, class_distribution,
 };
+pub use swallowed::Swallowed;
 pub use target::{DataTask, Target};
 
 use std::{io::Read, iter, path::Path};
 
+use self::open_file::OpenFile;
 use crate::error::{Error, Result};
 
 /// A stream of examples, ended by its first error.
@@ -73,10 +79,23 @@ pub type Examples = Box<dyn Iterator<Item = Result<Example>> + Send>;
 /// first record that is not what `source` says. What one needs is `want`: with `Want { label: false, .. }` the label
 /// column need not exist.
 pub fn read(source: &Source, want: Want) -> Result<Examples> {
-    match source.resolve_format()? {
-        Format::Parquet => Ok(until_error(parquet_file::read(source, want)?)),
-        format => read_text(read::open(source)?, format, source, want),
+    // What is wrong with the name comes before a file that is not there.
+    if source.resolve_format()? == Format::Parquet {
+        parquet_file::check_name(source)?;
     }
+    read_open(OpenFile::open(&source.path)?, source, want)
+}
+
+/// As [`read`], of the file of `source` once it is open; its last item is an error where the file was written to since.
+fn read_open(file: OpenFile, source: &Source, want: Want) -> Result<Examples> {
+    let format = source.resolve_format()?;
+    source.check_delimiter(format)?;
+    let examples = match format {
+        Format::Parquet => until_error(parquet_file::read(file.try_clone()?, source, want)?),
+        format => read_text(file.text(source)?, format, source, want)?,
+    };
+    let end = iter::once_with(move || file.require_unchanged().err().map(Err)).flatten();
+    Ok(until_error(examples.chain(end)))
 }
 
 /// Reads examples from `input` in place of the file that `source` names: for standard input.
@@ -90,7 +109,12 @@ pub fn read_from(
 ) -> Result<Examples> {
     match source.resolve_format()? {
         Format::Parquet => Err(not_a_stream(source)),
-        format => read_text(read::decode(Box::new(input), source)?, format, source, want),
+        // Lines are handed out as they come; other formats are read from what is there.
+        Format::Lines => {
+            let text = read::decode(Box::new(input), source)?;
+            read_text(text, Format::Lines, source, want)
+        }
+        format => read_text(open_file::text_of(input, source)?, format, source, want),
     }
 }
 
@@ -131,10 +155,30 @@ pub fn require_texts(
     }
 }
 
-fn read_text(input: read::Text, format: Format, source: &Source, want: Want) -> Result<Examples> {
+fn read_text(
+    mut input: read::Text,
+    format: Format,
+    source: &Source,
+    want: Want,
+) -> Result<Examples> {
+    // What is written as one array is read as one, also under a name that stands for one of the other shapes.
+    let may_be_array = match format {
+        Format::Json | Format::Jsonl => true,
+        Format::Squad => source.format.is_none(),
+        _ => false,
+    };
+    let is_array = may_be_array && json_array::begins_array(&mut input, source)?;
     match format {
-        Format::Csv => Ok(until_error(delimited::read(input, b',', source, want)?)),
-        Format::Tsv => Ok(until_error(delimited::read(input, b'\t', source, want)?)),
+        Format::Json => Ok(until_error(json_lines::read_array(input, source, want)?)),
+        Format::Jsonl | Format::Squad if is_array => {
+            Ok(until_error(json_lines::read_array(input, source, want)?))
+        }
+        Format::Csv | Format::Tsv => {
+            let delimiter = source.delimiter_byte(format)?;
+            Ok(until_error(delimited::read(
+                input, delimiter, source, want,
+            )?))
+        }
         Format::Jsonl => Ok(until_error(json_lines::read(input, source, want)?)),
         Format::Lines => Ok(until_error(lines::read(input, source, want)?)),
         Format::Conll => Ok(until_error(conll::read(input, source, want)?)),

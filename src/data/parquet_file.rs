@@ -18,29 +18,37 @@ use parquet::{
 
 use super::{
     example::{Example, Want},
-    source::{Column, Source, name_list},
+    source::{Column, Source},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wording::name_list,
+};
 
 /// Rows that are decoded at once.
 const N_BATCH_ROWS: usize = 1024;
+
+/// Fails where the name says that the file is gzipped.
+pub(super) fn check_name(source: &Source) -> Result<()> {
+    match source.is_gzip() {
+        false => Ok(()),
+        true => Err(source.malformed(
+            None,
+            "a Parquet file that is not gzipped as a whole",
+            "a name that ends in .gz",
+            "decompress it: Parquet compresses its own columns, and is read from its end",
+        )),
+    }
+}
 
 /// Streams the rows of a file, batch by batch, and reads no column but the wanted ones.
 ///
 /// A null text is an empty one, which cleaning drops; a null label is an error.
 pub(super) fn read(
+    file: File,
     source: &Source,
     want: Want,
 ) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
-    if source.is_gzip() {
-        return Err(source.malformed(
-            None,
-            "a Parquet file that is not gzipped as a whole",
-            "a name that ends in .gz",
-            "decompress it: Parquet compresses its own columns, and is read from its end",
-        ));
-    }
-    let file = File::open(&source.path).map_err(Error::io("read", &source.path))?;
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failure(source, error))?;
     let roots = Columns::find(builder.schema(), source, want)?;
@@ -232,7 +240,20 @@ fn index(
     let fields = schema.fields();
     let found = match column {
         Column::Number(number) => Some(*number).filter(|&number| number < fields.len()),
-        Column::Name(name) => fields.iter().position(|field| field.name() == name),
+        Column::Name(name) => {
+            let mut places = (0..fields.len()).filter(|place| fields[*place].name() == name);
+            let first = places.next();
+            let n_more = places.count();
+            if n_more > 0 {
+                return Err(source.malformed(
+                    None,
+                    format!("one column {column} for `{key}`"),
+                    format!("{} of that name", n_more + 1),
+                    format!("set `{key}` of this source to the column's number, counted from 0"),
+                ));
+            }
+            first
+        }
     };
     match found {
         None => Err(source.malformed(

@@ -1,18 +1,14 @@
-//! Opens a text file: decompresses by suffix, decodes by encoding, and knows the line of a byte that does not decode.
+//! Decodes text: by encoding and byte order mark, with the line of a byte that does not decode, and lines whatever ends them.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, Read},
-};
+use std::io::{self, BufRead, Read};
 
-use encoding_rs::{Decoder, DecoderResult, Encoding};
-use flate2::read::MultiGzDecoder;
+use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
 use super::source::Source;
 use crate::error::{Error, Result};
 
 /// Bytes that are read, and bytes of text that are decoded, at once.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Consumed bytes kept so that a bad sequence across two chunks can be shown: the longest of any encoding, and what a
 /// decoder reads past it.
@@ -21,32 +17,28 @@ const TAIL_BYTES: usize = 16;
 /// Decoded text: everything that comes out of it is UTF-8, without a byte order mark.
 pub(super) type Text = Transcoder<Box<dyn Read + Send>>;
 
-/// Opens the file of `source` as text.
-pub(super) fn open(source: &Source) -> Result<Text> {
-    let file = File::open(&source.path).map_err(Error::io("read", &source.path))?;
-    match source.is_gzip() {
-        true => decode(
-            Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(
-                CHUNK_BYTES,
-                file,
-            ))),
-            source,
-        ),
-        false => decode(Box::new(file), source),
-    }
+/// Decodes `input` by the encoding of `source`, as its bytes come.
+pub(super) fn decode(input: Box<dyn Read + Send>, source: &Source) -> Result<Text> {
+    Ok(Transcoder::new(input, encoding_of(source)?))
 }
 
-/// Decodes `input` by the encoding of `source`.
-pub(super) fn decode(input: Box<dyn Read + Send>, source: &Source) -> Result<Text> {
-    let encoding = Encoding::for_label_no_replacement(source.encoding.as_bytes()).ok_or_else(|| {
+/// Decodes a file, of which the first bytes are all there at once: where they hold carriage returns and no line feed, a
+/// carriage return ends a line.
+pub(super) fn decode_file(input: Box<dyn Read + Send>, source: &Source) -> Result<Text> {
+    let mut text = decode(input, source)?;
+    text.line_ends = LineEnds::Unknown;
+    Ok(text)
+}
+
+fn encoding_of(source: &Source) -> Result<&'static Encoding> {
+    Encoding::for_label_no_replacement(source.encoding.as_bytes()).ok_or_else(|| {
         source.malformed(
             None,
             "an encoding of the WHATWG standard",
             format!("`{}`", source.encoding),
-            "set `encoding` of this source to utf-8, latin1, utf-16le, shift_jis, gb18030 or another one of them",
+            "set `encoding` of this source to utf-8, latin1, utf-16, shift_jis, gb18030 or another one of them",
         )
-    })?;
-    Ok(Transcoder::new(input, encoding))
+    })
 }
 
 /// The crate's error for an I/O error that came out of a [`Text`].
@@ -79,8 +71,20 @@ pub(super) struct Transcoder<R> {
     text_start: usize,
     text_end: usize,
     n_line_feeds: u64,
+    line_ends: LineEnds,
     finished: bool,
     malformed: Option<Malformed>,
+}
+
+/// What ends a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LineEnds {
+    /// To be seen from the first decoded text.
+    Unknown,
+    /// A line feed, or a carriage return and a line feed.
+    LineFeed,
+    /// A carriage return alone: handed out as a line feed.
+    CarriageReturn,
 }
 
 /// Where and how decoding failed.
@@ -96,7 +100,11 @@ impl<R: Read> Transcoder<R> {
     fn new(input: R, encoding: &'static Encoding) -> Self {
         Transcoder {
             input,
-            decoder: encoding.new_decoder_with_bom_removal(),
+            // A byte order mark tells UTF-8 and both kinds of UTF-16 apart; other encodings have none.
+            decoder: match [UTF_8, UTF_16LE, UTF_16BE].contains(&encoding) {
+                true => encoding.new_decoder(),
+                false => encoding.new_decoder_without_bom_handling(),
+            },
             raw: vec![0; CHUNK_BYTES].into_boxed_slice(),
             raw_start: 0,
             raw_end: 0,
@@ -106,6 +114,7 @@ impl<R: Read> Transcoder<R> {
             text_start: 0,
             text_end: 0,
             n_line_feeds: 0,
+            line_ends: LineEnds::LineFeed,
             finished: false,
             malformed: None,
         }
@@ -138,6 +147,7 @@ impl<R: Read> Transcoder<R> {
         self.raw_start += n_read;
         self.text_start = 0;
         self.text_end = n_written;
+        self.mark_line_ends();
         self.n_line_feeds += count_line_feeds(&self.text[..n_written]);
         match result {
             DecoderResult::InputEmpty => self.finished = self.raw_is_last,
@@ -151,6 +161,31 @@ impl<R: Read> Transcoder<R> {
                     bytes: self.tail[start..end].to_vec(),
                 });
             }
+        }
+    }
+}
+
+impl<R> Transcoder<R> {
+    /// Skips bytes that were looked at.
+    pub(super) fn skip(&mut self, n_bytes: usize) {
+        self.text_start = (self.text_start + n_bytes).min(self.text_end);
+    }
+
+    /// Turns carriage returns that end lines into line feeds.
+    fn mark_line_ends(&mut self) {
+        let text = &mut self.text[..self.text_end];
+        if self.line_ends == LineEnds::Unknown && !text.is_empty() {
+            // A carriage return that stands last may be half of a line end.
+            let inner = &text[..text.len() - 1];
+            self.line_ends = match inner.contains(&b'\r') && !text.contains(&b'\n') {
+                true => LineEnds::CarriageReturn,
+                false => LineEnds::LineFeed,
+            };
+        }
+        if self.line_ends == LineEnds::CarriageReturn {
+            text.iter_mut()
+                .filter(|byte| **byte == b'\r')
+                .for_each(|byte| *byte = b'\n');
         }
     }
 }
@@ -173,7 +208,7 @@ impl<R: Read> BufRead for Transcoder<R> {
     }
 
     fn consume(&mut self, n_bytes: usize) {
-        self.text_start = (self.text_start + n_bytes).min(self.text_end);
+        self.skip(n_bytes);
     }
 }
 
@@ -199,7 +234,7 @@ impl Malformed {
     }
 }
 
-fn count_line_feeds(bytes: &[u8]) -> u64 {
+pub(super) fn count_line_feeds(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
@@ -225,7 +260,6 @@ pub(super) fn next_line(input: &mut impl BufRead, source: &Source) -> Result<Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     /// Hands out at most `n` bytes at once.
     struct Drip<'a>(&'a [u8], usize);
@@ -266,9 +300,19 @@ mod tests {
                 decoded(b"\xEF\xBB\xBFone", "utf-8", n_at_once).unwrap(),
                 "one"
             );
+            for encoding in ["utf-8", "utf-16", "utf-16le", "utf-16be"] {
+                assert_eq!(
+                    decoded(b"\xFF\xFEo\0n\0", encoding, n_at_once).unwrap(),
+                    "on"
+                );
+                assert_eq!(
+                    decoded(b"\xFE\xFF\0o\0n", encoding, n_at_once).unwrap(),
+                    "on"
+                );
+            }
             assert_eq!(
-                decoded(b"\xFF\xFEo\0n\0", "utf-16le", n_at_once).unwrap(),
-                "on"
+                decoded(b"\xFF\xFEo", "latin1", n_at_once).unwrap(),
+                "\u{ff}\u{fe}o"
             );
             assert_eq!(
                 decoded(b"a\xEF\xBB\xBF", "utf-8", n_at_once).unwrap().len(),
@@ -341,34 +385,5 @@ mod tests {
         let lines: Vec<String> =
             std::iter::from_fn(|| next_line(&mut input, &source).unwrap()).collect();
         assert_eq!(lines, ["one", "", "two\rstill two", "last"]);
-    }
-
-    #[test]
-    fn gzip_files_of_several_members_are_read_whole_and_damaged_ones_fail() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.txt.gz");
-        let mut bytes = Vec::new();
-        for part in ["one\n", "two\n"] {
-            let mut encoder =
-                flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::fast());
-            encoder.write_all(part.as_bytes()).unwrap();
-            encoder.finish().unwrap();
-        }
-        std::fs::write(&path, &bytes).unwrap();
-        let source = Source::new(&path);
-        assert_eq!(
-            io::read_to_string(open(&source).unwrap()).unwrap(),
-            "one\ntwo\n"
-        );
-
-        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
-        let error = failure(
-            &source,
-            io::read_to_string(open(&source).unwrap()).unwrap_err(),
-        );
-        assert!(
-            matches!(&error, Error::Io { action: "read", path: at, .. } if *at == path),
-            "{error}"
-        );
     }
 }

@@ -1,13 +1,14 @@
 //! What the `[data]` section of a pipeline says about one file.
 
 use std::{
+    borrow::Cow,
     fmt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::example::Want;
+use super::{example::Want, label_list::list_items};
 use crate::error::{Error, Result};
 
 /// One data file and how to read it: a source table of the pipeline.
@@ -35,6 +36,9 @@ pub struct Source {
     /// Whether the first record of a csv or tsv file names the columns.
     #[serde(default = "yes")]
     pub header: bool,
+    /// What stands between the fields of a csv or tsv file; a comma or a tab where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
     /// Whether quotes in csv and tsv files enclose fields; without it they are characters like any other.
     #[serde(default = "yes")]
     pub quoting: bool,
@@ -80,6 +84,8 @@ pub enum Format {
     Tsv,
     /// One JSON object a line.
     Jsonl,
+    /// One JSON array of objects.
+    Json,
     /// Apache Parquet.
     Parquet,
     /// One text a line.
@@ -103,6 +109,7 @@ impl Source {
             label: None,
             id: None,
             header: yes(),
+            delimiter: None,
             quoting: yes(),
             encoding: default_encoding(),
             pattern: None,
@@ -121,19 +128,15 @@ impl Source {
     }
 
     /// The format given, or the one that the extension (before `.gz`) stands for: `.csv`, `.tsv`, `.jsonl`, `.ndjson`,
-    /// `.parquet`, `.txt`, `.lines`, `.conll`, `.conllu`, and `.json` for squad.
+    /// `.parquet`, `.txt`, `.lines`, `.conll`, `.conllu`, and `.json` for squad (or, where the file holds an array, for
+    /// json).
     ///
     /// Fails on any other extension.
     pub fn resolve_format(&self) -> Result<Format> {
         if let Some(format) = self.format {
             return Ok(format);
         }
-        let extension = lower_extension(&if self.is_gzip() {
-            self.path.with_extension("")
-        } else {
-            self.path.clone()
-        });
-        match extension.as_deref() {
+        match self.extension().as_deref() {
             Some("csv") => Ok(Format::Csv),
             Some("tsv") => Ok(Format::Tsv),
             Some("jsonl" | "ndjson") => Ok(Format::Jsonl),
@@ -146,34 +149,75 @@ impl Source {
                 None,
                 "a name that ends in .csv, .tsv, .jsonl, .ndjson, .parquet, .txt, .lines, .conll, .conllu or .json",
                 other.map_or_else(|| "no extension".to_owned(), |other| format!("`.{other}`")),
-                "set `format` of this source to csv, tsv, jsonl, parquet, lines, conll, conllu or squad",
+                "set `format` of this source to csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad",
             )),
         }
     }
 
+    /// The extension of the file's name, before `.gz`, in lower case.
+    pub fn extension(&self) -> Option<String> {
+        match self.is_gzip() {
+            true => lower_extension(&self.path.with_extension("")),
+            false => lower_extension(&self.path),
+        }
+    }
+
     /// The labels of one multi-label cell, in the cell's order, without white space around them and without empty ones.
-    /// An empty `label_separator` leaves the cell whole.
+    ///
+    /// A cell that is a list, as Python or JSON writes it, holds the items of the list; in any other the labels stand
+    /// between `label_separator`s. An empty `label_separator` leaves the cell whole.
     ///
     /// ```
     /// let source = frostbert::data::Source::new("goemotions.tsv");
     /// assert_eq!(source.split_labels("3, 27"), ["3", "27"]);
+    /// assert_eq!(source.split_labels("['joy, mostly', \"love\"]"), ["joy, mostly", "love"]);
     /// assert!(source.split_labels("").is_empty());
     /// ```
-    pub fn split_labels<'a>(&self, cell: &'a str) -> Vec<&'a str> {
-        let labels: Vec<&str> = match self.label_separator.as_str() {
-            "" => vec![cell],
-            separator => cell.split(separator).collect(),
+    pub fn split_labels<'a>(&self, cell: &'a str) -> Vec<Cow<'a, str>> {
+        let labels: Vec<Cow<'a, str>> = match (list_items(cell), self.label_separator.as_str()) {
+            (Some(items), _) => items.into_iter().map(Cow::Owned).collect(),
+            (None, "") => vec![Cow::Borrowed(cell)],
+            (None, separator) => cell.split(separator).map(Cow::Borrowed).collect(),
         };
-        labels
-            .into_iter()
-            .map(str::trim)
-            .filter(|label| !label.is_empty())
-            .collect()
+        let trimmed = labels.into_iter().map(|label| match label {
+            Cow::Borrowed(label) => Cow::Borrowed(label.trim()),
+            Cow::Owned(label) => Cow::Owned(label.trim().to_owned()),
+        });
+        trimmed.filter(|label| !label.is_empty()).collect()
     }
 
     /// Whether the file's name says that it is compressed.
     pub(super) fn is_gzip(&self) -> bool {
         lower_extension(&self.path).as_deref() == Some("gz")
+    }
+
+    /// The byte between the fields of a csv or tsv file.
+    pub(super) fn delimiter_byte(&self, format: Format) -> Result<u8> {
+        let usual = if format == Format::Tsv { '\t' } else { ',' };
+        let delimiter = self.delimiter.unwrap_or(usual);
+        let byte = u8::try_from(delimiter).ok().filter(u8::is_ascii);
+        let fits = byte.filter(|byte| !b"\"\r\n".contains(byte));
+        fits.ok_or_else(|| {
+            self.malformed(
+                None,
+                "one ASCII character as `delimiter` that is no quote and no line end",
+                format!("`{}`", delimiter.escape_default()),
+                "set `delimiter` of this source to what stands between the fields, such as \";\" or \"\\t\"",
+            )
+        })
+    }
+
+    /// Fails where the source names a delimiter and its format has none.
+    pub(super) fn check_delimiter(&self, format: Format) -> Result<()> {
+        match (self.delimiter, format) {
+            (None, _) | (_, Format::Csv | Format::Tsv) => Ok(()),
+            (Some(_), format) => Err(self.malformed(
+                None,
+                "a format with a `delimiter`, csv or tsv",
+                format.to_string(),
+                "leave `delimiter` out of this source, or set `format = \"csv\"`",
+            )),
+        }
     }
 
     /// The second text's column, where `want` asks for it; fails where the source names none.
@@ -226,6 +270,28 @@ impl Source {
     }
 }
 
+impl Format {
+    /// All formats, by their names in a pipeline.
+    pub const ALL: [Format; 9] = [
+        Format::Csv,
+        Format::Tsv,
+        Format::Jsonl,
+        Format::Json,
+        Format::Parquet,
+        Format::Lines,
+        Format::Conll,
+        Format::Conllu,
+        Format::Squad,
+    ];
+
+    /// The format of this name.
+    pub fn named(name: &str) -> Option<Format> {
+        Format::ALL
+            .into_iter()
+            .find(|format| format.to_string() == name)
+    }
+}
+
 impl From<&str> for Column {
     fn from(name: &str) -> Self {
         Column::Name(name.to_owned())
@@ -253,6 +319,7 @@ impl fmt::Display for Format {
             Format::Csv => "csv",
             Format::Tsv => "tsv",
             Format::Jsonl => "jsonl",
+            Format::Json => "json",
             Format::Parquet => "parquet",
             Format::Lines => "lines",
             Format::Conll => "conll",
@@ -260,37 +327,6 @@ impl fmt::Display for Format {
             Format::Squad => "squad",
         })
     }
-}
-
-/// A list of names for a message: `` `a`, `b` and 75 more ``; at most ten, each at most 40 characters.
-pub(super) fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    const N_SHOWN: usize = 10;
-    let n_names = names.len();
-    let shown: Vec<String> = names
-        .take(N_SHOWN)
-        .map(|name| format!("`{}`", shorten(name, 40)))
-        .collect();
-    match n_names {
-        0 => "none".to_owned(),
-        n if n > N_SHOWN => format!("{} and {} more", shown.join(", "), n - N_SHOWN),
-        _ => shown.join(", "),
-    }
-}
-
-/// At most `n_characters` of `text` on one line, with `...` where something is left out.
-pub(crate) fn shorten(text: &str, n_characters: usize) -> String {
-    let mut characters = text.chars();
-    let mut short = String::new();
-    for character in characters.by_ref().take(n_characters) {
-        match character.is_control() {
-            true => short.extend(character.escape_default()),
-            false => short.push(character),
-        }
-    }
-    if characters.next().is_some() {
-        short.push_str("...");
-    }
-    short
 }
 
 fn lower_extension(path: &Path) -> Option<String> {
@@ -403,14 +439,6 @@ mod tests {
             ..Source::new("rt-polarity.neg")
         };
         assert_eq!(source.resolve_format().unwrap(), Format::Lines);
-    }
-
-    #[test]
-    fn a_list_of_names_is_cut_after_ten() {
-        let names: Vec<String> = (0..77).map(|i| i.to_string()).collect();
-        assert!(name_list(names.iter().map(String::as_str)).ends_with("`9` and 67 more"));
-        assert_eq!(name_list(["a"].into_iter()), "`a`");
-        assert_eq!(shorten("one\ntwo three", 7), "one\\ntwo...");
     }
 
     #[test]

@@ -3,17 +3,18 @@
 use std::io;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     example::{Answer, Example, Want},
     json_lines,
     read::{self, Text},
-    source::{Source, shorten},
+    source::Source,
 };
 use crate::{
     error::{Error, Result},
     fingerprint,
+    wording::shorten,
 };
 
 /// Hexadecimal digits of a context's hash in the name of its group.
@@ -70,7 +71,7 @@ struct Paragraph {
 /// A question. What may be missing is checked by hand, so that the message can name the question.
 #[derive(Deserialize)]
 struct Question {
-    id: Option<Value>,
+    id: Option<Box<RawValue>>,
     question: Option<String>,
     answers: Option<Vec<GivenAnswer>>,
     is_impossible: Option<bool>,
@@ -100,15 +101,20 @@ fn examples(
     let group = fingerprint::hash_bytes(context.as_bytes())[..N_GROUP_DIGITS].to_owned();
     let questions = paragraph.qas.into_iter().zip(1..);
     let examples = questions.map(|(question, n)| {
+        let id = question.id.as_deref().map(RawValue::get).unwrap_or("null");
+        let text: Option<String> = serde_json::from_str(id).ok();
         let record = Record {
-            place: match &question.id {
-                Some(Value::String(id)) => format!("question `{}`, in {place}", shorten(id, 40)),
-                _ => format!("question {n} of {place}"),
+            place: match &text {
+                Some(id) => format!("question `{}`, in {place}", shorten(id, 40)),
+                None => format!("question {n} of {place}"),
             },
             source,
         };
         Ok(Example {
-            id: record.id(question.id)?,
+            id: match text {
+                Some(id) => Some(id),
+                None => record.id(id)?,
+            },
             answers: match want.label {
                 true => Some(record.answers(question.answers, question.is_impossible)?),
                 false => None,
@@ -139,14 +145,19 @@ impl Record<'_> {
         })
     }
 
-    fn id(&self, id: Option<Value>) -> Result<Option<String>> {
-        match id {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(id)) => Ok(Some(id)),
-            Some(Value::Number(id)) => Ok(Some(id.to_string())),
-            Some(other) => Err(self.error(
+    /// An id that is no string, as JSON: an integer keeps its digits, however many.
+    fn id(&self, json: &str) -> Result<Option<String>> {
+        let is_integer = |json: &str| {
+            json.bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'-')
+        };
+        match serde_json::from_str(json) {
+            Ok(Value::Null) => Ok(None),
+            Ok(Value::Number(_)) if is_integer(json) => Ok(Some(json.to_owned())),
+            Ok(Value::Number(id)) => Ok(Some(id.to_string())),
+            other => Err(self.error(
                 "a string or a number as `id`",
-                json_lines::kind(&other),
+                json_lines::kind(&other.unwrap_or_default()),
                 "write the id as a string, or leave it out",
             )),
         }

@@ -1,15 +1,18 @@
 //! What a row is to be learned as: a class, several of them, a number, a tag for each word, or answers.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     example::{Answer, Example},
     labels::LabelMap,
-    source::{Format, Source, shorten},
+    source::{Format, Source},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wording::{counted, shorten},
+};
 
 /// What labels of data mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,8 +149,8 @@ impl Targets<'_> {
         match self.task {
             DataTask::Classification => example.label.clone(),
             DataTask::Multilabel => {
-                let labels = source.split_labels(example.label.as_deref()?);
-                let distinct: BTreeSet<&str> = labels.into_iter().collect();
+                let labels = labels_of(example, source)?;
+                let distinct: BTreeSet<Cow<'_, str>> = labels.into_iter().collect();
                 Some(distinct.into_iter().collect::<Vec<_>>().join(", "))
             }
             DataTask::Regression => {
@@ -165,19 +168,20 @@ impl Targets<'_> {
 
     /// The labels that examples have.
     pub(super) fn found_labels(&self, examples: &[Example]) -> LabelMap {
-        LabelMap::from_train(examples.iter().flat_map(|example| self.labels_in(example)))
+        let labels = examples.iter().flat_map(|example| self.labels_in(example));
+        LabelMap::from_train(labels)
     }
 
-    fn labels_in<'e>(&self, example: &'e Example) -> Vec<&'e str> {
+    pub(super) fn labels_in<'e>(&self, example: &'e Example) -> Vec<Cow<'e, str>> {
         let cell = example.label.as_deref();
         match self.task {
-            DataTask::Classification => cell.into_iter().collect(),
-            DataTask::Multilabel => cell.map_or_else(Vec::new, |cell| {
-                self.sources[example.source].split_labels(cell)
-            }),
+            DataTask::Classification => cell.into_iter().map(Cow::Borrowed).collect(),
+            DataTask::Multilabel => {
+                labels_of(example, &self.sources[example.source]).unwrap_or_default()
+            }
             DataTask::Tokens => {
                 let tags = example.tags.iter().flatten();
-                tags.map(String::as_str).collect()
+                tags.map(|tag| Cow::Borrowed(tag.as_str())).collect()
             }
             DataTask::Regression | DataTask::Qa => Vec::new(),
         }
@@ -188,30 +192,38 @@ impl Targets<'_> {
     /// Whether an entity of a known type goes on for a second word in train is chance, and no mistake of test.
     pub(super) fn add_continuations(&self, examples: &[Example], labels: &mut LabelMap) {
         let tags = examples.iter().flat_map(|example| self.labels_in(example));
-        let continues_known = |tag: &&str| {
+        let continues_known = |tag: &Cow<'_, str>| {
             let kind = tag.strip_prefix("I-");
             kind.is_some_and(|kind| labels.id(&format!("B-{kind}")).is_some())
         };
-        let found: BTreeSet<String> = tags.filter(continues_known).map(String::from).collect();
+        let found: BTreeSet<String> = tags.filter(continues_known).map(Cow::into_owned).collect();
         found.into_iter().for_each(|tag| labels.push(tag));
     }
 
-    /// The target of an example. `given` labels may be spelt by their ids: see [`LabelMap::id_or_number`].
-    pub(super) fn read(&self, example: &Example, labels: &LabelMap, given: bool) -> Result<Target> {
+    /// The target of an example. With a `first_id`, labels may be spelt by their ids: see [`LabelMap::id_or_number`].
+    pub(super) fn read(
+        &self,
+        example: &Example,
+        labels: &LabelMap,
+        first_id: Option<usize>,
+    ) -> Result<Target> {
         let source = &self.sources[example.source];
         let id_of = |label: &str| {
-            let id = if given {
-                labels.id_or_number(label)
-            } else {
-                labels.id(label)
+            let id = match first_id {
+                Some(first_id) => labels.id_or_number(label, first_id),
+                None => labels.id(label),
             };
             id.ok_or_else(|| labels.unknown(label, &source.path, example.line))
         };
         match self.task {
             DataTask::Classification => Ok(Target::Class(id_of(label_cell(example, source)?)?)),
             DataTask::Multilabel => {
-                let cell = source.split_labels(label_cell(example, source)?);
-                let ids: Result<BTreeSet<usize>> = cell.into_iter().map(id_of).collect();
+                let labels = match labels_of(example, source) {
+                    Some(labels) => labels,
+                    None => return Err(no_label(example, source)?),
+                };
+                let ids = labels.iter().map(|label| id_of(label));
+                let ids: Result<BTreeSet<usize>> = ids.collect();
                 Ok(Target::Classes(ids?.into_iter().collect()))
             }
             DataTask::Regression => value(label_cell(example, source)?, source, example.line),
@@ -224,21 +236,56 @@ impl Targets<'_> {
                 let ids: Result<Vec<usize>> = tags.zip(words).map(id_of).collect();
                 Ok(Target::Tags(ids?))
             }
-            DataTask::Qa => Ok(Target::Answers(example.answers.clone().unwrap_or_default())),
+            DataTask::Qa => match &example.answers {
+                Some(answers) => Ok(Target::Answers(answers.clone())),
+                None => Err(source.malformed(
+                    example.line,
+                    "a question with answers in a context, as squad has them",
+                    "a record without",
+                    "write the file as the JSON of SQuAD: `data` with `paragraphs`, each a `context` with `qas`",
+                )),
+            },
         }
     }
 }
 
+/// The labels of an example of several: those of a list, or of a cell.
+fn labels_of<'e>(example: &'e Example, source: &Source) -> Option<Vec<Cow<'e, str>>> {
+    match (&example.labels, &example.label) {
+        (Some(labels), _) => Some(
+            labels
+                .iter()
+                .map(|label| Cow::Borrowed(label.as_str()))
+                .collect(),
+        ),
+        (None, Some(cell)) => Some(source.split_labels(cell)),
+        (None, None) => None,
+    }
+}
+
 fn label_cell<'e>(example: &'e Example, source: &Source) -> Result<&'e str> {
-    let Some(label) = &example.label else {
-        return Err(source.malformed(
+    match &example.label {
+        Some(label) => Ok(label),
+        None => Err(no_label(example, source)?),
+    }
+}
+
+/// The error for an example that has no label, or a list where one is needed.
+fn no_label(example: &Example, source: &Source) -> Result<Error> {
+    if let Some(labels) = &example.labels {
+        return Ok(source.malformed(
             example.line,
-            "a label for the text, as csv, tsv, jsonl, parquet and lines have it",
-            format!("a record of {}, which has none", source.resolve_format()?),
-            "set data.task to `tokens` for words with tags, and to `qa` for questions with answers",
+            "one label",
+            format!("a list of {}", counted(labels.len(), "label")),
+            "set data.task to `multilabel` for texts with any number of labels",
         ));
-    };
-    Ok(label)
+    }
+    Ok(source.malformed(
+        example.line,
+        "a label for the text, as csv, tsv, jsonl, json, parquet and lines have it",
+        format!("a record of {}, which has none", source.resolve_format()?),
+        "set data.task to `tokens` for words with tags, and to `qa` for questions with answers",
+    ))
 }
 
 fn value(cell: &str, source: &Source, line: Option<u64>) -> Result<Target> {
@@ -255,6 +302,16 @@ fn value(cell: &str, source: &Source, line: Option<u64>) -> Result<Target> {
             "mend the number or leave the record out; and check which column the source's `label` names",
         )
     })
+}
+
+/// All of so many: `the 1 row`, `all 20 rows`.
+fn all(count: usize, noun: &str) -> String {
+    let counted = counted(count, noun);
+    if count == 1 {
+        format!("the {counted}")
+    } else {
+        format!("all {counted}")
+    }
 }
 
 /// Names the word whose tag is at fault: a sentence has many lines, and errors the first of them.
@@ -283,20 +340,20 @@ pub(super) fn require_contrast(
         DataTask::Classification if alike => fail(
             "rows of at least two labels",
             match name() {
-                Some(label) => format!("only `{label}` in all {n_rows} rows"),
+                Some(label) => format!("only `{label}` in {}", all(n_rows, "row")),
                 None => "no labelled row".into(),
             },
             "there is nothing to learn from one label: check which column the source's `label` names",
         ),
         DataTask::Multilabel if first.is_none() => fail(
             "rows with labels",
-            format!("no label in all {n_rows} rows"),
+            format!("no label in {}", all(n_rows, "row")),
             "there is nothing to learn without labels: check which column the source's `label` names",
         ),
         DataTask::Tokens if alike => fail(
             "words of at least two tags",
             match name() {
-                Some(tag) => format!("only `{tag}` in all {n_rows} sentences"),
+                Some(tag) => format!("only `{tag}` in {}", all(n_rows, "sentence")),
                 None => "no tagged word".into(),
             },
             "there is nothing to learn from one tag: check which column the source's `tags` names",
@@ -304,7 +361,7 @@ pub(super) fn require_contrast(
         DataTask::Regression if targets.windows(2).all(|pair| pair[0] == pair[1]) => fail(
             "rows of at least two values",
             match targets.first().and_then(|target| target.value()) {
-                Some(value) => format!("only {value} in all {n_rows} rows"),
+                Some(value) => format!("only {value} in {}", all(n_rows, "row")),
                 None => "no row".into(),
             },
             "there is nothing to learn from one value: check which column the source's `label` names",

@@ -265,7 +265,7 @@ fn goemotions_has_quoted_fields_and_several_labels() {
             },
             LABELLED,
         );
-        let labels: Vec<Vec<&str>> = examples
+        let labels: Vec<Vec<_>> = examples
             .iter()
             .map(|example| source.split_labels(example.label.as_deref().unwrap()))
             .collect();
@@ -292,6 +292,7 @@ fn goemotions_has_quoted_fields_and_several_labels() {
     assert_eq!(
         LabelMap::from_file(&path.with_file_name("labels.txt"))
             .unwrap()
+            .0
             .name(27),
         Some("neutral")
     );

@@ -207,7 +207,7 @@ fn goemotions_has_43410_5426_and_5427_rows_of_28_emotions_by_id() {
     let Some(train) = data_set("goemotions/train.tsv") else {
         return;
     };
-    let labels = LabelMap::from_file(&train.with_file_name("labels.txt")).unwrap();
+    let (labels, _) = LabelMap::from_file(&train.with_file_name("labels.txt")).unwrap();
     let [train, validation, test] =
         ["train.tsv", "dev.tsv", "test.tsv"].map(|file| [goemotions(&train.with_file_name(file))]);
     let names = Some(labels.clone());

@@ -23,12 +23,12 @@ use crate::{
         ClassBalance, Part,
         checks::DataChecks,
         dataset::{Dataset, Row, part_name},
-        shorten,
     },
     error::{Error, Result},
     fingerprint::Key,
     progress::Progress,
     states::{Pooling, StateId, StateKind},
+    wording::shorten,
 };
 
 /// The file of what was found in the data.

@@ -90,7 +90,7 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
     let labels = match &pipeline.file.data.labels {
         None => None,
         Some(Labels::Names(names)) => Some(LabelMap::from_list(names.clone(), &pipeline.path)?),
-        Some(Labels::File(path)) => Some(LabelMap::from_file(path)?),
+        Some(Labels::File(path)) => Some(LabelMap::from_file(path)?.0),
     };
     let mut dataset = Dataset::load(&DatasetSettings {
         task: pipeline.file.data.task.of_data(),

@@ -180,11 +180,11 @@ fn the_labels_of_reviews_and_topics_are_as_many_as_the_readme_says() {
 
     let source = source_with_label("topics.csv", "labels");
     let rows = records(&source, LABELS);
-    let labels: Vec<Vec<&str>> = rows
+    let labels: Vec<Vec<_>> = rows
         .iter()
         .map(|row| source.split_labels(row.label.as_deref().unwrap()))
         .collect();
-    let each = counts(labels.iter().flatten().copied());
+    let each = counts(labels.iter().flatten().map(|label| &**label));
     let line = |start: &str| {
         let mut lines = readme.lines().skip_while(|line| !line.starts_with(start));
         (lines.next().unwrap(), lines.nth(1).unwrap())

@@ -64,7 +64,7 @@ fn cells_are_read_from_every_format_with_columns_and_what_is_not_there_is_empty(
         );
         assert_eq!(dataset.lesson(1, Some(&"rule".into())), None);
         assert_eq!(dataset.lesson(1, None), Some(&Target::Class(1)));
-        let warned = "1 of 4 rows have no label in the column `rule`";
+        let warned = "1 of 4 rows has no label in the column `rule`";
         assert!(
             dataset
                 .warnings

@@ -290,3 +290,37 @@ fn columns_of_labels_are_strings_or_numbers_and_null_is_empty() {
     assert!(error.contains("a column `annotator`"), "{error}");
     assert!(error.contains("train.label and sweep.label"), "{error}");
 }
+
+#[test]
+fn columns_of_one_name_are_told_apart_by_their_numbers() {
+    let columns = [
+        ("text", strings(&["one"])),
+        ("label", strings(&["a"])),
+        ("label", strings(&["b"])),
+    ];
+    let fields = columns.iter().map(|(name, column)| {
+        arrow::datatypes::Field::new(*name, column.data_type().clone(), false)
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let arrays = columns.iter().map(|(_, column)| column.clone()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::new(folder.path().join("a.parquet"));
+    let batch = RecordBatch::try_new(schema, arrays).unwrap();
+    write(&source.path, &batch, Compression::UNCOMPRESSED);
+    let error = data::read(&source, LABELLED).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .ends_with("a.parquet: expected one column `label` for `label`, got 2 of that name"),
+        "{error}"
+    );
+    let source = Source {
+        label: Some(2.into()),
+        ..source
+    };
+    let examples: Vec<Example> = data::read(&source, LABELLED)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(examples[0].label.as_deref(), Some("b"));
+}

@@ -1,0 +1,264 @@
+//! json: a file that holds one array, whose items are the records; cut out one by one, so that it is never held whole.
+
+use std::io::BufRead;
+
+use super::{
+    read::{self, Text, count_line_feeds},
+    source::Source,
+};
+use crate::error::{Error, Result};
+
+/// Whether the first character that is no white space begins an array. Nothing is consumed.
+pub(super) fn begins_array(input: &mut Text, source: &Source) -> Result<bool> {
+    let buffer = input
+        .fill_buf()
+        .map_err(|error| read::failure(source, error))?;
+    let first = buffer.iter().find(|byte| !byte.is_ascii_whitespace());
+    Ok(first == Some(&b'['))
+}
+
+/// Cuts an array into the text of its items, each with the line on which it begins.
+pub(super) struct Items {
+    input: Text,
+    source: Source,
+    state: Place,
+    /// The line, from 1, that has been reached.
+    line: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    BeforeArray,
+    /// Before the first item: the array may end.
+    First,
+    /// After an item.
+    After,
+    /// After a comma: an item has to follow.
+    Next,
+    Done,
+}
+
+impl Items {
+    pub(super) fn new(input: Text, source: Source) -> Items {
+        Items {
+            input,
+            source,
+            state: Place::BeforeArray,
+            line: 1,
+        }
+    }
+
+    /// The next item and its line; `None` after the array.
+    pub(super) fn next_item(&mut self) -> Result<Option<(u64, String)>> {
+        loop {
+            let first = self.first_character()?;
+            self.state = match (self.state, first) {
+                (Place::Done, None) => return Ok(None),
+                (Place::Done, Some(byte)) => {
+                    return Err(self.unexpected("the end of the file", Some(byte)));
+                }
+                (Place::BeforeArray, Some(b'[')) => Place::First,
+                (Place::BeforeArray, other) => return Err(self.unexpected("`[`", other)),
+                (Place::First | Place::After, Some(b']')) => Place::Done,
+                (Place::After, Some(b',')) => Place::Next,
+                (Place::After, other) => return Err(self.unexpected("`,` or `]`", other)),
+                (Place::First | Place::Next, Some(byte)) if !b"],".contains(&byte) => {
+                    self.state = Place::After;
+                    return self.item().map(Some);
+                }
+                (Place::First | Place::Next, other) => {
+                    return Err(self.unexpected("an item of the array", other));
+                }
+            };
+            self.input.skip(1);
+        }
+    }
+
+    /// The next character that is no white space, which stays to be read; `None` at the end.
+    fn first_character(&mut self) -> Result<Option<u8>> {
+        loop {
+            let failed = |error| read::failure(&self.source, error);
+            let buffer = self.input.fill_buf().map_err(failed)?;
+            let blanks = buffer.iter().take_while(|byte| byte.is_ascii_whitespace());
+            let n_blank = blanks.count();
+            let (first, is_end) = (buffer.get(n_blank).copied(), buffer.is_empty());
+            self.line += count_line_feeds(&buffer[..n_blank]);
+            self.input.skip(n_blank);
+            if first.is_some() || is_end {
+                return Ok(first);
+            }
+        }
+    }
+
+    /// The text of the item that begins here: a string or a nested value up to its own end, anything else up to the comma
+    /// or bracket after it.
+    fn item(&mut self) -> Result<(u64, String)> {
+        let line = self.line;
+        let mut item = Vec::new();
+        let mut scan = Scan::default();
+        loop {
+            let buffer = self
+                .input
+                .fill_buf()
+                .map_err(|error| read::failure(&self.source, error))?;
+            if buffer.is_empty() {
+                return Err(self.unexpected("the end of an item that begins here", None));
+            }
+            let end = buffer.iter().position(|byte| scan.ends_before(*byte));
+            let n = end.unwrap_or(buffer.len());
+            item.extend_from_slice(&buffer[..n]);
+            self.line += count_line_feeds(&buffer[..n]);
+            self.input.skip(n);
+            if end.is_some() {
+                break;
+            }
+        }
+        // Cut at ASCII characters out of text.
+        let item = String::from_utf8(item).expect("a part of a text between two ASCII characters");
+        Ok((line, item))
+    }
+
+    fn unexpected(&self, expected: &str, got: Option<u8>) -> Error {
+        self.source.malformed(
+            Some(self.line),
+            format!("a JSON array of records, here {expected}"),
+            match got {
+                Some(byte) if byte.is_ascii_graphic() => format!("`{}`", char::from(byte)),
+                Some(_) => "another character".to_owned(),
+                None => "the end of the file".to_owned(),
+            },
+            "mend the file; or set `format` of this source to jsonl, if each of its lines is an object",
+        )
+    }
+}
+
+/// How far an item has been read.
+#[derive(Default)]
+struct Scan {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    /// Whether the brackets that it began with are closed.
+    is_closed: bool,
+}
+
+impl Scan {
+    /// Whether the item has ended before this byte, which is taken into account.
+    fn ends_before(&mut self, byte: u8) -> bool {
+        if self.is_closed {
+            return true;
+        }
+        match byte {
+            _ if self.escaped => self.escaped = false,
+            b'\\' if self.in_string => self.escaped = true,
+            b'"' => self.in_string = !self.in_string,
+            _ if self.in_string => {}
+            b'{' | b'[' => self.depth += 1,
+            b',' | b'}' | b']' if self.depth == 0 => return true,
+            b'}' | b']' => {
+                self.depth -= 1;
+                self.is_closed = self.depth == 0;
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::data::{Example, Format, Source, Want, read};
+
+    fn read_str(
+        name: &str,
+        format: Option<Format>,
+        content: &str,
+    ) -> crate::error::Result<Vec<Example>> {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source {
+            format,
+            ..Source::new(folder.path().join(name))
+        };
+        std::fs::write(&source.path, content).unwrap();
+        let want = Want {
+            label: true,
+            text_pair: false,
+        };
+        read(&source, want)?.collect()
+    }
+
+    fn message(content: &str) -> String {
+        let error = read_str("a.json", Some(Format::Json), content).unwrap_err();
+        error.to_string().split_once("a.json").unwrap().1.to_owned()
+    }
+
+    #[test]
+    fn an_array_of_objects_is_read_whatever_its_lines_and_its_name() {
+        let content = " [\n {\"text\": \"a ] , } \\\" [\", \"label\": 1},\n\n {\"text\": \"b\u{e9}\",\n \"more\": [{}, \"]\"], \
+                       \"label\": \"x\"}]\n";
+        for (name, format) in [
+            ("a.json", None),
+            ("a.jsonl", None),
+            ("a.txt", Some(Format::Json)),
+            ("a.txt", Some(Format::Jsonl)),
+        ] {
+            let examples = read_str(name, format, content).unwrap();
+            let rows: Vec<_> = examples
+                .iter()
+                .map(|e| {
+                    (
+                        e.line.unwrap(),
+                        e.text.as_str(),
+                        e.label.as_deref().unwrap(),
+                    )
+                })
+                .collect();
+            assert_eq!(
+                rows,
+                [(2, "a ] , } \" [", "1"), (4, "b\u{e9}", "x")],
+                "{name}"
+            );
+        }
+        assert!(read_str("a.json", None, "[]").unwrap().is_empty());
+        let long = "x".repeat(100_000);
+        let many = format!(
+            "[{}]",
+            vec![format!("{{\"text\": \"{long}\", \"label\": 0}}"); 3].join(",")
+        );
+        let examples = read_str("a.json", None, &many).unwrap();
+        assert!(examples.len() == 3 && examples.iter().all(|example| example.text == long));
+    }
+
+    #[test]
+    fn what_is_no_array_of_objects_is_an_error_with_its_line() {
+        for (content, expected) in [
+            (
+                "[{\"text\": \"a\", \"label\": 1}\n{}]",
+                ":2: expected a JSON array of records, here `,` or `]`, got `{`",
+            ),
+            (
+                "[{\"text\": \"a\", \"label\": 1},\n]",
+                ":2: expected a JSON array of records, here an item of the array, got `]`",
+            ),
+            (
+                "[{\"text\": \"a\", \"label\": 1}]\n1",
+                ":2: expected a JSON array of records, here the end of the file, got `1`",
+            ),
+            (
+                "[\n{\"text\": \"a",
+                ":2: expected a JSON array of records, here the end of an item that begins here, got the end of the file",
+            ),
+            (
+                "[\n {\n  \"text\": NaN\n }]",
+                ":3: expected one JSON object, got NaN (column 11), which is no JSON",
+            ),
+            (
+                "{}",
+                ":1: expected a JSON array of records, here `[`, got `{`",
+            ),
+            ("[\n1]", ":2: expected one JSON object, got a number"),
+        ] {
+            assert_eq!(message(content), expected, "{content}");
+        }
+    }
+}
