@@ -1,7 +1,11 @@
 //! What can be told of data without a model: texts that are empty, repeated, contradictory, or in two parts; classes
 //! that are rare; answers that are not where they say. For reports, in a form that machines read.
 
-use std::{collections::HashMap, hash::Hash, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +13,11 @@ use super::{
     clean::{CleanCounts, CleanOptions, Place},
     dataset::{FileRecord, Row, part_name},
     split::Part,
+    split_check::SplitCheck,
     summary::ClassBalance,
     target::Target,
 };
-use crate::wording::shorten;
+use crate::wording::{counted, shorten};
 
 /// Examples of each kind that are listed, of all that are counted.
 const N_LISTED: usize = 5;
@@ -27,6 +32,9 @@ pub struct DataChecks {
     pub files: Vec<FileChecks>,
     /// Every two parts, with what stands in both.
     pub shared: Vec<SharedTexts>,
+    /// How train was split, where it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitCheck>,
     /// Answers that do not stand in their contexts where they say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub misplaced_answers: Option<Finding>,
@@ -54,18 +62,29 @@ pub struct FileChecks {
     pub conflicts: Finding,
 }
 
-/// Rows of a part whose texts stand in an earlier part too.
+/// Texts of a part that stand in an earlier part too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SharedTexts {
     /// The earlier part.
     pub first: Part,
     /// The part whose rows are counted.
     pub other: Part,
-    /// Rows of `other` whose text (or pair, or words) `first` has.
-    pub texts: Finding,
-    /// Rows of `other` whose context `first` has, for questions.
+    /// Texts (or pairs, or sentences of words) of `other` that `first` has.
+    pub texts: Shared,
+    /// Contexts of `other` that `first` has, for questions.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub contexts: Option<Finding>,
+    pub contexts: Option<Shared>,
+}
+
+/// What two parts share: how much there is, and the first few of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// Distinct texts, or contexts.
+    pub count: usize,
+    /// Rows of the later part that hold them.
+    pub rows: usize,
+    /// The first few of these rows, each with the first row of the earlier part.
+    pub examples: Vec<Sighting>,
 }
 
 /// How many there are, and the first few of them.
@@ -173,6 +192,7 @@ impl DataChecks {
     /// Of loaded rows.
     pub(super) fn of(
         files: Vec<FileChecks>,
+        split: Option<SplitCheck>,
         rows: &[Row],
         records: &[FileRecord],
         balance: Option<ClassBalance>,
@@ -196,6 +216,7 @@ impl DataChecks {
         DataChecks {
             files,
             shared,
+            split,
             misplaced_answers: is_qa(rows).then(|| misplaced_answers(rows, records)),
             balance,
         }
@@ -204,29 +225,8 @@ impl DataChecks {
     /// What a user should know of it, a line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.files.iter().flat_map(file_warnings).collect();
-        for shared in self
-            .shared
-            .iter()
-            .filter(|shared| shared.first == Part::Train)
-        {
-            let other = part_name(shared.other);
-            if shared.texts.count > 0 {
-                warnings.push(format!(
-                    "{} texts of {other} stand in train too",
-                    shared.texts.count
-                ));
-            }
-            if let Some(contexts) = shared
-                .contexts
-                .as_ref()
-                .filter(|contexts| contexts.count > 0)
-            {
-                warnings.push(format!(
-                    "{} questions of {other} are about contexts that stand in train too",
-                    contexts.count
-                ));
-            }
-        }
+        warnings.extend(self.split.iter().flat_map(SplitCheck::warnings));
+        warnings.extend(self.shared.iter().flat_map(SharedTexts::warnings));
         if let Some(answers) = self
             .misplaced_answers
             .as_ref()
@@ -242,9 +242,14 @@ impl DataChecks {
                 })
                 .collect();
             warnings.push(format!(
-                "{} answers do not stand in their contexts where they say, so that nothing is learned from them, but they \
-                 count as right: {}{}",
-                answers.count,
+                "{} not where `answer_start` says in the context, so that nothing is learned from {}, but {} \
+                 as right: {}{}",
+                match answers.count {
+                    1 => "1 answer is".to_owned(),
+                    n => format!("{} are", counted(n, "answer")),
+                },
+                if answers.count == 1 { "it" } else { "them" },
+                if answers.count == 1 { "it counts" } else { "they count" },
                 named.join(", "),
                 if answers.count > named.len() { " and more" } else { "" }
             ));
@@ -253,19 +258,50 @@ impl DataChecks {
     }
 }
 
+impl SharedTexts {
+    /// What stands in both parts, in words, a line each; none where nothing does.
+    pub fn warnings(&self) -> Vec<String> {
+        let [first, other] = [self.first, self.other].map(part_name);
+        let mut warnings = Vec::new();
+        if self.texts.rows > 0 {
+            warnings.push(format!(
+                "{} of {other} ({}) {} in {first} too",
+                counted(self.texts.rows, "row"),
+                counted(self.texts.count, "text"),
+                stand(self.texts.rows),
+            ));
+        }
+        if let Some(contexts) = self.contexts.as_ref().filter(|contexts| contexts.rows > 0) {
+            warnings.push(format!(
+                "{} of {other} {} about {} of {first}",
+                counted(contexts.rows, "question"),
+                if contexts.rows == 1 { "is" } else { "are" },
+                counted(contexts.count, "context"),
+            ));
+        }
+        warnings
+    }
+}
+
+/// The verb of so many rows.
+fn stand(rows: usize) -> &'static str {
+    if rows == 1 { "stands" } else { "stand" }
+}
+
 fn file_warnings(checks: &FileChecks) -> Vec<String> {
     let name = part_name(checks.part);
     let fate = |dropped| if dropped { "left out" } else { "kept" };
     let mut warnings = Vec::new();
     if checks.empty > 0 {
         let fate = fate(checks.empty_dropped);
-        warnings.push(format!("{name}: {} empty texts, {fate}", checks.empty));
+        let empty = counted(checks.empty, "row");
+        warnings.push(format!("{name}: {empty} without a text, {fate}"));
     }
     if checks.duplicates.count > 0 {
         let fate = fate(checks.duplicates_dropped);
         warnings.push(format!(
-            "{name}: {} repeated rows, {fate}",
-            checks.duplicates.count
+            "{name}: {}, {fate}",
+            counted(checks.duplicates.count, "repeated row")
         ));
     }
     if let Some(conflict) = checks.conflicts.examples.first() {
@@ -275,8 +311,9 @@ fn file_warnings(checks: &FileChecks) -> Vec<String> {
             .map(|label| format!("`{label}`"))
             .collect();
         warnings.push(format!(
-            "{name}: {} texts stand there with two labels, as `{}` with {}",
-            checks.conflicts.count,
+            "{name}: {} {} there with two labels, as `{}` with {}",
+            counted(checks.conflicts.count, "text"),
+            stand(checks.conflicts.count),
             conflict.text,
             labels.join(" and "),
         ));
@@ -284,14 +321,14 @@ fn file_warnings(checks: &FileChecks) -> Vec<String> {
     warnings
 }
 
-/// The rows of `other` of which `first` holds one with the same `key`; rows without a key are left out.
-fn shared<'r, K: Eq + Hash>(
+/// What rows of `other` share with rows of `first` by this `key`; rows without a key are left out.
+fn shared<'r, K: Eq + Hash + Clone>(
     rows: &'r [Row],
     first: Part,
     other: Part,
     records: &[FileRecord],
     key: impl Fn(&'r Row) -> Option<K>,
-) -> Finding {
+) -> Shared {
     let of_part = |part: Part| rows.iter().filter(move |row| row.part == part);
     let mut earlier: HashMap<K, &Row> = HashMap::new();
     for row in of_part(first) {
@@ -299,15 +336,28 @@ fn shared<'r, K: Eq + Hash>(
             earlier.entry(key).or_insert(row);
         }
     }
-    let both = of_part(other).filter_map(|row| Some((*earlier.get(&key(row)?)?, row)));
-    Finding::of(both, |(first, other)| Sighting {
-        text: shorten(&other.text, N_SHOWN),
-        labels: Vec::new(),
-        records: vec![
-            RecordPlace::of(first, records),
-            RecordPlace::of(other, records),
-        ],
-    })
+    let mut distinct: HashSet<K> = HashSet::new();
+    let mut shared = Shared::default();
+    for row in of_part(other) {
+        let Some(key) = key(row) else { continue };
+        let Some(first) = earlier.get(&key) else {
+            continue;
+        };
+        shared.rows += 1;
+        distinct.insert(key);
+        if shared.examples.len() < N_LISTED {
+            shared.examples.push(Sighting {
+                text: shorten(&row.text, N_SHOWN),
+                labels: Vec::new(),
+                records: vec![
+                    RecordPlace::of(first, records),
+                    RecordPlace::of(row, records),
+                ],
+            });
+        }
+    }
+    shared.count = distinct.len();
+    shared
 }
 
 fn misplaced_answers(rows: &[Row], records: &[FileRecord]) -> Finding {

@@ -1,27 +1,19 @@
 //! The labelled rows of a pipeline: every source read, cleaned, labelled and split, each row with its keys.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Answer, ClassDistribution, CleanCounts, CleanOptions, Column, DataTask, Example, LabelColumn,
+    Answer, ClassDistribution, CleanOptions, Column, DataTask, Example, Examples, LabelColumn,
     LabelMap, Part, QuestionSummary, Source, SplitFractions, Target, ValueSummary, Want,
-    checks::{DataChecks, FileChecks},
-    class_distribution, clean, read, require_texts, split_plan,
-    strata::split_rows,
+    checks::DataChecks,
+    class_distribution, read,
     summary::{question_summaries, value_summaries},
-    target::{Targets, require_contrast},
 };
 use crate::{
     error::Result,
-    fingerprint::{self, Key, Mode},
-};
-
-/// What is given is never thinned.
-const KEEP_ALL: CleanOptions = CleanOptions {
-    drop_empty: false,
-    drop_duplicates: false,
+    fingerprint::{Key, Mode},
 };
 
 /// Where labelled rows come from, and how they become a [`Dataset`].
@@ -37,8 +29,8 @@ pub struct DatasetSettings<'a> {
     pub validation: Option<&'a [Source]>,
     /// Test rows, where they are given.
     pub test: Option<&'a [Source]>,
-    /// The labels, where they are given (cells may then hold their ids: see [`LabelMap::id_or_number`]); else those of
-    /// train. Not looked at where [`DataTask::has_labels`] is false.
+    /// The labels, where they are given (cells may then hold their ids, counted in all files from 0 or in all from 1); else
+    /// those of train. Not looked at where [`DataTask::has_labels`] is false.
     pub labels: Option<LabelMap>,
     /// How train is split.
     pub split: SplitFractions,
@@ -84,6 +76,8 @@ pub struct Row {
 pub struct Dataset {
     /// The labels, by id; none for regression and qa.
     pub labels: LabelMap,
+    /// The number by which cells call the first label, where they hold ids.
+    pub first_id: Option<usize>,
     /// The rows: train in file order (with what was split from it), then given validation, then given test.
     pub rows: Vec<Row>,
     /// What the rows are in columns beside their label, where these were asked for.
@@ -152,78 +146,6 @@ impl Dataset {
         merged
     }
 
-    /// Reads, cleans, labels and splits.
-    ///
-    /// - Classification, multilabel: labels are those of train, or given. A label that train lacks is an error.
-    /// - Regression: finite numbers.
-    /// - Tokens: tags are labels like others, but `I-x` in a given file, where train has only `B-x`, becomes a label
-    ///   after the others: no row teaches it, and it counts where it is missed.
-    /// - Qa: answers as they are.
-    ///
-    /// # Errors
-    /// When a file cannot be read, holds no record or is of a format without such targets; a target is missing, none of
-    /// train's labels, or no number; or all rows of train are alike.
-    pub fn load(settings: &DatasetSettings<'_>) -> Result<Dataset> {
-        let columns = settings.label_columns.iter().cloned();
-        let mut loader = Loader {
-            given_labels: settings.labels.is_some(),
-            labels: settings.labels.clone().unwrap_or_default(),
-            label_columns: columns.map(LabelColumn::new).collect(),
-            ..Loader::new(settings.task, settings.joint_pairs)
-        };
-        let train = with_label_columns(settings.train, &settings.label_columns);
-        loader.read(Part::Train, &train, settings.clean)?;
-        let targets: Vec<&Target> = loader.rows.iter().map(|row| &row.target).collect();
-        require_contrast(settings.task, &targets, &loader.labels, &settings.train[0])?;
-        for column in &loader.label_columns {
-            column.require_contrast(&loader.labels, &settings.train[0])?;
-        }
-
-        let groups: Vec<Option<u64>> = loader.rows.iter().map(|row| row.group).collect();
-        let fractions = split_plan(
-            settings.validation.is_some(),
-            settings.test.is_some(),
-            settings.split,
-        );
-        let parts = split_rows(&targets, &groups, fractions, settings.seed);
-        for (row, part) in loader.rows.iter_mut().zip(parts) {
-            row.part = part;
-        }
-        for (sources, part) in [
-            (settings.validation, Part::Validation),
-            (settings.test, Part::Test),
-        ] {
-            let teaches = part == Part::Validation && settings.teaches_validation;
-            let columns = settings.label_columns.iter().filter(|_| teaches);
-            let columns: Vec<Column> = columns.cloned().collect();
-            if let Some(sources) = sources {
-                loader.read(part, &with_label_columns(sources, &columns), KEEP_ALL)?;
-            }
-        }
-        Ok(loader.finish())
-    }
-
-    /// Reads files as they are, all rows of `part`, for labels that are known: to evaluate a head on other data. Cells may
-    /// hold ids of labels: see [`LabelMap::id_or_number`].
-    ///
-    /// # Errors
-    /// As [`Dataset::load`]; rows may be alike.
-    pub fn of_part(
-        task: DataTask,
-        joint_pairs: bool,
-        sources: &[Source],
-        labels: LabelMap,
-        part: Part,
-    ) -> Result<Dataset> {
-        let mut loader = Loader {
-            given_labels: true,
-            labels,
-            ..Loader::new(task, joint_pairs)
-        };
-        loader.read(part, sources, KEEP_ALL)?;
-        Ok(loader.finish())
-    }
-
     /// The places in `rows` of a part, in order.
     pub fn part(&self, part: Part) -> Vec<u32> {
         let places = self
@@ -267,170 +189,7 @@ pub fn part_name(part: Part) -> &'static str {
     }
 }
 
-/// What is gathered while files are read.
-struct Loader {
-    task: DataTask,
-    joint_pairs: bool,
-    labels: LabelMap,
-    given_labels: bool,
-    rows: Vec<Row>,
-    label_columns: Vec<LabelColumn>,
-    files: Vec<FileRecord>,
-    checks: Vec<FileChecks>,
-    /// The number of each document of a file (tokens) and of each context (qa).
-    groups: HashMap<(Option<usize>, Key), u64>,
-}
-
-impl Loader {
-    fn new(task: DataTask, joint_pairs: bool) -> Loader {
-        Loader {
-            task,
-            joint_pairs,
-            labels: LabelMap::default(),
-            given_labels: false,
-            rows: Vec::new(),
-            label_columns: Vec::new(),
-            files: Vec::new(),
-            checks: Vec::new(),
-            groups: HashMap::new(),
-        }
-    }
-
-    /// Adds the rows of some files, all as `part`. Labels that are not given are found where that is train.
-    fn read(&mut self, part: Part, sources: &[Source], options: CleanOptions) -> Result<()> {
-        let targets = Targets {
-            task: self.task,
-            sources,
-        };
-        let first_file = self.files.len();
-        let (examples, counts) = self.read_examples(&targets, options)?;
-        let files = &self.files[first_file..];
-        self.checks
-            .push(FileChecks::of(part, counts, options, files));
-        match (self.given_labels, part) {
-            (true, _) => {}
-            (false, Part::Train) => self.labels = targets.found_labels(&examples),
-            (false, _) => targets.add_continuations(&examples, &mut self.labels),
-        }
-        for example in examples {
-            let read = |example: &Example| {
-                targets.read(example, &self.labels, self.given_labels.then_some(0))
-            };
-            let target = read(&example)?;
-            let source = &sources[example.source];
-            for (place, column) in self.label_columns.iter_mut().enumerate() {
-                let cell = example.label_cells.get(place).map(String::as_str);
-                column.push(&example, cell, &target, source, &self.labels, read)?;
-            }
-            let file = first_file + example.source;
-            let group = self.group_of(&example, file);
-            self.rows.push(Row {
-                keys: example_keys(&example, self.joint_pairs),
-                group,
-                id: example.id,
-                text: example.text,
-                text_pair: example.text_pair,
-                words: example.words,
-                target,
-                part,
-                file,
-                line: example.line,
-            });
-        }
-        Ok(())
-    }
-
-    fn read_examples(
-        &mut self,
-        targets: &Targets<'_>,
-        options: CleanOptions,
-    ) -> Result<(Vec<Example>, CleanCounts)> {
-        let (task, sources) = (targets.task, targets.sources);
-        let first_file = self.files.len();
-        for source in sources {
-            let blake3 = fingerprint::hash_file(&source.path)?;
-            task.check_format(source)?;
-            self.files.push(FileRecord {
-                path: source.path.clone(),
-                blake3,
-                rows: 0,
-            });
-        }
-        let counted = &mut self.files[first_file..];
-        let examples = read_all(sources, true).inspect(|example| {
-            if let Ok(example) = example {
-                counted[example.source].rows += 1;
-            }
-        });
-        let keys = |example: &Example| example_keys(example, self.joint_pairs);
-        let (examples, mut counts) =
-            clean(examples, options, keys, |example| targets.spell(example))?;
-        let files = &self.files[first_file..];
-        let n_records: Vec<usize> = files.iter().map(|file| file.rows).collect();
-        require_texts(sources, &n_records, examples.len(), counts.empty as u64)?;
-        if task == DataTask::Qa {
-            // A question may well have other answers in another file: none of them contradicts the others.
-            counts.conflicting = 0;
-            counts.conflicts.clear();
-        }
-        Ok((examples, counts))
-    }
-
-    fn group_of(&mut self, example: &Example, file: usize) -> Option<u64> {
-        let name = |name: &String| Key::of(Mode::Text, &[name]);
-        let group = match self.task {
-            // Whichever file and article it stands in.
-            DataTask::Qa => (None, name(example.text_pair.as_ref()?)),
-            DataTask::Tokens => (Some(file), name(example.group.as_ref()?)),
-            _ => return None,
-        };
-        let next = self.groups.len() as u64;
-        Some(*self.groups.entry(group).or_insert(next))
-    }
-
-    fn finish(self) -> Dataset {
-        let Loader {
-            task,
-            labels,
-            rows,
-            label_columns,
-            files,
-            checks,
-            ..
-        } = self;
-        let distribution = distribution_of(&labels, &rows);
-        let checks = DataChecks::of(checks, &rows, &files, distribution.balance());
-        Dataset {
-            values: value_summaries(&rows),
-            questions: match task {
-                DataTask::Qa => question_summaries(&rows),
-                _ => Vec::new(),
-            },
-            warnings: checks
-                .warnings()
-                .into_iter()
-                .chain(label_columns.iter().filter_map(LabelColumn::warning))
-                .collect(),
-            checks,
-            distribution,
-            labels,
-            rows,
-            label_columns,
-            files,
-        }
-    }
-}
-
-/// The sources, asked for these columns.
-fn with_label_columns(sources: &[Source], columns: &[Column]) -> Vec<Source> {
-    let asked = sources.iter().map(|source| Source {
-        label_columns: columns.to_vec(),
-        ..source.clone()
-    });
-    asked.collect()
-}
-
-fn distribution_of(labels: &LabelMap, rows: &[Row]) -> ClassDistribution {
+pub(super) fn distribution_of(labels: &LabelMap, rows: &[Row]) -> ClassDistribution {
     let ids = |row: &Row| row.target.label_ids().to_vec();
     let ids = rows
         .iter()
@@ -438,28 +197,34 @@ fn distribution_of(labels: &LabelMap, rows: &[Row]) -> ClassDistribution {
     class_distribution(labels, ids)
 }
 
-/// The examples of several sources one after the other, each with its source's number.
-pub fn read_all(sources: &[Source], label: bool) -> impl Iterator<Item = Result<Example>> {
-    sources
-        .iter()
-        .enumerate()
-        .flat_map(move |(number, source)| {
-            let want = Want {
-                label,
-                text_pair: source.text_pair.is_some(),
-            };
-            let (examples, error) = match read(source, want) {
-                Ok(examples) => (Some(examples), None),
-                Err(error) => (None, Some(Err(error))),
-            };
-            let examples = examples.into_iter().flatten();
-            error.into_iter().chain(examples.map(move |example| {
-                example.map(|example| Example {
-                    source: number,
-                    ..example
-                })
-            }))
+/// The examples of several sources one after the other, each with its source's number; of texts, without what they are
+/// to be learned as.
+pub fn read_all(sources: &[Source]) -> impl Iterator<Item = Result<Example>> {
+    sources.iter().enumerate().flat_map(|(number, source)| {
+        let want = Want {
+            label: false,
+            text_pair: source.text_pair.is_some(),
+        };
+        numbered(read(source, want), number)
+    })
+}
+
+/// Examples with the number of their source, or the error of opening it.
+pub(super) fn numbered(
+    examples: Result<Examples>,
+    number: usize,
+) -> impl Iterator<Item = Result<Example>> {
+    let (examples, error) = match examples {
+        Ok(examples) => (Some(examples), None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    let examples = examples.into_iter().flatten();
+    error.into_iter().chain(examples.map(move |example| {
+        example.map(|example| Example {
+            source: number,
+            ..example
         })
+    }))
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ fn wnut17_has_3394_1009_and_1287_sentences_of_13_tags() {
     let several = [of("emerging.test.conll")];
     let labels = dataset.labels;
     let error =
-        Dataset::of_part(DataTask::Tokens, false, &several, labels, Part::Test).unwrap_err();
+        Dataset::of_part(DataTask::Tokens, false, &several, labels, None, Part::Test).unwrap_err();
     let Error::Record {
         path,
         line: Some(_),
@@ -251,4 +251,63 @@ fn covid_faq_and_sms_spam_are_classified_as_before() {
     let dataset = load(DataTask::Classification, None, [&spam, &[], &[]]);
     assert_eq!(dataset.rows.len(), 5_574);
     assert_eq!(dataset.checks.files[0].duplicates.count, 403);
+}
+
+/// Every public file whose rows have groups. `cargo test --lib groups_of_real_data -- --nocapture` prints the table of
+/// docs/performance.md.
+#[test]
+fn groups_of_real_data_are_split_within_three_rows_of_their_shares() {
+    let files = [
+        ("squad_small/train_16articles.json", DataTask::Qa),
+        ("squad_small/test_xquad_other_articles.json", DataTask::Qa),
+        ("squad2_cs224n/dev-v2.0.json", DataTask::Qa),
+        ("ud_ewt/en_ewt-ud-dev.conllu", DataTask::Tokens),
+        ("ud_ewt/en_ewt-ud-test.conllu", DataTask::Tokens),
+    ];
+    for (file, task) in files {
+        let Some(path) = data_set(file) else { return };
+        let source = [Source::new(path)];
+        for seed in [42, 1, 2] {
+            let settings = DatasetSettings {
+                task,
+                joint_pairs: task == DataTask::Qa,
+                train: &source,
+                validation: None,
+                test: None,
+                labels: None,
+                split: SplitFractions::default(),
+                clean: KEEP_ALL,
+                seed,
+                label_columns: Vec::new(),
+                teaches_validation: false,
+            };
+            let dataset = Dataset::load(&settings).unwrap_or_else(|error| panic!("{error}"));
+            let split = dataset.checks.split.as_ref().unwrap();
+            let groups = split.groups.as_ref().unwrap();
+            println!(
+                "| {file} | {seed} | {} | {} | {} | {:?} | {:.4} {:.4} {:.4} |",
+                dataset.rows.len(),
+                groups.count,
+                groups.largest,
+                split.rows,
+                split.real.train,
+                split.real.validation,
+                split.real.test
+            );
+            let n_rows = dataset.rows.len() as f64;
+            for (rows, asked) in split.rows.into_iter().zip(split.asked.shares()) {
+                assert!(
+                    (rows as f64 - asked * n_rows).abs() <= 3.0,
+                    "{file}, seed {seed}: {:?}",
+                    split.rows
+                );
+            }
+            assert!(
+                !dataset
+                    .warnings
+                    .iter()
+                    .any(|warning| warning.contains("data.split"))
+            );
+        }
+    }
 }

@@ -34,6 +34,9 @@ pub struct HeadDescription {
     pub kind: String,
     /// The label of each output, in order; none for numbers and spans.
     pub labels: Vec<String>,
+    /// The number by which the data of its training called the first label, where cells held ids of labels.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub first_label_id: Option<usize>,
     /// The column of labels that it learned from (`train.label`), where that was named.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label_column: Option<String>,
@@ -79,6 +82,7 @@ impl Default for HeadDescription {
             task: String::new(),
             kind: String::new(),
             labels: Vec::new(),
+            first_label_id: None,
             label_column: None,
             pooling: String::new(),
             layers: Vec::new(),

@@ -129,7 +129,14 @@ pub fn evaluate(
     };
     let is_joint = file.data.pair == Some(Pair::Joint);
     let task = file.data.task.of_data();
-    let dataset = Dataset::of_part(task, is_joint, &sources, labels, Part::Test)?;
+    let dataset = Dataset::of_part(
+        task,
+        is_joint,
+        &sources,
+        labels,
+        description.first_label_id,
+        Part::Test,
+    )?;
     for warning in &dataset.warnings {
         progress.warn(warning);
     }

@@ -20,15 +20,15 @@ use super::{
 use crate::{
     cache::reader::CacheReader,
     data::{
-        ClassBalance, Part,
-        checks::DataChecks,
-        dataset::{Dataset, Row, part_name},
+        ClassBalance,
+        checks::{DataChecks, SharedTexts},
+        dataset::{Dataset, Row},
     },
     error::{Error, Result},
     fingerprint::Key,
     progress::Progress,
     states::{Pooling, StateId, StateKind},
-    wording::shorten,
+    wording::{counted, shorten},
 };
 
 /// The file of what was found in the data.
@@ -166,18 +166,8 @@ impl RunChecks {
     /// What was found, in words, a line each, to stand beside the metrics.
     pub fn summary(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let shared = self
-            .data
-            .shared
-            .iter()
-            .filter(|shared| shared.first == Part::Train);
-        for shared in shared.filter(|shared| shared.texts.count > 0) {
-            lines.push(format!(
-                "{} texts of {} stand in train too",
-                shared.texts.count,
-                part_name(shared.other)
-            ));
-        }
+        let shared = self.data.shared.iter();
+        lines.extend(shared.flat_map(SharedTexts::warnings));
         match &self.near_duplicates {
             Check::Skipped { skipped } => {
                 lines.push(format!("near copies were not looked for: {skipped}"))
@@ -194,9 +184,10 @@ impl RunChecks {
         }
         if let Check::Done(errors) = &self.label_errors {
             lines.push(format!(
-                "{} of {} labels of train and validation are doubtful to heads that agree with {:.1} % of them",
+                "{} of {} of train and validation {} doubtful to heads that agree with {:.1} % of them",
                 errors.count,
-                errors.judged,
+                counted(errors.judged, "label"),
+                if errors.count == 1 { "is" } else { "are" },
                 100.0 * errors.accuracy
             ));
         }
@@ -210,11 +201,14 @@ impl RunChecks {
 fn in_words(balance: &ClassBalance) -> String {
     let (fewest, most) = (balance.rarest_rows, balance.most_frequent_rows);
     if fewest == most {
-        return format!("each class stands {most} times in train");
+        return format!("each class stands {} in train", counted(most, "time"));
     }
     format!(
-        "in train the rarest class `{}` stands {fewest} times, the most frequent `{}` {most} times",
-        balance.rarest, balance.most_frequent
+        "in train the rarest class `{}` stands {}, the most frequent `{}` {}",
+        balance.rarest,
+        counted(fewest, "time"),
+        balance.most_frequent,
+        counted(most, "time"),
     )
 }
 

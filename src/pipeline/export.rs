@@ -115,7 +115,7 @@ impl RowSource for Records<'_> {
         self.empty.set(0);
         let settings = self.settings;
         let mut n_records = vec![0; settings.sources.len()];
-        let mut examples = read_all(&settings.sources, false);
+        let mut examples = read_all(&settings.sources);
         let mut waiting: Vec<Row> = Vec::new();
         let mut is_done = false;
         Box::new(iter::from_fn(move || {

@@ -24,7 +24,7 @@ use crate::{
         reader::CacheReader,
         writer::{CacheShape, CacheWriter},
     },
-    data::{dataset::read_all, require_texts},
+    data::{Source, Swallowed, dataset::read_all, require_texts},
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Devices},
@@ -35,6 +35,7 @@ use crate::{
     fingerprint::{FingerprintInputs, Key},
     progress::Progress,
     states::{StateId, StateKind},
+    wording::counted,
 };
 
 /// What this machine offers: a library file and a number of threads.
@@ -102,7 +103,7 @@ pub(super) fn extract_with(
         progress.note(&explanation);
     }
     let folder = settings.cache_dir.join(inputs.fingerprint());
-    let done = match count_if_cached(pipeline, &folder, &inputs, &states)? {
+    let done = match count_if_cached(pipeline, &folder, &inputs, &states, progress)? {
         Some(counts) => {
             warn_of_truncation(pipeline, counts, progress);
             Done {
@@ -250,6 +251,7 @@ fn count_if_cached(
     folder: &Path,
     inputs: &FingerprintInputs,
     states: &[StateId],
+    progress: &dyn Progress,
 ) -> Result<Option<ReadCounts>> {
     let Some(cache) = CacheReader::open(folder)? else {
         return Ok(None);
@@ -262,9 +264,11 @@ fn count_if_cached(
     let planner = Planner::new(states, cache.manifest(), cache.index(), 0);
     let mut admission = Admission::new(&pipeline.extraction);
     let mut rows = vec![0usize; pipeline.extraction.sources.len()];
-    for example in read_all(&pipeline.extraction.sources, false) {
+    let mut swallowed = vec![Swallowed::default(); pipeline.extraction.sources.len()];
+    for example in read_all(&pipeline.extraction.sources) {
         let example = example?;
         rows[example.source] += 1;
+        swallowed[example.source].count(&example);
         if !admission.admit(&example) {
             continue;
         }
@@ -287,7 +291,17 @@ fn count_if_cached(
         counts.unique as usize,
         counts.empty,
     )?;
+    warn_of_swallowed(&pipeline.extraction.sources, &swallowed, progress);
     Ok(Some(counts))
+}
+
+/// Says of which files a quote took in lines.
+fn warn_of_swallowed(sources: &[Source], swallowed: &[Swallowed], progress: &dyn Progress) {
+    for (source, swallowed) in sources.iter().zip(swallowed) {
+        if let Some(words) = swallowed.in_words() {
+            progress.warn(&format!("{}: {words}", source.path.display()));
+        }
+    }
 }
 
 fn read_texts(
@@ -300,13 +314,15 @@ fn read_texts(
     let settings = &pipeline.extraction;
     let tokenizer = settings.tokenizer(checkpoint)?;
     let mut rows = vec![0usize; settings.sources.len()];
-    let examples = read_all(&settings.sources, false).inspect(|example| {
+    let mut swallowed = vec![Swallowed::default(); settings.sources.len()];
+    let examples = read_all(&settings.sources).inspect(|example| {
         if let Ok(example) = example {
             rows[example.source] += 1;
+            swallowed[example.source].count(example);
             progress.advance(1, 0);
         }
     });
-    progress.start("reading", None, "texts");
+    progress.start("tokenising", None, "texts");
     let present = |key: &Key| {
         let complete = planner.lacking(key) == 0;
         complete.then(|| writer.index().truncated(key) == Some(true))
@@ -322,6 +338,7 @@ fn read_texts(
     let admission = Admission::new(settings);
     let (spool, counts) = spooling.fill(examples, admission, present)?;
     progress.finish();
+    warn_of_swallowed(&settings.sources, &swallowed, progress);
     require_texts(
         &settings.sources,
         &rows,
@@ -342,11 +359,15 @@ fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Pr
     let most = pipeline.extraction.max_length;
     progress.warn(&match pipeline.extraction.overflow {
         Overflow::Truncate => format!(
-            "{truncated} of {unique} texts are longer than {most} tokens: their ends are cut off (raise cache.max_length)"
+            "{truncated} of {} {} longer than {most} tokens and cut off there (raise cache.max_length)",
+            counted(unique, "text"),
+            if truncated == 1 { "is" } else { "are" },
         ),
         Overflow::Windows { stride } => format!(
-            "{truncated} of {unique} texts are pairs whose first text leaves the second too little of {most} tokens \
-             with a stride of {stride}: its end is cut off (raise cache.max_length, or lower cache.stride)"
+            "{truncated} of {} {} whose first text leaves the second too little of {most} tokens with a stride of \
+             {stride}: its end is cut off (raise cache.max_length, or lower cache.stride)",
+            counted(unique, "text"),
+            if truncated == 1 { "is a pair" } else { "are pairs" },
         ),
     });
 }
@@ -390,9 +411,9 @@ fn settle_unfinished(
             );
         } else if !rest.is_empty() {
             progress.note(&format!(
-                "going on with an unfinished extraction: {} of {} shards are there",
+                "going on with an unfinished extraction: {} of {} there",
                 unfinished.shards.len() - rest.len(),
-                unfinished.shards.len()
+                counted(unfinished.shards.len(), "shard")
             ));
         }
     }
@@ -405,8 +426,8 @@ fn settle_unfinished(
     if !added.is_empty() {
         let states: Vec<String> = plan.states().iter().map(ToString::to_string).collect();
         progress.note(&format!(
-            "{} shards lack {}: only that is added to them",
-            added.len(),
+            "{} without {}: only that is added",
+            counted(added.len(), "shard"),
             states.join(", ")
         ));
     }

@@ -38,7 +38,7 @@ impl Needed {
             let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
             progress.start("reading", None, "texts");
             let mut needed: HashSet<Key> = HashSet::new();
-            for example in read_all(&pipeline.extraction.sources, false) {
+            for example in read_all(&pipeline.extraction.sources) {
                 let example = example?;
                 needed.extend(
                     inputs_of(&example, pipeline.extraction.pair_of(&example))

@@ -159,7 +159,7 @@ impl PartialOrd for Scored {
 
 /// Shows every text of the pipeline's files, in the order in which they come.
 fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Input<'_>)) -> Result<()> {
-    for example in read_all(&pipeline.extraction.sources, false) {
+    for example in read_all(&pipeline.extraction.sources) {
         let example = example?;
         if !pipeline.extraction.leaves_out(&example) {
             inputs_of(&example, Pair::Separate).for_each(&mut visit);

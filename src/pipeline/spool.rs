@@ -23,6 +23,9 @@ use crate::{
 /// Examples tokenised at a time.
 const CHUNK_EXAMPLES: usize = 2048;
 
+/// Bytes of text that are tokenised at a time, so that long texts too are seen to get on.
+const CHUNK_BYTES: usize = 1 << 20;
+
 /// A document that waits to be encoded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SpooledDocument {
@@ -123,6 +126,7 @@ impl Spooling<'_> {
             documents: Vec::new(),
             at: 0,
             pending: Vec::with_capacity(CHUNK_EXAMPLES),
+            pending_bytes: 0,
         };
         for example in examples {
             let example = example?;
@@ -217,12 +221,15 @@ struct Filling<'a> {
     documents: Vec<SpooledDocument>,
     at: u64,
     pending: Vec<Pending>,
+    pending_bytes: usize,
 }
 
 impl Filling<'_> {
     fn add(&mut self, wanted: Vec<(usize, Key)>, example: Example) -> Result<()> {
+        let second = example.text_pair.as_ref().map_or(0, String::len);
+        self.pending_bytes += example.text.len() + second;
         self.pending.push((wanted, example));
-        if self.pending.len() == CHUNK_EXAMPLES {
+        if self.pending.len() == CHUNK_EXAMPLES || self.pending_bytes >= CHUNK_BYTES {
             self.flush()
         } else {
             Ok(())
@@ -238,6 +245,7 @@ impl Filling<'_> {
             ..
         } = self.spooling;
         let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
         let wanted = pending.iter().flat_map(|(wanted, example)| {
             let inputs: Vec<_> = inputs_of(example, settings.pair_of(example)).collect();
             wanted

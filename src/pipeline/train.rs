@@ -29,7 +29,7 @@ use crate::{
     },
     encoder::{checkpoint::Checkpoint, device::Device},
     error::{Error, Result},
-    fingerprint::{self, Key},
+    fingerprint::Key,
     head::{
         network::NetworkSpec,
         saved::{self, Head, HeadDescription},
@@ -87,10 +87,21 @@ pub struct Timings {
 /// When the data is not what the pipeline says.
 pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
     let data = pipeline.data();
-    let labels = match &pipeline.file.data.labels {
-        None => None,
-        Some(Labels::Names(names)) => Some(LabelMap::from_list(names.clone(), &pipeline.path)?),
-        Some(Labels::File(path)) => Some(LabelMap::from_file(path)?.0),
+    let (labels, label_file) = match &pipeline.file.data.labels {
+        None => (None, None),
+        Some(Labels::Names(names)) => {
+            let labels = LabelMap::from_list(names.clone(), &pipeline.path)?;
+            (Some(labels), None)
+        }
+        Some(Labels::File(path)) => {
+            let (labels, blake3) = LabelMap::from_file(path)?;
+            let file = FileRecord {
+                path: path.clone(),
+                blake3,
+                rows: labels.len(),
+            };
+            (Some(labels), Some(file))
+        }
     };
     let mut dataset = Dataset::load(&DatasetSettings {
         task: pipeline.file.data.task.of_data(),
@@ -105,15 +116,7 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
         label_columns: pipeline.label_columns(),
         teaches_validation: pipeline.teaches_validation(),
     })?;
-    if let Some(Labels::File(path)) = &pipeline.file.data.labels {
-        let blake3 = fingerprint::hash_file(path)?;
-        let rows = dataset.labels.len();
-        dataset.files.push(FileRecord {
-            path: path.clone(),
-            blake3,
-            rows,
-        });
-    }
+    dataset.files.extend(label_file);
     Ok(dataset)
 }
 
@@ -423,6 +426,7 @@ fn describe(
         task: file.data.task.to_string(),
         kind: head.kind.to_string(),
         labels: dataset.labels.names().to_vec(),
+        first_label_id: dataset.first_id,
         label_column: match &file.train.label {
             Some(Column::Number(number)) => Some(number.to_string()),
             Some(Column::Name(name)) => Some(name.clone()),

@@ -482,6 +482,6 @@ fn a_question_that_is_cut_off_in_windows_is_counted_and_warned_of() {
     let ran = workshop.succeed(&["extract", "pipeline.toml", "--json"]);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report["truncated"], json!(1));
-    let warning = "1 of 5 texts are pairs whose first text";
+    let warning = "1 of 5 texts is a pair whose first text";
     assert!(ran.stderr.contains(warning), "{}", ran.stderr);
 }

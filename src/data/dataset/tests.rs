@@ -128,7 +128,7 @@ fn a_given_test_file_is_never_thinned_and_its_leaks_are_counted() {
     assert!(
         dataset
             .warnings
-            .contains(&"2 texts of test stand in train too".to_string())
+            .contains(&"2 rows of test (1 text) stand in train too".to_string())
     );
     assert!(
         dataset
@@ -292,7 +292,8 @@ fn given_labels_may_be_spelt_by_their_ids_and_found_ones_not() {
         ..given
     });
     assert!(
-        message.contains("beyond.csv:2: ") && message.ends_with("got `3`"),
+        message.contains("beyond.csv:2: expected ids that all count from 0 (to 2) or all from 1 (to 3), got `3` here")
+            && message.ends_with("train.csv"),
         "{message}"
     );
 
@@ -401,6 +402,7 @@ fn a_file_to_evaluate_on_is_read_as_it_is() {
             false,
             sources,
             labels.clone(),
+            None,
             Part::Test,
         )
     };

@@ -15,6 +15,7 @@ use crate::{
     features::FeatureView,
     fingerprint::Key,
     head::neighbours,
+    wording::counted,
 };
 
 /// From this cosine of standardised states on, two texts are near copies: of the pairs of STS-B's train that are as
@@ -88,9 +89,17 @@ pub(super) fn near_duplicates(
         .flat_map(|(_, rows)| rows.iter().copied())
         .collect();
     if train.is_empty() || all.is_empty() {
-        return Ok(skipped(
-            "no rows of validation or test to compare with train",
-        ));
+        let n_judged = dataset.rows.iter().filter(|row| row.part != Part::Train);
+        return Ok(skipped(&match n_judged.count() {
+            0 => "there are no rows of validation or test to compare with train".to_owned(),
+            1 => {
+                "the only row of validation and test is an exact copy of a row of train".to_owned()
+            }
+            n => format!(
+                "all {} of validation and test are exact copies of rows of train",
+                counted(n, "row")
+            ),
+        }));
     }
     let width = view.rows_of(train[0]).len() * view.n_features();
     let most = MOST_COMPARISONS / (train.len() * width) as u64;
@@ -145,10 +154,14 @@ impl NearDuplicatesOfPart {
     /// How many there are, in words.
     pub(super) fn in_words(&self) -> String {
         format!(
-            "{} of {} texts of {} are near copies of texts of train",
+            "{} of {} of {} {} of train",
             self.count,
-            self.compared,
-            part_name(self.part)
+            counted(self.compared, "row"),
+            part_name(self.part),
+            match self.count {
+                1 => "is a near copy of a row",
+                _ => "are near copies of rows",
+            }
         )
     }
 }

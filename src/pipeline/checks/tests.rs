@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::{ClassBalance, checks::SharedTexts};
+use crate::data::{ClassBalance, Part, checks::SharedTexts};
 
 fn checks() -> RunChecks {
     RunChecks {
@@ -34,8 +34,9 @@ fn the_summary_tells_what_stands_twice_what_looks_wrong_and_how_even_classes_are
     checks.data.shared.push(SharedTexts {
         first: Part::Train,
         other: Part::Test,
-        texts: crate::data::checks::Finding {
-            count: 3,
+        texts: crate::data::checks::Shared {
+            count: 2,
+            rows: 3,
             examples: Vec::new(),
         },
         contexts: None,
@@ -51,15 +52,15 @@ fn the_summary_tells_what_stands_twice_what_looks_wrong_and_how_even_classes_are
     assert_eq!(
         checks.summary(),
         [
-            "3 texts of test stand in train too",
-            "12 of 200 texts of test are near copies of texts of train",
-            "31 of 1000 labels of train and validation are doubtful to heads that agree with 87.5 % of them",
+            "3 rows of test (2 texts) stand in train too",
+            "12 of 200 rows of test are near copies of rows of train",
+            "31 of 1,000 labels of train and validation are doubtful to heads that agree with 87.5 % of them",
             "in train the rarest class `spam` stands 40 times, the most frequent `ham` 960 times",
         ]
     );
     assert_eq!(
         checks.warnings(),
-        ["12 of 200 texts of test are near copies of texts of train"]
+        ["12 of 200 rows of test are near copies of rows of train"]
     );
 }
 

@@ -46,7 +46,7 @@ impl Sample {
         let settings = &pipeline.extraction;
         let tokenizer = settings.tokenizer(checkpoint)?;
         let mut chosen = BTreeMap::new();
-        for example in read_all(&settings.sources, false) {
+        for example in read_all(&settings.sources) {
             let example = example?;
             if settings.leaves_out(&example) {
                 continue;

@@ -97,5 +97,5 @@ fn checks_name_files_and_lines_and_become_json() {
             .len(),
         dataset.warnings.len()
     );
-    assert_eq!(dataset.warnings.len(), 4, "{:?}", dataset.warnings);
+    assert_eq!(dataset.warnings.len(), 5, "{:?}", dataset.warnings);
 }

@@ -51,8 +51,8 @@ fn answers_that_are_not_where_they_say_count_but_teach_nothing() {
     assert_eq!(
         dataset.warnings,
         [format!(
-            "1 answers do not stand in their contexts where they say, so that nothing is learned from them, but they \
-             count as right: question `id of How?` of {path}"
+            "1 answer is not where `answer_start` says in the context, so that nothing is learned from it, but it counts \
+             as right: question `id of How?` of {path}"
         )]
     );
     let none = [squad(&folder, "none.json", &[("Rome.", &[("Why?", None)])])];
@@ -99,8 +99,8 @@ fn a_context_of_two_files_is_on_one_side_and_one_of_train_and_test_is_named() {
     assert_eq!(
         dataset.warnings,
         [
-            "1 texts of test stand in train too",
-            "4 questions of test are about contexts that stand in train too",
+            "1 row of test (1 text) stands in train too",
+            "4 questions of test are about 3 contexts of train",
         ]
     );
     let [shared] = &dataset.checks.shared[..] else {

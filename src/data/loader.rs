@@ -1,0 +1,366 @@
+//! Labelled rows from files: every source read, cleaned, labelled and split.
+
+use std::{borrow::Cow, cell::RefCell, collections::HashMap};
+
+use super::{
+    CleanCounts, CleanOptions, Column, DataTask, Example, LabelColumn, LabelMap, Part, Source,
+    Swallowed, Target, Want,
+    checks::{DataChecks, FileChecks},
+    clean,
+    dataset::{Dataset, DatasetSettings, FileRecord, Row, distribution_of, example_keys, numbered},
+    label_ids,
+    open_file::OpenFile,
+    read_open, require_texts,
+    split_check::SplitCheck,
+    split_plan,
+    strata::split_rows,
+    summary::{question_summaries, value_summaries},
+    target::{Targets, require_contrast},
+};
+use crate::{
+    error::Result,
+    fingerprint::{Key, Mode},
+};
+
+/// What is given is never thinned.
+const KEEP_ALL: CleanOptions = CleanOptions {
+    drop_empty: false,
+    drop_duplicates: false,
+};
+
+impl Dataset {
+    /// Reads, cleans, labels and splits.
+    ///
+    /// - Classification, multilabel: labels are those of train, or given. A label that train lacks is an error.
+    /// - Regression: finite numbers.
+    /// - Tokens: tags are labels like others, but `I-x` in a given file, where train has only `B-x`, becomes a label
+    ///   after the others: no row teaches it, and it counts where it is missed.
+    /// - Qa: answers as they are.
+    ///
+    /// # Errors
+    /// When a file cannot be read, holds no record or is of a format without such targets; a target is missing, none of
+    /// train's labels, or no number; or all rows of train are alike.
+    pub fn load(settings: &DatasetSettings<'_>) -> Result<Dataset> {
+        let columns = settings.label_columns.iter().cloned();
+        let mut loader = Loader {
+            given_labels: settings.labels.is_some(),
+            labels: settings.labels.clone().unwrap_or_default(),
+            label_columns: columns.map(LabelColumn::new).collect(),
+            ..Loader::new(settings.task, settings.joint_pairs)
+        };
+        let train = with_label_columns(settings.train, &settings.label_columns);
+        let train = loader.read(Part::Train, train, settings.clean)?;
+        let mut given = Vec::new();
+        for (sources, part) in [
+            (settings.validation, Part::Validation),
+            (settings.test, Part::Test),
+        ] {
+            let teaches = part == Part::Validation && settings.teaches_validation;
+            let columns = settings.label_columns.iter().filter(|_| teaches);
+            let columns: Vec<Column> = columns.cloned().collect();
+            if let Some(sources) = sources {
+                let sources = with_label_columns(sources, &columns);
+                given.push(loader.read(part, sources, KEEP_ALL)?);
+            }
+        }
+        loader.find_first_id([&train].into_iter().chain(&given))?;
+        loader.add_rows(train)?;
+        let targets: Vec<&Target> = loader.rows.iter().map(|row| &row.target).collect();
+        require_contrast(settings.task, &targets, &loader.labels, &settings.train[0])?;
+        for column in &loader.label_columns {
+            column.require_contrast(&loader.labels, &settings.train[0])?;
+        }
+
+        let groups: Vec<Option<u64>> = loader.rows.iter().map(|row| row.group).collect();
+        let fractions = split_plan(
+            settings.validation.is_some(),
+            settings.test.is_some(),
+            settings.split,
+        );
+        let parts = split_rows(&targets, &groups, fractions, settings.seed);
+        for (row, part) in loader.rows.iter_mut().zip(parts) {
+            row.part = part;
+        }
+        if fractions.train < 1.0 {
+            loader.split = Some(SplitCheck::of(settings.task, &loader.rows, fractions));
+        }
+        for part in given {
+            loader.add_rows(part)?;
+        }
+        Ok(loader.finish())
+    }
+
+    /// Reads files as they are, all rows of `part`, for labels that are known: to evaluate a head on other data. Cells may
+    /// hold ids of labels, which count from `first_id`; where that is not known, as the files tell.
+    ///
+    /// # Errors
+    /// As [`Dataset::load`]; rows may be alike.
+    pub fn of_part(
+        task: DataTask,
+        joint_pairs: bool,
+        sources: &[Source],
+        labels: LabelMap,
+        first_id: Option<usize>,
+        part: Part,
+    ) -> Result<Dataset> {
+        let mut loader = Loader {
+            given_labels: true,
+            labels,
+            first_id,
+            ..Loader::new(task, joint_pairs)
+        };
+        let rows = loader.read(part, sources.to_vec(), KEEP_ALL)?;
+        if first_id.is_none() {
+            loader.find_first_id([&rows].into_iter())?;
+        }
+        loader.add_rows(rows)?;
+        Ok(loader.finish())
+    }
+}
+
+/// The examples of some files, before it is known how they spell their labels.
+struct ReadPart {
+    part: Part,
+    sources: Vec<Source>,
+    /// The number of the first of them among all files.
+    first_file: usize,
+    examples: Vec<Example>,
+}
+
+/// What is gathered while files are read.
+struct Loader {
+    task: DataTask,
+    joint_pairs: bool,
+    labels: LabelMap,
+    given_labels: bool,
+    first_id: Option<usize>,
+    rows: Vec<Row>,
+    label_columns: Vec<LabelColumn>,
+    files: Vec<FileRecord>,
+    checks: Vec<FileChecks>,
+    split: Option<SplitCheck>,
+    /// What reading showed beside what is checked.
+    warnings: Vec<String>,
+    /// The number of each document of a file (tokens) and of each context (qa).
+    groups: HashMap<(Option<usize>, Key), u64>,
+}
+
+impl Loader {
+    fn new(task: DataTask, joint_pairs: bool) -> Loader {
+        Loader {
+            task,
+            joint_pairs,
+            labels: LabelMap::default(),
+            given_labels: false,
+            first_id: None,
+            rows: Vec::new(),
+            label_columns: Vec::new(),
+            files: Vec::new(),
+            checks: Vec::new(),
+            split: None,
+            warnings: Vec::new(),
+            groups: HashMap::new(),
+        }
+    }
+
+    /// Reads some files, all as `part`. Labels that are not given are found where that is train.
+    fn read(
+        &mut self,
+        part: Part,
+        sources: Vec<Source>,
+        options: CleanOptions,
+    ) -> Result<ReadPart> {
+        let first_file = self.files.len();
+        let targets = Targets {
+            task: self.task,
+            sources: &sources,
+        };
+        let (examples, counts) = self.read_examples(&targets, options)?;
+        let files = &self.files[first_file..];
+        self.checks
+            .push(FileChecks::of(part, counts, options, files));
+        match (self.given_labels, part) {
+            (true, _) => {}
+            (false, Part::Train) => self.labels = targets.found_labels(&examples),
+            (false, _) => targets.add_continuations(&examples, &mut self.labels),
+        }
+        Ok(ReadPart {
+            part,
+            sources,
+            first_file,
+            examples,
+        })
+    }
+
+    /// Finds out how cells count ids of labels that are given.
+    fn find_first_id<'a>(&mut self, parts: impl Iterator<Item = &'a ReadPart>) -> Result<()> {
+        if !self.given_labels || !self.task.has_labels() {
+            return Ok(());
+        }
+        let task = self.task;
+        let cells = parts.flat_map(|part| {
+            let sources = &part.sources;
+            part.examples.iter().flat_map(move |example| {
+                let own = Targets { task, sources }.labels_in(example);
+                let columns = example
+                    .label_cells
+                    .iter()
+                    .map(|cell| Cow::Borrowed(cell.as_str()));
+                let source = &sources[example.source];
+                let labels = own.into_iter().chain(columns);
+                labels.map(move |label| (label, source, example.line))
+            })
+        });
+        self.first_id = label_ids::first_id(&self.labels, cells)?;
+        Ok(())
+    }
+
+    /// Adds the rows of what was read.
+    fn add_rows(&mut self, read: ReadPart) -> Result<()> {
+        let ReadPart {
+            part,
+            sources,
+            first_file,
+            examples,
+        } = read;
+        let targets = Targets {
+            task: self.task,
+            sources: &sources,
+        };
+        for example in examples {
+            let read = |example: &Example| targets.read(example, &self.labels, self.first_id);
+            let target = read(&example)?;
+            let source = &sources[example.source];
+            for (place, column) in self.label_columns.iter_mut().enumerate() {
+                let cell = example.label_cells.get(place).map(String::as_str);
+                column.push(&example, cell, &target, source, &self.labels, read)?;
+            }
+            let file = first_file + example.source;
+            let group = self.group_of(&example, file);
+            self.rows.push(Row {
+                keys: example_keys(&example, self.joint_pairs),
+                group,
+                id: example.id,
+                text: example.text,
+                text_pair: example.text_pair,
+                words: example.words,
+                target,
+                part,
+                file,
+                line: example.line,
+            });
+        }
+        Ok(())
+    }
+
+    fn read_examples(
+        &mut self,
+        targets: &Targets<'_>,
+        options: CleanOptions,
+    ) -> Result<(Vec<Example>, CleanCounts)> {
+        let (task, sources) = (targets.task, targets.sources);
+        let first_file = self.files.len();
+        for source in sources {
+            task.check_format(source)?;
+        }
+        let files = RefCell::new(&mut self.files);
+        let swallowed = RefCell::new(vec![Swallowed::default(); sources.len()]);
+        // One file is open at a time.
+        let examples = sources.iter().enumerate().flat_map(|(number, source)| {
+            let want = Want {
+                label: true,
+                text_pair: source.text_pair.is_some(),
+            };
+            let examples = OpenFile::open(&source.path).and_then(|mut file| {
+                files.borrow_mut().push(FileRecord {
+                    path: source.path.clone(),
+                    blake3: file.blake3()?,
+                    rows: 0,
+                });
+                read_open(file, source, want)
+            });
+            numbered(examples, number)
+        });
+        let examples = examples.inspect(|example| {
+            if let Ok(example) = example {
+                files.borrow_mut()[first_file + example.source].rows += 1;
+                swallowed.borrow_mut()[example.source].count(example);
+            }
+        });
+        let keys = |example: &Example| example_keys(example, self.joint_pairs);
+        let (examples, mut counts) =
+            clean(examples, options, keys, |example| targets.spell(example))?;
+        for (source, swallowed) in sources.iter().zip(swallowed.into_inner()) {
+            let words = swallowed.in_words();
+            let path = source.path.display();
+            self.warnings
+                .extend(words.map(|words| format!("{path}: {words}")));
+        }
+        let files = &self.files[first_file..];
+        let n_records: Vec<usize> = files.iter().map(|file| file.rows).collect();
+        require_texts(sources, &n_records, examples.len(), counts.empty as u64)?;
+        if task == DataTask::Qa {
+            // A question may well have other answers in another file: none of them contradicts the others.
+            counts.conflicting = 0;
+            counts.conflicts.clear();
+        }
+        Ok((examples, counts))
+    }
+
+    fn group_of(&mut self, example: &Example, file: usize) -> Option<u64> {
+        let name = |name: &String| Key::of(Mode::Text, &[name]);
+        let group = match self.task {
+            // Whichever file and article it stands in.
+            DataTask::Qa => (None, name(example.text_pair.as_ref()?)),
+            DataTask::Tokens => (Some(file), name(example.group.as_ref()?)),
+            _ => return None,
+        };
+        let next = self.groups.len() as u64;
+        Some(*self.groups.entry(group).or_insert(next))
+    }
+
+    fn finish(self) -> Dataset {
+        let Loader {
+            task,
+            labels,
+            first_id,
+            rows,
+            label_columns,
+            files,
+            checks,
+            split,
+            warnings,
+            ..
+        } = self;
+        let distribution = distribution_of(&labels, &rows);
+        let checks = DataChecks::of(checks, split, &rows, &files, distribution.balance());
+        Dataset {
+            values: value_summaries(&rows),
+            questions: match task {
+                DataTask::Qa => question_summaries(&rows),
+                _ => Vec::new(),
+            },
+            warnings: warnings
+                .into_iter()
+                .chain(checks.warnings())
+                .chain(label_columns.iter().filter_map(LabelColumn::warning))
+                .collect(),
+            checks,
+            distribution,
+            labels,
+            first_id,
+            rows,
+            label_columns,
+            files,
+        }
+    }
+}
+
+/// The sources, asked for these columns.
+fn with_label_columns(sources: &[Source], columns: &[Column]) -> Vec<Source> {
+    let asked = sources.iter().map(|source| Source {
+        label_columns: columns.to_vec(),
+        ..source.clone()
+    });
+    asked.collect()
+}
