@@ -9,8 +9,9 @@ use super::{
     file::Task,
     inputs::inputs_of,
     tasks::{
+        characters::{Characters, characters},
         documents::{chosen, paired},
-        questions::{Questions, characters},
+        questions::Questions,
         similarity,
         windows::windows_of,
         words::{Tagger, crf_scores, words_with_states},
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     data::Example,
-    encoder::tokenizer::Input,
+    encoder::{tokenizer::Input, windows::Overflow},
     error::{Error, Result},
     features::{FeatureView, pieces::Pieces},
     head::saved::Head,
@@ -188,6 +189,11 @@ impl Predictor {
         }
     }
 
+    /// Whether a document that is too long loses its end.
+    fn may_be_cut(&self) -> bool {
+        self.run.pipeline.extraction.overflow == Overflow::Truncate
+    }
+
     fn head(&self) -> Result<&Head> {
         self.run.head.as_ref().ok_or_else(|| Error::Run {
             path: self.run.folder.clone(),
@@ -316,6 +322,9 @@ impl Predictor {
                     let offsets = places
                         .iter()
                         .map(|place| (place.char_start as usize, place.char_end as usize));
+                    let is_cut = self.may_be_cut() && encoded.layout.documents.truncated(document);
+                    let covered = Characters::new(&example.text, offsets.clone(), is_cut);
+                    let offsets = offsets.map(|offset| covered.of(offset));
                     (offsets.collect(), (0..places.len() as u32).collect())
                 }
             })
@@ -377,7 +386,10 @@ impl Predictor {
         let head = self.head()?;
         let n_layers = encoded.states.len();
         let windows = (0..examples.len())
-            .map(|document| windows_of(&encoded.layout, document))
+            .map(|document| {
+                let context = examples[document].text_pair.as_deref().unwrap_or_default();
+                windows_of(&encoded.layout, document, context, self.may_be_cut())
+            })
             .collect();
         let questions = Questions::new(&self.run.pipeline, windows, false);
         let kind = encoded.states[0].state.kind;

@@ -189,8 +189,15 @@ pub(super) fn train_on(
     if folder.is_none() {
         note_cache(&cache, progress);
     }
+    for warning in &rows.warnings {
+        progress.warn(warning);
+    }
     if rows.part(Part::Train).is_empty() {
-        return Err(nothing_to_train_on(pipeline, dataset));
+        let mut error = nothing_to_train_on(pipeline, dataset);
+        if let (Error::Record { hint, .. }, Some(warning)) = (&mut error, rows.warnings.first()) {
+            *hint = format!("{warning}: name data that the model can read");
+        }
+        return Err(error);
     }
 
     let mut fit_seconds = 0.0;

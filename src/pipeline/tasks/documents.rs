@@ -70,6 +70,7 @@ pub(super) fn rows<'c>(
         parts,
         keys: dataset.document_keys(),
         own: OwnRows::Documents(Documents { scale }),
+        warnings: Vec::new(),
     })
 }
 

@@ -3,6 +3,7 @@
 //! Documents and pairs of them have one row of outputs each (classes, labels, numbers), words a tag each, questions a span
 //! of their context.
 
+pub(super) mod characters;
 pub(super) mod documents;
 mod judges;
 pub(super) mod questions;
@@ -53,6 +54,8 @@ pub(super) struct TaskRows<'c> {
     pub(super) keys: Vec<Key>,
     /// What the task alone knows.
     pub(super) own: OwnRows,
+    /// What a user should know of these rows before a head learns from them.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What a task knows of its rows beside what a head needs.

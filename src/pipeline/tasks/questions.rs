@@ -8,8 +8,10 @@ use rand_chacha::ChaCha8Rng;
 
 use self::judge::QuestionJudge;
 use super::{
-    Outcome, OwnRows, TaskMetrics, TaskRows, Tuning, measured, row_columns,
-    windows::{QuestionWindow, windows_of},
+    Outcome, OwnRows, TaskMetrics, TaskRows, Tuning,
+    characters::characters,
+    measured, row_columns,
+    windows::{AnswerPlace, QuestionWindow, Unseen, windows_of},
 };
 use crate::{
     cache::reader::CacheReader,
@@ -17,6 +19,7 @@ use crate::{
         Part,
         dataset::{Dataset, Row},
     },
+    encoder::windows::Overflow,
     error::Result,
     features::{FeatureView, pieces},
     head::{
@@ -39,6 +42,8 @@ pub(crate) struct Questions {
     windows: Vec<QuestionWindow>,
     /// First window of each question, and the number of windows.
     start: Vec<usize>,
+    /// Whether the answer of a question lies in none of its windows as a whole.
+    is_unseen: Vec<bool>,
     max_answer_tokens: usize,
     /// Whether a question of train or validation has no answer, so that "no answer" is one.
     may_be_impossible: bool,
@@ -76,10 +81,14 @@ pub(super) fn rows<'c>(
 ) -> Result<TaskRows<'c>> {
     let keys = dataset.keys();
     let mut windows_of_question: Vec<Vec<QuestionWindow>> = vec![Vec::new(); keys.len()];
+    let may_be_cut = pipeline.extraction.overflow == Overflow::Truncate;
+    let mut is_cut = vec![false; keys.len()];
     let documents = pieces::locate(cache, states, &keys, |place, layout, document| {
-        windows_of_question[place] = windows_of(layout, document);
+        let context = dataset.rows[place].text_pair.as_deref().unwrap_or_default();
+        windows_of_question[place] = windows_of(layout, document, context, may_be_cut);
+        is_cut[place] = may_be_cut && layout.documents.truncated(document);
     })?;
-    let questions = Questions::new(pipeline, windows_of_question, is_impossible_in(dataset));
+    let mut questions = Questions::new(pipeline, windows_of_question, is_impossible_in(dataset));
     let view = questions.view(
         pipeline,
         states.len(),
@@ -99,7 +108,9 @@ pub(super) fn rows<'c>(
         .flat_map(|(key, n_windows)| std::iter::repeat_n(key, n_windows))
         .collect();
     let mut spans = Vec::new();
+    let mut unseen = Unseen::default();
     for (number, row) in dataset.rows.iter().enumerate() {
+        let windows = &questions.windows[questions.start[number]..questions.start[number + 1]];
         let answer = row.spans().next().map(|answer| {
             // Blanks around an answer belong to no token.
             let n_blank = answer
@@ -108,13 +119,22 @@ pub(super) fn rows<'c>(
                 .take_while(|c| c.is_whitespace())
                 .count();
             let start = answer.start + n_blank;
-            (start, start + answer.text.trim().chars().count())
+            let end = start + answer.text.trim().chars().count();
+            AnswerPlace::find(windows, start, end, is_cut[number])
         });
-        for window in questions.start[number]..questions.start[number + 1] {
-            let span =
-                answer.and_then(|(start, end)| questions.windows[window].span_of(start, end));
-            spans.push(span.unwrap_or([0, 0]));
+        let own = windows
+            .iter()
+            .map(|window| window.span_of(answer.flatten()?));
+        let own: Vec<Option<[u32; 2]>> = own.collect();
+        let is_seen = own.iter().any(Option::is_some);
+        if answer.is_some() && !is_seen {
+            if row.part == Part::Train {
+                unseen.count(row, answer.flatten().is_some());
+            }
+            questions.is_unseen[number] = true;
         }
+        // Row 0 of a window is no answer.
+        spans.extend(own.into_iter().map(|span| span.unwrap_or([0, 0])));
     }
     let parts = Part::ALL.map(|part| questions.windows_of_rows(dataset, &dataset.part(part)));
     Ok(TaskRows {
@@ -125,6 +145,7 @@ pub(super) fn rows<'c>(
         n_outputs: 2,
         keys,
         own: OwnRows::Questions(questions),
+        warnings: unseen.warning().into_iter().collect(),
     })
 }
 
@@ -144,6 +165,7 @@ impl Questions {
             start.push(start[start.len() - 1] + windows.len());
         }
         Questions {
+            is_unseen: vec![false; windows_of_question.len()],
             windows: windows_of_question.into_iter().flatten().collect(),
             start,
             max_answer_tokens: pipeline.file.head.max_answer_tokens,
@@ -184,7 +206,7 @@ impl Questions {
         let span = joined.best.map(|(window, span)| {
             let offsets = &self.windows[self.start[question] + window].offsets;
             let (start, end) = (offsets[span.start - 1].0, offsets[span.end - 1].1);
-            (start as usize, end as usize, span.score)
+            (start, end, span.score)
         });
         Found {
             span,
@@ -214,11 +236,12 @@ impl Questions {
     }
 
     /// The windows of some questions from which there is something to learn: a question whose answers all stand elsewhere
-    /// than they say teaches nothing.
+    /// than they say teaches nothing, nor does one whose answer lies in no window as a whole.
     pub(super) fn windows_of_rows(&self, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
         let is_taught = |row: &&u32| {
+            let is_unseen = self.is_unseen[**row as usize];
             let row = &dataset.rows[**row as usize];
-            row.spans().next().is_some() || row.target.answers().is_empty()
+            !is_unseen && (row.spans().next().is_some() || row.target.answers().is_empty())
         };
         rows.iter()
             .filter(is_taught)
@@ -344,7 +367,7 @@ impl Questions {
             let number = row as usize;
             let windows = &self.windows[self.start[number]..self.start[number + 1]];
             // A token that two windows share counts once.
-            let mut offsets: Vec<(u32, u32)> = Vec::new();
+            let mut offsets: Vec<(usize, usize)> = Vec::new();
             for token in windows.iter().flat_map(|window| &window.offsets) {
                 if offsets.last().is_none_or(|last| last.0 < token.0) {
                     offsets.push(*token);
@@ -355,7 +378,7 @@ impl Questions {
                     let start = random.gen_range(0..offsets.len());
                     let n_tokens = random.gen_range(1..=self.max_answer_tokens);
                     let end = (start + n_tokens).min(offsets.len()) - 1;
-                    (offsets[start].0 as usize, offsets[end].1 as usize)
+                    (offsets[start].0, offsets[end].1)
                 });
                 let row = &dataset.rows[number];
                 let answer = span.map(|(start, end)| context_of(row, start, end));
@@ -386,11 +409,6 @@ impl Questions {
 
 /// Random spans that are drawn of each question.
 const RANDOM_SPANS: usize = 20;
-
-/// Some characters of a context.
-pub(crate) fn characters(context: &str, start: usize, end: usize) -> String {
-    context.chars().skip(start).take(end - start).collect()
-}
 
 fn context_of(row: &Row, start: usize, end: usize) -> String {
     characters(row.text_pair.as_deref().unwrap_or_default(), start, end)

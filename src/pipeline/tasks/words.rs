@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     cache::{reader::CacheReader, shard::ShardLayout},
-    data::{Part, dataset::Dataset},
+    data::{
+        Part,
+        dataset::{Dataset, Row},
+    },
     error::Result,
     features::{FeatureView, pieces},
     head::{
@@ -34,6 +37,7 @@ use crate::{
         weights,
     },
     states::StateId,
+    wording::counted,
 };
 
 /// What a task of words knows beside what a head needs.
@@ -57,8 +61,13 @@ pub(super) fn rows<'c>(
 ) -> Result<TaskRows<'c>> {
     let keys = dataset.keys();
     let mut words = vec![Vec::new(); keys.len()];
+    let mut without_token = WithoutToken::default();
     let pieces = pieces::locate(cache, states, &keys, |place, layout, document| {
         words[place] = words_with_states(layout, document);
+        // What was cut off is counted elsewhere.
+        if !layout.documents.truncated(document) {
+            without_token.count(&dataset.rows[place], &words[place]);
+        }
     })?;
     let sample_start = (0..=keys.len() as u32).collect();
     let memory_bytes = pipeline.memory_bytes();
@@ -82,7 +91,50 @@ pub(super) fn rows<'c>(
         n_outputs: dataset.labels.len(),
         keys,
         own: OwnRows::Words(Sentences { words }),
+        warnings: without_token.warning().into_iter().collect(),
     })
+}
+
+/// Words of whose characters the tokenizer drops all.
+#[derive(Default)]
+struct WithoutToken {
+    count: usize,
+    examples: Vec<String>,
+}
+
+impl WithoutToken {
+    /// Looks at the words of a sentence, of which those of these numbers have a token.
+    fn count(&mut self, row: &Row, with_token: &[u32]) {
+        let words = row.words.iter().flatten().zip(0_u32..);
+        for (word, _) in words.filter(|(_, number)| with_token.binary_search(number).is_err()) {
+            self.count += 1;
+            if self.examples.len() < 3 {
+                let codes: Vec<String> = word
+                    .chars()
+                    .take(8)
+                    .map(|c| format!("U+{:04X}", c as u32))
+                    .collect();
+                self.examples.push(codes.join(" "));
+            }
+        }
+    }
+
+    fn warning(&self) -> Option<String> {
+        let more = if self.count > self.examples.len() {
+            " and more"
+        } else {
+            ""
+        };
+        (self.count > 0).then(|| {
+            format!(
+                "the tokenizer drops all characters of {} ({}{more}): nothing is learned from {}, and what is predicted there \
+                 counts as `O`",
+                counted(self.count, "word"),
+                self.examples.join(", "),
+                if self.count == 1 { "it" } else { "them" },
+            )
+        })
+    }
 }
 
 /// The sentences of which a word has a state: others teach nothing.
