@@ -7,7 +7,7 @@ use clap::Args;
 use frostbert::pipeline::apply::{SavedRun, evaluate};
 use serde_json::json;
 
-use super::{Context, output};
+use super::{Context, FormatArgument, output};
 
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArguments {
@@ -17,11 +17,19 @@ pub(super) struct EvaluateArguments {
     /// A labelled file, read with the settings of the run's train source
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    #[command(flatten)]
+    format: FormatArgument,
 }
 
 pub(super) fn run(arguments: &EvaluateArguments, context: &Context) -> Result<ExitCode> {
     let saved = SavedRun::open(&arguments.run)?;
-    let metrics = evaluate(&saved, &arguments.data, &context.machine, &context.progress)?;
+    let metrics = evaluate(
+        &saved,
+        &arguments.data,
+        arguments.format.format,
+        &context.machine,
+        &context.progress,
+    )?;
     if context.json {
         output::print_json(&json!({ "run": saved.folder, "metrics": metrics }))?;
     } else {

@@ -22,7 +22,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use frostbert::pipeline::settings::Pipeline;
+use frostbert::{data::Format, pipeline::settings::Pipeline, wording::printable};
 use progress::TerminalProgress;
 
 /// Run a frozen BERT once over a corpus, keep its states, and train light heads over them.
@@ -115,6 +115,23 @@ struct Overrides {
     set: Vec<String>,
 }
 
+/// How a data file is written.
+#[derive(Debug, Args)]
+struct FormatArgument {
+    /// How the file is written: csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad [default: as the run's
+    /// train source where the extension is the same, else by the extension]
+    #[arg(long, value_name = "FORMAT", value_parser = format_named)]
+    format: Option<Format>,
+}
+
+/// Wrong usage is clap's to report.
+fn format_named(name: &str) -> Result<Format, String> {
+    Format::named(name).ok_or_else(|| {
+        let names = Format::ALL.map(|format| format.to_string());
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
 /// Wrong usage is clap's to report.
 fn key_and_value(setting: &str) -> Result<String, String> {
     match setting.contains('=') {
@@ -196,11 +213,11 @@ fn wrong_usage(problem: String) -> anyhow::Error {
 pub(crate) fn print_error(error: &anyhow::Error) {
     match error.downcast_ref::<frostbert::error::Error>() {
         Some(known) => {
-            eprintln!("error: {known}");
+            eprintln!("error: {}", printable(&known.to_string()));
             if let Some(hint) = known.hint() {
-                eprintln!("hint: {hint}");
+                eprintln!("hint: {}", printable(hint));
             }
         }
-        None => eprintln!("error: {error:#}"),
+        None => eprintln!("error: {}", printable(&format!("{error:#}"))),
     }
 }

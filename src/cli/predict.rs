@@ -8,15 +8,16 @@ use std::{
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use frostbert::{
-    data::{self, Column, Example, Examples, Format, Source, Want},
+    data::{self, Column, Example, Examples, Format, Source, Swallowed, Want},
     pipeline::{
         apply::SavedRun,
         predict::{EntitySpan, Prediction, Predictor},
     },
     progress::Progress,
+    wording::counted,
 };
 
-use super::{Context, output};
+use super::{Context, FormatArgument, output};
 
 /// Texts that are labelled and printed at a time.
 const CHUNK_TEXTS: usize = 512;
@@ -33,9 +34,11 @@ pub(super) struct PredictArguments {
     /// The second text of a pair, or the context of a question; one for each --text
     #[arg(long, value_name = "TEXT", requires = "text")]
     text_pair: Vec<String>,
-    /// A file of texts, read with the settings of the run's train source; - for lines on stdin
+    /// A file of texts, read with the settings of the run's train source; - for stdin (lines, unless --format says)
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    #[command(flatten)]
+    format: FormatArgument,
 }
 
 pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<ExitCode> {
@@ -43,7 +46,7 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     let examples = arguments
         .file
         .as_deref()
-        .map(|file| read(&saved, file))
+        .map(|file| read(&saved, file, arguments.format.format))
         .transpose()?;
     let n_pairs = arguments.text_pair.len();
     if n_pairs > 0 && n_pairs != arguments.text.len() {
@@ -61,8 +64,11 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         })
     });
     let mut chunk = Vec::new();
+    let mut swallowed = Swallowed::default();
     for example in given.chain(examples.into_iter().flatten()) {
-        chunk.push(example?);
+        let example = example?;
+        swallowed.count(&example);
+        chunk.push(example);
         if chunk.len() == CHUNK_TEXTS {
             print_predictions(&predictor.predict(&chunk)?, context.json)?;
             chunk.clear();
@@ -71,29 +77,48 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     if !chunk.is_empty() {
         print_predictions(&predictor.predict(&chunk)?, context.json)?;
     }
+    if let (Some(words), Some(file)) = (swallowed.in_words(), &arguments.file) {
+        context
+            .progress
+            .warn(&format!("{}: {words}", file.display()));
+    }
     if predictor.truncated() > 0 {
         context.progress.warn(&format!(
-            "the ends of {} texts were cut off: they are longer than the run's max_length",
-            predictor.truncated()
+            "the {} cut off: longer than the run's max_length",
+            match predictor.truncated() {
+                1 => "end of 1 text was".to_owned(),
+                n => format!("ends of {} were", counted(n, "text")),
+            }
         ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(saved: &SavedRun, file: &Path) -> Result<Examples> {
+fn read(saved: &SavedRun, file: &Path, format: Option<Format>) -> Result<Examples> {
     let want = Want {
         label: false,
         text_pair: saved.pipeline.reads_pairs(),
     };
-    if file != Path::new("-") {
-        return Ok(data::read(&saved.source(file), want)?);
+    if file == Path::new("-") {
+        let name = Path::new("standard input");
+        let source = match format {
+            Some(_) => saved.source(name, format),
+            None => Source {
+                format: Some(Format::Lines),
+                text: Column::from("text"),
+                ..Source::new(name)
+            },
+        };
+        return Ok(data::read_from(std::io::stdin(), &source, want)?);
     }
-    let lines = Source {
-        format: Some(Format::Lines),
-        text: Column::from("text"),
-        ..Source::new("standard input")
+    let source = saved.source(file, format);
+    let is_stream = std::fs::metadata(file).is_ok_and(|file| !file.is_file() && !file.is_dir());
+    let examples = match is_stream {
+        // It is read once.
+        true => data::read_from(std::fs::File::open(file)?, &source, want),
+        false => data::read(&source, want),
     };
-    Ok(data::read_from(std::io::stdin(), &lines, want)?)
+    Ok(examples.map_err(|error| saved.explain_format(file, format, error))?)
 }
 
 fn print_predictions(predictions: &[Prediction], json: bool) -> Result<()> {
@@ -106,7 +131,11 @@ fn print_predictions(predictions: &[Prediction], json: bool) -> Result<()> {
         }
         text.push('\n');
     }
-    output::print(&text)
+    if json {
+        output::write(&text)
+    } else {
+        output::print(&text)
+    }
 }
 
 fn describe(prediction: &Prediction) -> String {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     extract::{Machine, extract_with},
     file::Pair,
+    known_rows,
     lock::{LOCK_FILE, Lock},
     run_folder,
     settings::Pipeline,
@@ -57,15 +58,18 @@ impl SavedRun {
         })
     }
 
-    /// The settings to read a data file with: its own where the pipeline names it, else those of the first train
-    /// source with the format by the file's extension where that tells one. Ids are not looked for.
+    /// The settings to read a data file with: its own where the pipeline names it, else those of the first train source.
+    /// Ids are not looked for.
     ///
-    /// A constant label of a train source of lines holds for no other file.
-    pub fn source(&self, path: &Path) -> Source {
+    /// The format is `format` where one is given; else that of the train source where the file's extension is that of
+    /// the train source's file, or tells none; else what the extension tells. A constant label of a train source of
+    /// lines holds for no other file.
+    pub fn source(&self, path: &Path, format: Option<Format>) -> Source {
         let same = |source: &&Source| matches!((source.path.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if let Some(own) = self.pipeline.extraction.sources.iter().find(same) {
             return Source {
                 id: None,
+                format: format.or(own.format),
                 ..own.clone()
             };
         }
@@ -77,7 +81,13 @@ impl SavedRun {
             ..train.clone()
         };
         let train_format = train.resolve_format().ok();
-        let format = by_extension.resolve_format().ok().or(train_format);
+        // Where the name alone tells the format, what the file holds may tell more: a .json may hold an array.
+        let told = match by_extension.extension() == train.extension() {
+            true => train.format,
+            false if by_extension.resolve_format().is_ok() => None,
+            false => train_format,
+        };
+        let format = format.or(told);
         let constant_label = train_format == Some(Format::Lines) && train.pattern.is_none();
         let label = train.label.clone().filter(|_| !constant_label);
         Source {
@@ -85,6 +95,22 @@ impl SavedRun {
             label,
             ..by_extension
         }
+    }
+
+    /// Adds to an error of a file which format it is read in, where that is the train source's and the file's name tells
+    /// another one, or none. `format` is the one that was asked for.
+    pub fn explain_format(&self, path: &Path, format: Option<Format>, mut error: Error) -> Error {
+        let by_name = Source::new(path).resolve_format().ok();
+        let used = self.source(path, format).format;
+        if let (Error::Record { hint, .. }, Some(used), None) = (&mut error, used, format)
+            && by_name != Some(used)
+        {
+            let other = by_name.map_or_else(String::new, |told| format!(" {told}"));
+            hint.push_str(&format!(
+                "; the file is read as {used}, as the run's train source is: --format{other} reads it otherwise"
+            ));
+        }
+        error
     }
 
     /// The checkpoint, if it is still the one that the head was trained on.
@@ -110,18 +136,20 @@ impl SavedRun {
     }
 }
 
-/// Metrics of a run's head on a labelled file, read with the train source's settings. States go through the cache.
+/// Metrics of a run's head on a labelled file, read as [`SavedRun::source`] says. States go through the cache. Rows that
+/// the run was trained on are warned of.
 ///
 /// # Errors
 /// When the file is not what the source's settings say, holds a label that the head does not know, or stage 1 fails.
 pub fn evaluate(
     run: &SavedRun,
     data: &Path,
+    format: Option<Format>,
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<TaskMetrics> {
     let checkpoint = run.checkpoint()?;
-    let sources = vec![run.source(data)];
+    let sources = vec![run.source(data, format)];
     let (file, description) = (&run.pipeline.file, &run.description);
     let labels = match description.labels.is_empty() {
         true => LabelMap::default(),
@@ -136,8 +164,10 @@ pub fn evaluate(
         labels,
         description.first_label_id,
         Part::Test,
-    )?;
-    for warning in &dataset.warnings {
+    )
+    .map_err(|error| run.explain_format(data, format, error))?;
+    let known = known_rows::warnings(run, data, &dataset)?;
+    for warning in dataset.warnings.iter().chain(&known) {
         progress.warn(warning);
     }
 

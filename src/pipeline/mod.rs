@@ -13,6 +13,7 @@ mod forecast;
 mod full_batch;
 pub mod gc;
 mod inputs;
+mod known_rows;
 mod lazy_encoder;
 pub mod lock;
 pub mod measure;

@@ -4,14 +4,14 @@ use std::{fs::File, path::Path, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, BooleanArray, FixedSizeBinaryArray, Float32Array, Float64Array, Int64Array,
-        ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array,
+        Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float32Array, Float64Array,
+        Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array,
     },
     buffer::Buffer,
     datatypes::{DataType, Field, Schema},
 };
 use parquet::{
-    arrow::ArrowWriter,
+    arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
     errors::ParquetError,
     file::properties::{WriterProperties, WriterVersion},
@@ -135,6 +135,63 @@ impl Table {
         writer.close().map_err(failed)?;
         Ok(())
     }
+}
+
+/// What a table of predictions says of a row's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextOfRow {
+    /// The key of its (first) document.
+    pub key: Key,
+    /// The name of its part.
+    pub part: String,
+    /// Its second text, where that was asked for and is there.
+    pub second: Option<String>,
+}
+
+/// Reads which texts a table of predictions is of; `second` is the column of second texts, where it is wanted.
+///
+/// # Errors
+/// When the file cannot be read or is no such table.
+pub fn read_texts_of_rows(path: &Path, second: Option<&str>) -> Result<Vec<TextOfRow>> {
+    let damaged = |got: String| Error::Run {
+        path: path.to_path_buf(),
+        expected: "the table of predictions that a run writes".into(),
+        got,
+        hint: "copy the run folder again, or run its pipeline again".into(),
+    };
+    let failed = |error: ParquetError| damaged(error.to_string());
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+    let wanted = ["key", "part"].into_iter().chain(second);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), wanted);
+    let batches = builder.with_projection(mask).build().map_err(failed)?;
+    let mut rows = Vec::new();
+    for batch in batches {
+        let batch = batch.map_err(|error| failed(error.into()))?;
+        let column = |name: &str| batch.column_by_name(name).map(|column| column.as_any());
+        let keys = column("key").and_then(|column| column.downcast_ref::<FixedSizeBinaryArray>());
+        let parts = column("part").and_then(|column| column.downcast_ref::<StringArray>());
+        let (Some(keys), Some(parts)) = (keys, parts) else {
+            return Err(damaged("one without keys and parts".into()));
+        };
+        let second = second
+            .and_then(column)
+            .and_then(|column| column.downcast_ref::<StringArray>());
+        for row in 0..batch.num_rows() {
+            let key = keys
+                .value(row)
+                .try_into()
+                .map_err(|_| damaged("keys of another length".into()))?;
+            rows.push(TextOfRow {
+                key: Key(key),
+                part: parts.value(row).to_string(),
+                second: second
+                    .filter(|texts| texts.is_valid(row))
+                    .map(|texts| texts.value(row).to_string()),
+            });
+        }
+    }
+    Ok(rows)
 }
 
 /// Writes the course of a training, one line per epoch: the learning rate, the losses, and the validation metrics that
