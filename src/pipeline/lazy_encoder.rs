@@ -34,7 +34,10 @@ impl LazyEncoder<'_> {
             Device::AllCuda => Ok(Devices::Cuda(all_cuda(&self.runtime()?)?)),
             Device::Auto => match why_no_cuda(settings.precision, &self.machine.onnxruntime) {
                 Some(reason) => {
-                    self.note_auto(&format!("the CPU: {reason}"), progress);
+                    // A library that is not there was built in no way; it may not be needed either.
+                    if self.machine.onnxruntime.exists() {
+                        self.note_auto(&format!("the CPU: {reason}"), progress);
+                    }
                     Ok(Devices::Cpu)
                 }
                 None => Ok(self.open(progress)?.devices.clone()),
