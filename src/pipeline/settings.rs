@@ -360,13 +360,13 @@ fn absolute_layer(
     key: &str,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<usize> {
-    let absolute = if layer < 0 {
-        layer + model_layers as i64 + 1
-    } else {
-        layer
+    let absolute = match usize::try_from(layer) {
+        Ok(layer) => Some(layer),
+        Err(_) => usize::try_from(layer.unsigned_abs())
+            .ok()
+            .and_then(|from_top| (model_layers + 1).checked_sub(from_top)),
     };
-    usize::try_from(absolute)
-        .ok()
+    absolute
         .filter(|absolute| *absolute <= model_layers)
         .ok_or_else(|| {
             refuse(

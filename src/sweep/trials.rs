@@ -132,7 +132,10 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
         Some(_) => return Err([format!("sweep.{key}.log is neither true nor false"), cure()]),
     };
     distribution(key, table, log).ok_or_else(|| {
-        let needs = if log { "0 < min < max" } else { "min < max" };
+        let needs = match log {
+            true => "0 < min < max",
+            false => "min < max, and max - min a number",
+        };
         [
             format!("sweep.{key} is no distribution: it needs numbers {needs}"),
             cure(),
@@ -153,7 +156,8 @@ fn distribution(key: &str, table: &Table, log: bool) -> Option<Domain> {
         _ => None,
     };
     let (min, max) = (number(min)?, number(max)?);
-    let valid = min < max && max.is_finite() && min.is_finite() && (!log || min > 0.0);
+    // The width of the range is a number too.
+    let valid = min < max && (max - min).is_finite() && (!log || min > 0.0);
     valid.then_some(Domain::Real { min, max, log })
 }
 
@@ -190,10 +194,16 @@ fn draw(domain: &Domain, random: &mut ChaCha8Rng) -> Value {
 }
 
 fn between(min: f64, max: f64, log: bool, random: &mut ChaCha8Rng) -> f64 {
-    match log {
-        true => random.gen_range(min.ln()..max.ln()).exp(),
-        false => random.gen_range(min..max),
-    }
+    let (low, high) = match log {
+        true => (min.ln(), max.ln()),
+        false => (min, max),
+    };
+    // Two large numbers that differ by little may have one logarithm.
+    let drawn = match low < high {
+        true => random.gen_range(low..high),
+        false => low,
+    };
+    if log { drawn.exp() } else { drawn }
 }
 
 #[cfg(test)]
@@ -280,10 +290,25 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_floats_cannot_tell_apart_are_a_range_all_the_same() {
+        for range in [
+            "lr = { min = 1e300, max = 1.0000000000000002e300, log = true }",
+            "epochs = { min = 9223372036854775806, max = 9223372036854775807 }",
+        ] {
+            let section = section(&format!("{range}\ntrials = 1"));
+            assert_eq!(trials(&section, 1).unwrap().len(), 1, "{range}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         for (text, problem) in [
             ("lr = []", "empty list"),
             ("lr = { min = 1e-2, max = 1e-4 }\ntrials = 3", "min < max"),
+            (
+                "weight_decay = { min = -1e308, max = 1.7e308 }\ntrials = 3",
+                "max - min a number",
+            ),
             (
                 "lr = { min = 0.0, max = 1.0, log = true }\ntrials = 3",
                 "0 < min",

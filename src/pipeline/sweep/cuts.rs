@@ -60,7 +60,7 @@ pub(super) fn cuts(
             pool.extend(validation);
             pool.sort_unstable();
             let n_units = units(dataset, &pool);
-            if n_folds < 2 || n_folds > n_units {
+            if n_folds < 2 || n_folds > n_units.min(MOST_CUTS) {
                 return refuse(
                     format!(
                         "sweep.folds is {n_folds}, and train and validation have {}, \
