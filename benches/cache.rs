@@ -23,7 +23,7 @@ use frostbert::{
         shard::{OpenShard, ShardLayout, WindowPlace},
         writer::{CacheShape, CacheWriter},
     },
-    fingerprint::{FORMAT_VERSION, FingerprintInputs, Key, Mode},
+    fingerprint::{FORMAT_VERSION, FingerprintInputs, Key, Mode, hash_bytes},
     states::{Alignment, BatchStates, Dtype, StateId, StateKind, StateValues},
 };
 
@@ -151,7 +151,7 @@ fn planned(number: usize) -> PlannedShard {
         states: vec![STATE],
         documents: TOKENS / TOKENS_OF_A_TEXT,
         tokens: TOKENS as u64,
-        keys: String::new(),
+        keys: hash_bytes(b""),
     }
 }
 
@@ -234,9 +234,9 @@ fn read_cache(cache: &Path, n_shards: usize) -> (f64, f64, f64) {
 
 fn inputs() -> FingerprintInputs {
     FingerprintInputs {
-        weights: "0".repeat(64),
-        config: "0".repeat(64),
-        tokenizer: "0".repeat(64),
+        weights: hash_bytes(b""),
+        config: hash_bytes(b""),
+        tokenizer: hash_bytes(b""),
         graph: "none".into(),
         provider: "cpu".into(),
         precision: "f32".into(),

@@ -1,12 +1,13 @@
 //! What decides a state: the fingerprint of an encoder and its settings, and the key of a document under it.
 
-use std::{fmt, fs::Metadata, path::Path, time::SystemTime};
+use std::{fmt, fs::Metadata, path::Path, str::FromStr, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
     mmap,
+    wording::shorten,
 };
 
 /// The version of the cache format; a new one makes other fingerprints.
@@ -16,11 +17,11 @@ pub const FORMAT_VERSION: u32 = 2;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FingerprintInputs {
     /// blake3 of the weights.
-    pub weights: String,
+    pub weights: Digest,
     /// blake3 of config.json.
-    pub config: String,
+    pub config: Digest,
     /// blake3 of tokenizer.json.
-    pub tokenizer: String,
+    pub tokenizer: Digest,
     /// Name and version of the graph that was built from the checkpoint.
     pub graph: String,
     /// `cpu` or `cuda`.
@@ -86,6 +87,68 @@ fn fields(inputs: &FingerprintInputs) -> Vec<(String, String)> {
         .collect()
 }
 
+/// A blake3 hash, written as 64 hexadecimal digits. What a file gives in its place is checked when it is read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest that `bytes` are.
+    pub fn from_bytes(bytes: [u8; 32]) -> Digest {
+        Digest(bytes)
+    }
+
+    /// The first 16 hexadecimal digits, for messages and names of files.
+    pub fn short(&self) -> String {
+        self.to_string()[..16].to_string()
+    }
+}
+
+impl From<blake3::Hash> for Digest {
+    fn from(hash: blake3::Hash) -> Digest {
+        Digest(*hash.as_bytes())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({})", self.short())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(digits: &str) -> Result<Digest, String> {
+        match blake3::Hash::from_hex(digits) {
+            Ok(hash) => Ok(hash.into()),
+            Err(_) => Err(format!(
+                "expected a blake3 hash of 64 hexadecimal digits, got `{}`",
+                shorten(digits, 80)
+            )),
+        }
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// How a document was handed to the encoder; part of its key, so that no two inputs of different kind share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -137,16 +200,16 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The blake3 of a file, as 64 hexadecimal digits.
+/// The blake3 of a file.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn hash_file(path: &Path) -> Result<String> {
+pub fn hash_file(path: &Path) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     hasher
         .update_mmap_rayon(path)
         .map_err(Error::io("read", path))?;
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok(hasher.finalize().into())
 }
 
 /// What tells that a file was written to, or that another one took its name.
@@ -185,21 +248,20 @@ impl Stamp {
     }
 }
 
-/// The blake3 of bytes that are in memory or mapped, as 64 hexadecimal digits.
-pub fn hash_bytes(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex().to_string()
+/// The blake3 of bytes that are in memory or mapped.
+pub fn hash_bytes(bytes: &[u8]) -> Digest {
+    blake3::hash(bytes).into()
 }
 
 /// Maps a file and returns it with its hash, so that what is used is what was hashed.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn map_and_hash(path: &Path) -> Result<(bytes::Bytes, String)> {
+pub fn map_and_hash(path: &Path) -> Result<(bytes::Bytes, Digest)> {
     let bytes = mmap::map(path)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_rayon(&bytes);
-    let hash = hasher.finalize().to_hex().to_string();
-    Ok((bytes, hash))
+    Ok((bytes, hasher.finalize().into()))
 }
 
 #[cfg(test)]
@@ -228,9 +290,9 @@ mod tests {
     #[test]
     fn a_difference_of_fingerprints_is_said_in_words() {
         let inputs = FingerprintInputs {
-            weights: "w".repeat(64),
-            config: "c".repeat(64),
-            tokenizer: "t".repeat(64),
+            weights: hash_bytes(b"weights"),
+            config: hash_bytes(b"config"),
+            tokenizer: hash_bytes(b"tokenizer"),
             graph: "fused-1".into(),
             provider: "cpu".into(),
             precision: "f32".into(),

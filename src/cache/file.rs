@@ -107,7 +107,7 @@ pub(super) fn write_with(
     Ok(FileEntry {
         name: name.into(),
         bytes,
-        blake3: hasher.finalize().to_hex().to_string(),
+        blake3: hasher.finalize().into(),
     })
 }
 
@@ -220,8 +220,8 @@ pub(super) fn checked_bytes(folder: &Path, entry: &ShardEntry, name: &str) -> Re
     if hash != file.blake3 {
         return Err(damage(
             &path,
-            &format!("blake3 {}", &file.blake3[..16]),
-            hash[..16].to_string(),
+            &format!("blake3 {}", file.blake3.short()),
+            hash.short(),
         ));
     }
     Ok(bytes)

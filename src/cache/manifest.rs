@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    fingerprint::FingerprintInputs,
+    fingerprint::{Digest, FingerprintInputs},
     states::{Dtype, Placement, StateId},
     wording::counted,
 };
@@ -122,8 +122,8 @@ pub struct FileEntry {
     pub name: String,
     /// Its size.
     pub bytes: u64,
-    /// Its blake3, 64 hexadecimal digits.
-    pub blake3: String,
+    /// Its blake3.
+    pub blake3: Digest,
 }
 
 impl Manifest {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    fingerprint::{self, Key},
+    fingerprint::{self, Digest, Key},
     states::{StateId, StateKind},
 };
 
@@ -61,7 +61,7 @@ pub struct PlannedShard {
     /// Tokens of all their windows.
     pub tokens: u64,
     /// blake3 of their keys, in their order.
-    pub keys: String,
+    pub keys: Digest,
 }
 
 /// What a plan has to know of a document that lacks something.
@@ -307,7 +307,7 @@ impl Planned {
             states,
             documents: members.len(),
             tokens,
-            keys: keys.finalize().to_hex().to_string(),
+            keys: keys.finalize().into(),
         });
         self.members.push(members);
     }
@@ -346,7 +346,7 @@ impl ExtractionPlan {
     /// When the folder cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let json = serde_json::to_vec(self).expect("plain fields become JSON");
-        let name = format!("plan-{}.json", &fingerprint::hash_bytes(&json)[..16]);
+        let name = format!("plan-{}.json", fingerprint::hash_bytes(&json).short());
         write_aside(folder, &name, &json)
     }
 

@@ -176,8 +176,8 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
         ("device", join(manifest.devices())),
         ("ONNX Runtime", join(manifest.onnxruntime_versions())),
         ("parity", parity(&manifest)),
-        ("weights", inputs.weights.clone()),
-        ("tokenizer", inputs.tokenizer.clone()),
+        ("weights", inputs.weights.to_string()),
+        ("tokenizer", inputs.tokenizer.to_string()),
     ];
     let lines = lines.map(|(name, value)| vec![name.to_string(), value]);
     output::print(&output::align(&lines))?;

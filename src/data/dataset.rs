@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    fingerprint::{Key, Mode},
+    fingerprint::{Digest, Key, Mode},
 };
 
 /// Where labelled rows come from, and how they become a [`Dataset`].
@@ -102,7 +102,7 @@ pub struct FileRecord {
     /// Its path, as the pipeline names it.
     pub path: PathBuf,
     /// blake3 of its bytes.
-    pub blake3: String,
+    pub blake3: Digest,
     /// Records in it.
     pub rows: usize,
 }

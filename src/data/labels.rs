@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{open_file::OpenFile, read::next_line, source::Source};
 use crate::{
     error::{Error, Result},
+    fingerprint::Digest,
     wording::{name_list, shorten},
 };
 
@@ -67,7 +68,7 @@ impl LabelMap {
     /// it. Blank lines are skipped.
     ///
     /// Fails where the file cannot be read as UTF-8, names nothing, or names a label twice.
-    pub fn from_file(path: &Path) -> Result<(Self, String)> {
+    pub fn from_file(path: &Path) -> Result<(Self, Digest)> {
         let source = Source::new(path);
         let mut file = OpenFile::open(path)?;
         let blake3 = file.blake3()?;

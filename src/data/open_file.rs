@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    fingerprint::Stamp,
+    fingerprint::{Digest, Stamp},
 };
 
 /// The first two bytes of gzip data; no text in any encoding that is read here begins so.
@@ -51,12 +51,12 @@ impl OpenFile {
     }
 
     /// blake3 of its bytes.
-    pub(super) fn blake3(&mut self) -> Result<String> {
+    pub(super) fn blake3(&mut self) -> Result<Digest> {
         let failed = || Error::io("read", &self.path);
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(&self.file).map_err(failed())?;
         self.file.rewind().map_err(failed())?;
-        Ok(hasher.finalize().to_hex().to_string())
+        Ok(hasher.finalize().into())
     }
 
     /// The file itself, to be read from its start.

@@ -98,7 +98,8 @@ fn examples(
             "give the paragraph its text under `context`",
         ))];
     };
-    let group = fingerprint::hash_bytes(context.as_bytes())[..N_GROUP_DIGITS].to_owned();
+    let group =
+        fingerprint::hash_bytes(context.as_bytes()).to_string()[..N_GROUP_DIGITS].to_owned();
     let questions = paragraph.qas.into_iter().zip(1..);
     let examples = questions.map(|(question, n)| {
         let id = question.id.as_deref().map(RawValue::get).unwrap_or("null");

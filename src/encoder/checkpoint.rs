@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    fingerprint::{self, Stamp},
+    fingerprint::{self, Digest, Stamp},
 };
 
 /// An opened checkpoint: its shape, its weights (mapped, not read), and the hashes of its files. ONNX Runtime need not be
@@ -43,15 +43,15 @@ pub(super) struct FusedModel {
     pub(super) weights: Weights,
 }
 
-/// blake3 of the files that decide what a checkpoint computes, as 64 hexadecimal digits.
+/// blake3 of the files that decide what a checkpoint computes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CheckpointHashes {
     /// model.safetensors, or model.onnx; where several files hold the weights, the blake3 of their hashes.
-    pub weights: String,
+    pub weights: Digest,
     /// config.json; of no bytes where model.onnx has none beside it.
-    pub config: String,
+    pub config: Digest,
     /// tokenizer.json, as it is used: see [`TokenizerFile::blake3`].
-    pub tokenizer: String,
+    pub tokenizer: Digest,
 }
 
 impl Checkpoint {
@@ -91,7 +91,7 @@ impl Checkpoint {
                 let stamp = Stamp::of(&path)?;
                 let file = onnx_file::read(&path)?;
                 let hashed = onnx_hash::hash(&path, stamp, &file)?;
-                let hash = hashed.blake3.clone();
+                let hash = hashed.blake3;
                 let count = tokenizer.vocabulary;
                 let model = OnnxModel::open(path, &file, hashed, config.as_ref(), count)?;
                 (Model::Onnx(model), hash)
@@ -115,7 +115,7 @@ impl Checkpoint {
             hashes: CheckpointHashes {
                 weights,
                 config: config.map_or_else(|| fingerprint::hash_bytes(b""), |config| config.blake3),
-                tokenizer: tokenizer.blake3.clone(),
+                tokenizer: tokenizer.blake3,
             },
             tokenizer,
             model,
@@ -220,7 +220,7 @@ fn choose_weights(folder: &Path, config: Option<&ConfigFile>) -> Option<WeightsF
 ///
 /// # Errors
 /// When a file cannot be read, or a list of further files in it.
-pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<String>); 3]> {
+pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]> {
     let weights = match find_weights(folder) {
         Some(WeightsFile::Safetensors(path)) => {
             let hash = weights::hash(&path)?;
@@ -246,7 +246,7 @@ pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<String>); 3]> {
     Ok([weights, (config_path, config), (tokenizer_path, tokenizer)])
 }
 
-fn hash_config(path: &Path) -> Result<String> {
+fn hash_config(path: &Path) -> Result<Digest> {
     match path.is_file() {
         true => fingerprint::hash_file(path),
         false => Ok(fingerprint::hash_bytes(b"")),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::family::{Family, Positions};
 use crate::{
     error::{Error, Result},
-    fingerprint,
+    fingerprint::{self, Digest},
 };
 
 /// The shape of an encoder, whatever runs it.
@@ -77,7 +77,7 @@ const EXPORT: &str = "export the encoder to ONNX (with optimum or torch.onnx) an
 pub(super) struct ConfigFile {
     path: PathBuf,
     /// blake3 of its bytes.
-    pub(super) blake3: String,
+    pub(super) blake3: Digest,
     fields: Map<String, Value>,
 }
 
@@ -257,7 +257,7 @@ mod tests {
     fn check(json: &str) -> Result<FusedShape> {
         ConfigFile {
             path: "config.json".into(),
-            blake3: String::new(),
+            blake3: fingerprint::hash_bytes(b""),
             fields: serde_json::from_str(json).unwrap(),
         }
         .fused_shape()

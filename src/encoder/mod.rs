@@ -239,9 +239,9 @@ pub fn fingerprint_inputs(
         Overflow::Windows { stride } => ("windows", Some(stride)),
     };
     FingerprintInputs {
-        weights: checkpoint.hashes.weights.clone(),
-        config: checkpoint.hashes.config.clone(),
-        tokenizer: checkpoint.hashes.tokenizer.clone(),
+        weights: checkpoint.hashes.weights,
+        config: checkpoint.hashes.config,
+        tokenizer: checkpoint.hashes.tokenizer,
         graph: checkpoint.graph_profile(provider, precision),
         provider: provider.into(),
         precision: precision.name().into(),

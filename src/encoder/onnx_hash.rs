@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use super::{onnx_file::OnnxFile, onnx_model::refuse};
 use crate::{
     error::Result,
-    fingerprint::{self, Stamp},
+    fingerprint::{self, Digest, Stamp},
 };
 
 /// The files that hold a model.onnx's external data, in order of their paths, there or not.
@@ -34,7 +34,7 @@ pub(super) fn data_files(path: &Path, file: &OnnxFile) -> Result<Vec<PathBuf>> {
 pub(super) struct HashedFiles {
     /// The blake3 of model.onnx; with external data, of the hashes of model.onnx and of each such file, in order of their
     /// paths.
-    pub(super) blake3: String,
+    pub(super) blake3: Digest,
     stamps: Vec<(PathBuf, Stamp)>,
 }
 
@@ -61,7 +61,8 @@ impl HashedFiles {
 /// When a file is missing.
 pub(super) fn hash(path: &Path, stamp: Stamp, file: &OnnxFile) -> Result<HashedFiles> {
     let mut stamps = vec![(path.to_path_buf(), stamp)];
-    let mut hashes = fingerprint::hash_file(path)?;
+    let model = fingerprint::hash_file(path)?;
+    let mut hashes = model.to_string();
     for data in data_files(path, file)? {
         if !data.is_file() {
             return Err(refuse(
@@ -72,10 +73,10 @@ pub(super) fn hash(path: &Path, stamp: Stamp, file: &OnnxFile) -> Result<HashedF
             ));
         }
         stamps.push((data.clone(), Stamp::of(&data)?));
-        hashes.push_str(&fingerprint::hash_file(&data)?);
+        hashes.push_str(&fingerprint::hash_file(&data)?.to_string());
     }
     let blake3 = match stamps.len() {
-        1 => hashes,
+        1 => model,
         _ => fingerprint::hash_bytes(hashes.as_bytes()),
     };
     Ok(HashedFiles { blake3, stamps })

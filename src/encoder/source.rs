@@ -144,7 +144,7 @@ pub struct VerifiedFile {
     /// Where it is, or should be.
     pub path: PathBuf,
     /// Its blake3, where there is no recorded hash to compare with.
-    pub blake3: Option<String>,
+    pub blake3: Option<fingerprint::Digest>,
     /// What is wrong with it.
     pub damage: Option<String>,
 }

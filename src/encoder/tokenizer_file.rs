@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::config::ConfigFile;
 use crate::{
     error::{Error, Result},
-    fingerprint,
+    fingerprint::{self, Digest},
 };
 
 /// The tokenizers of `transformers` (5.24) that are built anew from what tokenizer_config.json says, with BERT's normaliser,
@@ -66,7 +66,7 @@ pub struct TokenizerFile {
     /// tokenizer.json.
     pub path: PathBuf,
     /// blake3 of the JSON that is used: that of the file, unless tokenizer_config.json changes it.
-    pub blake3: String,
+    pub blake3: Digest,
     /// One more than the highest id that it gives.
     pub vocabulary: usize,
     pub(super) json: Vec<u8>,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::family::PREFIXES;
 use crate::{
     error::{Error, Result},
-    fingerprint,
+    fingerprint::{self, Digest},
 };
 
 /// The weights in one file.
@@ -53,7 +53,7 @@ pub(super) fn find(folder: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// When a file is missing or the index is none.
-pub(super) fn hash(found: &Path) -> Result<String> {
+pub(super) fn hash(found: &Path) -> Result<Digest> {
     Ok(map_files(found)?.1)
 }
 
@@ -62,7 +62,7 @@ impl Weights {
     ///
     /// # Errors
     /// When a file is missing or damaged, or holds no encoder.
-    pub(super) fn open(found: &Path) -> Result<(Weights, String)> {
+    pub(super) fn open(found: &Path) -> Result<(Weights, Digest)> {
         let (files, hash, index) = map_files(found)?;
         let mut weights = Weights {
             files,
@@ -208,7 +208,7 @@ impl WeightFile {
 }
 
 /// The mapped files, their hash, and where each tensor lies if an index says so.
-type Mapped = (Vec<WeightFile>, String, Option<BTreeMap<String, usize>>);
+type Mapped = (Vec<WeightFile>, Digest, Option<BTreeMap<String, usize>>);
 
 fn map_files(found: &Path) -> Result<Mapped> {
     if found.file_name().is_none_or(|name| name != INDEX_FILE) {
@@ -231,7 +231,7 @@ fn map_files(found: &Path) -> Result<Mapped> {
             ));
         }
         let (bytes, hash) = fingerprint::map_and_hash(&path)?;
-        hashes.push_str(&hash);
+        hashes.push_str(&hash.to_string());
         files.push(WeightFile { path, bytes });
     }
     let number = |name: &String| names.iter().position(|known| *known == name).unwrap_or(0);

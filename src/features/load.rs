@@ -5,7 +5,11 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::{FeatureView, Source};
-use crate::{cache::reader::by_shard, error::Result, fingerprint::Key};
+use crate::{
+    cache::reader::by_shard,
+    error::Result,
+    fingerprint::{Digest, Key},
+};
 
 /// Bytes of a sample that are asked for before they are decoded; what follows them is read in its order.
 const FETCHED_BYTES: usize = 2048;
@@ -136,11 +140,11 @@ impl FeatureView<'_> {
     }
 
     /// A digest of what was read: for every sample the blake3 of its number, its key and its stored bytes, added up as
-    /// 256-bit numbers, so that it does not depend on the order of reading. 64 hexadecimal digits.
+    /// 256-bit numbers, so that it does not depend on the order of reading.
     ///
     /// # Errors
     /// When a file of the cache is not what the manifest says.
-    pub fn digest(&self, keys: &[Key]) -> Result<String> {
+    pub fn digest(&self, keys: &[Key]) -> Result<Digest> {
         let all: Vec<u32> = (0..self.n_samples() as u32).collect();
         let order = self.storage_order(&all);
         let row_bytes = self.row_bytes();
@@ -163,8 +167,11 @@ impl FeatureView<'_> {
                 });
             total = add(total, sums.reduce(|| [0; 4], add));
         }
-        let bytes: Vec<u8> = total.iter().flat_map(|word| word.to_le_bytes()).collect();
-        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut bytes = [0; 32];
+        for (eight, word) in bytes.chunks_exact_mut(8).zip(total) {
+            eight.copy_from_slice(&word.to_le_bytes());
+        }
+        Ok(Digest::from_bytes(bytes))
     }
 }
 

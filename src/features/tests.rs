@@ -54,7 +54,6 @@ fn a_mapped_view_counts_and_hands_out_mapped_rows() {
 fn the_digest_changes_with_a_value_a_key_and_the_order_of_samples() {
     let keys: Vec<Key> = (0..3).map(|key| Key([key; 32])).collect();
     let first = view(3).digest(&keys).unwrap();
-    assert_eq!(first.len(), 64);
     assert_eq!(first, view(3).digest(&keys).unwrap());
     let swapped = [keys[1], keys[0], keys[2]];
     assert_ne!(first, view(3).digest(&swapped).unwrap());

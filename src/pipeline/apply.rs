@@ -121,12 +121,12 @@ impl SavedRun {
                 path: self.folder.join(LOCK_FILE),
                 expected: format!(
                     "the model {} in `{}`",
-                    &self.lock.model.weights[..16],
+                    self.lock.model.weights.short(),
                     checkpoint.folder.display()
                 ),
                 got: format!(
                     "{}, or another config.json or tokenizer.json",
-                    &checkpoint.hashes.weights[..16]
+                    checkpoint.hashes.weights.short()
                 ),
                 hint: "put the checkpoint back that this head was trained on, or train again"
                     .into(),

@@ -15,7 +15,7 @@ use crate::{
     },
     encoder::checkpoint::{self, CheckpointHashes},
     error::{Error, Result},
-    fingerprint,
+    fingerprint::{self, Digest},
     states::StateId,
 };
 
@@ -62,7 +62,7 @@ pub struct Lock {
     /// The instruction sets that decide the last bits of a product.
     pub cpu: Vec<String>,
     /// blake3 of the files that a replay must reproduce.
-    pub outputs: BTreeMap<String, String>,
+    pub outputs: BTreeMap<String, Digest>,
 }
 
 /// Where the states came from.
@@ -75,7 +75,7 @@ pub struct LockedCache {
     /// The versions of ONNX Runtime that computed its shards.
     pub onnxruntime: Vec<String>,
     /// blake3 over key and state of every row that was read, in example order: the cache itself may grow.
-    pub rows: String,
+    pub rows: Digest,
 }
 
 /// A split: how many rows of each part, and which.
@@ -88,7 +88,7 @@ pub struct LockedSplit {
     /// Rows of test.
     pub test: usize,
     /// blake3 over every row's part and target, and its targets in further columns of labels.
-    pub rows: String,
+    pub rows: Digest,
 }
 
 impl LockedSplit {
@@ -109,7 +109,7 @@ impl LockedSplit {
             train: count(Part::Train),
             validation: count(Part::Validation),
             test: count(Part::Test),
-            rows: hasher.finalize().to_hex().to_string(),
+            rows: hasher.finalize().into(),
         }
     }
 }
@@ -152,7 +152,7 @@ impl Lock {
             &self.model.config,
             &self.model.tokenizer,
         ];
-        let mut files: Vec<(PathBuf, &String, Option<String>)> = Vec::new();
+        let mut files: Vec<(PathBuf, &Digest, Option<Digest>)> = Vec::new();
         for ((path, got), expected) in checkpoint::hash_files(model)?.into_iter().zip(expected) {
             files.push((path, expected, got));
         }
@@ -166,11 +166,11 @@ impl Lock {
         let mut changed = Vec::new();
         for (path, expected, got) in files {
             if got.as_ref() != Some(expected) {
-                let got = got.map_or("no such file".into(), |hash| hash[..16].to_string());
+                let got = got.map_or("no such file".into(), |hash| hash.short());
                 changed.push(format!(
                     "{}: expected {}, got {got}",
                     path.display(),
-                    &expected[..16]
+                    expected.short()
                 ));
             }
         }
@@ -188,35 +188,26 @@ impl Lock {
     ///
     /// Instruction sets are named only beside outputs that differ, because alone they change nothing.
     pub fn differences(&self, replay: &Lock) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut compare = |what: &str, expected: &str, got: &str| {
-            if expected != got {
-                lines.push(format!(
-                    "{what}: expected {}, got {}",
-                    shorten(expected),
-                    shorten(got)
-                ));
-            }
-        };
-        compare(
-            "cache fingerprint",
-            &self.cache.fingerprint,
-            &replay.cache.fingerprint,
-        );
-        compare("rows of the cache", &self.cache.rows, &replay.cache.rows);
-        compare("split", &self.split.rows, &replay.split.rows);
-        compare(
-            "labels",
-            &self.labels.names().join(", "),
-            &replay.labels.names().join(", "),
-        );
+        let names = |lock: &Lock| lock.labels.names().join(", ");
+        let fingerprint = |lock: &Lock| lock.cache.fingerprint.clone();
+        let rows = (self.cache.rows.short(), replay.cache.rows.short());
+        let split = (self.split.rows.short(), replay.split.rows.short());
+        let mut pairs = vec![
+            ("cache fingerprint", fingerprint(self), fingerprint(replay)),
+            ("rows of the cache", rows.0, rows.1),
+            ("split", split.0, split.1),
+            ("labels", names(self), names(replay)),
+        ];
         for (name, expected) in &self.outputs {
-            compare(
-                name,
-                expected,
-                replay.outputs.get(name).map_or("none", String::as_str),
-            );
+            let got = replay.outputs.get(name);
+            let got = got.map_or("none".into(), Digest::short);
+            pairs.push((name, expected.short(), got));
         }
+        let mut lines: Vec<String> = pairs
+            .into_iter()
+            .filter(|(_, expected, got)| expected != got)
+            .map(|(what, expected, got)| format!("{what}: expected {expected}, got {got}"))
+            .collect();
         if !lines.is_empty() {
             let onnxruntime = |lock: &Lock| lock.cache.onnxruntime.join(", ");
             let context = [
@@ -235,7 +226,7 @@ impl Lock {
 }
 
 /// blake3 of the files in a run folder that a replay must reproduce.
-fn output_digests(folder: &Path) -> Result<BTreeMap<String, String>> {
+fn output_digests(folder: &Path) -> Result<BTreeMap<String, Digest>> {
     let of_sweeps = REPRODUCED_OF_SWEEPS.into_iter();
     let there = of_sweeps.filter(|name| folder.join(name).is_file());
     REPRODUCED
@@ -264,12 +255,4 @@ pub(super) fn cpu_features() -> Vec<String> {
         }
     }
     features
-}
-
-fn shorten(value: &str) -> &str {
-    if value.len() == 64 {
-        &value[..16]
-    } else {
-        value
-    }
 }

@@ -29,7 +29,7 @@ use crate::{
     },
     encoder::{checkpoint::Checkpoint, device::Device},
     error::{Error, Result},
-    fingerprint::Key,
+    fingerprint::{Digest, Key},
     head::{
         network::NetworkSpec,
         saved::{self, Head, HeadDescription},
@@ -470,7 +470,7 @@ pub(super) fn lock(
             path: cache.folder().to_path_buf(),
             fingerprint: manifest.fingerprint.clone(),
             onnxruntime: versions.map(String::from).collect(),
-            rows: String::new(),
+            rows: Digest::from_bytes([0; 32]),
         },
         states: states.to_vec(),
         labels: dataset.labels.clone(),

@@ -518,7 +518,7 @@ fn a_model_is_used_as_it_was_when_it_was_hashed() {
     let folder = workshop.path("model");
     copy_folder(&fixture("tiny_bert"), &folder);
     let checkpoint = Checkpoint::open(&folder).unwrap();
-    let hash = checkpoint.hashes.tokenizer.clone();
+    let hash = checkpoint.hashes.tokenizer;
     let path = folder.join("tokenizer.json");
     let other = std::fs::read_to_string(&path)
         .unwrap()

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     cache::manifest::{Origin, ShardEntry},
-    fingerprint::{FingerprintInputs, Mode},
+    fingerprint::{FingerprintInputs, Mode, hash_bytes},
     states::{Dtype, Pooling},
 };
 
@@ -117,9 +117,9 @@ const ROW_BYTES: usize = (SHARD_STATE_BYTES / 50) as usize;
 
 fn inputs() -> FingerprintInputs {
     FingerprintInputs {
-        weights: String::new(),
-        config: String::new(),
-        tokenizer: String::new(),
+        weights: hash_bytes(b""),
+        config: hash_bytes(b""),
+        tokenizer: hash_bytes(b""),
         graph: String::new(),
         provider: "cpu".into(),
         precision: "f32".into(),
