@@ -58,6 +58,7 @@ pub mod states;
 
 pub mod fingerprint;
 
+pub mod durable;
 pub mod mmap;
 
 pub mod wording;

@@ -1,5 +1,7 @@
 //! A trained head as it is saved and used: its network on untouched states, with what its outputs mean.
 
+mod check;
+
 use std::{collections::HashMap, path::Path};
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
@@ -14,6 +16,7 @@ use super::{
     transform::{Projection, Transform},
 };
 use crate::{
+    durable::write_file,
     error::{Error, Result},
     features::{FeatureView, scaler::Scaler},
     states::StateId,
@@ -192,17 +195,26 @@ impl Head {
     /// and the outputs.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// When a file of the cache is not what the manifest says; [`Error::Diverged`] when an output is no number.
     pub fn for_each_output(
         &self,
         view: &FeatureView<'_>,
         samples: &[u32],
         mut visit: impl FnMut(&[u32], &[usize], Array2<f32>),
     ) -> Result<()> {
+        let mut are_numbers = true;
         view.for_each_tile(samples, TILE_SAMPLES, |samples, tile| {
             let outputs = self.outputs(tile.rows, &tile.starts);
+            are_numbers &= outputs.iter().all(|output| output.is_finite());
             visit(samples, &tile.starts, outputs);
-        })
+        })?;
+        match are_numbers {
+            true => Ok(()),
+            false => Err(Error::Diverged {
+                problem: "the head's outputs are no numbers".into(),
+                hint: "train it again with a lower train.lr, or with train.clip".into(),
+            }),
+        }
     }
 
     /// Outputs `[samples, outputs]` of a head that has one row of outputs for every sample of a view, of all its samples
@@ -255,21 +267,19 @@ impl Head {
         save(folder, &self.description, &tensors)
     }
 
-    /// Reads a head from a run folder.
+    /// The head whose weights are the bytes of `path`, a safetensors file.
     ///
     /// # Errors
-    /// When a file is missing or damaged, or the two do not belong together.
-    pub fn load(folder: &Path, description: HeadDescription) -> Result<Head> {
-        let path = folder.join(WEIGHTS_FILE);
-        let refuse = |expected: String, got: String| refusal(&path, expected, got);
+    /// When the file is damaged, holds a value that is no number, or does not belong to the description.
+    pub fn from_bytes(path: &Path, bytes: &[u8], description: HeadDescription) -> Result<Head> {
+        let refuse = |expected: String, got: String| refusal(path, expected, got);
         let Some(spec) = description.network.clone() else {
             return Err(refuse(
                 "a head with weights".into(),
                 description.kind.clone(),
             ));
         };
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let file = SafeTensors::deserialize(&bytes)
+        let file = SafeTensors::deserialize(bytes)
             .map_err(|error| refuse("a whole safetensors file".into(), error.to_string()))?;
         let tensor = |name: &str, shape: &[usize]| {
             let view = file.tensor(name).ok();
@@ -280,14 +290,21 @@ impl Head {
                     refuse(expected, "another or none".into())
                 })?;
             let four = view.data().chunks_exact(4);
-            Ok::<Vec<f32>, Error>(
-                four.map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
-                    .collect(),
-            )
+            let values: Vec<f32> = four
+                .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+                .collect();
+            match values.iter().find(|value| !value.is_finite()) {
+                None => Ok(values),
+                Some(value) => Err(refuse(format!("numbers in `{name}`"), value.to_string())),
+            }
         };
         let network = Network::new(spec);
         let parameters = network.from_named(tensor)?;
-        let width_of = |name: &str| file.tensor(name).map_or(0, |view| view.shape()[0]);
+        let width_of = |name: &str| {
+            let view = file.tensor(name).ok();
+            view.and_then(|view| view.shape().first().copied())
+                .unwrap_or(0)
+        };
         let n_stored = network.spec().n_layers * network.spec().n_features;
         let mut transform = Transform::identity(n_stored);
         if width_of("scaler.mean") > 0 {
@@ -384,22 +401,22 @@ pub fn save(
     let path = folder.join(WEIGHTS_FILE);
     let file = safetensors::serialize(views, None::<HashMap<String, String>>)
         .map_err(|error| Error::io("write", &path)(std::io::Error::other(error)))?;
-    std::fs::write(&path, file).map_err(Error::io("write", &path))?;
+    write_file(&path, &file)?;
     let path = folder.join(DESCRIPTION_FILE);
     let mut json = serde_json::to_string_pretty(description).expect("plain fields become JSON");
     json.push('\n');
-    std::fs::write(&path, json).map_err(Error::io("write", &path))
+    write_file(&path, json.as_bytes())
 }
 
-/// Reads what a run's head is.
+/// What a run's head is, by the bytes of `path`, its head.json.
 ///
 /// # Errors
-/// When head.json is missing or damaged.
-pub fn read_description(folder: &Path) -> Result<HeadDescription> {
-    let path = folder.join(DESCRIPTION_FILE);
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    serde_json::from_str(&text)
-        .map_err(|error| refusal(&path, "a head description".into(), error.to_string()))
+/// When the file is damaged, or describes what cannot be.
+pub fn read_description(path: &Path, bytes: &[u8]) -> Result<HeadDescription> {
+    let description: HeadDescription = serde_json::from_slice(bytes)
+        .map_err(|error| refusal(path, "a head description".into(), error.to_string()))?;
+    check::check(&description).map_err(|(expected, got)| refusal(path, expected.into(), got))?;
+    Ok(description)
 }
 
 fn refusal(path: &Path, expected: String, got: String) -> Error {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    extract::{Machine, extract_with},
+    extract::{Machine, extract_with, inputs_for},
     file::Pair,
     known_rows,
     lock::{LOCK_FILE, Lock},
@@ -16,7 +16,7 @@ use crate::{
     data::{Format, LabelMap, Part, Source, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    head::saved::{Head, HeadDescription, read_description},
+    head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
     progress::Progress,
 };
 
@@ -44,18 +44,25 @@ impl SavedRun {
         let lock = Lock::read(&lock_path)?;
         let file = lock.winner.as_ref().unwrap_or(&lock.pipeline);
         let pipeline = Pipeline::check(&lock_path, file.clone())?;
-        let description = read_description(&folder)?;
+        let bytes = lock.read_output(&folder, DESCRIPTION_FILE)?;
+        let description = read_description(&folder.join(DESCRIPTION_FILE), &bytes)?;
+        let bytes = lock.read_output(&folder, WEIGHTS_FILE)?;
         let head = match description.network {
-            Some(_) => Some(Head::load(&folder, description.clone())?),
+            Some(_) => {
+                let path = folder.join(WEIGHTS_FILE);
+                Some(Head::from_bytes(&path, &bytes, description.clone())?)
+            }
             None => None,
         };
-        Ok(SavedRun {
+        let run = SavedRun {
             folder,
             description,
             head,
             pipeline,
             lock,
-        })
+        };
+        run.require_one_task()?;
+        Ok(run)
     }
 
     /// The settings to read a data file with: its own where the pipeline names it, else those of the first train source.
@@ -113,6 +120,57 @@ impl SavedRun {
         error
     }
 
+    /// The bytes of a file that a replay of this run must reproduce.
+    pub(super) fn read_output(&self, name: &str) -> Result<Vec<u8>> {
+        self.lock.read_output(&self.folder, name)
+    }
+
+    /// Fails where the lock's pipeline is not that of the head.
+    fn require_one_task(&self) -> Result<()> {
+        let (file, head) = (&self.pipeline.file, &self.description);
+        let of_lock = (
+            file.data.task.to_string(),
+            self.pipeline.has_separate_pairs(),
+        );
+        match of_lock == (head.task.clone(), head.pair) {
+            true => Ok(()),
+            false => Err(self.damaged_lock(
+                format!("a pipeline of the task {}, as its head is", head.task),
+                format!("one of {}, or with other pairs", file.data.task),
+            )),
+        }
+    }
+
+    fn damaged_lock(&self, expected: String, got: String) -> Error {
+        Error::Run {
+            path: self.folder.join(LOCK_FILE),
+            expected,
+            got,
+            hint: "the lock was changed after the run, or the encoder's graph is another since: copy the run folder again, or \
+                   train again"
+                .into(),
+        }
+    }
+
+    /// Fails where the settings in the lock make other states than those that the head was trained on.
+    fn require_same_states(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let provider = match self.lock.device.starts_with("cuda") {
+            true => "cuda",
+            false => "cpu",
+        };
+        let inputs = inputs_for(&self.pipeline, checkpoint, provider);
+        let (expected, got) = (&self.lock.cache.fingerprint, inputs.fingerprint());
+        match *expected == got {
+            true => Ok(()),
+            false => Err(self.damaged_lock(
+                format!(
+                    "settings that make the states of {expected}, which the head was trained on"
+                ),
+                format!("those of {got}"),
+            )),
+        }
+    }
+
     /// The checkpoint, if it is still the one that the head was trained on.
     pub(super) fn checkpoint(&self) -> Result<Checkpoint> {
         let checkpoint = Checkpoint::open(&self.pipeline.extraction.model)?;
@@ -132,6 +190,7 @@ impl SavedRun {
                     .into(),
             });
         }
+        self.require_same_states(&checkpoint)?;
         Ok(checkpoint)
     }
 }

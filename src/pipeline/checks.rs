@@ -24,7 +24,8 @@ use crate::{
         checks::{DataChecks, SharedTexts},
         dataset::{Dataset, Row},
     },
-    error::{Error, Result},
+    durable::write_file,
+    error::Result,
     fingerprint::Key,
     progress::Progress,
     states::{Pooling, StateId, StateKind},
@@ -151,7 +152,7 @@ impl RunChecks {
         let path = run.join(CHECKS_FILE);
         let mut json = serde_json::to_string_pretty(self).expect("counts and texts become JSON");
         json.push('\n');
-        std::fs::write(&path, json).map_err(Error::io("write", path))
+        write_file(&path, json.as_bytes())
     }
 
     /// What a user should know of the states' checks before trusting the metrics, a line each.

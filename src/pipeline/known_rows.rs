@@ -35,8 +35,9 @@ pub(super) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result
             path.display()
         )]);
     }
+    let bytes = run.read_output(PREDICTIONS_FILE)?;
     let has_two_keys = run.pipeline.has_separate_pairs();
-    let rows = read_texts_of_rows(&path, has_two_keys.then_some("text_pair"))?;
+    let rows = read_texts_of_rows(&path, bytes, has_two_keys.then_some("text_pair"))?;
     let mut part_of: HashMap<Vec<Key>, &str> = HashMap::new();
     for row in &rows {
         let second = row.second.as_ref().map(|text| Key::of(Mode::Text, &[text]));

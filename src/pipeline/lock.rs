@@ -13,6 +13,7 @@ use crate::{
         LabelMap, Part,
         dataset::{Dataset, FileRecord},
     },
+    durable::write_file,
     encoder::checkpoint::{self, CheckpointHashes},
     error::{Error, Result},
     fingerprint::{self, Digest},
@@ -129,7 +130,32 @@ impl Lock {
         })
     }
 
-    /// Writes the lock file of a run folder, with the digests of what the folder holds.
+    /// The bytes of a file of this run's folder that a replay must reproduce.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is not what the run wrote.
+    pub(super) fn read_output(&self, folder: &Path, name: &str) -> Result<Vec<u8>> {
+        let path = folder.join(name);
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let (got, expected) = (fingerprint::hash_bytes(&bytes), self.outputs.get(name));
+        match expected == Some(&got) {
+            true => Ok(bytes),
+            false => Err(Error::Run {
+                path,
+                expected: match expected {
+                    Some(expected) => format!("blake3 {}, as {LOCK_FILE} says", expected.short()),
+                    None => format!("its blake3 in {LOCK_FILE}"),
+                },
+                got: got.short(),
+                hint: "the file or the lock was changed after the run: copy the run folder again, or make the run again with \
+                       `frostbert run --locked`"
+                    .into(),
+            }),
+        }
+    }
+
+    /// Writes the lock file of a run folder, with the digests of what the folder holds. It comes last: a folder with a
+    /// whole lock is a finished run.
     ///
     /// # Errors
     /// When the folder cannot be read or written.
@@ -138,7 +164,7 @@ impl Lock {
         let mut json = serde_json::to_string_pretty(&self).expect("plain fields become JSON");
         json.push('\n');
         let path = folder.join(LOCK_FILE);
-        std::fs::write(&path, json).map_err(Error::io("write", path))
+        write_file(&path, json.as_bytes())
     }
 
     /// The data and model files that are no longer what they were, a line each.
@@ -223,6 +249,11 @@ impl Lock {
         }
         lines
     }
+}
+
+/// Whether a run folder has a whole lock, and so is of a finished run.
+pub(super) fn is_finished(folder: &Path) -> bool {
+    Lock::read(&folder.join(LOCK_FILE)).is_ok()
 }
 
 /// blake3 of the files in a run folder that a replay must reproduce.

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::tasks::TaskMetrics;
 use crate::{
     data::{Part, dataset::part_name},
-    error::{Error, Result},
+    durable::write_file,
+    error::Result,
     metrics::{
         ClassificationMetrics,
         calibration::{TEMPERATURES, temperature},
@@ -125,7 +126,7 @@ pub(super) fn write_metrics(run: &Path, metrics: &RunMetrics) -> Result<()> {
     let path = run.join(METRICS_FILE);
     let mut json = serde_json::to_string_pretty(metrics).expect("numbers and names become JSON");
     json.push('\n');
-    std::fs::write(&path, json).map_err(Error::io("write", path))
+    write_file(&path, json.as_bytes())
 }
 
 /// The parts of a run that have metrics, by name.

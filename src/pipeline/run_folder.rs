@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::lock::{LOCK_FILE, Lock, is_finished};
 use crate::error::{Error, Result};
 
 /// Creates the next run folder of a name, numbered from `001`.
@@ -45,19 +46,25 @@ pub(super) fn newest_first(parent: &Path) -> Result<Vec<PathBuf>> {
 /// The folder in a run folder that holds what a sweep has done, until the run is whole.
 pub(super) const UNFINISHED: &str = "unfinished";
 
-/// The folder of a run: `path` itself where it holds a head, else the newest finished run in it.
+/// The folder of a run: `path` itself where it holds a lock, else the newest run in it whose lock is whole.
 ///
 /// # Errors
 /// When neither holds a finished run.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
-    let finished = |folder: &Path| folder.join(super::lock::LOCK_FILE).is_file();
-    if finished(path) {
+    // A folder that holds a lock is meant itself: what is wrong with its lock is said when it is read.
+    if path.join(LOCK_FILE).is_file() {
         return Ok(path.to_path_buf());
     }
-    newest_first(path)?
-        .into_iter()
-        .find(|folder| finished(folder))
-        .ok_or_else(|| Error::Run {
+    let runs = newest_first(path)?;
+    if let Some(finished) = runs.iter().find(|folder| is_finished(folder)) {
+        return Ok(finished.clone());
+    }
+    // Where no lock is whole, what is wrong with the newest says more than that there is none.
+    let mut locks = runs.iter().map(|folder| folder.join(LOCK_FILE));
+    if let Some(torn) = locks.find(|lock| lock.is_file()) {
+        Lock::read(&torn)?;
+    }
+    Err(Error::Run {
             path: path.to_path_buf(),
             expected: "a run folder with lock.json".into(),
             got: if path.is_dir() {
@@ -79,7 +86,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
                         .into()
                 }
             },
-        })
+    })
 }
 
 /// Whether a run folder, or the newest run in a folder of runs, is of a sweep that was stopped.
@@ -100,9 +107,7 @@ fn tasks_in(path: &Path) -> impl Iterator<Item = PathBuf> {
         folders.sort_unstable();
         folders
     };
-    let finished = |folder: &PathBuf| {
-        folder.join(super::lock::LOCK_FILE).is_file() && !folder.ends_with(UNFINISHED)
-    };
+    let finished = |folder: &PathBuf| is_finished(folder) && !folder.ends_with(UNFINISHED);
     let own: Vec<PathBuf> = folders(path).into_iter().filter(finished).collect();
     let newest = folders(path).pop();
     let below = newest.into_iter().flat_map(move |run| folders(&run));
@@ -110,11 +115,18 @@ fn tasks_in(path: &Path) -> impl Iterator<Item = PathBuf> {
         .chain(below.filter(move |run| finished(run)))
 }
 
+/// The largest number of a run.
+const MOST_RUNS: u64 = 999_999_999;
+
 fn numbers_in(parent: &Path) -> Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(parent).map_err(Error::io("list", parent))? {
         let name = entry.map_err(Error::io("list", parent))?.file_name();
-        numbers.extend(name.to_str().and_then(|name| name.parse::<u64>().ok()));
+        let number = name.to_str().and_then(|name| name.parse::<u64>().ok());
+        // A name such as +1 or 99999999999999999999 is somebody else's.
+        numbers.extend(number.filter(|number| {
+            *number <= MOST_RUNS && name.to_str() == Some(&format!("{number:03}"))
+        }));
     }
     Ok(numbers)
 }
@@ -124,20 +136,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_are_numbered_and_the_newest_finished_one_is_found() {
+    fn runs_are_numbered_and_one_that_is_not_finished_is_not_found() {
         let folder = tempfile::tempdir().unwrap();
         let first = create(folder.path(), "a").unwrap();
         let second = create(folder.path(), "a").unwrap();
         assert!(first.ends_with("a/001") && second.ends_with("a/002"));
         let unfinished = second.join(UNFINISHED);
         fs::create_dir(&unfinished).unwrap();
-        fs::write(unfinished.join(crate::pipeline::lock::LOCK_FILE), "{}").unwrap();
+        fs::write(unfinished.join(LOCK_FILE), "{}").unwrap();
         for path in [&second, &folder.path().join("a")] {
             let error = format!("{:?}", resolve(path).unwrap_err());
             assert!(error.contains("its sweep is not finished"), "{error}");
         }
-        fs::write(first.join(crate::pipeline::lock::LOCK_FILE), "{}").unwrap();
-        assert_eq!(resolve(&folder.path().join("a")).unwrap(), first);
+        // A lock that is not whole finishes no run, and is for whoever names its folder.
+        fs::write(first.join(LOCK_FILE), "{}").unwrap();
+        assert!(resolve(&folder.path().join("a")).is_err());
         assert_eq!(resolve(&first).unwrap(), first);
     }
 }

@@ -9,7 +9,8 @@ use super::{
     sheet::{Column, Sheet},
 };
 use crate::{
-    error::{Error, Result},
+    durable::write_file,
+    error::Result,
     sweep::{
         Findings,
         curves::FRACTION,
@@ -89,7 +90,7 @@ pub fn write(run: &Path, findings: &Findings, test: Option<(usize, f64)>) -> Res
 }
 
 fn write_text(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(Error::io("write", path))
+    write_file(path, text.as_bytes())
 }
 
 /// One line for each row: its rank, the settings that the sweep varies, and all that is known of its score.

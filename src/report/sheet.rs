@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::tables::Table;
+use crate::durable::write_file;
 use crate::error::{Error, Result};
 
 /// Columns of equal length.
@@ -52,7 +53,7 @@ impl Sheet {
     /// When the disk refuses.
     pub fn write_csv(&self, path: &Path) -> Result<()> {
         let failed = |error: csv::Error| Error::io("write", path)(error.into());
-        let mut writer = csv::Writer::from_path(path).map_err(failed)?;
+        let mut writer = csv::Writer::from_writer(Vec::new());
         let names = self.columns.iter().map(|(name, _)| name);
         writer.write_record(names).map_err(failed)?;
         let n_rows = self.columns.first().map_or(0, |(_, column)| column.len());
@@ -60,7 +61,10 @@ impl Sheet {
             let cells = self.columns.iter().map(|(_, column)| column.cell(row));
             writer.write_record(cells).map_err(failed)?;
         }
-        writer.flush().map_err(Error::io("write", path))
+        let bytes = writer
+            .into_inner()
+            .map_err(|error| failed(error.into_error().into()))?;
+        write_file(path, &bytes)
     }
 
     /// Writes the table as Parquet.

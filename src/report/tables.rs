@@ -1,6 +1,6 @@
 //! Tables of a run folder: Parquet from columns in memory, and history.csv. No times are in them.
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{
@@ -10,6 +10,7 @@ use arrow::{
     buffer::Buffer,
     datatypes::{DataType, Field, Schema},
 };
+use bytes::Bytes;
 use parquet::{
     arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
@@ -19,6 +20,7 @@ use parquet::{
 
 use crate::{
     cache::as_io,
+    durable::write_file,
     error::{Error, Result},
     fingerprint::Key,
     head::course::EpochRecord,
@@ -129,11 +131,10 @@ impl Table {
             .set_writer_version(WriterVersion::PARQUET_1_0)
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .build();
-        let file = File::create(path).map_err(Error::io("create", path))?;
-        let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(failed)?;
+        let mut writer =
+            ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(failed)?;
         writer.write(&batch).map_err(failed)?;
-        writer.close().map_err(failed)?;
-        Ok(())
+        write_file(path, &writer.into_inner().map_err(failed)?)
     }
 }
 
@@ -148,11 +149,15 @@ pub struct TextOfRow {
     pub second: Option<String>,
 }
 
-/// Reads which texts a table of predictions is of; `second` is the column of second texts, where it is wanted.
+/// Reads which texts a table of predictions is of, from the bytes of `path`; `second` is the column of second texts, where it is wanted.
 ///
 /// # Errors
-/// When the file cannot be read or is no such table.
-pub fn read_texts_of_rows(path: &Path, second: Option<&str>) -> Result<Vec<TextOfRow>> {
+/// When the bytes are no such table.
+pub fn read_texts_of_rows(
+    path: &Path,
+    bytes: Vec<u8>,
+    second: Option<&str>,
+) -> Result<Vec<TextOfRow>> {
     let damaged = |got: String| Error::Run {
         path: path.to_path_buf(),
         expected: "the table of predictions that a run writes".into(),
@@ -160,8 +165,7 @@ pub fn read_texts_of_rows(path: &Path, second: Option<&str>) -> Result<Vec<TextO
         hint: "copy the run folder again, or run its pipeline again".into(),
     };
     let failed = |error: ParquetError| damaged(error.to_string());
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
     let wanted = ["key", "part"].into_iter().chain(second);
     let mask = ProjectionMask::columns(builder.parquet_schema(), wanted);
     let batches = builder.with_projection(mask).build().map_err(failed)?;
@@ -227,5 +231,5 @@ pub fn write_history(folder: &Path, history: &[EpochRecord]) -> Result<()> {
         }
         text.push('\n');
     }
-    std::fs::write(&path, text).map_err(Error::io("write", path))
+    write_file(&path, text.as_bytes())
 }

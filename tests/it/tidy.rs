@@ -9,7 +9,7 @@ use source::{NamedPath, Source, Token, paths};
 use crate::support::repository;
 
 /// The rows, from the top: a file imports only from rows below its own.
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 17] = [
     "pipeline",
     "report",
     "sweep",
@@ -22,6 +22,7 @@ const LAYERS: [&str; 16] = [
     "data",
     "states",
     "fingerprint",
+    "durable",
     "mmap",
     "wording",
     "progress",

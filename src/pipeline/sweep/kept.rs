@@ -13,7 +13,7 @@ use super::heads::{HeadPlan, HeadResult};
 use crate::{
     error::{Error, Result},
     pipeline::{
-        lock::LOCK_FILE,
+        lock::is_finished,
         run_folder::{self, UNFINISHED},
     },
 };
@@ -100,7 +100,7 @@ impl Kept {
         plan: &impl Serialize,
     ) -> Result<Option<(PathBuf, Kept)>> {
         for run in run_folder::newest_first(&run_dir.join(name))? {
-            if run.join(LOCK_FILE).exists() {
+            if is_finished(&run) {
                 continue;
             }
             if let Some(kept) = Kept::resume(&run, plan)? {

@@ -1,0 +1,149 @@
+//! What the description of a head has to be before a network is built by it.
+
+use super::HeadDescription;
+use crate::head::network::NetworkSpec;
+
+/// Checks sizes, numbers and names against each other; else what was expected, and what is there.
+pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, String)> {
+    let HeadDescription {
+        labels,
+        layers,
+        states,
+        network,
+        thresholds,
+        ..
+    } = description;
+    let kinds = states.iter().map(|state| state.kind);
+    let own_layers = states.iter().map(|state| &state.layer);
+    require(
+        !states.is_empty() && kinds.clone().all(|kind| kind == states[0].kind),
+        "states of one kind",
+        || format!("{states:?}"),
+    )?;
+    require(own_layers.eq(layers), "the layers of its states", || {
+        format!("{layers:?}")
+    })?;
+    let numbers = [description.temperature]
+        .into_iter()
+        .chain(thresholds.iter().flatten().copied())
+        .chain(description.no_answer_threshold)
+        .chain(description.output_scale.into_iter().flatten());
+    require(
+        numbers.clone().all(f64::is_finite) && description.temperature > 0.0,
+        "numbers, and a temperature above 0",
+        || format!("{:?}", numbers.clone().collect::<Vec<f64>>()),
+    )?;
+    let n_thresholds = thresholds.as_ref().map_or(labels.len(), Vec::len);
+    require(
+        n_thresholds == labels.len(),
+        "a threshold for each label",
+        || format!("{n_thresholds} for {}", labels.len()),
+    )?;
+    require(
+        description.max_answer_tokens != Some(0),
+        "answers of at least a token",
+        || "max_answer_tokens 0".into(),
+    )?;
+    let Some(network) = network else {
+        return Ok(());
+    };
+    require(
+        labels.is_empty() || network.n_outputs == labels.len(),
+        "an output for each label",
+        || format!("{} for {}", network.n_outputs, labels.len()),
+    )?;
+    require(
+        n_parameters(network).is_some(),
+        "a network with sizes from 1, and at most 2^31 parameters",
+        || format!("{network:?}"),
+    )
+}
+
+fn require(
+    holds: bool,
+    expected: &'static str,
+    got: impl FnOnce() -> String,
+) -> Result<(), (&'static str, String)> {
+    match holds {
+        true => Ok(()),
+        false => Err((expected, got())),
+    }
+}
+
+/// Parameters at most: 8 GB of weights.
+const MOST_PARAMETERS: usize = 1 << 31;
+
+/// No fewer than a network of these sizes has; `None` where a size is 0 or they are too many.
+fn n_parameters(spec: &NetworkSpec) -> Option<usize> {
+    let sizes = [spec.n_layers, spec.n_features, spec.n_outputs];
+    if sizes.iter().chain(&spec.hidden).any(|size| *size == 0) {
+        return None;
+    }
+    let mut total = spec.n_layers.checked_mul(spec.n_features)?;
+    let mut inputs = spec.n_features;
+    let widths = spec.hidden.iter().chain([&spec.n_outputs]);
+    for width in widths {
+        // A weight for each pair, as many again where the input is added through a projection, and a bias, a gain and
+        // a shift for each output.
+        let pairs = inputs.checked_add(3)?.checked_mul(*width)?;
+        total = total.checked_add(pairs.checked_mul(2)?)?;
+        inputs = *width;
+    }
+    let scores = match spec.crf {
+        true => spec.n_outputs.checked_add(2)?.checked_mul(spec.n_outputs)?,
+        false => 0,
+    };
+    total
+        .checked_add(scores)
+        .filter(|total| *total <= MOST_PARAMETERS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::states::{Pooling, StateId};
+
+    fn described(network: NetworkSpec) -> HeadDescription {
+        HeadDescription {
+            labels: vec!["cold".into(), "warm".into()],
+            layers: vec![2],
+            states: vec![StateId::pooled(Pooling::Mean, 2)],
+            network: Some(network),
+            ..HeadDescription::default()
+        }
+    }
+
+    #[test]
+    fn sizes_and_numbers_that_cannot_be_are_refused_before_a_network_is_built() {
+        let good = described(NetworkSpec::linear(32, 2));
+        assert!(check(&good).is_ok());
+        let huge = 1 << 62;
+        let networks: [&dyn Fn(&mut NetworkSpec); 6] = [
+            &|spec| spec.n_features = 0,
+            &|spec| spec.n_features = huge,
+            &|spec| spec.hidden = vec![huge, huge],
+            &|spec| spec.n_layers = usize::MAX,
+            &|spec| spec.n_outputs = 3,
+            &|spec| (spec.n_features, spec.hidden) = (1 << 16, vec![1 << 16]),
+        ];
+        for change in networks {
+            let mut spec = NetworkSpec::linear(32, 2);
+            change(&mut spec);
+            assert!(check(&described(spec.clone())).is_err(), "{spec:?}");
+        }
+        let descriptions: [&dyn Fn(&mut HeadDescription); 7] = [
+            &|head| head.temperature = 0.0,
+            &|head| head.temperature = f64::INFINITY,
+            &|head| head.thresholds = Some(vec![0.5]),
+            &|head| head.output_scale = Some([f64::NAN, 1.0]),
+            &|head| head.states.clear(),
+            &|head| head.layers = vec![1],
+            &|head| head.max_answer_tokens = Some(0),
+        ];
+        for change in descriptions {
+            let mut head = good.clone();
+            change(&mut head);
+            assert!(check(&head).is_err(), "{head:?}");
+        }
+    }
+}
