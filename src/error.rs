@@ -180,6 +180,13 @@ pub enum Error {
         holder: String,
     },
 
+    /// Another process reads a cache of which something is to be removed.
+    #[error("cache `{}` is being read by another process", cache.display())]
+    CacheRead {
+        /// The cache folder.
+        cache: PathBuf,
+    },
+
     /// An export that cannot be made where it is to be.
     #[error("cannot export to `{}`: {problem}", folder.display())]
     Export {
@@ -262,6 +269,9 @@ impl Error {
             Error::CacheBusy { .. } => {
                 Some("wait until it has finished, or give this pipeline its own cache.dir")
             }
+            Error::CacheRead { .. } => Some(
+                "run this again when it has finished: nothing is removed from under a training, and what was done so far stands",
+            ),
             Error::Encoder { .. } => None,
         }
     }

@@ -166,6 +166,13 @@ impl Dtype {
         }
     }
 
+    /// The type of this name.
+    pub fn named(name: &str) -> Option<Dtype> {
+        [Dtype::F16, Dtype::F32]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
+    }
+
     /// Checks that values are finite and fit this type.
     ///
     /// # Errors
@@ -265,7 +272,7 @@ fn decode_halves(bytes: &[u8], out: &mut [f32]) {
 const BLOCK: usize = 512;
 
 /// What a batch gives of one state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BatchStates {
     /// Which state.
     pub state: StateId,

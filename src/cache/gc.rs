@@ -1,9 +1,11 @@
 //! Garbage collection: documents that nobody needs are dropped, and small shards become larger ones.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use super::{
+    in_use::{Reading, Replacing},
     index::DocumentIndex,
+    leftovers::{remove_cache, remove_leftovers},
     manifest::{Manifest, Origin, Parity, ShardEntry, shard_name},
     plan::{ExtractionPlan, SHARD_STATE_BYTES},
     reader::{CacheReader, rows_of},
@@ -11,10 +13,10 @@ use super::{
     staging::write_shard,
     state_file::StateFile,
     tables,
-    writer::{remove_leftovers, take_lock},
+    writer::take_lock,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     fingerprint::Key,
     progress::Progress,
     states::{Alignment, StateId},
@@ -42,6 +44,7 @@ pub struct Collected {
 /// # Errors
 /// When the cache is damaged, or there is none.
 pub fn count(folder: &Path, keep: impl Fn(&Key) -> bool) -> Result<Collected> {
+    let _reading = Reading::begin(folder);
     let Some(manifest) = Manifest::read(folder)? else {
         return Ok(Collected::default());
     };
@@ -55,7 +58,7 @@ fn count_dropped(
     keep: &impl Fn(&Key) -> bool,
 ) -> Collected {
     Collected {
-        documents: manifest.documents,
+        documents: index.n_documents(),
         dropped: index.documents().filter(|(key, _)| !keep(key)).count() as u64,
         shards_before: manifest.shards.len(),
         bytes_before: manifest.bytes(),
@@ -69,7 +72,8 @@ fn count_dropped(
 /// nothing. A cache that has no document left is removed.
 ///
 /// # Errors
-/// When another process writes to the cache, a file of it is damaged, or the disk refuses.
+/// When another process writes to the cache, or reads it for longer than some seconds; when a file of it is damaged, or the
+/// disk refuses.
 pub fn collect(
     folder: &Path,
     keep: impl Fn(&Key) -> bool,
@@ -85,15 +89,18 @@ pub fn collect(
     remove_leftovers(folder, &manifest)?;
     // What an unfinished extraction planned was planned for these shards.
     ExtractionPlan::remove(folder)?;
-    if collected.dropped == collected.documents {
+    if collected.dropped > 0 && collected.dropped == collected.documents {
+        let _replacing = Replacing::begin(folder)?;
         // An empty cache first: wherever a kill stops the removal, what is left is one that can be written to.
         manifest.shards.clear();
         (manifest.documents, manifest.tokens, manifest.truncated) = (0, 0, 0);
         manifest.write(folder)?;
         remove_leftovers(folder, &manifest)?;
-        fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
+        remove_cache(folder)?;
         return Ok(collected);
     }
+    // Whoever reads for long is found before anything is copied.
+    drop(Replacing::begin(folder)?);
     let mut copies = dropped_copies(&index, &keep);
     drop(index);
     progress.start("collecting", Some(manifest.shards.len() as u64), "shards");
@@ -126,9 +133,10 @@ fn uncount(manifest: &mut Manifest, dropped: &[Dropped], copies: &mut HashMap<Ke
                 continue;
             }
         }
-        manifest.documents -= 1;
-        manifest.tokens -= document.tokens;
-        manifest.truncated -= u64::from(document.truncated);
+        let less = |count: u64, by: u64| count.saturating_sub(by);
+        manifest.documents = less(manifest.documents, 1);
+        manifest.tokens = less(manifest.tokens, document.tokens);
+        manifest.truncated = less(manifest.truncated, u64::from(document.truncated));
     }
 }
 
@@ -267,6 +275,7 @@ fn replace(folder: &Path, manifest: &mut Manifest, merge: Merge) -> Result<()> {
             manifest.shards.push(entry);
         }
     }
+    let _replacing = Replacing::begin(folder)?;
     manifest.write(folder)?;
     remove_leftovers(folder, manifest)
 }

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-use super::{manifest::Manifest, tables};
-use crate::{error::Result, fingerprint::Key};
+use super::{
+    file::damage,
+    manifest::{MANIFEST, Manifest},
+    tables,
+};
+use crate::{error::Result, fingerprint::Key, wording::counted};
 
 /// Where a document lies: the number of its shard in the manifest, and its row there.
 pub type Location = (u32, u32);
@@ -29,14 +33,31 @@ impl DocumentIndex {
     /// Reads the tables of documents of every shard.
     ///
     /// # Errors
-    /// When one of them is damaged.
+    /// When one of them is damaged, or together they hold another number of documents than the manifest says.
     pub fn read(folder: &Path, manifest: &Manifest) -> Result<DocumentIndex> {
-        let n_entries = manifest
-            .shards
-            .iter()
-            .map(|shard| shard.documents)
-            .sum::<u64>();
-        let mut entries = Vec::with_capacity(n_entries as usize);
+        let index = DocumentIndex::read_uncounted(folder, manifest)?;
+        let got = (manifest.documents, manifest.truncated);
+        let expected = (index.n_documents(), index.n_truncated());
+        match got == expected {
+            true => Ok(index),
+            false => Err(damage(
+                &folder.join(MANIFEST),
+                &format!(
+                    "{}, {} of them truncated, as its shards hold",
+                    counted(expected.0, "document"),
+                    expected.1
+                ),
+                format!("{}, {}", got.0, got.1),
+            )),
+        }
+    }
+
+    /// As [`DocumentIndex::read`], whatever the manifest says of how many documents there are.
+    ///
+    /// # Errors
+    /// When a table is damaged.
+    pub(super) fn read_uncounted(folder: &Path, manifest: &Manifest) -> Result<DocumentIndex> {
+        let mut entries = Vec::new();
         for (shard, entry) in manifest.shards.iter().enumerate() {
             let table = tables::read_documents(folder, entry)?;
             entries.extend((0..table.len()).map(|row| Entry {
@@ -73,6 +94,13 @@ impl DocumentIndex {
     /// Distinct documents.
     pub fn n_documents(&self) -> u64 {
         self.entries.chunk_by(|a, b| a.key == b.key).count() as u64
+    }
+
+    fn n_truncated(&self) -> u64 {
+        let documents = self.entries.chunk_by(|a, b| a.key == b.key);
+        documents
+            .filter(|same| same[0].row & TRUNCATED != 0)
+            .count() as u64
     }
 
     /// Every document once, by key, with the first place where it lies.

@@ -2,15 +2,18 @@
 //!
 //! It holds no time, host, process or count of a run, so that a resumed extraction ends in the same bytes.
 
+mod check;
+
 use std::{
     collections::BTreeSet,
-    io::Write,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
+use self::check::Wrong;
 use crate::{
+    durable::write_file,
     error::{Error, Result},
     fingerprint::{Digest, FingerprintInputs},
     states::{Dtype, Placement, StateId},
@@ -150,31 +153,46 @@ impl Manifest {
     /// Reads the manifest of a cache folder; `None` where there is none.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no manifest of this format, or its fingerprint is not that of its inputs.
+    /// [`Error::CacheDamage`] when the file is no manifest of this format, its checksum does not hold, its fingerprint is
+    /// not that of its inputs, or what it names cannot be a cache; [`Error::Io`] when it cannot be read.
     pub fn read(folder: &Path) -> Result<Option<Manifest>> {
-        let path = folder.join(MANIFEST);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("read", path)(error)),
+        let Some(text) = read_text(folder)? else {
+            return Ok(None);
         };
-        let damaged = |expected: &str, got: String| {
-            Error::CacheDamage {
-            path: path.clone(),
-            expected: expected.into(),
-            got,
-            hint: "a manifest cannot be repaired: delete this cache folder and run `frostbert extract` again".into(),
-        }
-        };
-        let manifest: Manifest = serde_json::from_str(&text)
-            .map_err(|error| damaged("a manifest of this format", error.to_string()))?;
-        if manifest.inputs.fingerprint() != manifest.fingerprint {
-            return Err(damaged(
-                &format!("inputs that make the fingerprint {}", manifest.fingerprint),
-                manifest.inputs.fingerprint(),
-            ));
-        }
+        let manifest = parse(folder, &text)?;
+        check::checksum(&text)
+            .and_then(|()| check::check(&manifest))
+            .map_err(|wrong| damaged(folder, wrong, REPAIR))?;
         Ok(Some(manifest))
+    }
+
+    /// Reads a manifest whose checksum need not hold, for a repair that compares it with the files; `None` where there is
+    /// none. Shards that cannot be are left out.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no manifest of this format, or its fingerprint is not that of its inputs.
+    pub(super) fn salvage(folder: &Path) -> Result<Option<Manifest>> {
+        let Some(text) = read_text(folder)? else {
+            return Ok(None);
+        };
+        let mut manifest = parse(folder, &text)?;
+        check::fingerprint(&manifest).map_err(|wrong| damaged(folder, wrong, BEYOND_REPAIR))?;
+        if let Some(dtype) = Dtype::named(&manifest.inputs.dtype) {
+            manifest.dtype = dtype;
+        }
+        let mut names = BTreeSet::new();
+        manifest
+            .shards
+            .retain(|entry| check::shard(entry).is_ok() && names.insert(entry.name.clone()));
+        Ok(Some(manifest))
+    }
+
+    /// Checks all that [`Manifest::read`] checks, but for the checksum.
+    ///
+    /// # Errors
+    /// [`Error::CacheDamage`]: a manifest that cannot be repaired.
+    pub(super) fn require_sound(&self, folder: &Path) -> Result<()> {
+        check::check(self).map_err(|wrong| damaged(folder, wrong, BEYOND_REPAIR))
     }
 
     /// Reads the manifest of a folder that must be a cache.
@@ -205,13 +223,18 @@ impl Manifest {
         })
     }
 
-    /// Replaces the manifest of a cache folder: written aside, synced, renamed.
+    /// Replaces the manifest of a cache folder, with its checksum as its last key: written aside, synced, renamed.
     ///
     /// # Errors
     /// When the folder cannot be written; the old manifest then stands.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let json = serde_json::to_vec_pretty(self).expect("plain fields become JSON");
-        write_aside(folder, MANIFEST, &json)
+        write_file(&folder.join(MANIFEST), self.to_json().as_bytes())
+    }
+
+    /// The content of its file: JSON with a checksum as the last key.
+    pub fn to_json(&self) -> String {
+        let json = serde_json::to_string_pretty(self).expect("plain fields become JSON");
+        check::with_checksum(&json)
     }
 
     /// Bytes of all shards' files.
@@ -268,28 +291,58 @@ pub(super) fn shard_name(number: usize) -> String {
     format!("shard-{number:06}")
 }
 
-fn shard_number(name: &str) -> Option<usize> {
-    name.strip_prefix("shard-")?.parse().ok()
+/// The number of the shard that a folder of this name holds; `None` where it is no shard's name.
+pub(super) fn shard_number(name: &str) -> Option<usize> {
+    let digits = name.strip_prefix("shard-")?;
+    let number = digits
+        .parse()
+        .ok()
+        .filter(|number| *number <= MOST_SHARDS)?;
+    (shard_name(number) == name).then_some(number)
 }
 
-/// Writes `folder/name` so that after a crash either the old or the new content stands there, whole.
-pub(super) fn write_aside(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let path = folder.join(name);
-    let aside = folder.join(format!("tmp-{name}"));
-    let mut file = std::fs::File::create(&aside).map_err(Error::io("write", &aside))?;
-    file.write_all(content)
-        .map_err(Error::io("write", &aside))?;
-    file.sync_all().map_err(Error::io("sync", &aside))?;
-    std::fs::rename(&aside, &path).map_err(Error::io("replace", &path))?;
-    sync_folder(folder)
+/// The largest number of a shard: at 256 MB each, more than any disk holds.
+const MOST_SHARDS: usize = 999_999_999;
+
+fn read_text(folder: &Path) -> Result<Option<String>> {
+    let path = folder.join(MANIFEST);
+    match std::fs::read(&path) {
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|error| {
+            let wrong = Wrong {
+                expected: "a manifest of this format".into(),
+                got: error.to_string(),
+            };
+            damaged(folder, wrong, BEYOND_REPAIR)
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
 }
 
-/// Makes renames in a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    std::fs::File::open(folder)
-        .and_then(|file| file.sync_all())
-        .map_err(Error::io("sync", folder))
+fn parse(folder: &Path, text: &str) -> Result<Manifest> {
+    serde_json::from_str(text).map_err(|error| {
+        let wrong = Wrong {
+            expected: "a manifest of this format".into(),
+            got: error.to_string(),
+        };
+        damaged(folder, wrong, BEYOND_REPAIR)
+    })
 }
+
+fn damaged(folder: &Path, wrong: Wrong, hint: &str) -> Error {
+    Error::CacheDamage {
+        path: folder.join(MANIFEST),
+        expected: wrong.expected,
+        got: wrong.got,
+        hint: hint.into(),
+    }
+}
+
+const REPAIR: &str = "run `frostbert cache verify --repair` on this cache: it keeps the shards whose files are whole, counts them \
+                      anew, and writes the manifest again";
+
+const BEYOND_REPAIR: &str = "this manifest cannot be repaired: put it back where there is a copy of it; else delete this cache folder \
+                             and run `frostbert extract` again";
 
 /// Fails where shards lie in a folder without a manifest: one may be what a killed first commit left, more are a cache
 /// that lost its manifest.

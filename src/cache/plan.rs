@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     index::DocumentIndex,
-    manifest::{Manifest, ShardEntry, shard_name, write_aside},
+    manifest::{Manifest, ShardEntry, shard_name},
 };
 use crate::{
+    durable::write_file,
     error::{Error, Result},
     fingerprint::{self, Digest, Key},
     states::{StateId, StateKind},
@@ -347,7 +348,7 @@ impl ExtractionPlan {
     pub fn write(&self, folder: &Path) -> Result<()> {
         let json = serde_json::to_vec(self).expect("plain fields become JSON");
         let name = format!("plan-{}.json", fingerprint::hash_bytes(&json).short());
-        write_aside(folder, &name, &json)
+        write_file(&folder.join(name), &json)
     }
 
     /// The unfinished plan of a cache folder, if there is one that can be read.
@@ -378,13 +379,23 @@ impl ExtractionPlan {
     }
 }
 
+/// Whether this program gives the name to a plan.
+pub(super) fn is_plan(name: &str) -> bool {
+    let digits = name
+        .strip_prefix("plan-")
+        .and_then(|name| name.strip_suffix(".json"));
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
 fn plan_paths(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let entry = entry.map_err(Error::io("list", folder))?;
         let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("plan-") && name.ends_with(".json") {
+        let is_file = entry.file_type().is_ok_and(|kind| !kind.is_dir());
+        if is_file && is_plan(&name.to_string_lossy()) {
             paths.push(entry.path());
         }
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    in_use::Reading,
     index::{DocumentIndex, Location},
     manifest::{Manifest, ShardEntry, no_cache},
     shard::{DocumentTable, ShardLayout},
@@ -23,6 +24,8 @@ pub struct CacheReader {
     folder: PathBuf,
     manifest: Manifest,
     index: DocumentIndex,
+    /// None where the caller sees to it that nothing is replaced.
+    _reading: Option<Reading>,
 }
 
 impl CacheReader {
@@ -31,10 +34,13 @@ impl CacheReader {
     /// # Errors
     /// When the manifest or a table of documents is damaged.
     pub fn open(folder: &Path) -> Result<Option<CacheReader>> {
+        // Before the manifest is read: what it names stays from then on.
+        let reading = Reading::begin(folder);
         let Some(manifest) = Manifest::read(folder)? else {
             return Ok(None);
         };
         Ok(Some(CacheReader {
+            _reading: Some(reading),
             folder: folder.to_path_buf(),
             index: DocumentIndex::read(folder, &manifest)?,
             manifest,
@@ -55,6 +61,7 @@ impl CacheReader {
             folder: folder.to_path_buf(),
             manifest: manifest.clone(),
             index: DocumentIndex::default(),
+            _reading: None,
         }
     }
 
@@ -90,7 +97,12 @@ impl CacheReader {
     /// # Errors
     /// [`crate::error::Error::CacheDamage`] when the shard has no such state, or its file is not what the manifest says.
     pub fn open_state(&self, shard: u32, state: StateId) -> Result<StateFile> {
-        StateFile::open(&self.folder, &self.manifest, self.shard(shard), state)
+        let entry = self.shard(shard);
+        let file = StateFile::open(&self.folder, &self.manifest, entry, state)?;
+        if state.kind == StateKind::Words {
+            tables::require_words(&self.folder, entry, file.n_rows())?;
+        }
+        Ok(file)
     }
 
     /// Reads the documents of a shard, and the words and the alignment of tokens where it has them.
@@ -100,16 +112,17 @@ impl CacheReader {
     pub fn read_layout(&self, shard: u32) -> Result<ShardLayout> {
         let entry = self.shard(shard);
         let has = |name: &str| entry.files.iter().any(|file| file.name == name);
+        let documents = self.read_documents(shard)?;
         let alignment = match has(tables::TOKENS) {
-            true => tables::read_tokens(&self.folder, entry)?,
+            true => tables::read_tokens(&self.folder, entry, &documents)?,
             false => Alignment::default(),
         };
         let (words, word_start) = match has(tables::WORDS) {
-            true => tables::read_words(&self.folder, entry)?,
+            true => tables::read_words(&self.folder, entry, &documents)?,
             false => (Vec::new(), Vec::new()),
         };
         Ok(ShardLayout {
-            documents: self.read_documents(shard)?,
+            documents,
             alignment,
             words,
             word_start,

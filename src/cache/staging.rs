@@ -1,18 +1,19 @@
 //! A shard on its way to the disk: written aside by any thread, then put where it belongs.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::{
     file::damage,
-    manifest::{FileEntry, Manifest, Origin, ShardEntry, sync_folder},
+    manifest::{FileEntry, Manifest, Origin, ShardEntry},
     shard::{DocumentTable, OpenShard, ShardLayout, StateRows},
     state_file::{self, StateMetadata},
     tables,
 };
 use crate::{
+    durable::sync_folder,
     error::{Error, Result},
     states::StateKind,
 };
@@ -84,7 +85,15 @@ impl WrittenShard {
     /// Puts a new shard where it belongs; the manifest does not name it yet.
     pub(super) fn rename(self, folder: &Path) -> Result<ShardEntry> {
         let target = folder.join(&self.name);
-        fs::rename(&self.aside.path, &target).map_err(Error::io("rename", &target))?;
+        fs::rename(&self.aside.path, &target).map_err(|error| match error.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => Error::CacheDamage {
+                path: target.clone(),
+                expected: "room for a new shard".into(),
+                got: "something that is not of this cache".into(),
+                hint: "move it out of the cache folder and run the same command again".into(),
+            },
+            _ => Error::io("rename", &target)(error),
+        })?;
         self.aside.renamed();
         sync_folder(folder)?;
         Ok(ShardEntry {

@@ -27,7 +27,8 @@ use super::{
 };
 use crate::{
     error::Result,
-    states::{Dtype, StateId},
+    states::{Dtype, StateId, StateKind},
+    wording::{counted, shorten},
 };
 
 /// Size of a data page: small enough to skip to, large enough to scan.
@@ -113,14 +114,48 @@ pub(super) fn write_state(
     })
 }
 
+/// The width of a state, which the writer noted in its file.
+const HIDDEN: &str = "frostbert.hidden";
+
+impl StateMetadata {
+    /// The key-value metadata of the file of a state.
+    fn pairs(&self, state: StateId) -> [(&'static str, String); 5] {
+        [
+            ("frostbert.fingerprint", self.fingerprint.clone()),
+            ("frostbert.dtype", self.dtype.name().to_string()),
+            (HIDDEN, self.hidden.to_string()),
+            ("frostbert.pooling", state.kind.name().to_string()),
+            ("frostbert.layer", state.layer.to_string()),
+        ]
+    }
+}
+
+fn pairs_in(reader: &SerializedFileReader<Bytes>) -> Vec<(&str, String)> {
+    let metadata = reader.metadata().file_metadata().key_value_metadata();
+    let pairs = metadata.into_iter().flatten();
+    pairs
+        .filter_map(|pair| Some((pair.key.as_str(), pair.value.clone()?)))
+        .collect()
+}
+
+/// The width that the writer noted in the file of a state.
+///
+/// # Errors
+/// [`crate::error::Error::CacheDamage`] when the file is not what the manifest says, or notes none.
+pub(super) fn hidden_of(folder: &Path, entry: &ShardEntry, state: StateId) -> Result<usize> {
+    let path = folder.join(&entry.name).join(name_of(state));
+    let damaged = |got: String| damage(&path, "a Parquet file of states", got);
+    let reader = SerializedFileReader::new(checked_bytes(folder, entry, &name_of(state))?)
+        .map_err(|error| damaged(error.to_string()))?;
+    let mut pairs = pairs_in(&reader).into_iter();
+    let hidden = pairs.find(|(key, _)| *key == HIDDEN);
+    hidden
+        .and_then(|(_, value)| value.parse().ok())
+        .ok_or_else(|| damaged(format!("one without {HIDDEN}")))
+}
+
 fn properties(state: StateId, metadata: &StateMetadata, row_bytes: usize) -> WriterProperties {
-    let pairs = [
-        ("frostbert.fingerprint", metadata.fingerprint.clone()),
-        ("frostbert.dtype", metadata.dtype.name().to_string()),
-        ("frostbert.hidden", metadata.hidden.to_string()),
-        ("frostbert.pooling", state.kind.name().to_string()),
-        ("frostbert.layer", state.layer.to_string()),
-    ];
+    let pairs = metadata.pairs(state);
     WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_encoding(Encoding::PLAIN)
@@ -150,7 +185,8 @@ impl StateFile {
     /// Maps the file, checks its checksum, and finds its pages.
     ///
     /// # Errors
-    /// [`crate::error::Error::CacheDamage`] when it is not what the manifest says.
+    /// [`crate::error::Error::CacheDamage`] when it is not what the manifest says: of this cache, with a row for each
+    /// document or token of the shard.
     pub fn open(
         folder: &Path,
         manifest: &Manifest,
@@ -161,13 +197,40 @@ impl StateFile {
         let path = folder.join(&entry.name).join(&name);
         let bytes = checked_bytes(folder, entry, &name)?;
         let row_bytes = manifest.hidden * manifest.dtype.size_bytes();
-        let file = StateFile::of(bytes, row_bytes)
+        let reader = SerializedFileReader::new(bytes)
             .map_err(|error| damage(&path, "a Parquet file of states", error.to_string()))?;
-        Ok(file)
+        let metadata = StateMetadata::of(manifest);
+        let (expected, got) = (metadata.pairs(state), pairs_in(&reader));
+        if let Some((key, value)) = expected.iter().find(|pair| !got.contains(pair)) {
+            let other = got.iter().find(|(other, _)| other == key);
+            return Err(damage(
+                &path,
+                &format!("a state file with {key} {value}"),
+                other.map_or("none".into(), |(_, value)| shorten(value, 40)),
+            ));
+        }
+        let file = StateFile::of(reader, row_bytes)
+            .map_err(|error| damage(&path, "a Parquet file of states", error.to_string()))?;
+        let n_rows = match state.kind {
+            StateKind::Pooled(_) => Some(entry.documents),
+            StateKind::Tokens => Some(entry.tokens),
+            // Of words the shard's table knows how many there are.
+            StateKind::Words => None,
+        };
+        match n_rows {
+            Some(n_rows) if n_rows != file.n_rows() as u64 => Err(damage(
+                &path,
+                &counted(n_rows, "row"),
+                file.n_rows().to_string(),
+            )),
+            _ => Ok(file),
+        }
     }
 
-    fn of(bytes: Bytes, row_bytes: usize) -> Result<StateFile, ParquetError> {
-        let reader = SerializedFileReader::new(bytes)?;
+    fn of(
+        reader: SerializedFileReader<Bytes>,
+        row_bytes: usize,
+    ) -> Result<StateFile, ParquetError> {
         let mut file = StateFile {
             row_bytes,
             pages: Vec::new(),

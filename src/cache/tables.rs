@@ -9,11 +9,14 @@ use arrow::{
 };
 use parquet::{
     basic::{Compression, ZstdLevel},
-    file::properties::{EnabledStatistics, WriterProperties, WriterVersion},
+    file::{
+        properties::{EnabledStatistics, WriterProperties, WriterVersion},
+        reader::{FileReader, SerializedFileReader},
+    },
 };
 
 use super::{
-    file::{Columns, damage, read_file, write_table},
+    file::{Columns, checked_bytes, damage, read_file, write_table},
     manifest::{FileEntry, ShardEntry},
     shard::{DocumentTable, ShardLayout},
 };
@@ -21,6 +24,7 @@ use crate::{
     error::Result,
     fingerprint::Key,
     states::{Alignment, WordPlace},
+    wording::counted,
 };
 
 /// The table of documents, one row per window.
@@ -190,6 +194,52 @@ fn properties() -> WriterProperties {
 /// # Errors
 /// When the file is damaged, or does not hold what the manifest says.
 pub(super) fn read_documents(folder: &Path, entry: &ShardEntry) -> Result<DocumentTable> {
+    let table = read_documents_uncounted(folder, entry)?;
+    let (expected, got) = (Counts::of_entry(entry), Counts::of_table(&table));
+    if got != expected {
+        return Err(damage(
+            &folder.join(&entry.name).join(DOCUMENTS),
+            &format!(
+                "{} documents, {} windows, {} tokens",
+                expected.documents, expected.windows, expected.tokens
+            ),
+            format!("{}, {}, {}", got.documents, got.windows, got.tokens),
+        ));
+    }
+    Ok(table)
+}
+
+/// What the manifest says of a shard's table of documents.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) documents: u64,
+    pub(super) windows: u64,
+    pub(super) tokens: u64,
+}
+
+impl Counts {
+    pub(super) fn of_entry(entry: &ShardEntry) -> Counts {
+        Counts {
+            documents: entry.documents,
+            windows: entry.windows,
+            tokens: entry.tokens,
+        }
+    }
+
+    pub(super) fn of_table(table: &DocumentTable) -> Counts {
+        Counts {
+            documents: table.len() as u64,
+            windows: table.n_windows() as u64,
+            tokens: table.n_tokens(),
+        }
+    }
+}
+
+/// As [`read_documents`], whatever the manifest says of how many there are.
+///
+/// # Errors
+/// When the file is damaged.
+pub(super) fn read_documents_uncounted(folder: &Path, entry: &ShardEntry) -> Result<DocumentTable> {
     let mut table = DocumentTable::default();
     let mut windows: Vec<u32> = Vec::new();
     each_batch(folder, entry, DOCUMENTS, |batch| {
@@ -206,20 +256,11 @@ pub(super) fn read_documents(folder: &Path, entry: &ShardEntry) -> Result<Docume
         }
         Some(())
     })?;
-    let expected = (entry.documents, entry.windows, entry.tokens);
-    let got = (
-        table.len() as u64,
-        table.n_windows() as u64,
-        table.n_tokens(),
-    );
-    if got != expected || !windows.is_empty() {
+    if !windows.is_empty() {
         return Err(damage(
             &folder.join(&entry.name).join(DOCUMENTS),
-            &format!(
-                "{} documents, {} windows, {} tokens",
-                expected.0, expected.1, expected.2
-            ),
-            format!("{}, {}, {}", got.0, got.1, got.2),
+            "the rows of all windows of the last document",
+            counted(windows.len(), "row"),
         ));
     }
     Ok(table)
@@ -228,8 +269,12 @@ pub(super) fn read_documents(folder: &Path, entry: &ShardEntry) -> Result<Docume
 /// Reads where the token rows of a shard stand.
 ///
 /// # Errors
-/// When the shard has no such table, or it is damaged.
-pub(super) fn read_tokens(folder: &Path, entry: &ShardEntry) -> Result<Alignment> {
+/// When the shard has no such table, it is damaged, or has not a row for each token of `documents`.
+pub(super) fn read_tokens(
+    folder: &Path,
+    entry: &ShardEntry,
+    documents: &DocumentTable,
+) -> Result<Alignment> {
     let mut alignment = Alignment::default();
     each_batch(folder, entry, TOKENS, |batch| {
         alignment
@@ -247,18 +292,32 @@ pub(super) fn read_tokens(folder: &Path, entry: &ShardEntry) -> Result<Alignment
             .extend(values::<UInt8Type>(batch, "sequence")?);
         Some(())
     })?;
+    let n_rows = alignment.token_ids.len() as u64;
+    if n_rows != documents.n_tokens() {
+        return Err(damage(
+            &folder.join(&entry.name).join(TOKENS),
+            &counted(documents.n_tokens(), "row"),
+            n_rows.to_string(),
+        ));
+    }
     Ok(alignment)
 }
 
-/// Reads the words of a shard, and the first of each of its `n_documents` documents.
+/// Reads the words of a shard, and the first of each of its documents.
 ///
 /// # Errors
-/// When the shard has no such table, or it is damaged.
-pub(super) fn read_words(folder: &Path, entry: &ShardEntry) -> Result<(Vec<WordPlace>, Vec<u32>)> {
+/// When the shard has no such table, it is damaged, or names words that `documents` cannot have.
+pub(super) fn read_words(
+    folder: &Path,
+    entry: &ShardEntry,
+    documents: &DocumentTable,
+) -> Result<(Vec<WordPlace>, Vec<u32>)> {
     let mut words = Vec::new();
-    let mut word_start = vec![0; entry.documents as usize + 1];
+    let mut word_start = vec![0; documents.len() + 1];
+    let mut last = 0;
+    let mut stranger = None;
     each_batch(folder, entry, WORDS, |batch| {
-        let documents = values::<UInt32Type>(batch, "doc")?;
+        let document = values::<UInt32Type>(batch, "doc")?;
         let sequence = values::<UInt8Type>(batch, "sequence")?;
         let word = values::<Int32Type>(batch, "word")?;
         let char_start = values::<UInt32Type>(batch, "char_start")?;
@@ -266,22 +325,64 @@ pub(super) fn read_words(folder: &Path, entry: &ShardEntry) -> Result<(Vec<WordP
         let window = values::<UInt16Type>(batch, "window")?;
         let position = values::<UInt16Type>(batch, "position")?;
         for row in 0..batch.num_rows() {
-            *word_start.get_mut(documents[row] as usize + 1)? += 1;
+            let document = document[row] as usize;
+            let (window, position) = (window[row], position[row]);
+            if document < last || !has_token(documents, document, window, position) {
+                stranger.get_or_insert((document, window, position));
+                return Some(());
+            }
+            last = document;
+            word_start[document + 1] += 1;
             words.push(WordPlace {
                 sequence: sequence[row],
                 word: word[row],
                 char_start: char_start[row],
                 char_end: char_end[row],
-                window: window[row],
-                position: position[row],
+                window,
+                position,
             });
         }
         Some(())
     })?;
+    if let Some((document, window, position)) = stranger {
+        return Err(damage(
+            &folder.join(&entry.name).join(WORDS),
+            "words in the order of the shard's documents, each at a token of one",
+            format!("token {position} of window {window} of document {document}"),
+        ));
+    }
     for document in 1..word_start.len() {
         word_start[document] += word_start[document - 1];
     }
     Ok((words, word_start))
+}
+
+/// Fails where the table of words of a shard has another number of rows than a file of word states.
+///
+/// # Errors
+/// As it says; when the table is damaged.
+pub(super) fn require_words(folder: &Path, entry: &ShardEntry, n_rows: usize) -> Result<()> {
+    let path = folder.join(&entry.name).join(WORDS);
+    let bytes = checked_bytes(folder, entry, WORDS)?;
+    let reader = SerializedFileReader::new(bytes)
+        .map_err(|error| damage(&path, "a Parquet file", error.to_string()))?;
+    let got = reader.metadata().file_metadata().num_rows();
+    match usize::try_from(got) == Ok(n_rows) {
+        true => Ok(()),
+        false => Err(damage(&path, &counted(n_rows, "row"), got.to_string())),
+    }
+}
+
+fn has_token(documents: &DocumentTable, document: usize, window: u16, position: u16) -> bool {
+    if document >= documents.len() {
+        return false;
+    }
+    let windows = documents.windows(document);
+    let window = windows.start + usize::from(window);
+    window < windows.end && {
+        let tokens = documents.window_tokens(window);
+        u64::from(position) < tokens.end - tokens.start
+    }
 }
 
 /// Shows the batches of a table; `None` from `visit` means that a column is missing or of another type.

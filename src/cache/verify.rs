@@ -4,52 +4,141 @@ use std::path::{Path, PathBuf};
 
 use super::{
     file::checked_bytes,
+    in_use::{Reading, Replacing},
     index::DocumentIndex,
-    manifest::{Manifest, ShardEntry},
-    tables,
-    writer::{remove_leftovers, take_lock},
+    leftovers::remove_leftovers,
+    manifest::{MANIFEST, Manifest, ShardEntry},
+    state_file::{self, StateFile},
+    tables::{self, Counts},
+    writer::take_lock,
 };
-use crate::error::Result;
+use crate::{error::Result, states::StateKind};
 
-/// Checks every file of a cache and returns the names of those that are damaged or missing, as `shard/file`.
+/// Checks every file of a cache, and the manifest's counts against the tables of documents. Returns the names of what is
+/// damaged or missing, as `shard/file`, and `manifest.json` where it counts otherwise.
 pub fn damaged_files(folder: &Path, manifest: &Manifest) -> Vec<PathBuf> {
-    let files = manifest
-        .shards
-        .iter()
-        .flat_map(|entry| entry.files.iter().map(move |file| (entry, file)));
-    files
-        .filter(|(entry, file)| checked_bytes(folder, entry, &file.name).is_err())
-        .map(|(entry, file)| Path::new(&entry.name).join(&file.name))
-        .collect()
+    let _reading = Reading::begin(folder);
+    // A collection may have replaced shards since the manifest was read.
+    let now = Manifest::read(folder).ok().flatten();
+    let manifest = now.as_ref().unwrap_or(manifest);
+    let shards = 0..manifest.shards.len();
+    let mut damaged: Vec<PathBuf> = shards
+        .flat_map(|shard| {
+            let shard_folder = Path::new(&manifest.shards[shard].name);
+            let files = damaged_in(folder, manifest, shard).into_iter();
+            files.map(|name| shard_folder.join(name))
+        })
+        .collect();
+    if damaged.is_empty() && !counts_hold(folder, manifest) {
+        damaged.push(PathBuf::from(MANIFEST));
+    }
+    damaged
 }
 
-/// Drops every shard with one of the files that [`damaged_files`] found, so that the next extraction computes its
-/// documents again. Returns the names of what was dropped.
+/// The files of a shard that are not what the manifest says, or do not belong together. Each is read once.
+fn damaged_in<'m>(folder: &Path, manifest: &'m Manifest, shard: usize) -> Vec<&'m str> {
+    let entry = &manifest.shards[shard];
+    let documents = tables::read_documents(folder, entry).ok();
+    let has_words = entry.files.iter().any(|file| file.name == tables::WORDS);
+    let words = documents
+        .as_ref()
+        .filter(|_| has_words)
+        .and_then(|documents| tables::read_words(folder, entry, documents).ok());
+    let is_whole = |name: &str| match (name, &documents) {
+        (tables::DOCUMENTS, documents) => documents.is_some(),
+        (tables::TOKENS, Some(documents)) => tables::read_tokens(folder, entry, documents).is_ok(),
+        (tables::WORDS, Some(_)) => words.is_some(),
+        (name, Some(_)) => {
+            let mut states = entry.states();
+            let state = states.find(|state| state_file::name_of(*state) == name);
+            let file = state.and_then(|state| StateFile::open(folder, manifest, entry, state).ok());
+            let is_of_words = state.is_some_and(|state| state.kind == StateKind::Words);
+            let n_words = words.as_ref().map(|(words, _)| words.len());
+            file.is_some_and(|file| !is_of_words || n_words.is_none_or(|n| n == file.n_rows()))
+        }
+        (name, None) => checked_bytes(folder, entry, name).is_ok(),
+    };
+    let names = entry.files.iter().map(|file| file.name.as_str());
+    names.filter(|name| !is_whole(name)).collect()
+}
+
+fn counts_hold(folder: &Path, manifest: &Manifest) -> bool {
+    let mut counted = manifest.clone();
+    recount(folder, &mut counted).is_ok() && counted == *manifest
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// The shards that were dropped, by name.
+    pub dropped: Vec<String>,
+    /// Whether the manifest was written again with other counts, or with a checksum that it lacked.
+    pub manifest: bool,
+}
+
+/// Drops every shard of which a file is not what the manifest says, so that the next extraction computes its documents
+/// again, and counts what stays. A manifest whose checksum does not hold is written again by what the files hold.
 ///
 /// # Errors
-/// When another process writes to the cache, or the disk refuses.
-pub fn repair(folder: &Path, damaged: &[PathBuf]) -> Result<Vec<String>> {
+/// When another process writes to the cache, its manifest cannot be read at all, or the disk refuses.
+pub fn repair(folder: &Path) -> Result<Repaired> {
     let _lock = take_lock(folder)?;
-    let Some(mut manifest) = Manifest::read(folder)? else {
-        return Ok(Vec::new());
+    // A writer may have come before the lock: only what is damaged still counts.
+    let (mut manifest, is_sealed) = match Manifest::read(folder) {
+        Ok(Some(manifest)) => (manifest, true),
+        Ok(None) => return Ok(Repaired::default()),
+        Err(error) => match Manifest::salvage(folder) {
+            Ok(Some(manifest)) => (manifest, false),
+            _ => return Err(error),
+        },
     };
-    // A writer may have come before the lock: only what is damaged still, and still of the cache, counts.
-    let is_damaged = |entry: &ShardEntry| {
-        let mut files = entry.files.iter();
-        files.any(|file| {
-            damaged.contains(&Path::new(&entry.name).join(&file.name))
-                && checked_bytes(folder, entry, &file.name).is_err()
-        })
+    let before = manifest.clone();
+    if !is_sealed {
+        take_from_files(folder, &mut manifest);
+    }
+    let whole: Vec<bool> = (0..manifest.shards.len())
+        .map(|shard| damaged_in(folder, &manifest, shard).is_empty())
+        .collect();
+    let mut whole = whole.iter();
+    manifest.shards.retain(|_| whole.next() == Some(&true));
+    recount(folder, &mut manifest)?;
+    let stays = |entry: &ShardEntry| manifest.shards.iter().any(|kept| kept.name == entry.name);
+    let dropped = before.shards.iter().filter(|entry| !stays(entry));
+    let repaired = Repaired {
+        dropped: dropped.map(|entry| entry.name.clone()).collect(),
+        manifest: !is_sealed || manifest != before,
     };
-    let (dropped, kept): (Vec<ShardEntry>, Vec<ShardEntry>) =
-        manifest.shards.into_iter().partition(is_damaged);
-    manifest.shards = kept;
-    if !dropped.is_empty() {
-        recount(folder, &mut manifest)?;
+    if repaired.manifest {
+        let _replacing = Replacing::begin(folder)?;
+        manifest.require_sound(folder)?;
         manifest.write(folder)?;
         remove_leftovers(folder, &manifest)?;
     }
-    Ok(dropped.into_iter().map(|entry| entry.name).collect())
+    Ok(repaired)
+}
+
+/// Takes what a manifest without a valid checksum says of its shards from their files, which have checksums of their own:
+/// the width of a state, and how much each table of documents holds. Shards that cannot be read stay as they are.
+fn take_from_files(folder: &Path, manifest: &mut Manifest) {
+    let mut widths = manifest.shards.iter().filter_map(|entry| {
+        let state = entry.states().next()?;
+        state_file::hidden_of(folder, entry, state).ok()
+    });
+    if let Some(hidden) = widths.next() {
+        manifest.hidden = hidden;
+    }
+    for entry in &mut manifest.shards {
+        if let Ok(table) = tables::read_documents_uncounted(folder, entry) {
+            let Counts {
+                documents,
+                windows,
+                tokens,
+            } = Counts::of_table(&table);
+            (entry.documents, entry.windows, entry.tokens) = (documents, windows, tokens);
+        }
+    }
+    let layers = manifest.states().into_iter().map(|state| state.layer);
+    manifest.model_layers = layers.fold(manifest.model_layers, usize::max);
 }
 
 /// Counts the documents, tokens and truncated documents of the shards that a manifest names, each document once.
@@ -57,7 +146,7 @@ pub fn repair(folder: &Path, damaged: &[PathBuf]) -> Result<Vec<String>> {
 /// # Errors
 /// When a table of documents is damaged.
 fn recount(folder: &Path, manifest: &mut Manifest) -> Result<()> {
-    let index = DocumentIndex::read(folder, manifest)?;
+    let index = DocumentIndex::read_uncounted(folder, manifest)?;
     let (mut documents, mut tokens, mut truncated) = (0, 0, 0);
     let mut places: Vec<_> = index.documents().map(|(_, place)| place).collect();
     places.sort_unstable();

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     index::DocumentIndex,
+    leftovers::remove_leftovers,
     manifest::{Manifest, refuse_orphans},
     plan::PlannedShard,
     staging::{ShardPlace, WrittenShard},
@@ -163,16 +164,11 @@ impl Drop for WriterLock {
 /// Takes the writer's lock of a cache folder.
 ///
 /// # Errors
-/// [`Error::CacheBusy`] when another process holds it.
+/// [`Error::CacheBusy`] when another process holds it; [`Error::CacheDamage`] where the lock is a link, or holds something
+/// else than the number of a process.
 pub(super) fn take_lock(folder: &Path) -> Result<WriterLock> {
-    let path = folder.join("writer.lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
+    let path = folder.join(LOCK);
+    let mut file = open_lock(&path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -196,38 +192,37 @@ pub(super) fn take_lock(folder: &Path) -> Result<WriterLock> {
     Ok(WriterLock(file))
 }
 
-/// Removes what a killed writer left: temporary files, and what no manifest names.
-pub(super) fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()> {
-    for path in list(folder)? {
-        let name = file_name(&path);
-        let entry = manifest.shards.iter().find(|shard| shard.name == name);
-        if let Some(entry) = entry {
-            for file in list(&path)? {
-                let name = file_name(&file);
-                if !entry.files.iter().any(|known| known.name == name) {
-                    fs::remove_file(&file).map_err(Error::io("remove", &file))?;
-                }
-            }
-        } else if name.starts_with("tmp-") || name.starts_with("shard-") {
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            removed.map_err(Error::io("remove", &path))?;
-        }
+/// The lock's file in the cache folder.
+pub(super) const LOCK: &str = "writer.lock";
+
+/// The number of a process, and a line feed, are shorter.
+const MOST_LOCK_BYTES: u64 = 32;
+
+/// Opens the file of a lock; through no link, because its content is written anew.
+fn open_lock(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.custom_flags(flags.bits() as i32);
     }
-    Ok(())
-}
-
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .map_err(Error::io("list", folder))
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    let no_lock = |got: &str| {
+        Error::CacheDamage {
+        path: path.to_path_buf(),
+        expected: "the file of a lock".into(),
+        got: got.into(),
+        hint: "look at what it is, and remove it where nothing needs it: the next writer makes a new one".into(),
+    }
+    };
+    let file = match options.open(path) {
+        Err(_) if path.is_symlink() => return Err(no_lock("a link")),
+        other => other.map_err(Error::io("open", path))?,
+    };
+    let metadata = file.metadata().map_err(Error::io("read", path))?;
+    match metadata.is_file() && metadata.len() <= MOST_LOCK_BYTES {
+        true => Ok(file),
+        false => Err(no_lock("something else")),
+    }
 }

@@ -145,7 +145,7 @@ fn list(folder: &Path, context: &Context) -> Result<ExitCode> {
 fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
     let manifest = Manifest::open(folder)?;
     if context.json {
-        output::print_json(&manifest)?;
+        output::write(&format!("{}\n", manifest.to_json()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let inputs = &manifest.inputs;
@@ -187,24 +187,38 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
 fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCode> {
     let (mut n_shards, mut damaged, mut beyond_repair) = (0, Vec::new(), false);
     let mut dropped: Vec<PathBuf> = Vec::new();
+    let mut rewritten = 0;
     for (path, manifest) in find(folders)? {
-        let manifest = match manifest {
-            Ok(manifest) => manifest,
+        let files = match &manifest {
+            Ok(manifest) => damaged_files(&path, manifest),
+            Err(_) => vec![PathBuf::from(MANIFEST)],
+        };
+        let is_damaged = !files.is_empty();
+        damaged.extend(files.into_iter().map(|file| path.join(file)));
+        let mut repaired = None;
+        if repair && is_damaged {
+            match (verify::repair(&path), &manifest) {
+                (Ok(done), _) => repaired = Some(done),
+                // Without a manifest that can be read the others are still to be looked at.
+                (Err(Error::CacheDamage { .. }), Err(_)) => {}
+                (Err(error), _) => return Err(error.into()),
+            }
+        }
+        if let Some(repaired) = &repaired {
+            dropped.extend(repaired.dropped.iter().map(|shard| path.join(shard)));
+            rewritten += usize::from(repaired.manifest && repaired.dropped.is_empty());
+        }
+        match manifest {
+            Ok(manifest) => n_shards += manifest.shards.len(),
+            Err(_) if repaired.is_some() => {
+                n_shards += Manifest::open(&path)?.shards.len();
+            }
             Err(error) => {
                 let cure = error.hint().unwrap_or_default();
                 context.progress.warn(&format!("{error}; {cure}"));
-                damaged.push(path.join(MANIFEST));
                 beyond_repair = true;
-                continue;
             }
-        };
-        n_shards += manifest.shards.len();
-        let files = damaged_files(&path, &manifest);
-        if repair && !files.is_empty() {
-            let shards = verify::repair(&path, &files)?;
-            dropped.extend(shards.iter().map(|shard| path.join(shard)));
         }
-        damaged.extend(files.into_iter().map(|file| path.join(file)));
     }
     if context.json {
         let mut report = json!({ "shards": n_shards, "damaged": damaged });
@@ -224,6 +238,12 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
         ));
         if damaged.len() > usize::from(beyond_repair) && !repair {
             lines.push("--repair drops the shards with damaged files; `frostbert extract` computes them again".into());
+        }
+        if rewritten > 0 {
+            lines.push(format!(
+                "{} written again by what the shards hold",
+                counted(rewritten, "manifest")
+            ));
         }
         if !dropped.is_empty() {
             lines.push(format!(

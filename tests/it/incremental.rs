@@ -9,7 +9,10 @@ use std::{
 };
 
 use frostbert::{
-    cache::reader::{CacheReader, rows_of},
+    cache::{
+        manifest::Manifest,
+        reader::{CacheReader, rows_of},
+    },
     fingerprint::Key,
     states::{Dtype, StateId, StateKind},
 };
@@ -406,17 +409,18 @@ fn other_settings_after_a_kill_plan_anew_and_lose_nothing() {
     let mut manifest = workshop.manifest();
     let shards = manifest["shards"].as_array_mut().unwrap();
     shards.truncate(3);
-    let kept = shards
-        .iter()
-        .map(|shard| shard["documents"].as_u64().unwrap())
-        .sum::<u64>();
-    manifest["documents"] = json!(kept);
-    fs::write(&path, serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
+    let [kept, tokens] = ["documents", "tokens"].map(|count| {
+        let counts = shards.iter().map(|shard| shard[count].as_u64().unwrap());
+        counts.sum::<u64>()
+    });
+    (manifest["documents"], manifest["tokens"]) = (json!(kept), json!(tokens));
+    let manifest: Manifest = serde_json::from_value(manifest).unwrap();
+    manifest.write(path.parent().unwrap()).unwrap();
     let plan = json!({
         "settings": { "shard_tokens": 400, "batch_tokens": 256 },
         "shards": [{
             "name": "shard-000003", "added": false, "states": ["mean-L02"],
-            "documents": 1, "tokens": 9, "keys": "",
+            "documents": 1, "tokens": 9, "keys": "0".repeat(64),
         }],
     });
     fs::write(workshop.cache().join("plan-0.json"), plan.to_string()).unwrap();

@@ -8,8 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::super::manifest::sync_folder;
-use crate::error::{Error, Result};
+use crate::{
+    durable::sync_folder,
+    error::{Error, Result},
+};
 
 /// What an export is; no export is without it.
 pub const EXPORT: &str = "export.json";
