@@ -12,6 +12,7 @@ mod comparison;
 mod contract;
 mod crash;
 mod damage;
+mod damaged_manifests;
 mod damaged_runs;
 mod data_checks;
 mod devices;
