@@ -88,7 +88,7 @@ pub fn collect(
     let mut collected = count_dropped(&manifest, &index, &keep);
     remove_leftovers(folder, &manifest)?;
     // What an unfinished extraction planned was planned for these shards.
-    ExtractionPlan::remove(folder)?;
+    ExtractionPlan::clear(folder)?;
     if collected.dropped > 0 && collected.dropped == collected.documents {
         let _replacing = Replacing::begin(folder)?;
         // An empty cache first: wherever a kill stops the removal, what is left is one that can be written to.

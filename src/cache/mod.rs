@@ -15,6 +15,7 @@
 //!
 //! It knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is computed once.
 
+pub mod batch_log;
 pub mod diff;
 pub mod export;
 mod file;

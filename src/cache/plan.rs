@@ -14,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    batch_log,
     index::DocumentIndex,
     manifest::{Manifest, ShardEntry, shard_name},
 };
@@ -365,6 +366,15 @@ impl ExtractionPlan {
             }
         }
         Ok(None)
+    }
+
+    /// Removes every plan from the cache folder, and the logs of batches that go with them.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn clear(folder: &Path) -> Result<()> {
+        batch_log::remove_all(folder)?;
+        ExtractionPlan::remove(folder)
     }
 
     /// Removes every plan from the cache folder.

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::encode::Filling;
 use crate::{
     cache::{
+        batch_log::BatchLogs,
         plan::{ExtractionPlan, PlannedShard},
         staging::{ShardPlace, WrittenShard},
         writer::CacheWriter,
@@ -34,6 +35,7 @@ pub(super) struct Committer<'a> {
     plan: &'a ExtractionPlan,
     writer: &'a mut CacheWriter,
     at_once: usize,
+    logs: Option<&'a BatchLogs>,
     complete: Sender<(usize, ShardPlace, Filling)>,
     written: Receiver<(usize, Result<WrittenShard>)>,
     /// Written, or failed, before their turn.
@@ -51,6 +53,7 @@ impl<'a> Committer<'a> {
         writer: &'a mut CacheWriter,
         scope: &'scope Scope<'scope, '_>,
         at_once: usize,
+        logs: Option<&'a BatchLogs>,
         write: impl Fn(usize, ShardPlace, Filling) -> Result<WrittenShard> + Copy + Send + 'scope,
     ) -> Committer<'a> {
         let (complete, waiting) = bounded::<(usize, ShardPlace, Filling)>(at_once);
@@ -73,6 +76,7 @@ impl<'a> Committer<'a> {
             plan,
             writer,
             at_once,
+            logs,
             complete,
             written,
             early: BTreeMap::new(),
@@ -149,6 +153,9 @@ impl<'a> Committer<'a> {
         self.early.insert(number, written);
         while let Some(written) = self.early.remove(&self.committed) {
             self.bytes += self.writer.commit(written?)?;
+            if let Some(logs) = self.logs {
+                logs.remove(self.plan, &self.plan.shards[self.committed])?;
+            }
             self.committed += 1;
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Stage 1 at work: batches are planned, encoded on every worker, placed, and committed, with bounded queues between.
 
+mod logged;
+
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -11,6 +13,7 @@ use super::{
 };
 use crate::{
     cache::{
+        batch_log::{BatchLog, BatchLogs},
         manifest::Origin,
         plan::ExtractionPlan,
         shard::{OpenShard, ShardLayout, WindowPlace},
@@ -53,6 +56,8 @@ impl Totals {
 /// Some windows on their way to a worker: of a shard, or of its parity sample.
 struct PlannedBatch {
     shard: usize,
+    /// Its place among the batches of its shard.
+    number: u32,
     in_sample: bool,
     places: Vec<WindowPlace>,
     /// Spooled documents of the windows, for messages.
@@ -65,6 +70,9 @@ struct PlannedBatch {
 /// A batch on its way to the writer.
 struct EncodedBatch {
     shard: usize,
+    number: u32,
+    /// Whether an earlier process encoded it.
+    is_logged: bool,
     in_sample: bool,
     places: Vec<WindowPlace>,
     tokens: u64,
@@ -78,6 +86,8 @@ pub(super) struct Filling {
     sample: OpenShard,
     /// The documents of the sample, as rows of the shard.
     sampled: Vec<usize>,
+    /// Where its batches are kept until it is complete; on a CPU only.
+    log: Option<BatchLog>,
 }
 
 impl Filling {
@@ -134,6 +144,8 @@ impl Job<'_> {
         progress: &dyn Progress,
     ) -> Result<Totals> {
         let at_once = shards_at_once(&encoder.devices);
+        let logs = self.logs(&encoder.devices, writer.folder(), computer);
+        let logs = logs.as_ref();
         let (workers, reference) = encoder.workers();
         let capacity = workers.len() * QUEUE_PER_WORKER;
         let (batch_sender, batches) = bounded::<Result<PlannedBatch>>(capacity);
@@ -149,7 +161,8 @@ impl Job<'_> {
                     sender
                 }
             };
-            scope.spawn(move || self.feed(&batch_sender, &sample_sender));
+            let logged = result_sender.clone();
+            scope.spawn(move || self.feed(&batch_sender, &sample_sender, logs, &logged));
             for worker in workers {
                 let (batches, results) = (batches.clone(), result_sender.clone());
                 scope.spawn(move || self.work(worker, &batches, &results));
@@ -157,14 +170,23 @@ impl Job<'_> {
             // Only the threads hold these ends now: when they stop, whoever waits for them stops too.
             drop((batches, result_sender));
             let write = move |number, place, filling| self.write(number, place, filling, computer);
-            let committer = Committer::new(self.plan, writer, scope, at_once, write);
-            self.place_all(results, committer, progress)
+            let committer = Committer::new(self.plan, writer, scope, at_once, logs, write);
+            self.place_all(results, committer, logs, progress)
         })
     }
 
-    /// Sends the batches of every shard, in order, until nobody listens.
-    fn feed(&self, batches: &Sender<Result<PlannedBatch>>, samples: &Sender<Result<PlannedBatch>>) {
-        for shard in 0..self.plan.shards.len() {
+    /// Sends the batches of every shard, in order, until nobody listens: to the workers, or where an earlier process
+    /// encoded them, straight to their place.
+    fn feed(
+        &self,
+        batches: &Sender<Result<PlannedBatch>>,
+        samples: &Sender<Result<PlannedBatch>>,
+        logs: Option<&BatchLogs>,
+        results: &Sender<Result<EncodedBatch>>,
+    ) {
+        for (shard, planned_shard) in self.plan.shards.iter().enumerate() {
+            let mut logged =
+                logs.map_or_else(BTreeMap::new, |logs| logs.read(self.plan, planned_shard));
             let planned = match self.plan_shard(shard) {
                 Ok(planned) => planned,
                 Err(error) => {
@@ -174,8 +196,13 @@ impl Job<'_> {
                 }
             };
             for batch in planned {
+                let states = logged.remove(&batch.number);
                 let queue = if batch.in_sample { samples } else { batches };
-                if queue.send(Ok(batch)).is_err() {
+                let is_sent = match states.filter(|states| self.fits(&batch, states)) {
+                    Some(states) => results.send(Ok(batch.encoded(states, true))).is_ok(),
+                    None => queue.send(Ok(batch)).is_ok(),
+                };
+                if !is_sent {
                     return;
                 }
             }
@@ -204,6 +231,9 @@ impl Job<'_> {
                 batches.push(batch);
             }
         }
+        for (number, batch) in batches.iter_mut().enumerate() {
+            batch.number = number as u32;
+        }
         Ok(batches)
     }
 
@@ -217,6 +247,7 @@ impl Job<'_> {
         let (batch, words) = batch_of(encodings, &places, stores_words);
         PlannedBatch {
             shard,
+            number: 0,
             in_sample: false,
             documents: places
                 .iter()
@@ -304,14 +335,8 @@ impl Job<'_> {
             stored: self.dtype,
             words: &planned.words,
         };
-        Ok(EncodedBatch {
-            states: computed.finish(request, name_of)?,
-            shard: planned.shard,
-            in_sample: planned.in_sample,
-            tokens: planned.batch.tokens(),
-            padded_tokens: (planned.batch.windows() * planned.batch.width) as u64,
-            places: planned.places,
-        })
+        let states = computed.finish(request, name_of)?;
+        Ok(planned.encoded(states, false))
     }
 
     /// Places batches as they come and hands complete shards on, in their order.
@@ -319,6 +344,7 @@ impl Job<'_> {
         &self,
         results: Receiver<Result<EncodedBatch>>,
         mut committer: Committer<'_>,
+        logs: Option<&BatchLogs>,
         progress: &dyn Progress,
     ) -> Result<Totals> {
         let mut totals = Totals::default();
@@ -334,14 +360,21 @@ impl Job<'_> {
             };
             let filling = match open.entry(encoded.shard) {
                 Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(self.open_shard(encoded.shard)?),
+                Entry::Vacant(entry) => entry.insert(self.open_shard(encoded.shard, logs)?),
             };
+            if let Some(log) = filling.log.as_mut().filter(|_| !encoded.is_logged)
+                && !log.append(encoded.number, &encoded.states)
+            {
+                filling.log = None;
+            }
             if encoded.in_sample {
                 filling.sample.place(&encoded.places, &encoded.states);
             } else {
                 filling.shard.place(&encoded.places, &encoded.states);
-                totals.tokens += encoded.tokens;
-                totals.padded_tokens += encoded.padded_tokens;
+                if !encoded.is_logged {
+                    totals.tokens += encoded.tokens;
+                    totals.padded_tokens += encoded.padded_tokens;
+                }
                 let documents = encoded.places.iter().filter(|(_, window)| *window == 0);
                 progress.advance(documents.count() as u64, encoded.tokens);
             }
@@ -370,6 +403,7 @@ impl Job<'_> {
             shard,
             sample,
             sampled,
+            log: _,
         } = filling;
         let origin = Origin {
             states: self.plan.shards[number].states.clone(),
@@ -382,7 +416,7 @@ impl Job<'_> {
         place.write(shard, origin)
     }
 
-    fn open_shard(&self, shard: usize) -> Result<Filling> {
+    fn open_shard(&self, shard: usize, logs: Option<&BatchLogs>) -> Result<Filling> {
         let states = &self.plan.shards[shard].states;
         let encodings = self.read(shard)?;
         let sampled = self.sampled(shard);
@@ -392,6 +426,7 @@ impl Job<'_> {
             shard: OpenShard::new(layout, states, self.hidden, self.dtype),
             sample: OpenShard::new(of_sample, states, self.hidden, Dtype::F32),
             sampled,
+            log: logs.and_then(|logs| logs.append_to(self.plan, &self.plan.shards[shard])),
         })
     }
 }

@@ -31,7 +31,7 @@ use crate::{
         fingerprint_inputs,
         windows::Overflow,
     },
-    error::Result,
+    error::{Error, Result},
     fingerprint::{FingerprintInputs, Key},
     progress::Progress,
     states::{StateId, StateKind},
@@ -106,6 +106,7 @@ pub(super) fn extract_with(
     let done = match count_if_cached(pipeline, &folder, &inputs, &states, progress)? {
         Some(counts) => {
             warn_of_truncation(pipeline, counts, progress);
+            clear_finished_plan(&settings.cache_dir, &inputs, shape_of(pipeline, checkpoint))?;
             Done {
                 counts,
                 computed: 0,
@@ -140,6 +141,14 @@ pub(super) fn extract_with(
     })
 }
 
+fn shape_of(pipeline: &Pipeline, checkpoint: &Checkpoint) -> CacheShape {
+    CacheShape {
+        model_layers: checkpoint.config.layers,
+        hidden: checkpoint.config.hidden,
+        dtype: pipeline.extraction.dtype,
+    }
+}
+
 /// What was read, and what of it was computed.
 struct Done {
     counts: ReadCounts,
@@ -157,11 +166,7 @@ fn compute_missing(
 ) -> Result<Done> {
     let (pipeline, checkpoint) = (lazy.pipeline, lazy.checkpoint);
     let settings = &pipeline.extraction;
-    let shape = CacheShape {
-        model_layers: checkpoint.config.layers,
-        hidden: checkpoint.config.hidden,
-        dtype: settings.dtype,
-    };
+    let shape = shape_of(pipeline, checkpoint);
     let mut writer = CacheWriter::open(&settings.cache_dir, inputs, shape)?;
     if writer.manifest().shards.is_empty() {
         // Something will be encoded for certain: say now, and not after reading, that it cannot be.
@@ -189,7 +194,7 @@ fn compute_missing(
         true => Totals::default(),
         false => encode(lazy, &job, counts, &mut writer, progress)?,
     };
-    ExtractionPlan::remove(writer.folder())?;
+    ExtractionPlan::clear(writer.folder())?;
     Ok(Done {
         counts,
         computed: spool.documents().len() as u64,
@@ -245,6 +250,23 @@ pub(super) fn inputs_for(
     )
 }
 
+/// Removes the plan of an extraction that was killed after its last commit, or was of other texts. Where another process
+/// writes, the plan is its own.
+fn clear_finished_plan(
+    cache_dir: &Path,
+    inputs: &FingerprintInputs,
+    shape: CacheShape,
+) -> Result<()> {
+    if ExtractionPlan::read(&cache_dir.join(inputs.fingerprint()))?.is_none() {
+        return Ok(());
+    }
+    match CacheWriter::open(cache_dir, inputs, shape) {
+        Ok(writer) => ExtractionPlan::clear(writer.folder()),
+        Err(Error::CacheBusy { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Counts the texts where the cache has every one with every state: then nothing is written and no lock is taken.
 fn count_if_cached(
     pipeline: &Pipeline,
@@ -257,9 +279,6 @@ fn count_if_cached(
         return Ok(None);
     };
     cache.manifest().require(folder, inputs)?;
-    if ExtractionPlan::read(folder)?.is_some() {
-        return Ok(None);
-    }
     // Nothing will be written, so no row has a size.
     let planner = Planner::new(states, cache.manifest(), cache.index(), 0);
     let mut admission = Admission::new(&pipeline.extraction);

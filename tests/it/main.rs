@@ -27,6 +27,7 @@ mod gpu_pack;
 mod help;
 mod hub;
 mod incremental;
+mod interrupted_shards;
 mod kills;
 mod label_columns;
 mod metrics_label_errors;
