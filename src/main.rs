@@ -4,11 +4,19 @@
 
 mod cli;
 
-use std::process::ExitCode;
+use std::{panic, process::ExitCode};
 
 use clap::Parser;
+use frostbert::encoder::fence::is_fenced;
 
 fn main() -> ExitCode {
+    // Foreign code whose panics become errors: the error says it, once.
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !is_fenced() {
+            usual(panic);
+        }
+    }));
     let arguments = cli::Arguments::parse();
     match cli::run(&arguments) {
         Ok(code) => code,

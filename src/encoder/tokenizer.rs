@@ -1,13 +1,20 @@
 //! tokenizer.json: documents to token ids, with every limit set here and nothing trusted that is baked into the file.
 
-use std::{borrow::Cow, path::Path};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::{InputSequence, Tokenizer};
 
-use super::tokenizer_file::TokenizerFile;
-use super::windows::{Encoding, Overflow, Piece, Sequence, Template, cut, least_length};
+use super::{
+    fence::fenced,
+    prefix::{Prefixes, beginning},
+    tokenizer_file::TokenizerFile,
+    windows::{Encoding, Overflow, Piece, Sequence, Template, cut, least_length, room},
+};
 use crate::{
     error::{Error, Result},
     fingerprint::{Key, Mode},
@@ -60,9 +67,12 @@ pub struct TokenTable {
 
 /// A tokenizer that cuts documents to a given length and never pads.
 pub struct TextTokenizer {
+    path: PathBuf,
     inner: Tokenizer,
     /// For given words, where these need another setting than texts.
     of_words: Option<Tokenizer>,
+    /// Where a long text's first tokens are those of its beginning.
+    prefixes: Option<Prefixes>,
     template: Template,
     max_length: usize,
     overflow: Overflow,
@@ -95,22 +105,27 @@ impl TextTokenizer {
             hint: hint.into(),
         };
         let parse = |bytes: &[u8]| {
-            let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| {
-                refuse(
-                    "a Hugging Face tokenizer.json",
-                    error.to_string(),
-                    "fetch the checkpoint again",
-                )
-            })?;
-            tokenizer.with_padding(None);
-            tokenizer.with_truncation(None).map_err(failed)?;
-            Ok(tokenizer)
+            let parsed = fenced(|| {
+                let mut tokenizer = Tokenizer::from_bytes(bytes)?;
+                tokenizer.with_padding(None);
+                tokenizer.with_truncation(None)?;
+                tokenizers::Result::Ok(tokenizer)
+            });
+            parsed.and_then(|parsed| parsed.map_err(|error| error.to_string()))
         };
-        let inner = parse(&file.json)?;
-        let of_words = with_prefix_space(&file.json)
-            .map(|bytes| parse(&bytes))
+        let open = |bytes: &[u8]| {
+            parse(bytes).map_err(|got| {
+                let hint = "fetch the checkpoint again";
+                refuse("a Hugging Face tokenizer.json", got, hint)
+            })
+        };
+        let inner = open(&file.json)?;
+        let json: Value = serde_json::from_slice(&file.json).unwrap_or_default();
+        let prefixes = Prefixes::of(&json);
+        let of_words = with_prefix_space(json)
+            .map(|bytes| open(&bytes))
             .transpose()?;
-        let template = template_of(&inner).map_err(failed)?.ok_or_else(|| {
+        let template = encoded(path, "a", || template_of(&inner))?.ok_or_else(|| {
             refuse(
                 "a tokenizer.json that makes tokens of a letter or a digit, with room for two texts",
                 "none in any of its templates".into(),
@@ -135,8 +150,10 @@ impl TextTokenizer {
             ));
         }
         Ok(TextTokenizer {
+            path: path.clone(),
             inner,
             of_words,
+            prefixes,
             template,
             max_length,
             overflow,
@@ -157,17 +174,17 @@ impl TextTokenizer {
 
     fn encode_one(&self, input: Input<'_>, aligned: bool) -> Result<Encoding> {
         let (first, second) = match input {
-            Input::Text(text) => (sequence(&self.inner, raw(text), aligned)?, None),
-            Input::Pair(first, second) => (
-                sequence(&self.inner, raw(first), aligned)?,
-                Some(sequence(&self.inner, raw(second), aligned)?),
-            ),
+            Input::Text(text) => {
+                let wanted = self.wanted(&self.template.single);
+                (self.first_tokens(text, aligned, wanted)?.0, None)
+            }
+            Input::Pair(first, second) => {
+                let (first, second) = self.pair(first, second, aligned)?;
+                (first, Some(second))
+            }
             Input::Words(words) => {
-                let given = InputSequence::PreTokenizedOwned(Cow::Borrowed(words));
-                let tokenizer = self.of_words.as_ref().unwrap_or(&self.inner);
-                let mut sequence = sequence(tokenizer, given, aligned)?;
-                shift_into_joined_text(&mut sequence, words);
-                (sequence, None)
+                let wanted = self.wanted(&self.template.single);
+                (self.first_words(words, aligned, wanted)?, None)
             }
         };
         let encoding = cut(
@@ -191,12 +208,96 @@ impl TextTokenizer {
         Ok(encoding)
     }
 
+    /// How many tokens of a sequence tell what is kept of it, and that it is cut; `None` where all matter.
+    fn wanted(&self, pieces: &[Piece]) -> Option<usize> {
+        match self.overflow {
+            Overflow::Truncate => Some(room(pieces, self.max_length).saturating_add(1)),
+            Overflow::Windows { .. } => None,
+        }
+    }
+
+    /// The tokens of a text, or at least the first `wanted` where it has that many; and whether these are all.
+    ///
+    /// Of a long text the beginning is enough, and takes a fraction of the memory: some hundred bytes a character.
+    fn first_tokens(
+        &self,
+        text: &str,
+        aligned: bool,
+        wanted: Option<usize>,
+    ) -> Result<(Sequence, bool)> {
+        if let (Some(prefixes), Some(wanted)) = (&self.prefixes, wanted) {
+            let mut n_bytes = prefixes.likely_bytes(wanted);
+            while n_bytes < text.len() / 2 {
+                let beginning = beginning(text, n_bytes);
+                let mut tokens = self.sequence(&self.inner, raw(beginning), beginning, true)?;
+                if prefixes.settle(beginning, &tokens, wanted) {
+                    if !aligned {
+                        (tokens.offsets, tokens.words) = Default::default();
+                    }
+                    return Ok((tokens, false));
+                }
+                n_bytes *= 4;
+            }
+        }
+        let tokens = self.sequence(&self.inner, raw(text), text, aligned)?;
+        Ok((tokens, true))
+    }
+
+    fn pair(&self, first: &str, second: &str, aligned: bool) -> Result<(Sequence, Sequence)> {
+        let wanted = self.wanted(&self.template.pair);
+        let (a, all_of_a) = self.first_tokens(first, aligned, wanted)?;
+        let (b, all_of_b) = self.first_tokens(second, aligned, wanted)?;
+        let room = room(&self.template.pair, self.max_length);
+        let shorter = a.ids.len().min(b.ids.len());
+        if (all_of_a && all_of_b) || shorter <= room || room.is_multiple_of(2) {
+            return Ok((a, b));
+        }
+        // Both are cut, and the odd token goes to the longer one: which that is, only all of both tells.
+        let whole = |text| Ok(self.first_tokens(text, aligned, None)?.0);
+        Ok((whole(first)?, whole(second)?))
+    }
+
+    /// As [`TextTokenizer::first_tokens`], of given words: each is tokenised by itself.
+    fn first_words(
+        &self,
+        words: &[String],
+        aligned: bool,
+        wanted: Option<usize>,
+    ) -> Result<Sequence> {
+        let tokenizer = self.of_words.as_ref().unwrap_or(&self.inner);
+        let mut n_words = wanted.unwrap_or(usize::MAX).min(words.len());
+        loop {
+            let taken = &words[..n_words];
+            let given = InputSequence::PreTokenizedOwned(Cow::Borrowed(taken));
+            let name = taken.first().map_or("", String::as_str);
+            let mut tokens = self.sequence(tokenizer, given, name, aligned)?;
+            // There are words that make no token.
+            if n_words == words.len() || wanted.is_some_and(|wanted| tokens.ids.len() >= wanted) {
+                shift_into_joined_text(&mut tokens, taken);
+                return Ok(tokens);
+            }
+            n_words = n_words.saturating_mul(4).min(words.len());
+        }
+    }
+
+    /// All tokens of an input; `text` is it, or its beginning, for messages.
+    fn sequence(
+        &self,
+        tokenizer: &Tokenizer,
+        input: InputSequence<'_>,
+        text: &str,
+        aligned: bool,
+    ) -> Result<Sequence> {
+        encoded(&self.path, text, || sequence(tokenizer, input, aligned))
+    }
+
     /// One whole text with its tokens, offsets and words; nothing is cut off.
     ///
     /// # Errors
     /// When the tokenizer itself fails on the text.
     pub fn table(&self, text: &str) -> Result<TokenTable> {
-        let encoding = self.inner.encode_char_offsets(text, true).map_err(failed)?;
+        let encode = || self.inner.encode_char_offsets(text, true);
+        let encoding = encoded(&self.path, text, encode)?;
         Ok(TokenTable {
             tokens: encoding.get_tokens().to_vec(),
             ids: encoding.get_ids().to_vec(),
@@ -206,17 +307,19 @@ impl TextTokenizer {
     }
 }
 
-fn sequence(tokenizer: &Tokenizer, input: InputSequence<'_>, aligned: bool) -> Result<Sequence> {
+fn sequence(
+    tokenizer: &Tokenizer,
+    input: InputSequence<'_>,
+    aligned: bool,
+) -> tokenizers::Result<Sequence> {
     if !aligned {
-        let encoding = tokenizer.encode_fast(input, false).map_err(failed)?;
+        let encoding = tokenizer.encode_fast(input, false)?;
         return Ok(Sequence {
             ids: encoding.get_ids().to_vec(),
             ..Sequence::default()
         });
     }
-    let encoding = tokenizer
-        .encode_char_offsets(input, false)
-        .map_err(failed)?;
+    let encoding = tokenizer.encode_char_offsets(input, false)?;
     let words = encoding.get_word_ids().iter();
     let offsets = encoding.get_offsets().iter();
     Ok(Sequence {
@@ -256,8 +359,7 @@ fn shift_into_joined_text(sequence: &mut Sequence, words: &[String]) {
 
 /// tokenizer.json with `add_prefix_space` on, where it is off: a byte-level tokenizer (RoBERTa's) tells a word by the
 /// space before it, which words that are given one by one have lost. `None` where there is nothing to turn on.
-fn with_prefix_space(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut json: Value = serde_json::from_slice(bytes).ok()?;
+fn with_prefix_space(mut json: Value) -> Option<Vec<u8>> {
     let parts = ["pre_tokenizer", "post_processor"];
     let turned = parts.map(|part| json.get_mut(part).is_some_and(turn_prefix_space_on));
     turned[0].then(|| json.to_string().into_bytes())
@@ -295,7 +397,7 @@ fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Option<Template>> {
         let mut pieces: Vec<Piece> = Vec::new();
         let sequences = encoding.get_sequence_ids();
         for (token, sequence) in sequences.into_iter().enumerate() {
-            let type_id = encoding.get_type_ids()[token] as u8;
+            let type_id = u8::try_from(encoding.get_type_ids()[token])?;
             let piece = match sequence.filter(|_| encoding.get_special_tokens_mask()[token] == 0) {
                 Some(number) => Piece::Sequence { number, type_id },
                 None => Piece::Special {
@@ -308,7 +410,7 @@ fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Option<Template>> {
                 pieces.push(piece);
             }
         }
-        pieces
+        tokenizers::Result::Ok(pieces)
     };
     let holds = |pieces: &[Piece], number: usize| {
         let is_it =
@@ -317,8 +419,8 @@ fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Option<Template>> {
     };
     for probe in ["a", "the", "A", "0", "."] {
         let template = Template {
-            single: pieces(tokenizer.encode(probe, true)?),
-            pair: pieces(tokenizer.encode((probe, probe), true)?),
+            single: pieces(tokenizer.encode(probe, true)?)?,
+            pair: pieces(tokenizer.encode((probe, probe), true)?)?,
         };
         if holds(&template.single, 0) && holds(&template.pair, 0) && holds(&template.pair, 1) {
             return Ok(Some(template));
@@ -330,62 +432,20 @@ fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Option<Template>> {
 /// Room for `[CLS]`, `[SEP]` and one token.
 pub const MIN_LENGTH: usize = 3;
 
-fn failed(error: tokenizers::Error) -> Error {
-    Error::Encoder {
-        action: "tokenise a text",
-        reason: error.to_string(),
-    }
+/// What a tokenizer makes of a text, and in words what it stumbles over.
+fn encoded<T>(
+    path: &Path,
+    text: &str,
+    encode: impl FnOnce() -> tokenizers::Result<T>,
+) -> Result<T> {
+    let done = fenced(encode).and_then(|done| done.map_err(|error| error.to_string()));
+    done.map_err(|reason| Error::Checkpoint {
+        path: path.to_path_buf(),
+        expected: "a tokenizer.json that makes tokens of any text".into(),
+        got: format!("one that fails at `{}`: {reason}", shorten(text, 40)),
+        hint: "fetch the tokenizer.json that belongs to the model".into(),
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    /// A byte-pair tokenizer of single characters, without a token for what it does not know.
-    fn open(characters: &[&str]) -> Result<TextTokenizer> {
-        let special = |id: usize, content: &str| {
-            json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                    "normalized": false, "special": true })
-        };
-        let mut vocabulary = json!({ "[CLS]": 0, "[SEP]": 1 });
-        for (id, character) in characters.iter().enumerate() {
-            vocabulary[character] = json!(id + 2);
-        }
-        let json = json!({
-            "version": "1.0",
-            "added_tokens": [special(0, "[CLS]"), special(1, "[SEP]")],
-            "pre_tokenizer": { "type": "Whitespace" },
-            "post_processor": { "type": "BertProcessing", "sep": ["[SEP]", 1], "cls": ["[CLS]", 0] },
-            "model": { "type": "BPE", "vocab": vocabulary, "merges": [] },
-        });
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tokenizer.json");
-        std::fs::write(&path, json.to_string()).unwrap();
-        TextTokenizer::open(&path, 16, Overflow::Truncate)
-    }
-
-    #[test]
-    fn a_vocabulary_without_the_letter_that_is_tried_first_is_tried_with_others() {
-        let tokenizer = open(&["0", "x"]).unwrap();
-        let encodings = tokenizer.encode(&[Input::Text("x0 x"), Input::Pair("x", "0")], true);
-        let ids: Vec<Vec<u32>> = encodings
-            .unwrap()
-            .iter()
-            .map(|encoding| encoding.windows[0].ids.clone())
-            .collect();
-        assert_eq!(ids, [vec![0, 3, 2, 3, 1], vec![0, 3, 1, 2, 1]]);
-    }
-
-    #[test]
-    fn a_tokenizer_that_spells_none_of_them_is_refused() {
-        let error = open(&["x"]).err().unwrap();
-        assert!(
-            error
-                .to_string()
-                .contains("expected a tokenizer.json that makes tokens"),
-            "{error}"
-        );
-    }
-}
+mod tests;

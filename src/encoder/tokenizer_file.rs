@@ -60,6 +60,9 @@ const WITH_SUCH_A_TOKENIZER: [&str; 19] = [
     "squeezebert",
 ];
 
+/// The longest piece of a vocabulary, in bytes: SentencePiece's own have 16 characters at most, unless told otherwise.
+const LONGEST_PIECE: usize = 1000;
+
 /// A tokenizer's JSON.
 #[derive(Clone, Debug)]
 pub struct TokenizerFile {
@@ -91,6 +94,7 @@ impl TokenizerFile {
             got: "one without a vocabulary".into(),
             hint: "fetch the checkpoint again".into(),
         })?;
+        check_sizes(path, &tokenizer)?;
         let normalizer = normalizer_of_config(path, &tokenizer)?;
         let json = match normalizer {
             Some(normalizer) if tokenizer["normalizer"] != normalizer => {
@@ -115,6 +119,62 @@ fn parsed(path: &Path, bytes: &[u8], what: &str) -> Result<Value> {
         got: format!("what JSON calls: {error}"),
         hint: "fetch the checkpoint again".into(),
     })
+}
+
+/// Refuses sizes at which the crate `tokenizers` runs out of stack or memory, which nothing can fence.
+fn check_sizes(path: &Path, tokenizer: &Value) -> Result<()> {
+    let refuse = |expected: String, got: String| Error::Checkpoint {
+        path: path.to_path_buf(),
+        expected,
+        got,
+        hint: "fetch the tokenizer.json that belongs to the model".into(),
+    };
+    // A list of pieces with scores: these become a tree that is as deep as the longest is long.
+    let pieces = tokenizer["model"]["vocab"].as_array().into_iter().flatten();
+    let lengths = pieces.filter_map(|piece| piece[0].as_str().map(str::len));
+    if let Some(length) = lengths.max().filter(|length| *length > LONGEST_PIECE) {
+        return Err(refuse(
+            format!("pieces of a vocabulary of at most {LONGEST_PIECE} bytes"),
+            format!("one of {length}"),
+        ));
+    }
+    let mut parts = vec![&tokenizer["normalizer"]];
+    while let Some(part) = parts.pop() {
+        parts.extend(part["normalizers"].as_array().into_iter().flatten());
+        let Some(map) = part["precompiled_charsmap"].as_str() else {
+            continue;
+        };
+        let (said, there) = (tree_bytes(map), map.len() / 4 * 3);
+        if said.is_none_or(|said| said > there) {
+            let got = match said {
+                Some(said) => format!("one that announces {said}"),
+                None => "one without a size".into(),
+            };
+            return Err(refuse(
+                format!("a precompiled_charsmap of at most the {there} bytes that are there"),
+                got,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The size that a precompiled_charsmap begins with: four bytes, lowest first, in base64.
+fn tree_bytes(map: &str) -> Option<usize> {
+    let digit = |byte: &u8| match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    // Six digits of six bits each: four bytes, and half of the next.
+    let first = map.as_bytes().get(..6)?;
+    let bits = first
+        .iter()
+        .try_fold(0u64, |bits, byte| Some(bits << 6 | u64::from(digit(byte)?)))?;
+    Some(((bits >> 4) as u32).swap_bytes() as usize)
 }
 
 fn is_word_piece(tokenizer: &Value) -> bool {
@@ -187,13 +247,14 @@ fn count_ids(tokenizer: &Value) -> Option<usize> {
             .values()
             .filter_map(Value::as_u64)
             .max()
-            .map(|id| id + 1),
+            .map(|id| id.saturating_add(1)),
         Value::Array(pieces) => Some(pieces.len() as u64),
         _ => None,
     };
     let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
     let added = added.filter_map(|token| token["id"].as_u64()).max();
-    let ids = size.into_iter().chain(added.map(|id| id + 1));
+    // What no embedding can have, whatever its exact number.
+    let ids = size.into_iter().chain(added.map(|id| id.saturating_add(1)));
     ids.max().map(|size| size as usize)
 }
 
@@ -285,5 +346,25 @@ mod tests {
                 && !lower_cases(&json!({ "type": "NFC" }))
                 && !lower_cases(&Value::Null)
         );
+    }
+
+    #[test]
+    fn sizes_that_would_end_the_program_are_refused() {
+        let check = |tokenizer: Value| check_sizes(Path::new("tokenizer.json"), &tokenizer);
+        let pieces = |length: usize| json!({ "model": { "vocab": [["a", 0.0], ["b".repeat(length), -1.0]] } });
+        assert!(check(pieces(LONGEST_PIECE)).is_ok());
+        let error = check(pieces(LONGEST_PIECE + 1)).unwrap_err().to_string();
+        assert!(error.contains("got one of 1001"), "{error}");
+        let map = |map: &str| {
+            json!({ "normalizer": { "type": "Sequence", "normalizers": [{ "type": "NFC" },
+            { "type": "Precompiled", "precompiled_charsmap": map }] } })
+        };
+        // Base64 of 4, 0, 0, 0 and four bytes of zero.
+        assert_eq!(tree_bytes("BAAAAAAAAAA="), Some(4));
+        assert!(check(map("BAAAAAAAAAA=")).is_ok());
+        for bad in ["/////w==", "AAAAQAAA", "", "AAA", "~~~~~~~~"] {
+            assert!(check(map(bad)).is_err(), "{bad}");
+        }
+        assert!(check(json!({})).is_ok());
     }
 }

@@ -121,7 +121,7 @@ pub fn cut(
         Some(_) => &template.pair,
     };
     let n = [first.ids.len(), second.map_or(0, |second| second.ids.len())];
-    let room = max_length - n_special(pieces);
+    let room = room(pieces, max_length);
     let (ranges, truncated) = match (overflow, second) {
         (Overflow::Truncate, _) => {
             let kept = longest_first(n, room);
@@ -159,6 +159,11 @@ pub fn least_length(template: &Template, overflow: Overflow) -> usize {
         Overflow::Truncate => (n_special(&template.single) + 1).max(n_special(&template.pair)),
         Overflow::Windows { stride } => n_special(&template.pair) + stride + 2,
     }
+}
+
+/// Tokens of an input that are left for sequences.
+pub(super) fn room(pieces: &[Piece], max_length: usize) -> usize {
+    max_length - n_special(pieces)
 }
 
 fn n_special(pieces: &[Piece]) -> usize {
