@@ -29,14 +29,14 @@ pub(super) enum ModelCommand {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
         /// Outputs of the heads that are counted
-        #[arg(long, value_name = "N", default_value_t = 2)]
-        classes: usize,
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        classes: u32,
     },
     /// Fetch a model from the Hugging Face hub, or go on with a pull that was stopped
     ///
     /// The only command that opens a network connection. Every file is checked against the hub's hash. HF_TOKEN (or
     /// the token file of the hub's own tools) gives access to private and gated models, HF_ENDPOINT names another hub,
-    /// HTTPS_PROXY a proxy.
+    /// HTTPS_PROXY a proxy. Where the disk has no room for the model nothing is fetched, unless with --yes.
     Pull {
         /// hf:owner/name, or hf:owner/name@revision (a branch, a tag or a commit)
         #[arg(value_name = "MODEL", value_parser = hub_model)]
@@ -61,7 +61,7 @@ fn hub_model(text: &str) -> Result<HubModel, String> {
 
 pub(super) fn run(command: &ModelCommand, context: &Context) -> Result<ExitCode> {
     match command {
-        ModelCommand::Info { folder, classes } => info(folder, *classes, context),
+        ModelCommand::Info { folder, classes } => info(folder, *classes as usize, context),
         ModelCommand::Pull { model, to } => pull_model(model, to.as_deref(), context),
         ModelCommand::Verify { folders } => verify_models(folders, context),
     }
@@ -69,7 +69,9 @@ pub(super) fn run(command: &ModelCommand, context: &Context) -> Result<ExitCode>
 
 fn pull_model(model: &HubModel, to: Option<&Path>, context: &Context) -> Result<ExitCode> {
     let folder = to.map_or_else(|| Path::new("models").join(model.name()), Path::to_path_buf);
-    let pulled = pull(&hub_of_environment(), model, &folder, &context.progress)?;
+    let go_on = context.machine.go_on;
+    let hub = hub_of_environment();
+    let pulled = pull(&hub, model, &folder, go_on, &context.progress)?;
     if context.json {
         output::print_json(&json!({
             "path": folder,

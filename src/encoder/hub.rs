@@ -6,6 +6,7 @@
 
 mod client;
 mod listing;
+mod redirect;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -36,7 +37,7 @@ const BROKEN: &str = "the repository is broken: pin another revision, or name an
 pub struct Hub {
     /// Its address, as `https://host`.
     pub endpoint: String,
-    /// An access token, for repositories that are private or gated. It is sent to the endpoint's own host alone.
+    /// An access token, for repositories that are private or gated. It is sent to the endpoint's own host and port alone.
     pub token: Option<String>,
     /// A proxy to go through, as `http://host:port`.
     pub proxy: Option<String>,
@@ -144,12 +145,19 @@ pub struct Pulled {
 /// Fetches a model into a folder, or what the folder lacks of it, and checks every file's size and hash.
 ///
 /// Files: config.json, tokenizer.json and its companions, and the weights: model.safetensors, or its shards, where our
-/// graph runs what config.json describes; else a model.onnx.
+/// graph runs what config.json describes; else a model.onnx. Where the disk has no room for what is to come, nothing more
+/// is fetched, unless `go_on` says so.
 ///
 /// # Errors
 /// [`Error::Hub`] when the hub cannot be reached, refuses, lacks a file, or sends other bytes than it announced; when there
-/// are no weights that can be run; when the folder holds another model, or cannot be written.
-pub fn pull(hub: &Hub, model: &HubModel, folder: &Path, progress: &dyn Progress) -> Result<Pulled> {
+/// are no weights that can be run, or no room; when the folder holds another model, or cannot be written.
+pub fn pull(
+    hub: &Hub,
+    model: &HubModel,
+    folder: &Path,
+    go_on: bool,
+    progress: &dyn Progress,
+) -> Result<Pulled> {
     let client = Client::new(hub, model)?;
     let listing = client.list()?;
     let config = listing.config(model)?;
@@ -178,12 +186,12 @@ pub fn pull(hub: &Hub, model: &HubModel, folder: &Path, progress: &dyn Progress)
             .map_err(|error| model.refuse_content(error, BROKEN))?;
         files.splice(0..0, listing.shards(model, &names)?);
     }
-    let missing = files.iter().map(|file| missing_bytes(folder, file));
-    progress.start(
-        &format!("pull {}", model.name()),
-        Some(missing.sum()),
-        "bytes",
-    );
+    // Each is at most `listing::MOST_BYTES`: the sum is a number.
+    let missing = files.iter().map(|file| missing_bytes(folder, file)).sum();
+    if !go_on {
+        require_room(model, folder, missing, free_bytes(folder))?;
+    }
+    progress.start(&format!("pull {}", model.name()), Some(missing), "bytes");
     let fetched = files.iter().try_fold(bytes_fetched, |bytes, file| {
         Ok(bytes + client.fetch(&listing.commit, file, folder, progress)?)
     });
@@ -195,6 +203,25 @@ pub fn pull(hub: &Hub, model: &HubModel, folder: &Path, progress: &dyn Progress)
         files: files.len(),
         bytes_fetched,
     })
+}
+
+/// Refuses to begin what the disk cannot hold; where nobody knows what it has left, it is tried.
+fn require_room(model: &HubModel, folder: &Path, missing: u64, free: Option<u64>) -> Result<()> {
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    match free {
+        Some(free) if free < missing => Err(model.refuse(
+            format!("room for {} in `{}`", megabytes(missing), folder.display()),
+            format!("{} left on its disk", megabytes(free)),
+            "free some space, name a folder on another disk with --to, or go on with --yes: what was fetched before the \
+             disk is full is kept",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Makes the folder where there is none, and locks it against a second pull for as long as the file is open.
@@ -313,5 +340,24 @@ fn missing_bytes(folder: &Path, file: &RemoteFile) -> u64 {
     match length(&file.name) == file.size {
         true => 0,
         false => file.size.saturating_sub(length(&file.part_name())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_cannot_hold_is_not_begun() {
+        let model = HubModel::parse("hf:acme/tiny").unwrap();
+        let room = |missing, free| require_room(&model, Path::new("models/tiny"), missing, free);
+        assert!(room(10, Some(10)).is_ok() && room(10, None).is_ok());
+        let error = room(2_500_000, Some(1_000_000)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot pull `acme/tiny`: expected room for 2.5 MB in `models/tiny`, got 1.0 MB left on its disk"
+        );
+        assert!(error.hint().unwrap().contains("--yes"));
+        assert!(free_bytes(Path::new(".")).is_some_and(|free| free > 0));
     }
 }

@@ -57,15 +57,24 @@ impl Source {
             return Ok(None);
         }
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        match serde_json::from_slice(&bytes) {
-            Ok(source) => Ok(Some(source)),
-            Err(error) => Err(Error::Checkpoint {
-                path,
-                expected: "what `frostbert model pull` writes".into(),
-                got: format!("what JSON calls: {error}"),
-                hint: "remove the folder and pull the model again".into(),
-            }),
+        let refuse = |got: String| Error::Checkpoint {
+            path: path.clone(),
+            expected: "what `frostbert model pull` writes".into(),
+            got,
+            hint: "remove the folder and pull the model again".into(),
+        };
+        let source: Source = serde_json::from_slice(&bytes)
+            .map_err(|error| refuse(format!("what JSON calls: {error}")))?;
+        // Files of these names are read, and removed by a later pull.
+        let inside = |name: &String| {
+            let mut parts = Path::new(name).components();
+            !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
+        };
+        if let Some(name) = source.files.keys().find(|name| !inside(name)) {
+            let got = format!("the file `{name}`, which lies elsewhere");
+            return Err(refuse(got));
         }
+        Ok(Some(source))
     }
 
     /// Writes `source.json`, aside first; a pull removes the `.part` that a kill may leave.
@@ -316,6 +325,25 @@ fn whole_safetensors(path: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_that_names_files_outside_the_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, is_inside) in [
+            ("model.onnx", true),
+            ("onnx/model.onnx", true),
+            ("../x", false),
+            ("/x", false),
+            ("", false),
+            ("a/../../x", false),
+        ] {
+            let source = format!(
+                r#"{{"repository": "a/b", "revision": "c", "files": {{"{name}": {{"size": 1, "sha256": "d"}}}}}}"#
+            );
+            fs::write(folder.path().join(SOURCE), source).unwrap();
+            assert_eq!(Source::read(folder.path()).is_ok(), is_inside, "{name}");
+        }
+    }
 
     #[test]
     fn sums_are_those_of_sha256sum_and_of_git_hash_object() {

@@ -1,6 +1,7 @@
 //! `model pull` and `model verify`, against a hub of our own on 127.0.0.1. Nothing here opens a connection elsewhere.
 
 mod server;
+mod strangers;
 mod weights;
 
 use std::{fs, path::Path};

@@ -40,7 +40,10 @@ const FOREIGN: [(&[&str], &[&str]); 10] = [
         &["cache/", "features/", "report/tables", "data/parquet_file"],
     ),
     (&["tokenizers"], &["encoder/tokenizer.rs"]),
-    (&["ureq"], &["encoder/hub/client.rs"]),
+    (
+        &["ureq"],
+        &["encoder/hub/client.rs", "encoder/hub/redirect.rs"],
+    ),
     (&["plotters"], &["report/plots.rs"]),
     (&["sha1", "sha2"], &["encoder/source.rs"]),
     (&["object"], &["encoder/cuda_libraries.rs"]),

@@ -9,13 +9,13 @@ use std::{
 
 use ureq::{
     Agent, Body, Proxy,
-    config::RedirectAuthHeaders,
-    http::{HeaderMap, Response},
+    http::{HeaderMap, Response, StatusCode, Uri, uri::InvalidUri},
 };
 
 use super::{
     Hub, HubModel, is_whole,
     listing::{Listing, RemoteFile},
+    redirect::{Origin, resolve},
     remove,
 };
 use crate::{
@@ -26,6 +26,12 @@ use crate::{
 /// A server that says nothing for so long is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The longest list of files that is read, in bytes: some 200,000 files.
+const MOST_LISTED: u64 = 64 << 20;
+
+/// Redirects that are followed, one to the next.
+const MOST_REDIRECTS: usize = 10;
 
 /// One conversation with the hub about one model.
 pub(super) struct Client<'a> {
@@ -48,7 +54,8 @@ impl<'a> Client<'a> {
         // The proxy is set even where there is none: by default ureq would read it from the environment.
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // Followed here: the token may not go with all of them.
+            .max_redirects(0)
             .user_agent(concat!("frostbert/", env!("CARGO_PKG_VERSION")))
             .proxy(proxy)
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -78,7 +85,8 @@ impl<'a> Client<'a> {
         if response.status() != 200 {
             return Err(self.refused(&what, &response));
         }
-        let json = response.body_mut().read_to_vec();
+        let body = response.body_mut().with_config().limit(MOST_LISTED);
+        let json = body.read_to_vec();
         let json = json.map_err(|error| self.unreachable(&error))?;
         Listing::parse(self.model, &json)
     }
@@ -195,14 +203,42 @@ impl<'a> Client<'a> {
 
     fn get(&self, path: &str, start: u64) -> Result<Response<Body>> {
         let endpoint = self.hub.endpoint.trim_end_matches('/');
-        let mut request = self.agent.get(format!("{endpoint}/{path}"));
-        if let Some(token) = &self.hub.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
+        let mut uri: Uri = format!("{endpoint}/{path}")
+            .parse()
+            .map_err(|error: InvalidUri| {
+                self.unreachable(&ureq::http::Error::from(error).into())
+            })?;
+        let hub = Origin::of(&uri);
+        for _ in 0..=MOST_REDIRECTS {
+            let mut request = self.agent.get(uri.clone());
+            let token = self.hub.token.as_ref();
+            if let Some(token) = token.filter(|_| hub.is_some() && Origin::of(&uri) == hub) {
+                request = request.header("Authorization", format!("Bearer {token}"));
+            }
+            if start > 0 {
+                request = request.header("Range", format!("bytes={start}-"));
+            }
+            let response = request.call().map_err(|error| self.unreachable(&error))?;
+            if !leads_on(response.status()) {
+                return Ok(response);
+            }
+            let location = response.headers().get("location");
+            let location = location.and_then(|location| location.to_str().ok());
+            uri = location
+                .and_then(|location| resolve(&uri, location))
+                .ok_or_else(|| self.astray("a redirect to nowhere".into()))?;
         }
-        if start > 0 {
-            request = request.header("Range", format!("bytes={start}-"));
-        }
-        request.call().map_err(|error| self.unreachable(&error))
+        let got = format!("more than {MOST_REDIRECTS} redirects, one to the next");
+        Err(self.astray(got))
+    }
+
+    fn astray(&self, got: String) -> Error {
+        self.model.refuse(
+            format!("an answer from {}", self.hub.endpoint),
+            got,
+            "check HF_ENDPOINT and HTTPS_PROXY where they are set; else the hub is in trouble: run the same command \
+             again later",
+        )
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Error {
@@ -247,6 +283,11 @@ impl<'a> Client<'a> {
         };
         self.model.refuse(what.into(), got, hint)
     }
+}
+
+/// Whether an answer only says where the answer is.
+fn leads_on(status: StatusCode) -> bool {
+    [301, 302, 303, 307, 308].contains(&status.as_u16())
 }
 
 /// The number after `bytes ` in Content-Range.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
-use super::HubModel;
+use super::{BROKEN, HubModel};
 use crate::{
     encoder::{
         config::ConfigFile,
@@ -13,7 +13,14 @@ use crate::{
         weights::{INDEX_FILE, SINGLE_FILE},
     },
     error::{Error, Result},
+    wording::shorten,
 };
+
+/// The largest file that is fetched, in bytes: a pebibyte, so that the sizes of some files add up to a number.
+pub(super) const MOST_BYTES: u64 = 1 << 50;
+
+/// The largest of those that are read into memory, which are all but the weights.
+const MOST_READ: u64 = 256 << 20;
 
 /// The files of a repository at one commit.
 pub(super) struct Listing {
@@ -37,7 +44,8 @@ impl RemoteFile {
     /// The name under which it grows. The hash in it keeps what an older commit left from being gone on with.
     pub(super) fn part_name(&self) -> String {
         let digits = self.sum.digits();
-        format!("{}.{}.part", self.name, &digits[..digits.len().min(8)])
+        // They are digits, and enough of them: `Listing::file` looked.
+        format!("{}.{}.part", self.name, &digits[..8])
     }
 }
 
@@ -72,12 +80,24 @@ impl Listing {
                 "set HF_ENDPOINT to a hub, or leave it out",
             )
         })?;
-        let files = raw.siblings.into_iter();
-        let files = files.map(|file| (file.rfilename.clone(), file));
-        Ok(Listing {
-            commit: raw.sha,
-            files: files.collect(),
-        })
+        let refuse = |expected: &str, got: String| {
+            let hint = "set HF_ENDPOINT to a hub, or leave it out";
+            model.refuse(expected.into(), got, hint)
+        };
+        // It becomes part of an address.
+        let commit = hexadecimal(&raw.sha, 40).or_else(|| hexadecimal(&raw.sha, 64));
+        let commit = commit.ok_or_else(|| {
+            let got = format!("`{}`", shorten(&raw.sha, 80));
+            refuse("a commit of 40 hexadecimal digits", got)
+        })?;
+        let mut files = BTreeMap::new();
+        for file in raw.siblings {
+            if let Some(twice) = files.insert(file.rfilename.clone(), file) {
+                let got = format!("`{}` twice", shorten(&twice.rfilename, 80));
+                return Err(refuse("a list that has each file once", got));
+            }
+        }
+        Ok(Listing { commit, files })
     }
 
     /// config.json, of a repository that has what every checkpoint has.
@@ -163,8 +183,12 @@ impl Listing {
     fn file(&self, model: &HubModel, path: &str) -> Result<RemoteFile> {
         let file = &self.files[path];
         let known = match (&file.lfs, &file.blob_id, file.size) {
-            (Some(large), _, _) => Some((large.size, Sum::Sha256(large.sha256.clone()))),
-            (None, Some(blob), Some(size)) => Some((size, Sum::GitBlob(blob.clone()))),
+            (Some(large), _, _) => {
+                hexadecimal(&large.sha256, 64).map(|digits| (large.size, Sum::Sha256(digits)))
+            }
+            (None, Some(blob), Some(size)) => {
+                hexadecimal(blob, 40).map(|digits| (size, Sum::GitBlob(digits)))
+            }
             _ => None,
         };
         let (size, sum) = known.ok_or_else(|| {
@@ -174,6 +198,15 @@ impl Listing {
                 "what cannot be checked is not fetched: set HF_ENDPOINT to a hub that lists sizes and hashes",
             )
         })?;
+        let is_weights = path.ends_with(".safetensors") || path.contains(".onnx");
+        let most = if is_weights { MOST_BYTES } else { MOST_READ };
+        if size > most {
+            return Err(model.refuse(
+                format!("at most {most} bytes of `{path}`"),
+                format!("a list of files that says {size}"),
+                BROKEN,
+            ));
+        }
         let name = path.rsplit('/').next().unwrap_or(path).to_string();
         Ok(RemoteFile {
             path: path.into(),
@@ -182,6 +215,12 @@ impl Listing {
             sum,
         })
     }
+}
+
+/// A text of so many hexadecimal digits, in small letters: it becomes part of names of files.
+fn hexadecimal(text: &str, digits: usize) -> Option<String> {
+    let sound = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    sound.then(|| text.to_ascii_lowercase())
 }
 
 /// How to make a file that a repository lacks.
@@ -206,4 +245,69 @@ fn exported(model: &HubModel) -> String {
 
 fn default_folder(model: &HubModel) -> PathBuf {
     PathBuf::from("models").join(model.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn model() -> HubModel {
+        HubModel::parse("hf:acme/tiny").unwrap()
+    }
+
+    fn listing(commit: &str, siblings: Value) -> Result<Listing> {
+        let json = json!({ "sha": commit, "siblings": siblings });
+        Listing::parse(&model(), json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_commit_that_is_none_and_a_file_that_is_listed_twice_are_refused() {
+        assert_eq!(
+            listing(&"A".repeat(40), json!([])).unwrap().commit,
+            "a".repeat(40)
+        );
+        for commit in ["", "main", "../../x", &"é".repeat(20)] {
+            assert!(listing(commit, json!([])).is_err(), "{commit}");
+        }
+        let twice = json!([{ "rfilename": "a" }, { "rfilename": "a" }]);
+        let error = listing(&"a".repeat(40), twice).err().unwrap().to_string();
+        assert!(error.contains("`a` twice"), "{error}");
+    }
+
+    #[test]
+    fn sizes_and_hashes_are_looked_at_before_they_name_a_file() {
+        let file = |name: &str, file: Value| {
+            let mut file = file;
+            file["rfilename"] = json!(name);
+            listing(&"a".repeat(40), json!([file]))
+                .unwrap()
+                .file(&model(), name)
+        };
+        let small =
+            |blob: &str, size: u64| file("config.json", json!({ "blobId": blob, "size": size }));
+        let large = |sha256: &str, size: u64| {
+            file(
+                "model.safetensors",
+                json!({ "lfs": { "sha256": sha256, "size": size } }),
+            )
+        };
+        let (blob, sha256) = ("b".repeat(40), "c".repeat(64));
+        assert_eq!(
+            small(&blob, MOST_READ).unwrap().part_name(),
+            "config.json.bbbbbbbb.part"
+        );
+        assert_eq!(large(&sha256, MOST_BYTES).unwrap().size, MOST_BYTES);
+        for (problem, file) in [
+            ("a short hash", small("b", 1)),
+            ("a path", small(&"/".repeat(40), 1)),
+            ("letters of two bytes", small(&"é".repeat(20), 1)),
+            ("a short sha256", large(&blob, 1)),
+            ("a file too large to read", small(&blob, MOST_READ + 1)),
+            ("weights of no disk's size", large(&sha256, 1 << 63)),
+        ] {
+            assert!(file.is_err(), "{problem}");
+        }
+    }
 }

@@ -59,6 +59,10 @@ struct State {
     /// A file, and the bytes after which the connection breaks off, once.
     breaks: Option<(String, usize)>,
     no_ranges: bool,
+    /// A file, and the size that it is listed with.
+    announced: Option<(String, u64)>,
+    /// What is sent in place of a list of files.
+    list: Option<Value>,
 }
 
 pub(super) struct Hub {
@@ -129,6 +133,21 @@ impl Hub {
     /// The next answer with this file breaks off after so many bytes.
     pub(super) fn break_off(&self, file: &str, after: usize) {
         self.with(|state| state.breaks = Some((file.into(), after)));
+    }
+
+    /// The server of large files has another port on the hub's own host.
+    pub(super) fn store_beside(&self) {
+        self.with(|state| state.storage = state.storage.replace("localhost", "127.0.0.1"));
+    }
+
+    /// This large file is listed with another size than it has.
+    pub(super) fn announce(&self, file: &str, size: u64) {
+        self.with(|state| state.announced = Some((file.into(), size)));
+    }
+
+    /// Every list of files is this.
+    pub(super) fn list_always(&self, list: Value) {
+        self.with(|state| state.list = Some(list));
     }
 
     pub(super) fn without_ranges(&self) {
@@ -264,6 +283,9 @@ impl State {
         if let Some(revision) =
             path.strip_prefix(&format!("api/models/{}/revision/", self.repository))
         {
+            if let Some(list) = &self.list {
+                return Answer::new("200 OK", Vec::new(), list.to_string().into_bytes());
+            }
             return self.list(revision);
         }
         if path.starts_with("api/") {
@@ -293,8 +315,10 @@ impl State {
             let mut file =
                 json!({ "rfilename": name, "size": bytes.len(), "blobId": sum("pointer", bytes) });
             if is_large(name) {
+                let announced = self.announced.as_ref().filter(|(of, _)| of == name);
+                let size = announced.map_or(bytes.len() as u64, |(_, size)| *size);
                 file["lfs"] =
-                    json!({ "sha256": sum(name, bytes), "size": bytes.len(), "pointerSize": 134 });
+                    json!({ "sha256": sum(name, bytes), "size": size, "pointerSize": 134 });
             }
             file
         });
