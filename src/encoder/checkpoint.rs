@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use super::{
     config::{ConfigFile, FusedShape, ModelConfig},
     device::Precision,
-    graph, hub, onnx_file, onnx_hash,
+    graph, hub, onnx_hash,
     onnx_model::{self, OnnxModel},
     tokenizer_file::TokenizerFile,
     weights::{self, Weights},
 };
 use crate::{
     error::{Error, Result},
-    fingerprint::{self, Digest, Stamp},
+    fingerprint::{self, Digest},
 };
 
 /// An opened checkpoint: its shape, its weights (mapped, not read), and the hashes of its files. ONNX Runtime need not be
@@ -87,10 +87,7 @@ impl Checkpoint {
                 (Model::Fused(FusedModel { shape, weights }), hash)
             }
             Some(WeightsFile::Onnx(path)) => {
-                // Before it is parsed: what is parsed, hashed and loaded has to be one file.
-                let stamp = Stamp::of(&path)?;
-                let file = onnx_file::read(&path)?;
-                let hashed = onnx_hash::hash(&path, stamp, &file)?;
+                let (file, hashed) = onnx_hash::read_and_hash(&path)?;
                 let hash = hashed.blake3;
                 let count = tokenizer.vocabulary;
                 let model = OnnxModel::open(path, &file, hashed, config.as_ref(), count)?;
@@ -227,8 +224,7 @@ pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]> {
             (path, Some(hash))
         }
         Some(WeightsFile::Onnx(path)) => {
-            let stamp = Stamp::of(&path)?;
-            let hashed = onnx_hash::hash(&path, stamp, &onnx_file::read(&path)?)?;
+            let (_, hashed) = onnx_hash::read_and_hash(&path)?;
             (path, Some(hashed.blake3))
         }
         None => (folder.join(weights::SINGLE_FILE), None),

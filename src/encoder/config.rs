@@ -69,6 +69,12 @@ impl FusedShape {
     }
 }
 
+/// The most layers: no encoder has a tenth of it, and whatever counts them stays small.
+pub(super) const MOST_LAYERS: usize = 10_000;
+
+/// The largest width, vocabulary or number of positions: products of two of them, in bytes, are still numbers.
+pub(super) const MOST_SIZE: usize = 1 << 24;
+
 /// The cure for whatever the fused graph does not compute.
 const EXPORT: &str = "export the encoder to ONNX (with optimum or torch.onnx) and put model.onnx into this folder, beside \
                       config.json and tokenizer.json";
@@ -106,16 +112,16 @@ impl ConfigFile {
         self.text("model_type").unwrap_or("bert")
     }
 
-    /// A positive number, if it is there.
+    /// A size from 1 to [`MOST_SIZE`], if it is there.
     pub(super) fn number(&self, key: &str) -> Option<usize> {
-        let number = self.fields.get(key)?.as_u64()?;
-        usize::try_from(number).ok().filter(|number| *number > 0)
+        let number = usize::try_from(self.fields.get(key)?.as_u64()?).ok()?;
+        (1..=MOST_SIZE).contains(&number).then_some(number)
     }
 
-    /// `pad_token_id`, 0 and `null` included.
+    /// `pad_token_id`, if it is there and could be one.
     pub(super) fn padding_token(&self) -> Option<usize> {
-        let id = self.fields.get("pad_token_id")?.as_u64()?;
-        usize::try_from(id).ok()
+        let id = usize::try_from(self.fields.get("pad_token_id")?.as_u64()?).ok()?;
+        (id < MOST_SIZE).then_some(id)
     }
 
     /// A text, if it is there.
@@ -130,7 +136,7 @@ impl ConfigFile {
                 .get(key)
                 .map_or("none".to_string(), |value| format!("`{value}`"));
             self.refuse(
-                &format!("a positive number `{key}`"),
+                &format!("a number `{key}` from 1 to {MOST_SIZE}"),
                 got,
                 "name a folder that holds a checkpoint with its own config.json",
             )
@@ -147,6 +153,17 @@ impl ConfigFile {
         self.check_arithmetic(family)?;
         let keys = family.keys;
         let hidden = self.size(keys.hidden)?;
+        if let (Positions::AfterPadding, None, Some(given)) = (
+            family.positions,
+            self.padding_token(),
+            self.fields.get("pad_token_id").filter(|id| !id.is_null()),
+        ) {
+            return Err(self.refuse(
+                &format!("a pad_token_id from 0 to less than {MOST_SIZE}"),
+                format!("`{given}`"),
+                "fetch the checkpoint again",
+            ));
+        }
         let shape = FusedShape {
             family,
             layers: self.size(keys.layers)?,
@@ -169,12 +186,15 @@ impl ConfigFile {
                 (true, None) => 2,
                 (true, Some(_)) => self.size("type_vocab_size")?,
             },
-            layer_norm_epsilon: self
-                .fields
-                .get("layer_norm_eps")
-                .and_then(Value::as_f64)
-                .unwrap_or(1e-12) as f32,
+            layer_norm_epsilon: self.layer_norm_epsilon()?,
         };
+        if shape.layers > MOST_LAYERS {
+            return Err(self.refuse(
+                &format!("a {} of at most {MOST_LAYERS}", keys.layers),
+                shape.layers.to_string(),
+                "fetch the checkpoint again",
+            ));
+        }
         if !shape.hidden.is_multiple_of(shape.attention_heads) {
             return Err(self.refuse(
                 &format!("a {} that {} divides", keys.hidden, keys.attention_heads),
@@ -190,6 +210,25 @@ impl ConfigFile {
             ));
         }
         Ok(shape)
+    }
+
+    fn layer_norm_epsilon(&self) -> Result<f32> {
+        let key = "layer_norm_eps";
+        let given = match self.fields.get(key) {
+            None | Some(Value::Null) => return Ok(1e-12),
+            Some(given) => given,
+        };
+        // A large one makes all states zero.
+        let sound = given
+            .as_f64()
+            .filter(|epsilon| (0.0..1.0).contains(epsilon));
+        sound.map(|epsilon| epsilon as f32).ok_or_else(|| {
+            self.refuse(
+                &format!("a {key} from 0 to less than 1, as 1e-12"),
+                format!("`{given}`"),
+                "fetch the checkpoint again",
+            )
+        })
     }
 
     fn family(&self) -> Result<&'static Family> {
@@ -321,6 +360,23 @@ mod tests {
             ("\"gelu\"", "\"gelu_new\"", "hidden_act"),
             ("\"hidden_size\": 8", "\"hidden_size\": 9", "divides"),
             ("\"hidden_size\": 8", "\"hidden_size\": 0", "hidden_size"),
+            (
+                "\"hidden_size\": 8",
+                "\"hidden_size\": 9223372036854775808",
+                "`hidden_size` from 1 to",
+            ),
+            ("_layers\": 2", "_layers\": -2", "num_hidden_layers"),
+            ("_layers\": 2", "_layers\": 10001", "at most 10000"),
+            (
+                "\"hidden_act\"",
+                "\"layer_norm_eps\": 1e300, \"hidden_act\"",
+                "layer_norm_eps",
+            ),
+            (
+                "\"bert\"",
+                "\"roberta\", \"pad_token_id\": 18446744073709551615",
+                "pad_token_id",
+            ),
             (
                 "\"hidden_act\"",
                 "\"is_decoder\": true, \"hidden_act\"",

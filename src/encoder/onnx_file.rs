@@ -24,7 +24,13 @@ pub(super) struct OnnxFile {
     pub(super) parameters: u64,
     /// Whether an operator takes the scale of its 8-bit numbers from whatever goes through it, batch mates included.
     pub(super) dynamically_quantised: bool,
+    /// Whether graphs stand in graphs more than [`DEEPEST`] deep: what is there was not looked at.
+    too_deep: bool,
 }
+
+/// How deep graphs may stand in graphs, as the bodies of loops and branches: ONNX Runtime's own reader follows messages
+/// to a depth of 100, which is some 30 graphs, and a file without end would overflow the stack.
+const DEEPEST: usize = 40;
 
 /// An input or output.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,6 +79,14 @@ pub(super) fn read(path: &Path) -> Result<OnnxFile> {
     let mut file = OnnxFile::default();
     let mut external = BTreeSet::new();
     let whole = read_model(&bytes, &mut file, &mut external);
+    if file.too_deep {
+        return Err(Error::Checkpoint {
+            path: path.to_path_buf(),
+            expected: format!("an ONNX model with graphs inside graphs at most {DEEPEST} deep"),
+            got: "deeper ones".into(),
+            hint: "export the model again, or fetch it from where it can be trusted".into(),
+        });
+    }
     if whole.is_none() || file.outputs.is_empty() {
         return Err(Error::Checkpoint {
             path: path.to_path_buf(),
@@ -143,7 +157,7 @@ fn read_model(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>
     fields(bytes, |number, content| match (number, content) {
         (7, Content::Bytes(graph)) => {
             let mut ports = (Vec::new(), Vec::new());
-            let weights = read_graph(graph, file, external, Some(&mut ports))?;
+            let weights = read_graph(graph, file, external, Some(&mut ports), 0)?;
             // Old files list their weights among the inputs.
             ports.0.retain(|port| !weights.contains(&port.name));
             (file.inputs, file.outputs) = ports;
@@ -151,7 +165,7 @@ fn read_model(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>
         }
         (25, Content::Bytes(function)) => {
             fields(function, |number, content| match (number, content) {
-                (7, Content::Bytes(node)) => read_node(node, file, external),
+                (7, Content::Bytes(node)) => read_node(node, file, external, 0),
                 _ => Some(()),
             })
         }
@@ -165,14 +179,20 @@ fn read_graph(
     file: &mut OnnxFile,
     external: &mut BTreeSet<String>,
     mut ports: Option<&mut (Vec<Port>, Vec<Port>)>,
+    depth: usize,
 ) -> Option<BTreeSet<String>> {
+    if depth > DEEPEST {
+        file.too_deep = true;
+        return None;
+    }
     let mut weights = BTreeSet::new();
     fields(bytes, |number, content| {
         match (number, content) {
-            (1, Content::Bytes(node)) => read_node(node, file, external)?,
+            (1, Content::Bytes(node)) => read_node(node, file, external, depth)?,
             (5, Content::Bytes(tensor)) => {
                 weights.insert(read_tensor(tensor, file, external)?);
             }
+            (15, Content::Bytes(sparse)) => read_sparse(sparse, file, external)?,
             (11, Content::Bytes(value)) => {
                 if let Some(ports) = ports.as_mut() {
                     ports.0.push(read_port(value)?);
@@ -191,7 +211,12 @@ fn read_graph(
 }
 
 /// NodeProto: its operator, and what its attributes hold.
-fn read_node(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>) -> Option<()> {
+fn read_node(
+    bytes: &[u8],
+    file: &mut OnnxFile,
+    external: &mut BTreeSet<String>,
+    depth: usize,
+) -> Option<()> {
     fields(bytes, |number, content| match (number, content) {
         (4, Content::Bytes(operator)) => {
             file.dynamically_quantised |= operator.starts_with(b"DynamicQuantize");
@@ -200,12 +225,21 @@ fn read_node(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>)
         (5, Content::Bytes(attribute)) => {
             fields(attribute, |number, content| match (number, content) {
                 (5 | 10, Content::Bytes(tensor)) => read_tensor(tensor, file, external).map(|_| ()),
+                (22 | 23, Content::Bytes(sparse)) => read_sparse(sparse, file, external),
                 (6 | 11, Content::Bytes(graph)) => {
-                    read_graph(graph, file, external, None).map(|_| ())
+                    read_graph(graph, file, external, None, depth + 1).map(|_| ())
                 }
                 _ => Some(()),
             })
         }
+        _ => Some(()),
+    })
+}
+
+/// SparseTensorProto: two tensors, of values and of their places.
+fn read_sparse(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>) -> Option<()> {
+    fields(bytes, |number, content| match (number, content) {
+        (1 | 2, Content::Bytes(tensor)) => read_tensor(tensor, file, external).map(|_| ()),
         _ => Some(()),
     })
 }
@@ -323,6 +357,54 @@ mod tests {
                     .collect();
                 read_model(&bytes, &mut OnnxFile::default(), &mut BTreeSet::new());
             }
+        }
+    }
+
+    /// A field that holds bytes.
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![number << 3 | 2];
+        if number > 15 {
+            bytes = vec![(number << 3 | 2) | 0x80, number >> 4];
+        }
+        let mut length = content.len();
+        while length > 0x7f {
+            bytes.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        bytes.push(length as u8);
+        [bytes, content.to_vec()].concat()
+    }
+
+    /// A model with this in its graph, which puts out `y`.
+    fn read_with(content: &[u8]) -> Result<OnnxFile> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        let graph = [content, &field(12, &field(1, b"y"))].concat();
+        std::fs::write(&path, field(7, &graph)).unwrap();
+        read(&path)
+    }
+
+    #[test]
+    fn graphs_inside_graphs_without_end_are_refused() {
+        // A node's attribute holds a graph, with such a node.
+        let nested = |depth: usize| {
+            (0..depth).fold(Vec::new(), |graph, _| {
+                field(1, &field(5, &field(6, &graph)))
+            })
+        };
+        assert!(read_with(&nested(DEEPEST)).is_ok());
+        for depth in [DEEPEST + 1, 2000] {
+            let error = read_with(&nested(depth)).unwrap_err().to_string();
+            assert!(error.contains("got deeper ones"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_sparse_weights_are_known_too() {
+        let entry = [field(1, b"location"), field(2, b"w.bin")].concat();
+        let sparse = field(1, &field(13, &entry));
+        for content in [field(15, &sparse), field(1, &field(5, &field(22, &sparse)))] {
+            assert_eq!(read_with(&content).unwrap().external, ["w.bin"]);
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{onnx_file::OnnxFile, onnx_model::refuse};
+use super::{
+    onnx_file::{self, OnnxFile},
+    onnx_model::refuse,
+};
 use crate::{
     error::Result,
     fingerprint::{self, Digest, Stamp},
@@ -55,15 +58,17 @@ impl HashedFiles {
     }
 }
 
-/// Hashes model.onnx, whose stamp was taken before it was read, and its external data.
+/// Reads what model.onnx says of itself, and hashes it and its external data.
 ///
 /// # Errors
-/// When a file is missing.
-pub(super) fn hash(path: &Path, stamp: Stamp, file: &OnnxFile) -> Result<HashedFiles> {
-    let mut stamps = vec![(path.to_path_buf(), stamp)];
+/// When a file is missing, or is no ONNX model.
+pub(super) fn read_and_hash(path: &Path) -> Result<(OnnxFile, HashedFiles)> {
+    // Before it is parsed: what is parsed, hashed and loaded has to be one file.
+    let mut stamps = vec![(path.to_path_buf(), Stamp::of(path)?)];
+    let file = onnx_file::read(path)?;
     let model = fingerprint::hash_file(path)?;
     let mut hashes = model.to_string();
-    for data in data_files(path, file)? {
+    for data in data_files(path, &file)? {
         if !data.is_file() {
             return Err(refuse(
                 &data,
@@ -79,5 +84,5 @@ pub(super) fn hash(path: &Path, stamp: Stamp, file: &OnnxFile) -> Result<HashedF
         1 => model,
         _ => fingerprint::hash_bytes(hashes.as_bytes()),
     };
-    Ok(HashedFiles { blake3, stamps })
+    Ok((file, HashedFiles { blake3, stamps }))
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    config::{ConfigFile, ModelConfig},
+    config::{ConfigFile, MOST_LAYERS, MOST_SIZE, ModelConfig},
     family::Positions,
     onnx_file::{Element, OnnxFile, Port},
     onnx_hash::HashedFiles,
@@ -107,6 +107,14 @@ impl OnnxModel {
             .or_else(|| numbered.keys().next_back().copied())
             .unwrap_or(1)
             .max(1);
+        if layers > MOST_LAYERS || !(1..=MOST_SIZE).contains(&hidden) {
+            return Err(refuse(
+                &path,
+                format!("at most {MOST_LAYERS} layers of 1 to {MOST_SIZE} numbers a token"),
+                format!("{layers} layers of {hidden}"),
+                EXPORT_AGAIN,
+            ));
+        }
         let mut outputs = numbered;
         if let Some(name) = last {
             outputs.entry(layers).or_insert(name);
@@ -259,10 +267,10 @@ fn fixed_size(port: &Port) -> Option<String> {
 
 /// Whether an input takes one text at a time.
 fn takes_one_text(ports: &[Port]) -> bool {
-    let texts = ports
+    let mut texts = ports
         .iter()
         .filter_map(|port| port.shape.as_ref()?.first().copied());
-    texts.into_iter().any(|texts| texts == Some(1))
+    texts.any(|texts| texts == Some(1))
 }
 
 /// The number in `hidden_states.3`, `hidden_states_3` or `layer_3`.

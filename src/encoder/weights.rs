@@ -234,10 +234,10 @@ fn map_files(found: &Path) -> Result<Mapped> {
         hashes.push_str(&hash.to_string());
         files.push(WeightFile { path, bytes });
     }
-    let number = |name: &String| names.iter().position(|known| *known == name).unwrap_or(0);
+    let numbers: BTreeMap<&String, usize> = names.into_iter().zip(0..).collect();
     let index = weight_map
         .iter()
-        .map(|(tensor, file)| (tensor.clone(), number(file)))
+        .map(|(tensor, file)| (tensor.clone(), numbers[file]))
         .collect();
     Ok((
         files,
@@ -274,6 +274,13 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let plain = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name);
     if let Some(name) = index.weight_map.values().find(|name| !plain(name)) {
         return Err(damaged(format!("the path `{name}` for a file name")));
+    }
+    // Under another name it could be one of the other files of a checkpoint, and take its place.
+    let shard = |name: &str| name.ends_with(".safetensors");
+    if let Some(name) = index.weight_map.values().find(|name| !shard(name)) {
+        return Err(damaged(format!(
+            "`{name}`, which does not end with .safetensors"
+        )));
     }
     Ok(index.weight_map)
 }

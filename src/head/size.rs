@@ -20,7 +20,7 @@ pub struct HeadSize {
 
 /// Bytes that Adam needs for `parameters`: f32 weights, gradients and two moments, so 16 each. Activations come on top.
 pub fn training_bytes(parameters: u64) -> u64 {
-    4 * 4 * parameters
+    parameters.saturating_mul(4 * 4)
 }
 
 /// Width of the one hidden layer of an MLP that names none.
