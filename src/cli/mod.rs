@@ -20,9 +20,11 @@ mod train;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
-use frostbert::{data::Format, pipeline::settings::Pipeline, wording::printable};
+use frostbert::{
+    data::Format, pipeline::settings::Pipeline, progress::Progress, wording::printable,
+};
 use progress::TerminalProgress;
 
 /// Run a frozen BERT once over a corpus, keep its states, and train light heads over them.
@@ -45,6 +47,12 @@ const EXAMPLES: &str = "Examples:
   frostbert evaluate runs/sentiment --data data/held_out.csv
   frostbert run --locked runs/sentiment/001/lock.json";
 
+/// More threads than this for each core are not made, whatever --threads says.
+const THREADS_PER_CORE: usize = 4;
+
+/// So many may be had on any machine: to see that results do not depend on their number, if for nothing else.
+const LEAST_MOST_THREADS: usize = 16;
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 struct GlobalArguments {
@@ -57,7 +65,7 @@ struct GlobalArguments {
     /// Say more, such as every epoch's loss
     #[arg(short, long, global = true)]
     verbose: bool,
-    /// CPU threads [default: one per core]
+    /// CPU threads, of which at most four per core (or 16) are used [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// ONNX Runtime's library, libonnxruntime.so [default: ORT_DYLIB_PATH, else runtime/, else the system's folders]
@@ -176,19 +184,31 @@ struct Context {
 
 impl Context {
     fn new(global: &GlobalArguments) -> Result<Context> {
-        let threads = match global.threads {
-            Some(threads) => threads.into(),
-            None => std::thread::available_parallelism().map_or(1, usize::from),
-        };
+        let progress = TerminalProgress::new(global.quiet, global.verbose);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let most = cores
+            .saturating_mul(THREADS_PER_CORE)
+            .max(LEAST_MOST_THREADS);
+        let asked = global.threads.map_or(cores, usize::from);
+        let threads = asked.min(most);
+        if threads < asked {
+            // Each takes a session of the model and a stack.
+            progress.note(&format!(
+                "--threads {asked}: {threads} are used, because more would only take memory"
+            ));
+        }
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
-            .build_global()?;
+            .build_global()
+            .map_err(|error| {
+                anyhow!("cannot start {threads} threads ({error}): give fewer with --threads")
+            })?;
         let (machine, search) = machine::machine(global.ort_lib.as_deref(), threads, global.yes);
         Ok(Context {
             json: global.json,
             machine,
             search,
-            progress: TerminalProgress::new(global.quiet, global.verbose),
+            progress,
         })
     }
 }

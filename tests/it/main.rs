@@ -25,6 +25,7 @@ mod extraction_oracle;
 mod families;
 mod gpu_pack;
 mod help;
+mod hostile_models;
 mod hub;
 mod incremental;
 mod interrupted_shards;
