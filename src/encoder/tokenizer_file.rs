@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::config::ConfigFile;
+use super::config::{ConfigFile, MOST_SIZE};
 use crate::{
     error::{Error, Result},
     fingerprint::{self, Digest},
@@ -94,6 +94,14 @@ impl TokenizerFile {
             got: "one without a vocabulary".into(),
             hint: "fetch the checkpoint again".into(),
         })?;
+        if vocabulary > MOST_SIZE {
+            return Err(Error::Checkpoint {
+                path: path.to_path_buf(),
+                expected: format!("ids of tokens below {MOST_SIZE}"),
+                got: format!("ids up to {}", vocabulary - 1),
+                hint: "fetch the tokenizer.json that belongs to the model".into(),
+            });
+        }
         check_sizes(path, &tokenizer)?;
         let normalizer = normalizer_of_config(path, &tokenizer)?;
         let json = match normalizer {
@@ -255,7 +263,21 @@ fn count_ids(tokenizer: &Value) -> Option<usize> {
     let added = added.filter_map(|token| token["id"].as_u64()).max();
     // What no embedding can have, whatever its exact number.
     let ids = size.into_iter().chain(added.map(|id| id.saturating_add(1)));
-    ids.max().map(|size| size as usize)
+    let special = special_ids(&tokenizer["post_processor"]).into_iter().max();
+    let special = special.map(|id| id.saturating_add(1));
+    // Without a vocabulary, special tokens make none.
+    let size = ids.max()?;
+    Some(size.max(special.unwrap_or(0)) as usize)
+}
+
+/// Ids that a post-processor, or a part of it, sets around a text.
+fn special_ids(part: &Value) -> Vec<u64> {
+    let template = part["special_tokens"].as_object().into_iter().flatten();
+    let template = template.filter_map(|(_, token)| token["ids"].as_array());
+    let pair = ["sep", "cls"].map(|name| &part[name][1]);
+    let ids = template.flatten().chain(pair).filter_map(Value::as_u64);
+    let parts = part["processors"].as_array().into_iter().flatten();
+    ids.chain(parts.flat_map(special_ids)).collect()
 }
 
 #[cfg(test)]
@@ -345,6 +367,31 @@ mod tests {
             lower_cases(&parts)
                 && !lower_cases(&json!({ "type": "NFC" }))
                 && !lower_cases(&Value::Null)
+        );
+    }
+
+    #[test]
+    fn ids_of_special_tokens_count_as_ids_that_it_gives() {
+        let count = |post_processor: Value| {
+            count_ids(
+                &json!({ "model": { "vocab": { "a": 3 } }, "post_processor": post_processor }),
+            )
+        };
+        assert_eq!(count(Value::Null), Some(4));
+        let template =
+            json!({ "special_tokens": { "[CLS]": { "ids": [2, 8] }, "[SEP]": { "ids": [3] } } });
+        assert_eq!(count(template.clone()), Some(9));
+        assert_eq!(
+            count(json!({ "sep": ["</s>", 2], "cls": ["<s>", 5] })),
+            Some(6)
+        );
+        assert_eq!(
+            count(json!({ "processors": [{ "type": "ByteLevel" }, template] })),
+            Some(9)
+        );
+        assert_eq!(
+            count_ids(&json!({ "post_processor": { "sep": ["</s>", 2] } })),
+            None
         );
     }
 
