@@ -42,6 +42,11 @@ fn a_tokenizer_that_makes_the_tokenizers_library_panic_is_named() {
             "pre_tokenizer",
             json!({ "type": "FixedLength", "length": 0 }),
         ),
+        (
+            "added_tokens",
+            json!([{ "id": u32::MAX, "content": "x", "single_word": false, "lstrip": false, "rstrip": false,
+                     "normalized": false, "special": true }]),
+        ),
         // Out of bounds, and more memory than a machine may give.
         ("normalizer", charsmap("AAAAAAAA")),
         ("normalizer", charsmap("/////w==")),

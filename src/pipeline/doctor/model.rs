@@ -15,6 +15,8 @@ use crate::{
         device::{self, Device, Precision},
         runtime::Runtime,
         session::Batch,
+        tokenizer::TextTokenizer,
+        windows::Overflow,
     },
     error::{Error, Result},
     pipeline::lazy_encoder::why_auto_took,
@@ -73,7 +75,12 @@ pub(super) fn try_model(
         folder: asked.model.clone(),
         ..ModelFindings::default()
     };
-    let checkpoint = match Checkpoint::open(&asked.model) {
+    let opened = Checkpoint::open(&asked.model).and_then(|checkpoint| {
+        // How long inputs are is the pipeline's to say; that there are tokens is not.
+        TextTokenizer::new(&checkpoint.tokenizer, usize::MAX, Overflow::Truncate)?;
+        Ok(checkpoint)
+    });
+    let checkpoint = match opened {
         Ok(checkpoint) => checkpoint,
         Err(error) => {
             model.problem = Some(Problem::fatal(&error));
