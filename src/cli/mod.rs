@@ -50,9 +50,6 @@ const EXAMPLES: &str = "Examples:
 /// More threads than this for each core are not made, whatever --threads says.
 const THREADS_PER_CORE: usize = 4;
 
-/// So many may be had on any machine: to see that results do not depend on their number, if for nothing else.
-const LEAST_MOST_THREADS: usize = 16;
-
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 struct GlobalArguments {
@@ -65,7 +62,7 @@ struct GlobalArguments {
     /// Say more, such as every epoch's loss
     #[arg(short, long, global = true)]
     verbose: bool,
-    /// CPU threads, of which at most four per core (or 16) are used [default: one per core]
+    /// CPU threads, four per core at most [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// ONNX Runtime's library, libonnxruntime.so [default: ORT_DYLIB_PATH, else runtime/, else the system's folders]
@@ -186,9 +183,7 @@ impl Context {
     fn new(global: &GlobalArguments) -> Result<Context> {
         let progress = TerminalProgress::new(global.quiet, global.verbose);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let most = cores
-            .saturating_mul(THREADS_PER_CORE)
-            .max(LEAST_MOST_THREADS);
+        let most = cores.saturating_mul(THREADS_PER_CORE);
         let asked = global.threads.map_or(cores, usize::from);
         let threads = asked.min(most);
         if threads < asked {
