@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::file::PipelineFile;
+use super::{file::PipelineFile, text_file};
 use crate::{
     data::{
         LabelMap, Part,
@@ -19,6 +19,9 @@ use crate::{
     fingerprint::{self, Digest},
     states::StateId,
 };
+
+/// Mebibytes of a lock file: room for millions of labels.
+const MAX_MIB: u64 = 256;
 
 /// The file in the run folder.
 pub const LOCK_FILE: &str = "lock.json";
@@ -121,7 +124,7 @@ impl Lock {
     /// # Errors
     /// When it cannot be read or is no lock file of this version's format.
     pub fn read(path: &Path) -> Result<Lock> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = text_file::read(path, MAX_MIB)?;
         serde_json::from_str(&text).map_err(|error| Error::Run {
             path: path.to_path_buf(),
             expected: "a lock file of this program".into(),

@@ -28,6 +28,7 @@ pub mod similar;
 mod spool;
 pub mod sweep;
 pub mod tasks;
+mod text_file;
 mod texts;
 pub mod train;
 mod weights;

@@ -5,8 +5,14 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::file::{PipelineFile, TasksFile};
+use super::{
+    file::{PipelineFile, TasksFile},
+    text_file,
+};
 use crate::error::{Error, Result};
+
+/// Mebibytes of a pipeline file: room for a list of some 100,000 labels.
+const MAX_MIB: u64 = 8;
 
 /// Reads a pipeline file and applies overrides such as `train.lr=1e-3`: one unnamed pipeline, or one for each of its
 /// `[tasks.NAME]`.
@@ -14,7 +20,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// When the file cannot be read, is no TOML, or has a key or a value that is not known: with line and column.
 pub fn read(path: &Path, overrides: &[String]) -> Result<Vec<(Option<String>, PipelineFile)>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = text_file::read(path, MAX_MIB)?;
     let table = toml::from_str::<toml::Table>(&text);
     if !table.is_ok_and(|table| table.contains_key("tasks")) {
         return Ok(vec![(None, read_as(path, &text, overrides)?)]);
