@@ -5,6 +5,7 @@ use std::iter;
 use super::{
     example::{Example, Want},
     read::{Text, next_line},
+    record_limit::{MAX_RECORD_BYTES, PART_BYTES, too_long},
     source::{Column, Format, Source},
 };
 use crate::{
@@ -63,6 +64,16 @@ pub(super) fn refuse_columns_of_texts(source: &Source, want: Want, format: Forma
         ));
     }
     Ok(())
+}
+
+/// The error for a sentence that is longer than a record may be.
+pub(super) fn too_long_sentence(source: &Source, line: Option<u64>) -> Error {
+    too_long(
+        source,
+        line,
+        "a sentence",
+        "leave a blank line after each sentence; every word counts with 64 bytes beside its line",
+    )
 }
 
 /// Where words and, if wanted, their tags are.
@@ -137,7 +148,8 @@ struct Sentence {
 impl Sentences {
     fn next_example(&mut self) -> Result<Option<Example>> {
         let mut sentence = Sentence::default();
-        while let Some(content) = next_line(&mut self.input, &self.source)? {
+        let mut n_bytes = 0;
+        while let Some(content) = next_line(&mut self.input, &self.source, self.line + 1)? {
             self.line += 1;
             let cells = cells(&content);
             let is_document = cells
@@ -145,6 +157,10 @@ impl Sentences {
                 .is_some_and(|cell| cell.starts_with("-DOCSTART-"));
             if !cells.is_empty() && !is_document {
                 self.add_word(&cells, &mut sentence)?;
+                n_bytes += content.len() + PART_BYTES;
+                if n_bytes > MAX_RECORD_BYTES {
+                    return Err(too_long_sentence(&self.source, Some(sentence.line)));
+                }
                 continue;
             }
             self.n_documents += usize::from(is_document);

@@ -3,9 +3,10 @@
 use std::iter;
 
 use super::{
-    conll::refuse_columns_of_texts,
+    conll::{refuse_columns_of_texts, too_long_sentence},
     example::{Example, Want},
     read::{Text, next_line},
+    record_limit::{MAX_RECORD_BYTES, PART_BYTES},
     source::{Column, Format, Source},
 };
 use crate::{
@@ -123,7 +124,8 @@ impl Sentences {
     /// Reads to the blank line after the next comment or word. A sentence without a line is the end of the file.
     fn next_sentence(&mut self) -> Result<Sentence> {
         let mut sentence = Sentence::default();
-        while let Some(content) = next_line(&mut self.input, &self.source)? {
+        let mut n_bytes = 0;
+        while let Some(content) = next_line(&mut self.input, &self.source, self.line + 1)? {
             self.line += 1;
             if content.trim().is_empty() {
                 match sentence.line {
@@ -132,6 +134,10 @@ impl Sentences {
                 }
             }
             sentence.line.get_or_insert(self.line);
+            n_bytes += content.len() + PART_BYTES;
+            if n_bytes > MAX_RECORD_BYTES {
+                return Err(too_long_sentence(&self.source, sentence.line));
+            }
             match content.strip_prefix('#') {
                 Some(comment) => self.add_comment(comment, &mut sentence),
                 None => self.add_word(&content, &mut sentence)?,

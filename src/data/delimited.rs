@@ -1,7 +1,7 @@
 //! csv and tsv: fields between delimiters, with or without a header, with or without quotes.
 
 use std::{
-    io::{Chain, Read},
+    io::{self, Chain, Read},
     iter,
 };
 
@@ -10,6 +10,7 @@ use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
 use super::{
     example::{Example, Want},
     read::{self, Text},
+    record_limit::{Allowance, Limited, is_too_long, too_long},
     source::{Column, Source},
 };
 use crate::{
@@ -55,7 +56,7 @@ pub(super) fn read(
 
 /// The records one by one.
 struct Records {
-    reader: csv::Reader<Chain<Text, &'static [u8]>>,
+    reader: csv::Reader<Limited<Chain<Text, &'static [u8]>, Allowance>>,
     record: StringRecord,
     delimiter: u8,
     source: Source,
@@ -63,6 +64,10 @@ struct Records {
 
 impl Records {
     fn new(input: Text, delimiter: u8, source: Source) -> Self {
+        let input = input.chain(match source.quoting {
+            true => TRAILER_QUOTED,
+            false => TRAILER_PLAIN,
+        });
         let reader = ReaderBuilder::new()
             .delimiter(delimiter)
             .has_headers(false)
@@ -70,11 +75,7 @@ impl Records {
             .quoting(source.quoting)
             // As CRLF, the csv crate would count a line feed only after the next record's position is taken.
             .terminator(Terminator::Any(b'\n'))
-            .from_reader(input.chain(if source.quoting {
-                TRAILER_QUOTED
-            } else {
-                TRAILER_PLAIN
-            }));
+            .from_reader(Limited::new(input, Allowance::new(), Some(delimiter)));
         Records {
             reader,
             record: StringRecord::new(),
@@ -122,6 +123,8 @@ impl Records {
     /// Goes to the next record that is not a blank line and returns the line on which it starts.
     fn advance(&mut self) -> Result<Option<u64>> {
         loop {
+            let first_line = self.reader.position().line();
+            self.reader.get_ref().allowance().renew();
             match self.reader.read_record(&mut self.record) {
                 Ok(false) => return Ok(None),
                 Ok(true) if &self.record == ["\r"].as_slice() => {}
@@ -131,13 +134,13 @@ impl Records {
                         self.reader.position().line() - 1 - self.n_line_feeds(),
                     ));
                 }
-                Err(error) => return self.end(error),
+                Err(error) => return self.end(error, first_line),
             }
         }
     }
 
     /// Tells the trailer, which is no UTF-8 and so comes out as an error, from real errors.
-    fn end(&self, error: csv::Error) -> Result<Option<u64>> {
+    fn end(&self, error: csv::Error, first_line: u64) -> Result<Option<u64>> {
         match error.into_kind() {
             ErrorKind::Utf8 { err, .. } if (err.field(), err.valid_up_to()) == (0, 0) => Ok(None),
             ErrorKind::Utf8 { pos, .. } => Err(self.source.malformed(
@@ -146,9 +149,21 @@ impl Records {
                 "an open quote that takes in the rest of the file",
                 "close the quote; or set `quoting = false` for this source if its quotes are characters like any other",
             )),
+            ErrorKind::Io(error) if is_too_long(&error) => Err(too_long(
+                &self.source,
+                Some(first_line),
+                "a record",
+                match self.source.quoting {
+                    true => {
+                        "close the quote that takes in the lines after it; or set `quoting = false` for this source if its \
+                         quotes are characters like any other; a field counts with 64 bytes beside its own"
+                    }
+                    false => "check that the file has line ends; a field counts with 64 bytes beside its own",
+                },
+            )),
             ErrorKind::Io(error) => Err(read::failure(&self.source, error)),
             // All other kinds are of seeking, of serde and of records that are not flexible.
-            other => Err(Error::io("read", &self.source.path)(std::io::Error::other(format!(
+            other => Err(Error::io("read", &self.source.path)(io::Error::other(format!(
                 "{other:?}"
             )))),
         }

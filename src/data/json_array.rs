@@ -4,6 +4,7 @@ use std::io::BufRead;
 
 use super::{
     read::{self, Text, count_line_feeds},
+    record_limit::{MAX_RECORD_BYTES, too_long},
     source::Source,
 };
 use crate::error::{Error, Result};
@@ -106,6 +107,14 @@ impl Items {
             }
             let end = buffer.iter().position(|byte| scan.ends_before(*byte));
             let n = end.unwrap_or(buffer.len());
+            if item.len() + n > MAX_RECORD_BYTES {
+                return Err(too_long(
+                    &self.source,
+                    Some(line),
+                    "an item of the array",
+                    "mend the file: every item of its array is one record; or set `format` of this source to what it is",
+                ));
+            }
             item.extend_from_slice(&buffer[..n]);
             self.line += count_line_feeds(&buffer[..n]);
             self.input.skip(n);

@@ -32,7 +32,7 @@ pub(super) fn read(
     Ok(iter::from_fn(move || {
         loop {
             line += 1;
-            match next_line(&mut input, &source).transpose()? {
+            match next_line(&mut input, &source, line).transpose()? {
                 Ok(object) if object.trim().is_empty() => {}
                 Ok(object) => {
                     return Some(

@@ -4,7 +4,12 @@ use std::{collections::HashMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{open_file::OpenFile, read::next_line, source::Source};
+use super::{
+    open_file::OpenFile,
+    read::next_line,
+    record_limit::{MAX_RECORD_BYTES, PART_BYTES, too_long},
+    source::Source,
+};
 use crate::{
     error::{Error, Result},
     fingerprint::Digest,
@@ -75,12 +80,21 @@ impl LabelMap {
         let mut input = file.text(&source)?;
         let mut line_of: HashMap<String, u64> = HashMap::new();
         let mut labels = Vec::new();
-        let mut line = 0;
-        while let Some(content) = next_line(&mut input, &source)? {
+        let (mut line, mut n_bytes) = (0, 0);
+        while let Some(content) = next_line(&mut input, &source, line + 1)? {
             line += 1;
             let name = content.trim();
             if name.is_empty() {
                 continue;
+            }
+            n_bytes += name.len() + PART_BYTES;
+            if n_bytes > MAX_RECORD_BYTES {
+                return Err(too_long(
+                    &source,
+                    Some(line),
+                    "a file of labels",
+                    "name a file of one label a line in data.labels, and not one of texts",
+                ));
             }
             if let Some(first) = line_of.insert(name.to_owned(), line) {
                 let got = format!("`{}`, which also stands on line {first}", shorten(name, 40));

@@ -41,7 +41,7 @@ pub(super) fn read(
     Ok(iter::from_fn(move || {
         let content = loop {
             line += 1;
-            match next_line(&mut input, &source).transpose()? {
+            match next_line(&mut input, &source, line).transpose()? {
                 // A blank line holds nothing that a pattern could find.
                 Ok(content) if pattern.is_some() && content.trim().is_empty() => {}
                 Ok(content) => break content,

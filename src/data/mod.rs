@@ -45,6 +45,7 @@ mod loader;
 mod open_file;
 mod parquet_file;
 mod read;
+mod record_limit;
 mod source;
 mod split;
 pub mod split_check;
@@ -75,8 +76,8 @@ use crate::error::{Error, Result};
 /// A stream of examples, ended by its first error.
 pub type Examples = Box<dyn Iterator<Item = Result<Example>> + Send>;
 
-/// Reads the examples of `source` one by one, without ever holding the file in memory (but for squad, which is one JSON
-/// object).
+/// Reads the examples of `source` one by one, without ever holding the file in memory. A record of more than 64 MiB is an
+/// error.
 ///
 /// Fails at once where the file cannot be opened or where a column that is needed is not there, and with the line at the
 /// first record that is not what `source` says. What one needs is `want`: with `Want { label: false, .. }` the label

@@ -1,23 +1,28 @@
 //! parquet: columns of strings; labels and ids also of numbers and booleans. The one data reader that knows Parquet.
 
-use std::{fs::File, iter};
+use std::{fs::File, iter, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, LargeStringArray},
+    array::{Array, StringViewArray},
     compute::cast,
-    datatypes::{DataType, Schema},
+    datatypes::{DataType, Fields, Schema},
     record_batch::RecordBatch,
 };
 use parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+        arrow_reader::{
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+            ParquetRecordBatchReaderBuilder,
+        },
     },
     errors::ParquetError,
+    file::metadata::ParquetMetaData,
 };
 
 use super::{
     example::{Example, Want},
+    record_limit::{MAX_RECORD_BYTES, too_long},
     source::{Column, Source},
 };
 use crate::{
@@ -25,8 +30,11 @@ use crate::{
     wording::name_list,
 };
 
-/// Rows that are decoded at once.
+/// Most rows that are decoded at once.
 const N_BATCH_ROWS: usize = 1024;
+
+/// Bytes that the rows decoded at once have about.
+const N_BATCH_BYTES: u64 = 64 << 20;
 
 /// Fails where the name says that the file is gzipped.
 pub(super) fn check_name(source: &Source) -> Result<()> {
@@ -49,16 +57,16 @@ pub(super) fn read(
     source: &Source,
     want: Want,
 ) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failure(source, error))?;
+    let builder = open(file).map_err(|error| failure(source, error))?;
     let roots = Columns::find(builder.schema(), source, want)?;
     let mut projected: Vec<usize> = roots.all().collect();
     projected.sort_unstable();
     projected.dedup();
+    let n_batch_rows = n_batch_rows(builder.metadata());
     let mask = ProjectionMask::roots(builder.parquet_schema(), projected.iter().copied());
     let batches = builder
         .with_projection(mask)
-        .with_batch_size(N_BATCH_ROWS)
+        .with_batch_size(n_batch_rows)
         .build()
         .map_err(|error| failure(source, error))?;
     let mut rows = Rows {
@@ -71,6 +79,41 @@ pub(super) fn read(
         source: source.clone(),
     };
     Ok(iter::from_fn(move || rows.next_example().transpose()))
+}
+
+/// Opens a file so that its strings are views of its pages: one that stands in many rows is in memory once.
+fn open(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
+    let found = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+    let fields = found
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| match field.data_type() {
+            DataType::Utf8 | DataType::LargeUtf8 => {
+                Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View))
+            }
+            _ => Arc::clone(field),
+        });
+    let schema = Schema::new_with_metadata(
+        fields.collect::<Fields>(),
+        found.schema().metadata().clone(),
+    );
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+    let metadata = ArrowReaderMetadata::try_new(Arc::clone(found.metadata()), options)?;
+    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(
+        file, metadata,
+    ))
+}
+
+/// How many rows are decoded at once, by the row group whose rows are longest on average.
+fn n_batch_rows(metadata: &ParquetMetaData) -> usize {
+    let groups = metadata.row_groups().iter();
+    let mean = groups.map(|group| {
+        let n_rows = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
+        u64::try_from(group.total_byte_size()).unwrap_or(0) / n_rows
+    });
+    let longest = mean.max().unwrap_or(0).max(1);
+    (N_BATCH_BYTES / longest).clamp(1, N_BATCH_ROWS as u64) as usize
 }
 
 /// Something for each wanted column: its place, or its values in a batch.
@@ -154,7 +197,7 @@ impl Columns<usize> {
 struct Rows {
     batches: ParquetRecordBatchReader,
     columns: Columns<usize>,
-    batch: Option<Columns<LargeStringArray>>,
+    batch: Option<Columns<StringViewArray>>,
     n_rows_in_batch: usize,
     row_in_batch: usize,
     row: u64,
@@ -209,10 +252,26 @@ impl Rows {
         }))
     }
 
-    fn strings(&self, batch: &RecordBatch, place: usize) -> Result<LargeStringArray> {
-        let array: ArrayRef = cast(batch.column(place), &DataType::LargeUtf8)
-            .map_err(|error| failure(&self.source, error.into()))?;
-        Ok(LargeStringArray::from(array.to_data()))
+    /// The strings of a column, as views of what was read: a dictionary's are not copied row by row.
+    fn strings(&self, batch: &RecordBatch, place: usize) -> Result<StringViewArray> {
+        let column = batch.column(place);
+        let as_type = |array: &dyn Array, data_type: &DataType| {
+            cast(array, data_type).map_err(|error| failure(&self.source, error.into()))
+        };
+        let array = match is_text(column.data_type()) {
+            true => as_type(column, &DataType::Utf8View)?,
+            false => as_type(&as_type(column, &DataType::LargeUtf8)?, &DataType::Utf8View)?,
+        };
+        let strings = StringViewArray::from(array.to_data());
+        let lengths = strings.lengths().zip(self.row + 1..);
+        for (length, row) in lengths {
+            if length as usize > MAX_RECORD_BYTES {
+                let unit = format!("a value in row {row}");
+                let hint = "cut the text, or leave the row out of the file";
+                return Err(too_long(&self.source, None, &unit, hint));
+            }
+        }
+        Ok(strings)
     }
 
     fn null_label(&self) -> Error {
@@ -225,7 +284,7 @@ impl Rows {
     }
 }
 
-fn value(array: &LargeStringArray, row: usize) -> Option<&str> {
+fn value(array: &StringViewArray, row: usize) -> Option<&str> {
     array.is_valid(row).then(|| array.value(row))
 }
 

@@ -4,7 +4,10 @@ use std::io::{self, BufRead, Read};
 
 use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
-use super::source::Source;
+use super::{
+    record_limit::{MAX_RECORD_BYTES, too_long},
+    source::Source,
+};
 use crate::error::{Error, Result};
 
 /// Bytes that are read, and bytes of text that are decoded, at once.
@@ -238,22 +241,38 @@ pub(super) fn count_line_feeds(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// The next line without its end (`\n` or `\r\n`), or `None` after the last.
-pub(super) fn next_line(input: &mut impl BufRead, source: &Source) -> Result<Option<String>> {
-    let mut line = String::new();
-    if input
-        .read_line(&mut line)
-        .map_err(|error| failure(source, error))?
-        == 0
-    {
+/// The next line without its end (`\n` or `\r\n`), or `None` after the last. `number` is the line's, for messages.
+pub(super) fn next_line(
+    input: &mut impl BufRead,
+    source: &Source,
+    number: u64,
+) -> Result<Option<String>> {
+    let mut line = Vec::new();
+    // One byte more than a line and its end may have.
+    let mut input = input.take(MAX_RECORD_BYTES as u64 + 3);
+    input
+        .read_until(b'\n', &mut line)
+        .map_err(|error| failure(source, error))?;
+    if line.is_empty() {
         return Ok(None);
     }
-    if line.ends_with('\n') {
+    if line.ends_with(b"\n") {
         line.pop();
-        if line.ends_with('\r') {
+        if line.ends_with(b"\r") {
             line.pop();
         }
     }
+    if line.len() > MAX_RECORD_BYTES {
+        return Err(too_long(
+            source,
+            Some(number),
+            "a line",
+            "check that the file has line ends; or set `format` of this source to what it is",
+        ));
+    }
+    // Whole lines of text.
+    let line = String::from_utf8(line)
+        .map_err(|error| failure(source, io::Error::new(io::ErrorKind::InvalidData, error)))?;
     Ok(Some(line))
 }
 
@@ -383,7 +402,7 @@ mod tests {
         let mut input = &b"one\r\n\ntwo\rstill two\nlast"[..];
         let source = Source::new("a.txt");
         let lines: Vec<String> =
-            std::iter::from_fn(|| next_line(&mut input, &source).unwrap()).collect();
+            std::iter::from_fn(|| next_line(&mut input, &source, 1).unwrap()).collect();
         assert_eq!(lines, ["one", "", "two\rstill two", "last"]);
     }
 }

@@ -1,14 +1,17 @@
 //! squad: the JSON of the Stanford Question Answering Dataset, versions 1.1 and 2.0.
 
-use std::io;
+mod stream;
+
+use std::iter;
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{
     example::{Answer, Example, Want},
+    json_digits::as_spelled,
     json_lines,
-    read::{self, Text},
+    read::Text,
     source::Source,
 };
 use crate::{
@@ -22,9 +25,10 @@ const N_GROUP_DIGITS: usize = 32;
 
 /// Reads a file and hands out its questions one by one.
 ///
-/// The whole file is held, as its one JSON object cannot be told apart before its end; what was handed out is let go.
-/// Texts are as they stand, white space around them included, since offsets count it. All questions about one context
-/// have one group, whichever article it stands in. Keys that are not needed, such as `plausible_answers`, are skipped.
+/// Its paragraphs are read one after the other on a thread of their own, each under the limit of a record, so that the
+/// file is never held whole. Texts are as they stand, white space around them included, since offsets count it. All
+/// questions about one context have one group, whichever article it stands in. Keys that are not needed, such as
+/// `plausible_answers`, are skipped.
 ///
 /// Where `want` asks for labels every question has answers, or `is_impossible: true` and none. An answer that is not
 /// where it says stays: see [`Answer::matches`].
@@ -33,33 +37,21 @@ pub(super) fn read(
     source: &Source,
     want: Want,
 ) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
-    let file: File = serde_json::from_reader(input).map_err(|error| unreadable(source, error))?;
+    let mut paragraphs = stream::paragraphs(input, source)?;
+    // A file that is nothing like SQuAD is refused before anything is made of it.
+    let first = paragraphs.next().transpose()?;
     let source = source.clone();
-    let paragraphs = file
-        .data
-        .into_iter()
-        .zip(1..)
-        .flat_map(|(article, n_article)| {
-            let title = match article.title {
-                Some(title) => format!(" `{}`", shorten(&title, 40)),
-                None => String::new(),
-            };
-            let place = move |n: usize| format!("paragraph {n} of article {n_article}{title}");
-            let numbered = article.paragraphs.into_iter().zip(1..);
-            numbered.map(move |(paragraph, n)| (paragraph, place(n)))
-        });
-    Ok(paragraphs.flat_map(move |(paragraph, place)| examples(paragraph, &place, &source, want)))
+    let all = first.into_iter().map(Ok).chain(paragraphs);
+    Ok(all.flat_map(move |paragraph| match paragraph {
+        Ok(placed) => Questions::Of(examples(placed, source.clone(), want)),
+        Err(error) => Questions::None(iter::once(Err(error))),
+    }))
 }
 
-#[derive(Deserialize)]
-struct File {
-    data: Vec<Article>,
-}
-
-#[derive(Deserialize)]
-struct Article {
-    title: Option<String>,
-    paragraphs: Vec<Paragraph>,
+/// A paragraph with its place in words.
+struct PlacedParagraph {
+    paragraph: Paragraph,
+    place: String,
 }
 
 #[derive(Deserialize)]
@@ -83,25 +75,46 @@ struct GivenAnswer {
     answer_start: Option<i64>,
 }
 
-/// The questions of a paragraph.
+/// The questions of a paragraph, or what was found in its place.
+enum Questions<Q> {
+    Of(Q),
+    None(iter::Once<Result<Example>>),
+}
+
+impl<Q: Iterator<Item = Result<Example>>> Iterator for Questions<Q> {
+    type Item = Result<Example>;
+
+    fn next(&mut self) -> Option<Result<Example>> {
+        match self {
+            Questions::Of(questions) => questions.next(),
+            Questions::None(error) => error.next(),
+        }
+    }
+}
+
+/// The questions of a paragraph, each made when its turn comes, as each has a copy of the context.
 fn examples(
-    paragraph: Paragraph,
-    place: &str,
-    source: &Source,
+    paragraph: PlacedParagraph,
+    source: Source,
     want: Want,
-) -> Vec<Result<Example>> {
-    let Some(context) = paragraph.context else {
-        return vec![Err(source.malformed(
-            None,
-            format!("a `context` in {place}"),
-            "none",
-            "give the paragraph its text under `context`",
-        ))];
+) -> impl Iterator<Item = Result<Example>> + Send {
+    let PlacedParagraph { paragraph, place } = paragraph;
+    let (context, lacks_context) = match paragraph.context {
+        Some(context) => (context, None),
+        None => (
+            String::new(),
+            Some(source.malformed(
+                None,
+                format!("a `context` in {place}"),
+                "none",
+                "give the paragraph its text under `context`",
+            )),
+        ),
     };
     let group =
         fingerprint::hash_bytes(context.as_bytes()).to_string()[..N_GROUP_DIGITS].to_owned();
     let questions = paragraph.qas.into_iter().zip(1..);
-    let examples = questions.map(|(question, n)| {
+    let examples = questions.map(move |(question, n)| {
         let id = question.id.as_deref().map(RawValue::get).unwrap_or("null");
         let text: Option<String> = serde_json::from_str(id).ok();
         let record = Record {
@@ -109,7 +122,7 @@ fn examples(
                 Some(id) => format!("question `{}`, in {place}", shorten(id, 40)),
                 None => format!("question {n} of {place}"),
             },
-            source,
+            source: &source,
         };
         Ok(Example {
             id: match text {
@@ -126,7 +139,7 @@ fn examples(
             ..Example::default()
         })
     });
-    examples.collect()
+    lacks_context.map(Err).into_iter().chain(examples)
 }
 
 /// Where a question stands.
@@ -148,14 +161,9 @@ impl Record<'_> {
 
     /// An id that is no string, as JSON: an integer keeps its digits, however many.
     fn id(&self, json: &str) -> Result<Option<String>> {
-        let is_integer = |json: &str| {
-            json.bytes()
-                .all(|byte| byte.is_ascii_digit() || byte == b'-')
-        };
         match serde_json::from_str(json) {
             Ok(Value::Null) => Ok(None),
-            Ok(Value::Number(_)) if is_integer(json) => Ok(Some(json.to_owned())),
-            Ok(Value::Number(id)) => Ok(Some(id.to_string())),
+            Ok(number @ Value::Number(_)) => Ok(Some(as_spelled(&number, json))),
             other => Err(self.error(
                 "a string or a number as `id`",
                 json_lines::kind(&other.unwrap_or_default()),
@@ -213,19 +221,6 @@ impl Record<'_> {
         self.source
             .malformed(None, format!("{expected} for {}", self.place), got, hint)
     }
-}
-
-/// The error for a file that is not JSON, not of this shape, or could not be read.
-fn unreadable(source: &Source, error: serde_json::Error) -> Error {
-    if error.is_io() {
-        return read::failure(source, io::Error::from(error));
-    }
-    source.malformed(
-        Some(error.line() as u64),
-        "one JSON object as SQuAD has it, `data` with `paragraphs`, each a `context` with `qas`",
-        format!("{} (column {})", json_lines::reason(&error), error.column()),
-        "mend the file; or set `format` of this source to jsonl, if each of its lines is an object",
-    )
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@ use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{
-        BooleanArray, DictionaryArray, Float32Array, Int8Array, Int64Array, ListArray, StringArray,
-        StringViewArray, types::Int32Type, types::Int64Type,
+        ArrayRef, BooleanArray, DictionaryArray, Float32Array, Int8Array, Int64Array,
+        LargeStringArray, ListArray, StringArray, StringViewArray, types::Int32Type,
+        types::Int64Type,
     },
     compute::concat_batches,
 };
@@ -323,4 +324,45 @@ fn columns_of_one_name_are_told_apart_by_their_numbers() {
         .map(Result::unwrap)
         .collect();
     assert_eq!(examples[0].label.as_deref(), Some("b"));
+}
+
+#[test]
+fn a_parquet_value_has_a_limit_and_a_value_of_many_rows_is_in_memory_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::new(folder.path().join("a.parquet"));
+    let write = |column: ArrayRef| {
+        let batch = RecordBatch::try_from_iter([("text", column)]).unwrap();
+        // Room for what is to be written once.
+        let properties = WriterProperties::builder()
+            .set_dictionary_page_size_limit(16 << 20)
+            .build();
+        let file = File::create(&source.path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    };
+    let long = "x".repeat(MAX_RECORD_BYTES + 1);
+    write(Arc::new(StringArray::from(vec!["a", long.as_str()])));
+    let error = data::read(&source, Want::default())
+        .unwrap()
+        .collect::<Result<Vec<_>>>()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.ends_with("a.parquet: expected a value in row 2 of at most 64 MiB, got a longer one"),
+        "{error}"
+    );
+    // 300 rows of 8 MiB, which are one value: copied row by row they would be more than a column of strings can hold.
+    let values = StringArray::from(vec![&long[..8 << 20]]);
+    let keys = arrow::array::Int32Array::from(vec![0; 300]);
+    write(Arc::new(DictionaryArray::<Int32Type>::new(
+        keys,
+        Arc::new(values),
+    )));
+    assert!(std::fs::metadata(&source.path).unwrap().len() < 20 << 20);
+    let rows = data::read(&source, Want::default()).unwrap();
+    assert_eq!(
+        rows.map(|row| row.unwrap().text.len()).sum::<usize>(),
+        2400 << 20
+    );
 }

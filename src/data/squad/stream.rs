@@ -1,0 +1,266 @@
+//! The paragraphs of a SQuAD file one by one: its one JSON object is read on a thread, which waits for whoever takes them.
+
+use std::{
+    fmt::{self, Formatter},
+    io,
+    rc::Rc,
+    sync::mpsc::{self, Receiver, SyncSender},
+    thread::{self, JoinHandle},
+};
+
+use serde::{
+    Deserializer,
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+use super::{Paragraph, PlacedParagraph};
+use crate::{
+    data::{
+        json_lines,
+        read::{self, Text},
+        record_limit::{Allowance, Limited, is_too_long, too_long},
+        source::Source,
+    },
+    error::{Error, Result},
+    wording::shorten,
+};
+
+/// Paragraphs that wait to be taken.
+const N_WAITING: usize = 16;
+
+/// Starts to read; an error is the last thing that comes.
+pub(super) fn paragraphs(input: Text, source: &Source) -> Result<Paragraphs> {
+    let (sender, receiver) = mpsc::sync_channel(N_WAITING);
+    let reading = source.clone();
+    let thread = thread::Builder::new()
+        .name("squad".to_owned())
+        .spawn(move || {
+            if let Err(error) = send_all(input, &reading, &sender) {
+                // Whoever went away does not want it.
+                let _ = sender.send(Err(error));
+            }
+        })
+        .map_err(Error::io("read", &source.path))?;
+    Ok(Paragraphs {
+        receiver,
+        thread: Some(thread),
+    })
+}
+
+/// The paragraphs of a file that is being read.
+pub(super) struct Paragraphs {
+    receiver: Receiver<Result<PlacedParagraph>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Iterator for Paragraphs {
+    type Item = Result<PlacedParagraph>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Ok(paragraph) = self.receiver.recv() {
+            return Some(paragraph);
+        }
+        // A thread that panicked must not pass for the end of the file.
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+            std::panic::resume_unwind(panic);
+        }
+        None
+    }
+}
+
+fn send_all(
+    input: Text,
+    source: &Source,
+    sender: &SyncSender<Result<PlacedParagraph>>,
+) -> Result<()> {
+    let allowance = Rc::new(Allowance::new());
+    let input = Limited::new(input, Rc::clone(&allowance), None);
+    let mut json = serde_json::Deserializer::from_reader(input);
+    let feed = Feed {
+        sender,
+        allowance: &allowance,
+    };
+    let read = json.deserialize_map(File(&feed)).and_then(|()| json.end());
+    read.map_err(|error| unreadable(source, error, allowance.line()))
+}
+
+/// Where paragraphs go.
+struct Feed<'a> {
+    sender: &'a SyncSender<Result<PlacedParagraph>>,
+    allowance: &'a Allowance,
+}
+
+/// The object that a file is.
+struct File<'a>(&'a Feed<'a>);
+
+impl<'de> Visitor<'de> for File<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut has_data = false;
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "data" if has_data => return Err(de::Error::duplicate_field("data")),
+                "data" => {
+                    map.next_value_seed(Articles(self.0))?;
+                    has_data = true;
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        match has_data {
+            true => Ok(()),
+            false => Err(de::Error::missing_field("data")),
+        }
+    }
+}
+
+/// The list under `data`.
+struct Articles<'a>(&'a Feed<'a>);
+
+impl<'de> DeserializeSeed<'de> for Articles<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Articles<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut articles: A) -> Result<(), A::Error> {
+        let mut number = 1;
+        let article = |number| Article {
+            feed: self.0,
+            number,
+        };
+        while articles.next_element_seed(article(number))?.is_some() {
+            number += 1;
+        }
+        Ok(())
+    }
+}
+
+struct Article<'a> {
+    feed: &'a Feed<'a>,
+    number: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Article<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Article<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut name = format!("article {}", self.number);
+        let mut has_paragraphs = false;
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "title" => {
+                    if let Some(title) = map.next_value::<Option<String>>()? {
+                        name.push_str(&format!(" `{}`", shorten(&title, 40)));
+                    }
+                }
+                "paragraphs" if has_paragraphs => {
+                    return Err(de::Error::duplicate_field("paragraphs"));
+                }
+                "paragraphs" => {
+                    map.next_value_seed(ParagraphList {
+                        feed: self.feed,
+                        article: &name,
+                    })?;
+                    has_paragraphs = true;
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        match has_paragraphs {
+            true => Ok(()),
+            false => Err(de::Error::missing_field("paragraphs")),
+        }
+    }
+}
+
+/// The paragraphs of an article.
+struct ParagraphList<'a> {
+    feed: &'a Feed<'a>,
+    article: &'a str,
+}
+
+impl<'de> DeserializeSeed<'de> for ParagraphList<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ParagraphList<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut paragraphs: A) -> Result<(), A::Error> {
+        let mut number = 1;
+        self.feed.allowance.renew();
+        while let Some(paragraph) = paragraphs.next_element::<Paragraph>()? {
+            let placed = PlacedParagraph {
+                paragraph,
+                place: format!("paragraph {number} of {}", self.article),
+            };
+            if self.feed.sender.send(Ok(placed)).is_err() {
+                return Err(de::Error::custom("nobody takes the paragraphs"));
+            }
+            self.feed.allowance.renew();
+            number += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The error for a file that is not JSON, not of this shape, or could not be read; `line` is the one that was reached.
+fn unreadable(source: &Source, error: serde_json::Error, line: u64) -> Error {
+    if error.is_io() {
+        let error = io::Error::from(error);
+        return match is_too_long(&error) {
+            true => too_long(
+                source,
+                Some(line),
+                "a paragraph (and what stands between two)",
+                "cut the paragraph, or check that the file is what it seems",
+            ),
+            false => read::failure(source, error),
+        };
+    }
+    source.malformed(
+        Some(error.line() as u64),
+        "one JSON object as SQuAD has it, `data` with `paragraphs`, each a `context` with `qas`",
+        format!("{} (column {})", json_lines::reason(&error), error.column()),
+        "mend the file; or set `format` of this source to jsonl, if each of its lines is an object",
+    )
+}
