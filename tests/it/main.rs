@@ -45,6 +45,7 @@ mod precision;
 mod questions;
 mod real_alignment;
 mod real_data;
+mod record_limits;
 mod replay;
 mod selection;
 mod shipped_data;
