@@ -112,13 +112,7 @@ fn read(saved: &SavedRun, file: &Path, format: Option<Format>) -> Result<Example
         return Ok(data::read_from(std::io::stdin(), &source, want)?);
     }
     let source = saved.source(file, format);
-    let is_stream = std::fs::metadata(file).is_ok_and(|file| !file.is_file() && !file.is_dir());
-    let examples = match is_stream {
-        // It is read once.
-        true => data::read_from(std::fs::File::open(file)?, &source, want),
-        false => data::read(&source, want),
-    };
-    Ok(examples.map_err(|error| saved.explain_format(file, format, error))?)
+    Ok(data::read_once(&source, want).map_err(|error| saved.explain_format(file, format, error))?)
 }
 
 fn print_predictions(predictions: &[Prediction], json: bool) -> Result<()> {

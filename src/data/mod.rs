@@ -68,7 +68,7 @@ pub use summary::{
 pub use swallowed::Swallowed;
 pub use target::{DataTask, Target};
 
-use std::{io::Read, iter, path::Path};
+use std::{fs::File, io::Read, iter, path::Path};
 
 use self::open_file::OpenFile;
 use crate::error::{Error, Result};
@@ -88,6 +88,17 @@ pub fn read(source: &Source, want: Want) -> Result<Examples> {
         parquet_file::check_name(source)?;
     }
     read_open(OpenFile::open(&source.path)?, source, want)
+}
+
+/// As [`read`], where the file may also be a pipe or a device, which can be read once only.
+pub fn read_once(source: &Source, want: Want) -> Result<Examples> {
+    match open_file::is_stream(&source.path) {
+        false => read(source, want),
+        true => {
+            let input = File::open(&source.path).map_err(Error::io("read", &source.path))?;
+            read_from(input, source, want)
+        }
+    }
 }
 
 /// As [`read`], of the file of `source` once it is open; its last item is an error where the file was written to since.
@@ -111,7 +122,9 @@ pub fn read_from(
     source: &Source,
     want: Want,
 ) -> Result<Examples> {
-    match source.resolve_format()? {
+    let format = source.resolve_format()?;
+    source.check_delimiter(format)?;
+    match format {
         Format::Parquet => Err(not_a_stream(source)),
         // Lines are handed out as they come; other formats are read from what is there.
         Format::Lines => {

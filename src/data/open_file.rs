@@ -1,8 +1,9 @@
 //! Opens a data file: only a regular one, whose bytes stay what they were when they were hashed; and decompresses it.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Read, Seek},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
@@ -32,12 +33,12 @@ impl OpenFile {
     pub(super) fn open(path: &Path) -> Result<OpenFile> {
         let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
         // Before it is opened: opening a named pipe waits for whoever writes to it.
-        if !metadata.is_file() && !metadata.is_dir() {
+        if let Some(kind) = irregular_kind(&metadata) {
             return Err(Error::Record {
                 path: path.to_path_buf(),
                 line: None,
                 expected: "a regular file, as data files are read more than once".to_owned(),
-                got: "a pipe, a socket or a device".to_owned(),
+                got: kind.to_owned(),
                 hint: "write what it gives to a file first, and name that file".to_owned(),
             });
         }
@@ -110,6 +111,25 @@ impl OpenFile {
         file.rewind().map_err(failed())?;
         Ok(magic == GZIP_MAGIC)
     }
+}
+
+/// What a file is that is neither a regular one nor a folder.
+fn irregular_kind(metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    match kind {
+        _ if kind.is_file() || kind.is_dir() => None,
+        _ if kind.is_fifo() => Some("a pipe"),
+        _ if kind.is_socket() => Some("a socket"),
+        _ => Some("a device"),
+    }
+}
+
+/// Whether a path is that of a pipe or a device, which can be read but only once.
+pub(super) fn is_stream(path: &Path) -> bool {
+    let kind = std::fs::metadata(path)
+        .ok()
+        .and_then(|metadata| irregular_kind(&metadata));
+    kind.is_some_and(|kind| kind != "a socket")
 }
 
 /// The text of any input, decompressed where it begins as gzip data does. Its first bytes are read at once.

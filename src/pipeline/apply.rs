@@ -97,10 +97,16 @@ impl SavedRun {
         let format = format.or(told);
         let constant_label = train_format == Some(Format::Lines) && train.pattern.is_none();
         let label = train.label.clone().filter(|_| !constant_label);
-        Source {
+        let source = Source {
             format,
             label,
             ..by_extension
+        };
+        // A delimiter is that of the train source's format.
+        let is_same_format = source.resolve_format().ok() == train_format;
+        Source {
+            delimiter: source.delimiter.filter(|_| is_same_format),
+            ..source
         }
     }
 

@@ -1,9 +1,12 @@
 //! A cache exported in the order of a pipeline's data files, so that rows line up with the user's own table.
 
-use std::{cell::Cell, iter};
+use std::{
+    cell::{Cell, RefCell},
+    iter,
+};
 
 use super::{
-    extract::inputs_for,
+    extract::{inputs_for, warn_of_swallowed},
     inputs::inputs_of,
     settings::{ExtractionSettings, Pipeline},
 };
@@ -12,7 +15,7 @@ use crate::{
         export::{ExportOptions, ExportReport, RecordPlace, Row, RowSource, export_rows},
         reader::CacheReader,
     },
-    data::{dataset::read_all, require_texts},
+    data::{Swallowed, dataset::read_all, require_texts},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     progress::Progress,
@@ -41,12 +44,18 @@ pub fn export_records(
     let records = Records {
         settings: &pipeline.extraction,
         empty: Cell::new(0),
+        swallowed: RefCell::default(),
     };
     let options = ExportOptions {
         states,
         ..options.clone()
     };
     let report = export_rows(cache, &records, &options, progress)?;
+    warn_of_swallowed(
+        &pipeline.extraction.sources,
+        &records.swallowed.borrow(),
+        progress,
+    );
     if records.empty.get() > 0 {
         progress.warn(&format!(
             "{} of nothing but white space {} no row, as nothing of it was encoded: set data.clean.drop_empty = \
@@ -98,6 +107,8 @@ struct Records<'a> {
     settings: &'a ExtractionSettings,
     /// Records without a text, in the reading that is going on.
     empty: Cell<u64>,
+    /// What quotes took in, source by source, in the same reading.
+    swallowed: RefCell<Vec<Swallowed>>,
 }
 
 impl Records<'_> {
@@ -114,6 +125,8 @@ impl RowSource for Records<'_> {
     fn rows(&self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
         self.empty.set(0);
         let settings = self.settings;
+        self.swallowed
+            .replace(vec![Swallowed::default(); settings.sources.len()]);
         let mut n_records = vec![0; settings.sources.len()];
         let mut examples = read_all(&settings.sources);
         let mut waiting: Vec<Row> = Vec::new();
@@ -138,6 +151,7 @@ impl RowSource for Records<'_> {
                     }
                 };
                 n_records[example.source] += 1;
+                self.swallowed.borrow_mut()[example.source].count(&example);
                 if settings.leaves_out(&example) {
                     self.empty.set(self.empty.get() + 1);
                     continue;

@@ -315,7 +315,11 @@ fn count_if_cached(
 }
 
 /// Says of which files a quote took in lines.
-fn warn_of_swallowed(sources: &[Source], swallowed: &[Swallowed], progress: &dyn Progress) {
+pub(super) fn warn_of_swallowed(
+    sources: &[Source],
+    swallowed: &[Swallowed],
+    progress: &dyn Progress,
+) {
     for (source, swallowed) in sources.iter().zip(swallowed) {
         if let Some(words) = swallowed.in_words() {
             progress.warn(&format!("{}: {words}", source.path.display()));

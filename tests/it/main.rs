@@ -40,6 +40,7 @@ mod metrics_span;
 mod metrics_tagging;
 mod misleading_messages;
 mod multitask;
+mod not_plain_files;
 mod parquet_files;
 mod precision;
 mod questions;
