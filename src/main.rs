@@ -1,7 +1,5 @@
 //! The `frostbert` program: reads the command line, calls one command, prints its error.
 
-#![expect(clippy::print_stderr, reason = "errors and progress go to stderr")]
-
 mod cli;
 
 use std::{panic, process::ExitCode};
@@ -17,7 +15,10 @@ fn main() -> ExitCode {
             usual(panic);
         }
     }));
-    let arguments = cli::Arguments::parse();
+    let arguments = match cli::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => return cli::print_usage(&usage),
+    };
     match cli::run(&arguments) {
         Ok(code) => code,
         Err(error) => {

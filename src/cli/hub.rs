@@ -1,11 +1,19 @@
 //! Where the hub is and who asks, as the environment says: the library reads none of it.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env,
+    fs::{self, File},
+    io::Read,
+    path::PathBuf,
+};
 
 use frostbert::encoder::hub::Hub;
 
 /// The hub where HF_ENDPOINT names no other.
 const PUBLIC_HUB: &str = "https://huggingface.co";
+
+/// Bytes of a file that are looked at for a token.
+const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 
 /// The hub that HF_ENDPOINT names, the token of HF_TOKEN or of the token file, and the proxy that is set.
 pub(super) fn hub_of_environment() -> Hub {
@@ -30,7 +38,14 @@ fn token_of_file() -> Option<String> {
         let home = home.or_else(|| Some(cache().or_else(default)?.join("huggingface")));
         Some(home?.join("token"))
     })?;
-    trimmed(fs::read_to_string(path).ok()?)
+    // A token is a line: what is no file, or has no end, is none.
+    if !fs::metadata(&path).ok()?.is_file() {
+        return None;
+    }
+    let mut token = String::new();
+    let file = File::open(path).ok()?;
+    file.take(MAX_TOKEN_BYTES).read_to_string(&mut token).ok()?;
+    trimmed(token)
 }
 
 fn variable(name: &str) -> Option<String> {

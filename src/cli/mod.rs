@@ -18,13 +18,14 @@ mod sweep;
 mod tokenize;
 mod train;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use frostbert::{
     data::Format, pipeline::settings::Pipeline, progress::Progress, wording::printable,
 };
+use output::say;
 use progress::TerminalProgress;
 
 /// Run a frozen BERT once over a corpus, keep its states, and train light heads over them.
@@ -224,15 +225,30 @@ fn wrong_usage(problem: String) -> anyhow::Error {
     WrongUsage(problem).into()
 }
 
+/// Prints what clap has to say in place of arguments: what is wrong with them, or a help text.
+pub(crate) fn print_usage(usage: &clap::Error) -> ExitCode {
+    let printed = usage.print();
+    if usage.use_stderr() {
+        return ExitCode::from(2);
+    }
+    match output::reader_after(printed.and_then(|()| std::io::stdout().flush())) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Prints an error and, where there is one, the cure.
 pub(crate) fn print_error(error: &anyhow::Error) {
     match error.downcast_ref::<frostbert::error::Error>() {
         Some(known) => {
-            eprintln!("error: {}", printable(&known.to_string()));
+            say(&format!("error: {}", printable(&known.to_string())));
             if let Some(hint) = known.hint() {
-                eprintln!("hint: {}", printable(hint));
+                say(&format!("hint: {}", printable(hint)));
             }
         }
-        None => eprintln!("error: {}", printable(&format!("{error:#}"))),
+        None => say(&format!("error: {}", printable(&format!("{error:#}")))),
     }
 }

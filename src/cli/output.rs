@@ -1,6 +1,6 @@
 //! What commands have in common when they print: JSON, tables of numbers, sizes.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use anyhow::Result;
 use frostbert::{
@@ -13,23 +13,45 @@ use serde::Serialize;
 
 use super::machine::peak_rss_bytes;
 
+/// Who reads stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// Somebody, as far as anyone knows.
+    There,
+    /// Nobody any more, as behind `| head -1`. That is no error: there is nothing left to print.
+    Gone,
+}
+
 /// Prints a value as one JSON object. A reader that went away is no error.
 pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
-    write(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    write(&format!("{}\n", serde_json::to_string_pretty(value)?)).map(drop)
 }
 
 /// Prints text for people to stdout, without the control characters that data may hold. A reader that went away is no
 /// error.
 pub(super) fn print(text: &str) -> Result<()> {
-    write(&printable(text))
+    write(&printable(text)).map(drop)
 }
 
 /// Prints text as it is, for programs: JSON, in which characters stand as they are or are escaped.
-pub(super) fn write(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+pub(super) fn write(text: &str) -> Result<Reader> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes());
+    reader_after(written.and_then(|()| stdout.flush()))
+}
+
+/// Who reads stdout after something was written to it.
+pub(super) fn reader_after(written: io::Result<()>) -> Result<Reader> {
+    match written {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(anyhow::Error::new(error).context("cannot write to standard output")),
     }
+}
+
+/// Writes a line to stderr. Where that fails there is nobody to tell, and the work goes on.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A report of stage 1 as JSON, with the memory that the process took.

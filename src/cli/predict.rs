@@ -14,10 +14,13 @@ use frostbert::{
         predict::{EntitySpan, Prediction, Predictor},
     },
     progress::Progress,
-    wording::counted,
+    wording::{counted, printable},
 };
 
-use super::{Context, FormatArgument, output};
+use super::{
+    Context, FormatArgument,
+    output::{self, Reader},
+};
 
 /// Texts that are labelled and printed at a time.
 const CHUNK_TEXTS: usize = 512;
@@ -70,7 +73,11 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         swallowed.count(&example);
         chunk.push(example);
         if chunk.len() == CHUNK_TEXTS {
-            print_predictions(&predictor.predict(&chunk)?, context.json)?;
+            let predictions = predictor.predict(&chunk)?;
+            // Nothing is left to do for a reader that has gone.
+            if print_predictions(&predictions, context.json)? == Reader::Gone {
+                return Ok(ExitCode::SUCCESS);
+            }
             chunk.clear();
         }
     }
@@ -112,10 +119,13 @@ fn read(saved: &SavedRun, file: &Path, format: Option<Format>) -> Result<Example
         return Ok(data::read_from(std::io::stdin(), &source, want)?);
     }
     let source = saved.source(file, format);
-    Ok(data::read_once(&source, want).map_err(|error| saved.explain_format(file, format, error))?)
+    Ok(
+        data::read_once(&source, want)
+            .map_err(|error| saved.explain_format(file, format, error))?,
+    )
 }
 
-fn print_predictions(predictions: &[Prediction], json: bool) -> Result<()> {
+fn print_predictions(predictions: &[Prediction], json: bool) -> Result<Reader> {
     let mut text = String::new();
     for prediction in predictions {
         if json {
@@ -125,10 +135,9 @@ fn print_predictions(predictions: &[Prediction], json: bool) -> Result<()> {
         }
         text.push('\n');
     }
-    if json {
-        output::write(&text)
-    } else {
-        output::print(&text)
+    match json {
+        true => output::write(&text),
+        false => output::write(&printable(&text)),
     }
 }
 

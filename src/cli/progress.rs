@@ -13,6 +13,8 @@ use frostbert::{
 };
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
+use super::output::say;
+
 /// Without a terminal, a line after this time.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -59,8 +61,8 @@ impl TerminalProgress {
     fn line(&self, text: &str) {
         let text = printable(text);
         match &*self.lock() {
-            Some(stage) if self.terminal => stage.bar.suspend(|| eprintln!("{text}")),
-            _ => eprintln!("{text}"),
+            Some(stage) if self.terminal => stage.bar.suspend(|| say(&text)),
+            _ => say(&text),
         }
     }
 
@@ -105,7 +107,7 @@ impl Stage {
             detail => format!("; {detail}"),
         };
         let (name, count, rates) = (&self.name, self.count(), self.rates());
-        eprintln!("{name}: {count}, {rates}{detail}");
+        say(&format!("{name}: {count}, {rates}{detail}"));
     }
 
     fn count(&self) -> String {
