@@ -1,6 +1,11 @@
 //! The words of messages: counts with their nouns, lists of names, texts that are safe to show.
 
-use std::borrow::Cow;
+use std::{
+    borrow::{Borrow, Cow},
+    path::Path,
+};
+
+use serde::Serializer;
 
 /// A count with its noun: `1 text`, `2 texts`, `1,000 queries`.
 ///
@@ -87,9 +92,65 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Serialises a path for a report: what is no UTF-8 in it shows as U+FFFD, where serde's own way would fail. For paths
+/// that nobody reads back.
+pub(crate) fn path_shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// As [`path_shown`], of several.
+pub(crate) fn paths_shown<S: Serializer>(
+    paths: &[impl Borrow<Path>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.borrow().to_string_lossy()))
+}
+
+/// As [`path_shown`], of one that may be missing.
+pub(crate) fn path_shown_if_any<S: Serializer>(
+    path: &Option<impl Borrow<Path>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => path_shown(path.borrow(), serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
+
+    use serde::Serialize;
+
     use super::*;
+
+    #[test]
+    fn a_path_that_is_no_utf_8_is_shown_and_fails_nothing() {
+        #[derive(Serialize)]
+        struct Report {
+            #[serde(serialize_with = "path_shown")]
+            one: PathBuf,
+            #[serde(serialize_with = "paths_shown")]
+            several: Vec<PathBuf>,
+            #[serde(serialize_with = "path_shown_if_any")]
+            any: Option<PathBuf>,
+            #[serde(serialize_with = "path_shown_if_any")]
+            none: Option<PathBuf>,
+        }
+        let path = PathBuf::from(OsStr::from_bytes(b"a/\xFF\"b"));
+        assert!(serde_json::to_string(&path).is_err());
+        let report = Report {
+            one: path.clone(),
+            several: vec![path.clone(), "c".into()],
+            any: Some(path),
+            none: None,
+        };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            "{\"one\":\"a/\u{FFFD}\\\"b\",\"several\":[\"a/\u{FFFD}\\\"b\",\"c\"],\"any\":\"a/\u{FFFD}\\\"b\",\"none\":null}"
+        );
+    }
 
     #[test]
     fn a_list_of_names_is_cut_after_ten() {

@@ -102,7 +102,7 @@ fn list(folder: &Path, context: &Context) -> Result<ExitCode> {
         let caches = caches.iter().map(|(path, manifest)| {
             json!({
                 "fingerprint": manifest.fingerprint,
-                "path": path,
+                "path": path.to_string_lossy(),
                 "documents": manifest.documents,
                 "tokens": manifest.tokens,
                 "bytes": manifest.bytes(),
@@ -221,9 +221,9 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
         }
     }
     if context.json {
-        let mut report = json!({ "shards": n_shards, "damaged": damaged });
+        let mut report = json!({ "shards": n_shards, "damaged": output::shown(&damaged) });
         if repair {
-            report["dropped"] = json!(dropped);
+            report["dropped"] = json!(output::shown(&dropped));
         }
         output::print_json(&report)?;
     } else {
@@ -344,7 +344,7 @@ fn gc(
     if context.json {
         let caches = caches.iter().zip(&collected).map(|((path, _), collected)| {
             let mut cache = json!(collected);
-            cache["path"] = json!(path);
+            cache["path"] = json!(path.to_string_lossy());
             cache
         });
         output::print_json(&json!({ "caches": caches.collect::<Vec<_>>() }))?;

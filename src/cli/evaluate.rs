@@ -31,7 +31,7 @@ pub(super) fn run(arguments: &EvaluateArguments, context: &Context) -> Result<Ex
         &context.progress,
     )?;
     if context.json {
-        output::print_json(&json!({ "run": saved.folder, "metrics": metrics }))?;
+        output::print_json(&json!({ "run": saved.folder.to_string_lossy(), "metrics": metrics }))?;
     } else {
         let name = arguments.data.display().to_string();
         let classes = output::class_tables(&metrics, &saved.description.labels);

@@ -142,7 +142,7 @@ fn show(report: &ExportReport, context: &Context) -> Result<()> {
     if context.json {
         let files = report.files.iter().map(|file| &file.name);
         return output::print_json(&json!({
-            "folder": report.folder,
+            "folder": report.folder.to_string_lossy(),
             "files": files.collect::<Vec<_>>(),
             "rows": report.rows,
             "tokens": report.tokens,

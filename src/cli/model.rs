@@ -74,7 +74,7 @@ fn pull_model(model: &HubModel, to: Option<&Path>, context: &Context) -> Result<
     let pulled = pull(&hub, model, &folder, go_on, &context.progress)?;
     if context.json {
         output::print_json(&json!({
-            "path": folder,
+            "path": folder.to_string_lossy(),
             "repository": model.repository,
             "revision": pulled.commit,
             "files": pulled.files,
@@ -108,7 +108,7 @@ fn verify_models(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {
         text.push_str(&verified_text(folder, &verified));
     }
     if context.json {
-        output::print_json(&json!({ "files": n_files, "damaged": damaged }))?;
+        output::print_json(&json!({ "files": n_files, "damaged": output::shown(&damaged) }))?;
     } else {
         text.push_str(&format!(
             "{} checked, {} damaged\n",

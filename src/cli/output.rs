@@ -1,6 +1,10 @@
 //! What commands have in common when they print: JSON, tables of numbers, sizes.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use anyhow::Result;
 use frostbert::{
@@ -52,6 +56,11 @@ pub(super) fn reader_after(written: io::Result<()>) -> Result<Reader> {
 /// Writes a line to stderr. Where that fails there is nobody to tell, and the work goes on.
 pub(super) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Paths in JSON: what is no UTF-8 in them shows as U+FFFD.
+pub(super) fn shown(paths: &[PathBuf]) -> Vec<Cow<'_, str>> {
+    paths.iter().map(|path| path.to_string_lossy()).collect()
 }
 
 /// A report of stage 1 as JSON, with the memory that the process took.

@@ -112,6 +112,7 @@ pub struct Sighting {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordPlace {
     /// Its file, as the pipeline names it.
+    #[serde(serialize_with = "crate::wording::path_shown")]
     pub file: PathBuf,
     /// Its line (or row) from 1, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -30,6 +30,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 pub struct TasksReport {
     /// The new run folder; each task has a folder in it, which is a run folder of its own.
+    #[serde(serialize_with = "crate::wording::path_shown")]
     pub run: PathBuf,
     /// Wall time of the stage.
     pub seconds: f64,

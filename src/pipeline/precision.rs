@@ -67,6 +67,7 @@ pub struct PrecisionRow {
     /// The interval of the difference, from paired draws of the rows.
     pub difference_ci: Option<[f64; 2]>,
     /// Where the states for the head are.
+    #[serde(serialize_with = "crate::wording::path_shown_if_any")]
     pub cache: Option<PathBuf>,
 }
 

@@ -9,7 +9,7 @@ pub use extraction::ExtractionSettings;
 use toml::Value;
 
 use super::{
-    file::{self, Pair, PipelineFile, Task},
+    file::{self, Labels, Pair, PipelineFile, Task},
     parse,
 };
 use crate::{
@@ -130,6 +130,7 @@ impl Pipeline {
             .flatten()
             .flat_map(|sources| sources.0.clone())
             .collect();
+        require_utf_8(&file, &sources, &refuse)?;
         let extraction = extraction::check(&mut file, sources, &refuse)?;
         Ok(Pipeline {
             path: path.to_path_buf(),
@@ -379,6 +380,31 @@ fn absolute_layer(
         })
 }
 
+/// Fails where a path of a pipeline made in code is no UTF-8, as TOML always is: the lock file could not hold it.
+fn require_utf_8(
+    file: &PipelineFile,
+    sources: &[Source],
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<()> {
+    let labels = match &file.data.labels {
+        Some(Labels::File(path)) => Some(path),
+        _ => None,
+    };
+    let own = [&file.model.path, &file.run.dir, &file.cache.dir];
+    let paths = own.into_iter().chain(labels);
+    let mut paths = paths.chain(sources.iter().map(|source| &source.path));
+    match paths.find(|path| path.to_str().is_none()) {
+        None => Ok(()),
+        Some(path) => Err(refuse(
+            format!(
+                "the path `{}` is no UTF-8, as that of a pipeline has to be",
+                path.display()
+            ),
+            "rename the file or folder, or name it by a relative path".into(),
+        )),
+    }
+}
+
 fn refusal(path: &Path) -> impl Fn(String, String) -> Error + use<> {
     let file = path.to_path_buf();
     move |problem, hint| Error::Pipeline {
@@ -387,5 +413,40 @@ fn refusal(path: &Path) -> impl Fn(String, String) -> Error + use<> {
         column: None,
         problem,
         hint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    use super::*;
+
+    #[test]
+    fn a_pipeline_made_in_code_has_paths_that_its_lock_file_can_hold() {
+        let toml = "[model]\npath = \"m\"\n[data]\ntrain = { path = \"a.csv\" }\nlabels = \"l\"";
+        let strange = PathBuf::from(OsStr::from_bytes(b"a\xFF.csv"));
+        type Place = fn(&mut PipelineFile) -> &mut PathBuf;
+        let places: [Place; 4] = [
+            |file| &mut file.model.path,
+            |file| &mut file.cache.dir,
+            |file| &mut file.run.dir,
+            |file| &mut file.data.train.0[0].path,
+        ];
+        let file: PipelineFile = toml::from_str(toml).unwrap();
+        Pipeline::check(Path::new("p.toml"), file.clone()).unwrap();
+        let refused = |file: PipelineFile| {
+            let error = Pipeline::check(Path::new("p.toml"), file).unwrap_err();
+            let expected = "p.toml: the path `a\u{FFFD}.csv` is no UTF-8";
+            assert!(error.to_string().starts_with(expected), "{error}");
+        };
+        for place in places {
+            let mut file = file.clone();
+            *place(&mut file) = strange.clone();
+            refused(file);
+        }
+        let mut file = file;
+        file.data.labels = Some(Labels::File(strange));
+        refused(file);
     }
 }

@@ -43,6 +43,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainReport {
     /// The new run folder.
+    #[serde(serialize_with = "crate::wording::path_shown")]
     pub run: PathBuf,
     /// What was learned.
     pub task: String,
@@ -63,6 +64,7 @@ pub struct TrainReport {
     /// What was found in the data, in words; all of it is in checks.json.
     pub checks: Vec<String>,
     /// The cache that was read.
+    #[serde(serialize_with = "crate::wording::path_shown")]
     pub cache: PathBuf,
     /// Whether the head reads two texts: pairs, or questions and their contexts.
     #[serde(skip)]

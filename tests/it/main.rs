@@ -41,6 +41,7 @@ mod metrics_tagging;
 mod misleading_messages;
 mod multitask;
 mod not_plain_files;
+mod output_failures;
 mod parquet_files;
 mod precision;
 mod questions;

@@ -25,6 +25,7 @@ const BLOCK_BYTES: usize = 4 << 20;
 #[derive(Clone, Debug, Serialize)]
 pub struct CacheFindings {
     /// `cache.dir`.
+    #[serde(serialize_with = "crate::wording::path_shown")]
     pub folder: PathBuf,
     /// Whether it is there: an extraction makes it.
     pub exists: bool,

@@ -69,6 +69,7 @@ pub struct Search {
     /// What named it: `--ort-lib`, `ORT_DYLIB_PATH`, `found`, or `not found`.
     pub how: &'static str,
     /// The folders that were looked into, in order, where nothing named it.
+    #[serde(serialize_with = "crate::wording::paths_shown")]
     pub looked: Vec<PathBuf>,
 }
 
@@ -109,6 +110,7 @@ impl Asked {
 #[derive(Clone, Debug, Serialize)]
 pub struct RuntimeFindings {
     /// The library file.
+    #[serde(serialize_with = "crate::wording::path_shown")]
     pub library: PathBuf,
     /// How it was come by.
     #[serde(flatten)]

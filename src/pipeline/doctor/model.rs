@@ -44,6 +44,7 @@ pub struct DeviceFindings {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ModelFindings {
     /// Its folder.
+    #[serde(serialize_with = "crate::wording::path_shown")]
     pub folder: PathBuf,
     /// As `bert`.
     pub family: Option<String>,

@@ -66,6 +66,7 @@ const MOST_HEADS: usize = 200_000;
 #[derive(Clone, Debug, Serialize)]
 pub struct SweepReport {
     /// The new run folder, or the one of an unfinished sweep that went on.
+    #[serde(serialize_with = "crate::wording::path_shown")]
     pub run: PathBuf,
     /// What was learned.
     pub task: String,
