@@ -1,6 +1,10 @@
 //! Temperature scaling: one number that makes a head's confidence mean what it says.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use rayon::prelude::*;
+
+use super::outputs::OutputRows;
+use crate::error::Result;
 
 /// The range of temperatures that [`temperature`] searches.
 pub const TEMPERATURES: [f64; 2] = [0.05, 20.0];
@@ -32,33 +36,41 @@ const RELATIVE_TOLERANCE: f64 = 1e-12;
 ///
 /// If there is not one row for each label, or a label is not below C.
 pub fn temperature(logits: ArrayView2<f32>, labels: &[usize]) -> f64 {
-    assert_eq!(
-        logits.nrows(),
-        labels.len(),
-        "one row of logits for each label"
-    );
+    temperature_of(&logits, labels).expect("logits in memory are shown without an error")
+}
+
+/// [`temperature`] of logits that may be too many to be in memory: they are gone through for every step, some ten times.
+///
+/// # Errors
+///
+/// As [`OutputRows::show`].
+///
+/// # Panics
+///
+/// As [`temperature`].
+pub fn temperature_of(logits: &dyn OutputRows, labels: &[usize]) -> Result<f64> {
+    let (n_rows, n_classes) = logits.shape();
+    assert_eq!(n_rows, labels.len(), "one row of logits for each label");
     assert!(
-        labels.iter().all(|&label| label < logits.ncols()),
-        "labels are below {}",
-        logits.ncols()
+        labels.iter().all(|&label| label < n_classes),
+        "labels are below {n_classes}"
     );
-    let centred = centred_rows(logits, labels);
-    let loss_at = |inverse| slope_and_curvature(&centred, inverse);
+    let loss_at = |inverse| slope_and_curvature(logits, labels, inverse);
 
     let [mut low, mut high] = [1.0 / TEMPERATURES[1], 1.0 / TEMPERATURES[0]];
-    let (slope_at_one, _) = loss_at(1.0);
+    let (slope_at_one, _) = loss_at(1.0)?;
     if slope_at_one == 0.0 {
-        return 1.0;
+        return Ok(1.0);
     }
-    if loss_at(high).0 <= 0.0 {
-        return TEMPERATURES[0];
+    if loss_at(high)?.0 <= 0.0 {
+        return Ok(TEMPERATURES[0]);
     }
-    if loss_at(low).0 >= 0.0 {
-        return TEMPERATURES[1];
+    if loss_at(low)?.0 >= 0.0 {
+        return Ok(TEMPERATURES[1]);
     }
     let mut inverse = 1.0;
     for _ in 0..MAX_STEPS {
-        let (slope, curvature) = loss_at(inverse);
+        let (slope, curvature) = loss_at(inverse)?;
         if slope > 0.0 {
             high = inverse;
         } else {
@@ -76,7 +88,7 @@ pub fn temperature(logits: ArrayView2<f32>, labels: &[usize]) -> f64 {
             (low * high).sqrt()
         };
     }
-    1.0 / inverse
+    Ok(1.0 / inverse)
 }
 
 /// `softmax(logits / temperature)` of each row of `logits [n, C]`: non-negative, with sum 1.
@@ -101,22 +113,21 @@ pub fn softmax_rows(logits: ArrayView2<f32>, temperature: f64) -> Array2<f32> {
         "the temperature {temperature} is positive and finite"
     );
     let mut probabilities = Array2::zeros(logits.dim());
-    let mut exponentials = vec![0.0; logits.ncols()];
-    for (row, mut out) in logits
-        .rows()
-        .into_iter()
-        .zip(probabilities.axis_iter_mut(Axis(0)))
-    {
+    let rows = logits.axis_iter(Axis(0)).into_par_iter();
+    let rows = rows.zip(probabilities.axis_iter_mut(Axis(0)));
+    rows.for_each_init(Vec::new, |exponentials, (row, mut out)| {
         let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        exponentials.clear();
         let mut sum = 0.0;
-        for (exponential, &logit) in exponentials.iter_mut().zip(row) {
-            *exponential = ((f64::from(logit) - f64::from(highest)) / temperature).exp();
-            sum += *exponential;
+        for &logit in row {
+            let exponential = ((f64::from(logit) - f64::from(highest)) / temperature).exp();
+            exponentials.push(exponential);
+            sum += exponential;
         }
-        for (probability, exponential) in out.iter_mut().zip(&exponentials) {
+        for (probability, exponential) in out.iter_mut().zip(&*exponentials) {
             *probability = (exponential / sum) as f32;
         }
-    }
+    });
     probabilities
 }
 
@@ -132,37 +143,51 @@ pub fn sigmoid_rows(logits: ArrayView2<f32>) -> Array2<f32> {
     logits.mapv(|logit| (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32)
 }
 
-/// The finite rows, with 0 for the true class, so that a row's loss is `ln sum_c exp(z_c / T)`.
-fn centred_rows(logits: ArrayView2<f32>, labels: &[usize]) -> Array2<f64> {
-    let finite: Vec<usize> = (0..logits.nrows())
-        .filter(|&row| logits.row(row).iter().all(|logit| logit.is_finite()))
-        .collect();
-    Array2::from_shape_fn((finite.len(), logits.ncols()), |(row, class)| {
-        let row = finite[row];
-        f64::from(logits[[row, class]]) - f64::from(logits[[row, labels[row]]])
-    })
+/// First and second derivative of the summed loss by `1/T`: the sums of the mean and the variance of each row's logits,
+/// less that of its true class, under its softmax. Rows are summed in their order, whichever one they come in.
+fn slope_and_curvature(
+    logits: &dyn OutputRows,
+    labels: &[usize],
+    inverse: f64,
+) -> Result<(f64, f64)> {
+    let mut of_rows = vec![None; labels.len()];
+    logits.show(&mut |places, rows| {
+        let derived: Vec<Option<(f64, f64)>> = (0..places.len())
+            .into_par_iter()
+            .map(|row| slope_of_row(rows.row(row), labels[places[row]], inverse))
+            .collect();
+        for (place, derived) in places.iter().zip(derived) {
+            of_rows[*place] = derived;
+        }
+    })?;
+    let mut sums = (0.0, 0.0);
+    for (slope, curvature) in of_rows.into_iter().flatten() {
+        sums.0 += slope;
+        sums.1 += curvature;
+    }
+    Ok(sums)
 }
 
-/// First and second derivative of the summed loss by `1/T`: the sums of the mean and the variance of each row's centred
-/// logits under its softmax.
-fn slope_and_curvature(centred: &Array2<f64>, inverse: f64) -> (f64, f64) {
-    let mut slope = 0.0;
-    let mut curvature = 0.0;
-    for row in centred.rows() {
-        let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let [mut sum, mut first, mut second] = [0.0; 3];
-        for &z in row {
-            let below = z - highest;
-            let weight = (below * inverse).exp();
-            sum += weight;
-            first += weight * below;
-            second += weight * below * below;
+/// What a row adds to the two; `None` where a logit is not finite.
+fn slope_of_row(logits: ArrayView1<f32>, label: usize, inverse: f64) -> Option<(f64, f64)> {
+    let own = f64::from(logits[label]);
+    let mut highest = f64::NEG_INFINITY;
+    for &logit in logits {
+        if !logit.is_finite() {
+            return None;
         }
-        let mean_below = first / sum;
-        slope += mean_below + highest;
-        curvature += second / sum - mean_below * mean_below;
+        highest = highest.max(f64::from(logit) - own);
     }
-    (slope, curvature)
+    let [mut sum, mut first, mut second] = [0.0; 3];
+    for &logit in logits {
+        let below = f64::from(logit) - own - highest;
+        let weight = (below * inverse).exp();
+        sum += weight;
+        first += weight * below;
+        second += weight * below * below;
+    }
+    let mean_below = first / sum;
+    Some((mean_below + highest, second / sum - mean_below * mean_below))
 }
 
 #[cfg(test)]
@@ -171,14 +196,18 @@ mod tests {
     use ndarray::array;
 
     fn mean_loss(logits: &Array2<f32>, labels: &[usize], temperature: f64) -> f64 {
-        let centred = centred_rows(logits.view(), labels);
-        let row_loss = |row: ndarray::ArrayView1<f64>| {
-            row.iter()
-                .map(|z| (z / temperature).exp())
-                .sum::<f64>()
-                .ln()
+        let row_loss = |(row, label): (ArrayView1<f64>, &usize)| {
+            let centred = row.iter().map(|z| ((z - row[*label]) / temperature).exp());
+            centred.sum::<f64>().ln()
         };
-        centred.rows().into_iter().map(row_loss).sum::<f64>() / labels.len() as f64
+        let logits = logits.mapv(f64::from);
+        logits
+            .rows()
+            .into_iter()
+            .zip(labels)
+            .map(row_loss)
+            .sum::<f64>()
+            / labels.len() as f64
     }
 
     #[test]

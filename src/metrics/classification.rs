@@ -3,16 +3,12 @@
 use ndarray::ArrayView2;
 
 use super::ClassificationMetrics;
-use super::counts::{ClassCounts, confusion};
-use super::intervals::{Bootstrap, bootstrap};
-use super::probability::{RowLosses, predictions};
-use super::ranking::{class_rankings, mean_auc, n_ranked, roc_auc};
+use super::intervals::Bootstrap;
+use super::scorer::Scorer;
 
 /// Above this many rows x ranked classes x resamples, ROC-AUC gets no interval: it alone would take more than some seconds.
 /// 3,000 rows of 77 classes, 1,000 times, are 0.23e9; two classes are one ranked class.
 pub const MAX_RANKING_STEPS: u64 = 4_000_000_000;
-
-const N_SCORES: usize = 9;
 
 /// Scores probabilities `[n, C]` against n labels from 0 to C - 1.
 ///
@@ -22,6 +18,8 @@ const N_SCORES: usize = 9;
 /// With `bootstrap`, each defined metric gets its 95 % interval (see [`intervals`](super::intervals)), but ROC-AUC only up
 /// to [`MAX_RANKING_STEPS`]. That takes O(resamples x n) time, and O(resamples x n x C) for ROC-AUC: with 1,000 resamples
 /// on two cores, 0.1 s for 3,000 rows of 77 classes, 0.8 s for 100,000 of two, 16 s for 1,000,000 of two.
+///
+/// Rows that are too many to hold with all their probabilities are scored by a [`Scorer`], to the same bits.
 ///
 /// Without rows only `n`, `per_class` and `confusion` say something; where a probability is not finite (a head that
 /// diverged) the metrics of right and wrong answers remain.
@@ -53,119 +51,13 @@ pub fn evaluate(
         (labels.len(), n_classes),
         "one row for each label, one column for each class"
     );
-    let rows = ScoredRows {
-        labels,
-        probabilities: probabilities.view(),
-        predictions: predictions(probabilities),
-        losses: RowLosses::new(labels, probabilities),
-    };
-    let once_each = vec![1; labels.len()];
-    let scores = rows.scores(&once_each, roc_auc(labels, probabilities));
-    let intervals = bootstrap.map_or([None; N_SCORES], |settings| {
-        rows.intervals(settings, MAX_RANKING_STEPS)
-    });
-
-    let [
-        accuracy,
-        macro_f1,
-        micro_f1,
-        weighted_f1,
-        mcc,
-        roc_auc,
-        log_loss,
-        brier,
-        ece,
-    ] = scores;
-    let [
-        accuracy_ci,
-        macro_f1_ci,
-        micro_f1_ci,
-        weighted_f1_ci,
-        mcc_ci,
-        roc_auc_ci,
-        log_loss_ci,
-        brier_ci,
-        ece_ci,
-    ] = intervals;
-    ClassificationMetrics {
-        accuracy,
-        accuracy_ci,
-        macro_f1,
-        macro_f1_ci,
-        micro_f1,
-        micro_f1_ci,
-        weighted_f1,
-        weighted_f1_ci,
-        mcc,
-        mcc_ci,
-        roc_auc,
-        roc_auc_ci,
-        log_loss,
-        log_loss_ci,
-        brier,
-        brier_ci,
-        ece,
-        ece_ci,
-        n: labels.len(),
-        per_class: rows.counts(&once_each).per_class(),
-        confusion: confusion(labels, &rows.predictions, n_classes),
+    let places: Vec<usize> = (0..labels.len()).collect();
+    let mut scorer = Scorer::new(labels.to_vec(), n_classes, bootstrap);
+    scorer.add(&places, probabilities);
+    if scorer.wants_ranks() {
+        scorer.rank(probabilities);
     }
-}
-
-struct ScoredRows<'a> {
-    labels: &'a [usize],
-    probabilities: ArrayView2<'a, f32>,
-    predictions: Vec<usize>,
-    /// `None` where a probability is not finite.
-    losses: Option<RowLosses>,
-}
-
-impl ScoredRows<'_> {
-    /// ROC-AUC gets none where it would take more than `max_ranking_steps`.
-    fn intervals(
-        &self,
-        settings: Bootstrap,
-        max_ranking_steps: u64,
-    ) -> [Option<[f64; 2]>; N_SCORES] {
-        let n_ranked = n_ranked(self.probabilities.ncols());
-        let n_steps = (self.labels.len() as u64)
-            .saturating_mul(n_ranked as u64)
-            .saturating_mul(settings.resamples as u64);
-        let rankings: Vec<_> = if n_steps <= max_ranking_steps {
-            class_rankings(self.labels, &self.probabilities).collect()
-        } else {
-            vec![]
-        };
-        bootstrap(self.labels.len(), settings, |weights| {
-            self.scores(weights, mean_auc(&rankings, weights))
-        })
-    }
-
-    /// In the order of [`ClassificationMetrics`], where row `i` stands for `weights[i]` equal rows.
-    fn scores(&self, weights: &[u32], roc_auc: Option<f64>) -> [Option<f64>; N_SCORES] {
-        let counts = self.counts(weights);
-        let losses = self.losses.as_ref();
-        [
-            counts.accuracy(),
-            counts.macro_f1(),
-            counts.micro_f1(),
-            counts.weighted_f1(),
-            counts.mcc(),
-            roc_auc,
-            losses.and_then(|losses| losses.log_loss(weights)),
-            losses.and_then(|losses| losses.brier(weights)),
-            losses.and_then(|losses| losses.ece(weights)),
-        ]
-    }
-
-    fn counts(&self, weights: &[u32]) -> ClassCounts {
-        ClassCounts::weighted(
-            self.labels,
-            &self.predictions,
-            self.probabilities.ncols(),
-            weights,
-        )
-    }
+    scorer.finish()
 }
 
 #[cfg(test)]
@@ -251,29 +143,6 @@ mod tests {
             [None; 4]
         );
         assert_eq!([metrics.log_loss_ci, metrics.ece_ci], [None; 2]);
-    }
-
-    #[test]
-    fn too_many_ranking_steps_cost_roc_auc_its_interval_only() {
-        let probabilities = array![[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]];
-        let rows = ScoredRows {
-            labels: &[0, 1, 1, 0],
-            probabilities: probabilities.view(),
-            predictions: predictions(probabilities.view()),
-            losses: RowLosses::new(&[0, 1, 1, 0], probabilities.view()),
-        };
-        let settings = Bootstrap {
-            resamples: 100,
-            seed: 1,
-        };
-        assert!(rows.intervals(settings, 400).iter().all(Option::is_some));
-        let undefined = rows
-            .intervals(settings, 399)
-            .map(|interval| interval.is_none());
-        assert_eq!(
-            undefined,
-            [false, false, false, false, false, true, false, false, false]
-        );
     }
 
     #[test]

@@ -6,9 +6,12 @@
 //! - [`classification`]: one call for all metrics of a classifier on one split;
 //! - [`tagging`]: one call for all metrics of a tagger, by words and by the entities of a [`tag_scheme`];
 //! - [`span`]: answers to questions by the rules of SQuAD;
+//! - [`outputs`]: outputs of rows that may be too many to be in memory at a time;
 //! - [`regression`]: correlations and errors of predicted numbers;
 //! - [`multilabel`]: one call for all metrics where a row has any number of labels, and a threshold for each label;
 //! - [`counts`]: what depends on right and wrong answers only (accuracy, F1, MCC, the confusion matrix);
+//! - [`confusion`]: the cells of a confusion matrix that would be too large;
+//! - [`scorer`]: the same metrics of a classifier, of rows that come a few at a time;
 //! - [`probability`]: what depends on the probabilities (log loss, Brier score, ECE);
 //! - [`ranking`]: what depends on their order (ROC-AUC);
 //! - [`baseline`]: what trivial predictors would have scored;
@@ -21,24 +24,35 @@
 //! A metric that is undefined on the data (no rows, one class only, NaN among the probabilities) is `None` in Rust and
 //! absent in JSON, never NaN or null.
 
+mod auc;
 pub mod baseline;
 pub mod calibration;
 pub mod classification;
 pub mod comparison;
+pub mod confusion;
 pub mod counts;
 mod decisions;
 pub mod evidence;
 pub mod intervals;
 pub mod label_errors;
 pub mod multilabel;
+pub mod outputs;
 pub mod probability;
 pub mod ranking;
 pub mod regression;
+pub mod scorer;
 pub mod span;
 pub mod tag_scheme;
 pub mod tagging;
 
 use serde::{Deserialize, Serialize};
+
+use self::confusion::ConfusionCell;
+
+/// Above so many classes what grows with their square, or with rows times classes, is not kept whole: the confusion becomes
+/// a list of cells, a table of predictions keeps the most probable classes, outputs are read a few rows at a time. A
+/// matrix of so many classes takes 33 MB of `metrics.json`.
+pub const MANY_CLASSES: usize = 1_000;
 
 /// All metrics of a classifier on one split, in the order and under the names in which they are written as JSON.
 ///
@@ -104,8 +118,12 @@ pub struct ClassificationMetrics {
     pub n: usize,
     /// One entry for each class of the label map, in label order.
     pub per_class: Vec<ClassScore>,
-    /// `confusion[truth][prediction]`: number of rows.
+    /// `confusion[truth][prediction]`: number of rows. Empty above [`MANY_CLASSES`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
+    /// Above [`MANY_CLASSES`] the cells of the confusion matrix that are not 0, by true and then by predicted class.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub confusion_cells: Vec<ConfusionCell>,
 }
 
 /// How well one class is found.

@@ -3,7 +3,8 @@
 //! Probabilities are `[n, C]`, each row non-negative with sum 1. Where one of them is not finite, nothing here is
 //! defined.
 
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::{ArrayView1, ArrayView2, Axis};
+use rayon::prelude::*;
 
 /// Number of equal-width confidence bins of [`ece`].
 pub const N_BINS: usize = 15;
@@ -19,7 +20,8 @@ pub const N_BINS: usize = 15;
 /// assert_eq!(predictions(array![[0.1, 0.8, 0.1], [0.4, 0.2, 0.4]].view()), [1, 0]);
 /// ```
 pub fn predictions(probabilities: ArrayView2<f32>) -> Vec<usize> {
-    probabilities.rows().into_iter().map(argmax).collect()
+    let rows = probabilities.axis_iter(Axis(0)).into_par_iter();
+    rows.map(argmax).collect()
 }
 
 /// Mean negative log-likelihood of the true class in nats, `-1/n sum_i ln p_i[y_i]`.
@@ -97,6 +99,38 @@ pub(super) struct RowLosses {
     gap: Vec<f64>,
 }
 
+/// What a row of probabilities says of its label.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RowScore {
+    /// The most probable class.
+    pub(super) prediction: u32,
+    /// The probability of the true one.
+    pub(super) own: f32,
+    /// Whether all probabilities are finite; else the rest says nothing.
+    pub(super) is_finite: bool,
+    log_loss: f64,
+    squared_error: f64,
+    bin: u8,
+    gap: f64,
+}
+
+impl RowScore {
+    pub(super) fn new(label: usize, row: ArrayView1<f32>) -> Self {
+        assert!(label < row.len(), "label {label} is below {}", row.len());
+        let prediction = argmax(row);
+        let confidence = f64::from(row[prediction]);
+        Self {
+            prediction: prediction as u32,
+            own: row[label],
+            is_finite: row.iter().all(|p| p.is_finite()),
+            log_loss: row_log_loss(f64::from(row[label])),
+            squared_error: row_squared_error(label, row),
+            bin: bin_of(confidence),
+            gap: f64::from(u8::from(prediction == label)) - confidence,
+        }
+    }
+}
+
 impl RowLosses {
     /// `None` where a probability is not finite.
     pub(super) fn new(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<Self> {
@@ -105,27 +139,21 @@ impl RowLosses {
             probabilities.nrows(),
             "one row of probabilities for each label"
         );
-        if probabilities.iter().any(|p| !p.is_finite()) {
-            return None;
-        }
-        let mut losses = Self {
-            log_loss: vec![],
-            squared_error: vec![],
-            bin: vec![],
-            gap: vec![],
-        };
-        for (&label, row) in labels.iter().zip(probabilities.rows()) {
-            assert!(label < row.len(), "label {label} is below {}", row.len());
-            let prediction = argmax(row);
-            let confidence = f64::from(row[prediction]);
-            losses.log_loss.push(row_log_loss(f64::from(row[label])));
-            losses.squared_error.push(row_squared_error(label, row));
-            losses.bin.push(bin_of(confidence));
-            losses
-                .gap
-                .push(f64::from(u8::from(prediction == label)) - confidence);
-        }
-        Some(losses)
+        let rows = labels.iter().zip(probabilities.rows());
+        let scores: Vec<RowScore> = rows
+            .map(|(label, row)| RowScore::new(*label, row))
+            .collect();
+        Self::of(&scores)
+    }
+
+    /// `None` where a probability is not finite.
+    pub(super) fn of(rows: &[RowScore]) -> Option<Self> {
+        rows.iter().all(|row| row.is_finite).then(|| Self {
+            log_loss: rows.iter().map(|row| row.log_loss).collect(),
+            squared_error: rows.iter().map(|row| row.squared_error).collect(),
+            bin: rows.iter().map(|row| row.bin).collect(),
+            gap: rows.iter().map(|row| row.gap).collect(),
+        })
     }
 
     pub(super) fn log_loss(&self, weights: &[u32]) -> Option<f64> {
@@ -163,11 +191,10 @@ pub(super) fn row_log_loss(probability_of_truth: f64) -> f64 {
 
 fn row_squared_error(label: usize, row: ArrayView1<f32>) -> f64 {
     let squared =
-        |class: usize| (f64::from(row[class]) - f64::from(u8::from(class == label))).powi(2);
-    if row.len() == 2 {
-        squared(1)
-    } else {
-        (0..row.len()).map(squared).sum()
+        |(class, p): (usize, &f32)| (f64::from(*p) - f64::from(u8::from(class == label))).powi(2);
+    match row.len() {
+        2 => squared((1, &row[1])),
+        _ => row.iter().enumerate().map(squared).sum(),
     }
 }
 

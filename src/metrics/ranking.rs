@@ -2,6 +2,8 @@
 
 use ndarray::{ArrayView1, ArrayView2};
 
+use super::auc::AucCounts;
+
 /// Area under the ROC curve of probabilities `[n, C]`, from 0 to 1, 0.5 for chance.
 ///
 /// For one class against the rest this is the Mann-Whitney statistic: the fraction of pairs (row of the class, other row)
@@ -27,9 +29,20 @@ use ndarray::{ArrayView1, ArrayView2};
 ///
 /// If there is not one row for each label, a label is not below C, or there are more than `u32::MAX` rows.
 pub fn roc_auc(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> {
-    let weights = vec![1; labels.len()];
-    let mut scratch = vec![];
-    mean(class_rankings(labels, &probabilities).map(|ranking| ranking.auc(&weights, &mut scratch)))
+    assert_eq!(
+        labels.len(),
+        probabilities.nrows(),
+        "one row of probabilities for each label"
+    );
+    assert!(u32::try_from(labels.len()).is_ok(), "at most u32::MAX rows");
+    if probabilities.iter().any(|p| !p.is_finite()) {
+        return None;
+    }
+    let own = labels.iter().zip(probabilities.rows());
+    let own = own.map(|(&label, row)| row.get(label).copied().unwrap_or(f32::NAN));
+    let mut counts = AucCounts::new(labels, own, probabilities.ncols());
+    counts.count(probabilities);
+    counts.mean()
 }
 
 /// The rankings whose mean AUC is [`roc_auc`], made one at a time: each takes `4 n` bytes and more.
@@ -184,6 +197,27 @@ mod tests {
             mean_auc(&rankings, &[2, 2, 1, 0]),
             roc_auc(&[0, 0, 1, 1, 1], repeated.view())
         );
+    }
+
+    #[test]
+    fn counting_gives_the_bits_that_ranking_gives() {
+        let n_rows = 400;
+        for n_classes in [2, 3, 40] {
+            let labels: Vec<usize> = (0..n_rows).map(|row| row * row % 41 % n_classes).collect();
+            // Many ties, and both zeros.
+            let probability = |row: usize, class: usize| {
+                ((row * 31 + class * 17) as f32)
+                    .sin()
+                    .mul_add(4.0, 0.0)
+                    .round()
+                    / 8.0
+            };
+            let all = Array2::from_shape_fn((n_rows, n_classes), |(r, c)| probability(r, c));
+            let rankings: Vec<_> = class_rankings(&labels, &all.view()).collect();
+            let ranked = mean_auc(&rankings, &vec![1; n_rows]);
+            assert!(ranked.is_some());
+            assert_eq!(roc_auc(&labels, all.view()), ranked);
+        }
     }
 
     #[test]

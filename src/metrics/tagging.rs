@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ClassScore;
+use super::confusion::{ConfusionCell, confusion_of};
 use super::counts::{ClassCounts, defined_ratio, f1};
 use super::intervals::{self, Bootstrap};
 use super::tag_scheme::{Entity, Orphan, Tag, TagScheme, entities};
@@ -58,8 +59,12 @@ pub struct TaggingMetrics {
     pub per_type: Vec<TypeScore>,
     /// One entry for each tag of the label map, in label order; `support` counts words.
     pub per_class: Vec<ClassScore>,
-    /// `confusion[truth][prediction]`: number of words.
+    /// `confusion[truth][prediction]`: number of words. Empty above [`MANY_CLASSES`](super::MANY_CLASSES).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
+    /// Above [`MANY_CLASSES`](super::MANY_CLASSES) the cells of the confusion matrix that are not 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub confusion_cells: Vec<ConfusionCell>,
 }
 
 /// How well the entities of one type are found.
@@ -125,7 +130,7 @@ pub fn evaluate(
 ) -> TaggingMetrics {
     let scheme = TagScheme::new(labels);
     let n_types = scheme.as_ref().map_or(0, |scheme| scheme.types.len());
-    let mut confusion = vec![vec![0; labels.len()]; labels.len()];
+    let mut pairs = Vec::new();
     let mut by_type = no_counts(n_types);
     let split = Split::new(
         sentences,
@@ -134,12 +139,13 @@ pub fn evaluate(
         |sentence, predicted, strict| {
             for (&truth, &predicted) in sentence.truth.iter().zip(predicted) {
                 if let Some(predicted) = predicted {
-                    confusion[truth][predicted] += 1;
+                    pairs.push((truth, predicted));
                 }
             }
             add_by_type(&mut by_type, strict);
         },
     );
+    let (confusion, confusion_cells) = confusion_of(pairs.into_iter(), labels.len());
     let once_each = vec![1; sentences.len()];
     let [
         token_accuracy,
@@ -174,6 +180,7 @@ pub fn evaluate(
         per_type: scheme.map_or_else(Vec::new, |scheme| type_scores(scheme, &by_type)),
         per_class: totals.tags.per_class(),
         confusion,
+        confusion_cells,
     }
 }
 
@@ -444,6 +451,7 @@ mod tests {
                 per_type: metrics.per_type.clone(),
                 per_class: metrics.per_class.clone(),
                 confusion: vec![vec![0; 2]; 2],
+                confusion_cells: Vec::new(),
                 ..TaggingMetrics::default()
             };
             assert_eq!(metrics, expected);
