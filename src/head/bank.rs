@@ -23,6 +23,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     features::FeatureView,
+    metrics::outputs::{OutputRows, gathered},
     progress::Progress,
     train::loss::LossSum,
 };
@@ -53,6 +54,18 @@ pub struct SampleSet<'a> {
 pub trait Judge: Sync {
     /// Values by the names of the metrics. `logits` holds the head's output rows of all validation samples, in their order.
     fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)>;
+
+    /// The same of outputs that may be too many to be in memory; those who do not know how to go through them gather them.
+    ///
+    /// # Errors
+    /// When what they are computed from cannot be read.
+    fn scores_of(
+        &self,
+        logits: &dyn OutputRows,
+        head: &OutputHead,
+    ) -> Result<Vec<(&'static str, f64)>> {
+        Ok(self.scores(gathered(logits)?.view(), head))
+    }
 }
 
 /// A judge without metrics: only the loss is followed.

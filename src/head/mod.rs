@@ -11,6 +11,7 @@
 //!   it costs;
 //! - [`neighbours`] and [`out_of_fold`] tell of the data: near copies, and what heads say of rows that they did not see.
 
+pub mod applied;
 pub mod bank;
 pub mod block;
 pub mod course;

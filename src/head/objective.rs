@@ -1,6 +1,6 @@
 //! What a head's outputs are worth, by its objective.
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, Axis};
 
 use super::{
     crf::{self, CrfScratch},
@@ -9,7 +9,11 @@ use super::{
     spec::{HeadSpec, Objective},
     targets::TargetsView,
 };
-use crate::train::loss::{LossSum, Targets};
+use crate::{
+    error::Result,
+    metrics::outputs::OutputRows,
+    train::loss::{LossSum, Targets},
+};
 
 /// The loss of outputs on some samples, without dropout and label smoothing. `starts` holds the first row of each sample,
 /// and the number of rows; `parameters` are the head's.
@@ -34,4 +38,39 @@ pub fn loss(
         }
         _ => panic!("targets of the objective's kind"),
     }
+}
+
+/// [`loss`] of outputs that are too many to be in memory, a row for each sample; part after part, as they are shown.
+///
+/// # Errors
+/// When what they are computed from cannot be read.
+///
+/// # Panics
+/// When the objective is not of each row, or the targets are not of its kind.
+pub fn loss_of_rows(
+    spec: &HeadSpec,
+    logits: &dyn OutputRows,
+    targets: TargetsView<'_>,
+) -> Result<LossSum> {
+    let (Objective::Rows(loss), TargetsView::Rows(targets)) = (&spec.objective, targets) else {
+        panic!("an objective of each row, with its targets");
+    };
+    let mut sum = LossSum::default();
+    logits.show(&mut |places, logits| {
+        sum += match targets {
+            Targets::Classes(all) => {
+                let own: Vec<u32> = places.iter().map(|place| all[*place]).collect();
+                loss.loss(logits, Targets::Classes(&own))
+            }
+            Targets::Labels(all) => {
+                let own = all.select(Axis(0), places);
+                loss.loss(logits, Targets::Labels(own.view()))
+            }
+            Targets::Values(all) => {
+                let own: Vec<f32> = places.iter().map(|place| all[*place]).collect();
+                loss.loss(logits, Targets::Values(&own))
+            }
+        };
+    })?;
+    Ok(sum)
 }

@@ -2,13 +2,14 @@
 
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
-use ndarray::{ArrayView2, ArrayViewMut1};
+use ndarray::{ArrayView2, ArrayViewMut1, s};
 use rayon::prelude::*;
 
 use super::{block::BLOCK_COLUMNS, network::Network, saved, transform::Transform};
 use crate::{
     error::Result,
     features::{FeatureView, Tile},
+    metrics::outputs::OutputRows,
     train::panel::{self, LANES},
 };
 
@@ -19,7 +20,10 @@ const TILE_SAMPLES: usize = 1024;
 const PART_ROWS: usize = 256;
 
 /// Bytes of outputs that are in memory at a time; what is more takes another pass over the samples.
-const WAVE_BYTES: usize = 256 << 20;
+pub const WAVE_BYTES: usize = 256 << 20;
+
+/// Bytes of the outputs of a tile where not all are in memory, about.
+const TILE_BYTES: usize = 32 << 20;
 
 /// A head whose outputs are wanted.
 pub struct OutputHead {
@@ -35,14 +39,16 @@ pub struct OutputHead {
 /// `[samples, outputs]`, and the first row of each sample with the number of rows. Heads are shown side by side, in no
 /// particular order.
 ///
+/// Outputs of one head that take more than [`WAVE_BYTES`], a row for each sample, are in memory only while they are shown.
+///
 /// # Errors
-/// When a file of the cache is not what the manifest says.
+/// When a file of the cache is not what the manifest says, or `visit` fails.
 pub fn for_each_head(
     view: &FeatureView<'_>,
     transform: &Transform,
     samples: &[u32],
     heads: Vec<OutputHead>,
-    visit: impl Fn(&OutputHead, ArrayView2<'_, f32>, &[usize]) + Sync,
+    visit: impl Fn(&OutputHead, &dyn OutputRows, &[usize]) -> Result<()> + Sync,
 ) -> Result<()> {
     let places = Places::new(view, samples);
     let (linear, networks): (Vec<OutputHead>, Vec<OutputHead>) = heads
@@ -62,6 +68,21 @@ pub fn for_each_head(
     }
     if !open.is_empty() {
         scorers.push(Scorer::panel(open));
+    }
+    let (large, scorers): (Vec<Scorer>, Vec<Scorer>) = scorers.into_iter().partition(|scorer| {
+        let n_outputs = places.n_outputs(scorer);
+        let is_row_each = n_outputs == samples.len() && scorer.heads.len() == 1;
+        is_row_each && 4 * n_outputs * scorer.columns > WAVE_BYTES
+    });
+    for scorer in &large {
+        let (head, _) = &scorer.heads[0];
+        let outputs = Recomputed {
+            view,
+            transform,
+            places: &places,
+            scorer,
+        };
+        visit(head, &outputs, &places.starts)?;
     }
     let mut rest = &scorers[..];
     while !rest.is_empty() {
@@ -83,7 +104,7 @@ fn show(
     transform: &Transform,
     places: &Places<'_>,
     scorers: &[Scorer],
-    visit: &(impl Fn(&OutputHead, ArrayView2<'_, f32>, &[usize]) + Sync),
+    visit: &(impl Fn(&OutputHead, &dyn OutputRows, &[usize]) -> Result<()> + Sync),
 ) -> Result<()> {
     let mut all: Vec<Vec<f32>> = scorers
         .iter()
@@ -99,9 +120,9 @@ fn show(
         });
         buffer = tile.into_buffer();
     })?;
-    scorers.par_iter().zip(all).for_each(|(scorer, all)| {
+    scorers.par_iter().zip(all).try_for_each(|(scorer, all)| {
         let columns = scorer.columns;
-        scorer.heads.par_iter().for_each(|(head, range)| {
+        scorer.heads.par_iter().try_for_each(|(head, range)| {
             let own: Cow<'_, [f32]> = match range.len() == columns {
                 true => Cow::Borrowed(&all),
                 false => all
@@ -110,10 +131,102 @@ fn show(
                     .collect(),
             };
             let logits = ArrayView2::from_shape((own.len() / range.len(), range.len()), &own);
-            visit(head, logits.expect("whole rows"), &places.starts);
-        });
-    });
-    Ok(())
+            visit(head, &logits.expect("whole rows"), &places.starts)
+        })
+    })
+}
+
+/// Outputs of one head that are computed whenever they are shown.
+struct Recomputed<'a> {
+    view: &'a FeatureView<'a>,
+    transform: &'a Transform,
+    places: &'a Places<'a>,
+    scorer: &'a Scorer,
+}
+
+impl OutputRows for Recomputed<'_> {
+    fn shape(&self) -> (usize, usize) {
+        (self.places.samples.len(), self.scorer.heads[0].1.len())
+    }
+
+    fn whole(&self) -> Option<ArrayView2<'_, f32>> {
+        None
+    }
+
+    fn show(&self, visit: &mut dyn FnMut(&[usize], ArrayView2<'_, f32>)) -> Result<()> {
+        let columns = self.scorer.columns;
+        let at_a_time = (TILE_BYTES / (4 * columns)).clamp(PART_ROWS, TILE_SAMPLES);
+        let samples = self.places.samples;
+        let mut buffer = Vec::new();
+        self.view
+            .for_each_part(samples, at_a_time, |samples, loaded| {
+                let memory = std::mem::take(&mut buffer);
+                let tile = self
+                    .transform
+                    .tile(self.view, loaded, samples, memory, None);
+                let outputs = self.scorer.outputs(&tile);
+                let outputs = ArrayView2::from_shape((samples.len(), columns), &outputs);
+                let outputs = outputs.expect("a row of outputs for each sample");
+                let places = samples.iter().map(|sample| self.places.place_of[sample]);
+                let places: Vec<usize> = places.collect();
+                visit(
+                    &places,
+                    outputs.slice(s![.., self.scorer.heads[0].1.clone()]),
+                );
+                buffer = tile.into_buffer();
+            })
+    }
+}
+
+/// The outputs of one head on some samples that have a row of outputs each, computed whenever they are shown.
+pub struct HeadOutputs<'a> {
+    view: &'a FeatureView<'a>,
+    transform: &'a Transform,
+    places: Places<'a>,
+    scorer: Scorer,
+}
+
+impl<'a> HeadOutputs<'a> {
+    /// Of a head on features as the transform makes them.
+    pub fn new(
+        view: &'a FeatureView<'a>,
+        transform: &'a Transform,
+        samples: &'a [u32],
+        head: OutputHead,
+    ) -> HeadOutputs<'a> {
+        HeadOutputs {
+            view,
+            transform,
+            places: Places::new(view, samples),
+            scorer: match head.network.spec().is_linear() {
+                true => Scorer::panel(vec![head]),
+                false => Scorer::network(head),
+            },
+        }
+    }
+
+    fn recomputed(&self) -> Recomputed<'_> {
+        Recomputed {
+            view: self.view,
+            transform: self.transform,
+            places: &self.places,
+            scorer: &self.scorer,
+        }
+    }
+}
+
+impl OutputRows for HeadOutputs<'_> {
+    fn shape(&self) -> (usize, usize) {
+        self.recomputed().shape()
+    }
+
+    fn whole(&self) -> Option<ArrayView2<'_, f32>> {
+        None
+    }
+
+    fn show(&self, visit: &mut dyn FnMut(&[usize], ArrayView2<'_, f32>)) -> Result<()> {
+        self.recomputed().show(visit)
+    }
 }
 
 /// Where the outputs of each sample lie.
@@ -233,5 +346,51 @@ impl Scorer {
             .zip(rows.par_chunks(PART_ROWS * n_features))
             .for_each(|(out, rows)| panel::outputs(rows, weights, bias, out));
         outputs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::{
+        head::network::NetworkSpec,
+        metrics::outputs::gathered,
+        states::{Dtype, Pooling, StateId},
+    };
+
+    #[test]
+    fn outputs_that_are_computed_when_they_are_shown_have_the_bits_of_all_at_once() {
+        let (n_samples, n_features, n_outputs) = (1500, 6, 50);
+        let numbers = |n: usize| (0..n).map(|i| (i as f32 * 0.37).sin());
+        let bytes = numbers(n_samples * n_features).flat_map(f32::to_le_bytes);
+        let state = StateId::pooled(Pooling::Mean, 1);
+        let view = FeatureView::from_bytes(state, n_features, Dtype::F32, bytes.collect());
+        let transform = Transform::identity(n_features);
+        let samples: Vec<u32> = (20..n_samples as u32).rev().collect();
+        let head = || OutputHead {
+            number: 3,
+            network: Network::new(NetworkSpec::linear(n_features, n_outputs)),
+            parameters: numbers((n_features + 1) * n_outputs).collect(),
+        };
+        let held = Mutex::new(Array2::zeros((0, 0)));
+        for_each_head(
+            &view,
+            &transform,
+            &samples,
+            vec![head()],
+            |head, outputs, starts| {
+                assert_eq!((head.number, starts.len()), (3, samples.len() + 1));
+                *held.lock().unwrap() = outputs.whole().expect("few outputs").to_owned();
+                Ok(())
+            },
+        )
+        .unwrap();
+        let computed = HeadOutputs::new(&view, &transform, &samples, head());
+        assert!(computed.whole().is_none());
+        assert_eq!(gathered(&computed).unwrap(), *held.lock().unwrap());
     }
 }

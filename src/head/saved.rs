@@ -130,7 +130,7 @@ pub struct Head {
 const PART_ROWS: usize = 256;
 
 /// Samples that are decoded at a time.
-const TILE_SAMPLES: usize = 1024;
+pub(super) const TILE_SAMPLES: usize = 1024;
 
 impl Head {
     /// A head of trained parameters. A linear one takes the transform into its weights.

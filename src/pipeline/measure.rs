@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use ndarray::ArrayView2;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -13,7 +12,8 @@ use crate::{
     error::Result,
     metrics::{
         ClassificationMetrics,
-        calibration::{TEMPERATURES, temperature},
+        calibration::{TEMPERATURES, temperature_of},
+        outputs::OutputRows,
     },
 };
 
@@ -114,11 +114,14 @@ impl From<&ClassificationMetrics> for ProbabilityMetrics {
 ///
 /// 1 where there are none, and where they tell no temperature: if all of them are right (or wrong), the likelihood only
 /// grows towards the end of the range, and a head would claim a certainty that a few easy rows cannot give.
-pub(super) fn fit_temperature(labels: &[usize], logits: ArrayView2<'_, f32>) -> f64 {
-    let fitted = temperature(logits, labels);
+///
+/// # Errors
+/// When what logits are computed from cannot be read.
+pub(super) fn fit_temperature(labels: &[usize], logits: &dyn OutputRows) -> Result<f64> {
+    let fitted = temperature_of(logits, labels)?;
     let [lowest, highest] = TEMPERATURES;
     let inside = fitted > lowest * 1.001 && fitted < highest / 1.001;
-    if inside { fitted } else { 1.0 }
+    Ok(if inside { fitted } else { 1.0 })
 }
 
 /// Writes metrics.json.

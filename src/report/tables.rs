@@ -4,8 +4,9 @@ use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float32Array, Float64Array,
-        Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array,
+        Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float32Array, Float32Builder,
+        Float64Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
+        UInt64Array,
     },
     buffer::Buffer,
     datatypes::{DataType, Field, Schema},
@@ -102,6 +103,28 @@ impl Table {
         for list in lists {
             for text in list {
                 builder.values().append_value(text);
+            }
+            builder.append(true);
+        }
+        self.push(
+            name,
+            DataType::List(item),
+            false,
+            Arc::new(builder.finish()),
+        );
+    }
+
+    /// Adds a column of lists of numbers.
+    pub fn float_lists(
+        &mut self,
+        name: &str,
+        lists: impl Iterator<Item = impl Iterator<Item = f32>>,
+    ) {
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let mut builder = ListBuilder::new(Float32Builder::new()).with_field(item.clone());
+        for list in lists {
+            for number in list {
+                builder.values().append_value(number);
             }
             builder.append(true);
         }

@@ -56,23 +56,27 @@ impl<'a> Validation<'a> {
                 let spec = &specs[head.number];
                 let all = 0..self.set.validation.len();
                 let targets = self.targets.slice(all, starts);
-                let loss = objective::loss(
-                    spec,
-                    &head.network,
-                    &head.parameters,
-                    logits,
-                    starts,
-                    targets,
-                );
+                let loss = match logits.whole() {
+                    Some(logits) => objective::loss(
+                        spec,
+                        &head.network,
+                        &head.parameters,
+                        logits,
+                        starts,
+                        targets,
+                    ),
+                    None => objective::loss_of_rows(spec, logits, targets)?,
+                };
                 let metric = spec.stopping.as_ref().map(|stopping| stopping.metric);
                 let is_judged = judges_all || metric.is_some_and(|m| m != StoppingMetric::Loss);
                 let scores = match is_judged {
-                    true => self.set.judge.scores(logits, head),
+                    true => self.set.judge.scores_of(logits, head)?,
                     false => Vec::new(),
                 };
                 let verdict: Verdict = ((loss.weight > 0.0).then(|| loss.mean()), scores);
                 let mut verdicts = verdicts.lock().expect("no judge panicked");
                 verdicts.insert(head.number, verdict);
+                Ok(())
             },
         )?;
         Ok(verdicts.into_inner().expect("no judge panicked"))

@@ -14,17 +14,18 @@ use crate::{
         bank::{Bank, BankData, BankSettings, SampleSet, TrainedHead},
         course::EpochRecord,
         network::{Network, NetworkSpec},
-        outputs::{OutputHead, for_each_head},
+        outputs::{HeadOutputs, OutputHead, WAVE_BYTES, for_each_head},
         spec::{HeadSpec, StoppingMetric},
         transform::Transform,
     },
+    metrics::outputs::{Chained, OutputRows, gathered},
     pipeline::{
         file::HeadKind,
         fit::{network, spec, transform},
         full_batch::{self, FullBatchData, FullBatchHead},
         settings::Pipeline,
         tasks::{
-            TaskRows,
+            OwnRows, TaskRows,
             said::{Listener, Said, Tuned},
             similarity,
         },
@@ -340,7 +341,7 @@ impl<'c> Fields<'c> {
         judges: &[Box<dyn Listener + '_>],
     ) -> Result<Vec<HeadResult>> {
         let said = self.listen(plans, &fits, judges, |judge, logits, head| {
-            judge.said(logits, head)
+            judge.said_of(logits, head)
         })?;
         let results = fits.iter().zip(said).map(|(fit, said)| HeadResult {
             said,
@@ -357,7 +358,7 @@ impl<'c> Fields<'c> {
         plans: &[HeadPlan],
         fits: &[Fit],
         judges: &[Box<dyn Listener + '_>],
-        hear: impl Fn(&dyn Listener, ArrayView2<'_, f32>, &OutputHead) -> T + Sync,
+        hear: impl Fn(&dyn Listener, &dyn OutputRows, &OutputHead) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let heard = Mutex::new(HashMap::new());
         for (cut, samples) in self.validation.iter().enumerate() {
@@ -375,9 +376,10 @@ impl<'c> Fields<'c> {
             let judge = &*judges[cut];
             let (view, transform) = (&self.rows.view, &self.transform);
             for_each_head(view, transform, samples, heads, |head, logits, _| {
-                let value = hear(judge, logits, head);
+                let value = hear(judge, logits, head)?;
                 let mut heard = heard.lock().expect("no judge panicked");
                 heard.insert(head.number, value);
+                Ok(())
             })?;
         }
         let mut heard = heard.into_inner().expect("no judge panicked");
@@ -393,10 +395,6 @@ impl<'c> Fields<'c> {
             return Ok(Tuned::default());
         }
         let fits = self.fit(plans, sweep, &mut |_| {}, &())?;
-        let judges = self.judges(sweep);
-        let logits = self.listen(plans, &fits, &judges, |_, logits, _| logits.to_owned())?;
-        let views: Vec<ArrayView2<'_, f32>> = logits.iter().map(Array2::view).collect();
-        let all = concatenate(Axis(0), &views).expect("outputs of one width");
         let samples: Vec<u32> = plans
             .iter()
             .flat_map(|plan| self.validation[plan.cut].iter().copied())
@@ -404,7 +402,28 @@ impl<'c> Fields<'c> {
         let judge = self
             .rows
             .judge(sweep.pipeline, sweep.dataset, &samples, &[]);
-        Ok(judge.tuned(all.view()))
+        let n_outputs = fits.iter().map(|fit| fit.network.n_outputs).max();
+        let bytes = samples.len().saturating_mul(4 * n_outputs.unwrap_or(0));
+        let is_row_each = matches!(self.rows.own, OwnRows::Documents(_));
+        if bytes > WAVE_BYTES && is_row_each {
+            let heads = plans.iter().zip(fits).map(|(plan, fit)| {
+                let head = OutputHead {
+                    number: 0,
+                    network: Network::new(fit.network),
+                    parameters: fit.parameters,
+                };
+                let samples = &self.validation[plan.cut];
+                HeadOutputs::new(&self.rows.view, &self.transform, samples, head)
+            });
+            return judge.tuned(&Chained(heads.collect()));
+        }
+        let judges = self.judges(sweep);
+        let logits = self.listen(plans, &fits, &judges, |_, logits, _| {
+            Ok(gathered(logits)?.into_owned())
+        })?;
+        let views: Vec<ArrayView2<'_, f32>> = logits.iter().map(Array2::view).collect();
+        let all = concatenate(Axis(0), &views).expect("outputs of one width");
+        judge.tuned(&all.view())
     }
 }
 

@@ -4,9 +4,11 @@ use ndarray::{Array2, ArrayView2};
 
 use super::{
     Outcome, OwnRows, TaskMetrics, TaskRows, Tuning,
+    class_table::ClassTable,
     judges::{ClassJudge, LabelJudge, ValueJudge},
     measured, row_columns, rows_of,
     said::Listener,
+    try_measured,
 };
 use crate::{
     cache::reader::CacheReader,
@@ -14,6 +16,7 @@ use crate::{
     error::Result,
     features::{FeatureView, pieces},
     head::{
+        applied::Applied,
         row_maps::PairRows,
         saved::Head,
         spec::{Objective, StoppingMetric},
@@ -22,12 +25,12 @@ use crate::{
     metrics::{
         baseline,
         calibration::{sigmoid_rows, softmax_rows},
-        classification,
         evidence::OF_PROBABILITIES,
         intervals::Bootstrap,
         multilabel,
-        probability::predictions,
+        outputs::OutputRows,
         regression,
+        scorer::Scorer,
     },
     pipeline::{
         file::Task,
@@ -228,25 +231,28 @@ impl Documents {
         if tuning.is_new() && is_number {
             head.description.output_scale = Some(self.scale);
         }
-        let logits = head.logits(&rows.view)?;
         match tuning {
             Tuning::Saved => {}
             Tuning::Given(tuned) => tuned.apply(&mut head.description),
             Tuning::OnValidation => {
                 let validation = rows.part(Part::Validation);
                 let judge = self.judge(pipeline, dataset, validation, &[]);
-                let tuned = judge.tuned(rows_of(logits.view(), validation).view());
+                let tuned = judge.tuned(&Applied::new(head, &rows.view, validation)?)?;
                 tuned.apply(&mut head.description);
             }
         }
-        Ok(match pipeline.file.data.task {
-            Task::Classification => finish_classes(rows, pipeline, dataset, head, &logits),
-            Task::Multilabel => finish_labels(rows, pipeline, dataset, head, &logits),
-            _ => {
-                let values = head.description.numbers(logits.column(0));
-                finish_values(rows, pipeline, dataset, &values)
+        match pipeline.file.data.task {
+            Task::Classification => finish_classes(rows, pipeline, dataset, head),
+            Task::Multilabel => {
+                let logits = head.logits(&rows.view)?;
+                Ok(finish_labels(rows, pipeline, dataset, head, &logits))
             }
-        })
+            _ => {
+                let logits = head.logits(&rows.view)?;
+                let values = head.description.numbers(logits.column(0));
+                Ok(finish_values(rows, pipeline, dataset, &values))
+            }
+        }
     }
 }
 
@@ -255,32 +261,39 @@ fn finish_classes(
     pipeline: &Pipeline,
     dataset: &Dataset,
     head: &Head,
-    logits: &Array2<f32>,
-) -> Outcome {
+) -> Result<Outcome> {
     let temperature = head.description.temperature;
     let n_classes = dataset.labels.len();
-    let evaluate = |samples: &[u32], temperature: f64, bootstrap: Option<Bootstrap>| {
-        let probabilities = softmax_rows(rows_of(logits.view(), samples).view(), temperature);
-        classification::evaluate(
-            &classes_of(dataset, samples),
-            probabilities.view(),
-            n_classes,
-            bootstrap,
-        )
+    let mut table = ClassTable::new(dataset);
+    let mut before_calibration = None;
+    let mut measure = |samples: &[u32], bootstrap: Option<Bootstrap>, part: Part| {
+        let labels = classes_of(dataset, samples);
+        let logits = Applied::new(head, &rows.view, samples)?;
+        let mut scorer = Scorer::new(labels.clone(), n_classes, bootstrap);
+        let mut before = (part == Part::Test).then(|| Scorer::new(labels, n_classes, None));
+        logits.show(&mut |places, logits| {
+            let probabilities = softmax_rows(logits, temperature);
+            scorer.add(places, probabilities.view());
+            let own: Vec<u32> = places.iter().map(|place| samples[*place]).collect();
+            table.add(&own, probabilities.view());
+            if let Some(before) = &mut before {
+                before.add(places, softmax_rows(logits, 1.0).view());
+            }
+        })?;
+        if scorer.wants_ranks() {
+            logits.show(&mut |_, logits| scorer.rank(softmax_rows(logits, temperature).view()))?;
+        }
+        before_calibration = before.map(|before| (&before.finish()).into());
+        Ok(TaskMetrics::Classification(scorer.finish()))
     };
-    let [train, validation, test] = measured(pipeline, dataset, |samples, bootstrap| {
-        TaskMetrics::Classification(evaluate(samples, temperature, bootstrap))
-    });
+    let [train, validation, test] = try_measured(pipeline, dataset, &mut measure)?;
     let train_classes = classes_of(dataset, rows.part(Part::Train));
-    let test_samples = rows.part(Part::Test);
     let majority = baseline::majority_class(
         &train_classes,
-        &classes_of(dataset, test_samples),
+        &classes_of(dataset, rows.part(Part::Test)),
         n_classes,
     );
-    let before = (!test_samples.is_empty()).then(|| evaluate(test_samples, 1.0, None));
-    let probabilities = softmax_rows(logits.view(), temperature);
-    Outcome {
+    Ok(Outcome {
         metrics: RunMetrics {
             train,
             validation,
@@ -289,31 +302,15 @@ fn finish_classes(
                 let label = dataset.labels.name(majority.label).unwrap_or_default();
                 Baseline::new(format!("always `{label}`"), &majority)
             }),
-            before_calibration: before.as_ref().map(Into::into),
+            before_calibration,
             temperature: Some(temperature),
             ..RunMetrics::default()
         },
-        predictions: class_table(dataset, probabilities.view()),
-    }
+        predictions: table.finish(),
+    })
 }
 
-fn class_table(dataset: &Dataset, probabilities: ArrayView2<'_, f32>) -> Table {
-    let label = |id: usize| dataset.labels.name(id).unwrap_or_default();
-    let predicted = predictions(probabilities);
-    let mut table = text_columns(dataset);
-    let classes = dataset.rows.iter().map(|row| row.target.class());
-    table.texts("label", classes.map(|class| class.map_or("", label)));
-    table.texts("predicted", predicted.iter().map(|class| label(*class)));
-    let confidence = predicted.iter().enumerate();
-    table.floats(
-        "confidence",
-        confidence.map(|(row, class)| probabilities[[row, *class]]),
-    );
-    probability_columns(&mut table, dataset, probabilities);
-    table
-}
-
-fn text_columns(dataset: &Dataset) -> Table {
+pub(super) fn text_columns(dataset: &Dataset) -> Table {
     let mut table = row_columns(dataset);
     table.texts("text", dataset.rows.iter().map(|row| row.text.as_str()));
     if dataset.rows.iter().any(|row| row.text_pair.is_some()) {

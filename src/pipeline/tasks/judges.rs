@@ -4,14 +4,17 @@ use ndarray::{Array2, ArrayView2};
 
 use super::said::{Listener, Said, Tuned};
 use crate::{
+    error::Result,
     head::{bank::Judge, outputs::OutputHead, spec::StoppingMetric},
     metrics::{
+        ClassificationMetrics,
         calibration::{sigmoid_rows, softmax_rows},
-        classification,
         counts::ClassCounts,
         multilabel,
+        outputs::{OutputRows, gathered},
         probability::predictions,
         regression,
+        scorer::Scorer,
     },
     pipeline::measure::fit_temperature,
 };
@@ -26,9 +29,41 @@ pub(super) struct ClassJudge {
     pub(super) hears_probabilities: bool,
 }
 
+impl ClassJudge {
+    /// The most probable class of each row.
+    fn predicted(&self, logits: &dyn OutputRows) -> Result<Vec<usize>> {
+        let mut predicted = vec![0; self.rows.len()];
+        logits.show(&mut |places, logits| {
+            for (place, class) in places.iter().zip(predictions(logits)) {
+                predicted[*place] = class;
+            }
+        })?;
+        Ok(predicted)
+    }
+
+    /// All metrics of probabilities at temperature 1.
+    fn measured(&self, logits: &dyn OutputRows) -> Result<ClassificationMetrics> {
+        let mut scorer = Scorer::new(self.labels.clone(), self.n_classes, None);
+        logits.show(&mut |places, logits| scorer.add(places, softmax_rows(logits, 1.0).view()))?;
+        if self.followed.contains(&StoppingMetric::RocAuc) && scorer.wants_ranks() {
+            logits.show(&mut |_, logits| scorer.rank(softmax_rows(logits, 1.0).view()))?;
+        }
+        Ok(scorer.finish())
+    }
+}
+
 impl Judge for ClassJudge {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
-        let counts = ClassCounts::new(&self.labels, &predictions(logits), self.n_classes);
+    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)> {
+        let scores = self.scores_of(&logits, head);
+        scores.expect("outputs in memory are shown without an error")
+    }
+
+    fn scores_of(
+        &self,
+        logits: &dyn OutputRows,
+        _: &OutputHead,
+    ) -> Result<Vec<(&'static str, f64)>> {
+        let counts = ClassCounts::new(&self.labels, &self.predicted(logits)?, self.n_classes);
         let mut scores = vec![
             ("accuracy", counts.accuracy()),
             ("macro_f1", counts.macro_f1()),
@@ -38,26 +73,24 @@ impl Judge for ClassJudge {
             StoppingMetric::Accuracy,
             StoppingMetric::MacroF1,
         ];
-        let others = self
-            .followed
-            .iter()
-            .filter(|metric| !known.contains(metric));
-        for followed in others {
-            let probabilities = softmax_rows(logits, 1.0);
-            let all =
-                classification::evaluate(&self.labels, probabilities.view(), self.n_classes, None);
-            let value = match followed {
-                StoppingMetric::MicroF1 => all.micro_f1,
-                StoppingMetric::WeightedF1 => all.weighted_f1,
-                StoppingMetric::Mcc => all.mcc,
-                StoppingMetric::RocAuc => all.roc_auc,
-                StoppingMetric::LogLoss => all.log_loss,
-                StoppingMetric::Brier => all.brier,
-                _ => all.ece,
-            };
-            scores.push((followed.name(), value));
+        let others = self.followed.iter();
+        let others: Vec<_> = others.filter(|metric| !known.contains(metric)).collect();
+        if !others.is_empty() {
+            let all = self.measured(logits)?;
+            scores.extend(others.into_iter().map(|followed| {
+                let value = match followed {
+                    StoppingMetric::MicroF1 => all.micro_f1,
+                    StoppingMetric::WeightedF1 => all.weighted_f1,
+                    StoppingMetric::Mcc => all.mcc,
+                    StoppingMetric::RocAuc => all.roc_auc,
+                    StoppingMetric::LogLoss => all.log_loss,
+                    StoppingMetric::Brier => all.brier,
+                    _ => all.ece,
+                };
+                (followed.name(), value)
+            }));
         }
-        defined(scores)
+        Ok(defined(scores))
     }
 }
 
@@ -66,19 +99,28 @@ impl Listener for ClassJudge {
         self.rows.clone()
     }
 
-    fn said(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Said {
-        if self.hears_probabilities {
-            return Said::Probabilities(softmax_rows(logits, 1.0).into_raw_vec_and_offset().0);
-        }
-        let classes = predictions(logits).into_iter();
-        Said::Classes(classes.map(|class| class as u32).collect())
+    fn said(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Said {
+        let said = self.said_of(&logits, head);
+        said.expect("outputs in memory are shown without an error")
     }
 
-    fn tuned(&self, logits: ArrayView2<'_, f32>) -> Tuned {
-        Tuned {
-            temperature: Some(fit_temperature(&self.labels, logits)),
-            ..Tuned::default()
+    fn said_of(&self, logits: &dyn OutputRows, _: &OutputHead) -> Result<Said> {
+        if self.hears_probabilities {
+            let logits = gathered(logits)?;
+            let probabilities = softmax_rows(logits.view(), 1.0);
+            return Ok(Said::Probabilities(
+                probabilities.into_raw_vec_and_offset().0,
+            ));
         }
+        let classes = self.predicted(logits)?.into_iter();
+        Ok(Said::Classes(classes.map(|class| class as u32).collect()))
+    }
+
+    fn tuned(&self, logits: &dyn OutputRows) -> Result<Tuned> {
+        Ok(Tuned {
+            temperature: Some(fit_temperature(&self.labels, logits)?),
+            ..Tuned::default()
+        })
     }
 }
 
@@ -125,13 +167,13 @@ impl Listener for LabelJudge {
         Said::Labels(set.collect())
     }
 
-    fn tuned(&self, logits: ArrayView2<'_, f32>) -> Tuned {
-        let probabilities = sigmoid_rows(logits);
+    fn tuned(&self, logits: &dyn OutputRows) -> Result<Tuned> {
+        let probabilities = sigmoid_rows(gathered(logits)?.view());
         let thresholds = multilabel::tune_thresholds(self.labels.view(), probabilities.view());
-        Tuned {
+        Ok(Tuned {
             thresholds: Some(thresholds),
             ..Tuned::default()
-        }
+        })
     }
 }
 
@@ -178,4 +220,52 @@ pub(super) fn defined(scores: Vec<(&'static str, Option<f64>)>) -> Vec<(&'static
     defined
         .filter_map(|(name, value)| Some((name, value?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        head::network::{Network, NetworkSpec},
+        metrics::outputs::Chained,
+    };
+
+    #[test]
+    fn classes_are_judged_alike_by_outputs_in_memory_and_by_those_that_come_a_few_at_a_time() {
+        let (n_rows, n_classes) = (60, 7);
+        let followed = vec![
+            StoppingMetric::RocAuc,
+            StoppingMetric::LogLoss,
+            StoppingMetric::Mcc,
+        ];
+        let judge = ClassJudge {
+            rows: (0..n_rows as u32).collect(),
+            labels: (0..n_rows).map(|row| row * 5 % n_classes).collect(),
+            n_classes,
+            followed,
+            hears_probabilities: false,
+        };
+        let head = OutputHead {
+            number: 0,
+            network: Network::new(NetworkSpec::linear(1, n_classes)),
+            parameters: vec![0.0; 2 * n_classes],
+        };
+        let logit = |(row, class): (usize, usize)| ((row * 3 + class * 11) as f32).sin();
+        let logits = Array2::from_shape_fn((n_rows, n_classes), logit);
+        let (first, rest) = logits.view().split_at(ndarray::Axis(0), 23);
+        let parts = Chained(vec![first, rest]);
+        let scores = judge.scores_of(&parts, &head).unwrap();
+        assert_eq!(scores, judge.scores(logits.view(), &head));
+        let names: Vec<&str> = scores.iter().map(|(name, _)| *name).collect();
+        assert_eq!(
+            names,
+            ["accuracy", "macro_f1", "roc_auc", "log_loss", "mcc"]
+        );
+        let said = judge.said_of(&parts, &head).unwrap();
+        assert_eq!(said, judge.said(logits.view(), &head));
+        assert_eq!(
+            judge.tuned(&parts).unwrap(),
+            judge.tuned(&logits.view()).unwrap()
+        );
+    }
 }

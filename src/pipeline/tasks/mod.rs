@@ -4,6 +4,7 @@
 //! of their context.
 
 pub(super) mod characters;
+mod class_table;
 pub(super) mod documents;
 mod judges;
 pub(super) mod questions;
@@ -223,15 +224,31 @@ fn measured(
     dataset: &Dataset,
     mut metrics: impl FnMut(&[u32], Option<Bootstrap>) -> TaskMetrics,
 ) -> [Option<TaskMetrics>; 3] {
+    let measured = try_measured(pipeline, dataset, |rows, bootstrap, _| {
+        Ok(metrics(rows, bootstrap))
+    });
+    measured.expect("metrics of what is in memory")
+}
+
+/// As [`measured`], where what is measured is read on the way.
+fn try_measured(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    mut metrics: impl FnMut(&[u32], Option<Bootstrap>, Part) -> Result<TaskMetrics>,
+) -> Result<[Option<TaskMetrics>; 3]> {
     let bootstrap = Bootstrap {
         seed: pipeline.file.seed,
         ..Bootstrap::default()
     };
-    Part::ALL.map(|part| {
+    let mut all = [None, None, None];
+    for part in Part::ALL {
         let rows = dataset.part(part);
         let bootstrap = (part != Part::Train).then_some(bootstrap);
-        (!rows.is_empty()).then(|| metrics(&rows, bootstrap))
-    })
+        if !rows.is_empty() {
+            all[part as usize] = Some(metrics(&rows, bootstrap, part)?);
+        }
+    }
+    Ok(all)
 }
 
 /// Some rows of a matrix.

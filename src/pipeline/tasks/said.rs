@@ -8,8 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::{documents::labels_of, questions::answered};
 use crate::{
     data::dataset::Dataset,
+    error::Result,
     head::{bank::Judge, outputs::OutputHead, saved::HeadDescription},
-    metrics::{evidence::Evidence, tagging::TaggedSentence},
+    metrics::{
+        evidence::Evidence,
+        outputs::{OutputRows, gathered},
+        tagging::TaggedSentence,
+    },
 };
 
 /// A judge that also tells what a head said.
@@ -20,9 +25,20 @@ pub(crate) trait Listener: Judge {
     /// What a head's outputs on the samples say of those rows.
     fn said(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Said;
 
+    /// The same of outputs that may be too many to be in memory.
+    ///
+    /// # Errors
+    /// When what they are computed from cannot be read.
+    fn said_of(&self, logits: &dyn OutputRows, head: &OutputHead) -> Result<Said> {
+        Ok(self.said(gathered(logits)?.view(), head))
+    }
+
     /// What is fitted to such outputs.
-    fn tuned(&self, _: ArrayView2<'_, f32>) -> Tuned {
-        Tuned::default()
+    ///
+    /// # Errors
+    /// When what they are computed from cannot be read.
+    fn tuned(&self, _: &dyn OutputRows) -> Result<Tuned> {
+        Ok(Tuned::default())
     }
 }
 

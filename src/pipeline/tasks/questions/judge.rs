@@ -5,8 +5,12 @@ use ndarray::{ArrayView2, s};
 use super::{Found, Questions, answered, context_of};
 use crate::{
     data::dataset::Dataset,
+    error::Result,
     head::{bank::Judge, outputs::OutputHead},
-    metrics::span::{self, AnsweredQuestion},
+    metrics::{
+        outputs::{OutputRows, gathered},
+        span::{self, AnsweredQuestion},
+    },
     pipeline::tasks::{
         judges::defined,
         said::{Listener, Said, Tuned},
@@ -59,16 +63,17 @@ impl Listener for QuestionJudge<'_> {
         Said::Answers(self.predicted(logits))
     }
 
-    fn tuned(&self, logits: ArrayView2<'_, f32>) -> Tuned {
+    fn tuned(&self, logits: &dyn OutputRows) -> Result<Tuned> {
+        let logits = gathered(logits)?;
         let tune = || {
-            let found = self.found(logits);
+            let found = self.found(logits.view());
             let all = self.questions.iter().map(|question| *question as u32);
             self.of.tune(self.dataset, all.zip(&found))
         };
-        Tuned {
+        Ok(Tuned {
             no_answer_threshold: self.of.may_be_impossible.then(tune),
             ..Tuned::default()
-        }
+        })
     }
 }
 
