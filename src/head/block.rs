@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use multiversion::multiversion;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
+use rayon::prelude::*;
 
 use super::{
     learner::{Batch, Learner},
@@ -19,13 +20,19 @@ use crate::train::{
     aligned::Aligned,
     loss::{Loss, LossSum, Targets, one_logit::OneLogitLoss},
     optimizer::{Corrections, Optimizer, OptimizerState, clip_scale_of},
-    panel::{LANES, gradients, outputs},
+    panel::{LANES, gradients, gradients_from, outputs},
     vector::add_rows,
 };
 
 /// Columns of a block at most, but for a single head that has more: so the weights, gradients and moments of 384 features
 /// stay in a processor's second cache.
 pub const BLOCK_COLUMNS: usize = 64;
+
+/// A head of more columns is spread over all threads.
+const WIDE_COLUMNS: usize = 512;
+
+/// Rows of which one thread computes the loss at a time, of a wide head.
+const LOSS_ROWS: usize = 16;
 
 /// Linear heads whose inputs are dropped alike.
 pub struct Block {
@@ -214,7 +221,10 @@ impl Block {
                 loss.set(range.start, [weights[0], weights[1]], *label_smoothing);
             }
             block.heads.push(HeadPlace {
-                head,
+                head: LinearHead {
+                    values: Default::default(),
+                    ..head
+                },
                 columns: range,
                 active: true,
                 epoch_loss: LossSum::default(),
@@ -246,6 +256,23 @@ impl Block {
             true => sums_of_squares(&self.gradients, self.columns),
             false => vec![0.0; self.columns],
         };
+        if self.is_wide() {
+            let place = &mut self.heads[0];
+            let (spec, step) = (&place.head.spec, place.head.steps_done);
+            let factor = spec
+                .schedule
+                .factor(step, place.head.total_steps, spec.warmup);
+            self.optimizer.step_alike(
+                &mut self.parameters,
+                &self.gradients,
+                &place.head.optimizer(),
+                Corrections::new(spec.optimizer.betas, step),
+                factor,
+                place.head.gradient_scale(squares.iter().sum()),
+            );
+            place.head.steps_done += 1;
+            return;
+        }
         let mut last: Option<([f64; 2], usize, Corrections)> = None;
         for place in self.heads.iter_mut().filter(|place| place.active) {
             let (spec, step) = (&place.head.spec, place.head.steps_done);
@@ -272,6 +299,70 @@ impl Block {
         self.optimizer.step(&mut self.parameters, &self.gradients);
     }
 
+    /// Whether it is one head that is worth all threads.
+    fn is_wide(&self) -> bool {
+        self.columns > WIDE_COLUMNS && self.heads.len() == 1
+    }
+
+    /// The rows in parts that depend on no number of threads, their losses added up in their order.
+    fn wide_losses(&mut self, targets: Targets<'_>) {
+        let columns = self.columns;
+        let place = &mut self.heads[0];
+        let (loss, own) = (place.head.loss(), s![.., place.columns.clone()]);
+        let scale = loss.scale(targets);
+        let logits = self.logits.par_chunks(LOSS_ROWS * columns);
+        let errors = self.errors.par_chunks_mut(LOSS_ROWS * columns);
+        let parts = logits
+            .zip(errors)
+            .enumerate()
+            .map(|(part, (logits, errors))| {
+                let shape = (logits.len() / columns, columns);
+                let first = part * LOSS_ROWS;
+                let logits = ArrayView2::from_shape(shape, logits).expect("whole rows");
+                let mut errors = ArrayViewMut2::from_shape(shape, errors).expect("whole rows");
+                let targets = targets.slice(first..first + shape.0);
+                loss.gradient(logits.slice(own), targets, scale, errors.slice_mut(own))
+            });
+        let parts: Vec<LossSum> = parts.collect();
+        for part in parts {
+            place.epoch_loss += part;
+        }
+    }
+
+    /// `Z = X W + b` of a batch.
+    fn forward(&mut self, rows: &[f32]) {
+        let (columns, n_features) = (self.columns, self.n_features);
+        let (weights, bias) = self.parameters.split_at(n_features * columns);
+        if !self.is_wide() || n_features == 0 {
+            return outputs(rows, weights, bias, &mut self.logits);
+        }
+        let n_rows = self.logits.len() / columns;
+        let own = n_rows.div_ceil(rayon::current_num_threads()).max(1);
+        let parts = self.logits.par_chunks_mut(own * columns);
+        let parts = parts.zip(rows.par_chunks(own * n_features));
+        parts.for_each(|(out, rows)| outputs(rows, weights, bias, out));
+    }
+
+    /// `G = X^T E` of a batch.
+    fn backward(&mut self, rows: &[f32]) {
+        let (columns, n_features) = (self.columns, self.n_features);
+        let is_wide = self.is_wide();
+        let (weights, bias) = self.gradients.split_at_mut(n_features * columns);
+        let errors = &self.errors[..];
+        match is_wide {
+            false => gradients(rows, columns, errors, weights),
+            true => {
+                let own = n_features.div_ceil(rayon::current_num_threads()).max(1);
+                let parts = weights.par_chunks_mut(own * columns).enumerate();
+                parts.for_each(|(part, out)| {
+                    gradients_from(rows, n_features, part * own, columns, errors, out);
+                });
+            }
+        }
+        bias.fill(0.0);
+        add_rows(bias, errors);
+    }
+
     fn losses(&mut self, targets: Targets<'_>) {
         if let (Some(loss), Targets::Classes(classes)) = (&self.one_logit, targets) {
             loss.gradient(
@@ -281,6 +372,9 @@ impl Block {
                 &mut self.column_losses,
             );
             return;
+        }
+        if self.is_wide() {
+            return self.wide_losses(targets);
         }
         let shape = (self.logits.len() / self.columns, self.columns);
         let logits = ArrayView2::from_shape(shape, &self.logits).expect("whole rows");
@@ -326,17 +420,12 @@ impl Learner for Block {
         let n_values = batch.rows.nrows() * self.columns;
         self.logits.resize(n_values);
         self.errors.resize(n_values);
-        let n_weights = self.n_features * self.columns;
-        let (weights, bias) = self.parameters.split_at(n_weights);
-        outputs(rows, weights, bias, &mut self.logits);
+        self.forward(rows);
         let TargetsView::Rows(targets) = batch.targets else {
             unreachable!("a linear head has a target of each row")
         };
         self.losses(targets);
-        let (weights, bias) = self.gradients.split_at_mut(n_weights);
-        gradients(rows, self.columns, &self.errors, weights);
-        bias.fill(0.0);
-        add_rows(bias, &self.errors);
+        self.backward(rows);
         self.update();
     }
 

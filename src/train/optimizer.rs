@@ -1,5 +1,7 @@
 //! SGD, Adam and AdamW, element by element, with their settings per column: every column may belong to another head.
 
+mod alike;
+
 use std::ops::Range;
 
 use multiversion::multiversion;

@@ -40,7 +40,10 @@ pub fn outputs(rows: &[f32], weights: &[f32], bias: &[f32], out: &mut [f32]) {
         line: n_features,
         step: 1,
     };
-    add_product(left, weights, Some(bias), columns, out);
+    for_each_panel(weights, columns, |panel, across| {
+        let start = &bias[across.first..across.first + across.width];
+        add_product(left, panel, Some(start), across, out);
+    });
 }
 
 /// `out = rows^T errors`, with `rows [n, n_features]`, `errors [n, columns]` and `out [n_features, columns]`, all
@@ -58,25 +61,77 @@ pub fn outputs(rows: &[f32], weights: &[f32], bias: &[f32], out: &mut [f32]) {
 /// When the lengths do not fit together or `columns` is no multiple of [`LANES`].
 pub fn gradients(rows: &[f32], columns: usize, errors: &[f32], out: &mut [f32]) {
     assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
-    let (n_features, n_rows) = (out.len() / columns, errors.len() / columns);
-    assert_eq!(out.len(), n_features * columns, "whole rows of gradients");
+    gradients_from(rows, out.len() / columns, 0, columns, errors, out);
+}
+
+/// As [`gradients`], of as many of the `n_features` features as `out` has room for, from the feature `first` on.
+///
+/// # Panics
+/// As [`gradients`].
+pub fn gradients_from(
+    rows: &[f32],
+    n_features: usize,
+    first: usize,
+    columns: usize,
+    errors: &[f32],
+    out: &mut [f32],
+) {
+    assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
+    let (n_own, n_rows) = (out.len() / columns, errors.len() / columns);
+    assert_eq!(out.len(), n_own * columns, "whole rows of gradients");
     assert_eq!(errors.len(), n_rows * columns, "whole rows of errors");
     assert_eq!(rows.len(), n_rows * n_features, "features of each row");
-    if n_features == 0 || n_rows == 0 {
+    assert!(first + n_own <= n_features, "features of the rows");
+    if n_own == 0 || n_rows == 0 {
         return out.fill(0.0);
     }
-    let zeros = vec![0.0; columns];
-    let mut start = Some(&zeros[..]);
-    let rows_at_a_time = (errors_at_a_time() / columns).max(1);
-    let parts = rows.chunks(rows_at_a_time * n_features);
-    for (rows, errors) in parts.zip(errors.chunks(rows_at_a_time * columns)) {
-        let left = Left {
-            values: rows,
-            line: 1,
-            step: n_features,
-        };
-        add_product(left, errors, start.take(), columns, out);
+    for_each_panel(errors, columns, |panel, across| {
+        let zeros = vec![0.0; across.width];
+        let mut start = Some(&zeros[..]);
+        let rows_at_a_time = (errors_at_a_time() / across.width).max(1);
+        let parts = rows.chunks(rows_at_a_time * n_features);
+        for (rows, errors) in parts.zip(panel.chunks(rows_at_a_time * across.width)) {
+            let left = Left {
+                values: &rows[first..],
+                line: 1,
+                step: n_features,
+            };
+            add_product(left, errors, start.take(), across, out);
+        }
+    });
+}
+
+/// Columns of a panel where there are more than twice as many: what is read again for every few lines then lies together.
+const PANEL_COLUMNS: usize = 64;
+
+/// Shows the columns of a matrix `[n, columns]` in panels `[n, width]`; few columns as they are.
+fn for_each_panel(right: &[f32], columns: usize, mut visit: impl FnMut(&[f32], Across)) {
+    let across = |first: usize, width: usize| Across {
+        first,
+        width,
+        columns,
+    };
+    if columns <= 2 * PANEL_COLUMNS {
+        return visit(right, across(0, columns));
     }
+    let mut panel = Vec::new();
+    for first in (0..columns).step_by(PANEL_COLUMNS) {
+        let width = PANEL_COLUMNS.min(columns - first);
+        panel.clear();
+        for row in right.chunks_exact(columns) {
+            panel.extend_from_slice(&row[first..first + width]);
+        }
+        visit(&panel, across(first, width));
+    }
+}
+
+/// Which columns of the result a product fills.
+#[derive(Clone, Copy)]
+struct Across {
+    first: usize,
+    width: usize,
+    /// All that the result has.
+    columns: usize,
 }
 
 /// Errors of a part of the rows: they stay in the nearest cache while its features are gone through, once for every few
@@ -107,7 +162,7 @@ fn add_product(
     left: Left<'_>,
     right: &[f32],
     start: Option<&[f32]>,
-    columns: usize,
+    across: Across,
     out: &mut [f32],
 ) {
     debug_assert!(
@@ -115,11 +170,11 @@ fn add_product(
         "terms or lines lie beside each other"
     );
     match_target! {
-        "x86_64+avx512f" => add_lines::<8, 32>(left, right, start, columns, out),
+        "x86_64+avx512f" => add_lines::<8, 32>(left, right, start, across, out),
         // Known to the compiler, a step or a line of 1 leaves less to do for each term.
         _ => match left.step {
-            1 => add_lines::<6, 16>(Left { step: 1, ..left }, right, start, columns, out),
-            _ => add_lines::<6, 16>(Left { line: 1, ..left }, right, start, columns, out),
+            1 => add_lines::<6, 16>(Left { step: 1, ..left }, right, start, across, out),
+            _ => add_lines::<6, 16>(Left { line: 1, ..left }, right, start, across, out),
         },
     }
 }
@@ -130,13 +185,13 @@ fn add_lines<const R: usize, const C: usize>(
     left: Left<'_>,
     right: &[f32],
     start: Option<&[f32]>,
-    columns: usize,
+    across: Across,
     out: &mut [f32],
 ) {
-    let done = add_whole::<R, C>(left, 0, right, start, columns, out);
-    let done = add_whole::<4, C>(left, done, right, start, columns, out);
-    let done = add_whole::<2, C>(left, done, right, start, columns, out);
-    add_whole::<1, C>(left, done, right, start, columns, out);
+    let done = add_whole::<R, C>(left, 0, right, start, across, out);
+    let done = add_whole::<4, C>(left, done, right, start, across, out);
+    let done = add_whole::<2, C>(left, done, right, start, across, out);
+    add_whole::<1, C>(left, done, right, start, across, out);
 }
 
 /// The lines from `first` on, as far as they go by `R`; returns where it stopped.
@@ -146,12 +201,13 @@ fn add_whole<const R: usize, const C: usize>(
     first: usize,
     right: &[f32],
     start: Option<&[f32]>,
-    columns: usize,
+    across: Across,
     out: &mut [f32],
 ) -> usize {
     let mut line = first;
+    let columns = across.columns;
     for out in out[first * columns..].chunks_exact_mut(R * columns) {
-        add_across::<R, C>(left, line, right, start, columns, out);
+        add_across::<R, C>(left, line, right, start, across, out);
         line += R;
     }
     line
@@ -164,21 +220,21 @@ fn add_across<const R: usize, const C: usize>(
     line: usize,
     right: &[f32],
     start: Option<&[f32]>,
-    columns: usize,
+    across: Across,
     out: &mut [f32],
 ) {
-    let n_terms = right.len() / columns;
+    let n_terms = right.len() / across.width;
     let end = (n_terms - 1) * left.step + 1;
     // A slice for each line: values that lie beside each other would tempt the compiler to gather and scatter.
     let lines: [&[f32]; R] =
         std::array::from_fn(|i| &left.values[(line + i) * left.line..(line + i) * left.line + end]);
     let mut column = 0;
-    while column + C <= columns {
-        add_tile::<R, C>(lines, left.step, right, start, columns, column, out);
+    while column + C <= across.width {
+        add_tile::<R, C>(lines, left.step, right, start, across, column, out);
         column += C;
     }
-    while column + LANES <= columns {
-        add_tile::<R, LANES>(lines, left.step, right, start, columns, column, out);
+    while column + LANES <= across.width {
+        add_tile::<R, LANES>(lines, left.step, right, start, across, column, out);
         column += LANES;
     }
 }
@@ -190,16 +246,17 @@ fn add_tile<const R: usize, const C: usize>(
     step: usize,
     right: &[f32],
     start: Option<&[f32]>,
-    columns: usize,
+    across: Across,
     column: usize,
     out: &mut [f32],
 ) {
     let mut sums = [[0.0f32; C]; R];
     for (i, sums) in sums.iter_mut().enumerate() {
-        let start = start.unwrap_or(&out[i * columns..(i + 1) * columns]);
+        let line = i * across.columns + across.first;
+        let start = start.unwrap_or(&out[line..line + across.width]);
         sums.copy_from_slice(&start[column..column + C]);
     }
-    for (term, right) in right.chunks_exact(columns).enumerate() {
+    for (term, right) in right.chunks_exact(across.width).enumerate() {
         let right: &[f32; C] = right[column..column + C]
             .first_chunk()
             .expect("a slice of this length");
@@ -211,7 +268,8 @@ fn add_tile<const R: usize, const C: usize>(
         }
     }
     for (i, sums) in sums.iter().enumerate() {
-        out[i * columns + column..i * columns + column + C].copy_from_slice(sums);
+        let place = i * across.columns + across.first + column;
+        out[place..place + C].copy_from_slice(sums);
     }
 }
 
@@ -244,7 +302,13 @@ mod tests {
 
     #[test]
     fn every_output_is_the_sum_of_its_terms_in_their_order_at_any_shape() {
-        for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (8, 33, 32), (47, 5, 80)] {
+        for (n_rows, n_features, columns) in [
+            (1, 1, 16),
+            (7, 20, 48),
+            (8, 33, 32),
+            (47, 5, 80),
+            (9, 6, 208),
+        ] {
             let rows = numbers(n_rows * n_features, 0.37);
             let weights = numbers(n_features * columns, 0.11);
             let bias = numbers(columns, 0.7);
@@ -258,14 +322,21 @@ mod tests {
 
     #[test]
     fn every_gradient_is_the_sum_of_its_rows_in_their_order_at_any_shape() {
-        for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (1100, 23, 32)] {
+        for (n_rows, n_features, columns) in [(1, 1, 16), (7, 20, 48), (1100, 23, 32), (90, 7, 208)]
+        {
             let rows = numbers(n_rows * n_features, 0.37);
             let errors = numbers(n_rows * columns, 0.11);
             let mut out = vec![f32::NAN; n_features * columns];
             gradients(&rows, columns, &errors, &mut out);
             let value = |feature: usize, row: usize| rows[row * n_features + feature];
             let zeros = vec![0.0; out.len()];
-            assert_eq!(out, sums(n_features, n_rows, value, &errors, &zeros));
+            let expected = sums(n_features, n_rows, value, &errors, &zeros);
+            assert_eq!(out, expected);
+            let first = n_features / 2;
+            let own = &mut out[first * columns..];
+            own.fill(f32::NAN);
+            gradients_from(&rows, n_features, first, columns, &errors, own);
+            assert_eq!(out, expected);
         }
     }
 
