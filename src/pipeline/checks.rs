@@ -27,6 +27,7 @@ use crate::{
     durable::write_file,
     error::Result,
     fingerprint::Key,
+    metrics::MANY_CLASSES,
     progress::Progress,
     states::{Pooling, StateId, StateKind},
     wording::{counted, shorten},
@@ -97,6 +98,11 @@ pub(super) fn check(
         }
     };
     progress.finish();
+    if let (Check::Skipped { skipped }, true) =
+        (&checked.label_errors, dataset.labels.len() > MANY_CLASSES)
+    {
+        progress.note(&format!("labels were not checked: {skipped}"));
+    }
     Ok(checked)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod checks;
+mod class_memory;
 mod committer;
 pub mod doctor;
 mod encode;

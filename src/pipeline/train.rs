@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{
     checks,
+    class_memory::ClassMemory,
     extract::{explain_miss, inputs_for},
     file::{HeadKind, Labels, Pair, PipelineFile, Task},
     fit::{Fitted, fit},
@@ -185,6 +186,9 @@ pub(super) fn train_on(
     progress: &dyn Progress,
 ) -> Result<TrainReport> {
     let start = Instant::now();
+    if let Some(memory) = ClassMemory::of(pipeline, dataset, &checkpoint.config)? {
+        memory.settle(pipeline, progress)?;
+    }
     let states = pipeline.head_states(checkpoint.config.layers)?;
     let cache = cache_of(folder, pipeline, checkpoint, dataset, &states)?;
     let rows = TaskRows::new(pipeline, dataset, &cache, &states)?;

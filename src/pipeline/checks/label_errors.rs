@@ -8,8 +8,9 @@ use crate::{
     error::Result,
     features::FeatureView,
     head::out_of_fold,
-    metrics::{label_errors::likely_errors, probability::predictions},
+    metrics::{MANY_CLASSES, label_errors::likely_errors, probability::predictions},
     pipeline::{file::Task, settings::Pipeline},
+    wording::counted,
 };
 
 /// Multiply-adds that heads may take to judge labels: a few seconds on two cores.
@@ -61,6 +62,12 @@ pub(super) fn label_errors(
     }
     if !view.is_resident() {
         return Ok(skipped("the states do not fit into train.memory_mb"));
+    }
+    if dataset.labels.len() > MANY_CLASSES {
+        return Ok(skipped(&format!(
+            "there are more than {}: heads for as many would take longer than the check is worth",
+            counted(MANY_CLASSES, "class")
+        )));
     }
     let mut rows = dataset.part(Part::Train);
     rows.extend(dataset.part(Part::Validation));

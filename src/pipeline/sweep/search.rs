@@ -14,7 +14,12 @@ use crate::{
     data::dataset::Dataset,
     error::Result,
     head::bank::Bank,
-    pipeline::tasks::said::{Gold, Listener, Said},
+    metrics::evidence::OF_PROBABILITIES,
+    pipeline::{
+        class_memory::ClassMemory,
+        forecast::megabytes,
+        tasks::said::{Gold, Listener, Said},
+    },
     progress::{Progress, WithinStage},
     report::sheet::Sheet,
     sweep::section::Search,
@@ -179,12 +184,16 @@ pub(super) fn search(
     let groups = groups(sweep)?;
     let halves = sweep.section.search == Search::Halving;
     let n_heads = heads_of_trial * sweep.trials.len();
+    let unit_heads = at_a_time(sweep, metric, &groups, n_heads)?;
     progress.start("training heads", Some(n_heads as u64), "heads");
     let mut best: Option<(f64, usize)> = None;
     let (mut number, mut n_kept) = (0, 0);
-    for group in groups.iter().filter(|group| !(halves && group.has_epochs)) {
+    for (group, unit_heads) in groups.iter().zip(unit_heads) {
+        if halves && group.has_epochs {
+            continue;
+        }
         let mut fields: Option<Fields<'_>> = None;
-        for trials in group.trials.chunks((UNIT_HEADS / heads_of_trial).max(1)) {
+        for trials in group.trials.chunks((unit_heads / heads_of_trial).max(1)) {
             let expected = plans(sweep, trials);
             let is_same = |unit: &Unit| unit.heads.iter().map(|(plan, _)| plan).eq(&expected);
             let within = WithinStage::new(progress);
@@ -238,6 +247,55 @@ pub(super) fn search(
     }
     progress.finish();
     Ok(done)
+}
+
+/// How many heads of each group are trained together: as many as fit into memory where there are many classes.
+///
+/// # Errors
+/// When the heads of one trial do not fit, or what heads say of the rows does not.
+fn at_a_time(
+    sweep: &Sweep<'_>,
+    metric: &Metric,
+    groups: &[Group],
+    n_heads: usize,
+) -> Result<Vec<usize>> {
+    let halves = sweep.section.search == Search::Halving;
+    let heads_of_trial = sweep.section.seeds * sweep.cuts.len();
+    let model = &sweep.checkpoint.config;
+    let n_judged: usize = sweep.cuts.iter().map(|cut| cut.validation.len()).sum();
+    let mut all = Vec::with_capacity(groups.len());
+    for group in groups {
+        let mut fewest = UNIT_HEADS;
+        for trial in &group.trials {
+            let pipeline = &sweep.trials[*trial].pipeline;
+            let Some(memory) = ClassMemory::of(pipeline, sweep.dataset, model)? else {
+                continue;
+            };
+            let (together, cure) = match halves && group.has_epochs {
+                true => (
+                    heads_of_trial * group.trials.len(),
+                    ", or search without halving, which trains all heads at once",
+                ),
+                false => (heads_of_trial, ", with fewer seeds or folds"),
+            };
+            let own = memory.heads_at_a_time(pipeline, together, UNIT_HEADS, cure)?;
+            fewest = fewest.min(own);
+            let said = memory.said_bytes(n_heads / sweep.cuts.len(), n_judged);
+            if OF_PROBABILITIES.contains(&metric.name) && said > memory.left_bytes() {
+                return Err(sweep.pipeline.refuse(
+                    format!(
+                        "{} is compared by the probability of every class on every row that is judged, {} for {}",
+                        metric.name,
+                        megabytes(said),
+                        counted(n_heads, "head"),
+                    ),
+                    "set sweep.select to \"accuracy\" or another metric of right and wrong answers".into(),
+                ));
+            }
+        }
+        all.push(fewest);
+    }
+    Ok(all)
 }
 
 /// Trains the heads of some trials that read the same features.
