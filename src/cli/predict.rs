@@ -25,6 +25,15 @@ use super::{
 /// Texts that are labelled and printed at a time.
 const CHUNK_TEXTS: usize = 512;
 
+/// Probabilities that are printed at a time, about: of many labels fewer texts.
+const CHUNK_PROBABILITIES: usize = CHUNK_TEXTS * 1000;
+
+/// More labels than this are not listed with their probabilities on a terminal, but for the most probable.
+const LISTED_LABELS: usize = 30;
+
+/// Labels that are listed where there are more.
+const MOST_PROBABLE: usize = 10;
+
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("texts").required(true).multiple(true).args(["text", "file"]))]
 pub(super) struct PredictArguments {
@@ -66,13 +75,14 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
             ..Example::default()
         })
     });
+    let chunk_texts = (CHUNK_PROBABILITIES / predictor.n_labels().max(1)).clamp(1, CHUNK_TEXTS);
     let mut chunk = Vec::new();
     let mut swallowed = Swallowed::default();
     for example in given.chain(examples.into_iter().flatten()) {
         let example = example?;
         swallowed.count(&example);
         chunk.push(example);
-        if chunk.len() == CHUNK_TEXTS {
+        if chunk.len() == chunk_texts {
             let predictions = predictor.predict(&chunk)?;
             // Nothing is left to do for a reader that has gone.
             if print_predictions(&predictions, context.json)? == Reader::Gone {
@@ -142,12 +152,6 @@ fn print_predictions(predictions: &[Prediction], json: bool) -> Result<Reader> {
 }
 
 fn describe(prediction: &Prediction) -> String {
-    let probabilities = |all: &[(String, f32)]| {
-        let all = all
-            .iter()
-            .map(|(label, probability)| format!("{label} {probability:.3}"));
-        format!("\n    {}", all.collect::<Vec<_>>().join("  "))
-    };
     match prediction {
         Prediction::Class {
             text,
@@ -212,6 +216,23 @@ fn describe(prediction: &Prediction) -> String {
             format!("{answer}  {score:.2}  {}", one_line(question))
         }
     }
+}
+
+/// Every label with its probability, in label order; of many the most probable ones, these first.
+fn probabilities(all: &[(String, f32)]) -> String {
+    let mut listed: Vec<&(String, f32)> = all.iter().collect();
+    let mut rest = String::new();
+    if all.len() > LISTED_LABELS {
+        listed.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        listed.truncate(MOST_PROBABLE);
+        rest = format!(
+            "  and {} less likely",
+            counted(all.len() - listed.len(), "label")
+        );
+    }
+    let listed = listed.into_iter();
+    let listed = listed.map(|(label, probability)| format!("{label} {probability:.3}"));
+    format!("\n    {}{rest}", listed.collect::<Vec<_>>().join("  "))
 }
 
 fn entity(entity: &EntitySpan) -> String {

@@ -139,6 +139,11 @@ impl Predictor {
         self.encoder.truncated
     }
 
+    /// Number of labels that the head tells apart; 0 for numbers and answers.
+    pub fn n_labels(&self) -> usize {
+        self.run.description.labels.len()
+    }
+
     /// Whether the head reads two texts: a pair, or a question and its context.
     pub fn needs_pairs(&self) -> bool {
         self.run.pipeline.reads_pairs()
