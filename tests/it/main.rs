@@ -31,6 +31,7 @@ mod incremental;
 mod interrupted_shards;
 mod kills;
 mod label_columns;
+mod many_classes;
 mod metrics_label_errors;
 mod metrics_multilabel;
 mod metrics_oracle;
