@@ -150,7 +150,7 @@ fn repair(folder: &Path) {
         return;
     };
     let damaged = verify::damaged_files(folder, &manifest);
-    if verify::repair(folder, &damaged).is_ok() && !damaged.is_empty() {
+    if verify::repair(folder).is_ok() && !damaged.is_empty() {
         require_counts(&CacheReader::existing(folder).expect("a cache that was repaired"));
     }
 }
@@ -306,7 +306,7 @@ pub(super) fn table(scratch: &Path, name: &'static str) -> Execute {
         let files = shard["files"].as_array_mut().unwrap();
         let file = files.iter_mut().find(|file| file["name"] == name).unwrap();
         file["bytes"] = bytes.len().into();
-        file["blake3"] = fingerprint::hash_bytes(bytes).into();
+        file["blake3"] = fingerprint::hash_bytes(bytes).to_string().into();
         let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         manifest.write(folder).unwrap();
         let accepted = use_cache(folder);

@@ -38,7 +38,7 @@ pub(super) fn listing(scratch: &Path) -> Execute {
     Box::new(move |bytes, _| {
         *listing.lock().unwrap() = bytes.to_vec();
         let folder = parent.join("inside/model");
-        let pulled = pull(&hub, &model, &folder, &());
+        let pulled = pull(&hub, &model, &folder, true, &());
         let accepted = pulled.is_ok();
         if accepted {
             assert!(

@@ -14,7 +14,7 @@ use frostbert::encoder::{
     windows::Overflow,
 };
 
-use super::{Execute, sum};
+use super::Execute;
 use crate::base;
 
 /// A file of the small checkpoints of every family, where they have it.

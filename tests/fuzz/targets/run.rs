@@ -71,8 +71,11 @@ fn damaged_head(scratch: &Path, name: &'static str) -> Execute {
         for patient in &patients {
             let folder = &patient.folder;
             fs::write(folder.join(name), bytes).unwrap();
-            let head =
-                read_description(folder).and_then(|description| Head::load(folder, description));
+            let read = |name: &str| fs::read(folder.join(name)).unwrap();
+            let described = read_description(Path::new(DESCRIPTION_FILE), &read(DESCRIPTION_FILE));
+            let head = described.and_then(|description| {
+                Head::from_bytes(Path::new(WEIGHTS_FILE), &read(WEIGHTS_FILE), description)
+            });
             if let Ok(head) = &head {
                 accepted = true;
                 let width = head.transform.scaler.mean.len();
