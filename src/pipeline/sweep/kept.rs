@@ -67,12 +67,17 @@ impl Kept {
             fs::remove_dir_all(&folder).map_err(Error::io("delete", &folder))?;
         }
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        let path = folder.join(PLAN_FILE);
-        let failed = |error: std::io::Error| Error::io("write", &path)(error);
-        let mut file = File::create(&path).map_err(failed)?;
+        // Locked before it has its name, so that no other process takes this sweep for one that was stopped.
+        let (path, aside) = (
+            folder.join(PLAN_FILE),
+            folder.join(format!("{PLAN_FILE}.new")),
+        );
+        let failed = |error: std::io::Error| Error::io("write", &aside)(error);
+        let mut file = File::create_new(&aside).map_err(failed)?;
         file.lock().map_err(failed)?;
         file.write_all(&bytes_of(plan)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
+        fs::rename(&aside, &path).map_err(Error::io("rename", &path))?;
         Ok(Kept {
             folder,
             _plan: file,
