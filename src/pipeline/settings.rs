@@ -1,6 +1,7 @@
 //! The pipeline after its checks: what the two stages work with.
 
 mod extraction;
+mod numbers;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -131,6 +132,7 @@ impl Pipeline {
             .flat_map(|sources| sources.0.clone())
             .collect();
         require_utf_8(&file, &sources, &refuse)?;
+        numbers::require_finite(&file, &refuse)?;
         let extraction = extraction::check(&mut file, sources, &refuse)?;
         Ok(Pipeline {
             path: path.to_path_buf(),
