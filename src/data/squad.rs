@@ -44,7 +44,7 @@ pub(super) fn read(
     let all = first.into_iter().map(Ok).chain(paragraphs);
     Ok(all.flat_map(move |paragraph| match paragraph {
         Ok(placed) => Questions::Of(examples(placed, source.clone(), want)),
-        Err(error) => Questions::None(iter::once(Err(error))),
+        Err(error) => Questions::None(Box::new(iter::once(Err(error)))),
     }))
 }
 
@@ -78,7 +78,7 @@ struct GivenAnswer {
 /// The questions of a paragraph, or what was found in its place.
 enum Questions<Q> {
     Of(Q),
-    None(iter::Once<Result<Example>>),
+    None(Box<iter::Once<Result<Example>>>),
 }
 
 impl<Q: Iterator<Item = Result<Example>>> Iterator for Questions<Q> {
