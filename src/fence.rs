@@ -1,7 +1,7 @@
 //! Foreign code that panics at input it should refuse, turned into an error.
 //!
-//! The crate `tokenizers` indexes and unwraps by what tokenizer.json says. That file is a stranger's: what it can bring
-//! down is the one call, not the program.
+//! The crate `tokenizers` indexes and unwraps by what tokenizer.json says, and `parquet` and `arrow` by the numbers in a
+//! Parquet file. These files are a stranger's: what they can bring down is the one call, not the program.
 
 use std::{
     any::Any,
@@ -20,7 +20,7 @@ thread_local! {
 /// ```
 /// let usual = std::panic::take_hook();
 /// std::panic::set_hook(Box::new(move |panic| {
-///     if !frostbert::encoder::fence::is_fenced() {
+///     if !frostbert::fence::is_fenced() {
 ///         usual(panic);
 ///     }
 /// }));
@@ -32,11 +32,19 @@ pub fn is_fenced() -> bool {
 /// Runs foreign code; where it panics, what it said is the error.
 ///
 /// What it worked on may be left half changed, and is not to be used after an error.
-pub(super) fn fenced<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn fenced<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let before = FENCED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     FENCED.set(before);
     done.map_err(|panic| said(&*panic))
+}
+
+/// As [`fenced`], for code that can fail by itself: `refuse` makes a panic an error of the same kind.
+pub(crate) fn fenced_or<T, E>(
+    work: impl FnOnce() -> Result<T, E>,
+    refuse: impl FnOnce(String) -> E,
+) -> Result<T, E> {
+    fenced(work).unwrap_or_else(|panic| Err(refuse(panic)))
 }
 
 fn said(panic: &(dyn Any + Send)) -> String {

@@ -59,6 +59,7 @@ pub mod states;
 pub mod fingerprint;
 
 pub mod durable;
+pub mod fence;
 pub mod mmap;
 
 pub mod wording;

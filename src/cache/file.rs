@@ -4,6 +4,7 @@ use std::{
     fmt::Display,
     fs::File,
     io::{self, BufWriter, Write},
+    iter,
     path::Path,
     sync::Arc,
 };
@@ -26,6 +27,7 @@ use parquet::{
 use super::manifest::{FileEntry, ShardEntry};
 use crate::{
     error::{Error, Result},
+    fence::fenced_or,
     fingerprint,
 };
 
@@ -172,14 +174,23 @@ pub(super) fn read_file(
     let path = folder.join(&entry.name).join(name);
     let bytes = checked_bytes(folder, entry, name)?;
     let failed = |error: &dyn Display| damage(&path, "a Parquet file", error.to_string());
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .map_err(|error| failed(&error))?
-        .with_batch_size(READ_ROWS)
-        .build()
-        .map_err(|error| failed(&error))?;
+    let open = || {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+        builder.with_batch_size(READ_ROWS).build()
+    };
+    let mut reader = fenced_or(open, ParquetError::General).map_err(|error| failed(&error))?;
     let path = path.clone();
-    Ok(reader.map(move |batch| {
-        batch.map_err(|error| damage(&path, "a readable Parquet file", error.to_string()))
+    let mut is_damaged = false;
+    Ok(iter::from_fn(move || {
+        let next = || reader.next().transpose().map_err(ParquetError::from);
+        let batch = match is_damaged {
+            true => Ok(None),
+            false => fenced_or(next, ParquetError::General),
+        };
+        is_damaged = batch.is_err();
+        let failed =
+            |error: ParquetError| damage(&path, "a readable Parquet file", error.to_string());
+        batch.map_err(failed).transpose()
     }))
 }
 

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    fence::fenced_or,
     states::{Dtype, StateId, StateKind},
     wording::{counted, shorten},
 };
@@ -130,6 +131,11 @@ impl StateMetadata {
     }
 }
 
+fn read_footer(path: &Path, bytes: Bytes) -> Result<SerializedFileReader<Bytes>> {
+    fenced_or(|| SerializedFileReader::new(bytes), ParquetError::General)
+        .map_err(|error| damage(path, "a Parquet file of states", error.to_string()))
+}
+
 fn pairs_in(reader: &SerializedFileReader<Bytes>) -> Vec<(&str, String)> {
     let metadata = reader.metadata().file_metadata().key_value_metadata();
     let pairs = metadata.into_iter().flatten();
@@ -145,8 +151,7 @@ fn pairs_in(reader: &SerializedFileReader<Bytes>) -> Vec<(&str, String)> {
 pub(super) fn hidden_of(folder: &Path, entry: &ShardEntry, state: StateId) -> Result<usize> {
     let path = folder.join(&entry.name).join(name_of(state));
     let damaged = |got: String| damage(&path, "a Parquet file of states", got);
-    let reader = SerializedFileReader::new(checked_bytes(folder, entry, &name_of(state))?)
-        .map_err(|error| damaged(error.to_string()))?;
+    let reader = read_footer(&path, checked_bytes(folder, entry, &name_of(state))?)?;
     let mut pairs = pairs_in(&reader).into_iter();
     let hidden = pairs.find(|(key, _)| *key == HIDDEN);
     hidden
@@ -197,8 +202,7 @@ impl StateFile {
         let path = folder.join(&entry.name).join(&name);
         let bytes = checked_bytes(folder, entry, &name)?;
         let row_bytes = manifest.hidden * manifest.dtype.size_bytes();
-        let reader = SerializedFileReader::new(bytes)
-            .map_err(|error| damage(&path, "a Parquet file of states", error.to_string()))?;
+        let reader = read_footer(&path, bytes)?;
         let metadata = StateMetadata::of(manifest);
         let (expected, got) = (metadata.pairs(state), pairs_in(&reader));
         if let Some((key, value)) = expected.iter().find(|pair| !got.contains(pair)) {
@@ -209,7 +213,7 @@ impl StateFile {
                 other.map_or("none".into(), |(_, value)| shorten(value, 40)),
             ));
         }
-        let file = StateFile::of(reader, row_bytes)
+        let file = fenced_or(|| StateFile::of(reader, row_bytes), ParquetError::General)
             .map_err(|error| damage(&path, "a Parquet file of states", error.to_string()))?;
         let n_rows = match state.kind {
             StateKind::Pooled(_) => Some(entry.documents),

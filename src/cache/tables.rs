@@ -9,6 +9,7 @@ use arrow::{
 };
 use parquet::{
     basic::{Compression, ZstdLevel},
+    errors::ParquetError,
     file::{
         properties::{EnabledStatistics, WriterProperties, WriterVersion},
         reader::{FileReader, SerializedFileReader},
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    fence::fenced_or,
     fingerprint::Key,
     states::{Alignment, WordPlace},
     wording::counted,
@@ -364,7 +366,7 @@ pub(super) fn read_words(
 pub(super) fn require_words(folder: &Path, entry: &ShardEntry, n_rows: usize) -> Result<()> {
     let path = folder.join(&entry.name).join(WORDS);
     let bytes = checked_bytes(folder, entry, WORDS)?;
-    let reader = SerializedFileReader::new(bytes)
+    let reader = fenced_or(|| SerializedFileReader::new(bytes), ParquetError::General)
         .map_err(|error| damage(&path, "a Parquet file", error.to_string()))?;
     let got = reader.metadata().file_metadata().num_rows();
     match usize::try_from(got) == Ok(n_rows) {

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    fence::fenced_or,
     wording::name_list,
 };
 
@@ -57,17 +58,16 @@ pub(super) fn read(
     source: &Source,
     want: Want,
 ) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
-    let builder = open(file).map_err(|error| failure(source, error))?;
+    let builder =
+        fenced_or(|| open(file), ParquetError::General).map_err(|error| failure(source, error))?;
     let roots = Columns::find(builder.schema(), source, want)?;
     let mut projected: Vec<usize> = roots.all().collect();
     projected.sort_unstable();
     projected.dedup();
     let n_batch_rows = n_batch_rows(builder.metadata());
     let mask = ProjectionMask::roots(builder.parquet_schema(), projected.iter().copied());
-    let batches = builder
-        .with_projection(mask)
-        .with_batch_size(n_batch_rows)
-        .build()
+    let builder = builder.with_projection(mask).with_batch_size(n_batch_rows);
+    let batches = fenced_or(|| builder.build(), ParquetError::General)
         .map_err(|error| failure(source, error))?;
     let mut rows = Rows {
         batches,
@@ -207,11 +207,17 @@ struct Rows {
 impl Rows {
     fn next_example(&mut self) -> Result<Option<Example>> {
         while self.row_in_batch == self.n_rows_in_batch {
-            let Some(batch) = self.batches.next() else {
+            let next = || self.batches.next().transpose().map_err(ParquetError::from);
+            let batch = fenced_or(next, ParquetError::General)
+                .map_err(|error| failure(&self.source, error))?;
+            let Some(batch) = batch else {
                 return Ok(None);
             };
-            let batch = batch.map_err(|error| failure(&self.source, error.into()))?;
-            self.batch = Some(self.columns.map(|&place| self.strings(&batch, place))?);
+            let strings = || self.columns.map(|&place| self.strings(&batch, place));
+            let strings = fenced_or(strings, |panic| {
+                failure(&self.source, ParquetError::General(panic))
+            })?;
+            self.batch = Some(strings);
             self.n_rows_in_batch = batch.num_rows();
             self.row_in_batch = 0;
         }

@@ -9,7 +9,6 @@ pub mod cuda_libraries;
 mod cuda_session;
 pub mod device;
 mod family;
-pub mod fence;
 pub mod gpus;
 mod graph;
 pub mod hub;

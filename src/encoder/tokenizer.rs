@@ -10,13 +10,13 @@ use serde_json::Value;
 use tokenizers::{InputSequence, Tokenizer};
 
 use super::{
-    fence::fenced,
     prefix::{Prefixes, beginning},
     tokenizer_file::TokenizerFile,
     windows::{Encoding, Overflow, Piece, Sequence, Template, cut, least_length, room},
 };
 use crate::{
     error::{Error, Result},
+    fence::fenced,
     fingerprint::{Key, Mode},
     wording::shorten,
 };

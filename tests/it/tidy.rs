@@ -9,7 +9,7 @@ use source::{NamedPath, Source, Token, paths};
 use crate::support::repository;
 
 /// The rows, from the top: a file imports only from rows below its own.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "pipeline",
     "report",
     "sweep",
@@ -23,6 +23,7 @@ const LAYERS: [&str; 17] = [
     "states",
     "fingerprint",
     "durable",
+    "fence",
     "mmap",
     "wording",
     "progress",
