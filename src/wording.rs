@@ -35,6 +35,8 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
         (_, Some(stem)) if !stem.ends_with(['a', 'e', 'i', 'o', 'u']) => {
             format!("{grouped} {stem}ies")
         }
+        // The ch of `epoch` is a k.
+        _ if noun.ends_with("epoch") => format!("{grouped} {noun}s"),
         _ if noun.ends_with(['s', 'x']) || noun.ends_with("ch") => format!("{grouped} {noun}es"),
         _ => format!("{grouped} {noun}s"),
     }
@@ -167,6 +169,7 @@ mod tests {
             (2, "near copy", "2 near copies"),
             (999, "key", "999 keys"),
             (1000, "match", "1,000 matches"),
+            (10, "epoch", "10 epochs"),
             (1_234_567, "row", "1,234,567 rows"),
         ] {
             assert_eq!(counted(count, noun), words);

@@ -29,7 +29,8 @@ const BYTES_OF_OUTPUT: u64 = 2 * 256 * 4 * 3;
 /// table.
 const BYTES_OF_DECISION: u64 = 22;
 
-/// Measured on two cores of 2021: multiply-adds, bytes of parameters that a step moves, and exponentials, in a second.
+/// What two cores are taken to do in a second: multiply-adds, bytes of parameters that a step moves, and exponentials. Rough:
+/// the forecast is to tell minutes from hours.
 const RATES: [f64; 3] = [4e10, 8e9, 1.2e8];
 
 /// Longer forecasts are warnings.
