@@ -1,4 +1,4 @@
-//! Small files that are written so that a crash leaves the old content or the new one, whole, and never a part.
+//! Files of a run and of a cache that are written so that a crash leaves the old content or the new one, whole, and never a part.
 
 use std::{
     ffi::OsString,

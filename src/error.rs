@@ -181,7 +181,7 @@ pub enum Error {
     },
 
     /// Another process reads a cache of which something is to be removed.
-    #[error("cache `{}` is being read by another process", cache.display())]
+    #[error("cache `{}` is being read", cache.display())]
     CacheRead {
         /// The cache folder.
         cache: PathBuf,

@@ -87,10 +87,9 @@ pub fn collect(
     let index = DocumentIndex::read(folder, &manifest)?;
     let mut collected = count_dropped(&manifest, &index, &keep);
     remove_leftovers(folder, &manifest)?;
-    // What an unfinished extraction planned was planned for these shards.
-    ExtractionPlan::clear(folder)?;
     if collected.dropped > 0 && collected.dropped == collected.documents {
         let _replacing = Replacing::begin(folder)?;
+        ExtractionPlan::clear(folder)?;
         // An empty cache first: wherever a kill stops the removal, what is left is one that can be written to.
         manifest.shards.clear();
         (manifest.documents, manifest.tokens, manifest.truncated) = (0, 0, 0);
@@ -99,13 +98,17 @@ pub fn collect(
         remove_cache(folder)?;
         return Ok(collected);
     }
-    // Whoever reads for long is found before anything is copied.
-    drop(Replacing::begin(folder)?);
     let mut copies = dropped_copies(&index, &keep);
     drop(index);
     progress.start("collecting", Some(manifest.shards.len() as u64), "shards");
     let mut from = 0;
     while let Some(merge) = next_merge(folder, &manifest, from, &keep, shard_tokens)? {
+        if from == 0 {
+            // Whoever reads for long is found before anything is copied.
+            drop(Replacing::begin(folder)?);
+            // What an unfinished extraction planned was planned for these shards.
+            ExtractionPlan::clear(folder)?;
+        }
         from = merge.first + usize::from(!merge.kept.is_empty());
         progress.advance(merge.shards.len() as u64, 0);
         uncount(&mut manifest, &merge.dropped, &mut copies);

@@ -48,8 +48,8 @@ pub(super) fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()>
 /// # Errors
 /// When the disk refuses.
 pub(super) fn remove_cache(folder: &Path) -> Result<()> {
-    // The manifest last: without it the folder is no cache.
-    for name in [LOCK, MANIFEST] {
+    // The lock last: it is held until then.
+    for name in [MANIFEST, LOCK] {
         remove_file(&folder.join(name))?;
     }
     remove_folder(folder)

@@ -187,6 +187,11 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
+    /// Whether a model can have so many layers.
+    pub(super) fn has_sound_layers(&self) -> bool {
+        self.model_layers <= check::MOST_LAYERS
+    }
+
     /// Checks all that [`Manifest::read`] checks, but for the checksum.
     ///
     /// # Errors

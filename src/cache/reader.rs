@@ -1,4 +1,4 @@
-//! Readers of a cache: they take no lock, see only what the manifest names, and check every file that they open.
+//! Readers of a cache: they wait for no writer, see only what the manifest names, and check every file that they open.
 
 use std::{
     ops::Range,

@@ -86,12 +86,7 @@ impl WrittenShard {
     pub(super) fn rename(self, folder: &Path) -> Result<ShardEntry> {
         let target = folder.join(&self.name);
         fs::rename(&self.aside.path, &target).map_err(|error| match error.kind() {
-            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => Error::CacheDamage {
-                path: target.clone(),
-                expected: "room for a new shard".into(),
-                got: "something that is not of this cache".into(),
-                hint: "move it out of the cache folder and run the same command again".into(),
-            },
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => in_the_way(&target),
             _ => Error::io("rename", &target)(error),
         })?;
         self.aside.renamed();
@@ -181,6 +176,16 @@ fn write_states(
     Ok(files)
 }
 
+/// What to say where somebody's files stand where a shard is to be.
+fn in_the_way(path: &Path) -> Error {
+    Error::CacheDamage {
+        path: path.to_path_buf(),
+        expected: "room for a new shard".into(),
+        got: "something that is not of this cache".into(),
+        hint: "move it out of the cache folder and run the same command again".into(),
+    }
+}
+
 /// A temporary folder in a cache, removed with what is left in it unless it was renamed.
 struct Aside {
     path: PathBuf,
@@ -189,7 +194,10 @@ struct Aside {
 impl Aside {
     fn new(folder: &Path, name: &str) -> Result<Aside> {
         let path = folder.join(format!("tmp-{name}"));
-        fs::create_dir(&path).map_err(Error::io("create", &path))?;
+        fs::create_dir(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => in_the_way(&path),
+            _ => Error::io("create", &path)(error),
+        })?;
         Ok(Aside { path })
     }
 

@@ -19,8 +19,13 @@ use crate::{error::Result, states::StateKind};
 pub fn damaged_files(folder: &Path, manifest: &Manifest) -> Vec<PathBuf> {
     let _reading = Reading::begin(folder);
     // A collection may have replaced shards since the manifest was read.
-    let now = Manifest::read(folder).ok().flatten();
-    let manifest = now.as_ref().unwrap_or(manifest);
+    let now = Manifest::read(folder);
+    let manifest = match &now {
+        Ok(Some(now)) => now,
+        // It removed the cache.
+        Ok(None) => return Vec::new(),
+        Err(_) => manifest,
+    };
     let shards = 0..manifest.shards.len();
     let mut damaged: Vec<PathBuf> = shards
         .flat_map(|shard| {
@@ -93,9 +98,7 @@ pub fn repair(folder: &Path) -> Result<Repaired> {
         },
     };
     let before = manifest.clone();
-    if !is_sealed {
-        take_from_files(folder, &mut manifest);
-    }
+    take_from_files(folder, &mut manifest);
     let whole: Vec<bool> = (0..manifest.shards.len())
         .map(|shard| damaged_in(folder, &manifest, shard).is_empty())
         .collect();
@@ -117,8 +120,9 @@ pub fn repair(folder: &Path) -> Result<Repaired> {
     Ok(repaired)
 }
 
-/// Takes what a manifest without a valid checksum says of its shards from their files, which have checksums of their own:
-/// the width of a state, and how much each table of documents holds. Shards that cannot be read stay as they are.
+/// Takes what a manifest says of its shards from their files, which have checksums of their own: the width of a state, and
+/// how much each table of documents holds. Shards that cannot be read stay as they are. How many layers the model has only the
+/// model tells: the next writer does.
 fn take_from_files(folder: &Path, manifest: &mut Manifest) {
     let mut widths = manifest.shards.iter().filter_map(|entry| {
         let state = entry.states().next()?;
@@ -138,7 +142,10 @@ fn take_from_files(folder: &Path, manifest: &mut Manifest) {
         }
     }
     let layers = manifest.states().into_iter().map(|state| state.layer);
-    manifest.model_layers = layers.fold(manifest.model_layers, usize::max);
+    let highest = layers.max().unwrap_or(0);
+    if manifest.model_layers < highest || !manifest.has_sound_layers() {
+        manifest.model_layers = highest;
+    }
 }
 
 /// Counts the documents, tokens and truncated documents of the shards that a manifest names, each document once.

@@ -56,8 +56,10 @@ impl CacheWriter {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         let lock = take_lock(&folder)?;
         let manifest = match Manifest::read(&folder)? {
-            Some(manifest) => {
+            Some(mut manifest) => {
                 manifest.require(&folder, inputs)?;
+                // A repair cannot tell how many layers the model has; whoever has the model can.
+                manifest.model_layers = shape.model_layers;
                 manifest
             }
             None => {

@@ -78,7 +78,16 @@ pub(super) fn read(
         row: 0,
         source: source.clone(),
     };
-    Ok(iter::from_fn(move || rows.next_example().transpose()))
+    let mut has_failed = false;
+    Ok(iter::from_fn(move || match has_failed {
+        // A reader that panicked is not asked again.
+        true => None,
+        false => {
+            let example = rows.next_example();
+            has_failed = example.is_err();
+            example.transpose()
+        }
+    }))
 }
 
 /// Opens a file so that its strings are views of its pages: one that stands in many rows is in memory once.

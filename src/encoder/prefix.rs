@@ -30,7 +30,13 @@ impl Prefixes {
                 "BertNormalizer" | "StripAccents" | "Nmt" | "Strip" | "Precompiled" => {
                     deletes = true;
                 }
-                "Replace" => longest = longest.max(replaced(normalizer, deletes)?),
+                "Replace" => {
+                    let replaced = replaced(normalizer, deletes)?;
+                    longest = longest.max(replaced);
+                    let content = normalizer["content"].as_str()?;
+                    deletes |= normalizer["pattern"]["Regex"].is_string()
+                        || content.chars().count() < replaced;
+                }
                 _ => return None,
             }
         }

@@ -75,13 +75,13 @@ impl OutputRows for Applied<'_> {
         }
         let (_, n_outputs) = self.shape();
         let at_a_time = (TILE_BYTES / (4 * n_outputs)).clamp(LEAST_SAMPLES, TILE_SAMPLES);
-        self.view
-            .for_each_tile(self.samples, at_a_time, |samples, tile| {
-                let outputs = self.head.outputs(tile.rows, &tile.starts);
-                assert_eq!(samples.len(), outputs.nrows(), "a row of outputs a sample");
-                let places = samples.iter().map(|sample| self.place_of[sample]);
-                visit(&places.collect::<Vec<_>>(), outputs.view());
-            })
+        let show = |samples: &[u32], _: &[usize], outputs: Array2<f32>| {
+            assert_eq!(samples.len(), outputs.nrows(), "a row of outputs a sample");
+            let places = samples.iter().map(|sample| self.place_of[sample]);
+            visit(&places.collect::<Vec<_>>(), outputs.view());
+        };
+        self.head
+            .for_each_output_of(self.view, self.samples, at_a_time, show)
     }
 }
 

@@ -195,23 +195,34 @@ impl Head {
     /// and the outputs.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says; [`Error::Diverged`] when an output is no number.
+    /// When a file of the cache is not what the manifest says; [`Error::Diverged`] when an output is not finite.
     pub fn for_each_output(
         &self,
         view: &FeatureView<'_>,
         samples: &[u32],
+        visit: impl FnMut(&[u32], &[usize], Array2<f32>),
+    ) -> Result<()> {
+        self.for_each_output_of(view, samples, TILE_SAMPLES, visit)
+    }
+
+    /// As [`Head::for_each_output`], with so many samples at a time.
+    pub(super) fn for_each_output_of(
+        &self,
+        view: &FeatureView<'_>,
+        samples: &[u32],
+        at_a_time: usize,
         mut visit: impl FnMut(&[u32], &[usize], Array2<f32>),
     ) -> Result<()> {
-        let mut are_numbers = true;
-        view.for_each_tile(samples, TILE_SAMPLES, |samples, tile| {
+        let mut are_finite = true;
+        view.for_each_tile(samples, at_a_time, |samples, tile| {
             let outputs = self.outputs(tile.rows, &tile.starts);
-            are_numbers &= outputs.iter().all(|output| output.is_finite());
+            are_finite &= outputs.iter().all(|output| output.is_finite());
             visit(samples, &tile.starts, outputs);
         })?;
-        match are_numbers {
+        match are_finite {
             true => Ok(()),
             false => Err(Error::Diverged {
-                problem: "the head's outputs are no numbers".into(),
+                problem: "outputs of the head are not finite (NaN or infinity)".into(),
                 hint: "train it again with a lower train.lr, or with train.clip".into(),
             }),
         }

@@ -267,7 +267,7 @@ fn clear_finished_plan(
     }
 }
 
-/// Counts the texts where the cache has every one with every state: then nothing is written and no lock is taken.
+/// Counts the texts where the cache has every one with every state: then nothing is written, and no writer is waited for.
 fn count_if_cached(
     pipeline: &Pipeline,
     folder: &Path,

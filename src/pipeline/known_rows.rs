@@ -28,14 +28,20 @@ pub(super) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result
         return Ok(Vec::new());
     }
     let path = run.folder.join(PREDICTIONS_FILE);
-    if !path.is_file() {
-        return Ok(vec![format!(
-            "whether the run was trained on rows of {} is not known: {} is missing",
-            data.display(),
-            path.display()
-        )]);
-    }
-    let bytes = run.read_output(PREDICTIONS_FILE)?;
+    let bytes = match run.read_output(PREDICTIONS_FILE) {
+        Ok(bytes) => bytes,
+        // It is needed for a warning only.
+        Err(error) => {
+            let why = match path.is_file() {
+                true => error.to_string(),
+                false => format!("{} is missing", path.display()),
+            };
+            return Ok(vec![format!(
+                "whether the run was trained on rows of {} is not known: {why}",
+                data.display()
+            )]);
+        }
+    };
     let has_two_keys = run.pipeline.has_separate_pairs();
     let rows = read_texts_of_rows(&path, bytes, has_two_keys.then_some("text_pair"))?;
     let mut part_of: HashMap<Vec<Key>, &str> = HashMap::new();

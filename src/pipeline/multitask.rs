@@ -197,12 +197,13 @@ fn train_all(
     }
     let (run, kept) = run.into_inner().unwrap_or_default();
     if let Some(kept) = kept {
+        // First the run's own: without it nothing goes on here, whatever a kill leaves of the tasks'.
+        kept.finish()?;
         for (name, plan) in &plans {
             if let Some(own) = Kept::resume(&run.join(name), plan)? {
                 own.finish()?;
             }
         }
-        kept.finish()?;
     }
     Ok(TasksReport {
         run,

@@ -134,7 +134,7 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
     distribution(key, table, log).ok_or_else(|| {
         let needs = match log {
             true => "0 < min < max",
-            false => "min < max, and max - min a number",
+            false => "min < max, and a finite max - min",
         };
         [
             format!("sweep.{key} is no distribution: it needs numbers {needs}"),
@@ -307,7 +307,7 @@ mod tests {
             ("lr = { min = 1e-2, max = 1e-4 }\ntrials = 3", "min < max"),
             (
                 "weight_decay = { min = -1e308, max = 1.7e308 }\ntrials = 3",
-                "max - min a number",
+                "a finite max - min",
             ),
             (
                 "lr = { min = 0.0, max = 1.0, log = true }\ntrials = 3",

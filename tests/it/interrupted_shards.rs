@@ -85,7 +85,7 @@ fn a_kill_before_the_first_commit_costs_a_batch_and_not_the_shard() {
 }
 
 #[test]
-fn a_log_of_other_batches_or_a_damaged_one_is_not_taken() {
+fn of_a_damaged_log_only_what_is_whole_is_taken() {
     let whole = one_shard();
     whole.json(&EXTRACT);
     let expected = contents(&whole.cache());

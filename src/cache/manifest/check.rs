@@ -104,7 +104,7 @@ pub(super) fn check(manifest: &Manifest) -> Checked {
 const MOST_VALUES: usize = 1 << 20;
 
 /// Most layers of a model.
-const MOST_LAYERS: usize = 1 << 16;
+pub(super) const MOST_LAYERS: usize = 1 << 16;
 
 /// Checks that the fingerprint is that of the inputs.
 pub(super) fn fingerprint(manifest: &Manifest) -> Checked {

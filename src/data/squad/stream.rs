@@ -74,7 +74,8 @@ fn send_all(
     sender: &SyncSender<Result<PlacedParagraph>>,
 ) -> Result<()> {
     let allowance = Rc::new(Allowance::new());
-    let input = Limited::new(input, Rc::clone(&allowance), None);
+    // Each object takes more memory than `{}` in the file.
+    let input = Limited::new(input, Rc::clone(&allowance), Some(b'{'));
     let mut json = serde_json::Deserializer::from_reader(input);
     let feed = Feed {
         sender,

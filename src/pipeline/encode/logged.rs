@@ -18,10 +18,11 @@ impl Job<'_> {
         computer: &Computer,
     ) -> Option<BatchLogs> {
         let context = format!(
-            "{} values of {}, by ONNX Runtime {}",
+            "{} values of {}, by ONNX Runtime {} and frostbert {}",
             self.hidden,
             self.dtype.name(),
-            computer.onnxruntime
+            computer.onnxruntime,
+            env!("CARGO_PKG_VERSION")
         );
         match devices {
             Devices::Cpu => Some(BatchLogs::new(folder, context)),

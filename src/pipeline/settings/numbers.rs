@@ -19,7 +19,7 @@ pub(super) fn require_finite(
     match endless("", &value) {
         None => Ok(()),
         Some((key, number)) => Err(refuse(
-            format!("{key} is {number}, which is no number to compute with"),
+            format!("{key} is {number}, and it has to be finite"),
             format!("give {key} a number, or leave it out"),
         )),
     }
