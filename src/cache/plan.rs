@@ -395,7 +395,7 @@ pub(super) fn is_plan(name: &str) -> bool {
         .strip_prefix("plan-")
         .and_then(|name| name.strip_suffix(".json"));
     digits.is_some_and(|digits| {
-        digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        (1..=16).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
     })
 }
 

@@ -279,7 +279,7 @@ mod tests {
             seed: 1,
         });
         let whole =
-            super::super::classification::evaluate(&labels, all.view(), n_classes, settings);
+            crate::metrics::classification::evaluate(&labels, all.view(), n_classes, settings);
         let mut scorer = Scorer::new(labels.clone(), n_classes, settings);
         let parts: Vec<Vec<usize>> = (0..7)
             .map(|part| (part..n_rows).step_by(7).collect())

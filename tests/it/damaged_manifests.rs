@@ -229,7 +229,7 @@ fn put_strangers(cache: &Path) -> Vec<std::path::PathBuf> {
         "notes/thesis.pdf",
         "shard-1",
         "tmp-mine",
-        "plan-b.json",
+        "plan-mine.json",
     ];
     let folders = [
         parent,

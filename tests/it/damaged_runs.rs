@@ -68,6 +68,29 @@ fn weights_that_are_no_numbers_are_refused_whoever_wrote_them() {
 }
 
 #[test]
+fn outputs_that_are_not_finite_are_refused_by_predict_and_evaluate() {
+    let workshop = with_run();
+    let run = workshop.path("runs/tiny/001");
+    let (weights, lock) = (run.join("head.safetensors"), run.join("lock.json"));
+    let mut bytes = fs::read(&weights).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for value in bytes[header..].chunks_exact_mut(4) {
+        value.copy_from_slice(&3e38f32.to_le_bytes());
+    }
+    fs::write(&weights, bytes).unwrap();
+    let mut locked = read_json(&lock);
+    locked["outputs"]["head.safetensors"] = json!(hash_file(&weights).unwrap());
+    fs::write(&lock, locked.to_string()).unwrap();
+    for command in [
+        &PREDICT[..],
+        &["evaluate", "runs/tiny", "--data", "test.csv"],
+    ] {
+        let stderr = workshop.fail(command);
+        assert!(stderr.contains("not finite"), "{command:?}: {stderr}");
+    }
+}
+
+#[test]
 fn a_description_with_sizes_that_cannot_be_is_refused_whoever_wrote_it() {
     let workshop = with_run();
     let run = workshop.path("runs/tiny/001");
