@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::pipeline::apply::{SavedRun, evaluate};
+use frostbert::pipeline::apply::evaluate;
 use serde_json::json;
 
 use super::{Context, FormatArgument, output};
@@ -22,7 +22,7 @@ pub(super) struct EvaluateArguments {
 }
 
 pub(super) fn run(arguments: &EvaluateArguments, context: &Context) -> Result<ExitCode> {
-    let saved = SavedRun::open(&arguments.run)?;
+    let saved = super::open_run(&arguments.run, context)?;
     let metrics = evaluate(
         &saved,
         &arguments.data,

@@ -18,12 +18,19 @@ mod sweep;
 mod tokenize;
 mod train;
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use frostbert::{
-    data::Format, pipeline::settings::Pipeline, progress::Progress, wording::printable,
+    data::Format,
+    pipeline::{apply::SavedRun, settings::Pipeline},
+    progress::Progress,
+    wording::printable,
 };
 use output::say;
 use progress::TerminalProgress;
@@ -207,6 +214,19 @@ impl Context {
             progress,
         })
     }
+}
+
+/// Opens a run, and says which newer ones it stands in for.
+fn open_run(path: &Path, context: &Context) -> Result<SavedRun> {
+    let saved = SavedRun::open(path)?;
+    for run in &saved.passed_over {
+        context.progress.warn(&format!(
+            "{} is passed over, because its lock.json is not whole, or of another version: {} is used",
+            run.display(),
+            saved.folder.display()
+        ));
+    }
+    Ok(saved)
 }
 
 /// What was typed cannot be meant: exit code 2, as for everything that clap refuses.

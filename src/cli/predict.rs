@@ -54,7 +54,7 @@ pub(super) struct PredictArguments {
 }
 
 pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<ExitCode> {
-    let saved = SavedRun::open(&arguments.run)?;
+    let saved = super::open_run(&arguments.run, context)?;
     let examples = arguments
         .file
         .as_deref()

@@ -30,6 +30,8 @@ pub struct SavedRun {
     pub head: Option<Head>,
     /// The pipeline, as its lock file holds it.
     pub pipeline: Pipeline,
+    /// Newer runs of the same folder that cannot be used: their locks are not whole, or of another version.
+    pub passed_over: Vec<PathBuf>,
     lock: Lock,
 }
 
@@ -55,6 +57,7 @@ impl SavedRun {
             None => None,
         };
         let run = SavedRun {
+            passed_over: run_folder::passed_over(path, &folder),
             folder,
             description,
             head,

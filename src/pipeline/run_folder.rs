@@ -89,6 +89,15 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     })
 }
 
+/// The runs in a folder of runs that are newer than the one that [`resolve`] found, and have a lock that is not whole.
+pub(super) fn passed_over(path: &Path, found: &Path) -> Vec<PathBuf> {
+    let newer = newest_first(path).unwrap_or_default().into_iter();
+    newer
+        .take_while(|run| run != found)
+        .filter(|run| found != path && run.join(LOCK_FILE).is_file())
+        .collect()
+}
+
 /// Whether a run folder, or the newest run in a folder of runs, is of a sweep that was stopped.
 fn is_unfinished(path: &Path) -> bool {
     let newest = newest_first(path).unwrap_or_default().into_iter().take(1);

@@ -167,7 +167,13 @@ fn a_torn_lock_hides_no_older_run() {
     let expected = workshop.succeed(&PREDICT).stdout;
     for length in [0, whole.len() / 2] {
         fs::write(&newest, &whole[..length]).unwrap();
-        assert_eq!(workshop.succeed(&PREDICT).stdout, expected);
+        let ran = workshop.succeed(&PREDICT);
+        assert_eq!(ran.stdout, expected);
+        assert!(
+            ran.stderr.contains("warning: runs/tiny/002 is passed over"),
+            "{}",
+            ran.stderr
+        );
         // Named itself, it is said to be torn.
         let stderr = workshop.fail(&["predict", "runs/tiny/002", "--text", "a"]);
         assert!(
