@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
 };
@@ -44,6 +44,17 @@ fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     let mut file = File::create_new(path).map_err(Error::io("write", path))?;
     file.write_all(content).map_err(Error::io("write", path))?;
     file.sync_all().map_err(Error::io("sync", path))
+}
+
+/// Has a file opened only where its name is no link: what is written through it stays where it was meant to go.
+pub(crate) fn through_no_link(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.custom_flags(flags.bits() as i32);
+    }
+    options
 }
 
 /// Makes renames in a folder durable.

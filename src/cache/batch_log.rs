@@ -15,6 +15,7 @@ use rustix::fs::statvfs;
 
 use super::plan::{ExtractionPlan, PlannedShard, SHARD_STATE_BYTES};
 use crate::{
+    durable::through_no_link,
     error::{Error, Result},
     fingerprint,
     states::{BatchStates, StateId, StateValues},
@@ -88,10 +89,11 @@ impl BatchLogs {
         // Where room is short the shards need it.
         let has_room = statvfs(&self.folder)
             .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= LEAST_FREE_BYTES);
-        if path.is_symlink() || !has_room {
+        if !has_room {
             return None;
         }
-        let file = OpenOptions::new().append(true).create(true).open(&path);
+        let mut options = OpenOptions::new();
+        let file = through_no_link(options.append(true).create(true)).open(&path);
         file.ok().map(|file| BatchLog { file, path })
     }
 

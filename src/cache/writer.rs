@@ -15,6 +15,7 @@ use super::{
     state_file::StateMetadata,
 };
 use crate::{
+    durable::through_no_link,
     error::{Error, Result},
     fingerprint::FingerprintInputs,
     states::Dtype,
@@ -204,12 +205,7 @@ const MOST_LOCK_BYTES: u64 = 32;
 fn open_lock(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        options.custom_flags(flags.bits() as i32);
-    }
+    through_no_link(&mut options);
     let no_lock = |got: &str| {
         Error::CacheDamage {
         path: path.to_path_buf(),

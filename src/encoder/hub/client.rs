@@ -19,6 +19,7 @@ use super::{
     remove,
 };
 use crate::{
+    durable::through_no_link,
     error::{Error, Result},
     progress::Progress,
 };
@@ -104,10 +105,9 @@ impl<'a> Client<'a> {
             remove(&path)?;
             return Ok(0);
         }
-        let mut part = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        let mut part = through_no_link(&mut options)
             .open(&path)
             .map_err(Error::io("open", &path))?;
         let mut start = part.metadata().map_err(Error::io("read", &path))?.len();
