@@ -87,7 +87,7 @@ fn a_record_has_64_mib_and_not_more() {
             Format::Squad,
             "{\"data\": [{\"paragraphs\": [\n{\"qas\": [{\"question\": \"q\"}],\n\"context\": \"",
             "\"}]}]}",
-            most - 100,
+            most - 1_000,
             3,
             "a paragraph (and what stands between two)",
         ),
