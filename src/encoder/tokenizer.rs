@@ -120,6 +120,13 @@ impl TextTokenizer {
             })
         };
         let inner = open(&file.json)?;
+        // An added token that stands in the vocabulary under another id than the file says gets one of its own.
+        let highest = inner.get_added_tokens_decoder().into_keys().max();
+        if let Some(id) = highest.filter(|id| *id as usize >= file.vocabulary) {
+            let expected = "added tokens with the ids that the file gives them";
+            let hint = "give every token of added_tokens the id that it has in the vocabulary";
+            return Err(refuse(expected, format!("the id {id}"), hint));
+        }
         let json: Value = serde_json::from_slice(&file.json).unwrap_or_default();
         let prefixes = Prefixes::of(&json);
         let of_words = with_prefix_space(json)
