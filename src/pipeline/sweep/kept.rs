@@ -61,23 +61,21 @@ pub(in crate::pipeline) struct Kept {
 impl Kept {
     /// Begins in a run folder.
     pub(in crate::pipeline) fn begin(run: &Path, plan: &impl Serialize) -> Result<Kept> {
-        let folder = run.join(UNFINISHED);
-        if folder.exists() {
-            // Of a plan that was torn.
-            fs::remove_dir_all(&folder).map_err(Error::io("delete", &folder))?;
+        // Under another name until the plan is whole and locked: what has this name can be gone on with.
+        let (folder, aside) = (run.join(UNFINISHED), run.join(format!("tmp-{UNFINISHED}")));
+        for old in [&folder, &aside] {
+            if old.exists() {
+                fs::remove_dir_all(old).map_err(Error::io("delete", old))?;
+            }
         }
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        // Locked before it has its name, so that no other process takes this sweep for one that was stopped.
-        let (path, aside) = (
-            folder.join(PLAN_FILE),
-            folder.join(format!("{PLAN_FILE}.new")),
-        );
-        let failed = |error: std::io::Error| Error::io("write", &aside)(error);
-        let mut file = File::create_new(&aside).map_err(failed)?;
+        fs::create_dir_all(&aside).map_err(Error::io("create", &aside))?;
+        let path = aside.join(PLAN_FILE);
+        let failed = |error: std::io::Error| Error::io("write", &path)(error);
+        let mut file = File::create_new(&path).map_err(failed)?;
         file.lock().map_err(failed)?;
         file.write_all(&bytes_of(plan)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        fs::rename(&aside, &path).map_err(Error::io("rename", &path))?;
+        fs::rename(&aside, &folder).map_err(Error::io("rename", &folder))?;
         Ok(Kept {
             folder,
             _plan: file,
