@@ -305,6 +305,21 @@ impl TextTokenizer {
     pub fn table(&self, text: &str) -> Result<TokenTable> {
         let encode = || self.inner.encode_char_offsets(text, true);
         let encoding = encoded(&self.path, text, encode)?;
+        // A template may name a special token with more ids than tokens.
+        let n = encoding.get_ids().len();
+        let others = [
+            encoding.get_tokens().len(),
+            encoding.get_offsets().len(),
+            encoding.get_word_ids().len(),
+        ];
+        if others != [n; 3] {
+            return Err(Error::Checkpoint {
+                path: self.path.clone(),
+                expected: "a token, offsets and a word for each id".into(),
+                got: format!("{others:?} for {n} ids"),
+                hint: "give each special token of the post-processor as many tokens as ids".into(),
+            });
+        }
         Ok(TokenTable {
             tokens: encoding.get_tokens().to_vec(),
             ids: encoding.get_ids().to_vec(),

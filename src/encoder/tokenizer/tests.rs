@@ -95,7 +95,7 @@ fn kinds() -> Vec<Value> {
         token("<pad>", 1),
         token("</s>", 2),
         token("<unk>", 3),
-        token("co mask>", 4)
+        token("co mask>", 57)
     ]);
     vec![
         fixture("tiny_bert", &[]),
