@@ -129,7 +129,7 @@ fn most_executions() -> u64 {
             .parse()
             .expect("FROSTBERT_FUZZ_EXECUTIONS is a number"),
         (None, Some(_)) => u64::MAX,
-        (None, None) => 2_000,
+        (None, None) => 500,
     }
 }
 
