@@ -35,12 +35,7 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
 /// Writes a file that is not there yet. What a killed process left under its name is removed first, and a link under
 /// that name is removed and not followed.
 fn write_new(path: &Path, content: &[u8]) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", path)(error));
-        }
-        _ => {}
-    }
+    remove_file(path)?;
     let mut file = File::create_new(path).map_err(Error::io("write", path))?;
     file.write_all(content).map_err(Error::io("write", path))?;
     file.sync_all().map_err(Error::io("sync", path))
@@ -55,6 +50,25 @@ pub(crate) fn through_no_link(options: &mut OpenOptions) -> &mut OpenOptions {
         options.custom_flags(flags.bits() as i32);
     }
     options
+}
+
+/// Bytes that the disk of a folder has left for this user; `None` where the system does not tell.
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Removes a file or a link, where there is one.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes renames in a folder durable.

@@ -7,15 +7,13 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::statvfs;
-
 use super::plan::{ExtractionPlan, PlannedShard, SHARD_STATE_BYTES};
 use crate::{
-    durable::through_no_link,
+    durable::{free_bytes, remove_file, through_no_link},
     error::{Error, Result},
     fingerprint,
     states::{BatchStates, StateId, StateValues},
@@ -87,9 +85,7 @@ impl BatchLogs {
     pub fn append_to(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> Option<BatchLog> {
         let path = self.path(plan, planned);
         // Where room is short the shards need it.
-        let has_room = statvfs(&self.folder)
-            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= LEAST_FREE_BYTES);
-        if !has_room {
+        if free_bytes(&self.folder)? < LEAST_FREE_BYTES {
             return None;
         }
         let mut options = OpenOptions::new();
@@ -102,13 +98,7 @@ impl BatchLogs {
     /// # Errors
     /// When the disk refuses.
     pub fn remove(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> Result<()> {
-        let path = self.path(plan, planned);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", path)(error))
-            }
-            _ => Ok(()),
-        }
+        remove_file(&self.path(plan, planned))
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     writer::LOCK,
 };
 use crate::{
+    durable::remove_file,
     error::{Error, Result},
     states::StateId,
 };
@@ -59,7 +60,7 @@ pub(super) fn remove_cache(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::CacheDamage`].
-pub(super) fn refuse_linked_shards(folder: &Path, manifest: &Manifest) -> Result<()> {
+fn refuse_linked_shards(folder: &Path, manifest: &Manifest) -> Result<()> {
     let mut paths = manifest.shards.iter().map(|entry| folder.join(&entry.name));
     match paths.find(|path| path.is_symlink()) {
         None => Ok(()),
@@ -117,13 +118,6 @@ fn remove_folder(path: &Path) -> Result<()> {
         {
             Ok(())
         }
-        other => other.map_err(Error::io("remove", path)),
-    }
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(Error::io("remove", path)),
     }
 }

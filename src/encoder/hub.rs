@@ -22,6 +22,7 @@ use super::{
     weights,
 };
 use crate::{
+    durable::{free_bytes, remove_file},
     error::{Error, Result},
     progress::Progress,
 };
@@ -172,7 +173,7 @@ pub fn pull(
         Ok(files) => files,
         Err(error) => {
             // No later pull would go on from here.
-            remove(&folder.join(config.part_name()))?;
+            remove_file(&folder.join(config.part_name()))?;
             if is_new {
                 fs::remove_dir(folder).map_err(Error::io("remove", folder))?;
             }
@@ -217,11 +218,6 @@ fn require_room(model: &HubModel, folder: &Path, missing: u64, free: Option<u64>
         )),
         _ => Ok(()),
     }
-}
-
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(folder).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Makes the folder where there is none, and locks it against a second pull for as long as the file is open.
@@ -280,7 +276,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
     let config = folder.join("config.json");
     for file in files.iter().filter(|file| file.name == "config.json") {
         match part(file).exists() {
-            true => remove(&config)?,
+            true => remove_file(&config)?,
             false => rename(&config, &part(file))?,
         }
     }
@@ -292,7 +288,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
     // What an older commit had and this one has not would be taken for a part of the model.
     let old = before.iter().flat_map(|source| source.files.keys());
     for name in old.filter(|name| !source.files.contains_key(*name) && !name.contains('/')) {
-        remove(&folder.join(name))?;
+        remove_file(&folder.join(name))?;
     }
     source.write(folder)?;
     for file in files.iter().filter(|file| file.name == "config.json") {
@@ -304,20 +300,10 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
             .extension()
             .is_some_and(|extension| extension == "part")
         {
-            remove(&path)?;
+            remove_file(&path)?;
         }
     }
     Ok(())
-}
-
-/// Removes a file that may not be there.
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Where the bytes of a whole file are now.

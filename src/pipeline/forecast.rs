@@ -5,6 +5,7 @@ use std::{path::Path, time::Instant};
 use super::{encode::Job, extract::Machine};
 use crate::{
     cache::plan::ExtractionPlan,
+    durable::free_bytes,
     encoder::{Encoder, Request, Worker, plan::plan_batches, session::Batch},
     error::{Error, Result},
     progress::Progress,
@@ -204,11 +205,6 @@ fn warm_up(job: &Job<'_>, encoder: &mut Encoder) -> Result<f64> {
     run(&batches, workers)?;
     let all = lengths.iter().map(|length| f64::from(*length)).sum::<f64>() * n_workers as f64;
     Ok(all / start.elapsed().as_secs_f64())
-}
-
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(folder).ok()?;
-    Some(stat.f_bavail * stat.f_frsize)
 }
 
 pub(super) fn megabytes(bytes: u64) -> String {

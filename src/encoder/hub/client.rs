@@ -16,10 +16,9 @@ use super::{
     Hub, HubModel, is_whole,
     listing::{Listing, RemoteFile},
     redirect::{Origin, resolve},
-    remove,
 };
 use crate::{
-    durable::through_no_link,
+    durable::{remove_file, through_no_link},
     error::{Error, Result},
     progress::Progress,
 };
@@ -102,7 +101,7 @@ impl<'a> Client<'a> {
     ) -> Result<u64> {
         let path = folder.join(file.part_name());
         if is_whole(&folder.join(&file.name), file)? {
-            remove(&path)?;
+            remove_file(&path)?;
             return Ok(0);
         }
         let mut options = OpenOptions::new();

@@ -9,11 +9,14 @@ use std::{
 
 use rand::RngCore;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use rustix::fs::{Advice, fadvise, statvfs};
+use rustix::fs::{Advice, fadvise};
 use serde::Serialize;
 
 use super::Problem;
-use crate::error::{Error, Result};
+use crate::{
+    durable::free_bytes,
+    error::{Error, Result},
+};
 
 /// What is written, where there is room for it.
 const TEST_BYTES: u64 = 256 << 20;
@@ -52,8 +55,7 @@ fn look_with(folder: &Path, most_bytes: u64) -> CacheFindings {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     let there = absolute.ancestors().find(|folder| folder.exists());
     let there = there.unwrap_or(Path::new("/"));
-    let stat = statvfs(there).ok();
-    let free_bytes = stat.map(|stat| stat.f_bavail * stat.f_frsize);
+    let free_bytes = free_bytes(there);
     // A full disk is found by writing to it: at least a page.
     let test_bytes = most_bytes.min((free_bytes.unwrap_or(u64::MAX) / 4).max(4096));
     let speeds = measure(there, test_bytes);
