@@ -4,9 +4,9 @@ use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float32Array, Float32Builder,
-        Float64Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
-        UInt64Array,
+        Array, ArrayBuilder, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float32Array,
+        Float32Builder, Float64Array, Int64Array, ListBuilder, RecordBatch, StringArray,
+        StringBuilder, UInt64Array,
     },
     buffer::Buffer,
     datatypes::{DataType, Field, Schema},
@@ -98,20 +98,8 @@ impl Table {
 
     /// Adds a column of lists of texts.
     pub fn lists<'a>(&mut self, name: &str, lists: impl Iterator<Item = Vec<&'a str>>) {
-        let item = Arc::new(Field::new("item", DataType::Utf8, false));
-        let mut builder = ListBuilder::new(StringBuilder::new()).with_field(item.clone());
-        for list in lists {
-            for text in list {
-                builder.values().append_value(text);
-            }
-            builder.append(true);
-        }
-        self.push(
-            name,
-            DataType::List(item),
-            false,
-            Arc::new(builder.finish()),
-        );
+        let lists = lists.map(Vec::into_iter);
+        self.push_lists(name, DataType::Utf8, StringBuilder::new(), lists);
     }
 
     /// Adds a column of lists of numbers.
@@ -120,12 +108,20 @@ impl Table {
         name: &str,
         lists: impl Iterator<Item = impl Iterator<Item = f32>>,
     ) {
-        let item = Arc::new(Field::new("item", DataType::Float32, false));
-        let mut builder = ListBuilder::new(Float32Builder::new()).with_field(item.clone());
+        self.push_lists(name, DataType::Float32, Float32Builder::new(), lists);
+    }
+
+    fn push_lists<T>(
+        &mut self,
+        name: &str,
+        kind: DataType,
+        values: impl ArrayBuilder + Extend<Option<T>>,
+        lists: impl Iterator<Item = impl Iterator<Item = T>>,
+    ) {
+        let item = Arc::new(Field::new("item", kind, false));
+        let mut builder = ListBuilder::new(values).with_field(item.clone());
         for list in lists {
-            for number in list {
-                builder.values().append_value(number);
-            }
+            builder.values().extend(list.map(Some));
             builder.append(true);
         }
         self.push(
