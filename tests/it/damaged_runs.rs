@@ -29,6 +29,14 @@ fn refused(workshop: &Workshop, file: &str) -> String {
     stderr
 }
 
+/// Has the lock of a run say of a file what it is now, as whoever made the run would.
+fn lock_again(run: &Path, file: &str) {
+    let lock = run.join("lock.json");
+    let mut locked = read_json(&lock);
+    locked["outputs"][file] = json!(hash_file(&run.join(file)).unwrap());
+    fs::write(&lock, locked.to_string()).unwrap();
+}
+
 fn flip(path: &Path, place: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[place] ^= 1;
@@ -55,14 +63,12 @@ fn a_head_with_any_bit_changed_is_not_used() {
 fn weights_that_are_no_numbers_are_refused_whoever_wrote_them() {
     let workshop = with_run();
     let run = workshop.path("runs/tiny/001");
-    let (weights, lock) = (run.join("head.safetensors"), run.join("lock.json"));
+    let weights = run.join("head.safetensors");
     let mut bytes = fs::read(&weights).unwrap();
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(&weights, bytes).unwrap();
-    let mut locked = read_json(&lock);
-    locked["outputs"]["head.safetensors"] = json!(hash_file(&weights).unwrap());
-    fs::write(&lock, locked.to_string()).unwrap();
+    lock_again(&run, "head.safetensors");
     let stderr = refused(&workshop, "head.safetensors");
     assert!(stderr.contains("expected numbers in `"), "{stderr}");
 }
@@ -71,16 +77,14 @@ fn weights_that_are_no_numbers_are_refused_whoever_wrote_them() {
 fn outputs_that_are_not_finite_are_refused_by_predict_and_evaluate() {
     let workshop = with_run();
     let run = workshop.path("runs/tiny/001");
-    let (weights, lock) = (run.join("head.safetensors"), run.join("lock.json"));
+    let weights = run.join("head.safetensors");
     let mut bytes = fs::read(&weights).unwrap();
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     for value in bytes[header..].chunks_exact_mut(4) {
         value.copy_from_slice(&3e38f32.to_le_bytes());
     }
     fs::write(&weights, bytes).unwrap();
-    let mut locked = read_json(&lock);
-    locked["outputs"]["head.safetensors"] = json!(hash_file(&weights).unwrap());
-    fs::write(&lock, locked.to_string()).unwrap();
+    lock_again(&run, "head.safetensors");
     for command in [
         &PREDICT[..],
         &["evaluate", "runs/tiny", "--data", "test.csv"],
@@ -94,7 +98,7 @@ fn outputs_that_are_not_finite_are_refused_by_predict_and_evaluate() {
 fn a_description_with_sizes_that_cannot_be_is_refused_whoever_wrote_it() {
     let workshop = with_run();
     let run = workshop.path("runs/tiny/001");
-    let (head, lock) = (run.join("head.json"), run.join("lock.json"));
+    let head = run.join("head.json");
     let good = read_json(&head);
     let huge = json!(1u64 << 62);
     for (pointer, value) in [
@@ -111,9 +115,7 @@ fn a_description_with_sizes_that_cannot_be_is_refused_whoever_wrote_it() {
         let mut described = good.clone();
         *described.pointer_mut(pointer).unwrap() = value;
         fs::write(&head, described.to_string()).unwrap();
-        let mut locked = read_json(&lock);
-        locked["outputs"]["head.json"] = json!(hash_file(&head).unwrap());
-        fs::write(&lock, locked.to_string()).unwrap();
+        lock_again(&run, "head.json");
         refused(&workshop, "head.json");
     }
 }

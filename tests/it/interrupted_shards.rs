@@ -38,6 +38,22 @@ fn log_bytes(workshop: &Workshop) -> u64 {
         .sum()
 }
 
+/// Kills an extraction as soon as its logs have so many bytes.
+fn kill_when_logged(workshop: &Workshop, n_bytes: u64) {
+    let mut command = workshop.command(&EXTRACT);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let start = Instant::now();
+    while log_bytes(workshop) < n_bytes {
+        let has_ended = child.try_wait().unwrap().is_some();
+        assert!(!has_ended, "it ended before its log had grown");
+        assert!(start.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_kill_before_the_first_commit_costs_a_batch_and_not_the_shard() {
     let whole = one_shard();
@@ -51,23 +67,7 @@ fn a_kill_before_the_first_commit_costs_a_batch_and_not_the_shard() {
         .len();
     let mut grown = 0;
     for _ in 0..2 {
-        let mut child = workshop
-            .command(&EXTRACT)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let start = Instant::now();
-        while log_bytes(&workshop) < grown + bytes {
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "it ended before its log had grown"
-            );
-            assert!(start.elapsed() < Duration::from_secs(60));
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill_when_logged(&workshop, grown + bytes);
         assert!(log_bytes(&workshop) > grown, "what was there is kept");
         grown = log_bytes(&workshop);
         assert!(
@@ -90,21 +90,7 @@ fn of_a_damaged_log_only_what_is_whole_is_taken() {
     whole.json(&EXTRACT);
     let expected = contents(&whole.cache());
     let workshop = one_shard();
-    let mut child = workshop
-        .command(&EXTRACT)
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    while log_bytes(&workshop) < 200_000 {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "it ended before its log had grown"
-        );
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_when_logged(&workshop, 200_000);
     let files = fs::read_dir(workshop.cache())
         .unwrap()
         .map(|file| file.unwrap().path());
