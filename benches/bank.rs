@@ -57,10 +57,7 @@ fn main() {
     let rounds = arguments.iter().find_map(|argument| argument.parse().ok());
     let is_json = arguments.iter().any(|argument| argument == "--json");
     let binary = NetworkSpec::linear(N_FEATURES, 2);
-    let mlp = NetworkSpec {
-        hidden: vec![128],
-        ..binary.clone()
-    };
+    let mlp = NetworkSpec { hidden: vec![128], ..binary.clone() };
     let wide = NetworkSpec::linear(N_FEATURES, 77);
     let case = |name, n_rows, n_heads, network: &NetworkSpec, extras| Case {
         name,
@@ -75,27 +72,14 @@ fn main() {
         many("256 binary", 256, Extras::None),
         many("64 binary, shuffled", 64, Extras::Shuffled),
         many("256 binary, shuffled", 256, Extras::Shuffled),
-        many(
-            "64 binary, shuffled, dropout and class weights",
-            64,
-            Extras::All,
-        ),
-        many(
-            "256 binary, shuffled, dropout and class weights",
-            256,
-            Extras::All,
-        ),
+        many("64 binary, shuffled, dropout and class weights", 64, Extras::All),
+        many("256 binary, shuffled, dropout and class weights", 256, Extras::All),
         case("16 of 77 classes", 10_003, 16, &wide, Extras::Shuffled),
         case("32 mlp, hidden 128", 10_003, 32, &mlp, Extras::Shuffled),
     ];
-    let only = arguments
-        .iter()
-        .skip_while(|argument| *argument != "--only")
-        .nth(1);
-    let cases: Vec<Case> = cases
-        .into_iter()
-        .filter(|case| only.is_none_or(|name| case.name == name))
-        .collect();
+    let only = arguments.iter().skip_while(|argument| *argument != "--only").nth(1);
+    let cases: Vec<Case> =
+        cases.into_iter().filter(|case| only.is_none_or(|name| case.name == name)).collect();
     let bytes = random_states(67_349);
     let mut best = vec![f64::INFINITY; cases.len()];
     let mut sgemm = 0.0f64;
@@ -170,17 +154,12 @@ fn seconds(case: &Case, bytes: &[u8]) -> f64 {
         .map(|head| HeadSpec {
             objective: Objective::Rows(Loss::CrossEntropy {
                 class_weights: (case.extras == Extras::All).then(|| {
-                    (0..n_outputs)
-                        .map(|c| 1.0 + c as f32 + head as f32 / 100.0)
-                        .collect()
+                    (0..n_outputs).map(|c| 1.0 + c as f32 + head as f32 / 100.0).collect()
                 }),
                 label_smoothing: 0.0,
             }),
             dropout: if case.extras == Extras::All { 0.1 } else { 0.0 },
-            optimizer: Optimizer {
-                lr: 1e-3 * (1.0 + head as f64 / 50.0),
-                ..Optimizer::default()
-            },
+            optimizer: Optimizer { lr: 1e-3 * (1.0 + head as f64 / 50.0), ..Optimizer::default() },
             stopping: None,
             epochs: EPOCHS,
             batch_size: BATCH_SIZE,
@@ -191,17 +170,10 @@ fn seconds(case: &Case, bytes: &[u8]) -> f64 {
     let data = BankData {
         view: &view,
         transform: &transform,
-        sets: &[SampleSet {
-            targets: &targets,
-            train: &samples,
-            validation: &[],
-            judge: &(),
-        }],
+        sets: &[SampleSet { targets: &targets, train: &samples, validation: &[], judge: &() }],
     };
-    let settings = BankSettings {
-        shuffles: case.extras != Extras::None,
-        ..BankSettings::default()
-    };
+    let settings =
+        BankSettings { shuffles: case.extras != Extras::None, ..BankSettings::default() };
     let start = Instant::now();
     let heads = bank::train(&specs, &data, settings, &());
     let seconds = start.elapsed().as_secs_f64();
@@ -213,9 +185,8 @@ fn seconds(case: &Case, bytes: &[u8]) -> f64 {
 fn large_product_rate() -> f64 {
     let threads = rayon::current_num_threads();
     let matrix = || Array2::from_shape_fn((LARGE, LARGE), |(i, j)| (i * 7 + j * 3) as f32 % 5.0);
-    let mut all: Vec<[Array2<f32>; 3]> = (0..threads)
-        .map(|_| [matrix(), matrix(), matrix()])
-        .collect();
+    let mut all: Vec<[Array2<f32>; 3]> =
+        (0..threads).map(|_| [matrix(), matrix(), matrix()]).collect();
     let start = Instant::now();
     all.par_iter_mut().for_each(|[left, right, out]| {
         multiply(left.view(), right.view(), out.view_mut());

@@ -30,16 +30,11 @@ use frostbert::{
 const HIDDEN: usize = 384;
 const TOKENS: usize = 131_072;
 const TOKENS_OF_A_TEXT: usize = 32;
-const STATE: StateId = StateId {
-    kind: StateKind::Tokens,
-    layer: 6,
-};
+const STATE: StateId = StateId { kind: StateKind::Tokens, layer: 6 };
 
 fn main() {
-    let arguments: Vec<usize> = std::env::args()
-        .skip(1)
-        .filter_map(|argument| argument.parse().ok())
-        .collect();
+    let arguments: Vec<usize> =
+        std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let number = |place: usize, default| arguments.get(place).copied().unwrap_or(default);
     let (n_shards, rounds) = (number(0, 4), number(1, 5));
     let mut noise = 1u64;
@@ -71,23 +66,14 @@ fn main() {
             gigabytes / tiles,
             gigabytes / decoded
         );
-        for (best, seconds) in best
-            .iter_mut()
-            .zip([plain, commit, many, open, tiles, decoded])
-        {
+        for (best, seconds) in best.iter_mut().zip([plain, commit, many, open, tiles, decoded]) {
             *best = best.min(seconds);
         }
     }
     let [plain, commit, many, open, tiles, decoded] = best.map(|seconds| gigabytes / seconds);
     println!("plain write and sync    {plain:.2} GB/s");
-    println!(
-        "commit                  {commit:.2} GB/s, {:.2} of plain",
-        commit / plain
-    );
-    println!(
-        "commit, side by side    {many:.2} GB/s, {:.2} of plain",
-        many / plain
-    );
+    println!("commit                  {commit:.2} GB/s, {:.2} of plain", commit / plain);
+    println!("commit, side by side    {many:.2} GB/s, {:.2} of plain", many / plain);
     println!("open, checksum          {open:.2} GB/s of stored bytes, all threads");
     println!("tiles, not decoded      {tiles:.2} GB/s of stored bytes, one thread");
     println!("tiles, decoded to f32   {decoded:.2} GB/s of stored bytes, one thread");
@@ -110,11 +96,7 @@ fn write_cache(
     n_shards: usize,
     at_once: usize,
 ) -> (f64, std::path::PathBuf) {
-    let shape = CacheShape {
-        model_layers: 6,
-        hidden: HIDDEN,
-        dtype: Dtype::F16,
-    };
+    let shape = CacheShape { model_layers: 6, hidden: HIDDEN, dtype: Dtype::F16 };
     let mut writer = CacheWriter::open(folder, &inputs(), shape).expect("a new cache");
     let mut total = 0.0;
     let numbers: Vec<usize> = (0..n_shards).collect();
@@ -135,9 +117,7 @@ fn write_cache(
                     .collect()
             });
             for written in written {
-                writer
-                    .commit(written.expect("space on the disk"))
-                    .expect("a commit");
+                writer.commit(written.expect("space on the disk")).expect("a commit");
             }
         });
     }
@@ -169,16 +149,10 @@ fn origin() -> Origin {
 fn filled(bytes: &[u8], number: usize) -> OpenShard {
     let mut layout = ShardLayout::default();
     let alignment = Alignment {
-        token_ids: (0..TOKENS_OF_A_TEXT as u32)
-            .map(|token| token * 37)
-            .collect(),
+        token_ids: (0..TOKENS_OF_A_TEXT as u32).map(|token| token * 37).collect(),
         words: (0..TOKENS_OF_A_TEXT as i32).collect(),
-        char_starts: (0..TOKENS_OF_A_TEXT as u32)
-            .map(|token| token * 5)
-            .collect(),
-        char_ends: (0..TOKENS_OF_A_TEXT as u32)
-            .map(|token| token * 5 + 4)
-            .collect(),
+        char_starts: (0..TOKENS_OF_A_TEXT as u32).map(|token| token * 5).collect(),
+        char_ends: (0..TOKENS_OF_A_TEXT as u32).map(|token| token * 5 + 4).collect(),
         sequences: vec![0; TOKENS_OF_A_TEXT],
     };
     for text in 0..TOKENS / TOKENS_OF_A_TEXT {
@@ -187,22 +161,16 @@ fn filled(bytes: &[u8], number: usize) -> OpenShard {
         layout.push(key, false, &length, std::iter::once(&alignment), &[]);
     }
     let mut shard = OpenShard::new(layout, &[STATE], HIDDEN, Dtype::F16);
-    let windows: Vec<WindowPlace> = (0..(TOKENS / TOKENS_OF_A_TEXT) as u32)
-        .map(|text| (text, 0))
-        .collect();
-    let states = BatchStates {
-        state: STATE,
-        values: StateValues::Rows(bytes.to_vec()),
-    };
+    let windows: Vec<WindowPlace> =
+        (0..(TOKENS / TOKENS_OF_A_TEXT) as u32).map(|text| (text, 0)).collect();
+    let states = BatchStates { state: STATE, values: StateValues::Rows(bytes.to_vec()) };
     shard.place(&windows, &[states]);
     shard
 }
 
 /// Seconds to open, to walk, and to walk and decode.
 fn read_cache(cache: &Path, n_shards: usize) -> (f64, f64, f64) {
-    let reader = CacheReader::open(cache)
-        .expect("a whole cache")
-        .expect("a cache");
+    let reader = CacheReader::open(cache).expect("a whole cache").expect("a cache");
     let mut files = Vec::new();
     let open = seconds(|| {
         files.extend(

@@ -8,11 +8,7 @@
 //! them. Every worker runs the batches that an extraction would make, ROUNDS times after a first that is not counted; the
 //! best counts. Prints one JSON object.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark prints its figures"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 use std::{
     path::Path,
@@ -36,28 +32,16 @@ const SHARD_TOKENS: usize = 131_072;
 
 fn main() {
     // Cargo passes --bench; what is left are our own arguments.
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
-    let [
-        library,
-        model,
-        device,
-        precision,
-        texts,
-        max_length,
-        rest @ ..,
-    ] = &arguments[..]
-    else {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [library, model, device, precision, texts, max_length, rest @ ..] = &arguments[..] else {
         eprintln!(
             "skipped: cargo bench --bench encoder -- LIBRARY MODEL DEVICE PRECISION TEXTS MAX_LENGTH [ROUNDS]"
         );
         return;
     };
-    let rounds: usize = rest
-        .first()
-        .map_or(3, |rounds| rounds.parse().expect("a number of rounds"));
+    let rounds: usize =
+        rest.first().map_or(3, |rounds| rounds.parse().expect("a number of rounds"));
     let checkpoint = Checkpoint::open(Path::new(model)).expect("a checkpoint");
     let settings = EncoderSettings {
         device: device.parse().expect("a device"),
@@ -103,10 +87,7 @@ fn batches_of(
         TextTokenizer::open(&path, max_length, Overflow::Truncate).expect("a tokenizer");
     let inputs: Vec<Input<'_>> = texts.lines().map(Input::Text).collect();
     let encodings = tokenizer.encode(&inputs, false).expect("token ids");
-    let ids: Vec<&[u32]> = encodings
-        .iter()
-        .map(|encoding| &encoding.windows[0].ids[..])
-        .collect();
+    let ids: Vec<&[u32]> = encodings.iter().map(|encoding| &encoding.windows[0].ids[..]).collect();
     let mut batches = Vec::new();
     let mut rest = &ids[..];
     while !rest.is_empty() {

@@ -8,11 +8,7 @@
 //! sessions and looks at no state; `one session` does so with one session on all threads; `pipeline` is everything from
 //! a file of texts to committed shards, loading the model included; `encoding` is the pipeline without that load.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark prints its figures"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -51,10 +47,8 @@ const MAX_LENGTH: usize = 128;
 
 fn main() {
     // Cargo passes --bench; what is left are our own arguments.
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let Some(corpus) = arguments.first() else {
         eprintln!(
             "skipped: name a gzip file of texts, one a line: cargo bench --bench extraction -- FILE.gz"
@@ -62,28 +56,16 @@ fn main() {
         return;
     };
     let number = |place: usize, default| {
-        arguments
-            .get(place)
-            .map_or(default, |n| n.parse().expect("a number"))
+        arguments.get(place).map_or(default, |n| n.parse().expect("a number"))
     };
-    let (n_texts, rounds, batch_tokens) = (
-        number(1, 10_000),
-        number(2, 3),
-        number(4, Devices::Cpu.default_batch_tokens()),
-    );
-    let kind: StateKind = arguments
-        .get(3)
-        .map_or("mean", String::as_str)
-        .parse()
-        .expect("a kind of state");
+    let (n_texts, rounds, batch_tokens) =
+        (number(1, 10_000), number(2, 3), number(4, Devices::Cpu.default_batch_tokens()));
+    let kind: StateKind =
+        arguments.get(3).map_or("mean", String::as_str).parse().expect("a kind of state");
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let library = PathBuf::from("runtime/libonnxruntime.so");
-    let machine = Machine {
-        onnxruntime: library.clone(),
-        threads,
-        go_on: false,
-    };
+    let machine = Machine { onnxruntime: library.clone(), threads, go_on: false };
     let runtime = Runtime::load(&library).expect("`make setup` fetches ONNX Runtime");
     let checkpoint =
         Checkpoint::open(Path::new("models/minilm")).expect("`make setup` fetches the model");
@@ -110,18 +92,13 @@ fn main() {
     for round in 1..=rounds {
         let bare = seconds(|| run_bare(&mut encoder, &batches));
         let one = seconds(|| {
-            batches
-                .iter()
-                .for_each(|batch| one_session.run_bare(batch).expect("a run"))
+            batches.iter().for_each(|batch| one_session.run_bare(batch).expect("a run"))
         });
         let cache = folder.path().join(format!("cache-{round}"));
         let pipeline = pipeline_over(&plain, &cache, kind, batch_tokens);
         let report = extract(&pipeline, &machine, &()).expect("an extraction");
         assert_eq!(report.tokens, tokens, "both sides run the same tokens");
-        assert!(
-            (report.padding_efficiency - efficiency).abs() < 1e-12,
-            "in the same batches"
-        );
+        assert!((report.padding_efficiency - efficiency).abs() < 1e-12, "in the same batches");
         println!(
             "round {round}: bare {bare:.2} s, one session {one:.2} s, pipeline {:.2} s",
             report.seconds
@@ -134,34 +111,19 @@ fn main() {
     let [bare, one, pipeline] = best;
     let report = last.expect("at least one round");
     println!("padding efficiency      {efficiency:.4}");
-    println!(
-        "bare                    {:.0} tokens/s",
-        tokens as f64 / bare
-    );
-    println!(
-        "one session             {:.0} tokens/s",
-        tokens as f64 / one
-    );
-    println!(
-        "pipeline                {:.0} tokens/s",
-        tokens as f64 / pipeline
-    );
+    println!("bare                    {:.0} tokens/s", tokens as f64 / bare);
+    println!("one session             {:.0} tokens/s", tokens as f64 / one);
+    println!("pipeline                {:.0} tokens/s", tokens as f64 / pipeline);
     println!("loading the model       {load_seconds:.2} s");
     println!("pipeline / bare         {:.3}", bare / pipeline);
-    println!(
-        "encoding / bare         {:.3}",
-        bare / (pipeline - load_seconds)
-    );
+    println!("encoding / bare         {:.3}", bare / (pipeline - load_seconds));
     println!("bytes written           {}", report.bytes_written);
 }
 
 fn read_texts(corpus: &Path, n_texts: usize) -> Vec<String> {
     let file = std::fs::File::open(corpus).expect("the corpus opens");
     let lines = BufReader::new(flate2::read::GzDecoder::new(file)).lines();
-    lines
-        .take(n_texts)
-        .map(|line| line.expect("UTF-8"))
-        .collect()
+    lines.take(n_texts).map(|line| line.expect("UTF-8")).collect()
 }
 
 /// The batches that an extraction of these texts runs, in its order.
@@ -176,11 +138,8 @@ fn planned_batches(
         TextTokenizer::open(&path, MAX_LENGTH, Overflow::Truncate).expect("a tokenizer");
     let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
     let encodings = tokenizer.encode(&inputs, true).expect("token ids");
-    let mut documents: Vec<(Key, Encoding)> = inputs
-        .iter()
-        .map(|input| input.key())
-        .zip(encodings)
-        .collect();
+    let mut documents: Vec<(Key, Encoding)> =
+        inputs.iter().map(|input| input.key()).zip(encodings).collect();
     documents.sort_by_key(|(key, _)| *key);
     documents.dedup_by_key(|(key, _)| *key);
     let inputs = fingerprint_inputs(
@@ -192,17 +151,11 @@ fn planned_batches(
         Overflow::Truncate,
     );
     let (layers, hidden) = (checkpoint.config.layers, checkpoint.config.hidden);
-    let wanted = [StateId {
-        kind,
-        layer: layers,
-    }];
+    let wanted = [StateId { kind, layer: layers }];
     let manifest = Manifest::empty(&inputs, layers, hidden, Dtype::F16);
     let index = DocumentIndex::default();
     let planner = Planner::new(&wanted, &manifest, &index, hidden * Dtype::F16.size_bytes());
-    let settings = PlanSettings {
-        shard_tokens: 131_072,
-        batch_tokens,
-    };
+    let settings = PlanSettings { shard_tokens: 131_072, batch_tokens };
     let document = |number: usize| PlanDocument {
         key: documents[number].0,
         n_tokens: documents[number].1.n_tokens() as u32,

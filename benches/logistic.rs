@@ -38,12 +38,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folds = numbers(&folder.join("folds.u32"))?;
     let bytes = fs::read(folder.join("rows.f32"))?;
     let n_features = bytes.len() / 4 / labels.len();
-    let view = FeatureView::from_bytes(
-        StateId::pooled(Pooling::Mean, 1),
-        n_features,
-        Dtype::F32,
-        bytes,
-    );
+    let view =
+        FeatureView::from_bytes(StateId::pooled(Pooling::Mean, 1), n_features, Dtype::F32, bytes);
     let n_folds = folds.iter().max().map_or(0, |last| last + 1);
     let row_sets: Vec<Vec<u32>> = (0..n_folds)
         .map(|fold| {
@@ -55,16 +51,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut specs = Vec::new();
     for c in c {
         let c: f64 = c.parse()?;
-        specs.extend((0..row_sets.len()).map(|rows| LogisticSpec {
-            c,
-            class_weights: None,
-            rows,
-        }));
+        specs.extend((0..row_sets.len()).map(|rows| LogisticSpec { c, class_weights: None, rows }));
     }
-    let settings = LogisticSettings {
-        tolerance: tolerance.parse()?,
-        ..LogisticSettings::default()
-    };
+    let settings =
+        LogisticSettings { tolerance: tolerance.parse()?, ..LogisticSettings::default() };
     let mut seconds = f64::INFINITY;
     let mut fits: Vec<LogisticFit> = Vec::new();
     for _ in 0..rounds.parse()? {
@@ -98,17 +88,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "loss": fit.loss,
         })
     });
-    println!(
-        "{}",
-        json!({ "seconds": seconds, "fits": fits.collect::<Vec<_>>() })
-    );
+    println!("{}", json!({ "seconds": seconds, "fits": fits.collect::<Vec<_>>() }));
     Ok(())
 }
 
 fn numbers(path: &Path) -> Result<Vec<u32>, std::io::Error> {
     let bytes = fs::read(path)?;
     let words = bytes.chunks_exact(4);
-    Ok(words
-        .map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
-        .collect())
+    Ok(words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect())
 }

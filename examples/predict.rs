@@ -23,10 +23,7 @@ use frostbert::{
 };
 
 fn main() -> Result<()> {
-    let texts = [
-        "Maria Velden flew from Oslo to Quito on Friday.",
-        "Nothing happened.",
-    ];
+    let texts = ["Maria Velden flew from Oslo to Quito on Friday.", "Nothing happened."];
     for line in entities(Path::new("runs/entities"), &texts)? {
         println!("{line}");
     }
@@ -36,10 +33,8 @@ fn main() -> Result<()> {
 pub(crate) fn entities(run: &Path, texts: &[&str]) -> Result<Vec<String>> {
     let machine = Machine::new("runtime/libonnxruntime.so", 2);
     let mut predictor = Predictor::open(SavedRun::open(run)?, &machine)?; // loads the model once
-    let examples = texts.iter().map(|text| Example {
-        text: text.to_string(),
-        ..Example::default()
-    });
+    let examples =
+        texts.iter().map(|text| Example { text: text.to_string(), ..Example::default() });
     let predictions = predictor.predict(&examples.collect::<Vec<_>>())?;
     let mut lines = Vec::new();
     for prediction in predictions {

@@ -43,11 +43,7 @@ pub(crate) fn train(pipeline: &Pipeline, state: StateId) -> Result<(usize, usize
         validation: &validation,
         judge: &(), // early stopping follows the loss
     };
-    let data = bank::BankData {
-        view: &view,
-        transform: &transform,
-        sets: &[samples],
-    };
+    let data = bank::BankData { view: &view, transform: &transform, sets: &[samples] };
     let network = NetworkSpec::linear(view.n_features(), dataset.labels.len());
     let spec = HeadSpec::new(network.clone());
     let mut heads = bank::train(&[spec], &data, bank::BankSettings::default(), &())?;

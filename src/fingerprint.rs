@@ -143,9 +143,7 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -188,9 +186,7 @@ impl Key {
 
     /// The key that 64 hexadecimal digits spell.
     pub fn from_hex(hex: &str) -> Option<Key> {
-        blake3::Hash::from_hex(hex)
-            .ok()
-            .map(|hash| Key(*hash.as_bytes()))
+        blake3::Hash::from_hex(hex).ok().map(|hash| Key(*hash.as_bytes()))
     }
 }
 
@@ -206,9 +202,7 @@ impl fmt::Debug for Key {
 /// When the file cannot be read.
 pub fn hash_file(path: &Path) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update_mmap_rayon(path)
-        .map_err(Error::io("read", path))?;
+    hasher.update_mmap_rayon(path).map_err(Error::io("read", path))?;
     Ok(hasher.finalize().into())
 }
 
@@ -240,11 +234,7 @@ impl Stamp {
         };
         #[cfg(not(unix))]
         let number = None;
-        Stamp {
-            length: metadata.len(),
-            modified: metadata.modified().ok(),
-            number,
-        }
+        Stamp { length: metadata.len(), modified: metadata.modified().ok(), number }
     }
 }
 
@@ -302,17 +292,11 @@ mod tests {
             stride: None,
             format_version: FORMAT_VERSION,
         };
-        let longer = FingerprintInputs {
-            max_length: 256,
-            ..inputs.clone()
-        };
+        let longer = FingerprintInputs { max_length: 256, ..inputs.clone() };
         assert_eq!(inputs.differences(&longer), ["max_length 128 -> 256"]);
         assert_ne!(inputs.fingerprint(), longer.fingerprint());
-        let windows = FingerprintInputs {
-            stride: Some(32),
-            overflow: "windows".into(),
-            ..inputs.clone()
-        };
+        let windows =
+            FingerprintInputs { stride: Some(32), overflow: "windows".into(), ..inputs.clone() };
         assert_eq!(
             inputs.differences(&windows),
             ["overflow truncate -> windows", "stride none -> 32"]

@@ -43,19 +43,12 @@ pub(crate) struct WithinStage<'a> {
 
 impl WithinStage<'_> {
     pub(crate) fn new(outer: &dyn Progress) -> WithinStage<'_> {
-        WithinStage {
-            outer,
-            counts: true,
-            advanced: AtomicU64::new(0),
-        }
+        WithinStage { outer, counts: true, advanced: AtomicU64::new(0) }
     }
 
     /// What gets done within counts for nothing: whoever began the stage counts otherwise.
     pub(crate) fn uncounted(outer: &dyn Progress) -> WithinStage<'_> {
-        WithinStage {
-            counts: false,
-            ..WithinStage::new(outer)
-        }
+        WithinStage { counts: false, ..WithinStage::new(outer) }
     }
 
     /// Units that were counted so far.

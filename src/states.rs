@@ -97,10 +97,7 @@ pub struct StateId {
 impl StateId {
     /// A pooled state of a layer.
     pub fn pooled(pooling: Pooling, layer: usize) -> StateId {
-        StateId {
-            kind: StateKind::Pooled(pooling),
-            layer,
-        }
+        StateId { kind: StateKind::Pooled(pooling), layer }
     }
 }
 
@@ -115,10 +112,7 @@ impl FromStr for StateId {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let parsed = name.split_once("-L").and_then(|(kind, layer)| {
-            Some(StateId {
-                kind: kind.parse().ok()?,
-                layer: layer.parse().ok()?,
-            })
+            Some(StateId { kind: kind.parse().ok()?, layer: layer.parse().ok()? })
         });
         parsed.ok_or_else(|| format!("`{name}` is no state name (such as mean-L06)"))
     }
@@ -132,9 +126,7 @@ impl Serialize for StateId {
 
 impl<'de> Deserialize<'de> for StateId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -168,9 +160,7 @@ impl Dtype {
 
     /// The type of this name.
     pub fn named(name: &str) -> Option<Dtype> {
-        [Dtype::F16, Dtype::F32]
-            .into_iter()
-            .find(|dtype| dtype.name() == name)
+        [Dtype::F16, Dtype::F32].into_iter().find(|dtype| dtype.name() == name)
     }
 
     /// Checks that values are finite and fit this type.
@@ -260,11 +250,7 @@ fn decode_halves(bytes: &[u8], out: &mut [f32]) {
         let bits = i32::from(i16::from_le_bytes([pair[0], pair[1]])) << 13;
         let bits = (bits & KEPT) as u32;
         let finite = f32::from_bits(bits) * scale;
-        *value = if finite.abs() < 65_536.0 {
-            finite
-        } else {
-            f32::from_bits(bits | 0x7F80_0000)
-        };
+        *value = if finite.abs() < 65_536.0 { finite } else { f32::from_bits(bits | 0x7F80_0000) };
     }
 }
 
@@ -369,9 +355,7 @@ mod tests {
 
     #[test]
     fn conversion_in_blocks_equals_conversion_one_by_one() {
-        let values: Vec<f32> = (0..3 * BLOCK + 7)
-            .map(|i| (i as f32 - 700.3) * 1.7)
-            .collect();
+        let values: Vec<f32> = (0..3 * BLOCK + 7).map(|i| (i as f32 - 700.3) * 1.7).collect();
         let mut bytes = vec![0u8];
         Dtype::F16.encode(&values, &mut bytes).unwrap();
         let one_by_one = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes());
@@ -390,10 +374,7 @@ mod tests {
         for (bits, value) in (0..=u16::MAX).zip(values) {
             let expected = f16::from_bits(bits).to_f32();
             let is_same = value.to_bits() == expected.to_bits();
-            assert!(
-                is_same || value.is_nan() && expected.is_nan(),
-                "{bits:04x}: {value}"
-            );
+            assert!(is_same || value.is_nan() && expected.is_nan(), "{bits:04x}: {value}");
         }
     }
 
@@ -401,16 +382,8 @@ mod tests {
     fn values_that_the_type_cannot_hold_are_refused() {
         let mut out = Vec::new();
         assert_eq!(Dtype::F16.encode(&[1.0, 70_000.0], &mut out), Err(70_000.0));
-        assert!(
-            Dtype::F16
-                .encode(&[f32::NAN], &mut out)
-                .unwrap_err()
-                .is_nan()
-        );
-        assert_eq!(
-            Dtype::F32.encode(&[f32::INFINITY], &mut out),
-            Err(f32::INFINITY)
-        );
+        assert!(Dtype::F16.encode(&[f32::NAN], &mut out).unwrap_err().is_nan());
+        assert_eq!(Dtype::F32.encode(&[f32::INFINITY], &mut out), Err(f32::INFINITY));
         out.clear();
         assert_eq!(Dtype::F16.encode(&[65_504.0, 65_519.0], &mut out), Ok(()));
         let mut back = [0.0; 2];

@@ -46,10 +46,8 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
 pub(crate) fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const N_SHOWN: usize = 10;
     let n_names = names.len();
-    let shown: Vec<String> = names
-        .take(N_SHOWN)
-        .map(|name| format!("`{}`", shorten(name, 40)))
-        .collect();
+    let shown: Vec<String> =
+        names.take(N_SHOWN).map(|name| format!("`{}`", shorten(name, 40))).collect();
     match n_names {
         0 => "none".to_owned(),
         n if n > N_SHOWN => format!("{} and {} more", shown.join(", "), n - N_SHOWN),

@@ -41,10 +41,7 @@ pub struct BatchLogs {
 impl BatchLogs {
     /// The logs in a cache folder of an extraction by `context`: what decides its states beside the cache and the plan.
     pub fn new(folder: &Path, context: String) -> BatchLogs {
-        BatchLogs {
-            folder: folder.to_path_buf(),
-            context,
-        }
+        BatchLogs { folder: folder.to_path_buf(), context }
     }
 
     fn path(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> PathBuf {
@@ -216,10 +213,7 @@ mod tests {
     };
 
     fn planned() -> (ExtractionPlan, PlannedShard) {
-        let settings = PlanSettings {
-            shard_tokens: 8,
-            batch_tokens: 4,
-        };
+        let settings = PlanSettings { shard_tokens: 8, batch_tokens: 4 };
         let shard = PlannedShard {
             name: "shard-000000".into(),
             added: false,
@@ -238,10 +232,7 @@ mod tests {
             values: StateValues::Pooled(vec![value, -value, f32::MIN_POSITIVE]),
         };
         let tokens = BatchStates {
-            state: StateId {
-                kind: StateKind::Tokens,
-                layer: 12,
-            },
+            state: StateId { kind: StateKind::Tokens, layer: 12 },
             values: StateValues::Rows(vec![1, 2, value as u8]),
         };
         vec![pooled, tokens]
@@ -272,11 +263,7 @@ mod tests {
         }
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(logs.read(&plan, &shard).len(), 2);
-        assert!(
-            logs.append_to(&plan, &shard)
-                .unwrap()
-                .append(7, &batch(7.0))
-        );
+        assert!(logs.append_to(&plan, &shard).unwrap().append(7, &batch(7.0)));
         let numbers: Vec<u32> = logs.read(&plan, &shard).into_keys().collect();
         assert_eq!(numbers, [0, 1, 7]);
     }
@@ -286,11 +273,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (plan, shard) = planned();
         let logs = BatchLogs::new(folder.path(), "f16 on cpu".into());
-        assert!(
-            logs.append_to(&plan, &shard)
-                .unwrap()
-                .append(0, &batch(1.0))
-        );
+        assert!(logs.append_to(&plan, &shard).unwrap().append(0, &batch(1.0)));
         let others = BatchLogs::new(folder.path(), "f16 by another version".into());
         assert!(others.read(&plan, &shard).is_empty());
         let mut other_plan = plan.clone();

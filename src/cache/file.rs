@@ -52,9 +52,8 @@ pub(super) fn write_table(
     let columns = columns.into_iter().map(|(_, column)| column).collect();
     write_with(folder, name, |sink| {
         let batch = RecordBatch::try_new(schema.clone(), columns)?;
-        let options = ArrowWriterOptions::new()
-            .with_properties(properties)
-            .with_skip_arrow_metadata(true);
+        let options =
+            ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let mut writer = ArrowWriter::try_new_with_options(sink, schema, options)?;
         writer.write(&batch)?;
         writer.close().map(drop)
@@ -76,41 +75,25 @@ pub(super) fn write_with(
     let (due, dues) = bounded::<()>(1);
     let mut sink = BufWriter::with_capacity(
         BUFFER_BYTES,
-        Hashed {
-            inner: file,
-            hasher: blake3::Hasher::new(),
-            bytes: 0,
-            unsynced: 0,
-            due,
-        },
+        Hashed { inner: file, hasher: blake3::Hasher::new(), bytes: 0, unsynced: 0, due },
     );
     let written = std::thread::scope(|scope| {
         // The disk is set to work while the rest is still being encoded. The system tells of a failed write once, to
         // whoever syncs first.
         let early = std::thread::Builder::new()
-            .spawn_scoped(scope, move || {
-                dues.into_iter().try_for_each(|()| syncing.sync_data())
-            })
+            .spawn_scoped(scope, move || dues.into_iter().try_for_each(|()| syncing.sync_data()))
             .map_err(Error::io("start a thread for", &path))?;
         write(&mut sink).map_err(|error| Error::io("write", &path)(as_io(error)))?;
-        let sink = sink
-            .into_inner()
-            .map_err(|error| Error::io("write", &path)(error.into_error()))?;
+        let sink =
+            sink.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;
         // Without the sender the thread that waits for it ends.
         drop(sink.due);
-        early
-            .join()
-            .expect("a sync does not panic")
-            .map_err(Error::io("sync", &path))?;
+        early.join().expect("a sync does not panic").map_err(Error::io("sync", &path))?;
         Ok::<_, Error>((sink.inner, sink.hasher, sink.bytes))
     });
     let (file, hasher, bytes) = written?;
     file.sync_all().map_err(Error::io("sync", &path))?;
-    Ok(FileEntry {
-        name: name.into(),
-        bytes,
-        blake3: hasher.finalize().into(),
-    })
+    Ok(FileEntry { name: name.into(), bytes, blake3: hasher.finalize().into() })
 }
 
 /// Where the bytes of a file go.
@@ -213,11 +196,7 @@ pub(super) fn checked_bytes(folder: &Path, entry: &ShardEntry, name: &str) -> Re
     let (bytes, hash) = match fingerprint::map_and_hash(&path) {
         Ok(mapped) => mapped,
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Err(damage(
-                &path,
-                &format!("{} bytes", file.bytes),
-                "no such file".into(),
-            ));
+            return Err(damage(&path, &format!("{} bytes", file.bytes), "no such file".into()));
         }
         Err(other) => return Err(other),
     };
@@ -229,11 +208,7 @@ pub(super) fn checked_bytes(folder: &Path, entry: &ShardEntry, name: &str) -> Re
         ));
     }
     if hash != file.blake3 {
-        return Err(damage(
-            &path,
-            &format!("blake3 {}", file.blake3.short()),
-            hash.short(),
-        ));
+        return Err(damage(&path, &format!("blake3 {}", file.blake3.short()), hash.short()));
     }
     Ok(bytes)
 }

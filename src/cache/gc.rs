@@ -174,12 +174,8 @@ fn next_merge(
         let parted = part(folder, entry, first, keep)?;
         let is_small = |parted: &Parted| parted.tokens < shard_tokens as u64 / 2;
         let (small, mut tokens, mut bytes) = (is_small(&parted), parted.tokens, entry.bytes());
-        let mut merge = Merge {
-            first,
-            shards: vec![first],
-            kept: parted.kept,
-            dropped: parted.dropped,
-        };
+        let mut merge =
+            Merge { first, shards: vec![first], kept: parted.kept, dropped: parted.dropped };
         if small {
             for other in first + 1..manifest.shards.len() {
                 let entry = &manifest.shards[other];
@@ -220,22 +216,14 @@ fn part(
     keep: &impl Fn(&Key) -> bool,
 ) -> Result<Parted> {
     let table = tables::read_documents(folder, entry)?;
-    let mut parted = Parted {
-        kept: Vec::new(),
-        tokens: 0,
-        dropped: Vec::new(),
-    };
+    let mut parted = Parted { kept: Vec::new(), tokens: 0, dropped: Vec::new() };
     for row in 0..table.len() {
         let (key, tokens) = (table.key(row), table.n_tokens_of(row));
         if keep(&key) {
             parted.tokens += tokens;
             parted.kept.push((key, shard, row));
         } else {
-            parted.dropped.push(Dropped {
-                key,
-                tokens,
-                truncated: table.truncated(row),
-            });
+            parted.dropped.push(Dropped { key, tokens, truncated: table.truncated(row) });
         }
     }
     Ok(parted)
@@ -245,12 +233,7 @@ fn part(
 fn same_origin(a: &ShardEntry, b: &ShardEntry) -> bool {
     let without_parity = |entry: &ShardEntry| -> Vec<Origin> {
         let origins = entry.origins.iter().cloned();
-        origins
-            .map(|origin| Origin {
-                parity: Parity::default(),
-                ..origin
-            })
-            .collect()
+        origins.map(|origin| Origin { parity: Parity::default(), ..origin }).collect()
     };
     without_parity(a) == without_parity(b)
 }
@@ -265,9 +248,7 @@ fn replace(folder: &Path, manifest: &mut Manifest, merge: Merge) -> Result<()> {
         let states: Vec<StateId> = manifest.shards[merge.first].states().collect();
         let states = states.into_iter().map(|state| sources.gather(state));
         let layout = sources.layout();
-        entries.push(write_shard(
-            folder, manifest, &name, layout, states, origins,
-        )?);
+        entries.push(write_shard(folder, manifest, &name, layout, states, origins)?);
     }
     let shards = std::mem::take(&mut manifest.shards);
     for (place, entry) in shards.into_iter().enumerate() {
@@ -318,11 +299,7 @@ impl<'a> Sources<'a> {
         let reader = CacheReader::of(folder, manifest);
         let layouts = merge.shards.iter();
         let layouts = layouts.map(|place| Ok((*place, reader.read_layout(*place as u32)?)));
-        Ok(Sources {
-            layouts: layouts.collect::<Result<_>>()?,
-            reader,
-            merge,
-        })
+        Ok(Sources { layouts: layouts.collect::<Result<_>>()?, reader, merge })
     }
 
     /// The layout of what is kept.

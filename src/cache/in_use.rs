@@ -27,9 +27,7 @@ impl Reading {
     /// Waits where shards are just being replaced. Where the file system knows no locks, nothing is said.
     pub(super) fn begin(folder: &Path) -> Reading {
         let file = File::open(folder).ok();
-        Reading {
-            _folder: file.filter(|file| file.lock_shared().is_ok()),
-        }
+        Reading { _folder: file.filter(|file| file.lock_shared().is_ok()) }
     }
 }
 
@@ -53,15 +51,11 @@ impl Replacing {
         loop {
             match file.try_lock() {
                 Ok(()) => {
-                    return Ok(Replacing {
-                        _folder: Some(file),
-                    });
+                    return Ok(Replacing { _folder: Some(file) });
                 }
                 Err(TryLockError::WouldBlock) if start.elapsed() < patience => thread::sleep(LOOK),
                 Err(TryLockError::WouldBlock) => {
-                    return Err(Error::CacheRead {
-                        cache: folder.to_path_buf(),
-                    });
+                    return Err(Error::CacheRead { cache: folder.to_path_buf() });
                 }
                 // Where the file system knows no locks, nobody can be waited for.
                 Err(TryLockError::Error(_)) => return Ok(Replacing { _folder: None }),

@@ -81,9 +81,7 @@ impl DocumentIndex {
 
     /// Everywhere that a document lies, by shard.
     pub fn locations(&self, key: &Key) -> impl Iterator<Item = Location> + '_ {
-        self.of(key)
-            .iter()
-            .map(|entry| (entry.shard, entry.row & !TRUNCATED))
+        self.of(key).iter().map(|entry| (entry.shard, entry.row & !TRUNCATED))
     }
 
     /// Whether the end of a document was cut off; `None` where the cache does not have it.
@@ -98,9 +96,7 @@ impl DocumentIndex {
 
     fn n_truncated(&self) -> u64 {
         let documents = self.entries.chunk_by(|a, b| a.key == b.key);
-        documents
-            .filter(|same| same[0].row & TRUNCATED != 0)
-            .count() as u64
+        documents.filter(|same| same[0].row & TRUNCATED != 0).count() as u64
     }
 
     /// Every document once, by key, with the first place where it lies.
@@ -112,9 +108,7 @@ impl DocumentIndex {
 
     fn of(&self, key: &Key) -> &[Entry] {
         let start = self.entries.partition_point(|entry| entry.key < *key);
-        let same = self.entries[start..]
-            .iter()
-            .take_while(|entry| entry.key == *key);
+        let same = self.entries[start..].iter().take_while(|entry| entry.key == *key);
         &self.entries[start..start + same.count()]
     }
 }

@@ -88,10 +88,7 @@ fn is_of_a_shard(name: &str) -> bool {
     let name = name.strip_prefix(ASIDE).unwrap_or(name);
     let is_state = |state: StateId| state_file::name_of(state) == name;
     [tables::DOCUMENTS, tables::TOKENS, tables::WORDS].contains(&name)
-        || name
-            .strip_suffix(".parquet")
-            .and_then(|state| state.parse().ok())
-            .is_some_and(is_state)
+        || name.strip_suffix(".parquet").and_then(|state| state.parse().ok()).is_some_and(is_state)
 }
 
 /// Removes a leftover: a file, a link, or a folder with the files of a shard.
@@ -129,7 +126,5 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

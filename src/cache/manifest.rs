@@ -66,9 +66,7 @@ pub struct ShardEntry {
 impl ShardEntry {
     /// The states that it holds.
     pub fn states(&self) -> impl Iterator<Item = StateId> + '_ {
-        self.origins
-            .iter()
-            .flat_map(|origin| origin.states.iter().copied())
+        self.origins.iter().flat_map(|origin| origin.states.iter().copied())
     }
 
     /// Whether it holds a state.
@@ -249,16 +247,12 @@ impl Manifest {
 
     /// The versions of ONNX Runtime that computed its states.
     pub fn onnxruntime_versions(&self) -> BTreeSet<&str> {
-        self.origins()
-            .map(|origin| origin.onnxruntime.as_str())
-            .collect()
+        self.origins().map(|origin| origin.onnxruntime.as_str()).collect()
     }
 
     /// The devices that computed its states.
     pub fn devices(&self) -> BTreeSet<&str> {
-        self.origins()
-            .map(|origin| origin.device.as_str())
-            .collect()
+        self.origins().map(|origin| origin.device.as_str()).collect()
     }
 
     /// What computed its states, shard by shard.
@@ -268,10 +262,7 @@ impl Manifest {
 
     /// The number of the next new shard: above all that the manifest names.
     pub fn next_shard(&self) -> usize {
-        let numbers = self
-            .shards
-            .iter()
-            .filter_map(|shard| shard_number(&shard.name));
+        let numbers = self.shards.iter().filter_map(|shard| shard_number(&shard.name));
         numbers.max().map_or(0, |number| number + 1)
     }
 
@@ -299,10 +290,7 @@ pub(super) fn shard_name(number: usize) -> String {
 /// The number of the shard that a folder of this name holds; `None` where it is no shard's name.
 pub(super) fn shard_number(name: &str) -> Option<usize> {
     let digits = name.strip_prefix("shard-")?;
-    let number = digits
-        .parse()
-        .ok()
-        .filter(|number| *number <= MOST_SHARDS)?;
+    let number = digits.parse().ok().filter(|number| *number <= MOST_SHARDS)?;
     (shard_name(number) == name).then_some(number)
 }
 
@@ -313,10 +301,8 @@ fn read_text(folder: &Path) -> Result<Option<String>> {
     let path = folder.join(MANIFEST);
     match std::fs::read(&path) {
         Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|error| {
-            let wrong = Wrong {
-                expected: "a manifest of this format".into(),
-                got: error.to_string(),
-            };
+            let wrong =
+                Wrong { expected: "a manifest of this format".into(), got: error.to_string() };
             damaged(folder, wrong, BEYOND_REPAIR)
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -326,10 +312,7 @@ fn read_text(folder: &Path) -> Result<Option<String>> {
 
 fn parse(folder: &Path, text: &str) -> Result<Manifest> {
     serde_json::from_str(text).map_err(|error| {
-        let wrong = Wrong {
-            expected: "a manifest of this format".into(),
-            got: error.to_string(),
-        };
+        let wrong = Wrong { expected: "a manifest of this format".into(), got: error.to_string() };
         damaged(folder, wrong, BEYOND_REPAIR)
     })
 }
@@ -389,15 +372,12 @@ pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Result<Manifest>)>> {
         folders.push(entry.map_err(Error::io("list", cache_dir))?.path());
     }
     folders.sort();
-    let caches = folders
-        .into_iter()
-        .filter(|folder| folder.is_dir())
-        .filter_map(|folder| match Manifest::read(&folder).transpose() {
+    let caches = folders.into_iter().filter(|folder| folder.is_dir()).filter_map(|folder| {
+        match Manifest::read(&folder).transpose() {
             Some(manifest) => Some((folder, manifest)),
-            None => refuse_orphans(&folder)
-                .err()
-                .map(|error| (folder, Err(error))),
-        });
+            None => refuse_orphans(&folder).err().map(|error| (folder, Err(error))),
+        }
+    });
     Ok(caches.collect())
 }
 

@@ -130,10 +130,7 @@ impl<'a> Planner<'a> {
 
     /// The wanted states that a document lacks, a bit each.
     pub fn lacking(&self, key: &Key) -> u128 {
-        let held = self
-            .index
-            .locations(key)
-            .map(|(shard, _)| !self.shard_lacks(shard));
+        let held = self.index.locations(key).map(|(shard, _)| !self.shard_lacks(shard));
         held.fold(self.all(), |lacking, held| lacking & !held)
     }
 
@@ -147,13 +144,8 @@ impl<'a> Planner<'a> {
         document: impl Fn(usize) -> PlanDocument,
         settings: PlanSettings,
     ) -> Planned {
-        let mut planned = Planned {
-            plan: ExtractionPlan {
-                settings,
-                shards: Vec::new(),
-            },
-            members: Vec::new(),
-        };
+        let mut planned =
+            Planned { plan: ExtractionPlan { settings, shards: Vec::new() }, members: Vec::new() };
         let whole = self.whole_shards(n, &document);
         let mut added: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let mut new: BTreeMap<u128, Vec<u32>> = BTreeMap::new();
@@ -161,10 +153,7 @@ impl<'a> Planner<'a> {
             let key = document(number).key;
             match self.home(&key).filter(|shard| whole[*shard as usize]) {
                 Some(shard) => added.entry(shard).or_default().push(number as u32),
-                None => new
-                    .entry(self.lacking(&key))
-                    .or_default()
-                    .push(number as u32),
+                None => new.entry(self.lacking(&key)).or_default().push(number as u32),
             }
         }
         for (shard, members) in added {
@@ -195,10 +184,7 @@ impl<'a> Planner<'a> {
 
     fn states_of(&self, bits: u128) -> Vec<StateId> {
         let wanted = self.wanted.iter().enumerate();
-        wanted
-            .filter(|(bit, _)| bits >> bit & 1 == 1)
-            .map(|(_, state)| *state)
-            .collect()
+        wanted.filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, state)| *state).collect()
     }
 
     /// The first shard of a document that lacks exactly what the document lacks.
@@ -217,9 +203,7 @@ impl<'a> Planner<'a> {
             }
         }
         let shards = self.manifest.shards.iter().zip(counts);
-        shards
-            .map(|(entry, count)| entry.documents == count)
-            .collect()
+        shards.map(|(entry, count)| entry.documents == count).collect()
     }
 
     fn bytes(&self, states: &[StateId], document: PlanDocument) -> u64 {
@@ -270,10 +254,8 @@ impl<'a> Planner<'a> {
         let mut groups: Vec<Vec<StateId>> = Vec::new();
         let mut bytes = 0;
         for state in states {
-            let own: u64 = members
-                .iter()
-                .map(|number| self.bytes(&[state], document(*number as usize)))
-                .sum();
+            let own: u64 =
+                members.iter().map(|number| self.bytes(&[state], document(*number as usize))).sum();
             bytes += own;
             match groups.last_mut() {
                 Some(group) if bytes <= SHARD_STATE_BYTES => group.push(state),
@@ -322,21 +304,15 @@ impl ExtractionPlan {
         manifest: &'a Manifest,
     ) -> impl Iterator<Item = &'a PlannedShard> {
         self.shards.iter().filter(|planned| {
-            let entry = manifest
-                .shards
-                .iter()
-                .find(|entry| entry.name == planned.name);
+            let entry = manifest.shards.iter().find(|entry| entry.name == planned.name);
             !entry.is_some_and(|entry| planned.states.iter().all(|state| entry.holds(*state)))
         })
     }
 
     /// Every state of the plan, sorted.
     pub fn states(&self) -> Vec<StateId> {
-        let mut states: Vec<StateId> = self
-            .shards
-            .iter()
-            .flat_map(|shard| shard.states.iter().copied())
-            .collect();
+        let mut states: Vec<StateId> =
+            self.shards.iter().flat_map(|shard| shard.states.iter().copied()).collect();
         states.sort_unstable();
         states.dedup();
         states
@@ -358,9 +334,8 @@ impl ExtractionPlan {
     /// When the folder cannot be listed. A plan that is damaged is taken for none: it can be made again.
     pub fn read(folder: &Path) -> Result<Option<ExtractionPlan>> {
         for path in plan_paths(folder)? {
-            let plan = std::fs::read(&path)
-                .ok()
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            let plan =
+                std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
             if plan.is_some() {
                 return Ok(plan);
             }
@@ -391,9 +366,7 @@ impl ExtractionPlan {
 
 /// Whether this program gives the name to a plan.
 pub(super) fn is_plan(name: &str) -> bool {
-    let digits = name
-        .strip_prefix("plan-")
-        .and_then(|name| name.strip_suffix(".json"));
+    let digits = name.strip_prefix("plan-").and_then(|name| name.strip_suffix(".json"));
     digits.is_some_and(|digits| {
         (1..=16).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
     })

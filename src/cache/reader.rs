@@ -121,12 +121,7 @@ impl CacheReader {
             true => tables::read_words(&self.folder, entry, &documents)?,
             false => (Vec::new(), Vec::new()),
         };
-        Ok(ShardLayout {
-            documents,
-            alignment,
-            words,
-            word_start,
-        })
+        Ok(ShardLayout { documents, alignment, words, word_start })
     }
 
     /// Reads the documents of a shard.
@@ -149,10 +144,7 @@ impl CacheReader {
         locations: &[Location],
         mut visit: impl FnMut(usize, &[u8]),
     ) -> Result<()> {
-        debug_assert!(
-            matches!(state.kind, StateKind::Pooled(_)),
-            "{state} has a row per document"
-        );
+        debug_assert!(matches!(state.kind, StateKind::Pooled(_)), "{state} has a row per document");
         for (shard, places) in by_shard(locations) {
             let file = self.open_state(shard, state)?;
             for place in places {

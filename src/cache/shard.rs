@@ -80,9 +80,7 @@ impl DocumentTable {
 
     /// Tokens of each window of a document.
     pub fn lengths(&self, document: usize) -> impl Iterator<Item = u32> + '_ {
-        let windows = self
-            .windows(document)
-            .map(|window| self.window_tokens(window));
+        let windows = self.windows(document).map(|window| self.window_tokens(window));
         windows.map(|tokens| (tokens.end - tokens.start) as u32)
     }
 
@@ -252,10 +250,7 @@ impl OpenShard {
 
     fn place_rows(&mut self, number: usize, windows: &[WindowPlace], mut bytes: &[u8]) {
         let row_bytes = self.hidden * self.dtype.size_bytes();
-        let StateRows {
-            state,
-            bytes: target,
-        } = &mut self.states[number];
+        let StateRows { state, bytes: target } = &mut self.states[number];
         let mut put = |row: usize, n_rows: usize| {
             let (rows, rest) = bytes.split_at(n_rows * row_bytes);
             target[row * row_bytes..(row + n_rows) * row_bytes].copy_from_slice(rows);
@@ -274,10 +269,7 @@ impl OpenShard {
                 put(tokens.start as usize, (tokens.end - tokens.start) as usize);
             }
         }
-        assert!(
-            bytes.is_empty(),
-            "a row for each token or word of the windows"
-        );
+        assert!(bytes.is_empty(), "a row for each token or word of the windows");
     }
 
     fn join_windows(&mut self, document: u32) {

@@ -41,14 +41,7 @@ impl ShardPlace {
         let states = states.into_iter().map(Ok);
         let origins = vec![origin];
         let Some(entry) = &self.entry else {
-            return write_aside(
-                &self.folder,
-                &self.metadata,
-                &self.name,
-                layout,
-                states,
-                origins,
-            );
+            return write_aside(&self.folder, &self.metadata, &self.name, layout, states, origins);
         };
         if tables::read_documents(&self.folder, entry)? != layout.documents {
             return Err(damage(

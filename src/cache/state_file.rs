@@ -79,10 +79,7 @@ pub(super) fn write_state(
 ) -> Result<FileEntry> {
     let StateRows { state, bytes } = rows;
     let row_bytes = metadata.hidden * metadata.dtype.size_bytes();
-    assert!(
-        bytes.len().is_multiple_of(row_bytes),
-        "states are whole rows"
-    );
+    assert!(bytes.len().is_multiple_of(row_bytes), "states are whole rows");
     let bytes = Bytes::from(bytes);
     let rows_of_group = (ROW_GROUP_BYTES / row_bytes).max(1);
     let properties = Arc::new(properties(state, metadata, row_bytes));
@@ -91,9 +88,7 @@ pub(super) fn write_state(
         .with_length(row_bytes as i32);
     let schema = column.build().and_then(|column| {
         let columns = vec![Arc::new(column)];
-        Type::group_type_builder("schema")
-            .with_fields(columns)
-            .build()
+        Type::group_type_builder("schema").with_fields(columns).build()
     });
     write_with(folder, &name_of(state), |sink| {
         let mut writer = SerializedFileWriter::new(sink, Arc::new(schema?), properties)?;
@@ -104,9 +99,7 @@ pub(super) fn write_state(
                     .chunks_exact(row_bytes)
                     .map(|row| ByteArray::from(bytes.slice_ref(row)).into())
                     .collect();
-                column
-                    .typed::<FixedLenByteArrayType>()
-                    .write_batch(&values, None, None)?;
+                column.typed::<FixedLenByteArrayType>().write_batch(&values, None, None)?;
                 column.close()?;
             }
             group.close()?;
@@ -139,9 +132,7 @@ fn read_footer(path: &Path, bytes: Bytes) -> Result<SerializedFileReader<Bytes>>
 fn pairs_in(reader: &SerializedFileReader<Bytes>) -> Vec<(&str, String)> {
     let metadata = reader.metadata().file_metadata().key_value_metadata();
     let pairs = metadata.into_iter().flatten();
-    pairs
-        .filter_map(|pair| Some((pair.key.as_str(), pair.value.clone()?)))
-        .collect()
+    pairs.filter_map(|pair| Some((pair.key.as_str(), pair.value.clone()?))).collect()
 }
 
 /// The width that the writer noted in the file of a state.
@@ -170,10 +161,7 @@ fn properties(state: StateId, metadata: &StateMetadata, row_bytes: usize) -> Wri
         .set_data_page_size_limit(PAGE_BYTES)
         .set_write_batch_size((PAGE_BYTES / row_bytes).max(1))
         .set_key_value_metadata(Some(
-            pairs
-                .into_iter()
-                .map(|(key, value)| KeyValue::new(key.to_string(), value))
-                .collect(),
+            pairs.into_iter().map(|(key, value)| KeyValue::new(key.to_string(), value)).collect(),
         ))
         .build()
 }
@@ -222,11 +210,9 @@ impl StateFile {
             StateKind::Words => None,
         };
         match n_rows {
-            Some(n_rows) if n_rows != file.n_rows() as u64 => Err(damage(
-                &path,
-                &counted(n_rows, "row"),
-                file.n_rows().to_string(),
-            )),
+            Some(n_rows) if n_rows != file.n_rows() as u64 => {
+                Err(damage(&path, &counted(n_rows, "row"), file.n_rows().to_string()))
+            }
             _ => Ok(file),
         }
     }
@@ -235,20 +221,11 @@ impl StateFile {
         reader: SerializedFileReader<Bytes>,
         row_bytes: usize,
     ) -> Result<StateFile, ParquetError> {
-        let mut file = StateFile {
-            row_bytes,
-            pages: Vec::new(),
-            page_start: vec![0],
-        };
+        let mut file = StateFile { row_bytes, pages: Vec::new(), page_start: vec![0] };
         for group in 0..reader.num_row_groups() {
             let group = reader.get_row_group(group)?;
             for page in group.get_column_page_reader(0)? {
-                let Page::DataPage {
-                    buf,
-                    num_values,
-                    encoding: Encoding::PLAIN,
-                    ..
-                } = page?
+                let Page::DataPage { buf, num_values, encoding: Encoding::PLAIN, .. } = page?
                 else {
                     return Err(ParquetError::General("a page that is not plain".into()));
                 };
@@ -285,16 +262,8 @@ impl StateFile {
     /// # Panics
     /// When there are no such rows.
     pub fn rows(&self, rows: Range<usize>) -> impl Iterator<Item = &[u8]> {
-        assert!(
-            rows.end <= self.n_rows(),
-            "rows {rows:?} of {}",
-            self.n_rows()
-        );
-        let first = if rows.is_empty() {
-            self.pages.len()
-        } else {
-            self.page_of(rows.start)
-        };
+        assert!(rows.end <= self.n_rows(), "rows {rows:?} of {}", self.n_rows());
+        let first = if rows.is_empty() { self.pages.len() } else { self.page_of(rows.start) };
         let pages = (first..self.pages.len()).take_while({
             let end = rows.end;
             move |page| self.page_start[*page] < end

@@ -46,29 +46,19 @@ pub(super) fn write_documents(folder: &Path, table: &DocumentTable) -> Result<Fi
     let windows = || {
         (0..table.len()).flat_map(|document| {
             let windows = table.windows(document);
-            windows
-                .clone()
-                .map(move |window| (document, window, windows.clone()))
+            windows.clone().map(move |window| (document, window, windows.clone()))
         })
     };
     let tokens = |window| table.window_tokens(window);
-    let keys: Vec<u8> = windows()
-        .flat_map(|(document, ..)| table.key(document).0)
-        .collect();
+    let keys: Vec<u8> = windows().flat_map(|(document, ..)| table.key(document).0).collect();
     let truncated = windows().map(|(document, ..)| Some(table.truncated(document)));
     let columns: Columns = vec![
-        (
-            "key",
-            Arc::new(FixedSizeBinaryArray::new(32, Buffer::from_vec(keys), None)),
-        ),
+        ("key", Arc::new(FixedSizeBinaryArray::new(32, Buffer::from_vec(keys), None))),
         (
             "window",
             column::<UInt16Type>(windows().map(|(_, window, all)| (window - all.start) as u16)),
         ),
-        (
-            "n_windows",
-            column::<UInt16Type>(windows().map(|(.., all)| all.len() as u16)),
-        ),
+        ("n_windows", column::<UInt16Type>(windows().map(|(.., all)| all.len() as u16))),
         (
             "n_tokens",
             column::<UInt32Type>(windows().map(|(_, window, _)| {
@@ -77,10 +67,7 @@ pub(super) fn write_documents(folder: &Path, table: &DocumentTable) -> Result<Fi
             })),
         ),
         ("truncated", Arc::new(BooleanArray::from_iter(truncated))),
-        (
-            "token_start",
-            column::<UInt64Type>(windows().map(|(_, window, _)| tokens(window).start)),
-        ),
+        ("token_start", column::<UInt64Type>(windows().map(|(_, window, _)| tokens(window).start))),
     ];
     write_table(folder, DOCUMENTS, columns, properties())
 }
@@ -104,35 +91,14 @@ pub(super) fn write_tokens(folder: &Path, layout: &ShardLayout) -> Result<FileEn
     };
     let alignment = &layout.alignment;
     let columns: Columns = vec![
-        (
-            "doc",
-            column::<UInt32Type>(places().map(|place| place.0 as u32)),
-        ),
-        (
-            "window",
-            column::<UInt16Type>(places().map(|place| place.1 as u16)),
-        ),
-        (
-            "position",
-            column::<UInt16Type>(places().map(|place| place.2 as u16)),
-        ),
-        (
-            "token_id",
-            column::<UInt32Type>(alignment.token_ids.iter().copied()),
-        ),
+        ("doc", column::<UInt32Type>(places().map(|place| place.0 as u32))),
+        ("window", column::<UInt16Type>(places().map(|place| place.1 as u16))),
+        ("position", column::<UInt16Type>(places().map(|place| place.2 as u16))),
+        ("token_id", column::<UInt32Type>(alignment.token_ids.iter().copied())),
         ("word", column::<Int32Type>(alignment.words.iter().copied())),
-        (
-            "char_start",
-            column::<UInt32Type>(alignment.char_starts.iter().copied()),
-        ),
-        (
-            "char_end",
-            column::<UInt32Type>(alignment.char_ends.iter().copied()),
-        ),
-        (
-            "sequence",
-            column::<UInt8Type>(alignment.sequences.iter().copied()),
-        ),
+        ("char_start", column::<UInt32Type>(alignment.char_starts.iter().copied())),
+        ("char_end", column::<UInt32Type>(alignment.char_ends.iter().copied())),
+        ("sequence", column::<UInt8Type>(alignment.sequences.iter().copied())),
     ];
     write_table(folder, TOKENS, columns, properties())
 }
@@ -150,30 +116,12 @@ pub(super) fn write_words(folder: &Path, layout: &ShardLayout) -> Result<FileEnt
         .flat_map(|(document, bounds)| (bounds[0]..bounds[1]).map(move |_| document as u32));
     let columns: Columns = vec![
         ("doc", column::<UInt32Type>(documents)),
-        (
-            "sequence",
-            column::<UInt8Type>(words.iter().map(|word| word.sequence)),
-        ),
-        (
-            "word",
-            column::<Int32Type>(words.iter().map(|word| word.word)),
-        ),
-        (
-            "char_start",
-            column::<UInt32Type>(words.iter().map(|word| word.char_start)),
-        ),
-        (
-            "char_end",
-            column::<UInt32Type>(words.iter().map(|word| word.char_end)),
-        ),
-        (
-            "window",
-            column::<UInt16Type>(words.iter().map(|word| word.window)),
-        ),
-        (
-            "position",
-            column::<UInt16Type>(words.iter().map(|word| word.position)),
-        ),
+        ("sequence", column::<UInt8Type>(words.iter().map(|word| word.sequence))),
+        ("word", column::<Int32Type>(words.iter().map(|word| word.word))),
+        ("char_start", column::<UInt32Type>(words.iter().map(|word| word.char_start))),
+        ("char_end", column::<UInt32Type>(words.iter().map(|word| word.char_end))),
+        ("window", column::<UInt16Type>(words.iter().map(|word| word.window))),
+        ("position", column::<UInt16Type>(words.iter().map(|word| word.position))),
     ];
     write_table(folder, WORDS, columns, properties())
 }
@@ -221,11 +169,7 @@ pub(super) struct Counts {
 
 impl Counts {
     pub(super) fn of_entry(entry: &ShardEntry) -> Counts {
-        Counts {
-            documents: entry.documents,
-            windows: entry.windows,
-            tokens: entry.tokens,
-        }
+        Counts { documents: entry.documents, windows: entry.windows, tokens: entry.tokens }
     }
 
     pub(super) fn of_table(table: &DocumentTable) -> Counts {
@@ -279,19 +223,11 @@ pub(super) fn read_tokens(
 ) -> Result<Alignment> {
     let mut alignment = Alignment::default();
     each_batch(folder, entry, TOKENS, |batch| {
-        alignment
-            .token_ids
-            .extend(values::<UInt32Type>(batch, "token_id")?);
+        alignment.token_ids.extend(values::<UInt32Type>(batch, "token_id")?);
         alignment.words.extend(values::<Int32Type>(batch, "word")?);
-        alignment
-            .char_starts
-            .extend(values::<UInt32Type>(batch, "char_start")?);
-        alignment
-            .char_ends
-            .extend(values::<UInt32Type>(batch, "char_end")?);
-        alignment
-            .sequences
-            .extend(values::<UInt8Type>(batch, "sequence")?);
+        alignment.char_starts.extend(values::<UInt32Type>(batch, "char_start")?);
+        alignment.char_ends.extend(values::<UInt32Type>(batch, "char_end")?);
+        alignment.sequences.extend(values::<UInt8Type>(batch, "sequence")?);
         Some(())
     })?;
     let n_rows = alignment.token_ids.len() as u64;

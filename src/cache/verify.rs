@@ -133,11 +133,7 @@ fn take_from_files(folder: &Path, manifest: &mut Manifest) {
     }
     for entry in &mut manifest.shards {
         if let Ok(table) = tables::read_documents_uncounted(folder, entry) {
-            let Counts {
-                documents,
-                windows,
-                tokens,
-            } = Counts::of_table(&table);
+            let Counts { documents, windows, tokens } = Counts::of_table(&table);
             (entry.documents, entry.windows, entry.tokens) = (documents, windows, tokens);
         }
     }

@@ -101,11 +101,7 @@ impl CacheWriter {
     pub fn place(&self, planned: &PlannedShard) -> ShardPlace {
         let mut entries = self.manifest.shards.iter();
         let entry = entries.find(|entry| planned.added && entry.name == planned.name);
-        assert_eq!(
-            planned.added,
-            entry.is_some(),
-            "a plan adds states to a shard that is there"
-        );
+        assert_eq!(planned.added, entry.is_some(), "a plan adds states to a shard that is there");
         ShardPlace {
             folder: self.folder.clone(),
             name: planned.name.clone(),
@@ -182,10 +178,7 @@ pub(super) fn take_lock(folder: &Path) -> Result<WriterLock> {
                 "" => "another process".into(),
                 pid => format!("process {pid}"),
             };
-            return Err(Error::CacheBusy {
-                cache: folder.to_path_buf(),
-                holder,
-            });
+            return Err(Error::CacheBusy { cache: folder.to_path_buf(), holder });
         }
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
     }

@@ -81,11 +81,9 @@ pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode>
         CacheCommand::Info { folder } => info(folder, context),
         CacheCommand::Verify { folders, repair } => verify(folders, *repair, context),
         CacheCommand::Diff { a, b } => diff(a, b, context),
-        CacheCommand::Gc {
-            folders,
-            pipelines,
-            overrides,
-        } => gc(folders, pipelines, overrides, context),
+        CacheCommand::Gc { folders, pipelines, overrides } => {
+            gc(folders, pipelines, overrides, context)
+        }
         CacheCommand::Export(arguments) => export::run(arguments, context),
     }
 }
@@ -115,16 +113,7 @@ fn list(folder: &Path, context: &Context) -> Result<ExitCode> {
         output::print(&format!("no cache in {}\n", folder.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let header = [
-        "path",
-        "documents",
-        "tokens",
-        "size",
-        "states",
-        "max_length",
-        "dtype",
-        "device",
-    ];
+    let header = ["path", "documents", "tokens", "size", "states", "max_length", "dtype", "device"];
     let mut lines = vec![header.map(String::from).to_vec()];
     for (path, manifest) in &caches {
         lines.push(vec![
@@ -156,10 +145,7 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
         ("tokens", HumanCount(manifest.tokens).to_string()),
         ("truncated", HumanCount(manifest.truncated).to_string()),
         ("states", states(&manifest)),
-        (
-            "shape",
-            format!("{} values of {}", manifest.hidden, manifest.dtype.name()),
-        ),
+        ("shape", format!("{} values of {}", manifest.hidden, manifest.dtype.name())),
         (
             "size",
             format!(
@@ -168,10 +154,7 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
                 counted(manifest.shards.len(), "shard")
             ),
         ),
-        (
-            "max_length",
-            format!("{} tokens, then {}", inputs.max_length, inputs.overflow),
-        ),
+        ("max_length", format!("{} tokens, then {}", inputs.max_length, inputs.overflow)),
         ("precision", inputs.precision.clone()),
         ("device", join(manifest.devices())),
         ("ONNX Runtime", join(manifest.onnxruntime_versions())),
@@ -227,10 +210,8 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
         }
         output::print_json(&report)?;
     } else {
-        let mut lines: Vec<String> = damaged
-            .iter()
-            .map(|path| format!("damaged: {}", path.display()))
-            .collect();
+        let mut lines: Vec<String> =
+            damaged.iter().map(|path| format!("damaged: {}", path.display())).collect();
         lines.push(format!(
             "{} checked, {} damaged",
             counted(n_shards, "shard"),
@@ -254,11 +235,7 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
         output::print(&format!("{}\n", lines.join("\n")))?;
     }
     let whole = damaged.is_empty() || repair && !beyond_repair;
-    Ok(if whole {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn diff(a: &Path, b: &Path, context: &Context) -> Result<ExitCode> {
@@ -273,11 +250,7 @@ fn diff(a: &Path, b: &Path, context: &Context) -> Result<ExitCode> {
     };
     let join = |states: &[StateId]| match states {
         [] => "none".into(),
-        states => states
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(" "),
+        states => states.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
     };
     let mut lines = Vec::new();
     for (number, line) in inputs.lines().enumerate() {
@@ -287,18 +260,9 @@ fn diff(a: &Path, b: &Path, context: &Context) -> Result<ExitCode> {
     for (name, value) in [
         ("states only in the first", join(&difference.states_only_a)),
         ("states only in the second", join(&difference.states_only_b)),
-        (
-            "documents in both",
-            HumanCount(difference.documents_common).to_string(),
-        ),
-        (
-            "documents only in the first",
-            HumanCount(difference.documents_only_a).to_string(),
-        ),
-        (
-            "documents only in the second",
-            HumanCount(difference.documents_only_b).to_string(),
-        ),
+        ("documents in both", HumanCount(difference.documents_common).to_string()),
+        ("documents only in the first", HumanCount(difference.documents_only_a).to_string()),
+        ("documents only in the second", HumanCount(difference.documents_only_b).to_string()),
     ] {
         lines.push(vec![name.into(), value]);
     }
@@ -371,9 +335,7 @@ fn gc(
 fn find(folders: &[PathBuf]) -> Result<Vec<(PathBuf, frostbert::error::Result<Manifest>)>> {
     let mut found = Vec::new();
     for folder in folders {
-        let own = Manifest::read(folder)
-            .transpose()
-            .map(|manifest| (folder.clone(), manifest));
+        let own = Manifest::read(folder).transpose().map(|manifest| (folder.clone(), manifest));
         let caches = match own {
             Some(cache) => vec![cache],
             None => caches_in(folder)?,

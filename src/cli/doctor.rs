@@ -34,9 +34,7 @@ pub(super) struct DoctorArguments {
 pub(super) fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
     // Tasks of one file share model, device and folder.
     let task = match &arguments.pipeline {
-        Some(path) => Pipeline::read_tasks(path, &arguments.overrides.set)?
-            .into_iter()
-            .next(),
+        Some(path) => Pipeline::read_tasks(path, &arguments.overrides.set)?.into_iter().next(),
         None => None,
     };
     let asked = Asked::of(task.as_ref().map(|task| &task.pipeline));
@@ -110,15 +108,10 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 }
 
 fn describe(findings: &Findings) -> String {
-    let mut page = Page {
-        text: String::new(),
-    };
+    let mut page = Page { text: String::new() };
     page.line(
         "frostbert",
-        &format!(
-            "{}, cache format {}",
-            findings.frostbert, findings.cache_format
-        ),
+        &format!("{}, cache format {}", findings.frostbert, findings.cache_format),
     );
     describe_cpu(&mut page, findings);
     describe_runtime(&mut page, &findings.onnxruntime);
@@ -128,11 +121,7 @@ fn describe(findings: &Findings) -> String {
     }
     describe_model(&mut page, &findings.model);
     describe_cache(&mut page, &findings.cache);
-    let n_fatal = findings
-        .problems()
-        .iter()
-        .filter(|problem| problem.fatal)
-        .count();
+    let n_fatal = findings.problems().iter().filter(|problem| problem.fatal).count();
     page.text.push('\n');
     page.text.push_str(&match n_fatal {
         0 => "ready to extract\n".to_string(),
@@ -161,11 +150,7 @@ fn describe_cpu(page: &mut Page, findings: &Findings) {
         false => cpu.instructions.join(" "),
     };
     page.line("", &instructions);
-    let Memory {
-        total_bytes,
-        available_bytes,
-        limit_bytes,
-    } = findings.memory;
+    let Memory { total_bytes, available_bytes, limit_bytes } = findings.memory;
     let limit = limit_bytes.map_or(String::new(), |limit| {
         format!("; this control group may take {}", output::bytes(limit))
     });
@@ -190,10 +175,7 @@ fn describe_runtime(page: &mut Page, runtime: &RuntimeFindings) {
             "onnxruntime",
             &format!("{version} (at least {} is needed), {how}", runtime.needed),
         ),
-        None => page.line(
-            "onnxruntime",
-            &format!("at least {} is needed, {how}", runtime.needed),
-        ),
+        None => page.line("onnxruntime", &format!("at least {} is needed, {how}", runtime.needed)),
     }
     if runtime.search.how == "not found" {
         page.line("", "looked into:");
@@ -210,9 +192,7 @@ fn describe_runtime(page: &mut Page, runtime: &RuntimeFindings) {
 }
 
 fn describe_cuda(page: &mut Page, cuda: &CudaFindings) {
-    let version = cuda
-        .version
-        .map_or(String::new(), |version| format!(" (CUDA {version})"));
+    let version = cuda.version.map_or(String::new(), |version| format!(" (CUDA {version})"));
     let numbers: Vec<String> = cuda.devices.iter().map(ToString::to_string).collect();
     let state = match (&cuda.problem, cuda.compiled_in) {
         (_, None) => "cuda: not known without ONNX Runtime".into(),
@@ -240,15 +220,11 @@ fn describe_cuda(page: &mut Page, cuda: &CudaFindings) {
     let driver = &cuda.driver;
     match (&driver.driver, driver.source) {
         (Some(version), Some(source)) => page.line("  driver", &format!("{version} ({source})")),
-        _ => page.line(
-            "  driver",
-            "none: neither nvidia-smi nor /proc/driver/nvidia tells of one",
-        ),
+        _ => page.line("  driver", "none: neither nvidia-smi nor /proc/driver/nvidia tells of one"),
     }
     for gpu in &driver.gpus {
-        let memory = gpu.memory_bytes.map_or(String::new(), |memory| {
-            format!(", {}", output::bytes(memory))
-        });
+        let memory =
+            gpu.memory_bytes.map_or(String::new(), |memory| format!(", {}", output::bytes(memory)));
         page.line("  gpu", &format!("{}{memory}", gpu.name));
     }
 }
@@ -263,27 +239,16 @@ fn describe_device(page: &mut Page, device: &DeviceFindings, cuda: Option<&Probl
     for (number, line) in wrap(&took, WIDTH - NAMES).iter().enumerate() {
         page.line(if number == 0 { "device" } else { "" }, line);
     }
-    let nodes = device
-        .placement
-        .as_ref()
-        .map(|placement| &placement.cpu_nodes);
+    let nodes = device.placement.as_ref().map(|placement| &placement.cpu_nodes);
     if let Some(nodes) = nodes.filter(|nodes| !nodes.is_empty()) {
-        let nodes: Vec<String> = nodes
-            .iter()
-            .map(|(operator, count)| format!("{count} {operator}"))
-            .collect();
-        page.line(
-            "",
-            &format!("on the CPU all the same: {}", nodes.join(", ")),
-        );
+        let nodes: Vec<String> =
+            nodes.iter().map(|(operator, count)| format!("{count} {operator}")).collect();
+        page.line("", &format!("on the CPU all the same: {}", nodes.join(", ")));
     }
     match (&device.problem, cuda) {
         // What is wrong with CUDA is not said twice.
         (Some(problem), Some(cuda)) if problem.reason.ends_with(&cuda.reason) => {
-            page.marked(
-                "!!",
-                "it is asked for, and CUDA is not usable: the reason stands above",
-            );
+            page.marked("!!", "it is asked for, and CUDA is not usable: the reason stands above");
         }
         (problem, _) => page.problem(problem.as_ref()),
     }
@@ -314,13 +279,9 @@ fn describe_cache(page: &mut Page, cache: &CacheFindings) {
         true => "",
         false => " (not there yet)",
     };
-    let free = cache.free_bytes.map_or(String::new(), |free| {
-        format!(", {} free", output::bytes(free))
-    });
-    page.line(
-        "cache",
-        &format!("{}{exists}{free}", cache.folder.display()),
-    );
+    let free =
+        cache.free_bytes.map_or(String::new(), |free| format!(", {} free", output::bytes(free)));
+    page.line("cache", &format!("{}{exists}{free}", cache.folder.display()));
     if let (Some(write), Some(read)) = (cache.write_bytes_per_second, cache.read_bytes_per_second) {
         page.line(
             "",

@@ -121,12 +121,8 @@ fn beside(cache: &CacheReader, pipeline: Option<&Pipeline>, format: ExportFormat
         Some(name) => name.to_string_lossy().into_owned(),
         None => cache.manifest().fingerprint.clone(),
     };
-    for part in [
-        pipeline.map(|pipeline| pipeline.name.as_str()),
-        Some(format.name()),
-    ]
-    .into_iter()
-    .flatten()
+    for part in
+        [pipeline.map(|pipeline| pipeline.name.as_str()), Some(format.name())].into_iter().flatten()
     {
         name.push('-');
         name.push_str(part);
@@ -160,16 +156,10 @@ fn show(report: &ExportReport, context: &Context) -> Result<()> {
     }
     let mut lines = vec![
         vec!["exported".into(), report.folder.display().to_string()],
-        vec![
-            String::new(),
-            format!("{} as {}: {rows}", states.join(" "), report.dtype.name()),
-        ],
+        vec![String::new(), format!("{} as {}: {rows}", states.join(" "), report.dtype.name())],
     ];
     for file in &report.files {
-        lines.push(vec![
-            String::new(),
-            format!("{} ({})", file.name, output::bytes(file.bytes)),
-        ]);
+        lines.push(vec![String::new(), format!("{} ({})", file.name, output::bytes(file.bytes))]);
     }
     output::print(&output::align(&lines))
 }

@@ -16,30 +16,17 @@ pub(super) fn machine(ort_lib: Option<&Path>, threads: usize, go_on: bool) -> (M
         (None, Some(path)) if !path.is_empty() => named("ORT_DYLIB_PATH", path.into()),
         _ => search(),
     };
-    let machine = Machine {
-        onnxruntime,
-        threads,
-        go_on,
-    };
+    let machine = Machine { onnxruntime, threads, go_on };
     (machine, search)
 }
 
 fn search() -> (PathBuf, Search) {
     let program = std::env::current_exe().ok();
     // In a checkout the program lies in target/release and the library in runtime.
-    let near = program
-        .iter()
-        .flat_map(|program| program.ancestors().skip(1))
-        .take(4);
-    let near = std::iter::once(Path::new(""))
-        .chain(near)
-        .map(|folder| folder.join("runtime"));
-    let system = [
-        "/usr/local/lib",
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib",
-    ];
+    let near = program.iter().flat_map(|program| program.ancestors().skip(1)).take(4);
+    let near = std::iter::once(Path::new("")).chain(near).map(|folder| folder.join("runtime"));
+    let system =
+        ["/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
     let mut looked = Vec::new();
     for folder in near.chain(system.map(PathBuf::from)) {
         let library = in_folder(&folder);
@@ -60,24 +47,16 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or("");
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
             name == "libonnxruntime.so" || name.starts_with("libonnxruntime.so.")
         })
         .collect();
     // Versions compare as numbers: 1.31 is newer than 1.9. The plain name, a link to the one in use, goes before all.
     libraries.into_iter().max_by_key(|path| {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name =
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let version = name.strip_prefix("libonnxruntime.so").unwrap_or_default();
-        let numbers: Vec<u64> = version
-            .split('.')
-            .filter_map(|part| part.parse().ok())
-            .collect();
+        let numbers: Vec<u64> = version.split('.').filter_map(|part| part.parse().ok()).collect();
         (numbers.is_empty(), numbers)
     })
 }
@@ -86,12 +65,7 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
 pub(super) fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| {
-        line.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
+    let kibibytes =
+        line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
 }

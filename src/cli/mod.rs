@@ -200,19 +200,11 @@ impl Context {
                 "--threads {asked}: {threads} are used, because more would only take memory"
             ));
         }
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .map_err(|error| {
-                anyhow!("cannot start {threads} threads ({error}): give fewer with --threads")
-            })?;
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
+            anyhow!("cannot start {threads} threads ({error}): give fewer with --threads")
+        })?;
         let (machine, search) = machine::machine(global.ort_lib.as_deref(), threads, global.yes);
-        Ok(Context {
-            json: global.json,
-            machine,
-            search,
-            progress,
-        })
+        Ok(Context { json: global.json, machine, search, progress })
     }
 }
 

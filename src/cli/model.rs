@@ -125,12 +125,9 @@ fn verify_models(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {
 
 fn verified_text(folder: &Path, verified: &Verified) -> String {
     let mut text = match &verified.source {
-        Some(source) => format!(
-            "{}: {} at {}\n",
-            folder.display(),
-            source.repository,
-            source.revision
-        ),
+        Some(source) => {
+            format!("{}: {} at {}\n", folder.display(), source.repository, source.revision)
+        }
         None => format!(
             "{}: no source.json, so there is nothing to compare hashes with; each whole file's blake3 is shown\n",
             folder.display()
@@ -184,11 +181,8 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
         known(config.max_tokens),
         HumanCount(parameters),
     );
-    let mut lines = vec![
-        ["what is trained", "trainable", "training memory", ""]
-            .map(String::from)
-            .to_vec(),
-    ];
+    let mut lines =
+        vec![["what is trained", "trainable", "training memory", ""].map(String::from).to_vec()];
     for head in &heads {
         lines.push(vec![
             head.kind.to_string(),

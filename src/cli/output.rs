@@ -136,9 +136,8 @@ pub(super) fn metrics_table(parts: &[(&str, &TaskMetrics)]) -> String {
         .iter()
         .map(|(_, metrics)| serde_json::to_value(metrics).unwrap_or_default())
         .collect();
-    let is_single = parts
-        .iter()
-        .any(|(_, metrics)| matches!(metrics, TaskMetrics::Classification(_)));
+    let is_single =
+        parts.iter().any(|(_, metrics)| matches!(metrics, TaskMetrics::Classification(_)));
     for name in SHOWN {
         let is_known = values.iter().any(|metrics| metrics.get(name).is_some());
         if !is_known || (is_single && name == "micro_f1") {
@@ -175,14 +174,9 @@ const CONFUSED_CLASSES: usize = 10;
 /// matrix of few classes; empty where there is nothing to list.
 pub(super) fn class_tables(metrics: &TaskMetrics, labels: &[String]) -> String {
     let (scores, title): (Vec<ClassRow>, &str) = match metrics {
-        TaskMetrics::Classification(metrics) => (
-            metrics
-                .per_class
-                .iter()
-                .map(|score| class_row(labels, score))
-                .collect(),
-            "class",
-        ),
+        TaskMetrics::Classification(metrics) => {
+            (metrics.per_class.iter().map(|score| class_row(labels, score)).collect(), "class")
+        }
         TaskMetrics::Multilabel(metrics) => {
             let scores = metrics.per_class.iter().map(|score| {
                 let numbers = [score.precision, score.recall, score.f1];
@@ -197,14 +191,9 @@ pub(super) fn class_tables(metrics: &TaskMetrics, labels: &[String]) -> String {
             });
             (scores.collect(), "entity")
         }
-        TaskMetrics::Tokens(metrics) => (
-            metrics
-                .per_class
-                .iter()
-                .map(|score| class_row(labels, score))
-                .collect(),
-            "tag",
-        ),
+        TaskMetrics::Tokens(metrics) => {
+            (metrics.per_class.iter().map(|score| class_row(labels, score)).collect(), "tag")
+        }
         _ => (Vec::new(), ""),
     };
     if scores.is_empty() || scores.len() > LISTED_CLASSES {
@@ -226,9 +215,7 @@ pub(super) fn class_tables(metrics: &TaskMetrics, labels: &[String]) -> String {
         let mut lines = vec![header];
         lines.extend(metrics.confusion.iter().enumerate().map(|(class, row)| {
             let counts = row.iter().map(ToString::to_string);
-            std::iter::once(name_of(labels, class))
-                .chain(counts)
-                .collect()
+            std::iter::once(name_of(labels, class)).chain(counts).collect()
         }));
         text.push_str(&align(&lines));
     }
@@ -258,10 +245,7 @@ pub(super) fn align(lines: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..n_columns).map(width).collect();
     let mut text = String::new();
     for line in lines {
-        let cells = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }

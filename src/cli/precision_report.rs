@@ -23,12 +23,8 @@ pub(super) struct PrecisionReportArguments {
 
 pub(super) fn run(arguments: &PrecisionReportArguments, context: &Context) -> Result<ExitCode> {
     let pipeline = arguments.pipeline.read()?;
-    let report = report(
-        &pipeline,
-        arguments.documents as usize,
-        &context.machine,
-        &context.progress,
-    )?;
+    let report =
+        report(&pipeline, arguments.documents as usize, &context.machine, &context.progress)?;
     match context.json {
         true => output::print_json(&report)?,
         false => output::print(&describe(&report))?,
@@ -40,14 +36,7 @@ pub(super) fn run(arguments: &PrecisionReportArguments, context: &Context) -> Re
 fn describe(report: &PrecisionReport) -> String {
     let metric = report.precisions.iter().find_map(|row| row.metric);
     let metric = metric.map(|metric| metric.replace('_', " "));
-    let titles = [
-        "precision",
-        "device",
-        "tokens/s",
-        "x f32",
-        "mean cosine",
-        "least",
-    ];
+    let titles = ["precision", "device", "tokens/s", "x f32", "mean cosine", "least"];
     let mut titles: Vec<String> = titles.map(String::from).to_vec();
     if let Some(metric) = &metric {
         titles.extend([metric.clone(), "change".into(), "95 % interval".into()]);
@@ -67,13 +56,7 @@ fn describe(report: &PrecisionReport) -> String {
         counted(report.tokens, "token"),
         counted(report.documents, "text")
     ));
-    let titles = [
-        "precision",
-        "layer",
-        "mean cosine",
-        "least",
-        "largest error",
-    ];
+    let titles = ["precision", "layer", "mean cosine", "least", "largest error"];
     let mut lines = vec![titles.map(String::from).to_vec()];
     for row in &report.precisions {
         let layers = row.layers.iter();

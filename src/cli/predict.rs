@@ -95,9 +95,7 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         print_predictions(&predictor.predict(&chunk)?, context.json)?;
     }
     if let (Some(words), Some(file)) = (swallowed.in_words(), &arguments.file) {
-        context
-            .progress
-            .warn(&format!("{}: {words}", file.display()));
+        context.progress.warn(&format!("{}: {words}", file.display()));
     }
     if predictor.truncated() > 0 {
         context.progress.warn(&format!(
@@ -112,10 +110,7 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
 }
 
 fn read(saved: &SavedRun, file: &Path, format: Option<Format>) -> Result<Examples> {
-    let want = Want {
-        label: false,
-        text_pair: saved.pipeline.reads_pairs(),
-    };
+    let want = Want { label: false, text_pair: saved.pipeline.reads_pairs() };
     if file == Path::new("-") {
         let name = Path::new("standard input");
         let source = match format {
@@ -129,10 +124,7 @@ fn read(saved: &SavedRun, file: &Path, format: Option<Format>) -> Result<Example
         return Ok(data::read_from(std::io::stdin(), &source, want)?);
     }
     let source = saved.source(file, format);
-    Ok(
-        data::read_once(&source, want)
-            .map_err(|error| saved.explain_format(file, format, error))?,
-    )
+    Ok(data::read_once(&source, want).map_err(|error| saved.explain_format(file, format, error))?)
 }
 
 fn print_predictions(predictions: &[Prediction], json: bool) -> Result<Reader> {
@@ -153,22 +145,11 @@ fn print_predictions(predictions: &[Prediction], json: bool) -> Result<Reader> {
 
 fn describe(prediction: &Prediction) -> String {
     match prediction {
-        Prediction::Class {
-            text,
-            text_pair,
-            label,
-            confidence,
-            probabilities: all,
-        } => {
+        Prediction::Class { text, text_pair, label, confidence, probabilities: all } => {
             let texts = both(text, text_pair.as_deref());
             format!("{label}  {confidence:.3}  {texts}{}", probabilities(all))
         }
-        Prediction::Labels {
-            text,
-            text_pair,
-            labels,
-            probabilities: all,
-        } => {
+        Prediction::Labels { text, text_pair, labels, probabilities: all } => {
             let labels = match labels.is_empty() {
                 true => "-".to_string(),
                 false => labels.join(", "),
@@ -176,17 +157,10 @@ fn describe(prediction: &Prediction) -> String {
             let texts = both(text, text_pair.as_deref());
             format!("{labels}  {texts}{}", probabilities(all))
         }
-        Prediction::Value {
-            text,
-            text_pair,
-            value,
-        } => format!("{value:.3}  {}", both(text, text_pair.as_deref())),
-        Prediction::Tags {
-            words,
-            labels,
-            entities,
-            ..
-        } => {
+        Prediction::Value { text, text_pair, value } => {
+            format!("{value:.3}  {}", both(text, text_pair.as_deref()))
+        }
+        Prediction::Tags { words, labels, entities, .. } => {
             let tagged = words.iter().zip(labels);
             let tagged: Vec<String> = tagged
                 .map(|(word, label)| match label.as_str() {
@@ -200,13 +174,7 @@ fn describe(prediction: &Prediction) -> String {
                 false => format!("{}\n    {}", tagged.join(" "), entities.join("  ")),
             }
         }
-        Prediction::Answer {
-            question,
-            answer,
-            start,
-            end,
-            score,
-        } => {
+        Prediction::Answer { question, answer, start, end, score } => {
             let answer = match (answer, start, end) {
                 (Some(answer), Some(start), Some(end)) => {
                     format!("{}  ({start}..{end})", one_line(answer))
@@ -225,10 +193,7 @@ fn probabilities(all: &[(String, f32)]) -> String {
     if all.len() > LISTED_LABELS {
         listed.sort_by(|(_, one), (_, other)| other.total_cmp(one));
         listed.truncate(MOST_PROBABLE);
-        rest = format!(
-            "  and {} less likely",
-            counted(all.len() - listed.len(), "label")
-        );
+        rest = format!("  and {} less likely", counted(all.len() - listed.len(), "label"));
     }
     let listed = listed.into_iter();
     let listed = listed.map(|(label, probability)| format!("{label} {probability:.3}"));
@@ -236,13 +201,7 @@ fn probabilities(all: &[(String, f32)]) -> String {
 }
 
 fn entity(entity: &EntitySpan) -> String {
-    format!(
-        "{} `{}` ({}..{})",
-        entity.label,
-        one_line(&entity.text),
-        entity.start,
-        entity.end
-    )
+    format!("{} `{}` ({}..{})", entity.label, one_line(&entity.text), entity.start, entity.end)
 }
 
 fn both(text: &str, text_pair: Option<&str>) -> String {

@@ -68,9 +68,7 @@ impl TerminalProgress {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Stage>> {
         // A panic elsewhere leaves a bar that is at worst out of date.
-        self.stage
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -91,10 +89,7 @@ impl Stage {
             && done > 0
         {
             let left = seconds * total.saturating_sub(done) as f64 / done as f64;
-            text.push_str(&format!(
-                ", {} left",
-                HumanDuration(Duration::from_secs_f64(left))
-            ));
+            text.push_str(&format!(", {} left", HumanDuration(Duration::from_secs_f64(left))));
         }
         text
     }
@@ -163,11 +158,7 @@ impl Progress for TerminalProgress {
         };
         stage.done += units;
         stage.tokens += tokens;
-        let every = if self.terminal {
-            MESSAGE_EVERY
-        } else {
-            LINE_EVERY
-        };
+        let every = if self.terminal { MESSAGE_EVERY } else { LINE_EVERY };
         if stage.last_shown.elapsed() < every {
             return;
         }
@@ -215,10 +206,7 @@ impl Progress for TerminalProgress {
     }
 
     fn warn(&self, message: &str) {
-        let mut warned = self
-            .warned
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if warned.insert(message.to_string()) {
             self.line(&format!("warning: {message}"));
         }

@@ -42,13 +42,8 @@ pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<Exi
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let matches = nearest(
-        &pipeline,
-        query,
-        arguments.top as usize,
-        &context.machine,
-        &context.progress,
-    )?;
+    let matches =
+        nearest(&pipeline, query, arguments.top as usize, &context.machine, &context.progress)?;
     if context.json {
         output::print_json(&json!({ "matches": matches }))?;
     } else {

@@ -69,9 +69,8 @@ fn nested_lines(nested: &NestedScore) -> Vec<Vec<String>> {
     let mut lines = vec![titles.map(String::from).to_vec()];
     lines.extend(nested.folds.iter().enumerate().map(|(fold, own)| {
         let settings = own.settings.iter();
-        let settings: Vec<String> = settings
-            .map(|(key, value)| format!("{key} = {}", show(value)))
-            .collect();
+        let settings: Vec<String> =
+            settings.map(|(key, value)| format!("{key} = {}", show(value))).collect();
         vec![
             fold.to_string(),
             settings.join(", "),

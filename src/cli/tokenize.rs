@@ -36,11 +36,7 @@ pub(super) fn run(arguments: &TokenizeArguments, context: &Context) -> Result<Ex
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut lines = vec![
-        ["token", "id", "characters", "word"]
-            .map(String::from)
-            .to_vec(),
-    ];
+    let mut lines = vec![["token", "id", "characters", "word"].map(String::from).to_vec()];
     for (place, token) in table.tokens.iter().enumerate() {
         let (start, end) = table.offsets[place];
         let word = table.word_ids[place];

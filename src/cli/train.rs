@@ -113,11 +113,7 @@ fn rows(report: &TrainReport) -> Vec<Vec<String>> {
             );
         }
         let total = |of: fn(&frostbert::data::ClassCount) -> usize| classes.iter().map(of).sum();
-        let unit = if report.task == "tokens" {
-            "tags"
-        } else {
-            "labels"
-        };
+        let unit = if report.task == "tokens" { "tags" } else { "labels" };
         lines.push(row(
             &format!("all {} {unit}", classes.len()),
             [
@@ -143,10 +139,7 @@ fn rows(report: &TrainReport) -> Vec<Vec<String>> {
             own.map(count).sum()
         };
         lines.push(row("questions", by_part(&|name| of(name, |q| q.questions))));
-        lines.push(row(
-            "without an answer",
-            by_part(&|name| of(name, |q| q.impossible)),
-        ));
+        lines.push(row("without an answer", by_part(&|name| of(name, |q| q.impossible))));
         lines.push(row("contexts", by_part(&|name| of(name, |q| q.contexts))));
     }
     lines
@@ -176,26 +169,20 @@ fn describe_head(report: &TrainReport) -> String {
         let change = |name: &str, before: Option<f64>, after: Option<f64>| {
             Some(format!("{name} {:.3} -> {:.3}", before?, after?))
         };
-        let changes: Vec<String> = [
-            change("ece", before.ece, after.ece),
-            change("brier", before.brier, after.brier),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let changes: Vec<String> =
+            [change("ece", before.ece, after.ece), change("brier", before.brier, after.brier)]
+                .into_iter()
+                .flatten()
+                .collect();
         text.push_str(&format!(
             "            the temperature changes on test: {}\n",
             changes.join(", ")
         ));
     }
     if let Some(profile) = &metrics.layer_profile {
-        let shares = profile
-            .iter()
-            .map(|layer| format!("{} {:.1} %", layer.layer, 100.0 * layer.share));
-        text.push_str(&format!(
-            "layers      {}\n",
-            shares.collect::<Vec<_>>().join("  ")
-        ));
+        let shares =
+            profile.iter().map(|layer| format!("{} {:.1} %", layer.layer, 100.0 * layer.share));
+        text.push_str(&format!("layers      {}\n", shares.collect::<Vec<_>>().join("  ")));
     }
     text
 }
@@ -212,11 +199,7 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
         })
         .take(4)
         .collect();
-    let mut text = format!(
-        "baseline    {}: {} on test\n",
-        baseline.description,
-        scores.join(", ")
-    );
+    let mut text = format!("baseline    {}: {} on test\n", baseline.description, scores.join(", "));
     let silent = baseline.metrics.get("always_no_answer");
     if let Some(f1) = silent.and_then(|scores| scores.get("f1")?.as_f64()) {
         text.push_str(&format!(
@@ -228,10 +211,7 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
 
 pub(super) fn indent(block: &str, title: &str) -> String {
     let lines = block.lines().enumerate().map(|(number, line)| {
-        format!("{:<12}{line}", if number == 0 { title } else { "" })
-            .trim_end()
-            .to_string()
-            + "\n"
+        format!("{:<12}{line}", if number == 0 { title } else { "" }).trim_end().to_string() + "\n"
     });
     lines.collect()
 }

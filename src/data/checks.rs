@@ -125,11 +125,7 @@ pub struct RecordPlace {
 impl RecordPlace {
     /// Where a row of a dataset with these files stands.
     pub(crate) fn of(row: &Row, files: &[FileRecord]) -> RecordPlace {
-        RecordPlace {
-            file: files[row.file].path.clone(),
-            line: row.line,
-            id: row.id.clone(),
-        }
+        RecordPlace { file: files[row.file].path.clone(), line: row.line, id: row.id.clone() }
     }
 }
 
@@ -176,15 +172,9 @@ impl FileChecks {
             read: counts.read,
             empty: counts.empty,
             empty_dropped: options.drop_empty,
-            duplicates: Finding {
-                count: counts.duplicates,
-                examples: repeats.collect(),
-            },
+            duplicates: Finding { count: counts.duplicates, examples: repeats.collect() },
             duplicates_dropped: options.drop_duplicates,
-            conflicts: Finding {
-                count: counts.conflicting,
-                examples: conflicts.collect(),
-            },
+            conflicts: Finding { count: counts.conflicting, examples: conflicts.collect() },
         }
     }
 }
@@ -228,11 +218,7 @@ impl DataChecks {
         let mut warnings: Vec<String> = self.files.iter().flat_map(file_warnings).collect();
         warnings.extend(self.split.iter().flat_map(SplitCheck::warnings));
         warnings.extend(self.shared.iter().flat_map(SharedTexts::warnings));
-        if let Some(answers) = self
-            .misplaced_answers
-            .as_ref()
-            .filter(|answers| answers.count > 0)
-        {
+        if let Some(answers) = self.misplaced_answers.as_ref().filter(|answers| answers.count > 0) {
             let named: Vec<String> = answers
                 .examples
                 .iter()
@@ -300,17 +286,12 @@ fn file_warnings(checks: &FileChecks) -> Vec<String> {
     }
     if checks.duplicates.count > 0 {
         let fate = fate(checks.duplicates_dropped);
-        warnings.push(format!(
-            "{name}: {}, {fate}",
-            counted(checks.duplicates.count, "repeated row")
-        ));
+        warnings
+            .push(format!("{name}: {}, {fate}", counted(checks.duplicates.count, "repeated row")));
     }
     if let Some(conflict) = checks.conflicts.examples.first() {
-        let labels: Vec<String> = conflict
-            .labels
-            .iter()
-            .map(|label| format!("`{label}`"))
-            .collect();
+        let labels: Vec<String> =
+            conflict.labels.iter().map(|label| format!("`{label}`")).collect();
         warnings.push(format!(
             "{name}: {} {} there with two labels, as `{}` with {}",
             counted(checks.conflicts.count, "text"),
@@ -350,10 +331,7 @@ fn shared<'r, K: Eq + Hash + Clone>(
             shared.examples.push(Sighting {
                 text: shorten(&row.text, N_SHOWN),
                 labels: Vec::new(),
-                records: vec![
-                    RecordPlace::of(first, records),
-                    RecordPlace::of(row, records),
-                ],
+                records: vec![RecordPlace::of(first, records), RecordPlace::of(row, records)],
             });
         }
     }

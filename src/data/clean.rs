@@ -54,10 +54,7 @@ pub struct Place {
 
 impl Place {
     fn of(example: &Example) -> Place {
-        Place {
-            source: example.source,
-            line: example.line,
-        }
+        Place { source: example.source, line: example.line }
     }
 }
 
@@ -89,10 +86,7 @@ pub struct Conflict {
 
 impl Default for CleanOptions {
     fn default() -> Self {
-        CleanOptions {
-            drop_empty: true,
-            drop_duplicates: true,
-        }
+        CleanOptions { drop_empty: true, drop_duplicates: true }
     }
 }
 
@@ -186,11 +180,7 @@ impl<K: Eq + Hash + Clone> Seen<K> {
         let place = Place::of(example);
         let first = match self.first.entry(key.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(First {
-                    label,
-                    place,
-                    has_others: false,
-                });
+                entry.insert(First { label, place, has_others: false });
                 return Sight::New;
             }
             Entry::Occupied(entry) => entry.into_mut(),
@@ -260,17 +250,11 @@ mod tests {
             |example| example.label.clone(),
         )
         .unwrap();
-        (
-            kept.iter().map(|example| example.line.unwrap()).collect(),
-            counts,
-        )
+        (kept.iter().map(|example| example.line.unwrap()).collect(), counts)
     }
 
     fn at(line: u64) -> Place {
-        Place {
-            source: 0,
-            line: Some(line),
-        }
+        Place { source: 0, line: Some(line) }
     }
 
     const ROWS: &[(&str, Option<&str>)] = &[
@@ -291,12 +275,7 @@ mod tests {
         let (lines, counts) = cleaned(ROWS, CleanOptions::default());
         assert_eq!(lines, [1, 2, 4, 8, 10]);
         assert_eq!(
-            (
-                counts.read,
-                counts.empty,
-                counts.duplicates,
-                counts.conflicting
-            ),
+            (counts.read, counts.empty, counts.duplicates, counts.conflicting),
             (10, 3, 2, 1)
         );
         let conflict = Conflict {
@@ -307,31 +286,17 @@ mod tests {
             other: at(4),
         };
         assert_eq!(counts.conflicts, [conflict]);
-        let repeat = |line| Repeat {
-            text: "one".to_owned(),
-            first: at(1),
-            other: at(line),
-        };
+        let repeat = |line| Repeat { text: "one".to_owned(), first: at(1), other: at(line) };
         assert_eq!(counts.repeats, [repeat(5), repeat(7)]);
     }
 
     #[test]
     fn given_files_are_only_counted() {
-        let (lines, counts) = cleaned(
-            ROWS,
-            CleanOptions {
-                drop_empty: false,
-                drop_duplicates: false,
-            },
-        );
+        let (lines, counts) =
+            cleaned(ROWS, CleanOptions { drop_empty: false, drop_duplicates: false });
         assert_eq!(lines.len(), 10);
         assert_eq!(
-            (
-                counts.read,
-                counts.empty,
-                counts.duplicates,
-                counts.conflicting
-            ),
+            (counts.read, counts.empty, counts.duplicates, counts.conflicting),
             (10, 3, 3, 1)
         );
     }
@@ -339,56 +304,30 @@ mod tests {
     #[test]
     fn each_option_works_alone() {
         assert_eq!(
-            cleaned(
-                ROWS,
-                CleanOptions {
-                    drop_empty: true,
-                    drop_duplicates: false
-                }
-            )
-            .0
-            .len(),
+            cleaned(ROWS, CleanOptions { drop_empty: true, drop_duplicates: false }).0.len(),
             7
         );
         assert_eq!(
-            cleaned(
-                ROWS,
-                CleanOptions {
-                    drop_empty: false,
-                    drop_duplicates: true
-                }
-            )
-            .0,
+            cleaned(ROWS, CleanOptions { drop_empty: false, drop_duplicates: true }).0,
             [1, 2, 3, 4, 6, 8, 10]
         );
     }
 
     #[test]
     fn without_labels_the_text_alone_makes_a_duplicate() {
-        let (lines, counts) = cleaned(
-            &[("one", None), ("one", None), ("two", None)],
-            CleanOptions::default(),
-        );
-        assert_eq!(
-            (lines, counts.duplicates, counts.conflicting),
-            (vec![1, 3], 1, 0)
-        );
+        let (lines, counts) =
+            cleaned(&[("one", None), ("one", None), ("two", None)], CleanOptions::default());
+        assert_eq!((lines, counts.duplicates, counts.conflicting), (vec![1, 3], 1, 0));
     }
 
     #[test]
     fn all_conflicts_are_counted_and_the_first_few_listed() {
-        let rows: Vec<(String, &str)> = (0..40)
-            .map(|i| (format!("text {}", i / 2), ["a", "b"][i % 2]))
-            .collect();
-        let rows: Vec<(&str, Option<&str>)> = rows
-            .iter()
-            .map(|(text, label)| (text.as_str(), Some(*label)))
-            .collect();
+        let rows: Vec<(String, &str)> =
+            (0..40).map(|i| (format!("text {}", i / 2), ["a", "b"][i % 2])).collect();
+        let rows: Vec<(&str, Option<&str>)> =
+            rows.iter().map(|(text, label)| (text.as_str(), Some(*label))).collect();
         let (lines, counts) = cleaned(&rows, CleanOptions::default());
-        assert_eq!(
-            (lines.len(), counts.conflicting, counts.conflicts.len()),
-            (40, 20, N_LISTED)
-        );
+        assert_eq!((lines.len(), counts.conflicting, counts.conflicts.len()), (40, 20, N_LISTED));
     }
 
     #[test]
@@ -403,27 +342,16 @@ mod tests {
     #[test]
     fn the_first_error_ends_it() {
         let mut rows = examples(&[("one", None)]);
-        rows.push(Err(Error::io("read", "a.csv")(std::io::Error::other(
-            "gone",
-        ))));
+        rows.push(Err(Error::io("read", "a.csv")(std::io::Error::other("gone"))));
         let key = |example: &Example| example.text.clone();
         assert!(clean(rows, CleanOptions::default(), key, |_| None).is_err());
     }
 
     #[test]
     fn options_take_the_contracts_defaults() {
-        assert_eq!(
-            serde_json::from_str::<CleanOptions>("{}").unwrap(),
-            CleanOptions::default()
-        );
+        assert_eq!(serde_json::from_str::<CleanOptions>("{}").unwrap(), CleanOptions::default());
         let options: CleanOptions = serde_json::from_str(r#"{"drop_empty": false}"#).unwrap();
-        assert_eq!(
-            options,
-            CleanOptions {
-                drop_empty: false,
-                drop_duplicates: true
-            }
-        );
+        assert_eq!(options, CleanOptions { drop_empty: false, drop_duplicates: true });
         assert!(serde_json::from_str::<CleanOptions>(r#"{"drop_dups": false}"#).is_err());
     }
 }

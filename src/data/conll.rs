@@ -116,10 +116,7 @@ impl Columns {
                 let last = number.max(self.word);
                 (last + 1, format!("to reach column number {last}"))
             }
-            None => (
-                self.word + 1,
-                format!("to reach column number {}", self.word),
-            ),
+            None => (self.word + 1, format!("to reach column number {}", self.word)),
         };
         (n, format!("at least {}, {what}", columns(n)))
     }
@@ -152,9 +149,7 @@ impl Sentences {
         while let Some(content) = next_line(&mut self.input, &self.source, self.line + 1)? {
             self.line += 1;
             let cells = cells(&content);
-            let is_document = cells
-                .first()
-                .is_some_and(|cell| cell.starts_with("-DOCSTART-"));
+            let is_document = cells.first().is_some_and(|cell| cell.starts_with("-DOCSTART-"));
             if !cells.is_empty() && !is_document {
                 self.add_word(&cells, &mut sentence)?;
                 n_bytes += content.len() + PART_BYTES;
@@ -238,9 +233,7 @@ fn cells(line: &str) -> Vec<&str> {
     if line.trim().is_empty() {
         Vec::new()
     } else if line.contains('\t') {
-        line.split('\t')
-            .map(|cell| cell.trim_matches(' '))
-            .collect()
+        line.split('\t').map(|cell| cell.trim_matches(' ')).collect()
     } else {
         line.split(' ').filter(|cell| !cell.is_empty()).collect()
     }
@@ -276,11 +269,7 @@ fn entity_type(tag: &str) -> Option<&str> {
 }
 
 fn columns(n: usize) -> String {
-    if n == 1 {
-        "1 column".to_owned()
-    } else {
-        format!("{n} columns")
-    }
+    if n == 1 { "1 column".to_owned() } else { format!("{n} columns") }
 }
 
 #[cfg(test)]

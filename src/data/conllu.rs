@@ -15,9 +15,8 @@ use crate::{
 };
 
 /// The columns, by number.
-const COLUMNS: [&str; 10] = [
-    "ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC",
-];
+const COLUMNS: [&str; 10] =
+    ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"];
 const ID: usize = 0;
 const FORM: usize = 1;
 const UPOS: usize = 3;
@@ -52,9 +51,9 @@ fn number(key: &str, column: &Option<Column>, default: usize, source: &Source) -
     let found = match column {
         None => Some(default),
         Some(Column::Number(number)) => Some(*number).filter(|number| *number < COLUMNS.len()),
-        Some(Column::Name(name)) => COLUMNS
-            .iter()
-            .position(|known| known.eq_ignore_ascii_case(name)),
+        Some(Column::Name(name)) => {
+            COLUMNS.iter().position(|known| known.eq_ignore_ascii_case(name))
+        }
     };
     found.ok_or_else(|| {
         source.malformed(
@@ -222,8 +221,7 @@ impl Sentences {
 /// Whether an ID is that of a multi-word token, `3-4`, or of an empty node, `5.1`.
 fn is_no_word(id: &str) -> bool {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    id.split_once(['-', '.'])
-        .is_some_and(|(first, last)| is_number(first) && is_number(last))
+    id.split_once(['-', '.']).is_some_and(|(first, last)| is_number(first) && is_number(last))
 }
 
 #[cfg(test)]

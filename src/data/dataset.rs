@@ -148,11 +148,7 @@ impl Dataset {
 
     /// The places in `rows` of a part, in order.
     pub fn part(&self, part: Part) -> Vec<u32> {
-        let places = self
-            .rows
-            .iter()
-            .enumerate()
-            .filter(|(_, row)| row.part == part);
+        let places = self.rows.iter().enumerate().filter(|(_, row)| row.part == part);
         places.map(|(place, _)| place as u32).collect()
     }
 
@@ -191,9 +187,7 @@ pub fn part_name(part: Part) -> &'static str {
 
 pub(super) fn distribution_of(labels: &LabelMap, rows: &[Row]) -> ClassDistribution {
     let ids = |row: &Row| row.target.label_ids().to_vec();
-    let ids = rows
-        .iter()
-        .flat_map(|row| ids(row).into_iter().map(|id| (id, row.part)));
+    let ids = rows.iter().flat_map(|row| ids(row).into_iter().map(|id| (id, row.part)));
     class_distribution(labels, ids)
 }
 
@@ -201,10 +195,7 @@ pub(super) fn distribution_of(labels: &LabelMap, rows: &[Row]) -> ClassDistribut
 /// to be learned as.
 pub fn read_all(sources: &[Source]) -> impl Iterator<Item = Result<Example>> {
     sources.iter().enumerate().flat_map(|(number, source)| {
-        let want = Want {
-            label: false,
-            text_pair: source.text_pair.is_some(),
-        };
+        let want = Want { label: false, text_pair: source.text_pair.is_some() };
         numbered(read(source, want), number)
     })
 }
@@ -219,12 +210,9 @@ pub(super) fn numbered(
         Err(error) => (None, Some(Err(error))),
     };
     let examples = examples.into_iter().flatten();
-    error.into_iter().chain(examples.map(move |example| {
-        example.map(|example| Example {
-            source: number,
-            ..example
-        })
-    }))
+    error.into_iter().chain(
+        examples.map(move |example| example.map(|example| Example { source: number, ..example })),
+    )
 }
 
 #[cfg(test)]

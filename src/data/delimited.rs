@@ -36,14 +36,7 @@ pub(super) fn read(
     want: Want,
 ) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
     let mut records = Records::new(input, delimiter, source.clone());
-    let columns = match (
-        source.header,
-        if source.header {
-            records.advance()?
-        } else {
-            None
-        },
-    ) {
+    let columns = match (source.header, if source.header { records.advance()? } else { None }) {
         (true, None) => None,
         (true, Some(_)) => Some(Columns::by_header(&records.names(), source, want)?),
         (false, _) => Some(Columns::by_number(source, want)?),
@@ -76,12 +69,7 @@ impl Records {
             // As CRLF, the csv crate would count a line feed only after the next record's position is taken.
             .terminator(Terminator::Any(b'\n'))
             .from_reader(Limited::new(input, Allowance::new(), Some(delimiter)));
-        Records {
-            reader,
-            record: StringRecord::new(),
-            delimiter,
-            source,
-        }
+        Records { reader, record: StringRecord::new(), delimiter, source }
     }
 
     fn next_example(&mut self, columns: &Columns) -> Result<Option<Example>> {
@@ -93,9 +81,7 @@ impl Records {
             id: columns.id.map(|index| self.field(index).to_owned()),
             text: self.field(columns.text).to_owned(),
             text_pair: columns.text_pair.map(|index| self.field(index).to_owned()),
-            label: columns
-                .label
-                .map(|index| self.field(index).trim().to_owned()),
+            label: columns.label.map(|index| self.field(index).trim().to_owned()),
             label_cells: columns
                 .label_columns
                 .iter()
@@ -130,9 +116,7 @@ impl Records {
                 Ok(true) if &self.record == ["\r"].as_slice() => {}
                 Ok(true) => {
                     // Every record was read to its line end, the last one to that of the trailer.
-                    return Ok(Some(
-                        self.reader.position().line() - 1 - self.n_line_feeds(),
-                    ));
+                    return Ok(Some(self.reader.position().line() - 1 - self.n_line_feeds()));
                 }
                 Err(error) => return self.end(error, first_line),
             }
@@ -180,9 +164,7 @@ impl Records {
     }
 
     fn names(&self) -> Vec<String> {
-        (0..self.record.len())
-            .map(|index| self.field(index).to_owned())
-            .collect()
+        (0..self.record.len()).map(|index| self.field(index).to_owned()).collect()
     }
 }
 
@@ -199,13 +181,9 @@ struct Columns {
 
 impl Columns {
     fn by_header(names: &[String], source: &Source, want: Want) -> Result<Self> {
-        let columns = Self::find(source, want, |key, column| {
-            index_by_header(names, key, column, source)
-        })?;
-        Ok(Columns {
-            n_fields: Some(names.len()),
-            ..columns
-        })
+        let columns =
+            Self::find(source, want, |key, column| index_by_header(names, key, column, source))?;
+        Ok(Columns { n_fields: Some(names.len()), ..columns })
     }
 
     fn by_number(source: &Source, want: Want) -> Result<Self> {
@@ -233,15 +211,8 @@ impl Columns {
                 .wanted_pair(want)?
                 .map(|column| index("text_pair", column))
                 .transpose()?,
-            label: want
-                .label
-                .then(|| index("label", &source.label_column()))
-                .transpose()?,
-            id: source
-                .id
-                .as_ref()
-                .map(|column| index("id", column))
-                .transpose()?,
+            label: want.label.then(|| index("label", &source.label_column())).transpose()?,
+            id: source.id.as_ref().map(|column| index("id", column)).transpose()?,
             label_columns: source.find_label_columns(index)?,
             n_fields: None,
         })
@@ -300,10 +271,7 @@ fn index_by_header(names: &[String], key: &str, column: &Column, source: &Source
                 .enumerate()
                 .filter(|(_, other)| *other == name)
                 .map(|(place, _)| place);
-            (
-                places.next().unwrap_or(0),
-                names.iter().filter(|other| *other == name).count(),
-            )
+            (places.next().unwrap_or(0), names.iter().filter(|other| *other == name).count())
         }
     };
     match n_found {
@@ -331,9 +299,7 @@ fn other_delimiter<'a>(mut fields: impl Iterator<Item = &'a str>) -> Option<char
     let (only, None) = (fields.next()?, fields.next()) else {
         return None;
     };
-    ['\t', ';', '|', ',']
-        .into_iter()
-        .find(|delimiter| only.contains(*delimiter))
+    ['\t', ';', '|', ','].into_iter().find(|delimiter| only.contains(*delimiter))
 }
 
 fn set_delimiter(delimiter: char) -> String {
@@ -344,11 +310,7 @@ fn set_delimiter(delimiter: char) -> String {
 }
 
 fn fields(n: usize) -> String {
-    if n == 1 {
-        "1 field".to_owned()
-    } else {
-        format!("{n} fields")
-    }
+    if n == 1 { "1 field".to_owned() } else { format!("{n} fields") }
 }
 
 #[cfg(test)]

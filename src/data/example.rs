@@ -68,10 +68,7 @@ impl Example {
     /// ```
     pub fn is_empty(&self) -> bool {
         let parts = [Some(&self.text), self.text_pair.as_ref()];
-        parts
-            .into_iter()
-            .flatten()
-            .any(|part| part.trim().is_empty())
+        parts.into_iter().flatten().any(|part| part.trim().is_empty())
     }
 
     /// Whether this is a question that its context is known not to answer.
@@ -81,12 +78,7 @@ impl Example {
 
     /// A sentence, whose text is its words with one space between them.
     pub(super) fn of_words(words: Vec<String>, tags: Option<Vec<String>>) -> Self {
-        Example {
-            text: words.join(" "),
-            words: Some(words),
-            tags,
-            ..Example::default()
-        }
+        Example { text: words.join(" "), words: Some(words), tags, ..Example::default() }
     }
 }
 
@@ -129,26 +121,16 @@ mod tests {
             (" ", Some("b"), true),
             ("", Some(""), true),
         ] {
-            assert_eq!(
-                example(text, text_pair).is_empty(),
-                empty,
-                "{text:?} {text_pair:?}"
-            );
+            assert_eq!(example(text, text_pair).is_empty(), empty, "{text:?} {text_pair:?}");
         }
     }
 
     #[test]
     fn answers_that_were_not_asked_for_are_not_impossible() {
-        let with = |answers| Example {
-            answers,
-            ..example("q", Some("c"))
-        };
+        let with = |answers| Example { answers, ..example("q", Some("c")) };
         assert!(!with(None).is_impossible());
         assert!(with(Some(Vec::new())).is_impossible());
-        let answer = Answer {
-            text: "c".to_owned(),
-            start: 0,
-        };
+        let answer = Answer { text: "c".to_owned(), start: 0 };
         assert!(!with(Some(vec![answer])).is_impossible());
     }
 
@@ -166,10 +148,7 @@ mod tests {
             ("\u{e9}", 0, true),
             ("x", 4, false),
         ] {
-            let answer = Answer {
-                text: text.to_owned(),
-                start,
-            };
+            let answer = Answer { text: text.to_owned(), start };
             assert_eq!(answer.matches(context), matches, "{text:?} at {start}");
         }
     }

@@ -11,9 +11,7 @@ use crate::error::{Error, Result};
 
 /// Whether the first character that is no white space begins an array. Nothing is consumed.
 pub(super) fn begins_array(input: &mut Text, source: &Source) -> Result<bool> {
-    let buffer = input
-        .fill_buf()
-        .map_err(|error| read::failure(source, error))?;
+    let buffer = input.fill_buf().map_err(|error| read::failure(source, error))?;
     let first = buffer.iter().find(|byte| !byte.is_ascii_whitespace());
     Ok(first == Some(&b'['))
 }
@@ -41,12 +39,7 @@ enum Place {
 
 impl Items {
     pub(super) fn new(input: Text, source: Source) -> Items {
-        Items {
-            input,
-            source,
-            state: Place::BeforeArray,
-            line: 1,
-        }
+        Items { input, source, state: Place::BeforeArray, line: 1 }
     }
 
     /// The next item and its line; `None` after the array.
@@ -98,10 +91,8 @@ impl Items {
         let mut item = Vec::new();
         let mut scan = Scan::default();
         loop {
-            let buffer = self
-                .input
-                .fill_buf()
-                .map_err(|error| read::failure(&self.source, error))?;
+            let buffer =
+                self.input.fill_buf().map_err(|error| read::failure(&self.source, error))?;
             if buffer.is_empty() {
                 return Err(self.unexpected("the end of an item that begins here", None));
             }
@@ -184,15 +175,9 @@ mod tests {
         content: &str,
     ) -> crate::error::Result<Vec<Example>> {
         let folder = tempfile::tempdir().unwrap();
-        let source = Source {
-            format,
-            ..Source::new(folder.path().join(name))
-        };
+        let source = Source { format, ..Source::new(folder.path().join(name)) };
         std::fs::write(&source.path, content).unwrap();
-        let want = Want {
-            label: true,
-            text_pair: false,
-        };
+        let want = Want { label: true, text_pair: false };
         read(&source, want)?.collect()
     }
 
@@ -214,26 +199,14 @@ mod tests {
             let examples = read_str(name, format, content).unwrap();
             let rows: Vec<_> = examples
                 .iter()
-                .map(|e| {
-                    (
-                        e.line.unwrap(),
-                        e.text.as_str(),
-                        e.label.as_deref().unwrap(),
-                    )
-                })
+                .map(|e| (e.line.unwrap(), e.text.as_str(), e.label.as_deref().unwrap()))
                 .collect();
-            assert_eq!(
-                rows,
-                [(2, "a ] , } \" [", "1"), (4, "b\u{e9}", "x")],
-                "{name}"
-            );
+            assert_eq!(rows, [(2, "a ] , } \" [", "1"), (4, "b\u{e9}", "x")], "{name}");
         }
         assert!(read_str("a.json", None, "[]").unwrap().is_empty());
         let long = "x".repeat(100_000);
-        let many = format!(
-            "[{}]",
-            vec![format!("{{\"text\": \"{long}\", \"label\": 0}}"); 3].join(",")
-        );
+        let many =
+            format!("[{}]", vec![format!("{{\"text\": \"{long}\", \"label\": 0}}"); 3].join(","));
         let examples = read_str("a.json", None, &many).unwrap();
         assert!(examples.len() == 3 && examples.iter().all(|example| example.text == long));
     }
@@ -261,10 +234,7 @@ mod tests {
                 "[\n {\n  \"text\": NaN\n }]",
                 ":3: expected one JSON object, got NaN (column 11), which is no JSON",
             ),
-            (
-                "{}",
-                ":1: expected a JSON array of records, here `[`, got `{`",
-            ),
+            ("{}", ":1: expected a JSON array of records, here `[`, got `{`"),
             ("[\n1]", ":2: expected one JSON object, got a number"),
         ] {
             assert_eq!(message(content), expected, "{content}");

@@ -7,9 +7,7 @@ use serde_json::{Map, Value, value::RawValue};
 /// A number or a boolean of an object, as the record spells it where it has more digits than a float holds.
 pub(super) fn spelled(object: &Map<String, Value>, key: &str, json: &str) -> String {
     let value = &object[key];
-    let written = is_large(value)
-        .then(|| raw::<&RawValue>(json, key))
-        .flatten();
+    let written = is_large(value).then(|| raw::<&RawValue>(json, key)).flatten();
     written.map_or_else(|| value.to_string(), |written| written.get().to_owned())
 }
 
@@ -23,9 +21,7 @@ pub(super) fn as_spelled(number: &Value, written: &str) -> String {
 
 /// Whether a number was read as a float for its size: it was written as an integer that no integer of 64 bits holds.
 pub(super) fn is_large(value: &Value) -> bool {
-    value
-        .as_f64()
-        .is_some_and(|number| value.is_f64() && number.abs() >= 9.2e18)
+    value.as_f64().is_some_and(|number| value.is_f64() && number.abs() >= 9.2e18)
 }
 
 /// What stands under a key, read from the record once more.

@@ -36,12 +36,7 @@ pub(super) fn read(
                 Ok(object) if object.trim().is_empty() => {}
                 Ok(object) => {
                     return Some(
-                        Record {
-                            line,
-                            is_item: false,
-                            source: &source,
-                        }
-                        .example(&object, &keys),
+                        Record { line, is_item: false, source: &source }.example(&object, &keys),
                     );
                 }
                 Err(error) => return Some(Err(error)),
@@ -59,18 +54,11 @@ pub(super) fn read_array(
     let keys = Keys::of(source, want)?;
     let mut items = Items::new(input, source.clone());
     let source = source.clone();
-    Ok(iter::from_fn(move || {
-        match items.next_item().transpose()? {
-            Ok((line, object)) => Some(
-                Record {
-                    line,
-                    is_item: true,
-                    source: &source,
-                }
-                .example(&object, &keys),
-            ),
-            Err(error) => Some(Err(error)),
+    Ok(iter::from_fn(move || match items.next_item().transpose()? {
+        Ok((line, object)) => {
+            Some(Record { line, is_item: true, source: &source }.example(&object, &keys))
         }
+        Err(error) => Some(Err(error)),
     }))
 }
 
@@ -100,15 +88,8 @@ impl Keys {
                 .wanted_pair(want)?
                 .map(|column| name("text_pair", column))
                 .transpose()?,
-            label: want
-                .label
-                .then(|| name("label", &source.label_column()))
-                .transpose()?,
-            id: source
-                .id
-                .as_ref()
-                .map(|column| name("id", column))
-                .transpose()?,
+            label: want.label.then(|| name("label", &source.label_column())).transpose()?,
+            id: source.id.as_ref().map(|column| name("id", column)).transpose()?,
             label_columns: source.find_label_columns(name)?,
         })
     }
@@ -136,12 +117,7 @@ impl Record<'_> {
             Err(error) => return Err(self.unreadable(json, &error)),
         };
         // The text goes last: what it leaves behind is not needed.
-        let id = keys
-            .id
-            .as_deref()
-            .map(|key| self.id(&object, key, json))
-            .transpose()?
-            .flatten();
+        let id = keys.id.as_deref().map(|key| self.id(&object, key, json)).transpose()?.flatten();
         let (label, labels) = match keys.label.as_deref() {
             None => (None, None),
             Some(key) => match object.get(key) {
@@ -246,15 +222,10 @@ impl Record<'_> {
     fn unreadable(&self, json: &str, error: &serde_json::Error) -> Error {
         let reason = reason(error);
         // An object of an array may have several lines.
-        let line = json
-            .lines()
-            .nth(error.line().saturating_sub(1))
-            .unwrap_or_default();
+        let line = json.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
         // serde_json's column is of the byte at which it gave up: of NaN the second, of -Infinity behind the sign.
         let before = line.get(..error.column().saturating_sub(1)).unwrap_or(line);
-        let start = before
-            .rfind([':', ',', '[', ' '])
-            .map_or(0, |place| place + 1);
+        let start = before.rfind([':', ',', '[', ' ']).map_or(0, |place| place + 1);
         let rest = line[start..].trim_start();
         let is_no_number = ["NaN", "Infinity", "-Infinity", "nan", "inf", "-inf"]
             .into_iter()
@@ -278,8 +249,7 @@ impl Record<'_> {
             ),
         };
         let line = self.line + error.line().saturating_sub(1) as u64;
-        self.source
-            .malformed(Some(line), "one JSON object", got, hint)
+        self.source.malformed(Some(line), "one JSON object", got, hint)
     }
 
     fn missing(&self, object: &Map<String, Value>, role: &str, key: &str) -> Error {
@@ -326,10 +296,7 @@ pub(super) fn reason(error: &serde_json::Error) -> String {
 mod tests {
     use crate::data::{Example, Source, Want, read_from};
 
-    const LABELLED: Want = Want {
-        label: true,
-        text_pair: false,
-    };
+    const LABELLED: Want = Want { label: true, text_pair: false };
 
     fn read_str(content: &str, source: &Source, want: Want) -> crate::error::Result<Vec<Example>> {
         read_from(std::io::Cursor::new(content.to_owned()), source, want)?.collect()
@@ -357,40 +324,22 @@ mod tests {
 
     #[test]
     fn ids_and_pairs_are_read_and_an_id_may_be_null() {
-        let source = Source {
-            text_pair: Some("b".into()),
-            id: Some("n".into()),
-            ..Source::new("a.jsonl")
-        };
+        let source =
+            Source { text_pair: Some("b".into()), id: Some("n".into()), ..Source::new("a.jsonl") };
         let content = "{\"text\": \"x\", \"b\": \"y\", \"n\": 17}\n{\"text\": \"x\", \"b\": null, \"n\": null}\n";
-        let examples = read_str(
-            content,
-            &source,
-            Want {
-                label: false,
-                text_pair: true,
-            },
-        )
-        .unwrap();
+        let examples = read_str(content, &source, Want { label: false, text_pair: true }).unwrap();
         assert_eq!(
             (examples[0].id.as_deref(), examples[0].text_pair.as_deref()),
             (Some("17"), Some("y"))
         );
-        assert_eq!(
-            (examples[1].id.as_deref(), examples[1].text_pair.as_deref()),
-            (None, Some(""))
-        );
+        assert_eq!((examples[1].id.as_deref(), examples[1].text_pair.as_deref()), (None, Some("")));
         assert_eq!(examples[0].label, None);
     }
 
     #[test]
     fn every_error_names_file_line_and_cure() {
         for (line, message, hint) in [
-            (
-                "[1]",
-                "expected one JSON object, got an array",
-                "one object a line",
-            ),
+            ("[1]", "expected one JSON object, got an array", "one object a line"),
             (
                 "{\"text\": \"x\",",
                 "expected one JSON object, got EOF while parsing a value (column 13)",
@@ -440,27 +389,17 @@ mod tests {
             let content = format!("{{\"text\": \"fine\", \"label\": 0}}\n\n{line}\n");
             let error = read_str(&content, &Source::new("a.jsonl"), LABELLED).unwrap_err();
             assert_eq!(error.to_string(), format!("a.jsonl:3: {message}"));
-            assert!(
-                error.hint().unwrap().contains(hint),
-                "{}",
-                error.hint().unwrap()
-            );
+            assert!(error.hint().unwrap().contains(hint), "{}", error.hint().unwrap());
         }
     }
 
     #[test]
     fn integers_of_any_size_keep_their_digits() {
-        let source = Source {
-            id: Some("n".into()),
-            ..Source::new("a.jsonl")
-        };
+        let source = Source { id: Some("n".into()), ..Source::new("a.jsonl") };
         let content = "{\"n\": 123456789012345678901234567890, \"text\": \"x\", \"label\": -98765432109876543210}\n\
                        {\"n\": 18446744073709551615, \"text\": \"x\", \"label\": [36893488147419103232, \"a\"]}";
         let examples = read_str(content, &source, LABELLED).unwrap();
-        assert_eq!(
-            examples[0].id.as_deref(),
-            Some("123456789012345678901234567890")
-        );
+        assert_eq!(examples[0].id.as_deref(), Some("123456789012345678901234567890"));
         assert_eq!(examples[0].label.as_deref(), Some("-98765432109876543210"));
         assert_eq!(examples[1].id.as_deref(), Some("18446744073709551615"));
         let labels = ["36893488147419103232".to_owned(), "a".to_owned()];
@@ -469,10 +408,7 @@ mod tests {
 
     #[test]
     fn a_column_number_is_refused() {
-        let source = Source {
-            text: 0.into(),
-            ..Source::new("a.jsonl")
-        };
+        let source = Source { text: 0.into(), ..Source::new("a.jsonl") };
         let error = read_str("", &source, LABELLED).unwrap_err();
         assert_eq!(
             error.to_string(),

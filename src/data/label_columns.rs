@@ -28,11 +28,7 @@ pub struct LabelColumn {
 impl LabelColumn {
     /// One without rows.
     pub(super) fn new(column: Column) -> LabelColumn {
-        LabelColumn {
-            column,
-            targets: Vec::new(),
-            n_asked: 0,
-        }
+        LabelColumn { column, targets: Vec::new(), n_asked: 0 }
     }
 
     /// Adds the row of an example of `source`, whose own target is `own`; `cell` is none where the file was not asked.

@@ -23,11 +23,7 @@ pub(super) fn first_id<'a>(
     labels: &LabelMap,
     cells: impl Iterator<Item = (Cow<'a, str>, &'a Source, Option<u64>)>,
 ) -> Result<Option<usize>> {
-    if labels
-        .names()
-        .iter()
-        .any(|name| name.parse::<i64>().is_ok())
-    {
+    if labels.names().iter().any(|name| name.parse::<i64>().is_ok()) {
         return Ok(None);
     }
     let ids = cells.filter_map(|(cell, source, line)| {
@@ -56,10 +52,7 @@ pub(super) fn first_id<'a>(
         (false, true) => Ok(Some(1)),
         (true, true) => Err(refuse(
             &most,
-            format!(
-                "ids that all count from 0 (to {}) or all from 1 (to {n})",
-                n - 1
-            ),
+            format!("ids that all count from 0 (to {}) or all from 1 (to {n})", n - 1),
             format!("`{n}` here, and `0` {}", place(&least)),
             "write the labels by their names, or mend the file whose ids count otherwise",
         )),
@@ -70,10 +63,9 @@ pub(super) fn first_id<'a>(
             ),
             match least.id == most.id {
                 true => format!("`{}`, which may be counted either way", least.id),
-                false => format!(
-                    "ids from {} to {}, which may be counted either way",
-                    least.id, most.id
-                ),
+                false => {
+                    format!("ids from {} to {}, which may be counted either way", least.id, most.id)
+                }
             },
             "write the labels by their names",
         )),
@@ -100,10 +92,7 @@ mod tests {
         let labels = LabelMap::from_train(labels.iter().copied());
         let source = Source::new("a.csv");
         let cells = cells.iter().zip(2..);
-        first_id(
-            &labels,
-            cells.map(|(cell, line)| (Cow::Borrowed(*cell), &source, Some(line))),
-        )
+        first_id(&labels, cells.map(|(cell, line)| (Cow::Borrowed(*cell), &source, Some(line))))
     }
 
     #[test]
@@ -112,11 +101,7 @@ mod tests {
         assert_eq!(first(&labels, &["a", "d"]).unwrap(), None);
         assert_eq!(first(&labels, &["0", "b", "2"]).unwrap(), Some(0));
         assert_eq!(first(&labels, &["1", "4", "a"]).unwrap(), Some(1));
-        assert_eq!(
-            first(&["1", "2"], &["0", "2"]).unwrap(),
-            None,
-            "names that are numbers"
-        );
+        assert_eq!(first(&["1", "2"], &["0", "2"]).unwrap(), None, "names that are numbers");
     }
 
     #[test]
@@ -133,10 +118,7 @@ mod tests {
                 "a.csv:3: expected ids that all count from 0 (to 3) or all from 1 (to 4), got `4` here, and `0` on line 2 \
                  of a.csv",
             ),
-            (
-                &["0", "5"],
-                "a.csv:3: expected one of the labels `a`, `b`, `c`, `d`, got `5`",
-            ),
+            (&["0", "5"], "a.csv:3: expected one of the labels `a`, `b`, `c`, `d`, got `5`"),
         ] {
             assert_eq!(first(&labels, cells).unwrap_err().to_string(), message);
         }

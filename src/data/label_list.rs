@@ -73,20 +73,14 @@ mod tests {
         let source = Source::new("a.csv");
         for (cell, labels) in [
             ("['a', 'b']", &["a", "b"][..]),
-            (
-                " [\"it's\", 'say \"so\"', 'it\\'s'] ",
-                &["it's", "say \"so\"", "it's"],
-            ),
+            (" [\"it's\", 'say \"so\"', 'it\\'s'] ", &["it's", "say \"so\"", "it's"]),
             ("['a' 'b']", &["a", "b"]),
             ("('a',)", &["a"]),
             ("{'a'}", &["a"]),
             ("[3, 27]", &["3", "27"]),
             ("[ 0  2]", &["0", "2"]),
             ("[]", &[]),
-            (
-                "[\"caf\\u00e9\", \"\\ud83d\\ude00\"]",
-                &["caf\u{e9}", "\u{1f600}"],
-            ),
+            ("[\"caf\\u00e9\", \"\\ud83d\\ude00\"]", &["caf\u{e9}", "\u{1f600}"]),
             ("['\\xe9\\r', 'a\\\\b']", &["\u{e9}", "a\\b"]),
             ("[True, False]", &["True", "False"]),
             // No lists: labels that only look so.

@@ -153,8 +153,7 @@ impl LabelMap {
 
     /// The id of `label`, which stands on `line` of the data file `path`; fails where it is none of the known ones.
     pub fn id_at(&self, label: &str, path: &Path, line: Option<u64>) -> Result<usize> {
-        self.id(label)
-            .ok_or_else(|| self.unknown(label, path, line))
+        self.id(label).ok_or_else(|| self.unknown(label, path, line))
     }
 
     /// The error for a label of none of these names.
@@ -197,11 +196,7 @@ impl LabelMap {
     }
 
     fn index(labels: Vec<String>) -> Self {
-        let ids = labels
-            .iter()
-            .enumerate()
-            .map(|(id, label)| (label.clone(), id))
-            .collect();
+        let ids = labels.iter().enumerate().map(|(id, label)| (label.clone(), id)).collect();
         LabelMap { labels, ids }
     }
 }
@@ -218,21 +213,12 @@ impl TryFrom<Vec<String>> for LabelMap {
         if labels.iter().any(|label| label.trim().is_empty()) {
             return Err("expected names, got an empty one".to_owned());
         }
-        let labels: Vec<String> = labels
-            .into_iter()
-            .map(|label| label.trim().to_owned())
-            .collect();
+        let labels: Vec<String> = labels.into_iter().map(|label| label.trim().to_owned()).collect();
         let map = Self::index(labels);
-        match map
-            .labels
-            .iter()
-            .enumerate()
-            .find(|(id, label)| map.ids[*label] != *id)
-        {
-            Some((_, label)) => Err(format!(
-                "expected distinct names, got `{}` twice",
-                shorten(label, 40)
-            )),
+        match map.labels.iter().enumerate().find(|(id, label)| map.ids[*label] != *id) {
+            Some((_, label)) => {
+                Err(format!("expected distinct names, got `{}` twice", shorten(label, 40)))
+            }
             None => Ok(map),
         }
     }
@@ -254,9 +240,7 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         let error = LabelMap::from_file(&path).unwrap_err();
         (
-            error
-                .to_string()
-                .replace(&path.display().to_string(), "labels.txt"),
+            error.to_string().replace(&path.display().to_string(), "labels.txt"),
             error.hint().unwrap().to_owned(),
         )
     }
@@ -264,10 +248,7 @@ mod tests {
     #[test]
     fn labels_of_train_are_sorted_as_numbers_where_all_are_numbers() {
         for (labels, expected) in [
-            (
-                vec!["spam", "ham", "spam", "", "NaN", "nan"],
-                vec!["ham", "spam"],
-            ),
+            (vec!["spam", "ham", "spam", "", "NaN", "nan"], vec!["ham", "spam"]),
             (vec!["10", "9", "-1", "9"], vec!["-1", "9", "10"]),
             (vec!["10", "9", "other"], vec!["10", "9", "other"]),
             (vec!["1", "01", "0"], vec!["0", "01", "1"]),
@@ -279,19 +260,11 @@ mod tests {
 
     #[test]
     fn ids_and_names_belong_together() {
-        let map = LabelMap::from_list(
-            vec!["neg".to_owned(), " pos".to_owned()],
-            Path::new("p.toml"),
-        )
-        .unwrap();
-        assert_eq!(
-            (map.id("pos"), map.name(1), map.len()),
-            (Some(1), Some("pos"), 2)
-        );
-        assert_eq!(
-            (map.id("?"), map.name(2), map.is_empty()),
-            (None, None, false)
-        );
+        let map =
+            LabelMap::from_list(vec!["neg".to_owned(), " pos".to_owned()], Path::new("p.toml"))
+                .unwrap();
+        assert_eq!((map.id("pos"), map.name(1), map.len()), (Some(1), Some("pos"), 2));
+        assert_eq!((map.id("?"), map.name(2), map.is_empty()), (None, None, false));
     }
 
     #[test]
@@ -301,35 +274,19 @@ mod tests {
         assert_eq!(json, r#"["a","b"]"#);
         assert_eq!(serde_json::from_str::<LabelMap>(&json).unwrap(), map);
         let error = serde_json::from_str::<LabelMap>(r#"["a", "b", "a"]"#).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("expected distinct names, got `a` twice"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("expected distinct names, got `a` twice"), "{error}");
     }
 
     #[test]
     fn a_list_with_duplicates_or_empty_names_is_an_error_of_the_pipeline() {
         for (labels, problem) in [
-            (
-                vec!["a", "b", "a "],
-                "p.toml: data.labels: expected distinct names, got `a` twice",
-            ),
-            (
-                vec!["a", " "],
-                "p.toml: data.labels: expected names, got an empty one",
-            ),
-            (
-                vec![],
-                "p.toml: data.labels: expected at least one label, got an empty list",
-            ),
+            (vec!["a", "b", "a "], "p.toml: data.labels: expected distinct names, got `a` twice"),
+            (vec!["a", " "], "p.toml: data.labels: expected names, got an empty one"),
+            (vec![], "p.toml: data.labels: expected at least one label, got an empty list"),
         ] {
             let labels = labels.into_iter().map(str::to_owned).collect();
             assert_eq!(
-                LabelMap::from_list(labels, Path::new("p.toml"))
-                    .unwrap_err()
-                    .to_string(),
+                LabelMap::from_list(labels, Path::new("p.toml")).unwrap_err().to_string(),
                 problem
             );
         }
@@ -340,10 +297,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("labels.txt");
         std::fs::write(&path, "\u{feff}pos\r\n\n neg \nneutral").unwrap();
-        assert_eq!(
-            LabelMap::from_file(&path).unwrap().0.names(),
-            ["pos", "neg", "neutral"]
-        );
+        assert_eq!(LabelMap::from_file(&path).unwrap().0.names(), ["pos", "neg", "neutral"]);
     }
 
     #[test]
@@ -353,35 +307,22 @@ mod tests {
             message,
             "labels.txt:4: expected a label not named before, got `pos`, which also stands on line 1"
         );
-        assert_eq!(
-            file_error("\n \n").0,
-            "labels.txt: expected one label a line, got no label"
-        );
-        assert!(
-            LabelMap::from_file(Path::new("no such file"))
-                .unwrap_err()
-                .hint()
-                .is_some()
-        );
+        assert_eq!(file_error("\n \n").0, "labels.txt: expected one label a line, got no label");
+        assert!(LabelMap::from_file(Path::new("no such file")).unwrap_err().hint().is_some());
     }
 
     #[test]
     fn an_unknown_label_names_file_line_label_and_ten_known_ones() {
         let names: Vec<String> = (0..77).map(|i| format!("intent {i:02}")).collect();
         let map = LabelMap::from_train(names.iter().map(String::as_str));
-        let error = map
-            .id_at("oops", Path::new("test.csv"), Some(12))
-            .unwrap_err();
+        let error = map.id_at("oops", Path::new("test.csv"), Some(12)).unwrap_err();
         let message = error.to_string();
         assert!(
             message
                 .starts_with("test.csv:12: expected one of the labels `intent 00`, `intent 01`, "),
             "{message}"
         );
-        assert!(
-            message.ends_with("`intent 09` and 67 more, got `oops`"),
-            "{message}"
-        );
+        assert!(message.ends_with("`intent 09` and 67 more, got `oops`"), "{message}");
         assert!(error.hint().unwrap().contains("data.labels"));
         let error = map.id_at("", Path::new("test.csv"), None).unwrap_err();
         assert!(error.to_string().ends_with(", got an empty one"), "{error}");

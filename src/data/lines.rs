@@ -21,20 +21,12 @@ pub(super) fn read(
     source: &Source,
     want: Want,
 ) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
-    let pattern = source
-        .pattern
-        .as_deref()
-        .map(|pattern| compile(pattern, source))
-        .transpose()?;
+    let pattern = source.pattern.as_deref().map(|pattern| compile(pattern, source)).transpose()?;
     check_groups(pattern.as_ref(), source, want)?;
-    let constant_label = source
-        .label
-        .as_ref()
-        .filter(|_| want.label)
-        .map(|label| match label {
-            Column::Name(name) => name.trim().to_owned(),
-            Column::Number(number) => number.to_string(),
-        });
+    let constant_label = source.label.as_ref().filter(|_| want.label).map(|label| match label {
+        Column::Name(name) => name.trim().to_owned(),
+        Column::Number(number) => number.to_string(),
+    });
     let source = source.clone();
     let mut input = input;
     let mut line = 0;
@@ -49,10 +41,7 @@ pub(super) fn read(
             }
         };
         let example = match &pattern {
-            None => Ok(Example {
-                text: content,
-                ..Example::default()
-            }),
+            None => Ok(Example { text: content, ..Example::default() }),
             Some(pattern) => match_line(pattern, &content, line, &source, want),
         };
         Some(example.map(|example| Example {
@@ -132,10 +121,7 @@ fn match_line(
     let captures = pattern.captures(content).ok_or_else(|| {
         source.malformed(
             Some(line),
-            format!(
-                "a line that matches `{}`",
-                source.pattern.as_deref().unwrap_or_default()
-            ),
+            format!("a line that matches `{}`", source.pattern.as_deref().unwrap_or_default()),
             format!("`{}`", shorten(content, 80)),
             hint,
         )
@@ -175,10 +161,7 @@ fn group(captures: &Captures<'_>, name: &str) -> Option<String> {
 mod tests {
     use crate::data::{Example, Format, Source, Want, read_from};
 
-    const LABELLED: Want = Want {
-        label: true,
-        text_pair: false,
-    };
+    const LABELLED: Want = Want { label: true, text_pair: false };
     const TREC: &str = r"(?<label>\w+):\S+ (?<text>.*)";
 
     fn source(pattern: Option<&str>, label: Option<&str>) -> Source {
@@ -200,10 +183,7 @@ mod tests {
 
     fn rows(content: &str, source: &Source) -> Vec<(u64, String, String)> {
         let examples = read_bytes(content.as_bytes(), source, LABELLED).unwrap();
-        examples
-            .into_iter()
-            .map(|e| (e.line.unwrap(), e.text, e.label.unwrap()))
-            .collect()
+        examples.into_iter().map(|e| (e.line.unwrap(), e.text, e.label.unwrap())).collect()
     }
 
     fn row(line: u64, text: &str, label: &str) -> (u64, String, String) {
@@ -212,30 +192,16 @@ mod tests {
 
     #[test]
     fn a_line_is_a_text_and_the_sources_label_is_that_of_all() {
-        let expected = [
-            row(1, " one ", "pos"),
-            row(2, "", "pos"),
-            row(3, "three", "pos"),
-        ];
+        let expected = [row(1, " one ", "pos"), row(2, "", "pos"), row(3, "three", "pos")];
         assert_eq!(rows(" one \n\nthree", &source(None, Some("pos"))), expected);
-        assert_eq!(
-            rows(" one \r\n\r\nthree\r\n", &source(None, Some("pos"))),
-            expected
-        );
-        let numbered = Source {
-            label: Some(1.into()),
-            ..source(None, None)
-        };
+        assert_eq!(rows(" one \r\n\r\nthree\r\n", &source(None, Some("pos"))), expected);
+        let numbered = Source { label: Some(1.into()), ..source(None, None) };
         assert_eq!(rows("one\n", &numbered), [row(1, "one", "1")]);
     }
 
     #[test]
     fn without_a_wanted_label_there_is_none() {
-        for source in [
-            source(None, None),
-            source(None, Some("pos")),
-            source(Some(TREC), None),
-        ] {
+        for source in [source(None, None), source(None, Some("pos")), source(Some(TREC), None)] {
             assert_eq!(
                 read_bytes(b"NUM:dist How far?", &source, Want::default()).unwrap()[0].label,
                 None
@@ -251,21 +217,10 @@ mod tests {
         );
         let all = Source {
             id: Some("id".into()),
-            ..source(
-                Some(r"(?P<id>\d+)\|(?<text>[^|]*)\|(?<text_pair>[^|]*)\|(?<label>.*)"),
-                None,
-            )
+            ..source(Some(r"(?P<id>\d+)\|(?<text>[^|]*)\|(?<text_pair>[^|]*)\|(?<label>.*)"), None)
         };
         assert_eq!(
-            read_bytes(
-                b"7|one|two| yes ",
-                &all,
-                Want {
-                    label: true,
-                    text_pair: true
-                }
-            )
-            .unwrap(),
+            read_bytes(b"7|one|two| yes ", &all, Want { label: true, text_pair: true }).unwrap(),
             [Example {
                 id: Some("7".to_owned()),
                 text: "one".to_owned(),
@@ -280,10 +235,7 @@ mod tests {
     #[test]
     fn a_patterns_label_goes_before_the_sources() {
         let content = "NUM:dist How far?\n";
-        assert_eq!(
-            rows(content, &source(Some(TREC), Some("all"))),
-            [row(1, "How far?", "NUM")]
-        );
+        assert_eq!(rows(content, &source(Some(TREC), Some("all"))), [row(1, "How far?", "NUM")]);
         assert_eq!(
             rows(content, &source(Some(r"\S+ (?<text>.*)"), Some("all"))),
             [row(1, "How far?", "all")]
@@ -317,10 +269,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_found_is_refused_before_the_first_line() {
-        let id = Source {
-            id: Some("id".into()),
-            ..source(None, Some("pos"))
-        };
+        let id = Source { id: Some("id".into()), ..source(None, Some("pos")) };
         for (source, message, hint) in [
             (
                 source(None, None),
@@ -342,46 +291,20 @@ mod tests {
                 "expected a regular expression as `pattern`, got regex parse",
                 "mend",
             ),
-            (
-                id,
-                "expected an id in every line, got no `pattern` with a group `id`",
-                "leave `id`",
-            ),
+            (id, "expected an id in every line, got no `pattern` with a group `id`", "leave `id`"),
         ] {
             let error = read_bytes(b"", &source, LABELLED).unwrap_err();
-            assert!(
-                error
-                    .to_string()
-                    .starts_with(&format!("a.label: {message}")),
-                "{error}"
-            );
-            assert!(
-                error.hint().unwrap().contains(hint),
-                "{}",
-                error.hint().unwrap()
-            );
+            assert!(error.to_string().starts_with(&format!("a.label: {message}")), "{error}");
+            assert!(error.hint().unwrap().contains(hint), "{}", error.hint().unwrap());
         }
-        let error = read_bytes(
-            b"",
-            &source(None, None),
-            Want {
-                label: false,
-                text_pair: true,
-            },
-        )
-        .unwrap_err();
-        assert!(
-            error.hint().unwrap().contains("(?<text_pair>...)"),
-            "{error}"
-        );
+        let error = read_bytes(b"", &source(None, None), Want { label: false, text_pair: true })
+            .unwrap_err();
+        assert!(error.hint().unwrap().contains("(?<text_pair>...)"), "{error}");
     }
 
     #[test]
     fn latin1_is_read_as_windows_1252() {
-        let latin1 = Source {
-            encoding: "latin1".to_owned(),
-            ..source(None, Some("x"))
-        };
+        let latin1 = Source { encoding: "latin1".to_owned(), ..source(None, Some("x")) };
         let examples = read_bytes(b"caf\xE9 \x93quoted\x94", &latin1, LABELLED).unwrap();
         assert_eq!(examples[0].text, "caf\u{e9} \u{201c}quoted\u{201d}");
     }

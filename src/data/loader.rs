@@ -23,10 +23,7 @@ use crate::{
 };
 
 /// What is given is never thinned.
-const KEEP_ALL: CleanOptions = CleanOptions {
-    drop_empty: false,
-    drop_duplicates: false,
-};
+const KEEP_ALL: CleanOptions = CleanOptions { drop_empty: false, drop_duplicates: false };
 
 impl Dataset {
     /// Reads, cleans, labels and splits.
@@ -51,10 +48,9 @@ impl Dataset {
         let train = with_label_columns(settings.train, &settings.label_columns);
         let train = loader.read(Part::Train, train, settings.clean)?;
         let mut given = Vec::new();
-        for (sources, part) in [
-            (settings.validation, Part::Validation),
-            (settings.test, Part::Test),
-        ] {
+        for (sources, part) in
+            [(settings.validation, Part::Validation), (settings.test, Part::Test)]
+        {
             let teaches = part == Part::Validation && settings.teaches_validation;
             let columns = settings.label_columns.iter().filter(|_| teaches);
             let columns: Vec<Column> = columns.cloned().collect();
@@ -72,11 +68,8 @@ impl Dataset {
         }
 
         let groups: Vec<Option<u64>> = loader.rows.iter().map(|row| row.group).collect();
-        let fractions = split_plan(
-            settings.validation.is_some(),
-            settings.test.is_some(),
-            settings.split,
-        );
+        let fractions =
+            split_plan(settings.validation.is_some(), settings.test.is_some(), settings.split);
         let parts = split_rows(&targets, &groups, fractions, settings.seed);
         for (row, part) in loader.rows.iter_mut().zip(parts) {
             row.part = part;
@@ -103,12 +96,8 @@ impl Dataset {
         first_id: Option<usize>,
         part: Part,
     ) -> Result<Dataset> {
-        let mut loader = Loader {
-            given_labels: true,
-            labels,
-            first_id,
-            ..Loader::new(task, joint_pairs)
-        };
+        let mut loader =
+            Loader { given_labels: true, labels, first_id, ..Loader::new(task, joint_pairs) };
         let rows = loader.read(part, sources.to_vec(), KEEP_ALL)?;
         if first_id.is_none() {
             loader.find_first_id([&rows].into_iter())?;
@@ -171,25 +160,16 @@ impl Loader {
         options: CleanOptions,
     ) -> Result<ReadPart> {
         let first_file = self.files.len();
-        let targets = Targets {
-            task: self.task,
-            sources: &sources,
-        };
+        let targets = Targets { task: self.task, sources: &sources };
         let (examples, counts) = self.read_examples(&targets, options)?;
         let files = &self.files[first_file..];
-        self.checks
-            .push(FileChecks::of(part, counts, options, files));
+        self.checks.push(FileChecks::of(part, counts, options, files));
         match (self.given_labels, part) {
             (true, _) => {}
             (false, Part::Train) => self.labels = targets.found_labels(&examples),
             (false, _) => targets.add_continuations(&examples, &mut self.labels),
         }
-        Ok(ReadPart {
-            part,
-            sources,
-            first_file,
-            examples,
-        })
+        Ok(ReadPart { part, sources, first_file, examples })
     }
 
     /// Finds out how cells count ids of labels that are given.
@@ -202,10 +182,7 @@ impl Loader {
             let sources = &part.sources;
             part.examples.iter().flat_map(move |example| {
                 let own = Targets { task, sources }.labels_in(example);
-                let columns = example
-                    .label_cells
-                    .iter()
-                    .map(|cell| Cow::Borrowed(cell.as_str()));
+                let columns = example.label_cells.iter().map(|cell| Cow::Borrowed(cell.as_str()));
                 let source = &sources[example.source];
                 let labels = own.into_iter().chain(columns);
                 labels.map(move |label| (label, source, example.line))
@@ -217,16 +194,8 @@ impl Loader {
 
     /// Adds the rows of what was read.
     fn add_rows(&mut self, read: ReadPart) -> Result<()> {
-        let ReadPart {
-            part,
-            sources,
-            first_file,
-            examples,
-        } = read;
-        let targets = Targets {
-            task: self.task,
-            sources: &sources,
-        };
+        let ReadPart { part, sources, first_file, examples } = read;
+        let targets = Targets { task: self.task, sources: &sources };
         for example in examples {
             let read = |example: &Example| targets.read(example, &self.labels, self.first_id);
             let target = read(&example)?;
@@ -267,10 +236,7 @@ impl Loader {
         let swallowed = RefCell::new(vec![Swallowed::default(); sources.len()]);
         // One file is open at a time.
         let examples = sources.iter().enumerate().flat_map(|(number, source)| {
-            let want = Want {
-                label: true,
-                text_pair: source.text_pair.is_some(),
-            };
+            let want = Want { label: true, text_pair: source.text_pair.is_some() };
             let examples = OpenFile::open(&source.path).and_then(|mut file| {
                 files.borrow_mut().push(FileRecord {
                     path: source.path.clone(),
@@ -293,8 +259,7 @@ impl Loader {
         for (source, swallowed) in sources.iter().zip(swallowed.into_inner()) {
             let words = swallowed.in_words();
             let path = source.path.display();
-            self.warnings
-                .extend(words.map(|words| format!("{path}: {words}")));
+            self.warnings.extend(words.map(|words| format!("{path}: {words}")));
         }
         let files = &self.files[first_file..];
         let n_records: Vec<usize> = files.iter().map(|file| file.rows).collect();
@@ -358,9 +323,7 @@ impl Loader {
 
 /// The sources, asked for these columns.
 fn with_label_columns(sources: &[Source], columns: &[Column]) -> Vec<Source> {
-    let asked = sources.iter().map(|source| Source {
-        label_columns: columns.to_vec(),
-        ..source.clone()
-    });
+    let asked =
+        sources.iter().map(|source| Source { label_columns: columns.to_vec(), ..source.clone() });
     asked.collect()
 }

@@ -192,9 +192,7 @@ fn read_text(
         }
         Format::Csv | Format::Tsv => {
             let delimiter = source.delimiter_byte(format)?;
-            Ok(until_error(delimited::read(
-                input, delimiter, source, want,
-            )?))
+            Ok(until_error(delimited::read(input, delimiter, source, want)?))
         }
         Format::Jsonl => Ok(until_error(json_lines::read(input, source, want)?)),
         Format::Lines => Ok(until_error(lines::read(input, source, want)?)),
@@ -236,18 +234,14 @@ mod tests {
 
     #[test]
     fn a_stream_is_read_like_the_file_it_stands_for_but_never_as_parquet() {
-        let source = Source {
-            format: Some(Format::Lines),
-            ..Source::new("-")
-        };
+        let source = Source { format: Some(Format::Lines), ..Source::new("-") };
         let texts: Vec<String> = read_from(&b"one\ntwo"[..], &source, Want::default())
             .unwrap()
             .map(|example| example.unwrap().text)
             .collect();
         assert_eq!(texts, ["one", "two"]);
-        let error = read_from(std::io::empty(), &Source::new("a.parquet"), Want::default())
-            .err()
-            .unwrap();
+        let error =
+            read_from(std::io::empty(), &Source::new("a.parquet"), Want::default()).err().unwrap();
         assert!(error.hint().unwrap().contains("to a file"), "{error}");
     }
 
@@ -255,28 +249,15 @@ mod tests {
     fn a_file_without_records_is_an_error_for_who_needs_one() {
         assert!(require_records(Path::new("a.csv"), 1).is_ok());
         let error = require_records(Path::new("a.csv"), 0).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "a.csv: expected at least one record, got none"
-        );
+        assert_eq!(error.to_string(), "a.csv: expected at least one record, got none");
     }
 
     #[test]
     fn a_file_that_is_not_there_or_a_folder_cannot_be_read() {
-        let error = read(&Source::new("no such file.csv"), Want::default())
-            .err()
-            .unwrap();
-        assert!(
-            error
-                .to_string()
-                .starts_with("cannot read `no such file.csv`: "),
-            "{error}"
-        );
+        let error = read(&Source::new("no such file.csv"), Want::default()).err().unwrap();
+        assert!(error.to_string().starts_with("cannot read `no such file.csv`: "), "{error}");
         let folder = tempfile::tempdir().unwrap();
-        let source = Source {
-            format: Some(Format::Lines),
-            ..Source::new(folder.path())
-        };
+        let source = Source { format: Some(Format::Lines), ..Source::new(folder.path()) };
         let error = read(&source, Want::default())
             .and_then(|examples| examples.collect::<Result<Vec<_>>>())
             .unwrap_err();

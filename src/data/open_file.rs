@@ -44,11 +44,7 @@ impl OpenFile {
         }
         let file = File::open(path).map_err(Error::io("read", path))?;
         let opened = file.metadata().map_err(Error::io("read", path))?;
-        Ok(OpenFile {
-            path: path.to_path_buf(),
-            file,
-            opened: Stamp::of_metadata(&opened),
-        })
+        Ok(OpenFile { path: path.to_path_buf(), file, opened: Stamp::of_metadata(&opened) })
     }
 
     /// blake3 of its bytes.
@@ -67,10 +63,7 @@ impl OpenFile {
 
     /// Fails where the file was written to since it was opened.
     pub(super) fn require_unchanged(&self) -> Result<()> {
-        let now = self
-            .file
-            .metadata()
-            .map_err(Error::io("read", &self.path))?;
+        let now = self.file.metadata().map_err(Error::io("read", &self.path))?;
         if Stamp::of_metadata(&now) == self.opened {
             return Ok(());
         }
@@ -104,10 +97,7 @@ impl OpenFile {
         let failed = || Error::io("read", &self.path);
         let mut file = self.try_clone()?;
         let mut magic = Vec::new();
-        (&mut file)
-            .take(2)
-            .read_to_end(&mut magic)
-            .map_err(failed())?;
+        (&mut file).take(2).read_to_end(&mut magic).map_err(failed())?;
         file.rewind().map_err(failed())?;
         Ok(magic == GZIP_MAGIC)
     }
@@ -126,9 +116,7 @@ fn irregular_kind(metadata: &Metadata) -> Option<&'static str> {
 
 /// Whether a path is that of a pipe or a device, which can be read but only once.
 pub(super) fn is_stream(path: &Path) -> bool {
-    let kind = std::fs::metadata(path)
-        .ok()
-        .and_then(|metadata| irregular_kind(&metadata));
+    let kind = std::fs::metadata(path).ok().and_then(|metadata| irregular_kind(&metadata));
     kind.is_some_and(|kind| kind != "a socket")
 }
 
@@ -149,10 +137,7 @@ pub(super) fn text_of(input: impl Read + Send + 'static, source: &Source) -> Res
 fn with_first_bytes(mut input: impl Read + Send + 'static) -> (Vec<u8>, Box<dyn Read + Send>) {
     let mut first = Vec::new();
     // What cannot be read comes out as an error again, after what was read.
-    let failure = (&mut input)
-        .take(CHUNK_BYTES as u64)
-        .read_to_end(&mut first)
-        .err();
+    let failure = (&mut input).take(CHUNK_BYTES as u64).read_to_end(&mut first).err();
     let rest: Box<dyn Read + Send> = match failure {
         Some(error) => Box::new(Failing(Some(error))),
         None => Box::new(input),
@@ -203,10 +188,7 @@ mod tests {
         let path = folder.path().join("a.csv");
         std::fs::write(&path, "one").unwrap();
         let mut file = OpenFile::open(&path).unwrap();
-        assert_eq!(
-            file.blake3().unwrap(),
-            crate::fingerprint::hash_bytes(b"one")
-        );
+        assert_eq!(file.blake3().unwrap(), crate::fingerprint::hash_bytes(b"one"));
         let aside = folder.path().join("b");
         std::fs::write(&aside, "two").unwrap();
         std::fs::rename(&aside, &path).unwrap();
@@ -217,15 +199,9 @@ mod tests {
         let file = OpenFile::open(&path).unwrap();
         std::fs::write(&path, "two and more").unwrap();
         let error = file.require_unchanged().unwrap_err();
-        assert!(
-            error.to_string().contains("written to meanwhile"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("written to meanwhile"), "{error}");
         let error = OpenFile::open(Path::new("/dev/null")).err().unwrap();
-        assert!(
-            error.to_string().contains("expected a regular file"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("expected a regular file"), "{error}");
     }
 
     #[test]
@@ -261,16 +237,10 @@ mod tests {
         }
         std::fs::write(&path, &bytes).unwrap();
         let source = Source::new(&path);
-        assert_eq!(
-            io::read_to_string(open(&source).unwrap()).unwrap(),
-            "one\ntwo\n"
-        );
+        assert_eq!(io::read_to_string(open(&source).unwrap()).unwrap(), "one\ntwo\n");
 
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
-        let error = failure(
-            &source,
-            io::read_to_string(open(&source).unwrap()).unwrap_err(),
-        );
+        let error = failure(&source, io::read_to_string(open(&source).unwrap()).unwrap_err());
         assert!(
             matches!(&error, Error::Io { action: "read", path: at, .. } if *at == path),
             "{error}"

@@ -93,25 +93,17 @@ pub(super) fn read(
 /// Opens a file so that its strings are views of its pages: one that stands in many rows is in memory once.
 fn open(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
     let found = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
-    let fields = found
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| match field.data_type() {
-            DataType::Utf8 | DataType::LargeUtf8 => {
-                Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View))
-            }
-            _ => Arc::clone(field),
-        });
-    let schema = Schema::new_with_metadata(
-        fields.collect::<Fields>(),
-        found.schema().metadata().clone(),
-    );
+    let fields = found.schema().fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => {
+            Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View))
+        }
+        _ => Arc::clone(field),
+    });
+    let schema =
+        Schema::new_with_metadata(fields.collect::<Fields>(), found.schema().metadata().clone());
     let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
     let metadata = ArrowReaderMetadata::try_new(Arc::clone(found.metadata()), options)?;
-    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(
-        file, metadata,
-    ))
+    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata))
 }
 
 /// How many rows are decoded at once, by the row group whose rows are longest on average.
@@ -141,11 +133,7 @@ impl<T> Columns<T> {
             text_pair: self.text_pair.as_ref().map(&change).transpose()?,
             label: self.label.as_ref().map(&change).transpose()?,
             id: self.id.as_ref().map(&change).transpose()?,
-            label_columns: self
-                .label_columns
-                .iter()
-                .map(&change)
-                .collect::<Result<_>>()?,
+            label_columns: self.label_columns.iter().map(&change).collect::<Result<_>>()?,
         })
     }
 }
@@ -155,14 +143,7 @@ impl Columns<usize> {
         let text =
             |key: &str, column: &Column| index(schema, source, key, column, is_text, "strings");
         let name = |key: &str, column: &Column| {
-            index(
-                schema,
-                source,
-                key,
-                column,
-                is_name,
-                "strings, numbers or booleans",
-            )
+            index(schema, source, key, column, is_name, "strings, numbers or booleans")
         };
         Ok(Columns {
             text: text("text", &source.text)?,
@@ -170,15 +151,8 @@ impl Columns<usize> {
                 .wanted_pair(want)?
                 .map(|column| text("text_pair", column))
                 .transpose()?,
-            label: want
-                .label
-                .then(|| name("label", &source.label_column()))
-                .transpose()?,
-            id: source
-                .id
-                .as_ref()
-                .map(|column| name("id", column))
-                .transpose()?,
+            label: want.label.then(|| name("label", &source.label_column())).transpose()?,
+            id: source.id.as_ref().map(|column| name("id", column)).transpose()?,
             label_columns: source.find_label_columns(name)?,
         })
     }
@@ -223,9 +197,8 @@ impl Rows {
                 return Ok(None);
             };
             let strings = || self.columns.map(|&place| self.strings(&batch, place));
-            let strings = fenced_or(strings, |panic| {
-                failure(&self.source, ParquetError::General(panic))
-            })?;
+            let strings =
+                fenced_or(strings, |panic| failure(&self.source, ParquetError::General(panic)))?;
             self.batch = Some(strings);
             self.n_rows_in_batch = batch.num_rows();
             self.row_in_batch = 0;
@@ -238,19 +211,12 @@ impl Rows {
         };
         let label = match &batch.label {
             None => None,
-            Some(labels) => Some(
-                value(labels, row)
-                    .ok_or_else(|| self.null_label())?
-                    .trim()
-                    .to_owned(),
-            ),
+            Some(labels) => {
+                Some(value(labels, row).ok_or_else(|| self.null_label())?.trim().to_owned())
+            }
         };
         Ok(Some(Example {
-            id: batch
-                .id
-                .as_ref()
-                .and_then(|ids| value(ids, row))
-                .map(str::to_owned),
+            id: batch.id.as_ref().and_then(|ids| value(ids, row)).map(str::to_owned),
             text: value(&batch.text, row).unwrap_or_default().to_owned(),
             text_pair: batch
                 .text_pair
@@ -333,10 +299,7 @@ fn index(
         None => Err(source.malformed(
             None,
             format!("a column {column} for `{key}`"),
-            format!(
-                "the columns {}",
-                name_list(fields.iter().map(|field| field.name().as_str()))
-            ),
+            format!("the columns {}", name_list(fields.iter().map(|field| field.name().as_str()))),
             format!("set `{key}` of this source to one of these"),
         )),
         Some(place) if !accepts(fields[place].data_type()) => Err(source.malformed(

@@ -46,10 +46,7 @@ fn encoding_of(source: &Source) -> Result<&'static Encoding> {
 
 /// The crate's error for an I/O error that came out of a [`Text`].
 pub(super) fn failure(source: &Source, error: io::Error) -> Error {
-    match error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<Malformed>())
-    {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Malformed>()) {
         None => Error::io("read", &source.path)(error),
         Some(malformed) => source.malformed(
             Some(malformed.line),
@@ -141,12 +138,9 @@ impl<R: Read> Transcoder<R> {
     fn decode_more(&mut self) {
         let raw = &self.raw[self.raw_start..self.raw_end];
         let (result, n_read, n_written) =
-            self.decoder
-                .decode_to_utf8_without_replacement(raw, &mut self.text, self.raw_is_last);
-        self.tail
-            .extend_from_slice(&raw[n_read.saturating_sub(TAIL_BYTES)..n_read]);
-        self.tail
-            .drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+            self.decoder.decode_to_utf8_without_replacement(raw, &mut self.text, self.raw_is_last);
+        self.tail.extend_from_slice(&raw[n_read.saturating_sub(TAIL_BYTES)..n_read]);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
         self.raw_start += n_read;
         self.text_start = 0;
         self.text_end = n_written;
@@ -186,9 +180,7 @@ impl<R> Transcoder<R> {
             };
         }
         if self.line_ends == LineEnds::CarriageReturn {
-            text.iter_mut()
-                .filter(|byte| **byte == b'\r')
-                .for_each(|byte| *byte = b'\n');
+            text.iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
         }
     }
 }
@@ -197,10 +189,7 @@ impl<R: Read> BufRead for Transcoder<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.text_start == self.text_end && !self.finished {
             if let Some(malformed) = &self.malformed {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    malformed.clone(),
-                ));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, malformed.clone()));
             }
             if self.raw_start == self.raw_end && !self.raw_is_last {
                 self.read_more()?;
@@ -225,11 +214,7 @@ impl<R: Read> Read for Transcoder<R> {
 
 impl Malformed {
     fn shown_bytes(&self) -> String {
-        let bytes: Vec<String> = self
-            .bytes
-            .iter()
-            .map(|byte| format!("0x{byte:02X}"))
-            .collect();
+        let bytes: Vec<String> = self.bytes.iter().map(|byte| format!("0x{byte:02X}")).collect();
         match bytes.len() {
             1 => format!("the byte {}", bytes[0]),
             _ => format!("the bytes {}", bytes.join(" ")),
@@ -250,9 +235,7 @@ pub(super) fn next_line(
     let mut line = Vec::new();
     // One byte more than a line and its end may have.
     let mut input = input.take(MAX_RECORD_BYTES as u64 + 3);
-    input
-        .read_until(b'\n', &mut line)
-        .map_err(|error| failure(source, error))?;
+    input.read_until(b'\n', &mut line).map_err(|error| failure(source, error))?;
     if line.is_empty() {
         return Ok(None);
     }
@@ -303,10 +286,7 @@ mod tests {
                 Ok(0) => return Ok(utf8(text)),
                 Ok(n) => text.extend_from_slice(&buffer[..n]),
                 Err(error) => {
-                    return Err((
-                        utf8(text),
-                        failure(&Source::new("a.txt"), error).to_string(),
-                    ));
+                    return Err((utf8(text), failure(&Source::new("a.txt"), error).to_string()));
                 }
             }
         }
@@ -315,28 +295,13 @@ mod tests {
     #[test]
     fn a_byte_order_mark_is_dropped_and_only_at_the_start() {
         for n_at_once in [1, 2, 100] {
-            assert_eq!(
-                decoded(b"\xEF\xBB\xBFone", "utf-8", n_at_once).unwrap(),
-                "one"
-            );
+            assert_eq!(decoded(b"\xEF\xBB\xBFone", "utf-8", n_at_once).unwrap(), "one");
             for encoding in ["utf-8", "utf-16", "utf-16le", "utf-16be"] {
-                assert_eq!(
-                    decoded(b"\xFF\xFEo\0n\0", encoding, n_at_once).unwrap(),
-                    "on"
-                );
-                assert_eq!(
-                    decoded(b"\xFE\xFF\0o\0n", encoding, n_at_once).unwrap(),
-                    "on"
-                );
+                assert_eq!(decoded(b"\xFF\xFEo\0n\0", encoding, n_at_once).unwrap(), "on");
+                assert_eq!(decoded(b"\xFE\xFF\0o\0n", encoding, n_at_once).unwrap(), "on");
             }
-            assert_eq!(
-                decoded(b"\xFF\xFEo", "latin1", n_at_once).unwrap(),
-                "\u{ff}\u{fe}o"
-            );
-            assert_eq!(
-                decoded(b"a\xEF\xBB\xBF", "utf-8", n_at_once).unwrap().len(),
-                1 + 2 * 3 - 3
-            );
+            assert_eq!(decoded(b"\xFF\xFEo", "latin1", n_at_once).unwrap(), "\u{ff}\u{fe}o");
+            assert_eq!(decoded(b"a\xEF\xBB\xBF", "utf-8", n_at_once).unwrap().len(), 1 + 2 * 3 - 3);
         }
     }
 
@@ -350,12 +315,7 @@ mod tests {
                     "one\nt",
                     "a.txt:2: expected UTF-8 text, got the byte 0xF0",
                 ),
-                (
-                    b"\xFFone",
-                    "utf8",
-                    "",
-                    "a.txt:1: expected UTF-8 text, got the byte 0xFF",
-                ),
+                (b"\xFFone", "utf8", "", "a.txt:1: expected UTF-8 text, got the byte 0xFF"),
                 (
                     b"a\n\n\xE2\x82",
                     "utf-8",
@@ -386,10 +346,7 @@ mod tests {
 
     #[test]
     fn an_unknown_encoding_is_refused() {
-        let source = Source {
-            encoding: "utf-9".to_owned(),
-            ..Source::new("a.txt")
-        };
+        let source = Source { encoding: "utf-9".to_owned(), ..Source::new("a.txt") };
         let error = decode(Box::new(io::empty()), &source).err().unwrap();
         assert_eq!(
             error.to_string(),

@@ -43,10 +43,7 @@ pub(super) struct Allowance {
 
 impl Allowance {
     pub(super) fn new() -> Allowance {
-        Allowance {
-            left: Cell::new(MAX_RECORD_BYTES),
-            line: Cell::new(1),
-        }
+        Allowance { left: Cell::new(MAX_RECORD_BYTES), line: Cell::new(1) }
     }
 
     /// Another record begins.
@@ -70,11 +67,7 @@ pub(super) struct Limited<R, A> {
 
 impl<R, A> Limited<R, A> {
     pub(super) fn new(input: R, allowance: A, delimiter: Option<u8>) -> Self {
-        Limited {
-            input,
-            allowance,
-            delimiter,
-        }
+        Limited { input, allowance, delimiter }
     }
 
     pub(super) fn allowance(&self) -> &A {

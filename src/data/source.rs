@@ -122,9 +122,7 @@ impl Source {
 
     /// The column of the label: the one given, or `"label"`.
     pub fn label_column(&self) -> Column {
-        self.label
-            .clone()
-            .unwrap_or_else(|| Column::Name("label".to_owned()))
+        self.label.clone().unwrap_or_else(|| Column::Name("label".to_owned()))
     }
 
     /// The format given, or the one that the extension (before `.gz`) stands for: `.csv`, `.tsv`, `.jsonl`, `.ndjson`,
@@ -286,9 +284,7 @@ impl Format {
 
     /// The format of this name.
     pub fn named(name: &str) -> Option<Format> {
-        Format::ALL
-            .into_iter()
-            .find(|format| format.to_string() == name)
+        Format::ALL.into_iter().find(|format| format.to_string() == name)
     }
 }
 
@@ -330,8 +326,7 @@ impl fmt::Display for Format {
 }
 
 fn lower_extension(path: &Path) -> Option<String> {
-    path.extension()
-        .map(|extension| extension.to_string_lossy().to_ascii_lowercase())
+    path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase())
 }
 
 fn default_text() -> Column {
@@ -375,9 +370,7 @@ mod tests {
         );
         let error = serde_json::from_str::<Source>(r#"{"path": "a.tsv", "text": -1}"#).unwrap_err();
         assert!(
-            error
-                .to_string()
-                .starts_with("expected a column's name, or its number from 0"),
+            error.to_string().starts_with("expected a column's name, or its number from 0"),
             "{error}"
         );
     }
@@ -385,10 +378,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_by_name() {
         let error = serde_json::from_str::<Source>(r#"{"path": "a.csv", "lable": 0}"#).unwrap_err();
-        assert!(
-            error.to_string().contains("unknown field `lable`"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("unknown field `lable`"), "{error}");
         assert!(error.to_string().contains("`label_separator`"), "{error}");
     }
 
@@ -406,27 +396,17 @@ mod tests {
             ("a.conllu", Format::Conllu),
             ("v1.1.json", Format::Squad),
         ] {
-            assert_eq!(
-                Source::new(name).resolve_format().unwrap(),
-                format,
-                "{name}"
-            );
+            assert_eq!(Source::new(name).resolve_format().unwrap(), format, "{name}");
             let word = format!("\"{format}\"");
-            assert_eq!(
-                serde_json::from_str::<Format>(&word).unwrap(),
-                format,
-                "{word}"
-            );
+            assert_eq!(serde_json::from_str::<Format>(&word).unwrap(), format, "{word}");
         }
     }
 
     #[test]
     fn an_unknown_extension_names_the_file_and_says_to_set_the_format() {
-        for (name, got) in [
-            ("rt-polarity.neg", "got `.neg`"),
-            ("reviews", "got no extension"),
-            ("b.gz", "no ext"),
-        ] {
+        for (name, got) in
+            [("rt-polarity.neg", "got `.neg`"), ("reviews", "got no extension"), ("b.gz", "no ext")]
+        {
             let error = Source::new(name).resolve_format().unwrap_err();
             assert!(
                 error.to_string().starts_with(name) && error.to_string().contains(got),
@@ -434,19 +414,13 @@ mod tests {
             );
             assert!(error.hint().unwrap().starts_with("set `format`"));
         }
-        let source = Source {
-            format: Some(Format::Lines),
-            ..Source::new("rt-polarity.neg")
-        };
+        let source = Source { format: Some(Format::Lines), ..Source::new("rt-polarity.neg") };
         assert_eq!(source.resolve_format().unwrap(), Format::Lines);
     }
 
     #[test]
     fn an_empty_separator_leaves_a_multi_label_cell_whole() {
-        let source = Source {
-            label_separator: String::new(),
-            ..Source::new("a.csv")
-        };
+        let source = Source { label_separator: String::new(), ..Source::new("a.csv") };
         assert_eq!(source.split_labels(" a,b "), ["a,b"]);
     }
 }

@@ -51,11 +51,7 @@ struct Unchecked {
 impl SplitFractions {
     /// Says what is wrong with the fractions, where something is.
     pub fn check(&self) -> Result<(), String> {
-        let SplitFractions {
-            train,
-            validation,
-            test,
-        } = *self;
+        let SplitFractions { train, validation, test } = *self;
         let given = format!("train {train}, validation {validation} and test {test}");
         let sum: f64 = self.shares().iter().sum();
         if !self.shares().iter().all(|share| *share >= 0.0) {
@@ -76,26 +72,14 @@ impl SplitFractions {
 
 impl Default for SplitFractions {
     fn default() -> Self {
-        SplitFractions {
-            train: 0.70,
-            validation: 0.15,
-            test: 0.15,
-        }
+        SplitFractions { train: 0.70, validation: 0.15, test: 0.15 }
     }
 }
 
 impl Default for Unchecked {
     fn default() -> Self {
-        let SplitFractions {
-            train,
-            validation,
-            test,
-        } = SplitFractions::default();
-        Unchecked {
-            train,
-            validation,
-            test,
-        }
+        let SplitFractions { train, validation, test } = SplitFractions::default();
+        Unchecked { train, validation, test }
     }
 }
 
@@ -126,18 +110,10 @@ pub fn split_plan(
     given_test: bool,
     fractions: SplitFractions,
 ) -> SplitFractions {
-    let validation = if given_validation {
-        0.0
-    } else {
-        fractions.validation
-    };
+    let validation = if given_validation { 0.0 } else { fractions.validation };
     let test = if given_test { 0.0 } else { fractions.test };
     let [train, validation, test] = normalised([fractions.train, validation, test]);
-    SplitFractions {
-        train,
-        validation,
-        test,
-    }
+    SplitFractions { train, validation, test }
 }
 
 /// Sends each row to a part, so that every class is spread as `fractions` say. `labels` holds the class of each row,
@@ -189,10 +165,8 @@ pub fn stratified_split(labels: &[usize], fractions: SplitFractions, seed: u64) 
 
 /// How many rows of each class go to each part.
 fn counts_by_class(sizes: &[usize], shares: [f64; 3]) -> Vec<[usize; 3]> {
-    let mut counts: Vec<[usize; 3]> = sizes
-        .iter()
-        .map(|&size| counts_of_class(size, shares))
-        .collect();
+    let mut counts: Vec<[usize; 3]> =
+        sizes.iter().map(|&size| counts_of_class(size, shares)).collect();
     let totals = largest_remainder(sizes.iter().sum(), shares);
     // Each move takes a row from a part with too many to one with too few, so that this ends.
     while let Some(moves) = next_moves(&counts, sizes, totals, shares) {
@@ -268,12 +242,7 @@ fn largest_remainder(n: usize, shares: [f64; 3]) -> [usize; 3] {
     let mut order = [0, 1, 2];
     order.sort_by(|&one, &other| quotas[other].fract().total_cmp(&quotas[one].fract()));
     let n_left = n.saturating_sub(counts.iter().sum());
-    for &part in order
-        .iter()
-        .filter(|&&part| shares[part] > 0.0)
-        .cycle()
-        .take(n_left)
-    {
+    for &part in order.iter().filter(|&&part| shares[part] > 0.0).cycle().take(n_left) {
         counts[part] += 1;
     }
     counts
@@ -283,11 +252,7 @@ fn largest_remainder(n: usize, shares: [f64; 3]) -> [usize; 3] {
 pub(super) fn normalised(shares: [f64; 3]) -> [f64; 3] {
     let shares = shares.map(|share| share.max(0.0));
     let sum: f64 = shares.iter().sum();
-    if sum > 0.0 && sum.is_finite() {
-        shares.map(|share| share / sum)
-    } else {
-        [1.0, 0.0, 0.0]
-    }
+    if sum > 0.0 && sum.is_finite() { shares.map(|share| share / sum) } else { [1.0, 0.0, 0.0] }
 }
 
 #[cfg(test)]
@@ -295,11 +260,7 @@ mod tests {
     use super::*;
 
     fn fractions(train: f64, validation: f64, test: f64) -> SplitFractions {
-        SplitFractions {
-            train,
-            validation,
-            test,
-        }
+        SplitFractions { train, validation, test }
     }
 
     fn table(labels: &[usize], parts: &[Part]) -> BTreeMap<usize, [usize; 3]> {
@@ -316,9 +277,7 @@ mod tests {
             .enumerate()
             .flat_map(|(class, &size)| std::iter::repeat_n(class, size))
             .collect();
-        table(&labels, &stratified_split(&labels, fractions, 7))
-            .into_values()
-            .collect()
+        table(&labels, &stratified_split(&labels, fractions, 7)).into_values().collect()
     }
 
     fn totals(counts: &[[usize; 3]]) -> [usize; 3] {
@@ -329,19 +288,10 @@ mod tests {
     fn the_same_seed_gives_the_same_parts_today_and_next_year() {
         let labels: Vec<usize> = (0..20).map(|row| row % 2).collect();
         let parts = stratified_split(&labels, SplitFractions::default(), 42);
-        let letters: String = parts
-            .iter()
-            .map(|part| ["t", "v", "x"][*part as usize])
-            .collect();
+        let letters: String = parts.iter().map(|part| ["t", "v", "x"][*part as usize]).collect();
         assert_eq!(letters, "ttvtxttttttxxvtttttv");
-        assert_eq!(
-            stratified_split(&labels, SplitFractions::default(), 42),
-            parts
-        );
-        assert_ne!(
-            stratified_split(&labels, SplitFractions::default(), 43),
-            parts
-        );
+        assert_eq!(stratified_split(&labels, SplitFractions::default(), 42), parts);
+        assert_ne!(stratified_split(&labels, SplitFractions::default(), 43), parts);
     }
 
     #[test]
@@ -350,10 +300,7 @@ mod tests {
         let swapped: Vec<usize> = [vec![5; 100], vec![0; 100]].concat();
         let parts = stratified_split(&labels, SplitFractions::default(), 1);
         let swapped = stratified_split(&swapped, SplitFractions::default(), 1);
-        assert_eq!(
-            (&parts[..100], &parts[100..]),
-            (&swapped[100..], &swapped[..100])
-        );
+        assert_eq!((&parts[..100], &parts[100..]), (&swapped[100..], &swapped[..100]));
         assert_ne!(parts[..100], parts[100..], "classes are shuffled apart");
     }
 
@@ -361,21 +308,14 @@ mod tests {
     fn totals_fit_though_every_class_is_rounded() {
         let counts = split_sizes(&[10; 77], SplitFractions::default());
         assert_eq!(totals(&counts), [539, 116, 115]);
-        assert!(
-            counts
-                .iter()
-                .all(|counts| counts[0] == 7 && counts[1] >= 1 && counts[2] >= 1)
-        );
+        assert!(counts.iter().all(|counts| counts[0] == 7 && counts[1] >= 1 && counts[2] >= 1));
     }
 
     #[test]
     fn no_class_is_further_than_one_row_from_its_share_where_classes_are_large() {
         let sizes: Vec<usize> = (0..77).map(|class| 35 + class * 2).collect();
         let counts = split_sizes(&sizes, SplitFractions::default());
-        assert_eq!(
-            totals(&counts),
-            largest_remainder(sizes.iter().sum(), [0.7, 0.15, 0.15])
-        );
+        assert_eq!(totals(&counts), largest_remainder(sizes.iter().sum(), [0.7, 0.15, 0.15]));
         for (counts, size) in counts.iter().zip(&sizes) {
             for (count, share) in counts.iter().zip([0.7, 0.15, 0.15]) {
                 assert!(
@@ -413,11 +353,9 @@ mod tests {
 
     #[test]
     fn a_part_with_no_share_stays_empty() {
-        for fractions in [
-            fractions(0.8, 0.2, 0.0),
-            fractions(1.0, 0.0, 0.0),
-            fractions(0.0, 0.0, 1.0),
-        ] {
+        for fractions in
+            [fractions(0.8, 0.2, 0.0), fractions(1.0, 0.0, 0.0), fractions(0.0, 0.0, 1.0)]
+        {
             for sizes in [vec![1], vec![3, 50, 7], vec![2; 30]] {
                 let sums = totals(&split_sizes(&sizes, fractions));
                 assert_eq!(sums.iter().sum::<usize>(), sizes.iter().sum::<usize>());
@@ -437,14 +375,8 @@ mod tests {
         let plan = split_plan(true, false, SplitFractions::default());
         assert!((plan.train - 0.7 / 0.85).abs() < 1e-12 && plan.validation == 0.0);
         assert!(plan.check().is_ok());
-        assert_eq!(
-            split_plan(true, true, SplitFractions::default()),
-            fractions(1.0, 0.0, 0.0)
-        );
-        assert_eq!(
-            split_plan(true, true, fractions(0.0, 0.5, 0.5)),
-            fractions(1.0, 0.0, 0.0)
-        );
+        assert_eq!(split_plan(true, true, SplitFractions::default()), fractions(1.0, 0.0, 0.0));
+        assert_eq!(split_plan(true, true, fractions(0.0, 0.5, 0.5)), fractions(1.0, 0.0, 0.0));
         assert_eq!(
             split_plan(false, false, fractions(0.5, 0.25, 0.25)),
             fractions(0.5, 0.25, 0.25)
@@ -458,10 +390,7 @@ mod tests {
             SplitFractions::default()
         );
         let json = r#"{"train": 0.8, "validation": 0.1, "test": 0.1}"#;
-        assert_eq!(
-            serde_json::from_str::<SplitFractions>(json).unwrap(),
-            fractions(0.8, 0.1, 0.1)
-        );
+        assert_eq!(serde_json::from_str::<SplitFractions>(json).unwrap(), fractions(0.8, 0.1, 0.1));
         for (json, problem) in [
             (
                 r#"{"train": 0.8}"#,
@@ -474,9 +403,7 @@ mod tests {
             ),
             (r#"{"trian": 1.0}"#, "unknown field `trian`"),
         ] {
-            let error = serde_json::from_str::<SplitFractions>(json)
-                .unwrap_err()
-                .to_string();
+            let error = serde_json::from_str::<SplitFractions>(json).unwrap_err().to_string();
             assert!(error.starts_with(problem), "{error}");
         }
         assert!(fractions(f64::NAN, 0.5, 0.5).check().is_err());

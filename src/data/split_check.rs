@@ -56,11 +56,7 @@ impl SplitCheck {
         let n_alone = rows.iter().filter(|row| row.group.is_none()).count();
         SplitCheck {
             asked,
-            real: SplitFractions {
-                train,
-                validation,
-                test,
-            },
+            real: SplitFractions { train, validation, test },
             rows: counts,
             groups: nouns.map(|nouns| SplitGroups {
                 nouns: nouns.map(String::from),
@@ -72,17 +68,9 @@ impl SplitCheck {
 
     /// A line for each part that got nothing, and one where parts are far from their shares.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let shares = || {
-            Part::ALL
-                .into_iter()
-                .zip(self.asked.shares())
-                .zip(self.real.shares())
-        };
+        let shares = || Part::ALL.into_iter().zip(self.asked.shares()).zip(self.real.shares());
         let n_rows: usize = self.rows.iter().sum();
-        let row = self
-            .groups
-            .as_ref()
-            .map_or("row", |groups| &groups.nouns[0]);
+        let row = self.groups.as_ref().map_or("row", |groups| &groups.nouns[0]);
         let empty: Vec<&str> = shares()
             .filter(|((_, asked), real)| *asked > 0.0 && *real == 0.0)
             .map(|((part, _), _)| part_name(part))
@@ -129,9 +117,7 @@ impl SplitCheck {
                 files.join(" and ")
             ));
         } else if is_far {
-            warnings.push(format!(
-                "the split is far from data.split: {parts}: {reason}"
-            ));
+            warnings.push(format!("the split is far from data.split: {parts}: {reason}"));
         }
         warnings
     }

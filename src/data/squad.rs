@@ -151,11 +151,7 @@ struct Record<'a> {
 impl Record<'_> {
     fn text(&self, question: Option<String>) -> Result<String> {
         question.ok_or_else(|| {
-            self.error(
-                "a `question`",
-                "none",
-                "give the record its text under `question`",
-            )
+            self.error("a `question`", "none", "give the record its text under `question`")
         })
     }
 
@@ -206,11 +202,7 @@ impl Record<'_> {
             .text
             .ok_or_else(|| self.error("the `text` of every answer", "an answer without", hint))?;
         let start = answer.answer_start.ok_or_else(|| {
-            self.error(
-                "the `answer_start` of every answer",
-                "an answer without",
-                hint,
-            )
+            self.error("the `answer_start` of every answer", "an answer without", hint)
         })?;
         let start = usize::try_from(start)
             .map_err(|_| self.error("an `answer_start` from 0", format!("{start}"), hint))?;
@@ -218,8 +210,7 @@ impl Record<'_> {
     }
 
     fn error(&self, expected: &str, got: impl Into<String>, hint: &str) -> Error {
-        self.source
-            .malformed(None, format!("{expected} for {}", self.place), got, hint)
+        self.source.malformed(None, format!("{expected} for {}", self.place), got, hint)
     }
 }
 

@@ -93,10 +93,7 @@ pub fn grouped_split(groups: &[u64], fractions: SplitFractions, seed: u64) -> Ve
     };
     if sizes.len() <= MOST_TRIED {
         let parts = nearest(&sizes, placed.lacking, shares, &mut random);
-        return numbers
-            .into_iter()
-            .map(|number| Part::ALL[parts[number]])
-            .collect();
+        return numbers.into_iter().map(|number| Part::ALL[parts[number]]).collect();
     }
     let is_even = sizes.iter().all(|size| *size == sizes[0]);
     for (n_placed, group) in order.iter().enumerate() {
@@ -222,9 +219,7 @@ impl Placed {
         // A group of each size in each part: others of that size would do the same.
         let mut of_size: [BTreeMap<usize, usize>; 3] = Default::default();
         for group in order {
-            of_size[self.part_of[*group]]
-                .entry(sizes[*group])
-                .or_insert(*group);
+            of_size[self.part_of[*group]].entry(sizes[*group]).or_insert(*group);
         }
         let mut best = None;
         let mut most_gained = 1e-6;
@@ -238,9 +233,7 @@ impl Placed {
             };
             let before = error(0.0);
             for (size, group) in &of_size[from] {
-                let back = of_size[to]
-                    .iter()
-                    .map(|(size, group)| (*size, Some(*group)));
+                let back = of_size[to].iter().map(|(size, group)| (*size, Some(*group)));
                 let may_move = self.n_groups[from] > 1;
                 for (size_back, back) in back.chain(may_move.then_some((0, None))) {
                     let gained = before - error(*size as f64 - size_back as f64);
@@ -258,11 +251,7 @@ impl Placed {
 
 /// The groups, and a new one for each row that has none.
 fn own_groups(groups: &[Option<u64>]) -> Vec<u64> {
-    let first_free = groups
-        .iter()
-        .flatten()
-        .max()
-        .map_or(0, |largest| largest + 1);
+    let first_free = groups.iter().flatten().max().map_or(0, |largest| largest + 1);
     let numbered = groups.iter().zip(first_free..);
     numbered.map(|(group, own)| group.unwrap_or(own)).collect()
 }

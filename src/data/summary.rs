@@ -52,10 +52,7 @@ pub fn class_distribution(
     let mut classes: Vec<ClassCount> = labels
         .names()
         .iter()
-        .map(|label| ClassCount {
-            label: label.clone(),
-            ..ClassCount::default()
-        })
+        .map(|label| ClassCount { label: label.clone(), ..ClassCount::default() })
         .collect();
     for (id, part) in rows {
         let Some(class) = classes.get_mut(id) else {
@@ -173,13 +170,8 @@ pub(super) fn question_summaries(rows: &[Row]) -> Vec<QuestionSummary> {
         (n_questions > 0).then(|| QuestionSummary {
             part,
             questions: n_questions,
-            impossible: questions()
-                .filter(|row| row.target.answers().is_empty())
-                .count(),
-            contexts: questions()
-                .map(|row| &row.text_pair)
-                .collect::<HashSet<_>>()
-                .len(),
+            impossible: questions().filter(|row| row.target.answers().is_empty()).count(),
+            contexts: questions().map(|row| &row.text_pair).collect::<HashSet<_>>().len(),
         })
     };
     Part::ALL.into_iter().filter_map(summary).collect()
@@ -192,12 +184,7 @@ mod tests {
     #[test]
     fn classes_are_counted_by_part_in_id_order_even_without_rows() {
         let labels = LabelMap::from_train(["b", "a", "c"]);
-        let rows = [
-            (1, Part::Train),
-            (0, Part::Validation),
-            (1, Part::Test),
-            (1, Part::Train),
-        ];
+        let rows = [(1, Part::Train), (0, Part::Validation), (1, Part::Test), (1, Part::Train)];
         assert_eq!(
             serde_json::to_string(&class_distribution(&labels, rows)).unwrap(),
             r#"{"classes":[{"label":"a","train":0,"validation":1,"test":0},"#.to_owned()

@@ -16,8 +16,7 @@ impl Swallowed {
     pub fn count(&mut self, example: &Example) {
         if let Some(last) = example.swallowed_to {
             self.n_records += 1;
-            self.lines
-                .get_or_insert((example.line.unwrap_or_default(), last));
+            self.lines.get_or_insert((example.line.unwrap_or_default(), last));
         }
     }
 

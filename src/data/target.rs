@@ -252,12 +252,9 @@ impl Targets<'_> {
 /// The labels of an example of several: those of a list, or of a cell.
 fn labels_of<'e>(example: &'e Example, source: &Source) -> Option<Vec<Cow<'e, str>>> {
     match (&example.labels, &example.label) {
-        (Some(labels), _) => Some(
-            labels
-                .iter()
-                .map(|label| Cow::Borrowed(label.as_str()))
-                .collect(),
-        ),
+        (Some(labels), _) => {
+            Some(labels.iter().map(|label| Cow::Borrowed(label.as_str())).collect())
+        }
         (None, Some(cell)) => Some(source.split_labels(cell)),
         (None, None) => None,
     }
@@ -307,11 +304,7 @@ fn value(cell: &str, source: &Source, line: Option<u64>) -> Result<Target> {
 /// All of so many: `the 1 row`, `all 20 rows`.
 fn all(count: usize, noun: &str) -> String {
     let counted = counted(count, noun);
-    if count == 1 {
-        format!("the {counted}")
-    } else {
-        format!("all {counted}")
-    }
+    if count == 1 { format!("the {counted}") } else { format!("all {counted}") }
 }
 
 /// Names the word whose tag is at fault: a sentence has many lines, and errors the first of them.

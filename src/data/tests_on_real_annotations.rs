@@ -10,10 +10,7 @@ use super::{
     *,
 };
 
-const LABELLED: Want = Want {
-    label: true,
-    text_pair: false,
-};
+const LABELLED: Want = Want { label: true, text_pair: false };
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -110,13 +107,7 @@ fn sentences_words_tags_lines_and_documents_are_those_of_another_parser() {
             tags().filter(|tag| tag.starts_with("B-")).count(),
             n_groups(&examples),
         );
-        let expected = (
-            case.examples,
-            case.words,
-            case.tags,
-            case.entities,
-            case.groups,
-        );
+        let expected = (case.examples, case.words, case.tags, case.entities, case.groups);
         assert_eq!(counts, expected, "{}", case.file);
         let crc32 = crc32(examples.iter().map(sentence_lines));
         assert_eq!(crc32, case.crc32, "{}", case.file);
@@ -131,10 +122,8 @@ fn sentences_words_tags_lines_and_documents_are_those_of_another_parser() {
 fn the_published_counts_of_wnut17_ud_ewt_and_squad_are_those_of_the_fixture() {
     let Fixture { words, squad } = fixture();
     let made_iob2: Vec<_> = words.iter().map(|case| case.made_iob2).collect();
-    let words: Vec<_> = words
-        .iter()
-        .map(|case| (case.examples, case.words, case.entities))
-        .collect();
+    let words: Vec<_> =
+        words.iter().map(|case| (case.examples, case.words, case.entities)).collect();
     // Of the test file with several tags in some cells, one annotator's slip: an entity that starts with `I-`.
     assert_eq!(made_iob2, [0, 0, 0, 1, 0, 0]);
     assert_eq!(words[0], (3_394, 62_730, 1_975));
@@ -144,15 +133,7 @@ fn the_published_counts_of_wnut17_ud_ewt_and_squad_are_those_of_the_fixture() {
     assert_eq!(words[5], (2_077, 25_094, 0));
     let squad: Vec<_> = squad
         .iter()
-        .map(|case| {
-            (
-                case.examples,
-                case.impossible,
-                case.answers,
-                case.matching,
-                case.groups,
-            )
-        })
+        .map(|case| (case.examples, case.impossible, case.answers, case.matching, case.groups))
         .collect();
     assert_eq!(squad[0], (2_910, 0, 10_052, 10_052, 646));
     assert_eq!(squad[1], (838, 0, 838, 838, 160));
@@ -180,13 +161,7 @@ fn questions_contexts_and_answers_are_those_of_another_parser() {
             answers.iter().filter(|matches| **matches).count(),
             n_groups(&examples),
         );
-        let expected = (
-            case.examples,
-            case.impossible,
-            case.answers,
-            case.matching,
-            case.groups,
-        );
+        let expected = (case.examples, case.impossible, case.answers, case.matching, case.groups);
         assert_eq!(counts, expected, "{}", case.file);
         let crc32 = crc32(examples.iter().map(question_lines));
         assert_eq!(crc32, case.crc32, "{}", case.file);
@@ -195,23 +170,18 @@ fn questions_contexts_and_answers_are_those_of_another_parser() {
 
 #[test]
 fn without_labels_the_same_texts_are_read() {
-    let files = [
-        "wnut17/wnut17train.conll",
-        "ud_ewt/en_ewt-ud-dev.conllu",
-        "squad2_cs224n/dev-v2.0.json",
-    ];
+    let files =
+        ["wnut17/wnut17train.conll", "ud_ewt/en_ewt-ud-dev.conllu", "squad2_cs224n/dev-v2.0.json"];
     for file in files {
         let Some(path) = data_set(file) else {
             return;
         };
         let source = Source::new(path);
-        let unlabelled = examples(&source, LABELLED)
-            .into_iter()
-            .map(|example| Example {
-                tags: None,
-                answers: None,
-                ..example
-            });
+        let unlabelled = examples(&source, LABELLED).into_iter().map(|example| Example {
+            tags: None,
+            answers: None,
+            ..example
+        });
         assert!(unlabelled.eq(examples(&source, Want::default())), "{file}");
     }
 }

@@ -8,10 +8,7 @@ use std::{
 
 use super::*;
 
-const LABELLED: Want = Want {
-    label: true,
-    text_pair: false,
-};
+const LABELLED: Want = Want { label: true, text_pair: false };
 
 /// A file of the data sets, or `None` (and a word about it) where this machine has none.
 pub(super) fn data_set(file: &str) -> Option<PathBuf> {
@@ -23,10 +20,7 @@ pub(super) fn data_set(file: &str) -> Option<PathBuf> {
 }
 
 pub(super) fn examples(source: &Source, want: Want) -> Vec<Example> {
-    read(source, want)
-        .unwrap()
-        .collect::<Result<_>>()
-        .unwrap_or_else(|error| panic!("{error}"))
+    read(source, want).unwrap().collect::<Result<_>>().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A file of sms_spam: the label stands first, and quotes are characters.
@@ -74,21 +68,13 @@ fn label_counts(examples: &[Example]) -> HashMap<&str, usize> {
 }
 
 fn label_map(examples: &[Example]) -> LabelMap {
-    LabelMap::from_train(
-        examples
-            .iter()
-            .filter_map(|example| example.label.as_deref()),
-    )
+    LabelMap::from_train(examples.iter().filter_map(|example| example.label.as_deref()))
 }
 
 /// The record's line as it stands in the file, to hold against the record.
 fn line_at(path: &Path, line: Option<u64>) -> String {
     let content = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
-    content
-        .split('\n')
-        .nth(line.unwrap() as usize - 1)
-        .unwrap()
-        .to_owned()
+    content.split('\n').nth(line.unwrap() as usize - 1).unwrap().to_owned()
 }
 
 #[test]
@@ -97,11 +83,8 @@ fn mr_is_a_file_of_lines_for_each_class() {
         return;
     };
     for (path, label) in [(path.clone(), "pos"), (path.with_extension("neg"), "neg")] {
-        let source = Source {
-            format: Some(Format::Lines),
-            label: Some(label.into()),
-            ..Source::new(path)
-        };
+        let source =
+            Source { format: Some(Format::Lines), label: Some(label.into()), ..Source::new(path) };
         let examples = examples(&source, LABELLED);
         assert_eq!(label_counts(&examples), HashMap::from([(label, 5331)]));
         assert_eq!(examples.last().unwrap().line, Some(5331));
@@ -118,34 +101,17 @@ fn trec_is_read_by_a_pattern_from_latin1() {
         pattern: Some(r"(?<label>\w+):\S+ (?<text>.*)".to_owned()),
         ..Source::new(&path)
     };
-    let error = read(&utf8, LABELLED)
-        .unwrap()
-        .collect::<Result<Vec<_>>>()
-        .unwrap_err();
-    let Error::Record { line, got, .. } = &error else {
-        panic!("{error}")
-    };
+    let error = read(&utf8, LABELLED).unwrap().collect::<Result<Vec<_>>>().unwrap_err();
+    let Error::Record { line, got, .. } = &error else { panic!("{error}") };
     assert_eq!((*line, got.as_str()), (Some(66), "the byte 0xF0"));
 
-    let latin1 = Source {
-        encoding: "latin1".to_owned(),
-        ..utf8
-    };
+    let latin1 = Source { encoding: "latin1".to_owned(), ..utf8 };
     let train = examples(&latin1, LABELLED);
     assert_eq!(train.len(), 5452);
-    assert_eq!(
-        label_map(&train).names(),
-        ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]
-    );
-    assert_eq!(
-        (label_counts(&train)["ABBR"], label_counts(&train)["ENTY"]),
-        (86, 1250)
-    );
+    assert_eq!(label_map(&train).names(), ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]);
+    assert_eq!((label_counts(&train)["ABBR"], label_counts(&train)["ENTY"]), (86, 1250));
     assert!(train[65].text.contains('\u{f0}'), "{}", train[65].text);
-    let test = Source {
-        path: path.with_file_name("TREC_10.label"),
-        ..latin1
-    };
+    let test = Source { path: path.with_file_name("TREC_10.label"), ..latin1 };
     assert_eq!(examples(&test, LABELLED).len(), 500);
 }
 
@@ -154,53 +120,29 @@ fn banking77_keeps_line_breaks_in_fields_and_all_77_labels() {
     let Some(path) = data_set("banking77/train.csv") else {
         return;
     };
-    let source = Source {
-        label: Some("category".into()),
-        ..Source::new(&path)
-    };
+    let source = Source { label: Some("category".into()), ..Source::new(&path) };
     let train = examples(&source, LABELLED);
-    let test = examples(
-        &Source {
-            path: path.with_file_name("test.csv"),
-            ..source
-        },
-        LABELLED,
-    );
+    let test = examples(&Source { path: path.with_file_name("test.csv"), ..source }, LABELLED);
     assert_eq!((train.len(), test.len()), (10_003, 3_080));
     let labels = label_map(&train);
     assert_eq!(labels.len(), 77);
-    let broken: Vec<&Example> = train
-        .iter()
-        .filter(|example| example.text.contains('\n'))
-        .collect();
+    let broken: Vec<&Example> =
+        train.iter().filter(|example| example.text.contains('\n')).collect();
     assert_eq!(broken.len(), 10);
     for example in broken.into_iter().chain(train.last()) {
-        let first_line = example
-            .text
-            .trim_end_matches('\r')
-            .split('\n')
-            .next()
-            .unwrap();
-        assert!(
-            line_at(&path, example.line).contains(first_line),
-            "{example:?}"
-        );
+        let first_line = example.text.trim_end_matches('\r').split('\n').next().unwrap();
+        assert!(line_at(&path, example.line).contains(first_line), "{example:?}");
     }
 
     let id = |example: &Example| {
-        labels
-            .id_at(example.label.as_deref().unwrap(), &path, example.line)
-            .unwrap()
+        labels.id_at(example.label.as_deref().unwrap(), &path, example.line).unwrap()
     };
     let ids: Vec<usize> = train.iter().map(id).collect();
     let parts = stratified_split(&ids, SplitFractions::default(), 42);
     let distribution = class_distribution(&labels, ids.into_iter().zip(parts));
     let sum =
         |count: fn(&ClassCount) -> usize| distribution.classes.iter().map(count).sum::<usize>();
-    assert_eq!(
-        (sum(|c| c.train), sum(|c| c.validation), sum(|c| c.test)),
-        (7002, 1501, 1500)
-    );
+    assert_eq!((sum(|c| c.train), sum(|c| c.validation), sum(|c| c.test)), (7002, 1501, 1500));
     assert!(
         distribution
             .classes
@@ -216,35 +158,19 @@ fn sms_spam_has_literal_quotes_and_no_header() {
     };
     let source = sms_spam(&path);
     let all = examples(&source, LABELLED);
-    assert_eq!(
-        label_counts(&all),
-        HashMap::from([("ham", 4827), ("spam", 747)])
-    );
-    assert_eq!(
-        all.iter()
-            .filter(|example| example.text.starts_with('"'))
-            .count(),
-        54
-    );
+    assert_eq!(label_counts(&all), HashMap::from([("ham", 4827), ("spam", 747)]));
+    assert_eq!(all.iter().filter(|example| example.text.starts_with('"')).count(), 54);
     assert_eq!(all.last().unwrap().line, Some(5574));
 
     let hasher = RandomState::new();
     let (kept, counts) = clean(
         read(&source, LABELLED).unwrap(),
         CleanOptions::default(),
-        |example| {
-            (
-                hasher.hash_one(&example.text),
-                hasher.hash_one((&example.text, 1)),
-            )
-        },
+        |example| (hasher.hash_one(&example.text), hasher.hash_one((&example.text, 1))),
         |example| example.label.clone(),
     )
     .unwrap();
-    assert_eq!(
-        (counts.read, counts.empty, counts.duplicates, kept.len()),
-        (5574, 0, 403, 5171)
-    );
+    assert_eq!((counts.read, counts.empty, counts.duplicates, kept.len()), (5574, 0, 403, 5171));
 }
 
 #[test]
@@ -253,47 +179,26 @@ fn goemotions_has_quoted_fields_and_several_labels() {
         return;
     };
     let source = goemotions(&path);
-    for (file, n_rows, n_several) in [
-        ("train.tsv", 43_410, 7_102),
-        ("dev.tsv", 5_426, 878),
-        ("test.tsv", 5_427, 837),
-    ] {
-        let examples = examples(
-            &Source {
-                path: path.with_file_name(file),
-                ..source.clone()
-            },
-            LABELLED,
-        );
+    for (file, n_rows, n_several) in
+        [("train.tsv", 43_410, 7_102), ("dev.tsv", 5_426, 878), ("test.tsv", 5_427, 837)]
+    {
+        let examples =
+            examples(&Source { path: path.with_file_name(file), ..source.clone() }, LABELLED);
         let labels: Vec<Vec<_>> = examples
             .iter()
             .map(|example| source.split_labels(example.label.as_deref().unwrap()))
             .collect();
         assert_eq!(examples.len(), n_rows, "{file}");
-        assert_eq!(
-            labels.iter().filter(|labels| labels.len() > 1).count(),
-            n_several,
-            "{file}"
-        );
+        assert_eq!(labels.iter().filter(|labels| labels.len() > 1).count(), n_several, "{file}");
         let numbers = LabelMap::from_train(labels.into_iter().flatten());
+        assert_eq!((numbers.len(), numbers.name(2), numbers.name(27)), (28, Some("2"), Some("27")));
         assert_eq!(
-            (numbers.len(), numbers.name(2), numbers.name(27)),
-            (28, Some("2"), Some("27"))
-        );
-        assert_eq!(
-            examples
-                .iter()
-                .map(|example| example.id.as_deref())
-                .collect::<HashSet<_>>()
-                .len(),
+            examples.iter().map(|example| example.id.as_deref()).collect::<HashSet<_>>().len(),
             n_rows
         );
     }
     assert_eq!(
-        LabelMap::from_file(&path.with_file_name("labels.txt"))
-            .unwrap()
-            .0
-            .name(27),
+        LabelMap::from_file(&path.with_file_name("labels.txt")).unwrap().0.name(27),
         Some("neutral")
     );
 }
@@ -309,20 +214,11 @@ fn covid_faq_holds_html_and_line_breaks_in_its_fields() {
         label: Some("lang".into()),
         ..Source::new(&path)
     };
-    let both = Want {
-        label: true,
-        text_pair: true,
-    };
+    let both = Want { label: true, text_pair: true };
     let tsv = examples(&source, both);
     let counts = label_counts(&tsv);
-    assert_eq!(
-        (tsv.len(), counts["de"], counts["en"], counts["pl"]),
-        (896, 399, 224, 131)
-    );
-    let html = || {
-        tsv.iter()
-            .filter_map(|example| example.text_pair.as_deref())
-    };
+    assert_eq!((tsv.len(), counts["de"], counts["en"], counts["pl"]), (896, 399, 224, 131));
+    let html = || tsv.iter().filter_map(|example| example.text_pair.as_deref());
     assert_eq!(html().filter(|html| html.contains('\n')).count(), 670);
     assert_eq!(html().map(|html| html.chars().count()).max(), Some(19_668));
     for example in &tsv {
@@ -334,10 +230,7 @@ fn covid_faq_holds_html_and_line_breaks_in_its_fields() {
             example.text
         );
     }
-    let csv = Source {
-        path: path.with_file_name("faq_covidbert.csv"),
-        ..source
-    };
+    let csv = Source { path: path.with_file_name("faq_covidbert.csv"), ..source };
     assert_eq!(examples(&csv, both).len(), 213);
 }
 
@@ -346,19 +239,9 @@ fn stsb_has_pairs_in_records_of_seven_or_nine_fields() {
     let Some(path) = data_set("stsb/sts-train.csv") else {
         return;
     };
-    for (file, n_rows) in [
-        ("sts-train.csv", 5749),
-        ("sts-dev.csv", 1500),
-        ("sts-test.csv", 1379),
-    ] {
+    for (file, n_rows) in [("sts-train.csv", 5749), ("sts-dev.csv", 1500), ("sts-test.csv", 1379)] {
         let source = stsb(&path.with_file_name(file));
-        let examples = examples(
-            &source,
-            Want {
-                label: true,
-                text_pair: true,
-            },
-        );
+        let examples = examples(&source, Want { label: true, text_pair: true });
         assert_eq!(examples.len(), n_rows, "{file}");
         for example in &examples {
             let score: f64 = example.label.as_deref().unwrap().parse().unwrap();

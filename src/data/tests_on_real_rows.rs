@@ -8,10 +8,7 @@ use super::{
     *,
 };
 
-const KEEP_ALL: CleanOptions = CleanOptions {
-    drop_empty: false,
-    drop_duplicates: false,
-};
+const KEEP_ALL: CleanOptions = CleanOptions { drop_empty: false, drop_duplicates: false };
 
 /// How many rows each part has.
 fn counts(dataset: &Dataset) -> [usize; 3] {
@@ -31,11 +28,7 @@ fn load(task: DataTask, labels: Option<LabelMap>, sources: [&[Source]; 3]) -> Da
         labels,
         split: match given(test) {
             false => SplitFractions::default(),
-            true => SplitFractions {
-                train: 1.0,
-                validation: 0.0,
-                test: 0.0,
-            },
+            true => SplitFractions { train: 1.0, validation: 0.0, test: 0.0 },
         },
         clean: KEEP_ALL,
         seed: 42,
@@ -57,32 +50,17 @@ fn wnut17_has_3394_1009_and_1287_sentences_of_13_tags() {
         format: Some(Format::Conll),
         ..Source::new(train.with_file_name(file))
     };
-    let [train, validation, test] = [
-        "wnut17train.conll",
-        "emerging.dev.conll",
-        "emerging.test.annotated",
-    ]
-    .map(|file| [of(file)]);
+    let [train, validation, test] =
+        ["wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"]
+            .map(|file| [of(file)]);
     let dataset = load(DataTask::Tokens, None, [&train, &validation, &test]);
     assert_eq!(counts(&dataset), [3_394, 1_009, 1_287]);
-    assert_eq!(
-        (dataset.labels.len(), dataset.labels.id("O")),
-        (13, Some(12))
-    );
-    let words: usize = dataset
-        .distribution
-        .classes
-        .iter()
-        .map(ClassCount::total)
-        .sum();
+    assert_eq!((dataset.labels.len(), dataset.labels.id("O")), (13, Some(12)));
+    let words: usize = dataset.distribution.classes.iter().map(ClassCount::total).sum();
     assert_eq!(words, 62_730 + 15_733 + 23_394);
     let balance = dataset.checks.balance.unwrap();
     assert_eq!(
-        (
-            balance.rarest.as_str(),
-            balance.rarest_rows,
-            balance.most_frequent_rows
-        ),
+        (balance.rarest.as_str(), balance.rarest_rows, balance.most_frequent_rows),
         ("I-corporation", 46, 59_570)
     );
 
@@ -91,19 +69,8 @@ fn wnut17_has_3394_1009_and_1287_sentences_of_13_tags() {
     let labels = dataset.labels;
     let error =
         Dataset::of_part(DataTask::Tokens, false, &several, labels, None, Part::Test).unwrap_err();
-    let Error::Record {
-        path,
-        line: Some(_),
-        got,
-        ..
-    } = &error
-    else {
-        panic!("{error}")
-    };
-    assert!(
-        path.ends_with("emerging.test.conll") && got.contains(','),
-        "{error}"
-    );
+    let Error::Record { path, line: Some(_), got, .. } = &error else { panic!("{error}") };
+    assert!(path.ends_with("emerging.test.conll") && got.contains(','), "{error}");
 }
 
 #[test]
@@ -127,10 +94,7 @@ fn ud_ewt_has_2001_and_2077_sentences_and_is_split_by_document() {
 fn assert_whole_groups(dataset: &Dataset, n_groups: usize) {
     let mut part_of = HashMap::new();
     for row in &dataset.rows {
-        assert_eq!(
-            *part_of.entry(row.group.unwrap()).or_insert(row.part),
-            row.part
-        );
+        assert_eq!(*part_of.entry(row.group.unwrap()).or_insert(row.part), row.part);
     }
     assert_eq!(part_of.len(), n_groups);
 }
@@ -140,19 +104,12 @@ fn questions_of_one_squad_file_never_share_a_context_between_parts() {
     let Some(train) = data_set("squad_small/train_16articles.json") else {
         return;
     };
-    let test = [Source::new(
-        train.with_file_name("test_xquad_other_articles.json"),
-    )];
+    let test = [Source::new(train.with_file_name("test_xquad_other_articles.json"))];
     let train = [Source::new(train)];
     let dataset = load(DataTask::Qa, None, [&train, &[], &test]);
     assert_eq!(counts(&dataset), [2_910, 0, 838]);
     assert!(dataset.checks.misplaced_answers.as_ref().unwrap().count == 0);
-    assert!(
-        dataset
-            .rows
-            .iter()
-            .all(|row| row.spans().count() == row.target.answers().len())
-    );
+    assert!(dataset.rows.iter().all(|row| row.spans().count() == row.target.answers().len()));
     let n_contexts: Vec<usize> = dataset.questions.iter().map(|part| part.contexts).collect();
     assert_eq!(n_contexts, [646, 160]);
 
@@ -162,11 +119,7 @@ fn questions_of_one_squad_file_never_share_a_context_between_parts() {
     }
     assert_whole_groups(&dataset, 646);
     assert!(
-        dataset
-            .checks
-            .shared
-            .iter()
-            .all(|shared| shared.contexts.as_ref().unwrap().count == 0)
+        dataset.checks.shared.iter().all(|shared| shared.contexts.as_ref().unwrap().count == 0)
     );
 }
 
@@ -214,10 +167,7 @@ fn goemotions_has_43410_5426_and_5427_rows_of_28_emotions_by_id() {
     let dataset = load(DataTask::Multilabel, names, [&train, &validation, &test]);
     assert_eq!(counts(&dataset), [43_410, 5_426, 5_427]);
     let of_train = |label: &str| dataset.distribution.classes[labels.id(label).unwrap()].train;
-    assert_eq!(
-        ["admiration", "grief", "neutral"].map(of_train),
-        [4_130, 77, 14_219]
-    );
+    assert_eq!(["admiration", "grief", "neutral"].map(of_train), [4_130, 77, 14_219]);
 
     let dataset = load(DataTask::Multilabel, Some(labels), [&train, &[], &[]]);
     assert_eq!(counts(&dataset), [30_387, 6_512, 6_511]);
@@ -302,12 +252,7 @@ fn groups_of_real_data_are_split_within_three_rows_of_their_shares() {
                     split.rows
                 );
             }
-            assert!(
-                !dataset
-                    .warnings
-                    .iter()
-                    .any(|warning| warning.contains("data.split"))
-            );
+            assert!(!dataset.warnings.iter().any(|warning| warning.contains("data.split")));
         }
     }
 }

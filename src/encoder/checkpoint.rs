@@ -79,9 +79,7 @@ impl Checkpoint {
         let (model, weights) = match choose_weights(folder, config.as_ref()) {
             Some(WeightsFile::Safetensors(path)) => {
                 // Without a model.onnx config.json is needed, and with one safetensors are chosen by it.
-                let config = config
-                    .as_ref()
-                    .expect("safetensors are chosen with a config");
+                let config = config.as_ref().expect("safetensors are chosen with a config");
                 let shape = config.fused_shape()?;
                 let (weights, hash) = Weights::open(&path)?;
                 (Model::Fused(FusedModel { shape, weights }), hash)

@@ -131,10 +131,7 @@ impl ConfigFile {
 
     fn size(&self, key: &str) -> Result<usize> {
         self.number(key).ok_or_else(|| {
-            let got = self
-                .fields
-                .get(key)
-                .map_or("none".to_string(), |value| format!("`{value}`"));
+            let got = self.fields.get(key).map_or("none".to_string(), |value| format!("`{value}`"));
             self.refuse(
                 &format!("a number `{key}` from 1 to {MOST_SIZE}"),
                 got,
@@ -219,9 +216,7 @@ impl ConfigFile {
             Some(given) => given,
         };
         // A large one makes all states zero.
-        let sound = given
-            .as_f64()
-            .filter(|epsilon| (0.0..1.0).contains(epsilon));
+        let sound = given.as_f64().filter(|epsilon| (0.0..1.0).contains(epsilon));
         sound.map(|epsilon| epsilon as f32).ok_or_else(|| {
             self.refuse(
                 &format!("a {key} from 0 to less than 1, as 1e-12"),
@@ -311,10 +306,7 @@ mod tests {
         assert_eq!((shape.layers, shape.hidden, shape.token_types), (2, 8, 2));
         assert_eq!(shape.layer_norm_epsilon, 1e-12);
         assert_eq!(shape.config().max_tokens, Some(32));
-        assert_eq!(
-            check(&GOOD.replace("\"model_type\": \"bert\",", "")).unwrap(),
-            shape
-        );
+        assert_eq!(check(&GOOD.replace("\"model_type\": \"bert\",", "")).unwrap(), shape);
     }
 
     #[test]
@@ -327,17 +319,9 @@ mod tests {
     fn roberta_loses_the_positions_up_to_its_padding_token() {
         let roberta = GOOD.replace("\"bert\"", "\"roberta\", \"pad_token_id\": 1");
         let shape = check(&roberta).unwrap();
-        assert_eq!(
-            (shape.first_position, shape.config().max_tokens),
-            (2, Some(30))
-        );
+        assert_eq!((shape.first_position, shape.config().max_tokens), (2, Some(30)));
         let few = roberta.replace("32", "2");
-        assert!(
-            check(&few)
-                .unwrap_err()
-                .to_string()
-                .contains("pad_token_id")
-        );
+        assert!(check(&few).unwrap_err().to_string().contains("pad_token_id"));
     }
 
     #[test]
@@ -347,10 +331,7 @@ mod tests {
                 "max_position_embeddings": 32, "activation": "gelu"}"#,
         )
         .unwrap();
-        assert_eq!(
-            (shape.layers, shape.intermediate, shape.token_types),
-            (2, 16, 0)
-        );
+        assert_eq!((shape.layers, shape.intermediate, shape.token_types), (2, 16, 0));
     }
 
     #[test]
@@ -367,21 +348,9 @@ mod tests {
             ),
             ("_layers\": 2", "_layers\": -2", "num_hidden_layers"),
             ("_layers\": 2", "_layers\": 10001", "at most 10000"),
-            (
-                "\"hidden_act\"",
-                "\"layer_norm_eps\": 1e300, \"hidden_act\"",
-                "layer_norm_eps",
-            ),
-            (
-                "\"bert\"",
-                "\"roberta\", \"pad_token_id\": 18446744073709551615",
-                "pad_token_id",
-            ),
-            (
-                "\"hidden_act\"",
-                "\"is_decoder\": true, \"hidden_act\"",
-                "is_decoder",
-            ),
+            ("\"hidden_act\"", "\"layer_norm_eps\": 1e300, \"hidden_act\"", "layer_norm_eps"),
+            ("\"bert\"", "\"roberta\", \"pad_token_id\": 18446744073709551615", "pad_token_id"),
+            ("\"hidden_act\"", "\"is_decoder\": true, \"hidden_act\"", "is_decoder"),
             (
                 "\"hidden_act\"",
                 "\"position_embedding_type\": \"relative_key\", \"hidden_act\"",

@@ -26,11 +26,7 @@ pub(super) fn check_libraries(runtime: &Runtime, number: u32) -> Result<()> {
     let cuda = cuda_version_of(&provider)?;
     match explain_libraries(&load_all(&provider)?, cuda, &Gpus::look) {
         None => Ok(()),
-        Some((reason, hint)) => Err(Error::Device {
-            device: device.to_string(),
-            reason,
-            hint,
-        }),
+        Some((reason, hint)) => Err(Error::Device { device: device.to_string(), reason, hint }),
     }
 }
 
@@ -47,10 +43,9 @@ pub fn explain_libraries(
     let driver = driver.map(|_| no_driver(cuda, &gpus()));
     match (explain_missing(libraries, cuda), driver) {
         // Both are told at once: nobody should install 2 GB to be told then that there is no driver.
-        (Some((reason, hint)), Some((driver, driver_hint))) => Some((
-            format!("{reason}; and {driver}"),
-            format!("{driver_hint}. Then {hint}"),
-        )),
+        (Some((reason, hint)), Some((driver, driver_hint))) => {
+            Some((format!("{reason}; and {driver}"), format!("{driver_hint}. Then {hint}")))
+        }
         (Some(missing), None) => Some(missing),
         (None, Some((driver, hint))) => Some((driver, format!("{hint}; {OR_CPU}"))),
         (None, None) => None,
@@ -93,11 +88,7 @@ pub(super) fn explain(words: &str, runtime: &Runtime, number: u32) -> Error {
         gpus: &Gpus::look,
     };
     let (reason, hint) = facts.explain(words);
-    Error::Device {
-        device: Provider::Cuda(number).to_string(),
-        reason,
-        hint,
-    }
+    Error::Device { device: Provider::Cuda(number).to_string(), reason, hint }
 }
 
 /// What is known beside ONNX Runtime's own words.

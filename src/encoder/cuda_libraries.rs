@@ -113,9 +113,7 @@ fn names_needed(bytes: &[u8]) -> object::Result<Vec<String>> {
         return Ok(Vec::new());
     };
     let strings = sections.strings(endian, bytes, link)?;
-    let needed = entries
-        .iter()
-        .filter(|entry| entry.tag32(endian) == Some(DT_NEEDED));
+    let needed = entries.iter().filter(|entry| entry.tag32(endian) == Some(DT_NEEDED));
     needed
         .map(|entry| {
             let name = entry.string(endian, strings)?;
@@ -126,9 +124,7 @@ fn names_needed(bytes: &[u8]) -> object::Result<Vec<String>> {
 
 /// The CUDA version of a provider: that of the CUDA runtime among what it needs.
 fn cuda_version(names: &[String]) -> Option<u32> {
-    let runtime = names
-        .iter()
-        .find_map(|name| name.strip_prefix("libcudart.so."))?;
+    let runtime = names.iter().find_map(|name| name.strip_prefix("libcudart.so."))?;
     runtime.split('.').next()?.parse().ok()
 }
 
@@ -146,12 +142,9 @@ fn folders_near(provider: &Path) -> Vec<PathBuf> {
     let mut folders = vec![own.to_path_buf()];
     // site-packages/onnxruntime/capi and site-packages/nvidia/<part>/lib
     if let Some(packages) = own.ancestors().nth(2) {
-        let parts = std::fs::read_dir(packages.join("nvidia"))
-            .into_iter()
-            .flatten();
-        let mut parts: Vec<PathBuf> = parts
-            .filter_map(|part| Some(part.ok()?.path().join("lib")))
-            .collect();
+        let parts = std::fs::read_dir(packages.join("nvidia")).into_iter().flatten();
+        let mut parts: Vec<PathBuf> =
+            parts.filter_map(|part| Some(part.ok()?.path().join("lib"))).collect();
         parts.sort();
         folders.extend(parts);
     }
@@ -167,11 +160,7 @@ fn load(name: &str, folders: &[PathBuf]) -> Result<(), String> {
     if missing_file(&by_name) != Some(name) {
         return Err(by_name);
     }
-    match folders
-        .iter()
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-    {
+    match folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()) {
         Some(path) => ort::util::preload_dylib(path).map_err(|error| words_of(&error)),
         None => Err(by_name),
     }
@@ -179,17 +168,13 @@ fn load(name: &str, folders: &[PathBuf]) -> Result<(), String> {
 
 /// The loader's own words stand in the source of its error, where it has one.
 fn words_of(error: &dyn std::error::Error) -> String {
-    error
-        .source()
-        .map_or_else(|| error.to_string(), ToString::to_string)
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// The file that the loader did not find.
 fn missing_file(words: &str) -> Option<&str> {
     let (name, reason) = words.split_once(": ")?;
-    reason
-        .starts_with("cannot open shared object file: No such file")
-        .then_some(name)
+    reason.starts_with("cannot open shared object file: No such file").then_some(name)
 }
 
 fn describe(name: &str, cuda: Option<u32>, problem: Option<String>) -> Library {
@@ -202,12 +187,7 @@ fn describe(name: &str, cuda: Option<u32>, problem: Option<String>) -> Library {
         }
         _ => package.into(),
     });
-    Library {
-        name: name.into(),
-        part,
-        package,
-        problem,
-    }
+    Library { name: name.into(), part, package, problem }
 }
 
 /// What to say of libraries that cannot be loaded: the reason, and the cure. `None` where all were.
@@ -230,19 +210,14 @@ pub fn explain_missing(libraries: &[Library], cuda: Option<u32>) -> Option<(Stri
             .iter()
             .map(|library| format!("`{}` ({})", library.name, library.part))
             .collect();
-        reasons.push(format!(
-            "the CUDA provider needs what is not found: {}",
-            names.join(", ")
-        ));
+        reasons.push(format!("the CUDA provider needs what is not found: {}", names.join(", ")));
     }
     for library in broken.iter().filter(|library| !is_missing(library)) {
         let problem = library.problem.as_deref().unwrap_or_default();
         reasons.push(format!("`{}` cannot be loaded: {problem}", library.name));
     }
-    let packages: BTreeSet<&str> = broken
-        .iter()
-        .filter_map(|library| library.package.as_deref())
-        .collect();
+    let packages: BTreeSet<&str> =
+        broken.iter().filter_map(|library| library.package.as_deref()).collect();
     let version = cuda.map_or(String::new(), |version| format!(" {version}"));
     let hint = match packages.is_empty() {
         true => format!(
@@ -282,19 +257,13 @@ mod tests {
             "the CUDA provider needs what is not found: `libcublasLt.so.13` (cuBLAS), `libcublas.so.13` (cuBLAS), \
              `libcudnn.so.9` (cuDNN)"
         );
-        assert!(
-            hint.contains("pip install nvidia-cublas nvidia-cudnn-cu13`"),
-            "{hint}"
-        );
+        assert!(hint.contains("pip install nvidia-cublas nvidia-cudnn-cu13`"), "{hint}");
     }
 
     #[test]
     fn packages_of_cuda_12_carry_its_number() {
         let package = |name| describe(name, Some(12), None).package;
-        assert_eq!(
-            package("libcudart.so.12").unwrap(),
-            "nvidia-cuda-runtime-cu12"
-        );
+        assert_eq!(package("libcudart.so.12").unwrap(), "nvidia-cuda-runtime-cu12");
         assert_eq!(package("libcudnn.so.9").unwrap(), "nvidia-cudnn-cu12");
         assert_eq!(package("libcuda.so.1"), None);
     }
@@ -319,10 +288,7 @@ mod tests {
     fn the_needs_of_this_very_program_are_read() {
         let program = std::env::current_exe().unwrap();
         let names = needed(&program).unwrap();
-        assert!(
-            names.iter().any(|name| name.starts_with("libc.so")),
-            "{names:?}"
-        );
+        assert!(names.iter().any(|name| name.starts_with("libc.so")), "{names:?}");
         let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let error = needed(&text).unwrap_err().to_string();
         assert!(error.contains("is no library for this machine"), "{error}");

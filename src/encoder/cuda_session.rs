@@ -46,9 +46,7 @@ impl CudaSession {
         let builder = device::register_cuda(builder, runtime, number, true)?;
         let half = options.precision == Precision::F16;
         let model = packed::build(source, &options.layers, half)?;
-        let session = model
-            .into_session(&builder)
-            .map_err(encoder_error("load the model"))?;
+        let session = model.into_session(&builder).map_err(encoder_error("load the model"))?;
         let pinned = MemoryInfo::new(
             AllocationDevice::CUDA_PINNED,
             number as i32,
@@ -69,9 +67,7 @@ impl CudaSession {
         provider: Provider,
     ) -> Result<CudaSession> {
         Ok(CudaSession {
-            binding: session
-                .create_binding()
-                .map_err(encoder_error("bind inputs and outputs"))?,
+            binding: session.create_binding().map_err(encoder_error("bind inputs and outputs"))?,
             session,
             layers: layers.to_vec(),
             hidden: source.shape.hidden,
@@ -106,16 +102,8 @@ impl CudaSession {
             (ids, &row[..], packed.ids),
             (type_ids, &row, packed.type_ids),
             (positions, &row, packed.positions),
-            (
-                packed::TOKEN_OFFSET,
-                &[batch.windows(), batch.width],
-                packed.token_offset,
-            ),
-            (
-                packed::CU_SEQLENS,
-                &[batch.windows() + 1],
-                packed.cu_seqlens.clone(),
-            ),
+            (packed::TOKEN_OFFSET, &[batch.windows(), batch.width], packed.token_offset),
+            (packed::CU_SEQLENS, &[batch.windows() + 1], packed.cu_seqlens.clone()),
         ] {
             let tensor = Tensor::from_array((shape.to_vec(), values));
             let tensor = tensor.map_err(encoder_error(action))?;
@@ -124,21 +112,14 @@ impl CudaSession {
         }
         // Bound anew, or the buffers of the last batch would be written again.
         self.binding.clear_outputs();
-        let names: Vec<String> = self
-            .layers
-            .iter()
-            .map(|layer| graph::output_name(*layer))
-            .collect();
+        let names: Vec<String> =
+            self.layers.iter().map(|layer| graph::output_name(*layer)).collect();
         for name in &names {
-            let bound = self
-                .binding
-                .bind_output_to_device(name, &self.output_memory);
+            let bound = self.binding.bind_output_to_device(name, &self.output_memory);
             bound.map_err(encoder_error(action))?;
         }
-        let mut outputs = self
-            .session
-            .run_binding(&self.binding)
-            .map_err(encoder_error("run a batch"))?;
+        let mut outputs =
+            self.session.run_binding(&self.binding).map_err(encoder_error("run a batch"))?;
         let starts = packed.cu_seqlens.windows(2);
         let rows = starts.map(|pair| pair[0] as usize..pair[1] as usize);
         let rows: Vec<_> = rows.collect();

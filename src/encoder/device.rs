@@ -77,9 +77,7 @@ impl Serialize for Device {
 
 impl<'de> Deserialize<'de> for Device {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -147,9 +145,7 @@ impl fmt::Display for Provider {
 /// # Errors
 /// [`Error::Device`] with the reason and the cure.
 pub fn check(device: &Device, precision: Precision, library: &Path) -> Result<()> {
-    let library = library
-        .canonicalize()
-        .unwrap_or_else(|_| library.to_path_buf());
+    let library = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     let folder = library.parent().unwrap_or(Path::new("."));
     match device {
         Device::Cuda(_) | Device::AllCuda => {
@@ -182,11 +178,7 @@ pub(super) fn check_precision(
         ),
         _ => return Ok(()),
     };
-    Err(Error::Device {
-        device: device.to_string(),
-        reason: reason.into(),
-        hint: hint.into(),
-    })
+    Err(Error::Device { device: device.to_string(), reason: reason.into(), hint: hint.into() })
 }
 
 /// Registers CUDA for a session, so that a failure is an error and never a quiet run on the CPU.
@@ -255,17 +247,13 @@ pub fn why_no_cuda(precision: Precision, library: &Path) -> Option<&'static str>
 
 /// Whether a CUDA provider's library lies beside this ONNX Runtime.
 pub fn has_cuda_provider(library: &Path) -> bool {
-    let library = library
-        .canonicalize()
-        .unwrap_or_else(|_| library.to_path_buf());
+    let library = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     library.with_file_name(PROVIDER_LIBRARIES[1]).is_file()
 }
 
 /// The libraries beside ONNX Runtime that make its CUDA provider.
-pub const PROVIDER_LIBRARIES: [&str; 2] = [
-    "libonnxruntime_providers_shared.so",
-    "libonnxruntime_providers_cuda.so",
-];
+pub const PROVIDER_LIBRARIES: [&str; 2] =
+    ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"];
 
 /// Fails with the missing file's name, before ONNX Runtime fails with less.
 pub(super) fn check_provider_library(folder: &Path, device: &impl fmt::Display) -> Result<()> {
@@ -335,10 +323,7 @@ mod tests {
     #[test]
     fn the_numbers_of_devices_stand_in_no_fingerprint() {
         let several = Devices::Cuda(vec![0, 2]);
-        assert_eq!(
-            (several.name(), &several.to_string()[..]),
-            ("cuda", "cuda:0,2")
-        );
+        assert_eq!((several.name(), &several.to_string()[..]), ("cuda", "cuda:0,2"));
         assert_eq!(several.default_batch_tokens(), 32_768);
     }
 }

@@ -69,11 +69,7 @@ const BERT_KEYS: Keys = Keys {
 
 const BERT_TENSORS: LayerTensors = LayerTensors {
     layers: "encoder.layer",
-    projections: [
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-    ],
+    projections: ["attention.self.query", "attention.self.key", "attention.self.value"],
     attention_output: "attention.output.dense",
     attention_norm: "attention.output.LayerNorm",
     widen: "intermediate.dense",
@@ -108,21 +104,11 @@ const BERT: Family = Family {
     projects_embeddings: false,
 };
 
-const ROBERTA: Family = Family {
-    name: "roberta",
-    positions: Positions::AfterPadding,
-    ..BERT
-};
+const ROBERTA: Family = Family { name: "roberta", positions: Positions::AfterPadding, ..BERT };
 
-const XLM_ROBERTA: Family = Family {
-    name: "xlm-roberta",
-    ..ROBERTA
-};
+const XLM_ROBERTA: Family = Family { name: "xlm-roberta", ..ROBERTA };
 
-const CAMEMBERT: Family = Family {
-    name: "camembert",
-    ..ROBERTA
-};
+const CAMEMBERT: Family = Family { name: "camembert", ..ROBERTA };
 
 const DISTILBERT: Family = Family {
     name: "distilbert",
@@ -132,28 +118,16 @@ const DISTILBERT: Family = Family {
     ..BERT
 };
 
-const ELECTRA: Family = Family {
-    name: "electra",
-    projects_embeddings: true,
-    ..BERT
-};
+const ELECTRA: Family = Family { name: "electra", projects_embeddings: true, ..BERT };
 
 /// All families that the fused graph runs.
-pub(super) const FAMILIES: [&Family; 6] = [
-    &BERT,
-    &ROBERTA,
-    &XLM_ROBERTA,
-    &CAMEMBERT,
-    &DISTILBERT,
-    &ELECTRA,
-];
+pub(super) const FAMILIES: [&Family; 6] =
+    [&BERT, &ROBERTA, &XLM_ROBERTA, &CAMEMBERT, &DISTILBERT, &ELECTRA];
 
 impl Family {
     /// The family that config.json names; a config without a `model_type` is an old BERT.
     pub(super) fn named(model_type: &str) -> Option<&'static Family> {
-        FAMILIES
-            .into_iter()
-            .find(|family| family.name == model_type)
+        FAMILIES.into_iter().find(|family| family.name == model_type)
     }
 
     /// All names, for a message.

@@ -48,10 +48,7 @@ impl Gpus {
 
 fn from_smi() -> Option<Gpus> {
     let output = Command::new("nvidia-smi")
-        .args([
-            "--query-gpu=driver_version,memory.total,name",
-            "--format=csv,noheader,nounits",
-        ])
+        .args(["--query-gpu=driver_version,memory.total,name", "--format=csv,noheader,nounits"])
         .output()
         .ok()
         .filter(|output| output.status.success())?;
@@ -61,10 +58,7 @@ fn from_smi() -> Option<Gpus> {
 
 /// Lines of `driver, memory in MiB, name`.
 fn parse_smi(text: &str) -> Gpus {
-    let mut found = Gpus {
-        source: Some("nvidia-smi"),
-        ..Gpus::default()
-    };
+    let mut found = Gpus { source: Some("nvidia-smi"), ..Gpus::default() };
     for line in text.lines() {
         let mut fields = line.splitn(3, ',').map(str::trim);
         if let (Some(driver), Some(memory), Some(name)) =
@@ -95,13 +89,8 @@ fn from_proc(folder: &Path) -> Gpus {
     buses.sort();
     let gpus = buses.iter().filter_map(|bus| {
         let information = std::fs::read_to_string(bus.join("information")).ok()?;
-        let model = information
-            .lines()
-            .find_map(|line| line.strip_prefix("Model:"))?;
-        Some(Gpu {
-            name: model.trim().into(),
-            memory_bytes: None,
-        })
+        let model = information.lines().find_map(|line| line.strip_prefix("Model:"))?;
+        Some(Gpu { name: model.trim().into(), memory_bytes: None })
     });
     Gpus {
         source: Some("/proc/driver/nvidia"),
@@ -122,10 +111,7 @@ mod tests {
         assert_eq!(found.driver.as_deref(), Some("580.65.06"));
         assert_eq!(found.gpus[0].memory_bytes, Some(81559 << 20));
         assert_eq!(found.gpus[1].memory_bytes, None);
-        assert_eq!(
-            found.name().unwrap(),
-            "NVIDIA GB10 or NVIDIA H100 80GB HBM3"
-        );
+        assert_eq!(found.name().unwrap(), "NVIDIA GB10 or NVIDIA H100 80GB HBM3");
         assert_eq!(parse_smi("No devices were found\n").driver, None);
     }
 

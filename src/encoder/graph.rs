@@ -68,13 +68,7 @@ pub(super) fn output_name(layer: usize) -> String {
 pub(super) fn inputs(shape: &FusedShape) -> Vec<Input> {
     let positions = shape.padding_token.map(|_| (Role::Positions, POSITION_IDS));
     let inputs = INPUTS.into_iter().chain(positions);
-    inputs
-        .map(|(role, name)| Input {
-            role,
-            name: name.into(),
-            wide: false,
-        })
-        .collect()
+    inputs.map(|(role, name)| Input { role, name: name.into(), wide: false }).collect()
 }
 
 /// The rows of the graph's position table that tokens take.
@@ -113,11 +107,7 @@ pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result
 fn highest(source: &FusedModel, layers: &[usize]) -> usize {
     let highest = layers.iter().max();
     let highest = *highest.expect("at least one layer is asked for");
-    assert!(
-        highest <= source.shape.layers,
-        "layer {highest} of {}",
-        source.shape.layers
-    );
+    assert!(highest <= source.shape.layers, "layer {highest} of {}", source.shape.layers);
     highest
 }
 
@@ -131,12 +121,7 @@ struct GraphBuilder<'a> {
 impl<'a> GraphBuilder<'a> {
     fn new(source: &'a FusedModel, half: bool) -> Result<GraphBuilder<'a>> {
         let graph = Graph::new().map_err(encoder_error("create a graph"))?;
-        Ok(GraphBuilder {
-            source,
-            shape: &source.shape,
-            graph,
-            half,
-        })
+        Ok(GraphBuilder { source, shape: &source.shape, graph, half })
     }
 
     fn embeddings(&mut self) -> Result<()> {
@@ -206,11 +191,8 @@ impl<'a> GraphBuilder<'a> {
 
     /// The rows of the position table that are used, so that the operator may count from 0 where positions are not fed.
     fn positions(&mut self) -> Result<()> {
-        let (rows, first, width) = (
-            self.shape.positions,
-            first_table_row(self.shape),
-            self.shape.embedding,
-        );
+        let (rows, first, width) =
+            (self.shape.positions, first_table_row(self.shape), self.shape.embedding);
         let table = self.source.weights.tensor(POSITIONS, &[rows, width])?;
         self.initializer(POSITIONS, &[rows - first, width], &table[first * width..])
     }
@@ -232,12 +214,7 @@ impl<'a> GraphBuilder<'a> {
         self.node(
             "Attention",
             CONTRIB_DOMAIN,
-            &[
-                &output_name(layer),
-                &at("qkv.weight"),
-                &at("qkv.bias"),
-                "attention_mask",
-            ],
+            &[&output_name(layer), &at("qkv.weight"), &at("qkv.bias"), "attention_mask"],
             &[&at("attention")],
             vec![self.num_heads()?],
         )?;
@@ -261,11 +238,7 @@ impl<'a> GraphBuilder<'a> {
         let bias = |name: &str| at(&format!("{name}.bias"));
         let (input, output) = (output_name(layer), output_name(layer + 1));
 
-        self.matmul(
-            &at("attention"),
-            &weight(tensors.attention_output),
-            &at("attended"),
-        )?;
+        self.matmul(&at("attention"), &weight(tensors.attention_output), &at("attended"))?;
         self.skip_layer_norm(
             &[&at("attended"), &input],
             &bias(tensors.attention_output),
@@ -274,11 +247,7 @@ impl<'a> GraphBuilder<'a> {
         )?;
 
         self.linear(&at(tensors.widen), hidden, intermediate)?;
-        self.matmul(
-            &at("attention_normed"),
-            &weight(tensors.widen),
-            &at("widened"),
-        )?;
+        self.matmul(&at("attention_normed"), &weight(tensors.widen), &at("widened"))?;
         self.node(
             "BiasGelu",
             CONTRIB_DOMAIN,
@@ -305,20 +274,14 @@ impl<'a> GraphBuilder<'a> {
         let mut bias = Vec::with_capacity(3 * hidden);
         for (part, name) in tensors.projections.into_iter().enumerate() {
             let name = at(name);
-            let projection = self
-                .source
-                .weights
-                .tensor(&format!("{name}.weight"), &[hidden, hidden])?;
+            let projection =
+                self.source.weights.tensor(&format!("{name}.weight"), &[hidden, hidden])?;
             for (out, row) in projection.chunks_exact(hidden).enumerate() {
                 for (input, value) in row.iter().enumerate() {
                     weight[input * 3 * hidden + part * hidden + out] = *value;
                 }
             }
-            bias.extend(
-                self.source
-                    .weights
-                    .tensor(&format!("{name}.bias"), &[hidden])?,
-            );
+            bias.extend(self.source.weights.tensor(&format!("{name}.bias"), &[hidden])?);
         }
         self.initializer(&at("qkv.weight"), &[hidden, 3 * hidden], &weight)?;
         self.initializer(&at("qkv.bias"), &[3 * hidden], &bias)
@@ -333,10 +296,7 @@ impl<'a> GraphBuilder<'a> {
 
     /// The values of a linear layer's weight, `[in, out]`.
     fn transposed(&self, name: &str, inputs: usize, outputs: usize) -> Result<Vec<f32>> {
-        let stored = self
-            .source
-            .weights
-            .tensor(&format!("{name}.weight"), &[outputs, inputs])?;
+        let stored = self.source.weights.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
         let mut transposed = vec![0.0f32; stored.len()];
         for (out, row) in stored.chunks_exact(inputs).enumerate() {
             for (input, value) in row.iter().enumerate() {
@@ -389,16 +349,12 @@ impl<'a> GraphBuilder<'a> {
             for (target, value) in tensor.extract_tensor_mut().1.iter_mut().zip(values) {
                 *target = f16::from_f32(*value);
             }
-            self.graph
-                .add_initializer(name, tensor, external)
-                .map_err(encoder_error(action))
+            self.graph.add_initializer(name, tensor, external).map_err(encoder_error(action))
         } else {
             let mut tensor =
                 Tensor::<f32>::new(&allocator, shape).map_err(encoder_error(action))?;
             tensor.extract_tensor_mut().1.copy_from_slice(values);
-            self.graph
-                .add_initializer(name, tensor, external)
-                .map_err(encoder_error(action))
+            self.graph.add_initializer(name, tensor, external).map_err(encoder_error(action))
         }
     }
 
@@ -413,9 +369,7 @@ impl<'a> GraphBuilder<'a> {
         // An operator is named after its first output, which is unique in the graph.
         let node = Node::new(operator, domain, outputs[0], inputs, outputs, attributes)
             .map_err(encoder_error("create an operator"))?;
-        self.graph
-            .add_node(node)
-            .map_err(encoder_error("add an operator"))
+        self.graph.add_node(node).map_err(encoder_error("add an operator"))
     }
 
     /// Inputs and outputs of batches of padded rows.
@@ -435,21 +389,11 @@ impl<'a> GraphBuilder<'a> {
         rows: &[(i64, &str)],
     ) -> Result<Model> {
         let action = "build the graph";
-        let float = if self.half {
-            TensorElementType::Float16
-        } else {
-            TensorElementType::Float32
-        };
+        let float = if self.half { TensorElementType::Float16 } else { TensorElementType::Float32 };
         let shape = [rows, &[(self.shape.hidden as i64, "")]].concat();
-        let outputs = layers
-            .iter()
-            .map(|layer| tensor_outlet(&output_name(*layer), float, &shape));
-        self.graph
-            .set_inputs(inputs)
-            .map_err(encoder_error(action))?;
-        self.graph
-            .set_outputs(outputs)
-            .map_err(encoder_error(action))?;
+        let outputs = layers.iter().map(|layer| tensor_outlet(&output_name(*layer), float, &shape));
+        self.graph.set_inputs(inputs).map_err(encoder_error(action))?;
+        self.graph.set_outputs(outputs).map_err(encoder_error(action))?;
 
         let opset = |domain, version| Opset::new(domain, version).map_err(encoder_error(action));
         let mut model = Model::new([opset(ONNX_DOMAIN, 17)?, opset(CONTRIB_DOMAIN, 1)?])
@@ -464,14 +408,7 @@ fn tensor_outlet(name: &str, ty: TensorElementType, shape: &[(i64, &str)]) -> Ou
     let dimension_symbols =
         SymbolicDimensions::new(shape.iter().map(|(_, symbol)| (*symbol).to_string()));
     let shape = Shape::new(shape.iter().map(|(size, _)| *size));
-    Outlet::new(
-        name,
-        ValueType::Tensor {
-            ty,
-            shape,
-            dimension_symbols,
-        },
-    )
+    Outlet::new(name, ValueType::Tensor { ty, shape, dimension_symbols })
 }
 
 fn float_attribute(name: &str, value: f32) -> Result<Attribute> {

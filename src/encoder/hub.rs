@@ -76,27 +76,17 @@ impl HubModel {
             |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(known);
         let sound =
             sound(owner) && sound(name) && revision.is_none_or(|revision| !revision.is_empty());
-        sound.then(|| HubModel {
-            repository: repository.into(),
-            revision: revision.map(Into::into),
-        })
+        sound
+            .then(|| HubModel { repository: repository.into(), revision: revision.map(Into::into) })
     }
 
     /// The part after the owner: the name of the folder it is pulled into.
     pub fn name(&self) -> &str {
-        self.repository
-            .rsplit('/')
-            .next()
-            .unwrap_or(&self.repository)
+        self.repository.rsplit('/').next().unwrap_or(&self.repository)
     }
 
     fn refuse(&self, expected: String, got: String, hint: &str) -> Error {
-        Error::Hub {
-            repository: self.repository.clone(),
-            expected,
-            got,
-            hint: hint.into(),
-        }
+        Error::Hub { repository: self.repository.clone(), expected, got, hint: hint.into() }
     }
 
     /// Refuses what a fetched file says. The path would be that of a part, which tells nobody anything.
@@ -199,11 +189,7 @@ pub fn pull(
     progress.finish();
     bytes_fetched = fetched?;
     put_in_place(folder, model, &listing.commit, &files)?;
-    Ok(Pulled {
-        commit: listing.commit,
-        files: files.len(),
-        bytes_fetched,
-    })
+    Ok(Pulled { commit: listing.commit, files: files.len(), bytes_fetched })
 }
 
 /// Refuses to begin what the disk cannot hold; where nobody knows what it has left, it is tried.
@@ -264,9 +250,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
             Sum::GitBlob(_) => sha256_of_file(&present(folder, file))?,
         };
         let size = file.size;
-        source
-            .files
-            .insert(file.name.clone(), SourceFile { size, sha256 });
+        source.files.insert(file.name.clone(), SourceFile { size, sha256 });
     }
     let before = Source::read(folder)?;
     if before.as_ref() == Some(&source) && !files.iter().any(|file| part(file).exists()) {
@@ -296,10 +280,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
     }
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let path = entry.map_err(Error::io("list", folder))?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "part")
-        {
+        if path.extension().is_some_and(|extension| extension == "part") {
             remove_file(&path)?;
         }
     }

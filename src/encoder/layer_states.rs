@@ -42,9 +42,7 @@ impl LayerStates {
     /// The states of all real tokens, window after window.
     pub fn real(&self) -> Vec<f32> {
         let windows = 0..self.rows.len();
-        windows
-            .flat_map(|window| self.row(window).to_f32().into_owned())
-            .collect()
+        windows.flat_map(|window| self.row(window).to_f32().into_owned()).collect()
     }
 
     /// All rows, those of padding too where there is any.
@@ -95,10 +93,7 @@ impl<'a> Floats<'a> {
             Floats::Single(values) => dtype.check(values),
             Floats::Half(values) => {
                 // All at once first, which the compiler turns into vector instructions.
-                if values
-                    .iter()
-                    .fold(true, |all, value| all & value.is_finite())
-                {
+                if values.iter().fold(true, |all, value| all & value.is_finite()) {
                     return Ok(());
                 }
                 let unfit = values.iter().find(|value| !value.is_finite());

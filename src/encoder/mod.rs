@@ -101,10 +101,7 @@ impl Encoder {
                         other => return other,
                     },
                 };
-                Ok(Encoder {
-                    auto_reason: Some(reason),
-                    ..open_on(Devices::Cpu)?
-                })
+                Ok(Encoder { auto_reason: Some(reason), ..open_on(Devices::Cpu)? })
             }
         }
     }
@@ -137,10 +134,8 @@ impl Encoder {
                 let worker = open_worker(provider, settings.precision);
                 worker.map_err(|error| of_device(error, provider, runtime))
             };
-            let threads: Vec<_> = providers
-                .iter()
-                .map(|provider| scope.spawn(move || open(*provider)))
-                .collect();
+            let threads: Vec<_> =
+                providers.iter().map(|provider| scope.spawn(move || open(*provider))).collect();
             let opened = threads.into_iter().map(|thread| thread.join());
             let opened = opened.map(|result| result.expect("opening a session does not panic"));
             opened.collect::<Result<Vec<Worker>>>()
@@ -189,9 +184,7 @@ impl Encoder {
         };
         let proof = Proof::of(cpu, checkpoint, precision)?;
         for (worker, provider) in self.workers.iter_mut().zip(providers) {
-            proof
-                .check(worker, *provider)
-                .map_err(|error| of_device(error, *provider, runtime))?;
+            proof.check(worker, *provider).map_err(|error| of_device(error, *provider, runtime))?;
         }
         Ok(())
     }
@@ -220,10 +213,7 @@ fn placement_of(
         (Model::Onnx(model), Some(number)) => placement::cpu_nodes(runtime, &model.path, *number)?,
         _ => Default::default(),
     };
-    Ok(Some(Placement {
-        gpu: Gpus::look().name(),
-        cpu_nodes,
-    }))
+    Ok(Some(Placement { gpu: Gpus::look().name(), cpu_nodes }))
 }
 
 /// The fingerprint's inputs for a checkpoint on a provider.

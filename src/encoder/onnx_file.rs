@@ -63,9 +63,8 @@ impl Port {
             Element::Other => "of another type",
         };
         let sizes = self.shape.iter().flatten();
-        let sizes: Vec<String> = sizes
-            .map(|size| size.map_or("?".into(), |size| size.to_string()))
-            .collect();
+        let sizes: Vec<String> =
+            sizes.map(|size| size.map_or("?".into(), |size| size.to_string())).collect();
         format!("`{}` {element} [{}]", self.name, sizes.join(", "))
     }
 }
@@ -352,9 +351,8 @@ mod tests {
     fn no_bytes_make_the_reader_panic() {
         for length in 0..64u8 {
             for start in 0..=255u8 {
-                let bytes: Vec<u8> = (0..length)
-                    .map(|place| start.wrapping_add(place.wrapping_mul(37)))
-                    .collect();
+                let bytes: Vec<u8> =
+                    (0..length).map(|place| start.wrapping_add(place.wrapping_mul(37))).collect();
                 read_model(&bytes, &mut OnnxFile::default(), &mut BTreeSet::new());
             }
         }
@@ -388,9 +386,7 @@ mod tests {
     fn graphs_inside_graphs_without_end_are_refused() {
         // A node's attribute holds a graph, with such a node.
         let nested = |depth: usize| {
-            (0..depth).fold(Vec::new(), |graph, _| {
-                field(1, &field(5, &field(6, &graph)))
-            })
+            (0..depth).fold(Vec::new(), |graph, _| field(1, &field(5, &field(6, &graph))))
         };
         assert!(read_with(&nested(DEEPEST)).is_ok());
         for depth in [DEEPEST + 1, 2000] {

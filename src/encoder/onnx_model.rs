@@ -231,16 +231,9 @@ fn find_inputs(path: &Path, ports: &[Port]) -> Result<Vec<Input>> {
                 EXPORT_AGAIN,
             ));
         };
-        inputs.push(Input {
-            role,
-            name: port.name.clone(),
-            wide,
-        });
+        inputs.push(Input { role, name: port.name.clone(), wide });
     }
-    for (role, name) in [
-        (Role::TokenIds, "input_ids"),
-        (Role::Mask, "attention_mask"),
-    ] {
+    for (role, name) in [(Role::TokenIds, "input_ids"), (Role::Mask, "attention_mask")] {
         if inputs.iter().all(|input| input.role != role) {
             return Err(refuse(
                 path,
@@ -267,9 +260,7 @@ fn fixed_size(port: &Port) -> Option<String> {
 
 /// Whether an input takes one text at a time.
 fn takes_one_text(ports: &[Port]) -> bool {
-    let mut texts = ports
-        .iter()
-        .filter_map(|port| port.shape.as_ref()?.first().copied());
+    let mut texts = ports.iter().filter_map(|port| port.shape.as_ref()?.first().copied());
     texts.any(|texts| texts == Some(1))
 }
 
@@ -295,14 +286,11 @@ fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Ou
             && width(port).is_none_or(|size| hidden.is_none_or(|hidden| size == hidden))
     };
     let states: Vec<&Port> = ports.iter().filter(fits).collect();
-    let of_width = hidden.map_or(String::new(), |hidden| {
-        format!(" (hidden_size is {hidden})")
-    });
+    let of_width = hidden.map_or(String::new(), |hidden| format!(" (hidden_size is {hidden})"));
     let expected =
         format!("an output of three sizes, batch, sequence and hidden, f32 or f16{of_width}");
-    let (numbered, others): (Vec<&Port>, Vec<&Port>) = states
-        .iter()
-        .partition(|port| layer_number(&port.name).is_some());
+    let (numbered, others): (Vec<&Port>, Vec<&Port>) =
+        states.iter().partition(|port| layer_number(&port.name).is_some());
     let named_last = |port: &&&Port| plain_name(&port.name) == "last_hidden_state";
     let last = match (others.iter().find(named_last), &others[..]) {
         (Some(port), _) => Some(*port),
@@ -339,14 +327,9 @@ fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Ou
             "put the model's config.json with hidden_size and num_hidden_layers beside model.onnx",
         ));
     };
-    let numbered = numbered
-        .iter()
-        .filter_map(|port| Some((layer_number(&port.name)?, port.name.clone())));
-    Ok((
-        numbered.collect(),
-        last.map(|port| port.name.clone()),
-        hidden,
-    ))
+    let numbered =
+        numbered.iter().filter_map(|port| Some((layer_number(&port.name)?, port.name.clone())));
+    Ok((numbered.collect(), last.map(|port| port.name.clone()), hidden))
 }
 
 fn list(ports: &[Port]) -> String {
@@ -358,12 +341,7 @@ fn list(ports: &[Port]) -> String {
 }
 
 pub(super) fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
-    Error::Checkpoint {
-        path: path.to_path_buf(),
-        expected,
-        got,
-        hint: hint.into(),
-    }
+    Error::Checkpoint { path: path.to_path_buf(), expected, got, hint: hint.into() }
 }
 
 #[cfg(test)]
@@ -372,11 +350,7 @@ mod tests {
 
     fn port(name: &str, element: Element, shape: &[usize]) -> Port {
         let size = |size: &usize| Some(*size).filter(|size| *size > 0);
-        Port {
-            name: name.into(),
-            element,
-            shape: Some(shape.iter().map(size).collect()),
-        }
+        Port { name: name.into(), element, shape: Some(shape.iter().map(size).collect()) }
     }
 
     #[test]
@@ -417,10 +391,7 @@ mod tests {
             ["input_ids", "attention_mask"].map(|name| port(name, Element::I64, shape))
         };
         for (shape, words) in [
-            (
-                &[1, 16][..],
-                "`input_ids` i64 [1, 16], which takes only texts of 16 tokens",
-            ),
+            (&[1, 16][..], "`input_ids` i64 [1, 16], which takes only texts of 16 tokens"),
             (&[0, 16], "texts of 16 tokens"),
             (&[8, 0], "`input_ids` i64 [8, ?], which takes only 8 texts"),
         ] {
@@ -448,23 +419,13 @@ mod tests {
         assert_eq!(numbered.into_keys().collect::<Vec<_>>(), [0, 1]);
         assert_eq!((last.as_deref(), hidden), (Some("last_hidden_state"), 8));
 
-        let odd = [
-            states("onnx::Shape_422", 8),
-            port("461", Element::F32, &[0, 0]),
-        ];
+        let odd = [states("onnx::Shape_422", 8), port("461", Element::F32, &[0, 0])];
         let (numbered, last, hidden) = find_outputs(path, &odd, None).unwrap();
-        assert_eq!(
-            (numbered.len(), last.as_deref(), hidden),
-            (0, Some("onnx::Shape_422"), 8)
-        );
+        assert_eq!((numbered.len(), last.as_deref(), hidden), (0, Some("onnx::Shape_422"), 8));
 
         for (ports, hidden, words) in [
             (&odd[1..], None, "`461` f32 [?, ?]"),
-            (
-                &[states("a", 8), states("b", 8)][..],
-                None,
-                "last_hidden_state",
-            ),
+            (&[states("a", 8), states("b", 8)][..], None, "last_hidden_state"),
             (&[states("a", 0)][..], None, "one known width"),
             (&[states("a", 8)][..], Some(16), "hidden_size is 16"),
         ] {

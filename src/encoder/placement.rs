@@ -35,9 +35,7 @@ pub(super) fn cpu_nodes(
     model: &Path,
     number: u32,
 ) -> Result<BTreeMap<String, u64>> {
-    let nodes = nodes_of(runtime, model, |builder| {
-        register_cuda(builder, runtime, number, false)
-    })?;
+    let nodes = nodes_of(runtime, model, |builder| register_cuda(builder, runtime, number, false))?;
     on_cpu(nodes).ok_or_else(|| Error::Device {
         device: Provider::Cuda(number).to_string(),
         reason: format!(
@@ -76,9 +74,8 @@ fn nodes_of(
             heard.push(message.to_string());
         }))
         .map_err(encoder_error(action))?;
-    let session = register(builder)?
-        .commit_from_file(model)
-        .map_err(encoder_error("load model.onnx"))?;
+    let session =
+        register(builder)?.commit_from_file(model).map_err(encoder_error("load model.onnx"))?;
     drop(session);
     let said = said.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(parse(&said))
@@ -96,9 +93,7 @@ fn parse(messages: &[String]) -> Nodes {
             provider = (!start.contains("All")).then(|| name.into());
             continue;
         }
-        let node = message
-            .strip_prefix("  ")
-            .and_then(|node| node.split_once(" ("));
+        let node = message.strip_prefix("  ").and_then(|node| node.split_once(" ("));
         match (&provider, node) {
             (Some(provider), Some((operator, _))) => {
                 let operators = nodes.entry(provider.clone()).or_default();
@@ -134,9 +129,7 @@ mod tests {
     #[test]
     fn a_graph_that_runs_on_one_provider_is_told_apart() {
         let all = |name: &str| {
-            parse(&lines(&format!(
-                " All nodes placed on [{name}]. Number of nodes: 5"
-            )))
+            parse(&lines(&format!(" All nodes placed on [{name}]. Number of nodes: 5")))
         };
         assert_eq!(on_cpu(all("CUDAExecutionProvider")), Some(BTreeMap::new()));
         assert_eq!(on_cpu(all("CPUExecutionProvider")), None);
@@ -161,15 +154,10 @@ mod tests {
         let model = root.join("tests/fixtures/families/deberta_onnx/model.onnx");
         // The only provider here is the CPU's, so every node falls to it.
         let error = nodes_of(&runtime, &model, |builder| {
-            builder
-                .with_disable_cpu_fallback()
-                .map_err(encoder_error("configure a session"))
+            builder.with_disable_cpu_fallback().map_err(encoder_error("configure a session"))
         })
         .unwrap_err();
         // What `cuda_failure` looks for.
-        assert!(
-            error.to_string().contains("assigned to the default CPU EP"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("assigned to the default CPU EP"), "{error}");
     }
 }

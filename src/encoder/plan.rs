@@ -41,11 +41,7 @@ pub fn padding_efficiency(lengths: &[u32], batches: &[BatchRows]) -> f64 {
         .iter()
         .map(|batch| u64::from(lengths[batch[0] as usize]) * batch.len() as u64)
         .sum();
-    if padded == 0 {
-        1.0
-    } else {
-        real as f64 / padded as f64
-    }
+    if padded == 0 { 1.0 } else { real as f64 / padded as f64 }
 }
 
 #[cfg(test)]
@@ -76,9 +72,6 @@ mod tests {
     #[test]
     fn equal_lengths_pad_nothing() {
         let lengths = [7; 100];
-        assert_eq!(
-            padding_efficiency(&lengths, &plan_batches(&lengths, 70)),
-            1.0
-        );
+        assert_eq!(padding_efficiency(&lengths, &plan_batches(&lengths, 70)), 1.0);
     }
 }

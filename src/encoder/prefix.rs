@@ -59,20 +59,14 @@ impl Prefixes {
                 _ => return None,
             }
         }
-        let is_random = tokenizer["model"]["dropout"]
-            .as_f64()
-            .is_some_and(|dropout| dropout > 0.0);
+        let is_random = tokenizer["model"]["dropout"].as_f64().is_some_and(|dropout| dropout > 0.0);
         // Four characters may be composed into one before a token is looked for.
-        (at_spaces && !is_random).then_some(Prefixes {
-            margin: MARGIN + 4 * longest,
-        })
+        (at_spaces && !is_random).then_some(Prefixes { margin: MARGIN + 4 * longest })
     }
 
     /// Bytes of a beginning that most likely gives so many tokens.
     pub(super) fn likely_bytes(&self, wanted: usize) -> usize {
-        wanted
-            .saturating_mul(16)
-            .saturating_add(self.margin.saturating_mul(8))
+        wanted.saturating_mul(16).saturating_add(self.margin.saturating_mul(8))
     }
 
     /// Whether the first `wanted` tokens of a beginning, and the word that the last of them belongs to, are those of
@@ -81,10 +75,7 @@ impl Prefixes {
     /// They are where that word ends before a token of another word, with a letter or digit in it (which keeps what
     /// strips spaces away from what is behind it), and that one ends before the margin.
     pub(super) fn settle(&self, beginning: &str, tokens: &Sequence, wanted: usize) -> bool {
-        let Some(&word) = wanted
-            .checked_sub(1)
-            .and_then(|last| tokens.words.get(last))
-        else {
+        let Some(&word) = wanted.checked_sub(1).and_then(|last| tokens.words.get(last)) else {
             return false;
         };
         let characters: Vec<char> = beginning.chars().collect();

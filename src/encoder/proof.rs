@@ -54,9 +54,7 @@ fn real_states(worker: &mut Worker, batch: &Batch) -> Result<Vec<f32>> {
 /// Three texts of different lengths.
 fn small_batch(vocabulary: u32) -> Batch {
     let ids = |length: u32| -> Vec<u32> {
-        (0..length)
-            .map(|position| (position * 37 + 11) % vocabulary)
-            .collect()
+        (0..length).map(|position| (position * 37 + 11) % vocabulary).collect()
     };
     let documents = [5, 12, 9].map(ids);
     Batch::new(documents.iter().map(|ids| (&ids[..], &[][..])))
@@ -92,22 +90,18 @@ fn check_states(
 /// The least cosine of two lists of states, row by row; NaN where one is NaN, as that of a state of zeros is.
 pub(super) fn least_cosine(a: &[f32], b: &[f32], hidden: usize) -> f64 {
     let rows = a.chunks_exact(hidden).zip(b.chunks_exact(hidden));
-    rows.map(|(a, b)| cosine(a, b))
-        .fold(f64::INFINITY, |least, next| {
-            match least.is_nan() || next >= least {
-                true => least,
-                false => next,
-            }
-        })
+    rows.map(|(a, b)| cosine(a, b)).fold(f64::INFINITY, |least, next| {
+        match least.is_nan() || next >= least {
+            true => least,
+            false => next,
+        }
+    })
 }
 
 /// The cosine of two states; NaN where one is of zeros.
 pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| {
-        a.iter()
-            .zip(b)
-            .map(|(x, y)| f64::from(*x) * f64::from(*y))
-            .sum::<f64>()
+        a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>()
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
@@ -138,11 +132,7 @@ mod tests {
     fn zeros_and_nan_are_never_near() {
         let good = [1.0, 2.0, 3.0, 4.0];
         assert!((least_cosine(&good, &good, 2) - 1.0).abs() < 1e-12);
-        for bad in [
-            [0.0, 0.0, 3.0, 4.0],
-            [f32::NAN, 2.0, 3.0, 4.0],
-            [1.0, 2.0, 0.0, 0.0],
-        ] {
+        for bad in [[0.0, 0.0, 3.0, 4.0], [f32::NAN, 2.0, 3.0, 4.0], [1.0, 2.0, 0.0, 0.0]] {
             assert!(least_cosine(&good, &bad, 2).is_nan(), "{bad:?}");
         }
     }

@@ -220,9 +220,8 @@ mod tests {
                     let value = |input: usize| {
                         i32::from(quantized.values[input * quantized.n_outputs() + output])
                     };
-                    let wanted: i32 = (0..64)
-                        .map(|input| value(input) * (inputs[input] - zero))
-                        .sum();
+                    let wanted: i32 =
+                        (0..64).map(|input| value(input) * (inputs[input] - zero)).sum();
                     let product: i32 = (0..64).map(|input| value(input) * inputs[input]).sum();
                     let own = corrections.iter().skip(output).step_by(6);
                     let taken: i32 = own.map(|value| i32::from(*value) * zero).sum();

@@ -71,23 +71,18 @@ impl Runtime {
                 "name another libonnxruntime.so with --ort-lib",
             ),
         })?;
-        let environment = builder
-            .with_name("frostbert")
-            .with_telemetry(false)
-            .build()
-            .map_err(|error| Error::Runtime {
-                expected: "an environment".into(),
-                got: error.to_string(),
-                hint: "name another libonnxruntime.so with --ort-lib".into(),
+        let environment =
+            builder.with_name("frostbert").with_telemetry(false).build().map_err(|error| {
+                Error::Runtime {
+                    expected: "an environment".into(),
+                    got: error.to_string(),
+                    hint: "name another libonnxruntime.so with --ort-lib".into(),
+                }
             })?;
         // What fails comes back as an error with the same words: nothing is to be printed beside it.
         environment.set_log_level(LogLevel::Fatal);
         let version = version_of(&library);
-        let runtime = Runtime {
-            library,
-            version,
-            environment,
-        };
+        let runtime = Runtime { library, version, environment };
         Ok(LOADED.get_or_init(|| runtime).clone())
     }
 
@@ -106,9 +101,7 @@ fn version_of(library: &Path) -> String {
         .and_then(|name| name.split_once(".so."))
         .map(|(_, version)| version.to_string());
     let from_symbols = || symbol_version(&mmap::map(library).ok()?);
-    from_name
-        .or_else(from_symbols)
-        .unwrap_or_else(|| "unknown".into())
+    from_name.or_else(from_symbols).unwrap_or_else(|| "unknown".into())
 }
 
 /// ONNX Runtime for the unit tests of this folder, loaded once.
@@ -125,15 +118,13 @@ pub(super) fn for_tests() -> &'static Runtime {
 fn symbol_version(bytes: &[u8]) -> Option<String> {
     const MARK: &[u8] = b"\0VERS_";
     let starts = bytes.windows(MARK.len()).enumerate();
-    let mut versions = starts
-        .filter(|(_, window)| *window == MARK)
-        .filter_map(|(start, _)| {
-            let rest = &bytes[start + MARK.len()..];
-            let end = rest.iter().position(|byte| *byte == 0)?;
-            let version = std::str::from_utf8(&rest[..end]).ok()?;
-            let numbers = version.split('.').all(|part| part.parse::<u32>().is_ok());
-            numbers.then(|| version.to_string())
-        });
+    let mut versions = starts.filter(|(_, window)| *window == MARK).filter_map(|(start, _)| {
+        let rest = &bytes[start + MARK.len()..];
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        let version = std::str::from_utf8(&rest[..end]).ok()?;
+        let numbers = version.split('.').all(|part| part.parse::<u32>().is_ok());
+        numbers.then(|| version.to_string())
+    });
     versions.next()
 }
 
@@ -147,14 +138,9 @@ mod tests {
         assert_eq!(version(b"a\0VERS_x\0\0VERS_1.31.1\0b").unwrap(), "1.31.1");
         assert_eq!(version(b"VERS_1.31.1"), None);
         let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime/libonnxruntime.so");
-        let library = library
-            .canonicalize()
-            .expect("runtime/ is not there: run `make setup`");
+        let library = library.canonicalize().expect("runtime/ is not there: run `make setup`");
         let bytes = mmap::map(&library).unwrap();
         let name = library.file_name().unwrap().to_string_lossy().into_owned();
-        assert_eq!(
-            name,
-            format!("libonnxruntime.so.{}", version(&bytes).unwrap())
-        );
+        assert_eq!(name, format!("libonnxruntime.so.{}", version(&bytes).unwrap()));
     }
 }

@@ -40,11 +40,7 @@ impl Batch {
     /// When there is no window, or an empty one: an encoding always holds its special tokens.
     pub fn new<'a>(windows: impl Iterator<Item = (&'a [u32], &'a [u8])> + Clone) -> Batch {
         let lengths: Vec<u32> = windows.clone().map(|(ids, _)| ids.len() as u32).collect();
-        let width = lengths
-            .iter()
-            .copied()
-            .max()
-            .expect("a batch holds windows") as usize;
+        let width = lengths.iter().copied().max().expect("a batch holds windows") as usize;
         assert!(
             lengths.iter().all(|length| *length > 0),
             "an encoding holds at least its special tokens"
@@ -62,13 +58,7 @@ impl Batch {
             }
             mask[real].fill(1);
         }
-        Batch {
-            lengths,
-            width,
-            ids,
-            type_ids,
-            mask,
-        }
+        Batch { lengths, width, ids, type_ids, mask }
     }
 
     /// Its first windows, one or more, padded as they are.
@@ -159,9 +149,8 @@ impl EncoderSession {
                         graph::int8::build(source, &options.layers, WeightForm::of_this_cpu())?
                     }
                 };
-                let session = model
-                    .into_session(&builder)
-                    .map_err(encoder_error("load the model"))?;
+                let session =
+                    model.into_session(&builder).map_err(encoder_error("load the model"))?;
                 let output = |layer: &usize| (*layer, graph::output_name(*layer));
                 Ok(EncoderSession {
                     session,
@@ -201,9 +190,7 @@ impl EncoderSession {
         mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
         let layers = self.compute(batch)?;
-        layers
-            .iter()
-            .try_for_each(|states| visit(states.layer, &states.all().to_f32()))
+        layers.iter().try_for_each(|states| visit(states.layer, &states.all().to_f32()))
     }
 
     /// Runs a batch and returns each layer's states.
@@ -241,10 +228,7 @@ impl EncoderSession {
             .iter()
             .map(|input| Ok((&input.name[..], self.feed(input, batch)?)))
             .collect::<Result<_>>()?;
-        let mut outputs = self
-            .session
-            .run(inputs)
-            .map_err(encoder_error("run a batch"))?;
+        let mut outputs = self.session.run(inputs).map_err(encoder_error("run a batch"))?;
         let shape = [batch.windows(), batch.width, self.hidden];
         let layers = self.outputs.iter().map(|(layer, name)| {
             Ok(LayerStates {
@@ -349,22 +333,15 @@ pub(super) fn session_builder(runtime: &Runtime, intra_threads: usize) -> Result
 
 /// Wraps an error of ONNX Runtime.
 pub(super) fn encoder_error<E: Display>(action: &'static str) -> impl FnOnce(E) -> Error {
-    move |error| Error::Encoder {
-        action,
-        reason: plain_reason(&error),
-    }
+    move |error| Error::Encoder { action, reason: plain_reason(&error) }
 }
 
 /// What ONNX Runtime says, without the place in its own source code that goes before.
 pub(super) fn plain_reason(error: &impl Display) -> String {
     let text = error.to_string();
-    let after_marker = text
-        .split_once("[ONNXRuntimeError] : ")
-        .map(|(_, rest)| rest);
+    let after_marker = text.split_once("[ONNXRuntimeError] : ").map(|(_, rest)| rest);
     // `1 : FAIL : the reason`
-    let reason = after_marker
-        .and_then(|rest| rest.splitn(3, " : ").nth(2))
-        .unwrap_or(&text);
+    let reason = after_marker.and_then(|rest| rest.splitn(3, " : ").nth(2)).unwrap_or(&text);
     reason.trim().to_string()
 }
 

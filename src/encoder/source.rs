@@ -159,11 +159,8 @@ pub struct VerifiedFile {
 }
 
 /// What goes with a tokenizer: fetched and looked at where it is there.
-pub(super) const COMPANIONS: [&str; 3] = [
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-];
+pub(super) const COMPANIONS: [&str; 3] =
+    ["tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
 
 /// Looks at every file of a checkpoint folder: those of its pull, and those that an extraction would read.
 ///
@@ -234,9 +231,7 @@ fn weight_files(folder: &Path, found: WeightsFile) -> Vec<String> {
     let name = |path: &PathBuf| {
         let inside = path.strip_prefix(folder).unwrap_or(path);
         // `./data` is the `data` of source.json.
-        let parts = inside
-            .components()
-            .filter(|part| *part != Component::CurDir);
+        let parts = inside.components().filter(|part| *part != Component::CurDir);
         parts.collect::<PathBuf>().to_string_lossy().into_owned()
     };
     [path].iter().chain(&further).map(name).collect()
@@ -255,9 +250,7 @@ fn look_at(path: PathBuf, name: &str, recorded: Option<&SourceFile>) -> Verified
     let damage = damage(&path, name, recorded);
     let unknown = damage.is_none() && recorded.is_none();
     VerifiedFile {
-        blake3: unknown
-            .then(|| fingerprint::hash_file(&path).ok())
-            .flatten(),
+        blake3: unknown.then(|| fingerprint::hash_file(&path).ok()).flatten(),
         damage,
         path,
     }
@@ -282,9 +275,9 @@ fn damage(path: &Path, name: &str, recorded: Option<&SourceFile>) -> Option<Stri
     }
     let readable = match name {
         "config.json" => json_object(path),
-        "tokenizer.json" => TextTokenizer::open(path, 128, Overflow::Truncate)
-            .map(|_| ())
-            .map_err(without_path),
+        "tokenizer.json" => {
+            TextTokenizer::open(path, 128, Overflow::Truncate).map(|_| ()).map_err(without_path)
+        }
         weights::INDEX_FILE => weights::shards(path).map(|_| ()).map_err(without_path),
         name if name.ends_with(".safetensors") => whole_safetensors(path),
         name if onnx_model::PLACES.contains(&name) => {
@@ -312,14 +305,12 @@ fn json_object(path: &Path) -> Result<(), String> {
 
 fn whole_safetensors(path: &Path) -> Result<(), String> {
     let bytes = mmap::map(path).map_err(|error| error.to_string())?;
-    SafeTensors::deserialize(&bytes)
-        .map(|_| ())
-        .map_err(|error| {
-            format!(
-                "expected a whole safetensors file, got {} bytes of a damaged one ({error})",
-                bytes.len()
-            )
-        })
+    SafeTensors::deserialize(&bytes).map(|_| ()).map_err(|error| {
+        format!(
+            "expected a whole safetensors file, got {} bytes of a damaged one ({error})",
+            bytes.len()
+        )
+    })
 }
 
 #[cfg(test)]

@@ -11,10 +11,7 @@ pub(super) struct TokenPositions {
 
 impl TokenPositions {
     /// From row 0, every token.
-    pub(super) const FROM_ZERO: TokenPositions = TokenPositions {
-        first: 0,
-        padding: None,
-    };
+    pub(super) const FROM_ZERO: TokenPositions = TokenPositions { first: 0, padding: None };
 
     /// As RoBERTa does: from the row after that of the padding token, which takes the row of its own id and is not
     /// counted (`create_position_ids_from_input_ids` of `transformers`).

@@ -129,9 +129,7 @@ impl TextTokenizer {
         }
         let json: Value = serde_json::from_slice(&file.json).unwrap_or_default();
         let prefixes = Prefixes::of(&json);
-        let of_words = with_prefix_space(json)
-            .map(|bytes| open(&bytes))
-            .transpose()?;
+        let of_words = with_prefix_space(json).map(|bytes| open(&bytes)).transpose()?;
         let template = encoded(path, "a", || template_of(&inner))?.ok_or_else(|| {
             refuse(
                 "a tokenizer.json that makes tokens of a letter or a digit, with room for two texts",
@@ -173,10 +171,7 @@ impl TextTokenizer {
     /// # Errors
     /// When the tokenizer itself fails, or a document has more windows than can be numbered.
     pub fn encode(&self, inputs: &[Input<'_>], aligned: bool) -> Result<Vec<Encoding>> {
-        inputs
-            .par_iter()
-            .map(|input| self.encode_one(*input, aligned))
-            .collect()
+        inputs.par_iter().map(|input| self.encode_one(*input, aligned)).collect()
     }
 
     fn encode_one(&self, input: Input<'_>, aligned: bool) -> Result<Encoding> {
@@ -194,13 +189,7 @@ impl TextTokenizer {
                 (self.first_words(words, aligned, wanted)?, None)
             }
         };
-        let encoding = cut(
-            &first,
-            second.as_ref(),
-            &self.template,
-            self.max_length,
-            self.overflow,
-        );
+        let encoding = cut(&first, second.as_ref(), &self.template, self.max_length, self.overflow);
         if encoding.windows.len() > usize::from(u16::MAX) {
             return Err(Error::Encoder {
                 action: "tokenise a text",
@@ -336,22 +325,15 @@ fn sequence(
 ) -> tokenizers::Result<Sequence> {
     if !aligned {
         let encoding = tokenizer.encode_fast(input, false)?;
-        return Ok(Sequence {
-            ids: encoding.get_ids().to_vec(),
-            ..Sequence::default()
-        });
+        return Ok(Sequence { ids: encoding.get_ids().to_vec(), ..Sequence::default() });
     }
     let encoding = tokenizer.encode_char_offsets(input, false)?;
     let words = encoding.get_word_ids().iter();
     let offsets = encoding.get_offsets().iter();
     Ok(Sequence {
         ids: encoding.get_ids().to_vec(),
-        offsets: offsets
-            .map(|(start, end)| (*start as u32, *end as u32))
-            .collect(),
-        words: words
-            .map(|word| word.map_or(-1, |word| word as i32))
-            .collect(),
+        offsets: offsets.map(|(start, end)| (*start as u32, *end as u32)).collect(),
+        words: words.map(|word| word.map_or(-1, |word| word as i32)).collect(),
     })
 }
 
@@ -370,10 +352,7 @@ fn shift_into_joined_text(sequence: &mut Sequence, words: &[String]) {
         })
         .collect();
     for (offset, word) in sequence.offsets.iter_mut().zip(&sequence.words) {
-        if let Some(start) = usize::try_from(*word)
-            .ok()
-            .and_then(|word| starts.get(word))
-        {
+        if let Some(start) = usize::try_from(*word).ok().and_then(|word| starts.get(word)) {
             *offset = (offset.0 + start, offset.1 + start);
         }
     }
@@ -391,13 +370,9 @@ fn with_prefix_space(mut json: Value) -> Option<Vec<u8>> {
 fn turn_prefix_space_on(part: &mut Value) -> bool {
     match part {
         Value::Object(fields) => {
-            let here = fields
-                .get_mut("add_prefix_space")
-                .filter(|on| **on == Value::Bool(false));
+            let here = fields.get_mut("add_prefix_space").filter(|on| **on == Value::Bool(false));
             let turned = here.map(|on| *on = Value::Bool(true)).is_some();
-            fields.values_mut().fold(turned, |turned, field| {
-                turn_prefix_space_on(field) || turned
-            })
+            fields.values_mut().fold(turned, |turned, field| turn_prefix_space_on(field) || turned)
         }
         Value::Array(parts) => {
             let mut turned = false;
@@ -422,10 +397,7 @@ fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Option<Template>> {
             let type_id = u8::try_from(encoding.get_type_ids()[token])?;
             let piece = match sequence.filter(|_| encoding.get_special_tokens_mask()[token] == 0) {
                 Some(number) => Piece::Sequence { number, type_id },
-                None => Piece::Special {
-                    id: encoding.get_ids()[token],
-                    type_id,
-                },
+                None => Piece::Special { id: encoding.get_ids()[token], type_id },
             };
             let more = matches!(piece, Piece::Sequence { .. }) && pieces.last() == Some(&piece);
             if !more {

@@ -179,16 +179,13 @@ fn tree_bytes(map: &str) -> Option<usize> {
     };
     // Six digits of six bits each: four bytes, and half of the next.
     let first = map.as_bytes().get(..6)?;
-    let bits = first
-        .iter()
-        .try_fold(0u64, |bits, byte| Some(bits << 6 | u64::from(digit(byte)?)))?;
+    let bits =
+        first.iter().try_fold(0u64, |bits, byte| Some(bits << 6 | u64::from(digit(byte)?)))?;
     Some(((bits >> 4) as u32).swap_bytes() as usize)
 }
 
 fn is_word_piece(tokenizer: &Value) -> bool {
-    tokenizer["model"]["type"]
-        .as_str()
-        .is_none_or(|kind| kind == "WordPiece")
+    tokenizer["model"]["type"].as_str().is_none_or(|kind| kind == "WordPiece")
 }
 
 /// The normaliser that `transformers` makes from the tokenizer_config.json beside tokenizer.json; none where there is no
@@ -204,9 +201,7 @@ fn normalizer_of_config(path: &Path, tokenizer: &Value) -> Result<Option<Value>>
     let bytes = std::fs::read(&config_path).map_err(Error::io("read", &config_path))?;
     let config = parsed(&config_path, &bytes, "a Hugging Face tokenizer_config.json")?;
     let model = ConfigFile::read(&path.with_file_name("config.json")).ok();
-    let of_model = model
-        .as_ref()
-        .and_then(|model| model.text("tokenizer_class"));
+    let of_model = model.as_ref().and_then(|model| model.text("tokenizer_class"));
     let class = config["tokenizer_class"].as_str().or(of_model);
     let class = class.map(|class| class.strip_suffix("Fast").unwrap_or(class));
     let is_built = match (class, &model) {
@@ -251,11 +246,9 @@ fn lower_cases(normalizer: &Value) -> bool {
 /// Ids that a tokenizer can give: one more than the highest.
 fn count_ids(tokenizer: &Value) -> Option<usize> {
     let size = match &tokenizer["model"]["vocab"] {
-        Value::Object(ids) => ids
-            .values()
-            .filter_map(Value::as_u64)
-            .max()
-            .map(|id| id.saturating_add(1)),
+        Value::Object(ids) => {
+            ids.values().filter_map(Value::as_u64).max().map(|id| id.saturating_add(1))
+        }
         Value::Array(pieces) => Some(pieces.len() as u64),
         _ => None,
     };
@@ -320,11 +313,7 @@ mod tests {
             (Some("{}"), bert, true),
             (Some(r#"{"do_lower_case": false}"#), bert, false),
             (lower, r#"{"model_type": "mobilebert"}"#, true),
-            (
-                lower,
-                r#"{"model_type": "other", "tokenizer_class": "BertTokenizer"}"#,
-                true,
-            ),
+            (lower, r#"{"model_type": "other", "tokenizer_class": "BertTokenizer"}"#, true),
             (Some(&class("BertTokenizer")), "{}", true),
             (Some(&class("ElectraTokenizerFast")), "{}", true),
             (Some(&class("PreTrainedTokenizerFast")), bert, false),
@@ -348,16 +337,8 @@ mod tests {
             ("Unigram", r#"{"do_lower_case": true}"#, true),
             ("Unigram", r#"{"do_lower_case": false}"#, false),
             ("Unigram", r#"{}"#, false),
-            (
-                "WordPiece",
-                r#"{"tokenizer_class": "AlbertTokenizer", "do_lower_case": true}"#,
-                true,
-            ),
-            (
-                "BPE",
-                r#"{"tokenizer_class": "RobertaTokenizer", "do_lower_case": true}"#,
-                false,
-            ),
+            ("WordPiece", r#"{"tokenizer_class": "AlbertTokenizer", "do_lower_case": true}"#, true),
+            ("BPE", r#"{"tokenizer_class": "RobertaTokenizer", "do_lower_case": true}"#, false),
         ] {
             let opened = open(model, Some(config), other);
             assert_eq!(opened.is_err(), is_refused, "{model} {config}: {opened:?}");
@@ -381,18 +362,9 @@ mod tests {
         let template =
             json!({ "special_tokens": { "[CLS]": { "ids": [2, 8] }, "[SEP]": { "ids": [3] } } });
         assert_eq!(count(template.clone()), Some(9));
-        assert_eq!(
-            count(json!({ "sep": ["</s>", 2], "cls": ["<s>", 5] })),
-            Some(6)
-        );
-        assert_eq!(
-            count(json!({ "processors": [{ "type": "ByteLevel" }, template] })),
-            Some(9)
-        );
-        assert_eq!(
-            count_ids(&json!({ "post_processor": { "sep": ["</s>", 2] } })),
-            None
-        );
+        assert_eq!(count(json!({ "sep": ["</s>", 2], "cls": ["<s>", 5] })), Some(6));
+        assert_eq!(count(json!({ "processors": [{ "type": "ByteLevel" }, template] })), Some(9));
+        assert_eq!(count_ids(&json!({ "post_processor": { "sep": ["</s>", 2] } })), None);
     }
 
     #[test]

@@ -64,11 +64,8 @@ impl Weights {
     /// When a file is missing or damaged, or holds no encoder.
     pub(super) fn open(found: &Path) -> Result<(Weights, Digest)> {
         let (files, hash, index) = map_files(found)?;
-        let mut weights = Weights {
-            files,
-            index: index.map(|index| (found.to_path_buf(), index)),
-            prefix: "",
-        };
+        let mut weights =
+            Weights { files, index: index.map(|index| (found.to_path_buf(), index)), prefix: "" };
         weights.prefix = weights.find_prefix()?;
         Ok((weights, hash))
     }
@@ -82,10 +79,8 @@ impl Weights {
         let mut parameters = 0;
         for file in &self.files {
             for (name, view) in file.tensors()?.iter() {
-                let floating = matches!(
-                    view.dtype(),
-                    StoredType::F32 | StoredType::F16 | StoredType::BF16
-                );
+                let floating =
+                    matches!(view.dtype(), StoredType::F32 | StoredType::F16 | StoredType::BF16);
                 if floating && name.starts_with(self.prefix) {
                     parameters += view.shape().iter().product::<usize>() as u64;
                 }
@@ -109,10 +104,7 @@ impl Weights {
         let file = self.file_of(&full_name).or_else(|| self.file_of(&old_name));
         let Some(file) = file else {
             // Only an index knows beforehand that no file holds it.
-            let path = self
-                .index
-                .as_ref()
-                .map_or(&self.files[0].path, |index| &index.0);
+            let path = self.index.as_ref().map_or(&self.files[0].path, |index| &index.0);
             return Err(refuse(
                 path,
                 format!("a tensor `{full_name}`"),
@@ -165,22 +157,14 @@ impl Weights {
         for file in &self.files {
             let tensors = file.tensors()?;
             n_tensors += tensors.len();
-            let holds = |prefix: &&str| {
-                tensors
-                    .tensor(&format!("{prefix}{word_embeddings}"))
-                    .is_ok()
-            };
+            let holds =
+                |prefix: &&str| tensors.tensor(&format!("{prefix}{word_embeddings}")).is_ok();
             found = found.or_else(|| PREFIXES.into_iter().find(holds));
         }
         found.ok_or_else(|| {
-            let path = self
-                .index
-                .as_ref()
-                .map_or(&self.files[0].path, |index| &index.0);
-            let prefixes: Vec<String> = PREFIXES[1..]
-                .iter()
-                .map(|name| format!("`{name}`"))
-                .collect();
+            let path = self.index.as_ref().map_or(&self.files[0].path, |index| &index.0);
+            let prefixes: Vec<String> =
+                PREFIXES[1..].iter().map(|name| format!("`{name}`")).collect();
             refuse(
                 path,
                 format!(
@@ -235,15 +219,8 @@ fn map_files(found: &Path) -> Result<Mapped> {
         files.push(WeightFile { path, bytes });
     }
     let numbers: BTreeMap<&String, usize> = names.into_iter().zip(0..).collect();
-    let index = weight_map
-        .iter()
-        .map(|(tensor, file)| (tensor.clone(), numbers[file]))
-        .collect();
-    Ok((
-        files,
-        fingerprint::hash_bytes(hashes.as_bytes()),
-        Some(index),
-    ))
+    let index = weight_map.iter().map(|(tensor, file)| (tensor.clone(), numbers[file])).collect();
+    Ok((files, fingerprint::hash_bytes(hashes.as_bytes()), Some(index)))
 }
 
 /// The shards that an index names, each once; files beside it.
@@ -278,20 +255,13 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     // Under another name it could be one of the other files of a checkpoint, and take its place.
     let shard = |name: &str| name.ends_with(".safetensors");
     if let Some(name) = index.weight_map.values().find(|name| !shard(name)) {
-        return Err(damaged(format!(
-            "`{name}`, which does not end with .safetensors"
-        )));
+        return Err(damaged(format!("`{name}`, which does not end with .safetensors")));
     }
     Ok(index.weight_map)
 }
 
 fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
-    Error::Checkpoint {
-        path: path.to_path_buf(),
-        expected,
-        got,
-        hint: hint.into(),
-    }
+    Error::Checkpoint { path: path.to_path_buf(), expected, got, hint: hint.into() }
 }
 
 fn decode(view: &TensorView<'_>) -> Option<Vec<f32>> {

@@ -140,15 +140,8 @@ pub fn cut(
         }
     };
     let sequences = [Some(first), second];
-    let windows = ranges
-        .iter()
-        .map(|ranges| assemble(sequences, ranges, pieces))
-        .collect();
-    Encoding {
-        windows,
-        words: place_words(sequences, &ranges, pieces),
-        truncated,
-    }
+    let windows = ranges.iter().map(|ranges| assemble(sequences, ranges, pieces)).collect();
+    Encoding { windows, words: place_words(sequences, &ranges, pieces), truncated }
 }
 
 /// The least `max_length` for which [`cut`] can work: room for special tokens and a token of a single text; in windows
@@ -167,10 +160,7 @@ pub(super) fn room(pieces: &[Piece], max_length: usize) -> usize {
 }
 
 fn n_special(pieces: &[Piece]) -> usize {
-    pieces
-        .iter()
-        .filter(|piece| matches!(piece, Piece::Special { .. }))
-        .count()
+    pieces.iter().filter(|piece| matches!(piece, Piece::Special { .. })).count()
 }
 
 /// How many tokens of each sequence fit into `room`, the longer one losing first: the rule `longest_first` of Hugging
@@ -203,11 +193,8 @@ fn spans(n: usize, room: usize, stride: usize) -> Vec<Range<usize>> {
 }
 
 fn assemble(sequences: [Option<&Sequence>; 2], ranges: &Ranges, pieces: &[Piece]) -> Window {
-    let mut window = Window {
-        ids: Vec::new(),
-        type_ids: Vec::new(),
-        alignment: Alignment::default(),
-    };
+    let mut window =
+        Window { ids: Vec::new(), type_ids: Vec::new(), alignment: Alignment::default() };
     let mut given = sequences.iter().flatten();
     let aligned = given.all(|sequence| sequence.words.len() == sequence.ids.len());
     for piece in pieces {
@@ -233,12 +220,8 @@ fn assemble(sequences: [Option<&Sequence>; 2], ranges: &Ranges, pieces: &[Piece]
                     let alignment = &mut window.alignment;
                     let offsets = &sequence.offsets[range.clone()];
                     alignment.words.extend(&sequence.words[range]);
-                    alignment
-                        .char_starts
-                        .extend(offsets.iter().map(|offset| offset.0));
-                    alignment
-                        .char_ends
-                        .extend(offsets.iter().map(|offset| offset.1));
+                    alignment.char_starts.extend(offsets.iter().map(|offset| offset.0));
+                    alignment.char_ends.extend(offsets.iter().map(|offset| offset.1));
                     alignment.sequences.resize(window.ids.len(), number as u8);
                 }
             }
@@ -267,27 +250,21 @@ fn place_words(
                 continue;
             }
             let reached = windows.partition_point(|ranges| ranges[number].end <= token);
-            let holding = windows[reached..]
-                .iter()
-                .take_while(|ranges| ranges[number].start <= token);
+            let holding =
+                windows[reached..].iter().take_while(|ranges| ranges[number].start <= token);
             let context = |ranges: &Ranges| {
                 let range = &ranges[number];
                 (token - range.start).min(range.end - 1 - token)
             };
             // `max_by_key` takes the last of equals, so the windows are walked backwards.
             let holding: Vec<usize> = (reached..reached + holding.count()).collect();
-            let best = holding
-                .into_iter()
-                .rev()
-                .max_by_key(|window| context(&windows[*window]));
+            let best = holding.into_iter().rev().max_by_key(|window| context(&windows[*window]));
             let Some(window) = best else { continue };
             let ranges = &windows[window];
             let position = tokens_before(number, ranges, pieces) + token - ranges[number].start;
             // All of the word counts, also what was cut off: only its first token must be there.
             let same = words[token..].iter().take_while(|other| *other == word);
-            let ends = sequence.offsets[token..token + same.count()]
-                .iter()
-                .map(|offset| offset.1);
+            let ends = sequence.offsets[token..token + same.count()].iter().map(|offset| offset.1);
             places.push(WordPlace {
                 sequence: number as u8,
                 word: *word,
@@ -323,19 +300,10 @@ mod tests {
     const SEP: Piece = Piece::Special { id: 2, type_id: 0 };
 
     fn template() -> Template {
-        let a = Piece::Sequence {
-            number: 0,
-            type_id: 0,
-        };
-        let b = Piece::Sequence {
-            number: 1,
-            type_id: 1,
-        };
+        let a = Piece::Sequence { number: 0, type_id: 0 };
+        let b = Piece::Sequence { number: 1, type_id: 1 };
         let last = Piece::Special { id: 2, type_id: 1 };
-        Template {
-            single: vec![CLS, a, SEP],
-            pair: vec![CLS, a, SEP, b, last],
-        }
+        Template { single: vec![CLS, a, SEP], pair: vec![CLS, a, SEP, b, last] }
     }
 
     /// Tokens `first..first + n`, two to a word, three characters each.
@@ -349,13 +317,7 @@ mod tests {
 
     #[test]
     fn a_short_document_is_one_window() {
-        let encoding = cut(
-            &sequence(10, 3),
-            None,
-            &template(),
-            8,
-            Overflow::Windows { stride: 2 },
-        );
+        let encoding = cut(&sequence(10, 3), None, &template(), 8, Overflow::Windows { stride: 2 });
         assert_eq!(encoding.windows[0].ids, [1, 10, 11, 12, 2]);
         assert_eq!(encoding.windows[0].alignment.words, [-1, 0, 0, 1, -1]);
         assert_eq!(encoding.windows[0].alignment.sequences, [255, 0, 0, 0, 255]);
@@ -366,20 +328,11 @@ mod tests {
     #[test]
     fn windows_share_their_stride_and_repeat_the_question() {
         let overflow = Overflow::Windows { stride: 2 };
-        let encoding = cut(
-            &sequence(10, 2),
-            Some(&sequence(20, 8)),
-            &template(),
-            10,
-            overflow,
-        );
+        let encoding = cut(&sequence(10, 2), Some(&sequence(20, 8)), &template(), 10, overflow);
         let ids: Vec<&[u32]> = encoding.windows.iter().map(|w| &w.ids[..]).collect();
         assert_eq!(
             ids,
-            [
-                &[1, 10, 11, 2, 20, 21, 22, 23, 24, 2][..],
-                &[1, 10, 11, 2, 23, 24, 25, 26, 27, 2]
-            ]
+            [&[1, 10, 11, 2, 20, 21, 22, 23, 24, 2][..], &[1, 10, 11, 2, 23, 24, 25, 26, 27, 2]]
         );
         assert_eq!(encoding.windows[1].type_ids, [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
         let words: Vec<(u8, i32, u16, u16)> = encoding
@@ -388,16 +341,7 @@ mod tests {
             .map(|place| (place.sequence, place.word, place.window, place.position))
             .collect();
         // The word of tokens 24 and 25 starts at the end of the first window, and second in the second one.
-        assert_eq!(
-            words,
-            [
-                (0, 0, 0, 1),
-                (1, 0, 0, 4),
-                (1, 1, 0, 6),
-                (1, 2, 1, 5),
-                (1, 3, 1, 7)
-            ]
-        );
+        assert_eq!(words, [(0, 0, 0, 1), (1, 0, 0, 4), (1, 1, 0, 6), (1, 2, 1, 5), (1, 3, 1, 7)]);
         let third = &encoding.words[3];
         assert_eq!((third.char_start, third.char_end), (12, 18));
     }
@@ -405,13 +349,7 @@ mod tests {
     #[test]
     fn a_question_that_leaves_no_room_is_cut() {
         let overflow = Overflow::Windows { stride: 3 };
-        let encoding = cut(
-            &sequence(10, 30),
-            Some(&sequence(50, 9)),
-            &template(),
-            14,
-            overflow,
-        );
+        let encoding = cut(&sequence(10, 30), Some(&sequence(50, 9)), &template(), 14, overflow);
         assert!(encoding.truncated);
         assert_eq!(encoding.windows[0].ids[..6], [1, 10, 11, 12, 13, 2]);
         assert!(encoding.windows.iter().all(|window| window.ids.len() <= 14));

@@ -67,10 +67,7 @@ impl Worker {
             }
             _ => WorkerSession::Padded(EncoderSession::open(runtime, checkpoint, options)?),
         };
-        Ok(Worker {
-            session,
-            precision: options.precision,
-        })
+        Ok(Worker { session, precision: options.precision })
     }
 
     /// Runs a batch and returns every state that was asked for.
@@ -97,10 +94,7 @@ impl Worker {
             WorkerSession::Padded(session) => session.compute(batch)?,
             WorkerSession::Packed(session) => session.compute(batch)?,
         };
-        Ok(Computed {
-            layers,
-            precision: self.precision,
-        })
+        Ok(Computed { layers, precision: self.precision })
     }
 
     /// Computes the batches of `jobs` one after the other and hands each to `finish`, until that says `false`.
@@ -198,10 +192,7 @@ impl Computed {
                         StateValues::Rows(bytes)
                     }
                 };
-                made.push(BatchStates {
-                    state: *state,
-                    values,
-                });
+                made.push(BatchStates { state: *state, values });
             }
         }
         Ok(made)

@@ -22,8 +22,7 @@ pub fn records(view: &FeatureView<'_>, samples: &[u32]) -> Result<Array2<f32>> {
     for window in view.loads(samples, samples.len().max(1)) {
         let (samples, loaded) = window?;
         let tile = view.tile(&loaded, samples);
-        rows.append(ndarray::Axis(0), tile.rows.view())
-            .expect("rows of equal width");
+        rows.append(ndarray::Axis(0), tile.rows.view()).expect("rows of equal width");
     }
     Ok(rows)
 }
@@ -60,10 +59,7 @@ pub fn principal_components(
     samples: &[u32],
     n_components: usize,
 ) -> Result<(Array1<f32>, Array2<f32>)> {
-    let n_rows: usize = samples
-        .iter()
-        .map(|sample| view.rows_of(*sample).len())
-        .sum();
+    let n_rows: usize = samples.iter().map(|sample| view.rows_of(*sample).len()).sum();
     let stride = n_rows.div_ceil(MOST_ROWS).max(1);
     let mut rows = Array2::zeros((n_rows.div_ceil(stride), view.n_features()));
     let mut number = 0;
@@ -77,18 +73,14 @@ pub fn principal_components(
     })?;
     scaler.apply(rows.view_mut());
     let rows = DatasetBase::from(rows.mapv(f64::from));
-    let pca = Pca::params(n_components)
-        .fit(&rows)
-        .map_err(|error| Error::Diverged {
-            problem: format!("linfa-reduction finds no principal components: {error}"),
-            hint: "lower head.pca, or leave it out".into(),
-        })?;
+    let pca = Pca::params(n_components).fit(&rows).map_err(|error| Error::Diverged {
+        problem: format!("linfa-reduction finds no principal components: {error}"),
+        hint: "lower head.pca, or leave it out".into(),
+    })?;
     let mut components = pca.components().t().mapv(|value| value as f32);
     for mut component in components.columns_mut() {
-        let largest = component
-            .iter()
-            .copied()
-            .max_by(|one, other| one.abs().total_cmp(&other.abs()));
+        let largest =
+            component.iter().copied().max_by(|one, other| one.abs().total_cmp(&other.abs()));
         if largest.is_some_and(|value| value < 0.0) {
             component.mapv_inplace(|value| -value);
         }

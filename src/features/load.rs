@@ -38,17 +38,15 @@ impl FeatureView<'_> {
             Some(_) => order.len().max(1),
             None => self.samples_at_a_time(order, batch),
         };
-        order
-            .chunks(window)
-            .map(move |samples| match &self.resident {
-                Some(loaded) => Ok((samples, Cow::Borrowed(loaded))),
-                None => {
-                    let mut sorted = samples.to_vec();
-                    sorted.sort_unstable();
-                    sorted.dedup();
-                    Ok((samples, Cow::Owned(self.load(sorted)?)))
-                }
-            })
+        order.chunks(window).map(move |samples| match &self.resident {
+            Some(loaded) => Ok((samples, Cow::Borrowed(loaded))),
+            None => {
+                let mut sorted = samples.to_vec();
+                sorted.sort_unstable();
+                sorted.dedup();
+                Ok((samples, Cow::Owned(self.load(sorted)?)))
+            }
+        })
     }
 
     /// Reads the stored bytes of some samples, sorted; every file is opened once.
@@ -86,10 +84,8 @@ impl FeatureView<'_> {
                     }
                 }
                 Source::Cache(cache) => {
-                    let locations: Vec<_> = wanted
-                        .iter()
-                        .map(|(piece, _)| self.pieces.place(*piece, number))
-                        .collect();
+                    let locations: Vec<_> =
+                        wanted.iter().map(|(piece, _)| self.pieces.place(*piece, number)).collect();
                     for (shard, places) in by_shard(&locations) {
                         let file = cache.open_state(shard, *state)?;
                         for place in places {
@@ -102,11 +98,7 @@ impl FeatureView<'_> {
                 }
             }
         }
-        Ok(Loaded {
-            samples,
-            row_start,
-            bytes,
-        })
+        Ok(Loaded { samples, row_start, bytes })
     }
 
     /// Has some samples' stored bytes brought into the processor's cache. Samples come shuffled, and a row is decoded in less
@@ -117,10 +109,7 @@ impl FeatureView<'_> {
         for sample in samples {
             let bytes = self.stored(loaded, sample);
             let beginning = &bytes[..bytes.len().min(FETCHED_BYTES)];
-            sum ^= beginning
-                .iter()
-                .step_by(CACHE_LINE)
-                .fold(0, |sum, byte| sum ^ byte);
+            sum ^= beginning.iter().step_by(CACHE_LINE).fold(0, |sum, byte| sum ^ byte);
         }
         std::hint::black_box(sum);
     }
@@ -129,10 +118,7 @@ impl FeatureView<'_> {
     pub(super) fn stored<'l>(&self, loaded: &'l Loaded, sample: u32) -> &'l [u8] {
         let place = match loaded.samples.len() == self.n_samples() {
             true => sample as usize,
-            false => loaded
-                .samples
-                .binary_search(&sample)
-                .expect("a sample of a tile is loaded"),
+            false => loaded.samples.binary_search(&sample).expect("a sample of a tile is loaded"),
         };
         let row_bytes = self.row_bytes();
         let rows = loaded.row_start[place]..loaded.row_start[place + 1];
@@ -151,20 +137,16 @@ impl FeatureView<'_> {
         let mut total = [0u64; 4];
         for window in self.loads(&order, 1) {
             let (_, loaded) = window?;
-            let sums = loaded
-                .samples
-                .par_iter()
-                .enumerate()
-                .map(|(place, sample)| {
-                    let rows = loaded.row_start[place]..loaded.row_start[place + 1];
-                    let mut hasher = blake3::Hasher::new();
-                    hasher.update(&sample.to_le_bytes());
-                    for key in self.pieces_of(*sample).filter_map(|piece| keys.get(piece)) {
-                        hasher.update(&key.0);
-                    }
-                    hasher.update(&loaded.bytes[rows.start * row_bytes..rows.end * row_bytes]);
-                    words(hasher.finalize().as_bytes())
-                });
+            let sums = loaded.samples.par_iter().enumerate().map(|(place, sample)| {
+                let rows = loaded.row_start[place]..loaded.row_start[place + 1];
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&sample.to_le_bytes());
+                for key in self.pieces_of(*sample).filter_map(|piece| keys.get(piece)) {
+                    hasher.update(&key.0);
+                }
+                hasher.update(&loaded.bytes[rows.start * row_bytes..rows.end * row_bytes]);
+                words(hasher.finalize().as_bytes())
+            });
             total = add(total, sums.reduce(|| [0; 4], add));
         }
         let mut bytes = [0; 32];

@@ -103,15 +103,7 @@ impl<'c> FeatureView<'c> {
     ) -> Result<FeatureView<'c>> {
         let (hidden, dtype) = (cache.manifest().hidden, cache.manifest().dtype);
         let source = Source::Cache(cache);
-        FeatureView::of(
-            states,
-            hidden,
-            dtype,
-            pieces,
-            sample_start,
-            source,
-            memory_bytes,
-        )
+        FeatureView::of(states, hidden, dtype, pieces, sample_start, source, memory_bytes)
     }
 
     /// A view over one state of documents that have a row each; a key may stand there more than once.
@@ -155,24 +147,13 @@ impl<'c> FeatureView<'c> {
         bytes: Vec<u8>,
     ) -> FeatureView<'static> {
         let row_bytes = n_features * dtype.size_bytes();
-        assert!(
-            bytes.len().is_multiple_of(row_bytes),
-            "states are whole rows"
-        );
+        assert!(bytes.len().is_multiple_of(row_bytes), "states are whole rows");
         let n_samples = bytes.len() / row_bytes;
         let pieces = Pieces::rows_of_one_shard(n_samples);
         let sample_start = (0..=n_samples as u32).collect();
         let source = Source::Shard(vec![StateRows { state, bytes }]);
-        FeatureView::of(
-            &[state],
-            n_features,
-            dtype,
-            pieces,
-            sample_start,
-            source,
-            u64::MAX,
-        )
-        .expect("rows in memory are read without an error")
+        FeatureView::of(&[state], n_features, dtype, pieces, sample_start, source, u64::MAX)
+            .expect("rows in memory are read without an error")
     }
 
     fn of(
@@ -208,9 +189,7 @@ impl<'c> FeatureView<'c> {
     #[cfg(test)]
     pub(crate) fn grouped(mut self, rows_of_sample: u32) -> FeatureView<'c> {
         let n_samples = self.n_rows() as u32 / rows_of_sample;
-        self.sample_start = (0..=n_samples)
-            .map(|sample| sample * rows_of_sample)
-            .collect();
+        self.sample_start = (0..=n_samples).map(|sample| sample * rows_of_sample).collect();
         self.count_rows();
         let all = (0..n_samples).collect();
         self.resident = Some(self.load(all).expect("rows in memory"));
@@ -301,10 +280,7 @@ impl<'c> FeatureView<'c> {
         if self.is_resident() {
             return samples.to_vec();
         }
-        self.by_shard(samples)
-            .into_iter()
-            .flat_map(|shard| shard.samples)
-            .collect()
+        self.by_shard(samples).into_iter().flat_map(|shard| shard.samples).collect()
     }
 
     fn by_shard(&self, samples: &[u32]) -> Vec<order::ShardSamples> {
@@ -388,11 +364,7 @@ impl<'c> FeatureView<'c> {
             }
         });
         let rows = Array2::from_shape_vec((row_ids.len(), n_features), values);
-        Tile {
-            rows: rows.expect("a value for each row and feature"),
-            starts,
-            row_ids,
-        }
+        Tile { rows: rows.expect("a value for each row and feature"), starts, row_ids }
     }
 
     /// Writes the mapped rows of a sample to `out`.
@@ -485,8 +457,7 @@ impl Tile {
 
     /// The rows of some of its samples.
     pub fn rows_of(&self, samples: Range<usize>) -> ArrayView2<'_, f32> {
-        self.rows
-            .slice(s![self.starts[samples.start]..self.starts[samples.end], ..])
+        self.rows.slice(s![self.starts[samples.start]..self.starts[samples.end], ..])
     }
 }
 

@@ -33,10 +33,8 @@ pub fn by_shard(shards: &[ShardSamples], window: usize, seed: u64, epoch: usize)
         })
         .collect();
     order.sort_by(|one, other| one.0.as_bytes().cmp(other.0.as_bytes()));
-    let mut samples: Vec<u32> = order
-        .into_iter()
-        .flat_map(|(_, shard)| shard.samples.iter().copied())
-        .collect();
+    let mut samples: Vec<u32> =
+        order.into_iter().flat_map(|(_, shard)| shard.samples.iter().copied()).collect();
     let mut random = generator(seed, epoch);
     for window in samples.chunks_mut(window.max(1)) {
         window.shuffle(&mut random);
@@ -57,10 +55,7 @@ mod tests {
     #[test]
     fn an_epoch_holds_every_sample_once_and_another_epoch_orders_them_otherwise() {
         let shards: Vec<ShardSamples> = (0..6)
-            .map(|shard| ShardSamples {
-                shard,
-                samples: (shard * 10..shard * 10 + 10).collect(),
-            })
+            .map(|shard| ShardSamples { shard, samples: (shard * 10..shard * 10 + 10).collect() })
             .collect();
         let first = by_shard(&shards, 20, 7, 1);
         let mut sorted = first.clone();

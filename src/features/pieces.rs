@@ -35,16 +35,10 @@ impl Pieces {
 
     /// The rows of every document of a layout, in its order, for states of one kind in memory.
     pub fn of_layout(layout: &ShardLayout, kind: StateKind, n_states: usize) -> Pieces {
-        let mut pieces = Pieces {
-            n_states,
-            ..Pieces::default()
-        };
+        let mut pieces = Pieces { n_states, ..Pieces::default() };
         for document in 0..layout.documents.len() {
             let rows = rows_of(layout, kind, document);
-            pieces.push(
-                rows.len() as u32,
-                (0..n_states).map(|_| (0, rows.start as u32)),
-            );
+            pieces.push(rows.len() as u32, (0..n_states).map(|_| (0, rows.start as u32)));
         }
         pieces
     }
@@ -74,10 +68,7 @@ impl Pieces {
     /// # Panics
     /// When a piece has no such rows.
     pub fn parts(&self, parts: impl Iterator<Item = (usize, Range<usize>)>) -> Pieces {
-        let mut cut = Pieces {
-            n_states: self.n_states,
-            ..Pieces::default()
-        };
+        let mut cut = Pieces { n_states: self.n_states, ..Pieces::default() };
         for (piece, rows) in parts {
             assert!(rows.end <= self.n_rows(piece), "rows of the piece");
             let places = (0..self.n_states).map(|state| {
@@ -116,17 +107,10 @@ pub fn locate(
         places: vec![(0, 0); keys.len() * states.len()],
     };
     for (number, state) in states.iter().enumerate() {
-        let locations: Vec<Location> = keys
-            .iter()
-            .filter_map(|key| cache.locate(key, *state))
-            .collect();
+        let locations: Vec<Location> =
+            keys.iter().filter_map(|key| cache.locate(key, *state)).collect();
         if locations.len() < keys.len() {
-            return Err(missing(
-                cache,
-                *state,
-                keys.len() - locations.len(),
-                keys.len(),
-            ));
+            return Err(missing(cache, *state, keys.len() - locations.len(), keys.len()));
         }
         if matches!(state.kind, StateKind::Pooled(_)) {
             for (piece, location) in locations.into_iter().enumerate() {

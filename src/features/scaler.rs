@@ -44,11 +44,7 @@ impl Scaler {
         }
         let deviation = total.squares.iter().map(|squares| {
             let deviation = (squares / total.n).sqrt();
-            if deviation < ALMOST_CONSTANT {
-                1.0
-            } else {
-                deviation as f32
-            }
+            if deviation < ALMOST_CONSTANT { 1.0 } else { deviation as f32 }
         });
         Ok(Scaler {
             mean: total.mean.iter().map(|mean| *mean as f32).collect(),
@@ -58,23 +54,18 @@ impl Scaler {
 
     /// The scaler that changes nothing.
     pub fn identity(n_features: usize) -> Scaler {
-        Scaler {
-            mean: Array1::zeros(n_features),
-            deviation: Array1::ones(n_features),
-        }
+        Scaler { mean: Array1::zeros(n_features), deviation: Array1::ones(n_features) }
     }
 
     /// `x = (x - mean) / deviation`, in place, on all threads.
     pub fn apply(&self, mut rows: ArrayViewMut2<'_, f32>) {
         let of_rows = self.of_rows();
-        rows.axis_chunks_iter_mut(Axis(0), 64)
-            .into_par_iter()
-            .for_each(|mut rows| {
-                for mut row in rows.rows_mut() {
-                    let row = row.as_slice_mut();
-                    of_rows.apply(row.expect("a row of a standard array is contiguous"));
-                }
-            });
+        rows.axis_chunks_iter_mut(Axis(0), 64).into_par_iter().for_each(|mut rows| {
+            for mut row in rows.rows_mut() {
+                let row = row.as_slice_mut();
+                of_rows.apply(row.expect("a row of a standard array is contiguous"));
+            }
+        });
     }
 
     /// What [`Scaler::apply`] does to a row, for row by row.
@@ -97,11 +88,8 @@ impl Scaler {
                 .map(|(weight, mean)| f64::from(*weight) * f64::from(*mean))
                 .sum::<f64>()
         });
-        let bias = bias
-            .iter()
-            .zip(shift)
-            .map(|(bias, shift)| (f64::from(*bias) - shift) as f32)
-            .collect();
+        let bias =
+            bias.iter().zip(shift).map(|(bias, shift)| (f64::from(*bias) - shift) as f32).collect();
         (folded, bias)
     }
 }
@@ -219,9 +207,6 @@ mod tests {
         scaler.apply(scaled.view_mut());
         let (folded, folded_bias) = scaler.fold(&weights, &bias);
         let difference = (scaled.dot(&weights) + &bias) - (raw.dot(&folded) + &folded_bias);
-        assert!(
-            difference.iter().all(|value| value.abs() < 1e-5),
-            "{difference}"
-        );
+        assert!(difference.iter().all(|value| value.abs() < 1e-5), "{difference}");
     }
 }

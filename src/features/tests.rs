@@ -44,10 +44,7 @@ fn a_mapped_view_counts_and_hands_out_mapped_rows() {
     let view = view(3).mapped(Box::new(Doubled));
     assert_eq!((view.n_rows(), view.n_features()), (6, 3));
     assert_eq!(view.rows_of(1), 2..4);
-    assert_eq!(
-        view.decode_all(&[2]),
-        ndarray::array![[4.0, 5.0, 2.0], [4.0, 5.0, 2.0]]
-    );
+    assert_eq!(view.decode_all(&[2]), ndarray::array![[4.0, 5.0, 2.0], [4.0, 5.0, 2.0]]);
 }
 
 #[test]
@@ -58,9 +55,7 @@ fn the_digest_changes_with_a_value_a_key_and_the_order_of_samples() {
     let swapped = [keys[1], keys[0], keys[2]];
     assert_ne!(first, view(3).digest(&swapped).unwrap());
     let mut bytes = Vec::new();
-    Dtype::F32
-        .encode(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.5], &mut bytes)
-        .unwrap();
+    Dtype::F32.encode(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.5], &mut bytes).unwrap();
     let other = FeatureView::from_bytes(StateId::pooled(Pooling::Mean, 1), 2, Dtype::F32, bytes);
     assert_ne!(first, other.digest(&keys).unwrap());
 }

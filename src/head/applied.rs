@@ -80,8 +80,7 @@ impl OutputRows for Applied<'_> {
             let places = samples.iter().map(|sample| self.place_of[sample]);
             visit(&places.collect::<Vec<_>>(), outputs.view());
         };
-        self.head
-            .for_each_output_of(self.view, self.samples, at_a_time, show)
+        self.head.for_each_output_of(self.view, self.samples, at_a_time, show)
     }
 }
 
@@ -112,10 +111,7 @@ mod tests {
         let samples: Vec<u32> = (100..n_samples as u32).rev().collect();
         let applied = Applied::new(&head, &view, &samples).unwrap();
         assert!(applied.whole().is_some(), "a few megabytes are held");
-        let computed = Applied {
-            held: None,
-            ..applied
-        };
+        let computed = Applied { held: None, ..applied };
         let gathered = gathered(&computed).unwrap();
         for (sample, row) in samples.iter().zip(gathered.rows()) {
             assert_eq!(row, all.row(*sample as usize), "sample {sample}");

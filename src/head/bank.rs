@@ -93,12 +93,7 @@ pub struct BankSettings {
 impl Default for BankSettings {
     /// Seed 42 as a pipeline file that names none, another order and metrics for every epoch.
     fn default() -> BankSettings {
-        BankSettings {
-            seed: 42,
-            shuffles: true,
-            judges_all: true,
-            gives_up: false,
-        }
+        BankSettings { seed: 42, shuffles: true, judges_all: true, gives_up: false }
     }
 }
 

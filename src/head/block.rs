@@ -199,32 +199,22 @@ impl Block {
             let matrices = [&mut block.parameters[..], first, second];
             for (matrix, own) in matrices.into_iter().zip(&head.values) {
                 assert_eq!(own.len(), (n_features + 1) * range.len());
-                for (row, own) in matrix
-                    .chunks_exact_mut(columns)
-                    .zip(own.chunks_exact(range.len()))
+                for (row, own) in
+                    matrix.chunks_exact_mut(columns).zip(own.chunks_exact(range.len()))
                 {
                     row[range.clone()].copy_from_slice(own);
                 }
             }
             if head.spec.is_one_logit() {
-                let loss = block
-                    .one_logit
-                    .get_or_insert_with(|| OneLogitLoss::new(columns));
-                let Loss::CrossEntropy {
-                    class_weights,
-                    label_smoothing,
-                } = head.loss()
-                else {
+                let loss = block.one_logit.get_or_insert_with(|| OneLogitLoss::new(columns));
+                let Loss::CrossEntropy { class_weights, label_smoothing } = head.loss() else {
                     unreachable!("the loss of a head of one logit")
                 };
                 let weights = class_weights.as_deref().unwrap_or(&[1.0, 1.0]);
                 loss.set(range.start, [weights[0], weights[1]], *label_smoothing);
             }
             block.heads.push(HeadPlace {
-                head: LinearHead {
-                    values: Default::default(),
-                    ..head
-                },
+                head: LinearHead { values: Default::default(), ..head },
                 columns: range,
                 active: true,
                 epoch_loss: LossSum::default(),
@@ -248,20 +238,14 @@ impl Block {
     }
 
     fn update(&mut self) {
-        let squares = match self
-            .heads
-            .iter()
-            .any(|place| place.head.spec.clip.is_some())
-        {
+        let squares = match self.heads.iter().any(|place| place.head.spec.clip.is_some()) {
             true => sums_of_squares(&self.gradients, self.columns),
             false => vec![0.0; self.columns],
         };
         if self.is_wide() {
             let place = &mut self.heads[0];
             let (spec, step) = (&place.head.spec, place.head.steps_done);
-            let factor = spec
-                .schedule
-                .factor(step, place.head.total_steps, spec.warmup);
+            let factor = spec.schedule.factor(step, place.head.total_steps, spec.warmup);
             self.optimizer.step_alike(
                 &mut self.parameters,
                 &self.gradients,
@@ -283,9 +267,7 @@ impl Block {
                 _ => Corrections::new(betas, step),
             };
             last = Some((betas, step, corrections));
-            let factor = spec
-                .schedule
-                .factor(step, place.head.total_steps, spec.warmup);
+            let factor = spec.schedule.factor(step, place.head.total_steps, spec.warmup);
             let squares: f64 = squares[place.columns.clone()].iter().sum();
             self.optimizer.set_columns(
                 place.columns.clone(),
@@ -312,17 +294,14 @@ impl Block {
         let scale = loss.scale(targets);
         let logits = self.logits.par_chunks(LOSS_ROWS * columns);
         let errors = self.errors.par_chunks_mut(LOSS_ROWS * columns);
-        let parts = logits
-            .zip(errors)
-            .enumerate()
-            .map(|(part, (logits, errors))| {
-                let shape = (logits.len() / columns, columns);
-                let first = part * LOSS_ROWS;
-                let logits = ArrayView2::from_shape(shape, logits).expect("whole rows");
-                let mut errors = ArrayViewMut2::from_shape(shape, errors).expect("whole rows");
-                let targets = targets.slice(first..first + shape.0);
-                loss.gradient(logits.slice(own), targets, scale, errors.slice_mut(own))
-            });
+        let parts = logits.zip(errors).enumerate().map(|(part, (logits, errors))| {
+            let shape = (logits.len() / columns, columns);
+            let first = part * LOSS_ROWS;
+            let logits = ArrayView2::from_shape(shape, logits).expect("whole rows");
+            let mut errors = ArrayViewMut2::from_shape(shape, errors).expect("whole rows");
+            let targets = targets.slice(first..first + shape.0);
+            loss.gradient(logits.slice(own), targets, scale, errors.slice_mut(own))
+        });
         let parts: Vec<LossSum> = parts.collect();
         for part in parts {
             place.epoch_loss += part;
@@ -365,12 +344,7 @@ impl Block {
 
     fn losses(&mut self, targets: Targets<'_>) {
         if let (Some(loss), Targets::Classes(classes)) = (&self.one_logit, targets) {
-            loss.gradient(
-                &self.logits,
-                classes,
-                &mut self.errors,
-                &mut self.column_losses,
-            );
+            loss.gradient(&self.logits, classes, &mut self.errors, &mut self.column_losses);
             return;
         }
         if self.is_wide() {
@@ -399,11 +373,7 @@ impl Learner for Block {
     }
 
     fn stop(&mut self, index: usize) {
-        for place in self
-            .heads
-            .iter_mut()
-            .filter(|place| place.head.index == index)
-        {
+        for place in self.heads.iter_mut().filter(|place| place.head.index == index) {
             place.active = false;
             self.optimizer.freeze_columns(place.columns.clone());
         }
@@ -413,10 +383,7 @@ impl Learner for Block {
     /// Z = X W + b      E = dL/dZ      G = X^T E,  sum of E's rows for b
     /// ```
     fn step(&mut self, batch: &Batch<'_>) {
-        let rows = batch
-            .rows
-            .as_slice()
-            .expect("rows of a tile are contiguous");
+        let rows = batch.rows.as_slice().expect("rows of a tile are contiguous");
         let n_values = batch.rows.nrows() * self.columns;
         self.logits.resize(n_values);
         self.errors.resize(n_values);
@@ -453,10 +420,7 @@ impl Learner for Block {
 
 /// Some columns of a row-major matrix, as a row-major matrix.
 fn columns_of(matrix: &[f32], columns: usize, range: &Range<usize>) -> Vec<f32> {
-    matrix
-        .chunks_exact(columns)
-        .flat_map(|row| row[range.clone()].iter().copied())
-        .collect()
+    matrix.chunks_exact(columns).flat_map(|row| row[range.clone()].iter().copied()).collect()
 }
 
 /// The sum of the squares of each column.

@@ -75,11 +75,7 @@ impl Course {
             let judge = EarlyStopping::new(stopping.patience, higher_is_better);
             (stopping.metric, judge)
         });
-        Course {
-            stopping,
-            history: Vec::new(),
-            best: None,
-        }
+        Course { stopping, history: Vec::new(), best: None }
     }
 
     /// Records an epoch, keeps the parameters if it was the best, and says whether to stop.
@@ -134,10 +130,6 @@ impl Course {
 
     pub(super) fn into_head(self) -> TrainedHead {
         let (best_epoch, parameters) = self.best.expect("a finished course holds parameters");
-        TrainedHead {
-            parameters,
-            history: self.history,
-            best_epoch,
-        }
+        TrainedHead { parameters, history: self.history, best_epoch }
     }
 }

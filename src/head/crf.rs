@@ -110,11 +110,7 @@ pub fn gradient<F: NdFloat>(
     scratch: &mut CrfScratch<F>,
 ) -> LossSum {
     check(emissions, tags, scores);
-    assert_eq!(
-        emissions.dim(),
-        gradients.emissions.dim(),
-        "one gradient per emission"
-    );
+    assert_eq!(emissions.dim(), gradients.emissions.dim(), "one gradient per emission");
     let mut loss = LossSum::default();
     for words in segments(offsets, tags.len()) {
         let sentence = emissions.slice(s![words.clone(), ..]);
@@ -166,11 +162,7 @@ pub fn decode(
 fn check<F>(emissions: ArrayView2<'_, F>, tags: &[u32], scores: &CrfScores<'_, F>) {
     let (n_words, n_tags) = emissions.dim();
     assert_eq!(n_words, tags.len(), "one tag per word");
-    assert_eq!(
-        scores.transitions.dim(),
-        (n_tags, n_tags),
-        "one transition per pair of tags"
-    );
+    assert_eq!(scores.transitions.dim(), (n_tags, n_tags), "one transition per pair of tags");
     assert_eq!(scores.start.len(), n_tags, "one start per tag");
     assert_eq!(scores.end.len(), n_tags, "one end per tag");
 }
@@ -186,21 +178,10 @@ fn forward<F: NdFloat>(
     if n_words == 0 {
         return LossSum::default();
     }
-    let CrfScratch {
-        log_now,
-        log_before,
-        origins,
-        ..
-    } = scratch;
+    let CrfScratch { log_now, log_before, origins, .. } = scratch;
     origins.resize((n_words - 1) * n_tags * n_tags, F::zero());
     log_now.clear();
-    log_now.extend(
-        scores
-            .start
-            .iter()
-            .zip(emissions.row(0))
-            .map(|(start, own)| *start + *own),
-    );
+    log_now.extend(scores.start.iter().zip(emissions.row(0)).map(|(start, own)| *start + *own));
     let first = tags[0] as usize;
     let mut sum = normalise(log_now) - wide(scores.start[first]) - wide(emissions[[0, first]]);
     for word in 1..n_words {
@@ -222,10 +203,7 @@ fn forward<F: NdFloat>(
         *log += *end;
     }
     sum += normalise(log_now) - wide(scores.end[tags[n_words - 1] as usize]);
-    LossSum {
-        sum,
-        weight: n_words as f64,
-    }
+    LossSum { sum, weight: n_words as f64 }
 }
 
 /// The forward algorithm's derivative, which needs no backward scores: with `p(y_t | y_t+1, words up to t)` kept from the
@@ -237,13 +215,7 @@ fn backward<F: NdFloat>(
     gradients: &mut CrfGradients<'_, F>,
     scratch: &mut CrfScratch<F>,
 ) {
-    let CrfScratch {
-        log_now,
-        origins,
-        now,
-        before,
-        ..
-    } = scratch;
+    let CrfScratch { log_now, origins, now, before, .. } = scratch;
     let (n_words, n_tags) = gradients.emissions.dim();
     let Some(last) = tags.last() else {
         return;
@@ -287,9 +259,7 @@ fn add_scaled<F: NdFloat>(mut out: ArrayViewMut1<'_, F>, values: &[F], scale: F)
 /// Subtracts `log sum exp`, and returns it.
 fn normalise<F: NdFloat>(logs: &mut [F]) -> f64 {
     let maximum = maximum(logs);
-    let total = logs
-        .iter()
-        .fold(F::zero(), |sum, log| sum + (*log - maximum).exp());
+    let total = logs.iter().fold(F::zero(), |sum, log| sum + (*log - maximum).exp());
     let log_total = maximum + total.ln();
     for log in logs {
         *log -= log_total;
@@ -316,9 +286,7 @@ fn softmax<F: NdFloat>(values: &mut [F]) -> F {
 }
 
 fn maximum<F: NdFloat>(values: &[F]) -> F {
-    values
-        .iter()
-        .fold(F::neg_infinity(), |maximum, value| maximum.max(*value))
+    values.iter().fold(F::neg_infinity(), |maximum, value| maximum.max(*value))
 }
 
 fn wide<F: NdFloat>(value: F) -> f64 {

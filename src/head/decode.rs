@@ -69,11 +69,7 @@ pub(super) fn best_sequences(
     let (n_words, n_tags) = emissions.dim();
     assert_eq!(steps.start.len(), n_tags, "one start per tag");
     assert_eq!(steps.end.len(), n_tags, "one end per tag");
-    assert_eq!(
-        steps.transitions.dim(),
-        (n_tags, n_tags),
-        "one transition per pair of tags"
-    );
+    assert_eq!(steps.transitions.dim(), (n_tags, n_tags), "one transition per pair of tags");
     if let Some(forced) = forced {
         assert_eq!(forced.len(), n_words, "one entry per word");
         let known = |tag: &Option<u32>| tag.is_none_or(|tag| (tag as usize) < n_tags);
@@ -118,11 +114,7 @@ fn best_sequence(
         Some(only) => (only as usize == tag).then_some(0.0),
         None => Some(f64::from(emissions[[word, tag]])),
     };
-    let Scratch {
-        best,
-        best_after,
-        followers,
-    } = scratch;
+    let Scratch { best, best_after, followers } = scratch;
     followers.resize(n_words * n_tags, 0);
     best.clear();
     best.extend((0..n_tags).map(|tag| Some(emission(n_words - 1, tag)? + steps.end[tag])));

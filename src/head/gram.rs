@@ -160,15 +160,14 @@ fn indicators(targets: &TargetTable, samples: &[u32], n_outputs: usize) -> Array
 /// Adds `rows^T rows` to the upper triangle of `sums` (and to some of the rest): a block of columns a thread, so that
 /// the bits depend on no number of threads. [`mirror`] makes the rest.
 pub(super) fn add_square<F: Real>(rows: ArrayView2<'_, F>, sums: &mut Array2<F>) {
-    sums.axis_chunks_iter_mut(Axis(1), BLOCK_COLUMNS)
-        .into_par_iter()
-        .enumerate()
-        .for_each(|(block, mut out)| {
+    sums.axis_chunks_iter_mut(Axis(1), BLOCK_COLUMNS).into_par_iter().enumerate().for_each(
+        |(block, mut out)| {
             let columns = block * BLOCK_COLUMNS..block * BLOCK_COLUMNS + out.ncols();
             let left = rows.slice(s![.., ..columns.end]);
             let right = rows.slice(s![.., columns.clone()]);
             multiply_add(left.t(), right, out.slice_mut(s![..columns.end, ..]));
-        });
+        },
+    );
 }
 
 /// Copies the upper triangle to the lower one.
@@ -195,9 +194,7 @@ mod tests {
 
     fn view(rows: &Array2<f32>) -> FeatureView<'static> {
         let mut bytes = Vec::new();
-        Dtype::F32
-            .encode(rows.as_slice().unwrap(), &mut bytes)
-            .unwrap();
+        Dtype::F32.encode(rows.as_slice().unwrap(), &mut bytes).unwrap();
         let state = StateId::pooled(Pooling::Mean, 1);
         FeatureView::from_bytes(state, rows.ncols(), Dtype::F32, bytes)
     }
@@ -229,10 +226,7 @@ mod tests {
             for (got, wanted) in [
                 (&sums.xx, x.t().dot(&x)),
                 (&sums.xy, x.t().dot(&y)),
-                (
-                    &sums.x.clone().insert_axis(Axis(1)),
-                    x.sum_axis(Axis(0)).insert_axis(Axis(1)),
-                ),
+                (&sums.x.clone().insert_axis(Axis(1)), x.sum_axis(Axis(0)).insert_axis(Axis(1))),
             ] {
                 let worst = (got - &wanted).iter().fold(0.0f64, |w, d| w.max(d.abs()));
                 assert!(worst < 1e-7, "{worst}");

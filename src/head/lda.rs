@@ -41,11 +41,7 @@ pub struct LdaSpec {
 /// # Panics
 /// When the targets are not classes.
 pub fn fit(gram: &Gram, specs: &[LdaSpec]) -> Result<Vec<TrainedHead>> {
-    assert_eq!(
-        gram.targets,
-        GramTargets::Classes,
-        "discriminants tell classes apart"
-    );
+    assert_eq!(gram.targets, GramTargets::Classes, "discriminants tell classes apart");
     let scatter = |sums: &mut GramSums| {
         let counts = sums.y.mapv(|count| count.max(1.0));
         let scaled = &sums.xy / &counts.insert_axis(Axis(0));

@@ -65,10 +65,7 @@ mod tests {
 
     #[test]
     fn parts_hold_whole_samples_and_no_more_rows_than_asked_for() {
-        assert_eq!(
-            parts(&[0, 3, 5, 9, 20, 21], 6),
-            [(0, 2), (2, 3), (3, 4), (4, 5)]
-        );
+        assert_eq!(parts(&[0, 3, 5, 9, 20, 21], 6), [(0, 2), (2, 3), (3, 4), (4, 5)]);
         assert_eq!(parts(&[0, 1, 2, 3], 6), [(0, 3)]);
         assert!(parts(&[0], 6).is_empty());
     }

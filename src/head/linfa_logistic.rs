@@ -71,21 +71,15 @@ mod tests {
     fn the_fit_equals_scikit_learns() {
         // LogisticRegression(C=0.5, tol=1e-10).fit([[0, 1], [1, 0], [2, 2], [3, 1], [0, 0], [2, 3]], [0, 0, 1, 1, 2, 2])
         // of scikit-learn 1.9 (scripts/fixtures/logistic.py): coef_ centred over the classes, as both leave a free shift.
-        let expected = [
-            [-0.3295, 0.551_06, -0.221_56],
-            [-0.241_61, 0.0306, 0.211_01],
-        ];
+        let expected = [[-0.3295, 0.551_06, -0.221_56], [-0.241_61, 0.0306, 0.211_01]];
         let rows = [0.0, 1.0, 1.0, 0.0, 2.0, 2.0, 3.0, 1.0, 0.0, 0.0, 2.0, 3.0];
         let rows = Array2::from_shape_vec((6, 2), rows.to_vec()).unwrap();
         let spec = NetworkSpec::linear(2, 4);
         let head = fit(rows, &[0, 0, 1, 1, 2, 2], &spec, 0.5).unwrap();
         let (weights, bias) = Network::new(spec).output_layer(&head.parameters);
         let seen = weights.slice(s![.., ..3]);
-        let centred = &seen
-            - &seen
-                .mean_axis(ndarray::Axis(1))
-                .unwrap()
-                .insert_axis(ndarray::Axis(1));
+        let centred =
+            &seen - &seen.mean_axis(ndarray::Axis(1)).unwrap().insert_axis(ndarray::Axis(1));
         for (feature, row) in expected.iter().enumerate() {
             for (class, value) in row.iter().enumerate() {
                 let got = centred[[feature, class]];

@@ -97,22 +97,13 @@ mod tests {
     fn the_machine_equals_scikit_learns() {
         // SVC(kernel="linear", C=1.0, tol=1e-10).fit(rows, [0, 0, 1, 1, 1, 0]) of scikit-learn 1.9
         // (scripts/fixtures/logistic.py): coef_ and intercept_.
-        let rows = array![
-            [0.0f32, 1.0],
-            [1.0, 0.0],
-            [2.0, 2.0],
-            [3.0, 1.0],
-            [2.5, 3.0],
-            [0.0, 0.0]
-        ];
+        let rows =
+            array![[0.0f32, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 1.0], [2.5, 3.0], [0.0, 0.0]];
         let head = fit(rows, &[0, 0, 1, 1, 1, 0], &NetworkSpec::linear(2, 2), 1.0).unwrap();
         let (weights, bias) =
             Network::new(NetworkSpec::linear(2, 2)).output_layer(&head.parameters);
         let expected = [0.666_667f32, 0.666_667, -1.666_667];
-        for (got, expected) in [weights[[0, 1]], weights[[1, 1]], bias[1]]
-            .iter()
-            .zip(expected)
-        {
+        for (got, expected) in [weights[[0, 1]], weights[[1, 1]], bias[1]].iter().zip(expected) {
             assert!((got - expected).abs() < 1e-3, "{got}, expected {expected}");
         }
         assert_eq!(weights[[0, 0]], -weights[[0, 1]]);
@@ -121,13 +112,8 @@ mod tests {
     #[test]
     fn too_many_rows_are_refused_before_memory_is_taken() {
         let rows = Array2::zeros((MOST_ROWS + 1, 2));
-        let error = fit(
-            rows,
-            &vec![0; MOST_ROWS + 1],
-            &NetworkSpec::linear(2, 2),
-            1.0,
-        )
-        .unwrap_err();
+        let error =
+            fit(rows, &vec![0; MOST_ROWS + 1], &NetworkSpec::linear(2, 2), 1.0).unwrap_err();
         assert!(error.to_string().contains("too many"), "{error}");
     }
 }

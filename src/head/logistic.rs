@@ -64,10 +64,7 @@ pub struct LogisticSettings {
 impl Default for LogisticSettings {
     /// 1e-6, a hundredth of scikit-learn's default, and 1000 iterations.
     fn default() -> LogisticSettings {
-        LogisticSettings {
-            tolerance: 1e-6,
-            max_iterations: 1000,
-        }
+        LogisticSettings { tolerance: 1e-6, max_iterations: 1000 }
     }
 }
 
@@ -117,26 +114,12 @@ pub fn fit(
     settings: LogisticSettings,
     progress: &dyn Progress,
 ) -> Result<Vec<LogisticFit>> {
-    let ClassRows {
-        view,
-        transform,
-        labels,
-        n_classes,
-    } = *data;
+    let ClassRows { view, transform, labels, n_classes } = *data;
     let groups = RowGroups::new(row_sets);
     let data = TurnedRows::new(view, transform, &groups)?;
-    let labels: Vec<u32> = groups
-        .samples
-        .iter()
-        .map(|sample| labels[*sample as usize])
-        .collect();
+    let labels: Vec<u32> = groups.samples.iter().map(|sample| labels[*sample as usize]).collect();
     let problems = problems(&groups, &labels, n_classes, specs);
-    let solver = Solver {
-        data: &data,
-        groups: &groups,
-        settings,
-        progress,
-    };
+    let solver = Solver { data: &data, groups: &groups, settings, progress };
     progress.start("fitting", Some(specs.len() as u64), "heads");
     let solved = solver.solve(&problems);
     progress.finish();
@@ -162,9 +145,7 @@ fn problems(
         .iter()
         .map(|range| {
             let mut counts = vec![0; n_classes];
-            labels[range.clone()]
-                .iter()
-                .for_each(|label| counts[*label as usize] += 1);
+            labels[range.clone()].iter().for_each(|label| counts[*label as usize] += 1);
             counts
         })
         .collect();
@@ -173,17 +154,14 @@ fn problems(
         let own = &groups.sets[spec.rows];
         assert!(!own.is_empty(), "a set of rows has rows");
         let count = |class: usize| own.iter().map(|group| counts[*group][class]).sum::<usize>();
-        let classes: Vec<u32> = (0..n_classes as u32)
-            .filter(|class| count(*class as usize) > 0)
-            .collect();
+        let classes: Vec<u32> =
+            (0..n_classes as u32).filter(|class| count(*class as usize) > 0).collect();
         let weight = |class: u32| match &spec.class_weights {
             Some(weights) => f64::from(weights[class as usize]),
             None => 1.0,
         };
-        let row_weights: Vec<f64> = classes
-            .iter()
-            .map(|class| weight(*class) * count(*class as usize) as f64)
-            .collect();
+        let row_weights: Vec<f64> =
+            classes.iter().map(|class| weight(*class) * count(*class as usize) as f64).collect();
         let known = targets.iter().find(|(of, _)| *of == classes);
         let places = match known {
             Some((_, places)) => Arc::clone(places),
@@ -195,9 +173,7 @@ fn problems(
             }
         };
         Problem {
-            groups: (0..groups.ranges.len())
-                .map(|group| own.contains(&group))
-                .collect(),
+            groups: (0..groups.ranges.len()).map(|group| own.contains(&group)).collect(),
             class_weights: spec
                 .class_weights
                 .as_ref()

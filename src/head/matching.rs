@@ -75,11 +75,7 @@ pub fn features(
     for layer in 0..n_layers {
         let states = s![.., layer * hidden..(layer + 1) * hidden];
         let own = s![.., layer * width(hidden, 1)..(layer + 1) * width(hidden, 1)];
-        layer_features(
-            context.slice(states),
-            question.slice(states),
-            out.slice_mut(own),
-        );
+        layer_features(context.slice(states), question.slice(states), out.slice_mut(own));
     }
 }
 
@@ -101,11 +97,7 @@ fn layer_features(
     for (state, weights) in context.rows().into_iter().zip(weights.rows_mut()) {
         best.push(align(weights, inverse_length(state), &inverse_lengths));
     }
-    multiply(
-        weights.view(),
-        question,
-        out.slice_mut(s![.., hidden..2 * hidden]),
-    );
+    multiply(weights.view(), question, out.slice_mut(s![.., hidden..2 * hidden]));
     let mut aligned = out.slice_mut(s![.., hidden..2 * hidden]);
     aligned *= &context;
     let mut of_mean = out.slice_mut(s![.., 2 * hidden..3 * hidden]);
@@ -212,12 +204,7 @@ mod tests {
         let mut strided = Array2::zeros((6, 30));
         features(context, question, 2, strided.slice_mut(s![.., 1..29]));
         let mut plain = Array2::zeros((6, 28));
-        features(
-            context.to_owned().view(),
-            question.to_owned().view(),
-            2,
-            plain.view_mut(),
-        );
+        features(context.to_owned().view(), question.to_owned().view(), 2, plain.view_mut());
         let difference = &strided.slice(s![.., 1..29]) - &plain;
         assert!(difference.iter().all(|difference| difference.abs() < 1e-6));
         assert_eq!(strided.column(0).sum() + strided.column(29).sum(), 0.0);

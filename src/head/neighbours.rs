@@ -51,18 +51,11 @@ pub fn nearest(view: &FeatureView<'_>, among: &[u32], of: &[u32]) -> Result<Vec<
         let (window, loaded) = window?;
         for part in window.chunks(OTHERS_TILE) {
             let unit = unit_rows(view.tile(&loaded, part).rows, &scaler, part.len());
-            rows.slice_mut(s![filled..filled + part.len(), ..])
-                .assign(&unit);
+            rows.slice_mut(s![filled..filled + part.len(), ..]).assign(&unit);
             filled += part.len();
         }
     }
-    let mut nearest = vec![
-        Neighbour {
-            sample: u32::MAX,
-            cosine: f32::NEG_INFINITY,
-        };
-        of.len()
-    ];
+    let mut nearest = vec![Neighbour { sample: u32::MAX, cosine: f32::NEG_INFINITY }; of.len()];
     view.for_each_tile(among, OTHERS_TILE, |samples, tile| {
         let others = unit_rows(tile.rows, &scaler, samples.len());
         nearest
@@ -85,10 +78,7 @@ fn compare(
     for (nearest, cosines) in nearest.iter_mut().zip(cosines.rows()) {
         for (sample, cosine) in samples.iter().zip(cosines) {
             if *cosine > nearest.cosine || (*cosine == nearest.cosine && *sample < nearest.sample) {
-                *nearest = Neighbour {
-                    sample: *sample,
-                    cosine: *cosine,
-                };
+                *nearest = Neighbour { sample: *sample, cosine: *cosine };
             }
         }
     }
@@ -106,11 +96,7 @@ fn unit_rows(mut rows: Array2<f32>, scaler: &Scaler, n_samples: usize) -> Array2
 
 fn normalise(mut rows: ArrayViewMut2<'_, f32>, length: f64) {
     for mut row in rows.rows_mut() {
-        let norm = row
-            .iter()
-            .map(|value| f64::from(*value).powi(2))
-            .sum::<f64>()
-            .sqrt();
+        let norm = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
         if norm > 0.0 {
             row.mapv_inplace(|value| (f64::from(value) * length / norm) as f32);
         }

@@ -156,13 +156,9 @@ impl Network {
             !sizes.iter().chain(&spec.hidden).any(|size| *size == 0),
             "a network of sizes from 1"
         );
-        let mut layout = Layout {
-            tensors: Vec::new(),
-        };
+        let mut layout = Layout { tensors: Vec::new() };
         let mix = (spec.n_layers > 1).then(|| layout.tensor("mix.weight", &[spec.n_layers]));
-        let query = spec
-            .attention
-            .then(|| layout.tensor("attention.query", &[spec.n_features]));
+        let query = spec.attention.then(|| layout.tensor("attention.query", &[spec.n_features]));
         let mut inputs = spec.n_features;
         let mut hidden = Vec::new();
         for (index, width) in spec.hidden.iter().copied().enumerate() {
@@ -189,15 +185,7 @@ impl Network {
             start: layout.tensor("crf.start", &[classes]),
             end: layout.tensor("crf.end", &[classes]),
         });
-        Network {
-            spec,
-            tensors: layout.tensors,
-            mix,
-            query,
-            hidden,
-            output,
-            crf,
-        }
+        Network { spec, tensors: layout.tensors, mix, query, hidden, output, crf }
     }
 
     /// What was laid out.

@@ -82,9 +82,7 @@ impl NetworkLearner {
         let spec = &self.spec;
         let clip = spec.clip;
         let scale = clip.map_or(1.0, |clip| clip_scale(&self.gradients, clip));
-        let factor = spec
-            .schedule
-            .factor(self.steps_done, self.total_steps, spec.warmup);
+        let factor = spec.schedule.factor(self.steps_done, self.total_steps, spec.warmup);
         self.optimizer.step(
             &mut self.parameters,
             &self.gradients,
@@ -131,8 +129,7 @@ impl Learner for NetworkLearner {
                 .zip(parts)
                 .for_each(|(workspace, part)| compute(workspace, part)),
         }
-        self.gradients
-            .copy_from_slice(&self.workspaces[0].gradients);
+        self.gradients.copy_from_slice(&self.workspaces[0].gradients);
         for workspace in &self.workspaces[1..n_parts] {
             for (sum, gradient) in self.gradients.iter_mut().zip(&workspace.gradients) {
                 *sum += gradient;
@@ -170,14 +167,9 @@ impl Workspace {
         scale: f32,
     ) {
         let rows = batch.starts[samples.start]..batch.starts[samples.end];
-        let starts: Vec<usize> = batch.starts[samples.start..=samples.end]
-            .iter()
-            .map(|row| row - rows.start)
-            .collect();
-        let input = Input {
-            rows: batch.rows.slice(s![rows.clone(), ..]),
-            starts: &starts,
-        };
+        let starts: Vec<usize> =
+            batch.starts[samples.start..=samples.end].iter().map(|row| row - rows.start).collect();
+        let input = Input { rows: batch.rows.slice(s![rows.clone(), ..]), starts: &starts };
         let dropout = (spec.dropout > 0.0).then(|| Dropout {
             rate: spec.dropout,
             seed: spec.seed,

@@ -67,9 +67,7 @@ pub fn folds(labels: &[u32], seed: u64) -> Vec<usize> {
 /// assert_eq!((epochs(100_000), epochs(1000)), (10, 19));
 /// ```
 pub fn epochs(n_samples: usize) -> usize {
-    LEAST_STEPS
-        .div_ceil(n_samples.div_ceil(BATCH_SIZE).max(1))
-        .max(EPOCHS)
+    LEAST_STEPS.div_ceil(n_samples.div_ceil(BATCH_SIZE).max(1)).max(EPOCHS)
 }
 
 /// What [`probabilities`] costs for so many samples, features and classes: a product forward and one backward for each
@@ -122,28 +120,12 @@ pub fn probabilities(
         let data = BankData {
             view,
             transform: &transform,
-            sets: &[SampleSet {
-                targets: &targets,
-                train: &train,
-                validation: &[],
-                judge: &(),
-            }],
+            sets: &[SampleSet { targets: &targets, train: &train, validation: &[], judge: &() }],
         };
-        let settings = BankSettings {
-            seed,
-            shuffles: true,
-            judges_all: false,
-            gives_up: false,
-        };
+        let settings = BankSettings { seed, shuffles: true, judges_all: false, gives_up: false };
         let head = bank::train(std::slice::from_ref(&spec), &data, settings, &())?.remove(0);
         let held_out = places(&|of| of == fold);
-        let logits = logits(
-            view,
-            &transform,
-            &spec,
-            &head.parameters,
-            &samples_of(&held_out),
-        )?;
+        let logits = logits(view, &transform, &spec, &head.parameters, &samples_of(&held_out))?;
         Ok((held_out, softmax_rows(logits.view(), 1.0)))
     });
     let judged: Vec<(Vec<usize>, Array2<f32>)> = judged.collect::<Result<_>>()?;

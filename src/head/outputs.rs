@@ -51,9 +51,8 @@ pub fn for_each_head(
     visit: impl Fn(&OutputHead, &dyn OutputRows, &[usize]) -> Result<()> + Sync,
 ) -> Result<()> {
     let places = Places::new(view, samples);
-    let (linear, networks): (Vec<OutputHead>, Vec<OutputHead>) = heads
-        .into_iter()
-        .partition(|head| head.network.spec().is_linear());
+    let (linear, networks): (Vec<OutputHead>, Vec<OutputHead>) =
+        heads.into_iter().partition(|head| head.network.spec().is_linear());
     let mut scorers: Vec<Scorer> = networks.into_iter().map(Scorer::network).collect();
     let mut open: Vec<OutputHead> = Vec::new();
     let mut used = 0;
@@ -76,12 +75,7 @@ pub fn for_each_head(
     });
     for scorer in &large {
         let (head, _) = &scorer.heads[0];
-        let outputs = Recomputed {
-            view,
-            transform,
-            places: &places,
-            scorer,
-        };
+        let outputs = Recomputed { view, transform, places: &places, scorer };
         visit(head, &outputs, &places.starts)?;
     }
     let mut rest = &scorers[..];
@@ -106,10 +100,8 @@ fn show(
     scorers: &[Scorer],
     visit: &(impl Fn(&OutputHead, &dyn OutputRows, &[usize]) -> Result<()> + Sync),
 ) -> Result<()> {
-    let mut all: Vec<Vec<f32>> = scorers
-        .iter()
-        .map(|scorer| vec![0.0; places.n_outputs(scorer) * scorer.columns])
-        .collect();
+    let mut all: Vec<Vec<f32>> =
+        scorers.iter().map(|scorer| vec![0.0; places.n_outputs(scorer) * scorer.columns]).collect();
     let mut buffer = Vec::new();
     view.for_each_part(places.samples, TILE_SAMPLES, |samples, loaded| {
         let memory = std::mem::take(&mut buffer);
@@ -158,23 +150,17 @@ impl OutputRows for Recomputed<'_> {
         let at_a_time = (TILE_BYTES / (4 * columns)).clamp(PART_ROWS, TILE_SAMPLES);
         let samples = self.places.samples;
         let mut buffer = Vec::new();
-        self.view
-            .for_each_part(samples, at_a_time, |samples, loaded| {
-                let memory = std::mem::take(&mut buffer);
-                let tile = self
-                    .transform
-                    .tile(self.view, loaded, samples, memory, None);
-                let outputs = self.scorer.outputs(&tile);
-                let outputs = ArrayView2::from_shape((samples.len(), columns), &outputs);
-                let outputs = outputs.expect("a row of outputs for each sample");
-                let places = samples.iter().map(|sample| self.places.place_of[sample]);
-                let places: Vec<usize> = places.collect();
-                visit(
-                    &places,
-                    outputs.slice(s![.., self.scorer.heads[0].1.clone()]),
-                );
-                buffer = tile.into_buffer();
-            })
+        self.view.for_each_part(samples, at_a_time, |samples, loaded| {
+            let memory = std::mem::take(&mut buffer);
+            let tile = self.transform.tile(self.view, loaded, samples, memory, None);
+            let outputs = self.scorer.outputs(&tile);
+            let outputs = ArrayView2::from_shape((samples.len(), columns), &outputs);
+            let outputs = outputs.expect("a row of outputs for each sample");
+            let places = samples.iter().map(|sample| self.places.place_of[sample]);
+            let places: Vec<usize> = places.collect();
+            visit(&places, outputs.slice(s![.., self.scorer.heads[0].1.clone()]));
+            buffer = tile.into_buffer();
+        })
     }
 }
 
@@ -297,12 +283,7 @@ impl Scorer {
     fn network(head: OutputHead) -> Scorer {
         let spec = head.network.spec();
         let (columns, pools) = (0..spec.n_outputs, spec.attention);
-        Scorer {
-            columns: columns.end,
-            pools,
-            panel: None,
-            heads: vec![(head, columns)],
-        }
+        Scorer { columns: columns.end, pools, panel: None, heads: vec![(head, columns)] }
     }
 
     fn panel(heads: Vec<OutputHead>) -> Scorer {
@@ -322,12 +303,7 @@ impl Scorer {
             ArrayViewMut1::from(&mut bias[range.clone()]).assign(&own_bias);
             placed.push((head, range));
         }
-        Scorer {
-            heads: placed,
-            columns,
-            pools: false,
-            panel: Some((weights, bias)),
-        }
+        Scorer { heads: placed, columns, pools: false, panel: Some((weights, bias)) }
     }
 
     /// Outputs on the rows of a tile, `[rows or samples, columns]`.
@@ -377,17 +353,11 @@ mod tests {
             parameters: numbers((n_features + 1) * n_outputs).collect(),
         };
         let held = Mutex::new(Array2::zeros((0, 0)));
-        for_each_head(
-            &view,
-            &transform,
-            &samples,
-            vec![head()],
-            |head, outputs, starts| {
-                assert_eq!((head.number, starts.len()), (3, samples.len() + 1));
-                *held.lock().unwrap() = outputs.whole().expect("few outputs").to_owned();
-                Ok(())
-            },
-        )
+        for_each_head(&view, &transform, &samples, vec![head()], |head, outputs, starts| {
+            assert_eq!((head.number, starts.len()), (3, samples.len() + 1));
+            *held.lock().unwrap() = outputs.whole().expect("few outputs").to_owned();
+            Ok(())
+        })
         .unwrap();
         let computed = HeadOutputs::new(&view, &transform, &samples, head());
         assert!(computed.whole().is_none());

@@ -37,10 +37,7 @@ pub fn features(
 ) {
     assert_eq!(u.len(), v.len(), "values per state");
     assert_eq!(out.len(), width(u.len()), "length of the features");
-    assert!(
-        n_layers > 0 && u.len().is_multiple_of(n_layers),
-        "{n_layers} layers of equal width"
-    );
+    assert!(n_layers > 0 && u.len().is_multiple_of(n_layers), "{n_layers} layers of equal width");
     let hidden = u.len() / n_layers;
     for (index, (u, v)) in u.iter().zip(v).enumerate() {
         let (layer, unit) = (index / hidden, index % hidden);

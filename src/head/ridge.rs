@@ -111,16 +111,11 @@ pub(super) fn fit_sets<S: Sync>(
         let mut sums = gram.of_set(set);
         let (values, vectors) = symmetric_eigen(&matrix(&mut sums))?;
         let axes = Axes { values, vectors };
-        let heads = own
-            .iter()
-            .map(|number| (*number, head(&specs[*number], &sums, &axes)));
+        let heads = own.iter().map(|number| (*number, head(&specs[*number], &sums, &axes)));
         Ok(heads.collect::<Vec<_>>())
     });
-    let mut heads: Vec<(usize, TrainedHead)> = fitted
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .flatten()
-        .collect();
+    let mut heads: Vec<(usize, TrainedHead)> =
+        fitted.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     heads.sort_by_key(|(number, _)| *number);
     Ok(heads.into_iter().map(|(_, head)| head).collect())
 }

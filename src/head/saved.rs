@@ -109,9 +109,7 @@ impl HeadDescription {
     pub fn numbers(&self, outputs: ArrayView1<'_, f32>) -> Vec<f64> {
         let [mean, deviation] = self.output_scale.unwrap_or([0.0, 1.0]);
         let outputs = outputs.iter();
-        outputs
-            .map(|output| mean + deviation * f64::from(*output))
-            .collect()
+        outputs.map(|output| mean + deviation * f64::from(*output)).collect()
     }
 }
 
@@ -156,12 +154,7 @@ impl Head {
             head_transform = Transform::identity(n_stored);
         }
         description.layer_profile = network.layer_profile(&parameters);
-        Head {
-            description,
-            transform: head_transform,
-            network,
-            parameters,
-        }
+        Head { description, transform: head_transform, network, parameters }
     }
 
     /// A head that belongs to no run: a network as it was trained on transformed features.
@@ -234,11 +227,7 @@ impl Head {
     /// # Errors
     /// When a file of the cache is not what the manifest says.
     pub fn logits(&self, view: &FeatureView<'_>) -> Result<Array2<f32>> {
-        let n_outputs = self
-            .description
-            .network
-            .as_ref()
-            .map_or(1, |spec| spec.n_outputs);
+        let n_outputs = self.description.network.as_ref().map_or(1, |spec| spec.n_outputs);
         let mut logits = Array2::zeros((view.n_samples(), n_outputs));
         let all: Vec<u32> = (0..view.n_samples() as u32).collect();
         self.for_each_output(view, &all, |samples, _, outputs| {
@@ -269,11 +258,7 @@ impl Head {
             let (width, n_components) = projection.components.dim();
             tensors.push(("pca.mean".into(), vec![width], projection.mean.to_vec()));
             let components = projection.components.iter().copied().collect();
-            tensors.push((
-                "pca.components".into(),
-                vec![width, n_components],
-                components,
-            ));
+            tensors.push(("pca.components".into(), vec![width, n_components], components));
         }
         save(folder, &self.description, &tensors)
     }
@@ -285,10 +270,7 @@ impl Head {
     pub fn from_bytes(path: &Path, bytes: &[u8], description: HeadDescription) -> Result<Head> {
         let refuse = |expected: String, got: String| refusal(path, expected, got);
         let Some(spec) = description.network.clone() else {
-            return Err(refuse(
-                "a head with weights".into(),
-                description.kind.clone(),
-            ));
+            return Err(refuse("a head with weights".into(), description.kind.clone()));
         };
         let file = SafeTensors::deserialize(bytes)
             .map_err(|error| refuse("a whole safetensors file".into(), error.to_string()))?;
@@ -301,9 +283,8 @@ impl Head {
                     refuse(expected, "another or none".into())
                 })?;
             let four = view.data().chunks_exact(4);
-            let values: Vec<f32> = four
-                .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
-                .collect();
+            let values: Vec<f32> =
+                four.map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
             match values.iter().find(|value| !value.is_finite()) {
                 None => Ok(values),
                 Some(value) => Err(refuse(format!("numbers in `{name}`"), value.to_string())),
@@ -313,8 +294,7 @@ impl Head {
         let parameters = network.from_named(tensor)?;
         let width_of = |name: &str| {
             let view = file.tensor(name).ok();
-            view.and_then(|view| view.shape().first().copied())
-                .unwrap_or(0)
+            view.and_then(|view| view.shape().first().copied()).unwrap_or(0)
         };
         let n_stored = network.spec().n_layers * network.spec().n_features;
         let mut transform = Transform::identity(n_stored);
@@ -334,12 +314,7 @@ impl Head {
                     .expect("a checked shape"),
             });
         }
-        Ok(Head {
-            description,
-            transform,
-            network,
-            parameters,
-        })
+        Ok(Head { description, transform, network, parameters })
     }
 }
 
@@ -359,18 +334,11 @@ pub(super) fn outputs(
             let part = starts[first]..starts[end];
             let n_padded = part.len().next_multiple_of(PART_ROWS);
             let mut padded = Array2::zeros((n_padded, rows.ncols()));
-            padded
-                .slice_mut(s![..part.len(), ..])
-                .assign(&rows.slice(s![part.clone(), ..]));
-            let mut own: Vec<usize> = starts[first..=end]
-                .iter()
-                .map(|row| row - part.start)
-                .collect();
+            padded.slice_mut(s![..part.len(), ..]).assign(&rows.slice(s![part.clone(), ..]));
+            let mut own: Vec<usize> =
+                starts[first..=end].iter().map(|row| row - part.start).collect();
             own.push(n_padded);
-            let input = Input {
-                rows: padded.view(),
-                starts: &own,
-            };
+            let input = Input { rows: padded.view(), starts: &own };
             network.forward(parameters, &input, None, trace);
             let logits = trace.logits();
             let n_outputs = match network.spec().attention {
@@ -398,12 +366,7 @@ pub fn save(
 ) -> Result<()> {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
-        .map(|(_, _, values)| {
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect()
-        })
+        .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
         .collect();
     let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
         let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);

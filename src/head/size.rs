@@ -45,28 +45,15 @@ pub fn head_sizes(hidden: usize, n_classes: usize) -> Vec<HeadSize> {
     let matching = matching::width(hidden, 1) * 2 + 2;
     [
         ("linear", format!("{n_classes} classes"), linear),
-        (
-            "mlp",
-            format!("one hidden layer of {MLP_WIDTH}, {n_classes} classes"),
-            mlp,
-        ),
+        ("mlp", format!("one hidden layer of {MLP_WIDTH}, {n_classes} classes"), mlp),
         ("crf", format!("{n_classes} labels"), crf),
-        (
-            "matching",
-            "start and end of an answer".to_string(),
-            matching,
-        ),
+        ("matching", "start and end of an answer".to_string(), matching),
         ("cosine", "nothing to train".to_string(), 0),
     ]
     .into_iter()
     .map(|(kind, description, parameters)| {
         let trainable = parameters as u64;
-        HeadSize {
-            kind,
-            description,
-            trainable,
-            training_bytes: training_bytes(trainable),
-        }
+        HeadSize { kind, description, trainable, training_bytes: training_bytes(trainable) }
     })
     .collect()
 }

@@ -79,11 +79,8 @@ impl Fixture {
 
     /// The classes that the rows of a set have.
     pub(super) fn present(&self, set: usize, classes: &[u32]) -> Vec<usize> {
-        let has = |class: &usize| {
-            self.sets[set]
-                .iter()
-                .any(|s| classes[*s as usize] as usize == *class)
-        };
+        let has =
+            |class: &usize| self.sets[set].iter().any(|s| classes[*s as usize] as usize == *class);
         (0..3).filter(has).collect()
     }
 }
@@ -99,15 +96,8 @@ impl Case {
 
 pub(super) fn view(values: &[f32], n_features: usize) -> FeatureView<'static> {
     let mut bytes = Vec::new();
-    Dtype::F32
-        .encode(values, &mut bytes)
-        .expect("finite numbers");
-    FeatureView::from_bytes(
-        StateId::pooled(Pooling::Mean, 1),
-        n_features,
-        Dtype::F32,
-        bytes,
-    )
+    Dtype::F32.encode(values, &mut bytes).expect("finite numbers");
+    FeatureView::from_bytes(StateId::pooled(Pooling::Mean, 1), n_features, Dtype::F32, bytes)
 }
 
 pub(super) fn parameters(head: &TrainedHead, n_features: usize) -> (Array2<f64>, Array1<f64>) {
@@ -120,9 +110,7 @@ pub(super) fn parameters(head: &TrainedHead, n_features: usize) -> (Array2<f64>,
 /// The largest difference between two matrices, as a share of the largest entry of the second (at least 1).
 pub(super) fn difference(left: &Array2<f64>, right: &Array2<f64>) -> f64 {
     assert_eq!(left.dim(), right.dim());
-    let largest = right
-        .iter()
-        .fold(1.0f64, |most, value| most.max(value.abs()));
+    let largest = right.iter().fold(1.0f64, |most, value| most.max(value.abs()));
     let pairs = left.iter().zip(right);
     pairs.fold(0.0f64, |most, (l, r)| most.max((l - r).abs())) / largest
 }

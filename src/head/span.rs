@@ -45,10 +45,7 @@ pub fn loss<F: NdFloat>(
             sum -= own.to_f64().expect("f32 and f64 are f64 too") / 2.0;
         }
     }
-    LossSum {
-        sum,
-        weight: targets.len() as f64,
-    }
+    LossSum { sum, weight: targets.len() as f64 }
 }
 
 /// [`loss`], and `scale` times the gradient of its sum, written into `gradient [rows, 2]`: for each side
@@ -89,12 +86,8 @@ fn check<F>(logits: ArrayView2<'_, F>, offsets: &[usize], targets: &[[u32; 2]]) 
 
 /// The maximum, and `sum exp(z - maximum)`.
 fn maximum_and_total<F: NdFloat>(logits: ArrayView1<'_, F>) -> (F, F) {
-    let maximum = logits
-        .iter()
-        .fold(F::neg_infinity(), |maximum, logit| maximum.max(*logit));
-    let total = logits
-        .iter()
-        .fold(F::zero(), |total, logit| total + (*logit - maximum).exp());
+    let maximum = logits.iter().fold(F::neg_infinity(), |maximum, logit| maximum.max(*logit));
+    let total = logits.iter().fold(F::zero(), |total, logit| total + (*logit - maximum).exp());
     (maximum, total)
 }
 
@@ -139,21 +132,14 @@ pub fn best_spans(
     }
     let starts = logits.column(0);
     let candidate = |start, end, range| Candidate {
-        span: Span {
-            start,
-            end,
-            score: f64::from(starts[start]) + f64::from(logits[[end, 1]]),
-        },
+        span: Span { start, end, score: f64::from(starts[start]) + f64::from(logits[[end, 1]]) },
         range,
     };
     let mut candidates = BinaryHeap::with_capacity(logits.nrows());
     // Starts that may yet be the best of a range, of falling logits.
     let mut falling: VecDeque<usize> = VecDeque::new();
     for end in 1..logits.nrows() {
-        while falling
-            .back()
-            .is_some_and(|&last| starts[last] < starts[end])
-        {
+        while falling.back().is_some_and(|&last| starts[last] < starts[end]) {
             falling.pop_back();
         }
         falling.push_back(end);
@@ -170,17 +156,12 @@ pub fn best_spans(
         };
         spans.push(span);
         // What is left of these spans: those that start before, and those that start after.
-        for rest in [
-            *range.start()..=span.start - 1,
-            span.start + 1..=*range.end(),
-        ] {
-            let best = rest.clone().reduce(|best, start| {
-                if starts[start] > starts[best] {
-                    start
-                } else {
-                    best
-                }
-            });
+        for rest in [*range.start()..=span.start - 1, span.start + 1..=*range.end()] {
+            let best = rest.clone().reduce(
+                |best, start| {
+                    if starts[start] > starts[best] { start } else { best }
+                },
+            );
             candidates.extend(best.map(|start| candidate(start, span.end, rest)));
         }
     }
@@ -252,10 +233,7 @@ pub fn join_windows<'a>(
     windows: impl IntoIterator<Item = ArrayView2<'a, f32>>,
     max_answer_tokens: usize,
 ) -> Answer {
-    let mut answer = Answer {
-        best: None,
-        null_score: f64::INFINITY,
-    };
+    let mut answer = Answer { best: None, null_score: f64::INFINITY };
     for (number, logits) in windows.into_iter().enumerate() {
         answer.null_score = answer.null_score.min(null_score(logits));
         if let [span] = best_spans(logits, max_answer_tokens, 1)[..]

@@ -100,10 +100,7 @@ pub struct Stopping {
 impl Default for Stopping {
     /// The loss, with a patience of 3 epochs.
     fn default() -> Stopping {
-        Stopping {
-            metric: StoppingMetric::Loss,
-            patience: 3,
-        }
+        Stopping { metric: StoppingMetric::Loss, patience: 3 }
     }
 }
 

@@ -30,10 +30,7 @@ pub struct Projection {
 impl Transform {
     /// The transform that changes nothing.
     pub fn identity(n_features: usize) -> Transform {
-        Transform {
-            scaler: Scaler::identity(n_features),
-            projection: None,
-        }
+        Transform { scaler: Scaler::identity(n_features), projection: None }
     }
 
     /// Standardisation alone, fitted on the rows of some samples: see [`Scaler::fit`].
@@ -41,18 +38,13 @@ impl Transform {
     /// # Errors
     /// When a file of the cache is not what the manifest says.
     pub fn standardize(view: &FeatureView<'_>, samples: &[u32]) -> Result<Transform> {
-        Ok(Transform {
-            scaler: Scaler::fit(view, samples)?,
-            projection: None,
-        })
+        Ok(Transform { scaler: Scaler::fit(view, samples)?, projection: None })
     }
 
     /// Values of a row after the transform.
     pub fn n_features(&self) -> usize {
         let projected = self.projection.as_ref();
-        projected.map_or(self.scaler.mean.len(), |projection| {
-            projection.components.ncols()
-        })
+        projected.map_or(self.scaler.mean.len(), |projection| projection.components.ncols())
     }
 
     /// Whether rows stay as they are.
@@ -104,15 +96,9 @@ impl Transform {
                 continue;
             }
             let mut padded = Array2::zeros((TILE_ROWS, tile.ncols()));
-            padded
-                .slice_mut(ndarray::s![..tile.nrows(), ..])
-                .assign(&tile);
+            padded.slice_mut(ndarray::s![..tile.nrows(), ..]).assign(&tile);
             let mut product = Array2::zeros((TILE_ROWS, out.ncols()));
-            multiply(
-                padded.view(),
-                projection.components.view(),
-                product.view_mut(),
-            );
+            multiply(padded.view(), projection.components.view(), product.view_mut());
             out.assign(&product.slice(ndarray::s![..tile.nrows(), ..]));
         }
         projected
@@ -125,11 +111,7 @@ impl Transform {
             return self.scaler.fold(weights, bias);
         };
         let mut unprojected = Array2::zeros((projection.components.nrows(), weights.ncols()));
-        multiply(
-            projection.components.view(),
-            weights.view(),
-            unprojected.view_mut(),
-        );
+        multiply(projection.components.view(), weights.view(), unprojected.view_mut());
         let shift = projection.mean.dot(&unprojected);
         self.scaler.fold(&unprojected, &(bias - &shift))
     }
@@ -178,10 +160,7 @@ mod tests {
     #[test]
     fn a_folded_head_gives_on_raw_rows_what_it_gives_on_transformed_ones() {
         let transform = Transform {
-            scaler: Scaler {
-                mean: array![1.0, -2.0, 0.5],
-                deviation: array![2.0, 0.5, 1.0],
-            },
+            scaler: Scaler { mean: array![1.0, -2.0, 0.5], deviation: array![2.0, 0.5, 1.0] },
             projection: Some(Projection {
                 mean: array![0.1, 0.0, -0.3],
                 components: array![[0.6, 0.0], [0.8, 0.6], [0.0, -0.8]],
@@ -192,9 +171,6 @@ mod tests {
         let expected = transform.apply(rows.clone()).dot(&weights) + &bias;
         let (folded, folded_bias) = transform.fold(&weights, &bias);
         let difference = rows.dot(&folded) + &folded_bias - &expected;
-        assert!(
-            difference.iter().all(|value| value.abs() < 1e-5),
-            "{difference}"
-        );
+        assert!(difference.iter().all(|value| value.abs() < 1e-5), "{difference}");
     }
 }

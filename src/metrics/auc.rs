@@ -45,10 +45,7 @@ impl AucCounts {
             class.not_below = vec![0; class.own.len()];
             class.above = vec![0; class.own.len()];
         }
-        Self {
-            classes,
-            n_rows: labels.len() as u64,
-        }
+        Self { classes, n_rows: labels.len() as u64 }
     }
 
     /// Counts some rows `[rows, n_classes]` of finite probabilities; every row is to be counted once, in any order.
@@ -68,11 +65,7 @@ impl AucCounts {
     pub(super) fn mean(&self) -> Option<f64> {
         let mut sum = 0.0;
         let mut n = 0u64;
-        for auc in self
-            .classes
-            .iter()
-            .filter_map(|class| class.auc(self.n_rows))
-        {
+        for auc in self.classes.iter().filter_map(|class| class.auc(self.n_rows)) {
             sum += auc;
             n += 1;
         }

@@ -37,11 +37,7 @@ pub fn majority_class(
     let highest = n_rows_of.iter().copied().max().filter(|&n| n > 0)?;
     let label = n_rows_of.iter().position(|&n| n == highest)?;
     let counts = ClassCounts::new(labels, &vec![label; labels.len()], n_classes);
-    Some(MajorityBaseline {
-        label,
-        accuracy: counts.accuracy()?,
-        macro_f1: counts.macro_f1()?,
-    })
+    Some(MajorityBaseline { label, accuracy: counts.accuracy()?, macro_f1: counts.macro_f1()? })
 }
 
 /// What giving every word the label `tag` scores on `sentences`, each the true tags of its words; choose the most frequent
@@ -57,10 +53,7 @@ pub fn most_frequent_tag(tag: usize, sentences: &[&[usize]], labels: &[String]) 
     let always = vec![Some(tag); longest];
     let tagged: Vec<TaggedSentence> = sentences
         .iter()
-        .map(|truth| TaggedSentence {
-            truth,
-            predicted: &always[..truth.len()],
-        })
+        .map(|truth| TaggedSentence { truth, predicted: &always[..truth.len()] })
         .collect();
     evaluate(&tagged, labels, None)
 }
@@ -80,11 +73,7 @@ pub fn most_frequent_tag(tag: usize, sentences: &[&[usize]], labels: &[String]) 
 pub fn mean_value(train: &[f64], truth: &[f64]) -> Option<MeanBaseline> {
     let value = train.iter().sum::<f64>() / train.len() as f64;
     let metrics = regression::evaluate(truth, &vec![value; truth.len()], None);
-    Some(MeanBaseline {
-        value,
-        mse: metrics.mse?,
-        mae: metrics.mae?,
-    })
+    Some(MeanBaseline { value, mse: metrics.mse?, mae: metrics.mae? })
 }
 
 /// What always answering with the same labels scores on `truth [n, C]`: those that at least half of the rows of `train [m, C]`
@@ -111,15 +100,11 @@ pub fn majority_labels(
     truth: ArrayView2<bool>,
 ) -> Option<MajorityLabelsBaseline> {
     assert_eq!(train.ncols(), truth.ncols(), "the same labels in both");
-    let n_rows_of: Vec<usize> = train
-        .columns()
-        .into_iter()
-        .map(|has| has.iter().filter(|&&has| has).count())
-        .collect();
+    let n_rows_of: Vec<usize> =
+        train.columns().into_iter().map(|has| has.iter().filter(|&&has| has).count()).collect();
     let highest = *n_rows_of.iter().max().filter(|_| !train.is_empty())?;
-    let mut labels: Vec<usize> = (0..n_rows_of.len())
-        .filter(|&label| 2 * n_rows_of[label] >= train.nrows())
-        .collect();
+    let mut labels: Vec<usize> =
+        (0..n_rows_of.len()).filter(|&label| 2 * n_rows_of[label] >= train.nrows()).collect();
     if labels.is_empty() {
         labels.extend(n_rows_of.iter().position(|&n| n == highest));
     }
@@ -168,11 +153,7 @@ mod tests {
 
     #[test]
     fn where_no_label_has_half_of_the_rows_the_most_frequent_one_is_said() {
-        let train = array![
-            [false, true, false],
-            [false, false, true],
-            [false, false, false]
-        ];
+        let train = array![[false, true, false], [false, false, true], [false, false, false]];
         let truth = array![[false, true, false], [true, false, false]];
         let baseline = majority_labels(train.view(), truth.view()).unwrap();
         assert_eq!(baseline.labels, [1]);
@@ -184,10 +165,7 @@ mod tests {
     fn there_are_no_majority_labels_without_rows_or_labels() {
         let rows = |shape| Array2::from_elem(shape, true);
         for (train, truth) in [((0, 2), (1, 2)), ((1, 2), (0, 2)), ((1, 0), (1, 0))] {
-            assert_eq!(
-                majority_labels(rows(train).view(), rows(truth).view()),
-                None
-            );
+            assert_eq!(majority_labels(rows(train).view(), rows(truth).view()), None);
         }
     }
 }

@@ -51,10 +51,7 @@ pub fn temperature(logits: ArrayView2<f32>, labels: &[usize]) -> f64 {
 pub fn temperature_of(logits: &dyn OutputRows, labels: &[usize]) -> Result<f64> {
     let (n_rows, n_classes) = logits.shape();
     assert_eq!(n_rows, labels.len(), "one row of logits for each label");
-    assert!(
-        labels.iter().all(|&label| label < n_classes),
-        "labels are below {n_classes}"
-    );
+    assert!(labels.iter().all(|&label| label < n_classes), "labels are below {n_classes}");
     let loss_at = |inverse| slope_and_curvature(logits, labels, inverse);
 
     let [mut low, mut high] = [1.0 / TEMPERATURES[1], 1.0 / TEMPERATURES[0]];
@@ -82,11 +79,7 @@ pub fn temperature_of(logits: &dyn OutputRows, labels: &[usize]) -> Result<f64> 
         }
         let newton = inverse - step;
         // Also false for the NaN of a flat loss; halving the log of the range needs no slope.
-        inverse = if newton > low && newton < high {
-            newton
-        } else {
-            (low * high).sqrt()
-        };
+        inverse = if newton > low && newton < high { newton } else { (low * high).sqrt() };
     }
     Ok(1.0 / inverse)
 }
@@ -201,23 +194,12 @@ mod tests {
             centred.sum::<f64>().ln()
         };
         let logits = logits.mapv(f64::from);
-        logits
-            .rows()
-            .into_iter()
-            .zip(labels)
-            .map(row_loss)
-            .sum::<f64>()
-            / labels.len() as f64
+        logits.rows().into_iter().zip(labels).map(row_loss).sum::<f64>() / labels.len() as f64
     }
 
     #[test]
     fn the_loss_is_higher_on_both_sides_of_the_temperature() {
-        let logits = array![
-            [3.0, 0.5, -1.0],
-            [0.2, 2.5, 1.0],
-            [4.0, 3.0, 0.0],
-            [0.0, 0.1, 5.0]
-        ];
+        let logits = array![[3.0, 0.5, -1.0], [0.2, 2.5, 1.0], [4.0, 3.0, 0.0], [0.0, 0.1, 5.0]];
         let labels = [0, 1, 1, 2];
         let best = temperature(logits.view(), &labels);
         let at_best = mean_loss(&logits, &labels, best);
@@ -242,10 +224,7 @@ mod tests {
     #[test]
     fn where_nothing_depends_on_the_temperature_it_is_one() {
         assert_eq!(temperature(Array2::zeros((0, 3)).view(), &[]), 1.0);
-        assert_eq!(
-            temperature(Array2::from_elem((4, 3), 0.7).view(), &[0, 1, 2, 0]),
-            1.0
-        );
+        assert_eq!(temperature(Array2::from_elem((4, 3), 0.7).view(), &[0, 1, 2, 0]), 1.0);
         assert_eq!(temperature(Array2::zeros((2, 1)).view(), &[0, 0]), 1.0);
     }
 
@@ -265,12 +244,7 @@ mod tests {
 
     #[test]
     fn scaling_the_logits_scales_the_temperature() {
-        let logits = array![
-            [3.0, 0.5, -1.0],
-            [0.2, 2.5, 1.0],
-            [4.0, 3.0, 0.0],
-            [0.0, 0.1, 5.0]
-        ];
+        let logits = array![[3.0, 0.5, -1.0], [0.2, 2.5, 1.0], [4.0, 3.0, 0.0], [0.0, 0.1, 5.0]];
         let labels = [0, 1, 1, 2];
         let once = temperature(logits.view(), &labels);
         for factor in [0.25f32, 0.5, 2.0, 16.0] {
@@ -285,12 +259,7 @@ mod tests {
     #[test]
     fn softmax_rows_sum_to_one_for_logits_of_any_size() {
         let probabilities = softmax_rows(
-            array![
-                [1e30, -1e30, 0.0],
-                [1.0, 1.0, 1.0],
-                [-500.0, -500.5, -900.0]
-            ]
-            .view(),
+            array![[1e30, -1e30, 0.0], [1.0, 1.0, 1.0], [-500.0, -500.5, -900.0]].view(),
             0.7,
         );
         for row in probabilities.rows() {

@@ -86,12 +86,7 @@ mod tests {
     #[test]
     fn json_reads_back_to_the_same_metrics() {
         let probabilities = array![[0.2, 0.5, 0.3], [0.6, 0.1, 0.3], [0.1, 0.1, 0.8]];
-        let metrics = evaluate(
-            &[1, 0, 0],
-            probabilities.view(),
-            3,
-            Some(Bootstrap::default()),
-        );
+        let metrics = evaluate(&[1, 0, 0], probabilities.view(), 3, Some(Bootstrap::default()));
         let json = serde_json::to_string(&metrics).unwrap();
         assert!(
             json.starts_with(
@@ -100,31 +95,15 @@ mod tests {
             "{json}"
         );
         let read: ClassificationMetrics = serde_json::from_str(&json).unwrap();
-        assert_eq!(
-            (read.accuracy_ci, read.mcc.is_some(), read.n),
-            (metrics.accuracy_ci, true, 3)
-        );
-        assert_eq!(
-            (read.per_class, read.confusion),
-            (metrics.per_class, metrics.confusion)
-        );
+        assert_eq!((read.accuracy_ci, read.mcc.is_some(), read.n), (metrics.accuracy_ci, true, 3));
+        assert_eq!((read.per_class, read.confusion), (metrics.per_class, metrics.confusion));
     }
 
     #[test]
     fn a_split_without_rows_has_no_metrics_and_does_not_panic() {
-        let metrics = evaluate(
-            &[],
-            Array2::zeros((0, 2)).view(),
-            2,
-            Some(Bootstrap::default()),
-        );
+        let metrics = evaluate(&[], Array2::zeros((0, 2)).view(), 2, Some(Bootstrap::default()));
         let json = serde_json::to_value(&metrics).unwrap();
-        let keys: Vec<_> = json
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let keys: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["n", "per_class", "confusion"]);
     }
 
@@ -133,15 +112,7 @@ mod tests {
         let probabilities = array![[f32::NAN, f32::NAN], [0.25, 0.75]];
         let metrics = evaluate(&[1, 1], probabilities.view(), 2, Some(Bootstrap::default()));
         assert_eq!(metrics.accuracy, Some(0.5));
-        assert_eq!(
-            [
-                metrics.roc_auc,
-                metrics.log_loss,
-                metrics.brier,
-                metrics.ece
-            ],
-            [None; 4]
-        );
+        assert_eq!([metrics.roc_auc, metrics.log_loss, metrics.brier, metrics.ece], [None; 4]);
         assert_eq!([metrics.log_loss_ci, metrics.ece_ci], [None; 2]);
     }
 

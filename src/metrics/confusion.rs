@@ -33,13 +33,7 @@ pub fn confusion_cells(pairs: impl IntoIterator<Item = (usize, usize)>) -> Vec<C
         *cells.entry(pair).or_insert(0) += 1;
     }
     let cells = cells.into_iter();
-    cells
-        .map(|((truth, predicted), rows)| ConfusionCell {
-            truth,
-            predicted,
-            rows,
-        })
-        .collect()
+    cells.map(|((truth, predicted), rows)| ConfusionCell { truth, predicted, rows }).collect()
 }
 
 /// The confusion of two lists of classes as metrics hold it: a matrix and no cells, or above [`MANY_CLASSES`] cells and

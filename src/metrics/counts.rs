@@ -48,11 +48,7 @@ impl ClassCounts {
         n_classes: usize,
         weights: &[u32],
     ) -> Self {
-        assert_eq!(
-            labels.len(),
-            predictions.len(),
-            "one prediction for each label"
-        );
+        assert_eq!(labels.len(), predictions.len(), "one prediction for each label");
         assert_eq!(labels.len(), weights.len(), "one weight for each label");
         let pairs = labels.iter().copied().zip(predictions.iter().copied());
         Self::of_pairs(pairs.zip(weights.iter().copied()), n_classes)
@@ -116,9 +112,8 @@ impl ClassCounts {
     /// Mean of `f1_c` weighted by `a_c`; `None` without rows.
     pub fn weighted_f1(&self) -> Option<f64> {
         let n = self.n_rows();
-        let sum: f64 = (0..self.actual.len())
-            .map(|class| self.actual[class] as f64 * self.f1(class))
-            .sum();
+        let sum: f64 =
+            (0..self.actual.len()).map(|class| self.actual[class] as f64 * self.f1(class)).sum();
         (n > 0).then(|| sum / n as f64)
     }
 
@@ -133,10 +128,7 @@ impl ClassCounts {
             return None;
         }
         let dot = |left: &[u64], right: &[u64]| -> i128 {
-            left.iter()
-                .zip(right)
-                .map(|(&l, &r)| i128::from(l) * i128::from(r))
-                .sum()
+            left.iter().zip(right).map(|(&l, &r)| i128::from(l) * i128::from(r)).sum()
         };
         let n_correct: i128 = self.correct.iter().copied().map(i128::from).sum();
         let covariance = n * n_correct - dot(&self.predicted, &self.actual);
@@ -163,11 +155,7 @@ impl ClassCounts {
 
     /// `2 t_c / (p_c + a_c)`; 0 where the class occurs in neither truth nor predictions.
     pub(super) fn f1(&self, class: usize) -> f64 {
-        f1(
-            self.correct[class],
-            self.predicted[class],
-            self.actual[class],
-        )
+        f1(self.correct[class], self.predicted[class], self.actual[class])
     }
 }
 
@@ -183,11 +171,7 @@ impl ClassCounts {
 ///
 /// If the slices differ in length or hold a class that is not below `n_classes`.
 pub fn confusion(labels: &[usize], predictions: &[usize], n_classes: usize) -> Vec<Vec<u64>> {
-    assert_eq!(
-        labels.len(),
-        predictions.len(),
-        "one prediction for each label"
-    );
+    assert_eq!(labels.len(), predictions.len(), "one prediction for each label");
     let mut matrix = vec![vec![0; n_classes]; n_classes];
     for (&label, &prediction) in labels.iter().zip(predictions) {
         assert!(
@@ -221,14 +205,7 @@ mod tests {
         (0..n_rows)
             .map(|_| {
                 let label = rng.gen_range(0..n_classes);
-                (
-                    label,
-                    if rng.gen_bool(0.6) {
-                        label
-                    } else {
-                        rng.gen_range(0..n_classes)
-                    },
-                )
+                (label, if rng.gen_bool(0.6) { label } else { rng.gen_range(0..n_classes) })
             })
             .unzip()
     }
@@ -237,9 +214,7 @@ mod tests {
     fn linfa_agrees_on_accuracy_and_mcc_for_several_classes() {
         let (labels, predictions) = random_case(200, 5);
         let counts = ClassCounts::new(&labels, &predictions, 5);
-        let linfa = Array1::from(predictions)
-            .confusion_matrix(&Array1::from(labels))
-            .unwrap();
+        let linfa = Array1::from(predictions).confusion_matrix(&Array1::from(labels)).unwrap();
         assert!((counts.accuracy().unwrap() - f64::from(linfa.accuracy())).abs() < 1e-6);
         assert!((counts.mcc().unwrap() - f64::from(linfa.mcc())).abs() < 1e-5);
     }
@@ -248,9 +223,7 @@ mod tests {
     fn linfa_agrees_on_f1_of_the_positive_class() {
         let (labels, predictions) = random_case(150, 2);
         let counts = ClassCounts::new(&labels, &predictions, 2);
-        let linfa = Array1::from(predictions)
-            .confusion_matrix(&Array1::from(labels))
-            .unwrap();
+        let linfa = Array1::from(predictions).confusion_matrix(&Array1::from(labels)).unwrap();
         assert!((counts.per_class()[1].f1 - f64::from(linfa.f1_score())).abs() < 1e-6);
     }
 

@@ -59,10 +59,7 @@ impl DecisionLosses {
 
     fn mean(&self, values: impl Iterator<Item = f64>, weights: &[u32]) -> Option<f64> {
         let weighted = values.zip(self.of_decisions(weights));
-        self.per_decision(
-            weighted.map(|(value, weight)| weight * value).sum(),
-            weights,
-        )
+        self.per_decision(weighted.map(|(value, weight)| weight * value).sum(), weights)
     }
 
     /// The weight of each decision: that of its row.

@@ -86,13 +86,7 @@ impl Evidence {
             highest.is_none_or(|&class| (class as usize) < n_classes),
             "class {highest:?} is below {n_classes}"
         );
-        Self {
-            kind: Kind::Classes {
-                gold,
-                predicted,
-                n_classes,
-            },
-        }
+        Self { kind: Kind::Classes { gold, predicted, n_classes } }
     }
 
     /// Of labels that are set or not, `[n, n_labels]` both: `accuracy`, `macro_f1`, `micro_f1`, `weighted_f1`, `samples_f1`,
@@ -104,9 +98,7 @@ impl Evidence {
     pub fn labels(gold: ArrayView2<bool>, predicted: ArrayView2<bool>) -> Self {
         assert_eq!(gold.dim(), predicted.dim(), "one decision for each label");
         Self {
-            kind: Kind::Labels(Decided::from_decisions(gold, |row, label| {
-                predicted[[row, label]]
-            })),
+            kind: Kind::Labels(Decided::from_decisions(gold, |row, label| predicted[[row, label]])),
         }
     }
 
@@ -120,9 +112,7 @@ impl Evidence {
         assert_eq!(gold.len(), predicted.len(), "one prediction for each row");
         assert!(u32::try_from(gold.len()).is_ok(), "at most u32::MAX rows");
         let is_finite = gold.iter().chain(predicted).all(|value| value.is_finite());
-        Self {
-            kind: Kind::Values(is_finite.then(|| Rows::new(gold, predicted)), gold.len()),
-        }
+        Self { kind: Kind::Values(is_finite.then(|| Rows::new(gold, predicted)), gold.len()) }
     }
 
     /// Of tagged sentences, a row each: `token_accuracy`, `entity_f1_strict`, `entity_f1_conlleval`, as
@@ -145,12 +135,7 @@ impl Evidence {
                 conlleval: small([conlleval.correct, conlleval.predicted, conlleval.actual]),
             }
         });
-        Self {
-            kind: Kind::Sentences {
-                counts: counts.collect(),
-                has_entities: scheme.is_some(),
-            },
-        }
+        Self { kind: Kind::Sentences { counts: counts.collect(), has_entities: scheme.is_some() } }
     }
 
     /// Of tagged sentences, a row each: `token_accuracy`, and `macro_f1` and `weighted_f1` over tags, in words. 8 bytes a
@@ -172,9 +157,7 @@ impl Evidence {
             tags.counts.extend(sentence.tags.iter().map(small));
             tags.ends.push(tags.counts.len());
         }
-        Self {
-            kind: Kind::Tags(tags),
-        }
+        Self { kind: Kind::Tags(tags) }
     }
 
     /// Of answers to questions, a row each: `exact_match` and `f1`, as [`span`](super::span) defines them. 16 bytes a
@@ -202,9 +185,7 @@ impl Evidence {
     ///
     /// If there is not one row for each class of `gold`, or one of these is not below C.
     pub fn class_probabilities(metric: &str, gold: &[u32], probabilities: ArrayView2<f32>) -> Self {
-        Self {
-            kind: Kind::Probabilities(Probable::of_classes(metric, gold, probabilities)),
-        }
+        Self { kind: Kind::Probabilities(Probable::of_classes(metric, gold, probabilities)) }
     }
 
     /// Of probabilities of labels that are set or not, `[n, n_labels]` both: as [`Evidence::class_probabilities`], defined as
@@ -219,9 +200,7 @@ impl Evidence {
         probabilities: ArrayView2<f32>,
     ) -> Self {
         assert_eq!(gold.dim(), probabilities.dim(), "a probability of each");
-        Self {
-            kind: Kind::Probabilities(Probable::of_labels(metric, gold, probabilities)),
-        }
+        Self { kind: Kind::Probabilities(Probable::of_labels(metric, gold, probabilities)) }
     }
 
     /// Of metrics that are means of a number for each row, such as the log loss.
@@ -235,9 +214,7 @@ impl Evidence {
             metrics.iter().all(|(_, values)| values.len() == n_rows),
             "one number of each metric for each row"
         );
-        Self {
-            kind: Kind::Means { n_rows, metrics },
-        }
+        Self { kind: Kind::Means { n_rows, metrics } }
     }
 
     /// Number of rows.
@@ -256,13 +233,9 @@ impl Evidence {
     pub fn metrics(&self) -> Vec<&'static str> {
         match &self.kind {
             Kind::Classes { .. } => vec!["accuracy", "macro_f1", "micro_f1", "weighted_f1", "mcc"],
-            Kind::Labels(_) => vec![
-                "accuracy",
-                "macro_f1",
-                "micro_f1",
-                "weighted_f1",
-                "samples_f1",
-            ],
+            Kind::Labels(_) => {
+                vec!["accuracy", "macro_f1", "micro_f1", "weighted_f1", "samples_f1"]
+            }
             Kind::Values(..) => vec!["spearman", "pearson", "mse", "mae"],
             Kind::Sentences { has_entities, .. } => {
                 let all = ["token_accuracy", "entity_f1_strict", "entity_f1_conlleval"];
@@ -293,11 +266,9 @@ impl Evidence {
         };
         assert_eq!(weights.len(), self.n_rows(), "one weight for each row");
         match &self.kind {
-            Kind::Classes {
-                gold,
-                predicted,
-                n_classes,
-            } => score_classes(metric, gold, predicted, *n_classes, weights),
+            Kind::Classes { gold, predicted, n_classes } => {
+                score_classes(metric, gold, predicted, *n_classes, weights)
+            }
             Kind::Labels(decided) => {
                 let [accuracy, macro_f1, micro_f1, weighted_f1, samples_f1, _] =
                     decided.scores(weights, None);
@@ -320,10 +291,9 @@ impl Evidence {
                     _ => None,
                 }
             }
-            Kind::Sentences {
-                counts,
-                has_entities,
-            } => score_sentences(metric, counts, *has_entities, weights),
+            Kind::Sentences { counts, has_entities } => {
+                score_sentences(metric, counts, *has_entities, weights)
+            }
             Kind::Tags(tags) => {
                 let counts = tags.sum(weights);
                 match metric {
@@ -345,22 +315,13 @@ impl Evidence {
     /// `exact_match`.
     pub fn right(&self, metric: &str) -> Option<Vec<bool>> {
         match (&self.kind, metric) {
-            (
-                Kind::Classes {
-                    gold, predicted, ..
-                },
-                "accuracy" | "micro_f1",
-            ) => {
+            (Kind::Classes { gold, predicted, .. }, "accuracy" | "micro_f1") => {
                 let pairs = gold.iter().zip(predicted);
                 Some(pairs.map(|(gold, predicted)| gold == predicted).collect())
             }
-            (Kind::Labels(decided), "accuracy") => Some(
-                decided
-                    .is_right()
-                    .iter()
-                    .map(|&right| right > 0.5)
-                    .collect(),
-            ),
+            (Kind::Labels(decided), "accuracy") => {
+                Some(decided.is_right().iter().map(|&right| right > 0.5).collect())
+            }
             (Kind::Means { metrics, .. }, "exact_match") => {
                 let (_, values) = metrics.iter().find(|(name, _)| *name == metric)?;
                 Some(values.iter().map(|&right| right > 0.5).collect())
@@ -405,9 +366,7 @@ fn score_sentences(
 ) -> Option<f64> {
     let sum = |of: fn(&SentenceSums) -> u32| -> u64 {
         let weighted = sentences.iter().zip(weights);
-        weighted
-            .map(|(sentence, &weight)| u64::from(of(sentence)) * u64::from(weight))
-            .sum()
+        weighted.map(|(sentence, &weight)| u64::from(of(sentence)) * u64::from(weight)).sum()
     };
     let n_words = sum(|sentence| sentence.words[1]);
     let entity_f1 = |counts: [u64; 3]| {

@@ -25,10 +25,7 @@ pub struct Bootstrap {
 impl Default for Bootstrap {
     /// 1,000 resamples, seed 42.
     fn default() -> Self {
-        Self {
-            resamples: 1_000,
-            seed: 42,
-        }
+        Self { resamples: 1_000, seed: 42 }
     }
 }
 
@@ -118,10 +115,7 @@ pub(super) fn mostly_defined(
     resampled: impl ExactSizeIterator<Item = Option<f64>>,
 ) -> Option<Vec<f64>> {
     let n_resamples = resampled.len();
-    let defined: Vec<f64> = resampled
-        .flatten()
-        .filter(|value| value.is_finite())
-        .collect();
+    let defined: Vec<f64> = resampled.flatten().filter(|value| value.is_finite()).collect();
     (!defined.is_empty() && 2 * defined.len() >= n_resamples).then_some(defined)
 }
 
@@ -137,10 +131,7 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 mod tests {
     use super::*;
 
-    const SETTINGS: Bootstrap = Bootstrap {
-        resamples: 200,
-        seed: 1,
-    };
+    const SETTINGS: Bootstrap = Bootstrap { resamples: 200, seed: 1 };
 
     #[test]
     fn quantiles_are_those_of_numpy() {
@@ -148,10 +139,7 @@ mod tests {
         let sorted = [1.0, 2.0, 4.0, 8.0];
         let got = [0.0, 0.025, 0.5, 0.9, 1.0].map(|q| quantile(&sorted, q));
         let expected = [1.0, 1.075, 3.0, 6.8, 8.0];
-        assert!(
-            got.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-12),
-            "{got:?}"
-        );
+        assert!(got.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-12), "{got:?}");
     }
 
     #[test]
@@ -168,12 +156,7 @@ mod tests {
     fn a_statistic_that_is_rarely_defined_has_no_interval() {
         let drawn_first = |weights: &[u32], times| (weights[0] == times).then_some(1.0);
         let [often, rarely, never, nan] = bootstrap(10, SETTINGS, |weights| {
-            [
-                Some(f64::from(weights[0])),
-                drawn_first(weights, 3),
-                None,
-                Some(f64::NAN),
-            ]
+            [Some(f64::from(weights[0])), drawn_first(weights, 3), None, Some(f64::NAN)]
         });
         assert!(often.is_some());
         assert_eq!([rarely, never, nan], [None; 3]);
@@ -182,17 +165,7 @@ mod tests {
     #[test]
     fn without_rows_or_resamples_there_is_no_interval() {
         assert_eq!(bootstrap(0, SETTINGS, |_| [Some(1.0)]), [None]);
-        assert_eq!(
-            bootstrap(
-                3,
-                Bootstrap {
-                    resamples: 0,
-                    seed: 1
-                },
-                |_| [Some(1.0)]
-            ),
-            [None]
-        );
+        assert_eq!(bootstrap(3, Bootstrap { resamples: 0, seed: 1 }, |_| [Some(1.0)]), [None]);
     }
 
     #[test]
@@ -200,16 +173,6 @@ mod tests {
         let first_row = |weights: &[u32]| [Some(f64::from(weights[..40].iter().sum::<u32>()))];
         let one = bootstrap(100, SETTINGS, first_row);
         assert_eq!(one, bootstrap(100, SETTINGS, first_row));
-        assert_ne!(
-            one,
-            bootstrap(
-                100,
-                Bootstrap {
-                    seed: 2,
-                    ..SETTINGS
-                },
-                first_row
-            )
-        );
+        assert_ne!(one, bootstrap(100, Bootstrap { seed: 2, ..SETTINGS }, first_row));
     }
 }

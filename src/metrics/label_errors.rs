@@ -129,11 +129,7 @@ mod tests {
     #[test]
     fn a_class_without_rows_is_suggested_to_nobody_and_nothing_comes_of_no_rows() {
         let p = array![[0.1f32, 0.2, 0.7], [0.2, 0.1, 0.7]];
-        assert!(
-            likely_errors(&[0, 1], p.view())
-                .iter()
-                .all(|error| error.suggested != 2)
-        );
+        assert!(likely_errors(&[0, 1], p.view()).iter().all(|error| error.suggested != 2));
         assert_eq!(likely_errors(&[], Array2::zeros((0, 3)).view()), []);
     }
 

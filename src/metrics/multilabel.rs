@@ -124,49 +124,25 @@ pub fn evaluate(
     thresholds: &[f64],
     bootstrap: Option<Bootstrap>,
 ) -> MultilabelMetrics {
-    assert_eq!(
-        truth.dim(),
-        probabilities.dim(),
-        "one probability for each decision"
-    );
-    assert_eq!(
-        truth.ncols(),
-        thresholds.len(),
-        "one threshold for each label"
-    );
+    assert_eq!(truth.dim(), probabilities.dim(), "one probability for each decision");
+    assert_eq!(truth.ncols(), thresholds.len(), "one threshold for each label");
     let n = truth.nrows();
     assert!(u32::try_from(n).is_ok(), "at most u32::MAX rows");
     let decided = Decided::new(truth, probabilities, thresholds);
     let rankings = label_rankings(truth, probabilities);
     let once_each = vec![1; n];
-    let [
-        accuracy,
-        macro_f1,
-        micro_f1,
-        weighted_f1,
-        samples_f1,
-        roc_auc,
-    ] = decided.scores(&once_each, mean_auc(&rankings, &once_each));
-    let [
-        accuracy_ci,
-        macro_f1_ci,
-        micro_f1_ci,
-        weighted_f1_ci,
-        samples_f1_ci,
-        roc_auc_ci,
-    ] = bootstrap.map_or([None; N_SCORES], |settings| {
-        let n_steps = (n as u64)
-            .saturating_mul(rankings.len() as u64)
-            .saturating_mul(settings.resamples as u64);
-        let ranked = if n_steps <= MAX_RANKING_STEPS {
-            rankings.as_slice()
-        } else {
-            &[]
-        };
-        intervals::bootstrap(n, settings, |weights| {
-            decided.scores(weights, mean_auc(ranked, weights))
-        })
-    });
+    let [accuracy, macro_f1, micro_f1, weighted_f1, samples_f1, roc_auc] =
+        decided.scores(&once_each, mean_auc(&rankings, &once_each));
+    let [accuracy_ci, macro_f1_ci, micro_f1_ci, weighted_f1_ci, samples_f1_ci, roc_auc_ci] =
+        bootstrap.map_or([None; N_SCORES], |settings| {
+            let n_steps = (n as u64)
+                .saturating_mul(rankings.len() as u64)
+                .saturating_mul(settings.resamples as u64);
+            let ranked = if n_steps <= MAX_RANKING_STEPS { rankings.as_slice() } else { &[] };
+            intervals::bootstrap(n, settings, |weights| {
+                decided.scores(weights, mean_auc(ranked, weights))
+            })
+        });
     let losses = DecisionLosses::new(truth, probabilities);
     let losses = losses.as_ref();
     let [log_loss, brier, ece] = [
@@ -250,9 +226,7 @@ impl Decided {
                 has,
                 gets: gets(row, label),
             });
-            decided
-                .decisions
-                .extend(decisions.filter(|decision| decision.has || decision.gets));
+            decided.decisions.extend(decisions.filter(|decision| decision.has || decision.gets));
             let own = &decided.decisions[start..];
             let count = |wanted: fn(&Decision) -> bool| {
                 own.iter().filter(|decision| wanted(decision)).count() as u64
@@ -342,25 +316,16 @@ impl Decided {
 ///
 /// If truth and probabilities differ in shape.
 pub fn tune_thresholds(truth: ArrayView2<bool>, probabilities: ArrayView2<f32>) -> Vec<f64> {
-    assert_eq!(
-        truth.dim(),
-        probabilities.dim(),
-        "one probability for each decision"
-    );
+    assert_eq!(truth.dim(), probabilities.dim(), "one probability for each decision");
     let labels = truth.columns().into_iter().zip(probabilities.columns());
-    labels
-        .map(|(has, scores)| best_threshold(has, scores))
-        .collect()
+    labels.map(|(has, scores)| best_threshold(has, scores)).collect()
 }
 
 fn best_threshold(has: ArrayView1<bool>, probabilities: ArrayView1<f32>) -> f64 {
     const DEFAULT: f64 = 0.5;
     let n_actual = has.iter().filter(|&&has| has).count() as u64;
-    let mut falling: Vec<(f32, bool)> = probabilities
-        .iter()
-        .copied()
-        .zip(has.iter().copied())
-        .collect();
+    let mut falling: Vec<(f32, bool)> =
+        probabilities.iter().copied().zip(has.iter().copied()).collect();
     falling.retain(|(probability, _)| probability.is_finite());
     falling.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     let groups: Vec<_> = falling.chunk_by(|a, b| a.0 == b.0).collect();
@@ -411,37 +376,19 @@ mod tests {
             None,
         );
         assert_eq!(metrics.accuracy, Some(2.0 / 3.0));
-        assert_eq!(
-            [
-                metrics.roc_auc,
-                metrics.log_loss,
-                metrics.brier,
-                metrics.ece
-            ],
-            [None; 4]
-        );
+        assert_eq!([metrics.roc_auc, metrics.log_loss, metrics.brier, metrics.ece], [None; 4]);
     }
 
     #[test]
     fn json_reads_back_to_the_same_metrics() {
         let truth = array![[true, false], [true, true], [false, false], [false, true]];
         let probabilities = array![[0.75, 0.5], [0.25, 0.75], [0.25, 0.0], [0.75, 0.75]];
-        let metrics = evaluate(
-            truth.view(),
-            probabilities.view(),
-            &[0.5; 2],
-            Some(Bootstrap::default()),
-        );
+        let metrics =
+            evaluate(truth.view(), probabilities.view(), &[0.5; 2], Some(Bootstrap::default()));
         assert!(metrics.roc_auc_ci.is_some() && metrics.samples_f1_ci.is_some());
         let json = serde_json::to_string(&metrics).unwrap();
-        assert!(
-            json.starts_with(r#"{"accuracy":0.25,"accuracy_ci":[0.0,"#),
-            "{json}"
-        );
-        assert_eq!(
-            serde_json::from_str::<MultilabelMetrics>(&json).unwrap(),
-            metrics
-        );
+        assert!(json.starts_with(r#"{"accuracy":0.25,"accuracy_ci":[0.0,"#), "{json}");
+        assert_eq!(serde_json::from_str::<MultilabelMetrics>(&json).unwrap(), metrics);
     }
 
     #[test]

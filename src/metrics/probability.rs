@@ -134,15 +134,9 @@ impl RowScore {
 impl RowLosses {
     /// `None` where a probability is not finite.
     pub(super) fn new(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<Self> {
-        assert_eq!(
-            labels.len(),
-            probabilities.nrows(),
-            "one row of probabilities for each label"
-        );
+        assert_eq!(labels.len(), probabilities.nrows(), "one row of probabilities for each label");
         let rows = labels.iter().zip(probabilities.rows());
-        let scores: Vec<RowScore> = rows
-            .map(|(label, row)| RowScore::new(*label, row))
-            .collect();
+        let scores: Vec<RowScore> = rows.map(|(label, row)| RowScore::new(*label, row)).collect();
         Self::of(&scores)
     }
 
@@ -203,10 +197,7 @@ pub(super) fn bin_of(confidence: f64) -> u8 {
 }
 
 pub(super) fn weighted_mean(values: impl Iterator<Item = f64>, weights: &[u32]) -> Option<f64> {
-    let sum: f64 = values
-        .zip(weights)
-        .map(|(value, &weight)| f64::from(weight) * value)
-        .sum();
+    let sum: f64 = values.zip(weights).map(|(value, &weight)| f64::from(weight) * value).sum();
     let n = total(weights);
     (n > 0).then(|| sum / n as f64)
 }
@@ -229,13 +220,7 @@ mod tests {
     #[test]
     fn bins_are_open_below_and_closed_above() {
         assert_eq!(
-            [
-                bin_of(0.0),
-                bin_of(1.0 / 15.0),
-                bin_of(0.2),
-                bin_of(0.201),
-                bin_of(1.0)
-            ],
+            [bin_of(0.0), bin_of(1.0 / 15.0), bin_of(0.2), bin_of(0.201), bin_of(1.0)],
             [0, 0, 2, 3, 14]
         );
     }
@@ -264,17 +249,8 @@ mod tests {
         let weighted = RowLosses::new(&[1, 1, 0], rows.view()).unwrap();
         let weights = [1, 0, 2];
         let close = |a: Option<f64>, b: Option<f64>| (a.unwrap() - b.unwrap()).abs() < 1e-12;
-        assert!(close(
-            weighted.log_loss(&weights),
-            log_loss(&[1, 0, 0], repeated.view())
-        ));
-        assert!(close(
-            weighted.brier(&weights),
-            brier(&[1, 0, 0], repeated.view())
-        ));
-        assert!(close(
-            weighted.ece(&weights),
-            ece(&[1, 0, 0], repeated.view())
-        ));
+        assert!(close(weighted.log_loss(&weights), log_loss(&[1, 0, 0], repeated.view())));
+        assert!(close(weighted.brier(&weights), brier(&[1, 0, 0], repeated.view())));
+        assert!(close(weighted.ece(&weights), ece(&[1, 0, 0], repeated.view())));
     }
 }

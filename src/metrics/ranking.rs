@@ -29,11 +29,7 @@ use super::auc::AucCounts;
 ///
 /// If there is not one row for each label, a label is not below C, or there are more than `u32::MAX` rows.
 pub fn roc_auc(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> {
-    assert_eq!(
-        labels.len(),
-        probabilities.nrows(),
-        "one row of probabilities for each label"
-    );
+    assert_eq!(labels.len(), probabilities.nrows(), "one row of probabilities for each label");
     assert!(u32::try_from(labels.len()).is_ok(), "at most u32::MAX rows");
     if probabilities.iter().any(|p| !p.is_finite()) {
         return None;
@@ -50,11 +46,7 @@ pub(super) fn class_rankings<'a>(
     labels: &'a [usize],
     probabilities: &'a ArrayView2<'_, f32>,
 ) -> impl Iterator<Item = ClassRanking> + 'a {
-    assert_eq!(
-        labels.len(),
-        probabilities.nrows(),
-        "one row of probabilities for each label"
-    );
+    assert_eq!(labels.len(), probabilities.nrows(), "one row of probabilities for each label");
     assert!(u32::try_from(labels.len()).is_ok(), "at most u32::MAX rows");
     let classes = match probabilities.ncols() {
         _ if probabilities.iter().any(|p| !p.is_finite()) => 0..0,
@@ -63,18 +55,12 @@ pub(super) fn class_rankings<'a>(
     };
     let mut n_rows_of = vec![0; probabilities.ncols()];
     for &label in labels {
-        assert!(
-            label < n_rows_of.len(),
-            "label {label} is below {}",
-            n_rows_of.len()
-        );
+        assert!(label < n_rows_of.len(), "label {label} is below {}", n_rows_of.len());
         n_rows_of[label] += 1;
     }
-    classes
-        .filter(move |&class| n_rows_of[class] > 0 && n_rows_of[class] < labels.len())
-        .map(move |class| {
-            ClassRanking::new(probabilities.column(class), |row| labels[row] == class)
-        })
+    classes.filter(move |&class| n_rows_of[class] > 0 && n_rows_of[class] < labels.len()).map(
+        move |class| ClassRanking::new(probabilities.column(class), |row| labels[row] == class),
+    )
 }
 
 /// Number of columns that [`class_rankings`] ranks at most.
@@ -85,11 +71,7 @@ pub(super) fn n_ranked(n_classes: usize) -> usize {
 /// Mean AUC of the rankings where row `i` stands for `weights[i]` equal rows; undefined ones are left out.
 pub(super) fn mean_auc(rankings: &[ClassRanking], weights: &[u32]) -> Option<f64> {
     let mut scratch = vec![];
-    mean(
-        rankings
-            .iter()
-            .map(|ranking| ranking.auc(weights, &mut scratch)),
-    )
+    mean(rankings.iter().map(|ranking| ranking.auc(weights, &mut scratch)))
 }
 
 /// The rows in order of one class's probability: what is left of the probabilities when only AUC matters.
@@ -117,11 +99,7 @@ impl ClassRanking {
         for tied in order.chunk_by(|a, b| score(a) == score(b)) {
             let tie_end = tie_start + tied.len() as u32;
             let tied_positives = tied.iter().filter(|row| is_positive(**row as usize));
-            positives.extend(tied_positives.map(|&row| Positive {
-                row,
-                tie_start,
-                tie_end,
-            }));
+            positives.extend(tied_positives.map(|&row| Positive { row, tie_start, tie_end }));
             tie_start = tie_end;
         }
         Self { order, positives }
@@ -154,9 +132,7 @@ impl ClassRanking {
 }
 
 fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
-    let (sum, n) = values
-        .flatten()
-        .fold((0.0, 0u64), |(sum, n), value| (sum + value, n + 1));
+    let (sum, n) = values.flatten().fold((0.0, 0u64), |(sum, n), value| (sum + value, n + 1));
     (n > 0).then(|| sum / n as f64)
 }
 
@@ -167,24 +143,15 @@ mod tests {
 
     #[test]
     fn all_scores_equal_is_chance() {
-        assert_eq!(
-            roc_auc(&[0, 1, 1], Array2::from_elem((3, 2), 0.5).view()),
-            Some(0.5)
-        );
+        assert_eq!(roc_auc(&[0, 1, 1], Array2::from_elem((3, 2), 0.5).view()), Some(0.5));
     }
 
     #[test]
     fn auc_is_undefined_where_the_truth_has_one_class_or_none() {
-        assert_eq!(
-            roc_auc(&[1, 1], array![[0.2, 0.8], [0.5, 0.5]].view()),
-            None
-        );
+        assert_eq!(roc_auc(&[1, 1], array![[0.2, 0.8], [0.5, 0.5]].view()), None);
         assert_eq!(roc_auc(&[0, 0], array![[1.0], [1.0]].view()), None);
         assert_eq!(roc_auc(&[], Array2::zeros((0, 2)).view()), None);
-        assert_eq!(
-            roc_auc(&[0, 1], array![[0.2, f32::NAN], [0.5, 0.5]].view()),
-            None
-        );
+        assert_eq!(roc_auc(&[0, 1], array![[0.2, f32::NAN], [0.5, 0.5]].view()), None);
     }
 
     #[test]
@@ -193,10 +160,7 @@ mod tests {
         let scores = array![[0.7, 0.3], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9]];
         let rankings: Vec<_> = class_rankings(&labels, &scores.view()).collect();
         let repeated = array![[0.7, 0.3], [0.7, 0.3], [0.7, 0.3], [0.7, 0.3], [0.2, 0.8]];
-        assert_eq!(
-            mean_auc(&rankings, &[2, 2, 1, 0]),
-            roc_auc(&[0, 0, 1, 1, 1], repeated.view())
-        );
+        assert_eq!(mean_auc(&rankings, &[2, 2, 1, 0]), roc_auc(&[0, 0, 1, 1, 1], repeated.view()));
     }
 
     #[test]
@@ -206,11 +170,7 @@ mod tests {
             let labels: Vec<usize> = (0..n_rows).map(|row| row * row % 41 % n_classes).collect();
             // Many ties, and both zeros.
             let probability = |row: usize, class: usize| {
-                ((row * 31 + class * 17) as f32)
-                    .sin()
-                    .mul_add(4.0, 0.0)
-                    .round()
-                    / 8.0
+                ((row * 31 + class * 17) as f32).sin().mul_add(4.0, 0.0).round() / 8.0
             };
             let all = Array2::from_shape_fn((n_rows, n_classes), |(r, c)| probability(r, c));
             let rankings: Vec<_> = class_rankings(&labels, &all.view()).collect();
@@ -222,9 +182,6 @@ mod tests {
 
     #[test]
     fn positive_and_negative_zero_are_tied() {
-        assert_eq!(
-            roc_auc(&[0, 1], array![[1.0, 0.0], [1.0, -0.0]].view()),
-            Some(0.5)
-        );
+        assert_eq!(roc_auc(&[0, 1], array![[1.0, 0.0], [1.0, -0.0]].view()), Some(0.5));
     }
 }

@@ -67,35 +67,18 @@ pub fn evaluate(
     predicted: &[f64],
     bootstrap: Option<Bootstrap>,
 ) -> RegressionMetrics {
-    assert_eq!(
-        truth.len(),
-        predicted.len(),
-        "one prediction for each true number"
-    );
+    assert_eq!(truth.len(), predicted.len(), "one prediction for each true number");
     let n = truth.len();
     assert!(u32::try_from(n).is_ok(), "at most u32::MAX rows");
     if truth.iter().chain(predicted).any(|x| !x.is_finite()) {
-        return RegressionMetrics {
-            n,
-            ..RegressionMetrics::default()
-        };
+        return RegressionMetrics { n, ..RegressionMetrics::default() };
     }
     let rows = Rows::new(truth, predicted);
     let [spearman, pearson, mse, mae] = rows.scores(&vec![1; n]);
     let [spearman_ci, pearson_ci, mse_ci, mae_ci] = bootstrap.map_or([None; 4], |settings| {
         intervals::bootstrap(n, settings, |weights| rows.scores(weights))
     });
-    RegressionMetrics {
-        spearman,
-        spearman_ci,
-        pearson,
-        pearson_ci,
-        mse,
-        mse_ci,
-        mae,
-        mae_ci,
-        n,
-    }
+    RegressionMetrics { spearman, spearman_ci, pearson, pearson_ci, mse, mse_ci, mae, mae_ci, n }
 }
 
 /// Finite predictions beside the truth, ordered once so that a resample needs no sort.
@@ -106,20 +89,12 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(truth: &[f64], predicted: &[f64]) -> Self {
-        Self {
-            truth: Ordered::new(truth),
-            predicted: Ordered::new(predicted),
-        }
+        Self { truth: Ordered::new(truth), predicted: Ordered::new(predicted) }
     }
 
     /// In the order of [`RegressionMetrics`], where row `i` stands for `weights[i]` equal rows.
     fn scores(&self, weights: &[u32]) -> [Option<f64>; 4] {
-        [
-            self.spearman(weights),
-            self.pearson(weights),
-            self.mse(weights),
-            self.mae(weights),
-        ]
+        [self.spearman(weights), self.pearson(weights), self.mse(weights), self.mae(weights)]
     }
 
     pub(super) fn spearman(&self, weights: &[u32]) -> Option<f64> {
@@ -164,11 +139,7 @@ impl Ordered {
             end += rows.len() as u32;
             end
         });
-        Self {
-            values: values.to_vec(),
-            ends_of_ties: ends_of_ties.collect(),
-            order,
-        }
+        Self { values: values.to_vec(), ends_of_ties: ends_of_ties.collect(), order }
     }
 
     /// The rank of each row, from 1; rows that are not drawn get one that counts nowhere.
@@ -178,10 +149,7 @@ impl Ordered {
         let mut start = 0;
         for &end in &self.ends_of_ties {
             let tied = &self.order[start..end as usize];
-            let n_tied: f64 = tied
-                .iter()
-                .map(|&row| f64::from(weights[row as usize]))
-                .sum();
+            let n_tied: f64 = tied.iter().map(|&row| f64::from(weights[row as usize])).sum();
             for &row in tied {
                 ranks[row as usize] = n_below + (n_tied + 1.0) / 2.0;
             }
@@ -209,18 +177,13 @@ fn correlation(left: &[f64], right: &[f64], weights: &[u32]) -> Option<f64> {
         right_variance += weight * r * r;
     }
     let correlation = covariance / (left_variance.sqrt() * right_variance.sqrt());
-    correlation
-        .is_finite()
-        .then(|| correlation.clamp(-1.0, 1.0))
+    correlation.is_finite().then(|| correlation.clamp(-1.0, 1.0))
 }
 
 /// Asked of the values themselves: the variance of equal numbers need not round to 0.
 fn is_constant(values: &[f64], weights: &[u32]) -> bool {
-    let mut drawn = values
-        .iter()
-        .zip(weights)
-        .filter(|(_, weight)| **weight > 0)
-        .map(|(value, _)| value);
+    let mut drawn =
+        values.iter().zip(weights).filter(|(_, weight)| **weight > 0).map(|(value, _)| value);
     let first = drawn.next();
     drawn.all(|value| Some(value) == first)
 }
@@ -255,10 +218,7 @@ mod tests {
     #[test]
     fn weighted_scores_equal_the_scores_of_repeated_rows() {
         let rows = Rows::new(&[3.0, 1.0, 2.0, 2.0, 5.0], &[0.5, 0.1, 0.5, 0.2, 9.0]);
-        let repeated = Rows::new(
-            &[3.0, 3.0, 2.0, 2.0, 2.0, 1.0],
-            &[0.5, 0.5, 0.5, 0.2, 0.2, 0.1],
-        );
+        let repeated = Rows::new(&[3.0, 3.0, 2.0, 2.0, 2.0, 1.0], &[0.5, 0.5, 0.5, 0.2, 0.2, 0.1]);
         let weighted = rows.scores(&[2, 1, 1, 2, 0]);
         for (got, expected) in weighted.into_iter().zip(repeated.scores(&[1; 6])) {
             assert!((got.unwrap() - expected.unwrap()).abs() < 1e-12);

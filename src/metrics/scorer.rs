@@ -103,10 +103,7 @@ impl Scorer {
     ///
     /// If there are more than `u32::MAX` rows.
     pub fn wants_ranks(&mut self) -> bool {
-        assert!(
-            u32::try_from(self.labels.len()).is_ok(),
-            "at most u32::MAX rows"
-        );
+        assert!(u32::try_from(self.labels.len()).is_ok(), "at most u32::MAX rows");
         if self.rows.iter().all(|row| row.is_finite) {
             let own = self.rows.iter().map(|row| row.own);
             self.counts = Some(AucCounts::new(&self.labels, own, self.n_classes));
@@ -130,32 +127,16 @@ impl Scorer {
         let predictions: Vec<usize> = predictions.collect();
         let roc_auc = self.counts.as_ref().and_then(AucCounts::mean);
         let losses = RowLosses::of(&self.rows);
-        let scored = ScoredRows {
-            scorer: &self,
-            predictions,
-            losses,
-        };
+        let scored = ScoredRows { scorer: &self, predictions, losses };
         let once_each = vec![1; self.labels.len()];
         let scores = scored.scores(&once_each, roc_auc);
-        let intervals = self
-            .bootstrap
-            .map_or([None; N_SCORES], |settings| scored.intervals(settings));
+        let intervals =
+            self.bootstrap.map_or([None; N_SCORES], |settings| scored.intervals(settings));
         let pairs = self.labels.iter().copied();
-        let (confusion, confusion_cells) = confusion_of(
-            pairs.zip(scored.predictions.iter().copied()),
-            self.n_classes,
-        );
-        let [
-            accuracy,
-            macro_f1,
-            micro_f1,
-            weighted_f1,
-            mcc,
-            roc_auc,
-            log_loss,
-            brier,
-            ece,
-        ] = scores;
+        let (confusion, confusion_cells) =
+            confusion_of(pairs.zip(scored.predictions.iter().copied()), self.n_classes);
+        let [accuracy, macro_f1, micro_f1, weighted_f1, mcc, roc_auc, log_loss, brier, ece] =
+            scores;
         let [
             accuracy_ci,
             macro_f1_ci,
@@ -205,9 +186,8 @@ impl ScoredRows<'_> {
     fn intervals(&self, settings: Bootstrap) -> [Option<[f64; 2]>; N_SCORES] {
         let labels = &self.scorer.labels;
         let kept = self.scorer.kept.as_ref();
-        let rankings: Vec<_> = kept.map_or_else(Vec::new, |kept| {
-            class_rankings(labels, &kept.view()).collect()
-        });
+        let rankings: Vec<_> =
+            kept.map_or_else(Vec::new, |kept| class_rankings(labels, &kept.view()).collect());
         bootstrap(labels.len(), settings, |weights| {
             self.scores(weights, mean_auc(&rankings, weights))
         })
@@ -231,9 +211,7 @@ impl ScoredRows<'_> {
     }
 
     fn counts(&self, weights: &[u32]) -> ClassCounts {
-        let Scorer {
-            labels, n_classes, ..
-        } = self.scorer;
+        let Scorer { labels, n_classes, .. } = self.scorer;
         ClassCounts::weighted(labels, &self.predictions, *n_classes, weights)
     }
 }
@@ -246,10 +224,7 @@ mod tests {
     #[test]
     fn too_many_ranking_steps_cost_roc_auc_its_interval_only() {
         let probabilities = array![[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]];
-        let settings = Bootstrap {
-            resamples: 100,
-            seed: 1,
-        };
+        let settings = Bootstrap { resamples: 100, seed: 1 };
         let evaluate = |most| {
             let mut scorer = Scorer::with_most(vec![0, 1, 1, 0], 2, Some(settings), most);
             scorer.add(&[0, 1, 2, 3], probabilities.view());
@@ -259,10 +234,7 @@ mod tests {
         };
         let (all, few) = (evaluate(400), evaluate(399));
         assert!(all.roc_auc_ci.is_some() && all.ece_ci.is_some());
-        let without = ClassificationMetrics {
-            roc_auc_ci: None,
-            ..all
-        };
+        let without = ClassificationMetrics { roc_auc_ci: None, ..all };
         assert_eq!(few, without);
     }
 
@@ -274,16 +246,12 @@ mod tests {
             let near = if labels[row] == class { 0.3 } else { 0.0 };
             (((row * 7 + class * 3) as f32).sin().abs() + near) / n_classes as f32
         });
-        let settings = Some(Bootstrap {
-            resamples: 20,
-            seed: 1,
-        });
+        let settings = Some(Bootstrap { resamples: 20, seed: 1 });
         let whole =
             crate::metrics::classification::evaluate(&labels, all.view(), n_classes, settings);
         let mut scorer = Scorer::new(labels.clone(), n_classes, settings);
-        let parts: Vec<Vec<usize>> = (0..7)
-            .map(|part| (part..n_rows).step_by(7).collect())
-            .collect();
+        let parts: Vec<Vec<usize>> =
+            (0..7).map(|part| (part..n_rows).step_by(7).collect()).collect();
         let rows_of = |places: &[usize]| all.select(ndarray::Axis(0), places);
         for places in parts.iter().rev() {
             scorer.add(places, rows_of(places).view());

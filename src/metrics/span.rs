@@ -101,16 +101,11 @@ pub fn evaluate(questions: &[AnsweredQuestion], bootstrap: Option<Bootstrap>) ->
     let score_where = |wanted: &dyn Fn(&AnsweredQuestion) -> bool| {
         let weights: Vec<u32> = questions.iter().map(|q| u32::from(wanted(q))).collect();
         let [exact_match, f1] = means(&weights);
-        AnswerScore {
-            exact_match,
-            f1,
-            n: weights.iter().filter(|&&weight| weight > 0).count(),
-        }
+        AnswerScore { exact_match, f1, n: weights.iter().filter(|&&weight| weight > 0).count() }
     };
     let all = score_where(&|_| true);
-    let [exact_match_ci, f1_ci] = bootstrap.map_or([None; 2], |settings| {
-        intervals::bootstrap(questions.len(), settings, means)
-    });
+    let [exact_match_ci, f1_ci] = bootstrap
+        .map_or([None; 2], |settings| intervals::bootstrap(questions.len(), settings, means));
     let any_impossible = questions.iter().any(is_impossible);
     QaMetrics {
         exact_match: all.exact_match,
@@ -249,20 +244,15 @@ pub fn best_no_answer_threshold(scores: &[NullScore]) -> f64 {
     let mut candidates = vec![(lowest.margin - 1.0, summed_f1)];
     let groups: Vec<_> = sorted.chunk_by(|a, b| a.margin == b.margin).collect();
     for (index, group) in groups.iter().enumerate() {
-        let gains = group
-            .iter()
-            .map(|score| score.f1_if_answered - score.f1_if_null);
+        let gains = group.iter().map(|score| score.f1_if_answered - score.f1_if_null);
         summed_f1 += gains.sum::<f64>();
-        let threshold = groups.get(index + 1).map_or(highest.margin + 1.0, |next| {
-            f64::midpoint(group[0].margin, next[0].margin)
-        });
+        let threshold = groups
+            .get(index + 1)
+            .map_or(highest.margin + 1.0, |next| f64::midpoint(group[0].margin, next[0].margin));
         candidates.push((threshold, summed_f1));
     }
 
-    let best = candidates
-        .iter()
-        .map(|c| c.1)
-        .fold(f64::NEG_INFINITY, f64::max);
+    let best = candidates.iter().map(|c| c.1).fold(f64::NEG_INFINITY, f64::max);
     let equally_good = candidates.iter().filter(|c| c.1 >= best - EQUAL_F1);
     equally_good
         .map(|&(threshold, _)| threshold)
@@ -290,10 +280,7 @@ mod tests {
         let answerable = question(&["cat"], Some("cat"));
         let impossible = question(&[], None);
         assert_eq!(names(&[]), ["n"]);
-        assert_eq!(
-            names(std::slice::from_ref(&answerable)),
-            ["exact_match", "f1", "n"]
-        );
+        assert_eq!(names(std::slice::from_ref(&answerable)), ["exact_match", "f1", "n"]);
         assert_eq!(
             names(&[answerable, impossible]),
             ["exact_match", "f1", "n", "has_answer", "no_answer"]
@@ -318,15 +305,8 @@ mod tests {
 
     #[test]
     fn a_threshold_that_makes_no_difference_is_as_near_to_zero_as_the_margins_let_it_be() {
-        let same = |margin| NullScore {
-            margin,
-            f1_if_answered: 0.5,
-            f1_if_null: 0.5,
-        };
-        assert_eq!(
-            best_no_answer_threshold(&[same(-5.0), same(2.0), same(6.0)]),
-            -1.5
-        );
+        let same = |margin| NullScore { margin, f1_if_answered: 0.5, f1_if_null: 0.5 };
+        assert_eq!(best_no_answer_threshold(&[same(-5.0), same(2.0), same(6.0)]), -1.5);
         assert_eq!(best_no_answer_threshold(&[same(7.0), same(7.0)]), 6.0);
         assert_eq!(best_no_answer_threshold(&[same(1.0), same(-1.0)]), 0.0);
     }
@@ -344,11 +324,7 @@ mod tests {
 
     #[test]
     fn margins_that_no_threshold_decides_are_left_out() {
-        let answerable = |margin| NullScore {
-            margin,
-            f1_if_answered: 1.0,
-            f1_if_null: 0.0,
-        };
+        let answerable = |margin| NullScore { margin, f1_if_answered: 1.0, f1_if_null: 0.0 };
         let undecided = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(answerable);
         assert_eq!(best_no_answer_threshold(&undecided), 0.0);
         let with_one = [undecided.as_slice(), &[answerable(3.0)]].concat();

@@ -81,13 +81,10 @@ impl TagScheme {
 }
 
 fn type_id(types: &mut Vec<String>, name: &str) -> usize {
-    types
-        .iter()
-        .position(|known| known == name)
-        .unwrap_or_else(|| {
-            types.push(name.to_owned());
-            types.len() - 1
-        })
+    types.iter().position(|known| known == name).unwrap_or_else(|| {
+        types.push(name.to_owned());
+        types.len() - 1
+    })
 }
 
 /// The entities of a sentence in order: each `B-x` with the `I-x` right after it. An `I-x` without one before it is
@@ -120,10 +117,7 @@ pub fn entities_strict(scheme: &TagScheme, tags: &[usize]) -> Vec<Entity> {
 ///
 /// If a tag is not below the number of labels.
 pub fn entities_conlleval(scheme: &TagScheme, tags: &[usize]) -> Vec<Entity> {
-    entities(
-        tags.iter().map(|&tag| scheme.tags[tag]),
-        Orphan::StartsEntity,
-    )
+    entities(tags.iter().map(|&tag| scheme.tags[tag]), Orphan::StartsEntity)
 }
 
 /// What becomes of an `I-x` that continues no entity.
@@ -136,11 +130,7 @@ pub(super) enum Orphan {
 pub(super) fn entities(tags: impl Iterator<Item = Tag>, orphan: Orphan) -> Vec<Entity> {
     let mut found: Vec<Entity> = vec![];
     for (word, tag) in tags.enumerate() {
-        let start_with = |kind| Entity {
-            kind,
-            start: word,
-            end: word + 1,
-        };
+        let start_with = |kind| Entity { kind, start: word, end: word + 1 };
         match (tag, found.last_mut()) {
             (Tag::Outside, _) => {}
             (Tag::Begin(kind), _) => found.push(start_with(kind)),

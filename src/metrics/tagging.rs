@@ -132,35 +132,22 @@ pub fn evaluate(
     let n_types = scheme.as_ref().map_or(0, |scheme| scheme.types.len());
     let mut pairs = Vec::new();
     let mut by_type = no_counts(n_types);
-    let split = Split::new(
-        sentences,
-        labels,
-        scheme.as_ref(),
-        |sentence, predicted, strict| {
-            for (&truth, &predicted) in sentence.truth.iter().zip(predicted) {
-                if let Some(predicted) = predicted {
-                    pairs.push((truth, predicted));
-                }
+    let split = Split::new(sentences, labels, scheme.as_ref(), |sentence, predicted, strict| {
+        for (&truth, &predicted) in sentence.truth.iter().zip(predicted) {
+            if let Some(predicted) = predicted {
+                pairs.push((truth, predicted));
             }
-            add_by_type(&mut by_type, strict);
-        },
-    );
+        }
+        add_by_type(&mut by_type, strict);
+    });
     let (confusion, confusion_cells) = confusion_of(pairs.into_iter(), labels.len());
     let once_each = vec![1; sentences.len()];
-    let [
-        token_accuracy,
-        entity_f1_strict,
-        entity_f1_conlleval,
-        macro_f1,
-    ] = split.scores(&once_each);
-    let [
-        token_accuracy_ci,
-        entity_f1_strict_ci,
-        entity_f1_conlleval_ci,
-        macro_f1_ci,
-    ] = bootstrap.map_or([None; 4], |settings| {
-        intervals::bootstrap(sentences.len(), settings, |weights| split.scores(weights))
-    });
+    let [token_accuracy, entity_f1_strict, entity_f1_conlleval, macro_f1] =
+        split.scores(&once_each);
+    let [token_accuracy_ci, entity_f1_strict_ci, entity_f1_conlleval_ci, macro_f1_ci] = bootstrap
+        .map_or([None; 4], |settings| {
+            intervals::bootstrap(sentences.len(), settings, |weights| split.scores(weights))
+        });
     let totals = split.totals(&once_each);
     let found = entity_f1_strict.map(|_| totals.strict);
     TaggingMetrics {
@@ -344,11 +331,7 @@ impl Split {
                 conlleval: Pooled::new(&entities_of(Orphan::StartsEntity)),
             });
         }
-        Self {
-            sentences: counted,
-            n_labels: labels.len(),
-            has_entities: scheme.is_some(),
-        }
+        Self { sentences: counted, n_labels: labels.len(), has_entities: scheme.is_some() }
     }
 
     /// Token accuracy, both entity F1s and macro F1 where sentence `i` stands for `weights[i]` equal ones.
@@ -391,10 +374,8 @@ mod tests {
         names.iter().map(ToString::to_string).collect()
     }
 
-    const SENTENCE: TaggedSentence = TaggedSentence {
-        truth: &[0, 1, 1],
-        predicted: &[Some(0), None, Some(1)],
-    };
+    const SENTENCE: TaggedSentence =
+        TaggedSentence { truth: &[0, 1, 1], predicted: &[Some(0), None, Some(1)] };
 
     #[test]
     fn a_word_without_prediction_is_wrong_and_in_no_column_where_there_is_no_o() {
@@ -416,36 +397,17 @@ mod tests {
     fn json_of_other_tags_has_no_entity_fields() {
         let metrics = evaluate(&[SENTENCE], &labels(&["NOUN", "VERB"]), None);
         let json = serde_json::to_value(&metrics).unwrap();
-        let names: Vec<&str> = json
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let expected = [
-            "token_accuracy",
-            "macro_f1",
-            "weighted_f1",
-            "n",
-            "n_words",
-            "per_class",
-            "confusion",
-        ];
+        let names: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected =
+            ["token_accuracy", "macro_f1", "weighted_f1", "n", "n_words", "per_class", "confusion"];
         assert_eq!(names, expected);
     }
 
     #[test]
     fn a_split_without_words_has_no_metrics_and_does_not_panic() {
-        let empty = TaggedSentence {
-            truth: &[],
-            predicted: &[],
-        };
+        let empty = TaggedSentence { truth: &[], predicted: &[] };
         for sentences in [&[] as &[_], &[empty]] {
-            let metrics = evaluate(
-                sentences,
-                &labels(&["O", "B-x"]),
-                Some(Bootstrap::default()),
-            );
+            let metrics = evaluate(sentences, &labels(&["O", "B-x"]), Some(Bootstrap::default()));
             let expected = TaggingMetrics {
                 n: sentences.len(),
                 per_type: metrics.per_type.clone(),
@@ -461,30 +423,17 @@ mod tests {
     #[test]
     fn json_reads_back_to_the_same_metrics() {
         let sentences = [SENTENCE; 4];
-        let metrics = evaluate(
-            &sentences,
-            &labels(&["B-x", "O"]),
-            Some(Bootstrap::default()),
-        );
+        let metrics = evaluate(&sentences, &labels(&["B-x", "O"]), Some(Bootstrap::default()));
         assert!(metrics.entity_f1_strict_ci.is_some());
         let json = serde_json::to_string(&metrics).unwrap();
-        assert!(
-            json.contains(r#""per_type":[{"type":"x","precision":1.0"#),
-            "{json}"
-        );
-        assert_eq!(
-            serde_json::from_str::<TaggingMetrics>(&json).unwrap(),
-            metrics
-        );
+        assert!(json.contains(r#""per_type":[{"type":"x","precision":1.0"#), "{json}");
+        assert_eq!(serde_json::from_str::<TaggingMetrics>(&json).unwrap(), metrics);
     }
 
     #[test]
     #[should_panic(expected = "one prediction for each word")]
     fn a_missing_prediction_is_refused() {
-        let sentence = TaggedSentence {
-            truth: &[0],
-            predicted: &[],
-        };
+        let sentence = TaggedSentence { truth: &[0], predicted: &[] };
         evaluate(&[sentence], &labels(&["O", "B-x"]), None);
     }
 }

@@ -77,19 +77,11 @@ impl SavedRun {
     pub fn source(&self, path: &Path, format: Option<Format>) -> Source {
         let same = |source: &&Source| matches!((source.path.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if let Some(own) = self.pipeline.extraction.sources.iter().find(same) {
-            return Source {
-                id: None,
-                format: format.or(own.format),
-                ..own.clone()
-            };
+            return Source { id: None, format: format.or(own.format), ..own.clone() };
         }
         let train = &self.pipeline.file.data.train.0[0];
-        let by_extension = Source {
-            path: path.to_path_buf(),
-            format: None,
-            id: None,
-            ..train.clone()
-        };
+        let by_extension =
+            Source { path: path.to_path_buf(), format: None, id: None, ..train.clone() };
         let train_format = train.resolve_format().ok();
         // Where the name alone tells the format, what the file holds may tell more: a .json may hold an array.
         let told = match by_extension.extension() == train.extension() {
@@ -100,17 +92,10 @@ impl SavedRun {
         let format = format.or(told);
         let constant_label = train_format == Some(Format::Lines) && train.pattern.is_none();
         let label = train.label.clone().filter(|_| !constant_label);
-        let source = Source {
-            format,
-            label,
-            ..by_extension
-        };
+        let source = Source { format, label, ..by_extension };
         // A delimiter is that of the train source's format.
         let is_same_format = source.resolve_format().ok() == train_format;
-        Source {
-            delimiter: source.delimiter.filter(|_| is_same_format),
-            ..source
-        }
+        Source { delimiter: source.delimiter.filter(|_| is_same_format), ..source }
     }
 
     /// Adds to an error of a file which format it is read in, where that is the train source's and the file's name tells
@@ -137,10 +122,7 @@ impl SavedRun {
     /// Fails where the lock's pipeline is not that of the head.
     fn require_one_task(&self) -> Result<()> {
         let (file, head) = (&self.pipeline.file, &self.description);
-        let of_lock = (
-            file.data.task.to_string(),
-            self.pipeline.has_separate_pairs(),
-        );
+        let of_lock = (file.data.task.to_string(), self.pipeline.has_separate_pairs());
         match of_lock == (head.task.clone(), head.pair) {
             true => Ok(()),
             false => Err(self.damaged_lock(
@@ -227,15 +209,9 @@ pub fn evaluate(
     };
     let is_joint = file.data.pair == Some(Pair::Joint);
     let task = file.data.task.of_data();
-    let dataset = Dataset::of_part(
-        task,
-        is_joint,
-        &sources,
-        labels,
-        description.first_label_id,
-        Part::Test,
-    )
-    .map_err(|error| run.explain_format(data, format, error))?;
+    let dataset =
+        Dataset::of_part(task, is_joint, &sources, labels, description.first_label_id, Part::Test)
+            .map_err(|error| run.explain_format(data, format, error))?;
     let known = known_rows::warnings(run, data, &dataset)?;
     for warning in dataset.warnings.iter().chain(&known) {
         progress.warn(warning);

@@ -107,9 +107,7 @@ pub(super) fn check(
 }
 
 fn skipped<T>(reason: &str) -> Check<T> {
-    Check::Skipped {
-        skipped: reason.to_string(),
-    }
+    Check::Skipped { skipped: reason.to_string() }
 }
 
 /// The state of the deepest of a head's layers, where it has a row a document; else a pooled one of these layers that the
@@ -119,18 +117,13 @@ fn pooled_state(cache: &CacheReader, states: &[StateId], keys: &[Key]) -> Option
     layers.sort_unstable_by(|one, other| other.cmp(one));
     let own = states[0].kind;
     if matches!(own, StateKind::Pooled(_)) {
-        return Some(StateId {
-            kind: own,
-            layer: layers[0],
-        });
+        return Some(StateId { kind: own, layer: layers[0] });
     }
     let pooled = layers.into_iter().flat_map(|layer| {
         let poolings = [Pooling::Mean, Pooling::Cls, Pooling::Max].into_iter();
         poolings.map(move |pooling| StateId::pooled(pooling, layer))
     });
-    pooled
-        .into_iter()
-        .find(|state| keys.iter().all(|key| cache.locate(key, *state).is_some()))
+    pooled.into_iter().find(|state| keys.iter().all(|key| cache.locate(key, *state).is_some()))
 }
 
 fn no_pooled_state(states: &[StateId]) -> String {

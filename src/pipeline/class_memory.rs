@@ -107,11 +107,7 @@ impl ClassMemory {
             }
             _ => n_parameters.saturating_mul(BYTES_OF_PARAMETER) + 2 * 4 * batch * outputs,
         };
-        let epochs = if kind.has_epochs() {
-            file.train.epochs
-        } else {
-            0
-        } as f64;
+        let epochs = if kind.has_epochs() { file.train.epochs } else { 0 } as f64;
         let [products, bytes, exponentials] = RATES;
         let n_steps = (n_train / batch.max(1) + 1) as f64;
         let of_epoch = n_train as f64 * 2.0 * n_parameters as f64 / products
@@ -169,9 +165,7 @@ impl ClassMemory {
     /// What some heads hold who say the probability of every class of so many rows.
     pub(super) fn said_bytes(&self, n_heads: usize, n_rows: usize) -> u64 {
         let of_row = 4 * self.n_outputs as u64;
-        of_row
-            .saturating_mul(n_rows as u64)
-            .saturating_mul(n_heads as u64)
+        of_row.saturating_mul(n_rows as u64).saturating_mul(n_heads as u64)
     }
 
     /// What there is for what heads said, beside one head.

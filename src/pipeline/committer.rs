@@ -163,8 +163,5 @@ impl<'a> Committer<'a> {
 }
 
 fn thread_ended() -> Error {
-    Error::Encoder {
-        action: "finish",
-        reason: "a worker thread ended before its work did".into(),
-    }
+    Error::Encoder { action: "finish", reason: "a worker thread ended before its work did".into() }
 }

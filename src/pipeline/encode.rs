@@ -45,11 +45,7 @@ pub(super) struct Totals {
 impl Totals {
     /// Real tokens over padded tokens.
     pub(super) fn padding_efficiency(&self) -> f64 {
-        if self.padded_tokens == 0 {
-            1.0
-        } else {
-            self.tokens as f64 / self.padded_tokens as f64
-        }
+        if self.padded_tokens == 0 { 1.0 } else { self.tokens as f64 / self.padded_tokens as f64 }
     }
 }
 
@@ -125,9 +121,7 @@ impl Job<'_> {
     /// Words of a planned shard.
     pub(super) fn words(&self, shard: usize) -> u64 {
         let documents = self.members[shard].iter();
-        documents
-            .map(|number| u64::from(self.document(*number).n_words))
-            .sum()
+        documents.map(|number| u64::from(self.document(*number).n_words)).sum()
     }
 
     fn document(&self, number: u32) -> &SpooledDocument {
@@ -249,10 +243,7 @@ impl Job<'_> {
             shard,
             number: 0,
             in_sample: false,
-            documents: places
-                .iter()
-                .map(|(row, _)| self.members[shard][*row as usize])
-                .collect(),
+            documents: places.iter().map(|(row, _)| self.members[shard][*row as usize]).collect(),
             words,
             batch,
             places,
@@ -262,9 +253,7 @@ impl Job<'_> {
     /// Reads the documents of a shard back.
     fn read(&self, shard: usize) -> Result<Vec<Encoding>> {
         let documents = self.members[shard].iter();
-        documents
-            .map(|number| self.spool.read(self.document(*number)))
-            .collect()
+        documents.map(|number| self.spool.read(self.document(*number))).collect()
     }
 
     /// The rows of a shard that are its parity sample.
@@ -327,11 +316,7 @@ impl Job<'_> {
         let name_of = |row: usize| self.document(planned.documents[row]).place(self.sources);
         let request = Request {
             states: &self.plan.shards[planned.shard].states,
-            dtype: if planned.in_sample {
-                Dtype::F32
-            } else {
-                self.dtype
-            },
+            dtype: if planned.in_sample { Dtype::F32 } else { self.dtype },
             stored: self.dtype,
             words: &planned.words,
         };
@@ -378,10 +363,7 @@ impl Job<'_> {
                 let documents = encoded.places.iter().filter(|(_, window)| *window == 0);
                 progress.advance(documents.count() as u64, encoded.tokens);
             }
-            while open
-                .get(&committer.handed)
-                .is_some_and(Filling::is_complete)
-            {
+            while open.get(&committer.handed).is_some_and(Filling::is_complete) {
                 let complete = open.remove(&committer.handed).expect("just looked at");
                 committer.hand_over(complete)?;
             }
@@ -399,12 +381,7 @@ impl Job<'_> {
         filling: Filling,
         computer: &Computer,
     ) -> Result<WrittenShard> {
-        let Filling {
-            shard,
-            sample,
-            sampled,
-            log: _,
-        } = filling;
+        let Filling { shard, sample, sampled, log: _ } = filling;
         let origin = Origin {
             states: self.plan.shards[number].states.clone(),
             device: computer.device.clone(),

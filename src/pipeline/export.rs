@@ -46,16 +46,9 @@ pub fn export_records(
         empty: Cell::new(0),
         swallowed: RefCell::default(),
     };
-    let options = ExportOptions {
-        states,
-        ..options.clone()
-    };
+    let options = ExportOptions { states, ..options.clone() };
     let report = export_rows(cache, &records, &options, progress)?;
-    warn_of_swallowed(
-        &pipeline.extraction.sources,
-        &records.swallowed.borrow(),
-        progress,
-    );
+    warn_of_swallowed(&pipeline.extraction.sources, &records.swallowed.borrow(), progress);
     if records.empty.get() > 0 {
         progress.warn(&format!(
             "{} of nothing but white space {} no row, as nothing of it was encoded: set data.clean.drop_empty = \
@@ -87,17 +80,10 @@ fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress
     }
     Err(Error::CacheMiss {
         cache: cache.folder().to_path_buf(),
-        lacks: format!(
-            "what this pipeline stores, which differs in {}",
-            differences.join(", ")
-        ),
+        lacks: format!("what this pipeline stores, which differs in {}", differences.join(", ")),
         hint: format!(
             "name the pipeline's own cache, {}, or set its values to those of this one with --set",
-            pipeline
-                .extraction
-                .cache_dir
-                .join(ours.fingerprint())
-                .display()
+            pipeline.extraction.cache_dir.join(ours.fingerprint()).display()
         ),
     })
 }
@@ -125,8 +111,7 @@ impl RowSource for Records<'_> {
     fn rows(&self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
         self.empty.set(0);
         let settings = self.settings;
-        self.swallowed
-            .replace(vec![Swallowed::default(); settings.sources.len()]);
+        self.swallowed.replace(vec![Swallowed::default(); settings.sources.len()]);
         let mut n_records = vec![0; settings.sources.len()];
         let mut examples = read_all(&settings.sources);
         let mut waiting: Vec<Row> = Vec::new();
@@ -175,10 +160,6 @@ impl RowSource for Records<'_> {
 
     fn sources(&self) -> Option<Vec<String>> {
         let paths = self.settings.sources.iter();
-        Some(
-            paths
-                .map(|source| source.path.display().to_string())
-                .collect(),
-        )
+        Some(paths.map(|source| source.path.display().to_string()).collect())
     }
 }

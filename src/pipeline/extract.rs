@@ -52,11 +52,7 @@ pub struct Machine {
 impl Machine {
     /// A machine that asks nothing and does not go on where a question would be asked.
     pub fn new(onnxruntime: impl Into<PathBuf>, threads: usize) -> Machine {
-        Machine {
-            onnxruntime: onnxruntime.into(),
-            threads,
-            go_on: false,
-        }
+        Machine { onnxruntime: onnxruntime.into(), threads, go_on: false }
     }
 }
 
@@ -87,14 +83,8 @@ pub(super) fn extract_with(
     let layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
     checkpoint.check_layers(&layers)?;
     checkpoint.check_precision(settings.precision)?;
-    let mut lazy = LazyEncoder {
-        pipeline,
-        machine,
-        checkpoint,
-        layers,
-        encoder: None,
-        auto_took: None,
-    };
+    let mut lazy =
+        LazyEncoder { pipeline, machine, checkpoint, layers, encoder: None, auto_took: None };
     device::check(&settings.device, settings.precision, &machine.onnxruntime)?;
     let devices = lazy.devices(progress)?;
 
@@ -107,19 +97,11 @@ pub(super) fn extract_with(
         Some(counts) => {
             warn_of_truncation(pipeline, counts, progress);
             clear_finished_plan(&settings.cache_dir, &inputs, shape_of(pipeline, checkpoint))?;
-            Done {
-                counts,
-                computed: 0,
-                totals: Totals::default(),
-            }
+            Done { counts, computed: 0, totals: Totals::default() }
         }
         None => compute_missing(&mut lazy, &devices, &inputs, &states, progress)?,
     };
-    let Done {
-        counts,
-        computed,
-        totals,
-    } = done;
+    let Done { counts, computed, totals } = done;
     let seconds = start.elapsed().as_secs_f64();
     Ok(ExtractReport {
         cache: folder,
@@ -195,11 +177,7 @@ fn compute_missing(
         false => encode(lazy, &job, counts, &mut writer, progress)?,
     };
     ExtractionPlan::clear(writer.folder())?;
-    Ok(Done {
-        counts,
-        computed: spool.documents().len() as u64,
-        totals,
-    })
+    Ok(Done { counts, computed: spool.documents().len() as u64, totals })
 }
 
 /// Says what a job will take, writes its plan, and does it.
@@ -304,12 +282,7 @@ fn count_if_cached(
         }
     }
     let counts = admission.counts;
-    require_texts(
-        &pipeline.extraction.sources,
-        &rows,
-        counts.unique as usize,
-        counts.empty,
-    )?;
+    require_texts(&pipeline.extraction.sources, &rows, counts.unique as usize, counts.empty)?;
     warn_of_swallowed(&pipeline.extraction.sources, &swallowed, progress);
     Ok(Some(counts))
 }
@@ -362,12 +335,7 @@ fn read_texts(
     let (spool, counts) = spooling.fill(examples, admission, present)?;
     progress.finish();
     warn_of_swallowed(&settings.sources, &swallowed, progress);
-    require_texts(
-        &settings.sources,
-        &rows,
-        counts.unique as usize,
-        counts.empty,
-    )?;
+    require_texts(&settings.sources, &rows, counts.unique as usize, counts.empty)?;
     warn_of_truncation(pipeline, counts, progress);
     Ok((spool, counts))
 }
@@ -376,9 +344,7 @@ fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Pr
     if counts.truncated == 0 {
         return;
     }
-    let ReadCounts {
-        truncated, unique, ..
-    } = counts;
+    let ReadCounts { truncated, unique, .. } = counts;
     let most = pipeline.extraction.max_length;
     progress.warn(&match pipeline.extraction.overflow {
         Overflow::Truncate => format!(
@@ -403,10 +369,7 @@ fn make_plan(
 ) -> Planned {
     let settings = PlanSettings {
         shard_tokens: pipeline.extraction.shard_tokens,
-        batch_tokens: pipeline
-            .extraction
-            .batch_tokens
-            .unwrap_or(devices.default_batch_tokens()),
+        batch_tokens: pipeline.extraction.batch_tokens.unwrap_or(devices.default_batch_tokens()),
     };
     let documents = spool.documents();
     let document = |number: usize| PlanDocument {
@@ -440,12 +403,8 @@ fn settle_unfinished(
             ));
         }
     }
-    let added: Vec<&str> = plan
-        .shards
-        .iter()
-        .filter(|shard| shard.added)
-        .map(|shard| shard.name.as_str())
-        .collect();
+    let added: Vec<&str> =
+        plan.shards.iter().filter(|shard| shard.added).map(|shard| shard.name.as_str()).collect();
     if !added.is_empty() {
         let states: Vec<String> = plan.states().iter().map(ToString::to_string).collect();
         progress.note(&format!(
@@ -458,11 +417,8 @@ fn settle_unfinished(
 }
 
 fn warn_of_versions(manifest: &Manifest, version: &str, progress: &dyn Progress) {
-    let others: Vec<&str> = manifest
-        .onnxruntime_versions()
-        .into_iter()
-        .filter(|other| *other != version)
-        .collect();
+    let others: Vec<&str> =
+        manifest.onnxruntime_versions().into_iter().filter(|other| *other != version).collect();
     if !others.is_empty() {
         progress.warn(&format!(
             "this cache has states of ONNX Runtime {}, and {version} adds to it: equal texts may differ in their last bits",
@@ -475,14 +431,9 @@ fn warn_of_versions(manifest: &Manifest, version: &str, progress: &dyn Progress)
 pub(super) fn explain_miss(cache_dir: &Path, inputs: &FingerprintInputs) -> Result<Option<String>> {
     let fingerprint = inputs.fingerprint();
     // This is for a note only: a cache whose manifest is damaged is passed over.
-    let caches: Vec<Manifest> = caches_in(cache_dir)?
-        .into_iter()
-        .filter_map(|(_, manifest)| manifest.ok())
-        .collect();
-    if caches
-        .iter()
-        .any(|manifest| manifest.fingerprint == fingerprint)
-    {
+    let caches: Vec<Manifest> =
+        caches_in(cache_dir)?.into_iter().filter_map(|(_, manifest)| manifest.ok()).collect();
+    if caches.iter().any(|manifest| manifest.fingerprint == fingerprint) {
         return Ok(None);
     }
     let nearest = caches

@@ -382,9 +382,7 @@ impl<'de> Deserialize<'de> for Sources {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Sources, A::Error> {
-                Ok(Sources(vec![Source::deserialize(
-                    MapAccessDeserializer::new(map),
-                )?]))
+                Ok(Sources(vec![Source::deserialize(MapAccessDeserializer::new(map))?]))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Sources, A::Error> {
@@ -417,10 +415,7 @@ pub enum Labels {
 
 /// `"balanced"`, or a weight per label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected \"balanced\", or a table of label = weight"
-)]
+#[serde(untagged, expecting = "expected \"balanced\", or a table of label = weight")]
 pub enum ClassWeights {
     /// A word; only `balanced` is known.
     Named(Balanced),
@@ -464,9 +459,7 @@ impl<'de> Deserialize<'de> for EarlyStoppingKey {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EarlyStoppingKey, A::Error> {
-                Ok(EarlyStoppingKey(Some(Stopping::deserialize(
-                    MapAccessDeserializer::new(map),
-                )?)))
+                Ok(EarlyStoppingKey(Some(Stopping::deserialize(MapAccessDeserializer::new(map))?)))
             }
         }
         deserializer.deserialize_any(FalseOrTable)

@@ -51,11 +51,7 @@ pub(super) fn fit(
     let network = network(pipeline, rows, &transform);
     if pipeline.file.head.kind.is_full_batch() {
         let start = Instant::now();
-        let head = FullBatchHead {
-            pipeline,
-            set: 0,
-            objective: rows.objective.clone(),
-        };
+        let head = FullBatchHead { pipeline, set: 0, objective: rows.objective.clone() };
         let data = FullBatchData {
             rows,
             targets: &rows.targets,
@@ -65,12 +61,7 @@ pub(super) fn fit(
         };
         let mut fitted = full_batch::fit(&[head], data, false, progress)?;
         let trained = fitted.remove(0);
-        return Ok(Fitted {
-            network,
-            trained,
-            transform,
-            seconds: start.elapsed().as_secs_f64(),
-        });
+        return Ok(Fitted { network, trained, transform, seconds: start.elapsed().as_secs_f64() });
     }
     if validation.is_empty() && settings.early_stopping.0.is_some() && stop_after.is_none() {
         progress.warn(
@@ -87,12 +78,7 @@ pub(super) fn fit(
     let data = BankData {
         view: &rows.view,
         transform: &transform,
-        sets: &[SampleSet {
-            targets: &rows.targets,
-            train,
-            validation,
-            judge: &*judge,
-        }],
+        sets: &[SampleSet { targets: &rows.targets, train, validation, judge: &*judge }],
     };
     let bank_settings = BankSettings {
         seed: pipeline.file.seed,
@@ -102,12 +88,7 @@ pub(super) fn fit(
     };
     let start = Instant::now();
     let trained = bank::train(&[spec], &data, bank_settings, progress)?.remove(0);
-    Ok(Fitted {
-        network,
-        trained,
-        transform,
-        seconds: start.elapsed().as_secs_f64(),
-    })
+    Ok(Fitted { network, trained, transform, seconds: start.elapsed().as_secs_f64() })
 }
 
 /// Standardisation and projection, fitted on the rows of train and validation without their labels.
@@ -121,16 +102,10 @@ pub(super) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Tran
         true => Scaler::fit(&rows.view, &seen)?,
         false => Scaler::identity(rows.view.n_features()),
     };
-    let mut transform = Transform {
-        scaler,
-        projection: None,
-    };
+    let mut transform = Transform { scaler, projection: None };
     if let Some(n_components) = head.pca {
         let n_features = rows.view.n_features();
-        let n_rows: usize = seen
-            .iter()
-            .map(|sample| rows.view.rows_of(*sample).len())
-            .sum();
+        let n_rows: usize = seen.iter().map(|sample| rows.view.rows_of(*sample).len()).sum();
         if n_components > n_features.min(n_rows) {
             return Err(pipeline.refuse(
                 format!(

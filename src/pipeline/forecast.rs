@@ -45,11 +45,8 @@ impl Forecast {
         folder: &Path,
     ) -> Result<Forecast> {
         let tokens = job.plan.shards.iter().map(|shard| shard.tokens).sum();
-        let seconds = if tokens < WORTH_TOKENS {
-            None
-        } else {
-            Some(tokens as f64 / warm_up(job, encoder)?)
-        };
+        let seconds =
+            if tokens < WORTH_TOKENS { None } else { Some(tokens as f64 / warm_up(job, encoder)?) };
         Ok(Forecast {
             documents: job.documents(),
             tokens,
@@ -95,10 +92,7 @@ impl Forecast {
     }
 
     fn describe(&self) -> String {
-        let mut parts = vec![
-            counted(self.documents, "text"),
-            counted(self.tokens, "token"),
-        ];
+        let mut parts = vec![counted(self.documents, "text"), counted(self.tokens, "token")];
         if self.truncated > 0 {
             parts.push(format!("{} cut off", self.truncated));
         }
@@ -162,10 +156,7 @@ fn warm_up(job: &Job<'_>, encoder: &mut Encoder) -> Result<f64> {
             break;
         }
     }
-    let lengths: Vec<u32> = windows
-        .iter()
-        .map(|window| window.ids.len() as u32)
-        .collect();
+    let lengths: Vec<u32> = windows.iter().map(|window| window.ids.len() as u32).collect();
     let batches: Vec<Batch> = plan_batches(&lengths, job.plan.settings.batch_tokens)
         .into_iter()
         .map(|rows| {
@@ -175,12 +166,7 @@ fn warm_up(job: &Job<'_>, encoder: &mut Encoder) -> Result<f64> {
             }))
         })
         .collect();
-    let request = Request {
-        states: &[],
-        dtype: job.dtype,
-        stored: job.dtype,
-        words: &[],
-    };
+    let request = Request { states: &[], dtype: job.dtype, stored: job.dtype, words: &[] };
     let (workers, _) = encoder.workers();
     let n_workers = workers.len();
     let run = |batches: &[Batch], workers: &mut [Worker]| -> Result<()> {

@@ -50,17 +50,10 @@ pub(super) fn fit(
     gives_up: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
-    let FullBatchData {
-        rows,
-        targets,
-        sets,
-        transform,
-        network,
-    } = data;
+    let FullBatchData { rows, targets, sets, transform, network } = data;
     let of_kind = |kind: HeadKind| -> Vec<usize> {
         let all = 0..heads.len();
-        all.filter(|head| heads[*head].pipeline.file.head.kind == kind)
-            .collect()
+        all.filter(|head| heads[*head].pipeline.file.head.kind == kind).collect()
     };
     let mut fitted: Vec<Option<TrainedHead>> = heads.iter().map(|_| None).collect();
     let mut keep = |places: &[usize], own: Vec<TrainedHead>| {
@@ -91,10 +84,7 @@ pub(super) fn fit(
         keep(&regressions, fit_logistic(own, data, gives_up, progress)?);
     }
     for (number, head) in heads.iter().enumerate() {
-        if matches!(
-            head.pipeline.file.head.kind,
-            HeadKind::LinfaLogistic | HeadKind::LinfaSvm
-        ) {
+        if matches!(head.pipeline.file.head.kind, HeadKind::LinfaLogistic | HeadKind::LinfaSvm) {
             let own = fit_with_linfa(head, data);
             let own = match own {
                 Err(Error::Diverged { .. }) if gives_up => given_up(network),
@@ -105,9 +95,7 @@ pub(super) fn fit(
         }
     }
     let fitted = fitted.into_iter();
-    Ok(fitted
-        .map(|head| head.expect("a kind of head that is fitted in full batch"))
-        .collect())
+    Ok(fitted.map(|head| head.expect("a kind of head that is fitted in full batch")).collect())
 }
 
 fn fit_logistic<'h>(
@@ -136,9 +124,7 @@ fn fit_logistic<'h>(
         n_classes: data.rows.n_outputs,
     };
     let fitted = logistic::fit(&rows, data.sets, &specs, settings, progress)?;
-    let unfinished = fitted
-        .iter()
-        .filter(|fit| fit.iterations >= settings.max_iterations);
+    let unfinished = fitted.iter().filter(|fit| fit.iterations >= settings.max_iterations);
     match unfinished.count() {
         0 => {}
         n => progress.warn(&format!(
@@ -179,10 +165,7 @@ fn classes(targets: &TargetTable) -> &[u32] {
 
 fn fit_with_linfa(head: &FullBatchHead<'_>, data: FullBatchData<'_>) -> Result<TrainedHead> {
     let (train, classes) = (data.sets[head.set], classes(data.targets));
-    let labels: Vec<u32> = train
-        .iter()
-        .map(|sample| classes[*sample as usize])
-        .collect();
+    let labels: Vec<u32> = train.iter().map(|sample| classes[*sample as usize]).collect();
     let features = data.transform.apply(records(&data.rows.view, train)?);
     let head = &head.pipeline.file.head;
     match head.kind {

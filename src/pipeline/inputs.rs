@@ -22,18 +22,9 @@ mod tests {
 
     #[test]
     fn rows_are_looked_up_by_the_keys_of_what_is_encoded() {
-        let text = Example {
-            text: "one text".into(),
-            ..Example::default()
-        };
-        let pair = Example {
-            text_pair: Some("another".into()),
-            ..text.clone()
-        };
-        let words = Example {
-            words: Some(vec!["one".into(), "text".into()]),
-            ..text.clone()
-        };
+        let text = Example { text: "one text".into(), ..Example::default() };
+        let pair = Example { text_pair: Some("another".into()), ..text.clone() };
+        let words = Example { words: Some(vec!["one".into(), "text".into()]), ..text.clone() };
         for (example, n_keys) in [(&text, [1, 1]), (&pair, [1, 2]), (&words, [1, 1])] {
             for (kind, n_keys) in [Pair::Joint, Pair::Separate].into_iter().zip(n_keys) {
                 let encoded: Vec<Key> = inputs_of(example, kind).map(Input::key).collect();

@@ -56,22 +56,15 @@ pub(super) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result
     }
     let seen = |part: Part| {
         let is_of = |keys: &Vec<Key>| part_of.get(keys) == Some(&part_name(part));
-        let rows: Vec<&Vec<Key>> = dataset
-            .rows
-            .iter()
-            .map(|row| &row.keys)
-            .filter(|keys| is_of(keys))
-            .collect();
+        let rows: Vec<&Vec<Key>> =
+            dataset.rows.iter().map(|row| &row.keys).filter(|keys| is_of(keys)).collect();
         let texts: HashSet<&Vec<Key>> = rows.iter().copied().collect();
         (rows.len(), texts.len())
     };
     let mut warnings = Vec::new();
     for (part, what) in [
         (Part::Train, "that the head learned from"),
-        (
-            Part::Validation,
-            "that chose its epoch and what else validation decides",
-        ),
+        (Part::Validation, "that chose its epoch and what else validation decides"),
     ] {
         let (n_rows, n_texts) = seen(part);
         if n_rows > 0 {

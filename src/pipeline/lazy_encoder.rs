@@ -91,8 +91,5 @@ pub(super) fn why_auto_took(encoder: &Encoder) -> String {
     let placement = encoder.placement.as_ref();
     let gpu = placement.and_then(|placement| placement.gpu.as_ref());
     let name = gpu.map_or(String::new(), |name| format!(" ({name})"));
-    format!(
-        "{}{name}: CUDA works, and its states are the CPU's",
-        encoder.devices
-    )
+    format!("{}{name}: CUDA works, and its states are the CPU's", encoder.devices)
 }

@@ -27,12 +27,8 @@ const MAX_MIB: u64 = 256;
 pub const LOCK_FILE: &str = "lock.json";
 
 /// Files of a run that a replay must reproduce byte for byte.
-pub const REPRODUCED: [&str; 4] = [
-    "head.safetensors",
-    "head.json",
-    "metrics.json",
-    "predictions.parquet",
-];
+pub const REPRODUCED: [&str; 4] =
+    ["head.safetensors", "head.json", "metrics.json", "predictions.parquet"];
 
 /// The leaderboard of a sweep must be reproduced too.
 const REPRODUCED_OF_SWEEPS: [&str; 1] = ["leaderboard.csv"];
@@ -176,11 +172,7 @@ impl Lock {
     /// When a file cannot be read for another reason than that it is missing.
     pub fn changed_inputs(&self) -> Result<Vec<String>> {
         let model = &self.pipeline.model.path;
-        let expected = [
-            &self.model.weights,
-            &self.model.config,
-            &self.model.tokenizer,
-        ];
+        let expected = [&self.model.weights, &self.model.config, &self.model.tokenizer];
         let mut files: Vec<(PathBuf, &Digest, Option<Digest>)> = Vec::new();
         for ((path, got), expected) in checkpoint::hash_files(model)?.into_iter().zip(expected) {
             files.push((path, expected, got));
@@ -266,12 +258,7 @@ fn output_digests(folder: &Path) -> Result<BTreeMap<String, Digest>> {
     REPRODUCED
         .into_iter()
         .chain(there)
-        .map(|name| {
-            Ok((
-                name.to_string(),
-                fingerprint::hash_file(&folder.join(name))?,
-            ))
-        })
+        .map(|name| Ok((name.to_string(), fingerprint::hash_file(&folder.join(name))?)))
         .collect()
 }
 

@@ -79,10 +79,7 @@ impl Baseline {
             Ok(Value::Object(metrics)) => metrics,
             _ => Map::new(),
         };
-        Baseline {
-            description,
-            metrics,
-        }
+        Baseline { description, metrics }
     }
 }
 
@@ -102,11 +99,7 @@ pub struct ProbabilityMetrics {
 
 impl From<&ClassificationMetrics> for ProbabilityMetrics {
     fn from(metrics: &ClassificationMetrics) -> ProbabilityMetrics {
-        ProbabilityMetrics {
-            log_loss: metrics.log_loss,
-            brier: metrics.brier,
-            ece: metrics.ece,
-        }
+        ProbabilityMetrics { log_loss: metrics.log_loss, brier: metrics.brier, ece: metrics.ece }
     }
 }
 
@@ -139,7 +132,5 @@ pub fn measured_parts(metrics: &RunMetrics) -> impl Iterator<Item = (&'static st
         (Part::Validation, &metrics.validation),
         (Part::Test, &metrics.test),
     ];
-    parts
-        .into_iter()
-        .filter_map(|(part, metrics)| Some((part_name(part), metrics.as_ref()?)))
+    parts.into_iter().filter_map(|(part, metrics)| Some((part_name(part), metrics.as_ref()?)))
 }

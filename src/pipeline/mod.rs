@@ -97,14 +97,7 @@ pub fn run(pipeline: &Pipeline, machine: &Machine, progress: &dyn Progress) -> R
     check_head_is_stored(pipeline, checkpoint.config.layers)?;
     let extract = extract_with(&checkpoint, pipeline, machine, progress)?;
     let cache = Some(extract.cache.as_path());
-    let heads = stage_two(
-        &checkpoint,
-        pipeline,
-        &dataset,
-        cache,
-        Place::Next,
-        progress,
-    )?;
+    let heads = stage_two(&checkpoint, pipeline, &dataset, cache, Place::Next, progress)?;
     Ok(RunReport { extract, heads })
 }
 
@@ -165,11 +158,7 @@ pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> R
     progress.note(&format!(
         "the same bytes as {}: {}",
         lock_path.display(),
-        lock.outputs
-            .keys()
-            .cloned()
-            .collect::<Vec<String>>()
-            .join(", ")
+        lock.outputs.keys().cloned().collect::<Vec<String>>().join(", ")
     ));
     Ok(report)
 }

@@ -160,9 +160,7 @@ pub fn run(
 }
 
 fn datasets(tasks: &[NamedTask], progress: &dyn Progress) -> Result<Vec<Dataset>> {
-    let datasets = tasks
-        .iter()
-        .map(|task| checked_dataset(&task.pipeline, progress));
+    let datasets = tasks.iter().map(|task| checked_dataset(&task.pipeline, progress));
     datasets.collect()
 }
 
@@ -205,11 +203,7 @@ fn train_all(
             }
         }
     }
-    Ok(TasksReport {
-        run,
-        seconds: start.elapsed().as_secs_f64(),
-        tasks: reports,
-    })
+    Ok(TasksReport { run, seconds: start.elapsed().as_secs_f64(), tasks: reports })
 }
 
 /// What decides the result of each task, but for the states.
@@ -245,10 +239,7 @@ fn run_of(
         return Ok((run_folder::create(run_dir, name)?, None));
     }
     if let Some((run, kept)) = Kept::find(run_dir, name, &plans)? {
-        progress.note(&format!(
-            "going on with the unfinished run in {}",
-            run.display()
-        ));
+        progress.note(&format!("going on with the unfinished run in {}", run.display()));
         return Ok((run, Some(kept)));
     }
     let run = run_folder::create(run_dir, name)?;

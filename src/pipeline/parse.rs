@@ -81,10 +81,7 @@ fn read_as<T: DeserializeOwned>(path: &Path, text: &str, overrides: &[String]) -
         }
     }
     let message = error.message().trim().replace('\n', ", ");
-    Err(override_error(format!(
-        "`{}`: {message}",
-        culprit.join(" ")
-    )))
+    Err(override_error(format!("`{}`: {message}", culprit.join(" "))))
 }
 
 fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
@@ -110,9 +107,7 @@ fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
             table.insert(part.to_string(), value);
             return Ok(());
         }
-        let inner = table
-            .entry(part)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let inner = table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         table = inner.as_table_mut().ok_or_else(|| {
             override_error(format!("`{part}` in `{key}` is a value and no table"))
         })?;

@@ -134,11 +134,7 @@ pub fn report(
     let batch_tokens = pipeline.extraction.batch_tokens;
     let measured = measure(encoders, batch_tokens, &checkpoint, &sample, progress)?;
     for ((number, _), measured) in runnable.iter().zip(measured) {
-        let Measured {
-            device,
-            layers,
-            tokens_per_second,
-        } = measured;
+        let Measured { device, layers, tokens_per_second } = measured;
         let row = &mut rows[*number];
         row.device = Some(device);
         row.layers = layers;
@@ -158,12 +154,7 @@ pub fn report(
         let heads = judge(&checkpoint, &pipelines, &dataset, &caches, progress)?;
         n_rows = Some(heads.n_rows);
         for ((number, _), judged) in runnable.iter().zip(heads.judged) {
-            let Judged {
-                value,
-                difference,
-                interval,
-                is_worse,
-            } = judged;
+            let Judged { value, difference, interval, is_worse } = judged;
             let row = &mut rows[*number];
             row.metric = Some(heads.metric);
             row.value = value;

@@ -155,9 +155,8 @@ impl Predictor {
     /// # Errors
     /// When a record lacks its second text, the encoder fails, or a state is no number.
     pub fn predict(&mut self, examples: &[Example]) -> Result<Vec<Prediction>> {
-        if let Some(example) = examples
-            .iter()
-            .find(|example| self.needs_pairs() && example.text_pair.is_none())
+        if let Some(example) =
+            examples.iter().find(|example| self.needs_pairs() && example.text_pair.is_none())
         {
             return Err(Error::Run {
                 path: self.run.folder.clone(),
@@ -167,9 +166,8 @@ impl Predictor {
                     .into(),
             });
         }
-        if let Some(example) = examples
-            .iter()
-            .find(|example| !self.needs_pairs() && example.text_pair.is_some())
+        if let Some(example) =
+            examples.iter().find(|example| !self.needs_pairs() && example.text_pair.is_some())
         {
             return Err(Error::Run {
                 path: self.run.folder.clone(),
@@ -182,10 +180,8 @@ impl Predictor {
             });
         }
         let pair = self.run.pipeline.file.data.pair.unwrap_or_default();
-        let inputs: Vec<Input<'_>> = examples
-            .iter()
-            .flat_map(|example| inputs_of(example, pair))
-            .collect();
+        let inputs: Vec<Input<'_>> =
+            examples.iter().flat_map(|example| inputs_of(example, pair)).collect();
         let encoded = self.encoder.encode(&inputs)?;
         match self.run.pipeline.file.data.task {
             Task::Tokens => self.tags(examples, encoded),
@@ -214,17 +210,11 @@ impl Predictor {
             true => 2,
             false => 1,
         };
-        let sample_start = (0..=examples.len() as u32)
-            .map(|example| example * documents_of_example)
-            .collect();
-        let view = paired(
-            self.view(encoded, sample_start)?,
-            &self.run.pipeline,
-            n_layers,
-        );
-        let texts = examples
-            .iter()
-            .map(|example| (example.text.clone(), example.text_pair.clone()));
+        let sample_start =
+            (0..=examples.len() as u32).map(|example| example * documents_of_example).collect();
+        let view = paired(self.view(encoded, sample_start)?, &self.run.pipeline, n_layers);
+        let texts =
+            examples.iter().map(|example| (example.text.clone(), example.text_pair.clone()));
         let description = &self.run.description;
         let labels = &description.labels;
         let named = |row: ndarray::ArrayView1<'_, f32>| -> Vec<(String, f32)> {
@@ -234,11 +224,7 @@ impl Predictor {
             let values = similarity::cosines(&view)?;
             let values = texts.zip(values);
             return Ok(values
-                .map(|((text, text_pair), value)| Prediction::Value {
-                    text,
-                    text_pair,
-                    value,
-                })
+                .map(|((text, text_pair), value)| Prediction::Value { text, text_pair, value })
                 .collect());
         }
         let logits = self.head()?.logits(&view)?;
@@ -274,11 +260,7 @@ impl Predictor {
             }
             _ => texts
                 .zip(description.numbers(logits.column(0)))
-                .map(|((text, text_pair), value)| Prediction::Value {
-                    text,
-                    text_pair,
-                    value,
-                })
+                .map(|((text, text_pair), value)| Prediction::Value { text, text_pair, value })
                 .collect(),
         })
     }
@@ -308,20 +290,13 @@ impl Predictor {
     fn tags(&self, examples: &[Example], encoded: EncodedTexts) -> Result<Vec<Prediction>> {
         let head = self.head()?;
         let labels = &self.run.description.labels;
-        let (tagger, scheme, crf) = (
-            Tagger::new(labels),
-            TagScheme::new(labels),
-            crf_scores(head),
-        );
+        let (tagger, scheme, crf) = (Tagger::new(labels), TagScheme::new(labels), crf_scores(head));
         // Where words were given they are those of the record; else those that the tokenizer found in the text.
         let sentences: Vec<WordPlaces> = examples
             .iter()
             .enumerate()
             .map(|(document, example)| match &example.words {
-                Some(words) => (
-                    offsets_of(words),
-                    words_with_states(&encoded.layout, document),
-                ),
+                Some(words) => (offsets_of(words), words_with_states(&encoded.layout, document)),
                 None => {
                     let places = &encoded.layout.words[encoded.layout.words_of(document)];
                     let offsets = places
@@ -399,12 +374,10 @@ impl Predictor {
         let questions = Questions::new(&self.run.pipeline, windows, false);
         let kind = encoded.states[0].state.kind;
         let documents = Pieces::of_layout(&encoded.layout, kind, n_layers);
-        let view = questions.view(
-            &self.run.pipeline,
-            n_layers,
-            &documents,
-            |pieces, sample_start| self.view_of(encoded, pieces, sample_start),
-        )?;
+        let view =
+            questions.view(&self.run.pipeline, n_layers, &documents, |pieces, sample_start| {
+                self.view_of(encoded, pieces, sample_start)
+            })?;
         let found = questions.find(&view, head)?;
         let threshold = self.run.description.no_answer_threshold;
         let predictions = examples.iter().zip(found);
@@ -439,9 +412,5 @@ fn offsets_of(words: &[String]) -> Vec<(usize, usize)> {
 }
 
 fn as_object<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(
-        pairs
-            .iter()
-            .map(|(label, probability)| (label, probability)),
-    )
+    serializer.collect_map(pairs.iter().map(|(label, probability)| (label, probability)))
 }

@@ -38,9 +38,7 @@ pub(super) fn newest_first(parent: &Path) -> Result<Vec<PathBuf>> {
     let mut numbers = numbers_in(parent)?;
     numbers.sort_unstable();
     let runs = numbers.into_iter().rev();
-    Ok(runs
-        .map(|number| parent.join(format!("{number:03}")))
-        .collect())
+    Ok(runs.map(|number| parent.join(format!("{number:03}"))).collect())
 }
 
 /// The folder in a run folder that holds what a sweep has done, until the run is whole.
@@ -120,8 +118,7 @@ fn tasks_in(path: &Path) -> impl Iterator<Item = PathBuf> {
     let own: Vec<PathBuf> = folders(path).into_iter().filter(finished).collect();
     let newest = folders(path).pop();
     let below = newest.into_iter().flat_map(move |run| folders(&run));
-    own.into_iter()
-        .chain(below.filter(move |run| finished(run)))
+    own.into_iter().chain(below.filter(move |run| finished(run)))
 }
 
 /// The largest number of a run.

@@ -54,15 +54,10 @@ pub(super) fn compare(
                 dtype.decode(bytes, &mut values);
                 values
             };
-            let stored = decode(
-                dtype,
-                &stored.bytes[rows.start * row_bytes..rows.end * row_bytes],
-            );
+            let stored = decode(dtype, &stored.bytes[rows.start * row_bytes..rows.end * row_bytes]);
             let exact_bytes = hidden * Dtype::F32.size_bytes();
-            let exact = decode(
-                Dtype::F32,
-                &exact.bytes[own.start * exact_bytes..own.end * exact_bytes],
-            );
+            let exact =
+                decode(Dtype::F32, &exact.bytes[own.start * exact_bytes..own.end * exact_bytes]);
             let mut rounded = Vec::new();
             dtype.put(&exact, &mut rounded);
             let rounded = decode(dtype, &rounded);
@@ -105,10 +100,7 @@ mod tests {
     fn a_sample_is_small_and_never_empty() {
         assert_eq!(choose(&[9]), [0]);
         // 1/16 of 320 tokens are 20: the two shortest of the first sixteen.
-        assert_eq!(
-            choose(&[&[30, 9, 30, 8, 30][..], &[9; 24]].concat()),
-            [1, 3]
-        );
+        assert_eq!(choose(&[&[30, 9, 30, 8, 30][..], &[9; 24]].concat()), [1, 3]);
         let long = choose(&[100; 1000]);
         assert_eq!(long, [0, 1]);
     }

@@ -110,9 +110,7 @@ impl Pipeline {
     pub fn check(path: &Path, mut file: PipelineFile) -> Result<Pipeline> {
         let refuse = refusal(path);
         let stem = || {
-            path.file_stem().map_or("pipeline".into(), |stem| {
-                stem.to_string_lossy().into_owned()
-            })
+            path.file_stem().map_or("pipeline".into(), |stem| stem.to_string_lossy().into_owned())
         };
         let name = file.name.get_or_insert_with(stem).clone();
         if !is_folder_name(&name) {
@@ -121,25 +119,14 @@ impl Pipeline {
                 "use letters, digits, - and _".into(),
             ));
         }
-        let sources = [
-            Some(&file.data.train),
-            file.data.validation.as_ref(),
-            file.data.test.as_ref(),
-        ];
-        let sources: Vec<Source> = sources
-            .into_iter()
-            .flatten()
-            .flat_map(|sources| sources.0.clone())
-            .collect();
+        let sources =
+            [Some(&file.data.train), file.data.validation.as_ref(), file.data.test.as_ref()];
+        let sources: Vec<Source> =
+            sources.into_iter().flatten().flat_map(|sources| sources.0.clone()).collect();
         require_utf_8(&file, &sources, &refuse)?;
         numbers::require_finite(&file, &refuse)?;
         let extraction = extraction::check(&mut file, sources, &refuse)?;
-        Ok(Pipeline {
-            path: path.to_path_buf(),
-            name,
-            file,
-            extraction,
-        })
+        Ok(Pipeline { path: path.to_path_buf(), name, file, extraction })
     }
 
     /// Where labelled rows come from.
@@ -200,10 +187,7 @@ impl Pipeline {
         states.dedup();
         if states.len() > MAX_STATES {
             return Err(refuse(
-                format!(
-                    "cache.store and cache.layers ask for {} states at once",
-                    states.len()
-                ),
+                format!("cache.store and cache.layers ask for {} states at once", states.len()),
                 format!("ask for at most {MAX_STATES}; others can be added by another extraction"),
             ));
         }
@@ -316,9 +300,7 @@ impl Pipeline {
             one => one.map_or(&[][..], std::slice::from_ref),
         };
         // What is no column is refused with the trials.
-        let swept = swept
-            .iter()
-            .filter_map(|value| value.clone().try_into().ok());
+        let swept = swept.iter().filter_map(|value| value.clone().try_into().ok());
         let mut columns: Vec<Column> = Vec::new();
         for column in self.file.train.label.iter().cloned().chain(swept) {
             if !columns.contains(&column) {
@@ -369,17 +351,12 @@ fn absolute_layer(
             .ok()
             .and_then(|from_top| (model_layers + 1).checked_sub(from_top)),
     };
-    absolute
-        .filter(|absolute| *absolute <= model_layers)
-        .ok_or_else(|| {
-            refuse(
-                format!("{key} names layer {layer}, but the model has {model_layers}"),
-                format!(
-                    "use 0 (embeddings) to {model_layers}, or -1 (last) to -{}",
-                    model_layers + 1
-                ),
-            )
-        })
+    absolute.filter(|absolute| *absolute <= model_layers).ok_or_else(|| {
+        refuse(
+            format!("{key} names layer {layer}, but the model has {model_layers}"),
+            format!("use 0 (embeddings) to {model_layers}, or -1 (last) to -{}", model_layers + 1),
+        )
+    })
 }
 
 /// Fails where a path of a pipeline made in code is no UTF-8, as TOML always is: the lock file could not hold it.
@@ -398,10 +375,7 @@ fn require_utf_8(
     match paths.find(|path| path.to_str().is_none()) {
         None => Ok(()),
         Some(path) => Err(refuse(
-            format!(
-                "the path `{}` is no UTF-8, as that of a pipeline has to be",
-                path.display()
-            ),
+            format!("the path `{}` is no UTF-8, as that of a pipeline has to be", path.display()),
             "rename the file or folder, or name it by a relative path".into(),
         )),
     }

@@ -127,10 +127,7 @@ pub fn nearest(
                 lacks: "a text that was just read".into(),
                 hint: "the data changed meanwhile: run the same command again".into(),
             })?;
-            Ok(Match {
-                text,
-                score: scored.score,
-            })
+            Ok(Match { text, score: scored.score })
         })
         .collect()
 }
@@ -145,9 +142,7 @@ impl Eq for Scored {}
 
 impl Ord for Scored {
     fn cmp(&self, other: &Scored) -> Ordering {
-        self.score
-            .total_cmp(&other.score)
-            .then_with(|| other.key.cmp(&self.key))
+        self.score.total_cmp(&other.score).then_with(|| other.key.cmp(&self.key))
     }
 }
 

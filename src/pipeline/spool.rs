@@ -72,11 +72,7 @@ pub(super) struct Admission<'a> {
 
 impl<'a> Admission<'a> {
     pub(super) fn new(settings: &'a ExtractionSettings) -> Admission<'a> {
-        Admission {
-            settings,
-            seen: HashSet::new(),
-            counts: ReadCounts::default(),
-        }
+        Admission { settings, seen: HashSet::new(), counts: ReadCounts::default() }
     }
 
     /// Counts an example; whether its documents are looked at.
@@ -152,9 +148,7 @@ impl Spooling<'_> {
         let mut counts = admission.counts;
         let truncated = spool.documents.iter().filter(|document| document.truncated);
         counts.truncated += truncated.count() as u64;
-        spool
-            .documents
-            .sort_unstable_by_key(|document| document.key);
+        spool.documents.sort_unstable_by_key(|document| document.key);
         Ok((spool, counts))
     }
 }
@@ -186,28 +180,21 @@ impl Spool {
             .read_exact_at(&mut bytes, document.at)
             .map_err(Error::io("read", "the temporary file of token ids"))?;
         let mut record = Record(&bytes);
-        let lengths = (0..record.u32())
-            .map(|_| record.u32())
-            .collect::<Vec<u32>>();
+        let lengths = (0..record.u32()).map(|_| record.u32()).collect::<Vec<u32>>();
         let windows = lengths
             .into_iter()
             .map(|length| record.window(length as usize, self.aligned))
             .collect();
         let words = (0..document.n_words).map(|_| record.word()).collect();
-        Ok(Encoding {
-            windows,
-            words,
-            truncated: document.truncated,
-        })
+        Ok(Encoding { windows, words, truncated: document.truncated })
     }
 }
 
 impl SpooledDocument {
     /// Where the text stands, as `data/reviews.csv:12`.
     pub(super) fn place(&self, sources: &[Source]) -> String {
-        let path = sources
-            .get(usize::from(self.source))
-            .map(|source| source.path.display().to_string());
+        let path =
+            sources.get(usize::from(self.source)).map(|source| source.path.display().to_string());
         format!("the text at {}:{}", path.unwrap_or_default(), self.line)
     }
 }
@@ -237,20 +224,12 @@ impl Filling<'_> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let Spooling {
-            tokenizer,
-            settings,
-            aligned,
-            folder,
-            ..
-        } = self.spooling;
+        let Spooling { tokenizer, settings, aligned, folder, .. } = self.spooling;
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         let wanted = pending.iter().flat_map(|(wanted, example)| {
             let inputs: Vec<_> = inputs_of(example, settings.pair_of(example)).collect();
-            wanted
-                .iter()
-                .map(move |(part, key)| (*key, inputs[*part], example))
+            wanted.iter().map(move |(part, key)| (*key, inputs[*part], example))
         });
         let wanted: Vec<_> = wanted.collect();
         let inputs: Vec<_> = wanted.iter().map(|(_, input, _)| *input).collect();
@@ -270,11 +249,7 @@ impl Filling<'_> {
                 at: self.at,
                 n_bytes: record.len() as u32,
                 n_tokens: encoding.n_tokens() as u32,
-                n_words: if *aligned {
-                    encoding.words.len() as u32
-                } else {
-                    0
-                },
+                n_words: if *aligned { encoding.words.len() as u32 } else { 0 },
                 truncated: encoding.truncated,
                 source: example.source as u16,
                 line: example.line.unwrap_or(0) as u32,
@@ -286,18 +261,12 @@ impl Filling<'_> {
 
     fn finish(mut self) -> Result<Spool> {
         self.flush()?;
-        let Spooling {
-            folder, aligned, ..
-        } = self.spooling;
+        let Spooling { folder, aligned, .. } = self.spooling;
         let file = self
             .writer
             .into_inner()
             .map_err(|error| Error::io("write a temporary file in", *folder)(error.into_error()))?;
-        Ok(Spool {
-            file,
-            aligned: *aligned,
-            documents: self.documents,
-        })
+        Ok(Spool { file, aligned: *aligned, documents: self.documents })
     }
 }
 
@@ -362,21 +331,13 @@ impl Record<'_> {
         if aligned {
             alignment = Alignment {
                 token_ids: ids.clone(),
-                words: self
-                    .u32s(length)
-                    .into_iter()
-                    .map(|word| word as i32)
-                    .collect(),
+                words: self.u32s(length).into_iter().map(|word| word as i32).collect(),
                 char_starts: self.u32s(length),
                 char_ends: self.u32s(length),
                 sequences: self.bytes(length),
             };
         }
-        Window {
-            ids,
-            type_ids,
-            alignment,
-        }
+        Window { ids, type_ids, alignment }
     }
 
     fn word(&mut self) -> WordPlace {

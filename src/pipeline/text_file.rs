@@ -33,9 +33,7 @@ pub(super) fn read(path: &Path, max_mib: u64) -> Result<String> {
     let file = File::open(path).map_err(failed())?;
     let max_bytes = max_mib << 20;
     let mut text = Vec::new();
-    file.take(max_bytes + 1)
-        .read_to_end(&mut text)
-        .map_err(failed())?;
+    file.take(max_bytes + 1).read_to_end(&mut text).map_err(failed())?;
     if text.len() as u64 > max_bytes {
         let hint = "check that this is the file that was meant";
         return Err(refused(format!("at most {max_mib} MiB"), "more", hint));
@@ -56,15 +54,10 @@ mod tests {
         assert_eq!(read(&path, 1).unwrap().len(), 1 << 20);
         fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
         let error = read(&path, 1).unwrap_err().to_string();
-        assert!(
-            error.ends_with("a.toml: expected at most 1 MiB, got more"),
-            "{error}"
-        );
+        assert!(error.ends_with("a.toml: expected at most 1 MiB, got more"), "{error}");
         let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
-        for (path, got) in [
-            (folder.path().join("s"), "a socket"),
-            ("/dev/zero".into(), "a device"),
-        ] {
+        for (path, got) in [(folder.path().join("s"), "a socket"), ("/dev/zero".into(), "a device")]
+        {
             let error = read(&path, 1).unwrap_err().to_string();
             let expected = format!("expected a regular file, got {got}");
             assert!(error.ends_with(&expected), "{error}");

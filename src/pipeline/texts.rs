@@ -81,10 +81,7 @@ impl TextEncoder {
     /// # Errors
     /// When an input has no token, the encoder fails, or a state is no number.
     pub(super) fn encode(&mut self, inputs: &[Input<'_>]) -> Result<EncodedTexts> {
-        let aligned = self
-            .states
-            .iter()
-            .any(|state| !matches!(state.kind, StateKind::Pooled(_)));
+        let aligned = self.states.iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)));
         let stores = |kind: StateKind| self.states.iter().any(|state| state.kind == kind);
         let (stores_words, stores_tokens) = (stores(StateKind::Words), stores(StateKind::Tokens));
         let encodings = self.tokenizer.encode(inputs, aligned)?;
@@ -99,13 +96,7 @@ impl TextEncoder {
                     reason: format!("`{}` has no token", name_of(input)),
                 });
             }
-            lay_out(
-                &mut layout,
-                input.key(),
-                encoding,
-                stores_tokens,
-                stores_words,
-            );
+            lay_out(&mut layout, input.key(), encoding, stores_tokens, stores_words);
             let n_windows = encoding.windows.len() as u16;
             windows.extend((0..n_windows).map(|window| (number as u32, window)));
             lengths.extend(encoding.lengths());
@@ -123,12 +114,7 @@ impl TextEncoder {
                 let places: Vec<WindowPlace> =
                     rows.iter().map(|row| windows[*row as usize]).collect();
                 let (batch, words) = batch_of(&encodings, &places, stores_words);
-                let request = Request {
-                    states,
-                    dtype,
-                    stored: dtype,
-                    words: &words,
-                };
+                let request = Request { states, dtype, stored: dtype, words: &words };
                 let name = |row: usize| {
                     let input = &inputs[places[row].0 as usize];
                     format!("the text `{}`", name_of(input))
@@ -141,9 +127,8 @@ impl TextEncoder {
         };
         std::thread::scope(|scope| {
             let workers = self.encoder.workers().0.iter_mut();
-            let threads: Vec<_> = workers
-                .map(|worker| scope.spawn(|| encode_some(worker)))
-                .collect();
+            let threads: Vec<_> =
+                workers.map(|worker| scope.spawn(|| encode_some(worker))).collect();
             let joined = threads.into_iter().map(|thread| thread.join());
             joined
                 .map(|result| result.expect("a worker that panics is a bug"))

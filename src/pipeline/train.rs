@@ -98,11 +98,7 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
         }
         Some(Labels::File(path)) => {
             let (labels, blake3) = LabelMap::from_file(path)?;
-            let file = FileRecord {
-                path: path.clone(),
-                blake3,
-                rows: labels.len(),
-            };
+            let file = FileRecord { path: path.clone(), blake3, rows: labels.len() };
             (Some(labels), Some(file))
         }
     };
@@ -133,15 +129,7 @@ pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport
     let dataset = checked_dataset(pipeline, progress)?;
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     let run = || run_folder::create(&pipeline.file.run.dir, &pipeline.name);
-    train_on(
-        &checkpoint,
-        pipeline,
-        &dataset,
-        None,
-        &run,
-        Given::default(),
-        progress,
-    )
+    train_on(&checkpoint, pipeline, &dataset, None, &run, Given::default(), progress)
 }
 
 /// A command that trains one head does not do what a sweep asks for.
@@ -209,27 +197,16 @@ pub(super) fn train_on(
     let mut fit_seconds = 0.0;
     let mut measure_start = Instant::now();
     let (head, history, mut outcome) = match pipeline.file.head.kind {
-        HeadKind::Cosine => (
-            None,
-            Vec::new(),
-            similarity::measure(&rows, pipeline, dataset)?,
-        ),
+        HeadKind::Cosine => (None, Vec::new(), similarity::measure(&rows, pipeline, dataset)?),
         _ => {
-            let Fitted {
-                network,
-                trained,
-                transform,
-                seconds,
-            } = fit(pipeline, dataset, &rows, given.stop_after, progress)?;
+            let Fitted { network, trained, transform, seconds } =
+                fit(pipeline, dataset, &rows, given.stop_after, progress)?;
             fit_seconds = seconds;
             measure_start = Instant::now();
             let mut description = describe(pipeline, dataset, &states, Some(network));
             description.best_epoch = trained.best_epoch;
             let mut head = Head::new(description, trained.parameters, transform);
-            let tuning = given
-                .tuned
-                .as_ref()
-                .map_or(Tuning::OnValidation, Tuning::Given);
+            let tuning = given.tuned.as_ref().map_or(Tuning::OnValidation, Tuning::Given);
             let mut outcome = rows.finish(pipeline, dataset, &mut head, tuning)?;
             outcome.metrics.best_epoch = trained.best_epoch;
             outcome.metrics.epochs = trained.history.len();
@@ -237,16 +214,11 @@ pub(super) fn train_on(
         }
     };
     let measure_seconds = measure_start.elapsed().as_secs_f64();
-    let profile = head
-        .as_ref()
-        .and_then(|head| head.description.layer_profile.clone());
+    let profile = head.as_ref().and_then(|head| head.description.layer_profile.clone());
     outcome.metrics.layer_profile = profile.map(|shares| {
         let layers = states.iter().zip(shares);
         layers
-            .map(|(state, share)| LayerShare {
-                layer: state.layer,
-                share: f64::from(share),
-            })
+            .map(|(state, share)| LayerShare { layer: state.layer, share: f64::from(share) })
             .collect()
     });
     let checks = checks::check(pipeline, dataset, &cache, &rows, progress)?;
@@ -260,10 +232,7 @@ pub(super) fn train_on(
         lock.split = LockedSplit::of(dataset);
     }
 
-    let Outcome {
-        metrics,
-        predictions,
-    } = outcome;
+    let Outcome { metrics, predictions } = outcome;
     let run = run()?;
     match &head {
         Some(head) => head.save(&run)?,
@@ -335,10 +304,7 @@ pub(super) fn cache_of(
 /// Says which cache was found.
 pub(super) fn note_cache(cache: &CacheReader, progress: &dyn Progress) {
     let provider = &cache.manifest().inputs.provider;
-    progress.note(&format!(
-        "states from {}, made on {provider}",
-        cache.folder().display()
-    ));
+    progress.note(&format!("states from {}, made on {provider}", cache.folder().display()));
 }
 
 /// The cache that holds the states of these documents: of the device that the pipeline names; with `auto` of CUDA if it
@@ -363,11 +329,7 @@ fn open_cache(
             continue;
         };
         cache.manifest().require(&folder, &inputs)?;
-        let has = |key: &Key| {
-            states
-                .iter()
-                .all(|state| cache.locate(key, *state).is_some())
-        };
+        let has = |key: &Key| states.iter().all(|state| cache.locate(key, *state).is_some());
         if keys.iter().all(has) {
             return Ok(cache);
         }

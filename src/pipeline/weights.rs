@@ -16,19 +16,9 @@ pub(super) fn loss(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Res
     let (label_smoothing, gamma) = (settings.label_smoothing as f32, settings.gamma as f32);
     let is_multilabel = pipeline.file.data.task == Task::Multilabel;
     Ok(match pipeline.loss() {
-        LossName::CrossEntropy => Loss::CrossEntropy {
-            class_weights,
-            label_smoothing,
-        },
-        LossName::Focal if is_multilabel => Loss::BinaryFocal {
-            gamma,
-            class_weights,
-        },
-        LossName::Focal => Loss::Focal {
-            gamma,
-            class_weights,
-            label_smoothing,
-        },
+        LossName::CrossEntropy => Loss::CrossEntropy { class_weights, label_smoothing },
+        LossName::Focal if is_multilabel => Loss::BinaryFocal { gamma, class_weights },
+        LossName::Focal => Loss::Focal { gamma, class_weights, label_smoothing },
         LossName::Bce => Loss::Bce { class_weights },
         LossName::Mse => Loss::Mse,
     })

@@ -105,10 +105,7 @@ pub fn leaderboard_sheet(board: &Leaderboard, test: Option<(usize, f64)>) -> She
     if rows().any(|row| row.rung.is_some()) {
         sheet.integers("rung", rows().map(|row| row.rung));
     }
-    sheet.numbers(
-        &format!("validation_{}", board.metric),
-        rows().map(|row| row.score),
-    );
+    sheet.numbers(&format!("validation_{}", board.metric), rows().map(|row| row.score));
     let end = |end: usize| rows().map(move |row| row.interval.map(|interval| interval[end]));
     sheet.numbers("low", end(0));
     sheet.numbers("high", end(1));
@@ -149,11 +146,7 @@ fn setting_column(board: &Leaderboard, key: &str) -> Column {
     let all = |is: fn(&Value) -> bool| values.iter().flatten().all(|value| is(value));
     let values = values.iter();
     if all(Value::is_integer) {
-        return Column::Integers(
-            values
-                .map(|value| value.and_then(Value::as_integer))
-                .collect(),
-        );
+        return Column::Integers(values.map(|value| value.and_then(Value::as_integer)).collect());
     }
     if all(Value::is_bool) {
         return Column::Flags(values.map(|value| value.and_then(Value::as_bool)).collect());

@@ -49,14 +49,7 @@ struct Curve {
 
 impl Curve {
     fn new(name: &'static str, color: RGBColor, points: Vec<(f64, f64)>) -> Curve {
-        Curve {
-            name,
-            color,
-            points,
-            band: Vec::new(),
-            bars: Vec::new(),
-            has_dots: true,
-        }
+        Curve { name, color, points, band: Vec::new(), bars: Vec::new(), has_dots: true }
     }
 }
 
@@ -100,9 +93,7 @@ impl Ranged for Axis {
 pub fn layer_profile(layers: &[LayerScore], metric: &str) -> String {
     let points = |score: fn(&LayerScore) -> f64| {
         let layers = layers.iter();
-        layers
-            .map(|layer| (layer.layer as f64, score(layer)))
-            .collect()
+        layers.map(|layer| (layer.layer as f64, score(layer))).collect()
     };
     let interval = |layer: &LayerScore| Some((layer.layer as f64, layer.interval?));
     let best = Curve {
@@ -139,10 +130,7 @@ pub fn layer_profile(layers: &[LayerScore], metric: &str) -> String {
 pub fn expected_best(expected: &[f64], metric: &str) -> String {
     let points = expected.iter().enumerate();
     let points = points.map(|(index, score)| ((index + 1) as f64, *score));
-    let curve = Curve {
-        has_dots: expected.len() <= 30,
-        ..Curve::new("", BLUE, points.collect())
-    };
+    let curve = Curve { has_dots: expected.len() <= 30, ..Curve::new("", BLUE, points.collect()) };
     let range = 1.0..expected.len() as f64;
     let is_wide = expected.len() > 20;
     draw_chart(&Chart {
@@ -175,10 +163,7 @@ pub fn learning_curve(points: &[LearningPoint], metric: &str) -> String {
     };
     let bars: Vec<_> = points.iter().filter_map(bar).collect();
     let curve = Curve {
-        band: points
-            .iter()
-            .filter_map(|point| Some((point.fraction, point.interval?)))
-            .collect(),
+        band: points.iter().filter_map(|point| Some((point.fraction, point.interval?))).collect(),
         ..Curve::new(
             match (bars.is_empty(), by_seed) {
                 (true, _) => "best head, 95 % interval",
@@ -186,10 +171,7 @@ pub fn learning_curve(points: &[LearningPoint], metric: &str) -> String {
                 (false, false) => "best head, 95 % interval, std over folds",
             },
             BLUE,
-            points
-                .iter()
-                .map(|point| (point.fraction, point.score))
-                .collect(),
+            points.iter().map(|point| (point.fraction, point.score)).collect(),
         )
     };
     let lowest = points.iter().map(|point| point.fraction);
@@ -222,14 +204,8 @@ pub fn heat_map(map: &HeatMap, metric: &str, higher_is_better: bool) -> String {
     let width = (9 * longest(&map.columns).unwrap_or(0) as i32 + 16).max(72);
     let right = left + width * map.columns.len() as i32;
     let bottom = TOP + HEIGHT * map.rows.len() as i32;
-    let title = format!(
-        "Best validation {metric} by {} and {}",
-        map.row_key, map.column_key
-    );
-    let size = (
-        (right + 24).max(48 + 11 * title.chars().count() as i32),
-        bottom + 24,
-    );
+    let title = format!("Best validation {metric} by {} and {}", map.row_key, map.column_key);
+    let size = ((right + 24).max(48 + 11 * title.chars().count() as i32), bottom + 24);
     let scores = || map.best.iter().flatten().flatten().copied();
     let low = scores().fold(f64::INFINITY, f64::min);
     let high = scores().fold(f64::NEG_INFINITY, f64::max);

@@ -61,9 +61,7 @@ impl Sheet {
             let cells = self.columns.iter().map(|(_, column)| column.cell(row));
             writer.write_record(cells).map_err(failed)?;
         }
-        let bytes = writer
-            .into_inner()
-            .map_err(|error| failed(error.into_error().into()))?;
+        let bytes = writer.into_inner().map_err(|error| failed(error.into_error().into()))?;
         write_file(path, &bytes)
     }
 

@@ -35,30 +35,12 @@ pub struct Block {
 pub fn summary(findings: &Findings) -> Vec<Block> {
     let board = &findings.leaderboard;
     let blocks = [
-        Block {
-            title: "leaderboard",
-            lines: board_lines(board),
-        },
-        Block {
-            title: "",
-            lines: board_notes(board),
-        },
-        Block {
-            title: "effects",
-            lines: effect_lines(findings),
-        },
-        Block {
-            title: "layers",
-            lines: layer_lines(findings),
-        },
-        Block {
-            title: "labels",
-            lines: learning_lines(findings),
-        },
-        Block {
-            title: "trials",
-            lines: expected_line(findings).into_iter().collect(),
-        },
+        Block { title: "leaderboard", lines: board_lines(board) },
+        Block { title: "", lines: board_notes(board) },
+        Block { title: "effects", lines: effect_lines(findings) },
+        Block { title: "layers", lines: layer_lines(findings) },
+        Block { title: "labels", lines: learning_lines(findings) },
+        Block { title: "trials", lines: expected_line(findings).into_iter().collect() },
     ];
     let blocks = blocks.into_iter();
     blocks.filter(|block| !block.lines.is_empty()).collect()
@@ -85,11 +67,7 @@ fn board_lines(board: &Leaderboard) -> Vec<Vec<String>> {
         line.extend(has_rungs.then_some(rung));
         line.push(score_cell(row.score, row.interval));
         let std = |row: &Row, of_seeds: bool| {
-            let spread = if of_seeds {
-                row.seed_spread
-            } else {
-                row.fold_spread
-            };
+            let spread = if of_seeds { row.seed_spread } else { row.fold_spread };
             spread.map_or("-".to_string(), |spread| format!("{:.3}", spread.std))
         };
         line.extend(has_seeds.then(|| std(row, true)));
@@ -119,11 +97,7 @@ fn score_cell(score: Option<f64>, interval: Option<[f64; 2]>) -> String {
 fn board_notes(board: &Leaderboard) -> Vec<Vec<String>> {
     let n_rows = board.rows.len();
     let mut notes = Vec::new();
-    let n_equal = board
-        .rows
-        .iter()
-        .filter(|row| row.not_worse_than_best)
-        .count();
+    let n_equal = board.rows.iter().filter(|row| row.not_worse_than_best).count();
     if n_rows > 1 && board.rows.iter().any(|row| row.p_value.is_some()) {
         notes.push(vec![format!(
             "= not significantly worse than the best ({}, Holm): {n_equal} of {n_rows}",
@@ -131,10 +105,7 @@ fn board_notes(board: &Leaderboard) -> Vec<Vec<String>> {
         )]);
     }
     if n_rows > LISTED_ROWS {
-        notes.push(vec![format!(
-            "{} more in leaderboard.csv",
-            n_rows - LISTED_ROWS
-        )]);
+        notes.push(vec![format!("{} more in leaderboard.csv", n_rows - LISTED_ROWS)]);
     }
     notes
 }
@@ -163,11 +134,7 @@ fn effect_lines(findings: &Findings) -> Vec<Vec<String>> {
         }
         lines.extend(effect.values.iter().enumerate().map(|(index, value)| {
             let key = if index == 0 { &effect.key } else { "" };
-            let mut line = vec![
-                key.to_string(),
-                value.value.clone(),
-                value.heads.to_string(),
-            ];
+            let mut line = vec![key.to_string(), value.value.clone(), value.heads.to_string()];
             line.extend(has_diverged.then(|| value.diverged.to_string()));
             let scores = [value.mean, value.median, value.best];
             line.extend(scores.map(|score| score_cell(score, None)));

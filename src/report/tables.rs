@@ -124,12 +124,7 @@ impl Table {
             builder.values().extend(list.map(Some));
             builder.append(true);
         }
-        self.push(
-            name,
-            DataType::List(item),
-            false,
-            Arc::new(builder.finish()),
-        );
+        self.push(name, DataType::List(item), false, Arc::new(builder.finish()));
     }
 
     fn push(&mut self, name: &str, kind: DataType, nullable: bool, column: ArrayRef) {
@@ -197,14 +192,11 @@ pub fn read_texts_of_rows(
         let (Some(keys), Some(parts)) = (keys, parts) else {
             return Err(damaged("one without keys and parts".into()));
         };
-        let second = second
-            .and_then(column)
-            .and_then(|column| column.downcast_ref::<StringArray>());
+        let second =
+            second.and_then(column).and_then(|column| column.downcast_ref::<StringArray>());
         for row in 0..batch.num_rows() {
-            let key = keys
-                .value(row)
-                .try_into()
-                .map_err(|_| damaged("keys of another length".into()))?;
+            let key =
+                keys.value(row).try_into().map_err(|_| damaged("keys of another length".into()))?;
             rows.push(TextOfRow {
                 key: Key(key),
                 part: parts.value(row).to_string(),

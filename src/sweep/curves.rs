@@ -46,9 +46,7 @@ pub struct LearningPoint {
 /// The setting that says which layer a head reads, `layer` or `layers`, where it has several values.
 pub fn layer_key(leaderboard: &Leaderboard) -> Option<&'static str> {
     let varied = leaderboard.varied();
-    ["layer", "layers"]
-        .into_iter()
-        .find(|key| varied.contains(key))
+    ["layer", "layers"].into_iter().find(|key| varied.contains(key))
 }
 
 /// The best head of each layer, by layer; empty unless layers were varied. Heads that mix several layers are left out.
@@ -107,9 +105,7 @@ pub fn trials(leaderboard: &Leaderboard) -> Vec<f64> {
     let share = |row: &Row| number(row.setting(FRACTION)?);
     let largest = leaderboard.rows.iter().filter_map(share).reduce(f64::max);
     let rows = leaderboard.rows.iter();
-    rows.filter(|row| share(row) == largest)
-        .filter_map(|row| row.score)
-        .collect()
+    rows.filter(|row| share(row) == largest).filter_map(|row| row.score).collect()
 }
 
 /// The best score to expect of n = 1, 2, ..., K trials, drawn with replacement from K that were made.
@@ -163,11 +159,9 @@ fn groups<V: Ord>(
 
 /// The best of some heads, of which there is one at least; of equal ones the first.
 fn best_head<'a>(leaderboard: &Leaderboard, heads: &[(&'a Row, f64)]) -> (&'a Row, f64) {
-    heads[1..].iter().fold(heads[0], |best, head| {
-        match leaderboard.is_better(head.1, best.1) {
-            true => *head,
-            false => best,
-        }
+    heads[1..].iter().fold(heads[0], |best, head| match leaderboard.is_better(head.1, best.1) {
+        true => *head,
+        false => best,
     })
 }
 

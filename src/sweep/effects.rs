@@ -92,18 +92,13 @@ fn by_value(scored: &[Scored<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
         let own = scored.iter().filter(|(other, _)| *other == value);
         own.map(|(_, score)| *score).collect()
     };
-    values
-        .into_iter()
-        .map(|value| (show(value), scores_of(value)))
-        .collect()
+    values.into_iter().map(|value| (show(value), scores_of(value))).collect()
 }
 
 /// Cuts at the quantiles, and after the last of equal values.
 fn bins(scored: &[Scored<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
-    let mut sorted: Vec<(f64, Option<f64>)> = scored
-        .iter()
-        .filter_map(|(value, score)| Some((number(value)?, *score)))
-        .collect();
+    let mut sorted: Vec<(f64, Option<f64>)> =
+        scored.iter().filter_map(|(value, score)| Some((number(value)?, *score))).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut bins = Vec::new();
     let mut start = 0;
@@ -175,13 +170,7 @@ mod tests {
             median: Some(median),
             best: Some(best),
         };
-        assert_eq!(
-            lr.values,
-            [
-                row("0.01", 2, 0.75, 0.75, 1.0),
-                row("0.1", 3, 0.5, 0.5, 0.75)
-            ]
-        );
+        assert_eq!(lr.values, [row("0.01", 2, 0.75, 0.75, 1.0), row("0.1", 3, 0.5, 0.5, 0.75)]);
         assert_eq!(lr.range(), 0.25);
         assert_eq!(pooling.values[0], row("mean", 2, 0.75, 0.75, 1.0));
         assert_eq!(pooling.values.len(), 3);
@@ -189,10 +178,8 @@ mod tests {
 
     #[test]
     fn where_less_is_better_the_best_is_the_least() {
-        let mut board = board(
-            &["lr"],
-            &[(&[1.into()], 0.5), (&[1.into()], 0.25), (&[2.into()], 1.0)],
-        );
+        let mut board =
+            board(&["lr"], &[(&[1.into()], 0.5), (&[1.into()], 0.25), (&[2.into()], 1.0)]);
         board.higher_is_better = false;
         assert_eq!(effects(&board, &[])[0].values[0].best, Some(0.25));
     }
@@ -236,11 +223,8 @@ mod tests {
             .map(|(settings, score)| (&settings[..], score))
             .collect();
         let effects = effects(&board(&["dropout"], &trials), &["dropout".into()]);
-        let bins: Vec<(&str, usize)> = effects[0]
-            .values
-            .iter()
-            .map(|bin| (bin.value.as_str(), bin.heads))
-            .collect();
+        let bins: Vec<(&str, usize)> =
+            effects[0].values.iter().map(|bin| (bin.value.as_str(), bin.heads)).collect();
         let expected = [
             ("0 to 0.286", 3),
             ("0.429 to 0.571", 2),
@@ -254,16 +238,11 @@ mod tests {
     #[test]
     fn equal_values_share_a_bin() {
         let settings: Vec<[Value; 1]> = [1, 1, 1, 1, 1, 2, 3, 3].map(|i| [i.into()]).to_vec();
-        let trials: Vec<(&[Value], f64)> = settings
-            .iter()
-            .map(|settings| (&settings[..], 0.5))
-            .collect();
+        let trials: Vec<(&[Value], f64)> =
+            settings.iter().map(|settings| (&settings[..], 0.5)).collect();
         let effects = effects(&board(&["hidden"], &trials), &["hidden".into()]);
-        let bins: Vec<(&str, usize)> = effects[0]
-            .values
-            .iter()
-            .map(|bin| (bin.value.as_str(), bin.heads))
-            .collect();
+        let bins: Vec<(&str, usize)> =
+            effects[0].values.iter().map(|bin| (bin.value.as_str(), bin.heads)).collect();
         assert_eq!(bins, [("1", 5), ("2 to 3", 3)]);
     }
 }

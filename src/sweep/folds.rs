@@ -102,10 +102,7 @@ pub fn resampled(rows: &[u32], seed: u64, number: u64) -> Vec<u32> {
     use rand::Rng;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(number);
-    let mut drawn: Vec<u32> = rows
-        .iter()
-        .map(|_| rows[random.gen_range(0..rows.len())])
-        .collect();
+    let mut drawn: Vec<u32> = rows.iter().map(|_| rows[random.gen_range(0..rows.len())]).collect();
     drawn.sort_unstable();
     drawn
 }
@@ -115,12 +112,7 @@ mod tests {
     use super::*;
 
     fn strands(n: usize, n_classes: usize) -> Vec<Strand> {
-        (0..n)
-            .map(|row| Strand {
-                class: Some(row * row % n_classes),
-                group: None,
-            })
-            .collect()
+        (0..n).map(|row| Strand { class: Some(row * row % n_classes), group: None }).collect()
     }
 
     #[test]
@@ -131,8 +123,7 @@ mod tests {
         assert_ne!(of, folds(&rows, 5, 43));
         let count = |fold: usize, class: Option<usize>| {
             let own = (0..103).filter(|row| of[*row] == fold);
-            own.filter(|row| class.is_none() || rows[*row].class == class)
-                .count()
+            own.filter(|row| class.is_none() || rows[*row].class == class).count()
         };
         for class in [None, Some(0), Some(1)] {
             let counts: Vec<usize> = (0..5).map(|fold| count(fold, class)).collect();
@@ -143,12 +134,8 @@ mod tests {
 
     #[test]
     fn rows_of_a_group_share_a_fold() {
-        let rows: Vec<Strand> = (0..60)
-            .map(|row| Strand {
-                class: None,
-                group: Some(row / 4),
-            })
-            .collect();
+        let rows: Vec<Strand> =
+            (0..60).map(|row| Strand { class: None, group: Some(row / 4) }).collect();
         let of = folds(&rows, 5, 1);
         assert!((0..60).all(|row| of[row] == of[row / 4 * 4]));
         for fold in 0..5 {
@@ -159,16 +146,9 @@ mod tests {
     #[test]
     fn a_large_group_leaves_the_small_ones_to_the_other_folds() {
         let sizes = [10, 10, 10, 100, 10, 10];
-        let groups = sizes
-            .iter()
-            .zip(0..)
-            .flat_map(|(size, group)| vec![group; *size]);
-        let rows: Vec<Strand> = groups
-            .map(|group| Strand {
-                class: None,
-                group: Some(group),
-            })
-            .collect();
+        let groups = sizes.iter().zip(0..).flat_map(|(size, group)| vec![group; *size]);
+        let rows: Vec<Strand> =
+            groups.map(|group| Strand { class: None, group: Some(group) }).collect();
         for seed in 0..10 {
             let of = folds(&rows, 3, seed);
             let mut counts = [0, 1, 2].map(|fold| of.iter().filter(|of| **of == fold).count());
@@ -198,10 +178,6 @@ mod tests {
         assert_ne!(drawn, resampled(&rows, 1, 1));
         let mut distinct = drawn.clone();
         distinct.dedup();
-        assert!(
-            (280..350).contains(&distinct.len()),
-            "1 - 1/e of them: {}",
-            distinct.len()
-        );
+        assert!((280..350).contains(&distinct.len()), "1 - 1/e of them: {}", distinct.len());
     }
 }

@@ -47,9 +47,7 @@ pub fn heat_map(leaderboard: &Leaderboard, row_key: &str, column_key: &str) -> O
                 .filter(|(own_row, own_column, _)| *own_row == row && *own_column == column);
             summary(&own.map(|(.., score)| *score).collect::<Vec<f64>>())
         };
-        rows.iter()
-            .map(|row| columns.iter().map(|column| cell(row, column)).collect())
-            .collect()
+        rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect()
     };
     Some(HeatMap {
         row_key: row_key.to_string(),
@@ -82,10 +80,7 @@ mod tests {
         let map = heat_map(&board, "layer", "pooling").unwrap();
         assert_eq!(map.rows, ["0", "6", "12"]);
         assert_eq!(map.columns, ["mean", "cls"]);
-        assert_eq!(
-            map.best,
-            [[Some(1.0), None], [Some(0.75), None], [None, Some(0.25)]]
-        );
+        assert_eq!(map.best, [[Some(1.0), None], [Some(0.75), None], [None, Some(0.25)]]);
         assert_eq!(map.mean[1], [Some(0.625), None]);
         assert_eq!(heat_map(&board, "layer", "lr"), None);
     }

@@ -165,13 +165,7 @@ impl Leaderboard {
 
     /// The best of some scores.
     pub(super) fn best(&self, scores: impl Iterator<Item = f64>) -> Option<f64> {
-        scores.reduce(|best, score| {
-            if self.is_better(score, best) {
-                score
-            } else {
-                best
-            }
-        })
+        scores.reduce(|best, score| if self.is_better(score, best) { score } else { best })
     }
 }
 
@@ -197,9 +191,7 @@ pub fn rank(
     higher_is_better: bool,
     bootstrap: Bootstrap,
 ) -> Leaderboard {
-    let n_rows = candidates
-        .first()
-        .map_or(0, |first| first.outcomes[0].evidence.n_rows());
+    let n_rows = candidates.first().map_or(0, |first| first.outcomes[0].evidence.n_rows());
     let mut outcomes = candidates.iter().flat_map(|candidate| &candidate.outcomes);
     assert!(
         outcomes.all(|outcome| outcome.evidence.n_rows() == n_rows),
@@ -209,10 +201,8 @@ pub fn rank(
         candidates.iter().all(|one| !one.outcomes.is_empty()),
         "every candidate has an outcome"
     );
-    let scores: Vec<Option<f64>> = candidates
-        .par_iter()
-        .map(|candidate| mean_score(candidate, metric, None))
-        .collect();
+    let scores: Vec<Option<f64>> =
+        candidates.par_iter().map(|candidate| mean_score(candidate, metric, None)).collect();
     let resampled: Vec<Vec<Option<f64>>> = resample(n_rows, bootstrap, |weights| {
         let score = |candidate| mean_score(candidate, metric, Some(weights));
         candidates.iter().map(score).collect()
@@ -233,14 +223,8 @@ pub fn rank(
         .then(a.cmp(&b))
     });
 
-    let (test, p_values) = compare(
-        candidates,
-        &scores,
-        &resampled,
-        &order,
-        metric,
-        higher_is_better,
-    );
+    let (test, p_values) =
+        compare(candidates, &scores, &resampled, &order, metric, higher_is_better);
     let adjusted = holm(&p_values.iter().flatten().copied().collect::<Vec<_>>());
     let mut adjusted = adjusted.into_iter();
     let rows = order.iter().zip(&p_values).enumerate();
@@ -279,11 +263,7 @@ fn is_better(score: f64, other: f64, higher_is_better: bool) -> bool {
 /// The mean over the seeds where row `i` stands for `weights[i]` rows; none where one of them is undefined, or a head
 /// diverged: what was kept of that one is no result of its settings.
 fn mean_score(candidate: &Candidate, metric: &str, weights: Option<&[u32]>) -> Option<f64> {
-    if candidate
-        .outcomes
-        .iter()
-        .any(|outcome| outcome.diverged > 0)
-    {
+    if candidate.outcomes.iter().any(|outcome| outcome.diverged > 0) {
         return None;
     }
     let mut sum = 0.0;
@@ -330,9 +310,7 @@ fn compare(
             };
             return Some(mcnemar(only(best, &other), only(&other, best)));
         }
-        let differences = resampled
-            .iter()
-            .map(|draw| Some(draw[best]? - draw[other]?));
+        let differences = resampled.iter().map(|draw| Some(draw[best]? - draw[other]?));
         paired_bootstrap(of_best - of_other, differences)
     };
     let others: Vec<Option<f64>> = others.par_iter().map(p_value).collect();
@@ -342,20 +320,11 @@ fn compare(
 /// What needs no other candidate; the rest is left to the caller.
 fn row(candidate: &Candidate, metric: &str) -> Row {
     let outcomes = &candidate.outcomes;
-    let of_seeds = outcomes
-        .iter()
-        .map(|outcome| outcome.evidence.score(metric, None));
+    let of_seeds = outcomes.iter().map(|outcome| outcome.evidence.score(metric, None));
     let of_seeds: Option<Vec<f64>> = of_seeds.collect();
-    let n_folds = outcomes
-        .iter()
-        .map(|outcome| outcome.fold_scores.len())
-        .min()
-        .unwrap_or(0);
+    let n_folds = outcomes.iter().map(|outcome| outcome.fold_scores.len()).min().unwrap_or(0);
     let of_fold = |fold: usize| {
-        let sum: f64 = outcomes
-            .iter()
-            .map(|outcome| outcome.fold_scores[fold])
-            .sum();
+        let sum: f64 = outcomes.iter().map(|outcome| outcome.fold_scores[fold]).sum();
         sum / outcomes.len() as f64
     };
     let of_folds: Vec<f64> = (0..n_folds).map(of_fold).collect();

@@ -8,17 +8,8 @@ use serde::{
 };
 
 /// The section's own keys.
-pub const OWN_KEYS: [&str; 9] = [
-    "folds",
-    "nested",
-    "seeds",
-    "search",
-    "trials",
-    "select",
-    "refit",
-    "fraction",
-    "bootstrap",
-];
+pub const OWN_KEYS: [&str; 9] =
+    ["folds", "nested", "seeds", "search", "trials", "select", "refit", "fraction", "bootstrap"];
 
 /// The keys of `[head]` that a sweep can vary. `layer` is one layer, or a list of them that are mixed.
 pub const HEAD_KEYS: [&str; 14] = [
@@ -220,10 +211,7 @@ mod tests {
         let of_toml = toml::to_string(&section).unwrap();
         assert_eq!(toml::from_str::<SweepSection>(&of_toml).unwrap(), section);
         let of_json = serde_json::to_string(&section).unwrap();
-        assert_eq!(
-            serde_json::from_str::<SweepSection>(&of_json).unwrap(),
-            section
-        );
+        assert_eq!(serde_json::from_str::<SweepSection>(&of_json).unwrap(), section);
         assert_eq!(section.keys.len(), 2);
         let least: SweepSection = toml::from_str("").unwrap();
         assert_eq!((least.seeds, least.search), (1, Search::Grid));

@@ -18,14 +18,7 @@ pub const MOST_TRIALS: usize = 100_000;
 const MOST_IN_VAIN: usize = 1000;
 
 /// The keys whose values are whole numbers.
-const WHOLE: [&str; 6] = [
-    "epochs",
-    "batch_size",
-    "layer",
-    "layers",
-    "pca",
-    "max_answer_tokens",
-];
+const WHOLE: [&str; 6] = ["epochs", "batch_size", "layer", "layers", "pca", "max_answer_tokens"];
 
 /// What a key may be.
 enum Domain {
@@ -44,9 +37,7 @@ pub fn trials(section: &SweepSection, seed: u64) -> Result<Vec<Settings>, [Strin
     for (key, value) in &section.keys {
         domains.push((key.clone(), domain(key, value)?));
     }
-    let is_drawn = domains
-        .iter()
-        .any(|(_, domain)| !matches!(domain, Domain::Values(_)));
+    let is_drawn = domains.iter().any(|(_, domain)| !matches!(domain, Domain::Values(_)));
     if section.search == Search::Random || is_drawn {
         let Some(n_trials) = section.trials else {
             return Err([
@@ -66,9 +57,7 @@ pub fn trials(section: &SweepSection, seed: u64) -> Result<Vec<Settings>, [Strin
     }
     let mut all: Vec<Settings> = vec![Vec::new()];
     for (key, domain) in &domains {
-        let Domain::Values(values) = domain else {
-            unreachable!("distributions are drawn")
-        };
+        let Domain::Values(values) = domain else { unreachable!("distributions are drawn") };
         check_number(all.len().saturating_mul(values.len()))?;
         all = all
             .iter()
@@ -86,10 +75,7 @@ pub fn trials(section: &SweepSection, seed: u64) -> Result<Vec<Settings>, [Strin
 
 fn check_number(n_trials: usize) -> Result<(), [String; 2]> {
     match n_trials {
-        0 => Err([
-            "sweep.trials is 0".into(),
-            "draw at least one setting".into(),
-        ]),
+        0 => Err(["sweep.trials is 0".into(), "draw at least one setting".into()]),
         n if n > MOST_TRIALS => Err([
             format!("the sweep has {n} settings, more than {MOST_TRIALS}"),
             "name fewer values, or draw some of them with search = \"random\" and trials".into(),
@@ -117,10 +103,7 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
             "write sweep.{key} as a list of values, or as {{ min = 1e-4, max = 1e-2, log = true }}"
         )
     };
-    if let Some(other) = table
-        .keys()
-        .find(|key| !["min", "max", "log"].contains(&key.as_str()))
-    {
+    if let Some(other) = table.keys().find(|key| !["min", "max", "log"].contains(&key.as_str())) {
         return Err([
             format!("sweep.{key} has a key `{other}`, and a distribution has min, max and log"),
             cure(),
@@ -136,10 +119,7 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
             true => "0 < min < max",
             false => "min < max, and a finite max - min",
         };
-        [
-            format!("sweep.{key} is no distribution: it needs numbers {needs}"),
-            cure(),
-        ]
+        [format!("sweep.{key} is no distribution: it needs numbers {needs}"), cure()]
     })
 }
 
@@ -168,10 +148,8 @@ fn drawn(domains: &[(String, Domain)], n_trials: usize, seed: u64) -> Vec<Settin
     // Lists and whole numbers have only so many combinations: where new ones get rare, that was all.
     let mut in_vain = 0;
     while all.len() < n_trials && in_vain < MOST_IN_VAIN {
-        let settings: Settings = domains
-            .iter()
-            .map(|(key, domain)| (key.clone(), draw(domain, &mut random)))
-            .collect();
+        let settings: Settings =
+            domains.iter().map(|(key, domain)| (key.clone(), draw(domain, &mut random))).collect();
         in_vain += 1;
         if seen.insert(format!("{settings:?}")) {
             all.push(settings);
@@ -248,9 +226,7 @@ mod tests {
         assert_ne!(all, trials(&section(text), 8).unwrap());
         let mut below = 0;
         for settings in &all {
-            let [(_, dropout), (_, epochs), (_, lr)] = &settings[..] else {
-                panic!()
-            };
+            let [(_, dropout), (_, epochs), (_, lr)] = &settings[..] else { panic!() };
             assert!([0.0, 0.5].contains(&dropout.as_float().unwrap()));
             assert!((2..=5).contains(&epochs.as_integer().unwrap()));
             let lr = lr.as_float().unwrap();
@@ -268,9 +244,7 @@ mod tests {
         let text =
             "trials = 20\nepochs = { min = 1, max = 9 }\nweight_decay = { min = 0, max = 1 }";
         for settings in trials(&section(text), 7).unwrap() {
-            let [(_, epochs), (_, decay)] = &settings[..] else {
-                panic!()
-            };
+            let [(_, epochs), (_, decay)] = &settings[..] else { panic!() };
             assert!(epochs.is_integer() && decay.is_float(), "{settings:?}");
         }
     }
@@ -282,11 +256,7 @@ mod tests {
         assert_eq!(all.len(), 6, "there are no more");
         let text = "trials = 10\nepochs = { min = 2, max = 4 }\nlr = [0.1, 0.1]";
         let all = trials(&section(text), 3).unwrap();
-        assert_eq!(
-            all.len(),
-            3,
-            "three numbers, and one rate that is named twice"
-        );
+        assert_eq!(all.len(), 3, "three numbers, and one rate that is named twice");
     }
 
     #[test]
@@ -305,14 +275,8 @@ mod tests {
         for (text, problem) in [
             ("lr = []", "empty list"),
             ("lr = { min = 1e-2, max = 1e-4 }\ntrials = 3", "min < max"),
-            (
-                "weight_decay = { min = -1e308, max = 1.7e308 }\ntrials = 3",
-                "a finite max - min",
-            ),
-            (
-                "lr = { min = 0.0, max = 1.0, log = true }\ntrials = 3",
-                "0 < min",
-            ),
+            ("weight_decay = { min = -1e308, max = 1.7e308 }\ntrials = 3", "a finite max - min"),
+            ("lr = { min = 0.0, max = 1.0, log = true }\ntrials = 3", "0 < min"),
             ("lr = { low = 1 }", "key `low`"),
             ("lr = { min = 1e-4, max = 1e-2 }", "trials is missing"),
             ("trials = 4\nlr = [0.1]", "taken whole"),

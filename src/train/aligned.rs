@@ -29,11 +29,7 @@ impl Aligned {
         let values = vec![0.0; length + spare];
         // An allocator that cannot say where the next line begins gets values as they come.
         let start = values.as_ptr().align_offset(LINE_BYTES).min(spare);
-        Aligned {
-            values,
-            start,
-            length,
-        }
+        Aligned { values, start, length }
     }
 
     /// Room for so many values; those that are kept and those that are new are unspecified.

@@ -13,10 +13,7 @@ use super::real::Real;
 /// When `rate` is not in `0..1`.
 #[multiversion(targets = "simd")]
 pub fn drop_units<F: Real>(values: &mut [F], rate: f32, seed: u64, epoch: u64, row: u64) {
-    assert!(
-        (0.0..1.0).contains(&rate),
-        "a dropout rate from 0 to below 1"
-    );
+    assert!((0.0..1.0).contains(&rate), "a dropout rate from 0 to below 1");
     if rate == 0.0 {
         return;
     }
@@ -26,11 +23,7 @@ pub fn drop_units<F: Real>(values: &mut [F], rate: f32, seed: u64, epoch: u64, r
     let scale = F::one() / (F::one() - F::of(f64::from(rate)));
     for (unit, value) in values.iter_mut().enumerate() {
         let draw = mix32((unit as u32).wrapping_mul(0x9E37_79B9).wrapping_add(low)) ^ high;
-        *value = if mix32(draw) < threshold {
-            F::zero()
-        } else {
-            *value * scale
-        };
+        *value = if mix32(draw) < threshold { F::zero() } else { *value * scale };
     }
 }
 
@@ -62,10 +55,7 @@ mod tests {
             dropped += values.iter().filter(|value| **value == 0.0).count();
             sum += values.iter().map(|value| f64::from(*value)).sum::<f64>();
         }
-        assert!(
-            (dropped as f64 / 200_000.0 - 0.3).abs() < 0.005,
-            "{dropped}"
-        );
+        assert!((dropped as f64 / 200_000.0 - 0.3).abs() < 0.005, "{dropped}");
         assert!((sum / 200_000.0 - 1.0).abs() < 0.01, "{sum}");
     }
 
@@ -80,10 +70,7 @@ mod tests {
         assert_eq!(first, mask(1, 1, 1));
         for other in [mask(2, 1, 1), mask(1, 2, 1), mask(1, 1, 2)] {
             let equal = first.iter().zip(other).filter(|(a, b)| **a == *b).count();
-            assert!(
-                (16..48).contains(&equal),
-                "{equal} of 64 units share their fate"
-            );
+            assert!((16..48).contains(&equal), "{equal} of 64 units share their fate");
         }
     }
 }

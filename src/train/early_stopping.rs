@@ -22,11 +22,7 @@ pub enum Verdict {
 impl EarlyStopping {
     /// Stops after `patience` epochs in a row without a better value.
     pub fn new(patience: usize, higher_is_better: bool) -> EarlyStopping {
-        EarlyStopping {
-            patience,
-            higher_is_better,
-            best: None,
-        }
+        EarlyStopping { patience, higher_is_better, best: None }
     }
 
     /// Judges the value of an epoch (from 1). An equal value is not better; NaN is never better.
@@ -50,11 +46,7 @@ impl EarlyStopping {
             return Verdict::Best;
         }
         let since = epoch - self.best_epoch().unwrap_or(0);
-        if since >= self.patience {
-            Verdict::Stop
-        } else {
-            Verdict::GoOn
-        }
+        if since >= self.patience { Verdict::Stop } else { Verdict::GoOn }
     }
 
     /// The epoch of the best value so far.

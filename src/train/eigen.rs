@@ -53,9 +53,7 @@ mod tests {
         let matrix = root.dot(&root.t());
         let (values, vectors) = symmetric_eigen(&matrix).unwrap();
         let again = (&vectors * &values).dot(&vectors.t());
-        let worst = (again - &matrix)
-            .iter()
-            .fold(0.0f64, |most, d| most.max(d.abs()));
+        let worst = (again - &matrix).iter().fold(0.0f64, |most, d| most.max(d.abs()));
         assert!(worst < 1e-11 * values[n - 1], "{worst}");
         let ones = vectors.t().dot(&vectors) - Array2::<f64>::eye(n);
         assert!(ones.iter().all(|value| value.abs() < 1e-12));

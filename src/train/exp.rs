@@ -167,10 +167,7 @@ mod tests {
             let expected = exact(f64::from(x));
             (f64::from(approximate(x)) - expected).abs() / expected.abs().max(1e-30)
         };
-        (-steps..=steps)
-            .filter(|step| *step != 0)
-            .map(difference)
-            .fold(0.0, f64::max)
+        (-steps..=steps).filter(|step| *step != 0).map(difference).fold(0.0, f64::max)
     }
 
     #[test]

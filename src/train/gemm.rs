@@ -47,10 +47,7 @@ fn product<F: Real>(
     add: bool,
 ) {
     let ((m, k), (k_right, n)) = (left.dim(), right.dim());
-    assert_eq!(
-        k, k_right,
-        "columns of the left and rows of the right factor"
-    );
+    assert_eq!(k, k_right, "columns of the left and rows of the right factor");
     assert_eq!(out.dim(), (m, n), "shape of the product");
     let strides = |strides: &[isize]| (strides[1], strides[0]);
     let (left_cs, left_rs) = strides(left.strides());

@@ -56,10 +56,7 @@ pub enum Loss {
 impl Default for Loss {
     /// A plain cross-entropy.
     fn default() -> Loss {
-        Loss::CrossEntropy {
-            class_weights: None,
-            label_smoothing: 0.0,
-        }
+        Loss::CrossEntropy { class_weights: None, label_smoothing: 0.0 }
     }
 }
 
@@ -116,11 +113,7 @@ pub struct LossSum {
 impl LossSum {
     /// `sum / weight`; 0 where nothing was counted.
     pub fn mean(self) -> f64 {
-        if self.weight == 0.0 {
-            0.0
-        } else {
-            self.sum / self.weight
-        }
+        if self.weight == 0.0 { 0.0 } else { self.sum / self.weight }
     }
 }
 
@@ -148,9 +141,7 @@ impl Loss {
                 let counted = classes.iter().filter(|class| **class != IGNORED);
                 match class_weights {
                     None => counted.count() as f64,
-                    Some(weights) => counted
-                        .map(|class| f64::from(weights[*class as usize]))
-                        .sum(),
+                    Some(weights) => counted.map(|class| f64::from(weights[*class as usize])).sum(),
                 }
             }
             (Loss::Bce { .. } | Loss::BinaryFocal { .. }, Targets::Labels(labels)) => {
@@ -221,47 +212,30 @@ impl Loss {
         let weight = self.weight(targets);
         let smoothed = |share: f32| if smoothing { share } else { 0.0 };
         let sum = match (self, targets) {
-            (
-                Loss::CrossEntropy {
-                    class_weights,
-                    label_smoothing,
-                },
-                Targets::Classes(classes),
-            ) => Softmax {
-                gamma: None,
-                class_weights: class_weights.as_deref(),
-                label_smoothing: smoothed(*label_smoothing),
+            (Loss::CrossEntropy { class_weights, label_smoothing }, Targets::Classes(classes)) => {
+                Softmax {
+                    gamma: None,
+                    class_weights: class_weights.as_deref(),
+                    label_smoothing: smoothed(*label_smoothing),
+                }
+                .sum(logits, classes, scale, out)
             }
-            .sum(logits, classes, scale, out),
-            (
-                Loss::Focal {
-                    gamma,
-                    class_weights,
-                    label_smoothing,
-                },
-                Targets::Classes(classes),
-            ) => Softmax {
-                gamma: Some(*gamma),
-                class_weights: class_weights.as_deref(),
-                label_smoothing: smoothed(*label_smoothing),
+            (Loss::Focal { gamma, class_weights, label_smoothing }, Targets::Classes(classes)) => {
+                Softmax {
+                    gamma: Some(*gamma),
+                    class_weights: class_weights.as_deref(),
+                    label_smoothing: smoothed(*label_smoothing),
+                }
+                .sum(logits, classes, scale, out)
             }
-            .sum(logits, classes, scale, out),
-            (Loss::Bce { class_weights }, Targets::Labels(labels)) => Sigmoid {
-                gamma: 0.0,
-                class_weights: class_weights.as_deref(),
+            (Loss::Bce { class_weights }, Targets::Labels(labels)) => {
+                Sigmoid { gamma: 0.0, class_weights: class_weights.as_deref() }
+                    .sum(logits, labels, scale, out)
             }
-            .sum(logits, labels, scale, out),
-            (
-                Loss::BinaryFocal {
-                    gamma,
-                    class_weights,
-                },
-                Targets::Labels(labels),
-            ) => Sigmoid {
-                gamma: *gamma,
-                class_weights: class_weights.as_deref(),
+            (Loss::BinaryFocal { gamma, class_weights }, Targets::Labels(labels)) => {
+                Sigmoid { gamma: *gamma, class_weights: class_weights.as_deref() }
+                    .sum(logits, labels, scale, out)
             }
-            .sum(logits, labels, scale, out),
             (Loss::Mse, Targets::Values(values)) => squared_error(logits, values, scale, out),
             _ => panic!("{WRONG_TARGETS}"),
         };
@@ -284,9 +258,7 @@ fn squared_error<F: Real>(
             *out = scale * F::of(2.0) * error(row);
         }
     }
-    (0..values.len())
-        .map(|row| Into::<f64>::into(error(row)).powi(2))
-        .sum()
+    (0..values.len()).map(|row| Into::<f64>::into(error(row)).powi(2)).sum()
 }
 
 #[cfg(test)]

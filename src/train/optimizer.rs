@@ -54,11 +54,7 @@ impl Optimizer {
     /// What moves the difference `d` of two columns as this moves both, where their gradients are each other's negatives:
     /// `d` goes twice as fast, and decays as either does. Not for Adam with a decay, which mixes it with the gradient.
     pub fn of_difference(&self) -> Optimizer {
-        Optimizer {
-            lr: 2.0 * self.lr,
-            weight_decay: self.weight_decay / 2.0,
-            ..*self
-        }
+        Optimizer { lr: 2.0 * self.lr, weight_decay: self.weight_decay / 2.0, ..*self }
     }
 }
 
@@ -78,10 +74,7 @@ impl Corrections {
     /// Those of step `step` (from 0): `t = step + 1`.
     pub fn new([beta1, beta2]: [f64; 2], step: usize) -> Corrections {
         let t = step as i32 + 1;
-        Corrections {
-            rate: 1.0 / (1.0 - beta1.powi(t)),
-            root: 1.0 / (1.0 - beta2.powi(t)).sqrt(),
-        }
+        Corrections { rate: 1.0 / (1.0 - beta1.powi(t)), root: 1.0 / (1.0 - beta2.powi(t)).sqrt() }
     }
 }
 
@@ -112,11 +105,7 @@ impl Factors {
         gradient_scale: f32,
     ) -> Factors {
         let lr = optimizer.lr * lr_factor;
-        let common = Factors {
-            scale: gradient_scale,
-            keep: 1.0,
-            ..Factors::default()
-        };
+        let common = Factors { scale: gradient_scale, keep: 1.0, ..Factors::default() };
         if optimizer.kind == OptimizerKind::Sgd {
             return Factors {
                 coupled: optimizer.weight_decay as f32,
@@ -136,11 +125,7 @@ impl Factors {
             gain_m: (1.0 - beta1) as f32,
             decay_v: beta2 as f32,
             gain_v: (1.0 - beta2) as f32,
-            keep: if decoupled {
-                (1.0 - lr * decay) as f32
-            } else {
-                1.0
-            },
+            keep: if decoupled { (1.0 - lr * decay) as f32 } else { 1.0 },
             rate: (lr * corrections.rate) as f32,
             root: corrections.root as f32,
             offset: EPSILON,
@@ -208,11 +193,7 @@ impl OptimizerState {
 
     /// Holds the columns `range` where they are.
     pub fn freeze_columns(&mut self, range: Range<usize>) {
-        let still = Factors {
-            keep: 1.0,
-            offset: 1.0,
-            ..Factors::default()
-        };
+        let still = Factors { keep: 1.0, offset: 1.0, ..Factors::default() };
         self.fill(range, still);
     }
 
@@ -291,12 +272,7 @@ impl Lanes {
     ) {
         for lane in 0..LANES {
             let factors = self.of(lane);
-            factors.apply(
-                &mut weights[lane],
-                gradients[lane],
-                &mut first[lane],
-                &mut second[lane],
-            );
+            factors.apply(&mut weights[lane], gradients[lane], &mut first[lane], &mut second[lane]);
         }
     }
 }
@@ -320,10 +296,8 @@ fn apply_to_lanes(
             .iter_mut()
             .step_by(width)
             .zip(gradients[group..].iter().step_by(width));
-        let moments = first[group..]
-            .iter_mut()
-            .step_by(width)
-            .zip(second[group..].iter_mut().step_by(width));
+        let moments =
+            first[group..].iter_mut().step_by(width).zip(second[group..].iter_mut().step_by(width));
         for ((weights, gradients), (first, second)) in values.zip(moments) {
             factors.apply(weights, gradients, first, second);
         }
@@ -342,10 +316,7 @@ pub struct FlatOptimizer {
 impl FlatOptimizer {
     /// Zero moments.
     pub fn new(n_parameters: usize) -> FlatOptimizer {
-        FlatOptimizer {
-            first: vec![0.0; n_parameters],
-            second: vec![0.0; n_parameters],
-        }
+        FlatOptimizer { first: vec![0.0; n_parameters], second: vec![0.0; n_parameters] }
     }
 
     /// Step `step` (from 0): moves `parameters` along `gradients`.
@@ -378,13 +349,7 @@ impl FlatOptimizer {
         assert_eq!(gradients.len(), n, "gradients of the optimiser's number");
         let corrections = Corrections::new(optimizer.betas, step);
         let factors = Factors::new(optimizer, corrections, lr_factor, gradient_scale);
-        apply_to_all(
-            factors,
-            parameters,
-            gradients,
-            &mut self.first,
-            &mut self.second,
-        );
+        apply_to_all(factors, parameters, gradients, &mut self.first, &mut self.second);
     }
 }
 
@@ -442,26 +407,16 @@ mod tests {
 
     #[test]
     fn one_heads_parameters_move_as_columns_that_are_all_set_alike() {
-        for kind in [
-            OptimizerKind::Sgd,
-            OptimizerKind::Adam,
-            OptimizerKind::AdamW,
-        ] {
-            let optimizer = Optimizer {
-                kind,
-                lr: 0.01,
-                weight_decay: 0.1,
-                momentum: 0.9,
-                betas: [0.9, 0.999],
-            };
+        for kind in [OptimizerKind::Sgd, OptimizerKind::Adam, OptimizerKind::AdamW] {
+            let optimizer =
+                Optimizer { kind, lr: 0.01, weight_decay: 0.1, momentum: 0.9, betas: [0.9, 0.999] };
             let mut flat: Vec<f32> = (0..37 * N_COLUMNS).map(|i| (i as f32).sin()).collect();
             let mut columns = flat.clone();
             let mut flat_state = FlatOptimizer::new(flat.len());
             let mut column_state = OptimizerState::new(37, N_COLUMNS);
             for step in 0..5 {
-                let gradients: Vec<f32> = (0..flat.len())
-                    .map(|i| ((i * (step + 2)) as f32).cos())
-                    .collect();
+                let gradients: Vec<f32> =
+                    (0..flat.len()).map(|i| ((i * (step + 2)) as f32).cos()).collect();
                 let before = flat.clone();
                 flat_state.step(&mut flat, &gradients, &optimizer, step, 0.7, 0.5);
                 let corrections = Corrections::new(optimizer.betas, step);

@@ -31,15 +31,9 @@ pub fn outputs(rows: &[f32], weights: &[f32], bias: &[f32], out: &mut [f32]) {
     assert_eq!(out.len(), n_rows * columns, "whole rows of outputs");
     assert_eq!(rows.len(), n_rows * n_features, "features of each row");
     if n_features == 0 {
-        return out
-            .chunks_exact_mut(columns)
-            .for_each(|out| out.copy_from_slice(bias));
+        return out.chunks_exact_mut(columns).for_each(|out| out.copy_from_slice(bias));
     }
-    let left = Left {
-        values: rows,
-        line: n_features,
-        step: 1,
-    };
+    let left = Left { values: rows, line: n_features, step: 1 };
     for_each_panel(weights, columns, |panel, across| {
         let start = &bias[across.first..across.first + across.width];
         add_product(left, panel, Some(start), across, out);
@@ -91,11 +85,7 @@ pub fn gradients_from(
         let rows_at_a_time = (errors_at_a_time() / across.width).max(1);
         let parts = rows.chunks(rows_at_a_time * n_features);
         for (rows, errors) in parts.zip(panel.chunks(rows_at_a_time * across.width)) {
-            let left = Left {
-                values: &rows[first..],
-                line: 1,
-                step: n_features,
-            };
+            let left = Left { values: &rows[first..], line: 1, step: n_features };
             add_product(left, errors, start.take(), across, out);
         }
     });
@@ -106,11 +96,7 @@ const PANEL_COLUMNS: usize = 64;
 
 /// Shows the columns of a matrix `[n, columns]` in panels `[n, width]`; few columns as they are.
 fn for_each_panel(right: &[f32], columns: usize, mut visit: impl FnMut(&[f32], Across)) {
-    let across = |first: usize, width: usize| Across {
-        first,
-        width,
-        columns,
-    };
+    let across = |first: usize, width: usize| Across { first, width, columns };
     if columns <= 2 * PANEL_COLUMNS {
         return visit(right, across(0, columns));
     }
@@ -154,10 +140,7 @@ struct Left<'a> {
 
 /// A product that is added to `start` for every line, or to what is there: as many sums side by side as the registers
 /// hold, 8 lines of 32 with AVX-512, 6 of 16 elsewhere.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma",
-    "x86_64+avx2+fma"
-))]
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn add_product(
     left: Left<'_>,
     right: &[f32],
@@ -165,10 +148,7 @@ fn add_product(
     across: Across,
     out: &mut [f32],
 ) {
-    debug_assert!(
-        left.step == 1 || left.line == 1,
-        "terms or lines lie beside each other"
-    );
+    debug_assert!(left.step == 1 || left.line == 1, "terms or lines lie beside each other");
     match_target! {
         "x86_64+avx512f" => add_lines::<8, 32>(left, right, start, across, out),
         // Known to the compiler, a step or a line of 1 leaves less to do for each term.
@@ -257,9 +237,8 @@ fn add_tile<const R: usize, const C: usize>(
         sums.copy_from_slice(&start[column..column + C]);
     }
     for (term, right) in right.chunks_exact(across.width).enumerate() {
-        let right: &[f32; C] = right[column..column + C]
-            .first_chunk()
-            .expect("a slice of this length");
+        let right: &[f32; C] =
+            right[column..column + C].first_chunk().expect("a slice of this length");
         for (line, sums) in lines.iter().zip(&mut sums) {
             let value = line[term * step];
             for (sum, right) in sums.iter_mut().zip(right) {
@@ -302,13 +281,9 @@ mod tests {
 
     #[test]
     fn every_output_is_the_sum_of_its_terms_in_their_order_at_any_shape() {
-        for (n_rows, n_features, columns) in [
-            (1, 1, 16),
-            (7, 20, 48),
-            (8, 33, 32),
-            (47, 5, 80),
-            (9, 6, 208),
-        ] {
+        for (n_rows, n_features, columns) in
+            [(1, 1, 16), (7, 20, 48), (8, 33, 32), (47, 5, 80), (9, 6, 208)]
+        {
             let rows = numbers(n_rows * n_features, 0.37);
             let weights = numbers(n_features * columns, 0.11);
             let bias = numbers(columns, 0.7);

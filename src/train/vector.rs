@@ -35,17 +35,13 @@ pub fn add_rows<F: Real>(out: &mut [F], values: &[F]) {
         let mut own = *sums;
         for row in values.chunks_exact(columns) {
             let row = &row[number * LANES..(number + 1) * LANES];
-            own.iter_mut()
-                .zip(row)
-                .for_each(|(sum, value)| *sum += *value);
+            own.iter_mut().zip(row).for_each(|(sum, value)| *sum += *value);
         }
         *sums = own;
     }
     let first = columns - rest.len();
     for row in values.chunks_exact(columns) {
-        rest.iter_mut()
-            .zip(&row[first..])
-            .for_each(|(sum, value)| *sum += *value);
+        rest.iter_mut().zip(&row[first..]).for_each(|(sum, value)| *sum += *value);
     }
 }
 

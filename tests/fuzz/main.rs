@@ -4,11 +4,7 @@
 //! Each target runs in a process of its own, so that an abort, a stack overflow and a hang are seen too, and two of
 //! them at a time. What fails is written to `target/fuzz/TARGET/`.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program that reports"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod base;
@@ -36,9 +32,7 @@ impl Settings {
         let number = |name: &str, default: f64| {
             let value = std::env::var(name).ok().filter(|value| !value.is_empty());
             value.map_or(default, |value| {
-                value
-                    .parse()
-                    .unwrap_or_else(|_| panic!("{name} is `{value}`, and no number"))
+                value.parse().unwrap_or_else(|_| panic!("{name} is `{value}`, and no number"))
             })
         };
         let names = std::env::var("FROSTBERT_FUZZ_TARGETS").unwrap_or_default();
@@ -58,18 +52,11 @@ fn main() -> ExitCode {
     match words[..] {
         [work::COMMAND, target, seed, from, seconds] => {
             let seconds = Duration::from_secs_f64(seconds.parse().unwrap());
-            work::run(
-                target,
-                seed.parse().unwrap(),
-                from.parse().unwrap(),
-                seconds,
-            )
+            work::run(target, seed.parse().unwrap(), from.parse().unwrap(), seconds)
         }
         ["replay", target, ref files @ ..] => {
-            let files: Vec<PathBuf> = files
-                .iter()
-                .map(|file| std::path::absolute(file).unwrap())
-                .collect();
+            let files: Vec<PathBuf> =
+                files.iter().map(|file| std::path::absolute(file).unwrap()).collect();
             base::make();
             work::replay(target, &files)
         }

@@ -213,9 +213,7 @@ fn mutate_bytes(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         3 => drop(bytes.drain(range(n_bytes, random))),
         4 => {
             let at = place(n_bytes, random);
-            let inserted: Vec<u8> = (0..1 + random.below(8))
-                .map(|_| random.next() as u8)
-                .collect();
+            let inserted: Vec<u8> = (0..1 + random.below(8)).map(|_| random.next() as u8).collect();
             bytes.splice(at..at, inserted);
         }
         5 => {
@@ -287,10 +285,7 @@ fn mutate_text(bytes: &mut Vec<u8>, random: &mut Random) {
             let is_digit = |byte: &u8| byte.is_ascii_digit();
             let found = bytes[start..].iter().position(is_digit);
             if let Some(first) = found.map(|found| start + found) {
-                let n_digits = bytes[first..]
-                    .iter()
-                    .take_while(|byte| is_digit(byte))
-                    .count();
+                let n_digits = bytes[first..].iter().take_while(|byte| is_digit(byte)).count();
                 bytes.splice(first..first + n_digits, random.pick(&VALUES).bytes());
             }
         }
@@ -298,10 +293,7 @@ fn mutate_text(bytes: &mut Vec<u8>, random: &mut Random) {
             // A line twice, or not at all.
             let start = place(n_bytes, random);
             let line_at = |place: usize| {
-                bytes[..place]
-                    .iter()
-                    .rposition(|byte| *byte == b'\n')
-                    .map_or(0, |at| at + 1)
+                bytes[..place].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
             };
             let first = line_at(start);
             let length = bytes[first..].iter().position(|byte| *byte == b'\n');
@@ -331,13 +323,8 @@ fn mutate_text(bytes: &mut Vec<u8>, random: &mut Random) {
 /// Brackets within brackets.
 fn nested(random: &mut Random) -> String {
     let depth = 1 << random.below(16);
-    let (open, close) = *random.pick(&[
-        ("[", "]"),
-        ("{\"a\":", "}"),
-        ("{a=", "}"),
-        ("(", ")"),
-        ("[", ""),
-    ]);
+    let (open, close) =
+        *random.pick(&[("[", "]"), ("{\"a\":", "}"), ("{a=", "}"), ("(", ")"), ("[", "")]);
     [open.repeat(depth), "1".into(), close.repeat(depth)].concat()
 }
 

@@ -41,22 +41,12 @@ pub(crate) fn run_all(settings: &Settings) -> ExitCode {
     base::make();
     for (name, word) in targets::PLANTED {
         let outcome = fuzz(targets::named(name), settings.seed, 0.0);
-        let found = outcome
-            .problems
-            .first()
-            .map_or("nothing", |(_, problem)| problem.as_str());
-        assert!(
-            found.contains(word),
-            "of the target `{name}` the harness saw {found}"
-        );
+        let found = outcome.problems.first().map_or("nothing", |(_, problem)| problem.as_str());
+        assert!(found.contains(word), "of the target `{name}` the harness saw {found}");
     }
     let chosen: Vec<&Target> = match settings.names.is_empty() {
         true => TARGETS.iter().collect(),
-        false => settings
-            .names
-            .iter()
-            .map(|name| targets::named(name))
-            .collect(),
+        false => settings.names.iter().map(|name| targets::named(name)).collect(),
     };
     let left = settings.seconds - start.elapsed().as_secs_f64();
     let share = (left * settings.jobs as f64 / chosen.len() as f64).max(0.1);
@@ -85,10 +75,7 @@ pub(crate) fn run_all(settings: &Settings) -> ExitCode {
     });
     let outcomes = outcomes.into_inner().unwrap();
     let n_executions: u64 = outcomes.iter().map(|(_, outcome)| outcome.executions).sum();
-    let n_problems: usize = outcomes
-        .iter()
-        .map(|(_, outcome)| outcome.problems.len())
-        .sum();
+    let n_problems: usize = outcomes.iter().map(|(_, outcome)| outcome.problems.len()).sum();
     println!(
         "fuzz: {n_executions} executions of {} targets in {:.1} s, {n_problems} problems",
         outcomes.len(),
@@ -139,10 +126,7 @@ fn fuzz(target: &Target, seed: u64, seconds: f64) -> Outcome {
 
 fn add(outcome: &mut Outcome, number: u64, problem: String) {
     let stem = work::stem(&problem);
-    let known = outcome
-        .problems
-        .iter()
-        .any(|(_, other)| work::stem(other) == stem);
+    let known = outcome.problems.iter().any(|(_, other)| work::stem(other) == stem);
     if !known {
         outcome.problems.push((number, problem));
     }
@@ -158,10 +142,7 @@ fn work_once(
 ) -> Option<(u64, String)> {
     let program = std::env::current_exe().unwrap();
     let mut child = Command::new("sh")
-        .args([
-            "-c",
-            &format!("ulimit -c 0; ulimit -v {ADDRESS_SPACE}; exec \"$0\" \"$@\""),
-        ])
+        .args(["-c", &format!("ulimit -c 0; ulimit -v {ADDRESS_SPACE}; exec \"$0\" \"$@\"")])
         .arg(program)
         .args([
             work::COMMAND,
@@ -179,20 +160,13 @@ fn work_once(
         .unwrap();
     let errors = child.stderr.take().unwrap();
     let errors = thread::spawn(move || {
-        BufReader::new(errors)
-            .lines()
-            .map_while(Result::ok)
-            .collect::<Vec<_>>()
+        BufReader::new(errors).lines().map_while(Result::ok).collect::<Vec<_>>()
     });
     let mut is_done = false;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
         match (line["number"].as_u64(), line["executions"].as_u64()) {
-            (Some(number), _) => add(
-                outcome,
-                number,
-                line["problem"].as_str().unwrap().to_owned(),
-            ),
+            (Some(number), _) => add(outcome, number, line["problem"].as_str().unwrap().to_owned()),
             (_, Some(executions)) => {
                 outcome.executions += executions;
                 outcome.accepted += line["accepted"].as_u64().unwrap();
@@ -209,10 +183,7 @@ fn work_once(
     let number = fs::read(work::progress_file(target.name)).ok();
     let number = number.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
     let Some(number) = number else {
-        panic!(
-            "{} ended before its first input: {status}, {errors}",
-            target.name
-        );
+        panic!("{} ended before its first input: {status}, {errors}", target.name);
     };
     Some((number, end_of(status, &errors)))
 }
@@ -222,10 +193,7 @@ fn end_of(status: ExitStatus, errors: &str) -> String {
     match status.code() {
         Some(work::HUNG) => "hang: the execution did not end".into(),
         Some(work::SWELLED) => format!("memory: more than {} MiB", work::MOST_MEMORY >> 20),
-        _ => format!(
-            "abort: {status}, {}",
-            errors.chars().take(300).collect::<String>()
-        ),
+        _ => format!("abort: {status}, {}", errors.chars().take(300).collect::<String>()),
     }
 }
 

@@ -121,13 +121,8 @@ pub(crate) fn run(name: &str, seed: u64, from: u64, time: Duration) -> ExitCode 
 /// change is to fail by what it does, and not by how fast the machine is.
 fn most_executions() -> u64 {
     let given = |name: &str| std::env::var(name).ok();
-    match (
-        given("FROSTBERT_FUZZ_EXECUTIONS"),
-        given("FROSTBERT_FUZZ_SECONDS"),
-    ) {
-        (Some(number), _) => number
-            .parse()
-            .expect("FROSTBERT_FUZZ_EXECUTIONS is a number"),
+    match (given("FROSTBERT_FUZZ_EXECUTIONS"), given("FROSTBERT_FUZZ_SECONDS")) {
+        (Some(number), _) => number.parse().expect("FROSTBERT_FUZZ_EXECUTIONS is a number"),
         (None, Some(_)) => u64::MAX,
         (None, None) => 500,
     }
@@ -151,11 +146,7 @@ pub(crate) fn replay(name: &str, files: &[PathBuf]) -> ExitCode {
                 PANIC.lock().unwrap().clone()
             }
         };
-        println!(
-            "{}: {outcome} ({:.3} s)",
-            file.display(),
-            start.elapsed().as_secs_f64()
-        );
+        println!("{}: {outcome} ({:.3} s)", file.display(), start.elapsed().as_secs_f64());
     }
     code
 }
@@ -196,11 +187,7 @@ pub(crate) fn stem(message: &str) -> String {
     let place = message.split(": ").next().unwrap_or_default();
     match place.starts_with("tests/fuzz") {
         // What a target asserts is told by what it says.
-        true => message
-            .chars()
-            .filter(|c| !c.is_ascii_digit())
-            .take(160)
-            .collect(),
+        true => message.chars().filter(|c| !c.is_ascii_digit()).take(160).collect(),
         false => place.to_string(),
     }
 }

@@ -20,25 +20,12 @@ fn n_shards(workshop: &Workshop) -> usize {
 fn a_second_run_computes_nothing_and_changes_no_file() {
     let workshop = Workshop::tiny();
     let first = workshop.json(&EXTRACT);
-    assert_eq!(
-        counts(&first),
-        [TINY_ROWS as u64, TINY_ROWS as u64, TINY_ROWS as u64, 0]
-    );
-    assert!(
-        n_shards(&workshop) > 3,
-        "{} shards are too few for this test",
-        n_shards(&workshop)
-    );
+    assert_eq!(counts(&first), [TINY_ROWS as u64, TINY_ROWS as u64, TINY_ROWS as u64, 0]);
+    assert!(n_shards(&workshop) > 3, "{} shards are too few for this test", n_shards(&workshop));
     let before = contents(&workshop.cache());
     let second = workshop.json(&EXTRACT);
-    assert_eq!(
-        counts(&second),
-        [TINY_ROWS as u64, TINY_ROWS as u64, 0, TINY_ROWS as u64]
-    );
-    assert_eq!(
-        (&second["tokens"], &second["bytes_written"]),
-        (&json!(0), &json!(0))
-    );
+    assert_eq!(counts(&second), [TINY_ROWS as u64, TINY_ROWS as u64, 0, TINY_ROWS as u64]);
+    assert_eq!((&second["tokens"], &second["bytes_written"]), (&json!(0), &json!(0)));
     assert_same_files(&before, &contents(&workshop.cache()));
 }
 
@@ -63,11 +50,7 @@ fn new_rows_cost_only_themselves() {
     assert_eq!(workshop.manifest()["documents"], json!(n_rows));
     let after = contents(&workshop.cache());
     for (name, bytes) in before.iter().filter(|(name, _)| *name != "manifest.json") {
-        assert_eq!(
-            after.get(name),
-            Some(bytes),
-            "{name} was committed and has changed"
-        );
+        assert_eq!(after.get(name), Some(bytes), "{name} was committed and has changed");
     }
 }
 
@@ -79,10 +62,7 @@ fn another_order_of_the_file_gives_the_same_bytes() {
     backward.write("train.csv", csv(&reversed, 0));
     forward.json(&EXTRACT);
     backward.json(&EXTRACT);
-    assert_same_files(
-        &contents(&forward.path("cache")),
-        &contents(&backward.path("cache")),
-    );
+    assert_same_files(&contents(&forward.path("cache")), &contents(&backward.path("cache")));
 }
 
 #[test]
@@ -104,16 +84,10 @@ fn the_manifest_holds_no_time_no_process_and_no_host() {
     second.write_pipeline(&TINY_PIPELINE.replace("train.csv", "other.csv"));
     first.json(&EXTRACT);
     second.json(&EXTRACT);
-    assert_same_files(
-        &contents(&first.path("cache")),
-        &contents(&second.path("cache")),
-    );
+    assert_same_files(&contents(&first.path("cache")), &contents(&second.path("cache")));
     let manifest = first.manifest().to_string();
     let folder = first.path("").display().to_string();
-    assert!(
-        !manifest.contains(folder.trim_end_matches('/')),
-        "{manifest}"
-    );
+    assert!(!manifest.contains(folder.trim_end_matches('/')), "{manifest}");
 }
 
 #[test]
@@ -131,12 +105,8 @@ fn another_model_is_another_cache_and_the_command_says_so() {
     let workshop = Workshop::tiny();
     workshop.succeed(&EXTRACT);
     let other = fixture("tiny_bert_gamma_beta").display().to_string();
-    let ran = workshop.succeed(&[
-        "extract",
-        "pipeline.toml",
-        "--set",
-        &format!("model.path={other}"),
-    ]);
+    let ran =
+        workshop.succeed(&["extract", "pipeline.toml", "--set", &format!("model.path={other}")]);
     assert!(ran.stderr.contains("differs in weights "), "{}", ran.stderr);
     let ran = workshop.succeed(&["extract", "pipeline.toml", "--set", "cache.dtype=f32"]);
     assert!(ran.stderr.contains("dtype f16 -> f32"), "{}", ran.stderr);
@@ -145,12 +115,7 @@ fn another_model_is_another_cache_and_the_command_says_so() {
 #[test]
 fn a_state_that_is_added_to_an_old_cache_can_be_trained_on() {
     let workshop = Workshop::tiny();
-    workshop.json(&[
-        "extract",
-        "pipeline.toml",
-        "--set",
-        "cache.store=[\"mean\"]",
-    ]);
+    workshop.json(&["extract", "pipeline.toml", "--set", "cache.store=[\"mean\"]"]);
     let fingerprint = workshop.manifest()["fingerprint"].clone();
     let train = |pooling: &str| {
         let pooling = format!("head.pooling={pooling}");
@@ -166,36 +131,20 @@ fn a_state_that_is_added_to_an_old_cache_can_be_trained_on() {
     };
     let ran = train("cls");
     assert_eq!(ran.code, Some(1));
-    assert!(
-        ran.stderr
-            .contains("lacks the cls-L02 state of 120 of 120 texts"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("lacks the cls-L02 state of 120 of 120 texts"), "{}", ran.stderr);
 
-    let report = workshop.json(&[
-        "extract",
-        "pipeline.toml",
-        "--set",
-        "cache.store=[\"cls\", \"mean\"]",
-    ]);
+    let report =
+        workshop.json(&["extract", "pipeline.toml", "--set", "cache.store=[\"cls\", \"mean\"]"]);
     assert_eq!(report["fingerprint"], fingerprint);
     assert_eq!(workshop.manifest()["documents"], json!(TINY_ROWS));
     for pooling in ["cls", "mean"] {
         let ran = train(pooling);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     }
-    let again = workshop.json(&[
-        "extract",
-        "pipeline.toml",
-        "--set",
-        "cache.store=[\"mean\", \"cls\"]",
-    ]);
+    let again =
+        workshop.json(&["extract", "pipeline.toml", "--set", "cache.store=[\"mean\", \"cls\"]"]);
     assert_eq!(again["computed"], json!(0));
-    assert_eq!(
-        workshop.json(&["cache", "verify", "cache"])["damaged"],
-        json!([])
-    );
+    assert_eq!(workshop.json(&["cache", "verify", "cache"])["damaged"], json!([]));
 }
 
 #[test]
@@ -203,9 +152,7 @@ fn a_corpus_without_labels_is_extracted() {
     let workshop = Workshop::tiny();
     workshop.write("corpus.txt", texts(30).join("\n"));
     workshop.write_pipeline(
-        &TINY_PIPELINE
-            .replace("train.csv", "corpus.txt")
-            .replace("[train]\nepochs = 3\n", ""),
+        &TINY_PIPELINE.replace("train.csv", "corpus.txt").replace("[train]\nepochs = 3\n", ""),
     );
     assert_eq!(counts(&workshop.json(&EXTRACT)), [30, 30, 30, 0]);
     // The same texts with labels are the same documents.
@@ -231,17 +178,11 @@ fn a_repeated_text_is_encoded_once_and_an_empty_one_never() {
 fn truncated_texts_are_counted_and_warned_of_on_every_run() {
     let workshop = Workshop::tiny();
     let long = "the snow is very cold and ".repeat(10);
-    workshop.write(
-        "train.csv",
-        csv(&[texts(8), vec![long.clone(), long + "not"]].concat(), 0),
-    );
+    workshop.write("train.csv", csv(&[texts(8), vec![long.clone(), long + "not"]].concat(), 0));
     for computed in [10, 0] {
         let ran = workshop.succeed(&["extract", "pipeline.toml", "--json", "--quiet"]);
         let report: Value = serde_json::from_str(&ran.stdout).unwrap();
-        assert_eq!(
-            (&report["truncated"], &report["computed"]),
-            (&json!(2), &json!(computed))
-        );
+        assert_eq!((&report["truncated"], &report["computed"]), (&json!(2), &json!(computed)));
         let warning = "warning: 2 of 10 texts are longer than 32 tokens";
         assert!(ran.stderr.starts_with(warning), "{}", ran.stderr);
     }

@@ -86,10 +86,7 @@ fn a_damaged_shard_is_repaired_by_computing_its_documents_again() {
 
     let lost = before["shards"][1]["documents"].as_u64().unwrap()
         + before["shards"][2]["documents"].as_u64().unwrap();
-    assert_eq!(
-        workshop.manifest()["documents"].as_u64().unwrap(),
-        TINY_ROWS as u64 - lost
-    );
+    assert_eq!(workshop.manifest()["documents"].as_u64().unwrap(), TINY_ROWS as u64 - lost);
     assert_eq!(workshop.json(&EXTRACT)["computed"], lost);
     assert_eq!(rows(&cache), whole);
     workshop.succeed(&["cache", "verify", "cache"]);
@@ -105,16 +102,9 @@ fn a_cache_that_lost_its_manifest_is_damaged_and_not_passed_over() {
     let ran = workshop.run(&["cache", "verify", "cache", "--json"]);
     assert_eq!(ran.code, Some(1));
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
-    let damaged = format!(
-        "cache/{}/manifest.json",
-        cache.file_name().unwrap().display()
-    );
+    let damaged = format!("cache/{}/manifest.json", cache.file_name().unwrap().display());
     assert_eq!(report["damaged"], json!([damaged]));
-    assert!(
-        ran.stderr.contains("put the manifest back"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("put the manifest back"), "{}", ran.stderr);
 }
 
 #[test]
@@ -151,14 +141,8 @@ fn collecting_garbage_keeps_what_a_pipeline_needs_and_asks_before_it_drops_the_r
 
     let gc = ["cache", "gc", "cache", "--pipeline", "pipeline.toml"];
     let refused = workshop.fail(&gc);
-    let expected = format!(
-        "this drops {} of {TINY_ROWS} documents",
-        TINY_ROWS - kept.len()
-    );
-    assert!(
-        refused.contains(&expected) && refused.contains("--yes"),
-        "{refused}"
-    );
+    let expected = format!("this drops {} of {TINY_ROWS} documents", TINY_ROWS - kept.len());
+    assert!(refused.contains(&expected) && refused.contains("--yes"), "{refused}");
     assert_eq!(workshop.manifest(), before);
 
     let report = workshop.json(&[&gc[..], &["--yes"]].concat());
@@ -175,43 +159,25 @@ fn collecting_garbage_keeps_what_a_pipeline_needs_and_asks_before_it_drops_the_r
 #[test]
 fn a_collection_that_is_killed_loses_nothing_that_is_needed() {
     let kept: Vec<String> = texts(TINY_ROWS).into_iter().step_by(3).collect();
-    let gc = [
-        "cache",
-        "gc",
-        "cache",
-        "--pipeline",
-        "pipeline.toml",
-        "--yes",
-    ];
+    let gc = ["cache", "gc", "cache", "--pipeline", "pipeline.toml", "--yes"];
     let mut n_killed = 0;
     for milliseconds in [2, 5, 8, 12, 16, 20, 25, 30, 40, 60] {
         let workshop = Workshop::tiny();
         workshop.succeed(&EXTRACT);
         let whole = rows(&workshop.cache());
         workshop.write("train.csv", csv(&kept, 0));
-        let mut child = workshop
-            .command(&gc)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child =
+            workshop.command(&gc).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(milliseconds));
         child.kill().unwrap();
         n_killed += usize::from(child.wait().unwrap().signal() == Some(9));
 
         workshop.succeed(&["cache", "verify", "cache"]);
-        assert_eq!(
-            workshop.json(&EXTRACT)["computed"],
-            0,
-            "killed after {milliseconds} ms"
-        );
+        assert_eq!(workshop.json(&EXTRACT)["computed"], 0, "killed after {milliseconds} ms");
         workshop.succeed(&gc);
         assert_holds(&workshop, kept.len(), &whole);
     }
-    assert!(
-        n_killed >= 4,
-        "only {n_killed} collections were still at work"
-    );
+    assert!(n_killed >= 4, "only {n_killed} collections were still at work");
 }
 
 #[test]
@@ -221,14 +187,7 @@ fn a_cache_that_no_pipeline_uses_is_removed_whole() {
     workshop.succeed(&[&EXTRACT[..], &["--set", "cache.max_length=16"]].concat());
     let n_caches = || fs::read_dir(workshop.path("cache")).unwrap().count();
     assert_eq!(n_caches(), 2);
-    let gc = [
-        "cache",
-        "gc",
-        "cache",
-        "--pipeline",
-        "pipeline.toml",
-        "--yes",
-    ];
+    let gc = ["cache", "gc", "cache", "--pipeline", "pipeline.toml", "--yes"];
     workshop.succeed(&gc);
     assert_eq!(n_caches(), 1);
     assert_eq!(workshop.manifest()["inputs"]["max_length"], 32);
@@ -243,10 +202,7 @@ fn a_difference_names_inputs_states_and_documents() {
     workshop.write("train.csv", csv(&texts(TINY_ROWS + 30)[20..], 20));
     workshop.succeed(&["extract", "pipeline.toml", "--set", "cache.max_length=20"]);
     let first = workshop.path("first").join(first.file_name().unwrap());
-    let (first, second) = (
-        first.display().to_string(),
-        workshop.cache().display().to_string(),
-    );
+    let (first, second) = (first.display().to_string(), workshop.cache().display().to_string());
     let difference = workshop.json(&["cache", "diff", &first, &second]);
     assert_eq!(difference["differences"], json!(["max_length 32 -> 20"]));
     assert_eq!(difference["states_only_b"], json!([]));

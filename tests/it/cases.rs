@@ -41,10 +41,8 @@ impl Random {
     }
 
     pub(crate) fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % n
     }
 }
@@ -55,10 +53,7 @@ pub(crate) type Tagged = (String, String);
 /// Sentences of words that the tiny vocabulary knows: entities of two types among other words, often side by side.
 pub(crate) fn sentences(n: usize, seed: u64) -> Vec<Vec<Tagged>> {
     let mut random = Random::new(seed);
-    let types = [
-        ("COLD", ["cold", "snow", "frost"]),
-        ("WARM", ["warm", "good", "very"]),
-    ];
+    let types = [("COLD", ["cold", "snow", "frost"]), ("WARM", ["warm", "good", "very"])];
     let sentence = |number: usize| {
         let mut words: Vec<Tagged> = Vec::new();
         for _ in 0..3 + random.below(6) {
@@ -83,9 +78,7 @@ pub(crate) fn sentences(n: usize, seed: u64) -> Vec<Vec<Tagged>> {
 /// The lines of a conll file.
 pub(crate) fn conll(sentences: &[Vec<Tagged>]) -> String {
     let lines = |sentence: &Vec<Tagged>| -> String {
-        let lines = sentence
-            .iter()
-            .map(|(word, tag)| format!("{word}\t{tag}\n"));
+        let lines = sentence.iter().map(|(word, tag)| format!("{word}\t{tag}\n"));
         lines.chain(["\n".to_string()]).collect()
     };
     sentences.iter().map(lines).collect()
@@ -126,10 +119,7 @@ fn conllu(sentences: &[Vec<Tagged>]) -> String {
     for sentence in sentences {
         for (number, (word, _)) in sentence.iter().enumerate() {
             let tag = part_of_speech(word);
-            text.push_str(&format!(
-                "{}\t{word}\t_\t{tag}\t_\t_\t_\t_\t_\t_\n",
-                number + 1
-            ));
+            text.push_str(&format!("{}\t{word}\t_\t{tag}\t_\t_\t_\t_\t_\t_\n", number + 1));
         }
         text.push('\n');
     }
@@ -199,12 +189,9 @@ impl Data {
         let tagged = [sentences(N_TRAIN, 1), sentences(N_TEST, 2)];
         let questions = |with| [squad(24, 1, with), squad(10, 2, with)];
         match self {
-            Data::Classes => (
-                of_csv(csv("text,label", &|number, text| {
-                    format!("{text},{}", label(number))
-                })),
-                "",
-            ),
+            Data::Classes => {
+                (of_csv(csv("text,label", &|number, text| format!("{text},{}", label(number)))), "")
+            }
             Data::Labels => (
                 of_csv(csv("text,labels", &|number, text| {
                     let even = if number % 2 == 0 { ",even" } else { "" };
@@ -213,9 +200,7 @@ impl Data {
                 ", label = \"labels\"",
             ),
             Data::Values => (
-                of_csv(csv("text,words", &|_, text| {
-                    format!("{text},{}", text.split(' ').count())
-                })),
+                of_csv(csv("text,words", &|_, text| format!("{text},{}", text.split(' ').count()))),
                 ", label = \"words\"",
             ),
             Data::PairValues => (
@@ -234,27 +219,15 @@ impl Data {
                 })),
                 ", text_pair = \"other\"",
             ),
-            Data::Iob2 => (
-                both(
-                    ["train.conll", "test.conll"],
-                    tagged.map(|part| conll(&part)),
-                ),
-                "",
-            ),
-            Data::Iob1 => (
-                both(
-                    ["train.conll", "test.conll"],
-                    tagged.map(|part| conll(&to_iob1(&part))),
-                ),
-                "",
-            ),
-            Data::Conllu => (
-                both(
-                    ["train.conllu", "test.conllu"],
-                    tagged.map(|part| conllu(&part)),
-                ),
-                "",
-            ),
+            Data::Iob2 => {
+                (both(["train.conll", "test.conll"], tagged.map(|part| conll(&part))), "")
+            }
+            Data::Iob1 => {
+                (both(["train.conll", "test.conll"], tagged.map(|part| conll(&to_iob1(&part)))), "")
+            }
+            Data::Conllu => {
+                (both(["train.conllu", "test.conllu"], tagged.map(|part| conllu(&part))), "")
+            }
             Data::Questions => (both(["train.json", "test.json"], questions(false)), ""),
             Data::ImpossibleQuestions => (both(["train.json", "test.json"], questions(true)), ""),
         }
@@ -310,10 +283,7 @@ pub(crate) fn all_predictions(workshop: &Workshop, run: &str) -> Vec<Map<String,
         let columns = row.into_columns().into_iter();
         columns.map(|(name, field)| (name, value(&field))).collect()
     };
-    reader
-        .into_iter()
-        .map(|row| columns(row.unwrap()))
-        .collect()
+    reader.into_iter().map(|row| columns(row.unwrap())).collect()
 }
 
 fn value(field: &Field) -> Value {
@@ -333,9 +303,7 @@ fn value(field: &Field) -> Value {
 pub(crate) fn predicted(workshop: &Workshop, arguments: &[&str]) -> Vec<Value> {
     let ran = workshop.succeed(&[&["predict"], arguments, &["--json"]].concat());
     let lines = ran.stdout.lines();
-    lines
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// The bytes of a run folder, but its lock file, which says where the cache lies.

@@ -61,10 +61,7 @@ fn holm_adjusts_as_statsmodels_does() {
         let got = holm(&p_values);
         assert_eq!(got.len(), expected.len());
         for (got, expected) in got.iter().zip(&expected) {
-            assert!(
-                (got - expected).abs() < 1e-12,
-                "{p_values:?}: {got} {expected}"
-            );
+            assert!((got - expected).abs() < 1e-12, "{p_values:?}: {got} {expected}");
         }
     }
 }
@@ -72,10 +69,7 @@ fn holm_adjusts_as_statsmodels_does() {
 /// Our draws are others than numpy's: standard errors agree to a twentieth, and the law between them and p exactly.
 fn holds_beside_numpy(pair: &Pair, metric: &str, of: impl Fn(&[f64]) -> Evidence) {
     let [one, other] = [&pair.one, &pair.other].map(|predicted| of(predicted));
-    let settings = Bootstrap {
-        resamples: 2_000,
-        seed: 5,
-    };
+    let settings = Bootstrap { resamples: 2_000, seed: 5 };
     let difference =
         |weights: Option<&[u32]>| Some(one.score(metric, weights)? - other.score(metric, weights)?);
     let resampled = resample(one.n_rows(), settings, |weights| difference(Some(weights)));
@@ -89,9 +83,8 @@ fn holds_beside_numpy(pair: &Pair, metric: &str, of: impl Fn(&[f64]) -> Evidence
         pair.standard_error
     );
     // The resampled differences stretched to numpy's standard error.
-    let stretched = resampled
-        .iter()
-        .map(|value| value.map(|value| value * pair.standard_error / error));
+    let stretched =
+        resampled.iter().map(|value| value.map(|value| value * pair.standard_error / error));
     let p = paired_bootstrap(pair.difference, stretched).unwrap();
     assert!((p - pair.p_value).abs() < 1e-9, "{p} {}", pair.p_value);
 }

@@ -19,13 +19,8 @@ const METRICS: [&str; 9] = [
 ];
 
 fn assert_fraction(value: &Value, what: &str) {
-    let number = value
-        .as_f64()
-        .unwrap_or_else(|| panic!("{what} is {value}"));
-    assert!(
-        (-1.0..=1.0).contains(&number) || what.ends_with("log_loss"),
-        "{what} is {number}"
-    );
+    let number = value.as_f64().unwrap_or_else(|| panic!("{what} is {value}"));
+    assert!((-1.0..=1.0).contains(&number) || what.ends_with("log_loss"), "{what} is {number}");
 }
 
 fn assert_metrics(metrics: &Value, intervals: bool) {
@@ -40,18 +35,15 @@ fn assert_metrics(metrics: &Value, intervals: bool) {
 }
 
 fn assert_text(value: &Value, keys: &[&str]) {
-    keys.iter()
-        .for_each(|key| assert!(value[key].is_string(), "{key} in {value}"));
+    keys.iter().for_each(|key| assert!(value[key].is_string(), "{key} in {value}"));
 }
 
 fn assert_counts(value: &Value, keys: &[&str]) {
-    keys.iter()
-        .for_each(|key| assert!(value[key].is_u64(), "{key} in {value}"));
+    keys.iter().for_each(|key| assert!(value[key].is_u64(), "{key} in {value}"));
 }
 
 fn assert_numbers(value: &Value, keys: &[&str]) {
-    keys.iter()
-        .for_each(|key| assert!(value[key].is_f64(), "{key} in {value}"));
+    keys.iter().for_each(|key| assert!(value[key].is_f64(), "{key} in {value}"));
 }
 
 fn assert_extract(report: &Value) {
@@ -67,14 +59,8 @@ fn assert_extract(report: &Value) {
         "peak_rss_bytes",
     ];
     assert_counts(report, &counts);
-    assert_numbers(
-        report,
-        &["padding_efficiency", "seconds", "tokens_per_second"],
-    );
-    assert!(
-        report["peak_rss_bytes"].as_u64() > Some(1 << 20),
-        "{report}"
-    );
+    assert_numbers(report, &["padding_efficiency", "seconds", "tokens_per_second"]);
+    assert!(report["peak_rss_bytes"].as_u64() > Some(1 << 20), "{report}");
     let fingerprint = report["fingerprint"].as_str().unwrap();
     assert_eq!(report["cache"], json!(format!("cache/{fingerprint}")));
 }
@@ -121,14 +107,8 @@ fn a_run_leaves_what_the_contract_names_and_nothing_empty() {
     assert_eq!(metrics, report["train"]["metrics"]);
     let head = read_json(&run.join("head.json"));
     assert_eq!(head["labels"], json!(["cold", "plain", "warm"]));
-    assert_eq!(
-        (&head["pooling"], &head["layers"]),
-        (&json!("mean"), &json!([2]))
-    );
-    assert!(
-        head["temperature"].is_f64() && head["standardize"].is_boolean(),
-        "{head}"
-    );
+    assert_eq!((&head["pooling"], &head["layers"]), (&json!("mean"), &json!([2])));
+    assert!(head["temperature"].is_f64() && head["standardize"].is_boolean(), "{head}");
     let lock = read_json(&run.join("lock.json"));
     for key in [
         "pipeline",
@@ -144,12 +124,8 @@ fn a_run_leaves_what_the_contract_names_and_nothing_empty() {
     ] {
         assert!(!lock[key].is_null(), "{key} in lock.json");
     }
-    let rows: Vec<&Value> = lock["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|file| &file["rows"])
-        .collect();
+    let rows: Vec<&Value> =
+        lock["data"].as_array().unwrap().iter().map(|file| &file["rows"]).collect();
     assert_eq!(rows, [&json!(120), &json!(60)]);
 }
 
@@ -158,9 +134,7 @@ fn caches_are_listed_described_and_verified_by_the_names_of_the_contract() {
     let workshop = Workshop::tiny();
     workshop.json(&["extract", "pipeline.toml"]);
     let list = workshop.json(&["cache", "ls"]);
-    let [cache] = &list["caches"].as_array().unwrap()[..] else {
-        panic!("{list}")
-    };
+    let [cache] = &list["caches"].as_array().unwrap()[..] else { panic!("{list}") };
     assert_text(cache, &["fingerprint", "path"]);
     assert_counts(cache, &["documents", "tokens", "bytes"]);
     assert_eq!(workshop.json(&["cache", "ls", "cache"]), list);
@@ -171,10 +145,7 @@ fn caches_are_listed_described_and_verified_by_the_names_of_the_contract() {
         assert_counts(&report, &["shards"]);
         assert_eq!(report["damaged"], json!([]));
     }
-    assert_eq!(
-        workshop.json(&["cache", "ls", "nowhere"])["caches"],
-        json!([])
-    );
+    assert_eq!(workshop.json(&["cache", "ls", "nowhere"])["caches"], json!([]));
 }
 
 #[test]
@@ -203,10 +174,7 @@ fn a_model_is_described_by_the_names_of_the_contract() {
 fn tokens_are_shown_by_the_names_of_the_contract() {
     let workshop = Workshop::empty();
     let model = fixture("tiny_bert").display().to_string();
-    for text in read_json(&fixture("tiny_bert/expected.json"))["texts"]
-        .as_array()
-        .unwrap()
-    {
+    for text in read_json(&fixture("tiny_bert/expected.json"))["texts"].as_array().unwrap() {
         if text["text_pair"].is_string() {
             continue;
         }

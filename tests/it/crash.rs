@@ -57,9 +57,7 @@ struct Moment {
 
 fn look(cache: &Path) -> Moment {
     let names: Vec<String> = fs::read_dir(cache).map_or(Vec::new(), |entries| {
-        entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect()
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
     });
     // It is replaced by a rename, so whoever reads it sees it whole.
     let manifest: Option<Value> = fs::read(cache.join("manifest.json"))
@@ -85,10 +83,7 @@ fn kill_when(workshop: &Workshop, cache: &Path, now: impl Fn(&Moment, Duration) 
     let mut child = spawn(workshop);
     let start = Instant::now();
     while !now(&look(cache), start.elapsed()) && child.try_wait().unwrap().is_none() {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "the moment never came"
-        );
+        assert!(start.elapsed() < Duration::from_secs(60), "the moment never came");
         std::thread::sleep(Duration::from_micros(200));
     }
     child.kill().unwrap();
@@ -100,34 +95,18 @@ fn assert_resumes_to_the_reference(workshop: &Workshop, cache: &Path, what: &str
     let left = look(cache);
     let report = workshop.json(&EXTRACT);
     assert_eq!(report["unique"], N_TEXTS, "{what}");
-    assert_eq!(
-        report["reused"], left.n_documents,
-        "what was committed is computed again: {what}"
-    );
-    assert_eq!(
-        report["computed"],
-        N_TEXTS as u64 - left.n_documents,
-        "{what}"
-    );
+    assert_eq!(report["reused"], left.n_documents, "what was committed is computed again: {what}");
+    assert_eq!(report["computed"], N_TEXTS as u64 - left.n_documents, "{what}");
     assert_same_files(&reference().files, &contents(cache));
     let names = look(cache).names;
-    let left_over = names
-        .iter()
-        .find(|name| name.starts_with("plan-") || name.starts_with("tmp-"));
+    let left_over = names.iter().find(|name| name.starts_with("plan-") || name.starts_with("tmp-"));
     assert_eq!(left_over, None, "{what}");
 }
 
 #[test]
 fn a_killed_extraction_resumes_to_the_same_bytes() {
-    let Reference {
-        fingerprint,
-        n_shards,
-        ..
-    } = reference();
-    assert!(
-        *n_shards >= 30,
-        "{n_shards} shards are too few to be killed between"
-    );
+    let Reference { fingerprint, n_shards, .. } = reference();
+    assert!(*n_shards >= 30, "{n_shards} shards are too few to be killed between");
     type Now = Box<dyn Fn(&Moment, Duration) -> bool>;
     let shards = |least: usize| -> Now { Box::new(move |moment, _| moment.n_shards >= least) };
     let moments: [(&str, Now); 8] = [
@@ -139,27 +118,16 @@ fn a_killed_extraction_resumes_to_the_same_bytes() {
             "eight milliseconds after its start",
             Box::new(|_, elapsed| elapsed > Duration::from_millis(8)),
         ),
-        (
-            "when the plan is written",
-            Box::new(|moment, _| moment.planned),
-        ),
+        ("when the plan is written", Box::new(|moment, _| moment.planned)),
         (
             "while a shard is written aside",
-            Box::new(|moment, _| {
-                moment
-                    .names
-                    .iter()
-                    .any(|name| name.starts_with("tmp-shard-"))
-            }),
+            Box::new(|moment, _| moment.names.iter().any(|name| name.starts_with("tmp-shard-"))),
         ),
         (
             "between a shard's rename and its manifest",
             Box::new(|moment, _| {
-                let committed = moment
-                    .names
-                    .iter()
-                    .filter(|name| name.starts_with("shard-"))
-                    .count();
+                let committed =
+                    moment.names.iter().filter(|name| name.starts_with("shard-")).count();
                 committed > moment.n_shards
             }),
         ),
@@ -176,10 +144,7 @@ fn a_killed_extraction_resumes_to_the_same_bytes() {
         n_halfway += usize::from(killed && (1..*n_shards).contains(&left));
         assert_resumes_to_the_reference(&workshop, &cache, what);
     }
-    assert!(
-        n_halfway >= 3,
-        "only {n_halfway} kills fell into the work: this run proves nothing"
-    );
+    assert!(n_halfway >= 3, "only {n_halfway} kills fell into the work: this run proves nothing");
 }
 
 #[test]
@@ -189,14 +154,10 @@ fn an_extraction_killed_again_and_again_comes_to_the_same_bytes() {
     let mut n_killed = 0;
     for _ in 0..5 {
         let before = look(&cache).n_shards;
-        n_killed += usize::from(kill_when(&workshop, &cache, |moment, _| {
-            moment.n_shards >= before + 3
-        }));
+        n_killed +=
+            usize::from(kill_when(&workshop, &cache, |moment, _| moment.n_shards >= before + 3));
     }
-    assert!(
-        n_killed >= 3,
-        "only {n_killed} of 5 runs were killed in time"
-    );
+    assert!(n_killed >= 3, "only {n_killed} of 5 runs were killed in time");
     assert_resumes_to_the_reference(&workshop, &cache, "killed five times");
 }
 
@@ -223,9 +184,7 @@ fn a_killed_extraction_of_an_added_state_resumes_to_the_same_bytes() {
     let last = look(&uninterrupted.cache()).n_shards;
     let mut n_killed = 0;
     for least in [reference().n_shards + 2, last - 2] {
-        n_killed += usize::from(kill_when(&workshop, &cache, |moment, _| {
-            moment.n_shards >= least
-        }));
+        n_killed += usize::from(kill_when(&workshop, &cache, |moment, _| moment.n_shards >= least));
     }
     assert!(n_killed >= 1, "no run was killed in time");
     let ran = workshop.succeed(&EXTRACT);
@@ -247,19 +206,14 @@ fn other_texts_after_a_kill_drop_the_plan_and_keep_what_was_committed() {
     workshop.write("train.csv", csv(&texts(N_TEXTS + 10), 0));
     let ran = workshop.succeed(&[&EXTRACT[..], &["--json"]].concat());
     assert!(
-        ran.stderr
-            .contains("what it committed stays, the rest is planned anew"),
+        ran.stderr.contains("what it committed stays, the rest is planned anew"),
         "{}",
         ran.stderr
     );
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report["reused"], left.n_documents);
     let after = contents(&cache);
-    assert!(
-        before
-            .iter()
-            .all(|(name, bytes)| after.get(name) == Some(bytes))
-    );
+    assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)));
     assert_eq!(look(&cache).n_documents, N_TEXTS as u64 + 10);
     workshop.succeed(&["cache", "verify", "cache"]);
 }
@@ -269,11 +223,7 @@ fn a_committed_shard_is_never_written_again() {
     let workshop = workshop();
     let cache = workshop.path("cache").join(&reference().fingerprint);
     assert!(kill_when(&workshop, &cache, |moment, _| moment.n_shards >= 3));
-    let inode = |shard: &str| {
-        fs::metadata(cache.join(shard).join("docs.parquet"))
-            .unwrap()
-            .ino()
-    };
+    let inode = |shard: &str| fs::metadata(cache.join(shard).join("docs.parquet")).unwrap().ino();
     let shards = ["shard-000000", "shard-000001", "shard-000002"];
     let before = shards.map(inode);
     workshop.succeed(&EXTRACT);

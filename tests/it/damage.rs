@@ -46,19 +46,11 @@ fn a_state_that_half_precision_cannot_hold_stops_the_run_and_single_precision_ho
         let workshop = Workshop::tiny();
         patch_model(&workshop, "encoder.layer.1.output.LayerNorm.bias", 5, 1e6);
         let stored = format!("cache.store=[\"{kind}\"]");
-        let extract = [
-            &EXTRACT[..],
-            &["--set", "model.path=model", "--set", &stored],
-        ]
-        .concat();
+        let extract = [&EXTRACT[..], &["--set", "model.path=model", "--set", &stored]].concat();
         let stderr = workshop.fail(&extract);
-        for part in [
-            "train.csv:",
-            kind,
-            "layer 2",
-            "f16 cannot store",
-            "hint: set cache.dtype = \"f32\"",
-        ] {
+        for part in
+            ["train.csv:", kind, "layer 2", "f16 cannot store", "hint: set cache.dtype = \"f32\""]
+        {
             assert!(stderr.contains(part), "no `{part}` in {stderr}");
         }
         assert!(!workshop.cache().join("manifest.json").exists());
@@ -68,29 +60,15 @@ fn a_state_that_half_precision_cannot_hold_stops_the_run_and_single_precision_ho
 
 #[test]
 fn an_infinite_state_stops_the_run_in_single_precision_too() {
-    for (kind, value) in [
-        ("mean", f32::INFINITY),
-        ("words", f32::NEG_INFINITY),
-        ("tokens", f32::INFINITY),
-    ] {
+    for (kind, value) in
+        [("mean", f32::INFINITY), ("words", f32::NEG_INFINITY), ("tokens", f32::INFINITY)]
+    {
         let workshop = Workshop::tiny();
         patch_model(&workshop, "encoder.layer.1.output.LayerNorm.bias", 5, value);
         let stored = format!("cache.store=[\"{kind}\"]");
-        let arguments = [
-            "--set",
-            "model.path=model",
-            "--set",
-            &stored,
-            "--set",
-            "cache.dtype=f32",
-        ];
+        let arguments = ["--set", "model.path=model", "--set", &stored, "--set", "cache.dtype=f32"];
         let stderr = workshop.fail(&[&EXTRACT[..], &arguments].concat());
-        for part in [
-            "train.csv:",
-            kind,
-            "infinity, which f32 cannot store",
-            "hint: ",
-        ] {
+        for part in ["train.csv:", kind, "infinity, which f32 cannot store", "hint: "] {
             assert!(stderr.contains(part), "no `{part}` in {stderr}");
         }
         assert!(!workshop.cache().join("manifest.json").exists());
@@ -101,47 +79,21 @@ fn an_infinite_state_stops_the_run_in_single_precision_too() {
 fn a_state_that_is_no_number_stops_the_run_names_the_text_and_leaves_the_others() {
     // The word `bad` has this id in the tiny vocabulary, and stands in one text alone: on line 42, after the header.
     const BAD: usize = 78;
-    for (kind, threads) in [
-        ("cls", "1"),
-        ("mean", "2"),
-        ("max", "2"),
-        ("words", "2"),
-        ("tokens", "1"),
-    ] {
+    for (kind, threads) in
+        [("cls", "1"), ("mean", "2"), ("max", "2"), ("words", "2"), ("tokens", "1")]
+    {
         let workshop = Workshop::tiny();
-        patch_model(
-            &workshop,
-            "embeddings.word_embeddings.weight",
-            BAD,
-            f32::NAN,
-        );
-        let good: Vec<String> = texts(120)
-            .iter()
-            .map(|text| text.replace("bad", "good film"))
-            .collect();
+        patch_model(&workshop, "embeddings.word_embeddings.weight", BAD, f32::NAN);
+        let good: Vec<String> =
+            texts(120).iter().map(|text| text.replace("bad", "good film")).collect();
         let mut all = good.clone();
         all[40] = "the film is bad".into();
         workshop.write("train.csv", csv(&all, 0));
         let stored = format!("cache.store=[\"{kind}\"]");
-        let arguments = [
-            "--threads",
-            threads,
-            "--set",
-            "model.path=model",
-            "--set",
-            &stored,
-        ];
+        let arguments = ["--threads", threads, "--set", "model.path=model", "--set", &stored];
         let extract = [&EXTRACT[..], &arguments].concat();
         let stderr = workshop.fail(&extract);
-        for part in [
-            "error: ",
-            kind,
-            "layer 2",
-            "train.csv:42 ",
-            "NaN",
-            "f16",
-            "hint: ",
-        ] {
+        for part in ["error: ", kind, "layer 2", "train.csv:42 ", "NaN", "f16", "hint: "] {
             assert!(stderr.contains(part), "no `{part}` in {stderr}");
         }
         let finite = |n_documents: std::ops::RangeInclusive<usize>| {
@@ -167,15 +119,10 @@ fn a_flipped_byte_is_found_by_verify_and_by_whatever_reads_it() {
     let workshop = Workshop::tiny();
     workshop.json(&EXTRACT);
     let whole = workshop.json(&["cache", "verify", "cache"]);
-    assert_eq!(
-        (&whole["shards"], &whole["damaged"]),
-        (&json!(n_shards(&workshop)), &json!([]))
-    );
+    assert_eq!((&whole["shards"], &whole["damaged"]), (&json!(n_shards(&workshop)), &json!([])));
     let original = contents(&workshop.cache());
-    let states_and_documents: Vec<&String> = original
-        .keys()
-        .filter(|name| name.contains("shard-000001"))
-        .collect();
+    let states_and_documents: Vec<&String> =
+        original.keys().filter(|name| name.contains("shard-000001")).collect();
     assert_eq!(states_and_documents.len(), 2, "{states_and_documents:?}");
     for name in states_and_documents {
         let path = workshop.cache().join(name);
@@ -187,18 +134,9 @@ fn a_flipped_byte_is_found_by_verify_and_by_whatever_reads_it() {
             let report: Value = serde_json::from_str(&ran.stdout).unwrap();
             assert_eq!(ran.code, Some(1), "{name} at {place}");
             assert_eq!(report["damaged"].as_array().unwrap().len(), 1, "{report}");
-            assert!(
-                report["damaged"][0]
-                    .as_str()
-                    .unwrap()
-                    .ends_with(name.as_str()),
-                "{report}"
-            );
+            assert!(report["damaged"][0].as_str().unwrap().ends_with(name.as_str()), "{report}");
             let stderr = workshop.fail(&["train", "pipeline.toml"]);
-            assert!(
-                stderr.contains(&format!("{name}` is damaged: expected blake3")),
-                "{stderr}"
-            );
+            assert!(stderr.contains(&format!("{name}` is damaged: expected blake3")), "{stderr}");
         }
         std::fs::remove_file(&path).unwrap();
         let stderr = workshop.fail(&["train", "pipeline.toml"]);
@@ -215,18 +153,12 @@ fn a_damaged_manifest_is_never_taken_for_an_empty_cache() {
     let path = workshop.cache().join("manifest.json");
     let manifest = std::fs::read_to_string(&path).unwrap();
     let halved = manifest[..manifest.len() / 2].to_string();
-    for damaged in [
-        halved,
-        manifest.replace("\"max_length\": 32", "\"max_length\": 33"),
-    ] {
+    for damaged in [halved, manifest.replace("\"max_length\": 32", "\"max_length\": 33")] {
         assert_ne!(damaged, manifest);
         std::fs::write(&path, damaged).unwrap();
         for command in ["extract", "train"] {
             let stderr = workshop.fail(&[command, "pipeline.toml"]);
-            assert!(
-                stderr.contains("manifest.json` is damaged: expected"),
-                "{stderr}"
-            );
+            assert!(stderr.contains("manifest.json` is damaged: expected"), "{stderr}");
         }
     }
     std::fs::write(&path, manifest).unwrap();
@@ -246,10 +178,7 @@ fn verify_tells_of_a_damaged_manifest_in_json_too_and_goes_on_to_other_caches() 
         .unwrap_or_else(|error| panic!("no JSON ({error}), but on stderr: {}", ran.stderr));
     let damaged = report["damaged"].as_array().unwrap();
     assert_eq!(damaged.len(), 1, "{report}");
-    assert!(
-        damaged[0].as_str().unwrap().ends_with("manifest.json"),
-        "{report}"
-    );
+    assert!(damaged[0].as_str().unwrap().ends_with("manifest.json"), "{report}");
     assert!(
         report["shards"].as_u64() > Some(3),
         "the whole cache beside it was not checked: {report}"
@@ -287,10 +216,8 @@ fn a_damaged_file_of_any_kind_is_named_with_its_cure_and_costs_one_shard() {
     let original = contents(&whole.cache());
     let expected: BTreeMap<Key, Vec<f32>> = states(&whole.cache(), "tokens-L02".parse().unwrap());
     let of_shard = whole.manifest()["shards"][1]["documents"].as_u64().unwrap();
-    let files: Vec<&String> = original
-        .keys()
-        .filter(|name| name.starts_with("shard-000001/"))
-        .collect();
+    let files: Vec<&String> =
+        original.keys().filter(|name| name.starts_with("shard-000001/")).collect();
     // Documents, two tables, and four states of two layers.
     assert_eq!(files.len(), 11, "{files:?}");
     for (number, name) in files.into_iter().enumerate() {
@@ -313,10 +240,7 @@ fn a_damaged_file_of_any_kind_is_named_with_its_cure_and_costs_one_shard() {
         let report: Value = serde_json::from_str(&ran.stdout).unwrap();
         let damaged = report["damaged"].as_array().unwrap();
         assert_eq!(damaged.len(), 1, "{report}");
-        assert!(
-            damaged[0].as_str().unwrap().ends_with(name.as_str()),
-            "{report}"
-        );
+        assert!(damaged[0].as_str().unwrap().ends_with(name.as_str()), "{report}");
 
         let error = open_all(&cache).unwrap_err();
         assert!(matches!(&error, Error::CacheDamage { .. }), "{error}");
@@ -328,12 +252,7 @@ fn a_damaged_file_of_any_kind_is_named_with_its_cure_and_costs_one_shard() {
         );
         // Stage 1 does not take a table of documents on trust, nor does it throw anything away by itself.
         let ran = workshop.run(&EXTRACT);
-        assert_eq!(
-            ran.code,
-            Some(i32::from(name.ends_with("docs.parquet"))),
-            "{}",
-            ran.stderr
-        );
+        assert_eq!(ran.code, Some(i32::from(name.ends_with("docs.parquet"))), "{}", ran.stderr);
         let others = contents(&cache);
         let mut kept = original.keys().filter(|other| *other != name);
         assert!(kept.all(|other| original[other] == others[other]), "{name}");
@@ -343,10 +262,7 @@ fn a_damaged_file_of_any_kind_is_named_with_its_cure_and_costs_one_shard() {
         open_all(&cache).unwrap();
         let report = workshop.json(&EXTRACT);
         assert_eq!(counts(&report), [120, of_shard, 120 - of_shard], "{name}");
-        assert!(
-            states(&cache, "tokens-L02".parse().unwrap()) == expected,
-            "{name}"
-        );
+        assert!(states(&cache, "tokens-L02".parse().unwrap()) == expected, "{name}");
         let (manifest, was) = (workshop.manifest(), whole.manifest());
         for count in ["documents", "tokens", "truncated"] {
             assert_eq!(manifest[count], was[count], "{name}");
@@ -379,12 +295,7 @@ fn shards_without_a_manifest_are_never_thrown_away() {
 fn a_text_of_more_windows_than_can_be_numbered_is_refused() {
     let workshop = Workshop::tiny();
     workshop.write("train.csv", csv(&["the ".repeat(200_000)], 0));
-    let windows = [
-        "--set",
-        "cache.overflow=windows",
-        "--set",
-        "cache.stride=27",
-    ];
+    let windows = ["--set", "cache.overflow=windows", "--set", "cache.stride=27"];
     let stderr = workshop.fail(&[&EXTRACT[..], &windows].concat());
     let expected =
         "the ...` makes 66658 windows, and 65535 can be numbered: cut it into several texts";

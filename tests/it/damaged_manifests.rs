@@ -59,9 +59,7 @@ fn every_value_of_a_manifest_that_changes_is_noticed_and_a_repair_mends_what_the
     pointers(&manifest, "", &mut all);
     // One of each kind: of the first shard, its first origin and its first file.
     all.retain(|pointer| {
-        let mut numbers = pointer
-            .split('/')
-            .filter_map(|part| part.parse::<usize>().ok());
+        let mut numbers = pointer.split('/').filter_map(|part| part.parse::<usize>().ok());
         numbers.all(|number| number == 0)
     });
     assert!(all.len() > 25, "{all:?}");
@@ -69,53 +67,28 @@ fn every_value_of_a_manifest_that_changes_is_noticed_and_a_repair_mends_what_the
         let mut changed = manifest.clone();
         let value = changed.pointer_mut(pointer).unwrap();
         *value = another(value);
-        fs::write(
-            cache.join("manifest.json"),
-            serde_json::to_string_pretty(&changed).unwrap(),
-        )
-        .unwrap();
+        fs::write(cache.join("manifest.json"), serde_json::to_string_pretty(&changed).unwrap())
+            .unwrap();
         for command in [
             &["cache", "verify", "cache"][..],
-            &[
-                "cache",
-                "info",
-                &workshop.cache_named().display().to_string(),
-            ],
+            &["cache", "info", &workshop.cache_named().display().to_string()],
             &["train", "pipeline.toml"],
             &EXTRACT,
         ] {
             let ran = workshop.run(command);
             assert_eq!(ran.code, Some(1), "{pointer}: {command:?} took it");
-            assert!(
-                ran.stderr.contains("manifest.json` is damaged"),
-                "{pointer}: {}",
-                ran.stderr
-            );
+            assert!(ran.stderr.contains("manifest.json` is damaged"), "{pointer}: {}", ran.stderr);
         }
         let repaired = workshop.run(&["cache", "verify", "cache", "--repair"]);
         if pointer.starts_with("/inputs") || pointer == "/fingerprint" {
-            assert_eq!(
-                repaired.code,
-                Some(1),
-                "{pointer}: what it is of is not known"
-            );
+            assert_eq!(repaired.code, Some(1), "{pointer}: what it is of is not known");
             fs::write(cache.join("manifest.json"), &good["manifest.json"]).unwrap();
             continue;
         }
         assert_eq!(repaired.code, Some(0), "{pointer}: {}", repaired.stderr);
-        assert_eq!(
-            workshop.run(&["cache", "verify", "cache"]).code,
-            Some(0),
-            "{pointer}"
-        );
+        assert_eq!(workshop.run(&["cache", "verify", "cache"]).code, Some(0), "{pointer}");
         workshop.json(&EXTRACT);
-        let tells_nothing = [
-            "parity",
-            "device",
-            "onnxruntime",
-            "batch_tokens",
-            "model_layers",
-        ];
+        let tells_nothing = ["parity", "device", "onnxruntime", "batch_tokens", "model_layers"];
         if !tells_nothing.iter().any(|name| pointer.contains(name)) {
             let documents: Vec<Value> = ["documents", "tokens", "truncated", "hidden", "dtype"]
                 .map(|name| workshop.manifest()[name].clone())
@@ -141,10 +114,7 @@ fn the_checksum_of_a_manifest_is_of_all_bytes_before_it() {
     let text = fs::read_to_string(&path).unwrap();
     let (body, checksum) = text.split_once(",\n  \"checksum\": \"").unwrap();
     assert_eq!(checksum, format!("{}\"\n}}", hash_bytes(body.as_bytes())));
-    assert_eq!(
-        read_json(&path)["inputs"]["format_version"],
-        json!(FORMAT_VERSION)
-    );
+    assert_eq!(read_json(&path)["inputs"]["format_version"], json!(FORMAT_VERSION));
     // A manifest of before there were checksums: one command, and nothing is computed again.
     fs::write(&path, format!("{body}\n}}")).unwrap();
     let stderr = workshop.fail(&EXTRACT);
@@ -171,21 +141,14 @@ fn counts_that_are_wrong_under_a_right_checksum_are_mended_and_remove_nothing() 
         (|manifest| manifest.tokens = u64::MAX, true),
         (|manifest| manifest.truncated = 1, true),
         // The table of the shard tells otherwise: its documents are computed again.
-        (
-            |manifest| manifest.shards[0].documents = (1 << 31) - 1,
-            false,
-        ),
+        (|manifest| manifest.shards[0].documents = (1 << 31) - 1, false),
     ];
     for (number, (change, is_of_totals)) in changes.into_iter().enumerate() {
         let mut changed = whole.clone();
         change(&mut changed);
         changed.write(&cache).unwrap();
         let gc = workshop.run(&["cache", "gc", "cache", "--yes"]);
-        assert!(
-            cache.join("shard-000000/docs.parquet").is_file(),
-            "{number}: {}",
-            gc.stderr
-        );
+        assert!(cache.join("shard-000000/docs.parquet").is_file(), "{number}: {}", gc.stderr);
         let verify = workshop.run(&["cache", "verify", "cache"]);
         assert_eq!(verify.code, Some(1), "{number}: {}", verify.stdout);
         workshop.succeed(&["cache", "verify", "cache", "--repair"]);
@@ -224,19 +187,8 @@ fn a_collection_that_drops_nothing_removes_nothing() {
 /// Something of the user's in every folder of a cache, and its content.
 fn put_strangers(cache: &Path) -> Vec<std::path::PathBuf> {
     let parent = cache.parent().unwrap();
-    let names = [
-        "index.html",
-        "notes/thesis.pdf",
-        "shard-1",
-        "tmp-mine",
-        "plan-mine.json",
-    ];
-    let folders = [
-        parent,
-        cache,
-        &cache.join("shard-000000"),
-        &cache.join("shard-000001"),
-    ];
+    let names = ["index.html", "notes/thesis.pdf", "shard-1", "tmp-mine", "plan-mine.json"];
+    let folders = [parent, cache, &cache.join("shard-000000"), &cache.join("shard-000001")];
     let mut paths = Vec::new();
     for folder in folders {
         for name in names {
@@ -274,14 +226,7 @@ fn strangers_in_a_cache_stop_nothing_and_stay() {
     }
     // A cache of which nothing is needed goes, but for what is not its own.
     workshop.write("train.csv", "text,label\nnothing,a\nof it,b\n");
-    workshop.succeed(&[
-        "cache",
-        "gc",
-        "cache",
-        "--yes",
-        "--pipeline",
-        "pipeline.toml",
-    ]);
+    workshop.succeed(&["cache", "gc", "cache", "--yes", "--pipeline", "pipeline.toml"]);
     are_there("a collection of everything");
     assert!(!cache.join("manifest.json").exists());
     assert!(!cache.join("writer.lock").exists());
@@ -291,10 +236,7 @@ fn strangers_in_a_cache_stop_nothing_and_stay() {
 fn a_strangers_files_where_a_shard_is_to_be_are_named() {
     let workshop = Workshop::tiny();
     workshop.json(&EXTRACT);
-    let name = format!(
-        "shard-{:06}",
-        workshop.manifest()["shards"].as_array().unwrap().len()
-    );
+    let name = format!("shard-{:06}", workshop.manifest()["shards"].as_array().unwrap().len());
     let mine = workshop.cache().join(&name).join("mine.txt");
     fs::create_dir(mine.parent().unwrap()).unwrap();
     fs::write(&mine, "precious").unwrap();
@@ -323,19 +265,12 @@ fn a_link_in_a_cache_leads_no_write_and_no_removal_elsewhere() {
     let kept = contents(&home);
     workshop.write("more.csv", csv(&texts(200), 0));
     let more = [&EXTRACT[..], &["--set", "data.train={path=\"more.csv\"}"]].concat();
-    let commands = [
-        &more[..],
-        &["cache", "gc", "cache", "--yes"],
-        &["cache", "verify", "cache", "--repair"],
-    ];
+    let commands =
+        [&more[..], &["cache", "gc", "cache", "--yes"], &["cache", "verify", "cache", "--repair"]];
     for command in commands {
-        for link in [
-            "shard-000000",
-            "shard-000099",
-            "writer.lock",
-            "tmp-manifest.json",
-            "tmp-shard-000003",
-        ] {
+        for link in
+            ["shard-000000", "shard-000099", "writer.lock", "tmp-manifest.json", "tmp-shard-000003"]
+        {
             let path = cache.join(link);
             let target = match link.contains("shard") {
                 true => home.clone(),
@@ -365,10 +300,7 @@ fn a_collection_leaves_a_cache_alone_that_somebody_reads() {
     let reader = CacheReader::open(&workshop.cache()).unwrap().unwrap();
     let gc = ["cache", "gc", "cache", "--yes"];
     let stderr = workshop.fail(&gc);
-    assert!(
-        stderr.contains("is being read") && stderr.contains("hint: "),
-        "{stderr}"
-    );
+    assert!(stderr.contains("is being read") && stderr.contains("hint: "), "{stderr}");
     assert_same_files(&before, &without_lock(&workshop.cache()));
     drop(reader);
     workshop.succeed(&gc);

@@ -85,10 +85,7 @@ fn outputs_that_are_not_finite_are_refused_by_predict_and_evaluate() {
     }
     fs::write(&weights, bytes).unwrap();
     lock_again(&run, "head.safetensors");
-    for command in [
-        &PREDICT[..],
-        &["evaluate", "runs/tiny", "--data", "test.csv"],
-    ] {
+    for command in [&PREDICT[..], &["evaluate", "runs/tiny", "--data", "test.csv"]] {
         let stderr = workshop.fail(command);
         assert!(stderr.contains("not finite"), "{command:?}: {stderr}");
     }
@@ -138,24 +135,13 @@ fn a_lock_whose_settings_make_other_states_than_its_heads_is_refused() {
         let stderr = workshop.fail(&PREDICT);
         assert!(stderr.contains("runs/tiny/001/"), "{pointer}: {stderr}");
     }
-    for short in [
-        "/model/weights",
-        "/data/0/blake3",
-        "/split/rows",
-        "/cache/rows",
-    ] {
+    for short in ["/model/weights", "/data/0/blake3", "/split/rows", "/cache/rows"] {
         let mut locked = good.clone();
         *locked.pointer_mut(short).unwrap() = json!("abc");
         fs::write(&lock, locked.to_string()).unwrap();
-        for command in [
-            &PREDICT[..],
-            &["run", "--locked", "runs/tiny/001/lock.json"],
-        ] {
+        for command in [&PREDICT[..], &["run", "--locked", "runs/tiny/001/lock.json"]] {
             let stderr = workshop.fail(command);
-            assert!(
-                stderr.contains("64 hexadecimal digits"),
-                "{short}: {stderr}"
-            );
+            assert!(stderr.contains("64 hexadecimal digits"), "{short}: {stderr}");
         }
     }
 }
@@ -171,17 +157,10 @@ fn a_torn_lock_hides_no_older_run() {
         fs::write(&newest, &whole[..length]).unwrap();
         let ran = workshop.succeed(&PREDICT);
         assert_eq!(ran.stdout, expected);
-        assert!(
-            ran.stderr.contains("warning: runs/tiny/002 is passed over"),
-            "{}",
-            ran.stderr
-        );
+        assert!(ran.stderr.contains("warning: runs/tiny/002 is passed over"), "{}", ran.stderr);
         // Named itself, it is said to be torn.
         let stderr = workshop.fail(&["predict", "runs/tiny/002", "--text", "a"]);
-        assert!(
-            stderr.contains("002/lock.json`: expected a lock file"),
-            "{stderr}"
-        );
+        assert!(stderr.contains("002/lock.json`: expected a lock file"), "{stderr}");
     }
     // What somebody else calls a folder is no run.
     for name in ["18446744073709551615", "+5", "0004"] {
@@ -203,22 +182,13 @@ fn a_sweep_with_a_torn_lock_goes_on() {
     let mut child = workshop.command(SWEEP).spawn().unwrap();
     let plan = workshop.path("runs/tiny/002/unfinished/lock.json");
     while fs::read(&plan).map_or(0, |bytes| bytes.len()) < lock.to_string().len() / 4 {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "the sweep ended before its plan was seen"
-        );
+        assert!(child.try_wait().unwrap().is_none(), "the sweep ended before its plan was seen");
     }
     child.kill().unwrap();
     child.wait().unwrap();
     fs::write(workshop.path("runs/tiny/002/lock.json"), "").unwrap();
     let resumed = workshop.succeed(SWEEP);
-    assert!(
-        resumed
-            .stderr
-            .contains("going on with the unfinished sweep"),
-        "{}",
-        resumed.stderr
-    );
+    assert!(resumed.stderr.contains("going on with the unfinished sweep"), "{}", resumed.stderr);
     assert!(!workshop.path("runs/tiny/003").exists());
     let second = workshop.path("runs/tiny/002/leaderboard.csv");
     assert!(fs::read(second).unwrap() == expected);
@@ -232,8 +202,5 @@ fn a_run_folder_holds_no_file_that_was_being_written() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert!(names.iter().any(|name| name == "lock.json"));
-    assert!(
-        names.iter().all(|name| !name.starts_with("tmp-")),
-        "{names:?}"
-    );
+    assert!(names.iter().all(|name| !name.starts_with("tmp-")), "{names:?}");
 }

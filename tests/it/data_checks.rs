@@ -44,15 +44,10 @@ fn flipped_labels_and_near_copies_of_movie_reviews_are_found() {
     let reviews = |name: &str| -> Vec<String> {
         let bytes = std::fs::read(datasets.join("mr").join(name)).unwrap();
         let text: String = bytes.into_iter().map(char::from).collect();
-        text.lines()
-            .map(|line| line.trim().to_owned())
-            .take(N_OF_CLASS + 100)
-            .collect()
+        text.lines().map(|line| line.trim().to_owned()).take(N_OF_CLASS + 100).collect()
     };
-    let classes = [
-        ("negative", reviews("rt-polarity.neg")),
-        ("positive", reviews("rt-polarity.pos")),
-    ];
+    let classes =
+        [("negative", reviews("rt-polarity.neg")), ("positive", reviews("rt-polarity.pos"))];
     let [mut train, mut validation, mut test] = [(); 3].map(|()| "text\tlabel\n".to_owned());
     let (mut texts, mut labels) = (Vec::new(), Vec::new());
     let mut flipped = HashSet::new();
@@ -69,11 +64,7 @@ fn flipped_labels_and_near_copies_of_movie_reviews_are_found() {
             labels.push(label);
         }
         for (number, review) in reviews[N_OF_CLASS..].iter().enumerate() {
-            let part = if number < 50 {
-                &mut validation
-            } else {
-                &mut test
-            };
+            let part = if number < 50 { &mut validation } else { &mut test };
             part.push_str(&format!("{review}\t{name}\n"));
         }
     }
@@ -84,17 +75,11 @@ fn flipped_labels_and_near_copies_of_movie_reviews_are_found() {
     workshop.write("train.tsv", train);
     workshop.write("validation.tsv", validation);
     workshop.write("test.tsv", test);
-    workshop.write(
-        "mr.toml",
-        PIPELINE.replace("MINILM", &minilm().display().to_string()),
-    );
+    workshop.write("mr.toml", PIPELINE.replace("MINILM", &minilm().display().to_string()));
     let report = workshop.json(&["run", "mr.toml"]);
 
-    let checks = read_json(
-        &workshop
-            .path(report["train"]["run"].as_str().unwrap())
-            .join("checks.json"),
-    );
+    let checks =
+        read_json(&workshop.path(report["train"]["run"].as_str().unwrap()).join("checks.json"));
     let near = &checks["near_duplicates"];
     let test_part = near["parts"]
         .as_array()
@@ -105,10 +90,7 @@ fn flipped_labels_and_near_copies_of_movie_reviews_are_found() {
     assert_eq!(test_part["compared"], json!(100 + N_COPIES));
     assert_eq!(test_part["count"], json!(N_COPIES), "{near}");
     for pair in near["pairs"].as_array().unwrap() {
-        let (text, copy) = (
-            pair["text"].as_str().unwrap(),
-            pair["train_text"].as_str().unwrap(),
-        );
+        let (text, copy) = (pair["text"].as_str().unwrap(), pair["train_text"].as_str().unwrap());
         assert_eq!(text.to_lowercase(), copy.to_lowercase(), "{pair}");
         assert!(pair["cosine"].as_f64() > Some(0.999), "{pair}");
     }
@@ -117,21 +99,14 @@ fn flipped_labels_and_near_copies_of_movie_reviews_are_found() {
 
     // All that is found, not only what is listed, and with every label that was flipped.
     let cache = CacheReader::existing(&workshop.cache()).unwrap();
-    let keys: Vec<Key> = texts
-        .iter()
-        .map(|text| Key::of(Mode::Text, &[text]))
-        .collect();
+    let keys: Vec<Key> = texts.iter().map(|text| Key::of(Mode::Text, &[text])).collect();
     let view = FeatureView::read(&cache, StateId::pooled(Pooling::Mean, 6), &keys).unwrap();
     let samples: Vec<u32> = (0..texts.len() as u32).collect();
     let classes: Vec<u32> = labels.iter().map(|label| *label as u32).collect();
     let probabilities = out_of_fold::probabilities(&view, &samples, &classes, 2, 42).unwrap();
     let found = likely_errors(&labels, probabilities.view());
-    let right = |n: usize| {
-        found[..n]
-            .iter()
-            .filter(|error| flipped.contains(&error.row))
-            .count() as f64
-    };
+    let right =
+        |n: usize| found[..n].iter().filter(|error| flipped.contains(&error.row)).count() as f64;
     let recall = right(found.len()) / flipped.len() as f64;
     let precision = right(found.len()) / found.len() as f64;
     let first = right(flipped.len().min(found.len())) / flipped.len() as f64;

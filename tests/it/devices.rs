@@ -9,12 +9,8 @@ use serde_json::Value;
 
 use crate::support::{Ran, Workshop, finish, repository, say};
 
-const STUBS: [&str; 4] = [
-    "libcublasLt.so.99",
-    "libcurand.so.99",
-    "libcudart.so.99",
-    "libcudnn.so.99",
-];
+const STUBS: [&str; 4] =
+    ["libcublasLt.so.99", "libcurand.so.99", "libcudart.so.99", "libcudnn.so.99"];
 
 /// The CPU's ONNX Runtime with a false CUDA provider beside it, in `ort`, that needs the stubs in `stubs` and more;
 /// `None` (and a word) where there is no C compiler.
@@ -43,11 +39,8 @@ fn false_provider(workshop: &Workshop, more: &[&str]) -> Option<PathBuf> {
 }
 
 fn compile(library: &Path, arguments: &[&Path]) -> Option<()> {
-    let made = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(library)
-        .args(arguments)
-        .output();
+    let made =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(library).args(arguments).output();
     if !made.as_ref().is_ok_and(|output| output.status.success()) {
         say("skipped: there is no C compiler to make false libraries with");
         return None;
@@ -85,11 +78,7 @@ fn every_missing_library_is_named_at_once_with_its_part_and_its_package() {
         std::fs::copy(workshop.path("stubs").join(name), some.join(name)).unwrap();
     }
     let ran = with_provider(&workshop, &CUDA, Some(&some));
-    assert!(
-        ran.stderr.contains("not found: `libcudnn.so.99` (cuDNN)\n"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("not found: `libcudnn.so.99` (cuDNN)\n"), "{}", ran.stderr);
 }
 
 #[test]
@@ -117,8 +106,7 @@ fn a_provider_that_is_no_library_is_told() {
     workshop.write("ort/libonnxruntime_providers_cuda.so", "<html>");
     let ran = with_provider(&workshop, &CUDA, None);
     assert!(
-        ran.stderr
-            .contains("providers_cuda.so` is no library for this machine"),
+        ran.stderr.contains("providers_cuda.so` is no library for this machine"),
         "{}",
         ran.stderr
     );
@@ -133,8 +121,7 @@ fn half_a_provider_is_told_by_the_file_that_it_lacks() {
     std::fs::remove_file(workshop.path("ort/libonnxruntime_providers_shared.so")).unwrap();
     let ran = with_provider(&workshop, &CUDA, None);
     assert!(
-        ran.stderr
-            .contains("`libonnxruntime_providers_shared.so` is not beside ONNX Runtime"),
+        ran.stderr.contains("`libonnxruntime_providers_shared.so` is not beside ONNX Runtime"),
         "{}",
         ran.stderr
     );
@@ -161,12 +148,7 @@ fn libraries_beside_onnx_runtime_or_where_pip_puts_them_are_found_without_a_vari
     let ran = workshop.run(&[&CUDA[..], &library].concat());
     // Everything was found, so ONNX Runtime was asked; it was built for the CPU alone.
     assert_eq!(ran.code, Some(1));
-    assert!(
-        ran.stderr
-            .contains("built without CUDA, whatever lies beside it"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("built without CUDA, whatever lies beside it"), "{}", ran.stderr);
 }
 
 #[test]
@@ -198,10 +180,7 @@ fn auto_says_what_it_took_and_why() {
     // Again, with everything cached, and as JSON.
     let ran = with_provider(&workshop, &[&auto[..], &["--json"]].concat(), None);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(
-        (&report["device"], &report["computed"]),
-        (&"cpu".into(), &0.into())
-    );
+    assert_eq!((&report["device"], &report["computed"]), (&"cpu".into(), &0.into()));
     let reason = report["device_reason"].as_str().unwrap();
     assert!(reason.starts_with("the CPU: the CUDA provider"), "{reason}");
     // A manifest of a CPU says nothing of GPUs.
@@ -217,27 +196,15 @@ fn several_devices_are_each_named_in_what_they_lack() {
     }
     for device in ["cuda:0,1", "cuda:all", "cuda:3"] {
         let setting = format!("model.device={device}");
-        let ran = with_provider(
-            &workshop,
-            &["extract", "pipeline.toml", "--set", &setting],
-            None,
-        );
+        let ran = with_provider(&workshop, &["extract", "pipeline.toml", "--set", &setting], None);
         assert_eq!(ran.code, Some(1));
-        let named = ["cuda:0`", "cuda:3`"]
-            .iter()
-            .any(|name| ran.stderr.contains(name));
-        assert!(
-            named && ran.stderr.contains("`libcudart.so.99`"),
-            "{}",
-            ran.stderr
-        );
+        let named = ["cuda:0`", "cuda:3`"].iter().any(|name| ran.stderr.contains(name));
+        assert!(named && ran.stderr.contains("`libcudart.so.99`"), "{}", ran.stderr);
     }
 }
 
 fn provider_of_checkout() -> bool {
-    repository()
-        .join("runtime/libonnxruntime_providers_cuda.so")
-        .exists()
+    repository().join("runtime/libonnxruntime_providers_cuda.so").exists()
 }
 
 /// What differs between machines is taken out: numbers, names of CPUs, speeds.
@@ -252,10 +219,7 @@ fn steady(workshop: &Workshop, text: &str) -> String {
         (r"[0-9,]+ tokens/s", "[n] tokens/s"),
         (r"[0-9.]+ [KMGT]iB(/s| free)", "[n]$1"),
         (r"a file of [0-9.]+ [KMG]iB", "a file of [n]"),
-        (
-            r"(?m)^  driver .*\n(  gpu .*\n)*",
-            "  driver      [driver]\n",
-        ),
+        (r"(?m)^  driver .*\n(  gpu .*\n)*", "  driver      [driver]\n"),
     ] {
         let pattern = regex::Regex::new(pattern).unwrap();
         text = pattern.replace_all(&text, name).into_owned();
@@ -310,13 +274,7 @@ fn doctor_lists_the_libraries_that_are_missing_and_fails_where_cuda_is_asked_for
 #[test]
 fn doctor_goes_on_where_something_is_broken_and_fails() {
     let workshop = Workshop::tiny();
-    let broken = [
-        "doctor",
-        "pipeline.toml",
-        "--quiet",
-        "--ort-lib",
-        "nowhere.so",
-    ];
+    let broken = ["doctor", "pipeline.toml", "--quiet", "--ort-lib", "nowhere.so"];
     let model = ["--set", "model.path=no_model"];
     workshop.write("cache", "a file where a folder should be");
     let ran = workshop.run(&[&broken[..], &model].concat());
@@ -331,8 +289,7 @@ fn doctor_refuses_a_precision_that_the_device_has_not() {
     let ran = workshop.run(&half);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stdout
-            .contains("!! cannot run on device `cpu`: a CPU has no kernels"),
+        ran.stdout.contains("!! cannot run on device `cpu`: a CPU has no kernels"),
         "{}",
         ran.stdout
     );

@@ -32,11 +32,7 @@ fn a_second_writer_is_refused_and_readers_are_not() {
     workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
     insta::assert_snapshot!(workshop.fail(&EXTRACT));
     workshop.succeed(&["cache", "verify", "cache"]);
-    assert_eq!(
-        fs::read_to_string(&path).unwrap(),
-        "4242\n",
-        "the holder's number was overwritten"
-    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), "4242\n", "the holder's number was overwritten");
     drop(lock);
     workshop.succeed(&EXTRACT);
 }
@@ -52,10 +48,7 @@ fn as_a_common_user(workshop: &Workshop, arguments: &[&str]) -> Option<Command> 
     if fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0) {
         command.uid(NOBODY).gid(NOBODY);
         let mut probe = program(&workshop.path(""), &["tokenize", "--text", "a", "--model"]);
-        probe
-            .arg(crate::support::fixture("tiny_bert"))
-            .uid(NOBODY)
-            .gid(NOBODY);
+        probe.arg(crate::support::fixture("tiny_bert")).uid(NOBODY).gid(NOBODY);
         if !probe.output().is_ok_and(|output| output.status.success()) {
             say("skipped: root ignores permissions, and nobody may not run the program here");
             return None;
@@ -85,10 +78,8 @@ fn a_cache_folder_without_the_right_to_write_is_a_clear_error_and_can_be_read() 
     set_mode(&workshop.path("cache"), 0o755);
     workshop.succeed(&EXTRACT);
     let cache = workshop.cache();
-    let mut entries: Vec<PathBuf> = fs::read_dir(&cache)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.push(cache.clone());
     for path in &entries {
         set_mode(path, if path.is_dir() { 0o555 } else { 0o444 });
@@ -97,31 +88,18 @@ fn a_cache_folder_without_the_right_to_write_is_a_clear_error_and_can_be_read() 
         return;
     };
     let ran = finish(command);
-    assert_eq!(
-        ran.code,
-        Some(0),
-        "training only reads the cache: {}",
-        ran.stderr
-    );
+    assert_eq!(ran.code, Some(0), "training only reads the cache: {}", ran.stderr);
     let Some(command) = as_a_common_user(&workshop, &EXTRACT) else {
         return;
     };
     let ran = finish(command);
-    assert_eq!(
-        ran.code,
-        Some(0),
-        "nothing is to be written: {}",
-        ran.stderr
-    );
+    assert_eq!(ran.code, Some(0), "nothing is to be written: {}", ran.stderr);
     workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
     let Some(command) = as_a_common_user(&workshop, &EXTRACT) else {
         return;
     };
     let ran = finish(command);
-    insta::assert_snapshot!(
-        "a_cache_without_the_right_to_write",
-        workshop.normalise(&ran.stderr)
-    );
+    insta::assert_snapshot!("a_cache_without_the_right_to_write", workshop.normalise(&ran.stderr));
     set_mode(&cache, 0o755);
 }
 
@@ -147,13 +125,7 @@ fn run_with_a_small_disk(workshop: &Workshop, script: &str) -> Option<Ran> {
     }
     let attempts = ["-m", "-rm"].into_iter().map(|namespaces| {
         let mut command = Command::new("unshare");
-        command.args([
-            namespaces,
-            "sh",
-            "-c",
-            script,
-            env!("CARGO_BIN_EXE_frostbert"),
-        ]);
+        command.args([namespaces, "sh", "-c", script, env!("CARGO_BIN_EXE_frostbert")]);
         command.current_dir(workshop.path("")).stdin(Stdio::null());
         finish(command)
     });
@@ -188,14 +160,9 @@ fn a_full_disk_is_named_and_loses_nothing_that_was_committed() {
 
     let left = read_json(&workshop.path("left.json"));
     let resumed = read_json(&workshop.path("resumed.json"));
-    assert!(
-        left["documents"].as_u64().unwrap() > 0,
-        "the disk was full before the first commit"
-    );
+    assert!(left["documents"].as_u64().unwrap() > 0, "the disk was full before the first commit");
     assert_eq!(resumed["reused"], left["documents"]);
-    let Reference {
-        fingerprint, files, ..
-    } = reference();
+    let Reference { fingerprint, files, .. } = reference();
     assert_same_files(files, &contents(&workshop.path("saved").join(fingerprint)));
 }
 
@@ -227,11 +194,7 @@ fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
     let expected = format!(
         r"(?m)^error: cannot [a-z ]+ `{folder}[^`]+`: No space left on device \(os error 28\)\nhint: free some space "
     );
-    assert!(
-        regex::Regex::new(&expected).unwrap().is_match(&ran.stderr),
-        "{}",
-        ran.stderr
-    );
+    assert!(regex::Regex::new(&expected).unwrap().is_match(&ran.stderr), "{}", ran.stderr);
 }
 
 /// Adds states to a cache on a disk that has room for half of them, and so for more than are in writing at once; reads it there, then makes the disk larger and goes
@@ -272,19 +235,13 @@ fn a_disk_that_is_full_of_added_states_loses_none_and_can_be_read() {
         .filter(|shard| shard["origins"].as_array().unwrap().len() == 2)
         .map(|shard| shard["documents"].as_u64().unwrap())
         .collect();
-    assert!(
-        !grown.is_empty(),
-        "the disk was full before the first commit"
-    );
+    assert!(!grown.is_empty(), "the disk was full before the first commit");
     let resumed = read_json(&workshop.path("resumed.json"));
     assert_eq!(resumed["reused"], grown.iter().sum::<u64>());
 
     let uninterrupted = prepared();
     uninterrupted.succeed(&EXTRACT);
-    assert_same_files(
-        &contents(&uninterrupted.path("cache")),
-        &contents(&workshop.path("saved")),
-    );
+    assert_same_files(&contents(&uninterrupted.path("cache")), &contents(&workshop.path("saved")));
 }
 
 #[test]
@@ -296,29 +253,17 @@ fn what_reads_during_an_extraction_sees_a_whole_cache_and_a_second_writer_sees_w
     let n_before = n_shards(&workshop);
     // States for texts that are there, and texts that are not.
     workshop.write("train.csv", csv_with_repeats(1500));
-    let mut writer = workshop
-        .command(&EXTRACT)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut writer =
+        workshop.command(&EXTRACT).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let (mut n_rounds, mut n_refused) = (0, 0);
     let mut n_shards_seen = n_before;
     let old = csv_with_repeats(1200);
     workshop.write("old.csv", old);
-    let on_old = [
-        "train",
-        "pipeline.toml",
-        "--set",
-        "data.train={ path = \"old.csv\" }",
-    ];
+    let on_old = ["train", "pipeline.toml", "--set", "data.train={ path = \"old.csv\" }"];
     while writer.try_wait().unwrap().is_none() {
         let info = workshop.json(&["cache", "info", workshop.cache().to_str().unwrap()]);
         let shards = info["shards"].as_array().unwrap().len();
-        assert!(
-            shards >= n_shards_seen,
-            "{shards} shards after {n_shards_seen}"
-        );
+        assert!(shards >= n_shards_seen, "{shards} shards after {n_shards_seen}");
         n_shards_seen = shards;
         workshop.succeed(&["cache", "verify", "cache"]);
         let ran = workshop.run(&EXTRACT);

@@ -47,19 +47,12 @@ impl Oracle {
             intra_threads: 1,
         };
         let session = EncoderSession::open(runtime(), &checkpoint, &options).unwrap();
-        Oracle {
-            checkpoint,
-            session,
-        }
+        Oracle { checkpoint, session }
     }
 
     fn tokenizer(&self, max_length: usize) -> TextTokenizer {
-        TextTokenizer::open(
-            &self.checkpoint.tokenizer.path,
-            max_length,
-            Overflow::Truncate,
-        )
-        .unwrap()
+        TextTokenizer::open(&self.checkpoint.tokenizer.path, max_length, Overflow::Truncate)
+            .unwrap()
     }
 
     /// The states of every document of a batch, padding left out.
@@ -104,9 +97,7 @@ fn floats(value: &Value) -> Vec<f32> {
 
 pub(crate) fn numbers(value: &Value) -> Vec<usize> {
     let numbers = value.as_array().unwrap().iter();
-    numbers
-        .map(|number| number.as_u64().unwrap() as usize)
-        .collect()
+    numbers.map(|number| number.as_u64().unwrap() as usize).collect()
 }
 
 pub(crate) fn ids(value: &Value) -> Vec<u32> {
@@ -123,12 +114,7 @@ fn expected_of_tiny(folder: &str) -> Vec<Expected> {
             text: text["text"].as_str().unwrap().into(),
             ids: ids(&text["ids"]),
             positions: (0..text["ids"].as_array().unwrap().len()).collect(),
-            states: text["hidden_states"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(floats)
-                .collect(),
+            states: text["hidden_states"].as_array().unwrap().iter().map(floats).collect(),
         })
         .collect()
 }
@@ -137,8 +123,7 @@ pub(crate) fn tensor(file: &[u8], name: &str) -> Vec<f32> {
     let tensors = SafeTensors::deserialize(file).unwrap();
     let four = tensors.tensor(name).unwrap();
     let four = four.data().chunks_exact(4);
-    four.map(|four| f32::from_le_bytes(four.try_into().unwrap()))
-        .collect()
+    four.map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
 }
 
 pub(crate) fn hidden_states() -> (Value, Vec<u8>) {
@@ -157,10 +142,7 @@ fn expected_of_minilm() -> Vec<Expected> {
                 text: text["text"].as_str().unwrap().into(),
                 ids: ids(&text["ids"]),
                 positions: numbers(&text["positions"]),
-                states: states
-                    .chunks_exact(states.len() / n_layers)
-                    .map(<[f32]>::to_vec)
-                    .collect(),
+                states: states.chunks_exact(states.len() / n_layers).map(<[f32]>::to_vec).collect(),
             }
         })
         .collect()
@@ -173,40 +155,21 @@ fn assert_equals_transformers(folder: &Path, expected: &[Expected], max_length: 
     let tokenizer = oracle.tokenizer(max_length);
     let mut differences = Vec::new();
     for text in expected {
-        let encoding = tokenizer
-            .encode(&[Input::Text(&text.text)], false)
-            .unwrap()
-            .remove(0);
+        let encoding = tokenizer.encode(&[Input::Text(&text.text)], false).unwrap().remove(0);
         assert_eq!(encoding.windows[0].ids, text.ids, "`{}`", text.text);
         let layers = oracle.alone(&text.ids);
         assert_eq!(layers.len(), text.states.len(), "layers of `{}`", text.text);
         for (got, expected) in layers.iter().zip(&text.states) {
-            let got = text
-                .positions
-                .iter()
-                .flat_map(|token| &got[token * hidden..(token + 1) * hidden]);
+            let got =
+                text.positions.iter().flat_map(|token| &got[token * hidden..(token + 1) * hidden]);
             assert_eq!(expected.len(), text.positions.len() * hidden);
-            differences.extend(
-                got.zip(expected)
-                    .map(|(got, expected)| (got - expected).abs()),
-            );
+            differences.extend(got.zip(expected).map(|(got, expected)| (got - expected).abs()));
         }
     }
     differences.sort_by(f32::total_cmp);
-    let (most, median) = (
-        differences[differences.len() - 1],
-        differences[differences.len() / 2],
-    );
-    assert!(
-        most <= MOST,
-        "the largest of {} differences is {most}",
-        differences.len()
-    );
-    assert!(
-        median <= MEDIAN,
-        "the median of {} differences is {median}",
-        differences.len()
-    );
+    let (most, median) = (differences[differences.len() - 1], differences[differences.len() / 2]);
+    assert!(most <= MOST, "the largest of {} differences is {most}", differences.len());
+    assert!(median <= MEDIAN, "the median of {} differences is {median}", differences.len());
 }
 
 #[test]
@@ -224,12 +187,7 @@ fn old_and_new_names_of_tensors_give_identical_states() {
     let mut new = Oracle::open(&fixture("tiny_bert"));
     let mut old = Oracle::open(&fixture("tiny_bert_gamma_beta"));
     for text in expected_of_tiny("tiny_bert") {
-        assert_eq!(
-            new.alone(&text.ids),
-            old.alone(&text.ids),
-            "`{}`",
-            text.text
-        );
+        assert_eq!(new.alone(&text.ids), old.alone(&text.ids), "`{}`", text.text);
     }
 }
 
@@ -245,11 +203,8 @@ fn truncated_texts_keep_their_special_tokens_and_say_so() {
     let tokenizer = Oracle::open(&fixture("tiny_bert")).tokenizer(16);
     let minilm =
         TextTokenizer::open(&minilm().join("tokenizer.json"), 128, Overflow::Truncate).unwrap();
-    for (encoding, text) in minilm
-        .encode(&texts, false)
-        .unwrap()
-        .iter()
-        .zip(json["texts"].as_array().unwrap())
+    for (encoding, text) in
+        minilm.encode(&texts, false).unwrap().iter().zip(json["texts"].as_array().unwrap())
     {
         assert_eq!(Value::from(encoding.truncated), text["truncated"]);
     }
@@ -264,10 +219,9 @@ fn truncated_texts_keep_their_special_tokens_and_say_so() {
 
 #[test]
 fn a_text_alone_equals_the_same_text_in_any_batch() {
-    for (folder, texts) in [
-        (minilm(), expected_of_minilm()),
-        (fixture("tiny_bert"), expected_of_tiny("tiny_bert")),
-    ] {
+    for (folder, texts) in
+        [(minilm(), expected_of_minilm()), (fixture("tiny_bert"), expected_of_tiny("tiny_bert"))]
+    {
         let mut oracle = Oracle::open(&folder);
         let documents: Vec<&[u32]> = texts.iter().map(|text| &text.ids[..]).collect();
         let alone: Vec<Layers> = documents.iter().map(|ids| oracle.alone(ids)).collect();
@@ -277,17 +231,13 @@ fn a_text_alone_equals_the_same_text_in_any_batch() {
         let orders: [Vec<usize>; 3] = [
             (0..n_texts).collect(),
             (0..n_texts).rev().collect(),
-            (0..n_texts)
-                .map(|place| (place * stride + 2) % n_texts)
-                .collect(),
+            (0..n_texts).map(|place| (place * stride + 2) % n_texts).collect(),
         ];
         for order in orders {
             // All texts in one batch, in this very order; then in batches as they are planned.
             let mut batches = vec![(0..n_texts as u32).collect::<Vec<u32>>()];
-            let lengths: Vec<u32> = order
-                .iter()
-                .map(|text| documents[*text].len() as u32)
-                .collect();
+            let lengths: Vec<u32> =
+                order.iter().map(|text| documents[*text].len() as u32).collect();
             for budget in [1, 60, 256, 4096] {
                 batches.extend(plan_batches(&lengths, budget));
             }
@@ -306,9 +256,7 @@ fn a_text_alone_equals_the_same_text_in_any_batch() {
 fn assert_near(expected: &Layers, got: &Layers, text: &str) {
     for (layer, (expected, got)) in expected.iter().zip(got).enumerate() {
         assert_eq!(expected.len(), got.len());
-        let largest = expected
-            .iter()
-            .fold(1.0f32, |largest, value| largest.max(value.abs()));
+        let largest = expected.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
         let difference = largest_difference(expected, got);
         assert!(
             difference <= 1e-5 * largest,
@@ -338,22 +286,11 @@ fn pooled_states_equal_those_of_transformers() {
         threads: 1,
     };
     let mut encoder = Encoder::open(runtime(), &checkpoint, &settings).unwrap();
-    let all: Vec<Vec<u32>> = json["texts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|text| ids(&text["ids"]))
-        .collect();
+    let all: Vec<Vec<u32>> =
+        json["texts"].as_array().unwrap().iter().map(|text| ids(&text["ids"])).collect();
     let batch = Batch::new(all.iter().map(|ids| (&ids[..], &[][..])));
-    let request = Request {
-        states: &states,
-        dtype: Dtype::F32,
-        stored: Dtype::F32,
-        words: &[],
-    };
-    let made = encoder.workers().0[0]
-        .run(&batch, request, |row| format!("text {row}"))
-        .unwrap();
+    let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
+    let made = encoder.workers().0[0].run(&batch, request, |row| format!("text {row}")).unwrap();
     let names: Vec<&str> = made.iter().map(|made| made.state.kind.name()).collect();
     assert_eq!(names, ["cls", "mean", "max"]);
     for state in &made {
@@ -364,11 +301,7 @@ fn pooled_states_equal_those_of_transformers() {
             let expected = tensor(&file, &format!("text{number}.{}", state.state.kind.name()));
             let got = got.to_vec();
             let difference = largest_difference(&expected, &got);
-            assert!(
-                difference <= MOST,
-                "{} of text {number} differs by {difference}",
-                state.state
-            );
+            assert!(difference <= MOST, "{} of text {number} differs by {difference}", state.state);
         }
     }
 }
@@ -386,21 +319,16 @@ fn padding_is_never_pooled() {
             pool(pooling, last, &mut got);
             pool(pooling, expected, &mut wanted);
             let difference = largest_difference(&wanted, &got);
-            assert!(
-                difference <= MOST,
-                "{pooling:?} of `{}` differs by {difference}",
-                text.text
-            );
+            assert!(difference <= MOST, "{pooling:?} of `{}` differs by {difference}", text.text);
         }
     }
 }
 
 #[test]
 fn characters_and_words_of_tokens_equal_those_of_the_python_tokenizer() {
-    for (folder, path) in [
-        (minilm(), "hidden_states.json"),
-        (fixture("tiny_bert"), "tiny_bert/expected.json"),
-    ] {
+    for (folder, path) in
+        [(minilm(), "hidden_states.json"), (fixture("tiny_bert"), "tiny_bert/expected.json")]
+    {
         let tokenizer =
             TextTokenizer::open(&folder.join("tokenizer.json"), 128, Overflow::Truncate).unwrap();
         for text in read_json(&fixture(path))["texts"].as_array().unwrap() {
@@ -412,10 +340,7 @@ fn characters_and_words_of_tokens_equal_those_of_the_python_tokenizer() {
             assert_eq!(Value::from(table.tokens), text["tokens"]);
             assert_eq!(Value::from(table.ids), text["ids"]);
             assert_eq!(Value::from(table.word_ids), text["word_ids"]);
-            assert_eq!(
-                serde_json::to_value(table.offsets).unwrap(),
-                text["offsets"]
-            );
+            assert_eq!(serde_json::to_value(table.offsets).unwrap(), text["offsets"]);
         }
     }
 }
@@ -430,10 +355,8 @@ fn the_f16_graph_computes_the_same_as_the_f32_graph() {
         let tokenizer = single.tokenizer(32);
         let texts = ["a cat sat on the mat", "an old bear reads", "cab"];
         let encodings = tokenizer.encode(&texts.map(Input::Text), false).unwrap();
-        let documents: Vec<&[u32]> = encodings
-            .iter()
-            .map(|encoding| &encoding.windows[0].ids[..])
-            .collect();
+        let documents: Vec<&[u32]> =
+            encodings.iter().map(|encoding| &encoding.windows[0].ids[..]).collect();
         let hidden = single.checkpoint.config.hidden;
         for (expected, got) in single.run(&documents).iter().zip(half.run(&documents)) {
             for (expected, got) in expected.iter().zip(&got) {

@@ -52,10 +52,7 @@ fn bytes_that_are_no_utf8_are_shown_with_their_line() {
 #[test]
 fn an_unknown_key_is_shown_with_its_place_and_the_known_ones() {
     assert_snapshot!(with_pipeline("learning_rate = 0.1\n").fail(&RUN));
-    assert_snapshot!(
-        "an_unknown_section",
-        with_pipeline("\n[trian]\nlr = 0.1\n").fail(&RUN)
-    );
+    assert_snapshot!("an_unknown_section", with_pipeline("\n[trian]\nlr = 0.1\n").fail(&RUN));
     let workshop = Workshop::tiny();
     workshop.write_pipeline(
         &TINY_PIPELINE.replace("\"train.csv\" }", "\"train.csv\", lable = \"stars\" }"),
@@ -66,14 +63,8 @@ fn an_unknown_key_is_shown_with_its_place_and_the_known_ones() {
 #[test]
 fn a_value_of_the_wrong_kind_is_shown_with_its_place() {
     assert_snapshot!(with_pipeline("lr = \"fast\"\n").fail(&RUN));
-    assert_snapshot!(
-        "an_unknown_word",
-        with_pipeline("schedule = \"linaer\"\n").fail(&RUN)
-    );
-    assert_snapshot!(
-        "a_number_out_of_range",
-        with_pipeline("lr = -1.0\n").fail(&RUN)
-    );
+    assert_snapshot!("an_unknown_word", with_pipeline("schedule = \"linaer\"\n").fail(&RUN));
+    assert_snapshot!("a_number_out_of_range", with_pipeline("lr = -1.0\n").fail(&RUN));
     assert_snapshot!("no_toml", with_pipeline("lr = \n").fail(&RUN));
 }
 
@@ -110,10 +101,7 @@ fn an_empty_file_is_named() {
         "a_header_alone_for_extract",
         with_data("text,label\n").fail(&["extract", "pipeline.toml"])
     );
-    assert_snapshot!(
-        "nothing_but_empty_texts",
-        with_data("text,label\n ,a\n ,b\n").fail(&RUN)
-    );
+    assert_snapshot!("nothing_but_empty_texts", with_data("text,label\n ,a\n ,b\n").fail(&RUN));
 }
 
 #[test]
@@ -135,16 +123,11 @@ fn a_row_with_too_few_fields_is_named() {
 fn a_label_that_only_the_test_file_has_is_named_with_its_line() {
     let workshop = Workshop::tiny();
     workshop.write("test.csv", "text,label\nthe snow,cold\nthe film,hot\n");
-    let with_test = TINY_PIPELINE.replace(
-        "\"train.csv\" }",
-        "\"train.csv\" }\ntest = { path = \"test.csv\" }",
-    );
+    let with_test =
+        TINY_PIPELINE.replace("\"train.csv\" }", "\"train.csv\" }\ntest = { path = \"test.csv\" }");
     workshop.write_pipeline(&with_test);
     let stderr = workshop.fail(&RUN);
-    assert!(
-        stderr.contains("test.csv:3:") && stderr.contains("`hot`"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("test.csv:3:") && stderr.contains("`hot`"), "{stderr}");
     assert_snapshot!(stderr);
 }
 
@@ -169,10 +152,7 @@ fn damaged_weights_are_named() {
         std::fs::write(&path, bytes).unwrap();
         workshop.fail(&run)
     };
-    assert_snapshot!(
-        "truncated_weights",
-        weights(|bytes| bytes.truncate(bytes.len() - 1000))
-    );
+    assert_snapshot!("truncated_weights", weights(|bytes| bytes.truncate(bytes.len() - 1000)));
     assert_snapshot!(
         "weights_of_another_kind",
         weights(|bytes| *bytes = b"<html>not found</html>".to_vec())
@@ -180,10 +160,7 @@ fn damaged_weights_are_named() {
     assert_snapshot!("empty_weights", weights(Vec::clear));
     let one_name = |bytes: &mut Vec<u8>| {
         let name = b"encoder.layer.1.output.dense.bias";
-        let place = bytes
-            .windows(name.len())
-            .position(|window| window == name)
-            .unwrap();
+        let place = bytes.windows(name.len()).position(|window| window == name).unwrap();
         bytes[place] = b'x';
     };
     assert_snapshot!("weights_that_lack_a_tensor", weights(one_name));
@@ -197,14 +174,8 @@ fn a_damaged_config_or_tokenizer_is_named() {
     let config = std::fs::read_to_string(model.join("config.json")).unwrap();
     for (name, content) in [
         ("a_config_that_is_no_json", "{ \"model_type\": ".to_string()),
-        (
-            "a_config_of_another_family",
-            config.replace("\"bert\"", "\"deberta-v2\""),
-        ),
-        (
-            "a_config_of_other_weights",
-            config.replace("\"hidden_size\": 32", "\"hidden_size\": 64"),
-        ),
+        ("a_config_of_another_family", config.replace("\"bert\"", "\"deberta-v2\"")),
+        ("a_config_of_other_weights", config.replace("\"hidden_size\": 32", "\"hidden_size\": 64")),
     ] {
         std::fs::write(model.join("config.json"), content).unwrap();
         assert_snapshot!(name, workshop.fail(&run));
@@ -293,18 +264,12 @@ fn a_library_that_is_not_there_is_named() {
     command.env("ORT_DYLIB_PATH", "elsewhere/libonnxruntime.so");
     let ran = crate::support::finish(command);
     assert_eq!(ran.code, Some(1));
-    assert_snapshot!(
-        "a_library_that_is_not_there_by_variable",
-        workshop.normalise(&ran.stderr)
-    );
+    assert_snapshot!("a_library_that_is_not_there_by_variable", workshop.normalise(&ran.stderr));
 }
 
 #[test]
 fn cuda_that_cannot_be_had_is_an_error_and_never_a_run_on_the_cpu() {
-    if repository()
-        .join("runtime/libonnxruntime_providers_cuda.so")
-        .exists()
-    {
+    if repository().join("runtime/libonnxruntime_providers_cuda.so").exists() {
         say("skipped: the runtime of this checkout has a CUDA provider");
         return;
     }
@@ -346,10 +311,7 @@ fn training_without_a_cache_says_what_to_run_first() {
     assert_snapshot!(workshop.fail(&["train", "pipeline.toml"]));
     workshop.succeed(&["extract", "pipeline.toml"]);
     let other_length = ["train", "pipeline.toml", "--set", "cache.max_length=16"];
-    assert_snapshot!(
-        "training_with_a_cache_of_another_length",
-        workshop.fail(&other_length)
-    );
+    assert_snapshot!("training_with_a_cache_of_another_length", workshop.fail(&other_length));
     assert_snapshot!(
         "training_on_a_state_that_is_not_stored",
         workshop.fail(&["train", "pipeline.toml", "--set", "head.pooling=cls"])
@@ -397,13 +359,7 @@ fn a_cache_folder_that_is_none_is_named() {
 
 #[test]
 fn a_training_that_diverges_is_stopped() {
-    let settings = [
-        "run",
-        "pipeline.toml",
-        "--set",
-        "train.optimizer=sgd",
-        "--set",
-        "train.lr=1e30",
-    ];
+    let settings =
+        ["run", "pipeline.toml", "--set", "train.optimizer=sgd", "--set", "train.lr=1e30"];
     assert_snapshot!(Workshop::tiny().fail(&settings));
 }

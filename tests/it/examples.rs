@@ -47,10 +47,7 @@ fn a_machine_of_linfa_tells_one_class_from_the_others() {
 #[test]
 fn a_saved_tagger_names_entities_by_their_characters() {
     let workshop = Workshop::empty();
-    let sentences = [
-        "cold\tO\nsnow\tB-ICE\nfrost\tI-ICE\n\n",
-        "warm\tO\nfilm\tO\n\n",
-    ];
+    let sentences = ["cold\tO\nsnow\tB-ICE\nfrost\tI-ICE\n\n", "warm\tO\nfilm\tO\n\n"];
     workshop.write("train.conll", sentences.concat().repeat(12));
     workshop.write_pipeline(
         "[model]\npath = \"MODEL\"\ndevice = \"cpu\"\n\
@@ -58,13 +55,8 @@ fn a_saved_tagger_names_entities_by_their_characters() {
          [cache]\nmax_length = 32\n[train]\nlr = 0.05\n",
     );
     workshop.succeed(&["run", "pipeline.toml"]);
-    let lines = predict::entities(
-        &workshop.path("runs/pipeline"),
-        &["cold snow frost", "warm film"],
-    )
-    .unwrap();
-    assert_eq!(
-        lines,
-        ["cold snow frost", "  5..15 ICE: snow frost", "warm film"]
-    );
+    let lines =
+        predict::entities(&workshop.path("runs/pipeline"), &["cold snow frost", "warm film"])
+            .unwrap();
+    assert_eq!(lines, ["cold snow frost", "  5..15 ICE: snow frost", "warm film"]);
 }

@@ -138,34 +138,22 @@ fn expected(cache: &CacheReader, states: &[StateId], keys: &[Key], as_f32: bool)
 
 /// Compares an export with what is expected. Tables carry the keys of tokens and words too, which arrays leave out.
 fn assert_columns(mut got: Columns, expected: &Columns, format: &str) {
-    let Column::Texts(keys) = &expected["documents.key"] else {
-        panic!("keys are texts")
-    };
+    let Column::Texts(keys) = &expected["documents.key"] else { panic!("keys are texts") };
     for table in ["tokens", "words"] {
         let key = got.remove(&format!("{table}.key"));
-        assert_eq!(
-            key.is_some(),
-            matches!(format, "arrow" | "parquet-list"),
-            "{format} {table}"
-        );
+        assert_eq!(key.is_some(), matches!(format, "arrow" | "parquet-list"), "{format} {table}");
         if let Some(key) = key {
             let Column::Numbers(documents) = &expected[&format!("{table}.doc")] else {
                 panic!("documents are numbers")
             };
-            let own = documents
-                .iter()
-                .map(|document| keys[*document as usize].clone());
+            let own = documents.iter().map(|document| keys[*document as usize].clone());
             assert_eq!(key, Column::Texts(own.collect()), "{format}");
         }
     }
     let names = |columns: &Columns| columns.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&got), names(expected), "{format}");
     for (name, column) in expected {
-        assert!(
-            got[name] == *column,
-            "{format}: {name} differs: {:?}",
-            got[name]
-        );
+        assert!(got[name] == *column, "{format}: {name} differs: {:?}", got[name]);
     }
 }
 
@@ -214,24 +202,11 @@ fn with_a_pipeline_rows_line_up_with_its_data_files() {
     let workshop = workshop("f16");
     let cache = open_cache(&workshop);
     let corpus = fs::read_to_string(workshop.path("corpus.csv")).unwrap();
-    let records: Vec<(&str, &str)> = corpus
-        .lines()
-        .skip(1)
-        .map(|line| line.split_once(',').unwrap())
-        .collect();
-    let keys: Vec<Key> = records
-        .iter()
-        .map(|(_, text)| Key::of(Mode::Text, &[text]))
-        .collect();
-    assert_eq!(
-        (keys[40], keys[3]),
-        (keys[43], keys[44]),
-        "two texts stand there twice"
-    );
-    let states: Vec<StateId> = states()
-        .into_iter()
-        .filter(|state| state.layer == 2)
-        .collect();
+    let records: Vec<(&str, &str)> =
+        corpus.lines().skip(1).map(|line| line.split_once(',').unwrap()).collect();
+    let keys: Vec<Key> = records.iter().map(|(_, text)| Key::of(Mode::Text, &[text])).collect();
+    assert_eq!((keys[40], keys[3]), (keys[43], keys[44]), "two texts stand there twice");
+    let states: Vec<StateId> = states().into_iter().filter(|state| state.layer == 2).collect();
     let mut expected = expected(&cache, &states, &keys, false);
     let ids = records.iter().map(|(id, _)| id.to_string()).collect();
     expected.insert("documents.id".into(), Column::Texts(ids));
@@ -265,36 +240,22 @@ fn with_a_pipeline_rows_line_up_with_its_data_files() {
 #[test]
 fn the_two_texts_of_a_pair_have_a_row_each() {
     let workshop = Workshop::empty();
-    workshop.write(
-        "pairs.csv",
-        "a,b\nthe snow,the frost\n,\nthe film,the snow\n",
-    );
+    workshop.write("pairs.csv", "a,b\nthe snow,the frost\n,\nthe film,the snow\n");
     let source = "\"pairs.csv\", text = \"a\", text_pair = \"b\"";
     workshop.write_pipeline(&TINY_PIPELINE.replace("\"train.csv\"", source));
     workshop.json(&["extract", "pipeline.toml"]);
     let cache = workshop.cache_named().display().to_string();
-    let arguments = [
-        "cache",
-        "export",
-        &cache,
-        "--to",
-        "npy",
-        "--pipeline",
-        "pipeline.toml",
-    ];
+    let arguments = ["cache", "export", &cache, "--to", "npy", "--pipeline", "pipeline.toml"];
     let ran = workshop.succeed(&arguments);
     assert!(
-        ran.stderr
-            .contains("1 record of nothing but white space has no row"),
+        ran.stderr.contains("1 record of nothing but white space has no row"),
         "{}",
         ran.stderr
     );
     let columns = read(&workshop.path(&format!("{cache}-tiny-npy")), "npy");
     assert_eq!(columns["documents.part"], Column::Numbers(vec![0, 1, 0, 1]));
     assert_eq!(columns["documents.line"], Column::Numbers(vec![2, 2, 4, 4]));
-    let Column::Texts(keys) = &columns["documents.key"] else {
-        panic!("keys are texts")
-    };
+    let Column::Texts(keys) = &columns["documents.key"] else { panic!("keys are texts") };
     assert_eq!(keys[0], keys[3]);
 }
 
@@ -314,31 +275,16 @@ fn a_state_that_not_every_document_has_is_left_out_and_can_be_asked_for() {
     ]);
     let cache = workshop.cache_named().display().to_string();
     let ran = workshop.succeed(&["cache", "export", &cache, "--to", "npy"]);
-    assert!(
-        ran.stderr.contains("10 of 120 documents have cls-L02"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("10 of 120 documents have cls-L02"), "{}", ran.stderr);
     let columns = read(&workshop.path(&format!("{cache}-npy")), "npy");
-    assert_eq!(
-        columns.keys().collect::<Vec<_>>(),
-        ["documents.key", "mean-L02"]
-    );
+    assert_eq!(columns.keys().collect::<Vec<_>>(), ["documents.key", "mean-L02"]);
 
-    let asked = [
-        "cache", "export", &cache, "--to", "npy", "--state", "cls-L02", "mean-L02",
-    ];
+    let asked = ["cache", "export", &cache, "--to", "npy", "--state", "cls-L02", "mean-L02"];
     let ran = workshop.succeed(&asked);
-    assert!(
-        ran.stderr.contains("110 of 120 documents lack"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("110 of 120 documents lack"), "{}", ran.stderr);
     let got = read(&workshop.path(&format!("{cache}-npy")), "npy");
     let reader = open_cache(&workshop);
-    let Column::Texts(keys) = &got["documents.key"] else {
-        panic!("keys are texts")
-    };
+    let Column::Texts(keys) = &got["documents.key"] else { panic!("keys are texts") };
     assert_eq!(keys.len(), 10);
     let keys: Vec<Key> = keys.iter().map(|key| Key::from_hex(key).unwrap()).collect();
     let states = ["cls-L02", "mean-L02"].map(|state| state.parse().unwrap());
@@ -352,10 +298,7 @@ fn what_cannot_be_exported_is_refused_and_leaves_nothing() {
     let cache = workshop.cache_named().display().to_string();
     let npy = ["cache", "export", &cache, "--to", "npy", "--out", "out"];
     let with = |more: &[&str]| workshop.fail(&[&npy, more].concat());
-    insta::assert_snapshot!(
-        "a_state_that_the_cache_has_not",
-        with(&["--state", "max-L02"])
-    );
+    insta::assert_snapshot!("a_state_that_the_cache_has_not", with(&["--state", "max-L02"]));
     let pipeline = ["--pipeline", "pipeline.toml"];
     insta::assert_snapshot!(
         "a_pipeline_of_another_cache",
@@ -403,14 +346,8 @@ fn other_tools_read_the_same_values() {
             folders.push(export(&workshop, format, &records));
         }
         let mut command = std::process::Command::new(&python);
-        command
-            .arg(repository().join("scripts/check-export.py"))
-            .args(folders);
-        let Ran {
-            code,
-            stdout,
-            stderr,
-        } = finish(command);
+        command.arg(repository().join("scripts/check-export.py")).args(folders);
+        let Ran { code, stdout, stderr } = finish(command);
         assert_eq!(code, Some(0), "{stdout}{stderr}");
         // Eight readings of two exports each; but DuckDB has no f16 in Arrow.
         let n_readings = if dtype == "f16" { 15 } else { 16 };

@@ -95,13 +95,10 @@ impl Group {
         let tensor = tensors.tensor(&name).unwrap();
         let bytes = tensor.data();
         let layer_bytes = bytes.len() / tensor.shape()[0];
-        decode(
-            &bytes[layer * layer_bytes..(layer + 1) * layer_bytes],
-            Dtype::F32,
-        )
-        .chunks_exact(HIDDEN)
-        .map(|row| row.iter().copied().map(f64::from).collect())
-        .collect()
+        decode(&bytes[layer * layer_bytes..(layer + 1) * layer_bytes], Dtype::F32)
+            .chunks_exact(HIDDEN)
+            .map(|row| row.iter().copied().map(f64::from).collect())
+            .collect()
     }
 }
 
@@ -140,9 +137,7 @@ impl Expected {
                 for token in 0..n_tokens {
                     let [id, start, end, word, sequence] =
                         [0, 2, 3, 4, 5].map(|column| &columns[column][token]);
-                    shard
-                        .tokens
-                        .push(json!([row, window, token, id, word, start, end, sequence]));
+                    shard.tokens.push(json!([row, window, token, id, word, start, end, sequence]));
                 }
             }
             for place in record["words"].as_array().unwrap() {
@@ -160,9 +155,8 @@ impl Expected {
         let of_document = |number: &usize| -> Vec<Vec<f64>> {
             let record = &group.records[*number];
             let n_windows = record["windows"].as_array().unwrap().len();
-            let windows: Vec<Vec<Vec<f64>>> = (0..n_windows)
-                .map(|window| group.states(*number, window, layer))
-                .collect();
+            let windows: Vec<Vec<Vec<f64>>> =
+                (0..n_windows).map(|window| group.states(*number, window, layer)).collect();
             // A token that two windows share counts in both.
             let all = || windows.iter().flatten();
             let folded = |fold: fn(f64, f64) -> f64, start: f64| -> Vec<f64> {
@@ -199,10 +193,8 @@ fn assert_holds(cache: &Path, group: &Group, with_states: bool) {
     assert!(shards.len() > 1 || !with_states, "{shards:?}");
     for shard in &shards {
         let documents = rows(&shard.join("docs.parquet"));
-        let mut keys: Vec<String> = documents
-            .iter()
-            .map(|row| row[0].as_str().unwrap().into())
-            .collect();
+        let mut keys: Vec<String> =
+            documents.iter().map(|row| row[0].as_str().unwrap().into()).collect();
         keys.dedup();
         let expected = Expected::of(group, &keys);
         assert_eq!(documents, expected.documents, "{}", group.name);
@@ -214,10 +206,7 @@ fn assert_holds(cache: &Path, group: &Group, with_states: bool) {
         }
         for kind in ["cls", "mean", "max", "words", "tokens"] {
             for layer in LAYERS {
-                let got = states(
-                    &shard.join(format!("{kind}-L{layer:02}.parquet")),
-                    Dtype::F32,
-                );
+                let got = states(&shard.join(format!("{kind}-L{layer:02}.parquet")), Dtype::F32);
                 let expected = expected.states(group, kind, layer);
                 assert_eq!(got.len(), expected.len(), "rows of {kind}-L{layer:02}");
                 for (got, expected) in got.iter().zip(&expected) {
@@ -287,10 +276,7 @@ fn every_row_of_joint_pairs_in_windows_equals_transformers() {
         parts => panic!("{parts:?}"),
     };
     let paragraphs: Vec<Value> = (0..group.records.len()).map(question).collect();
-    workshop.write(
-        "squad.json",
-        json!({ "data": [{ "paragraphs": paragraphs }] }).to_string(),
-    );
+    workshop.write("squad.json", json!({ "data": [{ "paragraphs": paragraphs }] }).to_string());
     let squad = "train = { path = \"squad.json\", format = \"squad\" }\ntask = \"qa\"";
     workshop.write_pipeline(&group.pipeline(squad));
     let report = workshop.json(&["extract", "pipeline.toml"]);
@@ -376,17 +362,13 @@ fn a_separate_pair_is_the_two_texts_that_it_is_made_of() {
     let group = Group::read("pairs");
     let separate = PAIRS.replace("joint", "separate");
     let (workshop, report, _) = extract(&group, &separate);
-    let parts: BTreeSet<String> = (0..group.records.len())
-        .flat_map(|document| group.parts(document))
-        .collect();
+    let parts: BTreeSet<String> =
+        (0..group.records.len()).flat_map(|document| group.parts(document)).collect();
     let counts = ["documents", "unique", "computed"].map(|count| report[count].as_u64());
     assert_eq!(counts, [Some(4), Some(7), Some(7)]);
-    let rows = shards(&workshop.cache())
-        .into_iter()
-        .flat_map(|shard| rows(&shard.join("docs.parquet")));
-    let got: BTreeSet<String> = rows
-        .map(|row| row[0].as_str().unwrap().to_string())
-        .collect();
+    let rows =
+        shards(&workshop.cache()).into_iter().flat_map(|shard| rows(&shard.join("docs.parquet")));
+    let got: BTreeSet<String> = rows.map(|row| row[0].as_str().unwrap().to_string()).collect();
     let keys = parts.iter().map(|part| Key::of(Mode::Text, &[part]));
     assert_eq!(got, keys.map(Key::to_hex).collect());
 }
@@ -407,10 +389,7 @@ fn question_answering_stores_tokens_of_joint_pairs_in_windows() {
     };
     let paragraph = json!({ "context": context, "qas": [{ "question": question }] });
     let workshop = Workshop::empty();
-    workshop.write(
-        "squad.json",
-        json!({ "data": [{ "paragraphs": [paragraph] }] }).to_string(),
-    );
+    workshop.write("squad.json", json!({ "data": [{ "paragraphs": [paragraph] }] }).to_string());
     let source = "{ path = \"squad.json\", format = \"squad\" }";
     workshop.write("pipeline.toml", with_defaults("qa", source));
     workshop.json(&["extract", "pipeline.toml"]);
@@ -450,9 +429,7 @@ fn what_is_cut_off_is_flagged_counted_and_warned_of() {
         let (workshop, report, said) = extract(&group, data);
         assert_holds(&workshop.cache(), &group, false);
         let cut = group.records.iter();
-        let cut = cut
-            .filter(|record| record["truncated"] == json!(true))
-            .count();
+        let cut = cut.filter(|record| record["truncated"] == json!(true)).count();
         assert!(0 < cut && cut < of);
         assert_eq!(report["truncated"], json!(cut), "{name}");
         let warning = format!("{cut} of {of} texts are longer than");
@@ -460,10 +437,7 @@ fn what_is_cut_off_is_flagged_counted_and_warned_of() {
         // What is reused was cut off as well.
         let again = workshop.succeed(&["extract", "pipeline.toml", "--json"]);
         let report: Value = serde_json::from_str(&again.stdout).unwrap();
-        assert_eq!(
-            (&report["truncated"], &report["computed"]),
-            (&json!(cut), &json!(0))
-        );
+        assert_eq!((&report["truncated"], &report["computed"]), (&json!(cut), &json!(0)));
         assert!(again.stderr.contains(&warning), "{}", again.stderr);
     }
 }

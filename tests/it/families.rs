@@ -19,13 +19,7 @@ const MOST: f32 = 1e-4;
 const MEDIAN: f32 = 1e-6;
 
 /// Folder, family, layers, longest input, and the layers of which there are states.
-type Described = (
-    &'static str,
-    &'static str,
-    usize,
-    Option<usize>,
-    &'static [usize],
-);
+type Described = (&'static str, &'static str, usize, Option<usize>, &'static [usize]);
 
 const MODELS: [Described; 10] = [
     ("bert_sharded", "bert", 3, Some(64), &[0, 1, 2, 3]),
@@ -67,16 +61,12 @@ fn expected(folder: &Path) -> Vec<Expected> {
         .map(|(number, text)| {
             let states = tensors.tensor(&format!("text{number}")).unwrap();
             let floats = states.data().chunks_exact(4);
-            let floats: Vec<f32> = floats
-                .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
-                .collect();
+            let floats: Vec<f32> =
+                floats.map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
             let layer_size = floats.len() / states.shape()[0];
             let types = ids(&text["type_ids"]);
             Expected {
-                window: (
-                    ids(&text["ids"]),
-                    types.into_iter().map(|id| id as u8).collect(),
-                ),
+                window: (ids(&text["ids"]), types.into_iter().map(|id| id as u8).collect()),
                 states: floats.chunks(layer_size).map(<[f32]>::to_vec).collect(),
             }
         })
@@ -130,10 +120,7 @@ fn every_layer_of_every_family_equals_that_of_transformers() {
         }
         all.sort_by(f32::total_cmp);
         let (most, median) = (all[all.len() - 1], all[all.len() / 2]);
-        println!(
-            "{name}: {} values, largest difference {most:e}, median {median:e}",
-            all.len()
-        );
+        println!("{name}: {} values, largest difference {most:e}, median {median:e}", all.len());
         // A last bit of f32 may move an 8-bit number by one.
         let allowed = if name == "int8_onnx" { 5e-2 } else { MOST };
         assert!(most <= allowed, "{name}: the largest difference is {most}");
@@ -154,9 +141,7 @@ fn a_text_of_any_family_alone_equals_the_same_text_in_a_padded_batch() {
         for (window, got) in windows.iter().zip(&together) {
             let alone = run(&mut session, &[window], hidden).remove(0);
             for (alone, got) in alone.iter().zip(got) {
-                let largest = alone
-                    .iter()
-                    .fold(1.0f32, |most, value| most.max(value.abs()));
+                let largest = alone.iter().fold(1.0f32, |most, value| most.max(value.abs()));
                 let moved = differences(alone, got);
                 let moved = moved.iter().fold(0.0f32, |most, next| most.max(*next));
                 assert!(moved <= 1e-5 * largest, "{name} moves by {moved}");
@@ -215,9 +200,7 @@ fn copy_of(name: &str) -> (Workshop, PathBuf) {
 }
 
 fn refusal(folder: &Path) -> String {
-    let Err(error) = Checkpoint::open(folder) else {
-        panic!("`{}` is opened", folder.display())
-    };
+    let Err(error) = Checkpoint::open(folder) else { panic!("`{}` is opened", folder.display()) };
     format!("{error}; {}", error.hint().unwrap())
 }
 
@@ -262,10 +245,7 @@ fn a_tensor_that_the_index_does_not_name_is_named() {
         panic!("a graph is built without `{name}`")
     };
     let message = error.to_string();
-    assert!(
-        message.contains(name) && message.contains("index.json"),
-        "{message}"
-    );
+    assert!(message.contains(name) && message.contains("index.json"), "{message}");
 
     std::fs::write(&index, text.replace("model-00002-of", "../model-00002-of")).unwrap();
     assert!(refusal(&folder).contains("for a file name"));
@@ -315,10 +295,7 @@ fn a_layer_that_a_model_onnx_does_not_put_out_is_refused_before_anything_runs() 
     let error = checkpoint.check_layers(&[0]).unwrap_err();
     assert!(error.to_string().contains("layer 0"), "{error}");
     let error = checkpoint.check_layers(&[2]).unwrap_err();
-    assert!(
-        error.to_string().contains("from 0 (embeddings) to 1"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("from 0 (embeddings) to 1"), "{error}");
 }
 
 #[test]
@@ -327,11 +304,7 @@ fn what_no_graph_of_ours_computes_is_refused_with_a_way_out() {
     let config = folder.join("config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     for (from, to, word) in [
-        (
-            "\"model_type\": \"roberta\"",
-            "\"model_type\": \"mpnet\"",
-            "mpnet",
-        ),
+        ("\"model_type\": \"roberta\"", "\"model_type\": \"mpnet\"", "mpnet"),
         ("\"gelu\"", "\"gelu_fast\"", "gelu_fast"),
         (
             "\"model_type\"",
@@ -342,10 +315,7 @@ fn what_no_graph_of_ours_computes_is_refused_with_a_way_out() {
         assert!(text.contains(from), "{from}");
         std::fs::write(&config, text.replacen(from, to, 1)).unwrap();
         let message = refusal(&folder);
-        assert!(
-            message.contains(word) && message.contains("model.onnx"),
-            "{message}"
-        );
+        assert!(message.contains(word) && message.contains("model.onnx"), "{message}");
     }
 }
 
@@ -355,10 +325,7 @@ fn a_model_onnx_stands_in_for_safetensors_that_no_graph_of_ours_runs() {
     std::fs::write(folder.join("model.safetensors"), b"weights of DeBERTa").unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
     for provider in ["cpu", "cuda"] {
-        assert_eq!(
-            checkpoint.graph_profile(provider, Precision::F32),
-            "onnx-file-1"
-        );
+        assert_eq!(checkpoint.graph_profile(provider, Precision::F32), "onnx-file-1");
     }
     assert_eq!(weights_hash(&folder), weights_hash(&family("deberta_onnx")));
 }
@@ -368,11 +335,7 @@ fn a_file_that_is_no_onnx_model_is_named() {
     let (_workshop, folder) = copy_of("odd_onnx");
     let path = folder.join("model.onnx");
     let bytes = std::fs::read(&path).unwrap();
-    for content in [
-        &b"version https://git-lfs"[..],
-        b"",
-        &bytes[..bytes.len() / 2],
-    ] {
+    for content in [&b"version https://git-lfs"[..], b"", &bytes[..bytes.len() / 2]] {
         std::fs::write(&path, content).unwrap();
         let message = refusal(&folder);
         assert!(message.contains("a whole ONNX model"), "{message}");

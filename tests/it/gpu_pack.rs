@@ -20,9 +20,8 @@ fn has(tool: &str) -> bool {
 fn noise(seed: u64, n_bytes: usize) -> Vec<u8> {
     let mut state = seed;
     let byte = |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     (0..n_bytes).map(byte).collect()
@@ -127,10 +126,7 @@ fn pieces_are_of_the_size_asked_for_and_join_to_what_was_packed() {
         );
         for (packed, original) in [
             ("bin/frostbert", "program"),
-            (
-                "libs/libonnxruntime.so.1.31.1",
-                "libs/libonnxruntime.so.1.31.1",
-            ),
+            ("libs/libonnxruntime.so.1.31.1", "libs/libonnxruntime.so.1.31.1"),
             ("models/minilm/model.safetensors", "model/model.safetensors"),
         ] {
             assert_eq!(joined[packed], fs::read(workshop.path(original)).unwrap());
@@ -154,10 +150,7 @@ fn a_piece_that_is_missing_or_damaged_is_named_and_nothing_is_unpacked() {
     fs::remove_file(&piece).unwrap();
     let refused = unpack(&pieces, &target);
     assert_eq!(refused.status.code(), Some(1));
-    assert_eq!(
-        stderr(&refused),
-        "error: unpack: not here yet: piece-0002\n"
-    );
+    assert_eq!(stderr(&refused), "error: unpack: not here yet: piece-0002\n");
 
     let mut damaged = bytes;
     damaged[100] ^= 1;
@@ -165,17 +158,10 @@ fn a_piece_that_is_missing_or_damaged_is_named_and_nothing_is_unpacked() {
     let refused = unpack(&pieces, &target);
     assert_eq!(refused.status.code(), Some(1));
     let said = stderr(&refused);
-    assert!(
-        said.contains("piece-0002: FAILED") && said.contains("bring it again"),
-        "{said}"
-    );
+    assert!(said.contains("piece-0002: FAILED") && said.contains("bring it again"), "{said}");
     assert!(contents(&target).is_empty());
 
     let again = pack(&workshop, "pieces", tool);
     assert_eq!(again.status.code(), Some(1));
-    assert!(
-        stderr(&again).contains("is not empty"),
-        "{}",
-        stderr(&again)
-    );
+    assert!(stderr(&again).contains("is not empty"), "{}", stderr(&again));
 }

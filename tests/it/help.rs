@@ -56,17 +56,8 @@ fn wrong_usage_exits_with_2_and_shows_the_usage() {
     ];
     for arguments in wrong {
         let ran = workshop.run(arguments);
-        assert_eq!(
-            (ran.code, ran.stdout.as_str()),
-            (Some(2), ""),
-            "{arguments:?}: {}",
-            ran.stderr
-        );
-        assert!(
-            ran.stderr.contains("Usage: frostbert"),
-            "{arguments:?}: {}",
-            ran.stderr
-        );
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("Usage: frostbert"), "{arguments:?}: {}", ran.stderr);
     }
     for value in [["--threads", "0"], ["--set", "train.lr"]] {
         let ran = workshop.run(&["extract", "pipeline.toml", value[0], value[1]]);
@@ -77,8 +68,5 @@ fn wrong_usage_exits_with_2_and_shows_the_usage() {
 #[test]
 fn the_version_is_that_of_the_crate() {
     let ran = Workshop::empty().succeed(&["--version"]);
-    assert_eq!(
-        ran.stdout,
-        format!("frostbert {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(ran.stdout, format!("frostbert {}\n", env!("CARGO_PKG_VERSION")));
 }

@@ -38,10 +38,7 @@ fn a_tokenizer_that_makes_the_tokenizers_library_panic_is_named() {
     let charsmap = |map: &str| json!({ "type": "Precompiled", "precompiled_charsmap": map });
     for (part, value) in [
         ("post_processor", template),
-        (
-            "pre_tokenizer",
-            json!({ "type": "FixedLength", "length": 0 }),
-        ),
+        ("pre_tokenizer", json!({ "type": "FixedLength", "length": 0 })),
         (
             "added_tokens",
             json!([{ "id": u32::MAX, "content": "x", "single_word": false, "lstrip": false, "rstrip": false,
@@ -115,11 +112,7 @@ fn sizes_in_config_json_that_no_model_has_are_named() {
         workshop.copy_model("model");
         change(&workshop, "config.json", |json| json[key] = value);
         let only_embeddings = ["--set", "cache.layers=[0]", "--set", "head.layers=[0]"];
-        fail_at(
-            &workshop,
-            "config.json",
-            &[&EXTRACT[..], &only_embeddings].concat(),
-        );
+        fail_at(&workshop, "config.json", &[&EXTRACT[..], &only_embeddings].concat());
         fail_at(&workshop, "config.json", &["model", "info", "model"]);
     }
 }
@@ -172,25 +165,13 @@ fn a_long_text_of_which_little_is_kept_takes_little_memory_and_gives_the_same_st
     let peak = |report: &Value| report["peak_rss_bytes"].as_u64().unwrap();
     // Tokenised whole, a character of text takes more than a hundred bytes.
     let more = peak(&caches[0]).saturating_sub(peak(&caches[1]));
-    assert!(
-        more < 20 * long.len() as u64,
-        "{more} bytes for {}",
-        long.len()
-    );
-    assert_eq!(
-        caches[0]["truncated"], caches[1]["truncated"],
-        "{}",
-        caches[0]
-    );
+    assert!(more < 20 * long.len() as u64, "{more} bytes for {}", long.len());
+    assert_eq!(caches[0]["truncated"], caches[1]["truncated"], "{}", caches[0]);
 }
 
 #[test]
 fn more_threads_than_a_machine_can_hold_are_not_made() {
     let workshop = Workshop::tiny();
     let ran = workshop.succeed(&["extract", "pipeline.toml", "--threads", "65535"]);
-    assert!(
-        ran.stderr.contains("note: --threads 65535: "),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("note: --threads 65535: "), "{}", ran.stderr);
 }

@@ -37,12 +37,7 @@ fn succeed(workshop: &Workshop, hub: &Hub, arguments: &[&str]) -> serde_json::Va
 /// What a run that must fail says, with the hub's address replaced.
 fn fail(workshop: &Workshop, hub: &Hub, arguments: &[&str]) -> String {
     let ran = run(workshop, hub, arguments);
-    assert_eq!(
-        (ran.code, ran.stdout.as_str()),
-        (Some(1), ""),
-        "{}",
-        ran.stderr
-    );
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{}", ran.stderr);
     ran.stderr.replace(&hub.address(), "[hub]")
 }
 
@@ -68,21 +63,13 @@ fn a_model_is_pulled_checked_and_used() {
     let source = read_json(&folder.join("source.json"));
     got.remove("source.json");
     assert_eq!(got, tiny_bert());
-    assert_snapshot!(
-        "source_of_a_pull",
-        workshop.normalise(&format!("{source:#}"))
-    );
+    assert_snapshot!("source_of_a_pull", workshop.normalise(&format!("{source:#}")));
     // Only large files take the way over the other server, and the token is not asked for.
     let asked = hub.asked();
     assert_eq!(asked.len(), 6, "{asked:?}");
 
     workshop.succeed(&["model", "info", "models/tiny"]);
-    workshop.succeed(&[
-        "extract",
-        "pipeline.toml",
-        "--set",
-        "model.path=models/tiny",
-    ]);
+    workshop.succeed(&["extract", "pipeline.toml", "--set", "model.path=models/tiny"]);
     let verified = workshop.succeed(&["model", "verify", "models/tiny"]);
     assert_snapshot!("verify_of_a_pull", verified.stdout);
 }
@@ -113,11 +100,7 @@ fn a_pull_that_broke_off_goes_on_where_it_was() {
 
     hub.forget();
     let pulled = succeed(&workshop, &hub, &PULL);
-    let ranges: Vec<String> = hub
-        .asked()
-        .into_iter()
-        .filter_map(|request| request.range)
-        .collect();
+    let ranges: Vec<String> = hub.asked().into_iter().filter_map(|request| request.range).collect();
     assert_eq!(
         ranges,
         ["bytes=20000-", "bytes=20000-"],
@@ -127,22 +110,9 @@ fn a_pull_that_broke_off_goes_on_where_it_was() {
     // config.json came first.
     let rest = all - 20_000 - tiny_bert()["config.json"].len();
     assert_eq!(pulled["bytes_fetched"], rest);
-    assert_eq!(
-        fs::metadata(folder.join("model.safetensors"))
-            .unwrap()
-            .len(),
-        size as u64
-    );
-    let with_source: Vec<String> = tiny_bert()
-        .into_keys()
-        .chain(["source.json".into()])
-        .collect();
-    assert_eq!(
-        names(&folder).len(),
-        with_source.len(),
-        "{:?}",
-        names(&folder)
-    );
+    assert_eq!(fs::metadata(folder.join("model.safetensors")).unwrap().len(), size as u64);
+    let with_source: Vec<String> = tiny_bert().into_keys().chain(["source.json".into()]).collect();
+    assert_eq!(names(&folder).len(), with_source.len(), "{:?}", names(&folder));
 }
 
 #[test]
@@ -201,10 +171,7 @@ fn a_file_or_a_repository_that_is_not_there_is_named() {
     );
     assert!(!workshop.path("models").exists());
     hub.lose("tokenizer.json");
-    assert_snapshot!(
-        "a_listed_file_that_is_not_served",
-        fail(&workshop, &hub, &PULL)
-    );
+    assert_snapshot!("a_listed_file_that_is_not_served", fail(&workshop, &hub, &PULL));
 }
 
 #[test]
@@ -239,10 +206,7 @@ fn a_private_repository_needs_a_token_which_goes_to_the_hub_alone() {
     let ran = run_with(&workshop, &hub, &PULL, &[("HF_TOKEN", "hf_right")]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let (own, other): (Vec<_>, Vec<_>) = hub.asked().into_iter().partition(|request| request.own);
-    assert!(
-        own.iter()
-            .all(|request| request.authorization.as_deref() == Some("Bearer hf_right"))
-    );
+    assert!(own.iter().all(|request| request.authorization.as_deref() == Some("Bearer hf_right")));
     assert!(!other.is_empty() && other.iter().all(|request| request.authorization.is_none()));
 
     // The token file, where HF_HOME says and where it stands by default.
@@ -252,10 +216,8 @@ fn a_private_repository_needs_a_token_which_goes_to_the_hub_alone() {
     ] {
         fs::create_dir_all(workshop.path(file)).unwrap();
         workshop.write(&format!("{file}/token"), "hf_right\n");
-        let variables: Vec<(&str, &str)> = variables
-            .iter()
-            .map(|(name, path)| (*name, path.to_str().unwrap()))
-            .collect();
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(name, path)| (*name, path.to_str().unwrap())).collect();
         let arguments = [&PULL[..], &["--to", file]].concat();
         let ran = run_with(&workshop, &hub, &arguments, &variables);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -282,42 +244,24 @@ fn a_hub_in_trouble_is_said_to_be() {
 fn a_revision_pins_the_files_and_another_one_replaces_them() {
     let (workshop, hub) = (Workshop::empty(), Hub::of(tiny_bert()));
     let mut old = tiny_bert();
-    let longer = format!(
-        "{}\n",
-        String::from_utf8(old["config.json"].clone()).unwrap()
-    );
+    let longer = format!("{}\n", String::from_utf8(old["config.json"].clone()).unwrap());
     old.insert("config.json".into(), longer.clone().into_bytes());
     old.insert("vocab.txt".into(), b"[PAD]\n".to_vec());
     hub.add("release/v1", OLD_COMMIT, old);
-    let pulled = succeed(
-        &workshop,
-        &hub,
-        &["model", "pull", "hf:acme/tiny@release/v1"],
-    );
+    let pulled = succeed(&workshop, &hub, &["model", "pull", "hf:acme/tiny@release/v1"]);
     assert_eq!(pulled["revision"], OLD_COMMIT);
     let folder = workshop.path("models/tiny");
-    assert_eq!(
-        fs::read_to_string(folder.join("config.json")).unwrap(),
-        longer
-    );
+    assert_eq!(fs::read_to_string(folder.join("config.json")).unwrap(), longer);
 
     let pulled = succeed(&workshop, &hub, &PULL);
     assert_eq!(pulled["revision"], COMMIT);
     let config = &tiny_bert()["config.json"];
-    assert_eq!(
-        pulled["bytes_fetched"],
-        config.len(),
-        "what is the same is kept"
-    );
+    assert_eq!(pulled["bytes_fetched"], config.len(), "what is the same is kept");
     let mut got = contents(&folder);
     got.remove("source.json");
     assert_eq!(got, tiny_bert(), "what the new commit lacks is gone");
     // A commit is a revision too.
-    let pulled = succeed(
-        &workshop,
-        &hub,
-        &["model", "pull", &format!("hf:acme/tiny@{COMMIT}")],
-    );
+    let pulled = succeed(&workshop, &hub, &["model", "pull", &format!("hf:acme/tiny@{COMMIT}")]);
     assert_eq!(pulled["bytes_fetched"], 0);
 }
 
@@ -328,10 +272,7 @@ fn weights_in_shards_are_pulled_with_their_index() {
     files.insert("model-1-of-2.safetensors".into(), weights.clone());
     files.insert("model-2-of-2.safetensors".into(), weights);
     let index = json!({ "weight_map": { "a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors" } });
-    files.insert(
-        "model.safetensors.index.json".into(),
-        index.to_string().into_bytes(),
-    );
+    files.insert("model.safetensors.index.json".into(), index.to_string().into_bytes());
     let (workshop, hub) = (Workshop::empty(), Hub::of(files.clone()));
     succeed(&workshop, &hub, &PULL);
     let mut got = contents(&workshop.path("models/tiny"));
@@ -341,16 +282,10 @@ fn weights_in_shards_are_pulled_with_their_index() {
     let ran = workshop.run(&["model", "verify", "models/tiny", "--json"]);
     assert_eq!(ran.code, Some(1));
     let expected = json!({ "files": 6, "damaged": ["models/tiny/model-2-of-2.safetensors"] });
-    assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap(),
-        expected
-    );
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap(), expected);
 
     let outside = json!({ "weight_map": { "a": "../../outside.safetensors" } });
-    files.insert(
-        "model.safetensors.index.json".into(),
-        outside.to_string().into_bytes(),
-    );
+    files.insert("model.safetensors.index.json".into(), outside.to_string().into_bytes());
     let (workshop, hub) = (Workshop::empty(), Hub::of(files));
     assert_snapshot!("a_shard_outside_the_folder", fail(&workshop, &hub, &PULL));
 }
@@ -382,19 +317,12 @@ fn a_folder_that_holds_something_else_is_left_alone() {
     succeed(&workshop, &hub, &to);
     let lock = fs::File::open(workshop.path("here")).unwrap();
     lock.lock().unwrap();
-    assert_snapshot!(
-        "a_folder_that_is_being_pulled_into",
-        fail(&workshop, &hub, &to)
-    );
+    assert_snapshot!("a_folder_that_is_being_pulled_into", fail(&workshop, &hub, &to));
     drop(lock);
     hub.rename("acme/other");
     assert_snapshot!(
         "another_model",
-        fail(
-            &workshop,
-            &hub,
-            &["model", "pull", "hf:acme/other", "--to", "here"]
-        )
+        fail(&workshop, &hub, &["model", "pull", "hf:acme/other", "--to", "here"])
     );
 }
 
@@ -431,10 +359,7 @@ fn verify_without_a_source_looks_into_the_files_and_shows_their_hashes() {
     let ran = workshop.run(&["model", "verify", "model"]);
     assert_eq!(ran.code, Some(1));
     assert_snapshot!("verify_of_damaged_files", ran.stdout);
-    assert_snapshot!(
-        "verify_of_no_folder",
-        workshop.fail(&["model", "verify", "nowhere"])
-    );
+    assert_snapshot!("verify_of_no_folder", workshop.fail(&["model", "verify", "nowhere"]));
 }
 
 #[test]
@@ -444,12 +369,7 @@ fn a_name_on_the_hub_is_no_path_and_nothing_is_fetched_unasked() {
         let stderr = fail(
             &workshop,
             &hub,
-            &[
-                command,
-                "pipeline.toml",
-                "--set",
-                "model.path=hf:acme/tiny@v1",
-            ],
+            &[command, "pipeline.toml", "--set", "model.path=hf:acme/tiny@v1"],
         );
         assert_snapshot!("a_name_on_the_hub_as_model_path", stderr);
     }

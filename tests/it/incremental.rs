@@ -51,11 +51,7 @@ fn identities(cache: &Path) -> BTreeMap<String, (u64, SystemTime, blake3::Hash)>
     shards
         .map(|(name, bytes)| {
             let metadata = fs::metadata(cache.join(&name)).unwrap();
-            let identity = (
-                metadata.ino(),
-                metadata.modified().unwrap(),
-                blake3::hash(&bytes),
-            );
+            let identity = (metadata.ino(), metadata.modified().unwrap(), blake3::hash(&bytes));
             (name, identity)
         })
         .collect()
@@ -126,10 +122,7 @@ fn another_order_gives_the_same_bytes_of_every_kind_of_state() {
     for workshop in [&forward, &backward] {
         extract(workshop, &[]);
     }
-    assert_same_files(
-        &contents(&forward.path("cache")),
-        &contents(&backward.path("cache")),
-    );
+    assert_same_files(&contents(&forward.path("cache")), &contents(&backward.path("cache")));
 }
 
 #[test]
@@ -180,31 +173,15 @@ fn what_is_added_stands_beside_what_was_there() {
     let workshop = Workshop::rich(150);
     let steps = [
         ("cache.store=[\"mean\"]", "cache.layers=[-1]", vec![]),
-        (
-            "cache.store=[\"mean\"]",
-            "cache.layers=[1, -1]",
-            vec!["mean-L01"],
-        ),
-        (
-            "cache.store=[\"mean\", \"cls\"]",
-            "cache.layers=[-1]",
-            vec!["cls-L02"],
-        ),
-        (
-            "cache.store=[\"words\"]",
-            "cache.layers=[-1]",
-            vec!["words", "words-L02"],
-        ),
+        ("cache.store=[\"mean\"]", "cache.layers=[1, -1]", vec!["mean-L01"]),
+        ("cache.store=[\"mean\", \"cls\"]", "cache.layers=[-1]", vec!["cls-L02"]),
+        ("cache.store=[\"words\"]", "cache.layers=[-1]", vec!["words", "words-L02"]),
         (
             "cache.store=[\"tokens\", \"mean\"]",
             "cache.layers=[1, -1]",
             vec!["tokens", "tokens-L01", "tokens-L02"],
         ),
-        (
-            "cache.store=[\"words\", \"max\"]",
-            "cache.layers=[1]",
-            vec!["words-L01", "max-L01"],
-        ),
+        ("cache.store=[\"words\", \"max\"]", "cache.layers=[1]", vec!["words-L01", "max-L01"]),
     ];
     let mut before = BTreeMap::new();
     for (number, (store, layers, added)) in steps.into_iter().enumerate() {
@@ -224,11 +201,7 @@ fn what_is_added_stands_beside_what_was_there() {
             assert!(shards.len() > 4, "{shards:?}");
             let expected: BTreeSet<String> = shards
                 .iter()
-                .flat_map(|shard| {
-                    added
-                        .iter()
-                        .map(move |name| format!("{shard}/{name}.parquet"))
-                })
+                .flat_map(|shard| added.iter().map(move |name| format!("{shard}/{name}.parquet")))
                 .collect();
             let new = after.keys().filter(|name| !before.contains_key(*name));
             assert_eq!(new.cloned().collect::<BTreeSet<_>>(), expected);
@@ -241,18 +214,8 @@ fn what_is_added_stands_beside_what_was_there() {
     verify(&workshop);
     // Together they are what one extraction of everything stores, to the last bit of every row.
     let at_once = Workshop::rich(150);
-    extract(
-        &at_once,
-        &["cache.store=[\"mean\", \"cls\", \"max\", \"words\", \"tokens\"]"],
-    );
-    for state in [
-        "mean-L01",
-        "mean-L02",
-        "cls-L02",
-        "words-L02",
-        "tokens-L01",
-        "max-L01",
-    ] {
+    extract(&at_once, &["cache.store=[\"mean\", \"cls\", \"max\", \"words\", \"tokens\"]"]);
+    for state in ["mean-L01", "mean-L02", "cls-L02", "words-L02", "tokens-L01", "max-L01"] {
         let state = state.parse().unwrap();
         assert!(
             states(&workshop.cache(), state) == states(&at_once.cache(), state),
@@ -278,19 +241,10 @@ fn a_state_that_some_texts_ask_for_first_and_then_all_is_there_for_all() {
         assert_eq!(workshop.manifest()["documents"], json!(150));
         train(&workshop, &settings);
         let after = identities(&workshop.cache());
-        assert!(
-            before
-                .iter()
-                .all(|(name, identity)| after.get(name) == Some(identity))
-        );
-        let new_shards: Vec<&String> = after
-            .keys()
-            .filter(|name| !before.contains_key(*name))
-            .collect();
-        assert!(
-            !new_shards.iter().any(|name| name.contains("mean")),
-            "{new_shards:?}"
-        );
+        assert!(before.iter().all(|(name, identity)| after.get(name) == Some(identity)));
+        let new_shards: Vec<&String> =
+            after.keys().filter(|name| !before.contains_key(*name)).collect();
+        assert!(!new_shards.iter().any(|name| name.contains("mean")), "{new_shards:?}");
 
         workshop.write("train.csv", csv_with_repeats(150));
         assert_eq!(counts(&extract(&workshop, &settings)), [150, 100, 50]);
@@ -299,18 +253,12 @@ fn a_state_that_some_texts_ask_for_first_and_then_all_is_there_for_all() {
         let at_once = Workshop::rich(150);
         extract(&at_once, &settings);
         for name in ["tokens", "truncated"] {
-            assert_eq!(
-                workshop.manifest()[name],
-                at_once.manifest()[name],
-                "{name}"
-            );
+            assert_eq!(workshop.manifest()[name], at_once.manifest()[name], "{name}");
         }
         for state in ["mean-L02", &format!("{kind}-L02")] {
             let state: StateId = state.parse().unwrap();
-            let (grown, whole) = (
-                states(&workshop.cache(), state),
-                states(&at_once.cache(), state),
-            );
+            let (grown, whole) =
+                (states(&workshop.cache(), state), states(&at_once.cache(), state));
             assert_eq!(grown.len(), 150, "{state}");
             // Another batch may change the last bit of what is stored.
             let both = grown.values().flatten().zip(whole.values().flatten());
@@ -332,17 +280,8 @@ fn texts_without_a_word_have_states_too() {
     all.extend(["\u{1}", "\u{2}", "\u{1}\u{1}"].map(String::from));
     workshop.write("train.csv", csv(&all, 0));
     // Every text is a shard of its own, so some shards have no row of words at all.
-    assert_eq!(
-        counts(&extract(&workshop, &["cache.shard_tokens=1"])),
-        [5, 5, 0]
-    );
-    let words = states(
-        &workshop.cache(),
-        StateId {
-            kind: StateKind::Words,
-            layer: 2,
-        },
-    );
+    assert_eq!(counts(&extract(&workshop, &["cache.shard_tokens=1"])), [5, 5, 0]);
+    let words = states(&workshop.cache(), StateId { kind: StateKind::Words, layer: 2 });
     assert_eq!(words.values().filter(|rows| rows.is_empty()).count(), 3);
     train(&workshop, &[]);
     verify(&workshop);
@@ -356,11 +295,7 @@ fn the_parity_of_every_origin_is_measured_and_small() {
         // Two origins a shard: two states of one layer, then the rest.
         extract(
             &workshop,
-            &[
-                &dtype_setting,
-                "cache.store=[\"mean\", \"words\"]",
-                "cache.layers=[-1]",
-            ],
+            &[&dtype_setting, "cache.store=[\"mean\", \"words\"]", "cache.layers=[-1]"],
         );
         extract(&workshop, &[&dtype_setting]);
         let all = all_states().into_iter();
@@ -377,10 +312,7 @@ fn the_parity_of_every_origin_is_measured_and_small() {
             let parity = &origin["parity"];
             let number = |name: &str| parity[name].as_f64().unwrap();
             assert!(parity["documents"].as_u64() > Some(0), "{origin}");
-            assert!(
-                parity["tokens"].as_u64() > parity["documents"].as_u64(),
-                "{origin}"
-            );
+            assert!(parity["tokens"].as_u64() > parity["documents"].as_u64(), "{origin}");
             assert!(number("median_error") <= number("max_error"), "{origin}");
             let rounding = number("max_rounding");
             match dtype {
@@ -440,18 +372,14 @@ fn other_settings_after_a_kill_plan_anew_and_lose_nothing() {
         "--json",
     ]);
     assert!(
-        ran.stderr
-            .contains("what it committed stays, the rest is planned anew"),
+        ran.stderr.contains("what it committed stays, the rest is planned anew"),
         "{}",
         ran.stderr
     );
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(counts(&report), [150, 150 - kept, kept]);
     let after = contents(&workshop.cache());
-    assert!(
-        left.iter()
-            .all(|(name, bytes)| after.get(*name) == Some(*bytes))
-    );
+    assert!(left.iter().all(|(name, bytes)| after.get(*name) == Some(*bytes)));
     assert!(!after.keys().any(|name| name.starts_with("plan-")));
     verify(&workshop);
     for state in all_states() {

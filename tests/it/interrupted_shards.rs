@@ -16,10 +16,7 @@ const EXTRACT: [&str; 4] = ["extract", "pipeline.toml", "--threads", "1"];
 fn one_shard() -> Workshop {
     let workshop = Workshop::rich(3000);
     let pipeline = fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
-    let tokens = pipeline
-        .lines()
-        .find(|line| line.starts_with("shard_tokens"))
-        .unwrap();
+    let tokens = pipeline.lines().find(|line| line.starts_with("shard_tokens")).unwrap();
     let one = pipeline.replace(tokens, "shard_tokens = 10000000");
     workshop.write("pipeline.toml", one);
     workshop
@@ -34,8 +31,7 @@ fn log_bytes(workshop: &Workshop) -> u64 {
         let name = file.file_name();
         name.to_string_lossy().starts_with("tmp-batches-")
     });
-    logs.map(|file| file.metadata().map_or(0, |file| file.len()))
-        .sum()
+    logs.map(|file| file.metadata().map_or(0, |file| file.len())).sum()
 }
 
 /// Kills an extraction as soon as its logs have so many bytes.
@@ -62,25 +58,18 @@ fn a_kill_before_the_first_commit_costs_a_batch_and_not_the_shard() {
     let total = report["tokens"].as_u64().unwrap();
     let workshop = one_shard();
     // Killed twice, each time when the log has grown by more than a fifth of what it will be.
-    let bytes: u64 = fs::metadata(whole.cache().join("shard-000000/tokens-L02.parquet"))
-        .unwrap()
-        .len();
+    let bytes: u64 =
+        fs::metadata(whole.cache().join("shard-000000/tokens-L02.parquet")).unwrap().len();
     let mut grown = 0;
     for _ in 0..2 {
         kill_when_logged(&workshop, grown + bytes);
         assert!(log_bytes(&workshop) > grown, "what was there is kept");
         grown = log_bytes(&workshop);
-        assert!(
-            !workshop.cache().join("manifest.json").exists(),
-            "before the first commit"
-        );
+        assert!(!workshop.cache().join("manifest.json").exists(), "before the first commit");
     }
     let report = workshop.json(&EXTRACT);
     let again = report["tokens"].as_u64().unwrap();
-    assert!(
-        again > 0 && again < total * 2 / 3,
-        "{again} of {total} tokens again"
-    );
+    assert!(again > 0 && again < total * 2 / 3, "{again} of {total} tokens again");
     assert_same_files(&expected, &contents(&workshop.cache()));
 }
 
@@ -91,9 +80,7 @@ fn of_a_damaged_log_only_what_is_whole_is_taken() {
     let expected = contents(&whole.cache());
     let workshop = one_shard();
     kill_when_logged(&workshop, 200_000);
-    let files = fs::read_dir(workshop.cache())
-        .unwrap()
-        .map(|file| file.unwrap().path());
+    let files = fs::read_dir(workshop.cache()).unwrap().map(|file| file.unwrap().path());
     for log in files.filter(|path| path.display().to_string().contains("tmp-batches-")) {
         let mut bytes = fs::read(&log).unwrap();
         let middle = bytes.len() / 2;
@@ -128,12 +115,7 @@ fn where_nothing_is_to_be_computed_no_other_process_is_waited_for() {
         assert!(plan_path.exists(), "it is the other process's");
     }
     workshop.write("more.csv", csv(&texts(200), 0));
-    let more = [
-        "extract",
-        "pipeline.toml",
-        "--set",
-        "data.train={path=\"more.csv\"}",
-    ];
+    let more = ["extract", "pipeline.toml", "--set", "data.train={path=\"more.csv\"}"];
     let stderr = workshop.fail(&more);
     assert!(stderr.contains("is being written by"), "{stderr}");
     // What a killed writer left is cleared by whoever comes next.

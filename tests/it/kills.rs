@@ -54,14 +54,10 @@ fn n_complete(cache: &Path, states: usize) -> u64 {
     let shards = manifest["shards"].as_array().unwrap().iter();
     let complete = shards.filter(|shard| {
         let origins = shard["origins"].as_array().unwrap().iter();
-        let held: usize = origins
-            .map(|origin| origin["states"].as_array().unwrap().len())
-            .sum();
+        let held: usize = origins.map(|origin| origin["states"].as_array().unwrap().len()).sum();
         held >= states
     });
-    complete
-        .map(|shard| shard["documents"].as_u64().unwrap())
-        .sum()
+    complete.map(|shard| shard["documents"].as_u64().unwrap()).sum()
 }
 
 fn extract(threads: &str) -> [&str; 4] {
@@ -75,10 +71,7 @@ fn kill(workshop: &Workshop, cache: &Path, threads: &str, commit: usize, delay: 
     let start = Instant::now();
     let mut child = command.spawn().unwrap();
     while n_commits(cache) < commit && child.try_wait().unwrap().is_none() {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "commit {commit} never came"
-        );
+        assert!(start.elapsed() < Duration::from_secs(60), "commit {commit} never came");
         std::thread::sleep(Duration::from_micros(300));
     }
     std::thread::sleep(delay);
@@ -106,10 +99,7 @@ impl Growth {
         let expected = contents(&uninterrupted.cache());
         let n_after = n_commits(&uninterrupted.cache());
         let n_new = n_after - n_before;
-        assert!(
-            n_new >= 8,
-            "{n_new} commits are too few to be killed between"
-        );
+        assert!(n_new >= 8, "{n_new} commits are too few to be killed between");
 
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let mut n_halfway = 0;
@@ -119,26 +109,18 @@ impl Growth {
             || (2 * n_halfway < self.n_kills && number < MOST_TRIES * self.n_kills)
         {
             let is_extra = number >= self.n_kills;
-            let most_delay = if is_extra {
-                0.0
-            } else {
-                seconds / n_new as f64
-            };
+            let most_delay = if is_extra { 0.0 } else { seconds / n_new as f64 };
             let commits = if is_extra { 1..n_new / 2 } else { 0..n_new };
             let (commit, delay) = (
                 random.gen_range(commits),
                 Duration::from_secs_f64(random.gen_range(0.0..=most_delay)),
             );
-            let moment = format!(
-                "seed {} kill {number}: {delay:?} after commit {commit}",
-                self.seed
-            );
+            let moment =
+                format!("seed {} kill {number}: {delay:?} after commit {commit}", self.seed);
             let workshop = Workshop::empty();
             copy_folder(&base.path("cache"), &workshop.path("cache"));
             write(&workshop, self.after);
-            let cache = workshop
-                .path("cache")
-                .join(whole["fingerprint"].as_str().unwrap());
+            let cache = workshop.path("cache").join(whole["fingerprint"].as_str().unwrap());
             let [first, second] = [["1", "2"], ["2", "1"], ["1", "1"]][number % 3];
             let killed = kill(&workshop, &cache, first, n_before + commit, delay);
             let left = n_commits(&cache);
@@ -148,11 +130,7 @@ impl Growth {
             let report = workshop.json(&extract(second));
             let unique = self.after.0 as u64;
             assert_eq!(report["reused"], n_complete, "{moment}: {report}");
-            assert_eq!(
-                report["computed"],
-                unique - n_complete,
-                "{moment}: {report}"
-            );
+            assert_eq!(report["computed"], unique - n_complete, "{moment}: {report}");
             assert_same(&expected, &contents(&cache), &moment);
             number += 1;
         }
@@ -189,13 +167,7 @@ fn assert_same(
 
 #[test]
 fn a_new_cache_of_every_kind_of_state_survives_kills_at_random_moments() {
-    Growth {
-        seed: 1,
-        n_kills: 20,
-        before: None,
-        after: (240, ALL),
-    }
-    .survive();
+    Growth { seed: 1, n_kills: 20, before: None, after: (240, ALL) }.survive();
 }
 
 #[test]
@@ -204,23 +176,14 @@ fn a_layer_and_a_pooling_that_are_added_survive_kills_at_random_moments() {
         seed: 2,
         n_kills: 10,
         before: Some((240, "layers = [-1]\nstore = [\"mean\", \"words\"]")),
-        after: (
-            240,
-            "layers = [1, -1]\nstore = [\"cls\", \"mean\", \"words\"]",
-        ),
+        after: (240, "layers = [1, -1]\nstore = [\"cls\", \"mean\", \"words\"]"),
     }
     .survive();
 }
 
 #[test]
 fn texts_that_are_added_survive_kills_at_random_moments() {
-    Growth {
-        seed: 3,
-        n_kills: 10,
-        before: Some((100, ALL)),
-        after: (300, ALL),
-    }
-    .survive();
+    Growth { seed: 3, n_kills: 10, before: Some((100, ALL)), after: (300, ALL) }.survive();
 }
 
 #[test]
@@ -240,10 +203,7 @@ fn states_and_texts_that_are_added_together_survive_kills_at_random_moments() {
         seed: 5,
         n_kills: 6,
         before: Some((160, "layers = [-1]\nstore = [\"mean\"]")),
-        after: (
-            260,
-            "layers = [1, -1]\nstore = [\"mean\", \"tokens\", \"words\"]",
-        ),
+        after: (260, "layers = [1, -1]\nstore = [\"mean\", \"tokens\", \"words\"]"),
     }
     .survive();
 }
@@ -255,10 +215,7 @@ fn states_that_are_added_for_some_texts_alone_survive_kills_at_random_moments() 
         seed: 6,
         n_kills: 6,
         before: Some((300, "layers = [-1]\nstore = [\"mean\"]")),
-        after: (
-            240,
-            "layers = [-1]\nstore = [\"mean\", \"words\", \"tokens\"]",
-        ),
+        after: (240, "layers = [-1]\nstore = [\"mean\", \"words\", \"tokens\"]"),
     }
     .survive();
 }

@@ -14,10 +14,7 @@ const SWEEP: &[&str] = &["sweep", "pipeline.toml"];
 /// The shipped reviews.
 fn reviews() -> Vec<Example> {
     let source = Source::new(repository().join("data/reviews.csv"));
-    let want = Want {
-        label: true,
-        text_pair: false,
-    };
+    let want = Want { label: true, text_pair: false };
     let rows = frostbert::data::read(&source, want).unwrap();
     rows.collect::<Result<_, _>>().unwrap()
 }
@@ -87,9 +84,7 @@ fn column(path: &Path, name: &str) -> Vec<String> {
     let place = reader.headers().unwrap().iter().position(|one| one == name);
     let place = place.unwrap_or_else(|| panic!("a column {name}"));
     let records = reader.records();
-    records
-        .map(|record| record.unwrap()[place].to_string())
-        .collect()
+    records.map(|record| record.unwrap()[place].to_string()).collect()
 }
 
 #[test]
@@ -145,11 +140,7 @@ fn of_two_columns_the_one_with_fewer_wrong_labels_wins_and_each_head_is_that_of_
     }
     let lock = format!("{}/lock.json", report["run"].as_str().unwrap());
     let replay = workshop.succeed(&["run", "--locked", &lock]);
-    assert!(
-        replay.stderr.contains("the same bytes"),
-        "{}",
-        replay.stderr
-    );
+    assert!(replay.stderr.contains("the same bytes"), "{}", replay.stderr);
 }
 
 /// Texts of two labels that the tiny model can tell apart, with what `cells` says of each number and label; every fourth in
@@ -166,10 +157,8 @@ fn two_labels(workshop: &Workshop, columns: &[&str], cells: impl Fn(usize, &str)
     }
     let header = [&["text", "label"], columns].concat();
     let written = |rows: &[Vec<String>]| {
-        let rows: Vec<Vec<&str>> = rows
-            .iter()
-            .map(|row| row.iter().map(String::as_str).collect())
-            .collect();
+        let rows: Vec<Vec<&str>> =
+            rows.iter().map(|row| row.iter().map(String::as_str).collect()).collect();
         csv_of(&header, &rows)
     };
     workshop.write("train.csv", written(&train));
@@ -214,10 +203,7 @@ fn a_row_with_an_empty_cell_is_not_learned_from_and_is_counted() {
         vec![if number % 5 < 2 { "" } else { label }.to_string()]
     });
     let head = "[head]\nkind = \"ridge\"\nstandardize = false\n";
-    write_tiny(
-        &workshop,
-        &format!("{head}[sweep]\nlabel = [\"label\", \"some\"]\n"),
-    );
+    write_tiny(&workshop, &format!("{head}[sweep]\nlabel = [\"label\", \"some\"]\n"));
     let ran = workshop.succeed(&["run", "pipeline.toml"]);
     let n_empty = (0..120).filter(|n| n % 4 != 3 && n % 5 < 2).count();
     let counted = format!("{n_empty} of 90 rows have no label in the column `some`");
@@ -266,12 +252,7 @@ fn what_is_wrong_with_columns_of_labels_is_said_with_its_place_and_a_cure() {
     let workshop = Workshop::empty();
     let cells = |number: usize, label: &str| {
         let question = ["film", "weather"][number % 2];
-        vec![
-            question.to_string(),
-            label.to_string(),
-            String::new(),
-            "a".into(),
-        ]
+        vec![question.to_string(), label.to_string(), String::new(), "a".into()]
     };
     two_labels(&workshop, &["topic", "same", "nobody", "one"], cells);
     workshop.write("lines.txt", "a text\n");
@@ -288,26 +269,10 @@ fn what_is_wrong_with_columns_of_labels_is_said_with_its_place_and_a_cure() {
             "name columns in train.label and sweep.label",
         ),
         ("[sweep]\nlabel = [9]", "a column number 9", "sweep.label"),
-        (
-            "[sweep]\nlabel = [\"nobody\"]",
-            "empty cells alone",
-            "sweep.label",
-        ),
-        (
-            "[train]\nlabel = \"one\"",
-            "two labels in the column `one`, got only `a`",
-            "train.label",
-        ),
-        (
-            "[sweep]\nlabel = [0.5]",
-            "label = 0.5",
-            "values that the key can have",
-        ),
-        (
-            "[sweep]\ntrials = 2\nlabel = { min = 1, max = 2 }",
-            "is a distribution",
-            "name them",
-        ),
+        ("[sweep]\nlabel = [\"nobody\"]", "empty cells alone", "sweep.label"),
+        ("[train]\nlabel = \"one\"", "two labels in the column `one`, got only `a`", "train.label"),
+        ("[sweep]\nlabel = [0.5]", "label = 0.5", "values that the key can have"),
+        ("[sweep]\ntrials = 2\nlabel = { min = 1, max = 2 }", "is a distribution", "name them"),
     ] {
         write_tiny(&workshop, rest);
         let error = workshop.fail(&["run", "pipeline.toml"]);
@@ -315,28 +280,12 @@ fn what_is_wrong_with_columns_of_labels_is_said_with_its_place_and_a_cure() {
         assert!(error.contains(cure), "{rest}: {error}");
     }
     write_tiny(&workshop, "[sweep]\nlabel = [\"same\"]");
-    let lines = [
-        "--set",
-        "data.train.path=lines.txt",
-        "--set",
-        "data.train.label=a",
-    ];
+    let lines = ["--set", "data.train.path=lines.txt", "--set", "data.train.label=a"];
     let error = workshop.fail(&[&["run", "pipeline.toml"][..], &lines].concat());
-    assert!(
-        error.contains("a file of lines, which has no columns"),
-        "{error}"
-    );
+    assert!(error.contains("a file of lines, which has no columns"), "{error}");
     for task in ["multilabel", "regression"] {
-        let error = workshop.fail(&[
-            "run",
-            "pipeline.toml",
-            "--set",
-            &format!("data.task={task}"),
-        ]);
-        assert!(
-            error.contains("sweep.label names columns of one label"),
-            "{error}"
-        );
+        let error = workshop.fail(&["run", "pipeline.toml", "--set", &format!("data.task={task}")]);
+        assert!(error.contains("sweep.label names columns of one label"), "{error}");
         assert!(error.contains("[tasks.NAME]"), "{error}");
     }
     // With folds, and where the winner is trained again, validation rows are learned from: their file needs the column.
@@ -347,10 +296,7 @@ fn what_is_wrong_with_columns_of_labels_is_said_with_its_place_and_a_cure() {
     for key in ["folds = 3", "refit = true"] {
         write_tiny(&workshop, &format!("[sweep]\nlabel = [\"same\"]\n{key}"));
         let error = workshop.fail(&["run", "pipeline.toml"]);
-        assert!(
-            error.contains("judged.csv:1: expected a column `same`"),
-            "{error}"
-        );
+        assert!(error.contains("judged.csv:1: expected a column `same`"), "{error}");
     }
     assert!(!workshop.path("cache").exists() && !workshop.path("runs").exists());
 }

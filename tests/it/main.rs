@@ -1,9 +1,6 @@
 //! The integration tests: the program run as a user runs it, the library against its oracles, the source against its rules.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and so do its helpers"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
 mod cache;
 mod care;

@@ -15,25 +15,19 @@ const ROWS_OF_CLASS: usize = 4;
 
 /// A workshop of many classes, each of which has two words of its own.
 fn workshop() -> Workshop {
-    let words = [
-        "cold", "snow", "frost", "warm", "good", "very", "film", "not", "bad", "is", "and", "the",
-    ];
+    let words =
+        ["cold", "snow", "frost", "warm", "good", "very", "film", "not", "bad", "is", "and", "the"];
     let word = |number: usize| words[number % words.len()];
     let mut csv = String::from("text,label\n");
     for row in 0..N_CLASSES * ROWS_OF_CLASS {
         let class = row % N_CLASSES;
         let [one, other, third] = [class, class / 12, class / 144].map(word);
         let own: String = (row / N_CLASSES).to_string();
-        csv.push_str(&format!(
-            "{one} {other} {third} {} {own},class {class}\n",
-            class % 10
-        ));
+        csv.push_str(&format!("{one} {other} {third} {} {own},class {class}\n", class % 10));
     }
     let workshop = Workshop::empty();
     workshop.write("train.csv", csv);
-    let pipeline = TINY_PIPELINE
-        .replace("shard_tokens = 400", "")
-        .replace("= 256", "= 4096");
+    let pipeline = TINY_PIPELINE.replace("shard_tokens = 400", "").replace("= 256", "= 4096");
     workshop.write_pipeline(&pipeline);
     workshop.succeed(&["extract", "pipeline.toml"]);
     workshop
@@ -43,10 +37,9 @@ fn workshop() -> Workshop {
 fn a_run_of_many_classes_keeps_cells_of_the_confusion_and_the_most_probable_labels() {
     let workshop = workshop();
     let ran = workshop.succeed(&["train", "pipeline.toml", "--set", "train.epochs=2"]);
-    for said in [
-        "to train: 1,200 classes x 32 features, 39,600 parameters",
-        "labels were not checked",
-    ] {
+    for said in
+        ["to train: 1,200 classes x 32 features, 39,600 parameters", "labels were not checked"]
+    {
         assert!(ran.stderr.contains(said), "no {said:?} in {}", ran.stderr);
     }
     let metrics = read_json(&workshop.path("runs/tiny/001/metrics.json"));
@@ -78,19 +71,12 @@ fn a_run_of_many_classes_keeps_cells_of_the_confusion_and_the_most_probable_labe
             (&top[0], probabilities[0]),
             (&row["predicted"], row["confidence"].as_f64().unwrap())
         );
-        assert!(
-            probabilities.windows(2).all(|pair| pair[0] >= pair[1]),
-            "{row:?}"
-        );
+        assert!(probabilities.windows(2).all(|pair| pair[0] >= pair[1]), "{row:?}");
         assert!(probabilities.iter().sum::<f64>() <= 1.0 + 1e-5, "{row:?}");
     }
     let labels = read_json(&workshop.path("runs/tiny/001/head.json"));
-    let labels: Vec<&str> = labels["labels"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|l| l.as_str().unwrap())
-        .collect();
+    let labels: Vec<&str> =
+        labels["labels"].as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
     for part in ["train", "validation", "test"] {
         let own = &metrics[part];
         assert_eq!(own.get("confusion"), None, "{part}");
@@ -102,12 +88,7 @@ fn a_run_of_many_classes_keeps_cells_of_the_confusion_and_the_most_probable_labe
         let id = |cell: &Value, name: &str| labels[cell[name].as_u64().unwrap() as usize];
         let cells = own["confusion_cells"].as_array().unwrap().iter();
         let cells: BTreeMap<(&str, &str), u64> = cells
-            .map(|cell| {
-                (
-                    (id(cell, "true"), id(cell, "predicted")),
-                    cell["rows"].as_u64().unwrap(),
-                )
-            })
+            .map(|cell| ((id(cell, "true"), id(cell, "predicted")), cell["rows"].as_u64().unwrap()))
             .collect();
         assert_eq!(cells, expected, "{part}");
         assert_eq!(cells.values().sum::<u64>(), own["n"].as_u64().unwrap());
@@ -130,11 +111,7 @@ fn a_run_of_many_classes_keeps_cells_of_the_confusion_and_the_most_probable_labe
 fn heads_of_many_classes_that_do_not_fit_into_memory_are_refused_before_they_are_trained() {
     let workshop = workshop();
     let large = |arguments: &[&str]| {
-        let sets = [
-            "head.kind=\"mlp\"",
-            "head.hidden=[40000]",
-            "train.memory_mb=64",
-        ];
+        let sets = ["head.kind=\"mlp\"", "head.hidden=[40000]", "train.memory_mb=64"];
         let sets = sets.iter().flat_map(|set| ["--set", set]);
         let all: Vec<&str> = arguments.iter().copied().chain(sets).collect();
         workshop.fail(&all)
@@ -150,10 +127,7 @@ fn heads_of_many_classes_that_do_not_fit_into_memory_are_refused_before_they_are
     assert!(!workshop.path("runs").exists());
 
     let pipeline = std::fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
-    workshop.write(
-        "pipeline.toml",
-        pipeline + "[sweep]\nlr = [0.01, 0.001]\nseeds = 2\n",
-    );
+    workshop.write("pipeline.toml", pipeline + "[sweep]\nlr = [0.01, 0.001]\nseeds = 2\n");
     let said = large(&["sweep", "pipeline.toml"]);
     let words = "2 heads of 1,200 classes with 32 features take about 2.8 GB of memory";
     assert!(said.contains(words), "{said}");

@@ -32,9 +32,7 @@ struct Case {
 impl Case {
     fn probabilities(&self, unit: u32) -> Array2<f32> {
         let shape = (self.units.len(), self.units[0].len());
-        Array2::from_shape_fn(shape, |(row, class)| {
-            self.units[row][class] as f32 / unit as f32
-        })
+        Array2::from_shape_fn(shape, |(row, class)| self.units[row][class] as f32 / unit as f32)
     }
 }
 
@@ -49,11 +47,7 @@ fn thresholds_are_cleanlabs() {
         let ours = thresholds(&case.labels, case.probabilities(fixture.unit).view());
         assert_eq!(ours.len(), case.thresholds.len(), "{}", case.name);
         for (ours, theirs) in ours.iter().zip(&case.thresholds) {
-            assert!(
-                (ours - theirs).abs() < 1e-12,
-                "{}: {ours}, not {theirs}",
-                case.name
-            );
+            assert!((ours - theirs).abs() < 1e-12, "{}: {ours}, not {theirs}", case.name);
         }
     }
 }
@@ -63,10 +57,8 @@ fn likely_errors_and_what_they_likely_are_follow_the_papers_rule() {
     let fixture = fixture();
     for case in &fixture.cases {
         let found = likely_errors(&case.labels, case.probabilities(fixture.unit).view());
-        let ours: BTreeSet<[usize; 2]> = found
-            .iter()
-            .map(|error| [error.row, error.suggested])
-            .collect();
+        let ours: BTreeSet<[usize; 2]> =
+            found.iter().map(|error| [error.row, error.suggested]).collect();
         assert!(!ours.is_empty(), "{}", case.name);
         assert_eq!(ours, case.paper.iter().copied().collect(), "{}", case.name);
     }
@@ -101,12 +93,7 @@ fn likely_errors_are_those_that_cleanlab_finds_in_its_order_but_for_the_case_tha
         if ours == theirs {
             n_equal += 1;
             for (error, margin) in found.iter().zip(&case.margins) {
-                assert!(
-                    (error.margin - margin).abs() < 1e-12,
-                    "{}: row {}",
-                    case.name,
-                    error.row
-                );
+                assert!((error.margin - margin).abs() < 1e-12, "{}: row {}", case.name, error.row);
             }
         }
     }

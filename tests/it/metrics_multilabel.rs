@@ -41,9 +41,7 @@ fn fixture() -> Fixture {
 }
 
 fn matrix<T: Copy, U>(rows: &[Vec<T>], read: impl Fn(T) -> U) -> Array2<U> {
-    Array2::from_shape_fn((rows.len(), rows[0].len()), |(row, label)| {
-        read(rows[row][label])
-    })
+    Array2::from_shape_fn((rows.len(), rows[0].len()), |(row, label)| read(rows[row][label]))
 }
 
 #[test]
@@ -74,12 +72,7 @@ fn multilabel_intervals_agree_with_a_bootstrap_in_numpy() {
     let case = fixture.bootstrap;
     let truth = matrix(&case.truth, |has| has == 1);
     let probabilities = matrix(&case.units, |p| f32::from(p) / f32::from(fixture.unit));
-    let got = evaluate(
-        truth.view(),
-        probabilities.view(),
-        &[0.5; 4],
-        Some(Bootstrap::default()),
-    );
+    let got = evaluate(truth.view(), probabilities.view(), &[0.5; 4], Some(Bootstrap::default()));
     assert_intervals(&got, &case.intervals);
 }
 

@@ -12,10 +12,7 @@ const TOLERANCE: f64 = 1e-9;
 pub(crate) fn assert_equal(name: &str, got: &impl Serialize, expected: &Value) {
     let got = serde_json::to_value(got).unwrap();
     let worst = worst_difference(name, &got, expected);
-    assert!(
-        worst <= TOLERANCE,
-        "{name}: off by {worst}\n{got}\n{expected}"
-    );
+    assert!(worst <= TOLERANCE, "{name}: off by {worst}\n{got}\n{expected}");
 }
 
 fn worst_difference(path: &str, got: &Value, expected: &Value) -> f64 {
@@ -54,10 +51,7 @@ fn worst_difference(path: &str, got: &Value, expected: &Value) -> f64 {
 pub(crate) fn assert_intervals(got: &impl Serialize, expected: &BTreeMap<String, [f64; 2]>) {
     let got = serde_json::to_value(got).unwrap();
     let intervals = got.as_object().unwrap().keys();
-    assert_eq!(
-        intervals.filter(|name| name.ends_with("_ci")).count(),
-        expected.len()
-    );
+    assert_eq!(intervals.filter(|name| name.ends_with("_ci")).count(), expected.len());
     for (name, [low, high]) in expected {
         let value = got[name].as_f64().unwrap();
         let [got_low, got_high] =
@@ -67,9 +61,6 @@ pub(crate) fn assert_intervals(got: &impl Serialize, expected: &BTreeMap<String,
             (got_low - low).abs() < most && (got_high - high).abs() < most,
             "{name} in {got_low} to {got_high}, numpy says {low} to {high}"
         );
-        assert!(
-            got_low < value && value < got_high,
-            "{name} {value} is outside"
-        );
+        assert!(got_low < value && value < got_high, "{name} {value} is outside");
     }
 }

@@ -66,9 +66,6 @@ fn the_mean_value_scores_as_a_regressor_that_always_says_it() {
         let baseline = mean_value(&case.predicted, &case.truth).unwrap();
         let always = vec![baseline.value; case.truth.len()];
         let metrics = evaluate(&case.truth, &always, None);
-        assert_eq!(
-            (Some(baseline.mse), Some(baseline.mae)),
-            (metrics.mse, metrics.mae)
-        );
+        assert_eq!((Some(baseline.mse), Some(baseline.mae)), (metrics.mse, metrics.mae));
     }
 }

@@ -69,11 +69,7 @@ struct Named {
 }
 
 fn named(metrics: &ClassificationMetrics) -> [Named; 9] {
-    let named = |name, value, interval| Named {
-        name,
-        value,
-        interval,
-    };
+    let named = |name, value, interval| Named { name, value, interval };
     [
         named("accuracy", metrics.accuracy, metrics.accuracy_ci),
         named("macro_f1", metrics.macro_f1, metrics.macro_f1_ci),
@@ -98,29 +94,16 @@ fn every_metric_equals_that_of_scikit_learn() {
             None,
         );
         let expected = &case.expected.metrics;
-        for (
-            Named {
-                name, value: got, ..
-            },
-            Named {
-                value: expected, ..
-            },
-        ) in named(&got).into_iter().zip(named(expected))
+        for (Named { name, value: got, .. }, Named { value: expected, .. }) in
+            named(&got).into_iter().zip(named(expected))
         {
-            let tolerance = if ["roc_auc", "log_loss", "brier", "ece"].contains(&name) {
-                1e-6
-            } else {
-                1e-9
-            };
+            let tolerance =
+                if ["roc_auc", "log_loss", "brier", "ece"].contains(&name) { 1e-6 } else { 1e-9 };
             let equal = match (got, expected) {
                 (Some(got), Some(expected)) => (got - expected).abs() <= tolerance,
                 (got, expected) => got == expected,
             };
-            assert!(
-                equal,
-                "{}: {name} is {got:?}, scikit-learn says {expected:?}",
-                case.name
-            );
+            assert!(equal, "{}: {name} is {got:?}, scikit-learn says {expected:?}", case.name);
         }
     }
 }
@@ -138,12 +121,7 @@ fn every_class_and_the_confusion_matrix_equal_those_of_scikit_learn() {
         let expected = &case.expected.metrics;
         assert_eq!(got.n, case.labels.len());
         assert_eq!(got.confusion, expected.confusion, "{}", case.name);
-        assert_eq!(
-            got.per_class.len(),
-            expected.per_class.len(),
-            "{}",
-            case.name
-        );
+        assert_eq!(got.per_class.len(), expected.per_class.len(), "{}", case.name);
         for (got, expected) in got.per_class.iter().zip(&expected.per_class) {
             assert_eq!(
                 (got.label, got.support),
@@ -156,11 +134,7 @@ fn every_class_and_the_confusion_matrix_equal_those_of_scikit_learn() {
                 (got.recall, expected.recall),
                 (got.f1, expected.f1),
             ] {
-                assert!(
-                    (got - expected).abs() <= 1e-9,
-                    "{}: {got} is not {expected}",
-                    case.name
-                );
+                assert!((got - expected).abs() <= 1e-9, "{}: {got} is not {expected}", case.name);
             }
         }
     }
@@ -199,10 +173,8 @@ fn intervals_agree_with_a_bootstrap_in_numpy() {
                 continue;
             };
             let got = interval.unwrap();
-            let close = got
-                .iter()
-                .zip(expected)
-                .all(|(got, expected)| (got - expected).abs() < 0.01);
+            let close =
+                got.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 0.01);
             assert!(
                 close,
                 "{} classes: {name} in {got:?}, numpy says {expected:?}",
@@ -225,17 +197,9 @@ fn intervals_contain_the_metric() {
             case.n_classes,
             Some(Bootstrap::default()),
         );
-        for Named {
-            name,
-            value,
-            interval,
-        } in named(&metrics)
-        {
+        for Named { name, value, interval } in named(&metrics) {
             let (value, [low, high]) = (value.unwrap(), interval.unwrap());
-            assert!(
-                low < value && value < high,
-                "{name} {value} is outside {low} to {high}"
-            );
+            assert!(low < value && value < high, "{name} {value} is outside {low} to {high}");
         }
     }
 }
@@ -246,17 +210,9 @@ fn intervals_are_the_same_for_any_number_of_threads() {
     let case = &fixture.bootstrap[1];
     let probabilities = probabilities(&case.units, fixture.unit);
     let on_threads = |n_threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(n_threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
         pool.install(|| {
-            evaluate(
-                &case.labels,
-                probabilities.view(),
-                case.n_classes,
-                Some(Bootstrap::default()),
-            )
+            evaluate(&case.labels, probabilities.view(), case.n_classes, Some(Bootstrap::default()))
         })
     };
     let one = on_threads(1);
@@ -268,31 +224,20 @@ fn intervals_are_the_same_for_any_number_of_threads() {
 #[test]
 fn the_temperature_equals_that_of_scipy() {
     for case in fixture().temperature {
-        let logits = Array2::from_shape_fn((case.logits.len(), 4), |(row, class)| {
-            case.logits[row][class]
-        });
+        let logits =
+            Array2::from_shape_fn((case.logits.len(), 4), |(row, class)| case.logits[row][class]);
         let got = temperature(logits.view(), &case.labels);
-        assert!(
-            (got / case.temperature - 1.0).abs() < 1e-6,
-            "{got} is not {}",
-            case.temperature
-        );
+        assert!((got / case.temperature - 1.0).abs() < 1e-6, "{got} is not {}", case.temperature);
     }
 }
 
 #[test]
 fn scaling_by_the_temperature_lowers_the_loss_and_changes_no_prediction() {
     for case in fixture().temperature {
-        let logits = Array2::from_shape_fn((case.logits.len(), 4), |(row, class)| {
-            case.logits[row][class]
-        });
+        let logits =
+            Array2::from_shape_fn((case.logits.len(), 4), |(row, class)| case.logits[row][class]);
         let at = |temperature| {
-            evaluate(
-                &case.labels,
-                softmax_rows(logits.view(), temperature).view(),
-                4,
-                None,
-            )
+            evaluate(&case.labels, softmax_rows(logits.view(), temperature).view(), 4, None)
         };
         let before = at(1.0);
         let after = at(temperature(logits.view(), &case.labels));

@@ -49,10 +49,7 @@ fn fixture() -> Fixture {
 }
 
 fn answered(question: &Question) -> AnsweredQuestion {
-    AnsweredQuestion {
-        gold: question.gold.clone(),
-        predicted: Some(question.predicted.clone()),
-    }
+    AnsweredQuestion { gold: question.gold.clone(), predicted: Some(question.predicted.clone()) }
 }
 
 #[test]
@@ -65,9 +62,7 @@ fn answers_are_normalised_as_in_python() {
 #[test]
 fn every_question_scores_as_by_the_published_rules() {
     for question in fixture().questions {
-        let Question {
-            gold, predicted, ..
-        } = &question;
+        let Question { gold, predicted, .. } = &question;
         let got = evaluate(&[answered(&question)], None);
         let name = format!("{gold:?} answered {predicted:?}");
         assert_eq!(got.exact_match, Some(question.exact_match), "{name}");
@@ -86,11 +81,7 @@ fn questions_are_averaged_together_and_in_two_halves() {
     let n_random = fixture.totals.metrics["n"].as_u64().unwrap() as usize;
     let first = fixture.questions.len() - n_random;
     let questions: Vec<_> = fixture.questions[first..].iter().map(answered).collect();
-    assert_equal(
-        "means",
-        &evaluate(&questions, None),
-        &fixture.totals.metrics,
-    );
+    assert_equal("means", &evaluate(&questions, None), &fixture.totals.metrics);
     assert_ne!(fixture.totals.metrics["no_answer"]["n"], json!(0));
     let with_intervals = evaluate(&questions, Some(Bootstrap::default()));
     assert_intervals(&with_intervals, &fixture.totals.intervals);
@@ -108,11 +99,7 @@ fn the_no_answer_threshold_reaches_the_best_f1_of_any() {
             .collect();
         let threshold = best_no_answer_threshold(&scores);
         let f1 = scores.iter().map(|score| {
-            if score.margin > threshold {
-                score.f1_if_null
-            } else {
-                score.f1_if_answered
-            }
+            if score.margin > threshold { score.f1_if_null } else { score.f1_if_answered }
         });
         let mean_f1 = f1.sum::<f64>() / scores.len() as f64;
         assert!((mean_f1 - case.best_f1).abs() <= 1e-9, "{scores:?}");

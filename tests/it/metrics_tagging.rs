@@ -51,10 +51,8 @@ fn metrics(
     labels: &[String],
     bootstrap: Option<Bootstrap>,
 ) -> TaggingMetrics {
-    let sentences: Vec<TaggedSentence> = sentences
-        .iter()
-        .map(|(truth, predicted)| TaggedSentence { truth, predicted })
-        .collect();
+    let sentences: Vec<TaggedSentence> =
+        sentences.iter().map(|(truth, predicted)| TaggedSentence { truth, predicted }).collect();
     evaluate(&sentences, labels, bootstrap)
 }
 
@@ -76,9 +74,7 @@ fn entities_equal_those_of_seqeval_in_both_modes() {
         };
         let named = |entities: Vec<Entity>| -> Vec<(String, usize, usize)> {
             let named = entities.into_iter();
-            named
-                .map(|e| (scheme.types[e.kind].clone(), e.start, e.end))
-                .collect()
+            named.map(|e| (scheme.types[e.kind].clone(), e.start, e.end)).collect()
         };
         assert_eq!(case.entities.len(), case.sentences.len(), "{}", case.name);
         for ((truth, _), expected) in case.sentences.iter().zip(&case.entities) {
@@ -107,11 +103,7 @@ fn both_modes_read_the_same_entities_exactly_where_every_tag_may_follow_the_one_
             let reads_the_same =
                 entities_strict(&scheme, truth) == entities_conlleval(&scheme, truth);
             assert_eq!(is_valid, reads_the_same, "{}: {truth:?}", case.name);
-            *(if is_valid {
-                &mut n_valid
-            } else {
-                &mut n_invalid
-            }) += 1;
+            *(if is_valid { &mut n_valid } else { &mut n_invalid }) += 1;
         }
     }
     assert!(n_valid > 20 && n_invalid > 20);

@@ -23,13 +23,7 @@ fn documents_of(workshop: &Workshop) -> Value {
 fn utf16(text: &str, big_endian: bool) -> Vec<u8> {
     let units = std::iter::once(0xFEFF).chain(text.encode_utf16());
     units
-        .flat_map(|unit| {
-            if big_endian {
-                unit.to_be_bytes()
-            } else {
-                unit.to_le_bytes()
-            }
-        })
+        .flat_map(|unit| if big_endian { unit.to_be_bytes() } else { unit.to_le_bytes() })
         .collect()
 }
 
@@ -41,16 +35,10 @@ fn a_file_is_read_by_its_byte_order_mark_its_line_ends_and_its_magic_bytes() {
             let workshop = workshop("a.csv", utf16(&rows, big_endian));
             let set = format!("data.train={{path=\"a.csv\", encoding=\"{encoding}\"}}");
             let report = workshop.json(&["run", "pipeline.toml", "--set", &set]);
-            assert_eq!(
-                report["extract"]["documents"], 30,
-                "{encoding}, {big_endian}"
-            );
+            assert_eq!(report["extract"]["documents"], 30, "{encoding}, {big_endian}");
         }
     }
-    assert_eq!(
-        documents_of(&workshop("a.csv", rows.replace('\n', "\r"))),
-        30
-    );
+    assert_eq!(documents_of(&workshop("a.csv", rows.replace('\n', "\r"))), 30);
     let error = workshop("a.csv.gz", &rows).fail(&["extract", "pipeline.toml"]);
     assert!(
         error.contains(
@@ -66,10 +54,7 @@ fn another_delimiter_is_seen_in_the_header_and_can_be_set() {
     let workshop = workshop("a.csv", csv(&texts(30), 0).replace(',', ";"));
     let error = workshop.fail(&["run", "pipeline.toml"]);
     assert!(error.contains("got the columns `text;label`"), "{error}");
-    assert!(
-        error.contains("hint: set `delimiter = \";\"` of this source"),
-        "{error}"
-    );
+    assert!(error.contains("hint: set `delimiter = \";\"` of this source"), "{error}");
     let set = "data.train={path=\"a.csv\", delimiter=\";\"}";
     let report = workshop.json(&["run", "pipeline.toml", "--set", set]);
     assert_eq!(report["extract"]["documents"], 30);
@@ -79,10 +64,7 @@ fn another_delimiter_is_seen_in_the_header_and_can_be_set() {
         "--set",
         "data.train={path=\"a.csv\", delimiter=\"\\\"\"}",
     ]);
-    assert!(
-        error.contains("one ASCII character as `delimiter`"),
-        "{error}"
-    );
+    assert!(error.contains("one ASCII character as `delimiter`"), "{error}");
 }
 
 #[test]
@@ -113,12 +95,7 @@ fn json_that_is_none_says_what_stands_there_and_an_array_of_objects_is_read() {
     let rows: Vec<String> = texts(30)
         .iter()
         .enumerate()
-        .map(|(n, text)| {
-            format!(
-                "{{\"text\": \"{text}\", \"label\": \"{}\"}}",
-                ["a", "b"][n % 2]
-            )
-        })
+        .map(|(n, text)| format!("{{\"text\": \"{text}\", \"label\": \"{}\"}}", ["a", "b"][n % 2]))
         .collect();
     for (name, content) in [
         ("a.json", format!("[{}]", rows.join(",\n"))),
@@ -132,10 +109,7 @@ fn json_that_is_none_says_what_stands_there_and_an_array_of_objects_is_read() {
             "{\"text\": NaN, \"label\": \"a\"}",
             "a.jsonl:31: expected one JSON object, got NaN (column 10), which is no JSON",
         ),
-        (
-            "{\"text\": \"x \\ud83d\", \"label\": \"a\"}",
-            "got half of a surrogate pair",
-        ),
+        ("{\"text\": \"x \\ud83d\", \"label\": \"a\"}", "got half of a surrogate pair"),
     ] {
         let content = format!("{}\n{bad}\n", rows.join("\n"));
         let error = workshop("a.jsonl", content).fail(&["extract", "pipeline.toml"]);
@@ -148,17 +122,12 @@ fn json_that_is_none_says_what_stands_there_and_an_array_of_objects_is_read() {
 fn a_named_pipe_is_refused_at_once() {
     let workshop = workshop("a.csv", "");
     std::fs::remove_file(workshop.path("a.csv")).unwrap();
-    let made = std::process::Command::new("mkfifo")
-        .arg(workshop.path("a.csv"))
-        .status();
+    let made = std::process::Command::new("mkfifo").arg(workshop.path("a.csv")).status();
     assert!(made.is_ok_and(|status| status.success()), "mkfifo");
     for command in ["run", "extract"] {
         let error = workshop.fail(&[command, "pipeline.toml"]);
         assert!(error.contains("a.csv: expected a regular file"), "{error}");
-        assert!(
-            error.contains("hint: write what it gives to a file first"),
-            "{error}"
-        );
+        assert!(error.contains("hint: write what it gives to a file first"), "{error}");
     }
 }
 
@@ -204,25 +173,14 @@ fn nothing_of_a_text_or_a_name_commands_a_terminal() {
     workshop.succeed(&["run", "pipeline.toml"]);
     let text = "the snow \u{1b}[31mis\u{7}\u{9b}2J cold";
     let ran = workshop.succeed(&["predict", "runs/tiny", "--text", text]);
-    assert!(
-        ran.stdout.contains("\\u{1b}[31mis\\u{7}\\u{9b}2J"),
-        "{}",
-        ran.stdout
-    );
-    assert!(
-        !ran.stdout.chars().any(|c| c.is_control() && c != '\n'),
-        "{}",
-        ran.stdout
-    );
+    assert!(ran.stdout.contains("\\u{1b}[31mis\\u{7}\\u{9b}2J"), "{}", ran.stdout);
+    assert!(!ran.stdout.chars().any(|c| c.is_control() && c != '\n'), "{}", ran.stdout);
     // For a program it is what it was.
     let ran = workshop.succeed(&["predict", "runs/tiny", "--text", text, "--json"]);
     let line: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(line["text"], text);
     let error = workshop.run(&["extract", "\u{1b}[2J.toml"]).stderr;
-    assert!(
-        error.contains("\\u{1b}[2J.toml") && !error.contains('\u{1b}'),
-        "{error}"
-    );
+    assert!(error.contains("\\u{1b}[2J.toml") && !error.contains('\u{1b}'), "{error}");
 }
 
 #[test]
@@ -236,16 +194,10 @@ fn counts_of_one_are_said_of_one() {
 fn a_library_that_is_not_there_is_not_said_to_be_built_without_cuda() {
     let workshop = Workshop::tiny();
     let toml = std::fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
-    workshop.write(
-        "pipeline.toml",
-        toml.replace("device = \"cpu\"", "device = \"auto\""),
-    );
+    workshop.write("pipeline.toml", toml.replace("device = \"cpu\"", "device = \"auto\""));
     let error = workshop.fail(&["extract", "pipeline.toml", "--ort-lib", "nowhere.so"]);
     assert!(!error.contains("CUDA"), "{error}");
-    assert!(
-        error.contains("cannot use ONNX Runtime") && error.contains("nowhere.so"),
-        "{error}"
-    );
+    assert!(error.contains("cannot use ONNX Runtime") && error.contains("nowhere.so"), "{error}");
 }
 
 /// Counts what gets done of the stage that trains heads.
@@ -279,10 +231,7 @@ fn fits_in_full_batch_are_counted_one_by_one_as_they_end() {
     let at = |name: &str| format!("{:?}", workshop.path(name).display().to_string());
     let toml = toml.replace("\"train.csv\"", &at("train.csv"));
     let folders = format!("[run]\ndir = {}\n", at("runs"));
-    let toml = toml.replace(
-        "[cache]\n",
-        &format!("{folders}[cache]\ndir = {}\n", at("cache")),
-    );
+    let toml = toml.replace("[cache]\n", &format!("{folders}[cache]\ndir = {}\n", at("cache")));
     workshop.write("pipeline.toml", toml + sweep);
     workshop.succeed(&["extract", "pipeline.toml"]);
     let pipeline = Pipeline::read(&workshop.path("pipeline.toml"), &[]).unwrap();
@@ -290,9 +239,5 @@ fn fits_in_full_batch_are_counted_one_by_one_as_they_end() {
     frostbert::pipeline::sweep::sweep(&pipeline, &done).unwrap();
     let steps = done.steps.into_inner().unwrap();
     assert_eq!(steps.iter().sum::<u64>(), 9, "{steps:?}");
-    assert_eq!(
-        steps.iter().filter(|units| **units == 1).count(),
-        9,
-        "{steps:?}"
-    );
+    assert_eq!(steps.iter().filter(|units| **units == 1).count(), 9, "{steps:?}");
 }

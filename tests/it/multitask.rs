@@ -19,10 +19,7 @@ fn workshop() -> Workshop {
     workshop.write("test.csv", csv(&texts(120)[90..], 90));
     let lengths = texts(130).into_iter().skip(60);
     let rows = lengths.map(|text| format!("{text},{}\n", text.split(' ').count()));
-    workshop.write(
-        "lengths.csv",
-        "text,words\n".to_string() + &rows.collect::<String>(),
-    );
+    workshop.write("lengths.csv", "text,words\n".to_string() + &rows.collect::<String>());
     workshop.write("words.conll", conll(&sentences(60, 1)));
     let tasks = "[cache]\nmax_length = 32\nshard_tokens = 400\n\
         [tasks.kind.data]\ntrain = { path = \"train.csv\" }\ntest = { path = \"test.csv\" }\n\
@@ -45,21 +42,13 @@ const NAMES: [(&str, &str); 4] = [
 ];
 
 fn assert_tasks(report: &Value) {
-    assert!(
-        report["run"].is_string() && report["seconds"].is_f64(),
-        "{report}"
-    );
+    assert!(report["run"].is_string() && report["seconds"].is_f64(), "{report}");
     let tasks = report["tasks"].as_object().unwrap();
-    let names: Vec<(&str, &str)> = tasks
-        .iter()
-        .map(|(name, task)| (name.as_str(), task["task"].as_str().unwrap()))
-        .collect();
+    let names: Vec<(&str, &str)> =
+        tasks.iter().map(|(name, task)| (name.as_str(), task["task"].as_str().unwrap())).collect();
     assert_eq!(names, NAMES);
     for (name, task) in tasks {
-        assert_eq!(
-            task["run"],
-            format!("{}/{name}", report["run"].as_str().unwrap())
-        );
+        assert_eq!(task["run"], format!("{}/{name}", report["run"].as_str().unwrap()));
         assert!(task["seconds"].is_f64());
         for part in ["train", "validation", "test"] {
             assert!(task["metrics"][part].is_object(), "{name} {part}");
@@ -93,10 +82,7 @@ fn a_text_of_two_tasks_is_computed_once() {
     let report = workshop.json(&["extract", PIPELINE]);
     assert_eq!(report["computed"], json!(190), "{report}");
     let report = workshop.json(&["extract", PIPELINE]);
-    assert_eq!(
-        (&report["computed"], report["reused"].as_u64() > Some(0)),
-        (&json!(0), true)
-    );
+    assert_eq!((&report["computed"], report["reused"].as_u64() > Some(0)), (&json!(0), true));
 }
 
 #[test]
@@ -159,10 +145,7 @@ fn questions_among_the_tasks_give_all_of_them_their_lengths() {
     workshop.json(&["run", PIPELINE]);
     let inputs = &workshop.manifest()["inputs"];
     assert_eq!(inputs["max_length"], json!(384), "{inputs}");
-    assert_eq!(
-        (&inputs["overflow"], &inputs["stride"]),
-        (&json!("windows"), &json!(128))
-    );
+    assert_eq!((&inputs["overflow"], &inputs["stride"]), (&json!("windows"), &json!(128)));
     for task in ["kind", "answers"] {
         let lock = read_json(&workshop.path(&format!("runs/tiny/001/{task}/lock.json")));
         let cache = &lock["pipeline"]["cache"];
@@ -184,17 +167,12 @@ fn garbage_is_what_none_of_the_tasks_needs() {
     assert_eq!(collected["caches"][0]["dropped"], json!(0), "{collected}");
     // Without the task of lengths, its own 10 texts are needed no more.
     let toml = fs::read_to_string(workshop.path(PIPELINE)).unwrap();
-    let others: Vec<&str> = toml
-        .split("[tasks.")
-        .filter(|task| !task.starts_with("length"))
-        .collect();
+    let others: Vec<&str> =
+        toml.split("[tasks.").filter(|task| !task.starts_with("length")).collect();
     workshop.write(PIPELINE, others.join("[tasks."));
     let collected = workshop.json(&["cache", "gc", "cache", "--pipeline", PIPELINE, "--yes"]);
     assert_eq!(collected["caches"][0]["dropped"], json!(10), "{collected}");
-    assert_eq!(
-        workshop.json(&["run", PIPELINE])["extract"]["computed"],
-        json!(0)
-    );
+    assert_eq!(workshop.json(&["run", PIPELINE])["extract"]["computed"], json!(0));
 }
 
 #[test]

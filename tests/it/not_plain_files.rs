@@ -28,11 +28,7 @@ fn run(workshop: &Workshop, arguments: &[&str], stdin: Stdin<'_>) -> Ran {
         Stdin::Pipe(_) => Stdio::piped(),
         Stdin::File(name) => File::open(workshop.path(name)).unwrap().into(),
     });
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     if let Stdin::Pipe(text) = stdin {
         let mut pipe = child.stdin.take().unwrap();
         // A program that refuses does not read.
@@ -84,22 +80,10 @@ fn data_that_cannot_be_read_twice_is_refused_at_once() {
         ("/dev/null", Stdin::Null, words("a device")),
         ("/dev/zero", Stdin::Null, words("a device")),
         ("/dev/stdin", Stdin::Null, words("a device")),
-        (
-            "/dev/stdin",
-            Stdin::Pipe("text,label\na,b\n"),
-            words("a pipe"),
-        ),
-        (
-            "/dev/fd/0",
-            Stdin::Pipe("text,label\na,b\n"),
-            words("a pipe"),
-        ),
+        ("/dev/stdin", Stdin::Pipe("text,label\na,b\n"), words("a pipe")),
+        ("/dev/fd/0", Stdin::Pipe("text,label\na,b\n"), words("a pipe")),
         ("folder", Stdin::Null, "Is a directory".into()),
-        (
-            "/dev/fd/77",
-            Stdin::Null,
-            "No such file or directory".into(),
-        ),
+        ("/dev/fd/77", Stdin::Null, "No such file or directory".into()),
     ] {
         let train = format!("data.train={{path=\"{path}\", format=\"csv\"}}");
         let labels = format!("data.labels={path}");
@@ -219,12 +203,7 @@ fn a_pipeline_comes_from_a_file_or_from_a_pipe_that_has_a_writer() {
         }
     }
     let ran = run(&workshop, &["run", "folder"], Stdin::Null);
-    assert!(
-        ran.stderr
-            .contains("error: cannot read `folder`: Is a directory"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("error: cannot read `folder`: Is a directory"), "{}", ran.stderr);
 }
 
 #[test]
@@ -241,11 +220,7 @@ fn a_delimiter_of_train_holds_for_no_other_format() {
         assert!(ran.stdout.contains("\"the cold\""), "{}", ran.stdout);
     }
     let arguments = ["predict", "runs/tiny", "-", "--format", "jsonl", "--json"];
-    let ran = run(
-        &workshop,
-        &arguments,
-        Stdin::Pipe("{\"text\": \"the cold\"}\n"),
-    );
+    let ran = run(&workshop, &arguments, Stdin::Pipe("{\"text\": \"the cold\"}\n"));
     assert!(ran.stdout.contains("\"the cold\""), "{}", ran.stderr);
     let arguments = ["predict", "runs/tiny", "-", "--format", "csv", "--json"];
     let ran = run(&workshop, &arguments, Stdin::Pipe("text;n\nthe cold;1\n"));
@@ -255,22 +230,11 @@ fn a_delimiter_of_train_holds_for_no_other_format() {
 #[test]
 fn an_export_warns_of_quotes_that_took_in_lines() {
     let workshop = Workshop::tiny();
-    workshop.write(
-        "q.tsv",
-        "text\tlabel\n\"the snow\tx\nb\tc\"\td\nthe cold\tx\n",
-    );
+    workshop.write("q.tsv", "text\tlabel\n\"the snow\tx\nb\tc\"\td\nthe cold\tx\n");
     let set = ["--set", "data.train={path=\"q.tsv\"}"];
     workshop.succeed(&[&["extract", "pipeline.toml"], &set[..]].concat());
     let cache = workshop.cache_named().display().to_string();
-    let export = [
-        "cache",
-        "export",
-        &cache,
-        "--to",
-        "npy",
-        "--pipeline",
-        "pipeline.toml",
-    ];
+    let export = ["cache", "export", &cache, "--to", "npy", "--pipeline", "pipeline.toml"];
     let ran = workshop.succeed(&[&export[..], &set].concat());
     assert!(
         ran.stderr.contains("q.tsv: a quote took several lines with tabs into one field, in 1 record, first in lines 2 to 3"),

@@ -46,10 +46,7 @@ fn work_is_done_where_stderr_cannot_be_written() {
         let output = command.stderr(stderr).output().unwrap();
         assert_eq!(output.status.code(), Some(0));
         let printed = String::from_utf8(output.stdout).unwrap();
-        assert!(
-            printed.contains(&format!("run         runs/tiny/00{}", number + 1)),
-            "{printed}"
-        );
+        assert!(printed.contains(&format!("run         runs/tiny/00{}", number + 1)), "{printed}");
     }
     // What cannot be said changes no exit code either.
     for (arguments, code) in [
@@ -69,11 +66,7 @@ fn what_is_written_to_files_is_finished_where_nobody_reads_stdout() {
     for command in ["extract", "train", "run"] {
         for json in [&[][..], &["--json"]] {
             let arguments = [&[command, "pipeline.toml"], json].concat();
-            let output = workshop
-                .command(&arguments)
-                .stdout(unread())
-                .output()
-                .unwrap();
+            let output = workshop.command(&arguments).stdout(unread()).output().unwrap();
             assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
             assert!(!stderr(&output).contains("error:"), "{}", stderr(&output));
         }
@@ -110,11 +103,7 @@ fn a_full_disk_behind_stdout_is_an_error_and_the_run_is_there() {
         };
         let arguments: Vec<String> = arguments.iter().map(named).collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let output = workshop
-            .command(&arguments)
-            .stdout(full())
-            .output()
-            .unwrap();
+        let output = workshop.command(&arguments).stdout(full()).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let stderr = stderr(&output);
         assert!(
@@ -161,21 +150,13 @@ fn predict_stops_when_its_reader_has_gone() {
     let output = child.wait_with_output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(
-        !said.contains("error") && !said.contains("panicked"),
-        "{said}"
-    );
+    assert!(!said.contains("error") && !said.contains("panicked"), "{said}");
 }
 
 /// Runs the program with arguments that need not be UTF-8, which must succeed, and parses what it prints.
 fn json(folder: &Path, arguments: &[&OsStr]) -> Value {
     let output = command(folder, arguments).output().unwrap();
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{arguments:?}: {}",
-        stderr(&output)
-    );
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -204,20 +185,12 @@ fn paths_that_are_no_utf_8_are_shown_and_fail_nothing() {
 
     // Each path that can be typed.
     let name = |path: &Path| path.file_name().unwrap().to_owned();
-    let (runs, caches, data, model, out) = (
-        strange("runs"),
-        strange("caches"),
-        strange("data"),
-        strange("model"),
-        strange("out"),
-    );
+    let (runs, caches, data, model, out) =
+        (strange("runs"), strange("caches"), strange("data"), strange("model"), strange("out"));
     copy_folder(&folder.join("runs"), &folder.join(&runs));
     copy_folder(&folder.join("cache"), &folder.join(&caches));
     fs::copy(folder.join("train.csv"), folder.join(&data)).unwrap();
-    copy_folder(
-        &repository().join("tests/fixtures/tiny_bert"),
-        &folder.join(&model),
-    );
+    copy_folder(&repository().join("tests/fixtures/tiny_bert"), &folder.join(&model));
     let cache = fs::read_dir(folder.join(&caches)).unwrap().next().unwrap();
     let cache: PathBuf = Path::new(&caches).join(name(&cache.unwrap().path()));
     let run = Path::new(&runs).join("tiny");
@@ -230,57 +203,30 @@ fn paths_that_are_no_utf_8_are_shown_and_fail_nothing() {
                 .collect::<Vec<_>>(),
             "/run",
         ),
-        (
-            of(&["cache", "ls"]).chain([caches.as_os_str()]).collect(),
-            "/caches/0/path",
-        ),
-        (
-            of(&["cache", "info"]).chain([cache.as_os_str()]).collect(),
-            "",
-        ),
-        (
-            of(&["cache", "gc"]).chain([caches.as_os_str()]).collect(),
-            "/caches/0/path",
-        ),
-        (
-            of(&["cache", "diff"])
-                .chain([cache.as_os_str(), cache.as_os_str()])
-                .collect(),
-            "",
-        ),
+        (of(&["cache", "ls"]).chain([caches.as_os_str()]).collect(), "/caches/0/path"),
+        (of(&["cache", "info"]).chain([cache.as_os_str()]).collect(), ""),
+        (of(&["cache", "gc"]).chain([caches.as_os_str()]).collect(), "/caches/0/path"),
+        (of(&["cache", "diff"]).chain([cache.as_os_str(), cache.as_os_str()]).collect(), ""),
         (
             of(&["cache", "export", "--to", "npy", "--out"])
                 .chain([out.as_os_str(), cache.as_os_str()])
                 .collect(),
             "/folder",
         ),
-        (
-            of(&["model", "info"]).chain([model.as_os_str()]).collect(),
-            "",
-        ),
-        (
-            of(&["train"]).chain([unnamed.as_os_str()]).collect(),
-            "/run",
-        ),
+        (of(&["model", "info"]).chain([model.as_os_str()]).collect(), ""),
+        (of(&["train"]).chain([unnamed.as_os_str()]).collect(), "/run"),
         (of(&["extract"]).chain([unnamed.as_os_str()]).collect(), ""),
     ] {
         let printed = json(&folder, &arguments);
         let text = printed.pointer(place).map(Value::to_string);
         let text = text.unwrap_or_else(|| panic!("no {place} in {printed}"));
-        assert!(
-            place.is_empty() || text.contains(shown),
-            "{arguments:?}: {text}"
-        );
+        assert!(place.is_empty() || text.contains(shown), "{arguments:?}: {text}");
     }
 
     // A library that is not there is a finding.
     let nowhere = strange("nowhere");
-    let doctor = [
-        "doctor".as_ref(),
-        unnamed.as_os_str(),
-        "--ort-lib".as_ref(),
-        nowhere.as_os_str(),
-    ];
+    let doctor =
+        ["doctor".as_ref(), unnamed.as_os_str(), "--ort-lib".as_ref(), nowhere.as_os_str()];
     let output = command(&folder, &doctor).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -295,11 +241,7 @@ fn paths_that_are_no_utf_8_are_shown_and_fail_nothing() {
     let file = fs::read_dir(&shard).unwrap().next().unwrap();
     fs::write(file.unwrap().path(), "damage").unwrap();
     for repair in [&[][..], &[OsStr::new("--repair")]] {
-        let verify = [
-            &["cache".as_ref(), "verify".as_ref(), cache.as_os_str()],
-            repair,
-        ]
-        .concat();
+        let verify = [&["cache".as_ref(), "verify".as_ref(), cache.as_os_str()], repair].concat();
         let output = command(&folder, &verify).output().unwrap();
         let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
         let damaged = printed["damaged"][0].as_str().unwrap();
@@ -308,12 +250,7 @@ fn paths_that_are_no_utf_8_are_shown_and_fail_nothing() {
 
     // Texts have to be UTF-8, and that is wrong usage.
     let text = strange("text");
-    let arguments = [
-        "predict".as_ref(),
-        run.as_os_str(),
-        "--text".as_ref(),
-        text.as_os_str(),
-    ];
+    let arguments = ["predict".as_ref(), run.as_os_str(), "--text".as_ref(), text.as_os_str()];
     let output = command(&folder, &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }

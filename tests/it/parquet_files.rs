@@ -89,9 +89,8 @@ fn a_state_is_one_plain_column_of_bytes_that_says_what_it_is() {
                 let file = reader.metadata().file_metadata();
                 assert_eq!(file.version(), 1);
                 let pairs = file.key_value_metadata().unwrap().iter();
-                let pairs: HashMap<&str, &str> = pairs
-                    .map(|pair| (pair.key.as_str(), pair.value.as_deref().unwrap()))
-                    .collect();
+                let pairs: HashMap<&str, &str> =
+                    pairs.map(|pair| (pair.key.as_str(), pair.value.as_deref().unwrap())).collect();
                 assert_eq!(
                     pairs["frostbert.fingerprint"],
                     manifest["fingerprint"].as_str().unwrap()
@@ -104,11 +103,7 @@ fn a_state_is_one_plain_column_of_bytes_that_says_what_it_is() {
                 for group in reader.metadata().row_groups() {
                     let column = group.column(0);
                     assert_eq!(column.compression(), Compression::UNCOMPRESSED);
-                    assert!(
-                        column
-                            .encodings()
-                            .any(|encoding| encoding == Encoding::PLAIN)
-                    );
+                    assert!(column.encodings().any(|encoding| encoding == Encoding::PLAIN));
                     assert!(column.dictionary_page_offset().is_none(), "a dictionary");
                     assert!(column.statistics().is_none(), "statistics");
                     assert!(column.offset_index_offset().is_some(), "no offset index");
@@ -138,11 +133,7 @@ fn documents_have_the_columns_of_the_format() {
         ]
     );
     for column in reader.metadata().row_group(0).columns() {
-        assert!(
-            matches!(column.compression(), Compression::ZSTD(_)),
-            "{}",
-            column.column_path()
-        );
+        assert!(matches!(column.compression(), Compression::ZSTD(_)), "{}", column.column_path());
     }
 }
 
@@ -193,9 +184,7 @@ fn the_manifest_tells_every_files_size_checksum_and_rows() {
     let (mut n_documents, mut n_tokens, mut keys) = (0, 0, Vec::new());
     for shard in manifest["shards"].as_array().unwrap() {
         let folder = workshop.cache().join(shard["name"].as_str().unwrap());
-        let states = [
-            "cls-L00", "cls-L02", "mean-L00", "mean-L02", "max-L00", "max-L02",
-        ];
+        let states = ["cls-L00", "cls-L02", "mean-L00", "mean-L02", "max-L00", "max-L02"];
         assert_eq!(shard["origins"][0]["states"], json!(states));
         let files = shard["files"].as_array().unwrap();
         assert_eq!(files.len(), 7);
@@ -204,10 +193,7 @@ fn the_manifest_tells_every_files_size_checksum_and_rows() {
             let path = folder.join(file["name"].as_str().unwrap());
             let bytes = std::fs::read(&path).unwrap();
             assert_eq!(file["bytes"], json!(bytes.len()));
-            assert_eq!(
-                file["blake3"],
-                json!(blake3::hash(&bytes).to_hex().as_str())
-            );
+            assert_eq!(file["blake3"], json!(blake3::hash(&bytes).to_hex().as_str()));
             let rows = open(&path).metadata().file_metadata().num_rows();
             assert_eq!(shard["documents"], json!(rows), "{}", path.display());
         }
@@ -219,17 +205,11 @@ fn the_manifest_tells_every_files_size_checksum_and_rows() {
             keys.push(*key);
         }
         assert_eq!(shard["tokens"], json!(next));
-        assert!(
-            next <= 400,
-            "a shard of {next} tokens, where shard_tokens is 400"
-        );
+        assert!(next <= 400, "a shard of {next} tokens, where shard_tokens is 400");
         n_documents += documents.len();
         n_tokens += next;
     }
-    assert_eq!(
-        (&manifest["documents"], n_documents),
-        (&json!(TINY_ROWS), TINY_ROWS)
-    );
+    assert_eq!((&manifest["documents"], n_documents), (&json!(TINY_ROWS), TINY_ROWS));
     assert_eq!(manifest["tokens"], json!(n_tokens));
     assert!(keys.is_sorted(), "documents go to shards in key order");
 }
@@ -238,14 +218,11 @@ fn the_manifest_tells_every_files_size_checksum_and_rows() {
 fn the_cache_holds_what_transformers_computes() {
     let json = read_json(&fixture("tiny_bert/expected.json"));
     let texts = json["texts"].as_array().unwrap().iter();
-    let texts: Vec<&Value> = texts
-        .filter(|text| text["text_pair"].is_null() && text["text"] != json!(""))
-        .collect();
+    let texts: Vec<&Value> =
+        texts.filter(|text| text["text_pair"].is_null() && text["text"] != json!("")).collect();
     let workshop = Workshop::empty();
-    let lines: Vec<String> = texts
-        .iter()
-        .map(|text| json!({ "text": text["text"] }).to_string())
-        .collect();
+    let lines: Vec<String> =
+        texts.iter().map(|text| json!({ "text": text["text"] }).to_string()).collect();
     workshop.write("corpus.jsonl", lines.join("\n"));
     workshop.write_pipeline(&TINY_PIPELINE.replace("train.csv", "corpus.jsonl"));
     let store = "cache.store=[\"cls\", \"mean\", \"max\"]";
@@ -262,22 +239,14 @@ fn the_cache_holds_what_transformers_computes() {
             "--set",
             &dir,
         ]);
-        let shard = workshop
-            .path(report["cache"].as_str().unwrap())
-            .join("shard-000000");
+        let shard = workshop.path(report["cache"].as_str().unwrap()).join("shard-000000");
         let documents = documents(&shard);
         assert_eq!(documents.len(), texts.len());
         for pooling in Pooling::ALL {
-            let rows = states(
-                &shard.join(format!("{}-L02.parquet", pooling.name())),
-                dtype,
-            );
+            let rows = states(&shard.join(format!("{}-L02.parquet", pooling.name())), dtype);
             for text in &texts {
                 let key = Key::of(Mode::Text, &[text["text"].as_str().unwrap()]);
-                let row = documents
-                    .iter()
-                    .position(|(known, ..)| *known == key)
-                    .unwrap();
+                let row = documents.iter().position(|(known, ..)| *known == key).unwrap();
                 let expected = pooled(&text["hidden_states"][2], pooling);
                 for (got, expected) in rows[row].iter().zip(expected) {
                     let difference = (f64::from(*got) - expected).abs();

@@ -27,9 +27,7 @@ fn at(layers: &Layers, positions: &[usize], hidden: usize) -> Layers {
 fn cosines(expected: &[f32], got: &[f32], hidden: usize) -> Vec<f64> {
     assert_eq!(expected.len(), got.len());
     let tokens = expected.chunks_exact(hidden).zip(got.chunks_exact(hidden));
-    tokens
-        .map(|(expected, got)| cosine(expected, got))
-        .collect()
+    tokens.map(|(expected, got)| cosine(expected, got)).collect()
 }
 
 /// Texts of a fixture that are no pairs: their number, ids, and the tokens of which states are kept.
@@ -121,10 +119,7 @@ fn an_int8_text_alone_equals_the_same_text_in_any_batch() {
     };
     let mut of_minilm: Vec<Vec<u32>> = texts_of("minilm").into_iter().map(|text| text.1).collect();
     of_minilm.extend([67, 130, 200, 311].map(long));
-    let of_tiny: Vec<Vec<u32>> = texts_of("tiny_bert")
-        .into_iter()
-        .map(|text| text.1)
-        .collect();
+    let of_tiny: Vec<Vec<u32>> = texts_of("tiny_bert").into_iter().map(|text| text.1).collect();
     for (folder, documents) in [(minilm(), of_minilm), (fixture("tiny_bert"), of_tiny)] {
         let mut oracle = Oracle::open_with(&folder, Precision::Int8);
         let alone: Vec<Layers> = documents.iter().map(|ids| oracle.alone(ids)).collect();
@@ -135,17 +130,13 @@ fn an_int8_text_alone_equals_the_same_text_in_any_batch() {
             batches.extend(plan_batches(&lengths, budget));
         }
         for batch in batches {
-            let ids: Vec<&[u32]> = batch
-                .iter()
-                .map(|text| &documents[*text as usize][..])
-                .collect();
+            let ids: Vec<&[u32]> =
+                batch.iter().map(|text| &documents[*text as usize][..]).collect();
             for (text, layers) in batch.iter().zip(oracle.run(&ids)) {
                 for (layer, (expected, got)) in
                     alone[*text as usize].iter().zip(&layers).enumerate()
                 {
-                    let largest = expected
-                        .iter()
-                        .fold(1.0f32, |most, value| most.max(value.abs()));
+                    let largest = expected.iter().fold(1.0f32, |most, value| most.max(value.abs()));
                     let difference = largest_difference(expected, got);
                     assert!(
                         difference <= 1e-5 * largest,
@@ -164,20 +155,12 @@ fn a_precision_report_compares_states_speed_and_heads() {
     let report = workshop.json(&command);
     assert_eq!(report["documents"], 40);
     let rows = report["precisions"].as_array().unwrap();
-    let names: Vec<&str> = rows
-        .iter()
-        .map(|row| row["precision"].as_str().unwrap())
-        .collect();
+    let names: Vec<&str> = rows.iter().map(|row| row["precision"].as_str().unwrap()).collect();
     assert_eq!(names, ["f32", "f16", "int8"]);
     let [f32_row, f16_row, int8_row] = &rows[..] else {
         panic!("three precisions");
     };
-    assert!(
-        f16_row["reason"]
-            .as_str()
-            .unwrap()
-            .contains("a CPU has no kernels")
-    );
+    assert!(f16_row["reason"].as_str().unwrap().contains("a CPU has no kernels"));
     assert!(f16_row["value"].is_null() && f16_row["layers"].as_array().unwrap().is_empty());
     assert!(f32_row["difference"].is_null() && f32_row["value"].is_f64());
     assert!(f32_row["tokens_per_second"].as_f64().unwrap() > 0.0);
@@ -204,10 +187,7 @@ fn a_precision_report_compares_states_speed_and_heads() {
         }
     }
     let extract = workshop.json(&["extract", "pipeline.toml", "--set", "model.precision=int8"]);
-    assert_eq!(
-        (&extract["computed"], &extract["cache"]),
-        (&Value::from(0), &int8_row["cache"])
-    );
+    assert_eq!((&extract["computed"], &extract["cache"]), (&Value::from(0), &int8_row["cache"]));
 }
 
 #[test]
@@ -220,10 +200,7 @@ fn a_precision_report_is_one_table_for_people() {
         (r"[+-]?[0-9]+\.[0-9]{4,5}", "N"),
         (r" {2,}", "  "),
     ] {
-        text = regex::Regex::new(pattern)
-            .unwrap()
-            .replace_all(&text, word)
-            .into_owned();
+        text = regex::Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
     }
     assert_snapshot!(text);
 }
@@ -234,14 +211,7 @@ fn a_precision_that_the_model_or_the_device_has_not_is_refused_with_the_cure() {
     let int8 = "model.precision=int8";
     assert_snapshot!(
         "int8_on_a_gpu",
-        workshop.fail(&[
-            "extract",
-            "pipeline.toml",
-            "--set",
-            int8,
-            "--set",
-            "model.device=cuda"
-        ])
+        workshop.fail(&["extract", "pipeline.toml", "--set", int8, "--set", "model.device=cuda"])
     );
     let model = fixture("families/odd_onnx");
     let path = format!("model.path={}", model.display());

@@ -18,10 +18,7 @@ fn workshop(overflow: &str) -> Workshop {
     };
     let workshop = case.workshop();
     let toml = std::fs::read_to_string(workshop.path(PIPELINE)).unwrap();
-    workshop.write(
-        PIPELINE,
-        toml.replace("[cache]\n", &format!("[cache]\n{overflow}\n")),
-    );
+    workshop.write(PIPELINE, toml.replace("[cache]\n", &format!("[cache]\n{overflow}\n")));
     for (name, n, seed) in [("train.json", 40, 1), ("test.json", 20, 2)] {
         workshop.write(name, about_frost(&squad(n, seed, false)).to_string());
     }
@@ -47,21 +44,14 @@ fn characters(text: &str, start: &Value, end: &Value) -> String {
 fn answers_are_found_at_their_characters_in_whichever_window_they_stand() {
     let workshop = workshop("max_length = 24\nstride = 6");
     let report = workshop.json(&["run", PIPELINE]);
-    assert_eq!(
-        report["train"]["metrics"]["test"]["exact_match"],
-        json!(1.0),
-        "{report}"
-    );
+    assert_eq!(report["train"]["metrics"]["test"]["exact_match"], json!(1.0), "{report}");
     let rows = predictions(&workshop, "runs/tiny/001");
     let lines = predicted(&workshop, &["runs/tiny", "test.json"]);
     let (mut after_others, mut in_later_windows) = (0, 0);
     for (row, line) in rows.iter().zip(&lines) {
         let context = row["context"].as_str().unwrap();
         let start = context.split("frost").next().unwrap().chars().count();
-        assert_eq!(
-            (&line["start"], &line["answer"]),
-            (&json!(start), &json!("frost"))
-        );
+        assert_eq!((&line["start"], &line["answer"]), (&json!(start), &json!("frost")));
         assert_eq!(characters(context, &row["start"], &row["end"]), "frost");
         after_others += usize::from(context.starts_with('🙂'));
         in_later_windows += usize::from(start > 90);
@@ -73,21 +63,12 @@ fn answers_are_found_at_their_characters_in_whichever_window_they_stand() {
 fn an_answer_that_was_cut_off_is_not_found_and_counts() {
     let workshop = workshop("max_length = 24\noverflow = \"truncate\"");
     let report = workshop.json(&["run", PIPELINE]);
-    assert!(
-        report["extract"]["truncated"].as_u64() > Some(0),
-        "{report}"
-    );
+    assert!(report["extract"]["truncated"].as_u64() > Some(0), "{report}");
     let metrics = &report["train"]["metrics"]["test"];
     assert_eq!(metrics["n"], json!(20));
     let rows = predictions(&workshop, "runs/tiny/001");
-    let right = rows
-        .iter()
-        .filter(|row| row["predicted"] == "frost")
-        .count();
-    assert!(
-        (10..20).contains(&right),
-        "{right} of 20 stand in the first window"
-    );
+    let right = rows.iter().filter(|row| row["predicted"] == "frost").count();
+    assert!((10..20).contains(&right), "{right} of 20 stand in the first window");
     assert_eq!(metrics["exact_match"], json!(right as f64 / 20.0));
 }
 
@@ -139,21 +120,12 @@ fn no_answer_is_null_where_questions_may_have_none() {
             let nulls = ["answer", "start", "end"].map(|key| line[key].is_null());
             assert!(nulls == [nulls[0]; 3] && line["score"].is_f64(), "{line}");
         }
-        answered.push(
-            lines
-                .iter()
-                .filter(|line| !line["answer"].is_null())
-                .count(),
-        );
+        answered.push(lines.iter().filter(|line| !line["answer"].is_null()).count());
     }
     assert_eq!(answered, [0, 20]);
 
     // Without such questions there is always an answer.
-    let workshop = Case {
-        data: Data::Questions,
-        ..case
-    }
-    .workshop();
+    let workshop = Case { data: Data::Questions, ..case }.workshop();
     workshop.json(&["run", PIPELINE]);
     assert!(read_json(&workshop.path("runs/tiny/001/head.json"))["no_answer_threshold"].is_null());
     let rows = predictions(&workshop, "runs/tiny/001");

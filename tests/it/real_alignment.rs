@@ -26,18 +26,14 @@ fn tokenizer(max_length: usize, overflow: Overflow) -> TextTokenizer {
 fn paragraphs(datasets: &Path) -> Vec<String> {
     let path = datasets.join("corpus/paragraphs_4k.txt.gz");
     let mut text = String::new();
-    GzDecoder::new(std::fs::File::open(path).unwrap())
-        .read_to_string(&mut text)
-        .unwrap();
+    GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
     let lines = text.strip_suffix('\n').unwrap().split('\n');
     lines.map(String::from).collect()
 }
 
 fn encode(texts: &[String], max_length: usize, overflow: Overflow) -> Vec<Encoding> {
     let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
-    tokenizer(max_length, overflow)
-        .encode(&inputs, true)
-        .unwrap()
+    tokenizer(max_length, overflow).encode(&inputs, true).unwrap()
 }
 
 /// `id,start,end,word` of each token.
@@ -125,9 +121,7 @@ fn spell_their_text(texts: &[String], whole: &[Encoding], expected: &Value) {
                 continue;
             }
             let own: String = characters[start as usize..end as usize].iter().collect();
-            let spelt = normalised
-                .entry(own)
-                .or_insert_with_key(|own| normalise(&normalizer, own));
+            let spelt = normalised.entry(own).or_insert_with_key(|own| normalise(&normalizer, own));
             let token = token.strip_prefix("##").unwrap_or(token);
             assert_eq!(spelt, token, "characters {start}..{end} of `{text}`");
             n_compared += 1;
@@ -170,14 +164,8 @@ fn the_tokens_of_an_answer_spell_it() {
     let Some(datasets) = datasets() else { return };
     let (vocabulary, normalizer) = (vocabulary(), BertNormalizer::default());
     let overflow = Overflow::Windows { stride: 128 };
-    let (whole, windows) = (
-        tokenizer(UNLIMITED, Overflow::Truncate),
-        tokenizer(384, overflow),
-    );
-    for case in read_json(&fixture("real_alignment.json"))["squad"]
-        .as_array()
-        .unwrap()
-    {
+    let (whole, windows) = (tokenizer(UNLIMITED, Overflow::Truncate), tokenizer(384, overflow));
+    for case in read_json(&fixture("real_alignment.json"))["squad"].as_array().unwrap() {
         let (mut n_answers, mut n_in_a_window, mut not_spelt) = (0, 0, Vec::new());
         let file = read_json(&datasets.join(case["file"].as_str().unwrap()));
         let articles = file["data"].as_array().unwrap().iter();
@@ -209,10 +197,7 @@ fn the_tokens_of_an_answer_spell_it() {
                     if !spelt.contains(&normalise(&normalizer, text)) {
                         not_spelt.push(question["id"].as_str().unwrap());
                     }
-                    let held = encoding
-                        .windows
-                        .iter()
-                        .any(|window| holds(window, &covering));
+                    let held = encoding.windows.iter().any(|window| holds(window, &covering));
                     n_in_a_window += usize::from(held);
                 }
             }

@@ -34,41 +34,23 @@ fn the_kinds_of_trec_questions_are_learned() {
     let workshop = Workshop::empty();
     let questions = datasets.join("trec/TREC_10.label");
     let toml = TREC.replace("MINILM", &minilm().display().to_string());
-    workshop.write(
-        "trec.toml",
-        toml.replace("QUESTIONS", &questions.display().to_string()),
-    );
+    workshop.write("trec.toml", toml.replace("QUESTIONS", &questions.display().to_string()));
     let report = workshop.json(&["run", "trec.toml"]);
     assert_eq!(report["extract"]["documents"], json!(500));
     let distinct = report["extract"]["unique"].as_u64().unwrap();
-    assert!(
-        (490..=500).contains(&distinct),
-        "{distinct} distinct questions"
-    );
+    assert!((490..=500).contains(&distinct), "{distinct} distinct questions");
     assert_eq!(report["extract"]["computed"], json!(distinct));
-    assert!(
-        report["extract"]["padding_efficiency"].as_f64() > Some(0.9),
-        "{report}"
-    );
+    assert!(report["extract"]["padding_efficiency"].as_f64() > Some(0.9), "{report}");
 
     let run = workshop.path(report["train"]["run"].as_str().unwrap());
     let lock = read_json(&run.join("lock.json"));
-    assert_eq!(
-        lock["labels"],
-        json!(["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"])
-    );
+    assert_eq!(lock["labels"], json!(["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]));
     assert_eq!(lock["data"][0]["rows"], json!(500));
     let split = ["train", "validation", "test"].map(|part| lock["split"][part].as_u64().unwrap());
-    assert!(
-        (490..=500).contains(&split.iter().sum::<u64>()),
-        "{split:?}"
-    );
+    assert!((490..=500).contains(&split.iter().sum::<u64>()), "{split:?}");
 
     let metrics = &report["train"]["metrics"];
     let accuracy = metrics["test"]["accuracy"].as_f64().unwrap();
     let baseline = metrics["baseline"]["accuracy"].as_f64().unwrap();
-    assert!(
-        accuracy > baseline + 0.3,
-        "accuracy {accuracy}, always the same label {baseline}"
-    );
+    assert!(accuracy > baseline + 0.3, "accuracy {accuracy}, always the same label {baseline}");
 }

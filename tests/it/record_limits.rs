@@ -30,10 +30,7 @@ fn refused(workshop: &Workshop, arguments: &[&str]) -> String {
         .arg(program.get_program())
         .args(program.get_args())
         .current_dir(workshop.path(""))
-        .env(
-            "ORT_DYLIB_PATH",
-            crate::support::repository().join("runtime"),
-        );
+        .env("ORT_DYLIB_PATH", crate::support::repository().join("runtime"));
     let since = Instant::now();
     let ran = finish(command);
     assert_eq!(ran.code, Some(1), "{arguments:?}: {}", ran.stderr);
@@ -46,13 +43,7 @@ fn a_record_without_an_end_is_refused_in_little_memory() {
     let workshop = Workshop::tiny();
     let squad = "{\"data\": [{\"title\": \"t\", \"paragraphs\": [\n{\"context\": \"c\", \"qas\": []},\n{\"context\": \"";
     for (name, start, unit, task, expected) in [
-        (
-            "a.txt",
-            "one\n",
-            "a",
-            "classification",
-            ":2: expected a line of at most 64 MiB",
-        ),
+        ("a.txt", "one\n", "a", "classification", ":2: expected a line of at most 64 MiB"),
         (
             "a.jsonl",
             "{\"text\": \"one\"}\n{\"text\": \"",
@@ -74,13 +65,7 @@ fn a_record_without_an_end_is_refused_in_little_memory() {
             "classification",
             ":3: expected a record of at most 64 MiB",
         ),
-        (
-            "b.csv",
-            "text,label\n",
-            ",",
-            "classification",
-            ":2: expected a record of at most 64 MiB",
-        ),
+        ("b.csv", "text,label\n", ",", "classification", ":2: expected a record of at most 64 MiB"),
         (
             "a.tsv",
             "text\tlabel\n",
@@ -88,20 +73,8 @@ fn a_record_without_an_end_is_refused_in_little_memory() {
             "classification",
             ":2: expected a record of at most 64 MiB",
         ),
-        (
-            "a.conll",
-            "one O\n\n",
-            "a O\n",
-            "tokens",
-            ":3: expected a sentence of at most 64 MiB",
-        ),
-        (
-            "a.conllu",
-            "",
-            "1",
-            "tokens",
-            ":1: expected a line of at most 64 MiB",
-        ),
+        ("a.conll", "one O\n\n", "a O\n", "tokens", ":3: expected a sentence of at most 64 MiB"),
+        ("a.conllu", "", "1", "tokens", ":1: expected a line of at most 64 MiB"),
         (
             "b.json",
             squad,
@@ -109,23 +82,14 @@ fn a_record_without_an_end_is_refused_in_little_memory() {
             "qa",
             ":3: expected a paragraph (and what stands between two) of at most 64 MiB",
         ),
-        (
-            "c.json",
-            "{\"data\": [{\"title\": \"",
-            "a",
-            "qa",
-            ":1: expected a paragraph",
-        ),
+        ("c.json", "{\"data\": [{\"title\": \"", "a", "qa", ":1: expected a paragraph"),
     ] {
         let name = format!("{name}.gz");
         workshop.write(&name, bomb(start, unit, 128));
         let path = format!("data.train.path={name}");
         let task = format!("data.task={task}");
         let set = ["--set", &path, "--set", &task, "--set", "cache.stride=2"];
-        let said = refused(
-            &workshop,
-            &[&["extract", "pipeline.toml"], &set[..]].concat(),
-        );
+        let said = refused(&workshop, &[&["extract", "pipeline.toml"], &set[..]].concat());
         assert!(said.contains(&format!("error: {name}{expected}")), "{said}");
         assert!(said.contains("\nhint: "), "{said}");
         std::fs::remove_file(workshop.path(&name)).unwrap();
@@ -140,14 +104,7 @@ fn what_else_is_read_has_a_limit_too() {
     workshop.write("a.txt.gz", bomb("", "a", 128));
     for arguments in [
         &["predict", "runs/tiny", "a.txt.gz"][..],
-        &[
-            "evaluate",
-            "runs/tiny",
-            "--data",
-            "a.txt.gz",
-            "--format",
-            "jsonl",
-        ],
+        &["evaluate", "runs/tiny", "--data", "a.txt.gz", "--format", "jsonl"],
         &["run", "pipeline.toml", "--set", "data.labels=a.txt.gz"],
     ] {
         let said = refused(&workshop, arguments);
@@ -159,14 +116,8 @@ fn what_else_is_read_has_a_limit_too() {
     // Short names without an end.
     let names: String = (0..2_000_000).map(|number| format!("{number}\n")).collect();
     workshop.write("names", names);
-    let said = refused(
-        &workshop,
-        &["run", "pipeline.toml", "--set", "data.labels=names"],
-    );
-    assert!(
-        said.contains("expected a file of labels of at most 64 MiB"),
-        "{said}"
-    );
+    let said = refused(&workshop, &["run", "pipeline.toml", "--set", "data.labels=names"]);
+    assert!(said.contains("expected a file of labels of at most 64 MiB"), "{said}");
     // A sparse file of 10 GB.
     for (name, mib, arguments) in [
         ("a.toml", 8, &["run", "a.toml"][..]),
@@ -176,9 +127,7 @@ fn what_else_is_read_has_a_limit_too() {
         file.set_len(10_000_000_000).unwrap();
         let said = refused(&workshop, arguments);
         assert!(
-            said.contains(&format!(
-                "error: {name}: expected at most {mib} MiB, got more"
-            )),
+            said.contains(&format!("error: {name}: expected at most {mib} MiB, got more")),
             "{said}"
         );
     }

@@ -12,12 +12,8 @@ use crate::support::{
 const RUN: [&str; 2] = ["run", "pipeline.toml"];
 
 /// What a replay must reproduce.
-const REPRODUCED: [&str; 4] = [
-    "head.json",
-    "head.safetensors",
-    "metrics.json",
-    "predictions.parquet",
-];
+const REPRODUCED: [&str; 4] =
+    ["head.json", "head.safetensors", "metrics.json", "predictions.parquet"];
 
 /// The bytes that a replay must reproduce, of a run folder.
 fn reproduced(workshop: &Workshop, run: &Value) -> std::collections::BTreeMap<String, Vec<u8>> {
@@ -34,24 +30,13 @@ fn a_replay_gives_the_same_bytes_for_any_number_of_threads() {
     assert_eq!(first, json!("runs/tiny/001"));
     let expected = reproduced(&workshop, &first);
     for threads in ["1", "2", "4"] {
-        let arguments = [
-            "run",
-            "--locked",
-            "runs/tiny/001/lock.json",
-            "--threads",
-            threads,
-        ];
+        let arguments = ["run", "--locked", "runs/tiny/001/lock.json", "--threads", threads];
         let again = workshop.json(&arguments)["train"]["run"].clone();
         assert_ne!(again, first, "a run folder is never written to again");
         assert_same_files(&expected, &reproduced(&workshop, &again));
     }
     let ran = workshop.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
-    assert!(
-        ran.stderr
-            .contains("the same bytes as runs/tiny/001/lock.json"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("the same bytes as runs/tiny/001/lock.json"), "{}", ran.stderr);
 }
 
 #[test]
@@ -76,10 +61,7 @@ fn a_replay_is_of_the_run_and_not_of_the_pipeline_file() {
         "head.pooling=max",
     ]);
     let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
-    assert_eq!(
-        (&lock["seed"], &lock["pipeline"]["train"]["lr"]),
-        (&json!(7), &json!(0.02))
-    );
+    assert_eq!((&lock["seed"], &lock["pipeline"]["train"]["lr"]), (&json!(7), &json!(0.02)));
     fs::remove_file(workshop.path("pipeline.toml")).unwrap();
     workshop.json(&["run", "--locked", "runs/tiny/001/lock.json"]);
 }
@@ -89,12 +71,7 @@ fn a_cache_that_has_grown_changes_no_replay() {
     let workshop = Workshop::with_test_file();
     workshop.json(&RUN);
     workshop.write("more.csv", csv(&texts(300)[180..], 180));
-    workshop.json(&[
-        "extract",
-        "pipeline.toml",
-        "--set",
-        "data.train={ path = \"more.csv\" }",
-    ]);
+    workshop.json(&["extract", "pipeline.toml", "--set", "data.train={ path = \"more.csv\" }"]);
     let report = workshop.json(&["run", "--locked", "runs/tiny/001/lock.json"]);
     assert_eq!(report["extract"]["computed"], json!(0));
 }
@@ -162,9 +139,7 @@ fn other_bytes_than_the_lock_says_are_an_error_that_names_them() {
 fn predictions(run: PathBuf) -> HashMap<String, HashMap<String, Field>> {
     let file = fs::File::open(run.join("predictions.parquet")).unwrap();
     let reader = SerializedFileReader::new(file).unwrap();
-    let rows = reader
-        .into_iter()
-        .map(|row| row.unwrap().into_columns().into_iter().collect());
+    let rows = reader.into_iter().map(|row| row.unwrap().into_columns().into_iter().collect());
     rows.map(|row: HashMap<String, Field>| {
         (row["text"].to_string().trim_matches('"').to_string(), row)
     })
@@ -172,9 +147,7 @@ fn predictions(run: PathBuf) -> HashMap<String, HashMap<String, Field>> {
 }
 
 fn float(field: &Field) -> f64 {
-    let Field::Float(value) = field else {
-        panic!("{field:?}")
-    };
+    let Field::Float(value) = field else { panic!("{field:?}") };
     f64::from(*value)
 }
 
@@ -185,11 +158,7 @@ fn predictions_for_a_text_equal_those_that_the_run_wrote() {
 
 #[test]
 fn predictions_for_a_text_in_windows_equal_those_that_the_run_wrote() {
-    let windows = [
-        "cache.max_length=10",
-        "cache.overflow=windows",
-        "head.pooling=max",
-    ];
+    let windows = ["cache.max_length=10", "cache.overflow=windows", "head.pooling=max"];
     let settings = windows.iter().flat_map(|setting| ["--set", setting]);
     assert_predicts_as_the_run(&RUN.into_iter().chain(settings).collect::<Vec<_>>());
 }
@@ -201,76 +170,36 @@ fn assert_predicts_as_the_run(run: &[&str]) {
     assert_eq!(written.len(), 180);
     let all = texts(180);
     workshop.write("texts.txt", all.join("\n"));
-    let from_file = workshop
-        .succeed(&["predict", "runs/tiny", "texts.txt", "--json"])
-        .stdout;
+    let from_file = workshop.succeed(&["predict", "runs/tiny", "texts.txt", "--json"]).stdout;
     let one_by_one = workshop
-        .succeed(&[
-            "predict",
-            "runs/tiny/001",
-            "--text",
-            &all[3],
-            "--text",
-            &all[150],
-            "--json",
-        ])
+        .succeed(&["predict", "runs/tiny/001", "--text", &all[3], "--text", &all[150], "--json"])
         .stdout;
-    let lines: Vec<Value> = from_file
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(
-        lines
-            .iter()
-            .map(|line| line["text"].as_str().unwrap())
-            .collect::<Vec<_>>(),
-        all
-    );
-    let others = one_by_one
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<Value> =
+        from_file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| line["text"].as_str().unwrap()).collect::<Vec<_>>(), all);
+    let others = one_by_one.lines().map(|line| serde_json::from_str(line).unwrap());
     for line in lines.iter().cloned().chain(others) {
-        assert!(
-            line["text"].is_string() && line["label"].is_string(),
-            "{line}"
-        );
+        assert!(line["text"].is_string() && line["label"].is_string(), "{line}");
         let row = &written[line["text"].as_str().unwrap()];
-        assert_eq!(
-            line["label"].to_string(),
-            row["predicted"].to_string(),
-            "{line}"
-        );
+        assert_eq!(line["label"].to_string(), row["predicted"].to_string(), "{line}");
         // Its batch mates were others: one unit in the last place of the stored f16 states may be.
         let near =
             |value: &Value, field: &Field| (value.as_f64().unwrap() - float(field)).abs() < 1e-3;
-        assert!(
-            near(&line["confidence"], &row["confidence"]),
-            "{line} is not {row:?}"
-        );
+        assert!(near(&line["confidence"], &row["confidence"]), "{line} is not {row:?}");
         let probabilities = line["probabilities"].as_object().unwrap();
-        assert_eq!(
-            probabilities.keys().collect::<Vec<_>>(),
-            ["cold", "plain", "warm"]
-        );
+        assert_eq!(probabilities.keys().collect::<Vec<_>>(), ["cold", "plain", "warm"]);
         for (name, probability) in probabilities {
-            assert!(
-                near(probability, &row[&format!("p_{name}")]),
-                "{line} is not {row:?}"
-            );
+            assert!(near(probability, &row[&format!("p_{name}")]), "{line} is not {row:?}");
         }
-        let sum: f64 = probabilities
-            .values()
-            .map(|value| value.as_f64().unwrap())
-            .sum();
+        let sum: f64 = probabilities.values().map(|value| value.as_f64().unwrap()).sum();
         assert!(
             (sum - 1.0).abs() < 1e-5
                 && line["confidence"] == probabilities[line["label"].as_str().unwrap()]
         );
     }
-    let accuracy = (120..180)
-        .filter(|number| lines[*number]["label"] == json!(label(*number)))
-        .count() as f64
-        / 60.0;
+    let accuracy =
+        (120..180).filter(|number| lines[*number]["label"] == json!(label(*number))).count() as f64
+            / 60.0;
     let metrics = read_json(&workshop.path("runs/tiny/001/metrics.json"));
     assert!((metrics["test"]["accuracy"].as_f64().unwrap() - accuracy).abs() < 1e-9);
 }
@@ -279,15 +208,10 @@ fn assert_predicts_as_the_run(run: &[&str]) {
 fn texts_are_predicted_from_stdin_and_from_labelled_files_alike() {
     let workshop = Workshop::with_test_file();
     workshop.json(&RUN);
-    let from_csv = workshop
-        .succeed(&["predict", "runs/tiny", "test.csv", "--json"])
-        .stdout;
+    let from_csv = workshop.succeed(&["predict", "runs/tiny", "test.csv", "--json"]).stdout;
     let mut command =
         assert_cmd::Command::from_std(workshop.command(&["predict", "runs/tiny", "-", "--json"]));
-    let output = command
-        .write_stdin(texts(180)[120..].join("\n"))
-        .output()
-        .unwrap();
+    let output = command.write_stdin(texts(180)[120..].join("\n")).output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), from_csv);
 }
 

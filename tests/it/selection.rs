@@ -43,12 +43,9 @@ fn heads_are_selected_by_every_metric_of_probabilities_in_its_own_direction() {
     for task in ["classification", "multilabel"] {
         let workshop = workshop(task);
         let plain = fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
-        for (metric, higher_is_better) in [
-            ("roc_auc", true),
-            ("log_loss", false),
-            ("brier", false),
-            ("ece", false),
-        ] {
+        for (metric, higher_is_better) in
+            [("roc_auc", true), ("log_loss", false), ("brier", false), ("ece", false)]
+        {
             // So many epochs without a better value that no head stops: its last epoch is history.csv's last row.
             let train = format!(
                 "[train]\nepochs = 4\nearly_stopping = {{ metric = \"{metric}\", patience = 9 }}\n"
@@ -75,11 +72,7 @@ fn heads_are_selected_by_every_metric_of_probabilities_in_its_own_direction() {
                 let lr = format!("train.lr={}", row["settings"]["lr"]);
                 let one = workshop.json(&["train", "plain.toml", "--set", &lr]);
                 let own = of_the_last_epoch(&workshop, &one, &format!("validation_{metric}"));
-                assert!(
-                    (own - score(row)).abs() < 1e-9,
-                    "{metric} {lr}: {own} {}",
-                    score(row)
-                );
+                assert!((own - score(row)).abs() < 1e-9, "{metric} {lr}: {own} {}", score(row));
             }
         }
     }
@@ -95,10 +88,7 @@ fn folds_and_halving_select_by_a_loss_of_probabilities_too() {
         let report = workshop.json(&["sweep", "sweep.toml"]);
         let rows = report["leaderboard"].as_array().unwrap();
         let last = rows.last().unwrap();
-        assert_eq!(
-            last["settings"]["lr"], 1e-6,
-            "{more}: the one that learns nothing"
-        );
+        assert_eq!(last["settings"]["lr"], 1e-6, "{more}: the one that learns nothing");
         assert!(report["best"]["settings"]["lr"] != 1e-6);
         assert!(rows[0]["score"].as_f64() < last["score"].as_f64(), "{more}");
     }

@@ -22,10 +22,7 @@ fn source(name: &str) -> Source {
 }
 
 fn source_with_label(name: &str, label: &str) -> Source {
-    Source {
-        label: Some(Column::from(label)),
-        ..source(name)
-    }
+    Source { label: Some(Column::from(label)), ..source(name) }
 }
 
 fn records(source: &Source, want: Want) -> Vec<Example> {
@@ -33,10 +30,7 @@ fn records(source: &Source, want: Want) -> Vec<Example> {
     records.unwrap()
 }
 
-const LABELS: Want = Want {
-    label: true,
-    text_pair: false,
-};
+const LABELS: Want = Want { label: true, text_pair: false };
 
 fn labelled(name: &str, label: &str) -> Vec<Example> {
     records(&source_with_label(name, label), LABELS)
@@ -52,19 +46,14 @@ fn row_of(readme: &str, name: &str) -> Vec<String> {
     let start = format!("| `{name}`");
     let line = readme.lines().find(|line| line.starts_with(&start));
     let line = line.unwrap_or_else(|| panic!("data/README.md has no row of {name}"));
-    line.split('|')
-        .skip(2)
-        .map(|cell| cell.trim().to_string())
-        .collect()
+    line.split('|').skip(2).map(|cell| cell.trim().to_string()).collect()
 }
 
 /// The numbers in a text, in order; `2,261` is one.
 fn numbers(text: &str) -> Vec<usize> {
     let pattern = Regex::new(r"\d+(,\d{3})*").unwrap();
     let found = pattern.find_iter(text);
-    found
-        .map(|number| number.as_str().replace(',', "").parse().unwrap())
-        .collect()
+    found.map(|number| number.as_str().replace(',', "").parse().unwrap()).collect()
 }
 
 fn counts<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
@@ -92,17 +81,11 @@ fn every_file_of_data_has_a_row_with_its_number_of_records() {
 fn the_entities_are_iob2_and_as_many_of_each_type_as_the_readme_says() {
     let sentences = records(&source("entities.conll"), LABELS);
     let row = row_of(&readme(), "entities.conll");
-    let n_words = sentences
-        .iter()
-        .flat_map(|sentence| &sentence.words)
-        .map(Vec::len);
+    let n_words = sentences.iter().flat_map(|sentence| &sentence.words).map(Vec::len);
     assert_eq!(numbers(&row[0])[1], n_words.sum::<usize>());
 
     let raw = fs::read_to_string(repository().join("data/entities.conll")).unwrap();
-    let raw: Vec<&str> = raw
-        .lines()
-        .filter_map(|line| Some(line.split_once('\t')?.1))
-        .collect();
+    let raw: Vec<&str> = raw.lines().filter_map(|line| Some(line.split_once('\t')?.1)).collect();
     let tags: Vec<&str> = sentences
         .iter()
         .flat_map(|sentence| sentence.tags.iter().flatten())
@@ -136,14 +119,9 @@ fn the_entities_are_iob2_and_as_many_of_each_type_as_the_readme_says() {
 #[test]
 fn every_answer_stands_in_its_context_where_it_says() {
     let questions = records(&source("questions.json"), LABELS);
-    let contexts: HashSet<&str> = questions
-        .iter()
-        .filter_map(|question| question.text_pair.as_deref())
-        .collect();
-    let impossible = questions
-        .iter()
-        .filter(|question| question.is_impossible())
-        .count();
+    let contexts: HashSet<&str> =
+        questions.iter().filter_map(|question| question.text_pair.as_deref()).collect();
+    let impossible = questions.iter().filter(|question| question.is_impossible()).count();
     let row = row_of(&readme(), "questions.json");
     assert_eq!(numbers(&row[0]), [questions.len(), contexts.len()]);
     assert_eq!(numbers(&row[1]), [impossible]);
@@ -180,10 +158,8 @@ fn the_labels_of_reviews_and_topics_are_as_many_as_the_readme_says() {
 
     let source = source_with_label("topics.csv", "labels");
     let rows = records(&source, LABELS);
-    let labels: Vec<Vec<_>> = rows
-        .iter()
-        .map(|row| source.split_labels(row.label.as_deref().unwrap()))
-        .collect();
+    let labels: Vec<Vec<_>> =
+        rows.iter().map(|row| source.split_labels(row.label.as_deref().unwrap())).collect();
     let each = counts(labels.iter().flatten().map(|label| &**label));
     let line = |start: &str| {
         let mut lines = readme.lines().skip_while(|line| !line.starts_with(start));
@@ -206,10 +182,7 @@ fn scores_of_pairs_run_from_0_to_5_and_every_pair_is_whole() {
         text_pair: Some(Column::from("text_pair")),
         ..source_with_label("pairs.tsv", "score")
     };
-    let want = Want {
-        label: true,
-        text_pair: true,
-    };
+    let want = Want { label: true, text_pair: true };
     for pair in records(&source, want) {
         let score: f64 = pair.label.as_deref().unwrap().parse().unwrap();
         assert!((0.0..=5.0).contains(&score), "{pair:?}");
@@ -238,11 +211,7 @@ fn the_readme_names_every_pipeline_that_reads_a_file() {
         let name = path.file_stem().unwrap().to_str().unwrap();
         for file in pattern.captures_iter(&fs::read_to_string(&path).unwrap()) {
             let row = row_of(uses, &file[1]);
-            assert!(
-                row[0].contains(&format!("`{name}`")),
-                "{}: {name}",
-                &file[1]
-            );
+            assert!(row[0].contains(&format!("`{name}`")), "{}: {name}", &file[1]);
             n_files += 1;
         }
     }

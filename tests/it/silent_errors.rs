@@ -61,10 +61,8 @@ fn a_document_that_holds_nearly_all_sentences_is_learned_from_and_the_real_share
                 .lines()
                 .find(|line| line.trim_start().starts_with("X "))
                 .unwrap_or_default();
-            let counts: Vec<usize> = row
-                .split_whitespace()
-                .filter_map(|cell| cell.parse().ok())
-                .collect();
+            let counts: Vec<usize> =
+                row.split_whitespace().filter_map(|cell| cell.parse().ok()).collect();
             assert_eq!(counts, rows, "{}", ran.stdout);
         }
     }
@@ -108,25 +106,17 @@ fn a_head_that_diverged_never_wins_a_sweep_and_is_counted() {
         "name=all",
     ]);
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert!(
-        ran.stderr.contains("none could be trained to its end"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("none could be trained to its end"), "{}", ran.stderr);
     let board = std::fs::read_to_string(workshop.path("runs/all/001/leaderboard.csv")).unwrap();
-    assert!(
-        board.lines().next().unwrap().contains("n_diverged"),
-        "{board}"
-    );
+    assert!(board.lines().next().unwrap().contains("n_diverged"), "{board}");
 }
 
 /// A SQuAD file of questions about contexts that hold `answer` after so many words.
 fn questions(answer: &str, n: usize) -> String {
     let paragraphs = (0..n).map(|number| {
         let words = ["film", "warm", "the", "not", "and", "bad"];
-        let before: Vec<&str> = (0..2 + number % 4)
-            .map(|place| words[(number + place) % 6])
-            .collect();
+        let before: Vec<&str> =
+            (0..2 + number % 4).map(|place| words[(number + place) % 6]).collect();
         let before = before.join(" ");
         let context = format!("{before} {answer} and film very bad frost {number}");
         let start = before.chars().count() + 1;
@@ -148,10 +138,7 @@ fn answers_at_characters_that_the_tokeniser_drops_are_learned_and_given_back_who
         "[head]\nkind = \"mlp\"\nlayers = [1]\n[train]\nepochs = 12\nlr = 3e-3\nearly_stopping = false",
     );
     let toml = toml.replace("MODEL", &minilm().display().to_string());
-    workshop.write(
-        "pipeline.toml",
-        toml.replace("max_length = 48", "max_length = 64\nstride = 8"),
-    );
+    workshop.write("pipeline.toml", toml.replace("max_length = 48", "max_length = 64\nstride = 8"));
     for answer in [
         "मुंबई में",
         "\u{200b}paris",
@@ -162,9 +149,7 @@ fn answers_at_characters_that_the_tokeniser_drops_are_learned_and_given_back_who
     ] {
         workshop.write("a.json", questions(answer, 60));
         let report = workshop.json(&["run", "pipeline.toml"]);
-        let exact = report["train"]["metrics"]["test"]["exact_match"]
-            .as_f64()
-            .unwrap();
+        let exact = report["train"]["metrics"]["test"]["exact_match"].as_f64().unwrap();
         assert!(exact >= 0.8, "{answer:?}: {exact}");
     }
     // An answer of nothing but what is dropped is counted, and taught as nothing else.
@@ -202,9 +187,8 @@ fn ids_of_labels_are_counted_in_one_way_in_all_files_or_refused() {
     workshop.write("labels.txt", "World\nSports\nBusiness\nSci\n");
     let file = |name: &str, labels: &[&str], first: usize| {
         let rows = texts(first + 40).split_off(first).into_iter().enumerate();
-        let rows: Vec<String> = rows
-            .map(|(n, text)| format!("{text},{}", labels[n % labels.len()]))
-            .collect();
+        let rows: Vec<String> =
+            rows.map(|(n, text)| format!("{text},{}", labels[n % labels.len()])).collect();
         workshop.write(name, format!("text,label\n{}\n", rows.join("\n")));
     };
     workshop.write_pipeline(&pipeline(
@@ -215,23 +199,14 @@ fn ids_of_labels_are_counted_in_one_way_in_all_files_or_refused() {
     file("train.csv", &names, 0);
     file("test.csv", &["1", "2", "3"], 40);
     let error = workshop.fail(&["run", "pipeline.toml"]);
-    assert!(
-        error.contains("got ids from 1 to 3, which may be counted either way"),
-        "{error}"
-    );
+    assert!(error.contains("got ids from 1 to 3, which may be counted either way"), "{error}");
     file("train.csv", &["0", "1", "2", "3"], 0);
     file("test.csv", &["1", "2", "4"], 40);
     let error = workshop.fail(&["run", "pipeline.toml"]);
-    assert!(
-        error.contains("got `4` here, and `0` on line 2 of train.csv"),
-        "{error}"
-    );
+    assert!(error.contains("got `4` here, and `0` on line 2 of train.csv"), "{error}");
 
     // From 1 in all files; and so too in a file that is read later and does not tell.
-    for (name, ids) in [
-        ("one", ["1", "2", "3", "4"]),
-        ("zero", ["0", "1", "2", "3"]),
-    ] {
+    for (name, ids) in [("one", ["1", "2", "3", "4"]), ("zero", ["0", "1", "2", "3"])] {
         file("train.csv", &ids, 0);
         file("test.csv", &ids[1..3], 40);
         let set = format!("name={name}");
@@ -264,9 +239,7 @@ fn a_tokenizer_config_decides_the_case_as_it_does_in_transformers() {
     assert_eq!(tokens(None), lower);
     assert_eq!(tokens(Some("{\"do_lower_case\": true}")), lower);
     assert_eq!(
-        tokens(Some(
-            "{\"do_lower_case\": false, \"tokenizer_class\": \"BertTokenizer\"}"
-        )),
+        tokens(Some("{\"do_lower_case\": false, \"tokenizer_class\": \"BertTokenizer\"}")),
         cased
     );
     assert_eq!(
@@ -285,10 +258,7 @@ fn a_tokenizer_config_decides_the_case_as_it_does_in_transformers() {
         tokens(Some(config));
         workshop.json(&["extract", "pipeline.toml"])["fingerprint"].clone()
     };
-    assert_ne!(
-        fingerprint("{\"do_lower_case\": true}"),
-        fingerprint("{\"do_lower_case\": false}")
-    );
+    assert_ne!(fingerprint("{\"do_lower_case\": true}"), fingerprint("{\"do_lower_case\": false}"));
 }
 
 #[test]
@@ -310,24 +280,14 @@ fn large_integers_lists_of_labels_and_missing_ones_are_read_as_what_they_are() {
     let rows = predictions(&workshop, "runs/pipeline/001");
     let ids = rows.iter().map(|row| row["id"].as_str().unwrap());
     let is_whole = |id: &str| id.len() == 30 && id.starts_with("1234567890123456789012345678");
-    assert!(
-        rows.len() > 3 && ids.clone().all(is_whole),
-        "{:?}",
-        ids.collect::<Vec<_>>()
-    );
+    assert!(rows.len() > 3 && ids.clone().all(is_whole), "{:?}", ids.collect::<Vec<_>>());
 
     // A list is no one label, and NaN is none at all.
     let error = workshop.fail(&["run", "pipeline.toml", "--set", "data.task=classification"]);
-    assert!(
-        error.contains("expected one label, got a list of 2 labels"),
-        "{error}"
-    );
+    assert!(error.contains("expected one label, got a list of 2 labels"), "{error}");
     let labels = ["a", "b", "NaN"];
-    let rows: Vec<String> = texts(30)
-        .iter()
-        .enumerate()
-        .map(|(n, text)| format!("{text},{}", labels[n % 3]))
-        .collect();
+    let rows: Vec<String> =
+        texts(30).iter().enumerate().map(|(n, text)| format!("{text},{}", labels[n % 3])).collect();
     workshop.write("nan.csv", format!("text,label\n{}\n", rows.join("\n")));
     let error = workshop.fail(&[
         "run",
@@ -340,11 +300,8 @@ fn large_integers_lists_of_labels_and_missing_ones_are_read_as_what_they_are() {
     assert!(error.contains("nan.csv:4: expected one of the labels `a`, `b`, got `NaN`, which stands for a missing label"), "{error}");
     // Lists as pandas writes them.
     let cell = |n: usize| ["\"['a', 'b']\"", "['b']", "[]"][n % 3];
-    let rows: Vec<String> = texts(30)
-        .iter()
-        .enumerate()
-        .map(|(n, text)| format!("{text},{}", cell(n)))
-        .collect();
+    let rows: Vec<String> =
+        texts(30).iter().enumerate().map(|(n, text)| format!("{text},{}", cell(n))).collect();
     workshop.write("lists.csv", format!("text,label\n{}\n", rows.join("\n")));
     workshop.succeed(&[
         "run",
@@ -379,23 +336,12 @@ fn a_file_is_read_as_the_train_source_where_their_names_end_alike_and_as_format_
         texts.collect::<Vec<_>>()
     };
     assert_eq!(lines(&["new.txt"]), texts(69)[60..]);
-    assert_eq!(
-        lines(&["more.csv"]),
-        texts(80)[70..],
-        "another ending tells its own format"
-    );
+    assert_eq!(lines(&["more.csv"]), texts(80)[70..], "another ending tells its own format");
     assert_eq!(lines(&["new.txt", "--format", "lines"])[0], "text\tlabel");
     let metrics = workshop.json(&["evaluate", "runs/pipeline", "--data", "new.txt"]);
     assert!(metrics["metrics"]["accuracy"].is_number(), "{metrics}");
     workshop.write("more.dat", csv(&texts(80)[70..], 70));
-    workshop.json(&[
-        "evaluate",
-        "runs/pipeline",
-        "--data",
-        "more.dat",
-        "--format",
-        "csv",
-    ]);
+    workshop.json(&["evaluate", "runs/pipeline", "--data", "more.dat", "--format", "csv"]);
     // A file of another kind says how it was read.
     workshop.write("plain.txt", "the snow\nis cold\n");
     let error = workshop.fail(&["predict", "runs/pipeline", "plain.txt"]);
@@ -415,10 +361,8 @@ fn rows_in_two_parts_and_rows_that_a_run_knows_are_counted_as_rows_and_as_texts(
     workshop.write("validation.csv", csv(&all[60..80], 60));
     // Of test, five rows of four texts stand in validation too, and one in train.
     let own = csv(&all[80..], 80);
-    let shared: String = [60, 61, 62, 63, 63, 0]
-        .iter()
-        .map(|n| format!("{},plain\n", all[*n]))
-        .collect();
+    let shared: String =
+        [60, 61, 62, 63, 63, 0].iter().map(|n| format!("{},plain\n", all[*n])).collect();
     workshop.write("test.csv", own + &shared);
     workshop.write_pipeline(&pipeline(
         "train = { path = \"train.csv\" }\nvalidation = { path = \"validation.csv\" }\ntest = { path = \"test.csv\" }",
@@ -433,8 +377,7 @@ fn rows_in_two_parts_and_rows_that_a_run_knows_are_counted_as_rows_and_as_texts(
         assert!(ran.stderr.contains(warning), "{}", ran.stderr);
     }
     assert!(
-        ran.stdout
-            .contains("5 rows of test (4 texts) stand in validation too"),
+        ran.stdout.contains("5 rows of test (4 texts) stand in validation too"),
         "{}",
         ran.stdout
     );
@@ -448,14 +391,12 @@ fn rows_in_two_parts_and_rows_that_a_run_knows_are_counted_as_rows_and_as_texts(
     );
     let ran = workshop.succeed(&["evaluate", "runs/pipeline", "--data", "test.csv"]);
     assert!(
-        ran.stderr
-            .contains("1 row of test.csv (1 text) is among those that the head learned from"),
+        ran.stderr.contains("1 row of test.csv (1 text) is among those that the head learned from"),
         "{}",
         ran.stderr
     );
     assert!(
-        ran.stderr
-            .contains("5 rows of test.csv (4 texts) are among those that chose its epoch"),
+        ran.stderr.contains("5 rows of test.csv (4 texts) are among those that chose its epoch"),
         "{}",
         ran.stderr
     );
@@ -469,17 +410,9 @@ fn a_run_of_pairs_knows_a_pair_by_both_of_its_texts() {
     let workshop = Workshop::empty();
     let all = texts(80);
     let pairs = |rows: std::ops::Range<usize>, shift: usize| {
-        let rows = rows.map(|n| {
-            format!(
-                "{},{},{}\n",
-                all[n],
-                all[(n + shift) % 80],
-                ["x", "y"][n % 2]
-            )
-        });
-        std::iter::once("text,other,label\n".to_string())
-            .chain(rows)
-            .collect::<String>()
+        let rows =
+            rows.map(|n| format!("{},{},{}\n", all[n], all[(n + shift) % 80], ["x", "y"][n % 2]));
+        std::iter::once("text,other,label\n".to_string()).chain(rows).collect::<String>()
     };
     workshop.write("a.csv", pairs(0..60, 1));
     workshop.write_pipeline(&pipeline(
@@ -489,21 +422,10 @@ fn a_run_of_pairs_knows_a_pair_by_both_of_its_texts() {
     workshop.succeed(&["run", "pipeline.toml"]);
     workshop.write("same.csv", pairs(0..60, 1));
     workshop.write("other.csv", pairs(0..60, 2));
-    let warned = |file: &str| {
-        workshop
-            .succeed(&["evaluate", "runs/pipeline", "--data", file])
-            .stderr
-    };
-    assert!(
-        warned("same.csv").contains("48 rows of same.csv"),
-        "{}",
-        warned("same.csv")
-    );
-    assert!(
-        !warned("other.csv").contains("among those"),
-        "{}",
-        warned("other.csv")
-    );
+    let warned =
+        |file: &str| workshop.succeed(&["evaluate", "runs/pipeline", "--data", file]).stderr;
+    assert!(warned("same.csv").contains("48 rows of same.csv"), "{}", warned("same.csv"));
+    assert!(!warned("other.csv").contains("among those"), "{}", warned("other.csv"));
 }
 
 #[test]
@@ -526,17 +448,12 @@ fn a_model_is_used_as_it_was_when_it_was_hashed() {
     let other = other.replace("\"lowercase\": true", "\"lowercase\": false");
     std::fs::write(&path, other).unwrap();
     let ids = |tokenizer: TextTokenizer| {
-        tokenizer.encode(&[Input::Text("The SNOW")], false).unwrap()[0].windows[0]
-            .ids
-            .clone()
+        tokenizer.encode(&[Input::Text("The SNOW")], false).unwrap()[0].windows[0].ids.clone()
     };
     let used = ids(TextTokenizer::new(&checkpoint.tokenizer, 32, Overflow::Truncate).unwrap());
     let replaced = Checkpoint::open(&folder).unwrap();
     assert_ne!(replaced.hashes.tokenizer, hash);
-    assert_ne!(
-        ids(TextTokenizer::new(&replaced.tokenizer, 32, Overflow::Truncate).unwrap()),
-        used
-    );
+    assert_ne!(ids(TextTokenizer::new(&replaced.tokenizer, 32, Overflow::Truncate).unwrap()), used);
 }
 
 #[test]
@@ -578,10 +495,7 @@ fn a_json_array_is_read_by_evaluate_and_predict_as_by_run() {
     workshop.write("train.json", array(0, 60));
     workshop.write("train.csv", csv(&texts(60), 0));
     workshop.write("new.json", array(60, 12));
-    workshop.write_pipeline(&pipeline(
-        "train = { path = \"train.json\" }",
-        "[train]\nepochs = 1",
-    ));
+    workshop.write_pipeline(&pipeline("train = { path = \"train.json\" }", "[train]\nepochs = 1"));
     workshop.succeed(&["run", "pipeline.toml"]);
     let metrics = workshop.json(&["evaluate", "runs/pipeline", "--data", "new.json"]);
     assert!(metrics["metrics"]["accuracy"].is_number(), "{metrics}");
@@ -614,9 +528,7 @@ fn words_of_which_nothing_is_left_are_counted() {
 fn a_cosine_is_not_said_to_have_learned_from_rows() {
     let workshop = Workshop::empty();
     let all = texts(40);
-    let rows: String = (0..39)
-        .map(|n| format!("{},{},{}\n", all[n], all[n + 1], n % 5))
-        .collect();
+    let rows: String = (0..39).map(|n| format!("{},{},{}\n", all[n], all[n + 1], n % 5)).collect();
     workshop.write("a.csv", format!("text,other,label\n{rows}"));
     workshop.write_pipeline(&pipeline(
         "task = \"similarity\"\ntrain = { path = \"a.csv\", text_pair = \"other\" }",

@@ -18,10 +18,7 @@ fn matches(workshop: &Workshop, query: &str, top: &str) -> Vec<Value> {
     let report = workshop.json(&["similar", PIPELINE, "--query", query, "--top", top]);
     let matches = report["matches"].as_array().unwrap();
     for found in matches {
-        assert!(
-            found["text"].is_string() && found["score"].is_f64(),
-            "{found}"
-        );
+        assert!(found["text"].is_string() && found["score"].is_f64(), "{found}");
     }
     matches.clone()
 }
@@ -32,10 +29,7 @@ fn a_text_is_wholly_like_itself_and_two_are_alike_both_ways() {
     let (one, other) = ("the snow is cold", "not a good film");
     assert!((score(&workshop, [one, one]) - 1.0).abs() < 1e-6);
     let there = score(&workshop, [one, other]);
-    assert!(
-        (there - score(&workshop, [other, one])).abs() < 1e-3,
-        "states are stored in f16"
-    );
+    assert!((there - score(&workshop, [other, one])).abs() < 1e-3, "states are stored in f16");
     assert!(there < 0.999, "{there}");
 }
 
@@ -52,10 +46,7 @@ fn a_text_of_a_corpus_is_its_own_first_match() {
             assert_eq!(found[0]["text"], json!(query));
             assert!((found[0]["score"].as_f64().unwrap() - 1.0).abs() < 1e-3);
             let scores: Vec<f64> = found.iter().map(|m| m["score"].as_f64().unwrap()).collect();
-            assert!(
-                scores.windows(2).all(|pair| pair[0] >= pair[1]),
-                "{scores:?}"
-            );
+            assert!(scores.windows(2).all(|pair| pair[0] >= pair[1]), "{scores:?}");
         }
     }
 }
@@ -74,11 +65,7 @@ fn matches_are_scored_as_two_texts_are_and_are_as_many_as_there_are() {
     assert_eq!(found, expected);
     for place in [0, 60, TINY_ROWS - 1] {
         let text = all[place]["text"].as_str().unwrap();
-        assert_near(
-            &all[place]["score"],
-            &json!(score(&workshop, [query, text])),
-            text,
-        );
+        assert_near(&all[place]["score"], &json!(score(&workshop, [query, text])), text);
     }
     assert_eq!(matches(&workshop, query, "7"), all[..7]);
 }

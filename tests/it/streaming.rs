@@ -34,15 +34,9 @@ fn workshop(task: &str, file: &str, head: &str) -> Workshop {
 
 fn workshops() -> [(Workshop, &'static str); 3] {
     [
-        (
-            workshop("classification", "csv", "pooling = \"attention\""),
-            "csv",
-        ),
+        (workshop("classification", "csv", "pooling = \"attention\""), "csv"),
         (workshop("tokens", "conll", "kind = \"crf\""), "conll"),
-        (
-            workshop("qa", "json", "kind = \"mlp\"\nhidden = [16]"),
-            "json",
-        ),
+        (workshop("qa", "json", "kind = \"mlp\"\nhidden = [16]"), "json"),
     ]
 }
 
@@ -55,23 +49,17 @@ fn streamed_states_give_the_same_bytes_for_any_number_of_threads_and_are_measure
     for (workshop, file) in workshops() {
         let first = run(&workshop, &[&STREAMED[..], &["--threads", "1"]].concat());
         let words = match file {
-            "conll" => fs::read_to_string(workshop.path("train.conll"))
-                .unwrap()
-                .matches('\t')
-                .count() as u64,
+            "conll" => {
+                fs::read_to_string(workshop.path("train.conll")).unwrap().matches('\t').count()
+                    as u64
+            }
             _ => first["extract"]["tokens"].as_u64().unwrap(),
         };
-        assert!(
-            words * ROW_BYTES > 5 << 19,
-            "{words} rows are not several times the memory"
-        );
+        assert!(words * ROW_BYTES > 5 << 19, "{words} rows are not several times the memory");
         assert!(workshop.manifest()["shards"].as_array().unwrap().len() > 4);
         let expected = outputs(&workshop, &first["train"]["run"]);
         for threads in ["2", "4"] {
-            let again = run(
-                &workshop,
-                &[&STREAMED[..], &["--threads", threads]].concat(),
-            );
+            let again = run(&workshop, &[&STREAMED[..], &["--threads", threads]].concat());
             assert_same_files(&expected, &outputs(&workshop, &again["train"]["run"]));
         }
         let test = format!("test.{file}");

@@ -127,16 +127,11 @@ pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
 
 /// Distinct texts of words that the tiny vocabulary knows, of 6 to 21 tokens.
 pub(crate) fn texts(n_texts: usize) -> Vec<String> {
-    let classes = [
-        ["cold", "snow", "frost"],
-        ["warm", "good", "very"],
-        ["film", "not", "bad"],
-    ];
+    let classes = [["cold", "snow", "frost"], ["warm", "good", "very"], ["film", "not", "bad"]];
     let mut state = 7u64;
     let mut random = move |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
     let text = |number: usize| {
@@ -168,9 +163,7 @@ pub(crate) fn label(number: usize) -> &'static str {
 pub(crate) fn csv(texts: &[String], first: usize) -> String {
     let rows = texts.iter().enumerate();
     let rows = rows.map(|(row, text)| format!("{text},{}\n", label(first + row)));
-    std::iter::once("text,label\n".to_string())
-        .chain(rows)
-        .collect()
+    std::iter::once("text,label\n".to_string()).chain(rows).collect()
 }
 
 /// As [`csv`], with every seventh row twice.
@@ -207,9 +200,7 @@ pub(crate) struct Workshop {
 impl Workshop {
     /// An empty one.
     pub(crate) fn empty() -> Workshop {
-        Workshop {
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Workshop { folder: tempfile::tempdir().unwrap() }
     }
 
     /// One with `pipeline.toml` (tiny BERT) and `train.csv`.
@@ -223,10 +214,7 @@ impl Workshop {
     /// As [`Workshop::tiny`], with a test file of 60 texts that are not in train.
     pub(crate) fn with_test_file() -> Workshop {
         let workshop = Workshop::tiny();
-        workshop.write(
-            "test.csv",
-            csv(&texts(TINY_ROWS + 60)[TINY_ROWS..], TINY_ROWS),
-        );
+        workshop.write("test.csv", csv(&texts(TINY_ROWS + 60)[TINY_ROWS..], TINY_ROWS));
         let both = "\"train.csv\" }\ntest = { path = \"test.csv\" }";
         workshop.write_pipeline(&TINY_PIPELINE.replace("\"train.csv\" }", both));
         workshop
@@ -292,12 +280,7 @@ impl Workshop {
     /// Runs the program, which must fail with exit code 1 and nothing on stdout; returns stderr, ready for a snapshot.
     pub(crate) fn fail(&self, arguments: &[&str]) -> String {
         let ran = self.run(arguments);
-        assert_eq!(
-            (ran.code, ran.stdout.as_str()),
-            (Some(1), ""),
-            "{arguments:?}: {}",
-            ran.stderr
-        );
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{arguments:?}: {}", ran.stderr);
         self.normalise(&ran.stderr)
     }
 
@@ -317,10 +300,7 @@ impl Workshop {
             (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{16}\b", "[hash]"),
             (r"\bprocess [0-9]+", "process [pid]"),
             (r"[0-9.]+ [kMG]B free", "[space] free"),
-            (
-                r"libonnxruntime\.so\.[0-9.]+[0-9]",
-                "libonnxruntime.so.[version]",
-            ),
+            (r"libonnxruntime\.so\.[0-9.]+[0-9]", "libonnxruntime.so.[version]"),
         ] {
             let pattern = Regex::new(pattern).unwrap();
             text = pattern.replace_all(&text, name).into_owned();
@@ -352,10 +332,8 @@ impl Workshop {
 
 /// Runs a command to its end, at most two minutes.
 pub(crate) fn finish(command: Command) -> Ran {
-    let output = assert_cmd::Command::from_std(command)
-        .timeout(Duration::from_secs(120))
-        .output()
-        .unwrap();
+    let output =
+        assert_cmd::Command::from_std(command).timeout(Duration::from_secs(120)).output().unwrap();
     Ran {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -396,8 +374,7 @@ pub(crate) fn assert_same_files(
     got: &BTreeMap<String, Vec<u8>>,
 ) {
     let names = expected.keys().chain(got.keys());
-    let different: std::collections::BTreeSet<&String> = names
-        .filter(|name| expected.get(*name) != got.get(*name))
-        .collect();
+    let different: std::collections::BTreeSet<&String> =
+        names.filter(|name| expected.get(*name) != got.get(*name)).collect();
     assert!(different.is_empty(), "these files differ: {different:?}");
 }

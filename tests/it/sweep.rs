@@ -46,11 +46,7 @@ fn a_sweep_holds_the_contract() {
     assert_eq!(sweep["epochs"], 3.0);
     let number = |key: &str| sweep[key].as_f64().unwrap();
     // Train and validation are 85 % of 120 rows; of three folds, two are learned from.
-    assert!(
-        (number("rows") - 102.0 * 2.0 / 3.0).abs() < 1.0,
-        "{}",
-        number("rows")
-    );
+    assert!((number("rows") - 102.0 * 2.0 / 3.0).abs() < 1.0, "{}", number("rows"));
     let rate = number("heads") * number("rows") * number("epochs") / number("seconds");
     assert!((number("head_samples_per_second") / rate - 1.0).abs() < 1e-6);
     let best = &sweep["best"];
@@ -65,10 +61,7 @@ fn a_sweep_holds_the_contract() {
     assert_eq!(board.len(), 16);
     assert_eq!(board[0]["settings"], best["settings"]);
     assert_eq!(board[0]["score"], best["validation"]["macro_f1"]);
-    let scores: Vec<f64> = board
-        .iter()
-        .map(|row| row["score"].as_f64().unwrap())
-        .collect();
+    let scores: Vec<f64> = board.iter().map(|row| row["score"].as_f64().unwrap()).collect();
     assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
 
     let run = workshop.path(sweep["run"].as_str().unwrap());
@@ -97,11 +90,7 @@ fn a_sweep_holds_the_contract() {
     assert!(said["label"].is_string(), "{said}");
     let lock = format!("{folder}/lock.json");
     let replay = workshop.succeed(&["run", "--locked", &lock]);
-    assert!(
-        replay.stderr.contains("leaderboard.csv"),
-        "{}",
-        replay.stderr
-    );
+    assert!(replay.stderr.contains("leaderboard.csv"), "{}", replay.stderr);
 }
 
 #[test]
@@ -143,12 +132,7 @@ fn the_winner_of_a_sweep_without_folds_is_the_head_that_train_makes() {
     let one = workshop.json(&["train", "one.toml", "--set", &lr, "--set", &smoothing]);
     let [sweep, train] =
         [&report, &one].map(|report| workshop.path(report["run"].as_str().unwrap()));
-    for name in [
-        "head.safetensors",
-        "predictions.parquet",
-        "metrics.json",
-        "history.csv",
-    ] {
+    for name in ["head.safetensors", "predictions.parquet", "metrics.json", "history.csv"] {
         assert!(
             fs::read(sweep.join(name)).unwrap() == fs::read(train.join(name)).unwrap(),
             "{name}"
@@ -176,26 +160,18 @@ fn halving_gives_heads_up_and_says_at_which_rung() {
     );
     let report = workshop.json(SWEEP);
     let board = report["leaderboard"].as_array().unwrap();
-    let rungs: Vec<u64> = board
-        .iter()
-        .map(|row| row["rung"].as_u64().unwrap())
-        .collect();
+    let rungs: Vec<u64> = board.iter().map(|row| row["rung"].as_u64().unwrap()).collect();
     let of = |rung: u64| rungs.iter().filter(|of| **of == rung).count();
     assert_eq!([of(0), of(1), of(2), of(3)], [8, 4, 2, 2], "{rungs:?}");
     // 16 heads for one epoch, 8 for one more, 4 for two, 2 for the last twelve.
-    assert_eq!(
-        report["epochs"].as_f64().unwrap() * 16.0,
-        16.0 + 8.0 + 4.0 * 2.0 + 2.0 * 12.0
-    );
+    assert_eq!(report["epochs"].as_f64().unwrap() * 16.0, 16.0 + 8.0 + 4.0 * 2.0 + 2.0 * 12.0);
     let full = workshop.json(&[SWEEP[1], SWEEP[2], "--set", "sweep.search=random"]);
     let epochs = full["epochs"].as_f64().unwrap();
     assert_eq!(epochs, 16.0);
     // The head that was trained to the end is the same in both.
     let last = board.iter().find(|row| row["rung"] == 3).unwrap();
     let mut others = full["leaderboard"].as_array().unwrap().iter();
-    let same = others
-        .find(|row| row["settings"] == last["settings"])
-        .unwrap();
+    let same = others.find(|row| row["settings"] == last["settings"]).unwrap();
     assert_eq!(same["score"], last["score"]);
 }
 
@@ -210,10 +186,7 @@ fn nested_folds_choose_without_each_fold_and_judge_the_choice_on_it() {
     assert_eq!(report["heads"], 2 * (3 + 3 * 2));
     let nested = &report["nested"];
     assert_eq!(nested["metric"], "accuracy");
-    assert_eq!(
-        nested["score"], report["leaderboard"][0]["score"],
-        "{nested}"
-    );
+    assert_eq!(nested["score"], report["leaderboard"][0]["score"], "{nested}");
     assert!(nested["interval"].is_array());
     let folds = nested["folds"].as_array().unwrap();
     assert_eq!(folds.len(), 3);
@@ -252,21 +225,11 @@ fn a_head_that_diverges_is_given_up_and_the_others_go_on() {
     let board = report["leaderboard"].as_array().unwrap();
     assert_eq!(board.len(), 2);
     assert_eq!([&board[0]["diverged"], &board[1]["diverged"]], [0, 1]);
-    let effects = lines(
-        &workshop
-            .path(report["run"].as_str().unwrap())
-            .join("effects.csv"),
-    );
-    let header = [
-        "setting", "value", "heads", "diverged", "mean", "median", "best",
-    ];
+    let effects = lines(&workshop.path(report["run"].as_str().unwrap()).join("effects.csv"));
+    let header = ["setting", "value", "heads", "diverged", "mean", "median", "best"];
     assert_eq!(effects[0], header);
     assert_eq!(effects[1][..4], ["lr", "0.01", "1", "0"]);
-    assert_eq!(
-        effects[2][2..],
-        ["0", "1", "", "", ""],
-        "counted and not averaged"
-    );
+    assert_eq!(effects[2][2..], ["0", "1", "", "", ""], "counted and not averaged");
 }
 
 #[test]
@@ -280,10 +243,7 @@ fn shares_and_resamples_of_the_rows_have_files_of_their_own_and_never_win() {
     assert!(run.join("learning_curve.csv").is_file() && run.join("learning_curve.svg").is_file());
     let resamples = lines(&run.join("bootstrap.csv"));
     assert_eq!(resamples.len(), 3);
-    let place = resamples[0]
-        .iter()
-        .position(|name| name == "resamples")
-        .unwrap();
+    let place = resamples[0].iter().position(|name| name == "resamples").unwrap();
     assert_eq!(resamples[1][place], "10", "five of each of two seeds");
 }
 
@@ -357,13 +317,9 @@ fn of_task(data: &str, head: &str, sweep: &str, files: &[(&str, String)]) -> Val
 fn tasks_of_one_file_have_sweeps_of_their_own() {
     let workshop = Workshop::tiny();
     let text = fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
-    let tasks = text
-        .replace("[data]", "[tasks.one.data]")
-        .replace("[train]", "[tasks.one.train]");
+    let tasks = text.replace("[data]", "[tasks.one.data]").replace("[train]", "[tasks.one.train]");
     let two = "[tasks.two.data]\ntrain = { path = \"train.csv\" }\n[tasks.two.train]\nepochs = 2\n";
-    workshop.write_pipeline(&format!(
-        "{tasks}\n[tasks.one.sweep]\nlr = [1e-3, 1e-2]\n{two}"
-    ));
+    workshop.write_pipeline(&format!("{tasks}\n[tasks.one.sweep]\nlr = [1e-3, 1e-2]\n{two}"));
     let report = workshop.json(&["run", "pipeline.toml"]);
     let tasks = &report["train"]["tasks"];
     assert_eq!(tasks["one"]["heads"], 2);
@@ -372,10 +328,7 @@ fn tasks_of_one_file_have_sweeps_of_their_own() {
     assert!(workshop.path(run).join("leaderboard.csv").is_file());
     let error = workshop.fail(&["train", "pipeline.toml"]);
     assert!(error.contains("frostbert sweep"), "{error}");
-    assert_eq!(
-        workshop.json(&["sweep", "pipeline.toml"])["tasks"]["one"]["heads"],
-        2
-    );
+    assert_eq!(workshop.json(&["sweep", "pipeline.toml"])["tasks"]["one"]["heads"], 2);
     // Where every task sweeps, what they did is a sweep.
     let all = ["run", "pipeline.toml", "--set", "tasks.two.sweep.lr=[1e-3]"];
     let report = workshop.json(&all);
@@ -393,10 +346,7 @@ fn words_questions_numbers_and_labels_are_swept_by_their_own_metrics() {
         "folds = 2\nkind = [\"linear\", \"crf\"]\nlr = [1e-2]\nlayer = [0, 1, 2]",
         &[("words.conll", conll)],
     );
-    assert!(
-        words["best"]["validation"]["entity_f1_strict"].is_f64(),
-        "{words}"
-    );
+    assert!(words["best"]["validation"]["entity_f1_strict"].is_f64(), "{words}");
     assert!(words["best"]["test"]["entity_f1_strict"].is_f64());
     let questions = of_task(
         "task = \"qa\"\ntrain = { path = \"questions.json\", format = \"squad\" }",
@@ -404,18 +354,10 @@ fn words_questions_numbers_and_labels_are_swept_by_their_own_metrics() {
         "folds = 2\nlr = [1e-2]\nkind = [\"matching\"]\nmax_answer_tokens = [1, 30]",
         &[("questions.json", squad(12, 1, false))],
     );
-    assert!(
-        questions["best"]["validation"]["f1"].is_f64(),
-        "{questions}"
-    );
+    assert!(questions["best"]["validation"]["f1"].is_f64(), "{questions}");
     assert!(questions["best"]["test"]["exact_match"].is_f64());
     let rows: String = (0..60)
-        .map(|row| {
-            format!(
-                "{} cold film {row},{row}\n",
-                if row % 2 == 0 { "very" } else { "not" }
-            )
-        })
+        .map(|row| format!("{} cold film {row},{row}\n", if row % 2 == 0 { "very" } else { "not" }))
         .collect();
     let numbers = of_task(
         "task = \"regression\"\ntrain = { path = \"rows.csv\", label = \"number\" }",
@@ -425,10 +367,7 @@ fn words_questions_numbers_and_labels_are_swept_by_their_own_metrics() {
     );
     assert!(numbers["best"]["validation"]["mae"].is_f64(), "{numbers}");
     let board = numbers["leaderboard"].as_array().unwrap();
-    assert!(
-        board[0]["score"].as_f64() <= board[1]["score"].as_f64(),
-        "a smaller error is better"
-    );
+    assert!(board[0]["score"].as_f64() <= board[1]["score"].as_f64(), "a smaller error is better");
     let rows: String = (0..60)
         .map(|row| {
             format!(
@@ -444,40 +383,25 @@ fn words_questions_numbers_and_labels_are_swept_by_their_own_metrics() {
         "folds = 2\nlr = [1e-3, 1e-2]\nclass_weights = [\"balanced\"]",
         &[("rows.csv", format!("text,label\n{rows}"))],
     );
-    assert!(
-        labels["best"]["validation"]["macro_f1"].is_f64(),
-        "{labels}"
-    );
+    assert!(labels["best"]["validation"]["macro_f1"].is_f64(), "{labels}");
 }
 
 #[test]
 fn what_is_wrong_with_a_sweep_is_said_before_anything_is_done() {
     let workshop = Workshop::tiny();
     for (sweep, problem) in [
-        (
-            "rate = [0.1]",
-            ":19:1: unknown field `rate`, expected one of `folds`, ",
-        ),
+        ("rate = [0.1]", ":19:1: unknown field `rate`, expected one of `folds`, "),
         ("lr = []", "empty list"),
         ("lr = [\"fast\"]", "lr = fast"),
         ("kind = [\"linear\", \"crf\"]", "kind = crf"),
         ("lr = { min = 1e-4, max = 1e-2 }", "trials is missing"),
-        (
-            "lr = [0.1]\nselect = \"spearman\"",
-            "sweep.select is `spearman`",
-        ),
-        (
-            "kind = [\"ridge\"]\nselect = \"brier\"",
-            "a head of kind ridge",
-        ),
+        ("lr = [0.1]\nselect = \"spearman\"", "sweep.select is `spearman`"),
+        ("kind = [\"ridge\"]\nselect = \"brier\"", "a head of kind ridge"),
         ("lr = [0.1]\nfolds = 1", "sweep.folds is 1"),
         ("lr = [0.1]\nfolds = 1000", "sweep.folds is 1000"),
         ("lr = [0.1]\nnested = 3", "there are no folds"),
         ("lr = [0.1]\nfolds = 3\nnested = 1", "sweep.nested is 1"),
-        (
-            "lr = [0.1]\nfolds = 3\nnested = 2\nsearch = \"halving\"",
-            "does not go with",
-        ),
+        ("lr = [0.1]\nfolds = 3\nnested = 2\nsearch = \"halving\"", "does not go with"),
         ("lr = [0.1]\nfraction = [0.0]", "the share 0"),
         ("lr = [0.1]\nseeds = 0", "sweep.seeds is 0"),
         ("lr = [0.1]\nseeds = 100000000000", "more than 200000 heads"),

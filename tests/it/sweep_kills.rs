@@ -32,13 +32,8 @@ fn kill_at(workshop: &Workshop, sign: &str) {
 }
 
 /// What a sweep leaves, but for its timings.
-const FILES: [&str; 5] = [
-    "leaderboard.csv",
-    "effects.csv",
-    "head.safetensors",
-    "metrics.json",
-    "predictions.parquet",
-];
+const FILES: [&str; 5] =
+    ["leaderboard.csv", "effects.csv", "head.safetensors", "metrics.json", "predictions.parquet"];
 
 fn assert_same_run(one: &Path, other: &Path) {
     for name in FILES {
@@ -61,10 +56,7 @@ fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
     assert!(workshop.path("runs/tiny/002/lock.json").exists() && workshop.path(UNIT).exists());
 
     let resumed = workshop.succeed(SWEEP);
-    for line in [
-        "going on with the unfinished sweep",
-        "heads were trained before",
-    ] {
+    for line in ["going on with the unfinished sweep", "heads were trained before"] {
         assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
     }
     assert!(!workshop.path(UNIT).exists(), "what was kept is cleared");
@@ -110,10 +102,7 @@ fn a_killed_halving_goes_on_from_its_rungs_and_ends_in_the_same_bytes() {
     let run = workshop.path("runs/tiny/001");
     assert!(!run.join("lock.json").exists(), "killed in time");
     let resumed = workshop.succeed(SWEEP);
-    for line in [
-        "going on with the unfinished sweep",
-        "settings were given up before",
-    ] {
+    for line in ["going on with the unfinished sweep", "settings were given up before"] {
         assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
     }
     assert!(!run.join("unfinished").exists(), "what was kept is cleared");
@@ -132,16 +121,8 @@ fn a_rung_that_was_cut_off_is_decided_again() {
         }
     }
     let resumed = workshop.succeed(SWEEP);
-    assert!(
-        resumed
-            .stderr
-            .contains("going on with the unfinished sweep")
-    );
-    assert!(
-        !resumed.stderr.contains("given up before"),
-        "{}",
-        resumed.stderr
-    );
+    assert!(resumed.stderr.contains("going on with the unfinished sweep"));
+    assert!(!resumed.stderr.contains("given up before"), "{}", resumed.stderr);
     workshop.succeed(SWEEP);
     let [run, whole] = ["001", "002"].map(|run| workshop.path("runs/tiny").join(run));
     assert_same_run(&run, &whole);

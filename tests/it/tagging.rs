@@ -13,12 +13,7 @@ use crate::{
 };
 
 fn tagger(settings: &'static str) -> Case {
-    Case {
-        task: "tokens",
-        data: Data::Iob2,
-        cache: "max_length = 32",
-        settings,
-    }
+    Case { task: "tokens", data: Data::Iob2, cache: "max_length = 32", settings }
 }
 
 /// A tagger on the embeddings of words: it learns what every word is by itself, to the last one.
@@ -40,9 +35,7 @@ fn workshop(train: &str, test: &str, settings: &str) -> Workshop {
 
 fn texts_of(value: &Value) -> Vec<String> {
     let texts = value.as_array().unwrap().iter();
-    texts
-        .map(|text| text.as_str().unwrap().to_string())
-        .collect()
+    texts.map(|text| text.as_str().unwrap().to_string()).collect()
 }
 
 /// Whether no I- stands where its entity has not begun.
@@ -71,10 +64,7 @@ fn assert_all_iob2(rows: &[Map<String, Value>]) -> usize {
 fn both_schemes_of_the_same_entities_give_the_same_head() {
     let train = "[train]\nepochs = 3";
     let run = |data: Data| {
-        let case = Case {
-            data,
-            ..tagger(train)
-        };
+        let case = Case { data, ..tagger(train) };
         let workshop = case.workshop();
         let report = workshop.json(&["run", PIPELINE]);
         let mut files = outputs(&workshop, &report["train"]["run"]);
@@ -192,11 +182,7 @@ fn words_beyond_the_longest_input_count_as_outside() {
     let truth: Vec<Vec<String>> = rows.iter().map(|row| texts_of(&row["labels"])).collect();
     let said: Vec<Vec<String>> = rows.iter().map(|row| texts_of(&row["predicted"])).collect();
     assert_eq!(truth[1].len(), 60);
-    assert_eq!(
-        said[1][..30],
-        truth[1][..30],
-        "the head has learned its words"
-    );
+    assert_eq!(said[1][..30], truth[1][..30], "the head has learned its words");
     assert!(said[1].len() == 60 && said[1][30..].iter().all(|tag| tag == "O"));
 
     let metrics = &report["train"]["metrics"]["test"];
@@ -235,9 +221,7 @@ fn entities_stand_at_characters_whatever_their_bytes() {
         assert_eq!(entity["text"], slice(start, end));
     }
     let frost = entities.iter().find(|entity| entity["start"] == json!(17));
-    let text = frost.unwrap_or_else(|| panic!("{entities:?}"))["text"]
-        .as_str()
-        .unwrap();
+    let text = frost.unwrap_or_else(|| panic!("{entities:?}"))["text"].as_str().unwrap();
     assert!(text.starts_with("FROST"), "{entities:?}");
 
     // Words of a file are joined by one space.

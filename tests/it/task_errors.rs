@@ -13,34 +13,20 @@ fn refused(case: Case) -> String {
     case.workshop().fail(&["run", PIPELINE])
 }
 
-const CLASSES: Case = Case {
-    task: "classification",
-    data: Data::Classes,
-    cache: "max_length = 32",
-    settings: "",
-};
+const CLASSES: Case =
+    Case { task: "classification", data: Data::Classes, cache: "max_length = 32", settings: "" };
 
 fn classes(settings: &'static str) -> Case {
-    Case {
-        settings,
-        ..CLASSES
-    }
+    Case { settings, ..CLASSES }
 }
 
 #[test]
 fn a_head_of_another_task_is_refused_with_those_there_are() {
     assert_snapshot!(refused(classes("[head]\nkind = \"crf\"")));
-    let matching = Case {
-        task: "regression",
-        data: Data::Values,
-        ..classes("[head]\nkind = \"matching\"")
-    };
+    let matching =
+        Case { task: "regression", data: Data::Values, ..classes("[head]\nkind = \"matching\"") };
     assert_snapshot!("a_matching_head_for_numbers", refused(matching));
-    let svm = Case {
-        task: "tokens",
-        data: Data::Iob2,
-        ..classes("[head]\nkind = \"linfa-svm\"")
-    };
+    let svm = Case { task: "tokens", data: Data::Iob2, ..classes("[head]\nkind = \"linfa-svm\"") };
     assert_snapshot!("a_support_vector_machine_for_words", refused(svm));
     let cosine = Case {
         task: "qa",
@@ -53,34 +39,19 @@ fn a_head_of_another_task_is_refused_with_those_there_are() {
 
 #[test]
 fn what_a_head_has_not_is_refused() {
-    assert_snapshot!(
-        "hidden_layers_of_a_linear_head",
-        refused(classes("[head]\nhidden = [16]"))
-    );
-    assert_snapshot!(
-        "more_components_than_features",
-        refused(classes("[head]\npca = 33"))
-    );
-    let pairs = Case {
-        data: Data::PairClasses,
-        ..classes("[head]\npooling = \"attention\"")
-    };
+    assert_snapshot!("hidden_layers_of_a_linear_head", refused(classes("[head]\nhidden = [16]")));
+    assert_snapshot!("more_components_than_features", refused(classes("[head]\npca = 33")));
+    let pairs = Case { data: Data::PairClasses, ..classes("[head]\npooling = \"attention\"") };
     assert_snapshot!("attention_over_pairs_in_two_inputs", refused(pairs));
     assert_snapshot!(
         "mixed_layers_in_full_batch",
-        refused(classes(
-            "[head]\nkind = \"linfa-logistic\"\nlayers = [1, 2]"
-        ))
+        refused(classes("[head]\nkind = \"linfa-logistic\"\nlayers = [1, 2]"))
     );
 }
 
 #[test]
 fn what_a_task_cannot_be_trained_with_is_refused() {
-    let numbers = |settings| Case {
-        task: "regression",
-        data: Data::Values,
-        ..classes(settings)
-    };
+    let numbers = |settings| Case { task: "regression", data: Data::Values, ..classes(settings) };
     assert_snapshot!(
         "class_weights_of_numbers",
         refused(numbers("[train]\nclass_weights = \"balanced\""))
@@ -91,9 +62,7 @@ fn what_a_task_cannot_be_trained_with_is_refused() {
     );
     assert_snapshot!(
         "the_metric_of_another_task",
-        refused(classes(
-            "[train]\nearly_stopping = { metric = \"entity_f1_strict\" }"
-        ))
+        refused(classes("[train]\nearly_stopping = { metric = \"entity_f1_strict\" }"))
     );
     assert_snapshot!(
         "a_weight_of_an_unknown_class",
@@ -103,19 +72,9 @@ fn what_a_task_cannot_be_trained_with_is_refused() {
 
 #[test]
 fn a_file_of_another_task_is_refused() {
-    let of = |task: &'static str, data| {
-        refused(Case {
-            task,
-            data,
-            ..CLASSES
-        })
-    };
+    let of = |task: &'static str, data| refused(Case { task, data, ..CLASSES });
     assert_snapshot!("words_of_a_csv", of("tokens", Data::Classes));
-    let questions = Case {
-        task: "qa",
-        cache: "max_length = 24\nstride = 6",
-        ..CLASSES
-    };
+    let questions = Case { task: "qa", cache: "max_length = 24\nstride = 6", ..CLASSES };
     assert_snapshot!("questions_of_a_csv", refused(questions));
     assert_snapshot!("similarity_of_single_texts", of("similarity", Data::Values));
     assert_snapshot!("classes_of_a_conll_file", of("classification", Data::Iob2));
@@ -123,10 +82,7 @@ fn a_file_of_another_task_is_refused() {
 
 #[test]
 fn a_head_is_asked_what_it_was_trained_for() {
-    let pairs = Case {
-        data: Data::PairClasses,
-        ..classes("[train]\nepochs = 1")
-    };
+    let pairs = Case { data: Data::PairClasses, ..classes("[train]\nepochs = 1") };
     let workshop = pairs.workshop();
     workshop.json(&["run", PIPELINE]);
     let alone = ["predict", "runs/tiny", "--text", "the snow"];
@@ -150,12 +106,8 @@ fn a_head_is_asked_what_it_was_trained_for() {
 
 #[test]
 fn an_unknown_tag_to_evaluate_is_named() {
-    let workshop = Case {
-        task: "tokens",
-        data: Data::Iob2,
-        ..classes("[train]\nepochs = 1")
-    }
-    .workshop();
+    let workshop =
+        Case { task: "tokens", data: Data::Iob2, ..classes("[train]\nepochs = 1") }.workshop();
     workshop.json(&["run", PIPELINE]);
     workshop.write("other.conll", "the\tO\nsnow\tB-HOT\n\n");
     assert_snapshot!(workshop.fail(&["evaluate", "runs/tiny", "--data", "other.conll"]));
@@ -200,15 +152,7 @@ fn a_command_for_one_task_says_so() {
     assert_snapshot!(workshop.fail(&similar));
     workshop.json(&["extract", PIPELINE]);
     let cache = workshop.cache_named().display().to_string();
-    let export = [
-        "cache",
-        "export",
-        &cache,
-        "--to",
-        "npy",
-        "--pipeline",
-        PIPELINE,
-    ];
+    let export = ["cache", "export", &cache, "--to", "npy", "--pipeline", PIPELINE];
     assert!(workshop.fail(&export).contains("names 2 tasks"));
 }
 

@@ -153,11 +153,7 @@ fn assert_same_prediction(case: &Case, line: &Value, row: &Map<String, Value>) {
                 (&line["start"], &line["end"], &line["question"]),
                 (&row["start"], &row["end"], &row["question"])
             );
-            let score = if line["answer"].is_null() {
-                "null_score"
-            } else {
-                "score"
-            };
+            let score = if line["answer"].is_null() { "null_score" } else { "score" };
             assert_near(&line["score"], &row[score], score);
             vec!["question", "answer", "start", "end", "score"]
         }
@@ -201,12 +197,7 @@ impl Case {
 const SHORT: &str = "max_length = 32";
 
 fn classes(settings: &'static str) -> Case {
-    Case {
-        task: "classification",
-        data: Data::Classes,
-        cache: SHORT,
-        settings,
-    }
+    Case { task: "classification", data: Data::Classes, cache: SHORT, settings }
 }
 
 #[test]
@@ -234,9 +225,7 @@ fn a_classifier_of_mixed_layers_holds_the_contract_and_shows_their_shares() {
     let case = classes("[head]\nlayers = [0, 1, -1]\npooling = \"cls\"\n[train]\nepochs = 3");
     case.hold();
     let report = case.workshop().json(&["run", PIPELINE]);
-    let profile = report["train"]["metrics"]["layer_profile"]
-        .as_array()
-        .unwrap();
+    let profile = report["train"]["metrics"]["layer_profile"].as_array().unwrap();
     let layers: Vec<&Value> = profile.iter().map(|layer| &layer["layer"]).collect();
     assert_eq!(layers, [&json!(0), &json!(1), &json!(2)]);
     let shares = profile.iter().map(|layer| layer["share"].as_f64().unwrap());
@@ -289,20 +278,12 @@ fn a_classifier_of_principal_components_holds_the_contract() {
 #[test]
 fn a_classifier_of_long_texts_in_windows_holds_the_contract() {
     let windows = "max_length = 10\noverflow = \"windows\"\nstride = 3";
-    Case {
-        cache: windows,
-        ..classes("[head]\npooling = \"attention\"\n[train]\nepochs = 2")
-    }
-    .hold();
+    Case { cache: windows, ..classes("[head]\npooling = \"attention\"\n[train]\nepochs = 2") }
+        .hold();
 }
 
 fn labels(settings: &'static str) -> Case {
-    Case {
-        task: "multilabel",
-        data: Data::Labels,
-        cache: SHORT,
-        settings,
-    }
+    Case { task: "multilabel", data: Data::Labels, cache: SHORT, settings }
 }
 
 #[test]
@@ -316,12 +297,7 @@ fn a_deep_head_of_several_labels_holds_the_contract() {
 }
 
 fn values(data: Data, settings: &'static str) -> Case {
-    Case {
-        task: "regression",
-        data,
-        cache: SHORT,
-        settings,
-    }
+    Case { task: "regression", data, cache: SHORT, settings }
 }
 
 #[test]
@@ -345,18 +321,12 @@ fn a_regression_on_pairs_holds_the_contract() {
 
 #[test]
 fn a_regression_on_pairs_of_mixed_layers_in_one_input_holds_the_contract() {
-    values(
-        Data::PairValues,
-        "pair = \"joint\"\n[head]\nlayers = [1, 2]\n[train]\nepochs = 3",
-    )
-    .hold();
+    values(Data::PairValues, "pair = \"joint\"\n[head]\nlayers = [1, 2]\n[train]\nepochs = 3")
+        .hold();
 }
 
 fn pairs(settings: &'static str) -> Case {
-    Case {
-        data: Data::PairClasses,
-        ..classes(settings)
-    }
+    Case { data: Data::PairClasses, ..classes(settings) }
 }
 
 #[test]
@@ -370,12 +340,7 @@ fn a_classifier_of_pairs_in_one_input_holds_the_contract() {
 }
 
 fn tokens(data: Data, settings: &'static str) -> Case {
-    Case {
-        task: "tokens",
-        data,
-        cache: SHORT,
-        settings,
-    }
+    Case { task: "tokens", data, cache: SHORT, settings }
 }
 
 #[test]
@@ -399,20 +364,11 @@ fn a_random_field_of_tags_holds_the_contract() {
 
 #[test]
 fn a_tagger_of_parts_of_speech_holds_the_contract() {
-    tokens(
-        Data::Conllu,
-        "[head]\nkind = \"crf\"\nlayers = [0, 1]\n[train]\nepochs = 2",
-    )
-    .hold();
+    tokens(Data::Conllu, "[head]\nkind = \"crf\"\nlayers = [0, 1]\n[train]\nepochs = 2").hold();
 }
 
 fn questions(data: Data, settings: &'static str) -> Case {
-    Case {
-        task: "qa",
-        data,
-        cache: "max_length = 24\nstride = 6",
-        settings,
-    }
+    Case { task: "qa", data, cache: "max_length = 24\nstride = 6", settings }
 }
 
 #[test]
@@ -427,11 +383,7 @@ fn a_deep_head_of_answers_or_none_holds_the_contract() {
 
 #[test]
 fn a_matching_head_of_answers_holds_the_contract() {
-    questions(
-        Data::Questions,
-        "[head]\nkind = \"matching\"\n[train]\nepochs = 3",
-    )
-    .hold();
+    questions(Data::Questions, "[head]\nkind = \"matching\"\n[train]\nepochs = 3").hold();
 }
 
 #[test]
@@ -444,12 +396,7 @@ fn a_matching_head_of_answers_or_none_of_mixed_layers_holds_the_contract() {
 }
 
 fn similarity(settings: &'static str) -> Case {
-    Case {
-        task: "similarity",
-        data: Data::PairValues,
-        cache: SHORT,
-        settings,
-    }
+    Case { task: "similarity", data: Data::PairValues, cache: SHORT, settings }
 }
 
 #[test]

@@ -36,28 +36,15 @@ const BLIND: [&str; 3] = ["head", "train", "metrics"];
 /// Foreign crates, and the only places under `src/` that may name them.
 const FOREIGN: [(&[&str], &[&str]); 10] = [
     (&["ort"], &["encoder/"]),
-    (
-        &["parquet", "arrow"],
-        &["cache/", "features/", "report/tables", "data/parquet_file"],
-    ),
+    (&["parquet", "arrow"], &["cache/", "features/", "report/tables", "data/parquet_file"]),
     (&["tokenizers"], &["encoder/tokenizer.rs"]),
-    (
-        &["ureq"],
-        &["encoder/hub/client.rs", "encoder/hub/redirect.rs"],
-    ),
+    (&["ureq"], &["encoder/hub/client.rs", "encoder/hub/redirect.rs"]),
     (&["plotters"], &["report/plots.rs"]),
     (&["sha1", "sha2"], &["encoder/source.rs"]),
     (&["object"], &["encoder/cuda_libraries.rs"]),
     (&["faer"], &["train/eigen.rs"]),
     (
-        &[
-            "linfa",
-            "linfa_logistic",
-            "linfa_svm",
-            "linfa_linear",
-            "linfa_reduction",
-            "linfa_bayes",
-        ],
+        &["linfa", "linfa_logistic", "linfa_svm", "linfa_linear", "linfa_reduction", "linfa_bayes"],
         &["head/", "metrics/", "features/linfa.rs"],
     ),
     (&["clap", "indicatif", "anyhow"], &["main.rs", "cli/"]),
@@ -81,11 +68,7 @@ fn layers(source: &Source) -> Vec<String> {
     let tokens = source.all_tokens();
     let mut complaints = Vec::new();
     for path in paths(&tokens) {
-        let supers = path
-            .segments
-            .iter()
-            .take_while(|segment| **segment == "super")
-            .count();
+        let supers = path.segments.iter().take_while(|segment| **segment == "super").count();
         if supers >= source.depth().max(2) {
             complaints
                 .push(source.complain(path.line, "reaches the root by `super`: write `crate::`"));
@@ -116,25 +99,16 @@ fn foreign_crates(source: &Source) -> Vec<String> {
     let named = paths(&tokens);
     // A module of ours may carry the name of the crate that it wraps.
     let own = |path: &NamedPath<'_>| ["crate", "super", "self"].contains(&path.segments[0]);
-    let imported = named
-        .iter()
-        .filter(|path| own(path))
-        .filter_map(|path| path.segments.last());
-    let declared = tokens
-        .windows(2)
-        .filter(|pair| pair[0].text == "mod")
-        .map(|pair| &pair[1].text);
+    let imported = named.iter().filter(|path| own(path)).filter_map(|path| path.segments.last());
+    let declared = tokens.windows(2).filter(|pair| pair[0].text == "mod").map(|pair| &pair[1].text);
     let ours: HashSet<&str> = imported.chain(declared).copied().collect();
     let complaint = |path: &NamedPath<'_>| {
         let (_, places) = FOREIGN.iter().find(|(names, _)| {
             names.contains(&path.segments[0]) && !ours.contains(path.segments[0])
         })?;
         let allowed = places.iter().any(|place| source.path.starts_with(place));
-        let problem = format!(
-            "names `{}`, which belongs to {}",
-            path.segments[0],
-            places.join(", ")
-        );
+        let problem =
+            format!("names `{}`, which belongs to {}", path.segments[0], places.join(", "));
         (!allowed).then(|| source.complain(path.line, &problem))
     };
     named.iter().filter_map(complaint).collect()
@@ -145,17 +119,11 @@ fn blind_modules(source: &Source) -> Vec<String> {
         return Vec::new();
     }
     let tokens = source.all_tokens();
-    let seen = paths(&tokens).into_iter().filter(|path| {
-        matches!(
-            path.segments[..],
-            ["crate", "data" | "encoder" | "cache", ..]
-        )
-    });
+    let seen = paths(&tokens)
+        .into_iter()
+        .filter(|path| matches!(path.segments[..], ["crate", "data" | "encoder" | "cache", ..]));
     seen.map(|path| {
-        source.complain(
-            path.line,
-            &format!("must never see `{}`", path.segments.join("::")),
-        )
+        source.complain(path.line, &format!("must never see `{}`", path.segments.join("::")))
     })
     .collect()
 }
@@ -199,9 +167,7 @@ fn places_of_unsafe(source: &Source) -> Vec<String> {
     }
     let tokens = source.all_tokens();
     let found = tokens.iter().filter(|token| token.text == "unsafe");
-    found
-        .map(|token| source.complain(token.line, "`unsafe` stands in two files only"))
-        .collect()
+    found.map(|token| source.complain(token.line, "`unsafe` stands in two files only")).collect()
 }
 
 fn length(source: &Source) -> Vec<String> {
@@ -218,9 +184,7 @@ fn length(source: &Source) -> Vec<String> {
 fn no_unwrap(source: &Source) -> Vec<String> {
     let tokens = source.tokens();
     let calls = tokens.windows(3).filter(|three| spell(three) == ".unwrap(");
-    calls
-        .map(|three| source.complain(three[1].line, "`unwrap()` outside tests"))
-        .collect()
+    calls.map(|three| source.complain(three[1].line, "`unwrap()` outside tests")).collect()
 }
 
 fn no_allow(source: &Source) -> Vec<String> {
@@ -236,11 +200,7 @@ fn no_allow(source: &Source) -> Vec<String> {
 fn nothing_left_to_do(source: &Source) -> Vec<String> {
     let lines = source.text.lines().enumerate();
     lines
-        .filter(|(_, line)| {
-            ["TODO", "FIXME", "XXX"]
-                .iter()
-                .any(|word| line.contains(word))
-        })
+        .filter(|(_, line)| ["TODO", "FIXME", "XXX"].iter().any(|word| line.contains(word)))
         .map(|(number, line)| source.complain(number + 1, line.trim()))
         .collect()
 }
@@ -251,11 +211,7 @@ fn spell(tokens: &[Token<'_>]) -> String {
 
 fn hold(rule: Rule) {
     let sources = Source::read_all(&repository().join("src"));
-    assert!(
-        sources.len() > 40,
-        "only {} files found in src",
-        sources.len()
-    );
+    assert!(sources.len() > 40, "only {} files found in src", sources.len());
     let complaints: Vec<String> = sources.iter().flat_map(rule).collect();
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
@@ -309,15 +265,10 @@ fn no_note_to_oneself_is_left_in_the_source() {
 fn every_module_of_the_library_stands_in_one_row() {
     let lib = std::fs::read_to_string(repository().join("src/lib.rs")).unwrap();
     let tokens = source::tokens(&lib);
-    let declared = tokens
-        .windows(3)
-        .filter(|three| three[0].text == "mod" && three[2].text == ";");
+    let declared = tokens.windows(3).filter(|three| three[0].text == "mod" && three[2].text == ";");
     for module in declared {
         let name = module[1].text;
-        assert!(
-            LAYERS.contains(&name),
-            "`{name}` of lib.rs stands in no row of the layer list"
-        );
+        assert!(LAYERS.contains(&name), "`{name}` of lib.rs stands in no row of the layer list");
     }
 }
 
@@ -327,84 +278,29 @@ fn every_rule_finds_what_it_forbids_and_nothing_else() {
     let long = "//\n".repeat(MOST_LINES + 1);
     let cases: [(Rule, &str, &str, usize); 38] = [
         (layers, "data/read.rs", "use crate::encoder::Encoder;", 1),
-        (
-            layers,
-            "data/read.rs",
-            "use crate::{error::Error, head::{a, b}, states::X};",
-            2,
-        ),
-        (
-            layers,
-            "data/read.rs",
-            "fn f() { crate::pipeline::run(); }",
-            1,
-        ),
+        (layers, "data/read.rs", "use crate::{error::Error, head::{a, b}, states::X};", 2),
+        (layers, "data/read.rs", "fn f() { crate::pipeline::run(); }", 1),
         (layers, "data/read.rs", "use super::super::cache;", 1),
-        (
-            layers,
-            "data/read.rs",
-            "use crate::data::Source; use crate::error::Error;",
-            0,
-        ),
-        (
-            layers,
-            "data/read.rs",
-            "// use crate::pipeline;\nlet a = \"crate::head::x\";",
-            0,
-        ),
+        (layers, "data/read.rs", "use crate::data::Source; use crate::error::Error;", 0),
+        (layers, "data/read.rs", "// use crate::pipeline;\nlet a = \"crate::head::x\";", 0),
         (layers, "data/deep/read.rs", "use super::super::Source;", 0),
         (layers, "cache/reader.rs", "use crate::encoder::Encoder;", 1),
         (layers, "encoder/mod.rs", "use crate::cache::manifest;", 1),
-        (
-            layers,
-            "cache/reader.rs",
-            "use crate::{cache::plan, states::StateId};",
-            0,
-        ),
+        (layers, "cache/reader.rs", "use crate::{cache::plan, states::StateId};", 0),
         (layers, "error.rs", "use crate::nowhere::X;", 1),
         (layers, "nowhere.rs", "", 1),
-        (
-            foreign_crates,
-            "pipeline/mod.rs",
-            "use ort::session::Session;",
-            1,
-        ),
-        (
-            foreign_crates,
-            "pipeline/mod.rs",
-            "use {serde::Serialize, arrow::array::Array};",
-            1,
-        ),
-        (
-            foreign_crates,
-            "encoder/mod.rs",
-            "let t = tokenizers::Tokenizer::new();",
-            1,
-        ),
-        (
-            foreign_crates,
-            "encoder/graph.rs",
-            "use ort::editor::{Graph, Model};",
-            0,
-        ),
-        (
-            foreign_crates,
-            "features/scaler.rs",
-            "use linfa::Dataset;",
-            1,
-        ),
+        (foreign_crates, "pipeline/mod.rs", "use ort::session::Session;", 1),
+        (foreign_crates, "pipeline/mod.rs", "use {serde::Serialize, arrow::array::Array};", 1),
+        (foreign_crates, "encoder/mod.rs", "let t = tokenizers::Tokenizer::new();", 1),
+        (foreign_crates, "encoder/graph.rs", "use ort::editor::{Graph, Model};", 0),
+        (foreign_crates, "features/scaler.rs", "use linfa::Dataset;", 1),
         (
             foreign_crates,
             "pipeline/train.rs",
             "use crate::head::{bank, linfa_logistic}; fn f() { linfa_logistic::fit() }",
             0,
         ),
-        (
-            foreign_crates,
-            "features/mod.rs",
-            "pub mod linfa; use self::linfa::dataset;",
-            0,
-        ),
+        (foreign_crates, "features/mod.rs", "pub mod linfa; use self::linfa::dataset;", 0),
         (foreign_crates, "data/mod.rs", "use anyhow::Result;", 1),
         (
             foreign_crates,
@@ -412,30 +308,10 @@ fn every_rule_finds_what_it_forbids_and_nothing_else() {
             "/// `ort::Session`\n#[cfg(test)] mod tests { use ort::x; }",
             0,
         ),
-        (
-            blind_modules,
-            "train/loss.rs",
-            "use crate::{error::Result, data::LabelMap};",
-            1,
-        ),
-        (
-            blind_modules,
-            "head/bank.rs",
-            "use crate::{features::FeatureView, states::StateId};",
-            0,
-        ),
-        (
-            quiet_library,
-            "data/read.rs",
-            "fn f() { println!(\"x\"); std::process::exit(1) }",
-            2,
-        ),
-        (
-            quiet_library,
-            "data/read.rs",
-            "use std::{env, fs}; fn f() { env::var(\"X\"); }",
-            1,
-        ),
+        (blind_modules, "train/loss.rs", "use crate::{error::Result, data::LabelMap};", 1),
+        (blind_modules, "head/bank.rs", "use crate::{features::FeatureView, states::StateId};", 0),
+        (quiet_library, "data/read.rs", "fn f() { println!(\"x\"); std::process::exit(1) }", 2),
+        (quiet_library, "data/read.rs", "use std::{env, fs}; fn f() { env::var(\"X\"); }", 1),
         (quiet_library, "data/read.rs", "use std::env::var_os;", 1),
         (
             quiet_library,
@@ -443,34 +319,14 @@ fn every_rule_finds_what_it_forbids_and_nothing_else() {
             "env!(\"X\"); std::env::consts::ARCH; writeln!(f, \"println!\");",
             0,
         ),
-        (
-            quiet_library,
-            "data/read.rs",
-            "#[cfg(test)]\nmod tests { fn f() { eprintln!(); } }",
-            0,
-        ),
+        (quiet_library, "data/read.rs", "#[cfg(test)]\nmod tests { fn f() { eprintln!(); } }", 0),
         (quiet_library, "data/tests.rs", "fn f() { eprintln!(); }", 0),
         (quiet_library, "data/read.rs", "use std::net::TcpStream;", 1),
-        (
-            foreign_crates,
-            "encoder/hub/listing.rs",
-            "use ureq::Agent;",
-            1,
-        ),
-        (
-            places_of_unsafe,
-            "cache/reader.rs",
-            "fn f<'a>(x: &'a u8) { unsafe { g() } }",
-            1,
-        ),
+        (foreign_crates, "encoder/hub/listing.rs", "use ureq::Agent;", 1),
+        (places_of_unsafe, "cache/reader.rs", "fn f<'a>(x: &'a u8) { unsafe { g() } }", 1),
         (places_of_unsafe, "mmap.rs", "unsafe { g() }", 0),
         (length, "data/read.rs", &long, 1),
-        (
-            no_unwrap,
-            "data/read.rs",
-            "a.unwrap(); b.unwrap_or(1); c\n    .unwrap();",
-            2,
-        ),
+        (no_unwrap, "data/read.rs", "a.unwrap(); b.unwrap_or(1); c\n    .unwrap();", 2),
         (
             no_unwrap,
             "data/read.rs",
@@ -483,34 +339,19 @@ fn every_rule_finds_what_it_forbids_and_nothing_else() {
             "#![allow(dead_code)]\n#[expect(dead_code)]\n#[allow(unused)]",
             2,
         ),
-        (
-            nothing_left_to_do,
-            "data/read.rs",
-            "// TODO\nlet todo = 1; // FIXME: later",
-            2,
-        ),
+        (nothing_left_to_do, "data/read.rs", "// TODO\nlet todo = 1; // FIXME: later", 2),
     ];
     for (rule, path, text, n_complaints) in cases {
-        let source = Source {
-            path: path.into(),
-            text: text.into(),
-        };
+        let source = Source { path: path.into(), text: text.into() };
         let complaints = rule(&source);
-        assert_eq!(
-            complaints.len(),
-            n_complaints,
-            "{path} with `{text}`: {complaints:?}"
-        );
+        assert_eq!(complaints.len(), n_complaints, "{path} with `{text}`: {complaints:?}");
     }
 }
 
 #[test]
 fn strings_characters_and_comments_hide_nothing_and_are_not_taken_for_code() {
     let text = r##"let a = 'x'; let b = '\''; /* /* x */ y */ let c = r#"un"safe"#; f::<'static>("\"", b'a');"##;
-    let words: Vec<&str> = source::tokens(text)
-        .iter()
-        .map(|token| token.text)
-        .collect();
+    let words: Vec<&str> = source::tokens(text).iter().map(|token| token.text).collect();
     let expected = "let a = ; let b = ; let c = ; f :: < > ( , b ) ;";
     assert_eq!(words.join(" "), expected);
 }

@@ -21,9 +21,7 @@ struct Tokenizers {
 
 impl Tokenizers {
     fn new() -> Tokenizers {
-        Tokenizers {
-            made: tempfile::tempdir().unwrap(),
-        }
+        Tokenizers { made: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -42,9 +40,9 @@ impl Tokenizers {
 
     fn open(&self, case: &Value) -> TextTokenizer {
         let overflow = match case["overflow"].as_str() {
-            Some("windows") => Overflow::Windows {
-                stride: case["stride"].as_u64().unwrap() as usize,
-            },
+            Some("windows") => {
+                Overflow::Windows { stride: case["stride"].as_u64().unwrap() as usize }
+            }
             _ => Overflow::Truncate,
         };
         let path = self.path(case["tokenizer"].as_str().unwrap());
@@ -73,22 +71,9 @@ fn name(case: &Value) -> String {
 
 fn windows(encoding: &Encoding) -> Value {
     let window = |window: &frostbert::encoder::windows::Window| {
-        let Alignment {
-            token_ids,
-            words,
-            char_starts,
-            char_ends,
-            sequences,
-        } = &window.alignment;
+        let Alignment { token_ids, words, char_starts, char_ends, sequences } = &window.alignment;
         assert_eq!(token_ids, &window.ids);
-        json!([
-            window.ids,
-            window.type_ids,
-            char_starts,
-            char_ends,
-            words,
-            sequences
-        ])
+        json!([window.ids, window.type_ids, char_starts, char_ends, words, sequences])
     };
     encoding.windows.iter().map(window).collect()
 }
@@ -129,9 +114,8 @@ fn windows_and_their_alignment_equal_those_of_the_python_tokenizers() {
             n_prefixed += 1;
         }
         assert_eq!(json!(encoding.truncated), case["truncated"], "{case}");
-        *seen
-            .entry(case["tokenizer"].as_str().unwrap().into())
-            .or_default() += encoding.windows.len();
+        *seen.entry(case["tokenizer"].as_str().unwrap().into()).or_default() +=
+            encoding.windows.len();
     }
     assert_eq!(seen.len(), 4);
     assert!(seen.values().all(|n_windows| *n_windows > 30), "{seen:?}");
@@ -141,22 +125,14 @@ fn windows_and_their_alignment_equal_those_of_the_python_tokenizers() {
 #[test]
 fn ids_do_not_depend_on_whether_an_alignment_is_asked_for() {
     let tokenizers = Tokenizers::new();
-    for case in read_json(&fixture("windows.json"))["cases"]
-        .as_array()
-        .unwrap()
-    {
+    for case in read_json(&fixture("windows.json"))["cases"].as_array().unwrap() {
         let tokenizer = tokenizers.open(case);
-        let (with, without) = (
-            encode(&tokenizer, case, true),
-            encode(&tokenizer, case, false),
-        );
+        let (with, without) = (encode(&tokenizer, case, true), encode(&tokenizer, case, false));
         assert_eq!(with.truncated, without.truncated, "{}", name(case));
         assert!(without.words.is_empty());
         let ids = |encoding: &Encoding| -> Vec<(Vec<u32>, Vec<u8>)> {
             let windows = encoding.windows.iter();
-            windows
-                .map(|window| (window.ids.clone(), window.type_ids.clone()))
-                .collect()
+            windows.map(|window| (window.ids.clone(), window.type_ids.clone())).collect()
         };
         assert_eq!(ids(&with), ids(&without), "{}", name(case));
     }
@@ -186,10 +162,7 @@ fn a_pair_always_has_room_for_its_special_tokens() {
             assert!(max_length < 4, "{max_length} tokens are refused");
             continue;
         };
-        let inputs = [
-            Input::Pair("the snow", "is cold"),
-            Input::Text("the snow is cold"),
-        ];
+        let inputs = [Input::Pair("the snow", "is cold"), Input::Text("the snow is cold")];
         for encoding in tokenizer.encode(&inputs, true).unwrap() {
             assert!(encoding.windows[0].ids.len() <= max_length);
         }

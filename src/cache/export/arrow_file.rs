@@ -49,16 +49,9 @@ impl ArrowWriter {
             let schema = schema_of(layout, table);
             let writer = FileWriter::try_new(BufWriter::new(file), &schema)
                 .map_err(|error| Error::io("write", &path)(as_io(error)))?;
-            tables.push(TableFile {
-                path,
-                schema,
-                writer,
-            });
+            tables.push(TableFile { path, schema, writer });
         }
-        Ok(ArrowWriter {
-            layout: layout.clone(),
-            tables,
-        })
+        Ok(ArrowWriter { layout: layout.clone(), tables })
     }
 }
 
@@ -149,12 +142,7 @@ fn array(layout: &Layout, kind: Kind, values: &Values) -> ArrayRef {
                 Dtype::F32 => numbers::<Float32Type>(bytes),
             };
             let width = layout.hidden as i32;
-            Arc::new(FixedSizeListArray::new(
-                element(layout),
-                width,
-                values,
-                None,
-            ))
+            Arc::new(FixedSizeListArray::new(element(layout), width, values, None))
         }
     }
 }

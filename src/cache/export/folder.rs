@@ -82,11 +82,7 @@ impl Staged {
         }
         fs::create_dir(&aside).map_err(Error::io("create", &aside))?;
         let lock = take_lock(&aside, target)?;
-        Ok(Staged {
-            target: target.to_path_buf(),
-            aside,
-            lock: Some(lock),
-        })
+        Ok(Staged { target: target.to_path_buf(), aside, lock: Some(lock) })
     }
 
     /// Where files are written.
@@ -104,10 +100,7 @@ impl Staged {
             if name != LOCK {
                 let path = self.aside.join(&name);
                 let metadata = fs::metadata(&path).map_err(Error::io("read", &path))?;
-                files.push(ExportFile {
-                    name,
-                    bytes: metadata.len(),
-                });
+                files.push(ExportFile { name, bytes: metadata.len() });
             }
         }
         Ok(files)
@@ -187,9 +180,7 @@ fn require_free(target: &Path) -> Result<()> {
         .chain([EXPORT, LOCK, REPLACED])
         .collect();
     match present.iter().find(|name| !own.contains(name.as_str())) {
-        Some(strange) => Err(refuse(format!(
-            "`{strange}` in it is not of the earlier export"
-        ))),
+        Some(strange) => Err(refuse(format!("`{strange}` in it is not of the earlier export"))),
         None => Ok(()),
     }
 }
@@ -222,9 +213,7 @@ fn parent_of(path: &Path) -> &Path {
 
 fn names(folder: &Path) -> Result<BTreeSet<String>> {
     let names = fs::read_dir(folder).and_then(|entries| {
-        entries
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect()
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     });
     names.map_err(Error::io("list", folder))
 }
@@ -254,10 +243,7 @@ mod tests {
             let description = description(&staged);
             staged.commit(&description).unwrap();
             assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
-            assert_eq!(
-                names(&target).unwrap(),
-                ["a.npy", EXPORT].map(String::from).into()
-            );
+            assert_eq!(names(&target).unwrap(), ["a.npy", EXPORT].map(String::from).into());
         }
 
         fs::write(target.join("mine.txt"), "mine").unwrap();

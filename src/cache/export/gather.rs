@@ -46,12 +46,7 @@ struct OpenShard {
 
 impl<'a> OpenShards<'a> {
     pub(super) fn new(cache: &'a CacheReader, most: usize) -> OpenShards<'a> {
-        OpenShards {
-            cache,
-            most,
-            open: HashMap::new(),
-            clock: 0,
-        }
+        OpenShards { cache, most, open: HashMap::new(), clock: 0 }
     }
 
     /// Where a state of a document lies.
@@ -170,12 +165,7 @@ pub(super) struct Gatherer<'a> {
 
 impl<'a> Gatherer<'a> {
     pub(super) fn new(shards: OpenShards<'a>, layout: &'a Layout) -> Gatherer<'a> {
-        Gatherer {
-            stored: shards.cache.manifest().dtype,
-            shards,
-            layout,
-            n_documents: 0,
-        }
+        Gatherer { stored: shards.cache.manifest().dtype, shards, layout, n_documents: 0 }
     }
 
     /// Bytes of some states of a document.
@@ -204,19 +194,13 @@ impl<'a> Gatherer<'a> {
             });
             let states: Vec<StateId> = states.collect();
             // Documents have a row each even where no pooled state is exported.
-            let placed: Vec<Placed> = states
-                .iter()
-                .map(|state| self.place(rows, *state))
-                .collect::<Result<_>>()?;
+            let placed: Vec<Placed> =
+                states.iter().map(|state| self.place(rows, *state)).collect::<Result<_>>()?;
             let n_rows = placed.first().map_or(rows.len(), Placed::n_rows);
             if let Some(other) = placed.iter().find(|other| other.start != placed[0].start) {
                 let shard = other.locations.first().map_or(0, |location| location.0);
                 return Err(damage(
-                    &self
-                        .shards
-                        .cache
-                        .folder()
-                        .join(&self.shards.cache.shard(shard).name),
+                    &self.shards.cache.folder().join(&self.shards.cache.shard(shard).name),
                     &format!("as many {} as in other shards", table.of.name()),
                     "another number for the same documents".into(),
                 ));
@@ -277,9 +261,7 @@ impl<'a> Gatherer<'a> {
                     .collect(),
                 kind => {
                     let layout = self.shards.layout(shard, kind)?;
-                    let rows = places
-                        .iter()
-                        .map(|place| placed.locations[*place].1 as usize);
+                    let rows = places.iter().map(|place| placed.locations[*place].1 as usize);
                     rows.map(|row| rows_of(layout, kind, row)).collect()
                 }
             };
@@ -320,13 +302,9 @@ impl<'a> Gatherer<'a> {
                     Column::Document => {
                         repeat(&((first + place as u64) as i64).to_le_bytes(), target);
                     }
-                    column => of_rows(
-                        column,
-                        kind,
-                        layout,
-                        placed.locations[place].1 as usize,
-                        target,
-                    ),
+                    column => {
+                        of_rows(column, kind, layout, placed.locations[place].1 as usize, target)
+                    }
                 }
             }
         }
@@ -338,14 +316,8 @@ impl<'a> Gatherer<'a> {
 fn of_document(column: Column, rows: &[Row]) -> Values {
     let bytes = match column {
         Column::Key => rows.iter().flat_map(|row| row.key.0).collect(),
-        Column::Source => rows
-            .iter()
-            .flat_map(|row| row.place.source.to_le_bytes())
-            .collect(),
-        Column::Line => rows
-            .iter()
-            .flat_map(|row| (row.place.line as i64).to_le_bytes())
-            .collect(),
+        Column::Source => rows.iter().flat_map(|row| row.place.source.to_le_bytes()).collect(),
+        Column::Line => rows.iter().flat_map(|row| (row.place.line as i64).to_le_bytes()).collect(),
         Column::Part => rows.iter().map(|row| row.place.part).collect(),
         Column::Id => return Values::Text(rows.iter().map(|row| row.place.id.clone()).collect()),
         other => unreachable!("{other:?} is no column of documents"),
@@ -383,19 +355,12 @@ fn of_rows(
     });
     let alignment = &layout.alignment;
     match column {
-        Column::Window => put(
-            places.map(|(window, _)| (window as u16).to_le_bytes()),
-            target,
-        ),
-        Column::Position => put(
-            places.map(|(_, position)| (position as u16).to_le_bytes()),
-            target,
-        ),
+        Column::Window => put(places.map(|(window, _)| (window as u16).to_le_bytes()), target),
+        Column::Position => {
+            put(places.map(|(_, position)| (position as u16).to_le_bytes()), target)
+        }
         Column::TokenId => put(le32(&alignment.token_ids[range]), target),
-        Column::Word => put(
-            alignment.words[range].iter().map(|word| word.to_le_bytes()),
-            target,
-        ),
+        Column::Word => put(alignment.words[range].iter().map(|word| word.to_le_bytes()), target),
         Column::CharStart => put(le32(&alignment.char_starts[range]), target),
         Column::CharEnd => put(le32(&alignment.char_ends[range]), target),
         Column::Sequence => target.copy_from_slice(&alignment.sequences[range]),

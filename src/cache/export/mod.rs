@@ -130,10 +130,7 @@ pub fn export_cache(
     progress: &dyn Progress,
 ) -> Result<ExportReport> {
     let order = CacheOrder::new(cache, &options.states, progress)?;
-    let options = ExportOptions {
-        states: order.states().to_vec(),
-        ..options.clone()
-    };
+    let options = ExportOptions { states: order.states().to_vec(), ..options.clone() };
     export_rows(cache, &order, &options, progress)
 }
 
@@ -167,15 +164,13 @@ pub fn export_rows(
     let layout = layout_of(cache, source, options, &counts);
     let mut writer: Box<dyn TableWriter> = match options.format {
         ExportFormat::Npy => Box::new(npy::NpyWriter::create(staged.path(), &layout)?),
-        ExportFormat::Safetensors => Box::new(safetensors_file::SafetensorsWriter::create(
-            staged.path(),
-            &layout,
-        )?),
+        ExportFormat::Safetensors => {
+            Box::new(safetensors_file::SafetensorsWriter::create(staged.path(), &layout)?)
+        }
         ExportFormat::Arrow => Box::new(arrow_file::ArrowWriter::create(staged.path(), &layout)?),
-        ExportFormat::ParquetList => Box::new(parquet_list::ParquetListWriter::create(
-            staged.path(),
-            &layout,
-        )?),
+        ExportFormat::ParquetList => {
+            Box::new(parquet_list::ParquetListWriter::create(staged.path(), &layout)?)
+        }
     };
     progress.start("exporting", Some(counts.rows), "rows");
     write_rows(shards, source, options, &layout, &mut *writer, progress)?;
@@ -249,17 +244,11 @@ fn count(
         progress.advance(1, 0);
     }
     progress.finish();
-    let worst = states
-        .iter()
-        .zip(lacking)
-        .max_by_key(|(_, lacking)| *lacking);
+    let worst = states.iter().zip(lacking).max_by_key(|(_, lacking)| *lacking);
     match worst {
         Some((state, lacking)) if lacking > 0 => Err(Error::CacheMiss {
             cache: cache.folder().to_path_buf(),
-            lacks: format!(
-                "the {state} state of {lacking} of {}",
-                counted(counts.rows, "text")
-            ),
+            lacks: format!("the {state} state of {lacking} of {}", counted(counts.rows, "text")),
             hint: format!(
                 "run `frostbert extract` first, with a pipeline that stores {state} of these texts"
             ),
@@ -282,9 +271,7 @@ fn layout_of(
     let mut tables = Vec::new();
     for of in TableOf::ALL {
         let states = options.states.iter().copied();
-        let states: Vec<StateId> = states
-            .filter(|state| TableOf::of(state.kind) == of)
-            .collect();
+        let states: Vec<StateId> = states.filter(|state| TableOf::of(state.kind) == of).collect();
         let mut columns = of.alignment().to_vec();
         let n_rows = match of {
             TableOf::Documents => {
@@ -308,11 +295,7 @@ fn layout_of(
             columns.insert(0, Column::Key);
         }
         columns.extend(states.into_iter().map(Column::State));
-        tables.push(Table {
-            of,
-            columns,
-            n_rows,
-        });
+        tables.push(Table { of, columns, n_rows });
     }
     let pair = |name: &str, value: String| (format!("frostbert.{name}"), value);
     Layout {
@@ -371,10 +354,6 @@ fn write_rows(
     if !rows.is_empty() {
         flush(&mut gatherer, &rows)?;
     }
-    let whole = layout
-        .tables
-        .iter()
-        .zip(&written)
-        .all(|(table, written)| table.n_rows == *written);
+    let whole = layout.tables.iter().zip(&written).all(|(table, written)| table.n_rows == *written);
     if whole { Ok(()) } else { Err(changed()) }
 }

@@ -41,14 +41,10 @@ impl NpyWriter {
     pub(super) fn create(folder: &Path, layout: &Layout) -> Result<NpyWriter> {
         let files_of = |table: &Table| {
             let columns = table.columns.iter();
-            columns
-                .map(|column| ColumnFile::create(folder, layout, table, *column))
-                .collect()
+            columns.map(|column| ColumnFile::create(folder, layout, table, *column)).collect()
         };
         let tables = layout.tables.iter().map(files_of);
-        Ok(NpyWriter {
-            tables: tables.collect::<Result<_>>()?,
-        })
+        Ok(NpyWriter { tables: tables.collect::<Result<_>>()? })
     }
 }
 
@@ -80,14 +76,8 @@ impl ColumnFile {
         };
         let file = File::create(&path).map_err(Error::io("create", &path))?;
         let mut file = BufWriter::new(file);
-        file.write_all(&header(&descr(layout, kind), &shape))
-            .map_err(Error::io("write", &path))?;
-        Ok(ColumnFile {
-            path,
-            kind,
-            width: layout.id_chars,
-            file,
-        })
+        file.write_all(&header(&descr(layout, kind), &shape)).map_err(Error::io("write", &path))?;
+        Ok(ColumnFile { path, kind, width: layout.id_chars, file })
     }
 
     fn write(&mut self, values: &Values) -> io::Result<()> {

@@ -52,16 +52,9 @@ impl ParquetListWriter {
             let properties = properties(layout, table);
             let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties))
                 .map_err(|error| Error::io("write", &path)(as_io(error)))?;
-            tables.push(TableFile {
-                path,
-                schema,
-                writer,
-            });
+            tables.push(TableFile { path, schema, writer });
         }
-        Ok(ParquetListWriter {
-            layout: layout.clone(),
-            tables,
-        })
+        Ok(ParquetListWriter { layout: layout.clone(), tables })
     }
 }
 
@@ -93,11 +86,7 @@ impl TableWriter for ParquetListWriter {
 
 /// States as they are, for they do not shrink; small columns compressed.
 fn properties(layout: &Layout, table: &Table) -> WriterProperties {
-    let row_bytes: usize = table
-        .columns
-        .iter()
-        .map(|column| layout.width(column.kind()))
-        .sum();
+    let row_bytes: usize = table.columns.iter().map(|column| layout.width(column.kind())).sum();
     let pairs = layout.metadata.iter().cloned();
     let pairs = pairs.map(|(name, value)| KeyValue::new(name, value));
     let mut properties = WriterProperties::builder()

@@ -112,10 +112,9 @@ impl<'a> CacheOrder<'a> {
             }
         }
         match states.is_empty() {
-            true if n_documents == 0 => Err(miss(
-                "any document".into(),
-                "run `frostbert extract` to the end first".into(),
-            )),
+            true if n_documents == 0 => {
+                Err(miss("any document".into(), "run `frostbert extract` to the end first".into()))
+            }
             true => Err(miss(
                 "a state that every document has".into(),
                 format!("{}: name one with --state", held_names()),
@@ -137,10 +136,7 @@ impl<'a> CacheOrder<'a> {
             let here: Location = (shard, row);
             let home = self.cache.locate(&key, self.states[0])?;
             let wanted = home == here && has_all(self.cache, &key, &self.states);
-            wanted.then(|| Row {
-                key,
-                place: RecordPlace::default(),
-            })
+            wanted.then(|| Row { key, place: RecordPlace::default() })
         }))
     }
 }
@@ -163,7 +159,5 @@ impl RowSource for CacheOrder<'_> {
 }
 
 fn has_all(cache: &CacheReader, key: &Key, states: &[StateId]) -> bool {
-    states
-        .iter()
-        .all(|state| cache.locate(key, *state).is_some())
+    states.iter().all(|state| cache.locate(key, *state).is_some())
 }

@@ -45,9 +45,7 @@ impl SafetensorsWriter {
     pub(super) fn create(folder: &Path, layout: &Layout) -> Result<SafetensorsWriter> {
         let tables = layout.tables.iter();
         let tables = tables.map(|table| TableFile::create(folder, layout, table));
-        Ok(SafetensorsWriter {
-            tables: tables.collect::<Result<_>>()?,
-        })
+        Ok(SafetensorsWriter { tables: tables.collect::<Result<_>>()? })
     }
 }
 
@@ -78,11 +76,7 @@ impl TableFile {
         for tensor in &planned {
             let bytes = tensor.shape.iter().product::<usize>() * tensor.dtype.bitsize() / 8;
             let cursor = &mut cursors[tensor.column];
-            *(if tensor.offsets {
-                &mut cursor.1
-            } else {
-                &mut cursor.0
-            }) = at as u64;
+            *(if tensor.offsets { &mut cursor.1 } else { &mut cursor.0 }) = at as u64;
             infos.push((
                 tensor.name.clone(),
                 TensorInfo {
@@ -99,12 +93,7 @@ impl TableFile {
             cursor.1 += header.len() as u64;
         }
         let file = File::create(&path).map_err(Error::io("create", &path))?;
-        let mut table_file = TableFile {
-            path,
-            file,
-            cursors,
-            text_bytes: 0,
-        };
+        let mut table_file = TableFile { path, file, cursors, text_bytes: 0 };
         let begun = table_file.begin(&header, at as u64, &table.columns);
         begun.map_err(Error::io("write", &table_file.path))?;
         Ok(table_file)
@@ -155,18 +144,8 @@ fn tensors_of(layout: &Layout, table: &Table, number: usize, column: Column) -> 
     let one = |dtype| vec![tensor(name.clone(), dtype, vec![n_rows], false)];
     match column.kind() {
         Kind::Text => vec![
-            tensor(
-                format!("{name}.utf8"),
-                TensorType::U8,
-                vec![layout.id_bytes as usize],
-                false,
-            ),
-            tensor(
-                format!("{name}.offsets"),
-                TensorType::I64,
-                vec![n_rows + 1],
-                true,
-            ),
+            tensor(format!("{name}.utf8"), TensorType::U8, vec![layout.id_bytes as usize], false),
+            tensor(format!("{name}.offsets"), TensorType::I64, vec![n_rows + 1], true),
         ],
         Kind::Key => vec![tensor(name, TensorType::U8, vec![n_rows, 32], false)],
         Kind::U8 => one(TensorType::U8),

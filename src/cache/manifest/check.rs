@@ -20,10 +20,7 @@ type Checked<T = ()> = Result<T, Wrong>;
 fn require(holds: bool, expected: impl Into<String>, got: impl Into<String>) -> Checked {
     match holds {
         true => Ok(()),
-        false => Err(Wrong {
-            expected: expected.into(),
-            got: got.into(),
-        }),
+        false => Err(Wrong { expected: expected.into(), got: got.into() }),
     }
 }
 
@@ -79,21 +76,12 @@ pub(super) fn check(manifest: &Manifest) -> Checked {
     let mut names = BTreeSet::new();
     for entry in &manifest.shards {
         shard(entry)?;
-        require(
-            names.insert(&entry.name),
-            "each shard once",
-            format!("{} twice", entry.name),
-        )?;
-        let beyond = entry
-            .states()
-            .find(|state| state.layer > manifest.model_layers);
+        require(names.insert(&entry.name), "each shard once", format!("{} twice", entry.name))?;
+        let beyond = entry.states().find(|state| state.layer > manifest.model_layers);
         let got = beyond.map(|state| format!("{state} in {}", entry.name));
         require(
             beyond.is_none(),
-            format!(
-                "states of the {} layers of the model",
-                manifest.model_layers
-            ),
+            format!("states of the {} layers of the model", manifest.model_layers),
             got.unwrap_or_default(),
         )?;
     }
@@ -129,24 +117,14 @@ pub(super) fn shard(entry: &ShardEntry) -> Checked {
     let mut expected = BTreeSet::from([tables::DOCUMENTS.to_string()]);
     expected.extend(states.iter().copied().map(state_file::name_of));
     let holds = |kind: StateKind| states.iter().any(|state: &StateId| state.kind == kind);
-    for (kind, table) in [
-        (StateKind::Tokens, tables::TOKENS),
-        (StateKind::Words, tables::WORDS),
-    ] {
+    for (kind, table) in [(StateKind::Tokens, tables::TOKENS), (StateKind::Words, tables::WORDS)] {
         expected.extend(holds(kind).then(|| table.to_string()));
     }
     let got: BTreeSet<&String> = entry.files.iter().map(|file| &file.name).collect();
     require(
         got.len() == entry.files.len() && got.iter().copied().eq(&expected),
         format!("{name} to hold the files of its states, each once"),
-        format!(
-            "{:?}",
-            entry
-                .files
-                .iter()
-                .map(|file| &file.name)
-                .collect::<Vec<_>>()
-        ),
+        format!("{:?}", entry.files.iter().map(|file| &file.name).collect::<Vec<_>>()),
     )?;
     let fits = entry.documents <= MOST_DOCUMENTS
         && entry.windows <= u64::from(u32::MAX)
@@ -178,17 +156,9 @@ fn counts(manifest: &Manifest) -> Checked {
         (
             "documents",
             manifest.documents,
-            manifest
-                .shards
-                .iter()
-                .map(|entry| entry.documents)
-                .collect::<Vec<u64>>(),
+            manifest.shards.iter().map(|entry| entry.documents).collect::<Vec<u64>>(),
         ),
-        (
-            "tokens",
-            manifest.tokens,
-            manifest.shards.iter().map(|entry| entry.tokens).collect(),
-        ),
+        ("tokens", manifest.tokens, manifest.shards.iter().map(|entry| entry.tokens).collect()),
     ] {
         let least = of_shards.iter().copied().max().unwrap_or(0);
         // Shards are fewer than 2^31 and each count is below 2^32: no sum overflows.

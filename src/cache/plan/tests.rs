@@ -21,10 +21,7 @@ struct Shelf {
 impl Shelf {
     fn empty() -> Shelf {
         let manifest = Manifest::empty(&inputs(), 2, 32, Dtype::F16);
-        Shelf {
-            manifest,
-            members: Vec::new(),
-        }
+        Shelf { manifest, members: Vec::new() }
     }
 
     fn index(&self) -> DocumentIndex {
@@ -72,20 +69,12 @@ impl Shelf {
         let mut documents: Vec<PlanDocument> = texts.iter().map(|text| document(*text)).collect();
         documents.retain(|document| planner.lacking(&document.key) != 0);
         documents.sort_unstable_by_key(|document| document.key);
-        let settings = PlanSettings {
-            shard_tokens,
-            batch_tokens: 64,
-        };
+        let settings = PlanSettings { shard_tokens, batch_tokens: 64 };
         let planned = planner.plan(documents.len(), |number| documents[number], settings);
         Made {
             lacking: documents
                 .iter()
-                .map(|document| {
-                    (
-                        document.key,
-                        planner.states_of(planner.lacking(&document.key)),
-                    )
-                })
+                .map(|document| (document.key, planner.states_of(planner.lacking(&document.key))))
                 .collect(),
             members: planned
                 .members
@@ -146,10 +135,7 @@ fn state(number: usize) -> StateId {
         StateKind::Words,
         StateKind::Tokens,
     ];
-    StateId {
-        kind: kinds[number % 4],
-        layer: number / 4,
-    }
+    StateId { kind: kinds[number % 4], layer: number / 4 }
 }
 
 /// One extraction: its texts, its states, its `shard_tokens`, and how much of it is committed before a kill.
@@ -204,34 +190,21 @@ fn a_shard_ends_before_it_has_too_many_tokens_or_bytes() {
     let sizes = |wanted: &[StateId], shard_tokens| {
         let made = Shelf::empty().plan(&texts, wanted, shard_tokens);
         let shards = made.plan.shards.iter();
-        shards
-            .map(|shard| (shard.documents, shard.tokens))
-            .collect::<Vec<_>>()
+        shards.map(|shard| (shard.documents, shard.tokens)).collect::<Vec<_>>()
     };
     let by_tokens = sizes(&[state(0)], 60);
     assert!(by_tokens.len() > 2);
-    assert!(
-        by_tokens.iter().all(|(_, tokens)| *tokens <= 60),
-        "{by_tokens:?}"
-    );
+    assert!(by_tokens.iter().all(|(_, tokens)| *tokens <= 60), "{by_tokens:?}");
     // A longest text has 9 tokens: a shard ends only where the next one might not fit.
     let whole = &by_tokens[..by_tokens.len() - 1];
-    assert!(
-        whole.iter().all(|(_, tokens)| *tokens > 60 - 9),
-        "{by_tokens:?}"
-    );
+    assert!(whole.iter().all(|(_, tokens)| *tokens > 60 - 9), "{by_tokens:?}");
 
     // 50 rows fill a shard: 25 texts of two pooled states, or 50 tokens.
-    let pooled: Vec<usize> = sizes(&[state(0), state(1)], 10_000)
-        .iter()
-        .map(|shard| shard.0)
-        .collect();
+    let pooled: Vec<usize> =
+        sizes(&[state(0), state(1)], 10_000).iter().map(|shard| shard.0).collect();
     assert_eq!(pooled, [25, 15]);
     let tokens = sizes(&[state(3)], 10_000);
-    assert!(
-        tokens.len() > 2 && tokens.iter().all(|(_, tokens)| *tokens <= 50),
-        "{tokens:?}"
-    );
+    assert!(tokens.len() > 2 && tokens.iter().all(|(_, tokens)| *tokens <= 50), "{tokens:?}");
 
     // A text that is larger than any shard has one of its own.
     assert_eq!(
@@ -251,25 +224,16 @@ fn states_that_do_not_fit_together_are_added_one_after_the_other() {
     shelf.commit_first(&made, 1);
     // 6 rows beside 33 of tokens fit into 50, another 33 do not.
     let made = shelf.plan(&texts, &[state(0), state(1), state(3), state(7)], 1000);
-    let added: Vec<_> = made
-        .plan
-        .shards
-        .iter()
-        .map(|shard| (shard.added, &shard.states[..]))
-        .collect();
-    assert_eq!(
-        added,
-        [(true, &[state(1), state(3)][..]), (true, &[state(7)])]
-    );
+    let added: Vec<_> =
+        made.plan.shards.iter().map(|shard| (shard.added, &shard.states[..])).collect();
+    assert_eq!(added, [(true, &[state(1), state(3)][..]), (true, &[state(7)])]);
 }
 
 #[test]
 fn a_plan_is_read_back_and_a_damaged_one_is_none() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(ExtractionPlan::read(folder.path()).unwrap(), None);
-    let plan = Shelf::empty()
-        .plan(&(0..40).collect(), &[state(0), state(6)], 60)
-        .plan;
+    let plan = Shelf::empty().plan(&(0..40).collect(), &[state(0), state(6)], 60).plan;
     plan.write(folder.path()).unwrap();
     assert_eq!(ExtractionPlan::read(folder.path()).unwrap(), Some(plan));
     for path in plan_paths(folder.path()).unwrap() {

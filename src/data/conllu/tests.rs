@@ -2,10 +2,7 @@ use std::io::Cursor;
 
 use crate::data::{Column, Example, Source, Want, read_from};
 
-const LABELLED: Want = Want {
-    label: true,
-    text_pair: false,
-};
+const LABELLED: Want = Want { label: true, text_pair: false };
 
 /// With a multi-word token, an empty node, a form with a space and a hash, and comments of all kinds.
 const TREES: &str = "\
@@ -33,17 +30,11 @@ fn read_str(content: &str, source: &Source, want: Want) -> crate::error::Result<
 }
 
 fn source(words: Option<Column>, tags: Option<Column>) -> Source {
-    Source {
-        words,
-        tags,
-        ..Source::new("a.conllu")
-    }
+    Source { words, tags, ..Source::new("a.conllu") }
 }
 
 fn error(content: &str) -> String {
-    read_str(content, &source(None, None), LABELLED)
-        .unwrap_err()
-        .to_string()
+    read_str(content, &source(None, None), LABELLED).unwrap_err().to_string()
 }
 
 /// A word's line, but for its first four columns.
@@ -86,34 +77,21 @@ fn forms_and_parts_of_speech_are_read_without_multi_word_tokens_and_empty_nodes(
     assert_eq!(read_str(TREES, &plain, LABELLED).unwrap(), expected);
     let crlf = format!("\u{feff}{}", TREES.trim_end().replace('\n', "\r\n"));
     assert_eq!(read_str(&crlf, &plain, LABELLED).unwrap(), expected);
-    let untagged = expected.map(|example| Example {
-        tags: None,
-        ..example
-    });
+    let untagged = expected.map(|example| Example { tags: None, ..example });
     assert_eq!(read_str(TREES, &plain, Want::default()).unwrap(), untagged);
 }
 
 #[test]
 fn columns_are_chosen_by_name_or_number() {
     for (words, tags, first) in [
-        (
-            Column::from("LEMMA"),
-            Column::from("XPOS"),
-            ("do not !", "VB RB ."),
-        ),
+        (Column::from("LEMMA"), Column::from("XPOS"), ("do not !", "VB RB .")),
         (2.into(), 4.into(), ("do not !", "VB RB .")),
         ("Form".into(), "feats".into(), ("Do n't !", "Mood=Imp _ _")),
         (1.into(), "DEPREL".into(), ("Do n't !", "root advmod punct")),
     ] {
         let source = source(Some(words), Some(tags));
         let example = read_str(TREES, &source, LABELLED).unwrap().swap_remove(0);
-        assert_eq!(
-            (
-                example.text.as_str(),
-                example.tags.unwrap().join(" ").as_str()
-            ),
-            first
-        );
+        assert_eq!((example.text.as_str(), example.tags.unwrap().join(" ").as_str()), first);
     }
     for column in [Column::from("POS"), 10.into()] {
         let error = read_str("", &source(None, Some(column.clone())), LABELLED).unwrap_err();
@@ -132,34 +110,13 @@ fn a_line_that_is_no_word_is_named() {
     let fine = word("1", "a", "X");
     for (line, message) in [
         ("1\tb\tX\n".to_owned(), "10 columns between tabs, got 3"),
-        (
-            word("1", "b", "X"),
-            "the sentence's word number 2, got the ID `1`",
-        ),
-        (
-            word("3", "b", "X"),
-            "the sentence's word number 2, got the ID `3`",
-        ),
-        (
-            word("2-", "b", "X"),
-            "the sentence's word number 2, got the ID `2-`",
-        ),
-        (
-            word("", "b", "X"),
-            "the sentence's word number 2, got the ID ``",
-        ),
-        (
-            word("2", "", "X"),
-            "a word in column FORM (number 1), got an empty cell",
-        ),
-        (
-            word("2", "b", ""),
-            "a tag in column UPOS (number 3), got ``",
-        ),
-        (
-            word("2", "b", "_"),
-            "a tag in column UPOS (number 3), got `_`",
-        ),
+        (word("1", "b", "X"), "the sentence's word number 2, got the ID `1`"),
+        (word("3", "b", "X"), "the sentence's word number 2, got the ID `3`"),
+        (word("2-", "b", "X"), "the sentence's word number 2, got the ID `2-`"),
+        (word("", "b", "X"), "the sentence's word number 2, got the ID ``"),
+        (word("2", "", "X"), "a word in column FORM (number 1), got an empty cell"),
+        (word("2", "b", ""), "a tag in column UPOS (number 3), got ``"),
+        (word("2", "b", "_"), "a tag in column UPOS (number 3), got `_`"),
     ] {
         assert_eq!(
             error(&format!("{fine}\n# text = b\n{fine}{line}")),
@@ -171,11 +128,7 @@ fn a_line_that_is_no_word_is_named() {
 #[test]
 fn a_sentence_without_words_is_named_by_its_first_line() {
     let fine = word("1", "a", "X");
-    for empty in [
-        "# sent_id = 2\n".to_owned(),
-        word("0.1", "a", "X"),
-        word("1-2", "a", "_"),
-    ] {
+    for empty in ["# sent_id = 2\n".to_owned(), word("0.1", "a", "X"), word("1-2", "a", "_")] {
         for rest in ["", &fine] {
             assert_eq!(
                 error(&format!("{fine}\n\n{empty}\n{rest}")),
@@ -190,16 +143,10 @@ fn a_sentence_without_words_is_named_by_its_first_line() {
 
 #[test]
 fn labels_and_second_texts_are_refused() {
-    let labelled = Source {
-        label: Some("UPOS".into()),
-        ..source(None, None)
-    };
+    let labelled = Source { label: Some("UPOS".into()), ..source(None, None) };
     let error = read_str("", &labelled, LABELLED).unwrap_err();
     assert!(error.hint().unwrap().contains("`tags`"), "{error}");
     assert!(read_str("", &labelled, Want::default()).is_ok());
-    let pair = Want {
-        label: false,
-        text_pair: true,
-    };
+    let pair = Want { label: false, text_pair: true };
     assert!(read_str("", &source(None, None), pair).is_err());
 }

@@ -29,9 +29,7 @@ fn settings(train: &[Source]) -> DatasetSettings<'_> {
 }
 
 fn many(folder: &tempfile::TempDir) -> Source {
-    let rows: String = (0..40)
-        .map(|row| format!("text {row},{}\n", ["a", "b"][row % 2]))
-        .collect();
+    let rows: String = (0..40).map(|row| format!("text {row},{}\n", ["a", "b"][row % 2])).collect();
     source(folder, "train.csv", &format!("text,label\n{rows}"))
 }
 
@@ -41,20 +39,9 @@ fn rows_are_split_by_class_and_the_split_is_a_function_of_the_seed() {
     let train = [many(&folder)];
     let dataset = Dataset::load(&settings(&train)).unwrap();
     let counts = |part| dataset.part(part).len();
-    assert_eq!(
-        (
-            counts(Part::Train),
-            counts(Part::Validation),
-            counts(Part::Test)
-        ),
-        (28, 6, 6)
-    );
+    assert_eq!((counts(Part::Train), counts(Part::Validation), counts(Part::Test)), (28, 6, 6));
     assert_eq!(dataset.rows, Dataset::load(&settings(&train)).unwrap().rows);
-    let other = Dataset::load(&DatasetSettings {
-        seed: 43,
-        ..settings(&train)
-    })
-    .unwrap();
+    let other = Dataset::load(&DatasetSettings { seed: 43, ..settings(&train) }).unwrap();
     assert_ne!(dataset.rows, other.rows);
     assert_eq!(dataset.files[0].rows, 40);
 }
@@ -64,16 +51,10 @@ fn a_label_that_only_test_has_is_an_error_with_its_file_and_line() {
     let folder = tempfile::tempdir().unwrap();
     let train = [many(&folder)];
     let test = [source(&folder, "test.csv", "text,label\nfine,a\nnew,c\n")];
-    let error = Dataset::load(&DatasetSettings {
-        test: Some(&test),
-        ..settings(&train)
-    })
-    .unwrap_err();
+    let error =
+        Dataset::load(&DatasetSettings { test: Some(&test), ..settings(&train) }).unwrap_err();
     let message = error.to_string();
-    assert!(
-        message.contains("test.csv:3: expected one of the labels"),
-        "{message}"
-    );
+    assert!(message.contains("test.csv:3: expected one of the labels"), "{message}");
     assert!(message.contains("`c`"), "{message}");
 }
 
@@ -83,14 +64,8 @@ fn words_and_questions_have_no_label_of_their_text() {
     let train = [source(&folder, "train.conll", "\nRome\tB-LOC\n")];
     let error = Dataset::load(&settings(&train)).unwrap_err();
     let message = error.to_string();
-    assert!(
-        message.contains("train.conll:2: expected a label for the text"),
-        "{message}"
-    );
-    assert!(
-        message.ends_with("got a record of conll, which has none"),
-        "{message}"
-    );
+    assert!(message.contains("train.conll:2: expected a label for the text"), "{message}");
+    assert!(message.ends_with("got a record of conll, which has none"), "{message}");
 }
 
 #[test]
@@ -98,43 +73,21 @@ fn one_label_alone_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let train = [source(&folder, "one.csv", "text,label\nx,a\ny,a\n")];
     let error = Dataset::load(&settings(&train)).unwrap_err();
-    assert!(
-        error.to_string().contains("only `a` in all 2 rows"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("only `a` in all 2 rows"), "{error}");
 }
 
 #[test]
 fn a_given_test_file_is_never_thinned_and_its_leaks_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let train = [many(&folder)];
-    let test = [source(
-        &folder,
-        "test.csv",
-        "text,label\nx,a\nx,a\ntext 0,a\ntext 0,a\n",
-    )];
-    let all_train = SplitFractions {
-        train: 1.0,
-        validation: 0.0,
-        test: 0.0,
-    };
-    let dataset = Dataset::load(&DatasetSettings {
-        test: Some(&test),
-        split: all_train,
-        ..settings(&train)
-    })
-    .unwrap();
+    let test = [source(&folder, "test.csv", "text,label\nx,a\nx,a\ntext 0,a\ntext 0,a\n")];
+    let all_train = SplitFractions { train: 1.0, validation: 0.0, test: 0.0 };
+    let dataset =
+        Dataset::load(&DatasetSettings { test: Some(&test), split: all_train, ..settings(&train) })
+            .unwrap();
     assert_eq!(dataset.part(Part::Test).len(), 4);
-    assert!(
-        dataset
-            .warnings
-            .contains(&"2 rows of test (1 text) stand in train too".to_string())
-    );
-    assert!(
-        dataset
-            .warnings
-            .contains(&"test: 2 repeated rows, kept".to_string())
-    );
+    assert!(dataset.warnings.contains(&"2 rows of test (1 text) stand in train too".to_string()));
+    assert!(dataset.warnings.contains(&"test: 2 repeated rows, kept".to_string()));
 }
 
 #[test]
@@ -144,46 +97,23 @@ fn labels_from_two_files_meet_in_one_map() {
         label: Some(label.into()),
         ..source(&folder, name, content)
     };
-    let train = [
-        lines("pos.txt", "pos", "good\nfine\nnice\n"),
-        lines("neg.txt", "neg", "bad\npoor\n"),
-    ];
+    let train =
+        [lines("pos.txt", "pos", "good\nfine\nnice\n"), lines("neg.txt", "neg", "bad\npoor\n")];
     let dataset = Dataset::load(&settings(&train)).unwrap();
     assert_eq!(dataset.labels.names(), ["neg", "pos"]);
     assert_eq!(
-        dataset
-            .rows
-            .iter()
-            .filter_map(|row| row.target.class())
-            .collect::<Vec<_>>(),
+        dataset.rows.iter().filter_map(|row| row.target.class()).collect::<Vec<_>>(),
         [1, 1, 1, 0, 0]
     );
-    assert_eq!(
-        dataset
-            .files
-            .iter()
-            .map(|file| file.rows)
-            .collect::<Vec<_>>(),
-        [3, 2]
-    );
+    assert_eq!(dataset.files.iter().map(|file| file.rows).collect::<Vec<_>>(), [3, 2]);
 }
 
 fn of_task<'a>(task: DataTask, train: &'a [Source]) -> DatasetSettings<'a> {
-    DatasetSettings {
-        task,
-        ..settings(train)
-    }
+    DatasetSettings { task, ..settings(train) }
 }
 
 fn all_train(settings: DatasetSettings<'_>) -> DatasetSettings<'_> {
-    DatasetSettings {
-        split: SplitFractions {
-            train: 1.0,
-            validation: 0.0,
-            test: 0.0,
-        },
-        ..settings
-    }
+    DatasetSettings { split: SplitFractions { train: 1.0, validation: 0.0, test: 0.0 }, ..settings }
 }
 
 /// A question, and the text and start of its answer.
@@ -228,31 +158,15 @@ fn a_cell_holds_several_labels_or_none() {
     let dataset = Dataset::load(&all_train(of_task(DataTask::Multilabel, &train))).unwrap();
     assert_eq!(dataset.labels.names(), ["fear", "joy"]);
     let classes = |ids: &[usize]| Target::Classes(ids.to_vec());
-    let expected = [
-        classes(&[0, 1]),
-        classes(&[]),
-        classes(&[1]),
-        classes(&[0, 1]),
-    ];
+    let expected = [classes(&[0, 1]), classes(&[]), classes(&[1]), classes(&[0, 1])];
     assert!(targets(&dataset).into_iter().eq(&expected));
-    let counts: Vec<usize> = dataset
-        .distribution
-        .classes
-        .iter()
-        .map(|class| class.train)
-        .collect();
+    let counts: Vec<usize> = dataset.distribution.classes.iter().map(|class| class.train).collect();
     assert_eq!(counts, [2, 3]);
     assert_eq!(dataset.checks.balance.as_ref().unwrap().rarest, "fear");
 
-    let test = [source(
-        &folder,
-        "test.csv",
-        "text,label\nx,joy\ny,\"joy,rage\"\n",
-    )];
-    let message = message_of(&DatasetSettings {
-        test: Some(&test),
-        ..of_task(DataTask::Multilabel, &train)
-    });
+    let test = [source(&folder, "test.csv", "text,label\nx,joy\ny,\"joy,rage\"\n")];
+    let message =
+        message_of(&DatasetSettings { test: Some(&test), ..of_task(DataTask::Multilabel, &train) });
     assert!(
         message.ends_with("test.csv:3: expected one of the labels `fear`, `joy`, got `rage`"),
         "{message}"
@@ -268,11 +182,7 @@ fn a_cell_holds_several_labels_or_none() {
 #[test]
 fn given_labels_may_be_spelt_by_their_ids_and_found_ones_not() {
     let folder = tempfile::tempdir().unwrap();
-    let train = [source(
-        &folder,
-        "train.csv",
-        "text,label\none,\"0,2\"\ntwo,fear\n",
-    )];
+    let train = [source(&folder, "train.csv", "text,label\none,\"0,2\"\ntwo,fear\n")];
     let names = ["joy", "fear", "rage"].map(String::from).to_vec();
     let given = DatasetSettings {
         labels: Some(LabelMap::try_from(names).unwrap()),
@@ -280,17 +190,10 @@ fn given_labels_may_be_spelt_by_their_ids_and_found_ones_not() {
     };
     let dataset = Dataset::load(&given).unwrap();
     let classes = |ids: &[usize]| Target::Classes(ids.to_vec());
-    assert!(
-        targets(&dataset)
-            .into_iter()
-            .eq(&[classes(&[0, 2]), classes(&[1])])
-    );
+    assert!(targets(&dataset).into_iter().eq(&[classes(&[0, 2]), classes(&[1])]));
 
     let beyond = [source(&folder, "beyond.csv", "text,label\none,3\n")];
-    let message = message_of(&DatasetSettings {
-        test: Some(&beyond),
-        ..given
-    });
+    let message = message_of(&DatasetSettings { test: Some(&beyond), ..given });
     assert!(
         message.contains("beyond.csv:2: expected ids that all count from 0 (to 2) or all from 1 (to 3), got `3` here")
             && message.ends_with("train.csv"),
@@ -299,10 +202,7 @@ fn given_labels_may_be_spelt_by_their_ids_and_found_ones_not() {
 
     let found = [many(&folder)];
     let test = [source(&folder, "test.csv", "text,label\none,1\n")];
-    let message = message_of(&DatasetSettings {
-        test: Some(&test),
-        ..settings(&found)
-    });
+    let message = message_of(&DatasetSettings { test: Some(&test), ..settings(&found) });
     assert!(message.ends_with("labels `a`, `b`, got `1`"), "{message}");
 }
 
@@ -318,15 +218,9 @@ fn values_are_finite_numbers_and_not_all_the_same() {
     let train = pairs("train.csv", "a,b,2.5\na,c,-1e-3\nb,c,0\nb,d,2.50\n");
     let settings = all_train(of_task(DataTask::Regression, &train));
     let dataset = Dataset::load(&settings).unwrap();
-    assert!(
-        targets(&dataset)
-            .into_iter()
-            .eq(&[2.5, -1e-3, 0.0, 2.5].map(Target::Value))
-    );
+    assert!(targets(&dataset).into_iter().eq(&[2.5, -1e-3, 0.0, 2.5].map(Target::Value)));
     assert!(dataset.labels.is_empty() && dataset.distribution.classes.is_empty());
-    let [summary] = &dataset.values[..] else {
-        panic!("{:?}", dataset.values)
-    };
+    let [summary] = &dataset.values[..] else { panic!("{:?}", dataset.values) };
     assert_eq!((summary.min, summary.max, summary.rows), (-1e-3, 2.5, 4));
     assert!((summary.mean - 4.999 / 4.0).abs() < 1e-12);
 
@@ -338,10 +232,7 @@ fn values_are_finite_numbers_and_not_all_the_same() {
     ] {
         let train = pairs("bad.csv", &format!("a,b,1\na,c,\"{cell}\"\n"));
         let message = message_of(&of_task(DataTask::Regression, &train));
-        assert!(
-            message.contains("bad.csv:3: expected a finite number"),
-            "{message}"
-        );
+        assert!(message.contains("bad.csv:3: expected a finite number"), "{message}");
         assert!(message.ends_with(got), "{message}");
     }
     let same = pairs("same.csv", "a,b,1\na,c,1.0\n");
@@ -385,10 +276,7 @@ fn tasks_of_words_and_questions_need_files_of_words_and_questions() {
     }
     let words = [source(&folder, "one.conll", "a\tO\n\nb\tO\n")];
     let message = message_of(&of_task(DataTask::Tokens, &words));
-    assert!(
-        message.ends_with("got only `O` in all 2 sentences"),
-        "{message}"
-    );
+    assert!(message.ends_with("got only `O` in all 2 sentences"), "{message}");
 }
 
 #[test]
@@ -397,23 +285,11 @@ fn a_file_to_evaluate_on_is_read_as_it_is() {
     let sources = [source(&folder, "new.csv", "text,label\nx,b\nx,b\n")];
     let labels = LabelMap::from_train(["a", "b"]);
     let of_part = |sources| {
-        Dataset::of_part(
-            DataTask::Classification,
-            false,
-            sources,
-            labels.clone(),
-            None,
-            Part::Test,
-        )
+        Dataset::of_part(DataTask::Classification, false, sources, labels.clone(), None, Part::Test)
     };
     let dataset = of_part(&sources).unwrap();
     assert_eq!(dataset.part(Part::Test), [0, 1]);
     assert_eq!(dataset.labels_of(&[0, 1]), [1, 1]);
     let unknown = [source(&folder, "unknown.csv", "text,label\nx,c\n")];
-    assert!(
-        of_part(&unknown)
-            .unwrap_err()
-            .to_string()
-            .ends_with("got `c`")
-    );
+    assert!(of_part(&unknown).unwrap_err().to_string().ends_with("got `c`"));
 }

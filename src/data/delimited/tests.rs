@@ -5,23 +5,13 @@ use crate::{
     error::{Error, Result},
 };
 
-const LABELLED: Want = Want {
-    label: true,
-    text_pair: false,
-};
+const LABELLED: Want = Want { label: true, text_pair: false };
 
 fn read_str(content: &str, source: Source, want: Want) -> Result<Vec<Example>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(&source.path);
     std::fs::write(&path, content).unwrap();
-    let result = read(
-        &Source {
-            path,
-            ..source.clone()
-        },
-        want,
-    )
-    .and_then(Iterator::collect);
+    let result = read(&Source { path, ..source.clone() }, want).and_then(Iterator::collect);
     result.map_err(|mut error| {
         if let Error::Record { path, .. } = &mut error {
             *path = source.path;
@@ -83,18 +73,11 @@ fn records_know_the_line_on_which_they_start() {
 
 #[test]
 fn a_last_field_in_quotes_before_crlf_loses_only_the_line_end() {
-    let rows = rows(
-        "label,text\r\na,\"one\r\n\"\r\nb,\"two\"\r\nc,\"\"\r\nd,\r\n",
-        Source::new("a.csv"),
-    );
+    let rows =
+        rows("label,text\r\na,\"one\r\n\"\r\nb,\"two\"\r\nc,\"\"\r\nd,\r\n", Source::new("a.csv"));
     assert_eq!(
         rows,
-        [
-            row(2, "one\r\n", "a"),
-            row(4, "two", "b"),
-            row(5, "", "c"),
-            row(6, "", "d")
-        ]
+        [row(2, "one\r\n", "a"), row(4, "two", "b"), row(5, "", "c"), row(6, "", "d")]
     );
 }
 
@@ -108,10 +91,7 @@ fn literal_quotes_stay_where_quoting_is_off() {
         ..Source::new("sms.tsv")
     };
     let expected = [row(1, "\"Hello", "ham"), row(2, "\"\"x\" y", "spam")];
-    assert_eq!(
-        rows("ham\t\"Hello\nspam\t\"\"x\" y\n", source.clone()),
-        expected
-    );
+    assert_eq!(rows("ham\t\"Hello\nspam\t\"\"x\" y\n", source.clone()), expected);
     assert_eq!(rows("ham\t\"Hello\r\nspam\t\"\"x\" y", source), expected);
 }
 
@@ -140,15 +120,7 @@ fn ids_and_pairs_are_read_by_name_and_by_number() {
         ..Source::new("a.csv")
     };
     for source in [by_name, by_number] {
-        let examples = read_str(
-            content,
-            source,
-            Want {
-                label: true,
-                text_pair: true,
-            },
-        )
-        .unwrap();
+        let examples = read_str(content, source, Want { label: true, text_pair: true }).unwrap();
         assert_eq!(examples, std::slice::from_ref(&expected));
     }
 }
@@ -158,11 +130,7 @@ fn what_is_not_wanted_need_not_exist() {
     let examples = read_str("text\none\n\"\"\n", Source::new("a.csv"), Want::default()).unwrap();
     assert_eq!(examples.len(), 2);
     assert_eq!(
-        (
-            examples[0].text.as_str(),
-            &examples[0].label,
-            &examples[0].text_pair
-        ),
+        (examples[0].text.as_str(), &examples[0].label, &examples[0].text_pair),
         ("one", &None, &None)
     );
     assert_eq!((examples[1].text.as_str(), examples[1].line), ("", Some(3)));
@@ -170,12 +138,8 @@ fn what_is_not_wanted_need_not_exist() {
 
 #[test]
 fn without_a_header_longer_records_are_read_and_shorter_ones_refused() {
-    let source = Source {
-        header: false,
-        text: 1.into(),
-        label: Some(0.into()),
-        ..Source::new("a.csv")
-    };
+    let source =
+        Source { header: false, text: 1.into(), label: Some(0.into()), ..Source::new("a.csv") };
     assert_eq!(
         rows("a,one\nb,two,more\n", source.clone()),
         [row(1, "one", "a"), row(2, "two", "b")]
@@ -194,21 +158,11 @@ fn ragged_records_name_line_and_counts() {
                     holds the delimiter or a line end must stand in quotes; or set `quoting = false` for this \
                     source if its quotes are characters like any other";
     assert_eq!(
-        message(
-            "text,label\n\"x\ny\",a\none, two,b\n",
-            Source::new("a.csv"),
-            LABELLED
-        ),
+        message("text,label\n\"x\ny\",a\none, two,b\n", Source::new("a.csv"), LABELLED),
         expected
     );
-    let short = message(
-        "text,label\none\n",
-        Source {
-            quoting: false,
-            ..Source::new("a.csv")
-        },
-        LABELLED,
-    );
+    let short =
+        message("text,label\none\n", Source { quoting: false, ..Source::new("a.csv") }, LABELLED);
     assert!(
         short.starts_with("a.csv:2: expected 2 fields, as in the header, got 1 field;"),
         "{short}"
@@ -224,29 +178,19 @@ fn a_missing_column_lists_the_columns_that_are_there() {
             "a.csv:1: expected a column `label` for `label`, got the columns `text`, `category`; ",
         ),
         (
-            Source {
-                text: 2.into(),
-                ..Source::new("a.csv")
-            },
+            Source { text: 2.into(), ..Source::new("a.csv") },
             "a.csv:1: expected a column number 2 for `text`, got the columns `text`, `category`; ",
         ),
     ] {
         let message = message("text,category\none,a\n", source, LABELLED);
         assert!(message.starts_with(start), "{message}");
-        assert!(
-            message.ends_with("or `header = false` if the file has no header"),
-            "{message}"
-        );
+        assert!(message.ends_with("or `header = false` if the file has no header"), "{message}");
     }
 }
 
 #[test]
 fn a_name_that_two_columns_share_is_refused() {
-    let message = message(
-        "text,text,label\none,two,a\n",
-        Source::new("a.csv"),
-        LABELLED,
-    );
+    let message = message("text,text,label\none,two,a\n", Source::new("a.csv"), LABELLED);
     assert!(
         message.starts_with("a.csv:1: expected one column `text` for `text`, got 2 of that name; "),
         "{message}"
@@ -255,14 +199,7 @@ fn a_name_that_two_columns_share_is_refused() {
 
 #[test]
 fn names_without_a_header_are_refused() {
-    let message = message(
-        "one,a\n",
-        Source {
-            header: false,
-            ..Source::new("a.csv")
-        },
-        LABELLED,
-    );
+    let message = message("one,a\n", Source { header: false, ..Source::new("a.csv") }, LABELLED);
     assert!(
         message.contains("expected a column number for `text`")
             && message.contains("counted from 0"),
@@ -272,14 +209,8 @@ fn names_without_a_header_are_refused() {
 
 #[test]
 fn a_pair_that_is_wanted_but_not_named_is_refused() {
-    let message = message(
-        "text,label\none,a\n",
-        Source::new("a.csv"),
-        Want {
-            label: true,
-            text_pair: true,
-        },
-    );
+    let message =
+        message("text,label\none,a\n", Source::new("a.csv"), Want { label: true, text_pair: true });
     assert!(message.contains("hint: set `text_pair`"), "{message}");
 }
 
@@ -306,37 +237,21 @@ fn bad_bytes_in_a_field_name_the_file_and_the_line() {
     let mut examples = read(&Source::new(&path), LABELLED).unwrap();
     assert_eq!(examples.next().unwrap().unwrap().text, "one");
     let error = examples.next().unwrap().unwrap_err();
-    let expected = format!(
-        "{}:4: expected UTF-8 text, got the byte 0xE9",
-        path.display()
-    );
+    let expected = format!("{}:4: expected UTF-8 text, got the byte 0xE9", path.display());
     assert_eq!(error.to_string(), expected);
     assert!(error.hint().unwrap().contains("`encoding`"));
     assert!(examples.next().is_none(), "nothing comes after an error");
 
     std::fs::write(&path, b"text,label\ncaf\xE9,b\n").unwrap();
-    let source = Source {
-        encoding: "latin1".to_owned(),
-        ..Source::new(&path)
-    };
-    assert_eq!(
-        read(&source, LABELLED)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .text,
-        "caf\u{E9}"
-    );
+    let source = Source { encoding: "latin1".to_owned(), ..Source::new(&path) };
+    assert_eq!(read(&source, LABELLED).unwrap().next().unwrap().unwrap().text, "caf\u{E9}");
 }
 
 #[test]
 fn an_empty_file_has_no_records() {
     for content in ["", "\n\n", "text,label\n", "text,label"] {
         assert!(
-            read_str(content, Source::new("a.csv"), LABELLED)
-                .unwrap()
-                .is_empty(),
+            read_str(content, Source::new("a.csv"), LABELLED).unwrap().is_empty(),
             "{content:?}"
         );
     }

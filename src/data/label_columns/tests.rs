@@ -19,11 +19,7 @@ fn load(sources: &[Source], columns: &[Column]) -> Result<Dataset, String> {
         validation: None,
         test: None,
         labels: None,
-        split: SplitFractions {
-            train: 1.0,
-            validation: 0.0,
-            test: 0.0,
-        },
+        split: SplitFractions { train: 1.0, validation: 0.0, test: 0.0 },
         clean: CleanOptions::default(),
         seed: 1,
         label_columns: columns.to_vec(),
@@ -58,19 +54,11 @@ fn cells_are_read_from_every_format_with_columns_and_what_is_not_there_is_empty(
         assert_eq!((column.n_asked, column.n_empty()), (4, 1), "{name}");
         let own: Vec<Option<usize>> = dataset.rows.iter().map(|row| row.target.class()).collect();
         assert_eq!(own, [Some(0), Some(1), Some(0), Some(1)], "{name}");
-        assert_eq!(
-            dataset.lesson(0, Some(&"rule".into())),
-            Some(&Target::Class(1))
-        );
+        assert_eq!(dataset.lesson(0, Some(&"rule".into())), Some(&Target::Class(1)));
         assert_eq!(dataset.lesson(1, Some(&"rule".into())), None);
         assert_eq!(dataset.lesson(1, None), Some(&Target::Class(1)));
         let warned = "1 of 4 rows has no label in the column `rule`";
-        assert!(
-            dataset
-                .warnings
-                .iter()
-                .any(|warning| warning.contains(warned))
-        );
+        assert!(dataset.warnings.iter().any(|warning| warning.contains(warned)));
     }
 }
 
@@ -88,20 +76,13 @@ fn columns_without_names_are_numbered_and_a_line_must_reach_them() {
     assert_eq!(classes(&dataset, 1), EXPECTED);
     assert_eq!(classes(&dataset, 0), [Some(0), Some(1), Some(0), Some(1)]);
     let error = load(&[numbered("one,a,b\ntwo,b\n")], &[2.into()]).unwrap_err();
-    assert!(
-        error.contains("a.csv:2: expected at least 3 fields"),
-        "{error}"
-    );
+    assert!(error.contains("a.csv:2: expected at least 3 fields"), "{error}");
 }
 
 #[test]
 fn files_of_validation_rows_are_asked_only_where_heads_learn_from_them() {
     let folder = tempfile::tempdir().unwrap();
-    let train = [source(
-        &folder,
-        "train.csv",
-        "text,label,rule\none,a,b\ntwo,b,a\n",
-    )];
+    let train = [source(&folder, "train.csv", "text,label,rule\none,a,b\ntwo,b,a\n")];
     let judged = [source(&folder, "judged.csv", "text,label\nthree,a\n")];
     let settings = |teaches_validation| DatasetSettings {
         task: DataTask::Classification,
@@ -110,11 +91,7 @@ fn files_of_validation_rows_are_asked_only_where_heads_learn_from_them() {
         validation: Some(&judged),
         test: None,
         labels: Some(LabelMap::from_train(["a", "b"])),
-        split: SplitFractions {
-            train: 1.0,
-            validation: 0.0,
-            test: 0.0,
-        },
+        split: SplitFractions { train: 1.0, validation: 0.0, test: 0.0 },
         clean: CleanOptions::default(),
         seed: 1,
         label_columns: vec!["rule".into()],
@@ -122,21 +99,10 @@ fn files_of_validation_rows_are_asked_only_where_heads_learn_from_them() {
     };
     let dataset = Dataset::load(&settings(false)).unwrap();
     assert_eq!(classes(&dataset, 0), [Some(1), Some(0), None]);
-    assert_eq!(
-        (
-            dataset.label_columns[0].n_asked,
-            dataset.label_columns[0].n_empty()
-        ),
-        (2, 0)
-    );
+    assert_eq!((dataset.label_columns[0].n_asked, dataset.label_columns[0].n_empty()), (2, 0));
     assert_eq!(dataset.rows[2].part, Part::Validation);
     let error = Dataset::load(&settings(true)).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("judged.csv:1: expected a column `rule`"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("judged.csv:1: expected a column `rule`"), "{error}");
 }
 
 #[test]

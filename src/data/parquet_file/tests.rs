@@ -13,22 +13,16 @@ use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterPr
 use super::*;
 use crate::data;
 
-const LABELLED: Want = Want {
-    label: true,
-    text_pair: false,
-};
+const LABELLED: Want = Want { label: true, text_pair: false };
 
 fn write(path: &Path, batch: &RecordBatch, compression: Compression) {
     let properties = WriterProperties::builder()
         .set_compression(compression)
         .set_max_row_group_row_count(Some(1500))
         .build();
-    let mut writer = ArrowWriter::try_new(
-        File::create(path).unwrap(),
-        batch.schema(),
-        Some(properties),
-    )
-    .unwrap();
+    let mut writer =
+        ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties))
+            .unwrap();
     writer.write(batch).unwrap();
     writer.close().unwrap();
 }
@@ -40,21 +34,12 @@ fn read_columns(
 ) -> Result<Vec<Example>, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
-    write(
-        &path,
-        &RecordBatch::try_from_iter(columns.to_vec()).unwrap(),
-        Compression::SNAPPY,
-    );
-    let source = Source {
-        path: path.clone(),
-        ..source
-    };
-    data::read(&source, want)
-        .and_then(Iterator::collect)
-        .map_err(|error| {
-            format!("{error}; hint: {}", error.hint().unwrap())
-                .replace(&path.display().to_string(), "a.parquet")
-        })
+    write(&path, &RecordBatch::try_from_iter(columns.to_vec()).unwrap(), Compression::SNAPPY);
+    let source = Source { path: path.clone(), ..source };
+    data::read(&source, want).and_then(Iterator::collect).map_err(|error| {
+        format!("{error}; hint: {}", error.hint().unwrap())
+            .replace(&path.display().to_string(), "a.parquet")
+    })
 }
 
 fn strings(values: &[&str]) -> ArrayRef {
@@ -74,10 +59,7 @@ fn texts_may_be_strings_of_any_layout_and_labels_any_plain_value() {
         (strings(&["pos", " neg "]), ["pos", "neg"]),
         (Arc::new(Int64Array::from(vec![7, -1])), ["7", "-1"]),
         (Arc::new(Int8Array::from(vec![1, 0])), ["1", "0"]),
-        (
-            Arc::new(BooleanArray::from(vec![true, false])),
-            ["true", "false"],
-        ),
+        (Arc::new(BooleanArray::from(vec![true, false])), ["true", "false"]),
         (Arc::new(Float32Array::from(vec![3.8, 5.0])), ["3.8", "5.0"]),
     ];
     for text in &texts {
@@ -86,13 +68,7 @@ fn texts_may_be_strings_of_any_layout_and_labels_any_plain_value() {
             let examples = read_columns(&columns, Source::new(""), LABELLED).unwrap();
             let rows: Vec<_> = examples
                 .iter()
-                .map(|e| {
-                    (
-                        e.line.unwrap(),
-                        e.text.as_str(),
-                        e.label.as_deref().unwrap(),
-                    )
-                })
+                .map(|e| (e.line.unwrap(), e.text.as_str(), e.label.as_deref().unwrap()))
                 .collect();
             assert_eq!(rows, [(1, "one", expected[0]), (2, "two", expected[1])]);
         }
@@ -122,15 +98,8 @@ fn columns_are_found_by_name_and_by_number_in_any_order() {
         ..Source::new("")
     };
     for source in [by_name, by_number] {
-        let examples = read_columns(
-            &columns,
-            source,
-            Want {
-                label: true,
-                text_pair: true,
-            },
-        )
-        .unwrap();
+        let examples =
+            read_columns(&columns, source, Want { label: true, text_pair: true }).unwrap();
         let expected = Example {
             id: Some("17".to_owned()),
             text: "Why?".to_owned(),
@@ -141,26 +110,15 @@ fn columns_are_found_by_name_and_by_number_in_any_order() {
         };
         assert_eq!(examples, [expected]);
     }
-    let twice = Source {
-        text: "question".into(),
-        label: Some("question".into()),
-        ..Source::new("")
-    };
-    assert_eq!(
-        read_columns(&columns, twice, LABELLED).unwrap()[0]
-            .label
-            .as_deref(),
-        Some("Why?")
-    );
+    let twice =
+        Source { text: "question".into(), label: Some("question".into()), ..Source::new("") };
+    assert_eq!(read_columns(&columns, twice, LABELLED).unwrap()[0].label.as_deref(), Some("Why?"));
 }
 
 #[test]
 fn a_null_text_is_empty_and_a_null_label_is_an_error() {
     let columns = [
-        (
-            "text",
-            Arc::new(StringArray::from(vec![Some("one"), None])) as ArrayRef,
-        ),
+        ("text", Arc::new(StringArray::from(vec![Some("one"), None])) as ArrayRef),
         ("label", Arc::new(Int64Array::from(vec![None, Some(1)]))),
     ];
     let examples = read_columns(&columns, Source::new(""), Want::default()).unwrap();
@@ -174,34 +132,22 @@ fn a_null_text_is_empty_and_a_null_label_is_an_error() {
 #[test]
 fn missing_columns_and_wrong_types_are_named() {
     let list = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1)])]);
-    let columns = [
-        ("text", strings(&["one"])),
-        ("labels", Arc::new(list) as ArrayRef),
-    ];
+    let columns = [("text", strings(&["one"])), ("labels", Arc::new(list) as ArrayRef)];
     for (source, start) in [
         (
             Source::new(""),
             "a.parquet: expected a column `label` for `label`, got the columns `text`, `labels`; ",
         ),
         (
-            Source {
-                label: Some("labels".into()),
-                ..Source::new("")
-            },
+            Source { label: Some("labels".into()), ..Source::new("") },
             "a.parquet: expected strings, numbers or booleans in the column `labels` for `label`, got values of ",
         ),
         (
-            Source {
-                text: 1.into(),
-                ..Source::new("")
-            },
+            Source { text: 1.into(), ..Source::new("") },
             "a.parquet: expected strings in the column number 1 for `text`, got values of type List",
         ),
         (
-            Source {
-                text: 2.into(),
-                ..Source::new("")
-            },
+            Source { text: 2.into(), ..Source::new("") },
             "a.parquet: expected a column number 2 for `text`, got the",
         ),
     ] {
@@ -218,21 +164,14 @@ fn rows_stream_over_batches_and_row_groups_of_any_compression() {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let batch = RecordBatch::try_from_iter([("text", strings(&texts))]).unwrap();
     let batch = concat_batches(&batch.schema(), [&batch, &batch]).unwrap();
-    for compression in [
-        Compression::UNCOMPRESSED,
-        Compression::SNAPPY,
-        Compression::ZSTD(Default::default()),
-    ] {
+    for compression in
+        [Compression::UNCOMPRESSED, Compression::SNAPPY, Compression::ZSTD(Default::default())]
+    {
         write(&path, &batch, compression);
         let examples = data::read(&Source::new(&path), Want::default()).unwrap();
         let examples: Vec<Example> = examples.collect::<Result<_>>().unwrap();
         assert_eq!(examples.len(), 5000);
-        assert!(
-            examples
-                .iter()
-                .enumerate()
-                .all(|(i, e)| e.line == Some(i as u64 + 1))
-        );
+        assert!(examples.iter().enumerate().all(|(i, e)| e.line == Some(i as u64 + 1)));
         assert_eq!(
             (examples[2499].text.as_str(), examples[2500].text.as_str()),
             ("text 2499", "text 0")
@@ -247,23 +186,13 @@ fn a_file_that_is_no_parquet_or_cut_short_is_refused() {
     for content in [&b""[..], b"text,label\none,a\n"] {
         std::fs::write(&path, content).unwrap();
         let error = data::read(&Source::new(&path), LABELLED).err().unwrap();
-        assert!(
-            error
-                .to_string()
-                .contains("expected a Parquet file that is whole"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("expected a Parquet file that is whole"), "{error}");
     }
-    let error = data::read(&Source::new(folder.path().join("a.parquet.gz")), LABELLED)
-        .err()
-        .unwrap();
-    assert!(
-        error.hint().unwrap().starts_with("decompress it"),
-        "{error}"
-    );
-    let error = data::read(&Source::new(folder.path().join("none.parquet")), LABELLED)
-        .err()
-        .unwrap();
+    let error =
+        data::read(&Source::new(folder.path().join("a.parquet.gz")), LABELLED).err().unwrap();
+    assert!(error.hint().unwrap().starts_with("decompress it"), "{error}");
+    let error =
+        data::read(&Source::new(folder.path().join("none.parquet")), LABELLED).err().unwrap();
     assert!(matches!(error, Error::Io { action: "read", .. }), "{error}");
 }
 
@@ -271,22 +200,13 @@ fn a_file_that_is_no_parquet_or_cut_short_is_refused() {
 fn columns_of_labels_are_strings_or_numbers_and_null_is_empty() {
     let rule: ArrayRef = Arc::new(StringArray::from(vec![Some(" a "), None]));
     let number: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(3)]));
-    let columns = [
-        ("text", strings(&["one", "two"])),
-        ("rule", rule),
-        ("number", number),
-    ];
-    let source = Source {
-        label_columns: vec!["number".into(), 1.into()],
-        ..Source::new("a.parquet")
-    };
+    let columns = [("text", strings(&["one", "two"])), ("rule", rule), ("number", number)];
+    let source =
+        Source { label_columns: vec!["number".into(), 1.into()], ..Source::new("a.parquet") };
     let examples = read_columns(&columns, source, Want::default()).unwrap();
     let cells: Vec<Vec<String>> = examples.into_iter().map(|one| one.label_cells).collect();
     assert_eq!(cells, [["", "a"], ["3", ""]]);
-    let missing = Source {
-        label_columns: vec!["annotator".into()],
-        ..Source::new("a.parquet")
-    };
+    let missing = Source { label_columns: vec!["annotator".into()], ..Source::new("a.parquet") };
     let error = read_columns(&columns, missing, Want::default()).unwrap_err();
     assert!(error.contains("a column `annotator`"), "{error}");
     assert!(error.contains("train.label and sweep.label"), "{error}");
@@ -294,11 +214,8 @@ fn columns_of_labels_are_strings_or_numbers_and_null_is_empty() {
 
 #[test]
 fn columns_of_one_name_are_told_apart_by_their_numbers() {
-    let columns = [
-        ("text", strings(&["one"])),
-        ("label", strings(&["a"])),
-        ("label", strings(&["b"])),
-    ];
+    let columns =
+        [("text", strings(&["one"])), ("label", strings(&["a"])), ("label", strings(&["b"]))];
     let fields = columns.iter().map(|(name, column)| {
         arrow::datatypes::Field::new(*name, column.data_type().clone(), false)
     });
@@ -315,14 +232,9 @@ fn columns_of_one_name_are_told_apart_by_their_numbers() {
             .ends_with("a.parquet: expected one column `label` for `label`, got 2 of that name"),
         "{error}"
     );
-    let source = Source {
-        label: Some(2.into()),
-        ..source
-    };
-    let examples: Vec<Example> = data::read(&source, LABELLED)
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
+    let source = Source { label: Some(2.into()), ..source };
+    let examples: Vec<Example> =
+        data::read(&source, LABELLED).unwrap().map(Result::unwrap).collect();
     assert_eq!(examples[0].label.as_deref(), Some("b"));
 }
 
@@ -333,9 +245,8 @@ fn a_parquet_value_has_a_limit_and_a_value_of_many_rows_is_in_memory_once() {
     let write = |column: ArrayRef| {
         let batch = RecordBatch::try_from_iter([("text", column)]).unwrap();
         // Room for what is to be written once.
-        let properties = WriterProperties::builder()
-            .set_dictionary_page_size_limit(16 << 20)
-            .build();
+        let properties =
+            WriterProperties::builder().set_dictionary_page_size_limit(16 << 20).build();
         let file = File::create(&source.path).unwrap();
         let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
         writer.write(&batch).unwrap();
@@ -355,14 +266,8 @@ fn a_parquet_value_has_a_limit_and_a_value_of_many_rows_is_in_memory_once() {
     // 300 rows of 8 MiB, which are one value: copied row by row they would be more than a column of strings can hold.
     let values = StringArray::from(vec![&long[..8 << 20]]);
     let keys = arrow::array::Int32Array::from(vec![0; 300]);
-    write(Arc::new(DictionaryArray::<Int32Type>::new(
-        keys,
-        Arc::new(values),
-    )));
+    write(Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(values))));
     assert!(std::fs::metadata(&source.path).unwrap().len() < 20 << 20);
     let rows = data::read(&source, Want::default()).unwrap();
-    assert_eq!(
-        rows.map(|row| row.unwrap().text.len()).sum::<usize>(),
-        2400 << 20
-    );
+    assert_eq!(rows.map(|row| row.unwrap().text.len()).sum::<usize>(), 2400 << 20);
 }

@@ -41,10 +41,7 @@ pub(super) fn paragraphs(input: Text, source: &Source) -> Result<Paragraphs> {
             }
         })
         .map_err(Error::io("read", &source.path))?;
-    Ok(Paragraphs {
-        receiver,
-        thread: Some(thread),
-    })
+    Ok(Paragraphs { receiver, thread: Some(thread) })
 }
 
 /// The paragraphs of a file that is being read.
@@ -77,10 +74,7 @@ fn send_all(
     // Each object takes more memory than `{}` in the file.
     let input = Limited::new(input, Rc::clone(&allowance), Some(b'{'));
     let mut json = serde_json::Deserializer::from_reader(input);
-    let feed = Feed {
-        sender,
-        allowance: &allowance,
-    };
+    let feed = Feed { sender, allowance: &allowance };
     let read = json.deserialize_map(File(&feed)).and_then(|()| json.end());
     read.map_err(|error| unreadable(source, error, allowance.line()))
 }
@@ -142,10 +136,7 @@ impl<'de> Visitor<'de> for Articles<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut articles: A) -> Result<(), A::Error> {
         let mut number = 1;
-        let article = |number| Article {
-            feed: self.0,
-            number,
-        };
+        let article = |number| Article { feed: self.0, number };
         while articles.next_element_seed(article(number))?.is_some() {
             number += 1;
         }
@@ -187,10 +178,7 @@ impl<'de> Visitor<'de> for Article<'_> {
                     return Err(de::Error::duplicate_field("paragraphs"));
                 }
                 "paragraphs" => {
-                    map.next_value_seed(ParagraphList {
-                        feed: self.feed,
-                        article: &name,
-                    })?;
+                    map.next_value_seed(ParagraphList { feed: self.feed, article: &name })?;
                     has_paragraphs = true;
                 }
                 _ => {

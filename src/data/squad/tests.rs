@@ -4,10 +4,7 @@ use serde_json::{Value, json};
 
 use crate::data::{Answer, Example, Source, Want, read, read_from};
 
-const LABELLED: Want = Want {
-    label: true,
-    text_pair: false,
-};
+const LABELLED: Want = Want { label: true, text_pair: false };
 
 /// Two articles: the second has no title, and a context of the first again.
 fn two_articles() -> Value {
@@ -26,12 +23,7 @@ fn two_articles() -> Value {
 }
 
 fn read_str(content: &str, want: Want) -> crate::error::Result<Vec<Example>> {
-    read_from(
-        Cursor::new(content.to_owned()),
-        &Source::new("a.json"),
-        want,
-    )?
-    .collect()
+    read_from(Cursor::new(content.to_owned()), &Source::new("a.json"), want)?.collect()
 }
 
 /// The message for a file of one good article and one with this paragraph.
@@ -39,9 +31,7 @@ fn error(paragraph: Value) -> String {
     let mut file = two_articles();
     file["data"][1] =
         json!({"title": "Tea", "paragraphs": [{"context": "c", "qas": []}, paragraph]});
-    read_str(&file.to_string(), LABELLED)
-        .unwrap_err()
-        .to_string()
+    read_str(&file.to_string(), LABELLED).unwrap_err().to_string()
 }
 
 #[test]
@@ -80,25 +70,17 @@ fn an_answer_that_is_not_where_it_says_is_kept_with_its_white_space() {
         .map(|example| {
             let context = example.text_pair.as_deref().unwrap();
             let answers = example.answers.iter().flatten();
-            answers
-                .map(|answer: &Answer| answer.matches(context))
-                .collect()
+            answers.map(|answer: &Answer| answer.matches(context)).collect()
         })
         .collect();
-    assert_eq!(
-        matches,
-        [vec![true, true], vec![], vec![false], vec![false]]
-    );
+    assert_eq!(matches, [vec![true, true], vec![], vec![false], vec![false]]);
     assert_eq!(examples[0].answers.as_ref().unwrap()[1].text, "coffee. ");
 }
 
 #[test]
 fn questions_about_one_context_have_one_group_in_whatever_article() {
     let examples = read_str(&two_articles().to_string(), Want::default()).unwrap();
-    let groups: Vec<&str> = examples
-        .iter()
-        .map(|e| e.group.as_deref().unwrap())
-        .collect();
+    let groups: Vec<&str> = examples.iter().map(|e| e.group.as_deref().unwrap()).collect();
     assert_eq!(groups[0], groups[1]);
     assert_eq!(groups[0], groups[3]);
     assert_ne!(groups[0], groups[2]);
@@ -108,10 +90,7 @@ fn questions_about_one_context_have_one_group_in_whatever_article() {
 fn without_wanted_labels_a_question_needs_no_answers() {
     let file = json!({"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "1", "question": "q"}]}]}]});
     let examples = read_str(&file.to_string(), Want::default()).unwrap();
-    assert_eq!(
-        (examples[0].answers.as_ref(), examples[0].line),
-        (None, None)
-    );
+    assert_eq!((examples[0].answers.as_ref(), examples[0].line), (None, None));
     assert!(!examples[0].is_impossible());
     assert!(read_str(&file.to_string(), LABELLED).is_err());
     assert!(read_str(r#"{"data": []}"#, LABELLED).unwrap().is_empty());
@@ -156,26 +135,10 @@ fn a_file_of_another_shape_is_named_with_line_and_column() {
             ":2: ",
             "invalid type: integer `5`, expected a string (column 12)",
         ),
-        (
-            "{\"data\": [\n\n{\"title\": \"x\"}]}",
-            ":3: ",
-            "missing field `paragraphs` (column 14)",
-        ),
-        (
-            "{\"version\": \"1\"}",
-            ":1: ",
-            "missing field `data` (column 16)",
-        ),
-        (
-            "{\"data\": []}\n{\"data\": []}",
-            ":2: ",
-            "trailing characters (column 1)",
-        ),
-        (
-            "{\"data\": [",
-            ":1: ",
-            "EOF while parsing a list (column 10)",
-        ),
+        ("{\"data\": [\n\n{\"title\": \"x\"}]}", ":3: ", "missing field `paragraphs` (column 14)"),
+        ("{\"version\": \"1\"}", ":1: ", "missing field `data` (column 16)"),
+        ("{\"data\": []}\n{\"data\": []}", ":2: ", "trailing characters (column 1)"),
+        ("{\"data\": [", ":1: ", "EOF while parsing a list (column 10)"),
     ]
     .map(|(content, line, got)| {
         (
@@ -204,11 +167,6 @@ fn gzip_a_byte_order_mark_and_bytes_that_do_not_decode_are_met_as_in_all_text_fo
     assert_eq!(examples.count(), 4);
 
     let bytes = b"{\"data\":\n[{\"title\": \"caf\xE9\"".to_vec();
-    let error = read_from(Cursor::new(bytes), &Source::new("a.json"), LABELLED)
-        .err()
-        .unwrap();
-    assert_eq!(
-        error.to_string(),
-        "a.json:2: expected UTF-8 text, got the byte 0xE9"
-    );
+    let error = read_from(Cursor::new(bytes), &Source::new("a.json"), LABELLED).err().unwrap();
+    assert_eq!(error.to_string(), "a.json:2: expected UTF-8 text, got the byte 0xE9");
 }

@@ -16,17 +16,11 @@ fn split(targets: &[Target], groups: &[Option<u64>]) -> Vec<Part> {
 fn the_same_seed_gives_groups_the_same_parts_today_and_next_year() {
     let groups: Vec<u64> = (0..40).map(|row| row / 2).collect();
     let parts = grouped_split(&groups, SplitFractions::default(), 42);
-    let letters: String = parts
-        .iter()
-        .step_by(2)
-        .map(|part| ["t", "v", "x"][*part as usize])
-        .collect();
+    let letters: String =
+        parts.iter().step_by(2).map(|part| ["t", "v", "x"][*part as usize]).collect();
     assert_eq!(letters, "tttvxxttttvtttxtttvt");
     let renamed: Vec<u64> = groups.iter().map(|group| u64::MAX - group * 7).collect();
-    assert_eq!(
-        grouped_split(&renamed, SplitFractions::default(), 42),
-        parts
-    );
+    assert_eq!(grouped_split(&renamed, SplitFractions::default(), 42), parts);
     assert_ne!(grouped_split(&groups, SplitFractions::default(), 43), parts);
 }
 
@@ -46,9 +40,7 @@ fn each_part_gets_a_group_where_there_are_enough() {
 fn groups_of_uneven_size_are_split_as_near_to_the_shares_as_they_allow() {
     let rows = |sizes: &[usize]| -> Vec<u64> {
         let groups = sizes.iter().zip(0..);
-        groups
-            .flat_map(|(size, group)| vec![group; *size])
-            .collect()
+        groups.flat_map(|(size, group)| vec![group; *size]).collect()
     };
     for (sizes, expected) in [
         (&[38, 1, 1][..], &[[38, 1, 1]][..]),
@@ -57,18 +49,12 @@ fn groups_of_uneven_size_are_split_as_near_to_the_shares_as_they_allow() {
         (&[100, 10, 10, 10, 10], &[[100, 20, 20]]),
         (&[20, 20], &[[20, 20, 0]]),
         (&[40], &[[40, 0, 0]]),
-        (
-            &[12, 12, 12, 12, 12, 10, 10, 10, 10],
-            &[[68, 12, 20], [68, 20, 12]],
-        ),
+        (&[12, 12, 12, 12, 12, 10, 10, 10, 10], &[[68, 12, 20], [68, 20, 12]]),
     ] {
         let groups = rows(sizes);
         for seed in 0..20 {
             let counts = count(&grouped_split(&groups, SplitFractions::default(), seed));
-            assert!(
-                expected.contains(&counts),
-                "{sizes:?}, seed {seed}: {counts:?}"
-            );
+            assert!(expected.contains(&counts), "{sizes:?}, seed {seed}: {counts:?}");
         }
     }
     // Documents of very different sizes: within a row of the best that can be.
@@ -78,10 +64,7 @@ fn groups_of_uneven_size_are_split_as_near_to_the_shares_as_they_allow() {
     for seed in 0..20 {
         let counts = count(&grouped_split(&groups, SplitFractions::default(), seed));
         for (count, share) in counts.into_iter().zip([0.70, 0.15, 0.15]) {
-            assert!(
-                (count as f64 - share * n_rows).abs() <= 1.5,
-                "seed {seed}: {counts:?}"
-            );
+            assert!((count as f64 - share * n_rows).abs() <= 1.5, "seed {seed}: {counts:?}");
         }
     }
 }
@@ -90,10 +73,7 @@ fn groups_of_uneven_size_are_split_as_near_to_the_shares_as_they_allow() {
 fn large_groups_are_spread_over_the_parts_and_not_all_of_train() {
     // Thirty large and three hundred small ones: test gets large ones in its share.
     let sizes = (0..330).map(|group| if group < 30 { 20 } else { 2 });
-    let groups: Vec<u64> = sizes
-        .zip(0..)
-        .flat_map(|(size, group)| vec![group; size])
-        .collect();
+    let groups: Vec<u64> = sizes.zip(0..).flat_map(|(size, group)| vec![group; size]).collect();
     let n_large_in_test: usize = (0..20)
         .map(|seed| {
             let parts = grouped_split(&groups, SplitFractions::default(), seed);
@@ -138,10 +118,7 @@ fn sentences_without_a_document_are_split_one_by_one() {
     for document in parts[..50].chunks(10) {
         assert!(document.iter().all(|part| *part == document[0]));
     }
-    assert!(
-        parts[50..].iter().any(|part| *part != parts[50]),
-        "{parts:?}"
-    );
+    assert!(parts[50..].iter().any(|part| *part != parts[50]), "{parts:?}");
     assert_eq!(
         own_groups(&[Some(3), None, Some(3), None]),
         [3, 5, 3, 7],
@@ -151,13 +128,7 @@ fn sentences_without_a_document_are_split_one_by_one() {
 
 #[test]
 fn questions_stay_with_their_context() {
-    let targets = vec![
-        Target::Answers(vec![Answer {
-            text: "a".into(),
-            start: 0
-        }]);
-        60
-    ];
+    let targets = vec![Target::Answers(vec![Answer { text: "a".into(), start: 0 }]); 60];
     let contexts: Vec<Option<u64>> = (0..60).map(|row| Some(row % 20)).collect();
     let parts = split(&targets, &contexts);
     assert_eq!(count(&parts), [42, 9, 9]);
@@ -182,15 +153,8 @@ fn rows_of_several_labels_are_spread_by_the_rarest() {
     assert_eq!(rarest_labels(&few), [0, 0, 1, 1, 6, 5]);
 
     // Every row has label 0, a tenth also 1: both are spread, which classes of sets would do no better.
-    let many: Vec<Target> = (0..200)
-        .map(|row| {
-            if row % 10 == 0 {
-                classes(&[0, 1])
-            } else {
-                classes(&[0])
-            }
-        })
-        .collect();
+    let many: Vec<Target> =
+        (0..200).map(|row| if row % 10 == 0 { classes(&[0, 1]) } else { classes(&[0]) }).collect();
     let parts = split(&many, &[None; 200]);
     assert_eq!(count(&parts), [140, 30, 30]);
     let rare: Vec<Part> = parts.into_iter().step_by(10).collect();
@@ -199,16 +163,12 @@ fn rows_of_several_labels_are_spread_by_the_rarest() {
 
 #[test]
 fn values_are_spread_by_tenths_and_equal_ones_are_in_one() {
-    let values: Vec<Target> = (0..100)
-        .map(|row| Target::Value(f64::from(row * row % 101)))
-        .collect();
+    let values: Vec<Target> =
+        (0..100).map(|row| Target::Value(f64::from(row * row % 101))).collect();
     let values: Vec<&Target> = values.iter().collect();
     let tenths = quantiles(&values);
     for (value, tenth) in values.iter().zip(&tenths) {
-        let below = values
-            .iter()
-            .filter(|other| other.value() < value.value())
-            .count();
+        let below = values.iter().filter(|other| other.value() < value.value()).count();
         assert_eq!(*tenth, below / 10);
     }
     let tied = [1.0, 0.0, 1.0, 1.0, 2.0].map(Target::Value);

@@ -14,26 +14,16 @@ fn failure(number: u32, words: &str) -> String {
 }
 
 fn facts(gpus: &'static dyn Fn() -> Gpus) -> Facts<'static> {
-    Facts {
-        cuda: Some(13),
-        onnxruntime: "1.31.1",
-        gpus,
-    }
+    Facts { cuda: Some(13), onnxruntime: "1.31.1", gpus }
 }
 
 fn old_driver() -> Gpus {
-    Gpus {
-        driver: Some("550.54.14".into()),
-        ..Gpus::default()
-    }
+    Gpus { driver: Some("550.54.14".into()), ..Gpus::default() }
 }
 
 #[test]
 fn an_old_driver_is_told_with_both_versions() {
-    let words = failure(
-        35,
-        "CUDA driver version is insufficient for CUDA runtime version",
-    );
+    let words = failure(35, "CUDA driver version is insufficient for CUDA runtime version");
     let (reason, hint) = facts(&old_driver).explain(&words);
     assert_eq!(
         reason,
@@ -42,10 +32,7 @@ fn an_old_driver_is_told_with_both_versions() {
     assert!(hint.contains("580 or later for CUDA 13"), "{hint}");
     // CUDA says the same where the driver's library is an empty one.
     let (reason, _) = facts(&Gpus::default).explain(&words);
-    assert!(
-        reason.starts_with("the driver is missing, or too old for CUDA 13"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("the driver is missing, or too old for CUDA 13"), "{reason}");
 }
 
 #[test]
@@ -87,12 +74,7 @@ fn other_failures_of_cuda_keep_their_words_and_lose_foreign_source_code() {
     assert_eq!(reason, "CUDNN failure 1001: CUDNN_STATUS_NOT_INITIALIZED");
     // The numbers of other libraries are not CUDA's.
     let cublas = cudnn.replace("CUDNN failure 1001", "CUBLAS failure 2");
-    assert!(
-        facts(&Gpus::default)
-            .explain(&cublas)
-            .0
-            .starts_with("CUBLAS failure 2:")
-    );
+    assert!(facts(&Gpus::default).explain(&cublas).0.starts_with("CUBLAS failure 2:"));
 }
 
 #[test]
@@ -118,19 +100,14 @@ fn library(name: &str, part: &'static str) -> Library {
         name: name.into(),
         part,
         package: None,
-        problem: Some(format!(
-            "{name}: cannot open shared object file: No such file or directory"
-        )),
+        problem: Some(format!("{name}: cannot open shared object file: No such file or directory")),
     }
 }
 
 #[test]
 fn a_missing_driver_is_told_beside_missing_libraries_and_alone() {
     let none = || Gpus::default();
-    let both = [
-        library("libcudart.so.13", "CUDA runtime"),
-        library(DRIVER_LIBRARY, "the driver"),
-    ];
+    let both = [library("libcudart.so.13", "CUDA runtime"), library(DRIVER_LIBRARY, "the driver")];
     let (reason, _) = explain_libraries(&both, Some(13), &none).unwrap();
     assert_eq!(
         reason,
@@ -139,10 +116,7 @@ fn a_missing_driver_is_told_beside_missing_libraries_and_alone() {
     );
     let (reason, hint) = explain_libraries(&both[1..], Some(13), &none).unwrap();
     assert!(reason.starts_with("there is no NVIDIA driver"), "{reason}");
-    assert!(
-        hint.contains("580 or later") && hint.contains("--gpus all"),
-        "{hint}"
-    );
+    assert!(hint.contains("580 or later") && hint.contains("--gpus all"), "{hint}");
     assert!(explain_libraries(&[], Some(13), &none).is_none());
 }
 
@@ -151,16 +125,10 @@ fn a_kernel_module_without_its_library_is_another_matter() {
     let module = || Gpus {
         driver: Some("580.65.06".into()),
         control_device: true,
-        gpus: vec![Gpu {
-            name: "NVIDIA T4".into(),
-            memory_bytes: None,
-        }],
+        gpus: vec![Gpu { name: "NVIDIA T4".into(), memory_bytes: None }],
         ..Gpus::default()
     };
     let alone = [library(DRIVER_LIBRARY, "the driver")];
     let (reason, _) = explain_libraries(&alone, Some(13), &module).unwrap();
-    assert!(
-        reason.contains("though its kernel module is loaded"),
-        "{reason}"
-    );
+    assert!(reason.contains("though its kernel module is loaded"), "{reason}");
 }

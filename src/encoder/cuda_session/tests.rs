@@ -42,32 +42,15 @@ fn packed_worker(checkpoint: &Checkpoint, precision: Precision) -> Worker {
     let model = packed::tests_oracle::build(source, &options.layers, half).unwrap();
     let builder = session_builder(runtime, 1).unwrap();
     let session = model.into_session(&builder).unwrap();
-    let memory = MemoryInfo::new(
-        AllocationDevice::CPU,
-        0,
-        AllocatorType::Device,
-        MemoryType::CPUOutput,
-    );
-    let session = CudaSession::new(
-        session,
-        source,
-        &options.layers,
-        memory.unwrap(),
-        Provider::Cpu,
-    );
-    Worker {
-        session: WorkerSession::Packed(Box::new(session.unwrap())),
-        precision,
-    }
+    let memory =
+        MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput);
+    let session =
+        CudaSession::new(session, source, &options.layers, memory.unwrap(), Provider::Cpu);
+    Worker { session: WorkerSession::Packed(Box::new(session.unwrap())), precision }
 }
 
 fn padded_worker(checkpoint: &Checkpoint) -> Worker {
-    Worker::open(
-        runtime::for_tests(),
-        checkpoint,
-        &options(checkpoint, Precision::F32),
-    )
-    .unwrap()
+    Worker::open(runtime::for_tests(), checkpoint, &options(checkpoint, Precision::F32)).unwrap()
 }
 
 /// Windows of these lengths, the second half of each of another token type; no two batches of another `seed` alike.
@@ -132,12 +115,7 @@ fn the_packed_graph_equals_the_padded_one_on_every_real_token() {
             let (difference, value) = largest_difference(&got, &expected);
             println!("{folder}, {lengths:?}: {difference:e}, largest value {value}");
             // The small checkpoints have wide random weights, and values to go with them.
-            let allowed = 1e-5
-                * if folder.ends_with("minilm") {
-                    1.0
-                } else {
-                    value.max(1.0)
-                };
+            let allowed = 1e-5 * if folder.ends_with("minilm") { 1.0 } else { value.max(1.0) };
             assert!(difference <= allowed, "{folder}, {lengths:?}: {difference}");
         }
     }
@@ -167,13 +145,8 @@ fn states_of_one_batch_are_not_touched_by_the_next() {
     let checkpoint = open_checkpoint("tiny_bert");
     let mut packed = packed_worker(&checkpoint, Precision::F32);
     // Equal shapes, so that a buffer could be taken again.
-    let batches: Vec<Batch> = (0..6)
-        .map(|seed| batch(&checkpoint, &[7, 30], seed))
-        .collect();
-    let held: Vec<_> = batches
-        .iter()
-        .map(|batch| packed.compute(batch).unwrap())
-        .collect();
+    let batches: Vec<Batch> = (0..6).map(|seed| batch(&checkpoint, &[7, 30], seed)).collect();
+    let held: Vec<_> = batches.iter().map(|batch| packed.compute(batch).unwrap()).collect();
     let mut padded = padded_worker(&checkpoint);
     for (batch, held) in batches.iter().zip(&held) {
         let alone = packed.compute(batch).unwrap();
@@ -187,27 +160,18 @@ fn states_of_one_batch_are_not_touched_by_the_next() {
 fn every_state(checkpoint: &Checkpoint) -> Vec<StateId> {
     let layers = [0, checkpoint.config.layers];
     let kinds = StateKind::ALL.into_iter();
-    kinds
-        .flat_map(|kind| layers.map(|layer| StateId { kind, layer }))
-        .collect()
+    kinds.flat_map(|kind| layers.map(|layer| StateId { kind, layer })).collect()
 }
 
 #[test]
 fn a_ring_of_batches_gives_what_each_gives_alone() {
     let checkpoint = open_checkpoint("tiny_bert");
     let states = every_state(&checkpoint);
-    let batches: Vec<Batch> = (0..24)
-        .map(|seed| batch(&checkpoint, LENGTHS[seed % LENGTHS.len()], seed))
-        .collect();
+    let batches: Vec<Batch> =
+        (0..24).map(|seed| batch(&checkpoint, LENGTHS[seed % LENGTHS.len()], seed)).collect();
     let words: Vec<Vec<Vec<u16>>> = batches
         .iter()
-        .map(|batch| {
-            batch
-                .lengths
-                .iter()
-                .map(|length| (0..*length as u16 / 2).collect())
-                .collect()
-        })
+        .map(|batch| batch.lengths.iter().map(|length| (0..*length as u16 / 2).collect()).collect())
         .collect();
     let request = |number: usize| Request {
         states: &states,
@@ -218,11 +182,7 @@ fn a_ring_of_batches_gives_what_each_gives_alone() {
     for precision in [Precision::F32, Precision::F16] {
         let mut worker = packed_worker(&checkpoint, precision);
         let alone: Vec<Vec<BatchStates>> = (0..batches.len())
-            .map(|number| {
-                worker
-                    .run(&batches[number], request(number), |_| String::new())
-                    .unwrap()
-            })
+            .map(|number| worker.run(&batches[number], request(number), |_| String::new()).unwrap())
             .collect();
         let finished = Mutex::new(vec![None; batches.len()]);
         worker.run_all(
@@ -239,10 +199,7 @@ fn a_ring_of_batches_gives_what_each_gives_alone() {
             let together = together.expect("every batch is finished");
             assert_eq!(alone.len(), states.len());
             for (alone, together) in alone.iter().zip(&together) {
-                assert_eq!(
-                    (alone.state, &alone.values),
-                    (together.state, &together.values)
-                );
+                assert_eq!((alone.state, &alone.values), (together.state, &together.values));
             }
         }
     }
@@ -267,12 +224,7 @@ fn pooled_states_of_the_packed_graph_are_those_of_the_padded_one() {
     let checkpoint = open_checkpoint("families/roberta");
     let states = Pooling::ALL.map(|pooling| StateId::pooled(pooling, checkpoint.config.layers));
     let batch = batch(&checkpoint, LENGTHS[1], 3);
-    let request = Request {
-        states: &states,
-        dtype: Dtype::F32,
-        stored: Dtype::F32,
-        words: &[],
-    };
+    let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
     let run = |mut worker: Worker| worker.run(&batch, request, |_| String::new()).unwrap();
     let packed = run(packed_worker(&checkpoint, Precision::F32));
     for (packed, padded) in packed.iter().zip(run(padded_worker(&checkpoint))) {
@@ -291,11 +243,8 @@ fn pooled_states_of_the_packed_graph_are_those_of_the_padded_one() {
 #[test]
 fn a_batch_is_packed_as_the_operator_wants_it() {
     // The operator's own example: windows of 1, 2 and 4 tokens in a padded batch of 3 x 4.
-    let windows: [(&[u32], &[u8]); 3] = [
-        (&[10], &[0]),
-        (&[20, 21], &[0, 1]),
-        (&[30, 31, 32, 33], &[0, 0, 1, 1]),
-    ];
+    let windows: [(&[u32], &[u8]); 3] =
+        [(&[10], &[0]), (&[20, 21], &[0, 1]), (&[30, 31, 32, 33], &[0, 0, 1, 1])];
     let batch = Batch::new(windows.into_iter());
     let packed = PackedBatch::of(&batch, false, TokenPositions::FROM_ZERO);
     assert_eq!(packed.ids, [10, 20, 21, 30, 31, 32, 33]);
@@ -303,10 +252,7 @@ fn a_batch_is_packed_as_the_operator_wants_it() {
     assert_eq!(packed.positions, [0, 0, 1, 0, 1, 2, 3]);
     assert_eq!(packed.token_offset, [0, 4, 5, 8, 9, 10, 11, 1, 2, 3, 6, 7]);
     assert_eq!(packed.cu_seqlens, [0, 1, 3, 7]);
-    assert_eq!(
-        PackedBatch::of(&batch, true, TokenPositions::FROM_ZERO).type_ids,
-        [0; 7]
-    );
+    assert_eq!(PackedBatch::of(&batch, true, TokenPositions::FROM_ZERO).type_ids, [0; 7]);
 }
 
 #[test]
@@ -321,9 +267,7 @@ fn memory_that_runs_out_is_known_by_what_is_said() {
     ] {
         assert!(is_out_of_memory(reason), "{reason}");
     }
-    assert!(!is_out_of_memory(
-        "CUDA failure 700: an illegal memory access was encountered"
-    ));
+    assert!(!is_out_of_memory("CUDA failure 700: an illegal memory access was encountered"));
 }
 
 #[test]
@@ -340,18 +284,8 @@ fn a_full_device_names_a_budget_that_fits() {
         error.to_string(),
         "cannot run on device `cuda:0`: its memory is full: a batch of 2560 tokens does not fit"
     );
-    assert!(
-        error
-            .hint()
-            .unwrap()
-            .starts_with("set model.batch_tokens = 640, which fits")
-    );
+    assert!(error.hint().unwrap().starts_with("set model.batch_tokens = 640, which fits"));
 
     let error = out_of_memory("cuda:0".into(), &batch, |_| false);
-    assert!(
-        error
-            .hint()
-            .unwrap()
-            .starts_with("not even one text of 64 tokens fits")
-    );
+    assert!(error.hint().unwrap().starts_with("not even one text of 64 tokens fits"));
 }

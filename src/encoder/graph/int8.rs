@@ -73,10 +73,7 @@ pub(in crate::encoder) fn build(
     layers: &[usize],
     form: WeightForm,
 ) -> Result<Model> {
-    let mut graph = Int8Graph {
-        builder: GraphBuilder::new(source, false)?,
-        form,
-    };
+    let mut graph = Int8Graph { builder: GraphBuilder::new(source, false)?, form };
     graph.builder.embeddings()?;
     let highest = layers.iter().copied().max().unwrap_or(0);
     graph.constants()?;
@@ -176,9 +173,7 @@ impl Int8Graph<'_> {
         let (hidden, tensors) = (shape.hidden, shape.family.tensors);
         let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
         let names = tensors.projections.map(at);
-        let weights = names
-            .each_ref()
-            .map(|name| self.weight_of(name, hidden, hidden));
+        let weights = names.each_ref().map(|name| self.weight_of(name, hidden, hidden));
         let mut weights: Vec<Vec<f32>> = weights.into_iter().collect::<Result<_>>()?;
         let mut input = output_name(layer);
         if let Some(norm) = self.norm_before(layer) {
@@ -200,8 +195,7 @@ impl Int8Graph<'_> {
             let stored = &self.builder.source.weights;
             bias.extend(stored.tensor(&format!("{name}.bias"), &[hidden])?);
         }
-        self.builder
-            .initializer(&at("qkv.bias"), &[3 * hidden], &bias)?;
+        self.builder.initializer(&at("qkv.bias"), &[3 * hidden], &bias)?;
         let [query, key, value] = names.each_ref().map(|name| format!("{name}.windows"));
         self.builder.node(
             "MultiHeadAttention",
@@ -223,8 +217,7 @@ impl Int8Graph<'_> {
         let weight = Quantized::new(weight, n_inputs);
         let rows = self.quantized_rows(input, n_inputs, weight.n_corrections())?;
         self.product(&rows, name, &weight)?;
-        self.builder
-            .weight(&format!("{name}.bias"), &[weight.n_outputs()])
+        self.builder.weight(&format!("{name}.bias"), &[weight.n_outputs()])
     }
 
     /// The weight of a linear layer as it is stored, `[out, in]`.
@@ -238,10 +231,7 @@ impl Int8Graph<'_> {
         let shape = self.builder.shape;
         let tensors = shape.family.tensors;
         match layer.checked_sub(1) {
-            Some(before) => Some(format!(
-                "{}.{before}.{}",
-                tensors.layers, tensors.output_norm
-            )),
+            Some(before) => Some(format!("{}.{before}.{}", tensors.layers, tensors.output_norm)),
             None => (shape.embedding == shape.hidden).then(|| "embeddings.LayerNorm".into()),
         }
     }
@@ -258,8 +248,7 @@ impl Int8Graph<'_> {
     fn smooth(&mut self, input: &str, factors: &[f32]) -> Result<String> {
         let [reciprocals, output] = ["smoothing", "smooth"].map(|name| format!("{input}.{name}"));
         let values: Vec<f32> = factors.iter().map(|factor| 1.0 / factor).collect();
-        self.builder
-            .initializer(&reciprocals, &[values.len()], &values)?;
+        self.builder.initializer(&reciprocals, &[values.len()], &values)?;
         self.onnx("Mul", &[input, &reciprocals], &output, vec![])?;
         Ok(output)
     }
@@ -286,12 +275,7 @@ impl Int8Graph<'_> {
         self.onnx("Neg", &[&at("low")], &at("depth"), vec![])?;
         let by_row = || Ok(vec![attribute("axis", 0i64)?]);
         // Without a zero point of its own it makes u8, which the zero point of the rows has to be.
-        self.onnx(
-            "QuantizeLinear",
-            &[&at("depth"), &at("step")],
-            &at("zero_point"),
-            by_row()?,
-        )?;
+        self.onnx("QuantizeLinear", &[&at("depth"), &at("step")], &at("zero_point"), by_row()?)?;
         self.onnx(
             "QuantizeLinear",
             &[&rows, &at("step"), &at("zero_point")],
@@ -304,20 +288,11 @@ impl Int8Graph<'_> {
         let repeated = at("repeated_shape");
         self.constant(&repeated, &[2], &[1, n_corrections as i64])?;
         let corrections = at("repeated_zero_points");
-        self.onnx(
-            "Expand",
-            &[&at("zero_points"), &repeated],
-            &corrections,
-            vec![],
-        )?;
+        self.onnx("Expand", &[&at("zero_points"), &repeated], &corrections, vec![])?;
         let values = at("quantized");
         let beside = vec![attribute("axis", 1i64)?];
         self.onnx("Concat", &[&at("int8"), &corrections], &values, beside)?;
-        Ok(QuantizedRows {
-            values,
-            steps: at("steps"),
-            n_corrections,
-        })
+        Ok(QuantizedRows { values, steps: at("steps"), n_corrections })
     }
 
     /// Multiplies rows with a quantised weight: `[T, N]` in f32, named as [`product`] says.
@@ -335,20 +310,13 @@ impl Int8Graph<'_> {
             }
         }
         let scales = format!("{name}.scales");
-        self.builder
-            .initializer(&scales, &[n_outputs], &weight.scales)?;
+        self.builder.initializer(&scales, &[n_outputs], &weight.scales)?;
         let mut inputs = vec![&rows.values[..], &int8, "one", &scales, "no_zero_point"];
         if self.form == WeightForm::Unsigned {
             inputs.push("weight_zero_point");
         }
         let of_steps = format!("{name}.of_steps");
-        self.builder.node(
-            "MatMulIntegerToFloat",
-            CONTRIB_DOMAIN,
-            &inputs,
-            &[&of_steps],
-            vec![],
-        )?;
+        self.builder.node("MatMulIntegerToFloat", CONTRIB_DOMAIN, &inputs, &[&of_steps], vec![])?;
         self.onnx("Mul", &[&of_steps, &rows.steps], &product(name), vec![])
     }
 
@@ -364,8 +332,7 @@ impl Int8Graph<'_> {
         output: &str,
         attributes: Vec<Attribute>,
     ) -> Result<()> {
-        self.builder
-            .node(operator, ONNX_DOMAIN, inputs, &[output], attributes)
+        self.builder.node(operator, ONNX_DOMAIN, inputs, &[output], attributes)
     }
 
     /// An initialiser of any type.
@@ -379,10 +346,7 @@ impl Int8Graph<'_> {
             Tensor::<T>::new(&Allocator::default(), shape).map_err(encoder_error(action))?;
         tensor.extract_tensor_mut().1.copy_from_slice(values);
         let external = std::mem::size_of_val(values) > SMALL_TENSOR_BYTES;
-        self.builder
-            .graph
-            .add_initializer(name, tensor, external)
-            .map_err(encoder_error(action))
+        self.builder.graph.add_initializer(name, tensor, external).map_err(encoder_error(action))
     }
 }
 
@@ -444,11 +408,7 @@ mod tests {
                 "attention_mask" => input([1; 6]),
             ];
             let outputs = session.run(inputs).unwrap();
-            outputs["layer_2"]
-                .try_extract_tensor::<f32>()
-                .unwrap()
-                .1
-                .to_vec()
+            outputs["layer_2"].try_extract_tensor::<f32>().unwrap().1.to_vec()
         });
         assert_eq!(states[0], states[1]);
         assert!(states[0].iter().any(|value| value.abs() > 0.1));

@@ -120,10 +120,7 @@ fn packed_embeddings(builder: &mut GraphBuilder<'_>) -> Result<()> {
             positions,
         ],
         &["embeddings.row", "embeddings.mask_index"],
-        vec![float_attribute(
-            "epsilon",
-            builder.shape.layer_norm_epsilon,
-        )?],
+        vec![float_attribute("epsilon", builder.shape.layer_norm_epsilon)?],
     )?;
     let shape = "embeddings.row_shape";
     shape_initializer(builder, shape, &[-1, builder.shape.embedding as i64])?;
@@ -159,13 +156,7 @@ fn projections(builder: &mut GraphBuilder<'_>, layer: usize) -> Result<PackedAtt
 
     builder.linear(&query, hidden, hidden)?;
     let (weight, bias) = (format!("{query}.weight"), format!("{query}.bias"));
-    builder.node(
-        "Gemm",
-        ONNX_DOMAIN,
-        &[&input, &weight, &bias],
-        &[&named.query],
-        vec![],
-    )?;
+    builder.node("Gemm", ONNX_DOMAIN, &[&input, &weight, &bias], &[&named.query], vec![])?;
     for (name, output) in [(&key, &named.key), (&value, &named.value)] {
         let values = builder.transposed(name, hidden, hidden)?;
         let weight = format!("{name}.weight");

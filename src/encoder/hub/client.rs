@@ -45,11 +45,7 @@ impl<'a> Client<'a> {
         let proxy = hub.proxy.as_deref().map(Proxy::new).transpose();
         let proxy = proxy.map_err(|error| {
             let expected = "a proxy as http://host:port".into();
-            model.refuse(
-                expected,
-                error.to_string(),
-                "correct HTTPS_PROXY, or unset it",
-            )
+            model.refuse(expected, error.to_string(), "correct HTTPS_PROXY, or unset it")
         })?;
         // The proxy is set even where there is none: by default ureq would read it from the environment.
         let config = Agent::config_builder()
@@ -62,11 +58,7 @@ impl<'a> Client<'a> {
             .timeout_recv_response(Some(READ_TIMEOUT))
             .timeout_per_read(Some(READ_TIMEOUT))
             .build();
-        Ok(Client {
-            agent: config.into(),
-            hub,
-            model,
-        })
+        Ok(Client { agent: config.into(), hub, model })
     }
 
     /// Asks for the commit of the revision and its files, with sizes and hashes.
@@ -106,9 +98,8 @@ impl<'a> Client<'a> {
         }
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
-        let mut part = through_no_link(&mut options)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
+        let mut part =
+            through_no_link(&mut options).open(&path).map_err(Error::io("open", &path))?;
         let mut start = part.metadata().map_err(Error::io("read", &path))?.len();
         if start > file.size {
             part.set_len(0).map_err(Error::io("write", &path))?;
@@ -133,11 +124,7 @@ impl<'a> Client<'a> {
         progress: &dyn Progress,
     ) -> Result<u64> {
         let names: Vec<String> = file.path.split('/').map(encode).collect();
-        let url = format!(
-            "{}/resolve/{commit}/{}",
-            self.model.repository,
-            names.join("/")
-        );
+        let url = format!("{}/resolve/{commit}/{}", self.model.repository, names.join("/"));
         let mut response = self.get(&url, start)?;
         let goes_on = response.status() == 206 && first_byte(response.headers()) == Some(start);
         if start > 0 && !goes_on {
@@ -160,8 +147,7 @@ impl<'a> Client<'a> {
             match body.read(&mut buffer) {
                 Ok(0) => break "the connection was closed".to_string(),
                 Ok(n_bytes) => {
-                    part.write_all(&buffer[..n_bytes])
-                        .map_err(Error::io("write", path))?;
+                    part.write_all(&buffer[..n_bytes]).map_err(Error::io("write", path))?;
                     fetched += n_bytes as u64;
                     progress.advance(n_bytes as u64, 0);
                 }
@@ -202,11 +188,9 @@ impl<'a> Client<'a> {
 
     fn get(&self, path: &str, start: u64) -> Result<Response<Body>> {
         let endpoint = self.hub.endpoint.trim_end_matches('/');
-        let mut uri: Uri = format!("{endpoint}/{path}")
-            .parse()
-            .map_err(|error: InvalidUri| {
-                self.unreachable(&ureq::http::Error::from(error).into())
-            })?;
+        let mut uri: Uri = format!("{endpoint}/{path}").parse().map_err(|error: InvalidUri| {
+            self.unreachable(&ureq::http::Error::from(error).into())
+        })?;
         let hub = Origin::of(&uri);
         for _ in 0..=MOST_REDIRECTS {
             let mut request = self.agent.get(uri.clone());
@@ -292,12 +276,7 @@ fn leads_on(status: StatusCode) -> bool {
 /// The number after `bytes ` in Content-Range.
 fn first_byte(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get("content-range")?.to_str().ok()?;
-    range
-        .strip_prefix("bytes ")?
-        .split('-')
-        .next()?
-        .parse()
-        .ok()
+    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
 /// Percent-encodes everything that is not an unreserved character (RFC 3986), slashes too.

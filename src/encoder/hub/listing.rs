@@ -208,12 +208,7 @@ impl Listing {
             ));
         }
         let name = path.rsplit('/').next().unwrap_or(path).to_string();
-        Ok(RemoteFile {
-            path: path.into(),
-            name,
-            size,
-            sum,
-        })
+        Ok(RemoteFile { path: path.into(), name, size, sum })
     }
 }
 
@@ -264,10 +259,7 @@ mod tests {
 
     #[test]
     fn a_commit_that_is_none_and_a_file_that_is_listed_twice_are_refused() {
-        assert_eq!(
-            listing(&"A".repeat(40), json!([])).unwrap().commit,
-            "a".repeat(40)
-        );
+        assert_eq!(listing(&"A".repeat(40), json!([])).unwrap().commit, "a".repeat(40));
         for commit in ["", "main", "../../x", &"é".repeat(20)] {
             assert!(listing(commit, json!([])).is_err(), "{commit}");
         }
@@ -281,23 +273,15 @@ mod tests {
         let file = |name: &str, file: Value| {
             let mut file = file;
             file["rfilename"] = json!(name);
-            listing(&"a".repeat(40), json!([file]))
-                .unwrap()
-                .file(&model(), name)
+            listing(&"a".repeat(40), json!([file])).unwrap().file(&model(), name)
         };
         let small =
             |blob: &str, size: u64| file("config.json", json!({ "blobId": blob, "size": size }));
         let large = |sha256: &str, size: u64| {
-            file(
-                "model.safetensors",
-                json!({ "lfs": { "sha256": sha256, "size": size } }),
-            )
+            file("model.safetensors", json!({ "lfs": { "sha256": sha256, "size": size } }))
         };
         let (blob, sha256) = ("b".repeat(40), "c".repeat(64));
-        assert_eq!(
-            small(&blob, MOST_READ).unwrap().part_name(),
-            "config.json.bbbbbbbb.part"
-        );
+        assert_eq!(small(&blob, MOST_READ).unwrap().part_name(), "config.json.bbbbbbbb.part");
         assert_eq!(large(&sha256, MOST_BYTES).unwrap().size, MOST_BYTES);
         for (problem, file) in [
             ("a short hash", small("b", 1)),

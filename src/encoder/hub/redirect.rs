@@ -38,10 +38,7 @@ pub(super) fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     } else if location.contains("://") {
         location.to_string()
     } else {
-        let folder = from
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
+        let folder = from.path().rsplit_once('/').map_or("", |(folder, _)| folder);
         format!("{scheme}://{authority}{folder}/{location}")
     };
     text.parse().ok()

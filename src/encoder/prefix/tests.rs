@@ -31,40 +31,16 @@ fn what_goes_word_by_word_is_known_and_what_may_look_further_is_not() {
         ("normalizer", replace(json!({ "Regex": ".*" })), false),
         ("normalizer", replace(json!({ "String": "``" })), true),
         ("normalizer", replace(json!({ "String": "" })), false),
-        (
-            "normalizer",
-            sequence(&[kind("Nmt"), replace(json!({ "String": "``" }))]),
-            false,
-        ),
+        ("normalizer", sequence(&[kind("Nmt"), replace(json!({ "String": "``" }))]), false),
         ("pre_tokenizer", Value::Null, false),
         ("pre_tokenizer", kind("Punctuation"), false),
         ("pre_tokenizer", kind("Split"), false),
         ("pre_tokenizer", kind("Metaspace"), true),
-        (
-            "pre_tokenizer",
-            json!({ "type": "Metaspace", "split": false }),
-            false,
-        ),
-        (
-            "pre_tokenizer",
-            json!({ "type": "ByteLevel", "use_regex": false }),
-            false,
-        ),
-        (
-            "pre_tokenizer",
-            sequence(&[kind("WhitespaceSplit"), sequence(&[kind("Digits")])]),
-            true,
-        ),
-        (
-            "pre_tokenizer",
-            sequence(&[kind("WhitespaceSplit"), kind("Split")]),
-            false,
-        ),
-        (
-            "added_tokens",
-            json!([{ "content": "a b", "normalized": true }]),
-            false,
-        ),
+        ("pre_tokenizer", json!({ "type": "Metaspace", "split": false }), false),
+        ("pre_tokenizer", json!({ "type": "ByteLevel", "use_regex": false }), false),
+        ("pre_tokenizer", sequence(&[kind("WhitespaceSplit"), sequence(&[kind("Digits")])]), true),
+        ("pre_tokenizer", sequence(&[kind("WhitespaceSplit"), kind("Split")]), false),
+        ("added_tokens", json!([{ "content": "a b", "normalized": true }]), false),
         ("model", json!({ "type": "BPE", "dropout": 0.1 }), false),
     ] {
         assert_eq!(with(key, value.clone()), known, "{key} {value}");

@@ -30,23 +30,15 @@ fn open(characters: &[&str]) -> Result<TextTokenizer> {
 fn a_vocabulary_without_the_letter_that_is_tried_first_is_tried_with_others() {
     let tokenizer = open(&["0", "x"]).unwrap();
     let encodings = tokenizer.encode(&[Input::Text("x0 x"), Input::Pair("x", "0")], true);
-    let ids: Vec<Vec<u32>> = encodings
-        .unwrap()
-        .iter()
-        .map(|encoding| encoding.windows[0].ids.clone())
-        .collect();
+    let ids: Vec<Vec<u32>> =
+        encodings.unwrap().iter().map(|encoding| encoding.windows[0].ids.clone()).collect();
     assert_eq!(ids, [vec![0, 3, 2, 3, 1], vec![0, 3, 1, 2, 1]]);
 }
 
 #[test]
 fn a_tokenizer_that_spells_none_of_them_is_refused() {
     let error = open(&["x"]).err().unwrap();
-    assert!(
-        error
-            .to_string()
-            .contains("expected a tokenizer.json that makes tokens"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("expected a tokenizer.json that makes tokens"), "{error}");
 }
 
 /// A tokenizer.json of the fixtures, with some of its parts replaced.
@@ -99,25 +91,16 @@ fn kinds() -> Vec<Value> {
     ]);
     vec![
         fixture("tiny_bert", &[]),
-        fixture(
-            "tiny_bert",
-            &[("pre_tokenizer", json!({ "type": "Whitespace" }))],
-        ),
+        fixture("tiny_bert", &[("pre_tokenizer", json!({ "type": "Whitespace" }))]),
         fixture("families/roberta", &[]),
         fixture(
             "families/roberta",
-            &[
-                ("pre_tokenizer", bytes),
-                ("normalizer", json!({ "type": "NFC" })),
-            ],
+            &[("pre_tokenizer", bytes), ("normalizer", json!({ "type": "NFC" }))],
         ),
         fixture("families/camembert_bf16", &[]),
         fixture(
             "families/xlm_roberta_f16",
-            &[
-                ("pre_tokenizer", split),
-                ("normalizer", sentence_piece.clone()),
-            ],
+            &[("pre_tokenizer", split), ("normalizer", sentence_piece.clone())],
         ),
         fixture(
             "families/xlm_roberta_f16",
@@ -129,9 +112,8 @@ fn kinds() -> Vec<Value> {
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let of_three = |three: &[u8]| {
-        let bits = (0..3).fold(0u32, |bits, place| {
-            bits << 8 | u32::from(*three.get(place).unwrap_or(&0))
-        });
+        let bits =
+            (0..3).fold(0u32, |bits, place| bits << 8 | u32::from(*three.get(place).unwrap_or(&0)));
         let digit = |place: usize| char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]);
         let digits: String = (0..=three.len()).map(digit).collect();
         format!("{digits:=<4}")
@@ -173,10 +155,7 @@ fn text() -> impl Strategy<Value = String> {
         "Ж",
         "\u{3000}",
     ];
-    let piece = (
-        0..PIECES.len(),
-        prop_oneof![6 => 1usize..3, 1 => 50usize..200],
-    );
+    let piece = (0..PIECES.len(), prop_oneof![6 => 1usize..3, 1 => 50usize..200]);
     let one = move |(piece, times): (usize, usize)| PIECES[piece].repeat(times);
     let pieces = proptest::collection::vec(piece.prop_map(one), 0..300);
     // Many texts have long stretches that are plain.
@@ -248,22 +227,10 @@ fn of_a_long_text_the_beginning_is_read_whatever_the_kind_of_tokenizer() {
 fn a_text_whose_rest_makes_no_token_is_not_called_truncated() {
     let tokenizer = made(&fixture("tiny_bert", &[]), 8, Overflow::Truncate).unwrap();
     for (text, truncated) in [
-        (
-            format!("the cold snow{}", " \u{200b}\n".repeat(5000)),
-            false,
-        ),
-        (
-            format!("the cold snow{}film", " \u{200b}\n".repeat(5000)),
-            false,
-        ),
-        (
-            format!("the cold snow film the cold{}", " ".repeat(50_000)),
-            false,
-        ),
-        (
-            format!("the cold snow film the cold{}snow", " ".repeat(50_000)),
-            true,
-        ),
+        (format!("the cold snow{}", " \u{200b}\n".repeat(5000)), false),
+        (format!("the cold snow{}film", " \u{200b}\n".repeat(5000)), false),
+        (format!("the cold snow film the cold{}", " ".repeat(50_000)), false),
+        (format!("the cold snow film the cold{}snow", " ".repeat(50_000)), true),
         ("日".repeat(10_000), true),
         ("x".repeat(10_000), false),
     ] {
@@ -283,19 +250,10 @@ fn what_makes_the_tokenizers_library_panic_is_an_error_that_names_the_file() {
     missing_merge["model"]["merges"] = json!(["q q"]);
     for json in [
         fixture("tiny_bert", &[("post_processor", no_special)]),
+        fixture("tiny_bert", &[("pre_tokenizer", json!({ "type": "FixedLength", "length": 0 }))]),
         fixture(
             "tiny_bert",
-            &[(
-                "pre_tokenizer",
-                json!({ "type": "FixedLength", "length": 0 }),
-            )],
-        ),
-        fixture(
-            "tiny_bert",
-            &[(
-                "normalizer",
-                json!({ "type": "Precompiled", "precompiled_charsmap": "AAAAAAAA" }),
-            )],
+            &[("normalizer", json!({ "type": "Precompiled", "precompiled_charsmap": "AAAAAAAA" }))],
         ),
         missing_merge,
     ] {
@@ -311,9 +269,7 @@ fn a_text_at_which_the_library_fails_is_named() {
     let mut json = fixture("tiny_bert", &[]);
     json["model"]["unk_token"] = json!("[NONE]");
     let tokenizer = made(&json, 16, Overflow::Truncate).unwrap();
-    let error = tokenizer
-        .encode(&[Input::Text("the 日本 \u{7}")], true)
-        .unwrap_err();
+    let error = tokenizer.encode(&[Input::Text("the 日本 \u{7}")], true).unwrap_err();
     assert!(error.to_string().contains("fails at `the 日本"), "{error}");
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
 }

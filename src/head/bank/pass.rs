@@ -78,11 +78,7 @@ impl Pass {
         for (group, heads) in groups.iter_mut().zip(linear) {
             group.fill(heads);
         }
-        Pass {
-            set,
-            batch_size,
-            groups,
-        }
+        Pass { set, batch_size, groups }
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -128,8 +124,7 @@ impl Pass {
             let blocks = std::mem::take(&mut group.blocks).into_iter();
             group.fill(blocks.flat_map(Block::into_heads).collect());
         }
-        self.groups
-            .retain(|group| !(group.blocks.is_empty() && group.networks.is_empty()));
+        self.groups.retain(|group| !(group.blocks.is_empty() && group.networks.is_empty()));
     }
 
     fn learners(&self) -> impl Iterator<Item = &dyn Learner> {
@@ -183,9 +178,7 @@ impl Pass {
 
     /// Samples of a tile: whole batches of about [`TILE_BYTES`].
     fn tile_samples(&self, data: &BankData<'_>, samples: &[u32]) -> usize {
-        let rows = samples
-            .iter()
-            .map(|sample| data.view.rows_of(*sample).len());
+        let rows = samples.iter().map(|sample| data.view.rows_of(*sample).len());
         let bytes = 4 * data.transform.n_features() * rows.sum::<usize>();
         let bytes_of_batch = bytes * self.batch_size / samples.len().max(1);
         (TILE_BYTES / bytes_of_batch.max(1)).max(1) * self.batch_size
@@ -230,10 +223,7 @@ impl Group {
     }
 
     fn learners_mut(&mut self) -> impl Iterator<Item = &mut dyn Learner> {
-        let blocks = self
-            .blocks
-            .iter_mut()
-            .map(|block| block as &mut dyn Learner);
+        let blocks = self.blocks.iter_mut().map(|block| block as &mut dyn Learner);
         let networks = self.networks.iter_mut();
         blocks.chain(networks.map(|network| network as &mut dyn Learner))
     }
@@ -241,11 +231,7 @@ impl Group {
     /// What is dropped of the rows before the group sees them.
     fn mask(&self, epoch: usize) -> Option<Mask> {
         let (rate, seed) = self.dropout?;
-        Some(Mask {
-            rate,
-            seed,
-            epoch: epoch as u64,
-        })
+        Some(Mask { rate, seed, epoch: epoch as u64 })
     }
 }
 
@@ -268,10 +254,8 @@ impl Rows {
         for start in (0..tile.n_samples()).step_by(batch_size) {
             let end = (start + batch_size).min(tile.n_samples());
             let range = tile.starts[start]..tile.starts[end];
-            let starts: Vec<usize> = tile.starts[start..=end]
-                .iter()
-                .map(|row| row - range.start)
-                .collect();
+            let starts: Vec<usize> =
+                tile.starts[start..=end].iter().map(|row| row - range.start).collect();
             learner.step(&Batch {
                 rows: values.slice(s![range.clone(), ..]),
                 starts: &starts,
@@ -291,9 +275,7 @@ impl Rows {
         mask: Option<Mask>,
     ) -> Rows {
         Rows {
-            tile: data
-                .transform
-                .tile(data.view, loaded, samples, buffer, mask),
+            tile: data.transform.tile(data.view, loaded, samples, buffer, mask),
             targets: targets.gather(data.view, samples),
         }
     }

@@ -34,10 +34,7 @@ fn rows(n: usize) -> (FeatureView<'static>, Vec<u32>) {
         Dtype::F16.encode(&row, &mut bytes).unwrap();
     }
     let state = StateId::pooled(Pooling::Mean, 1);
-    (
-        FeatureView::from_bytes(state, N_FEATURES, Dtype::F16, bytes),
-        labels,
-    )
+    (FeatureView::from_bytes(state, N_FEATURES, Dtype::F16, bytes), labels)
 }
 
 fn spec(lr: f64, seed: u64) -> HeadSpec {
@@ -70,10 +67,7 @@ struct Accuracy<'a>(&'a [u32]);
 impl Judge for Accuracy<'_> {
     fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         let predicted = crate::metrics::probability::predictions(logits);
-        let right = predicted
-            .iter()
-            .zip(self.0)
-            .filter(|(p, l)| **p as u32 == **l);
+        let right = predicted.iter().zip(self.0).filter(|(p, l)| **p as u32 == **l);
         vec![("accuracy", right.count() as f64 / self.0.len() as f64)]
     }
 }
@@ -81,15 +75,10 @@ impl Judge for Accuracy<'_> {
 fn train_on(specs: &[HeadSpec], epochs: usize, threads: usize) -> Vec<TrainedHead> {
     let (view, labels) = rows(600);
     let samples: Vec<u32> = (0..600).collect();
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
-        let transform = Transform {
-            scaler: Scaler::fit(&view, &samples).unwrap(),
-            projection: None,
-        };
+        let transform =
+            Transform { scaler: Scaler::fit(&view, &samples).unwrap(), projection: None };
         let data = BankData {
             view: &view,
             transform: &transform,
@@ -100,13 +89,8 @@ fn train_on(specs: &[HeadSpec], epochs: usize, threads: usize) -> Vec<TrainedHea
                 judge: &Accuracy(&labels[480..]),
             }],
         };
-        let specs: Vec<HeadSpec> = specs
-            .iter()
-            .map(|spec| HeadSpec {
-                epochs,
-                ..spec.clone()
-            })
-            .collect();
+        let specs: Vec<HeadSpec> =
+            specs.iter().map(|spec| HeadSpec { epochs, ..spec.clone() }).collect();
         train(&specs, &data, BankSettings::default(), &()).unwrap()
     })
 }
@@ -115,30 +99,19 @@ fn train_on(specs: &[HeadSpec], epochs: usize, threads: usize) -> Vec<TrainedHea
 fn a_head_learns_what_there_is_to_learn() {
     let head = train_on(&[spec(1e-2, 1)], 10, 1).remove(0);
     let (first, best) = (&head.history[0], &head.history[head.best_epoch - 1]);
-    assert!(
-        best.score(StoppingMetric::Accuracy).unwrap() > 0.75,
-        "{best:?}"
-    );
+    assert!(best.score(StoppingMetric::Accuracy).unwrap() > 0.75, "{best:?}");
     assert!(best.validation_loss < first.validation_loss);
 }
 
 #[test]
 fn heads_trained_together_equal_the_same_heads_trained_alone_bit_for_bit() {
     let specs: Vec<HeadSpec> = (0..25)
-        .map(|number| {
-            spec(
-                10f64.powf(-3.0 + 0.1 * f64::from(number)),
-                1 + number as u64 % 2,
-            )
-        })
+        .map(|number| spec(10f64.powf(-3.0 + 0.1 * f64::from(number)), 1 + number as u64 % 2))
         .collect();
     let together = train_on(&specs, 4, 2);
     for (number, spec) in specs.iter().enumerate() {
         let alone = train_on(std::slice::from_ref(spec), 4, 1).remove(0);
-        assert_eq!(
-            together[number].parameters, alone.parameters,
-            "head {number}"
-        );
+        assert_eq!(together[number].parameters, alone.parameters, "head {number}");
         assert_eq!(together[number].history, alone.history, "head {number}");
     }
 }
@@ -169,10 +142,7 @@ fn of_every_setting() -> Vec<HeadSpec> {
             }
         }
         specs.push(HeadSpec {
-            network: NetworkSpec {
-                hidden: vec![8],
-                ..NetworkSpec::linear(N_FEATURES, 3)
-            },
+            network: NetworkSpec { hidden: vec![8], ..NetworkSpec::linear(N_FEATURES, 3) },
             set,
             ..spec(1e-2, 1)
         });
@@ -199,11 +169,7 @@ fn heads_of_many_sets_batch_sizes_and_widths_equal_the_same_heads_alone_bit_for_
             judge: &(),
         })
         .collect();
-    let data = BankData {
-        view: &view,
-        transform: &Transform::identity(N_FEATURES),
-        sets: &sets,
-    };
+    let data = BankData { view: &view, transform: &Transform::identity(N_FEATURES), sets: &sets };
     let specs = of_every_setting();
     let settings = BankSettings::default();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3);
@@ -264,16 +230,10 @@ fn heads_that_are_stopped_between_epochs_leave_the_others_as_they_would_have_bee
 #[test]
 fn a_stopped_head_keeps_its_best_weights_and_leaves_its_neighbours_alone() {
     let hasty = HeadSpec {
-        stopping: Some(Stopping {
-            metric: StoppingMetric::Loss,
-            patience: 1,
-        }),
+        stopping: Some(Stopping { metric: StoppingMetric::Loss, patience: 1 }),
         ..spec(0.5, 1)
     };
-    let patient = HeadSpec {
-        stopping: None,
-        ..spec(1e-3, 1)
-    };
+    let patient = HeadSpec { stopping: None, ..spec(1e-3, 1) };
     let heads = train_on(&[hasty.clone(), patient.clone()], 12, 2);
     assert!(heads[0].history.len() < 12, "a rate of 0.5 stops early");
     assert_eq!(heads[1].history.len(), 12);
@@ -283,23 +243,12 @@ fn a_stopped_head_keeps_its_best_weights_and_leaves_its_neighbours_alone() {
         .iter()
         .min_by(|a, b| a.validation_loss.partial_cmp(&b.validation_loss).unwrap());
     assert_eq!(heads[0].best_epoch, best.unwrap().epoch);
-    let up_to_best = HeadSpec {
-        stopping: None,
-        schedule: Schedule::Constant,
-        warmup: 0.0,
-        ..hasty.clone()
-    };
-    let long = HeadSpec {
-        schedule: Schedule::Constant,
-        warmup: 0.0,
-        ..hasty
-    };
+    let up_to_best =
+        HeadSpec { stopping: None, schedule: Schedule::Constant, warmup: 0.0, ..hasty.clone() };
+    let long = HeadSpec { schedule: Schedule::Constant, warmup: 0.0, ..hasty };
     let stopped = train_on(&[long], 12, 1).remove(0);
     let cut = train_on(&[up_to_best], stopped.best_epoch, 1).remove(0);
-    assert_eq!(
-        stopped.parameters, cut.parameters,
-        "the best epoch's weights are restored"
-    );
+    assert_eq!(stopped.parameters, cut.parameters, "the best epoch's weights are restored");
 }
 
 /// One head of every kind of learner and objective, over windows of three rows.
@@ -312,58 +261,26 @@ fn of_every_kind() -> Vec<(&'static str, HeadSpec, TargetTable)> {
         ..spec(1e-2, 1)
     };
     let loss = || spec(1e-2, 1).objective;
-    let mlp = NetworkSpec {
-        hidden: vec![16, 8],
-        skip: true,
-        layer_norm: true,
-        ..network.clone()
-    };
-    let attention = NetworkSpec {
-        attention: true,
-        hidden: vec![8],
-        ..network.clone()
-    };
-    let mixed = NetworkSpec {
-        n_layers: 2,
-        n_features: N_FEATURES / 2,
-        ..network.clone()
-    };
-    let span = NetworkSpec {
-        n_outputs: 2,
-        ..network.clone()
-    };
-    let crf = NetworkSpec {
-        crf: true,
-        ..network.clone()
-    };
-    let value = NetworkSpec {
-        n_outputs: 1,
-        ..network
-    };
+    let mlp = NetworkSpec { hidden: vec![16, 8], skip: true, layer_norm: true, ..network.clone() };
+    let attention = NetworkSpec { attention: true, hidden: vec![8], ..network.clone() };
+    let mixed = NetworkSpec { n_layers: 2, n_features: N_FEATURES / 2, ..network.clone() };
+    let span = NetworkSpec { n_outputs: 2, ..network.clone() };
+    let crf = NetworkSpec { crf: true, ..network.clone() };
+    let value = NetworkSpec { n_outputs: 1, ..network };
     let tags = |n: usize| TargetTable::Tags((0..n as u32).map(|row| row % 3).collect());
     let spans = |n: usize| TargetTable::Spans((0..n as u32).map(|i| [i % 3, i % 3]).collect());
     let values = |n: usize| TargetTable::Values((0..n).map(|i| i as f32 / n as f32).collect());
     let labels = Array2::from_shape_fn((1800, 3), |(row, label)| f32::from(row % 3 == label));
-    let sigmoid = Objective::Rows(Loss::Bce {
-        class_weights: None,
-    });
+    let sigmoid = Objective::Rows(Loss::Bce { class_weights: None });
     vec![
-        (
-            "linear tags",
-            with(spec(1e-2, 1).network, loss()),
-            tags(1800),
-        ),
+        ("linear tags", with(spec(1e-2, 1).network, loss()), tags(1800)),
         ("mlp tags", with(mlp, loss()), tags(1800)),
         ("attention", with(attention, loss()), classes(600)),
         ("mix", with(mixed, loss()), tags(1800)),
         ("span", with(span, Objective::Span), spans(600)),
         ("crf", with(crf, Objective::Crf), tags(1800)),
         ("mse", with(value, Objective::Rows(Loss::Mse)), values(1800)),
-        (
-            "bce",
-            with(spec(1e-2, 1).network, sigmoid),
-            TargetTable::Labels(labels),
-        ),
+        ("bce", with(spec(1e-2, 1).network, sigmoid), TargetTable::Labels(labels)),
     ]
 }
 
@@ -377,10 +294,7 @@ fn every_kind_of_head_has_the_same_bits_on_any_number_of_threads() {
                 let per_row = matches!(targets, TargetTable::Values(_) | TargetTable::Labels(_));
                 let view = if per_row { view } else { view.grouped(3) };
                 let samples: Vec<u32> = (0..view.n_samples() as u32).collect();
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .unwrap();
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let (train_samples, validation) = samples.split_at(samples.len() * 4 / 5);
                 let data = BankData {
                     view: &view,
@@ -393,11 +307,7 @@ fn every_kind_of_head_has_the_same_bits_on_any_number_of_threads() {
                     }],
                 };
                 // Batches of many parts, so that there is something to run side by side.
-                let spec = HeadSpec {
-                    epochs: 3,
-                    batch_size: 300,
-                    ..spec.clone()
-                };
+                let spec = HeadSpec { epochs: 3, batch_size: 300, ..spec.clone() };
                 let settings = BankSettings::default();
                 pool.install(|| train(&[spec], &data, settings, &()).unwrap().remove(0))
             })
@@ -441,11 +351,7 @@ fn a_diverged_head_is_an_error_and_not_a_result() {
         }],
     };
     let wild = HeadSpec {
-        optimizer: Optimizer {
-            kind: OptimizerKind::Sgd,
-            lr: 1e38,
-            ..spec(1.0, 1).optimizer
-        },
+        optimizer: Optimizer { kind: OptimizerKind::Sgd, lr: 1e38, ..spec(1.0, 1).optimizer },
         clip: None,
         batch_size: 8,
         ..spec(1.0, 1)

@@ -26,11 +26,7 @@ pub(super) type Verdict = (Option<f64>, Vec<(&'static str, f64)>);
 
 impl<'a> Validation<'a> {
     pub(super) fn new(data: &'a BankData<'a>, set: &'a SampleSet<'a>) -> Validation<'a> {
-        Validation {
-            data,
-            set,
-            targets: set.targets.gather(data.view, set.validation),
-        }
+        Validation { data, set, targets: set.targets.gather(data.view, set.validation) }
     }
 
     /// The verdicts on some heads by their numbers. Metrics of all, or only of those that are stopped by one.

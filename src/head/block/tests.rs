@@ -99,10 +99,7 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
             let pairs = got.iter().zip(seen(&expected_weights, &expected_bias));
             for (got, expected) in pairs {
                 let (got, expected) = (f64::from(*got), f64::from(expected));
-                assert!(
-                    close(got, expected),
-                    "{name}: step {number}: {got}, expected {expected}"
-                );
+                assert!(close(got, expected), "{name}: step {number}: {got}, expected {expected}");
             }
         }
     }
@@ -114,9 +111,7 @@ fn trajectory(spec: &HeadSpec, features: &Array2<f32>) -> Vec<(f64, Vec<f32>)> {
     let n_rows = features.nrows();
     (0..4)
         .map(|step| {
-            let classes: Vec<u32> = (0..n_rows)
-                .map(|row| (row * (step + 2)) as u32 % 2)
-                .collect();
+            let classes: Vec<u32> = (0..n_rows).map(|row| (row * (step + 2)) as u32 % 2).collect();
             let row_ids: Vec<u64> = (0..n_rows as u64).collect();
             block.step(&Batch {
                 rows: features.view(),
@@ -142,12 +137,7 @@ fn one_logit_moves_as_the_difference_of_two() {
                 label_smoothing: 0.1,
             }),
             dropout: 0.0,
-            optimizer: Optimizer {
-                kind,
-                lr: 0.05,
-                weight_decay: 0.1,
-                ..Optimizer::default()
-            },
+            optimizer: Optimizer { kind, lr: 0.05, weight_decay: 0.1, ..Optimizer::default() },
             clip: Some(0.3),
             ..HeadSpec::new(NetworkSpec::linear(features.ncols(), 2))
         };
@@ -169,13 +159,8 @@ fn one_logit_moves_as_the_difference_of_two() {
         };
         let steps = trajectory(&one, &features).into_iter();
         for ((loss, parameters), (loss_of_two, of_two)) in steps.zip(trajectory(&two, &features)) {
-            assert!(
-                (loss - loss_of_two).abs() < 1e-6,
-                "{kind:?}: {loss}, {loss_of_two}"
-            );
-            let pairs = differences(&parameters)
-                .into_iter()
-                .zip(differences(&of_two));
+            assert!((loss - loss_of_two).abs() < 1e-6, "{kind:?}: {loss}, {loss_of_two}");
+            let pairs = differences(&parameters).into_iter().zip(differences(&of_two));
             for (one, two) in pairs {
                 assert!((one - two).abs() < 1e-5, "{kind:?}: {one}, {two}");
             }
@@ -191,33 +176,15 @@ fn heads_fill_blocks_in_their_order_and_those_of_one_logit_blocks_of_their_own()
         .into_iter()
         .enumerate()
         .map(|(index, n_outputs)| {
-            let network = NetworkSpec {
-                n_outputs,
-                ..base.network.clone()
-            };
+            let network = NetworkSpec { n_outputs, ..base.network.clone() };
             let objective = Objective::Rows(Loss::default());
-            LinearHead::new(
-                index,
-                HeadSpec {
-                    network,
-                    objective,
-                    ..base.clone()
-                },
-                1,
-            )
+            LinearHead::new(index, HeadSpec { network, objective, ..base.clone() }, 1)
         })
         .collect();
     let blocks = fill_blocks(heads, 4, 32);
-    let placed: Vec<(Vec<usize>, usize)> = blocks
-        .iter()
-        .map(|block| (block.heads(), block.columns))
-        .collect();
-    let expected = [
-        (vec![1, 4], 16),
-        (vec![0, 2], 32),
-        (vec![3], 16),
-        (vec![5], 80),
-        (vec![6], 16),
-    ];
+    let placed: Vec<(Vec<usize>, usize)> =
+        blocks.iter().map(|block| (block.heads(), block.columns)).collect();
+    let expected =
+        [(vec![1, 4], 16), (vec![0, 2], 32), (vec![3], 16), (vec![5], 80), (vec![6], 16)];
     assert_eq!(placed, expected);
 }

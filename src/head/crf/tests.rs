@@ -93,41 +93,26 @@ impl<F: NdFloat + Default> Arrays<F> {
 
     fn loss(&self, offsets: &[usize], tags: &[u32]) -> LossSum {
         let mut scratch = CrfScratch::default();
-        negative_log_likelihood(
-            self.emissions.view(),
-            offsets,
-            tags,
-            &self.scores(),
-            &mut scratch,
-        )
+        negative_log_likelihood(self.emissions.view(), offsets, tags, &self.scores(), &mut scratch)
     }
 
     fn values(&self) -> Vec<f64> {
         let parts = [self.emissions.iter(), self.transitions.iter()];
         let ends = [self.start.iter(), self.end.iter()];
         let all = parts.into_iter().flatten();
-        all.chain(ends.into_iter().flatten())
-            .map(|value| wide(*value))
-            .collect()
+        all.chain(ends.into_iter().flatten()).map(|value| wide(*value)).collect()
     }
 
     fn values_mut(&mut self) -> Vec<&mut F> {
         let matrices = self.emissions.iter_mut().chain(self.transitions.iter_mut());
-        matrices
-            .chain(self.start.iter_mut())
-            .chain(self.end.iter_mut())
-            .collect()
+        matrices.chain(self.start.iter_mut()).chain(self.end.iter_mut()).collect()
     }
 
     fn score(&self, words: std::ops::Range<usize>, tags: &[u32]) -> f64 {
         let tag = |word: usize| tags[word] as usize;
         let (first, last) = (words.start, words.end - 1);
-        let own = words
-            .clone()
-            .map(|word| wide(self.emissions[[word, tag(word)]]));
-        let steps = words
-            .skip(1)
-            .map(|word| wide(self.transitions[[tag(word - 1), tag(word)]]));
+        let own = words.clone().map(|word| wide(self.emissions[[word, tag(word)]]));
+        let steps = words.skip(1).map(|word| wide(self.transitions[[tag(word - 1), tag(word)]]));
         wide(self.start[tag(first)])
             + wide(self.end[tag(last)])
             + own.sum::<f64>()
@@ -141,18 +126,9 @@ fn cases() -> BTreeMap<String, Case> {
 
 fn largest_difference(one: &[f64], other: &[f64]) -> f64 {
     assert_eq!(one.len(), other.len());
-    let differences = one
-        .iter()
-        .zip(other)
-        .map(|(one, other)| (one - other).abs());
+    let differences = one.iter().zip(other).map(|(one, other)| (one - other).abs());
     // Not `f64::max`, which drops a NaN.
-    differences.fold(0.0, |most, next| {
-        if next > most || next.is_nan() {
-            next
-        } else {
-            most
-        }
-    })
+    differences.fold(0.0, |most, next| if next > most || next.is_nan() { next } else { most })
 }
 
 fn agrees_with_pytorch<F: NdFloat + Default>(tolerance: f64) {
@@ -226,10 +202,7 @@ fn parts_of_a_batch_add_up_to_the_whole() {
     let arrays = case.numbers.arrays::<f64>();
     let (loss, whole) = arrays.gradient(&case.offsets, &case.tags);
     let mut parts = arrays.clone();
-    parts
-        .values_mut()
-        .into_iter()
-        .for_each(|value| *value = 0.0);
+    parts.values_mut().into_iter().for_each(|value| *value = 0.0);
     let mut scratch = CrfScratch::default();
     let mut sum = LossSum::default();
     for words in segments(&case.offsets, case.tags.len()) {
@@ -269,15 +242,8 @@ fn a_forbidden_transition_has_no_probability_and_no_gradient() {
     let probability = 1.0 / (1.0 + (-1.5f64).exp());
     assert!((loss.sum + probability.ln()).abs() < 1e-6);
     let expected = array![probability - 1.0, 1.0 - probability, 0.0];
-    let own = gradients
-        .emissions
-        .row(0)
-        .mapv(|value| f64::from(value) * 3.0);
-    assert!(
-        (own - expected)
-            .iter()
-            .all(|difference| difference.abs() < 1e-6)
-    );
+    let own = gradients.emissions.row(0).mapv(|value| f64::from(value) * 3.0);
+    assert!((own - expected).iter().all(|difference| difference.abs() < 1e-6));
     assert!(gradients.values().iter().all(|value| value.is_finite()));
     assert_eq!(gradients.transitions[[1, 0]], 0.0);
 }

@@ -39,19 +39,14 @@ fn sentence(
 
 impl Sentence {
     fn decode(&self) -> Option<Vec<u32>> {
-        let allowed = AllowedTags {
-            transitions: self.transitions.view(),
-            starts: &self.starts,
-        };
+        let allowed = AllowedTags { transitions: self.transitions.view(), starts: &self.starts };
         let offsets = [0, self.logits.nrows()];
         decode(self.logits.view(), &offsets, &allowed, Some(&self.forced))
     }
 
     fn is_valid(&self, tags: &[u32]) -> bool {
         self.starts[tags[0] as usize]
-            && tags
-                .windows(2)
-                .all(|pair| self.transitions[[pair[0] as usize, pair[1] as usize]])
+            && tags.windows(2).all(|pair| self.transitions[[pair[0] as usize, pair[1] as usize]])
             && tags
                 .iter()
                 .zip(&self.forced)

@@ -25,11 +25,7 @@ pub struct Samples<'a, F> {
 /// # Panics
 /// When lengths do not fit, or rows are not contiguous.
 pub fn forward<F: Real>(query: &[F], samples: Samples<'_, F>, shares: &mut [F], y: &mut [F]) {
-    for (sample, y) in samples
-        .starts
-        .windows(2)
-        .zip(y.chunks_exact_mut(query.len()))
-    {
+    for (sample, y) in samples.starts.windows(2).zip(y.chunks_exact_mut(query.len())) {
         let range = sample[0]..sample[1];
         for row in range.clone() {
             shares[row] = dot(query, slice(samples.rows, row));
@@ -87,9 +83,7 @@ pub fn backward<F: Real>(
 /// assert_eq!(scores, [0.5, 0.5]);
 /// ```
 pub fn softmax<F: Real>(scores: &mut [F]) {
-    let maximum = scores
-        .iter()
-        .fold(F::neg_infinity(), |max, score| max.max(*score));
+    let maximum = scores.iter().fold(F::neg_infinity(), |max, score| max.max(*score));
     let mut total = F::zero();
     for score in &mut *scores {
         *score = (*score - maximum).fast_exp();
@@ -101,7 +95,5 @@ pub fn softmax<F: Real>(scores: &mut [F]) {
 }
 
 fn slice<'a, F>(rows: ArrayView2<'a, F>, row: usize) -> &'a [F] {
-    rows.index_axis_move(Axis(0), row)
-        .to_slice()
-        .expect("contiguous rows")
+    rows.index_axis_move(Axis(0), row).to_slice().expect("contiguous rows")
 }

@@ -25,9 +25,7 @@ pub fn forward<F: Real>(
     let width = gain.len();
     let n = F::of(width as f64);
     assert!(y.len() == normalised.len() && deviations.len() * width == y.len());
-    let rows = normalised
-        .chunks_exact_mut(width)
-        .zip(y.chunks_exact_mut(width));
+    let rows = normalised.chunks_exact_mut(width).zip(y.chunks_exact_mut(width));
     for ((row, y), deviation) in rows.zip(deviations) {
         let mean = row.iter().fold(F::zero(), |sum, value| sum + *value) / n;
         row.iter_mut().for_each(|value| *value -= mean);
@@ -57,9 +55,7 @@ pub fn backward<F: Real>(
     let width = gain.len();
     let n = F::of(width as f64);
     assert!(gradient.len() == normalised.len() && deviations.len() * width == gradient.len());
-    let rows = normalised
-        .chunks_exact(width)
-        .zip(gradient.chunks_exact_mut(width));
+    let rows = normalised.chunks_exact(width).zip(gradient.chunks_exact_mut(width));
     for ((normalised, gradient), deviation) in rows.zip(deviations) {
         add_scaled(d_bias, F::one(), gradient);
         let mut sum = F::zero();

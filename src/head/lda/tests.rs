@@ -19,26 +19,13 @@ fn discriminants_of_every_lambda_and_fold_equal_scikit_learns() {
     let fixture = Fixture::read();
     let transform = Transform::identity(fixture.n_features());
     let targets = TargetTable::Classes(fixture.classes.clone());
-    let gram = Gram::of(
-        &fixture.view(),
-        &transform,
-        &targets,
-        3,
-        &fixture.row_sets(),
-    )
-    .unwrap();
-    let specs = fixture.lda.iter().map(|case| LdaSpec {
-        lambda: case.lambda,
-        rows: case.set,
-    });
+    let gram = Gram::of(&fixture.view(), &transform, &targets, 3, &fixture.row_sets()).unwrap();
+    let specs = fixture.lda.iter().map(|case| LdaSpec { lambda: case.lambda, rows: case.set });
     let heads = fit(&gram, &specs.collect::<Vec<_>>()).unwrap();
     for (case, head) in fixture.lda.iter().zip(&heads) {
         let present = fixture.present(case.set, &fixture.classes);
         let (weights, bias) = parameters(head, fixture.n_features());
-        let (own, own_bias) = (
-            weights.select(Axis(1), &present),
-            bias.select(Axis(0), &present),
-        );
+        let (own, own_bias) = (weights.select(Axis(1), &present), bias.select(Axis(0), &present));
         let (expected, expected_bias) = case.parameters();
         let (own, expected) = match expected.ncols() {
             // Of two classes scikit-learn has the difference.
@@ -49,12 +36,7 @@ fn discriminants_of_every_lambda_and_fold_equal_scikit_learns() {
             _ => (centred(&own), centred(&expected)),
         };
         let off = difference(&own, &expected);
-        assert!(
-            off < 1e-5,
-            "set {}, lambda {}: {off}",
-            case.set,
-            case.lambda
-        );
+        assert!(off < 1e-5, "set {}, lambda {}: {off}", case.set, case.lambda);
         if expected_bias.len() == 1 {
             let off = (own_bias[1] - own_bias[0] - expected_bias[0]).abs();
             assert!(off < 1e-4 * expected_bias[0].abs().max(1.0), "{off}");
@@ -76,22 +58,8 @@ fn discriminants_of_every_lambda_and_fold_equal_scikit_learns() {
 fn classes_without_any_variance_are_told_apart_by_their_means() {
     let view = crate::head::sklearn::view(&[0.0, 1.0, 0.0, 1.0, 2.0, 1.0, 2.0, 1.0], 2);
     let targets = TargetTable::Classes(vec![0, 0, 1, 1]);
-    let gram = Gram::of(
-        &view,
-        &Transform::identity(2),
-        &targets,
-        2,
-        &[&[0, 1, 2, 3]],
-    )
-    .unwrap();
-    let heads = fit(
-        &gram,
-        &[LdaSpec {
-            lambda: 1.0,
-            rows: 0,
-        }],
-    )
-    .unwrap();
+    let gram = Gram::of(&view, &Transform::identity(2), &targets, 2, &[&[0, 1, 2, 3]]).unwrap();
+    let heads = fit(&gram, &[LdaSpec { lambda: 1.0, rows: 0 }]).unwrap();
     let (weights, bias) = parameters(&heads[0], 2);
     let scores = |x: f64| x * &weights.row(0) + weights.row(1) + &bias;
     let (low, high) = (scores(0.0), scores(2.0));

@@ -27,20 +27,12 @@ impl Curvature {
     /// The curvature of a problem over its turned rows.
     pub fn new(problem: &Problem, data: &TurnedRows) -> Curvature {
         let n = problem.total_weight;
-        let rates: Vec<f64> = problem
-            .row_weights
-            .iter()
-            .map(|weight| weight / n)
-            .collect();
+        let rates: Vec<f64> = problem.row_weights.iter().map(|weight| weight / n).collect();
         let penalty = 1.0 / (problem.c * n);
         let of_weights = data.variances.iter().map(|variance| (*variance, penalty));
         let shift = SHIFT / rates.len() as f64;
         let rows = of_weights.chain([(1.0, shift)]);
-        let mut curvature = Curvature {
-            diagonal: Vec::new(),
-            coupling: Vec::new(),
-            rates,
-        };
+        let mut curvature = Curvature { diagonal: Vec::new(), coupling: Vec::new(), rates };
         for (variance, penalty) in rows {
             if let [first, second] = curvature.rates[..] {
                 curvature.diagonal.push(variance * first * second + penalty);
@@ -80,10 +72,7 @@ mod tests {
     fn what_is_divided_by_a_curvature_gives_it_back_when_multiplied() {
         let rates = [0.5, 0.3, 0.2];
         let (variance, penalty) = (2.0, 0.01);
-        let rest: f64 = rates
-            .iter()
-            .map(|p| p * penalty / (variance * p + penalty))
-            .sum();
+        let rest: f64 = rates.iter().map(|p| p * penalty / (variance * p + penalty)).sum();
         let curvature = Curvature {
             rates: rates.to_vec(),
             diagonal: rates.iter().map(|p| variance * p + penalty).collect(),

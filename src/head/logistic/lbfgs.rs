@@ -116,11 +116,7 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
             // The minimum of the parabola through both values and the slope, within bounds.
             let bend = -gained - self.slope * self.length;
             let share = -self.slope * self.length / (2.0 * bend);
-            self.length *= if share.is_finite() {
-                share.clamp(0.1, 0.5)
-            } else {
-                0.1
-            };
+            self.length *= if share.is_finite() { share.clamp(0.1, 0.5) } else { 0.1 };
             self.walk();
             return Outcome::Shortened;
         }
@@ -131,11 +127,7 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
             if self.steps.len() == MEMORY {
                 self.steps.pop_front();
             }
-            self.steps.push_back(Step {
-                points,
-                gradients,
-                rho: 1.0 / product,
-            });
+            self.steps.push_back(Step { points, gradients, rho: 1.0 / product });
         }
         self.point.clone_from(&self.trial);
         self.values.push_back(self.value);
@@ -197,9 +189,7 @@ mod tests {
     fn cosh(point: &[f64]) -> (f64, Vec<f64>) {
         let weight = |place: usize| 10f64.powi(place as i32 % 5);
         let terms = point.iter().enumerate();
-        let value = terms
-            .clone()
-            .map(|(i, x)| weight(i) * (x - i as f64).cosh());
+        let value = terms.clone().map(|(i, x)| weight(i) * (x - i as f64).cosh());
         let gradient = terms.map(|(i, x)| weight(i) * (x - i as f64).sinh());
         (value.sum(), gradient.collect())
     }

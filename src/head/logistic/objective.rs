@@ -186,11 +186,7 @@ fn binary(logits: &mut [f32], targets: &[u32], weights: [f32; 2]) -> f64 {
             let weight = weights[0] + is_second * (weights[1] - weights[0]);
             let power = exp(-s.abs());
             let share = 1.0 / (1.0 + power);
-            let (above, slope) = if s > 0.0 {
-                (s, share)
-            } else {
-                (0.0, power * share)
-            };
+            let (above, slope) = if s > 0.0 { (s, share) } else { (0.0, power * share) };
             linear[lane] += f64::from(weight * above);
             products[0][lane] *= 1.0 + f64::from(power * (1.0 - is_second));
             products[1][lane] *= 1.0 + f64::from(power * is_second);
@@ -261,9 +257,7 @@ pub fn evaluate<F: Arithmetic>(
             loss += part.losses[number];
             let own = part.weights.slice(s![.., range.clone()]);
             of_weights.zip_mut_with(&own, |sum, value| *sum += (*value).into());
-            of_bias
-                .row_mut(0)
-                .scaled_add(1.0, &part.bias.slice(s![range.clone()]));
+            of_bias.row_mut(0).scaled_add(1.0, &part.bias.slice(s![range.clone()]));
         }
         if problem.n_columns() > 1 {
             // Over the classes it sums to 0, but for the rounding of probabilities.
@@ -277,26 +271,23 @@ pub fn evaluate<F: Arithmetic>(
         of_weights.scaled_add(1.0 / problem.c, &own);
         gradient /= n;
         let penalty: f64 = own.iter().map(|weight| weight * weight).sum();
-        Evaluation {
-            value: (loss + penalty / (2.0 * problem.c)) / n,
-            gradient,
-        }
+        Evaluation { value: (loss + penalty / (2.0 * problem.c)) / n, gradient }
     })
     .collect()
 }
 
 /// Chunks of the groups that any request learns from.
 fn chunks(groups: &RowGroups, requests: &[Request<'_>]) -> impl Iterator<Item = Chunk> {
-    let wanted = groups.ranges.iter().enumerate().filter(|(group, _)| {
-        requests
-            .iter()
-            .any(|request| request.problem.groups[*group])
-    });
+    let wanted = groups
+        .ranges
+        .iter()
+        .enumerate()
+        .filter(|(group, _)| requests.iter().any(|request| request.problem.groups[*group]));
     wanted.flat_map(|(group, range)| {
-        range.clone().step_by(CHUNK_ROWS).map(move |first| Chunk {
-            group,
-            rows: first..(first + CHUNK_ROWS).min(range.end),
-        })
+        range
+            .clone()
+            .step_by(CHUNK_ROWS)
+            .map(move |first| Chunk { group, rows: first..(first + CHUNK_ROWS).min(range.end) })
     })
 }
 
@@ -317,9 +308,7 @@ fn part<F: Arithmetic>(
         bias: Array1::zeros(bias.len()),
     };
     // A loss of two classes reads one column, any other one whole rows.
-    let by_columns = requests
-        .iter()
-        .all(|request| request.problem.n_columns() == 1);
+    let by_columns = requests.iter().all(|request| request.problem.n_columns() == 1);
     for first in chunk.rows.clone().step_by(TILE_ROWS) {
         let rows = first..(first + TILE_ROWS).min(chunk.rows.end);
         let features = F::rows(data.rows.slice(s![rows.clone(), ..]));

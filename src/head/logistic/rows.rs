@@ -68,13 +68,11 @@ impl TurnedRows {
         mirror(&mut scatter);
         let (values, axes) = symmetric_eigen(&scatter.mapv(f64::from))?;
         // In f64: along axes of little scatter what is left of large features would be rounding.
-        rows.axis_chunks_iter_mut(Axis(0), TILE_ROWS)
-            .into_par_iter()
-            .for_each(|mut tile| {
-                let mut turned = Array2::zeros(tile.dim());
-                multiply(tile.mapv(f64::from).view(), axes.view(), turned.view_mut());
-                tile.zip_mut_with(&turned, |out, value| *out = *value as f32);
-            });
+        rows.axis_chunks_iter_mut(Axis(0), TILE_ROWS).into_par_iter().for_each(|mut tile| {
+            let mut turned = Array2::zeros(tile.dim());
+            multiply(tile.mapv(f64::from).view(), axes.view(), turned.view_mut());
+            tile.zip_mut_with(&turned, |out, value| *out = *value as f32);
+        });
         Ok(TurnedRows {
             rows,
             mean: mean.mapv(f64::from),

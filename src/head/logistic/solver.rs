@@ -33,10 +33,7 @@ fn tasks(problems: &[Problem]) -> Vec<Task> {
     for (number, problem) in problems.iter().enumerate() {
         let columns = problem.n_columns();
         if columns * 2 <= BLOCK_COLUMNS {
-            match blocks
-                .last_mut()
-                .filter(|(used, _)| used + columns <= BLOCK_COLUMNS)
-            {
+            match blocks.last_mut().filter(|(used, _)| used + columns <= BLOCK_COLUMNS) {
                 Some((used, block)) => {
                     *used += columns;
                     block.push(number);
@@ -150,13 +147,8 @@ impl Solver<'_> {
     /// The start with the lowest value.
     fn best<'p>(&self, problem: &'p Problem, starts: Vec<Array2<f64>>) -> Running<'p> {
         let n_starts = starts.len();
-        let requests: Vec<Request<'_>> = starts
-            .iter()
-            .map(|start| Request {
-                problem,
-                point: start.view(),
-            })
-            .collect();
+        let requests: Vec<Request<'_>> =
+            starts.iter().map(|start| Request { problem, point: start.view() }).collect();
         let found = evaluate::<f32>(self.data, self.groups, &requests);
         let all = starts.iter().zip(found);
         let (start, evaluation) = all
@@ -171,10 +163,8 @@ impl Solver<'_> {
     /// Follows some problems to their ends, all in one pass at a time.
     fn minimize(&self, mut problems: Vec<Running<'_>>) -> Vec<Solved> {
         for step in 1.. {
-            let mut active: Vec<&mut Running<'_>> = problems
-                .iter_mut()
-                .filter(|running| !running.is_done)
-                .collect();
+            let mut active: Vec<&mut Running<'_>> =
+                problems.iter_mut().filter(|running| !running.is_done).collect();
             if active.is_empty() {
                 break;
             }
@@ -227,12 +217,7 @@ impl<'p> Running<'p> {
     fn new(problem: &'p Problem, start: Array2<f64>, data: &TurnedRows) -> Running<'p> {
         Running {
             problem,
-            solver: solver(
-                problem,
-                start.into_raw_vec_and_offset().0,
-                data,
-                LEAST_PROGRESS,
-            ),
+            solver: solver(problem, start.into_raw_vec_and_offset().0, data, LEAST_PROGRESS),
             gradient_norm: f64::INFINITY,
             iterations_before: 0,
             evaluations: 0,
@@ -246,10 +231,7 @@ impl<'p> Running<'p> {
     }
 
     fn request(&self) -> Request<'_> {
-        Request {
-            problem: self.problem,
-            point: matrix(self.solver.trial(), self.problem),
-        }
+        Request { problem: self.problem, point: matrix(self.solver.trial(), self.problem) }
     }
 
     fn take(&mut self, evaluation: Evaluation, data: &TurnedRows, settings: LogisticSettings) {

@@ -6,10 +6,7 @@ use super::{
 };
 use crate::head::sklearn::{Case, Fixture, difference, parameters, view};
 
-const TIGHT: LogisticSettings = LogisticSettings {
-    tolerance: 1e-8,
-    max_iterations: 2000,
-};
+const TIGHT: LogisticSettings = LogisticSettings { tolerance: 1e-8, max_iterations: 2000 };
 
 fn spec(fixture: &Fixture, case: &Case, labels: &[u32]) -> LogisticSpec {
     let class_weights = match case.class_weights {
@@ -27,33 +24,18 @@ fn spec(fixture: &Fixture, case: &Case, labels: &[u32]) -> LogisticSpec {
         }
         _ => Some(fixture.given_weights.clone()),
     };
-    LogisticSpec {
-        c: case.c,
-        class_weights,
-        rows: case.set,
-    }
+    LogisticSpec { c: case.c, class_weights, rows: case.set }
 }
 
 /// Fits all cases at once; fails where a head is not scikit-learn's.
 fn assert_equal(fixture: &Fixture, labels: &[u32], cases: &[Case]) {
-    let specs: Vec<LogisticSpec> = cases
-        .iter()
-        .map(|case| spec(fixture, case, labels))
-        .collect();
+    let specs: Vec<LogisticSpec> = cases.iter().map(|case| spec(fixture, case, labels)).collect();
     let (n_features, sets) = (fixture.n_features(), fixture.row_sets());
     let transform = Transform::identity(n_features);
-    let data = ClassRows {
-        view: &fixture.view(),
-        transform: &transform,
-        labels,
-        n_classes: 3,
-    };
+    let data = ClassRows { view: &fixture.view(), transform: &transform, labels, n_classes: 3 };
     let fits = fit(&data, &sets, &specs, TIGHT, &()).unwrap();
     for (case, fitted) in cases.iter().zip(&fits) {
-        let name = format!(
-            "set {}, C {}, weights {}",
-            case.set, case.c, case.class_weights
-        );
+        let name = format!("set {}, C {}, weights {}", case.set, case.c, case.class_weights);
         let (weights, bias) = parameters(&fitted.head, n_features);
         let present = fixture.present(case.set, labels);
         assert!((0..3).all(|class| present.contains(&class) == (bias[class] != f64::from(NEVER))));
@@ -102,18 +84,11 @@ fn clusters(n: usize, n_features: usize, n_classes: u32) -> (Vec<f32>, Vec<u32>)
 
 fn many(n_classes: u32, c: &[f64], settings: LogisticSettings) -> Vec<LogisticFit> {
     let (values, labels) = clusters(1500, 12, n_classes);
-    let folds: Vec<Vec<u32>> = (0..2)
-        .map(|fold| (0..1500).filter(|row| row % 2 == fold).collect())
-        .collect();
+    let folds: Vec<Vec<u32>> =
+        (0..2).map(|fold| (0..1500).filter(|row| row % 2 == fold).collect()).collect();
     let specs: Vec<LogisticSpec> = [0, 1]
         .iter()
-        .flat_map(|rows| {
-            c.iter().map(|c| LogisticSpec {
-                c: *c,
-                class_weights: None,
-                rows: *rows,
-            })
-        })
+        .flat_map(|rows| c.iter().map(|c| LogisticSpec { c: *c, class_weights: None, rows: *rows }))
         .collect();
     let sets: Vec<&[u32]> = folds.iter().map(Vec::as_slice).collect();
     let transform = Transform::identity(12);
@@ -135,18 +110,9 @@ fn many_classes_at_every_c_reach_the_minimum_that_each_reaches_alone() {
             let among = &all[fold * 3 + place];
             for fit in [among, alone] {
                 let reached = fit.gradient_norm;
-                assert!(
-                    reached <= 1e-6,
-                    "C {c}: {reached:e} after {}",
-                    fit.iterations
-                );
+                assert!(reached <= 1e-6, "C {c}: {reached:e} after {}", fit.iterations);
             }
-            assert!(
-                (among.loss - alone.loss).abs() < 1e-7,
-                "{} {}",
-                among.loss,
-                alone.loss
-            );
+            assert!((among.loss - alone.loss).abs() < 1e-7, "{} {}", among.loss, alone.loss);
             let (own, _) = parameters(&alone.head, 12);
             let off = difference(&parameters(&among.head, 12).0, &own);
             assert!(off < 2e-3, "C {c}, fold {fold}: {off}");
@@ -158,10 +124,7 @@ fn many_classes_at_every_c_reach_the_minimum_that_each_reaches_alone() {
 fn the_bits_of_every_head_depend_on_no_number_of_threads() {
     for n_classes in [2, 5, 40] {
         let with_threads = |n: usize| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(n)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
             pool.install(|| many(n_classes, &[0.01, 0.1, 1.0], LogisticSettings::default()))
         };
         let (one, three) = (with_threads(1), with_threads(3));
@@ -179,11 +142,7 @@ fn the_gradient_is_the_slope_of_the_loss() {
     let data = TurnedRows::new(&view(&values, 4), &Transform::identity(4), &groups).unwrap();
     for n_classes in [2u32, 3] {
         let labels: Vec<u32> = labels.iter().map(|label| label % n_classes).collect();
-        let spec = LogisticSpec {
-            c: 0.5,
-            class_weights: Some(vec![2.0, 0.5, 1.0]),
-            rows: 0,
-        };
+        let spec = LogisticSpec { c: 0.5, class_weights: Some(vec![2.0, 0.5, 1.0]), rows: 0 };
         let problem = problems(&groups, &labels, 3, &[spec]).remove(0);
         let shape = (5, problem.n_columns());
         let point = Array2::from_shape_fn(shape, |(i, j)| 0.05 * i as f64 - 0.1 * j as f64);
@@ -202,10 +161,7 @@ fn assert_slopes<F: Arithmetic>(
     groups: &RowGroups,
 ) {
     let value = |point: &Array2<f64>| {
-        let request = Request {
-            problem,
-            point: point.view(),
-        };
+        let request = Request { problem, point: point.view() };
         evaluate::<F>(data, groups, &[request]).remove(0)
     };
     for (place, slope) in value(point).gradient.indexed_iter() {
@@ -225,10 +181,7 @@ fn assert_slopes<F: Arithmetic>(
 #[test]
 fn a_tolerance_that_f32_cannot_reach_is_reached() {
     for n_classes in [2, 40] {
-        let tight = LogisticSettings {
-            tolerance: 1e-11,
-            max_iterations: 5000,
-        };
+        let tight = LogisticSettings { tolerance: 1e-11, max_iterations: 5000 };
         for fit in many(n_classes, &[1.0, 100.0], tight) {
             let (reached, steps) = (fit.gradient_norm, fit.iterations);
             assert!(reached <= 1e-11, "{reached:e} after {steps}");
@@ -239,11 +192,7 @@ fn a_tolerance_that_f32_cannot_reach_is_reached() {
 #[test]
 fn rows_of_one_class_predict_it() {
     let (values, _) = clusters(20, 3, 2);
-    let specs = [LogisticSpec {
-        c: 1.0,
-        class_weights: None,
-        rows: 0,
-    }];
+    let specs = [LogisticSpec { c: 1.0, class_weights: None, rows: 0 }];
     let samples: Vec<u32> = (0..20).collect();
     let transform = Transform::identity(3);
     let data = ClassRows {

@@ -20,36 +20,22 @@ fn values(n: usize) -> Vec<f32> {
 fn view(values: &[f32]) -> FeatureView<'static> {
     let mut bytes = Vec::new();
     Dtype::F32.encode(values, &mut bytes).unwrap();
-    FeatureView::from_bytes(
-        StateId::pooled(Pooling::Mean, 1),
-        N_FEATURES,
-        Dtype::F32,
-        bytes,
-    )
+    FeatureView::from_bytes(StateId::pooled(Pooling::Mean, 1), N_FEATURES, Dtype::F32, bytes)
 }
 
 /// The definition, row by row in f64: the mean over the rows of a sample of the cosines of standardised rows.
 fn by_definition(values: &[f32], among: &[u32], one: u32, other: u32, rows: usize) -> f64 {
     let row = |sample: u32, number: usize| -> Vec<f64> {
         let first = (sample as usize * rows + number) * N_FEATURES;
-        values[first..first + N_FEATURES]
-            .iter()
-            .map(|value| f64::from(*value))
-            .collect()
+        values[first..first + N_FEATURES].iter().map(|value| f64::from(*value)).collect()
     };
-    let all: Vec<Vec<f64>> = among
-        .iter()
-        .flat_map(|sample| (0..rows).map(|number| row(*sample, number)))
-        .collect();
+    let all: Vec<Vec<f64>> =
+        among.iter().flat_map(|sample| (0..rows).map(|number| row(*sample, number))).collect();
     let n = all.len() as f64;
     let moments: Vec<(f64, f64)> = (0..N_FEATURES)
         .map(|feature| {
             let mean = all.iter().map(|row| row[feature]).sum::<f64>() / n;
-            let variance = all
-                .iter()
-                .map(|row| (row[feature] - mean).powi(2))
-                .sum::<f64>()
-                / n;
+            let variance = all.iter().map(|row| (row[feature] - mean).powi(2)).sum::<f64>() / n;
             (mean, variance.sqrt())
         })
         .collect();
@@ -81,16 +67,11 @@ fn the_nearest_sample_and_its_cosine_are_those_of_the_definition() {
     let found = nearest(&view, &among, &of).unwrap();
     assert_eq!(found.len(), of.len());
     for (one, found) in of.iter().zip(&found).step_by(31) {
-        let cosines = among
-            .iter()
-            .map(|other| by_definition(&values, &among, *one, *other, 1));
+        let cosines = among.iter().map(|other| by_definition(&values, &among, *one, *other, 1));
         let best = cosines.fold(f64::NEG_INFINITY, f64::max);
         let own = by_definition(&values, &among, *one, found.sample, 1);
         assert!((own - best).abs() < 1e-5, "{one}: {own}, not {best}");
-        assert!(
-            (f64::from(found.cosine) - own).abs() < 1e-5,
-            "{one}: {found:?}, not {own}"
-        );
+        assert!((f64::from(found.cosine) - own).abs() < 1e-5, "{one}: {found:?}, not {own}");
     }
 }
 
@@ -101,10 +82,7 @@ fn pairs_are_as_alike_as_both_of_their_texts_on_average() {
     let (among, of) = samples(200);
     for (one, found) in of.iter().zip(nearest(&view, &among, &of).unwrap()) {
         let cosine = by_definition(&values, &among, *one, found.sample, 2);
-        assert!(
-            (f64::from(found.cosine) - cosine).abs() < 1e-5,
-            "{one}: {found:?}, not {cosine}"
-        );
+        assert!((f64::from(found.cosine) - cosine).abs() < 1e-5, "{one}: {found:?}, not {cosine}");
     }
 }
 
@@ -134,10 +112,7 @@ fn the_number_of_threads_changes_no_bit() {
     let view = view(&values(1500));
     let (among, of) = samples(1500);
     let of_threads = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| nearest(&view, &among, &of).unwrap())
     };
     let one = of_threads(1);

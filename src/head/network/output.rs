@@ -13,9 +13,8 @@ impl Network {
         let output = &self.output;
         let weights = &parameters[output.weight.clone()];
         let shape = (output.inputs, output.outputs);
-        let weights = Array2::from_shape_fn(shape, |(input, class)| {
-            weights[class * output.inputs + input]
-        });
+        let weights =
+            Array2::from_shape_fn(shape, |(input, class)| weights[class * output.inputs + input]);
         let bias = Array1::from(parameters[output.bias.clone()].to_vec());
         (weights, bias)
     }

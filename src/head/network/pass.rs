@@ -119,10 +119,8 @@ impl Network {
         }
         trace.masks.drop_inputs(&mut trace.rows, n_features);
         if let Some(query) = &self.query {
-            let samples = Samples {
-                rows: self.rows(input, &trace.masks, &trace.rows),
-                starts: input.starts,
-            };
+            let samples =
+                Samples { rows: self.rows(input, &trace.masks, &trace.rows), starts: input.starts };
             let shares = room(&mut trace.shares, input.rows.nrows());
             let pooled = room(&mut trace.pooled, (input.starts.len() - 1) * n_features);
             attention::forward(&parameters[query.clone()], samples, shares, pooled);
@@ -165,11 +163,7 @@ impl Network {
         gradients: &mut [F],
     ) {
         self.check(parameters, input);
-        assert_eq!(
-            gradients.len(),
-            parameters.len(),
-            "a gradient per parameter"
-        );
+        assert_eq!(gradients.len(), parameters.len(), "a gradient per parameter");
         assert_eq!(d_logits.dim(), trace.logits().dim(), "a gradient per logit");
         let mut gradient = std::mem::take(&mut trace.gradient);
         let mut inner = std::mem::take(&mut trace.inner);
@@ -212,11 +206,7 @@ impl Network {
                 break;
             }
             let mut d_x = matrix_mut(room(&mut next, n * inputs), inputs);
-            multiply(
-                matrix(&inner, width),
-                layer.linear.weight(parameters),
-                d_x.view_mut(),
-            );
+            multiply(matrix(&inner, width), layer.linear.weight(parameters), d_x.view_mut());
             match &layer.skip {
                 Skip::None => {}
                 Skip::Identity => d_x += &d_output,
@@ -235,10 +225,7 @@ impl Network {
             };
             attention::backward(
                 &parameters[query.clone()],
-                Samples {
-                    rows: self.rows(input, &trace.masks, &trace.rows),
-                    starts: input.starts,
-                },
+                Samples { rows: self.rows(input, &trace.masks, &trace.rows), starts: input.starts },
                 &trace.shares,
                 &gradient,
                 room(&mut d_scores, n_rows),
@@ -262,16 +249,8 @@ impl Network {
     }
 
     fn check<F>(&self, parameters: &[F], input: &Input<'_, F>) {
-        assert_eq!(
-            parameters.len(),
-            self.n_parameters(),
-            "parameters of this network"
-        );
-        assert_eq!(
-            input.rows.ncols(),
-            self.spec.n_inputs(),
-            "rows of all layers' features"
-        );
+        assert_eq!(parameters.len(), self.n_parameters(), "parameters of this network");
+        assert_eq!(input.rows.ncols(), self.spec.n_inputs(), "rows of all layers' features");
         let (first, last) = (input.starts.first(), input.starts.last());
         assert!(
             !self.spec.attention || (first == Some(&0) && last == Some(&input.rows.nrows())),
@@ -340,12 +319,7 @@ impl Linear {
 
     fn forward<F: Real>(&self, parameters: &[F], x: ArrayView2<'_, F>, y: &mut Vec<F>) {
         let y = matrix_mut(room(y, x.nrows() * self.outputs), self.outputs);
-        dense::forward(
-            x,
-            self.weight(parameters),
-            &parameters[self.bias.clone()],
-            y,
-        );
+        dense::forward(x, self.weight(parameters), &parameters[self.bias.clone()], y);
     }
 
     fn backward<F: Real>(&self, x: ArrayView2<'_, F>, d_y: ArrayView2<'_, F>, gradients: &mut [F]) {
@@ -363,11 +337,7 @@ impl Masks {
             self.rate = 0.0;
             return;
         };
-        assert_eq!(
-            dropout.row_ids.len(),
-            input.rows.nrows(),
-            "an id for every row"
-        );
+        assert_eq!(dropout.row_ids.len(), input.rows.nrows(), "an id for every row");
         (self.rate, self.seed, self.epoch) = (dropout.rate, dropout.seed, dropout.epoch);
         self.row_ids.extend_from_slice(dropout.row_ids);
         if network.spec.attention {

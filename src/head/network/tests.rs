@@ -85,18 +85,14 @@ fn pass<F: Real>(
     trace: &mut Trace<F>,
 ) -> (f64, Vec<F>) {
     let rows = case.rows.mapv(F::of);
-    let input = Input {
-        rows: rows.view(),
-        starts: &case.starts,
-    };
+    let input = Input { rows: rows.view(), starts: &case.starts };
     case.network.forward(parameters, &input, dropout, trace);
     let (loss, targets) = (Loss::default(), Targets::Classes(&case.labels));
     let mut d_logits = Array2::zeros(trace.logits().dim());
     let scale = loss.scale(targets);
     let sum = loss.gradient(trace.logits(), targets, scale, d_logits.view_mut());
     let mut gradients = vec![F::zero(); parameters.len()];
-    case.network
-        .backward(parameters, &input, trace, d_logits.view(), &mut gradients);
+    case.network.backward(parameters, &input, trace, d_logits.view(), &mut gradients);
     (sum.mean(), gradients)
 }
 
@@ -129,12 +125,7 @@ fn every_network_gives_pytorchs_logits_loss_and_gradients() {
 
         let (loss, gradients) = pass(&case, &case.parameters, None, &mut wide_trace);
         assert!((loss - case.loss).abs() < 1e-12, "{name}: {loss}");
-        assert_close(
-            wide_trace.logits().as_slice().unwrap(),
-            &case.logits,
-            1e-12,
-            name,
-        );
+        assert_close(wide_trace.logits().as_slice().unwrap(), &case.logits, 1e-12, name);
         assert_close(&gradients, &case.gradients, 1e-12, name);
     }
 }
@@ -144,12 +135,7 @@ fn gradients_agree_with_finite_differences_with_and_without_dropout() {
     let mut trace = Trace::default();
     for case in cases() {
         let row_ids: Vec<u64> = (0..case.rows.nrows() as u64).map(|row| row + 40).collect();
-        let masks = Dropout {
-            rate: 0.25,
-            seed: 3,
-            epoch: 2,
-            row_ids: &row_ids,
-        };
+        let masks = Dropout { rate: 0.25, seed: 3, epoch: 2, row_ids: &row_ids };
         for dropout in [None, Some(masks)] {
             let (_, gradients) = pass(&case, &case.parameters, dropout, &mut trace);
             assert!(gradients.iter().any(|gradient| *gradient != 0.0));
@@ -178,35 +164,20 @@ fn a_batch_in_parts_gives_the_sum_of_its_parts() {
     let mut trace = Trace::default();
     for case in cases().iter().filter(|case| !case.network.spec.attention) {
         let row_ids: Vec<u64> = (0..case.rows.nrows() as u64).collect();
-        let mut sums = [
-            vec![0.0; case.parameters.len()],
-            vec![0.0; case.parameters.len()],
-        ];
+        let mut sums = [vec![0.0; case.parameters.len()], vec![0.0; case.parameters.len()]];
         let n = case.rows.nrows();
         for (cut, gradients) in [0, 3].into_iter().zip(&mut sums) {
             for range in [0..cut, cut..n] {
-                let input = Input {
-                    rows: case.rows.slice(ndarray::s![range.clone(), ..]),
-                    starts: &[],
-                };
-                let dropout = Dropout {
-                    rate: 0.3,
-                    seed: 1,
-                    epoch: 1,
-                    row_ids: &row_ids[range.clone()],
-                };
+                let input =
+                    Input { rows: case.rows.slice(ndarray::s![range.clone(), ..]), starts: &[] };
+                let dropout =
+                    Dropout { rate: 0.3, seed: 1, epoch: 1, row_ids: &row_ids[range.clone()] };
                 let network = &case.network;
                 network.forward(&case.parameters, &input, Some(dropout), &mut trace);
                 let targets = Targets::Classes(&case.labels).slice(range.clone());
                 let mut d_logits = Array2::zeros(trace.logits().dim());
                 Loss::default().gradient(trace.logits(), targets, 0.5, d_logits.view_mut());
-                network.backward(
-                    &case.parameters,
-                    &input,
-                    &mut trace,
-                    d_logits.view(),
-                    gradients,
-                );
+                network.backward(&case.parameters, &input, &mut trace, d_logits.view(), gradients);
             }
         }
         assert_close(&sums[1], &sums[0], 1e-12, &case.name);
@@ -215,10 +186,7 @@ fn a_batch_in_parts_gives_the_sum_of_its_parts() {
 
 #[test]
 fn a_sample_without_rows_is_pooled_to_zeros() {
-    let case = cases()
-        .into_iter()
-        .find(|case| case.name == "attention")
-        .unwrap();
+    let case = cases().into_iter().find(|case| case.name == "attention").unwrap();
     let empty = case.starts.windows(2).position(|two| two[0] == two[1]);
     let mut trace = Trace::default();
     pass(&case, &case.parameters, None, &mut trace);
@@ -227,35 +195,21 @@ fn a_sample_without_rows_is_pooled_to_zeros() {
 }
 
 fn spec(n_features: usize, hidden: &[usize], n_outputs: usize) -> NetworkSpec {
-    NetworkSpec {
-        hidden: hidden.to_vec(),
-        ..NetworkSpec::linear(n_features, n_outputs)
-    }
+    NetworkSpec { hidden: hidden.to_vec(), ..NetworkSpec::linear(n_features, n_outputs) }
 }
 
 #[test]
 fn a_linear_network_begins_with_the_weights_of_a_linear_head_of_the_bank() {
-    let head = HeadSpec {
-        seed: 7,
-        ..HeadSpec::new(spec(5, &[], 3))
-    };
+    let head = HeadSpec { seed: 7, ..HeadSpec::new(spec(5, &[], 3)) };
     let plain = Network::new(spec(5, &[], 3)).initial(7);
     let block = Block::new(vec![LinearHead::new(0, head, 1)], 5);
     assert_eq!(plain, Learner::parameters(&block, 0));
 
-    let pooling = Network::new(NetworkSpec {
-        attention: true,
-        crf: true,
-        ..spec(5, &[], 3)
-    });
+    let pooling = Network::new(NetworkSpec { attention: true, crf: true, ..spec(5, &[], 3) });
     let parameters = pooling.initial(7);
     let crf = pooling.crf_ranges().unwrap();
     assert_eq!((crf.transitions.len(), crf.end.end), (9, parameters.len()));
-    assert!(
-        parameters[crf.transitions.start..]
-            .iter()
-            .all(|score| *score == 0.0)
-    );
+    assert!(parameters[crf.transitions.start..].iter().all(|score| *score == 0.0));
     assert_eq!(parameters[5..crf.transitions.start], plain);
     assert!(parameters[..5].iter().all(|weight| *weight != 0.0));
 }
@@ -266,11 +220,8 @@ fn every_kind_of_network_learns_what_no_linear_head_can() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let normal = Normal::new(0.0f32, 1.0).unwrap();
     let rows = Array2::from_shape_simple_fn((512, 16), || normal.sample(&mut rng));
-    let labels: Vec<u32> = rows
-        .rows()
-        .into_iter()
-        .map(|row| u32::from(row[0] * row[1] > 0.0))
-        .collect();
+    let labels: Vec<u32> =
+        rows.rows().into_iter().map(|row| u32::from(row[0] * row[1] > 0.0)).collect();
     let optimizer = Optimizer {
         kind: OptimizerKind::AdamW,
         lr: 0.01,
@@ -284,42 +235,26 @@ fn every_kind_of_network_learns_what_no_linear_head_can() {
         let mut state = FlatOptimizer::new(parameters.len());
         let mut trace = Trace::default();
         let targets = Targets::Classes(&labels);
-        let input = Input {
-            rows: rows.view(),
-            starts: &[],
-        };
+        let input = Input { rows: rows.view(), starts: &[] };
         let (loss, mut d_logits) = (Loss::default(), Array2::zeros((512, 2)));
         for step in 0..200 {
             network.forward(&parameters, &input, None, &mut trace);
             let scale = loss.scale(targets);
             loss.gradient(trace.logits(), targets, scale, d_logits.view_mut());
             let mut gradients = vec![0.0; parameters.len()];
-            network.backward(
-                &parameters,
-                &input,
-                &mut trace,
-                d_logits.view(),
-                &mut gradients,
-            );
+            network.backward(&parameters, &input, &mut trace, d_logits.view(), &mut gradients);
             state.step(&mut parameters, &gradients, &optimizer, step, 1.0, 1.0);
         }
         network.forward(&parameters, &input, None, &mut trace);
         let logits = trace.logits();
         let hits = logits.rows().into_iter().zip(&labels);
-        hits.filter(|(row, label)| u32::from(row[1] > row[0]) == **label)
-            .count() as f64
-            / 512.0
+        hits.filter(|(row, label)| u32::from(row[1] > row[0]) == **label).count() as f64 / 512.0
     };
     let linear = accuracy(spec(16, &[], 2));
     assert!(linear < 0.7, "{linear}");
     for activation in [Activation::Relu, Activation::Gelu, Activation::Tanh] {
         for (skip, layer_norm) in [(false, false), (true, false), (false, true)] {
-            let spec = NetworkSpec {
-                activation,
-                skip,
-                layer_norm,
-                ..spec(16, &[32], 2)
-            };
+            let spec = NetworkSpec { activation, skip, layer_norm, ..spec(16, &[32], 2) };
             let reached = accuracy(spec.clone());
             assert!(reached > 0.95, "{spec:?}: {reached}");
         }

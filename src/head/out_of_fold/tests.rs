@@ -17,32 +17,21 @@ fn rows(n: usize, n_classes: usize, signal: f32) -> (FeatureView<'static>, Vec<u
     for label in &labels {
         let row: Vec<f32> = (0..N_FEATURES)
             .map(|feature| {
-                let raised = if feature == *label as usize {
-                    signal
-                } else {
-                    0.0
-                };
+                let raised = if feature == *label as usize { signal } else { 0.0 };
                 random.gen_range(-1.0..1.0) + raised
             })
             .collect();
         Dtype::F32.encode(&row, &mut bytes).unwrap();
     }
     let state = StateId::pooled(Pooling::Mean, 1);
-    (
-        FeatureView::from_bytes(state, N_FEATURES, Dtype::F32, bytes),
-        labels,
-    )
+    (FeatureView::from_bytes(state, N_FEATURES, Dtype::F32, bytes), labels)
 }
 
 fn accuracy(view: &FeatureView<'_>, labels: &[u32], n_classes: usize) -> f64 {
     let samples: Vec<u32> = (0..labels.len() as u32).collect();
     let probabilities = probabilities(view, &samples, labels, n_classes, 42).unwrap();
     let predicted = predictions(probabilities.view());
-    let n_right = predicted
-        .iter()
-        .zip(labels)
-        .filter(|(p, label)| **p == **label as usize)
-        .count();
+    let n_right = predicted.iter().zip(labels).filter(|(p, label)| **p == **label as usize).count();
     n_right as f64 / labels.len() as f64
 }
 
@@ -52,8 +41,7 @@ fn folds_are_equally_large_and_so_is_each_class_in_them() {
     let folds = folds(&labels, 7);
     let size = |fold: usize, class: Option<u32>| {
         let both = folds.iter().zip(&labels);
-        both.filter(|(f, l)| **f == fold && class.is_none_or(|class| **l == class))
-            .count()
+        both.filter(|(f, l)| **f == fold && class.is_none_or(|class| **l == class)).count()
     };
     for class in [None, Some(0), Some(1), Some(2)] {
         let sizes: Vec<usize> = (0..N_FOLDS).map(|fold| size(fold, class)).collect();
@@ -74,20 +62,14 @@ fn classes_that_differ_are_told_apart() {
 fn no_row_is_judged_by_a_head_that_learned_its_label() {
     let (view, labels) = rows(60, 2, 0.0);
     let accuracy = accuracy(&view, &labels, 2);
-    assert!(
-        (0.3..0.7).contains(&accuracy),
-        "{accuracy} on labels that mean nothing"
-    );
+    assert!((0.3..0.7).contains(&accuracy), "{accuracy} on labels that mean nothing");
 }
 
 #[test]
 fn each_row_of_probabilities_belongs_to_its_sample() {
     let (view, labels) = rows(300, 3, 3.0);
     let samples: Vec<u32> = (0..300).rev().filter(|sample| sample % 7 != 0).collect();
-    let labels: Vec<u32> = samples
-        .iter()
-        .map(|sample| labels[*sample as usize])
-        .collect();
+    let labels: Vec<u32> = samples.iter().map(|sample| labels[*sample as usize]).collect();
     let probabilities = probabilities(&view, &samples, &labels, 3, 42).unwrap();
     assert_eq!(probabilities.dim(), (samples.len(), 3));
     let sums = probabilities.rows().into_iter().map(|row| row.sum());
@@ -98,11 +80,7 @@ fn each_row_of_probabilities_belongs_to_its_sample() {
         .zip(&labels)
         .filter(|(predicted, label)| **predicted == **label as usize)
         .count();
-    assert!(
-        n_right * 20 > labels.len() * 19,
-        "{n_right} of {}",
-        labels.len()
-    );
+    assert!(n_right * 20 > labels.len() * 19, "{n_right} of {}", labels.len());
 }
 
 #[test]
@@ -110,10 +88,7 @@ fn the_number_of_threads_changes_no_bit() {
     let (view, labels) = rows(400, 3, 0.5);
     let samples: Vec<u32> = (0..400).collect();
     let of_threads = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| probabilities(&view, &samples, &labels, 3, 42).unwrap())
     };
     let one = of_threads(1);

@@ -5,14 +5,7 @@ use crate::head::network::NetworkSpec;
 
 /// Checks sizes, numbers and names against each other; else what was expected, and what is there.
 pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, String)> {
-    let HeadDescription {
-        labels,
-        layers,
-        states,
-        network,
-        thresholds,
-        ..
-    } = description;
+    let HeadDescription { labels, layers, states, network, thresholds, .. } = description;
     let kinds = states.iter().map(|state| state.kind);
     let own_layers = states.iter().map(|state| &state.layer);
     require(
@@ -20,9 +13,7 @@ pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, 
         "states of one kind",
         || format!("{states:?}"),
     )?;
-    require(own_layers.eq(layers), "the layers of its states", || {
-        format!("{layers:?}")
-    })?;
+    require(own_layers.eq(layers), "the layers of its states", || format!("{layers:?}"))?;
     let numbers = [description.temperature]
         .into_iter()
         .chain(thresholds.iter().flatten().copied())
@@ -34,16 +25,12 @@ pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, 
         || format!("{:?}", numbers.clone().collect::<Vec<f64>>()),
     )?;
     let n_thresholds = thresholds.as_ref().map_or(labels.len(), Vec::len);
-    require(
-        n_thresholds == labels.len(),
-        "a threshold for each label",
-        || format!("{n_thresholds} for {}", labels.len()),
-    )?;
-    require(
-        description.max_answer_tokens != Some(0),
-        "answers of at least a token",
-        || "max_answer_tokens 0".into(),
-    )?;
+    require(n_thresholds == labels.len(), "a threshold for each label", || {
+        format!("{n_thresholds} for {}", labels.len())
+    })?;
+    require(description.max_answer_tokens != Some(0), "answers of at least a token", || {
+        "max_answer_tokens 0".into()
+    })?;
     let Some(network) = network else {
         return Ok(());
     };
@@ -93,9 +80,7 @@ fn n_parameters(spec: &NetworkSpec) -> Option<usize> {
         true => spec.n_outputs.checked_add(2)?.checked_mul(spec.n_outputs)?,
         false => 0,
     };
-    total
-        .checked_add(scores)
-        .filter(|total| *total <= MOST_PARAMETERS)
+    total.checked_add(scores).filter(|total| *total <= MOST_PARAMETERS)
 }
 
 #[cfg(test)]

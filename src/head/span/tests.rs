@@ -25,13 +25,7 @@ fn agrees_with_pytorch<F: NdFloat>(tolerance: f64) {
     let logits = Array2::from(fixture.logits).mapv(|value| F::from(value).unwrap());
     let mut out = Array2::from_elem(logits.dim(), F::nan());
     let scale = F::one() / F::from(fixture.targets.len()).unwrap();
-    let sum = gradient(
-        logits.view(),
-        &fixture.offsets,
-        &fixture.targets,
-        scale,
-        out.view_mut(),
-    );
+    let sum = gradient(logits.view(), &fixture.offsets, &fixture.targets, scale, out.view_mut());
     assert_eq!(sum, loss(logits.view(), &fixture.offsets, &fixture.targets));
     assert_eq!(sum.weight, 5.0);
     assert!(
@@ -58,13 +52,7 @@ fn loss_and_gradient_in_f64_are_pytorchs() {
 
 #[test]
 fn the_gradient_agrees_with_finite_differences() {
-    let logits = array![
-        [0.5, -1.0],
-        [2.0, 0.0],
-        [-0.5, 1.5],
-        [0.25, 0.75],
-        [3.0, -2.0]
-    ];
+    let logits = array![[0.5, -1.0], [2.0, 0.0], [-0.5, 1.5], [0.25, 0.75], [3.0, -2.0]];
     let (offsets, targets) = ([0, 3, 5], [[1, 2], [0, 0]]);
     let mut out = Array2::<f64>::zeros(logits.dim());
     gradient(logits.view(), &offsets, &targets, 0.5, out.view_mut());

@@ -32,10 +32,7 @@ impl Probable {
             "roc_auc" => Needs::Order(class_rankings(&labels, &probabilities).collect()),
             _ => RowLosses::new(&labels, probabilities).map_or(Needs::Nothing, Needs::Classes),
         };
-        Self {
-            n_rows: labels.len(),
-            needs,
-        }
+        Self { n_rows: labels.len(), needs }
     }
 
     pub(super) fn of_labels(
@@ -47,10 +44,7 @@ impl Probable {
             "roc_auc" => Needs::Order(label_rankings(gold, probabilities)),
             _ => DecisionLosses::new(gold, probabilities).map_or(Needs::Nothing, Needs::Labels),
         };
-        Self {
-            n_rows: gold.nrows(),
-            needs,
-        }
+        Self { n_rows: gold.nrows(), needs }
     }
 
     pub(super) fn metrics(&self) -> Vec<&'static str> {

@@ -27,11 +27,7 @@ fn draw(rng: &mut ChaCha8Rng, n_rows: usize) -> (Vec<u32>, Vec<usize>) {
 
 /// A weighted score is that of repeated rows: exactly, or to the rounding of sums in another order.
 fn weighs(evidence: &Evidence, repeated: &Evidence, weights: &[u32]) {
-    assert_eq!(
-        repeated.n_rows() as u32,
-        weights.iter().sum::<u32>(),
-        "the rows drawn"
-    );
+    assert_eq!(repeated.n_rows() as u32, weights.iter().sum::<u32>(), "the rows drawn");
     for metric in evidence.metrics() {
         let got = evidence.score(metric, Some(weights)).unwrap();
         let expected = repeated.score(metric, None).unwrap();
@@ -135,11 +131,9 @@ fn probabilities_of_labels_score_as_the_multi_label_classifier_does() {
     let metrics = multilabel::evaluate(gold.view(), probabilities.view(), &[0.5; 4], None);
     let expected = serde_json::to_value(metrics).unwrap();
     of_probabilities(80, &expected, |metric, rows| {
-        let [gold, probabilities] = [
-            gold.mapv(|has| f32::from(u8::from(has))),
-            probabilities.clone(),
-        ]
-        .map(|all| all.select(Axis(0), rows));
+        let [gold, probabilities] =
+            [gold.mapv(|has| f32::from(u8::from(has))), probabilities.clone()]
+                .map(|all| all.select(Axis(0), rows));
         let gold = gold.mapv(|has| has == 1.0);
         Evidence::label_probabilities(metric, gold.view(), probabilities.view())
     });
@@ -183,10 +177,7 @@ fn a_head_that_diverged_has_no_score() {
 #[test]
 fn sentences_score_as_the_tagger_does() {
     let mut rng = ChaCha8Rng::seed_from_u64(4);
-    for labels in [
-        &["O", "B-x", "I-x", "B-y", "I-y"][..],
-        &["NOUN", "VERB", "DET"][..],
-    ] {
+    for labels in [&["O", "B-x", "I-x", "B-y", "I-y"][..], &["NOUN", "VERB", "DET"][..]] {
         let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
         let n_labels = labels.len();
         let tags: Vec<(Vec<usize>, Vec<Option<usize>>)> = (0..40)
@@ -202,10 +193,7 @@ fn sentences_score_as_the_tagger_does() {
                 (truth, predicted)
             })
             .collect();
-        let sentence = |row: usize| TaggedSentence {
-            truth: &tags[row].0,
-            predicted: &tags[row].1,
-        };
+        let sentence = |row: usize| TaggedSentence { truth: &tags[row].0, predicted: &tags[row].1 };
         let sentences: Vec<TaggedSentence> = (0..40).map(sentence).collect();
         let metrics = serde_json::to_value(tagging::evaluate(&sentences, &labels, None)).unwrap();
         let (weights, rows) = draw(&mut rng, 40);
@@ -226,19 +214,13 @@ fn answers_score_by_the_rules_of_squad() {
         gold: vec![gold.to_string()],
         predicted: Some(predicted.to_string()),
     };
-    let questions = [
-        question("the Seine", "Seine"),
-        question("in 1889", "1889"),
-        question("Eiffel", ""),
-    ];
+    let questions =
+        [question("the Seine", "Seine"), question("in 1889", "1889"), question("Eiffel", "")];
     let evidence = Evidence::answers(&questions);
     let metrics = span::evaluate(&questions, None);
     holds(&evidence, &serde_json::to_value(metrics).unwrap());
     assert_eq!(evidence.score("exact_match", Some(&[0, 2, 0])), Some(0.0));
-    assert_eq!(
-        evidence.right("exact_match"),
-        Some(vec![true, false, false])
-    );
+    assert_eq!(evidence.right("exact_match"), Some(vec![true, false, false]));
 }
 
 #[test]
@@ -247,10 +229,8 @@ fn right_rows_are_told_where_the_metric_is_their_share() {
     assert_eq!(classes.right("accuracy"), Some(vec![true, false, true]));
     assert_eq!(classes.right("macro_f1"), None);
     let gold = ndarray::array![[true, false], [true, true]];
-    let labels = Evidence::labels(
-        gold.view(),
-        ndarray::array![[true, false], [true, false]].view(),
-    );
+    let labels =
+        Evidence::labels(gold.view(), ndarray::array![[true, false], [true, false]].view());
     assert_eq!(labels.right("accuracy"), Some(vec![true, false]));
     assert_eq!(Evidence::values(&[1.0], &[1.0]).right("mse"), None);
 }
@@ -259,10 +239,7 @@ fn right_rows_are_told_where_the_metric_is_their_share() {
 fn without_rows_there_is_no_score() {
     let none = [
         Evidence::classes(Arc::new(vec![]), vec![], 2),
-        Evidence::labels(
-            Array2::default((0, 3)).view(),
-            Array2::default((0, 3)).view(),
-        ),
+        Evidence::labels(Array2::default((0, 3)).view(), Array2::default((0, 3)).view()),
         Evidence::values(&[], &[]),
         Evidence::sentences(&[], &["O".into(), "B-x".into()]),
         Evidence::tags(&[], &["O".into()]),

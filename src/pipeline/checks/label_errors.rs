@@ -80,15 +80,11 @@ pub(super) fn label_errors(
     let classes = 0..rows_of_class.len();
     let left_out: Vec<usize> = classes.clone().filter(|class| !is_judged(*class)).collect();
     if classes.len() - left_out.len() < 2 {
-        return Ok(skipped(
-            "fewer than two classes have five rows in train and validation",
-        ));
+        return Ok(skipped("fewer than two classes have five rows in train and validation"));
     }
     let work = out_of_fold::multiply_adds(rows.len(), view.n_features(), classes.len());
     if work > MOST_TRAINING {
-        return Ok(skipped(
-            "there are too many rows and classes for a check that takes seconds",
-        ));
+        return Ok(skipped("there are too many rows and classes for a check that takes seconds"));
     }
 
     let labels = dataset.labels_of(&rows);
@@ -96,11 +92,8 @@ pub(super) fn label_errors(
         out_of_fold::probabilities(view, &rows, &labels, classes.len(), pipeline.file.seed)?;
     let labels: Vec<usize> = labels.into_iter().map(|label| label as usize).collect();
     let predicted = predictions(probabilities.view());
-    let n_right = labels
-        .iter()
-        .zip(&predicted)
-        .filter(|(label, predicted)| label == predicted)
-        .count();
+    let n_right =
+        labels.iter().zip(&predicted).filter(|(label, predicted)| label == predicted).count();
     let errors = likely_errors(&labels, probabilities.view());
     let name = |class: usize| dataset.labels.names()[class].clone();
     let doubtful = errors.iter().take(N_LISTED).map(|error| {

@@ -75,19 +75,14 @@ pub(super) fn near_duplicates(
     view: &FeatureView<'_>,
 ) -> Result<Check<NearDuplicates>> {
     let train = dataset.part(Part::Train);
-    let known: HashSet<&[Key]> = train
-        .iter()
-        .map(|row| &dataset.rows[*row as usize].keys[..])
-        .collect();
+    let known: HashSet<&[Key]> =
+        train.iter().map(|row| &dataset.rows[*row as usize].keys[..]).collect();
     let parts = [Part::Validation, Part::Test].map(|part| {
         let mut rows = dataset.part(part);
         rows.retain(|row| !known.contains(&dataset.rows[*row as usize].keys[..]));
         (part, rows)
     });
-    let all: Vec<u32> = parts
-        .iter()
-        .flat_map(|(_, rows)| rows.iter().copied())
-        .collect();
+    let all: Vec<u32> = parts.iter().flat_map(|(_, rows)| rows.iter().copied()).collect();
     if train.is_empty() || all.is_empty() {
         let n_judged = dataset.rows.iter().filter(|row| row.part != Part::Train);
         return Ok(skipped(&match n_judged.count() {
@@ -105,11 +100,8 @@ pub(super) fn near_duplicates(
     let most = MOST_COMPARISONS / (train.len() * width) as u64;
     let compared = evenly_spread(&all, most.max(1) as usize);
     let nearest = neighbours::nearest(view, &train, &compared)?;
-    let mut near: Vec<_> = compared
-        .iter()
-        .zip(nearest)
-        .filter(|(_, nearest)| nearest.cosine >= NEAR_COPY)
-        .collect();
+    let mut near: Vec<_> =
+        compared.iter().zip(nearest).filter(|(_, nearest)| nearest.cosine >= NEAR_COPY).collect();
     near.sort_by(|(_, one), (_, other)| other.cosine.total_cmp(&one.cosine));
     let row = |place: u32| &dataset.rows[place as usize];
     let count = |rows: &mut dyn Iterator<Item = u32>, part| {

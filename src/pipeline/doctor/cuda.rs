@@ -43,10 +43,7 @@ pub(super) fn look(runtime: Option<&Runtime>) -> CudaFindings {
     let Some(runtime) = runtime else {
         return findings;
     };
-    findings.problem = findings
-        .ask(runtime)
-        .err()
-        .map(|error| Problem::small(&error));
+    findings.problem = findings.ask(runtime).err().map(|error| Problem::small(&error));
     findings
 }
 

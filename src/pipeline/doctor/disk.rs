@@ -132,10 +132,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let found = look_with(&file.path().join("cache"), 1 << 20);
         let problem = found.problem.unwrap();
-        assert!(
-            problem.fatal && problem.reason.contains("cannot write to"),
-            "{problem:?}"
-        );
+        assert!(problem.fatal && problem.reason.contains("cannot write to"), "{problem:?}");
         assert_eq!(found.write_bytes_per_second, None);
     }
 }

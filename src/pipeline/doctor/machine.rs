@@ -16,16 +16,8 @@ pub struct Cpu {
 }
 
 /// Names of /proc/cpuinfo: of x86, and of ARM.
-const INSTRUCTIONS: [&str; 8] = [
-    "avx2",
-    "fma",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_int8",
-    "asimddp",
-    "i8mm",
-];
+const INSTRUCTIONS: [&str; 8] =
+    ["avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"];
 
 impl Cpu {
     /// Looks at this machine's.
@@ -45,11 +37,7 @@ fn parse_cpu(text: &str) -> Cpu {
     Cpu {
         model: value("model name").into(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        instructions: INSTRUCTIONS
-            .iter()
-            .filter(has)
-            .map(ToString::to_string)
-            .collect(),
+        instructions: INSTRUCTIONS.iter().filter(has).map(ToString::to_string).collect(),
     }
 }
 
@@ -104,15 +92,9 @@ fn group_limit(root: &Path, own: &str) -> Option<u64> {
             _ => return Vec::new(),
         };
         let folder = base.join(path);
-        let around = folder
-            .ancestors()
-            .take_while(|folder| folder.starts_with(&base));
+        let around = folder.ancestors().take_while(|folder| folder.starts_with(&base));
         let limit = |folder: &Path| -> Option<u64> {
-            std::fs::read_to_string(folder.join(file))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()
+            std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
         };
         around.filter_map(limit).collect()
     });
@@ -137,10 +119,7 @@ mod tests {
     fn memory_is_counted_in_bytes() {
         let memory =
             parse_memory("MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    600 kB\n");
-        assert_eq!(
-            (memory.total_bytes, memory.available_bytes),
-            (1_024_000, 614_400)
-        );
+        assert_eq!((memory.total_bytes, memory.available_bytes), (1_024_000, 614_400));
     }
 
     #[test]

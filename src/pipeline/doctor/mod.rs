@@ -41,11 +41,7 @@ pub struct Problem {
 impl Problem {
     /// Nothing can be extracted because of this error.
     fn fatal(error: &Error) -> Problem {
-        Problem {
-            reason: error.to_string(),
-            hint: error.hint().map(String::from),
-            fatal: true,
-        }
+        Problem { reason: error.to_string(), hint: error.hint().map(String::from), fatal: true }
     }
 
     /// Something cannot be used that nobody asked for.
@@ -55,11 +51,7 @@ impl Problem {
             Error::Device { reason, .. } => reason.clone(),
             error => error.to_string(),
         };
-        Problem {
-            reason,
-            hint: error.hint().map(String::from),
-            fatal: false,
-        }
+        Problem { reason, hint: error.hint().map(String::from), fatal: false }
     }
 }
 

@@ -72,10 +72,7 @@ pub(super) fn try_model(
     runtime: Option<&Runtime>,
     threads: usize,
 ) -> (Option<DeviceFindings>, ModelFindings) {
-    let mut model = ModelFindings {
-        folder: asked.model.clone(),
-        ..ModelFindings::default()
-    };
+    let mut model = ModelFindings { folder: asked.model.clone(), ..ModelFindings::default() };
     let opened = Checkpoint::open(&asked.model).and_then(|checkpoint| {
         // How long inputs are is the pipeline's to say; that there are tokens is not.
         TextTokenizer::new(&checkpoint.tokenizer, usize::MAX, Overflow::Truncate)?;
@@ -121,11 +118,8 @@ pub(super) fn try_model(
         // A model that is broken is not the device's fault.
         Err(error @ Error::Device { .. }) => {
             device.problem = Some(Problem::fatal(&error));
-            let on_cpu = EncoderSettings {
-                device: Device::Cpu,
-                precision: Precision::F32,
-                ..settings
-            };
+            let on_cpu =
+                EncoderSettings { device: Device::Cpu, precision: Precision::F32, ..settings };
             Encoder::open(runtime, &checkpoint, &on_cpu)
         }
         Err(error) => Err(error),
@@ -150,16 +144,8 @@ fn tokens_per_second(encoder: &mut Encoder, checkpoint: &Checkpoint) -> Result<f
         .collect();
     let n_texts = (encoder.devices.default_batch_tokens() / length).max(1);
     let batch = Batch::new(std::iter::repeat_n((&ids[..], &[][..]), n_texts));
-    let states = [StateId {
-        kind: StateKind::Pooled(Pooling::Mean),
-        layer: config.layers,
-    }];
-    let request = Request {
-        states: &states,
-        dtype: Dtype::F32,
-        stored: Dtype::F32,
-        words: &[],
-    };
+    let states = [StateId { kind: StateKind::Pooled(Pooling::Mean), layer: config.layers }];
+    let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
     let run = |worker: &mut Worker| worker.run(&batch, request, |_| "the test batch".into());
     let (workers, _) = encoder.workers();
     // The first run of a session allocates.
@@ -177,10 +163,8 @@ fn tokens_per_second(encoder: &mut Encoder, checkpoint: &Checkpoint) -> Result<f
     };
     let n_batches = std::thread::scope(|scope| {
         let trial = &trial;
-        let threads: Vec<_> = workers
-            .iter_mut()
-            .map(|worker| scope.spawn(move || trial(worker)))
-            .collect();
+        let threads: Vec<_> =
+            workers.iter_mut().map(|worker| scope.spawn(move || trial(worker))).collect();
         let counts = threads.into_iter().map(|thread| thread.join());
         let counts = counts.map(|count| count.expect("a worker that panics is a bug"));
         counts.sum::<Result<u64>>()

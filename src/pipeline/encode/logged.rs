@@ -32,30 +32,25 @@ impl Job<'_> {
 
     /// Whether logged states are those of a batch, with a row for each of its windows, words or tokens.
     pub(super) fn fits(&self, batch: &PlannedBatch, states: &[BatchStates]) -> bool {
-        let dtype = if batch.in_sample {
-            Dtype::F32
-        } else {
-            self.dtype
-        };
+        let dtype = if batch.in_sample { Dtype::F32 } else { self.dtype };
         let row_bytes = self.hidden * dtype.size_bytes();
         let n_words = batch.words.iter().map(Vec::len).sum::<usize>();
         let wanted = &self.plan.shards[batch.shard].states;
         wanted.len() == states.len()
             && wanted.iter().all(|state| {
                 let mut own = states.iter().filter(|own| own.state == *state);
-                own.next()
-                    .is_some_and(|own| match (state.kind, &own.values) {
-                        (StateKind::Pooled(_), StateValues::Pooled(values)) => {
-                            values.len() == batch.places.len() * self.hidden
-                        }
-                        (StateKind::Words, StateValues::Rows(bytes)) => {
-                            bytes.len() == n_words * row_bytes
-                        }
-                        (StateKind::Tokens, StateValues::Rows(bytes)) => {
-                            bytes.len() as u64 == batch.batch.tokens() * row_bytes as u64
-                        }
-                        _ => false,
-                    })
+                own.next().is_some_and(|own| match (state.kind, &own.values) {
+                    (StateKind::Pooled(_), StateValues::Pooled(values)) => {
+                        values.len() == batch.places.len() * self.hidden
+                    }
+                    (StateKind::Words, StateValues::Rows(bytes)) => {
+                        bytes.len() == n_words * row_bytes
+                    }
+                    (StateKind::Tokens, StateValues::Rows(bytes)) => {
+                        bytes.len() as u64 == batch.batch.tokens() * row_bytes as u64
+                    }
+                    _ => false,
+                })
             })
     }
 }

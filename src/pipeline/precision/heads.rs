@@ -49,17 +49,12 @@ pub(super) fn judge(
     progress.start("training heads", Some(n_heads), "heads");
     let mut heads: Vec<OutOfFold> = Vec::new();
     for (pipeline, cache) in pipelines.iter().zip(caches) {
-        heads.push(out_of_fold(
-            checkpoint, pipeline, dataset, cache, N_FOLDS, progress,
-        )?);
+        heads.push(out_of_fold(checkpoint, pipeline, dataset, cache, N_FOLDS, progress)?);
         progress.advance(N_FOLDS as u64, 0);
     }
     progress.finish();
     let first = &heads[0];
-    let bootstrap = Bootstrap {
-        resamples: DRAWS,
-        seed: pipelines[0].file.seed,
-    };
+    let bootstrap = Bootstrap { resamples: DRAWS, seed: pipelines[0].file.seed };
     let judged = heads.iter().enumerate();
     Ok(Heads {
         metric: first.metric,
@@ -84,9 +79,7 @@ fn compare(first: &OutOfFold, head: &OutOfFold, bootstrap: Bootstrap) -> Judged 
         let score = |of: &OutOfFold| of.evidence.score(first.metric, weights);
         Some(score(head)? - score(first)?)
     };
-    let drawn = resample(first.evidence.n_rows(), bootstrap, |weights| {
-        difference(Some(weights))
-    });
+    let drawn = resample(first.evidence.n_rows(), bootstrap, |weights| difference(Some(weights)));
     let interval = interval(drawn.into_iter());
     Judged {
         value: head.evidence.score(first.metric, None),
@@ -120,10 +113,7 @@ mod tests {
 
     #[test]
     fn a_loss_is_told_from_luck_by_the_interval_of_the_difference() {
-        let bootstrap = Bootstrap {
-            resamples: 200,
-            seed: 1,
-        };
+        let bootstrap = Bootstrap { resamples: 200, seed: 1 };
         let better = compare(&head(40), &head(10), bootstrap);
         assert!((better.difference.unwrap() - 0.15).abs() < 1e-12 && !better.is_worse);
         let worse = compare(&head(10), &head(40), bootstrap);
@@ -140,10 +130,7 @@ mod tests {
             head
         };
         assert!(
-            compare(&errors(head(40)), &errors(head(10)), bootstrap)
-                .interval
-                .unwrap()[0]
-                > 0.0
+            compare(&errors(head(40)), &errors(head(10)), bootstrap).interval.unwrap()[0] > 0.0
         );
         assert!(compare(&errors(head(40)), &errors(head(10)), bootstrap).is_worse);
     }

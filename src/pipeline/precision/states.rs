@@ -70,10 +70,7 @@ impl Sample {
                 windows.extend(own.map(|window| (window.ids, window.type_ids)));
             }
         }
-        Ok(Sample {
-            documents: chosen.len(),
-            windows,
-        })
+        Ok(Sample { documents: chosen.len(), windows })
     }
 
     /// Real tokens.
@@ -82,11 +79,7 @@ impl Sample {
     }
 
     fn batches(&self, budget_tokens: usize) -> Vec<Batch> {
-        let lengths: Vec<u32> = self
-            .windows
-            .iter()
-            .map(|(ids, _)| ids.len() as u32)
-            .collect();
+        let lengths: Vec<u32> = self.windows.iter().map(|(ids, _)| ids.len() as u32).collect();
         let batches = plan_batches(&lengths, budget_tokens).into_iter();
         batches
             .map(|rows| {
@@ -138,14 +131,9 @@ pub(super) fn measure(
         .iter()
         .map(|encoder| batch_tokens.unwrap_or(encoder.devices.default_batch_tokens()))
         .collect();
-    let devices: Vec<String> = encoders
-        .iter()
-        .map(|encoder| encoder.devices.to_string())
-        .collect();
-    let mut workers: Vec<&mut Worker> = encoders
-        .iter_mut()
-        .map(|encoder| &mut encoder.workers().0[0])
-        .collect();
+    let devices: Vec<String> = encoders.iter().map(|encoder| encoder.devices.to_string()).collect();
+    let mut workers: Vec<&mut Worker> =
+        encoders.iter_mut().map(|encoder| &mut encoder.workers().0[0]).collect();
 
     let mut errors = vec![vec![Errors::default(); checkpoint.config.layers + 1]; workers.len()];
     let hidden = checkpoint.config.hidden;
@@ -207,12 +195,7 @@ struct Errors {
 
 impl Default for Errors {
     fn default() -> Errors {
-        Errors {
-            n_tokens: 0,
-            cosines: 0.0,
-            least_cosine: 1.0,
-            largest: 0.0,
-        }
+        Errors { n_tokens: 0, cosines: 0.0, least_cosine: 1.0, largest: 0.0 }
     }
 }
 

@@ -116,14 +116,7 @@ pub(super) fn check(
     sources: Vec<Source>,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<ExtractionSettings> {
-    let PipelineFile {
-        model,
-        data,
-        cache,
-        head,
-        sweep,
-        ..
-    } = file;
+    let PipelineFile { model, data, cache, head, sweep, .. } = file;
     if data.task == Task::Qa {
         set_qa_defaults(cache);
     }
@@ -134,10 +127,7 @@ pub(super) fn check(
         (model.batch_tokens.unwrap_or(1), "model.batch_tokens"),
     ] {
         if value == 0 {
-            return Err(refuse(
-                format!("{key} is 0"),
-                format!("set {key} to a number of tokens"),
-            ));
+            return Err(refuse(format!("{key} is 0"), format!("set {key} to a number of tokens")));
         }
     }
     if max_length > usize::from(u16::MAX) {
@@ -162,25 +152,16 @@ pub(super) fn check(
         Task::Qa => Pair::Joint,
         _ => Pair::Separate,
     });
-    let layers = cache
-        .layers
-        .get_or_insert_with(|| swept_layers(&head.layers, sweep.as_ref()))
-        .clone();
+    let layers =
+        cache.layers.get_or_insert_with(|| swept_layers(&head.layers, sweep.as_ref())).clone();
     if layers.is_empty() {
-        return Err(refuse(
-            "cache.layers is empty".into(),
-            "name a layer, as in [-1]".into(),
-        ));
+        return Err(refuse("cache.layers is empty".into(), "name a layer, as in [-1]".into()));
     }
-    let store = cache
-        .store
-        .get_or_insert_with(|| swept_store(head.pooling, data.task, sweep.as_ref()));
+    let store =
+        cache.store.get_or_insert_with(|| swept_store(head.pooling, data.task, sweep.as_ref()));
     let kinds: Vec<StateKind> = store.iter().map(|store| store.kind()).collect();
     if kinds.is_empty() {
-        return Err(refuse(
-            "cache.store is empty".into(),
-            "name a state, as in [\"mean\"]".into(),
-        ));
+        return Err(refuse("cache.store is empty".into(), "name a state, as in [\"mean\"]".into()));
     }
     Ok(ExtractionSettings {
         model: model.path.clone(),
@@ -216,9 +197,7 @@ fn swept_layers(own: &[i64], sweep: Option<&SweepSection>) -> Vec<i64> {
     let keys = ["layer", "layers"].into_iter();
     let mut layers: Vec<i64> = Vec::new();
     for value in keys.flat_map(|key| swept(sweep, key)) {
-        let several = value
-            .as_array()
-            .map_or(std::slice::from_ref(value), Vec::as_slice);
+        let several = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         for layer in several.iter().filter_map(Value::as_integer) {
             if !layers.contains(&layer) {
                 layers.push(layer);
@@ -235,16 +214,11 @@ fn swept_layers(own: &[i64], sweep: Option<&SweepSection>) -> Vec<i64> {
 fn swept_store(own: HeadPooling, task: Task, sweep: Option<&SweepSection>) -> Vec<Store> {
     let poolings = swept(sweep, "pooling").iter();
     // A value that is no pooling is refused where the trials are made.
-    let poolings: Vec<HeadPooling> = poolings
-        .filter_map(|value| value.clone().try_into().ok())
-        .collect();
+    let poolings: Vec<HeadPooling> =
+        poolings.filter_map(|value| value.clone().try_into().ok()).collect();
     let mut store: Vec<Store> = Vec::new();
     let own = [own];
-    let read = if poolings.is_empty() {
-        &own[..]
-    } else {
-        &poolings
-    };
+    let read = if poolings.is_empty() { &own[..] } else { &poolings };
     for kind in read.iter().map(|pooling| pooling.store(task)) {
         if !store.contains(&kind) {
             store.push(kind);
@@ -269,10 +243,7 @@ fn check_overflow(
             format!(
                 "cache.stride is {stride}, which leaves windows of {max_length} tokens no room to get on"
             ),
-            format!(
-                "set cache.stride well below cache.max_length, as in {}",
-                max_length / 4
-            ),
+            format!("set cache.stride well below cache.max_length, as in {}", max_length / 4),
         ));
     }
     Ok(Overflow::Windows { stride })

@@ -51,10 +51,7 @@ mod tests {
             ("[train]\nlr = inf", Some("train.lr")),
             ("[head]\ndropout = nan", Some("head.dropout")),
             ("[train]\nbetas = [0.9, -inf]", Some("train.betas")),
-            (
-                "[sweep]\nlr = { min = 1e-3, max = inf }",
-                Some("sweep.lr.max"),
-            ),
+            ("[sweep]\nlr = { min = 1e-3, max = inf }", Some("sweep.lr.max")),
             ("[train]\nlr = 1e-3", None),
         ] {
             let text =
@@ -64,10 +61,7 @@ mod tests {
             let got = require_finite(&file, &refuse).err();
             assert_eq!(got.is_some(), key.is_some(), "{text}");
             if let (Some(error), Some(key)) = (got, key) {
-                assert!(
-                    error.to_string().starts_with(&format!("{key} is ")),
-                    "{error}"
-                );
+                assert!(error.to_string().starts_with(&format!("{key} is ")), "{error}");
             }
         }
     }

@@ -22,12 +22,7 @@ fn kinds(task: Task) -> &'static [HeadKind] {
             HeadKind::LinfaSvm,
         ],
         Task::Multilabel | Task::Regression => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge],
-        Task::Similarity => &[
-            HeadKind::Linear,
-            HeadKind::Mlp,
-            HeadKind::Ridge,
-            HeadKind::Cosine,
-        ],
+        Task::Similarity => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge, HeadKind::Cosine],
         Task::Tokens => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Crf],
         Task::Qa => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Matching],
     }
@@ -47,20 +42,12 @@ pub(super) fn losses(task: Task) -> &'static [Loss] {
 fn metrics(task: Task) -> &'static [StoppingMetric] {
     use StoppingMetric::*;
     match task {
-        Task::Classification => &[
-            Accuracy, MacroF1, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece,
-        ],
-        Task::Multilabel => &[
-            Accuracy, MicroF1, MacroF1, WeightedF1, RocAuc, LogLoss, Brier, Ece,
-        ],
+        Task::Classification => {
+            &[Accuracy, MacroF1, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece]
+        }
+        Task::Multilabel => &[Accuracy, MicroF1, MacroF1, WeightedF1, RocAuc, LogLoss, Brier, Ece],
         Task::Regression | Task::Similarity => &[Spearman, Pearson, Mse, Mae],
-        Task::Tokens => &[
-            TokenAccuracy,
-            EntityF1Strict,
-            EntityF1Conlleval,
-            MacroF1,
-            WeightedF1,
-        ],
+        Task::Tokens => &[TokenAccuracy, EntityF1Strict, EntityF1Conlleval, MacroF1, WeightedF1],
         Task::Qa => &[ExactMatch, F1],
     }
 }
@@ -86,10 +73,7 @@ fn check_kind(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
     let (task, head) = (file.data.task, &file.head);
     if !kinds(task).contains(&head.kind) {
         return Err(refuse(
-            format!(
-                "head.kind = \"{}\" is no head for the task `{task}`",
-                head.kind
-            ),
+            format!("head.kind = \"{}\" is no head for the task `{task}`", head.kind),
             format!("set head.kind to one of {}", names(kinds(task))),
         ));
     }
@@ -104,11 +88,7 @@ fn check_kind(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
             "set head.kind = \"mlp\", or leave head.hidden out".into(),
         ));
     }
-    if let Some(width) = head
-        .hidden
-        .iter()
-        .find(|width| !(1..=MOST_UNITS).contains(*width))
-    {
+    if let Some(width) = head.hidden.iter().find(|width| !(1..=MOST_UNITS).contains(*width)) {
         return Err(refuse(
             format!("head.hidden names a layer of {width} units"),
             "give every hidden layer a width, as in hidden = [128]".into(),
@@ -165,10 +145,7 @@ fn check_input(
             "name one layer, or leave head.pca out",
         ))
     } else if head.pca.is_some() && head.kind == HeadKind::Cosine {
-        Some((
-            "head.pca is fitted on training rows, and a cosine has none",
-            "leave head.pca out",
-        ))
+        Some(("head.pca is fitted on training rows, and a cosine has none", "leave head.pca out"))
     } else {
         None
     };
@@ -237,47 +214,27 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
 fn check_numbers(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
     let (head, train) = (&file.head, &file.train);
     let checks = [
-        (
-            head.c > 0.0 && head.c.is_finite(),
-            format!("head.C is {}", head.c),
-            "above 0",
-        ),
+        (head.c > 0.0 && head.c.is_finite(), format!("head.C is {}", head.c), "above 0"),
         (
             head.lambda > 0.0 && head.lambda.is_finite(),
             format!("head.lambda is {}", head.lambda),
             "above 0",
         ),
-        (
-            head.pca != Some(0),
-            "head.pca is 0".into(),
-            "1 or more, at most the width of a state",
-        ),
-        (
-            head.max_answer_tokens > 0,
-            "head.max_answer_tokens is 0".into(),
-            "1 or more",
-        ),
+        (head.pca != Some(0), "head.pca is 0".into(), "1 or more, at most the width of a state"),
+        (head.max_answer_tokens > 0, "head.max_answer_tokens is 0".into(), "1 or more"),
         (
             (0.0..1.0).contains(&(head.dropout as f32)),
             format!("head.dropout is {}", head.dropout),
             "from 0 to below 1",
         ),
-        (
-            train.lr > 0.0 && train.lr.is_finite(),
-            format!("train.lr is {}", train.lr),
-            "above 0",
-        ),
+        (train.lr > 0.0 && train.lr.is_finite(), format!("train.lr is {}", train.lr), "above 0"),
         (
             train.weight_decay >= 0.0,
             format!("train.weight_decay is {}", train.weight_decay),
             "0 or more",
         ),
         (train.epochs > 0, "train.epochs is 0".into(), "1 or more"),
-        (
-            train.batch_size > 0,
-            "train.batch_size is 0".into(),
-            "1 or more",
-        ),
+        (train.batch_size > 0, "train.batch_size is 0".into(), "1 or more"),
         (
             (0.0..=1.0).contains(&train.warmup),
             format!("train.warmup is {}", train.warmup),
@@ -308,11 +265,7 @@ fn check_numbers(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error)
             format!("train.momentum is {}", train.momentum),
             "from 0 to below 1",
         ),
-        (
-            train.memory_mb > 0,
-            "train.memory_mb is 0".into(),
-            "1 or more",
-        ),
+        (train.memory_mb > 0, "train.memory_mb is 0".into(), "1 or more"),
     ];
     match checks.into_iter().find(|(fits, ..)| !fits) {
         Some((_, problem, range)) => {
@@ -338,10 +291,7 @@ mod tests {
 
     #[test]
     fn a_cosine_of_one_state_is_refused() {
-        let refusal = refusal(
-            "task = \"similarity\"\npair = \"joint\"",
-            "kind = \"cosine\"",
-        );
+        let refusal = refusal("task = \"similarity\"\npair = \"joint\"", "kind = \"cosine\"");
         assert!(refusal.contains("compares two states"), "{refusal}");
     }
 
@@ -353,14 +303,7 @@ mod tests {
 
     #[test]
     fn hidden_layers_are_refused_where_a_head_has_none() {
-        for kind in [
-            "linear",
-            "ridge",
-            "lda",
-            "logistic",
-            "linfa-logistic",
-            "linfa-svm",
-        ] {
+        for kind in ["linear", "ridge", "lda", "logistic", "linfa-logistic", "linfa-svm"] {
             let refusal = refusal("", &format!("kind = \"{kind}\"\nhidden = [8]"));
             assert!(refusal.contains("a linear head has none"), "{refusal}");
         }

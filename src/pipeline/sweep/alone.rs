@@ -57,10 +57,7 @@ pub(in crate::pipeline) fn out_of_fold(
         ..SweepSection::default()
     };
     let metric = metric(pipeline, &section, dataset)?;
-    let (trials, cuts) = (
-        trials(pipeline, &section)?.all,
-        cuts(pipeline, &section, dataset)?,
-    );
+    let (trials, cuts) = (trials(pipeline, &section)?.all, cuts(pipeline, &section, dataset)?);
     metric.check(pipeline, &trials)?;
     let sweep = Sweep {
         checkpoint,
@@ -76,10 +73,7 @@ pub(in crate::pipeline) fn out_of_fold(
     let quiet = WithinStage::uncounted(progress);
     done.add(train_unit(&sweep, &sweep.fields(0)?, &[0], &quiet)?);
     let folds: Vec<usize> = (0..cuts.len()).collect();
-    let said: Vec<_> = folds
-        .iter()
-        .map(|fold| &done.result(0, 0, *fold).said)
-        .collect();
+    let said: Vec<_> = folds.iter().map(|fold| &done.result(0, 0, *fold).said).collect();
     Ok(OutOfFold {
         metric: metric.name,
         higher_is_better: metric.higher_is_better,

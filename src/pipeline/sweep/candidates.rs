@@ -117,20 +117,12 @@ impl Metric {
 
     /// Whether one score is better than another.
     pub(super) fn is_better(&self, one: f64, other: f64) -> bool {
-        if self.higher_is_better {
-            one > other
-        } else {
-            one < other
-        }
+        if self.higher_is_better { one > other } else { one < other }
     }
 
     /// A score as of heads of which nothing can be said.
     pub(super) fn worst(&self) -> f64 {
-        if self.higher_is_better {
-            f64::NEG_INFINITY
-        } else {
-            f64::INFINITY
-        }
+        if self.higher_is_better { f64::NEG_INFINITY } else { f64::INFINITY }
     }
 
     /// The one with the better score, the first of equals.
@@ -165,16 +157,9 @@ pub(super) struct Chosen {
 
 impl Judged {
     pub(super) fn new(sweep: &Sweep<'_>, done: &Done, metric: &Metric) -> Judged {
-        let mut judged = Judged {
-            candidates: Vec::new(),
-            places: Vec::new(),
-            resampled: Vec::new(),
-        };
-        let shares = sweep
-            .section
-            .fraction
-            .as_ref()
-            .map_or(&[][..], |shares| shares.values());
+        let mut judged =
+            Judged { candidates: Vec::new(), places: Vec::new(), resampled: Vec::new() };
+        let shares = sweep.section.fraction.as_ref().map_or(&[][..], |shares| shares.values());
         let numbers: Vec<Option<usize>> = match shares.is_empty() {
             true => vec![None],
             false => (0..shares.len()).map(Some).collect(),
@@ -244,10 +229,7 @@ impl Judged {
         let mut sheet = Sheet::default();
         sheet.integers("rank", rows().map(|row| Some(row.rank)));
         for key in &board.keys {
-            sheet.texts(
-                key,
-                rows().map(|row| row.setting(key).map_or(String::new(), show)),
-            );
+            sheet.texts(key, rows().map(|row| row.setting(key).map_or(String::new(), show)));
         }
         sheet.integers("resamples", rows().map(|row| Some(scores(row).len())));
         sheet.numbers("low", quantile(0.025));
@@ -272,10 +254,7 @@ fn outcome(
         cut.share == share && cut.resample == resample && cut.without.is_none()
     };
     let cuts: Vec<usize> = (0..sweep.cuts.len()).filter(own).collect();
-    let results: Vec<_> = cuts
-        .iter()
-        .map(|cut| done.result(trial, seed, *cut))
-        .collect();
+    let results: Vec<_> = cuts.iter().map(|cut| done.result(trial, seed, *cut)).collect();
     let evidence = |said: &Said, rows: &[u32]| {
         let gold = Gold::new(sweep.dataset, rows.to_vec());
         said.evidence(sweep.dataset, &gold, metric.name)
@@ -296,10 +275,7 @@ fn outcome(
         seed: sweep.pipeline.file.seed + seed,
         evidence: pooled(
             &cuts,
-            &results
-                .iter()
-                .map(|result| &result.said)
-                .collect::<Vec<_>>(),
+            &results.iter().map(|result| &result.said).collect::<Vec<_>>(),
             done,
             sweep,
             metric,
@@ -330,9 +306,7 @@ pub(super) fn pooled(
 /// A row's settings as JSON.
 pub(super) fn settings(row: &Row) -> Map<String, Value> {
     let pairs = row.settings.iter();
-    pairs
-        .map(|(key, value)| (key.clone(), json!(value)))
-        .collect()
+    pairs.map(|(key, value)| (key.clone(), json!(value))).collect()
 }
 
 /// A row's score and interval, by the name of the metric.

@@ -73,13 +73,9 @@ pub(super) fn cuts(
             parts = parted(dataset, &pool, n_folds, seed);
         }
     }
-    let fractions = section
-        .fraction
-        .as_ref()
-        .map_or(&[][..], |fraction| fraction.values());
-    if let Some(fraction) = fractions
-        .iter()
-        .find(|fraction| !(**fraction > 0.0 && **fraction <= 1.0))
+    let fractions = section.fraction.as_ref().map_or(&[][..], |fraction| fraction.values());
+    if let Some(fraction) =
+        fractions.iter().find(|fraction| !(**fraction > 0.0 && **fraction <= 1.0))
     {
         return refuse(
             format!("sweep.fraction names the share {fraction}"),
@@ -88,10 +84,7 @@ pub(super) fn cuts(
     }
     let resamples = section.bootstrap.unwrap_or(0);
     let n_nested = section.nested.unwrap_or(0).saturating_add(1);
-    let n_cuts = parts
-        .len()
-        .saturating_mul(fractions.len().max(1))
-        .saturating_mul(n_nested);
+    let n_cuts = parts.len().saturating_mul(fractions.len().max(1)).saturating_mul(n_nested);
     if n_cuts.saturating_mul(resamples.saturating_add(1)) > MOST_CUTS {
         return refuse(
             format!("folds, shares and resamples make more than {MOST_CUTS} sets of rows"),
@@ -151,9 +144,7 @@ fn parted(dataset: &Dataset, rows: &[u32], n_folds: usize, seed: u64) -> Vec<[Ve
         let own = own.filter(|(_, of)| (**of == fold) == inside);
         own.map(|(row, _)| *row).collect()
     };
-    (0..n_folds)
-        .map(|fold| [within(fold, false), within(fold, true)])
-        .collect()
+    (0..n_folds).map(|fold| [within(fold, false), within(fold, true)]).collect()
 }
 
 /// The folds of what each fold leaves: settings are chosen on these where the fold is to judge the choice.
@@ -196,13 +187,7 @@ fn nested(
     let mut cuts = Vec::new();
     for (fold, [rows, _]) in parts.iter().enumerate() {
         for [train, validation] in parted(dataset, rows, n_folds, pipeline.file.seed) {
-            cuts.push(Cut {
-                share: None,
-                resample: None,
-                without: Some(fold),
-                train,
-                validation,
-            });
+            cuts.push(Cut { share: None, resample: None, without: Some(fold), train, validation });
         }
     }
     Ok(cuts)
@@ -219,10 +204,7 @@ fn strands(dataset: &Dataset, rows: &[u32]) -> Vec<Strand> {
     rows.iter()
         .map(|row| {
             let row = &dataset.rows[*row as usize];
-            Strand {
-                class: row.target.class(),
-                group: row.group,
-            }
+            Strand { class: row.target.class(), group: row.group }
         })
         .collect()
 }
@@ -243,10 +225,7 @@ mod tests {
         assert_eq!(cuts.len(), 3 + 3 * 2);
         for (fold, outer) in cuts[..3].iter().enumerate() {
             assert_eq!(outer.without, None);
-            let inner: Vec<&Cut> = cuts
-                .iter()
-                .filter(|cut| cut.without == Some(fold))
-                .collect();
+            let inner: Vec<&Cut> = cuts.iter().filter(|cut| cut.without == Some(fold)).collect();
             assert_eq!(inner.len(), 2);
             let sorted = |rows: &[&[u32]]| {
                 let mut rows = rows.concat();
@@ -255,21 +234,13 @@ mod tests {
             };
             for cut in &inner {
                 // What is learned from and what judges are together what the fold leaves.
-                assert_eq!(
-                    sorted(&[&cut.train, &cut.validation]),
-                    sorted(&[&outer.train])
-                );
+                assert_eq!(sorted(&[&cut.train, &cut.validation]), sorted(&[&outer.train]));
             }
             assert_eq!(
                 sorted(&[&inner[0].validation, &inner[1].validation]),
                 sorted(&[&outer.train])
             );
-            assert!(
-                outer
-                    .validation
-                    .iter()
-                    .all(|row| !outer.train.contains(row))
-            );
+            assert!(outer.validation.iter().all(|row| !outer.train.contains(row)));
         }
     }
 }

@@ -48,10 +48,8 @@ pub(super) fn halve(
     let mut race = Race::new(sweep, &groups, metric);
     let n_decided = race.follow(kept, done, progress);
 
-    let fields: Vec<Fields<'_>> = groups
-        .iter()
-        .map(|group| sweep.fields(group.trials[0]))
-        .collect::<Result<_>>()?;
+    let fields: Vec<Fields<'_>> =
+        groups.iter().map(|group| sweep.fields(group.trials[0])).collect::<Result<_>>()?;
     let judges: Vec<Vec<Box<dyn Listener + '_>>> =
         fields.iter().map(|fields| fields.judges(sweep)).collect();
     if let Some(judges) = judges.first() {
@@ -62,15 +60,10 @@ pub(super) fn halve(
         .zip(fields.iter().zip(&judges))
         .map(|(group, (fields, judges))| Heads::new(sweep, group, &race.left, fields, judges))
         .collect::<Result<_>>()?;
-    let sets: Vec<Vec<SampleSet<'_>>> = heads
-        .iter()
-        .map(|heads| heads.fields.sets(heads.judges))
-        .collect();
-    let data: Vec<BankData<'_>> = heads
-        .iter()
-        .zip(&sets)
-        .map(|(heads, sets)| heads.fields.data(sets))
-        .collect();
+    let sets: Vec<Vec<SampleSet<'_>>> =
+        heads.iter().map(|heads| heads.fields.sets(heads.judges)).collect();
+    let data: Vec<BankData<'_>> =
+        heads.iter().zip(&sets).map(|(heads, sets)| heads.fields.data(sets)).collect();
     // A group whose trials were all given up trains nothing.
     let mut banks: Vec<Option<Bank<'_>>> = heads
         .iter()
@@ -147,9 +140,7 @@ impl<'a> Race<'a> {
     fn new(sweep: &'a Sweep<'a>, groups: &[&Group], metric: &'a Metric) -> Race<'a> {
         let trials = groups.iter().flat_map(|group| group.trials.iter().copied());
         let left: Vec<usize> = trials.collect();
-        let epochs = left
-            .iter()
-            .map(|trial| sweep.trials[*trial].pipeline.file.train.epochs);
+        let epochs = left.iter().map(|trial| sweep.trials[*trial].pipeline.file.train.epochs);
         Race {
             sweep,
             metric,
@@ -242,11 +233,7 @@ impl Rung {
             .map(|((trial, seed, cut), result)| (HeadPlan { trial, seed, cut }, result))
             .collect();
         given_up.sort_by_key(|(plan, _)| key_of(plan));
-        Rung {
-            go_on,
-            given_up,
-            seconds,
-        }
+        Rung { go_on, given_up, seconds }
     }
 
     /// Whether it decides about these trials: so many go on, and of every other one there are all heads.
@@ -281,12 +268,7 @@ impl<'a> Heads<'a> {
         let left = set_of(left);
         let trials = group.trials.iter().filter(|trial| left.contains(trial));
         let plans = plans(sweep, &trials.copied().collect::<Vec<_>>());
-        Ok(Heads {
-            fields,
-            judges,
-            specs: fields.specs(&plans, sweep)?,
-            plans,
-        })
+        Ok(Heads { fields, judges, specs: fields.specs(&plans, sweep)?, plans })
     }
 
     /// Lets only the heads of some trials learn on.
@@ -311,9 +293,7 @@ impl<'a> Heads<'a> {
         let own = (0..self.plans.len()).filter(|head| trials.contains(&self.plans[*head].trial));
         let own: Vec<usize> = own.collect();
         let plans: Vec<HeadPlan> = own.iter().map(|head| self.plans[*head].clone()).collect();
-        let fits = own
-            .iter()
-            .map(|head| Fit::of(bank.best(*head), &self.specs[*head]));
+        let fits = own.iter().map(|head| Fit::of(bank.best(*head), &self.specs[*head]));
         let results = self.fields.results(&plans, fits.collect(), self.judges)?;
         Ok(plans.iter().map(key_of).zip(results).collect())
     }

@@ -134,9 +134,7 @@ impl<'c> Fields<'c> {
         Ok(Fields {
             transform: transform(&pipeline, &rows)?,
             lessons: Lessons::new(&rows, dataset, trials, cuts),
-            validation: judged
-                .map(|judged| rows.samples_of(dataset, judged, false))
-                .collect(),
+            validation: judged.map(|judged| rows.samples_of(dataset, judged, false)).collect(),
             followed,
             rows,
             learns_nothing: key.cosine,
@@ -207,11 +205,7 @@ impl<'c> Fields<'c> {
     }
 
     pub(super) fn data<'a>(&'a self, sets: &'a [SampleSet<'a>]) -> BankData<'a> {
-        BankData {
-            view: &self.rows.view,
-            transform: &self.transform,
-            sets,
-        }
+        BankData { view: &self.rows.view, transform: &self.transform, sets }
     }
 
     /// Fits heads that are fitted alike: all epoch by epoch, or all in full batch. In the order of the plans.
@@ -340,9 +334,8 @@ impl<'c> Fields<'c> {
         fits: Vec<Fit>,
         judges: &[Box<dyn Listener + '_>],
     ) -> Result<Vec<HeadResult>> {
-        let said = self.listen(plans, &fits, judges, |judge, logits, head| {
-            judge.said_of(logits, head)
-        })?;
+        let said =
+            self.listen(plans, &fits, judges, |judge, logits, head| judge.said_of(logits, head))?;
         let results = fits.iter().zip(said).map(|(fit, said)| HeadResult {
             said,
             best_epoch: fit.best_epoch,
@@ -384,9 +377,7 @@ impl<'c> Fields<'c> {
         }
         let mut heard = heard.into_inner().expect("no judge panicked");
         let all = (0..plans.len()).map(|number| heard.remove(&number));
-        Ok(all
-            .map(|value| value.expect("every head was heard"))
-            .collect())
+        Ok(all.map(|value| value.expect("every head was heard")).collect())
     }
 
     /// What is tuned to what a trial's heads say of the rows of all folds, none of which they learned from.
@@ -395,13 +386,9 @@ impl<'c> Fields<'c> {
             return Ok(Tuned::default());
         }
         let fits = self.fit(plans, sweep, &mut |_| {}, &())?;
-        let samples: Vec<u32> = plans
-            .iter()
-            .flat_map(|plan| self.validation[plan.cut].iter().copied())
-            .collect();
-        let judge = self
-            .rows
-            .judge(sweep.pipeline, sweep.dataset, &samples, &[]);
+        let samples: Vec<u32> =
+            plans.iter().flat_map(|plan| self.validation[plan.cut].iter().copied()).collect();
+        let judge = self.rows.judge(sweep.pipeline, sweep.dataset, &samples, &[]);
         let n_outputs = fits.iter().map(|fit| fit.network.n_outputs).max();
         let bytes = samples.len().saturating_mul(4 * n_outputs.unwrap_or(0));
         let is_row_each = matches!(self.rows.own, OwnRows::Documents(_));
@@ -418,9 +405,8 @@ impl<'c> Fields<'c> {
             return judge.tuned(&Chained(heads.collect()));
         }
         let judges = self.judges(sweep);
-        let logits = self.listen(plans, &fits, &judges, |_, logits, _| {
-            Ok(gathered(logits)?.into_owned())
-        })?;
+        let logits =
+            self.listen(plans, &fits, &judges, |_, logits, _| Ok(gathered(logits)?.into_owned()))?;
         let views: Vec<ArrayView2<'_, f32>> = logits.iter().map(Array2::view).collect();
         let all = concatenate(Axis(0), &views).expect("outputs of one width");
         judge.tuned(&all.view())
@@ -429,12 +415,7 @@ impl<'c> Fields<'c> {
 
 /// How the bank of a sweep runs: heads are judged where their stopping asks for it.
 pub(super) fn bank_settings(pipeline: &Pipeline) -> BankSettings {
-    BankSettings {
-        shuffles: true,
-        seed: pipeline.file.seed,
-        judges_all: false,
-        gives_up: true,
-    }
+    BankSettings { shuffles: true, seed: pipeline.file.seed, judges_all: false, gives_up: true }
 }
 
 /// The best loss on validation that was seen, for the progress line.

@@ -76,10 +76,7 @@ impl Kept {
         file.write_all(&bytes_of(plan)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         fs::rename(&aside, &folder).map_err(Error::io("rename", &folder))?;
-        Ok(Kept {
-            folder,
-            _plan: file,
-        })
+        Ok(Kept { folder, _plan: file })
     }
 
     /// Goes on in a run folder whose plan is the same, and which is not another process's work.
@@ -90,10 +87,7 @@ impl Kept {
             return Ok(None);
         }
         let file = File::open(&path).map_err(Error::io("read", &path))?;
-        Ok(file.try_lock().is_ok().then_some(Kept {
-            folder,
-            _plan: file,
-        }))
+        Ok(file.try_lock().is_ok().then_some(Kept { folder, _plan: file }))
     }
 
     /// The newest run of a name that is not whole and can be gone on with: its folder, and what it has done.

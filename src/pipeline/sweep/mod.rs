@@ -144,29 +144,21 @@ pub(super) fn check(
             "set sweep.seeds to 1 or more, or leave it out".into(),
         ));
     }
-    let Trials {
-        all: trials,
-        warnings,
-    } = trials(pipeline, section)?;
+    let Trials { all: trials, warnings } = trials(pipeline, section)?;
     for warning in &warnings {
         progress.warn(warning);
     }
     candidates::metric(pipeline, section, dataset)?.check(pipeline, &trials)?;
     let cuts = cuts(pipeline, section, dataset)?;
     lessons::check(pipeline, dataset, &trials, &cuts)?;
-    let n_heads = cuts
-        .len()
-        .saturating_mul(trials.len())
-        .saturating_mul(section.seeds);
+    let n_heads = cuts.len().saturating_mul(trials.len()).saturating_mul(section.seeds);
     if n_heads > MOST_HEADS {
         return Err(pipeline.refuse(
             format!("the sweep has more than {MOST_HEADS} heads"),
             "name fewer values, seeds, folds or resamples".into(),
         ));
     }
-    let without_epochs = trials
-        .iter()
-        .find(|trial| !trial.pipeline.file.head.kind.has_epochs());
+    let without_epochs = trials.iter().find(|trial| !trial.pipeline.file.head.kind.has_epochs());
     if let Some(trial) = without_epochs.filter(|_| section.bootstrap.is_some_and(|n| n > 0)) {
         return Err(pipeline.refuse(
             format!(
@@ -233,16 +225,8 @@ pub(super) fn sweep_on(
     };
     let done = search(&sweep, &metric, &kept, progress)?;
     let judged = Judged::new(&sweep, &done, &metric);
-    let bootstrap = Bootstrap {
-        resamples: DRAWS,
-        seed: pipeline.file.seed,
-    };
-    let board = rank(
-        &judged.candidates,
-        metric.name,
-        metric.higher_is_better,
-        bootstrap,
-    );
+    let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.file.seed };
+    let board = rank(&judged.candidates, metric.name, metric.higher_is_better, bootstrap);
     let drawn: Vec<String> = section
         .keys
         .iter()
@@ -282,10 +266,7 @@ pub(super) fn sweep_on(
             true => "the only one".to_string(),
             false => trials::described(&row.settings),
         };
-        progress.note(&format!(
-            "the best of {}: {settings}",
-            counted(trials.len(), "setting")
-        ));
+        progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
         let files = |run: &Path, metrics: &RunMetrics| {
             let test = metrics.test.as_ref();
             let test = test.and_then(|test| candidates::value_of(test, metric.name));
@@ -332,12 +313,7 @@ pub(super) fn sweep_on(
         total_seconds: start.elapsed().as_secs_f64(),
         best,
         nested,
-        leaderboard: findings
-            .leaderboard
-            .rows
-            .iter()
-            .map(candidates::line)
-            .collect(),
+        leaderboard: findings.leaderboard.rows.iter().map(candidates::line).collect(),
         findings,
         winner,
         run,
@@ -387,11 +363,7 @@ impl Sweep<'_> {
         }
         let plans: Vec<HeadPlan> = (0..self.cuts.len())
             .filter(|cut| self.is_whole(&self.cuts[*cut]))
-            .map(|cut| HeadPlan {
-                trial,
-                seed: 0,
-                cut,
-            })
+            .map(|cut| HeadPlan { trial, seed: 0, cut })
             .collect();
         let fields = self.fields(trial)?;
         given.tuned = Some(fields.tuned(&plans, self)?);
@@ -400,15 +372,7 @@ impl Sweep<'_> {
             given.stop_after = best_epoch.map(|epoch| (epoch.round() as usize).max(1));
         }
         let dataset = self.dataset.with_validation_in_train();
-        train_on(
-            self.checkpoint,
-            pipeline,
-            &dataset,
-            cache,
-            &folder,
-            given,
-            progress,
-        )
+        train_on(self.checkpoint, pipeline, &dataset, cache, &folder, given, progress)
     }
 
     /// The rows that a trial's head reads.
@@ -421,15 +385,7 @@ impl Sweep<'_> {
             let metric = stopping.map(|stopping| stopping.metric);
             followed.extend(metric.filter(|metric| !followed.contains(metric)));
         }
-        Fields::read(
-            self.trials,
-            trial,
-            self.dataset,
-            self.cache,
-            &key,
-            self.cuts,
-            followed,
-        )
+        Fields::read(self.trials, trial, self.dataset, self.cache, &key, self.cuts, followed)
     }
 
     /// Whether a cut has all training rows of its fold, each once: its heads are those that can win.
@@ -460,11 +416,7 @@ fn swept_states(trials: &[Trial], model_layers: usize) -> Result<Vec<StateId>> {
     let mut states: Vec<StateId> = Vec::new();
     for trial in trials {
         let own = trial.pipeline.head_states(model_layers)?;
-        states.extend(
-            own.into_iter()
-                .filter(|state| !states.contains(state))
-                .collect::<Vec<_>>(),
-        );
+        states.extend(own.into_iter().filter(|state| !states.contains(state)).collect::<Vec<_>>());
     }
     Ok(states)
 }

@@ -69,26 +69,19 @@ pub(super) fn score(
     }
     // Without shares and resamples the first cuts are the folds, in their order.
     let outer: Vec<usize> = (0..sweep.section.folds.unwrap_or(0)).collect();
-    let chosen: Vec<Chosen> = outer
-        .iter()
-        .map(|fold| choose(sweep, done, metric, *fold))
-        .collect();
+    let chosen: Vec<Chosen> = outer.iter().map(|fold| choose(sweep, done, metric, *fold)).collect();
     let n_folds = outer.len() as u64;
     progress.start("training what each fold chose", Some(n_folds), "folds");
     let mut results: Vec<Option<HeadResult>> = outer.iter().map(|_| None).collect();
     for group in groups(sweep)? {
         let own = outer.iter().copied();
-        let own: Vec<usize> = own
-            .filter(|fold| group.trials.contains(&chosen[*fold].trial))
-            .collect();
+        let own: Vec<usize> =
+            own.filter(|fold| group.trials.contains(&chosen[*fold].trial)).collect();
         let Some(first) = own.first() else {
             continue;
         };
-        let plans = own.iter().map(|fold| HeadPlan {
-            trial: chosen[*fold].trial,
-            seed: 0,
-            cut: *fold,
-        });
+        let plans =
+            own.iter().map(|fold| HeadPlan { trial: chosen[*fold].trial, seed: 0, cut: *fold });
         let epochs = own.iter().map(|fold| chosen[*fold].epochs);
         let fields = sweep.fields(chosen[*first].trial)?;
         let within = WithinStage::new(progress);
@@ -100,9 +93,8 @@ pub(super) fn score(
     }
     progress.finish();
     let results = results.into_iter();
-    let results: Vec<HeadResult> = results
-        .map(|result| result.expect("every trial is in a group"))
-        .collect();
+    let results: Vec<HeadResult> =
+        results.map(|result| result.expect("every trial is in a group")).collect();
     let n_diverged = results.iter().filter(|result| result.diverged).count();
     if n_diverged > 0 {
         progress.warn(&format!(
@@ -112,11 +104,7 @@ pub(super) fn score(
     }
     let folds = chosen.iter().zip(&results).enumerate();
     let folds = folds.map(|(fold, (chosen, result))| NestedFold {
-        settings: sweep.trials[chosen.trial]
-            .settings
-            .iter()
-            .cloned()
-            .collect(),
+        settings: sweep.trials[chosen.trial].settings.iter().cloned().collect(),
         inner: chosen.score,
         epochs: chosen.epochs,
         score: match result.diverged {
@@ -127,10 +115,7 @@ pub(super) fn score(
     let folds = folds.collect();
     let all: Vec<&Said> = results.iter().map(|result| &result.said).collect();
     let evidence = pooled(&outer, &all, done, sweep, metric);
-    let draws = Bootstrap {
-        resamples: DRAWS,
-        seed: sweep.pipeline.file.seed,
-    };
+    let draws = Bootstrap { resamples: DRAWS, seed: sweep.pipeline.file.seed };
     if n_diverged > 0 {
         return Ok(Some(NestedScore {
             metric: metric.name.into(),
@@ -139,9 +124,8 @@ pub(super) fn score(
             folds,
         }));
     }
-    let [interval] = bootstrap(evidence.n_rows(), draws, |weights| {
-        [evidence.score(metric.name, Some(weights))]
-    });
+    let [interval] =
+        bootstrap(evidence.n_rows(), draws, |weights| [evidence.score(metric.name, Some(weights))]);
     Ok(Some(NestedScore {
         metric: metric.name.into(),
         score: evidence.score(metric.name, None),
@@ -159,9 +143,8 @@ struct Chosen {
 
 /// The trial with the best score on the folds of what a fold leaves; the first where none has a score.
 fn choose(sweep: &Sweep<'_>, done: &Done, metric: &Metric, fold: usize) -> Chosen {
-    let cuts: Vec<usize> = (0..sweep.cuts.len())
-        .filter(|cut| sweep.cuts[*cut].without == Some(fold))
-        .collect();
+    let cuts: Vec<usize> =
+        (0..sweep.cuts.len()).filter(|cut| sweep.cuts[*cut].without == Some(fold)).collect();
     let scored = (0..sweep.trials.len()).map(|trial| {
         let score = score_on(sweep, done, metric, trial, &cuts);
         score.map(|score| (score, trial))

@@ -70,22 +70,17 @@ impl Done {
         self.rows += unit.rows as f64;
         self.head_samples += unit.head_samples as f64;
         self.seconds += unit.seconds;
-        self.units
-            .push((unit.heads.len(), unit.head_samples, unit.seconds));
+        self.units.push((unit.heads.len(), unit.head_samples, unit.seconds));
         self.judged = unit.judged;
         for (plan, result) in unit.heads {
             self.epochs += result.epochs as f64;
-            self.results
-                .insert((plan.trial, plan.seed, plan.cut), result);
+            self.results.insert((plan.trial, plan.seed, plan.cut), result);
         }
     }
 
     /// Heads that diverged, also those of which no setting's score is made.
     pub(super) fn n_diverged(&self) -> usize {
-        self.results
-            .values()
-            .filter(|result| result.diverged)
-            .count()
+        self.results.values().filter(|result| result.diverged).count()
     }
 
     /// What came of a head.
@@ -97,9 +92,7 @@ impl Done {
     pub(super) fn gold(&self, dataset: &Dataset, cuts: &[usize]) -> std::sync::Arc<Gold> {
         let mut known = self.gold.lock().expect("no panic while rows are gathered");
         let gold = known.entry(cuts.to_vec()).or_insert_with(|| {
-            let rows = cuts
-                .iter()
-                .flat_map(|cut| self.judged[*cut].iter().copied());
+            let rows = cuts.iter().flat_map(|cut| self.judged[*cut].iter().copied());
             std::sync::Arc::new(Gold::new(dataset, rows.collect()))
         });
         gold.clone()
@@ -114,10 +107,7 @@ impl Done {
         let mut sheet = Sheet::default();
         sheet.integers("unit", (1..=self.units.len()).map(Some));
         sheet.integers("heads", units().map(|(heads, ..)| Some(*heads)));
-        sheet.integers(
-            "head_samples",
-            units().map(|(_, samples, _)| Some(*samples as usize)),
-        );
+        sheet.integers("head_samples", units().map(|(_, samples, _)| Some(*samples as usize)));
         sheet.numbers("seconds", units().map(|(.., seconds)| Some(*seconds)));
         sheet.write_csv(&run.join(TIMINGS_FILE))
     }
@@ -139,16 +129,11 @@ pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<Group>> {
     for (number, trial) in sweep.trials.iter().enumerate() {
         let key = ViewKey::of(&trial.pipeline, sweep.checkpoint.config.layers)?;
         let has_epochs = trial.pipeline.file.head.kind.has_epochs();
-        let found = groups
-            .iter_mut()
-            .find(|group| group.key == key && group.has_epochs == has_epochs);
+        let found =
+            groups.iter_mut().find(|group| group.key == key && group.has_epochs == has_epochs);
         match found {
             Some(group) => group.trials.push(number),
-            None => groups.push(Group {
-                key,
-                has_epochs,
-                trials: vec![number],
-            }),
+            None => groups.push(Group { key, has_epochs, trials: vec![number] }),
         }
     }
     Ok(groups)
@@ -159,11 +144,7 @@ pub(super) fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
     let mut plans = Vec::new();
     for trial in trials {
         for seed in 0..sweep.section.seeds as u64 {
-            plans.extend((0..sweep.cuts.len()).map(|cut| HeadPlan {
-                trial: *trial,
-                seed,
-                cut,
-            }));
+            plans.extend((0..sweep.cuts.len()).map(|cut| HeadPlan { trial: *trial, seed, cut }));
         }
     }
     plans
@@ -231,10 +212,7 @@ pub(super) fn search(
         }
     }
     if n_kept > 0 {
-        progress.note(&format!(
-            "{n_kept} of {} were trained before",
-            counted(n_heads, "head")
-        ));
+        progress.note(&format!("{n_kept} of {} were trained before", counted(n_heads, "head")));
     }
     if halves {
         let last = halve(sweep, &groups, metric, kept, &mut done, progress)?;
@@ -314,9 +292,7 @@ pub(super) fn train_unit(
     let mut on_epoch = |bank: &Bank<'_>| {
         let active = bank.active();
         let loss = best_loss(active.iter().map(|head| bank.last(*head)));
-        let loss = loss.map_or(String::new(), |loss| {
-            format!(", best validation loss {loss:.4}")
-        });
+        let loss = loss.map_or(String::new(), |loss| format!(", best validation loss {loss:.4}"));
         progress.detail(&format!(
             "epoch {}: {} of {} still learning{loss}",
             bank.epochs_done(),
@@ -346,9 +322,7 @@ pub(super) fn unit(
     let products = plans.iter().zip(&results);
     Unit {
         rows: plans.iter().map(n_train).sum(),
-        head_samples: products
-            .map(|(plan, result)| n_train(plan) * result.epochs as u64)
-            .sum(),
+        head_samples: products.map(|(plan, result)| n_train(plan) * result.epochs as u64).sum(),
         judged: judges.iter().map(|judge| judge.rows()).collect(),
         heads: plans.iter().cloned().zip(results).collect(),
         seconds,
@@ -362,9 +336,7 @@ fn score(sweep: &Sweep<'_>, done: &Done, metric: &Metric, trial: usize) -> Optio
 
 /// The cuts whose heads can win.
 pub(super) fn whole_cuts(sweep: &Sweep<'_>) -> Vec<usize> {
-    (0..sweep.cuts.len())
-        .filter(|cut| sweep.is_whole(&sweep.cuts[*cut]))
-        .collect()
+    (0..sweep.cuts.len()).filter(|cut| sweep.is_whole(&sweep.cuts[*cut])).collect()
 }
 
 /// The mean over a trial's seeds of its score on the rows of some cuts together.

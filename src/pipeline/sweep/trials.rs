@@ -105,10 +105,7 @@ impl Found {
             return Ok(());
         }
         match check(base, file, &said) {
-            Ok(pipeline) => self.all.push(Trial {
-                settings: said,
-                pipeline,
-            }),
+            Ok(pipeline) => self.all.push(Trial { settings: said, pipeline }),
             Err(error) => self.refused.push((said, error)),
         }
         Ok(())
@@ -157,24 +154,16 @@ impl Found {
             }
             _ => {}
         }
-        Ok(Trials {
-            all: self.all,
-            warnings,
-        })
+        Ok(Trials { all: self.all, warnings })
     }
 }
 
 /// Whether a value stands in any combination of the listed values that can be, drawn or not.
 fn can_be(base: &Pipeline, section: &SweepSection, setting: &(String, Value)) -> Result<bool> {
     let (key, value) = setting;
-    let mut grid = SweepSection {
-        search: Search::Grid,
-        trials: None,
-        ..section.clone()
-    };
+    let mut grid = SweepSection { search: Search::Grid, trials: None, ..section.clone() };
     grid.keys.retain(|_, value| !value.is_table());
-    grid.keys
-        .insert(key.clone(), Value::Array(vec![value.clone()]));
+    grid.keys.insert(key.clone(), Value::Array(vec![value.clone()]));
     let Ok(combinations) = settings_of(&grid, base.file.seed) else {
         // Too many to be gone through.
         return Ok(false);
@@ -237,18 +226,15 @@ fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)>
         }
     }
     file.head.hidden = file.hidden_layers();
-    let said = settings
-        .into_iter()
-        .filter(|(key, _)| says_something(key, &file))
-        .map(|(key, value)| match key.as_str() {
-            "hidden" => {
-                let widths = file.head.hidden.iter();
-                (
-                    key,
-                    Value::Array(widths.map(|width| Value::Integer(*width as i64)).collect()),
-                )
+    let said =
+        settings.into_iter().filter(|(key, _)| says_something(key, &file)).map(|(key, value)| {
+            match key.as_str() {
+                "hidden" => {
+                    let widths = file.head.hidden.iter();
+                    (key, Value::Array(widths.map(|width| Value::Integer(*width as i64)).collect()))
+                }
+                _ => (key, value),
             }
-            _ => (key, value),
         });
     let said = said.collect();
     Ok((file, said))
@@ -273,13 +259,7 @@ fn leave_out(file: &mut PipelineFile) {
 /// The pipeline of a trial.
 fn check(base: &Pipeline, file: PipelineFile, said: &Settings) -> Result<Pipeline> {
     let in_trial = |error: Error| match error {
-        Error::Pipeline {
-            file,
-            line,
-            column,
-            problem,
-            hint,
-        } => Error::Pipeline {
+        Error::Pipeline { file, line, column, problem, hint } => Error::Pipeline {
             file,
             line,
             column,
@@ -298,9 +278,7 @@ fn check(base: &Pipeline, file: PipelineFile, said: &Settings) -> Result<Pipelin
 
 /// Settings as people read them.
 pub(super) fn described(settings: &Settings) -> String {
-    let pairs = settings
-        .iter()
-        .map(|(key, value)| format!("{key} = {}", show(value)));
+    let pairs = settings.iter().map(|(key, value)| format!("{key} = {}", show(value)));
     pairs.collect::<Vec<String>>().join(", ")
 }
 

@@ -49,9 +49,7 @@ impl Characters {
             last -= 1;
         }
         if last == end {
-            let next = self
-                .starts
-                .get(self.starts.partition_point(|start| *start < end));
+            let next = self.starts.get(self.starts.partition_point(|start| *start < end));
             let limit = match next {
                 Some(next) => *next,
                 None if self.is_cut => end,

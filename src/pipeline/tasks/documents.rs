@@ -111,10 +111,7 @@ fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTabl
     match pipeline.file.data.task {
         Task::Classification => {
             let class = |target: &Target| target.class().expect("rows of classification") as u32;
-            (
-                TargetTable::Classes(rows().map(class).collect()),
-                [0.0, 1.0],
-            )
+            (TargetTable::Classes(rows().map(class).collect()), [0.0, 1.0])
         }
         Task::Multilabel => {
             let mut labels = Array2::zeros((dataset.rows.len(), dataset.labels.len()));
@@ -150,10 +147,7 @@ pub(super) fn classes_taught(
     let class = |row: u32| {
         let own = &dataset.rows[row as usize].target;
         let lesson = dataset.lesson(row, column).filter(|_| is_learned(row));
-        lesson
-            .unwrap_or(own)
-            .class()
-            .expect("rows of classification") as u32
+        lesson.unwrap_or(own).class().expect("rows of classification") as u32
     };
     TargetTable::Classes((0..dataset.rows.len() as u32).map(class).collect())
 }
@@ -322,10 +316,7 @@ pub(super) fn text_columns(dataset: &Dataset) -> Table {
 
 fn probability_columns(table: &mut Table, dataset: &Dataset, probabilities: ArrayView2<'_, f32>) {
     for (class, name) in dataset.labels.names().iter().enumerate() {
-        table.floats(
-            &format!("p_{name}"),
-            probabilities.column(class).iter().copied(),
-        );
+        table.floats(&format!("p_{name}"), probabilities.column(class).iter().copied());
     }
 }
 

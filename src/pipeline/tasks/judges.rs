@@ -64,15 +64,8 @@ impl Judge for ClassJudge {
         _: &OutputHead,
     ) -> Result<Vec<(&'static str, f64)>> {
         let counts = ClassCounts::new(&self.labels, &self.predicted(logits)?, self.n_classes);
-        let mut scores = vec![
-            ("accuracy", counts.accuracy()),
-            ("macro_f1", counts.macro_f1()),
-        ];
-        let known = [
-            StoppingMetric::Loss,
-            StoppingMetric::Accuracy,
-            StoppingMetric::MacroF1,
-        ];
+        let mut scores = vec![("accuracy", counts.accuracy()), ("macro_f1", counts.macro_f1())];
+        let known = [StoppingMetric::Loss, StoppingMetric::Accuracy, StoppingMetric::MacroF1];
         let others = self.followed.iter();
         let others: Vec<_> = others.filter(|metric| !known.contains(metric)).collect();
         if !others.is_empty() {
@@ -108,19 +101,14 @@ impl Listener for ClassJudge {
         if self.hears_probabilities {
             let logits = gathered(logits)?;
             let probabilities = softmax_rows(logits.view(), 1.0);
-            return Ok(Said::Probabilities(
-                probabilities.into_raw_vec_and_offset().0,
-            ));
+            return Ok(Said::Probabilities(probabilities.into_raw_vec_and_offset().0));
         }
         let classes = self.predicted(logits)?.into_iter();
         Ok(Said::Classes(classes.map(|class| class as u32).collect()))
     }
 
     fn tuned(&self, logits: &dyn OutputRows) -> Result<Tuned> {
-        Ok(Tuned {
-            temperature: Some(fit_temperature(&self.labels, logits)?),
-            ..Tuned::default()
-        })
+        Ok(Tuned { temperature: Some(fit_temperature(&self.labels, logits)?), ..Tuned::default() })
     }
 }
 
@@ -170,10 +158,7 @@ impl Listener for LabelJudge {
     fn tuned(&self, logits: &dyn OutputRows) -> Result<Tuned> {
         let probabilities = sigmoid_rows(gathered(logits)?.view());
         let thresholds = multilabel::tune_thresholds(self.labels.view(), probabilities.view());
-        Ok(Tuned {
-            thresholds: Some(thresholds),
-            ..Tuned::default()
-        })
+        Ok(Tuned { thresholds: Some(thresholds), ..Tuned::default() })
     }
 }
 
@@ -217,9 +202,7 @@ impl Judge for ValueJudge {
 /// The scores that have a value.
 pub(super) fn defined(scores: Vec<(&'static str, Option<f64>)>) -> Vec<(&'static str, f64)> {
     let defined = scores.into_iter();
-    defined
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect()
+    defined.filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 #[cfg(test)]
@@ -233,11 +216,7 @@ mod tests {
     #[test]
     fn classes_are_judged_alike_by_outputs_in_memory_and_by_those_that_come_a_few_at_a_time() {
         let (n_rows, n_classes) = (60, 7);
-        let followed = vec![
-            StoppingMetric::RocAuc,
-            StoppingMetric::LogLoss,
-            StoppingMetric::Mcc,
-        ];
+        let followed = vec![StoppingMetric::RocAuc, StoppingMetric::LogLoss, StoppingMetric::Mcc];
         let judge = ClassJudge {
             rows: (0..n_rows as u32).collect(),
             labels: (0..n_rows).map(|row| row * 5 % n_classes).collect(),
@@ -257,15 +236,9 @@ mod tests {
         let scores = judge.scores_of(&parts, &head).unwrap();
         assert_eq!(scores, judge.scores(logits.view(), &head));
         let names: Vec<&str> = scores.iter().map(|(name, _)| *name).collect();
-        assert_eq!(
-            names,
-            ["accuracy", "macro_f1", "roc_auc", "log_loss", "mcc"]
-        );
+        assert_eq!(names, ["accuracy", "macro_f1", "roc_auc", "log_loss", "mcc"]);
         let said = judge.said_of(&parts, &head).unwrap();
         assert_eq!(said, judge.said(logits.view(), &head));
-        assert_eq!(
-            judge.tuned(&parts).unwrap(),
-            judge.tuned(&logits.view()).unwrap()
-        );
+        assert_eq!(judge.tuned(&parts).unwrap(), judge.tuned(&logits.view()).unwrap());
     }
 }

@@ -141,9 +141,7 @@ impl<'c> TaskRows<'c> {
         let samples = samples.iter().copied();
         match dataset.label_column(column) {
             // Columns of labels are of documents, of which each row is a sample.
-            Some(_) => samples
-                .filter(|row| dataset.lesson(*row, column).is_some())
-                .collect(),
+            Some(_) => samples.filter(|row| dataset.lesson(*row, column).is_some()).collect(),
             None => samples.collect(),
         }
     }
@@ -224,9 +222,8 @@ fn measured(
     dataset: &Dataset,
     mut metrics: impl FnMut(&[u32], Option<Bootstrap>) -> TaskMetrics,
 ) -> [Option<TaskMetrics>; 3] {
-    let measured = try_measured(pipeline, dataset, |rows, bootstrap, _| {
-        Ok(metrics(rows, bootstrap))
-    });
+    let measured =
+        try_measured(pipeline, dataset, |rows, bootstrap, _| Ok(metrics(rows, bootstrap)));
     measured.expect("metrics of what is in memory")
 }
 
@@ -236,10 +233,7 @@ fn try_measured(
     dataset: &Dataset,
     mut metrics: impl FnMut(&[u32], Option<Bootstrap>, Part) -> Result<TaskMetrics>,
 ) -> Result<[Option<TaskMetrics>; 3]> {
-    let bootstrap = Bootstrap {
-        seed: pipeline.file.seed,
-        ..Bootstrap::default()
-    };
+    let bootstrap = Bootstrap { seed: pipeline.file.seed, ..Bootstrap::default() };
     let mut all = [None, None, None];
     for part in Part::ALL {
         let rows = dataset.part(part);
@@ -264,9 +258,6 @@ pub(super) fn row_columns(dataset: &Dataset) -> Table {
     let mut table = Table::default();
     table.keys("key", rows().map(|row| row.keys[0]));
     table.optional_texts("id", rows().map(|row| row.id.as_deref()));
-    table.texts(
-        "part",
-        rows().map(|row| crate::data::dataset::part_name(row.part)),
-    );
+    table.texts("part", rows().map(|row| crate::data::dataset::part_name(row.part)));
     table
 }

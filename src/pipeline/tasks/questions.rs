@@ -61,8 +61,7 @@ pub(crate) struct Found {
 impl Found {
     /// By how much no answer scores higher than the span.
     fn margin(&self) -> f64 {
-        self.span
-            .map_or(f64::INFINITY, |(.., score)| self.null_score - score)
+        self.span.map_or(f64::INFINITY, |(.., score)| self.null_score - score)
     }
 
     /// The span, unless no answer is the answer: its margin is above the threshold. Without one there is always a span.
@@ -89,19 +88,11 @@ pub(super) fn rows<'c>(
         is_cut[place] = may_be_cut && layout.documents.truncated(document);
     })?;
     let mut questions = Questions::new(pipeline, windows_of_question, is_impossible_in(dataset));
-    let view = questions.view(
-        pipeline,
-        states.len(),
-        &documents,
-        |pieces, sample_start| {
-            let memory_bytes = pipeline.memory_bytes();
-            FeatureView::new(cache, states, pieces, sample_start, memory_bytes)
-        },
-    )?;
-    let windows = questions
-        .start
-        .windows(2)
-        .map(|bounds| bounds[1] - bounds[0]);
+    let view = questions.view(pipeline, states.len(), &documents, |pieces, sample_start| {
+        let memory_bytes = pipeline.memory_bytes();
+        FeatureView::new(cache, states, pieces, sample_start, memory_bytes)
+    })?;
+    let windows = questions.start.windows(2).map(|bounds| bounds[1] - bounds[0]);
     let keys = keys
         .into_iter()
         .zip(windows)
@@ -113,18 +104,12 @@ pub(super) fn rows<'c>(
         let windows = &questions.windows[questions.start[number]..questions.start[number + 1]];
         let answer = row.spans().next().map(|answer| {
             // Blanks around an answer belong to no token.
-            let n_blank = answer
-                .text
-                .chars()
-                .take_while(|c| c.is_whitespace())
-                .count();
+            let n_blank = answer.text.chars().take_while(|c| c.is_whitespace()).count();
             let start = answer.start + n_blank;
             let end = start + answer.text.trim().chars().count();
             AnswerPlace::find(windows, start, end, is_cut[number])
         });
-        let own = windows
-            .iter()
-            .map(|window| window.span_of(answer.flatten()?));
+        let own = windows.iter().map(|window| window.span_of(answer.flatten()?));
         let own: Vec<Option<[u32; 2]>> = own.collect();
         let is_seen = own.iter().any(Option::is_some);
         if answer.is_some() && !is_seen {
@@ -208,10 +193,7 @@ impl Questions {
             let (start, end) = (offsets[span.start - 1].0, offsets[span.end - 1].1);
             (start, end, span.score)
         });
-        Found {
-            span,
-            null_score: joined.null_score,
-        }
+        Found { span, null_score: joined.null_score }
     }
 
     /// What a head says of every question.
@@ -227,10 +209,7 @@ impl Questions {
         })?;
         let found = (0..n_questions).map(|question| {
             let windows = self.start[question]..self.start[question + 1];
-            self.join(
-                question,
-                outputs[windows].iter().map(|output| output.view()),
-            )
+            self.join(question, outputs[windows].iter().map(|output| output.view()))
         });
         Ok(found.collect())
     }
@@ -259,19 +238,12 @@ impl Questions {
     ) -> QuestionJudge<'a> {
         let mut questions: Vec<usize> = Vec::new();
         for sample in validation {
-            let question = self
-                .start
-                .partition_point(|start| *start <= *sample as usize)
-                - 1;
+            let question = self.start.partition_point(|start| *start <= *sample as usize) - 1;
             if questions.last() != Some(&question) {
                 questions.push(question);
             }
         }
-        QuestionJudge {
-            questions,
-            of: self,
-            dataset,
-        }
+        QuestionJudge { questions, of: self, dataset }
     }
 
     /// Rows of outputs of a window.
@@ -343,9 +315,7 @@ impl Questions {
                     let metrics = span::evaluate(&[answered(row, answer)], None);
                     metrics.f1.unwrap_or(0.0)
                 };
-                let answer = found
-                    .span
-                    .map(|(start, end, _)| context_of(row, start, end));
+                let answer = found.span.map(|(start, end, _)| context_of(row, start, end));
                 NullScore {
                     margin: found.margin(),
                     f1_if_answered: f1_of(answer),
@@ -393,9 +363,8 @@ impl Questions {
             let mut metrics = scores(&questions);
             if self.may_be_impossible {
                 let test = dataset.part(Part::Test).into_iter();
-                let silent: Vec<AnsweredQuestion> = test
-                    .map(|row| answered(&dataset.rows[row as usize], None))
-                    .collect();
+                let silent: Vec<AnsweredQuestion> =
+                    test.map(|row| answered(&dataset.rows[row as usize], None)).collect();
                 metrics["always_no_answer"] = scores(&silent);
             }
             let description = format!(
@@ -416,10 +385,7 @@ fn context_of(row: &Row, start: usize, end: usize) -> String {
 
 pub(super) fn answered(row: &Row, predicted: Option<String>) -> AnsweredQuestion {
     let gold = row.target.answers().iter();
-    AnsweredQuestion {
-        gold: gold.map(|answer| answer.text.clone()).collect(),
-        predicted,
-    }
+    AnsweredQuestion { gold: gold.map(|answer| answer.text.clone()).collect(), predicted }
 }
 
 fn table(
@@ -431,10 +397,7 @@ fn table(
     let mut table = row_columns(dataset);
     let rows = || dataset.rows.iter();
     table.texts("question", rows().map(|row| row.text.as_str()));
-    table.texts(
-        "context",
-        rows().map(|row| row.text_pair.as_deref().unwrap_or_default()),
-    );
+    table.texts("context", rows().map(|row| row.text_pair.as_deref().unwrap_or_default()));
     table.lists(
         "answers",
         rows().map(|row| {
@@ -444,23 +407,12 @@ fn table(
     );
     table.optional_texts("predicted", answers.iter().map(Option::as_deref));
     let spans = || found.iter().map(|found| found.answer(threshold));
-    table.optional_integers(
-        "start",
-        spans().map(|span| span.map(|(start, ..)| start as u64)),
-    );
-    table.optional_integers(
-        "end",
-        spans().map(|span| span.map(|(_, end, _)| end as u64)),
-    );
+    table.optional_integers("start", spans().map(|span| span.map(|(start, ..)| start as u64)));
+    table.optional_integers("end", spans().map(|span| span.map(|(_, end, _)| end as u64)));
     table.floats(
         "score",
-        found
-            .iter()
-            .map(|found| found.span.map_or(f32::NAN, |(.., score)| score as f32)),
+        found.iter().map(|found| found.span.map_or(f32::NAN, |(.., score)| score as f32)),
     );
-    table.floats(
-        "null_score",
-        found.iter().map(|found| found.null_score as f32),
-    );
+    table.floats("null_score", found.iter().map(|found| found.null_score as f32));
     table
 }

@@ -134,10 +134,8 @@ impl Said {
             }
             Said::Tags(predicted) => {
                 let wide = |tag: &Option<u32>| tag.map(|tag| tag as usize);
-                let predicted: Vec<Vec<Option<usize>>> = predicted
-                    .iter()
-                    .map(|tags| tags.iter().map(wide).collect())
-                    .collect();
+                let predicted: Vec<Vec<Option<usize>>> =
+                    predicted.iter().map(|tags| tags.iter().map(wide).collect()).collect();
                 let sentences = rows.rows.iter().zip(&predicted);
                 let sentences: Vec<TaggedSentence<'_>> = sentences
                     .map(|(row, predicted)| TaggedSentence {
@@ -174,9 +172,6 @@ impl Gold {
     pub(crate) fn new(dataset: &Dataset, rows: Vec<u32>) -> Gold {
         let class = |row: &u32| dataset.rows[*row as usize].target.class();
         let classes = rows.iter().filter_map(class).map(|class| class as u32);
-        Gold {
-            classes: Arc::new(classes.collect()),
-            rows,
-        }
+        Gold { classes: Arc::new(classes.collect()), rows }
     }
 }

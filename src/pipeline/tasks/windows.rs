@@ -38,11 +38,7 @@ pub(crate) fn windows_of(
             let part = layout.alignment.part(tokens.clone());
             let places = |sequence: u8| {
                 let first = part.sequences.iter().position(|own| *own == sequence);
-                let n = part
-                    .sequences
-                    .iter()
-                    .filter(|own| **own == sequence)
-                    .count();
+                let n = part.sequences.iter().filter(|own| **own == sequence).count();
                 first.map_or(0..0, |first| first..first + n)
             };
             debug_assert!(part.sequences.first().is_none_or(|own| *own == SPECIAL));
@@ -52,23 +48,13 @@ pub(crate) fn windows_of(
                 rows: (tokens.start - first) as usize..(tokens.end - first) as usize,
                 offsets: context
                     .clone()
-                    .map(|token| {
-                        (
-                            offset(part.char_starts[token]),
-                            offset(part.char_ends[token]),
-                        )
-                    })
+                    .map(|token| (offset(part.char_starts[token]), offset(part.char_ends[token])))
                     .collect(),
-                shape: WindowShape {
-                    question: places(0),
-                    context,
-                },
+                shape: WindowShape { question: places(0), context },
             }
         })
         .collect();
-    let offsets = windows
-        .iter()
-        .flat_map(|window| window.offsets.iter().copied());
+    let offsets = windows.iter().flat_map(|window| window.offsets.iter().copied());
     let is_cut = may_be_cut && layout.documents.truncated(document);
     let covered = Characters::new(context, offsets, is_cut);
     for offset in windows.iter_mut().flat_map(|window| &mut window.offsets) {
@@ -99,10 +85,7 @@ impl AnswerPlace {
         let first = touched().map(|(s, _)| *s).min()?;
         let last = touched().map(|(_, e)| *e).max()?;
         let is_last = tokens().all(|(_, e)| *e <= last);
-        Some(AnswerPlace {
-            tokens: (first, last),
-            is_cut: is_cut && is_last && last < end,
-        })
+        Some(AnswerPlace { tokens: (first, last), is_cut: is_cut && is_last && last < end })
     }
 }
 
@@ -111,14 +94,8 @@ impl QuestionWindow {
     /// hold all of these.
     pub(crate) fn span_of(&self, answer: AnswerPlace) -> Option<[u32; 2]> {
         let (start, end) = answer.tokens;
-        let first = self
-            .offsets
-            .iter()
-            .position(|(s, e)| *s == start && *e > start)?;
-        let last = self
-            .offsets
-            .iter()
-            .rposition(|(s, e)| *e == end && *s < end)?;
+        let first = self.offsets.iter().position(|(s, e)| *s == start && *e > start)?;
+        let last = self.offsets.iter().rposition(|(s, e)| *e == end && *s < end)?;
         // Row 0 is no answer.
         (first <= last && !answer.is_cut).then(|| [first as u32 + 1, last as u32 + 1])
     }
@@ -146,25 +123,17 @@ impl Unseen {
 
     pub(crate) fn warning(&self) -> Option<String> {
         let reasons = [
-            (
-                self.without_token,
-                "because the tokenizer drops all characters of the answer",
-            ),
+            (self.without_token, "because the tokenizer drops all characters of the answer"),
             (
                 self.in_no_window,
                 "because the answer lies in no window of cache.max_length tokens as a whole",
             ),
         ];
         let reasons = reasons.into_iter().filter(|(count, _)| *count > 0);
-        let reasons: Vec<String> = reasons
-            .map(|(count, reason)| format!("{count} {reason}"))
-            .collect();
+        let reasons: Vec<String> =
+            reasons.map(|(count, reason)| format!("{count} {reason}")).collect();
         let n = self.without_token + self.in_no_window;
-        let more = if n > self.examples.len() {
-            " and more"
-        } else {
-            ""
-        };
+        let more = if n > self.examples.len() { " and more" } else { "" };
         (n > 0).then(|| {
             format!(
                 "nothing is learned from {} of train, {}: {}{more}",
@@ -183,20 +152,14 @@ mod tests {
     fn window(offsets: &[(usize, usize)]) -> QuestionWindow {
         QuestionWindow {
             rows: 0..0,
-            shape: WindowShape {
-                question: 0..0,
-                context: 0..offsets.len(),
-            },
+            shape: WindowShape { question: 0..0, context: 0..offsets.len() },
             offsets: offsets.to_vec(),
         }
     }
 
     #[test]
     fn an_answer_is_the_tokens_that_it_touches_in_windows_that_hold_all_of_them() {
-        let windows = [
-            window(&[(0, 3), (4, 9), (10, 12)]),
-            window(&[(10, 12), (15, 20)]),
-        ];
+        let windows = [window(&[(0, 3), (4, 9), (10, 12)]), window(&[(10, 12), (15, 20)])];
         let spans = |start, end, is_cut| {
             let place = AnswerPlace::find(&windows, start, end, is_cut)?;
             Some([0, 1].map(|window: usize| windows[window].span_of(place)))
@@ -204,19 +167,11 @@ mod tests {
         assert_eq!(spans(4, 9, false), Some([Some([2, 2]), None]));
         assert_eq!(spans(5, 12, false), Some([Some([2, 3]), None]));
         assert_eq!(spans(10, 12, false), Some([Some([3, 3]), Some([1, 1])]));
-        assert_eq!(
-            spans(4, 20, false),
-            Some([None, None]),
-            "longer than a window"
-        );
+        assert_eq!(spans(4, 20, false), Some([None, None]), "longer than a window");
         // From a dropped character that stands alone to the token after it; and nothing but such a character.
         assert_eq!(spans(13, 20, false), Some([None, Some([2, 2])]));
         assert_eq!(spans(13, 14, false), None);
-        assert_eq!(
-            spans(16, 25, true),
-            Some([None, None]),
-            "its end was cut off"
-        );
+        assert_eq!(spans(16, 25, true), Some([None, None]), "its end was cut off");
         assert_eq!(spans(16, 20, true), Some([None, Some([2, 2])]));
     }
 }

@@ -82,11 +82,7 @@ pub(super) fn rows<'c>(
     Ok(TaskRows {
         view,
         targets,
-        parts: [
-            train,
-            dataset.part(Part::Validation),
-            dataset.part(Part::Test),
-        ],
+        parts: [train, dataset.part(Part::Validation), dataset.part(Part::Test)],
         objective,
         n_outputs: dataset.labels.len(),
         keys,
@@ -109,22 +105,15 @@ impl WithoutToken {
         for (word, _) in words.filter(|(_, number)| with_token.binary_search(number).is_err()) {
             self.count += 1;
             if self.examples.len() < 3 {
-                let codes: Vec<String> = word
-                    .chars()
-                    .take(8)
-                    .map(|c| format!("U+{:04X}", c as u32))
-                    .collect();
+                let codes: Vec<String> =
+                    word.chars().take(8).map(|c| format!("U+{:04X}", c as u32)).collect();
                 self.examples.push(codes.join(" "));
             }
         }
     }
 
     fn warning(&self) -> Option<String> {
-        let more = if self.count > self.examples.len() {
-            " and more"
-        } else {
-            ""
-        };
+        let more = if self.count > self.examples.len() { " and more" } else { "" };
         (self.count > 0).then(|| {
             format!(
                 "the tokenizer drops all characters of {} ({}{more}): nothing is learned from {}, and what is predicted there \
@@ -220,10 +209,7 @@ impl Tagger {
         emissions: ArrayView2<'_, f32>,
         forced: Option<&[Option<u32>]>,
     ) -> Vec<u32> {
-        let allowed = AllowedTags {
-            transitions: self.transitions.view(),
-            starts: &self.starts,
-        };
+        let allowed = AllowedTags { transitions: self.transitions.view(), starts: &self.starts };
         let offsets = [0, emissions.nrows()];
         let best = match crf {
             Some(scores) => crf::decode(emissions, &offsets, scores, Some(&allowed), forced),
@@ -331,25 +317,15 @@ fn table(dataset: &Dataset, predicted: &[Vec<Option<usize>>]) -> crate::report::
     let outside = dataset.labels.id("O").map_or("", name);
     let mut table = row_columns(dataset);
     let rows = || dataset.rows.iter();
-    table.lists(
-        "words",
-        rows().map(|row| row.words.iter().flatten().map(String::as_str).collect()),
-    );
+    table
+        .lists("words", rows().map(|row| row.words.iter().flatten().map(String::as_str).collect()));
     table.lists(
         "labels",
-        rows().map(|row| {
-            row.target
-                .label_ids()
-                .iter()
-                .map(|tag| name(*tag))
-                .collect()
-        }),
+        rows().map(|row| row.target.label_ids().iter().map(|tag| name(*tag)).collect()),
     );
     table.lists(
         "predicted",
-        predicted
-            .iter()
-            .map(|tags| tags.iter().map(|tag| tag.map_or(outside, name)).collect()),
+        predicted.iter().map(|tags| tags.iter().map(|tag| tag.map_or(outside, name)).collect()),
     );
     table
 }
@@ -387,10 +363,7 @@ impl Listener for WordJudge {
     fn said(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Said {
         let small = |tag: Option<usize>| tag.map(|tag| tag as u32);
         let tags = self.predicted(logits, head).into_iter();
-        Said::Tags(
-            tags.map(|tags| tags.into_iter().map(small).collect())
-                .collect(),
-        )
+        Said::Tags(tags.map(|tags| tags.into_iter().map(small).collect()).collect())
     }
 }
 

@@ -25,10 +25,8 @@ pub(crate) fn findings(
         .map(|(trial, settings)| {
             let outcomes = [1, 2].map(|seed| {
                 let chance = accuracy(trial) + f64::from(rng.gen_range(-10..10)) / 1_000.0;
-                let predicted = gold
-                    .iter()
-                    .map(|class| class ^ u32::from(!rng.gen_bool(chance)))
-                    .collect();
+                let predicted =
+                    gold.iter().map(|class| class ^ u32::from(!rng.gen_bool(chance))).collect();
                 Outcome {
                     seed,
                     evidence: Evidence::classes(gold.clone(), predicted, 2),
@@ -48,10 +46,7 @@ pub(crate) fn findings(
             }
         })
         .collect();
-    let draws = Bootstrap {
-        resamples: 200,
-        seed: 3,
-    };
+    let draws = Bootstrap { resamples: 200, seed: 3 };
     Findings::new(rank(&candidates, "macro_f1", true, draws), continuous)
 }
 
@@ -201,10 +196,7 @@ fn settings_keep_their_types_and_mixed_ones_are_texts() {
     assert!(column([1.into(), 0.5.into()]).starts_with("Numbers"));
     assert!(column([true.into(), false.into()]).starts_with("Flags"));
     let mixed = column(["balanced".into(), vec![1, 2].into()]);
-    assert!(
-        mixed.starts_with("Texts") && mixed.contains("[1, 2]"),
-        "{mixed}"
-    );
+    assert!(mixed.starts_with("Texts") && mixed.contains("[1, 2]"), "{mixed}");
 }
 
 #[test]
@@ -244,32 +236,18 @@ fn pictures_say_what_they_show() {
             assert!(lines.contains(wanted), "{name} lacks `{wanted}`");
         }
     };
-    shown(
-        LAYER_PROFILE_PLOT,
-        &["layer", "validation macro_f1", "0", "12"],
-    );
+    shown(LAYER_PROFILE_PLOT, &["layer", "validation macro_f1", "0", "12"]);
     shown(EXPECTED_BEST_PLOT, &["trials", "validation macro_f1"]);
     let findings = layers_and_poolings();
     let map = findings.heat_map.unwrap();
     let best = format!("{:.3}", findings.leaderboard.rows[0].score.unwrap());
-    let worst = map
-        .best
-        .iter()
-        .flatten()
-        .flatten()
-        .copied()
-        .fold(1.0, f64::min);
+    let worst = map.best.iter().flatten().flatten().copied().fold(1.0, f64::min);
     let worst = format!("{worst:.3}");
     shown(HEAT_MAP_PLOT, &["pooling", "[12]", "cls", &best, &worst]);
     let table = text(&files, HEAT_MAP_FILE);
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines[0], "layers,pooling,best,mean");
     assert_eq!(lines.len(), 1 + map.rows.len() * map.columns.len());
-    let first = format!(
-        "{},{},{},",
-        map.rows[0],
-        map.columns[0],
-        map.best[0][0].unwrap()
-    );
+    let first = format!("{},{},{},", map.rows[0], map.columns[0], map.best[0][0].unwrap());
     assert!(lines[1].starts_with(&first), "{table}");
 }

@@ -11,14 +11,7 @@ fn the_first_rows_are_listed_with_what_differs_and_the_rest_is_counted() {
     let findings = layers_and_poolings();
     let blocks = summary(&findings);
     let board = block(&blocks, "leaderboard");
-    let header = [
-        "rank",
-        "layers",
-        "pooling",
-        "lr",
-        "macro_f1",
-        "std over seeds",
-    ];
+    let header = ["rank", "layers", "pooling", "lr", "macro_f1", "std over seeds"];
     assert_eq!(board[0], header);
     assert_eq!(board.len(), 1 + LISTED_ROWS);
     let first = &findings.leaderboard.rows[0];
@@ -34,10 +27,7 @@ fn the_first_rows_are_listed_with_what_differs_and_the_rest_is_counted() {
     let expected = format!(
         "= not significantly worse than the best (paired bootstrap, Holm): {n_equal} of 78"
     );
-    assert_eq!(
-        notes,
-        [[expected], ["68 more in leaderboard.csv".to_string()]]
-    );
+    assert_eq!(notes, [[expected], ["68 more in leaderboard.csv".to_string()]]);
 }
 
 #[test]
@@ -56,29 +46,22 @@ fn effects_stand_in_the_order_of_what_they_do() {
 #[test]
 fn a_learning_curve_is_listed_by_share() {
     let blocks = summary(&shares());
-    let shares: Vec<String> = block(&blocks, "labels")
-        .into_iter()
-        .map(|line| line[0].clone())
-        .collect();
+    let shares: Vec<String> =
+        block(&blocks, "labels").into_iter().map(|line| line[0].clone()).collect();
     assert_eq!(shares, ["share", "10 %", "25 %", "50 %", "75 %", "100 %"]);
 }
 
 #[test]
 fn more_trials_help_where_the_last_ones_did() {
     let line = |scores: &[f64]| {
-        let settings: Vec<_> = (0..scores.len() as i64)
-            .map(|lr| vec![("lr", lr.into())])
-            .collect();
+        let settings: Vec<_> = (0..scores.len() as i64).map(|lr| vec![("lr", lr.into())]).collect();
         let blocks = summary(&findings(&settings, &[], |trial| scores[trial]));
         block(&blocks, "trials").into_iter().flatten().next()
     };
     let mut one_lucky = [0.55; 12];
     one_lucky[7] = 0.95;
     let lucky = line(&one_lucky).unwrap();
-    assert!(
-        lucky.starts_with("with 6 trials one would have expected"),
-        "{lucky}"
-    );
+    assert!(lucky.starts_with("with 6 trials one would have expected"), "{lucky}");
     assert!(lucky.ends_with("; more are likely to help"), "{lucky}");
     let many = line(&[0.8; 60]).unwrap();
     assert!(many.starts_with("with 10 trials"), "{many}");

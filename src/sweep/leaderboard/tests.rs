@@ -5,10 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
-const DRAWS: Bootstrap = Bootstrap {
-    resamples: 200,
-    seed: 9,
-};
+const DRAWS: Bootstrap = Bootstrap { resamples: 200, seed: 9 };
 
 /// A board of given scores, as it would come from trials in this order.
 pub(crate) fn board(keys: &[&str], trials: &[(&[Value], f64)]) -> Leaderboard {
@@ -55,26 +52,20 @@ impl Rows {
     fn new(n_rows: usize, seed: u64) -> Rows {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let gold = (0..n_rows).map(|_| rng.gen_range(0..2)).collect();
-        Rows {
-            rng,
-            gold: Arc::new(gold),
-        }
+        Rows { rng, gold: Arc::new(gold) }
     }
 
     fn head(&mut self, accuracy: f64) -> Evidence {
         let gold = self.gold.clone();
-        let predicted = gold
-            .iter()
-            .map(|&class| class ^ u32::from(!self.rng.gen_bool(accuracy)))
-            .collect();
+        let predicted =
+            gold.iter().map(|&class| class ^ u32::from(!self.rng.gen_bool(accuracy))).collect();
         Evidence::classes(gold, predicted, 2)
     }
 }
 
 fn names(board: &Leaderboard) -> Vec<&str> {
     let rows = board.rows.iter();
-    rows.filter_map(|row| row.setting("name")?.as_str())
-        .collect()
+    rows.filter_map(|row| row.setting("name")?.as_str()).collect()
 }
 
 #[test]
@@ -181,10 +172,8 @@ fn single_seeds_are_compared_by_mcnemar_where_the_metric_is_a_share_of_right_row
         vec![Evidence::classes(gold.clone(), predicted, 2)]
     };
     // Seven rows that only the first gets right, and one that only the second does.
-    let candidates = [
-        candidate("first", head(&[0])),
-        candidate("second", head(&[1, 2, 3, 4, 5, 6, 7])),
-    ];
+    let candidates =
+        [candidate("first", head(&[0])), candidate("second", head(&[1, 2, 3, 4, 5, 6, 7]))];
     let board = rank(&candidates, "accuracy", true, DRAWS);
     assert_eq!(board.test, Test::Mcnemar);
     assert!((board.rows[1].p_value.unwrap() - 2.0 * 9.0 / 256.0).abs() < 1e-12);
@@ -197,16 +186,10 @@ fn share_marked(metric: &str, accuracies: &[f64], n_sweeps: u64) -> f64 {
     let mut n_marked = 0;
     for seed in 0..n_sweeps {
         let mut rows = Rows::new(300, 1_000 + seed);
-        let candidates: Vec<Candidate> = accuracies
-            .iter()
-            .map(|&accuracy| candidate("", vec![rows.head(accuracy)]))
-            .collect();
+        let candidates: Vec<Candidate> =
+            accuracies.iter().map(|&accuracy| candidate("", vec![rows.head(accuracy)])).collect();
         let board = rank(&candidates, metric, true, DRAWS);
-        n_marked += board
-            .rows
-            .iter()
-            .filter(|row| !row.not_worse_than_best)
-            .count();
+        n_marked += board.rows.iter().filter(|row| !row.not_worse_than_best).count();
     }
     n_marked as f64 / (n_sweeps as f64 * (accuracies.len() - 1) as f64)
 }
@@ -248,10 +231,7 @@ fn the_board_is_the_same_for_any_number_of_threads() {
         })
         .collect();
     let on = |n_threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(n_threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
         pool.install(|| rank(&candidates, "weighted_f1", true, DRAWS))
     };
     let one = on(1);
@@ -263,10 +243,7 @@ fn the_board_is_the_same_for_any_number_of_threads() {
 fn a_setting_that_some_candidates_lack_counts_as_varied() {
     let mut board = board(
         &["lr", "hidden", "seed"],
-        &[
-            (&[0.1.into(), 8.into(), 1.into()], 0.5),
-            (&[0.2.into(), 8.into(), 1.into()], 0.6),
-        ],
+        &[(&[0.1.into(), 8.into(), 1.into()], 0.5), (&[0.2.into(), 8.into(), 1.into()], 0.6)],
     );
     assert_eq!(board.varied(), ["lr"]);
     board.rows[0].settings.remove(1);
@@ -277,15 +254,9 @@ fn a_setting_that_some_candidates_lack_counts_as_varied() {
 fn without_draws_there_are_scores_and_nothing_of_their_luck() {
     let mut rows = Rows::new(50, 6);
     let candidates = [0.9, 0.6].map(|accuracy| candidate("", vec![rows.head(accuracy)]));
-    let none = Bootstrap {
-        resamples: 0,
-        seed: 1,
-    };
+    let none = Bootstrap { resamples: 0, seed: 1 };
     let board = rank(&candidates, "macro_f1", true, none);
-    assert_eq!(
-        (board.rows[0].interval, board.rows[1].p_value),
-        (None, None)
-    );
+    assert_eq!((board.rows[0].interval, board.rows[1].p_value), (None, None));
     assert!(board.rows[1].not_worse_than_best);
     assert_eq!(rank(&[], "macro_f1", true, none).rows, []);
 }

@@ -36,11 +36,7 @@ impl OneLogitLoss {
     pub fn set(&mut self, column: usize, class_weights: [f32; 2], label_smoothing: f32) {
         for class in 0..2 {
             for (target, weight) in class_weights.iter().enumerate() {
-                let own = if target == class {
-                    1.0 - label_smoothing
-                } else {
-                    0.0
-                };
+                let own = if target == class { 1.0 - label_smoothing } else { 0.0 };
                 self.targets[class][target][column] = weight * (own + label_smoothing / 2.0);
             }
             self.weights[class][column] = f64::from(class_weights[class]);
@@ -71,11 +67,7 @@ impl OneLogitLoss {
     ) {
         let columns = sums.len();
         assert_eq!(columns, self.weights[0].len(), "a sum for each column");
-        assert_eq!(
-            logits.len(),
-            classes.len() * columns,
-            "a class for each row"
-        );
+        assert_eq!(logits.len(), classes.len() * columns, "a class for each row");
         assert_eq!(errors.len(), logits.len(), "an error for each logit");
         let [zeros, ones] = &rows_of_classes(classes, columns);
         let weight = |column: usize| {
@@ -112,10 +104,7 @@ impl OneLogitLoss {
             }
         }
         for (column, (sum, loss)) in sums.iter_mut().zip(losses).enumerate() {
-            *sum += LossSum {
-                sum: f64::from(loss),
-                weight: weight(column),
-            };
+            *sum += LossSum { sum: f64::from(loss), weight: weight(column) };
         }
     }
 }
@@ -154,10 +143,7 @@ const FACTORS: usize = 100;
 
 /// Goes over the rows that begin at `rows`, all of one class, in the columns from `start` on; `targets` are times what a
 /// row's gradient is scaled by. The sum of logarithms is that of a product, taken now and then.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma",
-    "x86_64+avx2+fma"
-))]
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn add_rows(
     rows: &[usize],
     start: usize,
@@ -170,11 +156,7 @@ fn add_rows(
         *lanes
     });
     let both: [f32; LANES] = std::array::from_fn(|lane| low[lane] + high[lane]);
-    let mut sums = Sums {
-        above: [0.0; LANES],
-        below: [0.0; LANES],
-        rest: [0.0; LANES],
-    };
+    let mut sums = Sums { above: [0.0; LANES], below: [0.0; LANES], rest: [0.0; LANES] };
     for rows in rows.chunks(FACTORS) {
         let mut product = [1.0f32; LANES];
         for row in rows {
@@ -211,10 +193,8 @@ mod tests {
         let weights = [0.5, 3.0];
         let classes = [1, 0, IGNORED, 1, 0];
         let differences = [0.3f32, -4.0, 2.0, 90.0, -0.001];
-        let softmax = Loss::CrossEntropy {
-            class_weights: Some(weights.to_vec()),
-            label_smoothing: 0.1,
-        };
+        let softmax =
+            Loss::CrossEntropy { class_weights: Some(weights.to_vec()), label_smoothing: 0.1 };
         let mut loss = OneLogitLoss::new(LANES);
         loss.set(5, weights, 0.1);
         let mut logits = vec![0.0; 5 * LANES];
@@ -229,33 +209,17 @@ mod tests {
         let mut expected = Array2::zeros((5, 2));
         let scale = softmax.scale(targets);
         let sum = softmax.gradient(pairs.view(), targets, scale, expected.view_mut());
-        assert!(
-            (sums[5].sum - sum.sum).abs() < 1e-5 * sum.sum,
-            "{sum:?} {:?}",
-            sums[5]
-        );
+        assert!((sums[5].sum - sum.sum).abs() < 1e-5 * sum.sum, "{sum:?} {:?}", sums[5]);
         assert_eq!(sums[5].weight, sum.weight);
         for row in 0..5 {
-            let (got, [low, high]) = (
-                errors[row * LANES + 5],
-                [expected[[row, 0]], expected[[row, 1]]],
-            );
-            assert!(
-                (got - high).abs() < 1e-6 && (got + low).abs() < 1e-6,
-                "row {row}: {got}"
-            );
+            let (got, [low, high]) =
+                (errors[row * LANES + 5], [expected[[row, 0]], expected[[row, 1]]]);
+            assert!((got - high).abs() < 1e-6 && (got + low).abs() < 1e-6, "row {row}: {got}");
         }
         assert!(
-            errors
-                .iter()
-                .enumerate()
-                .all(|(place, error)| place % LANES == 5 || *error == 0.0)
+            errors.iter().enumerate().all(|(place, error)| place % LANES == 5 || *error == 0.0)
         );
-        assert_eq!(
-            sums[0],
-            LossSum::default(),
-            "a column that was not set counts nothing"
-        );
+        assert_eq!(sums[0], LossSum::default(), "a column that was not set counts nothing");
     }
 
     #[test]

@@ -90,16 +90,8 @@ fn cross_entropies<F: Real>(lanes: &mut Lanes<F>) {
         let exponential = (-size).fast_exp();
         let rest = exponential.fast_ln_1p();
         let larger = F::one() / (F::one() + exponential);
-        let p = if is_positive {
-            larger
-        } else {
-            exponential * larger
-        };
-        let (above, below) = if is_positive {
-            (z, F::zero())
-        } else {
-            (F::zero(), size)
-        };
+        let p = if is_positive { larger } else { exponential * larger };
+        let (above, below) = if is_positive { (z, F::zero()) } else { (F::zero(), size) };
         lanes.losses[lane] = set * (below + rest) + unset * (above + rest);
         lanes.slopes[lane] = p * (set + unset) - set;
     }
@@ -121,11 +113,7 @@ fn focal_term<F: Real>(z: F, gamma: F) -> (F, F) {
     let exponential = (-z.abs()).fast_exp();
     let larger = F::one() / (F::one() + exponential);
     let smaller = exponential * larger;
-    let (p, rest) = if z > F::zero() {
-        (larger, smaller)
-    } else {
-        (smaller, larger)
-    };
+    let (p, rest) = if z > F::zero() { (larger, smaller) } else { (smaller, larger) };
     let positive = if z > F::zero() { F::zero() } else { -z };
     let loss = positive + exponential.ln_1p();
     let power = rest.powf(gamma);

@@ -169,11 +169,7 @@ fn focal<F: Real>(tile: &mut Tile<F>, weights: &[F], gamma: F) -> [F; LANES] {
                 let power = rest.powf(gamma);
                 loss -= target * power * log_p;
                 // log p / (1 - p) tends to -1 where p tends to 1.
-                let ratio = if rest == F::zero() {
-                    -F::one()
-                } else {
-                    log_p / rest
-                };
+                let ratio = if rest == F::zero() { -F::one() } else { log_p / rest };
                 slope = target * power * (gamma * log_p.exp() * ratio - F::one());
             }
             tile.shifted[class][lane] = slope;

@@ -49,20 +49,10 @@ fn cases() -> Vec<Case> {
             let label_smoothing = settings["label_smoothing"].as_f64().unwrap_or(0.0) as f32;
             let gamma = || settings["gamma"].as_f64().unwrap() as f32;
             let loss = match settings["kind"].as_str().unwrap() {
-                "cross_entropy" => Loss::CrossEntropy {
-                    class_weights,
-                    label_smoothing,
-                },
-                "focal" => Loss::Focal {
-                    gamma: gamma(),
-                    class_weights,
-                    label_smoothing,
-                },
+                "cross_entropy" => Loss::CrossEntropy { class_weights, label_smoothing },
+                "focal" => Loss::Focal { gamma: gamma(), class_weights, label_smoothing },
                 "bce" => Loss::Bce { class_weights },
-                "binary_focal" => Loss::BinaryFocal {
-                    gamma: gamma(),
-                    class_weights,
-                },
+                "binary_focal" => Loss::BinaryFocal { gamma: gamma(), class_weights },
                 "mse" => Loss::Mse,
                 other => panic!("{other}"),
             };
@@ -100,20 +90,12 @@ fn check<F: Real>(case: &Case, tolerance: f64) {
     let logits = case.logits.mapv(F::of);
     let mut gradient = Array2::from_elem(logits.dim(), F::nan());
     let scale = case.loss.scale(targets);
-    let sum = case
-        .loss
-        .gradient(logits.view(), targets, scale, gradient.view_mut());
+    let sum = case.loss.gradient(logits.view(), targets, scale, gradient.view_mut());
     assert!((sum.weight - case.weight).abs() < 1e-12, "{name}");
-    assert!(
-        (sum.mean() - case.sum / case.weight).abs() < tolerance,
-        "{name}: {sum:?}"
-    );
+    assert!((sum.mean() - case.sum / case.weight).abs() < tolerance, "{name}: {sum:?}");
     for (got, expected) in gradient.iter().zip(&case.gradient) {
         let got: f64 = (*got).into();
-        assert!(
-            (got - expected).abs() < tolerance,
-            "{name}: {got} instead of {expected}"
-        );
+        assert!((got - expected).abs() < tolerance, "{name}: {got} instead of {expected}");
     }
 }
 
@@ -131,13 +113,10 @@ fn gradients_agree_with_finite_differences() {
         let targets = case.targets.targets();
         let sum = |logits: &Array2<f64>| {
             let mut unused = Array2::zeros(logits.dim());
-            case.loss
-                .gradient(logits.view(), targets, 1.0, unused.view_mut())
-                .sum
+            case.loss.gradient(logits.view(), targets, 1.0, unused.view_mut()).sum
         };
         let mut gradient = Array2::zeros(case.logits.dim());
-        case.loss
-            .gradient(case.logits.view(), targets, 1.0, gradient.view_mut());
+        case.loss.gradient(case.logits.view(), targets, 1.0, gradient.view_mut());
         for (index, exact) in gradient.indexed_iter() {
             let (mut up, mut down) = (case.logits.clone(), case.logits.clone());
             up[index] += 1e-5;
@@ -156,19 +135,12 @@ fn gradients_agree_with_finite_differences() {
 fn a_loss_without_gradient_is_the_same_without_smoothing() {
     for case in cases() {
         let plain = match case.loss.clone() {
-            Loss::CrossEntropy { class_weights, .. } => Loss::CrossEntropy {
-                class_weights,
-                label_smoothing: 0.0,
-            },
-            Loss::Focal {
-                gamma,
-                class_weights,
-                ..
-            } => Loss::Focal {
-                gamma,
-                class_weights,
-                label_smoothing: 0.0,
-            },
+            Loss::CrossEntropy { class_weights, .. } => {
+                Loss::CrossEntropy { class_weights, label_smoothing: 0.0 }
+            }
+            Loss::Focal { gamma, class_weights, .. } => {
+                Loss::Focal { gamma, class_weights, label_smoothing: 0.0 }
+            }
             other => other,
         };
         let (logits, targets) = (case.logits.view(), case.targets.targets());
@@ -188,9 +160,7 @@ fn a_batch_in_parts_gives_the_sum_and_the_gradient_of_the_whole() {
             let mut gradient = Array2::zeros(part.dim());
             let scale = case.loss.scale(targets);
             let targets = targets.slice(range.clone());
-            total += case
-                .loss
-                .gradient(part, targets, scale, gradient.view_mut());
+            total += case.loss.gradient(part, targets, scale, gradient.view_mut());
             let difference = &gradient - &case.gradient.slice(s![range, ..]);
             assert!(difference.iter().all(|d| d.abs() < 1e-12), "{}", case.name);
         }
@@ -201,11 +171,7 @@ fn a_batch_in_parts_gives_the_sum_and_the_gradient_of_the_whole() {
 
 #[test]
 fn logits_of_any_size_give_finite_numbers() {
-    let logits = array![
-        [1e30f32, -1e30, 0.0],
-        [300.0, 200.0, -90.0],
-        [-1e30, 5.0, 1e30]
-    ];
+    let logits = array![[1e30f32, -1e30, 0.0], [300.0, 200.0, -90.0], [-1e30, 5.0, 1e30]];
     let set = array![[1.0f32, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]];
     for case in cases() {
         let targets = match &case.loss {
@@ -214,15 +180,9 @@ fn logits_of_any_size_give_finite_numbers() {
             _ => Targets::Classes(&[0, 1, 2]),
         };
         let mut gradient = Array2::zeros((3, 3));
-        let sum = case
-            .loss
-            .gradient(logits.view(), targets, 1.0, gradient.view_mut());
+        let sum = case.loss.gradient(logits.view(), targets, 1.0, gradient.view_mut());
         assert!(sum.sum.is_finite(), "{}: {sum:?}", case.name);
-        assert!(
-            gradient.iter().all(|value| value.is_finite()),
-            "{}: {gradient}",
-            case.name
-        );
+        assert!(gradient.iter().all(|value| value.is_finite()), "{}: {gradient}", case.name);
     }
     let plain = Loss::default();
     let classes = Targets::Classes(&[0, 0, 2]);
@@ -245,12 +205,7 @@ fn rows_that_are_all_ignored_have_no_loss_and_no_gradient() {
     let loss = Loss::default();
     let mut gradient = array![[1.0f32, 1.0], [1.0, 1.0]];
     let logits = array![[3.0f32, f32::NAN], [0.0, 1.0]];
-    let sum = loss.gradient(
-        logits.view(),
-        targets,
-        loss.scale(targets),
-        gradient.view_mut(),
-    );
+    let sum = loss.gradient(logits.view(), targets, loss.scale(targets), gradient.view_mut());
     assert_eq!((sum.mean(), sum.weight), (0.0, 0.0));
     assert!(gradient.iter().all(|value| *value == 0.0));
 }

@@ -22,23 +22,15 @@ impl OptimizerState {
         lr_factor: f64,
         gradient_scale: f32,
     ) {
-        assert_eq!(
-            parameters.len(),
-            self.first.len(),
-            "parameters of its shape"
-        );
+        assert_eq!(parameters.len(), self.first.len(), "parameters of its shape");
         assert_eq!(gradients.len(), self.first.len(), "gradients of its shape");
         let factors = Factors::new(optimizer, corrections, lr_factor, gradient_scale);
         let moments = self.first.par_chunks_mut(PART);
         let moments = moments.zip(self.second.par_chunks_mut(PART));
-        let values = parameters
-            .par_chunks_mut(PART)
-            .zip(gradients.par_chunks(PART));
-        values
-            .zip(moments)
-            .for_each(|((parameters, gradients), (first, second))| {
-                apply_to_all(factors, parameters, gradients, first, second);
-            });
+        let values = parameters.par_chunks_mut(PART).zip(gradients.par_chunks(PART));
+        values.zip(moments).for_each(|((parameters, gradients), (first, second))| {
+            apply_to_all(factors, parameters, gradients, first, second);
+        });
     }
 }
 
@@ -54,15 +46,8 @@ mod tests {
             let all = 0..rows * columns;
             all.map(|i| (i as f32 * factor).sin()).collect()
         };
-        for kind in [
-            OptimizerKind::Sgd,
-            OptimizerKind::Adam,
-            OptimizerKind::AdamW,
-        ] {
-            let optimizer = Optimizer {
-                kind,
-                ..Optimizer::default()
-            };
+        for kind in [OptimizerKind::Sgd, OptimizerKind::Adam, OptimizerKind::AdamW] {
+            let optimizer = Optimizer { kind, ..Optimizer::default() };
             let (mut one, mut other) = (numbers(0.3), numbers(0.3));
             let mut set = OptimizerState::new(rows, columns);
             let mut alike = OptimizerState::new(rows, columns);

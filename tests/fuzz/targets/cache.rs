@@ -43,9 +43,7 @@ pub(super) fn files(name: &str) -> Vec<PathBuf> {
 
 /// The manifests of all caches of the base.
 pub(super) fn manifests() -> Vec<PathBuf> {
-    let caches = base::RUNS
-        .iter()
-        .map(|run| base::cache_of(run).join(MANIFEST));
+    let caches = base::RUNS.iter().map(|run| base::cache_of(run).join(MANIFEST));
     let mut paths: Vec<PathBuf> = caches.collect();
     paths.sort();
     paths.dedup();
@@ -58,19 +56,11 @@ pub(super) fn plans() -> Vec<Vec<u8>> {
     let settings = json!({ "shard_tokens": 300, "batch_tokens": 256 });
     let shards = [
         planned(SHARD, true, json!(["mean-L01"])),
-        planned(
-            "shard-000009",
-            false,
-            json!(["cls-L02", "mean-L02", "words-L02", "tokens-L02"]),
-        ),
+        planned("shard-000009", false, json!(["cls-L02", "mean-L02", "words-L02", "tokens-L02"])),
     ];
     vec![
-        json!({ "settings": settings, "shards": shards })
-            .to_string()
-            .into_bytes(),
-        json!({ "settings": settings, "shards": [] })
-            .to_string()
-            .into_bytes(),
+        json!({ "settings": settings, "shards": shards }).to_string().into_bytes(),
+        json!({ "settings": settings, "shards": [] }).to_string().into_bytes(),
     ]
 }
 
@@ -99,9 +89,7 @@ impl Patient {
         let dir = scratch.join("cache");
         let folder = dir.join(original.file_name().unwrap());
         base::copy(&original, &folder);
-        let pipeline = base::corpus("pipeline")
-            .join(PIPELINE)
-            .with_extension("toml");
+        let pipeline = base::corpus("pipeline").join(PIPELINE).with_extension("toml");
         let set = format!("cache.dir=\"{}\"", dir.display());
         Patient {
             manifest: fs::read(folder.join(MANIFEST)).unwrap(),
@@ -176,16 +164,9 @@ fn use_cache(folder: &Path) -> bool {
     if let Ok(Some(manifest)) = Manifest::read(folder) {
         let (_, _) = (manifest.bytes(), manifest.next_shard());
         let (_, _) = (manifest.devices(), manifest.states());
-        let names: BTreeSet<&str> = manifest
-            .shards
-            .iter()
-            .map(|shard| shard.name.as_str())
-            .collect();
-        assert_eq!(
-            names.len(),
-            manifest.shards.len(),
-            "accepted, but a shard stands in it twice"
-        );
+        let names: BTreeSet<&str> =
+            manifest.shards.iter().map(|shard| shard.name.as_str()).collect();
+        assert_eq!(names.len(), manifest.shards.len(), "accepted, but a shard stands in it twice");
     }
     let Ok(Some(reader)) = CacheReader::open(folder) else {
         return false;
@@ -267,11 +248,7 @@ pub(super) fn manifest(scratch: &Path) -> Execute {
         parsed.fingerprint = parsed.inputs.fingerprint();
         parsed.write(folder).unwrap();
         if let Ok(read) = Manifest::read(folder) {
-            assert_eq!(
-                read.as_ref(),
-                Some(&parsed),
-                "accepted, but another than was written"
-            );
+            assert_eq!(read.as_ref(), Some(&parsed), "accepted, but another than was written");
             accepted |= use_cache(folder);
             if thorough {
                 patient.look_after();
@@ -293,10 +270,7 @@ pub(super) fn table(scratch: &Path, name: &'static str) -> Execute {
         if thorough && bytes != original {
             let manifest = Manifest::open(folder).unwrap();
             let damaged = verify::damaged_files(folder, &manifest);
-            assert!(
-                damaged.contains(&relative),
-                "accepted, but its checksum is another"
-            );
+            assert!(damaged.contains(&relative), "accepted, but its checksum is another");
             assert!(!use_cache(folder), "read, but its checksum is another");
         }
         // A stranger's cache has checksums that fit.

@@ -80,9 +80,7 @@ pub(super) fn gzipped() -> Vec<Vec<u8>> {
     let names = ["csv/small.csv", "csv/quoted.csv", "csv/ids.csv"];
     let compressed = names.map(|name| {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        encoder
-            .write_all(&fs::read(base::corpus(name)).unwrap())
-            .unwrap();
+        encoder.write_all(&fs::read(base::corpus(name)).unwrap()).unwrap();
         encoder.finish().unwrap()
     });
     // Gzip allows several members in a file.
@@ -127,23 +125,11 @@ pub(super) fn parquet_files() -> Vec<PathBuf> {
         ),
         (
             "numbers",
-            vec![
-                ("text", strings.clone()),
-                ("label", numbers),
-                ("second", with_null),
-            ],
+            vec![("text", strings.clone()), ("label", numbers), ("second", with_null)],
             Compression::SNAPPY,
         ),
-        (
-            "reals",
-            vec![("text", strings.clone()), ("label", reals)],
-            Compression::UNCOMPRESSED,
-        ),
-        (
-            "lists",
-            vec![("text", strings), ("label", lists)],
-            Compression::ZSTD(Default::default()),
-        ),
+        ("reals", vec![("text", strings.clone()), ("label", reals)], Compression::UNCOMPRESSED),
+        ("lists", vec![("text", strings), ("label", lists)], Compression::ZSTD(Default::default())),
     ];
     let written = tables.map(|(name, columns, compression)| {
         let fields: Vec<Field> = columns
@@ -153,18 +139,14 @@ pub(super) fn parquet_files() -> Vec<PathBuf> {
         let schema = Arc::new(Schema::new(fields));
         let columns = columns.into_iter().map(|(_, column)| column).collect();
         let path = folder.join(name).with_extension("parquet");
-        let properties = WriterProperties::builder()
-            .set_compression(compression)
-            .build();
+        let properties = WriterProperties::builder().set_compression(compression).build();
         let mut writer = ArrowWriter::try_new(
             File::create(&path).unwrap(),
             Arc::clone(&schema),
             Some(properties),
         )
         .unwrap();
-        writer
-            .write(&RecordBatch::try_new(schema, columns).unwrap())
-            .unwrap();
+        writer.write(&RecordBatch::try_new(schema, columns).unwrap()).unwrap();
         writer.close().unwrap();
         path
     });
@@ -184,20 +166,11 @@ fn some<'a>(sources: &'a [(Source, Want)], bytes: &[u8], all: bool) -> &'a [(Sou
 
 /// Ways to read a file of a format.
 fn sources(path: &Path, format: Format) -> Vec<(Source, Want)> {
-    let plain = Source {
-        format: Some(format),
-        ..Source::new(path)
-    };
+    let plain = Source { format: Some(format), ..Source::new(path) };
     let named = |name: &str| Some(Column::Name(name.into()));
     let (label, all, none) = (
-        Want {
-            label: true,
-            text_pair: false,
-        },
-        Want {
-            label: true,
-            text_pair: true,
-        },
+        Want { label: true, text_pair: false },
+        Want { label: true, text_pair: true },
         Want::default(),
     );
     let further = match format {
@@ -213,14 +186,7 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, Want)> {
                 },
                 label,
             ),
-            (
-                Source {
-                    delimiter: Some(';'),
-                    encoding: "utf-16".into(),
-                    ..plain.clone()
-                },
-                none,
-            ),
+            (Source { delimiter: Some(';'), encoding: "utf-16".into(), ..plain.clone() }, none),
             (
                 Source {
                     text_pair: named("second"),
@@ -231,10 +197,7 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, Want)> {
             ),
         ],
         Format::Lines => vec![(
-            Source {
-                pattern: Some(r"(?P<label>[a-z]+)\t(?P<text>.*)".into()),
-                ..plain.clone()
-            },
+            Source { pattern: Some(r"(?P<label>[a-z]+)\t(?P<text>.*)".into()), ..plain.clone() },
             label,
         )],
         Format::Conll | Format::Conllu => vec![(
@@ -256,13 +219,7 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, Want)> {
                 },
                 all,
             ),
-            (
-                Source {
-                    text: Column::Name("second".into()),
-                    ..plain.clone()
-                },
-                none,
-            ),
+            (Source { text: Column::Name("second".into()), ..plain.clone() }, none),
         ],
     };
     [(plain, label)].into_iter().chain(further).collect()
@@ -281,23 +238,12 @@ fn check(source: &Source, want: Want, examples: &[Example]) {
         }
         if let Some(words) = &example.words {
             assert!(!words.is_empty(), "a sentence without a word");
-            assert_eq!(
-                words.join(" "),
-                example.text,
-                "a text that is not its words"
-            );
+            assert_eq!(words.join(" "), example.text, "a text that is not its words");
             let n_tags = example.tags.as_ref().map(Vec::len);
-            assert_eq!(
-                n_tags,
-                want.label.then_some(words.len()),
-                "a tag for each word"
-            );
+            assert_eq!(n_tags, want.label.then_some(words.len()), "a tag for each word");
         }
         if want.label && source.format == Some(Format::Squad) {
-            assert!(
-                example.answers.is_some(),
-                "a question without a list of answers"
-            );
+            assert!(example.answers.is_some(), "a question without a list of answers");
         }
         assert_eq!(
             example.label_cells.len(),
@@ -312,11 +258,7 @@ fn load(source: &Source) {
     let tasks = match source.format {
         Some(Format::Conll | Format::Conllu) => vec![DataTask::Tokens],
         Some(Format::Squad) => vec![DataTask::Qa],
-        _ => vec![
-            DataTask::Classification,
-            DataTask::Multilabel,
-            DataTask::Regression,
-        ],
+        _ => vec![DataTask::Classification, DataTask::Multilabel, DataTask::Regression],
     };
     for task in tasks {
         let sources = [source.clone()];
@@ -343,10 +285,7 @@ fn load(source: &Source) {
                 "a class that is no label: {class:?} of {}",
                 dataset.labels.len()
             );
-            assert!(
-                row.target.value().is_none_or(f64::is_finite),
-                "a target that is no number"
-            );
+            assert!(row.target.value().is_none_or(f64::is_finite), "a target that is no number");
         }
     }
 }

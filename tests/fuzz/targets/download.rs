@@ -41,10 +41,7 @@ pub(super) fn listing(scratch: &Path) -> Execute {
         let pulled = pull(&hub, &model, &folder, true, &());
         let accepted = pulled.is_ok();
         if accepted {
-            assert!(
-                Checkpoint::open(&folder).is_ok(),
-                "pulled, but it does not open"
-            );
+            assert!(Checkpoint::open(&folder).is_ok(), "pulled, but it does not open");
         }
         let outside = fs::read_dir(&parent).unwrap().count();
         assert!(outside <= 1, "a pull wrote out of its folder");
@@ -76,10 +73,8 @@ fn answer(mut stream: &TcpStream, listing: &[u8]) -> std::io::Result<()> {
             }
         }
     };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
+    let head =
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes())?;
     stream.write_all(&body)
 }

@@ -33,13 +33,7 @@ pub(crate) struct Target {
 }
 
 const fn target(name: &'static str, syntax: Syntax, open: fn(&Path) -> Execute) -> Target {
-    Target {
-        name,
-        syntax,
-        more: Vec::new,
-        made: Vec::new,
-        open,
-    }
+    Target { name, syntax, more: Vec::new, made: Vec::new, open }
 }
 
 const fn with(target: Target, more: fn() -> Vec<PathBuf>) -> Target {
@@ -69,51 +63,28 @@ pub(crate) static TARGETS: [Target; 31] = [
     with(target("parquet", Bytes, data::parquet), data::parquet_files),
     with(target("manifest", Json, cache::manifest), cache::manifests),
     with_made(target("plan", Json, cache::plan), cache::plans),
-    with(
-        target("docs", Bytes, |folder| cache::table(folder, "docs.parquet")),
-        || cache::files("docs.parquet"),
-    ),
-    with(
-        target("tokens", Bytes, |folder| {
-            cache::table(folder, "tokens.parquet")
-        }),
-        || cache::files("tokens.parquet"),
-    ),
-    with(
-        target("words", Bytes, |folder| {
-            cache::table(folder, "words.parquet")
-        }),
-        || cache::files("words.parquet"),
-    ),
-    with(
-        target("state", Bytes, |folder| {
-            cache::table(folder, "mean-L02.parquet")
-        }),
-        || cache::files("mean-L02.parquet"),
-    ),
-    with(target("head_json", Json, run::head_json), || {
-        run::files("head.json")
+    with(target("docs", Bytes, |folder| cache::table(folder, "docs.parquet")), || {
+        cache::files("docs.parquet")
     }),
-    with(target("head_weights", Bytes, run::head_weights), || {
-        run::files("head.safetensors")
+    with(target("tokens", Bytes, |folder| cache::table(folder, "tokens.parquet")), || {
+        cache::files("tokens.parquet")
     }),
+    with(target("words", Bytes, |folder| cache::table(folder, "words.parquet")), || {
+        cache::files("words.parquet")
+    }),
+    with(target("state", Bytes, |folder| cache::table(folder, "mean-L02.parquet")), || {
+        cache::files("mean-L02.parquet")
+    }),
+    with(target("head_json", Json, run::head_json), || run::files("head.json")),
+    with(target("head_weights", Bytes, run::head_weights), || run::files("head.safetensors")),
     with(target("lock", Json, run::lock), || run::files("lock.json")),
-    with(target("config", Json, model::config), || {
-        model::files("config.json")
-    }),
-    with(
-        target("weights", Bytes, model::weights),
-        model::small_weights,
-    ),
+    with(target("config", Json, model::config), || model::files("config.json")),
+    with(target("weights", Bytes, model::weights), model::small_weights),
     with(target("weights_index", Json, model::index), || {
         model::files("model.safetensors.index.json")
     }),
-    with(target("onnx", Bytes, model::onnx), || {
-        model::files("model.onnx")
-    }),
-    with(target("tokenizer", Json, model::tokenizer), || {
-        model::files("tokenizer.json")
-    }),
+    with(target("onnx", Bytes, model::onnx), || model::files("model.onnx")),
+    with(target("tokenizer", Json, model::tokenizer), || model::files("tokenizer.json")),
     target("tokenizer_config", Json, model::tokenizer_config),
     target("windows", Text, model::windows),
     target("source", Json, model::provenance),
@@ -129,9 +100,7 @@ pub(crate) const PLANTED: [(&str, &str); 4] = [
 ];
 
 static PLANTED_TARGETS: [Target; 4] = [
-    planted(PLANTED[0].0, |_| {
-        Box::new(|_, _| panic!("this one is planted"))
-    }),
+    planted(PLANTED[0].0, |_| Box::new(|_, _| panic!("this one is planted"))),
     planted(PLANTED[1].0, |_| Box::new(|_, _| overflow(u64::MAX) == 0)),
     planted(PLANTED[2].0, |_| {
         Box::new(|_, _| {

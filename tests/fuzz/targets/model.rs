@@ -20,9 +20,7 @@ use crate::base;
 /// A file of the small checkpoints of every family, where they have it.
 pub(super) fn files(name: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(base::fixture("families")).unwrap();
-    let folders = entries
-        .map(|entry| entry.unwrap().path())
-        .chain([base::fixture("tiny_bert")]);
+    let folders = entries.map(|entry| entry.unwrap().path()).chain([base::fixture("tiny_bert")]);
     let mut paths: Vec<PathBuf> = folders.map(|folder| folder.join(name)).collect();
     paths.retain(|path| path.is_file());
     paths.sort();
@@ -31,22 +29,13 @@ pub(super) fn files(name: &str) -> Vec<PathBuf> {
 
 /// Weights of two families, in f32 and bf16.
 pub(super) fn small_weights() -> Vec<PathBuf> {
-    let folders = [
-        "tiny_bert",
-        "families/electra_one_width",
-        "families/camembert_bf16",
-    ];
-    folders
-        .map(|folder| base::fixture(folder).join("model.safetensors"))
-        .into()
+    let folders = ["tiny_bert", "families/electra_one_width", "families/camembert_bf16"];
+    folders.map(|folder| base::fixture(folder).join("model.safetensors")).into()
 }
 
 /// Copies of small checkpoints, in which one file is damaged.
 fn damaged(scratch: &Path, fixtures: &[&str], name: &'static str) -> Execute {
-    let folders: Vec<PathBuf> = fixtures
-        .iter()
-        .map(|fixture| scratch.join(fixture))
-        .collect();
+    let folders: Vec<PathBuf> = fixtures.iter().map(|fixture| scratch.join(fixture)).collect();
     for (folder, fixture) in folders.iter().zip(fixtures) {
         base::copy(&base::fixture(fixture), folder);
         let _ = fs::remove_file(folder.join("expected.json"));
@@ -69,21 +58,14 @@ fn open(folder: &Path) -> bool {
         return false;
     };
     let _ = checkpoint.parameters();
-    let (_, _) = (
-        checkpoint.check_layers(&[0, 1, 2]),
-        checkpoint.check_layers(&[usize::MAX]),
-    );
+    let (_, _) = (checkpoint.check_layers(&[0, 1, 2]), checkpoint.check_layers(&[usize::MAX]));
     let _ = checkpoint.check_precision(Precision::Int8);
     let _ = checkpoint.graph_profile("cpu", Precision::F32);
     true
 }
 
 pub(super) fn config(scratch: &Path) -> Execute {
-    damaged(
-        scratch,
-        &["tiny_bert", "families/distilbert", "families/odd_onnx"],
-        "config.json",
-    )
+    damaged(scratch, &["tiny_bert", "families/distilbert", "families/odd_onnx"], "config.json")
 }
 
 pub(super) fn weights(scratch: &Path) -> Execute {
@@ -91,19 +73,11 @@ pub(super) fn weights(scratch: &Path) -> Execute {
 }
 
 pub(super) fn index(scratch: &Path) -> Execute {
-    damaged(
-        scratch,
-        &["families/bert_sharded"],
-        "model.safetensors.index.json",
-    )
+    damaged(scratch, &["families/bert_sharded"], "model.safetensors.index.json")
 }
 
 pub(super) fn onnx(scratch: &Path) -> Execute {
-    damaged(
-        scratch,
-        &["families/deberta_onnx", "families/odd_onnx"],
-        "model.onnx",
-    )
+    damaged(scratch, &["families/deberta_onnx", "families/odd_onnx"], "model.onnx")
 }
 
 pub(super) fn provenance(scratch: &Path) -> Execute {
@@ -132,11 +106,8 @@ pub(super) fn tokenizer_config(scratch: &Path) -> Execute {
     let folders = ["tiny_bert", "families/roberta", "families/camembert_bf16"].map(|name| {
         let folder = scratch.join(name);
         fs::create_dir_all(&folder).unwrap();
-        fs::copy(
-            base::fixture(name).join("tokenizer.json"),
-            folder.join("tokenizer.json"),
-        )
-        .unwrap();
+        fs::copy(base::fixture(name).join("tokenizer.json"), folder.join("tokenizer.json"))
+            .unwrap();
         folder
     });
     Box::new(move |bytes, thorough| {
@@ -160,17 +131,11 @@ fn tokenise(path: &Path) -> bool {
             continue;
         };
         accepted = true;
-        let words: Vec<Vec<String>> = TEXTS
-            .iter()
-            .map(|text| text.split(' ').map(str::to_owned).collect())
-            .collect();
+        let words: Vec<Vec<String>> =
+            TEXTS.iter().map(|text| text.split(' ').map(str::to_owned).collect()).collect();
         let mut inputs = Vec::new();
         for (text, words) in TEXTS.iter().zip(&words) {
-            inputs.extend([
-                Input::Text(text),
-                Input::Pair(TEXTS[0], text),
-                Input::Words(words),
-            ]);
+            inputs.extend([Input::Text(text), Input::Pair(TEXTS[0], text), Input::Words(words)]);
         }
         for aligned in [false, true] {
             for encoding in tokenizer.encode(&inputs, aligned).into_iter().flatten() {
@@ -227,21 +192,14 @@ pub(super) fn windows(_: &Path) -> Execute {
         for (length, overflow, tokenizer) in &tokenizers[chosen] {
             let fast = tokenizer.encode(&inputs, false);
             let Ok(aligned) = tokenizer.encode(&inputs, true) else {
-                assert!(
-                    fast.is_err(),
-                    "tokens without their alignment, and none with it"
-                );
+                assert!(fast.is_err(), "tokens without their alignment, and none with it");
                 continue;
             };
             accepted = true;
             let fast = fast.expect("tokens with their alignment, and none without it");
             for ((fast, aligned), input) in fast.iter().zip(&aligned).zip(&inputs) {
                 let ids = |encoding: &frostbert::encoder::windows::Encoding| -> Vec<Vec<u32>> {
-                    encoding
-                        .windows
-                        .iter()
-                        .map(|window| window.ids.clone())
-                        .collect()
+                    encoding.windows.iter().map(|window| window.ids.clone()).collect()
                 };
                 assert_eq!(ids(fast), ids(aligned), "other tokens with their alignment");
                 assert_eq!(fast.truncated, aligned.truncated, "cut off in one way only");
@@ -261,11 +219,7 @@ fn check(
 ) {
     assert!(!encoding.windows.is_empty(), "a document without a window");
     if overflow == Overflow::Truncate {
-        assert_eq!(
-            encoding.windows.len(),
-            1,
-            "several windows, though it is cut off"
-        );
+        assert_eq!(encoding.windows.len(), 1, "several windows, though it is cut off");
     }
     let n_characters = |text: &str| text.chars().count() as u32;
     let lengths = match input {
@@ -275,10 +229,7 @@ fn check(
     };
     for window in &encoding.windows {
         let n_tokens = window.ids.len();
-        assert!(
-            n_tokens <= length,
-            "a window of {n_tokens} tokens, of at most {length}"
-        );
+        assert!(n_tokens <= length, "a window of {n_tokens} tokens, of at most {length}");
         let alignment = &window.alignment;
         assert_eq!(
             (window.type_ids.len(), alignment.len()),
@@ -289,10 +240,7 @@ fn check(
             let (start, end) = (alignment.char_starts[token], alignment.char_ends[token]);
             let sequence = alignment.sequences[token];
             let last = lengths.get(usize::from(sequence)).copied().unwrap_or(0);
-            assert!(
-                start <= end && end <= last,
-                "a token at {start}..{end} of {last} characters"
-            );
+            assert!(start <= end && end <= last, "a token at {start}..{end} of {last} characters");
         }
     }
     for word in &encoding.words {

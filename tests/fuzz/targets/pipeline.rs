@@ -80,11 +80,7 @@ pub(super) fn labels(folder: &Path) -> Execute {
         };
         assert!(!labels.is_empty(), "accepted without a label");
         for (id, name) in labels.names().iter().enumerate() {
-            assert_eq!(
-                labels.id(name),
-                Some(id),
-                "accepted, but `{name}` is not found"
-            );
+            assert_eq!(labels.id(name), Some(id), "accepted, but `{name}` is not found");
         }
         true
     })

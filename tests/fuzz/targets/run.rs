@@ -23,10 +23,7 @@ use crate::base;
 
 /// A file of every run of the base.
 pub(super) fn files(name: &str) -> Vec<PathBuf> {
-    base::RUNS
-        .iter()
-        .map(|run| base::run_of(run).join(name))
-        .collect()
+    base::RUNS.iter().map(|run| base::run_of(run).join(name)).collect()
 }
 
 /// A copy of a run, with the bytes of its files as they were.
@@ -42,10 +39,7 @@ impl Patient {
             base::copy(&base::run_of(name), &folder);
             let names = [DESCRIPTION_FILE, WEIGHTS_FILE, LOCK_FILE];
             let files = names.map(|name| (name, fs::read(folder.join(name)).unwrap()));
-            Patient {
-                folder,
-                files: files.into(),
-            }
+            Patient { folder, files: files.into() }
         };
         base::RUNS.iter().map(copy).collect()
     }
@@ -83,10 +77,7 @@ fn damaged_head(scratch: &Path, name: &'static str) -> Execute {
             }
             if thorough && bytes != patient.files[name] {
                 let opened = SavedRun::open(folder);
-                assert!(
-                    opened.is_err(),
-                    "{name} is not the one of the lock, and is used"
-                );
+                assert!(opened.is_err(), "{name} is not the one of the lock, and is used");
             }
             if thorough && head.is_ok() {
                 // A stranger's run has a lock that fits.
@@ -118,11 +109,7 @@ fn predict(folder: &Path) {
     };
     let examples = [example("the cold snow"), example("bad")];
     if let Ok(predictions) = predictor.predict(&examples) {
-        assert_eq!(
-            predictions.len(),
-            examples.len(),
-            "a prediction for each record"
-        );
+        assert_eq!(predictions.len(), examples.len(), "a prediction for each record");
     }
 }
 
@@ -133,20 +120,13 @@ pub(super) fn lock(scratch: &Path) -> Execute {
     Box::new(move |bytes, thorough| {
         fs::write(&path, bytes).unwrap();
         let Ok(lock) = Lock::read(&path) else {
-            assert!(
-                SavedRun::open(&patient.folder).is_err(),
-                "a run without a lock is used"
-            );
+            assert!(SavedRun::open(&patient.folder).is_err(), "a run without a lock is used");
             return false;
         };
         let written = serde_json::to_string(&lock).expect("an accepted lock is written again");
         let again: Lock = serde_json::from_str(&written).expect("what was written is read again");
         assert_eq!(lock, again, "accepted, but another once written");
-        assert_eq!(
-            lock.differences(&lock),
-            Vec::<String>::new(),
-            "a lock differs from itself"
-        );
+        assert_eq!(lock.differences(&lock), Vec::<String>::new(), "a lock differs from itself");
         let (_, _) = (lock.differences(&own), own.differences(&lock));
         let _ = lock.changed_inputs();
         if let Ok(run) = SavedRun::open(&patient.folder) {

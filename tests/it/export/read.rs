@@ -48,12 +48,7 @@ pub(super) fn read(folder: &Path, format: &str) -> Columns {
         }),
         _ => read_tables(folder, "parquet", |path| {
             let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap());
-            reader
-                .unwrap()
-                .build()
-                .unwrap()
-                .map(Result::unwrap)
-                .collect()
+            reader.unwrap().build().unwrap().map(Result::unwrap).collect()
         }),
     }
 }
@@ -61,9 +56,8 @@ pub(super) fn read(folder: &Path, format: &str) -> Columns {
 fn files(folder: &Path, extension: &str) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
-    let paths: Vec<PathBuf> = paths
-        .filter(|path| path.extension().is_some_and(|own| own == extension))
-        .collect();
+    let paths: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|own| own == extension)).collect();
     assert!(!paths.is_empty(), "no {extension} in {}", folder.display());
     paths.into_iter()
 }
@@ -94,41 +88,23 @@ fn read_npy(bytes: &[u8]) -> Column {
         .filter_map(|size| size.trim().parse().ok())
         .collect();
     let width: usize = descr[2..].parse().unwrap();
-    let item = if descr.starts_with("<U") {
-        4 * width
-    } else {
-        width
-    };
-    assert_eq!(
-        shape.iter().product::<usize>() * item,
-        data.len(),
-        "{header}"
-    );
+    let item = if descr.starts_with("<U") { 4 * width } else { width };
+    assert_eq!(shape.iter().product::<usize>() * item, data.len(), "{header}");
     let items = data.chunks_exact(item);
     match &descr[1..2] {
         "f" => {
             assert_eq!(shape[1], HIDDEN);
-            let dtype = if width == 2 {
-                TensorType::F16
-            } else {
-                TensorType::F32
-            };
+            let dtype = if width == 2 { TensorType::F16 } else { TensorType::F32 };
             Column::States(dtype, vectors(dtype, data))
         }
-        "S" => Column::Texts(
-            items
-                .map(|text| String::from_utf8(text.to_vec()).unwrap())
-                .collect(),
-        ),
+        "S" => Column::Texts(items.map(|text| String::from_utf8(text.to_vec()).unwrap()).collect()),
         "U" => Column::Texts(
             items
                 .map(|text| {
                     let codes = text.chunks_exact(4).map(|code| code.try_into().unwrap());
                     let characters =
                         codes.map(|code| char::from_u32(u32::from_le_bytes(code)).unwrap());
-                    characters
-                        .take_while(|character| *character != '\0')
-                        .collect()
+                    characters.take_while(|character| *character != '\0').collect()
                 })
                 .collect(),
         ),
@@ -137,22 +113,14 @@ fn read_npy(bytes: &[u8]) -> Column {
 }
 
 fn integer(bytes: &[u8], signed: bool) -> i64 {
-    let fill = if signed && bytes[bytes.len() - 1] > 127 {
-        255
-    } else {
-        0
-    };
+    let fill = if signed && bytes[bytes.len() - 1] > 127 { 255 } else { 0 };
     let mut eight = [fill; 8];
     eight[..bytes.len()].copy_from_slice(bytes);
     i64::from_le_bytes(eight)
 }
 
 fn vectors(dtype: TensorType, bytes: &[u8]) -> Vec<Vec<f32>> {
-    let dtype = if dtype == TensorType::F16 {
-        Dtype::F16
-    } else {
-        Dtype::F32
-    };
+    let dtype = if dtype == TensorType::F16 { Dtype::F16 } else { Dtype::F32 };
     let rows = bytes.chunks_exact(HIDDEN * dtype.size_bytes());
     rows.map(|row| {
         let mut vector = vec![0.0; HIDDEN];
@@ -190,9 +158,8 @@ fn read_safetensors(bytes: &[u8]) -> Columns {
                 let offsets: Vec<usize> =
                     offsets.map(|eight| integer(eight, true) as usize).collect();
                 let text = |bounds: &[usize]| tensor.data()[bounds[0]..bounds[1]].to_vec();
-                let texts = offsets
-                    .windows(2)
-                    .map(|bounds| String::from_utf8(text(bounds)).unwrap());
+                let texts =
+                    offsets.windows(2).map(|bounds| String::from_utf8(text(bounds)).unwrap());
                 columns.insert("documents.id".into(), Column::Texts(texts.collect()));
                 continue;
             }
@@ -252,14 +219,9 @@ fn read_array(array: &dyn Array) -> Column {
         }};
     }
     match array.data_type() {
-        DataType::FixedSizeBinary(32) => Column::Texts(
-            array
-                .as_fixed_size_binary()
-                .iter()
-                .flatten()
-                .map(hex)
-                .collect(),
-        ),
+        DataType::FixedSizeBinary(32) => {
+            Column::Texts(array.as_fixed_size_binary().iter().flatten().map(hex).collect())
+        }
         DataType::Utf8 => {
             let texts = array.as_string::<i32>().iter().flatten();
             Column::Texts(texts.map(String::from).collect())
@@ -276,10 +238,7 @@ fn read_array(array: &dyn Array) -> Column {
             let (dtype, values): (_, Vec<f32>) = match element.data_type() {
                 DataType::Float16 => {
                     let values = values.as_primitive::<Float16Type>().values().iter();
-                    (
-                        TensorType::F16,
-                        values.map(|value| value.to_f32()).collect(),
-                    )
+                    (TensorType::F16, values.map(|value| value.to_f32()).collect())
                 }
                 _ => {
                     let values = values.as_primitive::<Float32Type>().values();

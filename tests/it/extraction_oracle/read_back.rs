@@ -34,13 +34,8 @@ pub(super) fn rows(path: &Path) -> Vec<Value> {
         other => panic!("a field of another type: {other:?}"),
     };
     let rows = reader.get_row_iter(None).unwrap();
-    rows.map(|row| {
-        row.unwrap()
-            .get_column_iter()
-            .map(|(_, field)| value(field))
-            .collect()
-    })
-    .collect()
+    rows.map(|row| row.unwrap().get_column_iter().map(|(_, field)| value(field)).collect())
+        .collect()
 }
 
 /// The rows of a state's file.
@@ -57,10 +52,8 @@ pub(super) fn states(path: &Path, dtype: Dtype) -> Vec<Vec<f32>> {
 /// The folders of a cache's shards, in their order.
 pub(super) fn shards(cache: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(cache).unwrap();
-    let mut folders: Vec<PathBuf> = entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
-        .collect();
+    let mut folders: Vec<PathBuf> =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     folders.sort();
     folders
 }
@@ -68,7 +61,5 @@ pub(super) fn shards(cache: &Path) -> Vec<PathBuf> {
 /// The names of a shard's files.
 pub(super) fn files(shard: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(shard).unwrap();
-    entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }

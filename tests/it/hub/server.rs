@@ -88,10 +88,7 @@ impl Hub {
 
     /// An address where nobody listens: a port of the system's own, which no other test can be given.
     pub(super) fn down() -> Hub {
-        Hub {
-            port: 1,
-            state: Arc::default(),
-        }
+        Hub { port: 1, state: Arc::default() }
     }
 
     pub(super) fn address(&self) -> String {
@@ -103,11 +100,7 @@ impl Hub {
     }
 
     pub(super) fn add(&self, revision: &str, commit: &str, files: Files) {
-        self.with(|state| {
-            state
-                .revisions
-                .insert(revision.into(), (commit.into(), files))
-        });
+        self.with(|state| state.revisions.insert(revision.into(), (commit.into(), files)));
     }
 
     pub(super) fn rename(&self, repository: &str) {
@@ -253,12 +246,7 @@ struct Answer {
 
 impl Answer {
     fn new(status: &str, headers: Vec<(&'static str, String)>, body: Vec<u8>) -> Answer {
-        Answer {
-            status: status.into(),
-            headers,
-            body,
-            sent: None,
-        }
+        Answer { status: status.into(), headers, body, sent: None }
     }
 
     fn refuse(status: &str, code: &str) -> Answer {
@@ -304,10 +292,7 @@ impl State {
     }
 
     fn list(&self, revision: &str) -> Answer {
-        let name = revision
-            .strip_suffix("?blobs=true")
-            .unwrap()
-            .replace("%2F", "/");
+        let name = revision.strip_suffix("?blobs=true").unwrap().replace("%2F", "/");
         let Some((commit, files)) = self.revisions.get(&name) else {
             return Answer::refuse("404 Not Found", "RevisionNotFound");
         };
@@ -338,15 +323,8 @@ impl State {
     }
 
     fn file(&mut self, commit: &str, file: &str, request: &Request) -> Answer {
-        let (_, (_, files)) = self
-            .revisions
-            .iter()
-            .find(|(_, (of, _))| of == commit)
-            .unwrap();
-        let Some(bytes) = files
-            .get(file)
-            .filter(|_| self.lost.as_deref() != Some(file))
-        else {
+        let (_, (_, files)) = self.revisions.iter().find(|(_, (of, _))| of == commit).unwrap();
+        let Some(bytes) = files.get(file).filter(|_| self.lost.as_deref() != Some(file)) else {
             return Answer::refuse("404 Not Found", "EntryNotFound");
         };
         let bytes = self.content(file, bytes);

@@ -26,10 +26,7 @@ fn a_model_that_the_disk_cannot_hold_is_not_begun_unless_it_is_wanted() {
     let (workshop, hub) = (Workshop::empty(), Hub::of(tiny_bert()));
     hub.announce("model.safetensors", 1 << 49);
     let stderr = fail(&workshop, &hub, &PULL);
-    assert!(
-        stderr.contains("expected room for 562949953.4 MB in `models/tiny`"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("expected room for 562949953.4 MB in `models/tiny`"), "{stderr}");
     assert!(stderr.contains("--yes"), "{stderr}");
     let asked = |file: &str| hub.asked().iter().any(|asked| asked.path.contains(file));
     assert!(asked("config.json") && !asked("model.safetensors"));
@@ -46,11 +43,7 @@ fn a_list_of_files_with_what_can_be_no_commit_hash_or_size_is_refused() {
         false => json!({ "rfilename": name, "blobId": hash, "size": size }),
     };
     let sound = |name: &str| {
-        let digits = if name.ends_with(".safetensors") {
-            64
-        } else {
-            40
-        };
+        let digits = if name.ends_with(".safetensors") { 64 } else { 40 };
         file(name, &"a".repeat(digits), 10)
     };
     let list = |commit: &str, config: Value, last: Value| json!({ "sha": commit, "siblings": [config, sound("tokenizer.json"), last] });
@@ -66,25 +59,14 @@ fn a_list_of_files_with_what_can_be_no_commit_hash_or_size_is_refused() {
             "size and hash of `config.json`",
         ),
         (
-            list(
-                COMMIT,
-                file("config.json", &"é".repeat(20), 10),
-                weights.clone(),
-            ),
+            list(COMMIT, file("config.json", &"é".repeat(20), 10), weights.clone()),
             "size and hash of `config.json`",
         ),
         (
-            list(
-                COMMIT,
-                file("config.json", &"a".repeat(40), u64::MAX),
-                weights,
-            ),
+            list(COMMIT, file("config.json", &"a".repeat(40), u64::MAX), weights),
             "bytes of `config.json`",
         ),
-        (
-            list(COMMIT, sound("config.json"), sound("config.json")),
-            "`config.json` twice",
-        ),
+        (list(COMMIT, sound("config.json"), sound("config.json")), "`config.json` twice"),
         (json!([[]]), "what JSON calls"),
     ] {
         let (workshop, hub) = (Workshop::empty(), Hub::of(tiny_bert()));
@@ -100,16 +82,10 @@ fn a_shard_that_is_no_file_of_weights_is_refused() {
     let (workshop, mut files) = (Workshop::empty(), tiny_bert());
     files.remove("model.safetensors");
     let index = json!({ "weight_map": { "x": "tokenizer.json" } });
-    files.insert(
-        "model.safetensors.index.json".into(),
-        index.to_string().into_bytes(),
-    );
+    files.insert("model.safetensors.index.json".into(), index.to_string().into_bytes());
     let hub = Hub::of(files);
     let stderr = fail(&workshop, &hub, &PULL);
-    assert!(
-        stderr.contains("does not end with .safetensors"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("does not end with .safetensors"), "{stderr}");
     let hub = Hub::of(tiny_bert());
     succeed(&workshop, &hub, &PULL);
 }

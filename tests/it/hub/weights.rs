@@ -33,9 +33,8 @@ fn verify(workshop: &Workshop, folder: &Path) -> (Vec<String>, u64) {
     let ran = workshop.run(&["model", "verify", name, "--json"]);
     let got: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let damaged = got["damaged"].as_array().unwrap().iter();
-    let damaged: Vec<String> = damaged
-        .map(|path| path.as_str().unwrap()[name.len() + 1..].into())
-        .collect();
+    let damaged: Vec<String> =
+        damaged.map(|path| path.as_str().unwrap()[name.len() + 1..].into()).collect();
     assert_eq!(ran.code, Some(i32::from(!damaged.is_empty())));
     let extracted = workshop.run(&[
         "extract",
@@ -104,10 +103,7 @@ fn other_safetensors_are_no_weights() {
     assert_eq!(verify(&workshop, &folder), damaged(&[], 3));
     let weights = folder.join("model.safetensors");
     fs::rename(weights, folder.join("adapter.safetensors")).unwrap();
-    assert_eq!(
-        verify(&workshop, &folder),
-        damaged(&["model.safetensors"], 3)
-    );
+    assert_eq!(verify(&workshop, &folder), damaged(&["model.safetensors"], 3));
 }
 
 /// A repository of a family that our graph cannot run, with safetensors.

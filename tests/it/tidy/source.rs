@@ -60,11 +60,7 @@ impl Source {
 
     /// The row it belongs to: `data` for `data/read.rs`, `states` for `states.rs`.
     pub(super) fn module(&self) -> &str {
-        self.path
-            .split('/')
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches(".rs")
+        self.path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
     }
 
     /// Whether it belongs to the program and not to the library.
@@ -102,17 +98,11 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
         } else if is_word_byte(bytes[at]) {
             let length = rest.bytes().position(|byte| !is_word_byte(byte));
             at += length.unwrap_or(rest.len());
-            tokens.push(Token {
-                text: &text[start..at],
-                line,
-            });
+            tokens.push(Token { text: &text[start..at], line });
         } else {
             at += if rest.starts_with("::") { 2 } else { 1 };
             if !bytes[start].is_ascii_whitespace() {
-                tokens.push(Token {
-                    text: &text[start..at],
-                    line,
-                });
+                tokens.push(Token { text: &text[start..at], line });
             }
         }
         line += text[start..at].matches('\n').count();
@@ -157,9 +147,7 @@ fn string_length(rest: &str) -> Option<usize> {
         let end = format!("\"{}", "#".repeat(hashes));
         let body = prefix.len() + hashes + 1;
         return Some(
-            body + rest[body..]
-                .find(&end)
-                .map_or(rest.len() - body, |place| place + end.len()),
+            body + rest[body..].find(&end).map_or(rest.len() - body, |place| place + end.len()),
         );
     }
     let mut escaped = false;
@@ -186,12 +174,7 @@ fn quote_length(rest: &str) -> usize {
     }
     match characters.next() {
         Some((place, '\'')) => place + 1,
-        _ => {
-            1 + rest[1..]
-                .bytes()
-                .take_while(|byte| is_word_byte(*byte))
-                .count()
-        }
+        _ => 1 + rest[1..].bytes().take_while(|byte| is_word_byte(*byte)).count(),
     }
 }
 
@@ -282,9 +265,6 @@ fn use_tree<'a>(
             _ => break,
         }
     }
-    paths.push(NamedPath {
-        segments: prefix,
-        line,
-    });
+    paths.push(NamedPath { segments: prefix, line });
     at
 }

@@ -6,32 +6,14 @@ fn other_targets_make_no_duplicate_and_contradict_only_where_there_is_one_truth(
     let checks = |task, sources: &[Source]| {
         let dataset = Dataset::load(&all_train(of_task(task, sources))).unwrap();
         let train = &dataset.checks.files[0];
-        (
-            dataset.rows.len(),
-            train.duplicates.count,
-            train.conflicts.count,
-        )
+        (dataset.rows.len(), train.duplicates.count, train.conflicts.count)
     };
     let csv = |rows: &str| [source(&folder, "train.csv", &format!("text,label\n{rows}"))];
-    assert_eq!(
-        checks(DataTask::Multilabel, &csv("a,\"x,y\"\na,\"y,x\"\na,x\n")),
-        (2, 1, 1)
-    );
-    assert_eq!(
-        checks(DataTask::Regression, &csv("a,1\na,1.0\na,2\n")),
-        (2, 1, 1)
-    );
-    let words = [source(
-        &folder,
-        "a.conll",
-        "a\tO\nb\tX\n\na\tO\nb\tX\n\na\tX\nb\tO\n",
-    )];
+    assert_eq!(checks(DataTask::Multilabel, &csv("a,\"x,y\"\na,\"y,x\"\na,x\n")), (2, 1, 1));
+    assert_eq!(checks(DataTask::Regression, &csv("a,1\na,1.0\na,2\n")), (2, 1, 1));
+    let words = [source(&folder, "a.conll", "a\tO\nb\tX\n\na\tO\nb\tX\n\na\tX\nb\tO\n")];
     assert_eq!(checks(DataTask::Tokens, &words), (2, 1, 1));
-    let questions: &[_] = &[
-        ("Q?", Some(("a", 0))),
-        ("Q?", Some(("a", 0))),
-        ("Q?", Some(("b", 2))),
-    ];
+    let questions: &[_] = &[("Q?", Some(("a", 0))), ("Q?", Some(("a", 0))), ("Q?", Some(("b", 2)))];
     let questions = [squad(&folder, "a.json", &[("a b", questions)])];
     assert_eq!(checks(DataTask::Qa, &questions), (2, 1, 0));
 }
@@ -84,17 +66,10 @@ fn checks_name_files_and_lines_and_become_json() {
         .iter()
         .map(|shared| shared["texts"]["count"].as_u64().unwrap())
         .collect();
-    assert_eq!(
-        shared,
-        [0, 1, 1],
-        "train and validation, train and test, validation and test"
-    );
+    assert_eq!(shared, [0, 1, 1], "train and validation, train and test, validation and test");
     assert_eq!(json["balance"]["rarest"], "b");
     assert_eq!(
-        serde_json::from_value::<DataChecks>(json)
-            .unwrap()
-            .warnings()
-            .len(),
+        serde_json::from_value::<DataChecks>(json).unwrap().warnings().len(),
         dataset.warnings.len()
     );
     assert_eq!(dataset.warnings.len(), 5, "{:?}", dataset.warnings);

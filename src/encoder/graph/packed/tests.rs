@@ -26,10 +26,7 @@ fn repository(path: &str) -> PathBuf {
 #[test]
 fn onnx_runtime_accepts_the_graph_and_lacks_only_the_cuda_kernel_on_a_cpu() {
     let runtime = runtime::for_tests();
-    for (folder, half) in FOLDERS
-        .iter()
-        .flat_map(|folder| [(folder, false), (folder, true)])
-    {
+    for (folder, half) in FOLDERS.iter().flat_map(|folder| [(folder, false), (folder, true)]) {
         let checkpoint = Checkpoint::open(&repository("tests/fixtures").join(folder)).unwrap();
         let CheckpointModel::Fused(source) = &checkpoint.model else {
             panic!("{folder} is run by the fused graph");
@@ -83,8 +80,5 @@ fn a_graph_of_wrong_shapes_is_refused_for_them_and_not_for_the_kernel() {
         panic!("a query of three sizes is taken");
     };
     let reason = plain_reason(&error);
-    assert!(
-        reason.contains("Inputs 0 (query) shall be 2 or 4 dimensions"),
-        "{reason}"
-    );
+    assert!(reason.contains("Inputs 0 (query) shall be 2 or 4 dimensions"), "{reason}");
 }

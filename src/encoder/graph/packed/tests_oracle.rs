@@ -43,9 +43,7 @@ impl Sketch<'_, '_> {
         attributes: Vec<Attribute>,
     ) -> String {
         let output = format!("{}.{output}", self.prefix);
-        let added = self
-            .builder
-            .node(operator, ONNX_DOMAIN, inputs, &[&output], attributes);
+        let added = self.builder.node(operator, ONNX_DOMAIN, inputs, &[&output], attributes);
         added.unwrap();
         output
     }
@@ -75,10 +73,7 @@ fn attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> Result<
     let (hidden, heads) = (builder.shape.hidden, builder.shape.attention_heads);
     let half = builder.half;
     let prefix = format!("{}.oracle", named.output);
-    let mut sketch = Sketch {
-        builder,
-        prefix: &prefix,
-    };
+    let mut sketch = Sketch { builder, prefix: &prefix };
     let zero = sketch.sizes("zero", &[0]);
     let one = sketch.sizes("one", &[1]);
     let minus_one = sketch.sizes("minus_one", &[-1]);
@@ -95,29 +90,18 @@ fn attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> Result<
     let real = sketch.add("Slice", &[&flat, &zero, &n_tokens], "real");
     let indices = sketch.add("Unsqueeze", &[&real, &one], "indices");
 
-    let zeros_shape = sketch.add_with(
-        "Concat",
-        &[&places, &width],
-        "zeros_shape",
-        vec![number("axis", 0)],
-    );
+    let zeros_shape =
+        sketch.add_with("Concat", &[&places, &width], "zeros_shape", vec![number("axis", 0)]);
     let mut zeros = sketch.add("ConstantOfShape", &[&zeros_shape], "zeros");
     if half {
         zeros = sketch.add_with("Cast", &[&zeros], "zeros_f16", vec![number("to", 10)]);
     }
     let batch = sketch.add("Shape", &[TOKEN_OFFSET], "batch");
-    let by_head = sketch.add_with(
-        "Concat",
-        &[&batch, &head_sizes],
-        "by_head",
-        vec![number("axis", 0)],
-    );
+    let by_head =
+        sketch.add_with("Concat", &[&batch, &head_sizes], "by_head", vec![number("axis", 0)]);
     let mut heads_of = |packed: &str, name: &str, permutation: &[i64]| {
-        let padded = sketch.add(
-            "ScatterND",
-            &[&zeros, &indices, packed],
-            &format!("{name}.padded"),
-        );
+        let padded =
+            sketch.add("ScatterND", &[&zeros, &indices, packed], &format!("{name}.padded"));
         let split = sketch.add("Reshape", &[&padded, &by_head], &format!("{name}.split"));
         let attribute = vec![numbers("perm", permutation)];
         sketch.add_with("Transpose", &[&split], &format!("{name}.heads"), attribute)

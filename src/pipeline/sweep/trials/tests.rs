@@ -24,14 +24,8 @@ fn a_value_that_says_nothing_of_a_head_makes_no_second_trial_of_it() {
     let all = of("kind = [\"linear\", \"ridge\", \"mlp\"]\nlr = [1e-3, 1e-2]\nlambda = [0.1, 1.0, 10.0]\nhidden = [[8], [16]]").unwrap();
     let described: Vec<String> = all.iter().map(|trial| described(&trial.settings)).collect();
     assert_eq!(described.len(), 2 + 3 + 4, "{described:#?}");
-    assert!(
-        described.contains(&"kind = ridge, lambda = 0.1".to_string()),
-        "{described:#?}"
-    );
-    assert!(
-        described.contains(&"kind = linear, lr = 0.01".to_string()),
-        "{described:#?}"
-    );
+    assert!(described.contains(&"kind = ridge, lambda = 0.1".to_string()), "{described:#?}");
+    assert!(described.contains(&"kind = linear, lr = 0.01".to_string()), "{described:#?}");
     assert!(
         described.contains(&"hidden = [16], kind = mlp, lr = 0.001".to_string()),
         "{described:#?}"
@@ -42,18 +36,11 @@ fn a_value_that_says_nothing_of_a_head_makes_no_second_trial_of_it() {
 fn hidden_layers_are_those_that_an_mlp_has() {
     let all = of("kind = [\"linear\", \"mlp\"]\nhidden = [[], [256], [8]]").unwrap();
     let described: Vec<String> = all.iter().map(|trial| described(&trial.settings)).collect();
-    let expected = [
-        "kind = linear",
-        "hidden = [256], kind = mlp",
-        "hidden = [8], kind = mlp",
-    ];
+    let expected = ["kind = linear", "hidden = [256], kind = mlp", "hidden = [8], kind = mlp"];
     assert_eq!(described.len(), expected.len(), "{described:?}");
     for (trial, described) in all.iter().zip(&described) {
         assert!(expected.contains(&described.as_str()), "{described}");
-        assert_eq!(
-            trial.pipeline.file.head.hidden.is_empty(),
-            described == "kind = linear"
-        );
+        assert_eq!(trial.pipeline.file.head.hidden.is_empty(), described == "kind = linear");
     }
 }
 
@@ -61,9 +48,7 @@ fn hidden_layers_are_those_that_an_mlp_has() {
 fn combinations_that_cannot_be_are_left_out_where_each_value_can() {
     let sweep = "kind = [\"linear\", \"ridge\"]\npooling = [\"mean\", \"attention\"]";
     assert_eq!(of(sweep).unwrap().len(), 3);
-    let [warning] = &warnings(sweep)[..] else {
-        panic!("a warning")
-    };
+    let [warning] = &warnings(sweep)[..] else { panic!("a warning") };
     let expected = "one combination of values that cannot be is left out: [sweep], kind = ridge, pooling = attention: ";
     assert!(warning.starts_with(expected), "{warning}");
     let error = of("kind = [\"ridge\"]\npooling = [\"attention\"]").unwrap_err();
@@ -82,12 +67,7 @@ fn whether_a_value_can_be_does_not_depend_on_what_was_drawn() {
         let mut base = base(&format!("{lists}\ntrials = {}", 1 + seed % 4));
         base.file.seed = seed;
         let trials = all_of(&base).unwrap();
-        assert_eq!(
-            trials.all.len() as u64,
-            1 + seed % 4,
-            "seed {seed}: {:?}",
-            trials.warnings
-        );
+        assert_eq!(trials.all.len() as u64, 1 + seed % 4, "seed {seed}: {:?}", trials.warnings);
     }
 }
 
@@ -110,9 +90,7 @@ fn what_no_trial_can_have_is_refused() {
 
 #[test]
 fn a_key_that_changes_nothing_is_warned_of() {
-    let [warning] = &warnings("C = [0.1, 1.0]\nlr = [0.1]")[..] else {
-        panic!("a warning")
-    };
+    let [warning] = &warnings("C = [0.1, 1.0]\nlr = [0.1]")[..] else { panic!("a warning") };
     let expected = "sweep.C changes nothing of heads of kind linear, and is left out";
     assert_eq!(warning, expected);
     assert!(warnings("kind = [\"linear\", \"logistic\"]\nC = [0.1, 1.0]").is_empty());
@@ -138,10 +116,7 @@ fn what_is_said_of_another_kind_of_head_is_left_out() {
     base.file.train.label_smoothing = 0.1;
     base.check_training().unwrap();
     let all = all_of(&base).unwrap().all;
-    let hidden: Vec<&[usize]> = all
-        .iter()
-        .map(|t| &t.pipeline.file.head.hidden[..])
-        .collect();
+    let hidden: Vec<&[usize]> = all.iter().map(|t| &t.pipeline.file.head.hidden[..]).collect();
     assert_eq!(hidden, [&[8][..], &[]]);
     assert_eq!(all[1].pipeline.file.train.label_smoothing, 0.0);
 }
@@ -162,12 +137,7 @@ fn values_reach_the_pipeline_of_their_trial() {
 fn a_sweep_stores_every_state_that_a_trial_reads() {
     let base = base("layer = [-1, 3]\npooling = [\"cls\", \"attention\"]");
     assert_eq!(base.extraction.layers, [-1, 3]);
-    let kinds: Vec<&str> = base
-        .extraction
-        .kinds
-        .iter()
-        .map(|kind| kind.name())
-        .collect();
+    let kinds: Vec<&str> = base.extraction.kinds.iter().map(|kind| kind.name()).collect();
     assert_eq!(kinds, ["cls", "tokens"]);
 }
 

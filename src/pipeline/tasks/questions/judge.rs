@@ -70,23 +70,16 @@ impl Listener for QuestionJudge<'_> {
             let all = self.questions.iter().map(|question| *question as u32);
             self.of.tune(self.dataset, all.zip(&found))
         };
-        Ok(Tuned {
-            no_answer_threshold: self.of.may_be_impossible.then(tune),
-            ..Tuned::default()
-        })
+        Ok(Tuned { no_answer_threshold: self.of.may_be_impossible.then(tune), ..Tuned::default() })
     }
 }
 
 impl Judge for QuestionJudge<'_> {
     fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         let questions = self.questions.iter().zip(self.predicted(logits));
-        let answers: Vec<AnsweredQuestion> = questions
-            .map(|(row, answer)| answered(&self.dataset.rows[*row], answer))
-            .collect();
+        let answers: Vec<AnsweredQuestion> =
+            questions.map(|(row, answer)| answered(&self.dataset.rows[*row], answer)).collect();
         let metrics = span::evaluate(&answers, None);
-        defined(vec![
-            ("f1", metrics.f1),
-            ("exact_match", metrics.exact_match),
-        ])
+        defined(vec![("f1", metrics.f1), ("exact_match", metrics.exact_match)])
     }
 }
