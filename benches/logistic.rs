@@ -59,9 +59,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut fits: Vec<LogisticFit> = Vec::new();
     for _ in 0..rounds.parse()? {
         let start = Instant::now();
-        let transform = match standardize {
-            true => Transform::standardize(&view, &(0..labels.len() as u32).collect::<Vec<_>>())?,
-            false => Transform::identity(n_features),
+        let transform = if standardize {
+            Transform::standardize(&view, &(0..labels.len() as u32).collect::<Vec<_>>())?
+        } else {
+            Transform::identity(n_features)
         };
         let data = ClassRows {
             view: &view,

@@ -26,10 +26,7 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&aside);
     }
     written?;
-    sync_folder(match folder == Path::new("") {
-        true => Path::new("."),
-        false => folder,
-    })
+    sync_folder(if folder == Path::new("") { Path::new(".") } else { folder })
 }
 
 /// Writes a file that is not there yet. What a killed process left under its name is removed first, and a link under

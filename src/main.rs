@@ -23,10 +23,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             cli::print_error(&error);
-            match error.is::<cli::WrongUsage>() {
-                true => ExitCode::from(2),
-                false => ExitCode::FAILURE,
-            }
+            if error.is::<cli::WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

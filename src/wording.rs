@@ -60,9 +60,10 @@ pub(crate) fn shorten(text: &str, n_characters: usize) -> String {
     let mut characters = text.chars();
     let mut short = String::new();
     for character in characters.by_ref().take(n_characters) {
-        match character.is_control() {
-            true => short.extend(character.escape_default()),
-            false => short.push(character),
+        if character.is_control() {
+            short.extend(character.escape_default())
+        } else {
+            short.push(character)
         }
     }
     if characters.next().is_some() {
@@ -84,9 +85,10 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        match is_unsafe(character) {
-            true => shown.extend(character.escape_default()),
-            false => shown.push(character),
+        if is_unsafe(character) {
+            shown.extend(character.escape_default())
+        } else {
+            shown.push(character)
         }
     }
     Cow::Owned(shown)

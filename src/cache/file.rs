@@ -166,10 +166,7 @@ pub(super) fn read_file(
     let mut is_damaged = false;
     Ok(iter::from_fn(move || {
         let next = || reader.next().transpose().map_err(ParquetError::from);
-        let batch = match is_damaged {
-            true => Ok(None),
-            false => fenced_or(next, ParquetError::General),
-        };
+        let batch = if is_damaged { Ok(None) } else { fenced_or(next, ParquetError::General) };
         is_damaged = batch.is_err();
         let failed =
             |error: ParquetError| damage(&path, "a readable Parquet file", error.to_string());

@@ -313,10 +313,7 @@ impl<'a> Sources<'a> {
             let alignments: Vec<Alignment> = windows
                 .map(|window| from.alignment.part(from.documents.window_tokens(window)))
                 .collect();
-            let words = match from.words.is_empty() {
-                true => &[],
-                false => &from.words[from.words_of(*row)],
-            };
+            let words = if from.words.is_empty() { &[] } else { &from.words[from.words_of(*row)] };
             let truncated = from.documents.truncated(*row);
             layout.push(*key, truncated, &lengths, alignments.iter(), words);
         }

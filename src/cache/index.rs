@@ -38,9 +38,10 @@ impl DocumentIndex {
         let index = DocumentIndex::read_uncounted(folder, manifest)?;
         let got = (manifest.documents, manifest.truncated);
         let expected = (index.n_documents(), index.n_truncated());
-        match got == expected {
-            true => Ok(index),
-            false => Err(damage(
+        if got == expected {
+            Ok(index)
+        } else {
+            Err(damage(
                 &folder.join(MANIFEST),
                 &format!(
                     "{}, {} of them truncated, as its shards hold",
@@ -48,7 +49,7 @@ impl DocumentIndex {
                     expected.1
                 ),
                 format!("{}, {}", got.0, got.1),
-            )),
+            ))
         }
     }
 

@@ -113,13 +113,15 @@ impl CacheReader {
         let entry = self.shard(shard);
         let has = |name: &str| entry.files.iter().any(|file| file.name == name);
         let documents = self.read_documents(shard)?;
-        let alignment = match has(tables::TOKENS) {
-            true => tables::read_tokens(&self.folder, entry, &documents)?,
-            false => Alignment::default(),
+        let alignment = if has(tables::TOKENS) {
+            tables::read_tokens(&self.folder, entry, &documents)?
+        } else {
+            Alignment::default()
         };
-        let (words, word_start) = match has(tables::WORDS) {
-            true => tables::read_words(&self.folder, entry, &documents)?,
-            false => (Vec::new(), Vec::new()),
+        let (words, word_start) = if has(tables::WORDS) {
+            tables::read_words(&self.folder, entry, &documents)?
+        } else {
+            (Vec::new(), Vec::new())
         };
         Ok(ShardLayout { documents, alignment, words, word_start })
     }

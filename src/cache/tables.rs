@@ -305,9 +305,10 @@ pub(super) fn require_words(folder: &Path, entry: &ShardEntry, n_rows: usize) ->
     let reader = fenced_or(|| SerializedFileReader::new(bytes), ParquetError::General)
         .map_err(|error| damage(&path, "a Parquet file", error.to_string()))?;
     let got = reader.metadata().file_metadata().num_rows();
-    match usize::try_from(got) == Ok(n_rows) {
-        true => Ok(()),
-        false => Err(damage(&path, &counted(n_rows, "row"), got.to_string())),
+    if usize::try_from(got) == Ok(n_rows) {
+        Ok(())
+    } else {
+        Err(damage(&path, &counted(n_rows, "row"), got.to_string()))
     }
 }
 

@@ -116,9 +116,10 @@ impl CacheWriter {
     /// When the disk refuses; everything committed before stands.
     pub fn commit(&mut self, written: WrittenShard) -> Result<u64> {
         let bytes = written.files.iter().map(|file| file.bytes).sum();
-        match written.added {
-            true => self.add_states(written)?,
-            false => self.add_shard(written)?,
+        if written.added {
+            self.add_states(written)?
+        } else {
+            self.add_shard(written)?
         }
         self.manifest.write(&self.folder)?;
         Ok(bytes)
@@ -212,8 +213,9 @@ fn open_lock(path: &Path) -> Result<File> {
         other => other.map_err(Error::io("open", path))?,
     };
     let metadata = file.metadata().map_err(Error::io("read", path))?;
-    match metadata.is_file() && metadata.len() <= MOST_LOCK_BYTES {
-        true => Ok(file),
-        false => Err(no_lock("something else")),
+    if metadata.is_file() && metadata.len() <= MOST_LOCK_BYTES {
+        Ok(file)
+    } else {
+        Err(no_lock("something else"))
     }
 }

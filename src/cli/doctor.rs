@@ -47,10 +47,7 @@ pub(super) fn run(arguments: &DoctorArguments, context: &Context) -> Result<Exit
     } else {
         output::print(&describe(&findings))?;
     }
-    Ok(match findings.is_well() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(if findings.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Sections: each a name, a first line, and lines below it.
@@ -133,10 +130,7 @@ fn describe(findings: &Findings) -> String {
 
 fn describe_cpu(page: &mut Page, findings: &Findings) {
     let cpu = &findings.cpu;
-    let model = match cpu.model.is_empty() {
-        true => "unknown",
-        false => &cpu.model,
-    };
+    let model = if cpu.model.is_empty() { "unknown" } else { &cpu.model };
     page.line(
         "cpu",
         &format!(
@@ -145,9 +139,10 @@ fn describe_cpu(page: &mut Page, findings: &Findings) {
             several(findings.threads, "thread")
         ),
     );
-    let instructions = match cpu.instructions.is_empty() {
-        true => "no vector instructions known".into(),
-        false => cpu.instructions.join(" "),
+    let instructions = if cpu.instructions.is_empty() {
+        "no vector instructions known".into()
+    } else {
+        cpu.instructions.join(" ")
     };
     page.line("", &instructions);
     let Memory { total_bytes, available_bytes, limit_bytes } = findings.memory;
@@ -275,10 +270,7 @@ fn describe_model(page: &mut Page, model: &ModelFindings) {
 }
 
 fn describe_cache(page: &mut Page, cache: &CacheFindings) {
-    let exists = match cache.exists {
-        true => "",
-        false => " (not there yet)",
-    };
+    let exists = if cache.exists { "" } else { " (not there yet)" };
     let free =
         cache.free_bytes.map_or(String::new(), |free| format!(", {} free", output::bytes(free)));
     page.line("cache", &format!("{}{exists}{free}", cache.folder.display()));

@@ -18,9 +18,10 @@ const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 /// The hub that HF_ENDPOINT names, the token of HF_TOKEN or of the token file, and the proxy that is set.
 pub(super) fn hub_of_environment() -> Hub {
     let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| PUBLIC_HUB.into());
-    let proxies: &[&str] = match endpoint.starts_with("https:") {
-        true => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
-        false => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+    let proxies: &[&str] = if endpoint.starts_with("https:") {
+        &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+    } else {
+        &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
     };
     Hub {
         endpoint,

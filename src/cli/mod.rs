@@ -147,9 +147,10 @@ fn format_named(name: &str) -> Result<Format, String> {
 
 /// Wrong usage is clap's to report.
 fn key_and_value(setting: &str) -> Result<String, String> {
-    match setting.contains('=') {
-        true => Ok(setting.to_string()),
-        false => Err("expected key=value, as in train.lr=1e-3".into()),
+    if setting.contains('=') {
+        Ok(setting.to_string())
+    } else {
+        Err("expected key=value, as in train.lr=1e-3".into())
     }
 }
 

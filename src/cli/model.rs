@@ -117,10 +117,7 @@ fn verify_models(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {
         ));
         output::print(&text)?;
     }
-    Ok(match damaged.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn verified_text(folder: &Path, verified: &Verified) -> String {

@@ -25,9 +25,10 @@ pub(super) fn run(arguments: &PrecisionReportArguments, context: &Context) -> Re
     let pipeline = arguments.pipeline.read()?;
     let report =
         report(&pipeline, arguments.documents as usize, &context.machine, &context.progress)?;
-    match context.json {
-        true => output::print_json(&report)?,
-        false => output::print(&describe(&report))?,
+    if context.json {
+        output::print_json(&report)?
+    } else {
+        output::print(&describe(&report))?
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -137,10 +137,7 @@ fn print_predictions(predictions: &[Prediction], json: bool) -> Result<Reader> {
         }
         text.push('\n');
     }
-    match json {
-        true => output::write(&text),
-        false => output::write(&printable(&text)),
-    }
+    if json { output::write(&text) } else { output::write(&printable(&text)) }
 }
 
 fn describe(prediction: &Prediction) -> String {
@@ -150,10 +147,7 @@ fn describe(prediction: &Prediction) -> String {
             format!("{label}  {confidence:.3}  {texts}{}", probabilities(all))
         }
         Prediction::Labels { text, text_pair, labels, probabilities: all } => {
-            let labels = match labels.is_empty() {
-                true => "-".to_string(),
-                false => labels.join(", "),
-            };
+            let labels = if labels.is_empty() { "-".to_string() } else { labels.join(", ") };
             let texts = both(text, text_pair.as_deref());
             format!("{labels}  {texts}{}", probabilities(all))
         }
@@ -169,9 +163,10 @@ fn describe(prediction: &Prediction) -> String {
                 })
                 .collect();
             let entities: Vec<String> = entities.iter().map(entity).collect();
-            match entities.is_empty() {
-                true => tagged.join(" "),
-                false => format!("{}\n    {}", tagged.join(" "), entities.join("  ")),
+            if entities.is_empty() {
+                tagged.join(" ")
+            } else {
+                format!("{}\n    {}", tagged.join(" "), entities.join("  "))
             }
         }
         Prediction::Answer { question, answer, start, end, score } => {

@@ -31,13 +31,14 @@ pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<Ex
 /// What a sweep did: the heads in order, what the settings do, and the best head as a run.
 pub(super) fn describe_sweep(report: &SweepReport) -> String {
     let (seconds, heads) = (report.seconds, counted(report.heads, "head"));
-    let mut text = match report.epochs > 0.0 {
-        true => format!(
+    let mut text = if report.epochs > 0.0 {
+        format!(
             "sweep       {heads}, {:.1} epochs each, in {seconds:.1} s: {} head-samples/s\n",
             report.epochs,
             HumanCount(report.head_samples_per_second as u64),
-        ),
-        false => format!("sweep       {heads} without epochs, in {seconds:.1} s\n"),
+        )
+    } else {
+        format!("sweep       {heads} without epochs, in {seconds:.1} s\n")
     };
     for block in summary(&report.findings) {
         text.push_str(&indent(&output::align(&block.lines), block.title));

@@ -39,16 +39,18 @@ pub(super) fn stage_two(
     match &tasks[..] {
         [task] if task.name.is_none() => {
             let report = one(&task.pipeline, &context.progress)?;
-            match context.json {
-                true => output::print_json(&report)?,
-                false => output::print(&describe_stage_two(&report))?,
+            if context.json {
+                output::print_json(&report)?
+            } else {
+                output::print(&describe_stage_two(&report))?
             }
         }
         tasks => {
             let report = several(tasks, &context.progress)?;
-            match context.json {
-                true => output::print_json(&report)?,
-                false => output::print(&describe_tasks(&report))?,
+            if context.json {
+                output::print_json(&report)?
+            } else {
+                output::print(&describe_tasks(&report))?
             }
         }
     }
@@ -87,10 +89,8 @@ pub(super) fn describe_train(report: &TrainReport) -> String {
     text.push_str(&indent(&report.checks.join("\n"), "checks"));
     let run = report.run.display();
     text.push_str(&format!("run         {run}\n"));
-    let next = match report.reads_pairs {
-        true => "--text \"...\" --text-pair \"...\"",
-        false => "--text \"...\"",
-    };
+    let next =
+        if report.reads_pairs { "--text \"...\" --text-pair \"...\"" } else { "--text \"...\"" };
     text.push_str(&format!("next        frostbert predict {run} {next}\n"));
     text
 }

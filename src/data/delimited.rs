@@ -57,10 +57,7 @@ struct Records {
 
 impl Records {
     fn new(input: Text, delimiter: u8, source: Source) -> Self {
-        let input = input.chain(match source.quoting {
-            true => TRAILER_QUOTED,
-            false => TRAILER_PLAIN,
-        });
+        let input = input.chain(if source.quoting { TRAILER_QUOTED } else { TRAILER_PLAIN });
         let reader = ReaderBuilder::new()
             .delimiter(delimiter)
             .has_headers(false)
@@ -137,13 +134,10 @@ impl Records {
                 &self.source,
                 Some(first_line),
                 "a record",
-                match self.source.quoting {
-                    true => {
-                        "close the quote that takes in the lines after it; or set `quoting = false` for this source if its \
-                         quotes are characters like any other; a field counts with 64 bytes beside its own"
-                    }
-                    false => "check that the file has line ends; a field counts with 64 bytes beside its own",
-                },
+                if self.source.quoting {
+                    "close the quote that takes in the lines after it; or set `quoting = false` for this source if its \
+                     quotes are characters like any other; a field counts with 64 bytes beside its own"
+                } else { "check that the file has line ends; a field counts with 64 bytes beside its own" },
             )),
             ErrorKind::Io(error) => Err(read::failure(&self.source, error)),
             // All other kinds are of seeking, of serde and of records that are not flexible.
@@ -221,11 +215,10 @@ impl Columns {
     /// Fails where a record has not the number of fields it should have.
     fn check(&self, record: &StringRecord, line: u64, source: &Source) -> Result<()> {
         let n_fields = record.len();
-        let quoting = match source.quoting {
-            true => {
-                "set `quoting = false` for this source if its quotes are characters like any other"
-            }
-            false => "set `quoting = true` for this source if quotes enclose its fields",
+        let quoting = if source.quoting {
+            "set `quoting = false` for this source if its quotes are characters like any other"
+        } else {
+            "set `quoting = true` for this source if quotes enclose its fields"
         };
         match self.n_fields {
             Some(expected) if n_fields != expected => Err(source.malformed(

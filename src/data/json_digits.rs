@@ -13,10 +13,7 @@ pub(super) fn spelled(object: &Map<String, Value>, key: &str, json: &str) -> Str
 
 /// A number by itself, as `written` spells it where it has more digits than a float holds.
 pub(super) fn as_spelled(number: &Value, written: &str) -> String {
-    match is_large(number) {
-        true => written.to_owned(),
-        false => number.to_string(),
-    }
+    if is_large(number) { written.to_owned() } else { number.to_string() }
 }
 
 /// Whether a number was read as a float for its size: it was written as an integer that no integer of 64 bits holds.

@@ -108,9 +108,10 @@ impl Record<'_> {
         let mut object = match serde_json::from_str(json) {
             Ok(Value::Object(object)) => object,
             Ok(other) => {
-                let hint = match self.is_item {
-                    true => "write objects as the items of the array",
-                    false => "write one object a line",
+                let hint = if self.is_item {
+                    "write objects as the items of the array"
+                } else {
+                    "write one object a line"
                 };
                 return Err(self.error("one JSON object", kind(&other), hint));
             }
@@ -183,11 +184,12 @@ impl Record<'_> {
     /// A list of labels.
     fn labels(&self, items: &[Value], key: &str, json: &str) -> Result<Vec<String>> {
         let has_large = items.iter().any(is_large);
-        let written: Vec<String> = match has_large {
-            true => raw(json, key).map_or_else(Vec::new, |list: Vec<&RawValue>| {
+        let written: Vec<String> = if has_large {
+            raw(json, key).map_or_else(Vec::new, |list: Vec<&RawValue>| {
                 list.iter().map(|item| item.get().to_owned()).collect()
-            }),
-            false => Vec::new(),
+            })
+        } else {
+            Vec::new()
         };
         let label = |(place, item): (usize, &Value)| match item {
             Value::String(label) => Ok(label.trim().to_owned()),
@@ -242,9 +244,10 @@ impl Record<'_> {
             ),
             None => (
                 format!("{reason} (column {})", error.column()),
-                match self.is_item {
-                    true => "mend the file: every item of its array is one object",
-                    false => "write each object on one line, and nothing else",
+                if self.is_item {
+                    "mend the file: every item of its array is one object"
+                } else {
+                    "write each object on one line, and nothing else"
                 },
             ),
         };

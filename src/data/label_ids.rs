@@ -61,11 +61,10 @@ pub(super) fn first_id<'a>(
             format!(
                 "names of labels, or ids among which 0 or {n} tells whether the {n} labels are counted from 0 or from 1"
             ),
-            match least.id == most.id {
-                true => format!("`{}`, which may be counted either way", least.id),
-                false => {
-                    format!("ids from {} to {}, which may be counted either way", least.id, most.id)
-                }
+            if least.id == most.id {
+                format!("`{}`, which may be counted either way", least.id)
+            } else {
+                format!("ids from {} to {}, which may be counted either way", least.id, most.id)
             },
             "write the labels by their names",
         )),

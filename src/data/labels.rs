@@ -43,10 +43,10 @@ impl LabelMap {
             }
         }
         let mut labels: Vec<String> = ids.keys().cloned().collect();
-        match labels.iter().all(|label| label.parse::<i64>().is_ok()) {
-            // `1` and `01` are two labels.
-            true => labels.sort_by_cached_key(|label| (label.parse::<i64>().ok(), label.clone())),
-            false => labels.sort(),
+        if labels.iter().all(|label| label.parse::<i64>().is_ok()) {
+            labels.sort_by_cached_key(|label| (label.parse::<i64>().ok(), label.clone()))
+        } else {
+            labels.sort()
         }
         Self::index(labels)
     }
@@ -55,9 +55,10 @@ impl LabelMap {
     ///
     /// Fails where the list is empty, or where a name is empty or stands there twice.
     pub fn from_list(labels: Vec<String>, pipeline: &Path) -> Result<Self> {
-        let checked = match labels.is_empty() {
-            true => Err("expected at least one label, got an empty list".to_owned()),
-            false => Self::try_from(labels),
+        let checked = if labels.is_empty() {
+            Err("expected at least one label, got an empty list".to_owned())
+        } else {
+            Self::try_from(labels)
         };
         checked.map_err(|problem| Error::Pipeline {
             file: pipeline.to_path_buf(),

@@ -92,12 +92,11 @@ pub fn read(source: &Source, want: Want) -> Result<Examples> {
 
 /// As [`read`], where the file may also be a pipe or a device, which can be read once only.
 pub fn read_once(source: &Source, want: Want) -> Result<Examples> {
-    match open_file::is_stream(&source.path) {
-        false => read(source, want),
-        true => {
-            let input = File::open(&source.path).map_err(Error::io("read", &source.path))?;
-            read_from(input, source, want)
-        }
+    if !open_file::is_stream(&source.path) {
+        read(source, want)
+    } else {
+        let input = File::open(&source.path).map_err(Error::io("read", &source.path))?;
+        read_from(input, source, want)
     }
 }
 

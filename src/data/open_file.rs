@@ -83,9 +83,10 @@ impl OpenFile {
             return Err(source.malformed(
                 None,
                 "gzip data, as the name ends in .gz",
-                match file.metadata().is_ok_and(|file| file.len() == 0) {
-                    true => "an empty file".to_owned(),
-                    false => "data that is not compressed".to_owned(),
+                if file.metadata().is_ok_and(|file| file.len() == 0) {
+                    "an empty file".to_owned()
+                } else {
+                    "data that is not compressed".to_owned()
                 },
                 "take .gz off the file's name, or compress it with gzip",
             ));
@@ -123,13 +124,12 @@ pub(super) fn is_stream(path: &Path) -> bool {
 /// The text of any input, decompressed where it begins as gzip data does. Its first bytes are read at once.
 pub(super) fn text_of(input: impl Read + Send + 'static, source: &Source) -> Result<Text> {
     let (first, input) = with_first_bytes(input);
-    match first.starts_with(&GZIP_MAGIC) {
-        false => decode_file(input, source),
-        true => {
-            let buffered = io::BufReader::with_capacity(CHUNK_BYTES, input);
-            let (_, input) = with_first_bytes(MultiGzDecoder::new(buffered));
-            decode_file(input, source)
-        }
+    if !first.starts_with(&GZIP_MAGIC) {
+        decode_file(input, source)
+    } else {
+        let buffered = io::BufReader::with_capacity(CHUNK_BYTES, input);
+        let (_, input) = with_first_bytes(MultiGzDecoder::new(buffered));
+        decode_file(input, source)
     }
 }
 

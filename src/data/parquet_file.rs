@@ -39,14 +39,15 @@ const N_BATCH_BYTES: u64 = 64 << 20;
 
 /// Fails where the name says that the file is gzipped.
 pub(super) fn check_name(source: &Source) -> Result<()> {
-    match source.is_gzip() {
-        false => Ok(()),
-        true => Err(source.malformed(
+    if !source.is_gzip() {
+        Ok(())
+    } else {
+        Err(source.malformed(
             None,
             "a Parquet file that is not gzipped as a whole",
             "a name that ends in .gz",
             "decompress it: Parquet compresses its own columns, and is read from its end",
-        )),
+        ))
     }
 }
 
@@ -79,10 +80,10 @@ pub(super) fn read(
         source: source.clone(),
     };
     let mut has_failed = false;
-    Ok(iter::from_fn(move || match has_failed {
-        // A reader that panicked is not asked again.
-        true => None,
-        false => {
+    Ok(iter::from_fn(move || {
+        if has_failed {
+            None
+        } else {
             let example = rows.next_example();
             has_failed = example.is_err();
             example.transpose()
@@ -239,9 +240,10 @@ impl Rows {
         let as_type = |array: &dyn Array, data_type: &DataType| {
             cast(array, data_type).map_err(|error| failure(&self.source, error.into()))
         };
-        let array = match is_text(column.data_type()) {
-            true => as_type(column, &DataType::Utf8View)?,
-            false => as_type(&as_type(column, &DataType::LargeUtf8)?, &DataType::Utf8View)?,
+        let array = if is_text(column.data_type()) {
+            as_type(column, &DataType::Utf8View)?
+        } else {
+            as_type(&as_type(column, &DataType::LargeUtf8)?, &DataType::Utf8View)?
         };
         let strings = StringViewArray::from(array.to_data());
         let lengths = strings.lengths().zip(self.row + 1..);

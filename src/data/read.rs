@@ -101,9 +101,10 @@ impl<R: Read> Transcoder<R> {
         Transcoder {
             input,
             // A byte order mark tells UTF-8 and both kinds of UTF-16 apart; other encodings have none.
-            decoder: match [UTF_8, UTF_16LE, UTF_16BE].contains(&encoding) {
-                true => encoding.new_decoder(),
-                false => encoding.new_decoder_without_bom_handling(),
+            decoder: if [UTF_8, UTF_16LE, UTF_16BE].contains(&encoding) {
+                encoding.new_decoder()
+            } else {
+                encoding.new_decoder_without_bom_handling()
             },
             raw: vec![0; CHUNK_BYTES].into_boxed_slice(),
             raw_start: 0,
@@ -174,9 +175,10 @@ impl<R> Transcoder<R> {
         if self.line_ends == LineEnds::Unknown && !text.is_empty() {
             // A carriage return that stands last may be half of a line end.
             let inner = &text[..text.len() - 1];
-            self.line_ends = match inner.contains(&b'\r') && !text.contains(&b'\n') {
-                true => LineEnds::CarriageReturn,
-                false => LineEnds::LineFeed,
+            self.line_ends = if inner.contains(&b'\r') && !text.contains(&b'\n') {
+                LineEnds::CarriageReturn
+            } else {
+                LineEnds::LineFeed
             };
         }
         if self.line_ends == LineEnds::CarriageReturn {

@@ -154,9 +154,10 @@ impl Source {
 
     /// The extension of the file's name, before `.gz`, in lower case.
     pub fn extension(&self) -> Option<String> {
-        match self.is_gzip() {
-            true => lower_extension(&self.path.with_extension("")),
-            false => lower_extension(&self.path),
+        if self.is_gzip() {
+            lower_extension(&self.path.with_extension(""))
+        } else {
+            lower_extension(&self.path)
         }
     }
 

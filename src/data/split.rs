@@ -229,9 +229,10 @@ fn counts_of_class(size: usize, shares: [f64; 3]) -> [usize; 3] {
 /// What each part must hold of a class of this size.
 fn minimum_of_class(size: usize, shares: [f64; 3]) -> [usize; 3] {
     let n_wanted = shares.iter().filter(|share| **share > 0.0).count();
-    match size >= n_wanted {
-        true => shares.map(|share| usize::from(share > 0.0)),
-        false => [usize::from(size > 0 && shares[0] > 0.0), 0, 0],
+    if size >= n_wanted {
+        shares.map(|share| usize::from(share > 0.0))
+    } else {
+        [usize::from(size > 0 && shares[0] > 0.0), 0, 0]
     }
 }
 

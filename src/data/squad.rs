@@ -129,9 +129,10 @@ fn examples(
                 Some(id) => Some(id),
                 None => record.id(id)?,
             },
-            answers: match want.label {
-                true => Some(record.answers(question.answers, question.is_impossible)?),
-                false => None,
+            answers: if want.label {
+                Some(record.answers(question.answers, question.is_impossible)?)
+            } else {
+                None
             },
             text: record.text(question.question)?,
             text_pair: Some(context.clone()),

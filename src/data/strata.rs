@@ -103,9 +103,10 @@ pub fn grouped_split(groups: &[u64], fractions: SplitFractions, seed: u64) -> Ve
         let open: Vec<usize> = (0..3)
             .filter(|part| shares[*part] > 0.0 && (n_left > n_empty || is_empty(part)))
             .collect();
-        let part = match is_even {
-            true => placed.most_lacking(&open),
-            false => placed.choose(&open, sizes[*group], &mut random),
+        let part = if is_even {
+            placed.most_lacking(&open)
+        } else {
+            placed.choose(&open, sizes[*group], &mut random)
         };
         placed.put(*group, part, sizes[*group]);
     }

@@ -71,9 +71,10 @@ impl DataTask {
             _ => return Ok(()),
         };
         let format = source.resolve_format()?;
-        match fits(format) {
-            true => Ok(()),
-            false => Err(source.malformed(None, expected, format!("a {format} file"), hint)),
+        if fits(format) {
+            Ok(())
+        } else {
+            Err(source.malformed(None, expected, format!("a {format} file"), hint))
         }
     }
 }

@@ -26,9 +26,10 @@ fn load(task: DataTask, labels: Option<LabelMap>, sources: [&[Source]; 3]) -> Da
         validation: Some(validation).filter(|sources| given(sources)),
         test: Some(test).filter(|sources| given(sources)),
         labels,
-        split: match given(test) {
-            false => SplitFractions::default(),
-            true => SplitFractions { train: 1.0, validation: 0.0, test: 0.0 },
+        split: if !given(test) {
+            SplitFractions::default()
+        } else {
+            SplitFractions { train: 1.0, validation: 0.0, test: 0.0 }
         },
         clean: KEEP_ALL,
         seed: 42,

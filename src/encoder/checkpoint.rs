@@ -71,10 +71,8 @@ impl Checkpoint {
         for name in needed {
             check_is_file(folder, &folder.join(name))?;
         }
-        let config = match config_path.is_file() {
-            true => Some(ConfigFile::read(&config_path)?),
-            false => None,
-        };
+        let config =
+            if config_path.is_file() { Some(ConfigFile::read(&config_path)?) } else { None };
         let tokenizer = TokenizerFile::open(&folder.join("tokenizer.json"))?;
         let (model, weights) = match choose_weights(folder, config.as_ref()) {
             Some(WeightsFile::Safetensors(path)) => {
@@ -228,30 +226,26 @@ pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]> {
         None => (folder.join(weights::SINGLE_FILE), None),
     };
     let config_path = folder.join("config.json");
-    let config = match config_path.is_file() || onnx_model::find(folder).is_some() {
-        true => Some(hash_config(&config_path)?),
-        false => None,
+    let config = if config_path.is_file() || onnx_model::find(folder).is_some() {
+        Some(hash_config(&config_path)?)
+    } else {
+        None
     };
     let tokenizer_path = folder.join("tokenizer.json");
-    let tokenizer = match tokenizer_path.is_file() {
-        true => Some(TokenizerFile::open(&tokenizer_path)?.blake3),
-        false => None,
+    let tokenizer = if tokenizer_path.is_file() {
+        Some(TokenizerFile::open(&tokenizer_path)?.blake3)
+    } else {
+        None
     };
     Ok([weights, (config_path, config), (tokenizer_path, tokenizer)])
 }
 
 fn hash_config(path: &Path) -> Result<Digest> {
-    match path.is_file() {
-        true => fingerprint::hash_file(path),
-        false => Ok(fingerprint::hash_bytes(b"")),
-    }
+    if path.is_file() { fingerprint::hash_file(path) } else { Ok(fingerprint::hash_bytes(b"")) }
 }
 
 fn check_is_file(folder: &Path, path: &Path) -> Result<()> {
-    match path.is_file() {
-        true => Ok(()),
-        false => Err(missing(folder, path.to_path_buf())),
-    }
+    if path.is_file() { Ok(()) } else { Err(missing(folder, path.to_path_buf())) }
 }
 
 fn missing(folder: &Path, path: PathBuf) -> Error {

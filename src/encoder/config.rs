@@ -168,9 +168,10 @@ impl ConfigFile {
             attention_heads: self.size(keys.attention_heads)?,
             intermediate: self.size(keys.intermediate)?,
             vocabulary: self.size("vocab_size")?,
-            embedding: match family.projects_embeddings {
-                true => self.number("embedding_size").unwrap_or(hidden),
-                false => hidden,
+            embedding: if family.projects_embeddings {
+                self.number("embedding_size").unwrap_or(hidden)
+            } else {
+                hidden
             },
             positions: self.size("max_position_embeddings")?,
             first_position: self.first_position(family.positions),

@@ -219,16 +219,17 @@ pub fn explain_missing(libraries: &[Library], cuda: Option<u32>) -> Option<(Stri
     let packages: BTreeSet<&str> =
         broken.iter().filter_map(|library| library.package.as_deref()).collect();
     let version = cuda.map_or(String::new(), |version| format!(" {version}"));
-    let hint = match packages.is_empty() {
-        true => format!(
+    let hint = if packages.is_empty() {
+        format!(
             "install the package of this system that holds `{}`; or set model.device = \"cpu\"",
             first.name
-        ),
-        false => format!(
+        )
+    } else {
+        format!(
             "get CUDA{version} and cuDNN 9 from the system's packages, or `pip install {}`, and put their folders of \
-             libraries on LD_LIBRARY_PATH (or the files beside ONNX Runtime); or set model.device = \"cpu\"",
+         libraries on LD_LIBRARY_PATH (or the files beside ONNX Runtime); or set model.device = \"cpu\"",
             Vec::from_iter(packages).join(" ")
-        ),
+        )
     };
     Some((reasons.join("; "), hint))
 }

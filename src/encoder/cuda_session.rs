@@ -162,10 +162,7 @@ impl PackedBatch {
         let pick = |values: &[i32]| real.iter().map(|place| values[*place as usize]).collect();
         PackedBatch {
             ids: pick(&batch.ids),
-            type_ids: match one_token_type {
-                true => vec![0; n_tokens],
-                false => pick(&batch.type_ids),
-            },
+            type_ids: if one_token_type { vec![0; n_tokens] } else { pick(&batch.type_ids) },
             positions,
             cu_seqlens,
             token_offset: [real, padding].concat(),

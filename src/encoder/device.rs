@@ -151,10 +151,7 @@ pub fn check(device: &Device, precision: Precision, library: &Path) -> Result<()
         Device::Cuda(_) | Device::AllCuda => {
             check_precision(device, false, precision)?;
             // Without the library itself, loading it says so.
-            match library.is_file() {
-                true => check_provider_library(folder, device),
-                false => Ok(()),
-            }
+            if library.is_file() { check_provider_library(folder, device) } else { Ok(()) }
         }
         Device::Auto if why_no_cuda(precision, &library).is_none() => Ok(()),
         Device::Auto | Device::Cpu => check_precision(&Device::Cpu, true, precision),

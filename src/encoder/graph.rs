@@ -162,9 +162,10 @@ impl<'a> GraphBuilder<'a> {
 
     /// The name of the embeddings after their norm: layer 0, unless they are yet to be projected.
     fn normed_embeddings(&self) -> String {
-        match self.shape.embedding == self.shape.hidden {
-            true => output_name(0),
-            false => "embeddings.normed".into(),
+        if self.shape.embedding == self.shape.hidden {
+            output_name(0)
+        } else {
+            "embeddings.normed".into()
         }
     }
 

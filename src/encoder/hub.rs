@@ -259,10 +259,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
     // From here until the end the folder has no config.json, and is no checkpoint.
     let config = folder.join("config.json");
     for file in files.iter().filter(|file| file.name == "config.json") {
-        match part(file).exists() {
-            true => remove_file(&config)?,
-            false => rename(&config, &part(file))?,
-        }
+        if part(file).exists() { remove_file(&config)? } else { rename(&config, &part(file))? }
     }
     for file in files.iter().filter(|file| file.name != "config.json") {
         if part(file).exists() {
@@ -290,10 +287,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
 /// Where the bytes of a whole file are now.
 fn present(folder: &Path, file: &RemoteFile) -> PathBuf {
     let part = folder.join(file.part_name());
-    match part.exists() {
-        true => part,
-        false => folder.join(&file.name),
-    }
+    if part.exists() { part } else { folder.join(&file.name) }
 }
 
 fn is_whole(path: &Path, file: &RemoteFile) -> Result<bool> {
@@ -304,9 +298,10 @@ fn is_whole(path: &Path, file: &RemoteFile) -> Result<bool> {
 /// What is still to come, going by sizes.
 fn missing_bytes(folder: &Path, file: &RemoteFile) -> u64 {
     let length = |name: &str| fs::metadata(folder.join(name)).map_or(0, |metadata| metadata.len());
-    match length(&file.name) == file.size {
-        true => 0,
-        false => file.size.saturating_sub(length(&file.part_name())),
+    if length(&file.name) == file.size {
+        0
+    } else {
+        file.size.saturating_sub(length(&file.part_name()))
     }
 }
 

@@ -334,10 +334,7 @@ fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Ou
 
 fn list(ports: &[Port]) -> String {
     let ports: Vec<String> = ports.iter().map(Port::describe).collect();
-    match ports.is_empty() {
-        true => "none at all".into(),
-        false => ports.join(", "),
-    }
+    if ports.is_empty() { "none at all".into() } else { ports.join(", ") }
 }
 
 pub(super) fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {

@@ -91,10 +91,7 @@ fn check_states(
 pub(super) fn least_cosine(a: &[f32], b: &[f32], hidden: usize) -> f64 {
     let rows = a.chunks_exact(hidden).zip(b.chunks_exact(hidden));
     rows.map(|(a, b)| cosine(a, b)).fold(f64::INFINITY, |least, next| {
-        match least.is_nan() || next >= least {
-            true => least,
-            false => next,
-        }
+        if least.is_nan() || next >= least { least } else { next }
     })
 }
 

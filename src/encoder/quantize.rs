@@ -58,10 +58,7 @@ pub fn smoothing(gamma: &[f32], beta: &[f32], weight: &[f32]) -> Vec<f32> {
             let weights = weight.iter().skip(channel).step_by(n_channels);
             let largest = weights.fold(0.0f32, |largest, weight| largest.max(weight.abs()));
             let factor = ((gamma * gamma + beta * beta).sqrt() / largest).sqrt();
-            match factor.is_normal() {
-                true => factor,
-                false => 1.0,
-            }
+            if factor.is_normal() { factor } else { 1.0 }
         })
         .collect()
 }
@@ -103,10 +100,7 @@ impl Quantized {
         };
         for (output, row) in weight.chunks_exact(n_inputs).enumerate() {
             let largest = row.iter().fold(0.0f32, |largest, value| {
-                match largest.is_nan() || value.abs() <= largest {
-                    true => largest,
-                    false => value.abs(),
-                }
+                if largest.is_nan() || value.abs() <= largest { largest } else { value.abs() }
             });
             let scale = largest / f32::from(LARGEST);
             for (input, value) in row.iter().enumerate() {

@@ -215,9 +215,10 @@ fn weight_files(folder: &Path, found: WeightsFile) -> Vec<String> {
     // An index or a model.onnx that cannot be read is found damaged itself.
     let (path, further) = match found {
         WeightsFile::Safetensors(path) => {
-            let shards = match path.ends_with(weights::INDEX_FILE) {
-                true => weights::shards(&path).unwrap_or_default(),
-                false => BTreeSet::new(),
+            let shards = if path.ends_with(weights::INDEX_FILE) {
+                weights::shards(&path).unwrap_or_default()
+            } else {
+                BTreeSet::new()
             };
             let shards = shards.iter().map(|name| path.with_file_name(name));
             let shards = shards.collect();

@@ -378,10 +378,7 @@ mod tests {
             let max_length = least_length(&template(), overflow) + room;
             let (first, second) = (sequence(1000, question), sequence(2000, n));
             for pair in [false, true] {
-                let encoding = match pair {
-                    true => cut(&first, Some(&second), &template(), max_length, overflow),
-                    false => cut(&second, None, &template(), max_length, overflow),
-                };
+                let encoding = if pair { cut(&first, Some(&second), &template(), max_length, overflow) } else { cut(&second, None, &template(), max_length, overflow) };
                 for id in &second.ids {
                     prop_assert!(encoding.windows.iter().any(|window| window.ids.contains(id)));
                 }

@@ -116,9 +116,10 @@ impl FeatureView<'_> {
 
     /// The stored bytes of a sample's rows.
     pub(super) fn stored<'l>(&self, loaded: &'l Loaded, sample: u32) -> &'l [u8] {
-        let place = match loaded.samples.len() == self.n_samples() {
-            true => sample as usize,
-            false => loaded.samples.binary_search(&sample).expect("a sample of a tile is loaded"),
+        let place = if loaded.samples.len() == self.n_samples() {
+            sample as usize
+        } else {
+            loaded.samples.binary_search(&sample).expect("a sample of a tile is loaded")
         };
         let row_bytes = self.row_bytes();
         let rows = loaded.row_start[place]..loaded.row_start[place + 1];

@@ -224,10 +224,12 @@ impl<'a> Bank<'a> {
         let run = |pass: &mut Pass| pass.run(data, settings, epoch);
         let passes = &mut self.passes;
         // On one of rayon's own threads, which works where another one would sleep, once for every tile.
-        rayon::scope(|_| match data.view.is_resident() {
-            true => passes.par_iter_mut().try_for_each(run),
-            // Each would keep a window of its own in memory.
-            false => passes.iter_mut().try_for_each(run),
+        rayon::scope(|_| {
+            if data.view.is_resident() {
+                passes.par_iter_mut().try_for_each(run)
+            } else {
+                passes.iter_mut().try_for_each(run)
+            }
         })?;
         for place in 0..self.passes.len() {
             self.judge(place)?;
@@ -268,9 +270,10 @@ impl<'a> Bank<'a> {
         let losses: HashMap<usize, LossSum> = pass.take_losses().into_iter().collect();
         let heads = pass.active();
         let set = &self.data.sets[pass.set];
-        let validation = match set.validation.is_empty() || heads.is_empty() {
-            true => None,
-            false => Some(Validation::new(self.data, set)),
+        let validation = if set.validation.is_empty() || heads.is_empty() {
+            None
+        } else {
+            Some(Validation::new(self.data, set))
         };
         let mut verdicts = HashMap::new();
         if let Some(validation) = &validation {

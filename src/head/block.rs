@@ -93,17 +93,15 @@ impl LinearHead {
 
     /// How many columns it needs.
     pub fn n_columns(&self) -> usize {
-        match self.spec.is_one_logit() {
-            true => 1,
-            false => self.spec.network.n_outputs,
-        }
+        if self.spec.is_one_logit() { 1 } else { self.spec.network.n_outputs }
     }
 
     /// What moves its columns.
     fn optimizer(&self) -> Optimizer {
-        match self.spec.is_one_logit() {
-            true => self.spec.optimizer.of_difference(),
-            false => self.spec.optimizer,
+        if self.spec.is_one_logit() {
+            self.spec.optimizer.of_difference()
+        } else {
+            self.spec.optimizer
         }
     }
 
@@ -118,9 +116,10 @@ impl LinearHead {
     /// The network's parameters, from columns `[n_features + 1, n_columns]`.
     fn parameters(&self, columns: &[f32]) -> Vec<f32> {
         let n_outputs = self.spec.network.n_outputs;
-        let all: Vec<f32> = match self.spec.is_one_logit() {
-            true => columns.iter().flat_map(|d| [-0.5 * d, 0.5 * d]).collect(),
-            false => columns.to_vec(),
+        let all: Vec<f32> = if self.spec.is_one_logit() {
+            columns.iter().flat_map(|d| [-0.5 * d, 0.5 * d]).collect()
+        } else {
+            columns.to_vec()
         };
         let all = ArrayView2::from_shape((all.len() / n_outputs, n_outputs), &all);
         let all = all.expect("a row for each feature, and one of biases");
@@ -140,9 +139,10 @@ impl LinearHead {
 /// The columns of weights and biases: as they are, or their difference where that is what is trained.
 fn columns_for(spec: &HeadSpec, weights: &Array2<f32>, bias: &Array1<f32>) -> Vec<f32> {
     let rows = weights.rows().into_iter().chain([bias.view()]);
-    match spec.is_one_logit() {
-        true => rows.map(|row| row[1] - row[0]).collect(),
-        false => rows.flat_map(|row| row.to_vec()).collect(),
+    if spec.is_one_logit() {
+        rows.map(|row| row[1] - row[0]).collect()
+    } else {
+        rows.flat_map(|row| row.to_vec()).collect()
     }
 }
 
@@ -238,9 +238,10 @@ impl Block {
     }
 
     fn update(&mut self) {
-        let squares = match self.heads.iter().any(|place| place.head.spec.clip.is_some()) {
-            true => sums_of_squares(&self.gradients, self.columns),
-            false => vec![0.0; self.columns],
+        let squares = if self.heads.iter().any(|place| place.head.spec.clip.is_some()) {
+            sums_of_squares(&self.gradients, self.columns)
+        } else {
+            vec![0.0; self.columns]
         };
         if self.is_wide() {
             let place = &mut self.heads[0];
@@ -328,15 +329,14 @@ impl Block {
         let is_wide = self.is_wide();
         let (weights, bias) = self.gradients.split_at_mut(n_features * columns);
         let errors = &self.errors[..];
-        match is_wide {
-            false => gradients(rows, columns, errors, weights),
-            true => {
-                let own = n_features.div_ceil(rayon::current_num_threads()).max(1);
-                let parts = weights.par_chunks_mut(own * columns).enumerate();
-                parts.for_each(|(part, out)| {
-                    gradients_from(rows, n_features, part * own, columns, errors, out);
-                });
-            }
+        if !is_wide {
+            gradients(rows, columns, errors, weights)
+        } else {
+            let own = n_features.div_ceil(rayon::current_num_threads()).max(1);
+            let parts = weights.par_chunks_mut(own * columns).enumerate();
+            parts.for_each(|(part, out)| {
+                gradients_from(rows, n_features, part * own, columns, errors, out);
+            });
         }
         bias.fill(0.0);
         add_rows(bias, errors);
@@ -401,9 +401,10 @@ impl Learner for Block {
         let active = self.heads.iter_mut().filter(|place| place.active);
         active
             .map(|place| {
-                let loss = match is_one_logit {
-                    true => &mut self.column_losses[place.columns.start],
-                    false => &mut place.epoch_loss,
+                let loss = if is_one_logit {
+                    &mut self.column_losses[place.columns.start]
+                } else {
+                    &mut place.epoch_loss
                 };
                 (place.head.index, std::mem::take(loss))
             })

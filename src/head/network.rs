@@ -168,12 +168,12 @@ impl Network {
                 ["weight", "bias"]
                     .map(|name| layout.tensor(&format!("{prefix}norm.{name}"), &[width]))
             });
-            let skip = match spec.skip {
-                false => Skip::None,
-                true if inputs == width => Skip::Identity,
-                true => Skip::Projection(
-                    layout.tensor(&format!("{prefix}skip.weight"), &[width, inputs]),
-                ),
+            let skip = if !spec.skip {
+                Skip::None
+            } else if inputs == width {
+                Skip::Identity
+            } else {
+                Skip::Projection(layout.tensor(&format!("{prefix}skip.weight"), &[width, inputs]))
             };
             hidden.push(HiddenLayer { linear, norm, skip });
             inputs = width;

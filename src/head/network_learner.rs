@@ -142,9 +142,10 @@ impl Learner for NetworkLearner {
     }
 
     fn take_losses(&mut self) -> Vec<(usize, LossSum)> {
-        match self.active {
-            true => vec![(self.head, std::mem::take(&mut self.epoch_loss))],
-            false => Vec::new(),
+        if self.active {
+            vec![(self.head, std::mem::take(&mut self.epoch_loss))]
+        } else {
+            Vec::new()
         }
     }
 
@@ -185,10 +186,11 @@ impl Workspace {
         let errors = self.errors.view_mut();
         self.loss = match (&spec.objective, batch.targets) {
             (Objective::Rows(loss), TargetsView::Rows(targets)) => {
-                let counted = match network.spec().attention {
-                    true => samples,
-                    false if targets.len() == batch.rows.nrows() => rows,
-                    false => unreachable!("a target for each row"),
+                let counted = if network.spec().attention {
+                    samples
+                } else {
+                    assert_eq!(targets.len(), batch.rows.nrows(), "a target for each row");
+                    rows
                 };
                 loss.gradient(logits, targets.slice(counted), scale, errors)
             }

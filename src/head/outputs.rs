@@ -115,12 +115,12 @@ fn show(
     scorers.par_iter().zip(all).try_for_each(|(scorer, all)| {
         let columns = scorer.columns;
         scorer.heads.par_iter().try_for_each(|(head, range)| {
-            let own: Cow<'_, [f32]> = match range.len() == columns {
-                true => Cow::Borrowed(&all),
-                false => all
-                    .chunks_exact(columns)
+            let own: Cow<'_, [f32]> = if range.len() == columns {
+                Cow::Borrowed(&all)
+            } else {
+                all.chunks_exact(columns)
                     .flat_map(|row| row[range.clone()].iter().copied())
-                    .collect(),
+                    .collect()
             };
             let logits = ArrayView2::from_shape((own.len() / range.len(), range.len()), &own);
             visit(head, &logits.expect("whole rows"), &places.starts)
@@ -184,9 +184,10 @@ impl<'a> HeadOutputs<'a> {
             view,
             transform,
             places: Places::new(view, samples),
-            scorer: match head.network.spec().is_linear() {
-                true => Scorer::panel(vec![head]),
-                false => Scorer::network(head),
+            scorer: if head.network.spec().is_linear() {
+                Scorer::panel(vec![head])
+            } else {
+                Scorer::network(head)
             },
         }
     }
@@ -240,10 +241,7 @@ impl<'a> Places<'a> {
     }
 
     fn n_outputs(&self, scorer: &Scorer) -> usize {
-        match scorer.pools {
-            true => self.samples.len(),
-            false => self.starts[self.samples.len()],
-        }
+        if scorer.pools { self.samples.len() } else { self.starts[self.samples.len()] }
     }
 
     /// Copies the outputs on the samples of a tile to where they belong among all.
@@ -258,9 +256,10 @@ impl<'a> Places<'a> {
         let columns = scorer.columns;
         for (number, sample) in samples.iter().enumerate() {
             let place = self.place_of[sample];
-            let (from, to) = match scorer.pools {
-                true => (number..number + 1, place),
-                false => (starts[number]..starts[number + 1], self.starts[place]),
+            let (from, to) = if scorer.pools {
+                (number..number + 1, place)
+            } else {
+                (starts[number]..starts[number + 1], self.starts[place])
             };
             let own = &outputs[from.start * columns..from.end * columns];
             all[to * columns..to * columns + own.len()].copy_from_slice(own);

@@ -60,9 +60,10 @@ impl RowMap for WindowRows {
     }
 
     fn n_features(&self, n_stored: usize) -> usize {
-        match self.matching {
-            true => self.n_layers * matching::width(n_stored / self.n_layers, 1),
-            false => n_stored,
+        if self.matching {
+            self.n_layers * matching::width(n_stored / self.n_layers, 1)
+        } else {
+            n_stored
         }
     }
 

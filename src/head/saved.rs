@@ -177,10 +177,7 @@ impl Head {
 
     /// Outputs on the rows of some samples: `[rows, outputs]`, or where the head pools them `[samples, outputs]`.
     pub fn outputs(&self, rows: Array2<f32>, starts: &[usize]) -> Array2<f32> {
-        let rows = match self.transform.is_identity() {
-            true => rows,
-            false => self.transform.apply(rows),
-        };
+        let rows = if self.transform.is_identity() { rows } else { self.transform.apply(rows) };
         outputs(&self.network, &self.parameters, rows.view(), starts)
     }
 
@@ -212,12 +209,13 @@ impl Head {
             are_finite &= outputs.iter().all(|output| output.is_finite());
             visit(samples, &tile.starts, outputs);
         })?;
-        match are_finite {
-            true => Ok(()),
-            false => Err(Error::Diverged {
+        if are_finite {
+            Ok(())
+        } else {
+            Err(Error::Diverged {
                 problem: "outputs of the head are not finite (NaN or infinity)".into(),
                 hint: "train it again with a lower train.lr, or with train.clip".into(),
-            }),
+            })
         }
     }
 
@@ -341,17 +339,15 @@ pub(super) fn outputs(
             let input = Input { rows: padded.view(), starts: &own };
             network.forward(parameters, &input, None, trace);
             let logits = trace.logits();
-            let n_outputs = match network.spec().attention {
-                true => end - first,
-                false => part.len(),
-            };
+            let n_outputs = if network.spec().attention { end - first } else { part.len() };
             logits.slice(s![..n_outputs, ..]).to_owned()
         })
         .collect();
     let views: Vec<ArrayView2<'_, f32>> = computed.iter().map(|part| part.view()).collect();
-    match views.is_empty() {
-        true => Array2::zeros((0, network.spec().n_outputs)),
-        false => concatenate(Axis(0), &views).expect("parts of equal width"),
+    if views.is_empty() {
+        Array2::zeros((0, network.spec().n_outputs))
+    } else {
+        concatenate(Axis(0), &views).expect("parts of equal width")
     }
 }
 

@@ -86,9 +86,10 @@ pub fn paired_bootstrap(
 ) -> Option<f64> {
     let resampled = mostly_defined(resampled)?;
     let standard_error = standard_deviation(&resampled)?;
-    Some(match standard_error > 0.0 {
-        true => libm::erfc(difference.abs() / standard_error / std::f64::consts::SQRT_2),
-        false => f64::from(u8::from(difference == 0.0)),
+    Some(if standard_error > 0.0 {
+        libm::erfc(difference.abs() / standard_error / std::f64::consts::SQRT_2)
+    } else {
+        f64::from(u8::from(difference == 0.0))
     })
 }
 

@@ -84,10 +84,12 @@ impl SavedRun {
             Source { path: path.to_path_buf(), format: None, id: None, ..train.clone() };
         let train_format = train.resolve_format().ok();
         // Where the name alone tells the format, what the file holds may tell more: a .json may hold an array.
-        let told = match by_extension.extension() == train.extension() {
-            true => train.format,
-            false if by_extension.resolve_format().is_ok() => None,
-            false => train_format,
+        let told = if by_extension.extension() == train.extension() {
+            train.format
+        } else if by_extension.resolve_format().is_ok() {
+            None
+        } else {
+            train_format
         };
         let format = format.or(told);
         let constant_label = train_format == Some(Format::Lines) && train.pattern.is_none();
@@ -123,12 +125,13 @@ impl SavedRun {
     fn require_one_task(&self) -> Result<()> {
         let (file, head) = (&self.pipeline.file, &self.description);
         let of_lock = (file.data.task.to_string(), self.pipeline.has_separate_pairs());
-        match of_lock == (head.task.clone(), head.pair) {
-            true => Ok(()),
-            false => Err(self.damaged_lock(
+        if of_lock == (head.task.clone(), head.pair) {
+            Ok(())
+        } else {
+            Err(self.damaged_lock(
                 format!("a pipeline of the task {}, as its head is", head.task),
                 format!("one of {}, or with other pairs", file.data.task),
-            )),
+            ))
         }
     }
 
@@ -145,22 +148,20 @@ impl SavedRun {
 
     /// Fails where the settings in the lock make other states than those that the head was trained on.
     fn require_same_states(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let provider = match self.lock.device.starts_with("cuda") {
-            true => "cuda",
-            false => "cpu",
-        };
+        let provider = if self.lock.device.starts_with("cuda") { "cuda" } else { "cpu" };
         let inputs = inputs_for(&self.pipeline, checkpoint, provider);
         let (expected, got) = (&self.lock.cache.fingerprint, inputs.fingerprint());
         // Another version may make other fingerprints of the same states.
         let is_of_this_version = self.lock.frostbert == env!("CARGO_PKG_VERSION");
-        match *expected == got || !is_of_this_version {
-            true => Ok(()),
-            false => Err(self.damaged_lock(
+        if *expected == got || !is_of_this_version {
+            Ok(())
+        } else {
+            Err(self.damaged_lock(
                 format!(
                     "settings that make the states of {expected}, which the head was trained on"
                 ),
                 format!("those of {got}"),
-            )),
+            ))
         }
     }
 
@@ -203,9 +204,10 @@ pub fn evaluate(
     let checkpoint = run.checkpoint()?;
     let sources = vec![run.source(data, format)];
     let (file, description) = (&run.pipeline.file, &run.description);
-    let labels = match description.labels.is_empty() {
-        true => LabelMap::default(),
-        false => LabelMap::from_list(description.labels.clone(), &run.folder)?,
+    let labels = if description.labels.is_empty() {
+        LabelMap::default()
+    } else {
+        LabelMap::from_list(description.labels.clone(), &run.folder)?
     };
     let is_joint = file.data.pair == Some(Pair::Joint);
     let task = file.data.task.of_data();

@@ -85,17 +85,13 @@ pub(super) fn check(
         return Ok(checks(skipped(&reason), skipped(&reason)));
     };
     progress.start("checking the data", None, "rows");
-    let checked = match rows.view.states == [state] && !pipeline.has_separate_pairs() {
-        true => checks(
-            near_duplicates(dataset, &rows.view)?,
-            label_errors(pipeline, dataset, &rows.view)?,
-        ),
-        false => {
-            let view = documents::view(pipeline, dataset, cache, &[state])?;
-            let near_duplicates = near_duplicates(dataset, &view)?;
-            let view = documents::paired(view, pipeline, 1);
-            checks(near_duplicates, label_errors(pipeline, dataset, &view)?)
-        }
+    let checked = if rows.view.states == [state] && !pipeline.has_separate_pairs() {
+        checks(near_duplicates(dataset, &rows.view)?, label_errors(pipeline, dataset, &rows.view)?)
+    } else {
+        let view = documents::view(pipeline, dataset, cache, &[state])?;
+        let near_duplicates = near_duplicates(dataset, &view)?;
+        let view = documents::paired(view, pipeline, 1);
+        checks(near_duplicates, label_errors(pipeline, dataset, &view)?)
     };
     progress.finish();
     if let (Check::Skipped { skipped }, true) =
@@ -174,11 +170,11 @@ impl RunChecks {
             }
             Check::Done(_) => {
                 let warnings = self.warnings();
-                match warnings.is_empty() {
-                    true => lines.push(
-                        "no text of validation or test is a near copy of one of train".into(),
-                    ),
-                    false => lines.extend(warnings),
+                if warnings.is_empty() {
+                    lines
+                        .push("no text of validation or test is a near copy of one of train".into())
+                } else {
+                    lines.extend(warnings)
                 }
             }
         }

@@ -91,9 +91,10 @@ impl ClassMemory {
         let is_row_each = matches!(file.data.task, Task::Classification | Task::Multilabel)
             && !file.pools_by_attention();
         let row_bytes = (states.len() * n_stored * pipeline.extraction.dtype.size_bytes()) as u64;
-        let states_bytes = match is_row_each {
-            true => pipeline.memory_bytes().min(rows.saturating_mul(row_bytes)),
-            false => pipeline.memory_bytes(),
+        let states_bytes = if is_row_each {
+            pipeline.memory_bytes().min(rows.saturating_mul(row_bytes))
+        } else {
+            pipeline.memory_bytes()
         };
         let decisions = match file.data.task {
             Task::Multilabel => rows.saturating_mul(outputs),
@@ -139,9 +140,10 @@ impl ClassMemory {
             megabytes(self.bytes_of(1)),
             duration(self.seconds),
         );
-        match self.seconds > LONG_SECONDS {
-            true => progress.warn(&said),
-            false => progress.note(&said),
+        if self.seconds > LONG_SECONDS {
+            progress.warn(&said)
+        } else {
+            progress.note(&said)
         }
         Ok(())
     }

@@ -136,10 +136,7 @@ impl<'a> Committer<'a> {
     /// As [`Committer::commit_written`]; when not all shards were handed over, because a thread of the workers ended.
     pub(super) fn finish(mut self) -> Result<u64> {
         self.commit_handed()?;
-        match self.committed == self.plan.shards.len() {
-            true => Ok(self.bytes),
-            false => Err(thread_ended()),
-        }
+        if self.committed == self.plan.shards.len() { Ok(self.bytes) } else { Err(thread_ended()) }
     }
 
     fn wait(&mut self) -> Result<()> {

@@ -35,9 +35,10 @@ pub fn export_records(
     progress: &dyn Progress,
 ) -> Result<ExportReport> {
     require_own(pipeline, cache, progress)?;
-    let mut states = match options.states.is_empty() {
-        true => pipeline.stored_states(cache.manifest().model_layers)?,
-        false => options.states.clone(),
+    let mut states = if options.states.is_empty() {
+        pipeline.stored_states(cache.manifest().model_layers)?
+    } else {
+        options.states.clone()
     };
     states.sort_unstable();
     states.dedup();

@@ -172,9 +172,10 @@ fn compute_missing(
         dtype: settings.dtype,
         row_bytes,
     };
-    let totals = match plan.shards.is_empty() {
-        true => Totals::default(),
-        false => encode(lazy, &job, counts, &mut writer, progress)?,
+    let totals = if plan.shards.is_empty() {
+        Totals::default()
+    } else {
+        encode(lazy, &job, counts, &mut writer, progress)?
     };
     ExtractionPlan::clear(writer.folder())?;
     Ok(Done { counts, computed: spool.documents().len() as u64, totals })

@@ -98,9 +98,10 @@ pub(super) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Tran
         .iter()
         .flat_map(|part| rows.part(*part).iter().copied())
         .collect();
-    let scaler = match head.standardize {
-        true => Scaler::fit(&rows.view, &seen)?,
-        false => Scaler::identity(rows.view.n_features()),
+    let scaler = if head.standardize {
+        Scaler::fit(&rows.view, &seen)?
+    } else {
+        Scaler::identity(rows.view.n_features())
     };
     let mut transform = Transform { scaler, projection: None };
     if let Some(n_components) = head.pca {

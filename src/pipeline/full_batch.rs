@@ -133,15 +133,17 @@ fn fit_logistic<'h>(
             settings.max_iterations
         )),
     }
-    let trained = fitted.into_iter().map(|fit| match fit.loss.is_finite() {
-        true => Ok(fit.head),
-        false if gives_up => Ok(given_up(data.network)),
-        false => Err(Error::Diverged {
-            problem: "the loss of a logistic regression is not finite".into(),
-            hint:
-                "keep head.standardize = true, or look for huge or missing values among the states"
-                    .into(),
-        }),
+    let trained = fitted.into_iter().map(|fit| {
+        if fit.loss.is_finite() {
+            Ok(fit.head)
+        } else if gives_up {
+            Ok(given_up(data.network))
+        } else {
+            Err(Error::Diverged {
+                problem: "the loss of a logistic regression is not finite".into(),
+                hint: "keep head.standardize = true, or look for huge or missing values among the states".into(),
+            })
+        }
     });
     trained.collect()
 }

@@ -32,9 +32,10 @@ pub(super) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result
         Ok(bytes) => bytes,
         // It is needed for a warning only.
         Err(error) => {
-            let why = match path.is_file() {
-                true => error.to_string(),
-                false => format!("{} is missing", path.display()),
+            let why = if path.is_file() {
+                error.to_string()
+            } else {
+                format!("{} is missing", path.display())
             };
             return Ok(vec![format!(
                 "whether the run was trained on rows of {} is not known: {why}",

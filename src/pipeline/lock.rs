@@ -137,19 +137,20 @@ impl Lock {
         let path = folder.join(name);
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let (got, expected) = (fingerprint::hash_bytes(&bytes), self.outputs.get(name));
-        match expected == Some(&got) {
-            true => Ok(bytes),
-            false => Err(Error::Run {
-                path,
-                expected: match expected {
-                    Some(expected) => format!("blake3 {}, as {LOCK_FILE} says", expected.short()),
-                    None => format!("its blake3 in {LOCK_FILE}"),
-                },
-                got: got.short(),
-                hint: "the file or the lock was changed after the run: copy the run folder again, or make the run again with \
-                       `frostbert run --locked`"
-                    .into(),
-            }),
+        if expected == Some(&got) {
+            Ok(bytes)
+        } else {
+            Err(Error::Run {
+            path,
+            expected: match expected {
+                Some(expected) => format!("blake3 {}, as {LOCK_FILE} says", expected.short()),
+                None => format!("its blake3 in {LOCK_FILE}"),
+            },
+            got: got.short(),
+            hint: "the file or the lock was changed after the run: copy the run folder again, or make the run again with \
+                   `frostbert run --locked`"
+                .into(),
+        })
         }
     }
 
@@ -178,10 +179,8 @@ impl Lock {
             files.push((path, expected, got));
         }
         for file in &self.data {
-            let got = match file.path.is_file() {
-                true => Some(fingerprint::hash_file(&file.path)?),
-                false => None,
-            };
+            let got =
+                if file.path.is_file() { Some(fingerprint::hash_file(&file.path)?) } else { None };
             files.push((file.path.clone(), &file.blake3, got));
         }
         let mut changed = Vec::new();

@@ -42,10 +42,7 @@ impl TasksReport {
     /// What the report stands under in the JSON of a run: `sweep` where every task sweeps, else `train`.
     pub fn name(&self) -> &'static str {
         let mut tasks = self.tasks.values();
-        match tasks.all(|task| matches!(task, StageTwo::Sweep(_))) {
-            true => "sweep",
-            false => "train",
-        }
+        if tasks.all(|task| matches!(task, StageTwo::Sweep(_))) { "sweep" } else { "train" }
     }
 }
 

@@ -206,10 +206,7 @@ impl Predictor {
 
     fn documents(&self, examples: &[Example], encoded: EncodedTexts) -> Result<Vec<Prediction>> {
         let n_layers = encoded.states.len();
-        let documents_of_example = match self.run.pipeline.has_separate_pairs() {
-            true => 2,
-            false => 1,
-        };
+        let documents_of_example = if self.run.pipeline.has_separate_pairs() { 2 } else { 1 };
         let sample_start =
             (0..=examples.len() as u32).map(|example| example * documents_of_example).collect();
         let view = paired(self.view(encoded, sample_start)?, &self.run.pipeline, n_layers);

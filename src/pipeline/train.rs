@@ -356,10 +356,7 @@ fn open_cache(
 /// Classes need two of them to learn a difference; other tasks were checked when their rows were read.
 fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Result<()> {
     if pipeline.file.data.task != Task::Classification {
-        return match train.is_empty() {
-            true => Err(nothing_to_train_on(pipeline, dataset)),
-            false => Ok(()),
-        };
+        return if train.is_empty() { Err(nothing_to_train_on(pipeline, dataset)) } else { Ok(()) };
     }
     let column = pipeline.file.train.label.as_ref();
     let lessons = train.iter().filter_map(|row| dataset.lesson(*row, column));
@@ -393,10 +390,7 @@ fn describe(
     network: Option<NetworkSpec>,
 ) -> HeadDescription {
     let (file, head) = (&pipeline.file, &pipeline.file.head);
-    let pooling = match file.pools_by_attention() {
-        true => "attention",
-        false => states[0].kind.name(),
-    };
+    let pooling = if file.pools_by_attention() { "attention" } else { states[0].kind.name() };
     HeadDescription {
         task: file.data.task.to_string(),
         kind: head.kind.to_string(),

@@ -119,10 +119,7 @@ pub fn layer_profile(layers: &[LayerScore], metric: &str) -> String {
                 .map(|layer| layer.layer as f64)
                 .collect(),
         },
-        curves: match has_means {
-            true => vec![mean, best],
-            false => vec![best],
-        },
+        curves: if has_means { vec![mean, best] } else { vec![best] },
     })
 }
 
@@ -139,9 +136,10 @@ pub fn expected_best(expected: &[f64], metric: &str) -> String {
         y_label: &format!("validation {metric}"),
         x: Axis {
             is_logarithmic: is_wide,
-            ticks: match is_wide {
-                true => one_two_five(&range),
-                false => (1..=expected.len()).map(|n| n as f64).collect(),
+            ticks: if is_wide {
+                one_two_five(&range)
+            } else {
+                (1..=expected.len()).map(|n| n as f64).collect()
             },
             range,
         },
@@ -154,10 +152,7 @@ pub fn expected_best(expected: &[f64], metric: &str) -> String {
 pub fn learning_curve(points: &[LearningPoint], metric: &str) -> String {
     let by_seed = points.iter().any(|point| point.seed_spread.is_some());
     let bar = |point: &LearningPoint| {
-        let spread = match by_seed {
-            true => point.seed_spread?,
-            false => point.fold_spread?,
-        };
+        let spread = if by_seed { point.seed_spread? } else { point.fold_spread? };
         let ends = [point.score - spread.std, point.score + spread.std];
         Some((point.fraction, ends))
     };
@@ -184,9 +179,10 @@ pub fn learning_curve(points: &[LearningPoint], metric: &str) -> String {
         y_label: &format!("validation {metric}"),
         x: Axis {
             is_logarithmic: is_wide,
-            ticks: match is_wide {
-                true => one_two_five(&range),
-                false => (0..=10).map(|tenth| f64::from(tenth) / 10.0).collect(),
+            ticks: if is_wide {
+                one_two_five(&range)
+            } else {
+                (0..=10).map(|tenth| f64::from(tenth) / 10.0).collect()
             },
             range,
         },
@@ -210,10 +206,14 @@ pub fn heat_map(map: &HeatMap, metric: &str, higher_is_better: bool) -> String {
     let low = scores().fold(f64::INFINITY, f64::min);
     let high = scores().fold(f64::NEG_INFINITY, f64::max);
     let best = if higher_is_better { high } else { low };
-    let goodness = |score: f64| match high > low {
-        true if higher_is_better => (score - low) / (high - low),
-        true => (high - score) / (high - low),
-        false => 0.5,
+    let goodness = |score: f64| {
+        if high <= low {
+            0.5
+        } else if higher_is_better {
+            (score - low) / (high - low)
+        } else {
+            (high - score) / (high - low)
+        }
     };
     draw((size.0 as u32, size.1 as u32), |area| {
         let text = |size: i32, color: &RGBColor, horizontal| {
@@ -314,10 +314,7 @@ fn y_range(curves: &[Curve]) -> Range<f64> {
     });
     let low = ends.clone().fold(f64::INFINITY, f64::min);
     let high = ends.fold(f64::NEG_INFINITY, f64::max);
-    let air = match high > low {
-        true => 0.08 * (high - low),
-        false => 0.05 * high.abs().max(0.1),
-    };
+    let air = if high > low { 0.08 * (high - low) } else { 0.05 * high.abs().max(0.1) };
     low - air..high + air
 }
 
@@ -369,9 +366,10 @@ fn fill<'a, 'b: 'a>(canvas: &mut Canvas<'a, 'b>, chart: &Chart<'_>) -> Drawn {
     }
     canvas
         .configure_series_labels()
-        .position(match ends_low(&chart.curves) {
-            true => SeriesLabelPosition::UpperRight,
-            false => SeriesLabelPosition::LowerRight,
+        .position(if ends_low(&chart.curves) {
+            SeriesLabelPosition::UpperRight
+        } else {
+            SeriesLabelPosition::LowerRight
         })
         .margin(12)
         .label_font(text)

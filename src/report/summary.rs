@@ -185,10 +185,7 @@ fn expected_line(findings: &Findings) -> Option<Vec<String>> {
     }
     let gain = (last - expected[n.div_ceil(2) - 1]).abs();
     let [low, high] = findings.leaderboard.rows.first()?.interval?;
-    let verdict = match gain > WORTHWHILE * (high - low) / 2.0 {
-        true => "likely",
-        false => "not likely",
-    };
+    let verdict = if gain > WORTHWHILE * (high - low) / 2.0 { "likely" } else { "not likely" };
     Some(vec![format!(
         "with {few} {} one would have expected {:.3}, with {n} {last:.3}; more are {verdict} to help",
         if few == 1 { "trial" } else { "trials" },

@@ -159,9 +159,8 @@ fn groups<V: Ord>(
 
 /// The best of some heads, of which there is one at least; of equal ones the first.
 fn best_head<'a>(leaderboard: &Leaderboard, heads: &[(&'a Row, f64)]) -> (&'a Row, f64) {
-    heads[1..].iter().fold(heads[0], |best, head| match leaderboard.is_better(head.1, best.1) {
-        true => *head,
-        false => best,
+    heads[1..].iter().fold(heads[0], |best, head| {
+        if leaderboard.is_better(head.1, best.1) { *head } else { best }
     })
 }
 

@@ -71,10 +71,7 @@ pub fn effects(leaderboard: &Leaderboard, continuous: &[String]) -> Vec<Effect> 
             .collect();
         let is_continuous = continuous.iter().any(|name| name == key)
             && scored.iter().all(|(value, _)| number(value).is_some());
-        let groups = match is_continuous {
-            true => bins(&scored),
-            false => by_value(&scored),
-        };
+        let groups = if is_continuous { bins(&scored) } else { by_value(&scored) };
         Effect {
             key: key.to_string(),
             values: groups
@@ -109,9 +106,10 @@ fn bins(scored: &[Scored<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
         }
         let own = &sorted[start..end];
         if let ([(low, _), ..], [.., (high, _)]) = (own, own) {
-            let label = match low == high {
-                true => three_digits(*low),
-                false => format!("{} to {}", three_digits(*low), three_digits(*high)),
+            let label = if low == high {
+                three_digits(*low)
+            } else {
+                format!("{} to {}", three_digits(*low), three_digits(*high))
             };
             bins.push((label, own.iter().map(|(_, score)| *score).collect()));
         }

@@ -211,10 +211,14 @@ pub fn rank(
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by(|&a, &b| {
         let rung = |trial: usize| candidates[trial].rung;
-        let both = |a, b| match is_better(a, b, higher_is_better) {
-            true => Ordering::Less,
-            false if a == b => Ordering::Equal,
-            false => Ordering::Greater,
+        let both = |a, b| {
+            if is_better(a, b, higher_is_better) {
+                Ordering::Less
+            } else if a == b {
+                Ordering::Equal
+            } else {
+                Ordering::Greater
+            }
         };
         match (scores[a], scores[b]) {
             (Some(a_score), Some(b_score)) => rung(b).cmp(&rung(a)).then(both(a_score, b_score)),
@@ -254,10 +258,7 @@ pub fn rank(
 
 /// Whether a score is better than another one.
 fn is_better(score: f64, other: f64, higher_is_better: bool) -> bool {
-    match higher_is_better {
-        true => score > other,
-        false => score < other,
-    }
+    if higher_is_better { score > other } else { score < other }
 }
 
 /// The mean over the seeds where row `i` stands for `weights[i]` rows; none where one of them is undefined, or a head
@@ -289,10 +290,8 @@ fn compare(
         [only] => only.evidence.right(metric),
         _ => None,
     };
-    let best_right = match candidates.iter().all(|one| one.outcomes.len() == 1) {
-        true => right(best),
-        false => None,
-    };
+    let best_right =
+        if candidates.iter().all(|one| one.outcomes.len() == 1) { right(best) } else { None };
     let test = match best_right {
         Some(_) => Test::Mcnemar,
         None => Test::PairedBootstrap,

@@ -59,12 +59,10 @@ impl Findings {
                 .and_then(|layer| heat_map::heat_map(&leaderboard, layer, "pooling")),
             learning_curve: curves::learning_curve(&leaderboard),
             // Heads that were given up would count as trials of their own.
-            expected_best: match leaderboard.rows.iter().any(|row| row.rung.is_some()) {
-                true => Vec::new(),
-                false => curves::expected_best(
-                    &curves::trials(&leaderboard),
-                    leaderboard.higher_is_better,
-                ),
+            expected_best: if leaderboard.rows.iter().any(|row| row.rung.is_some()) {
+                Vec::new()
+            } else {
+                curves::expected_best(&curves::trials(&leaderboard), leaderboard.higher_is_better)
             },
             leaderboard,
         }

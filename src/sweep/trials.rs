@@ -90,12 +90,13 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
             Value::Array(values) => values.clone(),
             one => vec![one.clone()],
         };
-        return match values.is_empty() {
-            true => Err([
+        return if values.is_empty() {
+            Err([
                 format!("sweep.{key} is an empty list"),
                 "name values, or leave the key out".into(),
-            ]),
-            false => Ok(Domain::Values(values)),
+            ])
+        } else {
+            Ok(Domain::Values(values))
         };
     };
     let cure = || {
@@ -115,10 +116,7 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
         Some(_) => return Err([format!("sweep.{key}.log is neither true nor false"), cure()]),
     };
     distribution(key, table, log).ok_or_else(|| {
-        let needs = match log {
-            true => "0 < min < max",
-            false => "min < max, and a finite max - min",
-        };
+        let needs = if log { "0 < min < max" } else { "min < max, and a finite max - min" };
         [format!("sweep.{key} is no distribution: it needs numbers {needs}"), cure()]
     })
 }
@@ -172,15 +170,9 @@ fn draw(domain: &Domain, random: &mut ChaCha8Rng) -> Value {
 }
 
 fn between(min: f64, max: f64, log: bool, random: &mut ChaCha8Rng) -> f64 {
-    let (low, high) = match log {
-        true => (min.ln(), max.ln()),
-        false => (min, max),
-    };
+    let (low, high) = if log { (min.ln(), max.ln()) } else { (min, max) };
     // Two large numbers that differ by little may have one logarithm.
-    let drawn = match low < high {
-        true => random.gen_range(low..high),
-        false => low,
-    };
+    let drawn = if low < high { random.gen_range(low..high) } else { low };
     if log { drawn.exp() } else { drawn }
 }
 

@@ -168,10 +168,7 @@ pub(crate) fn input(corpus: &[Vec<u8>], syntax: Syntax, seed: u64, number: u64) 
         Syntax::Toml if !random.one_in(3) => mutate_toml(&mut bytes, &mut random),
         _ => false,
     };
-    let rounds = match is_formed {
-        true => usize::from(random.one_in(8)),
-        false => 1 + random.below(4),
-    };
+    let rounds = if is_formed { usize::from(random.one_in(8)) } else { 1 + random.below(4) };
     for _ in 0..rounds {
         match syntax {
             Syntax::Bytes => mutate_bytes(&mut bytes, other, &mut random),
@@ -230,9 +227,10 @@ fn mutate_bytes(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         7 => {
             let number = near(*random.pick(&NUMBERS), random);
             let width = *random.pick(&[1, 2, 4, 8]);
-            let written = match random.one_in(4) {
-                true => number.to_be_bytes()[8 - width..].to_vec(),
-                false => number.to_le_bytes()[..width].to_vec(),
+            let written = if random.one_in(4) {
+                number.to_be_bytes()[8 - width..].to_vec()
+            } else {
+                number.to_le_bytes()[..width].to_vec()
             };
             overwrite(bytes, &written, random);
         }
@@ -260,10 +258,7 @@ fn varint(mut number: u64) -> Vec<u8> {
 
 fn overwrite(bytes: &mut Vec<u8>, written: &[u8], random: &mut Random) {
     let at = place(bytes.len(), random);
-    let replaced = match random.one_in(3) {
-        true => 1,
-        false => written.len(),
-    };
+    let replaced = if random.one_in(3) { 1 } else { written.len() };
     let end = (at + replaced).min(bytes.len());
     bytes.splice(at..end, written.iter().copied());
 }
@@ -298,12 +293,11 @@ fn mutate_text(bytes: &mut Vec<u8>, random: &mut Random) {
             let first = line_at(start);
             let length = bytes[first..].iter().position(|byte| *byte == b'\n');
             let end = length.map_or(n_bytes, |length| first + length + 1);
-            match random.one_in(2) {
-                true => drop(bytes.drain(first..end)),
-                false => {
-                    let line = bytes[first..end].to_vec();
-                    bytes.splice(first..first, line);
-                }
+            if random.one_in(2) {
+                drop(bytes.drain(first..end))
+            } else {
+                let line = bytes[first..end].to_vec();
+                bytes.splice(first..first, line);
             }
         }
         6 => {
@@ -366,10 +360,8 @@ fn mutate_toml(bytes: &mut Vec<u8>, random: &mut Random) -> bool {
 fn raw(mut text: String, random: &mut Random) -> String {
     let mark = format!("\"{MARK}\"");
     while text.contains(&mark) {
-        let value = match random.one_in(10) {
-            true => nested(random),
-            false => random.pick(&VALUES).to_string(),
-        };
+        let value =
+            if random.one_in(10) { nested(random) } else { random.pick(&VALUES).to_string() };
         text = text.replacen(&mark, &value, 1);
     }
     text

@@ -44,9 +44,10 @@ pub(crate) fn run_all(settings: &Settings) -> ExitCode {
         let found = outcome.problems.first().map_or("nothing", |(_, problem)| problem.as_str());
         assert!(found.contains(word), "of the target `{name}` the harness saw {found}");
     }
-    let chosen: Vec<&Target> = match settings.names.is_empty() {
-        true => TARGETS.iter().collect(),
-        false => settings.names.iter().map(|name| targets::named(name)).collect(),
+    let chosen: Vec<&Target> = if settings.names.is_empty() {
+        TARGETS.iter().collect()
+    } else {
+        settings.names.iter().map(|name| targets::named(name)).collect()
     };
     let left = settings.seconds - start.elapsed().as_secs_f64();
     let share = (left * settings.jobs as f64 / chosen.len() as f64).max(0.1);

@@ -154,9 +154,10 @@ pub(crate) fn replay(name: &str, files: &[PathBuf]) -> ExitCode {
 /// A folder for a target's files, in memory where there is one.
 fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
-    match memory.is_dir() {
-        true => tempfile::tempdir_in(memory).unwrap(),
-        false => tempfile::tempdir().unwrap(),
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
     }
 }
 
@@ -164,9 +165,10 @@ fn scratch() -> tempfile::TempDir {
 fn clear(folder: &Path) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => fs::remove_dir_all(path).unwrap(),
-            false => fs::remove_file(path).unwrap(),
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
         }
     }
 }
@@ -185,10 +187,10 @@ fn silence() {
 /// A message without its numbers: two that differ in them alone are one problem.
 pub(crate) fn stem(message: &str) -> String {
     let place = message.split(": ").next().unwrap_or_default();
-    match place.starts_with("tests/fuzz") {
-        // What a target asserts is told by what it says.
-        true => message.chars().filter(|c| !c.is_ascii_digit()).take(160).collect(),
-        false => place.to_string(),
+    if place.starts_with("tests/fuzz") {
+        message.chars().filter(|c| !c.is_ascii_digit()).take(160).collect()
+    } else {
+        place.to_string()
     }
 }
 

@@ -150,9 +150,10 @@ pub(crate) fn squad(n: usize, seed: u64, with_impossible: bool) -> String {
             let impossible = with_impossible && (number + place).is_multiple_of(3);
             let start = context.find(answer).unwrap();
             let start = context[..start].chars().count();
-            let answers = match impossible {
-                true => json!([]),
-                false => json!([{ "text": answer, "answer_start": start }]),
+            let answers = if impossible {
+                json!([])
+            } else {
+                json!([{ "text": answer, "answer_start": start }])
             };
             let text = if impossible { "is it warm" } else { answer };
             json!({

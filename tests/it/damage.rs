@@ -103,10 +103,8 @@ fn a_state_that_is_no_number_stops_the_run_names_the_text_and_leaves_the_others(
             assert!(states.values().flatten().all(|value| value.is_finite()));
             states.len() as u64
         };
-        let left = match workshop.cache().join("manifest.json").exists() {
-            true => finite(1..=119),
-            false => 0,
-        };
+        let left =
+            if workshop.cache().join("manifest.json").exists() { finite(1..=119) } else { 0 };
         all.remove(40);
         workshop.write("train.csv", csv(&all, 0));
         assert_eq!(counts(&workshop.json(&extract)), [119, 119 - left, left]);

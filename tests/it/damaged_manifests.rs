@@ -272,15 +272,12 @@ fn a_link_in_a_cache_leads_no_write_and_no_removal_elsewhere() {
             ["shard-000000", "shard-000099", "writer.lock", "tmp-manifest.json", "tmp-shard-000003"]
         {
             let path = cache.join(link);
-            let target = match link.contains("shard") {
-                true => home.clone(),
-                false => home.join("a.txt"),
-            };
+            let target = if link.contains("shard") { home.clone() } else { home.join("a.txt") };
             let was_there = path.exists();
-            match path.is_dir() {
-                true => fs::remove_dir_all(&path).unwrap(),
-                false if was_there => fs::remove_file(&path).unwrap(),
-                false => {}
+            if path.is_dir() {
+                fs::remove_dir_all(&path).unwrap();
+            } else if was_there {
+                fs::remove_file(&path).unwrap();
             }
             symlink(&target, &path).unwrap();
             let ran = workshop.run(command);

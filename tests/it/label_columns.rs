@@ -42,10 +42,7 @@ fn noisy_reviews(workshop: &Workshop) {
             continue;
         }
         let others: Vec<&str> = labels.into_iter().filter(|one| *one != label).collect();
-        let flipped = match rng.gen_bool(0.3) {
-            true => others[rng.gen_range(0..2)],
-            false => label,
-        };
+        let flipped = if rng.gen_bool(0.3) { others[rng.gen_range(0..2)] } else { label };
         train.push(vec![text, label, flipped]);
         noisy.push(vec![text, flipped]);
     }

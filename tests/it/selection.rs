@@ -58,9 +58,10 @@ fn heads_are_selected_by_every_metric_of_probabilities_in_its_own_direction() {
             let rows = report["leaderboard"].as_array().unwrap();
             let score = |row: &Value| row["score"].as_f64().unwrap();
             let scores: Vec<f64> = rows.iter().map(score).collect();
-            let in_order = match higher_is_better {
-                true => scores.is_sorted_by(|a, b| a >= b),
-                false => scores.is_sorted_by(|a, b| a <= b),
+            let in_order = if higher_is_better {
+                scores.is_sorted_by(|a, b| a >= b)
+            } else {
+                scores.is_sorted_by(|a, b| a <= b)
             };
             assert!(in_order && scores[0] != scores[2], "{metric} {scores:?}");
             assert!(report["best"]["validation"][format!("{metric}_ci")].is_array());

@@ -89,13 +89,14 @@ impl<'a> OpenShards<'a> {
             StateKind::Words => (layout.documents.len() + 1, layout.word_start.len()),
             StateKind::Pooled(_) => (0, 0),
         };
-        match expected == got {
-            true => Ok(layout),
-            false => Err(damage(
+        if expected == got {
+            Ok(layout)
+        } else {
+            Err(damage(
                 &path,
                 &format!("the {} of all its documents", kind.name()),
                 "others".into(),
-            )),
+            ))
         }
     }
 
@@ -274,10 +275,7 @@ impl<'a> Gatherer<'a> {
                 }
             }
         }
-        Ok(match self.layout.dtype == self.stored {
-            true => out,
-            false => widen(&out, self.stored),
-        })
+        Ok(if self.layout.dtype == self.stored { out } else { widen(&out, self.stored) })
     }
 
     /// The values of a column that says where tokens or words stand.

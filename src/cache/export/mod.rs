@@ -264,10 +264,7 @@ fn layout_of(
     counts: &Counts,
 ) -> Layout {
     let manifest = cache.manifest();
-    let dtype = match options.as_f32 {
-        true => Dtype::F32,
-        false => manifest.dtype,
-    };
+    let dtype = if options.as_f32 { Dtype::F32 } else { manifest.dtype };
     let mut tables = Vec::new();
     for of in TableOf::ALL {
         let states = options.states.iter().copied();

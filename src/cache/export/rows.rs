@@ -111,16 +111,17 @@ impl<'a> CacheOrder<'a> {
                 )),
             }
         }
-        match states.is_empty() {
-            true if n_documents == 0 => {
-                Err(miss("any document".into(), "run `frostbert extract` to the end first".into()))
-            }
-            true => Err(miss(
+        if !states.is_empty() {
+            return Ok(CacheOrder { cache, states });
+        }
+        Err(if n_documents == 0 {
+            miss("any document".into(), "run `frostbert extract` to the end first".into())
+        } else {
+            miss(
                 "a state that every document has".into(),
                 format!("{}: name one with --state", held_names()),
-            )),
-            false => Ok(CacheOrder { cache, states }),
-        }
+            )
+        })
     }
 
     /// The states that are exported, sorted.

@@ -18,10 +18,7 @@ pub(super) struct Wrong {
 type Checked<T = ()> = Result<T, Wrong>;
 
 fn require(holds: bool, expected: impl Into<String>, got: impl Into<String>) -> Checked {
-    match holds {
-        true => Ok(()),
-        false => Err(Wrong { expected: expected.into(), got: got.into() }),
-    }
+    if holds { Ok(()) } else { Err(Wrong { expected: expected.into(), got: got.into() }) }
 }
 
 /// What stands before the checksum, which is of all bytes before this.

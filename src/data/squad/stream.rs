@@ -109,10 +109,7 @@ impl<'de> Visitor<'de> for File<'_> {
                 }
             }
         }
-        match has_data {
-            true => Ok(()),
-            false => Err(de::Error::missing_field("data")),
-        }
+        if has_data { Ok(()) } else { Err(de::Error::missing_field("data")) }
     }
 }
 
@@ -186,10 +183,7 @@ impl<'de> Visitor<'de> for Article<'_> {
                 }
             }
         }
-        match has_paragraphs {
-            true => Ok(()),
-            false => Err(de::Error::missing_field("paragraphs")),
-        }
+        if has_paragraphs { Ok(()) } else { Err(de::Error::missing_field("paragraphs")) }
     }
 }
 
@@ -236,14 +230,15 @@ impl<'de> Visitor<'de> for ParagraphList<'_> {
 fn unreadable(source: &Source, error: serde_json::Error, line: u64) -> Error {
     if error.is_io() {
         let error = io::Error::from(error);
-        return match is_too_long(&error) {
-            true => too_long(
+        return if is_too_long(&error) {
+            too_long(
                 source,
                 Some(line),
                 "a paragraph (and what stands between two)",
                 "cut the paragraph, or check that the file is what it seems",
-            ),
-            false => read::failure(source, error),
+            )
+        } else {
+            read::failure(source, error)
         };
     }
     source.malformed(

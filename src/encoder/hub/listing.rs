@@ -161,9 +161,10 @@ impl Listing {
         match (config.fused_shape(), safetensors, onnx) {
             (Ok(_), Some(paths), _) | (_, _, Some(paths)) => Ok(paths),
             (Ok(_), None, None) => {
-                let got = match self.files.contains_key("pytorch_model.bin") {
-                    true => "pytorch_model.bin alone",
-                    false => "a repository without weights",
+                let got = if self.files.contains_key("pytorch_model.bin") {
+                    "pytorch_model.bin alone"
+                } else {
+                    "a repository without weights"
                 };
                 Err(model.refuse(
                     "model.safetensors, its shards, or model.onnx".into(),

@@ -67,12 +67,11 @@ impl Pass {
                 groups.len() - 1
             });
             let total_steps = n_steps * spec.epochs;
-            match spec.is_linear() {
-                true => linear[place].push(LinearHead::new(head, spec.clone(), total_steps)),
-                false => {
-                    let learner = NetworkLearner::new(head, spec.clone(), total_steps);
-                    groups[place].networks.push(learner);
-                }
+            if spec.is_linear() {
+                linear[place].push(LinearHead::new(head, spec.clone(), total_steps))
+            } else {
+                let learner = NetworkLearner::new(head, spec.clone(), total_steps);
+                groups[place].networks.push(learner);
             }
         }
         for (group, heads) in groups.iter_mut().zip(linear) {
@@ -145,9 +144,10 @@ impl Pass {
             return Ok(());
         }
         let set = &data.sets[self.set];
-        let order = match settings.shuffles {
-            true => (data.view).epoch_order(set.train, settings.seed, epoch, self.batch_size),
-            false => set.train.to_vec(),
+        let order = if settings.shuffles {
+            (data.view).epoch_order(set.train, settings.seed, epoch, self.batch_size)
+        } else {
+            set.train.to_vec()
         };
         let fused = match &self.groups[..] {
             [only] => only.mask(epoch),

@@ -65,10 +65,8 @@ impl<'a> Validation<'a> {
                 };
                 let metric = spec.stopping.as_ref().map(|stopping| stopping.metric);
                 let is_judged = judges_all || metric.is_some_and(|m| m != StoppingMetric::Loss);
-                let scores = match is_judged {
-                    true => self.set.judge.scores_of(logits, head)?,
-                    false => Vec::new(),
-                };
+                let scores =
+                    if is_judged { self.set.judge.scores_of(logits, head)? } else { Vec::new() };
                 let verdict: Verdict = ((loss.weight > 0.0).then(|| loss.mean()), scores);
                 let mut verdicts = verdicts.lock().expect("no judge panicked");
                 verdicts.insert(head.number, verdict);

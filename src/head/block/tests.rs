@@ -89,10 +89,10 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
             let expected_bias: Vec<f32> = serde_json::from_value(expected["b"].clone()).unwrap();
             let seen = |weights: &Array2<f32>, bias: &[f32]| -> Vec<f32> {
                 let all = weights.iter().chain(bias).copied().collect::<Vec<f32>>();
-                match is_one_logit {
-                    // Of two columns only the difference counts.
-                    true => all.chunks(2).map(|pair| pair[1] - pair[0]).collect(),
-                    false => all,
+                if is_one_logit {
+                    all.chunks(2).map(|pair| pair[1] - pair[0]).collect()
+                } else {
+                    all
                 }
             };
             let got = seen(&weights, &bias.to_vec());

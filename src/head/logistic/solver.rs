@@ -137,9 +137,10 @@ impl Solver<'_> {
         let mut point = Array2::zeros((n_features + 1, problem.n_columns()));
         let mut bias = point.row_mut(n_features);
         let logarithms: Array1<f64> = problem.row_weights.iter().map(|w| w.ln()).collect();
-        match problem.n_columns() == logarithms.len() {
-            true => bias.assign(&(logarithms - problem.total_weight.ln())),
-            false => bias[0] = logarithms[1] - logarithms[0],
+        if problem.n_columns() == logarithms.len() {
+            bias.assign(&(logarithms - problem.total_weight.ln()))
+        } else {
+            bias[0] = logarithms[1] - logarithms[0]
         }
         point
     }

@@ -51,10 +51,7 @@ fn require(
     expected: &'static str,
     got: impl FnOnce() -> String,
 ) -> Result<(), (&'static str, String)> {
-    match holds {
-        true => Ok(()),
-        false => Err((expected, got())),
-    }
+    if holds { Ok(()) } else { Err((expected, got())) }
 }
 
 /// Parameters at most: 8 GB of weights.
@@ -76,10 +73,8 @@ fn n_parameters(spec: &NetworkSpec) -> Option<usize> {
         total = total.checked_add(pairs.checked_mul(2)?)?;
         inputs = *width;
     }
-    let scores = match spec.crf {
-        true => spec.n_outputs.checked_add(2)?.checked_mul(spec.n_outputs)?,
-        false => 0,
-    };
+    let scores =
+        if spec.crf { spec.n_outputs.checked_add(2)?.checked_mul(spec.n_outputs)? } else { 0 };
     total.checked_add(scores).filter(|total| *total <= MOST_PARAMETERS)
 }
 

@@ -85,10 +85,8 @@ fn compare(first: &OutOfFold, head: &OutOfFold, bootstrap: Bootstrap) -> Judged 
         value: head.evidence.score(first.metric, None),
         difference: difference(None),
         interval,
-        is_worse: interval.is_some_and(|[low, high]| match first.higher_is_better {
-            true => high < 0.0,
-            false => low > 0.0,
-        }),
+        is_worse: interval
+            .is_some_and(|[low, high]| if first.higher_is_better { high < 0.0 } else { low > 0.0 }),
     }
 }
 

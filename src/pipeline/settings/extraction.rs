@@ -204,10 +204,7 @@ fn swept_layers(own: &[i64], sweep: Option<&SweepSection>) -> Vec<i64> {
             }
         }
     }
-    match layers.is_empty() {
-        true => own.to_vec(),
-        false => layers,
-    }
+    if layers.is_empty() { own.to_vec() } else { layers }
 }
 
 /// What the heads of a sweep read of a layer.

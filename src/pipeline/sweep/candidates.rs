@@ -160,10 +160,8 @@ impl Judged {
         let mut judged =
             Judged { candidates: Vec::new(), places: Vec::new(), resampled: Vec::new() };
         let shares = sweep.section.fraction.as_ref().map_or(&[][..], |shares| shares.values());
-        let numbers: Vec<Option<usize>> = match shares.is_empty() {
-            true => vec![None],
-            false => (0..shares.len()).map(Some).collect(),
-        };
+        let numbers: Vec<Option<usize>> =
+            if shares.is_empty() { vec![None] } else { (0..shares.len()).map(Some).collect() };
         for (number, trial) in sweep.trials.iter().enumerate() {
             for share in &numbers {
                 let mut settings = trial.settings.clone();

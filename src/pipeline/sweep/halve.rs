@@ -182,10 +182,9 @@ impl<'a> Race<'a> {
             (score.unwrap_or(metric.worst()), *trial)
         });
         let mut scored: Vec<(f64, usize)> = scored.collect();
-        scored.sort_by(|(a, _), (b, _)| match metric.higher_is_better {
-            true => b.total_cmp(a),
-            false => a.total_cmp(b),
-        });
+        scored.sort_by(
+            |(a, _), (b, _)| if metric.higher_is_better { b.total_cmp(a) } else { a.total_cmp(b) },
+        );
         scored
     }
 

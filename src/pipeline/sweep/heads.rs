@@ -313,16 +313,15 @@ impl<'c> Fields<'c> {
             return self.compare(plans);
         }
         let kind = sweep.trials[plans[0].trial].pipeline.file.head.kind;
-        let fits = match kind.is_full_batch() {
-            true => self.fit(plans, sweep, &mut |_| {}, progress)?,
-            false => {
-                let mut specs = self.specs(plans, sweep)?;
-                for (spec, epochs) in specs.iter_mut().zip(epochs) {
-                    spec.stop_after = Some(epochs.max(1));
-                    spec.stopping = None;
-                }
-                self.train(&specs, sweep, &mut |_| {})?
+        let fits = if kind.is_full_batch() {
+            self.fit(plans, sweep, &mut |_| {}, progress)?
+        } else {
+            let mut specs = self.specs(plans, sweep)?;
+            for (spec, epochs) in specs.iter_mut().zip(epochs) {
+                spec.stop_after = Some(epochs.max(1));
+                spec.stopping = None;
             }
+            self.train(&specs, sweep, &mut |_| {})?
         };
         self.results(plans, fits, &self.judges(sweep))
     }

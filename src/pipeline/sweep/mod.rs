@@ -262,9 +262,10 @@ pub(super) fn sweep_on(
                 metric.name
             ));
         }
-        let settings = match row.settings.is_empty() {
-            true => "the only one".to_string(),
-            false => trials::described(&row.settings),
+        let settings = if row.settings.is_empty() {
+            "the only one".to_string()
+        } else {
+            trials::described(&row.settings)
         };
         progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
         let files = |run: &Path, metrics: &RunMetrics| {

@@ -107,9 +107,10 @@ pub(super) fn score(
         settings: sweep.trials[chosen.trial].settings.iter().cloned().collect(),
         inner: chosen.score,
         epochs: chosen.epochs,
-        score: match result.diverged {
-            true => None,
-            false => pooled(&[fold], &[&result.said], done, sweep, metric).score(metric.name, None),
+        score: if result.diverged {
+            None
+        } else {
+            pooled(&[fold], &[&result.said], done, sweep, metric).score(metric.name, None)
         },
     });
     let folds = folds.collect();

@@ -249,12 +249,13 @@ fn at_a_time(
             let Some(memory) = ClassMemory::of(pipeline, sweep.dataset, model)? else {
                 continue;
             };
-            let (together, cure) = match halves && group.has_epochs {
-                true => (
+            let (together, cure) = if halves && group.has_epochs {
+                (
                     heads_of_trial * group.trials.len(),
                     ", or search without halving, which trains all heads at once",
-                ),
-                false => (heads_of_trial, ", with fewer seeds or folds"),
+                )
+            } else {
+                (heads_of_trial, ", with fewer seeds or folds")
             };
             let own = memory.heads_at_a_time(pipeline, together, UNIT_HEADS, cure)?;
             fewest = fewest.min(own);

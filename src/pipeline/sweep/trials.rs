@@ -263,9 +263,10 @@ fn check(base: &Pipeline, file: PipelineFile, said: &Settings) -> Result<Pipelin
             file,
             line,
             column,
-            problem: match said.is_empty() {
-                true => problem,
-                false => format!("[sweep], {}: {problem}", described(said)),
+            problem: if said.is_empty() {
+                problem
+            } else {
+                format!("[sweep], {}: {problem}", described(said))
             },
             hint,
         },

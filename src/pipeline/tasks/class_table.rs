@@ -35,9 +35,10 @@ impl<'d> ClassTable<'d> {
             dataset,
             predicted: vec![0; n_rows],
             confidence: vec![0.0; n_rows],
-            probabilities: match n_classes > MANY_CLASSES {
-                true => Kept::Most(vec![Vec::new(); n_rows]),
-                false => Kept::All(vec![vec![0.0; n_rows]; n_classes]),
+            probabilities: if n_classes > MANY_CLASSES {
+                Kept::Most(vec![Vec::new(); n_rows])
+            } else {
+                Kept::All(vec![vec![0.0; n_rows]; n_classes])
             },
         }
     }

@@ -100,10 +100,7 @@ pub(crate) fn paired<'c>(
     pipeline: &Pipeline,
     n_layers: usize,
 ) -> FeatureView<'c> {
-    match pipeline.has_separate_pairs() {
-        true => view.mapped(Box::new(PairRows { n_layers })),
-        false => view,
-    }
+    if pipeline.has_separate_pairs() { view.mapped(Box::new(PairRows { n_layers })) } else { view }
 }
 
 fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTable, [f64; 2]) {
@@ -124,9 +121,10 @@ fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTabl
         }
         _ => {
             let values = values_of(dataset, train);
-            let scale = match pipeline.file.head.standardize {
-                true => mean_and_deviation(&values),
-                false => [0.0, 1.0],
+            let scale = if pipeline.file.head.standardize {
+                mean_and_deviation(&values)
+            } else {
+                [0.0, 1.0]
             };
             let scaled = rows().map(|target| {
                 let value = target.value().expect("rows of regression");

@@ -323,10 +323,7 @@ impl Questions {
                 }
             })
             .collect();
-        match scores.is_empty() {
-            true => 0.0,
-            false => best_no_answer_threshold(&scores),
-        }
+        if scores.is_empty() { 0.0 } else { best_no_answer_threshold(&scores) }
     }
 
     /// What a random span of the context scores on test: the mean over some draws.

@@ -120,12 +120,11 @@ impl Said {
             Said::Probabilities(all) => {
                 let shape = (rows.rows.len(), dataset.labels.len());
                 let all = ArrayView2::from_shape(shape, all).expect("a probability of each label");
-                match rows.classes.len() == rows.rows.len() {
-                    true => Evidence::class_probabilities(metric, &rows.classes, all),
-                    false => {
-                        let gold = labels_of(dataset, &rows.rows);
-                        Evidence::label_probabilities(metric, gold.view(), all)
-                    }
+                if rows.classes.len() == rows.rows.len() {
+                    Evidence::class_probabilities(metric, &rows.classes, all)
+                } else {
+                    let gold = labels_of(dataset, &rows.rows);
+                    Evidence::label_probabilities(metric, gold.view(), all)
                 }
             }
             Said::Values(predicted) => {

@@ -111,9 +111,10 @@ pub(crate) struct Unseen {
 
 impl Unseen {
     pub(crate) fn count(&mut self, row: &Row, touches_tokens: bool) {
-        match touches_tokens {
-            true => self.in_no_window += 1,
-            false => self.without_token += 1,
+        if touches_tokens {
+            self.in_no_window += 1
+        } else {
+            self.without_token += 1
         }
         if self.examples.len() < 3 {
             let name = row.id.as_deref().unwrap_or(&row.text);

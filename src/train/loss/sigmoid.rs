@@ -49,9 +49,10 @@ impl Sigmoid<'_> {
                     lanes.set[lane] = set * weights[label];
                     lanes.unset[lane] = F::one() - set;
                 }
-                match gamma == F::zero() {
-                    true => cross_entropies(&mut lanes),
-                    false => focal(&mut lanes, gamma),
+                if gamma == F::zero() {
+                    cross_entropies(&mut lanes)
+                } else {
+                    focal(&mut lanes, gamma)
                 }
                 for loss in &lanes.losses[..width] {
                     sum += Into::<f64>::into(*loss);

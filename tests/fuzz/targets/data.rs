@@ -155,12 +155,11 @@ pub(super) fn parquet_files() -> Vec<PathBuf> {
 
 /// All ways to read a file, or one that the input decides.
 fn some<'a>(sources: &'a [(Source, Want)], bytes: &[u8], all: bool) -> &'a [(Source, Want)] {
-    match all {
-        true => sources,
-        false => {
-            let one = sum(bytes) % sources.len();
-            &sources[one..=one]
-        }
+    if all {
+        sources
+    } else {
+        let one = sum(bytes) % sources.len();
+        &sources[one..=one]
     }
 }
 

@@ -63,14 +63,13 @@ fn answer(mut stream: &TcpStream, listing: &[u8]) -> std::io::Result<()> {
         }
     }
     let path = first.split(' ').nth(1).unwrap_or_default();
-    let (status, body) = match path.starts_with("/api/") {
-        true => ("200 OK", listing.to_vec()),
-        false => {
-            let name = path.rsplit('/').next().unwrap_or_default();
-            match fs::read(base::fixture("tiny_bert").join(name)) {
-                Ok(body) => ("200 OK", body),
-                Err(_) => ("404 Not Found", Vec::new()),
-            }
+    let (status, body) = if path.starts_with("/api/") {
+        ("200 OK", listing.to_vec())
+    } else {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        match fs::read(base::fixture("tiny_bert").join(name)) {
+            Ok(body) => ("200 OK", body),
+            Err(_) => ("404 Not Found", Vec::new()),
         }
     };
     let head =

@@ -180,13 +180,11 @@ pub(super) fn windows(_: &Path) -> Execute {
             inputs.push(Input::Words(&words));
         }
         // All twelve take long, and differ in little.
-        let chosen = match thorough {
-            true => 0..tokenizers.len(),
-            false => {
-                let one =
-                    bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>() % tokenizers.len();
-                one..one + 1
-            }
+        let chosen = if thorough {
+            0..tokenizers.len()
+        } else {
+            let one = bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>() % tokenizers.len();
+            one..one + 1
         };
         let mut accepted = false;
         for (length, overflow, tokenizer) in &tokenizers[chosen] {

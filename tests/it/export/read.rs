@@ -188,9 +188,10 @@ fn read_tables(
         let schema = batches[0].schema();
         for (number, field) in schema.fields().iter().enumerate() {
             assert!(!field.is_nullable(), "{field}");
-            let name = match field.name().contains('-') {
-                true => field.name().clone(),
-                false => format!("{}.{}", stem(&path), field.name()),
+            let name = if field.name().contains('-') {
+                field.name().clone()
+            } else {
+                format!("{}.{}", stem(&path), field.name())
             };
             let mut parts = batches.iter().map(|batch| read_array(batch.column(number)));
             let first = parts.next().unwrap();

@@ -38,9 +38,12 @@ fn a_model_that_the_disk_cannot_hold_is_not_begun_unless_it_is_wanted() {
 
 #[test]
 fn a_list_of_files_with_what_can_be_no_commit_hash_or_size_is_refused() {
-    let file = |name: &str, hash: &str, size: u64| match name.ends_with(".safetensors") {
-        true => json!({ "rfilename": name, "lfs": { "sha256": hash, "size": size } }),
-        false => json!({ "rfilename": name, "blobId": hash, "size": size }),
+    let file = |name: &str, hash: &str, size: u64| {
+        if name.ends_with(".safetensors") {
+            json!({ "rfilename": name, "lfs": { "sha256": hash, "size": size } })
+        } else {
+            json!({ "rfilename": name, "blobId": hash, "size": size })
+        }
     };
     let sound = |name: &str| {
         let digits = if name.ends_with(".safetensors") { 64 } else { 40 };

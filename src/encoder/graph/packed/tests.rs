@@ -40,14 +40,15 @@ fn onnx_runtime_accepts_the_graph_and_lacks_only_the_cuda_kernel_on_a_cpu() {
         // Types and shapes are inferred before kernels are looked for; the node of the first layer is the first to lack
         // one. For f16, casts around missing kernels are tried before, and the words are others.
         let node = format!("{}.0.attention", source.shape.family.tensors.layers);
-        let expected = match half {
-            false => format!(
+        let expected = if !half {
+            format!(
                 "Could not find an implementation for PackedMultiHeadAttention(1) node with name '{node}'"
-            ),
-            true => format!(
+            )
+        } else {
+            format!(
                 "Failed to find kernel for com.microsoft.PackedMultiHeadAttention(1) (node:'{node}' \
-                 ep:'CPUExecutionProvider'). Kernel not found"
-            ),
+             ep:'CPUExecutionProvider'). Kernel not found"
+            )
         };
         assert_eq!(plain_reason(&error), expected, "{folder}, half: {half}");
     }
