@@ -68,10 +68,17 @@ impl Source {
         ["main", "cli"].contains(&self.module())
     }
 
+    /// Whether it is a file, or belongs to a folder that is named with a `/` at its end.
+    pub(super) fn stands_in(&self, place: &str) -> bool {
+        match place.strip_suffix('/') {
+            Some(folder) => self.path.starts_with(place) || self.path == format!("{folder}.rs"),
+            None => self.path.starts_with(place),
+        }
+    }
+
     /// How many `super` lead from it to the root of the crate.
     pub(super) fn depth(&self) -> usize {
-        let folders = self.path.matches('/').count();
-        folders + usize::from(!self.path.ends_with("mod.rs"))
+        self.path.matches('/').count() + 1
     }
 
     /// A complaint about a place in it.
