@@ -170,7 +170,7 @@ fn seconds(case: &Case, bytes: &[u8]) -> f64 {
     let data = BankData {
         view: &view,
         transform: &transform,
-        sets: &[SampleSet { targets: &targets, train: &samples, validation: &[], judge: &() }],
+        sets: &[SampleSet { targets: &targets, train: &samples, validation: &[], evaluator: &() }],
     };
     let settings =
         BankSettings { shuffles: case.extras != Extras::None, ..BankSettings::default() };

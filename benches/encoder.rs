@@ -22,8 +22,8 @@ use frostbert::encoder::{
     device::Precision,
     plan::plan_batches,
     runtime::Runtime,
-    session::Batch,
-    tokenizer::{Input, TextTokenizer},
+    session::TokenBatch,
+    tokenizer::{Document, TextTokenizer},
     windows::Overflow,
 };
 
@@ -59,7 +59,7 @@ fn main() {
     let budget = encoder.devices.default_batch_tokens();
     let max_length = max_length.parse().expect("a length");
     let batches = batches_of(&checkpoint, Path::new(texts), max_length, budget);
-    let tokens: u64 = batches.iter().map(Batch::tokens).sum();
+    let tokens: u64 = batches.iter().map(TokenBatch::tokens).sum();
     run(&mut encoder, &batches);
     let best = (0..rounds)
         .map(|_| {
@@ -80,12 +80,12 @@ fn batches_of(
     texts: &Path,
     max_length: usize,
     budget: usize,
-) -> Vec<Batch> {
+) -> Vec<TokenBatch> {
     let texts = std::fs::read_to_string(texts).expect("a file of texts");
     let path = checkpoint.tokenizer.path.clone();
     let tokenizer =
         TextTokenizer::open(&path, max_length, Overflow::Truncate).expect("a tokenizer");
-    let inputs: Vec<Input<'_>> = texts.lines().map(Input::Text).collect();
+    let inputs: Vec<Document<'_>> = texts.lines().map(Document::Text).collect();
     let encodings = tokenizer.encode(&inputs, false).expect("token ids");
     let ids: Vec<&[u32]> = encodings.iter().map(|encoding| &encoding.windows[0].ids[..]).collect();
     let mut batches = Vec::new();
@@ -100,14 +100,14 @@ fn batches_of(
         let lengths: Vec<u32> = shard.iter().map(|ids| ids.len() as u32).collect();
         for rows in plan_batches(&lengths, budget) {
             let rows = rows.iter().map(|row| (shard[*row as usize], &[][..]));
-            batches.push(Batch::new(rows));
+            batches.push(TokenBatch::new(rows));
         }
         rest = others;
     }
     batches
 }
 
-fn run(encoder: &mut Encoder, batches: &[Batch]) {
+fn run(encoder: &mut Encoder, batches: &[TokenBatch]) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for worker in encoder.workers().0 {

@@ -30,8 +30,8 @@ use frostbert::{
         fingerprint_inputs,
         plan::{padding_efficiency, plan_batches},
         runtime::Runtime,
-        session::{Batch, EncoderSession, SessionOptions},
-        tokenizer::{Input, TextTokenizer},
+        session::{EncoderSession, SessionOptions, TokenBatch},
+        tokenizer::{Document, TextTokenizer},
         windows::{Encoding, Overflow},
     },
     fingerprint::Key,
@@ -72,7 +72,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let texts = read_texts(Path::new(corpus), n_texts);
     let (batches, efficiency) = planned_batches(&checkpoint, &texts, kind, batch_tokens);
-    let tokens: u64 = batches.iter().map(Batch::tokens).sum();
+    let tokens: u64 = batches.iter().map(TokenBatch::tokens).sum();
 
     let loading = Instant::now();
     let mut encoder = open_encoder(&runtime, &checkpoint, threads);
@@ -132,11 +132,11 @@ fn planned_batches(
     texts: &[String],
     kind: StateKind,
     batch_tokens: usize,
-) -> (Vec<Batch>, f64) {
+) -> (Vec<TokenBatch>, f64) {
     let path = checkpoint.tokenizer.path.clone();
     let tokenizer =
         TextTokenizer::open(&path, MAX_LENGTH, Overflow::Truncate).expect("a tokenizer");
-    let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+    let inputs: Vec<Document<'_>> = texts.iter().map(|text| Document::Text(text)).collect();
     let encodings = tokenizer.encode(&inputs, true).expect("token ids");
     let mut documents: Vec<(Key, Encoding)> =
         inputs.iter().map(|input| input.key()).zip(encodings).collect();
@@ -174,7 +174,7 @@ fn planned_batches(
         padded += tokens / padding_efficiency(&lengths, &rows);
         let batch = |rows: &Vec<u32>| {
             let members = rows.iter().map(|row| &members[*row as usize]);
-            Batch::new(members.map(|row| (ids(row), &[][..])))
+            TokenBatch::new(members.map(|row| (ids(row), &[][..])))
         };
         batches.extend(rows.iter().map(batch));
     }
@@ -201,7 +201,7 @@ fn open_one_session(runtime: &Runtime, checkpoint: &Checkpoint, threads: usize) 
     EncoderSession::open(runtime, checkpoint, &options).expect("a session")
 }
 
-fn run_bare(encoder: &mut Encoder, batches: &[Batch]) {
+fn run_bare(encoder: &mut Encoder, batches: &[TokenBatch]) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for worker in encoder.workers().0 {

@@ -13,12 +13,12 @@
 use std::path::Path;
 
 use frostbert::{
-    data::Example,
+    data::Record,
     error::Result,
     pipeline::{
-        apply::SavedRun,
         extract::Machine,
         predict::{Prediction, Predictor},
+        saved_run::SavedRun,
     },
 };
 
@@ -33,8 +33,7 @@ fn main() -> Result<()> {
 pub(crate) fn entities(run: &Path, texts: &[&str]) -> Result<Vec<String>> {
     let machine = Machine::new("runtime/libonnxruntime.so", 2);
     let mut predictor = Predictor::open(SavedRun::open(run)?, &machine)?; // loads the model once
-    let examples =
-        texts.iter().map(|text| Example { text: text.to_string(), ..Example::default() });
+    let examples = texts.iter().map(|text| Record { text: text.to_string(), ..Record::default() });
     let predictions = predictor.predict(&examples.collect::<Vec<_>>())?;
     let mut lines = Vec::new();
     for prediction in predictions {

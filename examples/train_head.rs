@@ -41,7 +41,7 @@ pub(crate) fn train(pipeline: &Pipeline, state: StateId) -> Result<(usize, usize
         targets: &TargetTable::Classes(classes.clone()),
         train: &train,
         validation: &validation,
-        judge: &(), // early stopping follows the loss
+        evaluator: &(), // early stopping follows the loss
     };
     let data = bank::BankData { view: &view, transform: &transform, sets: &[samples] };
     let network = NetworkSpec::linear(view.n_features(), dataset.labels.len());

@@ -28,7 +28,7 @@ use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use frostbert::{
     data::Format,
-    pipeline::{apply::SavedRun, settings::Pipeline},
+    pipeline::{saved_run::SavedRun, settings::Pipeline},
     progress::Progress,
     wording::printable,
 };
@@ -118,11 +118,11 @@ struct PipelineArguments {
     #[arg(value_name = "PIPELINE.toml")]
     pipeline: PathBuf,
     #[command(flatten)]
-    overrides: Overrides,
+    overrides: OverrideArguments,
 }
 
 #[derive(Debug, Args)]
-struct Overrides {
+struct OverrideArguments {
     /// Override a value of the pipeline, as in train.lr=1e-3; a bare word is a string
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<String>,
@@ -184,7 +184,7 @@ struct Context {
     json: bool,
     machine: frostbert::pipeline::extract::Machine,
     /// How ONNX Runtime was found.
-    search: frostbert::pipeline::doctor::Search,
+    search: frostbert::pipeline::doctor::RuntimeSearch,
     progress: TerminalProgress,
 }
 

@@ -1,6 +1,6 @@
 //! From data files to examples, labels and parts: everything about a corpus that needs no model.
 //!
-//! A [`Source`] says where records are and what they mean. [`read`] turns it into a stream of [`Example`]s, so that
+//! A [`Source`] says where records are and what they mean. [`read`] turns it into a stream of [`Record`]s, so that
 //! memory does not grow with the file; [`clean`] drops what is empty or repeated and counts it; a [`LabelMap`] turns
 //! label names into ids; [`stratified_split`] and [`grouped_split`] send rows to train, validation and test;
 //! [`class_distribution`] shows what came of it. A [`Dataset`](dataset::Dataset) is all of it, for every [`DataTask`].
@@ -32,7 +32,6 @@ mod conll;
 mod conllu;
 pub mod dataset;
 mod delimited;
-mod example;
 mod json_array;
 mod json_digits;
 mod json_lines;
@@ -45,6 +44,7 @@ mod loader;
 mod open_file;
 mod parquet_file;
 mod read;
+mod record;
 mod record_limit;
 mod source;
 mod split;
@@ -55,17 +55,17 @@ mod summary;
 mod swallowed;
 mod target;
 
-pub use clean::{CleanCounts, CleanOptions, Conflict, Place, Repeat, clean};
-pub use example::{Answer, Example, Want};
+pub use clean::{CleanCounts, CleanOptions, Conflict, RecordLine, Repeat, clean};
 pub use label_columns::LabelColumn;
 pub use labels::LabelMap;
-pub use source::{Column, Format, Source};
+pub use record::{Answer, Record, WantedFields};
+pub use source::{ColumnName, Format, Source};
 pub use split::{Part, SplitFractions, split_plan, stratified_split};
 pub use strata::grouped_split;
 pub use summary::{
     ClassBalance, ClassCount, ClassDistribution, QuestionSummary, ValueSummary, class_distribution,
 };
-pub use swallowed::Swallowed;
+pub use swallowed::SwallowedLines;
 pub use target::{DataTask, Target};
 
 use std::{fs::File, io::Read, iter, path::Path};
@@ -74,7 +74,7 @@ use self::open_file::OpenFile;
 use crate::error::{Error, Result};
 
 /// A stream of examples, ended by its first error.
-pub type Examples = Box<dyn Iterator<Item = Result<Example>> + Send>;
+pub type Records = Box<dyn Iterator<Item = Result<Record>> + Send>;
 
 /// Reads the examples of `source` one by one, without ever holding the file in memory. A record of more than 64 MiB is an
 /// error.
@@ -82,7 +82,7 @@ pub type Examples = Box<dyn Iterator<Item = Result<Example>> + Send>;
 /// Fails at once where the file cannot be opened or where a column that is needed is not there, and with the line at the
 /// first record that is not what `source` says. What one needs is `want`: with `Want { label: false, .. }` the label
 /// column need not exist.
-pub fn read(source: &Source, want: Want) -> Result<Examples> {
+pub fn read(source: &Source, want: WantedFields) -> Result<Records> {
     // What is wrong with the name comes before a file that is not there.
     if source.resolve_format()? == Format::Parquet {
         parquet_file::check_name(source)?;
@@ -91,7 +91,7 @@ pub fn read(source: &Source, want: Want) -> Result<Examples> {
 }
 
 /// As [`read`], where the file may also be a pipe or a device, which can be read once only.
-pub fn read_once(source: &Source, want: Want) -> Result<Examples> {
+pub fn read_once(source: &Source, want: WantedFields) -> Result<Records> {
     if !open_file::is_stream(&source.path) {
         read(source, want)
     } else {
@@ -101,7 +101,7 @@ pub fn read_once(source: &Source, want: Want) -> Result<Examples> {
 }
 
 /// As [`read`], of the file of `source` once it is open; its last item is an error where the file was written to since.
-fn read_open(file: OpenFile, source: &Source, want: Want) -> Result<Examples> {
+fn read_open(file: OpenFile, source: &Source, want: WantedFields) -> Result<Records> {
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
     let examples = match format {
@@ -119,8 +119,8 @@ fn read_open(file: OpenFile, source: &Source, want: Want) -> Result<Examples> {
 pub fn read_from(
     input: impl Read + Send + 'static,
     source: &Source,
-    want: Want,
-) -> Result<Examples> {
+    want: WantedFields,
+) -> Result<Records> {
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
     match format {
@@ -175,8 +175,8 @@ fn read_text(
     mut input: read::Text,
     format: Format,
     source: &Source,
-    want: Want,
-) -> Result<Examples> {
+    want: WantedFields,
+) -> Result<Records> {
     // What is written as one array is read as one, also under a name that stands for one of the other shapes.
     let may_be_array = match format {
         Format::Json | Format::Jsonl => true,
@@ -211,7 +211,7 @@ fn not_a_stream(source: &Source) -> Error {
     )
 }
 
-fn until_error(mut examples: impl Iterator<Item = Result<Example>> + Send + 'static) -> Examples {
+fn until_error(mut examples: impl Iterator<Item = Result<Record>> + Send + 'static) -> Records {
     let mut failed = false;
     Box::new(iter::from_fn(move || {
         let example = if failed { None } else { examples.next() };
@@ -234,13 +234,14 @@ mod tests {
     #[test]
     fn a_stream_is_read_like_the_file_it_stands_for_but_never_as_parquet() {
         let source = Source { format: Some(Format::Lines), ..Source::new("-") };
-        let texts: Vec<String> = read_from(&b"one\ntwo"[..], &source, Want::default())
+        let texts: Vec<String> = read_from(&b"one\ntwo"[..], &source, WantedFields::default())
             .unwrap()
             .map(|example| example.unwrap().text)
             .collect();
         assert_eq!(texts, ["one", "two"]);
-        let error =
-            read_from(std::io::empty(), &Source::new("a.parquet"), Want::default()).err().unwrap();
+        let error = read_from(std::io::empty(), &Source::new("a.parquet"), WantedFields::default())
+            .err()
+            .unwrap();
         assert!(error.hint().unwrap().contains("to a file"), "{error}");
     }
 
@@ -253,11 +254,11 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_or_a_folder_cannot_be_read() {
-        let error = read(&Source::new("no such file.csv"), Want::default()).err().unwrap();
+        let error = read(&Source::new("no such file.csv"), WantedFields::default()).err().unwrap();
         assert!(error.to_string().starts_with("cannot read `no such file.csv`: "), "{error}");
         let folder = tempfile::tempdir().unwrap();
         let source = Source { format: Some(Format::Lines), ..Source::new(folder.path()) };
-        let error = read(&source, Want::default())
+        let error = read(&source, WantedFields::default())
             .and_then(|examples| examples.collect::<Result<Vec<_>>>())
             .unwrap_err();
         assert!(matches!(error, Error::Io { action: "read", .. }), "{error}");

@@ -1,6 +1,6 @@
 //! The only door between the two stages: stored states as rows of numbers that heads can be trained on.
 //!
-//! A *sample* is what a head judges: a document, a pair of them, a sentence of words, a window of a question and its
+//! A *sample* is what a head predicts for: a document, a pair of them, a sentence of words, a window of a question and its
 //! context. It has one row or several. A [`FeatureView`] says where the rows of every sample lie ([`pieces`]) and hands
 //! them out as [`Tile`]s of f32, from memory or shard by shard from disk ([`FeatureView::loads`]).
 
@@ -24,7 +24,7 @@ use crate::{
     fingerprint::Key,
     states::{Dtype, StateId},
 };
-pub use load::Loaded;
+pub use load::LoadedStates;
 use pieces::Pieces;
 
 /// Bytes of states that a view keeps in memory by default; what is more is read again in every pass.
@@ -52,7 +52,7 @@ pub trait RowMap: Send + Sync {
 }
 
 /// Where stored bytes come from when they are needed.
-enum Source<'c> {
+enum StateSource<'c> {
     Cache(&'c CacheReader),
     /// The states of one shard in memory, a buffer for each state of the view.
     Shard(Vec<StateRows>),
@@ -68,13 +68,13 @@ pub struct FeatureView<'c> {
     pieces: Pieces,
     /// First piece of each sample, and the number of pieces.
     sample_start: Vec<u32>,
-    source: Source<'c>,
+    source: StateSource<'c>,
     map: Option<Box<dyn RowMap>>,
     /// First mapped row of each sample, and the number of rows.
     row_start: Vec<usize>,
     memory_bytes: u64,
     /// Every sample, where all fit into `memory_bytes`.
-    resident: Option<Loaded>,
+    resident: Option<LoadedStates>,
 }
 
 /// Rows of some samples as a head reads them, before they are scaled.
@@ -102,7 +102,7 @@ impl<'c> FeatureView<'c> {
         memory_bytes: u64,
     ) -> Result<FeatureView<'c>> {
         let (hidden, dtype) = (cache.manifest().hidden, cache.manifest().dtype);
-        let source = Source::Cache(cache);
+        let source = StateSource::Cache(cache);
         FeatureView::of(states, hidden, dtype, pieces, sample_start, source, memory_bytes)
     }
 
@@ -132,7 +132,7 @@ impl<'c> FeatureView<'c> {
                 == layout.rows(rows.state.kind) * hidden * dtype.size_bytes())
         );
         let ids: Vec<StateId> = states.iter().map(|rows| rows.state).collect();
-        let source = Source::Shard(states);
+        let source = StateSource::Shard(states);
         FeatureView::of(&ids, hidden, dtype, pieces, sample_start, source, u64::MAX)
     }
 
@@ -151,7 +151,7 @@ impl<'c> FeatureView<'c> {
         let n_samples = bytes.len() / row_bytes;
         let pieces = Pieces::rows_of_one_shard(n_samples);
         let sample_start = (0..=n_samples as u32).collect();
-        let source = Source::Shard(vec![StateRows { state, bytes }]);
+        let source = StateSource::Shard(vec![StateRows { state, bytes }]);
         FeatureView::of(&[state], n_features, dtype, pieces, sample_start, source, u64::MAX)
             .expect("rows in memory are read without an error")
     }
@@ -162,7 +162,7 @@ impl<'c> FeatureView<'c> {
         dtype: Dtype,
         pieces: Pieces,
         sample_start: Vec<u32>,
-        source: Source<'c>,
+        source: StateSource<'c>,
         memory_bytes: u64,
     ) -> Result<FeatureView<'c>> {
         let mut view = FeatureView {
@@ -310,7 +310,7 @@ impl<'c> FeatureView<'c> {
     ///
     /// # Panics
     /// When a sample is not loaded.
-    pub fn tile(&self, loaded: &Loaded, samples: &[u32]) -> Tile {
+    pub fn tile(&self, loaded: &LoadedStates, samples: &[u32]) -> Tile {
         self.tile_in(Vec::new(), loaded, samples, |_, _| {})
     }
 
@@ -322,7 +322,7 @@ impl<'c> FeatureView<'c> {
     pub fn tile_in(
         &self,
         buffer: Vec<f32>,
-        loaded: &Loaded,
+        loaded: &LoadedStates,
         samples: &[u32],
         each: impl Fn(&mut [f32], u64) + Sync,
     ) -> Tile {
@@ -368,7 +368,7 @@ impl<'c> FeatureView<'c> {
     }
 
     /// Writes the mapped rows of a sample to `out`.
-    fn decode(&self, loaded: &Loaded, sample: u32, out: &mut [f32]) {
+    fn decode(&self, loaded: &LoadedStates, sample: u32, out: &mut [f32]) {
         let bytes = self.stored(loaded, sample);
         match &self.map {
             None => self.dtype.decode(bytes, out),
@@ -409,7 +409,7 @@ impl<'c> FeatureView<'c> {
         &self,
         samples: &[u32],
         n_samples: usize,
-        mut visit: impl FnMut(&[u32], &Loaded),
+        mut visit: impl FnMut(&[u32], &LoadedStates),
     ) -> Result<()> {
         let order = self.storage_order(samples);
         for window in self.loads(&order, n_samples) {

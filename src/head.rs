@@ -3,7 +3,7 @@
 //! - [`spec`] says what a head is and how it learns; [`network`] and its [`layers`] compute it, [`crf`] and [`span`] are
 //!   objectives over sequences, [`targets`] what outputs are compared with;
 //! - [`bank`] is the training loop; its [`learner`]s are [`block`]s of linear heads and [`network_learner`]s; a head's
-//!   [`course`] over the epochs decides when it stops;
+//!   [`history`] over the epochs decides when it stops;
 //! - [`ridge`], [`lda`] and [`logistic`] fit many linear heads in full batch, over [`row_groups`] and, the first two, the
 //!   sums of a [`gram`]; so do, one at a time, [`linfa_logistic`] and [`linfa_svm`];
 //! - [`row_maps`], [`pair`], [`matching`] and [`transform`] make rows of states into what a head reads;
@@ -14,10 +14,10 @@
 pub mod applied;
 pub mod bank;
 pub mod block;
-pub mod course;
 pub mod crf;
 pub mod decode;
 pub mod gram;
+pub mod history;
 pub mod layers;
 pub mod lda;
 pub mod learner;

@@ -16,7 +16,7 @@
 //! - [`ranking`]: what depends on their order (ROC-AUC);
 //! - [`baseline`]: what trivial predictors would have scored;
 //! - [`intervals`]: the bootstrap behind every `<name>_ci`;
-//! - [`evidence`]: what heads said of each row, so that a metric can be taken again on any draw of the rows;
+//! - [`row_statistics`]: what heads said of each row, so that a metric can be taken again on any draw of the rows;
 //! - [`comparison`]: whether one head is better than another: McNemar, paired bootstrap, Holm;
 //! - [`calibration`]: temperature scaling;
 //! - [`label_errors`]: labels that are likely wrong, by confident learning.
@@ -32,7 +32,6 @@ pub mod comparison;
 pub mod confusion;
 pub mod counts;
 mod decisions;
-pub mod evidence;
 pub mod intervals;
 pub mod label_errors;
 pub mod multilabel;
@@ -40,6 +39,7 @@ pub mod outputs;
 pub mod probability;
 pub mod ranking;
 pub mod regression;
+pub mod row_statistics;
 pub mod scorer;
 pub mod span;
 pub mod tag_scheme;

@@ -1,10 +1,10 @@
 //! The pipeline: one TOML file is one experiment. Stage 1 encodes, stage 2 trains, a lock file replays.
 
-pub mod apply;
 pub mod checks;
 mod class_memory;
 mod committer;
 pub mod doctor;
+mod embedder;
 mod encode;
 pub mod export;
 pub mod extract;
@@ -19,18 +19,18 @@ mod lazy_encoder;
 pub mod lock;
 pub mod measure;
 pub mod multitask;
+mod parity;
 pub mod parse;
 pub mod precision;
 pub mod predict;
 pub mod run_folder;
-mod sample;
+pub mod saved_run;
 pub mod settings;
 pub mod similar;
 mod spool;
 pub mod sweep;
 pub mod tasks;
 mod text_file;
-mod texts;
 pub mod train;
 mod weights;
 
@@ -40,8 +40,8 @@ use extract::{ExtractReport, Machine, extract_with};
 use lock::{LOCK_FILE, Lock};
 use serde::Serialize;
 use settings::Pipeline;
-use sweep::{Place, SweepReport, sweep_on};
-use train::{Given, TrainReport, checked_dataset, train_on};
+use sweep::{RunTarget, SweepReport, sweep_on};
+use train::{Overrides, TrainReport, checked_dataset, train_on};
 
 use crate::{
     data::dataset::Dataset,
@@ -97,7 +97,7 @@ pub fn run(pipeline: &Pipeline, machine: &Machine, progress: &dyn Progress) -> R
     check_head_is_stored(pipeline, checkpoint.config.layers)?;
     let extract = extract_with(&checkpoint, pipeline, machine, progress)?;
     let cache = Some(extract.cache.as_path());
-    let heads = stage_two(&checkpoint, pipeline, &dataset, cache, Place::Next, progress)?;
+    let heads = stage_two(&checkpoint, pipeline, &dataset, cache, RunTarget::Next, progress)?;
     Ok(RunReport { extract, heads })
 }
 
@@ -107,7 +107,7 @@ fn stage_two(
     pipeline: &Pipeline,
     dataset: &Dataset,
     cache: Option<&Path>,
-    place: Place<'_>,
+    place: RunTarget<'_>,
     progress: &dyn Progress,
 ) -> Result<StageTwo> {
     if pipeline.file.sweep.is_some() {
@@ -115,11 +115,11 @@ fn stage_two(
         return Ok(StageTwo::Sweep(Box::new(report)));
     }
     let run = || match place {
-        Place::Next => run_folder::create(&pipeline.file.run.dir, &pipeline.name),
-        Place::In(folder) => folder(),
+        RunTarget::Next => run_folder::create(&pipeline.file.run.dir, &pipeline.name),
+        RunTarget::In(folder) => folder(),
     };
-    let given = Given::default();
-    let report = train_on(checkpoint, pipeline, dataset, cache, &run, given, progress)?;
+    let overrides = Overrides::default();
+    let report = train_on(checkpoint, pipeline, dataset, cache, &run, overrides, progress)?;
     Ok(StageTwo::Train(Box::new(report)))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Receives what long work has to say. Every method has an empty default, so `&()` is a silent listener.
+/// Receives the progress of long work. Every method has an empty default, so `&()` stays silent.
 pub trait Progress: Sync {
     /// A stage begins: its name, and how many units of what it will do (`None` when nobody knows).
     fn start(&self, _stage: &str, _total: Option<u64>, _unit: &'static str) {}

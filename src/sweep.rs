@@ -33,7 +33,7 @@ pub use setting::show;
 
 /// A leaderboard, and what can be read from it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Findings {
+pub struct SweepFindings {
     /// The heads in order.
     pub leaderboard: Leaderboard,
     /// The effect of each setting that was varied.
@@ -48,11 +48,11 @@ pub struct Findings {
     pub expected_best: Vec<f64>,
 }
 
-impl Findings {
+impl SweepFindings {
     /// Reads a leaderboard. `continuous` names the settings that were drawn from a distribution: their values are cut into
     /// bins.
-    pub fn new(leaderboard: Leaderboard, continuous: &[String]) -> Findings {
-        Findings {
+    pub fn new(leaderboard: Leaderboard, continuous: &[String]) -> SweepFindings {
+        SweepFindings {
             effects: effects::effects(&leaderboard, continuous),
             layer_profile: curves::layer_profile(&leaderboard),
             heat_map: curves::layer_key(&leaderboard)

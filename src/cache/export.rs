@@ -15,7 +15,7 @@ mod table;
 use std::{collections::BTreeSet, path::PathBuf};
 
 pub use folder::{EXPORT, ExportFile};
-pub use rows::{CacheOrder, RecordPlace, Row, RowSource};
+pub use rows::{CacheOrder, DocumentRow, RowSource, SourceLine};
 use serde::Serialize;
 
 use super::reader::CacheReader;
@@ -26,9 +26,9 @@ use crate::{
     states::{Dtype, StateId, StateKind},
     wording::counted,
 };
-use folder::Staged;
+use folder::StagedExport;
 use gather::{Gatherer, MOST_OPEN, OpenShards};
-use table::{Column, Layout, Table, TableOf, TableWriter};
+use table::{Column, ExportLayout, ExportTable, TableOf, TableWriter};
 
 /// Bytes of states that are copied together at a time.
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
@@ -153,7 +153,7 @@ pub fn export_rows(
         !distinct.is_empty() && distinct.len() == options.states.len(),
         "an export is of distinct states"
     );
-    let staged = Staged::new(&options.folder)?;
+    let staged = StagedExport::new(&options.folder)?;
     // Records come in any order, so that shards would be closed and opened again for every batch.
     let most_open = match source.sources() {
         None => MOST_OPEN,
@@ -201,7 +201,7 @@ pub fn export_rows(
 
 /// What the first reading finds.
 #[derive(Default)]
-struct Counts {
+struct ExportCounts {
     rows: u64,
     tokens: u64,
     words: u64,
@@ -216,8 +216,8 @@ fn count(
     source: &dyn RowSource,
     states: &[StateId],
     progress: &dyn Progress,
-) -> Result<Counts> {
-    let mut counts = Counts::default();
+) -> Result<ExportCounts> {
+    let mut counts = ExportCounts::default();
     let mut lacking = vec![0u64; states.len()];
     let first_of = |kind: StateKind| states.iter().find(move |state| state.kind == kind);
     let (tokens, words) = (first_of(StateKind::Tokens), first_of(StateKind::Words));
@@ -261,8 +261,8 @@ fn layout_of(
     cache: &CacheReader,
     source: &dyn RowSource,
     options: &ExportOptions,
-    counts: &Counts,
-) -> Layout {
+    counts: &ExportCounts,
+) -> ExportLayout {
     let manifest = cache.manifest();
     let dtype = if options.as_f32 { Dtype::F32 } else { manifest.dtype };
     let mut tables = Vec::new();
@@ -292,10 +292,10 @@ fn layout_of(
             columns.insert(0, Column::Key);
         }
         columns.extend(states.into_iter().map(Column::State));
-        tables.push(Table { of, columns, n_rows });
+        tables.push(ExportTable { of, columns, n_rows });
     }
     let pair = |name: &str, value: String| (format!("frostbert.{name}"), value);
-    Layout {
+    ExportLayout {
         tables,
         hidden: manifest.hidden,
         dtype,
@@ -314,7 +314,7 @@ fn write_rows(
     shards: OpenShards<'_>,
     source: &dyn RowSource,
     options: &ExportOptions,
-    layout: &Layout,
+    layout: &ExportLayout,
     writer: &mut dyn TableWriter,
     progress: &dyn Progress,
 ) -> Result<()> {
@@ -325,7 +325,7 @@ fn write_rows(
         problem: "the data changed while it was exported".into(),
         hint: "export it again".into(),
     };
-    let mut flush = |gatherer: &mut Gatherer<'_>, rows: &[Row]| -> Result<()> {
+    let mut flush = |gatherer: &mut Gatherer<'_>, rows: &[DocumentRow]| -> Result<()> {
         for (number, batch) in gatherer.gather(rows)?.iter().enumerate() {
             written[number] += batch.n_rows as u64;
             // What goes beyond the announced sizes would be written over something else.

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Columns of a file with their names; all are REQUIRED.
-pub(super) type Columns = Vec<(&'static str, ArrayRef)>;
+pub(super) type NamedColumns = Vec<(&'static str, ArrayRef)>;
 
 /// Writes a table to `folder/name`, checksummed on the way, and syncs it.
 ///
@@ -41,7 +41,7 @@ pub(super) type Columns = Vec<(&'static str, ArrayRef)>;
 pub(super) fn write_table(
     folder: &Path,
     name: &str,
-    columns: Columns,
+    columns: NamedColumns,
     properties: WriterProperties,
 ) -> Result<FileEntry> {
     let fields: Vec<Field> = columns

@@ -128,7 +128,7 @@ fn dropped_copies(index: &DocumentIndex, keep: &impl Fn(&Key) -> bool) -> HashMa
 }
 
 /// Takes dropped documents out of the manifest's counts, each with the last shard that holds it.
-fn uncount(manifest: &mut Manifest, dropped: &[Dropped], copies: &mut HashMap<Key, usize>) {
+fn uncount(manifest: &mut Manifest, dropped: &[DroppedDocument], copies: &mut HashMap<Key, usize>) {
     for document in dropped {
         if let Some(copies) = copies.get_mut(&document.key) {
             *copies -= 1;
@@ -144,7 +144,7 @@ fn uncount(manifest: &mut Manifest, dropped: &[Dropped], copies: &mut HashMap<Ke
 }
 
 /// A document that goes.
-struct Dropped {
+struct DroppedDocument {
     key: Key,
     tokens: u64,
     truncated: bool,
@@ -158,7 +158,7 @@ struct Merge {
     shards: Vec<usize>,
     /// The kept documents, sorted by key: the shard's place and the row there.
     kept: Vec<(Key, usize, usize)>,
-    dropped: Vec<Dropped>,
+    dropped: Vec<DroppedDocument>,
 }
 
 /// The next shards, from `from` on, that have something to drop or are small enough to be merged.
@@ -172,7 +172,7 @@ fn next_merge(
     for first in from..manifest.shards.len() {
         let entry = &manifest.shards[first];
         let parted = part(folder, entry, first, keep)?;
-        let is_small = |parted: &Parted| parted.tokens < shard_tokens as u64 / 2;
+        let is_small = |parted: &PartitionedShard| parted.tokens < shard_tokens as u64 / 2;
         let (small, mut tokens, mut bytes) = (is_small(&parted), parted.tokens, entry.bytes());
         let mut merge =
             Merge { first, shards: vec![first], kept: parted.kept, dropped: parted.dropped };
@@ -202,11 +202,11 @@ fn next_merge(
 }
 
 /// The documents of a shard, those that are kept and those that go.
-struct Parted {
+struct PartitionedShard {
     kept: Vec<(Key, usize, usize)>,
     /// Tokens of the kept ones.
     tokens: u64,
-    dropped: Vec<Dropped>,
+    dropped: Vec<DroppedDocument>,
 }
 
 fn part(
@@ -214,16 +214,16 @@ fn part(
     entry: &ShardEntry,
     shard: usize,
     keep: &impl Fn(&Key) -> bool,
-) -> Result<Parted> {
+) -> Result<PartitionedShard> {
     let table = tables::read_documents(folder, entry)?;
-    let mut parted = Parted { kept: Vec::new(), tokens: 0, dropped: Vec::new() };
+    let mut parted = PartitionedShard { kept: Vec::new(), tokens: 0, dropped: Vec::new() };
     for row in 0..table.len() {
         let (key, tokens) = (table.key(row), table.n_tokens_of(row));
         if keep(&key) {
             parted.tokens += tokens;
             parted.kept.push((key, shard, row));
         } else {
-            parted.dropped.push(Dropped { key, tokens, truncated: table.truncated(row) });
+            parted.dropped.push(DroppedDocument { key, tokens, truncated: table.truncated(row) });
         }
     }
     Ok(parted)
@@ -242,7 +242,7 @@ fn same_origin(a: &ShardEntry, b: &ShardEntry) -> bool {
 fn replace(folder: &Path, manifest: &mut Manifest, merge: Merge) -> Result<()> {
     let mut entries: Vec<ShardEntry> = Vec::new();
     if !merge.kept.is_empty() {
-        let sources = Sources::open(folder, manifest, &merge)?;
+        let sources = MergeShards::open(folder, manifest, &merge)?;
         let name = shard_name(manifest.next_shard());
         let origins = join_origins(manifest, &merge);
         let states: Vec<StateId> = manifest.shards[merge.first].states().collect();
@@ -288,18 +288,18 @@ fn join_origins(manifest: &Manifest, merge: &Merge) -> Vec<Origin> {
 }
 
 /// The shards of a merge, open for reading.
-struct Sources<'a> {
+struct MergeShards<'a> {
     reader: CacheReader,
     merge: &'a Merge,
     layouts: HashMap<usize, ShardLayout>,
 }
 
-impl<'a> Sources<'a> {
-    fn open(folder: &Path, manifest: &Manifest, merge: &'a Merge) -> Result<Sources<'a>> {
+impl<'a> MergeShards<'a> {
+    fn open(folder: &Path, manifest: &Manifest, merge: &'a Merge) -> Result<MergeShards<'a>> {
         let reader = CacheReader::of(folder, manifest);
         let layouts = merge.shards.iter();
         let layouts = layouts.map(|place| Ok((*place, reader.read_layout(*place as u32)?)));
-        Ok(Sources { layouts: layouts.collect::<Result<_>>()?, reader, merge })
+        Ok(MergeShards { layouts: layouts.collect::<Result<_>>()?, reader, merge })
     }
 
     /// The layout of what is kept.

@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use self::check::Wrong;
+use self::check::ManifestProblem;
 use crate::{
     durable::write_file,
     error::{Error, Result},
@@ -301,8 +301,10 @@ fn read_text(folder: &Path) -> Result<Option<String>> {
     let path = folder.join(MANIFEST);
     match std::fs::read(&path) {
         Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|error| {
-            let wrong =
-                Wrong { expected: "a manifest of this format".into(), got: error.to_string() };
+            let wrong = ManifestProblem {
+                expected: "a manifest of this format".into(),
+                got: error.to_string(),
+            };
             damaged(folder, wrong, BEYOND_REPAIR)
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -312,12 +314,15 @@ fn read_text(folder: &Path) -> Result<Option<String>> {
 
 fn parse(folder: &Path, text: &str) -> Result<Manifest> {
     serde_json::from_str(text).map_err(|error| {
-        let wrong = Wrong { expected: "a manifest of this format".into(), got: error.to_string() };
+        let wrong = ManifestProblem {
+            expected: "a manifest of this format".into(),
+            got: error.to_string(),
+        };
         damaged(folder, wrong, BEYOND_REPAIR)
     })
 }
 
-fn damaged(folder: &Path, wrong: Wrong, hint: &str) -> Error {
+fn damaged(folder: &Path, wrong: ManifestProblem, hint: &str) -> Error {
     Error::CacheDamage {
         path: folder.join(MANIFEST),
         expected: wrong.expected,

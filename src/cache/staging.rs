@@ -50,7 +50,7 @@ impl ShardPlace {
                 "others".into(),
             ));
         }
-        let aside = Aside::new(&self.folder, &self.name)?;
+        let aside = StagingFolder::new(&self.folder, &self.name)?;
         let files = write_states(&aside.path, &self.metadata, &layout, states, &entry.files)?;
         Ok(WrittenShard {
             name: self.name,
@@ -71,7 +71,7 @@ pub struct WrittenShard {
     pub(super) files: Vec<FileEntry>,
     pub(super) origins: Vec<Origin>,
     pub(super) documents: DocumentTable,
-    aside: Aside,
+    aside: StagingFolder,
 }
 
 impl WrittenShard {
@@ -129,7 +129,7 @@ fn write_aside(
     states: impl Iterator<Item = Result<StateRows>>,
     origins: Vec<Origin>,
 ) -> Result<WrittenShard> {
-    let aside = Aside::new(folder, name)?;
+    let aside = StagingFolder::new(folder, name)?;
     let mut files = vec![tables::write_documents(&aside.path, &layout.documents)?];
     files.extend(write_states(&aside.path, metadata, &layout, states, &[])?);
     sync_folder(&aside.path)?;
@@ -180,18 +180,18 @@ fn in_the_way(path: &Path) -> Error {
 }
 
 /// A temporary folder in a cache, removed with what is left in it unless it was renamed.
-struct Aside {
+struct StagingFolder {
     path: PathBuf,
 }
 
-impl Aside {
-    fn new(folder: &Path, name: &str) -> Result<Aside> {
+impl StagingFolder {
+    fn new(folder: &Path, name: &str) -> Result<StagingFolder> {
         let path = folder.join(format!("tmp-{name}"));
         fs::create_dir(&path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => in_the_way(&path),
             _ => Error::io("create", &path)(error),
         })?;
-        Ok(Aside { path })
+        Ok(StagingFolder { path })
     }
 
     fn renamed(mut self) {
@@ -199,7 +199,7 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for StagingFolder {
     fn drop(&mut self) {
         if self.path != Path::new("") {
             // On a full disk this makes room again; what cannot be removed now, the next writer removes.

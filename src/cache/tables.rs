@@ -17,7 +17,7 @@ use parquet::{
 };
 
 use super::{
-    file::{Columns, checked_bytes, damage, read_file, write_table},
+    file::{NamedColumns, checked_bytes, damage, read_file, write_table},
     manifest::{FileEntry, ShardEntry},
     shard::{DocumentTable, ShardLayout},
 };
@@ -52,7 +52,7 @@ pub(super) fn write_documents(folder: &Path, table: &DocumentTable) -> Result<Fi
     let tokens = |window| table.window_tokens(window);
     let keys: Vec<u8> = windows().flat_map(|(document, ..)| table.key(document).0).collect();
     let truncated = windows().map(|(document, ..)| Some(table.truncated(document)));
-    let columns: Columns = vec![
+    let columns: NamedColumns = vec![
         ("key", Arc::new(FixedSizeBinaryArray::new(32, Buffer::from_vec(keys), None))),
         (
             "window",
@@ -90,7 +90,7 @@ pub(super) fn write_tokens(folder: &Path, layout: &ShardLayout) -> Result<FileEn
         })
     };
     let alignment = &layout.alignment;
-    let columns: Columns = vec![
+    let columns: NamedColumns = vec![
         ("doc", column::<UInt32Type>(places().map(|place| place.0 as u32))),
         ("window", column::<UInt16Type>(places().map(|place| place.1 as u16))),
         ("position", column::<UInt16Type>(places().map(|place| place.2 as u16))),
@@ -114,7 +114,7 @@ pub(super) fn write_words(folder: &Path, layout: &ShardLayout) -> Result<FileEnt
         .windows(2)
         .enumerate()
         .flat_map(|(document, bounds)| (bounds[0]..bounds[1]).map(move |_| document as u32));
-    let columns: Columns = vec![
+    let columns: NamedColumns = vec![
         ("doc", column::<UInt32Type>(documents)),
         ("sequence", column::<UInt8Type>(words.iter().map(|word| word.sequence))),
         ("word", column::<Int32Type>(words.iter().map(|word| word.word))),
@@ -145,7 +145,7 @@ fn properties() -> WriterProperties {
 /// When the file is damaged, or does not hold what the manifest says.
 pub(super) fn read_documents(folder: &Path, entry: &ShardEntry) -> Result<DocumentTable> {
     let table = read_documents_uncounted(folder, entry)?;
-    let (expected, got) = (Counts::of_entry(entry), Counts::of_table(&table));
+    let (expected, got) = (DocumentCounts::of_entry(entry), DocumentCounts::of_table(&table));
     if got != expected {
         return Err(damage(
             &folder.join(&entry.name).join(DOCUMENTS),
@@ -161,19 +161,19 @@ pub(super) fn read_documents(folder: &Path, entry: &ShardEntry) -> Result<Docume
 
 /// What the manifest says of a shard's table of documents.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct DocumentCounts {
     pub(super) documents: u64,
     pub(super) windows: u64,
     pub(super) tokens: u64,
 }
 
-impl Counts {
-    pub(super) fn of_entry(entry: &ShardEntry) -> Counts {
-        Counts { documents: entry.documents, windows: entry.windows, tokens: entry.tokens }
+impl DocumentCounts {
+    pub(super) fn of_entry(entry: &ShardEntry) -> DocumentCounts {
+        DocumentCounts { documents: entry.documents, windows: entry.windows, tokens: entry.tokens }
     }
 
-    pub(super) fn of_table(table: &DocumentTable) -> Counts {
-        Counts {
+    pub(super) fn of_table(table: &DocumentTable) -> DocumentCounts {
+        DocumentCounts {
             documents: table.len() as u64,
             windows: table.n_windows() as u64,
             tokens: table.n_tokens(),

@@ -9,7 +9,7 @@ use super::{
     leftovers::remove_leftovers,
     manifest::{MANIFEST, Manifest, ShardEntry},
     state_file::{self, StateFile},
-    tables::{self, Counts},
+    tables::{self, DocumentCounts},
     writer::take_lock,
 };
 use crate::{error::Result, states::StateKind};
@@ -133,7 +133,7 @@ fn take_from_files(folder: &Path, manifest: &mut Manifest) {
     }
     for entry in &mut manifest.shards {
         if let Ok(table) = tables::read_documents_uncounted(folder, entry) {
-            let Counts { documents, windows, tokens } = Counts::of_table(&table);
+            let DocumentCounts { documents, windows, tokens } = DocumentCounts::of_table(&table);
             (entry.documents, entry.windows, entry.tokens) = (documents, windows, tokens);
         }
     }

@@ -15,7 +15,7 @@ use frostbert::{
         verify::{self, damaged_files},
     },
     error::Error,
-    pipeline::{gc::Needed, settings::Pipeline},
+    pipeline::{gc::NeededDocuments, settings::Pipeline},
     progress::Progress,
     states::StateId,
     wording::counted,
@@ -23,7 +23,7 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, Overrides, export, output};
+use super::{Context, OverrideArguments, export, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -69,7 +69,7 @@ pub(super) enum CacheCommand {
         #[arg(long = "pipeline", value_name = "PIPELINE.toml")]
         pipelines: Vec<PathBuf>,
         #[command(flatten)]
-        overrides: Overrides,
+        overrides: OverrideArguments,
     },
     #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]
     Export(export::ExportArguments),
@@ -273,7 +273,7 @@ fn diff(a: &Path, b: &Path, context: &Context) -> Result<ExitCode> {
 fn gc(
     folders: &[PathBuf],
     pipelines: &[PathBuf],
-    overrides: &Overrides,
+    overrides: &OverrideArguments,
     context: &Context,
 ) -> Result<ExitCode> {
     let mut needing = Vec::new();
@@ -281,7 +281,7 @@ fn gc(
         let tasks = Pipeline::read_tasks(path, &overrides.set)?.into_iter();
         needing.extend(tasks.map(|task| task.pipeline));
     }
-    let needed = Needed::by(&needing, &context.progress)?;
+    let needed = NeededDocuments::by(&needing, &context.progress)?;
     let caches = find(folders)?
         .into_iter()
         .map(|(path, manifest)| Ok((path, manifest?)))

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use frostbert::pipeline::{
     doctor::{
-        Asked, Findings, Problem, RuntimeFindings,
+        Diagnosis, DoctorRequest, Problem, RuntimeFindings,
         cuda::CudaFindings,
         disk::CacheFindings,
         examine,
@@ -18,7 +18,7 @@ use frostbert::pipeline::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, Overrides, output};
+use super::{Context, OverrideArguments, output};
 
 /// Exit code 1 where nothing can be extracted: no ONNX Runtime, a model that does not load, a folder of caches that
 /// cannot be written, or a device that the pipeline names and that cannot be had.
@@ -28,7 +28,7 @@ pub(super) struct DoctorArguments {
     #[arg(value_name = "PIPELINE.toml")]
     pipeline: Option<PathBuf>,
     #[command(flatten)]
-    overrides: Overrides,
+    overrides: OverrideArguments,
 }
 
 pub(super) fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &DoctorArguments, context: &Context) -> Result<Exit
         Some(path) => Pipeline::read_tasks(path, &arguments.overrides.set)?.into_iter().next(),
         None => None,
     };
-    let asked = Asked::of(task.as_ref().map(|task| &task.pipeline));
+    let asked = DoctorRequest::of(task.as_ref().map(|task| &task.pipeline));
     let search = context.search.clone();
     let findings = examine(&asked, &context.machine, search, &context.progress);
     if context.json {
@@ -104,7 +104,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-fn describe(findings: &Findings) -> String {
+fn describe(findings: &Diagnosis) -> String {
     let mut page = Page { text: String::new() };
     page.line(
         "frostbert",
@@ -128,7 +128,7 @@ fn describe(findings: &Findings) -> String {
     page.text
 }
 
-fn describe_cpu(page: &mut Page, findings: &Findings) {
+fn describe_cpu(page: &mut Page, findings: &Diagnosis) {
     let cpu = &findings.cpu;
     let model = if cpu.model.is_empty() { "unknown" } else { &cpu.model };
     page.line(

@@ -18,7 +18,7 @@ use frostbert::{
 };
 use serde_json::json;
 
-use super::{Context, Overrides, output};
+use super::{Context, OverrideArguments, output};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
@@ -27,27 +27,27 @@ pub(super) struct ExportArguments {
     cache: PathBuf,
     /// What to write
     #[arg(long, value_name = "FORMAT", value_enum)]
-    to: Format,
+    to: ExportFormatArgument,
     /// One row per record of this pipeline's data files, in their order [default: every document once, as the cache
     /// holds them]
     #[arg(long, value_name = "PIPELINE.toml")]
     pipeline: Option<PathBuf>,
     #[command(flatten)]
-    overrides: Overrides,
+    overrides: OverrideArguments,
     /// States to write, as in mean-L06 tokens-L06 [default: those the pipeline stores; without one, those that every
     /// document has]
     #[arg(long = "state", value_name = "STATE", num_args = 1..)]
     states: Vec<StateId>,
     /// Write f32 where the cache holds f16, for tools that have no f16
     #[arg(long = "as", value_name = "TYPE", value_enum)]
-    value_type: Option<ValueType>,
+    value_type: Option<ValueTypeArgument>,
     /// The folder to make; an earlier export there is replaced [default: beside the cache, <DIR>-<FORMAT>]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+enum ExportFormatArgument {
     /// NumPy: a .npy file per array, to be mapped with numpy.load(FILE, mmap_mode="r")
     Npy,
     /// A .safetensors file per table, a tensor per column
@@ -59,7 +59,7 @@ enum Format {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ValueType {
+enum ValueTypeArgument {
     F32,
 }
 
@@ -92,15 +92,15 @@ pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<Exit
         None => None,
     };
     let format = match arguments.to {
-        Format::Npy => ExportFormat::Npy,
-        Format::Safetensors => ExportFormat::Safetensors,
-        Format::Arrow => ExportFormat::Arrow,
-        Format::ParquetList => ExportFormat::ParquetList,
+        ExportFormatArgument::Npy => ExportFormat::Npy,
+        ExportFormatArgument::Safetensors => ExportFormat::Safetensors,
+        ExportFormatArgument::Arrow => ExportFormat::Arrow,
+        ExportFormatArgument::ParquetList => ExportFormat::ParquetList,
     };
     let options = ExportOptions {
         format,
         states: arguments.states.clone(),
-        as_f32: arguments.value_type == Some(ValueType::F32),
+        as_f32: arguments.value_type == Some(ValueTypeArgument::F32),
         folder: match &arguments.out {
             Some(folder) => folder.clone(),
             None => beside(&cache, pipeline.as_ref(), format),

@@ -2,14 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use frostbert::pipeline::{doctor::Search, extract::Machine};
+use frostbert::pipeline::{doctor::RuntimeSearch, extract::Machine};
 
 /// The machine with ONNX Runtime from the flag, the environment, the checkout, or the system; and how that was found.
-pub(super) fn machine(ort_lib: Option<&Path>, threads: usize, go_on: bool) -> (Machine, Search) {
+pub(super) fn machine(
+    ort_lib: Option<&Path>,
+    threads: usize,
+    go_on: bool,
+) -> (Machine, RuntimeSearch) {
     let named = |how, path: PathBuf| {
         let library = in_folder(&path).unwrap_or(path);
         let looked = Vec::new();
-        (library, Search { how, looked })
+        (library, RuntimeSearch { how, looked })
     };
     let (onnxruntime, search) = match (ort_lib, std::env::var_os("ORT_DYLIB_PATH")) {
         (Some(path), _) => named("--ort-lib", path.to_path_buf()),
@@ -20,7 +24,7 @@ pub(super) fn machine(ort_lib: Option<&Path>, threads: usize, go_on: bool) -> (M
     (machine, search)
 }
 
-fn search() -> (PathBuf, Search) {
+fn search() -> (PathBuf, RuntimeSearch) {
     let program = std::env::current_exe().ok();
     // In a checkout the program lies in target/release and the library in runtime.
     let near = program.iter().flat_map(|program| program.ancestors().skip(1)).take(4);
@@ -33,12 +37,12 @@ fn search() -> (PathBuf, Search) {
         looked.push(folder);
         if let Some(library) = library {
             let how = "found";
-            return (library, Search { how, looked });
+            return (library, RuntimeSearch { how, looked });
         }
     }
     let how = "not found";
     let library = PathBuf::from("runtime/libonnxruntime.so");
-    (library, Search { how, looked })
+    (library, RuntimeSearch { how, looked })
 }
 
 /// libonnxruntime.so in a folder, or the newest of its versions.

@@ -8,10 +8,10 @@ use std::{
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use frostbert::{
-    data::{self, Column, Example, Examples, Format, Source, Swallowed, Want},
+    data::{self, ColumnName, Format, Record, Records, Source, SwallowedLines, WantedFields},
     pipeline::{
-        apply::SavedRun,
         predict::{EntitySpan, Prediction, Predictor},
+        saved_run::SavedRun,
     },
     progress::Progress,
     wording::{counted, printable},
@@ -69,15 +69,15 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     }
     let mut predictor = Predictor::open(saved, &context.machine)?;
     let given = arguments.text.iter().enumerate().map(|(number, text)| {
-        Ok(Example {
+        Ok(Record {
             text: text.clone(),
             text_pair: arguments.text_pair.get(number).cloned(),
-            ..Example::default()
+            ..Record::default()
         })
     });
     let chunk_texts = (CHUNK_PROBABILITIES / predictor.n_labels().max(1)).clamp(1, CHUNK_TEXTS);
     let mut chunk = Vec::new();
-    let mut swallowed = Swallowed::default();
+    let mut swallowed = SwallowedLines::default();
     for example in given.chain(examples.into_iter().flatten()) {
         let example = example?;
         swallowed.count(&example);
@@ -109,15 +109,15 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(saved: &SavedRun, file: &Path, format: Option<Format>) -> Result<Examples> {
-    let want = Want { label: false, text_pair: saved.pipeline.reads_pairs() };
+fn read(saved: &SavedRun, file: &Path, format: Option<Format>) -> Result<Records> {
+    let want = WantedFields { label: false, text_pair: saved.pipeline.reads_pairs() };
     if file == Path::new("-") {
         let name = Path::new("standard input");
         let source = match format {
             Some(_) => saved.source(name, format),
             None => Source {
                 format: Some(Format::Lines),
-                text: Column::from("text"),
+                text: ColumnName::from("text"),
                 ..Source::new(name)
             },
         };

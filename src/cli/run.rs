@@ -12,7 +12,7 @@ use frostbert::pipeline::{
 use serde_json::json;
 
 use super::{
-    Context, Overrides, output,
+    Context, OverrideArguments, output,
     train::{describe_stage_two, describe_tasks},
 };
 
@@ -22,7 +22,7 @@ pub(super) struct RunArguments {
     #[arg(value_name = "PIPELINE.toml", required_unless_present = "locked")]
     pipeline: Option<PathBuf>,
     #[command(flatten)]
-    overrides: Overrides,
+    overrides: OverrideArguments,
     /// Replay a run from its lock file: the same inputs are checked first, then the bytes of the results
     #[arg(long, value_name = "LOCK.json", conflicts_with_all = ["pipeline", "set"])]
     locked: Option<PathBuf>,

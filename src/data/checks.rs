@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    clean::{CleanCounts, CleanOptions, Place},
-    dataset::{FileRecord, Row, part_name},
+    clean::{CleanCounts, CleanOptions, RecordLine},
+    dataset::{Example, FileRecord, part_name},
     split::Part,
     split_check::SplitCheck,
     summary::ClassBalance,
@@ -70,21 +70,21 @@ pub struct SharedTexts {
     /// The part whose rows are counted.
     pub other: Part,
     /// Texts (or pairs, or sentences of words) of `other` that `first` has.
-    pub texts: Shared,
+    pub texts: SharedRecords,
     /// Contexts of `other` that `first` has, for questions.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub contexts: Option<Shared>,
+    pub contexts: Option<SharedRecords>,
 }
 
 /// What two parts share: how much there is, and the first few of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shared {
+pub struct SharedRecords {
     /// Distinct texts, or contexts.
     pub count: usize,
     /// Rows of the later part that hold them.
     pub rows: usize,
     /// The first few of these rows, each with the first row of the earlier part.
-    pub examples: Vec<Sighting>,
+    pub examples: Vec<FoundText>,
 }
 
 /// How many there are, and the first few of them.
@@ -93,12 +93,12 @@ pub struct Finding {
     /// All of them.
     pub count: usize,
     /// The first few.
-    pub examples: Vec<Sighting>,
+    pub examples: Vec<FoundText>,
 }
 
 /// A text, and where it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sighting {
+pub struct FoundText {
     /// The text, shortened.
     pub text: String,
     /// Its targets, shortened, where they are what was found.
@@ -124,14 +124,14 @@ pub struct RecordPlace {
 
 impl RecordPlace {
     /// Where a row of a dataset with these files stands.
-    pub(crate) fn of(row: &Row, files: &[FileRecord]) -> RecordPlace {
+    pub(crate) fn of(row: &Example, files: &[FileRecord]) -> RecordPlace {
         RecordPlace { file: files[row.file].path.clone(), line: row.line, id: row.id.clone() }
     }
 }
 
 impl Finding {
     /// Counts `items` and shows the first few.
-    fn of<T>(items: impl Iterator<Item = T>, show: impl Fn(T) -> Sighting) -> Finding {
+    fn of<T>(items: impl Iterator<Item = T>, show: impl Fn(T) -> FoundText) -> Finding {
         let mut finding = Finding::default();
         for item in items {
             finding.count += 1;
@@ -151,18 +151,18 @@ impl FileChecks {
         options: CleanOptions,
         files: &[FileRecord],
     ) -> FileChecks {
-        let place = |place: Place| RecordPlace {
+        let place = |place: RecordLine| RecordPlace {
             file: files[place.source].path.clone(),
             line: place.line,
             id: None,
         };
-        let repeats = counts.repeats.into_iter().map(|repeat| Sighting {
+        let repeats = counts.repeats.into_iter().map(|repeat| FoundText {
             text: repeat.text,
             labels: Vec::new(),
             records: vec![place(repeat.first), place(repeat.other)],
         });
         let shown = |label: Option<String>| shorten(&label.unwrap_or_default(), N_SHOWN);
-        let conflicts = counts.conflicts.into_iter().map(|conflict| Sighting {
+        let conflicts = counts.conflicts.into_iter().map(|conflict| FoundText {
             text: conflict.text,
             labels: vec![shown(conflict.first_label), shown(conflict.other_label)],
             records: vec![place(conflict.first), place(conflict.other)],
@@ -184,7 +184,7 @@ impl DataChecks {
     pub(super) fn of(
         files: Vec<FileChecks>,
         split: Option<SplitCheck>,
-        rows: &[Row],
+        rows: &[Example],
         records: &[FileRecord],
         balance: Option<ClassBalance>,
     ) -> DataChecks {
@@ -305,21 +305,21 @@ fn file_warnings(checks: &FileChecks) -> Vec<String> {
 
 /// What rows of `other` share with rows of `first` by this `key`; rows without a key are left out.
 fn shared<'r, K: Eq + Hash + Clone>(
-    rows: &'r [Row],
+    rows: &'r [Example],
     first: Part,
     other: Part,
     records: &[FileRecord],
-    key: impl Fn(&'r Row) -> Option<K>,
-) -> Shared {
+    key: impl Fn(&'r Example) -> Option<K>,
+) -> SharedRecords {
     let of_part = |part: Part| rows.iter().filter(move |row| row.part == part);
-    let mut earlier: HashMap<K, &Row> = HashMap::new();
+    let mut earlier: HashMap<K, &Example> = HashMap::new();
     for row in of_part(first) {
         if let Some(key) = key(row) {
             earlier.entry(key).or_insert(row);
         }
     }
     let mut distinct: HashSet<K> = HashSet::new();
-    let mut shared = Shared::default();
+    let mut shared = SharedRecords::default();
     for row in of_part(other) {
         let Some(key) = key(row) else { continue };
         let Some(first) = earlier.get(&key) else {
@@ -328,7 +328,7 @@ fn shared<'r, K: Eq + Hash + Clone>(
         shared.rows += 1;
         distinct.insert(key);
         if shared.examples.len() < N_LISTED {
-            shared.examples.push(Sighting {
+            shared.examples.push(FoundText {
                 text: shorten(&row.text, N_SHOWN),
                 labels: Vec::new(),
                 records: vec![RecordPlace::of(first, records), RecordPlace::of(row, records)],
@@ -339,21 +339,21 @@ fn shared<'r, K: Eq + Hash + Clone>(
     shared
 }
 
-fn misplaced_answers(rows: &[Row], records: &[FileRecord]) -> Finding {
+fn misplaced_answers(rows: &[Example], records: &[FileRecord]) -> Finding {
     let misplaced = rows.iter().flat_map(|row| {
         let context = row.text_pair.as_deref().unwrap_or_default();
         let answers = row.target.answers().iter();
         let misplaced = answers.filter(move |answer| !answer.matches(context));
         misplaced.map(move |answer| (row, answer))
     });
-    Finding::of(misplaced, |(row, answer)| Sighting {
+    Finding::of(misplaced, |(row, answer)| FoundText {
         text: shorten(&answer.text, N_SHOWN),
         labels: Vec::new(),
         records: vec![RecordPlace::of(row, records)],
     })
 }
 
-fn is_qa(rows: &[Row]) -> bool {
+fn is_qa(rows: &[Example]) -> bool {
     let target = rows.first().map(|row| &row.target);
     matches!(target, Some(Target::Answers(_)))
 }

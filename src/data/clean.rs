@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::example::Example;
+use super::record::Record;
 use crate::{error::Result, wording::shorten};
 
 /// Duplicates and conflicts that are listed, of all that are counted.
@@ -20,7 +20,7 @@ const N_LISTED: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CleanOptions {
-    /// Drop records without a text: see [`Example::is_empty`].
+    /// Drop records without a text: see [`Record::is_empty`].
     pub drop_empty: bool,
     /// Of records with the same text and the same target, keep the first.
     pub drop_duplicates: bool,
@@ -45,16 +45,16 @@ pub struct CleanCounts {
 
 /// Where a record stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// The number of its source: see [`Example::source`].
+pub struct RecordLine {
+    /// The number of its source: see [`Record::source`].
     pub source: usize,
-    /// Its line: see [`Example::line`].
+    /// Its line: see [`Record::line`].
     pub line: Option<u64>,
 }
 
-impl Place {
-    fn of(example: &Example) -> Place {
-        Place { source: example.source, line: example.line }
+impl RecordLine {
+    fn of(example: &Record) -> RecordLine {
+        RecordLine { source: example.source, line: example.line }
     }
 }
 
@@ -64,9 +64,9 @@ pub struct Repeat {
     /// The text, shortened.
     pub text: String,
     /// The first record with the text (whatever its target).
-    pub first: Place,
+    pub first: RecordLine,
     /// The record that repeats.
-    pub other: Place,
+    pub other: RecordLine,
 }
 
 /// A text that stands there with two targets.
@@ -77,11 +77,11 @@ pub struct Conflict {
     /// Its first target; `None` for a record without one.
     pub first_label: Option<String>,
     /// The first record.
-    pub first: Place,
+    pub first: RecordLine,
     /// The first target that is another one.
     pub other_label: Option<String>,
     /// The record that has it.
-    pub other: Place,
+    pub other: RecordLine,
 }
 
 impl Default for CleanOptions {
@@ -110,12 +110,12 @@ impl Default for CleanOptions {
 /// assert_eq!((counts.read, counts.empty, counts.duplicates, counts.conflicting), (4, 1, 1, 1));
 /// ```
 pub fn clean<K: Eq + Hash + Clone>(
-    examples: impl IntoIterator<Item = Result<Example>>,
+    examples: impl IntoIterator<Item = Result<Record>>,
     options: CleanOptions,
-    key: impl Fn(&Example) -> K,
-    target: impl Fn(&Example) -> Option<String>,
-) -> Result<(Vec<Example>, CleanCounts)> {
-    let mut seen = Seen::default();
+    key: impl Fn(&Record) -> K,
+    target: impl Fn(&Record) -> Option<String>,
+) -> Result<(Vec<Record>, CleanCounts)> {
+    let mut seen = SeenTexts::default();
     let mut counts = CleanCounts::default();
     let mut kept = Vec::new();
     for example in examples {
@@ -128,8 +128,8 @@ pub fn clean<K: Eq + Hash + Clone>(
             }
         }
         match seen.add(key(&example), target(&example), &example) {
-            Sight::New => {}
-            Sight::Duplicate(repeat) => {
+            Repetition::New => {}
+            Repetition::Duplicate(repeat) => {
                 counts.duplicates += 1;
                 if counts.repeats.len() < N_LISTED {
                     counts.repeats.push(repeat);
@@ -138,7 +138,7 @@ pub fn clean<K: Eq + Hash + Clone>(
                     continue;
                 }
             }
-            Sight::Conflict(conflict) => {
+            Repetition::Conflict(conflict) => {
                 counts.conflicting += 1;
                 if counts.conflicts.len() < N_LISTED {
                     counts.conflicts.push(conflict);
@@ -151,22 +151,22 @@ pub fn clean<K: Eq + Hash + Clone>(
 }
 
 /// What was met so far. A target is its number, so that its spelling is held once.
-struct Seen<K> {
+struct SeenTexts<K> {
     label_numbers: HashMap<Option<String>, usize>,
     labels: Vec<Option<String>>,
-    first: HashMap<K, First>,
+    first: HashMap<K, FirstRecord>,
     /// Labels of a text beside its first one.
     others: HashSet<(K, usize)>,
 }
 
 /// The first record with a text.
-struct First {
+struct FirstRecord {
     label: usize,
-    place: Place,
+    place: RecordLine,
     has_others: bool,
 }
 
-enum Sight {
+enum Repetition {
     /// A new text, or a text known to be conflicting with one more label.
     New,
     Duplicate(Repeat),
@@ -174,28 +174,28 @@ enum Sight {
     Conflict(Conflict),
 }
 
-impl<K: Eq + Hash + Clone> Seen<K> {
-    fn add(&mut self, key: K, target: Option<String>, example: &Example) -> Sight {
+impl<K: Eq + Hash + Clone> SeenTexts<K> {
+    fn add(&mut self, key: K, target: Option<String>, example: &Record) -> Repetition {
         let label = self.label_number(&target);
-        let place = Place::of(example);
+        let place = RecordLine::of(example);
         let first = match self.first.entry(key.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(First { label, place, has_others: false });
-                return Sight::New;
+                entry.insert(FirstRecord { label, place, has_others: false });
+                return Repetition::New;
             }
             Entry::Occupied(entry) => entry.into_mut(),
         };
         if first.label == label || !self.others.insert((key, label)) {
-            return Sight::Duplicate(Repeat {
+            return Repetition::Duplicate(Repeat {
                 text: shorten(&example.text, 80),
                 first: first.place,
                 other: place,
             });
         }
         if std::mem::replace(&mut first.has_others, true) {
-            return Sight::New;
+            return Repetition::New;
         }
-        Sight::Conflict(Conflict {
+        Repetition::Conflict(Conflict {
             text: shorten(&example.text, 80),
             first_label: self.labels[first.label].clone(),
             first: first.place,
@@ -214,9 +214,9 @@ impl<K: Eq + Hash + Clone> Seen<K> {
     }
 }
 
-impl<K> Default for Seen<K> {
+impl<K> Default for SeenTexts<K> {
     fn default() -> Self {
-        Seen {
+        SeenTexts {
             label_numbers: HashMap::new(),
             labels: Vec::new(),
             first: HashMap::new(),
@@ -230,13 +230,13 @@ mod tests {
     use super::*;
     use crate::error::Error;
 
-    fn examples(rows: &[(&str, Option<&str>)]) -> Vec<Result<Example>> {
+    fn examples(rows: &[(&str, Option<&str>)]) -> Vec<Result<Record>> {
         let example = |(i, (text, label)): (usize, &(&str, Option<&str>))| {
-            Ok(Example {
+            Ok(Record {
                 text: (*text).to_owned(),
                 label: label.map(str::to_owned),
                 line: Some(i as u64 + 1),
-                ..Example::default()
+                ..Record::default()
             })
         };
         rows.iter().enumerate().map(example).collect()
@@ -253,8 +253,8 @@ mod tests {
         (kept.iter().map(|example| example.line.unwrap()).collect(), counts)
     }
 
-    fn at(line: u64) -> Place {
-        Place { source: 0, line: Some(line) }
+    fn at(line: u64) -> RecordLine {
+        RecordLine { source: 0, line: Some(line) }
     }
 
     const ROWS: &[(&str, Option<&str>)] = &[
@@ -333,8 +333,8 @@ mod tests {
     #[test]
     fn the_key_decides_what_the_same_text_is() {
         let rows = examples(&[("One", Some("a")), ("one", Some("a"))]);
-        let key = |example: &Example| example.text.to_lowercase();
-        let label = |example: &Example| example.label.clone();
+        let key = |example: &Record| example.text.to_lowercase();
+        let label = |example: &Record| example.label.clone();
         let (kept, _) = clean(rows, CleanOptions::default(), key, label).unwrap();
         assert_eq!(kept.len(), 1);
     }
@@ -343,7 +343,7 @@ mod tests {
     fn the_first_error_ends_it() {
         let mut rows = examples(&[("one", None)]);
         rows.push(Err(Error::io("read", "a.csv")(std::io::Error::other("gone"))));
-        let key = |example: &Example| example.text.clone();
+        let key = |example: &Record| example.text.clone();
         assert!(clean(rows, CleanOptions::default(), key, |_| None).is_err());
     }
 

@@ -3,10 +3,10 @@
 use std::iter;
 
 use super::{
-    example::{Example, Want},
     read::{Text, next_line},
+    record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, PART_BYTES, too_long},
-    source::{Column, Format, Source},
+    source::{ColumnName, Format, Source},
 };
 use crate::{
     error::{Error, Result},
@@ -24,8 +24,8 @@ use crate::{
 pub(super) fn read(
     input: Text,
     source: &Source,
-    want: Want,
-) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    want: WantedFields,
+) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     refuse_columns_of_texts(source, want, Format::Conll)?;
     if source.id.is_some() {
         return Err(source.malformed(
@@ -35,18 +35,22 @@ pub(super) fn read(
             "leave `id` of this source out",
         ));
     }
-    let mut sentences = Sentences {
+    let mut sentences = ConllSentences {
         input,
         line: 0,
         n_documents: 0,
-        columns: Columns::of(source, want)?,
+        columns: ColumnPlaces::of(source, want)?,
         source: source.clone(),
     };
     Ok(iter::from_fn(move || sentences.next_example().transpose()))
 }
 
 /// Fails where `source` or `want` speaks of columns that a format of words does not have.
-pub(super) fn refuse_columns_of_texts(source: &Source, want: Want, format: Format) -> Result<()> {
+pub(super) fn refuse_columns_of_texts(
+    source: &Source,
+    want: WantedFields,
+    format: Format,
+) -> Result<()> {
     if want.text_pair {
         return Err(source.malformed(
             None,
@@ -77,7 +81,7 @@ pub(super) fn too_long_sentence(source: &Source, line: Option<u64>) -> Error {
 }
 
 /// Where words and, if wanted, their tags are.
-struct Columns {
+struct ColumnPlaces {
     word: usize,
     tag: Option<TagColumn>,
 }
@@ -89,12 +93,12 @@ enum TagColumn {
     Number(usize),
 }
 
-impl Columns {
-    fn of(source: &Source, want: Want) -> Result<Self> {
-        let number = |key: &str, column: &Option<Column>| match column {
+impl ColumnPlaces {
+    fn of(source: &Source, want: WantedFields) -> Result<Self> {
+        let number = |key: &str, column: &Option<ColumnName>| match column {
             None => Ok(None),
-            Some(Column::Number(number)) => Ok(Some(*number)),
-            Some(Column::Name(name)) => Err(source.malformed(
+            Some(ColumnName::Number(number)) => Ok(Some(*number)),
+            Some(ColumnName::Name(name)) => Err(source.malformed(
                 None,
                 format!("a column number for `{key}`, as a conll file does not name its columns"),
                 format!("the name `{name}`"),
@@ -102,7 +106,7 @@ impl Columns {
             )),
         };
         let tag = number("tags", &source.tags)?.map_or(TagColumn::Last, TagColumn::Number);
-        Ok(Columns {
+        Ok(ColumnPlaces {
             word: number("words", &source.words)?.unwrap_or(0),
             tag: want.label.then_some(tag),
         })
@@ -123,18 +127,18 @@ impl Columns {
 }
 
 /// The lines, gathered to sentences.
-struct Sentences {
+struct ConllSentences {
     input: Text,
     /// The line that was read last, from 1.
     line: u64,
     n_documents: usize,
-    columns: Columns,
+    columns: ColumnPlaces,
     source: Source,
 }
 
 /// What was read of a sentence.
 #[derive(Default)]
-struct Sentence {
+struct ConllSentence {
     words: Vec<String>,
     tags: Vec<String>,
     line: u64,
@@ -142,9 +146,9 @@ struct Sentence {
     group: Option<String>,
 }
 
-impl Sentences {
-    fn next_example(&mut self) -> Result<Option<Example>> {
-        let mut sentence = Sentence::default();
+impl ConllSentences {
+    fn next_example(&mut self) -> Result<Option<Record>> {
+        let mut sentence = ConllSentence::default();
         let mut n_bytes = 0;
         while let Some(content) = next_line(&mut self.input, &self.source, self.line + 1)? {
             self.line += 1;
@@ -171,14 +175,14 @@ impl Sentences {
             to_iob2(&mut tags);
             tags
         });
-        Ok(Some(Example {
+        Ok(Some(Record {
             group: sentence.group,
             line: Some(sentence.line),
-            ..Example::of_words(sentence.words, tags)
+            ..Record::of_words(sentence.words, tags)
         }))
     }
 
-    fn add_word(&self, cells: &[&str], sentence: &mut Sentence) -> Result<()> {
+    fn add_word(&self, cells: &[&str], sentence: &mut ConllSentence) -> Result<()> {
         let (n_needed, needed) = self.columns.needed();
         if cells.len() < n_needed {
             return Err(self.misshapen(needed, cells.len()));

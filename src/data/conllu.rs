@@ -4,10 +4,10 @@ use std::iter;
 
 use super::{
     conll::{refuse_columns_of_texts, too_long_sentence},
-    example::{Example, Want},
     read::{Text, next_line},
+    record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, PART_BYTES},
-    source::{Column, Format, Source},
+    source::{ColumnName, Format, Source},
 };
 use crate::{
     error::{Error, Result},
@@ -30,11 +30,11 @@ const UPOS: usize = 3;
 pub(super) fn read(
     input: Text,
     source: &Source,
-    want: Want,
-) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    want: WantedFields,
+) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     refuse_columns_of_texts(source, want, Format::Conllu)?;
     let tag = number("tags", &source.tags, UPOS, source)?;
-    let mut sentences = Sentences {
+    let mut sentences = ConlluSentences {
         input,
         line: 0,
         word: number("words", &source.words, FORM, source)?,
@@ -47,11 +47,16 @@ pub(super) fn read(
 }
 
 /// The column's number, whichever way it is given.
-fn number(key: &str, column: &Option<Column>, default: usize, source: &Source) -> Result<usize> {
+fn number(
+    key: &str,
+    column: &Option<ColumnName>,
+    default: usize,
+    source: &Source,
+) -> Result<usize> {
     let found = match column {
         None => Some(default),
-        Some(Column::Number(number)) => Some(*number).filter(|number| *number < COLUMNS.len()),
-        Some(Column::Name(name)) => {
+        Some(ColumnName::Number(number)) => Some(*number).filter(|number| *number < COLUMNS.len()),
+        Some(ColumnName::Name(name)) => {
             COLUMNS.iter().position(|known| known.eq_ignore_ascii_case(name))
         }
     };
@@ -62,14 +67,14 @@ fn number(key: &str, column: &Option<Column>, default: usize, source: &Source) -
                 "a column of conllu for `{key}`, {} (or their numbers, from 0)",
                 name_list(COLUMNS.into_iter())
             ),
-            column.iter().map(Column::to_string).collect::<String>(),
+            column.iter().map(ColumnName::to_string).collect::<String>(),
             format!("set `{key}` of this source to one of these, or leave it out"),
         )
     })
 }
 
 /// The lines, gathered to sentences.
-struct Sentences {
+struct ConlluSentences {
     input: Text,
     /// The line that was read last, from 1.
     line: u64,
@@ -83,7 +88,7 @@ struct Sentences {
 
 /// What was read of a sentence.
 #[derive(Default)]
-struct Sentence {
+struct ConlluSentence {
     id: Option<String>,
     words: Vec<String>,
     tags: Vec<String>,
@@ -93,16 +98,16 @@ struct Sentence {
     has_word_lines: bool,
 }
 
-impl Sentences {
-    fn next_example(&mut self) -> Result<Option<Example>> {
+impl ConlluSentences {
+    fn next_example(&mut self) -> Result<Option<Record>> {
         loop {
             let sentence = self.next_sentence()?;
             if !sentence.words.is_empty() {
-                return Ok(Some(Example {
+                return Ok(Some(Record {
                     id: sentence.id,
                     group: self.document.clone(),
                     line: sentence.line,
-                    ..Example::of_words(sentence.words, self.tag.map(|_| sentence.tags))
+                    ..Record::of_words(sentence.words, self.tag.map(|_| sentence.tags))
                 }));
             }
             if sentence.line.is_none() {
@@ -121,8 +126,8 @@ impl Sentences {
     }
 
     /// Reads to the blank line after the next comment or word. A sentence without a line is the end of the file.
-    fn next_sentence(&mut self) -> Result<Sentence> {
-        let mut sentence = Sentence::default();
+    fn next_sentence(&mut self) -> Result<ConlluSentence> {
+        let mut sentence = ConlluSentence::default();
         let mut n_bytes = 0;
         while let Some(content) = next_line(&mut self.input, &self.source, self.line + 1)? {
             self.line += 1;
@@ -145,7 +150,7 @@ impl Sentences {
         Ok(sentence)
     }
 
-    fn add_comment(&mut self, comment: &str, sentence: &mut Sentence) {
+    fn add_comment(&mut self, comment: &str, sentence: &mut ConlluSentence) {
         let (key, value) = match comment.split_once('=') {
             Some((key, value)) => (key.trim(), value.trim()),
             None => (comment.trim(), ""),
@@ -163,7 +168,7 @@ impl Sentences {
         }
     }
 
-    fn add_word(&self, content: &str, sentence: &mut Sentence) -> Result<()> {
+    fn add_word(&self, content: &str, sentence: &mut ConlluSentence) -> Result<()> {
         sentence.has_word_lines = true;
         let cells: Vec<&str> = content.split('\t').collect();
         if cells.len() != COLUMNS.len() {

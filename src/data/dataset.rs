@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Answer, ClassDistribution, CleanOptions, Column, DataTask, Example, Examples, LabelColumn,
-    LabelMap, Part, QuestionSummary, Source, SplitFractions, Target, ValueSummary, Want,
+    Answer, ClassDistribution, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part,
+    QuestionSummary, Record, Records, Source, SplitFractions, Target, ValueSummary, WantedFields,
     checks::DataChecks,
     class_distribution, read,
     summary::{question_summaries, value_summaries},
@@ -39,14 +39,14 @@ pub struct DatasetSettings<'a> {
     /// Decides the split.
     pub seed: u64,
     /// Columns of the train sources that heads learn from in place of the label, for classification.
-    pub label_columns: Vec<Column>,
+    pub label_columns: Vec<ColumnName>,
     /// Whether given validation rows are learned from too, so that their files need these columns.
     pub teaches_validation: bool,
 }
 
 /// One labelled row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct Example {
     /// The keys of its documents in a cache: one, or for a pair that is encoded separately two, in order. See
     /// [`example_keys`].
     pub keys: Vec<Key>,
@@ -79,7 +79,7 @@ pub struct Dataset {
     /// The number by which cells call the first label, where they hold ids.
     pub first_id: Option<usize>,
     /// The rows: train in file order (with what was split from it), then given validation, then given test.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Example>,
     /// What the rows are in columns beside their label, where these were asked for.
     pub label_columns: Vec<LabelColumn>,
     /// How the classes are spread: rows of each label, for tokens words of each tag; empty for regression and qa.
@@ -110,7 +110,7 @@ pub struct FileRecord {
 /// The keys of an example's documents: of its words, of its text, or of its two texts in one document or in two.
 ///
 /// These are the keys under which an extraction stores them.
-pub fn example_keys(example: &Example, joint_pairs: bool) -> Vec<Key> {
+pub fn example_keys(example: &Record, joint_pairs: bool) -> Vec<Key> {
     let text = |text: &str| Key::of(Mode::Text, &[text]);
     match (&example.words, &example.text_pair) {
         (Some(words), _) => vec![Key::of(Mode::Words, words)],
@@ -120,7 +120,7 @@ pub fn example_keys(example: &Example, joint_pairs: bool) -> Vec<Key> {
     }
 }
 
-impl Row {
+impl Example {
     /// The answers that stand in the context where they say, which is what a span can be learned from. None for a
     /// question with answers ([`Target::answers`]) means that there is nothing to learn from it, not that it has none.
     pub fn spans(&self) -> impl Iterator<Item = &Answer> {
@@ -185,33 +185,33 @@ pub fn part_name(part: Part) -> &'static str {
     }
 }
 
-pub(super) fn distribution_of(labels: &LabelMap, rows: &[Row]) -> ClassDistribution {
-    let ids = |row: &Row| row.target.label_ids().to_vec();
+pub(super) fn distribution_of(labels: &LabelMap, rows: &[Example]) -> ClassDistribution {
+    let ids = |row: &Example| row.target.label_ids().to_vec();
     let ids = rows.iter().flat_map(|row| ids(row).into_iter().map(|id| (id, row.part)));
     class_distribution(labels, ids)
 }
 
 /// The examples of several sources one after the other, each with its source's number; of texts, without what they are
 /// to be learned as.
-pub fn read_all(sources: &[Source]) -> impl Iterator<Item = Result<Example>> {
+pub fn read_all(sources: &[Source]) -> impl Iterator<Item = Result<Record>> {
     sources.iter().enumerate().flat_map(|(number, source)| {
-        let want = Want { label: false, text_pair: source.text_pair.is_some() };
+        let want = WantedFields { label: false, text_pair: source.text_pair.is_some() };
         numbered(read(source, want), number)
     })
 }
 
 /// Examples with the number of their source, or the error of opening it.
 pub(super) fn numbered(
-    examples: Result<Examples>,
+    examples: Result<Records>,
     number: usize,
-) -> impl Iterator<Item = Result<Example>> {
+) -> impl Iterator<Item = Result<Record>> {
     let (examples, error) = match examples {
         Ok(examples) => (Some(examples), None),
         Err(error) => (None, Some(Err(error))),
     };
     let examples = examples.into_iter().flatten();
     error.into_iter().chain(
-        examples.map(move |example| example.map(|example| Example { source: number, ..example })),
+        examples.map(move |example| example.map(|example| Record { source: number, ..example })),
     )
 }
 

@@ -8,10 +8,10 @@ use std::{
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
 
 use super::{
-    example::{Example, Want},
     read::{self, Text},
+    record::{Record, WantedFields},
     record_limit::{Allowance, Limited, is_too_long, too_long},
-    source::{Column, Source},
+    source::{ColumnName, Source},
 };
 use crate::{
     error::{Error, Result},
@@ -33,13 +33,13 @@ pub(super) fn read(
     input: Text,
     delimiter: u8,
     source: &Source,
-    want: Want,
-) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
-    let mut records = Records::new(input, delimiter, source.clone());
+    want: WantedFields,
+) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
+    let mut records = DelimitedRecords::new(input, delimiter, source.clone());
     let columns = match (source.header, if source.header { records.advance()? } else { None }) {
         (true, None) => None,
-        (true, Some(_)) => Some(Columns::by_header(&records.names(), source, want)?),
-        (false, _) => Some(Columns::by_number(source, want)?),
+        (true, Some(_)) => Some(ColumnIndices::by_header(&records.names(), source, want)?),
+        (false, _) => Some(ColumnIndices::by_number(source, want)?),
     };
     Ok(iter::from_fn(move || {
         let columns = columns.as_ref()?;
@@ -48,14 +48,14 @@ pub(super) fn read(
 }
 
 /// The records one by one.
-struct Records {
+struct DelimitedRecords {
     reader: csv::Reader<Limited<Chain<Text, &'static [u8]>, Allowance>>,
     record: StringRecord,
     delimiter: u8,
     source: Source,
 }
 
-impl Records {
+impl DelimitedRecords {
     fn new(input: Text, delimiter: u8, source: Source) -> Self {
         let input = input.chain(if source.quoting { TRAILER_QUOTED } else { TRAILER_PLAIN });
         let reader = ReaderBuilder::new()
@@ -66,15 +66,15 @@ impl Records {
             // As CRLF, the csv crate would count a line feed only after the next record's position is taken.
             .terminator(Terminator::Any(b'\n'))
             .from_reader(Limited::new(input, Allowance::new(), Some(delimiter)));
-        Records { reader, record: StringRecord::new(), delimiter, source }
+        DelimitedRecords { reader, record: StringRecord::new(), delimiter, source }
     }
 
-    fn next_example(&mut self, columns: &Columns) -> Result<Option<Example>> {
+    fn next_example(&mut self, columns: &ColumnIndices) -> Result<Option<Record>> {
         let Some(line) = self.advance()? else {
             return Ok(None);
         };
         columns.check(&self.record, line, &self.source)?;
-        Ok(Some(Example {
+        Ok(Some(Record {
             id: columns.id.map(|index| self.field(index).to_owned()),
             text: self.field(columns.text).to_owned(),
             text_pair: columns.text_pair.map(|index| self.field(index).to_owned()),
@@ -86,7 +86,7 @@ impl Records {
                 .collect(),
             line: Some(line),
             swallowed_to: self.swallowed_to(line),
-            ..Example::default()
+            ..Record::default()
         }))
     }
 
@@ -163,7 +163,7 @@ impl Records {
 }
 
 /// Where the wanted columns are.
-struct Columns {
+struct ColumnIndices {
     text: usize,
     text_pair: Option<usize>,
     label: Option<usize>,
@@ -173,18 +173,18 @@ struct Columns {
     n_fields: Option<usize>,
 }
 
-impl Columns {
-    fn by_header(names: &[String], source: &Source, want: Want) -> Result<Self> {
+impl ColumnIndices {
+    fn by_header(names: &[String], source: &Source, want: WantedFields) -> Result<Self> {
         let columns =
             Self::find(source, want, |key, column| index_by_header(names, key, column, source))?;
-        Ok(Columns { n_fields: Some(names.len()), ..columns })
+        Ok(ColumnIndices { n_fields: Some(names.len()), ..columns })
     }
 
-    fn by_number(source: &Source, want: Want) -> Result<Self> {
+    fn by_number(source: &Source, want: WantedFields) -> Result<Self> {
         Self::find(source, want, |key, column| {
             match column {
-            Column::Number(number) => Ok(*number),
-            Column::Name(name) => Err(source.malformed(
+            ColumnName::Number(number) => Ok(*number),
+            ColumnName::Name(name) => Err(source.malformed(
                 None,
                 format!("a column number for `{key}`, as `header = false` leaves the columns without names"),
                 format!("the name `{name}`"),
@@ -196,10 +196,10 @@ impl Columns {
 
     fn find(
         source: &Source,
-        want: Want,
-        index: impl Fn(&str, &Column) -> Result<usize>,
+        want: WantedFields,
+        index: impl Fn(&str, &ColumnName) -> Result<usize>,
     ) -> Result<Self> {
-        Ok(Columns {
+        Ok(ColumnIndices {
             text: index("text", &source.text)?,
             text_pair: source
                 .wanted_pair(want)?
@@ -255,10 +255,15 @@ impl Columns {
     }
 }
 
-fn index_by_header(names: &[String], key: &str, column: &Column, source: &Source) -> Result<usize> {
+fn index_by_header(
+    names: &[String],
+    key: &str,
+    column: &ColumnName,
+    source: &Source,
+) -> Result<usize> {
     let (found, n_found) = match column {
-        Column::Number(number) => (*number, usize::from(*number < names.len())),
-        Column::Name(name) => {
+        ColumnName::Number(number) => (*number, usize::from(*number < names.len())),
+        ColumnName::Name(name) => {
             let mut places = names
                 .iter()
                 .enumerate()

@@ -20,13 +20,13 @@ pub(super) fn begins_array(input: &mut Text, source: &Source) -> Result<bool> {
 pub(super) struct Items {
     input: Text,
     source: Source,
-    state: Place,
+    state: ArrayPosition,
     /// The line, from 1, that has been reached.
     line: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ArrayPosition {
     BeforeArray,
     /// Before the first item: the array may end.
     First,
@@ -39,7 +39,7 @@ enum Place {
 
 impl Items {
     pub(super) fn new(input: Text, source: Source) -> Items {
-        Items { input, source, state: Place::BeforeArray, line: 1 }
+        Items { input, source, state: ArrayPosition::BeforeArray, line: 1 }
     }
 
     /// The next item and its line; `None` after the array.
@@ -47,20 +47,22 @@ impl Items {
         loop {
             let first = self.first_character()?;
             self.state = match (self.state, first) {
-                (Place::Done, None) => return Ok(None),
-                (Place::Done, Some(byte)) => {
+                (ArrayPosition::Done, None) => return Ok(None),
+                (ArrayPosition::Done, Some(byte)) => {
                     return Err(self.unexpected("the end of the file", Some(byte)));
                 }
-                (Place::BeforeArray, Some(b'[')) => Place::First,
-                (Place::BeforeArray, other) => return Err(self.unexpected("`[`", other)),
-                (Place::First | Place::After, Some(b']')) => Place::Done,
-                (Place::After, Some(b',')) => Place::Next,
-                (Place::After, other) => return Err(self.unexpected("`,` or `]`", other)),
-                (Place::First | Place::Next, Some(byte)) if !b"],".contains(&byte) => {
-                    self.state = Place::After;
+                (ArrayPosition::BeforeArray, Some(b'[')) => ArrayPosition::First,
+                (ArrayPosition::BeforeArray, other) => return Err(self.unexpected("`[`", other)),
+                (ArrayPosition::First | ArrayPosition::After, Some(b']')) => ArrayPosition::Done,
+                (ArrayPosition::After, Some(b',')) => ArrayPosition::Next,
+                (ArrayPosition::After, other) => return Err(self.unexpected("`,` or `]`", other)),
+                (ArrayPosition::First | ArrayPosition::Next, Some(byte))
+                    if !b"],".contains(&byte) =>
+                {
+                    self.state = ArrayPosition::After;
                     return self.item().map(Some);
                 }
-                (Place::First | Place::Next, other) => {
+                (ArrayPosition::First | ArrayPosition::Next, other) => {
                     return Err(self.unexpected("an item of the array", other));
                 }
             };
@@ -167,17 +169,17 @@ impl Scan {
 
 #[cfg(test)]
 mod tests {
-    use crate::data::{Example, Format, Source, Want, read};
+    use crate::data::{Format, Record, Source, WantedFields, read};
 
     fn read_str(
         name: &str,
         format: Option<Format>,
         content: &str,
-    ) -> crate::error::Result<Vec<Example>> {
+    ) -> crate::error::Result<Vec<Record>> {
         let folder = tempfile::tempdir().unwrap();
         let source = Source { format, ..Source::new(folder.path().join(name)) };
         std::fs::write(&source.path, content).unwrap();
-        let want = Want { label: true, text_pair: false };
+        let want = WantedFields { label: true, text_pair: false };
         read(&source, want)?.collect()
     }
 

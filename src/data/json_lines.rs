@@ -5,11 +5,11 @@ use std::iter;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    example::{Example, Want},
     json_array::Items,
     json_digits::{is_large, raw, spelled},
     read::{Text, next_line},
-    source::{Column, Source},
+    record::{Record, WantedFields},
+    source::{ColumnName, Source},
 };
 use crate::{
     error::{Error, Result},
@@ -23,9 +23,9 @@ use crate::{
 pub(super) fn read(
     input: Text,
     source: &Source,
-    want: Want,
-) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
-    let keys = Keys::of(source, want)?;
+    want: WantedFields,
+) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
+    let keys = WantedKeys::of(source, want)?;
     let source = source.clone();
     let mut input = input;
     let mut line = 0;
@@ -36,7 +36,8 @@ pub(super) fn read(
                 Ok(object) if object.trim().is_empty() => {}
                 Ok(object) => {
                     return Some(
-                        Record { line, is_item: false, source: &source }.example(&object, &keys),
+                        RecordPosition { line, is_item: false, source: &source }
+                            .example(&object, &keys),
                     );
                 }
                 Err(error) => return Some(Err(error)),
@@ -49,21 +50,21 @@ pub(super) fn read(
 pub(super) fn read_array(
     input: Text,
     source: &Source,
-    want: Want,
-) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
-    let keys = Keys::of(source, want)?;
+    want: WantedFields,
+) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
+    let keys = WantedKeys::of(source, want)?;
     let mut items = Items::new(input, source.clone());
     let source = source.clone();
     Ok(iter::from_fn(move || match items.next_item().transpose()? {
         Ok((line, object)) => {
-            Some(Record { line, is_item: true, source: &source }.example(&object, &keys))
+            Some(RecordPosition { line, is_item: true, source: &source }.example(&object, &keys))
         }
         Err(error) => Some(Err(error)),
     }))
 }
 
 /// Under which keys the wanted values are.
-struct Keys {
+struct WantedKeys {
     text: String,
     text_pair: Option<String>,
     label: Option<String>,
@@ -71,18 +72,18 @@ struct Keys {
     label_columns: Vec<String>,
 }
 
-impl Keys {
-    fn of(source: &Source, want: Want) -> Result<Self> {
-        let name = |key: &str, column: &Column| match column {
-            Column::Name(name) => Ok(name.clone()),
-            Column::Number(number) => Err(source.malformed(
+impl WantedKeys {
+    fn of(source: &Source, want: WantedFields) -> Result<Self> {
+        let name = |key: &str, column: &ColumnName| match column {
+            ColumnName::Name(name) => Ok(name.clone()),
+            ColumnName::Number(number) => Err(source.malformed(
                 None,
                 format!("a name for `{key}`, as the keys of JSON objects have no order"),
                 format!("the number {number}"),
                 format!("set `{key}` of this source to the key's name"),
             )),
         };
-        Ok(Keys {
+        Ok(WantedKeys {
             text: name("text", &source.text)?,
             text_pair: source
                 .wanted_pair(want)?
@@ -96,15 +97,15 @@ impl Keys {
 }
 
 /// Where a record stands.
-struct Record<'a> {
+struct RecordPosition<'a> {
     line: u64,
     /// Whether it is an item of an array, and not a line.
     is_item: bool,
     source: &'a Source,
 }
 
-impl Record<'_> {
-    fn example(&self, json: &str, keys: &Keys) -> Result<Example> {
+impl RecordPosition<'_> {
+    fn example(&self, json: &str, keys: &WantedKeys) -> Result<Record> {
         let mut object = match serde_json::from_str(json) {
             Ok(Value::Object(object)) => object,
             Ok(other) => {
@@ -141,7 +142,7 @@ impl Record<'_> {
             .map(|key| self.text(&mut object, "text_pair", key))
             .transpose()?;
         let text = self.text(&mut object, "text", &keys.text)?;
-        Ok(Example {
+        Ok(Record {
             id,
             text,
             text_pair,
@@ -149,7 +150,7 @@ impl Record<'_> {
             labels,
             label_cells,
             line: Some(self.line),
-            ..Example::default()
+            ..Record::default()
         })
     }
 
@@ -297,11 +298,15 @@ pub(super) fn reason(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::data::{Example, Source, Want, read_from};
+    use crate::data::{Record, Source, WantedFields, read_from};
 
-    const LABELLED: Want = Want { label: true, text_pair: false };
+    const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
-    fn read_str(content: &str, source: &Source, want: Want) -> crate::error::Result<Vec<Example>> {
+    fn read_str(
+        content: &str,
+        source: &Source,
+        want: WantedFields,
+    ) -> crate::error::Result<Vec<Record>> {
         read_from(std::io::Cursor::new(content.to_owned()), source, want)?.collect()
     }
 
@@ -330,7 +335,8 @@ mod tests {
         let source =
             Source { text_pair: Some("b".into()), id: Some("n".into()), ..Source::new("a.jsonl") };
         let content = "{\"text\": \"x\", \"b\": \"y\", \"n\": 17}\n{\"text\": \"x\", \"b\": null, \"n\": null}\n";
-        let examples = read_str(content, &source, Want { label: false, text_pair: true }).unwrap();
+        let examples =
+            read_str(content, &source, WantedFields { label: false, text_pair: true }).unwrap();
         assert_eq!(
             (examples[0].id.as_deref(), examples[0].text_pair.as_deref()),
             (Some("17"), Some("y"))

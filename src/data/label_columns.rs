@@ -4,9 +4,9 @@
 
 use super::{
     dataset::Dataset,
-    example::Example,
     labels::{LabelMap, is_missing},
-    source::{Column, Source},
+    record::Record,
+    source::{ColumnName, Source},
     target::Target,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelColumn {
     /// Its name or number.
-    pub column: Column,
+    pub column: ColumnName,
     /// What each row of the dataset is in it; none where its cell is empty, and where a row's file was not asked for it.
     pub targets: Vec<Option<Target>>,
     /// Rows whose file was asked for it.
@@ -27,19 +27,19 @@ pub struct LabelColumn {
 
 impl LabelColumn {
     /// One without rows.
-    pub(super) fn new(column: Column) -> LabelColumn {
+    pub(super) fn new(column: ColumnName) -> LabelColumn {
         LabelColumn { column, targets: Vec::new(), n_asked: 0 }
     }
 
     /// Adds the row of an example of `source`, whose own target is `own`; `cell` is none where the file was not asked.
     pub(super) fn push(
         &mut self,
-        example: &Example,
+        example: &Record,
         cell: Option<&str>,
         own: &Target,
         source: &Source,
         labels: &LabelMap,
-        read: impl Fn(&Example) -> Result<Target>,
+        read: impl Fn(&Record) -> Result<Target>,
     ) -> Result<()> {
         self.n_asked += usize::from(cell.is_some());
         let target = match cell {
@@ -48,11 +48,11 @@ impl LabelColumn {
             // Its own column again: what it means may have a default.
             Some(_) if source.label_column() == self.column => Some(own.clone()),
             Some(cell) => {
-                let example = Example {
+                let example = Record {
                     label: Some(cell.to_owned()),
                     source: example.source,
                     line: example.line,
-                    ..Example::default()
+                    ..Record::default()
                 };
                 Some(read(&example).map_err(|error| self.located(error, source))?)
             }
@@ -115,14 +115,14 @@ impl LabelColumn {
 
 impl Dataset {
     /// A column of labels that was read with the rows.
-    pub fn label_column(&self, column: Option<&Column>) -> Option<&LabelColumn> {
+    pub fn label_column(&self, column: Option<&ColumnName>) -> Option<&LabelColumn> {
         let mut read = self.label_columns.iter();
         read.find(|one| Some(&one.column) == column)
     }
 
     /// What a row teaches a head that learns from `column`, or where that is none from the row's own label; none where
     /// the row has no label in it.
-    pub fn lesson(&self, row: u32, column: Option<&Column>) -> Option<&Target> {
+    pub fn lesson(&self, row: u32, column: Option<&ColumnName>) -> Option<&Target> {
         match self.label_column(column) {
             Some(column) => column.targets[row as usize].as_ref(),
             None => Some(&self.rows[row as usize].target),

@@ -5,9 +5,9 @@ use std::iter;
 use regex::{Captures, Regex};
 
 use super::{
-    example::{Example, Want},
     read::{Text, next_line},
-    source::{Column, Source},
+    record::{Record, WantedFields},
+    source::{ColumnName, Source},
 };
 use crate::{error::Result, wording::shorten};
 
@@ -19,13 +19,13 @@ use crate::{error::Result, wording::shorten};
 pub(super) fn read(
     input: Text,
     source: &Source,
-    want: Want,
-) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    want: WantedFields,
+) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     let pattern = source.pattern.as_deref().map(|pattern| compile(pattern, source)).transpose()?;
     check_groups(pattern.as_ref(), source, want)?;
     let constant_label = source.label.as_ref().filter(|_| want.label).map(|label| match label {
-        Column::Name(name) => name.trim().to_owned(),
-        Column::Number(number) => number.to_string(),
+        ColumnName::Name(name) => name.trim().to_owned(),
+        ColumnName::Number(number) => number.to_string(),
     });
     let source = source.clone();
     let mut input = input;
@@ -41,10 +41,10 @@ pub(super) fn read(
             }
         };
         let example = match &pattern {
-            None => Ok(Example { text: content, ..Example::default() }),
+            None => Ok(Record { text: content, ..Record::default() }),
             Some(pattern) => match_line(pattern, &content, line, &source, want),
         };
-        Some(example.map(|example| Example {
+        Some(example.map(|example| Record {
             label: example.label.or_else(|| constant_label.clone()),
             line: Some(line),
             ..example
@@ -67,7 +67,7 @@ fn compile(pattern: &str, source: &Source) -> Result<Regex> {
         })
 }
 
-fn check_groups(pattern: Option<&Regex>, source: &Source, want: Want) -> Result<()> {
+fn check_groups(pattern: Option<&Regex>, source: &Source, want: WantedFields) -> Result<()> {
     let has_group = |group: &str| {
         pattern.is_some_and(|pattern| pattern.capture_names().flatten().any(|it| it == group))
     };
@@ -115,8 +115,8 @@ fn match_line(
     content: &str,
     line: u64,
     source: &Source,
-    want: Want,
-) -> Result<Example> {
+    want: WantedFields,
+) -> Result<Record> {
     let hint = "mend the line or `pattern`, which must match the whole of every line";
     let captures = pattern.captures(content).ok_or_else(|| {
         source.malformed(
@@ -139,7 +139,7 @@ fn match_line(
             hint,
         ));
     }
-    Ok(Example {
+    Ok(Record {
         id: group(&captures, "id"),
         text: group(&captures, "text").unwrap_or_default(),
         text_pair: if want.text_pair {
@@ -149,7 +149,7 @@ fn match_line(
         },
         label,
         line: Some(line),
-        ..Example::default()
+        ..Record::default()
     })
 }
 
@@ -159,9 +159,9 @@ fn group(captures: &Captures<'_>, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::data::{Example, Format, Source, Want, read_from};
+    use crate::data::{Format, Record, Source, WantedFields, read_from};
 
-    const LABELLED: Want = Want { label: true, text_pair: false };
+    const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
     const TREC: &str = r"(?<label>\w+):\S+ (?<text>.*)";
 
     fn source(pattern: Option<&str>, label: Option<&str>) -> Source {
@@ -176,8 +176,8 @@ mod tests {
     fn read_bytes(
         content: &[u8],
         source: &Source,
-        want: Want,
-    ) -> crate::error::Result<Vec<Example>> {
+        want: WantedFields,
+    ) -> crate::error::Result<Vec<Record>> {
         read_from(std::io::Cursor::new(content.to_vec()), source, want)?.collect()
     }
 
@@ -203,7 +203,8 @@ mod tests {
     fn without_a_wanted_label_there_is_none() {
         for source in [source(None, None), source(None, Some("pos")), source(Some(TREC), None)] {
             assert_eq!(
-                read_bytes(b"NUM:dist How far?", &source, Want::default()).unwrap()[0].label,
+                read_bytes(b"NUM:dist How far?", &source, WantedFields::default()).unwrap()[0]
+                    .label,
                 None
             );
         }
@@ -220,14 +221,15 @@ mod tests {
             ..source(Some(r"(?P<id>\d+)\|(?<text>[^|]*)\|(?<text_pair>[^|]*)\|(?<label>.*)"), None)
         };
         assert_eq!(
-            read_bytes(b"7|one|two| yes ", &all, Want { label: true, text_pair: true }).unwrap(),
-            [Example {
+            read_bytes(b"7|one|two| yes ", &all, WantedFields { label: true, text_pair: true })
+                .unwrap(),
+            [Record {
                 id: Some("7".to_owned()),
                 text: "one".to_owned(),
                 text_pair: Some("two".to_owned()),
                 label: Some("yes".to_owned()),
                 line: Some(1),
-                ..Example::default()
+                ..Record::default()
             }]
         );
     }
@@ -297,8 +299,9 @@ mod tests {
             assert!(error.to_string().starts_with(&format!("a.label: {message}")), "{error}");
             assert!(error.hint().unwrap().contains(hint), "{}", error.hint().unwrap());
         }
-        let error = read_bytes(b"", &source(None, None), Want { label: false, text_pair: true })
-            .unwrap_err();
+        let error =
+            read_bytes(b"", &source(None, None), WantedFields { label: false, text_pair: true })
+                .unwrap_err();
         assert!(error.hint().unwrap().contains("(?<text_pair>...)"), "{error}");
     }
 

@@ -3,11 +3,13 @@
 use std::{borrow::Cow, cell::RefCell, collections::HashMap};
 
 use super::{
-    CleanCounts, CleanOptions, Column, DataTask, Example, LabelColumn, LabelMap, Part, Source,
-    Swallowed, Target, Want,
+    CleanCounts, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part, Record, Source,
+    SwallowedLines, Target, WantedFields,
     checks::{DataChecks, FileChecks},
     clean,
-    dataset::{Dataset, DatasetSettings, FileRecord, Row, distribution_of, example_keys, numbered},
+    dataset::{
+        Dataset, DatasetSettings, Example, FileRecord, distribution_of, example_keys, numbered,
+    },
     label_ids,
     open_file::OpenFile,
     read_open, require_texts,
@@ -15,7 +17,7 @@ use super::{
     split_plan,
     strata::split_rows,
     summary::{question_summaries, value_summaries},
-    target::{Targets, require_contrast},
+    target::{TargetReader, require_contrast},
 };
 use crate::{
     error::Result,
@@ -53,7 +55,7 @@ impl Dataset {
         {
             let teaches = part == Part::Validation && settings.teaches_validation;
             let columns = settings.label_columns.iter().filter(|_| teaches);
-            let columns: Vec<Column> = columns.cloned().collect();
+            let columns: Vec<ColumnName> = columns.cloned().collect();
             if let Some(sources) = sources {
                 let sources = with_label_columns(sources, &columns);
                 given.push(loader.read(part, sources, KEEP_ALL)?);
@@ -113,7 +115,7 @@ struct ReadPart {
     sources: Vec<Source>,
     /// The number of the first of them among all files.
     first_file: usize,
-    examples: Vec<Example>,
+    examples: Vec<Record>,
 }
 
 /// What is gathered while files are read.
@@ -123,7 +125,7 @@ struct Loader {
     labels: LabelMap,
     given_labels: bool,
     first_id: Option<usize>,
-    rows: Vec<Row>,
+    rows: Vec<Example>,
     label_columns: Vec<LabelColumn>,
     files: Vec<FileRecord>,
     checks: Vec<FileChecks>,
@@ -160,7 +162,7 @@ impl Loader {
         options: CleanOptions,
     ) -> Result<ReadPart> {
         let first_file = self.files.len();
-        let targets = Targets { task: self.task, sources: &sources };
+        let targets = TargetReader { task: self.task, sources: &sources };
         let (examples, counts) = self.read_examples(&targets, options)?;
         let files = &self.files[first_file..];
         self.checks.push(FileChecks::of(part, counts, options, files));
@@ -181,7 +183,7 @@ impl Loader {
         let cells = parts.flat_map(|part| {
             let sources = &part.sources;
             part.examples.iter().flat_map(move |example| {
-                let own = Targets { task, sources }.labels_in(example);
+                let own = TargetReader { task, sources }.labels_in(example);
                 let columns = example.label_cells.iter().map(|cell| Cow::Borrowed(cell.as_str()));
                 let source = &sources[example.source];
                 let labels = own.into_iter().chain(columns);
@@ -195,9 +197,9 @@ impl Loader {
     /// Adds the rows of what was read.
     fn add_rows(&mut self, read: ReadPart) -> Result<()> {
         let ReadPart { part, sources, first_file, examples } = read;
-        let targets = Targets { task: self.task, sources: &sources };
+        let targets = TargetReader { task: self.task, sources: &sources };
         for example in examples {
-            let read = |example: &Example| targets.read(example, &self.labels, self.first_id);
+            let read = |example: &Record| targets.read(example, &self.labels, self.first_id);
             let target = read(&example)?;
             let source = &sources[example.source];
             for (place, column) in self.label_columns.iter_mut().enumerate() {
@@ -206,7 +208,7 @@ impl Loader {
             }
             let file = first_file + example.source;
             let group = self.group_of(&example, file);
-            self.rows.push(Row {
+            self.rows.push(Example {
                 keys: example_keys(&example, self.joint_pairs),
                 group,
                 id: example.id,
@@ -224,19 +226,19 @@ impl Loader {
 
     fn read_examples(
         &mut self,
-        targets: &Targets<'_>,
+        targets: &TargetReader<'_>,
         options: CleanOptions,
-    ) -> Result<(Vec<Example>, CleanCounts)> {
+    ) -> Result<(Vec<Record>, CleanCounts)> {
         let (task, sources) = (targets.task, targets.sources);
         let first_file = self.files.len();
         for source in sources {
             task.check_format(source)?;
         }
         let files = RefCell::new(&mut self.files);
-        let swallowed = RefCell::new(vec![Swallowed::default(); sources.len()]);
+        let swallowed = RefCell::new(vec![SwallowedLines::default(); sources.len()]);
         // One file is open at a time.
         let examples = sources.iter().enumerate().flat_map(|(number, source)| {
-            let want = Want { label: true, text_pair: source.text_pair.is_some() };
+            let want = WantedFields { label: true, text_pair: source.text_pair.is_some() };
             let examples = OpenFile::open(&source.path).and_then(|mut file| {
                 files.borrow_mut().push(FileRecord {
                     path: source.path.clone(),
@@ -253,7 +255,7 @@ impl Loader {
                 swallowed.borrow_mut()[example.source].count(example);
             }
         });
-        let keys = |example: &Example| example_keys(example, self.joint_pairs);
+        let keys = |example: &Record| example_keys(example, self.joint_pairs);
         let (examples, mut counts) =
             clean(examples, options, keys, |example| targets.spell(example))?;
         for (source, swallowed) in sources.iter().zip(swallowed.into_inner()) {
@@ -272,7 +274,7 @@ impl Loader {
         Ok((examples, counts))
     }
 
-    fn group_of(&mut self, example: &Example, file: usize) -> Option<u64> {
+    fn group_of(&mut self, example: &Record, file: usize) -> Option<u64> {
         let name = |name: &String| Key::of(Mode::Text, &[name]);
         let group = match self.task {
             // Whichever file and article it stands in.
@@ -322,7 +324,7 @@ impl Loader {
 }
 
 /// The sources, asked for these columns.
-fn with_label_columns(sources: &[Source], columns: &[Column]) -> Vec<Source> {
+fn with_label_columns(sources: &[Source], columns: &[ColumnName]) -> Vec<Source> {
     let asked =
         sources.iter().map(|source| Source { label_columns: columns.to_vec(), ..source.clone() });
     asked.collect()

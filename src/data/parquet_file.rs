@@ -21,9 +21,9 @@ use parquet::{
 };
 
 use super::{
-    example::{Example, Want},
+    record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, too_long},
-    source::{Column, Source},
+    source::{ColumnName, Source},
 };
 use crate::{
     error::{Error, Result},
@@ -57,8 +57,8 @@ pub(super) fn check_name(source: &Source) -> Result<()> {
 pub(super) fn read(
     file: File,
     source: &Source,
-    want: Want,
-) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    want: WantedFields,
+) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     let builder =
         fenced_or(|| open(file), ParquetError::General).map_err(|error| failure(source, error))?;
     let roots = Columns::find(builder.schema(), source, want)?;
@@ -70,7 +70,7 @@ pub(super) fn read(
     let builder = builder.with_projection(mask).with_batch_size(n_batch_rows);
     let batches = fenced_or(|| builder.build(), ParquetError::General)
         .map_err(|error| failure(source, error))?;
-    let mut rows = Rows {
+    let mut rows = RowReader {
         batches,
         columns: roots.within(&projected),
         batch: None,
@@ -140,10 +140,10 @@ impl<T> Columns<T> {
 }
 
 impl Columns<usize> {
-    fn find(schema: &Schema, source: &Source, want: Want) -> Result<Self> {
+    fn find(schema: &Schema, source: &Source, want: WantedFields) -> Result<Self> {
         let text =
-            |key: &str, column: &Column| index(schema, source, key, column, is_text, "strings");
-        let name = |key: &str, column: &Column| {
+            |key: &str, column: &ColumnName| index(schema, source, key, column, is_text, "strings");
+        let name = |key: &str, column: &ColumnName| {
             index(schema, source, key, column, is_name, "strings, numbers or booleans")
         };
         Ok(Columns {
@@ -178,7 +178,7 @@ impl Columns<usize> {
     }
 }
 
-struct Rows {
+struct RowReader {
     batches: ParquetRecordBatchReader,
     columns: Columns<usize>,
     batch: Option<Columns<StringViewArray>>,
@@ -188,8 +188,8 @@ struct Rows {
     source: Source,
 }
 
-impl Rows {
-    fn next_example(&mut self) -> Result<Option<Example>> {
+impl RowReader {
+    fn next_example(&mut self) -> Result<Option<Record>> {
         while self.row_in_batch == self.n_rows_in_batch {
             let next = || self.batches.next().transpose().map_err(ParquetError::from);
             let batch = fenced_or(next, ParquetError::General)
@@ -216,7 +216,7 @@ impl Rows {
                 Some(value(labels, row).ok_or_else(|| self.null_label())?.trim().to_owned())
             }
         };
-        Ok(Some(Example {
+        Ok(Some(Record {
             id: batch.id.as_ref().and_then(|ids| value(ids, row)).map(str::to_owned),
             text: value(&batch.text, row).unwrap_or_default().to_owned(),
             text_pair: batch
@@ -230,7 +230,7 @@ impl Rows {
                 .map(|cells| value(cells, row).unwrap_or_default().trim().to_owned())
                 .collect(),
             line: Some(self.row),
-            ..Example::default()
+            ..Record::default()
         }))
     }
 
@@ -275,14 +275,14 @@ fn index(
     schema: &Schema,
     source: &Source,
     key: &str,
-    column: &Column,
+    column: &ColumnName,
     accepts: fn(&DataType) -> bool,
     accepted: &str,
 ) -> Result<usize> {
     let fields = schema.fields();
     let found = match column {
-        Column::Number(number) => Some(*number).filter(|&number| number < fields.len()),
-        Column::Name(name) => {
+        ColumnName::Number(number) => Some(*number).filter(|&number| number < fields.len()),
+        ColumnName::Name(name) => {
             let mut places = (0..fields.len()).filter(|place| fields[*place].name() == name);
             let first = places.next();
             let n_more = places.count();

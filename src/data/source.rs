@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{example::Want, label_list::list_items};
+use super::{label_list::list_items, record::WantedFields};
 use crate::error::{Error, Result};
 
 /// One data file and how to read it: a source table of the pipeline.
@@ -22,17 +22,17 @@ pub struct Source {
     pub format: Option<Format>,
     /// The column of the text.
     #[serde(default = "default_text")]
-    pub text: Column,
+    pub text: ColumnName,
     /// The column of the second text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text_pair: Option<Column>,
+    pub text_pair: Option<ColumnName>,
     /// The column of the label, `"label"` where absent; for `lines`, one label for all lines. See
     /// [`Source::label_column`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<Column>,
+    pub label: Option<ColumnName>,
     /// The column of the records' names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<Column>,
+    pub id: Option<ColumnName>,
     /// Whether the first record of a csv or tsv file names the columns.
     #[serde(default = "yes")]
     pub header: bool,
@@ -52,22 +52,22 @@ pub struct Source {
     /// What stands between the labels of one multi-label cell.
     #[serde(default = "default_label_separator")]
     pub label_separator: String,
-    /// The column of the words, for conll and conllu; see [`Example::words`](super::Example::words).
+    /// The column of the words, for conll and conllu; see [`Record::words`](super::Record::words).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub words: Option<Column>,
-    /// The column of the words' tags, for conll and conllu; see [`Example::tags`](super::Example::tags).
+    pub words: Option<ColumnName>,
+    /// The column of the words' tags, for conll and conllu; see [`Record::tags`](super::Record::tags).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tags: Option<Column>,
+    pub tags: Option<ColumnName>,
     /// Columns of labels beside `label`, that heads may learn from. No file says this of a source: it is filled in for
     /// those who ask for them, see [`LabelColumn`](super::LabelColumn).
     #[serde(skip)]
-    pub label_columns: Vec<Column>,
+    pub label_columns: Vec<ColumnName>,
 }
 
 /// A column, by its name or by its place from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a column's name, or its number from 0")]
-pub enum Column {
+pub enum ColumnName {
     /// As the header, the JSON key or the Parquet schema calls it.
     Name(String),
     /// Its place, from 0.
@@ -121,8 +121,8 @@ impl Source {
     }
 
     /// The column of the label: the one given, or `"label"`.
-    pub fn label_column(&self) -> Column {
-        self.label.clone().unwrap_or_else(|| Column::Name("label".to_owned()))
+    pub fn label_column(&self) -> ColumnName {
+        self.label.clone().unwrap_or_else(|| ColumnName::Name("label".to_owned()))
     }
 
     /// The format given, or the one that the extension (before `.gz`) stands for: `.csv`, `.tsv`, `.jsonl`, `.ndjson`,
@@ -220,7 +220,7 @@ impl Source {
     }
 
     /// The second text's column, where `want` asks for it; fails where the source names none.
-    pub(super) fn wanted_pair(&self, want: Want) -> Result<Option<&Column>> {
+    pub(super) fn wanted_pair(&self, want: WantedFields) -> Result<Option<&ColumnName>> {
         match (&self.text_pair, want.text_pair) {
             (_, false) => Ok(None),
             (Some(column), true) => Ok(Some(column)),
@@ -236,7 +236,7 @@ impl Source {
     /// Where each of the [`Source::label_columns`] is, found as the format finds columns.
     pub(super) fn find_label_columns<T>(
         &self,
-        find: impl Fn(&str, &Column) -> Result<T>,
+        find: impl Fn(&str, &ColumnName) -> Result<T>,
     ) -> Result<Vec<T>> {
         let columns = self.label_columns.iter();
         let found = columns.map(|column| {
@@ -289,23 +289,23 @@ impl Format {
     }
 }
 
-impl From<&str> for Column {
+impl From<&str> for ColumnName {
     fn from(name: &str) -> Self {
-        Column::Name(name.to_owned())
+        ColumnName::Name(name.to_owned())
     }
 }
 
-impl From<usize> for Column {
+impl From<usize> for ColumnName {
     fn from(number: usize) -> Self {
-        Column::Number(number)
+        ColumnName::Number(number)
     }
 }
 
-impl fmt::Display for Column {
+impl fmt::Display for ColumnName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Column::Name(name) => write!(formatter, "`{name}`"),
-            Column::Number(number) => write!(formatter, "number {number}"),
+            ColumnName::Name(name) => write!(formatter, "`{name}`"),
+            ColumnName::Number(number) => write!(formatter, "number {number}"),
         }
     }
 }
@@ -330,8 +330,8 @@ fn lower_extension(path: &Path) -> Option<String> {
     path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase())
 }
 
-fn default_text() -> Column {
-    Column::from("text")
+fn default_text() -> ColumnName {
+    ColumnName::from("text")
 }
 
 fn default_encoding() -> String {
@@ -354,7 +354,7 @@ mod tests {
     fn a_small_source_takes_the_contracts_defaults() {
         let source: Source = serde_json::from_str(r#"{"path": "data/reviews.csv"}"#).unwrap();
         assert_eq!(source, Source::new("data/reviews.csv"));
-        assert_eq!(source.label_column(), Column::from("label"));
+        assert_eq!(source.label_column(), ColumnName::from("label"));
         assert_eq!(
             serde_json::from_str::<Source>(&serde_json::to_string(&source).unwrap()).unwrap(),
             source
@@ -367,7 +367,7 @@ mod tests {
             serde_json::from_str(r#"{"path": "a.tsv", "text": 1, "label": "kind"}"#).unwrap();
         assert_eq!(
             (source.text.clone(), source.label_column()),
-            (Column::from(1), Column::from("kind"))
+            (ColumnName::from(1), ColumnName::from("kind"))
         );
         let error = serde_json::from_str::<Source>(r#"{"path": "a.tsv", "text": -1}"#).unwrap_err();
         assert!(

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    dataset::{Row, part_name},
+    dataset::{Example, part_name},
     split::{Part, SplitFractions},
     target::DataTask,
 };
@@ -41,7 +41,7 @@ pub struct SplitGroups {
 
 impl SplitCheck {
     /// A split of train, whose rows have been sent to parts.
-    pub(super) fn of(task: DataTask, rows: &[Row], asked: SplitFractions) -> SplitCheck {
+    pub(super) fn of(task: DataTask, rows: &[Example], asked: SplitFractions) -> SplitCheck {
         let count = |part| rows.iter().filter(|row| row.part == part).count();
         let counts = Part::ALL.map(count);
         let [train, validation, test] = counts.map(|n| n as f64 / rows.len().max(1) as f64);

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    example::{Answer, Example, Want},
     json_digits::as_spelled,
     json_lines,
     read::Text,
+    record::{Answer, Record, WantedFields},
     source::Source,
 };
 use crate::{
@@ -35,16 +35,16 @@ const N_GROUP_DIGITS: usize = 32;
 pub(super) fn read(
     input: Text,
     source: &Source,
-    want: Want,
-) -> Result<impl Iterator<Item = Result<Example>> + Send + use<>> {
+    want: WantedFields,
+) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     let mut paragraphs = stream::paragraphs(input, source)?;
     // A file that is nothing like SQuAD is refused before anything is made of it.
     let first = paragraphs.next().transpose()?;
     let source = source.clone();
     let all = first.into_iter().map(Ok).chain(paragraphs);
     Ok(all.flat_map(move |paragraph| match paragraph {
-        Ok(placed) => Questions::Of(examples(placed, source.clone(), want)),
-        Err(error) => Questions::None(Box::new(iter::once(Err(error)))),
+        Ok(placed) => QuestionList::Of(examples(placed, source.clone(), want)),
+        Err(error) => QuestionList::None(Box::new(iter::once(Err(error)))),
     }))
 }
 
@@ -76,18 +76,18 @@ struct GivenAnswer {
 }
 
 /// The questions of a paragraph, or what was found in its place.
-enum Questions<Q> {
+enum QuestionList<Q> {
     Of(Q),
-    None(Box<iter::Once<Result<Example>>>),
+    None(Box<iter::Once<Result<Record>>>),
 }
 
-impl<Q: Iterator<Item = Result<Example>>> Iterator for Questions<Q> {
-    type Item = Result<Example>;
+impl<Q: Iterator<Item = Result<Record>>> Iterator for QuestionList<Q> {
+    type Item = Result<Record>;
 
-    fn next(&mut self) -> Option<Result<Example>> {
+    fn next(&mut self) -> Option<Result<Record>> {
         match self {
-            Questions::Of(questions) => questions.next(),
-            Questions::None(error) => error.next(),
+            QuestionList::Of(questions) => questions.next(),
+            QuestionList::None(error) => error.next(),
         }
     }
 }
@@ -96,8 +96,8 @@ impl<Q: Iterator<Item = Result<Example>>> Iterator for Questions<Q> {
 fn examples(
     paragraph: PlacedParagraph,
     source: Source,
-    want: Want,
-) -> impl Iterator<Item = Result<Example>> + Send {
+    want: WantedFields,
+) -> impl Iterator<Item = Result<Record>> + Send {
     let PlacedParagraph { paragraph, place } = paragraph;
     let (context, lacks_context) = match paragraph.context {
         Some(context) => (context, None),
@@ -117,14 +117,14 @@ fn examples(
     let examples = questions.map(move |(question, n)| {
         let id = question.id.as_deref().map(RawValue::get).unwrap_or("null");
         let text: Option<String> = serde_json::from_str(id).ok();
-        let record = Record {
+        let record = QuestionPosition {
             place: match &text {
                 Some(id) => format!("question `{}`, in {place}", shorten(id, 40)),
                 None => format!("question {n} of {place}"),
             },
             source: &source,
         };
-        Ok(Example {
+        Ok(Record {
             id: match text {
                 Some(id) => Some(id),
                 None => record.id(id)?,
@@ -137,19 +137,19 @@ fn examples(
             text: record.text(question.question)?,
             text_pair: Some(context.clone()),
             group: Some(group.clone()),
-            ..Example::default()
+            ..Record::default()
         })
     });
     lacks_context.map(Err).into_iter().chain(examples)
 }
 
 /// Where a question stands.
-struct Record<'a> {
+struct QuestionPosition<'a> {
     place: String,
     source: &'a Source,
 }
 
-impl Record<'_> {
+impl QuestionPosition<'_> {
     fn text(&self, question: Option<String>) -> Result<String> {
         question.ok_or_else(|| {
             self.error("a `question`", "none", "give the record its text under `question`")

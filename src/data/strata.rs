@@ -86,7 +86,7 @@ pub fn grouped_split(groups: &[u64], fractions: SplitFractions, seed: u64) -> Ve
     order.shuffle(&mut random);
     // Stable, so that groups of one size stay in the order that was drawn.
     order.sort_by_key(|group| Reverse(sizes[*group]));
-    let mut placed = Placed {
+    let mut placed = PlacedGroups {
         lacking: shares.map(|share| share * groups.len() as f64),
         part_of: vec![0; sizes.len()],
         n_groups: [0; 3],
@@ -156,7 +156,7 @@ fn nearest(
 }
 
 /// Groups in parts.
-struct Placed {
+struct PlacedGroups {
     /// Rows that each part lacks to its share; below 0 where it has more.
     lacking: [f64; 3],
     /// The part of each group.
@@ -165,7 +165,7 @@ struct Placed {
     n_groups: [usize; 3],
 }
 
-impl Placed {
+impl PlacedGroups {
     fn put(&mut self, group: usize, part: usize, size: usize) {
         self.part_of[group] = part;
         self.n_groups[part] += 1;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{dataset::Row, labels::LabelMap, split::Part};
+use super::{dataset::Example, labels::LabelMap, split::Part};
 
 /// The rows of each class in each part, in id order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +142,7 @@ pub struct QuestionSummary {
 }
 
 /// The values of each part that has rows; empty where rows have no values.
-pub(super) fn value_summaries(rows: &[Row]) -> Vec<ValueSummary> {
+pub(super) fn value_summaries(rows: &[Example]) -> Vec<ValueSummary> {
     let summary = |part| {
         let values = || values_of(rows, part);
         let n_rows = values().count();
@@ -157,13 +157,13 @@ pub(super) fn value_summaries(rows: &[Row]) -> Vec<ValueSummary> {
     Part::ALL.into_iter().filter_map(summary).collect()
 }
 
-fn values_of(rows: &[Row], part: Part) -> impl Iterator<Item = f64> {
+fn values_of(rows: &[Example], part: Part) -> impl Iterator<Item = f64> {
     let of_part = rows.iter().filter(move |row| row.part == part);
     of_part.filter_map(|row| row.target.value())
 }
 
 /// The questions of each part that has rows, for rows that are questions.
-pub(super) fn question_summaries(rows: &[Row]) -> Vec<QuestionSummary> {
+pub(super) fn question_summaries(rows: &[Example]) -> Vec<QuestionSummary> {
     let summary = |part| {
         let questions = || rows.iter().filter(move |row| row.part == part);
         let n_questions = questions().count();

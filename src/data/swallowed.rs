@@ -1,19 +1,19 @@
 //! Quotes of a tsv file that took in the lines after them.
 
-use super::example::Example;
+use super::record::Record;
 use crate::wording::counted;
 
-/// Records of one file that likely took in the lines after them: see [`Example::swallowed_to`].
+/// Records of one file that likely took in the lines after them: see [`Record::swallowed_to`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swallowed {
+pub struct SwallowedLines {
     n_records: u64,
     /// First and last line of the first of them.
     lines: Option<(u64, u64)>,
 }
 
-impl Swallowed {
+impl SwallowedLines {
     /// Looks at one more record.
-    pub fn count(&mut self, example: &Example) {
+    pub fn count(&mut self, example: &Record) {
         if let Some(last) = example.swallowed_to {
             self.n_records += 1;
             self.lines.get_or_insert((example.line.unwrap_or_default(), last));

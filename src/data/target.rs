@@ -5,8 +5,8 @@ use std::{borrow::Cow, collections::BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    example::{Answer, Example},
     labels::LabelMap,
+    record::{Answer, Record},
     source::{Format, Source},
 };
 use crate::{
@@ -42,7 +42,7 @@ pub enum Target {
     /// The id of each word's tag.
     Tags(Vec<usize>),
     /// Its right answers as the file gives them; none where the context does not answer the question. Those that do not
-    /// stand where they say are texts to score against, not to learn from: see [`Row::spans`](super::dataset::Row::spans).
+    /// stand where they say are texts to score against, not to learn from: see [`Row::spans`](super::dataset::Example::spans).
     Answers(Vec<Answer>),
 }
 
@@ -137,15 +137,15 @@ impl Target {
 }
 
 /// How targets are read from examples.
-pub(super) struct Targets<'a> {
+pub(super) struct TargetReader<'a> {
     pub(super) task: DataTask,
-    /// Of the examples, by [`Example::source`].
+    /// Of the examples, by [`Record::source`].
     pub(super) sources: &'a [Source],
 }
 
-impl Targets<'_> {
+impl TargetReader<'_> {
     /// Targets of one task are the same where they are spelt the same here; also for what is no target at all.
-    pub(super) fn spell(&self, example: &Example) -> Option<String> {
+    pub(super) fn spell(&self, example: &Record) -> Option<String> {
         let source = &self.sources[example.source];
         match self.task {
             DataTask::Classification => example.label.clone(),
@@ -168,12 +168,12 @@ impl Targets<'_> {
     }
 
     /// The labels that examples have.
-    pub(super) fn found_labels(&self, examples: &[Example]) -> LabelMap {
+    pub(super) fn found_labels(&self, examples: &[Record]) -> LabelMap {
         let labels = examples.iter().flat_map(|example| self.labels_in(example));
         LabelMap::from_train(labels)
     }
 
-    pub(super) fn labels_in<'e>(&self, example: &'e Example) -> Vec<Cow<'e, str>> {
+    pub(super) fn labels_in<'e>(&self, example: &'e Record) -> Vec<Cow<'e, str>> {
         let cell = example.label.as_deref();
         match self.task {
             DataTask::Classification => cell.into_iter().map(Cow::Borrowed).collect(),
@@ -191,7 +191,7 @@ impl Targets<'_> {
     /// Adds every `I-x` that examples have and `labels` lack, where they know `B-x`.
     ///
     /// Whether an entity of a known type goes on for a second word in train is chance, and no mistake of test.
-    pub(super) fn add_continuations(&self, examples: &[Example], labels: &mut LabelMap) {
+    pub(super) fn add_continuations(&self, examples: &[Record], labels: &mut LabelMap) {
         let tags = examples.iter().flat_map(|example| self.labels_in(example));
         let continues_known = |tag: &Cow<'_, str>| {
             let kind = tag.strip_prefix("I-");
@@ -204,7 +204,7 @@ impl Targets<'_> {
     /// The target of an example. With a `first_id`, labels may be spelt by their ids: see [`LabelMap::id_or_number`].
     pub(super) fn read(
         &self,
-        example: &Example,
+        example: &Record,
         labels: &LabelMap,
         first_id: Option<usize>,
     ) -> Result<Target> {
@@ -251,7 +251,7 @@ impl Targets<'_> {
 }
 
 /// The labels of an example of several: those of a list, or of a cell.
-fn labels_of<'e>(example: &'e Example, source: &Source) -> Option<Vec<Cow<'e, str>>> {
+fn labels_of<'e>(example: &'e Record, source: &Source) -> Option<Vec<Cow<'e, str>>> {
     match (&example.labels, &example.label) {
         (Some(labels), _) => {
             Some(labels.iter().map(|label| Cow::Borrowed(label.as_str())).collect())
@@ -261,7 +261,7 @@ fn labels_of<'e>(example: &'e Example, source: &Source) -> Option<Vec<Cow<'e, st
     }
 }
 
-fn label_cell<'e>(example: &'e Example, source: &Source) -> Result<&'e str> {
+fn label_cell<'e>(example: &'e Record, source: &Source) -> Result<&'e str> {
     match &example.label {
         Some(label) => Ok(label),
         None => Err(no_label(example, source)?),
@@ -269,7 +269,7 @@ fn label_cell<'e>(example: &'e Example, source: &Source) -> Result<&'e str> {
 }
 
 /// The error for an example that has no label, or a list where one is needed.
-fn no_label(example: &Example, source: &Source) -> Result<Error> {
+fn no_label(example: &Record, source: &Source) -> Result<Error> {
     if let Some(labels) = &example.labels {
         return Ok(source.malformed(
             example.line,

@@ -10,7 +10,7 @@ use super::{
     *,
 };
 
-const LABELLED: Want = Want { label: true, text_pair: false };
+const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -54,18 +54,18 @@ fn crc32(texts: impl Iterator<Item = String>) -> u32 {
     crc.sum()
 }
 
-fn n_groups(examples: &[Example]) -> usize {
+fn n_groups(examples: &[Record]) -> usize {
     let groups = examples.iter().filter_map(|e| e.group.as_deref());
     groups.collect::<HashSet<_>>().len()
 }
 
-fn tagged_words(example: &Example) -> impl Iterator<Item = (&String, &String)> {
+fn tagged_words(example: &Record) -> impl Iterator<Item = (&String, &String)> {
     let tags = example.tags.as_ref().unwrap();
     example.words.as_ref().unwrap().iter().zip(tags)
 }
 
 /// A sentence as the fixture's checksum sees it.
-fn sentence_lines(example: &Example) -> String {
+fn sentence_lines(example: &Record) -> String {
     let name = |name: &Option<String>| name.clone().unwrap_or_default();
     let line = example.line.unwrap();
     let mut lines = format!("{line}\t{}\t{}\n", name(&example.id), name(&example.group));
@@ -76,7 +76,7 @@ fn sentence_lines(example: &Example) -> String {
 }
 
 /// A question as the fixture's checksum sees it.
-fn question_lines(example: &Example) -> String {
+fn question_lines(example: &Record) -> String {
     let id = example.id.as_deref().unwrap();
     let context = example.text_pair.as_deref().unwrap();
     let mut lines = format!("{id}\n{}\n{context}\n", example.text);
@@ -177,11 +177,11 @@ fn without_labels_the_same_texts_are_read() {
             return;
         };
         let source = Source::new(path);
-        let unlabelled = examples(&source, LABELLED).into_iter().map(|example| Example {
+        let unlabelled = examples(&source, LABELLED).into_iter().map(|example| Record {
             tags: None,
             answers: None,
             ..example
         });
-        assert!(unlabelled.eq(examples(&source, Want::default())), "{file}");
+        assert!(unlabelled.eq(examples(&source, WantedFields::default())), "{file}");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 
-const LABELLED: Want = Want { label: true, text_pair: false };
+const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
 /// A file of the data sets, or `None` (and a word about it) where this machine has none.
 pub(super) fn data_set(file: &str) -> Option<PathBuf> {
@@ -19,7 +19,7 @@ pub(super) fn data_set(file: &str) -> Option<PathBuf> {
     folder.map(|folder| PathBuf::from(folder).join(file))
 }
 
-pub(super) fn examples(source: &Source, want: Want) -> Vec<Example> {
+pub(super) fn examples(source: &Source, want: WantedFields) -> Vec<Record> {
     read(source, want).unwrap().collect::<Result<_>>().unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -59,7 +59,7 @@ pub(super) fn stsb(path: &Path) -> Source {
     }
 }
 
-fn label_counts(examples: &[Example]) -> HashMap<&str, usize> {
+fn label_counts(examples: &[Record]) -> HashMap<&str, usize> {
     let mut counts = HashMap::new();
     for example in examples {
         *counts.entry(example.label.as_deref().unwrap()).or_default() += 1;
@@ -67,7 +67,7 @@ fn label_counts(examples: &[Example]) -> HashMap<&str, usize> {
     counts
 }
 
-fn label_map(examples: &[Example]) -> LabelMap {
+fn label_map(examples: &[Record]) -> LabelMap {
     LabelMap::from_train(examples.iter().filter_map(|example| example.label.as_deref()))
 }
 
@@ -126,15 +126,14 @@ fn banking77_keeps_line_breaks_in_fields_and_all_77_labels() {
     assert_eq!((train.len(), test.len()), (10_003, 3_080));
     let labels = label_map(&train);
     assert_eq!(labels.len(), 77);
-    let broken: Vec<&Example> =
-        train.iter().filter(|example| example.text.contains('\n')).collect();
+    let broken: Vec<&Record> = train.iter().filter(|example| example.text.contains('\n')).collect();
     assert_eq!(broken.len(), 10);
     for example in broken.into_iter().chain(train.last()) {
         let first_line = example.text.trim_end_matches('\r').split('\n').next().unwrap();
         assert!(line_at(&path, example.line).contains(first_line), "{example:?}");
     }
 
-    let id = |example: &Example| {
+    let id = |example: &Record| {
         labels.id_at(example.label.as_deref().unwrap(), &path, example.line).unwrap()
     };
     let ids: Vec<usize> = train.iter().map(id).collect();
@@ -214,7 +213,7 @@ fn covid_faq_holds_html_and_line_breaks_in_its_fields() {
         label: Some("lang".into()),
         ..Source::new(&path)
     };
-    let both = Want { label: true, text_pair: true };
+    let both = WantedFields { label: true, text_pair: true };
     let tsv = examples(&source, both);
     let counts = label_counts(&tsv);
     assert_eq!((tsv.len(), counts["de"], counts["en"], counts["pl"]), (896, 399, 224, 131));
@@ -241,7 +240,7 @@ fn stsb_has_pairs_in_records_of_seven_or_nine_fields() {
     };
     for (file, n_rows) in [("sts-train.csv", 5749), ("sts-dev.csv", 1500), ("sts-test.csv", 1379)] {
         let source = stsb(&path.with_file_name(file));
-        let examples = examples(&source, Want { label: true, text_pair: true });
+        let examples = examples(&source, WantedFields { label: true, text_pair: true });
         assert_eq!(examples.len(), n_rows, "{file}");
         for example in &examples {
             let score: f64 = example.label.as_deref().unwrap().parse().unwrap();
@@ -257,7 +256,7 @@ fn the_corpus_is_read_from_gzip_without_labels() {
     let Some(path) = data_set("corpus/sentences_60k.txt.gz") else {
         return;
     };
-    let n_texts = |path: PathBuf| examples(&Source::new(path), Want::default()).len();
+    let n_texts = |path: PathBuf| examples(&Source::new(path), WantedFields::default()).len();
     assert_eq!(n_texts(path.with_file_name("paragraphs_4k.txt.gz")), 4_000);
     assert_eq!(n_texts(path), 60_000);
 }

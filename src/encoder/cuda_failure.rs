@@ -82,7 +82,7 @@ fn least_driver(cuda: Option<u32>) -> &'static str {
 /// An error of the device out of what ONNX Runtime says.
 pub(super) fn explain(words: &str, runtime: &Runtime, number: u32) -> Error {
     let provider = runtime.folder().join(PROVIDER_LIBRARIES[1]);
-    let facts = Facts {
+    let facts = FailureContext {
         cuda: cuda_version_of(&provider).ok().flatten(),
         onnxruntime: &runtime.version,
         gpus: &Gpus::look,
@@ -92,13 +92,13 @@ pub(super) fn explain(words: &str, runtime: &Runtime, number: u32) -> Error {
 }
 
 /// What is known beside ONNX Runtime's own words.
-struct Facts<'a> {
+struct FailureContext<'a> {
     cuda: Option<u32>,
     onnxruntime: &'a str,
     gpus: &'a dyn Fn() -> Gpus,
 }
 
-impl Facts<'_> {
+impl FailureContext<'_> {
     fn explain(&self, words: &str) -> (String, String) {
         let failure = failure(words);
         let cuda = failure.as_ref().filter(|failure| failure.library == "CUDA");

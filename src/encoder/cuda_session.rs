@@ -12,7 +12,7 @@ use super::{
     graph::{self, packed},
     layer_states::LayerStates,
     runtime::Runtime,
-    session::{Batch, SessionOptions, encoder_error, session_builder, taken_values},
+    session::{SessionOptions, TokenBatch, encoder_error, session_builder, taken_values},
     token_positions::TokenPositions,
 };
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ impl CudaSession {
     ///
     /// # Errors
     /// When ONNX Runtime fails; where the device has too little memory, with a budget of tokens that fits.
-    pub(super) fn compute(&mut self, batch: &Batch) -> Result<Vec<LayerStates>> {
+    pub(super) fn compute(&mut self, batch: &TokenBatch) -> Result<Vec<LayerStates>> {
         self.run(batch).map_err(|error| match error {
             Error::Encoder { reason, .. } if is_out_of_memory(&reason) => {
                 let device = self.provider.to_string();
@@ -92,7 +92,7 @@ impl CudaSession {
         })
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<Vec<LayerStates>> {
+    fn run(&mut self, batch: &TokenBatch) -> Result<Vec<LayerStates>> {
         let action = "pass the batch";
         let packed = PackedBatch::of(batch, self.one_token_type, self.positions);
         let n_tokens = packed.ids.len();
@@ -145,7 +145,7 @@ struct PackedBatch {
 }
 
 impl PackedBatch {
-    fn of(batch: &Batch, one_token_type: bool, rows: TokenPositions) -> PackedBatch {
+    fn of(batch: &TokenBatch, one_token_type: bool, rows: TokenPositions) -> PackedBatch {
         let n_tokens = batch.tokens() as usize;
         let (mut real, mut padding) = (Vec::with_capacity(n_tokens), Vec::new());
         let mut positions = Vec::with_capacity(n_tokens);
@@ -184,7 +184,11 @@ fn is_out_of_memory(reason: &str) -> bool {
 
 /// What to say when a batch does not fit into the memory of a device. The cure is the largest part of it, halved again
 /// and again, that `runs`.
-fn out_of_memory(device: String, batch: &Batch, mut runs: impl FnMut(&Batch) -> bool) -> Error {
+fn out_of_memory(
+    device: String,
+    batch: &TokenBatch,
+    mut runs: impl FnMut(&TokenBatch) -> bool,
+) -> Error {
     let mut windows = batch.windows() / 2;
     while windows > 0 && !runs(&batch.first(windows)) {
         windows /= 2;

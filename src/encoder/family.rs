@@ -7,7 +7,7 @@ pub(super) struct Family {
     /// `model_type` in config.json.
     pub(super) name: &'static str,
     /// What config.json calls the sizes.
-    pub(super) keys: &'static Keys,
+    pub(super) keys: &'static ConfigKeys,
     /// What the weights call a layer's tensors.
     pub(super) tensors: &'static LayerTensors,
     /// Which row of the position table the first token takes.
@@ -29,7 +29,7 @@ pub(super) enum Positions {
 
 /// Keys of config.json that families spell in their own way.
 #[derive(Debug, PartialEq)]
-pub(super) struct Keys {
+pub(super) struct ConfigKeys {
     pub(super) layers: &'static str,
     pub(super) hidden: &'static str,
     pub(super) attention_heads: &'static str,
@@ -59,7 +59,7 @@ pub(super) struct LayerTensors {
 /// The prefixes under which checkpoints name the encoder's tensors, whatever the family.
 pub(super) const PREFIXES: [&str; 5] = ["", "bert.", "roberta.", "distilbert.", "electra."];
 
-const BERT_KEYS: Keys = Keys {
+const BERT_KEYS: ConfigKeys = ConfigKeys {
     layers: "num_hidden_layers",
     hidden: "hidden_size",
     attention_heads: "num_attention_heads",
@@ -77,7 +77,7 @@ const BERT_TENSORS: LayerTensors = LayerTensors {
     output_norm: "output.LayerNorm",
 };
 
-const DISTILBERT_KEYS: Keys = Keys {
+const DISTILBERT_KEYS: ConfigKeys = ConfigKeys {
     layers: "n_layers",
     hidden: "dim",
     attention_heads: "n_heads",

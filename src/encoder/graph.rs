@@ -29,7 +29,7 @@ use ort::{
 use super::{
     checkpoint::FusedModel,
     config::FusedShape,
-    onnx_model::{Input, Role},
+    onnx_model::{Role, SessionInput},
     session::encoder_error,
     token_positions::TokenPositions,
 };
@@ -65,10 +65,10 @@ pub(super) fn output_name(layer: usize) -> String {
 }
 
 /// What is fed to the graph of a shape: rows of the position table too where they are not simply those from 0 on.
-pub(super) fn inputs(shape: &FusedShape) -> Vec<Input> {
+pub(super) fn inputs(shape: &FusedShape) -> Vec<SessionInput> {
     let positions = shape.padding_token.map(|_| (Role::Positions, POSITION_IDS));
     let inputs = INPUTS.into_iter().chain(positions);
-    inputs.map(|(role, name)| Input { role, name: name.into(), wide: false }).collect()
+    inputs.map(|(role, name)| SessionInput { role, name: name.into(), wide: false }).collect()
 }
 
 /// The rows of the graph's position table that tokens take.

@@ -18,7 +18,7 @@ use listing::RemoteFile;
 
 use super::{
     config::ConfigFile,
-    source::{Source, SourceFile, Sum, sha256_of_file},
+    source::{ModelSource, SourceFile, Sum, sha256_of_file},
     weights,
 };
 use crate::{
@@ -214,7 +214,7 @@ fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
     };
     let elsewhere = "name another folder with --to";
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    match Source::read(folder)? {
+    match ModelSource::read(folder)? {
         Some(source) if source.repository != model.repository => {
             let why = format!("which holds `{}`", source.repository);
             return Err(refuse(&why, elsewhere));
@@ -239,7 +239,7 @@ fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
 fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFile]) -> Result<()> {
     let part = |file: &RemoteFile| folder.join(file.part_name());
     let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(Error::io("rename", from));
-    let mut source = Source {
+    let mut source = ModelSource {
         repository: model.repository.clone(),
         revision: commit.into(),
         files: Default::default(),
@@ -252,7 +252,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
         let size = file.size;
         source.files.insert(file.name.clone(), SourceFile { size, sha256 });
     }
-    let before = Source::read(folder)?;
+    let before = ModelSource::read(folder)?;
     if before.as_ref() == Some(&source) && !files.iter().any(|file| part(file).exists()) {
         return Ok(());
     }

@@ -16,13 +16,13 @@ pub struct LayerStates {
     pub layer: usize,
     /// Width of a state.
     pub hidden: usize,
-    pub(super) values: Values,
+    pub(super) values: LayerValues,
     /// By window.
     pub(super) rows: Vec<Range<usize>>,
 }
 
 /// Where the states lie.
-pub(super) enum Values {
+pub(super) enum LayerValues {
     Single(Tensor<f32>),
     Half(Tensor<f16>),
     /// Of windows that were run one by one.
@@ -48,9 +48,9 @@ impl LayerStates {
     /// All rows, those of padding too where there is any.
     pub(super) fn all(&self) -> Floats<'_> {
         match &self.values {
-            Values::Single(tensor) => Floats::Single(tensor.extract_tensor().1),
-            Values::Half(tensor) => Floats::Half(tensor.extract_tensor().1),
-            Values::Joined(values) => Floats::Single(values),
+            LayerValues::Single(tensor) => Floats::Single(tensor.extract_tensor().1),
+            LayerValues::Half(tensor) => Floats::Half(tensor.extract_tensor().1),
+            LayerValues::Joined(values) => Floats::Single(values),
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct OnnxModel {
     /// model.onnx.
     pub(super) path: PathBuf,
     /// What is fed.
-    pub(super) inputs: Vec<Input>,
+    pub(super) inputs: Vec<SessionInput>,
     /// By absolute layer, the name of the output that holds its states.
     pub(super) outputs: BTreeMap<usize, String>,
     /// What the folder says of its shape.
@@ -62,7 +62,7 @@ pub(super) struct OnnxModel {
 
 /// An input of a session.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Input {
+pub(super) struct SessionInput {
     pub(super) role: Role,
     pub(super) name: String,
     /// Whether it takes i64 instead of i32.
@@ -203,8 +203,8 @@ fn role(name: &str) -> Option<Role> {
     }
 }
 
-fn find_inputs(path: &Path, ports: &[Port]) -> Result<Vec<Input>> {
-    let mut inputs: Vec<Input> = Vec::new();
+fn find_inputs(path: &Path, ports: &[Port]) -> Result<Vec<SessionInput>> {
+    let mut inputs: Vec<SessionInput> = Vec::new();
     for port in ports {
         let role = role(&port.name).filter(|role| inputs.iter().all(|input| input.role != *role));
         let two_sizes = port.shape.as_ref().is_none_or(|shape| shape.len() == 2);
@@ -231,7 +231,7 @@ fn find_inputs(path: &Path, ports: &[Port]) -> Result<Vec<Input>> {
                 EXPORT_AGAIN,
             ));
         };
-        inputs.push(Input { role, name: port.name.clone(), wide });
+        inputs.push(SessionInput { role, name: port.name.clone(), wide });
     }
     for (role, name) in [(Role::TokenIds, "input_ids"), (Role::Mask, "attention_mask")] {
         if inputs.iter().all(|input| input.role != role) {

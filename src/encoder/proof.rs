@@ -4,14 +4,14 @@ use super::{
     checkpoint::Checkpoint,
     device::{Precision, Provider},
     layer_states::LayerStates,
-    session::Batch,
+    session::TokenBatch,
     worker::Worker,
 };
 use crate::error::{Error, Result};
 
 /// A small batch and the states that the CPU makes of it.
 pub(super) struct Proof {
-    batch: Batch,
+    batch: TokenBatch,
     expected: Vec<f32>,
     hidden: usize,
     precision: Precision,
@@ -46,18 +46,18 @@ impl Proof {
     }
 }
 
-fn real_states(worker: &mut Worker, batch: &Batch) -> Result<Vec<f32>> {
+fn real_states(worker: &mut Worker, batch: &TokenBatch) -> Result<Vec<f32>> {
     let layers = worker.compute(batch)?.layers;
     Ok(layers.iter().flat_map(LayerStates::real).collect())
 }
 
 /// Three texts of different lengths.
-fn small_batch(vocabulary: u32) -> Batch {
+fn small_batch(vocabulary: u32) -> TokenBatch {
     let ids = |length: u32| -> Vec<u32> {
         (0..length).map(|position| (position * 37 + 11) % vocabulary).collect()
     };
     let documents = [5, 12, 9].map(ids);
-    Batch::new(documents.iter().map(|ids| (&ids[..], &[][..])))
+    TokenBatch::new(documents.iter().map(|ids| (&ids[..], &[][..])))
 }
 
 fn check_states(

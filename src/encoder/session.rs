@@ -14,8 +14,8 @@ use super::{
     checkpoint::{Checkpoint, Model},
     device::{self, Precision, Provider},
     graph::{self, int8::WeightForm},
-    layer_states::{LayerStates, Values},
-    onnx_model::{Input, Role},
+    layer_states::{LayerStates, LayerValues},
+    onnx_model::{Role, SessionInput},
     runtime::Runtime,
     token_positions::TokenPositions,
 };
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 
 /// Token ids of some windows (a short document is one window), padded to the longest.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct TokenBatch {
     /// Real tokens of each window.
     pub lengths: Vec<u32>,
     /// Padded length, S.
@@ -33,12 +33,12 @@ pub struct Batch {
     mask: Vec<i32>,
 }
 
-impl Batch {
+impl TokenBatch {
     /// Pads windows, each its token ids and token type ids (none: all 0), to the longest of them.
     ///
     /// # Panics
     /// When there is no window, or an empty one: an encoding always holds its special tokens.
-    pub fn new<'a>(windows: impl Iterator<Item = (&'a [u32], &'a [u8])> + Clone) -> Batch {
+    pub fn new<'a>(windows: impl Iterator<Item = (&'a [u32], &'a [u8])> + Clone) -> TokenBatch {
         let lengths: Vec<u32> = windows.clone().map(|(ids, _)| ids.len() as u32).collect();
         let width = lengths.iter().copied().max().expect("a batch holds windows") as usize;
         assert!(
@@ -58,13 +58,13 @@ impl Batch {
             }
             mask[real].fill(1);
         }
-        Batch { lengths, width, ids, type_ids, mask }
+        TokenBatch { lengths, width, ids, type_ids, mask }
     }
 
     /// Its first windows, one or more, padded as they are.
-    pub(super) fn first(&self, windows: usize) -> Batch {
+    pub(super) fn first(&self, windows: usize) -> TokenBatch {
         let places = windows * self.width;
-        Batch {
+        TokenBatch {
             lengths: self.lengths[..windows].to_vec(),
             width: self.width,
             ids: self.ids[..places].to_vec(),
@@ -74,10 +74,10 @@ impl Batch {
     }
 
     /// One window as a batch of its own.
-    fn window(&self, row: usize) -> Batch {
+    fn window(&self, row: usize) -> TokenBatch {
         let length = self.lengths[row] as usize;
         let real = row * self.width..row * self.width + length;
-        Batch {
+        TokenBatch {
             lengths: vec![self.lengths[row]],
             width: length,
             ids: self.ids[real.clone()].to_vec(),
@@ -100,7 +100,7 @@ impl Batch {
 /// A session that runs the encoder graph; one per worker thread, because a run needs it alone.
 pub struct EncoderSession {
     session: Session,
-    inputs: Vec<Input>,
+    inputs: Vec<SessionInput>,
     /// Absolute layers and the outputs that hold their states.
     outputs: Vec<(usize, String)>,
     hidden: usize,
@@ -186,7 +186,7 @@ impl EncoderSession {
     /// When ONNX Runtime fails, or `visit` does.
     pub fn run(
         &mut self,
-        batch: &Batch,
+        batch: &TokenBatch,
         mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
         let layers = self.compute(batch)?;
@@ -199,7 +199,7 @@ impl EncoderSession {
     ///
     /// # Errors
     /// When ONNX Runtime fails.
-    pub fn compute(&mut self, batch: &Batch) -> Result<Vec<LayerStates>> {
+    pub fn compute(&mut self, batch: &TokenBatch) -> Result<Vec<LayerStates>> {
         if !self.alone || batch.windows() == 1 {
             return self.run_together(batch);
         }
@@ -216,13 +216,13 @@ impl EncoderSession {
         let layers = layers.map(|((layer, _), values)| LayerStates {
             layer: *layer,
             hidden: self.hidden,
-            values: Values::Joined(values),
+            values: LayerValues::Joined(values),
             rows: padded_rows(batch),
         });
         Ok(layers.collect())
     }
 
-    fn run_together(&mut self, batch: &Batch) -> Result<Vec<LayerStates>> {
+    fn run_together(&mut self, batch: &TokenBatch) -> Result<Vec<LayerStates>> {
         let inputs: Vec<(&str, DynValue)> = self
             .inputs
             .iter()
@@ -242,7 +242,7 @@ impl EncoderSession {
     }
 
     /// What one input is fed with.
-    fn feed(&self, input: &Input, batch: &Batch) -> Result<DynValue> {
+    fn feed(&self, input: &SessionInput, batch: &TokenBatch) -> Result<DynValue> {
         let n_tokens = batch.windows() * batch.width;
         let values: Cow<'_, [i32]> = match input.role {
             Role::TokenIds => Cow::Borrowed(&batch.ids),
@@ -271,13 +271,13 @@ impl EncoderSession {
     ///
     /// # Errors
     /// When ONNX Runtime fails.
-    pub fn run_bare(&mut self, batch: &Batch) -> Result<()> {
+    pub fn run_bare(&mut self, batch: &TokenBatch) -> Result<()> {
         self.run(batch, |_, _| Ok(()))
     }
 }
 
 /// The rows of each window's real tokens in a padded batch.
-fn padded_rows(batch: &Batch) -> Vec<Range<usize>> {
+fn padded_rows(batch: &TokenBatch) -> Vec<Range<usize>> {
     let windows = batch.lengths.iter().enumerate();
     windows
         .map(|(window, length)| {
@@ -292,7 +292,7 @@ pub(super) fn taken_values(
     outputs: &mut SessionOutputs<'_>,
     name: &str,
     shape: &[usize],
-) -> Result<Values> {
+) -> Result<LayerValues> {
     let action = "read the states";
     let refuse = |got: String| Error::Encoder {
         action,
@@ -307,10 +307,10 @@ pub(super) fn taken_values(
     }
     if value.data_type() == &TensorElementType::Float16 {
         let tensor = value.downcast().map_err(encoder_error(action))?;
-        return Ok(Values::Half(tensor));
+        return Ok(LayerValues::Half(tensor));
     }
     let tensor = value.downcast().map_err(encoder_error(action))?;
-    Ok(Values::Single(tensor))
+    Ok(LayerValues::Single(tensor))
 }
 
 pub(super) fn session_builder(runtime: &Runtime, intra_threads: usize) -> Result<SessionBuilder> {

@@ -28,7 +28,7 @@ pub const SOURCE: &str = "source.json";
 
 /// What `frostbert model pull` writes beside the files that it fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
+pub struct ModelSource {
     /// `owner/name` on the hub.
     pub repository: String,
     /// The commit, as 40 hexadecimal digits, that the revision stood for.
@@ -46,12 +46,12 @@ pub struct SourceFile {
     pub sha256: String,
 }
 
-impl Source {
+impl ModelSource {
     /// Reads a folder's `source.json`; `None` where there is none.
     ///
     /// # Errors
     /// When the file cannot be read, or is not what a pull writes.
-    pub fn read(folder: &Path) -> Result<Option<Source>> {
+    pub fn read(folder: &Path) -> Result<Option<ModelSource>> {
         let path = folder.join(SOURCE);
         if !path.exists() {
             return Ok(None);
@@ -63,7 +63,7 @@ impl Source {
             got,
             hint: "remove the folder and pull the model again".into(),
         };
-        let source: Source = serde_json::from_slice(&bytes)
+        let source: ModelSource = serde_json::from_slice(&bytes)
             .map_err(|error| refuse(format!("what JSON calls: {error}")))?;
         // Files of these names are read, and removed by a later pull.
         let inside = |name: &String| {
@@ -142,7 +142,7 @@ fn hex(bytes: &[u8]) -> String {
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// What the files were compared with; `None` where nobody wrote down their hashes.
-    pub source: Option<Source>,
+    pub source: Option<ModelSource>,
     /// Every file that was looked at, in the order of their names.
     pub files: Vec<VerifiedFile>,
 }
@@ -180,7 +180,7 @@ pub fn verify(folder: &Path) -> Result<Verified> {
         names.insert("config.json".into());
     }
     let mut damaged_source = None;
-    let source = Source::read(folder).unwrap_or_else(|error| {
+    let source = ModelSource::read(folder).unwrap_or_else(|error| {
         damaged_source = Some(error.to_string());
         None
     });
@@ -333,7 +333,7 @@ mod tests {
                 r#"{{"repository": "a/b", "revision": "c", "files": {{"{name}": {{"size": 1, "sha256": "d"}}}}}}"#
             );
             fs::write(folder.path().join(SOURCE), source).unwrap();
-            assert_eq!(Source::read(folder.path()).is_ok(), is_inside, "{name}");
+            assert_eq!(ModelSource::read(folder.path()).is_ok(), is_inside, "{name}");
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
 
 /// A document as it is handed to the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input<'a> {
+pub enum Document<'a> {
     /// One text.
     Text(&'a str),
     /// Two texts in one input.
@@ -32,21 +32,21 @@ pub enum Input<'a> {
     Words(&'a [String]),
 }
 
-impl Input<'_> {
+impl Document<'_> {
     /// The key of this document.
     pub fn key(self) -> Key {
         match self {
-            Input::Text(text) => Key::of(Mode::Text, &[text]),
-            Input::Pair(first, second) => Key::of(Mode::Pair, &[first, second]),
-            Input::Words(words) => Key::of(Mode::Words, words),
+            Document::Text(text) => Key::of(Mode::Text, &[text]),
+            Document::Pair(first, second) => Key::of(Mode::Pair, &[first, second]),
+            Document::Words(words) => Key::of(Mode::Words, words),
         }
     }
 
     /// Its first characters, for messages.
     fn beginning(self) -> String {
         let text = match self {
-            Input::Text(text) | Input::Pair(_, text) => text,
-            Input::Words(words) => words.first().map_or("", String::as_str),
+            Document::Text(text) | Document::Pair(_, text) => text,
+            Document::Words(words) => words.first().map_or("", String::as_str),
         };
         shorten(text, 40)
     }
@@ -170,21 +170,21 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// When the tokenizer itself fails, or a document has more windows than can be numbered.
-    pub fn encode(&self, inputs: &[Input<'_>], aligned: bool) -> Result<Vec<Encoding>> {
+    pub fn encode(&self, inputs: &[Document<'_>], aligned: bool) -> Result<Vec<Encoding>> {
         inputs.par_iter().map(|input| self.encode_one(*input, aligned)).collect()
     }
 
-    fn encode_one(&self, input: Input<'_>, aligned: bool) -> Result<Encoding> {
+    fn encode_one(&self, input: Document<'_>, aligned: bool) -> Result<Encoding> {
         let (first, second) = match input {
-            Input::Text(text) => {
+            Document::Text(text) => {
                 let wanted = self.wanted(&self.template.single);
                 (self.first_tokens(text, aligned, wanted)?.0, None)
             }
-            Input::Pair(first, second) => {
+            Document::Pair(first, second) => {
                 let (first, second) = self.pair(first, second, aligned)?;
                 (first, Some(second))
             }
-            Input::Words(words) => {
+            Document::Words(words) => {
                 let wanted = self.wanted(&self.template.single);
                 (self.first_words(words, aligned, wanted)?, None)
             }

@@ -11,7 +11,7 @@ use super::{
     layer_states::{Floats, LayerStates},
     pooling,
     runtime::Runtime,
-    session::{Batch, EncoderSession, SessionOptions},
+    session::{EncoderSession, SessionOptions, TokenBatch},
 };
 use crate::{
     error::{Error, Result},
@@ -78,7 +78,7 @@ impl Worker {
     /// When ONNX Runtime fails; [`Error::State`] for a value that is not finite or that the storage type cannot hold.
     pub fn run(
         &mut self,
-        batch: &Batch,
+        batch: &TokenBatch,
         request: Request<'_>,
         name_of: impl Fn(usize) -> String,
     ) -> Result<Vec<BatchStates>> {
@@ -89,7 +89,7 @@ impl Worker {
     ///
     /// # Errors
     /// When ONNX Runtime fails; where a GPU has too little memory, with a budget of tokens that fits.
-    pub fn compute(&mut self, batch: &Batch) -> Result<Computed> {
+    pub fn compute(&mut self, batch: &TokenBatch) -> Result<Computed> {
         let layers = match &mut self.session {
             WorkerSession::Padded(session) => session.compute(batch)?,
             WorkerSession::Packed(session) => session.compute(batch)?,
@@ -104,7 +104,7 @@ impl Worker {
     pub fn run_all<J: Send>(
         &mut self,
         jobs: impl Iterator<Item = J>,
-        batch_of: impl Fn(&J) -> &Batch,
+        batch_of: impl Fn(&J) -> &TokenBatch,
         finish: impl Fn(J, Result<Computed>) -> bool + Sync,
     ) {
         if let WorkerSession::Padded(_) = self.session {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::{FeatureView, Source};
+use super::{FeatureView, StateSource};
 use crate::{
     cache::reader::by_shard,
     error::Result,
@@ -19,7 +19,7 @@ const CACHE_LINE: usize = 64;
 
 /// Stored bytes of some samples, one after the other in ascending order.
 #[derive(Clone)]
-pub struct Loaded {
+pub struct LoadedStates {
     pub(super) samples: Vec<u32>,
     /// First stored row of each sample, and the number of rows.
     pub(super) row_start: Vec<usize>,
@@ -33,7 +33,7 @@ impl FeatureView<'_> {
         &'v self,
         order: &'v [u32],
         batch: usize,
-    ) -> impl Iterator<Item = Result<(&'v [u32], Cow<'v, Loaded>)>> {
+    ) -> impl Iterator<Item = Result<(&'v [u32], Cow<'v, LoadedStates>)>> {
         let window = match &self.resident {
             Some(_) => order.len().max(1),
             None => self.samples_at_a_time(order, batch),
@@ -50,7 +50,7 @@ impl FeatureView<'_> {
     }
 
     /// Reads the stored bytes of some samples, sorted; every file is opened once.
-    pub(super) fn load(&self, samples: Vec<u32>) -> Result<Loaded> {
+    pub(super) fn load(&self, samples: Vec<u32>) -> Result<LoadedStates> {
         let (row_bytes, state_bytes) = (self.row_bytes(), self.hidden * self.dtype.size_bytes());
         let mut row_start = Vec::with_capacity(samples.len() + 1);
         row_start.push(0);
@@ -75,7 +75,7 @@ impl FeatureView<'_> {
                 }
             };
             match &self.source {
-                Source::Shard(states) => {
+                StateSource::Shard(states) => {
                     for (piece, first) in &wanted {
                         let start = self.pieces.place(*piece, 0).1 as usize;
                         let end = start + self.pieces.n_rows(*piece);
@@ -83,7 +83,7 @@ impl FeatureView<'_> {
                         put(*first, &mut std::iter::once(rows));
                     }
                 }
-                Source::Cache(cache) => {
+                StateSource::Cache(cache) => {
                     let locations: Vec<_> =
                         wanted.iter().map(|(piece, _)| self.pieces.place(*piece, number)).collect();
                     for (shard, places) in by_shard(&locations) {
@@ -98,13 +98,13 @@ impl FeatureView<'_> {
                 }
             }
         }
-        Ok(Loaded { samples, row_start, bytes })
+        Ok(LoadedStates { samples, row_start, bytes })
     }
 
     /// Has some samples' stored bytes brought into the processor's cache. Samples come shuffled, and a row is decoded in less
     /// time than memory needs to answer: asked for one after the other, every row would be waited for; asked for together, the
     /// answers overlap. A third of the time of a bank of 64 heads was such waiting.
-    pub(super) fn fetch(&self, loaded: &Loaded, samples: impl Iterator<Item = u32>) {
+    pub(super) fn fetch(&self, loaded: &LoadedStates, samples: impl Iterator<Item = u32>) {
         let mut sum = 0;
         for sample in samples {
             let bytes = self.stored(loaded, sample);
@@ -115,7 +115,7 @@ impl FeatureView<'_> {
     }
 
     /// The stored bytes of a sample's rows.
-    pub(super) fn stored<'l>(&self, loaded: &'l Loaded, sample: u32) -> &'l [u8] {
+    pub(super) fn stored<'l>(&self, loaded: &'l LoadedStates, sample: u32) -> &'l [u8] {
         let place = if loaded.samples.len() == self.n_samples() {
             sample as usize
         } else {

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use self::{pass::Pass, validation::Validation};
 use super::{
-    course::{Course, EpochRecord},
+    history::{EpochRecord, TrainingHistory},
     outputs::OutputHead,
     spec::HeadSpec,
     targets::TargetTable,
@@ -47,11 +47,11 @@ pub struct SampleSet<'a> {
     /// What early stopping looks at; may be empty.
     pub validation: &'a [u32],
     /// Says what outputs on the validation samples are worth.
-    pub judge: &'a dyn Judge,
+    pub evaluator: &'a dyn Evaluator,
 }
 
 /// Metrics of a head's outputs on the validation samples, for the course of a training.
-pub trait Judge: Sync {
+pub trait Evaluator: Sync {
     /// Values by the names of the metrics. `logits` holds the head's output rows of all validation samples, in their order.
     fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)>;
 
@@ -68,8 +68,8 @@ pub trait Judge: Sync {
     }
 }
 
-/// A judge without metrics: only the loss is followed.
-impl Judge for () {
+/// An evaluator without metrics: only the loss is followed.
+impl Evaluator for () {
     fn scores(&self, _: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
@@ -84,7 +84,7 @@ pub struct BankSettings {
     /// this one is measured have them.
     pub shuffles: bool,
     /// Whether every head is judged after every epoch, or only those that are stopped by a metric other than the loss.
-    pub judges_all: bool,
+    pub evaluates_all: bool,
     /// Whether a head that diverges is given up, with the best parameters that it had, while the others go on. Without
     /// any it says nothing: all its parameters are 0.
     pub gives_up: bool,
@@ -93,7 +93,7 @@ pub struct BankSettings {
 impl Default for BankSettings {
     /// Seed 42 as a pipeline file that names none, another order and metrics for every epoch.
     fn default() -> BankSettings {
-        BankSettings { seed: 42, shuffles: true, judges_all: true, gives_up: false }
+        BankSettings { seed: 42, shuffles: true, evaluates_all: true, gives_up: false }
     }
 }
 
@@ -126,11 +126,11 @@ pub fn train(
     progress.start("training", Some(most as u64), "epochs");
     while bank.is_training() {
         bank.epoch()?;
-        if let [course] = &bank.courses[..] {
-            progress.detail(&course.last().to_string());
+        if let [history] = &bank.histories[..] {
+            progress.detail(&history.last().to_string());
             if bank.epoch == 1
                 && !data.sets[specs[0].set].validation.is_empty()
-                && course.is_blind()
+                && history.is_blind()
             {
                 progress.warn("early stopping's metric is undefined on the validation rows: every epoch is trained");
             }
@@ -150,7 +150,7 @@ pub struct Bank<'a> {
     settings: BankSettings,
     specs: &'a [HeadSpec],
     passes: Vec<Pass>,
-    courses: Vec<Course>,
+    histories: Vec<TrainingHistory>,
     epoch: usize,
 }
 
@@ -183,7 +183,7 @@ impl<'a> Bank<'a> {
             settings,
             specs,
             passes,
-            courses: specs.iter().map(Course::new).collect(),
+            histories: specs.iter().map(TrainingHistory::new).collect(),
             epoch: 0,
         }
     }
@@ -210,7 +210,7 @@ impl<'a> Bank<'a> {
     /// # Panics
     /// Before the first epoch.
     pub fn last(&self, head: usize) -> &EpochRecord {
-        self.courses[head].last()
+        self.histories[head].last()
     }
 
     /// One epoch of every head that still trains, and what it is worth on its validation samples.
@@ -232,7 +232,7 @@ impl<'a> Bank<'a> {
             }
         })?;
         for place in 0..self.passes.len() {
-            self.judge(place)?;
+            self.evaluate(place)?;
         }
         Ok(())
     }
@@ -241,7 +241,7 @@ impl<'a> Bank<'a> {
     pub fn stop(&mut self, heads: &[usize]) {
         for pass in &mut self.passes {
             for head in heads.iter().filter(|head| pass.active().contains(head)) {
-                self.courses[*head].finish(|| pass.parameters(*head));
+                self.histories[*head].finish(|| pass.parameters(*head));
             }
             pass.stop(heads);
         }
@@ -249,23 +249,23 @@ impl<'a> Bank<'a> {
 
     /// A head as it would be if its training ended now.
     pub fn best(&self, head: usize) -> TrainedHead {
-        let mut course = self.courses[head].clone();
+        let mut history = self.histories[head].clone();
         let mut passes = self.passes.iter();
         if let Some(pass) = passes.find(|pass| pass.active().contains(&head)) {
-            course.finish(|| pass.parameters(head));
+            history.finish(|| pass.parameters(head));
         }
-        course.into_head()
+        history.into_head()
     }
 
     /// Every head with its best parameters, in the order of the specs; those that still train with their last.
     pub fn finish(mut self) -> Vec<TrainedHead> {
         let active = self.active();
         self.stop(&active);
-        self.courses.into_iter().map(Course::into_head).collect()
+        self.histories.into_iter().map(TrainingHistory::into_head).collect()
     }
 
     /// Scores the heads of a pass and stops those that are done.
-    fn judge(&mut self, place: usize) -> Result<()> {
+    fn evaluate(&mut self, place: usize) -> Result<()> {
         let (pass, specs, epoch) = (&mut self.passes[place], self.specs, self.epoch);
         let losses: HashMap<usize, LossSum> = pass.take_losses().into_iter().collect();
         let heads = pass.active();
@@ -275,17 +275,17 @@ impl<'a> Bank<'a> {
         } else {
             Some(Validation::new(self.data, set))
         };
-        let mut verdicts = HashMap::new();
+        let mut scores = HashMap::new();
         if let Some(validation) = &validation {
             let parameters = |head: usize| pass.parameters(head);
-            verdicts = validation.judge(&heads, specs, &parameters, self.settings.judges_all)?;
+            scores = validation.scores(&heads, specs, &parameters, self.settings.evaluates_all)?;
         }
         let mut done = Vec::new();
         for head in heads {
             let spec = &specs[head];
             let n_steps = set.train.len().div_ceil(spec.batch_size);
             let (step, all) = (epoch * n_steps - 1, spec.epochs * n_steps);
-            let (validation_loss, scores) = verdicts.remove(&head).unwrap_or_default();
+            let (validation_loss, scores) = scores.remove(&head).unwrap_or_default();
             let record = EpochRecord {
                 epoch,
                 lr: spec.optimizer.lr * spec.schedule.factor(step, all, spec.warmup),
@@ -293,10 +293,10 @@ impl<'a> Bank<'a> {
                 validation_loss,
                 scores,
             };
-            let stops = match self.courses[head].judge(record, || pass.parameters(head)) {
+            let stops = match self.histories[head].record(record, || pass.parameters(head)) {
                 Err(Error::Diverged { .. }) if self.settings.gives_up => {
                     let n_parameters = pass.parameters(head).len();
-                    self.courses[head].finish(|| vec![0.0; n_parameters]);
+                    self.histories[head].finish(|| vec![0.0; n_parameters]);
                     true
                 }
                 stops => stops?,
@@ -306,7 +306,7 @@ impl<'a> Bank<'a> {
             }
         }
         for head in &done {
-            self.courses[*head].finish(|| pass.parameters(*head));
+            self.histories[*head].finish(|| pass.parameters(*head));
         }
         pass.stop(&done);
         Ok(())

@@ -11,7 +11,7 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
 use super::{
-    learner::{Batch, Learner},
+    learner::{Learner, TrainingBatch},
     network::Network,
     spec::{HeadSpec, Objective},
     targets::TargetsView,
@@ -36,7 +36,7 @@ const LOSS_ROWS: usize = 16;
 
 /// Linear heads whose inputs are dropped alike.
 pub struct Block {
-    heads: Vec<HeadPlace>,
+    heads: Vec<HeadSlot>,
     n_features: usize,
     columns: usize,
     /// `[n_features + 1, columns]`, the biases in the last row; row-major, as all below.
@@ -52,7 +52,7 @@ pub struct Block {
 }
 
 /// One head in a block.
-struct HeadPlace {
+struct HeadSlot {
     head: LinearHead,
     columns: Range<usize>,
     active: bool,
@@ -213,7 +213,7 @@ impl Block {
                 let weights = class_weights.as_deref().unwrap_or(&[1.0, 1.0]);
                 loss.set(range.start, [weights[0], weights[1]], *label_smoothing);
             }
-            block.heads.push(HeadPlace {
+            block.heads.push(HeadSlot {
                 head: LinearHead { values: Default::default(), ..head },
                 columns: range,
                 active: true,
@@ -382,7 +382,7 @@ impl Learner for Block {
     /// ```text
     /// Z = X W + b      E = dL/dZ      G = X^T E,  sum of E's rows for b
     /// ```
-    fn step(&mut self, batch: &Batch<'_>) {
+    fn step(&mut self, batch: &TrainingBatch<'_>) {
         let rows = batch.rows.as_slice().expect("rows of a tile are contiguous");
         let n_values = batch.rows.nrows() * self.columns;
         self.logits.resize(n_values);

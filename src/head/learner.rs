@@ -6,7 +6,7 @@ use super::targets::TargetsView;
 use crate::train::loss::LossSum;
 
 /// The rows of a training step.
-pub struct Batch<'a> {
+pub struct TrainingBatch<'a> {
     /// Transformed features `[rows, n_features]`; for a block with its heads' dropout applied.
     pub rows: ArrayView2<'a, f32>,
     /// First row of each sample, and the number of rows.
@@ -33,7 +33,7 @@ pub trait Learner: Send + Sync {
     fn stop(&mut self, head: usize);
 
     /// One step of every active head: forward, loss, backward, clip, update.
-    fn step(&mut self, batch: &Batch<'_>);
+    fn step(&mut self, batch: &TrainingBatch<'_>);
 
     /// The losses of the steps since this was last asked, by head number.
     fn take_losses(&mut self) -> Vec<(usize, LossSum)>;

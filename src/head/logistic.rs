@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use self::{
-    objective::Problem,
+    objective::LogisticProblem,
     rows::TurnedRows,
     solver::{Solved, Solver},
 };
@@ -124,7 +124,7 @@ pub fn fit(
     let solved = solver.solve(&problems);
     progress.finish();
     let fits = solved.into_iter().zip(&problems);
-    let fits = fits.map(|(solved, problem): (Solved, &Problem)| LogisticFit {
+    let fits = fits.map(|(solved, problem): (Solved, &LogisticProblem)| LogisticFit {
         head: head(&data, problem, n_classes, solved.point.view()),
         iterations: solved.iterations,
         evaluations: solved.evaluations,
@@ -139,7 +139,7 @@ fn problems(
     labels: &[u32],
     n_classes: usize,
     specs: &[LogisticSpec],
-) -> Vec<Problem> {
+) -> Vec<LogisticProblem> {
     let counts: Vec<Vec<usize>> = groups
         .ranges
         .iter()
@@ -172,7 +172,7 @@ fn problems(
                 places
             }
         };
-        Problem {
+        LogisticProblem {
             groups: (0..groups.ranges.len()).map(|group| own.contains(&group)).collect(),
             class_weights: spec
                 .class_weights
@@ -190,7 +190,7 @@ fn problems(
 
 fn head(
     data: &TurnedRows,
-    problem: &Problem,
+    problem: &LogisticProblem,
     n_classes: usize,
     point: ArrayView2<'_, f64>,
 ) -> TrainedHead {

@@ -11,7 +11,7 @@ use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
 
 use super::layers::activation::Activation;
-pub use pass::{Dropout, Input, Trace};
+pub use pass::{Dropout, NetworkInput, Trace};
 
 /// Standard deviation of the initial weights of all but the hidden layers, BERT's own.
 const INITIAL_DEVIATION: f32 = 0.02;
@@ -156,7 +156,7 @@ impl Network {
             !sizes.iter().chain(&spec.hidden).any(|size| *size == 0),
             "a network of sizes from 1"
         );
-        let mut layout = Layout { tensors: Vec::new() };
+        let mut layout = TensorLayout { tensors: Vec::new() };
         let mix = (spec.n_layers > 1).then(|| layout.tensor("mix.weight", &[spec.n_layers]));
         let query = spec.attention.then(|| layout.tensor("attention.query", &[spec.n_features]));
         let mut inputs = spec.n_features;
@@ -243,11 +243,11 @@ impl Network {
 }
 
 /// Tensors as they are put one behind the other.
-struct Layout {
+struct TensorLayout {
     tensors: Vec<TensorPlace>,
 }
 
-impl Layout {
+impl TensorLayout {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Range<usize> {
         let start = self.tensors.last().map_or(0, |tensor| tensor.range.end);
         let range = start..start + shape.iter().product::<usize>();

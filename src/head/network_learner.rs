@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::{
     crf::{self, CrfGradients, CrfScratch},
-    learner::{Batch, Learner, parts},
-    network::{Dropout, Input, Network, Trace},
+    learner::{Learner, TrainingBatch, parts},
+    network::{Dropout, Network, NetworkInput, Trace},
     span,
     spec::{HeadSpec, Objective},
     targets::TargetsView,
@@ -68,7 +68,7 @@ impl NetworkLearner {
     }
 
     /// One over what the sum of a batch's losses is divided by; 0 where nothing counts.
-    fn scale(&self, batch: &Batch<'_>) -> f32 {
+    fn scale(&self, batch: &TrainingBatch<'_>) -> f32 {
         let counted = match (&self.spec.objective, batch.targets) {
             (Objective::Rows(loss), TargetsView::Rows(targets)) => return loss.scale(targets),
             (Objective::Rows(_), TargetsView::Spans(_)) => unreachable!("{WRONG_TARGETS}"),
@@ -108,7 +108,7 @@ impl Learner for NetworkLearner {
         self.active &= head != self.head;
     }
 
-    fn step(&mut self, batch: &Batch<'_>) {
+    fn step(&mut self, batch: &TrainingBatch<'_>) {
         let scale = self.scale(batch);
         let parts = parts(batch.starts, PART_ROWS);
         let n_parts = parts.len();
@@ -163,14 +163,14 @@ impl Workspace {
         network: &Network,
         spec: &HeadSpec,
         parameters: &[f32],
-        batch: &Batch<'_>,
+        batch: &TrainingBatch<'_>,
         samples: Range<usize>,
         scale: f32,
     ) {
         let rows = batch.starts[samples.start]..batch.starts[samples.end];
         let starts: Vec<usize> =
             batch.starts[samples.start..=samples.end].iter().map(|row| row - rows.start).collect();
-        let input = Input { rows: batch.rows.slice(s![rows.clone(), ..]), starts: &starts };
+        let input = NetworkInput { rows: batch.rows.slice(s![rows.clone(), ..]), starts: &starts };
         let dropout = (spec.dropout > 0.0).then(|| Dropout {
             rate: spec.dropout,
             seed: spec.seed,

@@ -120,9 +120,14 @@ pub fn probabilities(
         let data = BankData {
             view,
             transform: &transform,
-            sets: &[SampleSet { targets: &targets, train: &train, validation: &[], judge: &() }],
+            sets: &[SampleSet {
+                targets: &targets,
+                train: &train,
+                validation: &[],
+                evaluator: &(),
+            }],
         };
-        let settings = BankSettings { seed, shuffles: true, judges_all: false, gives_up: false };
+        let settings = BankSettings { seed, shuffles: true, evaluates_all: false, gives_up: false };
         let head = bank::train(std::slice::from_ref(&spec), &data, settings, &())?.remove(0);
         let held_out = places(&|of| of == fold);
         let logits = logits(view, &transform, &spec, &head.parameters, &samples_of(&held_out))?;

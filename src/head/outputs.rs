@@ -53,26 +53,28 @@ pub fn for_each_head(
     let places = Places::new(view, samples);
     let (linear, networks): (Vec<OutputHead>, Vec<OutputHead>) =
         heads.into_iter().partition(|head| head.network.spec().is_linear());
-    let mut scorers: Vec<Scorer> = networks.into_iter().map(Scorer::network).collect();
+    let mut scorers: Vec<OutputComputer> =
+        networks.into_iter().map(OutputComputer::network).collect();
     let mut open: Vec<OutputHead> = Vec::new();
     let mut used = 0;
     for head in linear {
         let n_columns = head.network.spec().n_outputs;
         if !open.is_empty() && used + n_columns > BLOCK_COLUMNS {
-            scorers.push(Scorer::panel(std::mem::take(&mut open)));
+            scorers.push(OutputComputer::panel(std::mem::take(&mut open)));
             used = 0;
         }
         used += n_columns;
         open.push(head);
     }
     if !open.is_empty() {
-        scorers.push(Scorer::panel(open));
+        scorers.push(OutputComputer::panel(open));
     }
-    let (large, scorers): (Vec<Scorer>, Vec<Scorer>) = scorers.into_iter().partition(|scorer| {
-        let n_outputs = places.n_outputs(scorer);
-        let is_row_each = n_outputs == samples.len() && scorer.heads.len() == 1;
-        is_row_each && 4 * n_outputs * scorer.columns > WAVE_BYTES
-    });
+    let (large, scorers): (Vec<OutputComputer>, Vec<OutputComputer>) =
+        scorers.into_iter().partition(|scorer| {
+            let n_outputs = places.n_outputs(scorer);
+            let is_row_each = n_outputs == samples.len() && scorer.heads.len() == 1;
+            is_row_each && 4 * n_outputs * scorer.columns > WAVE_BYTES
+        });
     for scorer in &large {
         let (head, _) = &scorer.heads[0];
         let outputs = Recomputed { view, transform, places: &places, scorer };
@@ -97,7 +99,7 @@ fn show(
     view: &FeatureView<'_>,
     transform: &Transform,
     places: &Places<'_>,
-    scorers: &[Scorer],
+    scorers: &[OutputComputer],
     visit: &(impl Fn(&OutputHead, &dyn OutputRows, &[usize]) -> Result<()> + Sync),
 ) -> Result<()> {
     let mut all: Vec<Vec<f32>> =
@@ -133,7 +135,7 @@ struct Recomputed<'a> {
     view: &'a FeatureView<'a>,
     transform: &'a Transform,
     places: &'a Places<'a>,
-    scorer: &'a Scorer,
+    scorer: &'a OutputComputer,
 }
 
 impl OutputRows for Recomputed<'_> {
@@ -169,7 +171,7 @@ pub struct HeadOutputs<'a> {
     view: &'a FeatureView<'a>,
     transform: &'a Transform,
     places: Places<'a>,
-    scorer: Scorer,
+    scorer: OutputComputer,
 }
 
 impl<'a> HeadOutputs<'a> {
@@ -185,9 +187,9 @@ impl<'a> HeadOutputs<'a> {
             transform,
             places: Places::new(view, samples),
             scorer: if head.network.spec().is_linear() {
-                Scorer::panel(vec![head])
+                OutputComputer::panel(vec![head])
             } else {
-                Scorer::network(head)
+                OutputComputer::network(head)
             },
         }
     }
@@ -240,14 +242,14 @@ impl<'a> Places<'a> {
         }
     }
 
-    fn n_outputs(&self, scorer: &Scorer) -> usize {
+    fn n_outputs(&self, scorer: &OutputComputer) -> usize {
         if scorer.pools { self.samples.len() } else { self.starts[self.samples.len()] }
     }
 
     /// Copies the outputs on the samples of a tile to where they belong among all.
     fn put(
         &self,
-        scorer: &Scorer,
+        scorer: &OutputComputer,
         samples: &[u32],
         starts: &[usize],
         outputs: &[f32],
@@ -268,7 +270,7 @@ impl<'a> Places<'a> {
 }
 
 /// What computes the outputs of one network, or of several linear heads.
-struct Scorer {
+struct OutputComputer {
     /// The heads and their columns.
     heads: Vec<(OutputHead, Range<usize>)>,
     columns: usize,
@@ -278,14 +280,14 @@ struct Scorer {
     panel: Option<(Vec<f32>, Vec<f32>)>,
 }
 
-impl Scorer {
-    fn network(head: OutputHead) -> Scorer {
+impl OutputComputer {
+    fn network(head: OutputHead) -> OutputComputer {
         let spec = head.network.spec();
         let (columns, pools) = (0..spec.n_outputs, spec.attention);
-        Scorer { columns: columns.end, pools, panel: None, heads: vec![(head, columns)] }
+        OutputComputer { columns: columns.end, pools, panel: None, heads: vec![(head, columns)] }
     }
 
-    fn panel(heads: Vec<OutputHead>) -> Scorer {
+    fn panel(heads: Vec<OutputHead>) -> OutputComputer {
         let outputs = heads.iter().map(|head| head.network.spec().n_outputs);
         let columns = outputs.sum::<usize>().next_multiple_of(LANES);
         let n_features = heads[0].network.spec().n_features;
@@ -302,7 +304,7 @@ impl Scorer {
             ArrayViewMut1::from(&mut bias[range.clone()]).assign(&own_bias);
             placed.push((head, range));
         }
-        Scorer { heads: placed, columns, pools: false, panel: Some((weights, bias)) }
+        OutputComputer { heads: placed, columns, pools: false, panel: Some((weights, bias)) }
     }
 
     /// Outputs on the rows of a tile, `[rows or samples, columns]`.

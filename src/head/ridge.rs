@@ -66,12 +66,12 @@ pub fn fit(gram: &Gram, specs: &[RidgeSpec]) -> Result<Vec<TrainedHead>> {
 }
 
 /// `V` and `v` of a symmetric matrix.
-pub(super) struct Axes {
+pub(super) struct Eigenvectors {
     values: Array1<f64>,
     vectors: Array2<f64>,
 }
 
-impl Axes {
+impl Eigenvectors {
     /// The sum of the eigenvalues.
     pub(super) fn trace(&self) -> f64 {
         self.values.sum()
@@ -100,7 +100,7 @@ pub(super) fn fit_sets<S: Sync>(
     specs: &[S],
     set_of: impl Fn(&S) -> usize,
     matrix: impl Fn(&mut GramSums) -> Array2<f64> + Sync,
-    head: impl Fn(&S, &GramSums, &Axes) -> TrainedHead + Sync,
+    head: impl Fn(&S, &GramSums, &Eigenvectors) -> TrainedHead + Sync,
 ) -> Result<Vec<TrainedHead>> {
     let mut specs_of_set: Vec<Vec<usize>> = vec![Vec::new(); gram.row_groups.sets.len()];
     for (number, spec) in specs.iter().enumerate() {
@@ -110,7 +110,7 @@ pub(super) fn fit_sets<S: Sync>(
     let fitted = sets.filter(|(_, own)| !own.is_empty()).map(|(set, own)| {
         let mut sums = gram.of_set(set);
         let (values, vectors) = symmetric_eigen(&matrix(&mut sums))?;
-        let axes = Axes { values, vectors };
+        let axes = Eigenvectors { values, vectors };
         let heads = own.iter().map(|number| (*number, head(&specs[*number], &sums, &axes)));
         Ok(heads.collect::<Vec<_>>())
     });

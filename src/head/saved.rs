@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     bank::TrainedHead,
     learner::parts,
-    network::{Input, Network, NetworkSpec, Trace},
+    network::{Network, NetworkInput, NetworkSpec, Trace},
     transform::{Projection, Transform},
 };
 use crate::{
@@ -336,7 +336,7 @@ pub(super) fn outputs(
             let mut own: Vec<usize> =
                 starts[first..=end].iter().map(|row| row - part.start).collect();
             own.push(n_padded);
-            let input = Input { rows: padded.view(), starts: &own };
+            let input = NetworkInput { rows: padded.view(), starts: &own };
             network.forward(parameters, &input, None, trace);
             let logits = trace.logits();
             let n_outputs = if network.spec().attention { end - first } else { part.len() };

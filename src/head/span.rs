@@ -131,7 +131,7 @@ pub fn best_spans(
         return Vec::new();
     }
     let starts = logits.column(0);
-    let candidate = |start, end, range| Candidate {
+    let candidate = |start, end, range| SpanCandidate {
         span: Span { start, end, score: f64::from(starts[start]) + f64::from(logits[[end, 1]]) },
         range,
     };
@@ -151,7 +151,7 @@ pub fn best_spans(
     }
     let mut spans = Vec::new();
     while spans.len() < n_best {
-        let Some(Candidate { span, range }) = candidates.pop() else {
+        let Some(SpanCandidate { span, range }) = candidates.pop() else {
             break;
         };
         spans.push(span);
@@ -169,32 +169,32 @@ pub fn best_spans(
 }
 
 /// All spans of one end whose starts lie in a range, known by the best of them.
-struct Candidate {
+struct SpanCandidate {
     span: Span,
     range: RangeInclusive<usize>,
 }
 
-impl Ord for Candidate {
-    fn cmp(&self, other: &Candidate) -> Ordering {
+impl Ord for SpanCandidate {
+    fn cmp(&self, other: &SpanCandidate) -> Ordering {
         let (one, other) = (&self.span, &other.span);
         let earlier_and_shorter = (other.start, other.end).cmp(&(one.start, one.end));
         one.score.total_cmp(&other.score).then(earlier_and_shorter)
     }
 }
 
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Candidate) -> Option<Ordering> {
+impl PartialOrd for SpanCandidate {
+    fn partial_cmp(&self, other: &SpanCandidate) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Candidate) -> bool {
+impl PartialEq for SpanCandidate {
+    fn eq(&self, other: &SpanCandidate) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Candidate {}
+impl Eq for SpanCandidate {}
 
 /// The score of "no answer" in one window: start plus end logit of row 0.
 ///
@@ -206,7 +206,7 @@ pub fn null_score(logits: ArrayView2<'_, f32>) -> f64 {
 
 /// What the windows of one question say together.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Answer {
+pub struct SpanAnswer {
     /// The number of a window and the best span in it; `None` where no window holds a context token.
     pub best: Option<(usize, Span)>,
     /// The score of "no answer"; infinite where there are no windows.
@@ -232,8 +232,8 @@ pub struct Answer {
 pub fn join_windows<'a>(
     windows: impl IntoIterator<Item = ArrayView2<'a, f32>>,
     max_answer_tokens: usize,
-) -> Answer {
-    let mut answer = Answer { best: None, null_score: f64::INFINITY };
+) -> SpanAnswer {
+    let mut answer = SpanAnswer { best: None, null_score: f64::INFINITY };
     for (number, logits) in windows.into_iter().enumerate() {
         answer.null_score = answer.null_score.min(null_score(logits));
         if let [span] = best_spans(logits, max_answer_tokens, 1)[..]

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::{
     error::Result,
-    features::{FeatureView, Loaded, Tile, scaler::Scaler},
+    features::{FeatureView, LoadedStates, Tile, scaler::Scaler},
     train::{dropout::drop_units, gemm::multiply},
 };
 
@@ -58,7 +58,7 @@ impl Transform {
     pub fn tile(
         &self,
         view: &FeatureView<'_>,
-        loaded: &Loaded,
+        loaded: &LoadedStates,
         samples: &[u32],
         buffer: Vec<f32>,
         mask: Option<Mask>,

@@ -3,7 +3,7 @@
 use ndarray::ArrayView2;
 
 use super::counts::ClassCounts;
-use super::multilabel::Decided;
+use super::multilabel::RowDecisions;
 use super::regression;
 use super::tagging::{TaggedSentence, TaggingMetrics, evaluate};
 use super::{MajorityBaseline, MajorityLabelsBaseline, MeanBaseline};
@@ -108,7 +108,7 @@ pub fn majority_labels(
     if labels.is_empty() {
         labels.extend(n_rows_of.iter().position(|&n| n == highest));
     }
-    let decided = Decided::from_decisions(truth, |_, label| labels.contains(&label));
+    let decided = RowDecisions::from_decisions(truth, |_, label| labels.contains(&label));
     let [accuracy, macro_f1, micro_f1, ..] = decided.scores(&vec![1; truth.nrows()], None);
     Some(MajorityLabelsBaseline {
         labels,

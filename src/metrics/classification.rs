@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 
 use super::ClassificationMetrics;
 use super::intervals::Bootstrap;
-use super::scorer::Scorer;
+use super::scorer::ClassScorer;
 
 /// Above this many rows x ranked classes x resamples, ROC-AUC gets no interval: it alone would take more than some seconds.
 /// 3,000 rows of 77 classes, 1,000 times, are 0.23e9; two classes are one ranked class.
@@ -19,7 +19,7 @@ pub const MAX_RANKING_STEPS: u64 = 4_000_000_000;
 /// to [`MAX_RANKING_STEPS`]. That takes O(resamples x n) time, and O(resamples x n x C) for ROC-AUC: with 1,000 resamples
 /// on two cores, 0.1 s for 3,000 rows of 77 classes, 0.8 s for 100,000 of two, 16 s for 1,000,000 of two.
 ///
-/// Rows that are too many to hold with all their probabilities are scored by a [`Scorer`], to the same bits.
+/// Rows that are too many to hold with all their probabilities are scored by a [`ClassScorer`], to the same bits.
 ///
 /// Without rows only `n`, `per_class` and `confusion` say something; where a probability is not finite (a head that
 /// diverged) the metrics of right and wrong answers remain.
@@ -52,7 +52,7 @@ pub fn evaluate(
         "one row for each label, one column for each class"
     );
     let places: Vec<usize> = (0..labels.len()).collect();
-    let mut scorer = Scorer::new(labels.to_vec(), n_classes, bootstrap);
+    let mut scorer = ClassScorer::new(labels.to_vec(), n_classes, bootstrap);
     scorer.add(&places, probabilities);
     if scorer.wants_ranks() {
         scorer.rank(probabilities);

@@ -128,7 +128,7 @@ pub fn evaluate(
     assert_eq!(truth.ncols(), thresholds.len(), "one threshold for each label");
     let n = truth.nrows();
     assert!(u32::try_from(n).is_ok(), "at most u32::MAX rows");
-    let decided = Decided::new(truth, probabilities, thresholds);
+    let decided = RowDecisions::new(truth, probabilities, thresholds);
     let rankings = label_rankings(truth, probabilities);
     let once_each = vec![1; n];
     let [accuracy, macro_f1, micro_f1, weighted_f1, samples_f1, roc_auc] =
@@ -184,10 +184,10 @@ pub fn evaluate(
 }
 
 /// What each row adds to the counts, so that a resample costs one step for each label that a row has or gets.
-pub(super) struct Decided {
+pub(super) struct RowDecisions {
     n_labels: usize,
     /// The labels that rows have or get, row by row.
-    decisions: Vec<Decision>,
+    decisions: Vec<RowDecision>,
     /// Where in `decisions` each row ends.
     ends: Vec<usize>,
     /// 1 where all labels of the row are right.
@@ -195,13 +195,13 @@ pub(super) struct Decided {
     row_f1: Vec<f64>,
 }
 
-struct Decision {
+struct RowDecision {
     label: u32,
     has: bool,
     gets: bool,
 }
 
-impl Decided {
+impl RowDecisions {
     fn new(truth: ArrayView2<bool>, probabilities: ArrayView2<f32>, thresholds: &[f64]) -> Self {
         let gets =
             |row: usize, label: usize| f64::from(probabilities[[row, label]]) >= thresholds[label];
@@ -221,14 +221,14 @@ impl Decided {
         };
         for (row, has) in truth.rows().into_iter().enumerate() {
             let start = decided.decisions.len();
-            let decisions = has.iter().enumerate().map(|(label, &has)| Decision {
+            let decisions = has.iter().enumerate().map(|(label, &has)| RowDecision {
                 label: label as u32,
                 has,
                 gets: gets(row, label),
             });
             decided.decisions.extend(decisions.filter(|decision| decision.has || decision.gets));
             let own = &decided.decisions[start..];
-            let count = |wanted: fn(&Decision) -> bool| {
+            let count = |wanted: fn(&RowDecision) -> bool| {
                 own.iter().filter(|decision| wanted(decision)).count() as u64
             };
             let n_correct = count(|decision| decision.has && decision.gets);
@@ -285,7 +285,7 @@ impl Decided {
         let mut start = 0;
         for (&end, &weight) in self.ends.iter().zip(weights) {
             let weight = u64::from(weight);
-            for &Decision { label, has, gets } in &self.decisions[start..end] {
+            for &RowDecision { label, has, gets } in &self.decisions[start..end] {
                 let label = label as usize;
                 counts.actual[label] += weight * u64::from(has);
                 counts.predicted[label] += weight * u64::from(gets);

@@ -73,7 +73,7 @@ pub fn evaluate(
     if truth.iter().chain(predicted).any(|x| !x.is_finite()) {
         return RegressionMetrics { n, ..RegressionMetrics::default() };
     }
-    let rows = Rows::new(truth, predicted);
+    let rows = OrderedRows::new(truth, predicted);
     let [spearman, pearson, mse, mae] = rows.scores(&vec![1; n]);
     let [spearman_ci, pearson_ci, mse_ci, mae_ci] = bootstrap.map_or([None; 4], |settings| {
         intervals::bootstrap(n, settings, |weights| rows.scores(weights))
@@ -82,12 +82,12 @@ pub fn evaluate(
 }
 
 /// Finite predictions beside the truth, ordered once so that a resample needs no sort.
-pub(super) struct Rows {
+pub(super) struct OrderedRows {
     truth: Ordered,
     predicted: Ordered,
 }
 
-impl Rows {
+impl OrderedRows {
     pub(super) fn new(truth: &[f64], predicted: &[f64]) -> Self {
         Self { truth: Ordered::new(truth), predicted: Ordered::new(predicted) }
     }
@@ -217,8 +217,9 @@ mod tests {
 
     #[test]
     fn weighted_scores_equal_the_scores_of_repeated_rows() {
-        let rows = Rows::new(&[3.0, 1.0, 2.0, 2.0, 5.0], &[0.5, 0.1, 0.5, 0.2, 9.0]);
-        let repeated = Rows::new(&[3.0, 3.0, 2.0, 2.0, 2.0, 1.0], &[0.5, 0.5, 0.5, 0.2, 0.2, 0.1]);
+        let rows = OrderedRows::new(&[3.0, 1.0, 2.0, 2.0, 5.0], &[0.5, 0.1, 0.5, 0.2, 9.0]);
+        let repeated =
+            OrderedRows::new(&[3.0, 3.0, 2.0, 2.0, 2.0, 1.0], &[0.5, 0.5, 0.5, 0.2, 0.2, 0.1]);
         let weighted = rows.scores(&[2, 1, 1, 2, 0]);
         for (got, expected) in weighted.into_iter().zip(repeated.scores(&[1; 6])) {
             assert!((got.unwrap() - expected.unwrap()).abs() < 1e-12);

@@ -19,7 +19,7 @@ const N_SCORES: usize = 9;
 /// Scores rows that are shown twice: once for what they say, once more for how they rank. It holds some 70 bytes a row.
 ///
 /// ```
-/// use frostbert::metrics::{classification::evaluate, scorer::Scorer};
+/// use frostbert::metrics::{classification::evaluate, scorer::ClassScorer};
 /// use ndarray::{array, s};
 ///
 /// let labels = [0, 2, 1, 2];
@@ -32,7 +32,7 @@ const N_SCORES: usize = 9;
 /// }
 /// assert_eq!(scorer.finish(), evaluate(&labels, rows.view(), 3, None));
 /// ```
-pub struct Scorer {
+pub struct ClassScorer {
     labels: Vec<usize>,
     n_classes: usize,
     rows: Vec<RowScore>,
@@ -42,7 +42,7 @@ pub struct Scorer {
     kept: Option<Array2<f32>>,
 }
 
-impl Scorer {
+impl ClassScorer {
     /// Of rows with these labels, all below `n_classes`. With `bootstrap` metrics get intervals.
     pub fn new(labels: Vec<usize>, n_classes: usize, bootstrap: Option<Bootstrap>) -> Self {
         Self::with_most(labels, n_classes, bootstrap, MAX_RANKING_STEPS)
@@ -97,7 +97,7 @@ impl Scorer {
         }
     }
 
-    /// Ends the first pass: whether all rows are to be shown to [`Scorer::rank`] now.
+    /// Ends the first pass: whether all rows are to be shown to [`ClassScorer::rank`] now.
     ///
     /// # Panics
     ///
@@ -176,7 +176,7 @@ impl Scorer {
 }
 
 struct ScoredRows<'a> {
-    scorer: &'a Scorer,
+    scorer: &'a ClassScorer,
     predictions: Vec<usize>,
     /// `None` where a probability is not finite.
     losses: Option<RowLosses>,
@@ -211,7 +211,7 @@ impl ScoredRows<'_> {
     }
 
     fn counts(&self, weights: &[u32]) -> ClassCounts {
-        let Scorer { labels, n_classes, .. } = self.scorer;
+        let ClassScorer { labels, n_classes, .. } = self.scorer;
         ClassCounts::weighted(labels, &self.predictions, *n_classes, weights)
     }
 }
@@ -226,7 +226,7 @@ mod tests {
         let probabilities = array![[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]];
         let settings = Bootstrap { resamples: 100, seed: 1 };
         let evaluate = |most| {
-            let mut scorer = Scorer::with_most(vec![0, 1, 1, 0], 2, Some(settings), most);
+            let mut scorer = ClassScorer::with_most(vec![0, 1, 1, 0], 2, Some(settings), most);
             scorer.add(&[0, 1, 2, 3], probabilities.view());
             assert!(scorer.wants_ranks());
             scorer.rank(probabilities.view());
@@ -249,7 +249,7 @@ mod tests {
         let settings = Some(Bootstrap { resamples: 20, seed: 1 });
         let whole =
             crate::metrics::classification::evaluate(&labels, all.view(), n_classes, settings);
-        let mut scorer = Scorer::new(labels.clone(), n_classes, settings);
+        let mut scorer = ClassScorer::new(labels.clone(), n_classes, settings);
         let parts: Vec<Vec<usize>> =
             (0..7).map(|part| (part..n_rows).step_by(7).collect()).collect();
         let rows_of = |places: &[usize]| all.select(ndarray::Axis(0), places);

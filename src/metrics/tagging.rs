@@ -132,14 +132,15 @@ pub fn evaluate(
     let n_types = scheme.as_ref().map_or(0, |scheme| scheme.types.len());
     let mut pairs = Vec::new();
     let mut by_type = no_counts(n_types);
-    let split = Split::new(sentences, labels, scheme.as_ref(), |sentence, predicted, strict| {
-        for (&truth, &predicted) in sentence.truth.iter().zip(predicted) {
-            if let Some(predicted) = predicted {
-                pairs.push((truth, predicted));
+    let split =
+        CountedSentences::new(sentences, labels, scheme.as_ref(), |sentence, predicted, strict| {
+            for (&truth, &predicted) in sentence.truth.iter().zip(predicted) {
+                if let Some(predicted) = predicted {
+                    pairs.push((truth, predicted));
+                }
             }
-        }
-        add_by_type(&mut by_type, strict);
-    });
+            add_by_type(&mut by_type, strict);
+        });
     let (confusion, confusion_cells) = confusion_of(pairs.into_iter(), labels.len());
     let once_each = vec![1; sentences.len()];
     let [token_accuracy, entity_f1_strict, entity_f1_conlleval, macro_f1] =
@@ -268,19 +269,19 @@ impl Pooled {
 }
 
 /// All sentences of a split, counted.
-pub(super) struct Split {
+pub(super) struct CountedSentences {
     pub(super) sentences: Vec<SentenceCounts>,
     n_labels: usize,
     has_entities: bool,
 }
 
-struct Totals {
+struct TagTotals {
     tags: ClassCounts,
     strict: Pooled,
     conlleval: Pooled,
 }
 
-impl Split {
+impl CountedSentences {
     /// Counts every sentence, and shows it to `see` with its predicted tags and its true and predicted entities, read
     /// strictly.
     ///
@@ -346,8 +347,8 @@ impl Split {
         ]
     }
 
-    fn totals(&self, weights: &[u32]) -> Totals {
-        let mut totals = Totals {
+    fn totals(&self, weights: &[u32]) -> TagTotals {
+        let mut totals = TagTotals {
             tags: no_counts(self.n_labels),
             strict: Pooled::default(),
             conlleval: Pooled::default(),

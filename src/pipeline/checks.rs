@@ -22,7 +22,7 @@ use crate::{
     data::{
         ClassBalance,
         checks::{DataChecks, SharedTexts},
-        dataset::{Dataset, Row},
+        dataset::{Dataset, Example},
     },
     durable::write_file,
     error::Result,
@@ -130,7 +130,7 @@ fn no_pooled_state(states: &[StateId]) -> String {
     )
 }
 
-fn text_of(row: &Row) -> String {
+fn text_of(row: &Example) -> String {
     match &row.text_pair {
         Some(second) => shorten(&format!("{} | {second}", row.text), N_SHOWN),
         None => shorten(&row.text, N_SHOWN),

@@ -132,7 +132,7 @@ impl ClassMemory {
     /// When it does not fit.
     pub(super) fn settle(&self, pipeline: &Pipeline, progress: &dyn Progress) -> Result<()> {
         self.require(pipeline, 1, "")?;
-        let said = format!(
+        let predictions = format!(
             "to train: {} x {}, {}, about {} in memory, roughly {} at most",
             counted(self.n_outputs, "class"),
             counted(self.n_inputs, "feature"),
@@ -141,9 +141,9 @@ impl ClassMemory {
             duration(self.seconds),
         );
         if self.seconds > LONG_SECONDS {
-            progress.warn(&said)
+            progress.warn(&predictions)
         } else {
-            progress.note(&said)
+            progress.note(&predictions)
         }
         Ok(())
     }
@@ -165,7 +165,7 @@ impl ClassMemory {
     }
 
     /// What some heads hold who say the probability of every class of so many rows.
-    pub(super) fn said_bytes(&self, n_heads: usize, n_rows: usize) -> u64 {
+    pub(super) fn prediction_bytes(&self, n_heads: usize, n_rows: usize) -> u64 {
         let of_row = 4 * self.n_outputs as u64;
         of_row.saturating_mul(n_rows as u64).saturating_mul(n_heads as u64)
     }

@@ -9,7 +9,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::encode::Filling;
+use super::encode::FillingShard;
 use crate::{
     cache::{
         batch_log::BatchLogs,
@@ -36,7 +36,7 @@ pub(super) struct Committer<'a> {
     writer: &'a mut CacheWriter,
     at_once: usize,
     logs: Option<&'a BatchLogs>,
-    complete: Sender<(usize, ShardPlace, Filling)>,
+    complete: Sender<(usize, ShardPlace, FillingShard)>,
     written: Receiver<(usize, Result<WrittenShard>)>,
     /// Written, or failed, before their turn.
     early: BTreeMap<usize, Result<WrittenShard>>,
@@ -54,9 +54,9 @@ impl<'a> Committer<'a> {
         scope: &'scope Scope<'scope, '_>,
         at_once: usize,
         logs: Option<&'a BatchLogs>,
-        write: impl Fn(usize, ShardPlace, Filling) -> Result<WrittenShard> + Copy + Send + 'scope,
+        write: impl Fn(usize, ShardPlace, FillingShard) -> Result<WrittenShard> + Copy + Send + 'scope,
     ) -> Committer<'a> {
-        let (complete, waiting) = bounded::<(usize, ShardPlace, Filling)>(at_once);
+        let (complete, waiting) = bounded::<(usize, ShardPlace, FillingShard)>(at_once);
         let (sender, written) = bounded(at_once);
         for _ in 0..at_once {
             let (waiting, sender) = (waiting.clone(), sender.clone());
@@ -90,7 +90,7 @@ impl<'a> Committer<'a> {
     ///
     /// # Errors
     /// When an earlier shard could not be written or committed.
-    pub(super) fn hand_over(&mut self, filling: Filling) -> Result<()> {
+    pub(super) fn hand_over(&mut self, filling: FillingShard) -> Result<()> {
         let planned = &self.plan.shards[self.handed];
         while self.handed - self.committed >= self.at_once || self.is_in_writing(planned) {
             self.wait()?;

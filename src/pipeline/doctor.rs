@@ -57,7 +57,7 @@ impl Problem {
 
 /// How the program came by its ONNX Runtime.
 #[derive(Clone, Debug, Serialize)]
-pub struct Search {
+pub struct RuntimeSearch {
     /// What named it: `--ort-lib`, `ORT_DYLIB_PATH`, `found`, or `not found`.
     pub how: &'static str,
     /// The folders that were looked into, in order, where nothing named it.
@@ -67,7 +67,7 @@ pub struct Search {
 
 /// What is to be examined, beside the machine: what a pipeline says, or the defaults.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct DoctorRequest {
     /// The checkpoint folder.
     pub model: PathBuf,
     /// The device.
@@ -78,17 +78,17 @@ pub struct Asked {
     pub cache_dir: PathBuf,
 }
 
-impl Asked {
+impl DoctorRequest {
     /// What a pipeline says; without one the model that `make setup` fetches, `auto`, and `cache`.
-    pub fn of(pipeline: Option<&Pipeline>) -> Asked {
+    pub fn of(pipeline: Option<&Pipeline>) -> DoctorRequest {
         match pipeline.map(|pipeline| &pipeline.extraction) {
-            Some(settings) => Asked {
+            Some(settings) => DoctorRequest {
                 model: settings.model.clone(),
                 device: settings.device.clone(),
                 precision: settings.precision,
                 cache_dir: settings.cache_dir.clone(),
             },
-            None => Asked {
+            None => DoctorRequest {
                 model: "models/minilm".into(),
                 device: Device::Auto,
                 precision: Precision::F32,
@@ -106,7 +106,7 @@ pub struct RuntimeFindings {
     pub library: PathBuf,
     /// How it was come by.
     #[serde(flatten)]
-    pub search: Search,
+    pub search: RuntimeSearch,
     /// Its version, where it was loaded.
     pub version: Option<String>,
     /// The oldest version that this program runs with.
@@ -117,7 +117,7 @@ pub struct RuntimeFindings {
 
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
-pub struct Findings {
+pub struct Diagnosis {
     /// This program's version.
     pub frostbert: &'static str,
     /// The version of the cache format that it writes.
@@ -140,7 +140,7 @@ pub struct Findings {
     pub cache: CacheFindings,
 }
 
-impl Findings {
+impl Diagnosis {
     /// Everything that is wrong, in the order in which it stands here.
     pub fn problems(&self) -> Vec<&Problem> {
         let device = self.device.as_ref();
@@ -163,11 +163,11 @@ impl Findings {
 /// Looks at everything. It takes some seconds: a model computes, and a file is written to the folder of caches and
 /// removed.
 pub fn examine(
-    asked: &Asked,
+    asked: &DoctorRequest,
     machine: &Machine,
-    search: Search,
+    search: RuntimeSearch,
     progress: &dyn Progress,
-) -> Findings {
+) -> Diagnosis {
     progress.start("loading ONNX Runtime", None, "");
     let loaded = Runtime::load(&machine.onnxruntime);
     let onnxruntime = runtime_findings(&machine.onnxruntime, search, &loaded);
@@ -180,7 +180,7 @@ pub fn examine(
     progress.start("writing to the folder of caches", None, "");
     let cache = disk::look(&asked.cache_dir);
     progress.finish();
-    Findings {
+    Diagnosis {
         frostbert: env!("CARGO_PKG_VERSION"),
         cache_format: FORMAT_VERSION,
         onnxruntime,
@@ -196,7 +196,7 @@ pub fn examine(
 
 fn runtime_findings(
     library: &Path,
-    search: Search,
+    search: RuntimeSearch,
     loaded: &Result<Runtime, Error>,
 ) -> RuntimeFindings {
     RuntimeFindings {

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{
     committer::{Committer, shards_at_once},
-    sample,
+    parity,
     spool::{Spool, SpooledDocument},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     },
     data::Source,
     encoder::{
-        Encoder, Request, Worker, plan::plan_batches, session::Batch, windows::Encoding,
+        Encoder, Request, Worker, plan::plan_batches, session::TokenBatch, windows::Encoding,
         worker::Computed,
     },
     error::Result,
@@ -36,13 +36,13 @@ const QUEUE_PER_WORKER: usize = 8;
 
 /// What was encoded and written.
 #[derive(Default)]
-pub(super) struct Totals {
+pub(super) struct EncodingTotals {
     pub(super) tokens: u64,
     padded_tokens: u64,
     pub(super) bytes: u64,
 }
 
-impl Totals {
+impl EncodingTotals {
     /// Real tokens over padded tokens.
     pub(super) fn padding_efficiency(&self) -> f64 {
         if self.padded_tokens == 0 { 1.0 } else { self.tokens as f64 / self.padded_tokens as f64 }
@@ -60,7 +60,7 @@ struct PlannedBatch {
     documents: Vec<u32>,
     /// Positions of each window's words.
     words: Vec<Vec<u16>>,
-    batch: Batch,
+    batch: TokenBatch,
 }
 
 /// A batch on its way to the writer.
@@ -77,7 +77,7 @@ struct EncodedBatch {
 }
 
 /// A shard that is being filled, and its parity sample.
-pub(super) struct Filling {
+pub(super) struct FillingShard {
     shard: OpenShard,
     sample: OpenShard,
     /// The documents of the sample, as rows of the shard.
@@ -86,14 +86,14 @@ pub(super) struct Filling {
     log: Option<BatchLog>,
 }
 
-impl Filling {
+impl FillingShard {
     fn is_complete(&self) -> bool {
         self.shard.is_complete() && self.sample.is_complete()
     }
 }
 
 /// An extraction: its plan, and what it works on.
-pub(super) struct Job<'a> {
+pub(super) struct ExtractionJob<'a> {
     pub(super) plan: &'a ExtractionPlan,
     /// Spooled documents of each planned shard.
     pub(super) members: &'a [Vec<u32>],
@@ -106,13 +106,13 @@ pub(super) struct Job<'a> {
 }
 
 /// The device and the library that compute.
-pub(super) struct Computer {
+pub(super) struct ComputedBy {
     pub(super) device: String,
     pub(super) placement: Option<Placement>,
     pub(super) onnxruntime: String,
 }
 
-impl Job<'_> {
+impl ExtractionJob<'_> {
     /// Documents to encode; one that gets states in several shards counts once.
     pub(super) fn documents(&self) -> u64 {
         self.spool.documents().len() as u64
@@ -134,9 +134,9 @@ impl Job<'_> {
         &self,
         encoder: &mut Encoder,
         writer: &mut CacheWriter,
-        computer: &Computer,
+        computer: &ComputedBy,
         progress: &dyn Progress,
-    ) -> Result<Totals> {
+    ) -> Result<EncodingTotals> {
         let at_once = shards_at_once(&encoder.devices);
         let logs = self.logs(&encoder.devices, writer.folder(), computer);
         let logs = logs.as_ref();
@@ -260,7 +260,7 @@ impl Job<'_> {
     fn sampled(&self, shard: usize) -> Vec<usize> {
         let documents = self.members[shard].iter();
         let n_tokens = documents.map(|number| self.document(*number).n_tokens);
-        sample::choose(&n_tokens.collect::<Vec<u32>>())
+        parity::choose(&n_tokens.collect::<Vec<u32>>())
     }
 
     fn stores(&self, shard: usize, kind: StateKind) -> bool {
@@ -331,9 +331,9 @@ impl Job<'_> {
         mut committer: Committer<'_>,
         logs: Option<&BatchLogs>,
         progress: &dyn Progress,
-    ) -> Result<Totals> {
-        let mut totals = Totals::default();
-        let mut open: BTreeMap<usize, Filling> = BTreeMap::new();
+    ) -> Result<EncodingTotals> {
+        let mut totals = EncodingTotals::default();
+        let mut open: BTreeMap<usize, FillingShard> = BTreeMap::new();
         for encoded in results {
             let encoded = match encoded {
                 Ok(encoded) => encoded,
@@ -363,7 +363,7 @@ impl Job<'_> {
                 let documents = encoded.places.iter().filter(|(_, window)| *window == 0);
                 progress.advance(documents.count() as u64, encoded.tokens);
             }
-            while open.get(&committer.handed).is_some_and(Filling::is_complete) {
+            while open.get(&committer.handed).is_some_and(FillingShard::is_complete) {
                 let complete = open.remove(&committer.handed).expect("just looked at");
                 committer.hand_over(complete)?;
             }
@@ -378,28 +378,28 @@ impl Job<'_> {
         &self,
         number: usize,
         place: ShardPlace,
-        filling: Filling,
-        computer: &Computer,
+        filling: FillingShard,
+        computer: &ComputedBy,
     ) -> Result<WrittenShard> {
-        let Filling { shard, sample, sampled, log: _ } = filling;
+        let FillingShard { shard, sample, sampled, log: _ } = filling;
         let origin = Origin {
             states: self.plan.shards[number].states.clone(),
             device: computer.device.clone(),
             placement: computer.placement.clone(),
             onnxruntime: computer.onnxruntime.clone(),
             batch_tokens: self.plan.settings.batch_tokens,
-            parity: sample::compare(&shard, self.dtype, self.hidden, &sampled, &sample),
+            parity: parity::compare(&shard, self.dtype, self.hidden, &sampled, &sample),
         };
         place.write(shard, origin)
     }
 
-    fn open_shard(&self, shard: usize, logs: Option<&BatchLogs>) -> Result<Filling> {
+    fn open_shard(&self, shard: usize, logs: Option<&BatchLogs>) -> Result<FillingShard> {
         let states = &self.plan.shards[shard].states;
         let encodings = self.read(shard)?;
         let sampled = self.sampled(shard);
         let layout = self.layout(shard, &encodings, 0..encodings.len());
         let of_sample = self.layout(shard, &encodings, sampled.iter().copied());
-        Ok(Filling {
+        Ok(FillingShard {
             shard: OpenShard::new(layout, states, self.hidden, self.dtype),
             sample: OpenShard::new(of_sample, states, self.hidden, Dtype::F32),
             sampled,
@@ -414,8 +414,8 @@ pub(super) fn batch_of(
     encodings: &[Encoding],
     places: &[WindowPlace],
     stores_words: bool,
-) -> (Batch, Vec<Vec<u16>>) {
-    let batch = Batch::new(places.iter().map(|(document, window)| {
+) -> (TokenBatch, Vec<Vec<u16>>) {
+    let batch = TokenBatch::new(places.iter().map(|(document, window)| {
         let window = &encodings[*document as usize].windows[usize::from(*window)];
         (&window.ids[..], &window.type_ids[..])
     }));

@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     cache::{
-        export::{ExportOptions, ExportReport, RecordPlace, Row, RowSource, export_rows},
+        export::{DocumentRow, ExportOptions, ExportReport, RowSource, SourceLine, export_rows},
         reader::CacheReader,
     },
-    data::{Swallowed, dataset::read_all, require_texts},
+    data::{SwallowedLines, dataset::read_all, require_texts},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     progress::Progress,
@@ -42,7 +42,7 @@ pub fn export_records(
     };
     states.sort_unstable();
     states.dedup();
-    let records = Records {
+    let records = RecordDocuments {
         settings: &pipeline.extraction,
         empty: Cell::new(0),
         swallowed: RefCell::default(),
@@ -90,15 +90,15 @@ fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress
 }
 
 /// The records of some data files, each with a document, or with two where a pair was encoded separately.
-struct Records<'a> {
+struct RecordDocuments<'a> {
     settings: &'a ExtractionSettings,
     /// Records without a text, in the reading that is going on.
     empty: Cell<u64>,
     /// What quotes took in, source by source, in the same reading.
-    swallowed: RefCell<Vec<Swallowed>>,
+    swallowed: RefCell<Vec<SwallowedLines>>,
 }
 
-impl Records<'_> {
+impl RecordDocuments<'_> {
     /// What a whole reading must have found.
     fn check(&self, n_records: &[usize]) -> Result<()> {
         let n_empty = self.empty.get();
@@ -108,14 +108,14 @@ impl Records<'_> {
     }
 }
 
-impl RowSource for Records<'_> {
-    fn rows(&self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
+impl RowSource for RecordDocuments<'_> {
+    fn rows(&self) -> Box<dyn Iterator<Item = Result<DocumentRow>> + '_> {
         self.empty.set(0);
         let settings = self.settings;
-        self.swallowed.replace(vec![Swallowed::default(); settings.sources.len()]);
+        self.swallowed.replace(vec![SwallowedLines::default(); settings.sources.len()]);
         let mut n_records = vec![0; settings.sources.len()];
         let mut examples = read_all(&settings.sources);
-        let mut waiting: Vec<Row> = Vec::new();
+        let mut waiting: Vec<DocumentRow> = Vec::new();
         let mut is_done = false;
         Box::new(iter::from_fn(move || {
             loop {
@@ -144,9 +144,9 @@ impl RowSource for Records<'_> {
                 }
                 let parts = inputs_of(&example, settings.pair_of(&example)).enumerate();
                 waiting = parts
-                    .map(|(part, input)| Row {
+                    .map(|(part, input)| DocumentRow {
                         key: input.key(),
-                        place: RecordPlace {
+                        place: SourceLine {
                             source: example.source as u32,
                             line: example.line.unwrap_or(0),
                             part: part as u8,

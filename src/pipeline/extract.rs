@@ -10,7 +10,7 @@ use std::{
 pub use report::ExtractReport;
 
 use super::{
-    encode::{Computer, Job, Totals},
+    encode::{ComputedBy, EncodingTotals, ExtractionJob},
     forecast::Forecast,
     inputs::inputs_of,
     lazy_encoder::LazyEncoder,
@@ -24,7 +24,7 @@ use crate::{
         reader::CacheReader,
         writer::{CacheShape, CacheWriter},
     },
-    data::{Source, Swallowed, dataset::read_all, require_texts},
+    data::{Source, SwallowedLines, dataset::read_all, require_texts},
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Devices},
@@ -97,11 +97,11 @@ pub(super) fn extract_with(
         Some(counts) => {
             warn_of_truncation(pipeline, counts, progress);
             clear_finished_plan(&settings.cache_dir, &inputs, shape_of(pipeline, checkpoint))?;
-            Done { counts, computed: 0, totals: Totals::default() }
+            ExtractionOutcome { counts, computed: 0, totals: EncodingTotals::default() }
         }
         None => compute_missing(&mut lazy, &devices, &inputs, &states, progress)?,
     };
-    let Done { counts, computed, totals } = done;
+    let ExtractionOutcome { counts, computed, totals } = done;
     let seconds = start.elapsed().as_secs_f64();
     Ok(ExtractReport {
         cache: folder,
@@ -132,10 +132,10 @@ fn shape_of(pipeline: &Pipeline, checkpoint: &Checkpoint) -> CacheShape {
 }
 
 /// What was read, and what of it was computed.
-struct Done {
+struct ExtractionOutcome {
     counts: ReadCounts,
     computed: u64,
-    totals: Totals,
+    totals: EncodingTotals,
 }
 
 /// Takes the cache's lock, reads and tokenises what the cache lacks, plans it, and encodes it.
@@ -145,7 +145,7 @@ fn compute_missing(
     inputs: &FingerprintInputs,
     states: &[StateId],
     progress: &dyn Progress,
-) -> Result<Done> {
+) -> Result<ExtractionOutcome> {
     let (pipeline, checkpoint) = (lazy.pipeline, lazy.checkpoint);
     let settings = &pipeline.extraction;
     let shape = shape_of(pipeline, checkpoint);
@@ -163,7 +163,7 @@ fn compute_missing(
     let Planned { plan, members } = make_plan(pipeline, devices, &spool, &planner);
     settle_unfinished(&plan, &writer, progress)?;
 
-    let job = Job {
+    let job = ExtractionJob {
         plan: &plan,
         members: &members,
         spool: &spool,
@@ -173,28 +173,28 @@ fn compute_missing(
         row_bytes,
     };
     let totals = if plan.shards.is_empty() {
-        Totals::default()
+        EncodingTotals::default()
     } else {
         encode(lazy, &job, counts, &mut writer, progress)?
     };
     ExtractionPlan::clear(writer.folder())?;
-    Ok(Done { counts, computed: spool.documents().len() as u64, totals })
+    Ok(ExtractionOutcome { counts, computed: spool.documents().len() as u64, totals })
 }
 
 /// Says what a job will take, writes its plan, and does it.
 fn encode(
     lazy: &mut LazyEncoder<'_>,
-    job: &Job<'_>,
+    job: &ExtractionJob<'_>,
     counts: ReadCounts,
     writer: &mut CacheWriter,
     progress: &dyn Progress,
-) -> Result<Totals> {
+) -> Result<EncodingTotals> {
     let onnxruntime = lazy.runtime()?.version;
     warn_of_versions(writer.manifest(), &onnxruntime, progress);
     lazy.layers = job.plan.states().iter().map(|state| state.layer).collect();
     let machine = lazy.machine;
     let encoder = lazy.open(progress)?;
-    let computer = Computer {
+    let computer = ComputedBy {
         device: encoder.devices.to_string(),
         placement: encoder.placement.clone(),
         onnxruntime,
@@ -262,7 +262,7 @@ fn count_if_cached(
     let planner = Planner::new(states, cache.manifest(), cache.index(), 0);
     let mut admission = Admission::new(&pipeline.extraction);
     let mut rows = vec![0usize; pipeline.extraction.sources.len()];
-    let mut swallowed = vec![Swallowed::default(); pipeline.extraction.sources.len()];
+    let mut swallowed = vec![SwallowedLines::default(); pipeline.extraction.sources.len()];
     for example in read_all(&pipeline.extraction.sources) {
         let example = example?;
         rows[example.source] += 1;
@@ -291,7 +291,7 @@ fn count_if_cached(
 /// Says of which files a quote took in lines.
 pub(super) fn warn_of_swallowed(
     sources: &[Source],
-    swallowed: &[Swallowed],
+    swallowed: &[SwallowedLines],
     progress: &dyn Progress,
 ) {
     for (source, swallowed) in sources.iter().zip(swallowed) {
@@ -311,7 +311,7 @@ fn read_texts(
     let settings = &pipeline.extraction;
     let tokenizer = settings.tokenizer(checkpoint)?;
     let mut rows = vec![0usize; settings.sources.len()];
-    let mut swallowed = vec![Swallowed::default(); settings.sources.len()];
+    let mut swallowed = vec![SwallowedLines::default(); settings.sources.len()];
     let examples = read_all(&settings.sources).inspect(|example| {
         if let Ok(example) = example {
             rows[example.source] += 1;

@@ -10,7 +10,7 @@ use serde::{
 };
 
 use crate::{
-    data::{CleanOptions, Column, DataTask, Source, SplitFractions},
+    data::{CleanOptions, ColumnName, DataTask, Source, SplitFractions},
     encoder::device::{Device, Precision},
     head::{layers::activation::Activation, size::MLP_WIDTH, spec::Stopping},
     states::{Dtype, Pooling, StateKind},
@@ -249,7 +249,7 @@ pub struct TrainSection {
     pub loss: Option<Loss>,
     /// The column of labels that is learned from, where that is not the source's own; what is judged is its own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<Column>,
+    pub label: Option<ColumnName>,
     /// Of the focal loss.
     pub gamma: f64,
     /// Weights of the classes in the loss.
@@ -373,8 +373,8 @@ pub struct Sources(pub Vec<Source>);
 
 impl<'de> Deserialize<'de> for Sources {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-        impl<'de> Visitor<'de> for OneOrMany {
+        struct SourcesVisitor;
+        impl<'de> Visitor<'de> for SourcesVisitor {
             type Value = Sources;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -396,7 +396,7 @@ impl<'de> Deserialize<'de> for Sources {
                 Ok(Sources(sources))
             }
         }
-        deserializer.deserialize_any(OneOrMany)
+        deserializer.deserialize_any(SourcesVisitor)
     }
 }
 

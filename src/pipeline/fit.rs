@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A head that was fitted, on transformed features.
-pub(super) struct Fitted {
+pub(super) struct FittedHead {
     pub(super) network: NetworkSpec,
     pub(super) trained: TrainedHead,
     pub(super) transform: Transform,
@@ -42,7 +42,7 @@ pub(super) fn fit(
     rows: &TaskRows<'_>,
     stop_after: Option<usize>,
     progress: &dyn Progress,
-) -> Result<Fitted> {
+) -> Result<FittedHead> {
     let column = pipeline.file.train.label.as_ref();
     let train = &rows.taught(dataset, column, rows.part(Part::Train))[..];
     let validation = rows.part(Part::Validation);
@@ -61,7 +61,12 @@ pub(super) fn fit(
         };
         let mut fitted = full_batch::fit(&[head], data, false, progress)?;
         let trained = fitted.remove(0);
-        return Ok(Fitted { network, trained, transform, seconds: start.elapsed().as_secs_f64() });
+        return Ok(FittedHead {
+            network,
+            trained,
+            transform,
+            seconds: start.elapsed().as_secs_f64(),
+        });
     }
     if validation.is_empty() && settings.early_stopping.0.is_some() && stop_after.is_none() {
         progress.warn(
@@ -74,21 +79,21 @@ pub(super) fn fit(
         spec.stopping = None;
     }
     let followed: Vec<StoppingMetric> = spec.stopping.iter().map(|s| s.metric).collect();
-    let judge = rows.judge(pipeline, dataset, validation, &followed);
+    let evaluator = rows.evaluator(pipeline, dataset, validation, &followed);
     let data = BankData {
         view: &rows.view,
         transform: &transform,
-        sets: &[SampleSet { targets: &rows.targets, train, validation, judge: &*judge }],
+        sets: &[SampleSet { targets: &rows.targets, train, validation, evaluator: &*evaluator }],
     };
     let bank_settings = BankSettings {
         seed: pipeline.file.seed,
         shuffles: true,
-        judges_all: true,
+        evaluates_all: true,
         gives_up: false,
     };
     let start = Instant::now();
     let trained = bank::train(&[spec], &data, bank_settings, progress)?.remove(0);
-    Ok(Fitted { network, trained, transform, seconds: start.elapsed().as_secs_f64() })
+    Ok(FittedHead { network, trained, transform, seconds: start.elapsed().as_secs_f64() })
 }
 
 /// Standardisation and projection, fitted on the rows of train and validation without their labels.

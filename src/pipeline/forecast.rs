@@ -2,11 +2,11 @@
 
 use std::{path::Path, time::Instant};
 
-use super::{encode::Job, extract::Machine};
+use super::{encode::ExtractionJob, extract::Machine};
 use crate::{
     cache::plan::ExtractionPlan,
     durable::free_bytes,
-    encoder::{Encoder, Request, Worker, plan::plan_batches, session::Batch},
+    encoder::{Encoder, Request, Worker, plan::plan_batches, session::TokenBatch},
     error::{Error, Result},
     progress::Progress,
     states::StateKind,
@@ -39,7 +39,7 @@ pub(super) struct Forecast {
 impl Forecast {
     /// Counts what a job will do, and warms the encoder up where that is worth it.
     pub(super) fn of(
-        job: &Job<'_>,
+        job: &ExtractionJob<'_>,
         truncated: u64,
         encoder: &mut Encoder,
         folder: &Path,
@@ -142,7 +142,7 @@ fn bytes_of(plan: &ExtractionPlan, row_bytes: usize, words: impl Fn(usize) -> u6
 }
 
 /// Real tokens per second of all workers together, each running the same few batches.
-fn warm_up(job: &Job<'_>, encoder: &mut Encoder) -> Result<f64> {
+fn warm_up(job: &ExtractionJob<'_>, encoder: &mut Encoder) -> Result<f64> {
     let documents = job.spool.documents();
     // Spread over the keys, which are hashes: a fair sample of lengths.
     let step = (documents.len() / 1024).max(1);
@@ -157,10 +157,10 @@ fn warm_up(job: &Job<'_>, encoder: &mut Encoder) -> Result<f64> {
         }
     }
     let lengths: Vec<u32> = windows.iter().map(|window| window.ids.len() as u32).collect();
-    let batches: Vec<Batch> = plan_batches(&lengths, job.plan.settings.batch_tokens)
+    let batches: Vec<TokenBatch> = plan_batches(&lengths, job.plan.settings.batch_tokens)
         .into_iter()
         .map(|rows| {
-            Batch::new(rows.iter().map(|row| {
+            TokenBatch::new(rows.iter().map(|row| {
                 let window = &windows[*row as usize];
                 (&window.ids[..], &window.type_ids[..])
             }))
@@ -169,7 +169,7 @@ fn warm_up(job: &Job<'_>, encoder: &mut Encoder) -> Result<f64> {
     let request = Request { states: &[], dtype: job.dtype, stored: job.dtype, words: &[] };
     let (workers, _) = encoder.workers();
     let n_workers = workers.len();
-    let run = |batches: &[Batch], workers: &mut [Worker]| -> Result<()> {
+    let run = |batches: &[TokenBatch], workers: &mut [Worker]| -> Result<()> {
         std::thread::scope(|scope| {
             let threads: Vec<_> = workers
                 .iter_mut()

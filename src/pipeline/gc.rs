@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The documents that pipelines need, by the fingerprints of the caches that hold them.
-pub struct Needed {
+pub struct NeededDocuments {
     keys: HashMap<String, HashSet<Key>>,
     /// Without a pipeline everything is needed.
     everything: bool,
@@ -27,12 +27,12 @@ pub struct Needed {
     shard_tokens: usize,
 }
 
-impl Needed {
+impl NeededDocuments {
     /// Reads the texts of every pipeline.
     ///
     /// # Errors
     /// When a model or a data file is not there: nothing is dropped because something else is missing.
-    pub fn by(pipelines: &[Pipeline], progress: &dyn Progress) -> Result<Needed> {
+    pub fn by(pipelines: &[Pipeline], progress: &dyn Progress) -> Result<NeededDocuments> {
         let mut keys: HashMap<String, HashSet<Key>> = HashMap::new();
         for pipeline in pipelines {
             let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
@@ -52,7 +52,7 @@ impl Needed {
                 keys.entry(fingerprint).or_default().extend(&needed);
             }
         }
-        Ok(Needed {
+        Ok(NeededDocuments {
             keys,
             everything: pipelines.is_empty(),
             shard_tokens: pipelines
@@ -68,7 +68,7 @@ impl Needed {
         move |key| self.everything || keys.is_some_and(|keys| keys.contains(key))
     }
 
-    /// What [`Needed::collect`] would drop from a cache.
+    /// What [`NeededDocuments::collect`] would drop from a cache.
     ///
     /// # Errors
     /// When the cache is damaged.

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::apply::SavedRun;
+use super::saved_run::SavedRun;
 use crate::{
     data::{
         Part,

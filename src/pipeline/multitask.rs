@@ -16,7 +16,7 @@ use super::{
     run_folder,
     settings::{NamedTask, Pipeline},
     stage_two,
-    sweep::{self, Kept, Place},
+    sweep::{self, Journal, RunTarget},
     train::{cache_of, checked_dataset, lock, refuse_sweep},
 };
 use crate::{
@@ -171,7 +171,7 @@ fn train_all(
     let start = Instant::now();
     let plans = plans(checkpoint, tasks, datasets, cache)?;
     // Opened when the first task has something to write.
-    let run: OnceCell<(PathBuf, Option<Kept>)> = OnceCell::new();
+    let run: OnceCell<(PathBuf, Option<Journal>)> = OnceCell::new();
     let mut reports = BTreeMap::new();
     for (task, dataset) in tasks.iter().zip(datasets) {
         let name = task.name.clone().unwrap_or_default();
@@ -186,16 +186,16 @@ fn train_all(
             std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
             Ok(folder)
         };
-        let place = Place::In(&folder);
+        let place = RunTarget::In(&folder);
         let report = stage_two(checkpoint, &task.pipeline, dataset, cache, place, progress)?;
         reports.insert(name, report);
     }
-    let (run, kept) = run.into_inner().unwrap_or_default();
-    if let Some(kept) = kept {
+    let (run, journal) = run.into_inner().unwrap_or_default();
+    if let Some(journal) = journal {
         // First the run's own: without it nothing goes on here, whatever a kill leaves of the tasks'.
-        kept.finish()?;
+        journal.finish()?;
         for (name, plan) in &plans {
-            if let Some(own) = Kept::resume(&run.join(name), plan)? {
+            if let Some(own) = Journal::resume(&run.join(name), plan)? {
                 own.finish()?;
             }
         }
@@ -229,17 +229,17 @@ fn run_of(
     tasks: &[NamedTask],
     plans: &[(String, Lock)],
     progress: &dyn Progress,
-) -> Result<(PathBuf, Option<Kept>)> {
+) -> Result<(PathBuf, Option<Journal>)> {
     let first = &tasks[0].pipeline;
     let (run_dir, name) = (&first.file.run.dir, &first.name);
     if tasks.iter().all(|task| task.pipeline.file.sweep.is_none()) {
         return Ok((run_folder::create(run_dir, name)?, None));
     }
-    if let Some((run, kept)) = Kept::find(run_dir, name, &plans)? {
+    if let Some((run, journal)) = Journal::find(run_dir, name, &plans)? {
         progress.note(&format!("going on with the unfinished run in {}", run.display()));
-        return Ok((run, Some(kept)));
+        return Ok((run, Some(journal)));
     }
     let run = run_folder::create(run_dir, name)?;
-    let kept = Kept::begin(&run, &plans)?;
-    Ok((run, Some(kept)))
+    let journal = Journal::begin(&run, &plans)?;
+    Ok((run, Some(journal)))
 }

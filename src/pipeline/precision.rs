@@ -9,7 +9,7 @@ use serde::Serialize;
 pub use states::LayerError;
 
 use self::{
-    heads::{Judged, judge},
+    heads::{ComparedHead, evaluator},
     states::{Measured, Sample, measure},
 };
 use super::{
@@ -151,10 +151,10 @@ pub fn report(
             rows[*number].cache = Some(extracted.cache.clone());
             caches.push(CacheReader::existing(&extracted.cache)?);
         }
-        let heads = judge(&checkpoint, &pipelines, &dataset, &caches, progress)?;
+        let heads = evaluator(&checkpoint, &pipelines, &dataset, &caches, progress)?;
         n_rows = Some(heads.n_rows);
         for ((number, _), judged) in runnable.iter().zip(heads.judged) {
-            let Judged { value, difference, interval, is_worse } = judged;
+            let ComparedHead { value, difference, interval, is_worse } = judged;
             let row = &mut rows[*number];
             row.metric = Some(heads.metric);
             row.value = value;

@@ -4,10 +4,11 @@ use ndarray::s;
 use serde::{Serialize, Serializer};
 
 use super::{
-    apply::SavedRun,
+    embedder::{EncodedTexts, TextEncoder},
     extract::Machine,
     file::Task,
     inputs::inputs_of,
+    saved_run::SavedRun,
     tasks::{
         characters::{Characters, characters},
         documents::{chosen, paired},
@@ -16,11 +17,10 @@ use super::{
         windows::windows_of,
         words::{Tagger, crf_scores, words_with_states},
     },
-    texts::{EncodedTexts, TextEncoder},
 };
 use crate::{
-    data::Example,
-    encoder::{tokenizer::Input, windows::Overflow},
+    data::Record,
+    encoder::{tokenizer::Document, windows::Overflow},
     error::{Error, Result},
     features::{FeatureView, pieces::Pieces},
     head::saved::Head,
@@ -154,7 +154,7 @@ impl Predictor {
     ///
     /// # Errors
     /// When a record lacks its second text, the encoder fails, or a state is no number.
-    pub fn predict(&mut self, examples: &[Example]) -> Result<Vec<Prediction>> {
+    pub fn predict(&mut self, examples: &[Record]) -> Result<Vec<Prediction>> {
         if let Some(example) =
             examples.iter().find(|example| self.needs_pairs() && example.text_pair.is_none())
         {
@@ -180,7 +180,7 @@ impl Predictor {
             });
         }
         let pair = self.run.pipeline.file.data.pair.unwrap_or_default();
-        let inputs: Vec<Input<'_>> =
+        let inputs: Vec<Document<'_>> =
             examples.iter().flat_map(|example| inputs_of(example, pair)).collect();
         let encoded = self.encoder.encode(&inputs)?;
         match self.run.pipeline.file.data.task {
@@ -204,7 +204,7 @@ impl Predictor {
         })
     }
 
-    fn documents(&self, examples: &[Example], encoded: EncodedTexts) -> Result<Vec<Prediction>> {
+    fn documents(&self, examples: &[Record], encoded: EncodedTexts) -> Result<Vec<Prediction>> {
         let n_layers = encoded.states.len();
         let documents_of_example = if self.run.pipeline.has_separate_pairs() { 2 } else { 1 };
         let sample_start =
@@ -284,7 +284,7 @@ impl Predictor {
         )
     }
 
-    fn tags(&self, examples: &[Example], encoded: EncodedTexts) -> Result<Vec<Prediction>> {
+    fn tags(&self, examples: &[Record], encoded: EncodedTexts) -> Result<Vec<Prediction>> {
         let head = self.head()?;
         let labels = &self.run.description.labels;
         let (tagger, scheme, crf) = (Tagger::new(labels), TagScheme::new(labels), crf_scores(head));
@@ -359,7 +359,7 @@ impl Predictor {
             .collect())
     }
 
-    fn answers(&self, examples: &[Example], encoded: EncodedTexts) -> Result<Vec<Prediction>> {
+    fn answers(&self, examples: &[Record], encoded: EncodedTexts) -> Result<Vec<Prediction>> {
         let head = self.head()?;
         let n_layers = encoded.states.len();
         let windows = (0..examples.len())

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cache::plan::MAX_STATES,
-    data::{CleanOptions, Column, Source, SplitFractions},
+    data::{CleanOptions, ColumnName, Source, SplitFractions},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     states::StateId,
@@ -292,7 +292,7 @@ impl Pipeline {
 
     /// The columns of labels that heads learn from in place of the source's own: `train.label`, and those that a sweep
     /// compares.
-    pub fn label_columns(&self) -> Vec<Column> {
+    pub fn label_columns(&self) -> Vec<ColumnName> {
         let swept = self.file.sweep.as_ref();
         let swept = swept.and_then(|section| section.keys.get("label"));
         let swept = match swept {
@@ -301,7 +301,7 @@ impl Pipeline {
         };
         // What is no column is refused with the trials.
         let swept = swept.iter().filter_map(|value| value.clone().try_into().ok());
-        let mut columns: Vec<Column> = Vec::new();
+        let mut columns: Vec<ColumnName> = Vec::new();
         for column in self.file.train.label.iter().cloned().chain(swept) {
             if !columns.contains(&column) {
                 columns.push(column);
@@ -402,8 +402,8 @@ mod tests {
     fn a_pipeline_made_in_code_has_paths_that_its_lock_file_can_hold() {
         let toml = "[model]\npath = \"m\"\n[data]\ntrain = { path = \"a.csv\" }\nlabels = \"l\"";
         let strange = PathBuf::from(OsStr::from_bytes(b"a\xFF.csv"));
-        type Place = fn(&mut PipelineFile) -> &mut PathBuf;
-        let places: [Place; 4] = [
+        type PathOf = fn(&mut PipelineFile) -> &mut PathBuf;
+        let places: [PathOf; 4] = [
             |file| &mut file.model.path,
             |file| &mut file.cache.dir,
             |file| &mut file.run.dir,

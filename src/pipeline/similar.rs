@@ -9,17 +9,17 @@ use ndarray::Array2;
 use serde::Serialize;
 
 use super::{
+    embedder::TextEncoder,
     extract::{Machine, extract_with},
     file::{HeadPooling, Pair},
     inputs::inputs_of,
     settings::Pipeline,
     tasks::similarity::cosine,
-    texts::TextEncoder,
 };
 use crate::{
     cache::reader::CacheReader,
     data::dataset::read_all,
-    encoder::{checkpoint::Checkpoint, tokenizer::Input},
+    encoder::{checkpoint::Checkpoint, tokenizer::Document},
     error::{Error, Result},
     features::FeatureView,
     fingerprint::Key,
@@ -69,7 +69,7 @@ fn encode(
     pipeline.check_length(checkpoint)?;
     let settings = pipeline.extraction.of_sources(Vec::new());
     let mut encoder = TextEncoder::open(checkpoint, &settings, &[state], machine)?;
-    let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+    let inputs: Vec<Document<'_>> = texts.iter().map(|text| Document::Text(text)).collect();
     let encoded = encoder.encode(&inputs)?;
     let bytes = encoded.states.into_iter().flat_map(|rows| rows.bytes);
     let view = FeatureView::from_bytes(state, encoded.hidden, settings.dtype, bytes.collect());
@@ -103,11 +103,11 @@ pub fn nearest(
     let view = FeatureView::read(&cache, state, &keys)?;
     debug_assert!(matches!(view.states[0].kind, StateKind::Pooled(_)));
 
-    let mut best: BinaryHeap<Reverse<Scored>> = BinaryHeap::new();
+    let mut best: BinaryHeap<Reverse<ScoredDocument>> = BinaryHeap::new();
     let all: Vec<u32> = (0..keys.len() as u32).collect();
     view.for_each_tile(&all, 4096, |samples, tile| {
         for (sample, row) in samples.iter().zip(tile.rows.rows()) {
-            best.push(Reverse(Scored {
+            best.push(Reverse(ScoredDocument {
                 score: cosine(query.row(0), row),
                 key: keys[*sample as usize],
             }));
@@ -116,7 +116,7 @@ pub fn nearest(
             }
         }
     })?;
-    let mut found: Vec<Scored> = best.into_iter().map(|Reverse(scored)| scored).collect();
+    let mut found: Vec<ScoredDocument> = best.into_iter().map(|Reverse(scored)| scored).collect();
     found.sort_by(|one, other| other.cmp(one));
     let mut texts = texts_of(&pipeline, found.iter().map(|scored| scored.key).collect())?;
     found
@@ -133,27 +133,27 @@ pub fn nearest(
 }
 
 #[derive(PartialEq)]
-struct Scored {
+struct ScoredDocument {
     score: f64,
     key: Key,
 }
 
-impl Eq for Scored {}
+impl Eq for ScoredDocument {}
 
-impl Ord for Scored {
-    fn cmp(&self, other: &Scored) -> Ordering {
+impl Ord for ScoredDocument {
+    fn cmp(&self, other: &ScoredDocument) -> Ordering {
         self.score.total_cmp(&other.score).then_with(|| other.key.cmp(&self.key))
     }
 }
 
-impl PartialOrd for Scored {
-    fn partial_cmp(&self, other: &Scored) -> Option<Ordering> {
+impl PartialOrd for ScoredDocument {
+    fn partial_cmp(&self, other: &ScoredDocument) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 /// Shows every text of the pipeline's files, in the order in which they come.
-fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Input<'_>)) -> Result<()> {
+fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Document<'_>)) -> Result<()> {
     for example in read_all(&pipeline.extraction.sources) {
         let example = example?;
         if !pipeline.extraction.leaves_out(&example) {
@@ -182,8 +182,8 @@ fn texts_of(pipeline: &Pipeline, wanted: HashSet<Key>) -> Result<HashMap<Key, St
         let key = input.key();
         if wanted.contains(&key) {
             texts.entry(key).or_insert_with(|| match input {
-                Input::Text(text) | Input::Pair(text, _) => text.to_owned(),
-                Input::Words(words) => words.join(" "),
+                Document::Text(text) | Document::Pair(text, _) => text.to_owned(),
+                Document::Words(words) => words.join(" "),
             });
         }
     })?;

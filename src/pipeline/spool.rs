@@ -10,7 +10,7 @@ use std::{
 
 use super::{inputs::inputs_of, settings::ExtractionSettings};
 use crate::{
-    data::{Example, Source},
+    data::{Record, Source},
     encoder::{
         tokenizer::TextTokenizer,
         windows::{Encoding, Window},
@@ -76,7 +76,7 @@ impl<'a> Admission<'a> {
     }
 
     /// Counts an example; whether its documents are looked at.
-    pub(super) fn admit(&mut self, example: &Example) -> bool {
+    pub(super) fn admit(&mut self, example: &Record) -> bool {
         self.counts.documents += 1;
         let empty = self.settings.leaves_out(example);
         self.counts.empty += u64::from(empty);
@@ -110,7 +110,7 @@ impl Spooling<'_> {
     /// (`Some(truncated)` for what it does).
     pub(super) fn fill(
         &self,
-        examples: impl Iterator<Item = Result<Example>>,
+        examples: impl Iterator<Item = Result<Record>>,
         mut admission: Admission<'_>,
         present: impl Fn(&Key) -> Option<bool>,
     ) -> Result<(Spool, ReadCounts)> {
@@ -154,7 +154,7 @@ impl Spooling<'_> {
 }
 
 impl Spooling<'_> {
-    fn without_tokens(&self, example: &Example) -> Error {
+    fn without_tokens(&self, example: &Record) -> Error {
         let source = self.sources.get(example.source);
         Error::Record {
             path: source.map(|source| source.path.clone()).unwrap_or_default(),
@@ -179,7 +179,7 @@ impl Spool {
         self.file
             .read_exact_at(&mut bytes, document.at)
             .map_err(Error::io("read", "the temporary file of token ids"))?;
-        let mut record = Record(&bytes);
+        let mut record = RecordBytes(&bytes);
         let lengths = (0..record.u32()).map(|_| record.u32()).collect::<Vec<u32>>();
         let windows = lengths
             .into_iter()
@@ -200,7 +200,7 @@ impl SpooledDocument {
 }
 
 /// An example, and which of its documents are to be tokenised.
-type Pending = (Vec<(usize, Key)>, Example);
+type Pending = (Vec<(usize, Key)>, Record);
 
 struct Filling<'a> {
     spooling: &'a Spooling<'a>,
@@ -212,7 +212,7 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    fn add(&mut self, wanted: Vec<(usize, Key)>, example: Example) -> Result<()> {
+    fn add(&mut self, wanted: Vec<(usize, Key)>, example: Record) -> Result<()> {
         let second = example.text_pair.as_ref().map_or(0, String::len);
         self.pending_bytes += example.text.len() + second;
         self.pending.push((wanted, example));
@@ -299,9 +299,9 @@ fn write_record(encoding: &Encoding, aligned: bool, out: &mut Vec<u8>) {
 }
 
 /// What is left of a record: numbers are taken from its front, as [`write_record`] put them.
-struct Record<'a>(&'a [u8]);
+struct RecordBytes<'a>(&'a [u8]);
 
-impl Record<'_> {
+impl RecordBytes<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
         let (taken, rest) = self.0.split_at(N);
         self.0 = rest;

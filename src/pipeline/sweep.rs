@@ -4,15 +4,15 @@
 //! with a seed on a cut (`heads`). Heads that read the same states are trained together, some hundreds at a time: a
 //! *unit*, which is kept on disk when it is done (`kept`).
 
-mod alone;
 mod candidates;
-mod cuts;
-mod halve;
+mod cross_validation;
+mod halving;
 mod heads;
-mod kept;
-mod lessons;
+mod journal;
 mod nested;
 mod search;
+mod splits;
+mod target_sets;
 mod trials;
 
 use std::{
@@ -24,23 +24,25 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub use self::nested::{NestedFold, NestedScore};
-pub(super) use self::{
-    alone::{OutOfFold, out_of_fold},
-    kept::Kept,
-};
 use self::{
-    candidates::Judged,
-    cuts::{Cut, cuts},
-    heads::{Fields, HeadPlan, ViewKey},
+    candidates::SweepCandidates,
+    heads::{HeadPlan, SharedFeatures, ViewKey},
     search::search,
+    splits::{Split, splits},
     trials::{Trial, Trials, trials},
+};
+pub(super) use self::{
+    cross_validation::{OutOfFold, out_of_fold},
+    journal::Journal,
 };
 use super::{
     measure::RunMetrics,
     run_folder,
     settings::Pipeline,
     tasks::TaskMetrics,
-    train::{Given, RunFiles, TrainReport, cache_of, checked_dataset, lock, note_cache, train_on},
+    train::{
+        Overrides, RunFiles, TrainReport, cache_of, checked_dataset, lock, note_cache, train_on,
+    },
 };
 use crate::{
     cache::reader::CacheReader,
@@ -52,7 +54,7 @@ use crate::{
     progress::Progress,
     report::leaderboard,
     states::StateId,
-    sweep::{Findings, leaderboard::rank, section::SweepSection},
+    sweep::{SweepFindings, leaderboard::rank, section::SweepSection},
     wording::counted,
 };
 
@@ -91,7 +93,7 @@ pub struct SweepReport {
     pub leaderboard: Vec<Map<String, Value>>,
     /// What was found, for people.
     #[serde(skip)]
-    pub findings: Findings,
+    pub findings: SweepFindings,
     /// The run of the chosen head.
     #[serde(skip)]
     pub winner: TrainReport,
@@ -115,12 +117,12 @@ pub struct Best {
 pub fn sweep(pipeline: &Pipeline, progress: &dyn Progress) -> Result<SweepReport> {
     let dataset = checked_dataset(pipeline, progress)?;
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
-    let place = Place::Next;
+    let place = RunTarget::Next;
     sweep_on(&checkpoint, pipeline, &dataset, None, place, progress)
 }
 
 /// Where a sweep writes.
-pub(super) enum Place<'a> {
+pub(super) enum RunTarget<'a> {
     /// The next run folder of the pipeline, or the one of an unfinished sweep.
     Next,
     /// A folder in that of a run of several tasks, made when there is something to write. What the sweep has done stays
@@ -149,9 +151,9 @@ pub(super) fn check(
         progress.warn(warning);
     }
     candidates::metric(pipeline, section, dataset)?.check(pipeline, &trials)?;
-    let cuts = cuts(pipeline, section, dataset)?;
-    lessons::check(pipeline, dataset, &trials, &cuts)?;
-    let n_heads = cuts.len().saturating_mul(trials.len()).saturating_mul(section.seeds);
+    let splits = splits(pipeline, section, dataset)?;
+    target_sets::check(pipeline, dataset, &trials, &splits)?;
+    let n_heads = splits.len().saturating_mul(trials.len()).saturating_mul(section.seeds);
     if n_heads > MOST_HEADS {
         return Err(pipeline.refuse(
             format!("the sweep has more than {MOST_HEADS} heads"),
@@ -180,13 +182,13 @@ pub(super) fn sweep_on(
     pipeline: &Pipeline,
     dataset: &Dataset,
     folder: Option<&Path>,
-    place: Place<'_>,
+    place: RunTarget<'_>,
     progress: &dyn Progress,
 ) -> Result<SweepReport> {
     let start = Instant::now();
     let section = pipeline.sweep()?;
     let trials = trials(pipeline, section)?.all;
-    let cuts = cuts(pipeline, section, dataset)?;
+    let splits = splits(pipeline, section, dataset)?;
     let metric = candidates::metric(pipeline, section, dataset)?;
     let states = swept_states(&trials, checkpoint.config.layers)?;
     let cache = cache_of(folder, pipeline, checkpoint, dataset, &states)?;
@@ -196,23 +198,23 @@ pub(super) fn sweep_on(
     let plan = lock(pipeline, dataset, checkpoint, &cache, &states);
     let (run_dir, name) = (&pipeline.file.run.dir, &pipeline.name);
     let (run, found) = match &place {
-        Place::Next => match Kept::find(run_dir, name, &plan)? {
-            Some((run, kept)) => (run, Some(kept)),
+        RunTarget::Next => match Journal::find(run_dir, name, &plan)? {
+            Some((run, journal)) => (run, Some(journal)),
             None => (run_folder::create(run_dir, name)?, None),
         },
-        Place::In(folder) => {
+        RunTarget::In(folder) => {
             let run = folder()?;
-            let kept = Kept::resume(&run, &plan)?;
-            (run, kept)
+            let journal = Journal::resume(&run, &plan)?;
+            (run, journal)
         }
     };
-    let kept = match found {
-        Some(kept) => {
+    let journal = match found {
+        Some(journal) => {
             let run = run.display();
             progress.note(&format!("going on with the unfinished sweep in {run}"));
-            kept
+            journal
         }
-        None => Kept::begin(&run, &plan)?,
+        None => Journal::begin(&run, &plan)?,
     };
     let sweep = Sweep {
         checkpoint,
@@ -221,10 +223,10 @@ pub(super) fn sweep_on(
         dataset,
         cache: &cache,
         trials: &trials,
-        cuts: &cuts,
+        splits: &splits,
     };
-    let done = search(&sweep, &metric, &kept, progress)?;
-    let judged = Judged::new(&sweep, &done, &metric);
+    let done = search(&sweep, &metric, &journal, progress)?;
+    let judged = SweepCandidates::new(&sweep, &done, &metric);
     let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.file.seed };
     let board = rank(&judged.candidates, metric.name, metric.higher_is_better, bootstrap);
     let drawn: Vec<String> = section
@@ -233,7 +235,7 @@ pub(super) fn sweep_on(
         .filter(|(_, value)| value.is_table())
         .map(|(key, _)| key.clone())
         .collect();
-    let findings = Findings::new(board, &drawn);
+    let findings = SweepFindings::new(board, &drawn);
     let nested = nested::score(&sweep, &done, &metric, progress)?;
     let rows = &findings.leaderboard.rows;
     let n_diverged = done.n_diverged();
@@ -294,8 +296,8 @@ pub(super) fn sweep_on(
             hint: "sweep lower values of lr, or set train.clip".to_owned(),
         });
     };
-    if let Place::Next = place {
-        kept.finish()?;
+    if let RunTarget::Next = place {
+        journal.finish()?;
     }
     let best = Best {
         settings: candidates::settings(row),
@@ -329,7 +331,7 @@ struct Sweep<'a> {
     dataset: &'a Dataset,
     cache: &'a CacheReader,
     trials: &'a [Trial],
-    cuts: &'a [Cut],
+    splits: &'a [Split],
 }
 
 impl Sweep<'_> {
@@ -345,10 +347,10 @@ impl Sweep<'_> {
     ) -> Result<TrainReport> {
         let pipeline = &self.trials[trial].pipeline;
         let folder = || Ok(run.to_path_buf());
-        let mut given = Given {
+        let mut overrides = Overrides {
             sweep: Some((&self.pipeline.file, self.dataset)),
             files: Some(files),
-            ..Given::default()
+            ..Overrides::default()
         };
         let cache = Some(self.cache.folder());
         if !self.section.refit.unwrap_or(self.section.folds.is_some()) {
@@ -358,26 +360,26 @@ impl Sweep<'_> {
                 self.dataset,
                 cache,
                 &folder,
-                given,
+                overrides,
                 progress,
             );
         }
-        let plans: Vec<HeadPlan> = (0..self.cuts.len())
-            .filter(|cut| self.is_whole(&self.cuts[*cut]))
-            .map(|cut| HeadPlan { trial, seed: 0, cut })
+        let plans: Vec<HeadPlan> = (0..self.splits.len())
+            .filter(|split| self.is_whole(&self.splits[*split]))
+            .map(|split| HeadPlan { trial, seed: 0, split })
             .collect();
-        let fields = self.fields(trial)?;
-        given.tuned = Some(fields.tuned(&plans, self)?);
-        drop(fields);
+        let shared = self.shared(trial)?;
+        overrides.calibration = Some(shared.calibration(&plans, self)?);
+        drop(shared);
         if pipeline.file.head.kind.has_epochs() {
-            given.stop_after = best_epoch.map(|epoch| (epoch.round() as usize).max(1));
+            overrides.stop_after = best_epoch.map(|epoch| (epoch.round() as usize).max(1));
         }
         let dataset = self.dataset.with_validation_in_train();
-        train_on(self.checkpoint, pipeline, &dataset, cache, &folder, given, progress)
+        train_on(self.checkpoint, pipeline, &dataset, cache, &folder, overrides, progress)
     }
 
     /// The rows that a trial's head reads.
-    fn fields(&self, trial: usize) -> Result<Fields<'_>> {
+    fn shared(&self, trial: usize) -> Result<SharedFeatures<'_>> {
         let pipeline = &self.trials[trial].pipeline;
         let key = ViewKey::of(pipeline, self.checkpoint.config.layers)?;
         let mut followed: Vec<StoppingMetric> = Vec::new();
@@ -386,12 +388,20 @@ impl Sweep<'_> {
             let metric = stopping.map(|stopping| stopping.metric);
             followed.extend(metric.filter(|metric| !followed.contains(metric)));
         }
-        Fields::read(self.trials, trial, self.dataset, self.cache, &key, self.cuts, followed)
+        SharedFeatures::read(
+            self.trials,
+            trial,
+            self.dataset,
+            self.cache,
+            &key,
+            self.splits,
+            followed,
+        )
     }
 
     /// Whether a cut has all training rows of its fold, each once: its heads are those that can win.
-    fn is_whole(&self, cut: &Cut) -> bool {
-        cut.resample.is_none() && cut.without.is_none() && cut.share == self.largest_share()
+    fn is_whole(&self, split: &Split) -> bool {
+        split.resample.is_none() && split.without.is_none() && split.share == self.largest_share()
     }
 
     /// The place of the largest share of the training rows, where there are shares.

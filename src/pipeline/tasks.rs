@@ -6,9 +6,9 @@
 pub(super) mod characters;
 mod class_table;
 pub(super) mod documents;
-mod judges;
+mod evaluators;
+pub(super) mod predictions;
 pub(super) mod questions;
-pub(super) mod said;
 pub(super) mod similarity;
 pub(super) mod windows;
 pub(super) mod words;
@@ -18,11 +18,11 @@ use std::collections::HashSet;
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::Serialize;
 
-use self::said::{Listener, Tuned};
+use self::predictions::{Calibration, PredictionEvaluator};
 use super::{file::Task, measure::RunMetrics, settings::Pipeline, weights};
 use crate::{
     cache::reader::CacheReader,
-    data::{Column, Part, dataset::Dataset},
+    data::{ColumnName, Part, dataset::Dataset},
     error::Result,
     features::FeatureView,
     fingerprint::Key,
@@ -54,20 +54,20 @@ pub(super) struct TaskRows<'c> {
     /// The key of each piece that the view reads, in its order.
     pub(super) keys: Vec<Key>,
     /// What the task alone knows.
-    pub(super) own: OwnRows,
+    pub(super) own: TaskExtras,
     /// What a user should know of these rows before a head learns from them.
     pub(super) warnings: Vec<String>,
 }
 
 /// What a task knows of its rows beside what a head needs.
-pub(super) enum OwnRows {
+pub(super) enum TaskExtras {
     Documents(documents::Documents),
     Words(words::Sentences),
     Questions(questions::Questions),
 }
 
 /// What a run's head says of every row, and what that is worth.
-pub(super) struct Outcome {
+pub(super) struct TaskResult {
     pub(super) metrics: RunMetrics,
     pub(super) predictions: Table,
 }
@@ -108,25 +108,27 @@ impl<'c> TaskRows<'c> {
     }
 
     /// Who says what outputs on these samples are worth, by the metrics that early stopping may follow and some more.
-    pub(super) fn judge<'a>(
+    pub(super) fn evaluator<'a>(
         &'a self,
         pipeline: &'a Pipeline,
         dataset: &'a Dataset,
         samples: &[u32],
         followed: &[StoppingMetric],
-    ) -> Box<dyn Listener + 'a> {
+    ) -> Box<dyn PredictionEvaluator + 'a> {
         match &self.own {
-            OwnRows::Documents(documents) => documents.judge(pipeline, dataset, samples, followed),
-            OwnRows::Words(sentences) => Box::new(sentences.judge(dataset, samples)),
-            OwnRows::Questions(questions) => Box::new(questions.judge(dataset, samples)),
+            TaskExtras::Documents(documents) => {
+                documents.evaluator(pipeline, dataset, samples, followed)
+            }
+            TaskExtras::Words(sentences) => Box::new(sentences.evaluator(dataset, samples)),
+            TaskExtras::Questions(questions) => Box::new(questions.evaluator(dataset, samples)),
         }
     }
 
     /// The samples of some rows of the dataset; to learn from, only those that teach something.
     pub(super) fn samples_of(&self, dataset: &Dataset, rows: &[u32], to_learn: bool) -> Vec<u32> {
         match &self.own {
-            OwnRows::Words(_) if to_learn => words::with_words(&self.view, rows),
-            OwnRows::Questions(questions) => questions.windows_of_rows(dataset, rows),
+            TaskExtras::Words(_) if to_learn => words::with_words(&self.view, rows),
+            TaskExtras::Questions(questions) => questions.windows_of_rows(dataset, rows),
             _ => rows.to_vec(),
         }
     }
@@ -135,7 +137,7 @@ impl<'c> TaskRows<'c> {
     pub(super) fn taught(
         &self,
         dataset: &Dataset,
-        column: Option<&Column>,
+        column: Option<&ColumnName>,
         samples: &[u32],
     ) -> Vec<u32> {
         let samples = samples.iter().copied();
@@ -150,7 +152,7 @@ impl<'c> TaskRows<'c> {
     pub(super) fn targets_of(
         &self,
         dataset: &Dataset,
-        column: Option<&Column>,
+        column: Option<&ColumnName>,
         judged: &[u32],
     ) -> TargetTable {
         let judged: HashSet<u32> = judged.iter().copied().collect();
@@ -168,9 +170,11 @@ impl<'c> TaskRows<'c> {
         train: &[u32],
     ) -> Result<Objective> {
         match &self.own {
-            OwnRows::Documents(_) => Ok(Objective::Rows(weights::loss(pipeline, dataset, train)?)),
-            OwnRows::Words(_) => words::objective(pipeline, dataset, train),
-            OwnRows::Questions(_) => Ok(Objective::Span),
+            TaskExtras::Documents(_) => {
+                Ok(Objective::Rows(weights::loss(pipeline, dataset, train)?))
+            }
+            TaskExtras::Words(_) => words::objective(pipeline, dataset, train),
+            TaskExtras::Questions(_) => Ok(Objective::Span),
         }
     }
 
@@ -184,14 +188,14 @@ impl<'c> TaskRows<'c> {
         pipeline: &Pipeline,
         dataset: &Dataset,
         head: &mut Head,
-        tuning: Tuning<'_>,
-    ) -> Result<Outcome> {
+        tuning: CalibrationRows<'_>,
+    ) -> Result<TaskResult> {
         match &self.own {
-            OwnRows::Documents(documents) => {
+            TaskExtras::Documents(documents) => {
                 documents.finish(self, pipeline, dataset, head, tuning)
             }
-            OwnRows::Words(sentences) => sentences.finish(self, pipeline, dataset, head),
-            OwnRows::Questions(questions) => {
+            TaskExtras::Words(sentences) => sentences.finish(self, pipeline, dataset, head),
+            TaskExtras::Questions(questions) => {
                 questions.finish(self, pipeline, dataset, head, tuning)
             }
         }
@@ -200,19 +204,19 @@ impl<'c> TaskRows<'c> {
 
 /// What tells the temperature and the thresholds of a head.
 #[derive(Clone, Copy)]
-pub(super) enum Tuning<'a> {
+pub(super) enum CalibrationRows<'a> {
     /// The head itself: it was tuned when it was trained.
     Saved,
     /// The validation rows.
     OnValidation,
     /// Rows that other heads of the same settings did not see.
-    Given(&'a Tuned),
+    Given(&'a Calibration),
 }
 
-impl Tuning<'_> {
+impl CalibrationRows<'_> {
     /// Whether the head was just trained.
     fn is_new(self) -> bool {
-        !matches!(self, Tuning::Saved)
+        !matches!(self, CalibrationRows::Saved)
     }
 }
 

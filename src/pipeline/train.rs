@@ -13,19 +13,19 @@ use super::{
     class_memory::ClassMemory,
     extract::{explain_miss, inputs_for},
     file::{HeadKind, Labels, Pair, PipelineFile, Task},
-    fit::{Fitted, fit},
+    fit::{FittedHead, fit},
     lock::{Lock, LockedCache, LockedSplit, cpu_features},
     measure::{LayerShare, RunMetrics, write_metrics},
     run_folder,
     settings::Pipeline,
     sweep,
-    tasks::{Outcome, TaskRows, Tuning, said::Tuned, similarity},
+    tasks::{CalibrationRows, TaskResult, TaskRows, predictions::Calibration, similarity},
     weights,
 };
 use crate::{
     cache::reader::CacheReader,
     data::{
-        ClassDistribution, Column, LabelMap, Part, QuestionSummary, Target, ValueSummary,
+        ClassDistribution, ColumnName, LabelMap, Part, QuestionSummary, Target, ValueSummary,
         dataset::{Dataset, DatasetSettings, FileRecord},
     },
     encoder::{checkpoint::Checkpoint, device::Device},
@@ -129,7 +129,7 @@ pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport
     let dataset = checked_dataset(pipeline, progress)?;
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     let run = || run_folder::create(&pipeline.file.run.dir, &pipeline.name);
-    train_on(&checkpoint, pipeline, &dataset, None, &run, Given::default(), progress)
+    train_on(&checkpoint, pipeline, &dataset, None, &run, Overrides::default(), progress)
 }
 
 /// A command that trains one head does not do what a sweep asks for.
@@ -170,7 +170,7 @@ pub(super) fn train_on(
     dataset: &Dataset,
     folder: Option<&Path>,
     run: &dyn Fn() -> Result<PathBuf>,
-    given: Given<'_>,
+    overrides: Overrides<'_>,
     progress: &dyn Progress,
 ) -> Result<TrainReport> {
     let start = Instant::now();
@@ -199,14 +199,17 @@ pub(super) fn train_on(
     let (head, history, mut outcome) = match pipeline.file.head.kind {
         HeadKind::Cosine => (None, Vec::new(), similarity::measure(&rows, pipeline, dataset)?),
         _ => {
-            let Fitted { network, trained, transform, seconds } =
-                fit(pipeline, dataset, &rows, given.stop_after, progress)?;
+            let FittedHead { network, trained, transform, seconds } =
+                fit(pipeline, dataset, &rows, overrides.stop_after, progress)?;
             fit_seconds = seconds;
             measure_start = Instant::now();
             let mut description = describe(pipeline, dataset, &states, Some(network));
             description.best_epoch = trained.best_epoch;
             let mut head = Head::new(description, trained.parameters, transform);
-            let tuning = given.tuned.as_ref().map_or(Tuning::OnValidation, Tuning::Given);
+            let tuning = overrides
+                .calibration
+                .as_ref()
+                .map_or(CalibrationRows::OnValidation, CalibrationRows::Given);
             let mut outcome = rows.finish(pipeline, dataset, &mut head, tuning)?;
             outcome.metrics.best_epoch = trained.best_epoch;
             outcome.metrics.epochs = trained.history.len();
@@ -227,12 +230,12 @@ pub(super) fn train_on(
     }
     let mut lock = lock(pipeline, dataset, checkpoint, &cache, &states);
     lock.cache.rows = rows.view.digest(&rows.keys)?;
-    if let Some((file, dataset)) = given.sweep {
+    if let Some((file, dataset)) = overrides.sweep {
         lock.winner = Some(std::mem::replace(&mut lock.pipeline, file.clone()));
         lock.split = LockedSplit::of(dataset);
     }
 
-    let Outcome { metrics, predictions } = outcome;
+    let TaskResult { metrics, predictions } = outcome;
     let run = run()?;
     match &head {
         Some(head) => head.save(&run)?,
@@ -245,7 +248,7 @@ pub(super) fn train_on(
     }
     predictions.write(&run.join(tables::PREDICTIONS_FILE))?;
     checks.write(&run)?;
-    if let Some(files) = given.files {
+    if let Some(files) = overrides.files {
         files(&run, &metrics)?;
     }
     lock.write(&run)?;
@@ -273,7 +276,7 @@ pub(super) type RunFiles<'a> = dyn Fn(&Path, &RunMetrics) -> Result<()> + 'a;
 
 /// What of a training comes from elsewhere than its pipeline.
 #[derive(Default)]
-pub(super) struct Given<'a> {
+pub(super) struct Overrides<'a> {
     /// The sweep that the head won: its pipeline and its rows as they were read, for the lock.
     pub(super) sweep: Option<(&'a PipelineFile, &'a Dataset)>,
     /// How many epochs are best, where that is known.
@@ -281,7 +284,7 @@ pub(super) struct Given<'a> {
     /// Writes more files to the run folder, before the lock.
     pub(super) files: Option<&'a RunFiles<'a>>,
     /// What is tuned to rows that other heads of the same settings did not see, in place of the validation rows.
-    pub(super) tuned: Option<Tuned>,
+    pub(super) calibration: Option<Calibration>,
 }
 
 /// The cache in `folder` where one is named, else the one that holds the states of the rows.
@@ -397,8 +400,8 @@ fn describe(
         labels: dataset.labels.names().to_vec(),
         first_label_id: dataset.first_id,
         label_column: match &file.train.label {
-            Some(Column::Number(number)) => Some(number.to_string()),
-            Some(Column::Name(name)) => Some(name.clone()),
+            Some(ColumnName::Number(number)) => Some(number.to_string()),
+            Some(ColumnName::Name(name)) => Some(name.clone()),
             None => None,
         },
         pooling: pooling.into(),

@@ -6,13 +6,13 @@ use toml::Value;
 
 use super::{
     plots,
-    sheet::{Column, Sheet},
+    sheet::{Sheet, SheetColumn},
 };
 use crate::{
     durable::write_file,
     error::Result,
     sweep::{
-        Findings,
+        SweepFindings,
         curves::FRACTION,
         heat_map::HeatMap,
         leaderboard::{Leaderboard, Spread},
@@ -58,7 +58,7 @@ pub const HEAT_MAP_PLOT: &str = "heat_map.svg";
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn write(run: &Path, findings: &Findings, test: Option<(usize, f64)>) -> Result<()> {
+pub fn write(run: &Path, findings: &SweepFindings, test: Option<(usize, f64)>) -> Result<()> {
     let board = &findings.leaderboard;
     let sheet = leaderboard_sheet(board, test);
     sheet.write_csv(&run.join(LEADERBOARD_CSV))?;
@@ -114,7 +114,7 @@ pub fn leaderboard_sheet(board: &Leaderboard, test: Option<(usize, f64)>) -> She
         sheet.numbers(&format!("test_{}", board.metric), own);
     }
     let flags = rows().map(|row| Some(row.not_worse_than_best));
-    sheet.push("not_worse_than_best", Column::Flags(flags.collect()));
+    sheet.push("not_worse_than_best", SheetColumn::Flags(flags.collect()));
     sheet.numbers("p_value", rows().map(|row| row.p_value));
     sheet.numbers("p_adjusted", rows().map(|row| row.p_adjusted));
     sheet.integers("n_seeds", rows().map(|row| Some(row.seeds)));
@@ -141,24 +141,26 @@ fn push_spread(
 }
 
 /// Numbers as numbers, where all values of the setting are.
-fn setting_column(board: &Leaderboard, key: &str) -> Column {
+fn setting_column(board: &Leaderboard, key: &str) -> SheetColumn {
     let values: Vec<Option<&Value>> = board.rows.iter().map(|row| row.setting(key)).collect();
     let all = |is: fn(&Value) -> bool| values.iter().flatten().all(|value| is(value));
     let values = values.iter();
     if all(Value::is_integer) {
-        return Column::Integers(values.map(|value| value.and_then(Value::as_integer)).collect());
+        return SheetColumn::Integers(
+            values.map(|value| value.and_then(Value::as_integer)).collect(),
+        );
     }
     if all(Value::is_bool) {
-        return Column::Flags(values.map(|value| value.and_then(Value::as_bool)).collect());
+        return SheetColumn::Flags(values.map(|value| value.and_then(Value::as_bool)).collect());
     }
     if all(|value| value.is_float() || value.is_integer()) {
         let number = |value: &Value| value.as_float().or(value.as_integer().map(|n| n as f64));
-        return Column::Numbers(values.map(|value| value.and_then(number)).collect());
+        return SheetColumn::Numbers(values.map(|value| value.and_then(number)).collect());
     }
-    Column::Texts(values.map(|value| value.map(show)).collect())
+    SheetColumn::Texts(values.map(|value| value.map(show)).collect())
 }
 
-fn effects_sheet(findings: &Findings) -> Sheet {
+fn effects_sheet(findings: &SweepFindings) -> Sheet {
     let lines: Vec<_> = findings
         .effects
         .iter()
@@ -176,7 +178,7 @@ fn effects_sheet(findings: &Findings) -> Sheet {
     sheet
 }
 
-fn expected_best_sheet(findings: &Findings) -> Sheet {
+fn expected_best_sheet(findings: &SweepFindings) -> Sheet {
     let expected = &findings.expected_best;
     let mut sheet = Sheet::default();
     sheet.integers("trials", (1..=expected.len()).map(Some));
@@ -185,7 +187,7 @@ fn expected_best_sheet(findings: &Findings) -> Sheet {
     sheet
 }
 
-fn layer_profile_sheet(findings: &Findings) -> Sheet {
+fn layer_profile_sheet(findings: &SweepFindings) -> Sheet {
     let layers = || findings.layer_profile.iter();
     let mut sheet = Sheet::default();
     let names = layers().map(|layer| layer.layer.to_string());
@@ -217,7 +219,7 @@ fn heat_map_sheet(map: &HeatMap) -> Sheet {
     sheet
 }
 
-fn learning_curve_sheet(findings: &Findings) -> Sheet {
+fn learning_curve_sheet(findings: &SweepFindings) -> Sheet {
     let points = || findings.learning_curve.iter();
     let mut sheet = Sheet::default();
     sheet.numbers(FRACTION, points().map(|point| Some(point.fraction)));

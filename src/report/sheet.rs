@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 /// Columns of equal length.
 #[derive(Debug, Default)]
 pub struct Sheet {
-    columns: Vec<(String, Column)>,
+    columns: Vec<(String, SheetColumn)>,
 }
 
 /// The cells of one column; those without a value are empty in CSV and null in Parquet.
 #[derive(Debug)]
-pub enum Column {
+pub enum SheetColumn {
     /// Whole numbers.
     Integers(Vec<Option<i64>>),
     /// Numbers in double precision, written with as many digits as tell them from all others.
@@ -27,24 +27,24 @@ pub enum Column {
 
 impl Sheet {
     /// Adds a column.
-    pub fn push(&mut self, name: impl Into<String>, column: Column) {
+    pub fn push(&mut self, name: impl Into<String>, column: SheetColumn) {
         self.columns.push((name.into(), column));
     }
 
     /// Adds a column of whole numbers.
     pub fn integers(&mut self, name: &str, values: impl Iterator<Item = Option<usize>>) {
         let values = values.map(|value| value.map(|value| value as i64));
-        self.push(name, Column::Integers(values.collect()));
+        self.push(name, SheetColumn::Integers(values.collect()));
     }
 
     /// Adds a column of numbers.
     pub fn numbers(&mut self, name: &str, values: impl Iterator<Item = Option<f64>>) {
-        self.push(name, Column::Numbers(values.collect()));
+        self.push(name, SheetColumn::Numbers(values.collect()));
     }
 
     /// Adds a column of texts.
     pub fn texts(&mut self, name: &str, values: impl Iterator<Item = String>) {
-        self.push(name, Column::Texts(values.map(Some).collect()));
+        self.push(name, SheetColumn::Texts(values.map(Some).collect()));
     }
 
     /// Writes the table as CSV, with a line of names.
@@ -73,10 +73,14 @@ impl Sheet {
         let mut table = Table::default();
         for (name, column) in &self.columns {
             match column {
-                Column::Integers(values) => table.signed_integers(name, values.iter().copied()),
-                Column::Numbers(values) => table.optional_doubles(name, values.iter().copied()),
-                Column::Flags(values) => table.flags(name, values.iter().copied()),
-                Column::Texts(values) => {
+                SheetColumn::Integers(values) => {
+                    table.signed_integers(name, values.iter().copied())
+                }
+                SheetColumn::Numbers(values) => {
+                    table.optional_doubles(name, values.iter().copied())
+                }
+                SheetColumn::Flags(values) => table.flags(name, values.iter().copied()),
+                SheetColumn::Texts(values) => {
                     table.optional_texts(name, values.iter().map(Option::as_deref));
                 }
             }
@@ -85,22 +89,22 @@ impl Sheet {
     }
 }
 
-impl Column {
+impl SheetColumn {
     fn len(&self) -> usize {
         match self {
-            Column::Integers(values) => values.len(),
-            Column::Numbers(values) => values.len(),
-            Column::Flags(values) => values.len(),
-            Column::Texts(values) => values.len(),
+            SheetColumn::Integers(values) => values.len(),
+            SheetColumn::Numbers(values) => values.len(),
+            SheetColumn::Flags(values) => values.len(),
+            SheetColumn::Texts(values) => values.len(),
         }
     }
 
     fn cell(&self, row: usize) -> String {
         match self {
-            Column::Integers(values) => values[row].map(|value| value.to_string()),
-            Column::Numbers(values) => values[row].map(|value| value.to_string()),
-            Column::Flags(values) => values[row].map(|value| value.to_string()),
-            Column::Texts(values) => values[row].clone(),
+            SheetColumn::Integers(values) => values[row].map(|value| value.to_string()),
+            SheetColumn::Numbers(values) => values[row].map(|value| value.to_string()),
+            SheetColumn::Flags(values) => values[row].map(|value| value.to_string()),
+            SheetColumn::Texts(values) => values[row].clone(),
         }
         .unwrap_or_default()
     }

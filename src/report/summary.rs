@@ -3,8 +3,8 @@
 use toml::Value;
 
 use crate::sweep::{
-    Findings,
-    leaderboard::{Leaderboard, Row},
+    SweepFindings,
+    leaderboard::{Leaderboard, LeaderboardRow},
     show,
 };
 
@@ -23,7 +23,7 @@ const WORTHWHILE: f64 = 0.25;
 
 /// A table under a title.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
+pub struct SummaryTable {
     /// What stands beside its first line.
     pub title: &'static str,
     /// Lines of cells, columns to be aligned; a line of one cell is a sentence.
@@ -32,15 +32,15 @@ pub struct Block {
 
 /// The leaderboard's first rows, the effects of settings, the layer profile, the learning curve, and the expected best, as far as
 /// there are such.
-pub fn summary(findings: &Findings) -> Vec<Block> {
+pub fn summary(findings: &SweepFindings) -> Vec<SummaryTable> {
     let board = &findings.leaderboard;
     let blocks = [
-        Block { title: "leaderboard", lines: board_lines(board) },
-        Block { title: "", lines: board_notes(board) },
-        Block { title: "effects", lines: effect_lines(findings) },
-        Block { title: "layers", lines: layer_lines(findings) },
-        Block { title: "labels", lines: learning_lines(findings) },
-        Block { title: "trials", lines: expected_line(findings).into_iter().collect() },
+        SummaryTable { title: "leaderboard", lines: board_lines(board) },
+        SummaryTable { title: "", lines: board_notes(board) },
+        SummaryTable { title: "effects", lines: effect_lines(findings) },
+        SummaryTable { title: "layers", lines: layer_lines(findings) },
+        SummaryTable { title: "labels", lines: learning_lines(findings) },
+        SummaryTable { title: "trials", lines: expected_line(findings).into_iter().collect() },
     ];
     let blocks = blocks.into_iter();
     blocks.filter(|block| !block.lines.is_empty()).collect()
@@ -66,7 +66,7 @@ fn board_lines(board: &Leaderboard) -> Vec<Vec<String>> {
         let rung = row.rung.map_or("-".to_string(), |rung| rung.to_string());
         line.extend(has_rungs.then_some(rung));
         line.push(score_cell(row.score, row.interval));
-        let std = |row: &Row, of_seeds: bool| {
+        let std = |row: &LeaderboardRow, of_seeds: bool| {
             let spread = if of_seeds { row.seed_spread } else { row.fold_spread };
             spread.map_or("-".to_string(), |spread| format!("{:.3}", spread.std))
         };
@@ -111,7 +111,7 @@ fn board_notes(board: &Leaderboard) -> Vec<Vec<String>> {
 }
 
 /// Settings in the order of what they do, the most first.
-fn effect_lines(findings: &Findings) -> Vec<Vec<String>> {
+fn effect_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
     let effects = findings.effects.iter();
     let mut effects: Vec<_> = effects.filter(|effect| effect.values.len() > 1).collect();
     effects.sort_by(|a, b| b.range().total_cmp(&a.range()));
@@ -144,7 +144,7 @@ fn effect_lines(findings: &Findings) -> Vec<Vec<String>> {
     lines
 }
 
-fn layer_lines(findings: &Findings) -> Vec<Vec<String>> {
+fn layer_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
     let layers = &findings.layer_profile;
     if layers.len() < 2 {
         return Vec::new();
@@ -160,7 +160,7 @@ fn layer_lines(findings: &Findings) -> Vec<Vec<String>> {
     std::iter::once(header).chain(lines).collect()
 }
 
-fn learning_lines(findings: &Findings) -> Vec<Vec<String>> {
+fn learning_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
     let points = &findings.learning_curve;
     if points.is_empty() {
         return Vec::new();
@@ -174,7 +174,7 @@ fn learning_lines(findings: &Findings) -> Vec<Vec<String>> {
 }
 
 /// What fewer trials would have found, and whether more of them are likely to find better.
-fn expected_line(findings: &Findings) -> Option<Vec<String>> {
+fn expected_line(findings: &SweepFindings) -> Option<Vec<String>> {
     let expected = &findings.expected_best;
     let n = expected.len();
     let last = *expected.last()?;

@@ -24,7 +24,7 @@ use crate::{
     durable::write_file,
     error::{Error, Result},
     fingerprint::Key,
-    head::course::EpochRecord,
+    head::history::EpochRecord,
 };
 
 /// The file of predictions.

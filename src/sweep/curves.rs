@@ -4,7 +4,7 @@ use serde::Serialize;
 use toml::Value;
 
 use super::{
-    leaderboard::{Leaderboard, Row, Spread},
+    leaderboard::{Leaderboard, LeaderboardRow, Spread},
     setting::number,
 };
 
@@ -84,7 +84,7 @@ pub fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
         return Vec::new();
     }
     // Positive floats stand in the order of their bits.
-    let share = |row: &Row| Some(number(row.setting(FRACTION)?)?.to_bits());
+    let share = |row: &LeaderboardRow| Some(number(row.setting(FRACTION)?)?.to_bits());
     let points = groups(leaderboard, share).into_iter().map(|(bits, heads)| {
         let (row, score) = best_head(leaderboard, &heads);
         LearningPoint {
@@ -102,7 +102,7 @@ pub fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
 /// The scores of the trials that can be held against each other: all that have one, of the largest share of the training
 /// rows where `fraction` was varied.
 pub fn trials(leaderboard: &Leaderboard) -> Vec<f64> {
-    let share = |row: &Row| number(row.setting(FRACTION)?);
+    let share = |row: &LeaderboardRow| number(row.setting(FRACTION)?);
     let largest = leaderboard.rows.iter().filter_map(share).reduce(f64::max);
     let rows = leaderboard.rows.iter();
     rows.filter(|row| share(row) == largest).filter_map(|row| row.score).collect()
@@ -141,14 +141,14 @@ pub fn expected_best(scores: &[f64], higher_is_better: bool) -> Vec<f64> {
 }
 
 /// Heads with their scores.
-type Heads<'a> = Vec<(&'a Row, f64)>;
+type ScoredHeads<'a> = Vec<(&'a LeaderboardRow, f64)>;
 
 /// The rows that have a score, by what `value` says of them.
 fn groups<V: Ord>(
     leaderboard: &Leaderboard,
-    value: impl Fn(&Row) -> Option<V>,
-) -> std::collections::BTreeMap<V, Heads<'_>> {
-    let mut groups: std::collections::BTreeMap<V, Heads<'_>> = Default::default();
+    value: impl Fn(&LeaderboardRow) -> Option<V>,
+) -> std::collections::BTreeMap<V, ScoredHeads<'_>> {
+    let mut groups: std::collections::BTreeMap<V, ScoredHeads<'_>> = Default::default();
     for row in &leaderboard.rows {
         if let (Some(value), Some(score)) = (value(row), row.score) {
             groups.entry(value).or_default().push((row, score));
@@ -158,7 +158,10 @@ fn groups<V: Ord>(
 }
 
 /// The best of some heads, of which there is one at least; of equal ones the first.
-fn best_head<'a>(leaderboard: &Leaderboard, heads: &[(&'a Row, f64)]) -> (&'a Row, f64) {
+fn best_head<'a>(
+    leaderboard: &Leaderboard,
+    heads: &[(&'a LeaderboardRow, f64)],
+) -> (&'a LeaderboardRow, f64) {
     heads[1..].iter().fold(heads[0], |best, head| {
         if leaderboard.is_better(head.1, best.1) { *head } else { best }
     })

@@ -47,7 +47,7 @@ pub struct ValueEffect {
 }
 
 /// A setting's value of a head, and its score; none where it diverged.
-type Scored<'a> = (&'a Value, Option<f64>);
+type ScoredValue<'a> = (&'a Value, Option<f64>);
 
 /// The marginal table of every setting that has several values: the heads with a score, grouped by the value. Heads that
 /// diverged are counted and not averaged.
@@ -58,7 +58,7 @@ type Scored<'a> = (&'a Value, Option<f64>);
 pub fn effects(leaderboard: &Leaderboard, continuous: &[String]) -> Vec<Effect> {
     let varied = leaderboard.varied().into_iter();
     let effect = |key: &str| {
-        let scored: Vec<Scored<'_>> = leaderboard
+        let scored: Vec<ScoredValue<'_>> = leaderboard
             .rows
             .iter()
             .filter_map(|row| {
@@ -83,7 +83,7 @@ pub fn effects(leaderboard: &Leaderboard, continuous: &[String]) -> Vec<Effect> 
     varied.map(effect).collect()
 }
 
-fn by_value(scored: &[Scored<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
+fn by_value(scored: &[ScoredValue<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
     let values = distinct(scored.iter().map(|(value, _)| *value));
     let scores_of = |value: &Value| {
         let own = scored.iter().filter(|(other, _)| *other == value);
@@ -93,7 +93,7 @@ fn by_value(scored: &[Scored<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
 }
 
 /// Cuts at the quantiles, and after the last of equal values.
-fn bins(scored: &[Scored<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
+fn bins(scored: &[ScoredValue<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
     let mut sorted: Vec<(f64, Option<f64>)> =
         scored.iter().filter_map(|(value, score)| Some((number(value)?, *score))).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));

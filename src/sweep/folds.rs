@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 /// What a row is known by where rows are cut into folds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Strand {
+pub struct Stratum {
     /// Its class, where there are classes; folds have as equal shares of each as can be.
     pub class: Option<usize>,
     /// What it belongs to: rows of one group share a fold.
@@ -24,8 +24,8 @@ pub struct Strand {
 /// dealt out from the largest to the smallest to whichever fold has the fewest rows.
 ///
 /// ```
-/// use frostbert::sweep::folds::{Strand, folds};
-/// let rows: Vec<Strand> = (0..6).map(|row| Strand { class: Some(row % 2), group: None }).collect();
+/// use frostbert::sweep::folds::{Stratum, folds};
+/// let rows: Vec<Stratum> = (0..6).map(|row| Stratum { class: Some(row % 2), group: None }).collect();
 /// let of = folds(&rows, 3, 42);
 /// for fold in 0..3 {
 ///     let classes: Vec<_> = (0..6).filter(|row| of[*row] == fold).map(|row| rows[row].class).collect();
@@ -36,16 +36,16 @@ pub struct Strand {
 ///
 /// # Panics
 /// When `n_folds` is 0.
-pub fn folds(rows: &[Strand], n_folds: usize, seed: u64) -> Vec<usize> {
+pub fn folds(rows: &[Stratum], n_folds: usize, seed: u64) -> Vec<usize> {
     assert!(n_folds > 0, "folds to deal rows to");
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut fold_of = vec![0; rows.len()];
     let mut classes: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut place_of: HashMap<u64, usize> = HashMap::new();
-    for (row, strand) in rows.iter().enumerate() {
-        let Some(group) = strand.group else {
-            classes.entry(strand.class).or_default().push(row);
+    for (row, stratum) in rows.iter().enumerate() {
+        let Some(group) = stratum.group else {
+            classes.entry(stratum.class).or_default().push(row);
             continue;
         };
         let place = *place_of.entry(group).or_insert_with(|| {
@@ -80,12 +80,12 @@ pub fn folds(rows: &[Strand], n_folds: usize, seed: u64) -> Vec<usize> {
 /// Some of the rows: a share of them for a learning curve. A smaller share is a part of a larger one, and classes keep
 /// theirs; every class keeps a row.
 ///
-/// `strands` are those of `rows`. In the rows' order.
-pub fn share(rows: &[u32], strands: &[Strand], fraction: f64, seed: u64) -> Vec<u32> {
+/// `strata` are those of `rows`. In the rows' order.
+pub fn share(rows: &[u32], strata: &[Stratum], fraction: f64, seed: u64) -> Vec<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut classes: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
-    for (place, strand) in strands.iter().enumerate() {
-        classes.entry(strand.class).or_default().push(place);
+    for (place, stratum) in strata.iter().enumerate() {
+        classes.entry(stratum.class).or_default().push(place);
     }
     let mut kept: Vec<usize> = Vec::new();
     for places in classes.values_mut() {
@@ -111,13 +111,13 @@ pub fn resampled(rows: &[u32], seed: u64, number: u64) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    fn strands(n: usize, n_classes: usize) -> Vec<Strand> {
-        (0..n).map(|row| Strand { class: Some(row * row % n_classes), group: None }).collect()
+    fn strata(n: usize, n_classes: usize) -> Vec<Stratum> {
+        (0..n).map(|row| Stratum { class: Some(row * row % n_classes), group: None }).collect()
     }
 
     #[test]
     fn folds_share_rows_and_classes_equally_and_follow_the_seed() {
-        let rows = strands(103, 4);
+        let rows = strata(103, 4);
         let of = folds(&rows, 5, 42);
         assert_eq!(of, folds(&rows, 5, 42));
         assert_ne!(of, folds(&rows, 5, 43));
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn rows_of_a_group_share_a_fold() {
-        let rows: Vec<Strand> =
-            (0..60).map(|row| Strand { class: None, group: Some(row / 4) }).collect();
+        let rows: Vec<Stratum> =
+            (0..60).map(|row| Stratum { class: None, group: Some(row / 4) }).collect();
         let of = folds(&rows, 5, 1);
         assert!((0..60).all(|row| of[row] == of[row / 4 * 4]));
         for fold in 0..5 {
@@ -147,8 +147,8 @@ mod tests {
     fn a_large_group_leaves_the_small_ones_to_the_other_folds() {
         let sizes = [10, 10, 10, 100, 10, 10];
         let groups = sizes.iter().zip(0..).flat_map(|(size, group)| vec![group; *size]);
-        let rows: Vec<Strand> =
-            groups.map(|group| Strand { class: None, group: Some(group) }).collect();
+        let rows: Vec<Stratum> =
+            groups.map(|group| Stratum { class: None, group: Some(group) }).collect();
         for seed in 0..10 {
             let of = folds(&rows, 3, seed);
             let mut counts = [0, 1, 2].map(|fold| of.iter().filter(|of| **of == fold).count());
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_smaller_share_is_a_part_of_a_larger_one_and_no_class_is_lost() {
         let rows: Vec<u32> = (100..200).collect();
-        let mut of = strands(100, 3);
+        let mut of = strata(100, 3);
         of[7].class = Some(9);
         let small = share(&rows, &of, 0.1, 5);
         let large = share(&rows, &of, 0.5, 5);

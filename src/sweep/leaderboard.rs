@@ -8,8 +8,8 @@ use toml::Value;
 
 use crate::metrics::{
     comparison::{holm, mcnemar, paired_bootstrap, standard_deviation},
-    evidence::Evidence,
     intervals::{Bootstrap, interval, resample},
+    row_statistics::RowStatistics,
 };
 
 use super::setting::distinct;
@@ -22,17 +22,17 @@ pub struct Candidate {
     /// The settings that the sweep varies, with their values here.
     pub settings: Vec<(String, Value)>,
     /// One for each seed, the same rows in the same order in all of them.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<SeedResult>,
     /// The last rung that was reached, from 0, where halving stops most heads early.
     pub rung: Option<usize>,
 }
 
 /// What one seed of a setting came to.
-pub struct Outcome {
+pub struct SeedResult {
     /// The seed.
     pub seed: u64,
     /// What was said of each validation row; of the rows of all folds, where there are some.
-    pub evidence: Evidence,
+    pub statistics: RowStatistics,
     /// The metric on the validation rows of each fold.
     pub fold_scores: Vec<f64>,
     /// The epoch that was kept, of each fold.
@@ -55,7 +55,7 @@ pub struct Leaderboard {
     /// The settings that the sweep varies.
     pub keys: Vec<String>,
     /// Best first.
-    pub rows: Vec<Row>,
+    pub rows: Vec<LeaderboardRow>,
 }
 
 /// A test of whether a head is worse than the best.
@@ -80,7 +80,7 @@ impl Test {
 
 /// A setting's place and what it scored.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
+pub struct LeaderboardRow {
     /// From 1; of equal scores the earlier trial stands first.
     pub rank: usize,
     /// Its place among the trials, from 0.
@@ -116,7 +116,7 @@ pub struct Row {
     pub not_worse_than_best: bool,
 }
 
-impl Row {
+impl LeaderboardRow {
     /// The value of a setting.
     pub fn setting(&self, key: &str) -> Option<&Value> {
         let found = self.settings.iter().find(|(name, _)| name == key);
@@ -169,7 +169,7 @@ impl Leaderboard {
     }
 }
 
-/// Orders the candidates, given in the order of their trials, by a metric of [`Evidence::metrics`].
+/// Orders the candidates, given in the order of their trials, by a metric of [`RowStatistics::metrics`].
 ///
 /// Those that reached a later rung stand first (an earlier one was trained less), then the better score, then the earlier
 /// trial; those without a score last.
@@ -191,10 +191,10 @@ pub fn rank(
     higher_is_better: bool,
     bootstrap: Bootstrap,
 ) -> Leaderboard {
-    let n_rows = candidates.first().map_or(0, |first| first.outcomes[0].evidence.n_rows());
+    let n_rows = candidates.first().map_or(0, |first| first.outcomes[0].statistics.n_rows());
     let mut outcomes = candidates.iter().flat_map(|candidate| &candidate.outcomes);
     assert!(
-        outcomes.all(|outcome| outcome.evidence.n_rows() == n_rows),
+        outcomes.all(|outcome| outcome.statistics.n_rows() == n_rows),
         "all heads are measured on the same {n_rows} rows"
     );
     assert!(
@@ -234,7 +234,7 @@ pub fn rank(
     let rows = order.iter().zip(&p_values).enumerate();
     let rows = rows.map(|(place, (&trial, p_value))| {
         let p_adjusted = p_value.and_then(|_| adjusted.next());
-        Row {
+        LeaderboardRow {
             rank: place + 1,
             trial,
             score: scores[trial],
@@ -269,7 +269,7 @@ fn mean_score(candidate: &Candidate, metric: &str, weights: Option<&[u32]>) -> O
     }
     let mut sum = 0.0;
     for outcome in &candidate.outcomes {
-        sum += outcome.evidence.score(metric, weights)?;
+        sum += outcome.statistics.score(metric, weights)?;
     }
     Some(sum / candidate.outcomes.len() as f64)
 }
@@ -287,7 +287,7 @@ fn compare(
         return (Test::PairedBootstrap, Vec::new());
     };
     let right = |trial: usize| match &candidates[trial].outcomes[..] {
-        [only] => only.evidence.right(metric),
+        [only] => only.statistics.right(metric),
         _ => None,
     };
     let best_right =
@@ -317,9 +317,9 @@ fn compare(
 }
 
 /// What needs no other candidate; the rest is left to the caller.
-fn row(candidate: &Candidate, metric: &str) -> Row {
+fn row(candidate: &Candidate, metric: &str) -> LeaderboardRow {
     let outcomes = &candidate.outcomes;
-    let of_seeds = outcomes.iter().map(|outcome| outcome.evidence.score(metric, None));
+    let of_seeds = outcomes.iter().map(|outcome| outcome.statistics.score(metric, None));
     let of_seeds: Option<Vec<f64>> = of_seeds.collect();
     let n_folds = outcomes.iter().map(|outcome| outcome.fold_scores.len()).min().unwrap_or(0);
     let of_fold = |fold: usize| {
@@ -327,7 +327,7 @@ fn row(candidate: &Candidate, metric: &str) -> Row {
         sum / outcomes.len() as f64
     };
     let of_folds: Vec<f64> = (0..n_folds).map(of_fold).collect();
-    Row {
+    LeaderboardRow {
         rank: 0,
         trial: 0,
         settings: candidate.settings.clone(),

@@ -25,17 +25,17 @@ impl EarlyStopping {
         EarlyStopping { patience, higher_is_better, best: None }
     }
 
-    /// Judges the value of an epoch (from 1). An equal value is not better; NaN is never better.
+    /// Observes the value of an epoch (from 1). An equal value is not better; NaN is never better.
     ///
     /// ```
     /// use frostbert::train::early_stopping::{EarlyStopping, Verdict};
     /// let mut stopping = EarlyStopping::new(2, false);
     /// let verdicts: Vec<Verdict> =
-    ///     [0.9, 0.7, 0.8, 0.7].into_iter().enumerate().map(|(i, v)| stopping.judge(i + 1, v)).collect();
+    ///     [0.9, 0.7, 0.8, 0.7].into_iter().enumerate().map(|(i, v)| stopping.observe(i + 1, v)).collect();
     /// assert_eq!(verdicts, [Verdict::Best, Verdict::Best, Verdict::GoOn, Verdict::Stop]);
     /// assert_eq!(stopping.best_epoch(), Some(2));
     /// ```
-    pub fn judge(&mut self, epoch: usize, value: f64) -> Verdict {
+    pub fn observe(&mut self, epoch: usize, value: f64) -> Verdict {
         let better = match self.best {
             None => !value.is_nan(),
             Some((_, best)) if self.higher_is_better => value > best,

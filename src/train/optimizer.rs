@@ -148,7 +148,7 @@ impl Factors {
 pub struct OptimizerState {
     first: Aligned,
     second: Aligned,
-    factors: Vec<Lanes>,
+    factors: Vec<FactorLanes>,
 }
 
 impl OptimizerState {
@@ -161,7 +161,7 @@ impl OptimizerState {
         OptimizerState {
             first: Aligned::zeros(rows * columns),
             second: Aligned::zeros(rows * columns),
-            factors: vec![Lanes::default(); columns / LANES],
+            factors: vec![FactorLanes::default(); columns / LANES],
         }
     }
 
@@ -218,7 +218,7 @@ impl OptimizerState {
 
 /// The factors of some columns, one array for each kind of factor, so that they can be used as vectors.
 #[derive(Clone, Debug, Default)]
-struct Lanes {
+struct FactorLanes {
     scale: [f32; LANES],
     coupled: [f32; LANES],
     decay_m: [f32; LANES],
@@ -231,7 +231,7 @@ struct Lanes {
     offset: [f32; LANES],
 }
 
-impl Lanes {
+impl FactorLanes {
     fn set(&mut self, lane: usize, factors: Factors) {
         self.scale[lane] = factors.scale;
         self.coupled[lane] = factors.coupled;
@@ -280,7 +280,7 @@ impl Lanes {
 /// Moves all rows, [`LANES`] columns after the other; their factors are copied, so that they stay in registers.
 #[multiversion(targets = "simd")]
 fn apply_to_lanes(
-    factors: &[Lanes],
+    factors: &[FactorLanes],
     weights: &mut [f32],
     gradients: &[f32],
     first: &mut [f32],

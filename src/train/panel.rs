@@ -33,7 +33,7 @@ pub fn outputs(rows: &[f32], weights: &[f32], bias: &[f32], out: &mut [f32]) {
     if n_features == 0 {
         return out.chunks_exact_mut(columns).for_each(|out| out.copy_from_slice(bias));
     }
-    let left = Left { values: rows, line: n_features, step: 1 };
+    let left = LeftOperand { values: rows, line: n_features, step: 1 };
     for_each_panel(weights, columns, |panel, across| {
         let start = &bias[across.first..across.first + across.width];
         add_product(left, panel, Some(start), across, out);
@@ -85,7 +85,7 @@ pub fn gradients_from(
         let rows_at_a_time = (errors_at_a_time() / across.width).max(1);
         let parts = rows.chunks(rows_at_a_time * n_features);
         for (rows, errors) in parts.zip(panel.chunks(rows_at_a_time * across.width)) {
-            let left = Left { values: &rows[first..], line: 1, step: n_features };
+            let left = LeftOperand { values: &rows[first..], line: 1, step: n_features };
             add_product(left, errors, start.take(), across, out);
         }
     });
@@ -95,8 +95,8 @@ pub fn gradients_from(
 const PANEL_COLUMNS: usize = 64;
 
 /// Shows the columns of a matrix `[n, columns]` in panels `[n, width]`; few columns as they are.
-fn for_each_panel(right: &[f32], columns: usize, mut visit: impl FnMut(&[f32], Across)) {
-    let across = |first: usize, width: usize| Across { first, width, columns };
+fn for_each_panel(right: &[f32], columns: usize, mut visit: impl FnMut(&[f32], ResultColumns)) {
+    let across = |first: usize, width: usize| ResultColumns { first, width, columns };
     if columns <= 2 * PANEL_COLUMNS {
         return visit(right, across(0, columns));
     }
@@ -113,7 +113,7 @@ fn for_each_panel(right: &[f32], columns: usize, mut visit: impl FnMut(&[f32], A
 
 /// Which columns of the result a product fills.
 #[derive(Clone, Copy)]
-struct Across {
+struct ResultColumns {
     first: usize,
     width: usize,
     /// All that the result has.
@@ -132,7 +132,7 @@ fn errors_at_a_time() -> usize {
 
 /// Rows or features on the left of a product: the values of line `i` are `values[i * line + term * step]`.
 #[derive(Clone, Copy)]
-struct Left<'a> {
+struct LeftOperand<'a> {
     values: &'a [f32],
     line: usize,
     step: usize,
@@ -142,10 +142,10 @@ struct Left<'a> {
 /// hold, 8 lines of 32 with AVX-512, 6 of 16 elsewhere.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn add_product(
-    left: Left<'_>,
+    left: LeftOperand<'_>,
     right: &[f32],
     start: Option<&[f32]>,
-    across: Across,
+    across: ResultColumns,
     out: &mut [f32],
 ) {
     debug_assert!(left.step == 1 || left.line == 1, "terms or lines lie beside each other");
@@ -153,8 +153,8 @@ fn add_product(
         "x86_64+avx512f" => add_lines::<8, 32>(left, right, start, across, out),
         // Known to the compiler, a step or a line of 1 leaves less to do for each term.
         _ => match left.step {
-            1 => add_lines::<6, 16>(Left { step: 1, ..left }, right, start, across, out),
-            _ => add_lines::<6, 16>(Left { line: 1, ..left }, right, start, across, out),
+            1 => add_lines::<6, 16>(LeftOperand { step: 1, ..left }, right, start, across, out),
+            _ => add_lines::<6, 16>(LeftOperand { line: 1, ..left }, right, start, across, out),
         },
     }
 }
@@ -162,10 +162,10 @@ fn add_product(
 /// `R` lines at a time, and what is left of them in fewer steps than lines.
 #[inline(always)]
 fn add_lines<const R: usize, const C: usize>(
-    left: Left<'_>,
+    left: LeftOperand<'_>,
     right: &[f32],
     start: Option<&[f32]>,
-    across: Across,
+    across: ResultColumns,
     out: &mut [f32],
 ) {
     let done = add_whole::<R, C>(left, 0, right, start, across, out);
@@ -177,11 +177,11 @@ fn add_lines<const R: usize, const C: usize>(
 /// The lines from `first` on, as far as they go by `R`; returns where it stopped.
 #[inline(always)]
 fn add_whole<const R: usize, const C: usize>(
-    left: Left<'_>,
+    left: LeftOperand<'_>,
     first: usize,
     right: &[f32],
     start: Option<&[f32]>,
-    across: Across,
+    across: ResultColumns,
     out: &mut [f32],
 ) -> usize {
     let mut line = first;
@@ -196,11 +196,11 @@ fn add_whole<const R: usize, const C: usize>(
 /// `R` lines of the product, all columns of them.
 #[inline(always)]
 fn add_across<const R: usize, const C: usize>(
-    left: Left<'_>,
+    left: LeftOperand<'_>,
     line: usize,
     right: &[f32],
     start: Option<&[f32]>,
-    across: Across,
+    across: ResultColumns,
     out: &mut [f32],
 ) {
     let n_terms = right.len() / across.width;
@@ -226,7 +226,7 @@ fn add_tile<const R: usize, const C: usize>(
     step: usize,
     right: &[f32],
     start: Option<&[f32]>,
-    across: Across,
+    across: ResultColumns,
     column: usize,
     out: &mut [f32],
 ) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use frostbert::{
     metrics::{
         comparison::{holm, mcnemar, paired_bootstrap, standard_deviation},
-        evidence::Evidence,
         intervals::{Bootstrap, resample},
+        row_statistics::RowStatistics,
     },
     sweep::curves::expected_best,
 };
@@ -67,7 +67,7 @@ fn holm_adjusts_as_statsmodels_does() {
 }
 
 /// Our draws are others than numpy's: standard errors agree to a twentieth, and the law between them and p exactly.
-fn holds_beside_numpy(pair: &Pair, metric: &str, of: impl Fn(&[f64]) -> Evidence) {
+fn holds_beside_numpy(pair: &Pair, metric: &str, of: impl Fn(&[f64]) -> RowStatistics) {
     let [one, other] = [&pair.one, &pair.other].map(|predicted| of(predicted));
     let settings = Bootstrap { resamples: 2_000, seed: 5 };
     let difference =
@@ -96,10 +96,10 @@ fn the_paired_bootstrap_agrees_with_numpy() {
         |values: &[f64]| -> Vec<u32> { values.iter().map(|&class| class as u32).collect() };
     let gold = Arc::new(classes(&fixture.macro_f1.gold));
     holds_beside_numpy(&fixture.macro_f1, "macro_f1", |predicted| {
-        Evidence::classes(gold.clone(), classes(predicted), 3)
+        RowStatistics::classes(gold.clone(), classes(predicted), 3)
     });
     holds_beside_numpy(&fixture.spearman, "spearman", |predicted| {
-        Evidence::values(&fixture.spearman.gold, predicted)
+        RowStatistics::values(&fixture.spearman.gold, predicted)
     });
 }
 

@@ -9,8 +9,8 @@ use frostbert::{
         device::{Device, Precision, Provider},
         plan::plan_batches,
         pooling::pool,
-        session::{Batch, EncoderSession, SessionOptions},
-        tokenizer::{Input, TextTokenizer},
+        session::{EncoderSession, SessionOptions, TokenBatch},
+        tokenizer::{Document, TextTokenizer},
         windows::Overflow,
     },
     states::{Dtype, Pooling, StateId, StateValues},
@@ -57,7 +57,7 @@ impl Oracle {
 
     /// The states of every document of a batch, padding left out.
     pub(crate) fn run(&mut self, documents: &[&[u32]]) -> Vec<Layers> {
-        let batch = Batch::new(documents.iter().map(|ids| (*ids, &[][..])));
+        let batch = TokenBatch::new(documents.iter().map(|ids| (*ids, &[][..])));
         let hidden = self.checkpoint.config.hidden;
         let mut texts = vec![Layers::new(); documents.len()];
         self.session
@@ -155,7 +155,7 @@ fn assert_equals_transformers(folder: &Path, expected: &[Expected], max_length: 
     let tokenizer = oracle.tokenizer(max_length);
     let mut differences = Vec::new();
     for text in expected {
-        let encoding = tokenizer.encode(&[Input::Text(&text.text)], false).unwrap().remove(0);
+        let encoding = tokenizer.encode(&[Document::Text(&text.text)], false).unwrap().remove(0);
         assert_eq!(encoding.windows[0].ids, text.ids, "`{}`", text.text);
         let layers = oracle.alone(&text.ids);
         assert_eq!(layers.len(), text.states.len(), "layers of `{}`", text.text);
@@ -194,11 +194,11 @@ fn old_and_new_names_of_tensors_give_identical_states() {
 #[test]
 fn truncated_texts_keep_their_special_tokens_and_say_so() {
     let (json, _) = hidden_states();
-    let texts: Vec<Input<'_>> = json["texts"]
+    let texts: Vec<Document<'_>> = json["texts"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|text| Input::Text(text["text"].as_str().unwrap()))
+        .map(|text| Document::Text(text["text"].as_str().unwrap()))
         .collect();
     let tokenizer = Oracle::open(&fixture("tiny_bert")).tokenizer(16);
     let minilm =
@@ -288,7 +288,7 @@ fn pooled_states_equal_those_of_transformers() {
     let mut encoder = Encoder::open(runtime(), &checkpoint, &settings).unwrap();
     let all: Vec<Vec<u32>> =
         json["texts"].as_array().unwrap().iter().map(|text| ids(&text["ids"])).collect();
-    let batch = Batch::new(all.iter().map(|ids| (&ids[..], &[][..])));
+    let batch = TokenBatch::new(all.iter().map(|ids| (&ids[..], &[][..])));
     let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
     let made = encoder.workers().0[0].run(&batch, request, |row| format!("text {row}")).unwrap();
     let names: Vec<&str> = made.iter().map(|made| made.state.kind.name()).collect();
@@ -354,7 +354,7 @@ fn the_f16_graph_computes_the_same_as_the_f32_graph() {
         let mut half = Oracle::open_with(&folder, Precision::F16);
         let tokenizer = single.tokenizer(32);
         let texts = ["a cat sat on the mat", "an old bear reads", "cab"];
-        let encodings = tokenizer.encode(&texts.map(Input::Text), false).unwrap();
+        let encodings = tokenizer.encode(&texts.map(Document::Text), false).unwrap();
         let documents: Vec<&[u32]> =
             encodings.iter().map(|encoding| &encoding.windows[0].ids[..]).collect();
         let hidden = single.checkpoint.config.hidden;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use frostbert::encoder::{
     checkpoint::Checkpoint,
     device::{Precision, Provider},
-    session::{Batch, EncoderSession, SessionOptions},
-    tokenizer::{Input, TextTokenizer},
+    session::{EncoderSession, SessionOptions, TokenBatch},
+    tokenizer::{Document, TextTokenizer},
     windows::Overflow,
 };
 use safetensors::SafeTensors;
@@ -85,7 +85,7 @@ fn open_session(checkpoint: &Checkpoint, layers: &[usize]) -> EncoderSession {
 
 /// By window and layer, the states of its real tokens.
 fn run(session: &mut EncoderSession, windows: &[&Window], hidden: usize) -> Vec<Vec<Vec<f32>>> {
-    let batch = Batch::new(windows.iter().map(|(ids, types)| (&ids[..], &types[..])));
+    let batch = TokenBatch::new(windows.iter().map(|(ids, types)| (&ids[..], &types[..])));
     let mut states = vec![Vec::new(); windows.len()];
     session
         .run(&batch, |_, layer| {
@@ -160,8 +160,8 @@ fn every_familys_tokenizer_gives_the_ids_of_the_python_one() {
         for text in json["texts"].as_array().unwrap() {
             let first = text["text"].as_str().unwrap();
             let input = match text["text_pair"].as_str() {
-                Some(second) => Input::Pair(first, second),
-                None => Input::Text(first),
+                Some(second) => Document::Pair(first, second),
+                None => Document::Text(first),
             };
             let encoding = tokenizer.encode(&[input], false).unwrap();
             let window = &encoding[0].windows[0];
@@ -352,7 +352,7 @@ fn a_padding_token_in_a_text_of_a_roberta_takes_the_position_that_transformers_g
         let tokenizer = TextTokenizer::new(&checkpoint.tokenizer, 64, Overflow::Truncate).unwrap();
         let mut windows: Vec<Window> = Vec::new();
         for text in texts.as_array().unwrap() {
-            let input = Input::Text(text["text"].as_str().unwrap());
+            let input = Document::Text(text["text"].as_str().unwrap());
             let mut encoding = tokenizer.encode(&[input], false).unwrap().remove(0);
             let window = encoding.windows.remove(0);
             assert_eq!(json!(window.ids), text["ids"], "{name}");

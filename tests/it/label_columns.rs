@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use frostbert::data::{Example, Source, Want};
+use frostbert::data::{Record, Source, WantedFields};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -12,9 +12,9 @@ use crate::support::{Workshop, minilm, read_json, repository, texts};
 const SWEEP: &[&str] = &["sweep", "pipeline.toml"];
 
 /// The shipped reviews.
-fn reviews() -> Vec<Example> {
+fn reviews() -> Vec<Record> {
     let source = Source::new(repository().join("data/reviews.csv"));
-    let want = Want { label: true, text_pair: false };
+    let want = WantedFields { label: true, text_pair: false };
     let rows = frostbert::data::read(&source, want).unwrap();
     rows.collect::<Result<_, _>>().unwrap()
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Read, path::Path};
 
 use flate2::{Crc, read::GzDecoder};
 use frostbert::encoder::{
-    tokenizer::{Input, TextTokenizer},
+    tokenizer::{Document, TextTokenizer},
     windows::{Encoding, Overflow, Window},
 };
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn paragraphs(datasets: &Path) -> Vec<String> {
 }
 
 fn encode(texts: &[String], max_length: usize, overflow: Overflow) -> Vec<Encoding> {
-    let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+    let inputs: Vec<Document<'_>> = texts.iter().map(|text| Document::Text(text)).collect();
     tokenizer(max_length, overflow).encode(&inputs, true).unwrap()
 }
 
@@ -171,12 +171,12 @@ fn the_tokens_of_an_answer_spell_it() {
         let articles = file["data"].as_array().unwrap().iter();
         for paragraph in articles.flat_map(|article| article["paragraphs"].as_array().unwrap()) {
             let context = paragraph["context"].as_str().unwrap();
-            let alone = whole.encode(&[Input::Text(context)], true).unwrap();
+            let alone = whole.encode(&[Document::Text(context)], true).unwrap();
             let alone = &alone[0].windows[0];
             let questions = paragraph["qas"].as_array().unwrap();
-            let inputs: Vec<Input<'_>> = questions
+            let inputs: Vec<Document<'_>> = questions
                 .iter()
-                .map(|question| Input::Pair(question["question"].as_str().unwrap(), context))
+                .map(|question| Document::Pair(question["question"].as_str().unwrap(), context))
                 .collect();
             let encodings = windows.encode(&inputs, true).unwrap();
             for (question, encoding) in questions.iter().zip(&encodings) {

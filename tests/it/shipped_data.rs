@@ -6,7 +6,7 @@ use std::{
 };
 
 use frostbert::{
-    data::{Column, Example, LabelMap, Source, Want, read},
+    data::{ColumnName, LabelMap, Record, Source, WantedFields, read},
     metrics::tag_scheme::{TagScheme, entities_strict},
 };
 use regex::Regex;
@@ -22,22 +22,22 @@ fn source(name: &str) -> Source {
 }
 
 fn source_with_label(name: &str, label: &str) -> Source {
-    Source { label: Some(Column::from(label)), ..source(name) }
+    Source { label: Some(ColumnName::from(label)), ..source(name) }
 }
 
-fn records(source: &Source, want: Want) -> Vec<Example> {
-    let records: Result<Vec<Example>, _> = read(source, want).unwrap().collect();
+fn records(source: &Source, want: WantedFields) -> Vec<Record> {
+    let records: Result<Vec<Record>, _> = read(source, want).unwrap().collect();
     records.unwrap()
 }
 
-const LABELS: Want = Want { label: true, text_pair: false };
+const LABELS: WantedFields = WantedFields { label: true, text_pair: false };
 
-fn labelled(name: &str, label: &str) -> Vec<Example> {
+fn labelled(name: &str, label: &str) -> Vec<Record> {
     records(&source_with_label(name, label), LABELS)
 }
 
 fn texts(name: &str) -> Vec<String> {
-    let examples = records(&source(name), Want::default());
+    let examples = records(&source(name), WantedFields::default());
     examples.into_iter().map(|example| example.text).collect()
 }
 
@@ -140,7 +140,7 @@ fn the_labels_of_reviews_and_topics_are_as_many_as_the_readme_says() {
     let topics = labelled("reviews.csv", "topic");
     let held_out = labelled("held_out.csv", "label");
     for label in ["negative", "neutral", "positive"] {
-        let is_label = |example: &&Example| example.label.as_deref() == Some(label);
+        let is_label = |example: &&Record| example.label.as_deref() == Some(label);
         let of_topic = |topic: &str| {
             let both = reviews.iter().zip(&topics);
             both.filter(|(review, other)| is_label(review) && other.label.as_deref() == Some(topic))
@@ -179,10 +179,10 @@ fn the_labels_of_reviews_and_topics_are_as_many_as_the_readme_says() {
 #[test]
 fn scores_of_pairs_run_from_0_to_5_and_every_pair_is_whole() {
     let source = Source {
-        text_pair: Some(Column::from("text_pair")),
+        text_pair: Some(ColumnName::from("text_pair")),
         ..source_with_label("pairs.tsv", "score")
     };
-    let want = Want { label: true, text_pair: true };
+    let want = WantedFields { label: true, text_pair: true };
     for pair in records(&source, want) {
         let score: f64 = pair.label.as_deref().unwrap().parse().unwrap();
         assert!((0.0..=5.0).contains(&score), "{pair:?}");

@@ -432,7 +432,7 @@ fn a_run_of_pairs_knows_a_pair_by_both_of_its_texts() {
 fn a_model_is_used_as_it_was_when_it_was_hashed() {
     use frostbert::encoder::{
         checkpoint::Checkpoint,
-        tokenizer::{Input, TextTokenizer},
+        tokenizer::{Document, TextTokenizer},
         windows::Overflow,
     };
 
@@ -448,7 +448,7 @@ fn a_model_is_used_as_it_was_when_it_was_hashed() {
     let other = other.replace("\"lowercase\": true", "\"lowercase\": false");
     std::fs::write(&path, other).unwrap();
     let ids = |tokenizer: TextTokenizer| {
-        tokenizer.encode(&[Input::Text("The SNOW")], false).unwrap()[0].windows[0].ids.clone()
+        tokenizer.encode(&[Document::Text("The SNOW")], false).unwrap()[0].windows[0].ids.clone()
     };
     let used = ids(TextTokenizer::new(&checkpoint.tokenizer, 32, Overflow::Truncate).unwrap());
     let replaced = Checkpoint::open(&folder).unwrap();

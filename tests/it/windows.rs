@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use frostbert::{
     encoder::{
-        tokenizer::{Input, TextTokenizer},
+        tokenizer::{Document, TextTokenizer},
         windows::{Encoding, Overflow},
     },
     states::{Alignment, WordPlace},
@@ -55,9 +55,9 @@ impl Tokenizers {
 fn encode(tokenizer: &TextTokenizer, case: &Value, aligned: bool) -> Encoding {
     let parts: Vec<String> = serde_json::from_value(case["input"].clone()).unwrap();
     let input = match (&case["split"], &parts[..]) {
-        (Value::Bool(true), words) => Input::Words(words),
-        (_, [text]) => Input::Text(text),
-        (_, [first, second]) => Input::Pair(first, second),
+        (Value::Bool(true), words) => Document::Words(words),
+        (_, [text]) => Document::Text(text),
+        (_, [first, second]) => Document::Pair(first, second),
         _ => panic!("{case}"),
     };
     tokenizer.encode(&[input], aligned).unwrap().remove(0)
@@ -162,7 +162,7 @@ fn a_pair_always_has_room_for_its_special_tokens() {
             assert!(max_length < 4, "{max_length} tokens are refused");
             continue;
         };
-        let inputs = [Input::Pair("the snow", "is cold"), Input::Text("the snow is cold")];
+        let inputs = [Document::Pair("the snow", "is cold"), Document::Text("the snow is cold")];
         for encoding in tokenizer.encode(&inputs, true).unwrap() {
             assert!(encoding.windows[0].ids.len() <= max_length);
         }

@@ -22,7 +22,7 @@ use arrow::{
     ipc::writer::FileWriter,
 };
 
-use super::table::{Batch, Kind, Layout, Table, TableWriter, Values};
+use super::table::{Batch, ColumnKind, ExportLayout, ExportTable, TableWriter, Values};
 use crate::{
     error::{Error, Result},
     states::Dtype,
@@ -30,18 +30,18 @@ use crate::{
 
 /// Writes a file for each table.
 pub(super) struct ArrowWriter {
-    layout: Layout,
-    tables: Vec<TableFile>,
+    layout: ExportLayout,
+    tables: Vec<ArrowTableFile>,
 }
 
-struct TableFile {
+struct ArrowTableFile {
     path: PathBuf,
     schema: SchemaRef,
     writer: FileWriter<BufWriter<File>>,
 }
 
 impl ArrowWriter {
-    pub(super) fn create(folder: &Path, layout: &Layout) -> Result<ArrowWriter> {
+    pub(super) fn create(folder: &Path, layout: &ExportLayout) -> Result<ArrowWriter> {
         let mut tables = Vec::new();
         for table in &layout.tables {
             let path = folder.join(format!("{}.arrow", table.of.name()));
@@ -49,7 +49,7 @@ impl ArrowWriter {
             let schema = schema_of(layout, table);
             let writer = FileWriter::try_new(BufWriter::new(file), &schema)
                 .map_err(|error| Error::io("write", &path)(as_io(error)))?;
-            tables.push(TableFile { path, schema, writer });
+            tables.push(ArrowTableFile { path, schema, writer });
         }
         Ok(ArrowWriter { layout: layout.clone(), tables })
     }
@@ -76,18 +76,18 @@ impl TableWriter for ArrowWriter {
 }
 
 /// The columns of a table as Arrow types, none of them nullable.
-pub(super) fn schema_of(layout: &Layout, table: &Table) -> SchemaRef {
+pub(super) fn schema_of(layout: &ExportLayout, table: &ExportTable) -> SchemaRef {
     let fields = table.columns.iter().map(|column| {
         let kind = column.kind();
         let data_type = match kind {
-            Kind::Key => DataType::FixedSizeBinary(32),
-            Kind::Source | Kind::Text => DataType::Utf8,
-            Kind::U8 => DataType::UInt8,
-            Kind::U16 => DataType::UInt16,
-            Kind::U32 => DataType::UInt32,
-            Kind::I32 => DataType::Int32,
-            Kind::I64 => DataType::Int64,
-            Kind::State => DataType::FixedSizeList(element(layout), layout.hidden as i32),
+            ColumnKind::Key => DataType::FixedSizeBinary(32),
+            ColumnKind::Source | ColumnKind::Text => DataType::Utf8,
+            ColumnKind::U8 => DataType::UInt8,
+            ColumnKind::U16 => DataType::UInt16,
+            ColumnKind::U32 => DataType::UInt32,
+            ColumnKind::I32 => DataType::Int32,
+            ColumnKind::I64 => DataType::Int64,
+            ColumnKind::State => DataType::FixedSizeList(element(layout), layout.hidden as i32),
         };
         Field::new(column.name(), data_type, false)
     });
@@ -96,7 +96,7 @@ pub(super) fn schema_of(layout: &Layout, table: &Table) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
-fn element(layout: &Layout) -> Arc<Field> {
+fn element(layout: &ExportLayout) -> Arc<Field> {
     let data_type = match layout.dtype {
         Dtype::F16 => DataType::Float16,
         Dtype::F32 => DataType::Float32,
@@ -109,8 +109,8 @@ fn element(layout: &Layout) -> Arc<Field> {
 /// # Errors
 /// When they are not of the schema: a bug of the caller.
 pub(super) fn record_batch(
-    layout: &Layout,
-    table: &Table,
+    layout: &ExportLayout,
+    table: &ExportTable,
     schema: &SchemaRef,
     batch: &Batch,
 ) -> std::result::Result<RecordBatch, ArrowError> {
@@ -119,24 +119,24 @@ pub(super) fn record_batch(
     RecordBatch::try_new(schema.clone(), columns.collect())
 }
 
-fn array(layout: &Layout, kind: Kind, values: &Values) -> ArrayRef {
+fn array(layout: &ExportLayout, kind: ColumnKind, values: &Values) -> ArrayRef {
     let bytes = values.bytes();
     match kind {
-        Kind::Key => Arc::new(FixedSizeBinaryArray::new(32, Buffer::from(bytes), None)),
-        Kind::Text => Arc::new(StringArray::from_iter_values(values.texts())),
-        Kind::Source => {
+        ColumnKind::Key => Arc::new(FixedSizeBinaryArray::new(32, Buffer::from(bytes), None)),
+        ColumnKind::Text => Arc::new(StringArray::from_iter_values(values.texts())),
+        ColumnKind::Source => {
             let numbers = bytes
                 .chunks_exact(4)
                 .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
             let names = numbers.map(|number| layout.sources[number as usize].as_str());
             Arc::new(StringArray::from_iter_values(names))
         }
-        Kind::U8 => numbers::<UInt8Type>(bytes),
-        Kind::U16 => numbers::<UInt16Type>(bytes),
-        Kind::U32 => numbers::<UInt32Type>(bytes),
-        Kind::I32 => numbers::<Int32Type>(bytes),
-        Kind::I64 => numbers::<Int64Type>(bytes),
-        Kind::State => {
+        ColumnKind::U8 => numbers::<UInt8Type>(bytes),
+        ColumnKind::U16 => numbers::<UInt16Type>(bytes),
+        ColumnKind::U32 => numbers::<UInt32Type>(bytes),
+        ColumnKind::I32 => numbers::<Int32Type>(bytes),
+        ColumnKind::I64 => numbers::<Int64Type>(bytes),
+        ColumnKind::State => {
             let values = match layout.dtype {
                 Dtype::F16 => numbers::<Float16Type>(bytes),
                 Dtype::F32 => numbers::<Float32Type>(bytes),

@@ -31,8 +31,8 @@ pub struct ExportFile {
     pub bytes: u64,
 }
 
-/// An export in work. Dropped before [`Staged::commit`], it leaves nothing.
-pub(super) struct Staged {
+/// An export in work. Dropped before [`StagedExport::commit`], it leaves nothing.
+pub(super) struct StagedExport {
     target: PathBuf,
     aside: PathBuf,
     /// Held until the export is done or given up.
@@ -41,18 +41,18 @@ pub(super) struct Staged {
 
 /// What [`EXPORT`] says, as far as it takes to replace an export.
 #[derive(Deserialize)]
-struct Earlier {
+struct EarlierExport {
     format: String,
     files: Vec<ExportFile>,
 }
 
-impl Staged {
+impl StagedExport {
     /// Makes a place for an export that is to become `target`, which must not be there, or be empty, or an earlier
     /// export with nothing added to it.
     ///
     /// # Errors
     /// [`Error::Export`] when it is something else, or another process exports to it; when the disk refuses.
-    pub(super) fn new(target: &Path) -> Result<Staged> {
+    pub(super) fn new(target: &Path) -> Result<StagedExport> {
         require_free(target)?;
         let name = target.file_name().ok_or_else(|| Error::Export {
             folder: target.to_path_buf(),
@@ -82,7 +82,7 @@ impl Staged {
         }
         fs::create_dir(&aside).map_err(Error::io("create", &aside))?;
         let lock = take_lock(&aside, target)?;
-        Ok(Staged { target: target.to_path_buf(), aside, lock: Some(lock) })
+        Ok(StagedExport { target: target.to_path_buf(), aside, lock: Some(lock) })
     }
 
     /// Where files are written.
@@ -140,7 +140,7 @@ impl Staged {
     }
 }
 
-impl Drop for Staged {
+impl Drop for StagedExport {
     fn drop(&mut self) {
         if self.lock.take().is_some() {
             // On a full disk this makes room again; what cannot be removed now, the next export removes.
@@ -169,7 +169,7 @@ fn require_free(target: &Path) -> Result<()> {
         return Ok(());
     }
     let earlier = fs::read(target.join(EXPORT)).ok();
-    let earlier = earlier.and_then(|json| serde_json::from_slice::<Earlier>(&json).ok());
+    let earlier = earlier.and_then(|json| serde_json::from_slice::<EarlierExport>(&json).ok());
     let Some(earlier) = earlier.filter(|earlier| !earlier.format.is_empty()) else {
         return Err(refuse("it is not empty, and no earlier export".into()));
     };
@@ -222,7 +222,7 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
 mod tests {
     use super::*;
 
-    fn description(staged: &Staged) -> serde_json::Value {
+    fn description(staged: &StagedExport) -> serde_json::Value {
         serde_json::json!({ "format": "npy", "files": staged.files().unwrap() })
     }
 
@@ -230,15 +230,15 @@ mod tests {
     fn an_export_stands_whole_or_not_at_all_and_replaces_only_another() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("out");
-        let staged = Staged::new(&target).unwrap();
+        let staged = StagedExport::new(&target).unwrap();
         fs::write(staged.path().join("a.npy"), "a").unwrap();
-        let error = Staged::new(&target).err().unwrap().to_string();
+        let error = StagedExport::new(&target).err().unwrap().to_string();
         assert!(error.contains("another process exports to it"), "{error}");
         drop(staged);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 
         for content in ["one", "two"] {
-            let staged = Staged::new(&target).unwrap();
+            let staged = StagedExport::new(&target).unwrap();
             fs::write(staged.path().join("a.npy"), content).unwrap();
             let description = description(&staged);
             staged.commit(&description).unwrap();
@@ -247,10 +247,10 @@ mod tests {
         }
 
         fs::write(target.join("mine.txt"), "mine").unwrap();
-        let error = Staged::new(&target).err().unwrap().to_string();
+        let error = StagedExport::new(&target).err().unwrap().to_string();
         assert!(error.contains("`mine.txt`"), "{error}");
         fs::remove_file(target.join(EXPORT)).unwrap();
-        let error = Staged::new(&target).err().unwrap().to_string();
+        let error = StagedExport::new(&target).err().unwrap().to_string();
         assert!(error.contains("not empty"), "{error}");
         assert_eq!(fs::read_to_string(target.join("mine.txt")).unwrap(), "mine");
     }
@@ -262,10 +262,10 @@ mod tests {
         fs::create_dir(&aside).unwrap();
         fs::write(aside.join("half.npy"), "half").unwrap();
         let target = folder.path().join("out");
-        let error = Staged::new(&target).err().unwrap().to_string();
+        let error = StagedExport::new(&target).err().unwrap().to_string();
         assert!(error.contains("in the way"), "{error}");
         fs::write(aside.join(LOCK), "").unwrap();
-        let staged = Staged::new(&target).unwrap();
+        let staged = StagedExport::new(&target).unwrap();
         assert_eq!(staged.files().unwrap(), []);
     }
 }

@@ -13,8 +13,8 @@ use super::{
         shard::ShardLayout,
         state_file::{StateFile, name_of},
     },
-    rows::Row,
-    table::{Batch, Column, Layout, TableOf, Values},
+    rows::DocumentRow,
+    table::{Batch, Column, ExportLayout, TableOf, Values},
 };
 use crate::{
     error::{Error, Result},
@@ -33,12 +33,12 @@ pub(super) const MOST_OPEN: usize = 4;
 pub(super) struct OpenShards<'a> {
     cache: &'a CacheReader,
     most: usize,
-    open: HashMap<u32, OpenShard>,
+    open: HashMap<u32, ReadShard>,
     clock: u64,
 }
 
 #[derive(Default)]
-struct OpenShard {
+struct ReadShard {
     used: u64,
     layout: Option<ShardLayout>,
     files: HashMap<StateId, StateFile>,
@@ -124,7 +124,7 @@ impl<'a> OpenShards<'a> {
         }
     }
 
-    fn shard(&mut self, shard: u32) -> &mut OpenShard {
+    fn shard(&mut self, shard: u32) -> &mut ReadShard {
         self.clock += 1;
         if self.open.len() >= self.most && !self.open.contains_key(&shard) {
             let oldest = self.open.iter().min_by_key(|(_, open)| open.used);
@@ -139,13 +139,13 @@ impl<'a> OpenShards<'a> {
 }
 
 /// The rows of one state of some documents: where they lie in the cache, and where they go in the batch.
-struct Placed {
+struct PlacedRows {
     locations: Vec<Location>,
     /// First row of each document in the batch, and the number of rows.
     start: Vec<usize>,
 }
 
-impl Placed {
+impl PlacedRows {
     fn n_rows(&self) -> usize {
         self.start.last().copied().unwrap_or(0)
     }
@@ -158,14 +158,14 @@ impl Placed {
 /// Makes batches of an export.
 pub(super) struct Gatherer<'a> {
     shards: OpenShards<'a>,
-    layout: &'a Layout,
+    layout: &'a ExportLayout,
     stored: Dtype,
     /// Documents so far.
     n_documents: u64,
 }
 
 impl<'a> Gatherer<'a> {
-    pub(super) fn new(shards: OpenShards<'a>, layout: &'a Layout) -> Gatherer<'a> {
+    pub(super) fn new(shards: OpenShards<'a>, layout: &'a ExportLayout) -> Gatherer<'a> {
         Gatherer { stored: shards.cache.manifest().dtype, shards, layout, n_documents: 0 }
     }
 
@@ -173,7 +173,7 @@ impl<'a> Gatherer<'a> {
     ///
     /// # Errors
     /// When the cache lacks one of them, or is damaged.
-    pub(super) fn n_bytes(&mut self, row: &Row, states: &[StateId]) -> Result<usize> {
+    pub(super) fn n_bytes(&mut self, row: &DocumentRow, states: &[StateId]) -> Result<usize> {
         let mut n_rows = 0;
         for state in states {
             n_rows += self.shards.n_rows(&row.key, *state)?;
@@ -185,7 +185,7 @@ impl<'a> Gatherer<'a> {
     ///
     /// # Errors
     /// When the cache lacks one of them, or is damaged.
-    pub(super) fn gather(&mut self, rows: &[Row]) -> Result<Vec<Batch>> {
+    pub(super) fn gather(&mut self, rows: &[DocumentRow]) -> Result<Vec<Batch>> {
         let layout = self.layout;
         let mut batches = Vec::new();
         for table in &layout.tables {
@@ -195,9 +195,9 @@ impl<'a> Gatherer<'a> {
             });
             let states: Vec<StateId> = states.collect();
             // Documents have a row each even where no pooled state is exported.
-            let placed: Vec<Placed> =
+            let placed: Vec<PlacedRows> =
                 states.iter().map(|state| self.place(rows, *state)).collect::<Result<_>>()?;
-            let n_rows = placed.first().map_or(rows.len(), Placed::n_rows);
+            let n_rows = placed.first().map_or(rows.len(), PlacedRows::n_rows);
             if let Some(other) = placed.iter().find(|other| other.start != placed[0].start) {
                 let shard = other.locations.first().map_or(0, |location| location.0);
                 return Err(damage(
@@ -226,7 +226,7 @@ impl<'a> Gatherer<'a> {
         Ok(batches)
     }
 
-    fn place(&mut self, rows: &[Row], state: StateId) -> Result<Placed> {
+    fn place(&mut self, rows: &[DocumentRow], state: StateId) -> Result<PlacedRows> {
         let locations = rows.iter().map(|row| self.shards.locate(&row.key, state));
         let locations: Vec<Location> = locations.collect::<Result<_>>()?;
         let mut n_rows = vec![1; rows.len()];
@@ -246,11 +246,11 @@ impl<'a> Gatherer<'a> {
             total += n_rows;
             total
         }));
-        Ok(Placed { locations, start })
+        Ok(PlacedRows { locations, start })
     }
 
     /// The values of a state, in the type that is written.
-    fn states(&mut self, state: StateId, placed: &Placed) -> Result<Vec<u8>> {
+    fn states(&mut self, state: StateId, placed: &PlacedRows) -> Result<Vec<u8>> {
         let row_bytes = self.layout.hidden * self.stored.size_bytes();
         let mut out = vec![0; placed.n_rows() * row_bytes];
         for (shard, places) in by_shard(&placed.locations) {
@@ -283,8 +283,8 @@ impl<'a> Gatherer<'a> {
         &mut self,
         column: Column,
         kind: StateKind,
-        rows: &[Row],
-        placed: &Placed,
+        rows: &[DocumentRow],
+        placed: &PlacedRows,
     ) -> Result<Vec<u8>> {
         let width = self.layout.width(column.kind());
         let mut out = vec![0; placed.n_rows() * width];
@@ -311,7 +311,7 @@ impl<'a> Gatherer<'a> {
 }
 
 /// The values of a column of the table of documents that is no state.
-fn of_document(column: Column, rows: &[Row]) -> Values {
+fn of_document(column: Column, rows: &[DocumentRow]) -> Values {
     let bytes = match column {
         Column::Key => rows.iter().flat_map(|row| row.key.0).collect(),
         Column::Source => rows.iter().flat_map(|row| row.place.source.to_le_bytes()).collect(),

@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::table::{Batch, Column, Kind, Layout, Table, TableOf, TableWriter, Values};
+use super::table::{
+    Batch, Column, ColumnKind, ExportLayout, ExportTable, TableOf, TableWriter, Values,
+};
 use crate::{
     error::{Error, Result},
     fingerprint::Key,
@@ -31,15 +33,15 @@ pub(super) struct NpyWriter {
 
 struct ColumnFile {
     path: PathBuf,
-    kind: Kind,
+    kind: ColumnKind,
     /// Characters of a text.
     width: usize,
     file: BufWriter<File>,
 }
 
 impl NpyWriter {
-    pub(super) fn create(folder: &Path, layout: &Layout) -> Result<NpyWriter> {
-        let files_of = |table: &Table| {
+    pub(super) fn create(folder: &Path, layout: &ExportLayout) -> Result<NpyWriter> {
+        let files_of = |table: &ExportTable| {
             let columns = table.columns.iter();
             columns.map(|column| ColumnFile::create(folder, layout, table, *column)).collect()
         };
@@ -67,11 +69,16 @@ impl TableWriter for NpyWriter {
 }
 
 impl ColumnFile {
-    fn create(folder: &Path, layout: &Layout, table: &Table, column: Column) -> Result<ColumnFile> {
+    fn create(
+        folder: &Path,
+        layout: &ExportLayout,
+        table: &ExportTable,
+        column: Column,
+    ) -> Result<ColumnFile> {
         let path = folder.join(format!("{}.npy", array_name(table.of, column)));
         let kind = column.kind();
         let shape = match kind {
-            Kind::State => format!("({}, {})", table.n_rows, layout.hidden),
+            ColumnKind::State => format!("({}, {})", table.n_rows, layout.hidden),
             _ => format!("({},)", table.n_rows),
         };
         let file = File::create(&path).map_err(Error::io("create", &path))?;
@@ -82,7 +89,7 @@ impl ColumnFile {
 
     fn write(&mut self, values: &Values) -> io::Result<()> {
         match (self.kind, values) {
-            (Kind::Key, Values::Fixed(keys)) => {
+            (ColumnKind::Key, Values::Fixed(keys)) => {
                 // NumPy cuts zero bytes from the end of a string of bytes: digits have none.
                 let mut keys = keys.as_chunks().0.iter();
                 keys.try_for_each(|key| self.file.write_all(Key(*key).to_hex().as_bytes()))
@@ -102,16 +109,16 @@ impl ColumnFile {
 }
 
 /// The type as NumPy spells it.
-fn descr(layout: &Layout, kind: Kind) -> String {
+fn descr(layout: &ExportLayout, kind: ColumnKind) -> String {
     match kind {
-        Kind::Key => "|S64".into(),
-        Kind::Text => format!("<U{}", layout.id_chars),
-        Kind::U8 => "|u1".into(),
-        Kind::U16 => "<u2".into(),
-        Kind::Source | Kind::U32 => "<u4".into(),
-        Kind::I32 => "<i4".into(),
-        Kind::I64 => "<i8".into(),
-        Kind::State => match layout.dtype {
+        ColumnKind::Key => "|S64".into(),
+        ColumnKind::Text => format!("<U{}", layout.id_chars),
+        ColumnKind::U8 => "|u1".into(),
+        ColumnKind::U16 => "<u2".into(),
+        ColumnKind::Source | ColumnKind::U32 => "<u4".into(),
+        ColumnKind::I32 => "<i4".into(),
+        ColumnKind::I64 => "<i8".into(),
+        ColumnKind::State => match layout.dtype {
             Dtype::F16 => "<f2".into(),
             Dtype::F32 => "<f4".into(),
         },

@@ -20,7 +20,7 @@ use parquet::{
 use super::{
     super::as_io,
     arrow_file::{record_batch, schema_of},
-    table::{Batch, Column, Layout, Table, TableWriter},
+    table::{Batch, Column, ExportLayout, ExportTable, TableWriter},
 };
 use crate::error::{Error, Result};
 
@@ -32,18 +32,18 @@ const SLICE_VALUES: usize = 256 * 1024;
 
 /// Writes a file for each table.
 pub(super) struct ParquetListWriter {
-    layout: Layout,
-    tables: Vec<TableFile>,
+    layout: ExportLayout,
+    tables: Vec<ParquetTableFile>,
 }
 
-struct TableFile {
+struct ParquetTableFile {
     path: PathBuf,
     schema: SchemaRef,
     writer: ArrowWriter<File>,
 }
 
 impl ParquetListWriter {
-    pub(super) fn create(folder: &Path, layout: &Layout) -> Result<ParquetListWriter> {
+    pub(super) fn create(folder: &Path, layout: &ExportLayout) -> Result<ParquetListWriter> {
         let mut tables = Vec::new();
         for table in &layout.tables {
             let path = folder.join(format!("{}.parquet", table.of.name()));
@@ -52,7 +52,7 @@ impl ParquetListWriter {
             let properties = properties(layout, table);
             let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties))
                 .map_err(|error| Error::io("write", &path)(as_io(error)))?;
-            tables.push(TableFile { path, schema, writer });
+            tables.push(ParquetTableFile { path, schema, writer });
         }
         Ok(ParquetListWriter { layout: layout.clone(), tables })
     }
@@ -85,7 +85,7 @@ impl TableWriter for ParquetListWriter {
 }
 
 /// States as they are, for they do not shrink; small columns compressed.
-fn properties(layout: &Layout, table: &Table) -> WriterProperties {
+fn properties(layout: &ExportLayout, table: &ExportTable) -> WriterProperties {
     let row_bytes: usize = table.columns.iter().map(|column| layout.width(column.kind())).sum();
     let pairs = layout.metadata.iter().cloned();
     let pairs = pairs.map(|(name, value)| KeyValue::new(name, value));

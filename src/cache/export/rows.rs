@@ -11,16 +11,16 @@ use crate::{
 
 /// A row of the table of documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct DocumentRow {
     /// The document.
     pub key: Key,
     /// Where the data has it; nothing where the rows are the cache's own.
-    pub place: RecordPlace,
+    pub place: SourceLine,
 }
 
 /// Where a row stands in the data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecordPlace {
+pub struct SourceLine {
     /// The number of its data file.
     pub source: u32,
     /// Its line there, from 1; 0 where the format has no lines.
@@ -34,9 +34,9 @@ pub struct RecordPlace {
 /// The rows of an export, which are read twice: to count them, and to write them.
 pub trait RowSource {
     /// The rows, from the first.
-    fn rows(&self) -> Box<dyn Iterator<Item = Result<Row>> + '_>;
+    fn rows(&self) -> Box<dyn Iterator<Item = Result<DocumentRow>> + '_>;
 
-    /// The data files that [`RecordPlace::source`] counts; `None` where the rows are the cache's own.
+    /// The data files that [`SourceLine::source`] counts; `None` where the rows are the cache's own.
     fn sources(&self) -> Option<Vec<String>>;
 }
 
@@ -129,7 +129,7 @@ impl<'a> CacheOrder<'a> {
         &self.states
     }
 
-    fn rows_of_shard(&self, shard: u32) -> Result<impl Iterator<Item = Row> + use<'_>> {
+    fn rows_of_shard(&self, shard: u32) -> Result<impl Iterator<Item = DocumentRow> + use<'_>> {
         let documents = self.cache.read_documents(shard)?;
         let places = (0..documents.len()).map(move |row| (row as u32, documents.key(row)));
         Ok(places.filter_map(move |(row, key)| {
@@ -137,13 +137,13 @@ impl<'a> CacheOrder<'a> {
             let here: Location = (shard, row);
             let home = self.cache.locate(&key, self.states[0])?;
             let wanted = home == here && has_all(self.cache, &key, &self.states);
-            wanted.then(|| Row { key, place: RecordPlace::default() })
+            wanted.then(|| DocumentRow { key, place: SourceLine::default() })
         }))
     }
 }
 
 impl RowSource for CacheOrder<'_> {
-    fn rows(&self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
+    fn rows(&self) -> Box<dyn Iterator<Item = Result<DocumentRow>> + '_> {
         let shards = 0..self.cache.manifest().shards.len() as u32;
         Box::new(shards.flat_map(|shard| {
             let (rows, error) = match self.rows_of_shard(shard) {

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype as TensorType, Metadata, TensorInfo};
 
 use super::{
     npy::array_name,
-    table::{Batch, Column, Kind, Layout, Table, TableWriter},
+    table::{Batch, Column, ColumnKind, ExportLayout, ExportTable, TableWriter},
 };
 use crate::{
     error::{Error, Result},
@@ -20,10 +20,10 @@ use crate::{
 
 /// Writes a file for each table.
 pub(super) struct SafetensorsWriter {
-    tables: Vec<TableFile>,
+    tables: Vec<SafetensorsTableFile>,
 }
 
-struct TableFile {
+struct SafetensorsTableFile {
     path: PathBuf,
     file: File,
     /// Of each column, where its next bytes go; of a column of text, where its next offsets go too.
@@ -33,7 +33,7 @@ struct TableFile {
 }
 
 /// A tensor before its place is known: its column, and whether it is the offsets of a column of text.
-struct Planned {
+struct PlannedTensor {
     column: usize,
     offsets: bool,
     name: String,
@@ -42,9 +42,9 @@ struct Planned {
 }
 
 impl SafetensorsWriter {
-    pub(super) fn create(folder: &Path, layout: &Layout) -> Result<SafetensorsWriter> {
+    pub(super) fn create(folder: &Path, layout: &ExportLayout) -> Result<SafetensorsWriter> {
         let tables = layout.tables.iter();
-        let tables = tables.map(|table| TableFile::create(folder, layout, table));
+        let tables = tables.map(|table| SafetensorsTableFile::create(folder, layout, table));
         Ok(SafetensorsWriter { tables: tables.collect::<Result<_>>()? })
     }
 }
@@ -61,10 +61,14 @@ impl TableWriter for SafetensorsWriter {
     }
 }
 
-impl TableFile {
-    fn create(folder: &Path, layout: &Layout, table: &Table) -> Result<TableFile> {
+impl SafetensorsTableFile {
+    fn create(
+        folder: &Path,
+        layout: &ExportLayout,
+        table: &ExportTable,
+    ) -> Result<SafetensorsTableFile> {
         let path = folder.join(format!("{}.safetensors", table.of.name()));
-        let mut planned: Vec<Planned> = Vec::new();
+        let mut planned: Vec<PlannedTensor> = Vec::new();
         for (number, column) in table.columns.iter().enumerate() {
             planned.extend(tensors_of(layout, table, number, *column));
         }
@@ -93,7 +97,7 @@ impl TableFile {
             cursor.1 += header.len() as u64;
         }
         let file = File::create(&path).map_err(Error::io("create", &path))?;
-        let mut table_file = TableFile { path, file, cursors, text_bytes: 0 };
+        let mut table_file = SafetensorsTableFile { path, file, cursors, text_bytes: 0 };
         let begun = table_file.begin(&header, at as u64, &table.columns);
         begun.map_err(Error::io("write", &table_file.path))?;
         Ok(table_file)
@@ -103,7 +107,7 @@ impl TableFile {
         self.file.write_all_at(header, 0)?;
         self.file.set_len(header.len() as u64 + n_bytes)?;
         for (column, cursor) in columns.iter().zip(&mut self.cursors) {
-            if column.kind() == Kind::Text {
+            if column.kind() == ColumnKind::Text {
                 self.file.write_all_at(&0i64.to_le_bytes(), cursor.1)?;
                 cursor.1 += 8;
             }
@@ -131,10 +135,15 @@ impl TableFile {
 }
 
 /// The tensors of a column: one, or for text its bytes and where each text starts in them.
-fn tensors_of(layout: &Layout, table: &Table, number: usize, column: Column) -> Vec<Planned> {
+fn tensors_of(
+    layout: &ExportLayout,
+    table: &ExportTable,
+    number: usize,
+    column: Column,
+) -> Vec<PlannedTensor> {
     let n_rows = table.n_rows as usize;
     let name = array_name(table.of, column);
-    let tensor = |name: String, dtype, shape, offsets| Planned {
+    let tensor = |name: String, dtype, shape, offsets| PlannedTensor {
         column: number,
         offsets,
         name,
@@ -143,17 +152,17 @@ fn tensors_of(layout: &Layout, table: &Table, number: usize, column: Column) -> 
     };
     let one = |dtype| vec![tensor(name.clone(), dtype, vec![n_rows], false)];
     match column.kind() {
-        Kind::Text => vec![
+        ColumnKind::Text => vec![
             tensor(format!("{name}.utf8"), TensorType::U8, vec![layout.id_bytes as usize], false),
             tensor(format!("{name}.offsets"), TensorType::I64, vec![n_rows + 1], true),
         ],
-        Kind::Key => vec![tensor(name, TensorType::U8, vec![n_rows, 32], false)],
-        Kind::U8 => one(TensorType::U8),
-        Kind::U16 => one(TensorType::U16),
-        Kind::Source | Kind::U32 => one(TensorType::U32),
-        Kind::I32 => one(TensorType::I32),
-        Kind::I64 => one(TensorType::I64),
-        Kind::State => {
+        ColumnKind::Key => vec![tensor(name, TensorType::U8, vec![n_rows, 32], false)],
+        ColumnKind::U8 => one(TensorType::U8),
+        ColumnKind::U16 => one(TensorType::U16),
+        ColumnKind::Source | ColumnKind::U32 => one(TensorType::U32),
+        ColumnKind::I32 => one(TensorType::I32),
+        ColumnKind::I64 => one(TensorType::I64),
+        ColumnKind::State => {
             let dtype = match layout.dtype {
                 Dtype::F16 => TensorType::F16,
                 Dtype::F32 => TensorType::F32,
@@ -164,7 +173,7 @@ fn tensors_of(layout: &Layout, table: &Table, number: usize, column: Column) -> 
 }
 
 /// The length, and the JSON padded to eight bytes.
-fn header(layout: &Layout, tensors: Vec<(String, TensorInfo)>) -> Vec<u8> {
+fn header(layout: &ExportLayout, tensors: Vec<(String, TensorInfo)>) -> Vec<u8> {
     let mut metadata: HashMap<String, String> = layout.metadata.iter().cloned().collect();
     if !layout.sources.is_empty() {
         let sources = serde_json::to_string(&layout.sources).expect("strings become JSON");

@@ -40,7 +40,7 @@ pub(super) enum Column {
 
 /// The type of a column's values; all but text are little-endian bytes of one width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnKind {
     /// 32 bytes.
     Key,
     /// A number of a data file.
@@ -84,24 +84,24 @@ impl Column {
     }
 
     /// The type of its values.
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> ColumnKind {
         match self {
-            Column::Key => Kind::Key,
-            Column::Source => Kind::Source,
-            Column::Id => Kind::Text,
-            Column::Part | Column::Sequence => Kind::U8,
-            Column::Window | Column::Position => Kind::U16,
-            Column::TokenId | Column::CharStart | Column::CharEnd => Kind::U32,
-            Column::Word => Kind::I32,
-            Column::Line | Column::Document => Kind::I64,
-            Column::State(_) => Kind::State,
+            Column::Key => ColumnKind::Key,
+            Column::Source => ColumnKind::Source,
+            Column::Id => ColumnKind::Text,
+            Column::Part | Column::Sequence => ColumnKind::U8,
+            Column::Window | Column::Position => ColumnKind::U16,
+            Column::TokenId | Column::CharStart | Column::CharEnd => ColumnKind::U32,
+            Column::Word => ColumnKind::I32,
+            Column::Line | Column::Document => ColumnKind::I64,
+            Column::State(_) => ColumnKind::State,
         }
     }
 }
 
 /// One table of an export.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
+pub(super) struct ExportTable {
     /// What a row is.
     pub(super) of: TableOf,
     /// Its columns.
@@ -172,9 +172,9 @@ impl TableOf {
 
 /// Everything that a format needs to know before the first row.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(super) struct ExportLayout {
     /// The tables; the first is that of documents.
-    pub(super) tables: Vec<Table>,
+    pub(super) tables: Vec<ExportTable>,
     /// Width of a state.
     pub(super) hidden: usize,
     /// Type of a written value.
@@ -189,17 +189,17 @@ pub(super) struct Layout {
     pub(super) metadata: Vec<(String, String)>,
 }
 
-impl Layout {
+impl ExportLayout {
     /// Bytes of a value of this type; of text, none.
-    pub(super) fn width(&self, kind: Kind) -> usize {
+    pub(super) fn width(&self, kind: ColumnKind) -> usize {
         match kind {
-            Kind::Text => 0,
-            Kind::U8 => 1,
-            Kind::U16 => 2,
-            Kind::Source | Kind::U32 | Kind::I32 => 4,
-            Kind::I64 => 8,
-            Kind::Key => 32,
-            Kind::State => self.hidden * self.dtype.size_bytes(),
+            ColumnKind::Text => 0,
+            ColumnKind::U8 => 1,
+            ColumnKind::U16 => 2,
+            ColumnKind::Source | ColumnKind::U32 | ColumnKind::I32 => 4,
+            ColumnKind::I64 => 8,
+            ColumnKind::Key => 32,
+            ColumnKind::State => self.hidden * self.dtype.size_bytes(),
         }
     }
 }

@@ -10,15 +10,15 @@ use crate::{
 };
 
 /// What should stand in a manifest, and what does.
-pub(super) struct Wrong {
+pub(super) struct ManifestProblem {
     pub(super) expected: String,
     pub(super) got: String,
 }
 
-type Checked<T = ()> = Result<T, Wrong>;
+type Checked<T = ()> = Result<T, ManifestProblem>;
 
 fn require(holds: bool, expected: impl Into<String>, got: impl Into<String>) -> Checked {
-    if holds { Ok(()) } else { Err(Wrong { expected: expected.into(), got: got.into() }) }
+    if holds { Ok(()) } else { Err(ManifestProblem { expected: expected.into(), got: got.into() }) }
 }
 
 /// What stands before the checksum, which is of all bytes before this.

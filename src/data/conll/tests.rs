@@ -1,21 +1,25 @@
 use std::io::Cursor;
 
-use crate::data::{Example, Format, Source, Want, read_from};
+use crate::data::{Format, Record, Source, WantedFields, read_from};
 
-const LABELLED: Want = Want { label: true, text_pair: false };
+const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
 fn source() -> Source {
     Source { format: Some(Format::Conll), ..Source::new("a.iob") }
 }
 
-fn read_bytes(content: &[u8], source: &Source, want: Want) -> crate::error::Result<Vec<Example>> {
+fn read_bytes(
+    content: &[u8],
+    source: &Source,
+    want: WantedFields,
+) -> crate::error::Result<Vec<Record>> {
     read_from(Cursor::new(content.to_vec()), source, want)?.collect()
 }
 
 /// Each sentence's line and, for each of its words, `word/tag`.
 fn sentences(content: &str, source: &Source) -> Vec<(u64, String)> {
     let examples = read_bytes(content.as_bytes(), source, LABELLED).unwrap();
-    let sentence = |example: Example| {
+    let sentence = |example: Record| {
         let words = example.words.unwrap();
         assert_eq!(example.text, words.join(" "));
         let pairs = words.iter().zip(example.tags.unwrap());
@@ -76,19 +80,20 @@ fn white_space_of_other_kinds_may_be_a_word() {
 
 #[test]
 fn without_wanted_labels_words_may_stand_alone() {
-    let examples = read_bytes(b"one\ntwo\n\nthree O\n", &source(), Want::default()).unwrap();
+    let examples =
+        read_bytes(b"one\ntwo\n\nthree O\n", &source(), WantedFields::default()).unwrap();
     let expected = [
-        Example {
+        Record {
             text: "one two".to_owned(),
             words: Some(vec!["one".to_owned(), "two".to_owned()]),
             line: Some(1),
-            ..Example::default()
+            ..Record::default()
         },
-        Example {
+        Record {
             text: "three".to_owned(),
             words: Some(vec!["three".to_owned()]),
             line: Some(4),
-            ..Example::default()
+            ..Record::default()
         },
     ];
     assert_eq!(examples, expected);
@@ -181,7 +186,7 @@ fn what_the_format_does_not_have_is_refused_before_the_first_line() {
     ] {
         assert_eq!(error("", &source).0, format!("a.iob: expected {message}"));
     }
-    let pair = Want { label: false, text_pair: true };
+    let pair = WantedFields { label: false, text_pair: true };
     let error = read_bytes(b"", &source(), pair).unwrap_err();
     assert!(error.to_string().contains("has no second one, got a `text_pair`"), "{error}");
 }

@@ -1,8 +1,8 @@
 use std::io::Cursor;
 
-use crate::data::{Column, Example, Source, Want, read_from};
+use crate::data::{ColumnName, Record, Source, WantedFields, read_from};
 
-const LABELLED: Want = Want { label: true, text_pair: false };
+const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
 /// With a multi-word token, an empty node, a form with a space and a hash, and comments of all kinds.
 const TREES: &str = "\
@@ -25,11 +25,15 @@ const TREES: &str = "\
 1\t_\t_\tPUNCT\tNFP\t_\t0\troot\t_\t_
 ";
 
-fn read_str(content: &str, source: &Source, want: Want) -> crate::error::Result<Vec<Example>> {
+fn read_str(
+    content: &str,
+    source: &Source,
+    want: WantedFields,
+) -> crate::error::Result<Vec<Record>> {
     read_from(Cursor::new(content.to_owned()), source, want)?.collect()
 }
 
-fn source(words: Option<Column>, tags: Option<Column>) -> Source {
+fn source(words: Option<ColumnName>, tags: Option<ColumnName>) -> Source {
     Source { words, tags, ..Source::new("a.conllu") }
 }
 
@@ -46,45 +50,45 @@ fn word(id: &str, form: &str, upos: &str) -> String {
 fn forms_and_parts_of_speech_are_read_without_multi_word_tokens_and_empty_nodes() {
     let owned = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
     let expected = [
-        Example {
+        Record {
             id: Some("notes-1".to_owned()),
             text: "Do n't !".to_owned(),
             words: owned(&["Do", "n't", "!"]),
             tags: owned(&["AUX", "PART", "PUNCT"]),
             group: Some("notes".to_owned()),
             line: Some(1),
-            ..Example::default()
+            ..Record::default()
         },
-        Example {
+        Record {
             text: "10 000 #".to_owned(),
             words: owned(&["10 000", "#"]),
             tags: owned(&["NUM", "SYM"]),
             group: Some("notes".to_owned()),
             line: Some(11),
-            ..Example::default()
+            ..Record::default()
         },
-        Example {
+        Record {
             id: Some("plain".to_owned()),
             text: "_".to_owned(),
             words: owned(&["_"]),
             tags: owned(&["PUNCT"]),
             group: Some("2".to_owned()),
             line: Some(15),
-            ..Example::default()
+            ..Record::default()
         },
     ];
     let plain = source(None, None);
     assert_eq!(read_str(TREES, &plain, LABELLED).unwrap(), expected);
     let crlf = format!("\u{feff}{}", TREES.trim_end().replace('\n', "\r\n"));
     assert_eq!(read_str(&crlf, &plain, LABELLED).unwrap(), expected);
-    let untagged = expected.map(|example| Example { tags: None, ..example });
-    assert_eq!(read_str(TREES, &plain, Want::default()).unwrap(), untagged);
+    let untagged = expected.map(|example| Record { tags: None, ..example });
+    assert_eq!(read_str(TREES, &plain, WantedFields::default()).unwrap(), untagged);
 }
 
 #[test]
 fn columns_are_chosen_by_name_or_number() {
     for (words, tags, first) in [
-        (Column::from("LEMMA"), Column::from("XPOS"), ("do not !", "VB RB .")),
+        (ColumnName::from("LEMMA"), ColumnName::from("XPOS"), ("do not !", "VB RB .")),
         (2.into(), 4.into(), ("do not !", "VB RB .")),
         ("Form".into(), "feats".into(), ("Do n't !", "Mood=Imp _ _")),
         (1.into(), "DEPREL".into(), ("Do n't !", "root advmod punct")),
@@ -93,7 +97,7 @@ fn columns_are_chosen_by_name_or_number() {
         let example = read_str(TREES, &source, LABELLED).unwrap().swap_remove(0);
         assert_eq!((example.text.as_str(), example.tags.unwrap().join(" ").as_str()), first);
     }
-    for column in [Column::from("POS"), 10.into()] {
+    for column in [ColumnName::from("POS"), 10.into()] {
         let error = read_str("", &source(None, Some(column.clone())), LABELLED).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -146,7 +150,7 @@ fn labels_and_second_texts_are_refused() {
     let labelled = Source { label: Some("UPOS".into()), ..source(None, None) };
     let error = read_str("", &labelled, LABELLED).unwrap_err();
     assert!(error.hint().unwrap().contains("`tags`"), "{error}");
-    assert!(read_str("", &labelled, Want::default()).is_ok());
-    let pair = Want { label: false, text_pair: true };
+    assert!(read_str("", &labelled, WantedFields::default()).is_ok());
+    let pair = WantedFields { label: false, text_pair: true };
     assert!(read_str("", &source(None, None), pair).is_err());
 }

@@ -1,13 +1,13 @@
 //! Small files in, records or messages out.
 
 use crate::{
-    data::{Example, Source, Want, read},
+    data::{Record, Source, WantedFields, read},
     error::{Error, Result},
 };
 
-const LABELLED: Want = Want { label: true, text_pair: false };
+const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
-fn read_str(content: &str, source: Source, want: Want) -> Result<Vec<Example>> {
+fn read_str(content: &str, source: Source, want: WantedFields) -> Result<Vec<Record>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(&source.path);
     std::fs::write(&path, content).unwrap();
@@ -33,7 +33,7 @@ fn row(line: u64, text: &str, label: &str) -> (u64, String, String) {
     (line, text.to_owned(), label.to_owned())
 }
 
-fn message(content: &str, source: Source, want: Want) -> String {
+fn message(content: &str, source: Source, want: WantedFields) -> String {
     let error = read_str(content, source, want).unwrap_err();
     format!("{error}; hint: {}", error.hint().unwrap())
 }
@@ -98,13 +98,13 @@ fn literal_quotes_stay_where_quoting_is_off() {
 #[test]
 fn ids_and_pairs_are_read_by_name_and_by_number() {
     let content = "id,question,answer,label\n7,Why?,So.,\" yes \"\n";
-    let expected = Example {
+    let expected = Record {
         id: Some("7".to_owned()),
         text: "Why?".to_owned(),
         text_pair: Some("So.".to_owned()),
         label: Some("yes".to_owned()),
         line: Some(2),
-        ..Example::default()
+        ..Record::default()
     };
     let by_name = Source {
         text: "question".into(),
@@ -120,14 +120,16 @@ fn ids_and_pairs_are_read_by_name_and_by_number() {
         ..Source::new("a.csv")
     };
     for source in [by_name, by_number] {
-        let examples = read_str(content, source, Want { label: true, text_pair: true }).unwrap();
+        let examples =
+            read_str(content, source, WantedFields { label: true, text_pair: true }).unwrap();
         assert_eq!(examples, std::slice::from_ref(&expected));
     }
 }
 
 #[test]
 fn what_is_not_wanted_need_not_exist() {
-    let examples = read_str("text\none\n\"\"\n", Source::new("a.csv"), Want::default()).unwrap();
+    let examples =
+        read_str("text\none\n\"\"\n", Source::new("a.csv"), WantedFields::default()).unwrap();
     assert_eq!(examples.len(), 2);
     assert_eq!(
         (examples[0].text.as_str(), &examples[0].label, &examples[0].text_pair),
@@ -209,8 +211,11 @@ fn names_without_a_header_are_refused() {
 
 #[test]
 fn a_pair_that_is_wanted_but_not_named_is_refused() {
-    let message =
-        message("text,label\none,a\n", Source::new("a.csv"), Want { label: true, text_pair: true });
+    let message = message(
+        "text,label\none,a\n",
+        Source::new("a.csv"),
+        WantedFields { label: true, text_pair: true },
+    );
     assert!(message.contains("hint: set `text_pair`"), "{message}");
 }
 

@@ -1,5 +1,6 @@
 use crate::data::{
-    CleanOptions, Column, DataTask, LabelMap, Part, Source, SplitFractions, Target, Want,
+    CleanOptions, ColumnName, DataTask, LabelMap, Part, Source, SplitFractions, Target,
+    WantedFields,
     dataset::{Dataset, DatasetSettings},
     read,
 };
@@ -11,7 +12,7 @@ fn source(folder: &tempfile::TempDir, name: &str, content: &str) -> Source {
 }
 
 /// All rows of one file, as train.
-fn load(sources: &[Source], columns: &[Column]) -> Result<Dataset, String> {
+fn load(sources: &[Source], columns: &[ColumnName]) -> Result<Dataset, String> {
     let loaded = Dataset::load(&DatasetSettings {
         task: DataTask::Classification,
         joint_pairs: false,
@@ -109,7 +110,7 @@ fn files_of_validation_rows_are_asked_only_where_heads_learn_from_them() {
 fn a_source_that_nobody_asked_reads_no_cell() {
     let folder = tempfile::tempdir().unwrap();
     let source = source(&folder, "a.csv", "text,label,rule\none,a,b\n");
-    let mut examples = read(&source, Want::default()).unwrap();
+    let mut examples = read(&source, WantedFields::default()).unwrap();
     assert!(examples.next().unwrap().unwrap().label_cells.is_empty());
     let json = serde_json::to_string(&source).unwrap();
     assert!(!json.contains("label_columns"), "{json}");

@@ -13,7 +13,7 @@ use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterPr
 use super::*;
 use crate::data;
 
-const LABELLED: Want = Want { label: true, text_pair: false };
+const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
 fn write(path: &Path, batch: &RecordBatch, compression: Compression) {
     let properties = WriterProperties::builder()
@@ -30,8 +30,8 @@ fn write(path: &Path, batch: &RecordBatch, compression: Compression) {
 fn read_columns(
     columns: &[(&str, ArrayRef)],
     source: Source,
-    want: Want,
-) -> Result<Vec<Example>, String> {
+    want: WantedFields,
+) -> Result<Vec<Record>, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
     write(&path, &RecordBatch::try_from_iter(columns.to_vec()).unwrap(), Compression::SNAPPY);
@@ -99,14 +99,14 @@ fn columns_are_found_by_name_and_by_number_in_any_order() {
     };
     for source in [by_name, by_number] {
         let examples =
-            read_columns(&columns, source, Want { label: true, text_pair: true }).unwrap();
-        let expected = Example {
+            read_columns(&columns, source, WantedFields { label: true, text_pair: true }).unwrap();
+        let expected = Record {
             id: Some("17".to_owned()),
             text: "Why?".to_owned(),
             text_pair: Some("So.".to_owned()),
             label: Some("x".to_owned()),
             line: Some(1),
-            ..Example::default()
+            ..Record::default()
         };
         assert_eq!(examples, [expected]);
     }
@@ -121,7 +121,7 @@ fn a_null_text_is_empty_and_a_null_label_is_an_error() {
         ("text", Arc::new(StringArray::from(vec![Some("one"), None])) as ArrayRef),
         ("label", Arc::new(Int64Array::from(vec![None, Some(1)]))),
     ];
-    let examples = read_columns(&columns, Source::new(""), Want::default()).unwrap();
+    let examples = read_columns(&columns, Source::new(""), WantedFields::default()).unwrap();
     assert_eq!((examples[1].text.as_str(), &examples[1].label), ("", &None));
     assert_eq!(
         read_columns(&columns, Source::new(""), LABELLED).unwrap_err(),
@@ -168,8 +168,8 @@ fn rows_stream_over_batches_and_row_groups_of_any_compression() {
         [Compression::UNCOMPRESSED, Compression::SNAPPY, Compression::ZSTD(Default::default())]
     {
         write(&path, &batch, compression);
-        let examples = data::read(&Source::new(&path), Want::default()).unwrap();
-        let examples: Vec<Example> = examples.collect::<Result<_>>().unwrap();
+        let examples = data::read(&Source::new(&path), WantedFields::default()).unwrap();
+        let examples: Vec<Record> = examples.collect::<Result<_>>().unwrap();
         assert_eq!(examples.len(), 5000);
         assert!(examples.iter().enumerate().all(|(i, e)| e.line == Some(i as u64 + 1)));
         assert_eq!(
@@ -203,11 +203,11 @@ fn columns_of_labels_are_strings_or_numbers_and_null_is_empty() {
     let columns = [("text", strings(&["one", "two"])), ("rule", rule), ("number", number)];
     let source =
         Source { label_columns: vec!["number".into(), 1.into()], ..Source::new("a.parquet") };
-    let examples = read_columns(&columns, source, Want::default()).unwrap();
+    let examples = read_columns(&columns, source, WantedFields::default()).unwrap();
     let cells: Vec<Vec<String>> = examples.into_iter().map(|one| one.label_cells).collect();
     assert_eq!(cells, [["", "a"], ["3", ""]]);
     let missing = Source { label_columns: vec!["annotator".into()], ..Source::new("a.parquet") };
-    let error = read_columns(&columns, missing, Want::default()).unwrap_err();
+    let error = read_columns(&columns, missing, WantedFields::default()).unwrap_err();
     assert!(error.contains("a column `annotator`"), "{error}");
     assert!(error.contains("train.label and sweep.label"), "{error}");
 }
@@ -233,7 +233,7 @@ fn columns_of_one_name_are_told_apart_by_their_numbers() {
         "{error}"
     );
     let source = Source { label: Some(2.into()), ..source };
-    let examples: Vec<Example> =
+    let examples: Vec<Record> =
         data::read(&source, LABELLED).unwrap().map(Result::unwrap).collect();
     assert_eq!(examples[0].label.as_deref(), Some("b"));
 }
@@ -254,7 +254,7 @@ fn a_parquet_value_has_a_limit_and_a_value_of_many_rows_is_in_memory_once() {
     };
     let long = "x".repeat(MAX_RECORD_BYTES + 1);
     write(Arc::new(StringArray::from(vec!["a", long.as_str()])));
-    let error = data::read(&source, Want::default())
+    let error = data::read(&source, WantedFields::default())
         .unwrap()
         .collect::<Result<Vec<_>>>()
         .unwrap_err()
@@ -268,6 +268,6 @@ fn a_parquet_value_has_a_limit_and_a_value_of_many_rows_is_in_memory_once() {
     let keys = arrow::array::Int32Array::from(vec![0; 300]);
     write(Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(values))));
     assert!(std::fs::metadata(&source.path).unwrap().len() < 20 << 20);
-    let rows = data::read(&source, Want::default()).unwrap();
+    let rows = data::read(&source, WantedFields::default()).unwrap();
     assert_eq!(rows.map(|row| row.unwrap().text.len()).sum::<usize>(), 2400 << 20);
 }

@@ -1,7 +1,7 @@
 use std::io::{self, Read};
 
 use super::*;
-use crate::data::{Example, Format, Want, read_from};
+use crate::data::{Format, Record, WantedFields, read_from};
 
 /// `start`, so many times `unit`, and `end`.
 fn text(start: &str, unit: &'static str, times: usize, end: &'static str) -> impl Read + Send {
@@ -29,9 +29,10 @@ impl Read for Repeated {
 fn examples(
     format: Format,
     input: impl Read + Send + 'static,
-) -> crate::error::Result<Vec<Example>> {
+) -> crate::error::Result<Vec<Record>> {
     let source = Source { format: Some(format), ..Source::new("a") };
-    let want = Want { label: matches!(format, Format::Conll | Format::Conllu), text_pair: false };
+    let want =
+        WantedFields { label: matches!(format, Format::Conll | Format::Conllu), text_pair: false };
     read_from(input, &source, want)?.collect()
 }
 
@@ -91,7 +92,7 @@ fn a_squad_file_of_any_size_is_read_paragraph_by_paragraph() {
     let end = "{\"context\": \"c\", \"qas\": [{\"question\": \"last\"}]}], \"title\": \"t\"}]}";
     let large = text("{\"data\": [{\"paragraphs\": [", PARAGRAPH, 3 * times, end);
     let source = Source { format: Some(Format::Squad), ..Source::new("a") };
-    let all = read_from(large, &source, Want::default()).unwrap();
+    let all = read_from(large, &source, WantedFields::default()).unwrap();
     let (mut n, mut last) = (0, String::new());
     for example in all {
         last = example.unwrap().text;
@@ -100,7 +101,7 @@ fn a_squad_file_of_any_size_is_read_paragraph_by_paragraph() {
     assert_eq!((n, last.as_str()), (3 * times + 1, "last"));
     // Whoever goes away early leaves no thread that waits for ever.
     let large = text("{\"data\": [{\"paragraphs\": [", PARAGRAPH, usize::MAX / 1000, end);
-    let first = read_from(large, &source, Want::default()).unwrap().next();
+    let first = read_from(large, &source, WantedFields::default()).unwrap().next();
     assert_eq!(first.unwrap().unwrap().text, "q");
 }
 
@@ -108,7 +109,7 @@ fn a_squad_file_of_any_size_is_read_paragraph_by_paragraph() {
 fn an_error_far_into_a_squad_file_comes_after_what_stands_before_it() {
     let content = "{\"data\": [{\"paragraphs\": [{\"context\": \"c\", \"qas\": [{\"question\": \"q\"}]},\n{\"context\": 1}]}]}";
     let source = Source::new("a.json");
-    let mut all = read_from(content.as_bytes(), &source, Want::default()).unwrap();
+    let mut all = read_from(content.as_bytes(), &source, WantedFields::default()).unwrap();
     assert_eq!(all.next().unwrap().unwrap().text, "q");
     let error = all.next().unwrap().unwrap_err().to_string();
     assert!(error.starts_with("a.json:2: expected one JSON object as SQuAD has it"), "{error}");

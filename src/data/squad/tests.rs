@@ -2,9 +2,9 @@ use std::io::{Cursor, Write};
 
 use serde_json::{Value, json};
 
-use crate::data::{Answer, Example, Source, Want, read, read_from};
+use crate::data::{Answer, Record, Source, WantedFields, read, read_from};
 
-const LABELLED: Want = Want { label: true, text_pair: false };
+const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
 /// Two articles: the second has no title, and a context of the first again.
 fn two_articles() -> Value {
@@ -22,7 +22,7 @@ fn two_articles() -> Value {
                 {"id": null, "question": "What?", "answers": [{"text": "coffee", "answer_start": 15}]}]}]}]})
 }
 
-fn read_str(content: &str, want: Want) -> crate::error::Result<Vec<Example>> {
+fn read_str(content: &str, want: WantedFields) -> crate::error::Result<Vec<Record>> {
     read_from(Cursor::new(content.to_owned()), &Source::new("a.json"), want)?.collect()
 }
 
@@ -56,9 +56,9 @@ fn a_question_has_its_context_its_answers_and_its_id() {
     );
     let context = " Caf\u{e9}s \u{1f600} sell coffee. ";
     assert_eq!(examples[1].text_pair.as_deref(), Some(context));
-    let impossible: Vec<bool> = examples.iter().map(Example::is_impossible).collect();
+    let impossible: Vec<bool> = examples.iter().map(Record::is_impossible).collect();
     assert_eq!(impossible, [false, true, false, false]);
-    let empty: Vec<bool> = examples.iter().map(Example::is_empty).collect();
+    let empty: Vec<bool> = examples.iter().map(Record::is_empty).collect();
     assert_eq!(empty, [false, false, true, false]);
 }
 
@@ -79,7 +79,7 @@ fn an_answer_that_is_not_where_it_says_is_kept_with_its_white_space() {
 
 #[test]
 fn questions_about_one_context_have_one_group_in_whatever_article() {
-    let examples = read_str(&two_articles().to_string(), Want::default()).unwrap();
+    let examples = read_str(&two_articles().to_string(), WantedFields::default()).unwrap();
     let groups: Vec<&str> = examples.iter().map(|e| e.group.as_deref().unwrap()).collect();
     assert_eq!(groups[0], groups[1]);
     assert_eq!(groups[0], groups[3]);
@@ -89,7 +89,7 @@ fn questions_about_one_context_have_one_group_in_whatever_article() {
 #[test]
 fn without_wanted_labels_a_question_needs_no_answers() {
     let file = json!({"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "1", "question": "q"}]}]}]});
-    let examples = read_str(&file.to_string(), Want::default()).unwrap();
+    let examples = read_str(&file.to_string(), WantedFields::default()).unwrap();
     assert_eq!((examples[0].answers.as_ref(), examples[0].line), (None, None));
     assert!(!examples[0].is_impossible());
     assert!(read_str(&file.to_string(), LABELLED).is_err());

@@ -13,8 +13,8 @@ fn failure(number: u32, words: &str) -> String {
     )
 }
 
-fn facts(gpus: &'static dyn Fn() -> Gpus) -> Facts<'static> {
-    Facts { cuda: Some(13), onnxruntime: "1.31.1", gpus }
+fn facts(gpus: &'static dyn Fn() -> Gpus) -> FailureContext<'static> {
+    FailureContext { cuda: Some(13), onnxruntime: "1.31.1", gpus }
 }
 
 fn old_driver() -> Gpus {

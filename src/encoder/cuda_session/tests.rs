@@ -54,7 +54,7 @@ fn padded_worker(checkpoint: &Checkpoint) -> Worker {
 }
 
 /// Windows of these lengths, the second half of each of another token type; no two batches of another `seed` alike.
-fn batch(checkpoint: &Checkpoint, lengths: &[usize], seed: usize) -> Batch {
+fn batch(checkpoint: &Checkpoint, lengths: &[usize], seed: usize) -> TokenBatch {
     let vocabulary = checkpoint.config.vocabulary;
     let windows: Vec<(Vec<u32>, Vec<u8>)> = lengths
         .iter()
@@ -66,7 +66,7 @@ fn batch(checkpoint: &Checkpoint, lengths: &[usize], seed: usize) -> Batch {
             (ids.map(|id| id as u32).collect(), types.collect())
         })
         .collect();
-    Batch::new(windows.iter().map(|(ids, types)| (&ids[..], &types[..])))
+    TokenBatch::new(windows.iter().map(|(ids, types)| (&ids[..], &types[..])))
 }
 
 /// The largest difference of any state of any real token, and the largest value.
@@ -145,7 +145,7 @@ fn states_of_one_batch_are_not_touched_by_the_next() {
     let checkpoint = open_checkpoint("tiny_bert");
     let mut packed = packed_worker(&checkpoint, Precision::F32);
     // Equal shapes, so that a buffer could be taken again.
-    let batches: Vec<Batch> = (0..6).map(|seed| batch(&checkpoint, &[7, 30], seed)).collect();
+    let batches: Vec<TokenBatch> = (0..6).map(|seed| batch(&checkpoint, &[7, 30], seed)).collect();
     let held: Vec<_> = batches.iter().map(|batch| packed.compute(batch).unwrap()).collect();
     let mut padded = padded_worker(&checkpoint);
     for (batch, held) in batches.iter().zip(&held) {
@@ -167,7 +167,7 @@ fn every_state(checkpoint: &Checkpoint) -> Vec<StateId> {
 fn a_ring_of_batches_gives_what_each_gives_alone() {
     let checkpoint = open_checkpoint("tiny_bert");
     let states = every_state(&checkpoint);
-    let batches: Vec<Batch> =
+    let batches: Vec<TokenBatch> =
         (0..24).map(|seed| batch(&checkpoint, LENGTHS[seed % LENGTHS.len()], seed)).collect();
     let words: Vec<Vec<Vec<u16>>> = batches
         .iter()
@@ -245,7 +245,7 @@ fn a_batch_is_packed_as_the_operator_wants_it() {
     // The operator's own example: windows of 1, 2 and 4 tokens in a padded batch of 3 x 4.
     let windows: [(&[u32], &[u8]); 3] =
         [(&[10], &[0]), (&[20, 21], &[0, 1]), (&[30, 31, 32, 33], &[0, 0, 1, 1])];
-    let batch = Batch::new(windows.into_iter());
+    let batch = TokenBatch::new(windows.into_iter());
     let packed = PackedBatch::of(&batch, false, TokenPositions::FROM_ZERO);
     assert_eq!(packed.ids, [10, 20, 21, 30, 31, 32, 33]);
     assert_eq!(packed.type_ids, [0, 0, 1, 0, 0, 1, 1]);

@@ -57,10 +57,11 @@ impl WeightForm {
     /// The form for this machine's processor.
     pub(in crate::encoder) fn of_this_cpu() -> WeightForm {
         #[cfg(target_arch = "x86_64")]
-        if !(is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")) {
-            return WeightForm::Unsigned;
-        }
-        WeightForm::Signed
+        let has_vnni =
+            is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
+        #[cfg(not(target_arch = "x86_64"))]
+        let has_vnni = true;
+        if has_vnni { WeightForm::Signed } else { WeightForm::Unsigned }
     }
 }
 

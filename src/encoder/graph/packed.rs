@@ -12,7 +12,7 @@
 //! ```
 //!
 //! - Positions are fed: counted along the packed row, the second window would start where the first ends.
-//! - Three projections, not one of `[H, 3H]` and a `Split`: at thousands of tokens each of them fills a GPU, and a split
+//! - Three projections, not one of `[H, 3H]` and a `CountedSentences`: at thousands of tokens each of them fills a GPU, and a split
 //!   reads and writes `3 T H` values once more. Kept apart, 2-D and without a bias input they go to Flash attention as
 //!   they are; with a bias input the operator first copies all three.
 //! - The bias of the keys adds `q bk` to all scores of a query, which its softmax takes out again: it is left out. That of

@@ -15,7 +15,7 @@ use ureq::{
 use super::{
     Hub, HubModel, is_whole,
     listing::{Listing, RemoteFile},
-    redirect::{Origin, resolve},
+    redirect::{WebOrigin, resolve},
 };
 use crate::{
     durable::{remove_file, through_no_link},
@@ -191,11 +191,11 @@ impl<'a> Client<'a> {
         let mut uri: Uri = format!("{endpoint}/{path}").parse().map_err(|error: InvalidUri| {
             self.unreachable(&ureq::http::Error::from(error).into())
         })?;
-        let hub = Origin::of(&uri);
+        let hub = WebOrigin::of(&uri);
         for _ in 0..=MOST_REDIRECTS {
             let mut request = self.agent.get(uri.clone());
             let token = self.hub.token.as_ref();
-            if let Some(token) = token.filter(|_| hub.is_some() && Origin::of(&uri) == hub) {
+            if let Some(token) = token.filter(|_| hub.is_some() && WebOrigin::of(&uri) == hub) {
                 request = request.header("Authorization", format!("Bearer {token}"));
             }
             if start > 0 {

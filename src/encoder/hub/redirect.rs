@@ -5,22 +5,22 @@ use ureq::http::Uri;
 /// Scheme, host and port: who an address belongs to. The token goes to the hub's own alone; another port of its host may
 /// be anybody's.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct WebOrigin {
     scheme: String,
     host: String,
     port: u16,
 }
 
-impl Origin {
+impl WebOrigin {
     /// `None` where the address has no host, or is none of http or https.
-    pub(super) fn of(uri: &Uri) -> Option<Origin> {
+    pub(super) fn of(uri: &Uri) -> Option<WebOrigin> {
         let scheme = uri.scheme_str()?.to_ascii_lowercase();
         let default = match scheme.as_str() {
             "http" => 80,
             "https" => 443,
             _ => return None,
         };
-        Some(Origin {
+        Some(WebOrigin {
             scheme,
             host: uri.host()?.to_ascii_lowercase(),
             port: uri.port_u16().unwrap_or(default),
@@ -48,8 +48,8 @@ pub(super) fn resolve(from: &Uri, location: &str) -> Option<Uri> {
 mod tests {
     use super::*;
 
-    fn origin(text: &str) -> Option<Origin> {
-        Origin::of(&text.parse().unwrap())
+    fn origin(text: &str) -> Option<WebOrigin> {
+        WebOrigin::of(&text.parse().unwrap())
     }
 
     #[test]

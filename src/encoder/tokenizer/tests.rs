@@ -29,7 +29,7 @@ fn open(characters: &[&str]) -> Result<TextTokenizer> {
 #[test]
 fn a_vocabulary_without_the_letter_that_is_tried_first_is_tried_with_others() {
     let tokenizer = open(&["0", "x"]).unwrap();
-    let encodings = tokenizer.encode(&[Input::Text("x0 x"), Input::Pair("x", "0")], true);
+    let encodings = tokenizer.encode(&[Document::Text("x0 x"), Document::Pair("x", "0")], true);
     let ids: Vec<Vec<u32>> =
         encodings.unwrap().iter().map(|encoding| encoding.windows[0].ids.clone()).collect();
     assert_eq!(ids, [vec![0, 3, 2, 3, 1], vec![0, 3, 1, 2, 1]]);
@@ -170,7 +170,7 @@ fn text() -> impl Strategy<Value = String> {
 /// What a tokenizer makes of an input, and what it makes of it when it reads all.
 fn both(
     tokenizer: &mut TextTokenizer,
-    input: Input<'_>,
+    input: Document<'_>,
     aligned: bool,
 ) -> [Result<Vec<Encoding>>; 2] {
     let cut = tokenizer.encode(&[input], aligned);
@@ -189,7 +189,7 @@ proptest! {
     ) {
         let mut tokenizer = made(&kinds()[kind], max_length, Overflow::Truncate).unwrap();
         prop_assert!(tokenizer.prefixes.is_some());
-        for input in [Input::Text(&first), Input::Pair(&first, &second), Input::Pair(&second, &first)] {
+        for input in [Document::Text(&first), Document::Pair(&first, &second), Document::Pair(&second, &first)] {
             let [cut, whole] = both(&mut tokenizer, input, aligned).map(Result::unwrap);
             prop_assert_eq!(cut, whole, "{} {:?}", kind, input);
         }
@@ -201,7 +201,7 @@ proptest! {
         kind in 0usize..7, max_length in 5usize..40, aligned: bool,
     ) {
         let tokenizer = made(&kinds()[kind], max_length, Overflow::Truncate).unwrap();
-        let cut = tokenizer.encode(&[Input::Words(&words)], aligned).unwrap();
+        let cut = tokenizer.encode(&[Document::Words(&words)], aligned).unwrap();
         let all = tokenizer.first_words(&words, aligned, None).unwrap();
         let whole = super::cut(&all, None, &tokenizer.template, max_length, Overflow::Truncate);
         prop_assert_eq!(&cut[0], &whole);
@@ -215,7 +215,7 @@ fn of_a_long_text_the_beginning_is_read_whatever_the_kind_of_tokenizer() {
         let tokenizer = made(&json, 16, Overflow::Truncate).unwrap();
         let (tokens, all) = tokenizer.first_tokens(&text, true, Some(15)).unwrap();
         assert!(!all && tokens.ids.len() < 1000, "{}", tokens.ids.len());
-        let encoding = &tokenizer.encode(&[Input::Text(&text)], false).unwrap()[0];
+        let encoding = &tokenizer.encode(&[Document::Text(&text)], false).unwrap()[0];
         assert!(encoding.truncated);
         assert_eq!(encoding.windows[0].ids.len(), 16);
         let windows = made(&json, 16, Overflow::Windows { stride: 0 }).unwrap();
@@ -235,7 +235,7 @@ fn a_text_whose_rest_makes_no_token_is_not_called_truncated() {
         ("x".repeat(10_000), false),
     ] {
         for aligned in [false, true] {
-            let encoding = &tokenizer.encode(&[Input::Text(&text)], aligned).unwrap()[0];
+            let encoding = &tokenizer.encode(&[Document::Text(&text)], aligned).unwrap()[0];
             assert_eq!(encoding.truncated, truncated, "{}", shorten(&text, 40));
         }
     }
@@ -269,7 +269,7 @@ fn a_text_at_which_the_library_fails_is_named() {
     let mut json = fixture("tiny_bert", &[]);
     json["model"]["unk_token"] = json!("[NONE]");
     let tokenizer = made(&json, 16, Overflow::Truncate).unwrap();
-    let error = tokenizer.encode(&[Input::Text("the 日本 \u{7}")], true).unwrap_err();
+    let error = tokenizer.encode(&[Document::Text("the 日本 \u{7}")], true).unwrap_err();
     assert!(error.to_string().contains("fails at `the 日本"), "{error}");
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
 }

@@ -7,10 +7,10 @@ use rayon::{ScopeFifo, prelude::*};
 use super::{BankData, BankSettings};
 use crate::{
     error::Result,
-    features::{Loaded, Tile},
+    features::{LoadedStates, Tile},
     head::{
         block::{BLOCK_COLUMNS, Block, LinearHead, fill_blocks},
-        learner::{Batch, Learner},
+        learner::{Learner, TrainingBatch},
         network_learner::NetworkLearner,
         spec::HeadSpec,
         targets::TargetTable,
@@ -27,11 +27,11 @@ pub(super) struct Pass {
     /// The set's place among the bank's.
     pub(super) set: usize,
     batch_size: usize,
-    groups: Vec<Group>,
+    groups: Vec<HeadGroup>,
 }
 
 /// Heads that see the same rows: with the same units dropped, or with none.
-struct Group {
+struct HeadGroup {
     /// Rate and seed of what is dropped of the rows before its blocks see them; networks drop for themselves.
     dropout: Option<(f32, u64)>,
     n_features: usize,
@@ -49,7 +49,7 @@ impl Pass {
     ) -> Pass {
         let n_steps = data.sets[set].train.len().div_ceil(batch_size);
         let n_features = data.transform.n_features();
-        let mut groups: Vec<Group> = Vec::new();
+        let mut groups: Vec<HeadGroup> = Vec::new();
         let mut linear: Vec<Vec<LinearHead>> = Vec::new();
         for head in heads.iter().copied() {
             let spec = &specs[head];
@@ -57,7 +57,7 @@ impl Pass {
             let dropout = is_dropped.then_some((spec.dropout, spec.seed));
             let found = groups.iter().position(|group| group.dropout == dropout);
             let place = found.unwrap_or_else(|| {
-                groups.push(Group {
+                groups.push(HeadGroup {
                     dropout,
                     n_features,
                     blocks: Vec::new(),
@@ -103,7 +103,7 @@ impl Pass {
     pub(super) fn take_losses(&mut self) -> Vec<(usize, LossSum)> {
         self.groups
             .iter_mut()
-            .flat_map(Group::learners_mut)
+            .flat_map(HeadGroup::learners_mut)
             .flat_map(|learner| learner.take_losses())
             .collect()
     }
@@ -156,7 +156,7 @@ impl Pass {
         for window in data.view.loads(&order, self.batch_size) {
             let (window, loaded) = window?;
             let make = |samples: &[u32], buffer: Vec<f32>| {
-                Rows::make(data, set.targets, &loaded, samples, buffer, fused)
+                GatheredRows::make(data, set.targets, &loaded, samples, buffer, fused)
             };
             let mut parts = window.chunks(self.tile_samples(data, window));
             let mut tile = parts.next().map(|samples| make(samples, Vec::new()));
@@ -188,7 +188,7 @@ impl Pass {
     fn learn<'s>(
         &'s mut self,
         scope: &ScopeFifo<'s>,
-        rows: &'s Rows,
+        rows: &'s GatheredRows,
         is_dropped: bool,
         epoch: usize,
     ) {
@@ -213,7 +213,7 @@ impl Pass {
     }
 }
 
-impl Group {
+impl HeadGroup {
     /// Blocks for these heads: as wide as they may be, but enough to keep every thread busy.
     fn fill(&mut self, heads: Vec<LinearHead>) {
         let columns: usize = heads.iter().map(LinearHead::n_columns).sum();
@@ -236,12 +236,12 @@ impl Group {
 }
 
 /// Some samples, ready to be learned from.
-struct Rows {
+struct GatheredRows {
     tile: Tile,
     targets: TargetTable,
 }
 
-impl Rows {
+impl GatheredRows {
     /// Lets a head or a block learn from the rows, batch after batch; `values` are the rows as it sees them.
     fn show(
         &self,
@@ -256,7 +256,7 @@ impl Rows {
             let range = tile.starts[start]..tile.starts[end];
             let starts: Vec<usize> =
                 tile.starts[start..=end].iter().map(|row| row - range.start).collect();
-            learner.step(&Batch {
+            learner.step(&TrainingBatch {
                 rows: values.slice(s![range.clone(), ..]),
                 starts: &starts,
                 row_ids: &tile.row_ids[range],
@@ -269,12 +269,12 @@ impl Rows {
     fn make(
         data: &BankData<'_>,
         targets: &TargetTable,
-        loaded: &Loaded,
+        loaded: &LoadedStates,
         samples: &[u32],
         buffer: Vec<f32>,
         mask: Option<Mask>,
-    ) -> Rows {
-        Rows {
+    ) -> GatheredRows {
+        GatheredRows {
             tile: data.transform.tile(data.view, loaded, samples, buffer, mask),
             targets: targets.gather(data.view, samples),
         }

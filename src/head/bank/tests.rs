@@ -64,7 +64,7 @@ fn spec(lr: f64, seed: u64) -> HeadSpec {
 /// The share of rows whose highest output is that of their class.
 struct Accuracy<'a>(&'a [u32]);
 
-impl Judge for Accuracy<'_> {
+impl Evaluator for Accuracy<'_> {
     fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         let predicted = crate::metrics::probability::predictions(logits);
         let right = predicted.iter().zip(self.0).filter(|(p, l)| **p as u32 == **l);
@@ -86,7 +86,7 @@ fn train_on(specs: &[HeadSpec], epochs: usize, threads: usize) -> Vec<TrainedHea
                 targets: &TargetTable::Classes(labels.clone()),
                 train: &samples[..480],
                 validation: &samples[480..],
-                judge: &Accuracy(&labels[480..]),
+                evaluator: &Accuracy(&labels[480..]),
             }],
         };
         let specs: Vec<HeadSpec> =
@@ -166,7 +166,7 @@ fn heads_of_many_sets_batch_sizes_and_widths_equal_the_same_heads_alone_bit_for_
             targets: &two_classes,
             train,
             validation,
-            judge: &(),
+            evaluator: &(),
         })
         .collect();
     let data = BankData { view: &view, transform: &Transform::identity(N_FEATURES), sets: &sets };
@@ -196,7 +196,7 @@ fn heads_that_are_stopped_between_epochs_leave_the_others_as_they_would_have_bee
             targets: &TargetTable::Classes(labels),
             train: &samples[..200],
             validation: &samples[200..],
-            judge: &(),
+            evaluator: &(),
         }],
     };
     let specs: Vec<HeadSpec> = (0..30)
@@ -303,7 +303,7 @@ fn every_kind_of_head_has_the_same_bits_on_any_number_of_threads() {
                         targets: &targets,
                         train: train_samples,
                         validation,
-                        judge: &(),
+                        evaluator: &(),
                     }],
                 };
                 // Batches of many parts, so that there is something to run side by side.
@@ -347,7 +347,7 @@ fn a_diverged_head_is_an_error_and_not_a_result() {
             targets: &TargetTable::Classes(labels),
             train: &samples,
             validation: &samples,
-            judge: &(),
+            evaluator: &(),
         }],
     };
     let wild = HeadSpec {

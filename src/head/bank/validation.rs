@@ -22,7 +22,7 @@ pub(super) struct Validation<'a> {
 }
 
 /// A loss where something counts, and metrics by name.
-pub(super) type Verdict = (Option<f64>, Vec<(&'static str, f64)>);
+pub(super) type ValidationScores = (Option<f64>, Vec<(&'static str, f64)>);
 
 impl<'a> Validation<'a> {
     pub(super) fn new(data: &'a BankData<'a>, set: &'a SampleSet<'a>) -> Validation<'a> {
@@ -30,13 +30,13 @@ impl<'a> Validation<'a> {
     }
 
     /// The verdicts on some heads by their numbers. Metrics of all, or only of those that are stopped by one.
-    pub(super) fn judge(
+    pub(super) fn scores(
         &self,
         heads: &[usize],
         specs: &[HeadSpec],
         parameters: &dyn Fn(usize) -> Vec<f32>,
-        judges_all: bool,
-    ) -> Result<HashMap<usize, Verdict>> {
+        evaluates_all: bool,
+    ) -> Result<HashMap<usize, ValidationScores>> {
         let verdicts = Mutex::new(HashMap::new());
         let scored = heads.iter().map(|head| OutputHead {
             number: *head,
@@ -64,10 +64,13 @@ impl<'a> Validation<'a> {
                     None => objective::loss_of_rows(spec, logits, targets)?,
                 };
                 let metric = spec.stopping.as_ref().map(|stopping| stopping.metric);
-                let is_judged = judges_all || metric.is_some_and(|m| m != StoppingMetric::Loss);
-                let scores =
-                    if is_judged { self.set.judge.scores_of(logits, head)? } else { Vec::new() };
-                let verdict: Verdict = ((loss.weight > 0.0).then(|| loss.mean()), scores);
+                let is_judged = evaluates_all || metric.is_some_and(|m| m != StoppingMetric::Loss);
+                let scores = if is_judged {
+                    self.set.evaluator.scores_of(logits, head)?
+                } else {
+                    Vec::new()
+                };
+                let verdict: ValidationScores = ((loss.weight > 0.0).then(|| loss.mean()), scores);
                 let mut verdicts = verdicts.lock().expect("no judge panicked");
                 verdicts.insert(head.number, verdict);
                 Ok(())

@@ -68,7 +68,7 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
             let batch = features.select(ndarray::Axis(0), rows);
             let batch_labels: Vec<u32> = rows.iter().map(|row| labels[*row]).collect();
             let row_ids: Vec<u64> = rows.iter().map(|row| *row as u64).collect();
-            block.step(&Batch {
+            block.step(&TrainingBatch {
                 rows: batch.view(),
                 starts: &[],
                 row_ids: &row_ids,
@@ -113,7 +113,7 @@ fn trajectory(spec: &HeadSpec, features: &Array2<f32>) -> Vec<(f64, Vec<f32>)> {
         .map(|step| {
             let classes: Vec<u32> = (0..n_rows).map(|row| (row * (step + 2)) as u32 % 2).collect();
             let row_ids: Vec<u64> = (0..n_rows as u64).collect();
-            block.step(&Batch {
+            block.step(&TrainingBatch {
                 rows: features.view(),
                 starts: &[],
                 row_ids: &row_ids,

@@ -1,6 +1,6 @@
 //! The Hessian of a logistic regression where it starts, which is a good guess of it everywhere.
 
-use super::{objective::Problem, rows::TurnedRows};
+use super::{objective::LogisticProblem, rows::TurnedRows};
 
 /// Curvature of the biases by a shift of all of them, which has none: enough to divide by.
 const SHIFT: f64 = 1e-4;
@@ -25,7 +25,7 @@ pub struct Curvature {
 
 impl Curvature {
     /// The curvature of a problem over its turned rows.
-    pub fn new(problem: &Problem, data: &TurnedRows) -> Curvature {
+    pub fn new(problem: &LogisticProblem, data: &TurnedRows) -> Curvature {
         let n = problem.total_weight;
         let rates: Vec<f64> = problem.row_weights.iter().map(|weight| weight / n).collect();
         let penalty = 1.0 / (problem.c * n);

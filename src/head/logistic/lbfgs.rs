@@ -23,7 +23,7 @@ const PATIENCE: usize = 10;
 
 /// What became of a trial point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TrialOutcome {
     /// It is the new point.
     Accepted,
     /// A shorter step is tried next.
@@ -96,12 +96,12 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
     }
 
     /// Takes the function and its gradient at the trial point, and chooses the next one.
-    pub fn tell(&mut self, value: f64, gradient: Vec<f64>) -> Outcome {
+    pub fn tell(&mut self, value: f64, gradient: Vec<f64>) -> TrialOutcome {
         if self.value == f64::INFINITY {
             self.value = value;
             self.gradient = gradient;
             self.turn();
-            return Outcome::Accepted;
+            return TrialOutcome::Accepted;
         }
         let gained = self.value - value;
         let new_slope = dot(&gradient, &self.direction);
@@ -111,14 +111,14 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
         if !(is_below || is_hidden && is_flatter) {
             self.n_trials += 1;
             if self.n_trials >= MOST_TRIALS {
-                return Outcome::Stuck;
+                return TrialOutcome::Stuck;
             }
             // The minimum of the parabola through both values and the slope, within bounds.
             let bend = -gained - self.slope * self.length;
             let share = -self.slope * self.length / (2.0 * bend);
             self.length *= if share.is_finite() { share.clamp(0.1, 0.5) } else { 0.1 };
             self.walk();
-            return Outcome::Shortened;
+            return TrialOutcome::Shortened;
         }
         let points = difference(&self.trial, &self.point);
         let gradients = difference(&gradient, &self.gradient);
@@ -137,11 +137,11 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
         if self.values.len() == PATIENCE {
             let before = self.values.pop_front().unwrap_or(f64::INFINITY);
             if before - value <= self.least_progress * value.abs() {
-                return Outcome::Stuck;
+                return TrialOutcome::Stuck;
             }
         }
         self.turn();
-        Outcome::Accepted
+        TrialOutcome::Accepted
     }
 
     /// The next direction, by the two-loop recursion.
@@ -198,7 +198,7 @@ mod tests {
         let mut solver = Lbfgs::new(vec![0.0; 12], |_: &mut [f64]| {}, 1e-12);
         for _ in 0..most {
             let (value, gradient) = cosh(solver.trial());
-            if solver.tell(value, gradient) == Outcome::Stuck {
+            if solver.tell(value, gradient) == TrialOutcome::Stuck {
                 break;
             }
         }
@@ -225,7 +225,7 @@ mod tests {
             let value = terms().map(|(x, c)| c * x * x / 2.0).sum();
             assert_eq!(
                 solver.tell(value, terms().map(|(x, c)| c * x).collect()),
-                Outcome::Accepted
+                TrialOutcome::Accepted
             );
         }
         assert_eq!(solver.iterations, 1);
@@ -241,12 +241,12 @@ mod tests {
         for _ in 0..200 {
             let (value, gradient) = cosh(solver.trial());
             match solver.tell(value, gradient) {
-                Outcome::Accepted => {
+                TrialOutcome::Accepted => {
                     assert!(solver.value <= last * (1.0 + 1e-5));
                     last = solver.value;
                 }
-                Outcome::Shortened => shortened += 1,
-                Outcome::Stuck => break,
+                TrialOutcome::Shortened => shortened += 1,
+                TrialOutcome::Stuck => break,
             }
         }
         assert!(shortened > 0, "the first step is far too long");

@@ -33,7 +33,7 @@ const LANES: usize = 16;
 /// ```
 ///
 /// With two classes `p(1) = 1 / (1 + e^-z)` of one column, else `p = softmax(z)`.
-pub struct Problem {
+pub struct LogisticProblem {
     /// Which groups of rows it learns from: one for each group.
     pub groups: Vec<bool>,
     /// The classes that these rows have, ascending: a column each, or one column for two.
@@ -59,14 +59,14 @@ pub struct Evaluation {
 }
 
 /// Weights and biases `[n_features + 1, columns]` at which a problem is to be evaluated.
-pub struct Request<'a> {
+pub struct EvaluationPoint<'a> {
     /// Which problem.
-    pub problem: &'a Problem,
+    pub problem: &'a LogisticProblem,
     /// Where.
     pub point: ArrayView2<'a, f64>,
 }
 
-impl Problem {
+impl LogisticProblem {
     /// Columns of its matrix.
     pub fn n_columns(&self) -> usize {
         match self.classes.len() {
@@ -89,7 +89,7 @@ pub trait Arithmetic: Real {
 
     /// The summed loss of some rows, and its gradient by their logits, both `[rows, columns]`.
     fn loss(
-        problem: &Problem,
+        problem: &LogisticProblem,
         logits: ArrayView2<'_, Self>,
         targets: &[u32],
         errors: ArrayViewMut2<'_, Self>,
@@ -102,7 +102,7 @@ impl Arithmetic for f32 {
     }
 
     fn loss(
-        problem: &Problem,
+        problem: &LogisticProblem,
         logits: ArrayView2<'_, f32>,
         targets: &[u32],
         mut errors: ArrayViewMut2<'_, f32>,
@@ -131,7 +131,7 @@ impl Arithmetic for f64 {
     }
 
     fn loss(
-        problem: &Problem,
+        problem: &LogisticProblem,
         logits: ArrayView2<'_, f64>,
         targets: &[u32],
         mut errors: ArrayViewMut2<'_, f64>,
@@ -207,7 +207,7 @@ struct Chunk {
 }
 
 /// What a chunk adds: a loss for each request, and the gradient of all columns.
-struct Part<F> {
+struct PartialGradient<F> {
     losses: Vec<f64>,
     weights: Array2<F>,
     bias: Array1<f64>,
@@ -220,7 +220,7 @@ struct Part<F> {
 pub fn evaluate<F: Arithmetic>(
     data: &TurnedRows,
     groups: &RowGroups,
-    requests: &[Request<'_>],
+    requests: &[EvaluationPoint<'_>],
 ) -> Vec<Evaluation> {
     let n_features = data.rows.ncols();
     let mut columns: Vec<Range<usize>> = Vec::with_capacity(requests.len());
@@ -239,7 +239,7 @@ pub fn evaluate<F: Arithmetic>(
         bias.slice_mut(s![range.clone()]).assign(&own);
     }
     let chunks: Vec<Chunk> = chunks(groups, requests).collect();
-    let parts: Vec<Part<F>> = chunks
+    let parts: Vec<PartialGradient<F>> = chunks
         .par_iter()
         .map(|chunk| part(data, chunk, requests, &columns, &weights, &bias))
         .collect();
@@ -277,7 +277,7 @@ pub fn evaluate<F: Arithmetic>(
 }
 
 /// Chunks of the groups that any request learns from.
-fn chunks(groups: &RowGroups, requests: &[Request<'_>]) -> impl Iterator<Item = Chunk> {
+fn chunks(groups: &RowGroups, requests: &[EvaluationPoint<'_>]) -> impl Iterator<Item = Chunk> {
     let wanted = groups
         .ranges
         .iter()
@@ -297,12 +297,12 @@ fn chunks(groups: &RowGroups, requests: &[Request<'_>]) -> impl Iterator<Item = 
 fn part<F: Arithmetic>(
     data: &TurnedRows,
     chunk: &Chunk,
-    requests: &[Request<'_>],
+    requests: &[EvaluationPoint<'_>],
     columns: &[Range<usize>],
     weights: &Array2<F>,
     bias: &Array1<F>,
-) -> Part<F> {
-    let mut part = Part {
+) -> PartialGradient<F> {
+    let mut part = PartialGradient {
         losses: vec![0.0; requests.len()],
         weights: Array2::zeros(weights.dim()),
         bias: Array1::zeros(bias.len()),

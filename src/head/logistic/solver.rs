@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use super::{
     LogisticSettings,
     curvature::Curvature,
-    lbfgs::{Lbfgs, Outcome},
-    objective::{Evaluation, Problem, Request, evaluate},
+    lbfgs::{Lbfgs, TrialOutcome},
+    objective::{Evaluation, EvaluationPoint, LogisticProblem, evaluate},
     rows::TurnedRows,
 };
 use crate::{head::row_groups::RowGroups, progress::Progress, wording::counted};
@@ -27,7 +27,7 @@ enum Task {
 }
 
 /// Narrow problems fill blocks in their order; wide ones of the same rows and weights are a row of rising C.
-fn tasks(problems: &[Problem]) -> Vec<Task> {
+fn tasks(problems: &[LogisticProblem]) -> Vec<Task> {
     let mut blocks: Vec<(usize, Vec<usize>)> = Vec::new();
     let mut rows: Vec<Vec<usize>> = Vec::new();
     for (number, problem) in problems.iter().enumerate() {
@@ -81,7 +81,7 @@ pub(super) struct Solver<'a> {
 
 impl Solver<'_> {
     /// The minima of all problems, in their order.
-    pub(super) fn solve(&self, problems: &[Problem]) -> Vec<Solved> {
+    pub(super) fn solve(&self, problems: &[LogisticProblem]) -> Vec<Solved> {
         let mut solved: Vec<(usize, Solved)> = tasks(problems)
             .into_par_iter()
             .flat_map_iter(|task| self.work(problems, task))
@@ -90,7 +90,7 @@ impl Solver<'_> {
         solved.into_iter().map(|(_, solved)| solved).collect()
     }
 
-    fn work(&self, problems: &[Problem], task: Task) -> Vec<(usize, Solved)> {
+    fn work(&self, problems: &[LogisticProblem], task: Task) -> Vec<(usize, Solved)> {
         match task {
             Task::Together(block) => {
                 let running = block.iter().map(|number| {
@@ -116,7 +116,7 @@ impl Solver<'_> {
     }
 
     /// Where a problem may begin, after others with their `log C` and where they ended.
-    fn starts(&self, problem: &Problem, path: &[(f64, Array2<f64>)]) -> Vec<Array2<f64>> {
+    fn starts(&self, problem: &LogisticProblem, path: &[(f64, Array2<f64>)]) -> Vec<Array2<f64>> {
         let [.., (last_at, last)] = path else {
             return vec![self.rates(problem)];
         };
@@ -132,7 +132,7 @@ impl Solver<'_> {
     }
 
     /// The point that knows only how frequent the classes are.
-    fn rates(&self, problem: &Problem) -> Array2<f64> {
+    fn rates(&self, problem: &LogisticProblem) -> Array2<f64> {
         let n_features = self.data.rows.ncols();
         let mut point = Array2::zeros((n_features + 1, problem.n_columns()));
         let mut bias = point.row_mut(n_features);
@@ -146,10 +146,10 @@ impl Solver<'_> {
     }
 
     /// The start with the lowest value.
-    fn best<'p>(&self, problem: &'p Problem, starts: Vec<Array2<f64>>) -> Running<'p> {
+    fn best<'p>(&self, problem: &'p LogisticProblem, starts: Vec<Array2<f64>>) -> Running<'p> {
         let n_starts = starts.len();
-        let requests: Vec<Request<'_>> =
-            starts.iter().map(|start| Request { problem, point: start.view() }).collect();
+        let requests: Vec<EvaluationPoint<'_>> =
+            starts.iter().map(|start| EvaluationPoint { problem, point: start.view() }).collect();
         let found = evaluate::<f32>(self.data, self.groups, &requests);
         let all = starts.iter().zip(found);
         let (start, evaluation) = all
@@ -177,7 +177,7 @@ impl Solver<'_> {
             }
             active.sort_by_key(|running| running.is_exact);
             let n_fast = active.partition_point(|running| !running.is_exact);
-            let requests: Vec<Request<'_>> =
+            let requests: Vec<EvaluationPoint<'_>> =
                 active.iter().map(|running| running.request()).collect();
             let (fast, exact) = requests.split_at(n_fast);
             let mut found = Vec::with_capacity(active.len());
@@ -204,7 +204,7 @@ type Solve = Box<dyn Fn(&mut [f64]) + Send + Sync>;
 
 /// A problem on its way.
 struct Running<'p> {
-    problem: &'p Problem,
+    problem: &'p LogisticProblem,
     solver: Lbfgs<Solve>,
     gradient_norm: f64,
     iterations_before: usize,
@@ -215,7 +215,7 @@ struct Running<'p> {
 }
 
 impl<'p> Running<'p> {
-    fn new(problem: &'p Problem, start: Array2<f64>, data: &TurnedRows) -> Running<'p> {
+    fn new(problem: &'p LogisticProblem, start: Array2<f64>, data: &TurnedRows) -> Running<'p> {
         Running {
             problem,
             solver: solver(problem, start.into_raw_vec_and_offset().0, data, LEAST_PROGRESS),
@@ -231,15 +231,15 @@ impl<'p> Running<'p> {
         self.iterations_before + self.solver.iterations
     }
 
-    fn request(&self) -> Request<'_> {
-        Request { problem: self.problem, point: matrix(self.solver.trial(), self.problem) }
+    fn request(&self) -> EvaluationPoint<'_> {
+        EvaluationPoint { problem: self.problem, point: matrix(self.solver.trial(), self.problem) }
     }
 
     fn take(&mut self, evaluation: Evaluation, data: &TurnedRows, settings: LogisticSettings) {
         self.evaluations += 1;
         let gradient = evaluation.gradient.into_raw_vec_and_offset().0;
         let outcome = self.solver.tell(evaluation.value, gradient);
-        if outcome != Outcome::Shortened {
+        if outcome != TrialOutcome::Shortened {
             let gradient = matrix(&self.solver.gradient, self.problem);
             let (weights, bias) = gradient.split_at(Axis(0), data.rows.ncols());
             let bias = bias.row(0).to_owned();
@@ -249,7 +249,7 @@ impl<'p> Running<'p> {
         self.is_done = self.gradient_norm <= settings.tolerance
             || self.iterations() >= settings.max_iterations
             || !self.solver.value.is_finite();
-        if outcome != Outcome::Stuck || self.is_done {
+        if outcome != TrialOutcome::Stuck || self.is_done {
             return;
         }
         if self.is_exact {
@@ -275,7 +275,7 @@ impl<'p> Running<'p> {
 
 /// One that begins at a point, knowing the problem's curvature.
 fn solver(
-    problem: &Problem,
+    problem: &LogisticProblem,
     start: Vec<f64>,
     data: &TurnedRows,
     least_progress: f64,
@@ -286,7 +286,7 @@ fn solver(
 }
 
 /// `[n_features + 1, columns]`.
-fn matrix<'a>(values: &'a [f64], problem: &Problem) -> ArrayView2<'a, f64> {
+fn matrix<'a>(values: &'a [f64], problem: &LogisticProblem) -> ArrayView2<'a, f64> {
     let columns = problem.n_columns();
     ArrayView2::from_shape((values.len() / columns, columns), values).expect("whole rows")
 }

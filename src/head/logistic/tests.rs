@@ -1,7 +1,7 @@
 use ndarray::{Array2, Axis};
 
 use super::{
-    objective::{Arithmetic, Request, evaluate},
+    objective::{Arithmetic, EvaluationPoint, evaluate},
     *,
 };
 use crate::head::sklearn::{Case, Fixture, difference, parameters, view};
@@ -154,14 +154,14 @@ fn the_gradient_is_the_slope_of_the_loss() {
 
 /// Fails where a gradient is not the central difference of the loss over a step, within a share of it or of 0.1.
 fn assert_slopes<F: Arithmetic>(
-    problem: &Problem,
+    problem: &LogisticProblem,
     point: &Array2<f64>,
     (step, tolerance): (f64, f64),
     data: &TurnedRows,
     groups: &RowGroups,
 ) {
     let value = |point: &Array2<f64>| {
-        let request = Request { problem, point: point.view() };
+        let request = EvaluationPoint { problem, point: point.view() };
         evaluate::<F>(data, groups, &[request]).remove(0)
     };
     for (place, slope) in value(point).gradient.indexed_iter() {

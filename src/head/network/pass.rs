@@ -18,7 +18,7 @@ use crate::{
 
 /// What a network reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a, F> {
+pub struct NetworkInput<'a, F> {
     /// `[rows, n_layers * n_features]`.
     pub rows: ArrayView2<'a, F>,
     /// With attention, sample `i` holds the rows `starts[i]..starts[i + 1]`, all rows in order; without, it is not read.
@@ -101,7 +101,7 @@ impl Network {
     pub fn forward<F: Real>(
         &self,
         parameters: &[F],
-        input: &Input<'_, F>,
+        input: &NetworkInput<'_, F>,
         dropout: Option<Dropout<'_>>,
         trace: &mut Trace<F>,
     ) {
@@ -157,7 +157,7 @@ impl Network {
     pub fn backward<F: Real>(
         &self,
         parameters: &[F],
-        input: &Input<'_, F>,
+        input: &NetworkInput<'_, F>,
         trace: &mut Trace<F>,
         d_logits: ArrayView2<'_, F>,
         gradients: &mut [F],
@@ -248,7 +248,7 @@ impl Network {
         (trace.gradient, trace.inner, trace.next) = (gradient, inner, next);
     }
 
-    fn check<F>(&self, parameters: &[F], input: &Input<'_, F>) {
+    fn check<F>(&self, parameters: &[F], input: &NetworkInput<'_, F>) {
         assert_eq!(parameters.len(), self.n_parameters(), "parameters of this network");
         assert_eq!(input.rows.ncols(), self.spec.n_inputs(), "rows of all layers' features");
         let (first, last) = (input.starts.first(), input.starts.last());
@@ -261,7 +261,7 @@ impl Network {
     /// The rows as they are after mix and dropout.
     fn rows<'a, F: Real>(
         &self,
-        input: &'a Input<'_, F>,
+        input: &'a NetworkInput<'_, F>,
         masks: &Masks,
         changed: &'a [F],
     ) -> ArrayView2<'a, F> {
@@ -275,7 +275,7 @@ impl Network {
     /// What the layer behind the hidden layers `before` reads.
     fn layer_input<'a, F: Real>(
         &self,
-        input: &'a Input<'_, F>,
+        input: &'a NetworkInput<'_, F>,
         trace: &'a Trace<F>,
         before: &'a [LayerTrace<F>],
     ) -> ArrayView2<'a, F> {
@@ -330,7 +330,12 @@ impl Linear {
 }
 
 impl Masks {
-    fn set<F>(&mut self, network: &Network, input: &Input<'_, F>, dropout: Option<Dropout<'_>>) {
+    fn set<F>(
+        &mut self,
+        network: &Network,
+        input: &NetworkInput<'_, F>,
+        dropout: Option<Dropout<'_>>,
+    ) {
         self.row_ids.clear();
         self.sample_ids.clear();
         let Some(dropout) = dropout.filter(|dropout| dropout.rate > 0.0) else {

@@ -85,7 +85,7 @@ fn pass<F: Real>(
     trace: &mut Trace<F>,
 ) -> (f64, Vec<F>) {
     let rows = case.rows.mapv(F::of);
-    let input = Input { rows: rows.view(), starts: &case.starts };
+    let input = NetworkInput { rows: rows.view(), starts: &case.starts };
     case.network.forward(parameters, &input, dropout, trace);
     let (loss, targets) = (Loss::default(), Targets::Classes(&case.labels));
     let mut d_logits = Array2::zeros(trace.logits().dim());
@@ -168,8 +168,10 @@ fn a_batch_in_parts_gives_the_sum_of_its_parts() {
         let n = case.rows.nrows();
         for (cut, gradients) in [0, 3].into_iter().zip(&mut sums) {
             for range in [0..cut, cut..n] {
-                let input =
-                    Input { rows: case.rows.slice(ndarray::s![range.clone(), ..]), starts: &[] };
+                let input = NetworkInput {
+                    rows: case.rows.slice(ndarray::s![range.clone(), ..]),
+                    starts: &[],
+                };
                 let dropout =
                     Dropout { rate: 0.3, seed: 1, epoch: 1, row_ids: &row_ids[range.clone()] };
                 let network = &case.network;
@@ -235,7 +237,7 @@ fn every_kind_of_network_learns_what_no_linear_head_can() {
         let mut state = FlatOptimizer::new(parameters.len());
         let mut trace = Trace::default();
         let targets = Targets::Classes(&labels);
-        let input = Input { rows: rows.view(), starts: &[] };
+        let input = NetworkInput { rows: rows.view(), starts: &[] };
         let (loss, mut d_logits) = (Loss::default(), Array2::zeros((512, 2)));
         for step in 0..200 {
             network.forward(&parameters, &input, None, &mut trace);

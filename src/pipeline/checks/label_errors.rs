@@ -13,7 +13,7 @@ use crate::{
     wording::counted,
 };
 
-/// Multiply-adds that heads may take to judge labels: a few seconds on two cores.
+/// Multiply-adds that heads may take to check labels: a few seconds on two cores.
 const MOST_TRAINING: u64 = 100_000_000_000;
 
 /// Rows of train and validation whose label is likely wrong.
@@ -25,7 +25,7 @@ pub struct LabelErrors {
     pub judged: usize,
     /// The share of them that these heads predict as labelled: the lower it is, the less their word counts.
     pub accuracy: f64,
-    /// Classes with too few rows to judge them, which were left out.
+    /// Classes with too few rows to check them, which were left out.
     pub left_out: Vec<String>,
     /// Rows whose label is likely wrong.
     pub count: usize,

@@ -29,7 +29,7 @@ fn the_summary_tells_what_stands_twice_what_looks_wrong_and_how_even_classes_are
     checks.data.shared.push(SharedTexts {
         first: Part::Train,
         other: Part::Test,
-        texts: crate::data::checks::Shared { count: 2, rows: 3, examples: Vec::new() },
+        texts: crate::data::checks::SharedRecords { count: 2, rows: 3, examples: Vec::new() },
         contexts: None,
     });
     checks.data.balance = Some(ClassBalance {

@@ -7,14 +7,14 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Asked, Problem};
+use super::{DoctorRequest, Problem};
 use crate::{
     encoder::{
         Encoder, EncoderSettings, Request, Worker,
         checkpoint::Checkpoint,
         device::{self, Device, Precision},
         runtime::Runtime,
-        session::Batch,
+        session::TokenBatch,
         tokenizer::TextTokenizer,
         windows::Overflow,
     },
@@ -68,7 +68,7 @@ const TRIAL: Duration = Duration::from_secs(2);
 
 /// Opens the model on the device that was asked for, else on the CPU, and lets it compute.
 pub(super) fn try_model(
-    asked: &Asked,
+    asked: &DoctorRequest,
     runtime: Option<&Runtime>,
     threads: usize,
 ) -> (Option<DeviceFindings>, ModelFindings) {
@@ -143,7 +143,7 @@ fn tokens_per_second(encoder: &mut Encoder, checkpoint: &Checkpoint) -> Result<f
         .map(|position| (position * 37 + 11) % config.vocabulary as u32)
         .collect();
     let n_texts = (encoder.devices.default_batch_tokens() / length).max(1);
-    let batch = Batch::new(std::iter::repeat_n((&ids[..], &[][..]), n_texts));
+    let batch = TokenBatch::new(std::iter::repeat_n((&ids[..], &[][..]), n_texts));
     let states = [StateId { kind: StateKind::Pooled(Pooling::Mean), layer: config.layers }];
     let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
     let run = |worker: &mut Worker| worker.run(&batch, request, |_| "the test batch".into());

@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
-use super::{Computer, EncodedBatch, Job, PlannedBatch};
+use super::{ComputedBy, EncodedBatch, ExtractionJob, PlannedBatch};
 use crate::{
     cache::batch_log::BatchLogs,
     encoder::device::Devices,
     states::{BatchStates, Dtype, StateKind, StateValues},
 };
 
-impl Job<'_> {
+impl ExtractionJob<'_> {
     /// The logs of encoded batches: a CPU may take minutes for a shard, a GPU takes seconds.
     pub(super) fn logs(
         &self,
         devices: &Devices,
         folder: &Path,
-        computer: &Computer,
+        computer: &ComputedBy,
     ) -> Option<BatchLogs> {
         let context = format!(
             "{} values of {}, by ONNX Runtime {} and frostbert {}",

@@ -20,16 +20,16 @@ const N_FOLDS: usize = 5;
 const DRAWS: usize = 1000;
 
 /// Heads on the states of several precisions.
-pub(super) struct Heads {
+pub(super) struct PrecisionHeads {
     pub(super) metric: &'static str,
     /// Rows that were judged.
     pub(super) n_rows: usize,
     /// One for each precision.
-    pub(super) judged: Vec<Judged>,
+    pub(super) judged: Vec<ComparedHead>,
 }
 
 /// A head beside that of the first precision.
-pub(super) struct Judged {
+pub(super) struct ComparedHead {
     pub(super) value: Option<f64>,
     pub(super) difference: Option<f64>,
     pub(super) interval: Option<[f64; 2]>,
@@ -38,13 +38,13 @@ pub(super) struct Judged {
 }
 
 /// Trains the head of each pipeline on its cache, and compares what they say of rows that they did not learn from.
-pub(super) fn judge(
+pub(super) fn evaluator(
     checkpoint: &Checkpoint,
     pipelines: &[&Pipeline],
     dataset: &Dataset,
     caches: &[CacheReader],
     progress: &dyn Progress,
-) -> Result<Heads> {
+) -> Result<PrecisionHeads> {
     let n_heads = (pipelines.len() * N_FOLDS) as u64;
     progress.start("training heads", Some(n_heads), "heads");
     let mut heads: Vec<OutOfFold> = Vec::new();
@@ -56,13 +56,13 @@ pub(super) fn judge(
     let first = &heads[0];
     let bootstrap = Bootstrap { resamples: DRAWS, seed: pipelines[0].file.seed };
     let judged = heads.iter().enumerate();
-    Ok(Heads {
+    Ok(PrecisionHeads {
         metric: first.metric,
-        n_rows: first.evidence.n_rows(),
+        n_rows: first.statistics.n_rows(),
         judged: judged
             .map(|(number, head)| match number {
-                0 => Judged {
-                    value: head.evidence.score(head.metric, None),
+                0 => ComparedHead {
+                    value: head.statistics.score(head.metric, None),
                     difference: None,
                     interval: None,
                     is_worse: false,
@@ -74,15 +74,15 @@ pub(super) fn judge(
 }
 
 /// A head beside another on the same rows, drawn together.
-fn compare(first: &OutOfFold, head: &OutOfFold, bootstrap: Bootstrap) -> Judged {
+fn compare(first: &OutOfFold, head: &OutOfFold, bootstrap: Bootstrap) -> ComparedHead {
     let difference = |weights: Option<&[u32]>| {
-        let score = |of: &OutOfFold| of.evidence.score(first.metric, weights);
+        let score = |of: &OutOfFold| of.statistics.score(first.metric, weights);
         Some(score(head)? - score(first)?)
     };
-    let drawn = resample(first.evidence.n_rows(), bootstrap, |weights| difference(Some(weights)));
+    let drawn = resample(first.statistics.n_rows(), bootstrap, |weights| difference(Some(weights)));
     let interval = interval(drawn.into_iter());
-    Judged {
-        value: head.evidence.score(first.metric, None),
+    ComparedHead {
+        value: head.statistics.score(first.metric, None),
         difference: difference(None),
         interval,
         is_worse: interval
@@ -95,17 +95,18 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::metrics::evidence::Evidence;
+    use crate::metrics::row_statistics::RowStatistics;
 
     /// A head that is wrong on the first rows of 200.
     fn head(n_wrong: usize) -> OutOfFold {
         let gold: Vec<u32> = (0..200).map(|row| row % 2).collect();
-        let said = gold.iter().enumerate();
-        let said = said.map(|(row, class)| if row < n_wrong { 1 - class } else { *class });
+        let predictions = gold.iter().enumerate();
+        let predictions =
+            predictions.map(|(row, class)| if row < n_wrong { 1 - class } else { *class });
         OutOfFold {
             metric: "accuracy",
             higher_is_better: true,
-            evidence: Evidence::classes(Arc::new(gold.clone()), said.collect(), 2),
+            statistics: RowStatistics::classes(Arc::new(gold.clone()), predictions.collect(), 2),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     encoder::{
         Encoder, EncoderSettings, Worker, checkpoint::Checkpoint, device::Devices,
         layer_states::LayerStates, plan::plan_batches, proof::cosine, runtime::Runtime,
-        session::Batch,
+        session::TokenBatch,
     },
     error::Result,
     pipeline::{extract::Machine, inputs::inputs_of, settings::Pipeline},
@@ -78,12 +78,12 @@ impl Sample {
         self.windows.iter().map(|(ids, _)| ids.len() as u64).sum()
     }
 
-    fn batches(&self, budget_tokens: usize) -> Vec<Batch> {
+    fn batches(&self, budget_tokens: usize) -> Vec<TokenBatch> {
         let lengths: Vec<u32> = self.windows.iter().map(|(ids, _)| ids.len() as u32).collect();
         let batches = plan_batches(&lengths, budget_tokens).into_iter();
         batches
             .map(|rows| {
-                Batch::new(rows.iter().map(|row| {
+                TokenBatch::new(rows.iter().map(|row| {
                     let (ids, type_ids) = &self.windows[*row as usize];
                     (&ids[..], &type_ids[..])
                 }))
@@ -179,7 +179,7 @@ pub(super) fn measure(
 }
 
 /// The states of every layer, padding left out.
-fn real_states(worker: &mut Worker, batch: &Batch) -> Result<Vec<Vec<f32>>> {
+fn real_states(worker: &mut Worker, batch: &TokenBatch) -> Result<Vec<Vec<f32>>> {
     let computed = worker.compute(batch)?;
     Ok(computed.layers.iter().map(LayerStates::real).collect())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml::Value;
 
 use crate::{
-    data::{Example, Source},
+    data::{Record, Source},
     encoder::{
         checkpoint::Checkpoint,
         device::{Device, Precision},
@@ -62,12 +62,12 @@ impl ExtractionSettings {
     }
 
     /// Whether an example is left out: it is empty, and of a source that is thinned.
-    pub fn leaves_out(&self, example: &Example) -> bool {
+    pub fn leaves_out(&self, example: &Record) -> bool {
         self.thinned[example.source] && example.is_empty()
     }
 
     /// How the two texts of an example are encoded.
-    pub fn pair_of(&self, example: &Example) -> Pair {
+    pub fn pair_of(&self, example: &Record) -> Pair {
         self.pairs[example.source]
     }
 

@@ -4,22 +4,22 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Sweep, search::Done, trials::Trial};
+use super::{Sweep, search::SearchOutcome, trials::Trial};
 use crate::{
     data::dataset::Dataset,
     error::Result,
-    metrics::{evidence::Evidence, tag_scheme::TagScheme},
+    metrics::{row_statistics::RowStatistics, tag_scheme::TagScheme},
     pipeline::{
         file::{HeadKind, Task},
         settings::Pipeline,
         tasks::{
             TaskMetrics,
-            said::{Gold, Said},
+            predictions::{Gold, Predictions},
         },
     },
     report::sheet::Sheet,
     sweep::{
-        leaderboard::{Candidate, Leaderboard, Outcome, Row},
+        leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
         section::SweepSection,
         show,
     },
@@ -140,7 +140,7 @@ impl Metric {
 }
 
 /// The heads of a sweep as candidates: one for each trial and share of the training rows.
-pub(super) struct Judged {
+pub(super) struct SweepCandidates {
     pub(super) candidates: Vec<Candidate>,
     /// Trial and share of each.
     places: Vec<(usize, Option<usize>)>,
@@ -149,16 +149,16 @@ pub(super) struct Judged {
 }
 
 /// The head that won.
-pub(super) struct Chosen {
+pub(super) struct Winner {
     pub(super) trial: usize,
     /// Its row in the leaderboard.
     pub(super) row: usize,
 }
 
-impl Judged {
-    pub(super) fn new(sweep: &Sweep<'_>, done: &Done, metric: &Metric) -> Judged {
+impl SweepCandidates {
+    pub(super) fn new(sweep: &Sweep<'_>, done: &SearchOutcome, metric: &Metric) -> SweepCandidates {
         let mut judged =
-            Judged { candidates: Vec::new(), places: Vec::new(), resampled: Vec::new() };
+            SweepCandidates { candidates: Vec::new(), places: Vec::new(), resampled: Vec::new() };
         let shares = sweep.section.fraction.as_ref().map_or(&[][..], |shares| shares.values());
         let numbers: Vec<Option<usize>> =
             if shares.is_empty() { vec![None] } else { (0..shares.len()).map(Some).collect() };
@@ -181,7 +181,7 @@ impl Judged {
                     seeds.filter_map(move |seed| {
                         let outcome =
                             outcome(sweep, done, metric, number, *share, seed, Some(resample));
-                        let score = outcome.evidence.score(metric.name, None);
+                        let score = outcome.statistics.score(metric.name, None);
                         score.filter(|_| outcome.diverged == 0)
                     })
                 });
@@ -193,12 +193,12 @@ impl Judged {
     }
 
     /// The heads that learned from all training rows, the best first; those that diverged are none of them.
-    pub(super) fn ranked(&self, sweep: &Sweep<'_>, board: &Leaderboard) -> Vec<Chosen> {
+    pub(super) fn ranked(&self, sweep: &Sweep<'_>, board: &Leaderboard) -> Vec<Winner> {
         let whole = sweep.largest_share();
         let rows = board.rows.iter().enumerate();
         let chosen = rows.filter_map(|(place, row)| {
             let (trial, share) = self.places[row.trial];
-            (share == whole && row.diverged == 0).then_some(Chosen { trial, row: place })
+            (share == whole && row.diverged == 0).then_some(Winner { trial, row: place })
         });
         chosen.collect()
     }
@@ -211,7 +211,7 @@ impl Judged {
         if self.resampled.iter().all(Vec::is_empty) {
             return Ok(());
         }
-        let scores = |row: &Row| {
+        let scores = |row: &LeaderboardRow| {
             let mut scores = self.resampled[row.trial].clone();
             scores.sort_unstable_by(f64::total_cmp);
             scores
@@ -240,40 +240,40 @@ impl Judged {
 /// What one seed of a trial came to, on all folds of a share of the rows.
 fn outcome(
     sweep: &Sweep<'_>,
-    done: &Done,
+    done: &SearchOutcome,
     metric: &Metric,
     trial: usize,
     share: Option<usize>,
     seed: u64,
     resample: Option<usize>,
-) -> Outcome {
-    let own = |cut: &usize| {
-        let cut = &sweep.cuts[*cut];
-        cut.share == share && cut.resample == resample && cut.without.is_none()
+) -> SeedResult {
+    let own = |split: &usize| {
+        let split = &sweep.splits[*split];
+        split.share == share && split.resample == resample && split.without.is_none()
     };
-    let cuts: Vec<usize> = (0..sweep.cuts.len()).filter(own).collect();
-    let results: Vec<_> = cuts.iter().map(|cut| done.result(trial, seed, *cut)).collect();
-    let evidence = |said: &Said, rows: &[u32]| {
+    let splits: Vec<usize> = (0..sweep.splits.len()).filter(own).collect();
+    let results: Vec<_> = splits.iter().map(|split| done.result(trial, seed, *split)).collect();
+    let statistics = |predictions: &Predictions, rows: &[u32]| {
         let gold = Gold::new(sweep.dataset, rows.to_vec());
-        said.evidence(sweep.dataset, &gold, metric.name)
+        predictions.statistics(sweep.dataset, &gold, metric.name)
     };
-    let fold_scores = match cuts.len() {
+    let fold_scores = match splits.len() {
         1 => Vec::new(),
-        _ => cuts
+        _ => splits
             .iter()
             .zip(&results)
-            .map(|(cut, result)| {
-                evidence(&result.said, &done.judged[*cut]).score(metric.name, None)
+            .map(|(split, result)| {
+                statistics(&result.predictions, &done.judged[*split]).score(metric.name, None)
             })
             // A spread over some of the folds alone would be another number for every head.
             .collect::<Option<_>>()
             .unwrap_or_default(),
     };
-    Outcome {
+    SeedResult {
         seed: sweep.pipeline.file.seed + seed,
-        evidence: pooled(
-            &cuts,
-            &results.iter().map(|result| &result.said).collect::<Vec<_>>(),
+        statistics: pooled(
+            &splits,
+            &results.iter().map(|result| &result.predictions).collect::<Vec<_>>(),
             done,
             sweep,
             metric,
@@ -287,28 +287,28 @@ fn outcome(
 
 /// What was said of the rows of several cuts together.
 pub(super) fn pooled(
-    cuts: &[usize],
-    said: &[&Said],
-    done: &Done,
+    splits: &[usize],
+    predictions: &[&Predictions],
+    done: &SearchOutcome,
     sweep: &Sweep<'_>,
     metric: &Metric,
-) -> Evidence {
-    let mut all = said[0].clone();
-    for more in &said[1..] {
+) -> RowStatistics {
+    let mut all = predictions[0].clone();
+    for more in &predictions[1..] {
         all.append((*more).clone());
     }
-    let gold = done.gold(sweep.dataset, cuts);
-    all.evidence(sweep.dataset, &gold, metric.name)
+    let gold = done.gold(sweep.dataset, splits);
+    all.statistics(sweep.dataset, &gold, metric.name)
 }
 
 /// A row's settings as JSON.
-pub(super) fn settings(row: &Row) -> Map<String, Value> {
+pub(super) fn settings(row: &LeaderboardRow) -> Map<String, Value> {
     let pairs = row.settings.iter();
     pairs.map(|(key, value)| (key.clone(), json!(value))).collect()
 }
 
 /// A row's score and interval, by the name of the metric.
-pub(super) fn scores(metric: &str, row: &Row) -> Map<String, Value> {
+pub(super) fn scores(metric: &str, row: &LeaderboardRow) -> Map<String, Value> {
     let mut scores = Map::new();
     if let Some(score) = row.score {
         scores.insert(metric.into(), score.into());
@@ -325,7 +325,7 @@ pub(super) fn value_of(metrics: &TaskMetrics, name: &str) -> Option<f64> {
 }
 
 /// A row of the leaderboard as JSON.
-pub(super) fn line(row: &Row) -> Map<String, Value> {
+pub(super) fn line(row: &LeaderboardRow) -> Map<String, Value> {
     let mut line = match json!(row) {
         Value::Object(line) => line,
         _ => Map::new(),

@@ -5,14 +5,14 @@ use std::{collections::HashMap, sync::Mutex};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
-use super::{Sweep, cuts::Cut, lessons::Lessons, trials::Trial};
+use super::{Sweep, splits::Split, target_sets::TargetSets, trials::Trial};
 use crate::{
     cache::reader::CacheReader,
     data::dataset::Dataset,
     error::Result,
     head::{
         bank::{Bank, BankData, BankSettings, SampleSet, TrainedHead},
-        course::EpochRecord,
+        history::EpochRecord,
         network::{Network, NetworkSpec},
         outputs::{HeadOutputs, OutputHead, WAVE_BYTES, for_each_head},
         spec::{HeadSpec, StoppingMetric},
@@ -25,8 +25,8 @@ use crate::{
         full_batch::{self, FullBatchData, FullBatchHead},
         settings::Pipeline,
         tasks::{
-            OwnRows, TaskRows,
-            said::{Listener, Said, Tuned},
+            TaskExtras, TaskRows,
+            predictions::{Calibration, PredictionEvaluator, Predictions},
             similarity,
         },
     },
@@ -68,13 +68,13 @@ pub(super) struct HeadPlan {
     /// Added to the pipeline's seed.
     pub(super) seed: u64,
     /// The cut's place.
-    pub(super) cut: usize,
+    pub(super) split: usize,
 }
 
 /// What came of a head.
 #[derive(Serialize, Deserialize)]
 pub(super) struct HeadResult {
-    pub(super) said: Said,
+    pub(super) predictions: Predictions,
     /// 0 for a head that is fitted in full batch, as are its epochs.
     pub(super) best_epoch: usize,
     pub(super) epochs: usize,
@@ -83,10 +83,10 @@ pub(super) struct HeadResult {
 }
 
 /// The rows of some trials with the same features, and their cuts as samples.
-pub(super) struct Fields<'c> {
+pub(super) struct SharedFeatures<'c> {
     pub(super) rows: TaskRows<'c>,
     transform: Transform,
-    lessons: Lessons,
+    target_sets: TargetSets,
     validation: Vec<Vec<u32>>,
     followed: Vec<StoppingMetric>,
     /// Whether the trials are cosines, which have no heads.
@@ -94,7 +94,7 @@ pub(super) struct Fields<'c> {
 }
 
 /// Parameters of a head, and how many epochs it was trained for.
-pub(super) struct Fit {
+pub(super) struct FittedParameters {
     network: NetworkSpec,
     parameters: Vec<f32>,
     best_epoch: usize,
@@ -102,10 +102,10 @@ pub(super) struct Fit {
     diverged: bool,
 }
 
-impl Fit {
+impl FittedParameters {
     /// A head of a bank.
-    pub(super) fn of(head: TrainedHead, spec: &HeadSpec) -> Fit {
-        Fit {
+    pub(super) fn of(head: TrainedHead, spec: &HeadSpec) -> FittedParameters {
+        FittedParameters {
             network: spec.network.clone(),
             best_epoch: head.best_epoch,
             epochs: head.history.len(),
@@ -115,7 +115,7 @@ impl Fit {
     }
 }
 
-impl<'c> Fields<'c> {
+impl<'c> SharedFeatures<'c> {
     /// Reads the states that one of the trials needs, for all that need the same.
     pub(super) fn read(
         trials: &[Trial],
@@ -123,17 +123,17 @@ impl<'c> Fields<'c> {
         dataset: &Dataset,
         cache: &'c CacheReader,
         key: &ViewKey,
-        cuts: &[Cut],
+        splits: &[Split],
         followed: Vec<StoppingMetric>,
-    ) -> Result<Fields<'c>> {
+    ) -> Result<SharedFeatures<'c>> {
         let mut pipeline = trials[trial].pipeline.clone();
         // Trials that learn from other columns are judged by the same.
         pipeline.file.train.label = None;
         let rows = TaskRows::new(&pipeline, dataset, cache, &key.states)?;
-        let judged = cuts.iter().map(|cut| &cut.validation);
-        Ok(Fields {
+        let judged = splits.iter().map(|split| &split.validation);
+        Ok(SharedFeatures {
             transform: transform(&pipeline, &rows)?,
-            lessons: Lessons::new(&rows, dataset, trials, cuts),
+            target_sets: TargetSets::new(&rows, dataset, trials, splits),
             validation: judged.map(|judged| rows.samples_of(dataset, judged, false)).collect(),
             followed,
             rows,
@@ -145,9 +145,11 @@ impl<'c> Fields<'c> {
     pub(super) fn compare(&self, plans: &[HeadPlan]) -> Result<Vec<HeadResult>> {
         let cosines = similarity::cosines(&self.rows.view)?;
         let results = plans.iter().map(|plan| {
-            let judged = self.validation[plan.cut].iter();
+            let judged = self.validation[plan.split].iter();
             HeadResult {
-                said: Said::Values(judged.map(|sample| cosines[*sample as usize]).collect()),
+                predictions: Predictions::Values(
+                    judged.map(|sample| cosines[*sample as usize]).collect(),
+                ),
                 best_epoch: 0,
                 epochs: 0,
                 diverged: false,
@@ -158,7 +160,7 @@ impl<'c> Fields<'c> {
 
     /// Samples that a head learns from.
     pub(super) fn n_train(&self, plan: &HeadPlan) -> usize {
-        self.lessons.train()[self.lessons.set(plan.trial, plan.cut)].len()
+        self.target_sets.train()[self.target_sets.set(plan.trial, plan.split)].len()
     }
 
     pub(super) fn network(&self, trial: &Trial) -> NetworkSpec {
@@ -169,36 +171,42 @@ impl<'c> Fields<'c> {
     pub(super) fn specs(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Vec<HeadSpec>> {
         let specs = plans.iter().map(|plan| {
             let trial = &sweep.trials[plan.trial];
-            let train = &sweep.cuts[plan.cut].train;
+            let train = &sweep.splits[plan.split].train;
             let objective = self.rows.objective(&trial.pipeline, sweep.dataset, train)?;
             let own = spec(&trial.pipeline, objective, self.network(trial));
             Ok(HeadSpec {
                 seed: own.seed + plan.seed,
-                set: self.lessons.set(plan.trial, plan.cut),
+                set: self.target_sets.set(plan.trial, plan.split),
                 ..own
             })
         });
         specs.collect()
     }
 
-    /// A judge for each cut.
-    pub(super) fn judges<'a>(&'a self, sweep: &Sweep<'a>) -> Vec<Box<dyn Listener + 'a>> {
+    /// The evaluator of each split.
+    pub(super) fn evaluators<'a>(
+        &'a self,
+        sweep: &Sweep<'a>,
+    ) -> Vec<Box<dyn PredictionEvaluator + 'a>> {
         let (pipeline, dataset) = (sweep.pipeline, sweep.dataset);
         let validation = self.validation.iter();
         validation
-            .map(|samples| self.rows.judge(pipeline, dataset, samples, &self.followed))
+            .map(|samples| self.rows.evaluator(pipeline, dataset, samples, &self.followed))
             .collect()
     }
 
-    pub(super) fn sets<'a>(&'a self, judges: &'a [Box<dyn Listener + 'a>]) -> Vec<SampleSet<'a>> {
-        let sets = self.lessons.train().iter().enumerate();
+    pub(super) fn sets<'a>(
+        &'a self,
+        evaluators: &'a [Box<dyn PredictionEvaluator + 'a>],
+    ) -> Vec<SampleSet<'a>> {
+        let sets = self.target_sets.train().iter().enumerate();
         sets.map(|(set, train)| {
-            let cut = self.lessons.cut(set);
+            let split = self.target_sets.split(set);
             SampleSet {
-                targets: self.lessons.targets(set, &self.rows),
+                targets: self.target_sets.targets(set, &self.rows),
                 train,
-                validation: &self.validation[cut],
-                judge: &*judges[cut],
+                validation: &self.validation[split],
+                evaluator: &*evaluators[split],
             }
         })
         .collect()
@@ -215,7 +223,7 @@ impl<'c> Fields<'c> {
         sweep: &Sweep<'_>,
         on_epoch: &mut dyn FnMut(&Bank<'_>),
         progress: &dyn Progress,
-    ) -> Result<Vec<Fit>> {
+    ) -> Result<Vec<FittedParameters>> {
         let first = &sweep.trials[plans[0].trial].pipeline;
         if first.file.head.kind.is_full_batch() {
             return self.fit_in_full_batch(plans, sweep, progress);
@@ -229,10 +237,10 @@ impl<'c> Fields<'c> {
         plans: &[HeadPlan],
         sweep: &Sweep<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Fit>> {
+    ) -> Result<Vec<FittedParameters>> {
         let network = self.network(&sweep.trials[plans[0].trial]);
         let mut fitted: HashMap<(usize, usize), TrainedHead> = HashMap::new();
-        for (column, sets) in self.lessons.columns() {
+        for (column, sets) in self.target_sets.columns() {
             let learned = |trial: usize| sweep.trials[trial].pipeline.file.train.label.as_ref();
             // Their fit has no seed: it is the same for all.
             let own = plans.iter().filter(|plan| plan.seed == 0);
@@ -245,10 +253,10 @@ impl<'c> Fields<'c> {
                 .iter()
                 .map(|plan| {
                     let pipeline = &sweep.trials[plan.trial].pipeline;
-                    let train = &sweep.cuts[plan.cut].train;
+                    let train = &sweep.splits[plan.split].train;
                     Ok(FullBatchHead {
                         pipeline,
-                        set: plan.cut,
+                        set: plan.split,
                         objective: self.rows.objective(pipeline, sweep.dataset, train)?,
                     })
                 })
@@ -264,12 +272,12 @@ impl<'c> Fields<'c> {
                 network: &network,
             };
             let heads = full_batch::fit(&heads, data, true, progress)?;
-            let places = own.into_iter().map(|plan| (plan.trial, plan.cut));
+            let places = own.into_iter().map(|plan| (plan.trial, plan.split));
             fitted.extend(places.zip(heads));
         }
         let fits = plans.iter().map(|plan| {
-            let parameters = fitted[&(plan.trial, plan.cut)].parameters.clone();
-            Fit {
+            let parameters = fitted[&(plan.trial, plan.split)].parameters.clone();
+            FittedParameters {
                 network: network.clone(),
                 best_epoch: 0,
                 epochs: 0,
@@ -287,9 +295,9 @@ impl<'c> Fields<'c> {
         specs: &[HeadSpec],
         sweep: &Sweep<'_>,
         on_epoch: &mut dyn FnMut(&Bank<'_>),
-    ) -> Result<Vec<Fit>> {
-        let judges = self.judges(sweep);
-        let sets = self.sets(&judges);
+    ) -> Result<Vec<FittedParameters>> {
+        let evaluators = self.evaluators(sweep);
+        let sets = self.sets(&evaluators);
         let data = self.data(&sets);
         let mut bank = Bank::new(specs, &data, bank_settings(sweep.pipeline));
         while bank.is_training() {
@@ -297,7 +305,7 @@ impl<'c> Fields<'c> {
             on_epoch(&bank);
         }
         let heads = bank.finish().into_iter().zip(specs);
-        Ok(heads.map(|(head, spec)| Fit::of(head, spec)).collect())
+        Ok(heads.map(|(head, spec)| FittedParameters::of(head, spec)).collect())
     }
 
     /// What heads that are fitted alike say of the rows of their cuts, each after so many epochs and without having looked at
@@ -323,20 +331,21 @@ impl<'c> Fields<'c> {
             }
             self.train(&specs, sweep, &mut |_| {})?
         };
-        self.results(plans, fits, &self.judges(sweep))
+        self.results(plans, fits, &self.evaluators(sweep))
     }
 
     /// What heads say of the rows of their cuts.
     pub(super) fn results(
         &self,
         plans: &[HeadPlan],
-        fits: Vec<Fit>,
-        judges: &[Box<dyn Listener + '_>],
+        fits: Vec<FittedParameters>,
+        evaluators: &[Box<dyn PredictionEvaluator + '_>],
     ) -> Result<Vec<HeadResult>> {
-        let said =
-            self.listen(plans, &fits, judges, |judge, logits, head| judge.said_of(logits, head))?;
-        let results = fits.iter().zip(said).map(|(fit, said)| HeadResult {
-            said,
+        let predictions = self.listen(plans, &fits, evaluators, |evaluator, logits, head| {
+            evaluator.predictions_of(logits, head)
+        })?;
+        let results = fits.iter().zip(predictions).map(|(fit, predictions)| HeadResult {
+            predictions,
             best_epoch: fit.best_epoch,
             epochs: fit.epochs,
             diverged: fit.diverged,
@@ -344,17 +353,17 @@ impl<'c> Fields<'c> {
         Ok(results.collect())
     }
 
-    /// Shows the outputs of every head on the validation samples of its cut to the cut's judge.
+    /// Shows the outputs of every head on the validation samples of its split to the evaluator of the split.
     fn listen<T: Send>(
         &self,
         plans: &[HeadPlan],
-        fits: &[Fit],
-        judges: &[Box<dyn Listener + '_>],
-        hear: impl Fn(&dyn Listener, &dyn OutputRows, &OutputHead) -> Result<T> + Sync,
+        fits: &[FittedParameters],
+        evaluators: &[Box<dyn PredictionEvaluator + '_>],
+        hear: impl Fn(&dyn PredictionEvaluator, &dyn OutputRows, &OutputHead) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let heard = Mutex::new(HashMap::new());
-        for (cut, samples) in self.validation.iter().enumerate() {
-            let own = (0..plans.len()).filter(|number| plans[*number].cut == cut);
+        for (split, samples) in self.validation.iter().enumerate() {
+            let own = (0..plans.len()).filter(|number| plans[*number].split == split);
             let heads: Vec<OutputHead> = own
                 .map(|number| OutputHead {
                     number,
@@ -365,10 +374,10 @@ impl<'c> Fields<'c> {
             if heads.is_empty() {
                 continue;
             }
-            let judge = &*judges[cut];
+            let evaluator = &*evaluators[split];
             let (view, transform) = (&self.rows.view, &self.transform);
             for_each_head(view, transform, samples, heads, |head, logits, _| {
-                let value = hear(judge, logits, head)?;
+                let value = hear(evaluator, logits, head)?;
                 let mut heard = heard.lock().expect("no judge panicked");
                 heard.insert(head.number, value);
                 Ok(())
@@ -380,17 +389,17 @@ impl<'c> Fields<'c> {
     }
 
     /// What is tuned to what a trial's heads say of the rows of all folds, none of which they learned from.
-    pub(super) fn tuned(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Tuned> {
+    pub(super) fn calibration(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Calibration> {
         if self.learns_nothing {
-            return Ok(Tuned::default());
+            return Ok(Calibration::default());
         }
         let fits = self.fit(plans, sweep, &mut |_| {}, &())?;
         let samples: Vec<u32> =
-            plans.iter().flat_map(|plan| self.validation[plan.cut].iter().copied()).collect();
-        let judge = self.rows.judge(sweep.pipeline, sweep.dataset, &samples, &[]);
+            plans.iter().flat_map(|plan| self.validation[plan.split].iter().copied()).collect();
+        let evaluator = self.rows.evaluator(sweep.pipeline, sweep.dataset, &samples, &[]);
         let n_outputs = fits.iter().map(|fit| fit.network.n_outputs).max();
         let bytes = samples.len().saturating_mul(4 * n_outputs.unwrap_or(0));
-        let is_row_each = matches!(self.rows.own, OwnRows::Documents(_));
+        let is_row_each = matches!(self.rows.own, TaskExtras::Documents(_));
         if bytes > WAVE_BYTES && is_row_each {
             let heads = plans.iter().zip(fits).map(|(plan, fit)| {
                 let head = OutputHead {
@@ -398,23 +407,23 @@ impl<'c> Fields<'c> {
                     network: Network::new(fit.network),
                     parameters: fit.parameters,
                 };
-                let samples = &self.validation[plan.cut];
+                let samples = &self.validation[plan.split];
                 HeadOutputs::new(&self.rows.view, &self.transform, samples, head)
             });
-            return judge.tuned(&Chained(heads.collect()));
+            return evaluator.calibration(&Chained(heads.collect()));
         }
-        let judges = self.judges(sweep);
-        let logits =
-            self.listen(plans, &fits, &judges, |_, logits, _| Ok(gathered(logits)?.into_owned()))?;
+        let evaluators = self.evaluators(sweep);
+        let logits = self
+            .listen(plans, &fits, &evaluators, |_, logits, _| Ok(gathered(logits)?.into_owned()))?;
         let views: Vec<ArrayView2<'_, f32>> = logits.iter().map(Array2::view).collect();
         let all = concatenate(Axis(0), &views).expect("outputs of one width");
-        judge.tuned(&all.view())
+        evaluator.calibration(&all.view())
     }
 }
 
 /// How the bank of a sweep runs: heads are judged where their stopping asks for it.
 pub(super) fn bank_settings(pipeline: &Pipeline) -> BankSettings {
-    BankSettings { shuffles: true, seed: pipeline.file.seed, judges_all: false, gives_up: true }
+    BankSettings { shuffles: true, seed: pipeline.file.seed, evaluates_all: false, gives_up: true }
 }
 
 /// The best loss on validation that was seen, for the progress line.

@@ -13,12 +13,12 @@ use super::{
     DRAWS, Sweep,
     candidates::{Metric, pooled},
     heads::{HeadPlan, HeadResult},
-    search::{Done, groups, score_on},
+    search::{SearchOutcome, groups, score_on},
 };
 use crate::{
     error::Result,
     metrics::intervals::{Bootstrap, bootstrap},
-    pipeline::tasks::said::Said,
+    pipeline::tasks::predictions::Predictions,
     progress::{Progress, WithinStage},
     report::sheet::Sheet,
     sweep::show,
@@ -60,7 +60,7 @@ pub struct NestedFold {
 /// When the cache is at fault.
 pub(super) fn score(
     sweep: &Sweep<'_>,
-    done: &Done,
+    done: &SearchOutcome,
     metric: &Metric,
     progress: &dyn Progress,
 ) -> Result<Option<NestedScore>> {
@@ -69,7 +69,8 @@ pub(super) fn score(
     }
     // Without shares and resamples the first cuts are the folds, in their order.
     let outer: Vec<usize> = (0..sweep.section.folds.unwrap_or(0)).collect();
-    let chosen: Vec<Chosen> = outer.iter().map(|fold| choose(sweep, done, metric, *fold)).collect();
+    let chosen: Vec<FoldChoice> =
+        outer.iter().map(|fold| choose(sweep, done, metric, *fold)).collect();
     let n_folds = outer.len() as u64;
     progress.start("training what each fold chose", Some(n_folds), "folds");
     let mut results: Vec<Option<HeadResult>> = outer.iter().map(|_| None).collect();
@@ -81,11 +82,11 @@ pub(super) fn score(
             continue;
         };
         let plans =
-            own.iter().map(|fold| HeadPlan { trial: chosen[*fold].trial, seed: 0, cut: *fold });
+            own.iter().map(|fold| HeadPlan { trial: chosen[*fold].trial, seed: 0, split: *fold });
         let epochs = own.iter().map(|fold| chosen[*fold].epochs);
-        let fields = sweep.fields(chosen[*first].trial)?;
+        let shared = sweep.shared(chosen[*first].trial)?;
         let within = WithinStage::new(progress);
-        let own_results = fields.after(&plans.collect::<Vec<_>>(), epochs, sweep, &within)?;
+        let own_results = shared.after(&plans.collect::<Vec<_>>(), epochs, sweep, &within)?;
         progress.advance((own.len() as u64).saturating_sub(within.advanced()), 0);
         for (fold, result) in own.into_iter().zip(own_results) {
             results[fold] = Some(result);
@@ -110,12 +111,12 @@ pub(super) fn score(
         score: if result.diverged {
             None
         } else {
-            pooled(&[fold], &[&result.said], done, sweep, metric).score(metric.name, None)
+            pooled(&[fold], &[&result.predictions], done, sweep, metric).score(metric.name, None)
         },
     });
     let folds = folds.collect();
-    let all: Vec<&Said> = results.iter().map(|result| &result.said).collect();
-    let evidence = pooled(&outer, &all, done, sweep, metric);
+    let all: Vec<&Predictions> = results.iter().map(|result| &result.predictions).collect();
+    let statistics = pooled(&outer, &all, done, sweep, metric);
     let draws = Bootstrap { resamples: DRAWS, seed: sweep.pipeline.file.seed };
     if n_diverged > 0 {
         return Ok(Some(NestedScore {
@@ -125,48 +126,50 @@ pub(super) fn score(
             folds,
         }));
     }
-    let [interval] =
-        bootstrap(evidence.n_rows(), draws, |weights| [evidence.score(metric.name, Some(weights))]);
+    let [interval] = bootstrap(statistics.n_rows(), draws, |weights| {
+        [statistics.score(metric.name, Some(weights))]
+    });
     Ok(Some(NestedScore {
         metric: metric.name.into(),
-        score: evidence.score(metric.name, None),
+        score: statistics.score(metric.name, None),
         interval,
         folds,
     }))
 }
 
 /// A trial that was chosen without a fold, for so many epochs.
-struct Chosen {
+struct FoldChoice {
     trial: usize,
     score: Option<f64>,
     epochs: usize,
 }
 
 /// The trial with the best score on the folds of what a fold leaves; the first where none has a score.
-fn choose(sweep: &Sweep<'_>, done: &Done, metric: &Metric, fold: usize) -> Chosen {
-    let cuts: Vec<usize> =
-        (0..sweep.cuts.len()).filter(|cut| sweep.cuts[*cut].without == Some(fold)).collect();
+fn choose(sweep: &Sweep<'_>, done: &SearchOutcome, metric: &Metric, fold: usize) -> FoldChoice {
+    let splits: Vec<usize> = (0..sweep.splits.len())
+        .filter(|split| sweep.splits[*split].without == Some(fold))
+        .collect();
     let scored = (0..sweep.trials.len()).map(|trial| {
-        let score = score_on(sweep, done, metric, trial, &cuts);
+        let score = score_on(sweep, done, metric, trial, &splits);
         score.map(|score| (score, trial))
     });
     let best = scored.fold(None, |best, next| metric.better_of(best, next));
     let trial = best.map_or(0, |(_, trial)| trial);
-    Chosen {
+    FoldChoice {
         trial,
         score: best.map(|(score, _)| score),
-        epochs: best_epoch(sweep, done, trial, &cuts),
+        epochs: best_epoch(sweep, done, trial, &splits),
     }
 }
 
 /// The mean of the epochs that a trial's heads were best after.
-fn best_epoch(sweep: &Sweep<'_>, done: &Done, trial: usize, cuts: &[usize]) -> usize {
+fn best_epoch(sweep: &Sweep<'_>, done: &SearchOutcome, trial: usize, splits: &[usize]) -> usize {
     let seeds = 0..sweep.section.seeds as u64;
     let epochs = seeds.flat_map(|seed| {
-        let own = cuts.iter();
-        own.map(move |cut| done.result(trial, seed, *cut).best_epoch)
+        let own = splits.iter();
+        own.map(move |split| done.result(trial, seed, *split).best_epoch)
     });
-    let n_heads = (cuts.len() * sweep.section.seeds).max(1);
+    let n_heads = (splits.len() * sweep.section.seeds).max(1);
     (epochs.sum::<usize>() as f64 / n_heads as f64).round() as usize
 }
 

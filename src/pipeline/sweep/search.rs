@@ -5,20 +5,20 @@ use std::{collections::HashMap, path::Path, sync::Mutex, time::Instant};
 use super::{
     Sweep,
     candidates::{Metric, pooled},
-    halve::halve,
-    heads::{Fields, HeadPlan, HeadResult, ViewKey, best_loss},
-    kept::{Kept, Unit, unit_name},
+    halving::halve,
+    heads::{HeadPlan, HeadResult, SharedFeatures, ViewKey, best_loss},
+    journal::{Journal, UnitRecord, unit_name},
     trials::described,
 };
 use crate::{
     data::dataset::Dataset,
     error::Result,
     head::bank::Bank,
-    metrics::evidence::OF_PROBABILITIES,
+    metrics::row_statistics::OF_PROBABILITIES,
     pipeline::{
         class_memory::ClassMemory,
         forecast::megabytes,
-        tasks::said::{Gold, Listener, Said},
+        tasks::predictions::{Gold, PredictionEvaluator, Predictions},
     },
     progress::{Progress, WithinStage},
     report::sheet::Sheet,
@@ -33,7 +33,7 @@ const UNIT_HEADS: usize = 256;
 const TIMINGS_FILE: &str = "timings.csv";
 
 /// Everything that was trained.
-pub(super) struct Done {
+pub(super) struct SearchOutcome {
     results: HashMap<(usize, u64, usize), HeadResult>,
     /// Rows of the dataset that are judged, of each cut.
     pub(super) judged: Vec<Vec<u32>>,
@@ -49,11 +49,11 @@ pub(super) struct Done {
     gold: Mutex<HashMap<Vec<usize>, std::sync::Arc<Gold>>>,
 }
 
-impl Done {
-    pub(super) fn new(sweep: &Sweep<'_>) -> Done {
-        Done {
+impl SearchOutcome {
+    pub(super) fn new(sweep: &Sweep<'_>) -> SearchOutcome {
+        SearchOutcome {
             results: HashMap::new(),
-            judged: vec![Vec::new(); sweep.cuts.len()],
+            judged: vec![Vec::new(); sweep.splits.len()],
             rungs: vec![None; sweep.trials.len()],
             heads: 0,
             rows: 0.0,
@@ -65,7 +65,7 @@ impl Done {
         }
     }
 
-    pub(super) fn add(&mut self, unit: Unit) {
+    pub(super) fn add(&mut self, unit: UnitRecord) {
         self.heads += unit.heads.len();
         self.rows += unit.rows as f64;
         self.head_samples += unit.head_samples as f64;
@@ -74,7 +74,7 @@ impl Done {
         self.judged = unit.judged;
         for (plan, result) in unit.heads {
             self.epochs += result.epochs as f64;
-            self.results.insert((plan.trial, plan.seed, plan.cut), result);
+            self.results.insert((plan.trial, plan.seed, plan.split), result);
         }
     }
 
@@ -84,15 +84,15 @@ impl Done {
     }
 
     /// What came of a head.
-    pub(super) fn result(&self, trial: usize, seed: u64, cut: usize) -> &HeadResult {
-        &self.results[&(trial, seed, cut)]
+    pub(super) fn result(&self, trial: usize, seed: u64, split: usize) -> &HeadResult {
+        &self.results[&(trial, seed, split)]
     }
 
     /// What is true of the rows of some cuts, one after the other.
-    pub(super) fn gold(&self, dataset: &Dataset, cuts: &[usize]) -> std::sync::Arc<Gold> {
+    pub(super) fn gold(&self, dataset: &Dataset, splits: &[usize]) -> std::sync::Arc<Gold> {
         let mut known = self.gold.lock().expect("no panic while rows are gathered");
-        let gold = known.entry(cuts.to_vec()).or_insert_with(|| {
-            let rows = cuts.iter().flat_map(|cut| self.judged[*cut].iter().copied());
+        let gold = known.entry(splits.to_vec()).or_insert_with(|| {
+            let rows = splits.iter().flat_map(|split| self.judged[*split].iter().copied());
             std::sync::Arc::new(Gold::new(dataset, rows.collect()))
         });
         gold.clone()
@@ -114,7 +114,7 @@ impl Done {
 }
 
 /// Trials whose heads read the same states and are fitted in the same way.
-pub(super) struct Group {
+pub(super) struct TrialGroup {
     key: ViewKey,
     pub(super) has_epochs: bool,
     pub(super) trials: Vec<usize>,
@@ -124,8 +124,8 @@ pub(super) struct Group {
 ///
 /// # Errors
 /// When a trial is at fault.
-pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<Group>> {
-    let mut groups: Vec<Group> = Vec::new();
+pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<TrialGroup>> {
+    let mut groups: Vec<TrialGroup> = Vec::new();
     for (number, trial) in sweep.trials.iter().enumerate() {
         let key = ViewKey::of(&trial.pipeline, sweep.checkpoint.config.layers)?;
         let has_epochs = trial.pipeline.file.head.kind.has_epochs();
@@ -133,7 +133,7 @@ pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<Group>> {
             groups.iter_mut().find(|group| group.key == key && group.has_epochs == has_epochs);
         match found {
             Some(group) => group.trials.push(number),
-            None => groups.push(Group { key, has_epochs, trials: vec![number] }),
+            None => groups.push(TrialGroup { key, has_epochs, trials: vec![number] }),
         }
     }
     Ok(groups)
@@ -144,7 +144,11 @@ pub(super) fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
     let mut plans = Vec::new();
     for trial in trials {
         for seed in 0..sweep.section.seeds as u64 {
-            plans.extend((0..sweep.cuts.len()).map(|cut| HeadPlan { trial: *trial, seed, cut }));
+            plans.extend((0..sweep.splits.len()).map(|split| HeadPlan {
+                trial: *trial,
+                seed,
+                split,
+            }));
         }
     }
     plans
@@ -157,11 +161,11 @@ pub(super) fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
 pub(super) fn search(
     sweep: &Sweep<'_>,
     metric: &Metric,
-    kept: &Kept,
+    journal: &Journal,
     progress: &dyn Progress,
-) -> Result<Done> {
-    let mut done = Done::new(sweep);
-    let heads_of_trial = sweep.section.seeds * sweep.cuts.len();
+) -> Result<SearchOutcome> {
+    let mut done = SearchOutcome::new(sweep);
+    let heads_of_trial = sweep.section.seeds * sweep.splits.len();
     let groups = groups(sweep)?;
     let halves = sweep.section.search == Search::Halving;
     let n_heads = heads_of_trial * sweep.trials.len();
@@ -173,23 +177,23 @@ pub(super) fn search(
         if halves && group.has_epochs {
             continue;
         }
-        let mut fields: Option<Fields<'_>> = None;
+        let mut shared: Option<SharedFeatures<'_>> = None;
         for trials in group.trials.chunks((unit_heads / heads_of_trial).max(1)) {
             let expected = plans(sweep, trials);
-            let is_same = |unit: &Unit| unit.heads.iter().map(|(plan, _)| plan).eq(&expected);
+            let is_same = |unit: &UnitRecord| unit.heads.iter().map(|(plan, _)| plan).eq(&expected);
             let within = WithinStage::new(progress);
-            let unit = match kept.read(&unit_name(number)).filter(is_same) {
+            let unit = match journal.read(&unit_name(number)).filter(is_same) {
                 Some(unit) => {
                     n_kept += unit.heads.len();
                     unit
                 }
                 None => {
-                    if fields.is_none() {
-                        fields = Some(sweep.fields(trials[0])?);
+                    if shared.is_none() {
+                        shared = Some(sweep.shared(trials[0])?);
                     }
-                    let fields = fields.as_ref().expect("just read");
-                    let unit = train_unit(sweep, fields, trials, &within)?;
-                    kept.write(&unit_name(number), &unit)?;
+                    let shared = shared.as_ref().expect("just read");
+                    let unit = train_unit(sweep, shared, trials, &within)?;
+                    journal.write(&unit_name(number), &unit)?;
                     unit
                 }
             };
@@ -215,7 +219,7 @@ pub(super) fn search(
         progress.note(&format!("{n_kept} of {} were trained before", counted(n_heads, "head")));
     }
     if halves {
-        let last = halve(sweep, &groups, metric, kept, &mut done, progress)?;
+        let last = halve(sweep, &groups, metric, journal, &mut done, progress)?;
         // What has no epochs is whole.
         for group in groups.iter().filter(|group| !group.has_epochs) {
             for trial in &group.trials {
@@ -234,13 +238,13 @@ pub(super) fn search(
 fn at_a_time(
     sweep: &Sweep<'_>,
     metric: &Metric,
-    groups: &[Group],
+    groups: &[TrialGroup],
     n_heads: usize,
 ) -> Result<Vec<usize>> {
     let halves = sweep.section.search == Search::Halving;
-    let heads_of_trial = sweep.section.seeds * sweep.cuts.len();
+    let heads_of_trial = sweep.section.seeds * sweep.splits.len();
     let model = &sweep.checkpoint.config;
-    let n_judged: usize = sweep.cuts.iter().map(|cut| cut.validation.len()).sum();
+    let n_judged: usize = sweep.splits.iter().map(|split| split.validation.len()).sum();
     let mut all = Vec::with_capacity(groups.len());
     for group in groups {
         let mut fewest = UNIT_HEADS;
@@ -259,13 +263,13 @@ fn at_a_time(
             };
             let own = memory.heads_at_a_time(pipeline, together, UNIT_HEADS, cure)?;
             fewest = fewest.min(own);
-            let said = memory.said_bytes(n_heads / sweep.cuts.len(), n_judged);
-            if OF_PROBABILITIES.contains(&metric.name) && said > memory.left_bytes() {
+            let predictions = memory.prediction_bytes(n_heads / sweep.splits.len(), n_judged);
+            if OF_PROBABILITIES.contains(&metric.name) && predictions > memory.left_bytes() {
                 return Err(sweep.pipeline.refuse(
                     format!(
                         "{} is compared by the probability of every class on every row that is judged, {} for {}",
                         metric.name,
-                        megabytes(said),
+                        megabytes(predictions),
                         counted(n_heads, "head"),
                     ),
                     "set sweep.select to \"accuracy\" or another metric of right and wrong answers".into(),
@@ -283,12 +287,12 @@ fn at_a_time(
 /// When the cache is at fault, or a training diverges.
 pub(super) fn train_unit(
     sweep: &Sweep<'_>,
-    fields: &Fields<'_>,
+    shared: &SharedFeatures<'_>,
     trials: &[usize],
     progress: &dyn Progress,
-) -> Result<Unit> {
+) -> Result<UnitRecord> {
     let plans = plans(sweep, trials);
-    let judges = fields.judges(sweep);
+    let evaluators = shared.evaluators(sweep);
     let start = Instant::now();
     let mut on_epoch = |bank: &Bank<'_>| {
         let active = bank.active();
@@ -301,74 +305,74 @@ pub(super) fn train_unit(
             counted(plans.len(), "head")
         ));
     };
-    if fields.learns_nothing {
-        let results = fields.compare(&plans)?;
+    if shared.learns_nothing {
+        let results = shared.compare(&plans)?;
         let seconds = start.elapsed().as_secs_f64();
-        return Ok(unit(fields, &plans, results, &judges, seconds));
+        return Ok(unit(shared, &plans, results, &evaluators, seconds));
     }
-    let fits = fields.fit(&plans, sweep, &mut on_epoch, progress)?;
+    let fits = shared.fit(&plans, sweep, &mut on_epoch, progress)?;
     let seconds = start.elapsed().as_secs_f64();
-    let results = fields.results(&plans, fits, &judges)?;
-    Ok(unit(fields, &plans, results, &judges, seconds))
+    let results = shared.results(&plans, fits, &evaluators)?;
+    Ok(unit(shared, &plans, results, &evaluators, seconds))
 }
 
 pub(super) fn unit(
-    fields: &Fields<'_>,
+    shared: &SharedFeatures<'_>,
     plans: &[HeadPlan],
     results: Vec<HeadResult>,
-    judges: &[Box<dyn Listener + '_>],
+    evaluators: &[Box<dyn PredictionEvaluator + '_>],
     seconds: f64,
-) -> Unit {
-    let n_train = |plan: &HeadPlan| fields.n_train(plan) as u64;
+) -> UnitRecord {
+    let n_train = |plan: &HeadPlan| shared.n_train(plan) as u64;
     let products = plans.iter().zip(&results);
-    Unit {
+    UnitRecord {
         rows: plans.iter().map(n_train).sum(),
         head_samples: products.map(|(plan, result)| n_train(plan) * result.epochs as u64).sum(),
-        judged: judges.iter().map(|judge| judge.rows()).collect(),
+        judged: evaluators.iter().map(|evaluator| evaluator.rows()).collect(),
         heads: plans.iter().cloned().zip(results).collect(),
         seconds,
     }
 }
 
 /// A trial's score: the mean over its seeds, on the rows of all folds; of the heads that learned from all rows.
-fn score(sweep: &Sweep<'_>, done: &Done, metric: &Metric, trial: usize) -> Option<f64> {
+fn score(sweep: &Sweep<'_>, done: &SearchOutcome, metric: &Metric, trial: usize) -> Option<f64> {
     score_on(sweep, done, metric, trial, &whole_cuts(sweep))
 }
 
 /// The cuts whose heads can win.
 pub(super) fn whole_cuts(sweep: &Sweep<'_>) -> Vec<usize> {
-    (0..sweep.cuts.len()).filter(|cut| sweep.is_whole(&sweep.cuts[*cut])).collect()
+    (0..sweep.splits.len()).filter(|split| sweep.is_whole(&sweep.splits[*split])).collect()
 }
 
 /// The mean over a trial's seeds of its score on the rows of some cuts together.
 pub(super) fn score_on(
     sweep: &Sweep<'_>,
-    done: &Done,
+    done: &SearchOutcome,
     metric: &Metric,
     trial: usize,
-    cuts: &[usize],
+    splits: &[usize],
 ) -> Option<f64> {
-    let result = |seed: u64, cut: usize| done.result(trial, seed, cut);
-    score_of(sweep, done, metric, cuts, result)
+    let result = |seed: u64, split: usize| done.result(trial, seed, split);
+    score_of(sweep, done, metric, splits, result)
 }
 
 /// The mean over the seeds of what heads came to on the rows of some cuts; none where one of them diverged, or the metric
 /// has no value.
 pub(super) fn score_of<'a>(
     sweep: &Sweep<'_>,
-    done: &Done,
+    done: &SearchOutcome,
     metric: &Metric,
-    cuts: &[usize],
+    splits: &[usize],
     result: impl Fn(u64, usize) -> &'a HeadResult,
 ) -> Option<f64> {
     let mut total = 0.0;
     for seed in 0..sweep.section.seeds as u64 {
-        let results: Vec<&HeadResult> = cuts.iter().map(|cut| result(seed, *cut)).collect();
+        let results: Vec<&HeadResult> = splits.iter().map(|split| result(seed, *split)).collect();
         if results.iter().any(|result| result.diverged) {
             return None;
         }
-        let all: Vec<&Said> = results.iter().map(|result| &result.said).collect();
-        total += pooled(cuts, &all, done, sweep, metric).score(metric.name, None)?;
+        let all: Vec<&Predictions> = results.iter().map(|result| &result.predictions).collect();
+        total += pooled(splits, &all, done, sweep, metric).score(metric.name, None)?;
     }
     Some(total / sweep.section.seeds as f64)
 }

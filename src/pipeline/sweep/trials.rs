@@ -57,7 +57,7 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
             "leave one of them out".into(),
         ]));
     }
-    let mut found = Found::default();
+    let mut found = SettingScores::default();
     let mut asked = section.clone();
     let mut n_read = 0;
     loop {
@@ -92,21 +92,21 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
 
 /// What settings came to so far.
 #[derive(Default)]
-struct Found {
+struct SettingScores {
     all: Vec<Trial>,
     refused: Vec<(Settings, Error)>,
     seen: HashSet<String>,
 }
 
-impl Found {
+impl SettingScores {
     fn add(&mut self, base: &Pipeline, settings: Settings) -> Result<()> {
-        let (file, said) = read(base, settings)?;
-        if !self.seen.insert(format!("{said:?}")) {
+        let (file, predictions) = read(base, settings)?;
+        if !self.seen.insert(format!("{predictions:?}")) {
             return Ok(());
         }
-        match check(base, file, &said) {
-            Ok(pipeline) => self.all.push(Trial { settings: said, pipeline }),
-            Err(error) => self.refused.push((said, error)),
+        match check(base, file, &predictions) {
+            Ok(pipeline) => self.all.push(Trial { settings: predictions, pipeline }),
+            Err(error) => self.refused.push((predictions, error)),
         }
         Ok(())
     }
@@ -118,12 +118,12 @@ impl Found {
         let mut first = None;
         // Listed values that can be, as far as that was asked.
         let mut possible = Settings::new();
-        for (said, error) in self.refused {
+        for (predictions, error) in self.refused {
             let is_listed = |(key, _): &&(String, Value)| !section.keys[key].is_table();
-            let listed: Settings = said.iter().filter(is_listed).cloned().collect();
-            let is_drawn_value = listed.len() < said.len() && {
-                let (file, said) = read(base, listed.clone())?;
-                check(base, file, &said).is_ok()
+            let listed: Settings = predictions.iter().filter(is_listed).cloned().collect();
+            let is_drawn_value = listed.len() < predictions.len() && {
+                let (file, predictions) = read(base, listed.clone())?;
+                check(base, file, &predictions).is_ok()
             };
             if listed.is_empty() || is_drawn_value {
                 return Err(error);
@@ -169,8 +169,8 @@ fn can_be(base: &Pipeline, section: &SweepSection, setting: &(String, Value)) ->
         return Ok(false);
     };
     for settings in combinations.into_iter().take(MOST_TRIED) {
-        let (file, said) = read(base, settings)?;
-        if said.contains(setting) && check(base, file, &said).is_ok() {
+        let (file, predictions) = read(base, settings)?;
+        if predictions.contains(setting) && check(base, file, &predictions).is_ok() {
             return Ok(true);
         }
     }
@@ -181,7 +181,7 @@ fn can_be(base: &Pipeline, section: &SweepSection, setting: &(String, Value)) ->
 fn unused(section: &SweepSection, trials: &[Trial]) -> Vec<String> {
     let says = |key: &String| {
         let mut settings = trials.iter().flat_map(|trial| &trial.settings);
-        settings.any(|(said, _)| said == key)
+        settings.any(|(predictions, _)| predictions == key)
     };
     let unused = section.keys.keys().filter(|key| !says(key));
     let mut kinds: Vec<String> = Vec::new();
@@ -226,7 +226,7 @@ fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)>
         }
     }
     file.head.hidden = file.hidden_layers();
-    let said =
+    let predictions =
         settings.into_iter().filter(|(key, _)| says_something(key, &file)).map(|(key, value)| {
             match key.as_str() {
                 "hidden" => {
@@ -236,8 +236,8 @@ fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)>
                 _ => (key, value),
             }
         });
-    let said = said.collect();
-    Ok((file, said))
+    let predictions = predictions.collect();
+    Ok((file, predictions))
 }
 
 /// Leaves out of a file what was said of another kind of head than the one that it has now.
@@ -257,16 +257,16 @@ fn leave_out(file: &mut PipelineFile) {
 }
 
 /// The pipeline of a trial.
-fn check(base: &Pipeline, file: PipelineFile, said: &Settings) -> Result<Pipeline> {
+fn check(base: &Pipeline, file: PipelineFile, predictions: &Settings) -> Result<Pipeline> {
     let in_trial = |error: Error| match error {
         Error::Pipeline { file, line, column, problem, hint } => Error::Pipeline {
             file,
             line,
             column,
-            problem: if said.is_empty() {
+            problem: if predictions.is_empty() {
                 problem
             } else {
-                format!("[sweep], {}: {problem}", described(said))
+                format!("[sweep], {}: {problem}", described(predictions))
             },
             hint,
         },

@@ -18,10 +18,10 @@ pub(super) struct ClassTable<'d> {
     dataset: &'d Dataset,
     predicted: Vec<u32>,
     confidence: Vec<f32>,
-    probabilities: Kept,
+    probabilities: ClassProbabilities,
 }
 
-enum Kept {
+enum ClassProbabilities {
     /// A column for each class.
     All(Vec<Vec<f32>>),
     /// The most probable classes of each row, with their probabilities.
@@ -36,9 +36,9 @@ impl<'d> ClassTable<'d> {
             predicted: vec![0; n_rows],
             confidence: vec![0.0; n_rows],
             probabilities: if n_classes > MANY_CLASSES {
-                Kept::Most(vec![Vec::new(); n_rows])
+                ClassProbabilities::Most(vec![Vec::new(); n_rows])
             } else {
-                Kept::All(vec![vec![0.0; n_rows]; n_classes])
+                ClassProbabilities::All(vec![vec![0.0; n_rows]; n_classes])
             },
         }
     }
@@ -51,14 +51,14 @@ impl<'d> ClassTable<'d> {
             self.confidence[*row as usize] = own[class];
         }
         match &mut self.probabilities {
-            Kept::All(columns) => {
+            ClassProbabilities::All(columns) => {
                 for (column, own) in columns.iter_mut().zip(probabilities.columns()) {
                     for (row, probability) in rows.iter().zip(own) {
                         column[*row as usize] = *probability;
                     }
                 }
             }
-            Kept::Most(most) => {
+            ClassProbabilities::Most(most) => {
                 let kept: Vec<Vec<(u32, f32)>> = (0..rows.len())
                     .into_par_iter()
                     .map(|row| most_probable(probabilities.row(row)))
@@ -80,12 +80,12 @@ impl<'d> ClassTable<'d> {
         table.texts("predicted", predicted.map(|class| label(*class as usize)));
         table.floats("confidence", self.confidence.into_iter());
         match self.probabilities {
-            Kept::All(columns) => {
+            ClassProbabilities::All(columns) => {
                 for (name, column) in labels.names().iter().zip(columns) {
                     table.floats(&format!("p_{name}"), column.into_iter());
                 }
             }
-            Kept::Most(most) => {
+            ClassProbabilities::Most(most) => {
                 let names = |row: &Vec<(u32, f32)>| {
                     let classes = row.iter().map(|(class, _)| label(*class as usize));
                     classes.collect()

@@ -3,16 +3,16 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::{
-    Outcome, OwnRows, TaskMetrics, TaskRows, Tuning,
+    CalibrationRows, TaskExtras, TaskMetrics, TaskResult, TaskRows,
     class_table::ClassTable,
-    judges::{ClassJudge, LabelJudge, ValueJudge},
-    measured, row_columns, rows_of,
-    said::Listener,
-    try_measured,
+    evaluators::{ClassEvaluator, LabelSetEvaluator, ValueEvaluator},
+    measured,
+    predictions::PredictionEvaluator,
+    row_columns, rows_of, try_measured,
 };
 use crate::{
     cache::reader::CacheReader,
-    data::{Column, Part, Target, dataset::Dataset},
+    data::{ColumnName, Part, Target, dataset::Dataset},
     error::Result,
     features::{FeatureView, pieces},
     head::{
@@ -25,12 +25,12 @@ use crate::{
     metrics::{
         baseline,
         calibration::{sigmoid_rows, softmax_rows},
-        evidence::OF_PROBABILITIES,
         intervals::Bootstrap,
         multilabel,
         outputs::OutputRows,
         regression,
-        scorer::Scorer,
+        row_statistics::OF_PROBABILITIES,
+        scorer::ClassScorer,
     },
     pipeline::{
         file::Task,
@@ -72,7 +72,7 @@ pub(super) fn rows<'c>(
         },
         parts,
         keys: dataset.document_keys(),
-        own: OwnRows::Documents(Documents { scale }),
+        own: TaskExtras::Documents(Documents { scale }),
         warnings: Vec::new(),
     })
 }
@@ -139,7 +139,7 @@ fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTabl
 /// has none, those that heads are judged by.
 pub(super) fn classes_taught(
     dataset: &Dataset,
-    column: Option<&Column>,
+    column: Option<&ColumnName>,
     is_learned: impl Fn(u32) -> bool,
 ) -> TargetTable {
     let class = |row: u32| {
@@ -179,31 +179,31 @@ pub(super) fn labels_of(dataset: &Dataset, rows: &[u32]) -> Array2<bool> {
 }
 
 impl Documents {
-    pub(super) fn judge<'a>(
+    pub(super) fn evaluator<'a>(
         &self,
         pipeline: &'a Pipeline,
         dataset: &Dataset,
         validation: &[u32],
         followed: &[StoppingMetric],
-    ) -> Box<dyn Listener + 'a> {
+    ) -> Box<dyn PredictionEvaluator + 'a> {
         let rows = validation.to_vec();
         let select = pipeline.file.sweep.as_ref();
         let select = select.and_then(|section| section.select.as_deref());
-        let hears_probabilities = select.is_some_and(|name| OF_PROBABILITIES.contains(&name));
+        let needs_probabilities = select.is_some_and(|name| OF_PROBABILITIES.contains(&name));
         match pipeline.file.data.task {
-            Task::Classification => Box::new(ClassJudge {
+            Task::Classification => Box::new(ClassEvaluator {
                 rows,
                 labels: classes_of(dataset, validation),
                 n_classes: dataset.labels.len(),
                 followed: followed.to_vec(),
-                hears_probabilities,
+                needs_probabilities,
             }),
-            Task::Multilabel => Box::new(LabelJudge {
+            Task::Multilabel => Box::new(LabelSetEvaluator {
                 rows,
                 labels: labels_of(dataset, validation),
-                hears_probabilities,
+                needs_probabilities,
             }),
-            _ => Box::new(ValueJudge {
+            _ => Box::new(ValueEvaluator {
                 rows,
                 values: values_of(dataset, validation),
                 scale: self.scale,
@@ -217,20 +217,21 @@ impl Documents {
         pipeline: &Pipeline,
         dataset: &Dataset,
         head: &mut Head,
-        tuning: Tuning<'_>,
-    ) -> Result<Outcome> {
+        tuning: CalibrationRows<'_>,
+    ) -> Result<TaskResult> {
         let is_number = matches!(pipeline.file.data.task, Task::Regression | Task::Similarity);
         if tuning.is_new() && is_number {
             head.description.output_scale = Some(self.scale);
         }
         match tuning {
-            Tuning::Saved => {}
-            Tuning::Given(tuned) => tuned.apply(&mut head.description),
-            Tuning::OnValidation => {
+            CalibrationRows::Saved => {}
+            CalibrationRows::Given(calibration) => calibration.apply(&mut head.description),
+            CalibrationRows::OnValidation => {
                 let validation = rows.part(Part::Validation);
-                let judge = self.judge(pipeline, dataset, validation, &[]);
-                let tuned = judge.tuned(&Applied::new(head, &rows.view, validation)?)?;
-                tuned.apply(&mut head.description);
+                let evaluator = self.evaluator(pipeline, dataset, validation, &[]);
+                let calibration =
+                    evaluator.calibration(&Applied::new(head, &rows.view, validation)?)?;
+                calibration.apply(&mut head.description);
             }
         }
         match pipeline.file.data.task {
@@ -253,7 +254,7 @@ fn finish_classes(
     pipeline: &Pipeline,
     dataset: &Dataset,
     head: &Head,
-) -> Result<Outcome> {
+) -> Result<TaskResult> {
     let temperature = head.description.temperature;
     let n_classes = dataset.labels.len();
     let mut table = ClassTable::new(dataset);
@@ -261,8 +262,8 @@ fn finish_classes(
     let mut measure = |samples: &[u32], bootstrap: Option<Bootstrap>, part: Part| {
         let labels = classes_of(dataset, samples);
         let logits = Applied::new(head, &rows.view, samples)?;
-        let mut scorer = Scorer::new(labels.clone(), n_classes, bootstrap);
-        let mut before = (part == Part::Test).then(|| Scorer::new(labels, n_classes, None));
+        let mut scorer = ClassScorer::new(labels.clone(), n_classes, bootstrap);
+        let mut before = (part == Part::Test).then(|| ClassScorer::new(labels, n_classes, None));
         logits.show(&mut |places, logits| {
             let probabilities = softmax_rows(logits, temperature);
             scorer.add(places, probabilities.view());
@@ -285,7 +286,7 @@ fn finish_classes(
         &classes_of(dataset, rows.part(Part::Test)),
         n_classes,
     );
-    Ok(Outcome {
+    Ok(TaskResult {
         metrics: RunMetrics {
             train,
             validation,
@@ -324,7 +325,7 @@ fn finish_labels(
     dataset: &Dataset,
     head: &Head,
     logits: &Array2<f32>,
-) -> Outcome {
+) -> TaskResult {
     let probabilities = sigmoid_rows(logits.view());
     let given = head.description.thresholds.clone();
     let thresholds = given.unwrap_or_else(|| vec![0.5; dataset.labels.len()]);
@@ -362,7 +363,7 @@ fn finish_labels(
     );
     table.lists("predicted", predicted.into_iter());
     probability_columns(&mut table, dataset, probabilities.view());
-    Outcome {
+    TaskResult {
         metrics: RunMetrics {
             train,
             validation,
@@ -394,7 +395,7 @@ pub(crate) fn finish_values(
     pipeline: &Pipeline,
     dataset: &Dataset,
     values: &[f64],
-) -> Outcome {
+) -> TaskResult {
     let [train, validation, test] = measured(pipeline, dataset, |samples, bootstrap| {
         let predicted: Vec<f64> = samples.iter().map(|row| values[*row as usize]).collect();
         TaskMetrics::Regression(regression::evaluate(
@@ -411,7 +412,7 @@ pub(crate) fn finish_values(
     let truth = dataset.rows.iter().map(|row| row.target.value());
     table.doubles("value", truth.map(|value| value.unwrap_or(f64::NAN)));
     table.doubles("predicted", values.iter().copied());
-    Outcome {
+    TaskResult {
         metrics: RunMetrics {
             train,
             validation,

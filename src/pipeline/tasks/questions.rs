@@ -1,14 +1,14 @@
 //! Questions with a span of their context as an answer, or none.
 
-mod judge;
+mod evaluator;
 
 use ndarray::{ArrayView2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use self::judge::QuestionJudge;
+use self::evaluator::QuestionEvaluator;
 use super::{
-    Outcome, OwnRows, TaskMetrics, TaskRows, Tuning,
+    CalibrationRows, TaskExtras, TaskMetrics, TaskResult, TaskRows,
     characters::characters,
     measured, row_columns,
     windows::{AnswerPlace, QuestionWindow, Unseen, windows_of},
@@ -17,7 +17,7 @@ use crate::{
     cache::reader::CacheReader,
     data::{
         Part,
-        dataset::{Dataset, Row},
+        dataset::{Dataset, Example},
     },
     encoder::windows::Overflow,
     error::Result,
@@ -51,14 +51,14 @@ pub(crate) struct Questions {
 
 /// What a head says of a question.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct FoundAnswer {
     /// First character in the context and the one after the last, and the score of the span; `None` without a context token.
     pub(crate) span: Option<(usize, usize, f64)>,
     /// The score of no answer.
     pub(crate) null_score: f64,
 }
 
-impl Found {
+impl FoundAnswer {
     /// By how much no answer scores higher than the span.
     fn margin(&self) -> f64 {
         self.span.map_or(f64::INFINITY, |(.., score)| self.null_score - score)
@@ -129,7 +129,7 @@ pub(super) fn rows<'c>(
         objective: Objective::Span,
         n_outputs: 2,
         keys,
-        own: OwnRows::Questions(questions),
+        own: TaskExtras::Questions(questions),
         warnings: unseen.warning().into_iter().collect(),
     })
 }
@@ -186,18 +186,18 @@ impl Questions {
         &self,
         question: usize,
         outputs: impl Iterator<Item = ArrayView2<'a, f32>>,
-    ) -> Found {
+    ) -> FoundAnswer {
         let joined = join_windows(outputs, self.max_answer_tokens);
         let span = joined.best.map(|(window, span)| {
             let offsets = &self.windows[self.start[question] + window].offsets;
             let (start, end) = (offsets[span.start - 1].0, offsets[span.end - 1].1);
             (start, end, span.score)
         });
-        Found { span, null_score: joined.null_score }
+        FoundAnswer { span, null_score: joined.null_score }
     }
 
     /// What a head says of every question.
-    pub(crate) fn find(&self, view: &FeatureView<'_>, head: &Head) -> Result<Vec<Found>> {
+    pub(crate) fn find(&self, view: &FeatureView<'_>, head: &Head) -> Result<Vec<FoundAnswer>> {
         let n_questions = self.start.len() - 1;
         let all: Vec<u32> = (0..self.windows.len() as u32).collect();
         let mut outputs = vec![ndarray::Array2::zeros((0, 2)); self.windows.len()];
@@ -231,11 +231,11 @@ impl Questions {
             .collect()
     }
 
-    pub(super) fn judge<'a>(
+    pub(super) fn evaluator<'a>(
         &'a self,
         dataset: &'a Dataset,
         validation: &[u32],
-    ) -> QuestionJudge<'a> {
+    ) -> QuestionEvaluator<'a> {
         let mut questions: Vec<usize> = Vec::new();
         for sample in validation {
             let question = self.start.partition_point(|start| *start <= *sample as usize) - 1;
@@ -243,7 +243,7 @@ impl Questions {
                 questions.push(question);
             }
         }
-        QuestionJudge { questions, of: self, dataset }
+        QuestionEvaluator { questions, of: self, dataset }
     }
 
     /// Rows of outputs of a window.
@@ -257,13 +257,13 @@ impl Questions {
         pipeline: &Pipeline,
         dataset: &Dataset,
         head: &mut Head,
-        tuning: Tuning<'_>,
-    ) -> Result<Outcome> {
+        tuning: CalibrationRows<'_>,
+    ) -> Result<TaskResult> {
         let found = self.find(&rows.view, head)?;
-        if let Tuning::Given(tuned) = tuning {
-            tuned.apply(&mut head.description);
+        if let CalibrationRows::Given(calibration) = tuning {
+            calibration.apply(&mut head.description);
         }
-        if matches!(tuning, Tuning::OnValidation) {
+        if matches!(tuning, CalibrationRows::OnValidation) {
             head.description.no_answer_threshold = self.may_be_impossible.then(|| {
                 let rows = dataset.part(Part::Validation).into_iter();
                 self.tune(dataset, rows.map(|row| (row, &found[row as usize])))
@@ -289,7 +289,7 @@ impl Questions {
                 .collect();
             TaskMetrics::Qa(span::evaluate(&questions, bootstrap))
         });
-        Ok(Outcome {
+        Ok(TaskResult {
             metrics: RunMetrics {
                 train,
                 validation,
@@ -306,7 +306,7 @@ impl Questions {
     fn tune<'a>(
         &self,
         dataset: &Dataset,
-        questions: impl Iterator<Item = (u32, &'a Found)>,
+        questions: impl Iterator<Item = (u32, &'a FoundAnswer)>,
     ) -> f64 {
         let scores: Vec<NullScore> = questions
             .map(|(row, found)| {
@@ -376,18 +376,18 @@ impl Questions {
 /// Random spans that are drawn of each question.
 const RANDOM_SPANS: usize = 20;
 
-fn context_of(row: &Row, start: usize, end: usize) -> String {
+fn context_of(row: &Example, start: usize, end: usize) -> String {
     characters(row.text_pair.as_deref().unwrap_or_default(), start, end)
 }
 
-pub(super) fn answered(row: &Row, predicted: Option<String>) -> AnsweredQuestion {
+pub(super) fn answered(row: &Example, predicted: Option<String>) -> AnsweredQuestion {
     let gold = row.target.answers().iter();
     AnsweredQuestion { gold: gold.map(|answer| answer.text.clone()).collect(), predicted }
 }
 
 fn table(
     dataset: &Dataset,
-    found: &[Found],
+    found: &[FoundAnswer],
     answers: &[Option<String>],
     threshold: Option<f64>,
 ) -> Table {

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayView1, s};
 
-use super::{Outcome, TaskRows, documents::finish_values};
+use super::{TaskResult, TaskRows, documents::finish_values};
 use crate::{
     data::dataset::Dataset, error::Result, features::FeatureView, pipeline::settings::Pipeline,
 };
@@ -40,7 +40,7 @@ pub(crate) fn measure(
     rows: &TaskRows<'_>,
     pipeline: &Pipeline,
     dataset: &Dataset,
-) -> Result<Outcome> {
+) -> Result<TaskResult> {
     let cosines = cosines(&rows.view)?;
     Ok(finish_values(rows, pipeline, dataset, &cosines))
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::characters::Characters;
 use crate::{
     cache::shard::ShardLayout,
-    data::dataset::Row,
+    data::dataset::Example,
     head::row_maps::WindowShape,
     states::SPECIAL,
     wording::{counted, shorten},
@@ -110,7 +110,7 @@ pub(crate) struct Unseen {
 }
 
 impl Unseen {
-    pub(crate) fn count(&mut self, row: &Row, touches_tokens: bool) {
+    pub(crate) fn count(&mut self, row: &Example, touches_tokens: bool) {
         if touches_tokens {
             self.in_no_window += 1
         } else {

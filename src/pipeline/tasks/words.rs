@@ -3,21 +3,22 @@
 use ndarray::{Array2, ArrayView2, s};
 
 use super::{
-    Outcome, OwnRows, TaskMetrics, TaskRows,
-    judges::defined,
-    measured, row_columns,
-    said::{Listener, Said},
+    TaskExtras, TaskMetrics, TaskResult, TaskRows,
+    evaluators::defined,
+    measured,
+    predictions::{PredictionEvaluator, Predictions},
+    row_columns,
 };
 use crate::{
     cache::{reader::CacheReader, shard::ShardLayout},
     data::{
         Part,
-        dataset::{Dataset, Row},
+        dataset::{Dataset, Example},
     },
     error::Result,
     features::{FeatureView, pieces},
     head::{
-        bank::Judge,
+        bank::Evaluator,
         crf::{self, CrfScores},
         decode::{AllowedTags, decode},
         outputs::OutputHead,
@@ -86,7 +87,7 @@ pub(super) fn rows<'c>(
         objective,
         n_outputs: dataset.labels.len(),
         keys,
-        own: OwnRows::Words(Sentences { words }),
+        own: TaskExtras::Words(Sentences { words }),
         warnings: without_token.warning().into_iter().collect(),
     })
 }
@@ -100,7 +101,7 @@ struct WithoutToken {
 
 impl WithoutToken {
     /// Looks at the words of a sentence, of which those of these numbers have a token.
-    fn count(&mut self, row: &Row, with_token: &[u32]) {
+    fn count(&mut self, row: &Example, with_token: &[u32]) {
         let words = row.words.iter().flatten().zip(0_u32..);
         for (word, _) in words.filter(|(_, number)| with_token.binary_search(number).is_err()) {
             self.count += 1;
@@ -226,12 +227,12 @@ pub(crate) fn crf_scores(head: &Head) -> Option<CrfScores<'_, f32>> {
 }
 
 impl Sentences {
-    pub(super) fn judge(&self, dataset: &Dataset, validation: &[u32]) -> WordJudge {
+    pub(super) fn evaluator(&self, dataset: &Dataset, validation: &[u32]) -> WordEvaluator {
         let sentences = validation.iter().map(|sample| {
             let truth = dataset.rows[*sample as usize].target.label_ids().to_vec();
             (truth, self.words[*sample as usize].clone())
         });
-        WordJudge {
+        WordEvaluator {
             rows: validation.to_vec(),
             sentences: sentences.collect(),
             labels: dataset.labels.names().to_vec(),
@@ -245,7 +246,7 @@ impl Sentences {
         pipeline: &Pipeline,
         dataset: &Dataset,
         head: &mut Head,
-    ) -> Result<Outcome> {
+    ) -> Result<TaskResult> {
         let predicted = self.predict(&rows.view, dataset, head)?;
         let labels = dataset.labels.names();
         let [train, validation, test] = measured(pipeline, dataset, |rows, bootstrap| {
@@ -258,7 +259,7 @@ impl Sentences {
                 .collect();
             TaskMetrics::Tokens(tagging::evaluate(&sentences, labels, bootstrap))
         });
-        Ok(Outcome {
+        Ok(TaskResult {
             metrics: RunMetrics {
                 train,
                 validation,
@@ -331,14 +332,14 @@ fn table(dataset: &Dataset, predicted: &[Vec<Option<usize>>]) -> crate::report::
 }
 
 /// Scores tags on the validation sentences.
-pub(super) struct WordJudge {
+pub(super) struct WordEvaluator {
     rows: Vec<u32>,
     sentences: Vec<(Vec<usize>, Vec<u32>)>,
     labels: Vec<String>,
     tagger: Tagger,
 }
 
-impl WordJudge {
+impl WordEvaluator {
     /// The tags of every sentence.
     fn predicted(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<Vec<Option<usize>>> {
         let network = &head.network;
@@ -355,19 +356,19 @@ impl WordJudge {
     }
 }
 
-impl Listener for WordJudge {
+impl PredictionEvaluator for WordEvaluator {
     fn rows(&self) -> Vec<u32> {
         self.rows.clone()
     }
 
-    fn said(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Said {
+    fn predictions(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Predictions {
         let small = |tag: Option<usize>| tag.map(|tag| tag as u32);
         let tags = self.predicted(logits, head).into_iter();
-        Said::Tags(tags.map(|tags| tags.into_iter().map(small).collect()).collect())
+        Predictions::Tags(tags.map(|tags| tags.into_iter().map(small).collect()).collect())
     }
 }
 
-impl Judge for WordJudge {
+impl Evaluator for WordEvaluator {
     fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)> {
         let predicted = self.predicted(logits, head);
         let sentences: Vec<TaggedSentence<'_>> = self

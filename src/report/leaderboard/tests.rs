@@ -7,8 +7,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    metrics::{evidence::Evidence, intervals::Bootstrap},
-    sweep::leaderboard::{Candidate, Outcome, rank},
+    metrics::{intervals::Bootstrap, row_statistics::RowStatistics},
+    sweep::leaderboard::{Candidate, SeedResult, rank},
 };
 
 /// A sweep as it might be: heads of some settings that are right as often as `accuracy` says, on 400 rows, two seeds.
@@ -16,7 +16,7 @@ pub(crate) fn findings(
     settings: &[Vec<(&str, Value)>],
     continuous: &[String],
     accuracy: impl Fn(usize) -> f64,
-) -> Findings {
+) -> SweepFindings {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let gold: Arc<Vec<u32>> = Arc::new((0..400).map(|_| rng.gen_range(0..2)).collect());
     let candidates: Vec<Candidate> = settings
@@ -27,9 +27,9 @@ pub(crate) fn findings(
                 let chance = accuracy(trial) + f64::from(rng.gen_range(-10..10)) / 1_000.0;
                 let predicted =
                     gold.iter().map(|class| class ^ u32::from(!rng.gen_bool(chance))).collect();
-                Outcome {
+                SeedResult {
                     seed,
-                    evidence: Evidence::classes(gold.clone(), predicted, 2),
+                    statistics: RowStatistics::classes(gold.clone(), predicted, 2),
                     fold_scores: vec![],
                     best_epochs: vec![trial % 5 + 1],
                     epochs: vec![10],
@@ -47,11 +47,11 @@ pub(crate) fn findings(
         })
         .collect();
     let draws = Bootstrap { resamples: 200, seed: 3 };
-    Findings::new(rank(&candidates, "macro_f1", true, draws), continuous)
+    SweepFindings::new(rank(&candidates, "macro_f1", true, draws), continuous)
 }
 
 /// All layers, three poolings, two rates: better in the upper middle, and with the mean.
-pub(crate) fn layers_and_poolings() -> Findings {
+pub(crate) fn layers_and_poolings() -> SweepFindings {
     let mut settings = Vec::new();
     for layer in 0..13 {
         for pooling in ["mean", "cls", "max"] {
@@ -72,7 +72,7 @@ pub(crate) fn layers_and_poolings() -> Findings {
 }
 
 /// Five shares of the training rows, and dropout from a distribution.
-pub(crate) fn shares() -> Findings {
+pub(crate) fn shares() -> SweepFindings {
     let mut settings = Vec::new();
     for fraction in [0.1, 0.25, 0.5, 0.75, 1.0] {
         for dropout in 0..8 {
@@ -88,7 +88,7 @@ pub(crate) fn shares() -> Findings {
     })
 }
 
-fn written(findings: &Findings) -> Vec<(String, Vec<u8>)> {
+fn written(findings: &SweepFindings) -> Vec<(String, Vec<u8>)> {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), findings, None).unwrap();
     let entries = std::fs::read_dir(folder.path()).unwrap();

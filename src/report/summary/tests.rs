@@ -1,7 +1,7 @@
 use super::*;
 use crate::report::leaderboard::tests::{findings, layers_and_poolings, shares};
 
-fn block(blocks: &[Block], title: &str) -> Vec<Vec<String>> {
+fn block(blocks: &[SummaryTable], title: &str) -> Vec<Vec<String>> {
     let found = blocks.iter().find(|block| block.title == title);
     found.map(|block| block.lines.clone()).unwrap_or_default()
 }

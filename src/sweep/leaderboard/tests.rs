@@ -15,7 +15,7 @@ pub(crate) fn board(keys: &[&str], trials: &[(&[Value], f64)]) -> Leaderboard {
             let settings = keys.iter().map(ToString::to_string);
             Candidate {
                 settings: settings.zip(values.iter().cloned()).collect(),
-                outcomes: vec![outcome(Evidence::means(vec![("score", vec![*score; 3])]))],
+                outcomes: vec![outcome(RowStatistics::means(vec![("score", vec![*score; 3])]))],
                 rung: None,
             }
         })
@@ -23,10 +23,10 @@ pub(crate) fn board(keys: &[&str], trials: &[(&[Value], f64)]) -> Leaderboard {
     rank(&candidates, "score", true, DRAWS)
 }
 
-fn outcome(evidence: Evidence) -> Outcome {
-    Outcome {
+fn outcome(statistics: RowStatistics) -> SeedResult {
+    SeedResult {
         seed: 1,
-        evidence,
+        statistics,
         fold_scores: vec![],
         best_epochs: vec![3],
         epochs: vec![5],
@@ -34,10 +34,10 @@ fn outcome(evidence: Evidence) -> Outcome {
     }
 }
 
-fn candidate(name: &str, evidence: Vec<Evidence>) -> Candidate {
+fn candidate(name: &str, statistics: Vec<RowStatistics>) -> Candidate {
     Candidate {
         settings: vec![("name".into(), name.into())],
-        outcomes: evidence.into_iter().map(outcome).collect(),
+        outcomes: statistics.into_iter().map(outcome).collect(),
         rung: None,
     }
 }
@@ -55,11 +55,11 @@ impl Rows {
         Rows { rng, gold: Arc::new(gold) }
     }
 
-    fn head(&mut self, accuracy: f64) -> Evidence {
+    fn head(&mut self, accuracy: f64) -> RowStatistics {
         let gold = self.gold.clone();
         let predicted =
             gold.iter().map(|&class| class ^ u32::from(!self.rng.gen_bool(accuracy))).collect();
-        Evidence::classes(gold, predicted, 2)
+        RowStatistics::classes(gold, predicted, 2)
     }
 }
 
@@ -70,8 +70,9 @@ fn names(board: &Leaderboard) -> Vec<&str> {
 
 #[test]
 fn the_best_stands_first_ties_in_the_order_of_trials_and_the_undefined_last() {
-    let of = |name, score: f64| candidate(name, vec![Evidence::means(vec![("mse", vec![score])])]);
-    let diverged = candidate("none", vec![Evidence::means(vec![("other", vec![0.0])])]);
+    let of =
+        |name, score: f64| candidate(name, vec![RowStatistics::means(vec![("mse", vec![score])])]);
+    let diverged = candidate("none", vec![RowStatistics::means(vec![("other", vec![0.0])])]);
     let candidates = [diverged, of("b", 2.0), of("a", 1.0), of("c", 2.0)];
     let least = rank(&candidates, "mse", false, DRAWS);
     assert_eq!(names(&least), ["a", "b", "c", "none"]);
@@ -97,8 +98,8 @@ fn the_head_with_the_smaller_loss_stands_first_and_others_are_compared_with_it_d
         });
         let probabilities: Vec<[f32; 2]> = sure.collect();
         let probabilities = ndarray::arr2(&probabilities);
-        let evidence = Evidence::class_probabilities(metric, &gold, probabilities.view());
-        candidate(name, vec![evidence])
+        let statistics = RowStatistics::class_probabilities(metric, &gold, probabilities.view());
+        candidate(name, vec![statistics])
     };
     for (metric, higher_is_better) in [("log_loss", false), ("brier", false), ("roc_auc", true)] {
         let candidates = [("bad", 0.55), ("good", 0.75), ("fair", 0.65)]
@@ -132,7 +133,7 @@ fn a_score_is_the_mean_over_seeds_with_their_spread_and_that_of_the_folds() {
     let gold = Arc::new(vec![0, 0, 0, 0]);
     let head = |right: usize| {
         let predicted = (0..4).map(|row| u32::from(row >= right)).collect();
-        Evidence::classes(gold.clone(), predicted, 2)
+        RowStatistics::classes(gold.clone(), predicted, 2)
     };
     let mut one = candidate("one", vec![head(4), head(2)]);
     one.outcomes[0].fold_scores = vec![1.0, 0.5, 0.75];
@@ -155,11 +156,11 @@ fn a_score_is_the_mean_over_seeds_with_their_spread_and_that_of_the_folds() {
 #[test]
 fn intervals_are_those_of_the_bootstrap_of_the_metric() {
     let mut rows = Rows::new(300, 4);
-    let evidence = rows.head(0.8);
+    let statistics = rows.head(0.8);
     let [expected] = crate::metrics::intervals::bootstrap(300, DRAWS, |weights| {
-        [evidence.score("macro_f1", Some(weights))]
+        [statistics.score("macro_f1", Some(weights))]
     });
-    let board = rank(&[candidate("one", vec![evidence])], "macro_f1", true, DRAWS);
+    let board = rank(&[candidate("one", vec![statistics])], "macro_f1", true, DRAWS);
     assert!(expected.is_some());
     assert_eq!(board.rows[0].interval, expected);
 }
@@ -169,7 +170,7 @@ fn single_seeds_are_compared_by_mcnemar_where_the_metric_is_a_share_of_right_row
     let gold = Arc::new(vec![0; 10]);
     let head = |wrong: &[u32]| {
         let predicted = (0..10).map(|row| u32::from(wrong.contains(&row))).collect();
-        vec![Evidence::classes(gold.clone(), predicted, 2)]
+        vec![RowStatistics::classes(gold.clone(), predicted, 2)]
     };
     // Seven rows that only the first gets right, and one that only the second does.
     let candidates =

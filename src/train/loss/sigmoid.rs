@@ -31,7 +31,7 @@ impl Sigmoid<'_> {
         };
         assert_eq!(weights.len(), n_labels, "one weight per label");
         let gamma = F::of(f64::from(self.gamma));
-        let mut lanes = Lanes {
+        let mut lanes = LabelLanes {
             logits: [F::zero(); LANES],
             set: [F::zero(); LANES],
             unset: [F::zero(); LANES],
@@ -70,7 +70,7 @@ impl Sigmoid<'_> {
 }
 
 /// Some labels of a row: their logits, what their two outcomes count, and what comes of them.
-struct Lanes<F> {
+struct LabelLanes<F> {
     logits: [F; LANES],
     /// The label's weight where it is set, else 0.
     set: [F; LANES],
@@ -83,7 +83,7 @@ struct Lanes<F> {
 
 /// With `l = ln(1 + e^-|z|)`: `-log p = max(-z, 0) + l`, `-log(1 - p) = max(z, 0) + l`.
 #[multiversion(targets = "simd")]
-fn cross_entropies<F: Real>(lanes: &mut Lanes<F>) {
+fn cross_entropies<F: Real>(lanes: &mut LabelLanes<F>) {
     for lane in 0..LANES {
         let (z, set, unset) = (lanes.logits[lane], lanes.set[lane], lanes.unset[lane]);
         let is_positive = z > F::zero();
@@ -98,7 +98,7 @@ fn cross_entropies<F: Real>(lanes: &mut Lanes<F>) {
     }
 }
 
-fn focal<F: Real>(lanes: &mut Lanes<F>, gamma: F) {
+fn focal<F: Real>(lanes: &mut LabelLanes<F>, gamma: F) {
     for lane in 0..LANES {
         let (loss_set, slope_set) = focal_term(lanes.logits[lane], gamma);
         let (loss_unset, slope_unset) = focal_term(-lanes.logits[lane], gamma);

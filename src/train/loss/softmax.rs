@@ -35,7 +35,7 @@ impl Softmax<'_> {
         };
         assert_eq!(weights.len(), n_classes, "one weight per class");
         let smoothing = F::of(f64::from(self.label_smoothing));
-        let mut tile = Tile {
+        let mut tile = ClassTile {
             shifted: vec![[F::zero(); LANES]; n_classes],
             exponentials: vec![[F::zero(); LANES]; n_classes],
             total: [F::zero(); LANES],
@@ -86,7 +86,7 @@ impl Softmax<'_> {
 }
 
 /// Some rows, class by class, so that every operation runs over all of them at once.
-struct Tile<F> {
+struct ClassTile<F> {
     /// Logits, then less their row's maximum; `[classes][rows]`.
     shifted: Vec<[F; LANES]>,
     /// `e^shifted`, then the gradient; `[classes][rows]`.
@@ -104,7 +104,7 @@ struct Tile<F> {
 ///
 /// A row with NaN has a total of NaN: it must not go unseen.
 #[inline(always)]
-fn exponentials<F: Real>(tile: &mut Tile<F>) {
+fn exponentials<F: Real>(tile: &mut ClassTile<F>) {
     let mut maximum = tile.shifted[0];
     for column in &tile.shifted {
         for lane in 0..LANES {
@@ -126,7 +126,7 @@ fn exponentials<F: Real>(tile: &mut Tile<F>) {
 
 /// The rows' losses; the tile's exponentials become gradients, `p_c sum_k t_k - t_c`.
 #[multiversion(targets = "simd")]
-fn cross_entropy<F: Real>(tile: &mut Tile<F>, weights: &[F]) -> [F; LANES] {
+fn cross_entropy<F: Real>(tile: &mut ClassTile<F>, weights: &[F]) -> [F; LANES] {
     exponentials(tile);
     let all_weights = weights.iter().fold(F::zero(), |sum, weight| sum + *weight);
     let targets: [F; LANES] =
@@ -153,7 +153,7 @@ fn cross_entropy<F: Real>(tile: &mut Tile<F>, weights: &[F]) -> [F; LANES] {
 ///
 /// With `f(l) = -(1 - e^l)^gamma l` and `l_c = log p_c`: `dL/dz_k = t_k f'(l_k) - p_k sum_c t_c f'(l_c)`.
 #[multiversion(targets = "simd")]
-fn focal<F: Real>(tile: &mut Tile<F>, weights: &[F], gamma: F) -> [F; LANES] {
+fn focal<F: Real>(tile: &mut ClassTile<F>, weights: &[F], gamma: F) -> [F; LANES] {
     exponentials(tile);
     array::from_fn(|lane| {
         let mut loss = F::zero();

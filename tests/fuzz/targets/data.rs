@@ -9,7 +9,8 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 use frostbert::data::{
-    CleanOptions, Column, DataTask, Example, Examples, Format, Source, SplitFractions, Want,
+    CleanOptions, ColumnName, DataTask, Format, Record, Records, Source, SplitFractions,
+    WantedFields,
     dataset::{Dataset, DatasetSettings},
     read, read_from,
 };
@@ -154,7 +155,11 @@ pub(super) fn parquet_files() -> Vec<PathBuf> {
 }
 
 /// All ways to read a file, or one that the input decides.
-fn some<'a>(sources: &'a [(Source, Want)], bytes: &[u8], all: bool) -> &'a [(Source, Want)] {
+fn some<'a>(
+    sources: &'a [(Source, WantedFields)],
+    bytes: &[u8],
+    all: bool,
+) -> &'a [(Source, WantedFields)] {
     if all {
         sources
     } else {
@@ -164,13 +169,13 @@ fn some<'a>(sources: &'a [(Source, Want)], bytes: &[u8], all: bool) -> &'a [(Sou
 }
 
 /// Ways to read a file of a format.
-fn sources(path: &Path, format: Format) -> Vec<(Source, Want)> {
+fn sources(path: &Path, format: Format) -> Vec<(Source, WantedFields)> {
     let plain = Source { format: Some(format), ..Source::new(path) };
-    let named = |name: &str| Some(Column::Name(name.into()));
+    let named = |name: &str| Some(ColumnName::Name(name.into()));
     let (label, all, none) = (
-        Want { label: true, text_pair: false },
-        Want { label: true, text_pair: true },
-        Want::default(),
+        WantedFields { label: true, text_pair: false },
+        WantedFields { label: true, text_pair: true },
+        WantedFields::default(),
     );
     let further = match format {
         Format::Csv | Format::Tsv => vec![
@@ -178,8 +183,8 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, Want)> {
                 Source {
                     header: false,
                     quoting: false,
-                    text: Column::Number(0),
-                    label: Some(Column::Number(1)),
+                    text: ColumnName::Number(0),
+                    label: Some(ColumnName::Number(1)),
                     encoding: "latin1".into(),
                     ..plain.clone()
                 },
@@ -189,7 +194,7 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, Want)> {
             (
                 Source {
                     text_pair: named("second"),
-                    label_columns: vec![Column::Name("second".into()), Column::Number(0)],
+                    label_columns: vec![ColumnName::Name("second".into()), ColumnName::Number(0)],
                     ..plain.clone()
                 },
                 all,
@@ -201,8 +206,8 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, Want)> {
         )],
         Format::Conll | Format::Conllu => vec![(
             Source {
-                words: Some(Column::Number(1)),
-                tags: Some(Column::Number(3)),
+                words: Some(ColumnName::Number(1)),
+                tags: Some(ColumnName::Number(3)),
                 ..plain.clone()
             },
             label,
@@ -213,23 +218,23 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, Want)> {
                 Source {
                     text_pair: named("second"),
                     id: named("id"),
-                    label_columns: vec![Column::Name("second".into())],
+                    label_columns: vec![ColumnName::Name("second".into())],
                     ..plain.clone()
                 },
                 all,
             ),
-            (Source { text: Column::Name("second".into()), ..plain.clone() }, none),
+            (Source { text: ColumnName::Name("second".into()), ..plain.clone() }, none),
         ],
     };
     [(plain, label)].into_iter().chain(further).collect()
 }
 
-fn collect(examples: Examples) -> frostbert::error::Result<Vec<Example>> {
+fn collect(examples: Records) -> frostbert::error::Result<Vec<Record>> {
     examples.take(MOST_EXAMPLES).collect()
 }
 
 /// What must hold of examples, whatever the file.
-fn check(source: &Source, want: Want, examples: &[Example]) {
+fn check(source: &Source, want: WantedFields, examples: &[Record]) {
     for example in examples {
         if let Some(label) = &example.label {
             let _ = source.split_labels(label);

@@ -9,7 +9,7 @@ use frostbert::encoder::{
     checkpoint::Checkpoint,
     device::Precision,
     source,
-    tokenizer::{Input, TextTokenizer},
+    tokenizer::{Document, TextTokenizer},
     tokenizer_file::TokenizerFile,
     windows::Overflow,
 };
@@ -135,7 +135,11 @@ fn tokenise(path: &Path) -> bool {
             TEXTS.iter().map(|text| text.split(' ').map(str::to_owned).collect()).collect();
         let mut inputs = Vec::new();
         for (text, words) in TEXTS.iter().zip(&words) {
-            inputs.extend([Input::Text(text), Input::Pair(TEXTS[0], text), Input::Words(words)]);
+            inputs.extend([
+                Document::Text(text),
+                Document::Pair(TEXTS[0], text),
+                Document::Words(words),
+            ]);
         }
         for aligned in [false, true] {
             for encoding in tokenizer.encode(&inputs, aligned).into_iter().flatten() {
@@ -175,9 +179,9 @@ pub(super) fn windows(_: &Path) -> Execute {
         let text: String = text.chars().take(1024).collect();
         let (first, second) = text.split_once('\n').unwrap_or((&text, "the snow"));
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-        let mut inputs = vec![Input::Text(&text), Input::Pair(first, second)];
+        let mut inputs = vec![Document::Text(&text), Document::Pair(first, second)];
         if !words.is_empty() {
-            inputs.push(Input::Words(&words));
+            inputs.push(Document::Words(&words));
         }
         // All twelve take long, and differ in little.
         let chosen = if thorough {
@@ -211,7 +215,7 @@ pub(super) fn windows(_: &Path) -> Execute {
 /// What must hold of the windows of a document.
 fn check(
     encoding: &frostbert::encoder::windows::Encoding,
-    input: Input<'_>,
+    input: Document<'_>,
     length: usize,
     overflow: Overflow,
 ) {
@@ -221,9 +225,9 @@ fn check(
     }
     let n_characters = |text: &str| text.chars().count() as u32;
     let lengths = match input {
-        Input::Text(text) => [n_characters(text), 0],
-        Input::Pair(first, second) => [n_characters(first), n_characters(second)],
-        Input::Words(words) => [n_characters(&words.join(" ")), 0],
+        Document::Text(text) => [n_characters(text), 0],
+        Document::Pair(first, second) => [n_characters(first), n_characters(second)],
+        Document::Words(words) => [n_characters(&words.join(" ")), 0],
     };
     for window in &encoding.windows {
         let n_tokens = window.ids.len();

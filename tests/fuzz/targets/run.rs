@@ -7,13 +7,13 @@ use std::{
 };
 
 use frostbert::{
-    data::{Example, Format},
+    data::{Format, Record},
     head::saved::{DESCRIPTION_FILE, Head, WEIGHTS_FILE, read_description},
     pipeline::{
-        apply::SavedRun,
         extract::Machine,
         lock::{LOCK_FILE, Lock},
         predict::Predictor,
+        saved_run::SavedRun,
     },
 };
 use ndarray::Array2;
@@ -102,10 +102,10 @@ fn predict(folder: &Path) {
         return;
     };
     let needs_pairs = predictor.needs_pairs();
-    let example = |text: &str| Example {
+    let example = |text: &str| Record {
         text: text.into(),
         text_pair: needs_pairs.then(|| "the film is not very good".into()),
-        ..Example::default()
+        ..Record::default()
     };
     let examples = [example("the cold snow"), example("bad")];
     if let Ok(predictions) = predictor.predict(&examples) {

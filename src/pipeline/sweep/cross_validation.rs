@@ -3,8 +3,8 @@
 use super::{
     Sweep,
     candidates::{metric, pooled},
-    cuts::cuts,
-    search::{Done, train_unit},
+    search::{SearchOutcome, train_unit},
+    splits::splits,
     trials::trials,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::Result,
-    metrics::evidence::Evidence,
+    metrics::row_statistics::RowStatistics,
     pipeline::settings::Pipeline,
     progress::{Progress, WithinStage},
     sweep::section::SweepSection,
@@ -25,10 +25,10 @@ pub(in crate::pipeline) struct OutOfFold {
     pub(in crate::pipeline) metric: &'static str,
     pub(in crate::pipeline) higher_is_better: bool,
     /// Of the rows of train and validation, fold after fold: equal datasets have them in an equal order.
-    pub(in crate::pipeline) evidence: Evidence,
+    pub(in crate::pipeline) statistics: RowStatistics,
 }
 
-/// Trains the head of a pipeline once without each of `n_folds` parts of train and validation, and lets it judge that part.
+/// Trains the head of a pipeline once without each of `n_folds` parts of train and validation, and predicts that part with it.
 ///
 /// # Errors
 /// When there are fewer rows than folds, the cache lacks rows or is damaged, or a training diverges.
@@ -57,7 +57,7 @@ pub(in crate::pipeline) fn out_of_fold(
         ..SweepSection::default()
     };
     let metric = metric(pipeline, &section, dataset)?;
-    let (trials, cuts) = (trials(pipeline, &section)?.all, cuts(pipeline, &section, dataset)?);
+    let (trials, splits) = (trials(pipeline, &section)?.all, splits(pipeline, &section, dataset)?);
     metric.check(pipeline, &trials)?;
     let sweep = Sweep {
         checkpoint,
@@ -66,17 +66,18 @@ pub(in crate::pipeline) fn out_of_fold(
         dataset,
         cache,
         trials: &trials,
-        cuts: &cuts,
+        splits: &splits,
     };
-    let mut done = Done::new(&sweep);
+    let mut done = SearchOutcome::new(&sweep);
     // Whoever asks counts the heads.
     let quiet = WithinStage::uncounted(progress);
-    done.add(train_unit(&sweep, &sweep.fields(0)?, &[0], &quiet)?);
-    let folds: Vec<usize> = (0..cuts.len()).collect();
-    let said: Vec<_> = folds.iter().map(|fold| &done.result(0, 0, *fold).said).collect();
+    done.add(train_unit(&sweep, &sweep.shared(0)?, &[0], &quiet)?);
+    let folds: Vec<usize> = (0..splits.len()).collect();
+    let predictions: Vec<_> =
+        folds.iter().map(|fold| &done.result(0, 0, *fold).predictions).collect();
     Ok(OutOfFold {
         metric: metric.name,
         higher_is_better: metric.higher_is_better,
-        evidence: pooled(&folds, &said, &done, &sweep, &metric),
+        statistics: pooled(&folds, &predictions, &done, &sweep, &metric),
     })
 }

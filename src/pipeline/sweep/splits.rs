@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     pipeline::settings::Pipeline,
     sweep::{
-        folds::{Strand, folds, resampled, share},
+        folds::{Stratum, folds, resampled, share},
         section::{Search, SweepSection},
     },
     wording::counted,
@@ -21,7 +21,7 @@ const LEAST_ROWS: usize = 2;
 
 /// Rows to learn from and rows to be judged on, of a dataset.
 #[derive(Clone, Debug)]
-pub(super) struct Cut {
+pub(super) struct Split {
     /// The share of the training rows, by its place among the section's; `None` for all of them.
     pub(super) share: Option<usize>,
     /// The number of a resample; `None` for the rows as they are.
@@ -38,11 +38,11 @@ pub(super) struct Cut {
 ///
 /// # Errors
 /// When there are fewer rows than folds, or numbers out of their range.
-pub(super) fn cuts(
+pub(super) fn splits(
     pipeline: &Pipeline,
     section: &SweepSection,
     dataset: &Dataset,
-) -> Result<Vec<Cut>> {
+) -> Result<Vec<Split>> {
     let refuse = |problem: String, hint: &str| Err(pipeline.refuse(problem, hint.into()));
     let (train, validation) = (dataset.part(Part::Train), dataset.part(Part::Validation));
     let seed = pipeline.file.seed;
@@ -84,8 +84,8 @@ pub(super) fn cuts(
     }
     let resamples = section.bootstrap.unwrap_or(0);
     let n_nested = section.nested.unwrap_or(0).saturating_add(1);
-    let n_cuts = parts.len().saturating_mul(fractions.len().max(1)).saturating_mul(n_nested);
-    if n_cuts.saturating_mul(resamples.saturating_add(1)) > MOST_CUTS {
+    let n_splits = parts.len().saturating_mul(fractions.len().max(1)).saturating_mul(n_nested);
+    if n_splits.saturating_mul(resamples.saturating_add(1)) > MOST_CUTS {
         return refuse(
             format!("folds, shares and resamples make more than {MOST_CUTS} sets of rows"),
             "lower sweep.bootstrap, sweep.folds or sweep.nested",
@@ -96,17 +96,17 @@ pub(super) fn cuts(
         Some(n_folds) => nested(pipeline, section, dataset, n_folds, &parts)?,
     };
     // A row is in a share or not, whatever its fold.
-    let strands = strands(dataset, &pool);
+    let strata = strata(dataset, &pool);
     let seed = pipeline.file.seed;
     let mut shares: Vec<(Option<usize>, Option<HashSet<u32>>)> = Vec::new();
     for (number, fraction) in fractions.iter().enumerate() {
-        let rows = share(&pool, &strands, *fraction, seed);
+        let rows = share(&pool, &strata, *fraction, seed);
         shares.push((Some(number), Some(rows.into_iter().collect())));
     }
     if shares.is_empty() {
         shares.push((None, None));
     }
-    let mut cuts = Vec::new();
+    let mut splits = Vec::new();
     for [train, validation] in parts {
         for (number, rows) in &shares {
             let within = |row: &u32| rows.as_ref().is_none_or(|rows| rows.contains(row));
@@ -119,7 +119,7 @@ pub(super) fn cuts(
             }
             let resamples = (0..resamples).map(Some);
             for resample in std::iter::once(None).chain(resamples) {
-                cuts.push(Cut {
+                splits.push(Split {
                     share: *number,
                     resample,
                     without: None,
@@ -132,13 +132,13 @@ pub(super) fn cuts(
             }
         }
     }
-    cuts.extend(inner);
-    Ok(cuts)
+    splits.extend(inner);
+    Ok(splits)
 }
 
 /// The rows cut into folds: for each, the rows outside it and those in it.
 fn parted(dataset: &Dataset, rows: &[u32], n_folds: usize, seed: u64) -> Vec<[Vec<u32>; 2]> {
-    let of = folds(&strands(dataset, rows), n_folds, seed);
+    let of = folds(&strata(dataset, rows), n_folds, seed);
     let within = |fold: usize, inside: bool| {
         let own = rows.iter().zip(&of);
         let own = own.filter(|(_, of)| (**of == fold) == inside);
@@ -147,14 +147,14 @@ fn parted(dataset: &Dataset, rows: &[u32], n_folds: usize, seed: u64) -> Vec<[Ve
     (0..n_folds).map(|fold| [within(fold, false), within(fold, true)]).collect()
 }
 
-/// The folds of what each fold leaves: settings are chosen on these where the fold is to judge the choice.
+/// The folds of what each fold leaves: settings are chosen on these and the fold itself measures the choice.
 fn nested(
     pipeline: &Pipeline,
     section: &SweepSection,
     dataset: &Dataset,
     n_folds: usize,
     parts: &[[Vec<u32>; 2]],
-) -> Result<Vec<Cut>> {
+) -> Result<Vec<Split>> {
     let refuse = |problem: String, hint: &str| Err(pipeline.refuse(problem, hint.into()));
     if section.folds.is_none() {
         return refuse(
@@ -184,13 +184,19 @@ fn nested(
             "set sweep.nested to 3 or 5, or leave it out",
         );
     }
-    let mut cuts = Vec::new();
+    let mut splits = Vec::new();
     for (fold, [rows, _]) in parts.iter().enumerate() {
         for [train, validation] in parted(dataset, rows, n_folds, pipeline.file.seed) {
-            cuts.push(Cut { share: None, resample: None, without: Some(fold), train, validation });
+            splits.push(Split {
+                share: None,
+                resample: None,
+                without: Some(fold),
+                train,
+                validation,
+            });
         }
     }
-    Ok(cuts)
+    Ok(splits)
 }
 
 /// Rows of no group, and groups: what can be dealt to folds.
@@ -200,11 +206,11 @@ fn units(dataset: &Dataset, rows: &[u32]) -> usize {
     alone + groups.flatten().collect::<HashSet<u64>>().len()
 }
 
-fn strands(dataset: &Dataset, rows: &[u32]) -> Vec<Strand> {
+fn strata(dataset: &Dataset, rows: &[u32]) -> Vec<Stratum> {
     rows.iter()
         .map(|row| {
             let row = &dataset.rows[*row as usize];
-            Strand { class: row.target.class(), group: row.group }
+            Stratum { class: row.target.class(), group: row.group }
         })
         .collect()
 }
@@ -221,20 +227,21 @@ mod tests {
         let file = toml::from_str(text).unwrap();
         let pipeline = Pipeline::check("pipeline.toml".as_ref(), file).unwrap();
         let dataset = load_dataset(&pipeline).unwrap();
-        let cuts = cuts(&pipeline, pipeline.sweep().unwrap(), &dataset).unwrap();
-        assert_eq!(cuts.len(), 3 + 3 * 2);
-        for (fold, outer) in cuts[..3].iter().enumerate() {
+        let splits = splits(&pipeline, pipeline.sweep().unwrap(), &dataset).unwrap();
+        assert_eq!(splits.len(), 3 + 3 * 2);
+        for (fold, outer) in splits[..3].iter().enumerate() {
             assert_eq!(outer.without, None);
-            let inner: Vec<&Cut> = cuts.iter().filter(|cut| cut.without == Some(fold)).collect();
+            let inner: Vec<&Split> =
+                splits.iter().filter(|split| split.without == Some(fold)).collect();
             assert_eq!(inner.len(), 2);
             let sorted = |rows: &[&[u32]]| {
                 let mut rows = rows.concat();
                 rows.sort_unstable();
                 rows
             };
-            for cut in &inner {
+            for split in &inner {
                 // What is learned from and what judges are together what the fold leaves.
-                assert_eq!(sorted(&[&cut.train, &cut.validation]), sorted(&[&outer.train]));
+                assert_eq!(sorted(&[&split.train, &split.validation]), sorted(&[&outer.train]));
             }
             assert_eq!(
                 sorted(&[&inner[0].validation, &inner[1].validation]),

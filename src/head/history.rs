@@ -22,7 +22,7 @@ pub struct EpochRecord {
     pub train_loss: f64,
     /// Mean validation loss, without either; `None` without validation samples.
     pub validation_loss: Option<f64>,
-    /// Validation metrics by name, as the task's judge computes them.
+    /// Validation metrics by name, as the task's evaluator computes them.
     pub scores: Vec<(&'static str, f64)>,
 }
 
@@ -60,29 +60,29 @@ impl fmt::Display for EpochRecord {
     }
 }
 
-/// One head's course so far.
+/// The epochs of one head so far, and its best parameters.
 #[derive(Clone)]
-pub(super) struct Course {
+pub(super) struct TrainingHistory {
     stopping: Option<(StoppingMetric, EarlyStopping)>,
     history: Vec<EpochRecord>,
     best: Option<(usize, Vec<f32>)>,
 }
 
-impl Course {
-    pub(super) fn new(spec: &HeadSpec) -> Course {
+impl TrainingHistory {
+    pub(super) fn new(spec: &HeadSpec) -> TrainingHistory {
         let stopping = spec.stopping.as_ref().map(|stopping| {
             let higher_is_better = stopping.metric.higher_is_better();
-            let judge = EarlyStopping::new(stopping.patience, higher_is_better);
-            (stopping.metric, judge)
+            let early = EarlyStopping::new(stopping.patience, higher_is_better);
+            (stopping.metric, early)
         });
-        Course { stopping, history: Vec::new(), best: None }
+        TrainingHistory { stopping, history: Vec::new(), best: None }
     }
 
     /// Records an epoch, keeps the parameters if it was the best, and says whether to stop.
     ///
     /// # Errors
     /// [`Error::Diverged`] when a loss is no number.
-    pub(super) fn judge(
+    pub(super) fn record(
         &mut self,
         record: EpochRecord,
         parameters: impl FnOnce() -> Vec<f32>,
@@ -97,7 +97,7 @@ impl Course {
         }
         let verdict = self.stopping.as_mut().and_then(|(metric, stopping)| {
             let value = record.score(*metric)?;
-            Some(stopping.judge(record.epoch, value))
+            Some(stopping.observe(record.epoch, value))
         });
         let epoch = record.epoch;
         self.history.push(record);

@@ -1,8 +1,8 @@
 //! The sets of samples that heads learn from: every cut, and for each label column that trials learn from one of its own.
 
-use super::{cuts::Cut, trials::Trial};
+use super::{splits::Split, trials::Trial};
 use crate::{
-    data::{Column, dataset::Dataset},
+    data::{ColumnName, dataset::Dataset},
     error::Result,
     head::targets::TargetTable,
     pipeline::{settings::Pipeline, tasks::TaskRows},
@@ -10,11 +10,11 @@ use crate::{
 };
 
 /// What the heads of some trials learn, set by set: the cuts of the first column, then those of the second ...
-pub(super) struct Lessons {
+pub(super) struct TargetSets {
     /// The column of each trial, by its place; all cuts of a column are one behind the other.
     column_of: Vec<usize>,
-    columns: Vec<Option<Column>>,
-    n_cuts: usize,
+    columns: Vec<Option<ColumnName>>,
+    n_splits: usize,
     /// The samples of each set.
     train: Vec<Vec<u32>>,
     /// Beside the rows' own targets, those of columns: one for each part of the rows that is judged.
@@ -23,18 +23,18 @@ pub(super) struct Lessons {
     table_of: Vec<Option<usize>>,
 }
 
-impl Lessons {
+impl TargetSets {
     /// Of the cuts of a dataset, for the columns of all trials.
     pub(super) fn new(
         rows: &TaskRows<'_>,
         dataset: &Dataset,
         trials: &[Trial],
-        cuts: &[Cut],
-    ) -> Lessons {
+        splits: &[Split],
+    ) -> TargetSets {
         let (columns, column_of) = columns(trials);
-        let mut lessons = Lessons {
+        let mut target_sets = TargetSets {
             column_of,
-            n_cuts: cuts.len(),
+            n_splits: splits.len(),
             train: Vec::new(),
             tables: Vec::new(),
             table_of: Vec::new(),
@@ -42,32 +42,32 @@ impl Lessons {
         };
         for column in columns {
             let mut judged: Option<&[u32]> = None;
-            for cut in cuts {
-                let train = rows.samples_of(dataset, &cut.train, true);
+            for split in splits {
+                let train = rows.samples_of(dataset, &split.train, true);
                 let train = rows.taught(dataset, column.as_ref(), &train);
-                lessons.train.push(train);
+                target_sets.train.push(train);
                 // Cuts that are judged on the same rows follow one another.
-                if column.is_some() && judged != Some(&cut.validation) {
-                    let table = rows.targets_of(dataset, column.as_ref(), &cut.validation);
-                    lessons.tables.push(table);
-                    judged = Some(&cut.validation);
+                if column.is_some() && judged != Some(&split.validation) {
+                    let table = rows.targets_of(dataset, column.as_ref(), &split.validation);
+                    target_sets.tables.push(table);
+                    judged = Some(&split.validation);
                 }
-                let table = column.as_ref().and(lessons.tables.len().checked_sub(1));
-                lessons.table_of.push(table);
+                let table = column.as_ref().and(target_sets.tables.len().checked_sub(1));
+                target_sets.table_of.push(table);
             }
-            lessons.columns.push(column);
+            target_sets.columns.push(column);
         }
-        lessons
+        target_sets
     }
 
     /// The set of a trial on a cut.
-    pub(super) fn set(&self, trial: usize, cut: usize) -> usize {
-        self.column_of[trial] * self.n_cuts + cut
+    pub(super) fn set(&self, trial: usize, split: usize) -> usize {
+        self.column_of[trial] * self.n_splits + split
     }
 
     /// The cut of a set.
-    pub(super) fn cut(&self, set: usize) -> usize {
-        set % self.n_cuts
+    pub(super) fn split(&self, set: usize) -> usize {
+        set % self.n_splits
     }
 
     /// The samples of each set, in their order.
@@ -84,15 +84,15 @@ impl Lessons {
     }
 
     /// The columns that heads learn from, and the samples of each cut.
-    pub(super) fn columns(&self) -> impl Iterator<Item = (Option<&Column>, &[Vec<u32>])> {
+    pub(super) fn columns(&self) -> impl Iterator<Item = (Option<&ColumnName>, &[Vec<u32>])> {
         let columns = self.columns.iter().map(Option::as_ref);
-        columns.zip(self.train.chunks(self.n_cuts))
+        columns.zip(self.train.chunks(self.n_splits))
     }
 }
 
 /// The columns that trials learn from, each once, and the place of each trial's among them.
-fn columns(trials: &[Trial]) -> (Vec<Option<Column>>, Vec<usize>) {
-    let mut columns: Vec<Option<Column>> = Vec::new();
+fn columns(trials: &[Trial]) -> (Vec<Option<ColumnName>>, Vec<usize>) {
+    let mut columns: Vec<Option<ColumnName>> = Vec::new();
     let column_of = trials.iter().map(|trial| {
         let column = &trial.pipeline.file.train.label;
         let place = columns.iter().position(|one| one == column);
@@ -113,19 +113,20 @@ pub(super) fn check(
     pipeline: &Pipeline,
     dataset: &Dataset,
     trials: &[Trial],
-    cuts: &[Cut],
+    splits: &[Split],
 ) -> Result<()> {
     for column in columns(trials).0.iter().flatten() {
-        for cut in cuts {
-            let lessons = cut.train.iter();
-            let mut classes = lessons.filter_map(|row| dataset.lesson(*row, Some(column))?.class());
+        for split in splits {
+            let target_sets = split.train.iter();
+            let mut classes =
+                target_sets.filter_map(|row| dataset.lesson(*row, Some(column))?.class());
             let first = classes.next();
             if !classes.any(|class| Some(class) != first) {
                 return Err(pipeline.refuse(
                     format!(
                         "a head would learn from the column {column}, which has fewer than two labels \
                          on the {} that it learns from",
-                        counted(cut.train.len(), "row")
+                        counted(split.train.len(), "row")
                     ),
                     "leave the column out of sweep.label, or fill more of its cells".into(),
                 ));

@@ -1,39 +1,39 @@
 //! What a head said of each row of a split, kept as small as metrics need: any metric can be taken again on a draw of the
 //! rows, for hundreds of heads.
 
-mod probable;
+mod probabilities;
 
 use std::sync::Arc;
 
 use ndarray::ArrayView2;
 
 use super::counts::{ClassCounts, defined_ratio, f1};
-use super::multilabel::Decided;
+use super::multilabel::RowDecisions;
 use super::probability::weighted_mean;
-use super::regression::Rows;
+use super::regression::OrderedRows;
 use super::span::{AnsweredQuestion, best_over_gold};
 use super::tag_scheme::TagScheme;
-use super::tagging::{Split, TaggedSentence, no_counts};
+use super::tagging::{CountedSentences, TaggedSentence, no_counts};
 
-pub use self::probable::OF_PROBABILITIES;
-use self::probable::Probable;
+pub use self::probabilities::OF_PROBABILITIES;
+use self::probabilities::ProbabilityStatistics;
 
 /// What one head said of n rows: of texts, of sentences where words are tagged, of questions.
 ///
-/// Made by the constructor of the task; read by [`Evidence::score`].
-pub struct Evidence {
-    kind: Kind,
+/// Made by the constructor of the task; read by [`RowStatistics::score`].
+pub struct RowStatistics {
+    kind: Statistics,
 }
 
-enum Kind {
+enum Statistics {
     Classes {
         gold: Arc<Vec<u32>>,
         predicted: Vec<u32>,
         n_classes: usize,
     },
-    Labels(Decided),
+    Labels(RowDecisions),
     /// `None` where a number is not finite.
-    Values(Option<Rows>, usize),
+    Values(Option<OrderedRows>, usize),
     Sentences {
         counts: Vec<SentenceSums>,
         has_entities: bool,
@@ -43,7 +43,7 @@ enum Kind {
         n_rows: usize,
         metrics: Vec<(&'static str, Vec<f64>)>,
     },
-    Probabilities(Probable),
+    Probabilities(ProbabilityStatistics),
 }
 
 /// Words that are right and all of them; correct, predicted and actual entities, read strictly and as conlleval does.
@@ -61,19 +61,19 @@ struct TagCounts {
     ends: Vec<usize>,
 }
 
-impl Evidence {
+impl RowStatistics {
     /// Of one class for each row: `accuracy`, `macro_f1`, `micro_f1`, `weighted_f1`, `mcc`, as
     /// [`counts`](super::counts) defines them. The true classes can be shared by all heads; 4 bytes a row.
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use frostbert::metrics::evidence::Evidence;
+    /// use frostbert::metrics::row_statistics::RowStatistics;
     ///
     /// let gold = Arc::new(vec![0, 0, 1, 1]);
-    /// let evidence = Evidence::classes(gold, vec![0, 1, 1, 1], 2);
-    /// assert_eq!(evidence.score("accuracy", None), Some(0.75));
-    /// assert_eq!(evidence.score("accuracy", Some(&[1, 3, 0, 0])), Some(0.25));
-    /// assert_eq!(evidence.score("spearman", None), None);
+    /// let statistics = RowStatistics::classes(gold, vec![0, 1, 1, 1], 2);
+    /// assert_eq!(statistics.score("accuracy", None), Some(0.75));
+    /// assert_eq!(statistics.score("accuracy", Some(&[1, 3, 0, 0])), Some(0.25));
+    /// assert_eq!(statistics.score("spearman", None), None);
     /// ```
     ///
     /// # Panics
@@ -86,7 +86,7 @@ impl Evidence {
             highest.is_none_or(|&class| (class as usize) < n_classes),
             "class {highest:?} is below {n_classes}"
         );
-        Self { kind: Kind::Classes { gold, predicted, n_classes } }
+        Self { kind: Statistics::Classes { gold, predicted, n_classes } }
     }
 
     /// Of labels that are set or not, `[n, n_labels]` both: `accuracy`, `macro_f1`, `micro_f1`, `weighted_f1`, `samples_f1`,
@@ -98,7 +98,9 @@ impl Evidence {
     pub fn labels(gold: ArrayView2<bool>, predicted: ArrayView2<bool>) -> Self {
         assert_eq!(gold.dim(), predicted.dim(), "one decision for each label");
         Self {
-            kind: Kind::Labels(Decided::from_decisions(gold, |row, label| predicted[[row, label]])),
+            kind: Statistics::Labels(RowDecisions::from_decisions(gold, |row, label| {
+                predicted[[row, label]]
+            })),
         }
     }
 
@@ -112,18 +114,23 @@ impl Evidence {
         assert_eq!(gold.len(), predicted.len(), "one prediction for each row");
         assert!(u32::try_from(gold.len()).is_ok(), "at most u32::MAX rows");
         let is_finite = gold.iter().chain(predicted).all(|value| value.is_finite());
-        Self { kind: Kind::Values(is_finite.then(|| Rows::new(gold, predicted)), gold.len()) }
+        Self {
+            kind: Statistics::Values(
+                is_finite.then(|| OrderedRows::new(gold, predicted)),
+                gold.len(),
+            ),
+        }
     }
 
     /// Of tagged sentences, a row each: `token_accuracy`, `entity_f1_strict`, `entity_f1_conlleval`, as
-    /// [`tagging`](super::tagging) defines them. 32 bytes a sentence. For the F1 of tags see [`Evidence::tags`].
+    /// [`tagging`](super::tagging) defines them. 32 bytes a sentence. For the F1 of tags see [`RowStatistics::tags`].
     ///
     /// # Panics
     ///
     /// As [`tagging::evaluate`](super::tagging::evaluate).
     pub fn sentences(sentences: &[TaggedSentence], labels: &[String]) -> Self {
         let scheme = TagScheme::new(labels);
-        let split = Split::new(sentences, labels, scheme.as_ref(), |_, _, _| ());
+        let split = CountedSentences::new(sentences, labels, scheme.as_ref(), |_, _, _| ());
         let small = |counts: [u64; 3]| counts.map(|count| count as u32);
         let counts = split.sentences.iter().map(|sentence| {
             let right = sentence.tags.iter().map(|(_, [correct, ..])| correct);
@@ -135,7 +142,12 @@ impl Evidence {
                 conlleval: small([conlleval.correct, conlleval.predicted, conlleval.actual]),
             }
         });
-        Self { kind: Kind::Sentences { counts: counts.collect(), has_entities: scheme.is_some() } }
+        Self {
+            kind: Statistics::Sentences {
+                counts: counts.collect(),
+                has_entities: scheme.is_some(),
+            },
+        }
     }
 
     /// Of tagged sentences, a row each: `token_accuracy`, and `macro_f1` and `weighted_f1` over tags, in words. 8 bytes a
@@ -145,7 +157,7 @@ impl Evidence {
     ///
     /// As [`tagging::evaluate`](super::tagging::evaluate).
     pub fn tags(sentences: &[TaggedSentence], labels: &[String]) -> Self {
-        let split = Split::new(sentences, labels, None, |_, _, _| ());
+        let split = CountedSentences::new(sentences, labels, None, |_, _, _| ());
         let mut tags = TagCounts {
             n_labels: labels.len(),
             counts: Vec::new(),
@@ -157,7 +169,7 @@ impl Evidence {
             tags.counts.extend(sentence.tags.iter().map(small));
             tags.ends.push(tags.counts.len());
         }
-        Self { kind: Kind::Tags(tags) }
+        Self { kind: Statistics::Tags(tags) }
     }
 
     /// Of answers to questions, a row each: `exact_match` and `f1`, as [`span`](super::span) defines them. 16 bytes a
@@ -172,23 +184,29 @@ impl Evidence {
     /// bytes for each row and class and some more.
     ///
     /// ```
-    /// use frostbert::metrics::evidence::Evidence;
+    /// use frostbert::metrics::row_statistics::RowStatistics;
     /// use ndarray::array;
     ///
     /// let probabilities = array![[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]];
-    /// let evidence = Evidence::class_probabilities("roc_auc", &[0, 0, 1, 1], probabilities.view());
-    /// assert_eq!(evidence.score("roc_auc", None), Some(0.75));
-    /// assert_eq!(evidence.score("roc_auc", Some(&[3, 0, 0, 1])), Some(1.0));
+    /// let statistics = RowStatistics::class_probabilities("roc_auc", &[0, 0, 1, 1], probabilities.view());
+    /// assert_eq!(statistics.score("roc_auc", None), Some(0.75));
+    /// assert_eq!(statistics.score("roc_auc", Some(&[3, 0, 0, 1])), Some(1.0));
     /// ```
     ///
     /// # Panics
     ///
     /// If there is not one row for each class of `gold`, or one of these is not below C.
     pub fn class_probabilities(metric: &str, gold: &[u32], probabilities: ArrayView2<f32>) -> Self {
-        Self { kind: Kind::Probabilities(Probable::of_classes(metric, gold, probabilities)) }
+        Self {
+            kind: Statistics::Probabilities(ProbabilityStatistics::of_classes(
+                metric,
+                gold,
+                probabilities,
+            )),
+        }
     }
 
-    /// Of probabilities of labels that are set or not, `[n, n_labels]` both: as [`Evidence::class_probabilities`], defined as
+    /// Of probabilities of labels that are set or not, `[n, n_labels]` both: as [`RowStatistics::class_probabilities`], defined as
     /// in [`multilabel`](super::multilabel). 17 bytes a decision.
     ///
     /// # Panics
@@ -200,7 +218,13 @@ impl Evidence {
         probabilities: ArrayView2<f32>,
     ) -> Self {
         assert_eq!(gold.dim(), probabilities.dim(), "a probability of each");
-        Self { kind: Kind::Probabilities(Probable::of_labels(metric, gold, probabilities)) }
+        Self {
+            kind: Statistics::Probabilities(ProbabilityStatistics::of_labels(
+                metric,
+                gold,
+                probabilities,
+            )),
+        }
     }
 
     /// Of metrics that are means of a number for each row, such as the log loss.
@@ -214,41 +238,43 @@ impl Evidence {
             metrics.iter().all(|(_, values)| values.len() == n_rows),
             "one number of each metric for each row"
         );
-        Self { kind: Kind::Means { n_rows, metrics } }
+        Self { kind: Statistics::Means { n_rows, metrics } }
     }
 
     /// Number of rows.
     pub fn n_rows(&self) -> usize {
         match &self.kind {
-            Kind::Classes { gold, .. } => gold.len(),
-            Kind::Labels(decided) => decided.n_rows(),
-            Kind::Values(_, n_rows) | Kind::Means { n_rows, .. } => *n_rows,
-            Kind::Sentences { counts, .. } => counts.len(),
-            Kind::Tags(tags) => tags.ends.len(),
-            Kind::Probabilities(probable) => probable.n_rows,
+            Statistics::Classes { gold, .. } => gold.len(),
+            Statistics::Labels(decided) => decided.n_rows(),
+            Statistics::Values(_, n_rows) | Statistics::Means { n_rows, .. } => *n_rows,
+            Statistics::Sentences { counts, .. } => counts.len(),
+            Statistics::Tags(tags) => tags.ends.len(),
+            Statistics::Probabilities(probable) => probable.n_rows,
         }
     }
 
-    /// The metrics that this evidence holds, by their names in metrics.json.
+    /// The metrics that can be computed from these, by their names in metrics.json.
     pub fn metrics(&self) -> Vec<&'static str> {
         match &self.kind {
-            Kind::Classes { .. } => vec!["accuracy", "macro_f1", "micro_f1", "weighted_f1", "mcc"],
-            Kind::Labels(_) => {
+            Statistics::Classes { .. } => {
+                vec!["accuracy", "macro_f1", "micro_f1", "weighted_f1", "mcc"]
+            }
+            Statistics::Labels(_) => {
                 vec!["accuracy", "macro_f1", "micro_f1", "weighted_f1", "samples_f1"]
             }
-            Kind::Values(..) => vec!["spearman", "pearson", "mse", "mae"],
-            Kind::Sentences { has_entities, .. } => {
+            Statistics::Values(..) => vec!["spearman", "pearson", "mse", "mae"],
+            Statistics::Sentences { has_entities, .. } => {
                 let all = ["token_accuracy", "entity_f1_strict", "entity_f1_conlleval"];
                 all[..if *has_entities { 3 } else { 1 }].to_vec()
             }
-            Kind::Tags(_) => vec!["token_accuracy", "macro_f1", "weighted_f1"],
-            Kind::Means { metrics, .. } => metrics.iter().map(|(name, _)| *name).collect(),
-            Kind::Probabilities(probable) => probable.metrics(),
+            Statistics::Tags(_) => vec!["token_accuracy", "macro_f1", "weighted_f1"],
+            Statistics::Means { metrics, .. } => metrics.iter().map(|(name, _)| *name).collect(),
+            Statistics::Probabilities(probable) => probable.metrics(),
         }
     }
 
     /// A metric where row `i` stands for `weights[i]` equal rows, or each for itself: on all rows what the task's
-    /// `evaluate` gives. `None` where it is undefined, and for a metric that is not one of [`Evidence::metrics`].
+    /// `evaluate` gives. `None` where it is undefined, and for a metric that is not one of [`RowStatistics::metrics`].
     ///
     /// Takes one to some nanoseconds a row.
     ///
@@ -266,10 +292,10 @@ impl Evidence {
         };
         assert_eq!(weights.len(), self.n_rows(), "one weight for each row");
         match &self.kind {
-            Kind::Classes { gold, predicted, n_classes } => {
+            Statistics::Classes { gold, predicted, n_classes } => {
                 score_classes(metric, gold, predicted, *n_classes, weights)
             }
-            Kind::Labels(decided) => {
+            Statistics::Labels(decided) => {
                 let [accuracy, macro_f1, micro_f1, weighted_f1, samples_f1, _] =
                     decided.scores(weights, None);
                 match metric {
@@ -281,7 +307,7 @@ impl Evidence {
                     _ => None,
                 }
             }
-            Kind::Values(rows, _) => {
+            Statistics::Values(rows, _) => {
                 let rows = rows.as_ref()?;
                 match metric {
                     "spearman" => rows.spearman(weights),
@@ -291,10 +317,10 @@ impl Evidence {
                     _ => None,
                 }
             }
-            Kind::Sentences { counts, has_entities } => {
+            Statistics::Sentences { counts, has_entities } => {
                 score_sentences(metric, counts, *has_entities, weights)
             }
-            Kind::Tags(tags) => {
+            Statistics::Tags(tags) => {
                 let counts = tags.sum(weights);
                 match metric {
                     "token_accuracy" => counts.accuracy(),
@@ -303,11 +329,11 @@ impl Evidence {
                     _ => None,
                 }
             }
-            Kind::Means { metrics, .. } => {
+            Statistics::Means { metrics, .. } => {
                 let (_, values) = metrics.iter().find(|(name, _)| *name == metric)?;
                 weighted_mean(values.iter().copied(), weights)
             }
-            Kind::Probabilities(probable) => probable.score(metric, weights),
+            Statistics::Probabilities(probable) => probable.score(metric, weights),
         }
     }
 
@@ -315,14 +341,14 @@ impl Evidence {
     /// `exact_match`.
     pub fn right(&self, metric: &str) -> Option<Vec<bool>> {
         match (&self.kind, metric) {
-            (Kind::Classes { gold, predicted, .. }, "accuracy" | "micro_f1") => {
+            (Statistics::Classes { gold, predicted, .. }, "accuracy" | "micro_f1") => {
                 let pairs = gold.iter().zip(predicted);
                 Some(pairs.map(|(gold, predicted)| gold == predicted).collect())
             }
-            (Kind::Labels(decided), "accuracy") => {
+            (Statistics::Labels(decided), "accuracy") => {
                 Some(decided.is_right().iter().map(|&right| right > 0.5).collect())
             }
-            (Kind::Means { metrics, .. }, "exact_match") => {
+            (Statistics::Means { metrics, .. }, "exact_match") => {
                 let (_, values) = metrics.iter().find(|(name, _)| *name == metric)?;
                 Some(values.iter().map(|&right| right > 0.5).collect())
             }

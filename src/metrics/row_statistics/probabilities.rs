@@ -12,7 +12,7 @@ use crate::metrics::{
 pub const OF_PROBABILITIES: [&str; 4] = ["roc_auc", "log_loss", "brier", "ece"];
 
 /// Probabilities of rows, as what one of these metrics needs of them.
-pub(super) struct Probable {
+pub(super) struct ProbabilityStatistics {
     pub(super) n_rows: usize,
     needs: Needs,
 }
@@ -25,7 +25,7 @@ enum Needs {
     Nothing,
 }
 
-impl Probable {
+impl ProbabilityStatistics {
     pub(super) fn of_classes(metric: &str, gold: &[u32], probabilities: ArrayView2<f32>) -> Self {
         let labels: Vec<usize> = gold.iter().map(|&class| class as usize).collect();
         let needs = match metric {

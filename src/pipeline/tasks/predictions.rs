@@ -1,4 +1,4 @@
-//! What heads say of rows, as small as metrics need it: kept for every head of a sweep.
+//! The predictions of heads, as small as metrics need them: kept for every head of a sweep.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,42 +9,42 @@ use super::{documents::labels_of, questions::answered};
 use crate::{
     data::dataset::Dataset,
     error::Result,
-    head::{bank::Judge, outputs::OutputHead, saved::HeadDescription},
+    head::{bank::Evaluator, outputs::OutputHead, saved::HeadDescription},
     metrics::{
-        evidence::Evidence,
         outputs::{OutputRows, gathered},
+        row_statistics::RowStatistics,
         tagging::TaggedSentence,
     },
 };
 
-/// A judge that also tells what a head said.
-pub(crate) trait Listener: Judge {
+/// An evaluator that also returns the predictions of a head.
+pub(crate) trait PredictionEvaluator: Evaluator {
     /// The rows of the dataset that are judged, in their order.
     fn rows(&self) -> Vec<u32>;
 
     /// What a head's outputs on the samples say of those rows.
-    fn said(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Said;
+    fn predictions(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Predictions;
 
     /// The same of outputs that may be too many to be in memory.
     ///
     /// # Errors
     /// When what they are computed from cannot be read.
-    fn said_of(&self, logits: &dyn OutputRows, head: &OutputHead) -> Result<Said> {
-        Ok(self.said(gathered(logits)?.view(), head))
+    fn predictions_of(&self, logits: &dyn OutputRows, head: &OutputHead) -> Result<Predictions> {
+        Ok(self.predictions(gathered(logits)?.view(), head))
     }
 
     /// What is fitted to such outputs.
     ///
     /// # Errors
     /// When what they are computed from cannot be read.
-    fn tuned(&self, _: &dyn OutputRows) -> Result<Tuned> {
-        Ok(Tuned::default())
+    fn calibration(&self, _: &dyn OutputRows) -> Result<Calibration> {
+        Ok(Calibration::default())
     }
 }
 
 /// What is fitted to outputs on rows that a head did not learn from.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Tuned {
+pub(crate) struct Calibration {
     /// Of classes.
     pub(crate) temperature: Option<f64>,
     /// Of labels that are set or not.
@@ -53,7 +53,7 @@ pub(crate) struct Tuned {
     pub(crate) no_answer_threshold: Option<f64>,
 }
 
-impl Tuned {
+impl Calibration {
     /// Sets what was fitted.
     pub(crate) fn apply(&self, head: &mut HeadDescription) {
         if let Some(temperature) = self.temperature {
@@ -68,9 +68,9 @@ impl Tuned {
     }
 }
 
-/// What a head said of some rows.
+/// The predictions of a head for some rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Said {
+pub(crate) enum Predictions {
     /// A class of each.
     Classes(Vec<u32>),
     /// The labels of each.
@@ -85,53 +85,53 @@ pub(crate) enum Said {
     Answers(Vec<Option<String>>),
 }
 
-impl Said {
+impl Predictions {
     /// Adds what was said of further rows.
     ///
     /// # Panics
     /// When it is of another task.
-    pub(crate) fn append(&mut self, other: Said) {
+    pub(crate) fn append(&mut self, other: Predictions) {
         match (self, other) {
-            (Said::Classes(all), Said::Classes(more)) => all.extend(more),
-            (Said::Labels(all), Said::Labels(more)) => all.extend(more),
-            (Said::Probabilities(all), Said::Probabilities(more)) => all.extend(more),
-            (Said::Values(all), Said::Values(more)) => all.extend(more),
-            (Said::Tags(all), Said::Tags(more)) => all.extend(more),
-            (Said::Answers(all), Said::Answers(more)) => all.extend(more),
+            (Predictions::Classes(all), Predictions::Classes(more)) => all.extend(more),
+            (Predictions::Labels(all), Predictions::Labels(more)) => all.extend(more),
+            (Predictions::Probabilities(all), Predictions::Probabilities(more)) => all.extend(more),
+            (Predictions::Values(all), Predictions::Values(more)) => all.extend(more),
+            (Predictions::Tags(all), Predictions::Tags(more)) => all.extend(more),
+            (Predictions::Answers(all), Predictions::Answers(more)) => all.extend(more),
             _ => panic!("rows of one task"),
         }
     }
 
     /// Beside what is true of these rows, in their order, as far as a metric needs it.
-    pub(crate) fn evidence(&self, dataset: &Dataset, rows: &Gold, metric: &str) -> Evidence {
+    pub(crate) fn statistics(&self, dataset: &Dataset, rows: &Gold, metric: &str) -> RowStatistics {
         let target = |row: &u32| &dataset.rows[*row as usize].target;
         match self {
-            Said::Classes(predicted) => {
+            Predictions::Classes(predicted) => {
                 let n_classes = dataset.labels.len();
-                Evidence::classes(rows.classes.clone(), predicted.clone(), n_classes)
+                RowStatistics::classes(rows.classes.clone(), predicted.clone(), n_classes)
             }
-            Said::Labels(predicted) => {
+            Predictions::Labels(predicted) => {
                 let decided = Array2::from_shape_fn(
                     (rows.rows.len(), dataset.labels.len()),
                     |(row, label)| predicted[row].contains(&(label as u32)),
                 );
-                Evidence::labels(labels_of(dataset, &rows.rows).view(), decided.view())
+                RowStatistics::labels(labels_of(dataset, &rows.rows).view(), decided.view())
             }
-            Said::Probabilities(all) => {
+            Predictions::Probabilities(all) => {
                 let shape = (rows.rows.len(), dataset.labels.len());
                 let all = ArrayView2::from_shape(shape, all).expect("a probability of each label");
                 if rows.classes.len() == rows.rows.len() {
-                    Evidence::class_probabilities(metric, &rows.classes, all)
+                    RowStatistics::class_probabilities(metric, &rows.classes, all)
                 } else {
                     let gold = labels_of(dataset, &rows.rows);
-                    Evidence::label_probabilities(metric, gold.view(), all)
+                    RowStatistics::label_probabilities(metric, gold.view(), all)
                 }
             }
-            Said::Values(predicted) => {
+            Predictions::Values(predicted) => {
                 let gold = rows.rows.iter().filter_map(|row| target(row).value());
-                Evidence::values(&gold.collect::<Vec<f64>>(), predicted)
+                RowStatistics::values(&gold.collect::<Vec<f64>>(), predicted)
             }
-            Said::Tags(predicted) => {
+            Predictions::Tags(predicted) => {
                 let wide = |tag: &Option<u32>| tag.map(|tag| tag as usize);
                 let predicted: Vec<Vec<Option<usize>>> =
                     predicted.iter().map(|tags| tags.iter().map(wide).collect()).collect();
@@ -144,17 +144,17 @@ impl Said {
                     .collect();
                 match metric {
                     "macro_f1" | "weighted_f1" => {
-                        Evidence::tags(&sentences, dataset.labels.names())
+                        RowStatistics::tags(&sentences, dataset.labels.names())
                     }
-                    _ => Evidence::sentences(&sentences, dataset.labels.names()),
+                    _ => RowStatistics::sentences(&sentences, dataset.labels.names()),
                 }
             }
-            Said::Answers(predicted) => {
+            Predictions::Answers(predicted) => {
                 let questions = rows.rows.iter().zip(predicted);
                 let questions: Vec<_> = questions
                     .map(|(row, answer)| answered(&dataset.rows[*row as usize], answer.clone()))
                     .collect();
-                Evidence::answers(&questions)
+                RowStatistics::answers(&questions)
             }
         }
     }

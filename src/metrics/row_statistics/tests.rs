@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::*;
 use crate::metrics::{classification, multilabel, regression, span, tagging};
 
-/// Every metric on all rows, and on a draw beside the evidence of the rows drawn, both equal to what `expected` says.
-fn holds(evidence: &Evidence, expected: &Value) {
-    for metric in evidence.metrics() {
-        let got = evidence.score(metric, None);
+/// Every metric on all rows, and on a draw beside the statistics of the rows drawn, both equal to what `expected` says.
+fn holds(statistics: &RowStatistics, expected: &Value) {
+    for metric in statistics.metrics() {
+        let got = statistics.score(metric, None);
         assert!(got.is_some(), "{metric} is undefined");
         assert_eq!(got, expected[metric].as_f64(), "{metric}");
     }
@@ -26,10 +26,10 @@ fn draw(rng: &mut ChaCha8Rng, n_rows: usize) -> (Vec<u32>, Vec<usize>) {
 }
 
 /// A weighted score is that of repeated rows: exactly, or to the rounding of sums in another order.
-fn weighs(evidence: &Evidence, repeated: &Evidence, weights: &[u32]) {
+fn weighs(statistics: &RowStatistics, repeated: &RowStatistics, weights: &[u32]) {
     assert_eq!(repeated.n_rows() as u32, weights.iter().sum::<u32>(), "the rows drawn");
-    for metric in evidence.metrics() {
-        let got = evidence.score(metric, Some(weights)).unwrap();
+    for metric in statistics.metrics() {
+        let got = statistics.score(metric, Some(weights)).unwrap();
         let expected = repeated.score(metric, None).unwrap();
         assert!((got - expected).abs() < 1e-12, "{metric}: {got} {expected}");
     }
@@ -50,17 +50,17 @@ fn classes_score_as_the_classifier_does() {
         let metrics =
             classification::evaluate(&labels, probabilities.view(), n_classes as usize, None);
         let of = |rows: &[usize]| {
-            Evidence::classes(
+            RowStatistics::classes(
                 Arc::new(rows.iter().map(|&row| gold[row]).collect()),
                 rows.iter().map(|&row| predicted[row]).collect(),
                 n_classes as usize,
             )
         };
-        let evidence = of(&(0..120).collect::<Vec<_>>());
-        assert_eq!(evidence.metrics().len(), 5);
-        holds(&evidence, &serde_json::to_value(metrics).unwrap());
+        let statistics = of(&(0..120).collect::<Vec<_>>());
+        assert_eq!(statistics.metrics().len(), 5);
+        holds(&statistics, &serde_json::to_value(metrics).unwrap());
         let (weights, rows) = draw(&mut rng, 120);
-        weighs(&evidence, &of(&rows), &weights);
+        weighs(&statistics, &of(&rows), &weights);
     }
 }
 
@@ -74,28 +74,28 @@ fn labels_score_as_the_multi_label_classifier_does() {
     });
     let predicted = probabilities.mapv(|probability| probability >= 0.5);
     let metrics = multilabel::evaluate(gold.view(), probabilities.view(), &[0.5; 4], None);
-    let evidence = Evidence::labels(gold.view(), predicted.view());
-    assert_eq!(evidence.metrics().len(), 5);
-    holds(&evidence, &serde_json::to_value(metrics).unwrap());
+    let statistics = RowStatistics::labels(gold.view(), predicted.view());
+    assert_eq!(statistics.metrics().len(), 5);
+    holds(&statistics, &serde_json::to_value(metrics).unwrap());
     let (weights, rows) = draw(&mut rng, 80);
-    let repeated = Evidence::labels(
+    let repeated = RowStatistics::labels(
         gold.select(Axis(0), &rows).view(),
         predicted.select(Axis(0), &rows).view(),
     );
-    weighs(&evidence, &repeated, &weights);
+    weighs(&statistics, &repeated, &weights);
 }
 
-/// As [`holds`] and [`weighs`], of evidence that is made for each metric of probabilities.
-fn of_probabilities(n_rows: usize, expected: &Value, of: impl Fn(&str, &[usize]) -> Evidence) {
+/// As [`holds`] and [`weighs`], of statistics that are made for each metric of probabilities.
+fn of_probabilities(n_rows: usize, expected: &Value, of: impl Fn(&str, &[usize]) -> RowStatistics) {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let all: Vec<usize> = (0..n_rows).collect();
     for metric in OF_PROBABILITIES {
-        let evidence = of(metric, &all);
-        assert!(evidence.metrics().contains(&metric), "{metric}");
-        holds(&evidence, expected);
+        let statistics = of(metric, &all);
+        assert!(statistics.metrics().contains(&metric), "{metric}");
+        holds(&statistics, expected);
         let (weights, rows) = draw(&mut rng, n_rows);
-        weighs(&evidence, &of(metric, &rows), &weights);
-        assert_eq!(evidence.right(metric), None);
+        weighs(&statistics, &of(metric, &rows), &weights);
+        assert_eq!(statistics.right(metric), None);
     }
 }
 
@@ -115,7 +115,7 @@ fn probabilities_of_classes_score_as_the_classifier_does() {
         of_probabilities(120, &expected, |metric, rows| {
             let gold: Vec<u32> = rows.iter().map(|&row| gold[row]).collect();
             let own = probabilities.select(Axis(0), rows);
-            Evidence::class_probabilities(metric, &gold, own.view())
+            RowStatistics::class_probabilities(metric, &gold, own.view())
         });
     }
 }
@@ -135,7 +135,7 @@ fn probabilities_of_labels_score_as_the_multi_label_classifier_does() {
             [gold.mapv(|has| f32::from(u8::from(has))), probabilities.clone()]
                 .map(|all| all.select(Axis(0), rows));
         let gold = gold.mapv(|has| has == 1.0);
-        Evidence::label_probabilities(metric, gold.view(), probabilities.view())
+        RowStatistics::label_probabilities(metric, gold.view(), probabilities.view())
     });
 }
 
@@ -144,10 +144,11 @@ fn probabilities_that_are_not_finite_have_no_score() {
     let probabilities = ndarray::array![[f32::NAN, 1.0], [0.5, 0.5]];
     let gold = ndarray::array![[true, false], [false, true]];
     for metric in OF_PROBABILITIES {
-        let of_classes = Evidence::class_probabilities(metric, &[0, 1], probabilities.view());
-        let of_labels = Evidence::label_probabilities(metric, gold.view(), probabilities.view());
-        for evidence in [of_classes, of_labels] {
-            assert_eq!((evidence.n_rows(), evidence.score(metric, None)), (2, None));
+        let of_classes = RowStatistics::class_probabilities(metric, &[0, 1], probabilities.view());
+        let of_labels =
+            RowStatistics::label_probabilities(metric, gold.view(), probabilities.view());
+        for statistics in [of_classes, of_labels] {
+            assert_eq!((statistics.n_rows(), statistics.score(metric, None)), (2, None));
         }
     }
 }
@@ -158,20 +159,20 @@ fn values_score_as_the_regressor_does() {
     let gold: Vec<f64> = (0..90).map(|_| f64::from(rng.gen_range(0..9))).collect();
     let noisy = |value: &f64| value + f64::from(rng.gen_range(-30..30)) / 8.0;
     let predicted: Vec<f64> = gold.iter().map(noisy).collect();
-    let evidence = Evidence::values(&gold, &predicted);
+    let statistics = RowStatistics::values(&gold, &predicted);
     let metrics = regression::evaluate(&gold, &predicted, None);
-    assert_eq!(evidence.metrics().len(), 4);
-    holds(&evidence, &serde_json::to_value(metrics).unwrap());
+    assert_eq!(statistics.metrics().len(), 4);
+    holds(&statistics, &serde_json::to_value(metrics).unwrap());
     let (weights, rows) = draw(&mut rng, 90);
     let [gold, predicted] =
         [&gold, &predicted].map(|all| rows.iter().map(|&row| all[row]).collect::<Vec<f64>>());
-    weighs(&evidence, &Evidence::values(&gold, &predicted), &weights);
+    weighs(&statistics, &RowStatistics::values(&gold, &predicted), &weights);
 }
 
 #[test]
 fn a_head_that_diverged_has_no_score() {
-    let evidence = Evidence::values(&[1.0, 2.0], &[f64::NAN, 1.0]);
-    assert_eq!((evidence.n_rows(), evidence.score("mse", None)), (2, None));
+    let statistics = RowStatistics::values(&[1.0, 2.0], &[f64::NAN, 1.0]);
+    assert_eq!((statistics.n_rows(), statistics.score("mse", None)), (2, None));
 }
 
 #[test]
@@ -198,12 +199,12 @@ fn sentences_score_as_the_tagger_does() {
         let metrics = serde_json::to_value(tagging::evaluate(&sentences, &labels, None)).unwrap();
         let (weights, rows) = draw(&mut rng, 40);
         let drawn: Vec<TaggedSentence> = rows.iter().map(|&row| sentence(row)).collect();
-        for of in [Evidence::sentences, Evidence::tags] {
-            let evidence = of(&sentences, &labels);
-            holds(&evidence, &metrics);
-            weighs(&evidence, &of(&drawn, &labels), &weights);
+        for of in [RowStatistics::sentences, RowStatistics::tags] {
+            let statistics = of(&sentences, &labels);
+            holds(&statistics, &metrics);
+            weighs(&statistics, &of(&drawn, &labels), &weights);
         }
-        let known = Evidence::sentences(&sentences, &labels).metrics();
+        let known = RowStatistics::sentences(&sentences, &labels).metrics();
         assert_eq!(known.len(), if n_labels == 5 { 3 } else { 1 });
     }
 }
@@ -216,38 +217,38 @@ fn answers_score_by_the_rules_of_squad() {
     };
     let questions =
         [question("the Seine", "Seine"), question("in 1889", "1889"), question("Eiffel", "")];
-    let evidence = Evidence::answers(&questions);
+    let statistics = RowStatistics::answers(&questions);
     let metrics = span::evaluate(&questions, None);
-    holds(&evidence, &serde_json::to_value(metrics).unwrap());
-    assert_eq!(evidence.score("exact_match", Some(&[0, 2, 0])), Some(0.0));
-    assert_eq!(evidence.right("exact_match"), Some(vec![true, false, false]));
+    holds(&statistics, &serde_json::to_value(metrics).unwrap());
+    assert_eq!(statistics.score("exact_match", Some(&[0, 2, 0])), Some(0.0));
+    assert_eq!(statistics.right("exact_match"), Some(vec![true, false, false]));
 }
 
 #[test]
 fn right_rows_are_told_where_the_metric_is_their_share() {
-    let classes = Evidence::classes(Arc::new(vec![0, 1, 1]), vec![0, 0, 1], 2);
+    let classes = RowStatistics::classes(Arc::new(vec![0, 1, 1]), vec![0, 0, 1], 2);
     assert_eq!(classes.right("accuracy"), Some(vec![true, false, true]));
     assert_eq!(classes.right("macro_f1"), None);
     let gold = ndarray::array![[true, false], [true, true]];
     let labels =
-        Evidence::labels(gold.view(), ndarray::array![[true, false], [true, false]].view());
+        RowStatistics::labels(gold.view(), ndarray::array![[true, false], [true, false]].view());
     assert_eq!(labels.right("accuracy"), Some(vec![true, false]));
-    assert_eq!(Evidence::values(&[1.0], &[1.0]).right("mse"), None);
+    assert_eq!(RowStatistics::values(&[1.0], &[1.0]).right("mse"), None);
 }
 
 #[test]
 fn without_rows_there_is_no_score() {
     let none = [
-        Evidence::classes(Arc::new(vec![]), vec![], 2),
-        Evidence::labels(Array2::default((0, 3)).view(), Array2::default((0, 3)).view()),
-        Evidence::values(&[], &[]),
-        Evidence::sentences(&[], &["O".into(), "B-x".into()]),
-        Evidence::tags(&[], &["O".into()]),
-        Evidence::answers(&[]),
+        RowStatistics::classes(Arc::new(vec![]), vec![], 2),
+        RowStatistics::labels(Array2::default((0, 3)).view(), Array2::default((0, 3)).view()),
+        RowStatistics::values(&[], &[]),
+        RowStatistics::sentences(&[], &["O".into(), "B-x".into()]),
+        RowStatistics::tags(&[], &["O".into()]),
+        RowStatistics::answers(&[]),
     ];
-    for evidence in none {
-        for metric in evidence.metrics() {
-            assert_eq!(evidence.score(metric, None), None, "{metric}");
+    for statistics in none {
+        for metric in statistics.metrics() {
+            assert_eq!(statistics.score(metric, None), None, "{metric}");
         }
     }
 }
@@ -255,5 +256,5 @@ fn without_rows_there_is_no_score() {
 #[test]
 #[should_panic(expected = "class Some(2) is below 2")]
 fn a_class_outside_the_label_map_is_refused() {
-    Evidence::classes(Arc::new(vec![0]), vec![2], 2);
+    RowStatistics::classes(Arc::new(vec![0]), vec![2], 2);
 }

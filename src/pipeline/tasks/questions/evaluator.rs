@@ -2,31 +2,31 @@
 
 use ndarray::{ArrayView2, s};
 
-use super::{Found, Questions, answered, context_of};
+use super::{FoundAnswer, Questions, answered, context_of};
 use crate::{
     data::dataset::Dataset,
     error::Result,
-    head::{bank::Judge, outputs::OutputHead},
+    head::{bank::Evaluator, outputs::OutputHead},
     metrics::{
         outputs::{OutputRows, gathered},
         span::{self, AnsweredQuestion},
     },
     pipeline::tasks::{
-        judges::defined,
-        said::{Listener, Said, Tuned},
+        evaluators::defined,
+        predictions::{Calibration, PredictionEvaluator, Predictions},
     },
 };
 
 /// Scores answers on the validation questions, with no answer wherever its score is the higher one.
-pub(crate) struct QuestionJudge<'a> {
+pub(crate) struct QuestionEvaluator<'a> {
     pub(super) questions: Vec<usize>,
     pub(super) of: &'a Questions,
     pub(super) dataset: &'a Dataset,
 }
 
-impl QuestionJudge<'_> {
+impl QuestionEvaluator<'_> {
     /// What outputs say of every question.
-    fn found(&self, logits: ArrayView2<'_, f32>) -> Vec<Found> {
+    fn found(&self, logits: ArrayView2<'_, f32>) -> Vec<FoundAnswer> {
         let mut first = 0;
         let mut all = Vec::with_capacity(self.questions.len());
         for question in &self.questions {
@@ -54,27 +54,30 @@ impl QuestionJudge<'_> {
     }
 }
 
-impl Listener for QuestionJudge<'_> {
+impl PredictionEvaluator for QuestionEvaluator<'_> {
     fn rows(&self) -> Vec<u32> {
         self.questions.iter().map(|row| *row as u32).collect()
     }
 
-    fn said(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Said {
-        Said::Answers(self.predicted(logits))
+    fn predictions(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Predictions {
+        Predictions::Answers(self.predicted(logits))
     }
 
-    fn tuned(&self, logits: &dyn OutputRows) -> Result<Tuned> {
+    fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
         let logits = gathered(logits)?;
         let tune = || {
             let found = self.found(logits.view());
             let all = self.questions.iter().map(|question| *question as u32);
             self.of.tune(self.dataset, all.zip(&found))
         };
-        Ok(Tuned { no_answer_threshold: self.of.may_be_impossible.then(tune), ..Tuned::default() })
+        Ok(Calibration {
+            no_answer_threshold: self.of.may_be_impossible.then(tune),
+            ..Calibration::default()
+        })
     }
 }
 
-impl Judge for QuestionJudge<'_> {
+impl Evaluator for QuestionEvaluator<'_> {
     fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         let questions = self.questions.iter().zip(self.predicted(logits));
         let answers: Vec<AnsweredQuestion> =

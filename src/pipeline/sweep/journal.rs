@@ -23,7 +23,7 @@ const PLAN_FILE: &str = "lock.json";
 
 /// What one unit of a sweep came to.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Unit {
+pub(super) struct UnitRecord {
     pub(super) heads: Vec<(HeadPlan, HeadResult)>,
     /// Rows of the dataset that are judged, of each cut.
     pub(super) judged: Vec<Vec<u32>>,
@@ -52,15 +52,15 @@ pub(super) fn unit_name(number: usize) -> String {
 }
 
 /// The folder of what a sweep has done, or several.
-pub(in crate::pipeline) struct Kept {
+pub(in crate::pipeline) struct Journal {
     folder: PathBuf,
     /// Locked while this process is at it.
     _plan: File,
 }
 
-impl Kept {
+impl Journal {
     /// Begins in a run folder.
-    pub(in crate::pipeline) fn begin(run: &Path, plan: &impl Serialize) -> Result<Kept> {
+    pub(in crate::pipeline) fn begin(run: &Path, plan: &impl Serialize) -> Result<Journal> {
         // Under another name until the plan is whole and locked: what has this name can be gone on with.
         let (folder, aside) = (run.join(UNFINISHED), run.join(format!("tmp-{UNFINISHED}")));
         for old in [&folder, &aside] {
@@ -76,18 +76,21 @@ impl Kept {
         file.write_all(&bytes_of(plan)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         fs::rename(&aside, &folder).map_err(Error::io("rename", &folder))?;
-        Ok(Kept { folder, _plan: file })
+        Ok(Journal { folder, _plan: file })
     }
 
     /// Goes on in a run folder whose plan is the same, and which is not another process's work.
-    pub(in crate::pipeline) fn resume(run: &Path, plan: &impl Serialize) -> Result<Option<Kept>> {
+    pub(in crate::pipeline) fn resume(
+        run: &Path,
+        plan: &impl Serialize,
+    ) -> Result<Option<Journal>> {
         let folder = run.join(UNFINISHED);
         let path = folder.join(PLAN_FILE);
         if !fs::read(&path).is_ok_and(|bytes| bytes == bytes_of(plan)) {
             return Ok(None);
         }
         let file = File::open(&path).map_err(Error::io("read", &path))?;
-        Ok(file.try_lock().is_ok().then_some(Kept { folder, _plan: file }))
+        Ok(file.try_lock().is_ok().then_some(Journal { folder, _plan: file }))
     }
 
     /// The newest run of a name that is not whole and can be gone on with: its folder, and what it has done.
@@ -95,13 +98,13 @@ impl Kept {
         run_dir: &Path,
         name: &str,
         plan: &impl Serialize,
-    ) -> Result<Option<(PathBuf, Kept)>> {
+    ) -> Result<Option<(PathBuf, Journal)>> {
         for run in run_folder::newest_first(&run_dir.join(name))? {
             if is_finished(&run) {
                 continue;
             }
-            if let Some(kept) = Kept::resume(&run, plan)? {
-                return Ok(Some((run, kept)));
+            if let Some(journal) = Journal::resume(&run, plan)? {
+                return Ok(Some((run, journal)));
             }
         }
         Ok(None)

@@ -11,9 +11,9 @@ use std::{
 use super::{
     Sweep,
     candidates::Metric,
-    heads::{Fields, Fit, HeadPlan, HeadResult, bank_settings},
-    kept::{Kept, Rung},
-    search::{Done, Group, plans, score_of, unit, whole_cuts},
+    heads::{FittedParameters, HeadPlan, HeadResult, SharedFeatures, bank_settings},
+    journal::{Journal, Rung},
+    search::{SearchOutcome, TrialGroup, plans, score_of, unit, whole_cuts},
     trials::described,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         bank::{Bank, BankData, SampleSet},
         spec::HeadSpec,
     },
-    pipeline::tasks::said::Listener,
+    pipeline::tasks::predictions::PredictionEvaluator,
     progress::Progress,
     sweep::halving::rungs,
 };
@@ -31,39 +31,41 @@ use crate::{
 type HeadKey = (usize, u64, usize);
 
 fn key_of(plan: &HeadPlan) -> HeadKey {
-    (plan.trial, plan.seed, plan.cut)
+    (plan.trial, plan.seed, plan.split)
 }
 
 /// Trains all heads that learn epoch by epoch side by side, and gives the worse ones up at each rung. Returns the number of
 /// the last rung.
 pub(super) fn halve(
     sweep: &Sweep<'_>,
-    groups: &[Group],
+    groups: &[TrialGroup],
     metric: &Metric,
-    kept: &Kept,
-    done: &mut Done,
+    journal: &Journal,
+    done: &mut SearchOutcome,
     progress: &dyn Progress,
 ) -> Result<usize> {
-    let groups: Vec<&Group> = groups.iter().filter(|group| group.has_epochs).collect();
-    let mut race = Race::new(sweep, &groups, metric);
-    let n_decided = race.follow(kept, done, progress);
+    let groups: Vec<&TrialGroup> = groups.iter().filter(|group| group.has_epochs).collect();
+    let mut halving = Halving::new(sweep, &groups, metric);
+    let n_decided = halving.follow(journal, done, progress);
 
-    let fields: Vec<Fields<'_>> =
-        groups.iter().map(|group| sweep.fields(group.trials[0])).collect::<Result<_>>()?;
-    let judges: Vec<Vec<Box<dyn Listener + '_>>> =
-        fields.iter().map(|fields| fields.judges(sweep)).collect();
-    if let Some(judges) = judges.first() {
-        done.judged = judges.iter().map(|judge| judge.rows()).collect();
+    let shared: Vec<SharedFeatures<'_>> =
+        groups.iter().map(|group| sweep.shared(group.trials[0])).collect::<Result<_>>()?;
+    let evaluators: Vec<Vec<Box<dyn PredictionEvaluator + '_>>> =
+        shared.iter().map(|shared| shared.evaluators(sweep)).collect();
+    if let Some(evaluators) = evaluators.first() {
+        done.judged = evaluators.iter().map(|evaluator| evaluator.rows()).collect();
     }
-    let heads: Vec<Heads<'_>> = groups
+    let heads: Vec<RungHeads<'_>> = groups
         .iter()
-        .zip(fields.iter().zip(&judges))
-        .map(|(group, (fields, judges))| Heads::new(sweep, group, &race.left, fields, judges))
+        .zip(shared.iter().zip(&evaluators))
+        .map(|(group, (shared, evaluators))| {
+            RungHeads::new(sweep, group, &halving.left, shared, evaluators)
+        })
         .collect::<Result<_>>()?;
     let sets: Vec<Vec<SampleSet<'_>>> =
-        heads.iter().map(|heads| heads.fields.sets(heads.judges)).collect();
+        heads.iter().map(|heads| heads.shared.sets(heads.evaluators)).collect();
     let data: Vec<BankData<'_>> =
-        heads.iter().zip(&sets).map(|(heads, sets)| heads.fields.data(sets)).collect();
+        heads.iter().zip(&sets).map(|(heads, sets)| heads.shared.data(sets)).collect();
     // A group whose trials were all given up trains nothing.
     let mut banks: Vec<Option<Bank<'_>>> = heads
         .iter()
@@ -74,22 +76,22 @@ pub(super) fn halve(
         })
         .collect();
 
-    for rung in n_decided..race.stages.len() {
-        let (after, go_on) = race.stages[rung];
+    for rung in n_decided..halving.stages.len() {
+        let (after, go_on) = halving.stages[rung];
         let start = Instant::now();
         train_until(&mut banks, after)?;
         let seconds = start.elapsed().as_secs_f64();
         let mut now = HashMap::new();
         for (heads, bank) in heads.iter().zip(&banks) {
-            now.extend(heads.results(bank.as_ref(), &race.left)?);
+            now.extend(heads.results(bank.as_ref(), &halving.left)?);
         }
-        let ranked = race.ranked(&now, done);
+        let ranked = halving.ranked(&now, done);
         let decided = Rung::new(&ranked, go_on, now, seconds);
         for (heads, bank) in heads.iter().zip(&mut banks) {
             heads.keep(bank.as_mut(), &decided.go_on);
         }
-        kept.write(&rung_name(rung), &decided)?;
-        race.pass(rung, decided, done);
+        journal.write(&rung_name(rung), &decided)?;
+        halving.pass(rung, decided, done);
         let (score, best) = ranked[0];
         progress.detail(&format!(
             "after {after} epochs the best {go_on} of {} settings go on; {} {score:.4}: {}",
@@ -101,30 +103,30 @@ pub(super) fn halve(
 
     let start = Instant::now();
     train_until(&mut banks, usize::MAX)?;
-    race.seconds += start.elapsed().as_secs_f64();
-    let last = race.stages.len();
-    for trial in &race.left {
+    halving.seconds += start.elapsed().as_secs_f64();
+    let last = halving.stages.len();
+    for trial in &halving.left {
         done.rungs[*trial] = Some(last);
     }
     for ((group, heads), bank) in groups.iter().zip(&heads).zip(&banks) {
-        let mut results = heads.results(bank.as_ref(), &race.left)?;
+        let mut results = heads.results(bank.as_ref(), &halving.left)?;
         let all = plans(sweep, &group.trials);
         let own = all.iter().map(|plan| {
             let key = key_of(plan);
-            let ended = results.remove(&key).or_else(|| race.given_up.remove(&key));
+            let ended = results.remove(&key).or_else(|| halving.given_up.remove(&key));
             ended.expect("a head went on or was given up")
         });
         // The time of all banks stands with the first.
-        let seconds = std::mem::take(&mut race.seconds);
+        let seconds = std::mem::take(&mut halving.seconds);
         let own = own.collect();
-        done.add(unit(heads.fields, &all, own, heads.judges, seconds));
+        done.add(unit(heads.shared, &all, own, heads.evaluators, seconds));
         progress.advance(all.len() as u64, 0);
     }
     Ok(last)
 }
 
 /// The trials that go on, and what came of those that do not.
-struct Race<'a> {
+struct Halving<'a> {
     sweep: &'a Sweep<'a>,
     metric: &'a Metric,
     /// After so many epochs so many trials go on.
@@ -136,12 +138,12 @@ struct Race<'a> {
     seconds: f64,
 }
 
-impl<'a> Race<'a> {
-    fn new(sweep: &'a Sweep<'a>, groups: &[&Group], metric: &'a Metric) -> Race<'a> {
+impl<'a> Halving<'a> {
+    fn new(sweep: &'a Sweep<'a>, groups: &[&TrialGroup], metric: &'a Metric) -> Halving<'a> {
         let trials = groups.iter().flat_map(|group| group.trials.iter().copied());
         let left: Vec<usize> = trials.collect();
         let epochs = left.iter().map(|trial| sweep.trials[*trial].pipeline.file.train.epochs);
-        Race {
+        Halving {
             sweep,
             metric,
             stages: rungs(left.len(), epochs.max().unwrap_or(0)),
@@ -152,12 +154,17 @@ impl<'a> Race<'a> {
     }
 
     /// Passes the rungs that were decided before a kill; returns how many.
-    fn follow(&mut self, kept: &Kept, done: &mut Done, progress: &dyn Progress) -> usize {
+    fn follow(
+        &mut self,
+        journal: &Journal,
+        done: &mut SearchOutcome,
+        progress: &dyn Progress,
+    ) -> usize {
         let n_trials = self.left.len();
         let mut n_decided = 0;
         while let Some((_, go_on)) = self.stages.get(n_decided) {
             let is_same = |rung: &Rung| rung.decides(self.sweep, &self.left, *go_on);
-            let Some(decided) = kept.read(&rung_name(n_decided)).filter(is_same) else {
+            let Some(decided) = journal.read(&rung_name(n_decided)).filter(is_same) else {
                 break;
             };
             self.pass(n_decided, decided, done);
@@ -174,10 +181,14 @@ impl<'a> Race<'a> {
     }
 
     /// The trials that are left with their scores, the best first.
-    fn ranked(&self, now: &HashMap<HeadKey, HeadResult>, done: &Done) -> Vec<(f64, usize)> {
+    fn ranked(
+        &self,
+        now: &HashMap<HeadKey, HeadResult>,
+        done: &SearchOutcome,
+    ) -> Vec<(f64, usize)> {
         let (metric, whole) = (self.metric, whole_cuts(self.sweep));
         let scored = self.left.iter().map(|trial| {
-            let own = |seed, cut| &now[&(*trial, seed, cut)];
+            let own = |seed, split| &now[&(*trial, seed, split)];
             let score = score_of(self.sweep, done, metric, &whole, own);
             (score.unwrap_or(metric.worst()), *trial)
         });
@@ -189,7 +200,7 @@ impl<'a> Race<'a> {
     }
 
     /// Does what a rung decided.
-    fn pass(&mut self, number: usize, rung: Rung, done: &mut Done) {
+    fn pass(&mut self, number: usize, rung: Rung, done: &mut SearchOutcome) {
         self.left = rung.go_on;
         self.seconds += rung.seconds;
         for (plan, result) in rung.given_up {
@@ -229,7 +240,7 @@ impl Rung {
         let mut given_up: Vec<(HeadPlan, HeadResult)> = now
             .into_iter()
             .filter(|((trial, ..), _)| !ahead.contains(trial))
-            .map(|((trial, seed, cut), result)| (HeadPlan { trial, seed, cut }, result))
+            .map(|((trial, seed, split), result)| (HeadPlan { trial, seed, split }, result))
             .collect();
         given_up.sort_by_key(|(plan, _)| key_of(plan));
         Rung { go_on, given_up, seconds }
@@ -249,25 +260,25 @@ impl Rung {
 }
 
 /// The heads of a group that were not given up before.
-struct Heads<'a> {
-    fields: &'a Fields<'a>,
-    judges: &'a [Box<dyn Listener + 'a>],
+struct RungHeads<'a> {
+    shared: &'a SharedFeatures<'a>,
+    evaluators: &'a [Box<dyn PredictionEvaluator + 'a>],
     plans: Vec<HeadPlan>,
     specs: Vec<HeadSpec>,
 }
 
-impl<'a> Heads<'a> {
+impl<'a> RungHeads<'a> {
     fn new(
         sweep: &Sweep<'_>,
-        group: &Group,
+        group: &TrialGroup,
         left: &[usize],
-        fields: &'a Fields<'a>,
-        judges: &'a [Box<dyn Listener + 'a>],
-    ) -> Result<Heads<'a>> {
+        shared: &'a SharedFeatures<'a>,
+        evaluators: &'a [Box<dyn PredictionEvaluator + 'a>],
+    ) -> Result<RungHeads<'a>> {
         let left = set_of(left);
         let trials = group.trials.iter().filter(|trial| left.contains(trial));
         let plans = plans(sweep, &trials.copied().collect::<Vec<_>>());
-        Ok(Heads { fields, judges, specs: fields.specs(&plans, sweep)?, plans })
+        Ok(RungHeads { shared, evaluators, specs: shared.specs(&plans, sweep)?, plans })
     }
 
     /// Lets only the heads of some trials learn on.
@@ -292,8 +303,9 @@ impl<'a> Heads<'a> {
         let own = (0..self.plans.len()).filter(|head| trials.contains(&self.plans[*head].trial));
         let own: Vec<usize> = own.collect();
         let plans: Vec<HeadPlan> = own.iter().map(|head| self.plans[*head].clone()).collect();
-        let fits = own.iter().map(|head| Fit::of(bank.best(*head), &self.specs[*head]));
-        let results = self.fields.results(&plans, fits.collect(), self.judges)?;
+        let fits =
+            own.iter().map(|head| FittedParameters::of(bank.best(*head), &self.specs[*head]));
+        let results = self.shared.results(&plans, fits.collect(), self.evaluators)?;
         Ok(plans.iter().map(key_of).zip(results).collect())
     }
 }

@@ -2,10 +2,10 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::said::{Listener, Said, Tuned};
+use super::predictions::{Calibration, PredictionEvaluator, Predictions};
 use crate::{
     error::Result,
-    head::{bank::Judge, outputs::OutputHead, spec::StoppingMetric},
+    head::{bank::Evaluator, outputs::OutputHead, spec::StoppingMetric},
     metrics::{
         ClassificationMetrics,
         calibration::{sigmoid_rows, softmax_rows},
@@ -14,22 +14,22 @@ use crate::{
         outputs::{OutputRows, gathered},
         probability::predictions,
         regression,
-        scorer::Scorer,
+        scorer::ClassScorer,
     },
     pipeline::measure::fit_temperature,
 };
 
-/// Judges classes: the validation rows and their classes, how many there are, and the metrics that early stopping follows.
-pub(super) struct ClassJudge {
+/// Evaluates classes: the validation rows and their classes, how many there are, and the metrics that early stopping follows.
+pub(super) struct ClassEvaluator {
     pub(super) rows: Vec<u32>,
     pub(super) labels: Vec<usize>,
     pub(super) n_classes: usize,
     pub(super) followed: Vec<StoppingMetric>,
     /// Whether what heads say is their probabilities.
-    pub(super) hears_probabilities: bool,
+    pub(super) needs_probabilities: bool,
 }
 
-impl ClassJudge {
+impl ClassEvaluator {
     /// The most probable class of each row.
     fn predicted(&self, logits: &dyn OutputRows) -> Result<Vec<usize>> {
         let mut predicted = vec![0; self.rows.len()];
@@ -43,7 +43,7 @@ impl ClassJudge {
 
     /// All metrics of probabilities at temperature 1.
     fn measured(&self, logits: &dyn OutputRows) -> Result<ClassificationMetrics> {
-        let mut scorer = Scorer::new(self.labels.clone(), self.n_classes, None);
+        let mut scorer = ClassScorer::new(self.labels.clone(), self.n_classes, None);
         logits.show(&mut |places, logits| scorer.add(places, softmax_rows(logits, 1.0).view()))?;
         if self.followed.contains(&StoppingMetric::RocAuc) && scorer.wants_ranks() {
             logits.show(&mut |_, logits| scorer.rank(softmax_rows(logits, 1.0).view()))?;
@@ -52,7 +52,7 @@ impl ClassJudge {
     }
 }
 
-impl Judge for ClassJudge {
+impl Evaluator for ClassEvaluator {
     fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)> {
         let scores = self.scores_of(&logits, head);
         scores.expect("outputs in memory are shown without an error")
@@ -87,40 +87,43 @@ impl Judge for ClassJudge {
     }
 }
 
-impl Listener for ClassJudge {
+impl PredictionEvaluator for ClassEvaluator {
     fn rows(&self) -> Vec<u32> {
         self.rows.clone()
     }
 
-    fn said(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Said {
-        let said = self.said_of(&logits, head);
-        said.expect("outputs in memory are shown without an error")
+    fn predictions(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Predictions {
+        let predictions = self.predictions_of(&logits, head);
+        predictions.expect("outputs in memory are shown without an error")
     }
 
-    fn said_of(&self, logits: &dyn OutputRows, _: &OutputHead) -> Result<Said> {
-        if self.hears_probabilities {
+    fn predictions_of(&self, logits: &dyn OutputRows, _: &OutputHead) -> Result<Predictions> {
+        if self.needs_probabilities {
             let logits = gathered(logits)?;
             let probabilities = softmax_rows(logits.view(), 1.0);
-            return Ok(Said::Probabilities(probabilities.into_raw_vec_and_offset().0));
+            return Ok(Predictions::Probabilities(probabilities.into_raw_vec_and_offset().0));
         }
         let classes = self.predicted(logits)?.into_iter();
-        Ok(Said::Classes(classes.map(|class| class as u32).collect()))
+        Ok(Predictions::Classes(classes.map(|class| class as u32).collect()))
     }
 
-    fn tuned(&self, logits: &dyn OutputRows) -> Result<Tuned> {
-        Ok(Tuned { temperature: Some(fit_temperature(&self.labels, logits)?), ..Tuned::default() })
+    fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
+        Ok(Calibration {
+            temperature: Some(fit_temperature(&self.labels, logits)?),
+            ..Calibration::default()
+        })
     }
 }
 
-/// Judges labels that are set or not, at thresholds of one half.
-pub(super) struct LabelJudge {
+/// Evaluates labels that are set or not, at thresholds of one half.
+pub(super) struct LabelSetEvaluator {
     pub(super) rows: Vec<u32>,
     pub(super) labels: Array2<bool>,
     /// Whether what heads say is their probabilities.
-    pub(super) hears_probabilities: bool,
+    pub(super) needs_probabilities: bool,
 }
 
-impl Judge for LabelJudge {
+impl Evaluator for LabelSetEvaluator {
     fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         let thresholds = vec![0.5; logits.ncols()];
         let probabilities = sigmoid_rows(logits);
@@ -139,37 +142,37 @@ impl Judge for LabelJudge {
     }
 }
 
-impl Listener for LabelJudge {
+impl PredictionEvaluator for LabelSetEvaluator {
     fn rows(&self) -> Vec<u32> {
         self.rows.clone()
     }
 
-    fn said(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Said {
-        if self.hears_probabilities {
-            return Said::Probabilities(sigmoid_rows(logits).into_raw_vec_and_offset().0);
+    fn predictions(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Predictions {
+        if self.needs_probabilities {
+            return Predictions::Probabilities(sigmoid_rows(logits).into_raw_vec_and_offset().0);
         }
         let set = logits.rows().into_iter().map(|row| {
             let labels = (0..).zip(row).filter(|(_, logit)| **logit >= 0.0);
             labels.map(|(label, _)| label).collect()
         });
-        Said::Labels(set.collect())
+        Predictions::Labels(set.collect())
     }
 
-    fn tuned(&self, logits: &dyn OutputRows) -> Result<Tuned> {
+    fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
         let probabilities = sigmoid_rows(gathered(logits)?.view());
         let thresholds = multilabel::tune_thresholds(self.labels.view(), probabilities.view());
-        Ok(Tuned { thresholds: Some(thresholds), ..Tuned::default() })
+        Ok(Calibration { thresholds: Some(thresholds), ..Calibration::default() })
     }
 }
 
-/// Judges numbers, scaled back by mean and deviation.
-pub(super) struct ValueJudge {
+/// Evaluates numbers, scaled back by mean and deviation.
+pub(super) struct ValueEvaluator {
     pub(super) rows: Vec<u32>,
     pub(super) values: Vec<f64>,
     pub(super) scale: [f64; 2],
 }
 
-impl ValueJudge {
+impl ValueEvaluator {
     fn predicted(&self, logits: ArrayView2<'_, f32>) -> Vec<f64> {
         let [mean, deviation] = self.scale;
         let scaled = |value: &f32| f64::from(*value) * deviation + mean;
@@ -177,17 +180,17 @@ impl ValueJudge {
     }
 }
 
-impl Listener for ValueJudge {
+impl PredictionEvaluator for ValueEvaluator {
     fn rows(&self) -> Vec<u32> {
         self.rows.clone()
     }
 
-    fn said(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Said {
-        Said::Values(self.predicted(logits))
+    fn predictions(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Predictions {
+        Predictions::Values(self.predicted(logits))
     }
 }
 
-impl Judge for ValueJudge {
+impl Evaluator for ValueEvaluator {
     fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
         let metrics = regression::evaluate(&self.values, &self.predicted(logits), None);
         defined(vec![
@@ -217,12 +220,12 @@ mod tests {
     fn classes_are_judged_alike_by_outputs_in_memory_and_by_those_that_come_a_few_at_a_time() {
         let (n_rows, n_classes) = (60, 7);
         let followed = vec![StoppingMetric::RocAuc, StoppingMetric::LogLoss, StoppingMetric::Mcc];
-        let judge = ClassJudge {
+        let evaluator = ClassEvaluator {
             rows: (0..n_rows as u32).collect(),
             labels: (0..n_rows).map(|row| row * 5 % n_classes).collect(),
             n_classes,
             followed,
-            hears_probabilities: false,
+            needs_probabilities: false,
         };
         let head = OutputHead {
             number: 0,
@@ -233,12 +236,15 @@ mod tests {
         let logits = Array2::from_shape_fn((n_rows, n_classes), logit);
         let (first, rest) = logits.view().split_at(ndarray::Axis(0), 23);
         let parts = Chained(vec![first, rest]);
-        let scores = judge.scores_of(&parts, &head).unwrap();
-        assert_eq!(scores, judge.scores(logits.view(), &head));
+        let scores = evaluator.scores_of(&parts, &head).unwrap();
+        assert_eq!(scores, evaluator.scores(logits.view(), &head));
         let names: Vec<&str> = scores.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["accuracy", "macro_f1", "roc_auc", "log_loss", "mcc"]);
-        let said = judge.said_of(&parts, &head).unwrap();
-        assert_eq!(said, judge.said(logits.view(), &head));
-        assert_eq!(judge.tuned(&parts).unwrap(), judge.tuned(&logits.view()).unwrap());
+        let predictions = evaluator.predictions_of(&parts, &head).unwrap();
+        assert_eq!(predictions, evaluator.predictions(logits.view(), &head));
+        assert_eq!(
+            evaluator.calibration(&parts).unwrap(),
+            evaluator.calibration(&logits.view()).unwrap()
+        );
     }
 }

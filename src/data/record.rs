@@ -2,29 +2,29 @@
 
 /// One record of a data file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Example {
+pub struct Record {
     /// The record's own name, where the source has an `id` column; for conllu the sentence's `sent_id`, for squad the
     /// question's id.
     pub id: Option<String>,
-    /// The text, exactly as it stands in the file; for conll and conllu all [`Example::words`] with one space between
+    /// The text, exactly as it stands in the file; for conll and conllu all [`Record::words`] with one space between
     /// them, for squad the question.
     pub text: String,
-    /// The second text, where [`Want::text_pair`] asked for it; for squad always, the context.
+    /// The second text, where [`WantedFields::text_pair`] asked for it; for squad always, the context.
     pub text_pair: Option<String>,
-    /// The label cell without the white space around it, where [`Want::label`] asked for it.
+    /// The label cell without the white space around it, where [`WantedFields::label`] asked for it.
     /// For multi-label data it holds all labels: see [`Source::split_labels`](super::Source::split_labels).
     pub label: Option<String>,
-    /// The labels, where the file has a list of them in place of a cell; then there is no [`Example::label`].
+    /// The labels, where the file has a list of them in place of a cell; then there is no [`Record::label`].
     pub labels: Option<Vec<String>>,
     /// The cells of [`Source::label_columns`](super::Source::label_columns), in their order, without the white space around
     /// them; what is null or not there is empty.
     pub label_cells: Vec<String>,
     /// The words as the file gives them, for conll and conllu; at least one.
     pub words: Option<Vec<String>>,
-    /// One tag for each of the words, where [`Want::label`] asked for it. IOB1 has become IOB2.
+    /// One tag for each of the words, where [`WantedFields::label`] asked for it. IOB1 has become IOB2.
     pub tags: Option<Vec<String>>,
-    /// The question's right answers, for squad, where [`Want::label`] asked for them. None of them, though asked for,
-    /// means that the context does not answer the question: see [`Example::is_impossible`].
+    /// The question's right answers, for squad, where [`WantedFields::label`] asked for them. None of them, though asked for,
+    /// means that the context does not answer the question: see [`Record::is_impossible`].
     pub answers: Option<Vec<Answer>>,
     /// What a split must not tear apart, for formats that know it: records of one source with the same name here belong
     /// together. For squad it stands for the context, for conll and conllu for the document.
@@ -49,14 +49,14 @@ pub struct Answer {
 
 /// Which columns a task needs, beside the text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Want {
+pub struct WantedFields {
     /// Without it the label column (for conll and conllu the tags, for squad the answers) is not looked for.
     pub label: bool,
     /// Without it the `text_pair` column is not looked for.
     pub text_pair: bool,
 }
 
-impl Example {
+impl Record {
     /// Whether there is nothing to encode: the text is nothing but white space, or the second text is. Half a pair is
     /// no pair, be it a question without context or a sentence without one to compare it to.
     ///
@@ -78,7 +78,7 @@ impl Example {
 
     /// A sentence, whose text is its words with one space between them.
     pub(super) fn of_words(words: Vec<String>, tags: Option<Vec<String>>) -> Self {
-        Example { text: words.join(" "), words: Some(words), tags, ..Example::default() }
+        Record { text: words.join(" "), words: Some(words), tags, ..Record::default() }
     }
 }
 
@@ -102,11 +102,11 @@ impl Answer {
 mod tests {
     use super::*;
 
-    fn example(text: &str, text_pair: Option<&str>) -> Example {
-        Example {
+    fn example(text: &str, text_pair: Option<&str>) -> Record {
+        Record {
             text: text.to_owned(),
             text_pair: text_pair.map(str::to_owned),
-            ..Example::default()
+            ..Record::default()
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn answers_that_were_not_asked_for_are_not_impossible() {
-        let with = |answers| Example { answers, ..example("q", Some("c")) };
+        let with = |answers| Record { answers, ..example("q", Some("c")) };
         assert!(!with(None).is_impossible());
         assert!(with(Some(Vec::new())).is_impossible());
         let answer = Answer { text: "c".to_owned(), start: 0 };

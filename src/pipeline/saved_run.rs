@@ -9,7 +9,7 @@ use super::{
     lock::{LOCK_FILE, Lock},
     run_folder,
     settings::Pipeline,
-    tasks::{TaskMetrics, TaskRows, Tuning, similarity},
+    tasks::{CalibrationRows, TaskMetrics, TaskRows, similarity},
 };
 use crate::{
     cache::reader::CacheReader,
@@ -228,7 +228,9 @@ pub fn evaluate(
     let cache = CacheReader::existing(&report.cache)?;
     let rows = TaskRows::new(&pipeline, &dataset, &cache, states)?;
     let outcome = match &run.head {
-        Some(head) => rows.finish(&pipeline, &dataset, &mut head.clone(), Tuning::Saved)?,
+        Some(head) => {
+            rows.finish(&pipeline, &dataset, &mut head.clone(), CalibrationRows::Saved)?
+        }
         None => similarity::measure(&rows, &pipeline, &dataset)?,
     };
     outcome.metrics.test.ok_or_else(|| Error::Record {

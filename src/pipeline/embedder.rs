@@ -1,4 +1,4 @@
-//! Texts to states in memory, for what is in no cache: new texts that a head judges, queries.
+//! Embeds texts in memory, without a cache: new texts to predict for, queries.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -17,7 +17,7 @@ use crate::{
         checkpoint::Checkpoint,
         plan::plan_batches,
         runtime::Runtime,
-        tokenizer::{Input, TextTokenizer},
+        tokenizer::{Document, TextTokenizer},
     },
     error::{Error, Result},
     states::{StateId, StateKind},
@@ -80,7 +80,7 @@ impl TextEncoder {
     ///
     /// # Errors
     /// When an input has no token, the encoder fails, or a state is no number.
-    pub(super) fn encode(&mut self, inputs: &[Input<'_>]) -> Result<EncodedTexts> {
+    pub(super) fn encode(&mut self, inputs: &[Document<'_>]) -> Result<EncodedTexts> {
         let aligned = self.states.iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)));
         let stores = |kind: StateKind| self.states.iter().any(|state| state.kind == kind);
         let (stores_words, stores_tokens) = (stores(StateKind::Words), stores(StateKind::Tokens));
@@ -143,9 +143,9 @@ impl TextEncoder {
     }
 }
 
-fn name_of(input: &Input<'_>) -> String {
+fn name_of(input: &Document<'_>) -> String {
     match input {
-        Input::Text(text) | Input::Pair(text, _) => shorten(text, 40),
-        Input::Words(words) => shorten(&words.join(" "), 40),
+        Document::Text(text) | Document::Pair(text, _) => shorten(text, 40),
+        Document::Words(words) => shorten(&words.join(" "), 40),
     }
 }
