@@ -68,6 +68,18 @@ fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
 }
 
 #[test]
+fn a_journal_that_outlived_its_finished_sweep_is_removed_by_the_next_one() {
+    let workshop = workshop(LONG);
+    workshop.succeed(SWEEP);
+    // A kill between the lock of the run and the removal of the journal leaves this.
+    let left = workshop.path("runs/tiny/001/unfinished");
+    fs::create_dir(&left).unwrap();
+    fs::copy(workshop.path("runs/tiny/001/lock.json"), left.join("lock.json")).unwrap();
+    workshop.succeed(SWEEP);
+    assert!(!left.exists() && workshop.path("runs/tiny/002/lock.json").exists());
+}
+
+#[test]
 fn a_sweep_that_another_process_is_at_is_left_alone() {
     let workshop = workshop(LONG);
     let mut first = begun(&workshop, UNIT);

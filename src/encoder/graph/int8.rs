@@ -58,7 +58,8 @@ impl WeightForm {
     pub(in crate::encoder) fn of_this_cpu() -> WeightForm {
         #[cfg(target_arch = "x86_64")]
         let has_vnni =
-            is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
+            [is_x86_feature_detected!("avx512vnni"), is_x86_feature_detected!("avxvnni")]
+                .contains(&true);
         #[cfg(not(target_arch = "x86_64"))]
         let has_vnni = true;
         if has_vnni { WeightForm::Signed } else { WeightForm::Unsigned }

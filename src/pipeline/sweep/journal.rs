@@ -101,6 +101,7 @@ impl Journal {
     ) -> Result<Option<(PathBuf, Journal)>> {
         for run in run_folder::newest_first(&run_dir.join(name))? {
             if is_finished(&run) {
+                remove_leftover(&run);
                 continue;
             }
             if let Some(journal) = Journal::resume(&run, plan)? {
@@ -139,6 +140,16 @@ impl Journal {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.json.gz"))
+    }
+}
+
+/// Removes the journal of a finished run whose process was killed between its lock and [`Journal::finish`]. One that a
+/// process is still removing is left to it; one that cannot be removed harms nobody.
+fn remove_leftover(run: &Path) {
+    let folder = run.join(UNFINISHED);
+    let plan = File::open(folder.join(PLAN_FILE));
+    if !plan.is_ok_and(|plan| plan.try_lock().is_err()) {
+        let _ = fs::remove_dir_all(folder);
     }
 }
 
