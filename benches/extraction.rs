@@ -23,6 +23,7 @@ use frostbert::{
         manifest::Manifest,
         plan::{PlanDocument, PlanSettings, Planner},
     },
+    config::{file::PipelineFile, settings::Pipeline},
     encoder::{
         Encoder, EncoderSettings,
         checkpoint::Checkpoint,
@@ -34,12 +35,8 @@ use frostbert::{
         tokenizer::{Document, TextTokenizer},
         windows::{Encoding, Overflow},
     },
+    extraction::extract::{ExtractReport, Machine, extract},
     fingerprint::Key,
-    pipeline::{
-        extract::{ExtractReport, Machine, extract},
-        file::PipelineFile,
-        settings::Pipeline,
-    },
     states::{Dtype, StateId, StateKind},
 };
 

@@ -14,10 +14,12 @@ use std::{error::Error, path::Path};
 
 use frostbert::{
     cache::reader::CacheReader,
+    config::settings::Pipeline,
     data::Part,
+    extraction::extract,
     features::{FeatureView, linfa::dataset, scaler::Scaler},
-    pipeline::{extract, settings::Pipeline, train::load_dataset},
     states::StateId,
+    training::train::load_dataset,
 };
 use linfa::prelude::*;
 use linfa_svm::Svm;

@@ -15,9 +15,9 @@ use std::path::Path;
 use frostbert::{
     data::Record,
     error::Result,
-    pipeline::{
-        extract::Machine,
-        predict::{Prediction, Predictor},
+    extraction::extract::Machine,
+    prediction::{
+        predictor::{Prediction, Predictor},
         saved_run::SavedRun,
     },
 };

@@ -7,16 +7,18 @@ use std::path::Path;
 
 use frostbert::{
     cache::reader::CacheReader,
+    config::settings::Pipeline,
     data::Part,
     error::Result,
+    extraction::extract,
     features::FeatureView,
     head::{
         bank, network::NetworkSpec, saved::Head, spec::HeadSpec, targets::TargetTable,
         transform::Transform,
     },
     metrics::probability::predictions,
-    pipeline::{extract, settings::Pipeline, train::load_dataset},
     states::StateId,
+    training::train::load_dataset,
 };
 
 fn main() -> Result<()> {

@@ -27,9 +27,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use frostbert::{
-    data::Format,
-    pipeline::{saved_run::SavedRun, settings::Pipeline},
-    progress::Progress,
+    config::settings::Pipeline, data::Format, prediction::saved_run::SavedRun, progress::Progress,
     wording::printable,
 };
 use output::say;
@@ -182,9 +180,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// What every command gets.
 struct Context {
     json: bool,
-    machine: frostbert::pipeline::extract::Machine,
+    machine: frostbert::extraction::extract::Machine,
     /// How ONNX Runtime was found.
-    search: frostbert::pipeline::doctor::RuntimeSearch,
+    search: frostbert::doctor::RuntimeSearch,
     progress: TerminalProgress,
 }
 

@@ -6,15 +6,15 @@
 //! data -> encoder -> cache -> features -> head bank -> metrics -> report
 //! ```
 //!
-//! A pipeline file ([`pipeline::settings::Pipeline`]) names texts, a model and a head. Stage 1
-//! ([`pipeline::extract`]) reads examples ([`data`]), tokenises them, runs the checkpoint through ONNX Runtime
+//! A pipeline file ([`config::settings::Pipeline`]) names texts, a model and a head. Stage 1
+//! ([`extraction`]) reads examples ([`data`]), tokenises them, runs the checkpoint through ONNX Runtime
 //! ([`encoder`]), keeps each document's hidden states (pooled, per word, or per token), and commits them shard by shard to
-//! a content-addressed [`cache`] that knows no labels. Stage 2 ([`pipeline::train`]) reads rows of states back, from memory
-//! or shard by shard ([`features`]), joins them with what they are to be ([`pipeline::tasks`]: labels of texts and pairs,
+//! a content-addressed [`cache`] that knows no labels. Stage 2 ([`training`]) reads rows of states back, from memory
+//! or shard by shard ([`features`]), joins them with what they are to be ([`tasks`]: labels of texts and pairs,
 //! numbers, tags of words, answers to questions), trains a bank of heads ([`head`], with the losses and optimisers of
-//! [`train`]), measures ([`metrics`]), holds many heads against each other ([`sweep`]) and writes a run folder
-//! ([`report`]) that can be replayed bit by bit ([`pipeline::lock`]). [`pipeline::predict`] applies its head to new
-//! texts, [`pipeline::similar`] compares texts by their states alone.
+//! [`train`]), measures ([`metrics`]), holds many heads against each other ([`sweep`], [`selection`]) and writes a run folder
+//! ([`report`]) that can be replayed bit by bit ([`run_folder::lock`]). [`prediction::predictor`] applies its head to new
+//! texts, [`prediction::similar`] compares texts by their states alone.
 //!
 //! A file imports only from modules that stand below its own in the list here; `cache` and `encoder` do not know each
 //! other; the heads see numbers, never texts or files. The library never prints, never exits and never reads the
@@ -22,11 +22,11 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use frostbert::pipeline::{self, extract::Machine, settings::Pipeline};
+//! use frostbert::{config::settings::Pipeline, experiment, extraction::extract::Machine};
 //!
 //! let pipeline = Pipeline::read(Path::new("pipelines/sentiment.toml"), &[])?;
 //! let machine = Machine::new("runtime/libonnxruntime.so", 2);
-//! let report = pipeline::run(&pipeline, &machine, &())?;
+//! let report = experiment::run(&pipeline, &machine, &())?;
 //! println!("{}", report.heads.run().display());
 //! # Ok::<(), frostbert::error::Error>(())
 //! ```
@@ -34,11 +34,27 @@
 //! Each module works alone: `examples/` trains a head step by step, hands cached states to `linfa`, and predicts with a
 //! saved run. What heads compute is written down in docs/heads.md, how they are trained in docs/training.md.
 
-pub mod pipeline;
+pub mod experiment;
+
+pub mod sweep;
+
+pub mod training;
+
+pub mod prediction;
+
+pub mod doctor;
+
+pub mod run_folder;
+
+pub mod tasks;
+
+pub mod extraction;
+
+pub mod config;
 
 pub mod report;
 
-pub mod sweep;
+pub mod selection;
 
 pub mod head;
 

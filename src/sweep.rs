@@ -1,70 +1,442 @@
-//! Sweeps: which heads are trained, on which rows, and what they tell side by side.
+//! Sweeps: many heads over one cache, compared on the rows that they did not see, and the best of them as a run.
 //!
-//! - [`section`] is `[sweep]` of a pipeline file, [`trials`] its settings one by one;
-//! - [`folds`]: which rows a head learns from, and which it is judged on;
-//! - [`halving`]: when the worse heads are given up;
-//! - [`leaderboard`]: the heads in order, with intervals, spreads, and which of them are not significantly worse than the best;
-//! - [`effects`]: what each setting does to the score;
-//! - [`heat_map`]: the score over two settings, such as layer and pooling;
-//! - [`curves`]: the score by layer, by the number of labels, and by the number of trials.
-//!
-//! All of it is about the validation rows; test rows have no part in it.
+//! A *trial* is one setting (`trials`); a *cut* is what a head learns from and is judged on (`cuts`); a head is a trial
+//! with a seed on a cut (`heads`). Heads that read the same states are trained together, some hundreds at a time: a
+//! *unit*, which is kept on disk when it is done (`kept`).
 
-pub mod curves;
-pub mod effects;
-pub mod folds;
-pub mod halving;
-pub mod heat_map;
-pub mod leaderboard;
-pub mod section;
-mod setting;
-pub mod trials;
+mod candidates;
+mod cross_validation;
+mod halving;
+mod heads;
+mod journal;
+mod nested;
+mod search;
+mod splits;
+mod target_sets;
+mod trials;
 
-use serde::Serialize;
-
-use self::{
-    curves::{LayerScore, LearningPoint},
-    effects::Effect,
-    heat_map::HeatMap,
-    leaderboard::Leaderboard,
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
 };
 
-pub use setting::show;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-/// A leaderboard, and what can be read from it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SweepFindings {
+pub use crate::sweep::nested::{NestedFold, NestedScore};
+pub(crate) use crate::sweep::{
+    cross_validation::{OutOfFold, out_of_fold},
+    journal::Journal,
+};
+use crate::{
+    cache::reader::CacheReader,
+    config::settings::Pipeline,
+    data::{Part, dataset::Dataset},
+    encoder::checkpoint::Checkpoint,
+    error::{Error, Result},
+    head::spec::StoppingMetric,
+    metrics::intervals::Bootstrap,
+    progress::Progress,
+    report::leaderboard,
+    run_folder,
+    selection::{SweepFindings, leaderboard::rank, section::SweepSection},
+    states::StateId,
+    sweep::{
+        candidates::SweepCandidates,
+        heads::{HeadPlan, SharedFeatures, ViewKey},
+        search::search,
+        splits::{Split, splits},
+        trials::{Trial, Trials, trials},
+    },
+    tasks::{TaskMetrics, measure::RunMetrics},
+    training::train::{
+        self, Overrides, RunFiles, TrainReport, cache_of, lock, note_cache, train_on,
+    },
+    wording::counted,
+};
+
+/// Draws of the bootstrap that compares the heads: intervals and standard errors, no far tails.
+const DRAWS: usize = 200;
+
+/// Heads at most: what they said of the rows is in memory.
+const MOST_HEADS: usize = 200_000;
+
+/// What a sweep did.
+#[derive(Clone, Debug, Serialize)]
+pub struct SweepReport {
+    /// The new run folder, or the one of an unfinished sweep that went on.
+    #[serde(serialize_with = "crate::wording::path_shown")]
+    pub run: PathBuf,
+    /// What was learned.
+    pub task: String,
+    /// Settings x seeds x folds, and where there are some x shares x resamples; with nested folds those of each fold too.
+    pub heads: usize,
+    /// Rows that one head learns from, mean over heads.
+    pub rows: f64,
+    /// Epochs that were really trained, mean over heads.
+    pub epochs: f64,
+    /// Wall time of fitting and of the validation after each epoch.
+    pub seconds: f64,
+    /// `heads x rows x epochs / seconds`.
+    pub head_samples_per_second: f64,
+    /// Wall time of the whole stage.
+    pub total_seconds: f64,
+    /// The head that was chosen.
+    pub best: Best,
+    /// What the choice itself is worth, with nested folds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nested: Option<NestedScore>,
     /// The heads in order.
-    pub leaderboard: Leaderboard,
-    /// The effect of each setting that was varied.
-    pub effects: Vec<Effect>,
-    /// The best head of each layer; empty unless layers were varied.
-    pub layer_profile: Vec<LayerScore>,
-    /// Layer x pooling; none unless both were varied.
-    pub heat_map: Option<HeatMap>,
-    /// The best head of each number of labels; empty unless `fraction` was varied.
-    pub learning_curve: Vec<LearningPoint>,
-    /// The best score to expect of 1, 2, ... trials.
-    pub expected_best: Vec<f64>,
+    pub leaderboard: Vec<Map<String, Value>>,
+    /// What was found, for people.
+    #[serde(skip)]
+    pub findings: SweepFindings,
+    /// The run of the chosen head.
+    #[serde(skip)]
+    pub winner: TrainReport,
 }
 
-impl SweepFindings {
-    /// Reads a leaderboard. `continuous` names the settings that were drawn from a distribution: their values are cut into
-    /// bins.
-    pub fn new(leaderboard: Leaderboard, continuous: &[String]) -> SweepFindings {
-        SweepFindings {
-            effects: effects::effects(&leaderboard, continuous),
-            layer_profile: curves::layer_profile(&leaderboard),
-            heat_map: curves::layer_key(&leaderboard)
-                .and_then(|layer| heat_map::heat_map(&leaderboard, layer, "pooling")),
-            learning_curve: curves::learning_curve(&leaderboard),
-            // Heads that were given up would count as trials of their own.
-            expected_best: if leaderboard.rows.iter().any(|row| row.rung.is_some()) {
-                Vec::new()
-            } else {
-                curves::expected_best(&curves::trials(&leaderboard), leaderboard.higher_is_better)
-            },
-            leaderboard,
+/// The head that was chosen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Best {
+    /// What was varied, with its values.
+    pub settings: Map<String, Value>,
+    /// What chose it: its metric on the rows that its heads did not see.
+    pub validation: Map<String, Value>,
+    /// On rows that decided nothing.
+    pub test: Option<TaskMetrics>,
+}
+
+/// Trains all heads of a pipeline's `[sweep]` on cached states, and writes a run folder with the leaderboard and the best.
+///
+/// # Errors
+/// When the pipeline or its data is at fault, the cache lacks rows or is damaged, or every training diverges.
+pub fn sweep(pipeline: &Pipeline, progress: &dyn Progress) -> Result<SweepReport> {
+    let dataset = checked_dataset(pipeline, progress)?;
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let place = RunTarget::Next;
+    sweep_on(&checkpoint, pipeline, &dataset, None, place, progress)
+}
+
+/// Where a sweep writes.
+pub(crate) enum RunTarget<'a> {
+    /// The next run folder of the pipeline, or the one of an unfinished sweep.
+    Next,
+    /// A folder in that of a run of several tasks, made when there is something to write. What the sweep has done stays
+    /// there until the whole run is done.
+    In(&'a dyn Fn() -> Result<PathBuf>),
+}
+
+/// The rows of a pipeline that can be trained on, as its `[sweep]` asks too where it has one; their warnings are shown.
+///
+/// # Errors
+/// When the pipeline or its data is at fault.
+pub(crate) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> Result<Dataset> {
+    let dataset = train::checked_dataset(pipeline, progress)?;
+    if let Some(section) = &pipeline.file.sweep {
+        check(pipeline, section, &dataset, progress)?;
+    }
+    Ok(dataset)
+}
+
+/// Checks what can be checked of a sweep without states.
+///
+/// # Errors
+/// As [`sweep`].
+fn check(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    dataset: &Dataset,
+    progress: &dyn Progress,
+) -> Result<()> {
+    if section.seeds == 0 {
+        return Err(pipeline.refuse(
+            "sweep.seeds is 0, and every setting needs a head".into(),
+            "set sweep.seeds to 1 or more, or leave it out".into(),
+        ));
+    }
+    let Trials { all: trials, warnings } = trials(pipeline, section)?;
+    for warning in &warnings {
+        progress.warn(warning);
+    }
+    candidates::metric(pipeline, section, dataset)?.check(pipeline, &trials)?;
+    let splits = splits(pipeline, section, dataset)?;
+    target_sets::check(pipeline, dataset, &trials, &splits)?;
+    let n_heads = splits.len().saturating_mul(trials.len()).saturating_mul(section.seeds);
+    if n_heads > MOST_HEADS {
+        return Err(pipeline.refuse(
+            format!("the sweep has more than {MOST_HEADS} heads"),
+            "name fewer values, seeds, folds or resamples".into(),
+        ));
+    }
+    let without_epochs = trials.iter().find(|trial| !trial.pipeline.file.head.kind.has_epochs());
+    if let Some(trial) = without_epochs.filter(|_| section.bootstrap.is_some_and(|n| n > 0)) {
+        return Err(pipeline.refuse(
+            format!(
+                "sweep.bootstrap draws rows more than once, and a head of kind {} counts each once",
+                trial.pipeline.file.head.kind
+            ),
+            "sweep it without sweep.bootstrap, or other kinds with it".into(),
+        ));
+    }
+    for trial in &trials {
+        crate::tasks::weights::class_weights(&trial.pipeline, dataset, &dataset.part(Part::Train))?;
+    }
+    Ok(())
+}
+
+/// As [`sweep`], on rows that are already loaded and checked.
+pub(crate) fn sweep_on(
+    checkpoint: &Checkpoint,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    folder: Option<&Path>,
+    place: RunTarget<'_>,
+    progress: &dyn Progress,
+) -> Result<SweepReport> {
+    let start = Instant::now();
+    let section = pipeline.sweep()?;
+    let trials = trials(pipeline, section)?.all;
+    let splits = splits(pipeline, section, dataset)?;
+    let metric = candidates::metric(pipeline, section, dataset)?;
+    let states = swept_states(&trials, checkpoint.config.layers)?;
+    let cache = cache_of(folder, pipeline, checkpoint, dataset, &states)?;
+    if folder.is_none() {
+        note_cache(&cache, progress);
+    }
+    let plan = lock(pipeline, dataset, checkpoint, &cache, &states);
+    let (run_dir, name) = (&pipeline.file.run.dir, &pipeline.name);
+    let (run, found) = match &place {
+        RunTarget::Next => match Journal::find(run_dir, name, &plan)? {
+            Some((run, journal)) => (run, Some(journal)),
+            None => (run_folder::create(run_dir, name)?, None),
+        },
+        RunTarget::In(folder) => {
+            let run = folder()?;
+            let journal = Journal::resume(&run, &plan)?;
+            (run, journal)
+        }
+    };
+    let journal = match found {
+        Some(journal) => {
+            let run = run.display();
+            progress.note(&format!("going on with the unfinished sweep in {run}"));
+            journal
+        }
+        None => Journal::begin(&run, &plan)?,
+    };
+    let sweep = Sweep {
+        checkpoint,
+        pipeline,
+        section,
+        dataset,
+        cache: &cache,
+        trials: &trials,
+        splits: &splits,
+    };
+    let done = search(&sweep, &metric, &journal, progress)?;
+    let judged = SweepCandidates::new(&sweep, &done, &metric);
+    let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.file.seed };
+    let board = rank(&judged.candidates, metric.name, metric.higher_is_better, bootstrap);
+    let drawn: Vec<String> = section
+        .keys
+        .iter()
+        .filter(|(_, value)| value.is_table())
+        .map(|(key, _)| key.clone())
+        .collect();
+    let findings = SweepFindings::new(board, &drawn);
+    let nested = nested::score(&sweep, &done, &metric, progress)?;
+    let rows = &findings.leaderboard.rows;
+    let n_diverged = done.n_diverged();
+    if n_diverged > 0 {
+        progress.warn(&format!(
+            "{} of {} diverged (a loss was no number): their settings have no score, and none of them can win",
+            n_diverged,
+            counted(done.heads, "head"),
+        ));
+    }
+    let write = |run: &Path, test: Option<(usize, f64)>| {
+        leaderboard::write(run, &findings, test)?;
+        judged.write_resamples(run, &findings.leaderboard)?;
+        if let Some(nested) = &nested {
+            nested.write(run)?;
+        }
+        done.write_timings(run)
+    };
+    let mut trained = None;
+    for chosen in judged.ranked(&sweep, &findings.leaderboard) {
+        let row = &rows[chosen.row];
+        if rows.iter().all(|row| row.score.is_none()) {
+            progress.warn(&format!(
+                "no head has a value of {} on the rows that it did not see, so the first of the settings is taken: \
+                 set sweep.select to another metric, or judge on other rows",
+                metric.name
+            ));
+        }
+        let settings = if row.settings.is_empty() {
+            "the only one".to_string()
+        } else {
+            trials::described(&row.settings)
+        };
+        progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
+        let files = |run: &Path, metrics: &RunMetrics| {
+            let test = metrics.test.as_ref();
+            let test = test.and_then(|test| candidates::value_of(test, metric.name));
+            write(run, test.map(|value| (chosen.row, value)))
+        };
+        match sweep.train_winner(chosen.trial, row.best_epoch, &run, &files, progress) {
+            Err(Error::Diverged { problem, .. }) => progress.warn(&format!(
+                "as a run of its own it diverged ({problem}), so the next of the settings is taken"
+            )),
+            other => {
+                trained = Some((row, other?));
+                break;
+            }
         }
     }
+    let Some((row, winner)) = trained else {
+        write(&run, None)?;
+        return Err(Error::Diverged {
+            problem: format!(
+                "of {} none could be trained to its end: {} has them",
+                counted(trials.len(), "setting"),
+                run.join(leaderboard::LEADERBOARD_CSV).display()
+            ),
+            hint: "sweep lower values of lr, or set train.clip".to_owned(),
+        });
+    };
+    if let RunTarget::Next = place {
+        journal.finish()?;
+    }
+    let best = Best {
+        settings: candidates::settings(row),
+        validation: candidates::scores(metric.name, row),
+        test: winner.metrics.test.clone(),
+    };
+    Ok(SweepReport {
+        task: winner.task.clone(),
+        heads: done.heads,
+        rows: done.rows / done.heads as f64,
+        epochs: done.epochs / done.heads as f64,
+        seconds: done.seconds,
+        head_samples_per_second: done.rows * done.epochs
+            / done.heads as f64
+            / done.seconds.max(1e-9),
+        total_seconds: start.elapsed().as_secs_f64(),
+        best,
+        nested,
+        leaderboard: findings.leaderboard.rows.iter().map(candidates::line).collect(),
+        findings,
+        winner,
+        run,
+    })
+}
+
+/// What all parts of a sweep look at.
+struct Sweep<'a> {
+    checkpoint: &'a Checkpoint,
+    pipeline: &'a Pipeline,
+    section: &'a SweepSection,
+    dataset: &'a Dataset,
+    cache: &'a CacheReader,
+    trials: &'a [Trial],
+    splits: &'a [Split],
+}
+
+impl Sweep<'_> {
+    /// Trains the chosen trial as a run of its own. With `refit` on train and validation together, for as many epochs as
+    /// its heads were best after, with what is tuned taken from the rows that those did not see.
+    fn train_winner(
+        &self,
+        trial: usize,
+        best_epoch: Option<f64>,
+        run: &Path,
+        files: &RunFiles<'_>,
+        progress: &dyn Progress,
+    ) -> Result<TrainReport> {
+        let pipeline = &self.trials[trial].pipeline;
+        let folder = || Ok(run.to_path_buf());
+        let mut overrides = Overrides {
+            sweep: Some((&self.pipeline.file, self.dataset)),
+            files: Some(files),
+            ..Overrides::default()
+        };
+        let cache = Some(self.cache.folder());
+        if !self.section.refit.unwrap_or(self.section.folds.is_some()) {
+            return train_on(
+                self.checkpoint,
+                pipeline,
+                self.dataset,
+                cache,
+                &folder,
+                overrides,
+                progress,
+            );
+        }
+        let plans: Vec<HeadPlan> = (0..self.splits.len())
+            .filter(|split| self.is_whole(&self.splits[*split]))
+            .map(|split| HeadPlan { trial, seed: 0, split })
+            .collect();
+        let shared = self.shared(trial)?;
+        overrides.calibration = Some(shared.calibration(&plans, self)?);
+        drop(shared);
+        if pipeline.file.head.kind.has_epochs() {
+            overrides.stop_after = best_epoch.map(|epoch| (epoch.round() as usize).max(1));
+        }
+        let dataset = self.dataset.with_validation_in_train();
+        train_on(self.checkpoint, pipeline, &dataset, cache, &folder, overrides, progress)
+    }
+
+    /// The rows that a trial's head reads.
+    fn shared(&self, trial: usize) -> Result<SharedFeatures<'_>> {
+        let pipeline = &self.trials[trial].pipeline;
+        let key = ViewKey::of(pipeline, self.checkpoint.config.layers)?;
+        let mut followed: Vec<StoppingMetric> = Vec::new();
+        for trial in self.trials {
+            let stopping = trial.pipeline.file.train.early_stopping.0.as_ref();
+            let metric = stopping.map(|stopping| stopping.metric);
+            followed.extend(metric.filter(|metric| !followed.contains(metric)));
+        }
+        SharedFeatures::read(
+            self.trials,
+            trial,
+            self.dataset,
+            self.cache,
+            &key,
+            self.splits,
+            followed,
+        )
+    }
+
+    /// Whether a cut has all training rows of its fold, each once: its heads are those that can win.
+    fn is_whole(&self, split: &Split) -> bool {
+        split.resample.is_none() && split.without.is_none() && split.share == self.largest_share()
+    }
+
+    /// The place of the largest share of the training rows, where there are shares.
+    fn largest_share(&self) -> Option<usize> {
+        let shares = self.section.fraction.as_ref()?.values();
+        (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]))
+    }
+}
+
+/// The states that the heads of a sweep read, for a checkpoint of so many layers.
+///
+/// # Errors
+/// When a trial is at fault.
+pub(crate) fn states(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    model_layers: usize,
+) -> Result<Vec<StateId>> {
+    swept_states(&trials(pipeline, section)?.all, model_layers)
+}
+
+fn swept_states(trials: &[Trial], model_layers: usize) -> Result<Vec<StateId>> {
+    let mut states: Vec<StateId> = Vec::new();
+    for trial in trials {
+        let own = trial.pipeline.head_states(model_layers)?;
+        states.extend(own.into_iter().filter(|state| !states.contains(state)).collect::<Vec<_>>());
+    }
+    Ok(states)
 }

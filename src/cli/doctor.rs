@@ -4,7 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::pipeline::{
+use frostbert::{
+    config::settings::Pipeline,
     doctor::{
         Diagnosis, DoctorRequest, Problem, RuntimeFindings,
         cuda::CudaFindings,
@@ -13,7 +14,6 @@ use frostbert::pipeline::{
         machine::Memory,
         model::{DeviceFindings, ModelFindings, TEXT_TOKENS},
     },
-    settings::Pipeline,
 };
 use indicatif::HumanCount;
 use serde_json::json;

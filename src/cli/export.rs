@@ -12,7 +12,8 @@ use frostbert::{
         export::{ExportFormat, ExportOptions, ExportReport, export_cache},
         reader::CacheReader,
     },
-    pipeline::{export::export_records, settings::Pipeline},
+    config::settings::Pipeline,
+    extraction::export::export_records,
     states::StateId,
     wording::counted,
 };

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use frostbert::pipeline::{extract::extract, multitask, settings::Pipeline};
+use frostbert::{
+    config::settings::Pipeline, experiment::several_tasks, extraction::extract::extract,
+};
 
 use super::{Context, PipelineArguments, output};
 
@@ -11,7 +13,7 @@ pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<Ex
     let tasks = Pipeline::read_tasks(&arguments.pipeline, &arguments.overrides.set)?;
     let report = match &tasks[..] {
         [task] => extract(&task.pipeline, &context.machine, &context.progress)?,
-        tasks => multitask::extract(tasks, &context.machine, &context.progress)?,
+        tasks => several_tasks::extract(tasks, &context.machine, &context.progress)?,
     };
     if context.json {
         output::print_json(&output::extract_json(&report)?)?;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use frostbert::{
     metrics::ClassScore,
-    pipeline::tasks::TaskMetrics,
+    tasks::TaskMetrics,
     wording::{counted, printable},
 };
 use indicatif::{BinaryBytes, HumanCount};
@@ -65,7 +65,7 @@ pub(super) fn shown(paths: &[PathBuf]) -> Vec<Cow<'_, str>> {
 
 /// A report of stage 1 as JSON, with the memory that the process took.
 pub(super) fn extract_json(
-    report: &frostbert::pipeline::extract::ExtractReport,
+    report: &frostbert::extraction::extract::ExtractReport,
 ) -> Result<serde_json::Value> {
     let mut value = serde_json::to_value(report)?;
     value["peak_rss_bytes"] = peak_rss_bytes().into();
@@ -73,7 +73,7 @@ pub(super) fn extract_json(
 }
 
 /// What stage 1 did, in two lines.
-pub(super) fn describe_extract(report: &frostbert::pipeline::extract::ExtractReport) -> String {
+pub(super) fn describe_extract(report: &frostbert::extraction::extract::ExtractReport) -> String {
     let count = HumanCount;
     let mut text = format!(
         "cache       {}\n            {}, {} distinct: {} computed, {} reused; {} truncated\n",

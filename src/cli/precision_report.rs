@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use frostbert::{
-    pipeline::precision::{LayerError, PrecisionReport, PrecisionRow, report},
+    experiment::precision::{LayerError, PrecisionReport, PrecisionRow, report},
     wording::counted,
 };
 use indicatif::HumanCount;

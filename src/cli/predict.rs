@@ -9,8 +9,8 @@ use anyhow::Result;
 use clap::{ArgGroup, Args};
 use frostbert::{
     data::{self, ColumnName, Format, Record, Records, Source, SwallowedLines, WantedFields},
-    pipeline::{
-        predict::{EntitySpan, Prediction, Predictor},
+    prediction::{
+        predictor::{EntitySpan, Prediction, Predictor},
         saved_run::SavedRun,
     },
     progress::Progress,

@@ -4,10 +4,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::pipeline::{
-    self, RunReport,
-    multitask::{self, TasksRunReport},
-    settings::{NamedTask, Pipeline},
+use frostbert::{
+    config::settings::{NamedTask, Pipeline},
+    experiment::{
+        self, RunReport,
+        several_tasks::{self, TasksRunReport},
+    },
 };
 use serde_json::json;
 
@@ -31,11 +33,13 @@ pub(super) struct RunArguments {
 pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
     let (machine, progress) = (&context.machine, &context.progress);
     let report = match (&arguments.locked, &arguments.pipeline) {
-        (Some(lock), _) => pipeline::replay(lock, machine, progress)?,
+        (Some(lock), _) => experiment::replay(lock, machine, progress)?,
         (None, Some(path)) => {
             let tasks = Pipeline::read_tasks(path, &arguments.overrides.set)?;
             match &tasks[..] {
-                [task] if task.name.is_none() => pipeline::run(&task.pipeline, machine, progress)?,
+                [task] if task.name.is_none() => {
+                    experiment::run(&task.pipeline, machine, progress)?
+                }
                 tasks => return run_tasks(tasks, context),
             }
         }
@@ -53,7 +57,7 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
 
 fn run_tasks(tasks: &[NamedTask], context: &Context) -> Result<ExitCode> {
     let TasksRunReport { extract, heads } =
-        multitask::run(tasks, &context.machine, &context.progress)?;
+        several_tasks::run(tasks, &context.machine, &context.progress)?;
     if context.json {
         let extract = output::extract_json(&extract)?;
         output::print_json(&json!({ "extract": extract, heads.name(): heads }))?;

@@ -4,14 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use frostbert::{
-    pipeline::{
-        StageTwo, multitask,
-        settings::Pipeline,
-        sweep::{NestedScore, SweepReport, sweep},
-    },
+    config::settings::Pipeline,
+    experiment::{StageTwo, several_tasks},
     progress::Progress,
     report::summary::summary,
-    sweep::show,
+    selection::show,
+    sweep::{NestedScore, SweepReport, sweep},
     wording::counted,
 };
 use indicatif::HumanCount;
@@ -25,7 +23,7 @@ pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<Ex
     let one = |pipeline: &Pipeline, progress: &dyn Progress| {
         Ok(StageTwo::Sweep(Box::new(sweep(pipeline, progress)?)))
     };
-    stage_two(arguments, context, one, multitask::sweep)
+    stage_two(arguments, context, one, several_tasks::sweep)
 }
 
 /// What a sweep did: the heads in order, what the settings do, and the best head as a run.

@@ -4,15 +4,17 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use frostbert::{
-    pipeline::{
+    config::settings::{NamedTask, Pipeline},
+    experiment::{
         StageTwo,
-        measure::{RunMetrics, measured_parts},
-        multitask::{self, TasksReport},
-        settings::{NamedTask, Pipeline},
-        tasks::TaskMetrics,
-        train::{TrainReport, train},
+        several_tasks::{self, TasksReport},
     },
     progress::Progress,
+    tasks::{
+        TaskMetrics,
+        measure::{RunMetrics, measured_parts},
+    },
+    training::train::{TrainReport, train},
 };
 use indicatif::HumanCount;
 
@@ -25,7 +27,7 @@ pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<Ex
     let one = |pipeline: &Pipeline, progress: &dyn Progress| {
         Ok(StageTwo::Train(Box::new(train(pipeline, progress)?)))
     };
-    stage_two(arguments, context, one, multitask::train)
+    stage_two(arguments, context, one, several_tasks::train)
 }
 
 /// Runs stage 2 of a file of one task or of several, and shows what it did.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     durable::write_file,
     error::Result,
-    sweep::{
+    selection::{
         SweepFindings,
         curves::FRACTION,
         heat_map::HeatMap,

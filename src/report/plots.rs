@@ -12,7 +12,7 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use crate::sweep::{
+use crate::selection::{
     curves::{LayerScore, LearningPoint},
     heat_map::HeatMap,
 };

@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use crate::sweep::{
+use crate::selection::{
     SweepFindings,
     leaderboard::{Leaderboard, LeaderboardRow},
     show,

@@ -1,78 +1,311 @@
-//! Successive halving (Jamieson and Talwalkar 2016): all heads learn for a few epochs, the better ones for more, and only
-//! the best for all of them.
+//! Successive halving: all heads that learn epoch by epoch side by side, with the worse ones given up at each rung.
+//!
+//! What a rung decided is kept on disk. After a kill the heads that go on are trained from their first epoch again, but
+//! without those that were given up: a head's bits do not depend on its neighbours, so they come to the same.
 
-/// The rungs: after one in so many of the epochs, this share of the trials goes on.
-const RUNGS: [(usize, Share); 3] = [(32, Share(1, 2)), (8, Share(1, 2)), (4, Share(2, 5))];
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
-/// So many of so many.
-#[derive(Clone, Copy)]
-struct Share(usize, usize);
+use crate::{
+    error::Result,
+    head::{
+        bank::{Bank, BankData, SampleSet},
+        spec::HeadSpec,
+    },
+    progress::Progress,
+    selection::halving::rungs,
+    sweep::{
+        Sweep,
+        candidates::Metric,
+        heads::{FittedParameters, HeadPlan, HeadResult, SharedFeatures, bank_settings},
+        journal::{Journal, Rung},
+        search::{SearchOutcome, TrialGroup, plans, score_of, unit, whole_cuts},
+        trials::described,
+    },
+    tasks::predictions::PredictionEvaluator,
+};
 
-/// The epochs after which trials are given up, and how many go on: `(epochs, trials)`, ascending.
-///
-/// There are three rungs, at whole epochs: half of the trials pass the thirty-second part of the epochs, half of these the eighth
-/// part, and two fifths of these a quarter. Together that costs a fifth of all epochs of all trials where there
-/// are 16 epochs or more, and more where trials are few, because what goes on is rounded up. The first rungs give up few: small learning rates look bad for long. Rungs at the same
-/// epoch are one.
-///
-/// ```
-/// use frostbert::sweep::halving::rungs;
-/// assert_eq!(rungs(100, 32), [(1, 50), (4, 25), (8, 10)]);
-/// assert_eq!(rungs(100, 10), [(1, 25), (3, 10)]);
-/// assert_eq!(rungs(3, 16), [(1, 2), (2, 1)]);
-/// assert!(rungs(1, 16).is_empty());
-/// ```
-pub fn rungs(n_trials: usize, epochs: usize) -> Vec<(usize, usize)> {
-    let mut rungs: Vec<(usize, usize)> = Vec::new();
-    let mut left = n_trials;
-    for (part, Share(go_on, of)) in RUNGS {
-        let after = ((epochs + part / 2) / part).max(1);
-        let go_on = (left * go_on).div_ceil(of);
-        if after >= epochs || go_on >= left {
-            continue;
-        }
-        rungs.pop_if(|(last, _)| *last == after);
-        rungs.push((after, go_on));
-        left = go_on;
-    }
-    rungs
+/// A head by its trial, its seed and its cut.
+type HeadKey = (usize, u64, usize);
+
+fn key_of(plan: &HeadPlan) -> HeadKey {
+    (plan.trial, plan.seed, plan.split)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Trains all heads that learn epoch by epoch side by side, and gives the worse ones up at each rung. Returns the number of
+/// the last rung.
+pub(super) fn halve(
+    sweep: &Sweep<'_>,
+    groups: &[TrialGroup],
+    metric: &Metric,
+    journal: &Journal,
+    done: &mut SearchOutcome,
+    progress: &dyn Progress,
+) -> Result<usize> {
+    let groups: Vec<&TrialGroup> = groups.iter().filter(|group| group.has_epochs).collect();
+    let mut halving = Halving::new(sweep, &groups, metric);
+    let n_decided = halving.follow(journal, done, progress);
 
-    /// What halving costs, as a share of all epochs of all trials.
-    fn cost(n_trials: usize, epochs: usize) -> f64 {
-        let (mut done, mut left, mut spent) = (0, n_trials, 0);
-        for (after, go_on) in rungs(n_trials, epochs) {
-            spent += left * (after - done);
-            (done, left) = (after, go_on);
+    let shared: Vec<SharedFeatures<'_>> =
+        groups.iter().map(|group| sweep.shared(group.trials[0])).collect::<Result<_>>()?;
+    let evaluators: Vec<Vec<Box<dyn PredictionEvaluator + '_>>> =
+        shared.iter().map(|shared| shared.evaluators(sweep)).collect();
+    if let Some(evaluators) = evaluators.first() {
+        done.judged = evaluators.iter().map(|evaluator| evaluator.rows()).collect();
+    }
+    let heads: Vec<RungHeads<'_>> = groups
+        .iter()
+        .zip(shared.iter().zip(&evaluators))
+        .map(|(group, (shared, evaluators))| {
+            RungHeads::new(sweep, group, &halving.left, shared, evaluators)
+        })
+        .collect::<Result<_>>()?;
+    let sets: Vec<Vec<SampleSet<'_>>> =
+        heads.iter().map(|heads| heads.shared.sets(heads.evaluators)).collect();
+    let data: Vec<BankData<'_>> =
+        heads.iter().zip(&sets).map(|(heads, sets)| heads.shared.data(sets)).collect();
+    // A group whose trials were all given up trains nothing.
+    let mut banks: Vec<Option<Bank<'_>>> = heads
+        .iter()
+        .zip(&data)
+        .map(|(heads, data)| {
+            let settings = bank_settings(sweep.pipeline);
+            (!heads.specs.is_empty()).then(|| Bank::new(&heads.specs, data, settings))
+        })
+        .collect();
+
+    for rung in n_decided..halving.stages.len() {
+        let (after, go_on) = halving.stages[rung];
+        let start = Instant::now();
+        train_until(&mut banks, after)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let mut now = HashMap::new();
+        for (heads, bank) in heads.iter().zip(&banks) {
+            now.extend(heads.results(bank.as_ref(), &halving.left)?);
         }
-        spent += left * (epochs - done);
-        spent as f64 / (n_trials * epochs) as f64
+        let ranked = halving.ranked(&now, done);
+        let decided = Rung::new(&ranked, go_on, now, seconds);
+        for (heads, bank) in heads.iter().zip(&mut banks) {
+            heads.keep(bank.as_mut(), &decided.go_on);
+        }
+        journal.write(&rung_name(rung), &decided)?;
+        halving.pass(rung, decided, done);
+        let (score, best) = ranked[0];
+        progress.detail(&format!(
+            "after {after} epochs the best {go_on} of {} settings go on; {} {score:.4}: {}",
+            ranked.len(),
+            metric.name.replace('_', " "),
+            described(&sweep.trials[best].settings),
+        ));
     }
 
-    #[test]
-    fn halving_costs_a_fifth_at_most_where_there_are_enough_epochs() {
-        assert!((cost(100, 16) - 0.2).abs() < 1e-12);
-        for epochs in [16, 20, 32, 64, 100] {
-            let cost = cost(100, epochs);
-            assert!(cost < 0.2 + 1e-12, "{epochs}: {cost}");
+    let start = Instant::now();
+    train_until(&mut banks, usize::MAX)?;
+    halving.seconds += start.elapsed().as_secs_f64();
+    let last = halving.stages.len();
+    for trial in &halving.left {
+        done.rungs[*trial] = Some(last);
+    }
+    for ((group, heads), bank) in groups.iter().zip(&heads).zip(&banks) {
+        let mut results = heads.results(bank.as_ref(), &halving.left)?;
+        let all = plans(sweep, &group.trials);
+        let own = all.iter().map(|plan| {
+            let key = key_of(plan);
+            let ended = results.remove(&key).or_else(|| halving.given_up.remove(&key));
+            ended.expect("a head went on or was given up")
+        });
+        // The time of all banks stands with the first.
+        let seconds = std::mem::take(&mut halving.seconds);
+        let own = own.collect();
+        done.add(unit(heads.shared, &all, own, heads.evaluators, seconds));
+        progress.advance(all.len() as u64, 0);
+    }
+    Ok(last)
+}
+
+/// The trials that go on, and what came of those that do not.
+struct Halving<'a> {
+    sweep: &'a Sweep<'a>,
+    metric: &'a Metric,
+    /// After so many epochs so many trials go on.
+    stages: Vec<(usize, usize)>,
+    /// The trials that were not given up.
+    left: Vec<usize>,
+    given_up: HashMap<HeadKey, HeadResult>,
+    /// Wall time of the fits so far.
+    seconds: f64,
+}
+
+impl<'a> Halving<'a> {
+    fn new(sweep: &'a Sweep<'a>, groups: &[&TrialGroup], metric: &'a Metric) -> Halving<'a> {
+        let trials = groups.iter().flat_map(|group| group.trials.iter().copied());
+        let left: Vec<usize> = trials.collect();
+        let epochs = left.iter().map(|trial| sweep.trials[*trial].pipeline.file.train.epochs);
+        Halving {
+            sweep,
+            metric,
+            stages: rungs(left.len(), epochs.max().unwrap_or(0)),
+            left,
+            given_up: HashMap::new(),
+            seconds: 0.0,
         }
-        assert_eq!(cost(1, 10), 1.0);
     }
 
-    #[test]
-    fn every_rung_is_later_and_narrower_than_the_last() {
-        for n_trials in 1..40 {
-            for epochs in 1..40 {
-                let mut last = (0, n_trials);
-                for (after, go_on) in rungs(n_trials, epochs) {
-                    assert!(after > last.0 && go_on < last.1 && go_on > 0 && after < epochs);
-                    last = (after, go_on);
-                }
-            }
+    /// Passes the rungs that were decided before a kill; returns how many.
+    fn follow(
+        &mut self,
+        journal: &Journal,
+        done: &mut SearchOutcome,
+        progress: &dyn Progress,
+    ) -> usize {
+        let n_trials = self.left.len();
+        let mut n_decided = 0;
+        while let Some((_, go_on)) = self.stages.get(n_decided) {
+            let is_same = |rung: &Rung| rung.decides(self.sweep, &self.left, *go_on);
+            let Some(decided) = journal.read(&rung_name(n_decided)).filter(is_same) else {
+                break;
+            };
+            self.pass(n_decided, decided, done);
+            n_decided += 1;
         }
+        if n_decided > 0 {
+            let n_left = self.left.len();
+            let n_given_up = n_trials - n_left;
+            progress.note(&format!(
+                "{n_given_up} settings were given up before; the other {n_left} learn from the first epoch again"
+            ));
+        }
+        n_decided
+    }
+
+    /// The trials that are left with their scores, the best first.
+    fn ranked(
+        &self,
+        now: &HashMap<HeadKey, HeadResult>,
+        done: &SearchOutcome,
+    ) -> Vec<(f64, usize)> {
+        let (metric, whole) = (self.metric, whole_cuts(self.sweep));
+        let scored = self.left.iter().map(|trial| {
+            let own = |seed, split| &now[&(*trial, seed, split)];
+            let score = score_of(self.sweep, done, metric, &whole, own);
+            (score.unwrap_or(metric.worst()), *trial)
+        });
+        let mut scored: Vec<(f64, usize)> = scored.collect();
+        scored.sort_by(
+            |(a, _), (b, _)| if metric.higher_is_better { b.total_cmp(a) } else { a.total_cmp(b) },
+        );
+        scored
+    }
+
+    /// Does what a rung decided.
+    fn pass(&mut self, number: usize, rung: Rung, done: &mut SearchOutcome) {
+        self.left = rung.go_on;
+        self.seconds += rung.seconds;
+        for (plan, result) in rung.given_up {
+            done.rungs[plan.trial] = Some(number);
+            self.given_up.insert(key_of(&plan), result);
+        }
+    }
+}
+
+fn set_of(trials: &[usize]) -> HashSet<usize> {
+    trials.iter().copied().collect()
+}
+
+fn rung_name(rung: usize) -> String {
+    format!("rung-{}", rung + 1)
+}
+
+fn train_until(banks: &mut [Option<Bank<'_>>], epochs: usize) -> Result<()> {
+    for bank in banks.iter_mut().flatten() {
+        while bank.is_training() && bank.epochs_done() < epochs {
+            bank.epoch()?;
+        }
+    }
+    Ok(())
+}
+
+impl Rung {
+    /// Of the trials as they are `ranked` by what their heads say `now`, the best go on.
+    fn new(
+        ranked: &[(f64, usize)],
+        go_on: usize,
+        now: HashMap<HeadKey, HeadResult>,
+        seconds: f64,
+    ) -> Rung {
+        let go_on: Vec<usize> = ranked[..go_on].iter().map(|(_, trial)| *trial).collect();
+        let ahead = set_of(&go_on);
+        let mut given_up: Vec<(HeadPlan, HeadResult)> = now
+            .into_iter()
+            .filter(|((trial, ..), _)| !ahead.contains(trial))
+            .map(|((trial, seed, split), result)| (HeadPlan { trial, seed, split }, result))
+            .collect();
+        given_up.sort_by_key(|(plan, _)| key_of(plan));
+        Rung { go_on, given_up, seconds }
+    }
+
+    /// Whether it decides about these trials: so many go on, and of every other one there are all heads.
+    fn decides(&self, sweep: &Sweep<'_>, left: &[usize], go_on: usize) -> bool {
+        let (all, ahead) = (set_of(left), set_of(&self.go_on));
+        let mut others: Vec<usize> = all.difference(&ahead).copied().collect();
+        others.sort_unstable();
+        let given_up = self.given_up.iter().map(|(plan, _)| plan);
+        self.go_on.len() == go_on
+            && ahead.len() == go_on
+            && ahead.is_subset(&all)
+            && given_up.eq(&plans(sweep, &others))
+    }
+}
+
+/// The heads of a group that were not given up before.
+struct RungHeads<'a> {
+    shared: &'a SharedFeatures<'a>,
+    evaluators: &'a [Box<dyn PredictionEvaluator + 'a>],
+    plans: Vec<HeadPlan>,
+    specs: Vec<HeadSpec>,
+}
+
+impl<'a> RungHeads<'a> {
+    fn new(
+        sweep: &Sweep<'_>,
+        group: &TrialGroup,
+        left: &[usize],
+        shared: &'a SharedFeatures<'a>,
+        evaluators: &'a [Box<dyn PredictionEvaluator + 'a>],
+    ) -> Result<RungHeads<'a>> {
+        let left = set_of(left);
+        let trials = group.trials.iter().filter(|trial| left.contains(trial));
+        let plans = plans(sweep, &trials.copied().collect::<Vec<_>>());
+        Ok(RungHeads { shared, evaluators, specs: shared.specs(&plans, sweep)?, plans })
+    }
+
+    /// Lets only the heads of some trials learn on.
+    fn keep(&self, bank: Option<&mut Bank<'_>>, trials: &[usize]) {
+        let Some(bank) = bank else { return };
+        let trials = set_of(trials);
+        let mut given_up = bank.active();
+        given_up.retain(|head| !trials.contains(&self.plans[*head].trial));
+        bank.stop(&given_up);
+    }
+
+    /// What the heads of some trials say now, with their best parameters so far.
+    fn results(
+        &self,
+        bank: Option<&Bank<'_>>,
+        trials: &[usize],
+    ) -> Result<HashMap<HeadKey, HeadResult>> {
+        let Some(bank) = bank else {
+            return Ok(HashMap::new());
+        };
+        let trials = set_of(trials);
+        let own = (0..self.plans.len()).filter(|head| trials.contains(&self.plans[*head].trial));
+        let own: Vec<usize> = own.collect();
+        let plans: Vec<HeadPlan> = own.iter().map(|head| self.plans[*head].clone()).collect();
+        let fits =
+            own.iter().map(|head| FittedParameters::of(bank.best(*head), &self.specs[*head]));
+        let results = self.shared.results(&plans, fits.collect(), self.evaluators)?;
+        Ok(plans.iter().map(key_of).zip(results).collect())
     }
 }

@@ -1,283 +1,339 @@
-//! From the values of a `[sweep]` table to the settings of each trial.
+//! The trials of a pipeline's `[sweep]`: each a pipeline of its own, with other values of `[head]` and `[train]`.
 
 use std::collections::HashSet;
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use toml::{Table, Value};
 
-use super::section::{Search, SweepSection};
+use crate::{
+    config::{
+        file::{HeadKind, PipelineFile, Task},
+        settings::Pipeline,
+    },
+    error::{Error, Result},
+    selection::{
+        section::{HEAD_KEYS, Search, SweepSection},
+        show,
+        trials::{MOST_TRIALS, Settings, trials as settings_of},
+    },
+    train::optimizer::OptimizerKind,
+};
 
-/// Values of the keys that vary, in the order of the keys.
-pub type Settings = Vec<(String, Value)>;
-
-/// Settings at most: more is a slip of the pen.
-pub const MOST_TRIALS: usize = 100_000;
-
-/// Draws in a row that repeat earlier ones before no more are made.
-const MOST_IN_VAIN: usize = 1000;
-
-/// The keys whose values are whole numbers.
-const WHOLE: [&str; 6] = ["epochs", "batch_size", "layer", "layers", "pca", "max_answer_tokens"];
-
-/// What a key may be.
-enum Domain {
-    Values(Vec<Value>),
-    Real { min: f64, max: f64, log: bool },
-    Integer { min: i64, max: i64, log: bool },
+/// One setting of a sweep.
+#[derive(Clone, Debug)]
+pub(super) struct Trial {
+    /// What varies, where it says anything in this trial.
+    pub(super) settings: Settings,
+    /// The pipeline with these values, and without a sweep.
+    pub(super) pipeline: Pipeline,
 }
 
-/// The settings of every trial: all combinations of the values, the last key varying fastest, or as many drawn ones as the
-/// section says. A combination that was drawn before is drawn again, where there are others.
+/// The trials of a sweep.
+pub(super) struct Trials {
+    /// Each once.
+    pub(super) all: Vec<Trial>,
+    /// What is not as the section reads.
+    pub(super) warnings: Vec<String>,
+}
+
+/// So many times as many settings as asked for are drawn at most, where some of them are the same trial.
+const MOST_DRAWN: usize = 16;
+
+/// Draws in a row that come to no new trial before no more are made.
+const DRAWN_IN_VAIN: usize = 200;
+
+/// Combinations that are tried at most to see whether a value can be.
+const MOST_TRIED: usize = 1000;
+
+/// The trials of a pipeline, each once: a value that says nothing of a kind of head (`C` of a linear one) is left out, and
+/// so are combinations of values that cannot be, where each of the values can.
 ///
 /// # Errors
-/// What is wrong with the section and how to mend it.
-pub fn trials(section: &SweepSection, seed: u64) -> Result<Vec<Settings>, [String; 2]> {
-    let mut domains = Vec::new();
-    for (key, value) in &section.keys {
-        domains.push((key.clone(), domain(key, value)?));
+/// When a value is none that a trial can have.
+pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> {
+    let refuse = |[problem, hint]: [String; 2]| base.refuse(problem, hint);
+    if section.keys.contains_key("layer") && section.keys.contains_key("layers") {
+        return Err(refuse([
+            "[sweep] has both `layer` and `layers`, which are the same key".into(),
+            "leave one of them out".into(),
+        ]));
     }
-    let is_drawn = domains.iter().any(|(_, domain)| !matches!(domain, Domain::Values(_)));
-    if section.search == Search::Random || is_drawn {
-        let Some(n_trials) = section.trials else {
-            return Err([
-                "sweep.trials is missing: a distribution or a random search draws so many settings"
-                    .into(),
-                "set sweep.trials, as in trials = 50".into(),
-            ]);
+    let mut found = SettingScores::default();
+    let mut asked = section.clone();
+    let mut n_read = 0;
+    loop {
+        let settings = settings_of(&asked, base.file.seed).map_err(refuse)?;
+        let (n_settings, n_before) = (settings.len(), found.all.len());
+        for settings in settings.into_iter().skip(n_read) {
+            if section.trials == Some(found.all.len()) {
+                break;
+            }
+            found.add(base, settings)?;
+        }
+        let (Some(wanted), Some(n_drawn)) = (section.trials, asked.trials) else {
+            return found.finish(base, section);
         };
-        check_number(n_trials)?;
-        return Ok(drawn(&domains, n_trials, seed));
-    }
-    if section.trials.is_some() {
-        return Err([
-            "sweep.trials is the number of settings that are drawn, and lists of values are taken whole".into(),
-            "set sweep.search = \"random\" to draw from the lists, or leave trials out".into(),
-        ]);
-    }
-    let mut all: Vec<Settings> = vec![Vec::new()];
-    for (key, domain) in &domains {
-        let Domain::Values(values) = domain else { unreachable!("distributions are drawn") };
-        check_number(all.len().saturating_mul(values.len()))?;
-        all = all
-            .iter()
-            .flat_map(|settings| {
-                values.iter().map(move |value| {
-                    let mut settings = settings.clone();
-                    settings.push((key.clone(), value.clone()));
-                    settings
-                })
-            })
-            .collect();
-    }
-    Ok(all)
-}
-
-fn check_number(n_trials: usize) -> Result<(), [String; 2]> {
-    match n_trials {
-        0 => Err(["sweep.trials is 0".into(), "draw at least one setting".into()]),
-        n if n > MOST_TRIALS => Err([
-            format!("the sweep has {n} settings, more than {MOST_TRIALS}"),
-            "name fewer values, or draw some of them with search = \"random\" and trials".into(),
-        ]),
-        _ => Ok(()),
+        let is_in_vain = found.all.len() == n_before && n_settings >= n_read + DRAWN_IN_VAIN;
+        n_read = n_drawn;
+        let is_all = n_settings < n_drawn || n_drawn >= MOST_TRIALS.min(MOST_DRAWN * wanted);
+        let is_enough = found.all.len() == wanted;
+        if is_enough || is_all || is_in_vain {
+            let mut trials = found.finish(base, section)?;
+            if !is_enough {
+                trials.warnings.push(format!(
+                    "sweep.trials is {wanted}, and {} settings were found that differ in what they say of their heads",
+                    trials.all.len()
+                ));
+            }
+            return Ok(trials);
+        }
+        asked.trials = Some((2 * n_drawn).min(MOST_TRIALS));
     }
 }
 
-fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
-    let Value::Table(table) = value else {
-        let values = match value {
-            Value::Array(values) => values.clone(),
-            one => vec![one.clone()],
-        };
-        return if values.is_empty() {
-            Err([
-                format!("sweep.{key} is an empty list"),
-                "name values, or leave the key out".into(),
-            ])
-        } else {
-            Ok(Domain::Values(values))
-        };
-    };
-    let cure = || {
-        format!(
-            "write sweep.{key} as a list of values, or as {{ min = 1e-4, max = 1e-2, log = true }}"
-        )
-    };
-    if let Some(other) = table.keys().find(|key| !["min", "max", "log"].contains(&key.as_str())) {
-        return Err([
-            format!("sweep.{key} has a key `{other}`, and a distribution has min, max and log"),
-            cure(),
-        ]);
-    }
-    let log = match table.get("log") {
-        None => false,
-        Some(Value::Boolean(log)) => *log,
-        Some(_) => return Err([format!("sweep.{key}.log is neither true nor false"), cure()]),
-    };
-    distribution(key, table, log).ok_or_else(|| {
-        let needs = if log { "0 < min < max" } else { "min < max, and a finite max - min" };
-        [format!("sweep.{key} is no distribution: it needs numbers {needs}"), cure()]
-    })
+/// What settings came to so far.
+#[derive(Default)]
+struct SettingScores {
+    all: Vec<Trial>,
+    refused: Vec<(Settings, Error)>,
+    seen: HashSet<String>,
 }
 
-fn distribution(key: &str, table: &Table, log: bool) -> Option<Domain> {
-    let (min, max) = (table.get("min")?, table.get("max")?);
-    if let (Value::Integer(min), Value::Integer(max), true) = (min, max, WHOLE.contains(&key)) {
-        let (min, max) = (*min, *max);
-        let valid = min < max && (!log || min > 0);
-        return valid.then_some(Domain::Integer { min, max, log });
+impl SettingScores {
+    fn add(&mut self, base: &Pipeline, settings: Settings) -> Result<()> {
+        let (file, predictions) = read(base, settings)?;
+        if !self.seen.insert(format!("{predictions:?}")) {
+            return Ok(());
+        }
+        match check(base, file, &predictions) {
+            Ok(pipeline) => self.all.push(Trial { settings: predictions, pipeline }),
+            Err(error) => self.refused.push((predictions, error)),
+        }
+        Ok(())
     }
-    let number = |value: &Value| match value {
-        Value::Integer(value) => Some(*value as f64),
-        Value::Float(value) => Some(*value),
-        _ => None,
-    };
-    let (min, max) = (number(min)?, number(max)?);
-    // The width of the range is a number too.
-    let valid = min < max && (max - min).is_finite() && (!log || min > 0.0);
-    valid.then_some(Domain::Real { min, max, log })
+
+    /// The trials, where what was refused is a matter of combinations alone.
+    fn finish(self, base: &Pipeline, section: &SweepSection) -> Result<Trials> {
+        let mut warnings = unused(section, &self.all);
+        let n_refused = self.refused.len();
+        let mut first = None;
+        // Listed values that can be, as far as that was asked.
+        let mut possible = Settings::new();
+        for (predictions, error) in self.refused {
+            let is_listed = |(key, _): &&(String, Value)| !section.keys[key].is_table();
+            let listed: Settings = predictions.iter().filter(is_listed).cloned().collect();
+            let is_drawn_value = listed.len() < predictions.len() && {
+                let (file, predictions) = read(base, listed.clone())?;
+                check(base, file, &predictions).is_ok()
+            };
+            if listed.is_empty() || is_drawn_value {
+                return Err(error);
+            }
+            for setting in listed {
+                if possible.contains(&setting) {
+                    continue;
+                }
+                let stands = |trial: &Trial| trial.settings.contains(&setting);
+                if !self.all.iter().any(stands) && !can_be(base, section, &setting)? {
+                    return Err(error);
+                }
+                possible.push(setting);
+            }
+            first.get_or_insert(error);
+        }
+        match first {
+            // Whatever each value can do elsewhere, none of these trials can be.
+            Some(error) if self.all.is_empty() => return Err(error),
+            Some(Error::Pipeline { problem, .. }) => {
+                let combinations = match n_refused {
+                    1 => "one combination of values that cannot be is left out".to_string(),
+                    n => {
+                        format!("{n} combinations of values that cannot be are left out; the first")
+                    }
+                };
+                warnings.push(format!("{combinations}: {problem}"));
+            }
+            _ => {}
+        }
+        Ok(Trials { all: self.all, warnings })
+    }
 }
 
-fn drawn(domains: &[(String, Domain)], n_trials: usize, seed: u64) -> Vec<Settings> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut all: Vec<Settings> = Vec::with_capacity(n_trials);
-    let mut seen = HashSet::new();
-    // Lists and whole numbers have only so many combinations: where new ones get rare, that was all.
-    let mut in_vain = 0;
-    while all.len() < n_trials && in_vain < MOST_IN_VAIN {
-        let settings: Settings =
-            domains.iter().map(|(key, domain)| (key.clone(), draw(domain, &mut random))).collect();
-        in_vain += 1;
-        if seen.insert(format!("{settings:?}")) {
-            all.push(settings);
-            in_vain = 0;
+/// Whether a value stands in any combination of the listed values that can be, drawn or not.
+fn can_be(base: &Pipeline, section: &SweepSection, setting: &(String, Value)) -> Result<bool> {
+    let (key, value) = setting;
+    let mut grid = SweepSection { search: Search::Grid, trials: None, ..section.clone() };
+    grid.keys.retain(|_, value| !value.is_table());
+    grid.keys.insert(key.clone(), Value::Array(vec![value.clone()]));
+    let Ok(combinations) = settings_of(&grid, base.file.seed) else {
+        // Too many to be gone through.
+        return Ok(false);
+    };
+    for settings in combinations.into_iter().take(MOST_TRIED) {
+        let (file, predictions) = read(base, settings)?;
+        if predictions.contains(setting) && check(base, file, &predictions).is_ok() {
+            return Ok(true);
         }
     }
-    all
+    Ok(false)
 }
 
-fn draw(domain: &Domain, random: &mut ChaCha8Rng) -> Value {
-    match domain {
-        Domain::Values(values) => values[random.gen_range(0..values.len())].clone(),
-        Domain::Real { min, max, log } => Value::Float(between(*min, *max, *log, random)),
-        Domain::Integer { min, max, log } => {
-            // Every whole number has an interval of its own length around it.
-            let value = between(*min as f64 - 0.5, *max as f64 + 0.5, *log, random);
-            Value::Integer((value.round() as i64).clamp(*min, *max))
+/// Of keys that say nothing of any trial.
+fn unused(section: &SweepSection, trials: &[Trial]) -> Vec<String> {
+    let says = |key: &String| {
+        let mut settings = trials.iter().flat_map(|trial| &trial.settings);
+        settings.any(|(predictions, _)| predictions == key)
+    };
+    let unused = section.keys.keys().filter(|key| !says(key));
+    let mut kinds: Vec<String> = Vec::new();
+    for trial in trials {
+        let kind = trial.pipeline.file.head.kind.to_string();
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
         }
+    }
+    let kinds = kinds.join(", ");
+    unused
+        .map(|key| format!("sweep.{key} changes nothing of heads of kind {kinds}, and is left out"))
+        .collect()
+}
+
+/// What settings come to in the pipeline file, and those of them that say something there.
+fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)> {
+    let mut file = base.file.clone();
+    file.sweep = None;
+    // What a value says depends on the kind of head, then on the optimiser and the loss.
+    let stage = |key: &str| match key {
+        "kind" => 0,
+        "optimizer" | "loss" => 1,
+        _ => 2,
+    };
+    let with = |file: PipelineFile, settings: &Settings| {
+        let told = |problem: String| {
+            base.refuse(
+                format!("[sweep], {}: {problem}", described(settings)),
+                "name values that the key can have".into(),
+            )
+        };
+        set(file, settings).map_err(|error| told(error.message().trim().replace('\n', ", ")))
+    };
+    for number in 0..=2 {
+        let own = settings.iter().filter(|(key, _)| stage(key) == number);
+        let own = own.filter(|(key, _)| says_something(key, &file));
+        let own: Settings = own.cloned().collect();
+        file = with(file, &own)?;
+        if number == 0 && !own.is_empty() {
+            leave_out(&mut file);
+        }
+    }
+    file.head.hidden = file.hidden_layers();
+    let predictions =
+        settings.into_iter().filter(|(key, _)| says_something(key, &file)).map(|(key, value)| {
+            match key.as_str() {
+                "hidden" => {
+                    let widths = file.head.hidden.iter();
+                    (key, Value::Array(widths.map(|width| Value::Integer(*width as i64)).collect()))
+                }
+                _ => (key, value),
+            }
+        });
+    let predictions = predictions.collect();
+    Ok((file, predictions))
+}
+
+/// Leaves out of a file what was said of another kind of head than the one that it has now.
+fn leave_out(file: &mut PipelineFile) {
+    if !says_something("hidden", file) {
+        file.head.hidden.clear();
+    }
+    if !says_something("pca", file) {
+        file.head.pca = None;
+    }
+    if !says_something("class_weights", file) {
+        file.train.class_weights = None;
+    }
+    if !says_something("label_smoothing", file) {
+        file.train.label_smoothing = 0.0;
     }
 }
 
-fn between(min: f64, max: f64, log: bool, random: &mut ChaCha8Rng) -> f64 {
-    let (low, high) = if log { (min.ln(), max.ln()) } else { (min, max) };
-    // Two large numbers that differ by little may have one logarithm.
-    let drawn = if low < high { random.gen_range(low..high) } else { low };
-    if log { drawn.exp() } else { drawn }
+/// The pipeline of a trial.
+fn check(base: &Pipeline, file: PipelineFile, predictions: &Settings) -> Result<Pipeline> {
+    let in_trial = |error: Error| match error {
+        Error::Pipeline { file, line, column, problem, hint } => Error::Pipeline {
+            file,
+            line,
+            column,
+            problem: if predictions.is_empty() {
+                problem
+            } else {
+                format!("[sweep], {}: {problem}", described(predictions))
+            },
+            hint,
+        },
+        other => other,
+    };
+    let pipeline = Pipeline::check(&base.path, file).map_err(in_trial)?;
+    pipeline.check_training().map_err(in_trial)?;
+    Ok(pipeline)
+}
+
+/// Settings as people read them.
+pub(super) fn described(settings: &Settings) -> String {
+    let pairs = settings.iter().map(|(key, value)| format!("{key} = {}", show(value)));
+    pairs.collect::<Vec<String>>().join(", ")
+}
+
+fn set(
+    file: PipelineFile,
+    settings: &Settings,
+) -> std::result::Result<PipelineFile, toml::de::Error> {
+    if settings.is_empty() {
+        return Ok(file);
+    }
+    let mut table = Table::try_from(&file).expect("a pipeline that was read can be written");
+    for (key, value) in settings {
+        let (section, key, value) = match key.as_str() {
+            "layer" | "layers" => {
+                let layers = match value {
+                    Value::Array(_) => value.clone(),
+                    one => Value::Array(vec![one.clone()]),
+                };
+                ("head", "layers", layers)
+            }
+            key if HEAD_KEYS.contains(&key) => ("head", key, value.clone()),
+            key => ("train", key, value.clone()),
+        };
+        let section = table.get_mut(section).and_then(Value::as_table_mut);
+        let section = section.expect("every section is written");
+        section.insert(key.into(), value);
+    }
+    table.try_into()
+}
+
+/// Whether a key has a meaning for the file's task, kind of head, optimiser and loss.
+fn says_something(key: &str, file: &PipelineFile) -> bool {
+    use HeadKind::*;
+    let (task, kind) = (file.data.task, file.head.kind);
+    let learns = kind != Cosine;
+    let has_epochs = kind.has_epochs();
+    let has_layers = matches!(kind, Mlp | Matching | Crf);
+    match key {
+        "kind" | "layer" | "layers" => true,
+        // Tags and answers are of words and tokens, which are not pooled.
+        "pooling" => !matches!(task, Task::Tokens | Task::Qa),
+        "max_answer_tokens" => task == Task::Qa,
+        "pca" | "standardize" | "label" => learns,
+        "C" => matches!(kind, Logistic | LinfaLogistic | LinfaSvm),
+        "lambda" => matches!(kind, Ridge | Lda),
+        "hidden" | "activation" | "skip" | "layer_norm" => has_layers,
+        "class_weights" => has_epochs && kind != Crf || kind == Logistic,
+        "label_smoothing" => has_epochs && kind != Crf,
+        "momentum" => has_epochs && file.train.optimizer == OptimizerKind::Sgd,
+        "betas" => has_epochs && file.train.optimizer != OptimizerKind::Sgd,
+        "gamma" => has_epochs && file.train.loss == Some(crate::config::file::Loss::Focal),
+        _ => has_epochs,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn section(text: &str) -> SweepSection {
-        toml::from_str(text).unwrap()
-    }
-
-    fn shown(settings: &Settings) -> String {
-        let pairs = settings.iter().map(|(key, value)| format!("{key}={value}"));
-        pairs.collect::<Vec<_>>().join(" ")
-    }
-
-    #[test]
-    fn a_grid_is_every_combination_with_the_last_key_varying_fastest() {
-        let all = trials(
-            &section("lr = [0.1, 0.2]\nkind = \"mlp\"\nseeds = 3\npooling = [\"cls\", \"mean\"]"),
-            1,
-        )
-        .unwrap();
-        let all: Vec<String> = all.iter().map(shown).collect();
-        assert_eq!(
-            all,
-            [
-                "kind=\"mlp\" lr=0.1 pooling=\"cls\"",
-                "kind=\"mlp\" lr=0.1 pooling=\"mean\"",
-                "kind=\"mlp\" lr=0.2 pooling=\"cls\"",
-                "kind=\"mlp\" lr=0.2 pooling=\"mean\"",
-            ]
-        );
-        assert_eq!(trials(&section(""), 1).unwrap(), [vec![]]);
-    }
-
-    #[test]
-    fn drawn_settings_lie_in_their_ranges_and_follow_the_seed() {
-        let text = "trials = 200\nlr = { min = 1e-4, max = 1e-2, log = true }\nepochs = { min = 2, max = 5 }\ndropout = [0.0, 0.5]";
-        let all = trials(&section(text), 7).unwrap();
-        assert_eq!(all.len(), 200);
-        assert_eq!(all, trials(&section(text), 7).unwrap());
-        assert_ne!(all, trials(&section(text), 8).unwrap());
-        let mut below = 0;
-        for settings in &all {
-            let [(_, dropout), (_, epochs), (_, lr)] = &settings[..] else { panic!() };
-            assert!([0.0, 0.5].contains(&dropout.as_float().unwrap()));
-            assert!((2..=5).contains(&epochs.as_integer().unwrap()));
-            let lr = lr.as_float().unwrap();
-            assert!((1e-4..=1e-2).contains(&lr));
-            below += usize::from(lr < 1e-3);
-        }
-        assert!(
-            (70..130).contains(&below),
-            "a logarithmic rate lies below its middle half of the time: {below}"
-        );
-    }
-
-    #[test]
-    fn only_keys_of_whole_numbers_are_drawn_whole() {
-        let text =
-            "trials = 20\nepochs = { min = 1, max = 9 }\nweight_decay = { min = 0, max = 1 }";
-        for settings in trials(&section(text), 7).unwrap() {
-            let [(_, epochs), (_, decay)] = &settings[..] else { panic!() };
-            assert!(epochs.is_integer() && decay.is_float(), "{settings:?}");
-        }
-    }
-
-    #[test]
-    fn a_random_search_of_lists_draws_no_combination_twice() {
-        let text = "search = \"random\"\ntrials = 10\nlr = [0.1, 0.2, 0.3]\ndropout = [0.0, 0.5]";
-        let all = trials(&section(text), 3).unwrap();
-        assert_eq!(all.len(), 6, "there are no more");
-        let text = "trials = 10\nepochs = { min = 2, max = 4 }\nlr = [0.1, 0.1]";
-        let all = trials(&section(text), 3).unwrap();
-        assert_eq!(all.len(), 3, "three numbers, and one rate that is named twice");
-    }
-
-    #[test]
-    fn numbers_that_floats_cannot_tell_apart_are_a_range_all_the_same() {
-        for range in [
-            "lr = { min = 1e300, max = 1.0000000000000002e300, log = true }",
-            "epochs = { min = 9223372036854775806, max = 9223372036854775807 }",
-        ] {
-            let section = section(&format!("{range}\ntrials = 1"));
-            assert_eq!(trials(&section, 1).unwrap().len(), 1, "{range}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_is_said() {
-        for (text, problem) in [
-            ("lr = []", "empty list"),
-            ("lr = { min = 1e-2, max = 1e-4 }\ntrials = 3", "min < max"),
-            ("weight_decay = { min = -1e308, max = 1.7e308 }\ntrials = 3", "a finite max - min"),
-            ("lr = { min = 0.0, max = 1.0, log = true }\ntrials = 3", "0 < min"),
-            ("lr = { low = 1 }", "key `low`"),
-            ("lr = { min = 1e-4, max = 1e-2 }", "trials is missing"),
-            ("trials = 4\nlr = [0.1]", "taken whole"),
-            ("search = \"random\"\nlr = [0.1]", "trials is missing"),
-            ("search = \"random\"\ntrials = 0\nlr = [0.1]", "is 0"),
-        ] {
-            let [error, hint] = trials(&section(text), 1).unwrap_err();
-            assert!(error.contains(problem), "{text}: {error}");
-            assert!(!hint.is_empty());
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert::pipeline::{self, extract::Machine, settings::Pipeline};
+use frostbert::{config::settings::Pipeline, experiment, extraction::extract::Machine};
 
 /// The pipelines whose runs are made: every kind of head that is saved in another way.
 pub(crate) const RUNS: [&str; 5] = ["linear", "mixed", "attention", "crf", "questions"];
@@ -67,8 +67,8 @@ pub(crate) fn make() {
     let machine = Machine::new(repository().join("runtime/libonnxruntime.so"), 1);
     for name in RUNS {
         let file = corpus("pipeline").join(name).with_extension("toml");
-        let run =
-            Pipeline::read(&file, &[]).and_then(|pipeline| pipeline::run(&pipeline, &machine, &()));
+        let run = Pipeline::read(&file, &[])
+            .and_then(|pipeline| experiment::run(&pipeline, &machine, &()));
         let run = run.unwrap_or_else(|error| {
             panic!("{name}: {error} ({})", error.hint().unwrap_or_default())
         });

@@ -9,7 +9,7 @@ use frostbert::{
         intervals::{Bootstrap, resample},
         row_statistics::RowStatistics,
     },
-    sweep::curves::expected_best,
+    selection::curves::expected_best,
 };
 use serde::Deserialize;
 

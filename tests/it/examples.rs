@@ -1,6 +1,6 @@
 //! The examples on the tiny BERT: that they build, run, and say what they should.
 
-use frostbert::pipeline::settings::Pipeline;
+use frostbert::config::settings::Pipeline;
 
 use crate::support::Workshop;
 

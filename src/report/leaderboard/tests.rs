@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::{
     metrics::{intervals::Bootstrap, row_statistics::RowStatistics},
-    sweep::leaderboard::{Candidate, SeedResult, rank},
+    selection::leaderboard::{Candidate, SeedResult, rank},
 };
 
 /// A sweep as it might be: heads of some settings that are right as often as `accuracy` says, on 400 rows, two seeds.

@@ -16,12 +16,10 @@ use frostbert::{
         reader::{CacheReader, rows_of},
         verify,
     },
+    config::settings::Pipeline,
+    extraction::extract::{Machine, extract},
     features::FeatureView,
     fingerprint::{self, Key},
-    pipeline::{
-        extract::{Machine, extract},
-        settings::Pipeline,
-    },
 };
 use serde_json::{Value, json};
 

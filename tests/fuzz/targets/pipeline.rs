@@ -6,9 +6,9 @@ use std::{
 };
 
 use frostbert::{
+    config::{file::PipelineFile, settings::Pipeline},
     data::LabelMap,
-    pipeline::{file::PipelineFile, settings::Pipeline},
-    sweep::trials,
+    selection::trials,
 };
 
 use super::Execute;

@@ -8,13 +8,10 @@ use std::{
 
 use frostbert::{
     data::{Format, Record},
+    extraction::extract::Machine,
     head::saved::{DESCRIPTION_FILE, Head, WEIGHTS_FILE, read_description},
-    pipeline::{
-        extract::Machine,
-        lock::{LOCK_FILE, Lock},
-        predict::Predictor,
-        saved_run::SavedRun,
-    },
+    prediction::{predictor::Predictor, saved_run::SavedRun},
+    run_folder::lock::{LOCK_FILE, Lock},
 };
 use ndarray::Array2;
 

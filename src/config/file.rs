@@ -1,0 +1,471 @@
+//! The pipeline file as it is written: every key of the contract, with its default.
+
+mod defaults;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use crate::{
+    data::{CleanOptions, ColumnName, DataTask, Source, SplitFractions},
+    encoder::device::{Device, Precision},
+    head::{layers::activation::Activation, size::MLP_WIDTH, spec::Stopping},
+    selection::section::SweepSection,
+    states::{Dtype, Pooling, StateKind},
+    train::{optimizer::OptimizerKind, schedule::Schedule},
+};
+
+/// One pipeline file. Keys that depend on others (a task, a head) are `None` where the file leaves them out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineFile {
+    /// Names the run folder; the file's stem where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Decides the split, the initial weights, the order of rows and every resample.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// `[run]`
+    #[serde(default)]
+    pub run: RunSection,
+    /// `[model]`
+    pub model: ModelSection,
+    /// `[data]`
+    pub data: DataSection,
+    /// `[cache]`
+    #[serde(default)]
+    pub cache: CacheSection,
+    /// `[head]`
+    #[serde(default)]
+    pub head: HeadSection,
+    /// `[train]`
+    #[serde(default)]
+    pub train: TrainSection,
+    /// `[sweep]`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepSection>,
+}
+
+impl PipelineFile {
+    /// Whether the head pools the tokens of a text itself.
+    pub fn pools_by_attention(&self) -> bool {
+        let has_texts = !matches!(self.data.task, Task::Tokens | Task::Qa);
+        has_texts && self.head.pooling == HeadPooling::Attention
+    }
+
+    /// The widths of the head's hidden layers.
+    pub fn hidden_layers(&self) -> Vec<usize> {
+        match (self.head.kind, &self.head.hidden[..]) {
+            (HeadKind::Mlp, []) => vec![MLP_WIDTH],
+            (_, hidden) => hidden.to_vec(),
+        }
+    }
+}
+
+/// A pipeline file of several tasks over one model and one cache.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TasksFile {
+    /// As in [`PipelineFile`], as all below.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Of all tasks.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Of all tasks.
+    #[serde(default)]
+    pub run: RunSection,
+    /// Of all tasks.
+    pub model: ModelSection,
+    /// Of all tasks.
+    #[serde(default)]
+    pub cache: CacheSection,
+    /// `[tasks.NAME]`
+    pub tasks: BTreeMap<String, TaskSection>,
+}
+
+/// `[tasks.NAME]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSection {
+    /// `[tasks.NAME.data]`
+    pub data: DataSection,
+    /// `[tasks.NAME.head]`
+    #[serde(default)]
+    pub head: HeadSection,
+    /// `[tasks.NAME.train]`
+    #[serde(default)]
+    pub train: TrainSection,
+    /// `[tasks.NAME.sweep]`
+    #[serde(default)]
+    pub sweep: Option<SweepSection>,
+}
+
+/// `[run]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunSection {
+    /// Run folders go to `<dir>/<name>/<id>`.
+    pub dir: PathBuf,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// The checkpoint folder.
+    pub path: PathBuf,
+    /// Where the encoder runs.
+    #[serde(default)]
+    pub device: Device,
+    /// What it computes in.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Padded tokens of one batch; by the device where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<usize>,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// What is learned.
+    #[serde(default)]
+    pub task: Task,
+    /// What it is learned from.
+    pub train: Sources,
+    /// What early stopping looks at; split from train where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Sources>,
+    /// What the result is measured on; split from train where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Sources>,
+    /// The labels in id order, or a file of them; found in train where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+    /// How train is split.
+    #[serde(default)]
+    pub split: SplitFractions,
+    /// What is left out.
+    #[serde(default)]
+    pub clean: CleanOptions,
+    /// How two texts are encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<Pair>,
+}
+
+/// `[cache]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheSection {
+    /// Caches go to `<dir>/<fingerprint>`.
+    pub dir: PathBuf,
+    /// States to store; what the head needs where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<Vec<Store>>,
+    /// Layers to store; the head's where absent, else the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<i64>>,
+    /// Type of a stored value.
+    pub dtype: Dtype,
+    /// Longest input in tokens; 128, for qa 384.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// What happens to longer ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overflow: Option<Overflow>,
+    /// Tokens that two windows share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// Tokens between two commits.
+    pub shard_tokens: usize,
+}
+
+/// `[head]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadSection {
+    /// The kind of head.
+    pub kind: HeadKind,
+    /// Inverse regularisation of logistic heads.
+    #[serde(rename = "C")]
+    pub c: f64,
+    /// Regularisation of ridge and lda.
+    pub lambda: f64,
+    /// Components kept before the head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pca: Option<usize>,
+    /// Longest answer, for qa.
+    pub max_answer_tokens: usize,
+    /// The state that it reads.
+    pub pooling: HeadPooling,
+    /// The layers that it reads.
+    pub layers: Vec<i64>,
+    /// Probability that an input is dropped in training.
+    pub dropout: f64,
+    /// Widths of hidden layers.
+    pub hidden: Vec<usize>,
+    /// Between hidden layers.
+    pub activation: Activation,
+    /// Skip connections over hidden layers.
+    pub skip: bool,
+    /// Layer normalisation of every hidden layer, before its activation.
+    pub layer_norm: bool,
+    /// Features to mean 0 and variance 1.
+    pub standardize: bool,
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSection {
+    /// The optimiser.
+    pub optimizer: OptimizerKind,
+    /// Its learning rate.
+    pub lr: f64,
+    /// Its weight decay.
+    pub weight_decay: f64,
+    /// Of sgd.
+    pub momentum: f64,
+    /// Of adam and adamw.
+    pub betas: [f64; 2],
+    /// Most passes over the training rows.
+    pub epochs: usize,
+    /// Documents in a step.
+    pub batch_size: usize,
+    /// The learning rate's course.
+    pub schedule: Schedule,
+    /// Share of the steps in which it rises.
+    pub warmup: f64,
+    /// Largest norm of the gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
+    /// The loss; by task where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
+    /// The column of labels that is learned from, where that is not the source's own; what is judged is its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<ColumnName>,
+    /// Of the focal loss.
+    pub gamma: f64,
+    /// Weights of the classes in the loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
+    /// Probability mass spread over all classes.
+    pub label_smoothing: f64,
+    /// When to stop.
+    pub early_stopping: EarlyStoppingKey,
+    /// States of more megabytes than this are streamed from disk in every epoch, those of fewer stay in memory.
+    pub memory_mb: u64,
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident, $case:literal, $default:ident { $($(#[$item:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = $case)]
+        #[expect(missing_docs, reason = "the names are those of the pipeline file")]
+        pub enum $name { $($(#[$item])* $variant),+ }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name::$default
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.serialize(f)
+            }
+        }
+    };
+}
+
+names! {
+    /// What a head learns.
+    Task, "lowercase", Classification { Classification, Multilabel, Regression, Tokens, Qa, Similarity }
+}
+impl Task {
+    /// What its labels mean. A similarity is a number for each pair.
+    pub fn of_data(self) -> DataTask {
+        match self {
+            Task::Classification => DataTask::Classification,
+            Task::Multilabel => DataTask::Multilabel,
+            Task::Regression | Task::Similarity => DataTask::Regression,
+            Task::Tokens => DataTask::Tokens,
+            Task::Qa => DataTask::Qa,
+        }
+    }
+}
+
+names! {
+    /// How two texts are encoded: in one input, or in two.
+    Pair, "lowercase", Separate { Joint, Separate }
+}
+names! {
+    /// A state that a cache can hold.
+    Store, "lowercase", Mean { Cls, Mean, Max, Tokens, Words }
+}
+names! {
+    /// What happens to a text that is longer than `max_length`.
+    Overflow, "lowercase", Truncate { Truncate, Windows }
+}
+names! {
+    /// The kinds of head.
+    HeadKind, "kebab-case", Linear { Linear, Mlp, Matching, Cosine, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm }
+}
+impl HeadKind {
+    /// Whether it is fitted to all rows at once, without steps and epochs.
+    pub fn is_full_batch(self) -> bool {
+        use HeadKind::*;
+        matches!(self, Ridge | Lda | Logistic | LinfaLogistic | LinfaSvm)
+    }
+
+    /// Whether it learns epoch by epoch. A cosine learns nothing.
+    pub fn has_epochs(self) -> bool {
+        !self.is_full_batch() && self != HeadKind::Cosine
+    }
+}
+
+names! {
+    /// The state that a head reads.
+    HeadPooling, "lowercase", Mean { Cls, Mean, Max, Attention }
+}
+impl HeadPooling {
+    /// What a head of a task reads of a layer: it pools texts, never the words and tokens that tags and answers are of.
+    pub fn store(self, task: Task) -> Store {
+        match (task, self) {
+            (Task::Tokens, _) => Store::Words,
+            (Task::Qa, _) | (_, HeadPooling::Attention) => Store::Tokens,
+            (_, HeadPooling::Cls) => Store::Cls,
+            (_, HeadPooling::Mean) => Store::Mean,
+            (_, HeadPooling::Max) => Store::Max,
+        }
+    }
+}
+
+impl Store {
+    /// The state that is stored.
+    pub fn kind(self) -> StateKind {
+        match self {
+            Store::Cls => StateKind::Pooled(Pooling::Cls),
+            Store::Mean => StateKind::Pooled(Pooling::Mean),
+            Store::Max => StateKind::Pooled(Pooling::Max),
+            Store::Tokens => StateKind::Tokens,
+            Store::Words => StateKind::Words,
+        }
+    }
+}
+
+names! {
+    /// The losses.
+    Loss, "kebab-case", CrossEntropy { CrossEntropy, Focal, Bce, Mse }
+}
+
+/// One source table, or an array of them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Sources(pub Vec<Source>);
+
+impl<'de> Deserialize<'de> for Sources {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SourcesVisitor;
+        impl<'de> Visitor<'de> for SourcesVisitor {
+            type Value = Sources;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a source table such as { path = \"data.csv\" }, or an array of them")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Sources, A::Error> {
+                Ok(Sources(vec![Source::deserialize(MapAccessDeserializer::new(map))?]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Sources, A::Error> {
+                let mut sources = Vec::new();
+                while let Some(source) = sequence.next_element()? {
+                    sources.push(source);
+                }
+                if sources.is_empty() {
+                    return Err(de::Error::custom("expected at least one source table"));
+                }
+                Ok(Sources(sources))
+            }
+        }
+        deserializer.deserialize_any(SourcesVisitor)
+    }
+}
+
+/// The labels in id order, or a file that names one a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a list of label names, or the path of a file with one name a line"
+)]
+pub enum Labels {
+    /// The names.
+    Names(Vec<String>),
+    /// A file of names.
+    File(PathBuf),
+}
+
+/// `"balanced"`, or a weight per label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected \"balanced\", or a table of label = weight")]
+pub enum ClassWeights {
+    /// A word; only `balanced` is known.
+    Named(Balanced),
+    /// A weight per label; 1 for those that are left out.
+    Table(BTreeMap<String, f64>),
+}
+
+/// The word `balanced`: weights `n / (C n_c)`, as scikit-learn's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Balanced {
+    /// The word itself.
+    Balanced,
+}
+
+/// `false`, or a metric and a patience.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EarlyStoppingKey(pub Option<Stopping>);
+
+impl Serialize for EarlyStoppingKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(stopping) => stopping.serialize(serializer),
+            None => serializer.serialize_bool(false),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EarlyStoppingKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FalseOrTable;
+        impl<'de> Visitor<'de> for FalseOrTable {
+            type Value = EarlyStoppingKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("false, or a table such as { metric = \"loss\", patience = 3 }")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<EarlyStoppingKey, E> {
+                Ok(EarlyStoppingKey(on.then(Stopping::default)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EarlyStoppingKey, A::Error> {
+                Ok(EarlyStoppingKey(Some(Stopping::deserialize(MapAccessDeserializer::new(map))?)))
+            }
+        }
+        deserializer.deserialize_any(FalseOrTable)
+    }
+}
+
+fn default_seed() -> u64 {
+    42
+}

@@ -1,0 +1,68 @@
+//! What a section says where the file does not.
+
+use crate::config::file::*;
+
+impl Default for RunSection {
+    fn default() -> RunSection {
+        RunSection { dir: "runs".into() }
+    }
+}
+
+impl Default for CacheSection {
+    fn default() -> CacheSection {
+        CacheSection {
+            dir: "cache".into(),
+            store: None,
+            layers: None,
+            dtype: Dtype::F16,
+            max_length: None,
+            overflow: None,
+            stride: None,
+            shard_tokens: 131_072,
+        }
+    }
+}
+
+impl Default for HeadSection {
+    fn default() -> HeadSection {
+        HeadSection {
+            kind: HeadKind::Linear,
+            c: 1.0,
+            lambda: 1.0,
+            pca: None,
+            max_answer_tokens: 30,
+            pooling: HeadPooling::Mean,
+            layers: vec![-1],
+            dropout: 0.1,
+            hidden: Vec::new(),
+            activation: Activation::Gelu,
+            skip: false,
+            layer_norm: false,
+            standardize: true,
+        }
+    }
+}
+
+impl Default for TrainSection {
+    fn default() -> TrainSection {
+        TrainSection {
+            optimizer: OptimizerKind::AdamW,
+            lr: 1e-3,
+            weight_decay: 0.01,
+            momentum: 0.9,
+            betas: [0.9, 0.999],
+            epochs: 10,
+            batch_size: 32,
+            schedule: Schedule::Constant,
+            warmup: 0.0,
+            clip: None,
+            loss: None,
+            label: None,
+            gamma: 2.0,
+            class_weights: None,
+            label_smoothing: 0.0,
+            early_stopping: EarlyStoppingKey(Some(Stopping::default())),
+            memory_mb: 2048,
+        }
+    }
+}

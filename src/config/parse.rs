@@ -1,0 +1,142 @@
+//! From the text of a pipeline file, and overrides of its values, to a [`PipelineFile`] for each of its tasks: with line
+//! and column.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    config::{
+        file::{PipelineFile, TasksFile},
+        text_file,
+    },
+    error::{Error, Result},
+};
+
+/// Mebibytes of a pipeline file: room for a list of some 100,000 labels.
+const MAX_MIB: u64 = 8;
+
+/// Reads a pipeline file and applies overrides such as `train.lr=1e-3`: one unnamed pipeline, or one for each of its
+/// `[tasks.NAME]`.
+///
+/// # Errors
+/// When the file cannot be read, is no TOML, or has a key or a value that is not known: with line and column.
+pub fn read(path: &Path, overrides: &[String]) -> Result<Vec<(Option<String>, PipelineFile)>> {
+    let text = text_file::read(path, MAX_MIB)?;
+    let table = toml::from_str::<toml::Table>(&text);
+    if !table.is_ok_and(|table| table.contains_key("tasks")) {
+        return Ok(vec![(None, read_as(path, &text, overrides)?)]);
+    }
+    let file: TasksFile = read_as(path, &text, overrides)?;
+    if file.tasks.is_empty() {
+        return Err(Error::Pipeline {
+            file: path.to_path_buf(),
+            line: None,
+            column: None,
+            problem: "[tasks] names no task".into(),
+            hint: "give each task its sections, as in [tasks.sentiment.data]".into(),
+        });
+    }
+    let tasks = file.tasks.into_iter().map(|(name, task)| {
+        let pipeline = PipelineFile {
+            name: file.name.clone(),
+            seed: file.seed,
+            run: file.run.clone(),
+            model: file.model.clone(),
+            data: task.data,
+            cache: file.cache.clone(),
+            head: task.head,
+            train: task.train,
+            sweep: task.sweep,
+        };
+        (Some(name), pipeline)
+    });
+    Ok(tasks.collect())
+}
+
+fn read_as<T: DeserializeOwned>(path: &Path, text: &str, overrides: &[String]) -> Result<T> {
+    let plain = || toml::from_str::<T>(text).map_err(|error| located(path, text, &error));
+    if overrides.is_empty() {
+        return plain();
+    }
+    let original: toml::Table =
+        toml::from_str(text).map_err(|error| located(path, text, &error))?;
+    let with = |settings: &[String]| {
+        let mut table = original.clone();
+        for setting in settings {
+            apply_override(&mut table, setting)?;
+        }
+        Ok::<_, Error>(table.try_into::<T>())
+    };
+    let error = match with(overrides)? {
+        Ok(file) => return Ok(file),
+        Err(error) => error,
+    };
+    // Where the file alone is wrong too, its own error says on which line.
+    plain()?;
+    let fails_alike = |other: &toml::de::Error| other.message() == error.message();
+    let mut culprit = overrides;
+    for n in 1..=overrides.len() {
+        if with(&overrides[..n])?.is_err_and(|other| fails_alike(&other)) {
+            culprit = &overrides[n - 1..n];
+            break;
+        }
+    }
+    let message = error.message().trim().replace('\n', ", ");
+    Err(override_error(format!("`{}`: {message}", culprit.join(" "))))
+}
+
+fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
+    let (key, value) = setting
+        .split_once('=')
+        .ok_or_else(|| override_error(format!("expected key=value, got `{setting}`")))?;
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
+    let value = match parsed.and_then(|mut parsed| parsed.remove("value")) {
+        Some(parsed) => parsed,
+        None if value.trim_start().starts_with(['[', '{']) => {
+            return Err(override_error(format!(
+                "`{value}` is no list or table: texts in it stand in quotes, and what is opened is closed, \
+                 as in '{key}=[\"a\", \"b\"]'"
+            )));
+        }
+        // A bare word is a string.
+        None => toml::Value::String(value.to_string()),
+    };
+    let mut parts = key.trim().split('.').peekable();
+    let mut table = table;
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            table.insert(part.to_string(), value);
+            return Ok(());
+        }
+        let inner = table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table = inner.as_table_mut().ok_or_else(|| {
+            override_error(format!("`{part}` in `{key}` is a value and no table"))
+        })?;
+    }
+    Ok(())
+}
+
+fn override_error(problem: String) -> Error {
+    Error::Pipeline {
+        file: "--set".into(),
+        line: None,
+        column: None,
+        problem,
+        hint: "write --set section.key=value, as in --set train.lr=1e-3".into(),
+    }
+}
+
+fn located(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+    let before = error.span().map(|span| &text[..span.start.min(text.len())]);
+    let line = before.map(|before| before.matches('\n').count() as u64 + 1);
+    let column =
+        before.map(|before| before.rsplit('\n').next().unwrap_or("").chars().count() as u64 + 1);
+    Error::Pipeline {
+        file: path.to_path_buf(),
+        line,
+        column,
+        problem: error.message().trim().replace('\n', ", "),
+        hint: "every key and its default stand in docs/pipeline.md".into(),
+    }
+}

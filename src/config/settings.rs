@@ -1,0 +1,428 @@
+//! The pipeline after its checks: what the two stages work with.
+
+mod extraction;
+mod numbers;
+mod training;
+
+use std::path::{Path, PathBuf};
+
+pub use extraction::ExtractionSettings;
+use toml::Value;
+
+use crate::{
+    cache::plan::MAX_STATES,
+    config::{
+        file::{self, Labels, Pair, PipelineFile, Task},
+        parse,
+    },
+    data::{CleanOptions, ColumnName, Source, SplitFractions},
+    encoder::checkpoint::Checkpoint,
+    error::{Error, Result},
+    selection::section::SweepSection,
+    states::StateId,
+};
+
+/// A checked pipeline.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// Names its runs.
+    pub name: String,
+    /// The file after defaults and overrides: what the lock file holds.
+    pub file: PipelineFile,
+    /// Stage 1.
+    pub extraction: ExtractionSettings,
+}
+
+/// One task of a pipeline file.
+#[derive(Clone, Debug)]
+pub struct NamedTask {
+    /// As in `[tasks.NAME]`; none where the file is of one task.
+    pub name: Option<String>,
+    /// What it is.
+    pub pipeline: Pipeline,
+}
+
+/// Where labelled rows come from.
+#[derive(Clone, Debug)]
+pub struct DataSettings<'a> {
+    /// Rows to learn from (and to split, for what is not given).
+    pub train: &'a [Source],
+    /// Validation rows, where they are given.
+    pub validation: Option<&'a [Source]>,
+    /// Test rows, where they are given.
+    pub test: Option<&'a [Source]>,
+    /// How train is split.
+    pub split: SplitFractions,
+    /// What is left out.
+    pub clean: CleanOptions,
+    /// Decides the split.
+    pub seed: u64,
+}
+
+impl Pipeline {
+    /// Reads and checks a pipeline file of one task, with overrides such as `train.lr=1e-3`.
+    ///
+    /// # Errors
+    /// When a key or a value is not known, or asks for what this version cannot do: with the cure.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Pipeline> {
+        let mut tasks = Pipeline::read_tasks(path, overrides)?;
+        match tasks.len() {
+            1 => Ok(tasks.remove(0).pipeline),
+            n => Err(refusal(path)(
+                format!("the file names {n} tasks, and this command works on one"),
+                "name a pipeline file of one task".into(),
+            )),
+        }
+    }
+
+    /// Reads and checks a pipeline file of one task, which has no name, or of several.
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`].
+    pub fn read_tasks(path: &Path, overrides: &[String]) -> Result<Vec<NamedTask>> {
+        let mut files = parse::read(path, overrides)?;
+        if files.iter().any(|(_, file)| file.data.task == Task::Qa) {
+            for (_, file) in &mut files {
+                extraction::set_qa_defaults(&mut file.cache);
+            }
+        }
+        for name in files.iter().filter_map(|(name, _)| name.as_ref()) {
+            if !is_folder_name(name) {
+                return Err(refusal(path)(
+                    format!("a task has the name `{name}`, which is no folder name"),
+                    "use letters, digits, - and _, as in [tasks.sentiment]".into(),
+                ));
+            }
+        }
+        let checked = files.into_iter().map(|(name, file)| {
+            let pipeline = Pipeline::check(path, file)?;
+            Ok(NamedTask { name, pipeline })
+        });
+        checked.collect()
+    }
+
+    /// Checks what a file says; `path` stands in messages and names the runs.
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`].
+    pub fn check(path: &Path, mut file: PipelineFile) -> Result<Pipeline> {
+        let refuse = refusal(path);
+        let stem = || {
+            path.file_stem().map_or("pipeline".into(), |stem| stem.to_string_lossy().into_owned())
+        };
+        let name = file.name.get_or_insert_with(stem).clone();
+        if !is_folder_name(&name) {
+            return Err(refuse(
+                format!("`name` is `{name}`, which is no folder name"),
+                "use letters, digits, - and _".into(),
+            ));
+        }
+        let sources =
+            [Some(&file.data.train), file.data.validation.as_ref(), file.data.test.as_ref()];
+        let sources: Vec<Source> =
+            sources.into_iter().flatten().flat_map(|sources| sources.0.clone()).collect();
+        require_utf_8(&file, &sources, &refuse)?;
+        numbers::require_finite(&file, &refuse)?;
+        let extraction = extraction::check(&mut file, sources, &refuse)?;
+        Ok(Pipeline { path: path.to_path_buf(), name, file, extraction })
+    }
+
+    /// Where labelled rows come from.
+    pub fn data(&self) -> DataSettings<'_> {
+        let data = &self.file.data;
+        DataSettings {
+            train: &data.train.0,
+            validation: data.validation.as_ref().map(|sources| &sources.0[..]),
+            test: data.test.as_ref().map(|sources| &sources.0[..]),
+            split: data.split,
+            clean: data.clean,
+            seed: self.file.seed,
+        }
+    }
+
+    /// The states that the head reads, one of each of its layers, for a checkpoint of so many layers.
+    ///
+    /// # Errors
+    /// When the head asks for no layer, twice for the same, or for one that there is not.
+    pub fn head_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
+        let refuse = refusal(&self.path);
+        let head = &self.file.head;
+        let kind = head.pooling.store(self.file.data.task).kind();
+        let mut states = Vec::new();
+        for layer in &head.layers {
+            let layer = absolute_layer(*layer, model_layers, "head.layers", &refuse)?;
+            let state = StateId { kind, layer };
+            if states.contains(&state) {
+                return Err(refuse(
+                    format!("head.layers names layer {layer} twice"),
+                    "name every layer once".into(),
+                ));
+            }
+            states.push(state);
+        }
+        if states.is_empty() {
+            return Err(refuse(
+                "head.layers is empty".into(),
+                "name a layer, as in [-1], or several to be mixed".into(),
+            ));
+        }
+        Ok(states)
+    }
+
+    /// The states that stage 1 stores, for a checkpoint of so many layers; sorted, each once.
+    ///
+    /// # Errors
+    /// When a layer is asked for that there is not.
+    pub fn stored_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
+        let refuse = refusal(&self.path);
+        let mut states = Vec::new();
+        for layer in &self.extraction.layers {
+            let layer = absolute_layer(*layer, model_layers, "cache.layers", &refuse)?;
+            let kinds = self.extraction.kinds.iter();
+            states.extend(kinds.map(|kind| StateId { kind: *kind, layer }));
+        }
+        states.sort_unstable();
+        states.dedup();
+        if states.len() > MAX_STATES {
+            return Err(refuse(
+                format!("cache.store and cache.layers ask for {} states at once", states.len()),
+                format!("ask for at most {MAX_STATES}; others can be added by another extraction"),
+            ));
+        }
+        Ok(states)
+    }
+
+    /// Checks that `max_length` fits the checkpoint.
+    ///
+    /// # Errors
+    /// When it is longer than the model's positions.
+    pub fn check_length(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let asked = self.extraction.max_length;
+        if let Some(most) = checkpoint.config.max_tokens.filter(|most| asked > *most) {
+            return Err(refusal(&self.path)(
+                format!("cache.max_length is {asked}, but the model has {most} positions"),
+                format!("set cache.max_length to {most} or less"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks what only training needs: which heads, losses and numbers go together.
+    ///
+    /// # Errors
+    /// When the pipeline asks for what this version does not train, or a number is out of its range.
+    pub fn check_training(&self) -> Result<()> {
+        let refuse = refusal(&self.path);
+        let mut sources = self.extraction.sources.iter();
+        let has_pairs = self.has_pairs();
+        let is_qa = self.file.data.task == Task::Qa;
+        if let Some(other) = sources.find(|source| source.text_pair.is_some() != has_pairs)
+            && !is_qa
+        {
+            return Err(refuse(
+                format!(
+                    "some sources name a text_pair and `{}` does not, or the other way round",
+                    other.path.display()
+                ),
+                "a head reads one text of every row, or two: name text_pair in all sources or in none".into(),
+            ));
+        }
+        self.check_label_columns()?;
+        let swept = self.file.sweep.as_ref();
+        if swept.is_some_and(|section| section.keys.contains_key("kind")) {
+            // What else the file says of the head holds for the kinds that have it: each trial is checked.
+            return Ok(());
+        }
+        training::check(&self.file, has_pairs, &refuse)
+    }
+
+    /// Columns of labels are of classes, and are named one by one.
+    fn check_label_columns(&self) -> Result<()> {
+        let swept = self.file.sweep.as_ref();
+        let swept = swept.and_then(|section| section.keys.get("label"));
+        if swept.is_some_and(Value::is_table) {
+            return Err(self.refuse(
+                "sweep.label is a distribution, and columns are not drawn".into(),
+                "name them, as in label = [\"label\", \"annotator_1\"]".into(),
+            ));
+        }
+        let task = self.file.data.task;
+        if task == Task::Classification || (swept.is_none() && self.file.train.label.is_none()) {
+            return Ok(());
+        }
+        let key = match swept {
+            Some(_) => "sweep.label",
+            None => "train.label",
+        };
+        Err(self.refuse(
+            format!("{key} names columns of one label a row, and the task is `{task}`"),
+            format!("leave {key} out; other questions are tasks of their own: [tasks.NAME]"),
+        ))
+    }
+
+    /// Whether the rows are pairs of texts.
+    pub fn has_pairs(&self) -> bool {
+        let data = &self.file.data;
+        data.train.0[0].text_pair.is_some()
+    }
+
+    /// Whether the head reads two texts: a pair, or a question and its context.
+    pub fn reads_pairs(&self) -> bool {
+        self.has_pairs() || self.file.data.task == Task::Qa
+    }
+
+    /// Whether two texts are encoded in two inputs, so that a row stands for two documents.
+    pub fn has_separate_pairs(&self) -> bool {
+        let joint = self.file.data.pair == Some(Pair::Joint);
+        self.has_pairs() && !joint && self.file.data.task != Task::Qa
+    }
+
+    /// Bytes of states that stay in memory: `train.memory_mb`.
+    pub fn memory_bytes(&self) -> u64 {
+        self.file.train.memory_mb.saturating_mul(1 << 20)
+    }
+
+    /// The loss of the head.
+    pub fn loss(&self) -> file::Loss {
+        let default = training::losses(self.file.data.task)[0];
+        self.file.train.loss.unwrap_or(default)
+    }
+
+    /// The columns of labels that heads learn from in place of the source's own: `train.label`, and those that a sweep
+    /// compares.
+    pub fn label_columns(&self) -> Vec<ColumnName> {
+        let swept = self.file.sweep.as_ref();
+        let swept = swept.and_then(|section| section.keys.get("label"));
+        let swept = match swept {
+            Some(Value::Array(values)) => &values[..],
+            one => one.map_or(&[][..], std::slice::from_ref),
+        };
+        // What is no column is refused with the trials.
+        let swept = swept.iter().filter_map(|value| value.clone().try_into().ok());
+        let mut columns: Vec<ColumnName> = Vec::new();
+        for column in self.file.train.label.iter().cloned().chain(swept) {
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        columns
+    }
+
+    /// Whether some head learns from the validation rows: with folds, and where the winner is trained again.
+    pub fn teaches_validation(&self) -> bool {
+        let sweep = self.file.sweep.as_ref();
+        sweep.is_some_and(|section| section.folds.is_some() || section.refit == Some(true))
+    }
+
+    /// The section `[sweep]`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn sweep(&self) -> Result<&SweepSection> {
+        self.file.sweep.as_ref().ok_or_else(|| {
+            self.refuse(
+                "the pipeline has no section [sweep]".into(),
+                "add one, as in [sweep] lr = [1e-3, 1e-2], or use `frostbert train`".into(),
+            )
+        })
+    }
+
+    /// An error about this pipeline.
+    pub(crate) fn refuse(&self, problem: String, hint: String) -> Error {
+        refusal(&self.path)(problem, hint)
+    }
+}
+
+fn is_folder_name(name: &str) -> bool {
+    !(name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.'))
+}
+
+fn absolute_layer(
+    layer: i64,
+    model_layers: usize,
+    key: &str,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<usize> {
+    let absolute = match usize::try_from(layer) {
+        Ok(layer) => Some(layer),
+        Err(_) => usize::try_from(layer.unsigned_abs())
+            .ok()
+            .and_then(|from_top| (model_layers + 1).checked_sub(from_top)),
+    };
+    absolute.filter(|absolute| *absolute <= model_layers).ok_or_else(|| {
+        refuse(
+            format!("{key} names layer {layer}, but the model has {model_layers}"),
+            format!("use 0 (embeddings) to {model_layers}, or -1 (last) to -{}", model_layers + 1),
+        )
+    })
+}
+
+/// Fails where a path of a pipeline made in code is no UTF-8, as TOML always is: the lock file could not hold it.
+fn require_utf_8(
+    file: &PipelineFile,
+    sources: &[Source],
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<()> {
+    let labels = match &file.data.labels {
+        Some(Labels::File(path)) => Some(path),
+        _ => None,
+    };
+    let own = [&file.model.path, &file.run.dir, &file.cache.dir];
+    let paths = own.into_iter().chain(labels);
+    let mut paths = paths.chain(sources.iter().map(|source| &source.path));
+    match paths.find(|path| path.to_str().is_none()) {
+        None => Ok(()),
+        Some(path) => Err(refuse(
+            format!("the path `{}` is no UTF-8, as that of a pipeline has to be", path.display()),
+            "rename the file or folder, or name it by a relative path".into(),
+        )),
+    }
+}
+
+fn refusal(path: &Path) -> impl Fn(String, String) -> Error + use<> {
+    let file = path.to_path_buf();
+    move |problem, hint| Error::Pipeline {
+        file: file.clone(),
+        line: None,
+        column: None,
+        problem,
+        hint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    use super::*;
+
+    #[test]
+    fn a_pipeline_made_in_code_has_paths_that_its_lock_file_can_hold() {
+        let toml = "[model]\npath = \"m\"\n[data]\ntrain = { path = \"a.csv\" }\nlabels = \"l\"";
+        let strange = PathBuf::from(OsStr::from_bytes(b"a\xFF.csv"));
+        type PathOf = fn(&mut PipelineFile) -> &mut PathBuf;
+        let places: [PathOf; 4] = [
+            |file| &mut file.model.path,
+            |file| &mut file.cache.dir,
+            |file| &mut file.run.dir,
+            |file| &mut file.data.train.0[0].path,
+        ];
+        let file: PipelineFile = toml::from_str(toml).unwrap();
+        Pipeline::check(Path::new("p.toml"), file.clone()).unwrap();
+        let refused = |file: PipelineFile| {
+            let error = Pipeline::check(Path::new("p.toml"), file).unwrap_err();
+            let expected = "p.toml: the path `a\u{FFFD}.csv` is no UTF-8";
+            assert!(error.to_string().starts_with(expected), "{error}");
+        };
+        for place in places {
+            let mut file = file.clone();
+            *place(&mut file) = strange.clone();
+            refused(file);
+        }
+        let mut file = file;
+        file.data.labels = Some(Labels::File(strange));
+        refused(file);
+    }
+}

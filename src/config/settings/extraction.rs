@@ -1,0 +1,247 @@
+//! What stage 1 is to do, after its checks.
+
+use std::path::PathBuf;
+
+use toml::Value;
+
+use crate::{
+    config::file::{self, HeadPooling, Pair, PipelineFile, Store, Task},
+    data::{Record, Source},
+    encoder::{
+        checkpoint::Checkpoint,
+        device::{Device, Precision},
+        tokenizer::{MIN_LENGTH, TextTokenizer},
+        windows::Overflow,
+    },
+    error::{Error, Result},
+    selection::section::SweepSection,
+    states::{Dtype, StateKind},
+};
+
+/// What stage 1 is to do.
+#[derive(Clone, Debug)]
+pub struct ExtractionSettings {
+    /// The checkpoint folder.
+    pub model: PathBuf,
+    /// Where the encoder runs.
+    pub device: Device,
+    /// What it computes in.
+    pub precision: Precision,
+    /// Padded tokens of one batch; by the device where `None`.
+    pub batch_tokens: Option<usize>,
+    /// Caches go here.
+    pub cache_dir: PathBuf,
+    /// What to store of each layer.
+    pub kinds: Vec<StateKind>,
+    /// Layers to store, negative from the end.
+    pub layers: Vec<i64>,
+    /// Type of a stored value.
+    pub dtype: Dtype,
+    /// Longest input in tokens.
+    pub max_length: usize,
+    /// What happens to longer documents.
+    pub overflow: Overflow,
+    /// Tokens between two commits.
+    pub shard_tokens: usize,
+    /// Every file of texts: train, validation, test.
+    pub sources: Vec<Source>,
+    /// For each source, how two texts of it are encoded.
+    pub pairs: Vec<Pair>,
+    /// For each source, whether its texts of nothing but white space are left out: those of train are, if the pipeline
+    /// says so. Given validation and test files are never thinned.
+    pub thinned: Vec<bool>,
+}
+
+impl ExtractionSettings {
+    /// The checkpoint's tokenizer, which cuts texts as these settings say.
+    ///
+    /// # Errors
+    /// When its file is missing or broken, or no room is left for a text.
+    pub fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<TextTokenizer> {
+        TextTokenizer::new(&checkpoint.tokenizer, self.max_length, self.overflow)
+    }
+
+    /// Whether an example is left out: it is empty, and of a source that is thinned.
+    pub fn leaves_out(&self, example: &Record) -> bool {
+        self.thinned[example.source] && example.is_empty()
+    }
+
+    /// How the two texts of an example are encoded.
+    pub fn pair_of(&self, example: &Record) -> Pair {
+        self.pairs[example.source]
+    }
+
+    /// The same extraction of these sources alone, none of them thinned.
+    pub fn of_sources(&self, sources: Vec<Source>) -> ExtractionSettings {
+        let pair = self.pairs.first().copied().unwrap_or_default();
+        ExtractionSettings {
+            pairs: vec![pair; sources.len()],
+            thinned: vec![false; sources.len()],
+            sources,
+            ..self.clone()
+        }
+    }
+
+    /// Takes the sources and states of another extraction with the same fingerprint into this one.
+    pub fn merge(&mut self, other: &ExtractionSettings) {
+        self.sources.extend(other.sources.iter().cloned());
+        self.pairs.extend(&other.pairs);
+        self.thinned.extend(&other.thinned);
+        for kind in &other.kinds {
+            if !self.kinds.contains(kind) {
+                self.kinds.push(*kind);
+            }
+        }
+        for layer in &other.layers {
+            if !self.layers.contains(layer) {
+                self.layers.push(*layer);
+            }
+        }
+    }
+}
+
+/// Sets what a question answering task needs, where the file does not say otherwise: for all tasks of a file, because
+/// they share its cache.
+pub(super) fn set_qa_defaults(cache: &mut file::CacheSection) {
+    cache.max_length.get_or_insert(384);
+    let overflow = *cache.overflow.get_or_insert(file::Overflow::Windows);
+    if overflow == file::Overflow::Windows {
+        cache.stride.get_or_insert(128);
+    }
+}
+
+/// Checks what stage 1 needs, and sets the defaults that depend on the task and the head in the file.
+pub(super) fn check(
+    file: &mut PipelineFile,
+    sources: Vec<Source>,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<ExtractionSettings> {
+    let PipelineFile { model, data, cache, head, sweep, .. } = file;
+    if data.task == Task::Qa {
+        set_qa_defaults(cache);
+    }
+    let max_length = *cache.max_length.get_or_insert(128);
+    for (value, key) in [
+        (max_length, "cache.max_length"),
+        (cache.shard_tokens, "cache.shard_tokens"),
+        (model.batch_tokens.unwrap_or(1), "model.batch_tokens"),
+    ] {
+        if value == 0 {
+            return Err(refuse(format!("{key} is 0"), format!("set {key} to a number of tokens")));
+        }
+    }
+    if max_length > usize::from(u16::MAX) {
+        return Err(refuse(
+            format!(
+                "cache.max_length is {max_length}, and the cache numbers {} tokens of a window",
+                u16::MAX
+            ),
+            "set cache.max_length to what the model was made for, 512 for most".into(),
+        ));
+    }
+    if max_length < MIN_LENGTH {
+        return Err(refuse(
+            format!(
+                "cache.max_length is {max_length}, which leaves no room beside the special tokens"
+            ),
+            format!("set cache.max_length to {MIN_LENGTH} or more"),
+        ));
+    }
+    let overflow = check_overflow(cache, max_length, refuse)?;
+    let pair = *data.pair.get_or_insert(match data.task {
+        Task::Qa => Pair::Joint,
+        _ => Pair::Separate,
+    });
+    let layers =
+        cache.layers.get_or_insert_with(|| swept_layers(&head.layers, sweep.as_ref())).clone();
+    if layers.is_empty() {
+        return Err(refuse("cache.layers is empty".into(), "name a layer, as in [-1]".into()));
+    }
+    let store =
+        cache.store.get_or_insert_with(|| swept_store(head.pooling, data.task, sweep.as_ref()));
+    let kinds: Vec<StateKind> = store.iter().map(|store| store.kind()).collect();
+    if kinds.is_empty() {
+        return Err(refuse("cache.store is empty".into(), "name a state, as in [\"mean\"]".into()));
+    }
+    Ok(ExtractionSettings {
+        model: model.path.clone(),
+        device: model.device.clone(),
+        precision: model.precision,
+        batch_tokens: model.batch_tokens,
+        cache_dir: cache.dir.clone(),
+        kinds,
+        layers,
+        dtype: cache.dtype,
+        max_length,
+        overflow,
+        shard_tokens: cache.shard_tokens,
+        pairs: vec![pair; sources.len()],
+        thinned: (0..sources.len())
+            .map(|source| data.clean.drop_empty && source < data.train.0.len())
+            .collect(),
+        sources,
+    })
+}
+
+/// The values of a key of `[sweep]`: its list, or the one that it has.
+fn swept<'a>(sweep: Option<&'a SweepSection>, key: &str) -> &'a [Value] {
+    match sweep.and_then(|sweep| sweep.keys.get(key)) {
+        Some(Value::Array(values)) => values,
+        Some(value) => std::slice::from_ref(value),
+        None => &[],
+    }
+}
+
+/// The layers that the heads of a sweep read; those of the head where there is none.
+fn swept_layers(own: &[i64], sweep: Option<&SweepSection>) -> Vec<i64> {
+    let keys = ["layer", "layers"].into_iter();
+    let mut layers: Vec<i64> = Vec::new();
+    for value in keys.flat_map(|key| swept(sweep, key)) {
+        let several = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for layer in several.iter().filter_map(Value::as_integer) {
+            if !layers.contains(&layer) {
+                layers.push(layer);
+            }
+        }
+    }
+    if layers.is_empty() { own.to_vec() } else { layers }
+}
+
+/// What the heads of a sweep read of a layer.
+fn swept_store(own: HeadPooling, task: Task, sweep: Option<&SweepSection>) -> Vec<Store> {
+    let poolings = swept(sweep, "pooling").iter();
+    // A value that is no pooling is refused where the trials are made.
+    let poolings: Vec<HeadPooling> =
+        poolings.filter_map(|value| value.clone().try_into().ok()).collect();
+    let mut store: Vec<Store> = Vec::new();
+    let own = [own];
+    let read = if poolings.is_empty() { &own[..] } else { &poolings };
+    for kind in read.iter().map(|pooling| pooling.store(task)) {
+        if !store.contains(&kind) {
+            store.push(kind);
+        }
+    }
+    store
+}
+
+/// What happens to longer documents, with the defaults of the task set in the file.
+fn check_overflow(
+    cache: &mut file::CacheSection,
+    max_length: usize,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<Overflow> {
+    if *cache.overflow.get_or_insert(file::Overflow::Truncate) == file::Overflow::Truncate {
+        // A stride without windows changes nothing, so that a file can switch between the two by one key.
+        return Ok(Overflow::Truncate);
+    }
+    let stride = *cache.stride.get_or_insert(max_length / 4);
+    if stride + MIN_LENGTH > max_length {
+        return Err(refuse(
+            format!(
+                "cache.stride is {stride}, which leaves windows of {max_length} tokens no room to get on"
+            ),
+            format!("set cache.stride well below cache.max_length, as in {}", max_length / 4),
+        ));
+    }
+    Ok(Overflow::Windows { stride })
+}

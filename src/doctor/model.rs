@@ -1,0 +1,173 @@
+//! The model on the device that was asked for: whether it loads, whether its states are numbers, how fast it is.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::{
+    doctor::{DoctorRequest, Problem},
+    encoder::{
+        Encoder, EncoderSettings, Request, Worker,
+        checkpoint::Checkpoint,
+        device::{self, Device, Precision},
+        runtime::Runtime,
+        session::TokenBatch,
+        tokenizer::TextTokenizer,
+        windows::Overflow,
+    },
+    error::{Error, Result},
+    extraction::lazy_encoder::why_auto_took,
+    states::{Dtype, Placement, Pooling, StateId, StateKind},
+};
+
+/// What `model.device` gets.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceFindings {
+    /// What was asked for.
+    pub asked: Device,
+    /// What the encoder was to compute in.
+    pub precision: Precision,
+    /// What it got; `None` where it cannot be had.
+    pub took: Option<String>,
+    /// Why `auto` took that.
+    pub reason: Option<String>,
+    /// Where the graph runs, on a GPU.
+    pub placement: Option<Placement>,
+    /// Why it cannot be had.
+    pub problem: Option<Problem>,
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ModelFindings {
+    /// Its folder.
+    #[serde(serialize_with = "crate::wording::path_shown")]
+    pub folder: PathBuf,
+    /// As `bert`.
+    pub family: Option<String>,
+    /// Layers.
+    pub layers: Option<usize>,
+    /// Width of a state.
+    pub hidden: Option<usize>,
+    /// Where it computed: `cpu` where the device that was asked for cannot be had.
+    pub tried_on: Option<String>,
+    /// Tokens per second of some two seconds, in full batches of texts of [`TEXT_TOKENS`] tokens, nothing written.
+    pub tokens_per_second: Option<f64>,
+    /// Why it cannot be used.
+    pub problem: Option<Problem>,
+}
+
+/// Tokens of each text of the trial, where the model takes as many.
+pub const TEXT_TOKENS: usize = 32;
+
+/// The trial ends with the batch in which this has passed.
+const TRIAL: Duration = Duration::from_secs(2);
+
+/// Opens the model on the device that was asked for, else on the CPU, and lets it compute.
+pub(super) fn try_model(
+    asked: &DoctorRequest,
+    runtime: Option<&Runtime>,
+    threads: usize,
+) -> (Option<DeviceFindings>, ModelFindings) {
+    let mut model = ModelFindings { folder: asked.model.clone(), ..ModelFindings::default() };
+    let opened = Checkpoint::open(&asked.model).and_then(|checkpoint| {
+        // How long inputs are is the pipeline's to say; that there are tokens is not.
+        TextTokenizer::new(&checkpoint.tokenizer, usize::MAX, Overflow::Truncate)?;
+        Ok(checkpoint)
+    });
+    let checkpoint = match opened {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            model.problem = Some(Problem::fatal(&error));
+            return (None, model);
+        }
+    };
+    let config = &checkpoint.config;
+    model.family = Some(config.family.clone());
+    model.layers = Some(config.layers);
+    model.hidden = Some(config.hidden);
+    let Some(runtime) = runtime else {
+        return (None, model);
+    };
+    let settings = EncoderSettings {
+        device: asked.device.clone(),
+        precision: asked.precision,
+        layers: vec![config.layers],
+        threads,
+    };
+    let mut device = DeviceFindings {
+        asked: asked.device.clone(),
+        precision: asked.precision,
+        took: None,
+        reason: None,
+        placement: None,
+        problem: None,
+    };
+    let opened = device::check(&asked.device, asked.precision, &runtime.library)
+        .and_then(|()| Encoder::open(runtime, &checkpoint, &settings));
+    let opened = match opened {
+        Ok(encoder) => {
+            device.took = Some(encoder.devices.to_string());
+            device.reason = (asked.device == Device::Auto).then(|| why_auto_took(&encoder));
+            device.placement = encoder.placement.clone();
+            Ok(encoder)
+        }
+        // A model that is broken is not the device's fault.
+        Err(error @ Error::Device { .. }) => {
+            device.problem = Some(Problem::fatal(&error));
+            let on_cpu =
+                EncoderSettings { device: Device::Cpu, precision: Precision::F32, ..settings };
+            Encoder::open(runtime, &checkpoint, &on_cpu)
+        }
+        Err(error) => Err(error),
+    };
+    let tried = opened.and_then(|mut encoder| {
+        model.tried_on = Some(encoder.devices.to_string());
+        tokens_per_second(&mut encoder, &checkpoint)
+    });
+    match tried {
+        Ok(speed) => model.tokens_per_second = Some(speed),
+        Err(error) => model.problem = Some(Problem::fatal(&error)),
+    }
+    (Some(device), model)
+}
+
+/// All workers compute the mean of the last layer until the time is over; a state that is no number is an error.
+fn tokens_per_second(encoder: &mut Encoder, checkpoint: &Checkpoint) -> Result<f64> {
+    let config = &checkpoint.config;
+    let length = config.max_tokens.unwrap_or(TEXT_TOKENS).min(TEXT_TOKENS);
+    let ids: Vec<u32> = (0..length as u32)
+        .map(|position| (position * 37 + 11) % config.vocabulary as u32)
+        .collect();
+    let n_texts = (encoder.devices.default_batch_tokens() / length).max(1);
+    let batch = TokenBatch::new(std::iter::repeat_n((&ids[..], &[][..]), n_texts));
+    let states = [StateId { kind: StateKind::Pooled(Pooling::Mean), layer: config.layers }];
+    let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
+    let run = |worker: &mut Worker| worker.run(&batch, request, |_| "the test batch".into());
+    let (workers, _) = encoder.workers();
+    // The first run of a session allocates.
+    for worker in workers.iter_mut() {
+        run(worker)?;
+    }
+    let start = Instant::now();
+    let trial = |worker: &mut Worker| -> Result<u64> {
+        let mut n_batches = 0;
+        while start.elapsed() < TRIAL {
+            run(worker)?;
+            n_batches += 1;
+        }
+        Ok(n_batches)
+    };
+    let n_batches = std::thread::scope(|scope| {
+        let trial = &trial;
+        let threads: Vec<_> =
+            workers.iter_mut().map(|worker| scope.spawn(move || trial(worker))).collect();
+        let counts = threads.into_iter().map(|thread| thread.join());
+        let counts = counts.map(|count| count.expect("a worker that panics is a bug"));
+        counts.sum::<Result<u64>>()
+    })?;
+    Ok((n_batches * batch.tokens()) as f64 / start.elapsed().as_secs_f64())
+}

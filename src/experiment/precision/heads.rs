@@ -1,0 +1,134 @@
+//! The pipeline's head on the states of several precisions, judged on the same rows.
+
+use crate::{
+    cache::reader::CacheReader,
+    config::settings::Pipeline,
+    data::dataset::Dataset,
+    encoder::checkpoint::Checkpoint,
+    error::Result,
+    metrics::intervals::{Bootstrap, interval, resample},
+    progress::Progress,
+    sweep::{OutOfFold, out_of_fold},
+};
+
+/// Parts that the rows are cut into: each is judged by a head of the others.
+const N_FOLDS: usize = 5;
+
+/// Draws of the rows for an interval.
+const DRAWS: usize = 1000;
+
+/// Heads on the states of several precisions.
+pub(super) struct PrecisionHeads {
+    pub(super) metric: &'static str,
+    /// Rows that were judged.
+    pub(super) n_rows: usize,
+    /// One for each precision.
+    pub(super) judged: Vec<ComparedHead>,
+}
+
+/// A head beside that of the first precision.
+pub(super) struct ComparedHead {
+    pub(super) value: Option<f64>,
+    pub(super) difference: Option<f64>,
+    pub(super) interval: Option<[f64; 2]>,
+    /// Whether the whole interval is on the side of a loss.
+    pub(super) is_worse: bool,
+}
+
+/// Trains the head of each pipeline on its cache, and compares what they say of rows that they did not learn from.
+pub(super) fn evaluator(
+    checkpoint: &Checkpoint,
+    pipelines: &[&Pipeline],
+    dataset: &Dataset,
+    caches: &[CacheReader],
+    progress: &dyn Progress,
+) -> Result<PrecisionHeads> {
+    let n_heads = (pipelines.len() * N_FOLDS) as u64;
+    progress.start("training heads", Some(n_heads), "heads");
+    let mut heads: Vec<OutOfFold> = Vec::new();
+    for (pipeline, cache) in pipelines.iter().zip(caches) {
+        heads.push(out_of_fold(checkpoint, pipeline, dataset, cache, N_FOLDS, progress)?);
+        progress.advance(N_FOLDS as u64, 0);
+    }
+    progress.finish();
+    let first = &heads[0];
+    let bootstrap = Bootstrap { resamples: DRAWS, seed: pipelines[0].file.seed };
+    let judged = heads.iter().enumerate();
+    Ok(PrecisionHeads {
+        metric: first.metric,
+        n_rows: first.statistics.n_rows(),
+        judged: judged
+            .map(|(number, head)| match number {
+                0 => ComparedHead {
+                    value: head.statistics.score(head.metric, None),
+                    difference: None,
+                    interval: None,
+                    is_worse: false,
+                },
+                _ => compare(first, head, bootstrap),
+            })
+            .collect(),
+    })
+}
+
+/// A head beside another on the same rows, drawn together.
+fn compare(first: &OutOfFold, head: &OutOfFold, bootstrap: Bootstrap) -> ComparedHead {
+    let difference = |weights: Option<&[u32]>| {
+        let score = |of: &OutOfFold| of.statistics.score(first.metric, weights);
+        Some(score(head)? - score(first)?)
+    };
+    let drawn = resample(first.statistics.n_rows(), bootstrap, |weights| difference(Some(weights)));
+    let interval = interval(drawn.into_iter());
+    ComparedHead {
+        value: head.statistics.score(first.metric, None),
+        difference: difference(None),
+        interval,
+        is_worse: interval
+            .is_some_and(|[low, high]| if first.higher_is_better { high < 0.0 } else { low > 0.0 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::metrics::row_statistics::RowStatistics;
+
+    /// A head that is wrong on the first rows of 200.
+    fn head(n_wrong: usize) -> OutOfFold {
+        let gold: Vec<u32> = (0..200).map(|row| row % 2).collect();
+        let predictions = gold.iter().enumerate();
+        let predictions =
+            predictions.map(|(row, class)| if row < n_wrong { 1 - class } else { *class });
+        OutOfFold {
+            metric: "accuracy",
+            higher_is_better: true,
+            statistics: RowStatistics::classes(Arc::new(gold.clone()), predictions.collect(), 2),
+        }
+    }
+
+    #[test]
+    fn a_loss_is_told_from_luck_by_the_interval_of_the_difference() {
+        let bootstrap = Bootstrap { resamples: 200, seed: 1 };
+        let better = compare(&head(40), &head(10), bootstrap);
+        assert!((better.difference.unwrap() - 0.15).abs() < 1e-12 && !better.is_worse);
+        let worse = compare(&head(10), &head(40), bootstrap);
+        let [low, high] = worse.interval.unwrap();
+        assert!(worse.is_worse && low < -0.15 && -0.15 < high && high < 0.0);
+        // One row of 200: a draw without it has no difference.
+        let luck = compare(&head(10), &head(11), bootstrap);
+        assert!(!luck.is_worse && (luck.difference.unwrap() + 0.005).abs() < 1e-12);
+        assert_eq!(luck.interval.unwrap()[1], 0.0);
+        assert!((luck.value.unwrap() - 189.0 / 200.0).abs() < 1e-12);
+        // Errors are better where they are smaller.
+        let errors = |mut head: OutOfFold| {
+            head.higher_is_better = false;
+            head
+        };
+        assert!(
+            compare(&errors(head(40)), &errors(head(10)), bootstrap).interval.unwrap()[0] > 0.0
+        );
+        assert!(compare(&errors(head(40)), &errors(head(10)), bootstrap).is_worse);
+    }
+}

@@ -1,0 +1,14 @@
+//! Stage 1: what a pipeline asks for is tokenised, encoded and committed to a cache; and what else reads its texts and
+//! its cache: exports, garbage collection, texts embedded in memory.
+
+pub(crate) mod committer;
+pub(crate) mod embedder;
+pub(crate) mod encode;
+pub mod export;
+pub mod extract;
+pub(crate) mod forecast;
+pub mod gc;
+pub(crate) mod inputs;
+pub(crate) mod lazy_encoder;
+pub(crate) mod parity;
+pub(crate) mod spool;

@@ -1,0 +1,151 @@
+//! Embeds texts in memory, without a cache: new texts to predict for, queries.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crate::{
+    cache::shard::{OpenShard, ShardLayout, StateRows, WindowPlace},
+    config::settings::ExtractionSettings,
+    encoder::{
+        Encoder, EncoderSettings, Request, Worker,
+        checkpoint::Checkpoint,
+        plan::plan_batches,
+        runtime::Runtime,
+        tokenizer::{Document, TextTokenizer},
+    },
+    error::{Error, Result},
+    extraction::{
+        encode::{batch_of, lay_out},
+        extract::Machine,
+    },
+    states::{StateId, StateKind},
+    wording::shorten,
+};
+
+/// An encoder for texts that are not cached. States are rounded to the cache's storage type, so that a text has the same
+/// states as in a cache.
+pub(crate) struct TextEncoder {
+    settings: ExtractionSettings,
+    states: Vec<StateId>,
+    hidden: usize,
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    /// Inputs so far of which the end was cut off.
+    pub(crate) truncated: u64,
+}
+
+/// Documents in memory: where their rows lie, and the rows of every state.
+pub(crate) struct EncodedTexts {
+    pub(crate) layout: ShardLayout,
+    pub(crate) states: Vec<StateRows>,
+    pub(crate) hidden: usize,
+}
+
+impl TextEncoder {
+    /// Loads the encoder of a checkpoint for some states.
+    ///
+    /// # Errors
+    /// When it cannot run on the device that the settings name.
+    pub(crate) fn open(
+        checkpoint: &Checkpoint,
+        settings: &ExtractionSettings,
+        states: &[StateId],
+        machine: &Machine,
+    ) -> Result<TextEncoder> {
+        let runtime = Runtime::load(&machine.onnxruntime)?;
+        let encoder = Encoder::open(
+            &runtime,
+            checkpoint,
+            &EncoderSettings {
+                device: settings.device.clone(),
+                precision: settings.precision,
+                layers: states.iter().map(|state| state.layer).collect(),
+                threads: machine.threads,
+            },
+        )?;
+        let tokenizer = settings.tokenizer(checkpoint)?;
+        Ok(TextEncoder {
+            settings: settings.clone(),
+            states: states.to_vec(),
+            hidden: checkpoint.config.hidden,
+            encoder,
+            tokenizer,
+            truncated: 0,
+        })
+    }
+
+    /// The states of some inputs, in their order; all workers share the batches.
+    ///
+    /// # Errors
+    /// When an input has no token, the encoder fails, or a state is no number.
+    pub(crate) fn encode(&mut self, inputs: &[Document<'_>]) -> Result<EncodedTexts> {
+        let aligned = self.states.iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)));
+        let stores = |kind: StateKind| self.states.iter().any(|state| state.kind == kind);
+        let (stores_words, stores_tokens) = (stores(StateKind::Words), stores(StateKind::Tokens));
+        let encodings = self.tokenizer.encode(inputs, aligned)?;
+        let mut layout = ShardLayout::default();
+        let mut windows: Vec<WindowPlace> = Vec::new();
+        let mut lengths: Vec<u32> = Vec::new();
+        for (number, (input, encoding)) in inputs.iter().zip(&encodings).enumerate() {
+            self.truncated += u64::from(encoding.truncated);
+            if encoding.has_empty_window() {
+                return Err(Error::Encoder {
+                    action: "tokenise a text",
+                    reason: format!("`{}` has no token", name_of(input)),
+                });
+            }
+            lay_out(&mut layout, input.key(), encoding, stores_tokens, stores_words);
+            let n_windows = encoding.windows.len() as u16;
+            windows.extend((0..n_windows).map(|window| (number as u32, window)));
+            lengths.extend(encoding.lengths());
+        }
+        let default_tokens = self.encoder.devices.default_batch_tokens();
+        let batch_tokens = self.settings.batch_tokens.unwrap_or(default_tokens);
+        let batches = plan_batches(&lengths, batch_tokens);
+        let dtype = self.settings.dtype;
+        let shard = OpenShard::new(layout, &self.states, self.hidden, dtype);
+        let shard = Mutex::new(shard);
+        let next = AtomicUsize::new(0);
+        let states = &self.states;
+        let encode_some = |worker: &mut Worker| -> Result<()> {
+            while let Some(rows) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let places: Vec<WindowPlace> =
+                    rows.iter().map(|row| windows[*row as usize]).collect();
+                let (batch, words) = batch_of(&encodings, &places, stores_words);
+                let request = Request { states, dtype, stored: dtype, words: &words };
+                let name = |row: usize| {
+                    let input = &inputs[places[row].0 as usize];
+                    format!("the text `{}`", name_of(input))
+                };
+                let states = worker.run(&batch, request, name)?;
+                let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                shard.place(&places, &states);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers = self.encoder.workers().0.iter_mut();
+            let threads: Vec<_> =
+                workers.map(|worker| scope.spawn(|| encode_some(worker))).collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined
+                .map(|result| result.expect("a worker that panics is a bug"))
+                .try_for_each(|result| result)
+        })?;
+        let shard = shard.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(EncodedTexts {
+            layout: shard.layout().clone(),
+            states: shard.into_states(),
+            hidden: self.hidden,
+        })
+    }
+}
+
+fn name_of(input: &Document<'_>) -> String {
+    match input {
+        Document::Text(text) | Document::Pair(text, _) => shorten(text, 40),
+        Document::Words(words) => shorten(&words.join(" "), 40),
+    }
+}

@@ -1,0 +1,166 @@
+//! A cache exported in the order of a pipeline's data files, so that rows line up with the user's own table.
+
+use std::{
+    cell::{Cell, RefCell},
+    iter,
+};
+
+use crate::{
+    cache::{
+        export::{DocumentRow, ExportOptions, ExportReport, RowSource, SourceLine, export_rows},
+        reader::CacheReader,
+    },
+    config::settings::{ExtractionSettings, Pipeline},
+    data::{SwallowedLines, dataset::read_all, require_texts},
+    encoder::checkpoint::Checkpoint,
+    error::{Error, Result},
+    extraction::{
+        extract::{inputs_for, warn_of_swallowed},
+        inputs::inputs_of,
+    },
+    progress::Progress,
+    wording::counted,
+};
+
+/// Writes a row for every record of a pipeline's data files, in their order; a text that stands there twice has two
+/// rows. The states are those asked for, else those that the pipeline stores.
+///
+/// # Errors
+/// [`Error::CacheMiss`] when the cache lacks records (it says how many), or is not the one that the pipeline makes;
+/// when a data file is not what the pipeline says; else as [`export_rows`].
+pub fn export_records(
+    pipeline: &Pipeline,
+    cache: &CacheReader,
+    options: &ExportOptions,
+    progress: &dyn Progress,
+) -> Result<ExportReport> {
+    require_own(pipeline, cache, progress)?;
+    let mut states = if options.states.is_empty() {
+        pipeline.stored_states(cache.manifest().model_layers)?
+    } else {
+        options.states.clone()
+    };
+    states.sort_unstable();
+    states.dedup();
+    let records = RecordDocuments {
+        settings: &pipeline.extraction,
+        empty: Cell::new(0),
+        swallowed: RefCell::default(),
+    };
+    let options = ExportOptions { states, ..options.clone() };
+    let report = export_rows(cache, &records, &options, progress)?;
+    warn_of_swallowed(&pipeline.extraction.sources, &records.swallowed.borrow(), progress);
+    if records.empty.get() > 0 {
+        progress.warn(&format!(
+            "{} of nothing but white space {} no row, as nothing of it was encoded: set data.clean.drop_empty = \
+             false and extract again for a row each",
+            counted(records.empty.get(), "record"),
+            if records.empty.get() == 1 { "has" } else { "have" }
+        ));
+    }
+    Ok(report)
+}
+
+/// Fails where the cache is not the one that the pipeline makes. Without the model nobody can tell, and a note says so.
+fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress) -> Result<()> {
+    let theirs = &cache.manifest().inputs;
+    let checkpoint = match Checkpoint::open(&pipeline.extraction.model) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            progress.note(&format!(
+                "whether this cache is the pipeline's own was not checked: {error}"
+            ));
+            return Ok(());
+        }
+    };
+    // Which device computed it is for the cache to say: the user has named this one.
+    let ours = inputs_for(pipeline, &checkpoint, &theirs.provider);
+    let differences = theirs.differences(&ours);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::CacheMiss {
+        cache: cache.folder().to_path_buf(),
+        lacks: format!("what this pipeline stores, which differs in {}", differences.join(", ")),
+        hint: format!(
+            "name the pipeline's own cache, {}, or set its values to those of this one with --set",
+            pipeline.extraction.cache_dir.join(ours.fingerprint()).display()
+        ),
+    })
+}
+
+/// The records of some data files, each with a document, or with two where a pair was encoded separately.
+struct RecordDocuments<'a> {
+    settings: &'a ExtractionSettings,
+    /// Records without a text, in the reading that is going on.
+    empty: Cell<u64>,
+    /// What quotes took in, source by source, in the same reading.
+    swallowed: RefCell<Vec<SwallowedLines>>,
+}
+
+impl RecordDocuments<'_> {
+    /// What a whole reading must have found.
+    fn check(&self, n_records: &[usize]) -> Result<()> {
+        let n_empty = self.empty.get();
+        let n_all: usize = n_records.iter().sum();
+        let sources = &self.settings.sources;
+        require_texts(sources, n_records, n_all - n_empty as usize, n_empty)
+    }
+}
+
+impl RowSource for RecordDocuments<'_> {
+    fn rows(&self) -> Box<dyn Iterator<Item = Result<DocumentRow>> + '_> {
+        self.empty.set(0);
+        let settings = self.settings;
+        self.swallowed.replace(vec![SwallowedLines::default(); settings.sources.len()]);
+        let mut n_records = vec![0; settings.sources.len()];
+        let mut examples = read_all(&settings.sources);
+        let mut waiting: Vec<DocumentRow> = Vec::new();
+        let mut is_done = false;
+        Box::new(iter::from_fn(move || {
+            loop {
+                if is_done {
+                    return None;
+                }
+                if let Some(row) = waiting.pop() {
+                    return Some(Ok(row));
+                }
+                let example = match examples.next() {
+                    Some(Ok(example)) => example,
+                    Some(Err(error)) => {
+                        is_done = true;
+                        return Some(Err(error));
+                    }
+                    None => {
+                        is_done = true;
+                        return self.check(&n_records).err().map(Err);
+                    }
+                };
+                n_records[example.source] += 1;
+                self.swallowed.borrow_mut()[example.source].count(&example);
+                if settings.leaves_out(&example) {
+                    self.empty.set(self.empty.get() + 1);
+                    continue;
+                }
+                let parts = inputs_of(&example, settings.pair_of(&example)).enumerate();
+                waiting = parts
+                    .map(|(part, input)| DocumentRow {
+                        key: input.key(),
+                        place: SourceLine {
+                            source: example.source as u32,
+                            line: example.line.unwrap_or(0),
+                            part: part as u8,
+                            id: example.id.clone().unwrap_or_default(),
+                        },
+                    })
+                    .collect();
+                waiting.reverse();
+            }
+        }))
+    }
+
+    fn sources(&self) -> Option<Vec<String>> {
+        let paths = self.settings.sources.iter();
+        Some(paths.map(|source| source.path.display().to_string()).collect())
+    }
+}

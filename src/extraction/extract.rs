@@ -1,0 +1,450 @@
+//! Stage 1: texts -> token ids -> states -> shards of a cache. What the cache holds is not computed again.
+
+mod report;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+pub use report::ExtractReport;
+
+use crate::{
+    cache::{
+        manifest::{Manifest, caches_in},
+        plan::{ExtractionPlan, PlanDocument, PlanSettings, Planned, Planner},
+        reader::CacheReader,
+        writer::{CacheShape, CacheWriter},
+    },
+    config::settings::Pipeline,
+    data::{Source, SwallowedLines, dataset::read_all, require_texts},
+    encoder::{
+        checkpoint::Checkpoint,
+        device::{self, Devices},
+        fingerprint_inputs,
+        windows::Overflow,
+    },
+    error::{Error, Result},
+    extraction::{
+        encode::{ComputedBy, EncodingTotals, ExtractionJob},
+        forecast::Forecast,
+        inputs::inputs_of,
+        lazy_encoder::LazyEncoder,
+        spool::{Admission, ReadCounts, Spool, Spooling},
+    },
+    fingerprint::{FingerprintInputs, Key},
+    progress::Progress,
+    states::{StateId, StateKind},
+    wording::counted,
+};
+
+/// What this machine offers: a library file and a number of threads.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The file of ONNX Runtime; loaded only where something is to be encoded.
+    pub onnxruntime: PathBuf,
+    /// CPU threads.
+    pub threads: usize,
+    /// Whether to go on where a question would be asked.
+    pub go_on: bool,
+}
+
+impl Machine {
+    /// A machine that asks nothing and does not go on where a question would be asked.
+    pub fn new(onnxruntime: impl Into<PathBuf>, threads: usize) -> Machine {
+        Machine { onnxruntime: onnxruntime.into(), threads, go_on: false }
+    }
+}
+
+/// Encodes every text of the pipeline that its cache lacks, and commits shard by shard.
+///
+/// # Errors
+/// When data, model or device are not what the pipeline says, or the disk refuses; committed shards stand.
+pub fn extract(
+    pipeline: &Pipeline,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<ExtractReport> {
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    extract_with(&checkpoint, pipeline, machine, progress)
+}
+
+/// As [`extract()`], with a checkpoint that is already open: opening one reads and hashes all its weights.
+pub(crate) fn extract_with(
+    checkpoint: &Checkpoint,
+    pipeline: &Pipeline,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<ExtractReport> {
+    let start = Instant::now();
+    let settings = &pipeline.extraction;
+    pipeline.check_length(checkpoint)?;
+    let states = pipeline.stored_states(checkpoint.config.layers)?;
+    let layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
+    checkpoint.check_layers(&layers)?;
+    checkpoint.check_precision(settings.precision)?;
+    let mut lazy =
+        LazyEncoder { pipeline, machine, checkpoint, layers, encoder: None, auto_took: None };
+    device::check(&settings.device, settings.precision, &machine.onnxruntime)?;
+    let devices = lazy.devices(progress)?;
+
+    let inputs = inputs_for(pipeline, checkpoint, devices.name());
+    if let Some(explanation) = explain_miss(&settings.cache_dir, &inputs)? {
+        progress.note(&explanation);
+    }
+    let folder = settings.cache_dir.join(inputs.fingerprint());
+    let done = match count_if_cached(pipeline, &folder, &inputs, &states, progress)? {
+        Some(counts) => {
+            warn_of_truncation(pipeline, counts, progress);
+            clear_finished_plan(&settings.cache_dir, &inputs, shape_of(pipeline, checkpoint))?;
+            ExtractionOutcome { counts, computed: 0, totals: EncodingTotals::default() }
+        }
+        None => compute_missing(&mut lazy, &devices, &inputs, &states, progress)?,
+    };
+    let ExtractionOutcome { counts, computed, totals } = done;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(ExtractReport {
+        cache: folder,
+        fingerprint: inputs.fingerprint(),
+        documents: counts.documents,
+        empty: counts.empty,
+        unique: counts.unique,
+        computed,
+        reused: counts.unique - computed,
+        tokens: totals.tokens,
+        truncated: counts.truncated,
+        padding_efficiency: totals.padding_efficiency(),
+        seconds,
+        tokens_per_second: totals.tokens as f64 / seconds,
+        bytes_written: totals.bytes,
+        device: devices.to_string(),
+        device_reason: lazy.auto_took,
+        precision: settings.precision.name(),
+    })
+}
+
+fn shape_of(pipeline: &Pipeline, checkpoint: &Checkpoint) -> CacheShape {
+    CacheShape {
+        model_layers: checkpoint.config.layers,
+        hidden: checkpoint.config.hidden,
+        dtype: pipeline.extraction.dtype,
+    }
+}
+
+/// What was read, and what of it was computed.
+struct ExtractionOutcome {
+    counts: ReadCounts,
+    computed: u64,
+    totals: EncodingTotals,
+}
+
+/// Takes the cache's lock, reads and tokenises what the cache lacks, plans it, and encodes it.
+fn compute_missing(
+    lazy: &mut LazyEncoder<'_>,
+    devices: &Devices,
+    inputs: &FingerprintInputs,
+    states: &[StateId],
+    progress: &dyn Progress,
+) -> Result<ExtractionOutcome> {
+    let (pipeline, checkpoint) = (lazy.pipeline, lazy.checkpoint);
+    let settings = &pipeline.extraction;
+    let shape = shape_of(pipeline, checkpoint);
+    let mut writer = CacheWriter::open(&settings.cache_dir, inputs, shape)?;
+    if writer.manifest().shards.is_empty() {
+        // Something will be encoded for certain: say now, and not after reading, that it cannot be.
+        match devices {
+            Devices::Cpu => drop(lazy.runtime()?),
+            Devices::Cuda(_) => drop(lazy.open(progress)?),
+        }
+    }
+    let row_bytes = shape.hidden * settings.dtype.size_bytes();
+    let planner = Planner::new(states, writer.manifest(), writer.index(), row_bytes);
+    let (spool, counts) = read_texts(pipeline, checkpoint, &planner, &writer, progress)?;
+    let Planned { plan, members } = make_plan(pipeline, devices, &spool, &planner);
+    settle_unfinished(&plan, &writer, progress)?;
+
+    let job = ExtractionJob {
+        plan: &plan,
+        members: &members,
+        spool: &spool,
+        sources: &settings.sources,
+        hidden: shape.hidden,
+        dtype: settings.dtype,
+        row_bytes,
+    };
+    let totals = if plan.shards.is_empty() {
+        EncodingTotals::default()
+    } else {
+        encode(lazy, &job, counts, &mut writer, progress)?
+    };
+    ExtractionPlan::clear(writer.folder())?;
+    Ok(ExtractionOutcome { counts, computed: spool.documents().len() as u64, totals })
+}
+
+/// Says what a job will take, writes its plan, and does it.
+fn encode(
+    lazy: &mut LazyEncoder<'_>,
+    job: &ExtractionJob<'_>,
+    counts: ReadCounts,
+    writer: &mut CacheWriter,
+    progress: &dyn Progress,
+) -> Result<EncodingTotals> {
+    let onnxruntime = lazy.runtime()?.version;
+    warn_of_versions(writer.manifest(), &onnxruntime, progress);
+    lazy.layers = job.plan.states().iter().map(|state| state.layer).collect();
+    let machine = lazy.machine;
+    let encoder = lazy.open(progress)?;
+    let computer = ComputedBy {
+        device: encoder.devices.to_string(),
+        placement: encoder.placement.clone(),
+        onnxruntime,
+    };
+    let forecast = Forecast::of(job, counts.truncated, encoder, writer.folder())?;
+    forecast.settle(writer.folder(), machine, progress)?;
+    // The plan of an unfinished extraction stands until this one takes its place.
+    ExtractionPlan::remove(writer.folder())?;
+    job.plan.write(writer.folder())?;
+    progress.start("encoding", Some(job.documents()), "texts");
+    let tokens = job.plan.shards.iter().map(|shard| shard.tokens);
+    progress.expect_tokens(tokens.sum());
+    let totals = job.run(encoder, writer, &computer, progress)?;
+    progress.finish();
+    Ok(totals)
+}
+
+/// The fingerprint's inputs of a pipeline on a provider, `cpu` or `cuda`.
+pub(crate) fn inputs_for(
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    provider: &str,
+) -> FingerprintInputs {
+    let settings = &pipeline.extraction;
+    fingerprint_inputs(
+        checkpoint,
+        provider,
+        settings.precision,
+        settings.dtype,
+        settings.max_length,
+        settings.overflow,
+    )
+}
+
+/// Removes the plan of an extraction that was killed after its last commit, or was of other texts. Where another process
+/// writes, the plan is its own.
+fn clear_finished_plan(
+    cache_dir: &Path,
+    inputs: &FingerprintInputs,
+    shape: CacheShape,
+) -> Result<()> {
+    if ExtractionPlan::read(&cache_dir.join(inputs.fingerprint()))?.is_none() {
+        return Ok(());
+    }
+    match CacheWriter::open(cache_dir, inputs, shape) {
+        Ok(writer) => ExtractionPlan::clear(writer.folder()),
+        Err(Error::CacheBusy { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Counts the texts where the cache has every one with every state: then nothing is written, and no writer is waited for.
+fn count_if_cached(
+    pipeline: &Pipeline,
+    folder: &Path,
+    inputs: &FingerprintInputs,
+    states: &[StateId],
+    progress: &dyn Progress,
+) -> Result<Option<ReadCounts>> {
+    let Some(cache) = CacheReader::open(folder)? else {
+        return Ok(None);
+    };
+    cache.manifest().require(folder, inputs)?;
+    // Nothing will be written, so no row has a size.
+    let planner = Planner::new(states, cache.manifest(), cache.index(), 0);
+    let mut admission = Admission::new(&pipeline.extraction);
+    let mut rows = vec![0usize; pipeline.extraction.sources.len()];
+    let mut swallowed = vec![SwallowedLines::default(); pipeline.extraction.sources.len()];
+    for example in read_all(&pipeline.extraction.sources) {
+        let example = example?;
+        rows[example.source] += 1;
+        swallowed[example.source].count(&example);
+        if !admission.admit(&example) {
+            continue;
+        }
+        for input in inputs_of(&example, pipeline.extraction.pair_of(&example)) {
+            let key = input.key();
+            if !admission.is_new(&key) {
+                continue;
+            }
+            if planner.lacking(&key) != 0 {
+                return Ok(None);
+            }
+            let truncated = cache.index().truncated(&key) == Some(true);
+            admission.counts.truncated += u64::from(truncated);
+        }
+    }
+    let counts = admission.counts;
+    require_texts(&pipeline.extraction.sources, &rows, counts.unique as usize, counts.empty)?;
+    warn_of_swallowed(&pipeline.extraction.sources, &swallowed, progress);
+    Ok(Some(counts))
+}
+
+/// Says of which files a quote took in lines.
+pub(crate) fn warn_of_swallowed(
+    sources: &[Source],
+    swallowed: &[SwallowedLines],
+    progress: &dyn Progress,
+) {
+    for (source, swallowed) in sources.iter().zip(swallowed) {
+        if let Some(words) = swallowed.in_words() {
+            progress.warn(&format!("{}: {words}", source.path.display()));
+        }
+    }
+}
+
+fn read_texts(
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    planner: &Planner<'_>,
+    writer: &CacheWriter,
+    progress: &dyn Progress,
+) -> Result<(Spool, ReadCounts)> {
+    let settings = &pipeline.extraction;
+    let tokenizer = settings.tokenizer(checkpoint)?;
+    let mut rows = vec![0usize; settings.sources.len()];
+    let mut swallowed = vec![SwallowedLines::default(); settings.sources.len()];
+    let examples = read_all(&settings.sources).inspect(|example| {
+        if let Ok(example) = example {
+            rows[example.source] += 1;
+            swallowed[example.source].count(example);
+            progress.advance(1, 0);
+        }
+    });
+    progress.start("tokenising", None, "texts");
+    let present = |key: &Key| {
+        let complete = planner.lacking(key) == 0;
+        complete.then(|| writer.index().truncated(key) == Some(true))
+    };
+    let aligned = |state: &StateId| !matches!(state.kind, StateKind::Pooled(_));
+    let spooling = Spooling {
+        tokenizer: &tokenizer,
+        settings,
+        aligned: planner.wanted().iter().any(aligned),
+        sources: &settings.sources,
+        folder: writer.folder(),
+    };
+    let admission = Admission::new(settings);
+    let (spool, counts) = spooling.fill(examples, admission, present)?;
+    progress.finish();
+    warn_of_swallowed(&settings.sources, &swallowed, progress);
+    require_texts(&settings.sources, &rows, counts.unique as usize, counts.empty)?;
+    warn_of_truncation(pipeline, counts, progress);
+    Ok((spool, counts))
+}
+
+fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Progress) {
+    if counts.truncated == 0 {
+        return;
+    }
+    let ReadCounts { truncated, unique, .. } = counts;
+    let most = pipeline.extraction.max_length;
+    progress.warn(&match pipeline.extraction.overflow {
+        Overflow::Truncate => format!(
+            "{truncated} of {} {} longer than {most} tokens and cut off there (raise cache.max_length)",
+            counted(unique, "text"),
+            if truncated == 1 { "is" } else { "are" },
+        ),
+        Overflow::Windows { stride } => format!(
+            "{truncated} of {} {} whose first text leaves the second too little of {most} tokens with a stride of \
+             {stride}: its end is cut off (raise cache.max_length, or lower cache.stride)",
+            counted(unique, "text"),
+            if truncated == 1 { "is a pair" } else { "are pairs" },
+        ),
+    });
+}
+
+fn make_plan(
+    pipeline: &Pipeline,
+    devices: &Devices,
+    spool: &Spool,
+    planner: &Planner<'_>,
+) -> Planned {
+    let settings = PlanSettings {
+        shard_tokens: pipeline.extraction.shard_tokens,
+        batch_tokens: pipeline.extraction.batch_tokens.unwrap_or(devices.default_batch_tokens()),
+    };
+    let documents = spool.documents();
+    let document = |number: usize| PlanDocument {
+        key: documents[number].key,
+        n_tokens: documents[number].n_tokens,
+        n_words: documents[number].n_words,
+    };
+    planner.plan(documents.len(), document, settings)
+}
+
+/// Says how this plan stands to an unfinished one in the cache: its rest, or something else.
+///
+/// Cuts are made greedily in key order, so the plan of what an unfinished plan left over is that plan's rest.
+fn settle_unfinished(
+    plan: &ExtractionPlan,
+    writer: &CacheWriter,
+    progress: &dyn Progress,
+) -> Result<()> {
+    if let Some(unfinished) = ExtractionPlan::read(writer.folder())? {
+        let rest: Vec<_> = unfinished.remaining(writer.manifest()).collect();
+        if unfinished.settings != plan.settings || !rest.iter().copied().eq(&plan.shards) {
+            progress.note(
+                "the unfinished extraction in this cache was of other texts or settings: \
+                 what it committed stays, the rest is planned anew",
+            );
+        } else if !rest.is_empty() {
+            progress.note(&format!(
+                "going on with an unfinished extraction: {} of {} there",
+                unfinished.shards.len() - rest.len(),
+                counted(unfinished.shards.len(), "shard")
+            ));
+        }
+    }
+    let added: Vec<&str> =
+        plan.shards.iter().filter(|shard| shard.added).map(|shard| shard.name.as_str()).collect();
+    if !added.is_empty() {
+        let states: Vec<String> = plan.states().iter().map(ToString::to_string).collect();
+        progress.note(&format!(
+            "{} without {}: only that is added",
+            counted(added.len(), "shard"),
+            states.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn warn_of_versions(manifest: &Manifest, version: &str, progress: &dyn Progress) {
+    let others: Vec<&str> =
+        manifest.onnxruntime_versions().into_iter().filter(|other| *other != version).collect();
+    if !others.is_empty() {
+        progress.warn(&format!(
+            "this cache has states of ONNX Runtime {}, and {version} adds to it: equal texts may differ in their last bits",
+            others.join(", ")
+        ));
+    }
+}
+
+/// Why there is no cache of these inputs, where there are others: what the nearest differs in.
+pub(crate) fn explain_miss(cache_dir: &Path, inputs: &FingerprintInputs) -> Result<Option<String>> {
+    let fingerprint = inputs.fingerprint();
+    // This is for a note only: a cache whose manifest is damaged is passed over.
+    let caches: Vec<Manifest> =
+        caches_in(cache_dir)?.into_iter().filter_map(|(_, manifest)| manifest.ok()).collect();
+    if caches.iter().any(|manifest| manifest.fingerprint == fingerprint) {
+        return Ok(None);
+    }
+    let nearest = caches
+        .iter()
+        .map(|manifest| (manifest.inputs.differences(inputs), &manifest.fingerprint))
+        .min_by_key(|(differences, _)| differences.len());
+    Ok(nearest.map(|(differences, other)| {
+        format!(
+            "{fingerprint} is a new cache: the nearest, {other}, differs in {}",
+            differences.join(", ")
+        )
+    }))
+}

@@ -1,0 +1,68 @@
+//! What an extraction did, and what several did together.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// What an extraction did.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExtractReport {
+    /// The cache folder, `<cache.dir>/<fingerprint>`.
+    #[serde(serialize_with = "crate::wording::path_shown")]
+    pub cache: PathBuf,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Records read.
+    pub documents: u64,
+    /// Texts of nothing but white space that were left out.
+    pub empty: u64,
+    /// Distinct texts among the others.
+    pub unique: u64,
+    /// Texts that were encoded.
+    pub computed: u64,
+    /// Texts that the cache had.
+    pub reused: u64,
+    /// Real tokens that were encoded.
+    pub tokens: u64,
+    /// Distinct texts of which the end was cut off.
+    pub truncated: u64,
+    /// Real tokens over padded tokens.
+    pub padding_efficiency: f64,
+    /// Wall time of the stage.
+    pub seconds: f64,
+    /// `tokens / seconds`.
+    pub tokens_per_second: f64,
+    /// Bytes of the new shards.
+    pub bytes_written: u64,
+    /// The device that was taken, as `cpu`, `cuda:0` or `cuda:0,1`.
+    pub device: String,
+    /// What `device = "auto"` took, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_reason: Option<String>,
+    /// What it computed in.
+    pub precision: &'static str,
+}
+
+impl ExtractReport {
+    /// Adds what another extraction into the same cache did.
+    pub(crate) fn add(&mut self, other: &ExtractReport) {
+        let padded = |report: &ExtractReport| match report.padding_efficiency {
+            0.0 => 0.0,
+            efficiency => report.tokens as f64 / efficiency,
+        };
+        let padded = padded(self) + padded(other);
+        self.documents += other.documents;
+        self.empty += other.empty;
+        self.unique += other.unique;
+        self.computed += other.computed;
+        self.reused += other.reused;
+        self.tokens += other.tokens;
+        self.truncated += other.truncated;
+        self.seconds += other.seconds;
+        self.bytes_written += other.bytes_written;
+        self.tokens_per_second = self.tokens as f64 / self.seconds.max(f64::MIN_POSITIVE);
+        if padded > 0.0 {
+            self.padding_efficiency = self.tokens as f64 / padded;
+        }
+    }
+}

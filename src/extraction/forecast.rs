@@ -1,0 +1,210 @@
+//! What an extraction will take, said before it begins: documents, tokens, bytes, disk and time.
+
+use std::{path::Path, time::Instant};
+
+use crate::{
+    cache::plan::ExtractionPlan,
+    durable::free_bytes,
+    encoder::{Encoder, Request, Worker, plan::plan_batches, session::TokenBatch},
+    error::{Error, Result},
+    extraction::{encode::ExtractionJob, extract::Machine},
+    progress::Progress,
+    states::StateKind,
+    wording::counted,
+};
+
+/// Tokens that the warm-up encodes on every worker.
+const WARM_UP_TOKENS: u32 = 1024;
+
+/// Below this a forecast of time takes longer than it is worth.
+const WORTH_TOKENS: u64 = 100_000;
+
+/// What will be read, computed and written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Forecast {
+    /// Documents to encode.
+    pub(crate) documents: u64,
+    /// Tokens of their windows.
+    pub(crate) tokens: u64,
+    /// Documents, of all that were read, of which the end is cut off.
+    pub(crate) truncated: u64,
+    /// Bytes to write; the states to the byte, tables and Parquet's own by estimate.
+    pub(crate) bytes: u64,
+    /// Bytes that the disk has left; `None` where the system does not say.
+    pub(crate) free_bytes: Option<u64>,
+    /// How long it will take, by a short warm-up.
+    pub(crate) seconds: Option<f64>,
+}
+
+impl Forecast {
+    /// Counts what a job will do, and warms the encoder up where that is worth it.
+    pub(crate) fn of(
+        job: &ExtractionJob<'_>,
+        truncated: u64,
+        encoder: &mut Encoder,
+        folder: &Path,
+    ) -> Result<Forecast> {
+        let tokens = job.plan.shards.iter().map(|shard| shard.tokens).sum();
+        let seconds =
+            if tokens < WORTH_TOKENS { None } else { Some(tokens as f64 / warm_up(job, encoder)?) };
+        Ok(Forecast {
+            documents: job.documents(),
+            tokens,
+            truncated,
+            bytes: bytes_of(job.plan, job.row_bytes, |shard| job.words(shard)),
+            free_bytes: free_bytes(folder),
+            seconds,
+        })
+    }
+
+    /// Says it, and asks or refuses where it does not fit.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] where the disk has too little left and nobody said to go on.
+    pub(crate) fn settle(
+        &self,
+        folder: &Path,
+        machine: &Machine,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        progress.note(&self.describe());
+        let Some(free) = self.free_bytes.filter(|free| self.bytes > *free) else {
+            return Ok(());
+        };
+        let problem = format!(
+            "{} are to be written to `{}`, which has {} left",
+            megabytes(self.bytes),
+            folder.display(),
+            megabytes(free)
+        );
+        if machine.go_on {
+            progress.warn(&format!("{problem}: going on all the same"));
+            return Ok(());
+        }
+        if progress.ask(&format!("{problem}. Go on?")) {
+            return Ok(());
+        }
+        Err(Error::NoSpace {
+            folder: folder.to_path_buf(),
+            needed_bytes: self.bytes,
+            free_bytes: free,
+        })
+    }
+
+    fn describe(&self) -> String {
+        let mut parts = vec![counted(self.documents, "text"), counted(self.tokens, "token")];
+        if self.truncated > 0 {
+            parts.push(format!("{} cut off", self.truncated));
+        }
+        parts.push(format!("{} to write", megabytes(self.bytes)));
+        if let Some(free) = self.free_bytes {
+            parts.push(format!("{} free", megabytes(free)));
+        }
+        if let Some(seconds) = self.seconds {
+            parts.push(format!("about {}", duration(seconds)));
+        }
+        format!("to encode: {}", parts.join(", "))
+    }
+}
+
+/// The size of what a plan writes. `words` tells the words of a planned shard.
+fn bytes_of(plan: &ExtractionPlan, row_bytes: usize, words: impl Fn(usize) -> u64) -> u64 {
+    // Measured on 10,000 sentences: bytes of a row in docs.parquet, tokens.parquet and words.parquet, and of a file's
+    // pages and footer.
+    const DOCUMENT: u64 = 48;
+    const TOKEN: u64 = 8;
+    const WORD: u64 = 10;
+    const FILE: u64 = 2048;
+    let shards = plan.shards.iter().enumerate();
+    shards
+        .map(|(number, shard)| {
+            let (documents, words) = (shard.documents as u64, words(number));
+            let states = shard.states.iter().map(|state| {
+                let rows = match state.kind {
+                    StateKind::Pooled(_) => documents,
+                    StateKind::Words => words,
+                    StateKind::Tokens => shard.tokens,
+                };
+                let bytes = rows * row_bytes as u64;
+                bytes + bytes / 1000 + FILE
+            });
+            // One table serves all layers; a shard that is there has its documents.
+            let stores = |kind: StateKind| shard.states.iter().any(|state| state.kind == kind);
+            let tables = [
+                (!shard.added, documents * DOCUMENT + FILE),
+                (stores(StateKind::Words), words * WORD + FILE),
+                (stores(StateKind::Tokens), shard.tokens * TOKEN + FILE),
+            ];
+            let tables = tables.iter().filter(|(written, _)| *written);
+            states.sum::<u64>() + tables.map(|(_, bytes)| bytes).sum::<u64>()
+        })
+        .sum()
+}
+
+/// Real tokens per second of all workers together, each running the same few batches.
+fn warm_up(job: &ExtractionJob<'_>, encoder: &mut Encoder) -> Result<f64> {
+    let documents = job.spool.documents();
+    // Spread over the keys, which are hashes: a fair sample of lengths.
+    let step = (documents.len() / 1024).max(1);
+    let mut windows = Vec::new();
+    let mut tokens = 0;
+    for document in documents.iter().step_by(step) {
+        let encoding = job.spool.read(document)?;
+        tokens += document.n_tokens;
+        windows.extend(encoding.windows);
+        if tokens > WARM_UP_TOKENS {
+            break;
+        }
+    }
+    let lengths: Vec<u32> = windows.iter().map(|window| window.ids.len() as u32).collect();
+    let batches: Vec<TokenBatch> = plan_batches(&lengths, job.plan.settings.batch_tokens)
+        .into_iter()
+        .map(|rows| {
+            TokenBatch::new(rows.iter().map(|row| {
+                let window = &windows[*row as usize];
+                (&window.ids[..], &window.type_ids[..])
+            }))
+        })
+        .collect();
+    let request = Request { states: &[], dtype: job.dtype, stored: job.dtype, words: &[] };
+    let (workers, _) = encoder.workers();
+    let n_workers = workers.len();
+    let run = |batches: &[TokenBatch], workers: &mut [Worker]| -> Result<()> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = workers
+                .iter_mut()
+                .map(|worker| {
+                    scope.spawn(move || {
+                        batches.iter().try_for_each(|batch| {
+                            worker.run(batch, request, |_| String::new()).map(drop)
+                        })
+                    })
+                })
+                .collect();
+            let mut joined = threads.into_iter().map(|thread| thread.join());
+            joined.try_for_each(|result| result.expect("a worker that panics is a bug"))
+        })
+    };
+    // The first run of a session allocates.
+    run(&batches[..1], workers)?;
+    let start = Instant::now();
+    run(&batches, workers)?;
+    let all = lengths.iter().map(|length| f64::from(*length)).sum::<f64>() * n_workers as f64;
+    Ok(all / start.elapsed().as_secs_f64())
+}
+
+pub(crate) fn megabytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+pub(crate) fn duration(seconds: f64) -> String {
+    match seconds {
+        ..90.0 => format!("{seconds:.0} s"),
+        ..5400.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}

@@ -1,0 +1,95 @@
+//! Which documents of a cache some pipelines still need.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    cache::{
+        gc::{self, Collected},
+        manifest::Manifest,
+    },
+    config::{file::CacheSection, settings::Pipeline},
+    data::dataset::read_all,
+    encoder::checkpoint::Checkpoint,
+    error::Result,
+    extraction::{extract::inputs_for, inputs::inputs_of},
+    fingerprint::Key,
+    progress::Progress,
+};
+
+/// The documents that pipelines need, by the fingerprints of the caches that hold them.
+pub struct NeededDocuments {
+    keys: HashMap<String, HashSet<Key>>,
+    /// Without a pipeline everything is needed.
+    everything: bool,
+    /// Small shards are merged up to this: the largest `cache.shard_tokens` of the pipelines.
+    shard_tokens: usize,
+}
+
+impl NeededDocuments {
+    /// Reads the texts of every pipeline.
+    ///
+    /// # Errors
+    /// When a model or a data file is not there: nothing is dropped because something else is missing.
+    pub fn by(pipelines: &[Pipeline], progress: &dyn Progress) -> Result<NeededDocuments> {
+        let mut keys: HashMap<String, HashSet<Key>> = HashMap::new();
+        for pipeline in pipelines {
+            let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+            progress.start("reading", None, "texts");
+            let mut needed: HashSet<Key> = HashSet::new();
+            for example in read_all(&pipeline.extraction.sources) {
+                let example = example?;
+                needed.extend(
+                    inputs_of(&example, pipeline.extraction.pair_of(&example))
+                        .map(|input| input.key()),
+                );
+                progress.advance(1, 0);
+            }
+            progress.finish();
+            for provider in ["cpu", "cuda"] {
+                let fingerprint = inputs_for(pipeline, &checkpoint, provider).fingerprint();
+                keys.entry(fingerprint).or_default().extend(&needed);
+            }
+        }
+        Ok(NeededDocuments {
+            keys,
+            everything: pipelines.is_empty(),
+            shard_tokens: pipelines
+                .iter()
+                .map(|pipeline| pipeline.extraction.shard_tokens)
+                .max()
+                .unwrap_or(CacheSection::default().shard_tokens),
+        })
+    }
+
+    fn keeps(&self, fingerprint: &str) -> impl Fn(&Key) -> bool {
+        let keys = self.keys.get(fingerprint);
+        move |key| self.everything || keys.is_some_and(|keys| keys.contains(key))
+    }
+
+    /// What [`NeededDocuments::collect`] would drop from a cache.
+    ///
+    /// # Errors
+    /// When the cache is damaged.
+    pub fn count(&self, cache: &Path, manifest: &Manifest) -> Result<Collected> {
+        gc::count(cache, self.keeps(&manifest.fingerprint))
+    }
+
+    /// Drops from caches what is not needed, and merges small shards.
+    ///
+    /// # Errors
+    /// When another process writes to a cache, it is damaged, or the disk refuses.
+    pub fn collect(
+        &self,
+        caches: &[(PathBuf, Manifest)],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Collected>> {
+        let collect = |(path, manifest): &(PathBuf, Manifest)| {
+            let keep = self.keeps(&manifest.fingerprint);
+            gc::collect(path, keep, self.shard_tokens, progress)
+        };
+        caches.iter().map(collect).collect()
+    }
+}

@@ -1,0 +1,96 @@
+//! An encoder that is opened when something has to be encoded.
+
+use crate::{
+    config::settings::Pipeline,
+    encoder::{
+        Encoder, EncoderSettings,
+        checkpoint::Checkpoint,
+        device::{Device, Devices, all_cuda, why_no_cuda},
+        runtime::Runtime,
+    },
+    error::Result,
+    extraction::extract::Machine,
+    progress::Progress,
+};
+
+/// An encoder that is opened when the first text needs it: a run that finds everything cached loads no model.
+pub(crate) struct LazyEncoder<'a> {
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) machine: &'a Machine,
+    pub(crate) checkpoint: &'a Checkpoint,
+    /// The layers to put out when it is opened.
+    pub(crate) layers: Vec<usize>,
+    pub(crate) encoder: Option<Encoder>,
+    /// What `device = "auto"` took and why, once that is known.
+    pub(crate) auto_took: Option<String>,
+}
+
+impl LazyEncoder<'_> {
+    /// The devices that will run; opens the encoder only where that has to be found out.
+    pub(crate) fn devices(&mut self, progress: &dyn Progress) -> Result<Devices> {
+        let settings = &self.pipeline.extraction;
+        match &settings.device {
+            Device::Cpu => Ok(Devices::Cpu),
+            Device::Cuda(numbers) => Ok(Devices::Cuda(numbers.clone())),
+            Device::AllCuda => Ok(Devices::Cuda(all_cuda(&self.runtime()?)?)),
+            Device::Auto => match why_no_cuda(settings.precision, &self.machine.onnxruntime) {
+                Some(reason) => {
+                    // A library that is not there was built in no way; it may not be needed either.
+                    if self.machine.onnxruntime.exists() {
+                        self.note_auto(&format!("the CPU: {reason}"), progress);
+                    }
+                    Ok(Devices::Cpu)
+                }
+                None => Ok(self.open(progress)?.devices.clone()),
+            },
+        }
+    }
+
+    /// ONNX Runtime, loaded.
+    pub(crate) fn runtime(&self) -> Result<Runtime> {
+        Runtime::load(&self.machine.onnxruntime)
+    }
+
+    /// The encoder, opened where it is not.
+    pub(crate) fn open(&mut self, progress: &dyn Progress) -> Result<&mut Encoder> {
+        if self.encoder.is_none() {
+            let settings = &self.pipeline.extraction;
+            progress.start("loading the model", None, "");
+            let encoder = Encoder::open(
+                &self.runtime()?,
+                self.checkpoint,
+                &EncoderSettings {
+                    device: settings.device.clone(),
+                    precision: settings.precision,
+                    layers: self.layers.clone(),
+                    threads: self.machine.threads,
+                },
+            )?;
+            progress.finish();
+            if settings.device == Device::Auto {
+                self.note_auto(&why_auto_took(&encoder), progress);
+            }
+            self.encoder = Some(encoder);
+        }
+        Ok(self.encoder.as_mut().expect("just opened"))
+    }
+
+    /// Says once what `auto` took.
+    fn note_auto(&mut self, took: &str, progress: &dyn Progress) {
+        if self.auto_took.is_none() {
+            progress.note(&format!("device auto took {took}"));
+            self.auto_took = Some(took.into());
+        }
+    }
+}
+
+/// What `device = "auto"` took, and why.
+pub(crate) fn why_auto_took(encoder: &Encoder) -> String {
+    if let Some(reason) = &encoder.auto_reason {
+        return format!("the CPU: {reason}");
+    }
+    let placement = encoder.placement.as_ref();
+    let gpu = placement.and_then(|placement| placement.gpu.as_ref());
+    let name = gpu.map_or(String::new(), |name| format!(" ({name})"));
+    format!("{}{name}: CUDA works, and its states are the CPU's", encoder.devices)
+}

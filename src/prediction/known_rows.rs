@@ -1,0 +1,82 @@
+//! Rows of a file to evaluate on that a run has seen before.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+use crate::{
+    data::{
+        Part,
+        dataset::{Dataset, part_name},
+    },
+    error::Result,
+    fingerprint::{Key, Mode},
+    prediction::saved_run::SavedRun,
+    report::tables::{PREDICTIONS_FILE, read_texts_of_rows},
+    wording::counted,
+};
+
+/// Says how many rows of `dataset`, read from `data`, stand among those that the run learned from or was chosen by, a line
+/// each. Its own test rows are none of them.
+///
+/// # Errors
+/// When the run's table of predictions, which names its rows, is damaged.
+pub(crate) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result<Vec<String>> {
+    // A cosine learns from nothing.
+    if run.head.is_none() {
+        return Ok(Vec::new());
+    }
+    let path = run.folder.join(PREDICTIONS_FILE);
+    let bytes = match run.read_output(PREDICTIONS_FILE) {
+        Ok(bytes) => bytes,
+        // It is needed for a warning only.
+        Err(error) => {
+            let why = if path.is_file() {
+                error.to_string()
+            } else {
+                format!("{} is missing", path.display())
+            };
+            return Ok(vec![format!(
+                "whether the run was trained on rows of {} is not known: {why}",
+                data.display()
+            )]);
+        }
+    };
+    let has_two_keys = run.pipeline.has_separate_pairs();
+    let rows = read_texts_of_rows(&path, bytes, has_two_keys.then_some("text_pair"))?;
+    let mut part_of: HashMap<Vec<Key>, &str> = HashMap::new();
+    for row in &rows {
+        let second = row.second.as_ref().map(|text| Key::of(Mode::Text, &[text]));
+        let keys = std::iter::once(row.key).chain(second).collect();
+        let part = part_of.entry(keys).or_insert(&row.part);
+        // A text that stands in train too was learned from.
+        if row.part == part_name(Part::Train) {
+            *part = &row.part;
+        }
+    }
+    let seen = |part: Part| {
+        let is_of = |keys: &Vec<Key>| part_of.get(keys) == Some(&part_name(part));
+        let rows: Vec<&Vec<Key>> =
+            dataset.rows.iter().map(|row| &row.keys).filter(|keys| is_of(keys)).collect();
+        let texts: HashSet<&Vec<Key>> = rows.iter().copied().collect();
+        (rows.len(), texts.len())
+    };
+    let mut warnings = Vec::new();
+    for (part, what) in [
+        (Part::Train, "that the head learned from"),
+        (Part::Validation, "that chose its epoch and what else validation decides"),
+    ] {
+        let (n_rows, n_texts) = seen(part);
+        if n_rows > 0 {
+            warnings.push(format!(
+                "{} of {} ({}) {} among those {what}: the metrics are better than on new texts",
+                counted(n_rows, "row"),
+                data.display(),
+                counted(n_texts, "text"),
+                if n_rows == 1 { "is" } else { "are" },
+            ));
+        }
+    }
+    Ok(warnings)
+}

@@ -1,0 +1,240 @@
+//! A run as it was saved, and its head on labelled data.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    cache::reader::CacheReader,
+    config::{file::Pair, settings::Pipeline},
+    data::{Format, LabelMap, Part, Source, dataset::Dataset},
+    encoder::checkpoint::Checkpoint,
+    error::{Error, Result},
+    extraction::extract::{Machine, extract_with, inputs_for},
+    head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
+    prediction::known_rows,
+    progress::Progress,
+    run_folder,
+    run_folder::lock::{LOCK_FILE, Lock},
+    tasks::{CalibrationRows, TaskMetrics, TaskRows, similarity},
+};
+
+/// A run: its head, and the pipeline that made it.
+pub struct SavedRun {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What its head is.
+    pub description: HeadDescription,
+    /// The head; none for a cosine.
+    pub head: Option<Head>,
+    /// The pipeline, as its lock file holds it.
+    pub pipeline: Pipeline,
+    /// Newer runs of the same folder that cannot be used: their locks are not whole, or of another version.
+    pub passed_over: Vec<PathBuf>,
+    lock: Lock,
+}
+
+impl SavedRun {
+    /// Opens a run folder, or the newest run in a folder of runs.
+    ///
+    /// # Errors
+    /// When there is no finished run, or one of its files is damaged.
+    pub fn open(path: &Path) -> Result<SavedRun> {
+        let folder = run_folder::resolve(path)?;
+        let lock_path = folder.join(LOCK_FILE);
+        let lock = Lock::read(&lock_path)?;
+        let file = lock.winner.as_ref().unwrap_or(&lock.pipeline);
+        let pipeline = Pipeline::check(&lock_path, file.clone())?;
+        let bytes = lock.read_output(&folder, DESCRIPTION_FILE)?;
+        let description = read_description(&folder.join(DESCRIPTION_FILE), &bytes)?;
+        let bytes = lock.read_output(&folder, WEIGHTS_FILE)?;
+        let head = match description.network {
+            Some(_) => {
+                let path = folder.join(WEIGHTS_FILE);
+                Some(Head::from_bytes(&path, &bytes, description.clone())?)
+            }
+            None => None,
+        };
+        let run = SavedRun {
+            passed_over: run_folder::passed_over(path, &folder),
+            folder,
+            description,
+            head,
+            pipeline,
+            lock,
+        };
+        run.require_one_task()?;
+        Ok(run)
+    }
+
+    /// The settings to read a data file with: its own where the pipeline names it, else those of the first train source.
+    /// Ids are not looked for.
+    ///
+    /// The format is `format` where one is given; else that of the train source where the file's extension is that of
+    /// the train source's file, or tells none; else what the extension tells. A constant label of a train source of
+    /// lines holds for no other file.
+    pub fn source(&self, path: &Path, format: Option<Format>) -> Source {
+        let same = |source: &&Source| matches!((source.path.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if let Some(own) = self.pipeline.extraction.sources.iter().find(same) {
+            return Source { id: None, format: format.or(own.format), ..own.clone() };
+        }
+        let train = &self.pipeline.file.data.train.0[0];
+        let by_extension =
+            Source { path: path.to_path_buf(), format: None, id: None, ..train.clone() };
+        let train_format = train.resolve_format().ok();
+        // Where the name alone tells the format, what the file holds may tell more: a .json may hold an array.
+        let told = if by_extension.extension() == train.extension() {
+            train.format
+        } else if by_extension.resolve_format().is_ok() {
+            None
+        } else {
+            train_format
+        };
+        let format = format.or(told);
+        let constant_label = train_format == Some(Format::Lines) && train.pattern.is_none();
+        let label = train.label.clone().filter(|_| !constant_label);
+        let source = Source { format, label, ..by_extension };
+        // A delimiter is that of the train source's format.
+        let is_same_format = source.resolve_format().ok() == train_format;
+        Source { delimiter: source.delimiter.filter(|_| is_same_format), ..source }
+    }
+
+    /// Adds to an error of a file which format it is read in, where that is the train source's and the file's name tells
+    /// another one, or none. `format` is the one that was asked for.
+    pub fn explain_format(&self, path: &Path, format: Option<Format>, mut error: Error) -> Error {
+        let by_name = Source::new(path).resolve_format().ok();
+        let used = self.source(path, format).format;
+        if let (Error::Record { hint, .. }, Some(used), None) = (&mut error, used, format)
+            && by_name != Some(used)
+        {
+            let other = by_name.map_or_else(String::new, |told| format!(" {told}"));
+            hint.push_str(&format!(
+                "; the file is read as {used}, as the run's train source is: --format{other} reads it otherwise"
+            ));
+        }
+        error
+    }
+
+    /// The bytes of a file that a replay of this run must reproduce.
+    pub(crate) fn read_output(&self, name: &str) -> Result<Vec<u8>> {
+        self.lock.read_output(&self.folder, name)
+    }
+
+    /// Fails where the lock's pipeline is not that of the head.
+    fn require_one_task(&self) -> Result<()> {
+        let (file, head) = (&self.pipeline.file, &self.description);
+        let of_lock = (file.data.task.to_string(), self.pipeline.has_separate_pairs());
+        if of_lock == (head.task.clone(), head.pair) {
+            Ok(())
+        } else {
+            Err(self.damaged_lock(
+                format!("a pipeline of the task {}, as its head is", head.task),
+                format!("one of {}, or with other pairs", file.data.task),
+            ))
+        }
+    }
+
+    fn damaged_lock(&self, expected: String, got: String) -> Error {
+        Error::Run {
+            path: self.folder.join(LOCK_FILE),
+            expected,
+            got,
+            hint: "the lock was changed after the run, or the encoder's graph is another since: copy the run folder again, or \
+                   train again"
+                .into(),
+        }
+    }
+
+    /// Fails where the settings in the lock make other states than those that the head was trained on.
+    fn require_same_states(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let provider = if self.lock.device.starts_with("cuda") { "cuda" } else { "cpu" };
+        let inputs = inputs_for(&self.pipeline, checkpoint, provider);
+        let (expected, got) = (&self.lock.cache.fingerprint, inputs.fingerprint());
+        // Another version may make other fingerprints of the same states.
+        let is_of_this_version = self.lock.frostbert == env!("CARGO_PKG_VERSION");
+        if *expected == got || !is_of_this_version {
+            Ok(())
+        } else {
+            Err(self.damaged_lock(
+                format!(
+                    "settings that make the states of {expected}, which the head was trained on"
+                ),
+                format!("those of {got}"),
+            ))
+        }
+    }
+
+    /// The checkpoint, if it is still the one that the head was trained on.
+    pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
+        let checkpoint = Checkpoint::open(&self.pipeline.extraction.model)?;
+        if checkpoint.hashes != self.lock.model {
+            return Err(Error::Run {
+                path: self.folder.join(LOCK_FILE),
+                expected: format!(
+                    "the model {} in `{}`",
+                    self.lock.model.weights.short(),
+                    checkpoint.folder.display()
+                ),
+                got: format!(
+                    "{}, or another config.json or tokenizer.json",
+                    checkpoint.hashes.weights.short()
+                ),
+                hint: "put the checkpoint back that this head was trained on, or train again"
+                    .into(),
+            });
+        }
+        self.require_same_states(&checkpoint)?;
+        Ok(checkpoint)
+    }
+}
+
+/// Metrics of a run's head on a labelled file, read as [`SavedRun::source`] says. States go through the cache. Rows that
+/// the run was trained on are warned of.
+///
+/// # Errors
+/// When the file is not what the source's settings say, holds a label that the head does not know, or stage 1 fails.
+pub fn evaluate(
+    run: &SavedRun,
+    data: &Path,
+    format: Option<Format>,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<TaskMetrics> {
+    let checkpoint = run.checkpoint()?;
+    let sources = vec![run.source(data, format)];
+    let (file, description) = (&run.pipeline.file, &run.description);
+    let labels = if description.labels.is_empty() {
+        LabelMap::default()
+    } else {
+        LabelMap::from_list(description.labels.clone(), &run.folder)?
+    };
+    let is_joint = file.data.pair == Some(Pair::Joint);
+    let task = file.data.task.of_data();
+    let dataset =
+        Dataset::of_part(task, is_joint, &sources, labels, description.first_label_id, Part::Test)
+            .map_err(|error| run.explain_format(data, format, error))?;
+    let known = known_rows::warnings(run, data, &dataset)?;
+    for warning in dataset.warnings.iter().chain(&known) {
+        progress.warn(warning);
+    }
+
+    let states = &description.states;
+    let mut pipeline = run.pipeline.clone();
+    pipeline.extraction = pipeline.extraction.of_sources(sources);
+    pipeline.extraction.kinds = vec![states[0].kind];
+    pipeline.extraction.layers = states.iter().map(|state| state.layer as i64).collect();
+    let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
+    let cache = CacheReader::existing(&report.cache)?;
+    let rows = TaskRows::new(&pipeline, &dataset, &cache, states)?;
+    let outcome = match &run.head {
+        Some(head) => {
+            rows.finish(&pipeline, &dataset, &mut head.clone(), CalibrationRows::Saved)?
+        }
+        None => similarity::measure(&rows, &pipeline, &dataset)?,
+    };
+    outcome.metrics.test.ok_or_else(|| Error::Record {
+        path: data.to_path_buf(),
+        line: None,
+        expected: "rows to measure on".into(),
+        got: "none".into(),
+        hint: "check that the path is right".into(),
+    })
+}

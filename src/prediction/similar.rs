@@ -1,0 +1,193 @@
+//! How alike texts are by their states alone: two texts, or a query and the texts of a corpus.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, HashMap, HashSet},
+};
+
+use ndarray::Array2;
+use serde::Serialize;
+
+use crate::{
+    cache::reader::CacheReader,
+    config::{
+        file::{HeadPooling, Pair},
+        settings::Pipeline,
+    },
+    data::dataset::read_all,
+    encoder::{checkpoint::Checkpoint, tokenizer::Document},
+    error::{Error, Result},
+    extraction::{
+        embedder::TextEncoder,
+        extract::{Machine, extract_with},
+        inputs::inputs_of,
+    },
+    features::FeatureView,
+    fingerprint::Key,
+    progress::Progress,
+    states::{Pooling, StateId, StateKind},
+    tasks::similarity::cosine,
+};
+
+/// A text of a corpus and how alike it is to a query.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Match {
+    /// The text.
+    pub text: String,
+    /// The cosine of its state and the query's.
+    pub score: f64,
+}
+
+/// The pooled state that a pipeline compares texts by: that of its head, or the mean where it pools otherwise; of the
+/// first of its layers.
+fn state_of(pipeline: &Pipeline, model_layers: usize) -> Result<StateId> {
+    let pooling = match pipeline.file.head.pooling {
+        HeadPooling::Cls => Pooling::Cls,
+        HeadPooling::Max => Pooling::Max,
+        HeadPooling::Mean | HeadPooling::Attention => Pooling::Mean,
+    };
+    let states = pipeline.head_states(model_layers)?;
+    Ok(StateId::pooled(pooling, states[0].layer))
+}
+
+/// The cosine of the states of two texts; nothing is cached.
+///
+/// # Errors
+/// When the model cannot run, or a text has no token.
+pub fn compare(pipeline: &Pipeline, texts: [&str; 2], machine: &Machine) -> Result<f64> {
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let state = state_of(pipeline, checkpoint.config.layers)?;
+    let states = encode(pipeline, &checkpoint, state, &texts, machine)?;
+    Ok(cosine(states.row(0), states.row(1)))
+}
+
+fn encode(
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    state: StateId,
+    texts: &[&str],
+    machine: &Machine,
+) -> Result<Array2<f32>> {
+    pipeline.check_length(checkpoint)?;
+    let settings = pipeline.extraction.of_sources(Vec::new());
+    let mut encoder = TextEncoder::open(checkpoint, &settings, &[state], machine)?;
+    let inputs: Vec<Document<'_>> = texts.iter().map(|text| Document::Text(text)).collect();
+    let encoded = encoder.encode(&inputs)?;
+    let bytes = encoded.states.into_iter().flat_map(|rows| rows.bytes);
+    let view = FeatureView::from_bytes(state, encoded.hidden, settings.dtype, bytes.collect());
+    let all: Vec<u32> = (0..texts.len() as u32).collect();
+    Ok(view.decode_all(&all))
+}
+
+/// The `top` texts of the pipeline's files that are most alike to a query, best first; texts that are alike stand in the
+/// order of their keys. What the cache lacks is extracted first.
+///
+/// # Errors
+/// As [`crate::extraction::extract::extract`].
+pub fn nearest(
+    pipeline: &Pipeline,
+    query: &str,
+    top: usize,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<Vec<Match>> {
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let state = state_of(pipeline, checkpoint.config.layers)?;
+    let mut pipeline = pipeline.clone();
+    pipeline.extraction.kinds = vec![state.kind];
+    pipeline.extraction.layers = vec![state.layer as i64];
+    // Each text for itself: a query is one text.
+    pipeline.extraction.pairs.fill(Pair::Separate);
+    let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
+    let query = encode(&pipeline, &checkpoint, state, &[query], machine)?;
+    let cache = CacheReader::existing(&report.cache)?;
+    let keys = keys_of(&pipeline)?;
+    let view = FeatureView::read(&cache, state, &keys)?;
+    debug_assert!(matches!(view.states[0].kind, StateKind::Pooled(_)));
+
+    let mut best: BinaryHeap<Reverse<ScoredDocument>> = BinaryHeap::new();
+    let all: Vec<u32> = (0..keys.len() as u32).collect();
+    view.for_each_tile(&all, 4096, |samples, tile| {
+        for (sample, row) in samples.iter().zip(tile.rows.rows()) {
+            best.push(Reverse(ScoredDocument {
+                score: cosine(query.row(0), row),
+                key: keys[*sample as usize],
+            }));
+            if best.len() > top {
+                best.pop();
+            }
+        }
+    })?;
+    let mut found: Vec<ScoredDocument> = best.into_iter().map(|Reverse(scored)| scored).collect();
+    found.sort_by(|one, other| other.cmp(one));
+    let mut texts = texts_of(&pipeline, found.iter().map(|scored| scored.key).collect())?;
+    found
+        .into_iter()
+        .map(|scored| {
+            let text = texts.remove(&scored.key).ok_or_else(|| Error::CacheMiss {
+                cache: report.cache.clone(),
+                lacks: "a text that was just read".into(),
+                hint: "the data changed meanwhile: run the same command again".into(),
+            })?;
+            Ok(Match { text, score: scored.score })
+        })
+        .collect()
+}
+
+#[derive(PartialEq)]
+struct ScoredDocument {
+    score: f64,
+    key: Key,
+}
+
+impl Eq for ScoredDocument {}
+
+impl Ord for ScoredDocument {
+    fn cmp(&self, other: &ScoredDocument) -> Ordering {
+        self.score.total_cmp(&other.score).then_with(|| other.key.cmp(&self.key))
+    }
+}
+
+impl PartialOrd for ScoredDocument {
+    fn partial_cmp(&self, other: &ScoredDocument) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Shows every text of the pipeline's files, in the order in which they come.
+fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Document<'_>)) -> Result<()> {
+    for example in read_all(&pipeline.extraction.sources) {
+        let example = example?;
+        if !pipeline.extraction.leaves_out(&example) {
+            inputs_of(&example, Pair::Separate).for_each(&mut visit);
+        }
+    }
+    Ok(())
+}
+
+/// The keys of all texts, each once.
+fn keys_of(pipeline: &Pipeline) -> Result<Vec<Key>> {
+    let mut seen = HashSet::new();
+    let mut keys = Vec::new();
+    each_text(pipeline, |input| {
+        let key = input.key();
+        if seen.insert(key) {
+            keys.push(key);
+        }
+    })?;
+    Ok(keys)
+}
+
+fn texts_of(pipeline: &Pipeline, wanted: HashSet<Key>) -> Result<HashMap<Key, String>> {
+    let mut texts = HashMap::new();
+    each_text(pipeline, |input| {
+        let key = input.key();
+        if wanted.contains(&key) {
+            texts.entry(key).or_insert_with(|| match input {
+                Document::Text(text) | Document::Pair(text, _) => text.to_owned(),
+                Document::Words(words) => words.join(" "),
+            });
+        }
+    })?;
+    Ok(texts)
+}

@@ -1,0 +1,166 @@
+//! A run's own folder: `<run.dir>/<name>/<number>`, never written to by another run.
+
+pub mod lock;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{Error, Result},
+    run_folder::lock::{LOCK_FILE, Lock, is_finished},
+};
+
+/// Creates the next run folder of a name, numbered from `001`.
+///
+/// # Errors
+/// When the folder cannot be created.
+pub(crate) fn create(run_dir: &Path, name: &str) -> Result<PathBuf> {
+    let parent = run_dir.join(name);
+    fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
+    let mut number = numbers_in(&parent)?.into_iter().max().unwrap_or(0) + 1;
+    loop {
+        let folder = parent.join(format!("{number:03}"));
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            // Another run took this number meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(Error::io("create", folder)(error)),
+        }
+    }
+}
+
+/// The run folders in a folder of runs, the newest first.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(crate) fn newest_first(parent: &Path) -> Result<Vec<PathBuf>> {
+    if !parent.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut numbers = numbers_in(parent)?;
+    numbers.sort_unstable();
+    let runs = numbers.into_iter().rev();
+    Ok(runs.map(|number| parent.join(format!("{number:03}"))).collect())
+}
+
+/// The folder in a run folder that holds what a sweep has done, until the run is whole.
+pub(crate) const UNFINISHED: &str = "unfinished";
+
+/// The folder of a run: `path` itself where it holds a lock, else the newest run in it whose lock is whole.
+///
+/// # Errors
+/// When neither holds a finished run.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    // A folder that holds a lock is meant itself: what is wrong with its lock is said when it is read.
+    if path.join(LOCK_FILE).is_file() {
+        return Ok(path.to_path_buf());
+    }
+    let runs = newest_first(path)?;
+    if let Some(finished) = runs.iter().find(|folder| is_finished(folder)) {
+        return Ok(finished.clone());
+    }
+    // Where no lock is whole, what is wrong with the newest says more than that there is none.
+    let mut locks = runs.iter().map(|folder| folder.join(LOCK_FILE));
+    if let Some(torn) = locks.find(|lock| lock.is_file()) {
+        Lock::read(&torn)?;
+    }
+    Err(Error::Run {
+            path: path.to_path_buf(),
+            expected: "a run folder with lock.json".into(),
+            got: if path.is_dir() {
+                "a folder without one"
+            } else {
+                "no such folder"
+            }
+            .into(),
+            hint: match tasks_in(path).next() {
+                None if is_unfinished(path) => {
+                    "its sweep is not finished: start it again with the same pipeline, and it goes on here".into()
+                }
+                Some(task) => format!(
+                    "it holds the runs of several tasks: name one, such as {}",
+                    task.display()
+                ),
+                None => {
+                    "name a run folder as `frostbert run` prints it, such as runs/sentiment/001"
+                        .into()
+                }
+            },
+    })
+}
+
+/// The runs in a folder of runs that are newer than the one that [`resolve`] found, and have a lock that is not whole.
+pub(crate) fn passed_over(path: &Path, found: &Path) -> Vec<PathBuf> {
+    let newer = newest_first(path).unwrap_or_default().into_iter();
+    newer
+        .take_while(|run| run != found)
+        .filter(|run| found != path && run.join(LOCK_FILE).is_file())
+        .collect()
+}
+
+/// Whether a run folder, or the newest run in a folder of runs, is of a sweep that was stopped.
+fn is_unfinished(path: &Path) -> bool {
+    let newest = newest_first(path).unwrap_or_default().into_iter().take(1);
+    let mut folders = newest.chain([path.to_path_buf()]);
+    folders.any(|folder| folder.join(UNFINISHED).is_dir())
+}
+
+/// The runs of tasks in a run folder of several, or in the newest run in a folder of runs.
+fn tasks_in(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let folders = |path: &Path| {
+        let mut folders: Vec<PathBuf> = fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        folders.sort_unstable();
+        folders
+    };
+    let finished = |folder: &PathBuf| is_finished(folder) && !folder.ends_with(UNFINISHED);
+    let own: Vec<PathBuf> = folders(path).into_iter().filter(finished).collect();
+    let newest = folders(path).pop();
+    let below = newest.into_iter().flat_map(move |run| folders(&run));
+    own.into_iter().chain(below.filter(move |run| finished(run)))
+}
+
+/// The largest number of a run.
+const MOST_RUNS: u64 = 999_999_999;
+
+fn numbers_in(parent: &Path) -> Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(parent).map_err(Error::io("list", parent))? {
+        let name = entry.map_err(Error::io("list", parent))?.file_name();
+        let number = name.to_str().and_then(|name| name.parse::<u64>().ok());
+        // A name such as +1 or 99999999999999999999 is somebody else's.
+        numbers.extend(number.filter(|number| {
+            *number <= MOST_RUNS && name.to_str() == Some(&format!("{number:03}"))
+        }));
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_numbered_and_one_that_is_not_finished_is_not_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = create(folder.path(), "a").unwrap();
+        let second = create(folder.path(), "a").unwrap();
+        assert!(first.ends_with("a/001") && second.ends_with("a/002"));
+        let unfinished = second.join(UNFINISHED);
+        fs::create_dir(&unfinished).unwrap();
+        fs::write(unfinished.join(LOCK_FILE), "{}").unwrap();
+        for path in [&second, &folder.path().join("a")] {
+            let error = format!("{:?}", resolve(path).unwrap_err());
+            assert!(error.contains("its sweep is not finished"), "{error}");
+        }
+        // A lock that is not whole finishes no run, and is for whoever names its folder.
+        fs::write(first.join(LOCK_FILE), "{}").unwrap();
+        assert!(resolve(&folder.path().join("a")).is_err());
+        assert_eq!(resolve(&first).unwrap(), first);
+    }
+}

@@ -1,0 +1,278 @@
+//! lock.json: everything that decided a run's result, and what came out; and the check of a replay against it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{file::PipelineFile, text_file},
+    data::{
+        LabelMap, Part,
+        dataset::{Dataset, FileRecord},
+    },
+    durable::write_file,
+    encoder::checkpoint::{self, CheckpointHashes},
+    error::{Error, Result},
+    fingerprint::{self, Digest},
+    states::StateId,
+};
+
+/// Mebibytes of a lock file: room for millions of labels.
+const MAX_MIB: u64 = 256;
+
+/// The file in the run folder.
+pub const LOCK_FILE: &str = "lock.json";
+
+/// Files of a run that a replay must reproduce byte for byte.
+pub const REPRODUCED: [&str; 4] =
+    ["head.safetensors", "head.json", "metrics.json", "predictions.parquet"];
+
+/// The leaderboard of a sweep must be reproduced too.
+const REPRODUCED_OF_SWEEPS: [&str; 1] = ["leaderboard.csv"];
+
+/// Everything that decided a run's result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lock {
+    /// The program's version.
+    pub frostbert: String,
+    /// The pipeline after defaults and overrides.
+    pub pipeline: PipelineFile,
+    /// With a sweep, the pipeline of the head that won it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winner: Option<PipelineFile>,
+    /// The data files, in the order in which they were read.
+    pub data: Vec<FileRecord>,
+    /// The model's files.
+    pub model: CheckpointHashes,
+    /// Where the states came from.
+    pub cache: LockedCache,
+    /// The states that the head reads.
+    pub states: Vec<StateId>,
+    /// The labels, by id.
+    pub labels: LabelMap,
+    /// The split.
+    pub split: LockedSplit,
+    /// Of the pipeline.
+    pub seed: u64,
+    /// The device that computed the states.
+    pub device: String,
+    /// The instruction sets that decide the last bits of a product.
+    pub cpu: Vec<String>,
+    /// blake3 of the files that a replay must reproduce.
+    pub outputs: BTreeMap<String, Digest>,
+}
+
+/// Where the states came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockedCache {
+    /// The cache folder.
+    pub path: PathBuf,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// The versions of ONNX Runtime that computed its shards.
+    pub onnxruntime: Vec<String>,
+    /// blake3 over key and state of every row that was read, in example order: the cache itself may grow.
+    pub rows: Digest,
+}
+
+/// A split: how many rows of each part, and which.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockedSplit {
+    /// Rows of train.
+    pub train: usize,
+    /// Rows of validation.
+    pub validation: usize,
+    /// Rows of test.
+    pub test: usize,
+    /// blake3 over every row's part and target, and its targets in further columns of labels.
+    pub rows: Digest,
+}
+
+impl LockedSplit {
+    /// Of the rows of a dataset.
+    pub fn of(dataset: &Dataset) -> LockedSplit {
+        let mut hasher = blake3::Hasher::new();
+        for row in &dataset.rows {
+            hasher.update(&[row.part as u8]);
+            hasher.update(&row.target.to_bytes());
+        }
+        for target in dataset.label_columns.iter().flat_map(|one| &one.targets) {
+            let bytes = target.as_ref().map(|target| target.to_bytes());
+            hasher.update(&[u8::from(bytes.is_some())]);
+            hasher.update(&bytes.unwrap_or_default());
+        }
+        let count = |part| dataset.part(part).len();
+        LockedSplit {
+            train: count(Part::Train),
+            validation: count(Part::Validation),
+            test: count(Part::Test),
+            rows: hasher.finalize().into(),
+        }
+    }
+}
+
+impl Lock {
+    /// Reads a lock file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no lock file of this version's format.
+    pub fn read(path: &Path) -> Result<Lock> {
+        let text = text_file::read(path, MAX_MIB)?;
+        serde_json::from_str(&text).map_err(|error| Error::Run {
+            path: path.to_path_buf(),
+            expected: "a lock file of this program".into(),
+            got: error.to_string(),
+            hint: "name the lock.json of a run folder".into(),
+        })
+    }
+
+    /// The bytes of a file of this run's folder that a replay must reproduce.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is not what the run wrote.
+    pub(crate) fn read_output(&self, folder: &Path, name: &str) -> Result<Vec<u8>> {
+        let path = folder.join(name);
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let (got, expected) = (fingerprint::hash_bytes(&bytes), self.outputs.get(name));
+        if expected == Some(&got) {
+            Ok(bytes)
+        } else {
+            Err(Error::Run {
+            path,
+            expected: match expected {
+                Some(expected) => format!("blake3 {}, as {LOCK_FILE} says", expected.short()),
+                None => format!("its blake3 in {LOCK_FILE}"),
+            },
+            got: got.short(),
+            hint: "the file or the lock was changed after the run: copy the run folder again, or make the run again with \
+                   `frostbert run --locked`"
+                .into(),
+        })
+        }
+    }
+
+    /// Writes the lock file of a run folder, with the digests of what the folder holds. It comes last: a folder with a
+    /// whole lock is a finished run.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub fn write(mut self, folder: &Path) -> Result<()> {
+        self.outputs = output_digests(folder)?;
+        let mut json = serde_json::to_string_pretty(&self).expect("plain fields become JSON");
+        json.push('\n');
+        let path = folder.join(LOCK_FILE);
+        write_file(&path, json.as_bytes())
+    }
+
+    /// The data and model files that are no longer what they were, a line each.
+    ///
+    /// # Errors
+    /// When a file cannot be read for another reason than that it is missing.
+    pub fn changed_inputs(&self) -> Result<Vec<String>> {
+        let model = &self.pipeline.model.path;
+        let expected = [&self.model.weights, &self.model.config, &self.model.tokenizer];
+        let mut files: Vec<(PathBuf, &Digest, Option<Digest>)> = Vec::new();
+        for ((path, got), expected) in checkpoint::hash_files(model)?.into_iter().zip(expected) {
+            files.push((path, expected, got));
+        }
+        for file in &self.data {
+            let got =
+                if file.path.is_file() { Some(fingerprint::hash_file(&file.path)?) } else { None };
+            files.push((file.path.clone(), &file.blake3, got));
+        }
+        let mut changed = Vec::new();
+        for (path, expected, got) in files {
+            if got.as_ref() != Some(expected) {
+                let got = got.map_or("no such file".into(), |hash| hash.short());
+                changed.push(format!(
+                    "{}: expected {}, got {got}",
+                    path.display(),
+                    expected.short()
+                ));
+            }
+        }
+        if self.frostbert != env!("CARGO_PKG_VERSION") {
+            changed.push(format!(
+                "frostbert: expected {}, got {}",
+                self.frostbert,
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        Ok(changed)
+    }
+
+    /// What a replay's lock says other than this one, a line each: rows, split, labels, and the bytes of the outputs.
+    ///
+    /// Instruction sets are named only beside outputs that differ, because alone they change nothing.
+    pub fn differences(&self, replay: &Lock) -> Vec<String> {
+        let names = |lock: &Lock| lock.labels.names().join(", ");
+        let fingerprint = |lock: &Lock| lock.cache.fingerprint.clone();
+        let rows = (self.cache.rows.short(), replay.cache.rows.short());
+        let split = (self.split.rows.short(), replay.split.rows.short());
+        let mut pairs = vec![
+            ("cache fingerprint", fingerprint(self), fingerprint(replay)),
+            ("rows of the cache", rows.0, rows.1),
+            ("split", split.0, split.1),
+            ("labels", names(self), names(replay)),
+        ];
+        for (name, expected) in &self.outputs {
+            let got = replay.outputs.get(name);
+            let got = got.map_or("none".into(), Digest::short);
+            pairs.push((name, expected.short(), got));
+        }
+        let mut lines: Vec<String> = pairs
+            .into_iter()
+            .filter(|(_, expected, got)| expected != got)
+            .map(|(what, expected, got)| format!("{what}: expected {expected}, got {got}"))
+            .collect();
+        if !lines.is_empty() {
+            let onnxruntime = |lock: &Lock| lock.cache.onnxruntime.join(", ");
+            let context = [
+                ("ONNX Runtime", onnxruntime(self), onnxruntime(replay)),
+                ("CPU", self.cpu.join(" "), replay.cpu.join(" ")),
+                ("device", self.device.clone(), replay.device.clone()),
+            ];
+            for (what, expected, got) in context {
+                if expected != got {
+                    lines.push(format!("{what}: expected {expected}, got {got}"));
+                }
+            }
+        }
+        lines
+    }
+}
+
+/// Whether a run folder has a whole lock, and so is of a finished run.
+pub(crate) fn is_finished(folder: &Path) -> bool {
+    Lock::read(&folder.join(LOCK_FILE)).is_ok()
+}
+
+/// blake3 of the files in a run folder that a replay must reproduce.
+fn output_digests(folder: &Path) -> Result<BTreeMap<String, Digest>> {
+    let of_sweeps = REPRODUCED_OF_SWEEPS.into_iter();
+    let there = of_sweeps.filter(|name| folder.join(name).is_file());
+    REPRODUCED
+        .into_iter()
+        .chain(there)
+        .map(|name| Ok((name.to_string(), fingerprint::hash_file(&folder.join(name))?)))
+        .collect()
+}
+
+/// The instruction sets of this CPU that the products are chosen by.
+pub(crate) fn cpu_features() -> Vec<String> {
+    let mut features = vec![std::env::consts::ARCH.to_string()];
+    #[cfg(target_arch = "x86_64")]
+    for (name, there) in [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+    ] {
+        if there {
+            features.push(name.into());
+        }
+    }
+    features
+}

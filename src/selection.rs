@@ -1,0 +1,69 @@
+//! Sweeps: which heads are trained, on which rows, and what they tell side by side.
+//!
+//! - [`section`] is `[sweep]` of a pipeline file, [`trials`] its settings one by one;
+//! - [`folds`]: which rows a head learns from, and which it is judged on;
+//! - [`halving`]: when the worse heads are given up;
+//! - [`leaderboard`]: the heads in order, with intervals, spreads, and which of them are not significantly worse than the best;
+//! - [`effects`]: what each setting does to the score;
+//! - [`heat_map`]: the score over two settings, such as layer and pooling;
+//! - [`curves`]: the score by layer, by the number of labels, and by the number of trials.
+//!
+//! All of it is about the validation rows; test rows have no part in it.
+
+pub mod curves;
+pub mod effects;
+pub mod folds;
+pub mod halving;
+pub mod heat_map;
+pub mod leaderboard;
+pub mod section;
+mod setting;
+pub mod trials;
+
+use serde::Serialize;
+pub use setting::show;
+
+use crate::selection::{
+    curves::{LayerScore, LearningPoint},
+    effects::Effect,
+    heat_map::HeatMap,
+    leaderboard::Leaderboard,
+};
+
+/// A leaderboard, and what can be read from it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SweepFindings {
+    /// The heads in order.
+    pub leaderboard: Leaderboard,
+    /// The effect of each setting that was varied.
+    pub effects: Vec<Effect>,
+    /// The best head of each layer; empty unless layers were varied.
+    pub layer_profile: Vec<LayerScore>,
+    /// Layer x pooling; none unless both were varied.
+    pub heat_map: Option<HeatMap>,
+    /// The best head of each number of labels; empty unless `fraction` was varied.
+    pub learning_curve: Vec<LearningPoint>,
+    /// The best score to expect of 1, 2, ... trials.
+    pub expected_best: Vec<f64>,
+}
+
+impl SweepFindings {
+    /// Reads a leaderboard. `continuous` names the settings that were drawn from a distribution: their values are cut into
+    /// bins.
+    pub fn new(leaderboard: Leaderboard, continuous: &[String]) -> SweepFindings {
+        SweepFindings {
+            effects: effects::effects(&leaderboard, continuous),
+            layer_profile: curves::layer_profile(&leaderboard),
+            heat_map: curves::layer_key(&leaderboard)
+                .and_then(|layer| heat_map::heat_map(&leaderboard, layer, "pooling")),
+            learning_curve: curves::learning_curve(&leaderboard),
+            // Heads that were given up would count as trials of their own.
+            expected_best: if leaderboard.rows.iter().any(|row| row.rung.is_some()) {
+                Vec::new()
+            } else {
+                curves::expected_best(&curves::trials(&leaderboard), leaderboard.higher_is_better)
+            },
+            leaderboard,
+        }
+    }
+}

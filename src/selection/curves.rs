@@ -1,0 +1,223 @@
+//! How the score goes with the layer, with the number of labels, and with the number of trials.
+
+use serde::Serialize;
+use toml::Value;
+
+use crate::selection::{
+    leaderboard::{Leaderboard, LeaderboardRow, Spread},
+    setting::number,
+};
+
+/// The setting that says which share of the training rows a head learns from.
+pub const FRACTION: &str = "fraction";
+
+/// The best head of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LayerScore {
+    /// The layer.
+    pub layer: i64,
+    /// The best score.
+    pub best: f64,
+    /// Its interval.
+    pub interval: Option<[f64; 2]>,
+    /// The mean score of all heads of the layer.
+    pub mean: f64,
+    /// Number of heads of the layer.
+    pub heads: usize,
+}
+
+/// The best head of a share of the training rows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LearningPoint {
+    /// The share.
+    pub fraction: f64,
+    /// The best score.
+    pub score: f64,
+    /// Its interval.
+    pub interval: Option<[f64; 2]>,
+    /// How far the seeds of that head lie apart.
+    pub seed_spread: Option<Spread>,
+    /// How far its folds lie apart.
+    pub fold_spread: Option<Spread>,
+    /// Number of heads of that share.
+    pub heads: usize,
+}
+
+/// The setting that says which layer a head reads, `layer` or `layers`, where it has several values.
+pub fn layer_key(leaderboard: &Leaderboard) -> Option<&'static str> {
+    let varied = leaderboard.varied();
+    ["layer", "layers"].into_iter().find(|key| varied.contains(key))
+}
+
+/// The best head of each layer, by layer; empty unless layers were varied. Heads that mix several layers are left out.
+pub fn layer_profile(leaderboard: &Leaderboard) -> Vec<LayerScore> {
+    let Some(key) = layer_key(leaderboard) else {
+        return Vec::new();
+    };
+    let layer = |value: &Value| match value {
+        Value::Integer(layer) => Some(*layer),
+        Value::Array(layers) => match &layers[..] {
+            [Value::Integer(layer)] => Some(*layer),
+            _ => None,
+        },
+        _ => None,
+    };
+    let groups = groups(leaderboard, |row| layer(row.setting(key)?));
+    let profile = groups.into_iter().map(|(layer, heads)| {
+        let best = best_head(leaderboard, &heads);
+        LayerScore {
+            layer,
+            best: best.1,
+            interval: best.0.interval,
+            mean: heads.iter().map(|(_, score)| score).sum::<f64>() / heads.len() as f64,
+            heads: heads.len(),
+        }
+    });
+    profile.collect()
+}
+
+/// The best head of each share of the training rows, by share; empty unless `fraction` was varied.
+///
+/// Each share has its own best settings: what could be reached with so many labels, if the validation rows stay.
+pub fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
+    if !leaderboard.varied().contains(&FRACTION) {
+        return Vec::new();
+    }
+    // Positive floats stand in the order of their bits.
+    let share = |row: &LeaderboardRow| Some(number(row.setting(FRACTION)?)?.to_bits());
+    let points = groups(leaderboard, share).into_iter().map(|(bits, heads)| {
+        let (row, score) = best_head(leaderboard, &heads);
+        LearningPoint {
+            fraction: f64::from_bits(bits),
+            score,
+            interval: row.interval,
+            seed_spread: row.seed_spread,
+            fold_spread: row.fold_spread,
+            heads: heads.len(),
+        }
+    });
+    points.collect()
+}
+
+/// The scores of the trials that can be held against each other: all that have one, of the largest share of the training
+/// rows where `fraction` was varied.
+pub fn trials(leaderboard: &Leaderboard) -> Vec<f64> {
+    let share = |row: &LeaderboardRow| number(row.setting(FRACTION)?);
+    let largest = leaderboard.rows.iter().filter_map(share).reduce(f64::max);
+    let rows = leaderboard.rows.iter();
+    rows.filter(|row| share(row) == largest).filter_map(|row| row.score).collect()
+}
+
+/// The best score to expect of n = 1, 2, ..., K trials, drawn with replacement from K that were made.
+///
+/// With scores in order from worst to best `v_(1), ..., v_(K)`: `sum_i v_(i) ((i / K)^n - ((i - 1) / K)^n)`. Dodge, Gururangan,
+/// Card, Schwartz and Smith, "Show Your Work: Improved Reporting of Experimental Results", 2019. At n = K it lies below the
+/// best score seen, which a second sweep need not find again.
+///
+/// ```
+/// use frostbert::sweep::curves::expected_best;
+///
+/// assert_eq!(expected_best(&[0.5, 0.75], true), [0.625, 0.6875]);
+/// assert_eq!(expected_best(&[0.5, 0.75], false), [0.625, 0.5625]);
+/// ```
+pub fn expected_best(scores: &[f64], higher_is_better: bool) -> Vec<f64> {
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    if !higher_is_better {
+        sorted.reverse();
+    }
+    let n_scores = sorted.len() as f64;
+    let expected = |n: usize| -> f64 {
+        let mut below = 0.0;
+        let terms = sorted.iter().enumerate().map(|(index, score)| {
+            let up_to = ((index + 1) as f64 / n_scores).powi(n as i32);
+            let chance = up_to - below;
+            below = up_to;
+            score * chance
+        });
+        terms.sum()
+    };
+    (1..=scores.len()).map(expected).collect()
+}
+
+/// Heads with their scores.
+type ScoredHeads<'a> = Vec<(&'a LeaderboardRow, f64)>;
+
+/// The rows that have a score, by what `value` says of them.
+fn groups<V: Ord>(
+    leaderboard: &Leaderboard,
+    value: impl Fn(&LeaderboardRow) -> Option<V>,
+) -> std::collections::BTreeMap<V, ScoredHeads<'_>> {
+    let mut groups: std::collections::BTreeMap<V, ScoredHeads<'_>> = Default::default();
+    for row in &leaderboard.rows {
+        if let (Some(value), Some(score)) = (value(row), row.score) {
+            groups.entry(value).or_default().push((row, score));
+        }
+    }
+    groups
+}
+
+/// The best of some heads, of which there is one at least; of equal ones the first.
+fn best_head<'a>(
+    leaderboard: &Leaderboard,
+    heads: &[(&'a LeaderboardRow, f64)],
+) -> (&'a LeaderboardRow, f64) {
+    heads[1..].iter().fold(heads[0], |best, head| {
+        if leaderboard.is_better(head.1, best.1) { *head } else { best }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selection::leaderboard::tests::board;
+
+    #[test]
+    fn the_layer_profile_has_the_best_and_the_mean_of_every_single_layer() {
+        let one = |layer: i64| Value::Array(vec![layer.into()]);
+        let board = board(
+            &["layers"],
+            &[
+                (&[one(10)], 0.5),
+                (&[one(2)], 0.25),
+                (&[one(10)], 0.75),
+                (&[Value::Array(vec![2.into(), 10.into()])], 1.0),
+            ],
+        );
+        let profile: Vec<_> = layer_profile(&board)
+            .iter()
+            .map(|layer| (layer.layer, layer.best, layer.mean, layer.heads))
+            .collect();
+        assert_eq!(profile, [(2, 0.25, 0.25, 1), (10, 0.75, 0.625, 2)]);
+    }
+
+    #[test]
+    fn the_learning_curve_has_the_best_head_of_each_share_and_trials_are_those_of_the_largest() {
+        let mut board = board(
+            &["fraction", "lr"],
+            &[
+                (&[1.0.into(), 0.1.into()], 0.5),
+                (&[0.1.into(), 0.1.into()], 0.25),
+                (&[1.0.into(), 0.2.into()], 0.625),
+                (&[0.1.into(), 0.2.into()], 0.375),
+            ],
+        );
+        let curve = |board: &Leaderboard| -> Vec<(f64, f64)> {
+            let points = learning_curve(board).into_iter();
+            points.map(|point| (point.fraction, point.score)).collect()
+        };
+        assert_eq!(curve(&board), [(0.1, 0.375), (1.0, 0.625)]);
+        assert_eq!(trials(&board), [0.625, 0.5]);
+        board.higher_is_better = false;
+        assert_eq!(curve(&board), [(0.1, 0.25), (1.0, 0.5)]);
+    }
+
+    #[test]
+    fn what_was_not_varied_has_no_curve() {
+        let board = board(&["lr"], &[(&[0.1.into()], 0.5), (&[0.2.into()], 0.6)]);
+        assert_eq!(layer_profile(&board), []);
+        assert_eq!(learning_curve(&board), []);
+        assert_eq!(trials(&board).len(), 2);
+        assert!(expected_best(&[], true).is_empty());
+    }
+}

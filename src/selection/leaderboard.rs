@@ -1,0 +1,368 @@
+//! Heads in order of their validation score, with what is known of its luck.
+
+use std::cmp::Ordering;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use toml::Value;
+
+use crate::{
+    metrics::{
+        comparison::{holm, mcnemar, paired_bootstrap, standard_deviation},
+        intervals::{Bootstrap, interval, resample},
+        row_statistics::RowStatistics,
+    },
+    selection::setting::distinct,
+};
+
+/// A head is significantly worse than the best where its adjusted p-value is at most this.
+pub const SIGNIFICANCE: f64 = 0.05;
+
+/// One setting of a sweep, and what came of it.
+pub struct Candidate {
+    /// The settings that the sweep varies, with their values here.
+    pub settings: Vec<(String, Value)>,
+    /// One for each seed, the same rows in the same order in all of them.
+    pub outcomes: Vec<SeedResult>,
+    /// The last rung that was reached, from 0, where halving stops most heads early.
+    pub rung: Option<usize>,
+}
+
+/// What one seed of a setting came to.
+pub struct SeedResult {
+    /// The seed.
+    pub seed: u64,
+    /// What was said of each validation row; of the rows of all folds, where there are some.
+    pub statistics: RowStatistics,
+    /// The metric on the validation rows of each fold.
+    pub fold_scores: Vec<f64>,
+    /// The epoch that was kept, of each fold.
+    pub best_epochs: Vec<usize>,
+    /// Epochs that were trained, of each fold.
+    pub epochs: Vec<usize>,
+    /// Folds whose head was given up because a loss was no number.
+    pub diverged: usize,
+}
+
+/// Heads in order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Leaderboard {
+    /// The metric that orders them, by its name in metrics.json.
+    pub metric: String,
+    /// Whether a larger value of it is better.
+    pub higher_is_better: bool,
+    /// What the p-values are of.
+    pub test: Test,
+    /// The settings that the sweep varies.
+    pub keys: Vec<String>,
+    /// Best first.
+    pub rows: Vec<LeaderboardRow>,
+}
+
+/// A test of whether a head is worse than the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Test {
+    /// McNemar's exact test: see [`mcnemar`].
+    Mcnemar,
+    /// The paired bootstrap: see [`paired_bootstrap`].
+    PairedBootstrap,
+}
+
+impl Test {
+    /// The test's name in prose.
+    pub fn name(self) -> &'static str {
+        match self {
+            Test::Mcnemar => "McNemar",
+            Test::PairedBootstrap => "paired bootstrap",
+        }
+    }
+}
+
+/// A setting's place and what it scored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LeaderboardRow {
+    /// From 1; of equal scores the earlier trial stands first.
+    pub rank: usize,
+    /// Its place among the trials, from 0.
+    pub trial: usize,
+    /// See [`Candidate::settings`].
+    pub settings: Vec<(String, Value)>,
+    /// See [`Candidate::rung`].
+    pub rung: Option<usize>,
+    /// The metric on all validation rows, the mean over the seeds; none where it is undefined for one of them, or one of
+    /// the heads diverged.
+    pub score: Option<f64>,
+    /// 95 % percentile interval `[low, high]` of the score, over rows.
+    pub interval: Option<[f64; 2]>,
+    /// Number of seeds.
+    pub seeds: usize,
+    /// The scores of the seeds.
+    pub seed_spread: Option<Spread>,
+    /// Number of folds.
+    pub folds: usize,
+    /// The scores of the folds, each the mean over the seeds.
+    pub fold_spread: Option<Spread>,
+    /// Mean of the epochs that were kept, over seeds and folds.
+    pub best_epoch: Option<f64>,
+    /// Mean of the epochs that were trained, over seeds and folds.
+    pub epochs: Option<f64>,
+    /// Heads that were given up because a loss was no number, of all seeds and folds.
+    pub diverged: usize,
+    /// How likely a difference to the best like this one is between equally good heads; none for the best itself.
+    pub p_value: Option<f64>,
+    /// The same, adjusted by Holm for the number of heads that are compared with the best.
+    pub p_adjusted: Option<f64>,
+    /// Whether the head is the best or not significantly worse.
+    pub not_worse_than_best: bool,
+}
+
+impl LeaderboardRow {
+    /// The value of a setting.
+    pub fn setting(&self, key: &str) -> Option<&Value> {
+        let found = self.settings.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value)
+    }
+}
+
+/// How far numbers lie apart.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Standard deviation (ddof 1).
+    pub std: f64,
+    /// The lowest.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of two values or more.
+    pub fn of(values: &[f64]) -> Option<Spread> {
+        Some(Spread {
+            std: standard_deviation(values)?,
+            min: values.iter().copied().fold(f64::INFINITY, f64::min),
+            max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        })
+    }
+}
+
+impl Leaderboard {
+    /// The settings that have more than one value.
+    pub fn varied(&self) -> Vec<&str> {
+        let keys = self.keys.iter().map(String::as_str);
+        keys.filter(|key| {
+            let values: Vec<_> = self.rows.iter().map(|row| row.setting(key)).collect();
+            let is_missing = values.iter().any(Option::is_none);
+            distinct(values.into_iter().flatten()).len() + usize::from(is_missing) > 1
+        })
+        .collect()
+    }
+
+    /// The better one of two scores, if they differ.
+    pub(super) fn is_better(&self, score: f64, other: f64) -> bool {
+        is_better(score, other, self.higher_is_better)
+    }
+
+    /// The best of some scores.
+    pub(super) fn best(&self, scores: impl Iterator<Item = f64>) -> Option<f64> {
+        scores.reduce(|best, score| if self.is_better(score, best) { score } else { best })
+    }
+}
+
+/// Orders the candidates, given in the order of their trials, by a metric of [`RowStatistics::metrics`].
+///
+/// Those that reached a later rung stand first (an earlier one was trained less), then the better score, then the earlier
+/// trial; those without a score last.
+///
+/// Every draw of `bootstrap` scores all candidates, so that intervals and comparisons rest on the same rows: 500 heads x
+/// 1,000 draws x 9,000 rows of classes take some seconds. Each head is held against the first: by McNemar's exact test where
+/// the metric is the share of right rows and there is one seed, else by the paired bootstrap; both two-sided, since the rows
+/// that compare the heads also chose the best. The p-values are adjusted by Holm. Choosing the best of many heads flatters
+/// its score, which is why a mark says "not significantly worse" and not "as good", and why test rows are kept apart.
+///
+/// The result does not depend on the number of threads.
+///
+/// # Panics
+///
+/// If candidates differ in the number of rows, or one has no outcome.
+pub fn rank(
+    candidates: &[Candidate],
+    metric: &str,
+    higher_is_better: bool,
+    bootstrap: Bootstrap,
+) -> Leaderboard {
+    let n_rows = candidates.first().map_or(0, |first| first.outcomes[0].statistics.n_rows());
+    let mut outcomes = candidates.iter().flat_map(|candidate| &candidate.outcomes);
+    assert!(
+        outcomes.all(|outcome| outcome.statistics.n_rows() == n_rows),
+        "all heads are measured on the same {n_rows} rows"
+    );
+    assert!(
+        candidates.iter().all(|one| !one.outcomes.is_empty()),
+        "every candidate has an outcome"
+    );
+    let scores: Vec<Option<f64>> =
+        candidates.par_iter().map(|candidate| mean_score(candidate, metric, None)).collect();
+    let resampled: Vec<Vec<Option<f64>>> = resample(n_rows, bootstrap, |weights| {
+        let score = |candidate| mean_score(candidate, metric, Some(weights));
+        candidates.iter().map(score).collect()
+    });
+
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by(|&a, &b| {
+        let rung = |trial: usize| candidates[trial].rung;
+        let both = |a, b| {
+            if is_better(a, b, higher_is_better) {
+                Ordering::Less
+            } else if a == b {
+                Ordering::Equal
+            } else {
+                Ordering::Greater
+            }
+        };
+        match (scores[a], scores[b]) {
+            (Some(a_score), Some(b_score)) => rung(b).cmp(&rung(a)).then(both(a_score, b_score)),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        }
+        .then(a.cmp(&b))
+    });
+
+    let (test, p_values) =
+        compare(candidates, &scores, &resampled, &order, metric, higher_is_better);
+    let adjusted = holm(&p_values.iter().flatten().copied().collect::<Vec<_>>());
+    let mut adjusted = adjusted.into_iter();
+    let rows = order.iter().zip(&p_values).enumerate();
+    let rows = rows.map(|(place, (&trial, p_value))| {
+        let p_adjusted = p_value.and_then(|_| adjusted.next());
+        LeaderboardRow {
+            rank: place + 1,
+            trial,
+            score: scores[trial],
+            interval: scores[trial]
+                .and_then(|_| interval(resampled.iter().map(|draw| draw[trial]))),
+            p_value: *p_value,
+            p_adjusted,
+            not_worse_than_best: scores[trial].is_some()
+                && p_adjusted.is_none_or(|p| p > SIGNIFICANCE),
+            ..row(&candidates[trial], metric)
+        }
+    });
+    Leaderboard {
+        metric: metric.to_string(),
+        higher_is_better,
+        test,
+        keys: keys(candidates),
+        rows: rows.collect(),
+    }
+}
+
+/// Whether a score is better than another one.
+fn is_better(score: f64, other: f64, higher_is_better: bool) -> bool {
+    if higher_is_better { score > other } else { score < other }
+}
+
+/// The mean over the seeds where row `i` stands for `weights[i]` rows; none where one of them is undefined, or a head
+/// diverged: what was kept of that one is no result of its settings.
+fn mean_score(candidate: &Candidate, metric: &str, weights: Option<&[u32]>) -> Option<f64> {
+    if candidate.outcomes.iter().any(|outcome| outcome.diverged > 0) {
+        return None;
+    }
+    let mut sum = 0.0;
+    for outcome in &candidate.outcomes {
+        sum += outcome.statistics.score(metric, weights)?;
+    }
+    Some(sum / candidate.outcomes.len() as f64)
+}
+
+/// The p-value of each candidate, in `order`, against the first; none for the first, and where there is nothing to compare.
+fn compare(
+    candidates: &[Candidate],
+    scores: &[Option<f64>],
+    resampled: &[Vec<Option<f64>>],
+    order: &[usize],
+    metric: &str,
+    higher_is_better: bool,
+) -> (Test, Vec<Option<f64>>) {
+    let Some((&best, others)) = order.split_first() else {
+        return (Test::PairedBootstrap, Vec::new());
+    };
+    let right = |trial: usize| match &candidates[trial].outcomes[..] {
+        [only] => only.statistics.right(metric),
+        _ => None,
+    };
+    let best_right =
+        if candidates.iter().all(|one| one.outcomes.len() == 1) { right(best) } else { None };
+    let test = match best_right {
+        Some(_) => Test::Mcnemar,
+        None => Test::PairedBootstrap,
+    };
+    let p_value = |&other: &usize| {
+        let [of_best, of_other] = [scores[best]?, scores[other]?];
+        // A head that was stopped on an earlier rung can be ahead of the first.
+        if !is_better(of_best, of_other, higher_is_better) {
+            return Some(1.0);
+        }
+        if let (Some(best), Some(other)) = (&best_right, right(other)) {
+            let only = |one: &[bool], other: &[bool]| {
+                let pairs = one.iter().zip(other);
+                pairs.filter(|(one, other)| **one && !**other).count() as u64
+            };
+            return Some(mcnemar(only(best, &other), only(&other, best)));
+        }
+        let differences = resampled.iter().map(|draw| Some(draw[best]? - draw[other]?));
+        paired_bootstrap(of_best - of_other, differences)
+    };
+    let others: Vec<Option<f64>> = others.par_iter().map(p_value).collect();
+    (test, std::iter::once(None).chain(others).collect())
+}
+
+/// What needs no other candidate; the rest is left to the caller.
+fn row(candidate: &Candidate, metric: &str) -> LeaderboardRow {
+    let outcomes = &candidate.outcomes;
+    let of_seeds = outcomes.iter().map(|outcome| outcome.statistics.score(metric, None));
+    let of_seeds: Option<Vec<f64>> = of_seeds.collect();
+    let n_folds = outcomes.iter().map(|outcome| outcome.fold_scores.len()).min().unwrap_or(0);
+    let of_fold = |fold: usize| {
+        let sum: f64 = outcomes.iter().map(|outcome| outcome.fold_scores[fold]).sum();
+        sum / outcomes.len() as f64
+    };
+    let of_folds: Vec<f64> = (0..n_folds).map(of_fold).collect();
+    LeaderboardRow {
+        rank: 0,
+        trial: 0,
+        settings: candidate.settings.clone(),
+        rung: candidate.rung,
+        score: None,
+        interval: None,
+        seeds: outcomes.len(),
+        seed_spread: of_seeds.and_then(|scores| Spread::of(&scores)),
+        folds: n_folds,
+        fold_spread: Spread::of(&of_folds),
+        best_epoch: mean(outcomes.iter().flat_map(|outcome| &outcome.best_epochs)),
+        epochs: mean(outcomes.iter().flat_map(|outcome| &outcome.epochs)),
+        diverged: outcomes.iter().map(|outcome| outcome.diverged).sum(),
+        p_value: None,
+        p_adjusted: None,
+        not_worse_than_best: false,
+    }
+}
+
+fn mean<'a>(counts: impl Iterator<Item = &'a usize>) -> Option<f64> {
+    let (sum, n) = counts.fold((0, 0u64), |(sum, n), count| (sum + count, n + 1));
+    (n > 0).then(|| sum as f64 / n as f64)
+}
+
+/// All settings of all candidates, in the order in which they come.
+fn keys(candidates: &[Candidate]) -> Vec<String> {
+    let mut keys: Vec<String> = Vec::new();
+    for (key, _) in candidates.iter().flat_map(|candidate| &candidate.settings) {
+        if !keys.contains(key) {
+            keys.push(key.clone());
+        }
+    }
+    keys
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

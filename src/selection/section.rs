@@ -1,0 +1,219 @@
+//! The section `[sweep]` of a pipeline file: what varies, and how the heads are compared.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, MapAccess, Visitor},
+};
+
+/// The section's own keys.
+pub const OWN_KEYS: [&str; 9] =
+    ["folds", "nested", "seeds", "search", "trials", "select", "refit", "fraction", "bootstrap"];
+
+/// The keys of `[head]` that a sweep can vary. `layer` is one layer, or a list of them that are mixed.
+pub const HEAD_KEYS: [&str; 14] = [
+    "kind",
+    "C",
+    "lambda",
+    "pca",
+    "max_answer_tokens",
+    "pooling",
+    "layer",
+    "layers",
+    "dropout",
+    "hidden",
+    "activation",
+    "skip",
+    "layer_norm",
+    "standardize",
+];
+
+/// The keys of `[train]` that a sweep can vary.
+pub const TRAIN_KEYS: [&str; 16] = [
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "momentum",
+    "betas",
+    "epochs",
+    "batch_size",
+    "schedule",
+    "warmup",
+    "clip",
+    "loss",
+    "label",
+    "gamma",
+    "class_weights",
+    "label_smoothing",
+    "early_stopping",
+];
+
+/// `[sweep]`: these keys, and every key of `[head]` and `[train]` by its last name with a list of values or a
+/// distribution.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SweepSection {
+    /// Parts that train and validation together are cut into: each head is trained once without each of them, and
+    /// judged on what it did not see. Without it heads learn from train and are judged on validation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folds: Option<usize>,
+    /// Parts that what is left of each fold is cut into, to choose a setting without the fold: what the whole choice is
+    /// worth is then measured on rows that had no part in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nested: Option<usize>,
+    /// Heads of every setting, with other initial weights and dropout masks.
+    pub seeds: usize,
+    /// How settings are chosen and heads given up.
+    pub search: Search,
+    /// Settings that are drawn where a value has a distribution or the search is random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trials: Option<usize>,
+    /// The validation metric that the best head has the best value of; by the task where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub select: Option<String>,
+    /// Whether the winner is trained again on train and validation; with folds it is, without it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refit: Option<bool>,
+    /// Shares of the training rows, for a learning curve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<OneOrMany>,
+    /// Heads of every setting that learn from rows drawn with replacement: how much the choice of rows matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<usize>,
+    /// What varies.
+    #[serde(flatten)]
+    pub keys: toml::Table,
+}
+
+impl Default for SweepSection {
+    /// Nothing varies: one head.
+    fn default() -> SweepSection {
+        SweepSection {
+            folds: None,
+            nested: None,
+            seeds: 1,
+            search: Search::Grid,
+            trials: None,
+            select: None,
+            refit: None,
+            fraction: None,
+            bootstrap: None,
+            keys: toml::Table::new(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SweepSection {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Section;
+        impl<'de> Visitor<'de> for Section {
+            type Value = SweepSection;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table such as { lr = [1e-3, 1e-2] }")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SweepSection, A::Error> {
+                let mut section = SweepSection::default();
+                while let Some(KnownKey(key)) = map.next_key()? {
+                    match key.as_str() {
+                        "folds" => section.folds = Some(map.next_value()?),
+                        "nested" => section.nested = Some(map.next_value()?),
+                        "seeds" => section.seeds = map.next_value()?,
+                        "search" => section.search = map.next_value()?,
+                        "trials" => section.trials = Some(map.next_value()?),
+                        "select" => section.select = Some(map.next_value()?),
+                        "refit" => section.refit = Some(map.next_value()?),
+                        "fraction" => section.fraction = Some(map.next_value()?),
+                        "bootstrap" => section.bootstrap = Some(map.next_value()?),
+                        _ => {
+                            section.keys.insert(key, map.next_value()?);
+                        }
+                    }
+                }
+                Ok(section)
+            }
+        }
+        deserializer.deserialize_map(Section)
+    }
+}
+
+/// A key that the section can have. Refused where it stands, so that errors know the line.
+struct KnownKey(String);
+
+impl<'de> Deserialize<'de> for KnownKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let key = String::deserialize(deserializer)?;
+        let known = || OWN_KEYS.iter().chain(&HEAD_KEYS).chain(&TRAIN_KEYS);
+        if known().any(|known| *known == key) {
+            return Ok(KnownKey(key));
+        }
+        let known: Vec<String> = known().map(|known| format!("`{known}`")).collect();
+        Err(D::Error::custom(format!(
+            "unknown field `{key}`, expected one of {}",
+            known.join(", ")
+        )))
+    }
+}
+
+/// How settings are chosen, and whether heads are given up early.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Search {
+    /// Every combination of the values.
+    #[default]
+    Grid,
+    /// `trials` combinations, drawn.
+    Random,
+    /// As grid or random, whichever the values ask for; after some epochs only the best go on: see [`crate::selection::halving`].
+    Halving,
+}
+
+/// A number, or a list of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number or a list of numbers")]
+pub enum OneOrMany {
+    /// One.
+    One(f64),
+    /// Several.
+    Many(Vec<f64>),
+}
+
+impl OneOrMany {
+    /// The numbers.
+    pub fn values(&self) -> &[f64] {
+        match self {
+            OneOrMany::One(value) => std::slice::from_ref(value),
+            OneOrMany::Many(values) => values,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_none_is_refused_where_it_stands() {
+        let text = "folds = 3\nlr = [0.1]\n  rate = [0.1]";
+        let error = toml::from_str::<SweepSection>(text).unwrap_err();
+        assert_eq!(&text[error.span().unwrap()], "rate");
+        let known = "unknown field `rate`, expected one of `folds`, `nested`, ";
+        assert!(error.message().starts_with(known), "{error}");
+        assert!(error.message().ends_with("`early_stopping`"), "{error}");
+    }
+
+    #[test]
+    fn a_section_is_read_as_it_was_written_from_toml_and_json() {
+        let text = "folds = 3\nnested = 2\nseeds = 4\nsearch = \"random\"\ntrials = 5\nselect = \"mcc\"\nrefit = false\n\
+                    fraction = [0.5, 1.0]\nbootstrap = 6\nlr = [0.1]\nlayer = [[1, 2], 3]";
+        let section: SweepSection = toml::from_str(text).unwrap();
+        let of_toml = toml::to_string(&section).unwrap();
+        assert_eq!(toml::from_str::<SweepSection>(&of_toml).unwrap(), section);
+        let of_json = serde_json::to_string(&section).unwrap();
+        assert_eq!(serde_json::from_str::<SweepSection>(&of_json).unwrap(), section);
+        assert_eq!(section.keys.len(), 2);
+        let least: SweepSection = toml::from_str("").unwrap();
+        assert_eq!((least.seeds, least.search), (1, Search::Grid));
+    }
+}

@@ -1,0 +1,335 @@
+//! What the heads of a sweep said, beside what is true: the candidates of its leaderboard.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    config::{
+        file::{HeadKind, Task},
+        settings::Pipeline,
+    },
+    data::dataset::Dataset,
+    error::Result,
+    metrics::{row_statistics::RowStatistics, tag_scheme::TagScheme},
+    report::sheet::Sheet,
+    selection::{
+        leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
+        section::SweepSection,
+        show,
+    },
+    sweep::{Sweep, search::SearchOutcome, trials::Trial},
+    tasks::{
+        TaskMetrics,
+        predictions::{Gold, Predictions},
+    },
+};
+
+/// How much the score of a setting varies with the rows that its heads learned from.
+pub(super) const RESAMPLES_FILE: &str = "bootstrap.csv";
+
+/// The metric that orders the heads.
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) higher_is_better: bool,
+}
+
+/// What `sweep.select` names, or the task's own.
+///
+/// # Errors
+/// When the task has no such metric.
+pub(super) fn metric(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    dataset: &Dataset,
+) -> Result<Metric> {
+    let task = pipeline.file.data.task;
+    let known: &[&'static str] = match task {
+        Task::Classification => &[
+            "macro_f1",
+            "accuracy",
+            "micro_f1",
+            "weighted_f1",
+            "mcc",
+            "roc_auc",
+            "log_loss",
+            "brier",
+            "ece",
+        ],
+        Task::Multilabel => &[
+            "macro_f1",
+            "micro_f1",
+            "weighted_f1",
+            "samples_f1",
+            "accuracy",
+            "roc_auc",
+            "log_loss",
+            "brier",
+            "ece",
+        ],
+        Task::Regression | Task::Similarity => &["spearman", "pearson", "mse", "mae"],
+        Task::Tokens if TagScheme::new(dataset.labels.names()).is_some() => &[
+            "entity_f1_strict",
+            "entity_f1_conlleval",
+            "token_accuracy",
+            "macro_f1",
+            "weighted_f1",
+        ],
+        Task::Tokens => &["token_accuracy", "macro_f1", "weighted_f1"],
+        Task::Qa => &["f1", "exact_match"],
+    };
+    let asked = section.select.as_deref().unwrap_or(known[0]);
+    let Some(name) = known.iter().copied().find(|name| *name == asked) else {
+        return Err(pipeline.refuse(
+            format!("sweep.select is `{asked}`, by which heads of this task are not compared"),
+            format!("set sweep.select to one of {}", known.join(", ")),
+        ));
+    };
+    Ok(Metric {
+        name,
+        higher_is_better: !matches!(name, "mse" | "mae" | "log_loss" | "brier" | "ece"),
+    })
+}
+
+impl Metric {
+    /// Whether the heads of some trials have a value of it.
+    ///
+    /// # Errors
+    /// When it measures probabilities, and a head learns none before a temperature is fitted.
+    pub(super) fn check(&self, pipeline: &Pipeline, trials: &[Trial]) -> Result<()> {
+        let without = |trial: &&Trial| {
+            let kind = trial.pipeline.file.head.kind;
+            matches!(kind, HeadKind::Ridge | HeadKind::LinfaSvm)
+        };
+        match trials.iter().find(without) {
+            Some(trial) if matches!(self.name, "log_loss" | "brier" | "ece") => {
+                Err(pipeline.refuse(
+                    format!(
+                        "sweep.select is `{}`, which measures probabilities, and the outputs of a head of kind {} are none",
+                        self.name, trial.pipeline.file.head.kind
+                    ),
+                    "select by roc_auc or by what heads predict, or leave this kind out".into(),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether one score is better than another.
+    pub(super) fn is_better(&self, one: f64, other: f64) -> bool {
+        if self.higher_is_better { one > other } else { one < other }
+    }
+
+    /// A score as of heads of which nothing can be said.
+    pub(super) fn worst(&self) -> f64 {
+        if self.higher_is_better { f64::NEG_INFINITY } else { f64::INFINITY }
+    }
+
+    /// The one with the better score, the first of equals.
+    pub(super) fn better_of(
+        &self,
+        first: Option<(f64, usize)>,
+        second: Option<(f64, usize)>,
+    ) -> Option<(f64, usize)> {
+        match (first, second) {
+            (Some(one), Some(other)) if self.is_better(other.0, one.0) => second,
+            (Some(_), _) => first,
+            (None, _) => second,
+        }
+    }
+}
+
+/// The heads of a sweep as candidates: one for each trial and share of the training rows.
+pub(super) struct SweepCandidates {
+    pub(super) candidates: Vec<Candidate>,
+    /// Trial and share of each.
+    places: Vec<(usize, Option<usize>)>,
+    /// The scores of each one's heads on resampled rows.
+    resampled: Vec<Vec<f64>>,
+}
+
+/// The head that won.
+pub(super) struct Winner {
+    pub(super) trial: usize,
+    /// Its row in the leaderboard.
+    pub(super) row: usize,
+}
+
+impl SweepCandidates {
+    pub(super) fn new(sweep: &Sweep<'_>, done: &SearchOutcome, metric: &Metric) -> SweepCandidates {
+        let mut judged =
+            SweepCandidates { candidates: Vec::new(), places: Vec::new(), resampled: Vec::new() };
+        let shares = sweep.section.fraction.as_ref().map_or(&[][..], |shares| shares.values());
+        let numbers: Vec<Option<usize>> =
+            if shares.is_empty() { vec![None] } else { (0..shares.len()).map(Some).collect() };
+        for (number, trial) in sweep.trials.iter().enumerate() {
+            for share in &numbers {
+                let mut settings = trial.settings.clone();
+                if let Some(share) = share {
+                    settings.push(("fraction".into(), shares[*share].into()));
+                }
+                let seeds = 0..sweep.section.seeds as u64;
+                let outcomes =
+                    seeds.map(|seed| outcome(sweep, done, metric, number, *share, seed, None));
+                judged.candidates.push(Candidate {
+                    settings,
+                    outcomes: outcomes.collect(),
+                    rung: done.rungs[number],
+                });
+                let resamples = (0..sweep.section.bootstrap.unwrap_or(0)).flat_map(|resample| {
+                    let seeds = 0..sweep.section.seeds as u64;
+                    seeds.filter_map(move |seed| {
+                        let outcome =
+                            outcome(sweep, done, metric, number, *share, seed, Some(resample));
+                        let score = outcome.statistics.score(metric.name, None);
+                        score.filter(|_| outcome.diverged == 0)
+                    })
+                });
+                judged.resampled.push(resamples.collect());
+                judged.places.push((number, *share));
+            }
+        }
+        judged
+    }
+
+    /// The heads that learned from all training rows, the best first; those that diverged are none of them.
+    pub(super) fn ranked(&self, sweep: &Sweep<'_>, board: &Leaderboard) -> Vec<Winner> {
+        let whole = sweep.largest_share();
+        let rows = board.rows.iter().enumerate();
+        let chosen = rows.filter_map(|(place, row)| {
+            let (trial, share) = self.places[row.trial];
+            (share == whole && row.diverged == 0).then_some(Winner { trial, row: place })
+        });
+        chosen.collect()
+    }
+
+    /// bootstrap.csv: the scores of heads that learned from resampled rows, where there are any.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn write_resamples(&self, run: &Path, board: &Leaderboard) -> Result<()> {
+        if self.resampled.iter().all(Vec::is_empty) {
+            return Ok(());
+        }
+        let scores = |row: &LeaderboardRow| {
+            let mut scores = self.resampled[row.trial].clone();
+            scores.sort_unstable_by(f64::total_cmp);
+            scores
+        };
+        let rows = || board.rows.iter();
+        let quantile = |share: f64| {
+            rows().map(move |row| {
+                let scores = scores(row);
+                let last = scores.len().checked_sub(1)?;
+                Some(scores[(share * last as f64).round() as usize])
+            })
+        };
+        let mut sheet = Sheet::default();
+        sheet.integers("rank", rows().map(|row| Some(row.rank)));
+        for key in &board.keys {
+            sheet.texts(key, rows().map(|row| row.setting(key).map_or(String::new(), show)));
+        }
+        sheet.integers("resamples", rows().map(|row| Some(scores(row).len())));
+        sheet.numbers("low", quantile(0.025));
+        sheet.numbers("median", quantile(0.5));
+        sheet.numbers("high", quantile(0.975));
+        sheet.write_csv(&run.join(RESAMPLES_FILE))
+    }
+}
+
+/// What one seed of a trial came to, on all folds of a share of the rows.
+fn outcome(
+    sweep: &Sweep<'_>,
+    done: &SearchOutcome,
+    metric: &Metric,
+    trial: usize,
+    share: Option<usize>,
+    seed: u64,
+    resample: Option<usize>,
+) -> SeedResult {
+    let own = |split: &usize| {
+        let split = &sweep.splits[*split];
+        split.share == share && split.resample == resample && split.without.is_none()
+    };
+    let splits: Vec<usize> = (0..sweep.splits.len()).filter(own).collect();
+    let results: Vec<_> = splits.iter().map(|split| done.result(trial, seed, *split)).collect();
+    let statistics = |predictions: &Predictions, rows: &[u32]| {
+        let gold = Gold::new(sweep.dataset, rows.to_vec());
+        predictions.statistics(sweep.dataset, &gold, metric.name)
+    };
+    let fold_scores = match splits.len() {
+        1 => Vec::new(),
+        _ => splits
+            .iter()
+            .zip(&results)
+            .map(|(split, result)| {
+                statistics(&result.predictions, &done.judged[*split]).score(metric.name, None)
+            })
+            // A spread over some of the folds alone would be another number for every head.
+            .collect::<Option<_>>()
+            .unwrap_or_default(),
+    };
+    SeedResult {
+        seed: sweep.pipeline.file.seed + seed,
+        statistics: pooled(
+            &splits,
+            &results.iter().map(|result| &result.predictions).collect::<Vec<_>>(),
+            done,
+            sweep,
+            metric,
+        ),
+        fold_scores,
+        best_epochs: results.iter().map(|result| result.best_epoch).collect(),
+        epochs: results.iter().map(|result| result.epochs).collect(),
+        diverged: results.iter().filter(|result| result.diverged).count(),
+    }
+}
+
+/// What was said of the rows of several cuts together.
+pub(super) fn pooled(
+    splits: &[usize],
+    predictions: &[&Predictions],
+    done: &SearchOutcome,
+    sweep: &Sweep<'_>,
+    metric: &Metric,
+) -> RowStatistics {
+    let mut all = predictions[0].clone();
+    for more in &predictions[1..] {
+        all.append((*more).clone());
+    }
+    let gold = done.gold(sweep.dataset, splits);
+    all.statistics(sweep.dataset, &gold, metric.name)
+}
+
+/// A row's settings as JSON.
+pub(super) fn settings(row: &LeaderboardRow) -> Map<String, Value> {
+    let pairs = row.settings.iter();
+    pairs.map(|(key, value)| (key.clone(), json!(value))).collect()
+}
+
+/// A row's score and interval, by the name of the metric.
+pub(super) fn scores(metric: &str, row: &LeaderboardRow) -> Map<String, Value> {
+    let mut scores = Map::new();
+    if let Some(score) = row.score {
+        scores.insert(metric.into(), score.into());
+    }
+    if let Some([low, high]) = row.interval {
+        scores.insert(format!("{metric}_ci"), json!([low, high]));
+    }
+    scores
+}
+
+/// The value of a metric by its name.
+pub(super) fn value_of(metrics: &TaskMetrics, name: &str) -> Option<f64> {
+    json!(metrics).get(name)?.as_f64()
+}
+
+/// A row of the leaderboard as JSON.
+pub(super) fn line(row: &LeaderboardRow) -> Map<String, Value> {
+    let mut line = match json!(row) {
+        Value::Object(line) => line,
+        _ => Map::new(),
+    };
+    line.insert("settings".into(), Value::Object(settings(row)));
+    line
+}

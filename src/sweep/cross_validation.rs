@@ -1,0 +1,83 @@
+//! The pipeline's own head on folds, without a sweep: what it says of rows that it did not learn from.
+
+use crate::{
+    cache::reader::CacheReader,
+    config::settings::Pipeline,
+    data::{Part, dataset::Dataset},
+    encoder::checkpoint::Checkpoint,
+    error::Result,
+    metrics::row_statistics::RowStatistics,
+    progress::{Progress, WithinStage},
+    selection::section::SweepSection,
+    sweep::{
+        Sweep,
+        candidates::{metric, pooled},
+        search::{SearchOutcome, train_unit},
+        splits::splits,
+        trials::trials,
+    },
+    wording::counted,
+};
+
+/// What a pipeline's head said of rows that it did not learn from.
+pub(crate) struct OutOfFold {
+    /// What the rows are measured by: `sweep.select` of the pipeline, or the task's own metric.
+    pub(crate) metric: &'static str,
+    pub(crate) higher_is_better: bool,
+    /// Of the rows of train and validation, fold after fold: equal datasets have them in an equal order.
+    pub(crate) statistics: RowStatistics,
+}
+
+/// Trains the head of a pipeline once without each of `n_folds` parts of train and validation, and predicts that part with it.
+///
+/// # Errors
+/// When there are fewer rows than folds, the cache lacks rows or is damaged, or a training diverges.
+pub(crate) fn out_of_fold(
+    checkpoint: &Checkpoint,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &CacheReader,
+    n_folds: usize,
+    progress: &dyn Progress,
+) -> Result<OutOfFold> {
+    let own = pipeline.file.sweep.as_ref();
+    let n_rows = dataset.part(Part::Train).len() + dataset.part(Part::Validation).len();
+    if n_rows < n_folds {
+        return Err(pipeline.refuse(
+            format!(
+                "the head is judged on {n_folds} folds, and train and validation have {}",
+                counted(n_rows, "row")
+            ),
+            "name data with more labelled rows".into(),
+        ));
+    }
+    let section = SweepSection {
+        folds: Some(n_folds),
+        select: own.and_then(|section| section.select.clone()),
+        ..SweepSection::default()
+    };
+    let metric = metric(pipeline, &section, dataset)?;
+    let (trials, splits) = (trials(pipeline, &section)?.all, splits(pipeline, &section, dataset)?);
+    metric.check(pipeline, &trials)?;
+    let sweep = Sweep {
+        checkpoint,
+        pipeline,
+        section: &section,
+        dataset,
+        cache,
+        trials: &trials,
+        splits: &splits,
+    };
+    let mut done = SearchOutcome::new(&sweep);
+    // Whoever asks counts the heads.
+    let quiet = WithinStage::uncounted(progress);
+    done.add(train_unit(&sweep, &sweep.shared(0)?, &[0], &quiet)?);
+    let folds: Vec<usize> = (0..splits.len()).collect();
+    let predictions: Vec<_> =
+        folds.iter().map(|fold| &done.result(0, 0, *fold).predictions).collect();
+    Ok(OutOfFold {
+        metric: metric.name,
+        higher_is_better: metric.higher_is_better,
+        statistics: pooled(&folds, &predictions, &done, &sweep, &metric),
+    })
+}

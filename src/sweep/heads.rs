@@ -1,0 +1,432 @@
+//! The heads of trials that read the same states: their fit on every cut, and what they say of the rows they did not see.
+
+use std::{collections::HashMap, sync::Mutex};
+
+use ndarray::{Array2, ArrayView2, Axis, concatenate};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cache::reader::CacheReader,
+    config::{file::HeadKind, settings::Pipeline},
+    data::dataset::Dataset,
+    error::Result,
+    head::{
+        bank::{Bank, BankData, BankSettings, SampleSet, TrainedHead},
+        history::EpochRecord,
+        network::{Network, NetworkSpec},
+        outputs::{HeadOutputs, OutputHead, WAVE_BYTES, for_each_head},
+        spec::{HeadSpec, StoppingMetric},
+        transform::Transform,
+    },
+    metrics::outputs::{Chained, OutputRows, gathered},
+    progress::Progress,
+    states::StateId,
+    sweep::{Sweep, splits::Split, target_sets::TargetSets, trials::Trial},
+    tasks::{
+        TaskExtras, TaskRows,
+        predictions::{Calibration, PredictionEvaluator, Predictions},
+        similarity,
+    },
+    training::{
+        fit::{network, spec, transform},
+        full_batch::{self, FullBatchData, FullBatchHead},
+    },
+};
+
+/// What the features of a trial's head depend on.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ViewKey {
+    pub(super) states: Vec<StateId>,
+    matching: bool,
+    /// Whether two states are compared as they are.
+    cosine: bool,
+    pca: Option<usize>,
+    standardize: bool,
+    /// What the outputs on questions are read by.
+    max_answer_tokens: usize,
+}
+
+impl ViewKey {
+    pub(super) fn of(pipeline: &Pipeline, model_layers: usize) -> Result<ViewKey> {
+        let head = &pipeline.file.head;
+        Ok(ViewKey {
+            states: pipeline.head_states(model_layers)?,
+            matching: head.kind == HeadKind::Matching,
+            cosine: head.kind == HeadKind::Cosine,
+            pca: head.pca,
+            standardize: head.standardize,
+            max_answer_tokens: head.max_answer_tokens,
+        })
+    }
+}
+
+/// One head: a trial with a seed, on a cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HeadPlan {
+    pub(super) trial: usize,
+    /// Added to the pipeline's seed.
+    pub(super) seed: u64,
+    /// The cut's place.
+    pub(super) split: usize,
+}
+
+/// What came of a head.
+#[derive(Serialize, Deserialize)]
+pub(super) struct HeadResult {
+    pub(super) predictions: Predictions,
+    /// 0 for a head that is fitted in full batch, as are its epochs.
+    pub(super) best_epoch: usize,
+    pub(super) epochs: usize,
+    /// Whether it was given up because a loss, or what its solver found, was no number.
+    pub(super) diverged: bool,
+}
+
+/// The rows of some trials with the same features, and their cuts as samples.
+pub(super) struct SharedFeatures<'c> {
+    pub(super) rows: TaskRows<'c>,
+    transform: Transform,
+    target_sets: TargetSets,
+    validation: Vec<Vec<u32>>,
+    followed: Vec<StoppingMetric>,
+    /// Whether the trials are cosines, which have no heads.
+    pub(super) learns_nothing: bool,
+}
+
+/// Parameters of a head, and how many epochs it was trained for.
+pub(super) struct FittedParameters {
+    network: NetworkSpec,
+    parameters: Vec<f32>,
+    best_epoch: usize,
+    epochs: usize,
+    diverged: bool,
+}
+
+impl FittedParameters {
+    /// A head of a bank.
+    pub(super) fn of(head: TrainedHead, spec: &HeadSpec) -> FittedParameters {
+        FittedParameters {
+            network: spec.network.clone(),
+            best_epoch: head.best_epoch,
+            epochs: head.history.len(),
+            diverged: head.history.last().is_some_and(EpochRecord::diverged),
+            parameters: head.parameters,
+        }
+    }
+}
+
+impl<'c> SharedFeatures<'c> {
+    /// Reads the states that one of the trials needs, for all that need the same.
+    pub(super) fn read(
+        trials: &[Trial],
+        trial: usize,
+        dataset: &Dataset,
+        cache: &'c CacheReader,
+        key: &ViewKey,
+        splits: &[Split],
+        followed: Vec<StoppingMetric>,
+    ) -> Result<SharedFeatures<'c>> {
+        let mut pipeline = trials[trial].pipeline.clone();
+        // Trials that learn from other columns are judged by the same.
+        pipeline.file.train.label = None;
+        let rows = TaskRows::new(&pipeline, dataset, cache, &key.states)?;
+        let judged = splits.iter().map(|split| &split.validation);
+        Ok(SharedFeatures {
+            transform: transform(&pipeline, &rows)?,
+            target_sets: TargetSets::new(&rows, dataset, trials, splits),
+            validation: judged.map(|judged| rows.samples_of(dataset, judged, false)).collect(),
+            followed,
+            rows,
+            learns_nothing: key.cosine,
+        })
+    }
+
+    /// What cosines say of the rows of their cuts.
+    pub(super) fn compare(&self, plans: &[HeadPlan]) -> Result<Vec<HeadResult>> {
+        let cosines = similarity::cosines(&self.rows.view)?;
+        let results = plans.iter().map(|plan| {
+            let judged = self.validation[plan.split].iter();
+            HeadResult {
+                predictions: Predictions::Values(
+                    judged.map(|sample| cosines[*sample as usize]).collect(),
+                ),
+                best_epoch: 0,
+                epochs: 0,
+                diverged: false,
+            }
+        });
+        Ok(results.collect())
+    }
+
+    /// Samples that a head learns from.
+    pub(super) fn n_train(&self, plan: &HeadPlan) -> usize {
+        self.target_sets.train()[self.target_sets.set(plan.trial, plan.split)].len()
+    }
+
+    pub(super) fn network(&self, trial: &Trial) -> NetworkSpec {
+        network(&trial.pipeline, &self.rows, &self.transform)
+    }
+
+    /// The settings of heads that are trained epoch by epoch.
+    pub(super) fn specs(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Vec<HeadSpec>> {
+        let specs = plans.iter().map(|plan| {
+            let trial = &sweep.trials[plan.trial];
+            let train = &sweep.splits[plan.split].train;
+            let objective = self.rows.objective(&trial.pipeline, sweep.dataset, train)?;
+            let own = spec(&trial.pipeline, objective, self.network(trial));
+            Ok(HeadSpec {
+                seed: own.seed + plan.seed,
+                set: self.target_sets.set(plan.trial, plan.split),
+                ..own
+            })
+        });
+        specs.collect()
+    }
+
+    /// The evaluator of each split.
+    pub(super) fn evaluators<'a>(
+        &'a self,
+        sweep: &Sweep<'a>,
+    ) -> Vec<Box<dyn PredictionEvaluator + 'a>> {
+        let (pipeline, dataset) = (sweep.pipeline, sweep.dataset);
+        let validation = self.validation.iter();
+        validation
+            .map(|samples| self.rows.evaluator(pipeline, dataset, samples, &self.followed))
+            .collect()
+    }
+
+    pub(super) fn sets<'a>(
+        &'a self,
+        evaluators: &'a [Box<dyn PredictionEvaluator + 'a>],
+    ) -> Vec<SampleSet<'a>> {
+        let sets = self.target_sets.train().iter().enumerate();
+        sets.map(|(set, train)| {
+            let split = self.target_sets.split(set);
+            SampleSet {
+                targets: self.target_sets.targets(set, &self.rows),
+                train,
+                validation: &self.validation[split],
+                evaluator: &*evaluators[split],
+            }
+        })
+        .collect()
+    }
+
+    pub(super) fn data<'a>(&'a self, sets: &'a [SampleSet<'a>]) -> BankData<'a> {
+        BankData { view: &self.rows.view, transform: &self.transform, sets }
+    }
+
+    /// Fits heads that are fitted alike: all epoch by epoch, or all in full batch. In the order of the plans.
+    pub(super) fn fit(
+        &self,
+        plans: &[HeadPlan],
+        sweep: &Sweep<'_>,
+        on_epoch: &mut dyn FnMut(&Bank<'_>),
+        progress: &dyn Progress,
+    ) -> Result<Vec<FittedParameters>> {
+        let first = &sweep.trials[plans[0].trial].pipeline;
+        if first.file.head.kind.is_full_batch() {
+            return self.fit_in_full_batch(plans, sweep, progress);
+        }
+        self.train(&self.specs(plans, sweep)?, sweep, on_epoch)
+    }
+
+    /// Fits heads in full batch, those that learn from one column together.
+    fn fit_in_full_batch(
+        &self,
+        plans: &[HeadPlan],
+        sweep: &Sweep<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<FittedParameters>> {
+        let network = self.network(&sweep.trials[plans[0].trial]);
+        let mut fitted: HashMap<(usize, usize), TrainedHead> = HashMap::new();
+        for (column, sets) in self.target_sets.columns() {
+            let learned = |trial: usize| sweep.trials[trial].pipeline.file.train.label.as_ref();
+            // Their fit has no seed: it is the same for all.
+            let own = plans.iter().filter(|plan| plan.seed == 0);
+            let own: Vec<&HeadPlan> = own.filter(|plan| learned(plan.trial) == column).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let sets: Vec<&[u32]> = sets.iter().map(Vec::as_slice).collect();
+            let heads: Vec<FullBatchHead<'_>> = own
+                .iter()
+                .map(|plan| {
+                    let pipeline = &sweep.trials[plan.trial].pipeline;
+                    let train = &sweep.splits[plan.split].train;
+                    Ok(FullBatchHead {
+                        pipeline,
+                        set: plan.split,
+                        objective: self.rows.objective(pipeline, sweep.dataset, train)?,
+                    })
+                })
+                .collect::<Result<_>>()?;
+            // No head looks at a row that it is judged on, so one table does for all folds.
+            let taught =
+                column.map(|column| self.rows.targets_of(sweep.dataset, Some(column), &[]));
+            let data = FullBatchData {
+                rows: &self.rows,
+                targets: taught.as_ref().unwrap_or(&self.rows.targets),
+                sets: &sets,
+                transform: &self.transform,
+                network: &network,
+            };
+            let heads = full_batch::fit(&heads, data, true, progress)?;
+            let places = own.into_iter().map(|plan| (plan.trial, plan.split));
+            fitted.extend(places.zip(heads));
+        }
+        let fits = plans.iter().map(|plan| {
+            let parameters = fitted[&(plan.trial, plan.split)].parameters.clone();
+            FittedParameters {
+                network: network.clone(),
+                best_epoch: 0,
+                epochs: 0,
+                // So it stands for a fit that failed.
+                diverged: parameters.iter().all(|parameter| *parameter == 0.0),
+                parameters,
+            }
+        });
+        Ok(fits.collect())
+    }
+
+    /// Trains heads epoch by epoch.
+    fn train(
+        &self,
+        specs: &[HeadSpec],
+        sweep: &Sweep<'_>,
+        on_epoch: &mut dyn FnMut(&Bank<'_>),
+    ) -> Result<Vec<FittedParameters>> {
+        let evaluators = self.evaluators(sweep);
+        let sets = self.sets(&evaluators);
+        let data = self.data(&sets);
+        let mut bank = Bank::new(specs, &data, bank_settings(sweep.pipeline));
+        while bank.is_training() {
+            bank.epoch()?;
+            on_epoch(&bank);
+        }
+        let heads = bank.finish().into_iter().zip(specs);
+        Ok(heads.map(|(head, spec)| FittedParameters::of(head, spec)).collect())
+    }
+
+    /// What heads that are fitted alike say of the rows of their cuts, each after so many epochs and without having looked at
+    /// those rows before.
+    pub(super) fn after(
+        &self,
+        plans: &[HeadPlan],
+        epochs: impl Iterator<Item = usize>,
+        sweep: &Sweep<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<HeadResult>> {
+        if self.learns_nothing {
+            return self.compare(plans);
+        }
+        let kind = sweep.trials[plans[0].trial].pipeline.file.head.kind;
+        let fits = if kind.is_full_batch() {
+            self.fit(plans, sweep, &mut |_| {}, progress)?
+        } else {
+            let mut specs = self.specs(plans, sweep)?;
+            for (spec, epochs) in specs.iter_mut().zip(epochs) {
+                spec.stop_after = Some(epochs.max(1));
+                spec.stopping = None;
+            }
+            self.train(&specs, sweep, &mut |_| {})?
+        };
+        self.results(plans, fits, &self.evaluators(sweep))
+    }
+
+    /// What heads say of the rows of their cuts.
+    pub(super) fn results(
+        &self,
+        plans: &[HeadPlan],
+        fits: Vec<FittedParameters>,
+        evaluators: &[Box<dyn PredictionEvaluator + '_>],
+    ) -> Result<Vec<HeadResult>> {
+        let predictions = self.listen(plans, &fits, evaluators, |evaluator, logits, head| {
+            evaluator.predictions_of(logits, head)
+        })?;
+        let results = fits.iter().zip(predictions).map(|(fit, predictions)| HeadResult {
+            predictions,
+            best_epoch: fit.best_epoch,
+            epochs: fit.epochs,
+            diverged: fit.diverged,
+        });
+        Ok(results.collect())
+    }
+
+    /// Shows the outputs of every head on the validation samples of its split to the evaluator of the split.
+    fn listen<T: Send>(
+        &self,
+        plans: &[HeadPlan],
+        fits: &[FittedParameters],
+        evaluators: &[Box<dyn PredictionEvaluator + '_>],
+        hear: impl Fn(&dyn PredictionEvaluator, &dyn OutputRows, &OutputHead) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let heard = Mutex::new(HashMap::new());
+        for (split, samples) in self.validation.iter().enumerate() {
+            let own = (0..plans.len()).filter(|number| plans[*number].split == split);
+            let heads: Vec<OutputHead> = own
+                .map(|number| OutputHead {
+                    number,
+                    network: Network::new(fits[number].network.clone()),
+                    parameters: fits[number].parameters.clone(),
+                })
+                .collect();
+            if heads.is_empty() {
+                continue;
+            }
+            let evaluator = &*evaluators[split];
+            let (view, transform) = (&self.rows.view, &self.transform);
+            for_each_head(view, transform, samples, heads, |head, logits, _| {
+                let value = hear(evaluator, logits, head)?;
+                let mut heard = heard.lock().expect("no judge panicked");
+                heard.insert(head.number, value);
+                Ok(())
+            })?;
+        }
+        let mut heard = heard.into_inner().expect("no judge panicked");
+        let all = (0..plans.len()).map(|number| heard.remove(&number));
+        Ok(all.map(|value| value.expect("every head was heard")).collect())
+    }
+
+    /// What is tuned to what a trial's heads say of the rows of all folds, none of which they learned from.
+    pub(super) fn calibration(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Calibration> {
+        if self.learns_nothing {
+            return Ok(Calibration::default());
+        }
+        let fits = self.fit(plans, sweep, &mut |_| {}, &())?;
+        let samples: Vec<u32> =
+            plans.iter().flat_map(|plan| self.validation[plan.split].iter().copied()).collect();
+        let evaluator = self.rows.evaluator(sweep.pipeline, sweep.dataset, &samples, &[]);
+        let n_outputs = fits.iter().map(|fit| fit.network.n_outputs).max();
+        let bytes = samples.len().saturating_mul(4 * n_outputs.unwrap_or(0));
+        let is_row_each = matches!(self.rows.own, TaskExtras::Documents(_));
+        if bytes > WAVE_BYTES && is_row_each {
+            let heads = plans.iter().zip(fits).map(|(plan, fit)| {
+                let head = OutputHead {
+                    number: 0,
+                    network: Network::new(fit.network),
+                    parameters: fit.parameters,
+                };
+                let samples = &self.validation[plan.split];
+                HeadOutputs::new(&self.rows.view, &self.transform, samples, head)
+            });
+            return evaluator.calibration(&Chained(heads.collect()));
+        }
+        let evaluators = self.evaluators(sweep);
+        let logits = self
+            .listen(plans, &fits, &evaluators, |_, logits, _| Ok(gathered(logits)?.into_owned()))?;
+        let views: Vec<ArrayView2<'_, f32>> = logits.iter().map(Array2::view).collect();
+        let all = concatenate(Axis(0), &views).expect("outputs of one width");
+        evaluator.calibration(&all.view())
+    }
+}
+
+/// How the bank of a sweep runs: heads are judged where their stopping asks for it.
+pub(super) fn bank_settings(pipeline: &Pipeline) -> BankSettings {
+    BankSettings { shuffles: true, seed: pipeline.file.seed, evaluates_all: false, gives_up: true }
+}
+
+/// The best loss on validation that was seen, for the progress line.
+pub(super) fn best_loss<'a>(records: impl Iterator<Item = &'a EpochRecord>) -> Option<f64> {
+    let losses = records.filter_map(|record| record.validation_loss);
+    losses.min_by(f64::total_cmp)
+}

@@ -1,0 +1,138 @@
+//! The sets of samples that heads learn from: every cut, and for each label column that trials learn from one of its own.
+
+use crate::{
+    config::settings::Pipeline,
+    data::{ColumnName, dataset::Dataset},
+    error::Result,
+    head::targets::TargetTable,
+    sweep::{splits::Split, trials::Trial},
+    tasks::TaskRows,
+    wording::counted,
+};
+
+/// What the heads of some trials learn, set by set: the cuts of the first column, then those of the second ...
+pub(super) struct TargetSets {
+    /// The column of each trial, by its place; all cuts of a column are one behind the other.
+    column_of: Vec<usize>,
+    columns: Vec<Option<ColumnName>>,
+    n_splits: usize,
+    /// The samples of each set.
+    train: Vec<Vec<u32>>,
+    /// Beside the rows' own targets, those of columns: one for each part of the rows that is judged.
+    tables: Vec<TargetTable>,
+    /// The table of each set; none where heads learn what they are judged by.
+    table_of: Vec<Option<usize>>,
+}
+
+impl TargetSets {
+    /// Of the cuts of a dataset, for the columns of all trials.
+    pub(super) fn new(
+        rows: &TaskRows<'_>,
+        dataset: &Dataset,
+        trials: &[Trial],
+        splits: &[Split],
+    ) -> TargetSets {
+        let (columns, column_of) = columns(trials);
+        let mut target_sets = TargetSets {
+            column_of,
+            n_splits: splits.len(),
+            train: Vec::new(),
+            tables: Vec::new(),
+            table_of: Vec::new(),
+            columns: Vec::new(),
+        };
+        for column in columns {
+            let mut judged: Option<&[u32]> = None;
+            for split in splits {
+                let train = rows.samples_of(dataset, &split.train, true);
+                let train = rows.taught(dataset, column.as_ref(), &train);
+                target_sets.train.push(train);
+                // Cuts that are judged on the same rows follow one another.
+                if column.is_some() && judged != Some(&split.validation) {
+                    let table = rows.targets_of(dataset, column.as_ref(), &split.validation);
+                    target_sets.tables.push(table);
+                    judged = Some(&split.validation);
+                }
+                let table = column.as_ref().and(target_sets.tables.len().checked_sub(1));
+                target_sets.table_of.push(table);
+            }
+            target_sets.columns.push(column);
+        }
+        target_sets
+    }
+
+    /// The set of a trial on a cut.
+    pub(super) fn set(&self, trial: usize, split: usize) -> usize {
+        self.column_of[trial] * self.n_splits + split
+    }
+
+    /// The cut of a set.
+    pub(super) fn split(&self, set: usize) -> usize {
+        set % self.n_splits
+    }
+
+    /// The samples of each set, in their order.
+    pub(super) fn train(&self) -> &[Vec<u32>] {
+        &self.train
+    }
+
+    /// What the samples of a set are to be, of those that are judged what they are.
+    pub(super) fn targets<'a>(&'a self, set: usize, rows: &'a TaskRows<'_>) -> &'a TargetTable {
+        match self.table_of[set] {
+            Some(table) => &self.tables[table],
+            None => &rows.targets,
+        }
+    }
+
+    /// The columns that heads learn from, and the samples of each cut.
+    pub(super) fn columns(&self) -> impl Iterator<Item = (Option<&ColumnName>, &[Vec<u32>])> {
+        let columns = self.columns.iter().map(Option::as_ref);
+        columns.zip(self.train.chunks(self.n_splits))
+    }
+}
+
+/// The columns that trials learn from, each once, and the place of each trial's among them.
+fn columns(trials: &[Trial]) -> (Vec<Option<ColumnName>>, Vec<usize>) {
+    let mut columns: Vec<Option<ColumnName>> = Vec::new();
+    let column_of = trials.iter().map(|trial| {
+        let column = &trial.pipeline.file.train.label;
+        let place = columns.iter().position(|one| one == column);
+        place.unwrap_or_else(|| {
+            columns.push(column.clone());
+            columns.len() - 1
+        })
+    });
+    let column_of = column_of.collect();
+    (columns, column_of)
+}
+
+/// Checks that every column teaches something on every cut.
+///
+/// # Errors
+/// When too few rows have a label in it.
+pub(super) fn check(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    trials: &[Trial],
+    splits: &[Split],
+) -> Result<()> {
+    for column in columns(trials).0.iter().flatten() {
+        for split in splits {
+            let target_sets = split.train.iter();
+            let mut classes =
+                target_sets.filter_map(|row| dataset.lesson(*row, Some(column))?.class());
+            let first = classes.next();
+            if !classes.any(|class| Some(class) != first) {
+                return Err(pipeline.refuse(
+                    format!(
+                        "a head would learn from the column {column}, which has fewer than two labels \
+                         on the {} that it learns from",
+                        counted(split.train.len(), "row")
+                    ),
+                    "leave the column out of sweep.label, or fill more of its cells".into(),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+use crate::sweep::trials::*;
+
+fn base(sweep: &str) -> Pipeline {
+    let text = format!(
+        "[model]\npath = \"model\"\n[data]\ntrain = {{ path = \"data.csv\" }}\n[sweep]\n{sweep}"
+    );
+    Pipeline::check("pipeline.toml".as_ref(), toml::from_str(&text).unwrap()).unwrap()
+}
+
+fn all_of(base: &Pipeline) -> Result<Trials> {
+    trials(base, &base.file.sweep.clone().unwrap())
+}
+
+fn of(sweep: &str) -> Result<Vec<Trial>> {
+    all_of(&base(sweep)).map(|trials| trials.all)
+}
+
+fn warnings(sweep: &str) -> Vec<String> {
+    all_of(&base(sweep)).unwrap().warnings
+}
+
+#[test]
+fn a_value_that_says_nothing_of_a_head_makes_no_second_trial_of_it() {
+    let all = of("kind = [\"linear\", \"ridge\", \"mlp\"]\nlr = [1e-3, 1e-2]\nlambda = [0.1, 1.0, 10.0]\nhidden = [[8], [16]]").unwrap();
+    let described: Vec<String> = all.iter().map(|trial| described(&trial.settings)).collect();
+    assert_eq!(described.len(), 2 + 3 + 4, "{described:#?}");
+    assert!(described.contains(&"kind = ridge, lambda = 0.1".to_string()), "{described:#?}");
+    assert!(described.contains(&"kind = linear, lr = 0.01".to_string()), "{described:#?}");
+    assert!(
+        described.contains(&"hidden = [16], kind = mlp, lr = 0.001".to_string()),
+        "{described:#?}"
+    );
+}
+
+#[test]
+fn hidden_layers_are_those_that_an_mlp_has() {
+    let all = of("kind = [\"linear\", \"mlp\"]\nhidden = [[], [256], [8]]").unwrap();
+    let described: Vec<String> = all.iter().map(|trial| described(&trial.settings)).collect();
+    let expected = ["kind = linear", "hidden = [256], kind = mlp", "hidden = [8], kind = mlp"];
+    assert_eq!(described.len(), expected.len(), "{described:?}");
+    for (trial, described) in all.iter().zip(&described) {
+        assert!(expected.contains(&described.as_str()), "{described}");
+        assert_eq!(trial.pipeline.file.head.hidden.is_empty(), described == "kind = linear");
+    }
+}
+
+#[test]
+fn combinations_that_cannot_be_are_left_out_where_each_value_can() {
+    let sweep = "kind = [\"linear\", \"ridge\"]\npooling = [\"mean\", \"attention\"]";
+    assert_eq!(of(sweep).unwrap().len(), 3);
+    let [warning] = &warnings(sweep)[..] else { panic!("a warning") };
+    let expected = "one combination of values that cannot be is left out: [sweep], kind = ridge, pooling = attention: ";
+    assert!(warning.starts_with(expected), "{warning}");
+    let error = of("kind = [\"ridge\"]\npooling = [\"attention\"]").unwrap_err();
+    assert!(error.to_string().contains("pooling = attention"), "{error}");
+    // Whatever else is drawn.
+    let drawn = format!("{sweep}\nlr = {{ min = 1e-4, max = 1e-2 }}\ntrials = 12");
+    assert!(of(&drawn).unwrap().len() > 3);
+    let error = of("lr = [0.1]\ndropout = { min = 0.5, max = 3.0 }\ntrials = 9").unwrap_err();
+    assert!(error.to_string().contains("head.dropout is"), "{error}");
+}
+
+#[test]
+fn whether_a_value_can_be_does_not_depend_on_what_was_drawn() {
+    let lists = "kind = [\"linear\", \"ridge\", \"lda\"]\npooling = [\"mean\", \"attention\"]\nlr = { min = 1e-4, max = 1e-2 }";
+    for seed in 0..40 {
+        let mut base = base(&format!("{lists}\ntrials = {}", 1 + seed % 4));
+        base.file.seed = seed;
+        let trials = all_of(&base).unwrap();
+        assert_eq!(trials.all.len() as u64, 1 + seed % 4, "seed {seed}: {:?}", trials.warnings);
+    }
+}
+
+#[test]
+fn what_no_trial_can_have_is_refused() {
+    // A loss says nothing of ridge, whatever it is.
+    let mut base = base("loss = [\"mse\"]\nlambda = [1.0]");
+    base.file.head.kind = HeadKind::Ridge;
+    let trials = all_of(&base).unwrap();
+    assert_eq!(trials.all.len(), 1);
+    assert!(trials.warnings[0].starts_with("sweep.loss changes nothing"));
+    // Where the section is at fault in all that it says, or the rest of the file.
+    assert!(of("loss = [\"mse\"]").is_err());
+    base.file.head.lambda = -1.0;
+    base.file.sweep.as_mut().unwrap().keys.clear();
+    assert!(all_of(&base).is_err());
+    let both = "kind = [\"ridge\", \"lda\"]\npooling = [\"attention\"]";
+    assert!(of(both).is_err());
+}
+
+#[test]
+fn a_key_that_changes_nothing_is_warned_of() {
+    let [warning] = &warnings("C = [0.1, 1.0]\nlr = [0.1]")[..] else { panic!("a warning") };
+    let expected = "sweep.C changes nothing of heads of kind linear, and is left out";
+    assert_eq!(warning, expected);
+    assert!(warnings("kind = [\"linear\", \"logistic\"]\nC = [0.1, 1.0]").is_empty());
+}
+
+#[test]
+fn as_many_trials_are_drawn_as_were_asked_for() {
+    let lists = "kind = [\"linear\", \"ridge\"]\nlambda = [0.1, 1.0]";
+    let drawn = format!("{lists}\nlr = {{ min = 1e-4, max = 1e-2, log = true }}\ntrials = 30");
+    assert_eq!(of(&drawn).unwrap().len(), 30);
+    assert!(warnings(&drawn).is_empty());
+    let few = format!("{lists}\nsearch = \"random\"\ntrials = 30");
+    assert_eq!(of(&few).unwrap().len(), 3);
+    let expected =
+        "sweep.trials is 30, and 3 settings were found that differ in what they say of their heads";
+    assert_eq!(warnings(&few), [expected]);
+}
+
+#[test]
+fn what_is_said_of_another_kind_of_head_is_left_out() {
+    let mut base = base("kind = [\"mlp\", \"ridge\"]");
+    base.file.head.hidden = vec![8];
+    base.file.train.label_smoothing = 0.1;
+    base.check_training().unwrap();
+    let all = all_of(&base).unwrap().all;
+    let hidden: Vec<&[usize]> = all.iter().map(|t| &t.pipeline.file.head.hidden[..]).collect();
+    assert_eq!(hidden, [&[8][..], &[]]);
+    assert_eq!(all[1].pipeline.file.train.label_smoothing, 0.0);
+}
+
+#[test]
+fn values_reach_the_pipeline_of_their_trial() {
+    let all = of("layer = [-1, 3]\npooling = [\"cls\"]\nbatch_size = [64]").unwrap();
+    assert_eq!(all.len(), 2);
+    let file = &all[1].pipeline.file;
+    assert_eq!(file.head.layers, [3]);
+    assert_eq!(file.train.batch_size, 64);
+    assert_eq!(file.sweep, None);
+    let mixed = of("layers = [[1, 2], [3]]").unwrap();
+    assert_eq!(mixed[0].pipeline.file.head.layers, [1, 2]);
+}
+
+#[test]
+fn a_sweep_stores_every_state_that_a_trial_reads() {
+    let base = base("layer = [-1, 3]\npooling = [\"cls\", \"attention\"]");
+    assert_eq!(base.extraction.layers, [-1, 3]);
+    let kinds: Vec<&str> = base.extraction.kinds.iter().map(|kind| kind.name()).collect();
+    assert_eq!(kinds, ["cls", "tokens"]);
+}
+
+#[test]
+fn what_cannot_be_swept_is_said_with_the_setting() {
+    for (text, problem) in [
+        ("lr = [\"fast\"]", "lr = fast"),
+        ("kind = [\"linear\", \"crf\"]", "kind = crf"),
+        ("dropout = [0.1, 1.5]", "dropout = 1.5"),
+    ] {
+        let error = of(text).unwrap_err().to_string();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! What a head says of some questions, and what that is worth.
+
+use ndarray::{ArrayView2, s};
+
+use crate::{
+    data::dataset::Dataset,
+    error::Result,
+    head::{bank::Evaluator, outputs::OutputHead},
+    metrics::{
+        outputs::{OutputRows, gathered},
+        span::{self, AnsweredQuestion},
+    },
+    tasks::{
+        evaluators::defined,
+        predictions::{Calibration, PredictionEvaluator, Predictions},
+        questions::{FoundAnswer, Questions, answered, context_of},
+    },
+};
+
+/// Scores answers on the validation questions, with no answer wherever its score is the higher one.
+pub(crate) struct QuestionEvaluator<'a> {
+    pub(super) questions: Vec<usize>,
+    pub(super) of: &'a Questions,
+    pub(super) dataset: &'a Dataset,
+}
+
+impl QuestionEvaluator<'_> {
+    /// What outputs say of every question.
+    fn found(&self, logits: ArrayView2<'_, f32>) -> Vec<FoundAnswer> {
+        let mut first = 0;
+        let mut all = Vec::with_capacity(self.questions.len());
+        for question in &self.questions {
+            let windows = self.of.start[*question]..self.of.start[*question + 1];
+            let mut outputs = Vec::new();
+            for window in windows {
+                let n = self.of.n_candidates(window);
+                outputs.push(logits.slice(s![first..first + n, ..]));
+                first += n;
+            }
+            all.push(self.of.join(*question, outputs.into_iter()));
+        }
+        all
+    }
+
+    /// The answer to every question.
+    fn predicted(&self, logits: ArrayView2<'_, f32>) -> Vec<Option<String>> {
+        let found = self.found(logits);
+        let answers = self.questions.iter().zip(&found).map(|(question, found)| {
+            let row = &self.dataset.rows[*question];
+            let answer = found.answer(self.of.may_be_impossible.then_some(0.0));
+            answer.map(|(start, end, _)| context_of(row, start, end))
+        });
+        answers.collect()
+    }
+}
+
+impl PredictionEvaluator for QuestionEvaluator<'_> {
+    fn rows(&self) -> Vec<u32> {
+        self.questions.iter().map(|row| *row as u32).collect()
+    }
+
+    fn predictions(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Predictions {
+        Predictions::Answers(self.predicted(logits))
+    }
+
+    fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
+        let logits = gathered(logits)?;
+        let tune = || {
+            let found = self.found(logits.view());
+            let all = self.questions.iter().map(|question| *question as u32);
+            self.of.tune(self.dataset, all.zip(&found))
+        };
+        Ok(Calibration {
+            no_answer_threshold: self.of.may_be_impossible.then(tune),
+            ..Calibration::default()
+        })
+    }
+}
+
+impl Evaluator for QuestionEvaluator<'_> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
+        let questions = self.questions.iter().zip(self.predicted(logits));
+        let answers: Vec<AnsweredQuestion> =
+            questions.map(|(row, answer)| answered(&self.dataset.rows[*row], answer)).collect();
+        let metrics = span::evaluate(&answers, None);
+        defined(vec![("f1", metrics.f1), ("exact_match", metrics.exact_match)])
+    }
+}

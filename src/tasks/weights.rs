@@ -1,0 +1,86 @@
+//! The loss of a pipeline's head, with the weights of its classes.
+
+use crate::{
+    config::{
+        file::{ClassWeights, Loss as LossName, Task},
+        settings::Pipeline,
+    },
+    data::dataset::Dataset,
+    error::Result,
+    train::loss::Loss,
+};
+
+/// The loss over the rows of outputs, as `[train]` says.
+///
+/// # Errors
+/// When class weights name no label of train, or are no weights.
+pub(crate) fn loss(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Result<Loss> {
+    let settings = &pipeline.file.train;
+    let class_weights = class_weights(pipeline, dataset, train)?;
+    let (label_smoothing, gamma) = (settings.label_smoothing as f32, settings.gamma as f32);
+    let is_multilabel = pipeline.file.data.task == Task::Multilabel;
+    Ok(match pipeline.loss() {
+        LossName::CrossEntropy => Loss::CrossEntropy { class_weights, label_smoothing },
+        LossName::Focal if is_multilabel => Loss::BinaryFocal { gamma, class_weights },
+        LossName::Focal => Loss::Focal { gamma, class_weights, label_smoothing },
+        LossName::Bce => Loss::Bce { class_weights },
+        LossName::Mse => Loss::Mse,
+    })
+}
+
+/// The weight of each class. `balanced` is `n / (C n_c)`, as scikit-learn's, with C the classes that train has; for
+/// labels that are set or not it is `(n - n_c) / n_c`, what makes both sides weigh the same. A class without training
+/// rows gets 1.
+pub(crate) fn class_weights(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    train: &[u32],
+) -> Result<Option<Vec<f32>>> {
+    let table = match &pipeline.file.train.class_weights {
+        None => return Ok(None),
+        Some(ClassWeights::Named(_)) => return Ok(Some(balanced(pipeline, dataset, train))),
+        Some(ClassWeights::Table(table)) => table,
+    };
+    let mut weights = vec![1.0f32; dataset.labels.len()];
+    for (label, weight) in table {
+        let Some(id) = dataset.labels.id(label) else {
+            return Err(pipeline.refuse(
+                format!("train.class_weights names `{label}`, which is no label of train"),
+                "name labels as the data spells them".into(),
+            ));
+        };
+        if !(*weight > 0.0 && weight.is_finite()) {
+            return Err(pipeline.refuse(
+                format!("train.class_weights gives `{label}` the weight {weight}"),
+                "give every label a weight above 0".into(),
+            ));
+        }
+        weights[id] = *weight as f32;
+    }
+    Ok(Some(weights))
+}
+
+fn balanced(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Vec<f32> {
+    let mut counts = vec![0usize; dataset.labels.len()];
+    let column = pipeline.file.train.label.as_ref();
+    for lesson in train.iter().filter_map(|row| dataset.lesson(*row, column)) {
+        for label in lesson.label_ids() {
+            counts[*label] += 1;
+        }
+    }
+    if pipeline.file.data.task == Task::Multilabel {
+        let n = train.len();
+        let weight = |count: usize| match count {
+            0 => 1.0,
+            count => ((n - count).max(1) as f64 / count as f64) as f32,
+        };
+        return counts.into_iter().map(weight).collect();
+    }
+    let n: usize = counts.iter().sum();
+    let n_classes = counts.iter().filter(|count| **count > 0).count() as f64;
+    let weight = |count: usize| match count {
+        0 => 1.0,
+        count => (n as f64 / (n_classes * count as f64)) as f32,
+    };
+    counts.into_iter().map(weight).collect()
+}

@@ -1,0 +1,210 @@
+//! What states tell of the data, beside what can be told without a model: texts of validation and test that are near
+//! copies of texts of train, and labels that are likely wrong.
+
+mod label_errors;
+mod near_duplicates;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+pub use crate::training::checks::{
+    label_errors::{DoubtfulLabel, LabelErrors},
+    near_duplicates::{NEAR_COPY, NearCopy, NearDuplicates, NearDuplicatesOfPart},
+};
+use crate::{
+    cache::reader::CacheReader,
+    config::settings::Pipeline,
+    data::{
+        ClassBalance,
+        checks::{DataChecks, SharedTexts},
+        dataset::{Dataset, Example},
+    },
+    durable::write_file,
+    error::Result,
+    fingerprint::Key,
+    metrics::MANY_CLASSES,
+    progress::Progress,
+    states::{Pooling, StateId, StateKind},
+    tasks::{TaskRows, documents},
+    training::checks::{label_errors::label_errors, near_duplicates::near_duplicates},
+    wording::{counted, shorten},
+};
+
+/// The file of what was found in the data.
+pub const CHECKS_FILE: &str = "checks.json";
+
+/// Rows that are listed of each kind.
+const N_LISTED: usize = 20;
+
+/// Characters of a text that are shown: near copies often differ late.
+const N_SHOWN: usize = 200;
+
+/// What a run found in its data, as it stands in checks.json.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunChecks {
+    /// Without a model.
+    #[serde(flatten)]
+    pub data: DataChecks,
+    /// Texts that are almost the same in two parts.
+    pub near_duplicates: Check<NearDuplicates>,
+    /// Labels that are likely wrong.
+    pub label_errors: Check<LabelErrors>,
+}
+
+/// A check's result, or why there is none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Check<T> {
+    Done(T),
+    Skipped { skipped: String },
+}
+
+/// Checks the rows of a pipeline by a pooled state of theirs: the head's own, or one of the same layer that the cache
+/// holds.
+///
+/// # Errors
+/// When a file of the cache is damaged.
+pub(crate) fn check(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &CacheReader,
+    rows: &TaskRows<'_>,
+    progress: &dyn Progress,
+) -> Result<RunChecks> {
+    let checks = |near_duplicates, label_errors| RunChecks {
+        data: dataset.checks.clone(),
+        near_duplicates,
+        label_errors,
+    };
+    let Some(state) = pooled_state(cache, &rows.view.states, &dataset.document_keys()) else {
+        let reason = no_pooled_state(&rows.view.states);
+        return Ok(checks(skipped(&reason), skipped(&reason)));
+    };
+    progress.start("checking the data", None, "rows");
+    let checked = if rows.view.states == [state] && !pipeline.has_separate_pairs() {
+        checks(near_duplicates(dataset, &rows.view)?, label_errors(pipeline, dataset, &rows.view)?)
+    } else {
+        let view = documents::view(pipeline, dataset, cache, &[state])?;
+        let near_duplicates = near_duplicates(dataset, &view)?;
+        let view = documents::paired(view, pipeline, 1);
+        checks(near_duplicates, label_errors(pipeline, dataset, &view)?)
+    };
+    progress.finish();
+    if let (Check::Skipped { skipped }, true) =
+        (&checked.label_errors, dataset.labels.len() > MANY_CLASSES)
+    {
+        progress.note(&format!("labels were not checked: {skipped}"));
+    }
+    Ok(checked)
+}
+
+fn skipped<T>(reason: &str) -> Check<T> {
+    Check::Skipped { skipped: reason.to_string() }
+}
+
+/// The state of the deepest of a head's layers, where it has a row a document; else a pooled one of these layers that the
+/// cache holds of every document.
+fn pooled_state(cache: &CacheReader, states: &[StateId], keys: &[Key]) -> Option<StateId> {
+    let mut layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
+    layers.sort_unstable_by(|one, other| other.cmp(one));
+    let own = states[0].kind;
+    if matches!(own, StateKind::Pooled(_)) {
+        return Some(StateId { kind: own, layer: layers[0] });
+    }
+    let pooled = layers.into_iter().flat_map(|layer| {
+        let poolings = [Pooling::Mean, Pooling::Cls, Pooling::Max].into_iter();
+        poolings.map(move |pooling| StateId::pooled(pooling, layer))
+    });
+    pooled.into_iter().find(|state| keys.iter().all(|key| cache.locate(key, *state).is_some()))
+}
+
+fn no_pooled_state(states: &[StateId]) -> String {
+    let layers: Vec<String> = states.iter().map(|state| state.layer.to_string()).collect();
+    format!(
+        "the cache holds no pooled state of layer {} (add \"mean\" to cache.store, and extract)",
+        layers.join(" or ")
+    )
+}
+
+fn text_of(row: &Example) -> String {
+    match &row.text_pair {
+        Some(second) => shorten(&format!("{} | {second}", row.text), N_SHOWN),
+        None => shorten(&row.text, N_SHOWN),
+    }
+}
+
+fn four_places(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+impl RunChecks {
+    /// Writes checks.json.
+    pub(crate) fn write(&self, run: &Path) -> Result<()> {
+        let path = run.join(CHECKS_FILE);
+        let mut json = serde_json::to_string_pretty(self).expect("counts and texts become JSON");
+        json.push('\n');
+        write_file(&path, json.as_bytes())
+    }
+
+    /// What a user should know of the states' checks before trusting the metrics, a line each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let Check::Done(near) = &self.near_duplicates else {
+            return Vec::new();
+        };
+        let parts = near.parts.iter().filter(|part| part.count > 0);
+        parts.map(NearDuplicatesOfPart::in_words).collect()
+    }
+
+    /// What was found, in words, a line each, to stand beside the metrics.
+    pub fn summary(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let shared = self.data.shared.iter();
+        lines.extend(shared.flat_map(SharedTexts::warnings));
+        match &self.near_duplicates {
+            Check::Skipped { skipped } => {
+                lines.push(format!("near copies were not looked for: {skipped}"))
+            }
+            Check::Done(_) => {
+                let warnings = self.warnings();
+                if warnings.is_empty() {
+                    lines
+                        .push("no text of validation or test is a near copy of one of train".into())
+                } else {
+                    lines.extend(warnings)
+                }
+            }
+        }
+        if let Check::Done(errors) = &self.label_errors {
+            lines.push(format!(
+                "{} of {} of train and validation {} doubtful to heads that agree with {:.1} % of them",
+                errors.count,
+                counted(errors.judged, "label"),
+                if errors.count == 1 { "is" } else { "are" },
+                100.0 * errors.accuracy
+            ));
+        }
+        if let Some(balance) = &self.data.balance {
+            lines.push(in_words(balance));
+        }
+        lines
+    }
+}
+
+fn in_words(balance: &ClassBalance) -> String {
+    let (fewest, most) = (balance.rarest_rows, balance.most_frequent_rows);
+    if fewest == most {
+        return format!("each class stands {} in train", counted(most, "time"));
+    }
+    format!(
+        "in train the rarest class `{}` stands {}, the most frequent `{}` {}",
+        balance.rarest,
+        counted(fewest, "time"),
+        balance.most_frequent,
+        counted(most, "time"),
+    )
+}
+
+#[cfg(test)]
+mod tests;

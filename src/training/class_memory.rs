@@ -1,0 +1,208 @@
+//! What heads of many classes will hold in memory, said before they are trained; and how many fit side by side.
+
+use crate::{
+    config::{
+        file::{HeadKind, Task},
+        settings::Pipeline,
+    },
+    data::{Part, dataset::Dataset},
+    encoder::config::ModelConfig,
+    error::Result,
+    extraction::forecast::{duration, megabytes},
+    head::network::{Network, NetworkSpec},
+    metrics::MANY_CLASSES,
+    progress::Progress,
+    wording::counted,
+};
+
+/// What stage 2 may hold beside `train.memory_mb`.
+const BESIDE_BYTES: u64 = 1 << 30;
+
+/// For each parameter of a head in training: weights, gradients and two moments, the best so far, and two copies of what is
+/// judged after an epoch; 4 bytes each.
+const BYTES_OF_PARAMETER: u64 = 28;
+
+/// For each output: logits, errors and probabilities of the 256 rows that are judged at a time on each of two threads.
+const BYTES_OF_OUTPUT: u64 = 2 * 256 * 4 * 3;
+
+/// For each row and label that is set or not: targets, outputs and probabilities, those of a part, and a column of the
+/// table.
+const BYTES_OF_DECISION: u64 = 22;
+
+/// What two cores are taken to do in a second: multiply-adds, bytes of parameters that a step moves, and exponentials. Rough:
+/// the forecast is to tell minutes from hours.
+const RATES: [f64; 3] = [4e10, 8e9, 1.2e8];
+
+/// Longer forecasts are warnings.
+const LONG_SECONDS: f64 = 3600.0;
+
+/// What heads of one pipeline need.
+pub(crate) struct ClassMemory {
+    n_outputs: usize,
+    n_inputs: usize,
+    n_parameters: u64,
+    /// Of each head in training.
+    head_bytes: u64,
+    /// Of all together: outputs, and the states that are read.
+    shared_bytes: u64,
+    /// What there may be of all.
+    most_bytes: u64,
+    seconds: f64,
+}
+
+impl ClassMemory {
+    /// Of the head of a pipeline on these rows; none where there are few classes, or nothing to train.
+    ///
+    /// # Errors
+    /// When the pipeline names layers that the model lacks.
+    pub(crate) fn of(
+        pipeline: &Pipeline,
+        dataset: &Dataset,
+        model: &ModelConfig,
+    ) -> Result<Option<ClassMemory>> {
+        let (file, kind) = (&pipeline.file, pipeline.file.head.kind);
+        let n_outputs = dataset.labels.len();
+        if n_outputs <= MANY_CLASSES || matches!(kind, HeadKind::Cosine | HeadKind::Matching) {
+            return Ok(None);
+        }
+        let states = pipeline.head_states(model.layers)?;
+        let n_stored = if pipeline.has_separate_pairs() { 4 } else { 1 } * model.hidden;
+        let (n_layers, n_features) = match file.head.pca {
+            Some(n_components) => (1, n_components),
+            None => (states.len(), n_stored),
+        };
+        let network = NetworkSpec {
+            n_layers,
+            n_features,
+            attention: file.pools_by_attention(),
+            hidden: file.hidden_layers(),
+            activation: file.head.activation,
+            skip: file.head.skip,
+            layer_norm: file.head.layer_norm,
+            n_outputs,
+            crf: kind == HeadKind::Crf,
+        };
+        let n_inputs = network.n_inputs();
+        let n_parameters = Network::new(network).n_parameters() as u64;
+        let [rows, outputs, batch] =
+            [dataset.rows.len(), n_outputs, file.train.batch_size].map(|n| n as u64);
+        let n_train = dataset.part(Part::Train).len() as u64;
+        // Documents have a row each; where words or tokens are read there are more, up to the limit.
+        let is_row_each = matches!(file.data.task, Task::Classification | Task::Multilabel)
+            && !file.pools_by_attention();
+        let row_bytes = (states.len() * n_stored * pipeline.extraction.dtype.size_bytes()) as u64;
+        let states_bytes = if is_row_each {
+            pipeline.memory_bytes().min(rows.saturating_mul(row_bytes))
+        } else {
+            pipeline.memory_bytes()
+        };
+        let decisions = match file.data.task {
+            Task::Multilabel => rows.saturating_mul(outputs),
+            _ => 0,
+        };
+        let head_bytes = match kind {
+            // Sums of each thousand rows, and the steps that the solver remembers.
+            HeadKind::Logistic => (n_train / 1024 + 24).saturating_mul(8 * n_parameters),
+            HeadKind::Ridge | HeadKind::Lda => {
+                (n_train / 1024 + 8).saturating_mul(8 * n_parameters)
+            }
+            _ => n_parameters.saturating_mul(BYTES_OF_PARAMETER) + 2 * 4 * batch * outputs,
+        };
+        let epochs = if kind.has_epochs() { file.train.epochs } else { 0 } as f64;
+        let [products, bytes, exponentials] = RATES;
+        let n_steps = (n_train / batch.max(1) + 1) as f64;
+        let of_epoch = n_train as f64 * 2.0 * n_parameters as f64 / products
+            + n_steps * BYTES_OF_PARAMETER as f64 * n_parameters as f64 / bytes;
+        Ok(Some(ClassMemory {
+            n_outputs,
+            n_inputs,
+            n_parameters,
+            head_bytes,
+            shared_bytes: states_bytes
+                + outputs * BYTES_OF_OUTPUT
+                + decisions.saturating_mul(BYTES_OF_DECISION),
+            most_bytes: pipeline.memory_bytes().saturating_add(BESIDE_BYTES),
+            seconds: epochs * of_epoch + 5.0 * rows as f64 * outputs as f64 / exponentials,
+        }))
+    }
+
+    /// Says what one head will need.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub(crate) fn settle(&self, pipeline: &Pipeline, progress: &dyn Progress) -> Result<()> {
+        self.require(pipeline, 1, "")?;
+        let predictions = format!(
+            "to train: {} x {}, {}, about {} in memory, roughly {} at most",
+            counted(self.n_outputs, "class"),
+            counted(self.n_inputs, "feature"),
+            counted(self.n_parameters, "parameter"),
+            megabytes(self.bytes_of(1)),
+            duration(self.seconds),
+        );
+        if self.seconds > LONG_SECONDS {
+            progress.warn(&predictions)
+        } else {
+            progress.note(&predictions)
+        }
+        Ok(())
+    }
+
+    /// Heads that may be trained side by side, of at most `most`, where they are trained `together` at least.
+    ///
+    /// # Errors
+    /// When not even those fit.
+    pub(crate) fn heads_at_a_time(
+        &self,
+        pipeline: &Pipeline,
+        together: usize,
+        most: usize,
+        cure: &str,
+    ) -> Result<usize> {
+        self.require(pipeline, together, cure)?;
+        let left = self.most_bytes - self.shared_bytes;
+        Ok(usize::try_from(left / self.head_bytes.max(1)).map_or(most, |heads| heads.min(most)))
+    }
+
+    /// What some heads hold who say the probability of every class of so many rows.
+    pub(crate) fn prediction_bytes(&self, n_heads: usize, n_rows: usize) -> u64 {
+        let of_row = 4 * self.n_outputs as u64;
+        of_row.saturating_mul(n_rows as u64).saturating_mul(n_heads as u64)
+    }
+
+    /// What there is for what heads said, beside one head.
+    pub(crate) fn left_bytes(&self) -> u64 {
+        self.most_bytes.saturating_sub(self.bytes_of(1))
+    }
+
+    fn bytes_of(&self, n_heads: usize) -> u64 {
+        let heads = self.head_bytes.saturating_mul(n_heads as u64);
+        heads.saturating_add(self.shared_bytes)
+    }
+
+    fn require(&self, pipeline: &Pipeline, n_heads: usize, cure: &str) -> Result<()> {
+        let needed = self.bytes_of(n_heads);
+        if needed <= self.most_bytes {
+            return Ok(());
+        }
+        let beside = BESIDE_BYTES.min(self.most_bytes);
+        let memory_mb = needed.saturating_sub(beside).div_ceil(1 << 20);
+        Err(pipeline.refuse(
+            format!(
+                "{} of {} with {} {} about {} of memory to train, and train.memory_mb with 1 GiB more is {}",
+                counted(n_heads, "head"),
+                counted(self.n_outputs, "class"),
+                counted(self.n_inputs, "feature"),
+                if n_heads == 1 { "takes" } else { "take" },
+                megabytes(needed),
+                megabytes(self.most_bytes),
+            ),
+            format!(
+                "set train.memory_mb to {memory_mb} where the machine has as much, or learn fewer classes{cure}"
+            ),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! From the rows of a task to a trained head: what is done to features first, the head's settings, and the fit.
+
+use std::time::Instant;
+
+use crate::{
+    config::{file::HeadKind, settings::Pipeline},
+    data::{Part, dataset::Dataset},
+    error::Result,
+    features::{linfa::principal_components, scaler::Scaler},
+    head::{
+        bank::{self, BankData, BankSettings, SampleSet, TrainedHead},
+        network::NetworkSpec,
+        spec::{HeadSpec, Objective, StoppingMetric},
+        transform::{Projection, Transform},
+    },
+    progress::Progress,
+    tasks::TaskRows,
+    train::optimizer::Optimizer,
+    training::full_batch::{self, FullBatchData, FullBatchHead},
+};
+
+/// A head that was fitted, on transformed features.
+pub(crate) struct FittedHead {
+    pub(crate) network: NetworkSpec,
+    pub(crate) trained: TrainedHead,
+    pub(crate) transform: Transform,
+    /// Wall time of the training alone.
+    pub(crate) seconds: f64,
+}
+
+/// Fits the pipeline's head to the rows of its task; `stop_after` so many epochs without looking at validation, where it
+/// is known how many are best.
+///
+/// # Errors
+/// When the cache is damaged, a training diverges, or there are fewer features than components asked for.
+pub(crate) fn fit(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    rows: &TaskRows<'_>,
+    stop_after: Option<usize>,
+    progress: &dyn Progress,
+) -> Result<FittedHead> {
+    let column = pipeline.file.train.label.as_ref();
+    let train = &rows.taught(dataset, column, rows.part(Part::Train))[..];
+    let validation = rows.part(Part::Validation);
+    let settings = &pipeline.file.train;
+    let transform = transform(pipeline, rows)?;
+    let network = network(pipeline, rows, &transform);
+    if pipeline.file.head.kind.is_full_batch() {
+        let start = Instant::now();
+        let head = FullBatchHead { pipeline, set: 0, objective: rows.objective.clone() };
+        let data = FullBatchData {
+            rows,
+            targets: &rows.targets,
+            sets: &[train],
+            transform: &transform,
+            network: &network,
+        };
+        let mut fitted = full_batch::fit(&[head], data, false, progress)?;
+        let trained = fitted.remove(0);
+        return Ok(FittedHead {
+            network,
+            trained,
+            transform,
+            seconds: start.elapsed().as_secs_f64(),
+        });
+    }
+    if validation.is_empty() && settings.early_stopping.0.is_some() && stop_after.is_none() {
+        progress.warn(
+            "there are no validation rows: every epoch is trained, and the last weights are kept",
+        );
+    }
+    let mut spec = spec(pipeline, rows.objective.clone(), network.clone());
+    if stop_after.is_some() {
+        spec.stop_after = stop_after;
+        spec.stopping = None;
+    }
+    let followed: Vec<StoppingMetric> = spec.stopping.iter().map(|s| s.metric).collect();
+    let evaluator = rows.evaluator(pipeline, dataset, validation, &followed);
+    let data = BankData {
+        view: &rows.view,
+        transform: &transform,
+        sets: &[SampleSet { targets: &rows.targets, train, validation, evaluator: &*evaluator }],
+    };
+    let bank_settings = BankSettings {
+        seed: pipeline.file.seed,
+        shuffles: true,
+        evaluates_all: true,
+        gives_up: false,
+    };
+    let start = Instant::now();
+    let trained = bank::train(&[spec], &data, bank_settings, progress)?.remove(0);
+    Ok(FittedHead { network, trained, transform, seconds: start.elapsed().as_secs_f64() })
+}
+
+/// Standardisation and projection, fitted on the rows of train and validation without their labels.
+pub(crate) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Transform> {
+    let head = &pipeline.file.head;
+    let seen: Vec<u32> = [Part::Train, Part::Validation]
+        .iter()
+        .flat_map(|part| rows.part(*part).iter().copied())
+        .collect();
+    let scaler = if head.standardize {
+        Scaler::fit(&rows.view, &seen)?
+    } else {
+        Scaler::identity(rows.view.n_features())
+    };
+    let mut transform = Transform { scaler, projection: None };
+    if let Some(n_components) = head.pca {
+        let n_features = rows.view.n_features();
+        let n_rows: usize = seen.iter().map(|sample| rows.view.rows_of(*sample).len()).sum();
+        if n_components > n_features.min(n_rows) {
+            return Err(pipeline.refuse(
+                format!(
+                    "head.pca keeps {n_components} components, and there are {n_rows} rows of {n_features} features"
+                ),
+                format!("set head.pca to {} or less", n_features.min(n_rows)),
+            ));
+        }
+        let (mean, components) =
+            principal_components(&rows.view, &transform.scaler, &seen, n_components)?;
+        transform.projection = Some(Projection { mean, components });
+    }
+    Ok(transform)
+}
+
+pub(crate) fn network(
+    pipeline: &Pipeline,
+    rows: &TaskRows<'_>,
+    transform: &Transform,
+) -> NetworkSpec {
+    let head = &pipeline.file.head;
+    let n_layers = rows.view.states.len();
+    NetworkSpec {
+        n_layers,
+        n_features: transform.n_features() / n_layers,
+        attention: pipeline.file.pools_by_attention(),
+        hidden: pipeline.file.hidden_layers(),
+        activation: head.activation,
+        skip: head.skip,
+        layer_norm: head.layer_norm,
+        n_outputs: rows.n_outputs,
+        crf: head.kind == HeadKind::Crf,
+    }
+}
+
+pub(crate) fn spec(pipeline: &Pipeline, objective: Objective, network: NetworkSpec) -> HeadSpec {
+    let (head, train) = (&pipeline.file.head, &pipeline.file.train);
+    HeadSpec {
+        network,
+        objective,
+        dropout: head.dropout as f32,
+        optimizer: Optimizer {
+            kind: train.optimizer,
+            lr: train.lr,
+            weight_decay: train.weight_decay,
+            momentum: train.momentum,
+            betas: train.betas,
+        },
+        schedule: train.schedule,
+        warmup: train.warmup,
+        clip: train.clip,
+        seed: pipeline.file.seed,
+        stopping: train.early_stopping.0.clone(),
+        epochs: train.epochs,
+        stop_after: None,
+        batch_size: train.batch_size,
+        set: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::network::NetworkSpec;
+
+    #[test]
+    fn a_head_of_the_library_is_trained_as_by_a_pipeline_that_says_nothing() {
+        let text = "[model]\npath = \"model\"\n[data]\ntrain = { path = \"data.csv\" }";
+        let file = toml::from_str(text).unwrap();
+        let pipeline = Pipeline::check("pipeline.toml".as_ref(), file).unwrap();
+        let head = HeadSpec::new(NetworkSpec::linear(8, 2));
+        let own = spec(&pipeline, head.objective.clone(), head.network.clone());
+        assert_eq!(own, head);
+    }
+}
