@@ -27,15 +27,19 @@ use frostbert::{
     encoder::{
         Encoder, EncoderSettings,
         checkpoint::Checkpoint,
-        device::{Device, Devices, Precision, Provider},
+        device::{Device, Devices, Precision},
         fingerprint_inputs,
         plan::{padding_efficiency, plan_batches},
+        provider::Provider,
         runtime::Runtime,
         session::{EncoderSession, SessionOptions, TokenBatch},
         tokenizer::{Document, TextTokenizer},
         windows::{Encoding, Overflow},
     },
-    extraction::extract::{ExtractReport, Machine, extract},
+    extraction::{
+        extract::{ExtractReport, extract},
+        machine::Machine,
+    },
     fingerprint::Key,
     states::{Dtype, StateId, StateKind},
 };

@@ -16,7 +16,7 @@ use frostbert::{
     cache::reader::CacheReader,
     config::settings::Pipeline,
     data::Part,
-    extraction::extract,
+    extraction::{extract, machine::Machine},
     features::{FeatureView, linfa::dataset, scaler::Scaler},
     states::StateId,
     training::train::load_dataset,
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
 }
 
 pub(crate) fn classify(pipeline: &Pipeline, state: StateId) -> Result<(usize, usize)> {
-    let machine = extract::Machine::new("runtime/libonnxruntime.so", 2);
+    let machine = Machine::new("runtime/libonnxruntime.so", 2);
     let extracted = extract::extract(pipeline, &machine, &())?;
     let cache = CacheReader::existing(&extracted.cache)?;
     let data = load_dataset(pipeline)?;

@@ -15,7 +15,7 @@ use std::path::Path;
 use frostbert::{
     data::Record,
     error::Result,
-    extraction::extract::Machine,
+    extraction::machine::Machine,
     prediction::{
         predictor::{Prediction, Predictor},
         saved_run::SavedRun,

@@ -10,7 +10,7 @@ use frostbert::{
     config::settings::Pipeline,
     data::Part,
     error::Result,
-    extraction::extract,
+    extraction::{extract, machine::Machine},
     features::FeatureView,
     head::{
         bank, network::NetworkSpec, saved::Head, spec::HeadSpec, targets::TargetTable,
@@ -29,7 +29,7 @@ fn main() -> Result<()> {
 }
 
 pub(crate) fn train(pipeline: &Pipeline, state: StateId) -> Result<(usize, usize)> {
-    let machine = extract::Machine::new("runtime/libonnxruntime.so", 2);
+    let machine = Machine::new("runtime/libonnxruntime.so", 2);
     let extracted = extract::extract(pipeline, &machine, &())?;
     let cache = CacheReader::existing(&extracted.cache)?;
     let dataset = load_dataset(pipeline)?;

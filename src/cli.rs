@@ -14,9 +14,10 @@ mod predict;
 mod progress;
 mod run;
 mod similar;
-mod sweep;
+mod stage_two;
+mod sweep_report;
 mod tokenize;
-mod train;
+mod train_report;
 
 use std::{
     io::Write,
@@ -164,8 +165,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::Run(arguments) => run::run(arguments, &context),
         Command::Extract(arguments) => extract::run(arguments, &context),
-        Command::Train(arguments) => train::run(arguments, &context),
-        Command::Sweep(arguments) => sweep::run(arguments, &context),
+        Command::Train(arguments) => stage_two::run_train(arguments, &context),
+        Command::Sweep(arguments) => stage_two::run_sweep(arguments, &context),
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),
         Command::Predict(arguments) => predict::run(arguments, &context),
         Command::Similar(arguments) => similar::run(arguments, &context),
@@ -180,7 +181,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// What every command gets.
 struct Context {
     json: bool,
-    machine: frostbert::extraction::extract::Machine,
+    machine: frostbert::extraction::machine::Machine,
     /// How ONNX Runtime was found.
     search: frostbert::doctor::RuntimeSearch,
     progress: TerminalProgress,

@@ -32,6 +32,7 @@ mod conll;
 mod conllu;
 pub mod dataset;
 mod delimited;
+pub mod example;
 mod json_array;
 mod json_digits;
 mod json_lines;

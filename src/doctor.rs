@@ -22,7 +22,7 @@ use crate::{
         runtime::{NEEDED_MINOR_VERSION, Runtime},
     },
     error::Error,
-    extraction::extract::Machine,
+    extraction::machine::Machine,
     fingerprint::FORMAT_VERSION,
     progress::Progress,
 };

@@ -12,7 +12,10 @@ use crate::{
     data::dataset::Dataset,
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    extraction::extract::{ExtractReport, Machine, extract_with},
+    extraction::{
+        extract::{ExtractReport, extract_with},
+        machine::Machine,
+    },
     progress::Progress,
     run_folder::{
         self,

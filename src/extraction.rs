@@ -10,5 +10,6 @@ pub(crate) mod forecast;
 pub mod gc;
 pub(crate) mod inputs;
 pub(crate) mod lazy_encoder;
+pub mod machine;
 pub(crate) mod parity;
 pub(crate) mod spool;

@@ -267,6 +267,6 @@ pub(crate) fn row_columns(dataset: &Dataset) -> Table {
     let mut table = Table::default();
     table.keys("key", rows().map(|row| row.keys[0]));
     table.optional_texts("id", rows().map(|row| row.id.as_deref()));
-    table.texts("part", rows().map(|row| crate::data::dataset::part_name(row.part)));
+    table.texts("part", rows().map(|row| crate::data::example::part_name(row.part)));
     table
 }

@@ -10,7 +10,8 @@ use clap::Subcommand;
 use frostbert::{
     encoder::{
         checkpoint::Checkpoint,
-        hub::{HubModel, pull},
+        hub::pull,
+        hub_model::HubModel,
         source::{Verified, verify},
     },
     head::size::{head_sizes, training_bytes},

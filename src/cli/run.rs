@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     Context, OverrideArguments, output,
-    train::{describe_stage_two, describe_tasks},
+    stage_two::{describe_stage_two, describe_tasks},
 };
 
 #[derive(Debug, Args)]

@@ -9,15 +9,17 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    clean::{CleanCounts, CleanOptions, RecordLine},
-    dataset::{Example, FileRecord, part_name},
-    split::Part,
-    split_check::SplitCheck,
-    summary::ClassBalance,
-    target::Target,
+use crate::{
+    data::{
+        clean::{CleanCounts, CleanOptions, RecordLine},
+        example::{Example, FileRecord, part_name},
+        split::Part,
+        split_check::SplitCheck,
+        summary::ClassBalance,
+        target::Target,
+    },
+    wording::{counted, shorten},
 };
-use crate::wording::{counted, shorten};
 
 /// Examples of each kind that are listed, of all that are counted.
 const N_LISTED: usize = 5;

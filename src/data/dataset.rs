@@ -1,19 +1,16 @@
 //! The labelled rows of a pipeline: every source read, cleaned, labelled and split, each row with its keys.
 
-use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
-
 use super::{
-    Answer, ClassDistribution, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part,
-    QuestionSummary, Record, Records, Source, SplitFractions, Target, ValueSummary, WantedFields,
+    ClassDistribution, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part,
+    QuestionSummary, Record, Records, Source, SplitFractions, ValueSummary, WantedFields,
     checks::DataChecks,
     class_distribution, read,
     summary::{question_summaries, value_summaries},
 };
 use crate::{
+    data::example::{Example, FileRecord},
     error::Result,
-    fingerprint::{Digest, Key, Mode},
+    fingerprint::{Key, Mode},
 };
 
 /// Where labelled rows come from, and how they become a [`Dataset`].
@@ -44,33 +41,6 @@ pub struct DatasetSettings<'a> {
     pub teaches_validation: bool,
 }
 
-/// One labelled row.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Example {
-    /// The keys of its documents in a cache: one, or for a pair that is encoded separately two, in order. See
-    /// [`example_keys`].
-    pub keys: Vec<Key>,
-    /// Its own name, where the source has one.
-    pub id: Option<String>,
-    /// Its text; for questions the question, for words all of them with one space between.
-    pub text: String,
-    /// Its second text; for questions the context.
-    pub text_pair: Option<String>,
-    /// Its words, for tokens.
-    pub words: Option<Vec<String>>,
-    /// What it is to be learned as.
-    pub target: Target,
-    /// What it is for.
-    pub part: Part,
-    /// What it belongs to, numbered over all files: rows of one document (tokens), of one context (qa). A split never
-    /// tears it apart.
-    pub group: Option<u64>,
-    /// Its file, a place in [`Dataset::files`].
-    pub file: usize,
-    /// The line of the file (from 1) on which it starts; for Parquet the row.
-    pub line: Option<u64>,
-}
-
 /// The labelled rows of a pipeline.
 #[derive(Clone, Debug)]
 pub struct Dataset {
@@ -96,17 +66,6 @@ pub struct Dataset {
     pub warnings: Vec<String>,
 }
 
-/// A data file as it was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileRecord {
-    /// Its path, as the pipeline names it.
-    pub path: PathBuf,
-    /// blake3 of its bytes.
-    pub blake3: Digest,
-    /// Records in it.
-    pub rows: usize,
-}
-
 /// The keys of an example's documents: of its words, of its text, or of its two texts in one document or in two.
 ///
 /// These are the keys under which an extraction stores them.
@@ -117,16 +76,6 @@ pub fn example_keys(example: &Record, joint_pairs: bool) -> Vec<Key> {
         (None, Some(second)) if joint_pairs => vec![Key::of(Mode::Pair, &[&example.text, second])],
         (None, Some(second)) => vec![text(&example.text), text(second)],
         (None, None) => vec![text(&example.text)],
-    }
-}
-
-impl Example {
-    /// The answers that stand in the context where they say, which is what a span can be learned from. None for a
-    /// question with answers ([`Target::answers`]) means that there is nothing to learn from it, not that it has none.
-    pub fn spans(&self) -> impl Iterator<Item = &Answer> {
-        let context = self.text_pair.as_deref().unwrap_or_default();
-        let answers = self.target.answers().iter();
-        answers.filter(move |answer| answer.matches(context))
     }
 }
 
@@ -173,15 +122,6 @@ impl Dataset {
             class.expect("rows of classification") as u32
         };
         places.iter().map(class).collect()
-    }
-}
-
-/// The name of a part in pipelines and reports.
-pub fn part_name(part: Part) -> &'static str {
-    match part {
-        Part::Train => "train",
-        Part::Validation => "validation",
-        Part::Test => "test",
     }
 }
 

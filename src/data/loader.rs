@@ -2,24 +2,23 @@
 
 use std::{borrow::Cow, cell::RefCell, collections::HashMap};
 
-use super::{
-    CleanCounts, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part, Record, Source,
-    SwallowedLines, Target, WantedFields,
-    checks::{DataChecks, FileChecks},
-    clean,
-    dataset::{
-        Dataset, DatasetSettings, Example, FileRecord, distribution_of, example_keys, numbered,
-    },
-    label_ids,
-    open_file::OpenFile,
-    read_open, require_texts,
-    split_check::SplitCheck,
-    split_plan,
-    strata::split_rows,
-    summary::{question_summaries, value_summaries},
-    target::{TargetReader, require_contrast},
-};
 use crate::{
+    data::{
+        CleanCounts, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part, Record,
+        Source, SwallowedLines, Target, WantedFields,
+        checks::{DataChecks, FileChecks},
+        clean,
+        dataset::{Dataset, DatasetSettings, distribution_of, example_keys, numbered},
+        example::{Example, FileRecord},
+        label_ids,
+        open_file::OpenFile,
+        read_open, require_texts,
+        split_check::SplitCheck,
+        split_plan,
+        strata::split_rows,
+        summary::{question_summaries, value_summaries},
+        target::{TargetReader, require_contrast},
+    },
     error::Result,
     fingerprint::{Key, Mode},
 };

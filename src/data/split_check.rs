@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    dataset::{Example, part_name},
-    split::{Part, SplitFractions},
-    target::DataTask,
+use crate::{
+    data::{
+        example::{Example, part_name},
+        split::{Part, SplitFractions},
+        target::DataTask,
+    },
+    wording::counted,
 };
-use crate::wording::counted;
 
 /// How far the share of a part may be from what was asked for before a user is told.
 const FAR_FROM_SHARE: f64 = 0.05;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{dataset::Example, labels::LabelMap, split::Part};
+use crate::data::{example::Example, labels::LabelMap, split::Part};
 
 /// The rows of each class in each part, in id order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

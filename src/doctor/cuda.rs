@@ -6,8 +6,9 @@ use crate::{
     doctor::Problem,
     encoder::{
         cuda_libraries::{Library, cuda_version_of, load_all},
-        device::{Device, PROVIDER_LIBRARIES, Precision, all_cuda, check},
+        device::{Device, Precision, all_cuda, check},
         gpus::Gpus,
+        provider::PROVIDER_LIBRARIES,
         runtime::Runtime,
     },
     error::Result,

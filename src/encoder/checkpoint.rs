@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{
     config::{ConfigFile, FusedShape, ModelConfig},
     device::Precision,
-    graph, hub, onnx_hash,
+    hub_model::refuse_name_on_hub,
+    onnx_hash,
     onnx_model::{self, OnnxModel},
     tokenizer_file::TokenizerFile,
     weights::{self, Weights},
@@ -62,7 +63,7 @@ impl Checkpoint {
     /// # Errors
     /// When a file is missing or damaged, or there is neither a checkpoint of our families nor a model.onnx.
     pub fn open(folder: &Path) -> Result<Checkpoint> {
-        hub::refuse_name_on_hub(folder)?;
+        refuse_name_on_hub(folder)?;
         let config_path = folder.join("config.json");
         let mut needed = vec!["config.json", "tokenizer.json"];
         if onnx_model::find(folder).is_some() {
@@ -161,25 +162,6 @@ impl Checkpoint {
                     .into(),
             }),
             _ => Ok(()),
-        }
-    }
-
-    /// The name and version of the graph that runs it on a provider, `cpu` or `cuda`, in a precision; part of the
-    /// fingerprint, because another graph gives other last bits.
-    pub fn graph_profile(&self, provider: &str, precision: Precision) -> String {
-        let model = match &self.model {
-            Model::Fused(model) => model,
-            Model::Onnx(_) => return onnx_model::PROFILE.into(),
-        };
-        let profile = match (provider, precision) {
-            ("cuda", _) => graph::packed::PROFILE,
-            (_, Precision::Int8) => graph::int8::PROFILE,
-            _ => graph::PROFILE,
-        };
-        match model.shape.padding_token {
-            // Positions are counted as the family does also where a text holds the padding token.
-            Some(_) => format!("{profile}-padding-1"),
-            None => profile.into(),
         }
     }
 }

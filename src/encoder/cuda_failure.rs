@@ -2,8 +2,8 @@
 
 use super::{
     cuda_libraries::{DRIVER_LIBRARY, Library, cuda_version_of, explain_missing, load_all},
-    device::{PROVIDER_LIBRARIES, Provider, WITHOUT_CUDA, check_provider_library},
     gpus::Gpus,
+    provider::{PROVIDER_LIBRARIES, Provider, WITHOUT_CUDA, check_provider_library},
     runtime::Runtime,
 };
 use crate::error::{Error, Result};

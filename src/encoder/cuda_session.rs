@@ -6,16 +6,20 @@ use ort::{
     value::Tensor,
 };
 
-use super::{
-    checkpoint::FusedModel,
-    device::{self, Precision, Provider},
-    graph::{self, packed},
-    layer_states::LayerStates,
-    runtime::Runtime,
-    session::{SessionOptions, TokenBatch, encoder_error, session_builder, taken_values},
-    token_positions::TokenPositions,
+use crate::{
+    encoder::{
+        checkpoint::FusedModel,
+        device::{self, Precision},
+        graph::{self, packed},
+        layer_states::LayerStates,
+        ort_error::encoder_error,
+        provider::Provider,
+        runtime::Runtime,
+        session::{SessionOptions, TokenBatch, session_builder, taken_values},
+        token_positions::TokenPositions,
+    },
+    error::{Error, Result},
 };
-use crate::error::{Error, Result};
 
 /// A session that runs the packed graph, its inputs and outputs bound to where they lie.
 pub(super) struct CudaSession {

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cuda_failure,
+    ort_error::{encoder_error, plain_reason},
+    provider::{WITHOUT_CUDA, check_provider_library, has_cuda_provider},
     runtime::Runtime,
-    session::{encoder_error, plain_reason},
 };
 use crate::error::{Error, Result};
 
@@ -121,24 +122,6 @@ impl fmt::Display for Devices {
     }
 }
 
-/// What one session runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
-    /// ONNX Runtime's CPU provider.
-    Cpu,
-    /// ONNX Runtime's CUDA provider on the device of this number.
-    Cuda(u32),
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Provider::Cpu => f.write_str("cpu"),
-            Provider::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
-}
-
 /// Checks what can be known before anything is loaded or written: that the device has kernels for the precision, and
 /// that a CUDA provider lies beside ONNX Runtime where CUDA is asked for.
 ///
@@ -230,9 +213,6 @@ pub fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Why `auto` takes the CPU where ONNX Runtime has no CUDA provider.
-pub const WITHOUT_CUDA: &str = "this ONNX Runtime was built without CUDA";
-
 /// Why `auto` does not try a GPU, where it does not: no CUDA provider's library lies beside ONNX Runtime, or the precision
 /// runs on a CPU only.
 pub fn why_no_cuda(precision: Precision, library: &Path) -> Option<&'static str> {
@@ -240,35 +220,6 @@ pub fn why_no_cuda(precision: Precision, library: &Path) -> Option<&'static str>
         return Some("precision `int8` runs on a CPU only");
     }
     (!has_cuda_provider(library)).then_some(WITHOUT_CUDA)
-}
-
-/// Whether a CUDA provider's library lies beside this ONNX Runtime.
-pub fn has_cuda_provider(library: &Path) -> bool {
-    let library = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
-    library.with_file_name(PROVIDER_LIBRARIES[1]).is_file()
-}
-
-/// The libraries beside ONNX Runtime that make its CUDA provider.
-pub const PROVIDER_LIBRARIES: [&str; 2] =
-    ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"];
-
-/// Fails with the missing file's name, before ONNX Runtime fails with less.
-pub(super) fn check_provider_library(folder: &Path, device: &impl fmt::Display) -> Result<()> {
-    for name in PROVIDER_LIBRARIES {
-        if !folder.join(name).is_file() {
-            return Err(Error::Device {
-                device: device.to_string(),
-                reason: format!(
-                    "`{name}` is not beside ONNX Runtime in `{}`: this runtime was built without CUDA",
-                    folder.display()
-                ),
-                hint: "name the libonnxruntime.so of an onnxruntime-gpu package with --ort-lib, its three libraries in \
-                       one folder; or set model.device = \"cpu\""
-                    .into(),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// The numerical formats that the encoder can compute in.

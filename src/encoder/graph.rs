@@ -26,14 +26,17 @@ use ort::{
     value::{Outlet, Shape, SymbolicDimensions, Tensor, TensorElementType, ValueType},
 };
 
-use super::{
-    checkpoint::FusedModel,
-    config::FusedShape,
-    onnx_model::{Role, SessionInput},
-    session::encoder_error,
-    token_positions::TokenPositions,
+use crate::{
+    encoder::{
+        checkpoint::{self, Checkpoint, FusedModel},
+        config::FusedShape,
+        device::Precision,
+        onnx_model::{self, Role, SessionInput},
+        ort_error::encoder_error,
+        token_positions::TokenPositions,
+    },
+    error::Result,
 };
-use crate::error::Result;
 
 /// The name and version of this graph; part of the fingerprint, because another graph gives other last bits.
 pub(super) const PROFILE: &str = "bert-fused-1";
@@ -414,4 +417,25 @@ fn tensor_outlet(name: &str, ty: TensorElementType, shape: &[(i64, &str)]) -> Ou
 
 fn float_attribute(name: &str, value: f32) -> Result<Attribute> {
     Attribute::new(name, value).map_err(encoder_error("set an attribute"))
+}
+
+impl Checkpoint {
+    /// The name and version of the graph that runs it on a provider, `cpu` or `cuda`, in a precision; part of the
+    /// fingerprint, because another graph gives other last bits.
+    pub fn graph_profile(&self, provider: &str, precision: Precision) -> String {
+        let model = match &self.model {
+            checkpoint::Model::Fused(model) => model,
+            checkpoint::Model::Onnx(_) => return onnx_model::PROFILE.into(),
+        };
+        let profile = match (provider, precision) {
+            ("cuda", _) => packed::PROFILE,
+            (_, Precision::Int8) => int8::PROFILE,
+            _ => PROFILE,
+        };
+        match model.shape.padding_token {
+            // Positions are counted as the family does also where a text holds the padding token.
+            Some(_) => format!("{profile}-padding-1"),
+            None => profile.into(),
+        }
+    }
 }

@@ -343,6 +343,11 @@ fn read_tensor_type(bytes: &[u8], port: &mut Port) -> Option<()> {
     })
 }
 
+/// An ONNX file that cannot be used.
+pub(super) fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
+    Error::Checkpoint { path: path.to_path_buf(), expected, got, hint: hint.into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

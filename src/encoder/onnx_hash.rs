@@ -2,10 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{
-    onnx_file::{self, OnnxFile},
-    onnx_model::refuse,
-};
+use super::onnx_file::{self, OnnxFile, refuse};
 use crate::{
     error::Result,
     fingerprint::{self, Digest, Stamp},

@@ -12,10 +12,7 @@ use super::{
     onnx_hash::HashedFiles,
     token_positions::TokenPositions,
 };
-use crate::{
-    error::{Error, Result},
-    wording::counted,
-};
+use crate::{encoder::onnx_file::refuse, error::Result, wording::counted};
 
 /// What stands for a graph's name and version in the fingerprint where the graph is a file, hashed as the weights.
 pub(super) const PROFILE: &str = "onnx-file-1";
@@ -335,10 +332,6 @@ fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Ou
 fn list(ports: &[Port]) -> String {
     let ports: Vec<String> = ports.iter().map(Port::describe).collect();
     if ports.is_empty() { "none at all".into() } else { ports.join(", ") }
-}
-
-pub(super) fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
-    Error::Checkpoint { path: path.to_path_buf(), expected, got, hint: hint.into() }
 }
 
 #[cfg(test)]

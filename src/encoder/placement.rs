@@ -14,12 +14,12 @@ use ort::{
     },
 };
 
-use super::{
-    device::{Provider, register_cuda},
-    runtime::Runtime,
-    session::encoder_error,
+use crate::{
+    encoder::{
+        device::register_cuda, ort_error::encoder_error, provider::Provider, runtime::Runtime,
+    },
+    error::{Error, Result},
 };
-use crate::error::{Error, Result};
 
 /// Nodes by operator, of each of ONNX Runtime's providers by its own name, as `CPUExecutionProvider`.
 type Nodes = BTreeMap<String, BTreeMap<String, u64>>;

@@ -1,13 +1,12 @@
 //! Whether a GPU computes what the CPU does: a small batch on both, state by state.
 
-use super::{
-    checkpoint::Checkpoint,
-    device::{Precision, Provider},
-    layer_states::LayerStates,
-    session::TokenBatch,
-    worker::Worker,
+use crate::{
+    encoder::{
+        checkpoint::Checkpoint, device::Precision, layer_states::LayerStates, provider::Provider,
+        session::TokenBatch, worker::Worker,
+    },
+    error::{Error, Result},
 };
-use crate::error::{Error, Result};
 
 /// A small batch and the states that the CPU makes of it.
 pub(super) struct Proof {

@@ -1,6 +1,6 @@
 //! One ONNX Runtime session on one worker thread: batches of token ids in, hidden states out.
 
-use std::{borrow::Cow, fmt::Display, ops::Range};
+use std::{borrow::Cow, ops::Range};
 
 use ort::{
     session::{
@@ -10,16 +10,20 @@ use ort::{
     value::{DynValue, Tensor, TensorElementType},
 };
 
-use super::{
-    checkpoint::{Checkpoint, Model},
-    device::{self, Precision, Provider},
-    graph::{self, int8::WeightForm},
-    layer_states::{LayerStates, LayerValues},
-    onnx_model::{Role, SessionInput},
-    runtime::Runtime,
-    token_positions::TokenPositions,
+use crate::{
+    encoder::{
+        checkpoint::{Checkpoint, Model},
+        device::{self, Precision},
+        graph::{self, int8::WeightForm},
+        layer_states::{LayerStates, LayerValues},
+        onnx_model::{Role, SessionInput},
+        ort_error::encoder_error,
+        provider::Provider,
+        runtime::Runtime,
+        token_positions::TokenPositions,
+    },
+    error::{Error, Result},
 };
-use crate::error::{Error, Result};
 
 /// Token ids of some windows (a short document is one window), padded to the longest.
 #[derive(Clone, Debug)]
@@ -329,30 +333,4 @@ pub(super) fn session_builder(runtime: &Runtime, intra_threads: usize) -> Result
         // Shapes change with every batch: a pattern per shape would grow without bound.
         .with_memory_pattern(false)
         .map_err(encoder_error(action))
-}
-
-/// Wraps an error of ONNX Runtime.
-pub(super) fn encoder_error<E: Display>(action: &'static str) -> impl FnOnce(E) -> Error {
-    move |error| Error::Encoder { action, reason: plain_reason(&error) }
-}
-
-/// What ONNX Runtime says, without the place in its own source code that goes before.
-pub(super) fn plain_reason(error: &impl Display) -> String {
-    let text = error.to_string();
-    let after_marker = text.split_once("[ONNXRuntimeError] : ").map(|(_, rest)| rest);
-    // `1 : FAIL : the reason`
-    let reason = after_marker.and_then(|rest| rest.splitn(3, " : ").nth(2)).unwrap_or(&text);
-    reason.trim().to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_loses_the_place_in_foreign_source_code() {
-        let text = "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : no libcublasLt.so.13 : x\n";
-        assert_eq!(plain_reason(&text), "no libcublasLt.so.13 : x");
-        assert_eq!(plain_reason(&"something else"), "something else");
-    }
 }

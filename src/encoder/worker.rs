@@ -4,16 +4,17 @@ use std::thread;
 
 use crossbeam_channel::bounded;
 
-use super::{
-    checkpoint::{Checkpoint, Model},
-    cuda_session::CudaSession,
-    device::{Precision, Provider},
-    layer_states::{Floats, LayerStates},
-    pooling,
-    runtime::Runtime,
-    session::{EncoderSession, SessionOptions, TokenBatch},
-};
 use crate::{
+    encoder::{
+        checkpoint::{Checkpoint, Model},
+        cuda_session::CudaSession,
+        device::Precision,
+        layer_states::{Floats, LayerStates},
+        pooling,
+        provider::Provider,
+        runtime::Runtime,
+        session::{EncoderSession, SessionOptions, TokenBatch},
+    },
     error::{Error, Result},
     states::{BatchStates, Dtype, Pooling, StateId, StateKind, StateValues},
 };

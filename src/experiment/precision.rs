@@ -20,7 +20,7 @@ use crate::{
         heads::{ComparedHead, evaluator},
         states::{Measured, Sample, measure},
     },
-    extraction::extract::{Machine, extract_with},
+    extraction::{extract::extract_with, machine::Machine},
     progress::Progress,
     sweep::checked_dataset,
 };

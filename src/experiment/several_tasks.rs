@@ -15,7 +15,10 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     experiment::{StageTwo, check_head_is_stored, stage_two},
-    extraction::extract::{ExtractReport, Machine, extract_with},
+    extraction::{
+        extract::{ExtractReport, extract_with},
+        machine::Machine,
+    },
     progress::Progress,
     run_folder,
     run_folder::lock::Lock,

@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     extraction::{
         encode::{batch_of, lay_out},
-        extract::Machine,
+        machine::Machine,
     },
     states::{StateId, StateKind},
     wording::shorten,

@@ -2,10 +2,7 @@
 
 mod report;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
 pub use report::ExtractReport;
 
@@ -30,6 +27,7 @@ use crate::{
         forecast::Forecast,
         inputs::inputs_of,
         lazy_encoder::LazyEncoder,
+        machine::Machine,
         spool::{Admission, ReadCounts, Spool, Spooling},
     },
     fingerprint::{FingerprintInputs, Key},
@@ -37,24 +35,6 @@ use crate::{
     states::{StateId, StateKind},
     wording::counted,
 };
-
-/// What this machine offers: a library file and a number of threads.
-#[derive(Clone, Debug)]
-pub struct Machine {
-    /// The file of ONNX Runtime; loaded only where something is to be encoded.
-    pub onnxruntime: PathBuf,
-    /// CPU threads.
-    pub threads: usize,
-    /// Whether to go on where a question would be asked.
-    pub go_on: bool,
-}
-
-impl Machine {
-    /// A machine that asks nothing and does not go on where a question would be asked.
-    pub fn new(onnxruntime: impl Into<PathBuf>, threads: usize) -> Machine {
-        Machine { onnxruntime: onnxruntime.into(), threads, go_on: false }
-    }
-}
 
 /// Encodes every text of the pipeline that its cache lacks, and commits shard by shard.
 ///

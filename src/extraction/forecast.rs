@@ -7,7 +7,7 @@ use crate::{
     durable::free_bytes,
     encoder::{Encoder, Request, Worker, plan::plan_batches, session::TokenBatch},
     error::{Error, Result},
-    extraction::{encode::ExtractionJob, extract::Machine},
+    extraction::{encode::ExtractionJob, machine::Machine},
     progress::Progress,
     states::StateKind,
     wording::counted,

@@ -9,7 +9,7 @@ use crate::{
         runtime::Runtime,
     },
     error::Result,
-    extraction::extract::Machine,
+    extraction::machine::Machine,
     progress::Progress,
 };
 

@@ -88,7 +88,7 @@ impl OutputRows for Applied<'_> {
 mod tests {
     use super::*;
     use crate::{
-        head::{bank::TrainedHead, network::NetworkSpec, transform::Transform},
+        head::{network::NetworkSpec, trained_head::TrainedHead, transform::Transform},
         metrics::outputs::gathered,
         states::{Dtype, Pooling, StateId},
     };

@@ -13,16 +13,17 @@ use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use self::{pass::Pass, validation::Validation};
-use super::{
-    history::{EpochRecord, TrainingHistory},
-    outputs::OutputHead,
-    spec::HeadSpec,
-    targets::TargetTable,
-    transform::Transform,
-};
 use crate::{
     error::{Error, Result},
     features::FeatureView,
+    head::{
+        history::TrainingHistory,
+        outputs::OutputHead,
+        spec::HeadSpec,
+        targets::TargetTable,
+        trained_head::{EpochRecord, TrainedHead},
+        transform::Transform,
+    },
     metrics::outputs::{OutputRows, gathered},
     progress::Progress,
     train::loss::LossSum,
@@ -95,17 +96,6 @@ impl Default for BankSettings {
     fn default() -> BankSettings {
         BankSettings { seed: 42, shuffles: true, evaluates_all: true, gives_up: false }
     }
-}
-
-/// A head after training, on transformed features.
-#[derive(Clone, Debug)]
-pub struct TrainedHead {
-    /// Laid out as the head's [`super::network::Network`] lays them out.
-    pub parameters: Vec<f32>,
-    /// What happened, epoch by epoch.
-    pub history: Vec<EpochRecord>,
-    /// The epoch whose parameters these are.
-    pub best_epoch: usize,
 }
 
 /// Trains all heads together and returns them in the order of `specs`.

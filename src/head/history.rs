@@ -1,64 +1,13 @@
-//! A head's course over the epochs: its history, its best parameters, and when it stops.
+//! The epochs of a head in training: their records, its best parameters, and when it stops.
 
-use std::fmt;
-
-use super::{
-    bank::TrainedHead,
-    spec::{HeadSpec, StoppingMetric},
-};
 use crate::{
     error::{Error, Result},
+    head::{
+        spec::{HeadSpec, StoppingMetric},
+        trained_head::{EpochRecord, TrainedHead},
+    },
     train::early_stopping::{EarlyStopping, Verdict},
 };
-
-/// One epoch of one head.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EpochRecord {
-    /// From 1.
-    pub epoch: usize,
-    /// The learning rate at the epoch's last step.
-    pub lr: f64,
-    /// Mean training loss over the epoch's steps, dropout and smoothing included.
-    pub train_loss: f64,
-    /// Mean validation loss, without either; `None` without validation samples.
-    pub validation_loss: Option<f64>,
-    /// Validation metrics by name, as the task's evaluator computes them.
-    pub scores: Vec<(&'static str, f64)>,
-}
-
-impl EpochRecord {
-    /// Whether a loss is no number: training ends here.
-    pub fn diverged(&self) -> bool {
-        self.bad_loss().is_some()
-    }
-
-    fn bad_loss(&self) -> Option<f64> {
-        let losses = [Some(self.train_loss), self.validation_loss];
-        losses.into_iter().flatten().find(|loss| !loss.is_finite())
-    }
-
-    /// The value of a metric, where it is defined.
-    pub fn score(&self, metric: StoppingMetric) -> Option<f64> {
-        if metric == StoppingMetric::Loss {
-            return self.validation_loss;
-        }
-        let named = self.scores.iter().find(|(name, _)| *name == metric.name());
-        named.map(|(_, value)| *value)
-    }
-}
-
-impl fmt::Display for EpochRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "epoch {}: loss {:.4}", self.epoch, self.train_loss)?;
-        if let Some(loss) = self.validation_loss {
-            write!(f, ", validation loss {loss:.4}")?;
-        }
-        match self.scores.first() {
-            Some((name, value)) => write!(f, ", {} {value:.4}", name.replace('_', " ")),
-            None => Ok(()),
-        }
-    }
-}
 
 /// The epochs of one head so far, and its best parameters.
 #[derive(Clone)]

@@ -2,12 +2,14 @@
 
 use ndarray::{Array1, Array2, Axis};
 
-use super::{
-    bank::TrainedHead,
-    gram::{Gram, GramSums, GramTargets},
-    ridge::{fit_sets, head, product},
+use crate::{
+    error::Result,
+    head::{
+        gram::{Gram, GramSums, GramTargets},
+        ridge::{fit_sets, head, product},
+        trained_head::TrainedHead,
+    },
 };
-use crate::error::Result;
 
 /// One head's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,11 +4,13 @@ use linfa::{Dataset, traits::Fit};
 use linfa_logistic::MultiLogisticRegression;
 use ndarray::{Array1, Array2, s};
 
-use super::{
-    bank::TrainedHead,
-    network::{Network, NetworkSpec},
+use crate::{
+    error::{Error, Result},
+    head::{
+        network::{Network, NetworkSpec},
+        trained_head::TrainedHead,
+    },
 };
-use crate::error::{Error, Result};
 
 /// Where the solver stops: the norm of the gradient of the summed loss.
 const GRADIENT_TOLERANCE: f64 = 1e-4;

@@ -4,11 +4,13 @@ use linfa::{DatasetBase, traits::Fit};
 use linfa_svm::Svm;
 use ndarray::{Array1, Array2};
 
-use super::{
-    bank::TrainedHead,
-    network::{Network, NetworkSpec},
+use crate::{
+    error::{Error, Result},
+    head::{
+        network::{Network, NetworkSpec},
+        trained_head::TrainedHead,
+    },
 };
-use crate::error::{Error, Result};
 
 /// Most rows: the solver holds the products of all pairs of rows, 8 bytes each.
 pub const MOST_ROWS: usize = 12_000;

@@ -19,14 +19,18 @@ use self::{
     rows::TurnedRows,
     solver::{Solved, Solver},
 };
-use super::{
-    bank::TrainedHead,
-    linfa_logistic::NEVER,
-    network::{Network, NetworkSpec},
-    row_groups::RowGroups,
-    transform::Transform,
+use crate::{
+    error::Result,
+    features::FeatureView,
+    head::{
+        linfa_logistic::NEVER,
+        network::{Network, NetworkSpec},
+        row_groups::RowGroups,
+        trained_head::TrainedHead,
+        transform::Transform,
+    },
+    progress::Progress,
 };
-use crate::{error::Result, features::FeatureView, progress::Progress};
 
 /// One head's settings.
 #[derive(Clone, Debug, PartialEq)]

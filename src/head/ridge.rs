@@ -3,14 +3,14 @@
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::{
-    bank::TrainedHead,
-    gram::{Gram, GramSums, GramTargets},
-    linfa_logistic::NEVER,
-    network::{Network, NetworkSpec},
-};
 use crate::{
     error::Result,
+    head::{
+        gram::{Gram, GramSums, GramTargets},
+        linfa_logistic::NEVER,
+        network::{Network, NetworkSpec},
+        trained_head::TrainedHead,
+    },
     train::{eigen::symmetric_eigen, gemm::multiply},
 };
 

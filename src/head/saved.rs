@@ -9,16 +9,16 @@ use rayon::prelude::*;
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    bank::TrainedHead,
-    learner::parts,
-    network::{Network, NetworkInput, NetworkSpec, Trace},
-    transform::{Projection, Transform},
-};
 use crate::{
     durable::write_file,
     error::{Error, Result},
     features::{FeatureView, scaler::Scaler},
+    head::{
+        learner::parts,
+        network::{Network, NetworkInput, NetworkSpec, Trace},
+        trained_head::TrainedHead,
+        transform::{Projection, Transform},
+    },
     states::StateId,
 };
 

@@ -3,12 +3,12 @@
 use ndarray::{Array1, Array2};
 use serde::Deserialize;
 
-use super::{
-    bank::TrainedHead,
-    network::{Network, NetworkSpec},
-};
 use crate::{
     features::FeatureView,
+    head::{
+        network::{Network, NetworkSpec},
+        trained_head::TrainedHead,
+    },
     states::{Dtype, Pooling, StateId},
 };
 

@@ -6,10 +6,7 @@ use std::{
 };
 
 use crate::{
-    data::{
-        Part,
-        dataset::{Dataset, part_name},
-    },
+    data::{Part, dataset::Dataset, example::part_name},
     error::Result,
     fingerprint::{Key, Mode},
     prediction::saved_run::SavedRun,

@@ -10,8 +10,8 @@ use crate::{
     error::{Error, Result},
     extraction::{
         embedder::{EncodedTexts, TextEncoder},
-        extract::Machine,
         inputs::inputs_of,
+        machine::Machine,
     },
     features::{FeatureView, pieces::Pieces},
     head::saved::Head,

@@ -3,18 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cache::reader::CacheReader,
-    config::{file::Pair, settings::Pipeline},
-    data::{Format, LabelMap, Part, Source, dataset::Dataset},
+    config::settings::Pipeline,
+    data::{Format, Source},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    extraction::extract::{Machine, extract_with, inputs_for},
+    extraction::extract::inputs_for,
     head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
-    prediction::known_rows,
-    progress::Progress,
     run_folder,
     run_folder::lock::{LOCK_FILE, Lock},
-    tasks::{CalibrationRows, TaskMetrics, TaskRows, similarity},
 };
 
 /// A run: its head, and the pipeline that made it.
@@ -184,57 +180,4 @@ impl SavedRun {
         self.require_same_states(&checkpoint)?;
         Ok(checkpoint)
     }
-}
-
-/// Metrics of a run's head on a labelled file, read as [`SavedRun::source`] says. States go through the cache. Rows that
-/// the run was trained on are warned of.
-///
-/// # Errors
-/// When the file is not what the source's settings say, holds a label that the head does not know, or stage 1 fails.
-pub fn evaluate(
-    run: &SavedRun,
-    data: &Path,
-    format: Option<Format>,
-    machine: &Machine,
-    progress: &dyn Progress,
-) -> Result<TaskMetrics> {
-    let checkpoint = run.checkpoint()?;
-    let sources = vec![run.source(data, format)];
-    let (file, description) = (&run.pipeline.file, &run.description);
-    let labels = if description.labels.is_empty() {
-        LabelMap::default()
-    } else {
-        LabelMap::from_list(description.labels.clone(), &run.folder)?
-    };
-    let is_joint = file.data.pair == Some(Pair::Joint);
-    let task = file.data.task.of_data();
-    let dataset =
-        Dataset::of_part(task, is_joint, &sources, labels, description.first_label_id, Part::Test)
-            .map_err(|error| run.explain_format(data, format, error))?;
-    let known = known_rows::warnings(run, data, &dataset)?;
-    for warning in dataset.warnings.iter().chain(&known) {
-        progress.warn(warning);
-    }
-
-    let states = &description.states;
-    let mut pipeline = run.pipeline.clone();
-    pipeline.extraction = pipeline.extraction.of_sources(sources);
-    pipeline.extraction.kinds = vec![states[0].kind];
-    pipeline.extraction.layers = states.iter().map(|state| state.layer as i64).collect();
-    let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
-    let cache = CacheReader::existing(&report.cache)?;
-    let rows = TaskRows::new(&pipeline, &dataset, &cache, states)?;
-    let outcome = match &run.head {
-        Some(head) => {
-            rows.finish(&pipeline, &dataset, &mut head.clone(), CalibrationRows::Saved)?
-        }
-        None => similarity::measure(&rows, &pipeline, &dataset)?,
-    };
-    outcome.metrics.test.ok_or_else(|| Error::Record {
-        path: data.to_path_buf(),
-        line: None,
-        expected: "rows to measure on".into(),
-        got: "none".into(),
-        hint: "check that the path is right".into(),
-    })
 }

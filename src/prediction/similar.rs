@@ -18,9 +18,7 @@ use crate::{
     encoder::{checkpoint::Checkpoint, tokenizer::Document},
     error::{Error, Result},
     extraction::{
-        embedder::TextEncoder,
-        extract::{Machine, extract_with},
-        inputs::inputs_of,
+        embedder::TextEncoder, extract::extract_with, inputs::inputs_of, machine::Machine,
     },
     features::FeatureView,
     fingerprint::Key,

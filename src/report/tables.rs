@@ -24,7 +24,7 @@ use crate::{
     durable::write_file,
     error::{Error, Result},
     fingerprint::Key,
-    head::history::EpochRecord,
+    head::trained_head::EpochRecord,
 };
 
 /// The file of predictions.

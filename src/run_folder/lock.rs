@@ -9,10 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{file::PipelineFile, text_file},
-    data::{
-        LabelMap, Part,
-        dataset::{Dataset, FileRecord},
-    },
+    data::{LabelMap, Part, dataset::Dataset, example::FileRecord},
     durable::write_file,
     encoder::checkpoint::{self, CheckpointHashes},
     error::{Error, Result},

@@ -11,11 +11,11 @@ use crate::{
     data::dataset::Dataset,
     error::Result,
     head::{
-        bank::{Bank, BankData, BankSettings, SampleSet, TrainedHead},
-        history::EpochRecord,
+        bank::{Bank, BankData, BankSettings, SampleSet},
         network::{Network, NetworkSpec},
         outputs::{HeadOutputs, OutputHead, WAVE_BYTES, for_each_head},
         spec::{HeadSpec, StoppingMetric},
+        trained_head::{EpochRecord, TrainedHead},
         transform::Transform,
     },
     metrics::outputs::{Chained, OutputRows, gathered},

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    data::{Part, dataset::part_name},
+    data::{Part, example::part_name},
     durable::write_file,
     error::Result,
     metrics::{

@@ -9,10 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     cache::reader::CacheReader,
     config::{file::HeadKind, settings::Pipeline},
-    data::{
-        Part,
-        dataset::{Dataset, Example},
-    },
+    data::{Part, dataset::Dataset, example::Example},
     encoder::windows::Overflow,
     error::Result,
     features::{FeatureView, pieces},

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{
     cache::shard::ShardLayout,
-    data::dataset::Example,
+    data::example::Example,
     head::row_maps::WindowShape,
     states::SPECIAL,
     tasks::characters::Characters,

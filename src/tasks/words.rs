@@ -5,10 +5,7 @@ use ndarray::{Array2, ArrayView2, s};
 use crate::{
     cache::{reader::CacheReader, shard::ShardLayout},
     config::{file::HeadKind, settings::Pipeline},
-    data::{
-        Part,
-        dataset::{Dataset, Example},
-    },
+    data::{Part, dataset::Dataset, example::Example},
     error::Result,
     features::{FeatureView, pieces},
     head::{

@@ -18,7 +18,8 @@ use crate::{
     data::{
         ClassBalance,
         checks::{DataChecks, SharedTexts},
-        dataset::{Dataset, Example},
+        dataset::Dataset,
+        example::Example,
     },
     durable::write_file,
     error::Result,

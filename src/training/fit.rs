@@ -8,9 +8,10 @@ use crate::{
     error::Result,
     features::{linfa::principal_components, scaler::Scaler},
     head::{
-        bank::{self, BankData, BankSettings, SampleSet, TrainedHead},
+        bank::{self, BankData, BankSettings, SampleSet},
         network::NetworkSpec,
         spec::{HeadSpec, Objective, StoppingMetric},
+        trained_head::TrainedHead,
         transform::{Projection, Transform},
     },
     progress::Progress,

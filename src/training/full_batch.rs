@@ -5,7 +5,6 @@ use crate::{
     error::{Error, Result},
     features::linfa::records,
     head::{
-        bank::TrainedHead,
         gram::Gram,
         lda::{self, LdaSpec},
         linfa_logistic, linfa_svm,
@@ -14,6 +13,7 @@ use crate::{
         ridge::{self, RidgeSpec},
         spec::Objective,
         targets::TargetTable,
+        trained_head::TrainedHead,
         transform::Transform,
     },
     progress::Progress,

@@ -16,7 +16,8 @@ use crate::{
     },
     data::{
         ClassDistribution, ColumnName, LabelMap, Part, QuestionSummary, Target, ValueSummary,
-        dataset::{Dataset, DatasetSettings, FileRecord},
+        dataset::{Dataset, DatasetSettings},
+        example::FileRecord,
     },
     encoder::{checkpoint::Checkpoint, device::Device},
     error::{Error, Result},

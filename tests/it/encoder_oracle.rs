@@ -6,9 +6,10 @@ use frostbert::{
     encoder::{
         Encoder, EncoderSettings, Request,
         checkpoint::Checkpoint,
-        device::{Device, Precision, Provider},
+        device::{Device, Precision},
         plan::plan_batches,
         pooling::pool,
+        provider::Provider,
         session::{EncoderSession, SessionOptions, TokenBatch},
         tokenizer::{Document, TextTokenizer},
         windows::Overflow,

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use frostbert::encoder::{
     checkpoint::Checkpoint,
-    device::{Precision, Provider},
+    device::Precision,
+    provider::Provider,
     session::{EncoderSession, SessionOptions, TokenBatch},
     tokenizer::{Document, TextTokenizer},
     windows::Overflow,

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::cases::predictions;
-use crate::support::{Workshop, copy_folder, csv, fixture, minilm, read_json, texts};
+use crate::{
+    cases::predictions,
+    support::{Workshop, copy_folder, csv, fixture, minilm, read_json, texts},
+};
 
 /// A pipeline over the tiny BERT with this data and what else follows.
 fn pipeline(data: &str, rest: &str) -> String {
@@ -460,7 +462,8 @@ fn a_model_is_used_as_it_was_when_it_was_hashed() {
 fn a_model_onnx_that_is_replaced_before_it_is_loaded_is_an_error() {
     use frostbert::encoder::{
         checkpoint::Checkpoint,
-        device::{Precision, Provider},
+        device::Precision,
+        provider::Provider,
         session::{EncoderSession, SessionOptions},
     };
 

@@ -5,6 +5,7 @@ mod tests_of_questions;
 mod tests_of_words;
 
 use super::*;
+use crate::data::Target;
 
 fn source(folder: &tempfile::TempDir, name: &str, content: &str) -> Source {
     let path = folder.path().join(name);

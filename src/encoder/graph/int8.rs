@@ -27,15 +27,15 @@ use ort::{
     value::{PrimitiveTensorElementType, Tensor},
 };
 
-use super::{
-    super::{
+use crate::{
+    encoder::{
         checkpoint::FusedModel,
+        graph::{CONTRIB_DOMAIN, GraphBuilder, SMALL_TENSOR_BYTES, float_attribute, output_name},
+        ort_error::encoder_error,
         quantize::{Quantized, smoothing},
-        session::encoder_error,
     },
-    CONTRIB_DOMAIN, GraphBuilder, SMALL_TENSOR_BYTES, float_attribute, output_name,
+    error::Result,
 };
-use crate::error::Result;
 
 /// The name of this graph, its kind of quantisation and their version; part of the fingerprint.
 ///

@@ -32,7 +32,7 @@ use super::{
     output_name, tensor_outlet,
 };
 use crate::{
-    encoder::{checkpoint::FusedModel, session::encoder_error},
+    encoder::{checkpoint::FusedModel, ort_error::encoder_error},
     error::Result,
 };
 

@@ -12,13 +12,16 @@ use ureq::{
     http::{HeaderMap, Response, StatusCode, Uri, uri::InvalidUri},
 };
 
-use super::{
-    Hub, HubModel, is_whole,
-    listing::{Listing, RemoteFile},
-    redirect::{WebOrigin, resolve},
-};
 use crate::{
     durable::{remove_file, through_no_link},
+    encoder::{
+        hub::{
+            Hub, is_whole,
+            listing::{Listing, RemoteFile},
+            redirect::{WebOrigin, resolve},
+        },
+        hub_model::HubModel,
+    },
     error::{Error, Result},
     progress::Progress,
 };

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
-use super::{BROKEN, HubModel};
 use crate::{
     encoder::{
         config::ConfigFile,
+        hub::BROKEN,
+        hub_model::HubModel,
         onnx_model,
         source::{COMPANIONS, Sum},
         weights::{INDEX_FILE, SINGLE_FILE},

@@ -13,7 +13,7 @@ use crate::{
         session::TokenBatch,
     },
     error::Result,
-    extraction::{extract::Machine, inputs::inputs_of},
+    extraction::{inputs::inputs_of, machine::Machine},
     progress::Progress,
 };
 

@@ -5,11 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use crate::{
-    data::{
-        Part,
-        checks::RecordPlace,
-        dataset::{Dataset, part_name},
-    },
+    data::{Part, checks::RecordPlace, dataset::Dataset, example::part_name},
     error::Result,
     features::FeatureView,
     fingerprint::Key,

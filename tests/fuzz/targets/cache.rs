@@ -17,7 +17,7 @@ use frostbert::{
         verify,
     },
     config::settings::Pipeline,
-    extraction::extract::{Machine, extract},
+    extraction::{extract::extract, machine::Machine},
     features::FeatureView,
     fingerprint::{self, Key},
 };

@@ -11,7 +11,8 @@ use std::{
 
 use frostbert::encoder::{
     checkpoint::Checkpoint,
-    hub::{Hub, HubModel, pull},
+    hub::{Hub, pull},
+    hub_model::HubModel,
 };
 
 use super::Execute;

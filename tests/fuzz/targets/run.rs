@@ -8,7 +8,7 @@ use std::{
 
 use frostbert::{
     data::{Format, Record},
-    extraction::extract::Machine,
+    extraction::machine::Machine,
     head::saved::{DESCRIPTION_FILE, Head, WEIGHTS_FILE, read_description},
     prediction::{predictor::Predictor, saved_run::SavedRun},
     run_folder::lock::{LOCK_FILE, Lock},

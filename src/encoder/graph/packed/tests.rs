@@ -3,8 +3,9 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::encoder::{
     checkpoint::{Checkpoint, Model as CheckpointModel},
+    ort_error::plain_reason,
     runtime,
-    session::{plain_reason, session_builder},
+    session::session_builder,
 };
 
 /// A checkpoint of every kind that the fused graph knows.

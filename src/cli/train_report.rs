@@ -1,79 +1,18 @@
-//! `frostbert train`: stage 2 alone.
+//! The report of one trained head for people.
 
-use std::process::ExitCode;
-
-use anyhow::Result;
 use frostbert::{
-    config::settings::{NamedTask, Pipeline},
-    experiment::{
-        StageTwo,
-        several_tasks::{self, TasksReport},
-    },
-    progress::Progress,
     tasks::{
         TaskMetrics,
         measure::{RunMetrics, measured_parts},
     },
-    training::train::{TrainReport, train},
+    training::train::TrainReport,
 };
 use indicatif::HumanCount;
 
-use super::{Context, PipelineArguments, output, sweep::describe_sweep};
+use super::output;
 
 /// More classes than this are counted and not listed.
 const LISTED_CLASSES: usize = 12;
-
-pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let one = |pipeline: &Pipeline, progress: &dyn Progress| {
-        Ok(StageTwo::Train(Box::new(train(pipeline, progress)?)))
-    };
-    stage_two(arguments, context, one, several_tasks::train)
-}
-
-/// Runs stage 2 of a file of one task or of several, and shows what it did.
-pub(super) fn stage_two(
-    arguments: &PipelineArguments,
-    context: &Context,
-    one: impl Fn(&Pipeline, &dyn Progress) -> frostbert::error::Result<StageTwo>,
-    several: impl Fn(&[NamedTask], &dyn Progress) -> frostbert::error::Result<TasksReport>,
-) -> Result<ExitCode> {
-    let tasks = Pipeline::read_tasks(&arguments.pipeline, &arguments.overrides.set)?;
-    match &tasks[..] {
-        [task] if task.name.is_none() => {
-            let report = one(&task.pipeline, &context.progress)?;
-            if context.json {
-                output::print_json(&report)?
-            } else {
-                output::print(&describe_stage_two(&report))?
-            }
-        }
-        tasks => {
-            let report = several(tasks, &context.progress)?;
-            if context.json {
-                output::print_json(&report)?
-            } else {
-                output::print(&describe_tasks(&report))?
-            }
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What stage 2 did for every task.
-pub(super) fn describe_tasks(report: &TasksReport) -> String {
-    let tasks = report.tasks.iter();
-    let described =
-        tasks.map(|(name, report)| format!("\ntask        {name}\n{}", describe_stage_two(report)));
-    described.collect::<String>().trim_start().to_string()
-}
-
-/// What stage 2 did, for one head or many.
-pub(super) fn describe_stage_two(report: &StageTwo) -> String {
-    match report {
-        StageTwo::Train(report) => describe_train(report),
-        StageTwo::Sweep(report) => describe_sweep(report),
-    }
-}
 
 /// What stage 2 did: rows, metrics beside the baseline, and where everything lies.
 pub(super) fn describe_train(report: &TrainReport) -> String {
@@ -148,7 +87,7 @@ fn rows(report: &TrainReport) -> Vec<Vec<String>> {
 }
 
 fn part(part: frostbert::data::Part) -> &'static str {
-    frostbert::data::dataset::part_name(part)
+    frostbert::data::example::part_name(part)
 }
 
 fn describe_head(report: &TrainReport) -> String {

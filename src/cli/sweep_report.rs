@@ -1,30 +1,17 @@
-//! `frostbert sweep`: stage 2 alone, for a pipeline with a section `[sweep]`.
+//! The report of a sweep for people.
 
-use std::process::ExitCode;
-
-use anyhow::Result;
 use frostbert::{
-    config::settings::Pipeline,
-    experiment::{StageTwo, several_tasks},
-    progress::Progress,
     report::summary::summary,
     selection::show,
-    sweep::{NestedScore, SweepReport, sweep},
+    sweep::{NestedScore, SweepReport},
     wording::counted,
 };
 use indicatif::HumanCount;
 
 use super::{
-    Context, PipelineArguments, output,
-    train::{describe_train, indent, stage_two},
+    output,
+    train_report::{describe_train, indent},
 };
-
-pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let one = |pipeline: &Pipeline, progress: &dyn Progress| {
-        Ok(StageTwo::Sweep(Box::new(sweep(pipeline, progress)?)))
-    };
-    stage_two(arguments, context, one, several_tasks::sweep)
-}
 
 /// What a sweep did: the heads in order, what the settings do, and the best head as a run.
 pub(super) fn describe_sweep(report: &SweepReport) -> String {

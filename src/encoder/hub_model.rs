@@ -1,0 +1,86 @@
+//! A model by its name on the hub.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// What a name on the hub starts with.
+const SCHEME: &str = "hf:";
+
+/// A model on the hub: `hf:owner/name`, or `hf:owner/name@revision`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubModel {
+    /// `owner/name`.
+    pub repository: String,
+    /// A branch, a tag or a commit; `None` for the main branch.
+    pub revision: Option<String>,
+}
+
+impl HubModel {
+    /// Reads `hf:owner/name[@revision]`; `None` where the text is something else.
+    ///
+    /// ```
+    /// use frostbert::encoder::hub::HubModel;
+    ///
+    /// let model = HubModel::parse("hf:google-bert/bert-base-uncased@v1").unwrap();
+    /// assert_eq!(model.repository, "google-bert/bert-base-uncased");
+    /// assert_eq!(model.revision.as_deref(), Some("v1"));
+    /// assert_eq!(HubModel::parse("models/minilm"), None);
+    /// ```
+    pub fn parse(text: &str) -> Option<HubModel> {
+        let text = text.strip_prefix(SCHEME)?;
+        let (repository, revision) = match text.split_once('@') {
+            Some((repository, revision)) => (repository, Some(revision)),
+            None => (text, None),
+        };
+        let (owner, name) = repository.split_once('/')?;
+        let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let sound =
+            |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(known);
+        let sound =
+            sound(owner) && sound(name) && revision.is_none_or(|revision| !revision.is_empty());
+        sound
+            .then(|| HubModel { repository: repository.into(), revision: revision.map(Into::into) })
+    }
+
+    /// The part after the owner: the name of the folder it is pulled into.
+    pub fn name(&self) -> &str {
+        self.repository.rsplit('/').next().unwrap_or(&self.repository)
+    }
+
+    pub(super) fn refuse(&self, expected: String, got: String, hint: &str) -> Error {
+        Error::Hub { repository: self.repository.clone(), expected, got, hint: hint.into() }
+    }
+
+    /// Refuses what a fetched file says. The path would be that of a part, which tells nobody anything.
+    pub(super) fn refuse_content(&self, error: Error, hint: &str) -> Error {
+        match error {
+            Error::Checkpoint { expected, got, .. } => self.refuse(expected, got, hint),
+            other => other,
+        }
+    }
+}
+
+/// Refuses a path that is a name on the hub: nothing is fetched but by `frostbert model pull`.
+///
+/// # Errors
+/// When the path starts with `hf:`.
+pub fn refuse_name_on_hub(path: &Path) -> Result<()> {
+    let Some(text) = path.to_str().filter(|text| text.starts_with(SCHEME)) else {
+        return Ok(());
+    };
+    let hint = match HubModel::parse(text) {
+        Some(model) => format!(
+            "nothing is fetched unasked: run `frostbert model pull {text}` once, then set model.path = \"models/{}\"",
+            model.name()
+        ),
+        None => "run `frostbert model pull hf:owner/name` once, then set model.path to the folder"
+            .into(),
+    };
+    Err(Error::Checkpoint {
+        path: path.into(),
+        expected: "a checkpoint folder".into(),
+        got: "a name on the hub".into(),
+        hint,
+    })
+}

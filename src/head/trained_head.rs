@@ -1,0 +1,65 @@
+//! A head after training, and the record of its epochs.
+
+use std::fmt;
+
+use super::spec::StoppingMetric;
+
+/// A head after training, on transformed features.
+#[derive(Clone, Debug)]
+pub struct TrainedHead {
+    /// Laid out as the head's [`super::network::Network`] lays them out.
+    pub parameters: Vec<f32>,
+    /// What happened, epoch by epoch.
+    pub history: Vec<EpochRecord>,
+    /// The epoch whose parameters these are.
+    pub best_epoch: usize,
+}
+
+/// One epoch of one head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: usize,
+    /// The learning rate at the epoch's last step.
+    pub lr: f64,
+    /// Mean training loss over the epoch's steps, dropout and smoothing included.
+    pub train_loss: f64,
+    /// Mean validation loss, without either; `None` without validation samples.
+    pub validation_loss: Option<f64>,
+    /// Validation metrics by name, as the task's evaluator computes them.
+    pub scores: Vec<(&'static str, f64)>,
+}
+
+impl EpochRecord {
+    /// Whether a loss is no number: training ends here.
+    pub fn diverged(&self) -> bool {
+        self.bad_loss().is_some()
+    }
+
+    pub(super) fn bad_loss(&self) -> Option<f64> {
+        let losses = [Some(self.train_loss), self.validation_loss];
+        losses.into_iter().flatten().find(|loss| !loss.is_finite())
+    }
+
+    /// The value of a metric, where it is defined.
+    pub fn score(&self, metric: StoppingMetric) -> Option<f64> {
+        if metric == StoppingMetric::Loss {
+            return self.validation_loss;
+        }
+        let named = self.scores.iter().find(|(name, _)| *name == metric.name());
+        named.map(|(_, value)| *value)
+    }
+}
+
+impl fmt::Display for EpochRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {}: loss {:.4}", self.epoch, self.train_loss)?;
+        if let Some(loss) = self.validation_loss {
+            write!(f, ", validation loss {loss:.4}")?;
+        }
+        match self.scores.first() {
+            Some((name, value)) => write!(f, ", {} {value:.4}", name.replace('_', " ")),
+            None => Ok(()),
+        }
+    }
+}
