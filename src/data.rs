@@ -44,6 +44,7 @@ mod lines;
 mod loader;
 mod open_file;
 mod parquet_file;
+mod parquet_pages;
 mod read;
 mod record;
 mod record_limit;

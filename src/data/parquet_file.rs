@@ -21,6 +21,7 @@ use parquet::{
 };
 
 use super::{
+    parquet_pages,
     record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, too_long},
     source::{ColumnName, Source},
@@ -59,6 +60,8 @@ pub(super) fn read(
     source: &Source,
     want: WantedFields,
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
+    let pages =
+        file.try_clone().map_err(|error| failure(source, ParquetError::External(error.into())))?;
     let builder =
         fenced_or(|| open(file), ParquetError::General).map_err(|error| failure(source, error))?;
     let roots = Columns::find(builder.schema(), source, want)?;
@@ -67,6 +70,9 @@ pub(super) fn read(
     projected.dedup();
     let n_batch_rows = n_batch_rows(builder.metadata());
     let mask = ProjectionMask::roots(builder.parquet_schema(), projected.iter().copied());
+    let check =
+        || parquet_pages::check(&pages, builder.metadata(), |leaf| mask.leaf_included(leaf));
+    fenced_or(check, ParquetError::General).map_err(|error| failure(source, error))?;
     let builder = builder.with_projection(mask).with_batch_size(n_batch_rows);
     let batches = fenced_or(|| builder.build(), ParquetError::General)
         .map_err(|error| failure(source, error))?;

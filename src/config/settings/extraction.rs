@@ -235,7 +235,7 @@ fn check_overflow(
         return Ok(Overflow::Truncate);
     }
     let stride = *cache.stride.get_or_insert(max_length / 4);
-    if stride + MIN_LENGTH > max_length {
+    if stride.saturating_add(MIN_LENGTH) > max_length {
         return Err(refuse(
             format!(
                 "cache.stride is {stride}, which leaves windows of {max_length} tokens no room to get on"
@@ -244,4 +244,21 @@ fn check_overflow(
         ));
     }
     Ok(Overflow::Windows { stride })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::settings::Pipeline;
+
+    #[test]
+    fn a_stride_without_an_end_is_refused_and_does_not_overflow() {
+        for stride in [i64::MAX.to_string(), "126".into()] {
+            let text = format!(
+                "[model]\npath = \"m\"\n[data]\ntrain = {{ path = \"a.csv\" }}\n[cache]\noverflow = \"windows\"\nstride = {stride}"
+            );
+            let file = toml::from_str(&text).unwrap();
+            let error = Pipeline::check("p.toml".as_ref(), file).unwrap_err().to_string();
+            assert!(error.contains(&format!("cache.stride is {stride}, which leaves")), "{error}");
+        }
+    }
 }

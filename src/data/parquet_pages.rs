@@ -1,0 +1,284 @@
+//! The page headers of a Parquet file, checked before its pages are decoded: the decoder reserves what they claim.
+//!
+//! A header is a struct in Thrift's compact protocol (`PageHeader` in the format's `parquet.thrift`). Of its fields only
+//! sizes and counts are looked at; all others are skipped.
+
+use std::{fs::File, os::unix::fs::FileExt};
+
+use parquet::{
+    basic::Type,
+    errors::ParquetError,
+    file::metadata::{ColumnChunkMetaData, ParquetMetaData},
+};
+
+/// Most bytes of a page, decompressed. Writers make pages of about one MiB; a longer one holds long values.
+const MOST_PAGE_BYTES: i64 = 512 << 20;
+
+/// Most bytes of a header: the statistics in it may hold two values.
+const MOST_HEADER_BYTES: usize = 1 << 20;
+
+/// How deep structs and lists of a header may lie in each other; those of the format do not go beyond four.
+const MOST_DEPTH: usize = 16;
+
+/// Checks the headers of all pages of some columns.
+///
+/// # Errors
+/// When a header cannot be read, or claims more than a page can hold.
+pub(super) fn check(
+    file: &File,
+    metadata: &ParquetMetaData,
+    is_wanted: impl Fn(usize) -> bool,
+) -> Result<(), ParquetError> {
+    for group in metadata.row_groups() {
+        for (column, chunk) in group.columns().iter().enumerate() {
+            if is_wanted(column) {
+                check_chunk(file, chunk)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_chunk(file: &File, chunk: &ColumnChunkMetaData) -> Result<(), ParquetError> {
+    let (mut at, length) = chunk.byte_range();
+    let end = at.saturating_add(length);
+    let mut values = 0i64;
+    while at < end && values < chunk.num_values() {
+        let (header, header_bytes) = read_header(file, at, end)?;
+        let sizes = [header.uncompressed_bytes, header.compressed_bytes];
+        if sizes.iter().any(|size| !(0..=MOST_PAGE_BYTES).contains(size)) {
+            return Err(damage(format!("a page of {} bytes", sizes[0].max(sizes[1]))));
+        }
+        let dictionary_bytes = header.dictionary_values.saturating_mul(least_width(chunk));
+        if header.dictionary_values < 0 || dictionary_bytes > header.uncompressed_bytes {
+            return Err(damage(format!(
+                "a dictionary of {} values in a page of {} bytes",
+                header.dictionary_values, header.uncompressed_bytes
+            )));
+        }
+        values = values.saturating_add(header.values.max(0));
+        at += header_bytes + u64::try_from(header.compressed_bytes).unwrap_or(0);
+    }
+    Ok(())
+}
+
+/// The fewest bytes of a value in a dictionary.
+fn least_width(chunk: &ColumnChunkMetaData) -> i64 {
+    match chunk.column_type() {
+        Type::INT64 | Type::DOUBLE => 8,
+        Type::INT96 => 12,
+        Type::FIXED_LEN_BYTE_ARRAY => i64::from(chunk.column_descr().type_length()).max(1),
+        // Byte arrays begin with their length.
+        Type::BOOLEAN | Type::INT32 | Type::FLOAT | Type::BYTE_ARRAY => 4,
+    }
+}
+
+fn damage(got: String) -> ParquetError {
+    ParquetError::General(format!("a page header claims {got}"))
+}
+
+/// What a header says of its page.
+#[derive(Debug, Default, PartialEq)]
+struct PageClaims {
+    uncompressed_bytes: i64,
+    compressed_bytes: i64,
+    /// Values of a data page.
+    values: i64,
+    /// Values of a dictionary page.
+    dictionary_values: i64,
+}
+
+/// The header at a place of the file, and its length.
+fn read_header(file: &File, at: u64, end: u64) -> Result<(PageClaims, u64), ParquetError> {
+    let mut most = 1 << 10;
+    loop {
+        let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(most);
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, at).map_err(|error| ParquetError::External(error.into()))?;
+        let mut reader = Compact { bytes: &bytes, at: 0 };
+        match reader.page_header() {
+            Some(header) => return Ok((header, reader.at as u64)),
+            // It may go on beyond what was read.
+            None if length == most && most < MOST_HEADER_BYTES => most *= 4,
+            None => return Err(ParquetError::General("a page header that is damaged".into())),
+        }
+    }
+}
+
+/// Reads Thrift's compact protocol; every method is `None` where the bytes end or are none.
+struct Compact<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Compact<'_> {
+    fn page_header(&mut self) -> Option<PageClaims> {
+        let mut claims = PageClaims::default();
+        let mut id = 0;
+        while let Some(kind) = self.field(&mut id)? {
+            match (id, kind) {
+                (2, I32) => claims.uncompressed_bytes = self.integer()?,
+                (3, I32) => claims.compressed_bytes = self.integer()?,
+                // The headers of both versions of data pages begin with the number of values.
+                (5 | 8, STRUCT) => claims.values = self.first_integer()?,
+                (7, STRUCT) => claims.dictionary_values = self.first_integer()?,
+                _ => self.skip(kind, 0)?,
+            }
+        }
+        Some(claims)
+    }
+
+    /// The field 1 of a struct, and what follows is skipped.
+    fn first_integer(&mut self) -> Option<i64> {
+        let (mut id, mut first) = (0, 0);
+        while let Some(kind) = self.field(&mut id)? {
+            match (id, kind) {
+                (1, I32) => first = self.integer()?,
+                _ => self.skip(kind, 1)?,
+            }
+        }
+        Some(first)
+    }
+
+    /// The type of the next field, and its number in `id`; `None` inside where the struct ends.
+    fn field(&mut self, id: &mut i64) -> Option<Option<u8>> {
+        let byte = self.byte()?;
+        if byte == 0 {
+            return Some(None);
+        }
+        *id = match byte >> 4 {
+            0 => self.integer()?,
+            delta => id.checked_add(i64::from(delta))?,
+        };
+        Some(Some(byte & 15))
+    }
+
+    fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
+        if depth > MOST_DEPTH {
+            return None;
+        }
+        match kind {
+            TRUE | FALSE => {}
+            BYTE => self.advance(1)?,
+            I16 | I32 | I64 => {
+                self.integer()?;
+            }
+            DOUBLE => self.advance(8)?,
+            BINARY => {
+                let length = usize::try_from(self.unsigned()?).ok()?;
+                self.advance(length)?;
+            }
+            LIST | SET => {
+                let byte = self.byte()?;
+                let length = match byte >> 4 {
+                    15 => self.unsigned()?,
+                    length => u64::from(length),
+                };
+                for _ in 0..length {
+                    match byte & 15 {
+                        TRUE | FALSE => self.advance(1)?,
+                        kind => self.skip(kind, depth + 1)?,
+                    }
+                }
+            }
+            STRUCT => {
+                let mut id = 0;
+                while let Some(kind) = self.field(&mut id)? {
+                    self.skip(kind, depth + 1)?;
+                }
+            }
+            // Maps stand in no page header.
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn advance(&mut self, n: usize) -> Option<()> {
+        self.at = self.at.checked_add(n).filter(|at| *at <= self.bytes.len())?;
+        Some(())
+    }
+
+    /// A number in groups of seven bits, the lowest first.
+    fn unsigned(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 127) << shift;
+            if byte < 128 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A signed number: 0, -1, 1, -2 ... are written as 0, 1, 2, 3 ...
+    fn integer(&mut self) -> Option<i64> {
+        let value = self.unsigned()?;
+        Some((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+}
+
+const TRUE: u8 = 1;
+const FALSE: u8 = 2;
+const BYTE: u8 = 3;
+const I16: u8 = 4;
+const I32: u8 = 5;
+const I64: u8 = 6;
+const DOUBLE: u8 = 7;
+const BINARY: u8 = 8;
+const LIST: u8 = 9;
+const SET: u8 = 10;
+const STRUCT: u8 = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Option<PageClaims> {
+        Compact { bytes, at: 0 }.page_header()
+    }
+
+    #[test]
+    fn a_header_is_read_with_what_it_does_not_know() {
+        // type = 2 (dictionary), 4096 bytes, 100 compressed, a struct 7 of 300 values with an encoding, a list, the end.
+        let header = [
+            0x15, 4, 0x15, 0x80, 0x40, 0x15, 0xc8, 1, 0x4c, 0x15, 0xd8, 4, 0x15, 4, 0, 0x29, 0x23,
+            1, 1, 0,
+        ];
+        let expected = PageClaims {
+            uncompressed_bytes: 4096,
+            compressed_bytes: 100,
+            values: 0,
+            dictionary_values: 300,
+        };
+        assert_eq!(read(&header), Some(expected));
+        for length in 0..header.len() {
+            assert_eq!(read(&header[..length]), None, "cut off after {length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_header_without_an_end_is_refused() {
+        assert_eq!(read(&[0x1c; 4096]), None, "structs in each other");
+        assert_eq!(
+            read(&[0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x0f, 0]),
+            None,
+            "a list without its items"
+        );
+        assert_eq!(
+            read(&[0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+            None,
+            "a text without its bytes"
+        );
+        assert_eq!(
+            read(&[0x15, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+            None
+        );
+    }
+}
