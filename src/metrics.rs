@@ -3,6 +3,7 @@
 //! Everything here is a function of integer labels and arrays of numbers, [`span`] of short answers; nothing knows of
 //! documents, files or models.
 //!
+//! - [`metric`]: the metrics by name;
 //! - [`classification`]: one call for all metrics of a classifier on one split;
 //! - [`tagging`]: one call for all metrics of a tagger, by words and by the entities of a [`tag_scheme`];
 //! - [`span`]: answers to questions by the rules of SQuAD;
@@ -34,6 +35,7 @@ pub mod counts;
 mod decisions;
 pub mod intervals;
 pub mod label_errors;
+pub mod metric;
 pub mod multilabel;
 pub mod outputs;
 pub mod probability;

@@ -34,8 +34,7 @@ use crate::{
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    head::spec::StoppingMetric,
-    metrics::intervals::Bootstrap,
+    metrics::{intervals::Bootstrap, metric::Metric},
     progress::Progress,
     report::leaderboard,
     run_folder,
@@ -391,7 +390,7 @@ impl Sweep<'_> {
     fn shared(&self, trial: usize) -> Result<SharedFeatures<'_>> {
         let pipeline = &self.trials[trial].pipeline;
         let key = ViewKey::of(pipeline, self.checkpoint.config.layers)?;
-        let mut followed: Vec<StoppingMetric> = Vec::new();
+        let mut followed: Vec<Metric> = Vec::new();
         for trial in self.trials {
             let stopping = trial.pipeline.file.train.early_stopping.0.as_ref();
             let metric = stopping.map(|stopping| stopping.metric);

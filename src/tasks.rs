@@ -27,13 +27,9 @@ use crate::{
     error::Result,
     features::FeatureView,
     fingerprint::Key,
-    head::{
-        saved::Head,
-        spec::{Objective, StoppingMetric},
-        targets::TargetTable,
-    },
+    head::{saved::Head, spec::Objective, targets::TargetTable},
     metrics::{
-        ClassificationMetrics, intervals::Bootstrap, multilabel::MultilabelMetrics,
+        ClassificationMetrics, intervals::Bootstrap, metric::Metric, multilabel::MultilabelMetrics,
         regression::RegressionMetrics, span::QaMetrics, tagging::TaggingMetrics,
     },
     report::tables::Table,
@@ -118,7 +114,7 @@ impl<'c> TaskRows<'c> {
         pipeline: &'a Pipeline,
         dataset: &'a Dataset,
         samples: &[u32],
-        followed: &[StoppingMetric],
+        followed: &[Metric],
     ) -> Box<dyn PredictionEvaluator + 'a> {
         match &self.own {
             TaskExtras::Documents(documents) => {

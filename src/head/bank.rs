@@ -24,7 +24,10 @@ use crate::{
         trained_head::{EpochRecord, TrainedHead},
         transform::Transform,
     },
-    metrics::outputs::{OutputRows, gathered},
+    metrics::{
+        metric::Metric,
+        outputs::{OutputRows, gathered},
+    },
     progress::Progress,
     train::loss::LossSum,
 };
@@ -53,25 +56,21 @@ pub struct SampleSet<'a> {
 
 /// Metrics of a head's outputs on the validation samples, for the course of a training.
 pub trait Evaluator: Sync {
-    /// Values by the names of the metrics. `logits` holds the head's output rows of all validation samples, in their order.
-    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)>;
+    /// The values of the metrics. `logits` holds the head's output rows of all validation samples, in their order.
+    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(Metric, f64)>;
 
     /// The same of outputs that may be too many to be in memory; those who do not know how to go through them gather them.
     ///
     /// # Errors
     /// When what they are computed from cannot be read.
-    fn scores_of(
-        &self,
-        logits: &dyn OutputRows,
-        head: &OutputHead,
-    ) -> Result<Vec<(&'static str, f64)>> {
+    fn scores_of(&self, logits: &dyn OutputRows, head: &OutputHead) -> Result<Vec<(Metric, f64)>> {
         Ok(self.scores(gathered(logits)?.view(), head))
     }
 }
 
 /// An evaluator without metrics: only the loss is followed.
 impl Evaluator for () {
-    fn scores(&self, _: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
+    fn scores(&self, _: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
         Vec::new()
     }
 }

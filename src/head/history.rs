@@ -3,16 +3,17 @@
 use crate::{
     error::{Error, Result},
     head::{
-        spec::{HeadSpec, StoppingMetric},
+        spec::HeadSpec,
         trained_head::{EpochRecord, TrainedHead},
     },
+    metrics::metric::Metric,
     train::early_stopping::{EarlyStopping, Verdict},
 };
 
 /// The epochs of one head so far, and its best parameters.
 #[derive(Clone)]
 pub(super) struct TrainingHistory {
-    stopping: Option<(StoppingMetric, EarlyStopping)>,
+    stopping: Option<(Metric, EarlyStopping)>,
     history: Vec<EpochRecord>,
     best: Option<(usize, Vec<f32>)>,
 }

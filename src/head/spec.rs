@@ -3,10 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::network::NetworkSpec;
-use crate::train::{
-    loss::Loss,
-    optimizer::{Optimizer, OptimizerKind},
-    schedule::Schedule,
+use crate::{
+    metrics::metric::Metric,
+    train::{
+        loss::Loss,
+        optimizer::{Optimizer, OptimizerKind},
+        schedule::Schedule,
+    },
 };
 
 /// Everything that decides one head, given its data and the order of its batches.
@@ -92,7 +95,7 @@ pub enum Objective {
 #[serde(deny_unknown_fields, default)]
 pub struct Stopping {
     /// The validation metric that is followed: `loss`, or the name of a metric of the task.
-    pub metric: StoppingMetric,
+    pub metric: Metric,
     /// Epochs without a better value before training stops.
     pub patience: usize,
 }
@@ -100,50 +103,6 @@ pub struct Stopping {
 impl Default for Stopping {
     /// The loss, with a patience of 3 epochs.
     fn default() -> Stopping {
-        Stopping { metric: StoppingMetric::Loss, patience: 3 }
+        Stopping { metric: Metric::Loss, patience: 3 }
     }
-}
-
-macro_rules! metrics {
-    ($($variant:ident $name:literal $higher:literal),+ $(,)?) => {
-        /// A validation metric that early stopping can follow; the names are those of `metrics.json`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        #[expect(missing_docs, reason = "the names are those of the metrics")]
-        pub enum StoppingMetric { $($variant),+ }
-
-        impl StoppingMetric {
-            /// The name, as in `metrics.json`.
-            pub fn name(self) -> &'static str {
-                match self { $(StoppingMetric::$variant => $name),+ }
-            }
-
-            /// Whether a larger value is better.
-            pub fn higher_is_better(self) -> bool {
-                match self { $(StoppingMetric::$variant => $higher),+ }
-            }
-        }
-    };
-}
-
-metrics! {
-    Loss "loss" false,
-    Accuracy "accuracy" true,
-    MacroF1 "macro_f1" true,
-    MicroF1 "micro_f1" true,
-    WeightedF1 "weighted_f1" true,
-    Mcc "mcc" true,
-    RocAuc "roc_auc" true,
-    LogLoss "log_loss" false,
-    Brier "brier" false,
-    Ece "ece" false,
-    TokenAccuracy "token_accuracy" true,
-    EntityF1Strict "entity_f1_strict" true,
-    EntityF1Conlleval "entity_f1_conlleval" true,
-    ExactMatch "exact_match" true,
-    F1 "f1" true,
-    Spearman "spearman" true,
-    Pearson "pearson" true,
-    Mse "mse" false,
-    Mae "mae" false,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::spec::StoppingMetric;
+use crate::metrics::metric::Metric;
 
 /// A head after training, on transformed features.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub struct EpochRecord {
     pub train_loss: f64,
     /// Mean validation loss, without either; `None` without validation samples.
     pub validation_loss: Option<f64>,
-    /// Validation metrics by name, as the task's evaluator computes them.
-    pub scores: Vec<(&'static str, f64)>,
+    /// Validation metrics, as the task's evaluator computes them.
+    pub scores: Vec<(Metric, f64)>,
 }
 
 impl EpochRecord {
@@ -42,12 +42,12 @@ impl EpochRecord {
     }
 
     /// The value of a metric, where it is defined.
-    pub fn score(&self, metric: StoppingMetric) -> Option<f64> {
-        if metric == StoppingMetric::Loss {
+    pub fn score(&self, metric: Metric) -> Option<f64> {
+        if metric == Metric::Loss {
             return self.validation_loss;
         }
-        let named = self.scores.iter().find(|(name, _)| *name == metric.name());
-        named.map(|(_, value)| *value)
+        let scored = self.scores.iter().find(|(other, _)| *other == metric);
+        scored.map(|(_, value)| *value)
     }
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for EpochRecord {
             write!(f, ", validation loss {loss:.4}")?;
         }
         match self.scores.first() {
-            Some((name, value)) => write!(f, ", {} {value:.4}", name.replace('_', " ")),
+            Some((metric, value)) => write!(f, ", {} {value:.4}", metric.in_words()),
             None => Ok(()),
         }
     }

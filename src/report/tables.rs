@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Result},
     fingerprint::Key,
     head::trained_head::EpochRecord,
+    metrics::metric::Metric,
 };
 
 /// The file of predictions.
@@ -216,15 +217,15 @@ pub fn read_texts_of_rows(
 /// When the disk refuses.
 pub fn write_history(folder: &Path, history: &[EpochRecord]) -> Result<()> {
     let path = folder.join(HISTORY_FILE);
-    let mut names: Vec<&str> = Vec::new();
-    for (name, _) in history.iter().flat_map(|record| &record.scores) {
-        if !names.contains(name) {
-            names.push(name);
+    let mut metrics: Vec<Metric> = Vec::new();
+    for (metric, _) in history.iter().flat_map(|record| &record.scores) {
+        if !metrics.contains(metric) {
+            metrics.push(*metric);
         }
     }
     let mut text = String::from("epoch,lr,train_loss,validation_loss");
-    for name in &names {
-        text.push_str(&format!(",validation_{name}"));
+    for metric in &metrics {
+        text.push_str(&format!(",validation_{metric}"));
     }
     text.push('\n');
     let cell = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
@@ -236,9 +237,8 @@ pub fn write_history(folder: &Path, history: &[EpochRecord]) -> Result<()> {
             record.train_loss,
             cell(record.validation_loss),
         ));
-        for name in &names {
-            let scored = record.scores.iter().find(|(other, _)| other == name);
-            text.push_str(&format!(",{}", cell(scored.map(|(_, value)| *value))));
+        for metric in &metrics {
+            text.push_str(&format!(",{}", cell(record.score(*metric))));
         }
         text.push('\n');
     }

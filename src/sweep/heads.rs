@@ -14,11 +14,14 @@ use crate::{
         bank::{Bank, BankData, BankSettings, SampleSet},
         network::{Network, NetworkSpec},
         outputs::{HeadOutputs, OutputHead, WAVE_BYTES, for_each_head},
-        spec::{HeadSpec, StoppingMetric},
+        spec::HeadSpec,
         trained_head::{EpochRecord, TrainedHead},
         transform::Transform,
     },
-    metrics::outputs::{Chained, OutputRows, gathered},
+    metrics::{
+        metric::Metric,
+        outputs::{Chained, OutputRows, gathered},
+    },
     progress::Progress,
     states::StateId,
     sweep::{Sweep, splits::Split, target_sets::TargetSets, trials::Trial},
@@ -87,7 +90,7 @@ pub(super) struct SharedFeatures<'c> {
     transform: Transform,
     target_sets: TargetSets,
     validation: Vec<Vec<u32>>,
-    followed: Vec<StoppingMetric>,
+    followed: Vec<Metric>,
     /// Whether the trials are cosines, which have no heads.
     pub(super) learns_nothing: bool,
 }
@@ -123,7 +126,7 @@ impl<'c> SharedFeatures<'c> {
         cache: &'c CacheReader,
         key: &ViewKey,
         splits: &[Split],
-        followed: Vec<StoppingMetric>,
+        followed: Vec<Metric>,
     ) -> Result<SharedFeatures<'c>> {
         let mut pipeline = trials[trial].pipeline.clone();
         // Trials that learn from other columns are judged by the same.

@@ -9,16 +9,13 @@ use crate::{
     error::Result,
     features::{FeatureView, pieces},
     head::{
-        applied::Applied,
-        row_maps::PairRows,
-        saved::Head,
-        spec::{Objective, StoppingMetric},
-        targets::TargetTable,
+        applied::Applied, row_maps::PairRows, saved::Head, spec::Objective, targets::TargetTable,
     },
     metrics::{
         baseline,
         calibration::{sigmoid_rows, softmax_rows},
         intervals::Bootstrap,
+        metric::Metric,
         multilabel,
         outputs::OutputRows,
         regression,
@@ -180,7 +177,7 @@ impl Documents {
         pipeline: &'a Pipeline,
         dataset: &Dataset,
         validation: &[u32],
-        followed: &[StoppingMetric],
+        followed: &[Metric],
     ) -> Box<dyn PredictionEvaluator + 'a> {
         let rows = validation.to_vec();
         let select = pipeline.file.sweep.as_ref();

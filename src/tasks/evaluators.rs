@@ -4,11 +4,12 @@ use ndarray::{Array2, ArrayView2};
 
 use crate::{
     error::Result,
-    head::{bank::Evaluator, outputs::OutputHead, spec::StoppingMetric},
+    head::{bank::Evaluator, outputs::OutputHead},
     metrics::{
         ClassificationMetrics,
         calibration::{sigmoid_rows, softmax_rows},
         counts::ClassCounts,
+        metric::Metric,
         multilabel,
         outputs::{OutputRows, gathered},
         probability::predictions,
@@ -26,7 +27,7 @@ pub(super) struct ClassEvaluator {
     pub(super) rows: Vec<u32>,
     pub(super) labels: Vec<usize>,
     pub(super) n_classes: usize,
-    pub(super) followed: Vec<StoppingMetric>,
+    pub(super) followed: Vec<Metric>,
     /// Whether what heads say is their probabilities.
     pub(super) needs_probabilities: bool,
 }
@@ -47,7 +48,7 @@ impl ClassEvaluator {
     fn measured(&self, logits: &dyn OutputRows) -> Result<ClassificationMetrics> {
         let mut scorer = ClassScorer::new(self.labels.clone(), self.n_classes, None);
         logits.show(&mut |places, logits| scorer.add(places, softmax_rows(logits, 1.0).view()))?;
-        if self.followed.contains(&StoppingMetric::RocAuc) && scorer.wants_ranks() {
+        if self.followed.contains(&Metric::RocAuc) && scorer.wants_ranks() {
             logits.show(&mut |_, logits| scorer.rank(softmax_rows(logits, 1.0).view()))?;
         }
         Ok(scorer.finish())
@@ -55,34 +56,31 @@ impl ClassEvaluator {
 }
 
 impl Evaluator for ClassEvaluator {
-    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(Metric, f64)> {
         let scores = self.scores_of(&logits, head);
         scores.expect("outputs in memory are shown without an error")
     }
 
-    fn scores_of(
-        &self,
-        logits: &dyn OutputRows,
-        _: &OutputHead,
-    ) -> Result<Vec<(&'static str, f64)>> {
+    fn scores_of(&self, logits: &dyn OutputRows, _: &OutputHead) -> Result<Vec<(Metric, f64)>> {
         let counts = ClassCounts::new(&self.labels, &self.predicted(logits)?, self.n_classes);
-        let mut scores = vec![("accuracy", counts.accuracy()), ("macro_f1", counts.macro_f1())];
-        let known = [StoppingMetric::Loss, StoppingMetric::Accuracy, StoppingMetric::MacroF1];
+        let mut scores =
+            vec![(Metric::Accuracy, counts.accuracy()), (Metric::MacroF1, counts.macro_f1())];
+        let known = [Metric::Loss, Metric::Accuracy, Metric::MacroF1];
         let others = self.followed.iter();
         let others: Vec<_> = others.filter(|metric| !known.contains(metric)).collect();
         if !others.is_empty() {
             let all = self.measured(logits)?;
             scores.extend(others.into_iter().map(|followed| {
                 let value = match followed {
-                    StoppingMetric::MicroF1 => all.micro_f1,
-                    StoppingMetric::WeightedF1 => all.weighted_f1,
-                    StoppingMetric::Mcc => all.mcc,
-                    StoppingMetric::RocAuc => all.roc_auc,
-                    StoppingMetric::LogLoss => all.log_loss,
-                    StoppingMetric::Brier => all.brier,
+                    Metric::MicroF1 => all.micro_f1,
+                    Metric::WeightedF1 => all.weighted_f1,
+                    Metric::Mcc => all.mcc,
+                    Metric::RocAuc => all.roc_auc,
+                    Metric::LogLoss => all.log_loss,
+                    Metric::Brier => all.brier,
                     _ => all.ece,
                 };
-                (followed.name(), value)
+                (*followed, value)
             }));
         }
         Ok(defined(scores))
@@ -126,20 +124,20 @@ pub(super) struct LabelSetEvaluator {
 }
 
 impl Evaluator for LabelSetEvaluator {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
         let thresholds = vec![0.5; logits.ncols()];
         let probabilities = sigmoid_rows(logits);
         let metrics =
             multilabel::evaluate(self.labels.view(), probabilities.view(), &thresholds, None);
         defined(vec![
-            ("micro_f1", metrics.micro_f1),
-            ("macro_f1", metrics.macro_f1),
-            ("accuracy", metrics.accuracy),
-            ("weighted_f1", metrics.weighted_f1),
-            ("roc_auc", metrics.roc_auc),
-            ("log_loss", metrics.log_loss),
-            ("brier", metrics.brier),
-            ("ece", metrics.ece),
+            (Metric::MicroF1, metrics.micro_f1),
+            (Metric::MacroF1, metrics.macro_f1),
+            (Metric::Accuracy, metrics.accuracy),
+            (Metric::WeightedF1, metrics.weighted_f1),
+            (Metric::RocAuc, metrics.roc_auc),
+            (Metric::LogLoss, metrics.log_loss),
+            (Metric::Brier, metrics.brier),
+            (Metric::Ece, metrics.ece),
         ])
     }
 }
@@ -193,21 +191,21 @@ impl PredictionEvaluator for ValueEvaluator {
 }
 
 impl Evaluator for ValueEvaluator {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
         let metrics = regression::evaluate(&self.values, &self.predicted(logits), None);
         defined(vec![
-            ("spearman", metrics.spearman),
-            ("pearson", metrics.pearson),
-            ("mse", metrics.mse),
-            ("mae", metrics.mae),
+            (Metric::Spearman, metrics.spearman),
+            (Metric::Pearson, metrics.pearson),
+            (Metric::Mse, metrics.mse),
+            (Metric::Mae, metrics.mae),
         ])
     }
 }
 
 /// The scores that have a value.
-pub(super) fn defined(scores: Vec<(&'static str, Option<f64>)>) -> Vec<(&'static str, f64)> {
+pub(super) fn defined(scores: Vec<(Metric, Option<f64>)>) -> Vec<(Metric, f64)> {
     let defined = scores.into_iter();
-    defined.filter_map(|(name, value)| Some((name, value?))).collect()
+    defined.filter_map(|(metric, value)| Some((metric, value?))).collect()
 }
 
 #[cfg(test)]
@@ -221,7 +219,7 @@ mod tests {
     #[test]
     fn classes_are_judged_alike_by_outputs_in_memory_and_by_those_that_come_a_few_at_a_time() {
         let (n_rows, n_classes) = (60, 7);
-        let followed = vec![StoppingMetric::RocAuc, StoppingMetric::LogLoss, StoppingMetric::Mcc];
+        let followed = vec![Metric::RocAuc, Metric::LogLoss, Metric::Mcc];
         let evaluator = ClassEvaluator {
             rows: (0..n_rows as u32).collect(),
             labels: (0..n_rows).map(|row| row * 5 % n_classes).collect(),
@@ -240,7 +238,7 @@ mod tests {
         let parts = Chained(vec![first, rest]);
         let scores = evaluator.scores_of(&parts, &head).unwrap();
         assert_eq!(scores, evaluator.scores(logits.view(), &head));
-        let names: Vec<&str> = scores.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = scores.iter().map(|(metric, _)| metric.name()).collect();
         assert_eq!(names, ["accuracy", "macro_f1", "roc_auc", "log_loss", "mcc"]);
         let predictions = evaluator.predictions_of(&parts, &head).unwrap();
         assert_eq!(predictions, evaluator.predictions(logits.view(), &head));

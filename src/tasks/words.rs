@@ -19,6 +19,7 @@ use crate::{
     },
     metrics::{
         baseline,
+        metric::Metric,
         tag_scheme::TagScheme,
         tagging::{self, TaggedSentence},
     },
@@ -362,7 +363,7 @@ impl PredictionEvaluator for WordEvaluator {
 }
 
 impl Evaluator for WordEvaluator {
-    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(&'static str, f64)> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(Metric, f64)> {
         let predicted = self.predicted(logits, head);
         let sentences: Vec<TaggedSentence<'_>> = self
             .sentences
@@ -372,11 +373,11 @@ impl Evaluator for WordEvaluator {
             .collect();
         let metrics = tagging::evaluate(&sentences, &self.labels, None);
         defined(vec![
-            ("entity_f1_strict", metrics.entity_f1_strict),
-            ("token_accuracy", metrics.token_accuracy),
-            ("entity_f1_conlleval", metrics.entity_f1_conlleval),
-            ("macro_f1", metrics.macro_f1),
-            ("weighted_f1", metrics.weighted_f1),
+            (Metric::EntityF1Strict, metrics.entity_f1_strict),
+            (Metric::TokenAccuracy, metrics.token_accuracy),
+            (Metric::EntityF1Conlleval, metrics.entity_f1_conlleval),
+            (Metric::MacroF1, metrics.macro_f1),
+            (Metric::WeightedF1, metrics.weighted_f1),
         ])
     }
 }

@@ -10,10 +10,11 @@ use crate::{
     head::{
         bank::{self, BankData, BankSettings, SampleSet},
         network::NetworkSpec,
-        spec::{HeadSpec, Objective, StoppingMetric},
+        spec::{HeadSpec, Objective},
         trained_head::TrainedHead,
         transform::{Projection, Transform},
     },
+    metrics::metric::Metric,
     progress::Progress,
     tasks::TaskRows,
     train::optimizer::Optimizer,
@@ -76,7 +77,7 @@ pub(crate) fn fit(
         spec.stop_after = stop_after;
         spec.stopping = None;
     }
-    let followed: Vec<StoppingMetric> = spec.stopping.iter().map(|s| s.metric).collect();
+    let followed: Vec<Metric> = spec.stopping.iter().map(|s| s.metric).collect();
     let evaluator = rows.evaluator(pipeline, dataset, validation, &followed);
     let data = BankData {
         view: &rows.view,

@@ -3,7 +3,7 @@
 use crate::{
     config::file::{HeadKind, Loss, Pair, PipelineFile, Task},
     error::{Error, Result},
-    head::spec::StoppingMetric,
+    metrics::metric::Metric,
 };
 
 /// Units of a hidden layer at most.
@@ -39,8 +39,8 @@ pub(super) fn losses(task: Task) -> &'static [Loss] {
 }
 
 /// The validation metrics that early stopping can follow in a task, beside the loss.
-fn metrics(task: Task) -> &'static [StoppingMetric] {
-    use StoppingMetric::*;
+fn metrics(task: Task) -> &'static [Metric] {
+    use Metric::*;
     match task {
         Task::Classification => {
             &[Accuracy, MacroF1, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece]
@@ -198,14 +198,12 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
         return Ok(());
     };
     let followed = stopping.metric;
-    if followed != StoppingMetric::Loss && !metrics(task).contains(&followed) {
-        let known: Vec<&str> = metrics(task).iter().map(|metric| metric.name()).collect();
+    if followed != Metric::Loss && !metrics(task).contains(&followed) {
         return Err(refuse(
             format!(
-                "train.early_stopping follows `{}`, which the task `{task}` does not have",
-                followed.name()
+                "train.early_stopping follows `{followed}`, which the task `{task}` does not have"
             ),
-            format!("follow loss, {}", known.join(", ")),
+            format!("follow loss, {}", names(metrics(task))),
         ));
     }
     Ok(())

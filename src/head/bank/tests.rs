@@ -7,7 +7,7 @@ use crate::{
     features::scaler::Scaler,
     head::{
         network::NetworkSpec,
-        spec::{Objective, Stopping, StoppingMetric},
+        spec::{Objective, Stopping},
     },
     states::{Dtype, Pooling, StateId},
     train::{
@@ -65,10 +65,10 @@ fn spec(lr: f64, seed: u64) -> HeadSpec {
 struct Accuracy<'a>(&'a [u32]);
 
 impl Evaluator for Accuracy<'_> {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
         let predicted = crate::metrics::probability::predictions(logits);
         let right = predicted.iter().zip(self.0).filter(|(p, l)| **p as u32 == **l);
-        vec![("accuracy", right.count() as f64 / self.0.len() as f64)]
+        vec![(Metric::Accuracy, right.count() as f64 / self.0.len() as f64)]
     }
 }
 
@@ -99,7 +99,7 @@ fn train_on(specs: &[HeadSpec], epochs: usize, threads: usize) -> Vec<TrainedHea
 fn a_head_learns_what_there_is_to_learn() {
     let head = train_on(&[spec(1e-2, 1)], 10, 1).remove(0);
     let (first, best) = (&head.history[0], &head.history[head.best_epoch - 1]);
-    assert!(best.score(StoppingMetric::Accuracy).unwrap() > 0.75, "{best:?}");
+    assert!(best.score(Metric::Accuracy).unwrap() > 0.75, "{best:?}");
     assert!(best.validation_loss < first.validation_loss);
 }
 
@@ -229,10 +229,8 @@ fn heads_that_are_stopped_between_epochs_leave_the_others_as_they_would_have_bee
 
 #[test]
 fn a_stopped_head_keeps_its_best_weights_and_leaves_its_neighbours_alone() {
-    let hasty = HeadSpec {
-        stopping: Some(Stopping { metric: StoppingMetric::Loss, patience: 1 }),
-        ..spec(0.5, 1)
-    };
+    let hasty =
+        HeadSpec { stopping: Some(Stopping { metric: Metric::Loss, patience: 1 }), ..spec(0.5, 1) };
     let patient = HeadSpec { stopping: None, ..spec(1e-3, 1) };
     let heads = train_on(&[hasty.clone(), patient.clone()], 12, 2);
     assert!(heads[0].history.len() < 12, "a rate of 0.5 stops early");

@@ -9,9 +9,10 @@ use crate::{
         network::Network,
         objective,
         outputs::{OutputHead, for_each_head},
-        spec::{HeadSpec, StoppingMetric},
+        spec::HeadSpec,
         targets::TargetTable,
     },
+    metrics::metric::Metric,
 };
 
 /// The validation samples of a set.
@@ -21,8 +22,8 @@ pub(super) struct Validation<'a> {
     targets: TargetTable,
 }
 
-/// A loss where something counts, and metrics by name.
-pub(super) type ValidationScores = (Option<f64>, Vec<(&'static str, f64)>);
+/// A loss where something counts, and metrics.
+pub(super) type ValidationScores = (Option<f64>, Vec<(Metric, f64)>);
 
 impl<'a> Validation<'a> {
     pub(super) fn new(data: &'a BankData<'a>, set: &'a SampleSet<'a>) -> Validation<'a> {
@@ -64,7 +65,7 @@ impl<'a> Validation<'a> {
                     None => objective::loss_of_rows(spec, logits, targets)?,
                 };
                 let metric = spec.stopping.as_ref().map(|stopping| stopping.metric);
-                let is_judged = evaluates_all || metric.is_some_and(|m| m != StoppingMetric::Loss);
+                let is_judged = evaluates_all || metric.is_some_and(|m| m != Metric::Loss);
                 let scores = if is_judged {
                     self.set.evaluator.scores_of(logits, head)?
                 } else {

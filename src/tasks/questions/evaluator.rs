@@ -7,6 +7,7 @@ use crate::{
     error::Result,
     head::{bank::Evaluator, outputs::OutputHead},
     metrics::{
+        metric::Metric,
         outputs::{OutputRows, gathered},
         span::{self, AnsweredQuestion},
     },
@@ -78,11 +79,11 @@ impl PredictionEvaluator for QuestionEvaluator<'_> {
 }
 
 impl Evaluator for QuestionEvaluator<'_> {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(&'static str, f64)> {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
         let questions = self.questions.iter().zip(self.predicted(logits));
         let answers: Vec<AnsweredQuestion> =
             questions.map(|(row, answer)| answered(&self.dataset.rows[*row], answer)).collect();
         let metrics = span::evaluate(&answers, None);
-        defined(vec![("f1", metrics.f1), ("exact_match", metrics.exact_match)])
+        defined(vec![(Metric::F1, metrics.f1), (Metric::ExactMatch, metrics.exact_match)])
     }
 }
