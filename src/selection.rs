@@ -61,7 +61,10 @@ impl SweepFindings {
             expected_best: if leaderboard.rows.iter().any(|row| row.rung.is_some()) {
                 Vec::new()
             } else {
-                curves::expected_best(&curves::trials(&leaderboard), leaderboard.higher_is_better)
+                curves::expected_best(
+                    &curves::trials(&leaderboard),
+                    leaderboard.metric.higher_is_better(),
+                )
             },
             leaderboard,
         }

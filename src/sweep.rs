@@ -158,7 +158,7 @@ fn check(
     for warning in &warnings {
         progress.warn(warning);
     }
-    candidates::metric(pipeline, section, dataset)?.check(pipeline, &trials)?;
+    candidates::check_metric(candidates::metric(pipeline, section, dataset)?, pipeline, &trials)?;
     let splits = splits(pipeline, section, dataset)?;
     target_sets::check(pipeline, dataset, &trials, &splits)?;
     let n_heads = splits.len().saturating_mul(trials.len()).saturating_mul(section.seeds);
@@ -233,10 +233,10 @@ pub(crate) fn sweep_on(
         trials: &trials,
         splits: &splits,
     };
-    let done = search(&sweep, &metric, &journal, progress)?;
-    let judged = SweepCandidates::new(&sweep, &done, &metric);
+    let done = search(&sweep, metric, &journal, progress)?;
+    let judged = SweepCandidates::new(&sweep, &done, metric);
     let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.file.seed };
-    let board = rank(&judged.candidates, metric.name, metric.higher_is_better, bootstrap);
+    let board = rank(&judged.candidates, metric, bootstrap);
     let drawn: Vec<String> = section
         .keys
         .iter()
@@ -244,7 +244,7 @@ pub(crate) fn sweep_on(
         .map(|(key, _)| key.clone())
         .collect();
     let findings = SweepFindings::new(board, &drawn);
-    let nested = nested::score(&sweep, &done, &metric, progress)?;
+    let nested = nested::score(&sweep, &done, metric, progress)?;
     let rows = &findings.leaderboard.rows;
     let n_diverged = done.n_diverged();
     if n_diverged > 0 {
@@ -267,9 +267,8 @@ pub(crate) fn sweep_on(
         let row = &rows[chosen.row];
         if rows.iter().all(|row| row.score.is_none()) {
             progress.warn(&format!(
-                "no head has a value of {} on the rows that it did not see, so the first of the settings is taken: \
-                 set sweep.select to another metric, or judge on other rows",
-                metric.name
+                "no head has a value of {metric} on the rows that it did not see, so the first of the settings is taken: \
+                 set sweep.select to another metric, or judge on other rows"
             ));
         }
         let settings = if row.settings.is_empty() {
@@ -280,7 +279,7 @@ pub(crate) fn sweep_on(
         progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
         let files = |run: &Path, metrics: &RunMetrics| {
             let test = metrics.test.as_ref();
-            let test = test.and_then(|test| candidates::value_of(test, metric.name));
+            let test = test.and_then(|test| candidates::value_of(test, metric));
             write(run, test.map(|value| (chosen.row, value)))
         };
         match sweep.train_winner(chosen.trial, row.best_epoch, &run, &files, progress) {
@@ -309,7 +308,7 @@ pub(crate) fn sweep_on(
     }
     let best = Best {
         settings: candidates::settings(row),
-        validation: candidates::scores(metric.name, row),
+        validation: candidates::scores(metric, row),
         test: winner.metrics.test.clone(),
     };
     Ok(SweepReport {

@@ -36,11 +36,10 @@ pub(super) fn run(arguments: &PrecisionReportArguments, context: &Context) -> Re
 /// A line for each precision, then a line for each layer of those that are not f32.
 fn describe(report: &PrecisionReport) -> String {
     let metric = report.precisions.iter().find_map(|row| row.metric);
-    let metric = metric.map(|metric| metric.replace('_', " "));
     let titles = ["precision", "device", "tokens/s", "x f32", "mean cosine", "least"];
     let mut titles: Vec<String> = titles.map(String::from).to_vec();
-    if let Some(metric) = &metric {
-        titles.extend([metric.clone(), "change".into(), "95 % interval".into()]);
+    if let Some(metric) = metric {
+        titles.extend([metric.in_words(), "change".into(), "95 % interval".into()]);
     }
     let mut lines = vec![titles];
     let first = &report.precisions[0];

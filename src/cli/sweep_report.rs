@@ -43,7 +43,7 @@ fn nested_sentence(nested: &NestedScore) -> String {
     let interval = interval.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
     format!(
         "{} {}{}: settings chosen anew without each fold, and judged on it\n",
-        nested.metric.replace('_', " "),
+        nested.metric.in_words(),
         score_cell(nested.score),
         interval.unwrap_or_default()
     )

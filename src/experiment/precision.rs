@@ -21,6 +21,7 @@ use crate::{
         states::{Measured, Sample, measure},
     },
     extraction::{extract::extract_with, machine::Machine},
+    metrics::metric::Metric,
     progress::Progress,
     sweep::checked_dataset,
 };
@@ -56,7 +57,7 @@ pub struct PrecisionRow {
     /// Real tokens of the sample in a second, all layers computed, by one session: on a CPU on one thread.
     pub tokens_per_second: Option<f64>,
     /// What the head is measured by.
-    pub metric: Option<&'static str>,
+    pub metric: Option<Metric>,
     /// The metric on rows that the head did not learn from.
     pub value: Option<f64>,
     /// How much it differs from that of f32.
@@ -162,7 +163,7 @@ pub fn report(
                     "{} changes the head's {} by {difference:+.4}, which is a loss and no luck: its whole interval is on \
                      that side",
                     row.precision,
-                    heads.metric.replace('_', " "),
+                    heads.metric.in_words(),
                 ));
             }
         }

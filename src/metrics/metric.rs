@@ -77,6 +77,36 @@ metrics! {
 }
 
 impl Metric {
+    /// The metrics of a class for each row, in the order in which they are written.
+    pub const OF_CLASSES: [Metric; 9] = {
+        use Metric::*;
+        [Accuracy, MacroF1, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece]
+    };
+
+    /// The metrics of a set of labels for each row, in the order in which they are written.
+    pub const OF_LABEL_SETS: [Metric; 9] = {
+        use Metric::*;
+        [Accuracy, MacroF1, MicroF1, WeightedF1, SamplesF1, RocAuc, LogLoss, Brier, Ece]
+    };
+
+    /// The metrics of a number for each row, in the order in which they are written.
+    pub const OF_NUMBERS: [Metric; 4] =
+        [Metric::Spearman, Metric::Pearson, Metric::Mse, Metric::Mae];
+
+    /// The metrics of a tag for each word, in the order in which they are written.
+    pub const OF_TAGS: [Metric; 7] = [
+        Metric::TokenAccuracy,
+        Metric::EntityF1Strict,
+        Metric::EntityPrecisionStrict,
+        Metric::EntityRecallStrict,
+        Metric::EntityF1Conlleval,
+        Metric::MacroF1,
+        Metric::WeightedF1,
+    ];
+
+    /// The metrics of an answer to each question, in the order in which they are written.
+    pub const OF_ANSWERS: [Metric; 2] = [Metric::ExactMatch, Metric::F1];
+
     /// The metric of a name.
     ///
     /// ```

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ndarray::ArrayView2;
 
 use super::counts::{ClassCounts, defined_ratio, f1};
+use super::metric::Metric;
 use super::multilabel::RowDecisions;
 use super::probability::weighted_mean;
 use super::regression::OrderedRows;
@@ -15,7 +16,6 @@ use super::span::{AnsweredQuestion, best_over_gold};
 use super::tag_scheme::TagScheme;
 use super::tagging::{CountedSentences, TaggedSentence, no_counts};
 
-pub use self::probabilities::OF_PROBABILITIES;
 use self::probabilities::ProbabilityStatistics;
 
 /// What one head said of n rows: of texts, of sentences where words are tagged, of questions.
@@ -41,7 +41,7 @@ enum Statistics {
     Tags(TagCounts),
     Means {
         n_rows: usize,
-        metrics: Vec<(&'static str, Vec<f64>)>,
+        metrics: Vec<(Metric, Vec<f64>)>,
     },
     Probabilities(ProbabilityStatistics),
 }
@@ -67,13 +67,13 @@ impl RowStatistics {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use frostbert::metrics::row_statistics::RowStatistics;
+    /// use frostbert::metrics::{metric::Metric, row_statistics::RowStatistics};
     ///
     /// let gold = Arc::new(vec![0, 0, 1, 1]);
     /// let statistics = RowStatistics::classes(gold, vec![0, 1, 1, 1], 2);
-    /// assert_eq!(statistics.score("accuracy", None), Some(0.75));
-    /// assert_eq!(statistics.score("accuracy", Some(&[1, 3, 0, 0])), Some(0.25));
-    /// assert_eq!(statistics.score("spearman", None), None);
+    /// assert_eq!(statistics.score(Metric::Accuracy, None), Some(0.75));
+    /// assert_eq!(statistics.score(Metric::Accuracy, Some(&[1, 3, 0, 0])), Some(0.25));
+    /// assert_eq!(statistics.score(Metric::Spearman, None), None);
     /// ```
     ///
     /// # Panics
@@ -176,7 +176,7 @@ impl RowStatistics {
     /// question.
     pub fn answers(questions: &[AnsweredQuestion]) -> Self {
         let (exact, f1) = questions.iter().map(best_over_gold).unzip();
-        Self::means(vec![("exact_match", exact), ("f1", f1)])
+        Self::means(vec![(Metric::ExactMatch, exact), (Metric::F1, f1)])
     }
 
     /// Of probabilities `[n, C]` of classes, row by row: `log_loss`, `brier` and `ece` as [`probability`](super::probability)
@@ -184,19 +184,23 @@ impl RowStatistics {
     /// bytes for each row and class and some more.
     ///
     /// ```
-    /// use frostbert::metrics::row_statistics::RowStatistics;
+    /// use frostbert::metrics::{metric::Metric, row_statistics::RowStatistics};
     /// use ndarray::array;
     ///
     /// let probabilities = array![[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]];
-    /// let statistics = RowStatistics::class_probabilities("roc_auc", &[0, 0, 1, 1], probabilities.view());
-    /// assert_eq!(statistics.score("roc_auc", None), Some(0.75));
-    /// assert_eq!(statistics.score("roc_auc", Some(&[3, 0, 0, 1])), Some(1.0));
+    /// let statistics = RowStatistics::class_probabilities(Metric::RocAuc, &[0, 0, 1, 1], probabilities.view());
+    /// assert_eq!(statistics.score(Metric::RocAuc, None), Some(0.75));
+    /// assert_eq!(statistics.score(Metric::RocAuc, Some(&[3, 0, 0, 1])), Some(1.0));
     /// ```
     ///
     /// # Panics
     ///
     /// If there is not one row for each class of `gold`, or one of these is not below C.
-    pub fn class_probabilities(metric: &str, gold: &[u32], probabilities: ArrayView2<f32>) -> Self {
+    pub fn class_probabilities(
+        metric: Metric,
+        gold: &[u32],
+        probabilities: ArrayView2<f32>,
+    ) -> Self {
         Self {
             kind: Statistics::Probabilities(ProbabilityStatistics::of_classes(
                 metric,
@@ -213,7 +217,7 @@ impl RowStatistics {
     ///
     /// If the two differ in shape.
     pub fn label_probabilities(
-        metric: &str,
+        metric: Metric,
         gold: ArrayView2<bool>,
         probabilities: ArrayView2<f32>,
     ) -> Self {
@@ -232,7 +236,7 @@ impl RowStatistics {
     /// # Panics
     ///
     /// If they differ in the number of rows.
-    pub fn means(metrics: Vec<(&'static str, Vec<f64>)>) -> Self {
+    pub fn means(metrics: Vec<(Metric, Vec<f64>)>) -> Self {
         let n_rows = metrics.first().map_or(0, |(_, values)| values.len());
         assert!(
             metrics.iter().all(|(_, values)| values.len() == n_rows),
@@ -253,22 +257,24 @@ impl RowStatistics {
         }
     }
 
-    /// The metrics that can be computed from these, by their names in metrics.json.
-    pub fn metrics(&self) -> Vec<&'static str> {
+    /// The metrics that can be computed from these.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let of_predictions = |metrics: &[Metric]| {
+            metrics.iter().copied().filter(|metric| !metric.needs_probabilities()).collect()
+        };
         match &self.kind {
-            Statistics::Classes { .. } => {
-                vec!["accuracy", "macro_f1", "micro_f1", "weighted_f1", "mcc"]
-            }
-            Statistics::Labels(_) => {
-                vec!["accuracy", "macro_f1", "micro_f1", "weighted_f1", "samples_f1"]
-            }
-            Statistics::Values(..) => vec!["spearman", "pearson", "mse", "mae"],
+            Statistics::Classes { .. } => of_predictions(&Metric::OF_CLASSES),
+            Statistics::Labels(_) => of_predictions(&Metric::OF_LABEL_SETS),
+            Statistics::Values(..) => Metric::OF_NUMBERS.to_vec(),
             Statistics::Sentences { has_entities, .. } => {
-                let all = ["token_accuracy", "entity_f1_strict", "entity_f1_conlleval"];
+                let all =
+                    [Metric::TokenAccuracy, Metric::EntityF1Strict, Metric::EntityF1Conlleval];
                 all[..if *has_entities { 3 } else { 1 }].to_vec()
             }
-            Statistics::Tags(_) => vec!["token_accuracy", "macro_f1", "weighted_f1"],
-            Statistics::Means { metrics, .. } => metrics.iter().map(|(name, _)| *name).collect(),
+            Statistics::Tags(_) => vec![Metric::TokenAccuracy, Metric::MacroF1, Metric::WeightedF1],
+            Statistics::Means { metrics, .. } => {
+                metrics.iter().map(|(metric, _)| *metric).collect()
+            }
             Statistics::Probabilities(probable) => probable.metrics(),
         }
     }
@@ -281,7 +287,7 @@ impl RowStatistics {
     /// # Panics
     ///
     /// If there is not one weight for each row.
-    pub fn score(&self, metric: &str, weights: Option<&[u32]>) -> Option<f64> {
+    pub fn score(&self, metric: Metric, weights: Option<&[u32]>) -> Option<f64> {
         let once_each;
         let weights = match weights {
             Some(weights) => weights,
@@ -296,24 +302,17 @@ impl RowStatistics {
                 score_classes(metric, gold, predicted, *n_classes, weights)
             }
             Statistics::Labels(decided) => {
-                let [accuracy, macro_f1, micro_f1, weighted_f1, samples_f1, _] =
-                    decided.scores(weights, None);
-                match metric {
-                    "accuracy" => accuracy,
-                    "macro_f1" => macro_f1,
-                    "micro_f1" => micro_f1,
-                    "weighted_f1" => weighted_f1,
-                    "samples_f1" => samples_f1,
-                    _ => None,
-                }
+                let scores = Metric::OF_LABEL_SETS.into_iter().zip(decided.scores(weights, None));
+                let mut scores = scores.filter(|(other, _)| *other == metric);
+                scores.next().and_then(|(_, score)| score)
             }
             Statistics::Values(rows, _) => {
                 let rows = rows.as_ref()?;
                 match metric {
-                    "spearman" => rows.spearman(weights),
-                    "pearson" => rows.pearson(weights),
-                    "mse" => rows.mse(weights),
-                    "mae" => rows.mae(weights),
+                    Metric::Spearman => rows.spearman(weights),
+                    Metric::Pearson => rows.pearson(weights),
+                    Metric::Mse => rows.mse(weights),
+                    Metric::Mae => rows.mae(weights),
                     _ => None,
                 }
             }
@@ -323,14 +322,14 @@ impl RowStatistics {
             Statistics::Tags(tags) => {
                 let counts = tags.sum(weights);
                 match metric {
-                    "token_accuracy" => counts.accuracy(),
-                    "macro_f1" => counts.macro_f1(),
-                    "weighted_f1" => counts.weighted_f1(),
+                    Metric::TokenAccuracy => counts.accuracy(),
+                    Metric::MacroF1 => counts.macro_f1(),
+                    Metric::WeightedF1 => counts.weighted_f1(),
                     _ => None,
                 }
             }
             Statistics::Means { metrics, .. } => {
-                let (_, values) = metrics.iter().find(|(name, _)| *name == metric)?;
+                let (_, values) = metrics.iter().find(|(other, _)| *other == metric)?;
                 weighted_mean(values.iter().copied(), weights)
             }
             Statistics::Probabilities(probable) => probable.score(metric, weights),
@@ -339,17 +338,17 @@ impl RowStatistics {
 
     /// Which rows are right, where the metric is the share of right rows: the `accuracy` of classes and of label sets,
     /// `exact_match`.
-    pub fn right(&self, metric: &str) -> Option<Vec<bool>> {
+    pub fn right(&self, metric: Metric) -> Option<Vec<bool>> {
         match (&self.kind, metric) {
-            (Statistics::Classes { gold, predicted, .. }, "accuracy" | "micro_f1") => {
+            (Statistics::Classes { gold, predicted, .. }, Metric::Accuracy | Metric::MicroF1) => {
                 let pairs = gold.iter().zip(predicted);
                 Some(pairs.map(|(gold, predicted)| gold == predicted).collect())
             }
-            (Statistics::Labels(decided), "accuracy") => {
+            (Statistics::Labels(decided), Metric::Accuracy) => {
                 Some(decided.is_right().iter().map(|&right| right > 0.5).collect())
             }
-            (Statistics::Means { metrics, .. }, "exact_match") => {
-                let (_, values) = metrics.iter().find(|(name, _)| *name == metric)?;
+            (Statistics::Means { metrics, .. }, Metric::ExactMatch) => {
+                let (_, values) = metrics.iter().find(|(other, _)| *other == metric)?;
                 Some(values.iter().map(|&right| right > 0.5).collect())
             }
             _ => None,
@@ -358,14 +357,14 @@ impl RowStatistics {
 }
 
 fn score_classes(
-    metric: &str,
+    metric: Metric,
     gold: &[u32],
     predicted: &[u32],
     n_classes: usize,
     weights: &[u32],
 ) -> Option<f64> {
     let rows = gold.iter().zip(predicted).zip(weights);
-    if matches!(metric, "accuracy" | "micro_f1") {
+    if matches!(metric, Metric::Accuracy | Metric::MicroF1) {
         let [mut n_right, mut n] = [0u64; 2];
         for ((gold, predicted), &weight) in rows {
             n_right += u64::from(weight) * u64::from(gold == predicted);
@@ -377,15 +376,15 @@ fn score_classes(
         rows.map(|((&gold, &predicted), &weight)| ((gold as usize, predicted as usize), weight));
     let counts = ClassCounts::of_pairs(pairs, n_classes);
     match metric {
-        "macro_f1" => counts.macro_f1(),
-        "weighted_f1" => counts.weighted_f1(),
-        "mcc" => counts.mcc(),
+        Metric::MacroF1 => counts.macro_f1(),
+        Metric::WeightedF1 => counts.weighted_f1(),
+        Metric::Mcc => counts.mcc(),
         _ => None,
     }
 }
 
 fn score_sentences(
-    metric: &str,
+    metric: Metric,
     sentences: &[SentenceSums],
     has_entities: bool,
     weights: &[u32],
@@ -400,13 +399,13 @@ fn score_sentences(
         (has_entities && n_words > 0).then(|| f1(correct, predicted, actual))
     };
     match metric {
-        "token_accuracy" => defined_ratio(sum(|sentence| sentence.words[0]), n_words),
-        "entity_f1_strict" => entity_f1([
+        Metric::TokenAccuracy => defined_ratio(sum(|sentence| sentence.words[0]), n_words),
+        Metric::EntityF1Strict => entity_f1([
             sum(|sentence| sentence.strict[0]),
             sum(|sentence| sentence.strict[1]),
             sum(|sentence| sentence.strict[2]),
         ]),
-        "entity_f1_conlleval" => entity_f1([
+        Metric::EntityF1Conlleval => entity_f1([
             sum(|sentence| sentence.conlleval[0]),
             sum(|sentence| sentence.conlleval[1]),
             sum(|sentence| sentence.conlleval[2]),

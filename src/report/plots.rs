@@ -12,9 +12,12 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use crate::selection::{
-    curves::{LayerScore, LearningPoint},
-    heat_map::HeatMap,
+use crate::{
+    metrics::metric::Metric,
+    selection::{
+        curves::{LayerScore, LearningPoint},
+        heat_map::HeatMap,
+    },
 };
 
 const FONT: &str = "sans-serif";
@@ -90,7 +93,7 @@ impl Ranged for Axis {
 }
 
 /// The best and the mean score of each layer, the best one with its interval.
-pub fn layer_profile(layers: &[LayerScore], metric: &str) -> String {
+pub fn layer_profile(layers: &[LayerScore], metric: Metric) -> String {
     let points = |score: fn(&LayerScore) -> f64| {
         let layers = layers.iter();
         layers.map(|layer| (layer.layer as f64, score(layer))).collect()
@@ -124,7 +127,7 @@ pub fn layer_profile(layers: &[LayerScore], metric: &str) -> String {
 }
 
 /// The best score to expect, by the number of trials.
-pub fn expected_best(expected: &[f64], metric: &str) -> String {
+pub fn expected_best(expected: &[f64], metric: Metric) -> String {
     let points = expected.iter().enumerate();
     let points = points.map(|(index, score)| ((index + 1) as f64, *score));
     let curve = Curve { has_dots: expected.len() <= 30, ..Curve::new("", BLUE, points.collect()) };
@@ -149,7 +152,7 @@ pub fn expected_best(expected: &[f64], metric: &str) -> String {
 
 /// The best score by the share of the training rows, its interval as a band, and the spread over seeds, or else over folds, as
 /// bars of one standard deviation to either side.
-pub fn learning_curve(points: &[LearningPoint], metric: &str) -> String {
+pub fn learning_curve(points: &[LearningPoint], metric: Metric) -> String {
     let by_seed = points.iter().any(|point| point.seed_spread.is_some());
     let bar = |point: &LearningPoint| {
         let spread = if by_seed { point.seed_spread? } else { point.fold_spread? };
@@ -191,7 +194,7 @@ pub fn learning_curve(points: &[LearningPoint], metric: &str) -> String {
 }
 
 /// The best score of every pair of values, written into its cell; the best of all has a frame.
-pub fn heat_map(map: &HeatMap, metric: &str, higher_is_better: bool) -> String {
+pub fn heat_map(map: &HeatMap, metric: Metric) -> String {
     const HEIGHT: i32 = 30;
     const TOP: i32 = 92;
     let longest = |names: &[String]| names.iter().map(|name| name.chars().count()).max();
@@ -205,11 +208,11 @@ pub fn heat_map(map: &HeatMap, metric: &str, higher_is_better: bool) -> String {
     let scores = || map.best.iter().flatten().flatten().copied();
     let low = scores().fold(f64::INFINITY, f64::min);
     let high = scores().fold(f64::NEG_INFINITY, f64::max);
-    let best = if higher_is_better { high } else { low };
+    let best = if metric.higher_is_better() { high } else { low };
     let goodness = |score: f64| {
         if high <= low {
             0.5
-        } else if higher_is_better {
+        } else if metric.higher_is_better() {
             (score - low) / (high - low)
         } else {
             (high - score) / (high - low)

@@ -54,7 +54,7 @@ fn board_lines(board: &Leaderboard) -> Vec<Vec<String>> {
     let mut header = vec!["rank".to_string()];
     header.extend(keys.iter().map(ToString::to_string));
     header.extend(has_rungs.then(|| "rung".to_string()));
-    header.push(board.metric.clone());
+    header.push(board.metric.to_string());
     header.extend(has_seeds.then(|| "std over seeds".to_string()));
     header.extend(has_folds.then(|| "std over folds".to_string()));
     let mut lines = vec![header];

@@ -163,7 +163,7 @@ fn best_head<'a>(
     heads: &[(&'a LeaderboardRow, f64)],
 ) -> (&'a LeaderboardRow, f64) {
     heads[1..].iter().fold(heads[0], |best, head| {
-        if leaderboard.is_better(head.1, best.1) { *head } else { best }
+        if leaderboard.metric.is_better(head.1, best.1) { *head } else { best }
     })
 }
 
@@ -208,7 +208,7 @@ mod tests {
         };
         assert_eq!(curve(&board), [(0.1, 0.375), (1.0, 0.625)]);
         assert_eq!(trials(&board), [0.625, 0.5]);
-        board.higher_is_better = false;
+        board.metric = crate::metrics::metric::Metric::Mse;
         assert_eq!(curve(&board), [(0.1, 0.25), (1.0, 0.5)]);
     }
 

@@ -178,7 +178,7 @@ mod tests {
     fn where_less_is_better_the_best_is_the_least() {
         let mut board =
             board(&["lr"], &[(&[1.into()], 0.5), (&[1.into()], 0.25), (&[2.into()], 1.0)]);
-        board.higher_is_better = false;
+        board.metric = crate::metrics::metric::Metric::Mse;
         assert_eq!(effects(&board, &[])[0].values[0].best, Some(0.25));
     }
 

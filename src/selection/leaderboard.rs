@@ -10,6 +10,7 @@ use crate::{
     metrics::{
         comparison::{holm, mcnemar, paired_bootstrap, standard_deviation},
         intervals::{Bootstrap, interval, resample},
+        metric::Metric,
         row_statistics::RowStatistics,
     },
     selection::setting::distinct,
@@ -47,10 +48,8 @@ pub struct SeedResult {
 /// Heads in order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Leaderboard {
-    /// The metric that orders them, by its name in metrics.json.
-    pub metric: String,
-    /// Whether a larger value of it is better.
-    pub higher_is_better: bool,
+    /// The metric that orders them.
+    pub metric: Metric,
     /// What the p-values are of.
     pub test: Test,
     /// The settings that the sweep varies.
@@ -159,14 +158,9 @@ impl Leaderboard {
         .collect()
     }
 
-    /// The better one of two scores, if they differ.
-    pub(super) fn is_better(&self, score: f64, other: f64) -> bool {
-        is_better(score, other, self.higher_is_better)
-    }
-
     /// The best of some scores.
     pub(super) fn best(&self, scores: impl Iterator<Item = f64>) -> Option<f64> {
-        scores.reduce(|best, score| if self.is_better(score, best) { score } else { best })
+        scores.reduce(|best, score| if self.metric.is_better(score, best) { score } else { best })
     }
 }
 
@@ -186,12 +180,7 @@ impl Leaderboard {
 /// # Panics
 ///
 /// If candidates differ in the number of rows, or one has no outcome.
-pub fn rank(
-    candidates: &[Candidate],
-    metric: &str,
-    higher_is_better: bool,
-    bootstrap: Bootstrap,
-) -> Leaderboard {
+pub fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstrap) -> Leaderboard {
     let n_rows = candidates.first().map_or(0, |first| first.outcomes[0].statistics.n_rows());
     let mut outcomes = candidates.iter().flat_map(|candidate| &candidate.outcomes);
     assert!(
@@ -213,7 +202,7 @@ pub fn rank(
     order.sort_by(|&a, &b| {
         let rung = |trial: usize| candidates[trial].rung;
         let both = |a, b| {
-            if is_better(a, b, higher_is_better) {
+            if metric.is_better(a, b) {
                 Ordering::Less
             } else if a == b {
                 Ordering::Equal
@@ -228,8 +217,7 @@ pub fn rank(
         .then(a.cmp(&b))
     });
 
-    let (test, p_values) =
-        compare(candidates, &scores, &resampled, &order, metric, higher_is_better);
+    let (test, p_values) = compare(candidates, &scores, &resampled, &order, metric);
     let adjusted = holm(&p_values.iter().flatten().copied().collect::<Vec<_>>());
     let mut adjusted = adjusted.into_iter();
     let rows = order.iter().zip(&p_values).enumerate();
@@ -248,23 +236,12 @@ pub fn rank(
             ..row(&candidates[trial], metric)
         }
     });
-    Leaderboard {
-        metric: metric.to_string(),
-        higher_is_better,
-        test,
-        keys: keys(candidates),
-        rows: rows.collect(),
-    }
-}
-
-/// Whether a score is better than another one.
-fn is_better(score: f64, other: f64, higher_is_better: bool) -> bool {
-    if higher_is_better { score > other } else { score < other }
+    Leaderboard { metric, test, keys: keys(candidates), rows: rows.collect() }
 }
 
 /// The mean over the seeds where row `i` stands for `weights[i]` rows; none where one of them is undefined, or a head
 /// diverged: what was kept of that one is no result of its settings.
-fn mean_score(candidate: &Candidate, metric: &str, weights: Option<&[u32]>) -> Option<f64> {
+fn mean_score(candidate: &Candidate, metric: Metric, weights: Option<&[u32]>) -> Option<f64> {
     if candidate.outcomes.iter().any(|outcome| outcome.diverged > 0) {
         return None;
     }
@@ -281,8 +258,7 @@ fn compare(
     scores: &[Option<f64>],
     resampled: &[Vec<Option<f64>>],
     order: &[usize],
-    metric: &str,
-    higher_is_better: bool,
+    metric: Metric,
 ) -> (Test, Vec<Option<f64>>) {
     let Some((&best, others)) = order.split_first() else {
         return (Test::PairedBootstrap, Vec::new());
@@ -300,7 +276,7 @@ fn compare(
     let p_value = |&other: &usize| {
         let [of_best, of_other] = [scores[best]?, scores[other]?];
         // A head that was stopped on an earlier rung can be ahead of the first.
-        if !is_better(of_best, of_other, higher_is_better) {
+        if !metric.is_better(of_best, of_other) {
             return Some(1.0);
         }
         if let (Some(best), Some(other)) = (&best_right, right(other)) {
@@ -318,7 +294,7 @@ fn compare(
 }
 
 /// What needs no other candidate; the rest is left to the caller.
-fn row(candidate: &Candidate, metric: &str) -> LeaderboardRow {
+fn row(candidate: &Candidate, metric: Metric) -> LeaderboardRow {
     let outcomes = &candidate.outcomes;
     let of_seeds = outcomes.iter().map(|outcome| outcome.statistics.score(metric, None));
     let of_seeds: Option<Vec<f64>> = of_seeds.collect();

@@ -11,7 +11,7 @@ use crate::{
     },
     data::dataset::Dataset,
     error::Result,
-    metrics::{row_statistics::RowStatistics, tag_scheme::TagScheme},
+    metrics::{metric::Metric, row_statistics::RowStatistics, tag_scheme::TagScheme},
     report::sheet::Sheet,
     selection::{
         leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
@@ -28,13 +28,7 @@ use crate::{
 /// How much the score of a setting varies with the rows that its heads learned from.
 pub(super) const RESAMPLES_FILE: &str = "bootstrap.csv";
 
-/// The metric that orders the heads.
-pub(super) struct Metric {
-    pub(super) name: &'static str,
-    pub(super) higher_is_better: bool,
-}
-
-/// What `sweep.select` names, or the task's own.
+/// The metric that orders the heads: what `sweep.select` names, or the task's own.
 ///
 /// # Errors
 /// When the task has no such metric.
@@ -43,99 +37,62 @@ pub(super) fn metric(
     section: &SweepSection,
     dataset: &Dataset,
 ) -> Result<Metric> {
-    let task = pipeline.file.data.task;
-    let known: &[&'static str] = match task {
-        Task::Classification => &[
-            "macro_f1",
-            "accuracy",
-            "micro_f1",
-            "weighted_f1",
-            "mcc",
-            "roc_auc",
-            "log_loss",
-            "brier",
-            "ece",
-        ],
-        Task::Multilabel => &[
-            "macro_f1",
-            "micro_f1",
-            "weighted_f1",
-            "samples_f1",
-            "accuracy",
-            "roc_auc",
-            "log_loss",
-            "brier",
-            "ece",
-        ],
-        Task::Regression | Task::Similarity => &["spearman", "pearson", "mse", "mae"],
-        Task::Tokens if TagScheme::new(dataset.labels.names()).is_some() => &[
-            "entity_f1_strict",
-            "entity_f1_conlleval",
-            "token_accuracy",
-            "macro_f1",
-            "weighted_f1",
-        ],
-        Task::Tokens => &["token_accuracy", "macro_f1", "weighted_f1"],
-        Task::Qa => &["f1", "exact_match"],
+    use Metric::*;
+    let known: &[Metric] = match pipeline.file.data.task {
+        Task::Classification => {
+            &[MacroF1, Accuracy, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece]
+        }
+        Task::Multilabel => {
+            &[MacroF1, MicroF1, WeightedF1, SamplesF1, Accuracy, RocAuc, LogLoss, Brier, Ece]
+        }
+        Task::Regression | Task::Similarity => &Metric::OF_NUMBERS,
+        Task::Tokens if TagScheme::new(dataset.labels.names()).is_some() => {
+            &[EntityF1Strict, EntityF1Conlleval, TokenAccuracy, MacroF1, WeightedF1]
+        }
+        Task::Tokens => &[TokenAccuracy, MacroF1, WeightedF1],
+        Task::Qa => &[F1, ExactMatch],
     };
-    let asked = section.select.as_deref().unwrap_or(known[0]);
-    let Some(name) = known.iter().copied().find(|name| *name == asked) else {
-        return Err(pipeline.refuse(
+    let asked = section.select.as_deref().unwrap_or(known[0].name());
+    Metric::named(asked).filter(|metric| known.contains(metric)).ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|metric| metric.name()).collect();
+        pipeline.refuse(
             format!("sweep.select is `{asked}`, by which heads of this task are not compared"),
-            format!("set sweep.select to one of {}", known.join(", ")),
-        ));
-    };
-    Ok(Metric {
-        name,
-        higher_is_better: !matches!(name, "mse" | "mae" | "log_loss" | "brier" | "ece"),
+            format!("set sweep.select to one of {}", names.join(", ")),
+        )
     })
 }
 
-impl Metric {
-    /// Whether the heads of some trials have a value of it.
-    ///
-    /// # Errors
-    /// When it measures probabilities, and a head learns none before a temperature is fitted.
-    pub(super) fn check(&self, pipeline: &Pipeline, trials: &[Trial]) -> Result<()> {
-        let without = |trial: &&Trial| {
-            let kind = trial.pipeline.file.head.kind;
-            matches!(kind, HeadKind::Ridge | HeadKind::LinfaSvm)
-        };
-        match trials.iter().find(without) {
-            Some(trial) if matches!(self.name, "log_loss" | "brier" | "ece") => {
-                Err(pipeline.refuse(
-                    format!(
-                        "sweep.select is `{}`, which measures probabilities, and the outputs of a head of kind {} are none",
-                        self.name, trial.pipeline.file.head.kind
-                    ),
-                    "select by roc_auc or by what heads predict, or leave this kind out".into(),
-                ))
-            }
-            _ => Ok(()),
-        }
+/// Checks that the heads of some trials have a value of a metric.
+///
+/// # Errors
+/// When it measures probabilities, and a head learns none before a temperature is fitted.
+pub(super) fn check_metric(metric: Metric, pipeline: &Pipeline, trials: &[Trial]) -> Result<()> {
+    // A ranking needs no probabilities: any scores will do.
+    if !metric.needs_probabilities() || metric == Metric::RocAuc {
+        return Ok(());
     }
-
-    /// Whether one score is better than another.
-    pub(super) fn is_better(&self, one: f64, other: f64) -> bool {
-        if self.higher_is_better { one > other } else { one < other }
+    let mut kinds = trials.iter().map(|trial| trial.pipeline.file.head.kind);
+    match kinds.find(|kind| matches!(kind, HeadKind::Ridge | HeadKind::LinfaSvm)) {
+        Some(kind) => Err(pipeline.refuse(
+            format!(
+                "sweep.select is `{metric}`, which measures probabilities, and the outputs of a head of kind {kind} are none"
+            ),
+            "select by roc_auc or by what heads predict, or leave this kind out".into(),
+        )),
+        None => Ok(()),
     }
+}
 
-    /// A score as of heads of which nothing can be said.
-    pub(super) fn worst(&self) -> f64 {
-        if self.higher_is_better { f64::NEG_INFINITY } else { f64::INFINITY }
-    }
-
-    /// The one with the better score, the first of equals.
-    pub(super) fn better_of(
-        &self,
-        first: Option<(f64, usize)>,
-        second: Option<(f64, usize)>,
-    ) -> Option<(f64, usize)> {
-        match (first, second) {
-            (Some(one), Some(other)) if self.is_better(other.0, one.0) => second,
-            (Some(_), _) => first,
-            (None, _) => second,
-        }
+/// The one with the better score, the first of equals.
+pub(super) fn better_of(
+    metric: Metric,
+    first: Option<(f64, usize)>,
+    second: Option<(f64, usize)>,
+) -> Option<(f64, usize)> {
+    match (first, second) {
+        (Some(one), Some(other)) if metric.is_better(other.0, one.0) => second,
+        (Some(_), _) => first,
+        (None, _) => second,
     }
 }
 
@@ -156,7 +113,7 @@ pub(super) struct Winner {
 }
 
 impl SweepCandidates {
-    pub(super) fn new(sweep: &Sweep<'_>, done: &SearchOutcome, metric: &Metric) -> SweepCandidates {
+    pub(super) fn new(sweep: &Sweep<'_>, done: &SearchOutcome, metric: Metric) -> SweepCandidates {
         let mut judged =
             SweepCandidates { candidates: Vec::new(), places: Vec::new(), resampled: Vec::new() };
         let shares = sweep.section.fraction.as_ref().map_or(&[][..], |shares| shares.values());
@@ -181,7 +138,7 @@ impl SweepCandidates {
                     seeds.filter_map(move |seed| {
                         let outcome =
                             outcome(sweep, done, metric, number, *share, seed, Some(resample));
-                        let score = outcome.statistics.score(metric.name, None);
+                        let score = outcome.statistics.score(metric, None);
                         score.filter(|_| outcome.diverged == 0)
                     })
                 });
@@ -241,7 +198,7 @@ impl SweepCandidates {
 fn outcome(
     sweep: &Sweep<'_>,
     done: &SearchOutcome,
-    metric: &Metric,
+    metric: Metric,
     trial: usize,
     share: Option<usize>,
     seed: u64,
@@ -255,7 +212,7 @@ fn outcome(
     let results: Vec<_> = splits.iter().map(|split| done.result(trial, seed, *split)).collect();
     let statistics = |predictions: &Predictions, rows: &[u32]| {
         let gold = Gold::new(sweep.dataset, rows.to_vec());
-        predictions.statistics(sweep.dataset, &gold, metric.name)
+        predictions.statistics(sweep.dataset, &gold, metric)
     };
     let fold_scores = match splits.len() {
         1 => Vec::new(),
@@ -263,7 +220,7 @@ fn outcome(
             .iter()
             .zip(&results)
             .map(|(split, result)| {
-                statistics(&result.predictions, &done.judged[*split]).score(metric.name, None)
+                statistics(&result.predictions, &done.judged[*split]).score(metric, None)
             })
             // A spread over some of the folds alone would be another number for every head.
             .collect::<Option<_>>()
@@ -291,14 +248,14 @@ pub(super) fn pooled(
     predictions: &[&Predictions],
     done: &SearchOutcome,
     sweep: &Sweep<'_>,
-    metric: &Metric,
+    metric: Metric,
 ) -> RowStatistics {
     let mut all = predictions[0].clone();
     for more in &predictions[1..] {
         all.append((*more).clone());
     }
     let gold = done.gold(sweep.dataset, splits);
-    all.statistics(sweep.dataset, &gold, metric.name)
+    all.statistics(sweep.dataset, &gold, metric)
 }
 
 /// A row's settings as JSON.
@@ -308,10 +265,10 @@ pub(super) fn settings(row: &LeaderboardRow) -> Map<String, Value> {
 }
 
 /// A row's score and interval, by the name of the metric.
-pub(super) fn scores(metric: &str, row: &LeaderboardRow) -> Map<String, Value> {
+pub(super) fn scores(metric: Metric, row: &LeaderboardRow) -> Map<String, Value> {
     let mut scores = Map::new();
     if let Some(score) = row.score {
-        scores.insert(metric.into(), score.into());
+        scores.insert(metric.to_string(), score.into());
     }
     if let Some([low, high]) = row.interval {
         scores.insert(format!("{metric}_ci"), json!([low, high]));
@@ -319,9 +276,9 @@ pub(super) fn scores(metric: &str, row: &LeaderboardRow) -> Map<String, Value> {
     scores
 }
 
-/// The value of a metric by its name.
-pub(super) fn value_of(metrics: &TaskMetrics, name: &str) -> Option<f64> {
-    json!(metrics).get(name)?.as_f64()
+/// The value of a metric.
+pub(super) fn value_of(metrics: &TaskMetrics, metric: Metric) -> Option<f64> {
+    json!(metrics).get(metric.name())?.as_f64()
 }
 
 /// A row of the leaderboard as JSON.

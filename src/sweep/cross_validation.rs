@@ -6,12 +6,12 @@ use crate::{
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::Result,
-    metrics::row_statistics::RowStatistics,
+    metrics::{metric::Metric, row_statistics::RowStatistics},
     progress::{Progress, WithinStage},
     selection::section::SweepSection,
     sweep::{
         Sweep,
-        candidates::{metric, pooled},
+        candidates::{check_metric, metric, pooled},
         search::{SearchOutcome, train_unit},
         splits::splits,
         trials::trials,
@@ -22,8 +22,7 @@ use crate::{
 /// What a pipeline's head said of rows that it did not learn from.
 pub(crate) struct OutOfFold {
     /// What the rows are measured by: `sweep.select` of the pipeline, or the task's own metric.
-    pub(crate) metric: &'static str,
-    pub(crate) higher_is_better: bool,
+    pub(crate) metric: Metric,
     /// Of the rows of train and validation, fold after fold: equal datasets have them in an equal order.
     pub(crate) statistics: RowStatistics,
 }
@@ -58,7 +57,7 @@ pub(crate) fn out_of_fold(
     };
     let metric = metric(pipeline, &section, dataset)?;
     let (trials, splits) = (trials(pipeline, &section)?.all, splits(pipeline, &section, dataset)?);
-    metric.check(pipeline, &trials)?;
+    check_metric(metric, pipeline, &trials)?;
     let sweep = Sweep {
         checkpoint,
         pipeline,
@@ -75,9 +74,5 @@ pub(crate) fn out_of_fold(
     let folds: Vec<usize> = (0..splits.len()).collect();
     let predictions: Vec<_> =
         folds.iter().map(|fold| &done.result(0, 0, *fold).predictions).collect();
-    Ok(OutOfFold {
-        metric: metric.name,
-        higher_is_better: metric.higher_is_better,
-        statistics: pooled(&folds, &predictions, &done, &sweep, &metric),
-    })
+    Ok(OutOfFold { metric, statistics: pooled(&folds, &predictions, &done, &sweep, metric) })
 }

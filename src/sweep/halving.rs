@@ -14,11 +14,11 @@ use crate::{
         bank::{Bank, BankData, SampleSet},
         spec::HeadSpec,
     },
+    metrics::metric::Metric,
     progress::Progress,
     selection::halving::rungs,
     sweep::{
         Sweep,
-        candidates::Metric,
         heads::{FittedParameters, HeadPlan, HeadResult, SharedFeatures, bank_settings},
         journal::{Journal, Rung},
         search::{SearchOutcome, TrialGroup, plans, score_of, unit, whole_cuts},
@@ -39,7 +39,7 @@ fn key_of(plan: &HeadPlan) -> HeadKey {
 pub(super) fn halve(
     sweep: &Sweep<'_>,
     groups: &[TrialGroup],
-    metric: &Metric,
+    metric: Metric,
     journal: &Journal,
     done: &mut SearchOutcome,
     progress: &dyn Progress,
@@ -96,7 +96,7 @@ pub(super) fn halve(
         progress.detail(&format!(
             "after {after} epochs the best {go_on} of {} settings go on; {} {score:.4}: {}",
             ranked.len(),
-            metric.name.replace('_', " "),
+            metric.in_words(),
             described(&sweep.trials[best].settings),
         ));
     }
@@ -128,7 +128,7 @@ pub(super) fn halve(
 /// The trials that go on, and what came of those that do not.
 struct Halving<'a> {
     sweep: &'a Sweep<'a>,
-    metric: &'a Metric,
+    metric: Metric,
     /// After so many epochs so many trials go on.
     stages: Vec<(usize, usize)>,
     /// The trials that were not given up.
@@ -139,7 +139,7 @@ struct Halving<'a> {
 }
 
 impl<'a> Halving<'a> {
-    fn new(sweep: &'a Sweep<'a>, groups: &[&TrialGroup], metric: &'a Metric) -> Halving<'a> {
+    fn new(sweep: &'a Sweep<'a>, groups: &[&TrialGroup], metric: Metric) -> Halving<'a> {
         let trials = groups.iter().flat_map(|group| group.trials.iter().copied());
         let left: Vec<usize> = trials.collect();
         let epochs = left.iter().map(|trial| sweep.trials[*trial].pipeline.file.train.epochs);
@@ -187,14 +187,16 @@ impl<'a> Halving<'a> {
         done: &SearchOutcome,
     ) -> Vec<(f64, usize)> {
         let (metric, whole) = (self.metric, whole_cuts(self.sweep));
+        let higher_is_better = metric.higher_is_better();
+        let worst = if higher_is_better { f64::NEG_INFINITY } else { f64::INFINITY };
         let scored = self.left.iter().map(|trial| {
             let own = |seed, split| &now[&(*trial, seed, split)];
             let score = score_of(self.sweep, done, metric, &whole, own);
-            (score.unwrap_or(metric.worst()), *trial)
+            (score.unwrap_or(worst), *trial)
         });
         let mut scored: Vec<(f64, usize)> = scored.collect();
         scored.sort_by(
-            |(a, _), (b, _)| if metric.higher_is_better { b.total_cmp(a) } else { a.total_cmp(b) },
+            |(a, _), (b, _)| if higher_is_better { b.total_cmp(a) } else { a.total_cmp(b) },
         );
         scored
     }

@@ -11,13 +11,16 @@ use toml::Table;
 
 use crate::{
     error::Result,
-    metrics::intervals::{Bootstrap, bootstrap},
+    metrics::{
+        intervals::{Bootstrap, bootstrap},
+        metric::Metric,
+    },
     progress::{Progress, WithinStage},
     report::sheet::Sheet,
     selection::show,
     sweep::{
         DRAWS, Sweep,
-        candidates::{Metric, pooled},
+        candidates::{better_of, pooled},
         heads::{HeadPlan, HeadResult},
         search::{SearchOutcome, groups, score_on},
     },
@@ -31,8 +34,8 @@ const FILE: &str = "nested.csv";
 /// What the choice is worth, by nested folds.
 #[derive(Clone, Debug, Serialize)]
 pub struct NestedScore {
-    /// The metric's name.
-    pub metric: String,
+    /// What is measured.
+    pub metric: Metric,
     /// Of the rows of all folds together, each by the setting that was chosen without its fold.
     pub score: Option<f64>,
     /// The score's bootstrap interval over rows.
@@ -61,7 +64,7 @@ pub struct NestedFold {
 pub(super) fn score(
     sweep: &Sweep<'_>,
     done: &SearchOutcome,
-    metric: &Metric,
+    metric: Metric,
     progress: &dyn Progress,
 ) -> Result<Option<NestedScore>> {
     if sweep.section.nested.is_none() {
@@ -111,7 +114,7 @@ pub(super) fn score(
         score: if result.diverged {
             None
         } else {
-            pooled(&[fold], &[&result.predictions], done, sweep, metric).score(metric.name, None)
+            pooled(&[fold], &[&result.predictions], done, sweep, metric).score(metric, None)
         },
     });
     let folds = folds.collect();
@@ -119,22 +122,11 @@ pub(super) fn score(
     let statistics = pooled(&outer, &all, done, sweep, metric);
     let draws = Bootstrap { resamples: DRAWS, seed: sweep.pipeline.file.seed };
     if n_diverged > 0 {
-        return Ok(Some(NestedScore {
-            metric: metric.name.into(),
-            score: None,
-            interval: None,
-            folds,
-        }));
+        return Ok(Some(NestedScore { metric, score: None, interval: None, folds }));
     }
-    let [interval] = bootstrap(statistics.n_rows(), draws, |weights| {
-        [statistics.score(metric.name, Some(weights))]
-    });
-    Ok(Some(NestedScore {
-        metric: metric.name.into(),
-        score: statistics.score(metric.name, None),
-        interval,
-        folds,
-    }))
+    let [interval] =
+        bootstrap(statistics.n_rows(), draws, |weights| [statistics.score(metric, Some(weights))]);
+    Ok(Some(NestedScore { metric, score: statistics.score(metric, None), interval, folds }))
 }
 
 /// A trial that was chosen without a fold, for so many epochs.
@@ -145,7 +137,7 @@ struct FoldChoice {
 }
 
 /// The trial with the best score on the folds of what a fold leaves; the first where none has a score.
-fn choose(sweep: &Sweep<'_>, done: &SearchOutcome, metric: &Metric, fold: usize) -> FoldChoice {
+fn choose(sweep: &Sweep<'_>, done: &SearchOutcome, metric: Metric, fold: usize) -> FoldChoice {
     let splits: Vec<usize> = (0..sweep.splits.len())
         .filter(|split| sweep.splits[*split].without == Some(fold))
         .collect();
@@ -153,7 +145,7 @@ fn choose(sweep: &Sweep<'_>, done: &SearchOutcome, metric: &Metric, fold: usize)
         let score = score_on(sweep, done, metric, trial, &splits);
         score.map(|score| (score, trial))
     });
-    let best = scored.fold(None, |best, next| metric.better_of(best, next));
+    let best = scored.fold(None, |best, next| better_of(metric, best, next));
     let trial = best.map_or(0, |(_, trial)| trial);
     FoldChoice {
         trial,
@@ -190,7 +182,7 @@ impl NestedScore {
         }
         sheet.numbers("inner", folds().map(|fold| fold.inner));
         sheet.integers("epochs", folds().map(|fold| Some(fold.epochs)));
-        sheet.numbers(&self.metric, folds().map(|fold| fold.score));
+        sheet.numbers(self.metric.name(), folds().map(|fold| fold.score));
         sheet.write_csv(&run.join(FILE))
     }
 }
@@ -208,7 +200,7 @@ mod tests {
             score: None,
         };
         let nested = NestedScore {
-            metric: "accuracy".into(),
+            metric: Metric::Accuracy,
             score: Some(0.5),
             interval: None,
             folds: vec![

@@ -7,13 +7,13 @@ use crate::{
     error::Result,
     extraction::forecast::megabytes,
     head::bank::Bank,
-    metrics::row_statistics::OF_PROBABILITIES,
+    metrics::metric::Metric,
     progress::{Progress, WithinStage},
     report::sheet::Sheet,
     selection::section::Search,
     sweep::{
         Sweep,
-        candidates::{Metric, pooled},
+        candidates::{better_of, pooled},
         halving::halve,
         heads::{HeadPlan, HeadResult, SharedFeatures, ViewKey, best_loss},
         journal::{Journal, UnitRecord, unit_name},
@@ -158,7 +158,7 @@ pub(super) fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
 /// When the cache or the disk is at fault.
 pub(super) fn search(
     sweep: &Sweep<'_>,
-    metric: &Metric,
+    metric: Metric,
     journal: &Journal,
     progress: &dyn Progress,
 ) -> Result<SearchOutcome> {
@@ -200,14 +200,11 @@ pub(super) fn search(
             done.add(unit);
             for trial in trials {
                 let score = score(sweep, &done, metric, *trial);
-                best = metric.better_of(best, score.map(|score| (score, *trial)));
+                best = better_of(metric, best, score.map(|score| (score, *trial)));
             }
             if let Some((score, trial)) = best {
                 let settings = described(&sweep.trials[trial].settings);
-                progress.detail(&format!(
-                    "best {} {score:.4}: {settings}",
-                    metric.name.replace('_', " ")
-                ));
+                progress.detail(&format!("best {} {score:.4}: {settings}", metric.in_words()));
             }
             // Fits in full batch were counted one by one.
             progress.advance(n_heads.saturating_sub(within.advanced()), 0);
@@ -235,7 +232,7 @@ pub(super) fn search(
 /// When the heads of one trial do not fit, or what heads say of the rows does not.
 fn at_a_time(
     sweep: &Sweep<'_>,
-    metric: &Metric,
+    metric: Metric,
     groups: &[TrialGroup],
     n_heads: usize,
 ) -> Result<Vec<usize>> {
@@ -262,11 +259,10 @@ fn at_a_time(
             let own = memory.heads_at_a_time(pipeline, together, UNIT_HEADS, cure)?;
             fewest = fewest.min(own);
             let predictions = memory.prediction_bytes(n_heads / sweep.splits.len(), n_judged);
-            if OF_PROBABILITIES.contains(&metric.name) && predictions > memory.left_bytes() {
+            if metric.needs_probabilities() && predictions > memory.left_bytes() {
                 return Err(sweep.pipeline.refuse(
                     format!(
-                        "{} is compared by the probability of every class on every row that is judged, {} for {}",
-                        metric.name,
+                        "{metric} is compared by the probability of every class on every row that is judged, {} for {}",
                         megabytes(predictions),
                         counted(n_heads, "head"),
                     ),
@@ -333,7 +329,7 @@ pub(super) fn unit(
 }
 
 /// A trial's score: the mean over its seeds, on the rows of all folds; of the heads that learned from all rows.
-fn score(sweep: &Sweep<'_>, done: &SearchOutcome, metric: &Metric, trial: usize) -> Option<f64> {
+fn score(sweep: &Sweep<'_>, done: &SearchOutcome, metric: Metric, trial: usize) -> Option<f64> {
     score_on(sweep, done, metric, trial, &whole_cuts(sweep))
 }
 
@@ -346,7 +342,7 @@ pub(super) fn whole_cuts(sweep: &Sweep<'_>) -> Vec<usize> {
 pub(super) fn score_on(
     sweep: &Sweep<'_>,
     done: &SearchOutcome,
-    metric: &Metric,
+    metric: Metric,
     trial: usize,
     splits: &[usize],
 ) -> Option<f64> {
@@ -359,7 +355,7 @@ pub(super) fn score_on(
 pub(super) fn score_of<'a>(
     sweep: &Sweep<'_>,
     done: &SearchOutcome,
-    metric: &Metric,
+    metric: Metric,
     splits: &[usize],
     result: impl Fn(u64, usize) -> &'a HeadResult,
 ) -> Option<f64> {
@@ -370,7 +366,7 @@ pub(super) fn score_of<'a>(
             return None;
         }
         let all: Vec<&Predictions> = results.iter().map(|result| &result.predictions).collect();
-        total += pooled(splits, &all, done, sweep, metric).score(metric.name, None)?;
+        total += pooled(splits, &all, done, sweep, metric).score(metric, None)?;
     }
     Some(total / sweep.section.seeds as f64)
 }

@@ -19,7 +19,6 @@ use crate::{
         multilabel,
         outputs::OutputRows,
         regression,
-        row_statistics::OF_PROBABILITIES,
         scorer::ClassScorer,
     },
     report::tables::Table,
@@ -182,7 +181,8 @@ impl Documents {
         let rows = validation.to_vec();
         let select = pipeline.file.sweep.as_ref();
         let select = select.and_then(|section| section.select.as_deref());
-        let needs_probabilities = select.is_some_and(|name| OF_PROBABILITIES.contains(&name));
+        let needs_probabilities =
+            select.and_then(Metric::named).is_some_and(Metric::needs_probabilities);
         match pipeline.file.data.task {
             Task::Classification => Box::new(ClassEvaluator {
                 rows,

@@ -10,6 +10,7 @@ use crate::{
     error::Result,
     head::{bank::Evaluator, outputs::OutputHead, saved::HeadDescription},
     metrics::{
+        metric::Metric,
         outputs::{OutputRows, gathered},
         row_statistics::RowStatistics,
         tagging::TaggedSentence,
@@ -103,7 +104,12 @@ impl Predictions {
     }
 
     /// Beside what is true of these rows, in their order, as far as a metric needs it.
-    pub(crate) fn statistics(&self, dataset: &Dataset, rows: &Gold, metric: &str) -> RowStatistics {
+    pub(crate) fn statistics(
+        &self,
+        dataset: &Dataset,
+        rows: &Gold,
+        metric: Metric,
+    ) -> RowStatistics {
         let target = |row: &u32| &dataset.rows[*row as usize].target;
         match self {
             Predictions::Classes(predicted) => {
@@ -143,7 +149,7 @@ impl Predictions {
                     })
                     .collect();
                 match metric {
-                    "macro_f1" | "weighted_f1" => {
+                    Metric::MacroF1 | Metric::WeightedF1 => {
                         RowStatistics::tags(&sentences, dataset.labels.names())
                     }
                     _ => RowStatistics::sentences(&sentences, dataset.labels.names()),

@@ -7,6 +7,7 @@ use frostbert::{
     metrics::{
         comparison::{holm, mcnemar, paired_bootstrap, standard_deviation},
         intervals::{Bootstrap, resample},
+        metric::Metric,
         row_statistics::RowStatistics,
     },
     selection::curves::expected_best,
@@ -67,7 +68,7 @@ fn holm_adjusts_as_statsmodels_does() {
 }
 
 /// Our draws are others than numpy's: standard errors agree to a twentieth, and the law between them and p exactly.
-fn holds_beside_numpy(pair: &Pair, metric: &str, of: impl Fn(&[f64]) -> RowStatistics) {
+fn holds_beside_numpy(pair: &Pair, metric: Metric, of: impl Fn(&[f64]) -> RowStatistics) {
     let [one, other] = [&pair.one, &pair.other].map(|predicted| of(predicted));
     let settings = Bootstrap { resamples: 2_000, seed: 5 };
     let difference =
@@ -95,10 +96,10 @@ fn the_paired_bootstrap_agrees_with_numpy() {
     let classes =
         |values: &[f64]| -> Vec<u32> { values.iter().map(|&class| class as u32).collect() };
     let gold = Arc::new(classes(&fixture.macro_f1.gold));
-    holds_beside_numpy(&fixture.macro_f1, "macro_f1", |predicted| {
+    holds_beside_numpy(&fixture.macro_f1, Metric::MacroF1, |predicted| {
         RowStatistics::classes(gold.clone(), classes(predicted), 3)
     });
-    holds_beside_numpy(&fixture.spearman, "spearman", |predicted| {
+    holds_beside_numpy(&fixture.spearman, Metric::Spearman, |predicted| {
         RowStatistics::values(&fixture.spearman.gold, predicted)
     });
 }

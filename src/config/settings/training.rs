@@ -42,13 +42,11 @@ pub(super) fn losses(task: Task) -> &'static [Loss] {
 fn metrics(task: Task) -> &'static [Metric] {
     use Metric::*;
     match task {
-        Task::Classification => {
-            &[Accuracy, MacroF1, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece]
-        }
+        Task::Classification => &Metric::OF_CLASSES,
         Task::Multilabel => &[Accuracy, MicroF1, MacroF1, WeightedF1, RocAuc, LogLoss, Brier, Ece],
-        Task::Regression | Task::Similarity => &[Spearman, Pearson, Mse, Mae],
+        Task::Regression | Task::Similarity => &Metric::OF_NUMBERS,
         Task::Tokens => &[TokenAccuracy, EntityF1Strict, EntityF1Conlleval, MacroF1, WeightedF1],
-        Task::Qa => &[ExactMatch, F1],
+        Task::Qa => &Metric::OF_ANSWERS,
     }
 }
 

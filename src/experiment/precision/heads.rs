@@ -6,7 +6,10 @@ use crate::{
     data::dataset::Dataset,
     encoder::checkpoint::Checkpoint,
     error::Result,
-    metrics::intervals::{Bootstrap, interval, resample},
+    metrics::{
+        intervals::{Bootstrap, interval, resample},
+        metric::Metric,
+    },
     progress::Progress,
     sweep::{OutOfFold, out_of_fold},
 };
@@ -19,7 +22,7 @@ const DRAWS: usize = 1000;
 
 /// Heads on the states of several precisions.
 pub(super) struct PrecisionHeads {
-    pub(super) metric: &'static str,
+    pub(super) metric: Metric,
     /// Rows that were judged.
     pub(super) n_rows: usize,
     /// One for each precision.
@@ -83,8 +86,9 @@ fn compare(first: &OutOfFold, head: &OutOfFold, bootstrap: Bootstrap) -> Compare
         value: head.statistics.score(first.metric, None),
         difference: difference(None),
         interval,
-        is_worse: interval
-            .is_some_and(|[low, high]| if first.higher_is_better { high < 0.0 } else { low > 0.0 }),
+        is_worse: interval.is_some_and(|[low, high]| {
+            if first.metric.higher_is_better() { high < 0.0 } else { low > 0.0 }
+        }),
     }
 }
 
@@ -102,8 +106,7 @@ mod tests {
         let predictions =
             predictions.map(|(row, class)| if row < n_wrong { 1 - class } else { *class });
         OutOfFold {
-            metric: "accuracy",
-            higher_is_better: true,
+            metric: Metric::Accuracy,
             statistics: RowStatistics::classes(Arc::new(gold.clone()), predictions.collect(), 2),
         }
     }
@@ -122,13 +125,15 @@ mod tests {
         assert_eq!(luck.interval.unwrap()[1], 0.0);
         assert!((luck.value.unwrap() - 189.0 / 200.0).abs() < 1e-12);
         // Errors are better where they are smaller.
-        let errors = |mut head: OutOfFold| {
-            head.higher_is_better = false;
-            head
+        let errors = |n_wrong: usize| {
+            let of_rows = (0..200).map(|row| if row < n_wrong { 1.0 } else { 0.0 });
+            OutOfFold {
+                metric: Metric::Mae,
+                statistics: RowStatistics::means(vec![(Metric::Mae, of_rows.collect())]),
+            }
         };
-        assert!(
-            compare(&errors(head(40)), &errors(head(10)), bootstrap).interval.unwrap()[0] > 0.0
-        );
-        assert!(compare(&errors(head(40)), &errors(head(10)), bootstrap).is_worse);
+        let worse = compare(&errors(10), &errors(40), bootstrap);
+        assert!(worse.is_worse && worse.interval.unwrap()[0] > 0.0);
+        assert!(!compare(&errors(40), &errors(10), bootstrap).is_worse);
     }
 }

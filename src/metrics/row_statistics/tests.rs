@@ -8,12 +8,14 @@ use serde_json::Value;
 use super::*;
 use crate::metrics::{classification, multilabel, regression, span, tagging};
 
+const OF_PROBABILITIES: [Metric; 4] = [Metric::RocAuc, Metric::LogLoss, Metric::Brier, Metric::Ece];
+
 /// Every metric on all rows, and on a draw beside the statistics of the rows drawn, both equal to what `expected` says.
 fn holds(statistics: &RowStatistics, expected: &Value) {
     for metric in statistics.metrics() {
         let got = statistics.score(metric, None);
         assert!(got.is_some(), "{metric} is undefined");
-        assert_eq!(got, expected[metric].as_f64(), "{metric}");
+        assert_eq!(got, expected[metric.name()].as_f64(), "{metric}");
     }
 }
 
@@ -86,7 +88,11 @@ fn labels_score_as_the_multi_label_classifier_does() {
 }
 
 /// As [`holds`] and [`weighs`], of statistics that are made for each metric of probabilities.
-fn of_probabilities(n_rows: usize, expected: &Value, of: impl Fn(&str, &[usize]) -> RowStatistics) {
+fn of_probabilities(
+    n_rows: usize,
+    expected: &Value,
+    of: impl Fn(Metric, &[usize]) -> RowStatistics,
+) {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let all: Vec<usize> = (0..n_rows).collect();
     for metric in OF_PROBABILITIES {
@@ -172,7 +178,7 @@ fn values_score_as_the_regressor_does() {
 #[test]
 fn a_head_that_diverged_has_no_score() {
     let statistics = RowStatistics::values(&[1.0, 2.0], &[f64::NAN, 1.0]);
-    assert_eq!((statistics.n_rows(), statistics.score("mse", None)), (2, None));
+    assert_eq!((statistics.n_rows(), statistics.score(Metric::Mse, None)), (2, None));
 }
 
 #[test]
@@ -220,20 +226,20 @@ fn answers_score_by_the_rules_of_squad() {
     let statistics = RowStatistics::answers(&questions);
     let metrics = span::evaluate(&questions, None);
     holds(&statistics, &serde_json::to_value(metrics).unwrap());
-    assert_eq!(statistics.score("exact_match", Some(&[0, 2, 0])), Some(0.0));
-    assert_eq!(statistics.right("exact_match"), Some(vec![true, false, false]));
+    assert_eq!(statistics.score(Metric::ExactMatch, Some(&[0, 2, 0])), Some(0.0));
+    assert_eq!(statistics.right(Metric::ExactMatch), Some(vec![true, false, false]));
 }
 
 #[test]
 fn right_rows_are_told_where_the_metric_is_their_share() {
     let classes = RowStatistics::classes(Arc::new(vec![0, 1, 1]), vec![0, 0, 1], 2);
-    assert_eq!(classes.right("accuracy"), Some(vec![true, false, true]));
-    assert_eq!(classes.right("macro_f1"), None);
+    assert_eq!(classes.right(Metric::Accuracy), Some(vec![true, false, true]));
+    assert_eq!(classes.right(Metric::MacroF1), None);
     let gold = ndarray::array![[true, false], [true, true]];
     let labels =
         RowStatistics::labels(gold.view(), ndarray::array![[true, false], [true, false]].view());
-    assert_eq!(labels.right("accuracy"), Some(vec![true, false]));
-    assert_eq!(RowStatistics::values(&[1.0], &[1.0]).right("mse"), None);
+    assert_eq!(labels.right(Metric::Accuracy), Some(vec![true, false]));
+    assert_eq!(RowStatistics::values(&[1.0], &[1.0]).right(Metric::Mse), None);
 }
 
 #[test]

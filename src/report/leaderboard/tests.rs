@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    metrics::{intervals::Bootstrap, row_statistics::RowStatistics},
+    metrics::{intervals::Bootstrap, metric::Metric, row_statistics::RowStatistics},
     selection::leaderboard::{Candidate, SeedResult, rank},
 };
 
@@ -47,7 +47,7 @@ pub(crate) fn findings(
         })
         .collect();
     let draws = Bootstrap { resamples: 200, seed: 3 };
-    SweepFindings::new(rank(&candidates, "macro_f1", true, draws), continuous)
+    SweepFindings::new(rank(&candidates, Metric::MacroF1, draws), continuous)
 }
 
 /// All layers, three poolings, two rates: better in the upper middle, and with the mean.

@@ -15,12 +15,15 @@ pub(crate) fn board(keys: &[&str], trials: &[(&[Value], f64)]) -> Leaderboard {
             let settings = keys.iter().map(ToString::to_string);
             Candidate {
                 settings: settings.zip(values.iter().cloned()).collect(),
-                outcomes: vec![outcome(RowStatistics::means(vec![("score", vec![*score; 3])]))],
+                outcomes: vec![outcome(RowStatistics::means(vec![(
+                    Metric::Accuracy,
+                    vec![*score; 3],
+                )]))],
                 rung: None,
             }
         })
         .collect();
-    rank(&candidates, "score", true, DRAWS)
+    rank(&candidates, Metric::Accuracy, DRAWS)
 }
 
 fn outcome(statistics: RowStatistics) -> SeedResult {
@@ -70,15 +73,17 @@ fn names(board: &Leaderboard) -> Vec<&str> {
 
 #[test]
 fn the_best_stands_first_ties_in_the_order_of_trials_and_the_undefined_last() {
-    let of =
-        |name, score: f64| candidate(name, vec![RowStatistics::means(vec![("mse", vec![score])])]);
-    let diverged = candidate("none", vec![RowStatistics::means(vec![("other", vec![0.0])])]);
+    let of = |name, score: f64| {
+        let metrics = [Metric::Mse, Metric::Spearman].map(|metric| (metric, vec![score]));
+        candidate(name, vec![RowStatistics::means(metrics.to_vec())])
+    };
+    let diverged = candidate("none", vec![RowStatistics::means(vec![(Metric::Mae, vec![0.0])])]);
     let candidates = [diverged, of("b", 2.0), of("a", 1.0), of("c", 2.0)];
-    let least = rank(&candidates, "mse", false, DRAWS);
+    let least = rank(&candidates, Metric::Mse, DRAWS);
     assert_eq!(names(&least), ["a", "b", "c", "none"]);
     let trials: Vec<(usize, usize)> = least.rows.iter().map(|row| (row.rank, row.trial)).collect();
     assert_eq!(trials, [(1, 2), (2, 1), (3, 3), (4, 0)]);
-    assert_eq!(names(&rank(&candidates, "mse", true, DRAWS))[0], "b");
+    assert_eq!(names(&rank(&candidates, Metric::Spearman, DRAWS))[0], "b");
     assert!(!least.rows[3].not_worse_than_best);
     assert_eq!(least.rows[3].interval, None);
 }
@@ -87,7 +92,7 @@ fn the_best_stands_first_ties_in_the_order_of_trials_and_the_undefined_last() {
 fn the_head_with_the_smaller_loss_stands_first_and_others_are_compared_with_it_draw_by_draw() {
     let mut rng = ChaCha8Rng::seed_from_u64(31);
     let gold: Vec<u32> = (0..300).map(|_| rng.gen_range(0..2)).collect();
-    let mut head = |name: &str, metric: &str, certainty: f32| {
+    let mut head = |name: &str, metric: Metric, certainty: f32| {
         let sure = gold.iter().map(|&class| {
             let noise = rng.gen_range(-0.45..0.45f32);
             let of_truth = (certainty + noise).clamp(0.01, 0.99);
@@ -101,10 +106,10 @@ fn the_head_with_the_smaller_loss_stands_first_and_others_are_compared_with_it_d
         let statistics = RowStatistics::class_probabilities(metric, &gold, probabilities.view());
         candidate(name, vec![statistics])
     };
-    for (metric, higher_is_better) in [("log_loss", false), ("brier", false), ("roc_auc", true)] {
+    for metric in [Metric::LogLoss, Metric::Brier, Metric::RocAuc] {
         let candidates = [("bad", 0.55), ("good", 0.75), ("fair", 0.65)]
             .map(|(name, certainty)| head(name, metric, certainty));
-        let board = rank(&candidates, metric, higher_is_better, DRAWS);
+        let board = rank(&candidates, metric, DRAWS);
         assert_eq!(names(&board), ["good", "fair", "bad"], "{metric}");
         assert_eq!(board.test, Test::PairedBootstrap);
         let [low, high] = board.rows[0].interval.unwrap();
@@ -122,7 +127,7 @@ fn a_later_rung_stands_before_a_better_score_of_an_earlier_one() {
     candidates[0].rung = Some(1);
     candidates[1].rung = Some(1);
     candidates[2].rung = Some(0);
-    let board = rank(&candidates, "accuracy", true, DRAWS);
+    let board = rank(&candidates, Metric::Accuracy, DRAWS);
     assert_eq!(names(&board), ["0.7", "0.6", "0.9"]);
     assert_eq!(board.rows[2].p_value, Some(1.0));
     assert!(board.rows[2].not_worse_than_best);
@@ -140,7 +145,7 @@ fn a_score_is_the_mean_over_seeds_with_their_spread_and_that_of_the_folds() {
     one.outcomes[1].fold_scores = vec![0.5, 0.75, 0.25];
     one.outcomes[0].best_epochs = vec![1, 2];
     one.outcomes[1].best_epochs = vec![4, 5];
-    let board = rank(&[one], "accuracy", true, DRAWS);
+    let board = rank(&[one], Metric::Accuracy, DRAWS);
     let row = &board.rows[0];
     assert_eq!((row.score, row.seeds, row.folds), (Some(0.75), 2, 3));
     let spread = row.seed_spread.unwrap();
@@ -158,9 +163,9 @@ fn intervals_are_those_of_the_bootstrap_of_the_metric() {
     let mut rows = Rows::new(300, 4);
     let statistics = rows.head(0.8);
     let [expected] = crate::metrics::intervals::bootstrap(300, DRAWS, |weights| {
-        [statistics.score("macro_f1", Some(weights))]
+        [statistics.score(Metric::MacroF1, Some(weights))]
     });
-    let board = rank(&[candidate("one", vec![statistics])], "macro_f1", true, DRAWS);
+    let board = rank(&[candidate("one", vec![statistics])], Metric::MacroF1, DRAWS);
     assert!(expected.is_some());
     assert_eq!(board.rows[0].interval, expected);
 }
@@ -175,21 +180,21 @@ fn single_seeds_are_compared_by_mcnemar_where_the_metric_is_a_share_of_right_row
     // Seven rows that only the first gets right, and one that only the second does.
     let candidates =
         [candidate("first", head(&[0])), candidate("second", head(&[1, 2, 3, 4, 5, 6, 7]))];
-    let board = rank(&candidates, "accuracy", true, DRAWS);
+    let board = rank(&candidates, Metric::Accuracy, DRAWS);
     assert_eq!(board.test, Test::Mcnemar);
     assert!((board.rows[1].p_value.unwrap() - 2.0 * 9.0 / 256.0).abs() < 1e-12);
-    let other = rank(&candidates, "macro_f1", true, DRAWS);
+    let other = rank(&candidates, Metric::MacroF1, DRAWS);
     assert_eq!(other.test, Test::PairedBootstrap);
 }
 
 /// Of `n_sweeps` sweeps of heads with the given chances to be right, how many heads beside the best are marked as worse.
-fn share_marked(metric: &str, accuracies: &[f64], n_sweeps: u64) -> f64 {
+fn share_marked(metric: Metric, accuracies: &[f64], n_sweeps: u64) -> f64 {
     let mut n_marked = 0;
     for seed in 0..n_sweeps {
         let mut rows = Rows::new(300, 1_000 + seed);
         let candidates: Vec<Candidate> =
             accuracies.iter().map(|&accuracy| candidate("", vec![rows.head(accuracy)])).collect();
-        let board = rank(&candidates, metric, true, DRAWS);
+        let board = rank(&candidates, metric, DRAWS);
         n_marked += board.rows.iter().filter(|row| !row.not_worse_than_best).count();
     }
     n_marked as f64 / (n_sweeps as f64 * (accuracies.len() - 1) as f64)
@@ -197,7 +202,7 @@ fn share_marked(metric: &str, accuracies: &[f64], n_sweeps: u64) -> f64 {
 
 #[test]
 fn of_two_equally_good_heads_one_is_rarely_called_worse() {
-    for metric in ["accuracy", "macro_f1"] {
+    for metric in [Metric::Accuracy, Metric::MacroF1] {
         let share = share_marked(metric, &[0.8, 0.8], 400);
         // A test at 5 % marks 20 of 400, within 3 standard deviations 7 to 33.
         assert!((0.005..0.085).contains(&share), "{metric}: {share}");
@@ -206,7 +211,7 @@ fn of_two_equally_good_heads_one_is_rarely_called_worse() {
 
 #[test]
 fn of_many_equally_good_heads_few_are_called_worse() {
-    for metric in ["accuracy", "macro_f1"] {
+    for metric in [Metric::Accuracy, Metric::MacroF1] {
         let share = share_marked(metric, &[0.8; 30], 30);
         assert!(share < 0.02, "{metric}: {share}");
     }
@@ -216,7 +221,7 @@ fn of_many_equally_good_heads_few_are_called_worse() {
 fn clearly_worse_heads_are_called_worse_among_many() {
     let mut accuracies = vec![0.9];
     accuracies.resize(101, 0.7);
-    for metric in ["accuracy", "macro_f1"] {
+    for metric in [Metric::Accuracy, Metric::MacroF1] {
         let share = share_marked(metric, &accuracies, 2);
         assert!(share > 0.98, "{metric}: {share}");
     }
@@ -233,7 +238,7 @@ fn the_board_is_the_same_for_any_number_of_threads() {
         .collect();
     let on = |n_threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-        pool.install(|| rank(&candidates, "weighted_f1", true, DRAWS))
+        pool.install(|| rank(&candidates, Metric::WeightedF1, DRAWS))
     };
     let one = on(1);
     assert!(one.rows[19].p_value.is_some());
@@ -256,15 +261,15 @@ fn without_draws_there_are_scores_and_nothing_of_their_luck() {
     let mut rows = Rows::new(50, 6);
     let candidates = [0.9, 0.6].map(|accuracy| candidate("", vec![rows.head(accuracy)]));
     let none = Bootstrap { resamples: 0, seed: 1 };
-    let board = rank(&candidates, "macro_f1", true, none);
+    let board = rank(&candidates, Metric::MacroF1, none);
     assert_eq!((board.rows[0].interval, board.rows[1].p_value), (None, None));
     assert!(board.rows[1].not_worse_than_best);
-    assert_eq!(rank(&[], "macro_f1", true, none).rows, []);
+    assert_eq!(rank(&[], Metric::MacroF1, none).rows, []);
 }
 
 #[test]
 #[should_panic(expected = "all heads are measured on the same 5 rows")]
 fn heads_of_other_rows_are_refused() {
     let of = |n_rows| candidate("", vec![Rows::new(n_rows, 1).head(0.5)]);
-    rank(&[of(5), of(6)], "accuracy", true, DRAWS);
+    rank(&[of(5), of(6)], Metric::Accuracy, DRAWS);
 }
