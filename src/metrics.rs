@@ -3,7 +3,7 @@
 //! Everything here is a function of integer labels and arrays of numbers, [`span`] of short answers; nothing knows of
 //! documents, files or models.
 //!
-//! - [`metric`]: the metrics by name;
+//! - [`metric`], [`scores`]: the metrics by name; their values on some rows;
 //! - [`classification`]: one call for all metrics of a classifier on one split;
 //! - [`tagging`]: one call for all metrics of a tagger, by words and by the entities of a [`tag_scheme`];
 //! - [`span`]: answers to questions by the rules of SQuAD;
@@ -43,79 +43,27 @@ pub mod ranking;
 pub mod regression;
 pub mod row_statistics;
 pub mod scorer;
+pub mod scores;
 pub mod span;
 pub mod tag_scheme;
 pub mod tagging;
 
 use serde::{Deserialize, Serialize};
 
-use self::confusion::ConfusionCell;
+use self::{confusion::ConfusionCell, scores::Scores};
 
 /// Above so many classes what grows with their square, or with rows times classes, is not kept whole: the confusion becomes
 /// a list of cells, a table of predictions keeps the most probable classes, outputs are read a few rows at a time. A
 /// matrix of so many classes takes 33 MB of `metrics.json`.
 pub const MANY_CLASSES: usize = 1_000;
 
-/// All metrics of a classifier on one split, in the order and under the names in which they are written as JSON.
-///
-/// A field `<name>_ci` is the 95 % interval `[low, high]` of `<name>`; see [`intervals`].
+/// All metrics of a classifier on one split, in the order in which they are written as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClassificationMetrics {
-    /// Fraction of rows whose predicted class is the true one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<f64>,
-    /// 95 % interval of `accuracy`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy_ci: Option<[f64; 2]>,
-    /// Mean F1 over the classes that occur in truth or predictions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_f1: Option<f64>,
-    /// 95 % interval of `macro_f1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_f1_ci: Option<[f64; 2]>,
-    /// F1 of the pooled counts; equal to the accuracy where every row has one label.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub micro_f1: Option<f64>,
-    /// 95 % interval of `micro_f1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub micro_f1_ci: Option<[f64; 2]>,
-    /// Mean F1 over the classes, weighted by support.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weighted_f1: Option<f64>,
-    /// 95 % interval of `weighted_f1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weighted_f1_ci: Option<[f64; 2]>,
-    /// Matthews correlation coefficient, from -1 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mcc: Option<f64>,
-    /// 95 % interval of `mcc`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mcc_ci: Option<[f64; 2]>,
-    /// Area under the ROC curve; one-vs-rest macro average beyond two classes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub roc_auc: Option<f64>,
-    /// 95 % interval of `roc_auc`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub roc_auc_ci: Option<[f64; 2]>,
-    /// Mean negative log-likelihood of the true class, in nats.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_loss: Option<f64>,
-    /// 95 % interval of `log_loss`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_loss_ci: Option<[f64; 2]>,
-    /// Mean squared error of the probabilities: from 0 to 1 for two classes, from 0 to 2 for more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub brier: Option<f64>,
-    /// 95 % interval of `brier`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub brier_ci: Option<[f64; 2]>,
-    /// Expected calibration error in 15 bins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ece: Option<f64>,
-    /// 95 % interval of `ece`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ece_ci: Option<[f64; 2]>,
+    /// The metrics of [`Metric::OF_CLASSES`](metric::Metric::OF_CLASSES).
+    #[serde(flatten)]
+    pub scores: Scores,
     /// Number of rows.
     pub n: usize,
     /// One entry for each class of the label map, in label order.

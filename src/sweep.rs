@@ -34,7 +34,7 @@ use crate::{
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    metrics::{intervals::Bootstrap, metric::Metric},
+    metrics::{intervals::Bootstrap, metric::Metric, scores::Scores},
     progress::Progress,
     report::leaderboard,
     run_folder,
@@ -101,7 +101,7 @@ pub struct Best {
     /// What was varied, with its values.
     pub settings: Map<String, Value>,
     /// What chose it: its metric on the rows that its heads did not see.
-    pub validation: Map<String, Value>,
+    pub validation: Scores,
     /// On rows that decided nothing.
     pub test: Option<TaskMetrics>,
 }
@@ -279,7 +279,7 @@ pub(crate) fn sweep_on(
         progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
         let files = |run: &Path, metrics: &RunMetrics| {
             let test = metrics.test.as_ref();
-            let test = test.and_then(|test| candidates::value_of(test, metric));
+            let test = test.and_then(|test| test.scores().value(metric));
             write(run, test.map(|value| (chosen.row, value)))
         };
         match sweep.train_winner(chosen.trial, row.best_epoch, &run, &files, progress) {
@@ -308,7 +308,7 @@ pub(crate) fn sweep_on(
     }
     let best = Best {
         settings: candidates::settings(row),
-        validation: candidates::scores(metric, row),
+        validation: Scores::new([metric], [row.score], [row.interval]),
         test: winner.metrics.test.clone(),
     };
     Ok(SweepReport {

@@ -30,7 +30,7 @@ use crate::{
     head::{saved::Head, spec::Objective, targets::TargetTable},
     metrics::{
         ClassificationMetrics, intervals::Bootstrap, metric::Metric, multilabel::MultilabelMetrics,
-        regression::RegressionMetrics, span::QaMetrics, tagging::TaggingMetrics,
+        regression::RegressionMetrics, scores::Scores, span::QaMetrics, tagging::TaggingMetrics,
     },
     report::tables::Table,
     states::StateId,
@@ -83,6 +83,19 @@ pub enum TaskMetrics {
     Regression(RegressionMetrics),
     Tokens(TaggingMetrics),
     Qa(QaMetrics),
+}
+
+impl TaskMetrics {
+    /// The values of the task's metrics.
+    pub fn scores(&self) -> &Scores {
+        match self {
+            TaskMetrics::Classification(metrics) => &metrics.scores,
+            TaskMetrics::Multilabel(metrics) => &metrics.scores,
+            TaskMetrics::Regression(metrics) => &metrics.scores,
+            TaskMetrics::Tokens(metrics) => &metrics.scores,
+            TaskMetrics::Qa(metrics) => &metrics.scores,
+        }
+    }
 }
 
 impl<'c> TaskRows<'c> {

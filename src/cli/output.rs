@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::Result;
 use frostbert::{
-    metrics::ClassScore,
+    metrics::{
+        ClassScore,
+        metric::Metric,
+        scores::{Score, Scores},
+    },
     tasks::TaskMetrics,
     wording::{counted, printable},
 };
@@ -103,25 +107,25 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// The metrics that are shown to people, in this order, where a task has them.
-pub(super) const SHOWN: [&str; 18] = [
-    "exact_match",
-    "f1",
-    "entity_f1_strict",
-    "entity_f1_conlleval",
-    "token_accuracy",
-    "accuracy",
-    "micro_f1",
-    "macro_f1",
-    "weighted_f1",
-    "mcc",
-    "roc_auc",
-    "log_loss",
-    "brier",
-    "ece",
-    "spearman",
-    "pearson",
-    "mse",
-    "mae",
+pub(super) const SHOWN: [Metric; 18] = [
+    Metric::ExactMatch,
+    Metric::F1,
+    Metric::EntityF1Strict,
+    Metric::EntityF1Conlleval,
+    Metric::TokenAccuracy,
+    Metric::Accuracy,
+    Metric::MicroF1,
+    Metric::MacroF1,
+    Metric::WeightedF1,
+    Metric::Mcc,
+    Metric::RocAuc,
+    Metric::LogLoss,
+    Metric::Brier,
+    Metric::Ece,
+    Metric::Spearman,
+    Metric::Pearson,
+    Metric::Mse,
+    Metric::Mae,
 ];
 
 /// Metrics of several parts side by side, with intervals. The micro F1 of single labels is their accuracy, and left out.
@@ -132,32 +136,25 @@ pub(super) fn metrics_table(parts: &[(&str, &TaskMetrics)]) -> String {
             .map(String::from)
             .collect(),
     ];
-    let values: Vec<serde_json::Value> = parts
-        .iter()
-        .map(|(_, metrics)| serde_json::to_value(metrics).unwrap_or_default())
-        .collect();
+    let scores: Vec<&Scores> = parts.iter().map(|(_, metrics)| metrics.scores()).collect();
     let is_single =
         parts.iter().any(|(_, metrics)| matches!(metrics, TaskMetrics::Classification(_)));
-    for name in SHOWN {
-        let is_known = values.iter().any(|metrics| metrics.get(name).is_some());
-        if !is_known || (is_single && name == "micro_f1") {
+    for metric in SHOWN {
+        let is_known = scores.iter().any(|scores| scores.get(metric).is_some());
+        if !is_known || (is_single && metric == Metric::MicroF1) {
             continue;
         }
-        let mut line = vec![name.to_string()];
-        line.extend(values.iter().map(|metrics| cell(metrics, name)));
+        let mut line = vec![metric.to_string()];
+        line.extend(scores.iter().map(|scores| cell(scores.get(metric))));
         lines.push(line);
     }
     align(&lines)
 }
 
-fn cell(metrics: &serde_json::Value, name: &str) -> String {
-    let number = |value: &serde_json::Value| value.as_f64();
-    let value = metrics.get(name).and_then(number);
-    let value = value.map_or("-".to_string(), |value| format!("{value:.3}"));
-    let interval = metrics.get(format!("{name}_ci")).and_then(|interval| {
-        let low = number(interval.get(0)?)?;
-        Some(format!(" [{low:.3}, {:.3}]", number(interval.get(1)?)?))
-    });
+fn cell(score: Option<&Score>) -> String {
+    let value = score.map_or("-".to_string(), |score| format!("{:.3}", score.value));
+    let interval = score.and_then(|score| score.interval);
+    let interval = interval.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
     value + &interval.unwrap_or_default()
 }
 

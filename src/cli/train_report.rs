@@ -1,6 +1,7 @@
 //! The report of one trained head for people.
 
 use frostbert::{
+    metrics::metric::Metric,
     tasks::{
         TaskMetrics,
         measure::{RunMetrics, measured_parts},
@@ -107,14 +108,12 @@ fn describe_head(report: &TrainReport) -> String {
     if let (Some(before), Some(TaskMetrics::Classification(after))) =
         (&metrics.before_calibration, &metrics.test)
     {
-        let change = |name: &str, before: Option<f64>, after: Option<f64>| {
-            Some(format!("{name} {:.3} -> {:.3}", before?, after?))
+        let change = |metric: Metric| {
+            let (before, after) = (before.value(metric)?, after.scores.value(metric)?);
+            Some(format!("{metric} {before:.3} -> {after:.3}"))
         };
-        let changes: Vec<String> =
-            [change("ece", before.ece, after.ece), change("brier", before.brier, after.brier)]
-                .into_iter()
-                .flatten()
-                .collect();
+        let changes = [Metric::Ece, Metric::Brier].into_iter().filter_map(change);
+        let changes: Vec<String> = changes.collect();
         text.push_str(&format!(
             "            the temperature changes on test: {}\n",
             changes.join(", ")
@@ -134,9 +133,9 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
     };
     let scores: Vec<String> = output::SHOWN
         .iter()
-        .filter_map(|name| {
-            let value = baseline.metrics.get(*name)?.as_f64()?;
-            Some(format!("{name} {value:.3}"))
+        .filter_map(|metric| {
+            let value = baseline.metrics.get(metric.name())?.as_f64()?;
+            Some(format!("{metric} {value:.3}"))
         })
         .take(4)
         .collect();

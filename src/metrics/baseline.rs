@@ -3,6 +3,7 @@
 use ndarray::ArrayView2;
 
 use super::counts::ClassCounts;
+use super::metric::Metric;
 use super::multilabel::RowDecisions;
 use super::regression;
 use super::tagging::{TaggedSentence, TaggingMetrics, evaluate};
@@ -72,8 +73,8 @@ pub fn most_frequent_tag(tag: usize, sentences: &[&[usize]], labels: &[String]) 
 /// ```
 pub fn mean_value(train: &[f64], truth: &[f64]) -> Option<MeanBaseline> {
     let value = train.iter().sum::<f64>() / train.len() as f64;
-    let metrics = regression::evaluate(truth, &vec![value; truth.len()], None);
-    Some(MeanBaseline { value, mse: metrics.mse?, mae: metrics.mae? })
+    let scores = regression::evaluate(truth, &vec![value; truth.len()], None).scores;
+    Some(MeanBaseline { value, mse: scores.value(Metric::Mse)?, mae: scores.value(Metric::Mae)? })
 }
 
 /// What always answering with the same labels scores on `truth [n, C]`: those that at least half of the rows of `train [m, C]`
@@ -139,9 +140,9 @@ mod tests {
         let labels = ["B-x", "O"].map(String::from);
         let metrics = most_frequent_tag(1, &[&[1, 0, 1], &[], &[1]], &labels);
         assert_eq!((metrics.n, metrics.n_words), (3, 4));
-        assert_eq!(metrics.token_accuracy, Some(0.75));
-        assert_eq!(metrics.entity_f1_strict, Some(0.0));
-        assert_eq!(metrics.token_accuracy_ci, None);
+        assert_eq!(metrics.scores.value(Metric::TokenAccuracy), Some(0.75));
+        assert_eq!(metrics.scores.value(Metric::EntityF1Strict), Some(0.0));
+        assert_eq!(metrics.scores.interval(Metric::TokenAccuracy), None);
     }
 
     #[test]

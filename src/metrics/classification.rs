@@ -25,15 +25,15 @@ pub const MAX_RANKING_STEPS: u64 = 4_000_000_000;
 /// diverged) the metrics of right and wrong answers remain.
 ///
 /// ```
-/// use frostbert::metrics::classification::evaluate;
+/// use frostbert::metrics::{classification::evaluate, metric::Metric};
 /// use ndarray::array;
 ///
 /// let probabilities = array![[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]];
 /// let metrics = evaluate(&[0, 0, 1, 1], probabilities.view(), 2, None);
-/// assert_eq!(metrics.accuracy, Some(0.75));
-/// assert_eq!(metrics.roc_auc, Some(1.0));
+/// assert_eq!(metrics.scores.value(Metric::Accuracy), Some(0.75));
+/// assert_eq!(metrics.scores.value(Metric::RocAuc), Some(1.0));
 /// assert_eq!(metrics.confusion, [[1, 1], [0, 2]]);
-/// assert!((metrics.brier.unwrap() - 0.125).abs() < 1e-7);
+/// assert!((metrics.scores.value(Metric::Brier).unwrap() - 0.125).abs() < 1e-7);
 /// ```
 ///
 /// # Panics
@@ -63,6 +63,7 @@ pub fn evaluate(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{metric::Metric, scores::Scores};
     use ndarray::{Array2, array};
 
     #[test]
@@ -74,7 +75,7 @@ mod tests {
             r#"{"accuracy":0.5,"macro_f1":0.3333333333333333,"micro_f1":0.5,"weighted_f1":0.6666666666666666,"mcc":0.0,"#,
             &format!(
                 r#""log_loss":{},"brier":0.15625,"ece":0.375,"n":2,"#,
-                metrics.log_loss.unwrap()
+                metrics.scores.value(Metric::LogLoss).unwrap()
             ),
             r#""per_class":[{"label":0,"precision":0.0,"recall":0.0,"f1":0.0,"support":0},"#,
             r#"{"label":1,"precision":1.0,"recall":0.5,"f1":0.6666666666666666,"support":2}],"#,
@@ -95,8 +96,8 @@ mod tests {
             "{json}"
         );
         let read: ClassificationMetrics = serde_json::from_str(&json).unwrap();
-        assert_eq!((read.accuracy_ci, read.mcc.is_some(), read.n), (metrics.accuracy_ci, true, 3));
-        assert_eq!((read.per_class, read.confusion), (metrics.per_class, metrics.confusion));
+        assert!(read.scores.value(Metric::Mcc).is_some());
+        assert_eq!(read, metrics);
     }
 
     #[test]
@@ -111,9 +112,9 @@ mod tests {
     fn a_diverged_head_keeps_the_metrics_of_right_and_wrong_answers() {
         let probabilities = array![[f32::NAN, f32::NAN], [0.25, 0.75]];
         let metrics = evaluate(&[1, 1], probabilities.view(), 2, Some(Bootstrap::default()));
-        assert_eq!(metrics.accuracy, Some(0.5));
-        assert_eq!([metrics.roc_auc, metrics.log_loss, metrics.brier, metrics.ece], [None; 4]);
-        assert_eq!([metrics.log_loss_ci, metrics.ece_ci], [None; 2]);
+        assert_eq!(metrics.scores.value(Metric::Accuracy), Some(0.5));
+        let of_probabilities = metrics.scores.only(Metric::needs_probabilities);
+        assert_eq!(of_probabilities, Scores::default());
     }
 
     #[test]

@@ -7,61 +7,18 @@ use super::classification::MAX_RANKING_STEPS;
 use super::counts::{ClassCounts, defined_ratio, f1};
 use super::decisions::{DecisionLosses, label_rankings};
 use super::intervals::{self, Bootstrap};
+use super::metric::Metric;
 use super::probability::weighted_mean;
 use super::ranking::mean_auc;
+use super::scores::Scores;
 
-/// All metrics of a multi-label classifier on one split, in the order and under the names in which they are written as
-/// JSON.
-///
-/// A field `<name>_ci` is the 95 % interval `[low, high]` of `<name>`; see [`intervals`].
+/// All metrics of a multi-label classifier on one split, in the order in which they are written as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MultilabelMetrics {
-    /// Fraction of rows whose labels are all right.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<f64>,
-    /// 95 % interval of `accuracy`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy_ci: Option<[f64; 2]>,
-    /// Mean F1 over all labels; 0 for a label that is in neither truth nor predictions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_f1: Option<f64>,
-    /// 95 % interval of `macro_f1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_f1_ci: Option<[f64; 2]>,
-    /// F1 of the counts pooled over the labels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub micro_f1: Option<f64>,
-    /// 95 % interval of `micro_f1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub micro_f1_ci: Option<[f64; 2]>,
-    /// Mean F1 over the labels, weighted by support.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weighted_f1: Option<f64>,
-    /// 95 % interval of `weighted_f1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weighted_f1_ci: Option<[f64; 2]>,
-    /// Mean over the rows of the F1 of a row's labels; 0 for a row without any, true or predicted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub samples_f1: Option<f64>,
-    /// 95 % interval of `samples_f1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub samples_f1_ci: Option<[f64; 2]>,
-    /// Mean area under the ROC curve over the labels that some rows have and some have not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub roc_auc: Option<f64>,
-    /// 95 % interval of `roc_auc`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub roc_auc_ci: Option<[f64; 2]>,
-    /// Mean negative log-likelihood of a decision, in nats.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_loss: Option<f64>,
-    /// Mean squared error of the probabilities, from 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub brier: Option<f64>,
-    /// Expected calibration error in 15 bins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ece: Option<f64>,
+    /// The metrics of [`Metric::OF_LABEL_SETS`]; log loss, Brier score and ECE have no interval.
+    #[serde(flatten)]
+    pub scores: Scores,
     /// Number of rows.
     pub n: usize,
     /// One entry for each label of the label map, in label order.
@@ -85,7 +42,8 @@ pub struct LabelScore {
     pub support: u64,
 }
 
-const N_SCORES: usize = 6;
+/// How many of the first metrics have intervals.
+const N_RESAMPLED: usize = 6;
 
 /// Scores probabilities `[n, C]` against the labels that the rows have, `[n, C]`; a row gets label c from probability
 /// `thresholds[c]` on.
@@ -103,15 +61,15 @@ const N_SCORES: usize = 6;
 /// probability is not finite, accuracy and the F1s remain (NaN is below every threshold).
 ///
 /// ```
-/// use frostbert::metrics::multilabel::evaluate;
+/// use frostbert::metrics::{metric::Metric, multilabel::evaluate};
 /// use ndarray::array;
 ///
 /// let truth = array![[true, false], [true, true], [false, false]];
 /// let probabilities = array![[0.75, 0.5], [0.25, 0.75], [0.25, 0.0]];
 /// let metrics = evaluate(truth.view(), probabilities.view(), &[0.5, 0.6], None);
-/// assert_eq!(metrics.accuracy, Some(2.0 / 3.0));
-/// assert_eq!(metrics.micro_f1, Some(0.8));
-/// assert_eq!(metrics.roc_auc, Some(0.875));
+/// assert_eq!(metrics.scores.value(Metric::Accuracy), Some(2.0 / 3.0));
+/// assert_eq!(metrics.scores.value(Metric::MicroF1), Some(0.8));
+/// assert_eq!(metrics.scores.value(Metric::RocAuc), Some(0.875));
 /// ```
 ///
 /// # Panics
@@ -133,42 +91,35 @@ pub fn evaluate(
     let once_each = vec![1; n];
     let [accuracy, macro_f1, micro_f1, weighted_f1, samples_f1, roc_auc] =
         decided.scores(&once_each, mean_auc(&rankings, &once_each));
-    let [accuracy_ci, macro_f1_ci, micro_f1_ci, weighted_f1_ci, samples_f1_ci, roc_auc_ci] =
-        bootstrap.map_or([None; N_SCORES], |settings| {
-            let n_steps = (n as u64)
-                .saturating_mul(rankings.len() as u64)
-                .saturating_mul(settings.resamples as u64);
-            let ranked = if n_steps <= MAX_RANKING_STEPS { rankings.as_slice() } else { &[] };
-            intervals::bootstrap(n, settings, |weights| {
-                decided.scores(weights, mean_auc(ranked, weights))
-            })
+    let mut all_intervals = [None; Metric::OF_LABEL_SETS.len()];
+    if let Some(settings) = bootstrap {
+        let n_steps = (n as u64)
+            .saturating_mul(rankings.len() as u64)
+            .saturating_mul(settings.resamples as u64);
+        let ranked = if n_steps <= MAX_RANKING_STEPS { rankings.as_slice() } else { &[] };
+        let resampled = intervals::bootstrap(n, settings, |weights| {
+            decided.scores(weights, mean_auc(ranked, weights))
         });
+        all_intervals[..N_RESAMPLED].copy_from_slice(&resampled);
+    }
     let losses = DecisionLosses::new(truth, probabilities);
     let losses = losses.as_ref();
-    let [log_loss, brier, ece] = [
+    let values = [
+        accuracy,
+        macro_f1,
+        micro_f1,
+        weighted_f1,
+        samples_f1,
+        roc_auc,
         losses.and_then(|losses| losses.log_loss(&once_each)),
         losses.and_then(|losses| losses.brier(&once_each)),
         losses.and_then(|losses| losses.ece(&once_each)),
     ];
-    let scores = decided.counts(&once_each).per_class();
+    let per_class = decided.counts(&once_each).per_class();
     MultilabelMetrics {
-        accuracy,
-        accuracy_ci,
-        macro_f1,
-        macro_f1_ci,
-        micro_f1,
-        micro_f1_ci,
-        weighted_f1,
-        weighted_f1_ci,
-        samples_f1,
-        samples_f1_ci,
-        roc_auc,
-        roc_auc_ci,
-        log_loss,
-        brier,
-        ece,
+        scores: Scores::new(Metric::OF_LABEL_SETS, values, all_intervals),
         n,
-        per_class: scores
+        per_class: per_class
             .into_iter()
             .zip(thresholds)
             .map(|(score, &threshold)| LabelScore {
@@ -253,10 +204,14 @@ impl RowDecisions {
         &self.is_right
     }
 
-    /// In the order of [`MultilabelMetrics`], where row `i` stands for `weights[i]` equal rows.
-    pub(super) fn scores(&self, weights: &[u32], roc_auc: Option<f64>) -> [Option<f64>; N_SCORES] {
+    /// In the order of [`Metric::OF_LABEL_SETS`], where row `i` stands for `weights[i]` equal rows.
+    pub(super) fn scores(
+        &self,
+        weights: &[u32],
+        roc_auc: Option<f64>,
+    ) -> [Option<f64>; N_RESAMPLED] {
         if self.n_labels == 0 || self.ends.is_empty() {
-            return [None; N_SCORES];
+            return [None; N_RESAMPLED];
         }
         let counts = self.counts(weights);
         let summed_f1: f64 = (0..self.n_labels).map(|label| counts.f1(label)).sum();
@@ -375,8 +330,9 @@ mod tests {
             &[0.5],
             None,
         );
-        assert_eq!(metrics.accuracy, Some(2.0 / 3.0));
-        assert_eq!([metrics.roc_auc, metrics.log_loss, metrics.brier, metrics.ece], [None; 4]);
+        assert_eq!(metrics.scores.value(Metric::Accuracy), Some(2.0 / 3.0));
+        let of_probabilities = metrics.scores.only(Metric::needs_probabilities);
+        assert_eq!(of_probabilities, Scores::default());
     }
 
     #[test]
@@ -385,7 +341,9 @@ mod tests {
         let probabilities = array![[0.75, 0.5], [0.25, 0.75], [0.25, 0.0], [0.75, 0.75]];
         let metrics =
             evaluate(truth.view(), probabilities.view(), &[0.5; 2], Some(Bootstrap::default()));
-        assert!(metrics.roc_auc_ci.is_some() && metrics.samples_f1_ci.is_some());
+        for metric in [Metric::RocAuc, Metric::SamplesF1] {
+            assert!(metrics.scores.interval(metric).is_some(), "{metric}");
+        }
         let json = serde_json::to_string(&metrics).unwrap();
         assert!(json.starts_with(r#"{"accuracy":0.25,"accuracy_ci":[0.0,"#), "{json}");
         assert_eq!(serde_json::from_str::<MultilabelMetrics>(&json).unwrap(), metrics);

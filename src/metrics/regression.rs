@@ -3,38 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::intervals::{self, Bootstrap};
+use super::metric::Metric;
 use super::probability::weighted_mean;
+use super::scores::Scores;
 
-/// Metrics of predicted numbers on one split, in the order and under the names in which they are written as JSON.
-///
-/// A field `<name>_ci` is the 95 % interval `[low, high]` of `<name>`; see [`intervals`].
+/// Metrics of predicted numbers on one split, in the order in which they are written as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RegressionMetrics {
-    /// Spearman's rank correlation, from -1 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub spearman: Option<f64>,
-    /// 95 % interval of `spearman`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub spearman_ci: Option<[f64; 2]>,
-    /// Pearson's correlation, from -1 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pearson: Option<f64>,
-    /// 95 % interval of `pearson`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pearson_ci: Option<[f64; 2]>,
-    /// Mean squared error, in squared units of the truth.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mse: Option<f64>,
-    /// 95 % interval of `mse`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mse_ci: Option<[f64; 2]>,
-    /// Mean absolute error, in units of the truth.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mae: Option<f64>,
-    /// 95 % interval of `mae`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mae_ci: Option<[f64; 2]>,
+    /// The metrics of [`Metric::OF_NUMBERS`].
+    #[serde(flatten)]
+    pub scores: Scores,
     /// Number of rows.
     pub n: usize,
 }
@@ -51,12 +30,12 @@ pub struct RegressionMetrics {
 /// With `bootstrap` that takes O(resamples x n) time: values are sorted once, and a resample counts along that order.
 ///
 /// ```
-/// use frostbert::metrics::regression::evaluate;
+/// use frostbert::metrics::{metric::Metric, regression::evaluate};
 ///
-/// let metrics = evaluate(&[1.0, 2.0, 4.0], &[0.0, 3.0, 5.0], None);
-/// assert!((metrics.spearman.unwrap() - 1.0).abs() < 1e-12);
-/// assert!((metrics.pearson.unwrap() - 0.953_820_966).abs() < 1e-9);
-/// assert_eq!((metrics.mse, metrics.mae), (Some(1.0), Some(1.0)));
+/// let scores = evaluate(&[1.0, 2.0, 4.0], &[0.0, 3.0, 5.0], None).scores;
+/// assert!((scores.value(Metric::Spearman).unwrap() - 1.0).abs() < 1e-12);
+/// assert!((scores.value(Metric::Pearson).unwrap() - 0.953_820_966).abs() < 1e-9);
+/// assert_eq!(scores.values(&[Metric::Mse, Metric::Mae]), [(Metric::Mse, 1.0), (Metric::Mae, 1.0)]);
 /// ```
 ///
 /// # Panics
@@ -74,11 +53,13 @@ pub fn evaluate(
         return RegressionMetrics { n, ..RegressionMetrics::default() };
     }
     let rows = OrderedRows::new(truth, predicted);
-    let [spearman, pearson, mse, mae] = rows.scores(&vec![1; n]);
-    let [spearman_ci, pearson_ci, mse_ci, mae_ci] = bootstrap.map_or([None; 4], |settings| {
+    let intervals = bootstrap.map_or([None; 4], |settings| {
         intervals::bootstrap(n, settings, |weights| rows.scores(weights))
     });
-    RegressionMetrics { spearman, spearman_ci, pearson, pearson_ci, mse, mse_ci, mae, mae_ci, n }
+    RegressionMetrics {
+        scores: Scores::new(Metric::OF_NUMBERS, rows.scores(&vec![1; n]), intervals),
+        n,
+    }
 }
 
 /// Finite predictions beside the truth, ordered once so that a resample needs no sort.
@@ -92,7 +73,7 @@ impl OrderedRows {
         Self { truth: Ordered::new(truth), predicted: Ordered::new(predicted) }
     }
 
-    /// In the order of [`RegressionMetrics`], where row `i` stands for `weights[i]` equal rows.
+    /// In the order of [`Metric::OF_NUMBERS`], where row `i` stands for `weights[i]` equal rows.
     fn scores(&self, weights: &[u32]) -> [Option<f64>; 4] {
         [self.spearman(weights), self.pearson(weights), self.mse(weights), self.mae(weights)]
     }
@@ -196,9 +177,12 @@ mod tests {
     fn equal_values_have_no_correlation_but_errors() {
         for equal in [0.1, 0.7, 1e9 + 0.1] {
             let metrics = evaluate(&[1.0, 2.0, 3.0], &[equal; 3], Some(Bootstrap::default()));
-            assert_eq!((metrics.pearson, metrics.spearman), (None, None));
-            assert_eq!((metrics.pearson_ci, metrics.spearman_ci), (None, None));
-            assert!(metrics.mse_ci.is_some() && metrics.mae_ci.is_some());
+            for metric in [Metric::Pearson, Metric::Spearman] {
+                assert_eq!(metrics.scores.get(metric), None, "{metric}");
+            }
+            for metric in [Metric::Mse, Metric::Mae] {
+                assert!(metrics.scores.interval(metric).is_some(), "{metric}");
+            }
         }
     }
 
@@ -229,7 +213,7 @@ mod tests {
     #[test]
     fn positive_and_negative_zero_share_a_rank() {
         let metrics = evaluate(&[0.0, -0.0, 1.0], &[1.0, 1.0, 2.0], None);
-        assert_eq!(metrics.spearman, Some(1.0));
+        assert_eq!(metrics.scores.value(Metric::Spearman), Some(1.0));
     }
 
     #[test]

@@ -10,11 +10,13 @@ use super::{
     confusion::confusion_of,
     counts::ClassCounts,
     intervals::{Bootstrap, bootstrap},
+    metric::Metric,
     probability::{RowLosses, RowScore},
     ranking::{class_rankings, mean_auc, n_ranked},
+    scores::Scores,
 };
 
-const N_SCORES: usize = 9;
+const N_SCORES: usize = Metric::OF_CLASSES.len();
 
 /// Scores rows that are shown twice: once for what they say, once more for how they rank. It holds some 70 bytes a row.
 ///
@@ -24,7 +26,7 @@ const N_SCORES: usize = 9;
 ///
 /// let labels = [0, 2, 1, 2];
 /// let rows = array![[0.7, 0.2, 0.1], [0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [0.5, 0.2, 0.3]];
-/// let mut scorer = Scorer::new(labels.to_vec(), 3, None);
+/// let mut scorer = ClassScorer::new(labels.to_vec(), 3, None);
 /// scorer.add(&[2, 3], rows.slice(s![2.., ..]));
 /// scorer.add(&[0, 1], rows.slice(s![..2, ..]));
 /// if scorer.wants_ranks() {
@@ -135,38 +137,8 @@ impl ClassScorer {
         let pairs = self.labels.iter().copied();
         let (confusion, confusion_cells) =
             confusion_of(pairs.zip(scored.predictions.iter().copied()), self.n_classes);
-        let [accuracy, macro_f1, micro_f1, weighted_f1, mcc, roc_auc, log_loss, brier, ece] =
-            scores;
-        let [
-            accuracy_ci,
-            macro_f1_ci,
-            micro_f1_ci,
-            weighted_f1_ci,
-            mcc_ci,
-            roc_auc_ci,
-            log_loss_ci,
-            brier_ci,
-            ece_ci,
-        ] = intervals;
         ClassificationMetrics {
-            accuracy,
-            accuracy_ci,
-            macro_f1,
-            macro_f1_ci,
-            micro_f1,
-            micro_f1_ci,
-            weighted_f1,
-            weighted_f1_ci,
-            mcc,
-            mcc_ci,
-            roc_auc,
-            roc_auc_ci,
-            log_loss,
-            log_loss_ci,
-            brier,
-            brier_ci,
-            ece,
-            ece_ci,
+            scores: Scores::new(Metric::OF_CLASSES, scores, intervals),
             n: self.labels.len(),
             per_class: scored.counts(&once_each).per_class(),
             confusion,
@@ -193,7 +165,7 @@ impl ScoredRows<'_> {
         })
     }
 
-    /// In the order of [`ClassificationMetrics`], where row `i` stands for `weights[i]` equal rows.
+    /// In the order of [`Metric::OF_CLASSES`], where row `i` stands for `weights[i]` equal rows.
     fn scores(&self, weights: &[u32], roc_auc: Option<f64>) -> [Option<f64>; N_SCORES] {
         let counts = self.counts(weights);
         let losses = self.losses.as_ref();
@@ -233,9 +205,12 @@ mod tests {
             scorer.finish()
         };
         let (all, few) = (evaluate(400), evaluate(399));
-        assert!(all.roc_auc_ci.is_some() && all.ece_ci.is_some());
-        let without = ClassificationMetrics { roc_auc_ci: None, ..all };
-        assert_eq!(few, without);
+        for metric in Metric::OF_CLASSES {
+            assert!(all.scores.interval(metric).is_some(), "{metric}");
+            assert_eq!(few.scores.value(metric), all.scores.value(metric), "{metric}");
+            let expected = all.scores.interval(metric).filter(|_| metric != Metric::RocAuc);
+            assert_eq!(few.scores.interval(metric), expected, "{metric}");
+        }
     }
 
     #[test]
@@ -262,7 +237,7 @@ mod tests {
         }
         let in_parts = scorer.finish();
         assert_eq!(in_parts, whole);
-        assert!(whole.roc_auc.is_some_and(|auc| auc > 0.5));
+        assert!(whole.scores.value(Metric::RocAuc).is_some_and(|auc| auc > 0.5));
         assert_eq!(whole.confusion.len(), 0);
         let n_in_cells: u64 = whole.confusion_cells.iter().map(|cell| cell.rows).sum();
         assert_eq!(n_in_cells, n_rows as u64);

@@ -13,29 +13,20 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::defined_ratio;
 use super::intervals::{self, Bootstrap};
+use super::metric::Metric;
 use super::probability::weighted_mean;
+use super::scores::Scores;
 
 /// Sums of F1 that differ by less are equal: the same fractions added in another order.
 const EQUAL_F1: f64 = 1e-9;
 
-/// Metrics of answers to questions, in the order and under the names in which they are written as JSON.
-///
-/// A field `<name>_ci` is the 95 % interval `[low, high]` of `<name>`; see [`intervals`].
+/// Metrics of answers to questions, in the order in which they are written as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct QaMetrics {
-    /// Fraction of questions whose answer is a gold answer, both normalised.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exact_match: Option<f64>,
-    /// 95 % interval of `exact_match`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exact_match_ci: Option<[f64; 2]>,
-    /// Mean over the questions of the highest F1, in tokens, with a gold answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub f1: Option<f64>,
-    /// 95 % interval of `f1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub f1_ci: Option<[f64; 2]>,
+    /// The metrics of [`Metric::OF_ANSWERS`].
+    #[serde(flatten)]
+    pub scores: Scores,
     /// Number of questions.
     pub n: usize,
     /// The questions that have an answer; absent where all have.
@@ -50,12 +41,9 @@ pub struct QaMetrics {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AnswerScore {
-    /// Fraction of these questions whose answer is a gold answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exact_match: Option<f64>,
-    /// Mean F1 over these questions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub f1: Option<f64>,
+    /// The metrics of [`Metric::OF_ANSWERS`] of these questions, without intervals.
+    #[serde(flatten)]
+    pub scores: Scores,
     /// Number of these questions.
     pub n: usize,
 }
@@ -75,6 +63,7 @@ pub struct AnsweredQuestion {
 /// none. Whether a question counts as impossible is decided before that.
 ///
 /// ```
+/// use frostbert::metrics::metric::Metric;
 /// use frostbert::metrics::span::{AnsweredQuestion, evaluate};
 ///
 /// let question = |gold: &[&str], predicted: Option<&str>| AnsweredQuestion {
@@ -89,9 +78,9 @@ pub struct AnsweredQuestion {
 ///     ],
 ///     None,
 /// );
-/// assert_eq!(metrics.exact_match, Some(1.0 / 3.0));
-/// assert!((metrics.f1.unwrap() - (1.0 + 2.0 / 3.0) / 3.0).abs() < 1e-12);
-/// assert_eq!(metrics.no_answer.unwrap().exact_match, Some(0.0));
+/// assert_eq!(metrics.scores.value(Metric::ExactMatch), Some(1.0 / 3.0));
+/// assert!((metrics.scores.value(Metric::F1).unwrap() - (1.0 + 2.0 / 3.0) / 3.0).abs() < 1e-12);
+/// assert_eq!(metrics.no_answer.unwrap().scores.value(Metric::ExactMatch), Some(0.0));
 /// ```
 pub fn evaluate(questions: &[AnsweredQuestion], bootstrap: Option<Bootstrap>) -> QaMetrics {
     let (exact, f1): (Vec<f64>, Vec<f64>) = questions.iter().map(best_over_gold).unzip();
@@ -100,19 +89,17 @@ pub fn evaluate(questions: &[AnsweredQuestion], bootstrap: Option<Bootstrap>) ->
     };
     let score_where = |wanted: &dyn Fn(&AnsweredQuestion) -> bool| {
         let weights: Vec<u32> = questions.iter().map(|q| u32::from(wanted(q))).collect();
-        let [exact_match, f1] = means(&weights);
-        AnswerScore { exact_match, f1, n: weights.iter().filter(|&&weight| weight > 0).count() }
+        AnswerScore {
+            scores: Scores::new(Metric::OF_ANSWERS, means(&weights), [None; 2]),
+            n: weights.iter().filter(|&&weight| weight > 0).count(),
+        }
     };
-    let all = score_where(&|_| true);
-    let [exact_match_ci, f1_ci] = bootstrap
+    let intervals = bootstrap
         .map_or([None; 2], |settings| intervals::bootstrap(questions.len(), settings, means));
     let any_impossible = questions.iter().any(is_impossible);
     QaMetrics {
-        exact_match: all.exact_match,
-        exact_match_ci,
-        f1: all.f1,
-        f1_ci,
-        n: all.n,
+        scores: Scores::new(Metric::OF_ANSWERS, means(&vec![1; questions.len()]), intervals),
+        n: questions.len(),
         has_answer: any_impossible.then(|| score_where(&|question| !is_impossible(question))),
         no_answer: any_impossible.then(|| score_where(&is_impossible)),
     }
@@ -291,7 +278,7 @@ mod tests {
     fn without_answerable_questions_their_half_has_a_number_only() {
         let metrics = evaluate(&[question(&[""], None)], Some(Bootstrap::default()));
         assert_eq!(metrics.has_answer, Some(AnswerScore::default()));
-        assert_eq!(metrics.exact_match_ci, Some([1.0, 1.0]));
+        assert_eq!(metrics.scores.interval(Metric::ExactMatch), Some([1.0, 1.0]));
     }
 
     #[test]

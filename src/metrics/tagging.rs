@@ -8,48 +8,19 @@ use super::ClassScore;
 use super::confusion::{ConfusionCell, confusion_of};
 use super::counts::{ClassCounts, defined_ratio, f1};
 use super::intervals::{self, Bootstrap};
+use super::metric::Metric;
+use super::scores::Scores;
 use super::tag_scheme::{Entity, Orphan, Tag, TagScheme, entities};
 
-/// All metrics of a tagger on one split, in the order and under the names in which they are written as JSON.
+/// All metrics of a tagger on one split, in the order in which they are written as JSON.
 ///
-/// A field `<name>_ci` is the 95 % interval `[low, high]` of `<name>`, over sentences; see [`intervals`]. The entity
-/// fields are there where the labels are a [`TagScheme`].
+/// Intervals are over sentences. What is said of entities is there where the labels are a [`TagScheme`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaggingMetrics {
-    /// Fraction of words whose predicted tag is the true one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_accuracy: Option<f64>,
-    /// 95 % interval of `token_accuracy`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_accuracy_ci: Option<[f64; 2]>,
-    /// F1 over the entities of all types, read strictly as IOB2.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entity_f1_strict: Option<f64>,
-    /// 95 % interval of `entity_f1_strict`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entity_f1_strict_ci: Option<[f64; 2]>,
-    /// Fraction of the predicted entities that are true ones; 0 where none is predicted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entity_precision_strict: Option<f64>,
-    /// Fraction of the true entities that are predicted; 0 where there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entity_recall_strict: Option<f64>,
-    /// F1 over the entities of all types, read with the leniency of `conlleval`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entity_f1_conlleval: Option<f64>,
-    /// 95 % interval of `entity_f1_conlleval`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entity_f1_conlleval_ci: Option<[f64; 2]>,
-    /// Mean F1, in words, over the tags that occur in truth or predictions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_f1: Option<f64>,
-    /// 95 % interval of `macro_f1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_f1_ci: Option<[f64; 2]>,
-    /// Mean F1, in words, over the tags, weighted by support.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weighted_f1: Option<f64>,
+    /// The metrics of [`Metric::OF_TAGS`]; entity precision and recall and the weighted F1 have no interval.
+    #[serde(flatten)]
+    pub scores: Scores,
     /// Number of sentences.
     pub n: usize,
     /// Number of words.
@@ -106,6 +77,7 @@ pub struct TaggedSentence<'a> {
 /// counts are there.
 ///
 /// ```
+/// use frostbert::metrics::metric::Metric;
 /// use frostbert::metrics::tagging::{TaggedSentence, evaluate};
 ///
 /// let labels = ["O", "B-PER", "I-PER"].map(String::from);
@@ -113,11 +85,11 @@ pub struct TaggedSentence<'a> {
 ///     truth: &[1, 2, 0, 1],
 ///     predicted: &[Some(1), Some(2), None, Some(2)],
 /// };
-/// let metrics = evaluate(&[sentence], &labels, None);
-/// assert_eq!(metrics.token_accuracy, Some(0.75));
-/// assert_eq!(metrics.entity_precision_strict, Some(1.0));
-/// assert_eq!(metrics.entity_recall_strict, Some(0.5));
-/// assert_eq!(metrics.entity_f1_conlleval, Some(1.0));
+/// let scores = evaluate(&[sentence], &labels, None).scores;
+/// assert_eq!(scores.value(Metric::TokenAccuracy), Some(0.75));
+/// assert_eq!(scores.value(Metric::EntityPrecisionStrict), Some(1.0));
+/// assert_eq!(scores.value(Metric::EntityRecallStrict), Some(0.5));
+/// assert_eq!(scores.value(Metric::EntityF1Conlleval), Some(1.0));
 /// ```
 ///
 /// # Panics
@@ -152,17 +124,27 @@ pub fn evaluate(
     let totals = split.totals(&once_each);
     let found = entity_f1_strict.map(|_| totals.strict);
     TaggingMetrics {
-        token_accuracy,
-        token_accuracy_ci,
-        entity_f1_strict,
-        entity_f1_strict_ci,
-        entity_precision_strict: found.map(Pooled::precision),
-        entity_recall_strict: found.map(Pooled::recall),
-        entity_f1_conlleval,
-        entity_f1_conlleval_ci,
-        macro_f1,
-        macro_f1_ci,
-        weighted_f1: totals.tags.weighted_f1(),
+        scores: Scores::new(
+            Metric::OF_TAGS,
+            [
+                token_accuracy,
+                entity_f1_strict,
+                found.map(Pooled::precision),
+                found.map(Pooled::recall),
+                entity_f1_conlleval,
+                macro_f1,
+                totals.tags.weighted_f1(),
+            ],
+            [
+                token_accuracy_ci,
+                entity_f1_strict_ci,
+                None,
+                None,
+                entity_f1_conlleval_ci,
+                macro_f1_ci,
+                None,
+            ],
+        ),
         n: sentences.len(),
         n_words: sentences.iter().map(|sentence| sentence.truth.len()).sum(),
         per_type: scheme.map_or_else(Vec::new, |scheme| type_scores(scheme, &by_type)),
@@ -381,7 +363,7 @@ mod tests {
     #[test]
     fn a_word_without_prediction_is_wrong_and_in_no_column_where_there_is_no_o() {
         let metrics = evaluate(&[SENTENCE], &labels(&["NOUN", "VERB"]), None);
-        assert_eq!(metrics.token_accuracy, Some(2.0 / 3.0));
+        assert_eq!(metrics.scores.value(Metric::TokenAccuracy), Some(2.0 / 3.0));
         assert_eq!(metrics.confusion, [[1, 0], [0, 1]]);
         assert_eq!(metrics.per_class[1].recall, 0.5);
         assert_eq!(metrics.per_class[1].support, 2);
@@ -390,7 +372,7 @@ mod tests {
     #[test]
     fn a_word_without_prediction_is_an_o_where_there_is_one() {
         let metrics = evaluate(&[SENTENCE], &labels(&["B-x", "O"]), None);
-        assert_eq!(metrics.token_accuracy, Some(1.0));
+        assert_eq!(metrics.scores.value(Metric::TokenAccuracy), Some(1.0));
         assert_eq!(metrics.confusion, [[1, 0], [0, 2]]);
     }
 
@@ -425,7 +407,7 @@ mod tests {
     fn json_reads_back_to_the_same_metrics() {
         let sentences = [SENTENCE; 4];
         let metrics = evaluate(&sentences, &labels(&["B-x", "O"]), Some(Bootstrap::default()));
-        assert!(metrics.entity_f1_strict_ci.is_some());
+        assert!(metrics.scores.interval(Metric::EntityF1Strict).is_some());
         let json = serde_json::to_string(&metrics).unwrap();
         assert!(json.contains(r#""per_type":[{"type":"x","precision":1.0"#), "{json}");
         assert_eq!(serde_json::from_str::<TaggingMetrics>(&json).unwrap(), metrics);

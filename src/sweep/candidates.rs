@@ -19,10 +19,7 @@ use crate::{
         show,
     },
     sweep::{Sweep, search::SearchOutcome, trials::Trial},
-    tasks::{
-        TaskMetrics,
-        predictions::{Gold, Predictions},
-    },
+    tasks::predictions::{Gold, Predictions},
 };
 
 /// How much the score of a setting varies with the rows that its heads learned from.
@@ -262,23 +259,6 @@ pub(super) fn pooled(
 pub(super) fn settings(row: &LeaderboardRow) -> Map<String, Value> {
     let pairs = row.settings.iter();
     pairs.map(|(key, value)| (key.clone(), json!(value))).collect()
-}
-
-/// A row's score and interval, by the name of the metric.
-pub(super) fn scores(metric: Metric, row: &LeaderboardRow) -> Map<String, Value> {
-    let mut scores = Map::new();
-    if let Some(score) = row.score {
-        scores.insert(metric.to_string(), score.into());
-    }
-    if let Some([low, high]) = row.interval {
-        scores.insert(format!("{metric}_ci"), json!([low, high]));
-    }
-    scores
-}
-
-/// The value of a metric.
-pub(super) fn value_of(metrics: &TaskMetrics, metric: Metric) -> Option<f64> {
-    json!(metrics).get(metric.name())?.as_f64()
 }
 
 /// A row of the leaderboard as JSON.

@@ -269,7 +269,8 @@ fn finish_classes(
         if scorer.wants_ranks() {
             logits.show(&mut |_, logits| scorer.rank(softmax_rows(logits, temperature).view()))?;
         }
-        before_calibration = before.map(|before| (&before.finish()).into());
+        before_calibration =
+            before.map(|before| before.finish().scores.only(Metric::needs_probabilities));
         Ok(TaskMetrics::Classification(scorer.finish()))
     };
     let [train, validation, test] = try_measured(pipeline, dataset, &mut measure)?;

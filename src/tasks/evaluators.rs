@@ -15,6 +15,7 @@ use crate::{
         probability::predictions,
         regression,
         scorer::ClassScorer,
+        scores::Scores,
     },
     tasks::{
         measure::fit_temperature,
@@ -63,27 +64,16 @@ impl Evaluator for ClassEvaluator {
 
     fn scores_of(&self, logits: &dyn OutputRows, _: &OutputHead) -> Result<Vec<(Metric, f64)>> {
         let counts = ClassCounts::new(&self.labels, &self.predicted(logits)?, self.n_classes);
+        let known = [Metric::Accuracy, Metric::MacroF1];
         let mut scores =
-            vec![(Metric::Accuracy, counts.accuracy()), (Metric::MacroF1, counts.macro_f1())];
-        let known = [Metric::Loss, Metric::Accuracy, Metric::MacroF1];
-        let others = self.followed.iter();
-        let others: Vec<_> = others.filter(|metric| !known.contains(metric)).collect();
+            Scores::new(known, [counts.accuracy(), counts.macro_f1()], [None; 2]).values(&known);
+        let others = self.followed.iter().copied();
+        let others: Vec<Metric> =
+            others.filter(|metric| *metric != Metric::Loss && !known.contains(metric)).collect();
         if !others.is_empty() {
-            let all = self.measured(logits)?;
-            scores.extend(others.into_iter().map(|followed| {
-                let value = match followed {
-                    Metric::MicroF1 => all.micro_f1,
-                    Metric::WeightedF1 => all.weighted_f1,
-                    Metric::Mcc => all.mcc,
-                    Metric::RocAuc => all.roc_auc,
-                    Metric::LogLoss => all.log_loss,
-                    Metric::Brier => all.brier,
-                    _ => all.ece,
-                };
-                (*followed, value)
-            }));
+            scores.extend(self.measured(logits)?.scores.values(&others));
         }
-        Ok(defined(scores))
+        Ok(scores)
     }
 }
 
@@ -129,15 +119,15 @@ impl Evaluator for LabelSetEvaluator {
         let probabilities = sigmoid_rows(logits);
         let metrics =
             multilabel::evaluate(self.labels.view(), probabilities.view(), &thresholds, None);
-        defined(vec![
-            (Metric::MicroF1, metrics.micro_f1),
-            (Metric::MacroF1, metrics.macro_f1),
-            (Metric::Accuracy, metrics.accuracy),
-            (Metric::WeightedF1, metrics.weighted_f1),
-            (Metric::RocAuc, metrics.roc_auc),
-            (Metric::LogLoss, metrics.log_loss),
-            (Metric::Brier, metrics.brier),
-            (Metric::Ece, metrics.ece),
+        metrics.scores.values(&[
+            Metric::MicroF1,
+            Metric::MacroF1,
+            Metric::Accuracy,
+            Metric::WeightedF1,
+            Metric::RocAuc,
+            Metric::LogLoss,
+            Metric::Brier,
+            Metric::Ece,
         ])
     }
 }
@@ -193,19 +183,8 @@ impl PredictionEvaluator for ValueEvaluator {
 impl Evaluator for ValueEvaluator {
     fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
         let metrics = regression::evaluate(&self.values, &self.predicted(logits), None);
-        defined(vec![
-            (Metric::Spearman, metrics.spearman),
-            (Metric::Pearson, metrics.pearson),
-            (Metric::Mse, metrics.mse),
-            (Metric::Mae, metrics.mae),
-        ])
+        metrics.scores.values(&Metric::OF_NUMBERS)
     }
-}
-
-/// The scores that have a value.
-pub(super) fn defined(scores: Vec<(Metric, Option<f64>)>) -> Vec<(Metric, f64)> {
-    let defined = scores.into_iter();
-    defined.filter_map(|(metric, value)| Some((metric, value?))).collect()
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use crate::{
     durable::write_file,
     error::Result,
     metrics::{
-        ClassificationMetrics,
         calibration::{TEMPERATURES, temperature_of},
         outputs::OutputRows,
+        scores::Scores,
     },
     tasks::TaskMetrics,
 };
@@ -37,7 +37,7 @@ pub struct RunMetrics {
     pub baseline: Option<Baseline>,
     /// The test's probability metrics with temperature 1, for classification.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub before_calibration: Option<ProbabilityMetrics>,
+    pub before_calibration: Option<Scores>,
     /// What logits are divided by, for classification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
@@ -80,26 +80,6 @@ impl Baseline {
             _ => Map::new(),
         };
         Baseline { description, metrics }
-    }
-}
-
-/// The metrics that a temperature changes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ProbabilityMetrics {
-    /// See [`ClassificationMetrics`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_loss: Option<f64>,
-    /// See [`ClassificationMetrics`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub brier: Option<f64>,
-    /// See [`ClassificationMetrics`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ece: Option<f64>,
-}
-
-impl From<&ClassificationMetrics> for ProbabilityMetrics {
-    fn from(metrics: &ClassificationMetrics) -> ProbabilityMetrics {
-        ProbabilityMetrics { log_loss: metrics.log_loss, brier: metrics.brier, ece: metrics.ece }
     }
 }
 

@@ -17,7 +17,10 @@ use crate::{
         row_maps::WindowRows, saved::Head, span::join_windows, spec::Objective,
         targets::TargetTable,
     },
-    metrics::span::{self, AnsweredQuestion, NullScore, best_no_answer_threshold},
+    metrics::{
+        metric::Metric,
+        span::{self, AnsweredQuestion, NullScore, best_no_answer_threshold},
+    },
     report::tables::Table,
     states::StateId,
     tasks::{
@@ -308,7 +311,7 @@ impl Questions {
                 let row = &dataset.rows[row as usize];
                 let f1_of = |answer: Option<String>| {
                     let metrics = span::evaluate(&[answered(row, answer)], None);
-                    metrics.f1.unwrap_or(0.0)
+                    metrics.scores.value(Metric::F1).unwrap_or(0.0)
                 };
                 let answer = found.span.map(|(start, end, _)| context_of(row, start, end));
                 NullScore {
@@ -349,8 +352,7 @@ impl Questions {
         }
         (!questions.is_empty()).then(|| {
             let scores = |questions: &[AnsweredQuestion]| {
-                let metrics = span::evaluate(questions, None);
-                serde_json::json!({ "exact_match": metrics.exact_match, "f1": metrics.f1 })
+                serde_json::json!(span::evaluate(questions, None).scores)
             };
             let mut metrics = scores(&questions);
             if self.may_be_impossible {

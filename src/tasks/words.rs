@@ -26,7 +26,6 @@ use crate::{
     states::StateId,
     tasks::{
         TaskExtras, TaskMetrics, TaskResult, TaskRows,
-        evaluators::defined,
         measure::{Baseline, RunMetrics},
         measured,
         predictions::{PredictionEvaluator, Predictions},
@@ -371,13 +370,12 @@ impl Evaluator for WordEvaluator {
             .zip(&predicted)
             .map(|((truth, _), predicted)| TaggedSentence { truth, predicted })
             .collect();
-        let metrics = tagging::evaluate(&sentences, &self.labels, None);
-        defined(vec![
-            (Metric::EntityF1Strict, metrics.entity_f1_strict),
-            (Metric::TokenAccuracy, metrics.token_accuracy),
-            (Metric::EntityF1Conlleval, metrics.entity_f1_conlleval),
-            (Metric::MacroF1, metrics.macro_f1),
-            (Metric::WeightedF1, metrics.weighted_f1),
+        tagging::evaluate(&sentences, &self.labels, None).scores.values(&[
+            Metric::EntityF1Strict,
+            Metric::TokenAccuracy,
+            Metric::EntityF1Conlleval,
+            Metric::MacroF1,
+            Metric::WeightedF1,
         ])
     }
 }

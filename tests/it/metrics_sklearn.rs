@@ -9,6 +9,7 @@ use frostbert::metrics::baseline::majority_class;
 use frostbert::metrics::calibration::{softmax_rows, temperature};
 use frostbert::metrics::classification::evaluate;
 use frostbert::metrics::intervals::Bootstrap;
+use frostbert::metrics::metric::Metric;
 use ndarray::Array2;
 use serde::Deserialize;
 
@@ -62,25 +63,11 @@ fn probabilities(units: &[Vec<u32>], unit: u32) -> Array2<f32> {
     })
 }
 
-struct Named {
-    name: &'static str,
-    value: Option<f64>,
-    interval: Option<[f64; 2]>,
-}
-
-fn named(metrics: &ClassificationMetrics) -> [Named; 9] {
-    let named = |name, value, interval| Named { name, value, interval };
-    [
-        named("accuracy", metrics.accuracy, metrics.accuracy_ci),
-        named("macro_f1", metrics.macro_f1, metrics.macro_f1_ci),
-        named("micro_f1", metrics.micro_f1, metrics.micro_f1_ci),
-        named("weighted_f1", metrics.weighted_f1, metrics.weighted_f1_ci),
-        named("mcc", metrics.mcc, metrics.mcc_ci),
-        named("roc_auc", metrics.roc_auc, metrics.roc_auc_ci),
-        named("log_loss", metrics.log_loss, metrics.log_loss_ci),
-        named("brier", metrics.brier, metrics.brier_ci),
-        named("ece", metrics.ece, metrics.ece_ci),
-    ]
+fn is_near_or_undefined(got: Option<f64>, expected: Option<f64>, tolerance: f64) -> bool {
+    match (got, expected) {
+        (Some(got), Some(expected)) => (got - expected).abs() <= tolerance,
+        (got, expected) => got == expected,
+    }
 }
 
 #[test]
@@ -94,16 +81,14 @@ fn every_metric_equals_that_of_scikit_learn() {
             None,
         );
         let expected = &case.expected.metrics;
-        for (Named { name, value: got, .. }, Named { value: expected, .. }) in
-            named(&got).into_iter().zip(named(expected))
-        {
-            let tolerance =
-                if ["roc_auc", "log_loss", "brier", "ece"].contains(&name) { 1e-6 } else { 1e-9 };
-            let equal = match (got, expected) {
-                (Some(got), Some(expected)) => (got - expected).abs() <= tolerance,
-                (got, expected) => got == expected,
-            };
-            assert!(equal, "{}: {name} is {got:?}, scikit-learn says {expected:?}", case.name);
+        for metric in Metric::OF_CLASSES {
+            let [got, expected] = [&got, expected].map(|metrics| metrics.scores.value(metric));
+            let tolerance = if metric.needs_probabilities() { 1e-6 } else { 1e-9 };
+            assert!(
+                is_near_or_undefined(got, expected, tolerance),
+                "{}: {metric} is {got:?}, scikit-learn says {expected:?}",
+                case.name
+            );
         }
     }
 }
@@ -149,10 +134,8 @@ fn the_baseline_equals_a_classifier_that_always_says_the_most_frequent_class() {
             f32::from(u8::from(class == baseline.label))
         });
         let metrics = evaluate(&case.labels, always.view(), case.n_classes, None);
-        assert_eq!(
-            (Some(baseline.accuracy), Some(baseline.macro_f1)),
-            (metrics.accuracy, metrics.macro_f1)
-        );
+        let always = [(Metric::Accuracy, baseline.accuracy), (Metric::MacroF1, baseline.macro_f1)];
+        assert_eq!(metrics.scores.values(&always.map(|(metric, _)| metric)), always);
     }
 }
 
@@ -168,16 +151,16 @@ fn intervals_agree_with_a_bootstrap_in_numpy() {
             Some(Bootstrap::default()),
         );
         let mut n_compared = 0;
-        for Named { name, interval, .. } in named(&metrics) {
-            let Some(expected) = case.intervals.get(name) else {
+        for metric in Metric::OF_CLASSES {
+            let Some(expected) = case.intervals.get(metric.name()) else {
                 continue;
             };
-            let got = interval.unwrap();
+            let got = metrics.scores.interval(metric).unwrap();
             let close =
                 got.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 0.01);
             assert!(
                 close,
-                "{} classes: {name} in {got:?}, numpy says {expected:?}",
+                "{} classes: {metric} in {got:?}, numpy says {expected:?}",
                 case.n_classes
             );
             n_compared += 1;
@@ -197,9 +180,10 @@ fn intervals_contain_the_metric() {
             case.n_classes,
             Some(Bootstrap::default()),
         );
-        for Named { name, value, interval } in named(&metrics) {
-            let (value, [low, high]) = (value.unwrap(), interval.unwrap());
-            assert!(low < value && value < high, "{name} {value} is outside {low} to {high}");
+        for metric in Metric::OF_CLASSES {
+            let value = metrics.scores.value(metric).unwrap();
+            let [low, high] = metrics.scores.interval(metric).unwrap();
+            assert!(low < value && value < high, "{metric} {value} is outside {low} to {high}");
         }
     }
 }
@@ -216,7 +200,7 @@ fn intervals_are_the_same_for_any_number_of_threads() {
         })
     };
     let one = on_threads(1);
-    assert!(one.ece_ci.is_some());
+    assert!(one.scores.interval(Metric::Ece).is_some());
     assert_eq!(one, on_threads(2));
     assert_eq!(one, on_threads(4));
 }
@@ -241,7 +225,9 @@ fn scaling_by_the_temperature_lowers_the_loss_and_changes_no_prediction() {
         };
         let before = at(1.0);
         let after = at(temperature(logits.view(), &case.labels));
-        assert!(after.log_loss < before.log_loss);
+        let [lower, higher] =
+            [&after, &before].map(|metrics| metrics.scores.value(Metric::LogLoss).unwrap());
+        assert!(lower < higher);
         assert_eq!(after.confusion, before.confusion);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use frostbert::metrics::intervals::Bootstrap;
+use frostbert::metrics::metric::Metric;
 use frostbert::metrics::span::{
     AnsweredQuestion, NullScore, best_no_answer_threshold, evaluate, exact_match, f1,
     normalize_answer,
@@ -65,8 +66,8 @@ fn every_question_scores_as_by_the_published_rules() {
         let Question { gold, predicted, .. } = &question;
         let got = evaluate(&[answered(&question)], None);
         let name = format!("{gold:?} answered {predicted:?}");
-        assert_eq!(got.exact_match, Some(question.exact_match), "{name}");
-        assert!((got.f1.unwrap() - question.f1).abs() <= 1e-9, "{name}");
+        assert_eq!(got.scores.value(Metric::ExactMatch), Some(question.exact_match), "{name}");
+        assert!((got.scores.value(Metric::F1).unwrap() - question.f1).abs() <= 1e-9, "{name}");
         if let [gold] = gold.as_slice() {
             let is_exact = f64::from(u8::from(exact_match(predicted, gold)));
             assert_eq!(is_exact, question.exact_match, "{name}");

@@ -12,7 +12,6 @@ use crate::{
         span::{self, AnsweredQuestion},
     },
     tasks::{
-        evaluators::defined,
         predictions::{Calibration, PredictionEvaluator, Predictions},
         questions::{FoundAnswer, Questions, answered, context_of},
     },
@@ -83,7 +82,6 @@ impl Evaluator for QuestionEvaluator<'_> {
         let questions = self.questions.iter().zip(self.predicted(logits));
         let answers: Vec<AnsweredQuestion> =
             questions.map(|(row, answer)| answered(&self.dataset.rows[*row], answer)).collect();
-        let metrics = span::evaluate(&answers, None);
-        defined(vec![(Metric::F1, metrics.f1), (Metric::ExactMatch, metrics.exact_match)])
+        span::evaluate(&answers, None).scores.values(&[Metric::F1, Metric::ExactMatch])
     }
 }
