@@ -10,10 +10,12 @@ mod halving;
 mod heads;
 mod journal;
 mod nested;
+mod outcome;
 mod search;
 mod splits;
 mod target_sets;
 mod trials;
+mod units;
 
 use std::{
     path::{Path, PathBuf},

@@ -279,3 +279,14 @@ pub(crate) fn row_columns(dataset: &Dataset) -> Table {
     table.texts("part", rows().map(|row| crate::data::example::part_name(row.part)));
     table
 }
+
+/// The columns of [`row_columns`], and the texts.
+fn text_columns(dataset: &Dataset) -> Table {
+    let mut table = row_columns(dataset);
+    table.texts("text", dataset.rows.iter().map(|row| row.text.as_str()));
+    if dataset.rows.iter().any(|row| row.text_pair.is_some()) {
+        let second = dataset.rows.iter().map(|row| row.text_pair.as_deref());
+        table.optional_texts("text_pair", second);
+    }
+    table
+}

@@ -3,14 +3,15 @@
 use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use super::classification::MAX_RANKING_STEPS;
-use super::counts::{ClassCounts, defined_ratio, f1};
-use super::decisions::{DecisionLosses, label_rankings};
-use super::intervals::{self, Bootstrap};
-use super::metric::Metric;
-use super::probability::weighted_mean;
-use super::ranking::mean_auc;
-use super::scores::Scores;
+use super::{
+    counts::{ClassCounts, defined_ratio, f1},
+    decisions::{DecisionLosses, label_rankings},
+    intervals::{self, Bootstrap},
+    metric::Metric,
+    probability::weighted_mean,
+    ranking::{MAX_RANKING_STEPS, mean_auc},
+    scores::Scores,
+};
 
 /// All metrics of a multi-label classifier on one split, in the order in which they are written as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -304,8 +305,9 @@ fn best_threshold(has: ArrayView1<bool>, probabilities: ArrayView1<f32>) -> f64 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use ndarray::{Array2, array};
+
+    use super::*;
 
     #[test]
     fn a_split_without_rows_or_labels_has_no_metrics_and_does_not_panic() {

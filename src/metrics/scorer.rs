@@ -6,13 +6,12 @@ use rayon::prelude::*;
 use super::{
     ClassificationMetrics,
     auc::AucCounts,
-    classification::MAX_RANKING_STEPS,
     confusion::confusion_of,
     counts::ClassCounts,
     intervals::{Bootstrap, bootstrap},
     metric::Metric,
     probability::{RowLosses, RowScore},
-    ranking::{class_rankings, mean_auc, n_ranked},
+    ranking::{MAX_RANKING_STEPS, class_rankings, mean_auc, n_ranked},
     scores::Scores,
 };
 
@@ -190,8 +189,9 @@ impl ScoredRows<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use ndarray::array;
+
+    use super::*;
 
     #[test]
     fn too_many_ranking_steps_cost_roc_auc_its_interval_only() {

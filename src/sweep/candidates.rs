@@ -11,14 +11,18 @@ use crate::{
     },
     data::dataset::Dataset,
     error::Result,
-    metrics::{metric::Metric, row_statistics::RowStatistics, tag_scheme::TagScheme},
+    metrics::{metric::Metric, tag_scheme::TagScheme},
     report::sheet::Sheet,
     selection::{
         leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
         section::SweepSection,
         show,
     },
-    sweep::{Sweep, search::SearchOutcome, trials::Trial},
+    sweep::{
+        Sweep,
+        outcome::{SearchOutcome, pooled},
+        trials::Trial,
+    },
     tasks::predictions::{Gold, Predictions},
 };
 
@@ -237,22 +241,6 @@ fn outcome(
         epochs: results.iter().map(|result| result.epochs).collect(),
         diverged: results.iter().filter(|result| result.diverged).count(),
     }
-}
-
-/// What was said of the rows of several cuts together.
-pub(super) fn pooled(
-    splits: &[usize],
-    predictions: &[&Predictions],
-    done: &SearchOutcome,
-    sweep: &Sweep<'_>,
-    metric: Metric,
-) -> RowStatistics {
-    let mut all = predictions[0].clone();
-    for more in &predictions[1..] {
-        all.append((*more).clone());
-    }
-    let gold = done.gold(sweep.dataset, splits);
-    all.statistics(sweep.dataset, &gold, metric)
 }
 
 /// A row's settings as JSON.

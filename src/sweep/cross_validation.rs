@@ -11,10 +11,11 @@ use crate::{
     selection::section::SweepSection,
     sweep::{
         Sweep,
-        candidates::{check_metric, metric, pooled},
-        search::{SearchOutcome, train_unit},
+        candidates::{check_metric, metric},
+        outcome::{SearchOutcome, pooled},
         splits::splits,
         trials::trials,
+        units::train_unit,
     },
     wording::counted,
 };

@@ -21,8 +21,9 @@ use crate::{
         Sweep,
         heads::{FittedParameters, HeadPlan, HeadResult, SharedFeatures, bank_settings},
         journal::{Journal, Rung},
-        search::{SearchOutcome, TrialGroup, plans, score_of, unit, whole_cuts},
+        outcome::{SearchOutcome, score_of, whole_splits},
         trials::described,
+        units::{TrialGroup, plans, unit},
     },
     tasks::predictions::PredictionEvaluator,
 };
@@ -186,7 +187,7 @@ impl<'a> Halving<'a> {
         now: &HashMap<HeadKey, HeadResult>,
         done: &SearchOutcome,
     ) -> Vec<(f64, usize)> {
-        let (metric, whole) = (self.metric, whole_cuts(self.sweep));
+        let (metric, whole) = (self.metric, whole_splits(self.sweep));
         let higher_is_better = metric.higher_is_better();
         let worst = if higher_is_better { f64::NEG_INFINITY } else { f64::INFINITY };
         let scored = self.left.iter().map(|trial| {

@@ -20,9 +20,10 @@ use crate::{
     selection::show,
     sweep::{
         DRAWS, Sweep,
-        candidates::{better_of, pooled},
+        candidates::better_of,
         heads::{HeadPlan, HeadResult},
-        search::{SearchOutcome, groups, score_on},
+        outcome::{SearchOutcome, pooled, score_on},
+        units::groups,
     },
     tasks::predictions::Predictions,
     wording::counted,

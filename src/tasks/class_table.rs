@@ -7,7 +7,7 @@ use crate::{
     data::dataset::Dataset,
     metrics::{MANY_CLASSES, probability::predictions},
     report::tables::Table,
-    tasks::documents::text_columns,
+    tasks::text_columns,
 };
 
 /// Of many classes the table keeps so many of each row.

@@ -29,8 +29,8 @@ use crate::{
         evaluators::{ClassEvaluator, LabelSetEvaluator, ValueEvaluator},
         measure::{Baseline, RunMetrics},
         measured,
-        predictions::PredictionEvaluator,
-        row_columns, rows_of, try_measured, weights,
+        predictions::{PredictionEvaluator, labels_of},
+        rows_of, text_columns, try_measured, weights,
     },
 };
 
@@ -160,16 +160,6 @@ fn values_of(dataset: &Dataset, rows: &[u32]) -> Vec<f64> {
     rows.iter().filter_map(value).collect()
 }
 
-pub(super) fn labels_of(dataset: &Dataset, rows: &[u32]) -> Array2<bool> {
-    let mut labels = Array2::from_elem((rows.len(), dataset.labels.len()), false);
-    for (place, row) in rows.iter().enumerate() {
-        for label in dataset.rows[*row as usize].target.label_ids() {
-            labels[[place, *label]] = true;
-        }
-    }
-    labels
-}
-
 impl Documents {
     pub(super) fn evaluator<'a>(
         &self,
@@ -295,16 +285,6 @@ fn finish_classes(
         },
         predictions: table.finish(),
     })
-}
-
-pub(super) fn text_columns(dataset: &Dataset) -> Table {
-    let mut table = row_columns(dataset);
-    table.texts("text", dataset.rows.iter().map(|row| row.text.as_str()));
-    if dataset.rows.iter().any(|row| row.text_pair.is_some()) {
-        let second = dataset.rows.iter().map(|row| row.text_pair.as_deref());
-        table.optional_texts("text_pair", second);
-    }
-    table
 }
 
 fn probability_columns(table: &mut Table, dataset: &Dataset, probabilities: ArrayView2<'_, f32>) {

@@ -6,16 +6,16 @@ use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    data::dataset::Dataset,
+    data::{dataset::Dataset, example::Example},
     error::Result,
     head::{bank::Evaluator, outputs::OutputHead, saved::HeadDescription},
     metrics::{
         metric::Metric,
         outputs::{OutputRows, gathered},
         row_statistics::RowStatistics,
+        span::AnsweredQuestion,
         tagging::TaggedSentence,
     },
-    tasks::{documents::labels_of, questions::answered},
 };
 
 /// An evaluator that also returns the predictions of a head.
@@ -179,4 +179,21 @@ impl Gold {
         let classes = rows.iter().filter_map(class).map(|class| class as u32);
         Gold { classes: Arc::new(classes.collect()), rows }
     }
+}
+
+/// Which labels some rows have, `[rows, labels]`.
+pub(super) fn labels_of(dataset: &Dataset, rows: &[u32]) -> Array2<bool> {
+    let mut labels = Array2::from_elem((rows.len(), dataset.labels.len()), false);
+    for (place, row) in rows.iter().enumerate() {
+        for label in dataset.rows[*row as usize].target.label_ids() {
+            labels[[place, *label]] = true;
+        }
+    }
+    labels
+}
+
+/// A question with its gold answers and the predicted one.
+pub(super) fn answered(row: &Example, predicted: Option<String>) -> AnsweredQuestion {
+    let gold = row.target.answers().iter();
+    AnsweredQuestion { gold: gold.map(|answer| answer.text.clone()).collect(), predicted }
 }

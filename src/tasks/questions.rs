@@ -28,6 +28,7 @@ use crate::{
         characters::characters,
         measure::{Baseline, RunMetrics},
         measured,
+        predictions::answered,
         questions::evaluator::QuestionEvaluator,
         row_columns,
         windows::{AnswerPlace, QuestionWindow, Unseen, windows_of},
@@ -375,11 +376,6 @@ const RANDOM_SPANS: usize = 20;
 
 fn context_of(row: &Example, start: usize, end: usize) -> String {
     characters(row.text_pair.as_deref().unwrap_or_default(), start, end)
-}
-
-pub(super) fn answered(row: &Example, predicted: Option<String>) -> AnsweredQuestion {
-    let gold = row.target.answers().iter();
-    AnsweredQuestion { gold: gold.map(|answer| answer.text.clone()).collect(), predicted }
 }
 
 fn table(

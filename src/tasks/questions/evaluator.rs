@@ -12,8 +12,8 @@ use crate::{
         span::{self, AnsweredQuestion},
     },
     tasks::{
-        predictions::{Calibration, PredictionEvaluator, Predictions},
-        questions::{FoundAnswer, Questions, answered, context_of},
+        predictions::{Calibration, PredictionEvaluator, Predictions, answered},
+        questions::{FoundAnswer, Questions, context_of},
     },
 };
 

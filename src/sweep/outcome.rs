@@ -1,0 +1,164 @@
+//! Everything that a sweep trained so far, and the scores of its trials.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use crate::{
+    data::dataset::Dataset,
+    error::Result,
+    metrics::{metric::Metric, row_statistics::RowStatistics},
+    report::sheet::Sheet,
+    sweep::{Sweep, heads::HeadResult, journal::UnitRecord},
+    tasks::predictions::{Gold, Predictions},
+};
+
+/// How long the units took.
+const TIMINGS_FILE: &str = "timings.csv";
+
+/// Everything that was trained.
+pub(super) struct SearchOutcome {
+    results: HashMap<(usize, u64, usize), HeadResult>,
+    /// Rows of the dataset that are judged, of each split.
+    pub(super) judged: Vec<Vec<u32>>,
+    /// For each trial the rung that it reached, in successive halving.
+    pub(super) rungs: Vec<Option<usize>>,
+    pub(super) heads: usize,
+    /// Sums over heads: samples that it learned from, epochs, and their products.
+    pub(super) rows: f64,
+    pub(super) epochs: f64,
+    pub(super) head_samples: f64,
+    pub(super) seconds: f64,
+    units: Vec<(usize, u64, f64)>,
+    gold: Mutex<HashMap<Vec<usize>, Arc<Gold>>>,
+}
+
+impl SearchOutcome {
+    pub(super) fn new(sweep: &Sweep<'_>) -> SearchOutcome {
+        SearchOutcome {
+            results: HashMap::new(),
+            judged: vec![Vec::new(); sweep.splits.len()],
+            rungs: vec![None; sweep.trials.len()],
+            heads: 0,
+            rows: 0.0,
+            epochs: 0.0,
+            head_samples: 0.0,
+            seconds: 0.0,
+            units: Vec::new(),
+            gold: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(super) fn add(&mut self, unit: UnitRecord) {
+        self.heads += unit.heads.len();
+        self.rows += unit.rows as f64;
+        self.head_samples += unit.head_samples as f64;
+        self.seconds += unit.seconds;
+        self.units.push((unit.heads.len(), unit.head_samples, unit.seconds));
+        self.judged = unit.judged;
+        for (plan, result) in unit.heads {
+            self.epochs += result.epochs as f64;
+            self.results.insert((plan.trial, plan.seed, plan.split), result);
+        }
+    }
+
+    /// Heads that diverged, also those that are part of no setting's score.
+    pub(super) fn n_diverged(&self) -> usize {
+        self.results.values().filter(|result| result.diverged).count()
+    }
+
+    /// The result of a head.
+    pub(super) fn result(&self, trial: usize, seed: u64, split: usize) -> &HeadResult {
+        &self.results[&(trial, seed, split)]
+    }
+
+    /// The truth of the rows of some splits, one after the other.
+    pub(super) fn gold(&self, dataset: &Dataset, splits: &[usize]) -> Arc<Gold> {
+        let mut known = self.gold.lock().expect("no panic while rows are gathered");
+        let gold = known.entry(splits.to_vec()).or_insert_with(|| {
+            let rows = splits.iter().flat_map(|split| self.judged[*split].iter().copied());
+            Arc::new(Gold::new(dataset, rows.collect()))
+        });
+        gold.clone()
+    }
+
+    /// timings.csv: a line for each unit.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn write_timings(&self, run: &Path) -> Result<()> {
+        let units = || self.units.iter();
+        let mut sheet = Sheet::default();
+        sheet.integers("unit", (1..=self.units.len()).map(Some));
+        sheet.integers("heads", units().map(|(heads, ..)| Some(*heads)));
+        sheet.integers("head_samples", units().map(|(_, samples, _)| Some(*samples as usize)));
+        sheet.numbers("seconds", units().map(|(.., seconds)| Some(*seconds)));
+        sheet.write_csv(&run.join(TIMINGS_FILE))
+    }
+}
+
+/// Predictions for the rows of several splits, together with the truth.
+pub(super) fn pooled(
+    splits: &[usize],
+    predictions: &[&Predictions],
+    done: &SearchOutcome,
+    sweep: &Sweep<'_>,
+    metric: Metric,
+) -> RowStatistics {
+    let mut all = predictions[0].clone();
+    for more in &predictions[1..] {
+        all.append((*more).clone());
+    }
+    let gold = done.gold(sweep.dataset, splits);
+    all.statistics(sweep.dataset, &gold, metric)
+}
+
+/// A trial's score: the mean over its seeds, on the rows of all folds; of the heads that learned from all rows.
+pub(super) fn score(
+    sweep: &Sweep<'_>,
+    done: &SearchOutcome,
+    metric: Metric,
+    trial: usize,
+) -> Option<f64> {
+    score_on(sweep, done, metric, trial, &whole_splits(sweep))
+}
+
+/// The splits whose heads can win.
+pub(super) fn whole_splits(sweep: &Sweep<'_>) -> Vec<usize> {
+    (0..sweep.splits.len()).filter(|split| sweep.is_whole(&sweep.splits[*split])).collect()
+}
+
+/// The mean over a trial's seeds of its score on the rows of some splits together.
+pub(super) fn score_on(
+    sweep: &Sweep<'_>,
+    done: &SearchOutcome,
+    metric: Metric,
+    trial: usize,
+    splits: &[usize],
+) -> Option<f64> {
+    let result = |seed: u64, split: usize| done.result(trial, seed, split);
+    score_of(sweep, done, metric, splits, result)
+}
+
+/// The mean over the seeds of the scores of heads on the rows of some splits; none where one of them diverged, or the metric
+/// has no value.
+pub(super) fn score_of<'a>(
+    sweep: &Sweep<'_>,
+    done: &SearchOutcome,
+    metric: Metric,
+    splits: &[usize],
+    result: impl Fn(u64, usize) -> &'a HeadResult,
+) -> Option<f64> {
+    let mut total = 0.0;
+    for seed in 0..sweep.section.seeds as u64 {
+        let results: Vec<&HeadResult> = splits.iter().map(|split| result(seed, *split)).collect();
+        if results.iter().any(|result| result.diverged) {
+            return None;
+        }
+        let all: Vec<&Predictions> = results.iter().map(|result| &result.predictions).collect();
+        total += pooled(splits, &all, done, sweep, metric).score(metric, None)?;
+    }
+    Some(total / sweep.section.seeds as f64)
+}

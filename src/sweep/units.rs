@@ -1,0 +1,110 @@
+//! Units of a sweep: heads that read the same features and are trained together.
+
+use std::time::Instant;
+
+use crate::{
+    error::Result,
+    head::bank::Bank,
+    progress::Progress,
+    sweep::{
+        Sweep,
+        heads::{HeadPlan, HeadResult, SharedFeatures, ViewKey, best_loss},
+        journal::UnitRecord,
+    },
+    tasks::predictions::PredictionEvaluator,
+    wording::counted,
+};
+
+/// Trials whose heads read the same states and are fitted in the same way.
+pub(super) struct TrialGroup {
+    pub(super) key: ViewKey,
+    pub(super) has_epochs: bool,
+    pub(super) trials: Vec<usize>,
+}
+
+/// All trials, group by group.
+///
+/// # Errors
+/// When a trial is at fault.
+pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<TrialGroup>> {
+    let mut groups: Vec<TrialGroup> = Vec::new();
+    for (number, trial) in sweep.trials.iter().enumerate() {
+        let key = ViewKey::of(&trial.pipeline, sweep.checkpoint.config.layers)?;
+        let has_epochs = trial.pipeline.file.head.kind.has_epochs();
+        let found =
+            groups.iter_mut().find(|group| group.key == key && group.has_epochs == has_epochs);
+        match found {
+            Some(group) => group.trials.push(number),
+            None => groups.push(TrialGroup { key, has_epochs, trials: vec![number] }),
+        }
+    }
+    Ok(groups)
+}
+
+/// The heads of some trials: every seed on every split.
+pub(super) fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
+    let mut plans = Vec::new();
+    for trial in trials {
+        for seed in 0..sweep.section.seeds as u64 {
+            plans.extend((0..sweep.splits.len()).map(|split| HeadPlan {
+                trial: *trial,
+                seed,
+                split,
+            }));
+        }
+    }
+    plans
+}
+
+/// Trains the heads of some trials that read the same features.
+///
+/// # Errors
+/// When the cache is at fault, or a training diverges.
+pub(super) fn train_unit(
+    sweep: &Sweep<'_>,
+    shared: &SharedFeatures<'_>,
+    trials: &[usize],
+    progress: &dyn Progress,
+) -> Result<UnitRecord> {
+    let plans = plans(sweep, trials);
+    let evaluators = shared.evaluators(sweep);
+    let start = Instant::now();
+    let mut on_epoch = |bank: &Bank<'_>| {
+        let active = bank.active();
+        let loss = best_loss(active.iter().map(|head| bank.last(*head)));
+        let loss = loss.map_or(String::new(), |loss| format!(", best validation loss {loss:.4}"));
+        progress.detail(&format!(
+            "epoch {}: {} of {} still learning{loss}",
+            bank.epochs_done(),
+            active.len(),
+            counted(plans.len(), "head")
+        ));
+    };
+    if shared.learns_nothing {
+        let results = shared.compare(&plans)?;
+        let seconds = start.elapsed().as_secs_f64();
+        return Ok(unit(shared, &plans, results, &evaluators, seconds));
+    }
+    let fits = shared.fit(&plans, sweep, &mut on_epoch, progress)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let results = shared.results(&plans, fits, &evaluators)?;
+    Ok(unit(shared, &plans, results, &evaluators, seconds))
+}
+
+pub(super) fn unit(
+    shared: &SharedFeatures<'_>,
+    plans: &[HeadPlan],
+    results: Vec<HeadResult>,
+    evaluators: &[Box<dyn PredictionEvaluator + '_>],
+    seconds: f64,
+) -> UnitRecord {
+    let n_train = |plan: &HeadPlan| shared.n_train(plan) as u64;
+    let products = plans.iter().zip(&results);
+    UnitRecord {
+        rows: plans.iter().map(n_train).sum(),
+        head_samples: products.map(|(plan, result)| n_train(plan) * result.epochs as u64).sum(),
+        judged: evaluators.iter().map(|evaluator| evaluator.rows()).collect(),
+        heads: plans.iter().cloned().zip(results).collect(),
+        seconds,
+    }
+}
