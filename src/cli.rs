@@ -254,10 +254,15 @@ pub(crate) fn print_usage(usage: &clap::Error) -> ExitCode {
 
 /// Prints an error and, where there is one, the cure.
 pub(crate) fn print_error(error: &anyhow::Error) {
-    match error.downcast_ref::<frostbert::error::Error>() {
-        Some(known) => {
-            say(&format!("error: {}", printable(&known.to_string())));
-            if let Some(hint) = known.hint() {
+    let of_the_cache = error.downcast_ref::<frostbert::cache_error::Error>();
+    let known = match error.downcast_ref::<frostbert::error::Error>() {
+        Some(known) => Some((known.to_string(), known.hint())),
+        None => of_the_cache.map(|known| (known.to_string(), known.hint())),
+    };
+    match known {
+        Some((message, hint)) => {
+            say(&format!("error: {}", printable(&message)));
+            if let Some(hint) = hint {
                 say(&format!("hint: {}", printable(hint)));
             }
         }

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use crate::error::{Error, Result};
+use crate::cache_error::{Error, Result};
 
 /// Writes a file aside, under its name with `tmp-` before it, syncs it, and renames it into place.
 ///

@@ -4,6 +4,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::cache_error::{self, IoError};
+
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -12,15 +14,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused something.
-    #[error("cannot {action} `{}`: {source}", path.display())]
-    Io {
-        /// What was tried, as a verb: `read`, `write`, `rename`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
+
+    /// The cache lacks something, is damaged or in use, or cannot be exported. What the operating system refused is
+    /// [`Error::Io`] here too.
+    #[error(transparent)]
+    Cache(cache_error::Error),
 
     /// A pipeline file, or an override of one of its values, that cannot be used.
     #[error("{}: {problem}", place(file, *line, *column))]
@@ -124,30 +124,6 @@ pub enum Error {
         hint: String,
     },
 
-    /// A cache lacks something that was asked of it.
-    #[error("cache `{}` lacks {lacks}", cache.display())]
-    CacheMiss {
-        /// The cache folder.
-        cache: PathBuf,
-        /// What is not there.
-        lacks: String,
-        /// The cure.
-        hint: String,
-    },
-
-    /// A file of a cache is not what its manifest says.
-    #[error("cache file `{}` is damaged: expected {expected}, got {got}", path.display())]
-    CacheDamage {
-        /// The damaged file.
-        path: PathBuf,
-        /// What the manifest says.
-        expected: String,
-        /// What was read.
-        got: String,
-        /// The cure.
-        hint: String,
-    },
-
     /// A disk that is too small for what is to be written.
     #[error(
         "{:.1} MB are to be written to `{}`, which has {:.1} MB left",
@@ -169,33 +145,6 @@ pub enum Error {
     Consent {
         /// What would be done.
         what: String,
-    },
-
-    /// Another process writes to the cache.
-    #[error("cache `{}` is being written by {holder}", cache.display())]
-    CacheBusy {
-        /// The cache folder.
-        cache: PathBuf,
-        /// Who holds the lock.
-        holder: String,
-    },
-
-    /// Another process reads a cache of which something is to be removed.
-    #[error("cache `{}` is being read", cache.display())]
-    CacheRead {
-        /// The cache folder.
-        cache: PathBuf,
-    },
-
-    /// An export that cannot be made where it is to be.
-    #[error("cannot export to `{}`: {problem}", folder.display())]
-    Export {
-        /// The folder that was to be.
-        folder: PathBuf,
-        /// Why not.
-        problem: String,
-        /// The cure.
-        hint: String,
     },
 
     /// A saved run that cannot be used.
@@ -243,35 +192,16 @@ impl Error {
             | Error::Runtime { hint, .. }
             | Error::Device { hint, .. }
             | Error::State { hint, .. }
-            | Error::CacheMiss { hint, .. }
-            | Error::CacheDamage { hint, .. }
-            | Error::Export { hint, .. }
             | Error::Run { hint, .. }
             | Error::Diverged { hint, .. }
             | Error::Replay { hint, .. } => Some(hint),
-            Error::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => Some(
-                    "free some space and run the same command again: what was committed is kept",
-                ),
-                io::ErrorKind::PermissionDenied => {
-                    Some("give this user the right to it, or name another folder")
-                }
-                io::ErrorKind::NotFound => Some(
-                    "check the path: relative paths start at the folder that frostbert runs in",
-                ),
-                _ => None,
-            },
+            Error::Io(error) => error.hint(),
+            Error::Cache(error) => error.hint(),
             Error::NoSpace { .. } => Some(
                 "free some space, name another cache.dir, store less (cache.store, cache.layers), or go on with --yes: \
                  what is committed before the disk is full is kept",
             ),
             Error::Consent { .. } => Some("run it again with --yes to go on"),
-            Error::CacheBusy { .. } => {
-                Some("wait until it has finished, or give this pipeline its own cache.dir")
-            }
-            Error::CacheRead { .. } => Some(
-                "run this again when it has finished: nothing is removed from under a training, and what was done so far stands",
-            ),
             Error::Encoder { .. } => None,
         }
     }
@@ -279,7 +209,20 @@ impl Error {
     /// Wraps an I/O error: `.map_err(Error::io("read", path))`.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
-        move |source| Error::Io { action, path, source }
+        move |source| IoError { action, path, source }.into()
+    }
+}
+
+impl From<cache_error::Error> for Error {
+    fn from(error: cache_error::Error) -> Error {
+        match error {
+            cache_error::Error::Io(error) => Error::Io(error),
+            cache_error::Error::Rows(error) => match error.downcast() {
+                Ok(own) => *own,
+                Err(foreign) => Error::Cache(cache_error::Error::Rows(foreign)),
+            },
+            other => Error::Cache(other),
+        }
     }
 }
 

@@ -93,7 +93,7 @@ impl<'c> FeatureView<'c> {
     /// States of at most `memory_bytes` together are read at once and stay in memory.
     ///
     /// # Errors
-    /// [`crate::error::Error::CacheDamage`] when a file is not what the manifest says.
+    /// [`crate::cache_error::Error::Damage`] when a file is not what the manifest says.
     pub fn new(
         cache: &'c CacheReader,
         states: &[StateId],
@@ -109,8 +109,8 @@ impl<'c> FeatureView<'c> {
     /// A view over one state of documents that have a row each; a key may stand there more than once.
     ///
     /// # Errors
-    /// [`crate::error::Error::CacheMiss`] when the cache lacks rows (it says how many), [`crate::error::Error::CacheDamage`] when a file is
-    /// damaged.
+    /// [`crate::cache_error::Error::Miss`] when the cache lacks rows (it says how many),
+    /// [`crate::cache_error::Error::Damage`] when a file is damaged.
     pub fn read(cache: &'c CacheReader, state: StateId, keys: &[Key]) -> Result<FeatureView<'c>> {
         let pieces = pieces::locate(cache, &[state], keys, |_, _, _| {})?;
         let sample_start = (0..=keys.len() as u32).collect();

@@ -5,7 +5,7 @@ use std::{fmt, fs::Metadata, path::Path, str::FromStr, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, Result},
+    cache_error::{Error, Result},
     mmap,
     wording::shorten,
 };

@@ -83,3 +83,5 @@ pub mod wording;
 pub mod progress;
 
 pub mod error;
+
+pub mod cache_error;

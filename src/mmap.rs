@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 use bytes::Bytes;
 use memmap2::Mmap;
 
-use crate::error::{Error, Result};
+use crate::cache_error::{Error, Result};
 
 /// Maps a whole file read-only; the map lives as long as the last slice of the returned bytes.
 ///

@@ -13,8 +13,8 @@ use std::{
 
 use super::plan::{ExtractionPlan, PlannedShard, SHARD_STATE_BYTES};
 use crate::{
+    cache_error::{Error, Result},
     durable::{free_bytes, remove_file, through_no_link},
-    error::{Error, Result},
     fingerprint,
     states::{BatchStates, StateId, StateValues},
 };

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::reader::CacheReader;
-use crate::{error::Result, states::StateId};
+use crate::{cache_error::Result, states::StateId};
 
 /// The difference of two caches, `a` and `b`.
 #[derive(Clone, Debug, Serialize)]

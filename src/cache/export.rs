@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::reader::CacheReader;
 use crate::{
-    error::{Error, Result},
+    cache_error::{Error, Result},
     fingerprint::FingerprintInputs,
     progress::Progress,
     states::{Dtype, StateId, StateKind},
@@ -123,7 +123,7 @@ impl ExportReport {
 /// all states that every document has. What is left out is warned of.
 ///
 /// # Errors
-/// [`Error::CacheMiss`] when nothing is left to be exported; else as [`export_rows`].
+/// [`Error::Miss`] when nothing is left to be exported; else as [`export_rows`].
 pub fn export_cache(
     cache: &CacheReader,
     options: &ExportOptions,
@@ -137,7 +137,7 @@ pub fn export_cache(
 /// Writes the rows of `source` with their states.
 ///
 /// # Errors
-/// [`Error::CacheMiss`] when a row lacks a state (it says how many do); [`Error::Export`] when the folder is taken;
+/// [`Error::Miss`] when a row lacks a state (it says how many do); [`Error::Export`] when the folder is taken;
 /// when the cache is damaged or the disk refuses. Then no folder is left.
 ///
 /// # Panics
@@ -246,7 +246,7 @@ fn count(
     progress.finish();
     let worst = states.iter().zip(lacking).max_by_key(|(_, lacking)| *lacking);
     match worst {
-        Some((state, lacking)) if lacking > 0 => Err(Error::CacheMiss {
+        Some((state, lacking)) if lacking > 0 => Err(Error::Miss {
             cache: cache.folder().to_path_buf(),
             lacks: format!("the {state} state of {lacking} of {}", counted(counts.rows, "text")),
             hint: format!(

@@ -26,7 +26,7 @@ use parquet::{
 
 use super::manifest::{FileEntry, ShardEntry};
 use crate::{
-    error::{Error, Result},
+    cache_error::{Error, Result},
     fence::fenced_or,
     fingerprint,
 };
@@ -148,7 +148,7 @@ impl Write for Hashed {
 /// Maps a file of a shard, checks it against the manifest, and reads it as record batches.
 ///
 /// # Errors
-/// [`Error::CacheDamage`] when it is not what the manifest says.
+/// [`Error::Damage`] when it is not what the manifest says.
 pub(super) fn read_file(
     folder: &Path,
     entry: &ShardEntry,
@@ -180,7 +180,7 @@ const READ_ROWS: usize = 8192;
 /// Maps a file of a shard and checks its size and checksum.
 ///
 /// # Errors
-/// [`Error::CacheDamage`] when it is not what the manifest says.
+/// [`Error::Damage`] when it is not what the manifest says.
 pub(super) fn checked_bytes(folder: &Path, entry: &ShardEntry, name: &str) -> Result<Bytes> {
     let path = folder.join(&entry.name).join(name);
     let Some(file) = entry.files.iter().find(|file| file.name == name) else {
@@ -192,7 +192,7 @@ pub(super) fn checked_bytes(folder: &Path, entry: &ShardEntry, name: &str) -> Re
     };
     let (bytes, hash) = match fingerprint::map_and_hash(&path) {
         Ok(mapped) => mapped,
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+        Err(Error::Io(error)) if error.source.kind() == io::ErrorKind::NotFound => {
             return Err(damage(&path, &format!("{} bytes", file.bytes), "no such file".into()));
         }
         Err(other) => return Err(other),
@@ -211,7 +211,7 @@ pub(super) fn checked_bytes(folder: &Path, entry: &ShardEntry, name: &str) -> Re
 }
 
 pub(super) fn damage(path: &Path, expected: &str, got: String) -> Error {
-    Error::CacheDamage {
+    Error::Damage {
         path: path.to_path_buf(),
         expected: expected.into(),
         got,

@@ -16,7 +16,7 @@ use super::{
     writer::take_lock,
 };
 use crate::{
-    error::Result,
+    cache_error::Result,
     fingerprint::Key,
     progress::Progress,
     states::{Alignment, StateId},

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::{Error, Result};
+use crate::cache_error::{Error, Result};
 
 /// How long a collection waits for readers: most read for less, and a training for more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ impl Replacing {
     /// Waits some seconds for those who read the cache.
     ///
     /// # Errors
-    /// [`Error::CacheRead`] when somebody still reads it then; when the folder cannot be opened.
+    /// [`Error::InUse`] when somebody still reads it then; when the folder cannot be opened.
     pub(super) fn begin(folder: &Path) -> Result<Replacing> {
         Replacing::within(folder, PATIENCE)
     }
@@ -55,7 +55,7 @@ impl Replacing {
                 }
                 Err(TryLockError::WouldBlock) if start.elapsed() < patience => thread::sleep(LOOK),
                 Err(TryLockError::WouldBlock) => {
-                    return Err(Error::CacheRead { cache: folder.to_path_buf() });
+                    return Err(Error::InUse { cache: folder.to_path_buf() });
                 }
                 // Where the file system knows no locks, nobody can be waited for.
                 Err(TryLockError::Error(_)) => return Ok(Replacing { _folder: None }),
@@ -75,7 +75,7 @@ mod tests {
         assert!(one._folder.is_some() && two._folder.is_some());
         let now = Duration::ZERO;
         let refused = Replacing::within(folder.path(), now).err().unwrap();
-        assert!(matches!(refused, Error::CacheRead { .. }));
+        assert!(matches!(refused, Error::InUse { .. }));
         drop(one);
         assert!(Replacing::within(folder.path(), now).is_err());
         drop(two);

@@ -7,7 +7,7 @@ use super::{
     manifest::{MANIFEST, Manifest},
     tables,
 };
-use crate::{error::Result, fingerprint::Key, wording::counted};
+use crate::{cache_error::Result, fingerprint::Key, wording::counted};
 
 /// Where a document lies: the number of its shard in the manifest, and its row there.
 pub type Location = (u32, u32);

@@ -13,8 +13,8 @@ use super::{
     writer::LOCK,
 };
 use crate::{
+    cache_error::{Error, Result},
     durable::remove_file,
-    error::{Error, Result},
     states::StateId,
 };
 
@@ -59,12 +59,12 @@ pub(super) fn remove_cache(folder: &Path) -> Result<()> {
 /// Fails where a shard that the manifest names is a link: what would be written to it, or removed from it, lies elsewhere.
 ///
 /// # Errors
-/// [`Error::CacheDamage`].
+/// [`Error::Damage`].
 fn refuse_linked_shards(folder: &Path, manifest: &Manifest) -> Result<()> {
     let mut paths = manifest.shards.iter().map(|entry| folder.join(&entry.name));
     match paths.find(|path| path.is_symlink()) {
         None => Ok(()),
-        Some(path) => Err(Error::CacheDamage {
+        Some(path) => Err(Error::Damage {
             expected: "a folder".into(),
             got: "a link".into(),
             hint: "put the shard's own folder in its place, or remove the link and run `frostbert cache verify --repair`, which \

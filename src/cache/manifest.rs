@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use self::check::ManifestProblem;
 use crate::{
+    cache_error::{Error, Result},
     durable::write_file,
-    error::{Error, Result},
     fingerprint::{Digest, FingerprintInputs},
     states::{Dtype, Placement, StateId},
     wording::counted,
@@ -151,7 +151,7 @@ impl Manifest {
     /// Reads the manifest of a cache folder; `None` where there is none.
     ///
     /// # Errors
-    /// [`Error::CacheDamage`] when the file is no manifest of this format, its checksum does not hold, its fingerprint is
+    /// [`Error::Damage`] when the file is no manifest of this format, its checksum does not hold, its fingerprint is
     /// not that of its inputs, or what it names cannot be a cache; [`Error::Io`] when it cannot be read.
     pub fn read(folder: &Path) -> Result<Option<Manifest>> {
         let Some(text) = read_text(folder)? else {
@@ -193,7 +193,7 @@ impl Manifest {
     /// Checks all that [`Manifest::read`] checks, but for the checksum.
     ///
     /// # Errors
-    /// [`Error::CacheDamage`]: a manifest that cannot be repaired.
+    /// [`Error::Damage`]: a manifest that cannot be repaired.
     pub(super) fn require_sound(&self, folder: &Path) -> Result<()> {
         check::check(self).map_err(|wrong| damaged(folder, wrong, BEYOND_REPAIR))
     }
@@ -201,7 +201,7 @@ impl Manifest {
     /// Reads the manifest of a folder that must be a cache.
     ///
     /// # Errors
-    /// [`Error::CacheMiss`] where there is none; else as [`Manifest::read`].
+    /// [`Error::Miss`] where there is none; else as [`Manifest::read`].
     pub fn open(folder: &Path) -> Result<Manifest> {
         Manifest::read(folder)?.ok_or_else(|| no_cache(folder))
     }
@@ -209,12 +209,12 @@ impl Manifest {
     /// Checks that this is the manifest of these inputs: a folder that was renamed is never taken for another.
     ///
     /// # Errors
-    /// [`Error::CacheDamage`] with the inputs that differ.
+    /// [`Error::Damage`] with the inputs that differ.
     pub fn require(&self, folder: &Path, inputs: &FingerprintInputs) -> Result<()> {
         if self.inputs == *inputs {
             return Ok(());
         }
-        Err(Error::CacheDamage {
+        Err(Error::Damage {
             path: folder.join(MANIFEST),
             expected: format!("the cache {}", inputs.fingerprint()),
             got: format!(
@@ -274,7 +274,7 @@ impl Manifest {
 
 /// What to say where a folder should be a cache and is none.
 pub(super) fn no_cache(folder: &Path) -> Error {
-    Error::CacheMiss {
+    Error::Miss {
         cache: folder.to_path_buf(),
         lacks: "a manifest.json: it is no cache".into(),
         hint: "name a cache folder, <cache.dir>/<fingerprint>, as `frostbert cache ls` lists them"
@@ -323,7 +323,7 @@ fn parse(folder: &Path, text: &str) -> Result<Manifest> {
 }
 
 fn damaged(folder: &Path, wrong: ManifestProblem, hint: &str) -> Error {
-    Error::CacheDamage {
+    Error::Damage {
         path: folder.join(MANIFEST),
         expected: wrong.expected,
         got: wrong.got,
@@ -341,7 +341,7 @@ const BEYOND_REPAIR: &str = "this manifest cannot be repaired: put it back where
 /// that lost its manifest.
 ///
 /// # Errors
-/// [`Error::CacheDamage`]; when the folder cannot be listed.
+/// [`Error::Damage`]; when the folder cannot be listed.
 pub(super) fn refuse_orphans(folder: &Path) -> Result<()> {
     let mut n_shards = 0;
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
@@ -351,7 +351,7 @@ pub(super) fn refuse_orphans(folder: &Path) -> Result<()> {
     if n_shards <= 1 {
         return Ok(());
     }
-    Err(Error::CacheDamage {
+    Err(Error::Damage {
         path: folder.join(MANIFEST),
         expected: format!("the manifest of {}", counted(n_shards, "shard")),
         got: "no such file".into(),

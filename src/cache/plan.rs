@@ -19,8 +19,8 @@ use super::{
     manifest::{Manifest, ShardEntry, shard_name},
 };
 use crate::{
+    cache_error::{Error, Result},
     durable::write_file,
-    error::{Error, Result},
     fingerprint::{self, Digest, Key},
     states::{StateId, StateKind},
 };

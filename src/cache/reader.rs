@@ -14,7 +14,7 @@ use super::{
     tables,
 };
 use crate::{
-    error::Result,
+    cache_error::Result,
     fingerprint::Key,
     states::{Alignment, StateId, StateKind},
 };
@@ -50,7 +50,7 @@ impl CacheReader {
     /// Opens a folder that must be a cache.
     ///
     /// # Errors
-    /// [`crate::error::Error::CacheMiss`] where it is none; else as [`CacheReader::open`].
+    /// [`crate::cache_error::Error::Miss`] where it is none; else as [`CacheReader::open`].
     pub fn existing(folder: &Path) -> Result<CacheReader> {
         CacheReader::open(folder)?.ok_or_else(|| no_cache(folder))
     }
@@ -95,7 +95,7 @@ impl CacheReader {
     /// Opens one state of a shard: rows as slices of the mapped file.
     ///
     /// # Errors
-    /// [`crate::error::Error::CacheDamage`] when the shard has no such state, or its file is not what the manifest says.
+    /// [`crate::cache_error::Error::Damage`] when the shard has no such state, or its file is not what the manifest says.
     pub fn open_state(&self, shard: u32, state: StateId) -> Result<StateFile> {
         let entry = self.shard(shard);
         let file = StateFile::open(&self.folder, &self.manifest, entry, state)?;
@@ -108,7 +108,7 @@ impl CacheReader {
     /// Reads the documents of a shard, and the words and the alignment of tokens where it has them.
     ///
     /// # Errors
-    /// [`crate::error::Error::CacheDamage`] when a file is not what the manifest says.
+    /// [`crate::cache_error::Error::Damage`] when a file is not what the manifest says.
     pub fn read_layout(&self, shard: u32) -> Result<ShardLayout> {
         let entry = self.shard(shard);
         let has = |name: &str| entry.files.iter().any(|file| file.name == name);
@@ -129,7 +129,7 @@ impl CacheReader {
     /// Reads the documents of a shard.
     ///
     /// # Errors
-    /// [`crate::error::Error::CacheDamage`] when the table is not what the manifest says.
+    /// [`crate::cache_error::Error::Damage`] when the table is not what the manifest says.
     pub fn read_documents(&self, shard: u32) -> Result<DocumentTable> {
         tables::read_documents(&self.folder, self.shard(shard))
     }
@@ -139,7 +139,7 @@ impl CacheReader {
     /// A shard's file is mapped, checked against its checksum, and read once.
     ///
     /// # Errors
-    /// [`crate::error::Error::CacheDamage`] when a file is not what the manifest says.
+    /// [`crate::cache_error::Error::Damage`] when a file is not what the manifest says.
     pub fn read_rows(
         &self,
         state: StateId,

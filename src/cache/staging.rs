@@ -13,8 +13,8 @@ use super::{
     tables,
 };
 use crate::{
+    cache_error::{Error, Result},
     durable::sync_folder,
-    error::{Error, Result},
     states::StateKind,
 };
 
@@ -171,7 +171,7 @@ fn write_states(
 
 /// What to say where somebody's files stand where a shard is to be.
 fn in_the_way(path: &Path) -> Error {
-    Error::CacheDamage {
+    Error::Damage {
         path: path.to_path_buf(),
         expected: "room for a new shard".into(),
         got: "something that is not of this cache".into(),

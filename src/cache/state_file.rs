@@ -26,7 +26,7 @@ use super::{
     shard::StateRows,
 };
 use crate::{
-    error::Result,
+    cache_error::Result,
     fence::fenced_or,
     states::{Dtype, StateId, StateKind},
     wording::{counted, shorten},
@@ -138,7 +138,7 @@ fn pairs_in(reader: &SerializedFileReader<Bytes>) -> Vec<(&str, String)> {
 /// The width that the writer noted in the file of a state.
 ///
 /// # Errors
-/// [`crate::error::Error::CacheDamage`] when the file is not what the manifest says, or notes none.
+/// [`crate::cache_error::Error::Damage`] when the file is not what the manifest says, or notes none.
 pub(super) fn hidden_of(folder: &Path, entry: &ShardEntry, state: StateId) -> Result<usize> {
     let path = folder.join(&entry.name).join(name_of(state));
     let damaged = |got: String| damage(&path, "a Parquet file of states", got);
@@ -178,7 +178,7 @@ impl StateFile {
     /// Maps the file, checks its checksum, and finds its pages.
     ///
     /// # Errors
-    /// [`crate::error::Error::CacheDamage`] when it is not what the manifest says: of this cache, with a row for each
+    /// [`crate::cache_error::Error::Damage`] when it is not what the manifest says: of this cache, with a row for each
     /// document or token of the shard.
     pub fn open(
         folder: &Path,

@@ -22,7 +22,7 @@ use super::{
     shard::{DocumentTable, ShardLayout},
 };
 use crate::{
-    error::Result,
+    cache_error::Result,
     fence::fenced_or,
     fingerprint::Key,
     states::{Alignment, WordPlace},

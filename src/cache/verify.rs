@@ -12,7 +12,7 @@ use super::{
     tables::{self, DocumentCounts},
     writer::take_lock,
 };
-use crate::{error::Result, states::StateKind};
+use crate::{cache_error::Result, states::StateKind};
 
 /// Checks every file of a cache, and the manifest's counts against the tables of documents. Returns the names of what is
 /// damaged or missing, as `shard/file`, and `manifest.json` where it counts otherwise.

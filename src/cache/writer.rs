@@ -15,8 +15,8 @@ use super::{
     state_file::StateMetadata,
 };
 use crate::{
+    cache_error::{Error, Result},
     durable::through_no_link,
-    error::{Error, Result},
     fingerprint::FingerprintInputs,
     states::Dtype,
 };
@@ -47,7 +47,7 @@ impl CacheWriter {
     /// Takes the writer's lock, and removes what an earlier writer left unfinished.
     ///
     /// # Errors
-    /// [`Error::CacheBusy`] when another process writes; when the cache is damaged or the disk refuses.
+    /// [`Error::Busy`] when another process writes; when the cache is damaged or the disk refuses.
     pub fn open(
         cache_dir: &Path,
         inputs: &FingerprintInputs,
@@ -164,7 +164,7 @@ impl Drop for WriterLock {
 /// Takes the writer's lock of a cache folder.
 ///
 /// # Errors
-/// [`Error::CacheBusy`] when another process holds it; [`Error::CacheDamage`] where the lock is a link, or holds something
+/// [`Error::Busy`] when another process holds it; [`Error::Damage`] where the lock is a link, or holds something
 /// else than the number of a process.
 pub(super) fn take_lock(folder: &Path) -> Result<WriterLock> {
     let path = folder.join(LOCK);
@@ -179,7 +179,7 @@ pub(super) fn take_lock(folder: &Path) -> Result<WriterLock> {
                 "" => "another process".into(),
                 pid => format!("process {pid}"),
             };
-            return Err(Error::CacheBusy { cache: folder.to_path_buf(), holder });
+            return Err(Error::Busy { cache: folder.to_path_buf(), holder });
         }
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
     }
@@ -201,7 +201,7 @@ fn open_lock(path: &Path) -> Result<File> {
     options.read(true).write(true).create(true).truncate(false);
     through_no_link(&mut options);
     let no_lock = |got: &str| {
-        Error::CacheDamage {
+        Error::Damage {
         path: path.to_path_buf(),
         expected: "the file of a lock".into(),
         got: got.into(),

@@ -242,7 +242,7 @@ mod tests {
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         let error = failure(&source, io::read_to_string(open(&source).unwrap()).unwrap_err());
         assert!(
-            matches!(&error, Error::Io { action: "read", path: at, .. } if *at == path),
+            matches!(&error, Error::Io(refused) if refused.action == "read" && refused.path == path),
             "{error}"
         );
     }

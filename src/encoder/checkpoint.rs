@@ -223,7 +223,7 @@ pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]> {
 }
 
 fn hash_config(path: &Path) -> Result<Digest> {
-    if path.is_file() { fingerprint::hash_file(path) } else { Ok(fingerprint::hash_bytes(b"")) }
+    Ok(if path.is_file() { fingerprint::hash_file(path)? } else { fingerprint::hash_bytes(b"") })
 }
 
 fn check_is_file(folder: &Path, path: &Path) -> Result<()> {

@@ -103,7 +103,7 @@ pub fn pull(
         require_room(model, folder, missing, free_bytes(folder))?;
     }
     progress.start(&format!("pull {}", model.name()), Some(missing), "bytes");
-    let fetched = files.iter().try_fold(bytes_fetched, |bytes, file| {
+    let fetched: Result<u64> = files.iter().try_fold(bytes_fetched, |bytes, file| {
         Ok(bytes + client.fetch(&listing.commit, file, folder, progress)?)
     });
     progress.finish();

@@ -249,7 +249,7 @@ impl TextTokenizer {
             return Ok((a, b));
         }
         // Both are cut, and the odd token goes to the longer one: which that is, only all of both tells.
-        let whole = |text| Ok(self.first_tokens(text, aligned, None)?.0);
+        let whole = |text| self.first_tokens(text, aligned, None).map(|tokenised| tokenised.0);
         Ok((whole(first)?, whole(second)?))
     }
 

@@ -174,7 +174,7 @@ impl Computed {
                     }
                     StateKind::Words | StateKind::Tokens => {
                         let mut bytes = Vec::new();
-                        let mut put = |window: usize, values: Floats<'_>| {
+                        let mut put = |window: usize, values: Floats<'_>| -> Result<()> {
                             check(*state, window, values)?;
                             values.put(request.dtype, &mut bytes);
                             Ok(())

@@ -390,7 +390,7 @@ impl ExtractionJob<'_> {
             batch_tokens: self.plan.settings.batch_tokens,
             parity: parity::compare(&shard, self.dtype, self.hidden, &sampled, &sample),
         };
-        place.write(shard, origin)
+        Ok(place.write(shard, origin)?)
     }
 
     fn open_shard(&self, shard: usize, logs: Option<&BatchLogs>) -> Result<FillingShard> {

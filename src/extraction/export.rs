@@ -13,7 +13,7 @@ use crate::{
     config::settings::{ExtractionSettings, Pipeline},
     data::{SwallowedLines, dataset::read_all, require_texts},
     encoder::checkpoint::Checkpoint,
-    error::{Error, Result},
+    error::Result,
     extraction::{
         extract::{inputs_for, warn_of_swallowed},
         inputs::inputs_of,
@@ -26,7 +26,8 @@ use crate::{
 /// rows. The states are those asked for, else those that the pipeline stores.
 ///
 /// # Errors
-/// [`Error::CacheMiss`] when the cache lacks records (it says how many), or is not the one that the pipeline makes;
+/// [`crate::cache_error::Error::Miss`] when the cache lacks records (it says how many), or is not the one that the
+/// pipeline makes;
 /// when a data file is not what the pipeline says; else as [`export_rows`].
 pub fn export_records(
     pipeline: &Pipeline,
@@ -79,14 +80,15 @@ fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress
     if differences.is_empty() {
         return Ok(());
     }
-    Err(Error::CacheMiss {
+    Err(crate::cache_error::Error::Miss {
         cache: cache.folder().to_path_buf(),
         lacks: format!("what this pipeline stores, which differs in {}", differences.join(", ")),
         hint: format!(
             "name the pipeline's own cache, {}, or set its values to those of this one with --set",
             pipeline.extraction.cache_dir.join(ours.fingerprint()).display()
         ),
-    })
+    }
+    .into())
 }
 
 /// The records of some data files, each with a document, or with two where a pair was encoded separately.
@@ -109,7 +111,7 @@ impl RecordDocuments<'_> {
 }
 
 impl RowSource for RecordDocuments<'_> {
-    fn rows(&self) -> Box<dyn Iterator<Item = Result<DocumentRow>> + '_> {
+    fn rows(&self) -> Box<dyn Iterator<Item = crate::cache_error::Result<DocumentRow>> + '_> {
         self.empty.set(0);
         let settings = self.settings;
         self.swallowed.replace(vec![SwallowedLines::default(); settings.sources.len()]);
@@ -117,7 +119,7 @@ impl RowSource for RecordDocuments<'_> {
         let mut examples = read_all(&settings.sources);
         let mut waiting: Vec<DocumentRow> = Vec::new();
         let mut is_done = false;
-        Box::new(iter::from_fn(move || {
+        let rows = iter::from_fn(move || {
             loop {
                 if is_done {
                     return None;
@@ -156,7 +158,10 @@ impl RowSource for RecordDocuments<'_> {
                     .collect();
                 waiting.reverse();
             }
-        }))
+        });
+        Box::new(
+            rows.map(|row| row.map_err(|error| crate::cache_error::Error::Rows(Box::new(error)))),
+        )
     }
 
     fn sources(&self) -> Option<Vec<String>> {

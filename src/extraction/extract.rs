@@ -21,7 +21,7 @@ use crate::{
         fingerprint_inputs,
         windows::Overflow,
     },
-    error::{Error, Result},
+    error::Result,
     extraction::{
         encode::{ComputedBy, EncodingTotals, ExtractionJob},
         forecast::Forecast,
@@ -220,9 +220,9 @@ fn clear_finished_plan(
         return Ok(());
     }
     match CacheWriter::open(cache_dir, inputs, shape) {
-        Ok(writer) => ExtractionPlan::clear(writer.folder()),
-        Err(Error::CacheBusy { .. }) => Ok(()),
-        Err(error) => Err(error),
+        Ok(writer) => Ok(ExtractionPlan::clear(writer.folder())?),
+        Err(crate::cache_error::Error::Busy { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -74,7 +74,7 @@ impl NeededDocuments {
     /// # Errors
     /// When the cache is damaged.
     pub fn count(&self, cache: &Path, manifest: &Manifest) -> Result<Collected> {
-        gc::count(cache, self.keeps(&manifest.fingerprint))
+        Ok(gc::count(cache, self.keeps(&manifest.fingerprint))?)
     }
 
     /// Drops from caches what is not needed, and merges small shards.
@@ -88,7 +88,7 @@ impl NeededDocuments {
     ) -> Result<Vec<Collected>> {
         let collect = |(path, manifest): &(PathBuf, Manifest)| {
             let keep = self.keeps(&manifest.fingerprint);
-            gc::collect(path, keep, self.shard_tokens, progress)
+            Ok(gc::collect(path, keep, self.shard_tokens, progress)?)
         };
         caches.iter().map(collect).collect()
     }

@@ -92,7 +92,8 @@ impl Pieces {
 /// the layout of its shard, and its row there; shard by shard.
 ///
 /// # Errors
-/// [`Error::CacheMiss`] when the cache lacks rows (it says how many); [`Error::CacheDamage`] when a table is damaged.
+/// [`crate::cache_error::Error::Miss`] when the cache lacks rows (it says how many);
+/// [`crate::cache_error::Error::Damage`] when a table is damaged.
 pub fn locate(
     cache: &CacheReader,
     states: &[StateId],
@@ -135,11 +136,12 @@ pub fn locate(
 }
 
 fn missing(cache: &CacheReader, state: StateId, n_missing: usize, n: usize) -> Error {
-    Error::CacheMiss {
+    crate::cache_error::Error::Miss {
         cache: cache.folder().to_path_buf(),
         lacks: format!("the {state} state of {n_missing} of {}", counted(n, "text")),
         hint:
             "run `frostbert extract` with this pipeline (or `run`, which extracts what is missing)"
                 .into(),
     }
+    .into()
 }

@@ -375,7 +375,7 @@ pub fn save(
     let path = folder.join(DESCRIPTION_FILE);
     let mut json = serde_json::to_string_pretty(description).expect("plain fields become JSON");
     json.push('\n');
-    write_file(&path, json.as_bytes())
+    Ok(write_file(&path, json.as_bytes())?)
 }
 
 /// What a run's head is, by the bytes of `path`, its head.json.

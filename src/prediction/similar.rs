@@ -16,7 +16,7 @@ use crate::{
     },
     data::dataset::read_all,
     encoder::{checkpoint::Checkpoint, tokenizer::Document},
-    error::{Error, Result},
+    error::Result,
     extraction::{
         embedder::TextEncoder, extract::extract_with, inputs::inputs_of, machine::Machine,
     },
@@ -122,11 +122,12 @@ pub fn nearest(
     found
         .into_iter()
         .map(|scored| {
-            let text = texts.remove(&scored.key).ok_or_else(|| Error::CacheMiss {
-                cache: report.cache.clone(),
-                lacks: "a text that was just read".into(),
-                hint: "the data changed meanwhile: run the same command again".into(),
-            })?;
+            let text =
+                texts.remove(&scored.key).ok_or_else(|| crate::cache_error::Error::Miss {
+                    cache: report.cache.clone(),
+                    lacks: "a text that was just read".into(),
+                    hint: "the data changed meanwhile: run the same command again".into(),
+                })?;
             Ok(Match { text, score: scored.score })
         })
         .collect()

@@ -90,7 +90,7 @@ pub fn write(run: &Path, findings: &SweepFindings, test: Option<(usize, f64)>) -
 }
 
 fn write_text(path: &Path, text: &str) -> Result<()> {
-    write_file(path, text.as_bytes())
+    Ok(write_file(path, text.as_bytes())?)
 }
 
 /// One line for each row: its rank, the settings that the sweep varies, and all that is known of its score.

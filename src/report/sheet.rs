@@ -62,7 +62,7 @@ impl Sheet {
             writer.write_record(cells).map_err(failed)?;
         }
         let bytes = writer.into_inner().map_err(|error| failed(error.into_error().into()))?;
-        write_file(path, &bytes)
+        Ok(write_file(path, &bytes)?)
     }
 
     /// Writes the table as Parquet.

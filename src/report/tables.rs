@@ -149,7 +149,7 @@ impl Table {
         let mut writer =
             ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(failed)?;
         writer.write(&batch).map_err(failed)?;
-        write_file(path, &writer.into_inner().map_err(failed)?)
+        Ok(write_file(path, &writer.into_inner().map_err(failed)?)?)
     }
 }
 
@@ -242,5 +242,5 @@ pub fn write_history(folder: &Path, history: &[EpochRecord]) -> Result<()> {
         }
         text.push('\n');
     }
-    write_file(&path, text.as_bytes())
+    Ok(write_file(&path, text.as_bytes())?)
 }

@@ -161,7 +161,7 @@ impl Lock {
         let mut json = serde_json::to_string_pretty(&self).expect("plain fields become JSON");
         json.push('\n');
         let path = folder.join(LOCK_FILE);
-        write_file(&path, json.as_bytes())
+        Ok(write_file(&path, json.as_bytes())?)
     }
 
     /// The data and model files that are no longer what they were, a line each.

@@ -102,7 +102,7 @@ pub(crate) fn write_metrics(run: &Path, metrics: &RunMetrics) -> Result<()> {
     let path = run.join(METRICS_FILE);
     let mut json = serde_json::to_string_pretty(metrics).expect("numbers and names become JSON");
     json.push('\n');
-    write_file(&path, json.as_bytes())
+    Ok(write_file(&path, json.as_bytes())?)
 }
 
 /// The parts of a run that have metrics, by name.

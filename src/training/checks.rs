@@ -146,7 +146,7 @@ impl RunChecks {
         let path = run.join(CHECKS_FILE);
         let mut json = serde_json::to_string_pretty(self).expect("counts and texts become JSON");
         json.push('\n');
-        write_file(&path, json.as_bytes())
+        Ok(write_file(&path, json.as_bytes())?)
     }
 
     /// What a user should know of the states' checks before trusting the metrics, a line each.

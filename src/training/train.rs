@@ -127,8 +127,8 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
 /// Trains the pipeline's head on cached states and writes a run folder.
 ///
 /// # Errors
-/// When the data or the pipeline is at fault, the cache lacks rows ([`Error::CacheMiss`]) or is damaged, or the
-/// training diverges.
+/// When the data or the pipeline is at fault, the cache lacks rows ([`crate::cache_error::Error::Miss`]) or is
+/// damaged, or the training diverges.
 pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport> {
     refuse_sweep(pipeline)?;
     let dataset = checked_dataset(pipeline, progress)?;
@@ -351,11 +351,12 @@ fn open_cache(
     if let Some(explanation) = explain_miss(cache_dir, &inputs)? {
         hint.push_str(&format!(" ({explanation})"));
     }
-    Err(Error::CacheMiss {
+    Err(crate::cache_error::Error::Miss {
         cache: cache_dir.join(inputs.fingerprint()),
         lacks: "everything: nothing was extracted with these settings".into(),
         hint,
-    })
+    }
+    .into())
 }
 
 /// Classes need two of them to learn a difference; other tasks were checked when their rows were read.

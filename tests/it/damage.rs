@@ -8,7 +8,7 @@ use frostbert::{
         reader::CacheReader,
         verify::{damaged_files, repair},
     },
-    error::Error,
+    cache_error::Error,
     fingerprint::Key,
     states::StateId,
 };
@@ -241,7 +241,7 @@ fn a_damaged_file_of_any_kind_is_named_with_its_cure_and_costs_one_shard() {
         assert!(damaged[0].as_str().unwrap().ends_with(name.as_str()), "{report}");
 
         let error = open_all(&cache).unwrap_err();
-        assert!(matches!(&error, Error::CacheDamage { .. }), "{error}");
+        assert!(matches!(&error, Error::Damage { .. }), "{error}");
         assert!(error.to_string().contains(name.as_str()), "{error}");
         let hint = error.hint().unwrap();
         assert!(

@@ -9,7 +9,7 @@ use source::{NamedPath, Source, Token, paths};
 use crate::support::repository;
 
 /// The rows, from the top: a file imports only from rows below its own.
-const LAYERS: [&str; 26] = [
+const LAYERS: [&str; 27] = [
     "experiment",
     "sweep",
     "training",
@@ -36,6 +36,7 @@ const LAYERS: [&str; 26] = [
     "wording",
     "progress",
     "error",
+    "cache_error",
 ];
 
 /// Rows that never see texts, tokens, Parquet or ONNX.

@@ -24,7 +24,7 @@ use arrow::{
 
 use super::table::{Batch, ColumnKind, ExportLayout, ExportTable, TableWriter, Values};
 use crate::{
-    error::{Error, Result},
+    cache_error::{Error, Result},
     states::Dtype,
 };
 

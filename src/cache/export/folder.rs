@@ -9,8 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cache_error::{Error, Result},
     durable::sync_folder,
-    error::{Error, Result},
 };
 
 /// What an export is; no export is without it.

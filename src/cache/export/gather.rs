@@ -17,7 +17,7 @@ use super::{
     table::{Batch, Column, ExportLayout, TableOf, Values},
 };
 use crate::{
-    error::{Error, Result},
+    cache_error::{Error, Result},
     fingerprint::Key,
     states::{Dtype, StateId, StateKind},
 };
@@ -52,10 +52,10 @@ impl<'a> OpenShards<'a> {
     /// Where a state of a document lies.
     ///
     /// # Errors
-    /// [`Error::CacheMiss`] when the cache has no such state.
+    /// [`Error::Miss`] when the cache has no such state.
     fn locate(&self, key: &Key, state: StateId) -> Result<Location> {
         let place = self.cache.locate(key, state);
-        place.ok_or_else(|| Error::CacheMiss {
+        place.ok_or_else(|| Error::Miss {
             cache: self.cache.folder().to_path_buf(),
             lacks: format!("the {state} state of the document {}", key.to_hex()),
             hint: "the data changed while it was exported: export it again".into(),

@@ -10,7 +10,7 @@ use super::table::{
     Batch, Column, ColumnKind, ExportLayout, ExportTable, TableOf, TableWriter, Values,
 };
 use crate::{
-    error::{Error, Result},
+    cache_error::{Error, Result},
     fingerprint::Key,
     states::Dtype,
 };

@@ -22,7 +22,7 @@ use super::{
     arrow_file::{record_batch, schema_of},
     table::{Batch, Column, ExportLayout, ExportTable, TableWriter},
 };
-use crate::error::{Error, Result};
+use crate::cache_error::{Error, Result};
 
 /// Size of a row group: it is held in memory until it is full.
 const ROW_GROUP_BYTES: usize = 64 * 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use super::super::{index::Location, reader::CacheReader};
 use crate::{
-    error::{Error, Result},
+    cache_error::{Error, Result},
     fingerprint::Key,
     progress::Progress,
     states::StateId,
@@ -51,13 +51,13 @@ impl<'a> CacheOrder<'a> {
     /// document has. What is left out is warned of.
     ///
     /// # Errors
-    /// [`Error::CacheMiss`] when nothing is left.
+    /// [`Error::Miss`] when nothing is left.
     pub fn new(
         cache: &'a CacheReader,
         asked: &[StateId],
         progress: &dyn Progress,
     ) -> Result<CacheOrder<'a>> {
-        let miss = |lacks: String, hint: String| Error::CacheMiss {
+        let miss = |lacks: String, hint: String| Error::Miss {
             cache: cache.folder().to_path_buf(),
             lacks,
             hint,

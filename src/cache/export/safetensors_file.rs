@@ -14,7 +14,7 @@ use super::{
     table::{Batch, Column, ColumnKind, ExportLayout, ExportTable, TableWriter},
 };
 use crate::{
-    error::{Error, Result},
+    cache_error::{Error, Result},
     states::Dtype,
 };
 

@@ -1,7 +1,7 @@
 //! What an export consists of: up to three tables (documents, tokens, words) of named columns, written batch by batch.
 
 use crate::{
-    error::Result,
+    cache_error::Result,
     states::{Dtype, StateId, StateKind},
 };
 

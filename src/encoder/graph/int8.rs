@@ -275,7 +275,7 @@ impl Int8Graph<'_> {
         self.onnx("Sub", &[&at("high"), &at("low")], &at("range"), vec![])?;
         self.onnx("Mul", &[&at("range"), "step_of_range"], &at("step"), vec![])?;
         self.onnx("Neg", &[&at("low")], &at("depth"), vec![])?;
-        let by_row = || Ok(vec![attribute("axis", 0i64)?]);
+        let by_row = || attribute("axis", 0i64).map(|axis| vec![axis]);
         // Without a zero point of its own it makes u8, which the zero point of the rows has to be.
         self.onnx("QuantizeLinear", &[&at("depth"), &at("step")], &at("zero_point"), by_row()?)?;
         self.onnx(
