@@ -33,4 +33,4 @@ mod tables;
 pub mod verify;
 pub mod writer;
 
-pub(crate) use file::as_io;
+pub use file::as_io;

@@ -39,7 +39,7 @@ fn write_new(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 /// Has a file opened only where its name is no link: what is written through it stays where it was meant to go.
-pub(crate) fn through_no_link(options: &mut OpenOptions) -> &mut OpenOptions {
+pub fn through_no_link(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
@@ -50,7 +50,7 @@ pub(crate) fn through_no_link(options: &mut OpenOptions) -> &mut OpenOptions {
 }
 
 /// Bytes that the disk of a folder has left for this user; `None` where the system does not tell.
-pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+pub fn free_bytes(folder: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(folder).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
@@ -59,7 +59,7 @@ pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
 ///
 /// # Errors
 /// When it is there and cannot be removed.
-pub(crate) fn remove_file(path: &Path) -> Result<()> {
+pub fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::io("remove", path)(error))

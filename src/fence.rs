@@ -32,7 +32,10 @@ pub fn is_fenced() -> bool {
 /// Runs foreign code; where it panics, what it said is the error.
 ///
 /// What it worked on may be left half changed, and is not to be used after an error.
-pub(crate) fn fenced<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+///
+/// # Errors
+/// The words of the panic.
+pub fn fenced<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let before = FENCED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     FENCED.set(before);
@@ -40,7 +43,10 @@ pub(crate) fn fenced<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// As [`fenced`], for code that can fail by itself: `refuse` makes a panic an error of the same kind.
-pub(crate) fn fenced_or<T, E>(
+///
+/// # Errors
+/// Those of the code, and what `refuse` makes of a panic.
+pub fn fenced_or<T, E>(
     work: impl FnOnce() -> Result<T, E>,
     refuse: impl FnOnce(String) -> E,
 ) -> Result<T, E> {

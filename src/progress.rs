@@ -35,24 +35,25 @@ impl Progress for () {}
 
 /// Progress inside of a stage that has begun: stages of the work within do not take its place, and what they get done
 /// counts as done of it.
-pub(crate) struct WithinStage<'a> {
+pub struct WithinStage<'a> {
     outer: &'a dyn Progress,
     counts: bool,
     advanced: AtomicU64,
 }
 
 impl WithinStage<'_> {
-    pub(crate) fn new(outer: &dyn Progress) -> WithinStage<'_> {
+    /// Progress inside of the stage that `outer` shows.
+    pub fn new(outer: &dyn Progress) -> WithinStage<'_> {
         WithinStage { outer, counts: true, advanced: AtomicU64::new(0) }
     }
 
     /// What gets done within counts for nothing: whoever began the stage counts otherwise.
-    pub(crate) fn uncounted(outer: &dyn Progress) -> WithinStage<'_> {
+    pub fn uncounted(outer: &dyn Progress) -> WithinStage<'_> {
         WithinStage { counts: false, ..WithinStage::new(outer) }
     }
 
     /// Units that were counted so far.
-    pub(crate) fn advanced(&self) -> u64 {
+    pub fn advanced(&self) -> u64 {
         self.advanced.load(Ordering::Relaxed)
     }
 }

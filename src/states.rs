@@ -192,7 +192,7 @@ impl Dtype {
     }
 
     /// Appends values that were checked to `out` in this type.
-    pub(crate) fn put(self, values: &[f32], out: &mut Vec<u8>) {
+    pub fn put(self, values: &[f32], out: &mut Vec<u8>) {
         out.reserve(values.len() * self.size_bytes());
         match self {
             Dtype::F16 => {

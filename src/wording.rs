@@ -43,7 +43,7 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
 }
 
 /// A list of names for a message: `` `a`, `b` and 75 more ``; at most ten, each at most 40 characters.
-pub(crate) fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+pub fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const N_SHOWN: usize = 10;
     let n_names = names.len();
     let shown: Vec<String> =
@@ -56,7 +56,7 @@ pub(crate) fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> St
 }
 
 /// At most `n_characters` of `text` on one line, with `...` where something is left out.
-pub(crate) fn shorten(text: &str, n_characters: usize) -> String {
+pub fn shorten(text: &str, n_characters: usize) -> String {
     let mut characters = text.chars();
     let mut short = String::new();
     for character in characters.by_ref().take(n_characters) {
@@ -96,12 +96,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 
 /// Serialises a path for a report: what is no UTF-8 in it shows as U+FFFD, where serde's own way would fail. For paths
 /// that nobody reads back.
-pub(crate) fn path_shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn path_shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// As [`path_shown`], of several.
-pub(crate) fn paths_shown<S: Serializer>(
+pub fn paths_shown<S: Serializer>(
     paths: &[impl Borrow<Path>],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -109,7 +109,7 @@ pub(crate) fn paths_shown<S: Serializer>(
 }
 
 /// As [`path_shown`], of one that may be missing.
-pub(crate) fn path_shown_if_any<S: Serializer>(
+pub fn path_shown_if_any<S: Serializer>(
     path: &Option<impl Borrow<Path>>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

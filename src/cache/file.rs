@@ -106,7 +106,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const SYNC_BYTES: usize = 8 * 1024 * 1024;
 
 /// The I/O error inside a Parquet error, so that a full disk is known as one.
-pub(crate) fn as_io(error: ParquetError) -> io::Error {
+pub fn as_io(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(source) => match source.downcast::<io::Error>() {
             Ok(source) => *source,
