@@ -7,6 +7,7 @@
 mod client;
 mod listing;
 mod redirect;
+mod sum;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -15,11 +16,12 @@ use std::{
 
 use client::Client;
 use listing::RemoteFile;
+use sum::Sum;
 
 use super::{
     config::ConfigFile,
     hub_model::HubModel,
-    source::{ModelSource, SourceFile, Sum, sha256_of_file},
+    source::{ModelSource, SOURCE, SourceFile, sha256_of_file},
     weights,
 };
 use crate::{
@@ -40,6 +42,20 @@ pub struct Hub {
     pub token: Option<String>,
     /// A proxy to go through, as `http://host:port`.
     pub proxy: Option<String>,
+}
+
+impl HubModel {
+    fn refuse(&self, expected: String, got: String, hint: &str) -> Error {
+        Error::Hub { repository: self.repository.clone(), expected, got, hint: hint.into() }
+    }
+
+    /// Refuses what a fetched file says. The path would be that of a part, which tells nobody anything.
+    fn refuse_content(&self, error: Error, hint: &str) -> Error {
+        match error {
+            Error::Checkpoint { expected, got, .. } => self.refuse(expected, got, hint),
+            other => other,
+        }
+    }
 }
 
 /// What a pull did.
@@ -191,7 +207,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
     for name in old.filter(|name| !source.files.contains_key(*name) && !name.contains('/')) {
         remove_file(&folder.join(name))?;
     }
-    source.write(folder)?;
+    write_source(&source, folder)?;
     for file in files.iter().filter(|file| file.name == "config.json") {
         rename(&part(file), &config)?;
     }
@@ -202,6 +218,15 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
         }
     }
     Ok(())
+}
+
+/// Writes `source.json`, aside first; a pull removes the `.part` that a kill may leave.
+fn write_source(source: &ModelSource, folder: &Path) -> Result<()> {
+    let aside = folder.join(format!("{SOURCE}.part"));
+    // A struct of strings and numbers always becomes JSON.
+    let json = serde_json::to_string_pretty(source).expect("plain fields become JSON");
+    fs::write(&aside, json + "\n").map_err(Error::io("write", &aside))?;
+    fs::rename(&aside, folder.join(SOURCE)).map_err(Error::io("rename", &aside))
 }
 
 /// Where the bytes of a whole file are now.

@@ -20,7 +20,7 @@ impl HubModel {
     /// Reads `hf:owner/name[@revision]`; `None` where the text is something else.
     ///
     /// ```
-    /// use frostbert::encoder::hub::HubModel;
+    /// use frostbert::encoder::hub_model::HubModel;
     ///
     /// let model = HubModel::parse("hf:google-bert/bert-base-uncased@v1").unwrap();
     /// assert_eq!(model.repository, "google-bert/bert-base-uncased");
@@ -46,18 +46,6 @@ impl HubModel {
     /// The part after the owner: the name of the folder it is pulled into.
     pub fn name(&self) -> &str {
         self.repository.rsplit('/').next().unwrap_or(&self.repository)
-    }
-
-    pub(super) fn refuse(&self, expected: String, got: String, hint: &str) -> Error {
-        Error::Hub { repository: self.repository.clone(), expected, got, hint: hint.into() }
-    }
-
-    /// Refuses what a fetched file says. The path would be that of a part, which tells nobody anything.
-    pub(super) fn refuse_content(&self, error: Error, hint: &str) -> Error {
-        match error {
-            Error::Checkpoint { expected, got, .. } => self.refuse(expected, got, hint),
-            other => other,
-        }
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
 
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
-use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -76,54 +75,6 @@ impl ModelSource {
         }
         Ok(Some(source))
     }
-
-    /// Writes `source.json`, aside first; a pull removes the `.part` that a kill may leave.
-    pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        let aside = folder.join(format!("{SOURCE}.part"));
-        // A struct of strings and numbers always becomes JSON.
-        let json = serde_json::to_string_pretty(self).expect("plain fields become JSON");
-        fs::write(&aside, json + "\n").map_err(Error::io("write", &aside))?;
-        fs::rename(&aside, folder.join(SOURCE)).map_err(Error::io("rename", &aside))
-    }
-}
-
-/// A hash that the hub gives for a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sum {
-    /// Of large files.
-    Sha256(String),
-    /// Of small ones: the SHA-1 of `blob `, the length in decimal digits, a zero byte, and the content.
-    GitBlob(String),
-}
-
-impl Sum {
-    /// What kind of hash it is, in words.
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Sum::Sha256(_) => "sha256",
-            Sum::GitBlob(_) => "git blob sha1",
-        }
-    }
-
-    /// The hexadecimal digits.
-    pub(super) fn digits(&self) -> &str {
-        match self {
-            Sum::Sha256(digits) | Sum::GitBlob(digits) => digits,
-        }
-    }
-
-    /// The same kind of hash of the file at `path`.
-    pub(super) fn of_file(&self, path: &Path) -> Result<String> {
-        let bytes = mmap::map(path)?;
-        Ok(match self {
-            Sum::Sha256(_) => hex(&Sha256::digest(&bytes)),
-            Sum::GitBlob(_) => {
-                let mut hasher = Sha1::new_with_prefix(format!("blob {}\0", bytes.len()));
-                hasher.update(&bytes);
-                hex(&hasher.finalize())
-            }
-        })
-    }
 }
 
 /// The SHA-256 of a file, as 64 hexadecimal digits.
@@ -134,7 +85,8 @@ pub fn sha256_of_file(path: &Path) -> Result<String> {
     Ok(hex(&Sha256::digest(mmap::map(path)?)))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -335,30 +287,5 @@ mod tests {
             fs::write(folder.path().join(SOURCE), source).unwrap();
             assert_eq!(ModelSource::read(folder.path()).is_ok(), is_inside, "{name}");
         }
-    }
-
-    #[test]
-    fn sums_are_those_of_sha256sum_and_of_git_hash_object() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        fs::write(&path, "frost\n").unwrap();
-        assert_eq!(
-            Sum::GitBlob(String::new()).of_file(&path).unwrap(),
-            "1ee0a8235204462ad576eb20280852587555686c"
-        );
-        assert_eq!(
-            Sum::Sha256(String::new()).of_file(&path).unwrap(),
-            "dd8f754d502a187e76e87042c26e51270eb776d33146aaaeabec436e27b993f3"
-        );
-        assert_eq!(
-            sha256_of_file(&path).unwrap(),
-            "dd8f754d502a187e76e87042c26e51270eb776d33146aaaeabec436e27b993f3"
-        );
-        // git's well-known empty blob.
-        fs::write(&path, "").unwrap();
-        assert_eq!(
-            Sum::GitBlob(String::new()).of_file(&path).unwrap(),
-            "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
-        );
     }
 }

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use crate::{
     encoder::{
         config::ConfigFile,
-        hub::BROKEN,
+        hub::{BROKEN, sum::Sum},
         hub_model::HubModel,
         onnx_model,
-        source::{COMPANIONS, Sum},
+        source::COMPANIONS,
         weights::{INDEX_FILE, SINGLE_FILE},
     },
     error::{Error, Result},
