@@ -254,7 +254,7 @@ pub(crate) fn print_usage(usage: &clap::Error) -> ExitCode {
 
 /// Prints an error and, where there is one, the cure.
 pub(crate) fn print_error(error: &anyhow::Error) {
-    let of_the_cache = error.downcast_ref::<frostbert::cache_error::Error>();
+    let of_the_cache = error.downcast_ref::<frostbert::cache::Error>();
     let known = match error.downcast_ref::<frostbert::error::Error>() {
         Some(known) => Some((known.to_string(), known.hint())),
         None => of_the_cache.map(|known| (known.to_string(), known.hint())),

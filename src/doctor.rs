@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cuda::CudaFindings;
 use disk::CacheFindings;
+use frostbert_cache::{fingerprint::FORMAT_VERSION, progress::Progress};
 use machine::{Cpu, Memory};
 use model::{DeviceFindings, ModelFindings};
 use serde::Serialize;
@@ -23,8 +24,6 @@ use crate::{
     },
     error::Error,
     extraction::machine::Machine,
-    fingerprint::FORMAT_VERSION,
-    progress::Progress,
 };
 
 /// Something that is wrong, and the cure.
@@ -61,7 +60,7 @@ pub struct RuntimeSearch {
     /// What named it: `--ort-lib`, `ORT_DYLIB_PATH`, `found`, or `not found`.
     pub how: &'static str,
     /// The folders that were looked into, in order, where nothing named it.
-    #[serde(serialize_with = "crate::wording::paths_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::paths_shown")]
     pub looked: Vec<PathBuf>,
 }
 
@@ -102,7 +101,7 @@ impl DoctorRequest {
 #[derive(Clone, Debug, Serialize)]
 pub struct RuntimeFindings {
     /// The library file.
-    #[serde(serialize_with = "crate::wording::path_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub library: PathBuf,
     /// How it was come by.
     #[serde(flatten)]

@@ -35,6 +35,11 @@ mod weights;
 pub mod windows;
 pub mod worker;
 
+use frostbert_cache::{
+    fingerprint::{FORMAT_VERSION, FingerprintInputs},
+    states::{Dtype, Placement},
+};
+
 pub use worker::{Request, Worker};
 
 use checkpoint::{Checkpoint, Model};
@@ -46,11 +51,7 @@ use runtime::Runtime;
 use session::SessionOptions;
 use windows::Overflow;
 
-use crate::{
-    error::{Error, Result},
-    fingerprint::{FORMAT_VERSION, FingerprintInputs},
-    states::{Dtype, Placement},
-};
+use crate::error::{Error, Result};
 
 /// What an encoder is asked to do, beside the checkpoint it runs.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::cache_error::{self, IoError};
+use frostbert_cache::IoError;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -20,7 +20,7 @@ pub enum Error {
     /// The cache lacks something, is damaged or in use, or cannot be exported. What the operating system refused is
     /// [`Error::Io`] here too.
     #[error(transparent)]
-    Cache(cache_error::Error),
+    Cache(frostbert_cache::Error),
 
     /// A pipeline file, or an override of one of its values, that cannot be used.
     #[error("{}: {problem}", place(file, *line, *column))]
@@ -213,13 +213,13 @@ impl Error {
     }
 }
 
-impl From<cache_error::Error> for Error {
-    fn from(error: cache_error::Error) -> Error {
+impl From<frostbert_cache::Error> for Error {
+    fn from(error: frostbert_cache::Error) -> Error {
         match error {
-            cache_error::Error::Io(error) => Error::Io(error),
-            cache_error::Error::Rows(error) => match error.downcast() {
+            frostbert_cache::Error::Io(error) => Error::Io(error),
+            frostbert_cache::Error::Rows(error) => match error.downcast() {
                 Ok(own) => *own,
-                Err(foreign) => Error::Cache(cache_error::Error::Rows(foreign)),
+                Err(foreign) => Error::Cache(frostbert_cache::Error::Rows(foreign)),
             },
             other => Error::Cache(other),
         }

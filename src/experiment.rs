@@ -5,6 +5,7 @@ pub mod several_tasks;
 
 use std::path::Path;
 
+use frostbert_cache::progress::Progress;
 use serde::Serialize;
 
 use crate::{
@@ -16,7 +17,6 @@ use crate::{
         extract::{ExtractReport, extract_with},
         machine::Machine,
     },
-    progress::Progress,
     run_folder::{
         self,
         lock::{LOCK_FILE, Lock},

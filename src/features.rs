@@ -12,18 +12,16 @@ pub mod scaler;
 
 use std::ops::Range;
 
+use frostbert_cache::{
+    fingerprint::Key,
+    reader::{CacheReader, by_shard},
+    shard::{ShardLayout, StateRows},
+    states::{Dtype, StateId},
+};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
-use crate::{
-    cache::{
-        reader::{CacheReader, by_shard},
-        shard::{ShardLayout, StateRows},
-    },
-    error::Result,
-    fingerprint::Key,
-    states::{Dtype, StateId},
-};
+use crate::error::Result;
 pub use load::LoadedStates;
 use pieces::Pieces;
 
@@ -93,7 +91,7 @@ impl<'c> FeatureView<'c> {
     /// States of at most `memory_bytes` together are read at once and stay in memory.
     ///
     /// # Errors
-    /// [`crate::cache_error::Error::Damage`] when a file is not what the manifest says.
+    /// [`frostbert_cache::Error::Damage`] when a file is not what the manifest says.
     pub fn new(
         cache: &'c CacheReader,
         states: &[StateId],
@@ -109,8 +107,8 @@ impl<'c> FeatureView<'c> {
     /// A view over one state of documents that have a row each; a key may stand there more than once.
     ///
     /// # Errors
-    /// [`crate::cache_error::Error::Miss`] when the cache lacks rows (it says how many),
-    /// [`crate::cache_error::Error::Damage`] when a file is damaged.
+    /// [`frostbert_cache::Error::Miss`] when the cache lacks rows (it says how many),
+    /// [`frostbert_cache::Error::Damage`] when a file is damaged.
     pub fn read(cache: &'c CacheReader, state: StateId, keys: &[Key]) -> Result<FeatureView<'c>> {
         let pieces = pieces::locate(cache, &[state], keys, |_, _, _| {})?;
         let sample_start = (0..=keys.len() as u32).collect();

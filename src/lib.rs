@@ -64,24 +64,13 @@ pub mod metrics;
 
 pub mod features;
 
-pub mod cache;
-
 pub mod encoder;
 
 pub mod data;
 
-pub mod states;
-
-pub mod fingerprint;
-
-pub mod durable;
-pub mod fence;
-pub mod mmap;
-
-pub mod wording;
-
-pub mod progress;
-
 pub mod error;
 
-pub mod cache_error;
+#[doc(inline)]
+pub use frostbert_cache as cache;
+#[doc(inline)]
+pub use frostbert_cache::{durable, fence, fingerprint, mmap, progress, states, wording};

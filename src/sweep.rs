@@ -22,6 +22,7 @@ use std::{
     time::Instant,
 };
 
+use frostbert_cache::{progress::Progress, reader::CacheReader, states::StateId, wording::counted};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -31,17 +32,14 @@ pub(crate) use crate::sweep::{
     journal::Journal,
 };
 use crate::{
-    cache::reader::CacheReader,
     config::settings::Pipeline,
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     metrics::{intervals::Bootstrap, metric::Metric, scores::Scores},
-    progress::Progress,
     report::leaderboard,
     run_folder,
     selection::{SweepFindings, leaderboard::rank, section::SweepSection},
-    states::StateId,
     sweep::{
         candidates::SweepCandidates,
         heads::{HeadPlan, SharedFeatures, ViewKey},
@@ -53,7 +51,6 @@ use crate::{
     training::train::{
         self, Overrides, RunFiles, TrainReport, cache_of, lock, note_cache, train_on,
     },
-    wording::counted,
 };
 
 /// Draws of the bootstrap that compares the heads: intervals and standard errors, no far tails.
@@ -66,7 +63,7 @@ const MOST_HEADS: usize = 200_000;
 #[derive(Clone, Debug, Serialize)]
 pub struct SweepReport {
     /// The new run folder, or the one of an unfinished sweep that went on.
-    #[serde(serialize_with = "crate::wording::path_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
     /// What was learned.
     pub task: String,

@@ -17,23 +17,21 @@ pub(crate) mod words;
 
 use std::collections::HashSet;
 
+use frostbert_cache::{fingerprint::Key, reader::CacheReader, states::StateId};
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::Serialize;
 
 use crate::{
-    cache::reader::CacheReader,
     config::{file::Task, settings::Pipeline},
     data::{ColumnName, Part, dataset::Dataset},
     error::Result,
     features::FeatureView,
-    fingerprint::Key,
     head::{saved::Head, spec::Objective, targets::TargetTable},
     metrics::{
         ClassificationMetrics, intervals::Bootstrap, metric::Metric, multilabel::MultilabelMetrics,
         regression::RegressionMetrics, scores::Scores, span::QaMetrics, tagging::TaggingMetrics,
     },
     report::tables::Table,
-    states::StateId,
     tasks::{
         measure::RunMetrics,
         predictions::{Calibration, PredictionEvaluator},

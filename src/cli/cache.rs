@@ -10,11 +10,11 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use frostbert::{
     cache::{
+        self,
         diff::Difference,
         manifest::{MANIFEST, Manifest, Parity, caches_in},
         verify::{self, damaged_files},
     },
-    cache_error,
     config::settings::Pipeline,
     error::Error,
     extraction::gc::NeededDocuments,
@@ -185,7 +185,7 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
             match (verify::repair(&path), &manifest) {
                 (Ok(done), _) => repaired = Some(done),
                 // Without a manifest that can be read the others are still to be looked at.
-                (Err(cache_error::Error::Damage { .. }), Err(_)) => {}
+                (Err(cache::Error::Damage { .. }), Err(_)) => {}
                 (Err(error), _) => return Err(error.into()),
             }
         }
@@ -334,7 +334,7 @@ fn gc(
 }
 
 /// The caches that these folders are, or that lie in them.
-fn find(folders: &[PathBuf]) -> Result<Vec<(PathBuf, frostbert::cache_error::Result<Manifest>)>> {
+fn find(folders: &[PathBuf]) -> Result<Vec<(PathBuf, frostbert::cache::Result<Manifest>)>> {
     let mut found = Vec::new();
     for folder in folders {
         let own = Manifest::read(folder).transpose().map(|manifest| (folder.clone(), manifest));

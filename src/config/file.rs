@@ -4,6 +4,7 @@ mod defaults;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
+use frostbert_cache::states::{Dtype, Pooling, StateKind};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
@@ -14,7 +15,6 @@ use crate::{
     encoder::device::{Device, Precision},
     head::{layers::activation::Activation, size::MLP_WIDTH, spec::Stopping},
     selection::section::SweepSection,
-    states::{Dtype, Pooling, StateKind},
     train::{optimizer::OptimizerKind, schedule::Schedule},
 };
 

@@ -7,10 +7,10 @@ mod training;
 use std::path::{Path, PathBuf};
 
 pub use extraction::ExtractionSettings;
+use frostbert_cache::{plan::MAX_STATES, states::StateId};
 use toml::Value;
 
 use crate::{
-    cache::plan::MAX_STATES,
     config::{
         file::{self, Labels, Pair, PipelineFile, Task},
         parse,
@@ -19,7 +19,6 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     selection::section::SweepSection,
-    states::StateId,
 };
 
 /// A checked pipeline.

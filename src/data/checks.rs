@@ -7,18 +7,16 @@ use std::{
     path::PathBuf,
 };
 
+use frostbert_cache::wording::{counted, shorten};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    data::{
-        clean::{CleanCounts, CleanOptions, RecordLine},
-        example::{Example, FileRecord, part_name},
-        split::Part,
-        split_check::SplitCheck,
-        summary::ClassBalance,
-        target::Target,
-    },
-    wording::{counted, shorten},
+use crate::data::{
+    clean::{CleanCounts, CleanOptions, RecordLine},
+    example::{Example, FileRecord, part_name},
+    split::Part,
+    split_check::SplitCheck,
+    summary::ClassBalance,
+    target::Target,
 };
 
 /// Examples of each kind that are listed, of all that are counted.
@@ -114,7 +112,7 @@ pub struct FoundText {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordPlace {
     /// Its file, as the pipeline names it.
-    #[serde(serialize_with = "crate::wording::path_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub file: PathBuf,
     /// Its line (or row) from 1, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]

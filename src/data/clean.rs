@@ -8,10 +8,11 @@ use std::{
     hash::Hash,
 };
 
+use frostbert_cache::wording::shorten;
 use serde::{Deserialize, Serialize};
 
 use super::record::Record;
-use crate::{error::Result, wording::shorten};
+use crate::error::Result;
 
 /// Duplicates and conflicts that are listed, of all that are counted.
 const N_LISTED: usize = 5;

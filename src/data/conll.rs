@@ -2,16 +2,15 @@
 
 use std::iter;
 
+use frostbert_cache::wording::shorten;
+
 use super::{
     read::{Text, next_line},
     record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, PART_BYTES, too_long},
     source::{ColumnName, Format, Source},
 };
-use crate::{
-    error::{Error, Result},
-    wording::shorten,
-};
+use crate::error::{Error, Result};
 
 /// Streams the sentences of a file.
 ///

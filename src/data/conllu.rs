@@ -2,6 +2,8 @@
 
 use std::iter;
 
+use frostbert_cache::wording::{name_list, shorten};
+
 use super::{
     conll::{refuse_columns_of_texts, too_long_sentence},
     read::{Text, next_line},
@@ -9,10 +11,7 @@ use super::{
     record_limit::{MAX_RECORD_BYTES, PART_BYTES},
     source::{ColumnName, Format, Source},
 };
-use crate::{
-    error::{Error, Result},
-    wording::{name_list, shorten},
-};
+use crate::error::{Error, Result};
 
 /// The columns, by number.
 const COLUMNS: [&str; 10] =

@@ -1,5 +1,7 @@
 //! The labelled rows of a pipeline: every source read, cleaned, labelled and split, each row with its keys.
 
+use frostbert_cache::fingerprint::{Key, Mode};
+
 use super::{
     ClassDistribution, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part,
     QuestionSummary, Record, Records, Source, SplitFractions, ValueSummary, WantedFields,
@@ -10,7 +12,6 @@ use super::{
 use crate::{
     data::example::{Example, FileRecord},
     error::Result,
-    fingerprint::{Key, Mode},
 };
 
 /// Where labelled rows come from, and how they become a [`Dataset`].

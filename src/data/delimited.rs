@@ -6,6 +6,7 @@ use std::{
 };
 
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
+use frostbert_cache::wording::name_list;
 
 use super::{
     read::{self, Text},
@@ -13,10 +14,7 @@ use super::{
     record_limit::{Allowance, Limited, is_too_long, too_long},
     source::{ColumnName, Source},
 };
-use crate::{
-    error::{Error, Result},
-    wording::name_list,
-};
+use crate::error::{Error, Result};
 
 /// Put after every file, so that its last record has a line end, as all others do, and lines can be counted.
 const TRAILER_PLAIN: &[u8] = b"\n";

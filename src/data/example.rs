@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use frostbert_cache::fingerprint::{Digest, Key};
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Part, Target};
-use crate::fingerprint::{Digest, Key};
 
 /// One labelled row.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,6 +2,7 @@
 
 use std::iter;
 
+use frostbert_cache::wording::name_list;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
@@ -11,10 +12,7 @@ use super::{
     record::{Record, WantedFields},
     source::{ColumnName, Source},
 };
-use crate::{
-    error::{Error, Result},
-    wording::name_list,
-};
+use crate::error::{Error, Result};
 
 /// Streams the objects of a file. Lines of nothing but white space are skipped.
 ///

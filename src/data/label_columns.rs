@@ -2,6 +2,8 @@
 //!
 //! They hold labels of the same [`LabelMap`](super::LabelMap), and heads that learn from them are judged by the source's own label.
 
+use frostbert_cache::wording::counted;
+
 use super::{
     dataset::Dataset,
     labels::{LabelMap, is_missing},
@@ -9,10 +11,7 @@ use super::{
     source::{ColumnName, Source},
     target::Target,
 };
-use crate::{
-    error::{Error, Result},
-    wording::counted,
-};
+use crate::error::{Error, Result};
 
 /// A column of labels, row by row of a [`Dataset`].
 #[derive(Clone, Debug, PartialEq)]

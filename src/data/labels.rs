@@ -2,6 +2,10 @@
 
 use std::{collections::HashMap, path::Path};
 
+use frostbert_cache::{
+    fingerprint::Digest,
+    wording::{name_list, shorten},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -10,11 +14,7 @@ use super::{
     record_limit::{MAX_RECORD_BYTES, PART_BYTES, too_long},
     source::Source,
 };
-use crate::{
-    error::{Error, Result},
-    fingerprint::Digest,
-    wording::{name_list, shorten},
-};
+use crate::error::{Error, Result};
 
 /// The names of the classes, by id. Serialised as the plain list of names.
 ///

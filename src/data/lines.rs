@@ -2,6 +2,7 @@
 
 use std::iter;
 
+use frostbert_cache::wording::shorten;
 use regex::{Captures, Regex};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     record::{Record, WantedFields},
     source::{ColumnName, Source},
 };
-use crate::{error::Result, wording::shorten};
+use crate::error::Result;
 
 /// Streams the lines of a file.
 ///

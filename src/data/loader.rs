@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, cell::RefCell, collections::HashMap};
 
+use frostbert_cache::fingerprint::{Key, Mode};
+
 use crate::{
     data::{
         CleanCounts, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part, Record,
@@ -20,7 +22,6 @@ use crate::{
         target::{TargetReader, require_contrast},
     },
     error::Result,
-    fingerprint::{Key, Mode},
 };
 
 /// What is given is never thinned.

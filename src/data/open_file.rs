@@ -8,15 +8,13 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
+use frostbert_cache::fingerprint::{Digest, Stamp};
 
 use super::{
     read::{CHUNK_BYTES, Text, decode_file},
     source::Source,
 };
-use crate::{
-    error::{Error, Result},
-    fingerprint::{Digest, Stamp},
-};
+use crate::error::{Error, Result};
 
 /// The first two bytes of gzip data; no text in any encoding that is read here begins so.
 const GZIP_MAGIC: [u8; 2] = [0x1F, 0x8B];
@@ -188,7 +186,7 @@ mod tests {
         let path = folder.path().join("a.csv");
         std::fs::write(&path, "one").unwrap();
         let mut file = OpenFile::open(&path).unwrap();
-        assert_eq!(file.blake3().unwrap(), crate::fingerprint::hash_bytes(b"one"));
+        assert_eq!(file.blake3().unwrap(), frostbert_cache::fingerprint::hash_bytes(b"one"));
         let aside = folder.path().join("b");
         std::fs::write(&aside, "two").unwrap();
         std::fs::rename(&aside, &path).unwrap();

@@ -8,6 +8,7 @@ use arrow::{
     datatypes::{DataType, Fields, Schema},
     record_batch::RecordBatch,
 };
+use frostbert_cache::{fence::fenced_or, wording::name_list};
 use parquet::{
     arrow::{
         ProjectionMask,
@@ -26,11 +27,7 @@ use super::{
     record_limit::{MAX_RECORD_BYTES, too_long},
     source::{ColumnName, Source},
 };
-use crate::{
-    error::{Error, Result},
-    fence::fenced_or,
-    wording::name_list,
-};
+use crate::error::{Error, Result};
 
 /// Most rows that are decoded at once.
 const N_BATCH_ROWS: usize = 1024;

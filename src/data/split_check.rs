@@ -2,15 +2,13 @@
 
 use std::collections::HashMap;
 
+use frostbert_cache::wording::counted;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    data::{
-        example::{Example, part_name},
-        split::{Part, SplitFractions},
-        target::DataTask,
-    },
-    wording::counted,
+use crate::data::{
+    example::{Example, part_name},
+    split::{Part, SplitFractions},
+    target::DataTask,
 };
 
 /// How far the share of a part may be from what was asked for before a user is told.

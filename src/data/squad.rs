@@ -4,6 +4,7 @@ mod stream;
 
 use std::iter;
 
+use frostbert_cache::{fingerprint, wording::shorten};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -14,11 +15,7 @@ use super::{
     record::{Answer, Record, WantedFields},
     source::Source,
 };
-use crate::{
-    error::{Error, Result},
-    fingerprint,
-    wording::shorten,
-};
+use crate::error::{Error, Result};
 
 /// Hexadecimal digits of a context's hash in the name of its group.
 const N_GROUP_DIGITS: usize = 32;

@@ -1,7 +1,8 @@
 //! Quotes of a tsv file that took in the lines after them.
 
+use frostbert_cache::wording::counted;
+
 use super::record::Record;
-use crate::wording::counted;
 
 /// Records of one file that likely took in the lines after them: see [`Record::swallowed_to`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

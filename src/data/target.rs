@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
+use frostbert_cache::wording::{counted, shorten};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,10 +10,7 @@ use super::{
     record::{Answer, Record},
     source::{Format, Source},
 };
-use crate::{
-    error::{Error, Result},
-    wording::{counted, shorten},
-};
+use crate::error::{Error, Result};
 
 /// What labels of data mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

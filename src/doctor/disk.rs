@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use frostbert_cache::durable::free_bytes;
 use rand::RngCore;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rustix::fs::{Advice, fadvise};
@@ -14,7 +15,6 @@ use serde::Serialize;
 
 use crate::{
     doctor::Problem,
-    durable::free_bytes,
     error::{Error, Result},
 };
 
@@ -28,7 +28,7 @@ const BLOCK_BYTES: usize = 4 << 20;
 #[derive(Clone, Debug, Serialize)]
 pub struct CacheFindings {
     /// `cache.dir`.
-    #[serde(serialize_with = "crate::wording::path_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub folder: PathBuf,
     /// Whether it is there: an extraction makes it.
     pub exists: bool,

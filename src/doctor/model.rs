@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use frostbert_cache::states::{Dtype, Placement, Pooling, StateId, StateKind};
 use serde::Serialize;
 
 use crate::{
@@ -20,7 +21,6 @@ use crate::{
     },
     error::{Error, Result},
     extraction::lazy_encoder::why_auto_took,
-    states::{Dtype, Placement, Pooling, StateId, StateKind},
 };
 
 /// What `model.device` gets.
@@ -44,7 +44,7 @@ pub struct DeviceFindings {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ModelFindings {
     /// Its folder.
-    #[serde(serialize_with = "crate::wording::path_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub folder: PathBuf,
     /// As `bert`.
     pub family: Option<String>,

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use frostbert_cache::fingerprint::{self, Digest};
+
 use super::{
     config::{ConfigFile, FusedShape, ModelConfig},
     device::Precision,
@@ -11,10 +13,7 @@ use super::{
     tokenizer_file::TokenizerFile,
     weights::{self, Weights},
 };
-use crate::{
-    error::{Error, Result},
-    fingerprint::{self, Digest},
-};
+use crate::error::{Error, Result};
 
 /// An opened checkpoint: its shape, its weights (mapped, not read), and the hashes of its files. ONNX Runtime need not be
 /// loaded.

@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use frostbert_cache::fingerprint::{self, Digest};
 use serde_json::{Map, Value};
 
 use super::family::{Family, Positions};
-use crate::{
-    error::{Error, Result},
-    fingerprint::{self, Digest},
-};
+use crate::error::{Error, Result};
 
 /// The shape of an encoder, whatever runs it.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use frostbert_cache::mmap;
 use object::{
     Endianness,
     elf::{DT_NEEDED, FileHeader64},
@@ -15,10 +16,7 @@ use object::{
 };
 use serde::Serialize;
 
-use crate::{
-    error::{Error, Result},
-    mmap,
-};
+use crate::error::{Error, Result};
 
 /// The library of the driver, which comes with the machine and with no package of CUDA.
 pub const DRIVER_LIBRARY: &str = "libcuda.so.1";

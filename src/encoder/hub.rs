@@ -14,6 +14,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use frostbert_cache::{
+    durable::{free_bytes, remove_file},
+    progress::Progress,
+};
+
 use client::Client;
 use listing::RemoteFile;
 use sum::Sum;
@@ -24,11 +29,7 @@ use super::{
     source::{ModelSource, SOURCE, SourceFile, sha256_of_file},
     weights,
 };
-use crate::{
-    durable::{free_bytes, remove_file},
-    error::{Error, Result},
-    progress::Progress,
-};
+use crate::error::{Error, Result};
 
 /// The cure for a repository whose files say nothing that can be used.
 const BROKEN: &str = "the repository is broken: pin another revision, or name another repository";

@@ -3,10 +3,9 @@
 
 use std::{borrow::Cow, ops::Range};
 
+use frostbert_cache::states::Dtype;
 use half::{f16, slice::HalfFloatSliceExt};
 use ort::value::Tensor;
-
-use crate::states::Dtype;
 
 /// The states of one layer of a batch, `[rows, hidden]`, and which rows are those of each window's real tokens.
 ///

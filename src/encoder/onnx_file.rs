@@ -6,10 +6,9 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use crate::{
-    error::{Error, Result},
-    mmap,
-};
+use frostbert_cache::mmap;
+
+use crate::error::{Error, Result};
 
 /// What model.onnx says of itself.
 #[derive(Debug, Default)]

@@ -2,11 +2,10 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use frostbert_cache::fingerprint::{self, Digest, Stamp};
+
 use super::onnx_file::{self, OnnxFile, refuse};
-use crate::{
-    error::Result,
-    fingerprint::{self, Digest, Stamp},
-};
+use crate::error::Result;
 
 /// The files that hold a model.onnx's external data, in order of their paths, there or not.
 ///

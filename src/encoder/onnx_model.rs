@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use frostbert_cache::wording::counted;
+
 use super::{
     config::{ConfigFile, MOST_LAYERS, MOST_SIZE, ModelConfig},
     family::Positions,
@@ -12,7 +14,7 @@ use super::{
     onnx_hash::HashedFiles,
     token_positions::TokenPositions,
 };
-use crate::{encoder::onnx_file::refuse, error::Result, wording::counted};
+use crate::{encoder::onnx_file::refuse, error::Result};
 
 /// What stands for a graph's name and version in the fingerprint where the graph is a file, hashed as the weights.
 pub(super) const PROFILE: &str = "onnx-file-1";

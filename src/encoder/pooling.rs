@@ -1,6 +1,6 @@
 //! From the hidden states of one document's tokens to one vector.
 
-use crate::states::Pooling;
+use frostbert_cache::states::Pooling;
 
 /// Pools `[tokens, hidden]` states of one document, padding excluded, into `out [hidden]`.
 ///

@@ -5,12 +5,10 @@ use std::{
     sync::OnceLock,
 };
 
+use frostbert_cache::mmap;
 use ort::{LoadDynamicError, environment::Environment, logging::LogLevel};
 
-use crate::{
-    error::{Error, Result},
-    mmap,
-};
+use crate::error::{Error, Result};
 
 /// The loaded ONNX Runtime.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use frostbert_cache::{fingerprint, mmap};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -17,10 +18,7 @@ use super::{
     weights,
     windows::Overflow,
 };
-use crate::{
-    error::{Error, Result},
-    fingerprint, mmap,
-};
+use crate::error::{Error, Result};
 
 /// The file in a pulled folder that says where it came from.
 pub const SOURCE: &str = "source.json";

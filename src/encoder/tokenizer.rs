@@ -5,6 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use frostbert_cache::{
+    fence::fenced,
+    fingerprint::{Key, Mode},
+    wording::shorten,
+};
 use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::{InputSequence, Tokenizer};
@@ -14,12 +19,7 @@ use super::{
     tokenizer_file::TokenizerFile,
     windows::{Encoding, Overflow, Piece, Sequence, Template, cut, least_length, room},
 };
-use crate::{
-    error::{Error, Result},
-    fence::fenced,
-    fingerprint::{Key, Mode},
-    wording::shorten,
-};
+use crate::error::{Error, Result};
 
 /// A document as it is handed to the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

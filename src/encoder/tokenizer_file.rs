@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use frostbert_cache::fingerprint::{self, Digest};
 use serde_json::{Value, json};
 
 use super::config::{ConfigFile, MOST_SIZE};
-use crate::{
-    error::{Error, Result},
-    fingerprint::{self, Digest},
-};
+use crate::error::{Error, Result};
 
 /// The tokenizers of `transformers` (5.24) that are built anew from what tokenizer_config.json says, with BERT's normaliser,
 /// whatever tokenizer.json has; in their old names a `Fast` follows.

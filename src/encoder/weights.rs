@@ -6,15 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use frostbert_cache::fingerprint::{self, Digest};
 use half::{bf16, f16};
 use safetensors::{Dtype as StoredType, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
 use super::family::PREFIXES;
-use crate::{
-    error::{Error, Result},
-    fingerprint::{self, Digest},
-};
+use crate::error::{Error, Result};
 
 /// The weights in one file.
 pub(super) const SINGLE_FILE: &str = "model.safetensors";

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::states::{Alignment, SPECIAL, WordPlace};
+use frostbert_cache::states::{Alignment, SPECIAL, WordPlace};
 
 /// What happens to a document that is longer than `max_length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

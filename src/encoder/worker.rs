@@ -3,6 +3,7 @@
 use std::thread;
 
 use crossbeam_channel::bounded;
+use frostbert_cache::states::{BatchStates, Dtype, Pooling, StateId, StateKind, StateValues};
 
 use crate::{
     encoder::{
@@ -16,7 +17,6 @@ use crate::{
         session::{EncoderSession, SessionOptions, TokenBatch},
     },
     error::{Error, Result},
-    states::{BatchStates, Dtype, Pooling, StateId, StateKind, StateValues},
 };
 
 /// Threads that convert what a GPU made. With the batch that it computes, one more than these are in memory at once: the

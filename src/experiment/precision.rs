@@ -5,11 +5,11 @@ mod states;
 
 use std::path::PathBuf;
 
+use frostbert_cache::{progress::Progress, reader::CacheReader};
 use serde::Serialize;
 pub use states::LayerError;
 
 use crate::{
-    cache::reader::CacheReader,
     config::{file::HeadKind, settings::Pipeline},
     encoder::{
         checkpoint::Checkpoint,
@@ -22,7 +22,6 @@ use crate::{
     },
     extraction::{extract::extract_with, machine::Machine},
     metrics::metric::Metric,
-    progress::Progress,
     sweep::checked_dataset,
 };
 
@@ -65,7 +64,7 @@ pub struct PrecisionRow {
     /// The interval of the difference, from paired draws of the rows.
     pub difference_ci: Option<[f64; 2]>,
     /// Where the states for the head are.
-    #[serde(serialize_with = "crate::wording::path_shown_if_any")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown_if_any")]
     pub cache: Option<PathBuf>,
 }
 

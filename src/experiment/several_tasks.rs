@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use frostbert_cache::progress::Progress;
 use serde::Serialize;
 
 use crate::{
@@ -19,9 +20,7 @@ use crate::{
         extract::{ExtractReport, extract_with},
         machine::Machine,
     },
-    progress::Progress,
-    run_folder,
-    run_folder::lock::Lock,
+    run_folder::{self, lock::Lock},
     sweep::{self, Journal, RunTarget, checked_dataset},
     training::train::{cache_of, lock, refuse_sweep},
 };
@@ -30,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 pub struct TasksReport {
     /// The new run folder; each task has a folder in it, which is a run folder of its own.
-    #[serde(serialize_with = "crate::wording::path_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
     /// Wall time of the stage.
     pub seconds: f64,

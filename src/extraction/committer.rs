@@ -8,14 +8,14 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use frostbert_cache::{
+    batch_log::BatchLogs,
+    plan::{ExtractionPlan, PlannedShard},
+    staging::{ShardPlace, WrittenShard},
+    writer::CacheWriter,
+};
 
 use crate::{
-    cache::{
-        batch_log::BatchLogs,
-        plan::{ExtractionPlan, PlannedShard},
-        staging::{ShardPlace, WrittenShard},
-        writer::CacheWriter,
-    },
     encoder::device::Devices,
     error::{Error, Result},
     extraction::encode::FillingShard,

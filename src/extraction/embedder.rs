@@ -5,8 +5,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use frostbert_cache::{
+    shard::{OpenShard, ShardLayout, StateRows, WindowPlace},
+    states::{StateId, StateKind},
+    wording::shorten,
+};
+
 use crate::{
-    cache::shard::{OpenShard, ShardLayout, StateRows, WindowPlace},
     config::settings::ExtractionSettings,
     encoder::{
         Encoder, EncoderSettings, Request, Worker,
@@ -20,8 +25,6 @@ use crate::{
         encode::{batch_of, lay_out},
         machine::Machine,
     },
-    states::{StateId, StateKind},
-    wording::shorten,
 };
 
 /// An encoder for texts that are not cached. States are rounded to the cache's storage type, so that a text has the same

@@ -5,16 +5,19 @@ mod logged;
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use frostbert_cache::{
+    batch_log::{BatchLog, BatchLogs},
+    fingerprint::Key,
+    manifest::Origin,
+    plan::ExtractionPlan,
+    progress::Progress,
+    shard::{OpenShard, ShardLayout, WindowPlace},
+    staging::{ShardPlace, WrittenShard},
+    states::{BatchStates, Dtype, Placement, StateKind},
+    writer::CacheWriter,
+};
 
 use crate::{
-    cache::{
-        batch_log::{BatchLog, BatchLogs},
-        manifest::Origin,
-        plan::ExtractionPlan,
-        shard::{OpenShard, ShardLayout, WindowPlace},
-        staging::{ShardPlace, WrittenShard},
-        writer::CacheWriter,
-    },
     data::Source,
     encoder::{
         Encoder, Request, Worker, plan::plan_batches, session::TokenBatch, windows::Encoding,
@@ -26,9 +29,6 @@ use crate::{
         parity,
         spool::{Spool, SpooledDocument},
     },
-    fingerprint::Key,
-    progress::Progress,
-    states::{BatchStates, Dtype, Placement, StateKind},
 };
 
 /// Batches that wait for each worker, and results that wait for the writer.

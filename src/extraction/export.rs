@@ -5,11 +5,14 @@ use std::{
     iter,
 };
 
+use frostbert_cache::{
+    export::{DocumentRow, ExportOptions, ExportReport, RowSource, SourceLine, export_rows},
+    progress::Progress,
+    reader::CacheReader,
+    wording::counted,
+};
+
 use crate::{
-    cache::{
-        export::{DocumentRow, ExportOptions, ExportReport, RowSource, SourceLine, export_rows},
-        reader::CacheReader,
-    },
     config::settings::{ExtractionSettings, Pipeline},
     data::{SwallowedLines, dataset::read_all, require_texts},
     encoder::checkpoint::Checkpoint,
@@ -18,15 +21,13 @@ use crate::{
         extract::{inputs_for, warn_of_swallowed},
         inputs::inputs_of,
     },
-    progress::Progress,
-    wording::counted,
 };
 
 /// Writes a row for every record of a pipeline's data files, in their order; a text that stands there twice has two
 /// rows. The states are those asked for, else those that the pipeline stores.
 ///
 /// # Errors
-/// [`crate::cache_error::Error::Miss`] when the cache lacks records (it says how many), or is not the one that the
+/// [`frostbert_cache::Error::Miss`] when the cache lacks records (it says how many), or is not the one that the
 /// pipeline makes;
 /// when a data file is not what the pipeline says; else as [`export_rows`].
 pub fn export_records(
@@ -80,7 +81,7 @@ fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress
     if differences.is_empty() {
         return Ok(());
     }
-    Err(crate::cache_error::Error::Miss {
+    Err(frostbert_cache::Error::Miss {
         cache: cache.folder().to_path_buf(),
         lacks: format!("what this pipeline stores, which differs in {}", differences.join(", ")),
         hint: format!(
@@ -111,7 +112,7 @@ impl RecordDocuments<'_> {
 }
 
 impl RowSource for RecordDocuments<'_> {
-    fn rows(&self) -> Box<dyn Iterator<Item = crate::cache_error::Result<DocumentRow>> + '_> {
+    fn rows(&self) -> Box<dyn Iterator<Item = frostbert_cache::Result<DocumentRow>> + '_> {
         self.empty.set(0);
         let settings = self.settings;
         self.swallowed.replace(vec![SwallowedLines::default(); settings.sources.len()]);
@@ -159,9 +160,7 @@ impl RowSource for RecordDocuments<'_> {
                 waiting.reverse();
             }
         });
-        Box::new(
-            rows.map(|row| row.map_err(|error| crate::cache_error::Error::Rows(Box::new(error)))),
-        )
+        Box::new(rows.map(|row| row.map_err(|error| frostbert_cache::Error::Rows(Box::new(error)))))
     }
 
     fn sources(&self) -> Option<Vec<String>> {

@@ -4,15 +4,20 @@ mod report;
 
 use std::{path::Path, time::Instant};
 
+use frostbert_cache::{
+    fingerprint::{FingerprintInputs, Key},
+    manifest::{Manifest, caches_in},
+    plan::{ExtractionPlan, PlanDocument, PlanSettings, Planned, Planner},
+    progress::Progress,
+    reader::CacheReader,
+    states::{StateId, StateKind},
+    wording::counted,
+    writer::{CacheShape, CacheWriter},
+};
+
 pub use report::ExtractReport;
 
 use crate::{
-    cache::{
-        manifest::{Manifest, caches_in},
-        plan::{ExtractionPlan, PlanDocument, PlanSettings, Planned, Planner},
-        reader::CacheReader,
-        writer::{CacheShape, CacheWriter},
-    },
     config::settings::Pipeline,
     data::{Source, SwallowedLines, dataset::read_all, require_texts},
     encoder::{
@@ -30,10 +35,6 @@ use crate::{
         machine::Machine,
         spool::{Admission, ReadCounts, Spool, Spooling},
     },
-    fingerprint::{FingerprintInputs, Key},
-    progress::Progress,
-    states::{StateId, StateKind},
-    wording::counted,
 };
 
 /// Encodes every text of the pipeline that its cache lacks, and commits shard by shard.
@@ -221,7 +222,7 @@ fn clear_finished_plan(
     }
     match CacheWriter::open(cache_dir, inputs, shape) {
         Ok(writer) => Ok(ExtractionPlan::clear(writer.folder())?),
-        Err(crate::cache_error::Error::Busy { .. }) => Ok(()),
+        Err(frostbert_cache::Error::Busy { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

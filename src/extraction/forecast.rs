@@ -2,15 +2,15 @@
 
 use std::{path::Path, time::Instant};
 
+use frostbert_cache::{
+    durable::free_bytes, plan::ExtractionPlan, progress::Progress, states::StateKind,
+    wording::counted,
+};
+
 use crate::{
-    cache::plan::ExtractionPlan,
-    durable::free_bytes,
     encoder::{Encoder, Request, Worker, plan::plan_batches, session::TokenBatch},
     error::{Error, Result},
     extraction::{encode::ExtractionJob, machine::Machine},
-    progress::Progress,
-    states::StateKind,
-    wording::counted,
 };
 
 /// Tokens that the warm-up encodes on every worker.

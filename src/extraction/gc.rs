@@ -5,18 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use frostbert_cache::{
+    fingerprint::Key,
+    gc::{self, Collected},
+    manifest::Manifest,
+    progress::Progress,
+};
+
 use crate::{
-    cache::{
-        gc::{self, Collected},
-        manifest::Manifest,
-    },
     config::{file::CacheSection, settings::Pipeline},
     data::dataset::read_all,
     encoder::checkpoint::Checkpoint,
     error::Result,
     extraction::{extract::inputs_for, inputs::inputs_of},
-    fingerprint::Key,
-    progress::Progress,
 };
 
 /// The documents that pipelines need, by the fingerprints of the caches that hold them.

@@ -16,8 +16,10 @@ pub(crate) fn inputs_of(example: &Record, pair: Pair) -> impl Iterator<Item = Do
 
 #[cfg(test)]
 mod tests {
+    use frostbert_cache::fingerprint::Key;
+
     use super::*;
-    use crate::{data::dataset::example_keys, fingerprint::Key};
+    use crate::data::dataset::example_keys;
 
     #[test]
     fn rows_are_looked_up_by_the_keys_of_what_is_encoded() {

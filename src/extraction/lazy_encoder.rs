@@ -1,5 +1,7 @@
 //! An encoder that is opened when something has to be encoded.
 
+use frostbert_cache::progress::Progress;
+
 use crate::{
     config::settings::Pipeline,
     encoder::{
@@ -10,7 +12,6 @@ use crate::{
     },
     error::Result,
     extraction::machine::Machine,
-    progress::Progress,
 };
 
 /// An encoder that is opened when the first text needs it: a run that finds everything cached loads no model.

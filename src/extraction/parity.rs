@@ -1,9 +1,6 @@
 //! The parity sample: a few documents of every shard computed once more, alone and in f32, beside what is stored.
 
-use crate::{
-    cache::{manifest::Parity, reader::rows_of, shard::OpenShard},
-    states::Dtype,
-};
+use frostbert_cache::{manifest::Parity, reader::rows_of, shard::OpenShard, states::Dtype};
 
 /// Tokens of a sample, where the shard has enough of them.
 const SAMPLE_TOKENS: u64 = 256;

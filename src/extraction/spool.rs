@@ -8,6 +8,11 @@ use std::{
     path::Path,
 };
 
+use frostbert_cache::{
+    fingerprint::Key,
+    states::{Alignment, WordPlace},
+};
+
 use crate::{
     config::settings::ExtractionSettings,
     data::{Record, Source},
@@ -17,8 +22,6 @@ use crate::{
     },
     error::{Error, Result},
     extraction::inputs::inputs_of,
-    fingerprint::Key,
-    states::{Alignment, WordPlace},
 };
 
 /// Examples tokenised at a time.

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
+use frostbert_cache::{
+    fingerprint::{Digest, Key},
+    reader::by_shard,
+};
 use rayon::prelude::*;
 
 use super::{FeatureView, StateSource};
-use crate::{
-    cache::reader::by_shard,
-    error::Result,
-    fingerprint::{Digest, Key},
-};
+use crate::error::Result;
 
 /// Bytes of a sample that are asked for before they are decoded; what follows them is read in its order.
 const FETCHED_BYTES: usize = 2048;

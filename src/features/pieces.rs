@@ -2,17 +2,16 @@
 
 use std::ops::Range;
 
-use crate::{
-    cache::{
-        index::Location,
-        reader::{CacheReader, by_shard, rows_of},
-        shard::ShardLayout,
-    },
-    error::{Error, Result},
+use frostbert_cache::{
     fingerprint::Key,
+    index::Location,
+    reader::{CacheReader, by_shard, rows_of},
+    shard::ShardLayout,
     states::{StateId, StateKind},
     wording::counted,
 };
+
+use crate::error::{Error, Result};
 
 /// Runs of rows that lie together: a document's, or those of one of its windows. Each lies once in every state.
 #[derive(Clone, Debug, Default)]
@@ -92,8 +91,8 @@ impl Pieces {
 /// the layout of its shard, and its row there; shard by shard.
 ///
 /// # Errors
-/// [`crate::cache_error::Error::Miss`] when the cache lacks rows (it says how many);
-/// [`crate::cache_error::Error::Damage`] when a table is damaged.
+/// [`frostbert_cache::Error::Miss`] when the cache lacks rows (it says how many);
+/// [`frostbert_cache::Error::Damage`] when a table is damaged.
 pub fn locate(
     cache: &CacheReader,
     states: &[StateId],
@@ -136,7 +135,7 @@ pub fn locate(
 }
 
 fn missing(cache: &CacheReader, state: StateId, n_missing: usize, n: usize) -> Error {
-    crate::cache_error::Error::Miss {
+    frostbert_cache::Error::Miss {
         cache: cache.folder().to_path_buf(),
         lacks: format!("the {state} state of {n_missing} of {}", counted(n, "text")),
         hint:

@@ -172,10 +172,10 @@ impl Moments {
 
 #[cfg(test)]
 mod tests {
+    use frostbert_cache::states::{Dtype, Pooling, StateId};
     use ndarray::array;
 
     use super::*;
-    use crate::states::{Dtype, Pooling, StateId};
 
     fn view(values: &[f32], n_features: usize) -> FeatureView<'static> {
         let mut bytes = Vec::new();

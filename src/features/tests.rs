@@ -1,5 +1,6 @@
+use frostbert_cache::states::Pooling;
+
 use super::*;
-use crate::states::Pooling;
 
 fn view(n: usize) -> FeatureView<'static> {
     let values: Vec<f32> = (0..2 * n).map(|value| value as f32).collect();

@@ -86,11 +86,12 @@ impl OutputRows for Applied<'_> {
 
 #[cfg(test)]
 mod tests {
+    use frostbert_cache::states::{Dtype, Pooling, StateId};
+
     use super::*;
     use crate::{
         head::{network::NetworkSpec, trained_head::TrainedHead, transform::Transform},
         metrics::outputs::gathered,
-        states::{Dtype, Pooling, StateId},
     };
 
     #[test]

@@ -9,6 +9,7 @@ mod validation;
 
 use std::collections::HashMap;
 
+use frostbert_cache::progress::Progress;
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
@@ -28,7 +29,6 @@ use crate::{
         metric::Metric,
         outputs::{OutputRows, gathered},
     },
-    progress::Progress,
     train::loss::LossSum,
 };
 

@@ -181,10 +181,10 @@ pub(super) fn mirror<F: Real>(matrix: &mut Array2<F>) {
 
 #[cfg(test)]
 mod tests {
+    use frostbert_cache::states::{Dtype, Pooling, StateId};
     use ndarray::{array, concatenate};
 
     use super::*;
-    use crate::states::{Dtype, Pooling, StateId};
 
     fn numbers(rows: usize, columns: usize) -> Array2<f32> {
         Array2::from_shape_fn((rows, columns), |(i, j)| {

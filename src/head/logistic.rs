@@ -12,6 +12,7 @@ mod solver;
 
 use std::sync::Arc;
 
+use frostbert_cache::progress::Progress;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use self::{
@@ -29,7 +30,6 @@ use crate::{
         trained_head::TrainedHead,
         transform::Transform,
     },
-    progress::Progress,
 };
 
 /// One head's settings.

@@ -330,14 +330,11 @@ impl OutputComputer {
 mod tests {
     use std::sync::Mutex;
 
+    use frostbert_cache::states::{Dtype, Pooling, StateId};
     use ndarray::Array2;
 
     use super::*;
-    use crate::{
-        head::network::NetworkSpec,
-        metrics::outputs::gathered,
-        states::{Dtype, Pooling, StateId},
-    };
+    use crate::{head::network::NetworkSpec, metrics::outputs::gathered};
 
     #[test]
     fn outputs_that_are_computed_when_they_are_shown_have_the_bits_of_all_at_once() {

@@ -4,13 +4,13 @@ mod check;
 
 use std::{collections::HashMap, path::Path};
 
+use frostbert_cache::{durable::write_file, states::StateId};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
 use rayon::prelude::*;
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    durable::write_file,
     error::{Error, Result},
     features::{FeatureView, scaler::Scaler},
     head::{
@@ -19,7 +19,6 @@ use crate::{
         trained_head::TrainedHead,
         transform::{Projection, Transform},
     },
-    states::StateId,
 };
 
 /// The file of a head's weights in a run folder.

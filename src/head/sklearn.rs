@@ -1,5 +1,6 @@
 //! What scikit-learn made of the fixture's rows (scripts/fixtures/classical.py), for the tests of the convex heads.
 
+use frostbert_cache::states::{Dtype, Pooling, StateId};
 use ndarray::{Array1, Array2};
 use serde::Deserialize;
 
@@ -9,7 +10,6 @@ use crate::{
         network::{Network, NetworkSpec},
         trained_head::TrainedHead,
     },
-    states::{Dtype, Pooling, StateId},
 };
 
 #[derive(Deserialize)]

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
+use frostbert_cache::{progress::Progress, reader::CacheReader};
+
 use crate::{
-    cache::reader::CacheReader,
     config::file::Pair,
     data::{Format, LabelMap, Part, dataset::Dataset},
     error::{Error, Result},
     extraction::{extract::extract_with, machine::Machine},
     prediction::{known_rows, saved_run::SavedRun},
-    progress::Progress,
     tasks::{CalibrationRows, TaskMetrics, TaskRows, similarity},
 };
 

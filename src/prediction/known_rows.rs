@@ -5,13 +5,16 @@ use std::{
     path::Path,
 };
 
+use frostbert_cache::{
+    fingerprint::{Key, Mode},
+    wording::counted,
+};
+
 use crate::{
     data::{Part, dataset::Dataset, example::part_name},
     error::Result,
-    fingerprint::{Key, Mode},
     prediction::saved_run::SavedRun,
     report::tables::{PREDICTIONS_FILE, read_texts_of_rows},
-    wording::counted,
 };
 
 /// Says how many rows of `dataset`, read from `data`, stand among those that the run learned from or was chosen by, a line

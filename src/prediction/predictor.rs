@@ -161,7 +161,7 @@ impl Predictor {
             return Err(Error::Run {
                 path: self.run.folder.clone(),
                 expected: "two texts for each prediction, as the head was trained on".into(),
-                got: format!("`{}` alone", crate::wording::shorten(&example.text, 40)),
+                got: format!("`{}` alone", frostbert_cache::wording::shorten(&example.text, 40)),
                 hint: "give the second text with --text-pair, or a file with the columns of the train source"
                     .into(),
             });
@@ -174,7 +174,10 @@ impl Predictor {
                 expected: "one text for each prediction, as the head was trained on".into(),
                 got: format!(
                     "a second one, `{}`",
-                    crate::wording::shorten(example.text_pair.as_deref().unwrap_or_default(), 40)
+                    frostbert_cache::wording::shorten(
+                        example.text_pair.as_deref().unwrap_or_default(),
+                        40
+                    )
                 ),
                 hint: "leave --text-pair out".into(),
             });

@@ -5,11 +5,16 @@ use std::{
     collections::{BinaryHeap, HashMap, HashSet},
 };
 
+use frostbert_cache::{
+    fingerprint::Key,
+    progress::Progress,
+    reader::CacheReader,
+    states::{Pooling, StateId, StateKind},
+};
 use ndarray::Array2;
 use serde::Serialize;
 
 use crate::{
-    cache::reader::CacheReader,
     config::{
         file::{HeadPooling, Pair},
         settings::Pipeline,
@@ -21,9 +26,6 @@ use crate::{
         embedder::TextEncoder, extract::extract_with, inputs::inputs_of, machine::Machine,
     },
     features::FeatureView,
-    fingerprint::Key,
-    progress::Progress,
-    states::{Pooling, StateId, StateKind},
     tasks::similarity::cosine,
 };
 
@@ -122,12 +124,11 @@ pub fn nearest(
     found
         .into_iter()
         .map(|scored| {
-            let text =
-                texts.remove(&scored.key).ok_or_else(|| crate::cache_error::Error::Miss {
-                    cache: report.cache.clone(),
-                    lacks: "a text that was just read".into(),
-                    hint: "the data changed meanwhile: run the same command again".into(),
-                })?;
+            let text = texts.remove(&scored.key).ok_or_else(|| frostbert_cache::Error::Miss {
+                cache: report.cache.clone(),
+                lacks: "a text that was just read".into(),
+                hint: "the data changed meanwhile: run the same command again".into(),
+            })?;
             Ok(Match { text, score: scored.score })
         })
         .collect()

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use frostbert_cache::durable::write_file;
 use toml::Value;
 
 use super::{
@@ -9,7 +10,6 @@ use super::{
     sheet::{Sheet, SheetColumn},
 };
 use crate::{
-    durable::write_file,
     error::Result,
     selection::{
         SweepFindings,

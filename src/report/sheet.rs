@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use frostbert_cache::durable::write_file;
+
 use super::tables::Table;
-use crate::durable::write_file;
 use crate::error::{Error, Result};
 
 /// Columns of equal length.

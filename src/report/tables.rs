@@ -12,6 +12,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 use bytes::Bytes;
+use frostbert_cache::{as_io, durable::write_file, fingerprint::Key};
 use parquet::{
     arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
@@ -20,10 +21,7 @@ use parquet::{
 };
 
 use crate::{
-    cache::as_io,
-    durable::write_file,
     error::{Error, Result},
-    fingerprint::Key,
     head::trained_head::EpochRecord,
     metrics::metric::Metric,
 };

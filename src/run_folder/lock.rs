@@ -5,16 +5,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use frostbert_cache::{
+    durable::write_file,
+    fingerprint::{self, Digest},
+    states::StateId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{file::PipelineFile, text_file},
     data::{LabelMap, Part, dataset::Dataset, example::FileRecord},
-    durable::write_file,
     encoder::checkpoint::{self, CheckpointHashes},
     error::{Error, Result},
-    fingerprint::{self, Digest},
-    states::StateId,
 };
 
 /// Mebibytes of a lock file: room for millions of labels.

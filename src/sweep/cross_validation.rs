@@ -1,13 +1,17 @@
 //! The pipeline's own head on folds, without a sweep: what it says of rows that it did not learn from.
 
+use frostbert_cache::{
+    progress::{Progress, WithinStage},
+    reader::CacheReader,
+    wording::counted,
+};
+
 use crate::{
-    cache::reader::CacheReader,
     config::settings::Pipeline,
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::Result,
     metrics::{metric::Metric, row_statistics::RowStatistics},
-    progress::{Progress, WithinStage},
     selection::section::SweepSection,
     sweep::{
         Sweep,
@@ -17,7 +21,6 @@ use crate::{
         trials::trials,
         units::train_unit,
     },
-    wording::counted,
 };
 
 /// What a pipeline's head said of rows that it did not learn from.

@@ -8,6 +8,8 @@ use std::{
     time::Instant,
 };
 
+use frostbert_cache::progress::Progress;
+
 use crate::{
     error::Result,
     head::{
@@ -15,7 +17,6 @@ use crate::{
         spec::HeadSpec,
     },
     metrics::metric::Metric,
-    progress::Progress,
     selection::halving::rungs,
     sweep::{
         Sweep,

@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
+use frostbert_cache::{progress::Progress, reader::CacheReader, states::StateId};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cache::reader::CacheReader,
     config::{file::HeadKind, settings::Pipeline},
     data::dataset::Dataset,
     error::Result,
@@ -22,8 +22,6 @@ use crate::{
         metric::Metric,
         outputs::{Chained, OutputRows, gathered},
     },
-    progress::Progress,
-    states::StateId,
     sweep::{Sweep, splits::Split, target_sets::TargetSets, trials::Trial},
     tasks::{
         TaskExtras, TaskRows,

@@ -6,6 +6,10 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use frostbert_cache::{
+    progress::{Progress, WithinStage},
+    wording::counted,
+};
 use serde::Serialize;
 use toml::Table;
 
@@ -15,7 +19,6 @@ use crate::{
         intervals::{Bootstrap, bootstrap},
         metric::Metric,
     },
-    progress::{Progress, WithinStage},
     report::sheet::Sheet,
     selection::show,
     sweep::{
@@ -26,7 +29,6 @@ use crate::{
         units::groups,
     },
     tasks::predictions::Predictions,
-    wording::counted,
 };
 
 /// The settings that each fold chose, and what they came to.

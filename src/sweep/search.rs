@@ -1,10 +1,14 @@
 //! The training of all heads of a sweep, unit after unit; or all together, in successive halving.
 
+use frostbert_cache::{
+    progress::{Progress, WithinStage},
+    wording::counted,
+};
+
 use crate::{
     error::Result,
     extraction::forecast::megabytes,
     metrics::metric::Metric,
-    progress::{Progress, WithinStage},
     selection::section::Search,
     sweep::{
         Sweep,
@@ -17,7 +21,6 @@ use crate::{
         units::{TrialGroup, groups, plans, train_unit},
     },
     training::class_memory::ClassMemory,
-    wording::counted,
 };
 
 /// Heads that are trained together at most: many enough to share the work, few enough to lose little by a kill.

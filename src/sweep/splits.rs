@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use frostbert_cache::wording::counted;
+
 use crate::{
     config::settings::Pipeline,
     data::{Part, dataset::Dataset},
@@ -10,7 +12,6 @@ use crate::{
         folds::{Stratum, folds, resampled, share},
         section::{Search, SweepSection},
     },
-    wording::counted,
 };
 
 /// Sets of rows at most: more is a slip of the pen.

@@ -1,5 +1,7 @@
 //! The sets of samples that heads learn from: every cut, and for each label column that trials learn from one of its own.
 
+use frostbert_cache::wording::counted;
+
 use crate::{
     config::settings::Pipeline,
     data::{ColumnName, dataset::Dataset},
@@ -7,7 +9,6 @@ use crate::{
     head::targets::TargetTable,
     sweep::{splits::Split, trials::Trial},
     tasks::TaskRows,
-    wording::counted,
 };
 
 /// What the heads of some trials learn, set by set: the cuts of the first column, then those of the second ...

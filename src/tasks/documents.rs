@@ -1,9 +1,9 @@
 //! Texts and pairs of texts with one row of outputs each: a class, several labels, or a number.
 
+use frostbert_cache::{reader::CacheReader, states::StateId};
 use ndarray::{Array2, ArrayView2};
 
 use crate::{
-    cache::reader::CacheReader,
     config::{file::Task, settings::Pipeline},
     data::{ColumnName, Part, Target, dataset::Dataset},
     error::Result,
@@ -22,7 +22,6 @@ use crate::{
         scorer::ClassScorer,
     },
     report::tables::Table,
-    states::StateId,
     tasks::{
         CalibrationRows, TaskExtras, TaskMetrics, TaskResult, TaskRows,
         class_table::ClassTable,

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use frostbert_cache::durable::write_file;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
     data::{Part, example::part_name},
-    durable::write_file,
     error::Result,
     metrics::{
         calibration::{TEMPERATURES, temperature_of},

@@ -2,12 +2,12 @@
 
 mod evaluator;
 
+use frostbert_cache::{reader::CacheReader, states::StateId};
 use ndarray::{ArrayView2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    cache::reader::CacheReader,
     config::{file::HeadKind, settings::Pipeline},
     data::{Part, dataset::Dataset, example::Example},
     encoder::windows::Overflow,
@@ -22,7 +22,6 @@ use crate::{
         span::{self, AnsweredQuestion, NullScore, best_no_answer_threshold},
     },
     report::tables::Table,
-    states::StateId,
     tasks::{
         CalibrationRows, TaskExtras, TaskMetrics, TaskResult, TaskRows,
         characters::characters,

@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use crate::{
-    cache::shard::ShardLayout,
-    data::example::Example,
-    head::row_maps::WindowShape,
+use frostbert_cache::{
+    shard::ShardLayout,
     states::SPECIAL,
-    tasks::characters::Characters,
     wording::{counted, shorten},
 };
+
+use crate::{data::example::Example, head::row_maps::WindowShape, tasks::characters::Characters};
 
 /// A window of a question and a part of its context.
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
 //! Sentences of words with a tag each: names, parts of speech, chunks.
 
+use frostbert_cache::{reader::CacheReader, shard::ShardLayout, states::StateId, wording::counted};
 use ndarray::{Array2, ArrayView2, s};
 
 use crate::{
-    cache::{reader::CacheReader, shard::ShardLayout},
     config::{file::HeadKind, settings::Pipeline},
     data::{Part, dataset::Dataset, example::Example},
     error::Result,
@@ -23,7 +23,6 @@ use crate::{
         tag_scheme::TagScheme,
         tagging::{self, TaggedSentence},
     },
-    states::StateId,
     tasks::{
         TaskExtras, TaskMetrics, TaskResult, TaskRows,
         measure::{Baseline, RunMetrics},
@@ -31,7 +30,6 @@ use crate::{
         predictions::{PredictionEvaluator, Predictions},
         row_columns, weights,
     },
-    wording::counted,
 };
 
 /// What a task of words knows beside what a head needs.

@@ -6,6 +6,14 @@ mod near_duplicates;
 
 use std::path::Path;
 
+use frostbert_cache::{
+    durable::write_file,
+    fingerprint::Key,
+    progress::Progress,
+    reader::CacheReader,
+    states::{Pooling, StateId, StateKind},
+    wording::{counted, shorten},
+};
 use serde::Serialize;
 
 pub use crate::training::checks::{
@@ -13,7 +21,6 @@ pub use crate::training::checks::{
     near_duplicates::{NEAR_COPY, NearCopy, NearDuplicates, NearDuplicatesOfPart},
 };
 use crate::{
-    cache::reader::CacheReader,
     config::settings::Pipeline,
     data::{
         ClassBalance,
@@ -21,15 +28,10 @@ use crate::{
         dataset::Dataset,
         example::Example,
     },
-    durable::write_file,
     error::Result,
-    fingerprint::Key,
     metrics::MANY_CLASSES,
-    progress::Progress,
-    states::{Pooling, StateId, StateKind},
     tasks::{TaskRows, documents},
     training::checks::{label_errors::label_errors, near_duplicates::near_duplicates},
-    wording::{counted, shorten},
 };
 
 /// The file of what was found in the data.

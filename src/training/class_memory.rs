@@ -1,5 +1,7 @@
 //! What heads of many classes will hold in memory, said before they are trained; and how many fit side by side.
 
+use frostbert_cache::{progress::Progress, wording::counted};
+
 use crate::{
     config::{
         file::{HeadKind, Task},
@@ -11,8 +13,6 @@ use crate::{
     extraction::forecast::{duration, megabytes},
     head::network::{Network, NetworkSpec},
     metrics::MANY_CLASSES,
-    progress::Progress,
-    wording::counted,
 };
 
 /// What stage 2 may hold beside `train.memory_mb`.

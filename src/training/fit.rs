@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use frostbert_cache::progress::Progress;
+
 use crate::{
     config::{file::HeadKind, settings::Pipeline},
     data::{Part, dataset::Dataset},
@@ -15,7 +17,6 @@ use crate::{
         transform::{Projection, Transform},
     },
     metrics::metric::Metric,
-    progress::Progress,
     tasks::TaskRows,
     train::optimizer::Optimizer,
     training::full_batch::{self, FullBatchData, FullBatchHead},

@@ -1,5 +1,7 @@
 //! Heads that are fitted to all their rows at once: every setting on every set of rows in one call of the solver.
 
+use frostbert_cache::{progress::Progress, wording::counted};
+
 use crate::{
     config::{file::HeadKind, settings::Pipeline},
     error::{Error, Result},
@@ -16,10 +18,8 @@ use crate::{
         trained_head::TrainedHead,
         transform::Transform,
     },
-    progress::Progress,
     tasks::TaskRows,
     train::loss::Loss,
-    wording::counted,
 };
 
 /// One head: its pipeline, the place of its rows among the sets, and its objective on them.

@@ -6,10 +6,15 @@ use std::{
     time::Instant,
 };
 
+use frostbert_cache::{
+    fingerprint::{Digest, Key},
+    progress::Progress,
+    reader::CacheReader,
+    states::StateId,
+};
 use serde::Serialize;
 
 use crate::{
-    cache::reader::CacheReader,
     config::{
         file::{HeadKind, Labels, Pair, PipelineFile, Task},
         settings::Pipeline,
@@ -22,16 +27,15 @@ use crate::{
     encoder::{checkpoint::Checkpoint, device::Device},
     error::{Error, Result},
     extraction::extract::{explain_miss, inputs_for},
-    fingerprint::{Digest, Key},
     head::{
         network::NetworkSpec,
         saved::{self, Head, HeadDescription},
     },
-    progress::Progress,
     report::tables,
-    run_folder,
-    run_folder::lock::{Lock, LockedCache, LockedSplit, cpu_features},
-    states::StateId,
+    run_folder::{
+        self,
+        lock::{Lock, LockedCache, LockedSplit, cpu_features},
+    },
     tasks::{
         CalibrationRows, TaskResult, TaskRows,
         measure::{LayerShare, RunMetrics, write_metrics},
@@ -49,7 +53,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainReport {
     /// The new run folder.
-    #[serde(serialize_with = "crate::wording::path_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
     /// What was learned.
     pub task: String,
@@ -70,7 +74,7 @@ pub struct TrainReport {
     /// What was found in the data, in words; all of it is in checks.json.
     pub checks: Vec<String>,
     /// The cache that was read.
-    #[serde(serialize_with = "crate::wording::path_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub cache: PathBuf,
     /// Whether the head reads two texts: pairs, or questions and their contexts.
     #[serde(skip)]
@@ -127,7 +131,7 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
 /// Trains the pipeline's head on cached states and writes a run folder.
 ///
 /// # Errors
-/// When the data or the pipeline is at fault, the cache lacks rows ([`crate::cache_error::Error::Miss`]) or is
+/// When the data or the pipeline is at fault, the cache lacks rows ([`frostbert_cache::Error::Miss`]) or is
 /// damaged, or the training diverges.
 pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport> {
     refuse_sweep(pipeline)?;
@@ -351,7 +355,7 @@ fn open_cache(
     if let Some(explanation) = explain_miss(cache_dir, &inputs)? {
         hint.push_str(&format!(" ({explanation})"));
     }
-    Err(crate::cache_error::Error::Miss {
+    Err(frostbert_cache::Error::Miss {
         cache: cache_dir.join(inputs.fingerprint()),
         lacks: "everything: nothing was extracted with these settings".into(),
         hint,

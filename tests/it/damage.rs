@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use frostbert::{
     cache::{
+        Error,
         manifest::Manifest,
         reader::CacheReader,
         verify::{damaged_files, repair},
     },
-    cache_error::Error,
     fingerprint::Key,
     states::StateId,
 };

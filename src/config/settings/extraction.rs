@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use frostbert_cache::states::{Dtype, StateKind};
 use toml::Value;
 
 use crate::{
@@ -15,7 +16,6 @@ use crate::{
     },
     error::{Error, Result},
     selection::section::SweepSection,
-    states::{Dtype, StateKind},
 };
 
 /// What stage 1 is to do.

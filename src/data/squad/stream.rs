@@ -8,6 +8,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use frostbert_cache::wording::shorten;
 use serde::{
     Deserializer,
     de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -22,7 +23,6 @@ use crate::{
         source::Source,
     },
     error::{Error, Result},
-    wording::shorten,
 };
 
 /// Paragraphs that wait to be taken.

@@ -3,15 +3,14 @@ use std::{
     sync::Mutex,
 };
 
+use frostbert_cache::states::{BatchStates, Dtype, Pooling, StateId, StateKind, StateValues};
+
 use super::*;
-use crate::{
-    encoder::{
-        checkpoint::{Checkpoint, Model},
-        layer_states::Floats,
-        runtime,
-        worker::{Request, Worker, WorkerSession},
-    },
-    states::{BatchStates, Dtype, Pooling, StateId, StateKind, StateValues},
+use crate::encoder::{
+    checkpoint::{Checkpoint, Model},
+    layer_states::Floats,
+    runtime,
+    worker::{Request, Worker, WorkerSession},
 };
 
 fn repository(path: &str) -> PathBuf {

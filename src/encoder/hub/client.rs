@@ -7,13 +7,16 @@ use std::{
     time::Duration,
 };
 
+use frostbert_cache::{
+    durable::{remove_file, through_no_link},
+    progress::Progress,
+};
 use ureq::{
     Agent, Body, Proxy,
     http::{HeaderMap, Response, StatusCode, Uri, uri::InvalidUri},
 };
 
 use crate::{
-    durable::{remove_file, through_no_link},
     encoder::{
         hub::{
             Hub, is_whole,
@@ -23,7 +26,6 @@ use crate::{
         hub_model::HubModel,
     },
     error::{Error, Result},
-    progress::Progress,
 };
 
 /// A server that says nothing for so long is down.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use frostbert_cache::wording::shorten;
 use serde::Deserialize;
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
         weights::{INDEX_FILE, SINGLE_FILE},
     },
     error::{Error, Result},
-    wording::shorten,
 };
 
 /// The largest file that is fetched, in bytes: a pebibyte, so that the sizes of some files add up to a number.

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use frostbert_cache::mmap;
 use sha1::{Digest, Sha1};
 
 use crate::{
     encoder::source::{hex, sha256_of_file},
     error::Result,
-    mmap,
 };
 
 /// A hash that the hub gives for a file.

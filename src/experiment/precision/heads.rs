@@ -1,7 +1,8 @@
 //! The pipeline's head on the states of several precisions, judged on the same rows.
 
+use frostbert_cache::{progress::Progress, reader::CacheReader};
+
 use crate::{
-    cache::reader::CacheReader,
     config::settings::Pipeline,
     data::dataset::Dataset,
     encoder::checkpoint::Checkpoint,
@@ -10,7 +11,6 @@ use crate::{
         intervals::{Bootstrap, interval, resample},
         metric::Metric,
     },
-    progress::Progress,
     sweep::{OutOfFold, out_of_fold},
 };
 

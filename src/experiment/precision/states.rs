@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
+use frostbert_cache::progress::Progress;
 use serde::Serialize;
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     },
     error::Result,
     extraction::{inputs::inputs_of, machine::Machine},
-    progress::Progress,
 };
 
 /// Runs over the sample that are timed, the precisions in turn; the fastest of each counts.

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
+use frostbert_cache::{
+    batch_log::BatchLogs,
+    states::{BatchStates, Dtype, StateKind, StateValues},
+};
+
 use crate::{
-    cache::batch_log::BatchLogs,
     encoder::device::Devices,
     extraction::encode::{ComputedBy, EncodedBatch, ExtractionJob, PlannedBatch},
-    states::{BatchStates, Dtype, StateKind, StateValues},
 };
 
 impl ExtractionJob<'_> {

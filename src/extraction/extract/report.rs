@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub struct ExtractReport {
     /// The cache folder, `<cache.dir>/<fingerprint>`.
-    #[serde(serialize_with = "crate::wording::path_shown")]
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub cache: PathBuf,
     /// Its fingerprint.
     pub fingerprint: String,

@@ -1,3 +1,4 @@
+use frostbert_cache::states::{Dtype, Pooling, StateId};
 use ndarray::Array2;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +10,6 @@ use crate::{
         network::NetworkSpec,
         spec::{Objective, Stopping},
     },
-    states::{Dtype, Pooling, StateId},
     train::{
         loss::Loss,
         optimizer::{Optimizer, OptimizerKind},

@@ -1,5 +1,6 @@
 //! Which problems are worked on together, in turn, and until when.
 
+use frostbert_cache::{progress::Progress, wording::counted};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
@@ -10,7 +11,7 @@ use super::{
     objective::{Evaluation, EvaluationPoint, LogisticProblem, evaluate},
     rows::TurnedRows,
 };
-use crate::{head::row_groups::RowGroups, progress::Progress, wording::counted};
+use crate::head::row_groups::RowGroups;
 
 /// Columns of narrow problems that are evaluated side by side at most; a wider problem stands alone.
 const BLOCK_COLUMNS: usize = 64;

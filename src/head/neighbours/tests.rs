@@ -1,8 +1,8 @@
+use frostbert_cache::states::{Dtype, Pooling, StateId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::states::{Dtype, Pooling, StateId};
 
 const N_FEATURES: usize = 24;
 

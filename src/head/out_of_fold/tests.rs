@@ -1,11 +1,9 @@
+use frostbert_cache::states::{Dtype, Pooling, StateId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::{
-    metrics::probability::predictions,
-    states::{Dtype, Pooling, StateId},
-};
+use crate::metrics::probability::predictions;
 
 const N_FEATURES: usize = 40;
 

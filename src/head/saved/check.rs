@@ -80,8 +80,9 @@ fn n_parameters(spec: &NetworkSpec) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use frostbert_cache::states::{Pooling, StateId};
+
     use super::*;
-    use crate::states::{Pooling, StateId};
 
     fn described(network: NetworkSpec) -> HeadDescription {
         HeadDescription {

@@ -1,5 +1,6 @@
 //! Labels that are likely wrong, by confident learning from heads that did not see them.
 
+use frostbert_cache::wording::counted;
 use serde::Serialize;
 
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     head::out_of_fold,
     metrics::{MANY_CLASSES, label_errors::likely_errors, probability::predictions},
     training::checks::{Check, N_LISTED, four_places, skipped, text_of},
-    wording::counted,
 };
 
 /// Multiply-adds that heads may take to check labels: a few seconds on two cores.

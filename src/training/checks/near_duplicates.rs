@@ -2,16 +2,15 @@
 
 use std::collections::HashSet;
 
+use frostbert_cache::{fingerprint::Key, wording::counted};
 use serde::Serialize;
 
 use crate::{
     data::{Part, checks::RecordPlace, dataset::Dataset, example::part_name},
     error::Result,
     features::FeatureView,
-    fingerprint::Key,
     head::neighbours,
     training::checks::{Check, N_LISTED, four_places, skipped, text_of},
-    wording::counted,
 };
 
 /// From this cosine of standardised states on, two texts are near copies: of the pairs of STS-B's train that are as

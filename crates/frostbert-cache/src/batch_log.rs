@@ -1,0 +1,290 @@
+//! Encoded batches of shards that are not complete yet, so that a kill costs a batch and not a shard.
+//!
+//! A batch is appended when its states come, and its log goes when the shard is committed. Nothing is synced: what a
+//! process wrote outlives its end, and after a crash of the machine the checksum of each record tells how far it is whole.
+//! The log of a shard is named by everything that decides its batches and their states, so none is taken for another.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    durable::{free_bytes, remove_file, through_no_link},
+    error::{Error, Result},
+    fingerprint,
+    plan::{ExtractionPlan, PlannedShard, SHARD_STATE_BYTES},
+    states::{BatchStates, StateId, StateValues},
+};
+
+/// What the name of a log begins with.
+const PREFIX: &str = "tmp-batches-";
+
+/// Bytes of a record's checksum.
+const CHECKSUM_BYTES: usize = 32;
+
+/// Bytes of a log at most: more than the states of a shard in f32.
+const MOST_LOG_BYTES: u64 = 4 * SHARD_STATE_BYTES;
+
+/// Bytes that a disk has left, at least, where logs are written: twice those of the shards in work at a time.
+const LEAST_FREE_BYTES: u64 = 8 * SHARD_STATE_BYTES;
+
+/// The logs of an extraction.
+pub struct BatchLogs {
+    folder: PathBuf,
+    /// What decides states beside the plan: the type of their values, and what computes them.
+    context: String,
+}
+
+impl BatchLogs {
+    /// The logs in a cache folder of an extraction by `context`: what decides its states beside the cache and the plan.
+    pub fn new(folder: &Path, context: String) -> BatchLogs {
+        BatchLogs { folder: folder.to_path_buf(), context }
+    }
+
+    fn path(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> PathBuf {
+        let decided = serde_json::to_vec(&(&plan.settings, planned, &self.context));
+        let decided = decided.expect("plain fields become JSON");
+        let name = fingerprint::hash_bytes(&decided).short();
+        self.folder.join(format!("{PREFIX}{name}"))
+    }
+
+    /// The batches of a shard that an earlier process encoded, by their numbers.
+    pub fn read(
+        &self,
+        plan: &ExtractionPlan,
+        planned: &PlannedShard,
+    ) -> BTreeMap<u32, Vec<BatchStates>> {
+        let path = self.path(plan, planned);
+        // Through no link, because its end may be cut off.
+        let is_own = fs::symlink_metadata(&path)
+            .is_ok_and(|file| file.is_file() && file.len() <= MOST_LOG_BYTES);
+        let Some(bytes) = is_own.then(|| fs::read(&path).ok()).flatten() else {
+            return BTreeMap::new();
+        };
+        let mut batches = BTreeMap::new();
+        let mut rest = &bytes[..];
+        while let Some((number, states)) = take_record(&mut rest) {
+            batches.insert(number, states);
+        }
+        let n_whole = (bytes.len() - rest.len()) as u64;
+        // What follows the last whole record is cut off, so that what is appended can be read.
+        let cut = OpenOptions::new().write(true).open(&path);
+        if cut.and_then(|file| file.set_len(n_whole)).is_err() {
+            return BTreeMap::new();
+        }
+        batches
+    }
+
+    /// Opens the log of a shard to append to it; `None` where it cannot be written: it is only an aid.
+    pub fn append_to(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> Option<BatchLog> {
+        let path = self.path(plan, planned);
+        // Where room is short the shards need it.
+        if free_bytes(&self.folder)? < LEAST_FREE_BYTES {
+            return None;
+        }
+        let mut options = OpenOptions::new();
+        let file = through_no_link(options.append(true).create(true)).open(&path);
+        file.ok().map(|file| BatchLog { file, path })
+    }
+
+    /// Removes the log of a shard that is committed.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remove(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> Result<()> {
+        remove_file(&self.path(plan, planned))
+    }
+}
+
+/// Removes the logs of every extraction from a cache folder.
+///
+/// # Errors
+/// When the folder cannot be listed, or a file not be removed.
+pub(crate) fn remove_all(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        let name = entry.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let is_log = digits.is_some_and(|digits| {
+            digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        });
+        if is_log && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(Error::io("remove", path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The log of one shard.
+pub struct BatchLog {
+    file: File,
+    path: PathBuf,
+}
+
+impl BatchLog {
+    /// Appends a batch, and returns whether there is still a log: on a full disk it makes room.
+    pub fn append(&mut self, number: u32, states: &[BatchStates]) -> bool {
+        let is_written = self.file.write_all(&record(number, states)).is_ok();
+        if !is_written {
+            // What cannot be removed now is removed when the extraction is done.
+            let _ = fs::remove_file(&self.path);
+        }
+        is_written
+    }
+}
+
+/// A record: its length and number, the states with their names, and a checksum over all of it.
+fn record(number: u32, states: &[BatchStates]) -> Vec<u8> {
+    let mut record = vec![0; 8];
+    record.extend(number.to_le_bytes());
+    for BatchStates { state, values } in states {
+        let name = state.to_string();
+        record.push(name.len() as u8);
+        record.extend(name.as_bytes());
+        let (kind, n_bytes) = match values {
+            StateValues::Pooled(values) => (0, values.len() * 4),
+            StateValues::Rows(bytes) => (1, bytes.len()),
+        };
+        record.push(kind);
+        record.extend((n_bytes as u64).to_le_bytes());
+        match values {
+            StateValues::Pooled(values) => {
+                record.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            StateValues::Rows(bytes) => record.extend(bytes),
+        }
+    }
+    let length = (record.len() + CHECKSUM_BYTES) as u64;
+    record[..8].copy_from_slice(&length.to_le_bytes());
+    let checksum = *blake3::hash(&record).as_bytes();
+    record.extend(checksum);
+    record
+}
+
+/// Takes the next record; `None` where there is no whole one.
+fn take_record(bytes: &mut &[u8]) -> Option<(u32, Vec<BatchStates>)> {
+    let length = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    let record = bytes.get(..usize::try_from(length).ok()?)?;
+    let (content, checksum) = record.split_at_checked(record.len().checked_sub(CHECKSUM_BYTES)?)?;
+    if blake3::hash(content).as_bytes() != checksum {
+        return None;
+    }
+    let number = u32::from_le_bytes(content.get(8..12)?.try_into().ok()?);
+    let mut rest = content.get(12..)?;
+    let mut states = Vec::new();
+    while !rest.is_empty() {
+        states.push(take_states(&mut rest)?);
+    }
+    *bytes = &bytes[record.len()..];
+    Some((number, states))
+}
+
+fn take_states(rest: &mut &[u8]) -> Option<BatchStates> {
+    let (length, after) = rest.split_first()?;
+    let (name, after) = after.split_at_checked(usize::from(*length))?;
+    let state: StateId = std::str::from_utf8(name).ok()?.parse().ok()?;
+    let (kind, after) = after.split_first()?;
+    let (length, after) = after.split_at_checked(8)?;
+    let length = usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?;
+    let (values, after) = after.split_at_checked(length)?;
+    *rest = after;
+    let values = match kind {
+        0 => StateValues::Pooled(
+            values
+                .chunks_exact(4)
+                .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+                .collect(),
+        ),
+        _ => StateValues::Rows(values.to_vec()),
+    };
+    Some(BatchStates { state, values })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        plan::PlanSettings,
+        states::{Pooling, StateKind},
+    };
+
+    fn planned() -> (ExtractionPlan, PlannedShard) {
+        let settings = PlanSettings { shard_tokens: 8, batch_tokens: 4 };
+        let shard = PlannedShard {
+            name: "shard-000000".into(),
+            added: false,
+            states: Vec::new(),
+            documents: 2,
+            tokens: 5,
+            keys: fingerprint::hash_bytes(b"keys"),
+        };
+        let shards = vec![shard.clone()];
+        (ExtractionPlan { settings, shards }, shard)
+    }
+
+    fn batch(value: f32) -> Vec<BatchStates> {
+        let pooled = BatchStates {
+            state: StateId::pooled(Pooling::Mean, 6),
+            values: StateValues::Pooled(vec![value, -value, f32::MIN_POSITIVE]),
+        };
+        let tokens = BatchStates {
+            state: StateId { kind: StateKind::Tokens, layer: 12 },
+            values: StateValues::Rows(vec![1, 2, value as u8]),
+        };
+        vec![pooled, tokens]
+    }
+
+    #[test]
+    fn what_was_appended_is_read_up_to_the_first_damage_and_appended_to_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = BatchLogs::new(folder.path(), "f16 on cpu".into());
+        let (plan, shard) = planned();
+        assert!(logs.read(&plan, &shard).is_empty());
+        let mut log = logs.append_to(&plan, &shard).unwrap();
+        assert!((0..3).all(|number| log.append(number, &batch(number as f32))));
+        let path = logs.path(&plan, &shard);
+        let whole = fs::read(&path).unwrap();
+        // Cut off anywhere, or with any byte changed, what is read are the first whole batches.
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let read = logs.read(&plan, &shard);
+            assert_eq!(read.len(), length / (whole.len() / 3), "{length}");
+            for (number, states) in read {
+                assert_eq!(states, batch(number as f32));
+            }
+            let mut changed = whole.clone();
+            changed[length] ^= 0x40;
+            fs::write(&path, &changed).unwrap();
+            assert_eq!(logs.read(&plan, &shard).len(), length / (whole.len() / 3));
+        }
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(logs.read(&plan, &shard).len(), 2);
+        assert!(logs.append_to(&plan, &shard).unwrap().append(7, &batch(7.0)));
+        let numbers: Vec<u32> = logs.read(&plan, &shard).into_keys().collect();
+        assert_eq!(numbers, [0, 1, 7]);
+    }
+
+    #[test]
+    fn a_log_is_of_one_plan_and_one_device_and_goes_with_its_shard() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plan, shard) = planned();
+        let logs = BatchLogs::new(folder.path(), "f16 on cpu".into());
+        assert!(logs.append_to(&plan, &shard).unwrap().append(0, &batch(1.0)));
+        let others = BatchLogs::new(folder.path(), "f16 by another version".into());
+        assert!(others.read(&plan, &shard).is_empty());
+        let mut other_plan = plan.clone();
+        other_plan.settings.batch_tokens = 8;
+        assert!(logs.read(&other_plan, &shard).is_empty());
+        assert_eq!(logs.read(&plan, &shard).len(), 1);
+        logs.remove(&plan, &shard).unwrap();
+        assert!(logs.read(&plan, &shard).is_empty());
+        logs.append_to(&plan, &shard).unwrap();
+        fs::write(folder.path().join("tmp-batches-notes"), "mine").unwrap();
+        remove_all(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

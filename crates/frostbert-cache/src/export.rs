@@ -1,0 +1,356 @@
+//! The values of a cache as typed vectors for other tools: NumPy arrays, safetensors, Arrow, Parquet with list columns.
+//!
+//! Rows are read twice, once to count them and once to write them, so that a format can say its sizes first and memory
+//! stays flat: what is held is a batch of rows, beside the cache's index of documents.
+
+mod arrow_file;
+mod folder;
+mod gather;
+mod npy;
+mod parquet_list;
+mod rows;
+mod safetensors_file;
+mod table;
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+pub use folder::{EXPORT, ExportFile};
+pub use rows::{CacheOrder, DocumentRow, RowSource, SourceLine};
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result},
+    fingerprint::FingerprintInputs,
+    progress::Progress,
+    reader::CacheReader,
+    states::{Dtype, StateId, StateKind},
+    wording::counted,
+};
+use folder::StagedExport;
+use gather::{Gatherer, MOST_OPEN, OpenShards};
+use table::{Column, ExportLayout, ExportTable, TableOf, TableWriter};
+
+/// Bytes of states that are copied together at a time.
+const BATCH_BYTES: usize = 32 * 1024 * 1024;
+
+/// Documents that are copied together at a time.
+const BATCH_DOCUMENTS: usize = 65_536;
+
+/// What an export is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// A `.npy` file for each column.
+    Npy,
+    /// A `.safetensors` file for each table, a tensor for each column.
+    Safetensors,
+    /// An Arrow IPC file for each table.
+    Arrow,
+    /// A Parquet file for each table, states as list columns.
+    ParquetList,
+}
+
+impl ExportFormat {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            ExportFormat::Npy => "npy",
+            ExportFormat::Safetensors => "safetensors",
+            ExportFormat::Arrow => "arrow",
+            ExportFormat::ParquetList => "parquet-list",
+        }
+    }
+
+    /// Whether its files are tables of their own; else columns are arrays, and tokens find their key by `doc`.
+    fn is_tables(self) -> bool {
+        matches!(self, ExportFormat::Arrow | ExportFormat::ParquetList)
+    }
+}
+
+/// What is to be exported, and how.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// What it is written as.
+    pub format: ExportFormat,
+    /// The states; of none, those that go without saying.
+    pub states: Vec<StateId>,
+    /// Whether values are written as f32 whatever the cache's type is; else as they are stored.
+    pub as_f32: bool,
+    /// The folder to be: not there yet, or empty, or an earlier export.
+    pub folder: PathBuf,
+}
+
+/// What was exported: what `export.json` says.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportReport {
+    /// The folder.
+    #[serde(skip)]
+    pub folder: PathBuf,
+    /// The name of the format.
+    pub format: &'static str,
+    /// The cache's fingerprint.
+    pub fingerprint: String,
+    /// What decided the states.
+    pub inputs: FingerprintInputs,
+    /// The states.
+    pub states: Vec<StateId>,
+    /// Width of a state.
+    pub hidden: usize,
+    /// The type of a written value.
+    pub dtype: Dtype,
+    /// Rows of documents; of a pipeline's records.
+    pub rows: u64,
+    /// Rows of tokens, where a state of tokens is exported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Rows of words, where a state of words is exported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<u64>,
+    /// The data files that `source` counts, where rows are records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
+    /// The files, but for `export.json` itself.
+    pub files: Vec<ExportFile>,
+}
+
+impl ExportReport {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// Writes every document of a cache that has all of the states asked for; where none is asked for, every document with
+/// all states that every document has. What is left out is warned of.
+///
+/// # Errors
+/// [`Error::Miss`] when nothing is left to be exported; else as [`export_rows`].
+pub fn export_cache(
+    cache: &CacheReader,
+    options: &ExportOptions,
+    progress: &dyn Progress,
+) -> Result<ExportReport> {
+    let order = CacheOrder::new(cache, &options.states, progress)?;
+    let options = ExportOptions { states: order.states().to_vec(), ..options.clone() };
+    export_rows(cache, &order, &options, progress)
+}
+
+/// Writes the rows of `source` with their states.
+///
+/// # Errors
+/// [`Error::Miss`] when a row lacks a state (it says how many do); [`Error::Export`] when the folder is taken;
+/// when the cache is damaged or the disk refuses. Then no folder is left.
+///
+/// # Panics
+/// When no state is named, or one twice.
+pub fn export_rows(
+    cache: &CacheReader,
+    source: &dyn RowSource,
+    options: &ExportOptions,
+    progress: &dyn Progress,
+) -> Result<ExportReport> {
+    let distinct: BTreeSet<StateId> = options.states.iter().copied().collect();
+    assert!(
+        !distinct.is_empty() && distinct.len() == options.states.len(),
+        "an export is of distinct states"
+    );
+    let staged = StagedExport::new(&options.folder)?;
+    // Records come in any order, so that shards would be closed and opened again for every batch.
+    let most_open = match source.sources() {
+        None => MOST_OPEN,
+        Some(_) => usize::MAX,
+    };
+    let mut shards = OpenShards::new(cache, most_open);
+    let counts = count(cache, &mut shards, source, &options.states, progress)?;
+    let layout = layout_of(cache, source, options, &counts);
+    let mut writer: Box<dyn TableWriter> = match options.format {
+        ExportFormat::Npy => Box::new(npy::NpyWriter::create(staged.path(), &layout)?),
+        ExportFormat::Safetensors => {
+            Box::new(safetensors_file::SafetensorsWriter::create(staged.path(), &layout)?)
+        }
+        ExportFormat::Arrow => Box::new(arrow_file::ArrowWriter::create(staged.path(), &layout)?),
+        ExportFormat::ParquetList => {
+            Box::new(parquet_list::ParquetListWriter::create(staged.path(), &layout)?)
+        }
+    };
+    progress.start("exporting", Some(counts.rows), "rows");
+    write_rows(shards, source, options, &layout, &mut *writer, progress)?;
+    writer.finish()?;
+    progress.finish();
+
+    let rows_of = |of: TableOf| {
+        let table = layout.tables.iter().find(|table| table.of == of);
+        table.map(|table| table.n_rows)
+    };
+    let report = ExportReport {
+        folder: options.folder.clone(),
+        format: options.format.name(),
+        fingerprint: cache.manifest().fingerprint.clone(),
+        inputs: cache.manifest().inputs.clone(),
+        states: options.states.clone(),
+        hidden: layout.hidden,
+        dtype: layout.dtype,
+        rows: counts.rows,
+        tokens: rows_of(TableOf::Tokens),
+        words: rows_of(TableOf::Words),
+        sources: source.sources(),
+        files: staged.files()?,
+    };
+    staged.commit(&report)?;
+    Ok(report)
+}
+
+/// What the first reading finds.
+#[derive(Default)]
+struct ExportCounts {
+    rows: u64,
+    tokens: u64,
+    words: u64,
+    id_chars: usize,
+    id_bytes: u64,
+    has_parts: bool,
+}
+
+fn count(
+    cache: &CacheReader,
+    shards: &mut OpenShards<'_>,
+    source: &dyn RowSource,
+    states: &[StateId],
+    progress: &dyn Progress,
+) -> Result<ExportCounts> {
+    let mut counts = ExportCounts::default();
+    let mut lacking = vec![0u64; states.len()];
+    let first_of = |kind: StateKind| states.iter().find(move |state| state.kind == kind);
+    let (tokens, words) = (first_of(StateKind::Tokens), first_of(StateKind::Words));
+    progress.start("counting", None, "rows");
+    for row in source.rows() {
+        let row = row?;
+        counts.rows += 1;
+        counts.id_chars = counts.id_chars.max(row.place.id.chars().count());
+        counts.id_bytes += row.place.id.len() as u64;
+        counts.has_parts |= row.place.part > 0;
+        let mut complete = true;
+        for (state, lacking) in states.iter().zip(&mut lacking) {
+            let lacks = cache.locate(&row.key, *state).is_none();
+            *lacking += u64::from(lacks);
+            complete &= !lacks;
+        }
+        if complete {
+            for (state, rows) in [(tokens, &mut counts.tokens), (words, &mut counts.words)] {
+                if let Some(state) = state {
+                    *rows += shards.n_rows(&row.key, *state)? as u64;
+                }
+            }
+        }
+        progress.advance(1, 0);
+    }
+    progress.finish();
+    let worst = states.iter().zip(lacking).max_by_key(|(_, lacking)| *lacking);
+    match worst {
+        Some((state, lacking)) if lacking > 0 => Err(Error::Miss {
+            cache: cache.folder().to_path_buf(),
+            lacks: format!("the {state} state of {lacking} of {}", counted(counts.rows, "text")),
+            hint: format!(
+                "run `frostbert extract` first, with a pipeline that stores {state} of these texts"
+            ),
+        }),
+        _ => Ok(counts),
+    }
+}
+
+fn layout_of(
+    cache: &CacheReader,
+    source: &dyn RowSource,
+    options: &ExportOptions,
+    counts: &ExportCounts,
+) -> ExportLayout {
+    let manifest = cache.manifest();
+    let dtype = if options.as_f32 { Dtype::F32 } else { manifest.dtype };
+    let mut tables = Vec::new();
+    for of in TableOf::ALL {
+        let states = options.states.iter().copied();
+        let states: Vec<StateId> = states.filter(|state| TableOf::of(state.kind) == of).collect();
+        let mut columns = of.alignment().to_vec();
+        let n_rows = match of {
+            TableOf::Documents => {
+                columns.push(Column::Key);
+                if source.sources().is_some() {
+                    columns.extend([Column::Source, Column::Line]);
+                }
+                if counts.has_parts {
+                    columns.push(Column::Part);
+                }
+                if counts.id_chars > 0 {
+                    columns.push(Column::Id);
+                }
+                counts.rows
+            }
+            _ if states.is_empty() => continue,
+            TableOf::Tokens => counts.tokens,
+            TableOf::Words => counts.words,
+        };
+        if of != TableOf::Documents && options.format.is_tables() {
+            columns.insert(0, Column::Key);
+        }
+        columns.extend(states.into_iter().map(Column::State));
+        tables.push(ExportTable { of, columns, n_rows });
+    }
+    let pair = |name: &str, value: String| (format!("frostbert.{name}"), value);
+    ExportLayout {
+        tables,
+        hidden: manifest.hidden,
+        dtype,
+        sources: source.sources().unwrap_or_default(),
+        id_chars: counts.id_chars,
+        id_bytes: counts.id_bytes,
+        metadata: vec![
+            pair("fingerprint", manifest.fingerprint.clone()),
+            pair("dtype", dtype.name().into()),
+            pair("hidden", manifest.hidden.to_string()),
+        ],
+    }
+}
+
+fn write_rows(
+    shards: OpenShards<'_>,
+    source: &dyn RowSource,
+    options: &ExportOptions,
+    layout: &ExportLayout,
+    writer: &mut dyn TableWriter,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut gatherer = Gatherer::new(shards, layout);
+    let mut written = vec![0; layout.tables.len()];
+    let changed = || Error::Export {
+        folder: options.folder.clone(),
+        problem: "the data changed while it was exported".into(),
+        hint: "export it again".into(),
+    };
+    let mut flush = |gatherer: &mut Gatherer<'_>, rows: &[DocumentRow]| -> Result<()> {
+        for (number, batch) in gatherer.gather(rows)?.iter().enumerate() {
+            written[number] += batch.n_rows as u64;
+            // What goes beyond the announced sizes would be written over something else.
+            if written[number] > layout.tables[number].n_rows {
+                return Err(changed());
+            }
+            writer.write(number, batch)?;
+        }
+        progress.advance(rows.len() as u64, 0);
+        Ok(())
+    };
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    for row in source.rows() {
+        let row = row?;
+        bytes += gatherer.n_bytes(&row, &options.states)?;
+        rows.push(row);
+        if bytes >= BATCH_BYTES || rows.len() == BATCH_DOCUMENTS {
+            flush(&mut gatherer, &rows)?;
+            rows.clear();
+            bytes = 0;
+        }
+    }
+    if !rows.is_empty() {
+        flush(&mut gatherer, &rows)?;
+    }
+    let whole = layout.tables.iter().zip(&written).all(|(table, written)| table.n_rows == *written);
+    if whole { Ok(()) } else { Err(changed()) }
+}

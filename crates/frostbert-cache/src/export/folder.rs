@@ -1,0 +1,271 @@
+//! The folder of an export: filled aside and renamed when it is whole, so that no part of one is ever taken for all.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    durable::sync_folder,
+    error::{Error, Result},
+};
+
+/// What an export is; no export is without it.
+pub const EXPORT: &str = "export.json";
+
+/// The lock of the export in work; gone when it is done.
+const LOCK: &str = "export.lock";
+
+/// Where the earlier export goes when the new one takes its name; gone when it is done.
+const REPLACED: &str = "export.replaced";
+
+/// One file of an export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// An export in work. Dropped before [`StagedExport::commit`], it leaves nothing.
+pub(super) struct StagedExport {
+    target: PathBuf,
+    aside: PathBuf,
+    /// Held until the export is done or given up.
+    lock: Option<File>,
+}
+
+/// What [`EXPORT`] says, as far as it takes to replace an export.
+#[derive(Deserialize)]
+struct EarlierExport {
+    format: String,
+    files: Vec<ExportFile>,
+}
+
+impl StagedExport {
+    /// Makes a place for an export that is to become `target`, which must not be there, or be empty, or an earlier
+    /// export with nothing added to it.
+    ///
+    /// # Errors
+    /// [`Error::Export`] when it is something else, or another process exports to it; when the disk refuses.
+    pub(super) fn new(target: &Path) -> Result<StagedExport> {
+        require_free(target)?;
+        let name = target.file_name().ok_or_else(|| Error::Export {
+            folder: target.to_path_buf(),
+            problem: "this is no name for a new folder".into(),
+            hint: "name a folder with --out".into(),
+        })?;
+        let beside = |suffix: &str| {
+            let mut name = name.to_os_string();
+            name.push(suffix);
+            target.with_file_name(name)
+        };
+        let aside = beside(".partial");
+        let parent = parent_of(target);
+        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        if aside.is_dir() {
+            // Of a killed export, unless it is somebody's own; the lock of a living one is held.
+            let present = names(&aside)?;
+            if !present.is_empty() && !present.contains(LOCK) {
+                return Err(Error::Export {
+                    folder: target.to_path_buf(),
+                    problem: format!("`{}` is in the way, and no export's", aside.display()),
+                    hint: "name another folder with --out".into(),
+                });
+            }
+            drop(take_lock(&aside, target)?);
+            fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))?;
+        }
+        fs::create_dir(&aside).map_err(Error::io("create", &aside))?;
+        let lock = take_lock(&aside, target)?;
+        Ok(StagedExport { target: target.to_path_buf(), aside, lock: Some(lock) })
+    }
+
+    /// Where files are written.
+    pub(super) fn path(&self) -> &Path {
+        &self.aside
+    }
+
+    /// The files so far, by name.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub(super) fn files(&self) -> Result<Vec<ExportFile>> {
+        let mut files = Vec::new();
+        for name in names(&self.aside)? {
+            if name != LOCK {
+                let path = self.aside.join(&name);
+                let metadata = fs::metadata(&path).map_err(Error::io("read", &path))?;
+                files.push(ExportFile { name, bytes: metadata.len() });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Syncs every file, writes [`EXPORT`], and gives the folder its name.
+    ///
+    /// # Errors
+    /// When the disk refuses, or something else has taken the name meanwhile.
+    pub(super) fn commit(mut self, description: &impl Serialize) -> Result<()> {
+        let json = serde_json::to_vec_pretty(description).expect("plain fields become JSON");
+        let path = self.aside.join(EXPORT);
+        fs::write(&path, json).map_err(Error::io("write", &path))?;
+        for name in names(&self.aside)? {
+            let path = self.aside.join(name);
+            let synced = File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(Error::io("sync", &path))?;
+        }
+        require_free(&self.target)?;
+        let replaced = self.target.exists();
+        if replaced {
+            // Moved before it is removed: a kill here leaves no export, and never half of one under its name.
+            let place = self.aside.join(REPLACED);
+            fs::rename(&self.target, &place).map_err(Error::io("rename", &self.target))?;
+        }
+        sync_folder(&self.aside)?;
+        fs::rename(&self.aside, &self.target).map_err(Error::io("rename", &self.target))?;
+        self.lock = None;
+        sync_folder(parent_of(&self.target))?;
+        // The export is whole by now; what is left here by a kill, the next export to this name takes with it.
+        if replaced {
+            let place = self.target.join(REPLACED);
+            fs::remove_dir_all(&place).map_err(Error::io("remove", &place))?;
+        }
+        let lock = self.target.join(LOCK);
+        fs::remove_file(&lock).map_err(Error::io("remove", &lock))
+    }
+}
+
+impl Drop for StagedExport {
+    fn drop(&mut self) {
+        if self.lock.take().is_some() {
+            // On a full disk this makes room again; what cannot be removed now, the next export removes.
+            let _ = fs::remove_dir_all(&self.aside);
+        }
+    }
+}
+
+/// Fails unless an export may take this name.
+fn require_free(target: &Path) -> Result<()> {
+    let refuse = |problem: String| Error::Export {
+        folder: target.to_path_buf(),
+        problem,
+        hint: "name another folder with --out: only an earlier export is replaced".into(),
+    };
+    let metadata = match fs::metadata(target) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("read", target)(error)),
+    };
+    if !metadata.is_dir() {
+        return Err(refuse("a file of this name is there".into()));
+    }
+    let present = names(target)?;
+    if present.is_empty() {
+        return Ok(());
+    }
+    let earlier = fs::read(target.join(EXPORT)).ok();
+    let earlier = earlier.and_then(|json| serde_json::from_slice::<EarlierExport>(&json).ok());
+    let Some(earlier) = earlier.filter(|earlier| !earlier.format.is_empty()) else {
+        return Err(refuse("it is not empty, and no earlier export".into()));
+    };
+    let own: BTreeSet<&str> = earlier
+        .files
+        .iter()
+        .map(|file| file.name.as_str())
+        .chain([EXPORT, LOCK, REPLACED])
+        .collect();
+    match present.iter().find(|name| !own.contains(name.as_str())) {
+        Some(strange) => Err(refuse(format!("`{strange}` in it is not of the earlier export"))),
+        None => Ok(()),
+    }
+}
+
+fn take_lock(aside: &Path, target: &Path) -> Result<File> {
+    let path = aside.join(LOCK);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Export {
+            folder: target.to_path_buf(),
+            problem: "another process exports to it".into(),
+            hint: "wait until it has finished, or name another folder with --out".into(),
+        }),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn names(folder: &Path) -> Result<BTreeSet<String>> {
+    let names = fs::read_dir(folder).and_then(|entries| {
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    });
+    names.map_err(Error::io("list", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(staged: &StagedExport) -> serde_json::Value {
+        serde_json::json!({ "format": "npy", "files": staged.files().unwrap() })
+    }
+
+    #[test]
+    fn an_export_stands_whole_or_not_at_all_and_replaces_only_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        let staged = StagedExport::new(&target).unwrap();
+        fs::write(staged.path().join("a.npy"), "a").unwrap();
+        let error = StagedExport::new(&target).err().unwrap().to_string();
+        assert!(error.contains("another process exports to it"), "{error}");
+        drop(staged);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        for content in ["one", "two"] {
+            let staged = StagedExport::new(&target).unwrap();
+            fs::write(staged.path().join("a.npy"), content).unwrap();
+            let description = description(&staged);
+            staged.commit(&description).unwrap();
+            assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
+            assert_eq!(names(&target).unwrap(), ["a.npy", EXPORT].map(String::from).into());
+        }
+
+        fs::write(target.join("mine.txt"), "mine").unwrap();
+        let error = StagedExport::new(&target).err().unwrap().to_string();
+        assert!(error.contains("`mine.txt`"), "{error}");
+        fs::remove_file(target.join(EXPORT)).unwrap();
+        let error = StagedExport::new(&target).err().unwrap().to_string();
+        assert!(error.contains("not empty"), "{error}");
+        assert_eq!(fs::read_to_string(target.join("mine.txt")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn what_a_killed_export_left_makes_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let aside = folder.path().join("out.partial");
+        fs::create_dir(&aside).unwrap();
+        fs::write(aside.join("half.npy"), "half").unwrap();
+        let target = folder.path().join("out");
+        let error = StagedExport::new(&target).err().unwrap().to_string();
+        assert!(error.contains("in the way"), "{error}");
+        fs::write(aside.join(LOCK), "").unwrap();
+        let staged = StagedExport::new(&target).unwrap();
+        assert_eq!(staged.files().unwrap(), []);
+    }
+}

@@ -1,0 +1,305 @@
+//! What decides a state: the fingerprint of an encoder and its settings, and the key of a document under it.
+
+use std::{fmt, fs::Metadata, path::Path, str::FromStr, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    mmap,
+    wording::shorten,
+};
+
+/// The version of the cache format; a new one makes other fingerprints.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// Everything that changes a state, in clear. What is *stored* (layers, poolings) is not in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FingerprintInputs {
+    /// blake3 of the weights.
+    pub weights: Digest,
+    /// blake3 of config.json.
+    pub config: Digest,
+    /// blake3 of tokenizer.json.
+    pub tokenizer: Digest,
+    /// Name and version of the graph that was built from the checkpoint.
+    pub graph: String,
+    /// `cpu` or `cuda`.
+    pub provider: String,
+    /// `f32`, `f16` or `int8`: what the encoder computes in.
+    pub precision: String,
+    /// `f16` or `f32`: what is stored.
+    pub dtype: String,
+    /// The longest input, in tokens, special ones included.
+    pub max_length: usize,
+    /// What happens to a longer text: `truncate` or `windows`.
+    pub overflow: String,
+    /// Tokens that two windows share, where overflow is `windows`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stride: Option<usize>,
+    /// [`FORMAT_VERSION`] of the cache.
+    pub format_version: u32,
+}
+
+impl FingerprintInputs {
+    /// The first 16 hexadecimal digits of the blake3 of these inputs: the name of the cache folder.
+    pub fn fingerprint(&self) -> String {
+        // A struct of strings and numbers always becomes JSON, with its fields in the order of their declaration.
+        let json = serde_json::to_string(self).expect("plain fields become JSON");
+        blake3::hash(json.as_bytes()).to_hex()[..16].to_string()
+    }
+
+    /// The inputs in which two fingerprints differ, as `max_length 128 -> 256`.
+    pub fn differences(&self, other: &FingerprintInputs) -> Vec<String> {
+        let (ours, theirs) = (fields(self), fields(other));
+        let names = ours.iter().map(|(name, _)| name).chain(
+            theirs
+                .iter()
+                .map(|(name, _)| name)
+                .filter(|name| !ours.iter().any(|(known, _)| known == *name)),
+        );
+        names
+            .filter_map(|name| {
+                let value = |of: &[(String, String)]| {
+                    of.iter()
+                        .find(|(known, _)| known == name)
+                        .map_or("none".to_string(), |(_, value)| value.clone())
+                };
+                let (before, after) = (value(&ours), value(&theirs));
+                (before != after).then(|| format!("{name} {before} -> {after}"))
+            })
+            .collect()
+    }
+}
+
+fn fields(inputs: &FingerprintInputs) -> Vec<(String, String)> {
+    let serde_json::Value::Object(map) =
+        serde_json::to_value(inputs).expect("plain fields become JSON")
+    else {
+        unreachable!("a struct becomes an object")
+    };
+    map.into_iter()
+        .map(|(name, value)| match value {
+            serde_json::Value::String(text) if text.len() == 64 => (name, text[..12].to_string()),
+            serde_json::Value::String(text) => (name, text),
+            other => (name, other.to_string()),
+        })
+        .collect()
+}
+
+/// A blake3 hash, written as 64 hexadecimal digits. What a file gives in its place is checked when it is read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest that `bytes` are.
+    pub fn from_bytes(bytes: [u8; 32]) -> Digest {
+        Digest(bytes)
+    }
+
+    /// The first 16 hexadecimal digits, for messages and names of files.
+    pub fn short(&self) -> String {
+        self.to_string()[..16].to_string()
+    }
+}
+
+impl From<blake3::Hash> for Digest {
+    fn from(hash: blake3::Hash) -> Digest {
+        Digest(*hash.as_bytes())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({})", self.short())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(digits: &str) -> Result<Digest, String> {
+        match blake3::Hash::from_hex(digits) {
+            Ok(hash) => Ok(hash.into()),
+            Err(_) => Err(format!(
+                "expected a blake3 hash of 64 hexadecimal digits, got `{}`",
+                shorten(digits, 80)
+            )),
+        }
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// How a document was handed to the encoder; part of its key, so that no two inputs of different kind share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One text.
+    Text,
+    /// Two texts in one input.
+    Pair,
+    /// Words that the data told apart: not the text that they spell.
+    Words,
+}
+
+/// The key of a document: the blake3 of a mode tag, the number of parts, and each part with its length before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub [u8; 32]);
+
+impl Key {
+    /// The key of a document made of `parts`.
+    pub fn of(mode: Mode, parts: &[impl AsRef<str>]) -> Key {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(match mode {
+            Mode::Text => b"text",
+            Mode::Pair => b"pair",
+            Mode::Words => b"word",
+        });
+        hasher.update(&(parts.len() as u64).to_le_bytes());
+        for part in parts.iter().map(AsRef::as_ref) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        Key(*hasher.finalize().as_bytes())
+    }
+
+    /// 64 hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+
+    /// The key that 64 hexadecimal digits spell.
+    pub fn from_hex(hex: &str) -> Option<Key> {
+        blake3::Hash::from_hex(hex).ok().map(|hash| Key(*hash.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", &self.to_hex()[..12])
+    }
+}
+
+/// The blake3 of a file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn hash_file(path: &Path) -> Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_mmap_rayon(path).map_err(Error::io("read", path))?;
+    Ok(hasher.finalize().into())
+}
+
+/// What tells that a file was written to, or that another one took its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+    /// Which file it is, where the system has numbers for files.
+    number: Option<(u64, u64)>,
+}
+
+impl Stamp {
+    /// The stamp of the file of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn of(path: &Path) -> Result<Stamp> {
+        let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        Ok(Stamp::of_metadata(&metadata))
+    }
+
+    /// The stamp of a file by what the system tells of it.
+    pub fn of_metadata(metadata: &Metadata) -> Stamp {
+        #[cfg(unix)]
+        let number = {
+            use std::os::unix::fs::MetadataExt;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        #[cfg(not(unix))]
+        let number = None;
+        Stamp { length: metadata.len(), modified: metadata.modified().ok(), number }
+    }
+}
+
+/// The blake3 of bytes that are in memory or mapped.
+pub fn hash_bytes(bytes: &[u8]) -> Digest {
+    blake3::hash(bytes).into()
+}
+
+/// Maps a file and returns it with its hash, so that what is used is what was hashed.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn map_and_hash(path: &Path) -> Result<(bytes::Bytes, Digest)> {
+    let bytes = mmap::map(path)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_rayon(&bytes);
+    Ok((bytes, hasher.finalize().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_join_to_the_same_text_have_different_keys() {
+        let keys = [
+            Key::of(Mode::Text, &["ab"]),
+            Key::of(Mode::Pair, &["a", "b"]),
+            Key::of(Mode::Pair, &["ab", ""]),
+            Key::of(Mode::Pair, &["", "ab"]),
+            Key::of(Mode::Text, &["a", "b"]),
+            Key::of(Mode::Words, &["a", "b"]),
+            Key::of(Mode::Words, &["ab"]),
+        ];
+        for (i, a) in keys.iter().enumerate() {
+            for b in &keys[i + 1..] {
+                assert_ne!(a, b);
+            }
+        }
+        assert_eq!(Key::from_hex(&keys[0].to_hex()), Some(keys[0]));
+    }
+
+    #[test]
+    fn a_difference_of_fingerprints_is_said_in_words() {
+        let inputs = FingerprintInputs {
+            weights: hash_bytes(b"weights"),
+            config: hash_bytes(b"config"),
+            tokenizer: hash_bytes(b"tokenizer"),
+            graph: "fused-1".into(),
+            provider: "cpu".into(),
+            precision: "f32".into(),
+            dtype: "f16".into(),
+            max_length: 128,
+            overflow: "truncate".into(),
+            stride: None,
+            format_version: FORMAT_VERSION,
+        };
+        let longer = FingerprintInputs { max_length: 256, ..inputs.clone() };
+        assert_eq!(inputs.differences(&longer), ["max_length 128 -> 256"]);
+        assert_ne!(inputs.fingerprint(), longer.fingerprint());
+        let windows =
+            FingerprintInputs { stride: Some(32), overflow: "windows".into(), ..inputs.clone() };
+        assert_eq!(
+            inputs.differences(&windows),
+            ["overflow truncate -> windows", "stride none -> 32"]
+        );
+    }
+}

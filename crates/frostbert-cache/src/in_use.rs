@@ -1,0 +1,84 @@
+//! Who reads a cache: a shared lock on its folder, beside which nothing is removed that a reader may still open.
+//!
+//! Writers only add, and need not know of readers. A collection replaces shards, and takes the lock alone for the moment
+//! in which it does.
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::error::{Error, Result};
+
+/// How long a collection waits for readers: most read for less, and a training for more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time between two looks at whether they have gone.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Says that this process reads a cache, until it is dropped.
+pub(crate) struct Reading {
+    _folder: Option<File>,
+}
+
+impl Reading {
+    /// Waits where shards are just being replaced. Where the file system knows no locks, nothing is said.
+    pub(crate) fn begin(folder: &Path) -> Reading {
+        let file = File::open(folder).ok();
+        Reading { _folder: file.filter(|file| file.lock_shared().is_ok()) }
+    }
+}
+
+/// The time in which shards are replaced and nobody reads, until it is dropped.
+pub(crate) struct Replacing {
+    _folder: Option<File>,
+}
+
+impl Replacing {
+    /// Waits some seconds for those who read the cache.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] when somebody still reads it then; when the folder cannot be opened.
+    pub(crate) fn begin(folder: &Path) -> Result<Replacing> {
+        Replacing::within(folder, PATIENCE)
+    }
+
+    fn within(folder: &Path, patience: Duration) -> Result<Replacing> {
+        let file = File::open(folder).map_err(Error::io("open", folder))?;
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    return Ok(Replacing { _folder: Some(file) });
+                }
+                Err(TryLockError::WouldBlock) if start.elapsed() < patience => thread::sleep(LOOK),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::InUse { cache: folder.to_path_buf() });
+                }
+                // Where the file system knows no locks, nobody can be waited for.
+                Err(TryLockError::Error(_)) => return Ok(Replacing { _folder: None }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_replaced_while_somebody_reads_and_readers_do_not_wait_for_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (Reading::begin(folder.path()), Reading::begin(folder.path()));
+        assert!(one._folder.is_some() && two._folder.is_some());
+        let now = Duration::ZERO;
+        let refused = Replacing::within(folder.path(), now).err().unwrap();
+        assert!(matches!(refused, Error::InUse { .. }));
+        drop(one);
+        assert!(Replacing::within(folder.path(), now).is_err());
+        drop(two);
+        assert!(Replacing::within(folder.path(), now).is_ok());
+    }
+}

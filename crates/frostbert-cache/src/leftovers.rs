@@ -1,0 +1,129 @@
+//! What killed writers leave in a cache folder, and how it is removed: by names that only this program gives. Links are never
+//! followed, and what somebody else put into the folder stays.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    durable::remove_file,
+    error::{Error, Result},
+    manifest::{MANIFEST, Manifest, shard_number},
+    plan::is_plan,
+    state_file,
+    states::StateId,
+    tables,
+    writer::LOCK,
+};
+
+/// What is being written has this before its name.
+const ASIDE: &str = "tmp-";
+
+/// Removes what a killed writer left: temporary files, and shards and files of shards that the manifest does not name.
+///
+/// # Errors
+/// When a shard is a link, or the disk refuses.
+pub(crate) fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()> {
+    refuse_linked_shards(folder, manifest)?;
+    for path in list(folder)? {
+        let name = file_name(&path);
+        if let Some(entry) = manifest.shards.iter().find(|shard| shard.name == name) {
+            for file in list(&path)? {
+                let name = file_name(&file);
+                let is_named = entry.files.iter().any(|known| known.name == name);
+                if !is_named && is_of_a_shard(&name) {
+                    remove_file(&file)?;
+                }
+            }
+        } else if is_leftover(&name) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a cache of which nothing is left: its files and, where nobody put anything else into it, its folder.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn remove_cache(folder: &Path) -> Result<()> {
+    // The lock last: it is held until then.
+    for name in [MANIFEST, LOCK] {
+        remove_file(&folder.join(name))?;
+    }
+    remove_folder(folder)
+}
+
+/// Fails where a shard that the manifest names is a link: what would be written to it, or removed from it, lies elsewhere.
+///
+/// # Errors
+/// [`Error::Damage`].
+fn refuse_linked_shards(folder: &Path, manifest: &Manifest) -> Result<()> {
+    let mut paths = manifest.shards.iter().map(|entry| folder.join(&entry.name));
+    match paths.find(|path| path.is_symlink()) {
+        None => Ok(()),
+        Some(path) => Err(Error::Damage {
+            expected: "a folder".into(),
+            got: "a link".into(),
+            hint: "put the shard's own folder in its place, or remove the link and run `frostbert cache verify --repair`, which \
+                   drops the shard"
+                .into(),
+            path,
+        }),
+    }
+}
+
+/// Whether this program gives the name to what it has not finished, or to a shard that no manifest names.
+fn is_leftover(name: &str) -> bool {
+    match name.strip_prefix(ASIDE) {
+        Some(name) => shard_number(name).is_some() || name == MANIFEST || is_plan(name),
+        None => shard_number(name).is_some(),
+    }
+}
+
+/// Whether this program gives the name to a file of a shard.
+fn is_of_a_shard(name: &str) -> bool {
+    let name = name.strip_prefix(ASIDE).unwrap_or(name);
+    let is_state = |state: StateId| state_file::name_of(state) == name;
+    [tables::DOCUMENTS, tables::TOKENS, tables::WORDS].contains(&name)
+        || name.strip_suffix(".parquet").and_then(|state| state.parse().ok()).is_some_and(is_state)
+}
+
+/// Removes a leftover: a file, a link, or a folder with the files of a shard.
+fn remove(path: &Path) -> Result<()> {
+    if path.is_symlink() || !path.is_dir() {
+        return remove_file(path);
+    }
+    for file in list(path)? {
+        if is_of_a_shard(&file_name(&file)) {
+            remove_file(&file)?;
+        }
+    }
+    remove_folder(path)
+}
+
+/// Removes a folder, unless something is in it that is not ours, or it is a link to a folder elsewhere.
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(())
+        }
+        other => other.map_err(Error::io("remove", path)),
+    }
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(Error::io("list", folder))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}

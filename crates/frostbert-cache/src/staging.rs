@@ -1,0 +1,207 @@
+//! A shard on its way to the disk: written aside by any thread, then put where it belongs.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    durable::sync_folder,
+    error::{Error, Result},
+    file::damage,
+    manifest::{FileEntry, Manifest, Origin, ShardEntry},
+    shard::{DocumentTable, OpenShard, ShardLayout, StateRows},
+    state_file::{self, StateMetadata},
+    states::StateKind,
+    tables,
+};
+
+/// Where a planned shard is to be written: all that a thread needs beside the shard itself.
+pub struct ShardPlace {
+    pub(crate) folder: PathBuf,
+    pub(crate) name: String,
+    pub(crate) metadata: StateMetadata,
+    /// The shard that is there, where states are added to one.
+    pub(crate) entry: Option<ShardEntry>,
+}
+
+impl ShardPlace {
+    /// Writes the files aside, checksummed and synced.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the shard that is there holds other documents; nothing is left then.
+    ///
+    /// # Panics
+    /// When the shard lacks rows.
+    pub fn write(self, shard: OpenShard, origin: Origin) -> Result<WrittenShard> {
+        assert!(shard.is_complete(), "a shard is written whole");
+        let (layout, states) = shard.into_parts();
+        let states = states.into_iter().map(Ok);
+        let origins = vec![origin];
+        let Some(entry) = &self.entry else {
+            return write_aside(&self.folder, &self.metadata, &self.name, layout, states, origins);
+        };
+        if tables::read_documents(&self.folder, entry)? != layout.documents {
+            return Err(damage(
+                &self.folder.join(&self.name).join(tables::DOCUMENTS),
+                "the windows that the tokenizer gives now",
+                "others".into(),
+            ));
+        }
+        let aside = StagingFolder::new(&self.folder, &self.name)?;
+        let files = write_states(&aside.path, &self.metadata, &layout, states, &entry.files)?;
+        Ok(WrittenShard {
+            name: self.name,
+            added: true,
+            files,
+            origins,
+            documents: layout.documents,
+            aside,
+        })
+    }
+}
+
+/// A shard, or states to add to one, that lies aside, whole and synced; dropped, it is removed.
+pub struct WrittenShard {
+    pub(crate) name: String,
+    /// Whether a shard of this name is there already.
+    pub(crate) added: bool,
+    pub(crate) files: Vec<FileEntry>,
+    pub(crate) origins: Vec<Origin>,
+    pub(crate) documents: DocumentTable,
+    aside: StagingFolder,
+}
+
+impl WrittenShard {
+    /// Puts a new shard where it belongs; the manifest does not name it yet.
+    pub(crate) fn rename(self, folder: &Path) -> Result<ShardEntry> {
+        let target = folder.join(&self.name);
+        fs::rename(&self.aside.path, &target).map_err(|error| match error.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => in_the_way(&target),
+            _ => Error::io("rename", &target)(error),
+        })?;
+        self.aside.renamed();
+        sync_folder(folder)?;
+        Ok(ShardEntry {
+            name: self.name,
+            documents: self.documents.len() as u64,
+            windows: self.documents.n_windows() as u64,
+            tokens: self.documents.n_tokens(),
+            origins: self.origins,
+            files: self.files,
+        })
+    }
+
+    /// Puts the files into the shard that is there; the manifest does not name them yet.
+    pub(crate) fn move_into(&self, shard: &Path) -> Result<()> {
+        for file in &self.files {
+            let path = shard.join(&file.name);
+            let moved = fs::rename(self.aside.path.join(&file.name), &path);
+            moved.map_err(Error::io("rename", &path))?;
+        }
+        sync_folder(shard)
+    }
+}
+
+/// Writes a new shard aside and renames it; the manifest does not name it yet.
+///
+/// # Errors
+/// When the disk refuses; nothing is left then.
+pub(crate) fn write_shard(
+    folder: &Path,
+    manifest: &Manifest,
+    name: &str,
+    layout: ShardLayout,
+    states: impl Iterator<Item = Result<StateRows>>,
+    origins: Vec<Origin>,
+) -> Result<ShardEntry> {
+    let metadata = StateMetadata::of(manifest);
+    write_aside(folder, &metadata, name, layout, states, origins)?.rename(folder)
+}
+
+fn write_aside(
+    folder: &Path,
+    metadata: &StateMetadata,
+    name: &str,
+    layout: ShardLayout,
+    states: impl Iterator<Item = Result<StateRows>>,
+    origins: Vec<Origin>,
+) -> Result<WrittenShard> {
+    let aside = StagingFolder::new(folder, name)?;
+    let mut files = vec![tables::write_documents(&aside.path, &layout.documents)?];
+    files.extend(write_states(&aside.path, metadata, &layout, states, &[])?);
+    sync_folder(&aside.path)?;
+    Ok(WrittenShard {
+        name: name.into(),
+        added: false,
+        files,
+        origins,
+        documents: layout.documents,
+        aside,
+    })
+}
+
+/// Writes states, one after the other, and the tables of tokens and words that they need and that `present` lacks.
+fn write_states(
+    aside: &Path,
+    metadata: &StateMetadata,
+    layout: &ShardLayout,
+    states: impl Iterator<Item = Result<StateRows>>,
+    present: &[FileEntry],
+) -> Result<Vec<FileEntry>> {
+    let mut files: Vec<FileEntry> = Vec::new();
+    for rows in states {
+        let rows = rows?;
+        let mut known = present.iter().chain(&files);
+        match rows.state.kind {
+            StateKind::Tokens if known.all(|file| file.name != tables::TOKENS) => {
+                files.push(tables::write_tokens(aside, layout)?);
+            }
+            StateKind::Words if known.all(|file| file.name != tables::WORDS) => {
+                files.push(tables::write_words(aside, layout)?);
+            }
+            _ => {}
+        }
+        files.push(state_file::write_state(aside, rows, metadata)?);
+    }
+    Ok(files)
+}
+
+/// What to say where somebody's files stand where a shard is to be.
+fn in_the_way(path: &Path) -> Error {
+    Error::Damage {
+        path: path.to_path_buf(),
+        expected: "room for a new shard".into(),
+        got: "something that is not of this cache".into(),
+        hint: "move it out of the cache folder and run the same command again".into(),
+    }
+}
+
+/// A temporary folder in a cache, removed with what is left in it unless it was renamed.
+struct StagingFolder {
+    path: PathBuf,
+}
+
+impl StagingFolder {
+    fn new(folder: &Path, name: &str) -> Result<StagingFolder> {
+        let path = folder.join(format!("tmp-{name}"));
+        fs::create_dir(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => in_the_way(&path),
+            _ => Error::io("create", &path)(error),
+        })?;
+        Ok(StagingFolder { path })
+    }
+
+    fn renamed(mut self) {
+        self.path = PathBuf::new();
+    }
+}
+
+impl Drop for StagingFolder {
+    fn drop(&mut self) {
+        if self.path != Path::new("") {
+            // On a full disk this makes room again; what cannot be removed now, the next writer removes.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The file of one state in one shard: rows of bytes, one after the other.
+//!
+//! A state is one REQUIRED `FixedSizeBinary(hidden x bytes)`: no levels, no dictionary, no statistics, no compression,
+//! so that a page is the bytes themselves and a reader over a memory map copies nothing.
+
+use std::{ops::Range, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use parquet::{
+    basic::{Compression, Encoding, Repetition, Type as PhysicalType},
+    column::page::Page,
+    data_type::{ByteArray, FixedLenByteArray, FixedLenByteArrayType},
+    errors::ParquetError,
+    file::{
+        metadata::KeyValue,
+        properties::{EnabledStatistics, WriterProperties, WriterVersion},
+        reader::{FileReader, SerializedFileReader},
+        writer::SerializedFileWriter,
+    },
+    schema::types::Type,
+};
+
+use crate::{
+    error::Result,
+    fence::fenced_or,
+    file::{checked_bytes, damage, write_with},
+    manifest::{FileEntry, Manifest, ShardEntry},
+    shard::StateRows,
+    states::{Dtype, StateId, StateKind},
+    wording::{counted, shorten},
+};
+
+/// Size of a data page: small enough to skip to, large enough to scan.
+const PAGE_BYTES: usize = 128 * 1024;
+
+/// Size of a row group.
+const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
+
+/// The file of a state, as `mean-L06.parquet`.
+pub(crate) fn name_of(state: StateId) -> String {
+    format!("{state}.parquet")
+}
+
+/// What stands in the key-value metadata of a state's file.
+#[derive(Clone, Debug)]
+pub(crate) struct StateMetadata {
+    /// The cache's fingerprint.
+    pub(crate) fingerprint: String,
+    /// Width of a state.
+    pub(crate) hidden: usize,
+    /// Type of a value.
+    pub(crate) dtype: Dtype,
+}
+
+impl StateMetadata {
+    /// Of every state of a cache.
+    pub(crate) fn of(manifest: &Manifest) -> StateMetadata {
+        StateMetadata {
+            fingerprint: manifest.fingerprint.clone(),
+            hidden: manifest.hidden,
+            dtype: manifest.dtype,
+        }
+    }
+}
+
+/// Writes one state of a shard, little-endian values.
+///
+/// # Errors
+/// When the disk refuses.
+///
+/// # Panics
+/// When the bytes are no whole number of rows.
+pub(crate) fn write_state(
+    folder: &Path,
+    rows: StateRows,
+    metadata: &StateMetadata,
+) -> Result<FileEntry> {
+    let StateRows { state, bytes } = rows;
+    let row_bytes = metadata.hidden * metadata.dtype.size_bytes();
+    assert!(bytes.len().is_multiple_of(row_bytes), "states are whole rows");
+    let bytes = Bytes::from(bytes);
+    let rows_of_group = (ROW_GROUP_BYTES / row_bytes).max(1);
+    let properties = Arc::new(properties(state, metadata, row_bytes));
+    let column = Type::primitive_type_builder("state", PhysicalType::FIXED_LEN_BYTE_ARRAY)
+        .with_repetition(Repetition::REQUIRED)
+        .with_length(row_bytes as i32);
+    let schema = column.build().and_then(|column| {
+        let columns = vec![Arc::new(column)];
+        Type::group_type_builder("schema").with_fields(columns).build()
+    });
+    write_with(folder, &name_of(state), |sink| {
+        let mut writer = SerializedFileWriter::new(sink, Arc::new(schema?), properties)?;
+        for rows in bytes.chunks(rows_of_group * row_bytes) {
+            let mut group = writer.next_row_group()?;
+            if let Some(mut column) = group.next_column()? {
+                let values: Vec<FixedLenByteArray> = rows
+                    .chunks_exact(row_bytes)
+                    .map(|row| ByteArray::from(bytes.slice_ref(row)).into())
+                    .collect();
+                column.typed::<FixedLenByteArrayType>().write_batch(&values, None, None)?;
+                column.close()?;
+            }
+            group.close()?;
+        }
+        writer.close().map(drop)
+    })
+}
+
+/// The width of a state, which the writer noted in its file.
+const HIDDEN: &str = "frostbert.hidden";
+
+impl StateMetadata {
+    /// The key-value metadata of the file of a state.
+    fn pairs(&self, state: StateId) -> [(&'static str, String); 5] {
+        [
+            ("frostbert.fingerprint", self.fingerprint.clone()),
+            ("frostbert.dtype", self.dtype.name().to_string()),
+            (HIDDEN, self.hidden.to_string()),
+            ("frostbert.pooling", state.kind.name().to_string()),
+            ("frostbert.layer", state.layer.to_string()),
+        ]
+    }
+}
+
+fn read_footer(path: &Path, bytes: Bytes) -> Result<SerializedFileReader<Bytes>> {
+    fenced_or(|| SerializedFileReader::new(bytes), ParquetError::General)
+        .map_err(|error| damage(path, "a Parquet file of states", error.to_string()))
+}
+
+fn pairs_in(reader: &SerializedFileReader<Bytes>) -> Vec<(&str, String)> {
+    let metadata = reader.metadata().file_metadata().key_value_metadata();
+    let pairs = metadata.into_iter().flatten();
+    pairs.filter_map(|pair| Some((pair.key.as_str(), pair.value.clone()?))).collect()
+}
+
+/// The width that the writer noted in the file of a state.
+///
+/// # Errors
+/// [`crate::error::Error::Damage`] when the file is not what the manifest says, or notes none.
+pub(crate) fn hidden_of(folder: &Path, entry: &ShardEntry, state: StateId) -> Result<usize> {
+    let path = folder.join(&entry.name).join(name_of(state));
+    let damaged = |got: String| damage(&path, "a Parquet file of states", got);
+    let reader = read_footer(&path, checked_bytes(folder, entry, &name_of(state))?)?;
+    let mut pairs = pairs_in(&reader).into_iter();
+    let hidden = pairs.find(|(key, _)| *key == HIDDEN);
+    hidden
+        .and_then(|(_, value)| value.parse().ok())
+        .ok_or_else(|| damaged(format!("one without {HIDDEN}")))
+}
+
+fn properties(state: StateId, metadata: &StateMetadata, row_bytes: usize) -> WriterProperties {
+    let pairs = metadata.pairs(state);
+    WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_encoding(Encoding::PLAIN)
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_write_batch_size((PAGE_BYTES / row_bytes).max(1))
+        .set_key_value_metadata(Some(
+            pairs.into_iter().map(|(key, value)| KeyValue::new(key.to_string(), value)).collect(),
+        ))
+        .build()
+}
+
+/// One state of a shard, mapped: its pages are slices of the file.
+pub struct StateFile {
+    row_bytes: usize,
+    pages: Vec<Bytes>,
+    /// First row of each page, and the number of rows.
+    page_start: Vec<usize>,
+}
+
+impl StateFile {
+    /// Maps the file, checks its checksum, and finds its pages.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Damage`] when it is not what the manifest says: of this cache, with a row for each
+    /// document or token of the shard.
+    pub fn open(
+        folder: &Path,
+        manifest: &Manifest,
+        entry: &ShardEntry,
+        state: StateId,
+    ) -> Result<StateFile> {
+        let name = name_of(state);
+        let path = folder.join(&entry.name).join(&name);
+        let bytes = checked_bytes(folder, entry, &name)?;
+        let row_bytes = manifest.hidden * manifest.dtype.size_bytes();
+        let reader = read_footer(&path, bytes)?;
+        let metadata = StateMetadata::of(manifest);
+        let (expected, got) = (metadata.pairs(state), pairs_in(&reader));
+        if let Some((key, value)) = expected.iter().find(|pair| !got.contains(pair)) {
+            let other = got.iter().find(|(other, _)| other == key);
+            return Err(damage(
+                &path,
+                &format!("a state file with {key} {value}"),
+                other.map_or("none".into(), |(_, value)| shorten(value, 40)),
+            ));
+        }
+        let file = fenced_or(|| StateFile::of(reader, row_bytes), ParquetError::General)
+            .map_err(|error| damage(&path, "a Parquet file of states", error.to_string()))?;
+        let n_rows = match state.kind {
+            StateKind::Pooled(_) => Some(entry.documents),
+            StateKind::Tokens => Some(entry.tokens),
+            // Of words the shard's table knows how many there are.
+            StateKind::Words => None,
+        };
+        match n_rows {
+            Some(n_rows) if n_rows != file.n_rows() as u64 => {
+                Err(damage(&path, &counted(n_rows, "row"), file.n_rows().to_string()))
+            }
+            _ => Ok(file),
+        }
+    }
+
+    fn of(
+        reader: SerializedFileReader<Bytes>,
+        row_bytes: usize,
+    ) -> Result<StateFile, ParquetError> {
+        let mut file = StateFile { row_bytes, pages: Vec::new(), page_start: vec![0] };
+        for group in 0..reader.num_row_groups() {
+            let group = reader.get_row_group(group)?;
+            for page in group.get_column_page_reader(0)? {
+                let Page::DataPage { buf, num_values, encoding: Encoding::PLAIN, .. } = page?
+                else {
+                    return Err(ParquetError::General("a page that is not plain".into()));
+                };
+                if buf.len() != num_values as usize * row_bytes {
+                    return Err(ParquetError::General(format!(
+                        "a page of {} bytes for {num_values} rows of {row_bytes}",
+                        buf.len()
+                    )));
+                }
+                file.page_start.push(file.n_rows() + num_values as usize);
+                file.pages.push(buf);
+            }
+        }
+        Ok(file)
+    }
+
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.page_start.last().copied().unwrap_or(0)
+    }
+
+    /// The bytes of a row.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row(&self, row: usize) -> &[u8] {
+        let page = self.page_of(row);
+        let start = (row - self.page_start[page]) * self.row_bytes;
+        &self.pages[page][start..start + self.row_bytes]
+    }
+
+    /// The bytes of some rows in as few slices as there are pages; nothing is copied.
+    ///
+    /// # Panics
+    /// When there are no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        assert!(rows.end <= self.n_rows(), "rows {rows:?} of {}", self.n_rows());
+        let first = if rows.is_empty() { self.pages.len() } else { self.page_of(rows.start) };
+        let pages = (first..self.pages.len()).take_while({
+            let end = rows.end;
+            move |page| self.page_start[*page] < end
+        });
+        pages.map(move |page| {
+            let start = rows.start.max(self.page_start[page]) - self.page_start[page];
+            let end = rows.end.min(self.page_start[page + 1]) - self.page_start[page];
+            &self.pages[page][start * self.row_bytes..end * self.row_bytes]
+        })
+    }
+
+    fn page_of(&self, row: usize) -> usize {
+        self.page_start.partition_point(|start| *start <= row) - 1
+    }
+}

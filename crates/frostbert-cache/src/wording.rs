@@ -1,0 +1,178 @@
+//! The words of messages: counts with their nouns, lists of names, texts that are safe to show.
+
+use std::{
+    borrow::{Borrow, Cow},
+    path::Path,
+};
+
+use serde::Serializer;
+
+/// A count with its noun: `1 text`, `2 texts`, `1,000 queries`.
+///
+/// The plural is the regular one of the noun's last word.
+///
+/// ```
+/// use frostbert_cache::wording::counted;
+///
+/// assert_eq!(counted(1, "text"), "1 text");
+/// assert_eq!(counted(12_345, "near copy"), "12,345 near copies");
+/// assert_eq!(counted(0, "class"), "0 classes");
+/// ```
+pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+    // Counts are lengths of things in memory or on a disk.
+    let count: u64 = count.try_into().unwrap_or(u64::MAX);
+    let digits = count.to_string();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    let before_y = noun.strip_suffix('y');
+    match (count, before_y) {
+        (1, _) => format!("{grouped} {noun}"),
+        (_, Some(stem)) if !stem.ends_with(['a', 'e', 'i', 'o', 'u']) => {
+            format!("{grouped} {stem}ies")
+        }
+        // The ch of `epoch` is a k.
+        _ if noun.ends_with("epoch") => format!("{grouped} {noun}s"),
+        _ if noun.ends_with(['s', 'x']) || noun.ends_with("ch") => format!("{grouped} {noun}es"),
+        _ => format!("{grouped} {noun}s"),
+    }
+}
+
+/// A list of names for a message: `` `a`, `b` and 75 more ``; at most ten, each at most 40 characters.
+pub fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const N_SHOWN: usize = 10;
+    let n_names = names.len();
+    let shown: Vec<String> =
+        names.take(N_SHOWN).map(|name| format!("`{}`", shorten(name, 40))).collect();
+    match n_names {
+        0 => "none".to_owned(),
+        n if n > N_SHOWN => format!("{} and {} more", shown.join(", "), n - N_SHOWN),
+        _ => shown.join(", "),
+    }
+}
+
+/// At most `n_characters` of `text` on one line, with `...` where something is left out.
+pub fn shorten(text: &str, n_characters: usize) -> String {
+    let mut characters = text.chars();
+    let mut short = String::new();
+    for character in characters.by_ref().take(n_characters) {
+        if character.is_control() {
+            short.extend(character.escape_default())
+        } else {
+            short.push(character)
+        }
+    }
+    if characters.next().is_some() {
+        short.push_str("...");
+    }
+    short
+}
+
+/// A text as a terminal can show it: control characters other than line ends and tabs are escaped, so that nothing that
+/// stands in data or in a file's name moves the cursor, changes a colour or rings a bell.
+///
+/// ```
+/// assert_eq!(frostbert_cache::wording::printable("a\u{1b}[31mb\tc\n"), "a\\u{1b}[31mb\tc\n");
+/// ```
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_unsafe(character) {
+            shown.extend(character.escape_default())
+        } else {
+            shown.push(character)
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Serialises a path for a report: what is no UTF-8 in it shows as U+FFFD, where serde's own way would fail. For paths
+/// that nobody reads back.
+pub fn path_shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// As [`path_shown`], of several.
+pub fn paths_shown<S: Serializer>(
+    paths: &[impl Borrow<Path>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.borrow().to_string_lossy()))
+}
+
+/// As [`path_shown`], of one that may be missing.
+pub fn path_shown_if_any<S: Serializer>(
+    path: &Option<impl Borrow<Path>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => path_shown(path.borrow(), serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
+
+    use serde::Serialize;
+
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_no_utf_8_is_shown_and_fails_nothing() {
+        #[derive(Serialize)]
+        struct Report {
+            #[serde(serialize_with = "path_shown")]
+            one: PathBuf,
+            #[serde(serialize_with = "paths_shown")]
+            several: Vec<PathBuf>,
+            #[serde(serialize_with = "path_shown_if_any")]
+            any: Option<PathBuf>,
+            #[serde(serialize_with = "path_shown_if_any")]
+            none: Option<PathBuf>,
+        }
+        let path = PathBuf::from(OsStr::from_bytes(b"a/\xFF\"b"));
+        assert!(serde_json::to_string(&path).is_err());
+        let report = Report {
+            one: path.clone(),
+            several: vec![path.clone(), "c".into()],
+            any: Some(path),
+            none: None,
+        };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            "{\"one\":\"a/\u{FFFD}\\\"b\",\"several\":[\"a/\u{FFFD}\\\"b\",\"c\"],\"any\":\"a/\u{FFFD}\\\"b\",\"none\":null}"
+        );
+    }
+
+    #[test]
+    fn a_list_of_names_is_cut_after_ten() {
+        let names: Vec<String> = (0..77).map(|i| i.to_string()).collect();
+        assert!(name_list(names.iter().map(String::as_str)).ends_with("`9` and 67 more"));
+        assert_eq!(name_list(["a"].into_iter()), "`a`");
+        assert_eq!(shorten("one\ntwo three", 7), "one\\ntwo...");
+    }
+
+    #[test]
+    fn counts_stand_with_their_nouns_in_the_right_number() {
+        for (count, noun, words) in [
+            (1, "row", "1 row"),
+            (2, "near copy", "2 near copies"),
+            (999, "key", "999 keys"),
+            (1000, "match", "1,000 matches"),
+            (10, "epoch", "10 epochs"),
+            (1_234_567, "row", "1,234,567 rows"),
+        ] {
+            assert_eq!(counted(count, noun), words);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The one writer of a cache: locks it, commits shards, never touches what is committed.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    durable::through_no_link,
+    error::{Error, Result},
+    fingerprint::FingerprintInputs,
+    index::DocumentIndex,
+    leftovers::remove_leftovers,
+    manifest::{Manifest, refuse_orphans},
+    plan::PlannedShard,
+    staging::{ShardPlace, WrittenShard},
+    state_file::StateMetadata,
+    states::Dtype,
+};
+
+/// The shape of the states that a cache holds.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheShape {
+    /// Layers of the encoder.
+    pub model_layers: usize,
+    /// Width of a state.
+    pub hidden: usize,
+    /// Type of a stored value.
+    pub dtype: Dtype,
+}
+
+/// A cache that is open for writing; no other process can write to it meanwhile.
+pub struct CacheWriter {
+    folder: PathBuf,
+    manifest: Manifest,
+    /// What the cache held when it was opened.
+    index: DocumentIndex,
+    _lock: WriterLock,
+}
+
+impl CacheWriter {
+    /// Opens (or creates) the cache of these inputs under `cache_dir`.
+    ///
+    /// Takes the writer's lock, and removes what an earlier writer left unfinished.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when another process writes; when the cache is damaged or the disk refuses.
+    pub fn open(
+        cache_dir: &Path,
+        inputs: &FingerprintInputs,
+        shape: CacheShape,
+    ) -> Result<CacheWriter> {
+        let folder = cache_dir.join(inputs.fingerprint());
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        let lock = take_lock(&folder)?;
+        let manifest = match Manifest::read(&folder)? {
+            Some(mut manifest) => {
+                manifest.require(&folder, inputs)?;
+                // A repair cannot tell how many layers the model has; whoever has the model can.
+                manifest.model_layers = shape.model_layers;
+                manifest
+            }
+            None => {
+                refuse_orphans(&folder)?;
+                Manifest::empty(inputs, shape.model_layers, shape.hidden, shape.dtype)
+            }
+        };
+        remove_leftovers(&folder, &manifest)?;
+        Ok(CacheWriter {
+            index: DocumentIndex::read(&folder, &manifest)?,
+            folder,
+            manifest,
+            _lock: lock,
+        })
+    }
+
+    /// The cache folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What is committed.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where the documents lay when the cache was opened.
+    pub fn index(&self) -> &DocumentIndex {
+        &self.index
+    }
+
+    /// Where a planned shard is to be written: for any thread.
+    ///
+    /// States that are added to a shard need its place after everything planned for it before is committed.
+    ///
+    /// # Panics
+    /// When the plan adds states to a shard that is not there.
+    pub fn place(&self, planned: &PlannedShard) -> ShardPlace {
+        let mut entries = self.manifest.shards.iter();
+        let entry = entries.find(|entry| planned.added && entry.name == planned.name);
+        assert_eq!(planned.added, entry.is_some(), "a plan adds states to a shard that is there");
+        ShardPlace {
+            folder: self.folder.clone(),
+            name: planned.name.clone(),
+            metadata: StateMetadata::of(&self.manifest),
+            entry: entry.cloned(),
+        }
+    }
+
+    /// Commits what was written: renamed, then named in the manifest. Returns its bytes.
+    ///
+    /// # Errors
+    /// When the disk refuses; everything committed before stands.
+    pub fn commit(&mut self, written: WrittenShard) -> Result<u64> {
+        let bytes = written.files.iter().map(|file| file.bytes).sum();
+        if written.added {
+            self.add_states(written)?
+        } else {
+            self.add_shard(written)?
+        }
+        self.manifest.write(&self.folder)?;
+        Ok(bytes)
+    }
+
+    fn add_shard(&mut self, written: WrittenShard) -> Result<()> {
+        let documents = &written.documents;
+        for document in 0..documents.len() {
+            if self.index.truncated(&documents.key(document)).is_none() {
+                self.manifest.documents += 1;
+                self.manifest.tokens += documents.n_tokens_of(document);
+                self.manifest.truncated += u64::from(documents.truncated(document));
+            }
+        }
+        let entry = written.rename(&self.folder)?;
+        self.manifest.shards.push(entry);
+        Ok(())
+    }
+
+    fn add_states(&mut self, written: WrittenShard) -> Result<()> {
+        let target = self.folder.join(&written.name);
+        written.move_into(&target)?;
+        let mut entries = self.manifest.shards.iter_mut();
+        let entry = entries.find(|entry| entry.name == written.name);
+        let entry = entry.expect("its place was that of a shard that is there");
+        entry.files.extend(written.files);
+        entry.origins.extend(written.origins);
+        Ok(())
+    }
+}
+
+/// The right to write to a cache, until it is dropped.
+pub(crate) struct WriterLock(File);
+
+impl Drop for WriterLock {
+    fn drop(&mut self) {
+        // The lock goes with the process anyway; an empty file says that nobody holds it.
+        let _ = self.0.set_len(0);
+    }
+}
+
+/// Takes the writer's lock of a cache folder.
+///
+/// # Errors
+/// [`Error::Busy`] when another process holds it; [`Error::Damage`] where the lock is a link, or holds something
+/// else than the number of a process.
+pub(crate) fn take_lock(folder: &Path) -> Result<WriterLock> {
+    let path = folder.join(LOCK);
+    let mut file = open_lock(&path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // The number is a courtesy: without it the error still says what is wrong.
+            let _ = file.read_to_string(&mut pid);
+            let holder = match pid.trim() {
+                "" => "another process".into(),
+                pid => format!("process {pid}"),
+            };
+            return Err(Error::Busy { cache: folder.to_path_buf(), holder });
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+    }
+    file.set_len(0).map_err(Error::io("write", &path))?;
+    file.rewind().map_err(Error::io("write", &path))?;
+    writeln!(file, "{}", std::process::id()).map_err(Error::io("write", &path))?;
+    Ok(WriterLock(file))
+}
+
+/// The lock's file in the cache folder.
+pub(crate) const LOCK: &str = "writer.lock";
+
+/// The number of a process, and a line feed, are shorter.
+const MOST_LOCK_BYTES: u64 = 32;
+
+/// Opens the file of a lock; through no link, because its content is written anew.
+fn open_lock(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    through_no_link(&mut options);
+    let no_lock = |got: &str| {
+        Error::Damage {
+        path: path.to_path_buf(),
+        expected: "the file of a lock".into(),
+        got: got.into(),
+        hint: "look at what it is, and remove it where nothing needs it: the next writer makes a new one".into(),
+    }
+    };
+    let file = match options.open(path) {
+        Err(_) if path.is_symlink() => return Err(no_lock("a link")),
+        other => other.map_err(Error::io("open", path))?,
+    };
+    let metadata = file.metadata().map_err(Error::io("read", path))?;
+    if metadata.is_file() && metadata.len() <= MOST_LOCK_BYTES {
+        Ok(file)
+    } else {
+        Err(no_lock("something else"))
+    }
+}
