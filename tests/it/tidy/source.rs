@@ -1,10 +1,15 @@
 //! A Rust source cut into words and signs, and the paths that it names: enough of the grammar to hold the rules.
 
-use std::path::Path;
+use crate::support::repository;
 
-/// One file of `src/`.
+/// The folders of sources: of the root package, and of frostbert-cache.
+pub(super) const ROOTS: [&str; 2] = ["src", "crates/frostbert-cache/src"];
+
+/// One file of a crate.
 pub(super) struct Source {
-    /// Its path under `src/`, with `/`.
+    /// The one of [`ROOTS`] that it lies in.
+    pub(super) root: &'static str,
+    /// Its path under the root, with `/`.
     pub(super) path: String,
     pub(super) text: String,
 }
@@ -24,10 +29,11 @@ pub(super) struct NamedPath<'a> {
 }
 
 impl Source {
-    /// Every Rust file under a folder.
-    pub(super) fn read_all(folder: &Path) -> Vec<Source> {
+    /// Every Rust file under one of [`ROOTS`].
+    pub(super) fn read_all(root: &'static str) -> Vec<Source> {
+        let folder = repository().join(root);
         let mut sources = Vec::new();
-        let mut folders = vec![folder.to_path_buf()];
+        let mut folders = vec![folder.clone()];
         while let Some(next) = folders.pop() {
             for entry in std::fs::read_dir(next).unwrap() {
                 let path = entry.unwrap().path();
@@ -35,8 +41,8 @@ impl Source {
                     folders.push(path);
                 } else if path.extension().is_some_and(|extension| extension == "rs") {
                     let text = std::fs::read_to_string(&path).unwrap();
-                    let path = path.strip_prefix(folder).unwrap().display().to_string();
-                    sources.push(Source { path, text });
+                    let path = path.strip_prefix(&folder).unwrap().display().to_string();
+                    sources.push(Source { root, path, text });
                 }
             }
         }
@@ -63,9 +69,19 @@ impl Source {
         self.path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
     }
 
-    /// Whether it belongs to the program and not to the library.
+    /// Whether it belongs to the program and not to a library.
     pub(super) fn is_binary(&self) -> bool {
-        ["main", "cli"].contains(&self.module())
+        !self.is_of_cache() && ["main", "cli"].contains(&self.module())
+    }
+
+    /// Whether it belongs to frostbert-cache.
+    pub(super) fn is_of_cache(&self) -> bool {
+        self.root == ROOTS[1]
+    }
+
+    /// Its path under the repository.
+    pub(super) fn place(&self) -> String {
+        format!("{}/{}", self.root, self.path)
     }
 
     /// Whether it is a file, or belongs to a folder that is named with a `/` at its end.
@@ -83,7 +99,7 @@ impl Source {
 
     /// A complaint about a place in it.
     pub(super) fn complain(&self, line: usize, problem: &str) -> String {
-        format!("src/{}:{line}: {problem}", self.path)
+        format!("{}:{line}: {problem}", self.place())
     }
 }
 
