@@ -5,6 +5,7 @@ mod doctor;
 mod evaluate;
 mod export;
 mod extract;
+#[cfg(feature = "hub")]
 mod hub;
 mod machine;
 mod model;

@@ -11,6 +11,7 @@ pub mod device;
 mod family;
 pub mod gpus;
 mod graph;
+#[cfg(feature = "hub")]
 pub mod hub;
 pub mod hub_model;
 pub mod layer_states;

@@ -1,13 +1,26 @@
-//! Where the hub is and who asks, as the environment says: the library reads none of it.
+//! `frostbert model pull`: fetching a model. Where the hub is and who asks is read from the environment here: the library
+//! reads none of it.
 
 use std::{
     env,
     fs::{self, File},
     io::Read,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::ExitCode,
 };
 
-use frostbert::encoder::hub::Hub;
+use anyhow::Result;
+use clap::Args;
+use frostbert::{
+    encoder::{
+        hub::{Hub, pull},
+        hub_model::HubModel,
+    },
+    wording::counted,
+};
+use serde_json::json;
+
+use super::{Context, output};
 
 /// The hub where HF_ENDPOINT names no other.
 const PUBLIC_HUB: &str = "https://huggingface.co";
@@ -15,8 +28,54 @@ const PUBLIC_HUB: &str = "https://huggingface.co";
 /// Bytes of a file that are looked at for a token.
 const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 
+#[derive(Debug, Args)]
+pub(super) struct PullArguments {
+    /// hf:owner/name, or hf:owner/name@revision (a branch, a tag or a commit)
+    #[arg(value_name = "MODEL", value_parser = hub_model)]
+    model: HubModel,
+    /// The folder to put it in [default: models/<name>]
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+}
+
+fn hub_model(text: &str) -> Result<HubModel, String> {
+    let expected =
+        "expected hf:owner/name or hf:owner/name@revision, as in hf:google-bert/bert-base-uncased";
+    HubModel::parse(text).ok_or_else(|| expected.into())
+}
+
+pub(super) fn pull_model(arguments: &PullArguments, context: &Context) -> Result<ExitCode> {
+    let PullArguments { model, to } = arguments;
+    let folder = to.clone().unwrap_or_else(|| Path::new("models").join(model.name()));
+    let go_on = context.machine.go_on;
+    let hub = hub_of_environment();
+    let pulled = pull(&hub, model, &folder, go_on, &context.progress)?;
+    if context.json {
+        output::print_json(&json!({
+            "path": folder.to_string_lossy(),
+            "repository": model.repository,
+            "revision": pulled.commit,
+            "files": pulled.files,
+            "bytes_fetched": pulled.bytes_fetched,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let what = match pulled.bytes_fetched {
+        0 => "nothing fetched: it was there, and every hash is right".into(),
+        fetched => format!("{} fetched, every hash is right", output::bytes(fetched)),
+    };
+    output::print(&format!(
+        "{}: {} at {}, {}, {what}\n",
+        folder.display(),
+        model.repository,
+        pulled.commit,
+        counted(pulled.files, "file"),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The hub that HF_ENDPOINT names, the token of HF_TOKEN or of the token file, and the proxy that is set.
-pub(super) fn hub_of_environment() -> Hub {
+fn hub_of_environment() -> Hub {
     let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| PUBLIC_HUB.into());
     let proxies: &[&str] = if endpoint.starts_with("https:") {
         &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]

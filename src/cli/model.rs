@@ -1,4 +1,4 @@
-//! `frostbert model`: what a checkpoint is, and what training over it costs; fetching one, and whether it is whole.
+//! `frostbert model`: what a checkpoint is, what training over it costs, and whether it is whole.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,8 +10,6 @@ use clap::Subcommand;
 use frostbert::{
     encoder::{
         checkpoint::Checkpoint,
-        hub::pull,
-        hub_model::HubModel,
         source::{Verified, verify},
     },
     head::size::{head_sizes, training_bytes},
@@ -20,7 +18,7 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, hub::hub_of_environment, output};
+use super::{Context, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
@@ -38,14 +36,8 @@ pub(super) enum ModelCommand {
     /// The only command that opens a network connection. Every file is checked against the hub's hash. HF_TOKEN (or
     /// the token file of the hub's own tools) gives access to private and gated models, HF_ENDPOINT names another hub,
     /// HTTPS_PROXY a proxy. Where the disk has no room for the model nothing is fetched, unless with --yes.
-    Pull {
-        /// hf:owner/name, or hf:owner/name@revision (a branch, a tag or a commit)
-        #[arg(value_name = "MODEL", value_parser = hub_model)]
-        model: HubModel,
-        /// The folder to put it in [default: models/<name>]
-        #[arg(long, value_name = "DIR")]
-        to: Option<PathBuf>,
-    },
+    #[cfg(feature = "hub")]
+    Pull(super::hub::PullArguments),
     /// Read every file of models, and compare sizes and SHA-256 with those of the pull
     Verify {
         /// Checkpoint folders
@@ -54,47 +46,13 @@ pub(super) enum ModelCommand {
     },
 }
 
-fn hub_model(text: &str) -> Result<HubModel, String> {
-    let expected =
-        "expected hf:owner/name or hf:owner/name@revision, as in hf:google-bert/bert-base-uncased";
-    HubModel::parse(text).ok_or_else(|| expected.into())
-}
-
 pub(super) fn run(command: &ModelCommand, context: &Context) -> Result<ExitCode> {
     match command {
         ModelCommand::Info { folder, classes } => info(folder, *classes as usize, context),
-        ModelCommand::Pull { model, to } => pull_model(model, to.as_deref(), context),
+        #[cfg(feature = "hub")]
+        ModelCommand::Pull(arguments) => super::hub::pull_model(arguments, context),
         ModelCommand::Verify { folders } => verify_models(folders, context),
     }
-}
-
-fn pull_model(model: &HubModel, to: Option<&Path>, context: &Context) -> Result<ExitCode> {
-    let folder = to.map_or_else(|| Path::new("models").join(model.name()), Path::to_path_buf);
-    let go_on = context.machine.go_on;
-    let hub = hub_of_environment();
-    let pulled = pull(&hub, model, &folder, go_on, &context.progress)?;
-    if context.json {
-        output::print_json(&json!({
-            "path": folder.to_string_lossy(),
-            "repository": model.repository,
-            "revision": pulled.commit,
-            "files": pulled.files,
-            "bytes_fetched": pulled.bytes_fetched,
-        }))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let what = match pulled.bytes_fetched {
-        0 => "nothing fetched: it was there, and every hash is right".into(),
-        fetched => format!("{} fetched, every hash is right", output::bytes(fetched)),
-    };
-    output::print(&format!(
-        "{}: {} at {}, {}, {what}\n",
-        folder.display(),
-        model.repository,
-        pulled.commit,
-        counted(pulled.files, "file"),
-    ))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn verify_models(folders: &[PathBuf], context: &Context) -> Result<ExitCode> {

@@ -354,6 +354,22 @@ fn the_crate_of_the_cache_brings_no_runtime_tokenizer_solver_terminal_or_client(
     assert!(others.is_empty(), "frostbert-cache depends on {others:?}");
 }
 
+#[test]
+fn the_library_alone_compiles_no_terminal_and_no_client() {
+    let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    for (feature, names) in
+        [("cli", &["anyhow", "clap", "indicatif"][..]), ("hub", &["sha1", "ureq"])]
+    {
+        for name in names {
+            let brought = toml::Value::from(format!("dep:{name}"));
+            assert!(manifest["features"][feature].as_array().unwrap().contains(&brought), "{name}");
+            let is_optional = &manifest["dependencies"][*name]["optional"];
+            assert_eq!(is_optional.as_bool(), Some(true), "{name}");
+        }
+    }
+}
+
 /// Each rule, a file that breaks it, and one that does not.
 #[test]
 fn every_rule_finds_what_it_forbids_and_nothing_else() {
