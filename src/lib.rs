@@ -16,8 +16,9 @@
 //! ([`report`]) that can be replayed bit by bit ([`run_folder::lock`]). [`prediction::predictor`] applies its head to new
 //! texts, [`prediction::similar`] compares texts by their states alone.
 //!
-//! A file imports only from modules that stand below its own in the list here; `cache` and `encoder` do not know each
-//! other; the heads see numbers, never texts or files. The library never prints, never exits and never reads the
+//! The cache is a crate of its own, `frostbert-cache`, for programs that need neither ONNX Runtime nor a tokenizer; it
+//! stands here as [`cache`]. A file imports only from modules that stand below its own in the list here; `encoder` does
+//! not know the cache, nor the cache it; the heads see numbers, never texts or files. The library never prints, never exits and never reads the
 //! environment: what it has to say while it works goes to a [`progress::Progress`].
 //!
 //! ```no_run
@@ -30,6 +31,9 @@
 //! println!("{}", report.heads.run().display());
 //! # Ok::<(), frostbert::error::Error>(())
 //! ```
+//!
+//! Two features, both on by default: `cli` is the program with what only it needs (clap, indicatif, anyhow), `hub` fetches
+//! models from the Hugging Face hub. A library that needs neither sets `default-features = false`.
 //!
 //! Each module works alone: `examples/` trains a head step by step, hands cached states to `linfa`, and predicts with a
 //! saved run. What heads compute is written down in docs/heads.md, how they are trained in docs/training.md.

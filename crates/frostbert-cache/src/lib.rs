@@ -1,4 +1,34 @@
-//! The cache on disk: content-addressed states in Parquet, committed shard by shard, checked whenever they are read.
+//! The cache of frostbert: hidden states of documents in Parquet, addressed by their content, committed shard by shard,
+//! and checked whenever they are read.
+//!
+//! Opening a cache and taking the rows of two texts, as f32 `[texts, hidden]`:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use frostbert_cache::{
+//!     fingerprint::{Key, Mode},
+//!     reader::CacheReader,
+//!     states::StateId,
+//! };
+//!
+//! let cache = CacheReader::existing(Path::new("cache/421d16ab30b554b2"))?;
+//! let (hidden, dtype) = (cache.manifest().hidden, cache.manifest().dtype);
+//! let state: StateId = "mean-L06".parse().expect("a state");
+//! let texts = ["I would buy it again.", "It broke after a week."];
+//! let places: Vec<_> = texts
+//!     .iter()
+//!     .filter_map(|text| cache.locate(&Key::of(Mode::Text, &[text]), state))
+//!     .collect();
+//! let mut rows = vec![vec![0.0f32; hidden]; places.len()];
+//! cache.read_rows(state, &places, |place, bytes| dtype.decode(bytes, &mut rows[place]))?;
+//! # Ok::<(), frostbert_cache::Error>(())
+//! ```
+//!
+//! [`manifest`] says what a cache is and [`index`] which documents it holds; [`reader`] reads them. [`plan`] cuts what is
+//! missing into shards, which [`shard`], [`staging`] and [`writer`] fill and commit. [`verify`], [`gc`], [`diff`] and
+//! [`export`] work on whole caches. What a document's key and a cache's fingerprint are made of is in [`fingerprint`].
+//!
 //!
 //! ```text
 //! cache/<fingerprint>/
