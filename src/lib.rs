@@ -23,7 +23,7 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use frostbert::{config::settings::Pipeline, experiment, extraction::extract::Machine};
+//! use frostbert::{config::settings::Pipeline, experiment, extraction::machine::Machine};
 //!
 //! let pipeline = Pipeline::read(Path::new("pipelines/sentiment.toml"), &[])?;
 //! let machine = Machine::new("runtime/libonnxruntime.so", 2);

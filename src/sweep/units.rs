@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
+use frostbert_cache::{progress::Progress, wording::counted};
+
 use crate::{
     error::Result,
     head::bank::Bank,
-    progress::Progress,
     sweep::{
         Sweep,
         heads::{HeadPlan, HeadResult, SharedFeatures, ViewKey, best_loss},
         journal::UnitRecord,
     },
     tasks::predictions::PredictionEvaluator,
-    wording::counted,
 };
 
 /// Trials whose heads read the same states and are fitted in the same way.
