@@ -12,7 +12,10 @@ mod rows;
 mod safetensors_file;
 mod table;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 pub use folder::{EXPORT, ExportFile};
 pub use rows::{CacheOrder, DocumentRow, RowSource, SourceLine};
@@ -28,7 +31,7 @@ use crate::{
 };
 use folder::StagedExport;
 use gather::{Gatherer, MOST_OPEN, OpenShards};
-use table::{Column, ExportLayout, ExportTable, TableOf, TableWriter};
+use table::{ExportTable, TableWriter, table_of};
 
 /// Bytes of states that are copied together at a time.
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
@@ -63,6 +66,19 @@ impl ExportFormat {
     /// Whether its files are tables of their own; else columns are arrays, and tokens find their key by `doc`.
     fn is_tables(self) -> bool {
         matches!(self, ExportFormat::Arrow | ExportFormat::ParquetList)
+    }
+
+    fn create(self, folder: &Path, table: &ExportTable) -> Result<Box<dyn TableWriter>> {
+        Ok(match self {
+            ExportFormat::Npy => Box::new(npy::NpyWriter::create(folder, table)?),
+            ExportFormat::Safetensors => {
+                Box::new(safetensors_file::SafetensorsWriter::create(folder, table)?)
+            }
+            ExportFormat::Arrow => Box::new(arrow_file::ArrowWriter::create(folder, table)?),
+            ExportFormat::ParquetList => {
+                Box::new(parquet_list::ParquetListWriter::create(folder, table)?)
+            }
+        })
     }
 }
 
@@ -161,38 +177,39 @@ pub fn export_rows(
     };
     let mut shards = OpenShards::new(cache, most_open);
     let counts = count(cache, &mut shards, source, &options.states, progress)?;
-    let layout = layout_of(cache, source, options, &counts);
-    let mut writer: Box<dyn TableWriter> = match options.format {
-        ExportFormat::Npy => Box::new(npy::NpyWriter::create(staged.path(), &layout)?),
-        ExportFormat::Safetensors => {
-            Box::new(safetensors_file::SafetensorsWriter::create(staged.path(), &layout)?)
-        }
-        ExportFormat::Arrow => Box::new(arrow_file::ArrowWriter::create(staged.path(), &layout)?),
-        ExportFormat::ParquetList => {
-            Box::new(parquet_list::ParquetListWriter::create(staged.path(), &layout)?)
-        }
+    let manifest = cache.manifest();
+    let mut gatherer = Gatherer {
+        shards,
+        format: options.format,
+        sources: source.sources(),
+        counts,
+        hidden: manifest.hidden,
+        dtype: if options.as_f32 { Dtype::F32 } else { manifest.dtype },
     };
-    progress.start("exporting", Some(counts.rows), "rows");
-    write_rows(shards, source, options, &layout, &mut *writer, progress)?;
-    writer.finish()?;
+    let tables = gatherer.tables(&options.states)?;
+    let writers = tables.iter().map(|table| options.format.create(staged.path(), table));
+    let mut writers: Vec<Box<dyn TableWriter>> = writers.collect::<Result<_>>()?;
+    progress.start("exporting", Some(gatherer.counts.rows), "rows");
+    write_rows(&mut gatherer, source, options, &tables, &mut writers, progress)?;
+    writers.into_iter().try_for_each(|writer| writer.finish())?;
     progress.finish();
 
-    let rows_of = |of: TableOf| {
-        let table = layout.tables.iter().find(|table| table.of == of);
+    let rows_of = |kind: StateKind| {
+        let table = tables.iter().find(|table| table.name == table_of(kind));
         table.map(|table| table.n_rows)
     };
     let report = ExportReport {
         folder: options.folder.clone(),
         format: options.format.name(),
-        fingerprint: cache.manifest().fingerprint.clone(),
-        inputs: cache.manifest().inputs.clone(),
+        fingerprint: manifest.fingerprint.clone(),
+        inputs: manifest.inputs.clone(),
         states: options.states.clone(),
-        hidden: layout.hidden,
-        dtype: layout.dtype,
-        rows: counts.rows,
-        tokens: rows_of(TableOf::Tokens),
-        words: rows_of(TableOf::Words),
-        sources: source.sources(),
+        hidden: gatherer.hidden,
+        dtype: gatherer.dtype,
+        rows: gatherer.counts.rows,
+        tokens: rows_of(StateKind::Tokens),
+        words: rows_of(StateKind::Words),
+        sources: gatherer.sources,
         files: staged.files()?,
     };
     staged.commit(&report)?;
@@ -257,82 +274,30 @@ fn count(
     }
 }
 
-fn layout_of(
-    cache: &CacheReader,
-    source: &dyn RowSource,
-    options: &ExportOptions,
-    counts: &ExportCounts,
-) -> ExportLayout {
-    let manifest = cache.manifest();
-    let dtype = if options.as_f32 { Dtype::F32 } else { manifest.dtype };
-    let mut tables = Vec::new();
-    for of in TableOf::ALL {
-        let states = options.states.iter().copied();
-        let states: Vec<StateId> = states.filter(|state| TableOf::of(state.kind) == of).collect();
-        let mut columns = of.alignment().to_vec();
-        let n_rows = match of {
-            TableOf::Documents => {
-                columns.push(Column::Key);
-                if source.sources().is_some() {
-                    columns.extend([Column::Source, Column::Line]);
-                }
-                if counts.has_parts {
-                    columns.push(Column::Part);
-                }
-                if counts.id_chars > 0 {
-                    columns.push(Column::Id);
-                }
-                counts.rows
-            }
-            _ if states.is_empty() => continue,
-            TableOf::Tokens => counts.tokens,
-            TableOf::Words => counts.words,
-        };
-        if of != TableOf::Documents && options.format.is_tables() {
-            columns.insert(0, Column::Key);
-        }
-        columns.extend(states.into_iter().map(Column::State));
-        tables.push(ExportTable { of, columns, n_rows });
-    }
-    let pair = |name: &str, value: String| (format!("frostbert.{name}"), value);
-    ExportLayout {
-        tables,
-        hidden: manifest.hidden,
-        dtype,
-        sources: source.sources().unwrap_or_default(),
-        id_chars: counts.id_chars,
-        id_bytes: counts.id_bytes,
-        metadata: vec![
-            pair("fingerprint", manifest.fingerprint.clone()),
-            pair("dtype", dtype.name().into()),
-            pair("hidden", manifest.hidden.to_string()),
-        ],
-    }
-}
-
 fn write_rows(
-    shards: OpenShards<'_>,
+    gatherer: &mut Gatherer<'_>,
     source: &dyn RowSource,
     options: &ExportOptions,
-    layout: &ExportLayout,
-    writer: &mut dyn TableWriter,
+    tables: &[ExportTable],
+    writers: &mut [Box<dyn TableWriter>],
     progress: &dyn Progress,
 ) -> Result<()> {
-    let mut gatherer = Gatherer::new(shards, layout);
-    let mut written = vec![0; layout.tables.len()];
+    let mut written = vec![0; tables.len()];
     let changed = || Error::Export {
         folder: options.folder.clone(),
         problem: "the data changed while it was exported".into(),
         hint: "export it again".into(),
     };
     let mut flush = |gatherer: &mut Gatherer<'_>, rows: &[DocumentRow]| -> Result<()> {
-        for (number, batch) in gatherer.gather(rows)?.iter().enumerate() {
-            written[number] += batch.n_rows as u64;
+        let first = written[0];
+        for (number, table) in tables.iter().enumerate() {
+            let batch = gatherer.gather(table, rows, first)?;
+            written[number] += batch.num_rows() as u64;
             // What goes beyond the announced sizes would be written over something else.
-            if written[number] > layout.tables[number].n_rows {
+            if written[number] > table.n_rows {
                 return Err(changed());
             }
-            writer.write(number, batch)?;
+            writers[number].write(&batch)?;
         }
         progress.advance(rows.len() as u64, 0);
         Ok(())
@@ -343,14 +308,14 @@ fn write_rows(
         bytes += gatherer.n_bytes(&row, &options.states)?;
         rows.push(row);
         if bytes >= BATCH_BYTES || rows.len() == BATCH_DOCUMENTS {
-            flush(&mut gatherer, &rows)?;
+            flush(gatherer, &rows)?;
             rows.clear();
             bytes = 0;
         }
     }
     if !rows.is_empty() {
-        flush(&mut gatherer, &rows)?;
+        flush(gatherer, &rows)?;
     }
-    let whole = layout.tables.iter().zip(&written).all(|(table, written)| table.n_rows == *written);
+    let whole = tables.iter().zip(&written).all(|(table, written)| table.n_rows == *written);
     if whole { Ok(()) } else { Err(changed()) }
 }

@@ -15,7 +15,7 @@ use crate::{
     shard::{ShardLayout, StateRows},
     staging::write_shard,
     state_file::StateFile,
-    states::{Alignment, StateId},
+    states::StateId,
     tables,
     writer::take_lock,
 };
@@ -303,17 +303,8 @@ impl<'a> MergeShards<'a> {
     /// The layout of what is kept.
     fn layout(&self) -> ShardLayout {
         let mut layout = ShardLayout::default();
-        for (key, shard, row) in &self.merge.kept {
-            let from = &self.layouts[shard];
-            let lengths: Vec<u32> = from.documents.lengths(*row).collect();
-            let has_tokens = !from.alignment.is_empty();
-            let windows = from.documents.windows(*row).filter(|_| has_tokens);
-            let alignments: Vec<Alignment> = windows
-                .map(|window| from.alignment.part(from.documents.window_tokens(window)))
-                .collect();
-            let words = if from.words.is_empty() { &[] } else { &from.words[from.words_of(*row)] };
-            let truncated = from.documents.truncated(*row);
-            layout.push(*key, truncated, &lengths, alignments.iter(), words);
+        for (_, shard, row) in &self.merge.kept {
+            layout.push_from(&self.layouts[shard], *row);
         }
         layout
     }

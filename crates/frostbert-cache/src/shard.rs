@@ -135,6 +135,17 @@ impl ShardLayout {
         self.word_start.push(self.words.len() as u32);
     }
 
+    /// Adds a document of another shard, with what is kept there of its alignment and its words.
+    pub(super) fn push_from(&mut self, other: &ShardLayout, document: usize) {
+        let lengths: Vec<u32> = other.documents.lengths(document).collect();
+        let tokens = other.documents.tokens(document);
+        let alignment = (!other.alignment.is_empty()).then(|| other.alignment.part(tokens));
+        let has_words = !other.words.is_empty();
+        let words = if has_words { &other.words[other.words_of(document)] } else { &[] };
+        let (key, truncated) = (other.documents.key(document), other.documents.truncated(document));
+        self.push(key, truncated, &lengths, alignment.iter(), words);
+    }
+
     /// Rows of a state in this shard.
     pub fn rows(&self, kind: StateKind) -> usize {
         match kind {

@@ -75,6 +75,11 @@ pub(crate) fn write_documents(folder: &Path, table: &DocumentTable) -> Result<Fi
 /// # Errors
 /// When the disk refuses.
 pub(crate) fn write_tokens(folder: &Path, layout: &ShardLayout) -> Result<FileEntry> {
+    write_table(folder, TOKENS, token_columns(layout), properties())
+}
+
+/// Where each token row stands, the row of its document first.
+pub(crate) fn token_columns(layout: &ShardLayout) -> NamedColumns {
     let table = &layout.documents;
     let places = || {
         (0..table.len()).flat_map(move |document| {
@@ -88,7 +93,7 @@ pub(crate) fn write_tokens(folder: &Path, layout: &ShardLayout) -> Result<FileEn
         })
     };
     let alignment = &layout.alignment;
-    let columns: NamedColumns = vec![
+    vec![
         ("doc", column::<UInt32Type>(places().map(|place| place.0 as u32))),
         ("window", column::<UInt16Type>(places().map(|place| place.1 as u16))),
         ("position", column::<UInt16Type>(places().map(|place| place.2 as u16))),
@@ -97,8 +102,7 @@ pub(crate) fn write_tokens(folder: &Path, layout: &ShardLayout) -> Result<FileEn
         ("char_start", column::<UInt32Type>(alignment.char_starts.iter().copied())),
         ("char_end", column::<UInt32Type>(alignment.char_ends.iter().copied())),
         ("sequence", column::<UInt8Type>(alignment.sequences.iter().copied())),
-    ];
-    write_table(folder, TOKENS, columns, properties())
+    ]
 }
 
 /// Writes words.parquet, one row per word row.
@@ -106,13 +110,18 @@ pub(crate) fn write_tokens(folder: &Path, layout: &ShardLayout) -> Result<FileEn
 /// # Errors
 /// When the disk refuses.
 pub(crate) fn write_words(folder: &Path, layout: &ShardLayout) -> Result<FileEntry> {
+    write_table(folder, WORDS, word_columns(layout), properties())
+}
+
+/// Where each word row stands, the row of its document first.
+pub(crate) fn word_columns(layout: &ShardLayout) -> NamedColumns {
     let words = &layout.words;
     let documents = layout
         .word_start
         .windows(2)
         .enumerate()
         .flat_map(|(document, bounds)| (bounds[0]..bounds[1]).map(move |_| document as u32));
-    let columns: NamedColumns = vec![
+    vec![
         ("doc", column::<UInt32Type>(documents)),
         ("sequence", column::<UInt8Type>(words.iter().map(|word| word.sequence))),
         ("word", column::<Int32Type>(words.iter().map(|word| word.word))),
@@ -120,8 +129,7 @@ pub(crate) fn write_words(folder: &Path, layout: &ShardLayout) -> Result<FileEnt
         ("char_end", column::<UInt32Type>(words.iter().map(|word| word.char_end))),
         ("window", column::<UInt16Type>(words.iter().map(|word| word.window))),
         ("position", column::<UInt16Type>(words.iter().map(|word| word.position))),
-    ];
-    write_table(folder, WORDS, columns, properties())
+    ]
 }
 
 fn column<T: ArrowPrimitiveType>(values: impl Iterator<Item = T::Native>) -> Arc<dyn Array> {

@@ -1,23 +1,35 @@
-//! From keys to columns: the rows of some documents, copied together from the shards in which they lie.
+//! From keys to record batches: the rows of some documents, copied together from the shards in which they lie.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     ops::Range,
+    sync::Arc,
+};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, Float16Array,
+        Float32Array, Int64Array, RecordBatch, StringArray, UInt8Array, UInt32Array,
+    },
+    buffer::{Buffer, MutableBuffer},
+    datatypes::{Field, Schema, UInt32Type},
 };
 
 use super::{
+    ExportCounts, ExportFormat,
     rows::DocumentRow,
-    table::{Batch, Column, ExportLayout, TableOf, Values},
+    table::{DOCUMENTS, ExportTable, METADATA, SOURCE, table_of},
 };
 use crate::{
     error::{Error, Result},
-    file::damage,
+    file::{NamedColumns, damage},
     fingerprint::Key,
     index::Location,
     reader::{CacheReader, by_shard, rows_of},
     shard::ShardLayout,
     state_file::{StateFile, name_of},
     states::{Dtype, StateId, StateKind},
+    tables::{token_columns, word_columns},
 };
 
 /// Shards that stay open while documents come in the cache's own order: where states of a document lie in several
@@ -147,24 +159,66 @@ impl PlacedRows {
     fn n_rows(&self) -> usize {
         self.start.last().copied().unwrap_or(0)
     }
-
-    fn rows(&self, place: usize) -> Range<usize> {
-        self.start[place]..self.start[place + 1]
-    }
 }
 
-/// Makes batches of an export.
+/// Columns with their names.
+type ExportColumns = Vec<(String, ArrayRef)>;
+
+/// Makes the record batches of an export.
 pub(super) struct Gatherer<'a> {
-    shards: OpenShards<'a>,
-    layout: &'a ExportLayout,
-    stored: Dtype,
-    /// Documents so far.
-    n_documents: u64,
+    pub(super) shards: OpenShards<'a>,
+    pub(super) format: ExportFormat,
+    pub(super) sources: Option<Vec<String>>,
+    pub(super) counts: ExportCounts,
+    pub(super) hidden: usize,
+    /// The type of a written value.
+    pub(super) dtype: Dtype,
 }
 
-impl<'a> Gatherer<'a> {
-    pub(super) fn new(shards: OpenShards<'a>, layout: &'a ExportLayout) -> Gatherer<'a> {
-        Gatherer { stored: shards.cache.manifest().dtype, shards, layout, n_documents: 0 }
+impl Gatherer<'_> {
+    /// The tables that some states make: documents, and tokens and words where states of them are among these.
+    ///
+    /// # Errors
+    /// None, as nothing is read.
+    pub(super) fn tables(&mut self, states: &[StateId]) -> Result<Vec<ExportTable>> {
+        let counts = &self.counts;
+        let all = [("documents", counts.rows), ("tokens", counts.tokens), ("words", counts.words)];
+        let mut tables = Vec::new();
+        for (name, n_rows) in all {
+            let states = states.iter().copied().filter(|state| table_of(state.kind) == name);
+            let states: Vec<StateId> = states.collect();
+            if states.is_empty() && name != DOCUMENTS {
+                continue;
+            }
+            let columns = self.columns(&states, &[], 0)?;
+            let fields = columns
+                .iter()
+                .map(|(name, values)| Field::new(name, values.data_type().clone(), false));
+            let schema = Schema::new_with_metadata(fields.collect::<Vec<_>>(), self.metadata());
+            tables.push(ExportTable {
+                name,
+                states,
+                schema: Arc::new(schema),
+                hidden: self.hidden,
+                n_rows,
+                id_chars: self.counts.id_chars,
+                id_bytes: self.counts.id_bytes,
+            });
+        }
+        Ok(tables)
+    }
+
+    fn metadata(&self) -> HashMap<String, String> {
+        let fingerprint = self.shards.cache.manifest().fingerprint.clone();
+        let values = [fingerprint, self.dtype.name().into(), self.hidden.to_string()];
+        let pairs = METADATA.iter().map(|name| name.to_string()).zip(values);
+        let mut metadata: HashMap<String, String> = pairs.collect();
+        // Tables name the file of each row; arrays have its number.
+        if let Some(sources) = self.sources.as_ref().filter(|_| !self.format.is_tables()) {
+            let sources = serde_json::to_string(sources).expect("strings become JSON");
+            metadata.insert("frostbert.sources".into(), sources);
+        }
+        metadata
     }
 
     /// Bytes of some states of a document.
@@ -176,220 +230,156 @@ impl<'a> Gatherer<'a> {
         for state in states {
             n_rows += self.shards.n_rows(&row.key, *state)?;
         }
-        Ok(n_rows * self.layout.hidden * self.layout.dtype.size_bytes())
+        Ok(n_rows * self.hidden * self.dtype.size_bytes())
     }
 
-    /// A batch of every table, of the documents that come next.
+    /// The rows of a table that some documents have; `first` is the row of the first of these.
     ///
     /// # Errors
     /// When the cache lacks one of them, or is damaged.
-    pub(super) fn gather(&mut self, rows: &[DocumentRow]) -> Result<Vec<Batch>> {
-        let layout = self.layout;
-        let mut batches = Vec::new();
-        for table in &layout.tables {
-            let states = table.columns.iter().filter_map(|column| match column {
-                Column::State(state) => Some(*state),
-                _ => None,
-            });
-            let states: Vec<StateId> = states.collect();
-            // Documents have a row each even where no pooled state is exported.
-            let placed: Vec<PlacedRows> =
-                states.iter().map(|state| self.place(rows, *state)).collect::<Result<_>>()?;
-            let n_rows = placed.first().map_or(rows.len(), PlacedRows::n_rows);
-            if let Some(other) = placed.iter().find(|other| other.start != placed[0].start) {
-                let shard = other.locations.first().map_or(0, |location| location.0);
-                return Err(damage(
-                    &self.shards.cache.folder().join(&self.shards.cache.shard(shard).name),
-                    &format!("as many {} as in other shards", table.of.name()),
-                    "another number for the same documents".into(),
-                ));
-            }
-            let mut columns = Vec::new();
-            for column in &table.columns {
-                columns.push(match column {
-                    Column::State(state) => {
-                        let number = states.iter().position(|other| other == state);
-                        let placed = &placed[number.expect("collected above")];
-                        Values::Fixed(self.states(*state, placed)?)
-                    }
-                    column if table.of == TableOf::Documents => of_document(*column, rows),
-                    column => {
-                        Values::Fixed(self.alignment(*column, states[0].kind, rows, &placed[0])?)
-                    }
-                });
-            }
-            batches.push(Batch { n_rows, columns });
+    pub(super) fn gather(
+        &mut self,
+        table: &ExportTable,
+        rows: &[DocumentRow],
+        first: u64,
+    ) -> Result<RecordBatch> {
+        let columns = self.columns(&table.states, rows, first)?;
+        let columns = columns.into_iter().map(|(_, values)| values).collect();
+        Ok(RecordBatch::try_new(table.schema.clone(), columns)
+            .expect("the schema is that of these columns"))
+    }
+
+    fn columns(
+        &mut self,
+        states: &[StateId],
+        rows: &[DocumentRow],
+        first: u64,
+    ) -> Result<ExportColumns> {
+        let placed = states.iter().map(|state| self.place(rows, *state));
+        let placed: Vec<PlacedRows> = placed.collect::<Result<_>>()?;
+        if let Some(other) = placed.iter().find(|other| other.start != placed[0].start) {
+            let shard = other.locations.first().map_or(0, |location| location.0);
+            return Err(damage(
+                &self.shards.cache.folder().join(&self.shards.cache.shard(shard).name),
+                &format!("as many {} as in other shards", table_of(states[0].kind)),
+                "another number for the same documents".into(),
+            ));
         }
-        self.n_documents += rows.len() as u64;
-        Ok(batches)
+        let mut columns = match states.first().map(|state| state.kind) {
+            Some(kind @ (StateKind::Tokens | StateKind::Words)) => {
+                self.alignment(kind, rows, &placed[0], first)?
+            }
+            _ => self.of_documents(rows),
+        };
+        for (state, placed) in states.iter().zip(&placed) {
+            columns.push((state.to_string(), self.states(*state, placed)?));
+        }
+        Ok(columns)
     }
 
     fn place(&mut self, rows: &[DocumentRow], state: StateId) -> Result<PlacedRows> {
-        let locations = rows.iter().map(|row| self.shards.locate(&row.key, state));
-        let locations: Vec<Location> = locations.collect::<Result<_>>()?;
-        let mut n_rows = vec![1; rows.len()];
-        if !matches!(state.kind, StateKind::Pooled(_)) {
-            for (shard, places) in by_shard(&locations) {
-                let layout = self.shards.layout(shard, state.kind)?;
-                for place in places {
-                    let document = locations[place].1 as usize;
-                    n_rows[place] = rows_of(layout, state.kind, document).len();
-                }
-            }
+        let mut placed = PlacedRows { locations: Vec::with_capacity(rows.len()), start: vec![0] };
+        for row in rows {
+            placed.locations.push(self.shards.locate(&row.key, state)?);
+            placed.start.push(placed.n_rows() + self.shards.n_rows(&row.key, state)?);
         }
-        let mut start = Vec::with_capacity(rows.len() + 1);
-        start.push(0);
-        let mut total = 0;
-        start.extend(n_rows.into_iter().map(|n_rows| {
-            total += n_rows;
-            total
-        }));
-        Ok(PlacedRows { locations, start })
+        Ok(placed)
+    }
+
+    /// The columns of documents that are no states.
+    fn of_documents(&self, rows: &[DocumentRow]) -> ExportColumns {
+        let places = || rows.iter().map(|row| &row.place);
+        let mut columns: NamedColumns = vec![("key", keys(rows.iter().map(|row| row.key)))];
+        if let Some(sources) = &self.sources {
+            let source: ArrayRef = if self.format.is_tables() {
+                let names = places().map(|place| &sources[place.source as usize]);
+                Arc::new(StringArray::from_iter_values(names))
+            } else {
+                Arc::new(UInt32Array::from_iter_values(places().map(|place| place.source)))
+            };
+            let lines = places().map(|place| place.line as i64);
+            columns.push((SOURCE, source));
+            columns.push(("line", Arc::new(Int64Array::from_iter_values(lines))));
+        }
+        if self.counts.has_parts {
+            let parts = UInt8Array::from_iter_values(places().map(|place| place.part));
+            columns.push(("part", Arc::new(parts)));
+        }
+        if self.counts.id_chars > 0 {
+            let ids = StringArray::from_iter_values(places().map(|place| &place.id));
+            columns.push(("id", Arc::new(ids)));
+        }
+        named(columns)
+    }
+
+    /// The columns that say where tokens or words stand.
+    fn alignment(
+        &mut self,
+        kind: StateKind,
+        rows: &[DocumentRow],
+        placed: &PlacedRows,
+        first: u64,
+    ) -> Result<ExportColumns> {
+        // As of a shard of these documents, whose first column is the document's row in it.
+        let mut layout = ShardLayout::default();
+        for (shard, row) in &placed.locations {
+            layout.push_from(self.shards.layout(*shard, kind)?, *row as usize);
+        }
+        let mut columns =
+            if kind == StateKind::Words { word_columns(&layout) } else { token_columns(&layout) };
+        let documents = columns[0].1.as_primitive::<UInt32Type>();
+        let key = keys(documents.values().iter().map(|document| rows[*document as usize].key));
+        let numbers: Int64Array = documents.unary(|document| first as i64 + i64::from(document));
+        columns[0].1 = Arc::new(numbers);
+        if self.format.is_tables() {
+            columns.insert(0, ("key", key));
+        }
+        Ok(named(columns))
     }
 
     /// The values of a state, in the type that is written.
-    fn states(&mut self, state: StateId, placed: &PlacedRows) -> Result<Vec<u8>> {
-        let row_bytes = self.layout.hidden * self.stored.size_bytes();
-        let mut out = vec![0; placed.n_rows() * row_bytes];
+    fn states(&mut self, state: StateId, placed: &PlacedRows) -> Result<ArrayRef> {
+        let stored = self.shards.cache.manifest().dtype;
+        let width = self.dtype.size_bytes();
+        let mut out = MutableBuffer::from_len_zeroed(placed.n_rows() * self.hidden * width);
         for (shard, places) in by_shard(&placed.locations) {
+            let documents = places.iter().map(|place| placed.locations[*place].1 as usize);
             let ranges: Vec<Range<usize>> = match state.kind {
-                StateKind::Pooled(_) => places
-                    .iter()
-                    .map(|place| placed.locations[*place].1 as usize)
-                    .map(|row| row..row + 1)
-                    .collect(),
+                StateKind::Pooled(_) => documents.map(|row| row..row + 1).collect(),
                 kind => {
                     let layout = self.shards.layout(shard, kind)?;
-                    let rows = places.iter().map(|place| placed.locations[*place].1 as usize);
-                    rows.map(|row| rows_of(layout, kind, row)).collect()
+                    documents.map(|row| rows_of(layout, kind, row)).collect()
                 }
             };
             let file = self.shards.file(shard, state)?;
             for (place, range) in places.into_iter().zip(ranges) {
-                let mut at = placed.start[place] * row_bytes;
+                let mut at = placed.start[place] * self.hidden;
                 for bytes in file.rows(range) {
-                    out[at..at + bytes.len()].copy_from_slice(bytes);
-                    at += bytes.len();
+                    let end = at + bytes.len() / stored.size_bytes();
+                    if stored == self.dtype {
+                        out[at * width..end * width].copy_from_slice(bytes);
+                    } else {
+                        stored.decode(bytes, &mut out.typed_data_mut()[at..end]);
+                    }
+                    at = end;
                 }
             }
         }
-        Ok(if self.layout.dtype == self.stored { out } else { widen(&out, self.stored) })
-    }
-
-    /// The values of a column that says where tokens or words stand.
-    fn alignment(
-        &mut self,
-        column: Column,
-        kind: StateKind,
-        rows: &[DocumentRow],
-        placed: &PlacedRows,
-    ) -> Result<Vec<u8>> {
-        let width = self.layout.width(column.kind());
-        let mut out = vec![0; placed.n_rows() * width];
-        let (first, n_documents) = (self.n_documents, rows.len());
-        for (shard, places) in by_shard(&placed.locations) {
-            let layout = self.shards.layout(shard, kind)?;
-            for place in places {
-                debug_assert!(place < n_documents, "a place for each row");
-                let values = placed.rows(place);
-                let target = &mut out[values.start * width..values.end * width];
-                match column {
-                    Column::Key => repeat(&rows[place].key.0, target),
-                    Column::Document => {
-                        repeat(&((first + place as u64) as i64).to_le_bytes(), target);
-                    }
-                    column => {
-                        of_rows(column, kind, layout, placed.locations[place].1 as usize, target)
-                    }
-                }
-            }
-        }
-        Ok(out)
+        let out = Buffer::from(out);
+        let values: ArrayRef = match self.dtype {
+            Dtype::F16 => Arc::new(Float16Array::new(out.into(), None)),
+            Dtype::F32 => Arc::new(Float32Array::new(out.into(), None)),
+        };
+        let element = Arc::new(Field::new("element", values.data_type().clone(), false));
+        Ok(Arc::new(FixedSizeListArray::new(element, self.hidden as i32, values, None)))
     }
 }
 
-/// The values of a column of the table of documents that is no state.
-fn of_document(column: Column, rows: &[DocumentRow]) -> Values {
-    let bytes = match column {
-        Column::Key => rows.iter().flat_map(|row| row.key.0).collect(),
-        Column::Source => rows.iter().flat_map(|row| row.place.source.to_le_bytes()).collect(),
-        Column::Line => rows.iter().flat_map(|row| (row.place.line as i64).to_le_bytes()).collect(),
-        Column::Part => rows.iter().map(|row| row.place.part).collect(),
-        Column::Id => return Values::Text(rows.iter().map(|row| row.place.id.clone()).collect()),
-        other => unreachable!("{other:?} is no column of documents"),
-    };
-    Values::Fixed(bytes)
+fn keys(keys: impl Iterator<Item = Key>) -> ArrayRef {
+    let bytes: Vec<u8> = keys.flat_map(|key| key.0).collect();
+    Arc::new(FixedSizeBinaryArray::new(32, Buffer::from_vec(bytes), None))
 }
 
-/// The values of a column for the tokens or words of one document.
-fn of_rows(
-    column: Column,
-    kind: StateKind,
-    layout: &ShardLayout,
-    document: usize,
-    target: &mut [u8],
-) {
-    let range = rows_of(layout, kind, document);
-    if kind == StateKind::Words {
-        let words = layout.words[range].iter();
-        match column {
-            Column::Window => put(words.map(|word| word.window.to_le_bytes()), target),
-            Column::Position => put(words.map(|word| word.position.to_le_bytes()), target),
-            Column::Word => put(words.map(|word| word.word.to_le_bytes()), target),
-            Column::CharStart => put(words.map(|word| word.char_start.to_le_bytes()), target),
-            Column::CharEnd => put(words.map(|word| word.char_end.to_le_bytes()), target),
-            Column::Sequence => put(words.map(|word| [word.sequence]), target),
-            other => unreachable!("{other:?} is no column of words"),
-        }
-        return;
-    }
-    let windows = layout.documents.windows(document);
-    let first = windows.start;
-    let places = windows.flat_map(|window| {
-        let tokens = layout.documents.window_tokens(window);
-        (0..tokens.end - tokens.start).map(move |position| (window - first, position))
-    });
-    let alignment = &layout.alignment;
-    match column {
-        Column::Window => put(places.map(|(window, _)| (window as u16).to_le_bytes()), target),
-        Column::Position => {
-            put(places.map(|(_, position)| (position as u16).to_le_bytes()), target)
-        }
-        Column::TokenId => put(le32(&alignment.token_ids[range]), target),
-        Column::Word => put(alignment.words[range].iter().map(|word| word.to_le_bytes()), target),
-        Column::CharStart => put(le32(&alignment.char_starts[range]), target),
-        Column::CharEnd => put(le32(&alignment.char_ends[range]), target),
-        Column::Sequence => target.copy_from_slice(&alignment.sequences[range]),
-        other => unreachable!("{other:?} is no column of tokens"),
-    }
-}
-
-fn le32(values: &[u32]) -> impl Iterator<Item = [u8; 4]> + '_ {
-    values.iter().map(|value| value.to_le_bytes())
-}
-
-fn put<const N: usize>(values: impl Iterator<Item = [u8; N]>, target: &mut [u8]) {
-    for (place, value) in target.chunks_exact_mut(N).zip(values) {
-        place.copy_from_slice(&value);
-    }
-}
-
-fn repeat(value: &[u8], target: &mut [u8]) {
-    for place in target.chunks_exact_mut(value.len()) {
-        place.copy_from_slice(value);
-    }
-}
-
-/// Stored values as f32.
-fn widen(bytes: &[u8], stored: Dtype) -> Vec<u8> {
-    const BLOCK: usize = 1024;
-    let width = stored.size_bytes();
-    let mut out = Vec::with_capacity(bytes.len() / width * 4);
-    let mut values = [0f32; BLOCK];
-    for block in bytes.chunks(BLOCK * width) {
-        let values = &mut values[..block.len() / width];
-        stored.decode(block, values);
-        out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    }
-    out
+fn named(columns: NamedColumns) -> ExportColumns {
+    columns.into_iter().map(|(name, values)| (name.to_string(), values)).collect()
 }

@@ -6,53 +6,40 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::table::{
-    Batch, Column, ColumnKind, ExportLayout, ExportTable, TableOf, TableWriter, Values,
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{DataType, Field},
 };
+
+use super::table::{ExportTable, TableWriter, value_bytes};
 use crate::{
     error::{Error, Result},
     fingerprint::Key,
-    states::Dtype,
 };
 
-/// The array's name, in this format and in safetensors: columns of tokens and words carry their table's.
-pub(super) fn array_name(table: TableOf, column: Column) -> String {
-    match (table, column) {
-        (_, Column::State(state)) => state.to_string(),
-        (TableOf::Documents, Column::Key) => "keys".into(),
-        (TableOf::Documents, column) => column.name(),
-        (table, column) => format!("{}.{}", table.name(), column.name()),
-    }
-}
-
-/// Writes a file for each column.
+/// Writes a file for each column of a table.
 pub(super) struct NpyWriter {
-    /// For each table, its columns' files.
-    tables: Vec<Vec<ColumnFile>>,
+    columns: Vec<ColumnFile>,
 }
 
 struct ColumnFile {
     path: PathBuf,
-    kind: ColumnKind,
     /// Characters of a text.
-    width: usize,
+    n_chars: usize,
     file: BufWriter<File>,
 }
 
 impl NpyWriter {
-    pub(super) fn create(folder: &Path, layout: &ExportLayout) -> Result<NpyWriter> {
-        let files_of = |table: &ExportTable| {
-            let columns = table.columns.iter();
-            columns.map(|column| ColumnFile::create(folder, layout, table, *column)).collect()
-        };
-        let tables = layout.tables.iter().map(files_of);
-        Ok(NpyWriter { tables: tables.collect::<Result<_>>()? })
+    pub(super) fn create(folder: &Path, table: &ExportTable) -> Result<NpyWriter> {
+        let columns = table.schema.fields().iter();
+        let columns = columns.map(|column| ColumnFile::create(folder, table, column));
+        Ok(NpyWriter { columns: columns.collect::<Result<_>>()? })
     }
 }
 
 impl TableWriter for NpyWriter {
-    fn write(&mut self, table: usize, batch: &Batch) -> Result<()> {
-        for (column, values) in self.tables[table].iter_mut().zip(&batch.columns) {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        for (column, values) in self.columns.iter_mut().zip(batch.columns()) {
             let written = column.write(values);
             written.map_err(Error::io("write", &column.path))?;
         }
@@ -60,7 +47,7 @@ impl TableWriter for NpyWriter {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        for mut column in self.tables.into_iter().flatten() {
+        for mut column in self.columns {
             let flushed = column.file.flush();
             flushed.map_err(Error::io("write", &column.path))?;
         }
@@ -69,60 +56,54 @@ impl TableWriter for NpyWriter {
 }
 
 impl ColumnFile {
-    fn create(
-        folder: &Path,
-        layout: &ExportLayout,
-        table: &ExportTable,
-        column: Column,
-    ) -> Result<ColumnFile> {
-        let path = folder.join(format!("{}.npy", array_name(table.of, column)));
-        let kind = column.kind();
-        let shape = match kind {
-            ColumnKind::State => format!("({}, {})", table.n_rows, layout.hidden),
+    fn create(folder: &Path, table: &ExportTable, column: &Field) -> Result<ColumnFile> {
+        let path = folder.join(format!("{}.npy", table.array_name(column)));
+        let shape = match column.data_type() {
+            DataType::FixedSizeList(_, width) => format!("({}, {width})", table.n_rows),
             _ => format!("({},)", table.n_rows),
         };
+        let header = header(&descr(column.data_type(), table.id_chars), &shape);
         let file = File::create(&path).map_err(Error::io("create", &path))?;
         let mut file = BufWriter::new(file);
-        file.write_all(&header(&descr(layout, kind), &shape)).map_err(Error::io("write", &path))?;
-        Ok(ColumnFile { path, kind, width: layout.id_chars, file })
+        file.write_all(&header).map_err(Error::io("write", &path))?;
+        Ok(ColumnFile { path, n_chars: table.id_chars, file })
     }
 
-    fn write(&mut self, values: &Values) -> io::Result<()> {
-        match (self.kind, values) {
-            (ColumnKind::Key, Values::Fixed(keys)) => {
-                // NumPy cuts zero bytes from the end of a string of bytes: digits have none.
-                let mut keys = keys.as_chunks().0.iter();
-                keys.try_for_each(|key| self.file.write_all(Key(*key).to_hex().as_bytes()))
-            }
-            (_, Values::Fixed(bytes)) => self.file.write_all(bytes),
-            (_, Values::Text(texts)) => {
-                for text in texts {
-                    let characters = text.chars().map(u32::from);
-                    for character in characters.chain(std::iter::repeat(0)).take(self.width) {
-                        self.file.write_all(&character.to_le_bytes())?;
-                    }
-                }
-                Ok(())
+    fn write(&mut self, values: &dyn Array) -> io::Result<()> {
+        if let Some(keys) = values.as_fixed_size_binary_opt() {
+            // NumPy cuts zero bytes from the end of a string of bytes: digits have none.
+            let mut keys = keys.value_data().as_chunks().0.iter();
+            return keys.try_for_each(|key| self.file.write_all(Key(*key).to_hex().as_bytes()));
+        }
+        let Some(texts) = values.as_string_opt::<i32>() else {
+            return self.file.write_all(&value_bytes(values));
+        };
+        for text in texts.iter().flatten() {
+            let characters = text.chars().map(u32::from);
+            for character in characters.chain(std::iter::repeat(0)).take(self.n_chars) {
+                self.file.write_all(&character.to_le_bytes())?;
             }
         }
+        Ok(())
     }
 }
 
-/// The type as NumPy spells it.
-fn descr(layout: &ExportLayout, kind: ColumnKind) -> String {
-    match kind {
-        ColumnKind::Key => "|S64".into(),
-        ColumnKind::Text => format!("<U{}", layout.id_chars),
-        ColumnKind::U8 => "|u1".into(),
-        ColumnKind::U16 => "<u2".into(),
-        ColumnKind::Source | ColumnKind::U32 => "<u4".into(),
-        ColumnKind::I32 => "<i4".into(),
-        ColumnKind::I64 => "<i8".into(),
-        ColumnKind::State => match layout.dtype {
-            Dtype::F16 => "<f2".into(),
-            Dtype::F32 => "<f4".into(),
-        },
-    }
+/// A type as NumPy spells it.
+fn descr(data_type: &DataType, n_chars: usize) -> String {
+    let name = match data_type {
+        DataType::FixedSizeList(element, _) => return descr(element.data_type(), n_chars),
+        DataType::Utf8 => return format!("<U{n_chars}"),
+        DataType::FixedSizeBinary(width) => return format!("|S{}", 2 * width),
+        DataType::UInt8 => "|u1",
+        DataType::UInt16 => "<u2",
+        DataType::UInt32 => "<u4",
+        DataType::Int32 => "<i4",
+        DataType::Int64 => "<i8",
+        DataType::Float16 => "<f2",
+        DataType::Float32 => "<f4",
+        other => unreachable!("no column is of {other}"),
+    };
+    name.into()
 }
 
 /// Everything before the data: a multiple of 64 bytes, so that a mapped array is aligned.

@@ -1,15 +1,17 @@
-//! One Parquet file for each table: states are list columns, for tools that do not take the cache's columns of bytes.
+//! A Parquet file: states are list columns, for tools that do not take the cache's columns of bytes.
 
 use std::{
     fs::File,
     path::{Path, PathBuf},
 };
 
-use arrow::datatypes::SchemaRef;
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Field},
+};
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
-    errors::ParquetError,
     file::{
         metadata::KeyValue,
         properties::{EnabledStatistics, WriterProperties},
@@ -17,10 +19,7 @@ use parquet::{
     schema::types::ColumnPath,
 };
 
-use super::{
-    arrow_file::{record_batch, schema_of},
-    table::{Batch, Column, ExportLayout, ExportTable, TableWriter},
-};
+use super::table::{ExportTable, METADATA, SOURCE, TableWriter, is_state};
 use crate::{
     as_io,
     error::{Error, Result},
@@ -32,84 +31,72 @@ const ROW_GROUP_BYTES: usize = 64 * 1024 * 1024;
 /// Values of a state handed to the Parquet writer at a time.
 const SLICE_VALUES: usize = 256 * 1024;
 
-/// Writes a file for each table.
+/// Writes a table to a file.
 pub(super) struct ParquetListWriter {
-    layout: ExportLayout,
-    tables: Vec<ParquetTableFile>,
-}
-
-struct ParquetTableFile {
     path: PathBuf,
-    schema: SchemaRef,
+    /// Rows handed to the Parquet writer at a time.
+    n_at_once: usize,
     writer: ArrowWriter<File>,
 }
 
 impl ParquetListWriter {
-    pub(super) fn create(folder: &Path, layout: &ExportLayout) -> Result<ParquetListWriter> {
-        let mut tables = Vec::new();
-        for table in &layout.tables {
-            let path = folder.join(format!("{}.parquet", table.of.name()));
-            let file = File::create(&path).map_err(Error::io("create", &path))?;
-            let schema = schema_of(layout, table);
-            let properties = properties(layout, table);
-            let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties))
-                .map_err(|error| Error::io("write", &path)(as_io(error)))?;
-            tables.push(ParquetTableFile { path, schema, writer });
-        }
-        Ok(ParquetListWriter { layout: layout.clone(), tables })
+    pub(super) fn create(folder: &Path, table: &ExportTable) -> Result<ParquetListWriter> {
+        let path = folder.join(format!("{}.parquet", table.name));
+        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        let writer = ArrowWriter::try_new(file, table.schema.clone(), Some(properties(table)))
+            .map_err(|error| Error::io("write", &path)(as_io(error)))?;
+        let n_at_once = (SLICE_VALUES / table.hidden).max(1);
+        Ok(ParquetListWriter { path, n_at_once, writer })
     }
 }
 
 impl TableWriter for ParquetListWriter {
-    fn write(&mut self, table: usize, batch: &Batch) -> Result<()> {
-        let columns = &self.layout.tables[table];
-        let table = &mut self.tables[table];
-        let failed = |error| Error::io("write", &table.path)(as_io(error));
-        let batch = record_batch(&self.layout, columns, &table.schema, batch)
-            .map_err(|error| failed(ParquetError::from(error)))?;
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         // The writer makes an object of every f16 of what it is handed, and two levels of every value.
-        let n_at_once = (SLICE_VALUES / self.layout.hidden).max(1);
-        for start in (0..batch.num_rows()).step_by(n_at_once) {
-            let n_rows = n_at_once.min(batch.num_rows() - start);
-            let written = table.writer.write(&batch.slice(start, n_rows));
-            written.map_err(failed)?;
+        for start in (0..batch.num_rows()).step_by(self.n_at_once) {
+            let n_rows = self.n_at_once.min(batch.num_rows() - start);
+            let written = self.writer.write(&batch.slice(start, n_rows));
+            written.map_err(|error| Error::io("write", &self.path)(as_io(error)))?;
         }
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        for table in self.tables {
-            let closed = table.writer.close();
-            closed.map_err(|error| Error::io("write", &table.path)(as_io(error)))?;
-        }
-        Ok(())
+        let closed = self.writer.close();
+        closed.map(drop).map_err(|error| Error::io("write", &self.path)(as_io(error)))
     }
 }
 
 /// States as they are, for they do not shrink; small columns compressed.
-fn properties(layout: &ExportLayout, table: &ExportTable) -> WriterProperties {
-    let row_bytes: usize = table.columns.iter().map(|column| layout.width(column.kind())).sum();
-    let pairs = layout.metadata.iter().cloned();
-    let pairs = pairs.map(|(name, value)| KeyValue::new(name, value));
+fn properties(table: &ExportTable) -> WriterProperties {
+    let columns = table.schema.fields();
+    let row_bytes: usize = columns.iter().map(|column| width(column)).sum();
+    let pairs = METADATA.map(|name| (name, &table.schema.metadata()[name]));
+    let pairs = pairs.map(|(name, value)| KeyValue::new(name.to_string(), value.to_string()));
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_max_row_group_row_count(Some((ROW_GROUP_BYTES / row_bytes.max(1)).max(1)))
-        .set_key_value_metadata(Some(pairs.collect()));
-    for column in &table.columns {
-        match column {
-            Column::State(state) => {
-                let path = [state.to_string(), "list".into(), "element".into()];
-                let path = ColumnPath::new(path.to_vec());
-                properties = properties.set_column_compression(path, Compression::UNCOMPRESSED);
-            }
-            Column::Source => {
-                let path = ColumnPath::from(column.name());
-                properties = properties.set_column_dictionary_enabled(path, true);
-            }
-            _ => {}
+        .set_key_value_metadata(Some(pairs.to_vec()));
+    for column in columns {
+        let name = column.name().as_str();
+        if is_state(column) {
+            let path = ColumnPath::new([name, "list", "element"].map(String::from).to_vec());
+            properties = properties.set_column_compression(path, Compression::UNCOMPRESSED);
+        } else if name == SOURCE {
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), true);
         }
     }
     properties.build()
+}
+
+/// Bytes of a value, as far as they are known beforehand: of an id none, of a data file its number's.
+fn width(column: &Field) -> usize {
+    match column.data_type() {
+        DataType::FixedSizeList(element, width) => self::width(element) * *width as usize,
+        DataType::FixedSizeBinary(width) => *width as usize,
+        DataType::Utf8 if column.name() == SOURCE => size_of::<u32>(),
+        other => other.primitive_width().unwrap_or(0),
+    }
 }

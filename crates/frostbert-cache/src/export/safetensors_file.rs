@@ -1,59 +1,111 @@
-//! One `.safetensors` file for each table: a tensor a column, all lengths known before the first row is written.
+//! A `.safetensors` file: a tensor a column, all lengths known before the first row is written.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs::File,
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
-use safetensors::tensor::{Dtype as TensorType, Metadata, TensorInfo};
-
-use super::{
-    npy::array_name,
-    table::{Batch, Column, ColumnKind, ExportLayout, ExportTable, TableWriter},
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::{DataType, Field},
 };
-use crate::{
-    error::{Error, Result},
-    states::Dtype,
-};
+use safetensors::tensor::{Dtype as TensorType, TensorInfo};
+use serde_json::{Map, Value, json};
 
-/// Writes a file for each table.
+use super::table::{ExportTable, TableWriter, value_bytes};
+use crate::error::{Error, Result};
+
+/// Writes a table to a file.
 pub(super) struct SafetensorsWriter {
-    tables: Vec<SafetensorsTableFile>,
-}
-
-struct SafetensorsTableFile {
     path: PathBuf,
     file: File,
-    /// Of each column, where its next bytes go; of a column of text, where its next offsets go too.
-    cursors: Vec<(u64, u64)>,
-    /// Of a column of text, bytes so far.
+    cursors: Vec<ColumnCursor>,
+    /// Bytes of texts so far.
     text_bytes: i64,
 }
 
-/// A tensor before its place is known: its column, and whether it is the offsets of a column of text.
+/// Where the next rows of a column go.
+#[derive(Clone, Copy, Default)]
+struct ColumnCursor {
+    values: u64,
+    /// Of a column of text, where its next offsets go.
+    offsets: u64,
+}
+
+/// A tensor before its place is known.
 struct PlannedTensor {
+    /// Its column.
     column: usize,
-    offsets: bool,
+    /// Whether it is the offsets of a column of text.
+    is_offsets: bool,
     name: String,
     dtype: TensorType,
     shape: Vec<usize>,
 }
 
 impl SafetensorsWriter {
-    pub(super) fn create(folder: &Path, layout: &ExportLayout) -> Result<SafetensorsWriter> {
-        let tables = layout.tables.iter();
-        let tables = tables.map(|table| SafetensorsTableFile::create(folder, layout, table));
-        Ok(SafetensorsWriter { tables: tables.collect::<Result<_>>()? })
+    pub(super) fn create(folder: &Path, table: &ExportTable) -> Result<SafetensorsWriter> {
+        let path = folder.join(format!("{}.safetensors", table.name));
+        let columns = table.schema.fields();
+        let planned = columns.iter().enumerate();
+        let mut planned: Vec<PlannedTensor> =
+            planned.flat_map(|(number, column)| tensors_of(table, number, column)).collect();
+        // Wide types first, as the safetensors library lays them out, so that every tensor is aligned to its type.
+        planned.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.bitsize()));
+        let mut cursors = vec![ColumnCursor::default(); columns.len()];
+        let mut infos = Vec::new();
+        let mut at = 0;
+        for PlannedTensor { column, is_offsets, name, dtype, shape } in planned {
+            let end = at + shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            let cursor = &mut cursors[column];
+            *(if is_offsets { &mut cursor.offsets } else { &mut cursor.values }) = at as u64;
+            infos.push((name, TensorInfo { dtype, shape, data_offsets: (at, end) }));
+            at = end;
+        }
+        let header = header(table, &infos);
+        for cursor in &mut cursors {
+            cursor.values += header.len() as u64;
+            cursor.offsets += header.len() as u64;
+        }
+        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        let mut writer = SafetensorsWriter { path, file, cursors, text_bytes: 0 };
+        let begun = writer.begin(&header, at as u64, table);
+        begun.map_err(Error::io("write", &writer.path))?;
+        Ok(writer)
+    }
+
+    fn begin(&mut self, header: &[u8], n_bytes: u64, table: &ExportTable) -> io::Result<()> {
+        self.file.write_all_at(header, 0)?;
+        self.file.set_len(header.len() as u64 + n_bytes)?;
+        for (column, cursor) in table.schema.fields().iter().zip(&mut self.cursors) {
+            if *column.data_type() == DataType::Utf8 {
+                put(&self.file, &0i64.to_le_bytes(), &mut cursor.offsets)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_columns(&mut self, batch: &RecordBatch) -> io::Result<()> {
+        for (column, cursor) in batch.columns().iter().zip(&mut self.cursors) {
+            put(&self.file, &value_bytes(column), &mut cursor.values)?;
+            if let Some(texts) = column.as_string_opt::<i32>() {
+                let ends = texts.value_offsets()[1..].iter();
+                let ends = ends.map(|end| self.text_bytes + i64::from(*end));
+                let bytes: Vec<u8> = ends.flat_map(i64::to_le_bytes).collect();
+                put(&self.file, &bytes, &mut cursor.offsets)?;
+                self.text_bytes += texts.value_data().len() as i64;
+            }
+        }
+        Ok(())
     }
 }
 
 impl TableWriter for SafetensorsWriter {
-    fn write(&mut self, table: usize, batch: &Batch) -> Result<()> {
-        let table = &mut self.tables[table];
-        let written = table.write(batch);
-        written.map_err(Error::io("write", &table.path))
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.write_columns(batch).map_err(Error::io("write", &self.path))
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
@@ -61,126 +113,62 @@ impl TableWriter for SafetensorsWriter {
     }
 }
 
-impl SafetensorsTableFile {
-    fn create(
-        folder: &Path,
-        layout: &ExportLayout,
-        table: &ExportTable,
-    ) -> Result<SafetensorsTableFile> {
-        let path = folder.join(format!("{}.safetensors", table.of.name()));
-        let mut planned: Vec<PlannedTensor> = Vec::new();
-        for (number, column) in table.columns.iter().enumerate() {
-            planned.extend(tensors_of(layout, table, number, *column));
-        }
-        // Wide types first, as the safetensors library lays them out, so that every tensor is aligned to its type.
-        planned.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.bitsize()));
-        let mut cursors = vec![(0, 0); table.columns.len()];
-        let mut infos = Vec::new();
-        let mut at = 0;
-        for tensor in &planned {
-            let bytes = tensor.shape.iter().product::<usize>() * tensor.dtype.bitsize() / 8;
-            let cursor = &mut cursors[tensor.column];
-            *(if tensor.offsets { &mut cursor.1 } else { &mut cursor.0 }) = at as u64;
-            infos.push((
-                tensor.name.clone(),
-                TensorInfo {
-                    dtype: tensor.dtype,
-                    shape: tensor.shape.clone(),
-                    data_offsets: (at, at + bytes),
-                },
-            ));
-            at += bytes;
-        }
-        let header = header(layout, infos);
-        for cursor in &mut cursors {
-            cursor.0 += header.len() as u64;
-            cursor.1 += header.len() as u64;
-        }
-        let file = File::create(&path).map_err(Error::io("create", &path))?;
-        let mut table_file = SafetensorsTableFile { path, file, cursors, text_bytes: 0 };
-        let begun = table_file.begin(&header, at as u64, &table.columns);
-        begun.map_err(Error::io("write", &table_file.path))?;
-        Ok(table_file)
-    }
-
-    fn begin(&mut self, header: &[u8], n_bytes: u64, columns: &[Column]) -> std::io::Result<()> {
-        self.file.write_all_at(header, 0)?;
-        self.file.set_len(header.len() as u64 + n_bytes)?;
-        for (column, cursor) in columns.iter().zip(&mut self.cursors) {
-            if column.kind() == ColumnKind::Text {
-                self.file.write_all_at(&0i64.to_le_bytes(), cursor.1)?;
-                cursor.1 += 8;
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, batch: &Batch) -> std::io::Result<()> {
-        for (values, cursor) in batch.columns.iter().zip(&mut self.cursors) {
-            let (mut text, mut offsets) = (Vec::new(), Vec::new());
-            for value in values.texts() {
-                text.extend(value.as_bytes());
-                offsets.extend((self.text_bytes + text.len() as i64).to_le_bytes());
-            }
-            self.text_bytes += text.len() as i64;
-            for bytes in [values.bytes(), &text] {
-                self.file.write_all_at(bytes, cursor.0)?;
-                cursor.0 += bytes.len() as u64;
-            }
-            self.file.write_all_at(&offsets, cursor.1)?;
-            cursor.1 += offsets.len() as u64;
-        }
-        Ok(())
-    }
+fn put(file: &File, bytes: &[u8], at: &mut u64) -> io::Result<()> {
+    file.write_all_at(bytes, *at)?;
+    *at += bytes.len() as u64;
+    Ok(())
 }
 
 /// The tensors of a column: one, or for text its bytes and where each text starts in them.
-fn tensors_of(
-    layout: &ExportLayout,
-    table: &ExportTable,
-    number: usize,
-    column: Column,
-) -> Vec<PlannedTensor> {
+fn tensors_of(table: &ExportTable, number: usize, column: &Field) -> Vec<PlannedTensor> {
     let n_rows = table.n_rows as usize;
-    let name = array_name(table.of, column);
-    let tensor = |name: String, dtype, shape, offsets| PlannedTensor {
+    let name = table.array_name(column);
+    let tensor = |name: String, dtype, shape| PlannedTensor {
         column: number,
-        offsets,
+        is_offsets: false,
         name,
         dtype,
         shape,
     };
-    let one = |dtype| vec![tensor(name.clone(), dtype, vec![n_rows], false)];
-    match column.kind() {
-        ColumnKind::Text => vec![
-            tensor(format!("{name}.utf8"), TensorType::U8, vec![layout.id_bytes as usize], false),
-            tensor(format!("{name}.offsets"), TensorType::I64, vec![n_rows + 1], true),
-        ],
-        ColumnKind::Key => vec![tensor(name, TensorType::U8, vec![n_rows, 32], false)],
-        ColumnKind::U8 => one(TensorType::U8),
-        ColumnKind::U16 => one(TensorType::U16),
-        ColumnKind::Source | ColumnKind::U32 => one(TensorType::U32),
-        ColumnKind::I32 => one(TensorType::I32),
-        ColumnKind::I64 => one(TensorType::I64),
-        ColumnKind::State => {
-            let dtype = match layout.dtype {
-                Dtype::F16 => TensorType::F16,
-                Dtype::F32 => TensorType::F32,
-            };
-            vec![tensor(name, dtype, vec![n_rows, layout.hidden], false)]
+    let (dtype, shape) = match column.data_type() {
+        DataType::Utf8 => {
+            let bytes = vec![table.id_bytes as usize];
+            let offsets = tensor(format!("{name}.offsets"), TensorType::I64, vec![n_rows + 1]);
+            return vec![
+                tensor(format!("{name}.utf8"), TensorType::U8, bytes),
+                PlannedTensor { is_offsets: true, ..offsets },
+            ];
         }
+        DataType::FixedSizeBinary(width) => (TensorType::U8, vec![n_rows, *width as usize]),
+        DataType::FixedSizeList(element, width) => {
+            (tensor_type(element.data_type()), vec![n_rows, *width as usize])
+        }
+        number => (tensor_type(number), vec![n_rows]),
+    };
+    vec![tensor(name, dtype, shape)]
+}
+
+fn tensor_type(data_type: &DataType) -> TensorType {
+    match data_type {
+        DataType::UInt8 => TensorType::U8,
+        DataType::UInt16 => TensorType::U16,
+        DataType::UInt32 => TensorType::U32,
+        DataType::Int32 => TensorType::I32,
+        DataType::Int64 => TensorType::I64,
+        DataType::Float16 => TensorType::F16,
+        DataType::Float32 => TensorType::F32,
+        other => unreachable!("no column is of {other}"),
     }
 }
 
 /// The length, and the JSON padded to eight bytes.
-fn header(layout: &ExportLayout, tensors: Vec<(String, TensorInfo)>) -> Vec<u8> {
-    let mut metadata: HashMap<String, String> = layout.metadata.iter().cloned().collect();
-    if !layout.sources.is_empty() {
-        let sources = serde_json::to_string(&layout.sources).expect("strings become JSON");
-        metadata.insert("frostbert.sources".into(), sources);
-    }
-    let metadata = Metadata::new(Some(metadata), tensors).expect("tensors stand side by side");
-    let mut json = serde_json::to_vec(&metadata).expect("plain fields become JSON");
+fn header(table: &ExportTable, tensors: &[(String, TensorInfo)]) -> Vec<u8> {
+    // In the order of their names, so that an export has the same bytes every time.
+    let metadata: BTreeMap<&String, &String> = table.schema.metadata().iter().collect();
+    let metadata = ("__metadata__".to_string(), json!(metadata));
+    let tensors = tensors.iter().map(|(name, info)| (name.clone(), json!(info)));
+    let header: Map<String, Value> = std::iter::once(metadata).chain(tensors).collect();
+    let mut json = serde_json::to_vec(&header).expect("plain fields become JSON");
     while !json.len().is_multiple_of(8) {
         json.push(b' ');
     }
