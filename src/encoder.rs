@@ -49,8 +49,9 @@ use gpus::Gpus;
 use proof::Proof;
 use provider::Provider;
 use runtime::Runtime;
-use session::SessionOptions;
+use session::{SessionOptions, TokenBatch};
 use windows::Overflow;
+use worker::{Computed, run_batches};
 
 use crate::error::{Error, Result};
 
@@ -175,6 +176,37 @@ impl Encoder {
     /// others do something else.
     pub fn workers(&mut self) -> (&mut [Worker], Option<&mut Worker>) {
         (&mut self.workers, self.reference.as_mut())
+    }
+
+    /// Runs the batches of `jobs` on all workers: each takes the next job as soon as it is free, and hands what it
+    /// computed to `finish`. Jobs are taken in their order and may be finished in another. After a failure no further job
+    /// is begun.
+    ///
+    /// # Errors
+    /// The error of the first job in their order that failed: that of `jobs` itself, of ONNX Runtime, or of `finish`.
+    pub fn run_batches<J: Send>(
+        &mut self,
+        jobs: impl Iterator<Item = Result<J>> + Send,
+        batch_of: impl Fn(&J) -> &TokenBatch + Sync,
+        finish: impl Fn(J, Computed) -> Result<()> + Sync,
+    ) -> Result<()> {
+        run_batches(&mut self.workers, jobs, batch_of, finish)
+    }
+
+    /// Runs a batch on every worker, all at once: the first run of a session allocates.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails.
+    pub fn warm_up(&mut self, batch: &TokenBatch) -> Result<()> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .workers
+                .iter_mut()
+                .map(|worker| scope.spawn(|| worker.compute(batch).map(drop)))
+                .collect();
+            let mut joined = threads.into_iter().map(|thread| thread.join());
+            joined.try_for_each(|result| result.expect("a worker that panics is a bug"))
+        })
     }
 
     /// Compares the states of every GPU with the CPU's.

@@ -1,7 +1,9 @@
 //! The model on the device that was asked for: whether it loads, whether its states are numbers, how fast it is.
 
 use std::{
+    iter,
     path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -11,7 +13,7 @@ use serde::Serialize;
 use crate::{
     doctor::{DoctorRequest, Problem},
     encoder::{
-        Encoder, EncoderSettings, Request, Worker,
+        Encoder, EncoderSettings, Request,
         checkpoint::Checkpoint,
         device::{self, Device, Precision},
         runtime::Runtime,
@@ -146,28 +148,18 @@ fn tokens_per_second(encoder: &mut Encoder, checkpoint: &Checkpoint) -> Result<f
     let batch = TokenBatch::new(std::iter::repeat_n((&ids[..], &[][..]), n_texts));
     let states = [StateId { kind: StateKind::Pooled(Pooling::Mean), layer: config.layers }];
     let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
-    let run = |worker: &mut Worker| worker.run(&batch, request, |_| "the test batch".into());
-    let (workers, _) = encoder.workers();
-    // The first run of a session allocates.
-    for worker in workers.iter_mut() {
-        run(worker)?;
-    }
+    encoder.warm_up(&batch)?;
     let start = Instant::now();
-    let trial = |worker: &mut Worker| -> Result<u64> {
-        let mut n_batches = 0;
-        while start.elapsed() < TRIAL {
-            run(worker)?;
-            n_batches += 1;
-        }
-        Ok(n_batches)
-    };
-    let n_batches = std::thread::scope(|scope| {
-        let trial = &trial;
-        let threads: Vec<_> =
-            workers.iter_mut().map(|worker| scope.spawn(move || trial(worker))).collect();
-        let counts = threads.into_iter().map(|thread| thread.join());
-        let counts = counts.map(|count| count.expect("a worker that panics is a bug"));
-        counts.sum::<Result<u64>>()
-    })?;
+    let n_batches = AtomicU64::new(0);
+    encoder.run_batches(
+        iter::from_fn(|| (start.elapsed() < TRIAL).then_some(Ok(&batch))),
+        |batch| batch,
+        |_, computed| {
+            computed.finish(request, |_| "the test batch".into())?;
+            n_batches.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        },
+    )?;
+    let n_batches = n_batches.into_inner();
     Ok((n_batches * batch.tokens()) as f64 / start.elapsed().as_secs_f64())
 }

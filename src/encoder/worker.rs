@@ -1,6 +1,10 @@
 //! One session and what it makes of a batch: states, pooled and in the type that is stored.
 
-use std::thread;
+use std::{
+    iter,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use crossbeam_channel::bounded;
 use frostbert_cache::states::{BatchStates, Dtype, Pooling, StateId, StateKind, StateValues};
@@ -135,6 +139,56 @@ impl Worker {
             drop(sender);
         });
     }
+}
+
+/// Runs the batches of `jobs` on some workers: each takes the next job as soon as it is free, and hands what it computed
+/// to `finish`. Jobs are taken in their order and may be finished in another. After a failure no further job is begun.
+///
+/// # Errors
+/// The error of the first job in their order that failed: that of `jobs` itself, of ONNX Runtime, or of `finish`.
+pub(crate) fn run_batches<J: Send>(
+    workers: &mut [Worker],
+    jobs: impl Iterator<Item = Result<J>> + Send,
+    batch_of: impl Fn(&J) -> &TokenBatch + Sync,
+    finish: impl Fn(J, Computed) -> Result<()> + Sync,
+) -> Result<()> {
+    let jobs = Mutex::new(jobs.enumerate());
+    let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    let fail = |number: usize, error: Error| {
+        let mut failure = locked(&failure);
+        if failure.as_ref().is_none_or(|(first, _)| number < *first) {
+            *failure = Some((number, error));
+        }
+    };
+    let next = || {
+        let mut jobs = locked(&jobs);
+        if locked(&failure).is_some() {
+            return None;
+        }
+        let (number, job) = jobs.next()?;
+        job.map_err(|error| fail(number, error)).ok().map(|job| (number, job))
+    };
+    let work = |worker: &mut Worker| {
+        worker.run_all(
+            iter::from_fn(next),
+            |(_, job)| batch_of(job),
+            |(number, job), computed| {
+                let finished = computed.and_then(|computed| finish(job, computed));
+                finished.map_err(|error| fail(number, error)).is_ok()
+            },
+        );
+    };
+    thread::scope(|scope| {
+        for worker in workers {
+            scope.spawn(|| work(worker));
+        }
+    });
+    let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failure.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a session made of a batch, still in its own type: the second half of [`Worker::run`] is for any thread.

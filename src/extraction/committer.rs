@@ -159,6 +159,7 @@ impl<'a> Committer<'a> {
     }
 }
 
-fn thread_ended() -> Error {
+/// What to say where a thread ended early.
+pub(crate) fn thread_ended() -> Error {
     Error::Encoder { action: "finish", reason: "a worker thread ended before its work did".into() }
 }

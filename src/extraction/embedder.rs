@@ -1,9 +1,6 @@
 //! Embeds texts in memory, without a cache: new texts to predict for, queries.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Mutex, PoisonError};
 
 use frostbert_cache::{
     shard::{OpenShard, ShardLayout, StateRows, WindowPlace},
@@ -14,7 +11,7 @@ use frostbert_cache::{
 use crate::{
     config::settings::ExtractionSettings,
     encoder::{
-        Encoder, EncoderSettings, Request, Worker,
+        Encoder, EncoderSettings, Request,
         checkpoint::Checkpoint,
         plan::plan_batches,
         runtime::Runtime,
@@ -110,33 +107,27 @@ impl TextEncoder {
         let dtype = self.settings.dtype;
         let shard = OpenShard::new(layout, &self.states, self.hidden, dtype);
         let shard = Mutex::new(shard);
-        let next = AtomicUsize::new(0);
         let states = &self.states;
-        let encode_some = |worker: &mut Worker| -> Result<()> {
-            while let Some(rows) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let places: Vec<WindowPlace> =
-                    rows.iter().map(|row| windows[*row as usize]).collect();
-                let (batch, words) = batch_of(&encodings, &places, stores_words);
+        let jobs = batches.iter().map(|rows| {
+            let places: Vec<WindowPlace> = rows.iter().map(|row| windows[*row as usize]).collect();
+            let (batch, words) = batch_of(&encodings, &places, stores_words);
+            Ok((places, batch, words))
+        });
+        self.encoder.run_batches(
+            jobs,
+            |(_, batch, _)| batch,
+            |(places, _, words), computed| {
                 let request = Request { states, dtype, stored: dtype, words: &words };
                 let name = |row: usize| {
                     let input = &inputs[places[row].0 as usize];
                     format!("the text `{}`", name_of(input))
                 };
-                let states = worker.run(&batch, request, name)?;
+                let states = computed.finish(request, name)?;
                 let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
                 shard.place(&places, &states);
-            }
-            Ok(())
-        };
-        std::thread::scope(|scope| {
-            let workers = self.encoder.workers().0.iter_mut();
-            let threads: Vec<_> =
-                workers.map(|worker| scope.spawn(|| encode_some(worker))).collect();
-            let joined = threads.into_iter().map(|thread| thread.join());
-            joined
-                .map(|result| result.expect("a worker that panics is a bug"))
-                .try_for_each(|result| result)
-        })?;
+                Ok(())
+            },
+        )?;
         let shard = shard.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(EncodedTexts {
             layout: shard.layout().clone(),

@@ -2,7 +2,10 @@
 
 mod logged;
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    slice,
+};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use frostbert_cache::{
@@ -20,12 +23,15 @@ use frostbert_cache::{
 use crate::{
     data::Source,
     encoder::{
-        Encoder, Request, Worker, plan::plan_batches, session::TokenBatch, windows::Encoding,
-        worker::Computed,
+        Encoder, Request, Worker,
+        plan::plan_batches,
+        session::TokenBatch,
+        windows::Encoding,
+        worker::{Computed, run_batches},
     },
     error::Result,
     extraction::{
-        committer::{Committer, shards_at_once},
+        committer::{Committer, shards_at_once, thread_ended},
         parity,
         spool::{Spool, SpooledDocument},
     },
@@ -151,18 +157,14 @@ impl ExtractionJob<'_> {
                 Some(worker) => {
                     let (sender, samples) = bounded(QUEUE_PER_WORKER);
                     let results = result_sender.clone();
-                    scope.spawn(move || self.work(worker, &samples, &results));
+                    scope.spawn(move || self.work(slice::from_mut(worker), samples, &results));
                     sender
                 }
             };
             let logged = result_sender.clone();
             scope.spawn(move || self.feed(&batch_sender, &sample_sender, logs, &logged));
-            for worker in workers {
-                let (batches, results) = (batches.clone(), result_sender.clone());
-                scope.spawn(move || self.work(worker, &batches, &results));
-            }
-            // Only the threads hold these ends now: when they stop, whoever waits for them stops too.
-            drop((batches, result_sender));
+            // Only the threads hold the ends of the queues: when they stop, whoever waits for them stops too.
+            scope.spawn(move || self.work(workers, batches, &result_sender));
             let write = move |number, place, filling| self.write(number, place, filling, computer);
             let committer = Committer::new(self.plan, writer, scope, at_once, logs, write);
             self.place_all(results, committer, logs, progress)
@@ -286,29 +288,26 @@ impl ExtractionJob<'_> {
         layout
     }
 
+    /// Encodes batches as they come and sends them on; an error is the last that is sent.
     fn work(
         &self,
-        worker: &mut Worker,
-        batches: &Receiver<Result<PlannedBatch>>,
+        workers: &mut [Worker],
+        batches: Receiver<Result<PlannedBatch>>,
         results: &Sender<Result<EncodedBatch>>,
     ) {
-        let planned = batches.iter().map_while(|planned| match planned {
-            Ok(planned) => Some(planned),
-            Err(error) => {
-                // Nobody listening means that another error goes first.
-                let _ = results.send(Err(error));
-                None
-            }
-        });
-        worker.run_all(
-            planned,
+        let worked = run_batches(
+            workers,
+            batches.into_iter(),
             |planned| &planned.batch,
             |planned, computed| {
-                let encoded = computed.and_then(|computed| self.finish(planned, computed));
-                let failed = encoded.is_err();
-                results.send(encoded).is_ok() && !failed
+                let encoded = self.finish(planned, computed)?;
+                // Nobody listening means that another error goes first.
+                results.send(Ok(encoded)).map_err(|_| thread_ended())
             },
         );
+        if let Err(error) = worked {
+            let _ = results.send(Err(error));
+        }
     }
 
     /// The states of a batch that was computed, as they are stored.

@@ -1,6 +1,6 @@
 //! What an extraction will take, said before it begins: documents, tokens, bytes, disk and time.
 
-use std::{path::Path, time::Instant};
+use std::{iter, path::Path, time::Instant};
 
 use frostbert_cache::{
     durable::free_bytes, plan::ExtractionPlan, progress::Progress, states::StateKind,
@@ -8,7 +8,7 @@ use frostbert_cache::{
 };
 
 use crate::{
-    encoder::{Encoder, Request, Worker, plan::plan_batches, session::TokenBatch},
+    encoder::{Encoder, plan::plan_batches, session::TokenBatch},
     error::{Error, Result},
     extraction::{encode::ExtractionJob, machine::Machine},
 };
@@ -141,7 +141,7 @@ fn bytes_of(plan: &ExtractionPlan, row_bytes: usize, words: impl Fn(usize) -> u6
         .sum()
 }
 
-/// Real tokens per second of all workers together, each running the same few batches.
+/// Real tokens per second of all workers together, of as many rounds of the same few batches as there are workers.
 fn warm_up(job: &ExtractionJob<'_>, encoder: &mut Encoder) -> Result<f64> {
     let documents = job.spool.documents();
     // Spread over the keys, which are hashes: a fair sample of lengths.
@@ -166,29 +166,11 @@ fn warm_up(job: &ExtractionJob<'_>, encoder: &mut Encoder) -> Result<f64> {
             }))
         })
         .collect();
-    let request = Request { states: &[], dtype: job.dtype, stored: job.dtype, words: &[] };
-    let (workers, _) = encoder.workers();
-    let n_workers = workers.len();
-    let run = |batches: &[TokenBatch], workers: &mut [Worker]| -> Result<()> {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = workers
-                .iter_mut()
-                .map(|worker| {
-                    scope.spawn(move || {
-                        batches.iter().try_for_each(|batch| {
-                            worker.run(batch, request, |_| String::new()).map(drop)
-                        })
-                    })
-                })
-                .collect();
-            let mut joined = threads.into_iter().map(|thread| thread.join());
-            joined.try_for_each(|result| result.expect("a worker that panics is a bug"))
-        })
-    };
-    // The first run of a session allocates.
-    run(&batches[..1], workers)?;
+    encoder.warm_up(&batches[0])?;
+    let n_workers = encoder.workers().0.len();
+    let repeated = iter::repeat_n(&batches, n_workers).flatten();
     let start = Instant::now();
-    run(&batches, workers)?;
+    encoder.run_batches(repeated.map(Ok), |batch| batch, |_, _| Ok(()))?;
     let all = lengths.iter().map(|length| f64::from(*length)).sum::<f64>() * n_workers as f64;
     Ok(all / start.elapsed().as_secs_f64())
 }
