@@ -6,6 +6,7 @@ pub(crate) mod embedder;
 pub(crate) mod encode;
 pub mod export;
 pub mod extract;
+pub(crate) mod filling_shard;
 pub(crate) mod forecast;
 pub mod gc;
 pub(crate) mod inputs;

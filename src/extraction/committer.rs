@@ -18,7 +18,7 @@ use frostbert_cache::{
 use crate::{
     encoder::device::Devices,
     error::{Error, Result},
-    extraction::encode::FillingShard,
+    extraction::filling_shard::FillingShard,
 };
 
 /// Shards in writing at once, and so the most that are complete and not committed: what a full disk or a kill can cost, and

@@ -9,7 +9,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use frostbert_cache::{
-    batch_log::{BatchLog, BatchLogs},
+    batch_log::BatchLogs,
     fingerprint::Key,
     manifest::Origin,
     plan::ExtractionPlan,
@@ -32,6 +32,7 @@ use crate::{
     error::Result,
     extraction::{
         committer::{Committer, shards_at_once, thread_ended},
+        filling_shard::FillingShard,
         parity,
         spool::{Spool, SpooledDocument},
     },
@@ -80,22 +81,6 @@ struct EncodedBatch {
     tokens: u64,
     padded_tokens: u64,
     states: Vec<BatchStates>,
-}
-
-/// A shard that is being filled, and its parity sample.
-pub(crate) struct FillingShard {
-    shard: OpenShard,
-    sample: OpenShard,
-    /// The documents of the sample, as rows of the shard.
-    sampled: Vec<usize>,
-    /// Where its batches are kept until it is complete; on a CPU only.
-    log: Option<BatchLog>,
-}
-
-impl FillingShard {
-    fn is_complete(&self) -> bool {
-        self.shard.is_complete() && self.sample.is_complete()
-    }
 }
 
 /// An extraction: its plan, and what it works on.

@@ -13,14 +13,12 @@ use std::{
 
 use crate::{
     durable::{free_bytes, remove_file, through_no_link},
-    error::{Error, Result},
+    error::Result,
     fingerprint,
+    names::BATCH_LOG_PREFIX,
     plan::{ExtractionPlan, PlannedShard, SHARD_STATE_BYTES},
     states::{BatchStates, StateId, StateValues},
 };
-
-/// What the name of a log begins with.
-const PREFIX: &str = "tmp-batches-";
 
 /// Bytes of a record's checksum.
 const CHECKSUM_BYTES: usize = 32;
@@ -48,7 +46,7 @@ impl BatchLogs {
         let decided = serde_json::to_vec(&(&plan.settings, planned, &self.context));
         let decided = decided.expect("plain fields become JSON");
         let name = fingerprint::hash_bytes(&decided).short();
-        self.folder.join(format!("{PREFIX}{name}"))
+        self.folder.join(format!("{BATCH_LOG_PREFIX}{name}"))
     }
 
     /// The batches of a shard that an earlier process encoded, by their numbers.
@@ -97,26 +95,6 @@ impl BatchLogs {
     pub fn remove(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> Result<()> {
         remove_file(&self.path(plan, planned))
     }
-}
-
-/// Removes the logs of every extraction from a cache folder.
-///
-/// # Errors
-/// When the folder cannot be listed, or a file not be removed.
-pub(crate) fn remove_all(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let entry = entry.map_err(Error::io("list", folder))?;
-        let name = entry.file_name();
-        let digits = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        let is_log = digits.is_some_and(|digits| {
-            digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
-        });
-        if is_log && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(Error::io("remove", path))?;
-        }
-    }
-    Ok(())
 }
 
 /// The log of one shard.
@@ -284,7 +262,7 @@ mod tests {
         assert!(logs.read(&plan, &shard).is_empty());
         logs.append_to(&plan, &shard).unwrap();
         fs::write(folder.path().join("tmp-batches-notes"), "mine").unwrap();
-        remove_all(folder.path()).unwrap();
+        crate::leftovers::remove_batch_logs(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -10,11 +10,9 @@ use crate::{
     durable::remove_file,
     error::{Error, Result},
     manifest::{MANIFEST, Manifest, shard_number},
+    names::{self, BATCH_LOG_PREFIX, LOCK_FILE},
     plan::is_plan,
-    state_file,
     states::StateId,
-    tables,
-    writer::LOCK,
 };
 
 /// What is being written has this before its name.
@@ -43,13 +41,33 @@ pub(crate) fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()>
     Ok(())
 }
 
+/// Removes the logs of every extraction from a cache folder.
+///
+/// # Errors
+/// When the folder cannot be listed, or a file not be removed.
+pub(crate) fn remove_batch_logs(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        let name = entry.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_prefix(BATCH_LOG_PREFIX));
+        let is_log = digits.is_some_and(|digits| {
+            digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        });
+        if is_log && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(Error::io("remove", path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a cache of which nothing is left: its files and, where nobody put anything else into it, its folder.
 ///
 /// # Errors
 /// When the disk refuses.
 pub(crate) fn remove_cache(folder: &Path) -> Result<()> {
     // The lock last: it is held until then.
-    for name in [MANIFEST, LOCK] {
+    for name in [MANIFEST, LOCK_FILE] {
         remove_file(&folder.join(name))?;
     }
     remove_folder(folder)
@@ -85,8 +103,8 @@ fn is_leftover(name: &str) -> bool {
 /// Whether this program gives the name to a file of a shard.
 fn is_of_a_shard(name: &str) -> bool {
     let name = name.strip_prefix(ASIDE).unwrap_or(name);
-    let is_state = |state: StateId| state_file::name_of(state) == name;
-    [tables::DOCUMENTS, tables::TOKENS, tables::WORDS].contains(&name)
+    let is_state = |state: StateId| names::state_file_name(state) == name;
+    [names::DOCUMENTS_FILE, names::TOKENS_FILE, names::WORDS_FILE].contains(&name)
         || name.strip_suffix(".parquet").and_then(|state| state.parse().ok()).is_some_and(is_state)
 }
 

@@ -59,6 +59,7 @@ pub mod index;
 mod leftovers;
 pub mod manifest;
 pub mod mmap;
+mod names;
 pub mod plan;
 pub mod progress;
 pub mod reader;

@@ -14,11 +14,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    batch_log,
     durable::write_file,
     error::{Error, Result},
     fingerprint::{self, Digest, Key},
     index::DocumentIndex,
+    leftovers,
     manifest::{Manifest, ShardEntry, shard_name},
     states::{StateId, StateKind},
 };
@@ -346,7 +346,7 @@ impl ExtractionPlan {
     /// # Errors
     /// When a file cannot be removed.
     pub fn clear(folder: &Path) -> Result<()> {
-        batch_log::remove_all(folder)?;
+        leftovers::remove_batch_logs(folder)?;
         ExtractionPlan::remove(folder)
     }
 

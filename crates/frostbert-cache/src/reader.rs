@@ -11,6 +11,7 @@ use crate::{
     in_use::Reading,
     index::{DocumentIndex, Location},
     manifest::{Manifest, ShardEntry, no_cache},
+    names,
     shard::{DocumentTable, ShardLayout},
     state_file::StateFile,
     states::{Alignment, StateId, StateKind},
@@ -111,12 +112,12 @@ impl CacheReader {
         let entry = self.shard(shard);
         let has = |name: &str| entry.files.iter().any(|file| file.name == name);
         let documents = self.read_documents(shard)?;
-        let alignment = if has(tables::TOKENS) {
+        let alignment = if has(names::TOKENS_FILE) {
             tables::read_tokens(&self.folder, entry, &documents)?
         } else {
             Alignment::default()
         };
-        let (words, word_start) = if has(tables::WORDS) {
+        let (words, word_start) = if has(names::WORDS_FILE) {
             tables::read_words(&self.folder, entry, &documents)?
         } else {
             (Vec::new(), Vec::new())

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     file::damage,
     manifest::{FileEntry, Manifest, Origin, ShardEntry},
+    names,
     shard::{DocumentTable, OpenShard, ShardLayout, StateRows},
     state_file::{self, StateMetadata},
     states::StateKind,
@@ -43,7 +44,7 @@ impl ShardPlace {
         };
         if tables::read_documents(&self.folder, entry)? != layout.documents {
             return Err(damage(
-                &self.folder.join(&self.name).join(tables::DOCUMENTS),
+                &self.folder.join(&self.name).join(names::DOCUMENTS_FILE),
                 "the windows that the tokenizer gives now",
                 "others".into(),
             ));
@@ -154,10 +155,10 @@ fn write_states(
         let rows = rows?;
         let mut known = present.iter().chain(&files);
         match rows.state.kind {
-            StateKind::Tokens if known.all(|file| file.name != tables::TOKENS) => {
+            StateKind::Tokens if known.all(|file| file.name != names::TOKENS_FILE) => {
                 files.push(tables::write_tokens(aside, layout)?);
             }
-            StateKind::Words if known.all(|file| file.name != tables::WORDS) => {
+            StateKind::Words if known.all(|file| file.name != names::WORDS_FILE) => {
                 files.push(tables::write_words(aside, layout)?);
             }
             _ => {}

@@ -25,6 +25,7 @@ use crate::{
     fence::fenced_or,
     file::{checked_bytes, damage, write_with},
     manifest::{FileEntry, Manifest, ShardEntry},
+    names::state_file_name,
     shard::StateRows,
     states::{Dtype, StateId, StateKind},
     wording::{counted, shorten},
@@ -35,11 +36,6 @@ const PAGE_BYTES: usize = 128 * 1024;
 
 /// Size of a row group.
 const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
-
-/// The file of a state, as `mean-L06.parquet`.
-pub(crate) fn name_of(state: StateId) -> String {
-    format!("{state}.parquet")
-}
 
 /// What stands in the key-value metadata of a state's file.
 #[derive(Clone, Debug)]
@@ -88,7 +84,7 @@ pub(crate) fn write_state(
         let columns = vec![Arc::new(column)];
         Type::group_type_builder("schema").with_fields(columns).build()
     });
-    write_with(folder, &name_of(state), |sink| {
+    write_with(folder, &state_file_name(state), |sink| {
         let mut writer = SerializedFileWriter::new(sink, Arc::new(schema?), properties)?;
         for rows in bytes.chunks(rows_of_group * row_bytes) {
             let mut group = writer.next_row_group()?;
@@ -138,9 +134,9 @@ fn pairs_in(reader: &SerializedFileReader<Bytes>) -> Vec<(&str, String)> {
 /// # Errors
 /// [`crate::error::Error::Damage`] when the file is not what the manifest says, or notes none.
 pub(crate) fn hidden_of(folder: &Path, entry: &ShardEntry, state: StateId) -> Result<usize> {
-    let path = folder.join(&entry.name).join(name_of(state));
+    let path = folder.join(&entry.name).join(state_file_name(state));
     let damaged = |got: String| damage(&path, "a Parquet file of states", got);
-    let reader = read_footer(&path, checked_bytes(folder, entry, &name_of(state))?)?;
+    let reader = read_footer(&path, checked_bytes(folder, entry, &state_file_name(state))?)?;
     let mut pairs = pairs_in(&reader).into_iter();
     let hidden = pairs.find(|(key, _)| *key == HIDDEN);
     hidden
@@ -184,7 +180,7 @@ impl StateFile {
         entry: &ShardEntry,
         state: StateId,
     ) -> Result<StateFile> {
-        let name = name_of(state);
+        let name = state_file_name(state);
         let path = folder.join(&entry.name).join(&name);
         let bytes = checked_bytes(folder, entry, &name)?;
         let row_bytes = manifest.hidden * manifest.dtype.size_bytes();

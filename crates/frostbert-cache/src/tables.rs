@@ -22,19 +22,11 @@ use crate::{
     file::{NamedColumns, checked_bytes, damage, read_file, write_table},
     fingerprint::Key,
     manifest::{FileEntry, ShardEntry},
+    names::{DOCUMENTS_FILE, TOKENS_FILE, WORDS_FILE},
     shard::{DocumentTable, ShardLayout},
     states::{Alignment, WordPlace},
     wording::counted,
 };
-
-/// The table of documents, one row per window.
-pub(crate) const DOCUMENTS: &str = "docs.parquet";
-
-/// Where each token row stands.
-pub(crate) const TOKENS: &str = "tokens.parquet";
-
-/// Where each word row stands.
-pub(crate) const WORDS: &str = "words.parquet";
 
 /// Writes docs.parquet, one row per window.
 ///
@@ -67,7 +59,7 @@ pub(crate) fn write_documents(folder: &Path, table: &DocumentTable) -> Result<Fi
         ("truncated", Arc::new(BooleanArray::from_iter(truncated))),
         ("token_start", column::<UInt64Type>(windows().map(|(_, window, _)| tokens(window).start))),
     ];
-    write_table(folder, DOCUMENTS, columns, properties())
+    write_table(folder, DOCUMENTS_FILE, columns, properties())
 }
 
 /// Writes tokens.parquet, one row per token row.
@@ -75,7 +67,7 @@ pub(crate) fn write_documents(folder: &Path, table: &DocumentTable) -> Result<Fi
 /// # Errors
 /// When the disk refuses.
 pub(crate) fn write_tokens(folder: &Path, layout: &ShardLayout) -> Result<FileEntry> {
-    write_table(folder, TOKENS, token_columns(layout), properties())
+    write_table(folder, TOKENS_FILE, token_columns(layout), properties())
 }
 
 /// Where each token row stands, the row of its document first.
@@ -110,7 +102,7 @@ pub(crate) fn token_columns(layout: &ShardLayout) -> NamedColumns {
 /// # Errors
 /// When the disk refuses.
 pub(crate) fn write_words(folder: &Path, layout: &ShardLayout) -> Result<FileEntry> {
-    write_table(folder, WORDS, word_columns(layout), properties())
+    write_table(folder, WORDS_FILE, word_columns(layout), properties())
 }
 
 /// Where each word row stands, the row of its document first.
@@ -154,7 +146,7 @@ pub(crate) fn read_documents(folder: &Path, entry: &ShardEntry) -> Result<Docume
     let (expected, got) = (DocumentCounts::of_entry(entry), DocumentCounts::of_table(&table));
     if got != expected {
         return Err(damage(
-            &folder.join(&entry.name).join(DOCUMENTS),
+            &folder.join(&entry.name).join(DOCUMENTS_FILE),
             &format!(
                 "{} documents, {} windows, {} tokens",
                 expected.documents, expected.windows, expected.tokens
@@ -194,7 +186,7 @@ impl DocumentCounts {
 pub(crate) fn read_documents_uncounted(folder: &Path, entry: &ShardEntry) -> Result<DocumentTable> {
     let mut table = DocumentTable::default();
     let mut windows: Vec<u32> = Vec::new();
-    each_batch(folder, entry, DOCUMENTS, |batch| {
+    each_batch(folder, entry, DOCUMENTS_FILE, |batch| {
         let keys = batch.column_by_name("key")?.as_fixed_size_binary_opt()?;
         let truncated = batch.column_by_name("truncated")?.as_boolean_opt()?;
         let n_tokens = values::<UInt32Type>(batch, "n_tokens")?;
@@ -210,7 +202,7 @@ pub(crate) fn read_documents_uncounted(folder: &Path, entry: &ShardEntry) -> Res
     })?;
     if !windows.is_empty() {
         return Err(damage(
-            &folder.join(&entry.name).join(DOCUMENTS),
+            &folder.join(&entry.name).join(DOCUMENTS_FILE),
             "the rows of all windows of the last document",
             counted(windows.len(), "row"),
         ));
@@ -228,7 +220,7 @@ pub(crate) fn read_tokens(
     documents: &DocumentTable,
 ) -> Result<Alignment> {
     let mut alignment = Alignment::default();
-    each_batch(folder, entry, TOKENS, |batch| {
+    each_batch(folder, entry, TOKENS_FILE, |batch| {
         alignment.token_ids.extend(values::<UInt32Type>(batch, "token_id")?);
         alignment.words.extend(values::<Int32Type>(batch, "word")?);
         alignment.char_starts.extend(values::<UInt32Type>(batch, "char_start")?);
@@ -239,7 +231,7 @@ pub(crate) fn read_tokens(
     let n_rows = alignment.token_ids.len() as u64;
     if n_rows != documents.n_tokens() {
         return Err(damage(
-            &folder.join(&entry.name).join(TOKENS),
+            &folder.join(&entry.name).join(TOKENS_FILE),
             &counted(documents.n_tokens(), "row"),
             n_rows.to_string(),
         ));
@@ -260,7 +252,7 @@ pub(crate) fn read_words(
     let mut word_start = vec![0; documents.len() + 1];
     let mut last = 0;
     let mut stranger = None;
-    each_batch(folder, entry, WORDS, |batch| {
+    each_batch(folder, entry, WORDS_FILE, |batch| {
         let document = values::<UInt32Type>(batch, "doc")?;
         let sequence = values::<UInt8Type>(batch, "sequence")?;
         let word = values::<Int32Type>(batch, "word")?;
@@ -290,7 +282,7 @@ pub(crate) fn read_words(
     })?;
     if let Some((document, window, position)) = stranger {
         return Err(damage(
-            &folder.join(&entry.name).join(WORDS),
+            &folder.join(&entry.name).join(WORDS_FILE),
             "words in the order of the shard's documents, each at a token of one",
             format!("token {position} of window {window} of document {document}"),
         ));
@@ -306,8 +298,8 @@ pub(crate) fn read_words(
 /// # Errors
 /// As it says; when the table is damaged.
 pub(crate) fn require_words(folder: &Path, entry: &ShardEntry, n_rows: usize) -> Result<()> {
-    let path = folder.join(&entry.name).join(WORDS);
-    let bytes = checked_bytes(folder, entry, WORDS)?;
+    let path = folder.join(&entry.name).join(WORDS_FILE);
+    let bytes = checked_bytes(folder, entry, WORDS_FILE)?;
     let reader = fenced_or(|| SerializedFileReader::new(bytes), ParquetError::General)
         .map_err(|error| damage(&path, "a Parquet file", error.to_string()))?;
     let got = reader.metadata().file_metadata().num_rows();

@@ -9,6 +9,7 @@ use crate::{
     index::DocumentIndex,
     leftovers::remove_leftovers,
     manifest::{MANIFEST, Manifest, ShardEntry},
+    names,
     state_file::{self, StateFile},
     states::StateKind,
     tables::{self, DocumentCounts},
@@ -45,18 +46,20 @@ pub fn damaged_files(folder: &Path, manifest: &Manifest) -> Vec<PathBuf> {
 fn damaged_in<'m>(folder: &Path, manifest: &'m Manifest, shard: usize) -> Vec<&'m str> {
     let entry = &manifest.shards[shard];
     let documents = tables::read_documents(folder, entry).ok();
-    let has_words = entry.files.iter().any(|file| file.name == tables::WORDS);
+    let has_words = entry.files.iter().any(|file| file.name == names::WORDS_FILE);
     let words = documents
         .as_ref()
         .filter(|_| has_words)
         .and_then(|documents| tables::read_words(folder, entry, documents).ok());
     let is_whole = |name: &str| match (name, &documents) {
-        (tables::DOCUMENTS, documents) => documents.is_some(),
-        (tables::TOKENS, Some(documents)) => tables::read_tokens(folder, entry, documents).is_ok(),
-        (tables::WORDS, Some(_)) => words.is_some(),
+        (names::DOCUMENTS_FILE, documents) => documents.is_some(),
+        (names::TOKENS_FILE, Some(documents)) => {
+            tables::read_tokens(folder, entry, documents).is_ok()
+        }
+        (names::WORDS_FILE, Some(_)) => words.is_some(),
         (name, Some(_)) => {
             let mut states = entry.states();
-            let state = states.find(|state| state_file::name_of(*state) == name);
+            let state = states.find(|state| names::state_file_name(*state) == name);
             let file = state.and_then(|state| StateFile::open(folder, manifest, entry, state).ok());
             let is_of_words = state.is_some_and(|state| state.kind == StateKind::Words);
             let n_words = words.as_ref().map(|(words, _)| words.len());

@@ -13,6 +13,7 @@ use crate::{
     index::DocumentIndex,
     leftovers::remove_leftovers,
     manifest::{Manifest, refuse_orphans},
+    names::LOCK_FILE,
     plan::PlannedShard,
     staging::{ShardPlace, WrittenShard},
     state_file::StateMetadata,
@@ -165,7 +166,7 @@ impl Drop for WriterLock {
 /// [`Error::Busy`] when another process holds it; [`Error::Damage`] where the lock is a link, or holds something
 /// else than the number of a process.
 pub(crate) fn take_lock(folder: &Path) -> Result<WriterLock> {
-    let path = folder.join(LOCK);
+    let path = folder.join(LOCK_FILE);
     let mut file = open_lock(&path)?;
     match file.try_lock() {
         Ok(()) => {}
@@ -186,9 +187,6 @@ pub(crate) fn take_lock(folder: &Path) -> Result<WriterLock> {
     writeln!(file, "{}", std::process::id()).map_err(Error::io("write", &path))?;
     Ok(WriterLock(file))
 }
-
-/// The lock's file in the cache folder.
-pub(crate) const LOCK: &str = "writer.lock";
 
 /// The number of a process, and a line feed, are shorter.
 const MOST_LOCK_BYTES: u64 = 32;

@@ -25,9 +25,10 @@ use crate::{
     file::{NamedColumns, damage},
     fingerprint::Key,
     index::Location,
+    names::state_file_name,
     reader::{CacheReader, by_shard, rows_of},
     shard::ShardLayout,
-    state_file::{StateFile, name_of},
+    state_file::StateFile,
     states::{Dtype, StateId, StateKind},
     tables::{token_columns, word_columns},
 };
@@ -124,7 +125,7 @@ impl<'a> OpenShards<'a> {
                 if file.n_rows() != expected {
                     let path = cache.folder().join(&cache.shard(shard).name);
                     return Err(damage(
-                        &path.join(name_of(state)),
+                        &path.join(state_file_name(state)),
                         &format!("{expected} rows"),
                         file.n_rows().to_string(),
                     ));

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use super::{Manifest, ShardEntry, shard_number};
 use crate::{
     fingerprint::{self, Digest},
-    state_file,
+    names,
     states::{StateId, StateKind},
-    tables,
 };
 
 /// What should stand in a manifest, and what does.
@@ -112,10 +111,12 @@ pub(super) fn shard(entry: &ShardEntry) -> Checked {
         let got = format!("{state} twice in {name}");
         require(states.insert(state), "each state once in a shard", got)?;
     }
-    let mut expected = BTreeSet::from([tables::DOCUMENTS.to_string()]);
-    expected.extend(states.iter().copied().map(state_file::name_of));
+    let mut expected = BTreeSet::from([names::DOCUMENTS_FILE.to_string()]);
+    expected.extend(states.iter().copied().map(names::state_file_name));
     let holds = |kind: StateKind| states.iter().any(|state: &StateId| state.kind == kind);
-    for (kind, table) in [(StateKind::Tokens, tables::TOKENS), (StateKind::Words, tables::WORDS)] {
+    for (kind, table) in
+        [(StateKind::Tokens, names::TOKENS_FILE), (StateKind::Words, names::WORDS_FILE)]
+    {
         expected.extend(holds(kind).then(|| table.to_string()));
     }
     let got: BTreeSet<&String> = entry.files.iter().map(|file| &file.name).collect();

@@ -1,0 +1,23 @@
+//! The names of the files of a cache.
+
+use crate::states::StateId;
+
+/// The table of documents, one row per window.
+pub(crate) const DOCUMENTS_FILE: &str = "docs.parquet";
+
+/// Where each token row stands.
+pub(crate) const TOKENS_FILE: &str = "tokens.parquet";
+
+/// Where each word row stands.
+pub(crate) const WORDS_FILE: &str = "words.parquet";
+
+/// The file of a state, as `mean-L06.parquet`.
+pub(crate) fn state_file_name(state: StateId) -> String {
+    format!("{state}.parquet")
+}
+
+/// The lock's file in the cache folder.
+pub(crate) const LOCK_FILE: &str = "writer.lock";
+
+/// What the name of a log begins with.
+pub(crate) const BATCH_LOG_PREFIX: &str = "tmp-batches-";

@@ -1,0 +1,19 @@
+//! A shard between its first batch and its commit.
+
+use frostbert_cache::{batch_log::BatchLog, shard::OpenShard};
+
+/// A shard that is being filled, and its parity sample.
+pub(crate) struct FillingShard {
+    pub(super) shard: OpenShard,
+    pub(super) sample: OpenShard,
+    /// The documents of the sample, as rows of the shard.
+    pub(super) sampled: Vec<usize>,
+    /// Where its batches are kept until it is complete; on a CPU only.
+    pub(super) log: Option<BatchLog>,
+}
+
+impl FillingShard {
+    pub(super) fn is_complete(&self) -> bool {
+        self.shard.is_complete() && self.sample.is_complete()
+    }
+}
