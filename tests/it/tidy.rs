@@ -1,6 +1,7 @@
 //! The rules of the house (docs: the layer list of the architecture), held by tests so that nobody has to remember them.
 
 mod source;
+mod structure;
 
 use std::collections::HashSet;
 
@@ -40,6 +41,7 @@ const CACHE_LAYERS: [&[&str]; 10] = [
         "index",
         "leftovers",
         "manifest",
+        "names",
         "plan",
         "reader",
         "shard",
@@ -278,10 +280,16 @@ fn spell(tokens: &[Token<'_>]) -> String {
 }
 
 fn hold(rule: Rule) {
-    let sources: Vec<Source> = ROOTS.iter().flat_map(|root| Source::read_all(root)).collect();
-    assert!(sources.len() > 40, "only {} files found", sources.len());
-    let complaints: Vec<String> = sources.iter().flat_map(rule).collect();
-    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+    hold_in_each_crate(|sources| sources.iter().flat_map(rule).collect());
+}
+
+fn hold_in_each_crate(rule: impl Fn(&[Source]) -> Vec<String>) {
+    for root in ROOTS {
+        let sources = Source::read_all(root);
+        assert!(sources.len() > 20, "only {} files found in {root}", sources.len());
+        let complaints = rule(&sources);
+        assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+    }
 }
 
 #[test]
@@ -307,6 +315,16 @@ fn the_library_never_prints_never_exits_and_never_reads_the_environment() {
 #[test]
 fn unsafe_code_stands_in_two_files() {
     hold(places_of_unsafe);
+}
+
+#[test]
+fn no_files_of_a_folder_import_each_other_in_a_circle() {
+    hold_in_each_crate(structure::circles);
+}
+
+#[test]
+fn no_type_name_is_defined_twice_in_a_crate() {
+    hold_in_each_crate(structure::doubled_types);
 }
 
 #[test]

@@ -10,8 +10,7 @@ use crate::{
     durable::remove_file,
     error::{Error, Result},
     manifest::{MANIFEST, Manifest, shard_number},
-    names::{self, BATCH_LOG_PREFIX, LOCK_FILE},
-    plan::is_plan,
+    names::{self, BATCH_LOG_PREFIX, LOCK_FILE, is_plan},
     states::StateId,
 };
 

@@ -21,3 +21,11 @@ pub(crate) const LOCK_FILE: &str = "writer.lock";
 
 /// What the name of a log begins with.
 pub(crate) const BATCH_LOG_PREFIX: &str = "tmp-batches-";
+
+/// Whether this program gives the name to a plan.
+pub(crate) fn is_plan(name: &str) -> bool {
+    let digits = name.strip_prefix("plan-").and_then(|name| name.strip_suffix(".json"));
+    digits.is_some_and(|digits| {
+        (1..=16).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}

@@ -20,6 +20,7 @@ use crate::{
     index::DocumentIndex,
     leftovers,
     manifest::{Manifest, ShardEntry, shard_name},
+    names::is_plan,
     states::{StateId, StateKind},
 };
 
@@ -360,14 +361,6 @@ impl ExtractionPlan {
         }
         Ok(())
     }
-}
-
-/// Whether this program gives the name to a plan.
-pub(crate) fn is_plan(name: &str) -> bool {
-    let digits = name.strip_prefix("plan-").and_then(|name| name.strip_suffix(".json"));
-    digits.is_some_and(|digits| {
-        (1..=16).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
-    })
 }
 
 fn plan_paths(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -84,6 +84,11 @@ impl Source {
         format!("{}/{}", self.root, self.path)
     }
 
+    /// Its module, from the root of the crate.
+    pub(super) fn segments(&self) -> Vec<&str> {
+        self.path.trim_end_matches(".rs").split('/').collect()
+    }
+
     /// Whether it is a file, or belongs to a folder that is named with a `/` at its end.
     pub(super) fn stands_in(&self, place: &str) -> bool {
         match place.strip_suffix('/') {
