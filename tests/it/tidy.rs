@@ -394,7 +394,7 @@ fn every_rule_finds_what_it_forbids_and_nothing_else() {
     let long = "//\n".repeat(MOST_LINES + 1);
     let cases: [(Rule, &str, &str, usize); 45] = [
         (layers, "data/read.rs", "use crate::encoder::Encoder;", 1),
-        (layers, "data/read.rs", "use crate::{error::Error, head::{a, b}, tasks::X};", 2),
+        (layers, "data/read.rs", "use crate::{error::Error, head::{a, b}, data::X};", 2),
         (layers, "data/read.rs", "fn f() { crate::experiment::run(); }", 1),
         (layers, "data/read.rs", "use super::super::head;", 1),
         (layers, "data/read.rs", "use crate::data::Source; use crate::error::Error;", 0),

@@ -21,8 +21,8 @@ use parquet::{
 
 use super::table::{ExportTable, METADATA, SOURCE, TableWriter, is_state};
 use crate::{
-    as_io,
     error::{Error, Result},
+    file::as_io,
 };
 
 /// Size of a row group: it is held in memory until it is full.
