@@ -2,8 +2,8 @@
 //!
 //! - [`spec`] says what a head is and how it learns; [`network`] and its [`layers`] compute it, [`crf`] and [`span`] are
 //!   objectives over sequences, [`targets`] what outputs are compared with;
-//! - [`bank`] is the training loop; its [`learner`]s are [`block`]s of linear heads and [`network_learner`]s; a head's
-//!   [`history`] over the epochs decides when it stops;
+//! - [`bank`] is the training loop; its [`learner`]s are [`block`]s of linear heads and [`network_learner`]s; a
+//!   [`trained_head`] is what comes out, with the record of its epochs;
 //! - [`ridge`], [`lda`] and [`logistic`] fit many linear heads in full batch, over [`row_groups`] and, the first two, the
 //!   sums of a [`gram`]; so do, one at a time, [`linfa_logistic`] and [`linfa_svm`];
 //! - [`row_maps`], [`pair`], [`matching`] and [`transform`] make rows of states into what a head reads;

@@ -11,7 +11,7 @@ use super::{Answer, Part, Target};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     /// The keys of its documents in a cache: one, or for a pair that is encoded separately two, in order. See
-    /// [`example_keys`].
+    /// [`example_keys`](super::dataset::example_keys).
     pub keys: Vec<Key>,
     /// Its own name, where the source has one.
     pub id: Option<String>,
@@ -28,7 +28,7 @@ pub struct Example {
     /// What it belongs to, numbered over all files: rows of one document (tokens), of one context (qa). A split never
     /// tears it apart.
     pub group: Option<u64>,
-    /// Its file, a place in [`Dataset::files`].
+    /// Its file, a place in [`Dataset::files`](super::dataset::Dataset::files).
     pub file: usize,
     /// The line of the file (from 1) on which it starts; for Parquet the row.
     pub line: Option<u64>,
