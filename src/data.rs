@@ -6,14 +6,14 @@
 //! [`class_distribution`] shows what came of it. A [`Dataset`](dataset::Dataset) is all of it, for every [`DataTask`].
 //!
 //! ```
-//! use frostbert::data::{LabelMap, Source, SplitFractions, Want, read, stratified_split};
+//! use frostbert::data::{LabelMap, Source, SplitFractions, WantedFields, read, stratified_split};
 //!
 //! # fn main() -> frostbert::error::Result<()> {
 //! # let folder = tempfile::tempdir().expect("a temporary folder");
 //! # let path = folder.path().join("reviews.csv");
 //! # std::fs::write(&path, "text,label\nsplendid,pos\n\"dull,\nlong\",neg\n").expect("a small file");
 //! let source = Source::new(&path);
-//! let examples = read(&source, Want { label: true, text_pair: false })?.collect::<Result<Vec<_>, _>>()?;
+//! let examples = read(&source, WantedFields { label: true, text_pair: false })?.collect::<Result<Vec<_>, _>>()?;
 //! let labels = LabelMap::from_train(examples.iter().filter_map(|example| example.label.as_deref()));
 //! let ids: Vec<usize> = examples
 //!     .iter()

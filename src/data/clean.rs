@@ -99,13 +99,13 @@ impl Default for CleanOptions {
 /// targets are spelt the same.
 ///
 /// ```
-/// use frostbert::data::{CleanOptions, Example, clean};
+/// use frostbert::data::{CleanOptions, Record, clean};
 ///
 /// let example = |text: &str, label: &str| {
-///     Ok(Example { text: text.to_owned(), label: Some(label.to_owned()), ..Example::default() })
+///     Ok(Record { text: text.to_owned(), label: Some(label.to_owned()), ..Record::default() })
 /// };
 /// let examples = [example("a", "x"), example(" ", "x"), example("a", "x"), example("a", "y")];
-/// let key = |example: &Example| example.text.clone();
+/// let key = |example: &Record| example.text.clone();
 /// let (kept, counts) = clean(examples, CleanOptions::default(), key, |example| example.label.clone()).unwrap();
 /// assert_eq!(kept.len(), 2);
 /// assert_eq!((counts.read, counts.empty, counts.duplicates, counts.conflicting), (4, 1, 1, 1));

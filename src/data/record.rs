@@ -61,9 +61,9 @@ impl Record {
     /// no pair, be it a question without context or a sentence without one to compare it to.
     ///
     /// ```
-    /// use frostbert::data::Example;
+    /// use frostbert::data::Record;
     ///
-    /// let question = Example { text: "Who?".into(), text_pair: Some(" \n".into()), ..Example::default() };
+    /// let question = Record { text: "Who?".into(), text_pair: Some(" \n".into()), ..Record::default() };
     /// assert!(question.is_empty());
     /// ```
     pub fn is_empty(&self) -> bool {

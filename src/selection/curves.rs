@@ -115,7 +115,7 @@ pub fn trials(leaderboard: &Leaderboard) -> Vec<f64> {
 /// best score seen, which a second sweep need not find again.
 ///
 /// ```
-/// use frostbert::sweep::curves::expected_best;
+/// use frostbert::selection::curves::expected_best;
 ///
 /// assert_eq!(expected_best(&[0.5, 0.75], true), [0.625, 0.6875]);
 /// assert_eq!(expected_best(&[0.5, 0.75], false), [0.625, 0.5625]);

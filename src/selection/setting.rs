@@ -5,7 +5,7 @@ use toml::Value;
 /// A value as people read it: texts without quotes, everything else as in TOML.
 ///
 /// ```
-/// use frostbert::sweep::show;
+/// use frostbert::selection::show;
 ///
 /// assert_eq!(show(&"mean".into()), "mean");
 /// assert_eq!(show(&3e-4.into()), "0.0003");
