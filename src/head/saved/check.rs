@@ -34,11 +34,10 @@ pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, 
     let Some(network) = network else {
         return Ok(());
     };
-    require(
-        labels.is_empty() || network.n_outputs == labels.len(),
-        "an output for each label",
-        || format!("{} for {}", network.n_outputs, labels.len()),
-    )?;
+    let has_labels = !labels.is_empty() || TASKS_WITH_LABELS.contains(&&description.task[..]);
+    require(!has_labels || network.n_outputs == labels.len(), "an output for each label", || {
+        format!("{} for {}", network.n_outputs, labels.len())
+    })?;
     require(
         n_parameters(network).is_some(),
         "a network with sizes from 1, and at most 2^31 parameters",
@@ -53,6 +52,9 @@ fn require(
 ) -> Result<(), (&'static str, String)> {
     if holds { Ok(()) } else { Err((expected, got())) }
 }
+
+/// The tasks whose heads have an output for each label, as `data.task` names them.
+const TASKS_WITH_LABELS: [&str; 3] = ["classification", "multilabel", "tokens"];
 
 /// Parameters at most: 8 GB of weights.
 const MOST_PARAMETERS: usize = 1 << 31;
@@ -112,7 +114,8 @@ mod tests {
             change(&mut spec);
             assert!(check(&described(spec.clone())).is_err(), "{spec:?}");
         }
-        let descriptions: [&dyn Fn(&mut HeadDescription); 7] = [
+        let descriptions: [&dyn Fn(&mut HeadDescription); 8] = [
+            &|head| (head.task, head.labels) = ("tokens".into(), Vec::new()),
             &|head| head.temperature = 0.0,
             &|head| head.temperature = f64::INFINITY,
             &|head| head.thresholds = Some(vec![0.5]),
