@@ -141,6 +141,8 @@ fn work_once(
     seconds: f64,
     outcome: &mut Outcome,
 ) -> Option<(u64, String)> {
+    // One that ends before its first input is not to be taken for the process before it.
+    fs::write(work::progress_file(target.name), from.to_le_bytes()).unwrap();
     let program = std::env::current_exe().unwrap();
     let mut child = Command::new("sh")
         .args(["-c", &format!("ulimit -c 0; ulimit -v {ADDRESS_SPACE}; exec \"$0\" \"$@\"")])
