@@ -17,7 +17,7 @@
 //! - [`ranking`]: what depends on their order (ROC-AUC);
 //! - [`baseline`]: what trivial predictors would have scored;
 //! - [`intervals`]: the bootstrap behind every `<name>_ci`;
-//! - [`row_statistics`]: what heads said of each row, so that a metric can be taken again on any draw of the rows;
+//! - [`row_statistics`]: the predictions of heads for each row, so that a metric can be taken again on any draw of the rows;
 //! - [`comparison`]: whether one head is better than another: McNemar, paired bootstrap, Holm;
 //! - [`calibration`]: temperature scaling;
 //! - [`label_errors`]: labels that are likely wrong, by confident learning.

@@ -1,7 +1,7 @@
 //! Sweeps: many heads over one cache, compared on the rows that they did not see, and the best of them as a run.
 //!
-//! A *trial* is one setting (`trials`); a *cut* is what a head learns from and is judged on (`cuts`); a head is a trial
-//! with a seed on a cut (`heads`). Heads that read the same states are trained together, some hundreds at a time: a
+//! A *trial* is one setting (`trials`); a *split* is what a head learns from and is judged on (`splits`); a head is a trial
+//! with a seed on a split (`heads`). Heads that read the same states are trained together, some hundreds at a time: a
 //! *unit*, which is kept on disk when it is done (`kept`).
 
 mod candidates;
@@ -56,7 +56,7 @@ use crate::{
 /// Draws of the bootstrap that compares the heads: intervals and standard errors, no far tails.
 const DRAWS: usize = 200;
 
-/// Heads at most: what they said of the rows is in memory.
+/// Heads at most: their predictions are in memory.
 const MOST_HEADS: usize = 200_000;
 
 /// What a sweep did.
@@ -405,7 +405,7 @@ impl Sweep<'_> {
         )
     }
 
-    /// Whether a cut has all training rows of its fold, each once: its heads are those that can win.
+    /// Whether a split has all training rows of its fold, each once: its heads are those that can win.
     fn is_whole(&self, split: &Split) -> bool {
         split.resample.is_none() && split.without.is_none() && split.share == self.largest_share()
     }

@@ -42,7 +42,7 @@ pub struct BankData<'a> {
     pub sets: &'a [SampleSet<'a>],
 }
 
-/// What some heads learn from and are judged on.
+/// The samples that some heads learn from and are evaluated on.
 pub struct SampleSet<'a> {
     /// What every sample of the view is to be.
     pub targets: &'a TargetTable,
@@ -83,7 +83,7 @@ pub struct BankSettings {
     /// Whether every epoch has an order of its own; else the samples come as they stand, as some programs beside which
     /// this one is measured have them.
     pub shuffles: bool,
-    /// Whether every head is judged after every epoch, or only those that are stopped by a metric other than the loss.
+    /// Whether every head is evaluated after every epoch, or only those that are stopped by a metric other than the loss.
     pub evaluates_all: bool,
     /// Whether a head that diverges is given up, with the best parameters that it had, while the others go on. Without
     /// any it says nothing: all its parameters are 0.

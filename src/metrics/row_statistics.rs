@@ -1,4 +1,4 @@
-//! What a head said of each row of a split, kept as small as metrics need: any metric can be taken again on a draw of the
+//! The predictions of a head for each row of a split, kept as small as metrics need: any metric can be taken again on a draw of the
 //! rows, for hundreds of heads.
 
 mod probabilities;
@@ -18,7 +18,7 @@ use super::tagging::{CountedSentences, TaggedSentence, no_counts};
 
 use self::probabilities::ProbabilityStatistics;
 
-/// What one head said of n rows: of texts, of sentences where words are tagged, of questions.
+/// The predictions of one head for n rows, beside the truth: of texts, of sentences where words are tagged, of questions.
 ///
 /// Made by the constructor of the task; read by [`RowStatistics::score`].
 pub struct RowStatistics {

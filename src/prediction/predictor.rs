@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What a head says of one text, one pair, one sentence or one question.
+/// The prediction of a head for one text, one pair, one sentence or one question.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Prediction {
@@ -149,7 +149,7 @@ impl Predictor {
         self.run.pipeline.reads_pairs()
     }
 
-    /// What the head says of some records, in their order; of words it reads those of the record, or finds them in its
+    /// The predictions of the head for some records, in their order; of words it reads those of the record, or finds them in its
     /// text.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// What a pipeline's head said of rows that it did not learn from.
+/// The predictions of a pipeline's head for rows that it did not learn from.
 pub(crate) struct OutOfFold {
     /// What the rows are measured by: `sweep.select` of the pipeline, or the task's own metric.
     pub(crate) metric: Metric,

@@ -29,7 +29,7 @@ use crate::{
     tasks::predictions::PredictionEvaluator,
 };
 
-/// A head by its trial, its seed and its cut.
+/// A head by its trial, its seed and its split.
 type HeadKey = (usize, u64, usize);
 
 fn key_of(plan: &HeadPlan) -> HeadKey {

@@ -1,4 +1,5 @@
-//! The heads of trials that read the same states: their fit on every cut, and what they say of the rows they did not see.
+//! The heads of trials that read the same states: their fit on every split, and their predictions
+//! for the rows that they did not see.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -61,13 +62,13 @@ impl ViewKey {
     }
 }
 
-/// One head: a trial with a seed, on a cut.
+/// One head: a trial with a seed, on a split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct HeadPlan {
     pub(super) trial: usize,
     /// Added to the pipeline's seed.
     pub(super) seed: u64,
-    /// The cut's place.
+    /// The split's place.
     pub(super) split: usize,
 }
 
@@ -82,7 +83,7 @@ pub(super) struct HeadResult {
     pub(super) diverged: bool,
 }
 
-/// The rows of some trials with the same features, and their cuts as samples.
+/// The rows of some trials with the same features, and their splits as samples.
 pub(super) struct SharedFeatures<'c> {
     pub(super) rows: TaskRows<'c>,
     transform: Transform,
@@ -141,7 +142,7 @@ impl<'c> SharedFeatures<'c> {
         })
     }
 
-    /// What cosines say of the rows of their cuts.
+    /// The predictions of cosines for the rows of their splits.
     pub(super) fn compare(&self, plans: &[HeadPlan]) -> Result<Vec<HeadResult>> {
         let cosines = similarity::cosines(&self.rows.view)?;
         let results = plans.iter().map(|plan| {
@@ -308,7 +309,7 @@ impl<'c> SharedFeatures<'c> {
         Ok(heads.map(|(head, spec)| FittedParameters::of(head, spec)).collect())
     }
 
-    /// What heads that are fitted alike say of the rows of their cuts, each after so many epochs and without having looked at
+    /// The predictions of heads that are fitted alike for the rows of their splits, each after so many epochs and without looking at
     /// those rows before.
     pub(super) fn after(
         &self,
@@ -334,7 +335,7 @@ impl<'c> SharedFeatures<'c> {
         self.results(plans, fits, &self.evaluators(sweep))
     }
 
-    /// What heads say of the rows of their cuts.
+    /// The predictions of heads for the rows of their splits.
     pub(super) fn results(
         &self,
         plans: &[HeadPlan],

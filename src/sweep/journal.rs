@@ -26,7 +26,7 @@ const PLAN_FILE: &str = "lock.json";
 #[derive(Serialize, Deserialize)]
 pub(super) struct UnitRecord {
     pub(super) heads: Vec<(HeadPlan, HeadResult)>,
-    /// Rows of the dataset that are judged, of each cut.
+    /// Rows of the dataset that are judged, of each split.
     pub(super) judged: Vec<Vec<u32>>,
     /// Samples that each head learned from, summed over heads.
     pub(super) rows: u64,

@@ -73,7 +73,7 @@ pub(super) fn score(
     if sweep.section.nested.is_none() {
         return Ok(None);
     }
-    // Without shares and resamples the first cuts are the folds, in their order.
+    // Without shares and resamples the first splits are the folds, in their order.
     let outer: Vec<usize> = (0..sweep.section.folds.unwrap_or(0)).collect();
     let chosen: Vec<FoldChoice> =
         outer.iter().map(|fold| choose(sweep, done, metric, *fold)).collect();

@@ -27,7 +27,7 @@ pub(super) struct Split {
     pub(super) share: Option<usize>,
     /// The number of a resample; `None` for the rows as they are.
     pub(super) resample: Option<usize>,
-    /// The fold that it has no row of, where it is one of the cuts that choose a setting without that fold.
+    /// The fold that it has no row of, where it is one of the splits that choose a setting without that fold.
     pub(super) without: Option<usize>,
     pub(super) train: Vec<u32>,
     pub(super) validation: Vec<u32>,
@@ -35,7 +35,7 @@ pub(super) struct Split {
 
 /// All sets of a sweep: each share and resample of each fold.
 ///
-/// With folds, train and validation together are cut; test has no part in it.
+/// With folds, train and validation together are split; test has no part in it.
 ///
 /// # Errors
 /// When there are fewer rows than folds, or numbers out of their range.

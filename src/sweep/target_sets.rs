@@ -1,4 +1,4 @@
-//! The sets of samples that heads learn from: every cut, and for each label column that trials learn from one of its own.
+//! The sets of samples that heads learn from: every split, and for each label column that trials learn from one of its own.
 
 use frostbert_cache::wording::counted;
 
@@ -11,9 +11,9 @@ use crate::{
     tasks::TaskRows,
 };
 
-/// What the heads of some trials learn, set by set: the cuts of the first column, then those of the second ...
+/// What the heads of some trials learn, set by set: the splits of the first column, then those of the second ...
 pub(super) struct TargetSets {
-    /// The column of each trial, by its place; all cuts of a column are one behind the other.
+    /// The column of each trial, by its place; all splits of a column are one behind the other.
     column_of: Vec<usize>,
     columns: Vec<Option<ColumnName>>,
     n_splits: usize,
@@ -26,7 +26,7 @@ pub(super) struct TargetSets {
 }
 
 impl TargetSets {
-    /// Of the cuts of a dataset, for the columns of all trials.
+    /// Of the splits of a dataset, for the columns of all trials.
     pub(super) fn new(
         rows: &TaskRows<'_>,
         dataset: &Dataset,
@@ -48,7 +48,7 @@ impl TargetSets {
                 let train = rows.samples_of(dataset, &split.train, true);
                 let train = rows.taught(dataset, column.as_ref(), &train);
                 target_sets.train.push(train);
-                // Cuts that are judged on the same rows follow one another.
+                // Splits that are judged on the same rows follow one another.
                 if column.is_some() && judged != Some(&split.validation) {
                     let table = rows.targets_of(dataset, column.as_ref(), &split.validation);
                     target_sets.tables.push(table);
@@ -62,12 +62,12 @@ impl TargetSets {
         target_sets
     }
 
-    /// The set of a trial on a cut.
+    /// The set of a trial on a split.
     pub(super) fn set(&self, trial: usize, split: usize) -> usize {
         self.column_of[trial] * self.n_splits + split
     }
 
-    /// The cut of a set.
+    /// The split of a set.
     pub(super) fn split(&self, set: usize) -> usize {
         set % self.n_splits
     }
@@ -85,7 +85,7 @@ impl TargetSets {
         }
     }
 
-    /// The columns that heads learn from, and the samples of each cut.
+    /// The columns that heads learn from, and the samples of each split.
     pub(super) fn columns(&self) -> impl Iterator<Item = (Option<&ColumnName>, &[Vec<u32>])> {
         let columns = self.columns.iter().map(Option::as_ref);
         columns.zip(self.train.chunks(self.n_splits))
@@ -107,7 +107,7 @@ fn columns(trials: &[Trial]) -> (Vec<Option<ColumnName>>, Vec<usize>) {
     (columns, column_of)
 }
 
-/// Checks that every column teaches something on every cut.
+/// Checks that every column teaches something on every split.
 ///
 /// # Errors
 /// When too few rows have a label in it.

@@ -240,7 +240,7 @@ fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)>
     Ok((file, predictions))
 }
 
-/// Leaves out of a file what was said of another kind of head than the one that it has now.
+/// Leaves out of a file the settings of another kind of head than the one that it has now.
 fn leave_out(file: &mut PipelineFile) {
     if !says_something("hidden", file) {
         file.head.hidden.clear();

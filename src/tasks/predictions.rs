@@ -20,10 +20,10 @@ use crate::{
 
 /// An evaluator that also returns the predictions of a head.
 pub(crate) trait PredictionEvaluator: Evaluator {
-    /// The rows of the dataset that are judged, in their order.
+    /// The rows of the dataset that are evaluated, in their order.
     fn rows(&self) -> Vec<u32>;
 
-    /// What a head's outputs on the samples say of those rows.
+    /// The predictions for those rows, from a head's outputs on the samples.
     fn predictions(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Predictions;
 
     /// The same of outputs that may be too many to be in memory.
@@ -87,7 +87,7 @@ pub(crate) enum Predictions {
 }
 
 impl Predictions {
-    /// Adds what was said of further rows.
+    /// Adds the predictions for further rows.
     ///
     /// # Panics
     /// When it is of another task.
@@ -166,7 +166,7 @@ impl Predictions {
     }
 }
 
-/// The rows that heads are judged on, and what is true of them.
+/// The rows that heads are evaluated on, and the truth of them.
 pub(crate) struct Gold {
     rows: Vec<u32>,
     /// Of rows that have one, shared by all heads.

@@ -47,7 +47,7 @@ pub(crate) struct Questions {
     may_be_impossible: bool,
 }
 
-/// What a head says of a question.
+/// The answer of a head to a question.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FoundAnswer {
     /// First character in the context and the one after the last, and the score of the span; `None` without a context token.
@@ -194,7 +194,7 @@ impl Questions {
         FoundAnswer { span, null_score: joined.null_score }
     }
 
-    /// What a head says of every question.
+    /// The answer of a head to every question.
     pub(crate) fn find(&self, view: &FeatureView<'_>, head: &Head) -> Result<Vec<FoundAnswer>> {
         let n_questions = self.start.len() - 1;
         let all: Vec<u32> = (0..self.windows.len() as u32).collect();

@@ -1,4 +1,4 @@
-//! The pipeline's head on the states of several precisions, judged on the same rows.
+//! The pipeline's head on the states of several precisions, evaluated on the same rows.
 
 use frostbert_cache::{progress::Progress, reader::CacheReader};
 
@@ -23,7 +23,7 @@ const DRAWS: usize = 1000;
 /// Heads on the states of several precisions.
 pub(super) struct PrecisionHeads {
     pub(super) metric: Metric,
-    /// Rows that were judged.
+    /// Rows that were evaluated.
     pub(super) n_rows: usize,
     /// One for each precision.
     pub(super) judged: Vec<ComparedHead>,

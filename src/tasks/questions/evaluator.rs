@@ -1,4 +1,4 @@
-//! What a head says of some questions, and what that is worth.
+//! The answers of a head to some questions, and their metrics.
 
 use ndarray::{ArrayView2, s};
 

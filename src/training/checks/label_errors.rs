@@ -19,9 +19,9 @@ const MOST_TRAINING: u64 = 100_000_000_000;
 /// Rows of train and validation whose label is likely wrong.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelErrors {
-    /// The state that linear heads judged by.
+    /// The state that the linear heads read.
     pub state: String,
-    /// Rows that were judged, each by a head that did not see it.
+    /// Rows that were checked, each by a head that did not see it.
     pub judged: usize,
     /// The share of them that these heads predict as labelled: the lower it is, the less their word counts.
     pub accuracy: f64,
