@@ -2,7 +2,7 @@
 //!
 //! A *trial* is one setting (`trials`); a *split* is what a head learns from and is judged on (`splits`); a head is a trial
 //! with a seed on a split (`heads`). Heads that read the same states are trained together, some hundreds at a time: a
-//! *unit*, which is kept on disk when it is done (`kept`).
+//! *unit*, which is kept on disk when it is done (`journal`).
 
 mod candidates;
 mod cross_validation;
