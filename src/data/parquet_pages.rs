@@ -42,8 +42,7 @@ pub(super) fn check(
 fn check_chunk(file: &File, chunk: &ColumnChunkMetaData) -> Result<(), ParquetError> {
     let (mut at, length) = chunk.byte_range();
     let end = at.saturating_add(length);
-    let mut values = 0i64;
-    while at < end && values < chunk.num_values() {
+    while at < end {
         let (header, header_bytes) = read_header(file, at, end)?;
         let sizes = [header.uncompressed_bytes, header.compressed_bytes];
         if sizes.iter().any(|size| !(0..=MOST_PAGE_BYTES).contains(size)) {
@@ -56,7 +55,6 @@ fn check_chunk(file: &File, chunk: &ColumnChunkMetaData) -> Result<(), ParquetEr
                 header.dictionary_values, header.uncompressed_bytes
             )));
         }
-        values = values.saturating_add(header.values.max(0));
         at += header_bytes + u64::try_from(header.compressed_bytes).unwrap_or(0);
     }
     Ok(())
@@ -82,8 +80,6 @@ fn damage(got: String) -> ParquetError {
 struct PageClaims {
     uncompressed_bytes: i64,
     compressed_bytes: i64,
-    /// Values of a data page.
-    values: i64,
     /// Values of a dictionary page.
     dictionary_values: i64,
 }
@@ -119,9 +115,9 @@ impl Compact<'_> {
             match (id, kind) {
                 (2, I32) => claims.uncompressed_bytes = self.integer()?,
                 (3, I32) => claims.compressed_bytes = self.integer()?,
-                // The headers of both versions of data pages begin with the number of values.
-                (5 | 8, STRUCT) => claims.values = self.first_integer()?,
                 (7, STRUCT) => claims.dictionary_values = self.first_integer()?,
+                // The decoder looks at numbers of fields and not at their types.
+                (2 | 3 | 7, _) => return None,
                 _ => self.skip(kind, 0)?,
             }
         }
@@ -134,6 +130,7 @@ impl Compact<'_> {
         while let Some(kind) = self.field(&mut id)? {
             match (id, kind) {
                 (1, I32) => first = self.integer()?,
+                (1, _) => return None,
                 _ => self.skip(kind, 1)?,
             }
         }
@@ -147,7 +144,8 @@ impl Compact<'_> {
             return Some(None);
         }
         *id = match byte >> 4 {
-            0 => self.integer()?,
+            // Numbers of fields have 16 bits, and the decoder cuts them to these.
+            0 => i64::from(self.integer()? as i16),
             delta => id.checked_add(i64::from(delta))?,
         };
         Some(Some(byte & 15))
@@ -251,16 +249,21 @@ mod tests {
             0x15, 4, 0x15, 0x80, 0x40, 0x15, 0xc8, 1, 0x4c, 0x15, 0xd8, 4, 0x15, 4, 0, 0x29, 0x23,
             1, 1, 0,
         ];
-        let expected = PageClaims {
-            uncompressed_bytes: 4096,
-            compressed_bytes: 100,
-            values: 0,
-            dictionary_values: 300,
-        };
+        let expected =
+            PageClaims { uncompressed_bytes: 4096, compressed_bytes: 100, dictionary_values: 300 };
         assert_eq!(read(&header), Some(expected));
         for length in 0..header.len() {
             assert_eq!(read(&header[..length]), None, "cut off after {length} bytes");
         }
+    }
+
+    #[test]
+    fn a_size_of_another_type_or_under_a_longer_number_is_not_passed_over() {
+        assert_eq!(read(&[0x26, 0x80, 0x40, 0]), None, "field 2 as a number of 64 bits");
+        assert_eq!(read(&[0x7c, 0x16, 0x80, 0x40, 0, 0]), None, "values of a dictionary alike");
+        // Field 65,538, which is 2 in 16 bits: 131,076 in the form of signed numbers.
+        let header = read(&[0x05, 0x84, 0x80, 0x08, 0x80, 0x40, 0]).unwrap();
+        assert_eq!(header.uncompressed_bytes, 4096);
     }
 
     #[test]
