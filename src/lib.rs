@@ -77,4 +77,4 @@ pub mod error;
 #[doc(inline)]
 pub use frostbert_cache as cache;
 #[doc(inline)]
-pub use frostbert_cache::{durable, fence, fingerprint, mmap, progress, states, wording};
+pub use frostbert_cache::{fence, fingerprint, progress, states, wording};

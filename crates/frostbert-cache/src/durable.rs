@@ -72,7 +72,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn sync_folder(folder: &Path) -> Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io("sync", folder))
 }
 

@@ -10,7 +10,7 @@ use crate::{
     durable::remove_file,
     error::{Error, Result},
     manifest::{MANIFEST, Manifest, shard_number},
-    names::{self, BATCH_LOG_PREFIX, LOCK_FILE, is_plan},
+    names::{self, LOCK_FILE, is_batch_log, is_plan},
     states::StateId,
 };
 
@@ -45,16 +45,9 @@ pub(crate) fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()>
 /// # Errors
 /// When the folder cannot be listed, or a file not be removed.
 pub(crate) fn remove_batch_logs(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let entry = entry.map_err(Error::io("list", folder))?;
-        let name = entry.file_name();
-        let digits = name.to_str().and_then(|name| name.strip_prefix(BATCH_LOG_PREFIX));
-        let is_log = digits.is_some_and(|digits| {
-            digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
-        });
-        if is_log && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(Error::io("remove", path))?;
+    for path in list(folder)? {
+        if is_batch_log(&file_name(&path)) && (path.is_symlink() || !path.is_dir()) {
+            remove_file(&path)?;
         }
     }
     Ok(())

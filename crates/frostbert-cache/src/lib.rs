@@ -16,10 +16,8 @@
 //! let (hidden, dtype) = (cache.manifest().hidden, cache.manifest().dtype);
 //! let state: StateId = "mean-L06".parse().expect("a state");
 //! let texts = ["I would buy it again.", "It broke after a week."];
-//! let places: Vec<_> = texts
-//!     .iter()
-//!     .filter_map(|text| cache.locate(&Key::of(Mode::Text, &[text]), state))
-//!     .collect();
+//! let place = |text: &&str| cache.locate(&Key::of(Mode::Text, &[text]), state);
+//! let places: Vec<_> = texts.iter().map(|text| place(text).expect("a text of the cache")).collect();
 //! let mut rows = vec![vec![0.0f32; hidden]; places.len()];
 //! cache.read_rows(state, &places, |place, bytes| dtype.decode(bytes, &mut rows[place]))?;
 //! # Ok::<(), frostbert_cache::Error>(())
@@ -29,6 +27,7 @@
 //! missing into shards, which [`shard`], [`staging`] and [`writer`] fill and commit. [`verify`], [`gc`], [`diff`] and
 //! [`export`] work on whole caches. What a document's key and a cache's fingerprint are made of is in [`fingerprint`].
 //!
+//! On disk:
 //!
 //! ```text
 //! cache/<fingerprint>/
@@ -43,7 +42,7 @@
 //!     tokens.parquet       which token of which document each of those rows is
 //! ```
 //!
-//! It knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is computed once.
+//! A cache knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is computed once.
 
 pub mod batch_log;
 pub mod diff;

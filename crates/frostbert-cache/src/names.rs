@@ -22,10 +22,18 @@ pub(crate) const LOCK_FILE: &str = "writer.lock";
 /// What the name of a log begins with.
 pub(crate) const BATCH_LOG_PREFIX: &str = "tmp-batches-";
 
+/// Whether this program gives the name to a log of batches.
+pub(crate) fn is_batch_log(name: &str) -> bool {
+    let digits = name.strip_prefix(BATCH_LOG_PREFIX);
+    digits.is_some_and(|digits| digits.len() == 16 && is_hexadecimal(digits))
+}
+
 /// Whether this program gives the name to a plan.
 pub(crate) fn is_plan(name: &str) -> bool {
     let digits = name.strip_prefix("plan-").and_then(|name| name.strip_suffix(".json"));
-    digits.is_some_and(|digits| {
-        (1..=16).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
-    })
+    digits.is_some_and(|digits| (1..=16).contains(&digits.len()) && is_hexadecimal(digits))
+}
+
+fn is_hexadecimal(digits: &str) -> bool {
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
