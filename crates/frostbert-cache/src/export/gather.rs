@@ -81,15 +81,22 @@ impl<'a> OpenShards<'a> {
         if matches!(state.kind, StateKind::Pooled(_)) {
             return Ok(1);
         }
-        let (shard, row) = self.locate(key, state)?;
-        let layout = self.layout(shard, state.kind)?;
-        Ok(rows_of(layout, state.kind, row as usize).len())
+        let location = self.locate(key, state)?;
+        self.rows_at(location, state.kind)
+    }
+
+    /// Rows of states of a kind that a document has where it lies.
+    fn rows_at(&mut self, (shard, row): Location, kind: StateKind) -> Result<usize> {
+        if matches!(kind, StateKind::Pooled(_)) {
+            return Ok(1);
+        }
+        let layout = self.layout(shard, kind)?;
+        Ok(rows_of(layout, kind, row as usize).len())
     }
 
     /// The alignment of a shard, which holds states of this kind.
     fn layout(&mut self, shard: u32, kind: StateKind) -> Result<&ShardLayout> {
         let cache = self.cache;
-        let path = cache.folder().join(&cache.shard(shard).name);
         let open = self.shard(shard);
         if open.layout.is_none() {
             open.layout = Some(cache.read_layout(shard)?);
@@ -103,11 +110,9 @@ impl<'a> OpenShards<'a> {
         if expected == got {
             Ok(layout)
         } else {
-            Err(damage(
-                &path,
-                &format!("the {} of all its documents", kind.name()),
-                "others".into(),
-            ))
+            let path = cache.folder().join(&cache.shard(shard).name);
+            let expected = format!("the {} of all its documents", kind.name());
+            Err(damage(&path, &expected, "others".into()))
         }
     }
 
@@ -281,8 +286,9 @@ impl Gatherer<'_> {
     fn place(&mut self, rows: &[DocumentRow], state: StateId) -> Result<PlacedRows> {
         let mut placed = PlacedRows { locations: Vec::with_capacity(rows.len()), start: vec![0] };
         for row in rows {
-            placed.locations.push(self.shards.locate(&row.key, state)?);
-            placed.start.push(placed.n_rows() + self.shards.n_rows(&row.key, state)?);
+            let location = self.shards.locate(&row.key, state)?;
+            placed.locations.push(location);
+            placed.start.push(placed.n_rows() + self.shards.rows_at(location, state.kind)?);
         }
         Ok(placed)
     }

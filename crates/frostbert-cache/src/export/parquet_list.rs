@@ -71,8 +71,8 @@ impl TableWriter for ParquetListWriter {
 fn properties(table: &ExportTable) -> WriterProperties {
     let columns = table.schema.fields();
     let row_bytes: usize = columns.iter().map(|column| width(column)).sum();
-    let pairs = METADATA.map(|name| (name, &table.schema.metadata()[name]));
-    let pairs = pairs.map(|(name, value)| KeyValue::new(name.to_string(), value.to_string()));
+    let pairs =
+        METADATA.map(|name| KeyValue::new(name.to_string(), table.schema.metadata()[name].clone()));
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_dictionary_enabled(false)
