@@ -178,12 +178,10 @@ impl Encoder {
         (&mut self.workers, self.reference.as_mut())
     }
 
-    /// Runs the batches of `jobs` on all workers: each takes the next job as soon as it is free, and hands what it
-    /// computed to `finish`. Jobs are taken in their order and may be finished in another. After a failure no further job
-    /// is begun.
+    /// Runs the batches of `jobs` on all workers, as [`worker::run_batches`].
     ///
     /// # Errors
-    /// The error of the first job in their order that failed: that of `jobs` itself, of ONNX Runtime, or of `finish`.
+    /// As there.
     pub fn run_batches<J: Send>(
         &mut self,
         jobs: impl Iterator<Item = Result<J>> + Send,

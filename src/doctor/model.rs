@@ -145,7 +145,7 @@ fn tokens_per_second(encoder: &mut Encoder, checkpoint: &Checkpoint) -> Result<f
         .map(|position| (position * 37 + 11) % config.vocabulary as u32)
         .collect();
     let n_texts = (encoder.devices.default_batch_tokens() / length).max(1);
-    let batch = TokenBatch::new(std::iter::repeat_n((&ids[..], &[][..]), n_texts));
+    let batch = TokenBatch::new(iter::repeat_n((&ids[..], &[][..]), n_texts));
     let states = [StateId { kind: StateKind::Pooled(Pooling::Mean), layer: config.layers }];
     let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
     encoder.warm_up(&batch)?;

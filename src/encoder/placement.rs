@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use ort::{
@@ -17,6 +17,7 @@ use ort::{
 use crate::{
     encoder::{
         device::register_cuda, ort_error::encoder_error, provider::Provider, runtime::Runtime,
+        worker::locked,
     },
     error::{Error, Result},
 };
@@ -70,14 +71,14 @@ fn nodes_of(
         .with_log_level(LogLevel::Verbose)
         .map_err(encoder_error(action))?
         .with_logger(Arc::new(move |_, _, _, _, message: &str| {
-            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut heard = locked(&heard);
             heard.push(message.to_string());
         }))
         .map_err(encoder_error(action))?;
     let session =
         register(builder)?.commit_from_file(model).map_err(encoder_error("load model.onnx"))?;
     drop(session);
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    let said = locked(&said);
     Ok(parse(&said))
 }
 

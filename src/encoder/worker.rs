@@ -75,22 +75,7 @@ impl Worker {
         Ok(Worker { session, precision: options.precision })
     }
 
-    /// Runs a batch and returns every state that was asked for.
-    ///
-    /// `name_of` tells what to call the document in this row of the batch, should its state be unfit to store.
-    ///
-    /// # Errors
-    /// When ONNX Runtime fails; [`Error::State`] for a value that is not finite or that the storage type cannot hold.
-    pub fn run(
-        &mut self,
-        batch: &TokenBatch,
-        request: Request<'_>,
-        name_of: impl Fn(usize) -> String,
-    ) -> Result<Vec<BatchStates>> {
-        self.compute(batch)?.finish(request, name_of)
-    }
-
-    /// The first half of [`Worker::run`]: what the device does.
+    /// Runs a batch on the device; [`Computed::finish`] makes states of what comes out.
     ///
     /// # Errors
     /// When ONNX Runtime fails; where a GPU has too little memory, with a budget of tokens that fits.
@@ -142,7 +127,8 @@ impl Worker {
 }
 
 /// Runs the batches of `jobs` on some workers: each takes the next job as soon as it is free, and hands what it computed
-/// to `finish`. Jobs are taken in their order and may be finished in another. After a failure no further job is begun.
+/// to `finish`. Jobs are taken in their order, under a lock, and may be finished in another. After a
+/// failure no further job is begun.
 ///
 /// # Errors
 /// The error of the first job in their order that failed: that of `jobs` itself, of ONNX Runtime, or of `finish`.
@@ -166,6 +152,10 @@ pub(crate) fn run_batches<J: Send>(
             return None;
         }
         let (number, job) = jobs.next()?;
+        // Somebody may have failed while this one waited for a job.
+        if locked(&failure).is_some() {
+            return None;
+        }
         job.map_err(|error| fail(number, error)).ok().map(|job| (number, job))
     };
     let work = |worker: &mut Worker| {
@@ -187,11 +177,12 @@ pub(crate) fn run_batches<J: Send>(
     failure.map_or(Ok(()), |(_, error)| Err(error))
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks a mutex, also after a panic of another thread, which is told of elsewhere.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a session made of a batch, still in its own type: the second half of [`Worker::run`] is for any thread.
+/// What a session made of a batch, still in its own type. Any thread can finish it.
 pub struct Computed {
     /// The layers that the session was opened for.
     pub layers: Vec<LayerStates>,
@@ -199,7 +190,9 @@ pub struct Computed {
 }
 
 impl Computed {
-    /// Pools and converts every state that was asked for; see [`Worker::run`].
+    /// Pools and converts every state that was asked for.
+    ///
+    /// `name_of` tells what to call the document in a row of the batch, should its state be unfit to store.
     ///
     /// # Errors
     /// [`Error::State`] for a value that is not finite or that the storage type cannot hold.

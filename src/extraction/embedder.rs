@@ -16,6 +16,7 @@ use crate::{
         plan::plan_batches,
         runtime::Runtime,
         tokenizer::{Document, TextTokenizer},
+        worker::locked,
     },
     error::{Error, Result},
     extraction::{
@@ -123,7 +124,7 @@ impl TextEncoder {
                     format!("the text `{}`", name_of(input))
                 };
                 let states = computed.finish(request, name)?;
-                let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut shard = locked(&shard);
                 shard.place(&places, &states);
                 Ok(())
             },

@@ -291,7 +291,8 @@ fn pooled_states_equal_those_of_transformers() {
         json["texts"].as_array().unwrap().iter().map(|text| ids(&text["ids"])).collect();
     let batch = TokenBatch::new(all.iter().map(|ids| (&ids[..], &[][..])));
     let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
-    let made = encoder.workers().0[0].run(&batch, request, |row| format!("text {row}")).unwrap();
+    let computed = encoder.workers().0[0].compute(&batch).unwrap();
+    let made = computed.finish(request, |row| format!("text {row}")).unwrap();
     let names: Vec<&str> = made.iter().map(|made| made.state.kind.name()).collect();
     assert_eq!(names, ["cls", "mean", "max"]);
     for state in &made {

@@ -181,7 +181,13 @@ fn a_ring_of_batches_gives_what_each_gives_alone() {
     for precision in [Precision::F32, Precision::F16] {
         let mut worker = packed_worker(&checkpoint, precision);
         let alone: Vec<Vec<BatchStates>> = (0..batches.len())
-            .map(|number| worker.run(&batches[number], request(number), |_| String::new()).unwrap())
+            .map(|number| {
+                worker
+                    .compute(&batches[number])
+                    .unwrap()
+                    .finish(request(number), |_| String::new())
+                    .unwrap()
+            })
             .collect();
         let finished = Mutex::new(vec![None; batches.len()]);
         worker.run_all(
@@ -224,7 +230,9 @@ fn pooled_states_of_the_packed_graph_are_those_of_the_padded_one() {
     let states = Pooling::ALL.map(|pooling| StateId::pooled(pooling, checkpoint.config.layers));
     let batch = batch(&checkpoint, LENGTHS[1], 3);
     let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
-    let run = |mut worker: Worker| worker.run(&batch, request, |_| String::new()).unwrap();
+    let run = |mut worker: Worker| {
+        worker.compute(&batch).unwrap().finish(request, |_| String::new()).unwrap()
+    };
     let packed = run(packed_worker(&checkpoint, Precision::F32));
     for (packed, padded) in packed.iter().zip(run(padded_worker(&checkpoint))) {
         let (StateValues::Pooled(packed), StateValues::Pooled(padded)) =

@@ -9,7 +9,7 @@ use crate::{
     config::settings::Pipeline,
     data::dataset::read_all,
     encoder::{
-        Encoder, EncoderSettings, checkpoint::Checkpoint, device::Devices,
+        Encoder, EncoderSettings, Worker, checkpoint::Checkpoint, device::Devices,
         layer_states::LayerStates, plan::plan_batches, proof::cosine, runtime::Runtime,
         session::TokenBatch,
     },
@@ -133,26 +133,31 @@ pub(super) fn measure(
         .map(|encoder| batch_tokens.unwrap_or(encoder.devices.default_batch_tokens()))
         .collect();
     let devices: Vec<String> = encoders.iter().map(|encoder| encoder.devices.to_string()).collect();
-    let mut errors = vec![vec![Errors::default(); checkpoint.config.layers + 1]; encoders.len()];
+    let mut workers: Vec<&mut Worker> =
+        encoders.iter_mut().map(|encoder| &mut encoder.workers().0[0]).collect();
+
+    let mut errors = vec![vec![Errors::default(); checkpoint.config.layers + 1]; workers.len()];
     let hidden = checkpoint.config.hidden;
-    if let Some((first, others)) = encoders.split_first_mut() {
+    if let Some((first, others)) = workers.split_first_mut() {
         // All layers of a batch are in memory: one as small as a CPU's will do.
         for batch in sample.batches(Devices::Cpu.default_batch_tokens()) {
             let expected = real_states(first, &batch)?;
-            for (encoder, errors) in others.iter_mut().zip(&mut errors[1..]) {
-                let got = real_states(encoder, &batch)?;
+            for (worker, errors) in others.iter_mut().zip(&mut errors[1..]) {
+                let got = real_states(worker, &batch)?;
                 for ((errors, expected), got) in errors.iter_mut().zip(&expected).zip(&got) {
                     errors.add(expected, got, hidden);
                 }
             }
         }
     }
-    let mut seconds = vec![f64::INFINITY; encoders.len()];
+    let mut seconds = vec![f64::INFINITY; workers.len()];
     for _ in 0..ROUNDS {
-        for (number, encoder) in encoders.iter_mut().enumerate() {
+        for (number, worker) in workers.iter_mut().enumerate() {
             let batches = sample.batches(budgets[number]);
             let start = Instant::now();
-            encoder.run_batches(batches.iter().map(Ok), |batch| batch, |_, _| Ok(()))?;
+            for batch in &batches {
+                worker.compute(batch)?;
+            }
             seconds[number] = seconds[number].min(start.elapsed().as_secs_f64());
         }
     }
@@ -175,8 +180,8 @@ pub(super) fn measure(
 }
 
 /// The states of every layer, padding left out.
-fn real_states(encoder: &mut Encoder, batch: &TokenBatch) -> Result<Vec<Vec<f32>>> {
-    let computed = encoder.workers().0[0].compute(batch)?;
+fn real_states(worker: &mut Worker, batch: &TokenBatch) -> Result<Vec<Vec<f32>>> {
+    let computed = worker.compute(batch)?;
     Ok(computed.layers.iter().map(LayerStates::real).collect())
 }
 
