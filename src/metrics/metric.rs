@@ -135,10 +135,15 @@ impl Metric {
         if self.higher_is_better() { one > other } else { one < other }
     }
 
-    /// Whether it is computed from the probability of every class or label, not only from the predicted ones. The order of
-    /// the probabilities is enough for [`Metric::RocAuc`].
+    /// Whether it measures the probabilities themselves, so that a temperature changes it.
+    pub fn measures_probabilities(self) -> bool {
+        matches!(self, Metric::LogLoss | Metric::Brier | Metric::Ece)
+    }
+
+    /// Whether it is computed from the probability of every class or label, not only from the predicted ones. Their order
+    /// is enough for [`Metric::RocAuc`].
     pub fn needs_probabilities(self) -> bool {
-        matches!(self, Metric::RocAuc | Metric::LogLoss | Metric::Brier | Metric::Ece)
+        self == Metric::RocAuc || self.measures_probabilities()
     }
 }
 

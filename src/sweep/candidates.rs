@@ -1,4 +1,4 @@
-//! What the heads of a sweep said, beside what is true: the candidates of its leaderboard.
+//! The predictions of a sweep's heads beside the truth: the candidates of its leaderboard.
 
 use std::path::Path;
 
@@ -68,8 +68,7 @@ pub(super) fn metric(
 /// # Errors
 /// When it measures probabilities, and a head learns none before a temperature is fitted.
 pub(super) fn check_metric(metric: Metric, pipeline: &Pipeline, trials: &[Trial]) -> Result<()> {
-    // A ranking needs no probabilities: any scores will do.
-    if !metric.needs_probabilities() || metric == Metric::RocAuc {
+    if !metric.measures_probabilities() {
         return Ok(());
     }
     let mut kinds = trials.iter().map(|trial| trial.pipeline.file.head.kind);

@@ -127,7 +127,7 @@ fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTabl
 }
 
 /// What heads learn from a column of labels: on the rows that are learned from its classes, on the others, and where it
-/// has none, those that heads are judged by.
+/// has none, the rows' own.
 pub(super) fn classes_taught(
     dataset: &Dataset,
     column: Option<&ColumnName>,
@@ -135,8 +135,8 @@ pub(super) fn classes_taught(
 ) -> TargetTable {
     let class = |row: u32| {
         let own = &dataset.rows[row as usize].target;
-        let lesson = dataset.lesson(row, column).filter(|_| is_learned(row));
-        lesson.unwrap_or(own).class().expect("rows of classification") as u32
+        let learned = dataset.target_for(row, column).filter(|_| is_learned(row));
+        learned.unwrap_or(own).class().expect("rows of classification") as u32
     };
     TargetTable::Classes((0..dataset.rows.len() as u32).map(class).collect())
 }
@@ -259,7 +259,7 @@ fn finish_classes(
             logits.show(&mut |_, logits| scorer.rank(softmax_rows(logits, temperature).view()))?;
         }
         before_calibration =
-            before.map(|before| before.finish().scores.only(Metric::needs_probabilities));
+            before.map(|before| before.finish().scores.only(Metric::measures_probabilities));
         Ok(TaskMetrics::Classification(scorer.finish()))
     };
     let [train, validation, test] = try_measured(pipeline, dataset, &mut measure)?;
