@@ -65,7 +65,7 @@ pub(crate) enum TaskExtras {
     Questions(questions::Questions),
 }
 
-/// What a run's head says of every row, and what that is worth.
+/// The predictions of a run's head for every row, and their metrics.
 pub(crate) struct TaskResult {
     pub(crate) metrics: RunMetrics,
     pub(crate) predictions: Table,
@@ -155,12 +155,12 @@ impl<'c> TaskRows<'c> {
         let samples = samples.iter().copied();
         match dataset.label_column(column) {
             // Columns of labels are of documents, of which each row is a sample.
-            Some(_) => samples.filter(|row| dataset.lesson(*row, column).is_some()).collect(),
+            Some(_) => samples.filter(|row| dataset.target_for(*row, column).is_some()).collect(),
             None => samples.collect(),
         }
     }
 
-    /// What heads learn from `column` that are judged on the rows `judged`; where that is none, as all others.
+    /// What heads learn from `column` that are evaluated on the rows `judged`; where that is none, as all others.
     pub(crate) fn targets_of(
         &self,
         dataset: &Dataset,

@@ -119,9 +119,9 @@ impl Dataset {
         read.find(|one| Some(&one.column) == column)
     }
 
-    /// What a row teaches a head that learns from `column`, or where that is none from the row's own label; none where
-    /// the row has no label in it.
-    pub fn lesson(&self, row: u32, column: Option<&ColumnName>) -> Option<&Target> {
+    /// The target of a row for a head that learns from `column`, or where that is none from the row's own label; none
+    /// where the row has no label in it.
+    pub fn target_for(&self, row: u32, column: Option<&ColumnName>) -> Option<&Target> {
         match self.label_column(column) {
             Some(column) => column.targets[row as usize].as_ref(),
             None => Some(&self.rows[row as usize].target),

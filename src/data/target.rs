@@ -40,7 +40,7 @@ pub enum Target {
     /// The id of each word's tag.
     Tags(Vec<usize>),
     /// Its right answers as the file gives them; none where the context does not answer the question. Those that do not
-    /// stand where they say are texts to score against, not to learn from: see [`Row::spans`](crate::data::example::Example::spans).
+    /// stand where they say are texts to score against, not to learn from: see [`Example::spans`](crate::data::example::Example::spans).
     Answers(Vec<Answer>),
 }
 

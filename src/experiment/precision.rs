@@ -35,7 +35,7 @@ pub struct PrecisionReport {
     pub documents: usize,
     /// Their real tokens.
     pub tokens: u64,
-    /// Rows that heads judged without having learned from them; none where there is no head to train.
+    /// Rows that heads predicted without having learned from them; none where there is no head to train.
     pub rows: Option<usize>,
     /// f32, f16, int8.
     pub precisions: Vec<PrecisionRow>,

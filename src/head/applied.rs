@@ -1,4 +1,4 @@
-//! What a saved head says of some samples of a view, held or computed whenever it is gone through.
+//! The outputs of a saved head on some samples of a view, held or computed whenever it is gone through.
 
 use std::collections::HashMap;
 

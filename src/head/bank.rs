@@ -54,7 +54,7 @@ pub struct SampleSet<'a> {
     pub evaluator: &'a dyn Evaluator,
 }
 
-/// Metrics of a head's outputs on the validation samples, for the course of a training.
+/// Metrics of a head's outputs on the validation samples, for the history of a training.
 pub trait Evaluator: Sync {
     /// The values of the metrics. `logits` holds the head's output rows of all validation samples, in their order.
     fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(Metric, f64)>;

@@ -1,4 +1,4 @@
-//! What heads say of rows that they did not learn from: a linear head for each fold of the rest.
+//! Predictions for rows that the heads did not learn from: a linear head for each fold of the rest.
 
 use ndarray::{Array2, s};
 use rayon::prelude::*;

@@ -29,7 +29,7 @@ use crate::{
 /// The file of predictions.
 pub const PREDICTIONS_FILE: &str = "predictions.parquet";
 
-/// The file of the training's course.
+/// The file of the training's history.
 pub const HISTORY_FILE: &str = "history.csv";
 
 /// A table in memory, column by column.
@@ -208,7 +208,7 @@ pub fn read_texts_of_rows(
     Ok(rows)
 }
 
-/// Writes the course of a training, one line per epoch: the learning rate, the losses, and the validation metrics that
+/// Writes the history of a training, one line per epoch: the learning rate, the losses, and the validation metrics that
 /// the task follows. Cells without a value are empty.
 ///
 /// # Errors

@@ -33,7 +33,7 @@ pub struct Candidate {
 pub struct SeedResult {
     /// The seed.
     pub seed: u64,
-    /// What was said of each validation row; of the rows of all folds, where there are some.
+    /// The predictions for each validation row beside the truth; for the rows of all folds, where there are some.
     pub statistics: RowStatistics,
     /// The metric on the validation rows of each fold.
     pub fold_scores: Vec<f64>,

@@ -232,7 +232,7 @@ fn train_until(banks: &mut [Option<Bank<'_>>], epochs: usize) -> Result<()> {
 }
 
 impl Rung {
-    /// Of the trials as they are `ranked` by what their heads say `now`, the best go on.
+    /// Of the trials as they are `ranked` by the predictions of their heads `now`, the best go on.
     fn new(
         ranked: &[(f64, usize)],
         go_on: usize,

@@ -342,7 +342,7 @@ impl<'c> SharedFeatures<'c> {
         fits: Vec<FittedParameters>,
         evaluators: &[Box<dyn PredictionEvaluator + '_>],
     ) -> Result<Vec<HeadResult>> {
-        let predictions = self.listen(plans, &fits, evaluators, |evaluator, logits, head| {
+        let predictions = self.evaluate(plans, &fits, evaluators, |evaluator, logits, head| {
             evaluator.predictions_of(logits, head)
         })?;
         let results = fits.iter().zip(predictions).map(|(fit, predictions)| HeadResult {
@@ -355,14 +355,14 @@ impl<'c> SharedFeatures<'c> {
     }
 
     /// Shows the outputs of every head on the validation samples of its split to the evaluator of the split.
-    fn listen<T: Send>(
+    fn evaluate<T: Send>(
         &self,
         plans: &[HeadPlan],
         fits: &[FittedParameters],
         evaluators: &[Box<dyn PredictionEvaluator + '_>],
-        hear: impl Fn(&dyn PredictionEvaluator, &dyn OutputRows, &OutputHead) -> Result<T> + Sync,
+        read: impl Fn(&dyn PredictionEvaluator, &dyn OutputRows, &OutputHead) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
-        let heard = Mutex::new(HashMap::new());
+        let values = Mutex::new(HashMap::new());
         for (split, samples) in self.validation.iter().enumerate() {
             let own = (0..plans.len()).filter(|number| plans[*number].split == split);
             let heads: Vec<OutputHead> = own
@@ -378,18 +378,18 @@ impl<'c> SharedFeatures<'c> {
             let evaluator = &*evaluators[split];
             let (view, transform) = (&self.rows.view, &self.transform);
             for_each_head(view, transform, samples, heads, |head, logits, _| {
-                let value = hear(evaluator, logits, head)?;
-                let mut heard = heard.lock().expect("no judge panicked");
-                heard.insert(head.number, value);
+                let value = read(evaluator, logits, head)?;
+                let mut values = values.lock().expect("no evaluator panicked");
+                values.insert(head.number, value);
                 Ok(())
             })?;
         }
-        let mut heard = heard.into_inner().expect("no judge panicked");
-        let all = (0..plans.len()).map(|number| heard.remove(&number));
-        Ok(all.map(|value| value.expect("every head was heard")).collect())
+        let mut values = values.into_inner().expect("no evaluator panicked");
+        let all = (0..plans.len()).map(|number| values.remove(&number));
+        Ok(all.map(|value| value.expect("every head was evaluated")).collect())
     }
 
-    /// What is tuned to what a trial's heads say of the rows of all folds, none of which they learned from.
+    /// What is tuned to the outputs of a trial's heads on the rows of all folds, none of which they learned from.
     pub(super) fn calibration(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Calibration> {
         if self.learns_nothing {
             return Ok(Calibration::default());
@@ -414,15 +414,16 @@ impl<'c> SharedFeatures<'c> {
             return evaluator.calibration(&Chained(heads.collect()));
         }
         let evaluators = self.evaluators(sweep);
-        let logits = self
-            .listen(plans, &fits, &evaluators, |_, logits, _| Ok(gathered(logits)?.into_owned()))?;
+        let logits = self.evaluate(plans, &fits, &evaluators, |_, logits, _| {
+            Ok(gathered(logits)?.into_owned())
+        })?;
         let views: Vec<ArrayView2<'_, f32>> = logits.iter().map(Array2::view).collect();
         let all = concatenate(Axis(0), &views).expect("outputs of one width");
         evaluator.calibration(&all.view())
     }
 }
 
-/// How the bank of a sweep runs: heads are judged where their stopping asks for it.
+/// How the bank of a sweep runs: heads are evaluated where their stopping asks for it.
 pub(super) fn bank_settings(pipeline: &Pipeline) -> BankSettings {
     BankSettings { shuffles: true, seed: pipeline.file.seed, evaluates_all: false, gives_up: true }
 }

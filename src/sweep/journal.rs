@@ -11,11 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Error, Result},
-    run_folder::{
-        UNFINISHED,
-        lock::is_finished,
-        {self},
-    },
+    run_folder::{self, UNFINISHED, lock::is_finished},
     sweep::heads::{HeadPlan, HeadResult},
 };
 

@@ -103,7 +103,7 @@ pub(super) fn search(
 /// How many heads of each group are trained together: as many as fit into memory where there are many classes.
 ///
 /// # Errors
-/// When the heads of one trial do not fit, or what heads say of the rows does not.
+/// When the heads of one trial do not fit, or the predictions for the rows do not.
 fn at_a_time(
     sweep: &Sweep<'_>,
     metric: Metric,

@@ -241,7 +241,7 @@ mod tests {
                 rows
             };
             for split in &inner {
-                // What is learned from and what judges are together what the fold leaves.
+                // The training and the validation rows are together what the fold leaves.
                 assert_eq!(sorted(&[&split.train, &split.validation]), sorted(&[&outer.train]));
             }
             assert_eq!(

@@ -21,7 +21,7 @@ pub(super) struct TargetSets {
     train: Vec<Vec<u32>>,
     /// Beside the rows' own targets, those of columns: one for each part of the rows that is judged.
     tables: Vec<TargetTable>,
-    /// The table of each set; none where heads learn what they are judged by.
+    /// The table of each set; none where heads learn the rows' own targets.
     table_of: Vec<Option<usize>>,
 }
 
@@ -77,7 +77,7 @@ impl TargetSets {
         &self.train
     }
 
-    /// What the samples of a set are to be, of those that are judged what they are.
+    /// The targets of a set's samples; of those that heads are evaluated on, the rows' own.
     pub(super) fn targets<'a>(&'a self, set: usize, rows: &'a TaskRows<'_>) -> &'a TargetTable {
         match self.table_of[set] {
             Some(table) => &self.tables[table],
@@ -121,7 +121,7 @@ pub(super) fn check(
         for split in splits {
             let target_sets = split.train.iter();
             let mut classes =
-                target_sets.filter_map(|row| dataset.lesson(*row, Some(column))?.class());
+                target_sets.filter_map(|row| dataset.target_for(*row, Some(column))?.class());
             let first = classes.next();
             if !classes.any(|class| Some(class) != first) {
                 return Err(pipeline.refuse(

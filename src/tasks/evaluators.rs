@@ -1,4 +1,4 @@
-//! What outputs of documents on the validation rows are worth, epoch by epoch.
+//! The evaluators of documents: metrics and predictions of outputs on the validation rows.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -29,7 +29,7 @@ pub(super) struct ClassEvaluator {
     pub(super) labels: Vec<usize>,
     pub(super) n_classes: usize,
     pub(super) followed: Vec<Metric>,
-    /// Whether what heads say is their probabilities.
+    /// Whether the predictions are probabilities.
     pub(super) needs_probabilities: bool,
 }
 
@@ -109,7 +109,7 @@ impl PredictionEvaluator for ClassEvaluator {
 pub(super) struct LabelSetEvaluator {
     pub(super) rows: Vec<u32>,
     pub(super) labels: Array2<bool>,
-    /// Whether what heads say is their probabilities.
+    /// Whether the predictions are probabilities.
     pub(super) needs_probabilities: bool,
 }
 

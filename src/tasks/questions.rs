@@ -179,7 +179,7 @@ impl Questions {
         })))
     }
 
-    /// What outputs on the windows of a question say.
+    /// The span that outputs on the windows of a question predict.
     fn join<'a>(
         &self,
         question: usize,

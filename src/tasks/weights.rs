@@ -63,8 +63,8 @@ pub(crate) fn class_weights(
 fn balanced(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Vec<f32> {
     let mut counts = vec![0usize; dataset.labels.len()];
     let column = pipeline.file.train.label.as_ref();
-    for lesson in train.iter().filter_map(|row| dataset.lesson(*row, column)) {
-        for label in lesson.label_ids() {
+    for target in train.iter().filter_map(|row| dataset.target_for(*row, column)) {
+        for label in target.label_ids() {
             counts[*label] += 1;
         }
     }

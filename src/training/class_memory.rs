@@ -164,13 +164,13 @@ impl ClassMemory {
         Ok(usize::try_from(left / self.head_bytes.max(1)).map_or(most, |heads| heads.min(most)))
     }
 
-    /// What some heads hold who say the probability of every class of so many rows.
+    /// Bytes of some heads' predictions: the probability of every class of so many rows.
     pub(crate) fn prediction_bytes(&self, n_heads: usize, n_rows: usize) -> u64 {
         let of_row = 4 * self.n_outputs as u64;
         of_row.saturating_mul(n_rows as u64).saturating_mul(n_heads as u64)
     }
 
-    /// What there is for what heads said, beside one head.
+    /// Bytes left for predictions, beside one head.
     pub(crate) fn left_bytes(&self) -> u64 {
         self.most_bytes.saturating_sub(self.bytes_of(1))
     }

@@ -369,8 +369,8 @@ fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) 
         return if train.is_empty() { Err(nothing_to_train_on(pipeline, dataset)) } else { Ok(()) };
     }
     let column = pipeline.file.train.label.as_ref();
-    let lessons = train.iter().filter_map(|row| dataset.lesson(*row, column));
-    let labels: HashSet<usize> = lessons.filter_map(Target::class).collect();
+    let targets = train.iter().filter_map(|row| dataset.target_for(*row, column));
+    let labels: HashSet<usize> = targets.filter_map(Target::class).collect();
     if labels.len() < 2 {
         return Err(Error::Record {
             path: pipeline.file.data.train.0[0].path.clone(),

@@ -55,9 +55,9 @@ fn cells_are_read_from_every_format_with_columns_and_what_is_not_there_is_empty(
         assert_eq!((column.n_asked, column.n_empty()), (4, 1), "{name}");
         let own: Vec<Option<usize>> = dataset.rows.iter().map(|row| row.target.class()).collect();
         assert_eq!(own, [Some(0), Some(1), Some(0), Some(1)], "{name}");
-        assert_eq!(dataset.lesson(0, Some(&"rule".into())), Some(&Target::Class(1)));
-        assert_eq!(dataset.lesson(1, Some(&"rule".into())), None);
-        assert_eq!(dataset.lesson(1, None), Some(&Target::Class(1)));
+        assert_eq!(dataset.target_for(0, Some(&"rule".into())), Some(&Target::Class(1)));
+        assert_eq!(dataset.target_for(1, Some(&"rule".into())), None);
+        assert_eq!(dataset.target_for(1, None), Some(&Target::Class(1)));
         let warned = "1 of 4 rows has no label in the column `rule`";
         assert!(dataset.warnings.iter().any(|warning| warning.contains(warned)));
     }

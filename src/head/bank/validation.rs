@@ -38,7 +38,7 @@ impl<'a> Validation<'a> {
         parameters: &dyn Fn(usize) -> Vec<f32>,
         evaluates_all: bool,
     ) -> Result<HashMap<usize, ValidationScores>> {
-        let verdicts = Mutex::new(HashMap::new());
+        let all_scores = Mutex::new(HashMap::new());
         let scored = heads.iter().map(|head| OutputHead {
             number: *head,
             network: Network::new(specs[*head].network.clone()),
@@ -65,18 +65,18 @@ impl<'a> Validation<'a> {
                     None => objective::loss_of_rows(spec, logits, targets)?,
                 };
                 let metric = spec.stopping.as_ref().map(|stopping| stopping.metric);
-                let is_judged = evaluates_all || metric.is_some_and(|m| m != Metric::Loss);
-                let scores = if is_judged {
+                let is_evaluated = evaluates_all || metric.is_some_and(|m| m != Metric::Loss);
+                let scores = if is_evaluated {
                     self.set.evaluator.scores_of(logits, head)?
                 } else {
                     Vec::new()
                 };
-                let verdict: ValidationScores = ((loss.weight > 0.0).then(|| loss.mean()), scores);
-                let mut verdicts = verdicts.lock().expect("no judge panicked");
-                verdicts.insert(head.number, verdict);
+                let scored: ValidationScores = ((loss.weight > 0.0).then(|| loss.mean()), scores);
+                let mut all_scores = all_scores.lock().expect("no evaluator panicked");
+                all_scores.insert(head.number, scored);
                 Ok(())
             },
         )?;
-        Ok(verdicts.into_inner().expect("no judge panicked"))
+        Ok(all_scores.into_inner().expect("no evaluator panicked"))
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, 
     let Some(network) = network else {
         return Ok(());
     };
-    let has_labels = !labels.is_empty() || TASKS_WITH_LABELS.contains(&&description.task[..]);
+    let has_labels = !labels.is_empty() || TASKS_WITH_LABELS.contains(&description.task.as_str());
     require(!has_labels || network.n_outputs == labels.len(), "an output for each label", || {
         format!("{} for {}", network.n_outputs, labels.len())
     })?;

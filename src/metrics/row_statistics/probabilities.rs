@@ -1,4 +1,4 @@
-//! What probabilities of each row say of the metrics that depend on them.
+//! The statistics of rows for the metrics that need probabilities.
 
 use ndarray::ArrayView2;
 

@@ -25,7 +25,7 @@ pub(crate) struct QuestionEvaluator<'a> {
 }
 
 impl QuestionEvaluator<'_> {
-    /// What outputs say of every question.
+    /// The spans that outputs predict for every question.
     fn found(&self, logits: ArrayView2<'_, f32>) -> Vec<FoundAnswer> {
         let mut first = 0;
         let mut all = Vec::with_capacity(self.questions.len());
