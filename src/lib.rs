@@ -54,11 +54,11 @@ pub mod tasks;
 
 pub mod extraction;
 
-pub mod config;
-
 pub mod report;
 
 pub mod selection;
+
+pub mod config;
 
 pub mod head;
 

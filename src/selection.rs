@@ -1,6 +1,6 @@
 //! Sweeps: which heads are trained, on which rows, and what they tell side by side.
 //!
-//! - [`section`] is `[sweep]` of a pipeline file, [`trials`] its settings one by one;
+//! - [`trials`]: the settings of `[sweep]`, one by one;
 //! - [`folds`]: which rows a head learns from, and which it is judged on;
 //! - [`halving`]: when the worse heads are given up;
 //! - [`leaderboard`]: the heads in order, with intervals, spreads, and which of them are not significantly worse than the best;
@@ -16,7 +16,6 @@ pub mod folds;
 pub mod halving;
 pub mod heat_map;
 pub mod leaderboard;
-pub mod section;
 mod setting;
 pub mod trials;
 

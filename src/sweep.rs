@@ -32,14 +32,14 @@ pub(crate) use crate::sweep::{
     journal::Journal,
 };
 use crate::{
-    config::settings::Pipeline,
+    config::{file::sweep::SweepSection, settings::Pipeline},
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     metrics::{intervals::Bootstrap, metric::Metric, scores::Scores},
     report::leaderboard,
     run_folder,
-    selection::{SweepFindings, leaderboard::rank, section::SweepSection},
+    selection::{SweepFindings, leaderboard::rank},
     sweep::{
         candidates::SweepCandidates,
         heads::{HeadPlan, SharedFeatures, ViewKey},

@@ -22,7 +22,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 use serde::Serialize;
 
 use crate::{
-    config::{file::Task, settings::Pipeline},
+    config::{names::Task, settings::Pipeline},
     data::{ColumnName, Part, dataset::Dataset},
     error::Result,
     features::FeatureView,

@@ -1,20 +1,24 @@
 //! The pipeline file as it is written: every key of the contract, with its default.
 
 mod defaults;
+pub mod sweep;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use frostbert_cache::states::{Dtype, Pooling, StateKind};
+use frostbert_cache::states::Dtype;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
 use crate::{
-    data::{CleanOptions, ColumnName, DataTask, Source, SplitFractions},
+    config::{
+        file::sweep::SweepSection,
+        names::{HeadKind, HeadPooling, Loss, Overflow, Pair, Store, Task},
+    },
+    data::{CleanOptions, ColumnName, Source, SplitFractions},
     encoder::device::{Device, Precision},
     head::{layers::activation::Activation, size::MLP_WIDTH, spec::Stopping},
-    selection::section::SweepSection,
     train::{optimizer::OptimizerKind, schedule::Schedule},
 };
 
@@ -261,109 +265,6 @@ pub struct TrainSection {
     pub early_stopping: EarlyStoppingKey,
     /// States of more megabytes than this are streamed from disk in every epoch, those of fewer stay in memory.
     pub memory_mb: u64,
-}
-
-macro_rules! names {
-    ($(#[$doc:meta])* $name:ident, $case:literal, $default:ident { $($(#[$item:meta])* $variant:ident),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(rename_all = $case)]
-        #[expect(missing_docs, reason = "the names are those of the pipeline file")]
-        pub enum $name { $($(#[$item])* $variant),+ }
-
-        impl Default for $name {
-            fn default() -> $name {
-                $name::$default
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.serialize(f)
-            }
-        }
-    };
-}
-
-names! {
-    /// What a head learns.
-    Task, "lowercase", Classification { Classification, Multilabel, Regression, Tokens, Qa, Similarity }
-}
-impl Task {
-    /// What its labels mean. A similarity is a number for each pair.
-    pub fn of_data(self) -> DataTask {
-        match self {
-            Task::Classification => DataTask::Classification,
-            Task::Multilabel => DataTask::Multilabel,
-            Task::Regression | Task::Similarity => DataTask::Regression,
-            Task::Tokens => DataTask::Tokens,
-            Task::Qa => DataTask::Qa,
-        }
-    }
-}
-
-names! {
-    /// How two texts are encoded: in one input, or in two.
-    Pair, "lowercase", Separate { Joint, Separate }
-}
-names! {
-    /// A state that a cache can hold.
-    Store, "lowercase", Mean { Cls, Mean, Max, Tokens, Words }
-}
-names! {
-    /// What happens to a text that is longer than `max_length`.
-    Overflow, "lowercase", Truncate { Truncate, Windows }
-}
-names! {
-    /// The kinds of head.
-    HeadKind, "kebab-case", Linear { Linear, Mlp, Matching, Cosine, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm }
-}
-impl HeadKind {
-    /// Whether it is fitted to all rows at once, without steps and epochs.
-    pub fn is_full_batch(self) -> bool {
-        use HeadKind::*;
-        matches!(self, Ridge | Lda | Logistic | LinfaLogistic | LinfaSvm)
-    }
-
-    /// Whether it learns epoch by epoch. A cosine learns nothing.
-    pub fn has_epochs(self) -> bool {
-        !self.is_full_batch() && self != HeadKind::Cosine
-    }
-}
-
-names! {
-    /// The state that a head reads.
-    HeadPooling, "lowercase", Mean { Cls, Mean, Max, Attention }
-}
-impl HeadPooling {
-    /// What a head of a task reads of a layer: it pools texts, never the words and tokens that tags and answers are of.
-    pub fn store(self, task: Task) -> Store {
-        match (task, self) {
-            (Task::Tokens, _) => Store::Words,
-            (Task::Qa, _) | (_, HeadPooling::Attention) => Store::Tokens,
-            (_, HeadPooling::Cls) => Store::Cls,
-            (_, HeadPooling::Mean) => Store::Mean,
-            (_, HeadPooling::Max) => Store::Max,
-        }
-    }
-}
-
-impl Store {
-    /// The state that is stored.
-    pub fn kind(self) -> StateKind {
-        match self {
-            Store::Cls => StateKind::Pooled(Pooling::Cls),
-            Store::Mean => StateKind::Pooled(Pooling::Mean),
-            Store::Max => StateKind::Pooled(Pooling::Max),
-            Store::Tokens => StateKind::Tokens,
-            Store::Words => StateKind::Words,
-        }
-    }
-}
-
-names! {
-    /// The losses.
-    Loss, "kebab-case", CrossEntropy { CrossEntropy, Focal, Bce, Mse }
 }
 
 /// One source table, or an array of them.

@@ -12,13 +12,13 @@ use toml::Value;
 
 use crate::{
     config::{
-        file::{self, Labels, Pair, PipelineFile, Task},
+        file::{Labels, PipelineFile, sweep::SweepSection},
+        names::{Loss, Pair, Task},
         parse,
     },
     data::{CleanOptions, ColumnName, Source, SplitFractions},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    selection::section::SweepSection,
 };
 
 /// A checked pipeline.
@@ -284,7 +284,7 @@ impl Pipeline {
     }
 
     /// The loss of the head.
-    pub fn loss(&self) -> file::Loss {
+    pub fn loss(&self) -> Loss {
         let default = training::losses(self.file.data.task)[0];
         self.file.train.loss.unwrap_or(default)
     }

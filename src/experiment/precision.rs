@@ -10,7 +10,7 @@ use serde::Serialize;
 pub use states::LayerError;
 
 use crate::{
-    config::{file::HeadKind, settings::Pipeline},
+    config::{names::HeadKind, settings::Pipeline},
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Precision},

@@ -1,6 +1,6 @@
 //! From an example to the documents that the encoder reads.
 
-use crate::{config::file::Pair, data::Record, encoder::tokenizer::Document};
+use crate::{config::names::Pair, data::Record, encoder::tokenizer::Document};
 
 /// The documents of an example: its words, its text, or its two texts in one input or in two.
 pub(crate) fn inputs_of(example: &Record, pair: Pair) -> impl Iterator<Item = Document<'_>> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use frostbert_cache::{progress::Progress, reader::CacheReader};
 
 use crate::{
-    config::file::Pair,
+    config::names::Pair,
     data::{Format, LabelMap, Part, dataset::Dataset},
     error::{Error, Result},
     extraction::{extract::extract_with, machine::Machine},

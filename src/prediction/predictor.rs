@@ -4,7 +4,7 @@ use ndarray::s;
 use serde::{Serialize, Serializer};
 
 use crate::{
-    config::file::Task,
+    config::names::Task,
     data::Record,
     encoder::{tokenizer::Document, windows::Overflow},
     error::{Error, Result},

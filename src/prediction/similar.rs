@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     config::{
-        file::{HeadPooling, Pair},
+        names::{HeadPooling, Pair},
         settings::Pipeline,
     },
     data::dataset::read_all,

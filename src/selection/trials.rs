@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use toml::{Table, Value};
 
-use crate::selection::section::{Search, SweepSection};
+use crate::config::file::sweep::{Search, SweepSection};
 
 /// Values of the keys that vary, in the order of the keys.
 pub type Settings = Vec<(String, Value)>;

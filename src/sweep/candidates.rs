@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     config::{
-        file::{HeadKind, Task},
+        file::sweep::SweepSection,
+        names::{HeadKind, Task},
         settings::Pipeline,
     },
     data::dataset::Dataset,
@@ -15,7 +16,6 @@ use crate::{
     report::sheet::Sheet,
     selection::{
         leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
-        section::SweepSection,
         show,
     },
     sweep::{

@@ -7,12 +7,11 @@ use frostbert_cache::{
 };
 
 use crate::{
-    config::settings::Pipeline,
+    config::{file::sweep::SweepSection, settings::Pipeline},
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::Result,
     metrics::{metric::Metric, row_statistics::RowStatistics},
-    selection::section::SweepSection,
     sweep::{
         Sweep,
         candidates::{check_metric, metric},

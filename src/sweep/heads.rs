@@ -8,7 +8,7 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{file::HeadKind, settings::Pipeline},
+    config::{names::HeadKind, settings::Pipeline},
     data::dataset::Dataset,
     error::Result,
     head::{

@@ -6,10 +6,10 @@ use frostbert_cache::{
 };
 
 use crate::{
+    config::file::sweep::Search,
     error::Result,
     extraction::forecast::megabytes,
     metrics::metric::Metric,
-    selection::section::Search,
     sweep::{
         Sweep,
         candidates::better_of,

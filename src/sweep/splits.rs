@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use frostbert_cache::wording::counted;
 
 use crate::{
-    config::settings::Pipeline,
+    config::{
+        file::sweep::{Search, SweepSection},
+        settings::Pipeline,
+    },
     data::{Part, dataset::Dataset},
     error::Result,
-    selection::{
-        folds::{Stratum, folds, resampled, share},
-        section::{Search, SweepSection},
-    },
+    selection::folds::{Stratum, folds, resampled, share},
 };
 
 /// Sets of rows at most: more is a slip of the pen.

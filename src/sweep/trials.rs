@@ -6,12 +6,15 @@ use toml::{Table, Value};
 
 use crate::{
     config::{
-        file::{HeadKind, PipelineFile, Task},
+        file::{
+            PipelineFile,
+            sweep::{HEAD_KEYS, Search, SweepSection},
+        },
+        names::{HeadKind, Task},
         settings::Pipeline,
     },
     error::{Error, Result},
     selection::{
-        section::{HEAD_KEYS, Search, SweepSection},
         show,
         trials::{MOST_TRIALS, Settings, trials as settings_of},
     },
@@ -330,7 +333,7 @@ fn says_something(key: &str, file: &PipelineFile) -> bool {
         "label_smoothing" => has_epochs && kind != Crf,
         "momentum" => has_epochs && file.train.optimizer == OptimizerKind::Sgd,
         "betas" => has_epochs && file.train.optimizer != OptimizerKind::Sgd,
-        "gamma" => has_epochs && file.train.loss == Some(crate::config::file::Loss::Focal),
+        "gamma" => has_epochs && file.train.loss == Some(crate::config::names::Loss::Focal),
         _ => has_epochs,
     }
 }

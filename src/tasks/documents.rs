@@ -4,7 +4,7 @@ use frostbert_cache::{reader::CacheReader, states::StateId};
 use ndarray::{Array2, ArrayView2};
 
 use crate::{
-    config::{file::Task, settings::Pipeline},
+    config::{names::Task, settings::Pipeline},
     data::{ColumnName, Part, Target, dataset::Dataset},
     error::Result,
     features::{FeatureView, pieces},

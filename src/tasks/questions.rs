@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    config::{file::HeadKind, settings::Pipeline},
+    config::{names::HeadKind, settings::Pipeline},
     data::{Part, dataset::Dataset, example::Example},
     encoder::windows::Overflow,
     error::Result,

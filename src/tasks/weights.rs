@@ -2,7 +2,8 @@
 
 use crate::{
     config::{
-        file::{ClassWeights, Loss as LossName, Task},
+        file::ClassWeights,
+        names::{Loss as LossName, Task},
         settings::Pipeline,
     },
     data::dataset::Dataset,

@@ -4,7 +4,7 @@ use frostbert_cache::{reader::CacheReader, shard::ShardLayout, states::StateId, 
 use ndarray::{Array2, ArrayView2, s};
 
 use crate::{
-    config::{file::HeadKind, settings::Pipeline},
+    config::{names::HeadKind, settings::Pipeline},
     data::{Part, dataset::Dataset, example::Example},
     error::Result,
     features::{FeatureView, pieces},

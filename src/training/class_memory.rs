@@ -4,7 +4,7 @@ use frostbert_cache::{progress::Progress, wording::counted};
 
 use crate::{
     config::{
-        file::{HeadKind, Task},
+        names::{HeadKind, Task},
         settings::Pipeline,
     },
     data::{Part, dataset::Dataset},

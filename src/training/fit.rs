@@ -5,7 +5,7 @@ use std::time::Instant;
 use frostbert_cache::progress::Progress;
 
 use crate::{
-    config::{file::HeadKind, settings::Pipeline},
+    config::{names::HeadKind, settings::Pipeline},
     data::{Part, dataset::Dataset},
     error::Result,
     features::{linfa::principal_components, scaler::Scaler},

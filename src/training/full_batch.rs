@@ -3,7 +3,7 @@
 use frostbert_cache::{progress::Progress, wording::counted};
 
 use crate::{
-    config::{file::HeadKind, settings::Pipeline},
+    config::{names::HeadKind, settings::Pipeline},
     error::{Error, Result},
     features::linfa::records,
     head::{

@@ -16,7 +16,8 @@ use serde::Serialize;
 
 use crate::{
     config::{
-        file::{HeadKind, Labels, Pair, PipelineFile, Task},
+        file::{Labels, PipelineFile},
+        names::{HeadKind, Pair, Task},
         settings::Pipeline,
     },
     data::{

@@ -6,7 +6,12 @@ use frostbert_cache::states::{Dtype, StateKind};
 use toml::Value;
 
 use crate::{
-    config::file::{self, HeadPooling, Pair, PipelineFile, Store, Task},
+    config::{
+        file,
+        file::{PipelineFile, sweep::SweepSection},
+        names,
+        names::{HeadPooling, Pair, Store, Task},
+    },
     data::{Record, Source},
     encoder::{
         checkpoint::Checkpoint,
@@ -15,7 +20,6 @@ use crate::{
         windows::Overflow,
     },
     error::{Error, Result},
-    selection::section::SweepSection,
 };
 
 /// What stage 1 is to do.
@@ -104,8 +108,8 @@ impl ExtractionSettings {
 /// they share its cache.
 pub(super) fn set_qa_defaults(cache: &mut file::CacheSection) {
     cache.max_length.get_or_insert(384);
-    let overflow = *cache.overflow.get_or_insert(file::Overflow::Windows);
-    if overflow == file::Overflow::Windows {
+    let overflow = *cache.overflow.get_or_insert(names::Overflow::Windows);
+    if overflow == names::Overflow::Windows {
         cache.stride.get_or_insert(128);
     }
 }
@@ -230,7 +234,7 @@ fn check_overflow(
     max_length: usize,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<Overflow> {
-    if *cache.overflow.get_or_insert(file::Overflow::Truncate) == file::Overflow::Truncate {
+    if *cache.overflow.get_or_insert(names::Overflow::Truncate) == names::Overflow::Truncate {
         // A stride without windows changes nothing, so that a file can switch between the two by one key.
         return Ok(Overflow::Truncate);
     }

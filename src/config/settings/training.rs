@@ -1,7 +1,10 @@
 //! What only training needs: which heads, losses and numbers go together.
 
 use crate::{
-    config::file::{HeadKind, Loss, Pair, PipelineFile, Task},
+    config::{
+        file::PipelineFile,
+        names::{HeadKind, Loss, Pair, Task},
+    },
     error::{Error, Result},
     metrics::metric::Metric,
 };

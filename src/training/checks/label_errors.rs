@@ -4,7 +4,7 @@ use frostbert_cache::wording::counted;
 use serde::Serialize;
 
 use crate::{
-    config::{file::Task, settings::Pipeline},
+    config::{names::Task, settings::Pipeline},
     data::{Part, checks::RecordPlace, dataset::Dataset},
     error::Result,
     features::FeatureView,
