@@ -29,18 +29,24 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use frostbert::{
-    config::settings::Pipeline, data::Format, prediction::saved_run::SavedRun, progress::Progress,
+    config::{keys::by_kinds, settings::Pipeline},
+    data::Format,
+    prediction::saved_run::SavedRun,
+    progress::Progress,
     wording::printable,
 };
 use output::say;
 use progress::TerminalProgress;
+
+/// Columns of a help text at most.
+const HELP_WIDTH: usize = 100;
 
 /// Run a frozen BERT once over a corpus, keep its states, and train light heads over them.
 ///
 /// A pipeline file (TOML) is one experiment: which model, which texts, which states to keep, which head to train.
 /// Results go to stdout; progress, notes and warnings go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 #[derive(Debug, Parser)]
-#[command(name = "frostbert", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "frostbert", version, max_term_width = HELP_WIDTH, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     global: GlobalArguments,
@@ -88,8 +94,10 @@ enum Command {
     /// Stage 1 alone: encode texts into the cache (needs no labels)
     Extract(PipelineArguments),
     /// Stage 2 alone: train on cached states, never loading the encoder
+    #[command(after_help = keys_by_kind())]
     Train(PipelineArguments),
     /// Train every head of a pipeline's [sweep] on cached states and compare them; an unfinished sweep goes on
+    #[command(after_help = keys_by_kind())]
     Sweep(PipelineArguments),
     /// Measure a trained head on other labelled data
     Evaluate(evaluate::EvaluateArguments),
@@ -126,6 +134,25 @@ struct OverrideArguments {
     /// Override a value of the pipeline, as in train.lr=1e-3; a bare word is a string
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<String>,
+}
+
+/// Which keys of the pipeline file apply to which heads, for the end of a command's help.
+fn keys_by_kind() -> String {
+    let mut text =
+        "Keys of [head] and [train], by the kinds of head that they apply to:\n".to_string();
+    for (kinds, keys) in by_kinds() {
+        text.push_str(&format!("  {kinds}:\n"));
+        let mut line = String::new();
+        for key in keys {
+            if line.len() + key.len() > HELP_WIDTH - 6 {
+                text.push_str(&format!("   {line}\n"));
+                line.clear();
+            }
+            line.push_str(&format!(" {key}"));
+        }
+        text.push_str(&format!("   {line}\n"));
+    }
+    text + "What each key does and its default are in docs/pipeline.md."
 }
 
 /// How a data file is written.

@@ -1,7 +1,8 @@
-//! The pipeline file: its keys ([`mod@file`]) and the names of their values ([`names`]), how it is read ([`parse`]), and its
-//! checked settings ([`settings`]).
+//! The pipeline file: its sections ([`mod@file`]), which keys apply to which heads ([`keys`]), the names of their values
+//! ([`names`]), how the file is read ([`parse`]), and its checked settings ([`settings`]).
 
 pub mod file;
+pub mod keys;
 pub mod names;
 pub mod parse;
 pub mod settings;

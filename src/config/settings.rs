@@ -2,7 +2,7 @@
 
 mod extraction;
 mod numbers;
-mod training;
+pub(in crate::config) mod training;
 
 use std::path::{Path, PathBuf};
 

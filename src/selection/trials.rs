@@ -6,7 +6,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use toml::{Table, Value};
 
-use crate::config::file::sweep::{Search, SweepSection};
+use crate::config::{
+    file::sweep::{Search, SweepSection},
+    keys::{Key, Values},
+};
 
 /// Values of the keys that vary, in the order of the keys.
 pub type Settings = Vec<(String, Value)>;
@@ -16,9 +19,6 @@ pub const MOST_TRIALS: usize = 100_000;
 
 /// Draws in a row that repeat earlier ones before no more are made.
 const MOST_IN_VAIN: usize = 1000;
-
-/// The keys whose values are whole numbers.
-const WHOLE: [&str; 6] = ["epochs", "batch_size", "layer", "layers", "pca", "max_answer_tokens"];
 
 /// What a key may be.
 enum Domain {
@@ -123,7 +123,9 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
 
 fn distribution(key: &str, table: &Table, log: bool) -> Option<Domain> {
     let (min, max) = (table.get("min")?, table.get("max")?);
-    if let (Value::Integer(min), Value::Integer(max), true) = (min, max, WHOLE.contains(&key)) {
+    let is_whole =
+        Key::find(key).is_some_and(|key| matches!(key.values, Values::Count | Values::Layers));
+    if let (Value::Integer(min), Value::Integer(max), true) = (min, max, is_whole) {
         let (min, max) = (*min, *max);
         let valid = min < max && (!log || min > 0);
         return valid.then_some(Domain::Integer { min, max, log });

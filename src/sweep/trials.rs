@@ -8,8 +8,9 @@ use crate::{
     config::{
         file::{
             PipelineFile,
-            sweep::{HEAD_KEYS, Search, SweepSection},
+            sweep::{Search, SweepSection},
         },
+        keys::{Key, Section},
         names::{HeadKind, Task},
         settings::Pipeline,
     },
@@ -303,7 +304,9 @@ fn set(
                 };
                 ("head", "layers", layers)
             }
-            key if HEAD_KEYS.contains(&key) => ("head", key, value.clone()),
+            key if Key::find(key).is_some_and(|key| key.section == Section::Head) => {
+                ("head", key, value.clone())
+            }
             key => ("train", key, value.clone()),
         };
         let section = table.get_mut(section).and_then(Value::as_table_mut);

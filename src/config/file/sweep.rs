@@ -7,47 +7,11 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
+use crate::config::keys::swept_names;
+
 /// The section's own keys.
 pub const OWN_KEYS: [&str; 9] =
     ["folds", "nested", "seeds", "search", "trials", "select", "refit", "fraction", "bootstrap"];
-
-/// The keys of `[head]` that a sweep can vary. `layer` is one layer, or a list of them that are mixed.
-pub const HEAD_KEYS: [&str; 14] = [
-    "kind",
-    "C",
-    "lambda",
-    "pca",
-    "max_answer_tokens",
-    "pooling",
-    "layer",
-    "layers",
-    "dropout",
-    "hidden",
-    "activation",
-    "skip",
-    "layer_norm",
-    "standardize",
-];
-
-/// The keys of `[train]` that a sweep can vary.
-pub const TRAIN_KEYS: [&str; 16] = [
-    "optimizer",
-    "lr",
-    "weight_decay",
-    "momentum",
-    "betas",
-    "epochs",
-    "batch_size",
-    "schedule",
-    "warmup",
-    "clip",
-    "loss",
-    "label",
-    "gamma",
-    "class_weights",
-    "label_smoothing",
-    "early_stopping",
-];
 
 /// `[sweep]`: these keys, and every key of `[head]` and `[train]` by its last name with a list of values or a
 /// distribution.
@@ -144,8 +108,8 @@ struct KnownKey(String);
 impl<'de> Deserialize<'de> for KnownKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let key = String::deserialize(deserializer)?;
-        let known = || OWN_KEYS.iter().chain(&HEAD_KEYS).chain(&TRAIN_KEYS);
-        if known().any(|known| *known == key) {
+        let known = || OWN_KEYS.into_iter().chain(swept_names());
+        if known().any(|known| known == key) {
             return Ok(KnownKey(key));
         }
         let known: Vec<String> = known().map(|known| format!("`{known}`")).collect();

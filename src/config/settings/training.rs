@@ -2,8 +2,9 @@
 
 use crate::{
     config::{
-        file::PipelineFile,
-        names::{HeadKind, Loss, Pair, Task},
+        file::{HeadSection, PipelineFile, TrainSection},
+        keys::{Elsewhere, KEYS, Key, STEPWISE, Section},
+        names::{HeadKind, HeadPooling, Loss, Pair, Task},
     },
     error::{Error, Result},
     metrics::metric::Metric,
@@ -12,8 +13,8 @@ use crate::{
 /// Units of a hidden layer at most.
 const MOST_UNITS: usize = 65_536;
 
-/// The kinds of head that a task can train.
-fn kinds(task: Task) -> &'static [HeadKind] {
+/// The kinds of head that a task can train, its default first.
+pub(in crate::config) fn kinds(task: Task) -> &'static [HeadKind] {
     match task {
         Task::Classification => &[
             HeadKind::Linear,
@@ -32,7 +33,7 @@ fn kinds(task: Task) -> &'static [HeadKind] {
 }
 
 /// The losses that a task can be trained with, its default first.
-pub(super) fn losses(task: Task) -> &'static [Loss] {
+pub(in crate::config) fn losses(task: Task) -> &'static [Loss] {
     match task {
         Task::Classification | Task::Tokens => &[Loss::CrossEntropy, Loss::Focal],
         Task::Multilabel => &[Loss::Bce, Loss::Focal],
@@ -42,7 +43,7 @@ pub(super) fn losses(task: Task) -> &'static [Loss] {
 }
 
 /// The validation metrics that early stopping can follow in a task, beside the loss.
-fn metrics(task: Task) -> &'static [Metric] {
+pub(in crate::config) fn metrics(task: Task) -> &'static [Metric] {
     use Metric::*;
     match task {
         Task::Classification => &Metric::OF_CLASSES,
@@ -60,9 +61,16 @@ pub(super) fn check(
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<()> {
     check_kind(file, refuse)?;
+    check_keys(file, refuse)?;
     check_input(file, has_pairs, refuse)?;
     check_loss(file, refuse)?;
     check_numbers(file, refuse)
+}
+
+/// Whether the head pools the tokens of a text itself.
+pub(super) fn pools_by_attention(file: &PipelineFile) -> bool {
+    let has_texts = !matches!(file.data.task, Task::Tokens | Task::Qa);
+    has_texts && file.head.pooling == HeadPooling::Attention
 }
 
 fn names<T: ToString>(items: &[T]) -> String {
@@ -76,17 +84,6 @@ fn check_kind(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
         return Err(refuse(
             format!("head.kind = \"{}\" is no head for the task `{task}`", head.kind),
             format!("set head.kind to one of {}", names(kinds(task))),
-        ));
-    }
-    let flat = match head.kind {
-        kind if kind == HeadKind::Linear || kind.is_full_batch() => Some("a linear head"),
-        HeadKind::Cosine => Some("a cosine"),
-        _ => None,
-    };
-    if let Some(name) = flat.filter(|_| !head.hidden.is_empty()) {
-        return Err(refuse(
-            format!("head.hidden names hidden layers, and {name} has none"),
-            "set head.kind = \"mlp\", or leave head.hidden out".into(),
         ));
     }
     if let Some(width) = head.hidden.iter().find(|width| !(1..=MOST_UNITS).contains(*width)) {
@@ -117,8 +114,8 @@ fn check_input(
             "leave data.pair out".into(),
         ));
     }
-    let attention = file.pools_by_attention();
-    let is_full_batch = head.kind.is_full_batch();
+    let attention = pools_by_attention(file);
+    let is_stepwise = STEPWISE.contains(&head.kind);
     let separate = has_pairs && file.data.pair != Some(Pair::Joint);
     let reason = if attention && separate {
         Some((
@@ -130,12 +127,12 @@ fn check_input(
             "a cosine compares two states, and data.pair = \"joint\" makes one of two texts",
             "set data.pair = \"separate\", or leave it out",
         ))
-    } else if attention && (is_full_batch || head.kind == HeadKind::Cosine) {
+    } else if attention && !is_stepwise {
         Some((
             "head.pooling = \"attention\" is learned step by step, and this kind of head is not",
             "set head.pooling to cls, mean or max",
         ))
-    } else if head.layers.len() > 1 && (is_full_batch || head.kind == HeadKind::Cosine) {
+    } else if head.layers.len() > 1 && !is_stepwise {
         Some((
             "several head.layers are mixed by weights that are learned step by step, and this kind of head is not",
             "name one layer, as in head.layers = [-1]",
@@ -145,8 +142,6 @@ fn check_input(
             "head.pca projects one state, and several head.layers are mixed",
             "name one layer, or leave head.pca out",
         ))
-    } else if head.pca.is_some() && head.kind == HeadKind::Cosine {
-        Some(("head.pca is fitted on training rows, and a cosine has none", "leave head.pca out"))
     } else {
         None
     };
@@ -166,27 +161,6 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
                 [only] => format!("set train.loss to {only}, or leave it out"),
                 _ => format!("set train.loss to one of {}, or leave it out", names(known)),
             },
-        ));
-    }
-    let loss = train.loss.unwrap_or(known[0]);
-    let is_unweighted =
-        head.kind == HeadKind::Crf || head.kind.is_full_batch() && head.kind != HeadKind::Logistic;
-    let weighable = matches!(task, Task::Classification | Task::Multilabel | Task::Tokens);
-    if train.class_weights.is_some() && (!weighable || is_unweighted) {
-        return Err(refuse(
-            "train.class_weights weigh the classes of each row, which this head does not do".into(),
-            "leave train.class_weights out".into(),
-        ));
-    }
-    let smoothable = matches!(task, Task::Classification | Task::Tokens)
-        && matches!(loss, Loss::CrossEntropy | Loss::Focal)
-        && head.kind != HeadKind::Crf;
-    if train.label_smoothing > 0.0 && !smoothable {
-        return Err(refuse(
-            format!(
-                "train.label_smoothing spreads a class's probability, and the task `{task}` with this head has none"
-            ),
-            "leave train.label_smoothing out".into(),
         ));
     }
     if train.loss == Some(Loss::Focal) && head.kind == HeadKind::Crf {
@@ -210,69 +184,55 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
     Ok(())
 }
 
-fn check_numbers(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
-    let (head, train) = (&file.head, &file.train);
-    let checks = [
-        (head.c > 0.0 && head.c.is_finite(), format!("head.C is {}", head.c), "above 0"),
-        (
-            head.lambda > 0.0 && head.lambda.is_finite(),
-            format!("head.lambda is {}", head.lambda),
-            "above 0",
-        ),
-        (head.pca != Some(0), "head.pca is 0".into(), "1 or more, at most the width of a state"),
-        (head.max_answer_tokens > 0, "head.max_answer_tokens is 0".into(), "1 or more"),
-        (
-            (0.0..1.0).contains(&(head.dropout as f32)),
-            format!("head.dropout is {}", head.dropout),
-            "from 0 to below 1",
-        ),
-        (train.lr > 0.0 && train.lr.is_finite(), format!("train.lr is {}", train.lr), "above 0"),
-        (
-            train.weight_decay >= 0.0,
-            format!("train.weight_decay is {}", train.weight_decay),
-            "0 or more",
-        ),
-        (train.epochs > 0, "train.epochs is 0".into(), "1 or more"),
-        (train.batch_size > 0, "train.batch_size is 0".into(), "1 or more"),
-        (
-            (0.0..=1.0).contains(&train.warmup),
-            format!("train.warmup is {}", train.warmup),
-            "from 0 to 1, a share of the steps",
-        ),
-        (
-            (0.0..1.0).contains(&(train.label_smoothing as f32)),
-            format!("train.label_smoothing is {}", train.label_smoothing),
-            "from 0 to below 1",
-        ),
-        (
-            train.gamma >= 0.0 && train.gamma.is_finite(),
-            format!("train.gamma is {}", train.gamma),
-            "0 or more",
-        ),
-        (
-            train.clip.is_none_or(|clip| clip > 0.0),
-            format!("train.clip is {:?}", train.clip.unwrap_or_default()),
-            "above 0",
-        ),
-        (
-            train.betas.iter().all(|beta| (0.0..1.0).contains(beta)),
-            format!("train.betas is {:?}", train.betas),
-            "two numbers from 0 to below 1",
-        ),
-        (
-            (0.0..1.0).contains(&train.momentum),
-            format!("train.momentum is {}", train.momentum),
-            "from 0 to below 1",
-        ),
-        (train.memory_mb > 0, "train.memory_mb is 0".into(), "1 or more"),
-    ];
-    match checks.into_iter().find(|(fits, ..)| !fits) {
-        Some((_, problem, range)) => {
-            let key = problem.split(' ').next().unwrap_or_default().to_string();
-            Err(refuse(problem, format!("set {key} to a value {range}")))
-        }
-        None => Ok(()),
+/// The values of `[head]` and `[train]`, in which keys that the file leaves out have their defaults.
+fn values(head: &HeadSection, train: &TrainSection) -> impl Fn(&Key) -> serde_json::Value + use<> {
+    let [head, train] = [serde_json::to_value(head), serde_json::to_value(train)];
+    let (head, train) = (head.unwrap_or_default(), train.unwrap_or_default());
+    move |key| match key.section {
+        Section::Head => head[key.name].clone(),
+        Section::Train => train[key.name].clone(),
     }
+}
+
+/// Refuses keys that the head of the task cannot use.
+fn check_keys(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
+    let (task, kind) = (file.data.task, file.head.kind);
+    let set = values(&file.head, &file.train);
+    let default = values(&HeadSection::default(), &TrainSection::default());
+    for key in KEYS.iter().filter(|key| !key.applies_to(task, kind) && set(key) != default(key)) {
+        let Elsewhere::Refused(effect) = key.elsewhere else { continue };
+        let path = key.path();
+        let others = kinds(task).iter().copied();
+        let others: Vec<HeadKind> = others.filter(|kind| key.applies_to(task, *kind)).collect();
+        return Err(refuse(
+            format!(
+                "{path} {effect}, which a head of kind `{kind}` for the task `{task}` cannot use"
+            ),
+            match &others[..] {
+                [] => format!("leave {path} out"),
+                [other] => format!("leave {path} out, or set head.kind to {other}"),
+                others => format!("leave {path} out, or set head.kind to one of {}", names(others)),
+            },
+        ));
+    }
+    Ok(())
+}
+
+fn check_numbers(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
+    let values = values(&file.head, &file.train);
+    for key in &KEYS {
+        let value = values(key);
+        let numbers = value.as_array().map_or(std::slice::from_ref(&value), Vec::as_slice);
+        let mut numbers = numbers.iter().filter_map(serde_json::Value::as_f64);
+        if numbers.any(|number| !key.values.contains(number)) {
+            let path = key.path();
+            return Err(refuse(
+                format!("{path} is {value}"),
+                format!("set {path} to {}", key.values.range()),
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -304,9 +264,14 @@ mod tests {
     fn hidden_layers_are_refused_where_a_head_has_none() {
         for kind in ["linear", "ridge", "lda", "logistic", "linfa-logistic", "linfa-svm"] {
             let refusal = refusal("", &format!("kind = \"{kind}\"\nhidden = [8]"));
-            assert!(refusal.contains("a linear head has none"), "{refusal}");
+            let expected =
+                format!("which a head of kind `{kind}` for the task `classification` cannot use");
+            assert!(refusal.contains(&expected), "{refusal}");
         }
         let refusal = refusal("task = \"similarity\"", "kind = \"cosine\"\nhidden = [8]");
-        assert!(refusal.contains("a cosine has none"), "{refusal}");
+        assert!(
+            refusal.contains("head.hidden adds hidden layers, which a head of kind `cosine`"),
+            "{refusal}"
+        );
     }
 }

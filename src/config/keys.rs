@@ -1,0 +1,396 @@
+//! The keys of `[head]` and `[train]`: which heads each one applies to, what values it takes, and what it means.
+//!
+//! The checks of a pipeline, the keys of `[sweep]`, the tables in docs/pipeline.md and the help of `frostbert train` all
+//! come from [`KEYS`].
+
+use crate::{
+    config::names::{HeadKind, Loss, Task},
+    train::optimizer::OptimizerKind,
+};
+
+/// A key of `[head]` or `[train]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The section that holds it.
+    pub section: Section,
+    /// Its name in the section.
+    pub name: &'static str,
+    /// Its value where the file leaves it out, as TOML or in words.
+    pub default: &'static str,
+    /// The values that it takes.
+    pub values: Values,
+    /// What it does, in Markdown.
+    pub meaning: &'static str,
+    /// The kinds of head that it applies to.
+    pub kinds: &'static [HeadKind],
+    /// The tasks that it applies to.
+    pub tasks: &'static [Task],
+    /// What else it depends on.
+    pub needs: Condition,
+    /// What becomes of it where it does not apply.
+    pub elsewhere: Elsewhere,
+}
+
+/// The sections whose keys depend on the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// `[head]`
+    Head,
+    /// `[train]`
+    Train,
+}
+
+impl Section {
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Section::Head => "head",
+            Section::Train => "train",
+        }
+    }
+}
+
+/// The values that a key takes, beyond what its type says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Any of its type: a name, a flag, a list or a table.
+    Any,
+    /// Layers: whole numbers, negative from the last.
+    Layers,
+    /// A whole number of 1 or more.
+    Count,
+    /// Numbers above 0.
+    Positive,
+    /// Numbers of 0 or more.
+    NotNegative,
+    /// Numbers from 0 to below 1.
+    BelowOne,
+    /// Numbers from 0 to 1.
+    UpToOne,
+}
+
+impl Values {
+    /// The range in words.
+    pub fn range(self) -> &'static str {
+        match self {
+            Values::Any => "any value",
+            Values::Layers => "layers",
+            Values::Count => "1 or more",
+            Values::Positive => "a value above 0",
+            Values::NotNegative => "0 or more",
+            Values::BelowOne => "a value from 0 to below 1",
+            Values::UpToOne => "a value from 0 to 1",
+        }
+    }
+
+    /// Whether a number is in the range.
+    pub fn contains(self, number: f64) -> bool {
+        match self {
+            Values::Any | Values::Layers => true,
+            Values::Count => number >= 1.0,
+            Values::Positive => number > 0.0,
+            Values::NotNegative => number >= 0.0,
+            // Heads compute in f32, in which a number just below 1 is 1.
+            Values::BelowOne => (0.0..1.0).contains(&(number as f32)),
+            Values::UpToOne => (0.0..=1.0).contains(&number),
+        }
+    }
+}
+
+/// What a key depends on besides the kind of head and the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    Nothing,
+    /// `train.optimizer = "sgd"`
+    Sgd,
+    /// `train.optimizer` of `adam` or `adamw`.
+    Adam,
+    /// `train.loss = "focal"`
+    Focal,
+}
+
+/// What becomes of a key where it does not apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// It changes nothing.
+    Ignored,
+    /// Setting it is an error; what the key would do, to say why.
+    Refused(&'static str),
+}
+
+use Elsewhere::{Ignored, Refused};
+use HeadKind::*;
+use Section::{Head, Train};
+use Task::{Classification, Multilabel, Qa, Regression, Similarity, Tokens};
+
+const ALL_KINDS: &[HeadKind] =
+    &[Linear, Mlp, Matching, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm, Cosine];
+
+/// The kinds with parameters.
+const LEARNED: &[HeadKind] =
+    &[Linear, Mlp, Matching, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm];
+
+/// The kinds that are trained step by step.
+pub const STEPWISE: &[HeadKind] = &[Linear, Mlp, Matching, Crf];
+
+/// The kinds with hidden layers.
+const LAYERED: &[HeadKind] = &[Mlp, Matching, Crf];
+
+const ALL_TASKS: &[Task] = &[Classification, Multilabel, Regression, Similarity, Tokens, Qa];
+
+const fn head(name: &'static str, default: &'static str, values: Values) -> Key {
+    Key {
+        section: Head,
+        name,
+        default,
+        values,
+        meaning: "",
+        kinds: ALL_KINDS,
+        tasks: ALL_TASKS,
+        needs: Condition::Nothing,
+        elsewhere: Ignored,
+    }
+}
+
+const fn train(name: &'static str, default: &'static str, values: Values) -> Key {
+    Key { section: Train, kinds: STEPWISE, ..head(name, default, values) }
+}
+
+/// Every key of `[head]` and `[train]`, in the order of the file.
+pub static KEYS: [Key; 30] = [
+    Key {
+        meaning: "`linear`, `mlp`, `matching`, `cosine`, `crf`, `ridge`, `lda`, `logistic`, `linfa-logistic`, `linfa-svm`; by task, see above",
+        ..head("kind", "\"linear\"", Values::Any)
+    },
+    Key {
+        meaning: "inverse regularisation, scikit-learn's C",
+        kinds: &[Logistic, LinfaLogistic, LinfaSvm],
+        ..head("C", "1.0", Values::Positive)
+    },
+    Key {
+        meaning: "regularisation, counted in rows: `ridge` adds `lambda \\|W\\|^2` to the sum of squared errors; `lda` shrinks the covariance towards a sphere as `lambda` additional rows would, a shrinkage of `lambda / (n + lambda)`",
+        kinds: &[Ridge, Lda],
+        ..head("lambda", "1.0", Values::Positive)
+    },
+    Key {
+        meaning: "number of principal components kept before the head; at most the number of features and the number of rows. Only with one layer",
+        kinds: LEARNED,
+        elsewhere: Refused("projects features onto components that are fitted on training rows"),
+        ..head("pca", "none", Values::Count)
+    },
+    Key {
+        meaning: "longest answer in tokens",
+        tasks: &[Qa],
+        ..head("max_answer_tokens", "30", Values::Count)
+    },
+    Key {
+        meaning: "the embedding that the head reads: `cls`, `mean` (over all real tokens, `[CLS]` and `[SEP]` included), `max`, `attention` (a learned weight for each token; refused for pairs in two inputs and for kinds that are not trained in steps)",
+        tasks: &[Classification, Multilabel, Regression, Similarity],
+        ..head("pooling", "\"mean\"", Values::Any)
+    },
+    Key {
+        meaning: "the layers that the head reads; several are mixed by learned weights, which only kinds that are trained in steps can do",
+        ..head("layers", "[-1]", Values::Layers)
+    },
+    Key {
+        meaning: "probability of dropping an input feature or a hidden unit in a training step",
+        kinds: STEPWISE,
+        ..head("dropout", "0.1", Values::BelowOne)
+    },
+    Key {
+        meaning: "widths of the hidden layers; the first one reads the features",
+        kinds: LAYERED,
+        elsewhere: Refused("adds hidden layers"),
+        ..head("hidden", "`[]`; for `mlp` `[256]`", Values::Any)
+    },
+    Key {
+        meaning: "activation of every hidden layer: `relu`, `gelu`, `tanh`",
+        kinds: LAYERED,
+        ..head("activation", "\"gelu\"", Values::Any)
+    },
+    Key {
+        meaning: "add a hidden layer's input to its output: unchanged if both have the same width, else through a learned matrix",
+        kinds: LAYERED,
+        ..head("skip", "false", Values::Any)
+    },
+    Key {
+        meaning: "layer normalisation of every hidden layer, before its activation",
+        kinds: LAYERED,
+        ..head("layer_norm", "false", Values::Any)
+    },
+    Key {
+        meaning: "scale features to mean 0 and variance 1; for `regression` and `similarity`, the targets too",
+        kinds: LEARNED,
+        ..head("standardize", "true", Values::Any)
+    },
+    Key { meaning: "`sgd`, `adam`, `adamw`", ..train("optimizer", "\"adamw\"", Values::Any) },
+    Key { meaning: "learning rate before the schedule", ..train("lr", "0.001", Values::Positive) },
+    Key {
+        meaning: "decoupled for adamw, added to the gradient for adam and sgd; applies to weights and biases alike",
+        ..train("weight_decay", "0.01", Values::NotNegative)
+    },
+    Key {
+        meaning: "momentum of sgd",
+        needs: Condition::Sgd,
+        ..train("momentum", "0.9", Values::BelowOne)
+    },
+    Key {
+        meaning: "betas of adam and adamw",
+        needs: Condition::Adam,
+        ..train("betas", "[0.9, 0.999]", Values::BelowOne)
+    },
+    Key {
+        meaning: "largest number of passes over the training examples",
+        ..train("epochs", "10", Values::Count)
+    },
+    Key {
+        meaning: "samples per step: texts, pairs, sentences, or windows of a question; the last batch of an epoch may be smaller",
+        ..train("batch_size", "32", Values::Count)
+    },
+    Key {
+        meaning: "`constant`, `linear`, `cosine`; always laid out over all `epochs`, even if training stops early",
+        ..train("schedule", "\"constant\"", Values::Any)
+    },
+    Key {
+        meaning: "share of the steps during which the learning rate rises",
+        ..train("warmup", "0.0", Values::UpToOne)
+    },
+    Key {
+        meaning: "largest norm of the gradient over all parameters of the head",
+        ..train("clip", "none", Values::Positive)
+    },
+    Key {
+        meaning: "`cross-entropy`, `focal`, `bce`, `mse`; by task, see above. `focal` is refused for `crf`",
+        ..train("loss", "by task", Values::Any)
+    },
+    Key {
+        meaning: "a column of labels, by name or number, that the head is trained on; it is evaluated on the source's own: see [Columns of labels](#columns-of-labels). Only from files with columns",
+        kinds: LEARNED,
+        tasks: &[Classification],
+        elsewhere: Refused("names a column of one label a row"),
+        ..train("label", "the source's own `label`", Values::Any)
+    },
+    Key {
+        meaning: "gamma of the focal loss",
+        needs: Condition::Focal,
+        ..train("gamma", "2.0", Values::NotNegative)
+    },
+    Key {
+        meaning: "`\"balanced\"`, or a table of `label = weight`, each above 0; labels that are left out have weight 1",
+        kinds: &[Linear, Mlp, Logistic],
+        tasks: &[Classification, Multilabel, Tokens],
+        elsewhere: Refused("weighs the classes of each row"),
+        ..train("class_weights", "none", Values::Any)
+    },
+    Key {
+        meaning: "probability mass spread over all classes",
+        kinds: &[Linear, Mlp],
+        tasks: &[Classification, Tokens],
+        elsewhere: Refused("spreads the probability of each row's class"),
+        ..train("label_smoothing", "0.0", Values::BelowOne)
+    },
+    Key {
+        meaning: "stop after `patience` epochs without a better validation value, and restore the best weights; `false` trains every epoch and keeps the last weights. Keys left out of the table have their defaults",
+        ..train("early_stopping", "{ metric = \"loss\", patience = 3 }", Values::Any)
+    },
+    Key {
+        meaning: "states of up to this many megabytes (2^20 bytes) are read once and stay in memory; more are streamed from the cache in every epoch",
+        kinds: ALL_KINDS,
+        ..train("memory_mb", "2048", Values::Count)
+    },
+];
+
+/// What decides which keys have a meaning.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// `data.task`
+    pub task: Task,
+    /// `head.kind`
+    pub kind: HeadKind,
+    /// `train.optimizer`
+    pub optimizer: OptimizerKind,
+    /// `train.loss`, where the file has it.
+    pub loss: Option<Loss>,
+}
+
+impl Key {
+    /// The key of this name; a sweep knows `layers` as `layer` too.
+    pub fn find(name: &str) -> Option<&'static Key> {
+        let name = if name == "layer" { "layers" } else { name };
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The key with its section, as in `head.kind`.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section.name(), self.name)
+    }
+
+    /// Whether the head of a task can use the key at all.
+    pub fn applies_to(&self, task: Task, kind: HeadKind) -> bool {
+        self.tasks.contains(&task) && self.kinds.contains(&kind)
+    }
+
+    /// Whether another value makes another head, or an error: a sweep leaves out what changes nothing.
+    pub fn has_effect(&self, choice: Choice) -> bool {
+        let needs = match self.needs {
+            Condition::Nothing => true,
+            Condition::Sgd => choice.optimizer == OptimizerKind::Sgd,
+            Condition::Adam => choice.optimizer != OptimizerKind::Sgd,
+            Condition::Focal => choice.loss == Some(Loss::Focal),
+        };
+        let is_for_task = self.tasks.contains(&choice.task) || self.elsewhere != Ignored;
+        needs && is_for_task && self.kinds.contains(&choice.kind)
+    }
+
+    /// Whether a sweep can vary it: what a head reads and how it is trained, not how much memory that takes.
+    pub fn is_swept(&self) -> bool {
+        self.name != "memory_mb"
+    }
+}
+
+/// The names by which `[sweep]` knows the keys; `layer` is one layer, or a list of them that are mixed.
+pub fn swept_names() -> impl Iterator<Item = &'static str> {
+    let names = KEYS.iter().filter(|key| key.is_swept()).map(|key| key.name);
+    names.flat_map(|name| {
+        let synonym = (name == "layers").then_some("layer");
+        synonym.into_iter().chain([name])
+    })
+}
+
+/// The kinds of head in words.
+fn kinds_in_words(kinds: &[HeadKind]) -> String {
+    match kinds.len() {
+        n if n == ALL_KINDS.len() => "all kinds".into(),
+        n if n == LEARNED.len() => format!("all but {Cosine}"),
+        _ => names(kinds),
+    }
+}
+
+fn names<T: ToString>(items: &[T]) -> String {
+    let names: Vec<String> = items.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+/// For each group of kinds of head that share keys: the kinds in words, and the paths of the keys that apply to them.
+///
+/// ```
+/// use frostbert::config::keys::by_kinds;
+///
+/// let of_lda = by_kinds().into_iter().find(|(kinds, _)| kinds == "ridge, lda");
+/// assert_eq!(of_lda.unwrap().1, ["head.lambda"]);
+/// ```
+pub fn by_kinds() -> Vec<(String, Vec<String>)> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for key in &KEYS {
+        let kinds = kinds_in_words(key.kinds);
+        match groups.iter_mut().find(|(other, _)| *other == kinds) {
+            Some((_, paths)) => paths.push(key.path()),
+            None => groups.push((kinds, vec![key.path()])),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+use std::{collections::BTreeSet, fs};
+
+use toml::{Table, Value};
+
+use super::*;
+use crate::config::{
+    file::{HeadSection, TrainSection},
+    settings::training::{kinds, losses, metrics},
+};
+
+/// The page of the pipeline file.
+fn page() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/pipeline.md");
+    fs::read_to_string(path).unwrap()
+}
+
+/// Names in the font of code.
+fn code<T: ToString>(items: &[T]) -> String {
+    let names: Vec<String> = items.iter().map(|item| format!("`{}`", item.to_string())).collect();
+    names.join(", ")
+}
+
+/// The row of a key in the page's table of its section.
+fn row(key: &Key) -> String {
+    let default = match toml::from_str::<Table>(&format!("value = {}", key.default)) {
+        Ok(_) => format!("`{}`", key.default),
+        Err(_) => key.default.to_string(),
+    };
+    let range = match key.values {
+        Values::Any | Values::Layers => String::new(),
+        values => format!("; {}", values.range()),
+    };
+    let kinds = match key.kinds.len() {
+        n if n == ALL_KINDS.len() => "all kinds".into(),
+        n if n == LEARNED.len() => format!("all but `{Cosine}`"),
+        _ => code(key.kinds),
+    };
+    let tasks = match key.tasks.len() {
+        n if n == ALL_TASKS.len() => String::new(),
+        _ => format!("; for {}", code(key.tasks)),
+    };
+    let needs = match key.needs {
+        Condition::Nothing => "",
+        Condition::Sgd => "; with `sgd`",
+        Condition::Adam => "; with `adam` and `adamw`",
+        Condition::Focal => "; with `focal`",
+    };
+    let elsewhere = match key.elsewhere {
+        Ignored => "",
+        Refused(_) => "; refused elsewhere",
+    };
+    let (path, meaning) = (key.path(), key.meaning);
+    format!("| `{path}` | {default} | {meaning}{range} | {kinds}{tasks}{needs}{elsewhere} |")
+}
+
+#[test]
+fn the_page_of_the_pipeline_file_has_a_row_for_every_key_of_the_table() {
+    let page = page();
+    for section in [Head, Train] {
+        let expected: Vec<String> =
+            KEYS.iter().filter(|key| key.section == section).map(row).collect();
+        let start = format!("| `{}.", section.name());
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with(&start)).collect();
+        assert_eq!(rows, expected, "the table should be:\n{}", expected.join("\n"));
+    }
+}
+
+#[test]
+fn the_page_of_the_pipeline_file_has_the_heads_losses_and_metrics_of_every_task() {
+    let page = page();
+    for task in ALL_TASKS {
+        let start = format!("| `{task}` |");
+        let row = page.lines().find(|line| line.starts_with(&start)).unwrap();
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let named = |cell: &str| -> Vec<String> {
+            cell.split('`').skip(1).step_by(2).map(String::from).collect()
+        };
+        assert_eq!(named(cells[4]), names_of(kinds(*task)), "the heads of {task}");
+        let mut losses = names_of(losses(*task));
+        if *task == Tokens {
+            losses.push("crf".into());
+        }
+        assert_eq!(named(cells[5]), losses, "the losses of {task}");
+        let metrics = match task {
+            Similarity => vec!["regression".to_string()],
+            _ => names_of(metrics(*task)),
+        };
+        assert_eq!(named(cells[6]), metrics, "the metrics of {task}");
+    }
+}
+
+fn names_of<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_table_has_the_keys_of_the_sections_with_their_defaults() {
+    let head = Table::try_from(HeadSection::default()).unwrap();
+    let train = Table::try_from(TrainSection::default()).unwrap();
+    for (section, written) in [(Head, head), (Train, train)] {
+        let keys = KEYS.iter().filter(|key| key.section == section);
+        for key in keys.clone() {
+            let default = toml::from_str::<Table>(&format!("value = {}", key.default));
+            let default = default.ok().map(|table| table["value"].clone());
+            match (written.get(key.name), default) {
+                (written, Some(default)) => assert_eq!(written, Some(&default), "{}", key.path()),
+                (Some(Value::Array(none)), None) => assert!(none.is_empty(), "{}", key.path()),
+                (written, None) => assert_eq!(written, None, "{}", key.path()),
+            }
+        }
+        let known: BTreeSet<&str> = keys.map(|key| key.name).collect();
+        for name in written.keys() {
+            assert!(known.contains(name.as_str()), "{} is not in the table", name);
+        }
+    }
+}
+
+#[test]
+fn every_key_of_the_table_is_one_of_the_file() {
+    for key in &KEYS {
+        let value = match (key.name, key.values) {
+            ("pca", _) => "8".to_string(),
+            ("clip", _) => "1.0".into(),
+            ("loss", _) => "\"focal\"".into(),
+            ("label", _) => "\"other\"".into(),
+            ("class_weights", _) => "\"balanced\"".into(),
+            ("hidden", _) => "[8]".into(),
+            _ => key.default.to_string(),
+        };
+        let text = format!("{} = {value}", key.name);
+        let known = match key.section {
+            Head => toml::from_str::<HeadSection>(&text).map(|_| ()),
+            Train => toml::from_str::<TrainSection>(&text).map(|_| ()),
+        };
+        assert_eq!(known, Ok(()), "{text}");
+    }
+}
+
+#[test]
+fn a_key_has_an_effect_where_its_kind_its_task_and_what_it_needs_are_there() {
+    let choice = |task, kind, optimizer, loss| Choice { task, kind, optimizer, loss };
+    let adam = OptimizerKind::AdamW;
+    let has_effect = |name: &str, choice| Key::find(name).unwrap().has_effect(choice);
+    let linear = choice(Classification, Linear, adam, None);
+    assert!(has_effect("lr", linear) && has_effect("layer", linear) && has_effect("betas", linear));
+    assert!(!has_effect("C", linear) && !has_effect("momentum", linear));
+    assert!(!has_effect("gamma", linear) && !has_effect("hidden", linear));
+    assert!(has_effect("gamma", choice(Classification, Linear, adam, Some(Loss::Focal))));
+    assert!(has_effect("momentum", choice(Classification, Linear, OptimizerKind::Sgd, None)));
+    let tags = choice(Tokens, Crf, adam, None);
+    assert!(!has_effect("pooling", tags) && !has_effect("max_answer_tokens", tags));
+    // So that it is refused, and not passed over.
+    assert!(has_effect("label", tags));
+    assert_eq!(Key::find("rate").map(|key| key.name), None);
+}
