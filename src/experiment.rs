@@ -85,12 +85,12 @@ fn stage_two(
     place: RunTarget<'_>,
     progress: &dyn Progress,
 ) -> Result<StageTwo> {
-    if pipeline.file.sweep.is_some() {
+    if pipeline.sweep.is_some() {
         let report = sweep_on(checkpoint, pipeline, dataset, cache, place, progress)?;
         return Ok(StageTwo::Sweep(Box::new(report)));
     }
     let run = || match place {
-        RunTarget::Next => run_folder::create(&pipeline.file.run.dir, &pipeline.name),
+        RunTarget::Next => run_folder::create(&pipeline.run_dir, &pipeline.name),
         RunTarget::In(folder) => folder(),
     };
     let overrides = Overrides::default();
@@ -141,7 +141,7 @@ pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> R
 /// Fails before any work where the cache would not hold what the head reads.
 fn check_head_is_stored(pipeline: &Pipeline, layers: usize) -> Result<()> {
     let stored = pipeline.stored_states(layers)?;
-    let read = match &pipeline.file.sweep {
+    let read = match &pipeline.sweep {
         None => pipeline.head_states(layers)?,
         Some(section) => sweep::states(pipeline, section, layers)?,
     };

@@ -20,7 +20,6 @@ mod setting;
 pub mod trials;
 
 use serde::Serialize;
-pub use setting::show;
 
 use crate::selection::{
     curves::{LayerScore, LearningPoint},

@@ -32,7 +32,10 @@ pub(crate) use crate::sweep::{
     journal::Journal,
 };
 use crate::{
-    config::{file::sweep::SweepSection, settings::Pipeline},
+    config::{
+        file::sweep::SweepSection,
+        settings::{Pipeline, described},
+    },
     data::{Part, dataset::Dataset},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
@@ -131,7 +134,7 @@ pub(crate) enum RunTarget<'a> {
 /// When the pipeline or its data is at fault.
 pub(crate) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> Result<Dataset> {
     let dataset = train::checked_dataset(pipeline, progress)?;
-    if let Some(section) = &pipeline.file.sweep {
+    if let Some(section) = &pipeline.sweep {
         check(pipeline, section, &dataset, progress)?;
     }
     Ok(dataset)
@@ -167,12 +170,12 @@ fn check(
             "name fewer values, seeds, folds or resamples".into(),
         ));
     }
-    let without_epochs = trials.iter().find(|trial| !trial.pipeline.file.head.kind.has_epochs());
+    let without_epochs = trials.iter().find(|trial| trial.pipeline.head.kind.steps().is_none());
     if let Some(trial) = without_epochs.filter(|_| section.bootstrap.is_some_and(|n| n > 0)) {
         return Err(pipeline.refuse(
             format!(
                 "sweep.bootstrap draws rows more than once, and a head of kind {} counts each once",
-                trial.pipeline.file.head.kind
+                trial.pipeline.head.kind.name()
             ),
             "sweep it without sweep.bootstrap, or other kinds with it".into(),
         ));
@@ -203,7 +206,7 @@ pub(crate) fn sweep_on(
         note_cache(&cache, progress);
     }
     let plan = lock(pipeline, dataset, checkpoint, &cache, &states);
-    let (run_dir, name) = (&pipeline.file.run.dir, &pipeline.name);
+    let (run_dir, name) = (&pipeline.run_dir, &pipeline.name);
     let (run, found) = match &place {
         RunTarget::Next => match Journal::find(run_dir, name, &plan)? {
             Some((run, journal)) => (run, Some(journal)),
@@ -234,7 +237,7 @@ pub(crate) fn sweep_on(
     };
     let done = search(&sweep, metric, &journal, progress)?;
     let judged = SweepCandidates::new(&sweep, &done, metric);
-    let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.file.seed };
+    let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.seed };
     let board = rank(&judged.candidates, metric, bootstrap);
     let drawn: Vec<String> = section
         .keys
@@ -273,7 +276,7 @@ pub(crate) fn sweep_on(
         let settings = if row.settings.is_empty() {
             "the only one".to_string()
         } else {
-            trials::described(&row.settings)
+            described(&row.settings)
         };
         progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
         let files = |run: &Path, metrics: &RunMetrics| {
@@ -354,7 +357,7 @@ impl Sweep<'_> {
         let pipeline = &self.trials[trial].pipeline;
         let folder = || Ok(run.to_path_buf());
         let mut overrides = Overrides {
-            sweep: Some((&self.pipeline.file, self.dataset)),
+            sweep: Some((self.pipeline.file(), self.dataset)),
             files: Some(files),
             ..Overrides::default()
         };
@@ -377,7 +380,7 @@ impl Sweep<'_> {
         let shared = self.shared(trial)?;
         overrides.calibration = Some(shared.calibration(&plans, self)?);
         drop(shared);
-        if pipeline.file.head.kind.has_epochs() {
+        if pipeline.head.kind.steps().is_some() {
             overrides.stop_after = best_epoch.map(|epoch| (epoch.round() as usize).max(1));
         }
         let dataset = self.dataset.with_validation_in_train();
@@ -390,7 +393,8 @@ impl Sweep<'_> {
         let key = ViewKey::of(pipeline, self.checkpoint.config.layers)?;
         let mut followed: Vec<Metric> = Vec::new();
         for trial in self.trials {
-            let stopping = trial.pipeline.file.train.early_stopping.0.as_ref();
+            let stopping =
+                trial.pipeline.head.kind.steps().and_then(|steps| steps.stopping.as_ref());
             let metric = stopping.map(|stopping| stopping.metric);
             followed.extend(metric.filter(|metric| !followed.contains(metric)));
         }

@@ -107,7 +107,7 @@ impl<'c> TaskRows<'c> {
         cache: &'c CacheReader,
         states: &[StateId],
     ) -> Result<TaskRows<'c>> {
-        match pipeline.file.data.task {
+        match pipeline.data.task {
             Task::Tokens => words::rows(pipeline, dataset, cache, states),
             Task::Qa => questions::rows(pipeline, dataset, cache, states),
             _ => documents::rows(pipeline, dataset, cache, states),
@@ -249,7 +249,7 @@ fn try_measured(
     dataset: &Dataset,
     mut metrics: impl FnMut(&[u32], Option<Bootstrap>, Part) -> Result<TaskMetrics>,
 ) -> Result<[Option<TaskMetrics>; 3]> {
-    let bootstrap = Bootstrap { seed: pipeline.file.seed, ..Bootstrap::default() };
+    let bootstrap = Bootstrap { seed: pipeline.seed, ..Bootstrap::default() };
     let mut all = [None, None, None];
     for part in Part::ALL {
         let rows = dataset.part(part);

@@ -1,8 +1,8 @@
 //! The report of a sweep for people.
 
 use frostbert::{
+    config::settings::show,
     report::summary::summary,
-    selection::show,
     sweep::{NestedScore, SweepReport},
     wording::counted,
 };

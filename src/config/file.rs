@@ -18,7 +18,7 @@ use crate::{
     },
     data::{CleanOptions, ColumnName, Source, SplitFractions},
     encoder::device::{Device, Precision},
-    head::{layers::activation::Activation, size::MLP_WIDTH, spec::Stopping},
+    head::{layers::activation::Activation, spec::Stopping},
     train::{optimizer::OptimizerKind, schedule::Schedule},
 };
 
@@ -51,22 +51,6 @@ pub struct PipelineFile {
     /// `[sweep]`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<SweepSection>,
-}
-
-impl PipelineFile {
-    /// Whether the head pools the tokens of a text itself.
-    pub fn pools_by_attention(&self) -> bool {
-        let has_texts = !matches!(self.data.task, Task::Tokens | Task::Qa);
-        has_texts && self.head.pooling == HeadPooling::Attention
-    }
-
-    /// The widths of the head's hidden layers.
-    pub fn hidden_layers(&self) -> Vec<usize> {
-        match (self.head.kind, &self.head.hidden[..]) {
-            (HeadKind::Mlp, []) => vec![MLP_WIDTH],
-            (_, hidden) => hidden.to_vec(),
-        }
-    }
 }
 
 /// A pipeline file of several tasks over one model and one cache.

@@ -62,19 +62,6 @@ names! {
     /// The kinds of head.
     HeadKind, "kebab-case", Linear { Linear, Mlp, Matching, Cosine, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm }
 }
-impl HeadKind {
-    /// Whether it is fitted to all rows at once, without steps and epochs.
-    pub fn is_full_batch(self) -> bool {
-        use HeadKind::*;
-        matches!(self, Ridge | Lda | Logistic | LinfaLogistic | LinfaSvm)
-    }
-
-    /// Whether it learns epoch by epoch. A cosine learns nothing.
-    pub fn has_epochs(self) -> bool {
-        !self.is_full_batch() && self != HeadKind::Cosine
-    }
-}
-
 names! {
     /// The state that a head reads.
     HeadPooling, "lowercase", Mean { Cls, Mean, Max, Attention }

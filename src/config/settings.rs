@@ -1,19 +1,24 @@
 //! The pipeline after its checks: what the two stages work with.
 
 mod extraction;
+mod head;
 mod numbers;
 pub(in crate::config) mod training;
+mod variant;
 
 use std::path::{Path, PathBuf};
 
 pub use extraction::ExtractionSettings;
 use frostbert_cache::{plan::MAX_STATES, states::StateId};
+pub use head::{HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings};
 use toml::Value;
+pub(crate) use variant::described;
+pub use variant::{Settings, show};
 
 use crate::{
     config::{
         file::{Labels, PipelineFile, sweep::SweepSection},
-        names::{Loss, Pair, Task},
+        names::{Pair, Task},
         parse,
     },
     data::{CleanOptions, ColumnName, Source, SplitFractions},
@@ -22,16 +27,29 @@ use crate::{
 };
 
 /// A checked pipeline.
+///
+/// What stage 1 needs is checked when the file is read, what training needs by [`Pipeline::check_training`].
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     /// The file that it was read from.
     pub path: PathBuf,
     /// Names its runs.
     pub name: String,
-    /// The file after defaults and overrides: what the lock file holds.
-    pub file: PipelineFile,
+    /// Decides the split, the initial weights, the order of rows and every resample.
+    pub seed: u64,
+    /// Run folders go to `<run_dir>/<name>/<number>`.
+    pub run_dir: PathBuf,
+    /// The labelled rows.
+    pub data: DataSettings,
     /// Stage 1.
     pub extraction: ExtractionSettings,
+    /// The head; in a sweep of kinds, each trial has its own.
+    pub head: HeadSettings,
+    /// Bytes of states that stay in memory: `train.memory_mb`.
+    pub memory_bytes: u64,
+    /// What is swept.
+    pub sweep: Option<SweepSection>,
+    file: PipelineFile,
 }
 
 /// One task of a pipeline file.
@@ -43,21 +61,25 @@ pub struct NamedTask {
     pub pipeline: Pipeline,
 }
 
-/// Where labelled rows come from.
+/// Where labelled rows come from, and what they mean.
 #[derive(Clone, Debug)]
-pub struct DataSettings<'a> {
+pub struct DataSettings {
+    /// What is learned.
+    pub task: Task,
     /// Rows to learn from (and to split, for what is not given).
-    pub train: &'a [Source],
+    pub train: Vec<Source>,
     /// Validation rows, where they are given.
-    pub validation: Option<&'a [Source]>,
+    pub validation: Option<Vec<Source>>,
     /// Test rows, where they are given.
-    pub test: Option<&'a [Source]>,
+    pub test: Option<Vec<Source>>,
+    /// The labels in id order, or a file of them, where they are given.
+    pub labels: Option<Labels>,
     /// How train is split.
     pub split: SplitFractions,
     /// What is left out.
     pub clean: CleanOptions,
-    /// Decides the split.
-    pub seed: u64,
+    /// How two texts are encoded.
+    pub pair: Pair,
 }
 
 impl Pipeline {
@@ -125,20 +147,33 @@ impl Pipeline {
         require_utf_8(&file, &sources, &refuse)?;
         numbers::require_finite(&file, &refuse)?;
         let extraction = extraction::check(&mut file, sources, &refuse)?;
-        Ok(Pipeline { path: path.to_path_buf(), name, file, extraction })
+        let data = file.data.clone();
+        Ok(Pipeline {
+            path: path.to_path_buf(),
+            name,
+            seed: file.seed,
+            run_dir: file.run.dir.clone(),
+            data: DataSettings {
+                task: data.task,
+                train: data.train.0,
+                validation: data.validation.map(|sources| sources.0),
+                test: data.test.map(|sources| sources.0),
+                labels: data.labels,
+                split: data.split,
+                clean: data.clean,
+                pair: data.pair.unwrap_or_default(),
+            },
+            extraction,
+            head: HeadSettings::new(&file),
+            memory_bytes: file.train.memory_mb.saturating_mul(1 << 20),
+            sweep: file.sweep.clone(),
+            file,
+        })
     }
 
-    /// Where labelled rows come from.
-    pub fn data(&self) -> DataSettings<'_> {
-        let data = &self.file.data;
-        DataSettings {
-            train: &data.train.0,
-            validation: data.validation.as_ref().map(|sources| &sources.0[..]),
-            test: data.test.as_ref().map(|sources| &sources.0[..]),
-            split: data.split,
-            clean: data.clean,
-            seed: self.file.seed,
-        }
+    /// The file after defaults and overrides: what the lock file keeps.
+    pub fn file(&self) -> &PipelineFile {
+        &self.file
     }
 
     /// The states that the head reads, one of each of its layers, for a checkpoint of so many layers.
@@ -147,10 +182,9 @@ impl Pipeline {
     /// When the head asks for no layer, twice for the same, or for one that there is not.
     pub fn head_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
         let refuse = refusal(&self.path);
-        let head = &self.file.head;
-        let kind = head.pooling.store(self.file.data.task).kind();
+        let kind = self.head.pooling.store(self.data.task).kind();
         let mut states = Vec::new();
-        for layer in &head.layers {
+        for layer in &self.head.layers {
             let layer = absolute_layer(*layer, model_layers, "head.layers", &refuse)?;
             let state = StateId { kind, layer };
             if states.contains(&state) {
@@ -216,7 +250,7 @@ impl Pipeline {
         let refuse = refusal(&self.path);
         let mut sources = self.extraction.sources.iter();
         let has_pairs = self.has_pairs();
-        let is_qa = self.file.data.task == Task::Qa;
+        let is_qa = self.data.task == Task::Qa;
         if let Some(other) = sources.find(|source| source.text_pair.is_some() != has_pairs)
             && !is_qa
         {
@@ -229,7 +263,7 @@ impl Pipeline {
             ));
         }
         self.check_label_columns()?;
-        let swept = self.file.sweep.as_ref();
+        let swept = self.sweep.as_ref();
         if swept.is_some_and(|section| section.keys.contains_key("kind")) {
             // What else the file says of the head holds for the kinds that have it: each trial is checked.
             return Ok(());
@@ -239,7 +273,7 @@ impl Pipeline {
 
     /// Columns of labels are of classes, and are named one by one.
     fn check_label_columns(&self) -> Result<()> {
-        let swept = self.file.sweep.as_ref();
+        let swept = self.sweep.as_ref();
         let swept = swept.and_then(|section| section.keys.get("label"));
         if swept.is_some_and(Value::is_table) {
             return Err(self.refuse(
@@ -247,8 +281,8 @@ impl Pipeline {
                 "name them, as in label = [\"label\", \"annotator_1\"]".into(),
             ));
         }
-        let task = self.file.data.task;
-        if task == Task::Classification || (swept.is_none() && self.file.train.label.is_none()) {
+        let task = self.data.task;
+        if task == Task::Classification || (swept.is_none() && self.head.label.is_none()) {
             return Ok(());
         }
         let key = match swept {
@@ -263,36 +297,28 @@ impl Pipeline {
 
     /// Whether the rows are pairs of texts.
     pub fn has_pairs(&self) -> bool {
-        let data = &self.file.data;
-        data.train.0[0].text_pair.is_some()
+        self.data.train[0].text_pair.is_some()
     }
 
     /// Whether the head reads two texts: a pair, or a question and its context.
     pub fn reads_pairs(&self) -> bool {
-        self.has_pairs() || self.file.data.task == Task::Qa
+        self.has_pairs() || self.data.task == Task::Qa
     }
 
     /// Whether two texts are encoded in two inputs, so that a row stands for two documents.
     pub fn has_separate_pairs(&self) -> bool {
-        let joint = self.file.data.pair == Some(Pair::Joint);
-        self.has_pairs() && !joint && self.file.data.task != Task::Qa
+        self.has_pairs() && self.data.pair == Pair::Separate && self.data.task != Task::Qa
     }
 
-    /// Bytes of states that stay in memory: `train.memory_mb`.
-    pub fn memory_bytes(&self) -> u64 {
-        self.file.train.memory_mb.saturating_mul(1 << 20)
-    }
-
-    /// The loss of the head.
-    pub fn loss(&self) -> Loss {
-        let default = training::losses(self.file.data.task)[0];
-        self.file.train.loss.unwrap_or(default)
+    /// Whether the head pools the tokens of a text itself.
+    pub fn pools_by_attention(&self) -> bool {
+        training::pools_by_attention(&self.file)
     }
 
     /// The columns of labels that heads learn from in place of the source's own: `train.label`, and those that a sweep
     /// compares.
     pub fn label_columns(&self) -> Vec<ColumnName> {
-        let swept = self.file.sweep.as_ref();
+        let swept = self.sweep.as_ref();
         let swept = swept.and_then(|section| section.keys.get("label"));
         let swept = match swept {
             Some(Value::Array(values)) => &values[..],
@@ -301,7 +327,7 @@ impl Pipeline {
         // What is no column is refused with the trials.
         let swept = swept.iter().filter_map(|value| value.clone().try_into().ok());
         let mut columns: Vec<ColumnName> = Vec::new();
-        for column in self.file.train.label.iter().cloned().chain(swept) {
+        for column in self.head.label.iter().cloned().chain(swept) {
             if !columns.contains(&column) {
                 columns.push(column);
             }
@@ -311,7 +337,7 @@ impl Pipeline {
 
     /// Whether some head learns from the validation rows: with folds, and where the winner is trained again.
     pub fn teaches_validation(&self) -> bool {
-        let sweep = self.file.sweep.as_ref();
+        let sweep = self.sweep.as_ref();
         sweep.is_some_and(|section| section.folds.is_some() || section.refit == Some(true))
     }
 
@@ -320,7 +346,7 @@ impl Pipeline {
     /// # Errors
     /// When there is none.
     pub fn sweep(&self) -> Result<&SweepSection> {
-        self.file.sweep.as_ref().ok_or_else(|| {
+        self.sweep.as_ref().ok_or_else(|| {
             self.refuse(
                 "the pipeline has no section [sweep]".into(),
                 "add one, as in [sweep] lr = [1e-3, 1e-2], or use `frostbert train`".into(),

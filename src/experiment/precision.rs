@@ -10,7 +10,7 @@ use serde::Serialize;
 pub use states::LayerError;
 
 use crate::{
-    config::{names::HeadKind, settings::Pipeline},
+    config::settings::Pipeline,
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Precision},
@@ -111,7 +111,7 @@ pub fn report(
         checkpoint.check_precision(precision)?;
     }
     for (number, precision) in PRECISIONS.into_iter().enumerate() {
-        let own = with_precision(pipeline, precision)?;
+        let own = with_precision(pipeline, precision);
         let checked = device::check(&own.extraction.device, precision, &machine.onnxruntime);
         match checked.and_then(|()| states::open(&own, &checkpoint, machine)) {
             Ok(encoder) => {
@@ -139,7 +139,7 @@ pub fn report(
     }
 
     let mut n_rows = None;
-    if pipeline.file.head.kind == HeadKind::Cosine {
+    if pipeline.head.kind.is_cosine() {
         progress.note("a cosine learns nothing: states and speed alone are compared");
     } else {
         let mut caches = Vec::new();
@@ -176,8 +176,8 @@ pub fn report(
 }
 
 /// The same pipeline with an encoder of another precision.
-fn with_precision(pipeline: &Pipeline, precision: Precision) -> Result<Pipeline> {
-    let mut file = pipeline.file.clone();
-    file.model.precision = precision;
-    Pipeline::check(&pipeline.path, file)
+fn with_precision(pipeline: &Pipeline, precision: Precision) -> Pipeline {
+    let mut own = pipeline.clone();
+    own.extraction.precision = precision;
+    own
 }

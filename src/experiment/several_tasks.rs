@@ -123,7 +123,7 @@ pub fn train(tasks: &[NamedTask], progress: &dyn Progress) -> Result<TasksReport
 /// # Errors
 /// As [`train()`]; when no task asks for a sweep.
 pub fn sweep(tasks: &[NamedTask], progress: &dyn Progress) -> Result<TasksReport> {
-    if !tasks.iter().any(|task| task.pipeline.file.sweep.is_some()) {
+    if !tasks.iter().any(|task| task.pipeline.sweep.is_some()) {
         tasks[0].pipeline.sweep()?;
     }
     stage_two_of_all(tasks, progress)
@@ -212,7 +212,7 @@ fn plans(
     let plan = |(task, dataset): (&NamedTask, &Dataset)| {
         let pipeline = &task.pipeline;
         let n_layers = checkpoint.config.layers;
-        let states = match &pipeline.file.sweep {
+        let states = match &pipeline.sweep {
             Some(section) => sweep::states(pipeline, section, n_layers)?,
             None => pipeline.head_states(n_layers)?,
         };
@@ -230,8 +230,8 @@ fn run_of(
     progress: &dyn Progress,
 ) -> Result<(PathBuf, Option<Journal>)> {
     let first = &tasks[0].pipeline;
-    let (run_dir, name) = (&first.file.run.dir, &first.name);
-    if tasks.iter().all(|task| task.pipeline.file.sweep.is_none()) {
+    let (run_dir, name) = (&first.run_dir, &first.name);
+    if tasks.iter().all(|task| task.pipeline.sweep.is_none()) {
         return Ok((run_folder::create(run_dir, name)?, None));
     }
     if let Some((run, journal)) = Journal::find(run_dir, name, &plans)? {

@@ -27,14 +27,14 @@ pub fn evaluate(
 ) -> Result<TaskMetrics> {
     let checkpoint = run.checkpoint()?;
     let sources = vec![run.source(data, format)];
-    let (file, description) = (&run.pipeline.file, &run.description);
+    let (data_settings, description) = (&run.pipeline.data, &run.description);
     let labels = if description.labels.is_empty() {
         LabelMap::default()
     } else {
         LabelMap::from_list(description.labels.clone(), &run.folder)?
     };
-    let is_joint = file.data.pair == Some(Pair::Joint);
-    let task = file.data.task.of_data();
+    let is_joint = data_settings.pair == Pair::Joint;
+    let task = data_settings.task.of_data();
     let dataset =
         Dataset::of_part(task, is_joint, &sources, labels, description.first_label_id, Part::Test)
             .map_err(|error| run.explain_format(data, format, error))?;

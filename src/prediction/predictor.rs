@@ -182,11 +182,11 @@ impl Predictor {
                 hint: "leave --text-pair out".into(),
             });
         }
-        let pair = self.run.pipeline.file.data.pair.unwrap_or_default();
+        let pair = self.run.pipeline.data.pair;
         let inputs: Vec<Document<'_>> =
             examples.iter().flat_map(|example| inputs_of(example, pair)).collect();
         let encoded = self.encoder.encode(&inputs)?;
-        match self.run.pipeline.file.data.task {
+        match self.run.pipeline.data.task {
             Task::Tokens => self.tags(examples, encoded),
             Task::Qa => self.answers(examples, encoded),
             _ => self.documents(examples, encoded),
@@ -228,7 +228,7 @@ impl Predictor {
                 .collect());
         }
         let logits = self.head()?.logits(&view)?;
-        Ok(match self.run.pipeline.file.data.task {
+        Ok(match self.run.pipeline.data.task {
             Task::Classification => {
                 let probabilities = softmax_rows(logits.view(), description.temperature);
                 let best = predictions(probabilities.view());

@@ -72,7 +72,7 @@ impl SavedRun {
         if let Some(own) = self.pipeline.extraction.sources.iter().find(same) {
             return Source { id: None, format: format.or(own.format), ..own.clone() };
         }
-        let train = &self.pipeline.file.data.train.0[0];
+        let train = &self.pipeline.data.train[0];
         let by_extension =
             Source { path: path.to_path_buf(), format: None, id: None, ..train.clone() };
         let train_format = train.resolve_format().ok();
@@ -116,14 +116,14 @@ impl SavedRun {
 
     /// Fails where the lock's pipeline is not that of the head.
     fn require_one_task(&self) -> Result<()> {
-        let (file, head) = (&self.pipeline.file, &self.description);
-        let of_lock = (file.data.task.to_string(), self.pipeline.has_separate_pairs());
+        let (task, head) = (self.pipeline.data.task, &self.description);
+        let of_lock = (task.to_string(), self.pipeline.has_separate_pairs());
         if of_lock == (head.task.clone(), head.pair) {
             Ok(())
         } else {
             Err(self.damaged_lock(
                 format!("a pipeline of the task {}, as its head is", head.task),
-                format!("one of {}, or with other pairs", file.data.task),
+                format!("one of {task}, or with other pairs"),
             ))
         }
     }

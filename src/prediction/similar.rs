@@ -41,7 +41,7 @@ pub struct Match {
 /// The pooled state that a pipeline compares texts by: that of its head, or the mean where it pools otherwise; of the
 /// first of its layers.
 fn state_of(pipeline: &Pipeline, model_layers: usize) -> Result<StateId> {
-    let pooling = match pipeline.file.head.pooling {
+    let pooling = match pipeline.head.pooling {
         HeadPooling::Cls => Pooling::Cls,
         HeadPooling::Max => Pooling::Max,
         HeadPooling::Mean | HeadPooling::Attention => Pooling::Mean,

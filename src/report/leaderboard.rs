@@ -10,13 +10,13 @@ use super::{
     sheet::{Sheet, SheetColumn},
 };
 use crate::{
+    config::settings::show,
     error::Result,
     selection::{
         SweepFindings,
         curves::FRACTION,
         heat_map::HeatMap,
         leaderboard::{Leaderboard, Spread},
-        show,
     },
 };
 

@@ -2,10 +2,12 @@
 
 use toml::Value;
 
-use crate::selection::{
-    SweepFindings,
-    leaderboard::{Leaderboard, LeaderboardRow},
-    show,
+use crate::{
+    config::settings::show,
+    selection::{
+        SweepFindings,
+        leaderboard::{Leaderboard, LeaderboardRow},
+    },
 };
 
 /// Rows of the leaderboard that are listed.

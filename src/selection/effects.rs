@@ -3,9 +3,12 @@
 use serde::Serialize;
 use toml::Value;
 
-use crate::selection::{
-    leaderboard::Leaderboard,
-    setting::{distinct, number, show},
+use crate::{
+    config::settings::show,
+    selection::{
+        leaderboard::Leaderboard,
+        setting::{distinct, number},
+    },
 };
 
 /// The most bins that values of a distribution are cut into.

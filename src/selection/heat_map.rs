@@ -3,9 +3,9 @@
 use serde::Serialize;
 use toml::Value;
 
-use crate::selection::{
-    leaderboard::Leaderboard,
-    setting::{distinct, show},
+use crate::{
+    config::settings::show,
+    selection::{leaderboard::Leaderboard, setting::distinct},
 };
 
 /// Scores of heads by the values of two settings.

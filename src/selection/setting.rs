@@ -1,22 +1,6 @@
-//! Values of settings, as they are shown and put in order.
+//! Values of settings, and their order.
 
 use toml::Value;
-
-/// A value as people read it: texts without quotes, everything else as in TOML.
-///
-/// ```
-/// use frostbert::selection::show;
-///
-/// assert_eq!(show(&"mean".into()), "mean");
-/// assert_eq!(show(&3e-4.into()), "0.0003");
-/// assert_eq!(show(&vec![3, 6].into()), "[3, 6]");
-/// ```
-pub fn show(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
 
 /// The number that a value is.
 pub(super) fn number(value: &Value) -> Option<f64> {
@@ -43,6 +27,7 @@ pub(super) fn distinct<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<&'a V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::show;
 
     #[test]
     fn numbers_stand_in_order_of_size_and_others_in_order_of_coming() {

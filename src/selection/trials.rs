@@ -9,10 +9,8 @@ use toml::{Table, Value};
 use crate::config::{
     file::sweep::{Search, SweepSection},
     keys::{Key, Values},
+    settings::Settings,
 };
-
-/// Values of the keys that vary, in the order of the keys.
-pub type Settings = Vec<(String, Value)>;
 
 /// Settings at most: more is a slip of the pen.
 pub const MOST_TRIALS: usize = 100_000;

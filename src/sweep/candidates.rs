@@ -8,16 +8,13 @@ use crate::{
     config::{
         file::sweep::SweepSection,
         names::{HeadKind, Task},
-        settings::Pipeline,
+        settings::{Pipeline, show},
     },
     data::dataset::Dataset,
     error::Result,
     metrics::{metric::Metric, tag_scheme::TagScheme},
     report::sheet::Sheet,
-    selection::{
-        leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
-        show,
-    },
+    selection::leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
     sweep::{
         Sweep,
         outcome::{SearchOutcome, pooled},
@@ -39,7 +36,7 @@ pub(super) fn metric(
     dataset: &Dataset,
 ) -> Result<Metric> {
     use Metric::*;
-    let known: &[Metric] = match pipeline.file.data.task {
+    let known: &[Metric] = match pipeline.data.task {
         Task::Classification => {
             &[MacroF1, Accuracy, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece]
         }
@@ -71,7 +68,7 @@ pub(super) fn check_metric(metric: Metric, pipeline: &Pipeline, trials: &[Trial]
     if !metric.measures_probabilities() {
         return Ok(());
     }
-    let mut kinds = trials.iter().map(|trial| trial.pipeline.file.head.kind);
+    let mut kinds = trials.iter().map(|trial| trial.pipeline.head.kind.name());
     match kinds.find(|kind| matches!(kind, HeadKind::Ridge | HeadKind::LinfaSvm)) {
         Some(kind) => Err(pipeline.refuse(
             format!(
@@ -227,7 +224,7 @@ fn outcome(
             .unwrap_or_default(),
     };
     SeedResult {
-        seed: sweep.pipeline.file.seed + seed,
+        seed: sweep.pipeline.seed + seed,
         statistics: pooled(
             &splits,
             &results.iter().map(|result| &result.predictions).collect::<Vec<_>>(),

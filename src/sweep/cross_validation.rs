@@ -42,7 +42,7 @@ pub(crate) fn out_of_fold(
     n_folds: usize,
     progress: &dyn Progress,
 ) -> Result<OutOfFold> {
-    let own = pipeline.file.sweep.as_ref();
+    let own = pipeline.sweep.as_ref();
     let n_rows = dataset.part(Part::Train).len() + dataset.part(Part::Validation).len();
     if n_rows < n_folds {
         return Err(pipeline.refuse(

@@ -11,6 +11,7 @@ use std::{
 use frostbert_cache::progress::Progress;
 
 use crate::{
+    config::settings::described,
     error::Result,
     head::{
         bank::{Bank, BankData, SampleSet},
@@ -23,7 +24,6 @@ use crate::{
         heads::{FittedParameters, HeadPlan, HeadResult, SharedFeatures, bank_settings},
         journal::{Journal, Rung},
         outcome::{SearchOutcome, score_of, whole_splits},
-        trials::described,
         units::{TrialGroup, plans, unit},
     },
     tasks::predictions::PredictionEvaluator,
@@ -144,7 +144,8 @@ impl<'a> Halving<'a> {
     fn new(sweep: &'a Sweep<'a>, groups: &[&TrialGroup], metric: Metric) -> Halving<'a> {
         let trials = groups.iter().flat_map(|group| group.trials.iter().copied());
         let left: Vec<usize> = trials.collect();
-        let epochs = left.iter().map(|trial| sweep.trials[*trial].pipeline.file.train.epochs);
+        let steps = left.iter().filter_map(|trial| sweep.trials[*trial].pipeline.head.kind.steps());
+        let epochs = steps.map(|steps| steps.epochs);
         Halving {
             sweep,
             metric,

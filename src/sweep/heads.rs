@@ -8,7 +8,7 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{names::HeadKind, settings::Pipeline},
+    config::settings::{KindSettings, Pipeline},
     data::dataset::Dataset,
     error::Result,
     head::{
@@ -50,11 +50,11 @@ pub(super) struct ViewKey {
 
 impl ViewKey {
     pub(super) fn of(pipeline: &Pipeline, model_layers: usize) -> Result<ViewKey> {
-        let head = &pipeline.file.head;
+        let head = &pipeline.head;
         Ok(ViewKey {
             states: pipeline.head_states(model_layers)?,
-            matching: head.kind == HeadKind::Matching,
-            cosine: head.kind == HeadKind::Cosine,
+            matching: matches!(head.kind, KindSettings::Matching(..)),
+            cosine: head.kind.is_cosine(),
             pca: head.pca,
             standardize: head.standardize,
             max_answer_tokens: head.max_answer_tokens,
@@ -129,7 +129,7 @@ impl<'c> SharedFeatures<'c> {
     ) -> Result<SharedFeatures<'c>> {
         let mut pipeline = trials[trial].pipeline.clone();
         // Trials that learn from other columns are judged by the same.
-        pipeline.file.train.label = None;
+        pipeline.head.label = None;
         let rows = TaskRows::new(&pipeline, dataset, cache, &key.states)?;
         let judged = splits.iter().map(|split| &split.validation);
         Ok(SharedFeatures {
@@ -174,7 +174,8 @@ impl<'c> SharedFeatures<'c> {
             let trial = &sweep.trials[plan.trial];
             let train = &sweep.splits[plan.split].train;
             let objective = self.rows.objective(&trial.pipeline, sweep.dataset, train)?;
-            let own = spec(&trial.pipeline, objective, self.network(trial));
+            let steps = trial.pipeline.head.kind.steps().expect("a head that is trained in steps");
+            let own = spec(trial.pipeline.seed, steps, objective, self.network(trial));
             Ok(HeadSpec {
                 seed: own.seed + plan.seed,
                 set: self.target_sets.set(plan.trial, plan.split),
@@ -226,7 +227,7 @@ impl<'c> SharedFeatures<'c> {
         progress: &dyn Progress,
     ) -> Result<Vec<FittedParameters>> {
         let first = &sweep.trials[plans[0].trial].pipeline;
-        if first.file.head.kind.is_full_batch() {
+        if first.head.kind.is_full_batch() {
             return self.fit_in_full_batch(plans, sweep, progress);
         }
         self.train(&self.specs(plans, sweep)?, sweep, on_epoch)
@@ -242,7 +243,7 @@ impl<'c> SharedFeatures<'c> {
         let network = self.network(&sweep.trials[plans[0].trial]);
         let mut fitted: HashMap<(usize, usize), TrainedHead> = HashMap::new();
         for (column, sets) in self.target_sets.columns() {
-            let learned = |trial: usize| sweep.trials[trial].pipeline.file.train.label.as_ref();
+            let learned = |trial: usize| sweep.trials[trial].pipeline.head.label.as_ref();
             // Their fit has no seed: it is the same for all.
             let own = plans.iter().filter(|plan| plan.seed == 0);
             let own: Vec<&HeadPlan> = own.filter(|plan| learned(plan.trial) == column).collect();
@@ -256,7 +257,7 @@ impl<'c> SharedFeatures<'c> {
                     let pipeline = &sweep.trials[plan.trial].pipeline;
                     let train = &sweep.splits[plan.split].train;
                     Ok(FullBatchHead {
-                        pipeline,
+                        settings: &pipeline.head,
                         set: plan.split,
                         objective: self.rows.objective(pipeline, sweep.dataset, train)?,
                     })
@@ -321,7 +322,7 @@ impl<'c> SharedFeatures<'c> {
         if self.learns_nothing {
             return self.compare(plans);
         }
-        let kind = sweep.trials[plans[0].trial].pipeline.file.head.kind;
+        let kind = &sweep.trials[plans[0].trial].pipeline.head.kind;
         let fits = if kind.is_full_batch() {
             self.fit(plans, sweep, &mut |_| {}, progress)?
         } else {
@@ -425,7 +426,7 @@ impl<'c> SharedFeatures<'c> {
 
 /// How the bank of a sweep runs: heads are evaluated where their stopping asks for it.
 pub(super) fn bank_settings(pipeline: &Pipeline) -> BankSettings {
-    BankSettings { shuffles: true, seed: pipeline.file.seed, evaluates_all: false, gives_up: true }
+    BankSettings { shuffles: true, seed: pipeline.seed, evaluates_all: false, gives_up: true }
 }
 
 /// The best loss on validation that was seen, for the progress line.

@@ -14,13 +14,13 @@ use serde::Serialize;
 use toml::Table;
 
 use crate::{
+    config::settings::show,
     error::Result,
     metrics::{
         intervals::{Bootstrap, bootstrap},
         metric::Metric,
     },
     report::sheet::Sheet,
-    selection::show,
     sweep::{
         DRAWS, Sweep,
         candidates::better_of,
@@ -123,7 +123,7 @@ pub(super) fn score(
     let folds = folds.collect();
     let all: Vec<&Predictions> = results.iter().map(|result| &result.predictions).collect();
     let statistics = pooled(&outer, &all, done, sweep, metric);
-    let draws = Bootstrap { resamples: DRAWS, seed: sweep.pipeline.file.seed };
+    let draws = Bootstrap { resamples: DRAWS, seed: sweep.pipeline.seed };
     if n_diverged > 0 {
         return Ok(Some(NestedScore { metric, score: None, interval: None, folds }));
     }

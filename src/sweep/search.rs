@@ -6,7 +6,7 @@ use frostbert_cache::{
 };
 
 use crate::{
-    config::file::sweep::Search,
+    config::{file::sweep::Search, settings::described},
     error::Result,
     extraction::forecast::megabytes,
     metrics::metric::Metric,
@@ -17,7 +17,6 @@ use crate::{
         heads::SharedFeatures,
         journal::{Journal, UnitRecord, unit_name},
         outcome::{SearchOutcome, score},
-        trials::described,
         units::{TrialGroup, groups, plans, train_unit},
     },
     training::class_memory::ClassMemory,

@@ -46,7 +46,7 @@ pub(super) fn splits(
 ) -> Result<Vec<Split>> {
     let refuse = |problem: String, hint: &str| Err(pipeline.refuse(problem, hint.into()));
     let (train, validation) = (dataset.part(Part::Train), dataset.part(Part::Validation));
-    let seed = pipeline.file.seed;
+    let seed = pipeline.seed;
     let mut parts: Vec<[Vec<u32>; 2]> = Vec::new();
     let mut pool = train.clone();
     match section.folds {
@@ -98,7 +98,7 @@ pub(super) fn splits(
     };
     // A row is in a share or not, whatever its fold.
     let strata = strata(dataset, &pool);
-    let seed = pipeline.file.seed;
+    let seed = pipeline.seed;
     let mut shares: Vec<(Option<usize>, Option<HashSet<u32>>)> = Vec::new();
     for (number, fraction) in fractions.iter().enumerate() {
         let rows = share(&pool, &strata, *fraction, seed);
@@ -187,7 +187,7 @@ fn nested(
     }
     let mut splits = Vec::new();
     for (fold, [rows, _]) in parts.iter().enumerate() {
-        for [train, validation] in parted(dataset, rows, n_folds, pipeline.file.seed) {
+        for [train, validation] in parted(dataset, rows, n_folds, pipeline.seed) {
             splits.push(Split {
                 share: None,
                 resample: None,

@@ -96,7 +96,7 @@ impl TargetSets {
 fn columns(trials: &[Trial]) -> (Vec<Option<ColumnName>>, Vec<usize>) {
     let mut columns: Vec<Option<ColumnName>> = Vec::new();
     let column_of = trials.iter().map(|trial| {
-        let column = &trial.pipeline.file.train.label;
+        let column = &trial.pipeline.head.label;
         let place = columns.iter().position(|one| one == column);
         place.unwrap_or_else(|| {
             columns.push(column.clone());

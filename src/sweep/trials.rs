@@ -2,30 +2,21 @@
 
 use std::collections::HashSet;
 
-use toml::{Table, Value};
+use toml::Value;
 
 use crate::{
     config::{
-        file::{
-            PipelineFile,
-            sweep::{Search, SweepSection},
-        },
-        keys::{Key, Section},
-        names::{HeadKind, Task},
-        settings::Pipeline,
+        file::sweep::{Search, SweepSection},
+        settings::{Pipeline, Settings},
     },
     error::{Error, Result},
-    selection::{
-        show,
-        trials::{MOST_TRIALS, Settings, trials as settings_of},
-    },
-    train::optimizer::OptimizerKind,
+    selection::trials::{MOST_TRIALS, trials as settings_of},
 };
 
 /// One setting of a sweep.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
-    /// What varies, where it says anything in this trial.
+    /// The values that vary, of the keys that have an effect on its head.
     pub(super) settings: Settings,
     /// The pipeline with these values, and without a sweep.
     pub(super) pipeline: Pipeline,
@@ -48,8 +39,8 @@ const DRAWN_IN_VAIN: usize = 200;
 /// Combinations that are tried at most to see whether a value can be.
 const MOST_TRIED: usize = 1000;
 
-/// The trials of a pipeline, each once: a value that says nothing of a kind of head (`C` of a linear one) is left out, and
-/// so are combinations of values that cannot be, where each of the values can.
+/// The trials of a pipeline, each once: a value that has no effect on a kind of head (`C` on a linear one) is left out, and
+/// so are impossible combinations of values, where each of the values is possible.
 ///
 /// # Errors
 /// When a value is none that a trial can have.
@@ -61,11 +52,11 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
             "leave one of them out".into(),
         ]));
     }
-    let mut found = SettingScores::default();
+    let mut found = FoundTrials::default();
     let mut asked = section.clone();
     let mut n_read = 0;
     loop {
-        let settings = settings_of(&asked, base.file.seed).map_err(refuse)?;
+        let settings = settings_of(&asked, base.seed).map_err(refuse)?;
         let (n_settings, n_before) = (settings.len(), found.all.len());
         for settings in settings.into_iter().skip(n_read) {
             if section.trials == Some(found.all.len()) {
@@ -94,23 +85,23 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
     }
 }
 
-/// What settings came to so far.
+/// The trials of the settings so far.
 #[derive(Default)]
-struct SettingScores {
+struct FoundTrials {
     all: Vec<Trial>,
     refused: Vec<(Settings, Error)>,
     seen: HashSet<String>,
 }
 
-impl SettingScores {
+impl FoundTrials {
     fn add(&mut self, base: &Pipeline, settings: Settings) -> Result<()> {
-        let (file, predictions) = read(base, settings)?;
-        if !self.seen.insert(format!("{predictions:?}")) {
+        let variant = base.variant(settings)?;
+        if !self.seen.insert(format!("{:?}", variant.settings)) {
             return Ok(());
         }
-        match check(base, file, &predictions) {
-            Ok(pipeline) => self.all.push(Trial { settings: predictions, pipeline }),
-            Err(error) => self.refused.push((predictions, error)),
+        match variant.check() {
+            Ok(pipeline) => self.all.push(Trial { settings: variant.settings, pipeline }),
+            Err(error) => self.refused.push((variant.settings, error)),
         }
         Ok(())
     }
@@ -122,13 +113,11 @@ impl SettingScores {
         let mut first = None;
         // Listed values that can be, as far as that was asked.
         let mut possible = Settings::new();
-        for (predictions, error) in self.refused {
+        for (settings, error) in self.refused {
             let is_listed = |(key, _): &&(String, Value)| !section.keys[key].is_table();
-            let listed: Settings = predictions.iter().filter(is_listed).cloned().collect();
-            let is_drawn_value = listed.len() < predictions.len() && {
-                let (file, predictions) = read(base, listed.clone())?;
-                check(base, file, &predictions).is_ok()
-            };
+            let listed: Settings = settings.iter().filter(is_listed).cloned().collect();
+            let is_drawn_value =
+                listed.len() < settings.len() && base.variant(listed.clone())?.check().is_ok();
             if listed.is_empty() || is_drawn_value {
                 return Err(error);
             }
@@ -168,29 +157,29 @@ fn can_be(base: &Pipeline, section: &SweepSection, setting: &(String, Value)) ->
     let mut grid = SweepSection { search: Search::Grid, trials: None, ..section.clone() };
     grid.keys.retain(|_, value| !value.is_table());
     grid.keys.insert(key.clone(), Value::Array(vec![value.clone()]));
-    let Ok(combinations) = settings_of(&grid, base.file.seed) else {
+    let Ok(combinations) = settings_of(&grid, base.seed) else {
         // Too many to be gone through.
         return Ok(false);
     };
     for settings in combinations.into_iter().take(MOST_TRIED) {
-        let (file, predictions) = read(base, settings)?;
-        if predictions.contains(setting) && check(base, file, &predictions).is_ok() {
+        let variant = base.variant(settings)?;
+        if variant.settings.contains(setting) && variant.check().is_ok() {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Of keys that say nothing of any trial.
+/// Warnings of keys that have no effect on any trial.
 fn unused(section: &SweepSection, trials: &[Trial]) -> Vec<String> {
-    let says = |key: &String| {
+    let is_used = |key: &String| {
         let mut settings = trials.iter().flat_map(|trial| &trial.settings);
-        settings.any(|(predictions, _)| predictions == key)
+        settings.any(|(name, _)| name == key)
     };
-    let unused = section.keys.keys().filter(|key| !says(key));
+    let unused = section.keys.keys().filter(|key| !is_used(key));
     let mut kinds: Vec<String> = Vec::new();
     for trial in trials {
-        let kind = trial.pipeline.file.head.kind.to_string();
+        let kind = trial.pipeline.head.kind.name().to_string();
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
@@ -199,146 +188,6 @@ fn unused(section: &SweepSection, trials: &[Trial]) -> Vec<String> {
     unused
         .map(|key| format!("sweep.{key} changes nothing of heads of kind {kinds}, and is left out"))
         .collect()
-}
-
-/// What settings come to in the pipeline file, and those of them that say something there.
-fn read(base: &Pipeline, settings: Settings) -> Result<(PipelineFile, Settings)> {
-    let mut file = base.file.clone();
-    file.sweep = None;
-    // What a value says depends on the kind of head, then on the optimiser and the loss.
-    let stage = |key: &str| match key {
-        "kind" => 0,
-        "optimizer" | "loss" => 1,
-        _ => 2,
-    };
-    let with = |file: PipelineFile, settings: &Settings| {
-        let told = |problem: String| {
-            base.refuse(
-                format!("[sweep], {}: {problem}", described(settings)),
-                "name values that the key can have".into(),
-            )
-        };
-        set(file, settings).map_err(|error| told(error.message().trim().replace('\n', ", ")))
-    };
-    for number in 0..=2 {
-        let own = settings.iter().filter(|(key, _)| stage(key) == number);
-        let own = own.filter(|(key, _)| says_something(key, &file));
-        let own: Settings = own.cloned().collect();
-        file = with(file, &own)?;
-        if number == 0 && !own.is_empty() {
-            leave_out(&mut file);
-        }
-    }
-    file.head.hidden = file.hidden_layers();
-    let predictions =
-        settings.into_iter().filter(|(key, _)| says_something(key, &file)).map(|(key, value)| {
-            match key.as_str() {
-                "hidden" => {
-                    let widths = file.head.hidden.iter();
-                    (key, Value::Array(widths.map(|width| Value::Integer(*width as i64)).collect()))
-                }
-                _ => (key, value),
-            }
-        });
-    let predictions = predictions.collect();
-    Ok((file, predictions))
-}
-
-/// Leaves out of a file the settings of another kind of head than the one that it has now.
-fn leave_out(file: &mut PipelineFile) {
-    if !says_something("hidden", file) {
-        file.head.hidden.clear();
-    }
-    if !says_something("pca", file) {
-        file.head.pca = None;
-    }
-    if !says_something("class_weights", file) {
-        file.train.class_weights = None;
-    }
-    if !says_something("label_smoothing", file) {
-        file.train.label_smoothing = 0.0;
-    }
-}
-
-/// The pipeline of a trial.
-fn check(base: &Pipeline, file: PipelineFile, predictions: &Settings) -> Result<Pipeline> {
-    let in_trial = |error: Error| match error {
-        Error::Pipeline { file, line, column, problem, hint } => Error::Pipeline {
-            file,
-            line,
-            column,
-            problem: if predictions.is_empty() {
-                problem
-            } else {
-                format!("[sweep], {}: {problem}", described(predictions))
-            },
-            hint,
-        },
-        other => other,
-    };
-    let pipeline = Pipeline::check(&base.path, file).map_err(in_trial)?;
-    pipeline.check_training().map_err(in_trial)?;
-    Ok(pipeline)
-}
-
-/// Settings as people read them.
-pub(super) fn described(settings: &Settings) -> String {
-    let pairs = settings.iter().map(|(key, value)| format!("{key} = {}", show(value)));
-    pairs.collect::<Vec<String>>().join(", ")
-}
-
-fn set(
-    file: PipelineFile,
-    settings: &Settings,
-) -> std::result::Result<PipelineFile, toml::de::Error> {
-    if settings.is_empty() {
-        return Ok(file);
-    }
-    let mut table = Table::try_from(&file).expect("a pipeline that was read can be written");
-    for (key, value) in settings {
-        let (section, key, value) = match key.as_str() {
-            "layer" | "layers" => {
-                let layers = match value {
-                    Value::Array(_) => value.clone(),
-                    one => Value::Array(vec![one.clone()]),
-                };
-                ("head", "layers", layers)
-            }
-            key if Key::find(key).is_some_and(|key| key.section == Section::Head) => {
-                ("head", key, value.clone())
-            }
-            key => ("train", key, value.clone()),
-        };
-        let section = table.get_mut(section).and_then(Value::as_table_mut);
-        let section = section.expect("every section is written");
-        section.insert(key.into(), value);
-    }
-    table.try_into()
-}
-
-/// Whether a key has a meaning for the file's task, kind of head, optimiser and loss.
-fn says_something(key: &str, file: &PipelineFile) -> bool {
-    use HeadKind::*;
-    let (task, kind) = (file.data.task, file.head.kind);
-    let learns = kind != Cosine;
-    let has_epochs = kind.has_epochs();
-    let has_layers = matches!(kind, Mlp | Matching | Crf);
-    match key {
-        "kind" | "layer" | "layers" => true,
-        // Tags and answers are of words and tokens, which are not pooled.
-        "pooling" => !matches!(task, Task::Tokens | Task::Qa),
-        "max_answer_tokens" => task == Task::Qa,
-        "pca" | "standardize" | "label" => learns,
-        "C" => matches!(kind, Logistic | LinfaLogistic | LinfaSvm),
-        "lambda" => matches!(kind, Ridge | Lda),
-        "hidden" | "activation" | "skip" | "layer_norm" => has_layers,
-        "class_weights" => has_epochs && kind != Crf || kind == Logistic,
-        "label_smoothing" => has_epochs && kind != Crf,
-        "momentum" => has_epochs && file.train.optimizer == OptimizerKind::Sgd,
-        "betas" => has_epochs && file.train.optimizer != OptimizerKind::Sgd,
-        "gamma" => has_epochs && file.train.loss == Some(crate::config::names::Loss::Focal),
-        _ => has_epochs,
-    }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) fn rows<'c>(
     let view = view(pipeline, dataset, cache, states)?;
     let parts = Part::ALL.map(|part| dataset.part(part));
     let (mut targets, scale) = targets(pipeline, dataset, &parts[0]);
-    if let Some(column) = &pipeline.file.train.label {
+    if let Some(column) = &pipeline.head.label {
         let is_learned = |row: u32| dataset.rows[row as usize].part == Part::Train;
         targets = classes_taught(dataset, Some(column), is_learned);
     }
@@ -57,7 +57,7 @@ pub(super) fn rows<'c>(
         view: paired(view, pipeline, states.len()),
         targets,
         objective: Objective::Rows(weights::loss(pipeline, dataset, &parts[0])?),
-        n_outputs: match pipeline.file.data.task {
+        n_outputs: match pipeline.data.task {
             Task::Classification | Task::Multilabel => dataset.labels.len(),
             _ => 1,
         },
@@ -82,7 +82,7 @@ pub(crate) fn view<'c>(
         total += row.keys.len() as u32;
         sample_start.push(total);
     }
-    FeatureView::new(cache, states, pieces, sample_start, pipeline.memory_bytes())
+    FeatureView::new(cache, states, pieces, sample_start, pipeline.memory_bytes)
 }
 
 /// A view over documents with the rows of pairs made into one each, where the pipeline encodes pairs in two.
@@ -96,7 +96,7 @@ pub(crate) fn paired<'c>(
 
 fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTable, [f64; 2]) {
     let rows = || dataset.rows.iter().map(|row| &row.target);
-    match pipeline.file.data.task {
+    match pipeline.data.task {
         Task::Classification => {
             let class = |target: &Target| target.class().expect("rows of classification") as u32;
             (TargetTable::Classes(rows().map(class).collect()), [0.0, 1.0])
@@ -112,11 +112,8 @@ fn targets(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> (TargetTabl
         }
         _ => {
             let values = values_of(dataset, train);
-            let scale = if pipeline.file.head.standardize {
-                mean_and_deviation(&values)
-            } else {
-                [0.0, 1.0]
-            };
+            let scale =
+                if pipeline.head.standardize { mean_and_deviation(&values) } else { [0.0, 1.0] };
             let scaled = rows().map(|target| {
                 let value = target.value().expect("rows of regression");
                 ((value - scale[0]) / scale[1]) as f32
@@ -168,11 +165,11 @@ impl Documents {
         followed: &[Metric],
     ) -> Box<dyn PredictionEvaluator + 'a> {
         let rows = validation.to_vec();
-        let select = pipeline.file.sweep.as_ref();
+        let select = pipeline.sweep.as_ref();
         let select = select.and_then(|section| section.select.as_deref());
         let needs_probabilities =
             select.and_then(Metric::named).is_some_and(Metric::needs_probabilities);
-        match pipeline.file.data.task {
+        match pipeline.data.task {
             Task::Classification => Box::new(ClassEvaluator {
                 rows,
                 labels: classes_of(dataset, validation),
@@ -201,7 +198,7 @@ impl Documents {
         head: &mut Head,
         tuning: CalibrationRows<'_>,
     ) -> Result<TaskResult> {
-        let is_number = matches!(pipeline.file.data.task, Task::Regression | Task::Similarity);
+        let is_number = matches!(pipeline.data.task, Task::Regression | Task::Similarity);
         if tuning.is_new() && is_number {
             head.description.output_scale = Some(self.scale);
         }
@@ -216,7 +213,7 @@ impl Documents {
                 calibration.apply(&mut head.description);
             }
         }
-        match pipeline.file.data.task {
+        match pipeline.data.task {
             Task::Classification => finish_classes(rows, pipeline, dataset, head),
             Task::Multilabel => {
                 let logits = head.logits(&rows.view)?;

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    config::{names::HeadKind, settings::Pipeline},
+    config::settings::{KindSettings, Pipeline},
     data::{Part, dataset::Dataset, example::Example},
     encoder::windows::Overflow,
     error::Result,
@@ -87,7 +87,7 @@ pub(super) fn rows<'c>(
     })?;
     let mut questions = Questions::new(pipeline, windows_of_question, is_impossible_in(dataset));
     let view = questions.view(pipeline, states.len(), &documents, |pieces, sample_start| {
-        let memory_bytes = pipeline.memory_bytes();
+        let memory_bytes = pipeline.memory_bytes;
         FeatureView::new(cache, states, pieces, sample_start, memory_bytes)
     })?;
     let windows = questions.start.windows(2).map(|bounds| bounds[1] - bounds[0]);
@@ -151,7 +151,7 @@ impl Questions {
             is_unseen: vec![false; windows_of_question.len()],
             windows: windows_of_question.into_iter().flatten().collect(),
             start,
-            max_answer_tokens: pipeline.file.head.max_answer_tokens,
+            max_answer_tokens: pipeline.head.max_answer_tokens,
             may_be_impossible,
         }
     }
@@ -175,7 +175,7 @@ impl Questions {
         Ok(make(pieces, sample_start)?.mapped(Box::new(WindowRows {
             shapes: shapes.collect(),
             n_layers,
-            matching: pipeline.file.head.kind == HeadKind::Matching,
+            matching: matches!(pipeline.head.kind, KindSettings::Matching(..)),
         })))
     }
 
@@ -292,7 +292,7 @@ impl Questions {
                 train,
                 validation,
                 test,
-                baseline: self.random_spans(dataset, pipeline.file.seed),
+                baseline: self.random_spans(dataset, pipeline.seed),
                 no_answer_threshold: threshold,
                 ..RunMetrics::default()
             },

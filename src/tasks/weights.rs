@@ -4,7 +4,7 @@ use crate::{
     config::{
         file::ClassWeights,
         names::{Loss as LossName, Task},
-        settings::Pipeline,
+        settings::{LossSettings, Pipeline},
     },
     data::dataset::Dataset,
     error::Result,
@@ -16,11 +16,10 @@ use crate::{
 /// # Errors
 /// When class weights name no label of train, or are no weights.
 pub(crate) fn loss(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Result<Loss> {
-    let settings = &pipeline.file.train;
+    let LossSettings { name, gamma, label_smoothing, .. } = pipeline.head.loss;
     let class_weights = class_weights(pipeline, dataset, train)?;
-    let (label_smoothing, gamma) = (settings.label_smoothing as f32, settings.gamma as f32);
-    let is_multilabel = pipeline.file.data.task == Task::Multilabel;
-    Ok(match pipeline.loss() {
+    let is_multilabel = pipeline.data.task == Task::Multilabel;
+    Ok(match name {
         LossName::CrossEntropy => Loss::CrossEntropy { class_weights, label_smoothing },
         LossName::Focal if is_multilabel => Loss::BinaryFocal { gamma, class_weights },
         LossName::Focal => Loss::Focal { gamma, class_weights, label_smoothing },
@@ -37,7 +36,7 @@ pub(crate) fn class_weights(
     dataset: &Dataset,
     train: &[u32],
 ) -> Result<Option<Vec<f32>>> {
-    let table = match &pipeline.file.train.class_weights {
+    let table = match &pipeline.head.loss.class_weights {
         None => return Ok(None),
         Some(ClassWeights::Named(_)) => return Ok(Some(balanced(pipeline, dataset, train))),
         Some(ClassWeights::Table(table)) => table,
@@ -63,13 +62,13 @@ pub(crate) fn class_weights(
 
 fn balanced(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Vec<f32> {
     let mut counts = vec![0usize; dataset.labels.len()];
-    let column = pipeline.file.train.label.as_ref();
+    let column = pipeline.head.label.as_ref();
     for target in train.iter().filter_map(|row| dataset.target_for(*row, column)) {
         for label in target.label_ids() {
             counts[*label] += 1;
         }
     }
-    if pipeline.file.data.task == Task::Multilabel {
+    if pipeline.data.task == Task::Multilabel {
         let n = train.len();
         let weight = |count: usize| match count {
             0 => 1.0,

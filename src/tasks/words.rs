@@ -4,7 +4,7 @@ use frostbert_cache::{reader::CacheReader, shard::ShardLayout, states::StateId, 
 use ndarray::{Array2, ArrayView2, s};
 
 use crate::{
-    config::{names::HeadKind, settings::Pipeline},
+    config::settings::{KindSettings, Pipeline},
     data::{Part, dataset::Dataset, example::Example},
     error::Result,
     features::{FeatureView, pieces},
@@ -62,7 +62,7 @@ pub(super) fn rows<'c>(
         }
     })?;
     let sample_start = (0..=keys.len() as u32).collect();
-    let memory_bytes = pipeline.memory_bytes();
+    let memory_bytes = pipeline.memory_bytes;
     let view = FeatureView::new(cache, states, pieces, sample_start, memory_bytes)?;
     let tags = dataset.rows.iter().zip(&words).flat_map(|(row, words)| {
         let tags = row.target.label_ids();
@@ -130,8 +130,8 @@ pub(super) fn objective(
     dataset: &Dataset,
     train: &[u32],
 ) -> Result<Objective> {
-    Ok(match pipeline.file.head.kind {
-        HeadKind::Crf => Objective::Crf,
+    Ok(match pipeline.head.kind {
+        KindSettings::Crf(..) => Objective::Crf,
         _ => Objective::Rows(weights::loss(pipeline, dataset, train)?),
     })
 }

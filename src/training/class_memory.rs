@@ -4,15 +4,16 @@ use frostbert_cache::{progress::Progress, wording::counted};
 
 use crate::{
     config::{
-        names::{HeadKind, Task},
-        settings::Pipeline,
+        names::Task,
+        settings::{KindSettings, Pipeline},
     },
     data::{Part, dataset::Dataset},
     encoder::config::ModelConfig,
     error::Result,
     extraction::forecast::{duration, megabytes},
-    head::network::{Network, NetworkSpec},
+    head::network::Network,
     metrics::MANY_CLASSES,
+    training::fit::network_of,
 };
 
 /// What stage 2 may hold beside `train.memory_mb`.
@@ -60,55 +61,47 @@ impl ClassMemory {
         dataset: &Dataset,
         model: &ModelConfig,
     ) -> Result<Option<ClassMemory>> {
-        let (file, kind) = (&pipeline.file, pipeline.file.head.kind);
+        let (head, task) = (&pipeline.head, pipeline.data.task);
         let n_outputs = dataset.labels.len();
-        if n_outputs <= MANY_CLASSES || matches!(kind, HeadKind::Cosine | HeadKind::Matching) {
+        if n_outputs <= MANY_CLASSES
+            || matches!(head.kind, KindSettings::Cosine | KindSettings::Matching(..))
+        {
             return Ok(None);
         }
         let states = pipeline.head_states(model.layers)?;
         let n_stored = if pipeline.has_separate_pairs() { 4 } else { 1 } * model.hidden;
-        let (n_layers, n_features) = match file.head.pca {
+        let (n_layers, n_features) = match head.pca {
             Some(n_components) => (1, n_components),
             None => (states.len(), n_stored),
         };
-        let network = NetworkSpec {
-            n_layers,
-            n_features,
-            attention: file.pools_by_attention(),
-            hidden: file.hidden_layers(),
-            activation: file.head.activation,
-            skip: file.head.skip,
-            layer_norm: file.head.layer_norm,
-            n_outputs,
-            crf: kind == HeadKind::Crf,
-        };
+        let network = network_of(pipeline, n_layers, n_features, n_outputs);
         let n_inputs = network.n_inputs();
         let n_parameters = Network::new(network).n_parameters() as u64;
-        let [rows, outputs, batch] =
-            [dataset.rows.len(), n_outputs, file.train.batch_size].map(|n| n as u64);
+        let (batch, epochs) =
+            head.kind.steps().map_or((1, 0), |steps| (steps.batch_size, steps.epochs));
+        let [rows, outputs, batch] = [dataset.rows.len(), n_outputs, batch].map(|n| n as u64);
         let n_train = dataset.part(Part::Train).len() as u64;
         // Documents have a row each; where words or tokens are read there are more, up to the limit.
-        let is_row_each = matches!(file.data.task, Task::Classification | Task::Multilabel)
-            && !file.pools_by_attention();
+        let is_row_each = matches!(task, Task::Classification | Task::Multilabel)
+            && !pipeline.pools_by_attention();
         let row_bytes = (states.len() * n_stored * pipeline.extraction.dtype.size_bytes()) as u64;
         let states_bytes = if is_row_each {
-            pipeline.memory_bytes().min(rows.saturating_mul(row_bytes))
+            pipeline.memory_bytes.min(rows.saturating_mul(row_bytes))
         } else {
-            pipeline.memory_bytes()
+            pipeline.memory_bytes
         };
-        let decisions = match file.data.task {
+        let decisions = match task {
             Task::Multilabel => rows.saturating_mul(outputs),
             _ => 0,
         };
-        let head_bytes = match kind {
+        let head_bytes = match head.kind {
             // Sums of each thousand rows, and the steps that the solver remembers.
-            HeadKind::Logistic => (n_train / 1024 + 24).saturating_mul(8 * n_parameters),
-            HeadKind::Ridge | HeadKind::Lda => {
+            KindSettings::Logistic { .. } => (n_train / 1024 + 24).saturating_mul(8 * n_parameters),
+            KindSettings::Ridge { .. } | KindSettings::Lda { .. } => {
                 (n_train / 1024 + 8).saturating_mul(8 * n_parameters)
             }
             _ => n_parameters.saturating_mul(BYTES_OF_PARAMETER) + 2 * 4 * batch * outputs,
         };
-        let epochs = if kind.has_epochs() { file.train.epochs } else { 0 } as f64;
         let [products, bytes, exponentials] = RATES;
         let n_steps = (n_train / batch.max(1) + 1) as f64;
         let of_epoch = n_train as f64 * 2.0 * n_parameters as f64 / products
@@ -121,8 +114,8 @@ impl ClassMemory {
             shared_bytes: states_bytes
                 + outputs * BYTES_OF_OUTPUT
                 + decisions.saturating_mul(BYTES_OF_DECISION),
-            most_bytes: pipeline.memory_bytes().saturating_add(BESIDE_BYTES),
-            seconds: epochs * of_epoch + 5.0 * rows as f64 * outputs as f64 / exponentials,
+            most_bytes: pipeline.memory_bytes.saturating_add(BESIDE_BYTES),
+            seconds: epochs as f64 * of_epoch + 5.0 * rows as f64 * outputs as f64 / exponentials,
         }))
     }
 

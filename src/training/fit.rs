@@ -5,7 +5,7 @@ use std::time::Instant;
 use frostbert_cache::progress::Progress;
 
 use crate::{
-    config::{names::HeadKind, settings::Pipeline},
+    config::settings::{HiddenLayers, KindSettings, Pipeline, StepSettings},
     data::{Part, dataset::Dataset},
     error::Result,
     features::{linfa::principal_components, scaler::Scaler},
@@ -18,7 +18,6 @@ use crate::{
     },
     metrics::metric::Metric,
     tasks::TaskRows,
-    train::optimizer::Optimizer,
     training::full_batch::{self, FullBatchData, FullBatchHead},
 };
 
@@ -43,15 +42,15 @@ pub(crate) fn fit(
     stop_after: Option<usize>,
     progress: &dyn Progress,
 ) -> Result<FittedHead> {
-    let column = pipeline.file.train.label.as_ref();
+    let column = pipeline.head.label.as_ref();
     let train = &rows.taught(dataset, column, rows.part(Part::Train))[..];
     let validation = rows.part(Part::Validation);
-    let settings = &pipeline.file.train;
     let transform = transform(pipeline, rows)?;
     let network = network(pipeline, rows, &transform);
-    if pipeline.file.head.kind.is_full_batch() {
+    let Some(steps) = pipeline.head.kind.steps() else {
         let start = Instant::now();
-        let head = FullBatchHead { pipeline, set: 0, objective: rows.objective.clone() };
+        let objective = rows.objective.clone();
+        let head = FullBatchHead { settings: &pipeline.head, set: 0, objective };
         let data = FullBatchData {
             rows,
             targets: &rows.targets,
@@ -67,13 +66,13 @@ pub(crate) fn fit(
             transform,
             seconds: start.elapsed().as_secs_f64(),
         });
-    }
-    if validation.is_empty() && settings.early_stopping.0.is_some() && stop_after.is_none() {
+    };
+    if validation.is_empty() && steps.stopping.is_some() && stop_after.is_none() {
         progress.warn(
             "there are no validation rows: every epoch is trained, and the last weights are kept",
         );
     }
-    let mut spec = spec(pipeline, rows.objective.clone(), network.clone());
+    let mut spec = spec(pipeline.seed, steps, rows.objective.clone(), network.clone());
     if stop_after.is_some() {
         spec.stop_after = stop_after;
         spec.stopping = None;
@@ -85,12 +84,8 @@ pub(crate) fn fit(
         transform: &transform,
         sets: &[SampleSet { targets: &rows.targets, train, validation, evaluator: &*evaluator }],
     };
-    let bank_settings = BankSettings {
-        seed: pipeline.file.seed,
-        shuffles: true,
-        evaluates_all: true,
-        gives_up: false,
-    };
+    let bank_settings =
+        BankSettings { seed: pipeline.seed, shuffles: true, evaluates_all: true, gives_up: false };
     let start = Instant::now();
     let trained = bank::train(&[spec], &data, bank_settings, progress)?.remove(0);
     Ok(FittedHead { network, trained, transform, seconds: start.elapsed().as_secs_f64() })
@@ -98,7 +93,7 @@ pub(crate) fn fit(
 
 /// Standardisation and projection, fitted on the rows of train and validation without their labels.
 pub(crate) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Transform> {
-    let head = &pipeline.file.head;
+    let head = &pipeline.head;
     let seen: Vec<u32> = [Part::Train, Part::Validation]
         .iter()
         .flat_map(|part| rows.part(*part).iter().copied())
@@ -127,47 +122,58 @@ pub(crate) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Tran
     Ok(transform)
 }
 
+/// The network of the head on these rows.
 pub(crate) fn network(
     pipeline: &Pipeline,
     rows: &TaskRows<'_>,
     transform: &Transform,
 ) -> NetworkSpec {
-    let head = &pipeline.file.head;
     let n_layers = rows.view.states.len();
-    NetworkSpec {
+    network_of(pipeline, n_layers, transform.n_features() / n_layers, rows.n_outputs)
+}
+
+/// The network of the head on features of so many layers, of so many values each.
+pub(crate) fn network_of(
+    pipeline: &Pipeline,
+    n_layers: usize,
+    n_features: usize,
+    n_outputs: usize,
+) -> NetworkSpec {
+    let kind = &pipeline.head.kind;
+    let network = NetworkSpec {
         n_layers,
-        n_features: transform.n_features() / n_layers,
-        attention: pipeline.file.pools_by_attention(),
-        hidden: pipeline.file.hidden_layers(),
-        activation: head.activation,
-        skip: head.skip,
-        layer_norm: head.layer_norm,
-        n_outputs: rows.n_outputs,
-        crf: head.kind == HeadKind::Crf,
+        attention: pipeline.pools_by_attention(),
+        crf: matches!(kind, KindSettings::Crf(..)),
+        ..NetworkSpec::linear(n_features, n_outputs)
+    };
+    match kind.hidden().cloned() {
+        None => network,
+        Some(HiddenLayers { widths, activation, skip, layer_norm }) => {
+            NetworkSpec { hidden: widths, activation, skip, layer_norm, ..network }
+        }
     }
 }
 
-pub(crate) fn spec(pipeline: &Pipeline, objective: Objective, network: NetworkSpec) -> HeadSpec {
-    let (head, train) = (&pipeline.file.head, &pipeline.file.train);
+/// The settings of a head that is trained in steps.
+pub(crate) fn spec(
+    seed: u64,
+    steps: &StepSettings,
+    objective: Objective,
+    network: NetworkSpec,
+) -> HeadSpec {
     HeadSpec {
         network,
         objective,
-        dropout: head.dropout as f32,
-        optimizer: Optimizer {
-            kind: train.optimizer,
-            lr: train.lr,
-            weight_decay: train.weight_decay,
-            momentum: train.momentum,
-            betas: train.betas,
-        },
-        schedule: train.schedule,
-        warmup: train.warmup,
-        clip: train.clip,
-        seed: pipeline.file.seed,
-        stopping: train.early_stopping.0.clone(),
-        epochs: train.epochs,
+        dropout: steps.dropout,
+        optimizer: steps.optimizer,
+        schedule: steps.schedule,
+        warmup: steps.warmup,
+        clip: steps.clip,
+        seed,
+        stopping: steps.stopping.clone(),
+        epochs: steps.epochs,
         stop_after: None,
-        batch_size: train.batch_size,
+        batch_size: steps.batch_size,
         set: 0,
     }
 }
@@ -183,7 +189,8 @@ mod tests {
         let file = toml::from_str(text).unwrap();
         let pipeline = Pipeline::check("pipeline.toml".as_ref(), file).unwrap();
         let head = HeadSpec::new(NetworkSpec::linear(8, 2));
-        let own = spec(&pipeline, head.objective.clone(), head.network.clone());
+        let steps = pipeline.head.kind.steps().unwrap();
+        let own = spec(pipeline.seed, steps, head.objective.clone(), head.network.clone());
         assert_eq!(own, head);
     }
 }

@@ -3,7 +3,7 @@
 use frostbert_cache::{progress::Progress, wording::counted};
 
 use crate::{
-    config::{names::HeadKind, settings::Pipeline},
+    config::settings::{HeadSettings, KindSettings},
     error::{Error, Result},
     features::linfa::records,
     head::{
@@ -22,9 +22,9 @@ use crate::{
     train::loss::Loss,
 };
 
-/// One head: its pipeline, the place of its rows among the sets, and its objective on them.
+/// One head: its settings, the place of its rows among the sets, and its objective on them.
 pub(crate) struct FullBatchHead<'a> {
-    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) settings: &'a HeadSettings,
     pub(crate) set: usize,
     pub(crate) objective: Objective,
 }
@@ -52,71 +52,66 @@ pub(crate) fn fit(
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
     let FullBatchData { rows, targets, sets, transform, network } = data;
-    let of_kind = |kind: HeadKind| -> Vec<usize> {
-        let all = 0..heads.len();
-        all.filter(|head| heads[*head].pipeline.file.head.kind == kind).collect()
-    };
+    let (mut ridge, mut lda, mut logistic, mut linfa) = (vec![], vec![], vec![], vec![]);
+    for (place, head) in heads.iter().enumerate() {
+        let rows = head.set;
+        match head.settings.kind {
+            KindSettings::Ridge { lambda } => ridge.push((place, RidgeSpec { lambda, rows })),
+            KindSettings::Lda { lambda } => lda.push((place, LdaSpec { lambda, rows })),
+            KindSettings::Logistic { c } => {
+                let class_weights = class_weights(&head.objective);
+                logistic.push((place, LogisticSpec { c, class_weights, rows }));
+            }
+            _ => linfa.push(place),
+        }
+    }
     let mut fitted: Vec<Option<TrainedHead>> = heads.iter().map(|_| None).collect();
     let mut keep = |places: &[usize], own: Vec<TrainedHead>| {
         for (place, head) in places.iter().zip(own) {
             fitted[*place] = Some(head);
         }
     };
-    let (ridge, lda) = (of_kind(HeadKind::Ridge), of_kind(HeadKind::Lda));
     if !(ridge.is_empty() && lda.is_empty()) {
-        let n_outputs = network.n_outputs;
-        let gram = Gram::of(&rows.view, transform, targets, n_outputs, sets)?;
-        let setting = |head: &usize| {
-            let head = &heads[*head];
-            (head.pipeline.file.head.lambda, head.set)
+        let gram = Gram::of(&rows.view, transform, targets, network.n_outputs, sets)?;
+        let (places, specs): (Vec<usize>, Vec<RidgeSpec>) = ridge.into_iter().unzip();
+        keep(&places, ridge::fit(&gram, &specs)?);
+        let (places, specs): (Vec<usize>, Vec<LdaSpec>) = lda.into_iter().unzip();
+        if !specs.is_empty() {
+            keep(&places, lda::fit(&gram, &specs)?);
+        }
+    }
+    if !logistic.is_empty() {
+        let (places, specs): (Vec<usize>, Vec<LogisticSpec>) = logistic.into_iter().unzip();
+        keep(&places, fit_logistic(&specs, data, gives_up, progress)?);
+    }
+    for place in linfa {
+        let own = match fit_with_linfa(&heads[place], data) {
+            Err(Error::Diverged { .. }) if gives_up => given_up(network),
+            own => own?,
         };
-        let settings = ridge.iter().map(setting);
-        let specs = settings.map(|(lambda, rows)| RidgeSpec { lambda, rows });
-        keep(&ridge, ridge::fit(&gram, &specs.collect::<Vec<_>>())?);
-        let settings = lda.iter().map(setting);
-        let specs = settings.map(|(lambda, rows)| LdaSpec { lambda, rows });
-        if !lda.is_empty() {
-            keep(&lda, lda::fit(&gram, &specs.collect::<Vec<_>>())?);
-        }
-    }
-    let regressions = of_kind(HeadKind::Logistic);
-    if !regressions.is_empty() {
-        let own = regressions.iter().map(|head| &heads[*head]);
-        keep(&regressions, fit_logistic(own, data, gives_up, progress)?);
-    }
-    for (number, head) in heads.iter().enumerate() {
-        if matches!(head.pipeline.file.head.kind, HeadKind::LinfaLogistic | HeadKind::LinfaSvm) {
-            let own = fit_with_linfa(head, data);
-            let own = match own {
-                Err(Error::Diverged { .. }) if gives_up => given_up(network),
-                own => own?,
-            };
-            keep(&[number], vec![own]);
-            progress.advance(1, 0);
-        }
+        keep(&[place], vec![own]);
+        progress.advance(1, 0);
     }
     let fitted = fitted.into_iter();
     Ok(fitted.map(|head| head.expect("a kind of head that is fitted in full batch")).collect())
 }
 
-fn fit_logistic<'h>(
-    heads: impl Iterator<Item = &'h FullBatchHead<'h>>,
+/// The weights of classes in an objective.
+fn class_weights(objective: &Objective) -> Option<Vec<f32>> {
+    match objective {
+        Objective::Rows(
+            Loss::CrossEntropy { class_weights, .. } | Loss::Focal { class_weights, .. },
+        ) => class_weights.clone(),
+        _ => None,
+    }
+}
+
+fn fit_logistic(
+    specs: &[LogisticSpec],
     data: FullBatchData<'_>,
     gives_up: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
-    let specs: Vec<LogisticSpec> = heads
-        .map(|head| LogisticSpec {
-            c: head.pipeline.file.head.c,
-            class_weights: match &head.objective {
-                Objective::Rows(
-                    Loss::CrossEntropy { class_weights, .. } | Loss::Focal { class_weights, .. },
-                ) => class_weights.clone(),
-                _ => None,
-            },
-            rows: head.set,
-        })
-        .collect();
     let settings = LogisticSettings::default();
     let rows = ClassRows {
         view: &data.rows.view,
@@ -124,7 +119,7 @@ fn fit_logistic<'h>(
         labels: classes(data.targets),
         n_classes: data.rows.n_outputs,
     };
-    let fitted = logistic::fit(&rows, data.sets, &specs, settings, progress)?;
+    let fitted = logistic::fit(&rows, data.sets, specs, settings, progress)?;
     let unfinished = fitted.iter().filter(|fit| fit.iterations >= settings.max_iterations);
     match unfinished.count() {
         0 => {}
@@ -170,9 +165,11 @@ fn fit_with_linfa(head: &FullBatchHead<'_>, data: FullBatchData<'_>) -> Result<T
     let (train, classes) = (data.sets[head.set], classes(data.targets));
     let labels: Vec<u32> = train.iter().map(|sample| classes[*sample as usize]).collect();
     let features = data.transform.apply(records(&data.rows.view, train)?);
-    let head = &head.pipeline.file.head;
-    match head.kind {
-        HeadKind::LinfaSvm => linfa_svm::fit(features, &labels, data.network, head.c),
-        _ => linfa_logistic::fit(features, &labels, data.network, head.c),
+    match head.settings.kind {
+        KindSettings::LinfaLogistic { c } => {
+            linfa_logistic::fit(features, &labels, data.network, c)
+        }
+        KindSettings::LinfaSvm { c } => linfa_svm::fit(features, &labels, data.network, c),
+        _ => unreachable!("a kind of head that is fitted in full batch"),
     }
 }

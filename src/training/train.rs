@@ -17,8 +17,8 @@ use serde::Serialize;
 use crate::{
     config::{
         file::{Labels, PipelineFile},
-        names::{HeadKind, Pair, Task},
-        settings::Pipeline,
+        names::{Pair, Task},
+        settings::{KindSettings, Pipeline},
     },
     data::{
         ClassDistribution, ColumnName, LabelMap, Part, QuestionSummary, Target, ValueSummary,
@@ -99,8 +99,8 @@ pub struct Timings {
 /// # Errors
 /// When the data is not what the pipeline says.
 pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
-    let data = pipeline.data();
-    let (labels, label_file) = match &pipeline.file.data.labels {
+    let data = &pipeline.data;
+    let (labels, label_file) = match &pipeline.data.labels {
         None => (None, None),
         Some(Labels::Names(names)) => {
             let labels = LabelMap::from_list(names.clone(), &pipeline.path)?;
@@ -113,15 +113,15 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
         }
     };
     let mut dataset = Dataset::load(&DatasetSettings {
-        task: pipeline.file.data.task.of_data(),
-        joint_pairs: pipeline.file.data.pair == Some(Pair::Joint),
-        train: data.train,
-        validation: data.validation,
-        test: data.test,
+        task: pipeline.data.task.of_data(),
+        joint_pairs: data.pair == Pair::Joint,
+        train: &data.train,
+        validation: data.validation.as_deref(),
+        test: data.test.as_deref(),
         labels,
         split: data.split,
         clean: data.clean,
-        seed: data.seed,
+        seed: pipeline.seed,
         label_columns: pipeline.label_columns(),
         teaches_validation: pipeline.teaches_validation(),
     })?;
@@ -138,13 +138,13 @@ pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport
     refuse_sweep(pipeline)?;
     let dataset = checked_dataset(pipeline, progress)?;
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
-    let run = || run_folder::create(&pipeline.file.run.dir, &pipeline.name);
+    let run = || run_folder::create(&pipeline.run_dir, &pipeline.name);
     train_on(&checkpoint, pipeline, &dataset, None, &run, Overrides::default(), progress)
 }
 
 /// A command that trains one head does not do what a sweep asks for.
 pub(crate) fn refuse_sweep(pipeline: &Pipeline) -> Result<()> {
-    if pipeline.file.sweep.is_none() {
+    if pipeline.sweep.is_none() {
         return Ok(());
     }
     Err(pipeline.refuse(
@@ -203,8 +203,8 @@ pub(crate) fn train_on(
 
     let mut fit_seconds = 0.0;
     let mut measure_start = Instant::now();
-    let (head, history, mut outcome) = match pipeline.file.head.kind {
-        HeadKind::Cosine => (None, Vec::new(), similarity::measure(&rows, pipeline, dataset)?),
+    let (head, history, mut outcome) = match pipeline.head.kind {
+        KindSettings::Cosine => (None, Vec::new(), similarity::measure(&rows, pipeline, dataset)?),
         _ => {
             let FittedHead { network, trained, transform, seconds } =
                 fit(pipeline, dataset, &rows, overrides.stop_after, progress)?;
@@ -261,7 +261,7 @@ pub(crate) fn train_on(
     lock.write(&run)?;
     Ok(TrainReport {
         run,
-        task: pipeline.file.data.task.to_string(),
+        task: pipeline.data.task.to_string(),
         seconds: start.elapsed().as_secs_f64(),
         timings: Timings {
             read_seconds: (measure_start - start).as_secs_f64() - fit_seconds,
@@ -366,15 +366,15 @@ fn open_cache(
 
 /// Classes need two of them to learn a difference; other tasks were checked when their rows were read.
 fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Result<()> {
-    if pipeline.file.data.task != Task::Classification {
+    if pipeline.data.task != Task::Classification {
         return if train.is_empty() { Err(nothing_to_train_on(pipeline, dataset)) } else { Ok(()) };
     }
-    let column = pipeline.file.train.label.as_ref();
+    let column = pipeline.head.label.as_ref();
     let targets = train.iter().filter_map(|row| dataset.target_for(*row, column));
     let labels: HashSet<usize> = targets.filter_map(Target::class).collect();
     if labels.len() < 2 {
         return Err(Error::Record {
-            path: pipeline.file.data.train.0[0].path.clone(),
+            path: pipeline.data.train[0].path.clone(),
             line: None,
             expected: "training rows of at least two labels after the split".into(),
             got: format!("{} rows of {}", train.len(), labels.len()),
@@ -386,7 +386,7 @@ fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) 
 
 fn nothing_to_train_on(pipeline: &Pipeline, dataset: &Dataset) -> Error {
     Error::Record {
-        path: pipeline.file.data.train.0[0].path.clone(),
+        path: pipeline.data.train[0].path.clone(),
         line: None,
         expected: "training rows that something can be learned from".into(),
         got: format!("none among {}", dataset.part(Part::Train).len()),
@@ -400,14 +400,14 @@ fn describe(
     states: &[StateId],
     network: Option<NetworkSpec>,
 ) -> HeadDescription {
-    let (file, head) = (&pipeline.file, &pipeline.file.head);
-    let pooling = if file.pools_by_attention() { "attention" } else { states[0].kind.name() };
+    let head = &pipeline.head;
+    let pooling = if pipeline.pools_by_attention() { "attention" } else { states[0].kind.name() };
     HeadDescription {
-        task: file.data.task.to_string(),
-        kind: head.kind.to_string(),
+        task: pipeline.data.task.to_string(),
+        kind: head.kind.name().to_string(),
         labels: dataset.labels.names().to_vec(),
         first_label_id: dataset.first_id,
-        label_column: match &file.train.label {
+        label_column: match &head.label {
             Some(ColumnName::Number(number)) => Some(number.to_string()),
             Some(ColumnName::Name(name)) => Some(name.clone()),
             None => None,
@@ -435,7 +435,7 @@ pub(crate) fn lock(
     let device = manifest.devices().into_iter().next().map(String::from);
     Lock {
         frostbert: env!("CARGO_PKG_VERSION").into(),
-        pipeline: pipeline.file.clone(),
+        pipeline: pipeline.file().clone(),
         winner: None,
         data: dataset.files.clone(),
         model: checkpoint.hashes.clone(),
@@ -448,7 +448,7 @@ pub(crate) fn lock(
         states: states.to_vec(),
         labels: dataset.labels.clone(),
         split: LockedSplit::of(dataset),
-        seed: pipeline.file.seed,
+        seed: pipeline.seed,
         device: device.unwrap_or_default(),
         cpu: cpu_features(),
         outputs: Default::default(),

@@ -55,7 +55,7 @@ pub(super) fn evaluator(
     }
     progress.finish();
     let first = &heads[0];
-    let bootstrap = Bootstrap { resamples: DRAWS, seed: pipelines[0].file.seed };
+    let bootstrap = Bootstrap { resamples: DRAWS, seed: pipelines[0].seed };
     let judged = heads.iter().enumerate();
     Ok(PrecisionHeads {
         metric: first.metric,

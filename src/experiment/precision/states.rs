@@ -54,7 +54,7 @@ impl Sample {
             }
             for (part, input) in inputs_of(&example, settings.pair_of(&example)).enumerate() {
                 let mut hasher = blake3::Hasher::new();
-                hasher.update(&pipeline.file.seed.to_le_bytes());
+                hasher.update(&pipeline.seed.to_le_bytes());
                 hasher.update(&input.key().0);
                 chosen.insert(*hasher.finalize().as_bytes(), (example.clone(), part));
             }

@@ -1,14 +1,24 @@
-use crate::sweep::trials::*;
+use crate::{config::settings::described, sweep::trials::*};
 
 fn base(sweep: &str) -> Pipeline {
+    base_of("", sweep)
+}
+
+/// A pipeline with this sweep; `rest` are other sections of the file.
+fn base_of(rest: &str, sweep: &str) -> Pipeline {
     let text = format!(
-        "[model]\npath = \"model\"\n[data]\ntrain = {{ path = \"data.csv\" }}\n[sweep]\n{sweep}"
+        "[model]\npath = \"model\"\n[data]\ntrain = {{ path = \"data.csv\" }}\n{rest}\n[sweep]\n{sweep}"
     );
     Pipeline::check("pipeline.toml".as_ref(), toml::from_str(&text).unwrap()).unwrap()
 }
 
 fn all_of(base: &Pipeline) -> Result<Trials> {
-    trials(base, &base.file.sweep.clone().unwrap())
+    trials(base, base.sweep().unwrap())
+}
+
+/// The widths of the hidden layers of a trial's head.
+fn widths(trial: &Trial) -> &[usize] {
+    trial.pipeline.head.kind.hidden().map_or(&[], |layers| &layers.widths)
 }
 
 fn of(sweep: &str) -> Result<Vec<Trial>> {
@@ -40,7 +50,7 @@ fn hidden_layers_are_those_that_an_mlp_has() {
     assert_eq!(described.len(), expected.len(), "{described:?}");
     for (trial, described) in all.iter().zip(&described) {
         assert!(expected.contains(&described.as_str()), "{described}");
-        assert_eq!(trial.pipeline.file.head.hidden.is_empty(), described == "kind = linear");
+        assert_eq!(widths(trial).is_empty(), described == "kind = linear");
     }
 }
 
@@ -65,7 +75,7 @@ fn whether_a_value_can_be_does_not_depend_on_what_was_drawn() {
     let lists = "kind = [\"linear\", \"ridge\", \"lda\"]\npooling = [\"mean\", \"attention\"]\nlr = { min = 1e-4, max = 1e-2 }";
     for seed in 0..40 {
         let mut base = base(&format!("{lists}\ntrials = {}", 1 + seed % 4));
-        base.file.seed = seed;
+        base.seed = seed;
         let trials = all_of(&base).unwrap();
         assert_eq!(trials.all.len() as u64, 1 + seed % 4, "seed {seed}: {:?}", trials.warnings);
     }
@@ -74,16 +84,14 @@ fn whether_a_value_can_be_does_not_depend_on_what_was_drawn() {
 #[test]
 fn what_no_trial_can_have_is_refused() {
     // A loss says nothing of ridge, whatever it is.
-    let mut base = base("loss = [\"mse\"]\nlambda = [1.0]");
-    base.file.head.kind = HeadKind::Ridge;
+    let ridge = "[head]\nkind = \"ridge\"";
+    let base = base_of(ridge, "loss = [\"mse\"]\nlambda = [1.0]");
     let trials = all_of(&base).unwrap();
     assert_eq!(trials.all.len(), 1);
     assert!(trials.warnings[0].starts_with("sweep.loss changes nothing"));
     // Where the section is at fault in all that it says, or the rest of the file.
     assert!(of("loss = [\"mse\"]").is_err());
-    base.file.head.lambda = -1.0;
-    base.file.sweep.as_mut().unwrap().keys.clear();
-    assert!(all_of(&base).is_err());
+    assert!(all_of(&base_of(&format!("{ridge}\nlambda = -1.0"), "")).is_err());
     let both = "kind = [\"ridge\", \"lda\"]\npooling = [\"attention\"]";
     assert!(of(both).is_err());
 }
@@ -111,26 +119,25 @@ fn as_many_trials_are_drawn_as_were_asked_for() {
 
 #[test]
 fn what_is_said_of_another_kind_of_head_is_left_out() {
-    let mut base = base("kind = [\"mlp\", \"ridge\"]");
-    base.file.head.hidden = vec![8];
-    base.file.train.label_smoothing = 0.1;
+    let rest = "[head]\nhidden = [8]\n[train]\nlabel_smoothing = 0.1";
+    let base = base_of(rest, "kind = [\"mlp\", \"ridge\"]");
     base.check_training().unwrap();
     let all = all_of(&base).unwrap().all;
-    let hidden: Vec<&[usize]> = all.iter().map(|t| &t.pipeline.file.head.hidden[..]).collect();
+    let hidden: Vec<&[usize]> = all.iter().map(widths).collect();
     assert_eq!(hidden, [&[8][..], &[]]);
-    assert_eq!(all[1].pipeline.file.train.label_smoothing, 0.0);
+    assert_eq!(all[1].pipeline.head.loss.label_smoothing, 0.0);
 }
 
 #[test]
 fn values_reach_the_pipeline_of_their_trial() {
     let all = of("layer = [-1, 3]\npooling = [\"cls\"]\nbatch_size = [64]").unwrap();
     assert_eq!(all.len(), 2);
-    let file = &all[1].pipeline.file;
-    assert_eq!(file.head.layers, [3]);
-    assert_eq!(file.train.batch_size, 64);
-    assert_eq!(file.sweep, None);
+    let pipeline = &all[1].pipeline;
+    assert_eq!(pipeline.head.layers, [3]);
+    assert_eq!(pipeline.head.kind.steps().unwrap().batch_size, 64);
+    assert_eq!(pipeline.sweep, None);
     let mixed = of("layers = [[1, 2], [3]]").unwrap();
-    assert_eq!(mixed[0].pipeline.file.head.layers, [1, 2]);
+    assert_eq!(mixed[0].pipeline.head.layers, [1, 2]);
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(super) fn label_errors(
     dataset: &Dataset,
     view: &FeatureView<'_>,
 ) -> Result<Check<LabelErrors>> {
-    if pipeline.file.data.task != Task::Classification {
+    if pipeline.data.task != Task::Classification {
         return Ok(skipped("only classes are checked, one for each row"));
     }
     if !view.is_resident() {
@@ -89,7 +89,7 @@ pub(super) fn label_errors(
 
     let labels = dataset.labels_of(&rows);
     let probabilities =
-        out_of_fold::probabilities(view, &rows, &labels, classes.len(), pipeline.file.seed)?;
+        out_of_fold::probabilities(view, &rows, &labels, classes.len(), pipeline.seed)?;
     let labels: Vec<usize> = labels.into_iter().map(|label| label as usize).collect();
     let predicted = predictions(probabilities.view());
     let n_right =

@@ -15,7 +15,7 @@ fn memory(pipeline: &Pipeline, head_bytes: u64, shared_bytes: u64) -> ClassMemor
         n_parameters: 385 * 3000,
         head_bytes,
         shared_bytes,
-        most_bytes: pipeline.memory_bytes() + BESIDE_BYTES,
+        most_bytes: pipeline.memory_bytes + BESIDE_BYTES,
         seconds: 1.0,
     }
 }

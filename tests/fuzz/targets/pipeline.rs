@@ -36,21 +36,21 @@ pub(super) fn file(folder: &Path) -> Execute {
 
 /// What was accepted means the same once a lock file has kept it, and its settings can be worked with.
 fn require_same_after_a_lock(path: &Path, pipeline: &Pipeline, thorough: bool) {
-    let kept = serde_json::to_string(&pipeline.file).expect("an accepted pipeline is kept as JSON");
+    let kept =
+        serde_json::to_string(pipeline.file()).expect("an accepted pipeline is kept as JSON");
     let file: PipelineFile = serde_json::from_str(&kept)
         .unwrap_or_else(|error| panic!("accepted, but its lock is not: {error} in {kept}"));
     let again = Pipeline::check(path, file)
         .unwrap_or_else(|error| panic!("accepted, but not from its lock: {error} in {kept}"));
     assert!(
-        again.file == pipeline.file,
+        again.file() == pipeline.file(),
         "accepted, but another after a lock: {kept}\n{}",
-        serde_json::to_string(&again.file).unwrap_or_default()
+        serde_json::to_string(again.file()).unwrap_or_default()
     );
     let _ = pipeline.check_training();
     let _ = pipeline.head_states(2);
     let _ = pipeline.stored_states(2);
-    let (_, _) = (pipeline.memory_bytes(), pipeline.data());
-    if let (Some(section), true) = (&pipeline.file.sweep, thorough) {
+    if let (Some(section), true) = (&pipeline.sweep, thorough) {
         let _ = trials::trials(section, 1);
     }
 }

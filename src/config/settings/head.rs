@@ -1,0 +1,232 @@
+//! A head's settings after their checks: what it reads, what it computes, how it is fitted.
+
+use crate::{
+    config::{
+        file::{ClassWeights, PipelineFile},
+        names::{HeadKind, HeadPooling, Loss},
+        settings::training::losses,
+    },
+    data::ColumnName,
+    head::{layers::activation::Activation, size::MLP_WIDTH, spec::Stopping},
+    train::{optimizer::Optimizer, schedule::Schedule},
+};
+
+/// A head, as `[head]` and `[train]` describe it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadSettings {
+    /// Its kind, with the settings that only this kind has.
+    pub kind: KindSettings,
+    /// The embedding of a text that it reads; tags and answers are predicted from words and tokens instead.
+    pub pooling: HeadPooling,
+    /// The layers that it reads, negative from the last.
+    pub layers: Vec<i64>,
+    /// Principal components kept of the features.
+    pub pca: Option<usize>,
+    /// Whether features are scaled to mean 0 and variance 1.
+    pub standardize: bool,
+    /// Longest answer to a question, in tokens.
+    pub max_answer_tokens: usize,
+    /// The column of labels that is learned from, where that is not the source's own.
+    pub label: Option<ColumnName>,
+    /// What its outputs are compared with.
+    pub loss: LossSettings,
+}
+
+/// The kinds of head.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KindSettings {
+    /// One matrix and its biases.
+    Linear(StepSettings),
+    /// Hidden layers before it.
+    Mlp(HiddenLayers, StepSettings),
+    /// An MLP over each token of a context together with its match in the question.
+    Matching(HiddenLayers, StepSettings),
+    /// A linear-chain CRF over an MLP, or over one matrix where there are no hidden layers.
+    Crf(HiddenLayers, StepSettings),
+    /// Ridge regression.
+    Ridge {
+        /// Regularisation, counted in rows.
+        lambda: f64,
+    },
+    /// Linear discriminant analysis.
+    Lda {
+        /// Rows by which the covariance is shrunk.
+        lambda: f64,
+    },
+    /// Logistic regression by L-BFGS.
+    Logistic {
+        /// Inverse regularisation.
+        c: f64,
+    },
+    /// Logistic regression of `linfa`.
+    LinfaLogistic {
+        /// Inverse regularisation.
+        c: f64,
+    },
+    /// The support vector machine of `linfa`.
+    LinfaSvm {
+        /// Inverse regularisation.
+        c: f64,
+    },
+    /// The cosine of two states: nothing is learned.
+    Cosine,
+}
+
+/// The hidden layers of a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HiddenLayers {
+    /// Their widths.
+    pub widths: Vec<usize>,
+    /// After each of them.
+    pub activation: Activation,
+    /// Whether a layer's input is added to its output.
+    pub skip: bool,
+    /// Whether layers are normalised before their activation.
+    pub layer_norm: bool,
+}
+
+/// How a head is trained that learns step by step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepSettings {
+    /// Probability that an input or a hidden unit is dropped.
+    pub dropout: f32,
+    /// The optimiser.
+    pub optimizer: Optimizer,
+    /// The learning rate's course.
+    pub schedule: Schedule,
+    /// Share of the steps in which the learning rate rises.
+    pub warmup: f64,
+    /// Largest norm of the gradient.
+    pub clip: Option<f64>,
+    /// When to stop; none trains every epoch.
+    pub stopping: Option<Stopping>,
+    /// Most passes over the training rows.
+    pub epochs: usize,
+    /// Samples in a step.
+    pub batch_size: usize,
+}
+
+/// The loss, and how it weighs classes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LossSettings {
+    /// Which loss.
+    pub name: Loss,
+    /// Of the focal loss.
+    pub gamma: f32,
+    /// Probability mass spread over all classes.
+    pub label_smoothing: f32,
+    /// Weights of the classes.
+    pub class_weights: Option<ClassWeights>,
+}
+
+impl HeadSettings {
+    /// The settings of a file for its kind of head; those of other kinds are left out.
+    pub(super) fn new(file: &PipelineFile) -> HeadSettings {
+        let (head, train) = (&file.head, &file.train);
+        let steps = || StepSettings {
+            dropout: head.dropout as f32,
+            optimizer: Optimizer {
+                kind: train.optimizer,
+                lr: train.lr,
+                weight_decay: train.weight_decay,
+                momentum: train.momentum,
+                betas: train.betas,
+            },
+            schedule: train.schedule,
+            warmup: train.warmup,
+            clip: train.clip,
+            stopping: train.early_stopping.0.clone(),
+            epochs: train.epochs,
+            batch_size: train.batch_size,
+        };
+        let layers = || HiddenLayers {
+            widths: hidden_widths(file),
+            activation: head.activation,
+            skip: head.skip,
+            layer_norm: head.layer_norm,
+        };
+        HeadSettings {
+            kind: match head.kind {
+                HeadKind::Linear => KindSettings::Linear(steps()),
+                HeadKind::Mlp => KindSettings::Mlp(layers(), steps()),
+                HeadKind::Matching => KindSettings::Matching(layers(), steps()),
+                HeadKind::Crf => KindSettings::Crf(layers(), steps()),
+                HeadKind::Ridge => KindSettings::Ridge { lambda: head.lambda },
+                HeadKind::Lda => KindSettings::Lda { lambda: head.lambda },
+                HeadKind::Logistic => KindSettings::Logistic { c: head.c },
+                HeadKind::LinfaLogistic => KindSettings::LinfaLogistic { c: head.c },
+                HeadKind::LinfaSvm => KindSettings::LinfaSvm { c: head.c },
+                HeadKind::Cosine => KindSettings::Cosine,
+            },
+            pooling: head.pooling,
+            layers: head.layers.clone(),
+            pca: head.pca,
+            standardize: head.standardize,
+            max_answer_tokens: head.max_answer_tokens,
+            label: train.label.clone(),
+            loss: LossSettings {
+                name: train.loss.unwrap_or(losses(file.data.task)[0]),
+                gamma: train.gamma as f32,
+                label_smoothing: train.label_smoothing as f32,
+                class_weights: train.class_weights.clone(),
+            },
+        }
+    }
+}
+
+impl KindSettings {
+    /// The kind's name.
+    pub fn name(&self) -> HeadKind {
+        match self {
+            KindSettings::Linear(_) => HeadKind::Linear,
+            KindSettings::Mlp(..) => HeadKind::Mlp,
+            KindSettings::Matching(..) => HeadKind::Matching,
+            KindSettings::Crf(..) => HeadKind::Crf,
+            KindSettings::Ridge { .. } => HeadKind::Ridge,
+            KindSettings::Lda { .. } => HeadKind::Lda,
+            KindSettings::Logistic { .. } => HeadKind::Logistic,
+            KindSettings::LinfaLogistic { .. } => HeadKind::LinfaLogistic,
+            KindSettings::LinfaSvm { .. } => HeadKind::LinfaSvm,
+            KindSettings::Cosine => HeadKind::Cosine,
+        }
+    }
+
+    /// How it is trained, where it learns step by step.
+    pub fn steps(&self) -> Option<&StepSettings> {
+        match self {
+            KindSettings::Linear(steps)
+            | KindSettings::Mlp(_, steps)
+            | KindSettings::Matching(_, steps)
+            | KindSettings::Crf(_, steps) => Some(steps),
+            _ => None,
+        }
+    }
+
+    /// Its hidden layers, where it can have some.
+    pub fn hidden(&self) -> Option<&HiddenLayers> {
+        match self {
+            KindSettings::Mlp(layers, _)
+            | KindSettings::Matching(layers, _)
+            | KindSettings::Crf(layers, _) => Some(layers),
+            _ => None,
+        }
+    }
+
+    /// Whether it is fitted to all rows at once, without steps and epochs.
+    pub fn is_full_batch(&self) -> bool {
+        self.steps().is_none() && !self.is_cosine()
+    }
+
+    /// Whether it compares two states and learns nothing.
+    pub fn is_cosine(&self) -> bool {
+        matches!(self, KindSettings::Cosine)
+    }
+}
+
+/// The widths of a head's hidden layers; an MLP has one unless the file says otherwise.
+pub(super) fn hidden_widths(file: &PipelineFile) -> Vec<usize> {
+    match (file.head.kind, &file.head.hidden[..]) {
+        (HeadKind::Mlp, []) => vec![MLP_WIDTH],
+        (_, widths) => widths.to_vec(),
+    }
+}

@@ -1,0 +1,165 @@
+//! A pipeline with other values of `[head]` and `[train]`, as the trials of a sweep have them.
+
+use serde::de;
+use toml::{Table, Value};
+
+use crate::{
+    config::{
+        file::PipelineFile,
+        keys::{Choice, Elsewhere, KEYS, Key, Section},
+        settings::{Pipeline, head::hidden_widths},
+    },
+    error::{Error, Result},
+};
+
+/// Values of keys of `[head]` and `[train]` by their last names, in the order of the keys.
+pub type Settings = Vec<(String, Value)>;
+
+/// A pipeline with other values, without its sweep, not yet checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Variant<'a> {
+    base: &'a Pipeline,
+    file: PipelineFile,
+    /// Those of the values that have an effect on its kind of head.
+    pub(crate) settings: Settings,
+}
+
+impl Pipeline {
+    /// The pipeline with other values. What has no effect on its kind of head is left out, and so are the settings of the
+    /// pipeline file for another kind.
+    ///
+    /// # Errors
+    /// When a value is not of its key's type.
+    pub(crate) fn variant(&self, settings: Settings) -> Result<Variant<'_>> {
+        let mut file = self.file.clone();
+        file.sweep = None;
+        // What has an effect depends on the kind of head, then on the optimiser and the loss.
+        let stage = |key: &str| match key {
+            "kind" => 0,
+            "optimizer" | "loss" => 1,
+            _ => 2,
+        };
+        for number in 0..=2 {
+            let now = settings.iter().filter(|(key, _)| stage(key) == number);
+            let now: Settings = now.filter(|(key, _)| has_effect(key, &file)).cloned().collect();
+            if now.is_empty() {
+                continue;
+            }
+            let changed = set(file, &now);
+            let changed = if number == 0 { changed.and_then(leave_out) } else { changed };
+            file = changed.map_err(|error| {
+                let problem = error.message().trim().replace('\n', ", ");
+                self.refuse(
+                    format!("[sweep], {}: {problem}", described(&now)),
+                    "name values that the key can have".into(),
+                )
+            })?;
+        }
+        file.head.hidden = hidden_widths(&file);
+        let widths = file.head.hidden.iter().map(|width| Value::Integer(*width as i64)).collect();
+        let hidden = Value::Array(widths);
+        let effective = settings.into_iter().filter(|(key, _)| has_effect(key, &file));
+        let settings = effective.map(|(key, value)| match key.as_str() {
+            "hidden" => (key, hidden.clone()),
+            _ => (key, value),
+        });
+        let settings = settings.collect();
+        Ok(Variant { base: self, file, settings })
+    }
+}
+
+impl Variant<'_> {
+    /// The checked pipeline.
+    ///
+    /// # Errors
+    /// When its values do not go together, with those that differ from the pipeline file.
+    pub(crate) fn check(&self) -> Result<Pipeline> {
+        let checked = Pipeline::check(&self.base.path, self.file.clone());
+        let checked = checked.and_then(|pipeline| pipeline.check_training().map(|()| pipeline));
+        checked.map_err(|error| match error {
+            Error::Pipeline { file, line, column, problem, hint } if !self.settings.is_empty() => {
+                let problem = format!("[sweep], {}: {problem}", described(&self.settings));
+                Error::Pipeline { file, line, column, problem, hint }
+            }
+            other => other,
+        })
+    }
+}
+
+/// A value as people read it: texts without quotes, everything else as in TOML.
+///
+/// ```
+/// use frostbert::config::settings::show;
+///
+/// assert_eq!(show(&"mean".into()), "mean");
+/// assert_eq!(show(&3e-4.into()), "0.0003");
+/// assert_eq!(show(&vec![3, 6].into()), "[3, 6]");
+/// ```
+pub fn show(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Settings as people read them.
+pub(crate) fn described(settings: &Settings) -> String {
+    let pairs = settings.iter().map(|(key, value)| format!("{key} = {}", show(value)));
+    pairs.collect::<Vec<String>>().join(", ")
+}
+
+/// Leaves out of a file what is refused for the kind of head that it has now.
+fn leave_out(file: PipelineFile) -> std::result::Result<PipelineFile, toml::de::Error> {
+    let refused = KEYS.iter().filter(|key| key.elsewhere != Elsewhere::Ignored);
+    let refused: Vec<&Key> = refused.filter(|key| !has_effect(key.name, &file)).collect();
+    edit(file, |section, table| {
+        for key in refused.iter().filter(|key| key.section == section) {
+            table.remove(key.name);
+        }
+    })
+}
+
+fn set(
+    file: PipelineFile,
+    settings: &Settings,
+) -> std::result::Result<PipelineFile, toml::de::Error> {
+    edit(file, |section, table| {
+        for (name, value) in settings {
+            if Key::find(name).is_none_or(|key| key.section != section) {
+                continue;
+            }
+            let (name, value) = match (name.as_str(), value) {
+                ("layer" | "layers", Value::Array(_)) => ("layers", value.clone()),
+                ("layer" | "layers", one) => ("layers", Value::Array(vec![one.clone()])),
+                (name, value) => (name, value.clone()),
+            };
+            table.insert(name.into(), value);
+        }
+    })
+}
+
+/// Reads `[head]` and `[train]` again after a change of their keys.
+fn edit(
+    mut file: PipelineFile,
+    change: impl Fn(Section, &mut Table),
+) -> std::result::Result<PipelineFile, toml::de::Error> {
+    use de::Error as _;
+    let mut head = Table::try_from(&file.head).map_err(toml::de::Error::custom)?;
+    let mut train = Table::try_from(&file.train).map_err(toml::de::Error::custom)?;
+    change(Section::Head, &mut head);
+    change(Section::Train, &mut train);
+    file.head = head.try_into()?;
+    file.train = train.try_into()?;
+    Ok(file)
+}
+
+/// Whether a key has an effect on the head that a file describes.
+fn has_effect(key: &str, file: &PipelineFile) -> bool {
+    let choice = Choice {
+        task: file.data.task,
+        kind: file.head.kind,
+        optimizer: file.train.optimizer,
+        loss: file.train.loss,
+    };
+    Key::find(key).is_some_and(|key| key.has_effect(choice))
+}
