@@ -1,150 +1,173 @@
-//! An experiment: one TOML file. Stage 1 encodes, stage 2 trains one head or a sweep of many, a lock file replays it.
+//! An experiment: a pipeline file with one task or several. Stage 1 encodes the texts of all of them into one cache, stage
+//! 2 trains a head or sweeps many for each. A lock file replays it.
 
+mod heads;
 pub mod precision;
-pub mod several_tasks;
+mod replay;
 
 use std::path::Path;
 
 use frostbert_cache::progress::Progress;
+pub use heads::{HeadsReport, TaskReport, TasksReport};
+pub use replay::replay;
 use serde::Serialize;
 
 use crate::{
-    config::settings::Pipeline,
-    data::dataset::Dataset,
+    config::settings::{NamedTask, Pipeline},
     encoder::checkpoint::Checkpoint,
-    error::{Error, Result},
+    error::Result,
+    experiment::heads::{TaskData, train_heads},
     extraction::{
         extract::{ExtractReport, extract_with},
         machine::Machine,
     },
-    run_folder::{
-        self,
-        lock::{LOCK_FILE, Lock},
-    },
-    sweep::{self, RunTarget, SweepReport, checked_dataset, sweep_on},
-    training::train::{Overrides, TrainReport, train_on},
+    sweep,
+    training::train::refuse_sweep,
 };
 
-/// What a whole run did.
+/// The tasks of a pipeline file: one without a name, or those of its `[tasks]`. They share a model and a cache.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    tasks: Vec<NamedTask>,
+}
+
+/// What a run did.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunReport {
-    /// Stage 1.
+    /// Stage 1, for all tasks together.
     pub extract: ExtractReport,
     /// Stage 2.
-    pub heads: StageTwo,
+    pub heads: HeadsReport,
 }
 
-/// What stage 2 did: one head, or a sweep of many.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-pub enum StageTwo {
-    /// One head.
-    Train(Box<TrainReport>),
-    /// Many.
-    Sweep(Box<SweepReport>),
+impl Experiment {
+    /// Reads and checks a pipeline file, with overrides such as `train.lr=1e-3`.
+    ///
+    /// # Errors
+    /// When a key or a value is not known, or asks for what this version cannot do: with the cure.
+    pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Experiment> {
+        Ok(Experiment { tasks: Pipeline::read_tasks(path.as_ref(), overrides)? })
+    }
+
+    /// An experiment of one task.
+    pub fn of(pipeline: Pipeline) -> Experiment {
+        Experiment { tasks: vec![NamedTask { name: None, pipeline }] }
+    }
+
+    /// Encodes the texts of all tasks: a text that several of them name is encoded once, with the states that all of those
+    /// need. Labels are not read.
+    ///
+    /// # Errors
+    /// As [`extract`](crate::extraction::extract::extract).
+    pub fn extract(&self, machine: &Machine, progress: &dyn Progress) -> Result<ExtractReport> {
+        self.extract_with(&self.checkpoint()?, machine, progress)
+    }
+
+    /// Trains a head for each task on cached states, and writes a run folder. Each task of several has a folder in it, which
+    /// is a run folder of its own: it can be evaluated, used and replayed.
+    ///
+    /// # Errors
+    /// When the data or the pipeline of any task is at fault or asks for a sweep, before anything is trained; when the cache
+    /// lacks rows ([`frostbert_cache::Error::Miss`]) or is damaged, or a training diverges.
+    pub fn train(&self, progress: &dyn Progress) -> Result<HeadsReport> {
+        for task in &self.tasks {
+            refuse_sweep(&task.pipeline)?;
+        }
+        let data = self.data(progress)?;
+        train_heads(&self.checkpoint()?, &data, None, progress)
+    }
+
+    /// Sweeps the heads of every task on cached states, and trains one head for those tasks that ask for no sweep.
+    ///
+    /// # Errors
+    /// As [`Experiment::train`]; when no task asks for a sweep.
+    pub fn sweep(&self, progress: &dyn Progress) -> Result<HeadsReport> {
+        if self.tasks.iter().all(|task| task.pipeline.sweep.is_none()) {
+            self.tasks[0].pipeline.sweep()?;
+        }
+        let data = self.data(progress)?;
+        train_heads(&self.checkpoint()?, &data, None, progress)
+    }
+
+    /// Does all of it: checks what can be checked first, extracts what is missing, trains, writes a run folder.
+    ///
+    /// # Errors
+    /// As [`Experiment::extract`] and [`Experiment::train`].
+    pub fn run(&self, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
+        let data = self.data(progress)?;
+        let checkpoint = self.checkpoint()?;
+        for task in &self.tasks {
+            check_head_is_stored(&task.pipeline, checkpoint.config.layers)?;
+        }
+        let extract = self.extract_with(&checkpoint, machine, progress)?;
+        let heads = train_heads(&checkpoint, &data, Some(&extract.cache), progress)?;
+        Ok(RunReport { extract, heads })
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        Checkpoint::open(&self.tasks[0].pipeline.extraction.model)
+    }
+
+    /// The labelled rows of every task, checked.
+    fn data(&self, progress: &dyn Progress) -> Result<Vec<TaskData<'_>>> {
+        let tasks = self.tasks.iter();
+        let data = tasks.map(|task| {
+            let dataset = sweep::checked_dataset(&task.pipeline, progress)?;
+            Ok(TaskData { task, dataset })
+        });
+        data.collect()
+    }
+
+    fn extract_with(
+        &self,
+        checkpoint: &Checkpoint,
+        machine: &Machine,
+        progress: &dyn Progress,
+    ) -> Result<ExtractReport> {
+        let mut total: Option<ExtractReport> = None;
+        for pipeline in self.extractions() {
+            let report = extract_with(checkpoint, &pipeline, machine, progress)?;
+            match &mut total {
+                None => total = Some(report),
+                Some(total) => total.add(&report),
+            }
+        }
+        Ok(total.expect("an experiment has a task"))
+    }
+
+    /// The extractions that encode all texts: tasks that share a file, or need the same states, are extracted together.
+    fn extractions(&self) -> Vec<Pipeline> {
+        let mut groups: Vec<Pipeline> = Vec::new();
+        for task in &self.tasks {
+            let own = &task.pipeline.extraction;
+            let together = groups.iter_mut().find(|group| {
+                let group = &group.extraction;
+                let shares = own.sources.iter().any(|source| {
+                    let mut others = group.sources.iter();
+                    others.any(|other| other.path == source.path)
+                });
+                shares || (group.kinds == own.kinds && group.layers == own.layers)
+            });
+            match together {
+                Some(group) => group.extraction.merge(own),
+                None => groups.push(task.pipeline.clone()),
+            }
+        }
+        groups
+    }
 }
 
-impl StageTwo {
+impl RunReport {
     /// The run folder.
-    pub fn run(&self) -> &Path {
-        match self {
-            StageTwo::Train(report) => &report.run,
-            StageTwo::Sweep(report) => &report.run,
-        }
+    pub fn folder(&self) -> &Path {
+        self.heads.folder()
     }
-
-    /// What the report stands under in the JSON of a run: `train` or `sweep`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            StageTwo::Train(_) => "train",
-            StageTwo::Sweep(_) => "sweep",
-        }
-    }
-}
-
-/// Runs a pipeline: checks everything that can be checked first, extracts what is missing, trains, writes a run folder.
-///
-/// # Errors
-/// As [`crate::extraction::extract::extract`] and [`crate::training::train::train`].
-pub fn run(pipeline: &Pipeline, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
-    let dataset = checked_dataset(pipeline, progress)?;
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
-    check_head_is_stored(pipeline, checkpoint.config.layers)?;
-    let extract = extract_with(&checkpoint, pipeline, machine, progress)?;
-    let cache = Some(extract.cache.as_path());
-    let heads = stage_two(&checkpoint, pipeline, &dataset, cache, RunTarget::Next, progress)?;
-    Ok(RunReport { extract, heads })
-}
-
-/// One head or a sweep, as the pipeline says.
-fn stage_two(
-    checkpoint: &Checkpoint,
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    cache: Option<&Path>,
-    place: RunTarget<'_>,
-    progress: &dyn Progress,
-) -> Result<StageTwo> {
-    if pipeline.sweep.is_some() {
-        let report = sweep_on(checkpoint, pipeline, dataset, cache, place, progress)?;
-        return Ok(StageTwo::Sweep(Box::new(report)));
-    }
-    let run = || match place {
-        RunTarget::Next => run_folder::create(&pipeline.run_dir, &pipeline.name),
-        RunTarget::In(folder) => folder(),
-    };
-    let overrides = Overrides::default();
-    let report = train_on(checkpoint, pipeline, dataset, cache, &run, overrides, progress)?;
-    Ok(StageTwo::Train(Box::new(report)))
-}
-
-/// Replays a run from its lock file: checks every input, runs, and compares the bytes of what comes out.
-///
-/// # Errors
-/// [`Error::Replay`] with a line for every input or output that differs; else as [`run`].
-pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
-    let lock = Lock::read(lock_path)?;
-    let differs = |differences: Vec<String>, hint: &str| Error::Replay {
-        lock: lock_path.to_path_buf(),
-        differences,
-        hint: hint.into(),
-    };
-    let changed = lock.changed_inputs()?;
-    if !changed.is_empty() {
-        return Err(differs(
-            changed,
-            "put these inputs back as they were, or run the pipeline itself for a new result",
-        ));
-    }
-    let pipeline = Pipeline::check(lock_path, lock.pipeline.clone())?;
-    let report = run(&pipeline, machine, progress)?;
-    let replayed = Lock::read(&report.heads.run().join(LOCK_FILE))?;
-    let differences = lock.differences(&replayed);
-    if !differences.is_empty() {
-        return Err(differs(
-            differences,
-            &format!(
-                "the replay itself is whole, in {}; same bits need the same states (keep the cache), \
-                 program and CPU",
-                report.heads.run().display()
-            ),
-        ));
-    }
-    progress.note(&format!(
-        "the same bytes as {}: {}",
-        lock_path.display(),
-        lock.outputs.keys().cloned().collect::<Vec<String>>().join(", ")
-    ));
-    Ok(report)
 }
 
 /// Fails before any work where the cache would not hold what the head reads.
 fn check_head_is_stored(pipeline: &Pipeline, layers: usize) -> Result<()> {
     let stored = pipeline.stored_states(layers)?;
-    let read = match &pipeline.sweep {
-        None => pipeline.head_states(layers)?,
-        Some(section) => sweep::states(pipeline, section, layers)?,
-    };
+    let read = sweep::states(pipeline, layers)?;
     let missing = read.into_iter().find(|state| !stored.contains(state));
     match missing {
         None => Ok(()),

@@ -22,13 +22,12 @@
 //! environment: what it has to say while it works goes to a [`progress::Progress`].
 //!
 //! ```no_run
-//! use std::path::Path;
-//! use frostbert::{config::settings::Pipeline, experiment, extraction::machine::Machine};
+//! use frostbert::{experiment::Experiment, extraction::machine::Machine};
 //!
-//! let pipeline = Pipeline::read(Path::new("pipelines/sentiment.toml"), &[])?;
+//! let experiment = Experiment::read("pipelines/sentiment.toml", &[])?;
 //! let machine = Machine::new("runtime/libonnxruntime.so", 2);
-//! let report = experiment::run(&pipeline, &machine, &())?;
-//! println!("{}", report.heads.run().display());
+//! let report = experiment.run(&machine, &())?;
+//! println!("{}", report.folder().display());
 //! # Ok::<(), frostbert::error::Error>(())
 //! ```
 //!

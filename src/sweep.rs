@@ -41,7 +41,7 @@ use crate::{
     error::{Error, Result},
     metrics::{intervals::Bootstrap, metric::Metric, scores::Scores},
     report::leaderboard,
-    run_folder,
+    run_folder::lock::LockedSplit,
     selection::{SweepFindings, leaderboard::rank},
     sweep::{
         candidates::SweepCandidates,
@@ -50,9 +50,10 @@ use crate::{
         splits::{Split, splits},
         trials::{Trial, Trials, trials},
     },
-    tasks::{TaskMetrics, measure::RunMetrics},
-    training::train::{
-        self, Overrides, RunFiles, TrainReport, cache_of, lock, note_cache, train_on,
+    tasks::TaskMetrics,
+    training::{
+        inputs::Inputs,
+        train::{self, Refit, TrainReport, TrainedRun, train_on},
     },
 };
 
@@ -106,26 +107,6 @@ pub struct Best {
     pub validation: Scores,
     /// On rows that decided nothing.
     pub test: Option<TaskMetrics>,
-}
-
-/// Trains all heads of a pipeline's `[sweep]` on cached states, and writes a run folder with the leaderboard and the best.
-///
-/// # Errors
-/// When the pipeline or its data is at fault, the cache lacks rows or is damaged, or every training diverges.
-pub fn sweep(pipeline: &Pipeline, progress: &dyn Progress) -> Result<SweepReport> {
-    let dataset = checked_dataset(pipeline, progress)?;
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
-    let place = RunTarget::Next;
-    sweep_on(&checkpoint, pipeline, &dataset, None, place, progress)
-}
-
-/// Where a sweep writes.
-pub(crate) enum RunTarget<'a> {
-    /// The next run folder of the pipeline, or the one of an unfinished sweep.
-    Next,
-    /// A folder in that of a run of several tasks, made when there is something to write. What the sweep has done stays
-    /// there until the whole run is done.
-    In(&'a dyn Fn() -> Result<PathBuf>),
 }
 
 /// The rows of a pipeline that can be trained on, as its `[sweep]` asks too where it has one; their warnings are shown.
@@ -186,56 +167,26 @@ fn check(
     Ok(())
 }
 
-/// As [`sweep`], on rows that are already loaded and checked.
+/// Trains all heads of a pipeline's `[sweep]` on cached states, and writes the leaderboard and the best of them to the
+/// folder `run`; the journal says what was done before.
+///
+/// # Errors
+/// When the cache lacks rows or is damaged, or every training diverges.
 pub(crate) fn sweep_on(
-    checkpoint: &Checkpoint,
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    folder: Option<&Path>,
-    place: RunTarget<'_>,
+    inputs: Inputs<'_>,
+    section: &SweepSection,
+    run: &Path,
+    journal: &Journal,
     progress: &dyn Progress,
 ) -> Result<SweepReport> {
     let start = Instant::now();
-    let section = pipeline.sweep()?;
+    let Inputs { checkpoint, pipeline, dataset, cache } = inputs;
     let trials = trials(pipeline, section)?.all;
     let splits = splits(pipeline, section, dataset)?;
     let metric = candidates::metric(pipeline, section, dataset)?;
-    let states = swept_states(&trials, checkpoint.config.layers)?;
-    let cache = cache_of(folder, pipeline, checkpoint, dataset, &states)?;
-    if folder.is_none() {
-        note_cache(&cache, progress);
-    }
-    let plan = lock(pipeline, dataset, checkpoint, &cache, &states);
-    let (run_dir, name) = (&pipeline.run_dir, &pipeline.name);
-    let (run, found) = match &place {
-        RunTarget::Next => match Journal::find(run_dir, name, &plan)? {
-            Some((run, journal)) => (run, Some(journal)),
-            None => (run_folder::create(run_dir, name)?, None),
-        },
-        RunTarget::In(folder) => {
-            let run = folder()?;
-            let journal = Journal::resume(&run, &plan)?;
-            (run, journal)
-        }
-    };
-    let journal = match found {
-        Some(journal) => {
-            let run = run.display();
-            progress.note(&format!("going on with the unfinished sweep in {run}"));
-            journal
-        }
-        None => Journal::begin(&run, &plan)?,
-    };
-    let sweep = Sweep {
-        checkpoint,
-        pipeline,
-        section,
-        dataset,
-        cache: &cache,
-        trials: &trials,
-        splits: &splits,
-    };
-    let done = search(&sweep, metric, &journal, progress)?;
+    let sweep =
+        Sweep { checkpoint, pipeline, section, dataset, cache, trials: &trials, splits: &splits };
+    let done = search(&sweep, metric, journal, progress)?;
     let judged = SweepCandidates::new(&sweep, &done, metric);
     let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.seed };
     let board = rank(&judged.candidates, metric, bootstrap);
@@ -256,7 +207,7 @@ pub(crate) fn sweep_on(
             counted(done.heads, "head"),
         ));
     }
-    let write = |run: &Path, test: Option<(usize, f64)>| {
+    let write = |test: Option<(usize, f64)>| {
         leaderboard::write(run, &findings, test)?;
         judged.write_resamples(run, &findings.leaderboard)?;
         if let Some(nested) = &nested {
@@ -279,23 +230,18 @@ pub(crate) fn sweep_on(
             described(&row.settings)
         };
         progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
-        let files = |run: &Path, metrics: &RunMetrics| {
-            let test = metrics.test.as_ref();
-            let test = test.and_then(|test| test.scores().value(metric));
-            write(run, test.map(|value| (chosen.row, value)))
-        };
-        match sweep.train_winner(chosen.trial, row.best_epoch, &run, &files, progress) {
+        match sweep.train_winner(chosen.trial, row.best_epoch, progress) {
             Err(Error::Diverged { problem, .. }) => progress.warn(&format!(
                 "as a run of its own it diverged ({problem}), so the next of the settings is taken"
             )),
             other => {
-                trained = Some((row, other?));
+                trained = Some((chosen.row, other?));
                 break;
             }
         }
     }
-    let Some((row, winner)) = trained else {
-        write(&run, None)?;
+    let Some((place, winner)) = trained else {
+        write(None)?;
         return Err(Error::Diverged {
             problem: format!(
                 "of {} none could be trained to its end: {} has them",
@@ -305,9 +251,11 @@ pub(crate) fn sweep_on(
             hint: "sweep lower values of lr, or set train.clip".to_owned(),
         });
     };
-    if let RunTarget::Next = place {
-        journal.finish()?;
-    }
+    let row = &rows[place];
+    let test = winner.metrics().test.as_ref();
+    let test = test.and_then(|test| test.scores().value(metric));
+    write(test.map(|value| (place, value)))?;
+    let winner = winner.write(run)?;
     let best = Best {
         settings: candidates::settings(row),
         validation: Scores::new([metric], [row.score], [row.interval]),
@@ -328,7 +276,7 @@ pub(crate) fn sweep_on(
         leaderboard: findings.leaderboard.rows.iter().map(candidates::line).collect(),
         findings,
         winner,
-        run,
+        run: run.to_path_buf(),
     })
 }
 
@@ -350,41 +298,35 @@ impl Sweep<'_> {
         &self,
         trial: usize,
         best_epoch: Option<f64>,
-        run: &Path,
-        files: &RunFiles<'_>,
         progress: &dyn Progress,
-    ) -> Result<TrainReport> {
+    ) -> Result<TrainedRun> {
+        let Sweep { checkpoint, dataset, cache, .. } = *self;
         let pipeline = &self.trials[trial].pipeline;
-        let folder = || Ok(run.to_path_buf());
-        let mut overrides = Overrides {
-            sweep: Some((self.pipeline.file(), self.dataset)),
-            files: Some(files),
-            ..Overrides::default()
+        let mut trained = if self.section.refit.unwrap_or(self.section.folds.is_some()) {
+            let refit = self.refit(trial, best_epoch)?;
+            let dataset = &dataset.with_validation_in_train();
+            let inputs = Inputs { checkpoint, pipeline, dataset, cache };
+            train_on(inputs, Some(&refit), progress)?
+        } else {
+            train_on(Inputs { checkpoint, pipeline, dataset, cache }, None, progress)?
         };
-        let cache = Some(self.cache.folder());
-        if !self.section.refit.unwrap_or(self.section.folds.is_some()) {
-            return train_on(
-                self.checkpoint,
-                pipeline,
-                self.dataset,
-                cache,
-                &folder,
-                overrides,
-                progress,
-            );
-        }
+        // A replay sweeps again, on the split that was read.
+        let swept = self.pipeline.file().clone();
+        trained.lock.winner = Some(std::mem::replace(&mut trained.lock.pipeline, swept));
+        trained.lock.split = LockedSplit::of(dataset);
+        Ok(trained)
+    }
+
+    /// How a trial is trained again, by what its heads did on the rows that they did not see.
+    fn refit(&self, trial: usize, best_epoch: Option<f64>) -> Result<Refit> {
         let plans: Vec<HeadPlan> = (0..self.splits.len())
             .filter(|split| self.is_whole(&self.splits[*split]))
             .map(|split| HeadPlan { trial, seed: 0, split })
             .collect();
-        let shared = self.shared(trial)?;
-        overrides.calibration = Some(shared.calibration(&plans, self)?);
-        drop(shared);
-        if pipeline.head.kind.steps().is_some() {
-            overrides.stop_after = best_epoch.map(|epoch| (epoch.round() as usize).max(1));
-        }
-        let dataset = self.dataset.with_validation_in_train();
-        train_on(self.checkpoint, pipeline, &dataset, cache, &folder, overrides, progress)
+        let calibration = self.shared(trial)?.calibration(&plans, self)?;
+        let has_epochs = self.trials[trial].pipeline.head.kind.steps().is_some();
+        let epochs = best_epoch.filter(|_| has_epochs).map(|epoch| (epoch.round() as usize).max(1));
+        Ok(Refit { epochs, calibration })
     }
 
     /// The rows that a trial's head reads.
@@ -421,21 +363,16 @@ impl Sweep<'_> {
     }
 }
 
-/// The states that the heads of a sweep read, for a checkpoint of so many layers.
+/// The states that the head of a pipeline reads, or the heads of its sweep, for a checkpoint of so many layers.
 ///
 /// # Errors
 /// When a trial is at fault.
-pub(crate) fn states(
-    pipeline: &Pipeline,
-    section: &SweepSection,
-    model_layers: usize,
-) -> Result<Vec<StateId>> {
-    swept_states(&trials(pipeline, section)?.all, model_layers)
-}
-
-fn swept_states(trials: &[Trial], model_layers: usize) -> Result<Vec<StateId>> {
+pub(crate) fn states(pipeline: &Pipeline, model_layers: usize) -> Result<Vec<StateId>> {
+    let Some(section) = &pipeline.sweep else {
+        return pipeline.head_states(model_layers);
+    };
     let mut states: Vec<StateId> = Vec::new();
-    for trial in trials {
+    for trial in trials(pipeline, section)?.all {
         let own = trial.pipeline.head_states(model_layers)?;
         states.extend(own.into_iter().filter(|state| !states.contains(state)).collect::<Vec<_>>());
     }

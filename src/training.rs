@@ -4,4 +4,5 @@ pub mod checks;
 pub(crate) mod class_memory;
 pub(crate) mod fit;
 pub(crate) mod full_batch;
+pub(crate) mod inputs;
 pub mod train;

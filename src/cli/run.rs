@@ -4,19 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::{
-    config::settings::{NamedTask, Pipeline},
-    experiment::{
-        self, RunReport,
-        several_tasks::{self, TasksRunReport},
-    },
-};
+use frostbert::experiment::{Experiment, RunReport, replay};
 use serde_json::json;
 
-use super::{
-    Context, OverrideArguments, output,
-    stage_two::{describe_stage_two, describe_tasks},
-};
+use super::{Context, OverrideArguments, output, stage_two::describe_heads};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -33,15 +24,9 @@ pub(super) struct RunArguments {
 pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
     let (machine, progress) = (&context.machine, &context.progress);
     let report = match (&arguments.locked, &arguments.pipeline) {
-        (Some(lock), _) => experiment::replay(lock, machine, progress)?,
+        (Some(lock), _) => replay(lock, machine, progress)?,
         (None, Some(path)) => {
-            let tasks = Pipeline::read_tasks(path, &arguments.overrides.set)?;
-            match &tasks[..] {
-                [task] if task.name.is_none() => {
-                    experiment::run(&task.pipeline, machine, progress)?
-                }
-                tasks => return run_tasks(tasks, context),
-            }
+            Experiment::read(path, &arguments.overrides.set)?.run(machine, progress)?
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
@@ -50,19 +35,7 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
         let extract = output::extract_json(&extract)?;
         output::print_json(&json!({ "extract": extract, heads.name(): heads }))?;
     } else {
-        output::print(&(output::describe_extract(&extract) + &describe_stage_two(&heads)))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn run_tasks(tasks: &[NamedTask], context: &Context) -> Result<ExitCode> {
-    let TasksRunReport { extract, heads } =
-        several_tasks::run(tasks, &context.machine, &context.progress)?;
-    if context.json {
-        let extract = output::extract_json(&extract)?;
-        output::print_json(&json!({ "extract": extract, heads.name(): heads }))?;
-    } else {
-        output::print(&(output::describe_extract(&extract) + &describe_tasks(&heads)))?;
+        output::print(&(output::describe_extract(&extract) + &describe_heads(&heads)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,37 +6,27 @@ use std::{
     time::Instant,
 };
 
-use frostbert_cache::{
-    fingerprint::{Digest, Key},
-    progress::Progress,
-    reader::CacheReader,
-    states::StateId,
-};
+use frostbert_cache::{progress::Progress, states::StateId};
 use serde::Serialize;
 
 use crate::{
     config::{
-        file::{Labels, PipelineFile},
+        file::Labels,
         names::{Pair, Task},
-        settings::{KindSettings, Pipeline},
+        settings::Pipeline,
     },
     data::{
         ClassDistribution, ColumnName, LabelMap, Part, QuestionSummary, Target, ValueSummary,
         dataset::{Dataset, DatasetSettings},
         example::FileRecord,
     },
-    encoder::{checkpoint::Checkpoint, device::Device},
     error::{Error, Result},
-    extraction::extract::{explain_miss, inputs_for},
     head::{
-        network::NetworkSpec,
         saved::{self, Head, HeadDescription},
+        trained_head::EpochRecord,
     },
     report::tables,
-    run_folder::{
-        self,
-        lock::{Lock, LockedCache, LockedSplit, cpu_features},
-    },
+    run_folder::lock::Lock,
     tasks::{
         CalibrationRows, TaskResult, TaskRows,
         measure::{LayerShare, RunMetrics, write_metrics},
@@ -44,9 +34,10 @@ use crate::{
         similarity, weights,
     },
     training::{
-        checks,
+        checks::{self, RunChecks},
         class_memory::ClassMemory,
         fit::{FittedHead, fit},
+        inputs::Inputs,
     },
 };
 
@@ -129,19 +120,6 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
     Ok(dataset)
 }
 
-/// Trains the pipeline's head on cached states and writes a run folder.
-///
-/// # Errors
-/// When the data or the pipeline is at fault, the cache lacks rows ([`frostbert_cache::Error::Miss`]) or is
-/// damaged, or the training diverges.
-pub fn train(pipeline: &Pipeline, progress: &dyn Progress) -> Result<TrainReport> {
-    refuse_sweep(pipeline)?;
-    let dataset = checked_dataset(pipeline, progress)?;
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
-    let run = || run_folder::create(&pipeline.run_dir, &pipeline.name);
-    train_on(&checkpoint, pipeline, &dataset, None, &run, Overrides::default(), progress)
-}
-
 /// A command that trains one head does not do what a sweep asks for.
 pub(crate) fn refuse_sweep(pipeline: &Pipeline) -> Result<()> {
     if pipeline.sweep.is_none() {
@@ -169,27 +147,49 @@ pub(crate) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> R
     Ok(dataset)
 }
 
-/// As [`train`], on rows that are already loaded and whose warnings were shown; from the cache `folder` where one is
-/// named, else from the one that holds the rows. `run` makes the run folder when there is something to write.
+/// How the winner of a sweep is trained again, on rows that include those that chose it.
+pub(crate) struct Refit {
+    /// The epochs after which its heads were best, where it is trained in epochs.
+    pub(crate) epochs: Option<usize>,
+    /// What is tuned to the rows that its heads did not see, in place of the validation rows.
+    pub(crate) calibration: Calibration,
+}
+
+/// A head that was trained and measured, and all that its run folder is to hold.
+pub(crate) struct TrainedRun {
+    /// What decided the result.
+    pub(crate) lock: Lock,
+    description: HeadDescription,
+    head: Option<Head>,
+    history: Vec<EpochRecord>,
+    outcome: TaskResult,
+    checks: RunChecks,
+    start: Instant,
+    timings: Timings,
+    classes: ClassDistribution,
+    values: Vec<ValueSummary>,
+    questions: Vec<QuestionSummary>,
+    cache: PathBuf,
+    reads_pairs: bool,
+}
+
+/// Trains the pipeline's head on cached states, and measures it. Nothing is written.
+///
+/// # Errors
+/// When the data or the pipeline is at fault, the cache lacks rows ([`frostbert_cache::Error::Miss`]) or is
+/// damaged, or the training diverges.
 pub(crate) fn train_on(
-    checkpoint: &Checkpoint,
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    folder: Option<&Path>,
-    run: &dyn Fn() -> Result<PathBuf>,
-    overrides: Overrides<'_>,
+    inputs: Inputs<'_>,
+    refit: Option<&Refit>,
     progress: &dyn Progress,
-) -> Result<TrainReport> {
+) -> Result<TrainedRun> {
     let start = Instant::now();
+    let Inputs { checkpoint, pipeline, dataset, cache } = inputs;
     if let Some(memory) = ClassMemory::of(pipeline, dataset, &checkpoint.config)? {
         memory.settle(pipeline, progress)?;
     }
     let states = pipeline.head_states(checkpoint.config.layers)?;
-    let cache = cache_of(folder, pipeline, checkpoint, dataset, &states)?;
-    let rows = TaskRows::new(pipeline, dataset, &cache, &states)?;
-    if folder.is_none() {
-        note_cache(&cache, progress);
-    }
+    let rows = TaskRows::new(pipeline, dataset, cache, &states)?;
     for warning in &rows.warnings {
         progress.warn(warning);
     }
@@ -201,27 +201,27 @@ pub(crate) fn train_on(
         return Err(error);
     }
 
+    let mut description = describe(pipeline, dataset, &states);
     let mut fit_seconds = 0.0;
     let mut measure_start = Instant::now();
-    let (head, history, mut outcome) = match pipeline.head.kind {
-        KindSettings::Cosine => (None, Vec::new(), similarity::measure(&rows, pipeline, dataset)?),
-        _ => {
-            let FittedHead { network, trained, transform, seconds } =
-                fit(pipeline, dataset, &rows, overrides.stop_after, progress)?;
-            fit_seconds = seconds;
-            measure_start = Instant::now();
-            let mut description = describe(pipeline, dataset, &states, Some(network));
-            description.best_epoch = trained.best_epoch;
-            let mut head = Head::new(description, trained.parameters, transform);
-            let tuning = overrides
-                .calibration
-                .as_ref()
-                .map_or(CalibrationRows::OnValidation, CalibrationRows::Given);
-            let mut outcome = rows.finish(pipeline, dataset, &mut head, tuning)?;
-            outcome.metrics.best_epoch = trained.best_epoch;
-            outcome.metrics.epochs = trained.history.len();
-            (Some(head), trained.history, outcome)
-        }
+    let (head, history, mut outcome) = if pipeline.head.kind.is_cosine() {
+        (None, Vec::new(), similarity::measure(&rows, pipeline, dataset)?)
+    } else {
+        let epochs = refit.and_then(|refit| refit.epochs);
+        let FittedHead { network, trained, transform, seconds } =
+            fit(pipeline, dataset, &rows, epochs, progress)?;
+        fit_seconds = seconds;
+        measure_start = Instant::now();
+        description.network = Some(network);
+        description.best_epoch = trained.best_epoch;
+        let mut head = Head::new(description.clone(), trained.parameters, transform);
+        let tuning = refit.map_or(CalibrationRows::OnValidation, |refit| {
+            CalibrationRows::Given(&refit.calibration)
+        });
+        let mut outcome = rows.finish(pipeline, dataset, &mut head, tuning)?;
+        outcome.metrics.best_epoch = trained.best_epoch;
+        outcome.metrics.epochs = trained.history.len();
+        (Some(head), trained.history, outcome)
     };
     let measure_seconds = measure_start.elapsed().as_secs_f64();
     let profile = head.as_ref().and_then(|head| head.description.layer_profile.clone());
@@ -231,137 +231,71 @@ pub(crate) fn train_on(
             .map(|(state, share)| LayerShare { layer: state.layer, share: f64::from(share) })
             .collect()
     });
-    let checks = checks::check(pipeline, dataset, &cache, &rows, progress)?;
+    let checks = checks::check(pipeline, dataset, cache, &rows, progress)?;
     for warning in checks.warnings() {
         progress.warn(&warning);
     }
-    let mut lock = lock(pipeline, dataset, checkpoint, &cache, &states);
+    let mut lock = inputs.lock(&states);
     lock.cache.rows = rows.view.digest(&rows.keys)?;
-    if let Some((file, dataset)) = overrides.sweep {
-        lock.winner = Some(std::mem::replace(&mut lock.pipeline, file.clone()));
-        lock.split = LockedSplit::of(dataset);
-    }
-
-    let TaskResult { metrics, predictions } = outcome;
-    let run = run()?;
-    match &head {
-        Some(head) => head.save(&run)?,
-        None => saved::save(&run, &describe(pipeline, dataset, &states, None), &[])?,
-    }
-    write_metrics(&run, &metrics)?;
-    // A head that is fitted in full batch has no epochs to tell of.
-    if !history.is_empty() {
-        tables::write_history(&run, &history)?;
-    }
-    predictions.write(&run.join(tables::PREDICTIONS_FILE))?;
-    checks.write(&run)?;
-    if let Some(files) = overrides.files {
-        files(&run, &metrics)?;
-    }
-    lock.write(&run)?;
-    Ok(TrainReport {
-        run,
-        task: pipeline.data.task.to_string(),
-        seconds: start.elapsed().as_secs_f64(),
+    Ok(TrainedRun {
+        lock,
+        description,
+        head,
+        history,
+        start,
         timings: Timings {
             read_seconds: (measure_start - start).as_secs_f64() - fit_seconds,
             fit_seconds,
             measure_seconds,
         },
-        metrics,
         classes: dataset.distribution.clone(),
         values: dataset.values.clone(),
         questions: dataset.questions.clone(),
-        checks: checks.summary(),
         cache: cache.folder().to_path_buf(),
         reads_pairs: pipeline.reads_pairs(),
+        outcome,
+        checks,
     })
 }
 
-/// Writes files to a run folder, knowing what its head is worth.
-pub(crate) type RunFiles<'a> = dyn Fn(&Path, &RunMetrics) -> Result<()> + 'a;
-
-/// What of a training comes from elsewhere than its pipeline.
-#[derive(Default)]
-pub(crate) struct Overrides<'a> {
-    /// The sweep that the head won: its pipeline and its rows as they were read, for the lock.
-    pub(crate) sweep: Option<(&'a PipelineFile, &'a Dataset)>,
-    /// How many epochs are best, where that is known.
-    pub(crate) stop_after: Option<usize>,
-    /// Writes more files to the run folder, before the lock.
-    pub(crate) files: Option<&'a RunFiles<'a>>,
-    /// What is tuned to rows that other heads of the same settings did not see, in place of the validation rows.
-    pub(crate) calibration: Option<Calibration>,
-}
-
-/// The cache in `folder` where one is named, else the one that holds the states of the rows.
-///
-/// # Errors
-/// When there is none.
-pub(crate) fn cache_of(
-    folder: Option<&Path>,
-    pipeline: &Pipeline,
-    checkpoint: &Checkpoint,
-    dataset: &Dataset,
-    states: &[StateId],
-) -> Result<CacheReader> {
-    match folder.map(CacheReader::open).transpose()?.flatten() {
-        Some(cache) => Ok(cache),
-        None => open_cache(pipeline, checkpoint, states, &dataset.document_keys()),
+impl TrainedRun {
+    /// What the head is worth.
+    pub(crate) fn metrics(&self) -> &RunMetrics {
+        &self.outcome.metrics
     }
-}
 
-/// Says which cache was found.
-pub(crate) fn note_cache(cache: &CacheReader, progress: &dyn Progress) {
-    let provider = &cache.manifest().inputs.provider;
-    progress.note(&format!("states from {}, made on {provider}", cache.folder().display()));
-}
-
-/// The cache that holds the states of these documents: of the device that the pipeline names; with `auto` of CUDA if it
-/// has every row, else of the CPU.
-fn open_cache(
-    pipeline: &Pipeline,
-    checkpoint: &Checkpoint,
-    states: &[StateId],
-    keys: &[Key],
-) -> Result<CacheReader> {
-    let providers: &[&str] = match &pipeline.extraction.device {
-        Device::Auto => &["cuda", "cpu"],
-        Device::Cuda(_) | Device::AllCuda => &["cuda"],
-        Device::Cpu => &["cpu"],
-    };
-    let cache_dir = &pipeline.extraction.cache_dir;
-    let mut incomplete = None;
-    for provider in providers {
-        let inputs = inputs_for(pipeline, checkpoint, provider);
-        let folder = cache_dir.join(inputs.fingerprint());
-        let Some(cache) = CacheReader::open(&folder)? else {
-            continue;
-        };
-        cache.manifest().require(&folder, &inputs)?;
-        let has = |key: &Key| states.iter().all(|state| cache.locate(key, *state).is_some());
-        if keys.iter().all(has) {
-            return Ok(cache);
+    /// Writes the files of a run, the lock last.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn write(self, run: &Path) -> Result<TrainReport> {
+        let TaskResult { metrics, predictions } = self.outcome;
+        match &self.head {
+            Some(head) => head.save(run)?,
+            None => saved::save(run, &self.description, &[])?,
         }
-        incomplete = Some(cache);
+        write_metrics(run, &metrics)?;
+        // A head that is fitted in full batch has no epochs to tell of.
+        if !self.history.is_empty() {
+            tables::write_history(run, &self.history)?;
+        }
+        predictions.write(&run.join(tables::PREDICTIONS_FILE))?;
+        self.checks.write(run)?;
+        self.lock.write(run)?;
+        Ok(TrainReport {
+            run: run.to_path_buf(),
+            task: self.description.task,
+            seconds: self.start.elapsed().as_secs_f64(),
+            timings: self.timings,
+            metrics,
+            classes: self.classes,
+            values: self.values,
+            questions: self.questions,
+            checks: self.checks.summary(),
+            cache: self.cache,
+            reads_pairs: self.reads_pairs,
+        })
     }
-    if let Some(cache) = incomplete {
-        // Reading it says which rows are missing.
-        return Ok(cache);
-    }
-    let inputs = inputs_for(pipeline, checkpoint, providers[providers.len() - 1]);
-    let mut hint =
-        "run `frostbert extract` with this pipeline first, or `frostbert run`, which does both"
-            .to_string();
-    if let Some(explanation) = explain_miss(cache_dir, &inputs)? {
-        hint.push_str(&format!(" ({explanation})"));
-    }
-    Err(frostbert_cache::Error::Miss {
-        cache: cache_dir.join(inputs.fingerprint()),
-        lacks: "everything: nothing was extracted with these settings".into(),
-        hint,
-    }
-    .into())
 }
 
 /// Classes need two of them to learn a difference; other tasks were checked when their rows were read.
@@ -394,12 +328,7 @@ fn nothing_to_train_on(pipeline: &Pipeline, dataset: &Dataset) -> Error {
     }
 }
 
-fn describe(
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    states: &[StateId],
-    network: Option<NetworkSpec>,
-) -> HeadDescription {
+fn describe(pipeline: &Pipeline, dataset: &Dataset, states: &[StateId]) -> HeadDescription {
     let head = &pipeline.head;
     let pooling = if pipeline.pools_by_attention() { "attention" } else { states[0].kind.name() };
     HeadDescription {
@@ -417,40 +346,6 @@ fn describe(
         pair: pipeline.has_separate_pairs(),
         standardize: head.standardize,
         states: states.to_vec(),
-        network,
         ..HeadDescription::default()
-    }
-}
-
-/// What decides a result, but for the states that were read and what came out.
-pub(crate) fn lock(
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    checkpoint: &Checkpoint,
-    cache: &CacheReader,
-    states: &[StateId],
-) -> Lock {
-    let manifest = cache.manifest();
-    let versions = manifest.onnxruntime_versions().into_iter();
-    let device = manifest.devices().into_iter().next().map(String::from);
-    Lock {
-        frostbert: env!("CARGO_PKG_VERSION").into(),
-        pipeline: pipeline.file().clone(),
-        winner: None,
-        data: dataset.files.clone(),
-        model: checkpoint.hashes.clone(),
-        cache: LockedCache {
-            path: cache.folder().to_path_buf(),
-            fingerprint: manifest.fingerprint.clone(),
-            onnxruntime: versions.map(String::from).collect(),
-            rows: Digest::from_bytes([0; 32]),
-        },
-        states: states.to_vec(),
-        labels: dataset.labels.clone(),
-        split: LockedSplit::of(dataset),
-        seed: pipeline.seed,
-        device: device.unwrap_or_default(),
-        cpu: cpu_features(),
-        outputs: Default::default(),
     }
 }

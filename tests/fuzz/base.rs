@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert::{config::settings::Pipeline, experiment, extraction::machine::Machine};
+use frostbert::{experiment::Experiment, extraction::machine::Machine};
 
 /// The pipelines whose runs are made: every kind of head that is saved in another way.
 pub(crate) const RUNS: [&str; 5] = ["linear", "mixed", "attention", "crf", "questions"];
@@ -67,12 +67,11 @@ pub(crate) fn make() {
     let machine = Machine::new(repository().join("runtime/libonnxruntime.so"), 1);
     for name in RUNS {
         let file = corpus("pipeline").join(name).with_extension("toml");
-        let run = Pipeline::read(&file, &[])
-            .and_then(|pipeline| experiment::run(&pipeline, &machine, &()));
+        let run = Experiment::read(&file, &[]).and_then(|experiment| experiment.run(&machine, &()));
         let run = run.unwrap_or_else(|error| {
             panic!("{name}: {error} ({})", error.hint().unwrap_or_default())
         });
-        assert_eq!(folder.join(run.heads.run()), run_of(name));
+        assert_eq!(folder.join(run.folder()), run_of(name));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use frostbert::{config::settings::Pipeline, progress::Progress};
+use frostbert::{experiment::Experiment, progress::Progress};
 use serde_json::Value;
 
 use crate::support::{Workshop, csv, fixture, texts};
@@ -234,9 +234,9 @@ fn fits_in_full_batch_are_counted_one_by_one_as_they_end() {
     let toml = toml.replace("[cache]\n", &format!("{folders}[cache]\ndir = {}\n", at("cache")));
     workshop.write("pipeline.toml", toml + sweep);
     workshop.succeed(&["extract", "pipeline.toml"]);
-    let pipeline = Pipeline::read(&workshop.path("pipeline.toml"), &[]).unwrap();
+    let experiment = Experiment::read(workshop.path("pipeline.toml"), &[]).unwrap();
     let done = HeadsDone::default();
-    frostbert::sweep::sweep(&pipeline, &done).unwrap();
+    experiment.sweep(&done).unwrap();
     let steps = done.steps.into_inner().unwrap();
     assert_eq!(steps.iter().sum::<u64>(), 9, "{steps:?}");
     assert_eq!(steps.iter().filter(|units| **units == 1).count(), 9, "{steps:?}");

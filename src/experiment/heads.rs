@@ -1,0 +1,251 @@
+//! Stage 2 of an experiment: a head or a sweep for each task, and the run folder that they are written to.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use frostbert_cache::progress::Progress;
+use serde::Serialize;
+
+use crate::{
+    config::settings::NamedTask,
+    data::dataset::Dataset,
+    encoder::checkpoint::Checkpoint,
+    error::{Error, Result},
+    run_folder::{self, lock::Lock},
+    sweep::{self, Journal, SweepReport, sweep_on},
+    training::{
+        inputs::{Inputs, note_cache, open_cache},
+        train::{TrainReport, train_on},
+    },
+};
+
+/// What stage 2 did.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum HeadsReport {
+    /// For a pipeline of one task.
+    One(TaskReport),
+    /// For a pipeline of several.
+    Several(TasksReport),
+}
+
+/// What stage 2 did for a task: one head, or a sweep of many.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum TaskReport {
+    /// One head.
+    Train(Box<TrainReport>),
+    /// Many.
+    Sweep(Box<SweepReport>),
+}
+
+/// What stage 2 did for several tasks.
+#[derive(Clone, Debug, Serialize)]
+pub struct TasksReport {
+    /// The new run folder; each task has a folder in it, which is a run folder of its own.
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
+    pub run: PathBuf,
+    /// Wall time of the stage.
+    pub seconds: f64,
+    /// What was done for each task.
+    pub tasks: BTreeMap<String, TaskReport>,
+}
+
+impl HeadsReport {
+    /// The run folder.
+    pub fn folder(&self) -> &Path {
+        match self {
+            HeadsReport::One(TaskReport::Train(report)) => &report.run,
+            HeadsReport::One(TaskReport::Sweep(report)) => &report.run,
+            HeadsReport::Several(report) => &report.run,
+        }
+    }
+
+    /// What the report is called in the JSON of a run: `sweep` where every task sweeps, else `train`.
+    pub fn name(&self) -> &'static str {
+        let is_sweep = |task: &TaskReport| matches!(task, TaskReport::Sweep(_));
+        let is_sweep = match self {
+            HeadsReport::One(task) => is_sweep(task),
+            HeadsReport::Several(report) => report.tasks.values().all(is_sweep),
+        };
+        if is_sweep { "sweep" } else { "train" }
+    }
+}
+
+/// A task and its labelled rows.
+pub(super) struct TaskData<'a> {
+    pub(super) task: &'a NamedTask,
+    pub(super) dataset: Dataset,
+}
+
+/// Trains the heads of all tasks, from the cache `folder` where one is named, else from the one that holds their rows.
+pub(super) fn train_heads(
+    checkpoint: &Checkpoint,
+    tasks: &[TaskData<'_>],
+    folder: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<HeadsReport> {
+    let start = Instant::now();
+    let mut run = RunFolder::new(checkpoint, tasks, folder)?;
+    let mut reports = BTreeMap::new();
+    for TaskData { task, dataset } in tasks {
+        let NamedTask { name, pipeline } = task;
+        if let Some(name) = name {
+            progress.note(&format!("task {name}"));
+        }
+        let states = sweep::states(pipeline, checkpoint.config.layers)?;
+        let cache = open_cache(folder, pipeline, checkpoint, dataset, &states)?;
+        if folder.is_none() {
+            note_cache(&cache, progress);
+        }
+        let inputs = Inputs { checkpoint, pipeline, dataset, cache: &cache };
+        let report = match &pipeline.sweep {
+            None => {
+                let trained = train_on(inputs, None, progress)?;
+                TaskReport::Train(Box::new(trained.write(&run.folder(name.as_deref(), progress)?)?))
+            }
+            Some(section) => {
+                let plan = inputs.lock(&states);
+                let (folder, journal) = run.journal(name.as_deref(), &plan, progress)?;
+                let report = sweep_on(inputs, section, &folder, journal, progress)?;
+                TaskReport::Sweep(Box::new(report))
+            }
+        };
+        reports.insert(name.clone(), report);
+    }
+    let run = run.finish()?;
+    if let Some(report) = reports.remove(&None) {
+        return Ok(HeadsReport::One(report));
+    }
+    let tasks = reports.into_iter().map(|(name, report)| (name.unwrap_or_default(), report));
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(HeadsReport::Several(TasksReport { run, seconds, tasks: tasks.collect() }))
+}
+
+/// The run folder of an experiment. It is made when the first task has something to write, and where a task sweeps it may
+/// be the one of an unfinished run with the same plan.
+struct RunFolder<'a> {
+    run_dir: &'a Path,
+    name: &'a str,
+    /// What decides the result of several tasks of which one sweeps, but for the states.
+    plans: Option<Vec<(String, Lock)>>,
+    run: Option<PathBuf>,
+    /// What the sweep of the one task did; of several tasks, that their run goes on here.
+    journal: Option<Journal>,
+    /// What the sweeps of several tasks did.
+    of_tasks: Vec<Journal>,
+}
+
+impl<'a> RunFolder<'a> {
+    fn new(
+        checkpoint: &Checkpoint,
+        tasks: &'a [TaskData<'_>],
+        folder: Option<&Path>,
+    ) -> Result<RunFolder<'a>> {
+        let first = &tasks[0].task.pipeline;
+        let sweeps = tasks.iter().any(|data| data.task.pipeline.sweep.is_some());
+        let plans = if sweeps && tasks[0].task.name.is_some() {
+            Some(plans(checkpoint, tasks, folder)?)
+        } else {
+            None
+        };
+        Ok(RunFolder {
+            run_dir: &first.run_dir,
+            name: &first.name,
+            plans,
+            run: None,
+            journal: None,
+            of_tasks: Vec::new(),
+        })
+    }
+
+    /// The folder of a task; of one without a name the run folder itself.
+    fn folder(&mut self, task: Option<&str>, progress: &dyn Progress) -> Result<PathBuf> {
+        let run = match (&self.run, &self.plans) {
+            (Some(run), _) => run.clone(),
+            (None, None) => run_folder::create(self.run_dir, self.name)?,
+            (None, Some(plans)) => {
+                let (run, journal) = self.find_or_begin(plans, "run", progress)?;
+                self.journal = Some(journal);
+                run
+            }
+        };
+        self.run = Some(run.clone());
+        let Some(task) = task else {
+            return Ok(run);
+        };
+        let folder = run.join(task);
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        Ok(folder)
+    }
+
+    /// The folder of a task that sweeps, and what its sweep has done so far.
+    fn journal(
+        &mut self,
+        task: Option<&str>,
+        plan: &Lock,
+        progress: &dyn Progress,
+    ) -> Result<(PathBuf, &Journal)> {
+        if task.is_none() {
+            let (run, journal) = self.find_or_begin(plan, "sweep", progress)?;
+            self.run = Some(run.clone());
+            return Ok((run, self.journal.insert(journal)));
+        }
+        let folder = self.folder(task, progress)?;
+        let journal = match Journal::resume(&folder, plan)? {
+            Some(journal) => {
+                progress
+                    .note(&format!("going on with the unfinished sweep in {}", folder.display()));
+                journal
+            }
+            None => Journal::begin(&folder, plan)?,
+        };
+        self.of_tasks.push(journal);
+        Ok((folder, &self.of_tasks[self.of_tasks.len() - 1]))
+    }
+
+    /// The folder of an unfinished run with this plan, else the next one.
+    fn find_or_begin(
+        &self,
+        plan: &impl Serialize,
+        what: &str,
+        progress: &dyn Progress,
+    ) -> Result<(PathBuf, Journal)> {
+        if let Some((run, journal)) = Journal::find(self.run_dir, self.name, plan)? {
+            progress.note(&format!("going on with the unfinished {what} in {}", run.display()));
+            return Ok((run, journal));
+        }
+        let run = run_folder::create(self.run_dir, self.name)?;
+        let journal = Journal::begin(&run, plan)?;
+        Ok((run, journal))
+    }
+
+    /// Clears up after a whole run, and returns its folder.
+    fn finish(self) -> Result<PathBuf> {
+        // First the run's own: without it nothing goes on here, whatever a kill leaves of the tasks'.
+        for journal in self.journal.into_iter().chain(self.of_tasks) {
+            journal.finish()?;
+        }
+        Ok(self.run.unwrap_or_default())
+    }
+}
+
+/// What decides the result of each task, but for the states.
+fn plans(
+    checkpoint: &Checkpoint,
+    tasks: &[TaskData<'_>],
+    folder: Option<&Path>,
+) -> Result<Vec<(String, Lock)>> {
+    let plans = tasks.iter().map(|TaskData { task, dataset }| {
+        let pipeline = &task.pipeline;
+        let states = sweep::states(pipeline, checkpoint.config.layers)?;
+        let cache = open_cache(folder, pipeline, checkpoint, dataset, &states)?;
+        let inputs = Inputs { checkpoint, pipeline, dataset, cache: &cache };
+        Ok((task.name.clone().unwrap_or_default(), inputs.lock(&states)))
+    });
+    plans.collect()
+}

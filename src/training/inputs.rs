@@ -1,0 +1,128 @@
+//! What the heads of a task are trained from: its labelled rows over a cache that holds their states.
+
+use std::path::Path;
+
+use frostbert_cache::{
+    fingerprint::{Digest, Key},
+    progress::Progress,
+    reader::CacheReader,
+    states::StateId,
+};
+
+use crate::{
+    config::settings::Pipeline,
+    data::dataset::Dataset,
+    encoder::{checkpoint::Checkpoint, device::Device},
+    error::Result,
+    extraction::extract::{explain_miss, inputs_for},
+    run_folder::lock::{Lock, LockedCache, LockedSplit, cpu_features},
+};
+
+/// A task's rows over a cache.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) cache: &'a CacheReader,
+}
+
+impl Inputs<'_> {
+    /// What decides a result, but for the states that are read and what comes out.
+    pub(crate) fn lock(&self, states: &[StateId]) -> Lock {
+        let Inputs { checkpoint, pipeline, dataset, cache } = self;
+        let manifest = cache.manifest();
+        let versions = manifest.onnxruntime_versions().into_iter();
+        let device = manifest.devices().into_iter().next().map(String::from);
+        Lock {
+            frostbert: env!("CARGO_PKG_VERSION").into(),
+            pipeline: pipeline.file().clone(),
+            winner: None,
+            data: dataset.files.clone(),
+            model: checkpoint.hashes.clone(),
+            cache: LockedCache {
+                path: cache.folder().to_path_buf(),
+                fingerprint: manifest.fingerprint.clone(),
+                onnxruntime: versions.map(String::from).collect(),
+                rows: Digest::from_bytes([0; 32]),
+            },
+            states: states.to_vec(),
+            labels: dataset.labels.clone(),
+            split: LockedSplit::of(dataset),
+            seed: pipeline.seed,
+            device: device.unwrap_or_default(),
+            cpu: cpu_features(),
+            outputs: Default::default(),
+        }
+    }
+}
+
+/// The cache in `folder` where one is named, else the one that holds the states of the rows.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn open_cache(
+    folder: Option<&Path>,
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    dataset: &Dataset,
+    states: &[StateId],
+) -> Result<CacheReader> {
+    match folder.map(CacheReader::open).transpose()?.flatten() {
+        Some(cache) => Ok(cache),
+        None => cache_with(pipeline, checkpoint, states, &dataset.document_keys()),
+    }
+}
+
+/// Says which cache was found.
+pub(crate) fn note_cache(cache: &CacheReader, progress: &dyn Progress) {
+    let provider = &cache.manifest().inputs.provider;
+    progress.note(&format!("states from {}, made on {provider}", cache.folder().display()));
+}
+
+/// The cache that holds the states of these documents: of the device that the pipeline names; with `auto` of CUDA if it
+/// has every row, else of the CPU.
+fn cache_with(
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    states: &[StateId],
+    keys: &[Key],
+) -> Result<CacheReader> {
+    let providers: &[&str] = match &pipeline.extraction.device {
+        Device::Auto => &["cuda", "cpu"],
+        Device::Cuda(_) | Device::AllCuda => &["cuda"],
+        Device::Cpu => &["cpu"],
+    };
+    let cache_dir = &pipeline.extraction.cache_dir;
+    let mut incomplete = None;
+    for provider in providers {
+        let inputs = inputs_for(pipeline, checkpoint, provider);
+        let folder = cache_dir.join(inputs.fingerprint());
+        let Some(cache) = CacheReader::open(&folder)? else {
+            continue;
+        };
+        cache.manifest().require(&folder, &inputs)?;
+        let has = |key: &Key| states.iter().all(|state| cache.locate(key, *state).is_some());
+        if keys.iter().all(has) {
+            return Ok(cache);
+        }
+        incomplete = Some(cache);
+    }
+    if let Some(cache) = incomplete {
+        // Reading it says which rows are missing.
+        return Ok(cache);
+    }
+    let inputs = inputs_for(pipeline, checkpoint, providers[providers.len() - 1]);
+    let mut hint =
+        "run `frostbert extract` with this pipeline first, or `frostbert run`, which does both"
+            .to_string();
+    if let Some(explanation) = explain_miss(cache_dir, &inputs)? {
+        hint.push_str(&format!(" ({explanation})"));
+    }
+    Err(frostbert_cache::Error::Miss {
+        cache: cache_dir.join(inputs.fingerprint()),
+        lacks: "everything: nothing was extracted with these settings".into(),
+        hint,
+    }
+    .into())
+}
