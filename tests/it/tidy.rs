@@ -33,7 +33,7 @@ const LAYERS: [&str; 18] = [
 
 /// The rows of frostbert-cache. Files of one row never import each other.
 const CACHE_LAYERS: [&[&str]; 18] = [
-    &["export", "diff", "gc", "verify"],
+    &["cache", "export", "diff", "gc", "verify"],
     &["batch_log", "writer"],
     &["plan"],
     &["leftovers"],
@@ -54,7 +54,7 @@ const CACHE_LAYERS: [&[&str]; 18] = [
 ];
 
 /// What frostbert-cache may depend on: other programs compile all of it.
-const CACHE_DEPENDENCIES: [&str; 13] = [
+const CACHE_DEPENDENCIES: [&str; 14] = [
     "arrow",
     "blake3",
     "bytes",
@@ -62,6 +62,7 @@ const CACHE_DEPENDENCIES: [&str; 13] = [
     "half",
     "memmap2",
     "multiversion",
+    "ndarray",
     "parquet",
     "rustix",
     "safetensors",

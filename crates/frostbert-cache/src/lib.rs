@@ -1,28 +1,18 @@
 //! The cache of frostbert: hidden states of documents in Parquet, addressed by their content, committed shard by shard,
 //! and checked whenever they are read.
 //!
-//! Opening a cache and taking the rows of two texts, as f32 `[texts, hidden]`:
+//! Opening a cache and taking the rows of two texts, as `f32 [texts, hidden]`:
 //!
 //! ```no_run
-//! use std::path::Path;
+//! use frostbert_cache::{Cache, Key, Mode};
 //!
-//! use frostbert_cache::{
-//!     fingerprint::{Key, Mode},
-//!     reader::CacheReader,
-//!     states::StateId,
-//! };
-//!
-//! let cache = CacheReader::existing(Path::new("cache/421d16ab30b554b2"))?;
-//! let (hidden, dtype) = (cache.manifest().hidden, cache.manifest().dtype);
-//! let state: StateId = "mean-L06".parse().expect("a state");
-//! let texts = ["I would buy it again.", "It broke after a week."];
-//! let place = |text: &&str| cache.locate(&Key::of(Mode::Text, &[text]), state);
-//! let places: Vec<_> = texts.iter().map(|text| place(text).expect("a text of the cache")).collect();
-//! let mut rows = vec![vec![0.0f32; hidden]; places.len()];
-//! cache.read_rows(state, &places, |place, bytes| dtype.decode(bytes, &mut rows[place]))?;
-//! # Ok::<(), frostbert_cache::Error>(())
+//! let cache = Cache::open("cache/421d16ab30b554b2")?;
+//! let keys = ["I would buy it again.", "It broke."].map(|text| Key::of(Mode::Text, &[text]));
+//! let rows = cache.rows(&keys, "mean-L06".parse()?)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`Cache`] is the short way; [`reader`] is the long one, which copies nothing.
 //! [`manifest`] says what a cache is and [`index`] which documents it holds; [`reader`] reads them. [`plan`] cuts what is
 //! missing into shards, which [`shard`], [`staging`] and [`writer`] fill and commit. [`verify`], [`gc`], [`diff`] and
 //! [`export`] work on whole caches. What a document's key and a cache's fingerprint are made of is in [`fingerprint`].
@@ -45,6 +35,7 @@
 //! A cache knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is computed once.
 
 pub mod batch_log;
+mod cache;
 pub mod diff;
 pub mod durable;
 pub mod error;
@@ -71,5 +62,10 @@ pub mod verify;
 pub mod wording;
 pub mod writer;
 
+pub use cache::Cache;
 pub use error::{Error, IoError, Result};
 pub use file::as_io;
+#[doc(inline)]
+pub use fingerprint::{Key, Mode};
+#[doc(inline)]
+pub use states::{Dtype, Pooling, StateId, StateKind};
