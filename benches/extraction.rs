@@ -66,7 +66,7 @@ fn main() {
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let library = PathBuf::from("runtime/libonnxruntime.so");
-    let machine = Machine { onnxruntime: library.clone(), threads, go_on: false };
+    let machine = Machine::new(&library, threads);
     let runtime = Runtime::load(&library).expect("`make setup` fetches ONNX Runtime");
     let checkpoint =
         Checkpoint::open(Path::new("models/minilm")).expect("`make setup` fetches the model");

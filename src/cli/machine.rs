@@ -20,7 +20,7 @@ pub(super) fn machine(
         (None, Some(path)) if !path.is_empty() => named("ORT_DYLIB_PATH", path.into()),
         _ => search(),
     };
-    let machine = Machine { onnxruntime, threads, go_on };
+    let machine = Machine::new(onnxruntime, threads).go_on(go_on);
     (machine, search)
 }
 
