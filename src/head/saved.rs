@@ -2,7 +2,7 @@
 
 mod check;
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, fs, path::Path};
 
 use frostbert_cache::{durable::write_file, states::StateId};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
@@ -260,6 +260,22 @@ impl Head {
         save(folder, &self.description, &tensors)
     }
 
+    /// The head that [`Head::save`] wrote to a folder. It may belong to no run, and then names no states.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or the two do not belong together.
+    pub fn open(folder: &Path) -> Result<Head> {
+        let read = |path: &Path| fs::read(path).map_err(Error::io("read", path));
+        let path = folder.join(DESCRIPTION_FILE);
+        let description = parse_description(&path, &read(&path)?)?;
+        let of_run = !description.states.is_empty();
+        let checked =
+            if of_run { check::check(&description) } else { check::check_network(&description) };
+        checked.map_err(|(expected, got)| refusal(&path, expected.into(), got))?;
+        let path = folder.join(WEIGHTS_FILE);
+        Head::from_bytes(&path, &read(&path)?, description)
+    }
+
     /// The head whose weights are the bytes of `path`, a safetensors file.
     ///
     /// # Errors
@@ -382,10 +398,14 @@ pub fn save(
 /// # Errors
 /// When the file is damaged, or describes what cannot be.
 pub fn read_description(path: &Path, bytes: &[u8]) -> Result<HeadDescription> {
-    let description: HeadDescription = serde_json::from_slice(bytes)
-        .map_err(|error| refusal(path, "a head description".into(), error.to_string()))?;
+    let description = parse_description(path, bytes)?;
     check::check(&description).map_err(|(expected, got)| refusal(path, expected.into(), got))?;
     Ok(description)
+}
+
+fn parse_description(path: &Path, bytes: &[u8]) -> Result<HeadDescription> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| refusal(path, "a head description".into(), error.to_string()))
 }
 
 fn refusal(path: &Path, expected: String, got: String) -> Error {

@@ -5,7 +5,7 @@ use crate::head::network::NetworkSpec;
 
 /// Checks sizes, numbers and names against each other; else what was expected, and what is there.
 pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, String)> {
-    let HeadDescription { labels, layers, states, network, thresholds, .. } = description;
+    let HeadDescription { layers, states, .. } = description;
     let kinds = states.iter().map(|state| state.kind);
     let own_layers = states.iter().map(|state| &state.layer);
     require(
@@ -14,6 +14,12 @@ pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, 
         || format!("{states:?}"),
     )?;
     require(own_layers.eq(layers), "the layers of its states", || format!("{layers:?}"))?;
+    check_network(description)
+}
+
+/// As [`check`], without the states that the head reads: a head that belongs to no run names none.
+pub(super) fn check_network(description: &HeadDescription) -> Result<(), (&'static str, String)> {
+    let HeadDescription { labels, network, thresholds, .. } = description;
     let numbers = [description.temperature]
         .into_iter()
         .chain(thresholds.iter().flatten().copied())
