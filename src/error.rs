@@ -160,6 +160,19 @@ pub enum Error {
         hint: String,
     },
 
+    /// An argument of a call into the library that cannot be used: an array, labels, an option.
+    #[error("cannot {action}: expected {expected}, got {got}")]
+    Argument {
+        /// What was asked for, as `fit a head`.
+        action: &'static str,
+        /// What the argument should be.
+        expected: String,
+        /// What it is.
+        got: String,
+        /// The cure.
+        hint: String,
+    },
+
     /// Training reached a state from which it cannot go on.
     #[error("training diverged: {problem}")]
     Diverged {
@@ -193,6 +206,7 @@ impl Error {
             | Error::Device { hint, .. }
             | Error::State { hint, .. }
             | Error::Run { hint, .. }
+            | Error::Argument { hint, .. }
             | Error::Diverged { hint, .. }
             | Error::Replay { hint, .. } => Some(hint),
             Error::Io(error) => error.hint(),

@@ -37,6 +37,8 @@
 //! Each module works alone: `examples/` trains a head step by step, hands cached states to `linfa`, and predicts with a
 //! saved run. What heads compute is written down in docs/heads.md, how they are trained in docs/training.md.
 
+mod api;
+
 pub mod experiment;
 
 pub mod sweep;
@@ -77,3 +79,53 @@ pub mod error;
 pub use frostbert_cache as cache;
 #[doc(inline)]
 pub use frostbert_cache::{fence, fingerprint, progress, states, wording};
+
+pub use ndarray;
+
+// Texts to arrays.
+pub use api::{Embedder, EmbedderOptions};
+#[doc(inline)]
+pub use encoder::{
+    device::{Device, Precision},
+    windows::Overflow,
+};
+#[doc(inline)]
+pub use extraction::machine::Machine;
+
+// Saved runs.
+#[doc(inline)]
+pub use data::Record;
+#[doc(inline)]
+pub use prediction::{
+    predictor::{EntitySpan, Prediction, Predictor},
+    saved_run::SavedRun,
+};
+
+// Caches.
+#[doc(inline)]
+pub use frostbert_cache::{Cache, Dtype, Key, Mode, Pooling, StateId, StateKind};
+
+// Experiments.
+#[doc(inline)]
+pub use config::settings::Pipeline;
+#[doc(inline)]
+pub use experiment::{Experiment, HeadsReport, RunReport, TaskReport};
+#[doc(inline)]
+pub use extraction::extract::ExtractReport;
+#[doc(inline)]
+pub use metrics::{
+    metric::Metric,
+    scores::{Score, Scores},
+};
+#[doc(inline)]
+pub use sweep::SweepReport;
+#[doc(inline)]
+pub use tasks::{TaskMetrics, measure::RunMetrics};
+#[doc(inline)]
+pub use training::train::TrainReport;
+
+// What goes wrong, and how it is getting on.
+#[doc(inline)]
+pub use error::{Error, Result};
+#[doc(inline)]
+pub use frostbert_cache::{IoError, progress::Progress};

@@ -82,8 +82,21 @@ impl TextEncoder {
     /// # Errors
     /// When an input has no token, the encoder fails, or a state is no number.
     pub(crate) fn encode(&mut self, inputs: &[Document<'_>]) -> Result<EncodedTexts> {
-        let aligned = self.states.iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)));
-        let stores = |kind: StateKind| self.states.iter().any(|state| state.kind == kind);
+        let states = self.states.clone();
+        self.encode_states(inputs, &states)
+    }
+
+    /// As [`TextEncoder::encode`], with other states of the layers that the encoder was loaded for.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn encode_states(
+        &mut self,
+        inputs: &[Document<'_>],
+        states: &[StateId],
+    ) -> Result<EncodedTexts> {
+        let aligned = states.iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)));
+        let stores = |kind: StateKind| states.iter().any(|state| state.kind == kind);
         let (stores_words, stores_tokens) = (stores(StateKind::Words), stores(StateKind::Tokens));
         let encodings = self.tokenizer.encode(inputs, aligned)?;
         let mut layout = ShardLayout::default();
@@ -106,9 +119,8 @@ impl TextEncoder {
         let batch_tokens = self.settings.batch_tokens.unwrap_or(default_tokens);
         let batches = plan_batches(&lengths, batch_tokens);
         let dtype = self.settings.dtype;
-        let shard = OpenShard::new(layout, &self.states, self.hidden, dtype);
+        let shard = OpenShard::new(layout, states, self.hidden, dtype);
         let shard = Mutex::new(shard);
-        let states = &self.states;
         let jobs = batches.iter().map(|rows| {
             let places: Vec<WindowPlace> = rows.iter().map(|row| windows[*row as usize]).collect();
             let (batch, words) = batch_of(&encodings, &places, stores_words);

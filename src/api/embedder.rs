@@ -1,0 +1,327 @@
+//! Texts to an array, without a cache and without a pipeline file.
+
+use std::path::Path;
+
+use frostbert_cache::states::{Dtype, Pooling, StateId};
+use ndarray::{Array2, Axis};
+
+use crate::{
+    config::settings::ExtractionSettings,
+    encoder::{
+        checkpoint::Checkpoint,
+        device::{self, Device, Precision},
+        tokenizer::{Document, MIN_LENGTH},
+        windows::Overflow,
+    },
+    error::{Error, Result},
+    extraction::{embedder::TextEncoder, machine::Machine},
+};
+
+/// Documents that are tokenised and encoded at a time: enough to sort by length, few enough to hold their tokens.
+const DOCUMENTS_AT_A_TIME: usize = 8192;
+
+/// How an [`Embedder`] runs its model. The defaults are those of a pipeline file.
+///
+/// ```
+/// use frostbert::{Device, EmbedderOptions, Machine};
+///
+/// let machine = Machine::new("/opt/onnxruntime/libonnxruntime.so", 8);
+/// let options = EmbedderOptions::default().machine(machine).device(Device::Cpu).max_length(256);
+/// assert_eq!((options.layer, options.max_length), (-1, 256));
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EmbedderOptions {
+    /// Where ONNX Runtime is, and the number of CPU threads. By default `runtime/libonnxruntime.so` and all threads.
+    pub machine: Machine,
+    /// Where the model runs. By default the first CUDA device if it works, else the CPU.
+    pub device: Device,
+    /// What the model computes in. By default f32.
+    pub precision: Precision,
+    /// The layer whose states are pooled: 0 is the embedding output, 1 the first layer; negative numbers count from the
+    /// end. By default -1, the last.
+    pub layer: i64,
+    /// Longest input in tokens, special tokens included. By default 128.
+    pub max_length: usize,
+    /// What happens to longer texts. By default their end is cut off.
+    pub overflow: Overflow,
+    /// Most tokens in a batch, padding included. By default 512 on a CPU and 32,768 on a GPU.
+    pub batch_tokens: Option<usize>,
+}
+
+impl Default for EmbedderOptions {
+    fn default() -> EmbedderOptions {
+        EmbedderOptions {
+            machine: Machine::default(),
+            device: Device::default(),
+            precision: Precision::default(),
+            layer: -1,
+            max_length: 128,
+            overflow: Overflow::Truncate,
+            batch_tokens: None,
+        }
+    }
+}
+
+impl EmbedderOptions {
+    /// Sets where ONNX Runtime is, and the number of CPU threads.
+    #[must_use]
+    pub fn machine(mut self, machine: Machine) -> EmbedderOptions {
+        self.machine = machine;
+        self
+    }
+
+    /// Sets where the model runs.
+    #[must_use]
+    pub fn device(mut self, device: Device) -> EmbedderOptions {
+        self.device = device;
+        self
+    }
+
+    /// Sets what the model computes in.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> EmbedderOptions {
+        self.precision = precision;
+        self
+    }
+
+    /// Sets the layer whose states are pooled; negative numbers count from the end.
+    #[must_use]
+    pub fn layer(mut self, layer: i64) -> EmbedderOptions {
+        self.layer = layer;
+        self
+    }
+
+    /// Sets the longest input in tokens.
+    #[must_use]
+    pub fn max_length(mut self, max_length: usize) -> EmbedderOptions {
+        self.max_length = max_length;
+        self
+    }
+
+    /// Sets what happens to longer texts.
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> EmbedderOptions {
+        self.overflow = overflow;
+        self
+    }
+
+    /// Sets the most tokens in a batch, padding included.
+    #[must_use]
+    pub fn batch_tokens(mut self, batch_tokens: usize) -> EmbedderOptions {
+        self.batch_tokens = Some(batch_tokens);
+        self
+    }
+}
+
+/// A frozen model that turns texts into rows of an array.
+///
+/// ```no_run
+/// use frostbert::{Embedder, EmbedderOptions, Pooling};
+///
+/// let mut embedder = Embedder::open("models/minilm", &EmbedderOptions::default())?;
+/// let states = embedder.embed(&["I would buy it again.", "It broke."], Pooling::Mean)?;
+/// assert_eq!(states.dim(), (2, embedder.hidden()));
+/// # Ok::<(), frostbert::Error>(())
+/// ```
+///
+/// A row is the row that `frostbert extract` stores for the text with the same settings, before it is rounded to
+/// `cache.dtype`. Between batches of other texts the last bits of a row may differ, because a sum is taken in another
+/// order; on one machine the same call gives the same bits, with any number of threads.
+pub struct Embedder {
+    encoder: TextEncoder,
+    layer: usize,
+    hidden: usize,
+}
+
+impl Embedder {
+    /// Loads a model folder: a Hugging Face checkpoint (`config.json`, `tokenizer.json`, `model.safetensors`), or a folder
+    /// with `model.onnx` and `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the folder is not a model that can be run, [`Error::Runtime`] if ONNX Runtime cannot be
+    /// loaded, [`Error::Device`] if the device cannot be used, and [`Error::Argument`] if the options ask for what the
+    /// model does not have: a layer, or a longer input.
+    pub fn open(model: impl AsRef<Path>, options: &EmbedderOptions) -> Result<Embedder> {
+        let checkpoint = Checkpoint::open(model.as_ref())?;
+        let layer = check_options(options, &checkpoint)?;
+        checkpoint.check_layers(&[layer])?;
+        checkpoint.check_precision(options.precision)?;
+        device::check(&options.device, options.precision, &options.machine.onnxruntime)?;
+        let settings = ExtractionSettings {
+            model: checkpoint.folder.clone(),
+            device: options.device.clone(),
+            precision: options.precision,
+            batch_tokens: options.batch_tokens,
+            cache_dir: Default::default(),
+            kinds: Vec::new(),
+            layers: Vec::new(),
+            dtype: Dtype::F32,
+            max_length: options.max_length,
+            overflow: options.overflow,
+            shard_tokens: 0,
+            sources: Vec::new(),
+            pairs: Vec::new(),
+            thinned: Vec::new(),
+        };
+        let states = [StateId::pooled(Pooling::Mean, layer)];
+        let encoder = TextEncoder::open(&checkpoint, &settings, &states, &options.machine)?;
+        Ok(Embedder { encoder, layer, hidden: checkpoint.config.hidden })
+    }
+
+    /// Values of a row: the model's hidden size.
+    pub fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    /// Number of inputs so far whose end was cut off because they were longer than `max_length`.
+    pub fn n_truncated(&self) -> u64 {
+        self.encoder.truncated
+    }
+
+    /// One row for each text, in order: `f32 [texts, hidden]`.
+    ///
+    /// The mean and the maximum are over all tokens of a text, `[CLS]` and `[SEP]` included, and of all its windows if it
+    /// was cut into several.
+    ///
+    /// # Errors
+    /// [`Error::Encoder`] if a text has no token or ONNX Runtime fails, [`Error::State`] if the model computes a value
+    /// that is not finite.
+    pub fn embed<T: AsRef<str>>(&mut self, texts: &[T], pooling: Pooling) -> Result<Array2<f32>> {
+        self.rows(texts.len(), |number| Document::Text(texts[number].as_ref()), pooling)
+    }
+
+    /// One row for each pair of texts, encoded together as `[CLS] A [SEP] B [SEP]`: `f32 [pairs, hidden]`.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn embed_pairs<A: AsRef<str>, B: AsRef<str>>(
+        &mut self,
+        pairs: &[(A, B)],
+        pooling: Pooling,
+    ) -> Result<Array2<f32>> {
+        let document = |number: usize| {
+            let (first, second) = &pairs[number];
+            Document::Pair(first.as_ref(), second.as_ref())
+        };
+        self.rows(pairs.len(), document, pooling)
+    }
+
+    fn rows<'a>(
+        &mut self,
+        n_documents: usize,
+        document: impl Fn(usize) -> Document<'a>,
+        pooling: Pooling,
+    ) -> Result<Array2<f32>> {
+        let state = StateId::pooled(pooling, self.layer);
+        let mut rows = Array2::zeros((n_documents, self.hidden));
+        let mut first = 0;
+        for mut part in rows.axis_chunks_iter_mut(Axis(0), DOCUMENTS_AT_A_TIME) {
+            let numbers = first..first + part.nrows();
+            first = numbers.end;
+            let documents: Vec<Document<'_>> = numbers.map(&document).collect();
+            let encoded = self.encoder.encode_states(&documents, &[state])?;
+            let values = part.as_slice_mut().expect("whole rows of a new array are contiguous");
+            Dtype::F32.decode(&encoded.states[0].bytes, values);
+        }
+        Ok(rows)
+    }
+}
+
+/// The absolute layer, after checking what the model has to offer.
+fn check_options(options: &EmbedderOptions, checkpoint: &Checkpoint) -> Result<usize> {
+    let refuse = |expected: String, got: String, hint: &str| Error::Argument {
+        action: "open an embedder",
+        expected: format!("{expected} of the model `{}`", checkpoint.folder.display()),
+        got,
+        hint: hint.into(),
+    };
+    let n_layers = checkpoint.config.layers;
+    let from_end = |layer: i64| (n_layers as i64 + 1).checked_add(layer);
+    let absolute = if options.layer < 0 { from_end(options.layer) } else { Some(options.layer) };
+    let absolute = absolute.and_then(|layer| usize::try_from(layer).ok());
+    let layer = absolute.filter(|layer| *layer <= n_layers).ok_or_else(|| {
+        refuse(
+            format!(
+                "a layer from 0 (embeddings) to {n_layers}, or from -1 (last) to -{}",
+                n_layers + 1
+            ),
+            options.layer.to_string(),
+            "set EmbedderOptions::layer to one of these",
+        )
+    })?;
+    let longest = checkpoint.config.max_tokens.unwrap_or(usize::from(u16::MAX));
+    if !(MIN_LENGTH..=longest).contains(&options.max_length) {
+        return Err(refuse(
+            format!("inputs of {MIN_LENGTH} to {longest} tokens"),
+            options.max_length.to_string(),
+            "set EmbedderOptions::max_length to a number in this range",
+        ));
+    }
+    if let Overflow::Windows { stride } = options.overflow
+        && stride.saturating_add(MIN_LENGTH) > options.max_length
+    {
+        return Err(refuse(
+            format!(
+                "windows of {} tokens that share fewer with their neighbours",
+                options.max_length
+            ),
+            format!("a stride of {stride}"),
+            "set the stride to a quarter of EmbedderOptions::max_length, or less",
+        ));
+    }
+    if options.batch_tokens == Some(0) {
+        return Err(refuse(
+            "a batch of at least one token".into(),
+            "0".into(),
+            "leave EmbedderOptions::batch_tokens out",
+        ));
+    }
+    Ok(layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> Checkpoint {
+        Checkpoint::open("tests/fixtures/tiny_bert".as_ref()).unwrap()
+    }
+
+    #[test]
+    fn a_layer_may_be_counted_from_either_end() {
+        let checkpoint = tiny();
+        let layer = |layer| {
+            check_options(&EmbedderOptions::default().layer(layer).max_length(32), &checkpoint)
+        };
+        for (given, absolute) in [(0, 0), (2, 2), (-1, 2), (-3, 0)] {
+            assert_eq!(layer(given).unwrap(), absolute);
+        }
+        for given in [3, -4, i64::MIN, i64::MAX] {
+            let error = layer(given).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "cannot open an embedder: expected a layer from 0 (embeddings) to 2, or from -1 (last) to -3 of the \
+                     model `tests/fixtures/tiny_bert`, got {given}"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn lengths_that_the_model_cannot_read_are_refused_with_the_option_to_change() {
+        let checkpoint = tiny();
+        let windows = EmbedderOptions::default().overflow(Overflow::Windows { stride: 30 });
+        let refused = [
+            (EmbedderOptions::default().max_length(65), "max_length"),
+            (EmbedderOptions::default().max_length(1), "max_length"),
+            (windows.max_length(32), "stride"),
+            (EmbedderOptions::default().max_length(32).batch_tokens(0), "batch_tokens"),
+        ];
+        for (options, named) in refused {
+            let error = check_options(&options, &checkpoint).unwrap_err();
+            assert!(error.hint().unwrap().contains(named), "{error}");
+        }
+    }
+}
