@@ -2,6 +2,12 @@
 //! files are read by [`Experiment`](crate::Experiment), saved runs by [`Predictor`](crate::Predictor), caches by
 //! [`Cache`](crate::Cache).
 
+mod classifier;
 mod embedder;
+mod fit;
+mod fit_options;
 
+pub use classifier::Classifier;
 pub use embedder::{Embedder, EmbedderOptions};
+pub use fit::{fit, fit_with};
+pub use fit_options::{FitHead, FitOptions, NetworkOptions};

@@ -92,6 +92,9 @@ pub use encoder::{
 #[doc(inline)]
 pub use extraction::machine::Machine;
 
+// Arrays to heads.
+pub use api::{Classifier, FitHead, FitOptions, NetworkOptions, fit, fit_with};
+
 // Saved runs.
 #[doc(inline)]
 pub use data::Record;
