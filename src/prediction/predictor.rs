@@ -1,5 +1,7 @@
 //! What a trained head says of new texts.
 
+use std::path::Path;
+
 use ndarray::s;
 use serde::{Serialize, Serializer};
 
@@ -132,6 +134,55 @@ impl Predictor {
         let states = &run.description.states;
         let encoder = TextEncoder::open(&checkpoint, &settings, states, machine)?;
         Ok(Predictor { run, encoder })
+    }
+
+    /// Opens a run folder, or the newest run in a folder of runs, and loads its model on the device of its pipeline.
+    ///
+    /// ```no_run
+    /// use frostbert::{Machine, Prediction, Predictor};
+    ///
+    /// let mut predictor = Predictor::open_run("runs/sentiment", &Machine::default())?;
+    /// for prediction in predictor.predict_texts(&["I would buy it again."])? {
+    ///     if let Prediction::Class { text, label, confidence, .. } = prediction {
+    ///         println!("{text}: {label} ({confidence:.2})");
+    ///     }
+    /// }
+    /// # Ok::<(), frostbert::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Run`] if there is no finished run, one of its files is damaged, or the model is not the one that the head
+    /// was trained on, [`Error::Runtime`] or [`Error::Device`] if the
+    /// model cannot run.
+    pub fn open_run(run: impl AsRef<Path>, machine: &Machine) -> Result<Predictor> {
+        Predictor::open(SavedRun::open(run.as_ref())?, machine)
+    }
+
+    /// The predictions of the head for some texts, in their order. A tagger finds the words of a text itself.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if the head reads two texts ([`Predictor::predict_pairs`] takes those), [`Error::Encoder`] if a text
+    /// has no token or ONNX Runtime fails.
+    pub fn predict_texts<T: AsRef<str>>(&mut self, texts: &[T]) -> Result<Vec<Prediction>> {
+        let record = |text: &T| Record { text: text.as_ref().into(), ..Record::default() };
+        self.predict(&texts.iter().map(record).collect::<Vec<Record>>())
+    }
+
+    /// The predictions of the head for some pairs of texts, in their order; for question answering each is a question and
+    /// its context.
+    ///
+    /// # Errors
+    /// As [`Predictor::predict_texts`], if the head reads one text.
+    pub fn predict_pairs<A: AsRef<str>, B: AsRef<str>>(
+        &mut self,
+        pairs: &[(A, B)],
+    ) -> Result<Vec<Prediction>> {
+        let record = |(first, second): &(A, B)| Record {
+            text: first.as_ref().into(),
+            text_pair: Some(second.as_ref().into()),
+            ..Record::default()
+        };
+        self.predict(&pairs.iter().map(record).collect::<Vec<Record>>())
     }
 
     /// Texts so far of which the end was cut off.
