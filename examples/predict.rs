@@ -12,15 +12,7 @@
 
 use std::path::Path;
 
-use frostbert::{
-    data::Record,
-    error::Result,
-    extraction::machine::Machine,
-    prediction::{
-        predictor::{Prediction, Predictor},
-        saved_run::SavedRun,
-    },
-};
+use frostbert::{EntitySpan, Machine, Prediction, Predictor, Result};
 
 fn main() -> Result<()> {
     let texts = ["Maria Velden flew from Oslo to Quito on Friday.", "Nothing happened."];
@@ -31,23 +23,18 @@ fn main() -> Result<()> {
 }
 
 pub(crate) fn entities(run: &Path, texts: &[&str]) -> Result<Vec<String>> {
-    let machine = Machine::new("runtime/libonnxruntime.so", 2);
-    let mut predictor = Predictor::open(SavedRun::open(run)?, &machine)?; // loads the model once
-    let examples = texts.iter().map(|text| Record { text: text.to_string(), ..Record::default() });
-    let predictions = predictor.predict(&examples.collect::<Vec<_>>())?;
+    let mut predictor = Predictor::open_run(run, &Machine::default())?; // loads the model once
     let mut lines = Vec::new();
-    for prediction in predictions {
+    for prediction in predictor.predict_texts(texts)? {
         // What a prediction holds depends on the run's task: here tags of words.
-        let Prediction::Tags { text, entities, .. } = prediction else {
-            continue;
-        };
-        lines.push(text);
-        for entity in entities {
-            lines.push(format!(
-                "  {}..{} {}: {}",
-                entity.start, entity.end, entity.label, entity.text
-            ));
+        if let Prediction::Tags { text, entities, .. } = prediction {
+            lines.push(text);
+            lines.extend(entities.iter().map(line_of));
         }
     }
     Ok(lines)
+}
+
+fn line_of(EntitySpan { label, start, end, text }: &EntitySpan) -> String {
+    format!("  {start}..{end} {label}: {text}")
 }

@@ -22,10 +22,21 @@ use crate::{
         machine::Machine,
     },
     sweep,
+    tasks::measure::RunMetrics,
     training::train::refuse_sweep,
 };
 
 /// The tasks of a pipeline file: one without a name, or those of its `[tasks]`. They share a model and a cache.
+///
+/// ```no_run
+/// use frostbert::{Experiment, Machine, Metric};
+///
+/// let report = Experiment::open("pipelines/sentiment.toml")?.run(&Machine::default(), &())?;
+/// println!("{}", report.folder().display());
+/// let test = report.metrics(None).and_then(|metrics| metrics.test.as_ref());
+/// println!("accuracy {:?}", test.and_then(|test| test.scores().value(Metric::Accuracy)));
+/// # Ok::<(), frostbert::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Experiment {
     tasks: Vec<NamedTask>,
@@ -33,6 +44,7 @@ pub struct Experiment {
 
 /// What a run did.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct RunReport {
     /// Stage 1, for all tasks together.
     pub extract: ExtractReport,
@@ -41,12 +53,22 @@ pub struct RunReport {
 }
 
 impl Experiment {
-    /// Reads and checks a pipeline file, with overrides such as `train.lr=1e-3`.
+    /// Reads and checks a pipeline file. Relative paths in it start at the current folder.
     ///
     /// # Errors
-    /// When a key or a value is not known, or asks for what this version cannot do: with the cure.
-    pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Experiment> {
-        Ok(Experiment { tasks: Pipeline::read_tasks(path.as_ref(), overrides)? })
+    /// [`Error::Pipeline`](crate::Error::Pipeline) if a key or a value is not known, with its line and the cure.
+    pub fn open(path: impl AsRef<Path>) -> Result<Experiment> {
+        Experiment::open_with::<&str>(path, &[])
+    }
+
+    /// As [`Experiment::open`], with values in place of those in the file, each as `train.lr=1e-3`: the flag `--set` of
+    /// the program.
+    ///
+    /// # Errors
+    /// As [`Experiment::open`]; if an override names no key or has a value of the wrong type.
+    pub fn open_with<S: ToString>(path: impl AsRef<Path>, overrides: &[S]) -> Result<Experiment> {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        Ok(Experiment { tasks: Pipeline::read_tasks(path.as_ref(), &overrides)? })
     }
 
     /// An experiment of one task.
@@ -161,6 +183,11 @@ impl RunReport {
     /// The run folder.
     pub fn folder(&self) -> &Path {
         self.heads.folder()
+    }
+
+    /// The metrics of the head of a task, or of the best head of its sweep; without a name, of a pipeline's only task.
+    pub fn metrics(&self, task: Option<&str>) -> Option<&RunMetrics> {
+        self.heads.task(task).map(TaskReport::metrics)
     }
 }
 

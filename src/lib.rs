@@ -1,41 +1,60 @@
-//! **frostbert** runs a frozen BERT once over a corpus, keeps what it said in Parquet, and trains light heads over that.
+//! **frostbert** runs a frozen BERT once over a corpus with ONNX Runtime, stores its hidden states (embeddings) in a cache
+//! of Parquet files, and trains light heads on them: classifiers, taggers, span predictors.
 //!
-//! The folders read as the program's sentence:
+//! ```no_run
+//! use frostbert::{Embedder, EmbedderOptions, FitOptions, Pooling, fit};
+//!
+//! let mut embedder = Embedder::open("models/minilm", &EmbedderOptions::default())?;
+//! let texts = ["I would buy it again.", "It broke after a week.", "Works well.", "Never again."];
+//! let states = embedder.embed(&texts, Pooling::Mean)?; // [texts, hidden]
+//! let head = fit(states.view(), &["good", "bad", "good", "bad"], &FitOptions::default())?;
+//! let new = embedder.embed(&["It works."], Pooling::Mean)?;
+//! let probabilities = head.predict_proba(new.view())?; // [1, classes], columns as head.labels()
+//! # Ok::<(), frostbert::Error>(())
+//! ```
+//!
+//! There are five ways in, each with an example of a few lines in `examples/`:
+//!
+//! | to | use | example |
+//! |---|---|---|
+//! | embed texts into an array | [`Embedder::open`], [`Embedder::embed`] | `embed.rs` |
+//! | train a head on an array | [`fit`], [`Classifier::predict_proba`] | `fit.rs` |
+//! | predict with a saved run | [`Predictor::open_run`], [`Predictor::predict_texts`] | `predict.rs` |
+//! | read rows from a cache | [`Cache::open`], [`Cache::rows`], [`Key::of`] | `cache_rows.rs` |
+//! | run a pipeline file | [`Experiment::open`], [`Experiment::run`] | `experiment.rs` |
+//!
+//! The first two hold everything in memory. For a corpus that is large, or that several heads are tried on, write a
+//! pipeline file and run it as an [`Experiment`]: its cache holds every text once, is added to when data, layers or
+//! poolings are, and survives a kill; training streams it from disk if it does not fit in memory.
+//!
+//! ONNX Runtime is a shared library that is loaded when a model is: a [`Machine`] says where it is. Arrays are those of the
+//! crate [`ndarray`], re-exported here. Everything fails with one [`Error`], whose message names the file and what was
+//! expected of it; [`Error::hint`] says what to do. The library never prints, never exits and never reads environment
+//! variables: work that takes long reports to a [`Progress`].
+//!
+//! Two features, both on by default: `cli` is the program with what only it needs (clap, indicatif, anyhow), `hub` fetches
+//! models from the Hugging Face hub. A library that needs neither sets `default-features = false`.
+//!
+//! # Inside
+//!
+//! The types above are a thin layer over these modules:
 //!
 //! ```text
 //! data -> encoder -> cache -> features -> head bank -> metrics -> report
 //! ```
 //!
-//! A pipeline file ([`config::settings::Pipeline`]) names texts, a model and a head. Stage 1
-//! ([`extraction`]) reads examples ([`data`]), tokenises them, runs the checkpoint through ONNX Runtime
-//! ([`encoder`]), keeps each document's hidden states (pooled, per word, or per token), and commits them shard by shard to
-//! a content-addressed [`cache`] that knows no labels. Stage 2 ([`training`]) reads rows of states back, from memory
-//! or shard by shard ([`features`]), joins them with what they are to be ([`tasks`]: labels of texts and pairs,
-//! numbers, tags of words, answers to questions), trains a bank of heads ([`head`], with the losses and optimisers of
-//! [`train`]), measures ([`metrics`]), holds many heads against each other ([`sweep`], [`selection`]) and writes a run folder
-//! ([`report`]) that can be replayed bit by bit ([`run_folder::lock`]). [`prediction::predictor`] applies its head to new
-//! texts, [`prediction::similar`] compares texts by their states alone.
+//! A pipeline file ([`Pipeline`]) names texts, a model and a head. Stage 1 ([`extraction`]) reads examples ([`data`]),
+//! tokenises them, runs the checkpoint through ONNX Runtime ([`encoder`]), and commits each document's hidden states
+//! (pooled, per word, or per token) shard by shard to a content-addressed [`cache`] that knows no labels. Stage 2
+//! ([`training`]) reads rows of states back, from memory or shard by shard ([`features`]), joins them with their targets
+//! ([`tasks`]: labels of texts and pairs, numbers, tags of words, answers to questions), trains a bank of heads ([`head`],
+//! with the losses and optimisers of [`train`]), measures them ([`metrics`]), compares many ([`sweep`], [`selection`]) and
+//! writes a run folder ([`report`]) that can be replayed bit by bit ([`run_folder::lock`]). [`prediction`] applies saved
+//! runs to new texts and compares texts by their states.
 //!
-//! The cache is a crate of its own, `frostbert-cache`, for programs that need neither ONNX Runtime nor a tokenizer; it
-//! stands here as [`cache`]. A file imports only from modules that stand below its own in the list here; `encoder` does
-//! not know the cache, nor the cache it; the heads see numbers, never texts or files. The library never prints, never exits and never reads the
-//! environment: what it has to say while it works goes to a [`progress::Progress`].
-//!
-//! ```no_run
-//! use frostbert::{experiment::Experiment, extraction::machine::Machine};
-//!
-//! let experiment = Experiment::read("pipelines/sentiment.toml", &[])?;
-//! let machine = Machine::new("runtime/libonnxruntime.so", 2);
-//! let report = experiment.run(&machine, &())?;
-//! println!("{}", report.folder().display());
-//! # Ok::<(), frostbert::error::Error>(())
-//! ```
-//!
-//! Two features, both on by default: `cli` is the program with what only it needs (clap, indicatif, anyhow), `hub` fetches
-//! models from the Hugging Face hub. A library that needs neither sets `default-features = false`.
-//!
-//! Each module works alone: `examples/` trains a head step by step, hands cached states to `linfa`, and predicts with a
-//! saved run. What heads compute is written down in docs/heads.md, how they are trained in docs/training.md.
+//! The cache is a crate of its own, `frostbert-cache`, for programs that need neither ONNX Runtime nor a tokenizer. A file
+//! imports only from modules below its own in the list of docs/architecture.md. What heads compute is written down in
+//! docs/heads.md, how they are trained in docs/training.md.
 
 mod api;
 

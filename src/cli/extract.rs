@@ -8,7 +8,7 @@ use frostbert::experiment::Experiment;
 use super::{Context, PipelineArguments, output};
 
 pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let experiment = Experiment::read(&arguments.pipeline, &arguments.overrides.set)?;
+    let experiment = Experiment::open_with(&arguments.pipeline, &arguments.overrides.set)?;
     let report = experiment.extract(&context.machine, &context.progress)?;
     if context.json {
         output::print_json(&output::extract_json(&report)?)?;

@@ -26,11 +26,11 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
     let report = match (&arguments.locked, &arguments.pipeline) {
         (Some(lock), _) => replay(lock, machine, progress)?,
         (None, Some(path)) => {
-            Experiment::read(path, &arguments.overrides.set)?.run(machine, progress)?
+            Experiment::open_with(path, &arguments.overrides.set)?.run(machine, progress)?
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
-    let RunReport { extract, heads } = report;
+    let RunReport { extract, heads, .. } = report;
     if context.json {
         let extract = output::extract_json(&extract)?;
         output::print_json(&json!({ "extract": extract, heads.name(): heads }))?;

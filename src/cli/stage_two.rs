@@ -11,13 +11,13 @@ use super::{
 
 /// `frostbert train`: one head for each task.
 pub(super) fn run_train(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let experiment = Experiment::read(&arguments.pipeline, &arguments.overrides.set)?;
+    let experiment = Experiment::open_with(&arguments.pipeline, &arguments.overrides.set)?;
     print(&experiment.train(&context.progress)?, context)
 }
 
 /// `frostbert sweep`: the heads of a `[sweep]`.
 pub(super) fn run_sweep(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let experiment = Experiment::read(&arguments.pipeline, &arguments.overrides.set)?;
+    let experiment = Experiment::open_with(&arguments.pipeline, &arguments.overrides.set)?;
     print(&experiment.sweep(&context.progress)?, context)
 }
 

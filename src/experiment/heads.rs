@@ -17,6 +17,7 @@ use crate::{
     error::{Error, Result},
     run_folder::{self, lock::Lock},
     sweep::{self, Journal, SweepReport, sweep_on},
+    tasks::measure::RunMetrics,
     training::{
         inputs::{Inputs, note_cache, open_cache},
         train::{TrainReport, train_on},
@@ -45,6 +46,7 @@ pub enum TaskReport {
 
 /// What stage 2 did for several tasks.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct TasksReport {
     /// The new run folder; each task has a folder in it, which is a run folder of its own.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
@@ -59,9 +61,17 @@ impl HeadsReport {
     /// The run folder.
     pub fn folder(&self) -> &Path {
         match self {
-            HeadsReport::One(TaskReport::Train(report)) => &report.run,
-            HeadsReport::One(TaskReport::Sweep(report)) => &report.run,
+            HeadsReport::One(task) => task.folder(),
             HeadsReport::Several(report) => &report.run,
+        }
+    }
+
+    /// What was done for a task; without a name, for a pipeline's only task.
+    pub fn task(&self, name: Option<&str>) -> Option<&TaskReport> {
+        match (self, name) {
+            (HeadsReport::One(task), None) => Some(task),
+            (HeadsReport::Several(report), Some(name)) => report.tasks.get(name),
+            _ => None,
         }
     }
 
@@ -73,6 +83,24 @@ impl HeadsReport {
             HeadsReport::Several(report) => report.tasks.values().all(is_sweep),
         };
         if is_sweep { "sweep" } else { "train" }
+    }
+}
+
+impl TaskReport {
+    /// The run folder.
+    pub fn folder(&self) -> &Path {
+        match self {
+            TaskReport::Train(report) => &report.run,
+            TaskReport::Sweep(report) => &report.run,
+        }
+    }
+
+    /// The metrics of the head, or of the best head of a sweep, on training, validation and test rows.
+    pub fn metrics(&self) -> &RunMetrics {
+        match self {
+            TaskReport::Train(report) => &report.metrics,
+            TaskReport::Sweep(report) => &report.winner.metrics,
+        }
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) fn make() {
     let machine = Machine::new(repository().join("runtime/libonnxruntime.so"), 1);
     for name in RUNS {
         let file = corpus("pipeline").join(name).with_extension("toml");
-        let run = Experiment::read(&file, &[]).and_then(|experiment| experiment.run(&machine, &()));
+        let run = Experiment::open(&file).and_then(|experiment| experiment.run(&machine, &()));
         let run = run.unwrap_or_else(|error| {
             panic!("{name}: {error} ({})", error.hint().unwrap_or_default())
         });

@@ -28,6 +28,7 @@ mod incremental;
 mod interrupted_shards;
 mod kills;
 mod label_columns;
+mod library;
 mod many_classes;
 mod metrics_label_errors;
 mod metrics_multilabel;

@@ -234,7 +234,7 @@ fn fits_in_full_batch_are_counted_one_by_one_as_they_end() {
     let toml = toml.replace("[cache]\n", &format!("{folders}[cache]\ndir = {}\n", at("cache")));
     workshop.write("pipeline.toml", toml + sweep);
     workshop.succeed(&["extract", "pipeline.toml"]);
-    let experiment = Experiment::read(workshop.path("pipeline.toml"), &[]).unwrap();
+    let experiment = Experiment::open(workshop.path("pipeline.toml")).unwrap();
     let done = HeadsDone::default();
     experiment.sweep(&done).unwrap();
     let steps = done.steps.into_inner().unwrap();
