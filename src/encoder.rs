@@ -178,10 +178,11 @@ impl Encoder {
         (&mut self.workers, self.reference.as_mut())
     }
 
-    /// Runs the batches of `jobs` on all workers, as [`worker::run_batches`].
+    /// Runs the batches of `jobs` on all workers: each takes the next job as soon as it is free, and hands what it computed
+    /// to `finish`. After a failure no further job is begun.
     ///
     /// # Errors
-    /// As there.
+    /// The error of the first job in their order that failed.
     pub fn run_batches<J: Send>(
         &mut self,
         jobs: impl Iterator<Item = Result<J>> + Send,
