@@ -288,8 +288,7 @@ impl<'c> FeatureView<'c> {
             .collect();
         let groups = by_shard(&locations).into_iter();
         groups
-            .map(|(shard, places)| order::ShardSamples {
-                shard,
+            .map(|(_, places)| order::ShardSamples {
                 samples: places.into_iter().map(|place| samples[place]).collect(),
             })
             .collect()

@@ -5,8 +5,6 @@ use rand_chacha::ChaCha8Rng;
 
 /// The wanted samples of a shard, in the order in which they lie there.
 pub struct ShardSamples {
-    /// The shard's number.
-    pub shard: u32,
     /// The samples.
     pub samples: Vec<u32>,
 }
@@ -55,7 +53,7 @@ mod tests {
     #[test]
     fn an_epoch_holds_every_sample_once_and_another_epoch_orders_them_otherwise() {
         let shards: Vec<ShardSamples> = (0..6)
-            .map(|shard| ShardSamples { shard, samples: (shard * 10..shard * 10 + 10).collect() })
+            .map(|shard| ShardSamples { samples: (shard * 10..shard * 10 + 10).collect() })
             .collect();
         let first = by_shard(&shards, 20, 7, 1);
         let mut sorted = first.clone();

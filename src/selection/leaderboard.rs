@@ -31,8 +31,6 @@ pub struct Candidate {
 
 /// What one seed of a setting came to.
 pub struct SeedResult {
-    /// The seed.
-    pub seed: u64,
     /// The predictions for each validation row beside the truth; for the rows of all folds, where there are some.
     pub statistics: RowStatistics,
     /// The metric on the validation rows of each fold.

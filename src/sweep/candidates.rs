@@ -224,7 +224,6 @@ fn outcome(
             .unwrap_or_default(),
     };
     SeedResult {
-        seed: sweep.pipeline.seed + seed,
         statistics: pooled(
             &splits,
             &results.iter().map(|result| &result.predictions).collect::<Vec<_>>(),

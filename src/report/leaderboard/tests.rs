@@ -23,12 +23,11 @@ pub(crate) fn findings(
         .iter()
         .enumerate()
         .map(|(trial, settings)| {
-            let outcomes = [1, 2].map(|seed| {
+            let outcomes = [1, 2].map(|_| {
                 let chance = accuracy(trial) + f64::from(rng.gen_range(-10..10)) / 1_000.0;
                 let predicted =
                     gold.iter().map(|class| class ^ u32::from(!rng.gen_bool(chance))).collect();
                 SeedResult {
-                    seed,
                     statistics: RowStatistics::classes(gold.clone(), predicted, 2),
                     fold_scores: vec![],
                     best_epochs: vec![trial % 5 + 1],

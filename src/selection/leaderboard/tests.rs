@@ -28,7 +28,6 @@ pub(crate) fn board(keys: &[&str], trials: &[(&[Value], f64)]) -> Leaderboard {
 
 fn outcome(statistics: RowStatistics) -> SeedResult {
     SeedResult {
-        seed: 1,
         statistics,
         fold_scores: vec![],
         best_epochs: vec![3],
