@@ -12,16 +12,18 @@
 use std::time::Instant;
 
 use frostbert::{
-    features::FeatureView,
-    head::{
-        bank::{self, BankData, BankSettings, SampleSet},
-        network::NetworkSpec,
-        spec::{HeadSpec, Objective},
-        targets::TargetTable,
-        transform::Transform,
+    cache::states::{Dtype, Pooling, StateId},
+    internals::{
+        features::FeatureView,
+        head::{
+            bank::{self, BankData, BankSettings, SampleSet},
+            network::NetworkSpec,
+            spec::{HeadSpec, Objective},
+            targets::TargetTable,
+            transform::Transform,
+        },
+        train::{gemm::multiply, loss::Loss, optimizer::Optimizer},
     },
-    states::{Dtype, Pooling, StateId},
-    train::{gemm::multiply, loss::Loss, optimizer::Optimizer},
 };
 use ndarray::Array2;
 use rayon::prelude::*;

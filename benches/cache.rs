@@ -15,16 +15,14 @@
 
 use std::{fs::File, hint::black_box, io::Write, path::Path, time::Instant};
 
-use frostbert::{
-    cache::{
-        manifest::{Origin, Parity},
-        plan::PlannedShard,
-        reader::CacheReader,
-        shard::{OpenShard, ShardLayout, WindowPlace},
-        writer::{CacheShape, CacheWriter},
-    },
+use frostbert::cache::{
     fingerprint::{FORMAT_VERSION, FingerprintInputs, Key, Mode, hash_bytes},
+    manifest::{Origin, Parity},
+    plan::PlannedShard,
+    reader::CacheReader,
+    shard::{OpenShard, ShardLayout, WindowPlace},
     states::{Alignment, BatchStates, Dtype, StateId, StateKind, StateValues},
+    writer::{CacheShape, CacheWriter},
 };
 
 const HIDDEN: usize = 384;

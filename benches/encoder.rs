@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use frostbert::encoder::{
+use frostbert::internals::encoder::{
     Encoder, EncoderSettings,
     checkpoint::Checkpoint,
     device::Precision,

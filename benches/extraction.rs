@@ -19,29 +19,31 @@ use std::{
 
 use frostbert::{
     cache::{
+        fingerprint::Key,
         index::DocumentIndex,
         manifest::Manifest,
         plan::{PlanDocument, PlanSettings, Planner},
+        states::{Dtype, StateId, StateKind},
     },
-    config::{file::PipelineFile, settings::Pipeline},
-    encoder::{
-        Encoder, EncoderSettings,
-        checkpoint::Checkpoint,
-        device::{Device, Devices, Precision},
-        fingerprint_inputs,
-        plan::{padding_efficiency, plan_batches},
-        provider::Provider,
-        runtime::Runtime,
-        session::{EncoderSession, SessionOptions, TokenBatch},
-        tokenizer::{Document, TextTokenizer},
-        windows::{Encoding, Overflow},
+    internals::{
+        config::{file::PipelineFile, settings::Pipeline},
+        encoder::{
+            Encoder, EncoderSettings,
+            checkpoint::Checkpoint,
+            device::{Device, Devices, Precision},
+            fingerprint_inputs,
+            plan::{padding_efficiency, plan_batches},
+            provider::Provider,
+            runtime::Runtime,
+            session::{EncoderSession, SessionOptions, TokenBatch},
+            tokenizer::{Document, TextTokenizer},
+            windows::{Encoding, Overflow},
+        },
+        extraction::{
+            extract::{ExtractReport, extract},
+            machine::Machine,
+        },
     },
-    extraction::{
-        extract::{ExtractReport, extract},
-        machine::Machine,
-    },
-    fingerprint::Key,
-    states::{Dtype, StateId, StateKind},
 };
 
 const MAX_LENGTH: usize = 128;

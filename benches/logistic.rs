@@ -14,12 +14,14 @@
 use std::{fs, path::Path, time::Instant};
 
 use frostbert::{
-    features::FeatureView,
-    head::{
-        logistic::{self, ClassRows, LogisticFit, LogisticSettings, LogisticSpec},
-        transform::Transform,
+    cache::states::{Dtype, Pooling, StateId},
+    internals::{
+        features::FeatureView,
+        head::{
+            logistic::{self, ClassRows, LogisticFit, LogisticSettings, LogisticSpec},
+            transform::Transform,
+        },
     },
-    states::{Dtype, Pooling, StateId},
 };
 use serde_json::json;
 

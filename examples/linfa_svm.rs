@@ -13,13 +13,14 @@
 use std::{error::Error, path::Path};
 
 use frostbert::{
-    cache::reader::CacheReader,
-    config::settings::Pipeline,
-    data::Part,
-    extraction::{extract, machine::Machine},
-    features::{FeatureView, linfa::dataset, scaler::Scaler},
-    states::StateId,
-    training::train::load_dataset,
+    cache::{reader::CacheReader, states::StateId},
+    internals::{
+        config::settings::Pipeline,
+        data::Part,
+        extraction::{extract, machine::Machine},
+        features::{FeatureView, linfa::dataset, scaler::Scaler},
+        training::train::load_dataset,
+    },
 };
 use linfa::prelude::*;
 use linfa_svm::Svm;

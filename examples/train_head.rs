@@ -6,19 +6,20 @@
 use std::path::Path;
 
 use frostbert::{
-    cache::reader::CacheReader,
-    config::settings::Pipeline,
-    data::Part,
-    error::Result,
-    extraction::{extract, machine::Machine},
-    features::FeatureView,
-    head::{
-        bank, network::NetworkSpec, saved::Head, spec::HeadSpec, targets::TargetTable,
-        transform::Transform,
+    cache::{reader::CacheReader, states::StateId},
+    internals::{
+        config::settings::Pipeline,
+        data::Part,
+        error::Result,
+        extraction::{extract, machine::Machine},
+        features::FeatureView,
+        head::{
+            bank, network::NetworkSpec, saved::Head, spec::HeadSpec, targets::TargetTable,
+            transform::Transform,
+        },
+        metrics::probability::predictions,
+        training::train::load_dataset,
     },
-    metrics::probability::predictions,
-    states::StateId,
-    training::train::load_dataset,
 };
 
 fn main() -> Result<()> {

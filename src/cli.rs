@@ -29,11 +29,12 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use frostbert::{
-    config::{keys::by_kinds, settings::Pipeline},
-    data::Format,
-    prediction::saved_run::SavedRun,
-    progress::Progress,
-    wording::printable,
+    cache::{progress::Progress, wording::printable},
+    internals::{
+        config::{keys::by_kinds, settings::Pipeline},
+        data::Format,
+        prediction::saved_run::SavedRun,
+    },
 };
 use output::say;
 use progress::TerminalProgress;
@@ -209,9 +210,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// What every command gets.
 struct Context {
     json: bool,
-    machine: frostbert::extraction::machine::Machine,
+    machine: frostbert::internals::extraction::machine::Machine,
     /// How ONNX Runtime was found.
-    search: frostbert::doctor::RuntimeSearch,
+    search: frostbert::internals::doctor::RuntimeSearch,
     progress: TerminalProgress,
 }
 
@@ -283,7 +284,7 @@ pub(crate) fn print_usage(usage: &clap::Error) -> ExitCode {
 /// Prints an error and, where there is one, the cure.
 pub(crate) fn print_error(error: &anyhow::Error) {
     let of_the_cache = error.downcast_ref::<frostbert::cache::Error>();
-    let known = match error.downcast_ref::<frostbert::error::Error>() {
+    let known = match error.downcast_ref::<frostbert::internals::error::Error>() {
         Some(known) => Some((known.to_string(), known.hint())),
         None => of_the_cache.map(|known| (known.to_string(), known.hint())),
     };

@@ -6,9 +6,14 @@
 //! [`class_distribution`] shows what came of it. A [`Dataset`](dataset::Dataset) is all of it, for every [`DataTask`].
 //!
 //! ```
-//! use frostbert::data::{LabelMap, Source, SplitFractions, WantedFields, read, stratified_split};
+//! use frostbert::internals::data::LabelMap;
+//! use frostbert::internals::data::Source;
+//! use frostbert::internals::data::SplitFractions;
+//! use frostbert::internals::data::WantedFields;
+//! use frostbert::internals::data::read;
+//! use frostbert::internals::data::stratified_split;
 //!
-//! # fn main() -> frostbert::error::Result<()> {
+//! # fn main() -> frostbert::internals::error::Result<()> {
 //! # let folder = tempfile::tempdir().expect("a temporary folder");
 //! # let path = folder.path().join("reviews.csv");
 //! # std::fs::write(&path, "text,label\nsplendid,pos\n\"dull,\nlong\",neg\n").expect("a small file");
@@ -26,13 +31,13 @@
 //! # }
 //! ```
 
-pub mod checks;
+pub(crate) mod checks;
 mod clean;
 mod conll;
 mod conllu;
-pub mod dataset;
+pub(crate) mod dataset;
 mod delimited;
-pub mod example;
+pub(crate) mod example;
 mod json_array;
 mod json_digits;
 mod json_lines;
@@ -50,27 +55,28 @@ mod record;
 mod record_limit;
 mod source;
 mod split;
-pub mod split_check;
+pub(crate) mod split_check;
 mod squad;
 mod strata;
 mod summary;
 mod swallowed;
 mod target;
 
-pub use clean::{CleanCounts, CleanOptions, Conflict, RecordLine, Repeat, clean};
-pub use label_columns::LabelColumn;
+use std::{fs::File, io::Read, iter, path::Path};
+
+pub use clean::CleanOptions;
+pub(crate) use clean::{CleanCounts, clean};
+pub(crate) use label_columns::LabelColumn;
 pub use labels::LabelMap;
 pub use record::{Answer, Record, WantedFields};
 pub use source::{ColumnName, Format, Source};
 pub use split::{Part, SplitFractions, split_plan, stratified_split};
 pub use strata::grouped_split;
-pub use summary::{
-    ClassBalance, ClassCount, ClassDistribution, QuestionSummary, ValueSummary, class_distribution,
-};
+pub(crate) use summary::{ClassBalance, ClassDistribution, ValueSummary};
+pub use summary::{ClassCount, QuestionSummary, class_distribution};
 pub use swallowed::SwallowedLines;
-pub use target::{DataTask, Target};
-
-use std::{fs::File, io::Read, iter, path::Path};
+pub use target::DataTask;
+pub(crate) use target::Target;
 
 use self::open_file::OpenFile;
 use crate::error::{Error, Result};
@@ -92,7 +98,7 @@ pub fn read(source: &Source, want: WantedFields) -> Result<Records> {
     read_open(OpenFile::open(&source.path)?, source, want)
 }
 
-/// As [`read`], where the file may also be a pipe or a device, which can be read once only.
+/// As `read`, where the file may also be a pipe or a device, which can be read once only.
 pub fn read_once(source: &Source, want: WantedFields) -> Result<Records> {
     if !open_file::is_stream(&source.path) {
         read(source, want)
@@ -137,7 +143,7 @@ pub fn read_from(
 }
 
 /// Fails where a file that was read to its end gave no example.
-pub fn require_records(path: &Path, n_records: usize) -> Result<()> {
+pub(crate) fn require_records(path: &Path, n_records: usize) -> Result<()> {
     match n_records {
         0 => Err(Error::Record {
             path: path.to_path_buf(),
@@ -152,7 +158,7 @@ pub fn require_records(path: &Path, n_records: usize) -> Result<()> {
 }
 
 /// Fails where one of some files, all read to their end, held no example, or all together no text.
-pub fn require_texts(
+pub(crate) fn require_texts(
     sources: &[Source],
     n_records: &[usize],
     n_texts: usize,

@@ -2,10 +2,10 @@
 //!
 //! Nothing is taken for granted: the libraries are loaded, the model computes, a file is written and read back.
 
-pub mod cuda;
-pub mod disk;
-pub mod machine;
-pub mod model;
+pub(crate) mod cuda;
+pub(crate) mod disk;
+pub(crate) mod machine;
+pub(crate) mod model;
 
 use std::path::{Path, PathBuf};
 

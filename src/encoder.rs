@@ -2,55 +2,54 @@
 //!
 //! `checkpoint -> graph -> session` and `tokenizer -> windows -> plan -> session -> pooling`; [`Encoder`] composes them.
 
-pub mod checkpoint;
-pub mod config;
-pub mod cuda_failure;
-pub mod cuda_libraries;
+pub(crate) mod checkpoint;
+pub(crate) mod config;
+pub(crate) mod cuda_failure;
+pub(crate) mod cuda_libraries;
 mod cuda_session;
-pub mod device;
+pub(crate) mod device;
 mod family;
-pub mod gpus;
+pub(crate) mod gpus;
 mod graph;
 #[cfg(feature = "hub")]
-pub mod hub;
-pub mod hub_model;
-pub mod layer_states;
+pub(crate) mod hub;
+pub(crate) mod hub_model;
+pub(crate) mod layer_states;
 mod onnx_file;
 mod onnx_hash;
 mod onnx_model;
 mod ort_error;
 mod placement;
-pub mod plan;
-pub mod pooling;
+pub(crate) mod plan;
+pub(crate) mod pooling;
 mod prefix;
 pub(crate) mod proof;
-pub mod provider;
-pub mod quantize;
-pub mod runtime;
-pub mod session;
-pub mod source;
+pub(crate) mod provider;
+pub(crate) mod quantize;
+pub(crate) mod runtime;
+pub(crate) mod session;
+pub(crate) mod source;
 mod token_positions;
-pub mod tokenizer;
-pub mod tokenizer_file;
+pub(crate) mod tokenizer;
+pub(crate) mod tokenizer_file;
 mod weights;
-pub mod windows;
-pub mod worker;
+pub(crate) mod windows;
+pub(crate) mod worker;
 
+use checkpoint::{Checkpoint, Model};
+use device::{Device, Devices, Precision};
 use frostbert_cache::{
     fingerprint::{FORMAT_VERSION, FingerprintInputs},
     states::{Dtype, Placement},
 };
-
-pub use worker::{Request, Worker};
-
-use checkpoint::{Checkpoint, Model};
-use device::{Device, Devices, Precision};
 use gpus::Gpus;
 use proof::Proof;
 use provider::Provider;
 use runtime::Runtime;
 use session::{SessionOptions, TokenBatch};
 use windows::Overflow;
+pub use worker::Request;
+pub(crate) use worker::Worker;
 use worker::{Computed, run_batches};
 
 use crate::error::{Error, Result};

@@ -2,13 +2,13 @@
 //! 2 trains a head or sweeps many for each. A lock file replays it.
 
 mod heads;
-pub mod precision;
+pub(crate) mod precision;
 mod replay;
 
 use std::path::Path;
 
 use frostbert_cache::progress::Progress;
-pub use heads::{HeadsReport, TaskReport, TasksReport};
+pub use heads::{HeadsReport, TaskReport};
 pub use replay::replay;
 use serde::Serialize;
 
@@ -29,7 +29,9 @@ use crate::{
 /// The tasks of a pipeline file: one without a name, or those of its `[tasks]`. They share a model and a cache.
 ///
 /// ```no_run
-/// use frostbert::{Experiment, Machine, Metric};
+/// use frostbert::Experiment;
+/// use frostbert::Machine;
+/// use frostbert::Metric;
 ///
 /// let report = Experiment::open("pipelines/sentiment.toml")?.run(&Machine::default(), &())?;
 /// println!("{}", report.folder().display());

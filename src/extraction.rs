@@ -4,13 +4,13 @@
 pub(crate) mod committer;
 pub(crate) mod embedder;
 pub(crate) mod encode;
-pub mod export;
-pub mod extract;
+pub(crate) mod export;
+pub(crate) mod extract;
 pub(crate) mod filling_shard;
 pub(crate) mod forecast;
-pub mod gc;
+pub(crate) mod gc;
 pub(crate) mod inputs;
 pub(crate) mod lazy_encoder;
-pub mod machine;
+pub(crate) mod machine;
 pub(crate) mod parity;
 pub(crate) mod spool;

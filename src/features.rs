@@ -4,11 +4,11 @@
 //! context. It has one row or several. A [`FeatureView`] says where the rows of every sample lie ([`pieces`]) and hands
 //! them out as [`Tile`]s of f32, from memory or shard by shard from disk ([`FeatureView::loads`]).
 
-pub mod linfa;
+pub(crate) mod linfa;
 mod load;
-pub mod order;
-pub mod pieces;
-pub mod scaler;
+pub(crate) mod order;
+pub(crate) mod pieces;
+pub(crate) mod scaler;
 
 use std::ops::Range;
 
@@ -18,15 +18,15 @@ use frostbert_cache::{
     shard::{ShardLayout, StateRows},
     states::{Dtype, StateId},
 };
+pub(crate) use load::LoadedStates;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use pieces::Pieces;
 use rayon::prelude::*;
 
 use crate::error::Result;
-pub use load::LoadedStates;
-use pieces::Pieces;
 
 /// Bytes of states that a view keeps in memory by default; what is more is read again in every pass.
-pub const MEMORY_BYTES: u64 = 2 << 30;
+pub(crate) const MEMORY_BYTES: u64 = 2 << 30;
 
 /// Rows of a tile at most: of the widest features, those of the matching head over several layers, some tens of megabytes.
 const TILE_ROWS: usize = 4096;

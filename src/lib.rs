@@ -2,7 +2,11 @@
 //! of Parquet files, and trains light heads on them: classifiers, taggers, span predictors.
 //!
 //! ```no_run
-//! use frostbert::{Embedder, EmbedderOptions, FitOptions, Pooling, fit};
+//! use frostbert::Embedder;
+//! use frostbert::EmbedderOptions;
+//! use frostbert::FitOptions;
+//! use frostbert::Pooling;
+//! use frostbert::fit;
 //!
 //! let mut embedder = Embedder::open("models/minilm", &EmbedderOptions::default())?;
 //! let texts = ["I would buy it again.", "It broke after a week.", "Works well.", "Never again."];
@@ -57,87 +61,69 @@
 //! docs/heads.md, how they are trained in docs/training.md.
 
 mod api;
+mod config;
+mod data;
+mod doctor;
+mod encoder;
+mod error;
+mod experiment;
+mod extraction;
+mod features;
+mod head;
+mod metrics;
+mod prediction;
+mod report;
+mod run_folder;
+mod selection;
+mod sweep;
+mod tasks;
+mod train;
+mod training;
 
-pub mod experiment;
+#[doc(hidden)]
+pub mod internals;
 
-pub mod sweep;
-
-pub mod training;
-
-pub mod prediction;
-
-pub mod doctor;
-
-pub mod run_folder;
-
-pub mod tasks;
-
-pub mod extraction;
-
-pub mod report;
-
-pub mod selection;
-
-pub mod config;
-
-pub mod head;
-
-pub mod train;
-
-pub mod metrics;
-
-pub mod features;
-
-pub mod encoder;
-
-pub mod data;
-
-pub mod error;
-
-#[doc(inline)]
-pub use frostbert_cache as cache;
-#[doc(inline)]
-pub use frostbert_cache::{fence, fingerprint, progress, states, wording};
-
-pub use ndarray;
-
+// Arrays to heads.
+pub use api::{Classifier, FitHead, FitOptions, NetworkOptions, fit, fit_with};
 // Texts to arrays.
 pub use api::{Embedder, EmbedderOptions};
+// Experiments.
+#[doc(inline)]
+pub use config::settings::Pipeline;
+// Saved runs.
+#[doc(inline)]
+pub use data::Record;
 #[doc(inline)]
 pub use encoder::{
     device::{Device, Precision},
     windows::Overflow,
 };
+// What goes wrong, and how it is getting on.
 #[doc(inline)]
-pub use extraction::machine::Machine;
-
-// Arrays to heads.
-pub use api::{Classifier, FitHead, FitOptions, NetworkOptions, fit, fit_with};
-
-// Saved runs.
-#[doc(inline)]
-pub use data::Record;
-#[doc(inline)]
-pub use prediction::{
-    predictor::{EntitySpan, Prediction, Predictor},
-    saved_run::SavedRun,
-};
-
-// Caches.
-#[doc(inline)]
-pub use frostbert_cache::{Cache, Dtype, Key, Mode, Pooling, StateId, StateKind};
-
-// Experiments.
-#[doc(inline)]
-pub use config::settings::Pipeline;
+pub use error::{Error, Result};
 #[doc(inline)]
 pub use experiment::{Experiment, HeadsReport, RunReport, TaskReport};
 #[doc(inline)]
 pub use extraction::extract::ExtractReport;
 #[doc(inline)]
+pub use extraction::machine::Machine;
+#[doc(inline)]
+pub use frostbert_cache as cache;
+// Caches.
+#[doc(inline)]
+pub use frostbert_cache::{Cache, Dtype, Key, Mode, Pooling, StateId, StateKind};
+#[doc(inline)]
+pub use frostbert_cache::{IoError, progress::Progress};
+#[doc(inline)]
 pub use metrics::{
     metric::Metric,
     scores::{Score, Scores},
+};
+pub use ndarray;
+#[doc(inline)]
+pub use prediction::{
+    predictor::{EntitySpan, Prediction, Predictor},
+    saved_run::SavedRun,
 };
 #[doc(inline)]
 pub use sweep::SweepReport;
@@ -145,9 +131,3 @@ pub use sweep::SweepReport;
 pub use tasks::{TaskMetrics, measure::RunMetrics};
 #[doc(inline)]
 pub use training::train::TrainReport;
-
-// What goes wrong, and how it is getting on.
-#[doc(inline)]
-pub use error::{Error, Result};
-#[doc(inline)]
-pub use frostbert_cache::{IoError, progress::Progress};

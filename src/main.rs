@@ -5,7 +5,7 @@ mod cli;
 use std::{panic, process::ExitCode};
 
 use clap::Parser;
-use frostbert::fence::is_fenced;
+use frostbert::cache::fence::is_fenced;
 
 fn main() -> ExitCode {
     // Foreign code whose panics become errors: the error says it, once.

@@ -26,27 +26,27 @@
 //! absent in JSON, never NaN or null.
 
 mod auc;
-pub mod baseline;
-pub mod calibration;
-pub mod classification;
-pub mod comparison;
-pub mod confusion;
-pub mod counts;
+pub(crate) mod baseline;
+pub(crate) mod calibration;
+pub(crate) mod classification;
+pub(crate) mod comparison;
+pub(crate) mod confusion;
+pub(crate) mod counts;
 mod decisions;
-pub mod intervals;
-pub mod label_errors;
-pub mod metric;
-pub mod multilabel;
-pub mod outputs;
-pub mod probability;
-pub mod ranking;
-pub mod regression;
-pub mod row_statistics;
-pub mod scorer;
-pub mod scores;
-pub mod span;
-pub mod tag_scheme;
-pub mod tagging;
+pub(crate) mod intervals;
+pub(crate) mod label_errors;
+pub(crate) mod metric;
+pub(crate) mod multilabel;
+pub(crate) mod outputs;
+pub(crate) mod probability;
+pub(crate) mod ranking;
+pub(crate) mod regression;
+pub(crate) mod row_statistics;
+pub(crate) mod scorer;
+pub(crate) mod scores;
+pub(crate) mod span;
+pub(crate) mod tag_scheme;
+pub(crate) mod tagging;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,7 @@ use self::{confusion::ConfusionCell, scores::Scores};
 /// Above so many classes what grows with their square, or with rows times classes, is not kept whole: the confusion becomes
 /// a list of cells, a table of predictions keeps the most probable classes, outputs are read a few rows at a time. A
 /// matrix of so many classes takes 33 MB of `metrics.json`.
-pub const MANY_CLASSES: usize = 1_000;
+pub(crate) const MANY_CLASSES: usize = 1_000;
 
 /// All metrics of a classifier on one split, in the order in which they are written as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

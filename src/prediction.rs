@@ -1,8 +1,8 @@
 //! What saved runs are used for: predictions of new records, evaluation on other files; and similarity of texts, for
 //! which nothing is trained.
 
-pub mod evaluation;
+pub(crate) mod evaluation;
 pub(crate) mod known_rows;
-pub mod predictor;
-pub mod saved_run;
-pub mod similar;
+pub(crate) mod predictor;
+pub(crate) mod saved_run;
+pub(crate) mod similar;

@@ -1,7 +1,7 @@
 //! What a run leaves for people and for other programs.
 
-pub mod leaderboard;
-pub mod plots;
-pub mod sheet;
-pub mod summary;
-pub mod tables;
+pub(crate) mod leaderboard;
+pub(crate) mod plots;
+pub(crate) mod sheet;
+pub(crate) mod summary;
+pub(crate) mod tables;

@@ -1,6 +1,6 @@
 //! A run's own folder: `<run.dir>/<name>/<number>`, never written to by another run.
 
-pub mod lock;
+pub(crate) mod lock;
 
 use std::{
     fs,
@@ -52,7 +52,7 @@ pub(crate) const UNFINISHED: &str = "unfinished";
 ///
 /// # Errors
 /// When neither holds a finished run.
-pub fn resolve(path: &Path) -> Result<PathBuf> {
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     // A folder that holds a lock is meant itself: what is wrong with its lock is said when it is read.
     if path.join(LOCK_FILE).is_file() {
         return Ok(path.to_path_buf());

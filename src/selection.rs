@@ -10,14 +10,14 @@
 //!
 //! All of it is about the validation rows; test rows have no part in it.
 
-pub mod curves;
-pub mod effects;
-pub mod folds;
-pub mod halving;
-pub mod heat_map;
-pub mod leaderboard;
+pub(crate) mod curves;
+pub(crate) mod effects;
+pub(crate) mod folds;
+pub(crate) mod halving;
+pub(crate) mod heat_map;
+pub(crate) mod leaderboard;
 mod setting;
-pub mod trials;
+pub(crate) mod trials;
 
 use serde::Serialize;
 

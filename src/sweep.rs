@@ -26,7 +26,7 @@ use frostbert_cache::{progress::Progress, reader::CacheReader, states::StateId, 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use crate::sweep::nested::{NestedFold, NestedScore};
+pub use crate::sweep::nested::NestedScore;
 pub(crate) use crate::sweep::{
     cross_validation::{OutOfFold, out_of_fold},
     journal::Journal,

@@ -7,7 +7,7 @@ pub(crate) mod characters;
 mod class_table;
 pub(crate) mod documents;
 mod evaluators;
-pub mod measure;
+pub(crate) mod measure;
 pub(crate) mod predictions;
 pub(crate) mod questions;
 pub(crate) mod similarity;

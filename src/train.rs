@@ -2,15 +2,15 @@
 //!
 //! Nothing here knows of texts, files or caches: numbers in, numbers out. The loop itself is in [`crate::head::bank`].
 
-pub mod aligned;
-pub mod dropout;
-pub mod early_stopping;
-pub mod eigen;
-pub mod exp;
-pub mod gemm;
-pub mod loss;
-pub mod optimizer;
-pub mod panel;
-pub mod real;
-pub mod schedule;
-pub mod vector;
+pub(crate) mod aligned;
+pub(crate) mod dropout;
+pub(crate) mod early_stopping;
+pub(crate) mod eigen;
+pub(crate) mod exp;
+pub(crate) mod gemm;
+pub(crate) mod loss;
+pub(crate) mod optimizer;
+pub(crate) mod panel;
+pub(crate) mod real;
+pub(crate) mod schedule;
+pub(crate) mod vector;

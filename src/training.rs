@@ -1,8 +1,8 @@
 //! Stage 2 of one head: dataset and cached states, data checks, the fit, metrics and a run folder.
 
-pub mod checks;
+pub(crate) mod checks;
 pub(crate) mod class_memory;
 pub(crate) mod fit;
 pub(crate) mod full_batch;
 pub(crate) mod inputs;
-pub mod train;
+pub(crate) mod train;

@@ -23,7 +23,9 @@ const DOCUMENTS_AT_A_TIME: usize = 8192;
 /// How an [`Embedder`] runs its model. The defaults are those of a pipeline file.
 ///
 /// ```
-/// use frostbert::{Device, EmbedderOptions, Machine};
+/// use frostbert::Device;
+/// use frostbert::EmbedderOptions;
+/// use frostbert::Machine;
 ///
 /// let machine = Machine::new("/opt/onnxruntime/libonnxruntime.so", 8);
 /// let options = EmbedderOptions::default().machine(machine).device(Device::Cpu).max_length(256);
@@ -117,7 +119,9 @@ impl EmbedderOptions {
 /// A frozen model that turns texts into rows of an array.
 ///
 /// ```no_run
-/// use frostbert::{Embedder, EmbedderOptions, Pooling};
+/// use frostbert::Embedder;
+/// use frostbert::EmbedderOptions;
+/// use frostbert::Pooling;
 ///
 /// let mut embedder = Embedder::open("models/minilm", &EmbedderOptions::default())?;
 /// let states = embedder.embed(&["I would buy it again.", "It broke."], Pooling::Mean)?;

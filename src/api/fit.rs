@@ -35,7 +35,8 @@ use crate::{
 /// number of threads. The rows are copied: while the head is trained, memory holds them several times.
 ///
 /// ```
-/// use frostbert::{FitOptions, fit};
+/// use frostbert::FitOptions;
+/// use frostbert::fit;
 /// use ndarray::array;
 ///
 /// let rows = array![[0.0, 1.0], [0.2, 0.8], [1.0, 0.1], [0.9, 0.0]];

@@ -60,7 +60,9 @@ impl Default for FitHead {
 /// order of their own in each epoch. The last weights are kept.
 ///
 /// ```
-/// use frostbert::{FitHead, FitOptions, NetworkOptions};
+/// use frostbert::FitHead;
+/// use frostbert::FitOptions;
+/// use frostbert::NetworkOptions;
 ///
 /// let network = NetworkOptions::default().hidden(&[256]).epochs(30).learning_rate(3e-4);
 /// let options = FitOptions::default().head(FitHead::Network(network));
@@ -108,7 +110,8 @@ impl NetworkOptions {
 /// How [`fit`](crate::fit) trains a head.
 ///
 /// ```
-/// use frostbert::{FitHead, FitOptions};
+/// use frostbert::FitHead;
+/// use frostbert::FitOptions;
 ///
 /// let logistic = FitOptions::default().head(FitHead::logistic(0.1)).balanced(true);
 /// let mlp = FitOptions::default().head(FitHead::mlp(&[256])).seed(7);

@@ -13,14 +13,12 @@ use frostbert::{
         self,
         diff::Difference,
         manifest::{MANIFEST, Manifest, Parity, caches_in},
+        progress::Progress,
+        states::StateId,
         verify::{self, damaged_files},
+        wording::counted,
     },
-    config::settings::Pipeline,
-    error::Error,
-    extraction::gc::NeededDocuments,
-    progress::Progress,
-    states::StateId,
-    wording::counted,
+    internals::{config::settings::Pipeline, error::Error, extraction::gc::NeededDocuments},
 };
 use indicatif::HumanCount;
 use serde_json::json;

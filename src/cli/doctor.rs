@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::{
+use frostbert::internals::{
     config::settings::Pipeline,
     doctor::{
         Diagnosis, DoctorRequest, Problem, RuntimeFindings,

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::prediction::evaluation::evaluate;
+use frostbert::internals::prediction::evaluation::evaluate;
 use serde_json::json;
 
 use super::{Context, FormatArgument, output};

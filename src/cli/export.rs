@@ -11,11 +11,10 @@ use frostbert::{
     cache::{
         export::{ExportFormat, ExportOptions, ExportReport, export_cache},
         reader::CacheReader,
+        states::StateId,
+        wording::counted,
     },
-    config::settings::Pipeline,
-    extraction::export::export_records,
-    states::StateId,
-    wording::counted,
+    internals::{config::settings::Pipeline, extraction::export::export_records},
 };
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use frostbert::experiment::Experiment;
+use frostbert::internals::experiment::Experiment;
 
 use super::{Context, PipelineArguments, output};
 

@@ -12,11 +12,11 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use frostbert::{
-    encoder::{
+    cache::wording::counted,
+    internals::encoder::{
         hub::{Hub, pull},
         hub_model::HubModel,
     },
-    wording::counted,
 };
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use frostbert::{doctor::RuntimeSearch, extraction::machine::Machine};
+use frostbert::internals::{doctor::RuntimeSearch, extraction::machine::Machine};
 
 /// The machine with ONNX Runtime from the flag, the environment, the checkout, or the system; and how that was found.
 pub(super) fn machine(

@@ -8,12 +8,14 @@ use std::{
 use anyhow::Result;
 use clap::Subcommand;
 use frostbert::{
-    encoder::{
-        checkpoint::Checkpoint,
-        source::{Verified, verify},
+    cache::wording::counted,
+    internals::{
+        encoder::{
+            checkpoint::Checkpoint,
+            source::{Verified, verify},
+        },
+        head::size::{head_sizes, training_bytes},
     },
-    head::size::{head_sizes, training_bytes},
-    wording::counted,
 };
 use indicatif::HumanCount;
 use serde_json::json;

@@ -8,13 +8,15 @@ use std::{
 
 use anyhow::Result;
 use frostbert::{
-    metrics::{
-        ClassScore,
-        metric::Metric,
-        scores::{Score, Scores},
+    cache::wording::{counted, printable},
+    internals::{
+        metrics::{
+            ClassScore,
+            metric::Metric,
+            scores::{Score, Scores},
+        },
+        tasks::TaskMetrics,
     },
-    tasks::TaskMetrics,
-    wording::{counted, printable},
 };
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
@@ -69,7 +71,7 @@ pub(super) fn shown(paths: &[PathBuf]) -> Vec<Cow<'_, str>> {
 
 /// A report of stage 1 as JSON, with the memory that the process took.
 pub(super) fn extract_json(
-    report: &frostbert::extraction::extract::ExtractReport,
+    report: &frostbert::internals::extraction::extract::ExtractReport,
 ) -> Result<serde_json::Value> {
     let mut value = serde_json::to_value(report)?;
     value["peak_rss_bytes"] = peak_rss_bytes().into();
@@ -77,7 +79,9 @@ pub(super) fn extract_json(
 }
 
 /// What stage 1 did, in two lines.
-pub(super) fn describe_extract(report: &frostbert::extraction::extract::ExtractReport) -> String {
+pub(super) fn describe_extract(
+    report: &frostbert::internals::extraction::extract::ExtractReport,
+) -> String {
     let count = HumanCount;
     let mut text = format!(
         "cache       {}\n            {}, {} distinct: {} computed, {} reused; {} truncated\n",

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use frostbert::{
-    experiment::precision::{LayerError, PrecisionReport, PrecisionRow, report},
-    wording::counted,
+    cache::wording::counted,
+    internals::experiment::precision::{LayerError, PrecisionReport, PrecisionRow, report},
 };
 use indicatif::HumanCount;
 

@@ -8,13 +8,17 @@ use std::{
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use frostbert::{
-    data::{self, ColumnName, Format, Record, Records, Source, SwallowedLines, WantedFields},
-    prediction::{
-        predictor::{EntitySpan, Prediction, Predictor},
-        saved_run::SavedRun,
+    cache::{
+        progress::Progress,
+        wording::{counted, printable},
     },
-    progress::Progress,
-    wording::{counted, printable},
+    internals::{
+        data::{self, ColumnName, Format, Record, Records, Source, SwallowedLines, WantedFields},
+        prediction::{
+            predictor::{EntitySpan, Prediction, Predictor},
+            saved_run::SavedRun,
+        },
+    },
 };
 
 use super::{

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use frostbert::{
+use frostbert::cache::{
     progress::Progress,
     wording::{counted, printable},
 };

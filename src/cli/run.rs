@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::experiment::{Experiment, RunReport, replay};
+use frostbert::internals::experiment::{Experiment, RunReport, replay};
 use serde_json::json;
 
 use super::{Context, OverrideArguments, output, stage_two::describe_heads};

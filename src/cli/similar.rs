@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{ArgGroup, Args};
-use frostbert::prediction::similar::{compare, nearest};
+use frostbert::internals::prediction::similar::{compare, nearest};
 use serde_json::json;
 
 use super::{Context, PipelineArguments, output};

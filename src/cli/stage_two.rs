@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use frostbert::experiment::{Experiment, HeadsReport, TaskReport};
+use frostbert::internals::experiment::{Experiment, HeadsReport, TaskReport};
 
 use super::{
     Context, PipelineArguments, output, sweep_report::describe_sweep, train_report::describe_train,

@@ -1,10 +1,12 @@
 //! The report of a sweep for people.
 
 use frostbert::{
-    config::settings::show,
-    report::summary::summary,
-    sweep::{NestedScore, SweepReport},
-    wording::counted,
+    cache::wording::counted,
+    internals::{
+        config::settings::show,
+        report::summary::summary,
+        sweep::{NestedScore, SweepReport},
+    },
 };
 use indicatif::HumanCount;
 

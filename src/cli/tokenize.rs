@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::encoder::{tokenizer::TextTokenizer, windows::Overflow};
+use frostbert::internals::encoder::{tokenizer::TextTokenizer, windows::Overflow};
 use serde_json::json;
 
 use super::{Context, output};

@@ -1,6 +1,6 @@
 //! The report of one trained head for people.
 
-use frostbert::{
+use frostbert::internals::{
     metrics::metric::Metric,
     tasks::{
         TaskMetrics,
@@ -54,7 +54,8 @@ fn rows(report: &TrainReport) -> Vec<Vec<String>> {
                     .map(|class| row(&class.label, [class.train, class.validation, class.test])),
             );
         }
-        let total = |of: fn(&frostbert::data::ClassCount) -> usize| classes.iter().map(of).sum();
+        let total =
+            |of: fn(&frostbert::internals::data::ClassCount) -> usize| classes.iter().map(of).sum();
         let unit = if report.task == "tokens" { "tags" } else { "labels" };
         lines.push(row(
             &format!("all {} {unit}", classes.len()),
@@ -75,7 +76,7 @@ fn rows(report: &TrainReport) -> Vec<Vec<String>> {
         lines.push(row("values", by_part(&rows_of)));
     }
     if !report.questions.is_empty() {
-        let of = |name: &str, count: fn(&frostbert::data::QuestionSummary) -> usize| {
+        let of = |name: &str, count: fn(&frostbert::internals::data::QuestionSummary) -> usize| {
             let questions = report.questions.iter();
             let own = questions.filter(|summary| part(summary.part) == name);
             own.map(count).sum()
@@ -87,8 +88,8 @@ fn rows(report: &TrainReport) -> Vec<Vec<String>> {
     lines
 }
 
-fn part(part: frostbert::data::Part) -> &'static str {
-    frostbert::data::example::part_name(part)
+fn part(part: frostbert::internals::data::Part) -> &'static str {
+    frostbert::internals::data::example::part_name(part)
 }
 
 fn describe_head(report: &TrainReport) -> String {

@@ -1,7 +1,7 @@
 //! The pipeline file as it is written: every key of the contract, with its default.
 
 mod defaults;
-pub mod sweep;
+pub(crate) mod sweep;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -56,7 +56,7 @@ pub struct PipelineFile {
 /// A pipeline file of several tasks over one model and one cache.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TasksFile {
+pub(crate) struct TasksFile {
     /// As in [`PipelineFile`], as all below.
     #[serde(default)]
     pub name: Option<String>,
@@ -78,7 +78,7 @@ pub struct TasksFile {
 /// `[tasks.NAME]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TaskSection {
+pub(crate) struct TaskSection {
     /// `[tasks.NAME.data]`
     pub data: DataSection,
     /// `[tasks.NAME.head]`

@@ -10,7 +10,7 @@ use crate::{
 
 /// A key of `[head]` or `[train]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Key {
+pub(crate) struct Key {
     /// The section that holds it.
     pub section: Section,
     /// Its name in the section.
@@ -19,7 +19,11 @@ pub struct Key {
     pub default: &'static str,
     /// The values that it takes.
     pub values: Values,
-    /// What it does, in Markdown.
+    /// What it does, in Markdown: what docs/pipeline.md says, held to this by a test.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the page of the pipeline file is prose of its own")
+    )]
     pub meaning: &'static str,
     /// The kinds of head that it applies to.
     pub kinds: &'static [HeadKind],
@@ -33,7 +37,7 @@ pub struct Key {
 
 /// The sections whose keys depend on the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Section {
+pub(crate) enum Section {
     /// `[head]`
     Head,
     /// `[train]`
@@ -42,7 +46,7 @@ pub enum Section {
 
 impl Section {
     /// Its name in the file.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Section::Head => "head",
             Section::Train => "train",
@@ -52,7 +56,7 @@ impl Section {
 
 /// The values that a key takes, beyond what its type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Values {
+pub(crate) enum Values {
     /// Any of its type: a name, a flag, a list or a table.
     Any,
     /// Layers: whole numbers, negative from the last.
@@ -71,7 +75,7 @@ pub enum Values {
 
 impl Values {
     /// The range in words.
-    pub fn range(self) -> &'static str {
+    pub(crate) fn range(self) -> &'static str {
         match self {
             Values::Any => "any value",
             Values::Layers => "layers",
@@ -84,7 +88,7 @@ impl Values {
     }
 
     /// Whether a number is in the range.
-    pub fn contains(self, number: f64) -> bool {
+    pub(crate) fn contains(self, number: f64) -> bool {
         match self {
             Values::Any | Values::Layers => true,
             Values::Count => number >= 1.0,
@@ -99,7 +103,7 @@ impl Values {
 
 /// What a key depends on besides the kind of head and the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub(crate) enum Condition {
     /// Nothing.
     Nothing,
     /// `train.optimizer = "sgd"`
@@ -112,7 +116,7 @@ pub enum Condition {
 
 /// What becomes of a key where it does not apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Elsewhere {
+pub(crate) enum Elsewhere {
     /// It changes nothing.
     Ignored,
     /// Setting it is an error; what the key would do, to say why.
@@ -132,7 +136,7 @@ const LEARNED: &[HeadKind] =
     &[Linear, Mlp, Matching, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm];
 
 /// The kinds that are trained step by step.
-pub const STEPWISE: &[HeadKind] = &[Linear, Mlp, Matching, Crf];
+pub(crate) const STEPWISE: &[HeadKind] = &[Linear, Mlp, Matching, Crf];
 
 /// The kinds with hidden layers.
 const LAYERED: &[HeadKind] = &[Mlp, Matching, Crf];
@@ -158,7 +162,7 @@ const fn train(name: &'static str, default: &'static str, values: Values) -> Key
 }
 
 /// Every key of `[head]` and `[train]`, in the order of the file.
-pub static KEYS: [Key; 30] = [
+pub(crate) static KEYS: [Key; 30] = [
     Key {
         meaning: "`linear`, `mlp`, `matching`, `cosine`, `crf`, `ridge`, `lda`, `logistic`, `linfa-logistic`, `linfa-svm`; by task, see above",
         ..head("kind", "\"linear\"", Values::Any)
@@ -303,7 +307,7 @@ pub static KEYS: [Key; 30] = [
 
 /// What decides which keys have a meaning.
 #[derive(Clone, Copy, Debug)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// `data.task`
     pub task: Task,
     /// `head.kind`
@@ -316,23 +320,23 @@ pub struct Choice {
 
 impl Key {
     /// The key of this name; a sweep knows `layers` as `layer` too.
-    pub fn find(name: &str) -> Option<&'static Key> {
+    pub(crate) fn find(name: &str) -> Option<&'static Key> {
         let name = if name == "layer" { "layers" } else { name };
         KEYS.iter().find(|key| key.name == name)
     }
 
     /// The key with its section, as in `head.kind`.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}.{}", self.section.name(), self.name)
     }
 
     /// Whether the head of a task can use the key at all.
-    pub fn applies_to(&self, task: Task, kind: HeadKind) -> bool {
+    pub(crate) fn applies_to(&self, task: Task, kind: HeadKind) -> bool {
         self.tasks.contains(&task) && self.kinds.contains(&kind)
     }
 
     /// Whether another value makes another head, or an error: a sweep leaves out what changes nothing.
-    pub fn has_effect(&self, choice: Choice) -> bool {
+    pub(crate) fn has_effect(&self, choice: Choice) -> bool {
         let needs = match self.needs {
             Condition::Nothing => true,
             Condition::Sgd => choice.optimizer == OptimizerKind::Sgd,
@@ -344,13 +348,13 @@ impl Key {
     }
 
     /// Whether a sweep can vary it: what a head reads and how it is trained, not how much memory that takes.
-    pub fn is_swept(&self) -> bool {
+    pub(crate) fn is_swept(&self) -> bool {
         self.name != "memory_mb"
     }
 }
 
 /// The names by which `[sweep]` knows the keys; `layer` is one layer, or a list of them that are mixed.
-pub fn swept_names() -> impl Iterator<Item = &'static str> {
+pub(crate) fn swept_names() -> impl Iterator<Item = &'static str> {
     let names = KEYS.iter().filter(|key| key.is_swept()).map(|key| key.name);
     names.flat_map(|name| {
         let synonym = (name == "layers").then_some("layer");
@@ -375,7 +379,7 @@ fn names<T: ToString>(items: &[T]) -> String {
 /// For each group of kinds of head that share keys: the kinds in words, and the paths of the keys that apply to them.
 ///
 /// ```
-/// use frostbert::config::keys::by_kinds;
+/// use frostbert::internals::config::keys::by_kinds;
 ///
 /// let of_lda = by_kinds().into_iter().find(|(kinds, _)| kinds == "ridge, lda");
 /// assert_eq!(of_lda.unwrap().1, ["head.lambda"]);

@@ -12,7 +12,6 @@ macro_rules! names {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = $case)]
-        #[expect(missing_docs, reason = "the names are those of the pipeline file")]
         pub enum $name { $($(#[$item])* $variant),+ }
 
         impl Default for $name {

@@ -21,7 +21,10 @@ const MAX_MIB: u64 = 8;
 ///
 /// # Errors
 /// When the file cannot be read, is no TOML, or has a key or a value that is not known: with line and column.
-pub fn read(path: &Path, overrides: &[String]) -> Result<Vec<(Option<String>, PipelineFile)>> {
+pub(crate) fn read(
+    path: &Path,
+    overrides: &[String],
+) -> Result<Vec<(Option<String>, PipelineFile)>> {
     let text = text_file::read(path, MAX_MIB)?;
     let table = toml::from_str::<toml::Table>(&text);
     if !table.is_ok_and(|table| table.contains_key("tasks")) {

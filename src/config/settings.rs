@@ -8,12 +8,12 @@ mod variant;
 
 use std::path::{Path, PathBuf};
 
-pub use extraction::ExtractionSettings;
+pub(crate) use extraction::ExtractionSettings;
 use frostbert_cache::{plan::MAX_STATES, states::StateId};
-pub use head::{HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings};
+pub(crate) use head::{HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings};
 use toml::Value;
-pub(crate) use variant::described;
-pub use variant::{Settings, show};
+pub use variant::show;
+pub(crate) use variant::{Settings, described};
 
 use crate::{
     config::{

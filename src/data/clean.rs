@@ -29,7 +29,7 @@ pub struct CleanOptions {
 
 /// What cleaning found. Whether the empty and the duplicates were also dropped is up to [`CleanOptions`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CleanCounts {
+pub(crate) struct CleanCounts {
     /// Records in.
     pub read: usize,
     /// Records without a text.
@@ -46,7 +46,7 @@ pub struct CleanCounts {
 
 /// Where a record stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordLine {
+pub(crate) struct RecordLine {
     /// The number of its source: see [`Record::source`].
     pub source: usize,
     /// Its line: see [`Record::line`].
@@ -61,7 +61,7 @@ impl RecordLine {
 
 /// A record that says again what an earlier one said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Repeat {
+pub(crate) struct Repeat {
     /// The text, shortened.
     pub text: String,
     /// The first record with the text (whatever its target).
@@ -72,7 +72,7 @@ pub struct Repeat {
 
 /// A text that stands there with two targets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict {
+pub(crate) struct Conflict {
     /// The text, shortened.
     pub text: String,
     /// Its first target; `None` for a record without one.
@@ -97,20 +97,7 @@ impl Default for CleanOptions {
 /// Only keys are remembered, never a second copy of a text: they must be wide enough that no two texts share one.
 /// An empty text that is kept is looked at like any other. `target` spells what a record says of its text, so that equal
 /// targets are spelt the same.
-///
-/// ```
-/// use frostbert::data::{CleanOptions, Record, clean};
-///
-/// let example = |text: &str, label: &str| {
-///     Ok(Record { text: text.to_owned(), label: Some(label.to_owned()), ..Record::default() })
-/// };
-/// let examples = [example("a", "x"), example(" ", "x"), example("a", "x"), example("a", "y")];
-/// let key = |example: &Record| example.text.clone();
-/// let (kept, counts) = clean(examples, CleanOptions::default(), key, |example| example.label.clone()).unwrap();
-/// assert_eq!(kept.len(), 2);
-/// assert_eq!((counts.read, counts.empty, counts.duplicates, counts.conflicting), (4, 1, 1, 1));
-/// ```
-pub fn clean<K: Eq + Hash + Clone>(
+pub(crate) fn clean<K: Eq + Hash + Clone>(
     examples: impl IntoIterator<Item = Result<Record>>,
     options: CleanOptions,
     key: impl Fn(&Record) -> K,
@@ -270,6 +257,20 @@ mod tests {
         ("", Some("a")),
         ("One", Some("a")),
     ];
+
+    #[test]
+    fn empty_texts_and_repeated_ones_go_and_other_labels_of_a_text_are_counted() {
+        let example = |text: &str, label: &str| {
+            Ok(Record { text: text.to_owned(), label: Some(label.to_owned()), ..Record::default() })
+        };
+        let examples = [example("a", "x"), example(" ", "x"), example("a", "x"), example("a", "y")];
+        let key = |example: &Record| example.text.clone();
+        let target = |example: &Record| example.label.clone();
+        let (kept, counts) = clean(examples, CleanOptions::default(), key, target).unwrap();
+        assert_eq!(kept.len(), 2);
+        let counts = (counts.read, counts.empty, counts.duplicates, counts.conflicting);
+        assert_eq!(counts, (4, 1, 1, 1));
+    }
 
     #[test]
     fn empty_and_repeated_records_go_and_contradictions_stay() {

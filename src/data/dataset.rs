@@ -70,7 +70,7 @@ pub struct Dataset {
 /// The keys of an example's documents: of its words, of its text, or of its two texts in one document or in two.
 ///
 /// These are the keys under which an extraction stores them.
-pub fn example_keys(example: &Record, joint_pairs: bool) -> Vec<Key> {
+pub(crate) fn example_keys(example: &Record, joint_pairs: bool) -> Vec<Key> {
     let text = |text: &str| Key::of(Mode::Text, &[text]);
     match (&example.words, &example.text_pair) {
         (Some(words), _) => vec![Key::of(Mode::Words, words)],
@@ -134,7 +134,7 @@ pub(super) fn distribution_of(labels: &LabelMap, rows: &[Example]) -> ClassDistr
 
 /// The examples of several sources one after the other, each with its source's number; of texts, without what they are
 /// to be learned as.
-pub fn read_all(sources: &[Source]) -> impl Iterator<Item = Result<Record>> {
+pub(crate) fn read_all(sources: &[Source]) -> impl Iterator<Item = Result<Record>> {
     sources.iter().enumerate().flat_map(|(number, source)| {
         let want = WantedFields { label: false, text_pair: source.text_pair.is_some() };
         numbered(read(source, want), number)

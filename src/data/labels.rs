@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// The names of the classes, by id. Serialised as the plain list of names.
 ///
 /// ```
-/// let labels = frostbert::data::LabelMap::from_train(["spam", "ham", "spam"]);
+/// let labels = frostbert::internals::data::LabelMap::from_train(["spam", "ham", "spam"]);
 /// assert_eq!(labels.names(), ["ham", "spam"]);
 /// assert_eq!(labels.id("spam"), Some(1));
 /// ```
@@ -129,10 +129,10 @@ impl LabelMap {
     /// `first_id`: with the labels `["neg", "pos"]` and ids from 0, `1` is `pos`.
     ///
     /// ```
-    /// let labels = frostbert::data::LabelMap::from_train(["neg", "pos"]);
+    /// let labels = frostbert::internals::data::LabelMap::from_train(["neg", "pos"]);
     /// assert_eq!((labels.id_or_number("pos", 0), labels.id_or_number("0", 0), labels.id_or_number("2", 0)), (Some(1), Some(0), None));
     /// assert_eq!((labels.id_or_number("2", 1), labels.id_or_number("0", 1)), (Some(1), None));
-    /// let stars = frostbert::data::LabelMap::from_train(["1", "2"]);
+    /// let stars = frostbert::internals::data::LabelMap::from_train(["1", "2"]);
     /// assert_eq!((stars.id_or_number("1", 0), stars.id_or_number("0", 0)), (Some(0), None));
     /// ```
     pub fn id_or_number(&self, label: &str, first_id: usize) -> Option<usize> {

@@ -61,7 +61,7 @@ impl Record {
     /// no pair, be it a question without context or a sentence without one to compare it to.
     ///
     /// ```
-    /// use frostbert::data::Record;
+    /// use frostbert::internals::data::Record;
     ///
     /// let question = Record { text: "Who?".into(), text_pair: Some(" \n".into()), ..Record::default() };
     /// assert!(question.is_empty());
@@ -86,7 +86,7 @@ impl Answer {
     /// Whether the answer stands in `context` where it says. No answer of no characters does.
     ///
     /// ```
-    /// use frostbert::data::Answer;
+    /// use frostbert::internals::data::Answer;
     ///
     /// let answer = Answer { text: "caf\u{e9}".into(), start: 7 };
     /// assert!(answer.matches("le pr\u{e9}-caf\u{e9}") && !answer.matches("caf\u{e9}"));

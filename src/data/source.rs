@@ -167,7 +167,7 @@ impl Source {
     /// between `label_separator`s. An empty `label_separator` leaves the cell whole.
     ///
     /// ```
-    /// let source = frostbert::data::Source::new("goemotions.tsv");
+    /// let source = frostbert::internals::data::Source::new("goemotions.tsv");
     /// assert_eq!(source.split_labels("3, 27"), ["3", "27"]);
     /// assert_eq!(source.split_labels("['joy, mostly', \"love\"]"), ["joy, mostly", "love"]);
     /// assert!(source.split_labels("").is_empty());

@@ -194,7 +194,7 @@ fn choose_weights(folder: &Path, config: Option<&ConfigFile>) -> Option<WeightsF
 ///
 /// # Errors
 /// When a file cannot be read, or a list of further files in it.
-pub fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]> {
+pub(crate) fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]> {
     let weights = match find_weights(folder) {
         Some(WeightsFile::Safetensors(path)) => {
             let hash = weights::hash(&path)?;

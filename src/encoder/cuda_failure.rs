@@ -31,7 +31,7 @@ pub(super) fn check_libraries(runtime: &Runtime, number: u32) -> Result<()> {
 }
 
 /// The reason and the cure where a library that the provider needs cannot be loaded; `None` where all were.
-pub fn explain_libraries(
+pub(crate) fn explain_libraries(
     libraries: &[Library],
     cuda: Option<u32>,
     gpus: &dyn Fn() -> Gpus,

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 
 /// The library of the driver, which comes with the machine and with no package of CUDA.
-pub const DRIVER_LIBRARY: &str = "libcuda.so.1";
+pub(crate) const DRIVER_LIBRARY: &str = "libcuda.so.1";
 
 /// cuDNN, which newer providers do not name in their ELF file: they open it when the first kernel asks for it.
 const CUDNN: &str = "libcudnn.so.9";
@@ -66,7 +66,7 @@ const PARTS: [(&str, &str, Option<&str>); 10] = [
 ///
 /// # Errors
 /// When the provider's file cannot be read, or is no 64-bit ELF file.
-pub fn load_all(provider: &Path) -> Result<Vec<Library>> {
+pub(crate) fn load_all(provider: &Path) -> Result<Vec<Library>> {
     let mut names = needed(provider)?;
     if !names.iter().any(|name| name.starts_with("libcudnn")) {
         names.push(CUDNN.into());
@@ -93,7 +93,7 @@ pub fn load_all(provider: &Path) -> Result<Vec<Library>> {
 ///
 /// # Errors
 /// When the file cannot be read, or is no 64-bit ELF file.
-pub fn needed(library: &Path) -> Result<Vec<String>> {
+pub(crate) fn needed(library: &Path) -> Result<Vec<String>> {
     let bytes = mmap::map(library)?;
     names_needed(&bytes).map_err(|error| Error::Device {
         device: "cuda".into(),
@@ -130,7 +130,7 @@ fn cuda_version(names: &[String]) -> Option<u32> {
 ///
 /// # Errors
 /// As [`needed`].
-pub fn cuda_version_of(provider: &Path) -> Result<Option<u32>> {
+pub(crate) fn cuda_version_of(provider: &Path) -> Result<Option<u32>> {
     Ok(cuda_version(&needed(provider)?))
 }
 
@@ -189,7 +189,10 @@ fn describe(name: &str, cuda: Option<u32>, problem: Option<String>) -> Library {
 }
 
 /// What to say of libraries that cannot be loaded: the reason, and the cure. `None` where all were.
-pub fn explain_missing(libraries: &[Library], cuda: Option<u32>) -> Option<(String, String)> {
+pub(crate) fn explain_missing(
+    libraries: &[Library],
+    cuda: Option<u32>,
+) -> Option<(String, String)> {
     let broken: Vec<&Library> = libraries
         .iter()
         .filter(|library| library.problem.is_some() && library.name != DRIVER_LIBRARY)

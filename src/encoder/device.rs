@@ -127,7 +127,7 @@ impl fmt::Display for Devices {
 ///
 /// # Errors
 /// [`Error::Device`] with the reason and the cure.
-pub fn check(device: &Device, precision: Precision, library: &Path) -> Result<()> {
+pub(crate) fn check(device: &Device, precision: Precision, library: &Path) -> Result<()> {
     let library = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     let folder = library.parent().unwrap_or(Path::new("."));
     match device {
@@ -168,7 +168,7 @@ pub(super) fn check_precision(
 ///
 /// # Errors
 /// [`Error::Device`] with the reason that ONNX Runtime gives, and the cure.
-pub fn register_cuda(
+pub(crate) fn register_cuda(
     builder: SessionBuilder,
     runtime: &Runtime,
     number: u32,
@@ -195,7 +195,7 @@ pub fn register_cuda(
 ///
 /// # Errors
 /// [`Error::Device`] where there is none, or one of them does not work, with the reason and the cure.
-pub fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
+pub(crate) fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
     // More than any machine has, so that the loop ends whatever ONNX Runtime answers.
     const MOST: u32 = 64;
     let mut numbers = Vec::new();
@@ -215,7 +215,7 @@ pub fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
 
 /// Why `auto` does not try a GPU, where it does not: no CUDA provider's library lies beside ONNX Runtime, or the precision
 /// runs on a CPU only.
-pub fn why_no_cuda(precision: Precision, library: &Path) -> Option<&'static str> {
+pub(crate) fn why_no_cuda(precision: Precision, library: &Path) -> Option<&'static str> {
     if precision == Precision::Int8 {
         return Some("precision `int8` runs on a CPU only");
     }

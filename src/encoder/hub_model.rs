@@ -20,7 +20,7 @@ impl HubModel {
     /// Reads `hf:owner/name[@revision]`; `None` where the text is something else.
     ///
     /// ```
-    /// use frostbert::encoder::hub_model::HubModel;
+    /// use frostbert::internals::encoder::hub_model::HubModel;
     ///
     /// let model = HubModel::parse("hf:google-bert/bert-base-uncased@v1").unwrap();
     /// assert_eq!(model.repository, "google-bert/bert-base-uncased");
@@ -53,7 +53,7 @@ impl HubModel {
 ///
 /// # Errors
 /// When the path starts with `hf:`.
-pub fn refuse_name_on_hub(path: &Path) -> Result<()> {
+pub(crate) fn refuse_name_on_hub(path: &Path) -> Result<()> {
     let Some(text) = path.to_str().filter(|text| text.starts_with(SCHEME)) else {
         return Ok(());
     };

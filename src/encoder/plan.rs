@@ -1,7 +1,7 @@
 //! Which texts go through the encoder together: sorted by length, filled to a token budget.
 
 /// Documents of one batch, as positions in the list that was planned.
-pub type BatchRows = Vec<u32>;
+pub(crate) type BatchRows = Vec<u32>;
 
 /// Cuts documents into batches of at most `budget_tokens` padded tokens (a longer document makes a batch of its own).
 ///
@@ -10,7 +10,7 @@ pub type BatchRows = Vec<u32>;
 /// function of its arguments: no thread count, no clock.
 ///
 /// ```
-/// use frostbert::encoder::plan::plan_batches;
+/// use frostbert::internals::encoder::plan::plan_batches;
 /// assert_eq!(plan_batches(&[3, 9, 4, 8], 18), vec![vec![1, 3], vec![2, 0]]);
 /// ```
 pub fn plan_batches(lengths: &[u32], budget_tokens: usize) -> Vec<BatchRows> {

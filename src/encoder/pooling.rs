@@ -11,7 +11,8 @@ use frostbert_cache::states::Pooling;
 /// Sums run over tokens in their order, so the result depends on nothing but the states.
 ///
 /// ```
-/// use frostbert::{encoder::pooling::pool, states::Pooling};
+/// use frostbert::internals::encoder::pooling::pool;
+/// use frostbert::cache::states::Pooling;
 /// let states = [1.0, -2.0, 3.0, 4.0]; // two tokens, two values each
 /// let mut out = [0.0; 2];
 /// pool(Pooling::Mean, &states, &mut out);

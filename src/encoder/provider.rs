@@ -23,16 +23,16 @@ impl fmt::Display for Provider {
 }
 
 /// Why `auto` takes the CPU where ONNX Runtime has no CUDA provider.
-pub const WITHOUT_CUDA: &str = "this ONNX Runtime was built without CUDA";
+pub(crate) const WITHOUT_CUDA: &str = "this ONNX Runtime was built without CUDA";
 
 /// Whether a CUDA provider's library lies beside this ONNX Runtime.
-pub fn has_cuda_provider(library: &Path) -> bool {
+pub(crate) fn has_cuda_provider(library: &Path) -> bool {
     let library = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     library.with_file_name(PROVIDER_LIBRARIES[1]).is_file()
 }
 
 /// The libraries beside ONNX Runtime that make its CUDA provider.
-pub const PROVIDER_LIBRARIES: [&str; 2] =
+pub(crate) const PROVIDER_LIBRARIES: [&str; 2] =
     ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"];
 
 /// Fails with the missing file's name, before ONNX Runtime fails with less.

@@ -27,7 +27,7 @@
 //! the sum above).
 
 /// The largest magnitude of a quantised weight.
-pub const LARGEST: i8 = 127;
+pub(crate) const LARGEST: i8 = 127;
 
 /// Numbers that processors multiply at a time: the number of corrections is a multiple of it.
 const CORRECTIONS_MULTIPLE: usize = 4;
@@ -44,7 +44,7 @@ const CORRECTIONS_MULTIPLE: usize = 4;
 /// normalisation where they take maxima over a corpus. 1 for a channel that has no such factor.
 ///
 /// ```
-/// use frostbert::encoder::quantize::smoothing;
+/// use frostbert::internals::encoder::quantize::smoothing;
 ///
 /// let factors = smoothing(&[3.0, 1.0, 0.0], &[4.0, 0.0, 0.0], &[0.2, -0.25, 1.0, 0.1, 0.1, 1.0]);
 /// // sqrt(5 / 0.2), sqrt(1 / 0.25), and a channel of zeros.
@@ -80,7 +80,7 @@ impl Quantized {
     /// The scale of a row that is not finite is not finite either, so that its states are refused and not made up.
     ///
     /// ```
-    /// use frostbert::encoder::quantize::Quantized;
+    /// use frostbert::internals::encoder::quantize::Quantized;
     ///
     /// let quantized = Quantized::new(&[1.0, -0.25, 0.5, 254.0, 127.0, 0.0], 3);
     /// assert_eq!(quantized.scales, [1.0 / 127.0, 2.0]);
@@ -128,7 +128,7 @@ impl Quantized {
     /// `[J, N]`: J further weights for each output that add up to the negative of the sum of its own.
     ///
     /// ```
-    /// use frostbert::encoder::quantize::Quantized;
+    /// use frostbert::internals::encoder::quantize::Quantized;
     ///
     /// let quantized = Quantized::new(&[1.0, 1.0, 1.0, -1.0], 2);
     /// assert_eq!(quantized.n_corrections(), 4);

@@ -21,7 +21,7 @@ pub struct Runtime {
 }
 
 /// The oldest ONNX Runtime that has what this program calls: version 1 and this.
-pub const NEEDED_MINOR_VERSION: u32 = ort::MINOR_VERSION;
+pub(crate) const NEEDED_MINOR_VERSION: u32 = ort::MINOR_VERSION;
 
 static LOADED: OnceLock<Runtime> = OnceLock::new();
 

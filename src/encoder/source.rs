@@ -21,7 +21,7 @@ use super::{
 use crate::error::{Error, Result};
 
 /// The file in a pulled folder that says where it came from.
-pub const SOURCE: &str = "source.json";
+pub(crate) const SOURCE: &str = "source.json";
 
 /// What `frostbert model pull` writes beside the files that it fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ impl ModelSource {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn sha256_of_file(path: &Path) -> Result<String> {
+pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
     Ok(hex(&Sha256::digest(mmap::map(path)?)))
 }
 

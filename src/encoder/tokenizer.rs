@@ -424,7 +424,7 @@ fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Option<Template>> {
 }
 
 /// Room for `[CLS]`, `[SEP]` and one token.
-pub const MIN_LENGTH: usize = 3;
+pub(crate) const MIN_LENGTH: usize = 3;
 
 /// What a tokenizer makes of a text, and in words what it stumbles over.
 fn encoded<T>(

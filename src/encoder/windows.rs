@@ -20,7 +20,7 @@ pub enum Overflow {
 
 /// The tokens of one sequence, special ones left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sequence {
+pub(crate) struct Sequence {
     /// Rows of the word embedding.
     pub ids: Vec<u32>,
     /// First character of each token and the one after its last; empty where nobody asked for an alignment.
@@ -31,7 +31,7 @@ pub struct Sequence {
 
 /// One piece of an input: a special token, or the tokens of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub(crate) enum Piece {
     /// A special token.
     Special {
         /// Its id.
@@ -50,7 +50,7 @@ pub enum Piece {
 
 /// How special tokens are set around one sequence, and around two.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template {
+pub(crate) struct Template {
     /// As `[CLS] A [SEP]`.
     pub single: Vec<Piece>,
     /// As `[CLS] A [SEP] B [SEP]`.
@@ -109,7 +109,7 @@ type Ranges = [Range<usize>; 2];
 /// # Panics
 /// When `max_length` has no room for the special tokens, a token of each sequence and the stride: [`least_length`] is
 /// for the caller to check.
-pub fn cut(
+pub(crate) fn cut(
     first: &Sequence,
     second: Option<&Sequence>,
     template: &Template,
@@ -146,7 +146,7 @@ pub fn cut(
 
 /// The least `max_length` for which [`cut`] can work: room for special tokens and a token of a single text; in windows
 /// for those of a pair, the stride, and a token of each text.
-pub fn least_length(template: &Template, overflow: Overflow) -> usize {
+pub(crate) fn least_length(template: &Template, overflow: Overflow) -> usize {
     match overflow {
         // Of a pair that is cut to nothing, the special tokens still stand.
         Overflow::Truncate => (n_special(&template.single) + 1).max(n_special(&template.pair)),

@@ -92,7 +92,7 @@ impl PrecisionRow {
 /// measured by `sweep.select` or the task's own metric. Warns where a head is worse than that of f32 by more than luck.
 ///
 /// # Errors
-/// As [`extract`](crate::extraction::extract::extract) and [`train`](crate::training::train::train); where model.onnx is run, which has one
+/// As [`extract`](crate::extraction::extract::extract) and [`Experiment::train`](crate::Experiment::train); where model.onnx is run, which has one
 /// precision.
 pub fn report(
     pipeline: &Pipeline,

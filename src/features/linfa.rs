@@ -17,7 +17,7 @@ const TILE_SAMPLES: usize = 1024;
 ///
 /// # Errors
 /// When a file of the cache is not what the manifest says.
-pub fn records(view: &FeatureView<'_>, samples: &[u32]) -> Result<Array2<f32>> {
+pub(crate) fn records(view: &FeatureView<'_>, samples: &[u32]) -> Result<Array2<f32>> {
     let mut rows = Array2::zeros((0, view.n_features()));
     for window in view.loads(samples, samples.len().max(1)) {
         let (samples, loaded) = window?;
@@ -53,7 +53,7 @@ pub fn dataset(
 ///
 /// # Errors
 /// When the cache is damaged, or linfa cannot decompose the rows.
-pub fn principal_components(
+pub(crate) fn principal_components(
     view: &FeatureView<'_>,
     scaler: &Scaler,
     samples: &[u32],

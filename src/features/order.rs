@@ -4,13 +4,13 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 /// The wanted samples of a shard, in the order in which they lie there.
-pub struct ShardSamples {
+pub(crate) struct ShardSamples {
     /// The samples.
     pub samples: Vec<u32>,
 }
 
 /// Some samples in an order that is a function of the seed and the epoch alone.
-pub fn shuffled(samples: &[u32], seed: u64, epoch: usize) -> Vec<u32> {
+pub(crate) fn shuffled(samples: &[u32], seed: u64, epoch: usize) -> Vec<u32> {
     let mut order = samples.to_vec();
     order.shuffle(&mut generator(seed, epoch));
     order
@@ -19,7 +19,12 @@ pub fn shuffled(samples: &[u32], seed: u64, epoch: usize) -> Vec<u32> {
 /// Samples shard by shard: the shards in the order of a hash of (seed, epoch, first sample), then shuffled within
 /// windows of `window` samples. A shard's neighbours in the file are no neighbours in an epoch, and a window reads few
 /// shards.
-pub fn by_shard(shards: &[ShardSamples], window: usize, seed: u64, epoch: usize) -> Vec<u32> {
+pub(crate) fn by_shard(
+    shards: &[ShardSamples],
+    window: usize,
+    seed: u64,
+    epoch: usize,
+) -> Vec<u32> {
     let mut order: Vec<(blake3::Hash, &ShardSamples)> = shards
         .iter()
         .filter_map(|shard| {

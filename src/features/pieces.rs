@@ -93,7 +93,7 @@ impl Pieces {
 /// # Errors
 /// [`frostbert_cache::Error::Miss`] when the cache lacks rows (it says how many);
 /// [`frostbert_cache::Error::Damage`] when a table is damaged.
-pub fn locate(
+pub(crate) fn locate(
     cache: &CacheReader,
     states: &[StateId],
     keys: &[Key],

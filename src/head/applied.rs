@@ -17,7 +17,7 @@ const LEAST_SAMPLES: usize = 256;
 const TILE_BYTES: usize = 32 << 20;
 
 /// Outputs of a head on samples that have a row of outputs each, in the order of the samples.
-pub struct Applied<'a> {
+pub(crate) struct Applied<'a> {
     head: &'a Head,
     view: &'a FeatureView<'a>,
     samples: &'a [u32],
@@ -31,7 +31,7 @@ impl<'a> Applied<'a> {
     ///
     /// # Errors
     /// When a file of the cache is not what the manifest says.
-    pub fn new(
+    pub(crate) fn new(
         head: &'a Head,
         view: &'a FeatureView<'a>,
         samples: &'a [u32],

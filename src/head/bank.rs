@@ -134,7 +134,7 @@ pub fn train(
 ///
 /// Every epoch runs over the samples of each set in the view's [`FeatureView::epoch_order`]. The result of a head depends
 /// neither on its neighbours nor on the number of threads.
-pub struct Bank<'a> {
+pub(crate) struct Bank<'a> {
     data: &'a BankData<'a>,
     settings: BankSettings,
     specs: &'a [HeadSpec],
@@ -149,7 +149,11 @@ impl<'a> Bank<'a> {
     /// # Panics
     /// When there are no specs, or one names a set that is not there or has no training samples, or a batch size or number
     /// of epochs of 0: the caller checks its data.
-    pub fn new(specs: &'a [HeadSpec], data: &'a BankData<'a>, settings: BankSettings) -> Bank<'a> {
+    pub(crate) fn new(
+        specs: &'a [HeadSpec],
+        data: &'a BankData<'a>,
+        settings: BankSettings,
+    ) -> Bank<'a> {
         assert!(!specs.is_empty(), "heads to train");
         let mut heads_of: Vec<((usize, usize), Vec<usize>)> = Vec::new();
         let mut place_of: HashMap<(usize, usize), usize> = HashMap::new();
@@ -178,17 +182,17 @@ impl<'a> Bank<'a> {
     }
 
     /// Whether any head still trains.
-    pub fn is_training(&self) -> bool {
+    pub(crate) fn is_training(&self) -> bool {
         self.passes.iter().any(Pass::is_active)
     }
 
     /// Epochs that were run.
-    pub fn epochs_done(&self) -> usize {
+    pub(crate) fn epochs_done(&self) -> usize {
         self.epoch
     }
 
     /// The numbers of the heads that still train.
-    pub fn active(&self) -> Vec<usize> {
+    pub(crate) fn active(&self) -> Vec<usize> {
         let mut heads: Vec<usize> = self.passes.iter().flat_map(Pass::active).collect();
         heads.sort_unstable();
         heads
@@ -198,7 +202,7 @@ impl<'a> Bank<'a> {
     ///
     /// # Panics
     /// Before the first epoch.
-    pub fn last(&self, head: usize) -> &EpochRecord {
+    pub(crate) fn last(&self, head: usize) -> &EpochRecord {
         self.histories[head].last()
     }
 
@@ -207,7 +211,7 @@ impl<'a> Bank<'a> {
     /// # Errors
     /// [`crate::error::Error::Diverged`] when a loss is no longer finite; when a file of the cache is not what it should
     /// be.
-    pub fn epoch(&mut self) -> Result<()> {
+    pub(crate) fn epoch(&mut self) -> Result<()> {
         self.epoch += 1;
         let (data, settings, epoch) = (self.data, self.settings, self.epoch);
         let run = |pass: &mut Pass| pass.run(data, settings, epoch);
@@ -227,7 +231,7 @@ impl<'a> Bank<'a> {
     }
 
     /// Ends the training of some heads.
-    pub fn stop(&mut self, heads: &[usize]) {
+    pub(crate) fn stop(&mut self, heads: &[usize]) {
         for pass in &mut self.passes {
             for head in heads.iter().filter(|head| pass.active().contains(head)) {
                 self.histories[*head].finish(|| pass.parameters(*head));
@@ -237,7 +241,7 @@ impl<'a> Bank<'a> {
     }
 
     /// A head as it would be if its training ended now.
-    pub fn best(&self, head: usize) -> TrainedHead {
+    pub(crate) fn best(&self, head: usize) -> TrainedHead {
         let mut history = self.histories[head].clone();
         let mut passes = self.passes.iter();
         if let Some(pass) = passes.find(|pass| pass.active().contains(&head)) {
@@ -247,7 +251,7 @@ impl<'a> Bank<'a> {
     }
 
     /// Every head with its best parameters, in the order of the specs; those that still train with their last.
-    pub fn finish(mut self) -> Vec<TrainedHead> {
+    pub(crate) fn finish(mut self) -> Vec<TrainedHead> {
         let active = self.active();
         self.stop(&active);
         self.histories.into_iter().map(TrainingHistory::into_head).collect()

@@ -26,7 +26,7 @@ use crate::train::{
 
 /// Columns of a block at most, but for a single head that has more: so the weights, gradients and moments of 384 features
 /// stay in a processor's second cache.
-pub const BLOCK_COLUMNS: usize = 64;
+pub(crate) const BLOCK_COLUMNS: usize = 64;
 
 /// A head of more columns is spread over all threads.
 const WIDE_COLUMNS: usize = 512;
@@ -35,7 +35,7 @@ const WIDE_COLUMNS: usize = 512;
 const LOSS_ROWS: usize = 16;
 
 /// Linear heads whose inputs are dropped alike.
-pub struct Block {
+pub(crate) struct Block {
     heads: Vec<HeadSlot>,
     n_features: usize,
     columns: usize,
@@ -61,7 +61,7 @@ struct HeadSlot {
 
 /// A linear head in training, with all that a block needs to go on with it.
 #[derive(Clone, Debug)]
-pub struct LinearHead {
+pub(crate) struct LinearHead {
     /// Its number in the bank.
     pub index: usize,
     /// Its settings.
@@ -75,7 +75,7 @@ pub struct LinearHead {
 
 impl LinearHead {
     /// A head with its network's initial weights, to be trained for `total_steps` steps.
-    pub fn new(index: usize, spec: HeadSpec, total_steps: usize) -> LinearHead {
+    pub(crate) fn new(index: usize, spec: HeadSpec, total_steps: usize) -> LinearHead {
         let network = Network::new(spec.network.clone());
         let initial = network.initial(spec.seed);
         let (weights, bias) = network.output_layer(&initial);
@@ -92,7 +92,7 @@ impl LinearHead {
     }
 
     /// How many columns it needs.
-    pub fn n_columns(&self) -> usize {
+    pub(crate) fn n_columns(&self) -> usize {
         if self.spec.is_one_logit() { 1 } else { self.spec.network.n_outputs }
     }
 
@@ -148,7 +148,11 @@ fn columns_for(spec: &HeadSpec, weights: &Array2<f32>, bias: &Array1<f32>) -> Ve
 
 /// Puts heads into blocks of at most `most_columns` columns, in their order; a wider head has a block of its own, and
 /// heads of one logit have blocks of their own kind.
-pub fn fill_blocks(heads: Vec<LinearHead>, n_features: usize, most_columns: usize) -> Vec<Block> {
+pub(crate) fn fill_blocks(
+    heads: Vec<LinearHead>,
+    n_features: usize,
+    most_columns: usize,
+) -> Vec<Block> {
     let (one_logit, others): (Vec<LinearHead>, Vec<LinearHead>) =
         heads.into_iter().partition(|head| head.spec.is_one_logit());
     let mut blocks = Vec::new();
@@ -175,7 +179,7 @@ impl Block {
     ///
     /// # Panics
     /// When a head does not have `n_features` features.
-    pub fn new(heads: Vec<LinearHead>, n_features: usize) -> Block {
+    pub(crate) fn new(heads: Vec<LinearHead>, n_features: usize) -> Block {
         let used: usize = heads.iter().map(LinearHead::n_columns).sum();
         let columns = used.next_multiple_of(LANES);
         let length = (n_features + 1) * columns;
@@ -224,7 +228,7 @@ impl Block {
     }
 
     /// The heads that still train, to be put into other blocks.
-    pub fn into_heads(self) -> Vec<LinearHead> {
+    pub(crate) fn into_heads(self) -> Vec<LinearHead> {
         let (columns, optimizer) = (self.columns, self.optimizer);
         let [first, second] = optimizer.moments();
         let matrices = [&self.parameters[..], first, second];

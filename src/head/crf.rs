@@ -32,7 +32,7 @@ pub struct CrfScores<'a, F> {
 
 /// Where [`gradient`] puts `dL/d...`.
 #[derive(Debug)]
-pub struct CrfGradients<'a, F> {
+pub(crate) struct CrfGradients<'a, F> {
     /// `[words, tags]`, overwritten.
     pub emissions: ArrayViewMut2<'a, F>,
     /// `[from, to]`, added to.
@@ -64,7 +64,9 @@ pub struct CrfScratch<F> {
 /// sentences overflow or lose digits; the sum is in f64.
 ///
 /// ```
-/// use frostbert::head::crf::{CrfScores, CrfScratch, negative_log_likelihood};
+/// use frostbert::internals::head::crf::CrfScores;
+/// use frostbert::internals::head::crf::CrfScratch;
+/// use frostbert::internals::head::crf::negative_log_likelihood;
 /// use ndarray::array;
 /// // One transition stands out: of exp(2) + 3 in all, exp(2) is its share.
 /// let (transitions, zeros) = (array![[0.0, 2.0], [0.0, 0.0]], array![0.0, 0.0]);
@@ -100,7 +102,7 @@ pub fn negative_log_likelihood<F: NdFloat>(
 ///
 /// # Panics
 /// When shapes differ or a tag is none.
-pub fn gradient<F: NdFloat>(
+pub(crate) fn gradient<F: NdFloat>(
     emissions: ArrayView2<'_, F>,
     offsets: &[usize],
     tags: &[u32],
@@ -132,7 +134,7 @@ pub fn gradient<F: NdFloat>(
 ///
 /// # Panics
 /// When shapes differ or a forced tag is none.
-pub fn decode(
+pub(crate) fn decode(
     emissions: ArrayView2<'_, f32>,
     offsets: &[usize],
     scores: &CrfScores<'_, f32>,

@@ -15,7 +15,7 @@ const BLOCK_COLUMNS: usize = 64;
 
 /// Sums over the rows of some samples, features less an origin: `x` below is `x - origin`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct GramSums {
+pub(crate) struct GramSums {
     /// Number of rows.
     pub n: f64,
     /// `sum x`, `[n_features]`.
@@ -34,7 +34,7 @@ pub struct GramSums {
 /// computed in f64. The features are taken less an origin near their mean, so that what is learned from a difference of
 /// large sums, such as a variance, is not lost to rounding.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gram {
+pub(crate) struct Gram {
     /// The mean of the first 1024 rows at most.
     pub origin: Array1<f64>,
     /// The sums of each group.
@@ -47,7 +47,7 @@ pub struct Gram {
 
 /// What the targets of sums were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GramTargets {
+pub(crate) enum GramTargets {
     /// 1 for the row's own class, 0 for the others.
     Classes,
     /// 0 or 1 for each label.
@@ -76,7 +76,7 @@ impl Gram {
     ///
     /// # Panics
     /// When a sample has not exactly one row, or targets are spans or tags.
-    pub fn of(
+    pub(crate) fn of(
         view: &FeatureView<'_>,
         transform: &Transform,
         targets: &TargetTable,
@@ -124,7 +124,7 @@ impl Gram {
     }
 
     /// The sums of a set of rows: those of its groups, added up.
-    pub fn of_set(&self, set: usize) -> GramSums {
+    pub(crate) fn of_set(&self, set: usize) -> GramSums {
         let n_features = self.origin.len();
         let n_outputs = self.groups.first().map_or(0, |sums| sums.y.len());
         let mut total = GramSums::zeros(n_features, n_outputs);

@@ -3,8 +3,8 @@
 //! Row-major matrices of as many columns as their layer is wide are passed as slices. Gradients of parameters are added
 //! to what is there; gradients of inputs are written.
 
-pub mod activation;
-pub mod attention;
-pub mod dense;
-pub mod mix;
-pub mod norm;
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod dense;
+pub(crate) mod mix;
+pub(crate) mod norm;

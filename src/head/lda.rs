@@ -13,7 +13,7 @@ use crate::{
 
 /// One head's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LdaSpec {
+pub(crate) struct LdaSpec {
     /// How far the covariance is drawn to a sphere, counted in rows; above 0.
     pub lambda: f64,
     /// The set of rows that it learns from.
@@ -42,7 +42,7 @@ pub struct LdaSpec {
 ///
 /// # Panics
 /// When the targets are not classes.
-pub fn fit(gram: &Gram, specs: &[LdaSpec]) -> Result<Vec<TrainedHead>> {
+pub(crate) fn fit(gram: &Gram, specs: &[LdaSpec]) -> Result<Vec<TrainedHead>> {
     assert_eq!(gram.targets, GramTargets::Classes, "discriminants tell classes apart");
     let scatter = |sums: &mut GramSums| {
         let counts = sums.y.mapv(|count| count.max(1.0));

@@ -6,7 +6,7 @@ use super::targets::TargetsView;
 use crate::train::loss::LossSum;
 
 /// The rows of a training step.
-pub struct TrainingBatch<'a> {
+pub(crate) struct TrainingBatch<'a> {
     /// Transformed features `[rows, n_features]`; for a block with its heads' dropout applied.
     pub rows: ArrayView2<'a, f32>,
     /// First row of each sample, and the number of rows.
@@ -22,7 +22,7 @@ pub struct TrainingBatch<'a> {
 /// Some heads that are trained side by side, each for itself.
 ///
 /// A learner owns all that it changes, so learners run beside each other without a barrier.
-pub trait Learner: Send + Sync {
+pub(crate) trait Learner: Send + Sync {
     /// The numbers of its heads in the bank.
     fn heads(&self) -> Vec<usize>;
 

@@ -27,7 +27,7 @@ const MAX_ITERATIONS: u64 = 500;
 ///
 /// # Panics
 /// When there is not one label per row, or the network is not linear.
-pub fn fit(
+pub(crate) fn fit(
     features: Array2<f32>,
     labels: &[u32],
     network: &NetworkSpec,

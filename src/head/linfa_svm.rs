@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Most rows: the solver holds the products of all pairs of rows, 8 bytes each.
-pub const MOST_ROWS: usize = 12_000;
+pub(crate) const MOST_ROWS: usize = 12_000;
 
 /// Fits, for every class, `w` and `b` that minimise `|w|^2 / 2 + C sum_i max(0, 1 - y_i (x_i w + b))` with `y_i` 1 for the
 /// rows of the class and -1 for the others (Cortes and Vapnik 1995), by sequential minimal optimisation in f64.
@@ -26,7 +26,7 @@ pub const MOST_ROWS: usize = 12_000;
 ///
 /// # Panics
 /// When there is not one label per row, or the network is not linear.
-pub fn fit(
+pub(crate) fn fit(
     features: Array2<f32>,
     labels: &[u32],
     network: &NetworkSpec,

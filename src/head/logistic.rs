@@ -4,10 +4,10 @@
 //! - [`objective`] evaluates many problems in one pass over the rows;
 //! - [`lbfgs`] chooses the next point of each, knowing the [`curvature`] at the start.
 
-pub mod curvature;
-pub mod lbfgs;
-pub mod objective;
-pub mod rows;
+pub(crate) mod curvature;
+pub(crate) mod lbfgs;
+pub(crate) mod objective;
+pub(crate) mod rows;
 mod solver;
 
 use std::sync::Arc;

@@ -9,18 +9,18 @@ use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis
 use crate::train::gemm::multiply;
 
 /// Similarities are multiplied by this before the softmax that aligns the question.
-pub const SHARPNESS: f32 = 15.0;
+pub(crate) const SHARPNESS: f32 = 15.0;
 
 /// The best similarity of a row is averaged over this many rows, itself in the middle.
-pub const MEAN_ROWS: [usize; 3] = [3, 9, 21];
+pub(crate) const MEAN_ROWS: [usize; 3] = [3, 9, 21];
 
 /// The highest best similarity is taken over this many rows, the row itself in the middle.
-pub const MAX_ROWS: usize = 11;
+pub(crate) const MAX_ROWS: usize = 11;
 
 /// Values in a row of features: `3 hidden + 5` for each layer.
 ///
 /// ```
-/// assert_eq!(frostbert::head::matching::width(384, 1), 3 * 384 + 5);
+/// assert_eq!(frostbert::internals::head::matching::width(384, 1), 3 * 384 + 5);
 /// ```
 pub fn width(hidden: usize, n_layers: usize) -> usize {
     n_layers * (3 * hidden + 2 + MEAN_ROWS.len())
@@ -45,7 +45,7 @@ pub fn width(hidden: usize, n_layers: usize) -> usize {
 /// For states of several layers a row is `n_layers` blocks of `H` values, and of `3 H + 5` in `out`, each as if alone.
 ///
 /// ```
-/// use frostbert::head::matching::features;
+/// use frostbert::internals::head::matching::features;
 /// use ndarray::{Array2, array};
 /// let context = array![[0.0, 2.0], [3.0, 0.0], [0.0, 0.0]];
 /// let mut out = Array2::zeros((3, 11));

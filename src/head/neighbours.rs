@@ -17,7 +17,7 @@ const OTHERS_TILE: usize = 1024;
 
 /// The most similar of some samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Neighbour {
+pub(crate) struct Neighbour {
     /// It; the first of equally similar ones.
     pub sample: u32,
     /// How similar it is, from -1 to 1.
@@ -41,7 +41,7 @@ pub struct Neighbour {
 ///
 /// # Panics
 /// When `among` is empty, or samples differ in their number of rows.
-pub fn nearest(view: &FeatureView<'_>, among: &[u32], of: &[u32]) -> Result<Vec<Neighbour>> {
+pub(crate) fn nearest(view: &FeatureView<'_>, among: &[u32], of: &[u32]) -> Result<Vec<Neighbour>> {
     let scaler = Scaler::fit(view, among)?;
     let first = among.first().expect("samples to compare with");
     let width = view.rows_of(*first).len() * view.n_features();

@@ -5,13 +5,13 @@ mod pass;
 
 use std::ops::Range;
 
+pub(crate) use pass::{Dropout, NetworkInput, Trace};
 use rand::{SeedableRng, distributions::Uniform};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
 
 use super::layers::activation::Activation;
-pub use pass::{Dropout, NetworkInput, Trace};
 
 /// Standard deviation of the initial weights of all but the hidden layers, BERT's own.
 const INITIAL_DEVIATION: f32 = 0.02;
@@ -50,7 +50,8 @@ impl NetworkSpec {
     /// One matrix and its biases: `[n_features, n_outputs]` and `[n_outputs]`.
     ///
     /// ```
-    /// use frostbert::head::network::{Network, NetworkSpec};
+    /// use frostbert::internals::head::network::Network;
+    /// use frostbert::internals::head::network::NetworkSpec;
     /// assert_eq!(Network::new(NetworkSpec::linear(384, 3)).n_parameters(), 384 * 3 + 3);
     /// ```
     pub fn linear(n_features: usize, n_outputs: usize) -> NetworkSpec {
@@ -141,7 +142,8 @@ impl Network {
     /// Lays out the parameters of a spec.
     ///
     /// ```
-    /// use frostbert::head::network::{Network, NetworkSpec};
+    /// use frostbert::internals::head::network::Network;
+    /// use frostbert::internals::head::network::NetworkSpec;
     /// let network = Network::new(NetworkSpec { hidden: vec![8], ..NetworkSpec::linear(4, 3) });
     /// let names: Vec<&str> = network.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     /// assert_eq!(names, ["hidden.0.weight", "hidden.0.bias", "weight", "bias"]);

@@ -23,7 +23,7 @@ use crate::train::{
 const PART_ROWS: usize = 256;
 
 /// The training of one network.
-pub struct NetworkLearner {
+pub(crate) struct NetworkLearner {
     head: usize,
     spec: HeadSpec,
     network: Network,
@@ -49,7 +49,7 @@ struct Workspace {
 
 impl NetworkLearner {
     /// A learner of one head (its number in the bank, its settings), with the network's initial parameters.
-    pub fn new(head: usize, spec: HeadSpec, total_steps: usize) -> NetworkLearner {
+    pub(crate) fn new(head: usize, spec: HeadSpec, total_steps: usize) -> NetworkLearner {
         let network = Network::new(spec.network.clone());
         let parameters = network.initial(spec.seed);
         NetworkLearner {

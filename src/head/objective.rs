@@ -20,7 +20,7 @@ use crate::{
 ///
 /// # Panics
 /// When the targets are not of the objective's kind.
-pub fn loss(
+pub(crate) fn loss(
     spec: &HeadSpec,
     network: &Network,
     parameters: &[f32],
@@ -47,7 +47,7 @@ pub fn loss(
 ///
 /// # Panics
 /// When the objective is not of each row, or the targets are not of its kind.
-pub fn loss_of_rows(
+pub(crate) fn loss_of_rows(
     spec: &HeadSpec,
     logits: &dyn OutputRows,
     targets: TargetsView<'_>,

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Parts that samples are cut into: each is judged by a head of the others.
-pub const N_FOLDS: usize = 5;
+pub(crate) const N_FOLDS: usize = 5;
 
 /// Least passes of each head over its samples.
 const EPOCHS: usize = 10;
@@ -43,7 +43,7 @@ const TILE_SAMPLES: usize = 512;
 /// are shuffled by `seed` and dealt out in turn, each class going on where the last one stopped.
 ///
 /// ```
-/// use frostbert::head::out_of_fold::folds;
+/// use frostbert::internals::head::out_of_fold::folds;
 /// let folds = folds(&[0, 0, 0, 0, 0, 1, 1, 1, 1, 1], 42);
 /// let mut of_class = folds[..5].to_vec();
 /// of_class.sort();
@@ -63,7 +63,7 @@ pub fn folds(labels: &[u32], seed: u64) -> Vec<usize> {
 /// Passes over the data for so many samples: 10, or what makes about 300 steps.
 ///
 /// ```
-/// use frostbert::head::out_of_fold::epochs;
+/// use frostbert::internals::head::out_of_fold::epochs;
 /// assert_eq!((epochs(100_000), epochs(1000)), (10, 19));
 /// ```
 pub fn epochs(n_samples: usize) -> usize {
@@ -74,7 +74,7 @@ pub fn epochs(n_samples: usize) -> usize {
 /// sample, in each epoch of the heads that see it, of as many columns as a block has.
 ///
 /// ```
-/// use frostbert::head::out_of_fold::multiply_adds;
+/// use frostbert::internals::head::out_of_fold::multiply_adds;
 /// assert_eq!(multiply_adds(100_000, 384, 2), 2 * 4 * 10 * 100_000 * 384 * 32);
 /// ```
 pub fn multiply_adds(n_samples: usize, n_features: usize, n_classes: usize) -> u64 {

@@ -20,7 +20,7 @@ const TILE_SAMPLES: usize = 1024;
 const PART_ROWS: usize = 256;
 
 /// Bytes of outputs that are in memory at a time; what is more takes another pass over the samples.
-pub const WAVE_BYTES: usize = 256 << 20;
+pub(crate) const WAVE_BYTES: usize = 256 << 20;
 
 /// Bytes of the outputs of a tile where not all are in memory, about.
 const TILE_BYTES: usize = 32 << 20;
@@ -43,7 +43,7 @@ pub struct OutputHead {
 ///
 /// # Errors
 /// When a file of the cache is not what the manifest says, or `visit` fails.
-pub fn for_each_head(
+pub(crate) fn for_each_head(
     view: &FeatureView<'_>,
     transform: &Transform,
     samples: &[u32],
@@ -167,7 +167,7 @@ impl OutputRows for Recomputed<'_> {
 }
 
 /// The outputs of one head on some samples that have a row of outputs each, computed whenever they are shown.
-pub struct HeadOutputs<'a> {
+pub(crate) struct HeadOutputs<'a> {
     view: &'a FeatureView<'a>,
     transform: &'a Transform,
     places: Places<'a>,
@@ -176,7 +176,7 @@ pub struct HeadOutputs<'a> {
 
 impl<'a> HeadOutputs<'a> {
     /// Of a head on features as the transform makes them.
-    pub fn new(
+    pub(crate) fn new(
         view: &'a FeatureView<'a>,
         transform: &'a Transform,
         samples: &'a [u32],

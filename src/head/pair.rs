@@ -5,7 +5,7 @@ use ndarray::{ArrayView1, ArrayViewMut1};
 /// Values in a row of features of states of `n_values`, all layers together: 4 for each.
 ///
 /// ```
-/// assert_eq!(frostbert::head::pair::width(384), 1536);
+/// assert_eq!(frostbert::internals::head::pair::width(384), 1536);
 /// ```
 pub fn width(n_values: usize) -> usize {
     4 * n_values
@@ -17,7 +17,7 @@ pub fn width(n_values: usize) -> usize {
 /// al., "Supervised Learning of Universal Sentence Representations", 2017 (InferSent).
 ///
 /// ```
-/// use frostbert::head::pair::features;
+/// use frostbert::internals::head::pair::features;
 /// use ndarray::{Array1, array};
 /// let (u, v) = (array![1.0, -2.0], array![3.0, 0.5]);
 /// let mut out = Array1::zeros(8);

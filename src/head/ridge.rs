@@ -16,7 +16,7 @@ use crate::{
 
 /// One head's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RidgeSpec {
+pub(crate) struct RidgeSpec {
     /// How strongly weights are pulled to 0; above 0.
     pub lambda: f64,
     /// The set of rows that it learns from.
@@ -37,7 +37,7 @@ pub struct RidgeSpec {
 ///
 /// # Errors
 /// [`crate::error::Error::Diverged`] when the features are not finite.
-pub fn fit(gram: &Gram, specs: &[RidgeSpec]) -> Result<Vec<TrainedHead>> {
+pub(crate) fn fit(gram: &Gram, specs: &[RidgeSpec]) -> Result<Vec<TrainedHead>> {
     let scatter = |sums: &mut GramSums| {
         let mean = &sums.x / sums.n;
         let mut scatter = std::mem::take(&mut sums.xx);

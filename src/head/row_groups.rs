@@ -28,7 +28,7 @@ impl RowGroups {
     /// The groups of some sets of samples. A sample that a set names twice counts once.
     ///
     /// ```
-    /// use frostbert::head::row_groups::RowGroups;
+    /// use frostbert::internals::head::row_groups::RowGroups;
     /// let folds = RowGroups::new(&[&[2, 3, 4], &[0, 1, 4]]);
     /// assert_eq!(folds.samples, [2, 3, 4, 0, 1]);
     /// assert_eq!(folds.ranges, [0..2, 2..3, 3..5]);

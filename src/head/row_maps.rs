@@ -9,7 +9,7 @@ use super::{matching, pair};
 use crate::features::RowMap;
 
 /// Pairs of rows that become one: see [`pair::features`].
-pub struct PairRows {
+pub(crate) struct PairRows {
     /// Encoder layers that stand side by side in a row.
     pub n_layers: usize,
 }
@@ -30,7 +30,7 @@ impl RowMap for PairRows {
 
 /// Which rows of a window are what; its first row is `[CLS]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WindowShape {
+pub(crate) struct WindowShape {
     /// The question's tokens.
     pub question: Range<usize>,
     /// The context's tokens.
@@ -39,13 +39,13 @@ pub struct WindowShape {
 
 impl WindowShape {
     /// Rows of outputs: no answer, and every token of the context.
-    pub fn n_candidates(&self) -> usize {
+    pub(crate) fn n_candidates(&self) -> usize {
         1 + self.context.len()
     }
 }
 
 /// Windows whose rows become candidates: row 0 is `[CLS]` and stands for no answer, the tokens of the context follow.
-pub struct WindowRows {
+pub(crate) struct WindowRows {
     /// The windows, by sample.
     pub shapes: Vec<WindowShape>,
     /// Encoder layers that stand side by side in a row.

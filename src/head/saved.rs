@@ -370,7 +370,7 @@ pub(super) fn outputs(
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn save(
+pub(crate) fn save(
     folder: &Path,
     description: &HeadDescription,
     tensors: &[(String, Vec<usize>, Vec<f32>)],

@@ -24,7 +24,7 @@ pub fn training_bytes(parameters: u64) -> u64 {
 }
 
 /// Width of the one hidden layer of an MLP that names none.
-pub const MLP_WIDTH: usize = 256;
+pub(crate) const MLP_WIDTH: usize = 256;
 
 /// The sizes of each kind of head over states of `hidden` values, for `n_classes` outputs.
 ///
@@ -35,7 +35,7 @@ pub const MLP_WIDTH: usize = 256;
 /// - cosine: nothing
 ///
 /// ```
-/// let linear = &frostbert::head::size::head_sizes(384, 3)[0];
+/// let linear = &frostbert::internals::head::size::head_sizes(384, 3)[0];
 /// assert_eq!((linear.trainable, linear.training_bytes), (384 * 3 + 3, 16 * 1155));
 /// ```
 pub fn head_sizes(hidden: usize, n_classes: usize) -> Vec<HeadSize> {

@@ -21,7 +21,7 @@ use crate::train::loss::LossSum;
 /// numbers within the window, `[0, 0]` where it does not hold the answer. As in BERT's `run_squad`.
 ///
 /// ```
-/// use frostbert::head::span::loss;
+/// use frostbert::internals::head::span::loss;
 /// use ndarray::array;
 /// let logits = array![[0.0f32, 0.0], [0.0, 0.0], [0.0, 0.0], [9.0, 9.0]];
 /// let loss = loss(logits.view(), &[0, 3, 4], &[[1, 2], [0, 0]]);
@@ -55,7 +55,7 @@ pub fn loss<F: NdFloat>(
 ///
 /// # Panics
 /// As [`loss`].
-pub fn gradient<F: NdFloat>(
+pub(crate) fn gradient<F: NdFloat>(
     logits: ArrayView2<'_, F>,
     offsets: &[usize],
     targets: &[[u32; 2]],
@@ -111,7 +111,8 @@ pub struct Span {
 /// `O(max_answer_tokens + log rows)` for each span after the first.
 ///
 /// ```
-/// use frostbert::head::span::{Span, best_spans};
+/// use frostbert::internals::head::span::Span;
+/// use frostbert::internals::head::span::best_spans;
 /// use ndarray::array;
 /// let logits = array![[9.0, 9.0], [1.0, 0.0], [2.0, 0.5], [0.0, 3.0]];
 /// let spans = best_spans(logits.view(), 2, 2);
@@ -200,7 +201,7 @@ impl Eq for SpanCandidate {}
 ///
 /// # Panics
 /// When a window has no rows or not two columns.
-pub fn null_score(logits: ArrayView2<'_, f32>) -> f64 {
+pub(crate) fn null_score(logits: ArrayView2<'_, f32>) -> f64 {
     f64::from(logits[[0, 0]]) + f64::from(logits[[0, 1]])
 }
 
@@ -219,7 +220,7 @@ pub struct SpanAnswer {
 /// A caller says "no answer" where `null_score - best score` exceeds a threshold that it tuned.
 ///
 /// ```
-/// use frostbert::head::span::join_windows;
+/// use frostbert::internals::head::span::join_windows;
 /// use ndarray::array;
 /// let (one, other) = (array![[1.0, 1.0], [2.0, 2.0]], array![[0.0, 1.0], [2.0, 3.0]]);
 /// let answer = join_windows([one.view(), other.view()], 30);

@@ -2,12 +2,14 @@
 
 use ndarray::ArrayView2;
 
-use super::counts::ClassCounts;
-use super::metric::Metric;
-use super::multilabel::RowDecisions;
-use super::regression;
-use super::tagging::{TaggedSentence, TaggingMetrics, evaluate};
-use super::{MajorityBaseline, MajorityLabelsBaseline, MeanBaseline};
+use super::{
+    MajorityBaseline, MajorityLabelsBaseline, MeanBaseline,
+    counts::ClassCounts,
+    metric::Metric,
+    multilabel::RowDecisions,
+    regression,
+    tagging::{TaggedSentence, TaggingMetrics, evaluate},
+};
 
 /// What always answering with the most frequent class of `train_labels` scores on `labels`; the lowest class on a tie.
 ///
@@ -15,7 +17,7 @@ use super::{MajorityBaseline, MajorityLabelsBaseline, MeanBaseline};
 /// score.
 ///
 /// ```
-/// use frostbert::metrics::baseline::majority_class;
+/// use frostbert::internals::metrics::baseline::majority_class;
 ///
 /// let baseline = majority_class(&[0, 2, 2, 1], &[2, 2, 2, 0], 3).unwrap();
 /// assert_eq!((baseline.label, baseline.accuracy), (2, 0.75));
@@ -49,7 +51,11 @@ pub fn majority_class(
 /// # Panics
 ///
 /// If a tag is not below the number of labels.
-pub fn most_frequent_tag(tag: usize, sentences: &[&[usize]], labels: &[String]) -> TaggingMetrics {
+pub(crate) fn most_frequent_tag(
+    tag: usize,
+    sentences: &[&[usize]],
+    labels: &[String],
+) -> TaggingMetrics {
     let longest = sentences.iter().map(|words| words.len()).max().unwrap_or(0);
     let always = vec![Some(tag); longest];
     let tagged: Vec<TaggedSentence> = sentences
@@ -66,7 +72,7 @@ pub fn most_frequent_tag(tag: usize, sentences: &[&[usize]], labels: &[String]) 
 /// one of them is not finite.
 ///
 /// ```
-/// use frostbert::metrics::baseline::mean_value;
+/// use frostbert::internals::metrics::baseline::mean_value;
 ///
 /// let baseline = mean_value(&[1.0, 2.0, 6.0], &[1.0, 7.0]).unwrap();
 /// assert_eq!((baseline.value, baseline.mse, baseline.mae), (3.0, 10.0, 3.0));
@@ -83,7 +89,7 @@ pub fn mean_value(train: &[f64], truth: &[f64]) -> Option<MeanBaseline> {
 /// `None` where there are no labels, no training rows or no rows to score.
 ///
 /// ```
-/// use frostbert::metrics::baseline::majority_labels;
+/// use frostbert::internals::metrics::baseline::majority_labels;
 /// use ndarray::array;
 ///
 /// let train = array![[true, true, false], [true, false, false]];
@@ -121,8 +127,9 @@ pub fn majority_labels(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use ndarray::{Array2, array};
+
+    use super::*;
 
     #[test]
     fn a_tie_goes_to_the_lowest_class() {

@@ -7,7 +7,7 @@ use super::outputs::OutputRows;
 use crate::error::Result;
 
 /// The range of temperatures that [`temperature`] searches.
-pub const TEMPERATURES: [f64; 2] = [0.05, 20.0];
+pub(crate) const TEMPERATURES: [f64; 2] = [0.05, 20.0];
 
 const MAX_STEPS: usize = 100;
 const RELATIVE_TOLERANCE: f64 = 1e-12;
@@ -24,7 +24,7 @@ const RELATIVE_TOLERANCE: f64 = 1e-12;
 /// Rows with a logit that is not finite are left out.
 ///
 /// ```
-/// use frostbert::metrics::calibration::temperature;
+/// use frostbert::internals::metrics::calibration::temperature;
 /// use ndarray::array;
 ///
 /// // three of four right: the best confidence is 3/4, so 4 / T = ln 3
@@ -48,7 +48,7 @@ pub fn temperature(logits: ArrayView2<f32>, labels: &[usize]) -> f64 {
 /// # Panics
 ///
 /// As [`temperature`].
-pub fn temperature_of(logits: &dyn OutputRows, labels: &[usize]) -> Result<f64> {
+pub(crate) fn temperature_of(logits: &dyn OutputRows, labels: &[usize]) -> Result<f64> {
     let (n_rows, n_classes) = logits.shape();
     assert_eq!(n_rows, labels.len(), "one row of logits for each label");
     assert!(labels.iter().all(|&label| label < n_classes), "labels are below {n_classes}");
@@ -90,7 +90,7 @@ pub fn temperature_of(logits: &dyn OutputRows, labels: &[usize]) -> Result<f64> 
 /// positive infinity, or of negative infinity only, becomes NaN.
 ///
 /// ```
-/// use frostbert::metrics::calibration::softmax_rows;
+/// use frostbert::internals::metrics::calibration::softmax_rows;
 /// use ndarray::array;
 ///
 /// let logits = array![[2f32 * 3f32.ln(), 0.0]];
@@ -127,7 +127,7 @@ pub fn softmax_rows(logits: ArrayView2<f32>, temperature: f64) -> Array2<f32> {
 /// Probabilities of labels that are set or not, each for itself: `1 / (1 + e^-z)`, in f64.
 ///
 /// ```
-/// use frostbert::metrics::calibration::sigmoid_rows;
+/// use frostbert::internals::metrics::calibration::sigmoid_rows;
 /// use ndarray::array;
 ///
 /// assert!((sigmoid_rows(array![[3f32.ln(), 0.0]].view())[[0, 0]] - 0.75).abs() < 1e-6);
@@ -185,8 +185,9 @@ fn slope_of_row(logits: ArrayView1<f32>, label: usize, inverse: f64) -> Option<(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use ndarray::array;
+
+    use super::*;
 
     fn mean_loss(logits: &Array2<f32>, labels: &[usize], temperature: f64) -> f64 {
         let row_loss = |(row, label): (ArrayView1<f64>, &usize)| {

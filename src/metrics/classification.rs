@@ -19,7 +19,8 @@ use super::{ClassificationMetrics, intervals::Bootstrap, scorer::ClassScorer};
 /// diverged) the metrics of right and wrong answers remain.
 ///
 /// ```
-/// use frostbert::metrics::{classification::evaluate, metric::Metric};
+/// use frostbert::internals::metrics::classification::evaluate;
+/// use frostbert::internals::metrics::metric::Metric;
 /// use ndarray::array;
 ///
 /// let probabilities = array![[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]];

@@ -11,7 +11,7 @@ use super::intervals::mostly_defined;
 /// are right or both wrong say nothing. 1 where there are no others.
 ///
 /// ```
-/// use frostbert::metrics::comparison::mcnemar;
+/// use frostbert::internals::metrics::comparison::mcnemar;
 ///
 /// // 2 (1 + 10 + 45) / 2^10
 /// assert!((mcnemar(2, 8) - 0.109_375).abs() < 1e-12);
@@ -45,7 +45,7 @@ pub fn mcnemar(only_first_right: u64, only_second_right: u64) -> f64 {
 /// test procedure", 1979; `multipletests(method="holm")` of statsmodels.
 ///
 /// ```
-/// use frostbert::metrics::comparison::holm;
+/// use frostbert::internals::metrics::comparison::holm;
 ///
 /// assert_eq!(holm(&[0.25, 0.0625, 0.125]), [0.25, 0.1875, 0.25]);
 /// ```
@@ -74,7 +74,7 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
 /// Where all draws agree, 1 for no difference and 0 for one.
 ///
 /// ```
-/// use frostbert::metrics::comparison::paired_bootstrap;
+/// use frostbert::internals::metrics::comparison::paired_bootstrap;
 ///
 /// let resampled = [0.125, 0.375, 0.25, 0.125, 0.375].map(Some);
 /// let p = paired_bootstrap(0.25, resampled.into_iter()).unwrap();
@@ -96,7 +96,7 @@ pub fn paired_bootstrap(
 /// `sqrt(sum (x - mean x)^2 / (n - 1))`; `None` of fewer than two values.
 ///
 /// ```
-/// use frostbert::metrics::comparison::standard_deviation;
+/// use frostbert::internals::metrics::comparison::standard_deviation;
 ///
 /// assert_eq!(standard_deviation(&[1.0, 3.0, 5.0]), Some(2.0));
 /// assert_eq!(standard_deviation(&[1.0]), None);

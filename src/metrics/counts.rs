@@ -12,7 +12,7 @@ use super::ClassScore;
 /// With `correct` t_c, `predicted` p_c, `actual` a_c and n rows:
 ///
 /// ```
-/// use frostbert::metrics::counts::ClassCounts;
+/// use frostbert::internals::metrics::counts::ClassCounts;
 ///
 /// let counts = ClassCounts::new(&[0, 1, 2, 0, 1, 2], &[0, 2, 1, 0, 0, 1], 3);
 /// assert_eq!(counts.correct, [2, 0, 0]);
@@ -162,7 +162,7 @@ impl ClassCounts {
 /// The confusion matrix `[C][C]`: rows are the truth, columns the predictions, as in scikit-learn.
 ///
 /// ```
-/// use frostbert::metrics::counts::confusion;
+/// use frostbert::internals::metrics::counts::confusion;
 ///
 /// assert_eq!(confusion(&[0, 0, 1], &[0, 1, 1], 2), [[1, 1], [0, 1]]);
 /// ```
@@ -194,11 +194,12 @@ pub(super) fn defined_ratio(numerator: u64, denominator: u64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use linfa::prelude::ToConfusionMatrix;
     use ndarray::Array1;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
+
+    use super::*;
 
     fn random_case(n_rows: usize, n_classes: usize) -> (Vec<usize>, Vec<usize>) {
         let mut rng = ChaCha8Rng::seed_from_u64(7);

@@ -5,13 +5,15 @@
 //! chapter 13. It speaks of the rows only, not of another training run, and a statistic that the draw biases (ECE most of
 //! all) can lie outside its own interval.
 
-use rand::SeedableRng;
-use rand::distributions::{Distribution, Uniform};
+use rand::{
+    SeedableRng,
+    distributions::{Distribution, Uniform},
+};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 /// Fraction of the resampled values that lie within an interval.
-pub const CONFIDENCE: f64 = 0.95;
+pub(crate) const CONFIDENCE: f64 = 0.95;
 
 /// How to resample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,8 @@ impl Default for Bootstrap {
 /// result does not depend on their number. Memory is `4 n_rows` bytes a thread and `16 M` bytes a resample.
 ///
 /// ```
-/// use frostbert::metrics::intervals::{Bootstrap, bootstrap};
+/// use frostbert::internals::metrics::intervals::Bootstrap;
+/// use frostbert::internals::metrics::intervals::bootstrap;
 ///
 /// let right = [1, 1, 1, 0, 1, 1, 1, 0, 1, 1];
 /// let [accuracy] = bootstrap(10, Bootstrap::default(), |weights| {
@@ -103,7 +106,7 @@ fn draw(weights: &mut [u32], row: Uniform<u32>, seed: u64, resample: u64) {
 }
 
 /// The 95 % percentile interval `[low, high]` of the values of a statistic on draws of rows: see [`bootstrap`].
-pub fn interval(resampled: impl ExactSizeIterator<Item = Option<f64>>) -> Option<[f64; 2]> {
+pub(crate) fn interval(resampled: impl ExactSizeIterator<Item = Option<f64>>) -> Option<[f64; 2]> {
     let mut defined = mostly_defined(resampled)?;
     defined.sort_unstable_by(f64::total_cmp);
     let tail = (1.0 - CONFIDENCE) / 2.0;

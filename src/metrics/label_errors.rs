@@ -31,7 +31,7 @@ pub struct LabelError {
 /// Infinite for a class without rows, which no probability reaches.
 ///
 /// ```
-/// use frostbert::metrics::label_errors::thresholds;
+/// use frostbert::internals::metrics::label_errors::thresholds;
 /// use ndarray::array;
 ///
 /// let p = array![[0.75, 0.25, 0.0], [0.25, 0.75, 0.0], [0.5, 0.5, 0.0]];
@@ -66,7 +66,7 @@ pub fn thresholds(labels: &[usize], probabilities: ArrayView2<f32>) -> Vec<f64> 
 /// cleanlab takes that one, the paper and we do not.
 ///
 /// ```
-/// use frostbert::metrics::label_errors::likely_errors;
+/// use frostbert::internals::metrics::label_errors::likely_errors;
 /// use ndarray::array;
 ///
 /// let p = array![[0.75, 0.25], [0.875, 0.125], [0.125, 0.875], [0.25, 0.75], [0.875, 0.125]];

@@ -110,7 +110,7 @@ impl Metric {
     /// The metric of a name.
     ///
     /// ```
-    /// use frostbert::metrics::metric::Metric;
+    /// use frostbert::internals::metrics::metric::Metric;
     ///
     /// assert_eq!(Metric::named("macro_f1"), Some(Metric::MacroF1));
     /// assert_eq!(Metric::named("macro F1"), None);

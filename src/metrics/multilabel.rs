@@ -62,7 +62,8 @@ const N_RESAMPLED: usize = 6;
 /// probability is not finite, accuracy and the F1s remain (NaN is below every threshold).
 ///
 /// ```
-/// use frostbert::metrics::{metric::Metric, multilabel::evaluate};
+/// use frostbert::internals::metrics::metric::Metric;
+/// use frostbert::internals::metrics::multilabel::evaluate;
 /// use ndarray::array;
 ///
 /// let truth = array![[true, false], [true, true], [false, false]];
@@ -260,7 +261,7 @@ impl RowDecisions {
 /// rows, and where all probabilities are 0. Probabilities that are not finite never get the label.
 ///
 /// ```
-/// use frostbert::metrics::multilabel::tune_thresholds;
+/// use frostbert::internals::metrics::multilabel::tune_thresholds;
 /// use ndarray::array;
 ///
 /// let truth = array![[true, false], [true, false], [false, false]];

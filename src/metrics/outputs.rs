@@ -45,7 +45,7 @@ impl OutputRows for ArrayView2<'_, f32> {
 ///
 /// # Errors
 /// As [`OutputRows::show`].
-pub fn gathered(rows: &dyn OutputRows) -> Result<CowArray<'_, f32, Ix2>> {
+pub(crate) fn gathered(rows: &dyn OutputRows) -> Result<CowArray<'_, f32, Ix2>> {
     if let Some(whole) = rows.whole() {
         return Ok(whole.into());
     }
@@ -59,7 +59,7 @@ pub fn gathered(rows: &dyn OutputRows) -> Result<CowArray<'_, f32, Ix2>> {
 }
 
 /// Rows of several sources as if they were one, in the order of the sources.
-pub struct Chained<T>(pub Vec<T>);
+pub(crate) struct Chained<T>(pub Vec<T>);
 
 impl<T: OutputRows> OutputRows for Chained<T> {
     fn shape(&self) -> (usize, usize) {
@@ -86,8 +86,9 @@ impl<T: OutputRows> OutputRows for Chained<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use ndarray::Array2;
+
+    use super::*;
 
     #[test]
     fn chained_rows_stand_one_source_after_the_other() {

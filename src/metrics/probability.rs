@@ -7,14 +7,14 @@ use ndarray::{ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
 /// Number of equal-width confidence bins of [`ece`].
-pub const N_BINS: usize = 15;
+pub(crate) const N_BINS: usize = 15;
 
 /// The class with the highest probability in each row `[C]`; the lowest class on a tie.
 ///
 /// NaN never wins; a row of NaN gives class 0.
 ///
 /// ```
-/// use frostbert::metrics::probability::predictions;
+/// use frostbert::internals::metrics::probability::predictions;
 /// use ndarray::array;
 ///
 /// assert_eq!(predictions(array![[0.1, 0.8, 0.1], [0.4, 0.2, 0.4]].view()), [1, 0]);
@@ -31,7 +31,7 @@ pub fn predictions(probabilities: ArrayView2<f32>) -> Vec<usize> {
 /// is not finite.
 ///
 /// ```
-/// use frostbert::metrics::probability::log_loss;
+/// use frostbert::internals::metrics::probability::log_loss;
 /// use ndarray::array;
 ///
 /// let loss = log_loss(&[0, 1], array![[0.5, 0.5], [0.75, 0.25]].view()).unwrap();
@@ -53,7 +53,7 @@ pub fn log_loss(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64>
 /// 1950. `None` without rows or where a probability is not finite.
 ///
 /// ```
-/// use frostbert::metrics::probability::brier;
+/// use frostbert::internals::metrics::probability::brier;
 /// use ndarray::array;
 ///
 /// let two = brier(&[1, 0], array![[0.5, 0.5], [1.0, 0.0]].view()).unwrap();
@@ -76,7 +76,7 @@ pub fn brier(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> {
 /// calibrated classifier does not score 0. `None` without rows or where a probability is not finite.
 ///
 /// ```
-/// use frostbert::metrics::probability::ece;
+/// use frostbert::internals::metrics::probability::ece;
 /// use ndarray::array;
 ///
 /// let probabilities = array![[0.75, 0.25], [0.75, 0.25]];
@@ -208,8 +208,9 @@ fn total(weights: &[u32]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use ndarray::{Array2, array};
+
+    use super::*;
 
     #[test]
     fn a_certain_and_wrong_prediction_has_a_finite_loss() {

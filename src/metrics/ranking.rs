@@ -6,7 +6,7 @@ use super::auc::AucCounts;
 
 /// Above this many rows x ranked classes x resamples, ROC-AUC gets no interval: it alone would take more than some seconds.
 /// 3,000 rows of 77 classes, 1,000 times, are 0.23e9; two classes are one ranked class.
-pub const MAX_RANKING_STEPS: u64 = 4_000_000_000;
+pub(crate) const MAX_RANKING_STEPS: u64 = 4_000_000_000;
 
 /// Area under the ROC curve of probabilities `[n, C]`, from 0 to 1, 0.5 for chance.
 ///
@@ -22,7 +22,7 @@ pub const MAX_RANKING_STEPS: u64 = 4_000_000_000;
 /// `None` where no class has both (one class, no rows) or where a probability is not finite.
 ///
 /// ```
-/// use frostbert::metrics::ranking::roc_auc;
+/// use frostbert::internals::metrics::ranking::roc_auc;
 /// use ndarray::array;
 ///
 /// let probabilities = array![[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]];

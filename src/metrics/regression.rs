@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::intervals::{self, Bootstrap};
-use super::metric::Metric;
-use super::probability::weighted_mean;
-use super::scores::Scores;
+use super::{
+    intervals::{self, Bootstrap},
+    metric::Metric,
+    probability::weighted_mean,
+    scores::Scores,
+};
 
 /// Metrics of predicted numbers on one split, in the order in which they are written as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,7 +32,8 @@ pub struct RegressionMetrics {
 /// With `bootstrap` that takes O(resamples x n) time: values are sorted once, and a resample counts along that order.
 ///
 /// ```
-/// use frostbert::metrics::{metric::Metric, regression::evaluate};
+/// use frostbert::internals::metrics::metric::Metric;
+/// use frostbert::internals::metrics::regression::evaluate;
 ///
 /// let scores = evaluate(&[1.0, 2.0, 4.0], &[0.0, 3.0, 5.0], None).scores;
 /// assert!((scores.value(Metric::Spearman).unwrap() - 1.0).abs() < 1e-12);

@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use ndarray::ArrayView2;
 
-use super::counts::{ClassCounts, defined_ratio, f1};
-use super::metric::Metric;
-use super::multilabel::RowDecisions;
-use super::probability::weighted_mean;
-use super::regression::OrderedRows;
-use super::span::{AnsweredQuestion, best_over_gold};
-use super::tag_scheme::TagScheme;
-use super::tagging::{CountedSentences, TaggedSentence, no_counts};
-
 use self::probabilities::ProbabilityStatistics;
+use super::{
+    counts::{ClassCounts, defined_ratio, f1},
+    metric::Metric,
+    multilabel::RowDecisions,
+    probability::weighted_mean,
+    regression::OrderedRows,
+    span::{AnsweredQuestion, best_over_gold},
+    tag_scheme::TagScheme,
+    tagging::{CountedSentences, TaggedSentence, no_counts},
+};
 
 /// The predictions of one head for n rows, beside the truth: of texts, of sentences where words are tagged, of questions.
 ///
@@ -67,7 +68,8 @@ impl RowStatistics {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use frostbert::metrics::{metric::Metric, row_statistics::RowStatistics};
+    /// use frostbert::internals::metrics::metric::Metric;
+    /// use frostbert::internals::metrics::row_statistics::RowStatistics;
     ///
     /// let gold = Arc::new(vec![0, 0, 1, 1]);
     /// let statistics = RowStatistics::classes(gold, vec![0, 1, 1, 1], 2);
@@ -184,7 +186,8 @@ impl RowStatistics {
     /// bytes for each row and class and some more.
     ///
     /// ```
-    /// use frostbert::metrics::{metric::Metric, row_statistics::RowStatistics};
+    /// use frostbert::internals::metrics::metric::Metric;
+    /// use frostbert::internals::metrics::row_statistics::RowStatistics;
     /// use ndarray::array;
     ///
     /// let probabilities = array![[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]];

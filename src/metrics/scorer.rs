@@ -20,7 +20,8 @@ const N_SCORES: usize = Metric::OF_CLASSES.len();
 /// Scores rows that are shown twice: once for what they say, once more for how they rank. It holds some 70 bytes a row.
 ///
 /// ```
-/// use frostbert::metrics::{classification::evaluate, scorer::ClassScorer};
+/// use frostbert::internals::metrics::classification::evaluate;
+/// use frostbert::internals::metrics::scorer::ClassScorer;
 /// use ndarray::{array, s};
 ///
 /// let labels = [0, 2, 1, 2];

@@ -29,7 +29,8 @@ pub struct Score {
 /// As JSON it is an object: each value by the name of its metric, followed by the interval `<name>_ci` if there is one.
 ///
 /// ```
-/// use frostbert::metrics::{metric::Metric, scores::Scores};
+/// use frostbert::internals::metrics::metric::Metric;
+/// use frostbert::internals::metrics::scores::Scores;
 ///
 /// let scores = Scores::new(
 ///     [Metric::Mse, Metric::Pearson, Metric::Mae],

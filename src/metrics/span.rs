@@ -5,17 +5,18 @@
 //! differs from that of v1.1 it is followed: gold answers that normalise to nothing do not count beside others, and two
 //! answers without a token agree.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::{collections::HashMap, sync::LazyLock};
 
 use regex::{Captures, Regex};
 use serde::{Deserialize, Serialize};
 
-use super::counts::defined_ratio;
-use super::intervals::{self, Bootstrap};
-use super::metric::Metric;
-use super::probability::weighted_mean;
-use super::scores::Scores;
+use super::{
+    counts::defined_ratio,
+    intervals::{self, Bootstrap},
+    metric::Metric,
+    probability::weighted_mean,
+    scores::Scores,
+};
 
 /// Sums of F1 that differ by less are equal: the same fractions added in another order.
 const EQUAL_F1: f64 = 1e-9;
@@ -63,8 +64,9 @@ pub struct AnsweredQuestion {
 /// none. Whether a question counts as impossible is decided before that.
 ///
 /// ```
-/// use frostbert::metrics::metric::Metric;
-/// use frostbert::metrics::span::{AnsweredQuestion, evaluate};
+/// use frostbert::internals::metrics::metric::Metric;
+/// use frostbert::internals::metrics::span::AnsweredQuestion;
+/// use frostbert::internals::metrics::span::evaluate;
 ///
 /// let question = |gold: &[&str], predicted: Option<&str>| AnsweredQuestion {
 ///     gold: gold.iter().map(ToString::to_string).collect(),
@@ -129,7 +131,7 @@ pub(super) fn best_over_gold(question: &AnsweredQuestion) -> (f64, f64) {
 /// in Python's regular expressions: a combining accent ends it, as white space does.
 ///
 /// ```
-/// use frostbert::metrics::span::normalize_answer;
+/// use frostbert::internals::metrics::span::normalize_answer;
 ///
 /// assert_eq!(normalize_answer(" The  U.S. of an  'A'-team"), "us of ateam");
 /// ```
@@ -155,7 +157,7 @@ fn is_python_space(character: char) -> bool {
 /// Whether two answers are the same once normalised.
 ///
 /// ```
-/// use frostbert::metrics::span::exact_match;
+/// use frostbert::internals::metrics::span::exact_match;
 ///
 /// assert!(exact_match("the Seine.", "Seine"));
 /// assert!(exact_match("", "The"));
@@ -168,7 +170,7 @@ pub fn exact_match(prediction: &str, gold: &str) -> bool {
 /// gold. Where one has no token, 1 if the other has none either, else 0.
 ///
 /// ```
-/// use frostbert::metrics::span::f1;
+/// use frostbert::internals::metrics::span::f1;
 ///
 /// assert_eq!(f1("in the year 1889", "1889"), 0.5);
 /// ```
@@ -212,7 +214,8 @@ pub struct NullScore {
 /// A margin that is not finite is decided whatever the threshold (NaN: answered) and left out; 0 where none is left.
 ///
 /// ```
-/// use frostbert::metrics::span::{NullScore, best_no_answer_threshold};
+/// use frostbert::internals::metrics::span::NullScore;
+/// use frostbert::internals::metrics::span::best_no_answer_threshold;
 ///
 /// let answerable = |margin| NullScore { margin, f1_if_answered: 1.0, f1_if_null: 0.0 };
 /// let impossible = |margin| NullScore { margin, f1_if_answered: 0.0, f1_if_null: 1.0 };

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ClassScore;
-use super::confusion::{ConfusionCell, confusion_of};
-use super::counts::{ClassCounts, defined_ratio, f1};
-use super::intervals::{self, Bootstrap};
-use super::metric::Metric;
-use super::scores::Scores;
-use super::tag_scheme::{Entity, Orphan, Tag, TagScheme, entities};
+use super::{
+    ClassScore,
+    confusion::{ConfusionCell, confusion_of},
+    counts::{ClassCounts, defined_ratio, f1},
+    intervals::{self, Bootstrap},
+    metric::Metric,
+    scores::Scores,
+    tag_scheme::{Entity, Orphan, Tag, TagScheme, entities},
+};
 
 /// All metrics of a tagger on one split, in the order in which they are written as JSON.
 ///
@@ -77,8 +79,9 @@ pub struct TaggedSentence<'a> {
 /// counts are there.
 ///
 /// ```
-/// use frostbert::metrics::metric::Metric;
-/// use frostbert::metrics::tagging::{TaggedSentence, evaluate};
+/// use frostbert::internals::metrics::metric::Metric;
+/// use frostbert::internals::metrics::tagging::TaggedSentence;
+/// use frostbert::internals::metrics::tagging::evaluate;
 ///
 /// let labels = ["O", "B-PER", "I-PER"].map(String::from);
 /// let sentence = TaggedSentence {

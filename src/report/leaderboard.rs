@@ -21,44 +21,48 @@ use crate::{
 };
 
 /// The leaderboard, a line for each setting.
-pub const LEADERBOARD_CSV: &str = "leaderboard.csv";
+pub(crate) const LEADERBOARD_CSV: &str = "leaderboard.csv";
 
 /// The same as Parquet.
-pub const LEADERBOARD_PARQUET: &str = "leaderboard.parquet";
+pub(crate) const LEADERBOARD_PARQUET: &str = "leaderboard.parquet";
 
 /// The effect of each setting, a line for each of its values.
-pub const EFFECTS_FILE: &str = "effects.csv";
+pub(crate) const EFFECTS_FILE: &str = "effects.csv";
 
 /// The best score to expect, a line for each number of trials.
-pub const EXPECTED_BEST_FILE: &str = "expected_best.csv";
+pub(crate) const EXPECTED_BEST_FILE: &str = "expected_best.csv";
 
 /// The learning curve, a line for each share of the training rows.
-pub const LEARNING_CURVE_FILE: &str = "learning_curve.csv";
+pub(crate) const LEARNING_CURVE_FILE: &str = "learning_curve.csv";
 
 /// The best score by layer, a line for each.
-pub const LAYER_PROFILE_FILE: &str = "layer_profile.csv";
+pub(crate) const LAYER_PROFILE_FILE: &str = "layer_profile.csv";
 
 /// The best score by layer.
-pub const LAYER_PROFILE_PLOT: &str = "layer_profile.svg";
+pub(crate) const LAYER_PROFILE_PLOT: &str = "layer_profile.svg";
 
 /// The best score by number of trials.
-pub const EXPECTED_BEST_PLOT: &str = "expected_best.svg";
+pub(crate) const EXPECTED_BEST_PLOT: &str = "expected_best.svg";
 
 /// The best score by share of the training rows.
-pub const LEARNING_CURVE_PLOT: &str = "learning_curve.svg";
+pub(crate) const LEARNING_CURVE_PLOT: &str = "learning_curve.svg";
 
 /// Best and mean score by layer and pooling, a line for each pair.
-pub const HEAT_MAP_FILE: &str = "heat_map.csv";
+pub(crate) const HEAT_MAP_FILE: &str = "heat_map.csv";
 
 /// The best score by layer and pooling.
-pub const HEAT_MAP_PLOT: &str = "heat_map.svg";
+pub(crate) const HEAT_MAP_PLOT: &str = "heat_map.svg";
 
 /// Writes the leaderboard and what was found in it to a run folder: the tables, and a picture of each curve. What was not
 /// varied has no file. `test` is the row of the head that was chosen, and its metric on the test rows.
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn write(run: &Path, findings: &SweepFindings, test: Option<(usize, f64)>) -> Result<()> {
+pub(crate) fn write(
+    run: &Path,
+    findings: &SweepFindings,
+    test: Option<(usize, f64)>,
+) -> Result<()> {
     let board = &findings.leaderboard;
     let sheet = leaderboard_sheet(board, test);
     sheet.write_csv(&run.join(LEADERBOARD_CSV))?;
@@ -94,7 +98,7 @@ fn write_text(path: &Path, text: &str) -> Result<()> {
 }
 
 /// One line for each row: its rank, the settings that the sweep varies, and all that is known of its score.
-pub fn leaderboard_sheet(board: &Leaderboard, test: Option<(usize, f64)>) -> Sheet {
+pub(crate) fn leaderboard_sheet(board: &Leaderboard, test: Option<(usize, f64)>) -> Sheet {
     let rows = || board.rows.iter();
     let mut sheet = Sheet::default();
     sheet.integers("rank", rows().map(|row| Some(row.rank)));

@@ -93,7 +93,7 @@ impl Ranged for Axis {
 }
 
 /// The best and the mean score of each layer, the best one with its interval.
-pub fn layer_profile(layers: &[LayerScore], metric: Metric) -> String {
+pub(crate) fn layer_profile(layers: &[LayerScore], metric: Metric) -> String {
     let points = |score: fn(&LayerScore) -> f64| {
         let layers = layers.iter();
         layers.map(|layer| (layer.layer as f64, score(layer))).collect()
@@ -127,7 +127,7 @@ pub fn layer_profile(layers: &[LayerScore], metric: Metric) -> String {
 }
 
 /// The best score to expect, by the number of trials.
-pub fn expected_best(expected: &[f64], metric: Metric) -> String {
+pub(crate) fn expected_best(expected: &[f64], metric: Metric) -> String {
     let points = expected.iter().enumerate();
     let points = points.map(|(index, score)| ((index + 1) as f64, *score));
     let curve = Curve { has_dots: expected.len() <= 30, ..Curve::new("", BLUE, points.collect()) };
@@ -152,7 +152,7 @@ pub fn expected_best(expected: &[f64], metric: Metric) -> String {
 
 /// The best score by the share of the training rows, its interval as a band, and the spread over seeds, or else over folds, as
 /// bars of one standard deviation to either side.
-pub fn learning_curve(points: &[LearningPoint], metric: Metric) -> String {
+pub(crate) fn learning_curve(points: &[LearningPoint], metric: Metric) -> String {
     let by_seed = points.iter().any(|point| point.seed_spread.is_some());
     let bar = |point: &LearningPoint| {
         let spread = if by_seed { point.seed_spread? } else { point.fold_spread? };
@@ -194,7 +194,7 @@ pub fn learning_curve(points: &[LearningPoint], metric: Metric) -> String {
 }
 
 /// The best score of every pair of values, written into its cell; the best of all has a frame.
-pub fn heat_map(map: &HeatMap, metric: Metric) -> String {
+pub(crate) fn heat_map(map: &HeatMap, metric: Metric) -> String {
     const HEIGHT: i32 = 30;
     const TOP: i32 = 92;
     let longest = |names: &[String]| names.iter().map(|name| name.chars().count()).max();

@@ -9,13 +9,13 @@ use crate::error::{Error, Result};
 
 /// Columns of equal length.
 #[derive(Debug, Default)]
-pub struct Sheet {
+pub(crate) struct Sheet {
     columns: Vec<(String, SheetColumn)>,
 }
 
 /// The cells of one column; those without a value are empty in CSV and null in Parquet.
 #[derive(Debug)]
-pub enum SheetColumn {
+pub(crate) enum SheetColumn {
     /// Whole numbers.
     Integers(Vec<Option<i64>>),
     /// Numbers in double precision, written with as many digits as tell them from all others.
@@ -28,23 +28,23 @@ pub enum SheetColumn {
 
 impl Sheet {
     /// Adds a column.
-    pub fn push(&mut self, name: impl Into<String>, column: SheetColumn) {
+    pub(crate) fn push(&mut self, name: impl Into<String>, column: SheetColumn) {
         self.columns.push((name.into(), column));
     }
 
     /// Adds a column of whole numbers.
-    pub fn integers(&mut self, name: &str, values: impl Iterator<Item = Option<usize>>) {
+    pub(crate) fn integers(&mut self, name: &str, values: impl Iterator<Item = Option<usize>>) {
         let values = values.map(|value| value.map(|value| value as i64));
         self.push(name, SheetColumn::Integers(values.collect()));
     }
 
     /// Adds a column of numbers.
-    pub fn numbers(&mut self, name: &str, values: impl Iterator<Item = Option<f64>>) {
+    pub(crate) fn numbers(&mut self, name: &str, values: impl Iterator<Item = Option<f64>>) {
         self.push(name, SheetColumn::Numbers(values.collect()));
     }
 
     /// Adds a column of texts.
-    pub fn texts(&mut self, name: &str, values: impl Iterator<Item = String>) {
+    pub(crate) fn texts(&mut self, name: &str, values: impl Iterator<Item = String>) {
         self.push(name, SheetColumn::Texts(values.map(Some).collect()));
     }
 
@@ -52,7 +52,7 @@ impl Sheet {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn write_csv(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write_csv(&self, path: &Path) -> Result<()> {
         let failed = |error: csv::Error| Error::io("write", path)(error.into());
         let mut writer = csv::Writer::from_writer(Vec::new());
         let names = self.columns.iter().map(|(name, _)| name);
@@ -70,7 +70,7 @@ impl Sheet {
     ///
     /// # Errors
     /// When the disk refuses, or columns differ in length.
-    pub fn write_parquet(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write_parquet(&self, path: &Path) -> Result<()> {
         let mut table = Table::default();
         for (name, column) in &self.columns {
             match column {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Rows of the leaderboard that are listed.
-pub const LISTED_ROWS: usize = 10;
+pub(crate) const LISTED_ROWS: usize = 10;
 
 /// Values of settings that are listed; what many values do is better seen in the file.
 const LISTED_VALUES: usize = 30;

@@ -27,82 +27,98 @@ use crate::{
 };
 
 /// The file of predictions.
-pub const PREDICTIONS_FILE: &str = "predictions.parquet";
+pub(crate) const PREDICTIONS_FILE: &str = "predictions.parquet";
 
 /// The file of the training's history.
-pub const HISTORY_FILE: &str = "history.csv";
+pub(crate) const HISTORY_FILE: &str = "history.csv";
 
 /// A table in memory, column by column.
 #[derive(Default)]
-pub struct Table {
+pub(crate) struct Table {
     fields: Vec<Field>,
     columns: Vec<ArrayRef>,
 }
 
 impl Table {
     /// Adds a column of keys, 32 bytes each.
-    pub fn keys(&mut self, name: &str, keys: impl Iterator<Item = Key>) {
+    pub(crate) fn keys(&mut self, name: &str, keys: impl Iterator<Item = Key>) {
         let bytes: Vec<u8> = keys.flat_map(|key| key.0).collect();
         let column = FixedSizeBinaryArray::new(32, Buffer::from_vec(bytes), None);
         self.push(name, DataType::FixedSizeBinary(32), false, Arc::new(column));
     }
 
     /// Adds a column of texts.
-    pub fn texts<'a>(&mut self, name: &str, texts: impl Iterator<Item = &'a str>) {
+    pub(crate) fn texts<'a>(&mut self, name: &str, texts: impl Iterator<Item = &'a str>) {
         let column = StringArray::from_iter_values(texts);
         self.push(name, DataType::Utf8, false, Arc::new(column));
     }
 
     /// Adds a column of texts, some of which are missing.
-    pub fn optional_texts<'a>(&mut self, name: &str, texts: impl Iterator<Item = Option<&'a str>>) {
+    pub(crate) fn optional_texts<'a>(
+        &mut self,
+        name: &str,
+        texts: impl Iterator<Item = Option<&'a str>>,
+    ) {
         let column = StringArray::from_iter(texts);
         self.push(name, DataType::Utf8, true, Arc::new(column));
     }
 
     /// Adds a column of numbers.
-    pub fn floats(&mut self, name: &str, values: impl Iterator<Item = f32>) {
+    pub(crate) fn floats(&mut self, name: &str, values: impl Iterator<Item = f32>) {
         let column = Float32Array::from_iter_values(values);
         self.push(name, DataType::Float32, false, Arc::new(column));
     }
 
     /// Adds a column of numbers in double precision.
-    pub fn doubles(&mut self, name: &str, values: impl Iterator<Item = f64>) {
+    pub(crate) fn doubles(&mut self, name: &str, values: impl Iterator<Item = f64>) {
         let column = Float64Array::from_iter_values(values);
         self.push(name, DataType::Float64, false, Arc::new(column));
     }
 
     /// Adds a column of numbers in double precision, some of which are missing.
-    pub fn optional_doubles(&mut self, name: &str, values: impl Iterator<Item = Option<f64>>) {
+    pub(crate) fn optional_doubles(
+        &mut self,
+        name: &str,
+        values: impl Iterator<Item = Option<f64>>,
+    ) {
         let column = Float64Array::from_iter(values);
         self.push(name, DataType::Float64, true, Arc::new(column));
     }
 
     /// Adds a column of what is true or false or missing.
-    pub fn flags(&mut self, name: &str, values: impl Iterator<Item = Option<bool>>) {
+    pub(crate) fn flags(&mut self, name: &str, values: impl Iterator<Item = Option<bool>>) {
         let column = BooleanArray::from_iter(values);
         self.push(name, DataType::Boolean, true, Arc::new(column));
     }
 
     /// Adds a column of whole numbers of either sign, some of which are missing.
-    pub fn signed_integers(&mut self, name: &str, values: impl Iterator<Item = Option<i64>>) {
+    pub(crate) fn signed_integers(
+        &mut self,
+        name: &str,
+        values: impl Iterator<Item = Option<i64>>,
+    ) {
         let column = Int64Array::from_iter(values);
         self.push(name, DataType::Int64, true, Arc::new(column));
     }
 
     /// Adds a column of whole numbers, some of which are missing.
-    pub fn optional_integers(&mut self, name: &str, values: impl Iterator<Item = Option<u64>>) {
+    pub(crate) fn optional_integers(
+        &mut self,
+        name: &str,
+        values: impl Iterator<Item = Option<u64>>,
+    ) {
         let column = UInt64Array::from_iter(values);
         self.push(name, DataType::UInt64, true, Arc::new(column));
     }
 
     /// Adds a column of lists of texts.
-    pub fn lists<'a>(&mut self, name: &str, lists: impl Iterator<Item = Vec<&'a str>>) {
+    pub(crate) fn lists<'a>(&mut self, name: &str, lists: impl Iterator<Item = Vec<&'a str>>) {
         let lists = lists.map(Vec::into_iter);
         self.push_lists(name, DataType::Utf8, StringBuilder::new(), lists);
     }
 
     /// Adds a column of lists of numbers.
-    pub fn float_lists(
+    pub(crate) fn float_lists(
         &mut self,
         name: &str,
         lists: impl Iterator<Item = impl Iterator<Item = f32>>,
@@ -135,7 +151,7 @@ impl Table {
     ///
     /// # Errors
     /// When the disk refuses, or columns differ in length.
-    pub fn write(self, path: &Path) -> Result<()> {
+    pub(crate) fn write(self, path: &Path) -> Result<()> {
         let schema = Arc::new(Schema::new(self.fields));
         let failed = |error: ParquetError| Error::io("write", path)(as_io(error));
         let batch = RecordBatch::try_new(schema.clone(), self.columns)
@@ -153,7 +169,7 @@ impl Table {
 
 /// What a table of predictions says of a row's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TextOfRow {
+pub(crate) struct TextOfRow {
     /// The key of its (first) document.
     pub key: Key,
     /// The name of its part.
@@ -166,7 +182,7 @@ pub struct TextOfRow {
 ///
 /// # Errors
 /// When the bytes are no such table.
-pub fn read_texts_of_rows(
+pub(crate) fn read_texts_of_rows(
     path: &Path,
     bytes: Vec<u8>,
     second: Option<&str>,
@@ -213,7 +229,7 @@ pub fn read_texts_of_rows(
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn write_history(folder: &Path, history: &[EpochRecord]) -> Result<()> {
+pub(crate) fn write_history(folder: &Path, history: &[EpochRecord]) -> Result<()> {
     let path = folder.join(HISTORY_FILE);
     let mut metrics: Vec<Metric> = Vec::new();
     for (metric, _) in history.iter().flat_map(|record| &record.scores) {

@@ -26,7 +26,7 @@ const MAX_MIB: u64 = 256;
 pub const LOCK_FILE: &str = "lock.json";
 
 /// Files of a run that a replay must reproduce byte for byte.
-pub const REPRODUCED: [&str; 4] =
+pub(crate) const REPRODUCED: [&str; 4] =
     ["head.safetensors", "head.json", "metrics.json", "predictions.parquet"];
 
 /// The leaderboard of a sweep must be reproduced too.

@@ -9,7 +9,7 @@ use crate::selection::{
 };
 
 /// The setting that says which share of the training rows a head learns from.
-pub const FRACTION: &str = "fraction";
+pub(crate) const FRACTION: &str = "fraction";
 
 /// The best head of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -44,13 +44,13 @@ pub struct LearningPoint {
 }
 
 /// The setting that says which layer a head reads, `layer` or `layers`, where it has several values.
-pub fn layer_key(leaderboard: &Leaderboard) -> Option<&'static str> {
+pub(crate) fn layer_key(leaderboard: &Leaderboard) -> Option<&'static str> {
     let varied = leaderboard.varied();
     ["layer", "layers"].into_iter().find(|key| varied.contains(key))
 }
 
 /// The best head of each layer, by layer; empty unless layers were varied. Heads that mix several layers are left out.
-pub fn layer_profile(leaderboard: &Leaderboard) -> Vec<LayerScore> {
+pub(crate) fn layer_profile(leaderboard: &Leaderboard) -> Vec<LayerScore> {
     let Some(key) = layer_key(leaderboard) else {
         return Vec::new();
     };
@@ -79,7 +79,7 @@ pub fn layer_profile(leaderboard: &Leaderboard) -> Vec<LayerScore> {
 /// The best head of each share of the training rows, by share; empty unless `fraction` was varied.
 ///
 /// Each share has its own best settings: what could be reached with so many labels, if the validation rows stay.
-pub fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
+pub(crate) fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
     if !leaderboard.varied().contains(&FRACTION) {
         return Vec::new();
     }
@@ -101,7 +101,7 @@ pub fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
 
 /// The scores of the trials that can be held against each other: all that have one, of the largest share of the training
 /// rows where `fraction` was varied.
-pub fn trials(leaderboard: &Leaderboard) -> Vec<f64> {
+pub(crate) fn trials(leaderboard: &Leaderboard) -> Vec<f64> {
     let share = |row: &LeaderboardRow| number(row.setting(FRACTION)?);
     let largest = leaderboard.rows.iter().filter_map(share).reduce(f64::max);
     let rows = leaderboard.rows.iter();
@@ -115,7 +115,7 @@ pub fn trials(leaderboard: &Leaderboard) -> Vec<f64> {
 /// best score seen, which a second sweep need not find again.
 ///
 /// ```
-/// use frostbert::selection::curves::expected_best;
+/// use frostbert::internals::selection::curves::expected_best;
 ///
 /// assert_eq!(expected_best(&[0.5, 0.75], true), [0.625, 0.6875]);
 /// assert_eq!(expected_best(&[0.5, 0.75], false), [0.625, 0.5625]);

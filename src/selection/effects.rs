@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The most bins that values of a distribution are cut into.
-pub const MOST_BINS: usize = 5;
+pub(crate) const MOST_BINS: usize = 5;
 
 /// A setting, value by value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,7 +58,7 @@ type ScoredValue<'a> = (&'a Value, Option<f64>);
 /// Settings named in `continuous` are cut into up to [`MOST_BINS`] bins, as equal in number of heads as equal values let them
 /// be. The table is fair where every value meets the same values of the others, as in a grid; in a random search it is so
 /// on average, and with halving most of the bad heads were trained less.
-pub fn effects(leaderboard: &Leaderboard, continuous: &[String]) -> Vec<Effect> {
+pub(crate) fn effects(leaderboard: &Leaderboard, continuous: &[String]) -> Vec<Effect> {
     let varied = leaderboard.varied().into_iter();
     let effect = |key: &str| {
         let scored: Vec<ScoredValue<'_>> = leaderboard

@@ -24,7 +24,8 @@ pub struct Stratum {
 /// dealt out from the largest to the smallest to whichever fold has the fewest rows.
 ///
 /// ```
-/// use frostbert::selection::folds::{Stratum, folds};
+/// use frostbert::internals::selection::folds::Stratum;
+/// use frostbert::internals::selection::folds::folds;
 /// let rows: Vec<Stratum> = (0..6).map(|row| Stratum { class: Some(row % 2), group: None }).collect();
 /// let of = folds(&rows, 3, 42);
 /// for fold in 0..3 {
@@ -81,7 +82,7 @@ pub fn folds(rows: &[Stratum], n_folds: usize, seed: u64) -> Vec<usize> {
 /// theirs; every class keeps a row.
 ///
 /// `strata` are those of `rows`. In the rows' order.
-pub fn share(rows: &[u32], strata: &[Stratum], fraction: f64, seed: u64) -> Vec<u32> {
+pub(crate) fn share(rows: &[u32], strata: &[Stratum], fraction: f64, seed: u64) -> Vec<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut classes: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
     for (place, stratum) in strata.iter().enumerate() {
@@ -98,7 +99,7 @@ pub fn share(rows: &[u32], strata: &[Stratum], fraction: f64, seed: u64) -> Vec<
 }
 
 /// As many rows as there are, drawn with replacement: what another sample of the same source could have been.
-pub fn resampled(rows: &[u32], seed: u64, number: u64) -> Vec<u32> {
+pub(crate) fn resampled(rows: &[u32], seed: u64, number: u64) -> Vec<u32> {
     use rand::Rng;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(number);

@@ -16,7 +16,7 @@ struct Share(usize, usize);
 /// epoch are one.
 ///
 /// ```
-/// use frostbert::selection::halving::rungs;
+/// use frostbert::internals::selection::halving::rungs;
 /// assert_eq!(rungs(100, 32), [(1, 50), (4, 25), (8, 10)]);
 /// assert_eq!(rungs(100, 10), [(1, 25), (3, 10)]);
 /// assert_eq!(rungs(3, 16), [(1, 2), (2, 1)]);

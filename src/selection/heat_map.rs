@@ -26,7 +26,11 @@ pub struct HeatMap {
 }
 
 /// Best and mean score for every pair of values; none where one of the settings has a single value.
-pub fn heat_map(leaderboard: &Leaderboard, row_key: &str, column_key: &str) -> Option<HeatMap> {
+pub(crate) fn heat_map(
+    leaderboard: &Leaderboard,
+    row_key: &str,
+    column_key: &str,
+) -> Option<HeatMap> {
     let varied = leaderboard.varied();
     if !varied.contains(&row_key) || !varied.contains(&column_key) {
         return None;

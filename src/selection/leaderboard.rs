@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// A head is significantly worse than the best where its adjusted p-value is at most this.
-pub const SIGNIFICANCE: f64 = 0.05;
+pub(crate) const SIGNIFICANCE: f64 = 0.05;
 
 /// One setting of a sweep, and what came of it.
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// The settings that the sweep varies, with their values here.
     pub settings: Vec<(String, Value)>,
     /// One for each seed, the same rows in the same order in all of them.
@@ -30,7 +30,7 @@ pub struct Candidate {
 }
 
 /// What one seed of a setting came to.
-pub struct SeedResult {
+pub(crate) struct SeedResult {
     /// The predictions for each validation row beside the truth; for the rows of all folds, where there are some.
     pub statistics: RowStatistics,
     /// The metric on the validation rows of each fold.
@@ -178,7 +178,7 @@ impl Leaderboard {
 /// # Panics
 ///
 /// If candidates differ in the number of rows, or one has no outcome.
-pub fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstrap) -> Leaderboard {
+pub(crate) fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstrap) -> Leaderboard {
     let n_rows = candidates.first().map_or(0, |first| first.outcomes[0].statistics.n_rows());
     let mut outcomes = candidates.iter().flat_map(|candidate| &candidate.outcomes);
     assert!(

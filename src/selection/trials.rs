@@ -13,7 +13,7 @@ use crate::config::{
 };
 
 /// Settings at most: more is a slip of the pen.
-pub const MOST_TRIALS: usize = 100_000;
+pub(crate) const MOST_TRIALS: usize = 100_000;
 
 /// Draws in a row that repeat earlier ones before no more are made.
 const MOST_IN_VAIN: usize = 1000;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The file of a run's metrics.
-pub const METRICS_FILE: &str = "metrics.json";
+pub(crate) const METRICS_FILE: &str = "metrics.json";
 
 /// The metrics of a run, as they stand in metrics.json.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -9,7 +9,7 @@ const LINE_BYTES: usize = 64;
 /// an optimiser's step over values that a plain `Vec` holds takes half as long again.
 ///
 /// ```
-/// use frostbert::train::aligned::Aligned;
+/// use frostbert::internals::train::aligned::Aligned;
 /// let mut values = Aligned::zeros(3);
 /// values[1] = 2.0;
 /// assert_eq!(values.as_ptr().align_offset(64), 0);

@@ -10,12 +10,12 @@ use crate::error::{Error, Result};
 /// Only the lower triangle is read. On the calling thread alone, so the bits never depend on the number of threads.
 ///
 /// ```
-/// use frostbert::train::eigen::symmetric_eigen;
+/// use frostbert::internals::train::eigen::symmetric_eigen;
 /// use ndarray::array;
 /// let (values, vectors) = symmetric_eigen(&array![[2.0, 1.0], [1.0, 2.0]])?;
 /// assert!((values[0] - 1.0).abs() < 1e-12 && (values[1] - 3.0).abs() < 1e-12);
 /// assert!((vectors[[0, 1]] - vectors[[1, 1]]).abs() < 1e-12);
-/// # Ok::<(), frostbert::error::Error>(())
+/// # Ok::<(), frostbert::internals::error::Error>(())
 /// ```
 ///
 /// # Errors

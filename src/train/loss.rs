@@ -3,7 +3,7 @@
 //! All follow PyTorch where PyTorch has them: `cross_entropy`, `binary_cross_entropy_with_logits`, `mse_loss` with their
 //! default mean. Sums and their weights are kept apart, so that a batch may be cut into parts.
 
-pub mod one_logit;
+pub(crate) mod one_logit;
 mod sigmoid;
 mod softmax;
 
@@ -15,7 +15,7 @@ use self::{sigmoid::Sigmoid, softmax::Softmax};
 use super::real::Real;
 
 /// The class of a row that counts nothing: no loss, no weight, no gradient.
-pub const IGNORED: u32 = u32::MAX;
+pub(crate) const IGNORED: u32 = u32::MAX;
 
 /// What is minimised.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,7 +169,8 @@ impl Loss {
     /// Logits of any size give finite numbers.
     ///
     /// ```
-    /// use frostbert::train::loss::{Loss, Targets};
+    /// use frostbert::internals::train::loss::Loss;
+    /// use frostbert::internals::train::loss::Targets;
     /// use ndarray::{Array2, array};
     /// let mut gradient = Array2::<f32>::zeros((1, 2));
     /// let logits = array![[0.0, 0.0]];

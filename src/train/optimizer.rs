@@ -59,11 +59,11 @@ impl Optimizer {
 }
 
 /// Added to the root of Adam's second moment.
-pub const EPSILON: f32 = 1e-8;
+pub(crate) const EPSILON: f32 = 1e-8;
 
 /// What makes up for Adam's moments being zero at the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Corrections {
+pub(crate) struct Corrections {
     /// `1 / (1 - beta_1^t)`
     rate: f64,
     /// `1 / sqrt(1 - beta_2^t)`
@@ -72,7 +72,7 @@ pub struct Corrections {
 
 impl Corrections {
     /// Those of step `step` (from 0): `t = step + 1`.
-    pub fn new([beta1, beta2]: [f64; 2], step: usize) -> Corrections {
+    pub(crate) fn new([beta1, beta2]: [f64; 2], step: usize) -> Corrections {
         let t = step as i32 + 1;
         Corrections { rate: 1.0 / (1.0 - beta1.powi(t)), root: 1.0 / (1.0 - beta2.powi(t)).sqrt() }
     }
@@ -145,7 +145,7 @@ impl Factors {
 
 /// The moments of some columns' parameters, and the step that changes them.
 #[derive(Clone, Debug)]
-pub struct OptimizerState {
+pub(crate) struct OptimizerState {
     first: Aligned,
     second: Aligned,
     factors: Vec<FactorLanes>,
@@ -156,7 +156,7 @@ impl OptimizerState {
     ///
     /// # Panics
     /// When `columns` is no multiple of [`LANES`].
-    pub fn new(rows: usize, columns: usize) -> OptimizerState {
+    pub(crate) fn new(rows: usize, columns: usize) -> OptimizerState {
         assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
         OptimizerState {
             first: Aligned::zeros(rows * columns),
@@ -169,7 +169,7 @@ impl OptimizerState {
     ///
     /// `corrections` are those of the step and the optimiser's betas; `gradient_scale` is what clipping leaves of the
     /// gradient: 1 for all of it.
-    pub fn set_columns(
+    pub(crate) fn set_columns(
         &mut self,
         range: Range<usize>,
         optimizer: &Optimizer,
@@ -182,17 +182,17 @@ impl OptimizerState {
     }
 
     /// First and second moments, `[rows, columns]` each.
-    pub fn moments(&self) -> [&[f32]; 2] {
+    pub(crate) fn moments(&self) -> [&[f32]; 2] {
         [&self.first, &self.second]
     }
 
     /// As [`OptimizerState::moments`], to be changed.
-    pub fn moments_mut(&mut self) -> [&mut [f32]; 2] {
+    pub(crate) fn moments_mut(&mut self) -> [&mut [f32]; 2] {
         [&mut self.first, &mut self.second]
     }
 
     /// Holds the columns `range` where they are.
-    pub fn freeze_columns(&mut self, range: Range<usize>) {
+    pub(crate) fn freeze_columns(&mut self, range: Range<usize>) {
         let still = Factors { keep: 1.0, offset: 1.0, ..Factors::default() };
         self.fill(range, still);
     }
@@ -207,7 +207,7 @@ impl OptimizerState {
     ///
     /// # Panics
     /// When the lengths differ from those that the state was made for.
-    pub fn step(&mut self, parameters: &mut [f32], gradients: &[f32]) {
+    pub(crate) fn step(&mut self, parameters: &mut [f32], gradients: &[f32]) {
         let (n_parameters, n_gradients) = (parameters.len(), gradients.len());
         assert_eq!(n_parameters, self.first.len(), "parameters of its shape");
         assert_eq!(n_gradients, self.first.len(), "gradients of its shape");
@@ -324,7 +324,9 @@ impl FlatOptimizer {
     /// `gradient_scale` is what clipping leaves of the gradient ([`clip_scale`]): 1 for all of it.
     ///
     /// ```
-    /// use frostbert::train::optimizer::{FlatOptimizer, Optimizer, OptimizerKind};
+    /// use frostbert::internals::train::optimizer::FlatOptimizer;
+    /// use frostbert::internals::train::optimizer::Optimizer;
+    /// use frostbert::internals::train::optimizer::OptimizerKind;
     /// let sgd = Optimizer {
     ///     kind: OptimizerKind::Sgd, lr: 0.5, weight_decay: 0.0, momentum: 0.0, betas: [0.9, 0.999],
     /// };
@@ -357,7 +359,7 @@ impl FlatOptimizer {
 /// `clip_grad_norm_`.
 ///
 /// ```
-/// use frostbert::train::optimizer::clip_scale;
+/// use frostbert::internals::train::optimizer::clip_scale;
 /// assert_eq!(clip_scale(&[3.0, 4.0], 10.0), 1.0);
 /// assert!((clip_scale(&[3.0, 4.0], 1.0) - 0.2).abs() < 1e-6);
 /// ```
@@ -366,7 +368,7 @@ pub fn clip_scale(gradients: &[f32], clip: f64) -> f32 {
 }
 
 /// [`clip_scale`] of gradients whose norm is known.
-pub fn clip_scale_of(norm: f64, clip: f64) -> f32 {
+pub(crate) fn clip_scale_of(norm: f64, clip: f64) -> f32 {
     (clip / (norm + 1e-6)).min(1.0) as f32
 }
 

@@ -16,9 +16,9 @@ use frostbert_cache::{
 };
 use serde::Serialize;
 
-pub use crate::training::checks::{
-    label_errors::{DoubtfulLabel, LabelErrors},
-    near_duplicates::{NEAR_COPY, NearCopy, NearDuplicates, NearDuplicatesOfPart},
+pub(crate) use crate::training::checks::{
+    label_errors::LabelErrors,
+    near_duplicates::{NearDuplicates, NearDuplicatesOfPart},
 };
 use crate::{
     config::settings::Pipeline,
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The file of what was found in the data.
-pub const CHECKS_FILE: &str = "checks.json";
+pub(crate) const CHECKS_FILE: &str = "checks.json";
 
 /// Rows that are listed of each kind.
 const N_LISTED: usize = 20;
@@ -45,7 +45,7 @@ const N_SHOWN: usize = 200;
 
 /// What a run found in its data, as it stands in checks.json.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RunChecks {
+pub(crate) struct RunChecks {
     /// Without a model.
     #[serde(flatten)]
     pub data: DataChecks,
@@ -58,8 +58,7 @@ pub struct RunChecks {
 /// A check's result, or why there is none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Check<T> {
+pub(crate) enum Check<T> {
     Done(T),
     Skipped { skipped: String },
 }
@@ -161,7 +160,7 @@ impl RunChecks {
     }
 
     /// What was found, in words, a line each, to stand beside the metrics.
-    pub fn summary(&self) -> Vec<String> {
+    pub(crate) fn summary(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let shared = self.data.shared.iter();
         lines.extend(shared.flat_map(SharedTexts::warnings));

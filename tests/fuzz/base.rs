@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert::{experiment::Experiment, extraction::machine::Machine};
+use frostbert::internals::{experiment::Experiment, extraction::machine::Machine};
 
 /// The pipelines whose runs are made: every kind of head that is saved in another way.
 pub(crate) const RUNS: [&str; 5] = ["linear", "mixed", "attention", "crf", "questions"];

@@ -11,7 +11,7 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
-use frostbert::data::Format;
+use frostbert::internals::data::Format;
 
 use crate::mutate::Syntax;
 

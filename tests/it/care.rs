@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use frostbert::{
-    cache::reader::{CacheReader, rows_of},
+use frostbert::cache::{
     fingerprint::Key,
+    reader::{CacheReader, rows_of},
 };
 use serde_json::{Value, json};
 

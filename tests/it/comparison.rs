@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use frostbert::{
+use frostbert::internals::{
     metrics::{
         comparison::{holm, mcnemar, paired_bootstrap, standard_deviation},
         intervals::{Bootstrap, resample},

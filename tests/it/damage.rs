@@ -2,15 +2,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use frostbert::{
-    cache::{
-        Error,
-        manifest::Manifest,
-        reader::CacheReader,
-        verify::{damaged_files, repair},
-    },
+use frostbert::cache::{
+    Error,
     fingerprint::Key,
+    manifest::Manifest,
+    reader::CacheReader,
     states::StateId,
+    verify::{damaged_files, repair},
 };
 use serde_json::{Value, json};
 

@@ -2,9 +2,10 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use frostbert::{
-    cache::{manifest::Manifest, reader::CacheReader},
+use frostbert::cache::{
     fingerprint::{FORMAT_VERSION, hash_bytes},
+    manifest::Manifest,
+    reader::CacheReader,
 };
 use serde_json::{Value, json};
 

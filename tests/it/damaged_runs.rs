@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use frostbert::fingerprint::hash_file;
+use frostbert::cache::fingerprint::hash_file;
 use serde_json::{Value, json};
 
 use crate::{

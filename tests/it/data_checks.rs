@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use frostbert::{
-    cache::reader::CacheReader,
-    features::FeatureView,
-    fingerprint::{Key, Mode},
-    head::out_of_fold,
-    metrics::label_errors::likely_errors,
-    states::{Pooling, StateId},
+    cache::{
+        fingerprint::{Key, Mode},
+        reader::CacheReader,
+        states::{Pooling, StateId},
+    },
+    internals::{features::FeatureView, head::out_of_fold, metrics::label_errors::likely_errors},
 };
 use serde_json::json;
 

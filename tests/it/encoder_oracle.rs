@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use frostbert::{
-    encoder::{
+    cache::states::{Dtype, Pooling, StateId, StateValues},
+    internals::encoder::{
         Encoder, EncoderSettings, Request,
         checkpoint::Checkpoint,
         device::{Device, Precision},
@@ -14,7 +15,6 @@ use frostbert::{
         tokenizer::{Document, TextTokenizer},
         windows::Overflow,
     },
-    states::{Dtype, Pooling, StateId, StateValues},
 };
 use safetensors::SafeTensors;
 use serde_json::Value;

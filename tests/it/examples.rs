@@ -1,6 +1,6 @@
 //! The examples on the tiny BERT: that they build, run, and say what they should.
 
-use frostbert::{Device, EmbedderOptions, config::settings::Pipeline};
+use frostbert::{Device, EmbedderOptions, internals::config::settings::Pipeline};
 
 use crate::support::{TINY_ROWS, Workshop, fixture, label, texts};
 

@@ -4,9 +4,9 @@ mod read;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use frostbert::{
-    cache::reader::{CacheReader, rows_of},
+use frostbert::cache::{
     fingerprint::{Key, Mode},
+    reader::{CacheReader, rows_of},
     states::{Dtype, StateId, StateKind},
 };
 use read::{Column, Columns, HIDDEN, read};

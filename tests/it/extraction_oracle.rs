@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use frostbert::{
+use frostbert::cache::{
     fingerprint::{Key, Mode},
     states::Dtype,
 };

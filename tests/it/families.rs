@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use frostbert::encoder::{
+use frostbert::internals::encoder::{
     checkpoint::Checkpoint,
     device::Precision,
     provider::Provider,
@@ -255,7 +255,7 @@ fn a_tensor_that_the_index_does_not_name_is_named() {
 #[test]
 fn one_file_of_weights_keeps_its_own_hash() {
     let folder = family("roberta");
-    let file = frostbert::fingerprint::hash_file(&folder.join("model.safetensors")).unwrap();
+    let file = frostbert::cache::fingerprint::hash_file(&folder.join("model.safetensors")).unwrap();
     assert_eq!(weights_hash(&folder), file.to_string());
 }
 

@@ -8,12 +8,10 @@ use std::{
     time::SystemTime,
 };
 
-use frostbert::{
-    cache::{
-        manifest::Manifest,
-        reader::{CacheReader, rows_of},
-    },
+use frostbert::cache::{
     fingerprint::Key,
+    manifest::Manifest,
+    reader::{CacheReader, rows_of},
     states::{Dtype, StateId, StateKind},
 };
 use serde_json::{Value, json};

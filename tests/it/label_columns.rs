@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use frostbert::data::{Record, Source, WantedFields};
+use frostbert::internals::data::{Record, Source, WantedFields};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -15,7 +15,7 @@ const SWEEP: &[&str] = &["sweep", "pipeline.toml"];
 fn reviews() -> Vec<Record> {
     let source = Source::new(repository().join("data/reviews.csv"));
     let want = WantedFields { label: true, text_pair: false };
-    let rows = frostbert::data::read(&source, want).unwrap();
+    let rows = frostbert::internals::data::read(&source, want).unwrap();
     rows.collect::<Result<_, _>>().unwrap()
 }
 

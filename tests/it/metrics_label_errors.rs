@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use frostbert::metrics::label_errors::{likely_errors, thresholds};
+use frostbert::internals::metrics::label_errors::{likely_errors, thresholds};
 use ndarray::Array2;
 use serde::Deserialize;
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use frostbert::metrics::baseline::majority_labels;
-use frostbert::metrics::intervals::Bootstrap;
-use frostbert::metrics::metric::Metric;
-use frostbert::metrics::multilabel::{evaluate, tune_thresholds};
+use frostbert::internals::metrics::{
+    baseline::majority_labels,
+    intervals::Bootstrap,
+    metric::Metric,
+    multilabel::{evaluate, tune_thresholds},
+};
 use ndarray::Array2;
 use serde::Deserialize;
 use serde_json::Value;

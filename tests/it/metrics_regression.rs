@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use frostbert::metrics::baseline::mean_value;
-use frostbert::metrics::intervals::Bootstrap;
-use frostbert::metrics::metric::Metric;
-use frostbert::metrics::regression::evaluate;
+use frostbert::internals::metrics::{
+    baseline::mean_value, intervals::Bootstrap, metric::Metric, regression::evaluate,
+};
 use serde::Deserialize;
 use serde_json::Value;
 

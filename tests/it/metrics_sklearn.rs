@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use frostbert::metrics::ClassificationMetrics;
-use frostbert::metrics::baseline::majority_class;
-use frostbert::metrics::calibration::{softmax_rows, temperature};
-use frostbert::metrics::classification::evaluate;
-use frostbert::metrics::intervals::Bootstrap;
-use frostbert::metrics::metric::Metric;
+use frostbert::internals::metrics::{
+    ClassificationMetrics,
+    baseline::majority_class,
+    calibration::{softmax_rows, temperature},
+    classification::evaluate,
+    intervals::Bootstrap,
+    metric::Metric,
+};
 use ndarray::Array2;
 use serde::Deserialize;
 

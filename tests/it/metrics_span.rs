@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use frostbert::metrics::intervals::Bootstrap;
-use frostbert::metrics::metric::Metric;
-use frostbert::metrics::span::{
-    AnsweredQuestion, NullScore, best_no_answer_threshold, evaluate, exact_match, f1,
-    normalize_answer,
+use frostbert::internals::metrics::{
+    intervals::Bootstrap,
+    metric::Metric,
+    span::{
+        AnsweredQuestion, NullScore, best_no_answer_threshold, evaluate, exact_match, f1,
+        normalize_answer,
+    },
 };
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use frostbert::metrics::intervals::Bootstrap;
-use frostbert::metrics::tag_scheme::{Entity, TagScheme, entities_conlleval, entities_strict};
-use frostbert::metrics::tagging::{TaggedSentence, TaggingMetrics, evaluate};
+use frostbert::internals::metrics::{
+    intervals::Bootstrap,
+    tag_scheme::{Entity, TagScheme, entities_conlleval, entities_strict},
+    tagging::{TaggedSentence, TaggingMetrics, evaluate},
+};
 use serde::Deserialize;
 use serde_json::Value;
 

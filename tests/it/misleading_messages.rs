@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use frostbert::{experiment::Experiment, progress::Progress};
+use frostbert::{cache::progress::Progress, internals::experiment::Experiment};
 use serde_json::Value;
 
 use crate::support::{Workshop, csv, fixture, texts};

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs::File, path::Path};
 
-use frostbert::{
+use frostbert::cache::{
     fingerprint::{Key, Mode},
     states::{Dtype, Pooling},
 };

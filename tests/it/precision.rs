@@ -1,7 +1,7 @@
 //! int8 encoders: their states against f32 and against the same quantisation in PyTorch (`scripts/fixtures/int8.py`), and
 //! the report that compares precisions.
 
-use frostbert::encoder::{device::Precision, plan::plan_batches};
+use frostbert::internals::encoder::{device::Precision, plan::plan_batches};
 use insta::assert_snapshot;
 use serde_json::Value;
 

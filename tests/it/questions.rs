@@ -1,6 +1,6 @@
 //! Answers of questions: where they stand, across windows, and that there may be none.
 
-use frostbert::fingerprint::hash_bytes;
+use frostbert::cache::fingerprint::hash_bytes;
 use serde_json::{Value, json};
 
 use crate::{

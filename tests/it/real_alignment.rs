@@ -4,7 +4,7 @@
 use std::{collections::HashMap, io::Read, path::Path};
 
 use flate2::{Crc, read::GzDecoder};
-use frostbert::encoder::{
+use frostbert::internals::encoder::{
     tokenizer::{Document, TextTokenizer},
     windows::{Encoding, Overflow, Window},
 };

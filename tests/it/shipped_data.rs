@@ -5,7 +5,7 @@ use std::{
     fs,
 };
 
-use frostbert::{
+use frostbert::internals::{
     data::{ColumnName, LabelMap, Record, Source, WantedFields, read},
     metrics::tag_scheme::{TagScheme, entities_strict},
 };

@@ -432,7 +432,7 @@ fn a_run_of_pairs_knows_a_pair_by_both_of_its_texts() {
 
 #[test]
 fn a_model_is_used_as_it_was_when_it_was_hashed() {
-    use frostbert::encoder::{
+    use frostbert::internals::encoder::{
         checkpoint::Checkpoint,
         tokenizer::{Document, TextTokenizer},
         windows::Overflow,
@@ -460,7 +460,7 @@ fn a_model_is_used_as_it_was_when_it_was_hashed() {
 
 #[test]
 fn a_model_onnx_that_is_replaced_before_it_is_loaded_is_an_error() {
-    use frostbert::encoder::{
+    use frostbert::internals::encoder::{
         checkpoint::Checkpoint,
         device::Precision,
         provider::Provider,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use frostbert::encoder::runtime::Runtime;
+use frostbert::internals::encoder::runtime::Runtime;
 use regex::Regex;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -10,7 +10,8 @@ use source::{NamedPath, ROOTS, Source, Token, paths};
 use crate::support::repository;
 
 /// The rows, from the top: a file imports only from rows below its own.
-const LAYERS: [&str; 19] = [
+const LAYERS: [&str; 20] = [
+    "internals",
     "api",
     "experiment",
     "sweep",

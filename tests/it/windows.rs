@@ -3,11 +3,11 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use frostbert::{
-    encoder::{
+    cache::states::{Alignment, WordPlace},
+    internals::encoder::{
         tokenizer::{Document, TextTokenizer},
         windows::{Encoding, Overflow},
     },
-    states::{Alignment, WordPlace},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -70,7 +70,7 @@ fn name(case: &Value) -> String {
 }
 
 fn windows(encoding: &Encoding) -> Value {
-    let window = |window: &frostbert::encoder::windows::Window| {
+    let window = |window: &frostbert::internals::encoder::windows::Window| {
         let Alignment { token_ids, words, char_starts, char_ends, sequences } = &window.alignment;
         assert_eq!(token_ids, &window.ids);
         json!([window.ids, window.type_ids, char_starts, char_ends, words, sequences])

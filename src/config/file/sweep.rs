@@ -10,7 +10,7 @@ use serde::{
 use crate::config::keys::swept_names;
 
 /// The section's own keys.
-pub const OWN_KEYS: [&str; 9] =
+pub(crate) const OWN_KEYS: [&str; 9] =
     ["folds", "nested", "seeds", "search", "trials", "select", "refit", "fraction", "bootstrap"];
 
 /// `[sweep]`: these keys, and every key of `[head]` and `[train]` by its last name with a list of values or a

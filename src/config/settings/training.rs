@@ -228,7 +228,7 @@ fn check_numbers(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error)
             let path = key.path();
             return Err(refuse(
                 format!("{path} is {value}"),
-                format!("set {path} to {}", key.values.range()),
+                format!("set {path} to {}; its default is {}", key.values.range(), key.default),
             ));
         }
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Values of keys of `[head]` and `[train]` by their last names, in the order of the keys.
-pub type Settings = Vec<(String, Value)>;
+pub(crate) type Settings = Vec<(String, Value)>;
 
 /// A pipeline with other values, without its sweep, not yet checked.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl Variant<'_> {
 /// A value as people read it: texts without quotes, everything else as in TOML.
 ///
 /// ```
-/// use frostbert::config::settings::show;
+/// use frostbert::internals::config::settings::show;
 ///
 /// assert_eq!(show(&"mean".into()), "mean");
 /// assert_eq!(show(&3e-4.into()), "0.0003");

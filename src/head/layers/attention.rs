@@ -10,7 +10,7 @@ use crate::train::{
 
 /// Rows of samples of different lengths.
 #[derive(Clone, Copy, Debug)]
-pub struct Samples<'a, F> {
+pub(crate) struct Samples<'a, F> {
     /// `[rows, n_features]`, sample after sample.
     pub rows: ArrayView2<'a, F>,
     /// Sample `i` holds the rows `starts[i]..starts[i + 1]`: one number more than samples.
@@ -24,7 +24,12 @@ pub struct Samples<'a, F> {
 ///
 /// # Panics
 /// When lengths do not fit, or rows are not contiguous.
-pub fn forward<F: Real>(query: &[F], samples: Samples<'_, F>, shares: &mut [F], y: &mut [F]) {
+pub(crate) fn forward<F: Real>(
+    query: &[F],
+    samples: Samples<'_, F>,
+    shares: &mut [F],
+    y: &mut [F],
+) {
     for (sample, y) in samples.starts.windows(2).zip(y.chunks_exact_mut(query.len())) {
         let range = sample[0]..sample[1];
         for row in range.clone() {
@@ -45,7 +50,7 @@ pub fn forward<F: Real>(query: &[F], samples: Samples<'_, F>, shares: &mut [F], 
 ///
 /// # Panics
 /// As [`forward`].
-pub fn backward<F: Real>(
+pub(crate) fn backward<F: Real>(
     query: &[F],
     samples: Samples<'_, F>,
     shares: &[F],
@@ -77,7 +82,7 @@ pub fn backward<F: Real>(
 /// Turns scores into shares that sum to 1; no scores into no shares.
 ///
 /// ```
-/// use frostbert::head::layers::attention::softmax;
+/// use frostbert::internals::head::layers::attention::softmax;
 /// let mut scores = [1e9, 1e9];
 /// softmax(&mut scores);
 /// assert_eq!(scores, [0.5, 0.5]);

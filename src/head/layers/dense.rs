@@ -14,7 +14,7 @@ const NARROW: usize = 4;
 /// `y = x W^T + b` with `x [rows, inputs]`, `W [outputs, inputs]`, `b [outputs]`, `y [rows, outputs]`: one product.
 ///
 /// ```
-/// use frostbert::head::layers::dense;
+/// use frostbert::internals::head::layers::dense;
 /// use ndarray::{Array2, array};
 /// let (x, weight) = (array![[1.0, 2.0]], array![[3.0, 4.0], [5.0, 6.0]]);
 /// let mut y = Array2::<f64>::zeros((1, 2));
@@ -52,7 +52,7 @@ fn dot_rows<F: Real>(x: ArrayView2<'_, F>, weight: ArrayView2<'_, F>, mut y: Arr
 ///
 /// # Panics
 /// As [`forward`].
-pub fn backward<F: Real>(
+pub(crate) fn backward<F: Real>(
     x: ArrayView2<'_, F>,
     d_y: ArrayView2<'_, F>,
     d_weight: ArrayViewMut2<'_, F>,
@@ -67,7 +67,7 @@ pub fn backward<F: Real>(
 ///
 /// # Panics
 /// When shapes do not fit.
-pub fn backward_input<F: Real>(
+pub(crate) fn backward_input<F: Real>(
     d_y: ArrayView2<'_, F>,
     weight: ArrayView2<'_, F>,
     d_x: ArrayViewMut2<'_, F>,

@@ -14,7 +14,12 @@ use crate::train::{
 ///
 /// # Panics
 /// When lengths do not fit, or rows are not contiguous.
-pub fn forward<F: Real>(scores: &[F], rows: ArrayView2<'_, F>, shares: &mut [F], y: &mut [F]) {
+pub(crate) fn forward<F: Real>(
+    scores: &[F],
+    rows: ArrayView2<'_, F>,
+    shares: &mut [F],
+    y: &mut [F],
+) {
     shares.copy_from_slice(scores);
     softmax(shares);
     let n_features = rows.ncols() / scores.len();
@@ -34,7 +39,7 @@ pub fn forward<F: Real>(scores: &[F], rows: ArrayView2<'_, F>, shares: &mut [F],
 ///
 /// # Panics
 /// As [`forward`].
-pub fn backward<F: Real>(
+pub(crate) fn backward<F: Real>(
     shares: &[F],
     rows: ArrayView2<'_, F>,
     d_y: &[F],

@@ -6,7 +6,7 @@ use crate::train::{
 };
 
 /// Added to the variance, as in PyTorch's LayerNorm.
-pub const EPSILON: f64 = 1e-5;
+pub(crate) const EPSILON: f64 = 1e-5;
 
 /// `n = (x - mean(x)) / sqrt(var(x) + 1e-5)` and `y = n g + b`, row by row; the variance is that of `width` values, not
 /// of `width - 1`.
@@ -15,7 +15,7 @@ pub const EPSILON: f64 = 1e-5;
 ///
 /// # Panics
 /// When lengths do not fit.
-pub fn forward<F: Real>(
+pub(crate) fn forward<F: Real>(
     gain: &[F],
     bias: &[F],
     normalised: &mut [F],
@@ -44,7 +44,7 @@ pub fn forward<F: Real>(
 ///
 /// # Panics
 /// When lengths do not fit.
-pub fn backward<F: Real>(
+pub(crate) fn backward<F: Real>(
     gain: &[F],
     normalised: &[F],
     deviations: &[F],

@@ -15,7 +15,7 @@ const SHIFT: f64 = 1e-4;
 /// give the rates, on features that are uncorrelated; for the biases the variance is 1. Only the sum of a weight over the
 /// classes is left to the penalty alone, as in the Hessian itself.
 #[derive(Clone, Debug)]
-pub struct Curvature {
+pub(crate) struct Curvature {
     rates: Vec<f64>,
     /// `variance_j pi_c + 1 / (C sum_i s_i)`, `[n_features + 1, columns]`.
     diagonal: Vec<f64>,
@@ -25,7 +25,7 @@ pub struct Curvature {
 
 impl Curvature {
     /// The curvature of a problem over its turned rows.
-    pub fn new(problem: &LogisticProblem, data: &TurnedRows) -> Curvature {
+    pub(crate) fn new(problem: &LogisticProblem, data: &TurnedRows) -> Curvature {
         let n = problem.total_weight;
         let rates: Vec<f64> = problem.row_weights.iter().map(|weight| weight / n).collect();
         let penalty = 1.0 / (problem.c * n);
@@ -48,7 +48,7 @@ impl Curvature {
     }
 
     /// Divides by it, in place: `A^-1 v` for `v [n_features + 1, columns]`.
-    pub fn solve(&self, values: &mut [f64]) {
+    pub(crate) fn solve(&self, values: &mut [f64]) {
         for (value, diagonal) in values.iter_mut().zip(&self.diagonal) {
             *value /= diagonal;
         }

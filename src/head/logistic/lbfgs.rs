@@ -23,7 +23,7 @@ const PATIENCE: usize = 10;
 
 /// What became of a trial point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrialOutcome {
+pub(crate) enum TrialOutcome {
     /// It is the new point.
     Accepted,
     /// A shorter step is tried next.
@@ -36,7 +36,7 @@ pub enum TrialOutcome {
 ///
 /// Nocedal and Wright 2006, algorithms 7.4 and 7.5, with a guess `P` of the Hessian: the first direction is `-P^-1 g`, the
 /// later ones start from `(s y / y P^-1 y) P^-1`, and a step of 1 is tried first.
-pub struct Lbfgs<P> {
+pub(crate) struct Lbfgs<P> {
     /// The point.
     pub point: Vec<f64>,
     /// The function there; infinite until it has been asked for.
@@ -72,7 +72,7 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
     /// Begins at a point; `solve` divides a vector by `P`, which is positive definite. Ten steps that together gain no
     /// more than `least_progress` of the value are the last ones; negative infinity asks for no progress, where the
     /// gradient tells more than a value's rounding lets the value tell.
-    pub fn new(start: Vec<f64>, solve: P, least_progress: f64) -> Lbfgs<P> {
+    pub(crate) fn new(start: Vec<f64>, solve: P, least_progress: f64) -> Lbfgs<P> {
         Lbfgs {
             value: f64::INFINITY,
             gradient: Vec::new(),
@@ -91,12 +91,12 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
     }
 
     /// Where the function and its gradient are wanted next.
-    pub fn trial(&self) -> &[f64] {
+    pub(crate) fn trial(&self) -> &[f64] {
         &self.trial
     }
 
     /// Takes the function and its gradient at the trial point, and chooses the next one.
-    pub fn tell(&mut self, value: f64, gradient: Vec<f64>) -> TrialOutcome {
+    pub(crate) fn tell(&mut self, value: f64, gradient: Vec<f64>) -> TrialOutcome {
         if self.value == f64::INFINITY {
             self.value = value;
             self.gradient = gradient;

@@ -33,7 +33,7 @@ const LANES: usize = 16;
 /// ```
 ///
 /// With two classes `p(1) = 1 / (1 + e^-z)` of one column, else `p = softmax(z)`.
-pub struct LogisticProblem {
+pub(crate) struct LogisticProblem {
     /// Which groups of rows it learns from: one for each group.
     pub groups: Vec<bool>,
     /// The classes that these rows have, ascending: a column each, or one column for two.
@@ -51,7 +51,7 @@ pub struct LogisticProblem {
 }
 
 /// A problem's value and gradient `[n_features + 1, columns]`, the biases last.
-pub struct Evaluation {
+pub(crate) struct Evaluation {
     /// `F`.
     pub value: f64,
     /// `dF / d(W, b)`.
@@ -59,7 +59,7 @@ pub struct Evaluation {
 }
 
 /// Weights and biases `[n_features + 1, columns]` at which a problem is to be evaluated.
-pub struct EvaluationPoint<'a> {
+pub(crate) struct EvaluationPoint<'a> {
     /// Which problem.
     pub problem: &'a LogisticProblem,
     /// Where.
@@ -68,7 +68,7 @@ pub struct EvaluationPoint<'a> {
 
 impl LogisticProblem {
     /// Columns of its matrix.
-    pub fn n_columns(&self) -> usize {
+    pub(crate) fn n_columns(&self) -> usize {
         match self.classes.len() {
             2 => 1,
             n => n,
@@ -83,7 +83,7 @@ impl LogisticProblem {
 }
 
 /// What products and probabilities are computed in: f32, which is fast, or f64, for what f32 rounds away.
-pub trait Arithmetic: Real {
+pub(crate) trait Arithmetic: Real {
     /// Some rows in it.
     fn rows(rows: ArrayView2<'_, f32>) -> CowArray<'_, Self, Ix2>;
 
@@ -217,7 +217,7 @@ struct PartialGradient<F> {
 ///
 /// Products and probabilities in `F`, sums in f64 over chunks of 1024 rows. Chunks run on all threads and are added in
 /// their order, so the bits depend on no number of threads.
-pub fn evaluate<F: Arithmetic>(
+pub(crate) fn evaluate<F: Arithmetic>(
     data: &TurnedRows,
     groups: &RowGroups,
     requests: &[EvaluationPoint<'_>],

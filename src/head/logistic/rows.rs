@@ -22,7 +22,7 @@ const TILE_ROWS: usize = 512;
 /// A head `z = x w + b` is `z = u v + c` with `w = V v` and `b = c - m w`. Since `V` is orthonormal, `|w| = |v|`: a
 /// penalty of the weights is the same in both, and the change of variables is exact. In `u` the Hessian of a logistic
 /// regression is nearly diagonal, however much the features are correlated.
-pub struct TurnedRows {
+pub(crate) struct TurnedRows {
     /// `U [samples, n_features]`, in the order of the row groups.
     pub rows: Array2<f32>,
     /// `m`, the mean of all rows.
@@ -40,7 +40,7 @@ impl TurnedRows {
     ///
     /// # Errors
     /// When the cache is damaged or the features are not finite.
-    pub fn new(
+    pub(crate) fn new(
         view: &FeatureView<'_>,
         transform: &Transform,
         groups: &RowGroups,
@@ -82,7 +82,7 @@ impl TurnedRows {
     }
 
     /// Weights `[n_features, columns]` and biases of the features as they were given, of those along the axes.
-    pub fn turn_back(
+    pub(crate) fn turn_back(
         &self,
         weights: ArrayView2<'_, f64>,
         bias: &Array1<f64>,
@@ -97,7 +97,7 @@ impl TurnedRows {
     /// those along the axes; or something larger than `enough` where it is larger than that.
     ///
     /// `dL/dW = V dL/dW_turned + m dL/db`.
-    pub fn gradient_norm(
+    pub(crate) fn gradient_norm(
         &self,
         weights: ArrayView2<'_, f64>,
         bias: &Array1<f64>,

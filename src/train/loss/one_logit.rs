@@ -47,7 +47,8 @@ impl OneLogitLoss {
     /// `sums`, one for each column. `classes` holds 0, 1 or [`IGNORED`] for each row.
     ///
     /// ```
-    /// use frostbert::train::loss::{LossSum, one_logit::OneLogitLoss};
+    /// use frostbert::internals::train::loss::LossSum;
+    /// use frostbert::internals::train::loss::one_logit::OneLogitLoss;
     /// let mut loss = OneLogitLoss::new(16);
     /// loss.set(0, [1.0, 1.0], 0.0);
     /// let (mut errors, mut sums) = ([0.0; 16], [LossSum::default(); 16]);

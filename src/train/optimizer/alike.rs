@@ -13,7 +13,7 @@ impl OptimizerState {
     ///
     /// # Panics
     /// As [`OptimizerState::step`].
-    pub fn step_alike(
+    pub(crate) fn step_alike(
         &mut self,
         parameters: &mut [f32],
         gradients: &[f32],

@@ -18,7 +18,7 @@ const MOST_TRAINING: u64 = 100_000_000_000;
 
 /// Rows of train and validation whose label is likely wrong.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LabelErrors {
+pub(crate) struct LabelErrors {
     /// The state that the linear heads read.
     pub state: String,
     /// Rows that were checked, each by a head that did not see it.
@@ -35,7 +35,7 @@ pub struct LabelErrors {
 
 /// A row whose label is likely wrong.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct DoubtfulLabel {
+pub(crate) struct DoubtfulLabel {
     /// Its part.
     pub part: Part,
     /// Its text, shortened.

@@ -16,7 +16,7 @@ use crate::{
 /// From this cosine of standardised states on, two texts are near copies: of the pairs of STS-B's train that are as
 /// similar as that (mean state of MiniLM's last layer), people rate nine in ten 4 or 5, the same in meaning but for
 /// details; of those from 0.95 to 0.97, three in four.
-pub const NEAR_COPY: f32 = 0.97;
+pub(crate) const NEAR_COPY: f32 = 0.97;
 
 /// Multiply-adds that the search for near copies may take: about a second on two cores.
 const MOST_COMPARISONS: u64 = 50_000_000_000;
@@ -26,7 +26,7 @@ const MOST_COMPARISONS: u64 = 50_000_000_000;
 /// Those whose very text stands in train are counted elsewhere ([`crate::data::checks::DataChecks::shared`]) and are none
 /// of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NearDuplicates {
+pub(crate) struct NearDuplicates {
     /// The state that texts were compared by.
     pub state: String,
     /// The cosine from which on they count: [`NEAR_COPY`].
@@ -39,7 +39,7 @@ pub struct NearDuplicates {
 
 /// How many rows of a part are near copies.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NearDuplicatesOfPart {
+pub(crate) struct NearDuplicatesOfPart {
     /// The part.
     pub part: Part,
     /// Its rows whose very text train has not.
@@ -52,7 +52,7 @@ pub struct NearDuplicatesOfPart {
 
 /// Two texts that are almost the same.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NearCopy {
+pub(crate) struct NearCopy {
     /// Where the row stands that is not of train.
     pub part: Part,
     /// Its text, shortened.

@@ -8,7 +8,7 @@ fn checks() -> RunChecks {
         data: DataChecks::default(),
         near_duplicates: Check::Done(NearDuplicates {
             state: "mean-L06".into(),
-            threshold: NEAR_COPY,
+            threshold: near_duplicates::NEAR_COPY,
             parts: [(Part::Validation, 0), (Part::Test, 12)]
                 .map(|(part, count)| NearDuplicatesOfPart { part, rows: 300, compared: 200, count })
                 .to_vec(),

@@ -10,16 +10,18 @@ use frostbert::{
     cache::{
         diff::Difference,
         export::{ExportFormat, ExportOptions, export_cache},
+        fingerprint::{self, Key},
         gc,
         manifest::{MANIFEST, Manifest},
         plan::ExtractionPlan,
         reader::{CacheReader, rows_of},
         verify,
     },
-    config::settings::Pipeline,
-    extraction::{extract::extract, machine::Machine},
-    features::FeatureView,
-    fingerprint::{self, Key},
+    internals::{
+        config::settings::Pipeline,
+        extraction::{extract::extract, machine::Machine},
+        features::FeatureView,
+    },
 };
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use frostbert::data::{
+use frostbert::internals::data::{
     CleanOptions, ColumnName, DataTask, Format, Record, Records, Source, SplitFractions,
     WantedFields,
     dataset::{Dataset, DatasetSettings},
@@ -229,7 +229,7 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, WantedFields)> {
     [(plain, label)].into_iter().chain(further).collect()
 }
 
-fn collect(examples: Records) -> frostbert::error::Result<Vec<Record>> {
+fn collect(examples: Records) -> frostbert::internals::error::Result<Vec<Record>> {
     examples.take(MOST_EXAMPLES).collect()
 }
 

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use frostbert::encoder::{
+use frostbert::internals::encoder::{
     checkpoint::Checkpoint,
     hub::{Hub, pull},
     hub_model::HubModel,

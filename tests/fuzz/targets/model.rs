@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert::encoder::{
+use frostbert::internals::encoder::{
     checkpoint::Checkpoint,
     device::Precision,
     source,
@@ -200,9 +200,10 @@ pub(super) fn windows(_: &Path) -> Execute {
             accepted = true;
             let fast = fast.expect("tokens with their alignment, and none without it");
             for ((fast, aligned), input) in fast.iter().zip(&aligned).zip(&inputs) {
-                let ids = |encoding: &frostbert::encoder::windows::Encoding| -> Vec<Vec<u32>> {
-                    encoding.windows.iter().map(|window| window.ids.clone()).collect()
-                };
+                let ids =
+                    |encoding: &frostbert::internals::encoder::windows::Encoding| -> Vec<Vec<u32>> {
+                        encoding.windows.iter().map(|window| window.ids.clone()).collect()
+                    };
                 assert_eq!(ids(fast), ids(aligned), "other tokens with their alignment");
                 assert_eq!(fast.truncated, aligned.truncated, "cut off in one way only");
                 check(aligned, *input, *length, *overflow);
@@ -214,7 +215,7 @@ pub(super) fn windows(_: &Path) -> Execute {
 
 /// What must hold of the windows of a document.
 fn check(
-    encoding: &frostbert::encoder::windows::Encoding,
+    encoding: &frostbert::internals::encoder::windows::Encoding,
     input: Document<'_>,
     length: usize,
     overflow: Overflow,

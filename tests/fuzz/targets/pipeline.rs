@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert::{
+use frostbert::internals::{
     config::{file::PipelineFile, settings::Pipeline},
     data::LabelMap,
     selection::trials,

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert::{
+use frostbert::internals::{
     data::{Format, Record},
     extraction::machine::Machine,
     head::saved::{DESCRIPTION_FILE, Head, WEIGHTS_FILE, read_description},

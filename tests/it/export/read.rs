@@ -12,7 +12,7 @@ use arrow::{
         DataType, Float16Type, Float32Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
     },
 };
-use frostbert::{fingerprint::Key, states::Dtype};
+use frostbert::cache::{fingerprint::Key, states::Dtype};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use safetensors::{SafeTensors, tensor::Dtype as TensorType};
 

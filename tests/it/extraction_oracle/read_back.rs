@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert::{fingerprint::Key, states::Dtype};
+use frostbert::cache::{fingerprint::Key, states::Dtype};
 use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Field,

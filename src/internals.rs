@@ -1,0 +1,335 @@
+//! The parts of the engine that the program, the benches and the tests of this repository use. They are no part of the
+//! library: names and signatures change in any release.
+
+pub mod config {
+    pub mod file {
+        pub use crate::config::file::PipelineFile;
+    }
+    pub mod keys {
+        pub use crate::config::keys::by_kinds;
+    }
+    pub mod settings {
+        pub use crate::config::settings::{Pipeline, show};
+    }
+}
+pub mod data {
+    pub use crate::data::{
+        Answer, ClassCount, CleanOptions, ColumnName, DataTask, Format, LabelMap, Part,
+        QuestionSummary, Record, Records, Source, SplitFractions, SwallowedLines, WantedFields,
+        class_distribution, grouped_split, read, read_from, read_once, split_plan,
+        stratified_split,
+    };
+    pub mod dataset {
+        pub use crate::data::dataset::{Dataset, DatasetSettings};
+    }
+    pub mod example {
+        pub use crate::data::example::part_name;
+    }
+}
+pub mod doctor {
+    pub use crate::doctor::{
+        Diagnosis, DoctorRequest, Problem, RuntimeFindings, RuntimeSearch, examine,
+    };
+    pub mod cuda {
+        pub use crate::doctor::cuda::CudaFindings;
+    }
+    pub mod disk {
+        pub use crate::doctor::disk::CacheFindings;
+    }
+    pub mod machine {
+        pub use crate::doctor::machine::Memory;
+    }
+    pub mod model {
+        pub use crate::doctor::model::{DeviceFindings, ModelFindings, TEXT_TOKENS};
+    }
+}
+pub mod encoder {
+    pub use crate::encoder::{Encoder, EncoderSettings, Request, fingerprint_inputs};
+    pub mod checkpoint {
+        pub use crate::encoder::checkpoint::Checkpoint;
+    }
+    pub mod device {
+        pub use crate::encoder::device::{Device, Devices, Precision};
+    }
+    #[cfg(feature = "hub")]
+    pub mod hub {
+        pub use crate::encoder::hub::{Hub, pull};
+    }
+    pub mod hub_model {
+        pub use crate::encoder::hub_model::HubModel;
+    }
+    pub mod plan {
+        pub use crate::encoder::plan::{padding_efficiency, plan_batches};
+    }
+    pub mod pooling {
+        pub use crate::encoder::pooling::pool;
+    }
+    pub mod provider {
+        pub use crate::encoder::provider::Provider;
+    }
+    pub mod quantize {
+        pub use crate::encoder::quantize::{Quantized, smoothing};
+    }
+    pub mod runtime {
+        pub use crate::encoder::runtime::Runtime;
+    }
+    pub mod session {
+        pub use crate::encoder::session::{EncoderSession, SessionOptions, TokenBatch};
+    }
+    pub mod source {
+        pub use crate::encoder::source::{Verified, verify};
+    }
+    pub mod tokenizer {
+        pub use crate::encoder::tokenizer::{Document, TextTokenizer};
+    }
+    pub mod tokenizer_file {
+        pub use crate::encoder::tokenizer_file::TokenizerFile;
+    }
+    pub mod windows {
+        pub use crate::encoder::windows::{Encoding, Overflow, Window};
+    }
+}
+pub mod error {
+    pub use crate::error::{Error, Result};
+}
+pub mod experiment {
+    pub use crate::experiment::{Experiment, HeadsReport, RunReport, TaskReport, replay};
+    pub mod precision {
+        pub use crate::experiment::precision::{LayerError, PrecisionReport, PrecisionRow, report};
+    }
+}
+pub mod extraction {
+    pub mod export {
+        pub use crate::extraction::export::export_records;
+    }
+    pub mod extract {
+        pub use crate::extraction::extract::{ExtractReport, extract};
+    }
+    pub mod gc {
+        pub use crate::extraction::gc::NeededDocuments;
+    }
+    pub mod machine {
+        pub use crate::extraction::machine::Machine;
+    }
+}
+pub mod features {
+    pub use crate::features::FeatureView;
+    pub mod linfa {
+        pub use crate::features::linfa::dataset;
+    }
+    pub mod scaler {
+        pub use crate::features::scaler::Scaler;
+    }
+}
+pub mod head {
+    pub mod bank {
+        pub use crate::head::bank::{BankData, BankSettings, SampleSet, train};
+    }
+    pub mod crf {
+        pub use crate::head::crf::{CrfScores, CrfScratch, negative_log_likelihood};
+    }
+    pub mod decode {
+        pub use crate::head::decode::{AllowedTags, decode};
+    }
+    pub mod layers {
+        pub mod activation {
+            pub use crate::head::layers::activation::{Activation, forward};
+        }
+        pub mod attention {
+            pub use crate::head::layers::attention::softmax;
+        }
+        pub mod dense {
+            pub use crate::head::layers::dense::forward;
+        }
+    }
+    pub mod logistic {
+        pub use crate::head::logistic::{
+            ClassRows, LogisticFit, LogisticSettings, LogisticSpec, fit,
+        };
+    }
+    pub mod matching {
+        pub use crate::head::matching::{features, width};
+    }
+    pub mod network {
+        pub use crate::head::network::{Network, NetworkSpec};
+    }
+    pub mod out_of_fold {
+        pub use crate::head::out_of_fold::{epochs, folds, multiply_adds, probabilities};
+    }
+    pub mod pair {
+        pub use crate::head::pair::{features, width};
+    }
+    pub mod row_groups {
+        pub use crate::head::row_groups::RowGroups;
+    }
+    pub mod saved {
+        pub use crate::head::saved::{DESCRIPTION_FILE, Head, WEIGHTS_FILE, read_description};
+    }
+    pub mod size {
+        pub use crate::head::size::{head_sizes, training_bytes};
+    }
+    pub mod span {
+        pub use crate::head::span::{Span, best_spans, join_windows, loss};
+    }
+    pub mod spec {
+        pub use crate::head::spec::{HeadSpec, Objective};
+    }
+    pub mod targets {
+        pub use crate::head::targets::TargetTable;
+    }
+    pub mod transform {
+        pub use crate::head::transform::Transform;
+    }
+}
+pub mod metrics {
+    pub use crate::metrics::{ClassScore, ClassificationMetrics};
+    pub mod baseline {
+        pub use crate::metrics::baseline::{majority_class, majority_labels, mean_value};
+    }
+    pub mod calibration {
+        pub use crate::metrics::calibration::{sigmoid_rows, softmax_rows, temperature};
+    }
+    pub mod classification {
+        pub use crate::metrics::classification::evaluate;
+    }
+    pub mod comparison {
+        pub use crate::metrics::comparison::{holm, mcnemar, paired_bootstrap, standard_deviation};
+    }
+    pub mod confusion {
+        pub use crate::metrics::confusion::{ConfusionCell, confusion_cells};
+    }
+    pub mod counts {
+        pub use crate::metrics::counts::{ClassCounts, confusion};
+    }
+    pub mod intervals {
+        pub use crate::metrics::intervals::{Bootstrap, bootstrap, resample};
+    }
+    pub mod label_errors {
+        pub use crate::metrics::label_errors::{likely_errors, thresholds};
+    }
+    pub mod metric {
+        pub use crate::metrics::metric::Metric;
+    }
+    pub mod multilabel {
+        pub use crate::metrics::multilabel::{evaluate, tune_thresholds};
+    }
+    pub mod probability {
+        pub use crate::metrics::probability::{brier, ece, log_loss, predictions};
+    }
+    pub mod ranking {
+        pub use crate::metrics::ranking::roc_auc;
+    }
+    pub mod regression {
+        pub use crate::metrics::regression::evaluate;
+    }
+    pub mod row_statistics {
+        pub use crate::metrics::row_statistics::RowStatistics;
+    }
+    pub mod scorer {
+        pub use crate::metrics::scorer::ClassScorer;
+    }
+    pub mod scores {
+        pub use crate::metrics::scores::{Score, Scores};
+    }
+    pub mod span {
+        pub use crate::metrics::span::{
+            AnsweredQuestion, NullScore, best_no_answer_threshold, evaluate, exact_match, f1,
+            normalize_answer,
+        };
+    }
+    pub mod tag_scheme {
+        pub use crate::metrics::tag_scheme::{
+            Entity, TagScheme, entities_conlleval, entities_strict,
+        };
+    }
+    pub mod tagging {
+        pub use crate::metrics::tagging::{TaggedSentence, TaggingMetrics, evaluate};
+    }
+}
+pub mod prediction {
+    pub mod evaluation {
+        pub use crate::prediction::evaluation::evaluate;
+    }
+    pub mod predictor {
+        pub use crate::prediction::predictor::{EntitySpan, Prediction, Predictor};
+    }
+    pub mod saved_run {
+        pub use crate::prediction::saved_run::SavedRun;
+    }
+    pub mod similar {
+        pub use crate::prediction::similar::{compare, nearest};
+    }
+}
+pub mod report {
+    pub mod summary {
+        pub use crate::report::summary::summary;
+    }
+}
+pub mod run_folder {
+    pub mod lock {
+        pub use crate::run_folder::lock::{LOCK_FILE, Lock};
+    }
+}
+pub mod selection {
+    pub mod curves {
+        pub use crate::selection::curves::expected_best;
+    }
+    pub mod folds {
+        pub use crate::selection::folds::{Stratum, folds};
+    }
+    pub mod halving {
+        pub use crate::selection::halving::rungs;
+    }
+    pub mod trials {
+        pub use crate::selection::trials::trials;
+    }
+}
+pub mod sweep {
+    pub use crate::sweep::{NestedScore, SweepReport};
+}
+pub mod tasks {
+    pub use crate::tasks::TaskMetrics;
+    pub mod measure {
+        pub use crate::tasks::measure::{RunMetrics, measured_parts};
+    }
+}
+pub mod train {
+    pub mod aligned {
+        pub use crate::train::aligned::Aligned;
+    }
+    pub mod early_stopping {
+        pub use crate::train::early_stopping::{EarlyStopping, Verdict};
+    }
+    pub mod eigen {
+        pub use crate::train::eigen::symmetric_eigen;
+    }
+    pub mod exp {
+        pub use crate::train::exp::{erf, exp, exp_of_negative, ln, ln_1p, tanh};
+    }
+    pub mod gemm {
+        pub use crate::train::gemm::multiply;
+    }
+    pub mod loss {
+        pub use crate::train::loss::{Loss, LossSum, Targets};
+        pub mod one_logit {
+            pub use crate::train::loss::one_logit::OneLogitLoss;
+        }
+    }
+    pub mod optimizer {
+        pub use crate::train::optimizer::{FlatOptimizer, Optimizer, OptimizerKind, clip_scale};
+    }
+    pub mod panel {
+        pub use crate::train::panel::{LANES, gradients, outputs};
+    }
+    pub mod schedule {
+        pub use crate::train::schedule::Schedule;
+    }
+    pub mod vector {
+        pub use crate::train::vector::dot;
+    }
+}
+pub mod training {
+    pub mod train {
+        pub use crate::training::train::{TrainReport, load_dataset};
+    }
+}
