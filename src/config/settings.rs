@@ -22,7 +22,7 @@ use crate::{
         parse,
     },
     data::{CleanOptions, ColumnName, Source, SplitFractions},
-    encoder::checkpoint::Checkpoint,
+    encoder::{checkpoint::Checkpoint, device::Precision},
     error::{Error, Result},
 };
 
@@ -32,23 +32,23 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     /// The file that it was read from.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Names its runs.
     pub name: String,
     /// Decides the split, the initial weights, the order of rows and every resample.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Run folders go to `<run_dir>/<name>/<number>`.
-    pub run_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
     /// The labelled rows.
-    pub data: DataSettings,
+    pub(crate) data: DataSettings,
     /// Stage 1.
-    pub extraction: ExtractionSettings,
+    pub(crate) extraction: ExtractionSettings,
     /// The head; in a sweep of kinds, each trial has its own.
-    pub head: HeadSettings,
+    pub(crate) head: HeadSettings,
     /// Bytes of states that stay in memory: `train.memory_mb`.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// What is swept.
-    pub sweep: Option<SweepSection>,
+    pub(crate) sweep: Option<SweepSection>,
     file: PipelineFile,
 }
 
@@ -63,7 +63,7 @@ pub struct NamedTask {
 
 /// Where labelled rows come from, and what they mean.
 #[derive(Clone, Debug)]
-pub struct DataSettings {
+pub(crate) struct DataSettings {
     /// What is learned.
     pub task: Task,
     /// Rows to learn from (and to split, for what is not given).
@@ -311,8 +311,18 @@ impl Pipeline {
     }
 
     /// Whether the head pools the tokens of a text itself.
-    pub fn pools_by_attention(&self) -> bool {
-        training::pools_by_attention(&self.file)
+    pub(crate) fn pools_by_attention(&self) -> bool {
+        self.head.pools_by_attention(self.data.task)
+    }
+
+    /// The same pipeline with an encoder of another precision.
+    ///
+    /// # Errors
+    /// As [`Pipeline::check`].
+    pub(crate) fn with_precision(&self, precision: Precision) -> Result<Pipeline> {
+        let mut file = self.file.clone();
+        file.model.precision = precision;
+        Pipeline::check(&self.path, file)
     }
 
     /// The columns of labels that heads learn from in place of the source's own: `train.label`, and those that a sweep

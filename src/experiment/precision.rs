@@ -92,8 +92,7 @@ impl PrecisionRow {
 /// measured by `sweep.select` or the task's own metric. Warns where a head is worse than that of f32 by more than luck.
 ///
 /// # Errors
-/// As [`extract`](crate::extraction::extract::extract) and [`Experiment::train`](crate::Experiment::train); where model.onnx is run, which has one
-/// precision.
+/// As [`Experiment::run`](crate::Experiment::run); where model.onnx is run, which has one precision.
 pub fn report(
     pipeline: &Pipeline,
     documents: usize,
@@ -111,7 +110,7 @@ pub fn report(
         checkpoint.check_precision(precision)?;
     }
     for (number, precision) in PRECISIONS.into_iter().enumerate() {
-        let own = with_precision(pipeline, precision);
+        let own = pipeline.with_precision(precision)?;
         let checked = device::check(&own.extraction.device, precision, &machine.onnxruntime);
         match checked.and_then(|()| states::open(&own, &checkpoint, machine)) {
             Ok(encoder) => {
@@ -173,11 +172,4 @@ pub fn report(
         rows: n_rows,
         precisions: rows,
     })
-}
-
-/// The same pipeline with an encoder of another precision.
-fn with_precision(pipeline: &Pipeline, precision: Precision) -> Pipeline {
-    let mut own = pipeline.clone();
-    own.extraction.precision = precision;
-    own
 }

@@ -24,7 +24,7 @@ use crate::{
 
 /// What stage 1 is to do.
 #[derive(Clone, Debug)]
-pub struct ExtractionSettings {
+pub(crate) struct ExtractionSettings {
     /// The checkpoint folder.
     pub model: PathBuf,
     /// Where the encoder runs.
@@ -61,22 +61,22 @@ impl ExtractionSettings {
     ///
     /// # Errors
     /// When its file is missing or broken, or no room is left for a text.
-    pub fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<TextTokenizer> {
+    pub(crate) fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<TextTokenizer> {
         TextTokenizer::new(&checkpoint.tokenizer, self.max_length, self.overflow)
     }
 
     /// Whether an example is left out: it is empty, and of a source that is thinned.
-    pub fn leaves_out(&self, example: &Record) -> bool {
+    pub(crate) fn leaves_out(&self, example: &Record) -> bool {
         self.thinned[example.source] && example.is_empty()
     }
 
     /// How the two texts of an example are encoded.
-    pub fn pair_of(&self, example: &Record) -> Pair {
+    pub(crate) fn pair_of(&self, example: &Record) -> Pair {
         self.pairs[example.source]
     }
 
     /// The same extraction of these sources alone, none of them thinned.
-    pub fn of_sources(&self, sources: Vec<Source>) -> ExtractionSettings {
+    pub(crate) fn of_sources(&self, sources: Vec<Source>) -> ExtractionSettings {
         let pair = self.pairs.first().copied().unwrap_or_default();
         ExtractionSettings {
             pairs: vec![pair; sources.len()],
@@ -87,7 +87,7 @@ impl ExtractionSettings {
     }
 
     /// Takes the sources and states of another extraction with the same fingerprint into this one.
-    pub fn merge(&mut self, other: &ExtractionSettings) {
+    pub(crate) fn merge(&mut self, other: &ExtractionSettings) {
         self.sources.extend(other.sources.iter().cloned());
         self.pairs.extend(&other.pairs);
         self.thinned.extend(&other.thinned);

@@ -3,7 +3,7 @@
 use crate::{
     config::{
         file::{ClassWeights, PipelineFile},
-        names::{HeadKind, HeadPooling, Loss},
+        names::{HeadKind, HeadPooling, Loss, Task},
         settings::training::losses,
     },
     data::ColumnName,
@@ -13,7 +13,7 @@ use crate::{
 
 /// A head, as `[head]` and `[train]` describe it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HeadSettings {
+pub(crate) struct HeadSettings {
     /// Its kind, with the settings that only this kind has.
     pub kind: KindSettings,
     /// The embedding of a text that it reads; tags and answers are predicted from words and tokens instead.
@@ -34,7 +34,7 @@ pub struct HeadSettings {
 
 /// The kinds of head.
 #[derive(Clone, Debug, PartialEq)]
-pub enum KindSettings {
+pub(crate) enum KindSettings {
     /// One matrix and its biases.
     Linear(StepSettings),
     /// Hidden layers before it.
@@ -74,7 +74,7 @@ pub enum KindSettings {
 
 /// The hidden layers of a network.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HiddenLayers {
+pub(crate) struct HiddenLayers {
     /// Their widths.
     pub widths: Vec<usize>,
     /// After each of them.
@@ -87,7 +87,7 @@ pub struct HiddenLayers {
 
 /// How a head is trained that learns step by step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StepSettings {
+pub(crate) struct StepSettings {
     /// Probability that an input or a hidden unit is dropped.
     pub dropout: f32,
     /// The optimiser.
@@ -108,7 +108,7 @@ pub struct StepSettings {
 
 /// The loss, and how it weighs classes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LossSettings {
+pub(crate) struct LossSettings {
     /// Which loss.
     pub name: Loss,
     /// Of the focal loss.
@@ -174,9 +174,17 @@ impl HeadSettings {
     }
 }
 
+impl HeadSettings {
+    /// Whether it pools the tokens of a text itself.
+    pub(crate) fn pools_by_attention(&self, task: Task) -> bool {
+        let has_texts = !matches!(task, Task::Tokens | Task::Qa);
+        has_texts && self.pooling == HeadPooling::Attention
+    }
+}
+
 impl KindSettings {
     /// The kind's name.
-    pub fn name(&self) -> HeadKind {
+    pub(crate) fn name(&self) -> HeadKind {
         match self {
             KindSettings::Linear(_) => HeadKind::Linear,
             KindSettings::Mlp(..) => HeadKind::Mlp,
@@ -192,7 +200,7 @@ impl KindSettings {
     }
 
     /// How it is trained, where it learns step by step.
-    pub fn steps(&self) -> Option<&StepSettings> {
+    pub(crate) fn steps(&self) -> Option<&StepSettings> {
         match self {
             KindSettings::Linear(steps)
             | KindSettings::Mlp(_, steps)
@@ -203,7 +211,7 @@ impl KindSettings {
     }
 
     /// Its hidden layers, where it can have some.
-    pub fn hidden(&self) -> Option<&HiddenLayers> {
+    pub(crate) fn hidden(&self) -> Option<&HiddenLayers> {
         match self {
             KindSettings::Mlp(layers, _)
             | KindSettings::Matching(layers, _)
@@ -213,12 +221,12 @@ impl KindSettings {
     }
 
     /// Whether it is fitted to all rows at once, without steps and epochs.
-    pub fn is_full_batch(&self) -> bool {
+    pub(crate) fn is_full_batch(&self) -> bool {
         self.steps().is_none() && !self.is_cosine()
     }
 
     /// Whether it compares two states and learns nothing.
-    pub fn is_cosine(&self) -> bool {
+    pub(crate) fn is_cosine(&self) -> bool {
         matches!(self, KindSettings::Cosine)
     }
 }

@@ -4,7 +4,8 @@ use crate::{
     config::{
         file::{HeadSection, PipelineFile, TrainSection},
         keys::{Elsewhere, KEYS, Key, STEPWISE, Section},
-        names::{HeadKind, HeadPooling, Loss, Pair, Task},
+        names::{HeadKind, Loss, Pair, Task},
+        settings::HeadSettings,
     },
     error::{Error, Result},
     metrics::metric::Metric,
@@ -67,12 +68,6 @@ pub(super) fn check(
     check_numbers(file, refuse)
 }
 
-/// Whether the head pools the tokens of a text itself.
-pub(super) fn pools_by_attention(file: &PipelineFile) -> bool {
-    let has_texts = !matches!(file.data.task, Task::Tokens | Task::Qa);
-    has_texts && file.head.pooling == HeadPooling::Attention
-}
-
 fn names<T: ToString>(items: &[T]) -> String {
     let names: Vec<String> = items.iter().map(ToString::to_string).collect();
     names.join(", ")
@@ -114,7 +109,7 @@ fn check_input(
             "leave data.pair out".into(),
         ));
     }
-    let attention = pools_by_attention(file);
+    let attention = HeadSettings::new(file).pools_by_attention(task);
     let is_stepwise = STEPWISE.contains(&head.kind);
     let separate = has_pairs && file.data.pair != Some(Pair::Joint);
     let reason = if attention && separate {

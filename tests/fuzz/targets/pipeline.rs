@@ -50,7 +50,7 @@ fn require_same_after_a_lock(path: &Path, pipeline: &Pipeline, thorough: bool) {
     let _ = pipeline.check_training();
     let _ = pipeline.head_states(2);
     let _ = pipeline.stored_states(2);
-    if let (Some(section), true) = (&pipeline.sweep, thorough) {
+    if let (Ok(section), true) = (pipeline.sweep(), thorough) {
         let _ = trials::trials(section, 1);
     }
 }
