@@ -1,7 +1,7 @@
 //! Which head is trained on an array, and how.
 
 use crate::{
-    config::names::HeadKind,
+    config::{names::HeadKind, settings::MOST_UNITS},
     error::{Error, Result},
 };
 
@@ -185,9 +185,11 @@ impl FitOptions {
             FitHead::Network(network) if network.epochs == 0 => {
                 ("at least one epoch", "0".to_string(), "10 is a good start")
             }
-            FitHead::Network(network) if network.hidden.contains(&0) => {
+            FitHead::Network(network)
+                if !network.hidden.iter().all(|width| (1..=MOST_UNITS).contains(width)) =>
+            {
                 let widths = format!("{:?}", network.hidden);
-                ("hidden layers of at least one unit", widths, "leave the layer out")
+                ("hidden layers of 1 to 65,536 units", widths, "256 is a good start")
             }
             _ => return Ok(()),
         };

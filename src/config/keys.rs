@@ -69,6 +69,10 @@ pub(crate) enum Values {
     NotNegative,
     /// Numbers from 0 to below 1.
     BelowOne,
+    /// A probability from 0 to below 1, also as the f32 that heads compute with.
+    Probability,
+    /// Two numbers from 0 to below 1.
+    TwoBelowOne,
     /// Numbers from 0 to 1.
     UpToOne,
 }
@@ -82,7 +86,8 @@ impl Values {
             Values::Count => "1 or more",
             Values::Positive => "a value above 0",
             Values::NotNegative => "0 or more",
-            Values::BelowOne => "a value from 0 to below 1",
+            Values::BelowOne | Values::Probability => "a value from 0 to below 1",
+            Values::TwoBelowOne => "two numbers from 0 to below 1",
             Values::UpToOne => "a value from 0 to 1",
         }
     }
@@ -94,8 +99,8 @@ impl Values {
             Values::Count => number >= 1.0,
             Values::Positive => number > 0.0,
             Values::NotNegative => number >= 0.0,
-            // Heads compute in f32, in which a number just below 1 is 1.
-            Values::BelowOne => (0.0..1.0).contains(&(number as f32)),
+            Values::BelowOne | Values::TwoBelowOne => (0.0..1.0).contains(&number),
+            Values::Probability => (0.0..1.0).contains(&(number as f32)),
             Values::UpToOne => (0.0..=1.0).contains(&number),
         }
     }
@@ -119,8 +124,13 @@ pub(crate) enum Condition {
 pub(crate) enum Elsewhere {
     /// It changes nothing.
     Ignored,
-    /// Setting it is an error; what the key would do, to say why.
-    Refused(&'static str),
+    /// Setting it is an error.
+    Refused {
+        /// What the key would do, to say why.
+        effect: &'static str,
+        /// Kinds for which it changes nothing all the same.
+        except: &'static [HeadKind],
+    },
 }
 
 use Elsewhere::{Ignored, Refused};
@@ -157,6 +167,10 @@ const fn head(name: &'static str, default: &'static str, values: Values) -> Key 
     }
 }
 
+const fn refused(effect: &'static str) -> Elsewhere {
+    Refused { effect, except: &[] }
+}
+
 const fn train(name: &'static str, default: &'static str, values: Values) -> Key {
     Key { section: Train, kinds: STEPWISE, ..head(name, default, values) }
 }
@@ -180,7 +194,7 @@ pub(crate) static KEYS: [Key; 30] = [
     Key {
         meaning: "number of principal components kept before the head; at most the number of features and the number of rows. Only with one layer",
         kinds: LEARNED,
-        elsewhere: Refused("projects features onto components that are fitted on training rows"),
+        elsewhere: refused("projects features onto components that are fitted on training rows"),
         ..head("pca", "none", Values::Count)
     },
     Key {
@@ -200,12 +214,12 @@ pub(crate) static KEYS: [Key; 30] = [
     Key {
         meaning: "probability of dropping an input feature or a hidden unit in a training step",
         kinds: STEPWISE,
-        ..head("dropout", "0.1", Values::BelowOne)
+        ..head("dropout", "0.1", Values::Probability)
     },
     Key {
         meaning: "widths of the hidden layers; the first one reads the features",
         kinds: LAYERED,
-        elsewhere: Refused("adds hidden layers"),
+        elsewhere: refused("adds hidden layers"),
         ..head("hidden", "`[]`; for `mlp` `[256]`", Values::Any)
     },
     Key {
@@ -242,7 +256,7 @@ pub(crate) static KEYS: [Key; 30] = [
     Key {
         meaning: "betas of adam and adamw",
         needs: Condition::Adam,
-        ..train("betas", "[0.9, 0.999]", Values::BelowOne)
+        ..train("betas", "[0.9, 0.999]", Values::TwoBelowOne)
     },
     Key {
         meaning: "largest number of passes over the training examples",
@@ -272,7 +286,7 @@ pub(crate) static KEYS: [Key; 30] = [
         meaning: "a column of labels, by name or number, that the head is trained on; it is evaluated on the source's own: see [Columns of labels](#columns-of-labels). Only from files with columns",
         kinds: LEARNED,
         tasks: &[Classification],
-        elsewhere: Refused("names a column of one label a row"),
+        elsewhere: refused("names a column of one label a row"),
         ..train("label", "the source's own `label`", Values::Any)
     },
     Key {
@@ -282,17 +296,20 @@ pub(crate) static KEYS: [Key; 30] = [
     },
     Key {
         meaning: "`\"balanced\"`, or a table of `label = weight`, each above 0; labels that are left out have weight 1",
-        kinds: &[Linear, Mlp, Logistic],
+        kinds: &[Linear, Mlp, Matching, Logistic],
         tasks: &[Classification, Multilabel, Tokens],
-        elsewhere: Refused("weighs the classes of each row"),
+        elsewhere: refused("weighs the classes of each row"),
         ..train("class_weights", "none", Values::Any)
     },
     Key {
         meaning: "probability mass spread over all classes",
-        kinds: &[Linear, Mlp],
+        kinds: &[Linear, Mlp, Matching],
         tasks: &[Classification, Tokens],
-        elsewhere: Refused("spreads the probability of each row's class"),
-        ..train("label_smoothing", "0.0", Values::BelowOne)
+        elsewhere: Refused {
+            effect: "spreads the probability of each row's class",
+            except: &[Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm],
+        },
+        ..train("label_smoothing", "0.0", Values::Probability)
     },
     Key {
         meaning: "stop after `patience` epochs without a better validation value, and restore the best weights; `false` trains every epoch and keeps the last weights. Keys left out of the table have their defaults",
@@ -330,6 +347,18 @@ impl Key {
         format!("{}.{}", self.section.name(), self.name)
     }
 
+    /// As [`Key::path`], with what else it depends on: `head.max_answer_tokens (qa)`.
+    fn path_with_condition(&self) -> String {
+        let condition = match (self.needs, self.tasks.len()) {
+            (Condition::Sgd, _) => "sgd".into(),
+            (Condition::Adam, _) => "adam, adamw".into(),
+            (Condition::Focal, _) => "focal".into(),
+            (Condition::Nothing, n) if n < ALL_TASKS.len() => names(self.tasks),
+            (Condition::Nothing, _) => return self.path(),
+        };
+        format!("{} ({condition})", self.path())
+    }
+
     /// Whether the head of a task can use the key at all.
     pub(crate) fn applies_to(&self, task: Task, kind: HeadKind) -> bool {
         self.tasks.contains(&task) && self.kinds.contains(&kind)
@@ -364,10 +393,10 @@ pub(crate) fn swept_names() -> impl Iterator<Item = &'static str> {
 
 /// The kinds of head in words.
 fn kinds_in_words(kinds: &[HeadKind]) -> String {
-    match kinds.len() {
-        n if n == ALL_KINDS.len() => "all kinds".into(),
-        n if n == LEARNED.len() => format!("all but {Cosine}"),
-        _ => names(kinds),
+    match kinds {
+        ALL_KINDS => "all kinds".into(),
+        LEARNED => format!("all but {Cosine}"),
+        kinds => names(kinds),
     }
 }
 
@@ -376,7 +405,8 @@ fn names<T: ToString>(items: &[T]) -> String {
     names.join(", ")
 }
 
-/// For each group of kinds of head that share keys: the kinds in words, and the paths of the keys that apply to them.
+/// For each group of kinds of head that share keys: the kinds in words, and the paths of the keys that apply to them, with
+/// the tasks, optimisers or losses that they are for, where these are not all.
 ///
 /// ```
 /// use frostbert::internals::config::keys::by_kinds;
@@ -389,8 +419,8 @@ pub fn by_kinds() -> Vec<(String, Vec<String>)> {
     for key in &KEYS {
         let kinds = kinds_in_words(key.kinds);
         match groups.iter_mut().find(|(other, _)| *other == kinds) {
-            Some((_, paths)) => paths.push(key.path()),
-            None => groups.push((kinds, vec![key.path()])),
+            Some((_, paths)) => paths.push(key.path_with_condition()),
+            None => groups.push((kinds, vec![key.path_with_condition()])),
         }
     }
     groups

@@ -12,6 +12,7 @@ pub(crate) use extraction::ExtractionSettings;
 use frostbert_cache::{plan::MAX_STATES, states::StateId};
 pub(crate) use head::{HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings};
 use toml::Value;
+pub(crate) use training::MOST_UNITS;
 pub use variant::show;
 pub(crate) use variant::{Settings, described};
 

@@ -5,7 +5,10 @@ use toml::{Table, Value};
 use super::*;
 use crate::config::{
     file::{HeadSection, TrainSection},
-    settings::training::{kinds, losses, metrics},
+    settings::{
+        Pipeline,
+        training::{kinds, losses, metrics},
+    },
 };
 
 /// The page of the pipeline file.
@@ -30,10 +33,10 @@ fn row(key: &Key) -> String {
         Values::Any | Values::Layers => String::new(),
         values => format!("; {}", values.range()),
     };
-    let kinds = match key.kinds.len() {
-        n if n == ALL_KINDS.len() => "all kinds".into(),
-        n if n == LEARNED.len() => format!("all but `{Cosine}`"),
-        _ => code(key.kinds),
+    let kinds = match key.kinds {
+        ALL_KINDS => "all kinds".into(),
+        LEARNED => format!("all but `{Cosine}`"),
+        kinds => code(kinds),
     };
     let tasks = match key.tasks.len() {
         n if n == ALL_TASKS.len() => String::new(),
@@ -46,8 +49,9 @@ fn row(key: &Key) -> String {
         Condition::Focal => "; with `focal`",
     };
     let elsewhere = match key.elsewhere {
-        Ignored => "",
-        Refused(_) => "; refused elsewhere",
+        Ignored => String::new(),
+        Refused { except: [], .. } => "; refused elsewhere".into(),
+        Refused { except, .. } => format!("; refused elsewhere, but for {}", code(except)),
     };
     let (path, meaning) = (key.path(), key.meaning);
     format!("| `{path}` | {default} | {meaning}{range} | {kinds}{tasks}{needs}{elsewhere} |")
@@ -152,4 +156,46 @@ fn a_key_has_an_effect_where_its_kind_its_task_and_what_it_needs_are_there() {
     // So that it is refused, and not passed over.
     assert!(has_effect("label", tags));
     assert_eq!(Key::find("rate").map(|key| key.name), None);
+}
+
+/// Another value of a key than its default.
+fn other_value(key: &Key) -> &'static str {
+    match key.name {
+        "C" | "lambda" | "clip" => "2.5",
+        "dropout" | "warmup" | "label_smoothing" | "lr" | "weight_decay" | "momentum" => "0.25",
+        "betas" => "[0.5, 0.5]",
+        "hidden" => "[8]",
+        "activation" => "\"tanh\"",
+        "optimizer" => "\"sgd\"",
+        "schedule" => "\"cosine\"",
+        "early_stopping" => "false",
+        "skip" | "layer_norm" => "true",
+        _ => "7",
+    }
+}
+
+#[test]
+fn a_key_of_some_kinds_changes_the_settings_of_these_kinds_alone() {
+    let settings = |kind: HeadKind, key: Option<&Key>| {
+        let line = |section: Section| match key {
+            Some(key) if key.section == section => format!("{} = {}", key.name, other_value(key)),
+            _ => String::new(),
+        };
+        let text = format!(
+            "[model]\npath = \"m\"\n[data]\ntrain = {{ path = \"a.csv\" }}\n[head]\nkind = \"{kind}\"\n{}\n[train]\n{}",
+            line(Head),
+            line(Train)
+        );
+        let file = toml::from_str(&text).unwrap();
+        Pipeline::check("pipeline.toml".as_ref(), file).unwrap().head.kind
+    };
+    let of_kinds =
+        |key: &&Key| key.kinds == STEPWISE || key.kinds == LAYERED || key.kinds.len() < 4;
+    let elsewhere = ["loss", "gamma", "class_weights", "label_smoothing"];
+    for key in KEYS.iter().filter(of_kinds).filter(|key| !elsewhere.contains(&key.name)) {
+        for kind in ALL_KINDS {
+            let changes = settings(*kind, Some(key)) != settings(*kind, None);
+            assert_eq!(changes, key.kinds.contains(kind), "{} of {kind}", key.path());
+        }
+    }
 }

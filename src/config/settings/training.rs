@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Units of a hidden layer at most.
-const MOST_UNITS: usize = 65_536;
+pub(crate) const MOST_UNITS: usize = 65_536;
 
 /// The kinds of head that a task can train, its default first.
 pub(in crate::config) fn kinds(task: Task) -> &'static [HeadKind] {
@@ -195,7 +195,10 @@ fn check_keys(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
     let set = values(&file.head, &file.train);
     let default = values(&HeadSection::default(), &TrainSection::default());
     for key in KEYS.iter().filter(|key| !key.applies_to(task, kind) && set(key) != default(key)) {
-        let Elsewhere::Refused(effect) = key.elsewhere else { continue };
+        let Elsewhere::Refused { effect, except } = key.elsewhere else { continue };
+        if key.tasks.contains(&task) && except.contains(&kind) {
+            continue;
+        }
         let path = key.path();
         let others = kinds(task).iter().copied();
         let others: Vec<HeadKind> = others.filter(|kind| key.applies_to(task, *kind)).collect();
@@ -223,7 +226,12 @@ fn check_numbers(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error)
             let path = key.path();
             return Err(refuse(
                 format!("{path} is {value}"),
-                format!("set {path} to {}; its default is {}", key.values.range(), key.default),
+                match key.default {
+                    "none" => format!("set {path} to {}, or leave it out", key.values.range()),
+                    default => {
+                        format!("set {path} to {}; its default is {default}", key.values.range())
+                    }
+                },
             ));
         }
     }
