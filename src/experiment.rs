@@ -8,7 +8,7 @@ mod replay;
 use std::path::Path;
 
 use frostbert_cache::progress::Progress;
-pub use heads::{HeadsReport, TaskReport};
+pub use heads::{HeadsReport, TaskReport, TasksReport};
 pub use replay::replay;
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ impl Experiment {
     /// # Errors
     /// [`Error::Pipeline`](crate::Error::Pipeline) if a key or a value is not known, with its line and the cure.
     pub fn open(path: impl AsRef<Path>) -> Result<Experiment> {
-        Experiment::open_with::<&str>(path, &[])
+        Experiment::open_with(path, &[""; 0])
     }
 
     /// As [`Experiment::open`], with values in place of those in the file, each as `train.lr=1e-3`: the flag `--set` of
@@ -68,13 +68,14 @@ impl Experiment {
     ///
     /// # Errors
     /// As [`Experiment::open`]; if an override names no key or has a value of the wrong type.
-    pub fn open_with<S: ToString>(path: impl AsRef<Path>, overrides: &[S]) -> Result<Experiment> {
-        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+    pub fn open_with(path: impl AsRef<Path>, overrides: &[impl AsRef<str>]) -> Result<Experiment> {
+        let overrides: Vec<String> =
+            overrides.iter().map(|setting| setting.as_ref().to_string()).collect();
         Ok(Experiment { tasks: Pipeline::read_tasks(path.as_ref(), &overrides)? })
     }
 
     /// An experiment of one task.
-    pub fn of(pipeline: Pipeline) -> Experiment {
+    pub(crate) fn of(pipeline: Pipeline) -> Experiment {
         Experiment { tasks: vec![NamedTask { name: None, pipeline }] }
     }
 
@@ -82,7 +83,8 @@ impl Experiment {
     /// need. Labels are not read.
     ///
     /// # Errors
-    /// As [`extract`](crate::extraction::extract::extract).
+    /// If the data, the model or the device is at fault, the disk is too small, or the cache is written by another process or
+    /// damaged. What was encoded before stays in the cache.
     pub fn extract(&self, machine: &Machine, progress: &dyn Progress) -> Result<ExtractReport> {
         self.extract_with(&self.checkpoint()?, machine, progress)
     }

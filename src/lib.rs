@@ -32,7 +32,7 @@
 //! poolings are, and survives a kill; training streams it from disk if it does not fit in memory.
 //!
 //! ONNX Runtime is a shared library that is loaded when a model is: a [`Machine`] says where it is. Arrays are those of the
-//! crate [`ndarray`], re-exported here. Everything fails with one [`Error`], whose message names the file and what was
+//! crate [`ndarray`], re-exported here. What fails, fails with an [`Error`] (a cache with [`cache::Error`], which is a part of it), whose message names the file and what was
 //! expected of it; [`Error::hint`] says what to do. The library never prints, never exits and never reads environment
 //! variables: work that takes long reports to a [`Progress`].
 //!
@@ -47,7 +47,7 @@
 //! data -> encoder -> cache -> features -> head bank -> metrics -> report
 //! ```
 //!
-//! A pipeline file ([`Pipeline`]) names texts, a model and a head. Stage 1 ([`extraction`]) reads examples ([`data`]),
+//! A pipeline file names texts, a model and a head. Stage 1 ([`extraction`]) reads examples ([`data`]),
 //! tokenises them, runs the checkpoint through ONNX Runtime ([`encoder`]), and commits each document's hidden states
 //! (pooled, per word, or per token) shard by shard to a content-addressed [`cache`] that knows no labels. Stage 2
 //! ([`training`]) reads rows of states back, from memory or shard by shard ([`features`]), joins them with their targets
@@ -88,8 +88,6 @@ pub use api::{Classifier, FitHead, FitOptions, NetworkOptions, fit, fit_with};
 // Texts to arrays.
 pub use api::{Embedder, EmbedderOptions};
 // Experiments.
-#[doc(inline)]
-pub use config::settings::Pipeline;
 // Saved runs.
 #[doc(inline)]
 pub use data::Record;
@@ -98,11 +96,11 @@ pub use encoder::{
     device::{Device, Precision},
     windows::Overflow,
 };
-// What goes wrong, and how it is getting on.
+// Errors and progress.
 #[doc(inline)]
 pub use error::{Error, Result};
 #[doc(inline)]
-pub use experiment::{Experiment, HeadsReport, RunReport, TaskReport};
+pub use experiment::{Experiment, HeadsReport, RunReport, TaskReport, TasksReport};
 #[doc(inline)]
 pub use extraction::extract::ExtractReport;
 #[doc(inline)]
@@ -126,7 +124,7 @@ pub use prediction::{
     saved_run::SavedRun,
 };
 #[doc(inline)]
-pub use sweep::SweepReport;
+pub use sweep::{Best, SweepReport};
 #[doc(inline)]
 pub use tasks::{TaskMetrics, measure::RunMetrics};
 #[doc(inline)]

@@ -65,6 +65,7 @@ const MOST_HEADS: usize = 200_000;
 
 /// What a sweep did.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct SweepReport {
     /// The new run folder, or the one of an unfinished sweep that went on.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
@@ -100,6 +101,7 @@ pub struct SweepReport {
 
 /// The head that was chosen.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Best {
     /// What was varied, with its values.
     pub settings: Map<String, Value>,
@@ -124,7 +126,7 @@ pub(crate) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> R
 /// Checks what can be checked of a sweep without states.
 ///
 /// # Errors
-/// As [`sweep`].
+/// When the section, or a trial of it, is at fault.
 fn check(
     pipeline: &Pipeline,
     section: &SweepSection,

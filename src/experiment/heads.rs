@@ -7,11 +7,11 @@ use std::{
     time::Instant,
 };
 
-use frostbert_cache::progress::Progress;
+use frostbert_cache::{progress::Progress, reader::CacheReader, states::StateId};
 use serde::Serialize;
 
 use crate::{
-    config::settings::NamedTask,
+    config::settings::{NamedTask, Pipeline},
     data::dataset::Dataset,
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
@@ -110,7 +110,25 @@ pub(super) struct TaskData<'a> {
     pub(super) dataset: Dataset,
 }
 
+/// A task over the cache that holds the states of its rows.
+struct TaskOverCache<'a> {
+    name: Option<&'a str>,
+    pipeline: &'a Pipeline,
+    dataset: &'a Dataset,
+    /// The states that its head reads, or the heads of its sweep.
+    states: Vec<StateId>,
+    cache: CacheReader,
+}
+
+impl TaskOverCache<'_> {
+    fn inputs<'a>(&'a self, checkpoint: &'a Checkpoint) -> Inputs<'a> {
+        let TaskOverCache { pipeline, dataset, cache, .. } = self;
+        Inputs { checkpoint, pipeline, dataset, cache }
+    }
+}
+
 /// Trains the heads of all tasks, from the cache `folder` where one is named, else from the one that holds their rows.
+/// Nothing is trained where the layers or the cache of any task are at fault.
 pub(super) fn train_heads(
     checkpoint: &Checkpoint,
     tasks: &[TaskData<'_>],
@@ -118,38 +136,43 @@ pub(super) fn train_heads(
     progress: &dyn Progress,
 ) -> Result<HeadsReport> {
     let start = Instant::now();
-    let mut run = RunFolder::new(checkpoint, tasks, folder)?;
-    let mut reports = BTreeMap::new();
-    for TaskData { task, dataset } in tasks {
+    let tasks = tasks.iter().map(|TaskData { task, dataset }| {
         let NamedTask { name, pipeline } = task;
-        if let Some(name) = name {
-            progress.note(&format!("task {name}"));
-        }
         let states = sweep::states(pipeline, checkpoint.config.layers)?;
         let cache = open_cache(folder, pipeline, checkpoint, dataset, &states)?;
-        if folder.is_none() {
-            note_cache(&cache, progress);
+        Ok(TaskOverCache { name: name.as_deref(), pipeline, dataset, states, cache })
+    });
+    let tasks: Vec<TaskOverCache<'_>> = tasks.collect::<Result<_>>()?;
+    let mut run = RunFolder::new(checkpoint, &tasks);
+    let mut reports = BTreeMap::new();
+    for task in &tasks {
+        if let Some(name) = task.name {
+            progress.note(&format!("task {name}"));
         }
-        let inputs = Inputs { checkpoint, pipeline, dataset, cache: &cache };
-        let report = match &pipeline.sweep {
+        if folder.is_none() {
+            note_cache(&task.cache, progress);
+        }
+        let inputs = task.inputs(checkpoint);
+        let report = match &task.pipeline.sweep {
             None => {
                 let trained = train_on(inputs, None, progress)?;
-                TaskReport::Train(Box::new(trained.write(&run.folder(name.as_deref(), progress)?)?))
+                TaskReport::Train(Box::new(trained.write(&run.folder(task.name, progress)?)?))
             }
             Some(section) => {
-                let plan = inputs.lock(&states);
-                let (folder, journal) = run.journal(name.as_deref(), &plan, progress)?;
+                let plan = inputs.lock(&task.states);
+                let (folder, journal) = run.journal(task.name, &plan, progress)?;
                 let report = sweep_on(inputs, section, &folder, journal, progress)?;
                 TaskReport::Sweep(Box::new(report))
             }
         };
-        reports.insert(name.clone(), report);
+        reports.insert(task.name, report);
     }
     let run = run.finish()?;
     if let Some(report) = reports.remove(&None) {
         return Ok(HeadsReport::One(report));
     }
-    let tasks = reports.into_iter().map(|(name, report)| (name.unwrap_or_default(), report));
+    let tasks =
+        reports.into_iter().map(|(name, report)| (name.unwrap_or_default().to_string(), report));
     let seconds = start.elapsed().as_secs_f64();
     Ok(HeadsReport::Several(TasksReport { run, seconds, tasks: tasks.collect() }))
 }
@@ -169,26 +192,24 @@ struct RunFolder<'a> {
 }
 
 impl<'a> RunFolder<'a> {
-    fn new(
-        checkpoint: &Checkpoint,
-        tasks: &'a [TaskData<'_>],
-        folder: Option<&Path>,
-    ) -> Result<RunFolder<'a>> {
-        let first = &tasks[0].task.pipeline;
-        let sweeps = tasks.iter().any(|data| data.task.pipeline.sweep.is_some());
-        let plans = if sweeps && tasks[0].task.name.is_some() {
-            Some(plans(checkpoint, tasks, folder)?)
-        } else {
-            None
-        };
-        Ok(RunFolder {
-            run_dir: &first.run_dir,
-            name: &first.name,
+    fn new(checkpoint: &Checkpoint, tasks: &[TaskOverCache<'a>]) -> RunFolder<'a> {
+        let first = &tasks[0];
+        let sweeps = tasks.iter().any(|task| task.pipeline.sweep.is_some());
+        let plans = (sweeps && first.name.is_some()).then(|| {
+            let plan = |task: &TaskOverCache<'_>| {
+                let name = task.name.unwrap_or_default().to_string();
+                (name, task.inputs(checkpoint).lock(&task.states))
+            };
+            tasks.iter().map(plan).collect()
+        });
+        RunFolder {
+            run_dir: &first.pipeline.run_dir,
+            name: &first.pipeline.name,
             plans,
             run: None,
             journal: None,
             of_tasks: Vec::new(),
-        })
+        }
     }
 
     /// The folder of a task; of one without a name the run folder itself.
@@ -260,20 +281,4 @@ impl<'a> RunFolder<'a> {
         }
         Ok(self.run.unwrap_or_default())
     }
-}
-
-/// What decides the result of each task, but for the states.
-fn plans(
-    checkpoint: &Checkpoint,
-    tasks: &[TaskData<'_>],
-    folder: Option<&Path>,
-) -> Result<Vec<(String, Lock)>> {
-    let plans = tasks.iter().map(|TaskData { task, dataset }| {
-        let pipeline = &task.pipeline;
-        let states = sweep::states(pipeline, checkpoint.config.layers)?;
-        let cache = open_cache(folder, pipeline, checkpoint, dataset, &states)?;
-        let inputs = Inputs { checkpoint, pipeline, dataset, cache: &cache };
-        Ok((task.name.clone().unwrap_or_default(), inputs.lock(&states)))
-    });
-    plans.collect()
 }

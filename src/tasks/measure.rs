@@ -22,6 +22,7 @@ pub(crate) const METRICS_FILE: &str = "metrics.json";
 
 /// The metrics of a run, as they stand in metrics.json.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct RunMetrics {
     /// On the rows that the head learned from; without intervals.
     #[serde(skip_serializing_if = "Option::is_none")]

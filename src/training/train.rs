@@ -43,6 +43,7 @@ use crate::{
 
 /// What a training did.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct TrainReport {
     /// The new run folder.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
@@ -76,6 +77,7 @@ pub struct TrainReport {
 /// Wall time of the parts of a training, in seconds. What is left of the stage are the checks of the data, the digest of
 /// what was read and the files of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Timings {
     /// Finding the rows in the cache, reading those that stay in memory, fitting what is done to features first.
     pub read_seconds: f64,

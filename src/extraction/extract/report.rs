@@ -6,6 +6,7 @@ use serde::Serialize;
 
 /// What an extraction did.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct ExtractReport {
     /// The cache folder, `<cache.dir>/<fingerprint>`.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
