@@ -163,7 +163,7 @@ pub enum Error {
     /// An argument of a call into the library that cannot be used: an array, labels, an option.
     #[error("cannot {action}: expected {expected}, got {got}")]
     Argument {
-        /// What was asked for, as `fit a head`.
+        /// What was asked for, such as `fit a head`.
         action: &'static str,
         /// What the argument should be.
         expected: String,
