@@ -10,9 +10,9 @@ use crate::train::real::Real;
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// `max(x, 0)`.
-    #[default]
     Relu,
     /// `x Phi(x) = x (1 + erf(x / sqrt(2))) / 2` (Hendrycks and Gimpel 2016; PyTorch's default, without approximation).
+    #[default]
     Gelu,
     /// `tanh(x)`.
     Tanh,
