@@ -82,7 +82,7 @@ pub struct SweepReport {
     pub seconds: f64,
     /// `heads x rows x epochs / seconds`.
     pub head_samples_per_second: f64,
-    /// Wall time of the whole stage.
+    /// Wall time of the whole stage, from the open cache to the run folder.
     pub total_seconds: f64,
     /// The head that was chosen.
     pub best: Best,

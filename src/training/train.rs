@@ -50,7 +50,7 @@ pub struct TrainReport {
     pub run: PathBuf,
     /// What was learned.
     pub task: String,
-    /// Wall time of the stage.
+    /// Wall time of the stage, from the open cache to the run folder.
     pub seconds: f64,
     /// Where most of it went.
     pub timings: Timings,
