@@ -6,7 +6,7 @@ use frostbert_cache::states::{Dtype, Pooling, StateId};
 use ndarray::{Array2, Axis};
 
 use crate::{
-    config::settings::ExtractionSettings,
+    config::settings::{ExtractionSettings, layer_from_bottom},
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Device, Precision},
@@ -23,9 +23,7 @@ const DOCUMENTS_AT_A_TIME: usize = 8192;
 /// How an [`Embedder`] runs its model. The defaults are those of a pipeline file.
 ///
 /// ```
-/// use frostbert::Device;
-/// use frostbert::EmbedderOptions;
-/// use frostbert::Machine;
+/// use frostbert::{Device, EmbedderOptions, Machine};
 ///
 /// let machine = Machine::new("/opt/onnxruntime/libonnxruntime.so", 8);
 /// let options = EmbedderOptions::default().machine(machine).device(Device::Cpu).max_length(256);
@@ -119,9 +117,7 @@ impl EmbedderOptions {
 /// A frozen model that turns texts into rows of an array.
 ///
 /// ```no_run
-/// use frostbert::Embedder;
-/// use frostbert::EmbedderOptions;
-/// use frostbert::Pooling;
+/// use frostbert::{Embedder, EmbedderOptions, Pooling};
 ///
 /// let mut embedder = Embedder::open("models/minilm", &EmbedderOptions::default())?;
 /// let states = embedder.embed(&["I would buy it again.", "It broke."], Pooling::Mean)?;
@@ -241,10 +237,7 @@ fn check_options(options: &EmbedderOptions, checkpoint: &Checkpoint) -> Result<u
         hint: hint.into(),
     };
     let n_layers = checkpoint.config.layers;
-    let from_end = |layer: i64| (n_layers as i64 + 1).checked_add(layer);
-    let absolute = if options.layer < 0 { from_end(options.layer) } else { Some(options.layer) };
-    let absolute = absolute.and_then(|layer| usize::try_from(layer).ok());
-    let layer = absolute.filter(|layer| *layer <= n_layers).ok_or_else(|| {
+    let layer = layer_from_bottom(options.layer, n_layers).ok_or_else(|| {
         refuse(
             format!(
                 "a layer from 0 (embeddings) to {n_layers}, or from -1 (last) to -{}",

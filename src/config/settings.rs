@@ -375,19 +375,25 @@ fn is_folder_name(name: &str) -> bool {
     !(name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.'))
 }
 
-fn absolute_layer(
-    layer: i64,
-    model_layers: usize,
-    key: &str,
-    refuse: &impl Fn(String, String) -> Error,
-) -> Result<usize> {
+/// The layer that a number means in a model of so many layers: from 0 for the embeddings, or from -1 for the last; none
+/// where there is no such layer.
+pub(crate) fn layer_from_bottom(layer: i64, model_layers: usize) -> Option<usize> {
     let absolute = match usize::try_from(layer) {
         Ok(layer) => Some(layer),
         Err(_) => usize::try_from(layer.unsigned_abs())
             .ok()
             .and_then(|from_top| (model_layers + 1).checked_sub(from_top)),
     };
-    absolute.filter(|absolute| *absolute <= model_layers).ok_or_else(|| {
+    absolute.filter(|absolute| *absolute <= model_layers)
+}
+
+fn absolute_layer(
+    layer: i64,
+    model_layers: usize,
+    key: &str,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<usize> {
+    layer_from_bottom(layer, model_layers).ok_or_else(|| {
         refuse(
             format!("{key} names layer {layer}, but the model has {model_layers}"),
             format!("use 0 (embeddings) to {model_layers}, or -1 (last) to -{}", model_layers + 1),
