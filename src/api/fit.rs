@@ -25,6 +25,7 @@ use crate::{
         trained_head::TrainedHead,
         transform::Transform,
     },
+    tasks::weights::balanced_weights,
     train::{loss::Loss, optimizer::Optimizer},
 };
 
@@ -35,8 +36,7 @@ use crate::{
 /// number of threads. The rows are copied: while the head is trained, memory holds them several times.
 ///
 /// ```
-/// use frostbert::FitOptions;
-/// use frostbert::fit;
+/// use frostbert::{FitOptions, fit};
 /// use ndarray::array;
 ///
 /// let rows = array![[0.0, 1.0], [0.2, 0.8], [1.0, 0.1], [0.9, 0.0]];
@@ -79,7 +79,7 @@ pub fn fit_with<L: AsRef<str>>(
     } else {
         Transform::identity(rows.ncols())
     };
-    let class_weights = options.balanced.then(|| balanced(&classes, names.len()));
+    let class_weights = options.balanced.then(|| balanced_weights(&count(&classes, names.len())));
     let data = FitData { view: &view, transform: &transform, all: &all, classes, class_weights };
     let linear = NetworkSpec::linear(rows.ncols(), names.len());
     let (network, trained) = match &options.head {
@@ -203,12 +203,11 @@ fn classes_of<L: AsRef<str>>(n_rows: usize, labels: &[L]) -> Result<(LabelMap, V
     Ok((names, classes))
 }
 
-/// `n / (C n_c)` for each class.
-fn balanced(classes: &[u32], n_classes: usize) -> Vec<f32> {
+/// The rows of each class.
+fn count(classes: &[u32], n_classes: usize) -> Vec<usize> {
     let mut counts = vec![0usize; n_classes];
     classes.iter().for_each(|class| counts[*class as usize] += 1);
-    let weight = |count: usize| classes.len() as f64 / (n_classes * count) as f64;
-    counts.into_iter().map(|count| weight(count) as f32).collect()
+    counts
 }
 
 #[cfg(test)]

@@ -76,11 +76,16 @@ fn balanced(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Vec<f32> {
         };
         return counts.into_iter().map(weight).collect();
     }
+    balanced_weights(&counts)
+}
+
+/// `n / (C n_c)` for `n_c` of `n` rows in each of the `C` classes that have rows, and 1 for the others.
+pub(crate) fn balanced_weights(counts: &[usize]) -> Vec<f32> {
     let n: usize = counts.iter().sum();
     let n_classes = counts.iter().filter(|count| **count > 0).count() as f64;
     let weight = |count: usize| match count {
         0 => 1.0,
         count => (n as f64 / (n_classes * count as f64)) as f32,
     };
-    counts.into_iter().map(weight).collect()
+    counts.iter().copied().map(weight).collect()
 }
