@@ -6,12 +6,7 @@
 //! [`class_distribution`] shows what came of it. A [`Dataset`](dataset::Dataset) is all of it, for every [`DataTask`].
 //!
 //! ```
-//! use frostbert::internals::data::LabelMap;
-//! use frostbert::internals::data::Source;
-//! use frostbert::internals::data::SplitFractions;
-//! use frostbert::internals::data::WantedFields;
-//! use frostbert::internals::data::read;
-//! use frostbert::internals::data::stratified_split;
+//! use frostbert::internals::data::{LabelMap, Source, SplitFractions, WantedFields, read, stratified_split};
 //!
 //! # fn main() -> frostbert::internals::error::Result<()> {
 //! # let folder = tempfile::tempdir().expect("a temporary folder");

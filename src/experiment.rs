@@ -29,9 +29,7 @@ use crate::{
 /// The tasks of a pipeline file: one without a name, or those of its `[tasks]`. They share a model and a cache.
 ///
 /// ```no_run
-/// use frostbert::Experiment;
-/// use frostbert::Machine;
-/// use frostbert::Metric;
+/// use frostbert::{Experiment, Machine, Metric};
 ///
 /// let report = Experiment::open("pipelines/sentiment.toml")?.run(&Machine::default(), &())?;
 /// println!("{}", report.folder().display());

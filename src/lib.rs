@@ -2,11 +2,7 @@
 //! of Parquet files, and trains light heads on them: classifiers, taggers, span predictors.
 //!
 //! ```no_run
-//! use frostbert::Embedder;
-//! use frostbert::EmbedderOptions;
-//! use frostbert::FitOptions;
-//! use frostbert::Pooling;
-//! use frostbert::fit;
+//! use frostbert::{Embedder, EmbedderOptions, FitOptions, Pooling, fit};
 //!
 //! let mut embedder = Embedder::open("models/minilm", &EmbedderOptions::default())?;
 //! let texts = ["I would buy it again.", "It broke after a week.", "Works well.", "Never again."];

@@ -60,9 +60,7 @@ impl Default for FitHead {
 /// order of their own in each epoch. The last weights are kept.
 ///
 /// ```
-/// use frostbert::FitHead;
-/// use frostbert::FitOptions;
-/// use frostbert::NetworkOptions;
+/// use frostbert::{FitHead, FitOptions, NetworkOptions};
 ///
 /// let network = NetworkOptions::default().hidden(&[256]).epochs(30).learning_rate(3e-4);
 /// let options = FitOptions::default().head(FitHead::Network(network));
@@ -110,8 +108,7 @@ impl NetworkOptions {
 /// How [`fit`](crate::fit) trains a head.
 ///
 /// ```
-/// use frostbert::FitHead;
-/// use frostbert::FitOptions;
+/// use frostbert::{FitHead, FitOptions};
 ///
 /// let logistic = FitOptions::default().head(FitHead::logistic(0.1)).balanced(true);
 /// let mlp = FitOptions::default().head(FitHead::mlp(&[256])).seed(7);

@@ -100,8 +100,7 @@ impl TryFrom<Unchecked> for SplitFractions {
 /// share what is left in their old proportion. Where nothing is left to share, all goes to train.
 ///
 /// ```
-/// use frostbert::internals::data::SplitFractions;
-/// use frostbert::internals::data::split_plan;
+/// use frostbert::internals::data::{SplitFractions, split_plan};
 ///
 /// let plan = split_plan(false, true, SplitFractions { train: 0.6, validation: 0.2, test: 0.2 });
 /// assert_eq!((plan.validation, plan.test), (0.25, 0.0));
@@ -132,9 +131,7 @@ pub fn split_plan(
 /// scaled until they do; see [`SplitFractions::check`].
 ///
 /// ```
-/// use frostbert::internals::data::Part;
-/// use frostbert::internals::data::SplitFractions;
-/// use frostbert::internals::data::stratified_split;
+/// use frostbert::internals::data::{Part, SplitFractions, stratified_split};
 ///
 /// let labels: Vec<usize> = (0..100).map(|row| usize::from(row % 10 == 0)).collect();
 /// let parts = stratified_split(&labels, SplitFractions::default(), 42);

@@ -55,9 +55,7 @@ pub(super) fn split_rows(
 /// matter.
 ///
 /// ```
-/// use frostbert::internals::data::Part;
-/// use frostbert::internals::data::SplitFractions;
-/// use frostbert::internals::data::grouped_split;
+/// use frostbert::internals::data::{Part, SplitFractions, grouped_split};
 ///
 /// let contexts: Vec<u64> = (0..100).map(|question| question / 5).collect();
 /// let parts = grouped_split(&contexts, SplitFractions::default(), 42);

@@ -38,9 +38,7 @@ impl ClassCount {
 /// Ids that `labels` does not have are not counted.
 ///
 /// ```
-/// use frostbert::internals::data::LabelMap;
-/// use frostbert::internals::data::Part;
-/// use frostbert::internals::data::class_distribution;
+/// use frostbert::internals::data::{LabelMap, Part, class_distribution};
 ///
 /// let labels = LabelMap::from_train(["ham", "spam"]);
 /// let distribution = class_distribution(&labels, [(0, Part::Train), (0, Part::Test), (1, Part::Train)]);
@@ -90,9 +88,7 @@ impl ClassDistribution {
     /// How even the classes are in train; `None` where none has a row there.
     ///
     /// ```
-    /// use frostbert::internals::data::LabelMap;
-    /// use frostbert::internals::data::Part;
-    /// use frostbert::internals::data::class_distribution;
+    /// use frostbert::internals::data::{LabelMap, Part, class_distribution};
     ///
     /// let labels = LabelMap::from_train(["a", "b", "c"]);
     /// let rows = [(0, Part::Train), (1, Part::Train), (1, Part::Train), (2, Part::Test)];

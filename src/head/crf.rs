@@ -64,9 +64,7 @@ pub struct CrfScratch<F> {
 /// sentences overflow or lose digits; the sum is in f64.
 ///
 /// ```
-/// use frostbert::internals::head::crf::CrfScores;
-/// use frostbert::internals::head::crf::CrfScratch;
-/// use frostbert::internals::head::crf::negative_log_likelihood;
+/// use frostbert::internals::head::crf::{CrfScores, CrfScratch, negative_log_likelihood};
 /// use ndarray::array;
 /// // One transition stands out: of exp(2) + 3 in all, exp(2) is its share.
 /// let (transitions, zeros) = (array![[0.0, 2.0], [0.0, 0.0]], array![0.0, 0.0]);

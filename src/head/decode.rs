@@ -24,8 +24,7 @@ pub struct AllowedTags<'a> {
 /// some tag, and some tag may start. Logits that are not numbers give some valid sequence.
 ///
 /// ```
-/// use frostbert::internals::head::decode::AllowedTags;
-/// use frostbert::internals::head::decode::decode;
+/// use frostbert::internals::head::decode::{AllowedTags, decode};
 /// use ndarray::array;
 /// // O, B, I: I follows B or I only
 /// let transitions = array![[true, true, false], [true, true, true], [true, true, true]];

@@ -50,8 +50,7 @@ impl NetworkSpec {
     /// One matrix and its biases: `[n_features, n_outputs]` and `[n_outputs]`.
     ///
     /// ```
-    /// use frostbert::internals::head::network::Network;
-    /// use frostbert::internals::head::network::NetworkSpec;
+    /// use frostbert::internals::head::network::{Network, NetworkSpec};
     /// assert_eq!(Network::new(NetworkSpec::linear(384, 3)).n_parameters(), 384 * 3 + 3);
     /// ```
     pub fn linear(n_features: usize, n_outputs: usize) -> NetworkSpec {
@@ -142,8 +141,7 @@ impl Network {
     /// Lays out the parameters of a spec.
     ///
     /// ```
-    /// use frostbert::internals::head::network::Network;
-    /// use frostbert::internals::head::network::NetworkSpec;
+    /// use frostbert::internals::head::network::{Network, NetworkSpec};
     /// let network = Network::new(NetworkSpec { hidden: vec![8], ..NetworkSpec::linear(4, 3) });
     /// let names: Vec<&str> = network.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     /// assert_eq!(names, ["hidden.0.weight", "hidden.0.bias", "weight", "bias"]);

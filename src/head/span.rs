@@ -111,8 +111,7 @@ pub struct Span {
 /// `O(max_answer_tokens + log rows)` for each span after the first.
 ///
 /// ```
-/// use frostbert::internals::head::span::Span;
-/// use frostbert::internals::head::span::best_spans;
+/// use frostbert::internals::head::span::{Span, best_spans};
 /// use ndarray::array;
 /// let logits = array![[9.0, 9.0], [1.0, 0.0], [2.0, 0.5], [0.0, 3.0]];
 /// let spans = best_spans(logits.view(), 2, 2);

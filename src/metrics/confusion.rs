@@ -9,8 +9,7 @@ use super::MANY_CLASSES;
 /// A cell of a confusion matrix that is not 0.
 ///
 /// ```
-/// use frostbert::internals::metrics::confusion::ConfusionCell;
-/// use frostbert::internals::metrics::confusion::confusion_cells;
+/// use frostbert::internals::metrics::confusion::{ConfusionCell, confusion_cells};
 ///
 /// let cells = confusion_cells([(0, 0), (7, 3), (7, 3)]);
 /// assert_eq!(cells[1], ConfusionCell { truth: 7, predicted: 3, rows: 2 });

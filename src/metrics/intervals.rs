@@ -42,8 +42,7 @@ impl Default for Bootstrap {
 /// result does not depend on their number. Memory is `4 n_rows` bytes a thread and `16 M` bytes a resample.
 ///
 /// ```
-/// use frostbert::internals::metrics::intervals::Bootstrap;
-/// use frostbert::internals::metrics::intervals::bootstrap;
+/// use frostbert::internals::metrics::intervals::{Bootstrap, bootstrap};
 ///
 /// let right = [1, 1, 1, 0, 1, 1, 1, 0, 1, 1];
 /// let [accuracy] = bootstrap(10, Bootstrap::default(), |weights| {

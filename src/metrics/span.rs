@@ -65,8 +65,7 @@ pub struct AnsweredQuestion {
 ///
 /// ```
 /// use frostbert::internals::metrics::metric::Metric;
-/// use frostbert::internals::metrics::span::AnsweredQuestion;
-/// use frostbert::internals::metrics::span::evaluate;
+/// use frostbert::internals::metrics::span::{AnsweredQuestion, evaluate};
 ///
 /// let question = |gold: &[&str], predicted: Option<&str>| AnsweredQuestion {
 ///     gold: gold.iter().map(ToString::to_string).collect(),
@@ -214,8 +213,7 @@ pub struct NullScore {
 /// A margin that is not finite is decided whatever the threshold (NaN: answered) and left out; 0 where none is left.
 ///
 /// ```
-/// use frostbert::internals::metrics::span::NullScore;
-/// use frostbert::internals::metrics::span::best_no_answer_threshold;
+/// use frostbert::internals::metrics::span::{NullScore, best_no_answer_threshold};
 ///
 /// let answerable = |margin| NullScore { margin, f1_if_answered: 1.0, f1_if_null: 0.0 };
 /// let impossible = |margin| NullScore { margin, f1_if_answered: 0.0, f1_if_null: 1.0 };

@@ -93,10 +93,7 @@ fn type_id(types: &mut Vec<String>, name: &str) -> usize {
 /// seqeval's `mode="strict", scheme=IOB2`.
 ///
 /// ```
-/// use frostbert::internals::metrics::tag_scheme::Entity;
-/// use frostbert::internals::metrics::tag_scheme::TagScheme;
-/// use frostbert::internals::metrics::tag_scheme::entities_conlleval;
-/// use frostbert::internals::metrics::tag_scheme::entities_strict;
+/// use frostbert::internals::metrics::tag_scheme::{Entity, TagScheme, entities_conlleval, entities_strict};
 ///
 /// let scheme = TagScheme::new(&["O", "B-PER", "I-PER"].map(String::from)).unwrap();
 /// let tags = [1, 2, 0, 2];

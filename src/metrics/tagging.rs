@@ -80,8 +80,7 @@ pub struct TaggedSentence<'a> {
 ///
 /// ```
 /// use frostbert::internals::metrics::metric::Metric;
-/// use frostbert::internals::metrics::tagging::TaggedSentence;
-/// use frostbert::internals::metrics::tagging::evaluate;
+/// use frostbert::internals::metrics::tagging::{TaggedSentence, evaluate};
 ///
 /// let labels = ["O", "B-PER", "I-PER"].map(String::from);
 /// let sentence = TaggedSentence {

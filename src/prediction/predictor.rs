@@ -139,9 +139,7 @@ impl Predictor {
     /// Opens a run folder, or the newest run in a folder of runs, and loads its model on the device of its pipeline.
     ///
     /// ```no_run
-    /// use frostbert::Machine;
-    /// use frostbert::Prediction;
-    /// use frostbert::Predictor;
+    /// use frostbert::{Machine, Prediction, Predictor};
     ///
     /// let mut predictor = Predictor::open_run("runs/sentiment", &Machine::default())?;
     /// for prediction in predictor.predict_texts(&["I would buy it again."])? {

@@ -24,8 +24,7 @@ pub struct Stratum {
 /// dealt out from the largest to the smallest to whichever fold has the fewest rows.
 ///
 /// ```
-/// use frostbert::internals::selection::folds::Stratum;
-/// use frostbert::internals::selection::folds::folds;
+/// use frostbert::internals::selection::folds::{Stratum, folds};
 /// let rows: Vec<Stratum> = (0..6).map(|row| Stratum { class: Some(row % 2), group: None }).collect();
 /// let of = folds(&rows, 3, 42);
 /// for fold in 0..3 {

@@ -28,8 +28,7 @@ impl EarlyStopping {
     /// Observes the value of an epoch (from 1). An equal value is not better; NaN is never better.
     ///
     /// ```
-    /// use frostbert::internals::train::early_stopping::EarlyStopping;
-    /// use frostbert::internals::train::early_stopping::Verdict;
+    /// use frostbert::internals::train::early_stopping::{EarlyStopping, Verdict};
     /// let mut stopping = EarlyStopping::new(2, false);
     /// let verdicts: Vec<Verdict> =
     ///     [0.9, 0.7, 0.8, 0.7].into_iter().enumerate().map(|(i, v)| stopping.observe(i + 1, v)).collect();

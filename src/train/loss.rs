@@ -169,8 +169,7 @@ impl Loss {
     /// Logits of any size give finite numbers.
     ///
     /// ```
-    /// use frostbert::internals::train::loss::Loss;
-    /// use frostbert::internals::train::loss::Targets;
+    /// use frostbert::internals::train::loss::{Loss, Targets};
     /// use ndarray::{Array2, array};
     /// let mut gradient = Array2::<f32>::zeros((1, 2));
     /// let logits = array![[0.0, 0.0]];

@@ -324,9 +324,7 @@ impl FlatOptimizer {
     /// `gradient_scale` is what clipping leaves of the gradient ([`clip_scale`]): 1 for all of it.
     ///
     /// ```
-    /// use frostbert::internals::train::optimizer::FlatOptimizer;
-    /// use frostbert::internals::train::optimizer::Optimizer;
-    /// use frostbert::internals::train::optimizer::OptimizerKind;
+    /// use frostbert::internals::train::optimizer::{FlatOptimizer, Optimizer, OptimizerKind};
     /// let sgd = Optimizer {
     ///     kind: OptimizerKind::Sgd, lr: 0.5, weight_decay: 0.0, momentum: 0.0, betas: [0.9, 0.999],
     /// };

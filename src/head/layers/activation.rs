@@ -21,8 +21,7 @@ pub enum Activation {
 /// `y = f(x)`.
 ///
 /// ```
-/// use frostbert::internals::head::layers::activation::Activation;
-/// use frostbert::internals::head::layers::activation::forward;
+/// use frostbert::internals::head::layers::activation::{Activation, forward};
 /// let mut y = [0.0f32; 2];
 /// forward(Activation::Relu, &[-1.0, 2.0], &mut y);
 /// assert_eq!(y, [0.0, 2.0]);
