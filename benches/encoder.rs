@@ -16,15 +16,12 @@ use std::{
     time::Instant,
 };
 
-use frostbert::internals::encoder::{
-    Encoder, EncoderSettings,
-    checkpoint::Checkpoint,
-    device::Precision,
-    plan::plan_batches,
-    runtime::Runtime,
-    session::TokenBatch,
-    tokenizer::{Document, TextTokenizer},
-    windows::Overflow,
+use frostbert::internals::{
+    data::document::Document,
+    encoder::{
+        Encoder, EncoderSettings, checkpoint::Checkpoint, device::Precision, plan::plan_batches,
+        runtime::Runtime, session::TokenBatch, tokenizer::TextTokenizer, windows::Overflow,
+    },
 };
 
 /// Tokens that are planned together, as in a shard.

@@ -27,6 +27,7 @@ use frostbert::{
     },
     internals::{
         config::{file::PipelineFile, settings::Pipeline},
+        data::document::Document,
         encoder::{
             Encoder, EncoderSettings,
             checkpoint::Checkpoint,
@@ -36,7 +37,7 @@ use frostbert::{
             provider::Provider,
             runtime::Runtime,
             session::{EncoderSession, SessionOptions, TokenBatch},
-            tokenizer::{Document, TextTokenizer},
+            tokenizer::TextTokenizer,
             windows::{Encoding, Overflow},
         },
         extraction::{

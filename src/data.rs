@@ -32,6 +32,7 @@ mod conll;
 mod conllu;
 pub(crate) mod dataset;
 mod delimited;
+pub(crate) mod document;
 pub(crate) mod example;
 mod json_array;
 mod json_digits;

@@ -22,6 +22,9 @@ pub mod data {
     pub mod dataset {
         pub use crate::data::dataset::{Dataset, DatasetSettings};
     }
+    pub mod document {
+        pub use crate::data::document::Document;
+    }
     pub mod example {
         pub use crate::data::example::part_name;
     }
@@ -80,7 +83,7 @@ pub mod encoder {
         pub use crate::encoder::source::{Verified, verify};
     }
     pub mod tokenizer {
-        pub use crate::encoder::tokenizer::{Document, TextTokenizer};
+        pub use crate::encoder::tokenizer::TextTokenizer;
     }
     pub mod tokenizer_file {
         pub use crate::encoder::tokenizer_file::TokenizerFile;

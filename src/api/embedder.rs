@@ -7,10 +7,11 @@ use ndarray::{Array2, Axis};
 
 use crate::{
     config::settings::{ExtractionSettings, layer_from_bottom},
+    data::document::Document,
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Device, Precision},
-        tokenizer::{Document, MIN_LENGTH},
+        tokenizer::MIN_LENGTH,
         windows::Overflow,
     },
     error::{Error, Result},

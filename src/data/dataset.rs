@@ -1,6 +1,6 @@
 //! The labelled rows of a pipeline: every source read, cleaned, labelled and split, each row with its keys.
 
-use frostbert_cache::fingerprint::{Key, Mode};
+use frostbert_cache::fingerprint::Key;
 
 use super::{
     ClassDistribution, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part,
@@ -65,19 +65,6 @@ pub struct Dataset {
     pub files: Vec<FileRecord>,
     /// What the user should know: conflicts, duplicates, leaks, answers that are not where they say.
     pub warnings: Vec<String>,
-}
-
-/// The keys of an example's documents: of its words, of its text, or of its two texts in one document or in two.
-///
-/// These are the keys under which an extraction stores them.
-pub(crate) fn example_keys(example: &Record, joint_pairs: bool) -> Vec<Key> {
-    let text = |text: &str| Key::of(Mode::Text, &[text]);
-    match (&example.words, &example.text_pair) {
-        (Some(words), _) => vec![Key::of(Mode::Words, words)],
-        (None, Some(second)) if joint_pairs => vec![Key::of(Mode::Pair, &[&example.text, second])],
-        (None, Some(second)) => vec![text(&example.text), text(second)],
-        (None, None) => vec![text(&example.text)],
-    }
 }
 
 impl Dataset {

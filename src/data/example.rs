@@ -11,7 +11,7 @@ use super::{Answer, Part, Target};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     /// The keys of its documents in a cache: one, or for a pair that is encoded separately two, in order. See
-    /// [`example_keys`](super::dataset::example_keys).
+    /// [`Record::documents`](super::Record::documents).
     pub keys: Vec<Key>,
     /// Its own name, where the source has one.
     pub id: Option<String>,

@@ -10,7 +10,8 @@ use crate::{
         Source, SwallowedLines, Target, WantedFields,
         checks::{DataChecks, FileChecks},
         clean,
-        dataset::{Dataset, DatasetSettings, distribution_of, example_keys, numbered},
+        dataset::{Dataset, DatasetSettings, distribution_of, numbered},
+        document::Document,
         example::{Example, FileRecord},
         label_ids,
         open_file::OpenFile,
@@ -209,7 +210,7 @@ impl Loader {
             let file = first_file + example.source;
             let group = self.group_of(&example, file);
             self.rows.push(Example {
-                keys: example_keys(&example, self.joint_pairs),
+                keys: example.documents(self.joint_pairs).map(Document::key).collect(),
                 group,
                 id: example.id,
                 text: example.text,
@@ -255,7 +256,9 @@ impl Loader {
                 swallowed.borrow_mut()[example.source].count(example);
             }
         });
-        let keys = |example: &Record| example_keys(example, self.joint_pairs);
+        let keys = |example: &Record| -> Vec<Key> {
+            example.documents(self.joint_pairs).map(Document::key).collect()
+        };
         let (examples, mut counts) =
             clean(examples, options, keys, |example| targets.spell(example))?;
         for (source, swallowed) in sources.iter().zip(swallowed.into_inner()) {

@@ -5,11 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert_cache::{
-    fence::fenced,
-    fingerprint::{Key, Mode},
-    wording::shorten,
-};
+use frostbert_cache::{fence::fenced, wording::shorten};
 use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::{InputSequence, Tokenizer};
@@ -19,38 +15,10 @@ use super::{
     tokenizer_file::TokenizerFile,
     windows::{Encoding, Overflow, Piece, Sequence, Template, cut, least_length, room},
 };
-use crate::error::{Error, Result};
-
-/// A document as it is handed to the encoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Document<'a> {
-    /// One text.
-    Text(&'a str),
-    /// Two texts in one input.
-    Pair(&'a str, &'a str),
-    /// Words that somebody else told apart; offsets count in the words joined by one space.
-    Words(&'a [String]),
-}
-
-impl Document<'_> {
-    /// The key of this document.
-    pub fn key(self) -> Key {
-        match self {
-            Document::Text(text) => Key::of(Mode::Text, &[text]),
-            Document::Pair(first, second) => Key::of(Mode::Pair, &[first, second]),
-            Document::Words(words) => Key::of(Mode::Words, words),
-        }
-    }
-
-    /// Its first characters, for messages.
-    fn beginning(self) -> String {
-        let text = match self {
-            Document::Text(text) | Document::Pair(_, text) => text,
-            Document::Words(words) => words.first().map_or("", String::as_str),
-        };
-        shorten(text, 40)
-    }
-}
+use crate::{
+    data::document::Document,
+    error::{Error, Result},
+};
 
 /// One text, token by token, as the `tokenize` command shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

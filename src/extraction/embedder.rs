@@ -10,13 +10,10 @@ use frostbert_cache::{
 
 use crate::{
     config::settings::ExtractionSettings,
+    data::document::Document,
     encoder::{
-        Encoder, EncoderSettings, Request,
-        checkpoint::Checkpoint,
-        plan::plan_batches,
-        runtime::Runtime,
-        tokenizer::{Document, TextTokenizer},
-        worker::locked,
+        Encoder, EncoderSettings, Request, checkpoint::Checkpoint, plan::plan_batches,
+        runtime::Runtime, tokenizer::TextTokenizer, worker::locked,
     },
     error::{Error, Result},
     extraction::{

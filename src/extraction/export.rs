@@ -17,10 +17,7 @@ use crate::{
     data::{SwallowedLines, dataset::read_all, require_texts},
     encoder::checkpoint::Checkpoint,
     error::Result,
-    extraction::{
-        extract::{inputs_for, warn_of_swallowed},
-        inputs::inputs_of,
-    },
+    extraction::extract::{inputs_for, warn_of_swallowed},
 };
 
 /// Writes a row for every record of a pipeline's data files, in their order; a text that stands there twice has two
@@ -145,7 +142,7 @@ impl RowSource for RecordDocuments<'_> {
                     self.empty.set(self.empty.get() + 1);
                     continue;
                 }
-                let parts = inputs_of(&example, settings.pair_of(&example)).enumerate();
+                let parts = settings.documents(&example).enumerate();
                 waiting = parts
                     .map(|(part, input)| DocumentRow {
                         key: input.key(),

@@ -30,7 +30,6 @@ use crate::{
     extraction::{
         encode::{ComputedBy, EncodingTotals, ExtractionJob},
         forecast::Forecast,
-        inputs::inputs_of,
         lazy_encoder::LazyEncoder,
         machine::Machine,
         spool::{Admission, ReadCounts, Spool, Spooling},
@@ -251,7 +250,7 @@ fn count_if_cached(
         if !admission.admit(&example) {
             continue;
         }
-        for input in inputs_of(&example, pipeline.extraction.pair_of(&example)) {
+        for input in pipeline.extraction.documents(&example) {
             let key = input.key();
             if !admission.is_new(&key) {
                 continue;

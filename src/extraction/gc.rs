@@ -17,7 +17,7 @@ use crate::{
     data::dataset::read_all,
     encoder::checkpoint::Checkpoint,
     error::Result,
-    extraction::{extract::inputs_for, inputs::inputs_of},
+    extraction::extract::inputs_for,
 };
 
 /// The documents that pipelines need, by the fingerprints of the caches that hold them.
@@ -42,10 +42,7 @@ impl NeededDocuments {
             let mut needed: HashSet<Key> = HashSet::new();
             for example in read_all(&pipeline.extraction.sources) {
                 let example = example?;
-                needed.extend(
-                    inputs_of(&example, pipeline.extraction.pair_of(&example))
-                        .map(|input| input.key()),
-                );
+                needed.extend(pipeline.extraction.documents(&example).map(|input| input.key()));
                 progress.advance(1, 0);
             }
             progress.finish();

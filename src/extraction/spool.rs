@@ -21,7 +21,6 @@ use crate::{
         windows::{Encoding, Window},
     },
     error::{Error, Result},
-    extraction::inputs::inputs_of,
 };
 
 /// Examples tokenised at a time.
@@ -134,7 +133,7 @@ impl Spooling<'_> {
                 continue;
             }
             let mut wanted = Vec::new();
-            for (part, input) in inputs_of(&example, self.settings.pair_of(&example)).enumerate() {
+            for (part, input) in self.settings.documents(&example).enumerate() {
                 let key = input.key();
                 if !admission.is_new(&key) {
                     continue;
@@ -232,7 +231,7 @@ impl Filling<'_> {
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         let wanted = pending.iter().flat_map(|(wanted, example)| {
-            let inputs: Vec<_> = inputs_of(example, settings.pair_of(example)).collect();
+            let inputs: Vec<_> = settings.documents(example).collect();
             wanted.iter().map(move |(part, key)| (*key, inputs[*part], example))
         });
         let wanted: Vec<_> = wanted.collect();

@@ -6,13 +6,12 @@ use ndarray::s;
 use serde::{Serialize, Serializer};
 
 use crate::{
-    config::names::Task,
-    data::Record,
-    encoder::{tokenizer::Document, windows::Overflow},
+    config::names::{Pair, Task},
+    data::{Record, document::Document},
+    encoder::windows::Overflow,
     error::{Error, Result},
     extraction::{
         embedder::{EncodedTexts, TextEncoder},
-        inputs::inputs_of,
         machine::Machine,
     },
     features::{FeatureView, pieces::Pieces},
@@ -233,9 +232,9 @@ impl Predictor {
                 hint: "leave --text-pair out".into(),
             });
         }
-        let pair = self.run.pipeline.data.pair;
+        let joint_pairs = self.run.pipeline.data.pair == Pair::Joint;
         let inputs: Vec<Document<'_>> =
-            examples.iter().flat_map(|example| inputs_of(example, pair)).collect();
+            examples.iter().flat_map(|example| example.documents(joint_pairs)).collect();
         let encoded = self.encoder.encode(&inputs)?;
         match self.run.pipeline.data.task {
             Task::Tokens => self.tags(examples, encoded),

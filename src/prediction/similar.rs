@@ -19,12 +19,10 @@ use crate::{
         names::{HeadPooling, Pair},
         settings::Pipeline,
     },
-    data::dataset::read_all,
-    encoder::{checkpoint::Checkpoint, tokenizer::Document},
+    data::{dataset::read_all, document::Document},
+    encoder::checkpoint::Checkpoint,
     error::Result,
-    extraction::{
-        embedder::TextEncoder, extract::extract_with, inputs::inputs_of, machine::Machine,
-    },
+    extraction::{embedder::TextEncoder, extract::extract_with, machine::Machine},
     features::FeatureView,
     tasks::similarity::cosine,
 };
@@ -159,7 +157,7 @@ fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Document<'_>)) -> Result
     for example in read_all(&pipeline.extraction.sources) {
         let example = example?;
         if !pipeline.extraction.leaves_out(&example) {
-            inputs_of(&example, Pair::Separate).for_each(&mut visit);
+            example.documents(false).for_each(&mut visit);
         }
     }
     Ok(())

@@ -4,16 +4,19 @@ use std::path::Path;
 
 use frostbert::{
     cache::states::{Dtype, Pooling, StateId, StateValues},
-    internals::encoder::{
-        Encoder, EncoderSettings, Request,
-        checkpoint::Checkpoint,
-        device::{Device, Precision},
-        plan::plan_batches,
-        pooling::pool,
-        provider::Provider,
-        session::{EncoderSession, SessionOptions, TokenBatch},
-        tokenizer::{Document, TextTokenizer},
-        windows::Overflow,
+    internals::{
+        data::document::Document,
+        encoder::{
+            Encoder, EncoderSettings, Request,
+            checkpoint::Checkpoint,
+            device::{Device, Precision},
+            plan::plan_batches,
+            pooling::pool,
+            provider::Provider,
+            session::{EncoderSession, SessionOptions, TokenBatch},
+            tokenizer::TextTokenizer,
+            windows::Overflow,
+        },
     },
 };
 use safetensors::SafeTensors;

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use frostbert::internals::encoder::{
-    checkpoint::Checkpoint,
-    device::Precision,
-    provider::Provider,
-    session::{EncoderSession, SessionOptions, TokenBatch},
-    tokenizer::{Document, TextTokenizer},
-    windows::Overflow,
+use frostbert::internals::{
+    data::document::Document,
+    encoder::{
+        checkpoint::Checkpoint,
+        device::Precision,
+        provider::Provider,
+        session::{EncoderSession, SessionOptions, TokenBatch},
+        tokenizer::TextTokenizer,
+        windows::Overflow,
+    },
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};

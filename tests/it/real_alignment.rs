@@ -4,9 +4,12 @@
 use std::{collections::HashMap, io::Read, path::Path};
 
 use flate2::{Crc, read::GzDecoder};
-use frostbert::internals::encoder::{
-    tokenizer::{Document, TextTokenizer},
-    windows::{Encoding, Overflow, Window},
+use frostbert::internals::{
+    data::document::Document,
+    encoder::{
+        tokenizer::TextTokenizer,
+        windows::{Encoding, Overflow, Window},
+    },
 };
 use serde_json::{Value, json};
 use tokenizers::{NormalizedString, Normalizer, normalizers::BertNormalizer};

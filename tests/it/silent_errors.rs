@@ -432,10 +432,9 @@ fn a_run_of_pairs_knows_a_pair_by_both_of_its_texts() {
 
 #[test]
 fn a_model_is_used_as_it_was_when_it_was_hashed() {
-    use frostbert::internals::encoder::{
-        checkpoint::Checkpoint,
-        tokenizer::{Document, TextTokenizer},
-        windows::Overflow,
+    use frostbert::internals::{
+        data::document::Document,
+        encoder::{checkpoint::Checkpoint, tokenizer::TextTokenizer, windows::Overflow},
     };
 
     let workshop = Workshop::empty();

@@ -4,9 +4,12 @@ use std::{collections::HashMap, path::PathBuf};
 
 use frostbert::{
     cache::states::{Alignment, WordPlace},
-    internals::encoder::{
-        tokenizer::{Document, TextTokenizer},
-        windows::{Encoding, Overflow},
+    internals::{
+        data::document::Document,
+        encoder::{
+            tokenizer::TextTokenizer,
+            windows::{Encoding, Overflow},
+        },
     },
 };
 use serde_json::{Value, json};

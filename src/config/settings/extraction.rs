@@ -12,7 +12,7 @@ use crate::{
         names,
         names::{HeadPooling, Pair, Store, Task},
     },
-    data::{Record, Source},
+    data::{Record, Source, document::Document},
     encoder::{
         checkpoint::Checkpoint,
         device::{Device, Precision},
@@ -70,9 +70,12 @@ impl ExtractionSettings {
         self.thinned[example.source] && example.is_empty()
     }
 
-    /// How the two texts of an example are encoded.
-    pub(crate) fn pair_of(&self, example: &Record) -> Pair {
-        self.pairs[example.source]
+    /// The documents of an example: one, or the two of a pair that is encoded in two.
+    pub(crate) fn documents<'r>(
+        &self,
+        example: &'r Record,
+    ) -> impl Iterator<Item = Document<'r>> + use<'r> {
+        example.documents(self.pairs[example.source] == Pair::Joint)
     }
 
     /// The same extraction of these sources alone, none of them thinned.

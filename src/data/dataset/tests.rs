@@ -4,6 +4,8 @@ mod tests_of_checks;
 mod tests_of_questions;
 mod tests_of_words;
 
+use frostbert_cache::fingerprint::Mode;
+
 use super::*;
 use crate::data::Target;
 

@@ -14,7 +14,7 @@ use crate::{
         session::TokenBatch,
     },
     error::Result,
-    extraction::{inputs::inputs_of, machine::Machine},
+    extraction::machine::Machine,
 };
 
 /// Runs over the sample that are timed, the precisions in turn; the fastest of each counts.
@@ -52,7 +52,7 @@ impl Sample {
             if settings.leaves_out(&example) {
                 continue;
             }
-            for (part, input) in inputs_of(&example, settings.pair_of(&example)).enumerate() {
+            for (part, input) in settings.documents(&example).enumerate() {
                 let mut hasher = blake3::Hasher::new();
                 hasher.update(&pipeline.seed.to_le_bytes());
                 hasher.update(&input.key().0);
@@ -64,7 +64,7 @@ impl Sample {
         }
         let mut windows = Vec::new();
         for (example, part) in chosen.values() {
-            let inputs = inputs_of(example, settings.pair_of(example)).skip(*part);
+            let inputs = settings.documents(example).skip(*part);
             let inputs: Vec<_> = inputs.take(1).collect();
             for encoding in tokenizer.encode(&inputs, false)? {
                 let own = encoding.windows.into_iter();

@@ -5,13 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert::internals::encoder::{
-    checkpoint::Checkpoint,
-    device::Precision,
-    source,
-    tokenizer::{Document, TextTokenizer},
-    tokenizer_file::TokenizerFile,
-    windows::Overflow,
+use frostbert::internals::{
+    data::document::Document,
+    encoder::{
+        checkpoint::Checkpoint, device::Precision, source, tokenizer::TextTokenizer,
+        tokenizer_file::TokenizerFile, windows::Overflow,
+    },
 };
 
 use super::Execute;

@@ -1,3 +1,5 @@
+use frostbert_cache::fingerprint::Mode;
+
 use super::*;
 
 #[test]
