@@ -225,13 +225,6 @@ fn until_error(mut examples: impl Iterator<Item = Result<Record>> + Send + 'stat
 }
 
 #[cfg(test)]
-mod tests_on_real_annotations;
-#[cfg(test)]
-mod tests_on_real_data;
-#[cfg(test)]
-mod tests_on_real_rows;
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -3,12 +3,10 @@
 
 use std::collections::HashSet;
 
+use frostbert::internals::data::{Format, Record, Source, WantedFields};
 use serde::Deserialize;
 
-use super::{
-    tests_on_real_data::{data_set, examples},
-    *,
-};
+use crate::real_readers::{data_set, examples};
 
 const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
