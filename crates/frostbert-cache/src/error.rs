@@ -66,6 +66,13 @@ pub enum Error {
         hint: String,
     },
 
+    /// A name that no state has.
+    #[error("`{name}` is no state: expected what is stored and of which layer, such as `mean-L06`")]
+    StateName {
+        /// The name.
+        name: String,
+    },
+
     /// The caller's rows for an export could not be read: the caller's own error, from
     /// [`RowSource::rows`](crate::export::RowSource::rows).
     #[error(transparent)]
@@ -86,7 +93,7 @@ impl Error {
             Error::InUse { .. } => Some(
                 "run this again when it has finished: nothing is removed from under a training, and what was done so far stands",
             ),
-            Error::Rows(_) => None,
+            Error::StateName { .. } | Error::Rows(_) => None,
         }
     }
 

@@ -7,6 +7,8 @@ use half::{f16, slice::HalfFloatSliceExt};
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+
 /// Where the encoder's graph ran, where that was a GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
@@ -108,13 +110,13 @@ impl fmt::Display for StateId {
 }
 
 impl FromStr for StateId {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, Error> {
         let parsed = name.split_once("-L").and_then(|(kind, layer)| {
             Some(StateId { kind: kind.parse().ok()?, layer: layer.parse().ok()? })
         });
-        parsed.ok_or_else(|| format!("`{name}` is no state name (such as mean-L06)"))
+        parsed.ok_or_else(|| Error::StateName { name: name.into() })
     }
 }
 
@@ -346,7 +348,7 @@ mod tests {
     fn a_state_name_is_parsed_back() {
         for kind in StateKind::ALL {
             let state = StateId { kind, layer: 6 };
-            assert_eq!(state.to_string().parse(), Ok(state));
+            assert_eq!(state.to_string().parse::<StateId>().unwrap(), state);
         }
         assert_eq!(StateId::pooled(Pooling::Mean, 6).to_string(), "mean-L06");
         assert!("mean".parse::<StateId>().is_err());
