@@ -254,7 +254,7 @@ pub mod prediction {
         pub use crate::prediction::evaluation::evaluate;
     }
     pub mod predictor {
-        pub use crate::prediction::predictor::{EntitySpan, Prediction, Predictor};
+        pub use crate::prediction::predictor::Predictor;
     }
     pub mod saved_run {
         pub use crate::prediction::saved_run::SavedRun;
@@ -294,6 +294,9 @@ pub mod tasks {
     pub use crate::tasks::TaskMetrics;
     pub mod measure {
         pub use crate::tasks::measure::{RunMetrics, measured_parts};
+    }
+    pub mod prediction {
+        pub use crate::tasks::prediction::{EntitySpan, Prediction};
     }
 }
 pub mod train {

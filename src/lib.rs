@@ -115,13 +115,14 @@ pub use metrics::{
 };
 pub use ndarray;
 #[doc(inline)]
-pub use prediction::{
-    predictor::{EntitySpan, Prediction, Predictor},
-    saved_run::SavedRun,
-};
+pub use prediction::{predictor::Predictor, saved_run::SavedRun};
 #[doc(inline)]
 pub use sweep::{Best, SweepReport};
 #[doc(inline)]
-pub use tasks::{TaskMetrics, measure::RunMetrics};
+pub use tasks::{
+    TaskMetrics,
+    measure::RunMetrics,
+    prediction::{EntitySpan, Prediction},
+};
 #[doc(inline)]
 pub use training::train::TrainReport;

@@ -4,16 +4,19 @@
 //! of their context.
 
 pub(crate) mod characters;
-mod class_table;
+mod classes;
 pub(crate) mod documents;
-mod evaluators;
+pub(crate) mod encoded;
+mod label_sets;
 pub(crate) mod measure;
+mod numbers;
+pub(crate) mod prediction;
 pub(crate) mod predictions;
-pub(crate) mod questions;
+mod questions;
 pub(crate) mod similarity;
 pub(crate) mod weights;
-pub(crate) mod windows;
-pub(crate) mod words;
+mod windows;
+mod words;
 
 use std::collections::HashSet;
 
@@ -23,20 +26,110 @@ use serde::Serialize;
 
 use crate::{
     config::{names::Task, settings::Pipeline},
-    data::{ColumnName, Part, dataset::Dataset},
+    data::{ColumnName, Part, Record, dataset::Dataset},
     error::Result,
     features::FeatureView,
-    head::{saved::Head, spec::Objective, targets::TargetTable},
+    head::{
+        saved::{Head, HeadDescription},
+        spec::Objective,
+        targets::TargetTable,
+    },
     metrics::{
         ClassificationMetrics, intervals::Bootstrap, metric::Metric, multilabel::MultilabelMetrics,
         regression::RegressionMetrics, scores::Scores, span::QaMetrics, tagging::TaggingMetrics,
     },
     report::tables::Table,
     tasks::{
+        classes::ClassTask,
+        encoded::EncodedRecords,
+        label_sets::LabelSetTask,
         measure::RunMetrics,
+        numbers::NumberTask,
+        prediction::Prediction,
         predictions::{Calibration, PredictionEvaluator},
     },
 };
+
+/// A task: what its heads learn, and what their outputs predict. There is one type for each.
+///
+/// [`PredictionTask::measure`] and [`PredictionTask::predict`] start from the same predictions, which the type makes of
+/// outputs.
+pub(crate) trait PredictionTask: Send + Sync {
+    /// Who says what outputs on these samples are worth, by the metrics that early stopping may follow and some more.
+    fn evaluator<'a>(
+        &'a self,
+        pipeline: &Pipeline,
+        dataset: &'a Dataset,
+        samples: &[u32],
+        followed: &[Metric],
+    ) -> Box<dyn PredictionEvaluator + 'a>;
+
+    /// Whether each row of the dataset is a sample with one row of outputs.
+    fn has_one_output_row(&self) -> bool {
+        true
+    }
+
+    /// The samples of some rows of the dataset; to learn from, only those that teach something.
+    fn samples_of(
+        &self,
+        _view: &FeatureView<'_>,
+        _dataset: &Dataset,
+        rows: &[u32],
+        _to_learn: bool,
+    ) -> Vec<u32> {
+        rows.to_vec()
+    }
+
+    /// What the pipeline's head is trained to on these rows: its loss, with their class weights.
+    ///
+    /// # Errors
+    /// When the pipeline weighs classes that there are not.
+    fn objective(
+        &self,
+        pipeline: &Pipeline,
+        dataset: &Dataset,
+        train: &[u32],
+    ) -> Result<Objective> {
+        Ok(Objective::Rows(weights::loss(pipeline, dataset, train)?))
+    }
+
+    /// Adds what the outputs of a new head mean.
+    fn describe(&self, _head: &mut HeadDescription) {}
+
+    /// What is fitted to the outputs of a new head on the validation rows.
+    ///
+    /// # Errors
+    /// When a file of the cache is damaged.
+    fn calibrate(&self, _rows: &MeasuredRows<'_>, _head: &Head) -> Result<Calibration> {
+        Ok(Calibration::default())
+    }
+
+    /// The predictions of a head for every row of the dataset, as a table, and their metrics.
+    ///
+    /// # Errors
+    /// When a file of the cache is damaged.
+    fn measure(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<TaskResult>;
+
+    /// The predictions of a head for some records, of which the view has a sample each (of questions, one for each window).
+    ///
+    /// # Errors
+    /// When an output is no number.
+    fn predict(
+        &self,
+        records: &[Record],
+        view: &FeatureView<'_>,
+        head: &Head,
+    ) -> Result<Vec<Prediction>>;
+}
+
+/// Where the rows of a task come from.
+#[derive(Clone, Copy)]
+struct RowSource<'a, 'c> {
+    pipeline: &'a Pipeline,
+    dataset: &'a Dataset,
+    cache: &'c CacheReader,
+    states: &'a [StateId],
+}
 
 /// A dataset over a cache, as a head reads it and learns from it.
 pub(crate) struct TaskRows<'c> {
@@ -52,17 +145,17 @@ pub(crate) struct TaskRows<'c> {
     pub(crate) n_outputs: usize,
     /// The key of each piece that the view reads, in its order.
     pub(crate) keys: Vec<Key>,
-    /// What the task alone knows.
-    pub(crate) own: TaskExtras,
+    /// The task, with what it knows of these rows.
+    pub(crate) task: Box<dyn PredictionTask>,
     /// What a user should know of these rows before a head learns from them.
     pub(crate) warnings: Vec<String>,
 }
 
-/// What a task knows of its rows beside what a head needs.
-pub(crate) enum TaskExtras {
-    Documents(documents::Documents),
-    Words(words::Sentences),
-    Questions(questions::Questions),
+/// Rows on which a head is measured.
+pub(crate) struct MeasuredRows<'a> {
+    pub(crate) rows: &'a TaskRows<'a>,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) dataset: &'a Dataset,
 }
 
 /// The predictions of a run's head for every row, and their metrics.
@@ -107,10 +200,13 @@ impl<'c> TaskRows<'c> {
         cache: &'c CacheReader,
         states: &[StateId],
     ) -> Result<TaskRows<'c>> {
+        let source = RowSource { pipeline, dataset, cache, states };
         match pipeline.data.task {
-            Task::Tokens => words::rows(pipeline, dataset, cache, states),
-            Task::Qa => questions::rows(pipeline, dataset, cache, states),
-            _ => documents::rows(pipeline, dataset, cache, states),
+            Task::Classification => classes::rows(source),
+            Task::Multilabel => label_sets::rows(source),
+            Task::Regression | Task::Similarity => numbers::rows(source),
+            Task::Tokens => words::rows(source),
+            Task::Qa => questions::rows(source),
         }
     }
 
@@ -119,30 +215,9 @@ impl<'c> TaskRows<'c> {
         &self.parts[part as usize]
     }
 
-    /// Who says what outputs on these samples are worth, by the metrics that early stopping may follow and some more.
-    pub(crate) fn evaluator<'a>(
-        &'a self,
-        pipeline: &'a Pipeline,
-        dataset: &'a Dataset,
-        samples: &[u32],
-        followed: &[Metric],
-    ) -> Box<dyn PredictionEvaluator + 'a> {
-        match &self.own {
-            TaskExtras::Documents(documents) => {
-                documents.evaluator(pipeline, dataset, samples, followed)
-            }
-            TaskExtras::Words(sentences) => Box::new(sentences.evaluator(dataset, samples)),
-            TaskExtras::Questions(questions) => Box::new(questions.evaluator(dataset, samples)),
-        }
-    }
-
     /// The samples of some rows of the dataset; to learn from, only those that teach something.
     pub(crate) fn samples_of(&self, dataset: &Dataset, rows: &[u32], to_learn: bool) -> Vec<u32> {
-        match &self.own {
-            TaskExtras::Words(_) if to_learn => words::with_words(&self.view, rows),
-            TaskExtras::Questions(questions) => questions.windows_of_rows(dataset, rows),
-            _ => rows.to_vec(),
-        }
+        self.task.samples_of(&self.view, dataset, rows, to_learn)
     }
 
     /// Of samples to learn from those that teach a head something that learns from `column`.
@@ -168,26 +243,7 @@ impl<'c> TaskRows<'c> {
         judged: &[u32],
     ) -> TargetTable {
         let judged: HashSet<u32> = judged.iter().copied().collect();
-        documents::classes_taught(dataset, column, |row| !judged.contains(&row))
-    }
-
-    /// What the pipeline's head is trained to on these rows: its loss, with their class weights.
-    ///
-    /// # Errors
-    /// When the pipeline weighs classes that there are not.
-    pub(crate) fn objective(
-        &self,
-        pipeline: &Pipeline,
-        dataset: &Dataset,
-        train: &[u32],
-    ) -> Result<Objective> {
-        match &self.own {
-            TaskExtras::Documents(_) => {
-                Ok(Objective::Rows(weights::loss(pipeline, dataset, train)?))
-            }
-            TaskExtras::Words(_) => words::objective(pipeline, dataset, train),
-            TaskExtras::Questions(_) => Ok(Objective::Span),
-        }
+        classes::taught(dataset, column, |row| !judged.contains(&row))
     }
 
     /// Applies a head to every row: measures every part, and keeps what it says. A head that was just trained is tuned
@@ -202,16 +258,39 @@ impl<'c> TaskRows<'c> {
         head: &mut Head,
         tuning: CalibrationRows<'_>,
     ) -> Result<TaskResult> {
-        match &self.own {
-            TaskExtras::Documents(documents) => {
-                documents.finish(self, pipeline, dataset, head, tuning)
-            }
-            TaskExtras::Words(sentences) => sentences.finish(self, pipeline, dataset, head),
-            TaskExtras::Questions(questions) => {
-                questions.finish(self, pipeline, dataset, head, tuning)
+        let rows = MeasuredRows { rows: self, pipeline, dataset };
+        let is_new = !matches!(tuning, CalibrationRows::Saved);
+        if is_new {
+            self.task.describe(&mut head.description);
+        }
+        match tuning {
+            CalibrationRows::Saved => {}
+            CalibrationRows::Given(calibration) => calibration.apply(&mut head.description),
+            CalibrationRows::OnValidation => {
+                self.task.calibrate(&rows, head)?.apply(&mut head.description);
             }
         }
+        self.task.measure(&rows, head)
     }
+}
+
+/// The task of records that were just encoded, and what a head reads of them: a sample for each, or for each window of a
+/// question.
+///
+/// # Errors
+/// When a state is no number.
+pub(crate) fn read_encoded(
+    encoded: EncodedRecords<'_>,
+) -> Result<(Box<dyn PredictionTask>, FeatureView<'static>)> {
+    let labels = encoded.description.labels.clone();
+    let task: Box<dyn PredictionTask> = match encoded.pipeline.data.task {
+        Task::Classification => Box::new(ClassTask { labels }),
+        Task::Multilabel => Box::new(LabelSetTask { labels }),
+        Task::Regression | Task::Similarity => Box::new(NumberTask::default()),
+        Task::Tokens => return words::read_encoded(encoded),
+        Task::Qa => return questions::read_encoded(encoded),
+    };
+    Ok((task, documents::view_of_encoded(encoded)?))
 }
 
 /// What tells the temperature and the thresholds of a head.
@@ -225,40 +304,39 @@ pub(crate) enum CalibrationRows<'a> {
     Given(&'a Calibration),
 }
 
-impl CalibrationRows<'_> {
-    /// Whether the head was just trained.
-    fn is_new(self) -> bool {
-        !matches!(self, CalibrationRows::Saved)
+impl MeasuredRows<'_> {
+    /// The metrics of each part that has rows, from its rows and the bootstrap of their intervals; train has none.
+    fn parts(
+        &self,
+        mut metrics: impl FnMut(&[u32], Option<Bootstrap>) -> TaskMetrics,
+    ) -> [Option<TaskMetrics>; 3] {
+        let measured = self.try_parts(|rows, bootstrap, _| Ok(metrics(rows, bootstrap)));
+        measured.expect("metrics of what is in memory")
     }
-}
 
-/// The metrics of each part that has rows, from its rows and the bootstrap of their intervals; train has none.
-fn measured(
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    mut metrics: impl FnMut(&[u32], Option<Bootstrap>) -> TaskMetrics,
-) -> [Option<TaskMetrics>; 3] {
-    let measured =
-        try_measured(pipeline, dataset, |rows, bootstrap, _| Ok(metrics(rows, bootstrap)));
-    measured.expect("metrics of what is in memory")
-}
-
-/// As [`measured`], where what is measured is read on the way.
-fn try_measured(
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    mut metrics: impl FnMut(&[u32], Option<Bootstrap>, Part) -> Result<TaskMetrics>,
-) -> Result<[Option<TaskMetrics>; 3]> {
-    let bootstrap = Bootstrap { seed: pipeline.seed, ..Bootstrap::default() };
-    let mut all = [None, None, None];
-    for part in Part::ALL {
-        let rows = dataset.part(part);
-        let bootstrap = (part != Part::Train).then_some(bootstrap);
-        if !rows.is_empty() {
-            all[part as usize] = Some(metrics(&rows, bootstrap, part)?);
+    /// As [`MeasuredRows::parts`], where what is measured is read on the way.
+    fn try_parts(
+        &self,
+        mut metrics: impl FnMut(&[u32], Option<Bootstrap>, Part) -> Result<TaskMetrics>,
+    ) -> Result<[Option<TaskMetrics>; 3]> {
+        let bootstrap = Bootstrap { seed: self.pipeline.seed, ..Bootstrap::default() };
+        let mut all = [None, None, None];
+        for part in Part::ALL {
+            let rows = self.dataset.part(part);
+            let bootstrap = (part != Part::Train).then_some(bootstrap);
+            if !rows.is_empty() {
+                all[part as usize] = Some(metrics(&rows, bootstrap, part)?);
+            }
         }
+        Ok(all)
     }
-    Ok(all)
+}
+
+/// Whether the heads of a sweep are compared by their probabilities.
+fn selects_by_probabilities(pipeline: &Pipeline) -> bool {
+    let sweep = pipeline.sweep.as_ref();
+    let metric = sweep.and_then(|sweep| sweep.select.as_deref()).and_then(Metric::named);
+    metric.is_some_and(Metric::needs_probabilities)
 }
 
 /// Some rows of a matrix.
@@ -275,16 +353,5 @@ pub(crate) fn row_columns(dataset: &Dataset) -> Table {
     table.keys("key", rows().map(|row| row.keys[0]));
     table.optional_texts("id", rows().map(|row| row.id.as_deref()));
     table.texts("part", rows().map(|row| crate::data::example::part_name(row.part)));
-    table
-}
-
-/// The columns of [`row_columns`], and the texts.
-fn text_columns(dataset: &Dataset) -> Table {
-    let mut table = row_columns(dataset);
-    table.texts("text", dataset.rows.iter().map(|row| row.text.as_str()));
-    if dataset.rows.iter().any(|row| row.text_pair.is_some()) {
-        let second = dataset.rows.iter().map(|row| row.text_pair.as_deref());
-        table.optional_texts("text_pair", second);
-    }
     table
 }

@@ -14,10 +14,8 @@ use frostbert::{
     },
     internals::{
         data::{self, ColumnName, Format, Record, Records, Source, SwallowedLines, WantedFields},
-        prediction::{
-            predictor::{EntitySpan, Prediction, Predictor},
-            saved_run::SavedRun,
-        },
+        prediction::{predictor::Predictor, saved_run::SavedRun},
+        tasks::prediction::{EntitySpan, Prediction},
     },
 };
 

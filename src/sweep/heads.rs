@@ -25,7 +25,7 @@ use crate::{
     },
     sweep::{Sweep, splits::Split, target_sets::TargetSets, trials::Trial},
     tasks::{
-        TaskExtras, TaskRows,
+        TaskRows,
         predictions::{Calibration, PredictionEvaluator, Predictions},
         similarity,
     },
@@ -173,7 +173,7 @@ impl<'c> SharedFeatures<'c> {
         let specs = plans.iter().map(|plan| {
             let trial = &sweep.trials[plan.trial];
             let train = &sweep.splits[plan.split].train;
-            let objective = self.rows.objective(&trial.pipeline, sweep.dataset, train)?;
+            let objective = self.rows.task.objective(&trial.pipeline, sweep.dataset, train)?;
             let steps = trial.pipeline.head.kind.steps().expect("a head that is trained in steps");
             let own = spec(trial.pipeline.seed, steps, objective, self.network(trial));
             Ok(HeadSpec {
@@ -193,7 +193,7 @@ impl<'c> SharedFeatures<'c> {
         let (pipeline, dataset) = (sweep.pipeline, sweep.dataset);
         let validation = self.validation.iter();
         validation
-            .map(|samples| self.rows.evaluator(pipeline, dataset, samples, &self.followed))
+            .map(|samples| self.rows.task.evaluator(pipeline, dataset, samples, &self.followed))
             .collect()
     }
 
@@ -259,7 +259,7 @@ impl<'c> SharedFeatures<'c> {
                     Ok(FullBatchHead {
                         settings: &pipeline.head,
                         set: plan.split,
-                        objective: self.rows.objective(pipeline, sweep.dataset, train)?,
+                        objective: self.rows.task.objective(pipeline, sweep.dataset, train)?,
                     })
                 })
                 .collect::<Result<_>>()?;
@@ -398,10 +398,10 @@ impl<'c> SharedFeatures<'c> {
         let fits = self.fit(plans, sweep, &mut |_| {}, &())?;
         let samples: Vec<u32> =
             plans.iter().flat_map(|plan| self.validation[plan.split].iter().copied()).collect();
-        let evaluator = self.rows.evaluator(sweep.pipeline, sweep.dataset, &samples, &[]);
+        let evaluator = self.rows.task.evaluator(sweep.pipeline, sweep.dataset, &samples, &[]);
         let n_outputs = fits.iter().map(|fit| fit.network.n_outputs).max();
         let bytes = samples.len().saturating_mul(4 * n_outputs.unwrap_or(0));
-        let is_row_each = matches!(self.rows.own, TaskExtras::Documents(_));
+        let is_row_each = self.rows.task.has_one_output_row();
         if bytes > WAVE_BYTES && is_row_each {
             let heads = plans.iter().zip(fits).map(|(plan, fit)| {
                 let head = OutputHead {

@@ -2,19 +2,21 @@
 
 mod evaluator;
 
-use frostbert_cache::{reader::CacheReader, states::StateId};
-use ndarray::{ArrayView2, s};
+use ndarray::{Array2, ArrayView2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
     config::settings::{KindSettings, Pipeline},
-    data::{Part, dataset::Dataset, example::Example},
+    data::{Part, Record, dataset::Dataset, example::Example},
     encoder::windows::Overflow,
     error::Result,
     features::{FeatureView, pieces},
     head::{
-        row_maps::WindowRows, saved::Head, span::join_windows, spec::Objective,
+        row_maps::WindowRows,
+        saved::{Head, HeadDescription},
+        span::join_windows,
+        spec::Objective,
         targets::TargetTable,
     },
     metrics::{
@@ -23,19 +25,20 @@ use crate::{
     },
     report::tables::Table,
     tasks::{
-        CalibrationRows, TaskExtras, TaskMetrics, TaskResult, TaskRows,
+        MeasuredRows, PredictionTask, RowSource, TaskMetrics, TaskResult, TaskRows,
         characters::characters,
+        encoded::EncodedRecords,
         measure::{Baseline, RunMetrics},
-        measured,
-        predictions::answered,
+        prediction::Prediction,
+        predictions::{Calibration, PredictionEvaluator, answered},
         questions::evaluator::QuestionEvaluator,
         row_columns,
         windows::{AnswerPlace, QuestionWindow, Unseen, windows_of},
     },
 };
 
-/// What a task of questions knows beside what a head needs.
-pub(crate) struct Questions {
+/// The task of questions: the windows of each.
+struct QuestionTask {
     /// All windows, those of a question one after the other.
     windows: Vec<QuestionWindow>,
     /// First window of each question, and the number of windows.
@@ -49,11 +52,11 @@ pub(crate) struct Questions {
 
 /// The answer of a head to a question.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FoundAnswer {
+struct FoundAnswer {
     /// First character in the context and the one after the last, and the score of the span; `None` without a context token.
-    pub(crate) span: Option<(usize, usize, f64)>,
+    span: Option<(usize, usize, f64)>,
     /// The score of no answer.
-    pub(crate) null_score: f64,
+    null_score: f64,
 }
 
 impl FoundAnswer {
@@ -63,19 +66,15 @@ impl FoundAnswer {
     }
 
     /// The span, unless no answer is the answer: its margin is above the threshold. Without one there is always a span.
-    pub(crate) fn answer(&self, threshold: Option<f64>) -> Option<(usize, usize, f64)> {
+    fn answer(&self, threshold: Option<f64>) -> Option<(usize, usize, f64)> {
         let is_null = threshold.is_some_and(|threshold| self.margin() > threshold);
         self.span.filter(|_| !is_null)
     }
 }
 
 /// A sample for each window of a question: its candidates are its first token and the context.
-pub(super) fn rows<'c>(
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    cache: &'c CacheReader,
-    states: &[StateId],
-) -> Result<TaskRows<'c>> {
+pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
+    let RowSource { pipeline, dataset, cache, states } = source;
     let keys = dataset.keys();
     let mut windows_of_question: Vec<Vec<QuestionWindow>> = vec![Vec::new(); keys.len()];
     let may_be_cut = pipeline.extraction.overflow == Overflow::Truncate;
@@ -85,7 +84,7 @@ pub(super) fn rows<'c>(
         windows_of_question[place] = windows_of(layout, document, context, may_be_cut);
         is_cut[place] = may_be_cut && layout.documents.truncated(document);
     })?;
-    let mut questions = Questions::new(pipeline, windows_of_question, is_impossible_in(dataset));
+    let mut questions = QuestionTask::new(pipeline, windows_of_question, is_impossible_in(dataset));
     let view = questions.view(pipeline, states.len(), &documents, |pieces, sample_start| {
         let memory_bytes = pipeline.memory_bytes;
         FeatureView::new(cache, states, pieces, sample_start, memory_bytes)
@@ -127,7 +126,7 @@ pub(super) fn rows<'c>(
         objective: Objective::Span,
         n_outputs: 2,
         keys,
-        own: TaskExtras::Questions(questions),
+        task: Box::new(questions),
         warnings: unseen.warning().into_iter().collect(),
     })
 }
@@ -137,17 +136,17 @@ fn is_impossible_in(dataset: &Dataset) -> bool {
     seen.any(|row| row.target.answers().is_empty())
 }
 
-impl Questions {
-    pub(crate) fn new(
+impl QuestionTask {
+    fn new(
         pipeline: &Pipeline,
         windows_of_question: Vec<Vec<QuestionWindow>>,
         may_be_impossible: bool,
-    ) -> Questions {
+    ) -> QuestionTask {
         let mut start = vec![0];
         for windows in &windows_of_question {
             start.push(start[start.len() - 1] + windows.len());
         }
-        Questions {
+        QuestionTask {
             is_unseen: vec![false; windows_of_question.len()],
             windows: windows_of_question.into_iter().flatten().collect(),
             start,
@@ -158,7 +157,7 @@ impl Questions {
 
     /// The view of all windows: candidates alone, or their features of the matching head. `make` makes the view of the
     /// windows' stored rows from their pieces and the first piece of each.
-    pub(crate) fn view<'c>(
+    fn view<'c>(
         &self,
         pipeline: &Pipeline,
         n_layers: usize,
@@ -194,27 +193,41 @@ impl Questions {
         FoundAnswer { span, null_score: joined.null_score }
     }
 
-    /// The answer of a head to every question.
-    pub(crate) fn find(&self, view: &FeatureView<'_>, head: &Head) -> Result<Vec<FoundAnswer>> {
-        let n_questions = self.start.len() - 1;
-        let all: Vec<u32> = (0..self.windows.len() as u32).collect();
-        let mut outputs = vec![ndarray::Array2::zeros((0, 2)); self.windows.len()];
-        head.for_each_output(view, &all, |samples, starts, logits| {
+    /// The answer of a head to some questions; `view` holds the windows of all.
+    fn decode(
+        &self,
+        view: &FeatureView<'_>,
+        head: &Head,
+        questions: &[u32],
+    ) -> Result<Vec<FoundAnswer>> {
+        let windows_of = |question: u32| {
+            let question = question as usize;
+            self.start[question]..self.start[question + 1]
+        };
+        let windows = questions.iter().flat_map(|question| windows_of(*question));
+        let windows: Vec<u32> = windows.map(|window| window as u32).collect();
+        let mut outputs = vec![Array2::zeros((0, 2)); self.windows.len()];
+        head.for_each_output(view, &windows, |samples, starts, logits| {
             for (number, sample) in samples.iter().enumerate() {
                 let own = logits.slice(s![starts[number]..starts[number + 1], ..]);
                 outputs[*sample as usize] = own.to_owned();
             }
         })?;
-        let found = (0..n_questions).map(|question| {
-            let windows = self.start[question]..self.start[question + 1];
-            self.join(question, outputs[windows].iter().map(|output| output.view()))
+        let found = questions.iter().map(|question| {
+            let own = outputs[windows_of(*question)].iter();
+            self.join(*question as usize, own.map(|output| output.view()))
         });
         Ok(found.collect())
     }
 
+    /// All questions.
+    fn all(&self) -> Vec<u32> {
+        (0..self.start.len() as u32 - 1).collect()
+    }
+
     /// The windows of some questions from which there is something to learn: a question whose answers all stand elsewhere
     /// than they say teaches nothing, nor does one whose answer lies in no window as a whole.
-    pub(super) fn windows_of_rows(&self, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
+    fn windows_of_rows(&self, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
         let is_taught = |row: &&u32| {
             let is_unseen = self.is_unseen[**row as usize];
             let row = &dataset.rows[**row as usize];
@@ -229,75 +242,9 @@ impl Questions {
             .collect()
     }
 
-    pub(super) fn evaluator<'a>(
-        &'a self,
-        dataset: &'a Dataset,
-        validation: &[u32],
-    ) -> QuestionEvaluator<'a> {
-        let mut questions: Vec<usize> = Vec::new();
-        for sample in validation {
-            let question = self.start.partition_point(|start| *start <= *sample as usize) - 1;
-            if questions.last() != Some(&question) {
-                questions.push(question);
-            }
-        }
-        QuestionEvaluator { questions, of: self, dataset }
-    }
-
     /// Rows of outputs of a window.
     fn n_candidates(&self, window: usize) -> usize {
         self.windows[window].shape.n_candidates()
-    }
-
-    pub(super) fn finish(
-        &self,
-        rows: &TaskRows<'_>,
-        pipeline: &Pipeline,
-        dataset: &Dataset,
-        head: &mut Head,
-        tuning: CalibrationRows<'_>,
-    ) -> Result<TaskResult> {
-        let found = self.find(&rows.view, head)?;
-        if let CalibrationRows::Given(calibration) = tuning {
-            calibration.apply(&mut head.description);
-        }
-        if matches!(tuning, CalibrationRows::OnValidation) {
-            head.description.no_answer_threshold = self.may_be_impossible.then(|| {
-                let rows = dataset.part(Part::Validation).into_iter();
-                self.tune(dataset, rows.map(|row| (row, &found[row as usize])))
-            });
-        }
-        if tuning.is_new() {
-            head.description.max_answer_tokens = Some(self.max_answer_tokens);
-        }
-        let threshold = head.description.no_answer_threshold;
-        let answers: Vec<Option<String>> = dataset
-            .rows
-            .iter()
-            .zip(&found)
-            .map(|(row, found)| {
-                let span = found.answer(threshold);
-                span.map(|(start, end, _)| context_of(row, start, end))
-            })
-            .collect();
-        let [train, validation, test] = measured(pipeline, dataset, |rows, bootstrap| {
-            let questions: Vec<AnsweredQuestion> = rows
-                .iter()
-                .map(|row| answered(&dataset.rows[*row as usize], answers[*row as usize].clone()))
-                .collect();
-            TaskMetrics::Qa(span::evaluate(&questions, bootstrap))
-        });
-        Ok(TaskResult {
-            metrics: RunMetrics {
-                train,
-                validation,
-                test,
-                baseline: self.random_spans(dataset, pipeline.seed),
-                no_answer_threshold: threshold,
-                ..RunMetrics::default()
-            },
-            predictions: table(dataset, &found, &answers, threshold),
-        })
     }
 
     /// The threshold that scores best on some questions; 0 where there are none.
@@ -368,6 +315,132 @@ impl Questions {
             Baseline::new(description, &metrics)
         })
     }
+}
+
+impl PredictionTask for QuestionTask {
+    fn evaluator<'a>(
+        &'a self,
+        _: &Pipeline,
+        dataset: &'a Dataset,
+        samples: &[u32],
+        _: &[Metric],
+    ) -> Box<dyn PredictionEvaluator + 'a> {
+        let mut questions: Vec<usize> = Vec::new();
+        for sample in samples {
+            let question = self.start.partition_point(|start| *start <= *sample as usize) - 1;
+            if questions.last() != Some(&question) {
+                questions.push(question);
+            }
+        }
+        Box::new(QuestionEvaluator { questions, task: self, dataset })
+    }
+
+    fn has_one_output_row(&self) -> bool {
+        false
+    }
+
+    fn samples_of(
+        &self,
+        _: &FeatureView<'_>,
+        dataset: &Dataset,
+        rows: &[u32],
+        _: bool,
+    ) -> Vec<u32> {
+        self.windows_of_rows(dataset, rows)
+    }
+
+    fn objective(&self, _: &Pipeline, _: &Dataset, _: &[u32]) -> Result<Objective> {
+        Ok(Objective::Span)
+    }
+
+    fn describe(&self, head: &mut HeadDescription) {
+        head.max_answer_tokens = Some(self.max_answer_tokens);
+    }
+
+    /// The threshold of no answer. Questions from which nothing is learned count too.
+    fn calibrate(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<Calibration> {
+        if !self.may_be_impossible {
+            return Ok(Calibration::default());
+        }
+        let validation = rows.dataset.part(Part::Validation);
+        let found = self.decode(&rows.rows.view, head, &validation)?;
+        let threshold = self.tune(rows.dataset, validation.into_iter().zip(&found));
+        Ok(Calibration { no_answer_threshold: Some(threshold), ..Calibration::default() })
+    }
+
+    fn measure(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<TaskResult> {
+        let dataset = rows.dataset;
+        let found = self.decode(&rows.rows.view, head, &self.all())?;
+        let threshold = head.description.no_answer_threshold;
+        let answers: Vec<Option<String>> = dataset
+            .rows
+            .iter()
+            .zip(&found)
+            .map(|(row, found)| {
+                let span = found.answer(threshold);
+                span.map(|(start, end, _)| context_of(row, start, end))
+            })
+            .collect();
+        let [train, validation, test] = rows.parts(|rows, bootstrap| {
+            let questions: Vec<AnsweredQuestion> = rows
+                .iter()
+                .map(|row| answered(&dataset.rows[*row as usize], answers[*row as usize].clone()))
+                .collect();
+            TaskMetrics::Qa(span::evaluate(&questions, bootstrap))
+        });
+        Ok(TaskResult {
+            metrics: RunMetrics {
+                train,
+                validation,
+                test,
+                baseline: self.random_spans(dataset, rows.pipeline.seed),
+                no_answer_threshold: threshold,
+                ..RunMetrics::default()
+            },
+            predictions: table(dataset, &found, &answers, threshold),
+        })
+    }
+
+    fn predict(
+        &self,
+        records: &[Record],
+        view: &FeatureView<'_>,
+        head: &Head,
+    ) -> Result<Vec<Prediction>> {
+        let found = self.decode(view, head, &self.all())?;
+        let threshold = head.description.no_answer_threshold;
+        let answers = records.iter().zip(found).map(|(record, found)| {
+            let span = found.answer(threshold);
+            let context = record.text_pair.as_deref().unwrap_or_default();
+            Prediction::Answer {
+                question: record.text.clone(),
+                answer: span.map(|(start, end, _)| characters(context, start, end)),
+                start: span.map(|span| span.0),
+                end: span.map(|span| span.1),
+                score: span.map_or(found.null_score, |span| span.2),
+            }
+        });
+        Ok(answers.collect())
+    }
+}
+
+/// The windows of questions that were just encoded.
+pub(super) fn read_encoded(
+    encoded: EncodedRecords<'_>,
+) -> Result<(Box<dyn PredictionTask>, FeatureView<'static>)> {
+    let pipeline = encoded.pipeline;
+    let n_layers = encoded.encoded.states.len();
+    let windows = encoded.records.iter().enumerate().map(|(document, record)| {
+        let context = record.text_pair.as_deref().unwrap_or_default();
+        let may_be_cut = encoded.is_cut(document);
+        windows_of(encoded.layout(), document, context, may_be_cut)
+    });
+    let questions = QuestionTask::new(pipeline, windows.collect(), false);
+    let documents = encoded.pieces();
+    let view = questions.view(pipeline, n_layers, &documents, |pieces, sample_start| {
+        encoded.view(pieces, sample_start)
+    })?;
+    Ok((Box::new(questions), view))
 }
 
 /// Random spans that are drawn of each question.

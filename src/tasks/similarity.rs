@@ -4,10 +4,10 @@ use ndarray::{ArrayView1, s};
 
 use crate::{
     config::settings::Pipeline,
-    data::dataset::Dataset,
+    data::{Record, dataset::Dataset},
     error::Result,
     features::FeatureView,
-    tasks::{TaskResult, TaskRows, documents::finish_values},
+    tasks::{MeasuredRows, TaskResult, TaskRows, numbers, prediction::Prediction},
 };
 
 /// The cosine of two states, `u v / (|u| |v|)`, in f64; 0 where one of them is 0.
@@ -38,12 +38,17 @@ pub(crate) fn cosines(view: &FeatureView<'_>) -> Result<Vec<f64>> {
     Ok(cosines)
 }
 
-/// What the cosine is worth beside gold scores.
+/// The metrics of the cosine of every row, and their table.
 pub(crate) fn measure(
     rows: &TaskRows<'_>,
     pipeline: &Pipeline,
     dataset: &Dataset,
 ) -> Result<TaskResult> {
     let cosines = cosines(&rows.view)?;
-    Ok(finish_values(rows, pipeline, dataset, &cosines))
+    Ok(numbers::measure(&MeasuredRows { rows, pipeline, dataset }, &cosines))
+}
+
+/// The cosine of each record's two texts.
+pub(crate) fn predict(records: &[Record], view: &FeatureView<'_>) -> Result<Vec<Prediction>> {
+    Ok(numbers::predictions(records, cosines(view)?))
 }

@@ -1,84 +1,110 @@
 //! Sentences of words with a tag each: names, parts of speech, chunks.
 
-use frostbert_cache::{reader::CacheReader, shard::ShardLayout, states::StateId, wording::counted};
-use ndarray::{Array2, ArrayView2, s};
+mod evaluator;
+mod tagger;
+
+use frostbert_cache::{shard::ShardLayout, wording::counted};
+use ndarray::s;
 
 use crate::{
     config::settings::{KindSettings, Pipeline},
-    data::{Part, dataset::Dataset, example::Example},
+    data::{Part, Record, dataset::Dataset, example::Example},
     error::Result,
     features::{FeatureView, pieces},
-    head::{
-        bank::Evaluator,
-        crf::{self, CrfScores},
-        decode::{AllowedTags, decode},
-        outputs::OutputHead,
-        saved::Head,
-        spec::Objective,
-        targets::TargetTable,
-    },
+    head::{crf::CrfScores, saved::Head, spec::Objective, targets::TargetTable},
     metrics::{
         baseline,
         metric::Metric,
-        tag_scheme::TagScheme,
+        tag_scheme::{TagScheme, entities_strict},
         tagging::{self, TaggedSentence},
     },
+    report::tables::Table,
     tasks::{
-        TaskExtras, TaskMetrics, TaskResult, TaskRows,
+        MeasuredRows, PredictionTask, RowSource, TaskMetrics, TaskResult, TaskRows,
+        characters::Characters,
+        encoded::EncodedRecords,
         measure::{Baseline, RunMetrics},
-        measured,
-        predictions::{PredictionEvaluator, Predictions},
+        prediction::{EntitySpan, Prediction},
+        predictions::PredictionEvaluator,
         row_columns, weights,
+        words::{evaluator::WordEvaluator, tagger::Tagger},
     },
 };
 
-/// What a task of words knows beside what a head needs.
-pub(crate) struct Sentences {
-    /// The number of each word of a sentence that has a state: the others were cut off, or have no token.
-    pub(crate) words: Vec<Vec<u32>>,
+/// The task of tags: their names, by id, and the sentences.
+struct TaggingTask {
+    labels: Vec<String>,
+    sentences: Vec<Sentence>,
 }
 
-/// The numbers of the words of a document that have a state, in the order of their rows.
-pub(crate) fn words_with_states(layout: &ShardLayout, document: usize) -> Vec<u32> {
-    let words = &layout.words[layout.words_of(document)];
-    words.iter().map(|place| place.word as u32).collect()
+/// The words of a sentence.
+struct Sentence {
+    n_words: usize,
+    /// The numbers of those that have a state, in the order of their rows: the others were cut off, or have no token.
+    with_state: Vec<u32>,
+    /// Of words that the tokenizer found in a text: the first character of each, and the one after its last.
+    found_at: Vec<(usize, usize)>,
+}
+
+impl Sentence {
+    /// Of given words.
+    fn of_words(words: &[String], layout: &ShardLayout, document: usize) -> Sentence {
+        let places = &layout.words[layout.words_of(document)];
+        Sentence {
+            n_words: words.len(),
+            with_state: places.iter().map(|place| place.word as u32).collect(),
+            found_at: Vec::new(),
+        }
+    }
+
+    /// Of the words that the tokenizer found in a text.
+    fn of_text(text: &str, layout: &ShardLayout, document: usize, is_cut: bool) -> Sentence {
+        let places = &layout.words[layout.words_of(document)];
+        let offsets =
+            places.iter().map(|place| (place.char_start as usize, place.char_end as usize));
+        let covered = Characters::new(text, offsets.clone(), is_cut);
+        Sentence {
+            n_words: places.len(),
+            with_state: (0..places.len() as u32).collect(),
+            found_at: offsets.map(|offset| covered.of(offset)).collect(),
+        }
+    }
 }
 
 /// A sample for each sentence, a row for each of its words that has a state.
-pub(super) fn rows<'c>(
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    cache: &'c CacheReader,
-    states: &[StateId],
-) -> Result<TaskRows<'c>> {
+pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
+    let RowSource { pipeline, dataset, cache, states } = source;
     let keys = dataset.keys();
-    let mut words = vec![Vec::new(); keys.len()];
+    let mut sentences: Vec<Option<Sentence>> = keys.iter().map(|_| None).collect();
     let mut without_token = WithoutToken::default();
     let pieces = pieces::locate(cache, states, &keys, |place, layout, document| {
-        words[place] = words_with_states(layout, document);
+        let words = dataset.rows[place].words.as_deref().unwrap_or_default();
+        let sentence = Sentence::of_words(words, layout, document);
         // What was cut off is counted elsewhere.
         if !layout.documents.truncated(document) {
-            without_token.count(&dataset.rows[place], &words[place]);
+            without_token.count(&dataset.rows[place], &sentence.with_state);
         }
+        sentences[place] = Some(sentence);
     })?;
+    let sentences: Vec<Sentence> = sentences.into_iter().flatten().collect();
     let sample_start = (0..=keys.len() as u32).collect();
     let memory_bytes = pipeline.memory_bytes;
     let view = FeatureView::new(cache, states, pieces, sample_start, memory_bytes)?;
-    let tags = dataset.rows.iter().zip(&words).flat_map(|(row, words)| {
+    let tags = dataset.rows.iter().zip(&sentences).flat_map(|(row, sentence)| {
         let tags = row.target.label_ids();
-        words.iter().map(|word| tags[*word as usize] as u32)
+        sentence.with_state.iter().map(|word| tags[*word as usize] as u32)
     });
     let targets = TargetTable::Tags(tags.collect());
     let train = with_words(&view, &dataset.part(Part::Train));
-    let objective = objective(pipeline, dataset, &train)?;
+    let task = TaggingTask { labels: dataset.labels.names().to_vec(), sentences };
     Ok(TaskRows {
         view,
         targets,
+        objective: task.objective(pipeline, dataset, &train)?,
         parts: [train, dataset.part(Part::Validation), dataset.part(Part::Test)],
-        objective,
         n_outputs: dataset.labels.len(),
         keys,
-        own: TaskExtras::Words(Sentences { words }),
+        task: Box::new(task),
         warnings: without_token.warning().into_iter().collect(),
     })
 }
@@ -119,128 +145,144 @@ impl WithoutToken {
 }
 
 /// The sentences of which a word has a state: others teach nothing.
-pub(super) fn with_words(view: &FeatureView<'_>, samples: &[u32]) -> Vec<u32> {
+fn with_words(view: &FeatureView<'_>, samples: &[u32]) -> Vec<u32> {
     let has_words = |sample: &u32| !view.rows_of(*sample).is_empty();
     samples.iter().copied().filter(has_words).collect()
 }
 
-/// What the pipeline's head is trained to, on these rows.
-pub(super) fn objective(
-    pipeline: &Pipeline,
-    dataset: &Dataset,
-    train: &[u32],
-) -> Result<Objective> {
-    Ok(match pipeline.head.kind {
-        KindSettings::Crf(..) => Objective::Crf,
-        _ => Objective::Rows(weights::loss(pipeline, dataset, train)?),
-    })
-}
-
-/// How outputs become tags: only valid sequences of IOB2 where the labels are of that scheme.
-pub(crate) struct Tagger {
-    transitions: Array2<bool>,
-    starts: Vec<bool>,
-    /// The tag of words that have no state.
-    outside: Option<u32>,
-}
-
-impl Tagger {
-    pub(crate) fn new(labels: &[String]) -> Tagger {
-        let n = labels.len();
-        let outside = labels.iter().position(|label| label == "O");
-        let outside = outside.map(|label| label as u32);
-        match TagScheme::new(labels) {
-            None => Tagger {
-                transitions: Array2::from_elem((n, n), true),
-                starts: vec![true; n],
-                outside,
-            },
-            Some(scheme) => Tagger {
-                transitions: Array2::from_shape_fn((n, n), |(from, to)| {
-                    scheme.can_follow(Some(from), to)
-                }),
-                starts: (0..n).map(|tag| scheme.can_follow(None, tag)).collect(),
-                outside,
-            },
-        }
-    }
-
-    /// The tag of each word of a sentence of `n_words`; `None` where it has no state. `emissions` are those of the words
-    /// that have one.
-    pub(crate) fn tags(
-        &self,
-        crf: Option<&CrfScores<'_, f32>>,
-        emissions: ArrayView2<'_, f32>,
-        words: &[u32],
-        n_words: usize,
-    ) -> Vec<Option<usize>> {
-        let mut tags = vec![None; n_words];
-        if words.len() == n_words || self.outside.is_none() {
-            for (word, tag) in words.iter().zip(self.best(crf, emissions, None)) {
-                tags[*word as usize] = Some(tag as usize);
-            }
-            return tags;
-        }
-        // A word without a state counts as outside, also for its neighbours.
-        let mut all = Array2::zeros((n_words, emissions.ncols()));
-        let mut forced = vec![self.outside; n_words];
-        for (place, word) in words.iter().enumerate() {
-            all.row_mut(*word as usize).assign(&emissions.row(place));
-            forced[*word as usize] = None;
-        }
-        let best = self.best(crf, all.view(), Some(&forced));
-        for word in words {
-            tags[*word as usize] = Some(best[*word as usize] as usize);
-        }
-        tags
-    }
-
-    fn best(
-        &self,
-        crf: Option<&CrfScores<'_, f32>>,
-        emissions: ArrayView2<'_, f32>,
-        forced: Option<&[Option<u32>]>,
-    ) -> Vec<u32> {
-        let allowed = AllowedTags { transitions: self.transitions.view(), starts: &self.starts };
-        let offsets = [0, emissions.nrows()];
-        let best = match crf {
-            Some(scores) => crf::decode(emissions, &offsets, scores, Some(&allowed), forced),
-            None => decode(emissions, &offsets, &allowed, forced),
-        };
-        best.expect("a sequence of `O`, or of any tag that may begin one, is always allowed")
-    }
+/// The sentences of records that were just encoded: of given words, or of those that the tokenizer found in a text.
+pub(super) fn read_encoded(
+    encoded: EncodedRecords<'_>,
+) -> Result<(Box<dyn PredictionTask>, FeatureView<'static>)> {
+    let layout = encoded.layout();
+    let records = encoded.records.iter().enumerate();
+    let sentences = records.map(|(document, record)| match &record.words {
+        Some(words) => Sentence::of_words(words, layout, document),
+        None => Sentence::of_text(&record.text, layout, document, encoded.is_cut(document)),
+    });
+    let task =
+        TaggingTask { sentences: sentences.collect(), labels: encoded.description.labels.clone() };
+    let sample_start = (0..=encoded.records.len() as u32).collect();
+    let pieces = encoded.pieces();
+    Ok((Box::new(task), encoded.view(pieces, sample_start)?))
 }
 
 /// The scores of a head's CRF, where it has one.
-pub(crate) fn crf_scores(head: &Head) -> Option<CrfScores<'_, f32>> {
+fn crf_scores(head: &Head) -> Option<CrfScores<'_, f32>> {
     let (network, parameters) = head.network();
     network.spec().crf.then(|| network.crf_scores(parameters))
 }
 
-impl Sentences {
-    pub(super) fn evaluator(&self, dataset: &Dataset, validation: &[u32]) -> WordEvaluator {
-        let sentences = validation.iter().map(|sample| {
-            let truth = dataset.rows[*sample as usize].target.label_ids().to_vec();
-            (truth, self.words[*sample as usize].clone())
-        });
-        WordEvaluator {
-            rows: validation.to_vec(),
-            sentences: sentences.collect(),
-            labels: dataset.labels.names().to_vec(),
-            tagger: Tagger::new(dataset.labels.names()),
-        }
+impl TaggingTask {
+    /// The tag of each word of each sentence; none where it has no state.
+    fn decode(&self, view: &FeatureView<'_>, head: &Head) -> Result<Vec<Vec<Option<usize>>>> {
+        let tagger = Tagger::new(&self.labels);
+        let crf = crf_scores(head);
+        let mut predicted = vec![Vec::new(); self.sentences.len()];
+        let all: Vec<u32> = (0..self.sentences.len() as u32).collect();
+        head.for_each_output(view, &all, |samples, starts, emissions| {
+            for (number, sample) in samples.iter().enumerate() {
+                let own = emissions.slice(s![starts[number]..starts[number + 1], ..]);
+                let sample = *sample as usize;
+                predicted[sample] = tagger.tags(crf.as_ref(), own, &self.sentences[sample]);
+            }
+        })?;
+        Ok(predicted)
     }
 
-    pub(super) fn finish(
+    /// The tags of a record, and the entities that they name.
+    fn prediction(
         &self,
-        rows: &TaskRows<'_>,
+        record: &Record,
+        sentence: &Sentence,
+        tags: Vec<Option<usize>>,
+        scheme: Option<&TagScheme>,
+    ) -> Prediction {
+        let outside = self.labels.iter().position(|label| label == "O");
+        let characters: Vec<char> = record.text.chars().collect();
+        let text_of =
+            |start: usize, end: usize| -> String { characters[start..end].iter().collect() };
+        let (words, offsets) = match &record.words {
+            Some(words) => (words.clone(), offsets_of(words)),
+            None => {
+                let words = sentence.found_at.iter().map(|(start, end)| text_of(*start, *end));
+                (words.collect(), sentence.found_at.clone())
+            }
+        };
+        let tags: Vec<Option<usize>> = tags.into_iter().map(|tag| tag.or(outside)).collect();
+        let known: Option<Vec<usize>> = tags.iter().copied().collect();
+        let entities = match (scheme, known) {
+            (Some(scheme), Some(known)) => entities_strict(scheme, &known[..])
+                .into_iter()
+                .map(|entity| {
+                    let start = offsets[entity.start].0;
+                    let end = offsets[entity.end - 1].1;
+                    let label = scheme.types[entity.kind].clone();
+                    EntitySpan { label, start, end, text: text_of(start, end) }
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
+        let name = |tag: Option<usize>| tag.map_or(String::new(), |tag| self.labels[tag].clone());
+        Prediction::Tags {
+            text: record.text.clone(),
+            words,
+            labels: tags.into_iter().map(name).collect(),
+            entities,
+        }
+    }
+}
+
+impl PredictionTask for TaggingTask {
+    fn evaluator<'a>(
+        &'a self,
+        _: &Pipeline,
+        dataset: &'a Dataset,
+        samples: &[u32],
+        _: &[Metric],
+    ) -> Box<dyn PredictionEvaluator + 'a> {
+        let sentences = samples.iter().map(|sample| {
+            let sample = *sample as usize;
+            (dataset.rows[sample].target.label_ids(), &self.sentences[sample])
+        });
+        Box::new(WordEvaluator {
+            rows: samples.to_vec(),
+            sentences: sentences.collect(),
+            labels: &self.labels,
+            tagger: Tagger::new(&self.labels),
+        })
+    }
+
+    fn has_one_output_row(&self) -> bool {
+        false
+    }
+
+    fn samples_of(
+        &self,
+        view: &FeatureView<'_>,
+        _: &Dataset,
+        rows: &[u32],
+        to_learn: bool,
+    ) -> Vec<u32> {
+        if to_learn { with_words(view, rows) } else { rows.to_vec() }
+    }
+
+    fn objective(
+        &self,
         pipeline: &Pipeline,
         dataset: &Dataset,
-        head: &mut Head,
-    ) -> Result<TaskResult> {
-        let predicted = self.predict(&rows.view, dataset, head)?;
-        let labels = dataset.labels.names();
-        let [train, validation, test] = measured(pipeline, dataset, |rows, bootstrap| {
+        train: &[u32],
+    ) -> Result<Objective> {
+        Ok(match pipeline.head.kind {
+            KindSettings::Crf(..) => Objective::Crf,
+            _ => Objective::Rows(weights::loss(pipeline, dataset, train)?),
+        })
+    }
+
+    fn measure(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<TaskResult> {
+        let dataset = rows.dataset;
+        let predicted = self.decode(&rows.rows.view, head)?;
+        let [train, validation, test] = rows.parts(|rows, bootstrap| {
             let sentences: Vec<TaggedSentence<'_>> = rows
                 .iter()
                 .map(|sample| TaggedSentence {
@@ -248,7 +290,7 @@ impl Sentences {
                     predicted: &predicted[*sample as usize],
                 })
                 .collect();
-            TaskMetrics::Tokens(tagging::evaluate(&sentences, labels, bootstrap))
+            TaskMetrics::Tokens(tagging::evaluate(&sentences, &self.labels, bootstrap))
         });
         Ok(TaskResult {
             metrics: RunMetrics {
@@ -264,24 +306,33 @@ impl Sentences {
 
     fn predict(
         &self,
+        records: &[Record],
         view: &FeatureView<'_>,
-        dataset: &Dataset,
         head: &Head,
-    ) -> Result<Vec<Vec<Option<usize>>>> {
-        let tagger = Tagger::new(dataset.labels.names());
-        let crf = crf_scores(head);
-        let mut predicted = vec![Vec::new(); dataset.rows.len()];
-        let all: Vec<u32> = (0..dataset.rows.len() as u32).collect();
-        head.for_each_output(view, &all, |samples, starts, emissions| {
-            for (number, sample) in samples.iter().enumerate() {
-                let own = emissions.slice(s![starts[number]..starts[number + 1], ..]);
-                let sample = *sample as usize;
-                let n_words = dataset.rows[sample].target.label_ids().len();
-                predicted[sample] = tagger.tags(crf.as_ref(), own, &self.words[sample], n_words);
-            }
-        })?;
-        Ok(predicted)
+    ) -> Result<Vec<Prediction>> {
+        let tags = self.decode(view, head)?;
+        let scheme = TagScheme::new(&self.labels);
+        let sentences = records.iter().zip(&self.sentences).zip(tags);
+        Ok(sentences
+            .map(|((record, sentence), tags)| {
+                self.prediction(record, sentence, tags, scheme.as_ref())
+            })
+            .collect())
     }
+}
+
+/// First character of each word and the one after its last, where they are joined by one space.
+fn offsets_of(words: &[String]) -> Vec<(usize, usize)> {
+    let mut start = 0;
+    words
+        .iter()
+        .map(|word| {
+            let end = start + word.chars().count();
+            let offsets = (start, end);
+            start = end + 1;
+            offsets
+        })
+        .collect()
 }
 
 fn most_frequent_tag(dataset: &Dataset) -> Option<Baseline> {
@@ -304,7 +355,7 @@ fn most_frequent_tag(dataset: &Dataset) -> Option<Baseline> {
     })
 }
 
-fn table(dataset: &Dataset, predicted: &[Vec<Option<usize>>]) -> crate::report::tables::Table {
+fn table(dataset: &Dataset, predicted: &[Vec<Option<usize>>]) -> Table {
     let name = |tag: usize| dataset.labels.name(tag).unwrap_or_default();
     let outside = dataset.labels.id("O").map_or("", name);
     let mut table = row_columns(dataset);
@@ -320,60 +371,4 @@ fn table(dataset: &Dataset, predicted: &[Vec<Option<usize>>]) -> crate::report::
         predicted.iter().map(|tags| tags.iter().map(|tag| tag.map_or(outside, name)).collect()),
     );
     table
-}
-
-/// Scores tags on the validation sentences.
-pub(super) struct WordEvaluator {
-    rows: Vec<u32>,
-    sentences: Vec<(Vec<usize>, Vec<u32>)>,
-    labels: Vec<String>,
-    tagger: Tagger,
-}
-
-impl WordEvaluator {
-    /// The tags of every sentence.
-    fn predicted(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<Vec<Option<usize>>> {
-        let network = &head.network;
-        let has_crf = network.spec().crf;
-        let scores = has_crf.then(|| network.crf_scores(&head.parameters));
-        let mut first = 0;
-        let mut predicted = Vec::with_capacity(self.sentences.len());
-        for (truth, words) in &self.sentences {
-            let own = logits.slice(s![first..first + words.len(), ..]);
-            first += words.len();
-            predicted.push(self.tagger.tags(scores.as_ref(), own, words, truth.len()));
-        }
-        predicted
-    }
-}
-
-impl PredictionEvaluator for WordEvaluator {
-    fn rows(&self) -> Vec<u32> {
-        self.rows.clone()
-    }
-
-    fn predictions(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Predictions {
-        let small = |tag: Option<usize>| tag.map(|tag| tag as u32);
-        let tags = self.predicted(logits, head).into_iter();
-        Predictions::Tags(tags.map(|tags| tags.into_iter().map(small).collect()).collect())
-    }
-}
-
-impl Evaluator for WordEvaluator {
-    fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(Metric, f64)> {
-        let predicted = self.predicted(logits, head);
-        let sentences: Vec<TaggedSentence<'_>> = self
-            .sentences
-            .iter()
-            .zip(&predicted)
-            .map(|((truth, _), predicted)| TaggedSentence { truth, predicted })
-            .collect();
-        tagging::evaluate(&sentences, &self.labels, None).scores.values(&[
-            Metric::EntityF1Strict,
-            Metric::TokenAccuracy,
-            Metric::EntityF1Conlleval,
-            Metric::MacroF1,
-            Metric::WeightedF1,
-        ])
-    }
 }

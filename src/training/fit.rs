@@ -78,7 +78,7 @@ pub(crate) fn fit(
         spec.stopping = None;
     }
     let followed: Vec<Metric> = spec.stopping.iter().map(|s| s.metric).collect();
-    let evaluator = rows.evaluator(pipeline, dataset, validation, &followed);
+    let evaluator = rows.task.evaluator(pipeline, dataset, validation, &followed);
     let data = BankData {
         view: &rows.view,
         transform: &transform,

@@ -13,14 +13,14 @@ use crate::{
     },
     tasks::{
         predictions::{Calibration, PredictionEvaluator, Predictions, answered},
-        questions::{FoundAnswer, Questions, context_of},
+        questions::{FoundAnswer, QuestionTask, context_of},
     },
 };
 
 /// Scores answers on the validation questions, with no answer wherever its score is the higher one.
-pub(crate) struct QuestionEvaluator<'a> {
+pub(super) struct QuestionEvaluator<'a> {
     pub(super) questions: Vec<usize>,
-    pub(super) of: &'a Questions,
+    pub(super) task: &'a QuestionTask,
     pub(super) dataset: &'a Dataset,
 }
 
@@ -30,14 +30,14 @@ impl QuestionEvaluator<'_> {
         let mut first = 0;
         let mut all = Vec::with_capacity(self.questions.len());
         for question in &self.questions {
-            let windows = self.of.start[*question]..self.of.start[*question + 1];
+            let windows = self.task.start[*question]..self.task.start[*question + 1];
             let mut outputs = Vec::new();
             for window in windows {
-                let n = self.of.n_candidates(window);
+                let n = self.task.n_candidates(window);
                 outputs.push(logits.slice(s![first..first + n, ..]));
                 first += n;
             }
-            all.push(self.of.join(*question, outputs.into_iter()));
+            all.push(self.task.join(*question, outputs.into_iter()));
         }
         all
     }
@@ -47,7 +47,7 @@ impl QuestionEvaluator<'_> {
         let found = self.found(logits);
         let answers = self.questions.iter().zip(&found).map(|(question, found)| {
             let row = &self.dataset.rows[*question];
-            let answer = found.answer(self.of.may_be_impossible.then_some(0.0));
+            let answer = found.answer(self.task.may_be_impossible.then_some(0.0));
             answer.map(|(start, end, _)| context_of(row, start, end))
         });
         answers.collect()
@@ -68,10 +68,10 @@ impl PredictionEvaluator for QuestionEvaluator<'_> {
         let tune = || {
             let found = self.found(logits.view());
             let all = self.questions.iter().map(|question| *question as u32);
-            self.of.tune(self.dataset, all.zip(&found))
+            self.task.tune(self.dataset, all.zip(&found))
         };
         Ok(Calibration {
-            no_answer_threshold: self.of.may_be_impossible.then(tune),
+            no_answer_threshold: self.task.may_be_impossible.then(tune),
             ..Calibration::default()
         })
     }

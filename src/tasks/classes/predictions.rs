@@ -1,49 +1,53 @@
-//! The table of predictions of classes, filled a few rows at a time.
+//! Predicted classes, filled a few rows at a time: what the table and `predict` start from.
 
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
 use crate::{
-    data::dataset::Dataset,
+    data::{Record, dataset::Dataset},
     metrics::{MANY_CLASSES, probability::predictions},
     report::tables::Table,
-    tasks::text_columns,
+    tasks::{documents::text_columns, prediction::Prediction},
 };
 
-/// Of many classes the table keeps so many of each row.
-pub(super) const KEPT_CLASSES: usize = 20;
+/// Of many classes so many of each row are kept for the table.
+const KEPT_CLASSES: usize = 20;
 
-/// What is predicted for every row of a dataset.
-pub(super) struct ClassTable<'d> {
-    dataset: &'d Dataset,
+/// The most probable class of every row, with probabilities.
+pub(super) struct ClassPredictions {
     predicted: Vec<u32>,
     confidence: Vec<f32>,
     probabilities: ClassProbabilities,
 }
 
 enum ClassProbabilities {
-    /// A column for each class.
-    All(Vec<Vec<f32>>),
+    /// `[rows, classes]`.
+    All(Array2<f32>),
     /// The most probable classes of each row, with their probabilities.
     Most(Vec<Vec<(u32, f32)>>),
 }
 
-impl<'d> ClassTable<'d> {
-    pub(super) fn new(dataset: &'d Dataset) -> ClassTable<'d> {
-        let (n_rows, n_classes) = (dataset.rows.len(), dataset.labels.len());
-        ClassTable {
-            dataset,
+impl ClassPredictions {
+    /// Keeps the probabilities of all classes, or of many the most probable.
+    pub(super) fn new(n_rows: usize, n_classes: usize) -> ClassPredictions {
+        let all = ClassPredictions::of_all_classes;
+        if n_classes <= MANY_CLASSES {
+            return all(n_rows, n_classes);
+        }
+        let most = ClassProbabilities::Most(vec![Vec::new(); n_rows]);
+        ClassPredictions { probabilities: most, ..all(n_rows, 0) }
+    }
+
+    /// Keeps the probabilities of all classes, however many there are.
+    pub(super) fn of_all_classes(n_rows: usize, n_classes: usize) -> ClassPredictions {
+        ClassPredictions {
             predicted: vec![0; n_rows],
             confidence: vec![0.0; n_rows],
-            probabilities: if n_classes > MANY_CLASSES {
-                ClassProbabilities::Most(vec![Vec::new(); n_rows])
-            } else {
-                ClassProbabilities::All(vec![vec![0.0; n_rows]; n_classes])
-            },
+            probabilities: ClassProbabilities::All(Array2::zeros((n_rows, n_classes))),
         }
     }
 
-    /// Takes the probabilities of some rows of the dataset.
+    /// Takes the probabilities of some rows.
     pub(super) fn add(&mut self, rows: &[u32], probabilities: ArrayView2<'_, f32>) {
         let predicted = predictions(probabilities);
         for ((row, class), own) in rows.iter().zip(predicted).zip(probabilities.rows()) {
@@ -51,11 +55,9 @@ impl<'d> ClassTable<'d> {
             self.confidence[*row as usize] = own[class];
         }
         match &mut self.probabilities {
-            ClassProbabilities::All(columns) => {
-                for (column, own) in columns.iter_mut().zip(probabilities.columns()) {
-                    for (row, probability) in rows.iter().zip(own) {
-                        column[*row as usize] = *probability;
-                    }
+            ClassProbabilities::All(all) => {
+                for (row, own) in rows.iter().zip(probabilities.rows()) {
+                    all.row_mut(*row as usize).assign(&own);
                 }
             }
             ClassProbabilities::Most(most) => {
@@ -70,19 +72,20 @@ impl<'d> ClassTable<'d> {
         }
     }
 
-    pub(super) fn finish(self) -> Table {
-        let labels = &self.dataset.labels;
+    /// The table of predictions of a dataset, of each of whose rows there are predictions.
+    pub(super) fn table(self, dataset: &Dataset) -> Table {
+        let labels = &dataset.labels;
         let label = |id: usize| labels.name(id).unwrap_or_default();
-        let mut table = text_columns(self.dataset);
-        let classes = self.dataset.rows.iter().map(|row| row.target.class());
+        let mut table = text_columns(dataset);
+        let classes = dataset.rows.iter().map(|row| row.target.class());
         table.texts("label", classes.map(|class| class.map_or("", label)));
         let predicted = self.predicted.iter();
         table.texts("predicted", predicted.map(|class| label(*class as usize)));
         table.floats("confidence", self.confidence.into_iter());
         match self.probabilities {
-            ClassProbabilities::All(columns) => {
-                for (name, column) in labels.names().iter().zip(columns) {
-                    table.floats(&format!("p_{name}"), column.into_iter());
+            ClassProbabilities::All(all) => {
+                for (name, column) in labels.names().iter().zip(all.columns()) {
+                    table.floats(&format!("p_{name}"), column.iter().copied());
                 }
             }
             ClassProbabilities::Most(most) => {
@@ -96,6 +99,26 @@ impl<'d> ClassTable<'d> {
             }
         }
         table
+    }
+
+    /// What is predicted for each record, with the probabilities that were kept.
+    pub(super) fn of_records(self, records: &[Record], labels: &[String]) -> Vec<Prediction> {
+        let probabilities = |row: usize| match &self.probabilities {
+            ClassProbabilities::All(all) => {
+                labels.iter().cloned().zip(all.row(row).iter().copied()).collect()
+            }
+            ClassProbabilities::Most(most) => {
+                most[row].iter().map(|(class, p)| (labels[*class as usize].clone(), *p)).collect()
+            }
+        };
+        let rows = records.iter().enumerate().map(|(row, record)| Prediction::Class {
+            text: record.text.clone(),
+            text_pair: record.text_pair.clone(),
+            label: labels[self.predicted[row] as usize].clone(),
+            confidence: self.confidence[row],
+            probabilities: probabilities(row),
+        });
+        rows.collect()
     }
 }
 

@@ -1,19 +1,17 @@
-//! The evaluators of documents: metrics and predictions of outputs on the validation rows.
+//! The metrics and the predictions of classes from outputs on the validation rows.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 
 use crate::{
     error::Result,
     head::{bank::Evaluator, outputs::OutputHead},
     metrics::{
         ClassificationMetrics,
-        calibration::{sigmoid_rows, softmax_rows},
+        calibration::softmax_rows,
         counts::ClassCounts,
         metric::Metric,
-        multilabel,
         outputs::{OutputRows, gathered},
         probability::predictions,
-        regression,
         scorer::ClassScorer,
         scores::Scores,
     },
@@ -105,90 +103,10 @@ impl PredictionEvaluator for ClassEvaluator {
     }
 }
 
-/// Evaluates labels that are set or not, at thresholds of one half.
-pub(super) struct LabelSetEvaluator {
-    pub(super) rows: Vec<u32>,
-    pub(super) labels: Array2<bool>,
-    /// Whether the predictions are probabilities.
-    pub(super) needs_probabilities: bool,
-}
-
-impl Evaluator for LabelSetEvaluator {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
-        let thresholds = vec![0.5; logits.ncols()];
-        let probabilities = sigmoid_rows(logits);
-        let metrics =
-            multilabel::evaluate(self.labels.view(), probabilities.view(), &thresholds, None);
-        metrics.scores.values(&[
-            Metric::MicroF1,
-            Metric::MacroF1,
-            Metric::Accuracy,
-            Metric::WeightedF1,
-            Metric::RocAuc,
-            Metric::LogLoss,
-            Metric::Brier,
-            Metric::Ece,
-        ])
-    }
-}
-
-impl PredictionEvaluator for LabelSetEvaluator {
-    fn rows(&self) -> Vec<u32> {
-        self.rows.clone()
-    }
-
-    fn predictions(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Predictions {
-        if self.needs_probabilities {
-            return Predictions::Probabilities(sigmoid_rows(logits).into_raw_vec_and_offset().0);
-        }
-        let set = logits.rows().into_iter().map(|row| {
-            let labels = (0..).zip(row).filter(|(_, logit)| **logit >= 0.0);
-            labels.map(|(label, _)| label).collect()
-        });
-        Predictions::Labels(set.collect())
-    }
-
-    fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
-        let probabilities = sigmoid_rows(gathered(logits)?.view());
-        let thresholds = multilabel::tune_thresholds(self.labels.view(), probabilities.view());
-        Ok(Calibration { thresholds: Some(thresholds), ..Calibration::default() })
-    }
-}
-
-/// Evaluates numbers, scaled back by mean and deviation.
-pub(super) struct ValueEvaluator {
-    pub(super) rows: Vec<u32>,
-    pub(super) values: Vec<f64>,
-    pub(super) scale: [f64; 2],
-}
-
-impl ValueEvaluator {
-    fn predicted(&self, logits: ArrayView2<'_, f32>) -> Vec<f64> {
-        let [mean, deviation] = self.scale;
-        let scaled = |value: &f32| f64::from(*value) * deviation + mean;
-        logits.column(0).iter().map(scaled).collect()
-    }
-}
-
-impl PredictionEvaluator for ValueEvaluator {
-    fn rows(&self) -> Vec<u32> {
-        self.rows.clone()
-    }
-
-    fn predictions(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Predictions {
-        Predictions::Values(self.predicted(logits))
-    }
-}
-
-impl Evaluator for ValueEvaluator {
-    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
-        let metrics = regression::evaluate(&self.values, &self.predicted(logits), None);
-        metrics.scores.values(&Metric::OF_NUMBERS)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
+
     use super::*;
     use crate::{
         head::network::{Network, NetworkSpec},

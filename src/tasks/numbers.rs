@@ -1,0 +1,177 @@
+//! A number for each text or pair.
+
+use ndarray::ArrayView2;
+
+use crate::{
+    config::settings::Pipeline,
+    data::{Part, Record, dataset::Dataset},
+    error::Result,
+    features::FeatureView,
+    head::{
+        bank::Evaluator,
+        outputs::OutputHead,
+        saved::{Head, HeadDescription},
+        targets::TargetTable,
+    },
+    metrics::{baseline, metric::Metric, regression},
+    tasks::{
+        MeasuredRows, PredictionTask, RowSource, TaskMetrics, TaskResult, TaskRows, documents,
+        measure::{Baseline, RunMetrics},
+        prediction::Prediction,
+        predictions::{PredictionEvaluator, Predictions},
+    },
+};
+
+/// The task of numbers.
+pub(super) struct NumberTask {
+    /// Mean and deviation that numbers are scaled by while a head learns them.
+    scale: [f64; 2],
+}
+
+impl Default for NumberTask {
+    fn default() -> NumberTask {
+        NumberTask { scale: [0.0, 1.0] }
+    }
+}
+
+/// The rows of a dataset of numbers.
+pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
+    let RowSource { pipeline, dataset, .. } = source;
+    let task = if pipeline.head.standardize {
+        let learned = values_of(dataset, &dataset.part(Part::Train));
+        NumberTask { scale: mean_and_deviation(&learned) }
+    } else {
+        NumberTask::default()
+    };
+    let [mean, deviation] = task.scale;
+    let scaled = dataset.rows.iter().map(|row| {
+        let value = row.target.value().expect("rows of regression");
+        ((value - mean) / deviation) as f32
+    });
+    let targets = TargetTable::Values(scaled.collect());
+    documents::rows(source, Box::new(task), targets, 1)
+}
+
+fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+    [mean, deviation]
+}
+
+fn values_of(dataset: &Dataset, rows: &[u32]) -> Vec<f64> {
+    let value = |row: &u32| dataset.rows[*row as usize].target.value();
+    rows.iter().filter_map(value).collect()
+}
+
+impl PredictionTask for NumberTask {
+    fn evaluator<'a>(
+        &'a self,
+        _: &Pipeline,
+        dataset: &'a Dataset,
+        samples: &[u32],
+        _: &[Metric],
+    ) -> Box<dyn PredictionEvaluator + 'a> {
+        Box::new(ValueEvaluator {
+            rows: samples.to_vec(),
+            values: values_of(dataset, samples),
+            scale: self.scale,
+        })
+    }
+
+    fn describe(&self, head: &mut HeadDescription) {
+        head.output_scale = Some(self.scale);
+    }
+
+    fn measure(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<TaskResult> {
+        Ok(measure(rows, &values(&rows.rows.view, head)?))
+    }
+
+    fn predict(
+        &self,
+        records: &[Record],
+        view: &FeatureView<'_>,
+        head: &Head,
+    ) -> Result<Vec<Prediction>> {
+        Ok(predictions(records, values(view, head)?))
+    }
+}
+
+/// The numbers that a head predicts for the samples of a view.
+fn values(view: &FeatureView<'_>, head: &Head) -> Result<Vec<f64>> {
+    Ok(head.description.numbers(head.logits(view)?.column(0)))
+}
+
+/// The metrics of a number for every row, and their table.
+pub(super) fn measure(rows: &MeasuredRows<'_>, predicted: &[f64]) -> TaskResult {
+    let dataset = rows.dataset;
+    let [train, validation, test] = rows.parts(|samples, bootstrap| {
+        let predicted: Vec<f64> = samples.iter().map(|row| predicted[*row as usize]).collect();
+        let metrics = regression::evaluate(&values_of(dataset, samples), &predicted, bootstrap);
+        TaskMetrics::Regression(metrics)
+    });
+    let mean = baseline::mean_value(
+        &values_of(dataset, rows.rows.part(Part::Train)),
+        &values_of(dataset, rows.rows.part(Part::Test)),
+    );
+    let mut table = documents::text_columns(dataset);
+    let truth = dataset.rows.iter().map(|row| row.target.value());
+    table.doubles("value", truth.map(|value| value.unwrap_or(f64::NAN)));
+    table.doubles("predicted", predicted.iter().copied());
+    TaskResult {
+        metrics: RunMetrics {
+            train,
+            validation,
+            test,
+            baseline: mean.map(|mean| {
+                Baseline::new(format!("always {:.3}, train's mean", mean.value), &mean)
+            }),
+            ..RunMetrics::default()
+        },
+        predictions: table,
+    }
+}
+
+/// A number for each record.
+pub(super) fn predictions(records: &[Record], values: Vec<f64>) -> Vec<Prediction> {
+    let rows = records.iter().zip(values);
+    rows.map(|(record, value)| Prediction::Value {
+        text: record.text.clone(),
+        text_pair: record.text_pair.clone(),
+        value,
+    })
+    .collect()
+}
+
+/// Evaluates numbers, scaled back by mean and deviation.
+struct ValueEvaluator {
+    rows: Vec<u32>,
+    values: Vec<f64>,
+    scale: [f64; 2],
+}
+
+impl ValueEvaluator {
+    fn predicted(&self, logits: ArrayView2<'_, f32>) -> Vec<f64> {
+        let [mean, deviation] = self.scale;
+        let scaled = |value: &f32| f64::from(*value) * deviation + mean;
+        logits.column(0).iter().map(scaled).collect()
+    }
+}
+
+impl PredictionEvaluator for ValueEvaluator {
+    fn rows(&self) -> Vec<u32> {
+        self.rows.clone()
+    }
+
+    fn predictions(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Predictions {
+        Predictions::Values(self.predicted(logits))
+    }
+}
+
+impl Evaluator for ValueEvaluator {
+    fn scores(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
+        let metrics = regression::evaluate(&self.values, &self.predicted(logits), None);
+        metrics.scores.values(&Metric::OF_NUMBERS)
+    }
+}

@@ -1,0 +1,88 @@
+//! What `predict` answers for one record.
+
+use serde::{Serialize, Serializer};
+
+/// The prediction of a head for one text, one pair, one sentence or one question.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Prediction {
+    /// A class.
+    Class {
+        /// The text.
+        text: String,
+        /// The second text, of a pair.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text_pair: Option<String>,
+        /// The most probable label.
+        label: String,
+        /// Its probability.
+        confidence: f32,
+        /// The probability of each label, in label order; a JSON object.
+        #[serde(serialize_with = "as_object")]
+        probabilities: Vec<(String, f32)>,
+    },
+    /// Any number of labels.
+    Labels {
+        /// The text.
+        text: String,
+        /// The second text, of a pair.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text_pair: Option<String>,
+        /// The labels whose probability reaches their threshold.
+        labels: Vec<String>,
+        /// The probability of each label, in label order; a JSON object.
+        #[serde(serialize_with = "as_object")]
+        probabilities: Vec<(String, f32)>,
+    },
+    /// A number.
+    Value {
+        /// The text.
+        text: String,
+        /// The second text, of a pair.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text_pair: Option<String>,
+        /// The number.
+        value: f64,
+    },
+    /// Tags of words.
+    Tags {
+        /// The text.
+        text: String,
+        /// Its words.
+        words: Vec<String>,
+        /// The tag of each.
+        labels: Vec<String>,
+        /// The entities that the tags name; none where they are of another scheme than IOB2.
+        entities: Vec<EntitySpan>,
+    },
+    /// An answer.
+    Answer {
+        /// The question.
+        question: String,
+        /// The answer; none where the context does not answer the question.
+        answer: Option<String>,
+        /// Its first character in the context.
+        start: Option<usize>,
+        /// The character after its last.
+        end: Option<usize>,
+        /// The score of what is answered: start logit plus end logit.
+        score: f64,
+    },
+}
+
+/// An entity in a text, by characters (Unicode code points).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EntitySpan {
+    /// Its type.
+    pub label: String,
+    /// Its first character.
+    pub start: usize,
+    /// The character after its last.
+    pub end: usize,
+    /// Its characters.
+    pub text: String,
+}
+
+fn as_object<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(label, probability)| (label, probability)))
+}
