@@ -2,6 +2,7 @@
 
 mod cache;
 mod doctor;
+mod errors;
 mod evaluate;
 mod export;
 mod extract;
@@ -21,22 +22,22 @@ mod tokenize;
 mod train_report;
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
+use errors::wrong_usage;
+pub(crate) use errors::{exit_code, print_error, print_usage};
 use frostbert::{
-    cache::{progress::Progress, wording::printable},
+    cache::progress::Progress,
     internals::{
         config::{keys::by_kinds, settings::Pipeline},
         data::Format,
         prediction::saved_run::SavedRun,
     },
 };
-use output::say;
 use progress::TerminalProgress;
 
 /// Columns of a help text at most.
@@ -45,7 +46,8 @@ const HELP_WIDTH: usize = 100;
 /// Run a frozen BERT once over a corpus, keep its states, and train light heads over them.
 ///
 /// A pipeline file (TOML) is one experiment: which model, which texts, which states to keep, which head to train.
-/// Results go to stdout; progress, notes and warnings go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Results go to stdout; progress, notes and warnings go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or pipeline,
+/// 3 bad data, 4 something is missing, 5 in use by another process, 6 no space, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "frostbert", version, max_term_width = HELP_WIDTH, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -188,8 +190,32 @@ impl PipelineArguments {
     }
 }
 
+impl Arguments {
+    /// Whether results and errors are JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.global.json
+    }
+
+    /// What stays when the command is interrupted, and how to go on.
+    fn after_interrupt(&self) -> &'static str {
+        match &self.command {
+            Command::Run(_) | Command::Extract(_) | Command::Sweep(_) => {
+                "what was committed is kept: run the same command again to go on from there"
+            }
+            Command::Train(_) => {
+                "the cache is as it was, and no run was written: run the same command again"
+            }
+            Command::Evaluate(_) | Command::Similar(_) | Command::PrecisionReport(_) => {
+                "states that were committed are kept: run the same command again"
+            }
+            _ => "run the same command again",
+        }
+    }
+}
+
 /// Runs the command that was typed.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    errors::catch_interrupts(arguments.after_interrupt(), arguments.json());
     let context = Context::new(&arguments.global)?;
     match &arguments.command {
         Command::Run(arguments) => run::run(arguments, &context),
@@ -248,53 +274,4 @@ fn open_run(path: &Path, context: &Context) -> Result<SavedRun> {
         ));
     }
     Ok(saved)
-}
-
-/// What was typed cannot be meant: exit code 2, as for everything that clap refuses.
-#[derive(Debug)]
-pub(crate) struct WrongUsage(String);
-
-impl std::fmt::Display for WrongUsage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for WrongUsage {}
-
-fn wrong_usage(problem: String) -> anyhow::Error {
-    WrongUsage(problem).into()
-}
-
-/// Prints what clap has to say in place of arguments: what is wrong with them, or a help text.
-pub(crate) fn print_usage(usage: &clap::Error) -> ExitCode {
-    let printed = usage.print();
-    if usage.use_stderr() {
-        return ExitCode::from(2);
-    }
-    match output::reader_after(printed.and_then(|()| std::io::stdout().flush())) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            print_error(&error);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Prints an error and, where there is one, the cure.
-pub(crate) fn print_error(error: &anyhow::Error) {
-    let of_the_cache = error.downcast_ref::<frostbert::cache::Error>();
-    let known = match error.downcast_ref::<frostbert::internals::error::Error>() {
-        Some(known) => Some((known.to_string(), known.hint())),
-        None => of_the_cache.map(|known| (known.to_string(), known.hint())),
-    };
-    match known {
-        Some((message, hint)) => {
-            say(&format!("error: {}", printable(&message)));
-            if let Some(hint) = hint {
-                say(&format!("hint: {}", printable(hint)));
-            }
-        }
-        None => say(&format!("error: {}", printable(&format!("{error:#}")))),
-    }
 }

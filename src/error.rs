@@ -2,7 +2,10 @@
 //!
 //! Every variant says what was expected, what was found and where; [`Error::hint`] says what to do about it.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use frostbert_cache::IoError;
 
@@ -220,10 +223,120 @@ impl Error {
         }
     }
 
+    /// What kind of failure this is, for programs that tell failures apart.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Pipeline { .. } | Error::Argument { .. } => ErrorKind::Usage,
+            Error::Record { .. } => ErrorKind::Data,
+            // A folder without a run in it is there, and what was asked for is not.
+            Error::Run { path, .. } if path.is_dir() => ErrorKind::Missing,
+            Error::Checkpoint { path, .. } | Error::Run { path, .. } => of_file(path),
+            Error::Runtime { .. } | Error::Device { .. } => ErrorKind::Missing,
+            Error::NoSpace { .. } => ErrorKind::NoSpace,
+            Error::Io(error) => of_io(error),
+            Error::Cache(error) => ErrorKind::of_cache(error),
+            Error::Hub { .. }
+            | Error::Encoder { .. }
+            | Error::State { .. }
+            | Error::Consent { .. }
+            | Error::Diverged { .. }
+            | Error::Replay { .. } => ErrorKind::Failed,
+        }
+    }
+
+    /// The file or folder at fault, and its line from 1, where they are known.
+    pub fn place(&self) -> (Option<&Path>, Option<u64>) {
+        match self {
+            Error::Pipeline { file, line, .. } => (Some(file), *line),
+            Error::Record { path, line, .. } => (Some(path), *line),
+            Error::Checkpoint { path, .. }
+            | Error::Run { path, .. }
+            | Error::Replay { lock: path, .. }
+            | Error::NoSpace { folder: path, .. } => (Some(path), None),
+            Error::Io(error) => (Some(&error.path), None),
+            Error::Cache(error) => (error.path(), None),
+            _ => (None, None),
+        }
+    }
+
     /// Wraps an I/O error: `.map_err(Error::io("read", path))`.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
         move |source| IoError { action, path, source }.into()
+    }
+}
+
+/// What kind of failure an error is. The program's exit code follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Anything that is none of the others; exit code 1.
+    Failed,
+    /// A pipeline file or an argument that cannot be used; exit code 2.
+    Usage,
+    /// A malformed record, or damage in a model, a head or a cache; exit code 3.
+    Data,
+    /// A file, a model, a library or cached rows that are not there; exit code 4.
+    Missing,
+    /// Something that another process is using; exit code 5.
+    Busy,
+    /// A disk that is full, or too small; exit code 6.
+    NoSpace,
+    /// Work that the user stopped; exit code 130.
+    Interrupted,
+}
+
+impl ErrorKind {
+    /// The kind of an error of the cache.
+    pub fn of_cache(error: &frostbert_cache::Error) -> ErrorKind {
+        match error {
+            frostbert_cache::Error::Io(error) => of_io(error),
+            frostbert_cache::Error::Miss { .. } => ErrorKind::Missing,
+            frostbert_cache::Error::Damage { path, .. } => of_file(path),
+            frostbert_cache::Error::Busy { .. } | frostbert_cache::Error::InUse { .. } => {
+                ErrorKind::Busy
+            }
+            frostbert_cache::Error::StateName { .. } => ErrorKind::Usage,
+            _ => ErrorKind::Failed,
+        }
+    }
+
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorKind::Failed => "failed",
+            ErrorKind::Usage => "usage",
+            ErrorKind::Data => "data",
+            ErrorKind::Missing => "missing",
+            ErrorKind::Busy => "busy",
+            ErrorKind::NoSpace => "no_space",
+            ErrorKind::Interrupted => "interrupted",
+        }
+    }
+
+    /// The exit code of the program.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            ErrorKind::Failed => 1,
+            ErrorKind::Usage => 2,
+            ErrorKind::Data => 3,
+            ErrorKind::Missing => 4,
+            ErrorKind::Busy => 5,
+            ErrorKind::NoSpace => 6,
+            ErrorKind::Interrupted => 130,
+        }
+    }
+}
+
+/// Of a file that is not what it should be: it may not be there at all.
+fn of_file(path: &Path) -> ErrorKind {
+    if path.exists() { ErrorKind::Data } else { ErrorKind::Missing }
+}
+
+fn of_io(error: &IoError) -> ErrorKind {
+    match error.source.kind() {
+        io::ErrorKind::NotFound => ErrorKind::Missing,
+        io::ErrorKind::StorageFull => ErrorKind::NoSpace,
+        _ => ErrorKind::Failed,
     }
 }
 

@@ -93,7 +93,7 @@ pub mod encoder {
     }
 }
 pub mod error {
-    pub use crate::error::{Error, Result};
+    pub use crate::error::{Error, ErrorKind, Result};
 }
 pub mod experiment {
     pub use crate::experiment::{Experiment, HeadsReport, RunReport, TaskReport, replay};

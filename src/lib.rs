@@ -94,7 +94,7 @@ pub use encoder::{
 };
 // Errors and progress.
 #[doc(inline)]
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]
 pub use experiment::{Experiment, HeadsReport, RunReport, TaskReport, TasksReport};
 #[doc(inline)]

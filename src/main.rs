@@ -22,8 +22,8 @@ fn main() -> ExitCode {
     match cli::run(&arguments) {
         Ok(code) => code,
         Err(error) => {
-            cli::print_error(&error);
-            if error.is::<cli::WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            cli::print_error(&error, arguments.json());
+            cli::exit_code(&error)
         }
     }
 }

@@ -130,7 +130,7 @@ fn a_state_that_is_added_to_an_old_cache_can_be_trained_on() {
         workshop.run(&arguments)
     };
     let ran = train("cls");
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, Some(4));
     assert!(ran.stderr.contains("lacks the cls-L02 state of 120 of 120 texts"), "{}", ran.stderr);
 
     let report =

@@ -77,12 +77,12 @@ fn every_value_of_a_manifest_that_changes_is_noticed_and_a_repair_mends_what_the
             &EXTRACT,
         ] {
             let ran = workshop.run(command);
-            assert_eq!(ran.code, Some(1), "{pointer}: {command:?} took it");
+            assert!(ran.has_failed(), "{pointer}: {command:?} took it");
             assert!(ran.stderr.contains("manifest.json` is damaged"), "{pointer}: {}", ran.stderr);
         }
         let repaired = workshop.run(&["cache", "verify", "cache", "--repair"]);
         if pointer.starts_with("/inputs") || pointer == "/fingerprint" {
-            assert_eq!(repaired.code, Some(1), "{pointer}: what it is of is not known");
+            assert!(repaired.has_failed(), "{pointer}: what it is of is not known");
             fs::write(cache.join("manifest.json"), &good["manifest.json"]).unwrap();
             continue;
         }
@@ -283,7 +283,7 @@ fn a_link_in_a_cache_leads_no_write_and_no_removal_elsewhere() {
             symlink(&target, &path).unwrap();
             let ran = workshop.run(command);
             assert_same_files(&kept, &contents(&home));
-            assert!(matches!(ran.code, Some(0 | 1)), "{command:?} {link}");
+            assert!(matches!(ran.code, Some(0..=6)), "{command:?} {link}");
             fs::remove_dir_all(workshop.path("cache")).unwrap();
             copy_folder(&workshop.path("good"), &workshop.path("cache"));
         }

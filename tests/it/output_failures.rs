@@ -50,7 +50,7 @@ fn work_is_done_where_stderr_cannot_be_written() {
     }
     // What cannot be said changes no exit code either.
     for (arguments, code) in [
-        (&["train", "no-such-file.toml"][..], 1),
+        (&["train", "no-such-file.toml"][..], 4),
         (&["no-such-command"], 2),
         (&["similar", "pipeline.toml", "--text", "a"], 2),
     ] {

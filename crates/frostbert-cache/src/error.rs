@@ -2,7 +2,10 @@
 //!
 //! Every variant says what was expected, what was found and where; [`Error::hint`] says what to do about it.
 
-use std::{error, io, path::PathBuf};
+use std::{
+    error, io,
+    path::{Path, PathBuf},
+};
 
 /// The result of everything in the cache that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -93,6 +96,19 @@ impl Error {
             Error::InUse { .. } => Some(
                 "run this again when it has finished: nothing is removed from under a training, and what was done so far stands",
             ),
+            Error::StateName { .. } | Error::Rows(_) => None,
+        }
+    }
+
+    /// The file or folder at fault, where one is known.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Error::Io(error) => Some(&error.path),
+            Error::Miss { cache, .. } | Error::Busy { cache, .. } | Error::InUse { cache } => {
+                Some(cache)
+            }
+            Error::Damage { path, .. } => Some(path),
+            Error::Export { folder, .. } => Some(folder),
             Error::StateName { .. } | Error::Rows(_) => None,
         }
     }
