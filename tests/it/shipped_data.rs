@@ -69,7 +69,8 @@ fn every_file_of_data_has_a_row_with_its_number_of_records() {
     let readme = readme();
     for entry in fs::read_dir(repository().join("data")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if name == "README.md" {
+        // banking77 is a folder, with a section of its own.
+        if name == "README.md" || name == "banking77" {
             continue;
         }
         let stated = numbers(&row_of(&readme, &name)[0])[0];
