@@ -25,6 +25,14 @@ pub struct CleanOptions {
     pub drop_empty: bool,
     /// Of records with the same text and the same target, keep the first.
     pub drop_duplicates: bool,
+    /// Drop records without a label, in every file; else they are an error.
+    #[serde(skip_serializing_if = "is_false")]
+    pub drop_unlabelled: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What cleaning found. Whether the empty and the duplicates were also dropped is up to [`CleanOptions`].
@@ -87,7 +95,7 @@ pub(crate) struct Conflict {
 
 impl Default for CleanOptions {
     fn default() -> Self {
-        CleanOptions { drop_empty: true, drop_duplicates: true }
+        CleanOptions { drop_empty: true, drop_duplicates: true, drop_unlabelled: false }
     }
 }
 
@@ -216,6 +224,10 @@ impl<K> Default for SeenTexts<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nothing is left out.
+    const NOTHING: CleanOptions =
+        CleanOptions { drop_empty: false, drop_duplicates: false, drop_unlabelled: false };
     use crate::error::Error;
 
     fn examples(rows: &[(&str, Option<&str>)]) -> Vec<Result<Record>> {
@@ -294,8 +306,7 @@ mod tests {
 
     #[test]
     fn given_files_are_only_counted() {
-        let (lines, counts) =
-            cleaned(ROWS, CleanOptions { drop_empty: false, drop_duplicates: false });
+        let (lines, counts) = cleaned(ROWS, NOTHING);
         assert_eq!(lines.len(), 10);
         assert_eq!(
             (counts.read, counts.empty, counts.duplicates, counts.conflicting),
@@ -305,12 +316,9 @@ mod tests {
 
     #[test]
     fn each_option_works_alone() {
+        assert_eq!(cleaned(ROWS, CleanOptions { drop_empty: true, ..NOTHING }).0.len(), 7);
         assert_eq!(
-            cleaned(ROWS, CleanOptions { drop_empty: true, drop_duplicates: false }).0.len(),
-            7
-        );
-        assert_eq!(
-            cleaned(ROWS, CleanOptions { drop_empty: false, drop_duplicates: true }).0,
+            cleaned(ROWS, CleanOptions { drop_duplicates: true, ..NOTHING }).0,
             [1, 2, 3, 4, 6, 8, 10]
         );
     }
@@ -353,7 +361,7 @@ mod tests {
     fn options_take_the_contracts_defaults() {
         assert_eq!(serde_json::from_str::<CleanOptions>("{}").unwrap(), CleanOptions::default());
         let options: CleanOptions = serde_json::from_str(r#"{"drop_empty": false}"#).unwrap();
-        assert_eq!(options, CleanOptions { drop_empty: false, drop_duplicates: true });
+        assert_eq!(options, CleanOptions { drop_duplicates: true, ..NOTHING });
         assert!(serde_json::from_str::<CleanOptions>(r#"{"drop_dups": false}"#).is_err());
     }
 }

@@ -122,6 +122,8 @@ impl RecordPosition<'_> {
             None => (None, None),
             Some(key) => match object.get(key) {
                 Some(Value::Array(items)) => (None, Some(self.labels(items, key, json)?)),
+                // A missing label, which is counted with the others.
+                Some(Value::Null) => (None, None),
                 _ => (Some(self.label(&object, key, json)?), None),
             },
         };
@@ -368,8 +370,8 @@ mod tests {
                 "set `text`",
             ),
             (
-                "{\"text\": \"x\", \"label\": null}",
-                "expected a string, a number or a boolean under `label`, got null",
+                "{\"text\": \"x\", \"label\": {}}",
+                "expected a string, a number or a boolean under `label`, got an object",
                 "give the record a label",
             ),
             (

@@ -1,8 +1,15 @@
 //! Labelled rows from files: every source read, cleaned, labelled and split.
 
-use std::{borrow::Cow, cell::RefCell, collections::HashMap};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+};
 
-use frostbert_cache::fingerprint::{Key, Mode};
+use frostbert_cache::{
+    fingerprint::{Key, Mode},
+    wording::counted,
+};
 
 use crate::{
     data::{
@@ -26,7 +33,8 @@ use crate::{
 };
 
 /// What is given is never thinned.
-const KEEP_ALL: CleanOptions = CleanOptions { drop_empty: false, drop_duplicates: false };
+const KEEP_ALL: CleanOptions =
+    CleanOptions { drop_empty: false, drop_duplicates: false, drop_unlabelled: false };
 
 impl Dataset {
     /// Reads, cleans, labels and splits.
@@ -59,7 +67,12 @@ impl Dataset {
             let columns: Vec<ColumnName> = columns.cloned().collect();
             if let Some(sources) = sources {
                 let sources = with_label_columns(sources, &columns);
-                given.push(loader.read(part, sources, KEEP_ALL)?);
+                let drop_unlabelled = settings.clean.drop_unlabelled;
+                given.push(loader.read(
+                    part,
+                    sources,
+                    CleanOptions { drop_unlabelled, ..KEEP_ALL },
+                )?);
             }
         }
         loader.find_first_id([&train].into_iter().chain(&given))?;
@@ -87,7 +100,8 @@ impl Dataset {
     }
 
     /// Reads files as they are, all rows of `part`, for labels that are known: to evaluate a head on other data. Cells may
-    /// hold ids of labels, which count from `first_id`; where that is not known, as the files tell.
+    /// hold ids of labels, which count from `first_id`; where that is not known, as the files tell. Records without a label
+    /// are left out, or an error.
     ///
     /// # Errors
     /// As [`Dataset::load`]; rows may be alike.
@@ -98,10 +112,12 @@ impl Dataset {
         labels: LabelMap,
         first_id: Option<usize>,
         part: Part,
+        drop_unlabelled: bool,
     ) -> Result<Dataset> {
         let mut loader =
             Loader { given_labels: true, labels, first_id, ..Loader::new(task, joint_pairs) };
-        let rows = loader.read(part, sources.to_vec(), KEEP_ALL)?;
+        let options = CleanOptions { drop_unlabelled, ..KEEP_ALL };
+        let rows = loader.read(part, sources.to_vec(), options)?;
         if first_id.is_none() {
             loader.find_first_id([&rows].into_iter())?;
         }
@@ -117,6 +133,90 @@ struct ReadPart {
     /// The number of the first of them among all files.
     first_file: usize,
     examples: Vec<Record>,
+}
+
+/// Records without a label, of several files.
+#[derive(Default)]
+struct Unlabelled {
+    count: usize,
+    /// The source and the line of the first.
+    first: Option<(usize, Option<u64>)>,
+}
+
+impl Unlabelled {
+    fn count(&mut self, example: &Record) {
+        self.count += 1;
+        self.first.get_or_insert((example.source, example.line));
+    }
+
+    /// A warning where they were left out, else an error.
+    fn settle(
+        self,
+        sources: &[Source],
+        n_read: usize,
+        options: CleanOptions,
+    ) -> Result<Option<String>> {
+        let Some((source, line)) = self.first else { return Ok(None) };
+        let source = &sources[source];
+        let (n, of) = (self.count, counted(n_read, "record"));
+        let (have, were) = if n == 1 { ("has", "was") } else { ("have", "were") };
+        if options.drop_unlabelled && n < n_read {
+            let files = match sources {
+                [source] => source.path.display().to_string(),
+                sources => counted(sources.len(), "file"),
+            };
+            return Ok(Some(format!("{files}: {n} of {of} {have} no label and {were} left out")));
+        }
+        Err(source.malformed(
+            line,
+            "a label for each text",
+            format!("none: {n} of {of} {have} no label"),
+            if options.drop_unlabelled {
+                "check which column the source's `label` names"
+            } else {
+                "leave them out with data.clean.drop_unlabelled = true in the pipeline, or check which column the source's `label` names"
+            },
+        ))
+    }
+}
+
+/// What looks odd in the names of labels: those that may stand for nothing, and those that differ only in spelling.
+fn label_warnings(labels: &LabelMap) -> Vec<String> {
+    const NOTHING: [&str; 8] = ["null", "none", "n/a", "na", "nil", "-", "?", "#n/a"];
+    let names = labels.names();
+    let mut warnings = Vec::new();
+    let odd = names.iter().filter(|name| NOTHING.contains(&name.to_lowercase().as_str()));
+    let odd: Vec<String> = odd.map(|name| format!("`{name}`")).collect();
+    if !odd.is_empty() {
+        warnings.push(format!(
+            "{} is learned as a label like any other: if it stands for a missing label, empty these cells and set \
+             data.clean.drop_unlabelled = true",
+            odd.join(", ")
+        ));
+    }
+    let plain = |name: &str| -> String {
+        // -1 and 1 are numbers, and not two spellings of one.
+        if !name.chars().any(char::is_alphabetic) {
+            return name.to_owned();
+        }
+        let kept = name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '_' | '-'));
+        kept.flat_map(char::to_lowercase).collect()
+    };
+    let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for name in names {
+        alike.entry(plain(name)).or_default().push(name);
+    }
+    let alike = alike.into_values().filter(|names| names.len() > 1);
+    let alike: Vec<String> = alike.map(|names| format!("`{}`", names.join("`, `"))).collect();
+    if !alike.is_empty() {
+        let more =
+            if alike.len() > 3 { format!(" and {} more", alike.len() - 3) } else { String::new() };
+        let shown = alike[..alike.len().min(3)].join("; ");
+        warnings.push(format!(
+            "labels that differ only in spelling are different classes: {shown}{more}"
+        ));
+    }
+    warnings
 }
 
 /// What is gathered while files are read.
@@ -169,7 +269,10 @@ impl Loader {
         self.checks.push(FileChecks::of(part, counts, options, files));
         match (self.given_labels, part) {
             (true, _) => {}
-            (false, Part::Train) => self.labels = targets.found_labels(&examples),
+            (false, Part::Train) => {
+                self.labels = targets.found_labels(&examples);
+                self.warnings.extend(label_warnings(&self.labels));
+            }
             (false, _) => targets.add_continuations(&examples, &mut self.labels),
         }
         Ok(ReadPart { part, sources, first_file, examples })
@@ -256,11 +359,24 @@ impl Loader {
                 swallowed.borrow_mut()[example.source].count(example);
             }
         });
+        let unlabelled = RefCell::new(Unlabelled::default());
+        let labels = &self.labels;
+        let examples = examples.filter(|example| match example {
+            Ok(example) if targets.lacks_label(example, labels) => {
+                unlabelled.borrow_mut().count(example);
+                !options.drop_unlabelled
+            }
+            _ => true,
+        });
         let keys = |example: &Record| -> Vec<Key> {
             example.documents(self.joint_pairs).map(Document::key).collect()
         };
         let (examples, mut counts) =
             clean(examples, options, keys, |example| targets.spell(example))?;
+        let n_read: usize = self.files[first_file..].iter().map(|file| file.rows).sum();
+        if let Some(warning) = unlabelled.into_inner().settle(sources, n_read, options)? {
+            self.warnings.push(warning);
+        }
         for (source, swallowed) in sources.iter().zip(swallowed.into_inner()) {
             let words = swallowed.in_words();
             let path = source.path.display();

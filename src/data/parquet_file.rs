@@ -51,7 +51,7 @@ pub(super) fn check_name(source: &Source) -> Result<()> {
 
 /// Streams the rows of a file, batch by batch, and reads no column but the wanted ones.
 ///
-/// A null text is an empty one, which cleaning drops; a null label is an error.
+/// A null text is an empty one, which cleaning drops; a null label is none.
 pub(super) fn read(
     file: File,
     source: &Source,
@@ -213,12 +213,9 @@ impl RowReader {
         let Some(batch) = &self.batch else {
             return Ok(None);
         };
-        let label = match &batch.label {
-            None => None,
-            Some(labels) => {
-                Some(value(labels, row).ok_or_else(|| self.null_label())?.trim().to_owned())
-            }
-        };
+        let labels = batch.label.as_ref();
+        let label =
+            labels.and_then(|labels| value(labels, row)).map(|label| label.trim().to_owned());
         Ok(Some(Record {
             id: batch.id.as_ref().and_then(|ids| value(ids, row)).map(str::to_owned),
             text: value(&batch.text, row).unwrap_or_default().to_owned(),
@@ -258,15 +255,6 @@ impl RowReader {
             }
         }
         Ok(strings)
-    }
-
-    fn null_label(&self) -> Error {
-        self.source.malformed(
-            None,
-            format!("a label in row {}", self.row),
-            "null",
-            "give the row a label, or leave it out of the file",
-        )
     }
 }
 

@@ -6,7 +6,7 @@ use frostbert_cache::wording::{counted, shorten};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    labels::LabelMap,
+    labels::{LabelMap, is_missing},
     record::{Answer, Record},
     source::{Format, Source},
 };
@@ -162,6 +162,24 @@ impl TargetReader<'_> {
                 let answers = answers.map(|answer| format!("{} {}", answer.start, answer.text));
                 Some(answers.collect::<Vec<_>>().join("\n"))
             }
+        }
+    }
+
+    /// Whether a text has no label, where it needs one. What `labels` names is one.
+    pub(super) fn lacks_label(&self, example: &Record, labels: &LabelMap) -> bool {
+        if example.is_empty() {
+            return false;
+        }
+        let format = self.sources[example.source].resolve_format();
+        let has_nulls = matches!(format, Ok(Format::Jsonl | Format::Json | Format::Parquet));
+        match (self.task, &example.label, &example.labels) {
+            (DataTask::Classification | DataTask::Regression, Some(label), _) => {
+                is_missing(label) && labels.id(label).is_none()
+            }
+            // No label is not the same as an empty list of them.
+            (DataTask::Tokens | DataTask::Qa, ..) => false,
+            (_, None, None) => has_nulls,
+            _ => false,
         }
     }
 

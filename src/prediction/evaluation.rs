@@ -35,9 +35,16 @@ pub fn evaluate(
     };
     let is_joint = data_settings.pair == Pair::Joint;
     let task = data_settings.task.of_data();
-    let dataset =
-        Dataset::of_part(task, is_joint, &sources, labels, description.first_label_id, Part::Test)
-            .map_err(|error| run.explain_format(data, format, error))?;
+    let dataset = Dataset::of_part(
+        task,
+        is_joint,
+        &sources,
+        labels,
+        description.first_label_id,
+        Part::Test,
+        data_settings.clean.drop_unlabelled,
+    )
+    .map_err(|error| run.explain_format(data, format, error))?;
     let known = known_rows::warnings(run, data, &dataset)?;
     for warning in dataset.warnings.iter().chain(&known) {
         progress.warn(warning);

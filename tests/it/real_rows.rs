@@ -12,7 +12,8 @@ use frostbert::{
 
 use crate::real_readers::{data_set, goemotions, sms_spam, stsb};
 
-const KEEP_ALL: CleanOptions = CleanOptions { drop_empty: false, drop_duplicates: false };
+const KEEP_ALL: CleanOptions =
+    CleanOptions { drop_empty: false, drop_duplicates: false, drop_unlabelled: false };
 
 /// How many rows each part has.
 fn counts(dataset: &Dataset) -> [usize; 3] {
@@ -86,7 +87,8 @@ fn wnut17_has_3394_1009_and_1287_sentences_of_13_tags() {
     let several = [of("emerging.test.conll")];
     let labels = dataset.labels;
     let error =
-        Dataset::of_part(DataTask::Tokens, false, &several, labels, None, Part::Test).unwrap_err();
+        Dataset::of_part(DataTask::Tokens, false, &several, labels, None, Part::Test, false)
+            .unwrap_err();
     let Error::Record { path, line: Some(_), got, .. } = &error else { panic!("{error}") };
     assert!(path.ends_with("emerging.test.conll") && got.contains(','), "{error}");
 }
