@@ -2,6 +2,7 @@
 
 mod cache;
 mod doctor;
+mod embed;
 mod errors;
 mod evaluate;
 mod export;
@@ -94,6 +95,8 @@ struct GlobalArguments {
 enum Command {
     /// Extract what is missing, train, measure, and write a new run folder
     Run(run::RunArguments),
+    #[command(about = "Write the embeddings of texts to a file for other tools; no pipeline file", long_about = embed::ABOUT, after_help = embed::EXAMPLES)]
+    Embed(embed::EmbedArguments),
     /// Stage 1 alone: encode texts into the cache (needs no labels)
     Extract(PipelineArguments),
     /// Stage 2 alone: train on cached states, never loading the encoder
@@ -199,7 +202,7 @@ impl Arguments {
     /// What stays when the command is interrupted, and how to go on.
     fn after_interrupt(&self) -> &'static str {
         match &self.command {
-            Command::Run(_) | Command::Extract(_) | Command::Sweep(_) => {
+            Command::Run(_) | Command::Extract(_) | Command::Embed(_) | Command::Sweep(_) => {
                 "what was committed is kept: run the same command again to go on from there"
             }
             Command::Train(_) => {
@@ -220,6 +223,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::Run(arguments) => run::run(arguments, &context),
         Command::Extract(arguments) => extract::run(arguments, &context),
+        Command::Embed(arguments) => embed::run(arguments, &context),
         Command::Train(arguments) => stage_two::run_train(arguments, &context),
         Command::Sweep(arguments) => stage_two::run_sweep(arguments, &context),
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),

@@ -105,6 +105,9 @@ pub mod extraction {
     pub mod export {
         pub use crate::extraction::export::export_records;
     }
+    pub mod embed {
+        pub use crate::extraction::embed::{EmbedReport, EmbedRequest, embed};
+    }
     pub mod extract {
         pub use crate::extraction::extract::{ExtractReport, extract};
     }
@@ -264,6 +267,9 @@ pub mod prediction {
     }
 }
 pub mod report {
+    pub mod row_writer {
+        pub use crate::report::row_writer::require_other_file;
+    }
     pub mod summary {
         pub use crate::report::summary::summary;
     }

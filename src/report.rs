@@ -2,6 +2,7 @@
 
 pub(crate) mod leaderboard;
 pub(crate) mod plots;
+pub(crate) mod row_writer;
 pub(crate) mod sheet;
 pub(crate) mod summary;
 pub(crate) mod tables;

@@ -89,7 +89,7 @@ fn read_as<T: DeserializeOwned>(path: &Path, text: &str, overrides: &[String]) -
     Err(override_error(format!("`{}`: {message}", culprit.join(" "))))
 }
 
-fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
+pub(crate) fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
     let (key, value) = setting
         .split_once('=')
         .ok_or_else(|| override_error(format!("expected key=value, got `{setting}`")))?;

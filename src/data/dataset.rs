@@ -129,7 +129,7 @@ pub(crate) fn read_all(sources: &[Source]) -> impl Iterator<Item = Result<Record
 }
 
 /// Examples with the number of their source, or the error of opening it.
-pub(super) fn numbered(
+pub(crate) fn numbered(
     examples: Result<Records>,
     number: usize,
 ) -> impl Iterator<Item = Result<Record>> {

@@ -98,6 +98,18 @@ pub enum Format {
     Squad,
 }
 
+impl std::str::FromStr for ColumnName {
+    type Err = std::convert::Infallible;
+
+    /// A number is the column's place, anything else its name.
+    fn from_str(column: &str) -> Result<ColumnName, Self::Err> {
+        Ok(match column.parse() {
+            Ok(number) => ColumnName::Number(number),
+            Err(_) => ColumnName::Name(column.to_owned()),
+        })
+    }
+}
+
 impl Source {
     /// The source of `path` with everything else at its default.
     pub fn new(path: impl Into<PathBuf>) -> Self {

@@ -83,7 +83,17 @@ const BLIND: [&str; 3] = ["head", "train", "metrics"];
 /// Foreign crates, and the only places in the root package that may name them.
 const FOREIGN: [(&[&str], &[&str]); 11] = [
     (&["ort"], &["encoder/"]),
-    (&["parquet", "arrow"], &["report/tables", "data/parquet_"]),
+    (
+        &["parquet", "arrow"],
+        &[
+            "report/tables",
+            "report/row_writer",
+            "data/parquet_",
+            "data/inspect",
+            "extraction/embed",
+            "prediction/prediction_file",
+        ],
+    ),
     (&["tokenizers"], &["encoder/tokenizer.rs"]),
     (&["ureq"], &["encoder/hub/client.rs", "encoder/hub/redirect.rs"]),
     (&["plotters"], &["report/plots.rs"]),

@@ -1,0 +1,181 @@
+//! `frostbert embed`: embeddings of data files in one file, without a pipeline file.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use frostbert::{
+    cache::{states::Dtype, wording::counted},
+    internals::{
+        data::{ColumnName, Format, Source},
+        error::Error,
+        extraction::embed::{EmbedReport, EmbedRequest, embed},
+    },
+};
+
+use super::{Context, format_named, key_and_value, output};
+
+#[derive(Debug, Args)]
+pub(super) struct EmbedArguments {
+    /// Files of texts: csv, tsv, jsonl, parquet, or a text a line (.txt); - for stdin (a text a line, unless --format
+    /// says)
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The file to write, by its extension: .npy, .parquet, .arrow or .safetensors
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The model's folder
+    #[arg(long, value_name = "DIR", default_value = "models/minilm")]
+    model: PathBuf,
+    /// Which vector stands for a text: the mean or maximum over all its tokens, or the state of [CLS]
+    #[arg(long, value_enum, default_value = "mean")]
+    pooling: PoolingArgument,
+    /// The layer, from 0 (the embedding layer); negative ones count from the last
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    layer: i64,
+    /// What the cache and the file hold
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: DtypeArgument,
+    /// The column of texts, by its name or its number from 0
+    #[arg(long, value_name = "COLUMN", default_value = "text")]
+    text_column: ColumnName,
+    /// A column of identifiers, to be written as `id`
+    #[arg(long, value_name = "COLUMN")]
+    id_column: Option<ColumnName>,
+    /// A column of labels, to be written as `label`
+    #[arg(long, value_name = "COLUMN")]
+    label_column: Option<ColumnName>,
+    /// Write the texts too, as `text`
+    #[arg(long)]
+    with_text: bool,
+    /// How the files are written: csv, tsv, jsonl, json, parquet or lines [default: by their extensions]
+    #[arg(long, value_name = "FORMAT", value_parser = format_named)]
+    format: Option<Format>,
+    /// The field separator of a csv file
+    #[arg(long, value_name = "CHARACTER")]
+    delimiter: Option<char>,
+    /// The folder of caches
+    #[arg(long, value_name = "DIR", default_value = "cache")]
+    cache: PathBuf,
+    /// Set another value of a pipeline, as in cache.max_length=256 or model.device=cuda
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PoolingArgument {
+    Mean,
+    Cls,
+    Max,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DtypeArgument {
+    F32,
+    F16,
+}
+
+pub(super) const ABOUT: &str = "\
+Write the embeddings of texts to a file that other tools read, without a pipeline file
+
+Row i is record i of the files, in their order, repeated texts repeated. States go through the cache: a second call \
+encodes nothing that is there already. A table (.parquet, .arrow) has the columns `id`, `text` and `label` where they \
+are asked for, and `embedding`; beside an array (.npy, .safetensors with the tensor `embeddings`) these columns go to \
+FILE.meta.parquet. Texts that are too long are cut off at cache.max_length tokens, and counted.";
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  frostbert embed data/corpus.txt --out corpus.npy
+  frostbert embed data/reviews.csv --out reviews.parquet --id-column id --label-column label --with-text";
+
+pub(super) fn run(arguments: &EmbedArguments, context: &Context) -> Result<ExitCode> {
+    // Files are read more than once, and stdin can be read only once.
+    let mut copies = Vec::new();
+    let mut sources = Vec::new();
+    for file in &arguments.files {
+        let is_stdin = file == Path::new("-");
+        let path = if is_stdin {
+            let copy = copy_of_stdin()?;
+            copies.push(copy);
+            copies[copies.len() - 1].path().to_path_buf()
+        } else {
+            file.clone()
+        };
+        let format = arguments.format.or(is_stdin.then_some(Format::Lines));
+        sources.push(Source {
+            format,
+            text: arguments.text_column.clone(),
+            id: arguments.id_column.clone(),
+            label: arguments.label_column.clone(),
+            delimiter: arguments.delimiter,
+            ..Source::new(path)
+        });
+    }
+    let request = EmbedRequest {
+        sources,
+        model: arguments.model.clone(),
+        pooling: match arguments.pooling {
+            PoolingArgument::Mean => "mean",
+            PoolingArgument::Cls => "cls",
+            PoolingArgument::Max => "max",
+        }
+        .into(),
+        layer: arguments.layer,
+        dtype: match arguments.dtype {
+            DtypeArgument::F32 => Dtype::F32,
+            DtypeArgument::F16 => Dtype::F16,
+        },
+        cache_dir: arguments.cache.clone(),
+        overrides: arguments.set.clone(),
+        with_text: arguments.with_text,
+        out: arguments.out.clone(),
+    };
+    let report = embed(&request, &context.machine, &context.progress)?;
+    if context.json {
+        output::print_json(&report)?;
+    } else {
+        output::print(&describe(&report))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What comes over stdin, in a file that goes when the command ends.
+fn copy_of_stdin() -> Result<tempfile::NamedTempFile> {
+    let folder = std::env::temp_dir();
+    let copy = tempfile::NamedTempFile::new_in(&folder).map_err(Error::io("write into", folder))?;
+    let mut file: &File = copy.as_file();
+    io::copy(&mut io::stdin().lock(), &mut file)
+        .map_err(Error::io("copy standard input to", copy.path()))?;
+    Ok(copy)
+}
+
+fn describe(report: &EmbedReport) -> String {
+    output::align(&[
+        vec!["embedded".into(), report.out.display().to_string()],
+        vec![
+            String::new(),
+            format!(
+                "{} x {} {}, {}",
+                counted(report.rows, "row"),
+                report.dimensions,
+                report.dtype.name(),
+                report.state
+            ),
+        ],
+        vec![
+            "cache".into(),
+            format!(
+                "{}: {} computed, {} reused; {} truncated",
+                report.cache.display(),
+                report.computed,
+                report.reused,
+                report.truncated
+            ),
+        ],
+    ])
+}

@@ -1,0 +1,440 @@
+//! Embeddings of data files in one file: stage 1 for them, and a row for each record, in order.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use arrow::{
+    array::{ArrayRef, FixedSizeListArray, Float16Array, Float32Array, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use bytes::Bytes;
+use frostbert_cache::{
+    export::{ExportFormat, ExportOptions},
+    mmap::map,
+    progress::Progress,
+    reader::CacheReader,
+    states::{Dtype, StateId},
+    wording::counted,
+};
+use half::f16;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    config::{parse::apply_override, settings::Pipeline},
+    data::{Format, Record, Source, WantedFields, dataset::numbered, read},
+    encoder::checkpoint::Checkpoint,
+    error::{Error, Result},
+    extraction::{export::export_records, extract::extract_with, machine::Machine},
+    report::row_writer::{RowFormat, RowWriter, require_other_file, write_output},
+};
+
+/// Records that are written at a time.
+const CHUNK_RECORDS: usize = 4096;
+
+/// Bytes of texts that are written at a time, about.
+const CHUNK_BYTES: usize = 64 << 20;
+
+/// What is to be embedded, and how.
+#[derive(Clone, Debug)]
+pub struct EmbedRequest {
+    /// The data files, with the column of texts of each, and those of ids and labels where they are to be written too.
+    pub sources: Vec<Source>,
+    /// The checkpoint folder.
+    pub model: PathBuf,
+    /// `cls`, `mean` or `max`.
+    pub pooling: String,
+    /// Absolute, or negative from the end.
+    pub layer: i64,
+    /// What the cache and the file hold.
+    pub dtype: Dtype,
+    /// The folder of caches.
+    pub cache_dir: PathBuf,
+    /// Other values of a pipeline, as `cache.max_length=256`.
+    pub overrides: Vec<String>,
+    /// Whether texts are written too.
+    pub with_text: bool,
+    /// The file to write; its extension says how.
+    pub out: PathBuf,
+}
+
+/// What was embedded.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct EmbedReport {
+    /// The file.
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
+    pub out: PathBuf,
+    /// The state.
+    pub state: StateId,
+    /// Rows of the file: one for each record.
+    pub rows: u64,
+    /// Values of a row.
+    pub dimensions: usize,
+    /// Their type.
+    pub dtype: Dtype,
+    /// The cache that holds the states.
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
+    pub cache: PathBuf,
+    /// Distinct texts that were encoded now.
+    pub computed: u64,
+    /// Distinct texts whose states were there.
+    pub reused: u64,
+    /// Texts of which the end was cut off.
+    pub truncated: u64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// How the file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutFormat {
+    /// The rows alone, as an array.
+    Npy,
+    /// The rows alone, as a tensor.
+    Safetensors,
+    /// A table with a column of rows.
+    Table(RowFormat),
+}
+
+impl OutFormat {
+    fn of(out: &Path) -> Result<OutFormat> {
+        if let Some(format @ (RowFormat::Parquet | RowFormat::Arrow)) = RowFormat::of(out) {
+            return Ok(OutFormat::Table(format));
+        }
+        let extension = out.extension().map(|name| name.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("npy") => Ok(OutFormat::Npy),
+            Some("safetensors") => Ok(OutFormat::Safetensors),
+            _ => Err(Error::Argument {
+                action: "write embeddings",
+                expected: "a file that ends in .npy, .parquet, .arrow or .safetensors".into(),
+                got: format!("`{}`", out.display()),
+                hint: "name the file accordingly".into(),
+            }),
+        }
+    }
+}
+
+/// Encodes what the cache lacks, and writes a row for each record of the files, in their order; a text that stands there
+/// twice has two rows.
+///
+/// # Errors
+/// [`Error::Argument`] if the name of the file says no format, and as [`extract`](super::extract::extract).
+pub fn embed(
+    request: &EmbedRequest,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<EmbedReport> {
+    let start = Instant::now();
+    let format = OutFormat::of(&request.out)?;
+    let folder = match request.out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(Error::io("write into", folder)(missing));
+    }
+    require_other_file(&request.out, request.sources.iter().map(|source| source.path.as_path()))?;
+    let pipeline = pipeline_of(request)?;
+    // A column that is not there is told now, and not after everything was encoded.
+    for source in &request.sources {
+        if source.resolve_format()? == Format::Squad {
+            return Err(Error::Argument {
+                action: "embed the file",
+                expected: "records of one text each".into(),
+                got: format!("questions and contexts in `{}`", source.path.display()),
+                hint: "use a pipeline: frostbert extract and frostbert cache export".into(),
+            });
+        }
+        read(source, wanted(source))?.next().transpose()?;
+    }
+    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let [state] = pipeline.stored_states(checkpoint.config.layers)?[..] else {
+        return Err(Error::Argument {
+            action: "write embeddings",
+            expected: "one state".into(),
+            got: "several".into(),
+            hint: "leave cache.store and cache.layers out".into(),
+        });
+    };
+    let extracted = extract_with(&checkpoint, &pipeline, machine, progress)?;
+    let cache = CacheReader::existing(&extracted.cache)?;
+    // The rows in order, as an array on the disk: memory does not grow with them.
+    let staging = tempfile::Builder::new().prefix(".frostbert-embed-").tempdir_in(folder);
+    let staging = staging.map_err(Error::io("make a folder in", folder))?;
+    let options = ExportOptions {
+        format: ExportFormat::Npy,
+        states: vec![state],
+        as_f32: false,
+        folder: staging.path().join("rows"),
+    };
+    let exported = export_records(&pipeline, &cache, &options, progress)?;
+    let array = options.folder.join(format!("{state}.npy"));
+    let rows = EmbeddingRows {
+        bytes: map(&array)?,
+        dimensions: exported.hidden,
+        dtype: exported.dtype,
+        n_rows: exported.rows as usize,
+    };
+    let columns = RecordTable { request, n_rows: rows.n_rows, embeddings: None };
+    // An array has no columns next to it: these go to a table of their own, first, so that none is there without it.
+    let mut beside = request.out.clone().into_os_string();
+    beside.push(".meta.parquet");
+    let beside = Path::new(&beside);
+    if matches!(format, OutFormat::Npy | OutFormat::Safetensors) {
+        if columns.has_columns() {
+            columns.write(beside, RowFormat::Parquet)?;
+        } else {
+            // One of an earlier call would be of other rows.
+            frostbert_cache::durable::remove_file(beside)?;
+        }
+    }
+    match format {
+        OutFormat::Npy => {
+            std::fs::rename(&array, &request.out).map_err(Error::io("write", &request.out))?;
+        }
+        OutFormat::Safetensors => rows.write_safetensors(&request.out)?,
+        OutFormat::Table(format) => {
+            RecordTable { embeddings: Some(&rows), ..columns }.write(&request.out, format)?;
+        }
+    }
+    Ok(EmbedReport {
+        out: request.out.clone(),
+        state,
+        rows: exported.rows,
+        dimensions: exported.hidden,
+        dtype: exported.dtype,
+        cache: extracted.cache,
+        computed: extracted.computed,
+        reused: extracted.reused,
+        truncated: extracted.truncated,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// What is read of a source beside its texts.
+fn wanted(source: &Source) -> WantedFields {
+    WantedFields { label: source.label.is_some(), text_pair: false }
+}
+
+/// Keys of a pipeline that the options of the command set, or that would leave records out.
+const SET_BY_OPTIONS: [&str; 6] =
+    ["data.", "model.path", "cache.store", "cache.layers", "cache.dtype", "cache.dir"];
+
+/// A pipeline of stage 1 alone, in which every record has a row.
+fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
+    let place = Path::new("embed");
+    let refuse = |problem: String| Error::Pipeline {
+        file: place.to_path_buf(),
+        line: None,
+        column: None,
+        problem,
+        hint: "see `frostbert embed --help`".into(),
+    };
+    let to_json = |value: &dyn Fn() -> serde_json::Result<Value>| {
+        value().map_err(|error| refuse(error.to_string()))
+    };
+    // A path that is no UTF-8 has no place in a pipeline.
+    let table = serde_json::json!({
+        "model": { "path": to_json(&|| serde_json::to_value(&request.model))? },
+        "data": {
+            "train": to_json(&|| serde_json::to_value(&request.sources))?,
+            "clean": { "drop_empty": false, "drop_duplicates": false },
+        },
+        "cache": {
+            "dir": to_json(&|| serde_json::to_value(&request.cache_dir))?,
+            "store": [request.pooling],
+            "layers": [request.layer],
+            "dtype": request.dtype,
+        },
+    });
+    let mut table = toml::Table::try_from(table).map_err(|error| refuse(error.to_string()))?;
+    for setting in &request.overrides {
+        if let Some(key) = SET_BY_OPTIONS.iter().find(|key| setting.starts_with(*key)) {
+            return Err(refuse(format!("`{key}` is set by the options of this command")));
+        }
+        apply_override(&mut table, setting)?;
+    }
+    let file = table.try_into().map_err(|error: toml::de::Error| refuse(error.message().into()))?;
+    Pipeline::check(place, file)
+}
+
+/// The embeddings, as an array in a file.
+struct EmbeddingRows {
+    /// The whole file: a header, then the rows.
+    bytes: Bytes,
+    dimensions: usize,
+    dtype: Dtype,
+    n_rows: usize,
+}
+
+impl EmbeddingRows {
+    /// The bytes of all rows, which end the file.
+    fn values(&self) -> &[u8] {
+        let n_bytes = self.n_rows * self.dimensions * self.dtype.size_bytes();
+        &self.bytes[self.bytes.len() - n_bytes..]
+    }
+
+    fn type_of_values(&self) -> DataType {
+        match self.dtype {
+            Dtype::F16 => DataType::Float16,
+            Dtype::F32 => DataType::Float32,
+        }
+    }
+
+    /// Some rows as lists.
+    fn lists(&self, first: usize, end: usize) -> ArrayRef {
+        let width = self.dimensions * self.dtype.size_bytes();
+        let bytes = &self.values()[first * width..end * width];
+        let values: ArrayRef = match self.dtype {
+            Dtype::F32 => Arc::new(Float32Array::from_iter_values(
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            )),
+            Dtype::F16 => Arc::new(Float16Array::from_iter_values(
+                bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])),
+            )),
+        };
+        let item = Arc::new(Field::new("item", self.type_of_values(), false));
+        Arc::new(FixedSizeListArray::new(item, self.dimensions as i32, values, None))
+    }
+
+    /// One tensor, `embeddings`.
+    fn write_safetensors(&self, out: &Path) -> Result<()> {
+        let dtype = match self.dtype {
+            Dtype::F16 => safetensors::Dtype::F16,
+            Dtype::F32 => safetensors::Dtype::F32,
+        };
+        let shape = vec![self.n_rows, self.dimensions];
+        let tensor = safetensors::tensor::TensorView::new(dtype, shape, self.values());
+        let tensor = tensor.expect("as many values as the shape says");
+        write_output(out, |file| {
+            let bytes = safetensors::serialize([("embeddings", tensor)], None)
+                .expect("one tensor has a header");
+            file.write_all(&bytes).map_err(Error::io("write", out))
+        })
+    }
+}
+
+/// The columns of the file, read again from the data files.
+#[derive(Clone, Copy)]
+struct RecordTable<'a> {
+    request: &'a EmbedRequest,
+    /// Where a column of the table holds the embeddings.
+    embeddings: Option<&'a EmbeddingRows>,
+    /// Rows that were embedded.
+    n_rows: usize,
+}
+
+impl RecordTable<'_> {
+    fn has_ids(&self) -> bool {
+        self.request.sources.iter().any(|source| source.id.is_some())
+    }
+
+    fn has_labels(&self) -> bool {
+        self.request.sources.iter().any(|source| source.label.is_some())
+    }
+
+    /// Whether there is a column beside the embeddings.
+    fn has_columns(&self) -> bool {
+        self.has_ids() || self.has_labels() || self.request.with_text
+    }
+
+    fn schema(&self) -> SchemaRef {
+        let text = |name: &str| Field::new(name, DataType::Utf8, true);
+        let mut fields = Vec::new();
+        if self.has_ids() {
+            fields.push(text("id"));
+        }
+        if self.request.with_text {
+            fields.push(text("text"));
+        }
+        if self.has_labels() {
+            fields.push(text("label"));
+        }
+        if let Some(rows) = self.embeddings {
+            let item = Arc::new(Field::new("item", rows.type_of_values(), false));
+            let lists = DataType::FixedSizeList(item, rows.dimensions as i32);
+            fields.push(Field::new("embedding", lists, false));
+        }
+        Arc::new(Schema::new(fields))
+    }
+
+    fn batch(&self, schema: &SchemaRef, first: usize, records: &[Record]) -> RecordBatch {
+        let texts = |text: &dyn Fn(&Record) -> Option<String>| -> ArrayRef {
+            Arc::new(records.iter().map(text).collect::<StringArray>())
+        };
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        if self.has_ids() {
+            columns.push(texts(&|record| record.id.clone()));
+        }
+        if self.request.with_text {
+            columns.push(texts(&|record| Some(record.text.clone())));
+        }
+        if self.has_labels() {
+            columns.push(texts(&|record| {
+                let listed = record.labels.as_ref().map(|labels| labels.join(", "));
+                record.label.clone().or(listed)
+            }));
+        }
+        if let Some(rows) = self.embeddings {
+            columns.push(rows.lists(first, first + records.len()));
+        }
+        RecordBatch::try_new(schema.clone(), columns).expect("columns of the schema")
+    }
+
+    /// Writes the table, whole or not at all.
+    fn write(&self, out: &Path, format: RowFormat) -> Result<()> {
+        let schema = self.schema();
+        let failed = || Error::io("write", out);
+        write_output(out, |file| {
+            let mut writer = RowWriter::new(file, &schema, format).map_err(failed())?;
+            let mut first = 0;
+            let mut records = self.records().peekable();
+            while records.peek().is_some() {
+                let mut chunk: Vec<Record> = Vec::new();
+                let mut n_bytes = 0;
+                while chunk.len() < CHUNK_RECORDS && n_bytes < CHUNK_BYTES {
+                    let Some(record) = records.next().transpose()? else { break };
+                    n_bytes += record.text.len();
+                    chunk.push(record);
+                }
+                if first + chunk.len() > self.n_rows {
+                    return Err(self.changed());
+                }
+                writer.write(&self.batch(&schema, first, &chunk)).map_err(failed())?;
+                first += chunk.len();
+            }
+            if first < self.n_rows {
+                return Err(self.changed());
+            }
+            writer.finish().map_err(failed())
+        })
+    }
+
+    fn changed(&self) -> Error {
+        let paths = self.request.sources.iter().map(|source| source.path.display().to_string());
+        Error::Argument {
+            action: "write embeddings",
+            expected: format!(
+                "{} in the files, as when they were embedded",
+                counted(self.n_rows, "record")
+            ),
+            got: format!("another number in {}", paths.collect::<Vec<_>>().join(", ")),
+            hint: "the data changed meanwhile: run the same command again".into(),
+        }
+    }
+
+    fn records(&self) -> impl Iterator<Item = Result<Record>> + '_ {
+        self.request
+            .sources
+            .iter()
+            .enumerate()
+            .flat_map(|(number, source)| numbered(read(source, wanted(source)), number))
+    }
+}

@@ -1,0 +1,221 @@
+//! Files of rows that are written a batch at a time: CSV, JSON lines, Parquet, Arrow.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    datatypes::{DataType, Float32Type, Float64Type, SchemaRef, UInt64Type},
+    error::ArrowError,
+    ipc::writer::FileWriter,
+};
+use frostbert_cache::as_io;
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, ZstdLevel},
+    file::properties::WriterProperties,
+};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// Rows of a row group of Parquet: what is held until it is written.
+const GROUP_ROWS: usize = 16_384;
+
+/// Writes a file that a user has named: aside, under a name that nothing has, and then in its place; so what stood there
+/// stands until the new file is whole.
+///
+/// # Errors
+/// When the folder cannot be written, and those of `write`.
+pub(crate) fn write_output<T>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<T>,
+) -> Result<T> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".frostbert-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any new file; the system takes away what the user's mask says.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut aside = builder.tempfile_in(folder).map_err(Error::io("write", path))?;
+    let written = write(aside.as_file_mut())?;
+    aside.as_file().sync_all().map_err(Error::io("sync", path))?;
+    aside.persist(path).map_err(|failed| Error::io("replace", path)(failed.error))?;
+    Ok(written)
+}
+
+/// Fails where a file that is to be written is one of those that are read.
+///
+/// # Errors
+/// [`Error::Argument`], which names it.
+pub fn require_other_file<'p>(
+    out: &Path,
+    inputs: impl IntoIterator<Item = &'p Path>,
+) -> Result<()> {
+    let is_out = |input: &Path| matches!((input.canonicalize(), out.canonicalize()), (Ok(one), Ok(other)) if one == other);
+    if inputs.into_iter().any(is_out) {
+        return Err(Error::Argument {
+            action: "write the file",
+            expected: "another file than those that are read".into(),
+            got: format!("`{}`", out.display()),
+            hint: "name another file with --out".into(),
+        });
+    }
+    Ok(())
+}
+
+/// How a file of rows is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowFormat {
+    Csv,
+    Jsonl,
+    Parquet,
+    Arrow,
+}
+
+impl RowFormat {
+    /// The format that the extension of a file's name stands for.
+    pub(crate) fn of(path: &Path) -> Option<RowFormat> {
+        let extension = path.extension()?.to_string_lossy().to_lowercase();
+        match extension.as_str() {
+            "csv" => Some(RowFormat::Csv),
+            "jsonl" | "ndjson" => Some(RowFormat::Jsonl),
+            "parquet" => Some(RowFormat::Parquet),
+            "arrow" | "feather" => Some(RowFormat::Arrow),
+            _ => None,
+        }
+    }
+}
+
+/// Writes rows to a file. Columns are texts, numbers, and lists of texts; Parquet and Arrow take any.
+pub(crate) enum RowWriter<'f> {
+    Csv(Box<csv::Writer<BufWriter<&'f mut File>>>),
+    Jsonl(BufWriter<&'f mut File>),
+    Parquet(Box<ArrowWriter<&'f mut File>>),
+    Arrow(Box<FileWriter<BufWriter<&'f mut File>>>),
+}
+
+impl<'f> RowWriter<'f> {
+    pub(crate) fn new(
+        file: &'f mut File,
+        schema: &SchemaRef,
+        format: RowFormat,
+    ) -> io::Result<RowWriter<'f>> {
+        Ok(match format {
+            RowFormat::Csv => {
+                let mut writer = csv::Writer::from_writer(BufWriter::new(file));
+                let names = schema.fields().iter().map(|field| field.name());
+                writer.write_record(names).map_err(io_of_csv)?;
+                RowWriter::Csv(Box::new(writer))
+            }
+            RowFormat::Jsonl => RowWriter::Jsonl(BufWriter::new(file)),
+            RowFormat::Parquet => {
+                let properties = WriterProperties::builder()
+                    .set_compression(Compression::ZSTD(ZstdLevel::default()))
+                    .set_max_row_group_row_count(Some(GROUP_ROWS))
+                    .build();
+                let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
+                RowWriter::Parquet(Box::new(writer.map_err(as_io)?))
+            }
+            RowFormat::Arrow => {
+                let writer = FileWriter::try_new(BufWriter::new(file), schema);
+                RowWriter::Arrow(Box::new(writer.map_err(io_of_arrow)?))
+            }
+        })
+    }
+
+    /// Writes rows of the schema.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> io::Result<()> {
+        match self {
+            RowWriter::Csv(writer) => {
+                for row in 0..batch.num_rows() {
+                    let cells = batch.columns().iter().map(|column| cell(column, row));
+                    writer.write_record(cells).map_err(io_of_csv)?;
+                }
+                Ok(())
+            }
+            RowWriter::Jsonl(writer) => {
+                let schema = batch.schema();
+                for row in 0..batch.num_rows() {
+                    let columns = schema.fields().iter().zip(batch.columns());
+                    let object: Map<String, Value> = columns
+                        .map(|(field, column)| (field.name().clone(), value(column, row)))
+                        .collect();
+                    serde_json::to_writer(&mut *writer, &object)?;
+                    writer.write_all(b"\n")?;
+                }
+                Ok(())
+            }
+            RowWriter::Parquet(writer) => writer.write(batch).map_err(as_io),
+            RowWriter::Arrow(writer) => writer.write(batch).map_err(io_of_arrow),
+        }
+    }
+
+    /// Ends the file.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        match self {
+            RowWriter::Csv(mut writer) => writer.flush(),
+            RowWriter::Jsonl(mut writer) => writer.flush(),
+            RowWriter::Parquet(writer) => writer.close().map(drop).map_err(as_io),
+            RowWriter::Arrow(mut writer) => writer.finish().map_err(io_of_arrow),
+        }
+    }
+}
+
+/// The system's own error, where there is one: that the disk is full, say.
+fn io_of_csv(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+fn io_of_arrow(error: ArrowError) -> io::Error {
+    match error {
+        ArrowError::IoError(_, error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+/// A value of a column as JSON; null where it is missing or no number.
+fn value(column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().value(row).into(),
+        DataType::Float32 => {
+            let value = column.as_primitive::<Float32Type>().value(row);
+            // With the few digits that tell it apart, and not with all those of the double that it is.
+            value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+        }
+        DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
+        DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).into(),
+        DataType::List(_) => {
+            let items = column.as_list::<i32>().value(row);
+            (0..items.len()).map(|item| value(&items, item)).collect()
+        }
+        other => unreachable!("a column of {other} in a file of rows"),
+    }
+}
+
+/// A value of a column as a cell: nothing where it is missing, lists as JSON.
+fn cell(column: &ArrayRef, row: usize) -> String {
+    match value(column, row) {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        Value::Number(_) if *column.data_type() == DataType::Float32 => {
+            column.as_primitive::<Float32Type>().value(row).to_string()
+        }
+        other => other.to_string(),
+    }
+}
