@@ -108,6 +108,7 @@ enum Command {
     /// Measure a trained head on other labelled data
     Evaluate(evaluate::EvaluateArguments),
     /// Labels, numbers, tags or answers for new texts
+    #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArguments),
     /// The cosine of two texts, or the texts of a corpus that are nearest to a query
     Similar(similar::SimilarArguments),

@@ -259,6 +259,11 @@ pub mod prediction {
     pub mod predictor {
         pub use crate::prediction::predictor::Predictor;
     }
+    pub mod prediction_file {
+        pub use crate::prediction::prediction_file::{
+            PredictionColumns, PredictionReport, predict_to_file,
+        };
+    }
     pub mod saved_run {
         pub use crate::prediction::saved_run::SavedRun;
     }

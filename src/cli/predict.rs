@@ -1,6 +1,7 @@
 //! `frostbert predict`: labels for new texts.
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,7 +15,12 @@ use frostbert::{
     },
     internals::{
         data::{self, ColumnName, Format, Record, Records, Source, SwallowedLines, WantedFields},
-        prediction::{predictor::Predictor, saved_run::SavedRun},
+        prediction::{
+            prediction_file::{PredictionColumns, predict_to_file},
+            predictor::Predictor,
+            saved_run::SavedRun,
+        },
+        report::row_writer::require_other_file,
         tasks::prediction::{EntitySpan, Prediction},
     },
 };
@@ -24,17 +30,8 @@ use super::{
     output::{self, Reader},
 };
 
-/// Texts that are labelled and printed at a time.
-const CHUNK_TEXTS: usize = 512;
-
-/// Probabilities that are printed at a time, about: of many labels fewer texts.
-const CHUNK_PROBABILITIES: usize = CHUNK_TEXTS * 1000;
-
-/// More labels than this are not listed with their probabilities on a terminal, but for the most probable.
-const LISTED_LABELS: usize = 30;
-
-/// Labels that are listed where there are more.
-const MOST_PROBABLE: usize = 10;
+/// Labels that are listed with their probabilities, where nothing else is asked for.
+const LISTED_LABELS: usize = 3;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("texts").required(true).multiple(true).args(["text", "file"]))]
@@ -53,23 +50,61 @@ pub(super) struct PredictArguments {
     file: Option<PathBuf>,
     #[command(flatten)]
     format: FormatArgument,
+    /// The column of texts, where it is not that of the train source
+    #[arg(long, value_name = "COLUMN", requires = "file")]
+    text_column: Option<ColumnName>,
+    /// The column of second texts
+    #[arg(long, value_name = "COLUMN", requires = "file")]
+    text_pair_column: Option<ColumnName>,
+    /// A column of identifiers, to be carried along
+    #[arg(long, value_name = "COLUMN", requires = "file")]
+    id_column: Option<ColumnName>,
+    /// Read the file with another value of a source table, as in delimiter=; or encoding=latin1
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = super::key_and_value, requires = "file")]
+    set: Vec<String>,
+    /// List the N most probable labels [default: 3 for people; with --json all, by their ids]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "out")]
+    top: Option<u16>,
+    /// Leave the label empty where its probability is lower
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    min_confidence: f32,
+    /// Write a row for each record to this file: .csv, .jsonl or .parquet
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// With --out: a column p_<label> for each label, too
+    #[arg(long, requires = "out")]
+    probabilities: bool,
+    /// With --out: the texts, too
+    #[arg(long, requires = "out")]
+    with_text: bool,
 }
+
+/// Wrong usage is clap's to report.
+fn probability(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value: &f32| (0.0..=1.0).contains(value));
+    value.ok_or_else(|| "expected a probability, from 0 to 1".into())
+}
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  frostbert predict runs/sentiment --text \"I would buy it again.\"
+  frostbert predict runs/sentiment data/held_out.csv --out predictions.csv --with-text";
 
 pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<ExitCode> {
     let saved = super::open_run(&arguments.run, context)?;
-    let examples = arguments
-        .file
-        .as_deref()
-        .map(|file| read(&saved, file, arguments.format.format))
-        .transpose()?;
+    let summary = saved.summary();
+    let records =
+        arguments.file.as_deref().map(|file| read(&saved, file, arguments)).transpose()?;
     let n_pairs = arguments.text_pair.len();
     if n_pairs > 0 && n_pairs != arguments.text.len() {
         return Err(super::wrong_usage(format!(
-            "--text stands there {} times and --text-pair {n_pairs}: give a --text-pair for each --text",
+            "--text is given {} times and --text-pair {n_pairs}: give a --text-pair for each --text",
             arguments.text.len()
         )));
     }
     let mut predictor = Predictor::open(saved, &context.machine)?;
+    // Which run answers is said even where nothing else is.
+    output::say(&format!("note: {}", printable(&summary)));
     let given = arguments.text.iter().enumerate().map(|(number, text)| {
         Ok(Record {
             text: text.clone(),
@@ -77,27 +112,24 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
             ..Record::default()
         })
     });
-    let chunk_texts = (CHUNK_PROBABILITIES / predictor.n_labels().max(1)).clamp(1, CHUNK_TEXTS);
-    let mut chunk = Vec::new();
-    let mut swallowed = SwallowedLines::default();
-    for example in given.chain(examples.into_iter().flatten()) {
-        let example = example?;
-        swallowed.count(&example);
-        chunk.push(example);
-        if chunk.len() == chunk_texts {
-            let predictions = predictor.predict(&chunk)?;
-            // Nothing is left to do for a reader that has gone.
-            if print_predictions(&predictions, context.json)? == Reader::Gone {
-                return Ok(ExitCode::SUCCESS);
-            }
-            chunk.clear();
+    let swallowed = RefCell::new(SwallowedLines::default());
+    let records = given.chain(records.into_iter().flatten()).inspect(|record| {
+        if let Ok(record) = record {
+            swallowed.borrow_mut().count(record);
         }
-    }
-    if !chunk.is_empty() {
-        print_predictions(&predictor.predict(&chunk)?, context.json)?;
-    }
-    if let (Some(words), Some(file)) = (swallowed.in_words(), &arguments.file) {
+    });
+    let n_skipped = match &arguments.out {
+        Some(out) => write_file(&mut predictor, records, out, arguments, context)?,
+        None => print_all(&mut predictor, records, arguments, context)?,
+    };
+    if let (Some(words), Some(file)) = (swallowed.into_inner().in_words(), &arguments.file) {
         context.progress.warn(&format!("{}: {words}", file.display()));
+    }
+    if n_skipped > 0 {
+        let were = if n_skipped == 1 { "was" } else { "were" };
+        context
+            .progress
+            .warn(&format!("{} without a text {were} skipped", counted(n_skipped, "record"),));
     }
     if predictor.truncated() > 0 {
         context.progress.warn(&format!(
@@ -111,47 +143,126 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(saved: &SavedRun, file: &Path, format: Option<Format>) -> Result<Records> {
+/// Writes a row for each record to a file; returns how many have no text.
+fn write_file(
+    predictor: &mut Predictor,
+    records: impl Iterator<Item = frostbert::Result<Record>>,
+    out: &Path,
+    arguments: &PredictArguments,
+    context: &Context,
+) -> Result<u64> {
+    let columns = PredictionColumns {
+        id: arguments.id_column.as_ref().map(|column| match column {
+            ColumnName::Name(name) => name.clone(),
+            ColumnName::Number(_) => "id".into(),
+        }),
+        texts: arguments.with_text,
+        probabilities: arguments.probabilities,
+        min_confidence: arguments.min_confidence,
+    };
+    let inputs = arguments.file.iter().map(PathBuf::as_path);
+    require_other_file(out, inputs)?;
+    let report = predict_to_file(predictor, records, &columns, out, &context.progress)?;
+    if context.json {
+        output::print_json(&report)?;
+    } else {
+        let rows = counted(report.rows, "row");
+        output::print(&format!("predicted   {} ({rows})\n", report.out.display()))?;
+    }
+    Ok(report.skipped)
+}
+
+/// Prints what is predicted for each record; returns how many have no text.
+fn print_all(
+    predictor: &mut Predictor,
+    records: impl Iterator<Item = frostbert::Result<Record>>,
+    arguments: &PredictArguments,
+    context: &Context,
+) -> Result<u64> {
+    let is_stdin = arguments.file.as_deref() == Some(Path::new("-"));
+    // Who types is answered line by line.
+    let at_a_time = if is_stdin { 1 } else { predictor.records_at_a_time() };
+    let mut n_skipped = 0;
+    let mut records = records.peekable();
+    while records.peek().is_some() {
+        let chunk = records.by_ref().take(at_a_time).collect::<Result<Vec<Record>, _>>()?;
+        let mut text = String::new();
+        for (record, prediction) in predictor.predict_where_there_is_text(chunk)? {
+            match prediction {
+                Some(prediction) => text.push_str(&shown(&record, prediction, arguments, context)?),
+                None => n_skipped += 1,
+            }
+        }
+        let reader =
+            if context.json { output::write(&text) } else { output::write(&printable(&text)) };
+        // Nothing is left to do for a reader that has gone.
+        if reader? == Reader::Gone {
+            break;
+        }
+    }
+    Ok(n_skipped)
+}
+
+fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<Records> {
     let want = WantedFields { label: false, text_pair: saved.pipeline.reads_pairs() };
+    let format = arguments.format.format;
+    let with_columns = |source: Source| Source {
+        text: arguments.text_column.clone().unwrap_or(source.text),
+        text_pair: arguments.text_pair_column.clone().or(source.text_pair),
+        id: arguments.id_column.clone().or(source.id),
+        ..source
+    };
     if file == Path::new("-") {
         let name = Path::new("standard input");
         let source = match format {
-            Some(_) => saved.source(name, format),
+            Some(_) => saved.source_with(name, format, &arguments.set)?,
             None => Source {
-                format: Some(Format::Lines),
                 text: ColumnName::from("text"),
-                ..Source::new(name)
+                ..saved.source_with(name, Some(Format::Lines), &arguments.set)?
             },
         };
-        return Ok(data::read_from(std::io::stdin(), &source, want)?);
+        return Ok(data::read_from(std::io::stdin(), &with_columns(source), want)?);
     }
-    let source = saved.source(file, format);
+    let source = with_columns(saved.source_with(file, format, &arguments.set)?);
     Ok(data::read_once(&source, want).map_err(|error| saved.explain_format(file, format, error))?)
 }
 
-fn print_predictions(predictions: &[Prediction], json: bool) -> Result<Reader> {
-    let mut text = String::new();
-    for prediction in predictions {
-        if json {
-            text.push_str(&serde_json::to_string(prediction)?);
-        } else {
-            text.push_str(&describe(prediction));
-        }
-        text.push('\n');
+/// A prediction as it is printed: a line of JSON, or lines for people.
+fn shown(
+    record: &Record,
+    mut prediction: Prediction,
+    arguments: &PredictArguments,
+    context: &Context,
+) -> Result<String> {
+    if let Prediction::Class { label, confidence, .. } = &mut prediction
+        && *confidence < arguments.min_confidence
+    {
+        label.clear();
     }
-    if json { output::write(&text) } else { output::write(&printable(&text)) }
+    if !context.json {
+        return Ok(describe(&prediction, arguments.top.map_or(LISTED_LABELS, usize::from)) + "\n");
+    }
+    if let Some(n) = arguments.top {
+        prediction.keep_most_probable(usize::from(n));
+    }
+    let mut line = serde_json::to_string(&prediction)? + "\n";
+    if let (Some(_), Some(id)) = (&arguments.id_column, &record.id) {
+        line.insert_str(1, &format!("\"id\":{},", serde_json::to_string(id)?));
+    }
+    Ok(line)
 }
 
-fn describe(prediction: &Prediction) -> String {
+fn describe(prediction: &Prediction, n_listed: usize) -> String {
     match prediction {
         Prediction::Class { text, text_pair, label, confidence, probabilities: all } => {
             let texts = both(text, text_pair.as_deref());
-            format!("{label}  {confidence:.3}  {texts}{}", probabilities(all))
+            let label = if label.is_empty() { "-" } else { label };
+            format!("{label}  {confidence:.3}  {texts}{}", probabilities(all, n_listed))
         }
         Prediction::Labels { text, text_pair, labels, probabilities: all } => {
             let labels = if labels.is_empty() { "-".to_string() } else { labels.join(", ") };
             let texts = both(text, text_pair.as_deref());
-            format!("{labels}  {texts}{}", probabilities(all))
+            format!("{labels}  {texts}{}", probabilities(all, n_listed))
         }
         Prediction::Value { text, text_pair, value } => {
             format!("{value:.3}  {}", both(text, text_pair.as_deref()))
@@ -183,18 +294,14 @@ fn describe(prediction: &Prediction) -> String {
     }
 }
 
-/// Every label with its probability, in label order; of many the most probable ones, these first.
-fn probabilities(all: &[(String, f32)]) -> String {
+/// The most probable labels, from the most probable one on.
+fn probabilities(all: &[(String, f32)], n_listed: usize) -> String {
     let mut listed: Vec<&(String, f32)> = all.iter().collect();
-    let mut rest = String::new();
-    if all.len() > LISTED_LABELS {
-        listed.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-        listed.truncate(MOST_PROBABLE);
-        rest = format!("  and {} less likely", counted(all.len() - listed.len(), "label"));
-    }
+    listed.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    listed.truncate(n_listed);
     let listed = listed.into_iter();
     let listed = listed.map(|(label, probability)| format!("{label} {probability:.3}"));
-    format!("\n    {}{rest}", listed.collect::<Vec<_>>().join("  "))
+    format!("\n    {}", listed.collect::<Vec<_>>().join("  "))
 }
 
 fn entity(entity: &EntitySpan) -> String {

@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<Exi
     let Some(query) = &arguments.query else {
         let [first, second] = &arguments.text[..] else {
             return Err(super::wrong_usage(format!(
-                "--text stands there {} times: give two texts to compare, or one --query",
+                "--text is given {} times: give two texts to compare, or one --query",
                 arguments.text.len()
             )));
         };

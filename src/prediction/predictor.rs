@@ -11,6 +11,12 @@ use crate::{
     tasks::{encoded::EncodedRecords, prediction::Prediction, read_encoded, similarity},
 };
 
+/// Records that are predicted for at a time.
+const CHUNK_RECORDS: usize = 512;
+
+/// Probabilities that are computed at a time, about.
+const CHUNK_PROBABILITIES: usize = CHUNK_RECORDS * 1000;
+
 /// A head with its encoder, ready for new texts.
 pub struct Predictor {
     run: SavedRun,
@@ -84,9 +90,38 @@ impl Predictor {
         self.encoder.truncated
     }
 
-    /// Number of labels that the head tells apart; 0 for numbers and answers.
-    pub fn n_labels(&self) -> usize {
-        self.run.description.labels.len()
+    /// The labels that the head tells apart, by id; none for numbers and answers.
+    pub(crate) fn labels(&self) -> &[String] {
+        &self.run.description.labels
+    }
+
+    /// What the head predicts.
+    pub(crate) fn task(&self) -> Task {
+        self.run.pipeline.data.task
+    }
+
+    /// Records that are predicted for at a time: of many labels fewer, since each has a probability for every label.
+    pub fn records_at_a_time(&self) -> usize {
+        (CHUNK_PROBABILITIES / self.labels().len().max(1)).clamp(1, CHUNK_RECORDS)
+    }
+
+    /// As [`Predictor::predict`], of which records without a text have nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn predict_where_there_is_text(
+        &mut self,
+        records: Vec<Record>,
+    ) -> Result<Vec<(Record, Option<Prediction>)>> {
+        let with_text: Vec<Record> =
+            records.iter().filter(|record| !record.is_empty()).cloned().collect();
+        let predictions = if with_text.is_empty() { Vec::new() } else { self.predict(&with_text)? };
+        let mut predictions = predictions.into_iter();
+        let rows = records.into_iter().map(|record| {
+            let prediction = if record.is_empty() { None } else { predictions.next() };
+            (record, prediction)
+        });
+        Ok(rows.collect())
     }
 
     /// Whether the head reads two texts: a pair, or a question and its context.
@@ -103,8 +138,8 @@ impl Predictor {
         if let Some(record) =
             records.iter().find(|record| self.needs_pairs() && record.text_pair.is_none())
         {
-            return Err(Error::Run {
-                path: self.run.folder.clone(),
+            return Err(Error::Argument {
+                action: "predict",
                 expected: "two texts for each prediction, as the head was trained on".into(),
                 got: format!("`{}` alone", frostbert_cache::wording::shorten(&record.text, 40)),
                 hint: "give the second text with --text-pair, or a file with the columns of the train source"
@@ -114,8 +149,8 @@ impl Predictor {
         if let Some(record) =
             records.iter().find(|record| !self.needs_pairs() && record.text_pair.is_some())
         {
-            return Err(Error::Run {
-                path: self.run.folder.clone(),
+            return Err(Error::Argument {
+                action: "predict",
                 expected: "one text for each prediction, as the head was trained on".into(),
                 got: format!(
                     "a second one, `{}`",

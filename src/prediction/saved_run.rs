@@ -1,9 +1,14 @@
 //! A run as it was saved, and its head on labelled data.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use frostbert_cache::wording::counted;
 
 use crate::{
-    config::settings::Pipeline,
+    config::{names::Task, parse::apply_override, settings::Pipeline},
     data::{Format, Source},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
@@ -11,6 +16,7 @@ use crate::{
     head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
     run_folder,
     run_folder::lock::{LOCK_FILE, Lock},
+    tasks::measure::METRICS_FILE,
 };
 
 /// A run: its head, and the pipeline that made it.
@@ -91,6 +97,76 @@ impl SavedRun {
         // A delimiter is that of the train source's format.
         let is_same_format = source.resolve_format().ok() == train_format;
         Source { delimiter: source.delimiter.filter(|_| is_same_format), ..source }
+    }
+
+    /// [`SavedRun::source`], with keys of a source table set to other values, as in `delimiter=";"`.
+    ///
+    /// # Errors
+    /// When a key is not known, or a value is none of its kind.
+    pub fn source_with(
+        &self,
+        path: &Path,
+        format: Option<Format>,
+        overrides: &[String],
+    ) -> Result<Source> {
+        let source = self.source(path, format);
+        if overrides.is_empty() {
+            return Ok(source);
+        }
+        let failed = |problem: String| {
+            Error::Argument {
+            action: "read the file",
+            expected: "keys of a source table, as in --set delimiter=;".into(),
+            got: problem,
+            hint: "the keys are in docs/pipeline.md: text, text_pair, id, header, delimiter, encoding and others".into(),
+        }
+        };
+        let table = toml::Table::try_from(&source);
+        let mut table = table.map_err(|error| failed(error.to_string()))?;
+        for setting in overrides {
+            apply_override(&mut table, setting)?;
+        }
+        table.try_into().map_err(|error: toml::de::Error| failed(error.message().to_string()))
+    }
+
+    /// What the run is, in one line: its folder, task and labels, its score, and the day on which it was written.
+    pub fn summary(&self) -> String {
+        let labels = match &self.description.labels[..] {
+            [] => String::new(),
+            labels => {
+                let shown: Vec<&str> = labels.iter().take(5).map(String::as_str).collect();
+                let more = if labels.len() > shown.len() { ", ..." } else { "" };
+                format!(" of {} ({}{more})", counted(labels.len(), "label"), shown.join(", "))
+            }
+        };
+        let score = self.score().map_or(String::new(), |score| format!(", {score}"));
+        let written = fs::metadata(self.folder.join(LOCK_FILE)).and_then(|file| file.modified());
+        let day = written.map(|time| chrono::DateTime::<chrono::Utc>::from(time).date_naive());
+        let day = day.map_or(String::new(), |day| format!(", {day}"));
+        let kind = &self.description.kind;
+        format!(
+            "{}: {}{labels}, head {kind}{score}{day}",
+            self.folder.display(),
+            self.description.task
+        )
+    }
+
+    /// The main metric of the run's task on test, or else on validation.
+    fn score(&self) -> Option<String> {
+        let bytes = self.read_output(METRICS_FILE).ok()?;
+        let metrics: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        let parts = ["test", "validation"].into_iter();
+        let (part, scores) =
+            parts.map(|part| (part, &metrics[part])).find(|(_, s)| s.is_object())?;
+        let name = match self.pipeline.data.task {
+            Task::Classification => "accuracy",
+            Task::Multilabel => "micro_f1",
+            Task::Regression | Task::Similarity => "spearman",
+            Task::Tokens if scores["entity_f1_strict"].is_number() => "entity_f1_strict",
+            Task::Tokens => "token_accuracy",
+            Task::Qa => "f1",
+        };
+        Some(format!("{name} {:.3} on {part}", scores[name].as_f64()?))
     }
 
     /// Adds to an error of a file which format it is read in, where that is the train source's and the file's name tells

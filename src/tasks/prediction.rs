@@ -70,6 +70,28 @@ pub enum Prediction {
     },
 }
 
+impl Prediction {
+    /// The probability of each label, where the head predicts labels of texts.
+    pub(crate) fn probabilities(&self) -> &[(String, f32)] {
+        match self {
+            Prediction::Class { probabilities, .. } | Prediction::Labels { probabilities, .. } => {
+                probabilities
+            }
+            _ => &[],
+        }
+    }
+
+    /// Keeps the `n` most probable labels, from the most probable one on.
+    pub fn keep_most_probable(&mut self, n: usize) {
+        if let Prediction::Class { probabilities, .. } | Prediction::Labels { probabilities, .. } =
+            self
+        {
+            probabilities.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+            probabilities.truncate(n);
+        }
+    }
+}
+
 /// An entity in a text, by characters (Unicode code points).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EntitySpan {

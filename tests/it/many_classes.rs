@@ -97,8 +97,8 @@ fn a_run_of_many_classes_keeps_cells_of_the_confusion_and_the_most_probable_labe
 
     let text = ["predict", "runs/tiny", "--text", "cold snow frost 1"];
     let shown = workshop.succeed(&text).stdout;
-    assert!(shown.contains("  and 1,190 labels less likely"), "{shown}");
-    assert_eq!(shown.matches("class ").count(), 11, "{shown}");
+    // The label, and the three most probable ones below it.
+    assert_eq!(shown.matches("class ").count(), 4, "{shown}");
     let all = workshop.json(&text);
     assert_eq!(all["probabilities"].as_object().unwrap().len(), N_CLASSES);
 
