@@ -9,6 +9,7 @@ mod export;
 mod extract;
 #[cfg(feature = "hub")]
 mod hub;
+mod init;
 mod machine;
 mod model;
 mod output;
@@ -97,6 +98,8 @@ enum Command {
     Run(run::RunArguments),
     #[command(about = "Write the embeddings of texts to a file for other tools; no pipeline file", long_about = embed::ABOUT, after_help = embed::EXAMPLES)]
     Embed(embed::EmbedArguments),
+    #[command(about = "Look at a data file, and write a commented pipeline file for it", long_about = init::ABOUT, after_help = init::EXAMPLES)]
+    Init(init::InitArguments),
     /// Stage 1 alone: encode texts into the cache (needs no labels)
     Extract(PipelineArguments),
     /// Stage 2 alone: train on cached states, never loading the encoder
@@ -225,6 +228,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Run(arguments) => run::run(arguments, &context),
         Command::Extract(arguments) => extract::run(arguments, &context),
         Command::Embed(arguments) => embed::run(arguments, &context),
+        Command::Init(arguments) => init::run(arguments, &context),
         Command::Train(arguments) => stage_two::run_train(arguments, &context),
         Command::Sweep(arguments) => stage_two::run_sweep(arguments, &context),
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),

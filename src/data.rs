@@ -34,6 +34,7 @@ pub(crate) mod dataset;
 mod delimited;
 pub(crate) mod document;
 pub(crate) mod example;
+pub(crate) mod inspect;
 mod json_array;
 mod json_digits;
 mod json_lines;

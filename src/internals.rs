@@ -28,6 +28,9 @@ pub mod data {
     pub mod example {
         pub use crate::data::example::part_name;
     }
+    pub mod inspect {
+        pub use crate::data::inspect::{ColumnShape, FileShape};
+    }
 }
 pub mod doctor {
     pub use crate::doctor::{

@@ -8,6 +8,7 @@ mod cases;
 mod comparison;
 mod contract;
 mod crash;
+mod daily_use;
 mod damage;
 mod damaged_manifests;
 mod damaged_runs;

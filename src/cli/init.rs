@@ -1,0 +1,228 @@
+//! `frostbert init`: a pipeline file for a data file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::Args;
+use frostbert::{
+    cache::wording::counted,
+    internals::{
+        data::{
+            Format,
+            inspect::{ColumnShape, FileShape},
+        },
+        error::Error,
+    },
+};
+use serde_json::json;
+
+use super::{Context, output, wrong_usage};
+
+#[derive(Debug, Args)]
+pub(super) struct InitArguments {
+    /// The data file: csv, tsv, jsonl, parquet, conll, conllu, squad JSON, or a text a line (.txt)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The pipeline file to write; - for stdout [default: the data file's name with .toml, in this folder]
+    #[arg(long, value_name = "PIPELINE.toml")]
+    out: Option<PathBuf>,
+    /// The model's folder
+    #[arg(long, value_name = "DIR", default_value = "models/minilm")]
+    model: PathBuf,
+    /// Replace a pipeline file that is there
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) const ABOUT: &str = "\
+Look at a data file, and write a commented pipeline file for it
+
+The first records say which columns there are and what they hold: the column of texts, that of labels, whether these are \
+classes or numbers, how many are missing, what separates the fields. What was found stands in the pipeline's comments: \
+read it, change what is wrong, and run it.";
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  frostbert init data/reviews.csv
+  frostbert init data/banking77/train.csv --out intents.toml";
+
+pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCode> {
+    let shape = FileShape::of(&arguments.file)?;
+    let text = pipeline(&arguments.file, &arguments.model, &shape);
+    if arguments.out.as_deref() == Some(Path::new("-")) {
+        output::print(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let out = match &arguments.out {
+        Some(out) => out.clone(),
+        None => {
+            let mut name = arguments.file.clone();
+            if name.extension().is_some_and(|extension| extension == "gz") {
+                name.set_extension("");
+            }
+            let stem = name.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            // A name that may be a folder's, since it will name the runs.
+            let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+            let name: String = stem.chars().map(plain).collect();
+            let name = name.trim_matches('-');
+            PathBuf::from(format!("{}.toml", if name.is_empty() { "pipeline" } else { name }))
+        }
+    };
+    if out.exists() && !arguments.force {
+        return Err(wrong_usage(format!(
+            "`{}` is there already: name another file with --out, or replace it with --force",
+            out.display()
+        )));
+    }
+    fs::write(&out, &text).map_err(Error::io("write", &out))?;
+    if context.json {
+        let name = |place: Option<usize>| place.map(|place| shape.columns[place].name.clone());
+        output::print_json(&json!({
+            "out": out.display().to_string(),
+            "format": shape.format.to_string(),
+            "records": shape.n_records,
+            "all": shape.is_whole,
+            "columns": shape.columns.iter().map(|column| json!({
+                "name": column.name,
+                "filled": column.n_filled,
+                "mean_characters": column.mean_chars,
+                "values": column.n_values,
+            })).collect::<Vec<_>>(),
+            "text": name(shape.text),
+            "text_pair": name(shape.text_pair),
+            "label": name(shape.label),
+            "id": name(shape.id),
+        }))?;
+    } else {
+        // Without labels there is nothing to train.
+        let command = if has_labels(&shape) { "run" } else { "extract" };
+        let out = out.display();
+        output::print(&format!("wrote       {out}\nnext        frostbert {command} {out}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the file holds what a head learns from.
+fn has_labels(shape: &FileShape) -> bool {
+    shape.label.is_some() || matches!(shape.format, Format::Conll | Format::Conllu | Format::Squad)
+}
+
+/// Text for a comment, which ends with its line.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What a column holds, for a comment.
+fn described(column: &ColumnShape, n_records: usize) -> String {
+    let missing = match n_records - column.n_filled.min(n_records) {
+        0 => String::new(),
+        n => format!(", {n} empty"),
+    };
+    let values = counted(column.n_values, "value");
+    if column.is_number {
+        format!("numbers, {values}{missing}")
+    } else {
+        format!("{:.0} characters on average, {values}{missing}", column.mean_chars)
+    }
+}
+
+/// A string of TOML.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", c as u32)),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+fn pipeline(file: &Path, model: &Path, shape: &FileShape) -> String {
+    let mut text = String::new();
+    let mut line = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    let column = |place: usize| &shape.columns[place];
+    let name = one_line(&file.display().to_string());
+    line(&format!("# A pipeline for {name}, written by `frostbert init`."));
+    if !shape.columns.is_empty() {
+        let looked = counted(shape.n_records, "record");
+        let first = if shape.is_whole { "" } else { "the first " };
+        line(&format!("# In {first}{looked} the columns hold:"));
+        for one in &shape.columns {
+            let name = one_line(&one.name);
+            line(&format!("#   {name}: {}", described(one, shape.n_records)));
+        }
+    }
+    line("");
+    line("[model]");
+    line(&format!("path = {}", quoted(&model.display().to_string())));
+    line("");
+    line("[data]");
+    let labels = shape.label.map(column);
+    let is_number = labels
+        .is_some_and(|labels| labels.is_number && (labels.has_decimals || labels.n_values > 50));
+    let task = match (shape.format, shape.text_pair) {
+        (Format::Conll | Format::Conllu, _) => "tokens",
+        (Format::Squad, _) => "qa",
+        (_, Some(_)) if is_number => "similarity",
+        (_, _) if is_number => "regression",
+        _ if labels.is_some_and(|labels| labels.is_list) => "multilabel",
+        _ => "classification",
+    };
+    line(&format!(
+        "task = {} # or another: classification, multilabel, regression, tokens, qa, similarity",
+        quoted(task)
+    ));
+    let mut keys = vec![format!("path = {}", quoted(&file.display().to_string()))];
+    for (key, place, default) in [
+        ("text", shape.text, "text"),
+        ("text_pair", shape.text_pair, ""),
+        ("label", shape.label, "label"),
+        ("id", shape.id, ""),
+    ] {
+        let name = place.map(|place| column(place).name.as_str()).filter(|name| *name != default);
+        keys.extend(name.map(|name| format!("{key} = {}", quoted(name))));
+    }
+    let usual = if shape.format == Format::Tsv { '\t' } else { ',' };
+    if shape.delimiter != usual {
+        keys.push(format!("delimiter = {}", quoted(&shape.delimiter.to_string())));
+    }
+    line(&format!("train = {{ {} }}", keys.join(", ")));
+    line(
+        "# test = { path = \"...\" } # else 15 % of train are kept for validation and 15 % for test",
+    );
+    if let Some(labels) = labels
+        && labels.n_filled < shape.n_records
+    {
+        line(&format!(
+            "clean = {{ drop_unlabelled = true }} # {} of {} have no label",
+            shape.n_records - labels.n_filled,
+            counted(shape.n_records, "record")
+        ));
+    }
+    if !has_labels(shape) {
+        line(
+            "# Nothing here looks like labels: `frostbert extract` and `frostbert embed` need none, a head does.",
+        );
+    }
+    if task == "classification" && has_labels(shape) {
+        line("");
+        line("[head]");
+        line("kind = \"logistic\" # fitted at once; linear and mlp are trained in epochs");
+        line("");
+        line("# To compare heads in place of training one:");
+        line("# [sweep]");
+        line("# kind = [\"logistic\", \"lda\"]");
+        line("# folds = 5");
+    }
+    text
+}

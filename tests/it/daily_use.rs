@@ -1,0 +1,308 @@
+//! What people do every day: embeddings in one command, a pipeline from a data file, files of predictions, messy data, and
+//! failures that scripts can tell apart.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{TINY_PIPELINE, Workshop, csv, fixture, texts};
+
+/// The arguments of `embed` for a file, with the tiny BERT.
+fn embed<'a>(model: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    [&["embed", "--model", model, "--set", "cache.max_length=32"], rest].concat()
+}
+
+/// The keys of a JSON object.
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The shape and the f32 values of a .npy file.
+fn npy(bytes: &[u8]) -> (String, Vec<f32>) {
+    let header_bytes = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = String::from_utf8(bytes[10..10 + header_bytes].to_vec()).unwrap();
+    let values = bytes[10 + header_bytes..].chunks_exact(4);
+    (header, values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+#[test]
+fn embed_writes_a_row_for_each_record_and_costs_nothing_the_second_time() {
+    let workshop = Workshop::empty();
+    let model = fixture("tiny_bert").display().to_string();
+    let texts = texts(20);
+    let mut lines = texts.clone();
+    lines.push(texts[3].clone());
+    workshop.write("texts.txt", lines.join("\n") + "\n");
+    let first = workshop.json(&embed(&model, &["texts.txt", "--out", "rows.npy"]));
+    assert_eq!(
+        keys(&first),
+        BTreeSet::from([
+            "cache",
+            "computed",
+            "dimensions",
+            "dtype",
+            "out",
+            "reused",
+            "rows",
+            "seconds",
+            "state",
+            "truncated",
+        ])
+    );
+    assert_eq!((&first["rows"], &first["dimensions"]), (&json!(21), &json!(32)));
+    assert_eq!((&first["computed"], &first["dtype"]), (&json!(20), &json!("f32")));
+    let second = workshop.json(&embed(&model, &["texts.txt", "--out", "again.npy"]));
+    assert_eq!((&second["computed"], &second["reused"]), (&json!(0), &json!(20)));
+    let (rows, again) = (
+        fs::read(workshop.path("rows.npy")).unwrap(),
+        fs::read(workshop.path("again.npy")).unwrap(),
+    );
+    assert!(rows == again);
+    let (header, values) = npy(&rows);
+    assert!(header.contains("'shape': (21, 32)") && header.contains("<f4"), "{header}");
+    assert_eq!(values[3 * 32..4 * 32], values[20 * 32..], "the same text has the same row");
+    assert!(!workshop.path("rows.npy.meta.parquet").exists(), "nothing else was asked for");
+
+    // Of another format the same values, with columns beside them.
+    let csv = csv(&texts, 0);
+    workshop.write("texts.csv", &csv);
+    workshop.json(&embed(
+        &model,
+        &["texts.csv", "--out", "rows.arrow", "--with-text", "--label-column", "label"],
+    ));
+    workshop.json(&embed(&model, &["texts.csv", "--out", "rows.safetensors", "--with-text"]));
+    assert!(workshop.path("rows.safetensors.meta.parquet").exists());
+    let bytes = fs::read(workshop.path("rows.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor("embeddings").unwrap();
+    assert_eq!(tensor.shape(), [20, 32]);
+    let expected: Vec<u8> = values[..20 * 32].iter().flat_map(|v| v.to_le_bytes()).collect();
+    assert!(tensor.data() == expected);
+    let file = fs::File::open(workshop.path("rows.arrow")).unwrap();
+    let mut batches = arrow::ipc::reader::FileReader::try_new(file, None).unwrap();
+    let batch = batches.next().unwrap().unwrap();
+    let schema = batch.schema();
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["text", "label", "embedding"]);
+    assert_eq!(batch.num_rows(), 20);
+}
+
+#[test]
+fn embed_reads_stdin_and_refuses_a_file_of_no_known_kind() {
+    let workshop = Workshop::empty();
+    let model = fixture("tiny_bert").display().to_string();
+    let mut command = workshop.command(&embed(&model, &["-", "--out", "rows.npy", "--json"]));
+    workshop.write("stdin.txt", "the cold snow\nvery warm\n");
+    command.stdin(fs::File::open(workshop.path("stdin.txt")).unwrap());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["rows"], 2);
+    let ran = workshop.run(&embed(&model, &["stdin.txt", "--out", "rows.xlsx"]));
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains(".npy, .parquet, .arrow or .safetensors"), "{}", ran.stderr);
+}
+
+#[test]
+fn init_writes_a_pipeline_that_runs() {
+    let workshop = Workshop::empty();
+    let model = fixture("tiny_bert").display().to_string();
+    let rows = csv(&texts(60), 0).replace("text,label", "what people say;kind of it");
+    let rows: String = rows.lines().map(|line| line.replace(',', ";") + "\n").collect();
+    // A tenth of the rows have no label.
+    let rows: String = rows
+        .lines()
+        .enumerate()
+        .map(|(number, line)| match line.rsplit_once(';') {
+            Some((text, _)) if number % 10 == 5 => format!("{text};\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    workshop.write("said.csv", format!("\u{feff}{rows}"));
+    let said = workshop.json(&["init", "said.csv", "--model", &model]);
+    assert_eq!((&said["text"], &said["label"]), (&json!("what people say"), &json!("kind of it")));
+    let pipeline = fs::read_to_string(workshop.path("said.toml")).unwrap();
+    assert!(
+        pipeline.contains("delimiter = \";\"") && pipeline.contains("drop_unlabelled"),
+        "{pipeline}"
+    );
+    let again = workshop.run(&["init", "said.csv"]);
+    assert_eq!(again.code, Some(2), "a file that is there stays: {}", again.stderr);
+    let ran = workshop.succeed(&["run", "said.toml", "--set", "cache.max_length=32"]);
+    assert!(
+        ran.stderr.contains("6 of 60 records have no label and were left out"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_missing_label_is_counted_and_may_be_left_out() {
+    let workshop = Workshop::tiny();
+    let rows = csv(&texts(40), 0);
+    let rows: Vec<String> = rows
+        .lines()
+        .enumerate()
+        .map(|(number, line)| match line.rsplit_once(',') {
+            Some((text, _)) if number == 4 || number == 9 => format!("{text}, "),
+            Some((text, "cold")) if number % 2 == 0 => format!("{text},Cold"),
+            Some((text, "plain")) if number == 12 => format!("{text},N/A"),
+            _ => line.to_string(),
+        })
+        .collect();
+    workshop.write("train.csv", rows.join("\n") + "\n");
+    let ran = workshop.run(&["run", "pipeline.toml"]);
+    assert_eq!(ran.code, Some(3));
+    assert!(
+        ran.stderr
+            .contains("train.csv:5: expected a label for each text, got none: 2 of 40 records"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("data.clean.drop_unlabelled = true"), "{}", ran.stderr);
+    let ran =
+        workshop.succeed(&["run", "pipeline.toml", "--set", "data.clean.drop_unlabelled=true"]);
+    assert!(ran.stderr.contains("2 of 40 records have no label"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`Cold`, `cold`"), "labels that look alike: {}", ran.stderr);
+    assert!(ran.stderr.contains("`N/A` is learned as a label"), "{}", ran.stderr);
+}
+
+#[test]
+fn predictions_go_to_a_file_with_the_ids_in_order() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&["run", "pipeline.toml"]);
+    workshop.write("new.csv", "name,text\na,the cold snow\nb,  \nc,\"very warm, good\"\n");
+    let out = |name: &str, more: &[&str]| {
+        let arguments = ["predict", "runs/tiny", "new.csv", "--id-column", "name", "--out", name];
+        workshop.json(&[&arguments, more].concat())
+    };
+    let report = out("out.csv", &["--probabilities"]);
+    assert_eq!(keys(&report), BTreeSet::from(["out", "rows", "seconds", "skipped"]));
+    assert_eq!((&report["rows"], &report["skipped"]), (&json!(3), &json!(1)));
+    let written = fs::read_to_string(workshop.path("out.csv")).unwrap();
+    let lines: Vec<&str> = written.lines().collect();
+    assert_eq!(lines[0], "name,label,confidence,p_cold,p_plain,p_warm");
+    assert!(lines[1].starts_with("a,") && lines[2] == "b,,,,," && lines[3].starts_with("c,"));
+
+    // The same as stdout says, in JSON lines.
+    out("out.jsonl", &[]);
+    let written = fs::read_to_string(workshop.path("out.jsonl")).unwrap();
+    let rows: Vec<Value> =
+        written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ran =
+        workshop.succeed(&["predict", "runs/tiny", "new.csv", "--id-column", "name", "--json"]);
+    let said: Vec<Value> =
+        ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(said.len(), 2, "a record without a text has no prediction");
+    assert!(ran.stderr.contains("1 record without a text was skipped"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("runs/tiny/001: classification of 3 labels"), "{}", ran.stderr);
+    for (said, row) in [(&said[0], &rows[0]), (&said[1], &rows[2])] {
+        assert_eq!((&said["label"], &said["id"]), (&row["label"], &row["name"]));
+        assert_eq!(said["confidence"], row["confidence"]);
+    }
+    assert_eq!(rows[1]["label"], Value::Null);
+
+    // The most probable labels, and none that is not certain enough.
+    let one = |more: &[&str]| -> Value {
+        let text = ["predict", "runs/tiny", "--text", "the cold snow", "--json"];
+        serde_json::from_str(&workshop.succeed(&[&text, more].concat()).stdout).unwrap()
+    };
+    assert_eq!(one(&[])["probabilities"].as_object().unwrap().len(), 3);
+    let top = one(&["--top", "2"]);
+    let probabilities: Vec<f64> =
+        top["probabilities"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).collect();
+    assert!(probabilities.len() == 2 && probabilities[0] >= probabilities[1], "{top}");
+    assert_eq!(one(&["--min-confidence", "1"])["label"], "");
+    let ran = workshop.run(&["predict", "runs/tiny", "new.csv", "--out", "out.docx"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+}
+
+#[test]
+fn a_file_is_read_with_the_columns_that_are_asked_for() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&["run", "pipeline.toml"]);
+    workshop.write("other.csv", "nr;said\n1;the cold snow\n");
+    let ran = workshop.succeed(&[
+        "predict",
+        "runs/tiny",
+        "other.csv",
+        "--text-column",
+        "said",
+        "--set",
+        "delimiter=;",
+        "--json",
+    ]);
+    let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(said["text"], "the cold snow");
+    let ran = workshop.run(&["predict", "runs/tiny", "other.csv", "--set", "colour=red"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+}
+
+/// The error that a command prints as JSON, and its exit code.
+fn error_of(workshop: &Workshop, arguments: &[&str]) -> (Option<i32>, Value) {
+    let ran = workshop.run(&[arguments, &["--json"]].concat());
+    let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| {
+        panic!("{arguments:?}: {error} in `{}`; {}", ran.stdout, ran.stderr)
+    });
+    assert_eq!(keys(&said), BTreeSet::from(["error"]));
+    assert_eq!(keys(&said["error"]), BTreeSet::from(["file", "hint", "kind", "line", "message"]));
+    assert!(ran.stderr.contains("error: "), "people are told, too: {}", ran.stderr);
+    (ran.code, said["error"].clone())
+}
+
+#[test]
+fn failures_are_told_apart_by_kind_and_exit_code() {
+    let workshop = Workshop::tiny();
+    let kinds = |arguments: &[&str]| {
+        let (code, error) = error_of(&workshop, arguments);
+        (code, error["kind"].as_str().unwrap().to_string())
+    };
+    let is = |code: i32, kind: &str| (Some(code), kind.to_string());
+    assert_eq!(kinds(&["run", "no-such.toml"]), is(4, "missing"));
+    assert_eq!(kinds(&["run", "pipeline.toml", "--set", "train.lrr=1"]), is(2, "usage"));
+    assert_eq!(kinds(&["run"]), is(2, "usage"));
+    assert_eq!(kinds(&["train", "pipeline.toml"]), is(4, "missing"));
+    assert_eq!(kinds(&["predict", "runs/none", "--text", "a"]), is(4, "missing"));
+    assert_eq!(
+        kinds(&["run", "pipeline.toml", "--set", "model.path=no-such-model"]),
+        is(4, "missing")
+    );
+
+    workshop.succeed(&["run", "pipeline.toml"]);
+    let head = workshop.path("runs/tiny/001/head.safetensors");
+    let mut bytes = fs::read(&head).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&head, bytes).unwrap();
+    assert_eq!(kinds(&["predict", "runs/tiny/001", "--text", "a"]), is(3, "data"));
+
+    // A malformed record names its file and its line.
+    workshop.write("train.csv", "text,label\none,a\ntwo\n");
+    let (code, error) = error_of(&workshop, &["run", "pipeline.toml"]);
+    assert_eq!((code, &error["kind"]), (Some(3), &json!("data")));
+    assert_eq!((&error["file"], &error["line"]), (&json!("train.csv"), &json!(3)));
+    assert!(error["hint"].is_string() && error["message"].is_string());
+}
+
+#[test]
+fn an_interrupted_command_says_in_a_line_what_is_kept() {
+    let workshop = Workshop::empty();
+    workshop.write("train.csv", csv(&texts(20_000), 0));
+    workshop.write_pipeline(TINY_PIPELINE);
+    let mut command = workshop.command(&["extract", "pipeline.toml"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupted.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("interrupted: what was committed is kept"), "{said}");
+    // And it goes on from there.
+    assert_eq!(workshop.json(&["extract", "pipeline.toml"])["documents"], 20_000);
+}
