@@ -9,7 +9,7 @@
 //! - [`row_maps`], [`pair`], [`matching`] and [`transform`] make rows of states into what a head reads;
 //! - [`saved`] is a head as it is saved and used, [`decode`] turns its outputs into sequences of tags, [`size`] says what
 //!   it costs;
-//! - [`neighbours`] and [`out_of_fold`] tell of the data: near copies, and predictions for rows that a head did not see.
+//! - [`neighbours`] and [`out_of_fold`] tell of the data: near-duplicates, and predictions for rows that a head did not see.
 
 pub(crate) mod applied;
 pub(crate) mod bank;

@@ -44,7 +44,7 @@ fn nested_sentence(nested: &NestedScore) -> String {
     let interval = nested.interval;
     let interval = interval.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
     format!(
-        "{} {}{}: settings chosen anew without each fold, and judged on it\n",
+        "{} {}{}: nested cross-validation: an unbiased estimate of selecting and training\n",
         nested.metric.in_words(),
         score_cell(nested.score),
         interval.unwrap_or_default()

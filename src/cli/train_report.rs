@@ -109,14 +109,15 @@ fn describe_head(report: &TrainReport) -> String {
     if let (Some(before), Some(TaskMetrics::Classification(after))) =
         (&metrics.before_calibration, &metrics.test)
     {
-        let change = |metric: Metric| {
+        let change = |(metric, name): (Metric, &str)| {
             let (before, after) = (before.value(metric)?, after.scores.value(metric)?);
-            Some(format!("{metric} {before:.3} -> {after:.3}"))
+            let worse = if after > before { " (worse)" } else { "" };
+            Some(format!("{name} {before:.3} -> {after:.3}{worse}"))
         };
-        let changes = [Metric::Ece, Metric::Brier].into_iter().filter_map(change);
-        let changes: Vec<String> = changes.collect();
+        let changes = [(Metric::Ece, "ECE"), (Metric::Brier, "Brier score")].into_iter();
+        let changes: Vec<String> = changes.filter_map(change).collect();
         text.push_str(&format!(
-            "            the temperature changes on test: {}\n",
+            "            temperature scaling, on test: {}\n",
             changes.join(", ")
         ));
     }

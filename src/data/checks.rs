@@ -252,10 +252,10 @@ impl SharedTexts {
         let mut warnings = Vec::new();
         if self.texts.rows > 0 {
             warnings.push(format!(
-                "{} of {other} ({}) {} in {first} too",
-                counted(self.texts.rows, "row"),
+                "{} ({}) also {} in {first}",
+                counted(self.texts.rows, &format!("{other} row")),
                 counted(self.texts.count, "text"),
-                stand(self.texts.rows),
+                if self.texts.rows == 1 { "occurs" } else { "occur" },
             ));
         }
         if let Some(contexts) = self.contexts.as_ref().filter(|contexts| contexts.rows > 0) {

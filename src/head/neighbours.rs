@@ -1,4 +1,4 @@
-//! For each of some samples the most similar one among others: near copies across the parts of a data set.
+//! For each of some samples the most similar one among others: near-duplicates across the parts of a data set.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;

@@ -187,9 +187,9 @@ fn expected_line(findings: &SweepFindings) -> Option<Vec<String>> {
     }
     let gain = (last - expected[n.div_ceil(2) - 1]).abs();
     let [low, high] = findings.leaderboard.rows.first()?.interval?;
-    let verdict = if gain > WORTHWHILE * (high - low) / 2.0 { "likely" } else { "not likely" };
+    let verdict = if gain > WORTHWHILE * (high - low) / 2.0 { "likely" } else { "unlikely" };
     Some(vec![format!(
-        "with {few} {} one would have expected {:.3}, with {n} {last:.3}; more are {verdict} to help",
+        "expected best score after {few} {} {:.3}, after {n} trials {last:.3}; more trials are {verdict} to help",
         if few == 1 { "trial" } else { "trials" },
         expected[few - 1],
     )])

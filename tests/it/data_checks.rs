@@ -1,4 +1,4 @@
-//! What states tell of data: near copies and wrong labels that were put there are found.
+//! What states tell of data: near-duplicates and wrong labels that were put there are found.
 
 use std::collections::HashSet;
 

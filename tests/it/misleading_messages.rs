@@ -161,7 +161,7 @@ fn near_copies_that_could_not_be_looked_for_say_why() {
     workshop.write("pipeline.toml", toml.replace("\"train.csv\" }", both));
     let ran = workshop.succeed(&["run", "pipeline.toml"]);
     assert!(
-        ran.stdout.contains("near copies were not looked for: all 40 rows of validation and test are exact copies of rows of train"),
+        ran.stdout.contains("near-duplicates were not looked for: all 40 rows of validation and test are exact copies of rows of train"),
         "{}",
         ran.stdout
     );

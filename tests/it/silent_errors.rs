@@ -377,14 +377,14 @@ fn rows_in_two_parts_and_rows_that_a_run_knows_are_counted_as_rows_and_as_texts(
     ));
     let ran = workshop.succeed(&["run", "pipeline.toml"]);
     for warning in [
-        "warning: 5 rows of test (4 texts) stand in validation too\n",
-        "warning: 1 row of test (1 text) stands in train too\n",
+        "warning: 5 test rows (4 texts) also occur in validation\n",
+        "warning: 1 test row (1 text) also occurs in train\n",
         "warning: test: 1 repeated row, kept\n",
     ] {
         assert!(ran.stderr.contains(warning), "{}", ran.stderr);
     }
     assert!(
-        ran.stdout.contains("5 rows of test (4 texts) stand in validation too"),
+        ran.stdout.contains("5 test rows (4 texts) also occur in validation"),
         "{}",
         ran.stdout
     );

@@ -89,7 +89,7 @@ fn a_given_test_file_is_never_thinned_and_its_leaks_are_counted() {
         Dataset::load(&DatasetSettings { test: Some(&test), split: all_train, ..settings(&train) })
             .unwrap();
     assert_eq!(dataset.part(Part::Test).len(), 4);
-    assert!(dataset.warnings.contains(&"2 rows of test (1 text) stand in train too".to_string()));
+    assert!(dataset.warnings.contains(&"2 test rows (1 text) also occur in train".to_string()));
     assert!(dataset.warnings.contains(&"test: 2 repeated rows, kept".to_string()));
 }
 

@@ -61,10 +61,10 @@ fn more_trials_help_where_the_last_ones_did() {
     let mut one_lucky = [0.55; 12];
     one_lucky[7] = 0.95;
     let lucky = line(&one_lucky).unwrap();
-    assert!(lucky.starts_with("with 6 trials one would have expected"), "{lucky}");
-    assert!(lucky.ends_with("; more are likely to help"), "{lucky}");
+    assert!(lucky.starts_with("expected best score after 6 trials"), "{lucky}");
+    assert!(lucky.ends_with("; more trials are likely to help"), "{lucky}");
     let many = line(&[0.8; 60]).unwrap();
-    assert!(many.starts_with("with 10 trials"), "{many}");
-    assert!(many.ends_with("; more are not likely to help"), "{many}");
+    assert!(many.starts_with("expected best score after 10 trials"), "{many}");
+    assert!(many.ends_with("; more trials are unlikely to help"), "{many}");
     assert_eq!(line(&[0.5, 0.6, 0.7]), None);
 }

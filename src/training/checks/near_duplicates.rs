@@ -1,4 +1,4 @@
-//! Texts of validation and test that are near copies of texts of train, by the cosine of states.
+//! Texts of validation and test that are near-duplicates of texts of train, by the cosine of states.
 
 use std::collections::HashSet;
 
@@ -13,15 +13,15 @@ use crate::{
     training::checks::{Check, N_LISTED, four_places, skipped, text_of},
 };
 
-/// From this cosine of standardised states on, two texts are near copies: of the pairs of STS-B's train that are as
+/// From this cosine of standardised states on, two texts are near-duplicates: of the pairs of STS-B's train that are as
 /// similar as that (mean state of MiniLM's last layer), people rate nine in ten 4 or 5, the same in meaning but for
 /// details; of those from 0.95 to 0.97, three in four.
 pub(crate) const NEAR_COPY: f32 = 0.97;
 
-/// Multiply-adds that the search for near copies may take: about a second on two cores.
+/// Multiply-adds that the search for near-duplicates may take: about a second on two cores.
 const MOST_COMPARISONS: u64 = 50_000_000_000;
 
-/// Rows of validation and test that are near copies of a row of train.
+/// Rows of validation and test that are near-duplicates of a row of train.
 ///
 /// Those whose very text stands in train are counted elsewhere ([`crate::data::checks::DataChecks::shared`]) and are none
 /// of them.
@@ -37,7 +37,7 @@ pub(crate) struct NearDuplicates {
     pub pairs: Vec<NearCopy>,
 }
 
-/// How many rows of a part are near copies.
+/// How many rows of a part are near-duplicates.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct NearDuplicatesOfPart {
     /// The part.
@@ -46,7 +46,7 @@ pub(crate) struct NearDuplicatesOfPart {
     pub rows: usize,
     /// Those of them that were compared: an evenly spread sample where all would take too long.
     pub compared: usize,
-    /// Those of these that are near copies.
+    /// Those of these that are near-duplicates.
     pub count: usize,
 }
 
@@ -146,8 +146,8 @@ impl NearDuplicatesOfPart {
             counted(self.compared, "row"),
             part_name(self.part),
             match self.count {
-                1 => "is a near copy of a row",
-                _ => "are near copies of rows",
+                1 => "is a near-duplicate of a row",
+                _ => "are near-duplicates of rows",
             }
         )
     }

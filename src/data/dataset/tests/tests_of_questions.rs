@@ -68,7 +68,7 @@ fn a_context_of_two_files_is_on_one_side_and_one_of_train_and_test_is_named() {
     assert_eq!(
         dataset.warnings,
         [
-            "1 row of test (1 text) stands in train too",
+            "1 test row (1 text) also occurs in train",
             "4 questions of test are about 3 contexts of train",
         ]
     );
