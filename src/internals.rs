@@ -307,7 +307,7 @@ pub mod sweep {
 pub mod tasks {
     pub use crate::tasks::TaskMetrics;
     pub mod measure {
-        pub use crate::tasks::measure::{RunMetrics, measured_parts};
+        pub use crate::tasks::measure::{Baseline, RunMetrics, measured_parts};
     }
     pub mod prediction {
         pub use crate::tasks::prediction::{EntitySpan, Prediction};

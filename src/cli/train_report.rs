@@ -4,7 +4,7 @@ use frostbert::internals::{
     metrics::metric::Metric,
     tasks::{
         TaskMetrics,
-        measure::{RunMetrics, measured_parts},
+        measure::{Baseline, RunMetrics, measured_parts},
     },
     training::train::TrainReport,
 };
@@ -106,6 +106,12 @@ fn describe_head(report: &TrainReport) -> String {
     }
     facts.push(format!("{:.1} s", report.seconds));
     let mut text = format!("head        {}\n", facts.join(", "));
+    // A winner that is trained again, on all rows, has no validation and a number of epochs that was chosen.
+    if metrics.validation.is_some() && metrics.epochs > 0 && metrics.best_epoch == metrics.epochs {
+        text.push_str(
+            "            the last epoch was the best: more may do better (train.epochs)\n",
+        );
+    }
     if let (Some(before), Some(TaskMetrics::Classification(after))) =
         (&metrics.before_calibration, &metrics.test)
     {
@@ -148,7 +154,30 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
             "            always no answer: exact_match and f1 {f1:.3} on test\n"
         ));
     }
+    if is_no_better(metrics, baseline) {
+        text.push_str("            the head is no better than that\n");
+    }
     text
+}
+
+/// Whether no metric of a head on test is better than that of a trivial answer.
+fn is_no_better(metrics: &RunMetrics, baseline: &Baseline) -> bool {
+    use Metric::{Accuracy, EntityF1Strict, F1, MacroF1, MicroF1, Mse, TokenAccuracy};
+    let Some(test) = &metrics.test else { return false };
+    let trivial = |metric: Metric| {
+        let silent = baseline.metrics.get("always_no_answer");
+        let all = [baseline.metrics.get(metric.name()), silent.and_then(|s| s.get(metric.name()))];
+        all.into_iter().flatten().filter_map(serde_json::Value::as_f64).reduce(f64::max)
+    };
+    let both = |metric: Metric| Some((metric, test.scores().value(metric)?, trivial(metric)?));
+    let known = [F1, EntityF1Strict, MicroF1, MacroF1, Accuracy, TokenAccuracy, Mse];
+    let mut known = known.into_iter().filter_map(both).peekable();
+    known.peek().is_some()
+        && known.all(
+            |(metric, head, trivial)| {
+                if metric.higher_is_better() { head <= trivial } else { head >= trivial }
+            },
+        )
 }
 
 pub(super) fn indent(block: &str, title: &str) -> String {
