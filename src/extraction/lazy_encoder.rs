@@ -1,5 +1,7 @@
 //! An encoder that is opened when something has to be encoded.
 
+use std::path::Path;
+
 use frostbert_cache::progress::Progress;
 
 use crate::{
@@ -8,6 +10,7 @@ use crate::{
         Encoder, EncoderSettings,
         checkpoint::Checkpoint,
         device::{Device, Devices, all_cuda, why_no_cuda},
+        provider::WITHOUT_CUDA,
         runtime::Runtime,
     },
     error::Result,
@@ -76,10 +79,16 @@ impl LazyEncoder<'_> {
         Ok(self.encoder.as_mut().expect("just opened"))
     }
 
-    /// Says once what `auto` took.
+    /// Says once what `auto` took; where nobody expects another device, only to those who want to know more.
     fn note_auto(&mut self, took: &str, progress: &dyn Progress) {
         if self.auto_took.is_none() {
-            progress.note(&format!("device auto took {took}"));
+            let message = format!("device auto took {took}");
+            let has_gpu = Path::new("/dev/nvidiactl").exists();
+            if took.ends_with(WITHOUT_CUDA) && !has_gpu {
+                progress.detail(&message);
+            } else {
+                progress.note(&message);
+            }
             self.auto_took = Some(took.into());
         }
     }
