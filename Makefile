@@ -1,15 +1,21 @@
-# make demo    build in release, fetch ONNX Runtime and the default model, and run the main job on shipped data
+# make demo    fetch ONNX Runtime and the default model, build, and run the main job on shipped data
+# make build   the build of the demo: less optimised than `cargo build --release`, and ready in a fraction of the time
 # make test    everything that a change must pass: formatting, lints, tests, documentation
 # make setup   fetch ONNX Runtime and the default model alone (nothing is fetched twice)
 
 .PHONY: demo test setup build
 
-demo: build
-	./target/release/frostbert run pipelines/sentiment.toml
-	./target/release/frostbert predict runs/sentiment data/held_out.txt
+demo:
+	@echo "frostbert's demo, in three steps:"
+	@echo "  1. fetch ONNX Runtime and the model all-MiniLM-L6-v2 (some 100 MB, once)"
+	@echo "  2. compile frostbert (once; 5 to 15 minutes on two cores)"
+	@echo "  3. learn 77 intents from 10,003 messages to a bank, and label new ones (a minute or two)"
+	@$(MAKE) --no-print-directory build
+	./target/release/frostbert run pipelines/banking77.toml
+	./target/release/frostbert predict runs/banking77 data/bank_messages.txt
 
 build: setup
-	cargo build --release --locked
+	cargo build --release --locked --config scripts/quick-build.toml
 
 test: setup
 	cargo fmt --all --check
