@@ -191,6 +191,23 @@ impl Case {
         for (line, row) in printed.iter().zip(&written) {
             assert_same_prediction(self, line, row);
         }
+
+        // The same predictions in a file.
+        let out = ["predict", "runs/tiny/001", file, "--out", "out.jsonl"];
+        assert_eq!(workshop.json(&out)["rows"], printed.len());
+        let rows = std::fs::read_to_string(workshop.path("out.jsonl")).unwrap();
+        assert_eq!(rows.lines().count(), printed.len());
+        for (line, row) in printed.iter().zip(rows.lines()) {
+            let row: Map<String, Value> = serde_json::from_str(row).unwrap();
+            assert!(!row.is_empty());
+            for (name, value) in &row {
+                let value = match (name.as_str(), value) {
+                    ("entities", Value::String(list)) => serde_json::from_str(list).unwrap(),
+                    _ => value.clone(),
+                };
+                assert_eq!(line[name], value, "{name} of {row:?}");
+            }
+        }
     }
 }
 
