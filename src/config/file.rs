@@ -16,7 +16,7 @@ use crate::{
         file::sweep::SweepSection,
         names::{HeadKind, HeadPooling, Loss, Overflow, Pair, Store, Task},
     },
-    data::{CleanOptions, ColumnName, Source, SplitFractions},
+    data::{ColumnName, Source, SplitFractions},
     encoder::device::{Device, Precision},
     head::{layers::activation::Activation, spec::Stopping},
     train::{optimizer::OptimizerKind, schedule::Schedule},
@@ -140,10 +140,29 @@ pub struct DataSection {
     pub split: SplitFractions,
     /// What is left out.
     #[serde(default)]
-    pub clean: CleanOptions,
+    pub clean: CleanSection,
     /// How two texts are encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
+}
+
+/// `data.clean`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CleanSection {
+    /// Drop records without a text.
+    pub drop_empty: bool,
+    /// Drop records that repeat an earlier one; where nothing is said, of all tasks but tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drop_duplicates: Option<bool>,
+    /// Drop records without a label.
+    #[serde(skip_serializing_if = "is_false")]
+    pub drop_unlabelled: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// `[cache]`

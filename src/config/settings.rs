@@ -147,6 +147,9 @@ impl Pipeline {
             sources.into_iter().flatten().flat_map(|sources| sources.0.clone()).collect();
         require_utf_8(&file, &sources, &refuse)?;
         numbers::require_finite(&file, &refuse)?;
+        // Sentences that stand there twice are as frequent as they are: a tagger's benchmark counts them all.
+        let drops_duplicates = file.data.task != Task::Tokens;
+        file.data.clean.drop_duplicates.get_or_insert(drops_duplicates);
         let extraction = extraction::check(&mut file, sources, &refuse)?;
         let data = file.data.clone();
         Ok(Pipeline {
@@ -161,7 +164,11 @@ impl Pipeline {
                 test: data.test.map(|sources| sources.0),
                 labels: data.labels,
                 split: data.split,
-                clean: data.clean,
+                clean: CleanOptions {
+                    drop_empty: data.clean.drop_empty,
+                    drop_duplicates: data.clean.drop_duplicates.unwrap_or(drops_duplicates),
+                    drop_unlabelled: data.clean.drop_unlabelled,
+                },
                 pair: data.pair.unwrap_or_default(),
             },
             extraction,
@@ -466,5 +473,27 @@ mod tests {
         let mut file = file;
         file.data.labels = Some(Labels::File(strange));
         refused(file);
+    }
+
+    #[test]
+    fn repeated_sentences_of_words_stay_unless_the_file_says_otherwise() {
+        let drops = |task: &str, clean: &str| {
+            let toml = format!(
+                "[model]\npath = \"m\"\n[data]\ntask = \"{task}\"\ntrain = {{ path = \"a.conll\" }}\n{clean}"
+            );
+            let file: PipelineFile = toml::from_str(&toml).unwrap();
+            let pipeline = Pipeline::check(Path::new("p.toml"), file).unwrap();
+            // The lock says what was done.
+            let kept = pipeline.file().data.clean.drop_duplicates;
+            assert_eq!(kept, Some(pipeline.data.clean.drop_duplicates));
+            assert!(pipeline.data.clean.drop_empty && !pipeline.data.clean.drop_unlabelled);
+            pipeline.data.clean.drop_duplicates
+        };
+        assert!(drops("classification", "") && !drops("tokens", ""));
+        assert!(drops("tokens", "clean = { drop_duplicates = true }"));
+        assert!(!drops("classification", "clean = { drop_duplicates = false }"));
+        let unknown =
+            "[model]\npath = \"m\"\n[data]\ntrain = { path = \"a\" }\nclean = { drop_dups = true }";
+        assert!(toml::from_str::<PipelineFile>(unknown).is_err());
     }
 }

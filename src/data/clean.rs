@@ -18,21 +18,14 @@ use crate::error::Result;
 const N_LISTED: usize = 5;
 
 /// What to drop: `data.clean` of a pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CleanOptions {
     /// Drop records without a text: see [`Record::is_empty`].
     pub drop_empty: bool,
     /// Of records with the same text and the same target, keep the first.
     pub drop_duplicates: bool,
     /// Drop records without a label, in every file; else they are an error.
-    #[serde(skip_serializing_if = "is_false")]
     pub drop_unlabelled: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 /// What cleaning found. Whether the empty and the duplicates were also dropped is up to [`CleanOptions`].
@@ -355,13 +348,5 @@ mod tests {
         rows.push(Err(Error::io("read", "a.csv")(std::io::Error::other("gone"))));
         let key = |example: &Record| example.text.clone();
         assert!(clean(rows, CleanOptions::default(), key, |_| None).is_err());
-    }
-
-    #[test]
-    fn options_take_the_contracts_defaults() {
-        assert_eq!(serde_json::from_str::<CleanOptions>("{}").unwrap(), CleanOptions::default());
-        let options: CleanOptions = serde_json::from_str(r#"{"drop_empty": false}"#).unwrap();
-        assert_eq!(options, CleanOptions { drop_duplicates: true, ..NOTHING });
-        assert!(serde_json::from_str::<CleanOptions>(r#"{"drop_dups": false}"#).is_err());
     }
 }

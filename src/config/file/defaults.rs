@@ -8,6 +8,12 @@ impl Default for RunSection {
     }
 }
 
+impl Default for CleanSection {
+    fn default() -> CleanSection {
+        CleanSection { drop_empty: true, drop_duplicates: None, drop_unlabelled: false }
+    }
+}
+
 impl Default for CacheSection {
     fn default() -> CacheSection {
         CacheSection {
