@@ -234,11 +234,7 @@ fn shown(
     arguments: &PredictArguments,
     context: &Context,
 ) -> Result<String> {
-    if let Prediction::Class { label, confidence, .. } = &mut prediction
-        && *confidence < arguments.min_confidence
-    {
-        label.clear();
-    }
+    prediction.withhold_below(arguments.min_confidence);
     if !context.json {
         return Ok(describe(&prediction, arguments.top.map_or(LISTED_LABELS, usize::from)) + "\n");
     }

@@ -30,7 +30,7 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     extraction::{export::export_records, extract::extract_with, machine::Machine},
-    report::row_writer::{RowFormat, RowWriter, require_other_file, write_output},
+    report::row_writer::{RowFormat, RowWriter, folder_of, require_other_file, write_output},
 };
 
 /// Records that are written at a time.
@@ -132,10 +132,7 @@ pub fn embed(
 ) -> Result<EmbedReport> {
     let start = Instant::now();
     let format = OutFormat::of(&request.out)?;
-    let folder = match request.out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(&request.out);
     if !folder.is_dir() {
         let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
         return Err(Error::io("write into", folder)(missing));
@@ -156,12 +153,7 @@ pub fn embed(
     }
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     let [state] = pipeline.stored_states(checkpoint.config.layers)?[..] else {
-        return Err(Error::Argument {
-            action: "write embeddings",
-            expected: "one state".into(),
-            got: "several".into(),
-            hint: "leave cache.store and cache.layers out".into(),
-        });
+        unreachable!("the options of the command name one pooling and one layer");
     };
     let extracted = extract_with(&checkpoint, &pipeline, machine, progress)?;
     let cache = CacheReader::existing(&extracted.cache)?;
@@ -223,9 +215,17 @@ fn wanted(source: &Source) -> WantedFields {
     WantedFields { label: source.label.is_some(), text_pair: false }
 }
 
-/// Keys of a pipeline that the options of the command set, or that would leave records out.
-const SET_BY_OPTIONS: [&str; 6] =
-    ["data.", "model.path", "cache.store", "cache.layers", "cache.dtype", "cache.dir"];
+/// Keys of a pipeline that the options of the command set, or that would leave records out, and the sections with them.
+const SET_BY_OPTIONS: [&str; 8] = [
+    "data",
+    "model",
+    "cache",
+    "model.path",
+    "cache.store",
+    "cache.layers",
+    "cache.dtype",
+    "cache.dir",
+];
 
 /// A pipeline of stage 1 alone, in which every record has a row.
 fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
@@ -256,7 +256,8 @@ fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
     });
     let mut table = toml::Table::try_from(table).map_err(|error| refuse(error.to_string()))?;
     for setting in &request.overrides {
-        if let Some(key) = SET_BY_OPTIONS.iter().find(|key| setting.starts_with(*key)) {
+        let key = setting.split('=').next().unwrap_or_default().trim();
+        if key.starts_with("data.") || SET_BY_OPTIONS.contains(&key) {
             return Err(refuse(format!("`{key}` is set by the options of this command")));
         }
         apply_override(&mut table, setting)?;

@@ -89,7 +89,10 @@ pub fn predict_to_file(
         let mut records = records.peekable();
         while records.peek().is_some() {
             let chunk: Vec<Record> = records.by_ref().take(chunk_records).collect::<Result<_>>()?;
-            let rows = predictor.predict_where_there_is_text(chunk)?;
+            let mut rows = predictor.predict_where_there_is_text(chunk)?;
+            for prediction in rows.iter_mut().filter_map(|(_, prediction)| prediction.as_mut()) {
+                prediction.withhold_below(columns.min_confidence);
+            }
             n_rows += rows.len() as u64;
             n_skipped += rows.iter().filter(|(_, prediction)| prediction.is_none()).count() as u64;
             progress.advance(rows.len() as u64, 0);
@@ -199,11 +202,11 @@ impl PredictionTable<'_> {
     }
 
     fn push_predictions(&self, columns: &mut Vec<ArrayRef>, rows: &[Row]) {
-        let least = self.columns.min_confidence;
         match self.task {
             Task::Classification => {
                 columns.push(texts(rows, |(_, prediction)| match prediction {
-                    Some(Prediction::Class { label, confidence, .. }) if *confidence >= least => {
+                    // An empty label is one that is withheld.
+                    Some(Prediction::Class { label, .. }) if !label.is_empty() => {
                         Some(label.clone())
                     }
                     _ => None,

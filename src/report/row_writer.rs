@@ -34,10 +34,7 @@ pub(crate) fn write_output<T>(
     path: &Path,
     write: impl FnOnce(&mut File) -> Result<T>,
 ) -> Result<T> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".frostbert-").suffix(".tmp");
     #[cfg(unix)]
@@ -51,6 +48,14 @@ pub(crate) fn write_output<T>(
     aside.as_file().sync_all().map_err(Error::io("sync", path))?;
     aside.persist(path).map_err(|failed| Error::io("replace", path)(failed.error))?;
     Ok(written)
+}
+
+/// The folder of a file that is to be written.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Fails where a file that is to be written is one of those that are read.

@@ -110,7 +110,7 @@ impl PredictionTask for ClassTask {
                 before.map(|before| before.finish().scores.only(Metric::measures_probabilities));
             Ok(TaskMetrics::Classification(scorer.finish()))
         };
-        let [train, validation, test] = rows.try_parts(&mut measure)?;
+        let parts = rows.try_parts(&mut measure)?;
         let majority = baseline::majority_class(
             &classes_of(dataset, rows.rows.part(Part::Train)),
             &classes_of(dataset, rows.rows.part(Part::Test)),
@@ -118,16 +118,15 @@ impl PredictionTask for ClassTask {
         );
         Ok(TaskResult {
             metrics: RunMetrics {
-                train,
-                validation,
-                test,
-                baseline: majority.map(|majority| {
-                    let label = dataset.labels.name(majority.label).unwrap_or_default();
-                    Baseline::new(format!("always `{label}`"), &majority)
-                }),
                 before_calibration,
                 temperature: Some(temperature),
-                ..RunMetrics::default()
+                ..RunMetrics::of_parts(
+                    parts,
+                    majority.map(|majority| {
+                        let label = dataset.labels.name(majority.label).unwrap_or_default();
+                        Baseline::new(format!("always `{label}`"), &majority)
+                    }),
+                )
             },
             predictions: predicted.table(dataset),
         })

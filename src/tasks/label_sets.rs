@@ -115,7 +115,7 @@ impl PredictionTask for LabelSetTask {
     fn measure(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<TaskResult> {
         let dataset = rows.dataset;
         let predicted = self.decode(&rows.rows.view, head)?;
-        let [train, validation, test] = rows.parts(|samples, bootstrap| {
+        let parts = rows.parts(|samples, bootstrap| {
             TaskMetrics::Multilabel(multilabel::evaluate(
                 labels_of(dataset, samples).view(),
                 rows_of(predicted.probabilities.view(), samples).view(),
@@ -128,16 +128,13 @@ impl PredictionTask for LabelSetTask {
             labels_of(dataset, rows.rows.part(Part::Test)).view(),
         );
         Ok(TaskResult {
-            metrics: RunMetrics {
-                train,
-                validation,
-                test,
-                baseline: majority.map(|majority| {
+            metrics: RunMetrics::of_parts(
+                parts,
+                majority.map(|majority| {
                     let labels = names(dataset, &majority.labels);
                     Baseline::new(format!("always `{labels}`"), &majority)
                 }),
-                ..RunMetrics::default()
-            },
+            ),
             predictions: predicted.table(dataset),
         })
     }

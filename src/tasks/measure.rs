@@ -54,6 +54,16 @@ pub struct RunMetrics {
     pub epochs: usize,
 }
 
+impl RunMetrics {
+    /// The metrics of train, validation and test, as far as they have rows, and those of a trivial answer.
+    pub(crate) fn of_parts(
+        [train, validation, test]: [Option<TaskMetrics>; 3],
+        baseline: Option<Baseline>,
+    ) -> RunMetrics {
+        RunMetrics { train, validation, test, baseline, ..RunMetrics::default() }
+    }
+}
+
 /// How much a layer takes part in a learned mix.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LayerShare {

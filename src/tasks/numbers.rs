@@ -106,7 +106,7 @@ fn values(view: &FeatureView<'_>, head: &Head) -> Result<Vec<f64>> {
 /// The metrics of a number for every row, and their table.
 pub(super) fn measure(rows: &MeasuredRows<'_>, predicted: &[f64]) -> TaskResult {
     let dataset = rows.dataset;
-    let [train, validation, test] = rows.parts(|samples, bootstrap| {
+    let parts = rows.parts(|samples, bootstrap| {
         let predicted: Vec<f64> = samples.iter().map(|row| predicted[*row as usize]).collect();
         let metrics = regression::evaluate(&values_of(dataset, samples), &predicted, bootstrap);
         TaskMetrics::Regression(metrics)
@@ -120,15 +120,12 @@ pub(super) fn measure(rows: &MeasuredRows<'_>, predicted: &[f64]) -> TaskResult 
     table.doubles("value", truth.map(|value| value.unwrap_or(f64::NAN)));
     table.doubles("predicted", predicted.iter().copied());
     TaskResult {
-        metrics: RunMetrics {
-            train,
-            validation,
-            test,
-            baseline: mean.map(|mean| {
+        metrics: RunMetrics::of_parts(
+            parts,
+            mean.map(|mean| {
                 Baseline::new(format!("always {:.3}, train's mean", mean.value), &mean)
             }),
-            ..RunMetrics::default()
-        },
+        ),
         predictions: table,
     }
 }

@@ -81,6 +81,15 @@ impl Prediction {
         }
     }
 
+    /// Empties the label of a class that is less certain than this.
+    pub fn withhold_below(&mut self, min_confidence: f32) {
+        if let Prediction::Class { label, confidence, .. } = self
+            && *confidence < min_confidence
+        {
+            label.clear();
+        }
+    }
+
     /// Keeps the `n` most probable labels, from the most probable one on.
     pub fn keep_most_probable(&mut self, n: usize) {
         if let Prediction::Class { probabilities, .. } | Prediction::Labels { probabilities, .. } =

@@ -381,7 +381,7 @@ impl PredictionTask for QuestionTask {
                 span.map(|(start, end, _)| context_of(row, start, end))
             })
             .collect();
-        let [train, validation, test] = rows.parts(|rows, bootstrap| {
+        let parts = rows.parts(|rows, bootstrap| {
             let questions: Vec<AnsweredQuestion> = rows
                 .iter()
                 .map(|row| answered(&dataset.rows[*row as usize], answers[*row as usize].clone()))
@@ -390,12 +390,8 @@ impl PredictionTask for QuestionTask {
         });
         Ok(TaskResult {
             metrics: RunMetrics {
-                train,
-                validation,
-                test,
-                baseline: self.random_spans(dataset, rows.pipeline.seed),
                 no_answer_threshold: threshold,
-                ..RunMetrics::default()
+                ..RunMetrics::of_parts(parts, self.random_spans(dataset, rows.pipeline.seed))
             },
             predictions: table(dataset, &found, &answers, threshold),
         })

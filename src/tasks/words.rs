@@ -282,7 +282,7 @@ impl PredictionTask for TaggingTask {
     fn measure(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<TaskResult> {
         let dataset = rows.dataset;
         let predicted = self.decode(&rows.rows.view, head)?;
-        let [train, validation, test] = rows.parts(|rows, bootstrap| {
+        let parts = rows.parts(|rows, bootstrap| {
             let sentences: Vec<TaggedSentence<'_>> = rows
                 .iter()
                 .map(|sample| TaggedSentence {
@@ -293,13 +293,7 @@ impl PredictionTask for TaggingTask {
             TaskMetrics::Tokens(tagging::evaluate(&sentences, &self.labels, bootstrap))
         });
         Ok(TaskResult {
-            metrics: RunMetrics {
-                train,
-                validation,
-                test,
-                baseline: most_frequent_tag(dataset),
-                ..RunMetrics::default()
-            },
+            metrics: RunMetrics::of_parts(parts, most_frequent_tag(dataset)),
             predictions: table(dataset, &predicted),
         })
     }
