@@ -5,6 +5,7 @@
 
 pub(crate) mod characters;
 mod classes;
+pub(crate) mod cosine;
 pub(crate) mod documents;
 pub(crate) mod encoded;
 mod label_sets;

@@ -154,6 +154,21 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
             "            always no answer: exact_match and f1 {f1:.3} on test\n"
         ));
     }
+    if let Some(cosine) = baseline.metrics.get("cosine") {
+        let scores = [Metric::Spearman, Metric::Pearson].map(|metric| {
+            let value = cosine[metric.name()].as_f64().unwrap_or(f64::NAN);
+            format!("{metric} {value:.3}")
+        });
+        text.push_str(&format!(
+            "            the cosine of the two texts, without training: {} on test\n",
+            scores.join(", ")
+        ));
+        let of_head = metrics.test.as_ref().and_then(|test| test.scores().value(Metric::Spearman));
+        let of_cosine = cosine[Metric::Spearman.name()].as_f64();
+        if of_head.zip(of_cosine).is_some_and(|(head, cosine)| head <= cosine) {
+            text.push_str("            the head is no better than that\n");
+        }
+    }
     if is_no_better(metrics, baseline) {
         text.push_str("            the head is no better than that\n");
     }

@@ -24,7 +24,7 @@ use crate::{
     error::Result,
     extraction::{embedder::TextEncoder, extract::extract_with, machine::Machine},
     features::FeatureView,
-    tasks::similarity::cosine,
+    tasks::cosine::cosine,
 };
 
 /// A text of a corpus and how alike it is to a query.

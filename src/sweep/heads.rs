@@ -25,9 +25,8 @@ use crate::{
     },
     sweep::{Sweep, splits::Split, target_sets::TargetSets, trials::Trial},
     tasks::{
-        TaskRows,
+        TaskRows, cosine,
         predictions::{Calibration, PredictionEvaluator, Predictions},
-        similarity,
     },
     training::{
         fit::{network, spec, transform},
@@ -144,7 +143,7 @@ impl<'c> SharedFeatures<'c> {
 
     /// The predictions of cosines for the rows of their splits.
     pub(super) fn compare(&self, plans: &[HeadPlan]) -> Result<Vec<HeadResult>> {
-        let cosines = similarity::cosines(&self.rows.view)?;
+        let cosines = cosine::cosines(&self.rows.view)?;
         let results = plans.iter().map(|plan| {
             let judged = self.validation[plan.split].iter();
             HeadResult {

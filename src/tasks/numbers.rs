@@ -1,6 +1,7 @@
 //! A number for each text or pair.
 
 use ndarray::ArrayView2;
+use serde_json::{Value, json};
 
 use crate::{
     config::settings::Pipeline,
@@ -13,9 +14,11 @@ use crate::{
         saved::{Head, HeadDescription},
         targets::TargetTable,
     },
-    metrics::{baseline, metric::Metric, regression},
+    metrics::{baseline, metric::Metric, regression, scores::Scores},
     tasks::{
-        MeasuredRows, PredictionTask, RowSource, TaskMetrics, TaskResult, TaskRows, documents,
+        MeasuredRows, PredictionTask, RowSource, TaskMetrics, TaskResult, TaskRows,
+        cosine::cosines_of,
+        documents,
         measure::{Baseline, RunMetrics},
         prediction::Prediction,
         predictions::{PredictionEvaluator, Predictions},
@@ -85,7 +88,13 @@ impl PredictionTask for NumberTask {
     }
 
     fn measure(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<TaskResult> {
-        Ok(measure(rows, &values(&rows.rows.view, head)?))
+        let mut result = measure(rows, &values(&rows.rows.view, head)?);
+        if let Some(baseline) = &mut result.metrics.baseline
+            && let Some(scores) = cosine_scores(rows)?
+        {
+            baseline.metrics.insert("cosine".into(), scores);
+        }
+        Ok(result)
     }
 
     fn predict(
@@ -101,6 +110,20 @@ impl PredictionTask for NumberTask {
 /// The numbers that a head predicts for the samples of a view.
 fn values(view: &FeatureView<'_>, head: &Head) -> Result<Vec<f64>> {
     Ok(head.description.numbers(head.logits(view)?.column(0)))
+}
+
+/// What the cosine of two texts' states scores on test without training, where a head reads two texts apart.
+fn cosine_scores(rows: &MeasuredRows<'_>) -> Result<Option<Value>> {
+    let view = &rows.rows.view;
+    let test = rows.rows.part(Part::Test);
+    if !rows.pipeline.has_separate_pairs() || view.states.len() > 1 || test.is_empty() {
+        return Ok(None);
+    }
+    let truth = values_of(rows.dataset, test);
+    let scores = regression::evaluate(&truth, &cosines_of(view, test)?, None).scores;
+    // A cosine has no unit of the truth: only its order and its correlation say something.
+    let known = [Metric::Spearman, Metric::Pearson];
+    Ok(Some(json!(Scores::new(known, known.map(|metric| scores.value(metric)), [None; 2]))))
 }
 
 /// The metrics of a number for every row, and their table.

@@ -1,0 +1,41 @@
+//! The cosine of two states.
+
+use ndarray::{ArrayView1, s};
+
+use crate::{error::Result, features::FeatureView};
+
+/// The cosine of two states, `u v / (|u| |v|)`, in f64; 0 where one of them is 0.
+pub(crate) fn cosine(u: ArrayView1<'_, f32>, v: ArrayView1<'_, f32>) -> f64 {
+    let (mut product, mut of_u, mut of_v) = (0.0f64, 0.0f64, 0.0f64);
+    for (u, v) in u.iter().zip(v) {
+        let (u, v) = (f64::from(*u), f64::from(*v));
+        product += u * v;
+        of_u += u * u;
+        of_v += v * v;
+    }
+    let norms = (of_u * of_v).sqrt();
+    if norms > 0.0 { product / norms } else { 0.0 }
+}
+
+/// The cosine of the two rows of every sample, of one layer.
+///
+/// # Errors
+/// When a state cannot be read.
+pub(crate) fn cosines(view: &FeatureView<'_>) -> Result<Vec<f64>> {
+    let all: Vec<u32> = (0..view.n_samples() as u32).collect();
+    cosines_of(view, &all)
+}
+
+/// [`cosines`] of some samples.
+pub(super) fn cosines_of(view: &FeatureView<'_>, samples: &[u32]) -> Result<Vec<f64>> {
+    let n_features = view.n_features() / 4;
+    let mut cosines = Vec::with_capacity(samples.len());
+    view.for_each_tile(samples, 1024, |_, tile| {
+        cosines.extend(tile.rows.rows().into_iter().map(|row| {
+            let u = row.slice(s![..n_features]);
+            let v = row.slice(s![n_features..2 * n_features]);
+            cosine(u, v)
+        }));
+    })?;
+    Ok(cosines)
+}
