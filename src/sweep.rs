@@ -50,7 +50,7 @@ use crate::{
         splits::{Split, splits},
         trials::{Trial, Trials, trials},
     },
-    tasks::TaskMetrics,
+    tasks::{TaskMetrics, own_metric},
     training::{
         inputs::Inputs,
         train::{self, Refit, TrainReport, TrainedRun, train_on},
@@ -335,10 +335,11 @@ impl Sweep<'_> {
     fn shared(&self, trial: usize) -> Result<SharedFeatures<'_>> {
         let pipeline = &self.trials[trial].pipeline;
         let key = ViewKey::of(pipeline, self.checkpoint.config.layers)?;
+        let own_metric = self.own_metric();
         let mut followed: Vec<Metric> = Vec::new();
         for trial in self.trials {
-            let stopping =
-                trial.pipeline.head.kind.steps().and_then(|steps| steps.stopping.as_ref());
+            let steps = trial.pipeline.head.kind.steps();
+            let stopping = steps.and_then(|steps| steps.stopping(own_metric));
             let metric = stopping.map(|stopping| stopping.metric);
             followed.extend(metric.filter(|metric| !followed.contains(metric)));
         }
@@ -351,6 +352,11 @@ impl Sweep<'_> {
             self.splits,
             followed,
         )
+    }
+
+    /// The metric of the task that heads are chosen by where nothing is said.
+    fn own_metric(&self) -> Metric {
+        own_metric(self.pipeline.data.task, self.dataset.labels.names())
     }
 
     /// Whether a split has all training rows of its fold, each once: its heads are those that can win.

@@ -26,7 +26,10 @@ use ndarray::{Array2, ArrayView2, Axis};
 use serde::Serialize;
 
 use crate::{
-    config::{names::Task, settings::Pipeline},
+    config::{
+        names::Task,
+        settings::{Pipeline, training::metrics},
+    },
     data::{ColumnName, Part, Record, dataset::Dataset},
     error::Result,
     features::FeatureView,
@@ -37,7 +40,8 @@ use crate::{
     },
     metrics::{
         ClassificationMetrics, intervals::Bootstrap, metric::Metric, multilabel::MultilabelMetrics,
-        regression::RegressionMetrics, scores::Scores, span::QaMetrics, tagging::TaggingMetrics,
+        regression::RegressionMetrics, scores::Scores, span::QaMetrics, tag_scheme::TagScheme,
+        tagging::TaggingMetrics,
     },
     report::tables::Table,
     tasks::{
@@ -331,6 +335,20 @@ impl MeasuredRows<'_> {
         }
         Ok(all)
     }
+}
+
+/// The metrics that heads of a task are compared by, the task's own first: of tags that mark no entities, none of
+/// entities.
+pub(crate) fn compared_by(task: Task, labels: &[String]) -> &'static [Metric] {
+    let known = metrics(task);
+    let has_entities = task != Task::Tokens || TagScheme::new(labels).is_some();
+    let first = known.iter().position(|metric| has_entities || !metric.measures_entities());
+    &known[first.unwrap_or(0)..]
+}
+
+/// The metric that heads of a task are chosen by where nothing is said, and that stands for a run.
+pub(crate) fn own_metric(task: Task, labels: &[String]) -> Metric {
+    compared_by(task, labels)[0]
 }
 
 /// Whether the heads of a sweep are compared by their probabilities.

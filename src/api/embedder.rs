@@ -6,7 +6,7 @@ use frostbert_cache::states::{Dtype, Pooling, StateId};
 use ndarray::{Array2, Axis};
 
 use crate::{
-    config::settings::{ExtractionSettings, layer_from_bottom},
+    config::settings::{ExtractionSettings, LayerChoice, layer_from_bottom},
     data::document::Document,
     encoder::{
         checkpoint::Checkpoint,
@@ -156,7 +156,7 @@ impl Embedder {
             batch_tokens: options.batch_tokens,
             cache_dir: Default::default(),
             kinds: Vec::new(),
-            layers: Vec::new(),
+            layers: LayerChoice::of_numbers([]),
             dtype: Dtype::F32,
             max_length: options.max_length,
             overflow: options.overflow,

@@ -18,7 +18,8 @@ use crate::{
     },
     data::{ColumnName, Source, SplitFractions},
     encoder::device::{Device, Precision},
-    head::{layers::activation::Activation, spec::Stopping},
+    head::layers::activation::Activation,
+    metrics::metric::Metric,
     train::{optimizer::OptimizerKind, schedule::Schedule},
 };
 
@@ -174,9 +175,9 @@ pub struct CacheSection {
     /// States to store; what the head needs where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<Vec<Store>>,
-    /// Layers to store; the head's where absent, else the last.
+    /// Layers to store; those that the head reads where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub layers: Option<Vec<i64>>,
+    pub layers: Option<LayersKey>,
     /// Type of a stored value.
     pub dtype: Dtype,
     /// Longest input in tokens; 128, for qa 384.
@@ -196,8 +197,9 @@ pub struct CacheSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadSection {
-    /// The kind of head.
-    pub kind: HeadKind,
+    /// The kind of head; by task where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<HeadKind>,
     /// Inverse regularisation of logistic heads.
     #[serde(rename = "C")]
     pub c: f64,
@@ -211,7 +213,7 @@ pub struct HeadSection {
     /// The state that it reads.
     pub pooling: HeadPooling,
     /// The layers that it reads.
-    pub layers: Vec<i64>,
+    pub layers: LayersKey,
     /// Probability that an input is dropped in training.
     pub dropout: f64,
     /// Widths of hidden layers.
@@ -268,6 +270,26 @@ pub struct TrainSection {
     pub early_stopping: EarlyStoppingKey,
     /// States of more megabytes than this are streamed from disk in every epoch, those of fewer stay in memory.
     pub memory_mb: u64,
+}
+
+/// Layers of a model: a list of them, negative from the last, or a word.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected \"all\", \"auto\", or a list of layers such as [-1]")]
+pub enum LayersKey {
+    /// A word.
+    Named(LayersWord),
+    /// The layers.
+    Listed(Vec<i64>),
+}
+
+/// Layers by a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayersWord {
+    /// By task; of the cache, as the head reads them.
+    Auto,
+    /// All of them.
+    All,
 }
 
 /// One source table, or an array of them.
@@ -337,7 +359,18 @@ pub enum Balanced {
 
 /// `false`, or a metric and a patience.
 #[derive(Clone, Debug, PartialEq)]
-pub struct EarlyStoppingKey(pub Option<Stopping>);
+pub struct EarlyStoppingKey(pub Option<EarlyStoppingTable>);
+
+/// The table of `train.early_stopping`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EarlyStoppingTable {
+    /// The validation metric that is followed: `loss`, or a metric of the task; the task's own where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
+    /// Epochs without a better value before training stops.
+    pub patience: usize,
+}
 
 impl Serialize for EarlyStoppingKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -355,15 +388,16 @@ impl<'de> Deserialize<'de> for EarlyStoppingKey {
             type Value = EarlyStoppingKey;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("false, or a table such as { metric = \"loss\", patience = 3 }")
+                f.write_str("false, or a table such as { metric = \"loss\", patience = 5 }")
             }
 
             fn visit_bool<E: de::Error>(self, on: bool) -> Result<EarlyStoppingKey, E> {
-                Ok(EarlyStoppingKey(on.then(Stopping::default)))
+                Ok(EarlyStoppingKey(on.then(EarlyStoppingTable::default)))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EarlyStoppingKey, A::Error> {
-                Ok(EarlyStoppingKey(Some(Stopping::deserialize(MapAccessDeserializer::new(map))?)))
+                let table = EarlyStoppingTable::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(EarlyStoppingKey(Some(table)))
             }
         }
         deserializer.deserialize_any(FalseOrTable)

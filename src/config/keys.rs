@@ -179,7 +179,7 @@ const fn train(name: &'static str, default: &'static str, values: Values) -> Key
 pub(crate) static KEYS: [Key; 30] = [
     Key {
         meaning: "`linear`, `mlp`, `matching`, `cosine`, `crf`, `ridge`, `lda`, `logistic`, `linfa-logistic`, `linfa-svm`; by task, see above",
-        ..head("kind", "\"linear\"", Values::Any)
+        ..head("kind", "by task", Values::Any)
     },
     Key {
         meaning: "inverse regularisation, scikit-learn's C",
@@ -208,8 +208,8 @@ pub(crate) static KEYS: [Key; 30] = [
         ..head("pooling", "\"mean\"", Values::Any)
     },
     Key {
-        meaning: "the layers that the head reads; several are mixed by learned weights, which only kinds that are trained in steps can do",
-        ..head("layers", "[-1]", Values::Layers)
+        meaning: "the layers that the head reads: a list, `\"all\"`, or `\"auto\"`: the last; for `tokens` all, for `qa` the one in the middle. Several are mixed by learned weights, which only kinds that are trained in steps can do",
+        ..head("layers", "\"auto\"", Values::Layers)
     },
     Key {
         meaning: "probability of dropping an input feature or a hidden unit in a training step",
@@ -259,8 +259,8 @@ pub(crate) static KEYS: [Key; 30] = [
         ..train("betas", "[0.9, 0.999]", Values::TwoBelowOne)
     },
     Key {
-        meaning: "largest number of passes over the training examples",
-        ..train("epochs", "10", Values::Count)
+        meaning: "largest number of passes over the training examples; early stopping ends most trainings long before",
+        ..train("epochs", "100", Values::Count)
     },
     Key {
         meaning: "samples per step: texts, pairs, sentences, or windows of a question; the last batch of an epoch may be smaller",
@@ -312,8 +312,8 @@ pub(crate) static KEYS: [Key; 30] = [
         ..train("label_smoothing", "0.0", Values::Probability)
     },
     Key {
-        meaning: "stop after `patience` epochs without a better validation value, and restore the best weights; `false` trains every epoch and keeps the last weights. Keys left out of the table have their defaults",
-        ..train("early_stopping", "{ metric = \"loss\", patience = 3 }", Values::Any)
+        meaning: "stop after `patience` epochs without a better value of `metric` on validation, and restore the best weights; `metric` is `loss` or a metric of the task, and the task's own where it is left out. `false` trains every epoch and keeps the last weights",
+        ..train("early_stopping", "{ patience = 10 }", Values::Any)
     },
     Key {
         meaning: "states of up to this many megabytes (2^20 bytes) are read once and stay in memory; more are streamed from the cache in every epoch",

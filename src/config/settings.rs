@@ -2,8 +2,9 @@
 
 mod extraction;
 mod head;
+mod layers;
 mod numbers;
-pub(in crate::config) mod training;
+pub(crate) mod training;
 mod variant;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use extraction::ExtractionSettings;
 use frostbert_cache::{plan::MAX_STATES, states::StateId};
 pub(crate) use head::{HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings};
+pub(crate) use layers::{LayerChoice, layer_from_bottom};
 use toml::Value;
 pub(crate) use training::MOST_UNITS;
 pub use variant::show;
@@ -150,6 +152,7 @@ impl Pipeline {
         // Sentences that stand there twice are as frequent as they are: a tagger's benchmark counts them all.
         let drops_duplicates = file.data.task != Task::Tokens;
         file.data.clean.drop_duplicates.get_or_insert(drops_duplicates);
+        file.head.kind.get_or_insert(training::kinds(file.data.task)[0]);
         let extraction = extraction::check(&mut file, sources, &refuse)?;
         let data = file.data.clone();
         Ok(Pipeline {
@@ -192,8 +195,7 @@ impl Pipeline {
         let refuse = refusal(&self.path);
         let kind = self.head.pooling.store(self.data.task).kind();
         let mut states = Vec::new();
-        for layer in &self.head.layers {
-            let layer = absolute_layer(*layer, model_layers, "head.layers", &refuse)?;
+        for layer in self.head.layers.numbers(model_layers, "head.layers", &refuse)? {
             let state = StateId { kind, layer };
             if states.contains(&state) {
                 return Err(refuse(
@@ -219,8 +221,7 @@ impl Pipeline {
     pub fn stored_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
         let refuse = refusal(&self.path);
         let mut states = Vec::new();
-        for layer in &self.extraction.layers {
-            let layer = absolute_layer(*layer, model_layers, "cache.layers", &refuse)?;
+        for layer in self.extraction.layers.numbers(model_layers, "cache.layers", &refuse)? {
             let kinds = self.extraction.kinds.iter();
             states.extend(kinds.map(|kind| StateId { kind: *kind, layer }));
         }
@@ -380,32 +381,6 @@ impl Pipeline {
 
 fn is_folder_name(name: &str) -> bool {
     !(name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.'))
-}
-
-/// The layer that a number means in a model of so many layers: from 0 for the embeddings, or from -1 for the last; none
-/// where there is no such layer.
-pub(crate) fn layer_from_bottom(layer: i64, model_layers: usize) -> Option<usize> {
-    let absolute = match usize::try_from(layer) {
-        Ok(layer) => Some(layer),
-        Err(_) => usize::try_from(layer.unsigned_abs())
-            .ok()
-            .and_then(|from_top| (model_layers + 1).checked_sub(from_top)),
-    };
-    absolute.filter(|absolute| *absolute <= model_layers)
-}
-
-fn absolute_layer(
-    layer: i64,
-    model_layers: usize,
-    key: &str,
-    refuse: &impl Fn(String, String) -> Error,
-) -> Result<usize> {
-    layer_from_bottom(layer, model_layers).ok_or_else(|| {
-        refuse(
-            format!("{key} names layer {layer}, but the model has {model_layers}"),
-            format!("use 0 (embeddings) to {model_layers}, or -1 (last) to -{}", model_layers + 1),
-        )
-    })
 }
 
 /// Fails where a path of a pipeline made in code is no UTF-8, as TOML always is: the lock file could not hold it.

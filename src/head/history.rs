@@ -47,7 +47,8 @@ impl TrainingHistory {
         }
         let verdict = self.stopping.as_mut().and_then(|(metric, stopping)| {
             let value = record.score(*metric)?;
-            Some(stopping.observe(record.epoch, value))
+            let loss = record.validation_loss.unwrap_or(f64::INFINITY);
+            Some(stopping.observe(record.epoch, value, loss))
         });
         let epoch = record.epoch;
         self.history.push(record);

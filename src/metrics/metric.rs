@@ -66,7 +66,6 @@ metrics! {
     /// Mean absolute error, in units of the truth.
     Mae "mae",
     /// Mean over the rows of the F1 of a row's labels; 0 for a row without any, true or predicted.
-    #[serde(skip_deserializing)]
     SamplesF1 "samples_f1",
     /// Fraction of the predicted entities that are true ones, read strictly; 0 where none is predicted.
     #[serde(skip_deserializing)]
@@ -135,6 +134,15 @@ impl Metric {
         if self.higher_is_better() { one > other } else { one < other }
     }
 
+    /// Whether it is of entities, which only tags in a scheme mark.
+    pub fn measures_entities(self) -> bool {
+        use Metric::*;
+        matches!(
+            self,
+            EntityF1Strict | EntityPrecisionStrict | EntityRecallStrict | EntityF1Conlleval
+        )
+    }
+
     /// Whether it measures the probabilities themselves, so that a temperature changes it.
     pub fn measures_probabilities(self) -> bool {
         matches!(self, Metric::LogLoss | Metric::Brier | Metric::Ece)
@@ -163,8 +171,7 @@ mod tests {
             let json = serde_json::to_string(metric).unwrap();
             assert_eq!(json, format!("\"{metric}\""));
             assert_eq!(Metric::named(metric.name()), Some(*metric));
-            let unfollowed =
-                [Metric::SamplesF1, Metric::EntityPrecisionStrict, Metric::EntityRecallStrict];
+            let unfollowed = [Metric::EntityPrecisionStrict, Metric::EntityRecallStrict];
             let read = serde_json::from_str::<Metric>(&json).ok();
             assert_eq!(read, (!unfollowed.contains(metric)).then_some(*metric));
         }

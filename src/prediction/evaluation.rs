@@ -5,7 +5,7 @@ use std::path::Path;
 use frostbert_cache::{progress::Progress, reader::CacheReader};
 
 use crate::{
-    config::names::Pair,
+    config::{names::Pair, settings::LayerChoice},
     data::{Format, LabelMap, Part, dataset::Dataset},
     error::{Error, Result},
     extraction::{extract::extract_with, machine::Machine},
@@ -54,7 +54,7 @@ pub fn evaluate(
     let mut pipeline = run.pipeline.clone();
     pipeline.extraction = pipeline.extraction.of_sources(sources);
     pipeline.extraction.kinds = vec![states[0].kind];
-    pipeline.extraction.layers = states.iter().map(|state| state.layer as i64).collect();
+    pipeline.extraction.layers = LayerChoice::of_numbers(states.iter().map(|state| state.layer));
     let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
     let cache = CacheReader::existing(&report.cache)?;
     let rows = TaskRows::new(&pipeline, &dataset, &cache, states)?;

@@ -8,7 +8,7 @@ use std::{
 use frostbert_cache::wording::counted;
 
 use crate::{
-    config::{names::Task, parse::apply_override, settings::Pipeline},
+    config::{parse::apply_override, settings::Pipeline},
     data::{Format, Source},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
@@ -16,7 +16,7 @@ use crate::{
     head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
     run_folder,
     run_folder::lock::{LOCK_FILE, Lock},
-    tasks::measure::METRICS_FILE,
+    tasks::{measure::METRICS_FILE, own_metric},
 };
 
 /// A run: its head, and the pipeline that made it.
@@ -158,15 +158,8 @@ impl SavedRun {
         let parts = ["test", "validation"].into_iter();
         let (part, scores) =
             parts.map(|part| (part, &metrics[part])).find(|(_, s)| s.is_object())?;
-        let name = match self.pipeline.data.task {
-            Task::Classification => "accuracy",
-            Task::Multilabel => "micro_f1",
-            Task::Regression | Task::Similarity => "spearman",
-            Task::Tokens if scores["entity_f1_strict"].is_number() => "entity_f1_strict",
-            Task::Tokens => "token_accuracy",
-            Task::Qa => "f1",
-        };
-        Some(format!("{name} {:.3} on {part}", scores[name].as_f64()?))
+        let metric = own_metric(self.pipeline.data.task, &self.description.labels);
+        Some(format!("{} {:.3} on {part}", metric, scores[metric.name()].as_f64()?))
     }
 
     /// Adds to an error of a file which format it is read in, where that is the train source's and the file's name tells

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::{
     config::{
         names::{HeadPooling, Pair},
-        settings::Pipeline,
+        settings::{LayerChoice, Pipeline},
     },
     data::{dataset::read_all, document::Document},
     encoder::checkpoint::Checkpoint,
@@ -93,7 +93,7 @@ pub fn nearest(
     let state = state_of(pipeline, checkpoint.config.layers)?;
     let mut pipeline = pipeline.clone();
     pipeline.extraction.kinds = vec![state.kind];
-    pipeline.extraction.layers = vec![state.layer as i64];
+    pipeline.extraction.layers = LayerChoice::of_numbers([state.layer]);
     // Each text for itself: a query is one text.
     pipeline.extraction.pairs.fill(Pair::Separate);
     let report = extract_with(&checkpoint, &pipeline, machine, progress)?;

@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 use crate::{
     config::{
         file::sweep::SweepSection,
-        names::{HeadKind, Task},
+        names::HeadKind,
         settings::{Pipeline, show},
     },
     data::dataset::Dataset,
     error::Result,
-    metrics::{metric::Metric, tag_scheme::TagScheme},
+    metrics::metric::Metric,
     report::sheet::Sheet,
     selection::leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
     sweep::{
@@ -20,7 +20,10 @@ use crate::{
         outcome::{SearchOutcome, pooled},
         trials::Trial,
     },
-    tasks::predictions::{Gold, Predictions},
+    tasks::{
+        compared_by,
+        predictions::{Gold, Predictions},
+    },
 };
 
 /// How much the score of a setting varies with the rows that its heads learned from.
@@ -35,21 +38,7 @@ pub(super) fn metric(
     section: &SweepSection,
     dataset: &Dataset,
 ) -> Result<Metric> {
-    use Metric::*;
-    let known: &[Metric] = match pipeline.data.task {
-        Task::Classification => {
-            &[MacroF1, Accuracy, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece]
-        }
-        Task::Multilabel => {
-            &[MacroF1, MicroF1, WeightedF1, SamplesF1, Accuracy, RocAuc, LogLoss, Brier, Ece]
-        }
-        Task::Regression | Task::Similarity => &Metric::OF_NUMBERS,
-        Task::Tokens if TagScheme::new(dataset.labels.names()).is_some() => {
-            &[EntityF1Strict, EntityF1Conlleval, TokenAccuracy, MacroF1, WeightedF1]
-        }
-        Task::Tokens => &[TokenAccuracy, MacroF1, WeightedF1],
-        Task::Qa => &[F1, ExactMatch],
-    };
+    let known = compared_by(pipeline.data.task, dataset.labels.names());
     let asked = section.select.as_deref().unwrap_or(known[0].name());
     Metric::named(asked).filter(|metric| known.contains(metric)).ok_or_else(|| {
         let names: Vec<&str> = known.iter().map(|metric| metric.name()).collect();

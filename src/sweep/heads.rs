@@ -174,7 +174,8 @@ impl<'c> SharedFeatures<'c> {
             let train = &sweep.splits[plan.split].train;
             let objective = self.rows.task.objective(&trial.pipeline, sweep.dataset, train)?;
             let steps = trial.pipeline.head.kind.steps().expect("a head that is trained in steps");
-            let own = spec(trial.pipeline.seed, steps, objective, self.network(trial));
+            let (seed, network) = (trial.pipeline.seed, self.network(trial));
+            let own = spec(seed, steps, sweep.own_metric(), objective, network);
             Ok(HeadSpec {
                 seed: own.seed + plan.seed,
                 set: self.target_sets.set(plan.trial, plan.split),

@@ -179,6 +179,7 @@ impl Evaluator for LabelSetEvaluator {
             Metric::MacroF1,
             Metric::Accuracy,
             Metric::WeightedF1,
+            Metric::SamplesF1,
             Metric::RocAuc,
             Metric::LogLoss,
             Metric::Brier,

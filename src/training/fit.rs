@@ -17,7 +17,7 @@ use crate::{
         transform::{Projection, Transform},
     },
     metrics::metric::Metric,
-    tasks::TaskRows,
+    tasks::{TaskRows, own_metric},
     training::full_batch::{self, FullBatchData, FullBatchHead},
 };
 
@@ -72,7 +72,8 @@ pub(crate) fn fit(
             "there are no validation rows: every epoch is trained, and the last weights are kept",
         );
     }
-    let mut spec = spec(pipeline.seed, steps, rows.objective.clone(), network.clone());
+    let own_metric = own_metric(pipeline.data.task, dataset.labels.names());
+    let mut spec = spec(pipeline.seed, steps, own_metric, rows.objective.clone(), network.clone());
     if stop_after.is_some() {
         spec.stop_after = stop_after;
         spec.stopping = None;
@@ -154,10 +155,11 @@ pub(crate) fn network_of(
     }
 }
 
-/// The settings of a head that is trained in steps.
+/// The settings of a head that is trained in steps, for a task with this metric of its own.
 pub(crate) fn spec(
     seed: u64,
     steps: &StepSettings,
+    own_metric: Metric,
     objective: Objective,
     network: NetworkSpec,
 ) -> HeadSpec {
@@ -170,7 +172,7 @@ pub(crate) fn spec(
         warmup: steps.warmup,
         clip: steps.clip,
         seed,
-        stopping: steps.stopping.clone(),
+        stopping: steps.stopping(own_metric),
         epochs: steps.epochs,
         stop_after: None,
         batch_size: steps.batch_size,
@@ -190,7 +192,8 @@ mod tests {
         let pipeline = Pipeline::check("pipeline.toml".as_ref(), file).unwrap();
         let head = HeadSpec::new(NetworkSpec::linear(8, 2));
         let steps = pipeline.head.kind.steps().unwrap();
-        let own = spec(pipeline.seed, steps, head.objective.clone(), head.network.clone());
+        let (objective, network) = (head.objective.clone(), head.network.clone());
+        let own = spec(pipeline.seed, steps, Metric::MacroF1, objective, network);
         assert_eq!(own, head);
     }
 }

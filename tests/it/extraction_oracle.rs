@@ -398,7 +398,7 @@ fn question_answering_stores_tokens_of_joint_pairs_in_windows() {
     assert_eq!(limits, [&json!(384), &json!("windows"), &json!(128)]);
 
     let shard = workshop.cache().join("shard-000000");
-    let names = ["docs.parquet", "tokens-L06.parquet", "tokens.parquet"];
+    let names = ["docs.parquet", "tokens-L03.parquet", "tokens.parquet"];
     assert_eq!(files(&shard), names.map(String::from).into());
     let documents = rows(&shard.join("docs.parquet"));
     let key = documents[0][0].as_str().unwrap().to_string();
@@ -418,8 +418,9 @@ fn tagging_stores_words() {
     let limits = ["max_length", "overflow", "stride"].map(|input| &inputs[input]);
     assert_eq!(limits, [&json!(128), &json!("truncate"), &Value::Null]);
     let shard = workshop.cache().join("shard-000000");
-    let names = ["docs.parquet", "words-L06.parquet", "words.parquet"];
-    assert_eq!(files(&shard), names.map(String::from).into());
+    let layers = (0..=6).map(|layer| format!("words-L{layer:02}.parquet"));
+    let names = ["docs.parquet", "words.parquet"].map(String::from).into_iter().chain(layers);
+    assert_eq!(files(&shard), names.collect());
 }
 
 #[test]

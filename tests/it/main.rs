@@ -13,6 +13,7 @@ mod damage;
 mod damaged_manifests;
 mod damaged_runs;
 mod data_checks;
+mod defaults;
 mod devices;
 mod disk;
 mod encoder_oracle;

@@ -1,6 +1,9 @@
 //! What a section says where the file does not.
 
-use crate::config::file::*;
+use crate::{
+    config::file::*,
+    head::spec::{HeadSpec, Stopping},
+};
 
 impl Default for RunSection {
     fn default() -> RunSection {
@@ -32,13 +35,13 @@ impl Default for CacheSection {
 impl Default for HeadSection {
     fn default() -> HeadSection {
         HeadSection {
-            kind: HeadKind::Linear,
+            kind: None,
             c: 1.0,
             lambda: 1.0,
             pca: None,
             max_answer_tokens: 30,
             pooling: HeadPooling::Mean,
-            layers: vec![-1],
+            layers: LayersKey::Named(LayersWord::Auto),
             dropout: 0.1,
             hidden: Vec::new(),
             activation: Activation::Gelu,
@@ -46,6 +49,12 @@ impl Default for HeadSection {
             layer_norm: false,
             standardize: true,
         }
+    }
+}
+
+impl Default for EarlyStoppingTable {
+    fn default() -> EarlyStoppingTable {
+        EarlyStoppingTable { metric: None, patience: Stopping::PATIENCE }
     }
 }
 
@@ -57,7 +66,7 @@ impl Default for TrainSection {
             weight_decay: 0.01,
             momentum: 0.9,
             betas: [0.9, 0.999],
-            epochs: 10,
+            epochs: HeadSpec::EPOCHS,
             batch_size: 32,
             schedule: Schedule::Constant,
             warmup: 0.0,
@@ -67,7 +76,7 @@ impl Default for TrainSection {
             gamma: 2.0,
             class_weights: None,
             label_smoothing: 0.0,
-            early_stopping: EarlyStoppingKey(Some(Stopping::default())),
+            early_stopping: EarlyStoppingKey(Some(EarlyStoppingTable::default())),
             memory_mb: 2048,
         }
     }

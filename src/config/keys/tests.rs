@@ -123,7 +123,8 @@ fn the_table_has_the_keys_of_the_sections_with_their_defaults() {
 fn every_key_of_the_table_is_one_of_the_file() {
     for key in &KEYS {
         let value = match (key.name, key.values) {
-            ("pca", _) => "8".to_string(),
+            ("kind", _) => "\"linear\"".to_string(),
+            ("pca", _) => "8".into(),
             ("clip", _) => "1.0".into(),
             ("loss", _) => "\"focal\"".into(),
             ("label", _) => "\"other\"".into(),

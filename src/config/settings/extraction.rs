@@ -8,9 +8,10 @@ use toml::Value;
 use crate::{
     config::{
         file,
-        file::{PipelineFile, sweep::SweepSection},
+        file::{LayersKey, LayersWord, PipelineFile, sweep::SweepSection},
         names,
         names::{HeadPooling, Pair, Store, Task},
+        settings::LayerChoice,
     },
     data::{Record, Source, document::Document},
     encoder::{
@@ -37,8 +38,8 @@ pub(crate) struct ExtractionSettings {
     pub cache_dir: PathBuf,
     /// What to store of each layer.
     pub kinds: Vec<StateKind>,
-    /// Layers to store, negative from the end.
-    pub layers: Vec<i64>,
+    /// Layers to store.
+    pub layers: LayerChoice,
     /// Type of a stored value.
     pub dtype: Dtype,
     /// Longest input in tokens.
@@ -99,11 +100,7 @@ impl ExtractionSettings {
                 self.kinds.push(*kind);
             }
         }
-        for layer in &other.layers {
-            if !self.layers.contains(layer) {
-                self.layers.push(*layer);
-            }
-        }
+        self.layers.merge(&other.layers);
     }
 }
 
@@ -123,6 +120,7 @@ pub(super) fn check(
     sources: Vec<Source>,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<ExtractionSettings> {
+    let read_layers = swept_layers(file);
     let PipelineFile { model, data, cache, head, sweep, .. } = file;
     if data.task == Task::Qa {
         set_qa_defaults(cache);
@@ -159,9 +157,13 @@ pub(super) fn check(
         Task::Qa => Pair::Joint,
         _ => Pair::Separate,
     });
-    let layers =
-        cache.layers.get_or_insert_with(|| swept_layers(&head.layers, sweep.as_ref())).clone();
-    if layers.is_empty() {
+    let layers = match &cache.layers {
+        Some(LayersKey::Listed(layers)) => LayerChoice::Listed(layers.clone()),
+        Some(LayersKey::Named(LayersWord::All)) => LayerChoice::All,
+        Some(LayersKey::Named(LayersWord::Auto)) | None => read_layers,
+    };
+    cache.layers = layers.key();
+    if layers == LayerChoice::Listed(Vec::new()) {
         return Err(refuse("cache.layers is empty".into(), "name a layer, as in [-1]".into()));
     }
     let store =
@@ -200,18 +202,10 @@ fn swept<'a>(sweep: Option<&'a SweepSection>, key: &str) -> &'a [Value] {
 }
 
 /// The layers that the heads of a sweep read; those of the head where there is none.
-fn swept_layers(own: &[i64], sweep: Option<&SweepSection>) -> Vec<i64> {
+fn swept_layers(file: &PipelineFile) -> LayerChoice {
     let keys = ["layer", "layers"].into_iter();
-    let mut layers: Vec<i64> = Vec::new();
-    for value in keys.flat_map(|key| swept(sweep, key)) {
-        let several = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        for layer in several.iter().filter_map(Value::as_integer) {
-            if !layers.contains(&layer) {
-                layers.push(layer);
-            }
-        }
-    }
-    if layers.is_empty() { own.to_vec() } else { layers }
+    let values = keys.flat_map(|key| swept(file.sweep.as_ref(), key));
+    LayerChoice::of_values(values).unwrap_or_else(|| LayerChoice::of_head(file))
 }
 
 /// What the heads of a sweep read of a layer.

@@ -2,12 +2,13 @@
 
 use crate::{
     config::{
-        file::{ClassWeights, PipelineFile},
+        file::{ClassWeights, EarlyStoppingTable, PipelineFile},
         names::{HeadKind, HeadPooling, Loss, Task},
-        settings::training::losses,
+        settings::{LayerChoice, training::losses},
     },
     data::ColumnName,
     head::{layers::activation::Activation, size::MLP_WIDTH, spec::Stopping},
+    metrics::metric::Metric,
     train::{optimizer::Optimizer, schedule::Schedule},
 };
 
@@ -18,8 +19,8 @@ pub(crate) struct HeadSettings {
     pub kind: KindSettings,
     /// The embedding of a text that it reads; tags and answers are predicted from words and tokens instead.
     pub pooling: HeadPooling,
-    /// The layers that it reads, negative from the last.
-    pub layers: Vec<i64>,
+    /// The layers that it reads.
+    pub layers: LayerChoice,
     /// Principal components kept of the features.
     pub pca: Option<usize>,
     /// Whether features are scaled to mean 0 and variance 1.
@@ -99,7 +100,7 @@ pub(crate) struct StepSettings {
     /// Largest norm of the gradient.
     pub clip: Option<f64>,
     /// When to stop; none trains every epoch.
-    pub stopping: Option<Stopping>,
+    pub stopping: Option<EarlyStoppingTable>,
     /// Most passes over the training rows.
     pub epochs: usize,
     /// Samples in a step.
@@ -135,7 +136,7 @@ impl HeadSettings {
             schedule: train.schedule,
             warmup: train.warmup,
             clip: train.clip,
-            stopping: train.early_stopping.0.clone(),
+            stopping: train.early_stopping.0,
             epochs: train.epochs,
             batch_size: train.batch_size,
         };
@@ -146,7 +147,7 @@ impl HeadSettings {
             layer_norm: head.layer_norm,
         };
         HeadSettings {
-            kind: match head.kind {
+            kind: match file.head_kind() {
                 HeadKind::Linear => KindSettings::Linear(steps()),
                 HeadKind::Mlp => KindSettings::Mlp(layers(), steps()),
                 HeadKind::Matching => KindSettings::Matching(layers(), steps()),
@@ -159,7 +160,7 @@ impl HeadSettings {
                 HeadKind::Cosine => KindSettings::Cosine,
             },
             pooling: head.pooling,
-            layers: head.layers.clone(),
+            layers: LayerChoice::of_head(file),
             pca: head.pca,
             standardize: head.standardize,
             max_answer_tokens: head.max_answer_tokens,
@@ -179,6 +180,14 @@ impl HeadSettings {
     pub(crate) fn pools_by_attention(&self, task: Task) -> bool {
         let has_texts = !matches!(task, Task::Tokens | Task::Qa);
         has_texts && self.pooling == HeadPooling::Attention
+    }
+}
+
+impl StepSettings {
+    /// When training stops, for a task with this metric of its own.
+    pub(crate) fn stopping(&self, own_metric: Metric) -> Option<Stopping> {
+        let EarlyStoppingTable { metric, patience } = self.stopping?;
+        Some(Stopping { metric: metric.unwrap_or(own_metric), patience })
     }
 }
 
@@ -233,7 +242,7 @@ impl KindSettings {
 
 /// The widths of a head's hidden layers; an MLP has one unless the file says otherwise.
 pub(super) fn hidden_widths(file: &PipelineFile) -> Vec<usize> {
-    match (file.head.kind, &file.head.hidden[..]) {
+    match (file.head_kind(), &file.head.hidden[..]) {
         (HeadKind::Mlp, []) => vec![MLP_WIDTH],
         (_, widths) => widths.to_vec(),
     }

@@ -27,9 +27,9 @@ pub(in crate::config) fn kinds(task: Task) -> &'static [HeadKind] {
             HeadKind::LinfaSvm,
         ],
         Task::Multilabel | Task::Regression => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge],
-        Task::Similarity => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge, HeadKind::Cosine],
+        Task::Similarity => &[HeadKind::Cosine, HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge],
         Task::Tokens => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Crf],
-        Task::Qa => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Matching],
+        Task::Qa => &[HeadKind::Matching, HeadKind::Linear, HeadKind::Mlp],
     }
 }
 
@@ -43,15 +43,28 @@ pub(in crate::config) fn losses(task: Task) -> &'static [Loss] {
     }
 }
 
-/// The validation metrics that early stopping can follow in a task, beside the loss.
-pub(in crate::config) fn metrics(task: Task) -> &'static [Metric] {
+/// The metrics that heads of a task are compared by: what `sweep.select` can name, and early stopping follow beside the
+/// loss. The task's own is the first.
+pub(crate) fn metrics(task: Task) -> &'static [Metric] {
     use Metric::*;
     match task {
-        Task::Classification => &Metric::OF_CLASSES,
-        Task::Multilabel => &[Accuracy, MicroF1, MacroF1, WeightedF1, RocAuc, LogLoss, Brier, Ece],
+        Task::Classification => {
+            &[MacroF1, Accuracy, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece]
+        }
+        Task::Multilabel => {
+            &[MacroF1, MicroF1, WeightedF1, SamplesF1, Accuracy, RocAuc, LogLoss, Brier, Ece]
+        }
         Task::Regression | Task::Similarity => &Metric::OF_NUMBERS,
-        Task::Tokens => &[TokenAccuracy, EntityF1Strict, EntityF1Conlleval, MacroF1, WeightedF1],
-        Task::Qa => &Metric::OF_ANSWERS,
+        // Of tags that mark no entities, those from the third on.
+        Task::Tokens => &[EntityF1Strict, EntityF1Conlleval, TokenAccuracy, MacroF1, WeightedF1],
+        Task::Qa => &[F1, ExactMatch],
+    }
+}
+
+impl PipelineFile {
+    /// The kind of its head: what it says, or the first of its task.
+    pub(in crate::config) fn head_kind(&self) -> HeadKind {
+        self.head.kind.unwrap_or(kinds(self.data.task)[0])
     }
 }
 
@@ -75,9 +88,10 @@ fn names<T: ToString>(items: &[T]) -> String {
 
 fn check_kind(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
     let (task, head) = (file.data.task, &file.head);
-    if !kinds(task).contains(&head.kind) {
+    let kind = file.head_kind();
+    if !kinds(task).contains(&kind) {
         return Err(refuse(
-            format!("head.kind = \"{}\" is no head for the task `{task}`", head.kind),
+            format!("head.kind = \"{kind}\" is no head for the task `{task}`"),
             format!("set head.kind to one of {}", names(kinds(task))),
         ));
     }
@@ -109,15 +123,16 @@ fn check_input(
             "leave data.pair out".into(),
         ));
     }
-    let attention = HeadSettings::new(file).pools_by_attention(task);
-    let is_stepwise = STEPWISE.contains(&head.kind);
+    let settings = HeadSettings::new(file);
+    let attention = settings.pools_by_attention(task);
+    let is_stepwise = STEPWISE.contains(&file.head_kind());
     let separate = has_pairs && file.data.pair != Some(Pair::Joint);
     let reason = if attention && separate {
         Some((
             "head.pooling = \"attention\" reads one input, and two texts are encoded in two",
             "set data.pair = \"joint\", or head.pooling to cls, mean or max",
         ))
-    } else if head.kind == HeadKind::Cosine && !separate {
+    } else if file.head_kind() == HeadKind::Cosine && !separate {
         Some((
             "a cosine compares two states, and data.pair = \"joint\" makes one of two texts",
             "set data.pair = \"separate\", or leave it out",
@@ -127,12 +142,12 @@ fn check_input(
             "head.pooling = \"attention\" is learned step by step, and this kind of head is not",
             "set head.pooling to cls, mean or max",
         ))
-    } else if head.layers.len() > 1 && !is_stepwise {
+    } else if settings.layers.are_several() && !is_stepwise {
         Some((
             "several head.layers are mixed by weights that are learned step by step, and this kind of head is not",
             "name one layer, as in head.layers = [-1]",
         ))
-    } else if head.layers.len() > 1 && head.pca.is_some() {
+    } else if settings.layers.are_several() && head.pca.is_some() {
         Some((
             "head.pca projects one state, and several head.layers are mixed",
             "name one layer, or leave head.pca out",
@@ -147,7 +162,7 @@ fn check_input(
 }
 
 fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
-    let (task, head, train) = (file.data.task, &file.head, &file.train);
+    let (task, train) = (file.data.task, &file.train);
     let known = losses(task);
     if let Some(loss) = train.loss.filter(|loss| !known.contains(loss)) {
         return Err(refuse(
@@ -158,7 +173,7 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
             },
         ));
     }
-    if train.loss == Some(Loss::Focal) && head.kind == HeadKind::Crf {
+    if train.loss == Some(Loss::Focal) && file.head_kind() == HeadKind::Crf {
         return Err(refuse(
             "a CRF is trained by the likelihood of whole sequences, not by a focal loss".into(),
             "leave train.loss out".into(),
@@ -167,7 +182,9 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
     let Some(stopping) = &train.early_stopping.0 else {
         return Ok(());
     };
-    let followed = stopping.metric;
+    let Some(followed) = stopping.metric else {
+        return Ok(());
+    };
     if followed != Metric::Loss && !metrics(task).contains(&followed) {
         return Err(refuse(
             format!(
@@ -191,7 +208,7 @@ fn values(head: &HeadSection, train: &TrainSection) -> impl Fn(&Key) -> serde_js
 
 /// Refuses keys that the head of the task cannot use.
 fn check_keys(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
-    let (task, kind) = (file.data.task, file.head.kind);
+    let (task, kind) = (file.data.task, file.head_kind());
     let set = values(&file.head, &file.train);
     let default = values(&HeadSection::default(), &TrainSection::default());
     for key in KEYS.iter().filter(|key| !key.applies_to(task, kind) && set(key) != default(key)) {

@@ -129,7 +129,9 @@ fn set(
                 continue;
             }
             let (name, value) = match (name.as_str(), value) {
-                ("layer" | "layers", Value::Array(_)) => ("layers", value.clone()),
+                ("layer" | "layers", Value::Array(_) | Value::String(_)) => {
+                    ("layers", value.clone())
+                }
                 ("layer" | "layers", one) => ("layers", Value::Array(vec![one.clone()])),
                 (name, value) => (name, value.clone()),
             };
@@ -157,7 +159,7 @@ fn edit(
 fn has_effect(key: &str, file: &PipelineFile) -> bool {
     let choice = Choice {
         task: file.data.task,
-        kind: file.head.kind,
+        kind: file.head_kind(),
         optimizer: file.train.optimizer,
         loss: file.train.loss,
     };

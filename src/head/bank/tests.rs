@@ -56,7 +56,7 @@ fn spec(lr: f64, seed: u64) -> HeadSpec {
         warmup: 0.1,
         clip: Some(1.0),
         seed,
-        stopping: Some(Stopping::default()),
+        stopping: Some(Stopping { metric: Metric::Loss, patience: 3 }),
         ..HeadSpec::new(NetworkSpec::linear(N_FEATURES, 3))
     }
 }

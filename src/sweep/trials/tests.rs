@@ -1,4 +1,7 @@
-use crate::{config::settings::described, sweep::trials::*};
+use crate::{
+    config::settings::{LayerChoice, described},
+    sweep::trials::*,
+};
 
 fn base(sweep: &str) -> Pipeline {
     base_of("", sweep)
@@ -133,17 +136,17 @@ fn values_reach_the_pipeline_of_their_trial() {
     let all = of("layer = [-1, 3]\npooling = [\"cls\"]\nbatch_size = [64]").unwrap();
     assert_eq!(all.len(), 2);
     let pipeline = &all[1].pipeline;
-    assert_eq!(pipeline.head.layers, [3]);
+    assert_eq!(pipeline.head.layers, LayerChoice::Listed(vec![3]));
     assert_eq!(pipeline.head.kind.steps().unwrap().batch_size, 64);
     assert_eq!(pipeline.sweep, None);
     let mixed = of("layers = [[1, 2], [3]]").unwrap();
-    assert_eq!(mixed[0].pipeline.head.layers, [1, 2]);
+    assert_eq!(mixed[0].pipeline.head.layers, LayerChoice::Listed(vec![1, 2]));
 }
 
 #[test]
 fn a_sweep_stores_every_state_that_a_trial_reads() {
     let base = base("layer = [-1, 3]\npooling = [\"cls\", \"attention\"]");
-    assert_eq!(base.extraction.layers, [-1, 3]);
+    assert_eq!(base.extraction.layers, LayerChoice::Listed(vec![-1, 3]));
     let kinds: Vec<&str> = base.extraction.kinds.iter().map(|kind| kind.name()).collect();
     assert_eq!(kinds, ["cls", "tokens"]);
 }
