@@ -273,7 +273,7 @@ impl Pipeline {
         }
         self.check_label_columns()?;
         let swept = self.sweep.as_ref();
-        if swept.is_some_and(|section| section.keys.contains_key("kind")) {
+        if swept.is_some_and(|section| section.values("kind").next().is_some()) {
             // What else the file says of the head holds for the kinds that have it: each trial is checked.
             return Ok(());
         }
@@ -283,7 +283,8 @@ impl Pipeline {
     /// Columns of labels are of classes, and are named one by one.
     fn check_label_columns(&self) -> Result<()> {
         let swept = self.sweep.as_ref();
-        let swept = swept.and_then(|section| section.keys.get("label"));
+        let mut swept = swept.into_iter().flat_map(|section| section.values("label"));
+        let swept = swept.next();
         if swept.is_some_and(Value::is_table) {
             return Err(self.refuse(
                 "sweep.label is a distribution, and columns are not drawn".into(),
@@ -337,14 +338,9 @@ impl Pipeline {
     /// The columns of labels that heads learn from in place of the source's own: `train.label`, and those that a sweep
     /// compares.
     pub fn label_columns(&self) -> Vec<ColumnName> {
-        let swept = self.sweep.as_ref();
-        let swept = swept.and_then(|section| section.keys.get("label"));
-        let swept = match swept {
-            Some(Value::Array(values)) => &values[..],
-            one => one.map_or(&[][..], std::slice::from_ref),
-        };
+        let swept = self.sweep.iter().flat_map(|section| section.values("label"));
         // What is no column is refused with the trials.
-        let swept = swept.iter().filter_map(|value| value.clone().try_into().ok());
+        let swept = swept.filter_map(|value| value.clone().try_into().ok());
         let mut columns: Vec<ColumnName> = Vec::new();
         for column in self.head.label.iter().cloned().chain(swept) {
             if !columns.contains(&column) {

@@ -6,7 +6,7 @@ use toml::Value;
 
 use crate::{
     config::{
-        file::sweep::{Search, SweepSection},
+        file::sweep::{GivenSettings, Search, SweepSection},
         settings::{Pipeline, Settings},
     },
     error::{Error, Result},
@@ -53,36 +53,17 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
         ]));
     }
     let mut found = FoundTrials::default();
-    let mut asked = section.clone();
-    let mut n_read = 0;
-    loop {
-        let settings = settings_of(&asked, base.seed).map_err(refuse)?;
-        let (n_settings, n_before) = (settings.len(), found.all.len());
-        for settings in settings.into_iter().skip(n_read) {
-            if section.trials == Some(found.all.len()) {
-                break;
-            }
-            found.add(base, settings)?;
-        }
-        let (Some(wanted), Some(n_drawn)) = (section.trials, asked.trials) else {
-            return found.finish(base, section);
-        };
-        let is_in_vain = found.all.len() == n_before && n_settings >= n_read + DRAWN_IN_VAIN;
-        n_read = n_drawn;
-        let is_all = n_settings < n_drawn || n_drawn >= MOST_TRIALS.min(MOST_DRAWN * wanted);
-        let is_enough = found.all.len() == wanted;
-        if is_enough || is_all || is_in_vain {
-            let mut trials = found.finish(base, section)?;
-            if !is_enough {
-                trials.warnings.push(format!(
-                    "sweep.trials is {wanted}, and {} settings were found that differ in what they say of their heads",
-                    trials.all.len()
-                ));
-            }
-            return Ok(trials);
-        }
-        asked.trials = Some((2 * n_drawn).min(MOST_TRIALS));
+    let mut too_few = None;
+    if section.searches() {
+        too_few = found.search(base, section)?;
     }
+    let mut without_effect = Vec::new();
+    for (place, given) in section.settings.iter().enumerate() {
+        without_effect.extend(found.add_given(base, place, given)?);
+    }
+    let mut trials = found.finish(base, section)?;
+    trials.warnings.extend(too_few.into_iter().chain(without_effect));
+    Ok(trials)
 }
 
 /// The trials of the settings so far.
@@ -94,6 +75,66 @@ struct FoundTrials {
 }
 
 impl FoundTrials {
+    /// Adds what the section's keys come to; says where fewer settings are found than it asks for.
+    fn search(&mut self, base: &Pipeline, section: &SweepSection) -> Result<Option<String>> {
+        let refuse = |[problem, hint]: [String; 2]| base.refuse(problem, hint);
+        let mut asked = section.clone();
+        let mut n_read = 0;
+        loop {
+            let settings = settings_of(&asked, base.seed).map_err(refuse)?;
+            let (n_settings, n_before) = (settings.len(), self.all.len());
+            for settings in settings.into_iter().skip(n_read) {
+                if section.trials == Some(self.all.len()) {
+                    break;
+                }
+                self.add(base, settings)?;
+            }
+            let (Some(wanted), Some(n_drawn)) = (section.trials, asked.trials) else {
+                return Ok(None);
+            };
+            let is_in_vain = self.all.len() == n_before && n_settings >= n_read + DRAWN_IN_VAIN;
+            n_read = n_drawn;
+            let is_all = n_settings < n_drawn || n_drawn >= MOST_TRIALS.min(MOST_DRAWN * wanted);
+            let n_found = self.all.len();
+            if n_found == wanted {
+                return Ok(None);
+            }
+            if is_all || is_in_vain {
+                return Ok(Some(format!(
+                    "sweep.trials is {wanted}, and {n_found} settings were found that differ in what they say of their heads"
+                )));
+            }
+            asked.trials = Some((2 * n_drawn).min(MOST_TRIALS));
+        }
+    }
+
+    /// Adds a setting that is given, the one at this place of the list; says which of its keys have no effect.
+    fn add_given(
+        &mut self,
+        base: &Pipeline,
+        place: usize,
+        given: &GivenSettings,
+    ) -> Result<Option<String>> {
+        let settings: Settings =
+            given.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let variant = base.variant(settings.clone())?;
+        // A value that cannot be is an error here: nothing stands in for it.
+        let kind = variant.check()?.head.kind.name();
+        let idle = |(key, _): &&(String, Value)| {
+            !variant.settings.iter().any(|(effective, _)| effective == key)
+        };
+        let idle: Vec<&str> = settings.iter().filter(idle).map(|(key, _)| key.as_str()).collect();
+        let warning = (!idle.is_empty()).then(|| {
+            format!(
+                "sweep.settings, number {}: {} changes nothing of a head of kind {kind}",
+                place + 1,
+                idle.join(", ")
+            )
+        });
+        self.add(base, settings)?;
+        Ok(warning)
+    }
+
     fn add(&mut self, base: &Pipeline, settings: Settings) -> Result<()> {
         let variant = base.variant(settings)?;
         if !self.seen.insert(format!("{:?}", variant.settings)) {

@@ -1,5 +1,5 @@
 //! What a pipeline does that says nothing: heads and layers by task, early stopping by the task's own metric, the cosine
-//! next to a trained similarity.
+//! next to a trained similarity; and settings of a sweep that are given as they are.
 
 use serde_json::{Value, json};
 
@@ -111,4 +111,57 @@ fn a_trained_similarity_is_shown_next_to_the_cosine() {
     }
     let ran = workshop.succeed(&["train", PIPELINE]);
     assert!(ran.stdout.contains("the cosine of the two texts, without training: spearman"));
+}
+
+#[test]
+fn settings_of_a_sweep_are_compared_as_they_are_given() {
+    let sweep = "[sweep]\nfolds = 3\n\
+                 [[sweep.settings]]\nkind = \"ridge\"\nlambda = 3.0\n\
+                 [[sweep.settings]]\nlayer = 0\nepochs = 2\n\
+                 [[sweep.settings]]\nkind = \"ridge\"\nlambda = 3.0\npooling = \"cls\"\n";
+    let workshop = Case {
+        task: "classification",
+        data: Data::Classes,
+        cache: "max_length = 48",
+        settings: sweep,
+    }
+    .workshop();
+    let report = workshop.json(&["run", PIPELINE]);
+    let rows = report["sweep"]["leaderboard"].as_array().unwrap();
+    let settings: Vec<&Value> = rows.iter().map(|row| &row["settings"]).collect();
+    assert_eq!(settings.len(), 3, "{settings:?}");
+    for given in [
+        json!({ "kind": "ridge", "lambda": 3.0 }),
+        json!({ "layer": 0, "epochs": 2 }),
+        json!({ "kind": "ridge", "lambda": 3.0, "pooling": "cls" }),
+    ] {
+        assert!(settings.contains(&&given), "{given} in {settings:?}");
+    }
+
+    // Next to keys with lists, and with a key that changes nothing.
+    workshop.write(
+        "both.toml",
+        std::fs::read_to_string(workshop.path(PIPELINE)).unwrap().replace(
+            sweep,
+            "[train]\nepochs = 2\n[sweep]\nlr = [1e-3, 1e-2]\n[[sweep.settings]]\nkind = \"lda\"\nlr = 1.0\n",
+        ),
+    );
+    let ran = workshop.succeed(&["run", "both.toml", "--json"]);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["sweep"]["leaderboard"].as_array().unwrap().len(), 3);
+    let warning = "sweep.settings, number 1: lr changes nothing of a head of kind lda";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+
+    // Keys of other sections, and values that cannot be, are refused.
+    for (setting, expected) in [
+        ("folds = 3", "unknown field `folds`"),
+        ("kind = \"crf\"", "is no head for the task `classification`"),
+        ("", "names no key"),
+    ] {
+        let text = std::fs::read_to_string(workshop.path(PIPELINE)).unwrap();
+        let text = text.replace(sweep, &format!("[[sweep.settings]]\n{setting}\n"));
+        workshop.write("wrong.toml", text);
+        let error = workshop.fail(&["run", "wrong.toml"]);
+        assert!(error.contains(expected), "{setting}: {error}");
+    }
 }

@@ -7,11 +7,23 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
+use toml::Value;
+
 use crate::config::keys::swept_names;
 
 /// The section's own keys.
-pub(crate) const OWN_KEYS: [&str; 9] =
-    ["folds", "nested", "seeds", "search", "trials", "select", "refit", "fraction", "bootstrap"];
+pub(crate) const OWN_KEYS: [&str; 10] = [
+    "folds",
+    "nested",
+    "seeds",
+    "search",
+    "trials",
+    "select",
+    "refit",
+    "fraction",
+    "bootstrap",
+    "settings",
+];
 
 /// `[sweep]`: these keys, and every key of `[head]` and `[train]` by its last name with a list of values or a
 /// distribution.
@@ -44,9 +56,41 @@ pub struct SweepSection {
     /// Heads of every setting that learn from rows drawn with replacement: how much the choice of rows matters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<usize>,
+    /// Settings that are compared as they are, next to those that the keys come to: values of such keys, one of each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<GivenSettings>,
     /// What varies.
     #[serde(flatten)]
     pub keys: toml::Table,
+}
+
+/// `[[sweep.settings]]`: a value for some keys of `[head]` and `[train]`, by their last names.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct GivenSettings(pub toml::Table);
+
+impl SweepSection {
+    /// The values of a key: of its list, or its one value or distribution, and of each given setting that has it.
+    pub(crate) fn values<'s>(&'s self, key: &'s str) -> impl Iterator<Item = &'s Value> {
+        let listed = match self.keys.get(key) {
+            Some(Value::Array(values)) => values,
+            one => one.map_or(&[][..], std::slice::from_ref),
+        };
+        let given = self.settings.iter().filter_map(move |settings| settings.0.get(key));
+        listed.iter().chain(given)
+    }
+
+    /// Whether settings are searched, and not only given.
+    pub(crate) fn searches(&self) -> bool {
+        !self.keys.is_empty() || self.settings.is_empty()
+    }
+
+    /// Whether some heads have none of these keys, and so what `[head]` and `[train]` say.
+    pub(crate) fn leaves_out(&self, keys: &[&str]) -> bool {
+        let lacks = |table: &toml::Table| !keys.iter().any(|key| table.contains_key(*key));
+        let given = self.settings.iter();
+        (self.searches() && lacks(&self.keys)) || given.map(|given| &given.0).any(lacks)
+    }
 }
 
 impl Default for SweepSection {
@@ -62,6 +106,7 @@ impl Default for SweepSection {
             refit: None,
             fraction: None,
             bootstrap: None,
+            settings: Vec::new(),
             keys: toml::Table::new(),
         }
     }
@@ -90,6 +135,7 @@ impl<'de> Deserialize<'de> for SweepSection {
                         "refit" => section.refit = Some(map.next_value()?),
                         "fraction" => section.fraction = Some(map.next_value()?),
                         "bootstrap" => section.bootstrap = Some(map.next_value()?),
+                        "settings" => section.settings = map.next_value()?,
                         _ => {
                             section.keys.insert(key, map.next_value()?);
                         }
@@ -102,22 +148,61 @@ impl<'de> Deserialize<'de> for SweepSection {
     }
 }
 
+impl<'de> Deserialize<'de> for GivenSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Settings;
+        impl<'de> Visitor<'de> for Settings {
+            type Value = GivenSettings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table such as { kind = \"logistic\", C = 0.1 }")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<GivenSettings, A::Error> {
+                let mut settings = toml::Table::new();
+                while let Some(SweptKey(key)) = map.next_key()? {
+                    settings.insert(key, map.next_value()?);
+                }
+                if settings.is_empty() {
+                    return Err(A::Error::custom("a setting of sweep.settings names no key"));
+                }
+                Ok(GivenSettings(settings))
+            }
+        }
+        deserializer.deserialize_map(Settings)
+    }
+}
+
 /// A key that the section can have. Refused where it stands, so that errors know the line.
 struct KnownKey(String);
 
+/// A key that varies.
+struct SweptKey(String);
+
 impl<'de> Deserialize<'de> for KnownKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let key = String::deserialize(deserializer)?;
-        let known = || OWN_KEYS.into_iter().chain(swept_names());
-        if known().any(|known| known == key) {
-            return Ok(KnownKey(key));
-        }
-        let known: Vec<String> = known().map(|known| format!("`{known}`")).collect();
-        Err(D::Error::custom(format!(
-            "unknown field `{key}`, expected one of {}",
-            known.join(", ")
-        )))
+        known(deserializer, OWN_KEYS.into_iter().chain(swept_names())).map(KnownKey)
     }
+}
+
+impl<'de> Deserialize<'de> for SweptKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        known(deserializer, swept_names()).map(SweptKey)
+    }
+}
+
+/// A key, if it is one of those that are known.
+fn known<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    known: impl Iterator<Item = &'static str>,
+) -> Result<String, D::Error> {
+    let key = String::deserialize(deserializer)?;
+    let known: Vec<&str> = known.collect();
+    if known.contains(&key.as_str()) {
+        return Ok(key);
+    }
+    let known: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
+    Err(D::Error::custom(format!("unknown field `{key}`, expected one of {}", known.join(", "))))
 }
 
 /// How settings are chosen, and whether heads are given up early.
@@ -170,7 +255,8 @@ mod tests {
     #[test]
     fn a_section_is_read_as_it_was_written_from_toml_and_json() {
         let text = "folds = 3\nnested = 2\nseeds = 4\nsearch = \"random\"\ntrials = 5\nselect = \"mcc\"\nrefit = false\n\
-                    fraction = [0.5, 1.0]\nbootstrap = 6\nlr = [0.1]\nlayer = [[1, 2], 3]";
+                    fraction = [0.5, 1.0]\nbootstrap = 6\nlr = [0.1]\nlayer = [[1, 2], 3]\n\
+                    [[settings]]\nlr = 0.2\n[[settings]]\nkind = \"ridge\"\nlambda = 3.0";
         let section: SweepSection = toml::from_str(text).unwrap();
         let of_toml = toml::to_string(&section).unwrap();
         assert_eq!(toml::from_str::<SweepSection>(&of_toml).unwrap(), section);

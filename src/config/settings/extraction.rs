@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use frostbert_cache::states::{Dtype, StateKind};
-use toml::Value;
 
 use crate::{
     config::{
@@ -192,31 +191,33 @@ pub(super) fn check(
     })
 }
 
-/// The values of a key of `[sweep]`: its list, or the one that it has.
-fn swept<'a>(sweep: Option<&'a SweepSection>, key: &str) -> &'a [Value] {
-    match sweep.and_then(|sweep| sweep.keys.get(key)) {
-        Some(Value::Array(values)) => values,
-        Some(value) => std::slice::from_ref(value),
-        None => &[],
+/// The layers that the heads of a file read: those of a sweep, and that of `[head]` where a head has none of its own.
+fn swept_layers(file: &PipelineFile) -> LayerChoice {
+    const KEYS: [&str; 2] = ["layer", "layers"];
+    let own = LayerChoice::of_head(file);
+    let Some(section) = &file.sweep else { return own };
+    let values = KEYS.into_iter().flat_map(|key| section.values(key));
+    match LayerChoice::of_values(values) {
+        None => own,
+        Some(mut swept) => {
+            if section.leaves_out(&KEYS) {
+                swept.merge(&own);
+            }
+            swept
+        }
     }
 }
 
-/// The layers that the heads of a sweep read; those of the head where there is none.
-fn swept_layers(file: &PipelineFile) -> LayerChoice {
-    let keys = ["layer", "layers"].into_iter();
-    let values = keys.flat_map(|key| swept(file.sweep.as_ref(), key));
-    LayerChoice::of_values(values).unwrap_or_else(|| LayerChoice::of_head(file))
-}
-
-/// What the heads of a sweep read of a layer.
+/// What the heads of a file read of a layer, likewise.
 fn swept_store(own: HeadPooling, task: Task, sweep: Option<&SweepSection>) -> Vec<Store> {
-    let poolings = swept(sweep, "pooling").iter();
+    let values = sweep.into_iter().flat_map(|section| section.values("pooling"));
     // A value that is no pooling is refused where the trials are made.
-    let poolings: Vec<HeadPooling> =
-        poolings.filter_map(|value| value.clone().try_into().ok()).collect();
+    let mut read: Vec<HeadPooling> =
+        values.filter_map(|value| value.clone().try_into().ok()).collect();
+    if read.is_empty() || sweep.is_some_and(|section| section.leaves_out(&["pooling"])) {
+        read.push(own);
+    }
     let mut store: Vec<Store> = Vec::new();
-    let own = [own];
-    let read = if poolings.is_empty() { &own[..] } else { &poolings };
     for kind in read.iter().map(|pooling| pooling.store(task)) {
         if !store.contains(&kind) {
             store.push(kind);

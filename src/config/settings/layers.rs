@@ -34,7 +34,7 @@ impl LayerChoice {
     pub(super) fn of_head(file: &PipelineFile) -> LayerChoice {
         let swept = file.sweep.as_ref();
         let projects = file.head.pca.is_some()
-            || swept.is_some_and(|section| section.keys.contains_key("pca"));
+            || swept.is_some_and(|section| section.values("pca").next().is_some());
         match &file.head.layers {
             LayersKey::Listed(layers) => LayerChoice::Listed(layers.clone()),
             LayersKey::Named(LayersWord::All) => LayerChoice::All,
