@@ -36,7 +36,10 @@ pub(super) fn read(
     let mut records = DelimitedRecords::new(input, delimiter, source.clone());
     let columns = match (source.header, if source.header { records.advance()? } else { None }) {
         (true, None) => None,
-        (true, Some(_)) => Some(ColumnIndices::by_header(&records.names(), source, want)?),
+        (true, Some(_)) => {
+            let header = Header { names: records.names(), delimiter };
+            Some(ColumnIndices::by_header(&header, source, want)?)
+        }
         (false, _) => Some(ColumnIndices::by_number(source, want)?),
     };
     Ok(iter::from_fn(move || {
@@ -71,7 +74,7 @@ impl DelimitedRecords {
         let Some(line) = self.advance()? else {
             return Ok(None);
         };
-        columns.check(&self.record, line, &self.source)?;
+        columns.check(&self.record, line, self.delimiter, &self.source)?;
         Ok(Some(Record {
             id: columns.id.map(|index| self.field(index).to_owned()),
             text: self.field(columns.text).to_owned(),
@@ -172,10 +175,9 @@ struct ColumnIndices {
 }
 
 impl ColumnIndices {
-    fn by_header(names: &[String], source: &Source, want: WantedFields) -> Result<Self> {
-        let columns =
-            Self::find(source, want, |key, column| index_by_header(names, key, column, source))?;
-        Ok(ColumnIndices { n_fields: Some(names.len()), ..columns })
+    fn by_header(header: &Header, source: &Source, want: WantedFields) -> Result<Self> {
+        let columns = Self::find(source, want, |key, column| header.index(key, column, source))?;
+        Ok(ColumnIndices { n_fields: Some(header.names.len()), ..columns })
     }
 
     fn by_number(source: &Source, want: WantedFields) -> Result<Self> {
@@ -211,7 +213,13 @@ impl ColumnIndices {
     }
 
     /// Fails where a record has not the number of fields it should have.
-    fn check(&self, record: &StringRecord, line: u64, source: &Source) -> Result<()> {
+    fn check(
+        &self,
+        record: &StringRecord,
+        line: u64,
+        delimiter: u8,
+        source: &Source,
+    ) -> Result<()> {
         let n_fields = record.len();
         let quoting = if source.quoting {
             "set `quoting = false` for this source if its quotes are characters like any other"
@@ -241,7 +249,7 @@ impl ColumnIndices {
                     Some(line),
                     format!("at least {}, to reach column number {}", fields(n_needed), n_needed - 1),
                     fields(n_fields),
-                    match other_delimiter(record.iter()) {
+                    match other_delimiter(&record.iter().collect::<Vec<_>>(), delimiter, None) {
                         Some(delimiter) => set_delimiter(delimiter),
                         None => format!(
                             "mend the line, or the column numbers of this source, which count from 0; or {quoting}"
@@ -253,49 +261,69 @@ impl ColumnIndices {
     }
 }
 
-fn index_by_header(
-    names: &[String],
-    key: &str,
-    column: &ColumnName,
-    source: &Source,
-) -> Result<usize> {
-    let (found, n_found) = match column {
-        ColumnName::Number(number) => (*number, usize::from(*number < names.len())),
-        ColumnName::Name(name) => {
-            let mut places = names
-                .iter()
-                .enumerate()
-                .filter(|(_, other)| *other == name)
-                .map(|(place, _)| place);
-            (places.next().unwrap_or(0), names.iter().filter(|other| *other == name).count())
+/// The names of the columns, as they stand in the file.
+struct Header {
+    names: Vec<String>,
+    delimiter: u8,
+}
+
+impl Header {
+    /// The place of a column: of the only one with exactly its name, else of the only one with its name but for the blanks
+    /// around it.
+    fn index(&self, key: &str, column: &ColumnName, source: &Source) -> Result<usize> {
+        let places: Vec<usize> = match column {
+            ColumnName::Number(number) => (0..self.names.len()).filter(|n| n == number).collect(),
+            ColumnName::Name(name) => {
+                let places_of = |plain: fn(&str) -> &str| -> Vec<usize> {
+                    let is_it = |place: &usize| plain(&self.names[*place]) == plain(name);
+                    (0..self.names.len()).filter(is_it).collect()
+                };
+                let exact = places_of(|name| name);
+                if exact.is_empty() { places_of(plain_name) } else { exact }
+            }
+        };
+        let names: Vec<&str> = self.names.iter().map(|name| plain_name(name)).collect();
+        let wanted = match column {
+            ColumnName::Name(name) => Some(name.as_str()),
+            ColumnName::Number(_) => None,
+        };
+        match places[..] {
+            [place] => Ok(place),
+            [] => Err(source.malformed(
+                Some(1),
+                format!("a column {column} for `{key}`"),
+                format!("the columns {}", name_list(names.iter().copied())),
+                match other_delimiter(&names, self.delimiter, wanted) {
+                    Some(delimiter) => set_delimiter(delimiter),
+                    None => format!("set `{key}` of this source to one of these; or `header = false` if the file has no header"),
+                },
+            )),
+            _ => Err(source.malformed(
+                Some(1),
+                format!("one column {column} for `{key}`"),
+                format!("{} of that name", places.len()),
+                format!("set `{key}` of this source to the column's number, counted from 0"),
+            )),
         }
-    };
-    match n_found {
-        1 => Ok(found),
-        0 => Err(source.malformed(
-            Some(1),
-            format!("a column {column} for `{key}`"),
-            format!("the columns {}", name_list(names.iter().map(String::as_str))),
-            match other_delimiter(names.iter().map(String::as_str)) {
-                Some(delimiter) => set_delimiter(delimiter),
-                None => format!("set `{key}` of this source to one of these; or `header = false` if the file has no header"),
-            },
-        )),
-        n => Err(source.malformed(
-            Some(1),
-            format!("one column {column} for `{key}`"),
-            format!("{n} of that name"),
-            format!("set `{key}` of this source to the column's number, counted from 0"),
-        )),
     }
 }
 
-/// What seems to stand between the fields of a record that was read as one field.
-fn other_delimiter<'a>(mut fields: impl Iterator<Item = &'a str>) -> Option<char> {
-    let (only, None) = (fields.next()?, fields.next()) else {
-        return None;
+/// A name of a header without blanks and byte order marks around it.
+pub(super) fn plain_name(name: &str) -> &str {
+    name.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
+/// What seems to stand between fields that were cut at `delimiter`: what would give the column that is wanted, or where
+/// there is one field only, what that holds.
+fn other_delimiter(fields: &[&str], delimiter: u8, wanted: Option<&str>) -> Option<char> {
+    let whole = fields.join(&char::from(delimiter).to_string());
+    let others = ['\t', ';', '|', ','].into_iter().filter(|other| *other != char::from(delimiter));
+    let gives = |other: &char| {
+        let mut names = whole.split(*other).map(|name| plain_name(name).trim_matches('"'));
+        whole.contains(*other) && names.any(|name| Some(name) == wanted)
     };
-    ['\t', ';', '|', ','].into_iter().find(|delimiter| only.contains(*delimiter))
+    let is_in_the_only_one = |other: &char| fields.len() == 1 && whole.contains(*other);
+    others.clone().find(gives).or_else(|| others.clone().find(is_in_the_only_one))
 }
 
 fn set_delimiter(delimiter: char) -> String {

@@ -191,6 +191,31 @@ fn a_missing_column_lists_the_columns_that_are_there() {
 }
 
 #[test]
+fn blanks_and_byte_order_marks_around_names_do_not_count() {
+    let content = "\u{feff}\u{feff} text ,\tlabel\none,a\n";
+    assert_eq!(rows(content, Source::new("a.csv")), [row(2, "one", "a")]);
+    // A name that is there exactly is that column.
+    let content = "text, text,label\none,two,a\n";
+    assert_eq!(rows(content, Source::new("a.csv")), [row(2, "one", "a")]);
+}
+
+#[test]
+fn a_header_that_another_delimiter_would_cut_as_it_is_wanted_says_so() {
+    for (header, delimiter) in [
+        ("text;label", ";"),
+        ("text\tlabel", "\\t"),
+        ("a, b;text;label", ";"),
+        ("\"a\"| text |label, other", "|"),
+    ] {
+        let said = message(&format!("{header}\n"), Source::new("a.csv"), LABELLED);
+        let hint = format!("hint: set `delimiter = \"{delimiter}\"` of this source");
+        assert!(said.contains(&hint), "{header}: {said}");
+    }
+    let said = message("said;by,label\n", Source::new("a.csv"), LABELLED);
+    assert!(said.contains("hint: set `text` of this source to one of these"), "{said}");
+}
+
+#[test]
 fn a_name_that_two_columns_share_is_refused() {
     let message = message("text,text,label\none,two,a\n", Source::new("a.csv"), LABELLED);
     assert!(
