@@ -44,6 +44,7 @@ mod label_list;
 mod labels;
 mod lines;
 mod loader;
+mod odd_labels;
 mod open_file;
 mod parquet_file;
 mod parquet_pages;

@@ -1,0 +1,92 @@
+//! Labels that are missing, or that look as if they stood for something else.
+
+use std::collections::BTreeMap;
+
+use frostbert_cache::wording::counted;
+
+use super::{clean::CleanOptions, labels::LabelMap, record::Record, source::Source};
+use crate::error::Result;
+
+/// Records without a label, of several files.
+#[derive(Default)]
+pub(super) struct Unlabelled {
+    count: usize,
+    /// The source and the line of the first.
+    first: Option<(usize, Option<u64>)>,
+}
+
+impl Unlabelled {
+    pub(super) fn count(&mut self, example: &Record) {
+        self.count += 1;
+        self.first.get_or_insert((example.source, example.line));
+    }
+
+    /// A warning where they were left out, else an error.
+    pub(super) fn settle(
+        self,
+        sources: &[Source],
+        n_read: usize,
+        options: CleanOptions,
+    ) -> Result<Option<String>> {
+        let Some((source, line)) = self.first else { return Ok(None) };
+        let source = &sources[source];
+        let (n, of) = (self.count, counted(n_read, "record"));
+        let (have, were) = if n == 1 { ("has", "was") } else { ("have", "were") };
+        if options.drop_unlabelled && n < n_read {
+            let files = match sources {
+                [source] => source.path.display().to_string(),
+                sources => counted(sources.len(), "file"),
+            };
+            return Ok(Some(format!("{files}: {n} of {of} {have} no label and {were} left out")));
+        }
+        Err(source.malformed(
+            line,
+            "a label for each text",
+            format!("none: {n} of {of} {have} no label"),
+            if options.drop_unlabelled {
+                "check which column the source's `label` names"
+            } else {
+                "leave them out with data.clean.drop_unlabelled = true in the pipeline, or check which column the source's `label` names"
+            },
+        ))
+    }
+}
+
+/// What looks odd in the names of labels: those that may stand for nothing, and those that differ only in spelling.
+pub(super) fn label_warnings(labels: &LabelMap) -> Vec<String> {
+    const NOTHING: [&str; 8] = ["null", "none", "n/a", "na", "nil", "-", "?", "#n/a"];
+    let names = labels.names();
+    let mut warnings = Vec::new();
+    let odd = names.iter().filter(|name| NOTHING.contains(&name.to_lowercase().as_str()));
+    let odd: Vec<String> = odd.map(|name| format!("`{name}`")).collect();
+    if !odd.is_empty() {
+        warnings.push(format!(
+            "{} is learned as a label like any other: if it stands for a missing label, empty these cells and set \
+             data.clean.drop_unlabelled = true",
+            odd.join(", ")
+        ));
+    }
+    let plain = |name: &str| -> String {
+        // -1 and 1 are numbers, and not two spellings of one.
+        if !name.chars().any(char::is_alphabetic) {
+            return name.to_owned();
+        }
+        let kept = name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '_' | '-'));
+        kept.flat_map(char::to_lowercase).collect()
+    };
+    let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for name in names {
+        alike.entry(plain(name)).or_default().push(name);
+    }
+    let alike = alike.into_values().filter(|names| names.len() > 1);
+    let alike: Vec<String> = alike.map(|names| format!("`{}`", names.join("`, `"))).collect();
+    if !alike.is_empty() {
+        let more =
+            if alike.len() > 3 { format!(" and {} more", alike.len() - 3) } else { String::new() };
+        let shown = alike[..alike.len().min(3)].join("; ");
+        warnings.push(format!(
+            "labels that differ only in spelling are different classes: {shown}{more}"
+        ));
+    }
+    warnings
+}
