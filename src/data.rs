@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+pub(crate) mod bad_rows;
 pub(crate) mod checks;
 mod clean;
 mod conll;
@@ -76,7 +77,10 @@ pub use swallowed::SwallowedLines;
 pub use target::DataTask;
 pub(crate) use target::Target;
 
-use self::open_file::OpenFile;
+use self::{
+    bad_rows::{BadBytes, BadRows, FailedRows},
+    open_file::OpenFile,
+};
 use crate::error::{Error, Result};
 
 /// A stream of examples, ended by its first error.
@@ -89,11 +93,16 @@ pub type Records = Box<dyn Iterator<Item = Result<Record>> + Send>;
 /// first record that is not what `source` says. What one needs is `want`: with `Want { label: false, .. }` the label
 /// column need not exist.
 pub fn read(source: &Source, want: WantedFields) -> Result<Records> {
+    read_logged(source, want, &BadRows::default())
+}
+
+/// As [`read`]; what [`Source::skip_bad`] leaves out is listed in `log`.
+pub(crate) fn read_logged(source: &Source, want: WantedFields, log: &BadRows) -> Result<Records> {
     // What is wrong with the name comes before a file that is not there.
     if source.resolve_format()? == Format::Parquet {
         parquet_file::check_name(source)?;
     }
-    read_open(OpenFile::open(&source.path)?, source, want)
+    read_open(OpenFile::open(&source.path)?, source, want, log)
 }
 
 /// As `read`, where the file may also be a pipe or a device, which can be read once only.
@@ -106,13 +115,19 @@ pub fn read_once(source: &Source, want: WantedFields) -> Result<Records> {
     }
 }
 
-/// As [`read`], of the file of `source` once it is open; its last item is an error where the file was written to since.
-fn read_open(file: OpenFile, source: &Source, want: WantedFields) -> Result<Records> {
+/// As [`read_logged`], of the file of `source` once it is open; its last item is an error where the file was written to
+/// since.
+fn read_open(
+    file: OpenFile,
+    source: &Source,
+    want: WantedFields,
+    log: &BadRows,
+) -> Result<Records> {
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
     let examples = match format {
         Format::Parquet => until_error(parquet_file::read(file.try_clone()?, source, want)?),
-        format => read_text(file.text(source)?, format, source, want)?,
+        format => read_text(file.text(source)?, format, source, want, log)?,
     };
     let end = iter::once_with(move || file.require_unchanged().err().map(Err)).flatten();
     Ok(until_error(examples.chain(end)))
@@ -134,9 +149,12 @@ pub fn read_from(
         // Lines are handed out as they come; other formats are read from what is there.
         Format::Lines => {
             let text = read::decode(Box::new(input), source)?;
-            read_text(text, Format::Lines, source, want)
+            read_text(text, Format::Lines, source, want, &BadRows::default())
         }
-        format => read_text(open_file::text_of(input, source)?, format, source, want),
+        format => {
+            let text = open_file::text_of(input, source)?;
+            read_text(text, format, source, want, &BadRows::default())
+        }
     }
 }
 
@@ -182,6 +200,7 @@ fn read_text(
     format: Format,
     source: &Source,
     want: WantedFields,
+    log: &BadRows,
 ) -> Result<Records> {
     // What is written as one array is read as one, also under a name that stands for one of the other shapes.
     let may_be_array = match format {
@@ -190,17 +209,23 @@ fn read_text(
         _ => false,
     };
     let is_array = may_be_array && json_array::begins_array(&mut input, source)?;
+    let bytes = BadBytes::default();
+    let has_lines = !matches!(format, Format::Squad | Format::Conll | Format::Conllu);
+    if source.skips_bad() && (has_lines || is_array) {
+        input.replace_bad_bytes(&bytes);
+    }
+    let failed = FailedRows::new(source, log, bytes);
     match format {
-        Format::Json => Ok(until_error(json_lines::read_array(input, source, want)?)),
+        Format::Json => Ok(until_error(json_lines::read_array(input, source, want, failed)?)),
         Format::Jsonl | Format::Squad if is_array => {
-            Ok(until_error(json_lines::read_array(input, source, want)?))
+            Ok(until_error(json_lines::read_array(input, source, want, failed)?))
         }
         Format::Csv | Format::Tsv => {
             let delimiter = source.delimiter_byte(format)?;
-            Ok(until_error(delimited::read(input, delimiter, source, want)?))
+            Ok(until_error(delimited::read(input, delimiter, source, want, failed)?))
         }
-        Format::Jsonl => Ok(until_error(json_lines::read(input, source, want)?)),
-        Format::Lines => Ok(until_error(lines::read(input, source, want)?)),
+        Format::Jsonl => Ok(until_error(json_lines::read(input, source, want, failed)?)),
+        Format::Lines => Ok(until_error(lines::read(input, source, want, failed)?)),
         Format::Conll => Ok(until_error(conll::read(input, source, want)?)),
         Format::Conllu => Ok(until_error(conllu::read(input, source, want)?)),
         Format::Squad => Ok(until_error(squad::read(input, source, want)?)),

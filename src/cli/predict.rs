@@ -210,6 +210,8 @@ fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<R
         text: arguments.text_column.clone().unwrap_or(source.text),
         text_pair: arguments.text_pair_column.clone().or(source.text_pair),
         id: arguments.id_column.clone().or(source.id),
+        // A row for each record, whatever the run left out.
+        skip_bad: None,
         ..source
     };
     if file == Path::new("-") {

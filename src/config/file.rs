@@ -159,6 +159,9 @@ pub struct CleanSection {
     /// Drop records without a label.
     #[serde(skip_serializing_if = "is_false")]
     pub drop_unlabelled: bool,
+    /// Leave lines out that cannot be read, and list them.
+    #[serde(skip_serializing_if = "is_false")]
+    pub skip_bad: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -4,6 +4,7 @@ mod extraction;
 mod head;
 mod layers;
 mod numbers;
+mod sources;
 pub(crate) mod training;
 mod variant;
 
@@ -13,6 +14,7 @@ pub(crate) use extraction::ExtractionSettings;
 use frostbert_cache::{plan::MAX_STATES, states::StateId};
 pub(crate) use head::{HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings};
 pub(crate) use layers::{LayerChoice, layer_from_bottom};
+use sources::FilesAsRead;
 use toml::Value;
 pub(crate) use training::MOST_UNITS;
 pub use variant::show;
@@ -143,10 +145,9 @@ impl Pipeline {
                 "use letters, digits, - and _".into(),
             ));
         }
-        let sources =
-            [Some(&file.data.train), file.data.validation.as_ref(), file.data.test.as_ref()];
-        let sources: Vec<Source> =
-            sources.into_iter().flatten().flat_map(|sources| sources.0.clone()).collect();
+        let FilesAsRead { train, validation, test } = FilesAsRead::of(&file.data);
+        let given = [Some(&train), validation.as_ref(), test.as_ref()].into_iter().flatten();
+        let sources: Vec<Source> = given.flatten().cloned().collect();
         require_utf_8(&file, &sources, &refuse)?;
         numbers::require_finite(&file, &refuse)?;
         // Sentences that stand there twice are as frequent as they are: a tagger's benchmark counts them all.
@@ -162,9 +163,9 @@ impl Pipeline {
             run_dir: file.run.dir.clone(),
             data: DataSettings {
                 task: data.task,
-                train: data.train.0,
-                validation: data.validation.map(|sources| sources.0),
-                test: data.test.map(|sources| sources.0),
+                train,
+                validation,
+                test,
                 labels: data.labels,
                 split: data.split,
                 clean: CleanOptions {

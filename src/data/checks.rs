@@ -11,6 +11,7 @@ use frostbert_cache::wording::{counted, shorten};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{
+    bad_rows::{self, BadRow},
     clean::{CleanCounts, CleanOptions, RecordLine},
     example::{Example, FileRecord, part_name},
     split::Part,
@@ -28,6 +29,9 @@ const N_SHOWN: usize = 80;
 /// What the rows of a pipeline showed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DataChecks {
+    /// Lines that were left out because they cannot be read: a file of the run lists them.
+    #[serde(skip)]
+    pub bad_rows: Vec<BadRow>,
     /// What reading and cleaning found: in train before its split, then in given validation and test files.
     pub files: Vec<FileChecks>,
     /// Every two parts, with what stands in both.
@@ -48,7 +52,10 @@ pub struct DataChecks {
 pub struct FileChecks {
     /// What the files were given as.
     pub part: Part,
-    /// Records in them.
+    /// Lines that were left out because they cannot be read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bad_lines: usize,
+    /// Records in them, beside these.
     pub read: usize,
     /// Records without a text.
     pub empty: usize,
@@ -169,6 +176,7 @@ impl FileChecks {
         });
         FileChecks {
             part,
+            bad_lines: 0,
             read: counts.read,
             empty: counts.empty,
             empty_dropped: options.drop_empty,
@@ -205,6 +213,7 @@ impl DataChecks {
             })
             .collect();
         DataChecks {
+            bad_rows: Vec::new(),
             files,
             shared,
             split,
@@ -215,7 +224,8 @@ impl DataChecks {
 
     /// What a user should know of it, a line each.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<String> = self.files.iter().flat_map(file_warnings).collect();
+        let mut warnings = bad_rows::warnings(&self.bad_rows);
+        warnings.extend(self.files.iter().flat_map(file_warnings));
         warnings.extend(self.split.iter().flat_map(SplitCheck::warnings));
         warnings.extend(self.shared.iter().flat_map(SharedTexts::warnings));
         if let Some(answers) = self.misplaced_answers.as_ref().filter(|answers| answers.count > 0) {
@@ -268,6 +278,11 @@ impl SharedTexts {
         }
         warnings
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The verb of so many rows.

@@ -5,8 +5,9 @@ use frostbert_cache::fingerprint::Key;
 use super::{
     ClassDistribution, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part,
     QuestionSummary, Record, Records, Source, SplitFractions, ValueSummary, WantedFields,
+    bad_rows::BadRows,
     checks::DataChecks,
-    class_distribution, read,
+    class_distribution, read_logged,
     summary::{question_summaries, value_summaries},
 };
 use crate::{
@@ -122,9 +123,18 @@ pub(super) fn distribution_of(labels: &LabelMap, rows: &[Example]) -> ClassDistr
 /// The examples of several sources one after the other, each with its source's number; of texts, without what they are
 /// to be learned as.
 pub(crate) fn read_all(sources: &[Source]) -> impl Iterator<Item = Result<Record>> {
-    sources.iter().enumerate().flat_map(|(number, source)| {
+    read_all_logged(sources, &BadRows::default())
+}
+
+/// As [`read_all`]; the lines that are left out because they cannot be read are listed in `log`.
+pub(crate) fn read_all_logged<'s>(
+    sources: &'s [Source],
+    log: &BadRows,
+) -> impl Iterator<Item = Result<Record>> + use<'s> {
+    let log = log.clone();
+    sources.iter().enumerate().flat_map(move |(number, source)| {
         let want = WantedFields { label: false, text_pair: source.text_pair.is_some() };
-        numbered(read(source, want), number)
+        numbered(read_logged(source, want, &log), number)
     })
 }
 

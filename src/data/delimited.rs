@@ -1,5 +1,7 @@
 //! csv and tsv: fields between delimiters, with or without a header, with or without quotes.
 
+mod open_quotes;
+
 use std::{
     io::{self, Chain, Read},
     iter,
@@ -8,7 +10,9 @@ use std::{
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
 use frostbert_cache::wording::name_list;
 
+use self::open_quotes::WithoutOpenQuotes;
 use super::{
+    bad_rows::FailedRows,
     read::{self, Text},
     record::{Record, WantedFields},
     record_limit::{Allowance, Limited, is_too_long, too_long},
@@ -32,7 +36,13 @@ pub(super) fn read(
     delimiter: u8,
     source: &Source,
     want: WantedFields,
+    failed: FailedRows,
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
+    let input: Box<dyn Read + Send> = if source.quoting && source.skips_bad() {
+        Box::new(WithoutOpenQuotes::new(input, delimiter, source, failed.clone()))
+    } else {
+        Box::new(input)
+    };
     let mut records = DelimitedRecords::new(input, delimiter, source.clone());
     let columns = match (source.header, if source.header { records.advance()? } else { None }) {
         (true, None) => None,
@@ -44,20 +54,29 @@ pub(super) fn read(
     };
     Ok(iter::from_fn(move || {
         let columns = columns.as_ref()?;
-        records.next_example(columns).transpose()
+        loop {
+            let line = match records.advance().transpose()? {
+                Ok(line) => line,
+                Err(error) => return Some(Err(error)),
+            };
+            let lines = line..=line + records.n_line_feeds();
+            if let Some(record) = failed.keep(lines, records.example(columns, line)) {
+                return Some(record);
+            }
+        }
     }))
 }
 
 /// The records one by one.
 struct DelimitedRecords {
-    reader: csv::Reader<Limited<Chain<Text, &'static [u8]>, Allowance>>,
+    reader: csv::Reader<Limited<Chain<Box<dyn Read + Send>, &'static [u8]>, Allowance>>,
     record: StringRecord,
     delimiter: u8,
     source: Source,
 }
 
 impl DelimitedRecords {
-    fn new(input: Text, delimiter: u8, source: Source) -> Self {
+    fn new(input: Box<dyn Read + Send>, delimiter: u8, source: Source) -> Self {
         let input = input.chain(if source.quoting { TRAILER_QUOTED } else { TRAILER_PLAIN });
         let reader = ReaderBuilder::new()
             .delimiter(delimiter)
@@ -70,12 +89,10 @@ impl DelimitedRecords {
         DelimitedRecords { reader, record: StringRecord::new(), delimiter, source }
     }
 
-    fn next_example(&mut self, columns: &ColumnIndices) -> Result<Option<Record>> {
-        let Some(line) = self.advance()? else {
-            return Ok(None);
-        };
+    /// The record that was read last, which starts on `line`.
+    fn example(&self, columns: &ColumnIndices, line: u64) -> Result<Record> {
         columns.check(&self.record, line, self.delimiter, &self.source)?;
-        Ok(Some(Record {
+        Ok(Record {
             id: columns.id.map(|index| self.field(index).to_owned()),
             text: self.field(columns.text).to_owned(),
             text_pair: columns.text_pair.map(|index| self.field(index).to_owned()),
@@ -88,7 +105,7 @@ impl DelimitedRecords {
             line: Some(line),
             swallowed_to: self.swallowed_to(line),
             ..Record::default()
-        }))
+        })
     }
 
     /// The last line of a record of a tsv file that has both tabs and line ends in a field: texts have no tabs, so the
@@ -129,7 +146,10 @@ impl DelimitedRecords {
                 pos.map(|pos| pos.line()),
                 "a record whose quotes are closed",
                 "an open quote that takes in the rest of the file",
-                "close the quote; or set `quoting = false` for this source if its quotes are characters like any other",
+                format!(
+                    "close the quote; or set `quoting = false` for this source if its quotes are characters like any other{}",
+                    self.source.skip_hint()
+                ),
             )),
             ErrorKind::Io(error) if is_too_long(&error) => Err(too_long(
                 &self.source,

@@ -42,6 +42,11 @@ impl Items {
         Items { input, source, state: ArrayPosition::BeforeArray, line: 1 }
     }
 
+    /// The line, from 1, that has been reached.
+    pub(super) fn line(&self) -> u64 {
+        self.line
+    }
+
     /// The next item and its line; `None` after the array.
     pub(super) fn next_item(&mut self) -> Result<Option<(u64, String)>> {
         loop {

@@ -6,6 +6,7 @@ use frostbert_cache::wording::name_list;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
+    bad_rows::FailedRows,
     json_array::Items,
     json_digits::{is_large, raw, spelled},
     read::{Text, next_line},
@@ -22,6 +23,7 @@ pub(super) fn read(
     input: Text,
     source: &Source,
     want: WantedFields,
+    failed: FailedRows,
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     let keys = WantedKeys::of(source, want)?;
     let source = source.clone();
@@ -33,10 +35,11 @@ pub(super) fn read(
             match next_line(&mut input, &source, line).transpose()? {
                 Ok(object) if object.trim().is_empty() => {}
                 Ok(object) => {
-                    return Some(
-                        RecordPosition { line, is_item: false, source: &source }
-                            .example(&object, &keys),
-                    );
+                    let position = RecordPosition { line, is_item: false, source: &source };
+                    let record = position.example(&object, &keys);
+                    if let Some(record) = failed.keep(line..=line, record) {
+                        return Some(record);
+                    }
                 }
                 Err(error) => return Some(Err(error)),
             }
@@ -49,15 +52,23 @@ pub(super) fn read_array(
     input: Text,
     source: &Source,
     want: WantedFields,
+    failed: FailedRows,
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     let keys = WantedKeys::of(source, want)?;
     let mut items = Items::new(input, source.clone());
     let source = source.clone();
-    Ok(iter::from_fn(move || match items.next_item().transpose()? {
-        Ok((line, object)) => {
-            Some(RecordPosition { line, is_item: true, source: &source }.example(&object, &keys))
+    Ok(iter::from_fn(move || {
+        loop {
+            let (line, object) = match items.next_item().transpose()? {
+                Ok(item) => item,
+                Err(error) => return Some(Err(error)),
+            };
+            let position = RecordPosition { line, is_item: true, source: &source };
+            let record = position.example(&object, &keys);
+            if let Some(record) = failed.keep(line..=items.line(), record) {
+                return Some(record);
+            }
         }
-        Err(error) => Some(Err(error)),
     }))
 }
 

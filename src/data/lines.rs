@@ -6,6 +6,7 @@ use frostbert_cache::wording::shorten;
 use regex::{Captures, Regex};
 
 use super::{
+    bad_rows::FailedRows,
     read::{Text, next_line},
     record::{Record, WantedFields},
     source::{ColumnName, Source},
@@ -21,6 +22,7 @@ pub(super) fn read(
     input: Text,
     source: &Source,
     want: WantedFields,
+    failed: FailedRows,
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     let pattern = source.pattern.as_deref().map(|pattern| compile(pattern, source)).transpose()?;
     check_groups(pattern.as_ref(), source, want)?;
@@ -32,24 +34,27 @@ pub(super) fn read(
     let mut input = input;
     let mut line = 0;
     Ok(iter::from_fn(move || {
-        let content = loop {
+        loop {
             line += 1;
-            match next_line(&mut input, &source, line).transpose()? {
+            let content = match next_line(&mut input, &source, line).transpose()? {
                 // A blank line holds nothing that a pattern could find.
-                Ok(content) if pattern.is_some() && content.trim().is_empty() => {}
-                Ok(content) => break content,
+                Ok(content) if pattern.is_some() && content.trim().is_empty() => continue,
+                Ok(content) => content,
                 Err(error) => return Some(Err(error)),
+            };
+            let example = match &pattern {
+                None => Ok(Record { text: content, ..Record::default() }),
+                Some(pattern) => match_line(pattern, &content, line, &source, want),
+            };
+            let example = example.map(|example| Record {
+                label: example.label.or_else(|| constant_label.clone()),
+                line: Some(line),
+                ..example
+            });
+            if let Some(example) = failed.keep(line..=line, example) {
+                return Some(example);
             }
-        };
-        let example = match &pattern {
-            None => Ok(Record { text: content, ..Record::default() }),
-            Some(pattern) => match_line(pattern, &content, line, &source, want),
-        };
-        Some(example.map(|example| Record {
-            label: example.label.or_else(|| constant_label.clone()),
-            line: Some(line),
-            ..example
-        }))
+        }
     }))
 }
 

@@ -1,10 +1,6 @@
 //! Labelled rows from files: every source read, cleaned, labelled and split.
 
-use std::{
-    borrow::Cow,
-    cell::RefCell,
-    collections::HashMap,
-};
+use std::{borrow::Cow, cell::RefCell, collections::HashMap};
 
 use frostbert_cache::fingerprint::{Key, Mode};
 
@@ -12,6 +8,7 @@ use crate::{
     data::{
         CleanCounts, CleanOptions, ColumnName, DataTask, LabelColumn, LabelMap, Part, Record,
         Source, SwallowedLines, Target, WantedFields,
+        bad_rows::BadRows,
         checks::{DataChecks, FileChecks},
         clean,
         dataset::{Dataset, DatasetSettings, distribution_of, numbered},
@@ -145,6 +142,8 @@ struct Loader {
     files: Vec<FileRecord>,
     checks: Vec<FileChecks>,
     split: Option<SplitCheck>,
+    /// Lines that cannot be read.
+    bad_rows: BadRows,
     /// What reading showed beside what is checked.
     warnings: Vec<String>,
     /// The number of each document of a file (tokens) and of each context (qa).
@@ -164,6 +163,7 @@ impl Loader {
             files: Vec::new(),
             checks: Vec::new(),
             split: None,
+            bad_rows: BadRows::default(),
             warnings: Vec::new(),
             groups: HashMap::new(),
         }
@@ -178,9 +178,12 @@ impl Loader {
     ) -> Result<ReadPart> {
         let first_file = self.files.len();
         let targets = TargetReader { task: self.task, sources: &sources };
+        let n_bad = self.bad_rows.rows().len();
         let (examples, counts) = self.read_examples(&targets, options)?;
+        let bad_lines = self.bad_rows.rows().len() - n_bad;
         let files = &self.files[first_file..];
-        self.checks.push(FileChecks::of(part, counts, options, files));
+        let checks = FileChecks::of(part, counts, options, files);
+        self.checks.push(FileChecks { bad_lines, ..checks });
         match (self.given_labels, part) {
             (true, _) => {}
             (false, Part::Train) => {
@@ -263,7 +266,7 @@ impl Loader {
                     blake3: file.blake3()?,
                     rows: 0,
                 });
-                read_open(file, source, want)
+                read_open(file, source, want, &self.bad_rows)
             });
             numbered(examples, number)
         });
@@ -329,11 +332,15 @@ impl Loader {
             files,
             checks,
             split,
+            bad_rows,
             warnings,
             ..
         } = self;
         let distribution = distribution_of(&labels, &rows);
-        let checks = DataChecks::of(checks, split, &rows, &files, distribution.balance());
+        let checks = DataChecks {
+            bad_rows: bad_rows.rows(),
+            ..DataChecks::of(checks, split, &rows, &files, distribution.balance())
+        };
         Dataset {
             values: value_summaries(&rows),
             questions: match task {

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Read};
 use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
 use super::{
+    bad_rows::BadBytes,
     record_limit::{MAX_RECORD_BYTES, too_long},
     source::Source,
 };
@@ -52,13 +53,16 @@ pub(super) fn failure(source: &Source, error: io::Error) -> Error {
             Some(malformed.line),
             format!("{} text", malformed.encoding),
             malformed.shown_bytes(),
-            "set `encoding` of this source to the one the file was written in, such as latin1",
+            format!(
+                "set `encoding` of this source to the one the file was written in, such as latin1{}",
+                source.skip_hint()
+            ),
         ),
     }
 }
 
-/// Any encoding in, strict UTF-8 out. A byte that does not decode is an error, never a replacement character, and is
-/// met only after all text before it was handed out.
+/// Any encoding in, strict UTF-8 out. A byte that does not decode is an error, never a replacement character (but for
+/// whoever asks for it), and is met only after all text before it was handed out.
 pub(super) struct Transcoder<R> {
     input: R,
     decoder: Decoder,
@@ -74,6 +78,8 @@ pub(super) struct Transcoder<R> {
     line_ends: LineEnds,
     finished: bool,
     malformed: Option<Malformed>,
+    /// Where bytes are noted that do not decode, to stand as replacement characters in the text.
+    bad_bytes: Option<BadBytes>,
 }
 
 /// What ends a line.
@@ -118,6 +124,7 @@ impl<R: Read> Transcoder<R> {
             line_ends: LineEnds::LineFeed,
             finished: false,
             malformed: None,
+            bad_bytes: None,
         }
     }
 
@@ -164,6 +171,11 @@ impl<R: Read> Transcoder<R> {
 }
 
 impl<R> Transcoder<R> {
+    /// From here on, puts U+FFFD in place of what does not decode, and notes it in `bytes`.
+    pub(super) fn replace_bad_bytes(&mut self, bytes: &BadBytes) {
+        self.bad_bytes = Some(bytes.clone());
+    }
+
     /// Skips bytes that were looked at.
     pub(super) fn skip(&mut self, n_bytes: usize) {
         self.text_start = (self.text_start + n_bytes).min(self.text_end);
@@ -190,8 +202,19 @@ impl<R> Transcoder<R> {
 impl<R: Read> BufRead for Transcoder<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.text_start == self.text_end && !self.finished {
-            if let Some(malformed) = &self.malformed {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, malformed.clone()));
+            match (&self.malformed, &self.bad_bytes) {
+                (None, _) => {}
+                (Some(malformed), None) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, malformed.clone()));
+                }
+                (Some(malformed), Some(bytes)) => {
+                    bytes.note(malformed.line, malformed.in_words());
+                    self.malformed = None;
+                    let replacement = "\u{fffd}".as_bytes();
+                    self.text[..replacement.len()].copy_from_slice(replacement);
+                    (self.text_start, self.text_end) = (0, replacement.len());
+                    break;
+                }
             }
             if self.raw_start == self.raw_end && !self.raw_is_last {
                 self.read_more()?;
@@ -215,6 +238,10 @@ impl<R: Read> Read for Transcoder<R> {
 }
 
 impl Malformed {
+    fn in_words(&self) -> String {
+        format!("expected {} text, got {}", self.encoding, self.shown_bytes())
+    }
+
     fn shown_bytes(&self) -> String {
         let bytes: Vec<String> = self.bytes.iter().map(|byte| format!("0x{byte:02X}")).collect();
         match bytes.len() {

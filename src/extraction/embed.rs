@@ -263,7 +263,12 @@ fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
         apply_override(&mut table, setting)?;
     }
     let file = table.try_into().map_err(|error: toml::de::Error| refuse(error.message().into()))?;
-    Pipeline::check(place, file)
+    let mut pipeline = Pipeline::check(place, file)?;
+    // Every record has a row, so that no error is to name the key that leaves some out.
+    for source in &mut pipeline.extraction.sources {
+        source.skip_bad = None;
+    }
+    Ok(pipeline)
 }
 
 /// The embeddings, as an array in a file.

@@ -19,7 +19,12 @@ pub use report::ExtractReport;
 
 use crate::{
     config::settings::Pipeline,
-    data::{Source, SwallowedLines, dataset::read_all, require_texts},
+    data::{
+        Source, SwallowedLines,
+        bad_rows::{self, BadRows},
+        dataset::read_all_logged,
+        require_texts,
+    },
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Devices},
@@ -243,7 +248,8 @@ fn count_if_cached(
     let mut admission = Admission::new(&pipeline.extraction);
     let mut rows = vec![0usize; pipeline.extraction.sources.len()];
     let mut swallowed = vec![SwallowedLines::default(); pipeline.extraction.sources.len()];
-    for example in read_all(&pipeline.extraction.sources) {
+    let bad_rows = BadRows::default();
+    for example in read_all_logged(&pipeline.extraction.sources, &bad_rows) {
         let example = example?;
         rows[example.source] += 1;
         swallowed[example.source].count(&example);
@@ -265,6 +271,7 @@ fn count_if_cached(
     let counts = admission.counts;
     require_texts(&pipeline.extraction.sources, &rows, counts.unique as usize, counts.empty)?;
     warn_of_swallowed(&pipeline.extraction.sources, &swallowed, progress);
+    warn_of_bad_rows(&bad_rows, progress);
     Ok(Some(counts))
 }
 
@@ -281,6 +288,13 @@ pub(crate) fn warn_of_swallowed(
     }
 }
 
+/// Says of which files lines were left out because they cannot be read.
+fn warn_of_bad_rows(bad_rows: &BadRows, progress: &dyn Progress) {
+    for warning in bad_rows::warnings(&bad_rows.rows()) {
+        progress.warn(&warning);
+    }
+}
+
 fn read_texts(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
@@ -292,7 +306,8 @@ fn read_texts(
     let tokenizer = settings.tokenizer(checkpoint)?;
     let mut rows = vec![0usize; settings.sources.len()];
     let mut swallowed = vec![SwallowedLines::default(); settings.sources.len()];
-    let examples = read_all(&settings.sources).inspect(|example| {
+    let bad_rows = BadRows::default();
+    let examples = read_all_logged(&settings.sources, &bad_rows).inspect(|example| {
         if let Ok(example) = example {
             rows[example.source] += 1;
             swallowed[example.source].count(example);
@@ -316,6 +331,7 @@ fn read_texts(
     let (spool, counts) = spooling.fill(examples, admission, present)?;
     progress.finish();
     warn_of_swallowed(&settings.sources, &swallowed, progress);
+    warn_of_bad_rows(&bad_rows, progress);
     require_texts(&settings.sources, &rows, counts.unique as usize, counts.empty)?;
     warn_of_truncation(pipeline, counts, progress);
     Ok((spool, counts))

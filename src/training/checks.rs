@@ -24,12 +24,14 @@ use crate::{
     config::settings::Pipeline,
     data::{
         ClassBalance,
+        bad_rows::BAD_ROWS_FILE,
         checks::{DataChecks, SharedTexts},
         dataset::Dataset,
         example::Example,
     },
     error::Result,
     metrics::MANY_CLASSES,
+    report::sheet::Sheet,
     tasks::{TaskRows, documents},
     training::checks::{label_errors::label_errors, near_duplicates::near_duplicates},
 };
@@ -142,12 +144,21 @@ fn four_places(value: f64) -> f64 {
 }
 
 impl RunChecks {
-    /// Writes checks.json.
+    /// Writes checks.json, and bad_rows.csv where lines were left out because they cannot be read.
     pub(crate) fn write(&self, run: &Path) -> Result<()> {
         let path = run.join(CHECKS_FILE);
         let mut json = serde_json::to_string_pretty(self).expect("counts and texts become JSON");
         json.push('\n');
-        Ok(write_file(&path, json.as_bytes())?)
+        write_file(&path, json.as_bytes())?;
+        let bad_rows = &self.data.bad_rows;
+        if bad_rows.is_empty() {
+            return Ok(());
+        }
+        let mut sheet = Sheet::default();
+        sheet.texts("file", bad_rows.iter().map(|row| row.file.display().to_string()));
+        sheet.integers("line", bad_rows.iter().map(|row| Some(row.line as usize)));
+        sheet.texts("reason", bad_rows.iter().map(|row| row.reason.clone()));
+        sheet.write_csv(&run.join(BAD_ROWS_FILE))
     }
 
     /// What a user should know of the states' checks before trusting the metrics, a line each.

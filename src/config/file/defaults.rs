@@ -13,7 +13,12 @@ impl Default for RunSection {
 
 impl Default for CleanSection {
     fn default() -> CleanSection {
-        CleanSection { drop_empty: true, drop_duplicates: None, drop_unlabelled: false }
+        CleanSection {
+            drop_empty: true,
+            drop_duplicates: None,
+            drop_unlabelled: false,
+            skip_bad: false,
+        }
     }
 }
 
