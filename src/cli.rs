@@ -192,8 +192,12 @@ fn key_and_value(setting: &str) -> Result<String, String> {
 }
 
 impl PipelineArguments {
-    fn read(&self) -> Result<Pipeline> {
-        Ok(Pipeline::read(&self.pipeline, &self.overrides.set)?)
+    fn read(&self, context: &Context) -> Result<Pipeline> {
+        let pipeline = Pipeline::read(&self.pipeline, &self.overrides.set)?;
+        for note in &pipeline.notes {
+            context.progress.note(note);
+        }
+        Ok(pipeline)
     }
 }
 

@@ -84,6 +84,7 @@ impl Experiment {
     /// If the data, the model or the device is at fault, the disk is too small, or the cache is written by another process or
     /// damaged. What was encoded before stays in the cache.
     pub fn extract(&self, machine: &Machine, progress: &dyn Progress) -> Result<ExtractReport> {
+        self.tell_notes(progress);
         self.extract_with(&self.checkpoint()?, machine, progress)
     }
 
@@ -132,8 +133,16 @@ impl Experiment {
         Checkpoint::open(&self.tasks[0].pipeline.extraction.model)
     }
 
+    /// Says what reading the pipeline found out.
+    fn tell_notes(&self, progress: &dyn Progress) {
+        for note in self.tasks.iter().flat_map(|task| &task.pipeline.notes) {
+            progress.note(note);
+        }
+    }
+
     /// The labelled rows of every task, checked.
     fn data(&self, progress: &dyn Progress) -> Result<Vec<TaskData<'_>>> {
+        self.tell_notes(progress);
         let tasks = self.tasks.iter();
         let data = tasks.map(|task| {
             let dataset = sweep::checked_dataset(&task.pipeline, progress)?;

@@ -109,7 +109,7 @@ pub(super) fn run(arguments: &EmbedArguments, context: &Context) -> Result<ExitC
         let format = arguments.format.or(is_stdin.then_some(Format::Lines));
         sources.push(Source {
             format,
-            text: arguments.text_column.clone(),
+            text: Some(arguments.text_column.clone()),
             id: arguments.id_column.clone(),
             label: arguments.label_column.clone(),
             delimiter: arguments.delimiter,

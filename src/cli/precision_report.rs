@@ -22,7 +22,7 @@ pub(super) struct PrecisionReportArguments {
 }
 
 pub(super) fn run(arguments: &PrecisionReportArguments, context: &Context) -> Result<ExitCode> {
-    let pipeline = arguments.pipeline.read()?;
+    let pipeline = arguments.pipeline.read(context)?;
     let report =
         report(&pipeline, arguments.documents as usize, &context.machine, &context.progress)?;
     if context.json {

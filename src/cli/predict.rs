@@ -207,7 +207,7 @@ fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<R
     let want = WantedFields { label: false, text_pair: saved.pipeline.reads_pairs() };
     let format = arguments.format.format;
     let with_columns = |source: Source| Source {
-        text: arguments.text_column.clone().unwrap_or(source.text),
+        text: arguments.text_column.clone().or(source.text),
         text_pair: arguments.text_pair_column.clone().or(source.text_pair),
         id: arguments.id_column.clone().or(source.id),
         // A row for each record, whatever the run left out.
@@ -218,10 +218,10 @@ fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<R
         let name = Path::new("standard input");
         let source = match format {
             Some(_) => saved.source_with(name, format, &arguments.set)?,
-            None => Source {
-                text: ColumnName::from("text"),
-                ..saved.source_with(name, Some(Format::Lines), &arguments.set)?
-            },
+            None => {
+                let source = saved.source_with(name, Some(Format::Lines), &arguments.set)?;
+                Source { text: None, ..source }
+            }
         };
         return Ok(data::read_from(std::io::stdin(), &with_columns(source), want)?);
     }

@@ -26,7 +26,7 @@ pub(super) struct SimilarArguments {
 }
 
 pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<ExitCode> {
-    let pipeline = arguments.pipeline.read()?;
+    let pipeline = arguments.pipeline.read(context)?;
     let Some(query) = &arguments.query else {
         let [first, second] = &arguments.text[..] else {
             return Err(super::wrong_usage(format!(

@@ -147,6 +147,14 @@ pub struct DataSection {
     pub pair: Option<Pair>,
 }
 
+impl DataSection {
+    /// The sources of all parts.
+    pub(crate) fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
+        let given = [self.validation.as_mut(), self.test.as_mut()].into_iter().flatten();
+        std::iter::once(&mut self.train).chain(given).flat_map(|sources| &mut sources.0)
+    }
+}
+
 /// `data.clean`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

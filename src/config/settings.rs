@@ -54,6 +54,8 @@ pub struct Pipeline {
     pub(crate) memory_bytes: u64,
     /// What is swept.
     pub(crate) sweep: Option<SweepSection>,
+    /// What was found out that the file leaves open, to be said once.
+    pub notes: Vec<String>,
     file: PipelineFile,
 }
 
@@ -122,8 +124,9 @@ impl Pipeline {
                 ));
             }
         }
-        let checked = files.into_iter().map(|(name, file)| {
-            let pipeline = Pipeline::check(path, file)?;
+        let checked = files.into_iter().map(|(name, mut file)| {
+            let notes = sources::find_texts(&mut file);
+            let pipeline = Pipeline { notes, ..Pipeline::check(path, file)? };
             Ok(NamedTask { name, pipeline })
         });
         checked.collect()
@@ -144,6 +147,11 @@ impl Pipeline {
                 format!("`name` is `{name}`, which is no folder name"),
                 "use letters, digits, - and _".into(),
             ));
+        }
+        // The lock says what was read, so that nothing is guessed in a replay.
+        for source in file.data.sources_mut() {
+            let text = source.text_column();
+            source.text.get_or_insert(text);
         }
         let FilesAsRead { train, validation, test } = FilesAsRead::of(&file.data);
         let given = [Some(&train), validation.as_ref(), test.as_ref()].into_iter().flatten();
@@ -179,6 +187,7 @@ impl Pipeline {
             head: HeadSettings::new(&file),
             memory_bytes: file.train.memory_mb.saturating_mul(1 << 20),
             sweep: file.sweep.clone(),
+            notes: Vec::new(),
             file,
         })
     }
@@ -339,16 +348,7 @@ impl Pipeline {
     /// The columns of labels that heads learn from in place of the source's own: `train.label`, and those that a sweep
     /// compares.
     pub fn label_columns(&self) -> Vec<ColumnName> {
-        let swept = self.sweep.iter().flat_map(|section| section.values("label"));
-        // What is no column is refused with the trials.
-        let swept = swept.filter_map(|value| value.clone().try_into().ok());
-        let mut columns: Vec<ColumnName> = Vec::new();
-        for column in self.head.label.iter().cloned().chain(swept) {
-            if !columns.contains(&column) {
-                columns.push(column);
-            }
-        }
-        columns
+        sources::label_columns(&self.file)
     }
 
     /// Whether some head learns from the validation rows: with folds, and where the winner is trained again.

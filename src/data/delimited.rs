@@ -220,7 +220,7 @@ impl ColumnIndices {
         index: impl Fn(&str, &ColumnName) -> Result<usize>,
     ) -> Result<Self> {
         Ok(ColumnIndices {
-            text: index("text", &source.text)?,
+            text: index("text", &source.text_column())?,
             text_pair: source
                 .wanted_pair(want)?
                 .map(|column| index("text_pair", column))

@@ -3,18 +3,22 @@
 use std::{
     collections::HashSet,
     fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, Read},
     path::Path,
 };
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use flate2::read::MultiGzDecoder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 
 use super::{
+    bad_rows::BadBytes,
+    delimited::plain_name,
+    json_array::{self, Items},
     labels::is_missing,
-    source::{Format, Source},
+    open_file::OpenFile,
+    read::{Text, failure},
+    source::{ColumnName, Format, Source},
 };
 use crate::error::{Error, Result};
 
@@ -70,7 +74,10 @@ const LABELS: [&str; 16] = [
 ];
 
 /// Names of columns that hold names of rows.
-const IDS: [&str; 7] = ["id", "idx", "guid", "uuid", "index", "row_id", "unnamed: 0"];
+const IDS: [&str; 6] = ["id", "idx", "guid", "uuid", "index", "row_id"];
+
+/// Texts of one column are far longer than those of another, on average.
+const FAR_LONGER: f64 = 3.0;
 
 /// What a data file holds.
 #[derive(Clone, Debug)]
@@ -120,23 +127,31 @@ impl FileShape {
     /// # Errors
     /// When the file cannot be read, or its name tells no format.
     pub fn of(path: &Path) -> Result<FileShape> {
-        let mut format = Source::new(path).resolve_format()?;
-        // A .json may hold questions or an array; and a file that is not there is told of, whatever its format.
-        let first = beginning(path)?;
-        if format == Format::Squad
-            && first.trim_start_matches('\u{feff}').trim_start().starts_with('[')
-        {
+        let mut source = Source::new(path);
+        let format = source.resolve_format()?;
+        // A file that is not there is told of, whatever its format.
+        let first = beginning(&source)?;
+        if matches!(format, Format::Csv | Format::Tsv) {
+            let usual = if format == Format::Tsv { '\t' } else { ',' };
+            source.delimiter = Some(delimiter_of(&first, usual));
+        }
+        FileShape::read(&source, LOOKED_AT)
+    }
+
+    /// Looks at the first records of a file that is read as `source` says, and at most at this many.
+    fn read(source: &Source, most: usize) -> Result<FileShape> {
+        let mut format = source.resolve_format()?;
+        // A .json may hold questions or an array.
+        if format == Format::Squad && json_array::begins_array(&mut open(source)?, source)? {
             format = Format::Json;
         }
-        let mut delimiter = if format == Format::Tsv { '\t' } else { ',' };
+        let usual = if format == Format::Tsv { '\t' } else { ',' };
+        let delimiter = source.delimiter.unwrap_or(usual);
         let (names, rows, is_whole) = match format {
-            Format::Csv | Format::Tsv => {
-                delimiter = delimiter_of(&first, delimiter);
-                delimited(path, delimiter)?
-            }
-            Format::Jsonl => json_lines(path)?,
-            Format::Json => json_array(path)?,
-            Format::Parquet => parquet(path)?,
+            Format::Csv | Format::Tsv => delimited(source, delimiter, most)?,
+            Format::Jsonl => json_lines(source, most)?,
+            Format::Json => json_array(source, most)?,
+            Format::Parquet => parquet(&source.path, most)?,
             _ => (Vec::new(), Vec::new(), false),
         };
         let columns: Vec<ColumnShape> =
@@ -157,19 +172,14 @@ impl FileShape {
     }
 
     fn find_roles(&mut self) {
-        let named = |columns: &[ColumnShape], known: &[&str], taken: &[Option<usize>]| {
-            known.iter().find_map(|name| {
-                let is_it = |column: &ColumnShape| column.name.trim().to_lowercase() == *name;
-                let place = columns.iter().position(is_it)?;
-                (!taken.contains(&Some(place))).then_some(place)
-            })
-        };
         let columns = &self.columns;
         self.id = named(columns, &IDS, &[]);
         self.text = named(columns, &TEXTS, &[self.id]).or_else(|| {
             // Else the column with the longest values.
             let free = (0..columns.len()).filter(|place| Some(*place) != self.id);
-            free.filter(|place| !columns[*place].is_number).max_by(|one, other| {
+            let may_be =
+                |place: &usize| !columns[*place].is_number && !is_index(&columns[*place].name);
+            free.filter(may_be).max_by(|one, other| {
                 columns[*one].mean_chars.total_cmp(&columns[*other].mean_chars)
             })
         });
@@ -177,7 +187,8 @@ impl FileShape {
         let taken = [self.id, self.text, self.text_pair];
         self.label = named(columns, &LABELS, &taken).or_else(|| {
             // Else the column with the fewest values, where these recur.
-            let free = (0..columns.len()).filter(|place| !taken.contains(&Some(*place)));
+            let free = (0..columns.len())
+                .filter(|place| !taken.contains(&Some(*place)) && !is_index(&columns[*place].name));
             let recurs = |column: &ColumnShape| {
                 column.n_values > 1 && column.n_values * 2 <= column.n_filled.max(1)
             };
@@ -185,6 +196,80 @@ impl FileShape {
                 .min_by_key(|place| columns[*place].n_values)
         });
     }
+}
+
+/// A column of texts that is not called `text`, and can be no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SureText {
+    /// Its name.
+    pub(crate) column: String,
+    /// Why it is the one, in words that follow its name.
+    pub(crate) reason: &'static str,
+}
+
+impl SureText {
+    /// Looks at the file of a source that names no column of texts. `others` are columns that hold no texts.
+    ///
+    /// There is none where the file has a column `text`, has no labels (a header that is none would pass for names), or
+    /// several columns may be meant: not numbers, names of rows, indexes that pandas wrote, or columns that the source names
+    /// for something else; and of several, none with values that are on average three times as long as those of any
+    /// other.
+    pub(crate) fn of(source: &Source, others: &[ColumnName]) -> Option<SureText> {
+        let is_text = |column: &ColumnShape| plain_name(&column.name) == "text";
+        if !source.header || FileShape::read(source, 1).ok()?.columns.iter().any(is_text) {
+            return None;
+        }
+        let shape = FileShape::read(source, LOOKED_AT).ok()?;
+        let columns = &shape.columns;
+        let place_of = |column: &ColumnName| match column {
+            ColumnName::Number(number) => Some(*number),
+            ColumnName::Name(name) => {
+                columns.iter().position(|column| plain_name(&column.name) == plain_name(name))
+            }
+        };
+        let label = place_of(&source.label_column()).or(if source.label.is_none() {
+            named(columns, &LABELS, &[])
+        } else {
+            None
+        })?;
+        let roles = [source.text_pair.as_ref(), source.id.as_ref()];
+        let mut taken: HashSet<usize> =
+            roles.into_iter().flatten().chain(others).filter_map(place_of).collect();
+        taken.extend([Some(label), shape.id].into_iter().flatten());
+        let may_be = |(place, column): &(usize, &ColumnShape)| {
+            let holds_texts = column.n_filled > 0 && !column.is_number && !column.is_list;
+            holds_texts && !taken.contains(place) && !is_index(&column.name)
+        };
+        let mut free: Vec<&ColumnShape> =
+            columns.iter().enumerate().filter(may_be).map(|(_, column)| column).collect();
+        free.sort_by(|one, other| other.mean_chars.total_cmp(&one.mean_chars));
+        let reason = match free[..] {
+            [_] => "the only column of texts beside the label",
+            [first, second, ..] if first.mean_chars >= FAR_LONGER * second.mean_chars => {
+                "whose texts are by far the longest"
+            }
+            _ => return None,
+        };
+        Some(SureText { column: plain_name(&free[0].name).to_owned(), reason })
+    }
+}
+
+/// The first of some known names that a column has which is not taken.
+fn named(columns: &[ColumnShape], known: &[&str], taken: &[Option<usize>]) -> Option<usize> {
+    known.iter().find_map(|name| {
+        let is_it = |column: &ColumnShape| plain_name(&column.name).to_lowercase() == *name;
+        let place = columns.iter().position(is_it)?;
+        (!taken.contains(&Some(place))).then_some(place)
+    })
+}
+
+/// Whether this is the name of an index that pandas wrote as a column.
+fn is_index(name: &str) -> bool {
+    let name = plain_name(name);
+    let number = name
+        .strip_prefix("Unnamed: ")
+        .or_else(|| name.strip_prefix("__index_level_").and_then(|rest| rest.strip_suffix("__")));
+    name.is_empty() || number.is_some_and(|number| number.parse::<usize>().is_ok())
 }
 
 /// The names of columns, rows of cells, and whether these are all rows.
@@ -209,16 +294,21 @@ impl ColumnShape {
     }
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let is_gzip = path.extension().is_some_and(|name| name.eq_ignore_ascii_case("gz"));
-    Ok(if is_gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+/// The text of a file; what does not decode in it shows as U+FFFD.
+fn open(source: &Source) -> Result<Text> {
+    let mut text = OpenFile::open(&source.path)?.text(source)?;
+    text.replace_bad_bytes(&BadBytes::default());
+    Ok(text)
 }
 
-/// The first lines of a text file; what is no UTF-8 in them shows as U+FFFD.
-fn beginning(path: &Path) -> Result<String> {
+/// The first lines of a text file.
+fn beginning(source: &Source) -> Result<String> {
+    if source.resolve_format()? == Format::Parquet {
+        return OpenFile::open(&source.path).map(|_| String::new());
+    }
     let mut bytes = Vec::new();
-    open(path)?.take(1 << 16).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    let failed = |error| failure(source, error);
+    open(source)?.take(1 << 16).read_to_end(&mut bytes).map_err(failed)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -230,47 +320,48 @@ fn delimiter_of(text: &str, usual: char) -> char {
     if count(&best) > count(&usual) { best } else { usual }
 }
 
-fn delimited(path: &Path, delimiter: char) -> Result<CellRows> {
+fn delimited(source: &Source, delimiter: char, most: usize) -> Result<CellRows> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter as u8)
+        .quoting(source.quoting)
         .flexible(true)
-        .from_reader(open(path)?);
-    let failed = |error: csv::Error| Error::io("read", path)(std::io::Error::other(error));
+        .from_reader(open(source)?);
+    let failed = |error: csv::Error| failure(source, io::Error::from(error));
+    let text = |cell: &[u8]| String::from_utf8_lossy(cell).into_owned();
     let names = reader.byte_headers().map_err(failed)?;
-    let text =
-        |cell: &[u8]| String::from_utf8_lossy(cell).trim_start_matches('\u{feff}').to_owned();
-    let names: Vec<String> = names.iter().map(text).collect();
+    let names: Vec<String> = names.iter().map(|name| plain_name(&text(name)).to_owned()).collect();
     let mut rows = Vec::new();
-    for record in reader.byte_records().take(LOOKED_AT + 1) {
+    for record in reader.byte_records().take(most + 1) {
         let record = record.map_err(failed)?;
         rows.push(record.iter().map(|cell| Some(text(cell))).collect());
     }
-    Ok(cut(names, rows))
+    Ok(cut(names, rows, most))
 }
 
-fn json_lines(path: &Path) -> Result<CellRows> {
+fn json_lines(source: &Source, most: usize) -> Result<CellRows> {
     let mut names: Vec<String> = Vec::new();
     let mut rows = Vec::new();
-    for line in BufReader::new(open(path)?).lines().take(LOOKED_AT + 1) {
-        let line = line.map_err(Error::io("read", path))?;
-        let line = line.trim_start_matches('\u{feff}');
-        if let Ok(Value::Object(object)) = serde_json::from_str(line) {
+    for line in open(source)?.lines().take(most + 1) {
+        let line = line.map_err(|error| failure(source, error))?;
+        if let Ok(Value::Object(object)) = serde_json::from_str(&line) {
             rows.push(row_of(object, &mut names));
         }
     }
-    Ok(cut(names, rows))
+    Ok(cut(names, rows, most))
 }
 
-fn json_array(path: &Path) -> Result<CellRows> {
-    let failed = |error: serde_json::Error| Error::io("read", path)(error.into());
-    let items: Vec<Value> = serde_json::from_reader(BufReader::new(open(path)?)).map_err(failed)?;
+fn json_array(source: &Source, most: usize) -> Result<CellRows> {
+    let mut items = Items::new(open(source)?, source.clone());
     let mut names: Vec<String> = Vec::new();
-    let objects = items.into_iter().filter_map(|item| match item {
-        Value::Object(object) => Some(object),
-        _ => None,
-    });
-    let rows = objects.take(LOOKED_AT + 1).map(|object| row_of(object, &mut names)).collect();
-    Ok(cut(names, rows))
+    let mut rows = Vec::new();
+    while rows.len() <= most
+        && let Some((_, item)) = items.next_item()?
+    {
+        if let Ok(Value::Object(object)) = serde_json::from_str(&item) {
+            rows.push(row_of(object, &mut names));
+        }
+    }
+    Ok(cut(names, rows, most))
 }
 
 /// The values of an object, by the names of all keys so far.
@@ -291,14 +382,14 @@ fn row_of(object: Map<String, Value>, names: &mut Vec<String>) -> Vec<Option<Str
     row
 }
 
-fn parquet(path: &Path) -> Result<CellRows> {
+fn parquet(path: &Path, most: usize) -> Result<CellRows> {
     let failed = |error: &dyn std::fmt::Display| {
         Error::io("read", path)(std::io::Error::other(error.to_string()))
     };
     let file = File::open(path).map_err(Error::io("open", path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(&error))?;
     let names = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let batches = builder.with_limit(LOOKED_AT + 1).build().map_err(|error| failed(&error))?;
+    let batches = builder.with_limit(most + 1).build().map_err(|error| failed(&error))?;
     let mut rows = Vec::new();
     for batch in batches {
         let batch = batch.map_err(|error| failed(&error))?;
@@ -312,13 +403,13 @@ fn parquet(path: &Path) -> Result<CellRows> {
             rows.push(columns.iter().map(|column| Some(column.value(row).to_string())).collect());
         }
     }
-    Ok(cut(names, rows))
+    Ok(cut(names, rows, most))
 }
 
 /// Leaves the record out that says whether there are more.
-fn cut(names: Vec<String>, mut rows: Vec<Vec<Option<String>>>) -> CellRows {
-    let is_whole = rows.len() <= LOOKED_AT;
-    rows.truncate(LOOKED_AT);
+fn cut(names: Vec<String>, mut rows: Vec<Vec<Option<String>>>, most: usize) -> CellRows {
+    let is_whole = rows.len() <= most;
+    rows.truncate(most);
     (names, rows, is_whole)
 }
 
@@ -345,6 +436,36 @@ mod tests {
         assert_eq!((by_content.text, by_content.label), (Some(0), Some(1)));
         assert_eq!(by_content.columns[0].name, "what");
         assert_eq!((by_content.columns[1].n_values, by_content.n_records), (2, 8));
+    }
+
+    #[test]
+    fn a_column_of_texts_is_sure_where_it_is_the_only_one_or_by_far_the_longest() {
+        let folder = tempfile::tempdir().unwrap();
+        let sure = |name: &str, content: &str, source: Source| {
+            let source = Source { path: folder.path().join(name), ..source };
+            std::fs::write(&source.path, content).unwrap();
+            SureText::of(&source, &[ColumnName::from("weak")]).map(|sure| sure.column)
+        };
+        let plain = || Source::new("");
+        let only =
+            "Unnamed: 0,review ,stars,weak,label\n0,It broke.,3,bad,bad\n1,Fine.,4,good,good\n";
+        assert_eq!(sure("a.csv", only, plain()).as_deref(), Some("review"));
+        let longest = "title,body,sentiment\nBroke,It broke on the second day.,bad\n";
+        assert_eq!(sure("a.csv", longest, plain()).as_deref(), Some("body"));
+        let two = "title,body,label\nIt broke.,It is broken.,bad\n";
+        assert_eq!(sure("a.csv", two, plain()), None, "either may be meant");
+        let pair = Source { text_pair: Some("title".into()), ..plain() };
+        assert_eq!(sure("a.csv", two, pair).as_deref(), Some("body"));
+        let text = "text,review,label\na,It broke.,bad\n";
+        assert_eq!(sure("a.csv", text, plain()), None, "`text` is there");
+        assert_eq!(sure("a.csv", "It broke.,bad\nFine.,good\n", plain()), None, "no header");
+        assert_eq!(sure("a.csv", "review;label\nFine.;good\n", plain()), None, "one column");
+        let other = Source { delimiter: Some(';'), ..plain() };
+        assert_eq!(sure("a.csv", "review;label\nFine.;good\n", other).as_deref(), Some("review"));
+        let lines = "{\"review\": \"It broke.\", \"label\": \"bad\"}\n";
+        assert_eq!(sure("a.jsonl", lines, plain()).as_deref(), Some("review"));
+        assert_eq!(sure("a.json", &format!("[{lines}]"), plain()).as_deref(), Some("review"));
+        assert_eq!(sure("a.txt", lines, plain()), None);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl WantedKeys {
             )),
         };
         Ok(WantedKeys {
-            text: name("text", &source.text)?,
+            text: name("text", &source.text_column())?,
             text_pair: source
                 .wanted_pair(want)?
                 .map(|column| name("text_pair", column))
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_column_number_is_refused() {
-        let source = Source { text: 0.into(), ..Source::new("a.jsonl") };
+        let source = Source { text: Some(0.into()), ..Source::new("a.jsonl") };
         let error = read_str("", &source, LABELLED).unwrap_err();
         assert_eq!(
             error.to_string(),

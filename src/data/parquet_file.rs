@@ -150,7 +150,7 @@ impl Columns<usize> {
             index(schema, source, key, column, is_name, "strings, numbers or booleans")
         };
         Ok(Columns {
-            text: text("text", &source.text)?,
+            text: text("text", &source.text_column())?,
             text_pair: source
                 .wanted_pair(want)?
                 .map(|column| text("text_pair", column))

@@ -20,9 +20,9 @@ pub struct Source {
     /// How records are written; by the file's extension where absent, see [`Source::resolve_format`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// The column of the text.
-    #[serde(default = "default_text")]
-    pub text: ColumnName,
+    /// The column of the text, `"text"` where absent: see [`Source::text_column`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<ColumnName>,
     /// The column of the second text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_pair: Option<ColumnName>,
@@ -121,7 +121,7 @@ impl Source {
         Source {
             path: path.into(),
             format: None,
-            text: default_text(),
+            text: None,
             text_pair: None,
             label: None,
             id: None,
@@ -136,6 +136,11 @@ impl Source {
             label_columns: Vec::new(),
             skip_bad: None,
         }
+    }
+
+    /// The column of the text: the one given, or `"text"`.
+    pub fn text_column(&self) -> ColumnName {
+        self.text.clone().unwrap_or_else(|| ColumnName::from("text"))
     }
 
     /// The column of the label: the one given, or `"label"`.
@@ -367,10 +372,6 @@ fn lower_extension(path: &Path) -> Option<String> {
     path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase())
 }
 
-fn default_text() -> ColumnName {
-    ColumnName::from("text")
-}
-
 fn default_encoding() -> String {
     "utf-8".to_owned()
 }
@@ -403,7 +404,7 @@ mod tests {
         let source: Source =
             serde_json::from_str(r#"{"path": "a.tsv", "text": 1, "label": "kind"}"#).unwrap();
         assert_eq!(
-            (source.text.clone(), source.label_column()),
+            (source.text_column(), source.label_column()),
             (ColumnName::from(1), ColumnName::from("kind"))
         );
         let error = serde_json::from_str::<Source>(r#"{"path": "a.tsv", "text": -1}"#).unwrap_err();

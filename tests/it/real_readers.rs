@@ -33,7 +33,7 @@ pub(crate) fn sms_spam(path: &Path) -> Source {
         header: false,
         quoting: false,
         label: Some(0.into()),
-        text: 1.into(),
+        text: Some(1.into()),
         ..Source::new(path)
     }
 }
@@ -42,7 +42,7 @@ pub(crate) fn sms_spam(path: &Path) -> Source {
 pub(crate) fn goemotions(path: &Path) -> Source {
     Source {
         header: false,
-        text: 0.into(),
+        text: Some(0.into()),
         label: Some(1.into()),
         id: Some(2.into()),
         ..Source::new(path)
@@ -56,7 +56,7 @@ pub(crate) fn stsb(path: &Path) -> Source {
         header: false,
         quoting: false,
         label: Some(4.into()),
-        text: 5.into(),
+        text: Some(5.into()),
         text_pair: Some(6.into()),
         ..Source::new(path)
     }
@@ -201,7 +201,7 @@ fn covid_faq_holds_html_and_line_breaks_in_its_fields() {
         return;
     };
     let source = Source {
-        text: "question".into(),
+        text: Some("question".into()),
         text_pair: Some("answer_html".into()),
         label: Some("lang".into()),
         ..Source::new(&path)

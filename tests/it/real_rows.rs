@@ -203,7 +203,7 @@ fn covid_faq_and_sms_spam_are_classified_as_before() {
         return;
     };
     let by = |label: &str, path: PathBuf| Source {
-        text: "question".into(),
+        text: Some("question".into()),
         label: Some(label.into()),
         ..Source::new(path)
     };

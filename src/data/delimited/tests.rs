@@ -86,7 +86,7 @@ fn literal_quotes_stay_where_quoting_is_off() {
     let source = Source {
         header: false,
         quoting: false,
-        text: 1.into(),
+        text: Some(1.into()),
         label: Some(0.into()),
         ..Source::new("sms.tsv")
     };
@@ -107,13 +107,13 @@ fn ids_and_pairs_are_read_by_name_and_by_number() {
         ..Record::default()
     };
     let by_name = Source {
-        text: "question".into(),
+        text: Some("question".into()),
         text_pair: Some("answer".into()),
         id: Some("id".into()),
         ..Source::new("a.csv")
     };
     let by_number = Source {
-        text: 1.into(),
+        text: Some(1.into()),
         text_pair: Some(2.into()),
         id: Some(0.into()),
         label: Some(3.into()),
@@ -140,8 +140,12 @@ fn what_is_not_wanted_need_not_exist() {
 
 #[test]
 fn without_a_header_longer_records_are_read_and_shorter_ones_refused() {
-    let source =
-        Source { header: false, text: 1.into(), label: Some(0.into()), ..Source::new("a.csv") };
+    let source = Source {
+        header: false,
+        text: Some(1.into()),
+        label: Some(0.into()),
+        ..Source::new("a.csv")
+    };
     assert_eq!(
         rows("a,one\nb,two,more\n", source.clone()),
         [row(1, "one", "a"), row(2, "two", "b")]
@@ -180,7 +184,7 @@ fn a_missing_column_lists_the_columns_that_are_there() {
             "a.csv:1: expected a column `label` for `label`, got the columns `text`, `category`; ",
         ),
         (
-            Source { text: 2.into(), ..Source::new("a.csv") },
+            Source { text: Some(2.into()), ..Source::new("a.csv") },
             "a.csv:1: expected a column number 2 for `text`, got the columns `text`, `category`; ",
         ),
     ] {

@@ -68,7 +68,7 @@ fn columns_without_names_are_numbered_and_a_line_must_reach_them() {
     let folder = tempfile::tempdir().unwrap();
     let numbered = |content: &str| Source {
         header: false,
-        text: 0.into(),
+        text: Some(0.into()),
         label: Some(1.into()),
         ..source(&folder, "a.csv", content)
     };

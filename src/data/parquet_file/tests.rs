@@ -85,13 +85,13 @@ fn columns_are_found_by_name_and_by_number_in_any_order() {
         ("question", strings(&["Why?"])),
     ];
     let by_name = Source {
-        text: "question".into(),
+        text: Some("question".into()),
         text_pair: Some("answer".into()),
         id: Some("n".into()),
         ..Source::new("")
     };
     let by_number = Source {
-        text: 4.into(),
+        text: Some(4.into()),
         text_pair: Some(2.into()),
         id: Some(3.into()),
         label: Some(0.into()),
@@ -111,7 +111,7 @@ fn columns_are_found_by_name_and_by_number_in_any_order() {
         assert_eq!(examples, [expected]);
     }
     let twice =
-        Source { text: "question".into(), label: Some("question".into()), ..Source::new("") };
+        Source { text: Some("question".into()), label: Some("question".into()), ..Source::new("") };
     assert_eq!(read_columns(&columns, twice, LABELLED).unwrap()[0].label.as_deref(), Some("Why?"));
 }
 
@@ -142,11 +142,11 @@ fn missing_columns_and_wrong_types_are_named() {
             "a.parquet: expected strings, numbers or booleans in the column `labels` for `label`, got values of ",
         ),
         (
-            Source { text: 1.into(), ..Source::new("") },
+            Source { text: Some(1.into()), ..Source::new("") },
             "a.parquet: expected strings in the column number 1 for `text`, got values of type List",
         ),
         (
-            Source { text: 2.into(), ..Source::new("") },
+            Source { text: Some(2.into()), ..Source::new("") },
             "a.parquet: expected a column number 2 for `text`, got the",
         ),
     ] {

@@ -183,7 +183,7 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, WantedFields)> {
                 Source {
                     header: false,
                     quoting: false,
-                    text: ColumnName::Number(0),
+                    text: Some(ColumnName::Number(0)),
                     label: Some(ColumnName::Number(1)),
                     encoding: "latin1".into(),
                     ..plain.clone()
@@ -223,7 +223,7 @@ fn sources(path: &Path, format: Format) -> Vec<(Source, WantedFields)> {
                 },
                 all,
             ),
-            (Source { text: ColumnName::Name("second".into()), ..plain.clone() }, none),
+            (Source { text: named("second"), ..plain.clone() }, none),
         ],
     };
     [(plain, label)].into_iter().chain(further).collect()
