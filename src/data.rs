@@ -49,6 +49,7 @@ mod odd_labels;
 mod open_file;
 mod parquet_file;
 mod parquet_pages;
+mod parts;
 mod read;
 mod record;
 mod record_limit;
@@ -125,10 +126,10 @@ fn read_open(
 ) -> Result<Records> {
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
-    let examples = match format {
-        Format::Parquet => until_error(parquet_file::read(file.try_clone()?, source, want)?),
-        format => read_text(file.text(source)?, format, source, want, log)?,
-    };
+    let examples = parts::with_parts(source, |source| match format {
+        Format::Parquet => Ok(until_error(parquet_file::read(file.try_clone()?, source, want)?)),
+        format => read_text(file.text(source)?, format, source, want, log),
+    })?;
     let end = iter::once_with(move || file.require_unchanged().err().map(Err)).flatten();
     Ok(until_error(examples.chain(end)))
 }
@@ -144,7 +145,7 @@ pub fn read_from(
 ) -> Result<Records> {
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
-    match format {
+    parts::with_parts(source, |source| match format {
         Format::Parquet => Err(not_a_stream(source)),
         // Lines are handed out as they come; other formats are read from what is there.
         Format::Lines => {
@@ -155,7 +156,7 @@ pub fn read_from(
             let text = open_file::text_of(input, source)?;
             read_text(text, format, source, want, &BadRows::default())
         }
-    }
+    })
 }
 
 /// Fails where a file that was read to its end gave no example.
@@ -203,12 +204,14 @@ fn read_text(
     log: &BadRows,
 ) -> Result<Records> {
     // What is written as one array is read as one, also under a name that stands for one of the other shapes.
-    let may_be_array = match format {
-        Format::Json | Format::Jsonl => true,
-        Format::Squad => source.format.is_none(),
+    let is_array = match format {
+        Format::Json | Format::Jsonl => json_array::begins_array(&mut input, source)?,
+        Format::Squad if source.format.is_none() => {
+            json_array::begins_array(&mut input, source)?
+                || json_array::begins_parts(&mut input, source)?
+        }
         _ => false,
     };
-    let is_array = may_be_array && json_array::begins_array(&mut input, source)?;
     let bytes = BadBytes::default();
     let has_lines = !matches!(format, Format::Squad | Format::Conll | Format::Conllu);
     if source.skips_bad() && (has_lines || is_array) {

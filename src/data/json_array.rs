@@ -1,11 +1,16 @@
-//! json: a file that holds one array, whose items are the records; cut out one by one, so that it is never held whole.
+//! json: a file that holds one array, whose items are the records, or an object of one for each part; cut out one by one,
+//! so that it is never held whole.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
+
+use frostbert_cache::wording::shorten;
 
 use super::{
+    parts,
     read::{self, Text, count_line_feeds},
     record_limit::{MAX_RECORD_BYTES, too_long},
     source::Source,
+    split::Part,
 };
 use crate::error::{Error, Result};
 
@@ -16,11 +21,26 @@ pub(super) fn begins_array(input: &mut Text, source: &Source) -> Result<bool> {
     Ok(first == Some(&b'['))
 }
 
-/// Cuts an array into the text of its items, each with the line on which it begins.
+/// Whether an object begins whose first key names a part, with a list under it. Nothing is consumed.
+pub(super) fn begins_parts(input: &mut Text, source: &Source) -> Result<bool> {
+    let buffer = input.fill_buf().map_err(|error| read::failure(source, error))?;
+    let text = String::from_utf8_lossy(buffer);
+    let key_of = || {
+        let (key, rest) =
+            text.trim_start().strip_prefix('{')?.trim_start().strip_prefix('"')?.split_once('"')?;
+        rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('[')?;
+        parts::part_of_key(key)
+    };
+    Ok(key_of().is_some())
+}
+
+/// Cuts an array, or those of an object, into the text of their items, each with the line on which it begins.
 pub(super) struct Items {
     input: Text,
     source: Source,
     state: ArrayPosition,
+    /// The part that the array is of; none where the file is one array.
+    part: Option<Part>,
     /// The line, from 1, that has been reached.
     line: u64,
 }
@@ -34,12 +54,23 @@ enum ArrayPosition {
     After,
     /// After a comma: an item has to follow.
     Next,
+    /// Before a key of an object of arrays.
+    Key,
+    /// Before the array of a key.
+    List,
+    /// After the array of a key.
+    AfterList,
     Done,
 }
 
 impl Items {
     pub(super) fn new(input: Text, source: Source) -> Items {
-        Items { input, source, state: ArrayPosition::BeforeArray, line: 1 }
+        Items { input, source, state: ArrayPosition::BeforeArray, part: None, line: 1 }
+    }
+
+    /// The part that the last item is for, where the file says so.
+    pub(super) fn part(&self) -> Option<Part> {
+        self.part
     }
 
     /// The line, from 1, that has been reached.
@@ -57,8 +88,27 @@ impl Items {
                     return Err(self.unexpected("the end of the file", Some(byte)));
                 }
                 (ArrayPosition::BeforeArray, Some(b'[')) => ArrayPosition::First,
-                (ArrayPosition::BeforeArray, other) => return Err(self.unexpected("`[`", other)),
-                (ArrayPosition::First | ArrayPosition::After, Some(b']')) => ArrayPosition::Done,
+                (ArrayPosition::BeforeArray, Some(b'{')) => ArrayPosition::Key,
+                (ArrayPosition::BeforeArray, other) => {
+                    return Err(self.unexpected("`[`, or `{` and a list for each part", other));
+                }
+                (ArrayPosition::Key, Some(b'"')) => {
+                    self.part = Some(self.key()?);
+                    self.state = ArrayPosition::List;
+                    continue;
+                }
+                (ArrayPosition::Key, other) => return Err(self.unexpected("a key", other)),
+                (ArrayPosition::List, Some(b'[')) => ArrayPosition::First,
+                (ArrayPosition::List, other) => return Err(self.unexpected("`[`", other)),
+                (ArrayPosition::First | ArrayPosition::After, Some(b']')) => match self.part {
+                    Some(_) => ArrayPosition::AfterList,
+                    None => ArrayPosition::Done,
+                },
+                (ArrayPosition::AfterList, Some(b'}')) => ArrayPosition::Done,
+                (ArrayPosition::AfterList, Some(b',')) => ArrayPosition::Key,
+                (ArrayPosition::AfterList, other) => {
+                    return Err(self.unexpected("`,` or `}`", other));
+                }
                 (ArrayPosition::After, Some(b',')) => ArrayPosition::Next,
                 (ArrayPosition::After, other) => return Err(self.unexpected("`,` or `]`", other)),
                 (ArrayPosition::First | ArrayPosition::Next, Some(byte))
@@ -89,6 +139,31 @@ impl Items {
                 return Ok(first);
             }
         }
+    }
+
+    /// The part that the key which begins here stands for. Takes the colon after it too.
+    fn key(&mut self) -> Result<Part> {
+        self.input.skip(1);
+        let mut key = Vec::new();
+        let failed = |error| read::failure(&self.source, error);
+        (&mut self.input)
+            .take(MAX_RECORD_BYTES as u64)
+            .read_until(b'"', &mut key)
+            .map_err(failed)?;
+        key.pop();
+        match self.first_character()? {
+            Some(b':') => self.input.skip(1),
+            other => return Err(self.unexpected("`:` after a key", other)),
+        }
+        let key = String::from_utf8_lossy(&key);
+        parts::part_of_key(&key).ok_or_else(|| {
+            self.source.malformed(
+                Some(self.line),
+                "a list of records for train, validation (or valid, val, dev) and test",
+                format!("the key `{}`", shorten(&key, 40)),
+                "leave that list out, or name it after its part; or set `format` of this source to what it is",
+            )
+        })
     }
 
     /// The text of the item that begins here: a string or a nested value up to its own end, anything else up to the comma
@@ -241,7 +316,11 @@ mod tests {
                 "[\n {\n  \"text\": NaN\n }]",
                 ":3: expected one JSON object, got NaN (column 11), which is no JSON",
             ),
-            ("{}", ":1: expected a JSON array of records, here `[`, got `{`"),
+            ("{}", ":1: expected a JSON array of records, here a key, got `}`"),
+            (
+                "1",
+                ":1: expected a JSON array of records, here `[`, or `{` and a list for each part, got `1`",
+            ),
             ("[\n1]", ":2: expected one JSON object, got a number"),
         ] {
             assert_eq!(message(content), expected, "{content}");

@@ -2,13 +2,13 @@
 
 use std::iter;
 
-use frostbert_cache::wording::name_list;
+use frostbert_cache::wording::{counted, name_list};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     bad_rows::FailedRows,
     json_array::Items,
-    json_digits::{is_large, raw, spelled},
+    json_digits::{as_spelled, is_large, raw, spelled},
     read::{Text, next_line},
     record::{Record, WantedFields},
     source::{ColumnName, Source},
@@ -65,6 +65,7 @@ pub(super) fn read_array(
             };
             let position = RecordPosition { line, is_item: true, source: &source };
             let record = position.example(&object, &keys);
+            let record = record.map(|record| Record { part: items.part(), ..record });
             if let Some(record) = failed.keep(line..=items.line(), record) {
                 return Some(record);
             }
@@ -117,6 +118,7 @@ impl RecordPosition<'_> {
     fn example(&self, json: &str, keys: &WantedKeys) -> Result<Record> {
         let mut object = match serde_json::from_str(json) {
             Ok(Value::Object(object)) => object,
+            Ok(Value::Array(items)) if self.is_item => return self.pair(items, keys, json),
             Ok(other) => {
                 let hint = if self.is_item {
                     "write objects as the items of the array"
@@ -163,6 +165,45 @@ impl RecordPosition<'_> {
             line: Some(self.line),
             ..Record::default()
         })
+    }
+
+    /// A text with its label, or with the list of its labels.
+    fn pair(&self, items: Vec<Value>, keys: &WantedKeys, json: &str) -> Result<Record> {
+        let hint = "write each record as [text, label], or as an object";
+        let n_items = items.len();
+        let [text, label] = <[Value; 2]>::try_from(items).map_err(|_| {
+            let got = format!("a list of {}", counted(n_items, "item"));
+            self.error("a text and its label", got, hint)
+        })?;
+        if keys.text_pair.is_some() || keys.id.is_some() || !keys.label_columns.is_empty() {
+            return Err(self.error(
+                "an object, as columns are named beside text and label",
+                "a text and its label",
+                "leave `text_pair`, `id` and `split_column` of this source out, as well as train.label and sweep.label",
+            ));
+        }
+        let text = match text {
+            Value::String(text) => text,
+            Value::Null => String::new(),
+            other => return Err(self.error("a text as the first of the two", kind(&other), hint)),
+        };
+        let mut record = Record { text, line: Some(self.line), ..Record::default() };
+        if keys.label.is_some() {
+            match &label {
+                Value::Null => {}
+                Value::String(label) => record.label = Some(label.trim().to_owned()),
+                Value::Number(_) | Value::Bool(_) => {
+                    let written: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
+                    let written = written.get(1).map_or("", |label| label.get());
+                    record.label = Some(as_spelled(&label, written));
+                }
+                Value::Array(items) => record.labels = Some(self.labels(items, "1", json)?),
+                Value::Object(_) => {
+                    return Err(self.error("a label as the second of the two", "an object", hint));
+                }
+            }
+        }
+        Ok(record)
     }
 
     fn text(&self, object: &mut Map<String, Value>, role: &str, key: &str) -> Result<String> {

@@ -13,7 +13,7 @@ use crate::{
         clean,
         dataset::{Dataset, DatasetSettings, distribution_of, numbered},
         document::Document,
-        example::{Example, FileRecord},
+        example::{Example, FileRecord, part_name},
         label_ids,
         odd_labels::{Unlabelled, label_warnings},
         open_file::OpenFile,
@@ -24,7 +24,7 @@ use crate::{
         summary::{question_summaries, value_summaries},
         target::{TargetReader, require_contrast},
     },
-    error::Result,
+    error::{Error, Result},
 };
 
 /// What is given is never thinned.
@@ -52,8 +52,7 @@ impl Dataset {
             ..Loader::new(settings.task, settings.joint_pairs)
         };
         let train = with_label_columns(settings.train, &settings.label_columns);
-        let train = loader.read(Part::Train, train, settings.clean)?;
-        let mut given = Vec::new();
+        let mut given = loader.read(Part::Train, train, settings.clean)?;
         for (sources, part) in
             [(settings.validation, Part::Validation), (settings.test, Part::Test)]
         {
@@ -63,14 +62,13 @@ impl Dataset {
             if let Some(sources) = sources {
                 let sources = with_label_columns(sources, &columns);
                 let drop_unlabelled = settings.clean.drop_unlabelled;
-                given.push(loader.read(
-                    part,
-                    sources,
-                    CleanOptions { drop_unlabelled, ..KEEP_ALL },
-                )?);
+                let options = CleanOptions { drop_unlabelled, ..KEEP_ALL };
+                given.extend(loader.read(part, sources, options)?);
             }
         }
-        loader.find_first_id([&train].into_iter().chain(&given))?;
+        given.sort_by_key(|read| read.part);
+        loader.find_first_id(given.iter())?;
+        let train = given.remove(0);
         loader.add_rows(train)?;
         let targets: Vec<&Target> = loader.rows.iter().map(|row| &row.target).collect();
         require_contrast(settings.task, &targets, &loader.labels, &settings.train[0])?;
@@ -79,8 +77,9 @@ impl Dataset {
         }
 
         let groups: Vec<Option<u64>> = loader.rows.iter().map(|row| row.group).collect();
+        let is_given = |part: Part| given.iter().any(|read| read.part == part);
         let fractions =
-            split_plan(settings.validation.is_some(), settings.test.is_some(), settings.split);
+            split_plan(is_given(Part::Validation), is_given(Part::Test), settings.split);
         let parts = split_rows(&targets, &groups, fractions, settings.seed);
         for (row, part) in loader.rows.iter_mut().zip(parts) {
             row.part = part;
@@ -94,7 +93,7 @@ impl Dataset {
         Ok(loader.finish())
     }
 
-    /// Reads files as they are, all rows of `part`, for labels that are known: to evaluate a head on other data. Cells may
+    /// Reads files as they are, all rows of `part` (whatever they say themselves), for labels that are known: to evaluate a head on other data. Cells may
     /// hold ids of labels, which count from `first_id`; where that is not known, as the files tell. Records without a label
     /// are left out, or an error.
     ///
@@ -109,14 +108,21 @@ impl Dataset {
         part: Part,
         drop_unlabelled: bool,
     ) -> Result<Dataset> {
-        let mut loader =
-            Loader { given_labels: true, labels, first_id, ..Loader::new(task, joint_pairs) };
+        let mut loader = Loader {
+            given_labels: true,
+            labels,
+            first_id,
+            takes_all: true,
+            ..Loader::new(task, joint_pairs)
+        };
         let options = CleanOptions { drop_unlabelled, ..KEEP_ALL };
-        let rows = loader.read(part, sources.to_vec(), options)?;
+        let read = loader.read(part, sources.to_vec(), options)?;
         if first_id.is_none() {
-            loader.find_first_id([&rows].into_iter())?;
+            loader.find_first_id(read.iter())?;
         }
-        loader.add_rows(rows)?;
+        for read in read {
+            loader.add_rows(read)?;
+        }
         Ok(loader.finish())
     }
 }
@@ -137,6 +143,8 @@ struct Loader {
     labels: LabelMap,
     given_labels: bool,
     first_id: Option<usize>,
+    /// Whether a record is of the part that its file is read as, whatever it says itself.
+    takes_all: bool,
     rows: Vec<Example>,
     label_columns: Vec<LabelColumn>,
     files: Vec<FileRecord>,
@@ -158,6 +166,7 @@ impl Loader {
             labels: LabelMap::default(),
             given_labels: false,
             first_id: None,
+            takes_all: false,
             rows: Vec::new(),
             label_columns: Vec::new(),
             files: Vec::new(),
@@ -169,17 +178,18 @@ impl Loader {
         }
     }
 
-    /// Reads some files, all as `part`. Labels that are not given are found where that is train.
+    /// Reads some files as `part`, and where that is train, also as the parts that they name for their records. Labels that
+    /// are not given are found in train.
     fn read(
         &mut self,
         part: Part,
         sources: Vec<Source>,
         options: CleanOptions,
-    ) -> Result<ReadPart> {
+    ) -> Result<Vec<ReadPart>> {
         let first_file = self.files.len();
         let targets = TargetReader { task: self.task, sources: &sources };
         let n_bad = self.bad_rows.rows().len();
-        let (examples, counts) = self.read_examples(&targets, options)?;
+        let (examples, counts, others) = self.read_examples(part, &targets, options)?;
         let bad_lines = self.bad_rows.rows().len() - n_bad;
         let files = &self.files[first_file..];
         let checks = FileChecks::of(part, counts, options, files);
@@ -192,7 +202,24 @@ impl Loader {
             }
             (false, _) => targets.add_continuations(&examples, &mut self.labels),
         }
-        Ok(ReadPart { part, sources, first_file, examples })
+        let mut read = vec![ReadPart { part, sources: sources.clone(), first_file, examples }];
+        for part in [Part::Validation, Part::Test] {
+            let own = others.iter().filter(|record| record.part == Some(part)).cloned();
+            let own: Vec<Result<Record>> = own.map(Ok).collect();
+            if own.is_empty() {
+                continue;
+            }
+            // As a file that is given for the part: nothing of it is thinned.
+            let (examples, counts) =
+                clean(own, KEEP_ALL, keys_of(self.joint_pairs), |record| targets.spell(record))?;
+            let files = &self.files[first_file..];
+            self.checks.push(FileChecks::of(part, counts, KEEP_ALL, files));
+            if !self.given_labels {
+                targets.add_continuations(&examples, &mut self.labels);
+            }
+            read.push(ReadPart { part, sources: sources.clone(), first_file, examples });
+        }
+        Ok(read)
     }
 
     /// Finds out how cells count ids of labels that are given.
@@ -230,7 +257,7 @@ impl Loader {
             let file = first_file + example.source;
             let group = self.group_of(&example, file);
             self.rows.push(Example {
-                keys: example.documents(self.joint_pairs).map(Document::key).collect(),
+                keys: keys_of(self.joint_pairs)(&example),
                 group,
                 id: example.id,
                 text: example.text,
@@ -245,11 +272,13 @@ impl Loader {
         Ok(())
     }
 
+    /// The records of `part`, cleaned, and those that their files say are of another one.
     fn read_examples(
         &mut self,
+        part: Part,
         targets: &TargetReader<'_>,
         options: CleanOptions,
-    ) -> Result<(Vec<Record>, CleanCounts)> {
+    ) -> Result<(Vec<Record>, CleanCounts, Vec<Record>)> {
         let (task, sources) = (targets.task, targets.sources);
         let first_file = self.files.len();
         for source in sources {
@@ -285,9 +314,19 @@ impl Loader {
             }
             _ => true,
         });
-        let keys = |example: &Record| -> Vec<Key> {
-            example.documents(self.joint_pairs).map(Document::key).collect()
-        };
+        let others = RefCell::new(Vec::new());
+        let takes_all = self.takes_all;
+        let examples = examples.filter_map(|example| match example {
+            Ok(example) if !takes_all && example.part.is_some_and(|other| other != part) => {
+                if part != Part::Train {
+                    return Some(Err(of_another_part(&example, part, &sources[example.source])));
+                }
+                others.borrow_mut().push(example);
+                None
+            }
+            example => Some(example),
+        });
+        let keys = keys_of(self.joint_pairs);
         let (examples, mut counts) =
             clean(examples, options, keys, |example| targets.spell(example))?;
         let n_read: usize = self.files[first_file..].iter().map(|file| file.rows).sum();
@@ -307,7 +346,7 @@ impl Loader {
             counts.conflicting = 0;
             counts.conflicts.clear();
         }
-        Ok((examples, counts))
+        Ok((examples, counts, others.into_inner()))
     }
 
     fn group_of(&mut self, example: &Record, file: usize) -> Option<u64> {
@@ -361,6 +400,21 @@ impl Loader {
             files,
         }
     }
+}
+
+/// What gives the keys of a record's documents.
+fn keys_of(joint_pairs: bool) -> impl Fn(&Record) -> Vec<Key> {
+    move |record| record.documents(joint_pairs).map(Document::key).collect()
+}
+
+/// The error for a record of a validation or test file that says it is of another part.
+fn of_another_part(example: &Record, part: Part, source: &Source) -> Error {
+    source.malformed(
+        example.line,
+        format!("rows of {} alone", part_name(part)),
+        format!("one of {}", example.part.map_or("none", part_name)),
+        "name a file that says which part its rows are for in data.train alone: they go where it says",
+    )
 }
 
 /// The sources, asked for these columns.

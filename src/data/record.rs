@@ -1,5 +1,7 @@
 //! One record of a data file, whatever its format.
 
+use super::split::Part;
+
 /// One record of a data file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
@@ -29,6 +31,8 @@ pub struct Record {
     /// What a split must not tear apart, for formats that know it: records of one source with the same name here belong
     /// together. For squad it stands for the context, for conll and conllu for the document.
     pub group: Option<String>,
+    /// The part that the file says it is for: in the source's `split_column`, or by the list that it stands in.
+    pub part: Option<Part>,
     /// The line (from 1) on which the record starts; for Parquet, the row (from 1); for squad, none.
     pub line: Option<u64>,
     /// Where a quoted field of a tsv file holds tabs and line ends, as if its quote were one of the text and had swallowed

@@ -58,6 +58,9 @@ pub struct Source {
     /// The column of the words' tags, for conll and conllu; see [`Record::tags`](super::Record::tags).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<ColumnName>,
+    /// The column that says which part a row of train is for; see [`Record::part`](super::Record::part).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_column: Option<ColumnName>,
     /// Columns of labels beside `label`, that heads may learn from. No file says this of a source: it is filled in for
     /// those who ask for them, see [`LabelColumn`](super::LabelColumn).
     #[serde(skip)]
@@ -133,6 +136,7 @@ impl Source {
             label_separator: default_label_separator(),
             words: None,
             tags: None,
+            split_column: None,
             label_columns: Vec::new(),
             skip_bad: None,
         }
@@ -282,6 +286,9 @@ impl Source {
     ) -> Result<Vec<T>> {
         let columns = self.label_columns.iter();
         let found = columns.map(|column| {
+            if self.split_column.as_ref() == Some(column) {
+                return find("split_column", column);
+            }
             find("train.label", column).map_err(|mut error| {
                 if let Error::Record { hint, .. } = &mut error {
                     *hint = "name columns in train.label and sweep.label that every file has which heads learn from"

@@ -68,7 +68,7 @@ impl SavedRun {
     }
 
     /// The settings to read a data file with: its own where the pipeline names it, else those of the first train source.
-    /// Ids are not looked for.
+    /// Ids, and parts that a column names, are not looked for.
     ///
     /// The format is `format` where one is given; else that of the train source where the file's extension is that of
     /// the train source's file, or tells none; else what the extension tells. A constant label of a train source of
@@ -76,11 +76,17 @@ impl SavedRun {
     pub fn source(&self, path: &Path, format: Option<Format>) -> Source {
         let same = |source: &&Source| matches!((source.path.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if let Some(own) = self.pipeline.extraction.sources.iter().find(same) {
-            return Source { id: None, format: format.or(own.format), ..own.clone() };
+            let format = format.or(own.format);
+            return Source { id: None, split_column: None, format, ..own.clone() };
         }
         let train = &self.pipeline.data.train[0];
-        let by_extension =
-            Source { path: path.to_path_buf(), format: None, id: None, ..train.clone() };
+        let by_extension = Source {
+            path: path.to_path_buf(),
+            format: None,
+            id: None,
+            split_column: None,
+            ..train.clone()
+        };
         let train_format = train.resolve_format().ok();
         // Where the name alone tells the format, what the file holds may tell more: a .json may hold an array.
         let told = if by_extension.extension() == train.extension() {

@@ -12,7 +12,7 @@ use crate::{
         names::{HeadPooling, Pair, Store, Task},
         settings::LayerChoice,
     },
-    data::{Record, Source, document::Document},
+    data::{Part, Record, Source, document::Document},
     encoder::{
         checkpoint::Checkpoint,
         device::{Device, Precision},
@@ -65,9 +65,10 @@ impl ExtractionSettings {
         TextTokenizer::new(&checkpoint.tokenizer, self.max_length, self.overflow)
     }
 
-    /// Whether an example is left out: it is empty, and of a source that is thinned.
+    /// Whether an example is left out: it is empty, and of a source that is thinned, in which it is of train.
     pub(crate) fn leaves_out(&self, example: &Record) -> bool {
-        self.thinned[example.source] && example.is_empty()
+        let is_of_train = matches!(example.part, None | Some(Part::Train));
+        self.thinned[example.source] && is_of_train && example.is_empty()
     }
 
     /// The documents of an example: one, or the two of a pair that is encoded in two.

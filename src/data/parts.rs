@@ -1,0 +1,140 @@
+//! Files that say of each record which part it is for: in a column, `split_column`, or by the key of its list.
+
+use frostbert_cache::wording::shorten;
+
+use super::{
+    Records,
+    record::Record,
+    source::{Format, Source},
+    split::Part,
+    until_error,
+};
+use crate::error::{Error, Result};
+
+/// What files call the parts.
+const WORDS: [(Part, &[&str]); 3] = [
+    (Part::Train, &["train", "training"]),
+    (Part::Validation, &["validation", "valid", "val", "dev", "development", "eval", "evaluation"]),
+    (Part::Test, &["test", "testing"]),
+];
+
+/// The part that a word stands for, whatever its case.
+pub(super) fn part_named(word: &str) -> Option<Part> {
+    let word = word.trim().to_lowercase();
+    WORDS.into_iter().find_map(|(part, words)| words.contains(&word.as_str()).then_some(part))
+}
+
+/// The part that a key of an object stands for: by itself, or by its last word, as `oos_train` does.
+pub(super) fn part_of_key(key: &str) -> Option<Part> {
+    part_named(key).or_else(|| part_named(key.rsplit(['_', '-', '.', ' ']).next()?))
+}
+
+/// Reads the records of a source, each with the part that its `split_column` says; of a source without one, as they are.
+/// `read` reads what it is given.
+pub(super) fn with_parts(
+    source: &Source,
+    read: impl FnOnce(&Source) -> Result<Records>,
+) -> Result<Records> {
+    let Some(column) = &source.split_column else {
+        return read(source);
+    };
+    let format = source.resolve_format()?;
+    if !matches!(format, Format::Csv | Format::Tsv | Format::Jsonl | Format::Json | Format::Parquet)
+    {
+        return Err(source.malformed(
+            None,
+            "columns, of which `split_column` is one",
+            format!("a {format} file, which has none"),
+            "leave `split_column` of this source out, or write the rows as csv, tsv, jsonl or parquet",
+        ));
+    }
+    let mut asked = source.clone();
+    asked.label_columns.push(column.clone());
+    let records = read(&asked)?;
+    let source = source.clone();
+    Ok(until_error(records.map(move |record| {
+        let mut record = record?;
+        let cell = record.label_cells.pop().unwrap_or_default();
+        match part_named(&cell) {
+            Some(part) => Ok(Record { part: Some(part), ..record }),
+            None => Err(no_part(&source, &record, &cell)),
+        }
+    })))
+}
+
+fn no_part(source: &Source, record: &Record, cell: &str) -> Error {
+    let got = match cell {
+        "" => "an empty cell".to_owned(),
+        cell => format!("`{}`", shorten(cell, 40)),
+    };
+    source.malformed(
+        record.line,
+        "train, validation (or valid, val, dev, eval) or test in the column that `split_column` names",
+        got,
+        "mend the cell; or leave `split_column` of this source out, so that the rows are split",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{WantedFields, read};
+
+    fn parts(name: &str, content: &str, split_column: Option<&str>) -> Result<Vec<Option<Part>>> {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source {
+            split_column: split_column.map(Into::into),
+            ..Source::new(folder.path().join(name))
+        };
+        std::fs::write(&source.path, content).unwrap();
+        let want = WantedFields { label: true, text_pair: false };
+        read(&source, want)?.map(|record| record.map(|record| record.part)).collect()
+    }
+
+    #[test]
+    fn a_column_says_in_usual_words_which_part_a_row_is_for() {
+        let content = "text,label,fold\none,a,Train\ntwo,b, dev \nthree,a,test\nfour,b,valid\n";
+        let found = parts("a.csv", content, Some("fold")).unwrap();
+        let [train, validation, test] = Part::ALL.map(Some);
+        assert_eq!(found, [train, validation, test, validation]);
+        assert_eq!(parts("a.csv", content, None).unwrap(), [None; 4]);
+        let lines = "{\"text\": \"one\", \"label\": 1, \"fold\": \"eval\"}\n";
+        assert_eq!(parts("a.jsonl", lines, Some("fold")).unwrap(), [validation]);
+    }
+
+    #[test]
+    fn a_cell_that_names_no_part_is_an_error_with_its_line() {
+        for (cell, got) in [("", "an empty cell"), ("3", "`3`")] {
+            let content = format!("text,label,fold\none,a,train\ntwo,b,{cell}\n");
+            let error = parts("a.csv", &content, Some("fold")).unwrap_err().to_string();
+            assert!(
+                error.contains("a.csv:3: expected train, validation") && error.ends_with(got),
+                "{error}"
+            );
+        }
+        let error = parts("a.csv", "text,label\none,a\n", Some("fold")).unwrap_err();
+        assert!(error.to_string().contains("a column `fold` for `split_column`"), "{error}");
+        let error = parts("a.txt", "one\n", Some("fold")).unwrap_err();
+        assert!(error.to_string().contains("a lines file, which has none"), "{error}");
+    }
+
+    #[test]
+    fn lists_of_pairs_under_the_names_of_parts_are_read_as_json() {
+        let content = "{\"oos_val\": [[\"one\", \"oos\"]],\n \"train\": [[\"two\", \"a\"], [\"three, [4]\", 7]],\n\"test\": []}";
+        let [train, validation, _] = Part::ALL.map(Some);
+        assert_eq!(parts("data_full.json", content, None).unwrap(), [validation, train, train]);
+        let objects = "{\"dev\": [{\"text\": \"one\", \"label\": \"a\"}]}";
+        assert_eq!(parts("a.json", objects, None).unwrap(), [validation]);
+        let error =
+            parts("a.json", "{\"train\": [[\"a\", \"b\"]], \"rest\": []}", None).unwrap_err();
+        assert!(error.to_string().contains("got the key `rest`"), "{error}");
+        let error = parts("a.json", "{\"train\": [[\"a\", \"b\", \"c\"]]}", None).unwrap_err();
+        assert!(
+            error.to_string().contains("expected a text and its label, got a list of 3 items"),
+            "{error}"
+        );
+        // Questions are told from lists of records by their first key.
+        let error = parts("a.json", "{\"data\": [[\"a\", \"b\"]]}", None).unwrap_err();
+        assert!(error.to_string().contains("as SQuAD has it"), "{error}");
+    }
+}
