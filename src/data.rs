@@ -47,6 +47,7 @@ mod lines;
 mod loader;
 mod odd_labels;
 mod open_file;
+mod open_source;
 mod parquet_file;
 mod parquet_pages;
 mod parts;
@@ -61,6 +62,7 @@ mod strata;
 mod summary;
 mod swallowed;
 mod target;
+mod text_folder;
 
 use std::{fs::File, io::Read, iter, path::Path};
 
@@ -68,6 +70,7 @@ pub use clean::CleanOptions;
 pub(crate) use clean::{CleanCounts, clean};
 pub(crate) use label_columns::LabelColumn;
 pub use labels::LabelMap;
+pub(crate) use open_source::hash_of_path;
 pub use record::{Answer, Record, WantedFields};
 pub use source::{ColumnName, Format, Source};
 pub use split::{Part, SplitFractions, split_plan, stratified_split};
@@ -80,7 +83,7 @@ pub(crate) use target::Target;
 
 use self::{
     bad_rows::{BadBytes, BadRows, FailedRows},
-    open_file::OpenFile,
+    open_source::OpenSource,
 };
 use crate::error::{Error, Result};
 
@@ -103,7 +106,7 @@ pub(crate) fn read_logged(source: &Source, want: WantedFields, log: &BadRows) ->
     if source.resolve_format()? == Format::Parquet {
         parquet_file::check_name(source)?;
     }
-    read_open(OpenFile::open(&source.path)?, source, want, log)
+    read_open(OpenSource::open(source)?, source, want, log)
 }
 
 /// As `read`, where the file may also be a pipe or a device, which can be read once only.
@@ -119,13 +122,19 @@ pub fn read_once(source: &Source, want: WantedFields) -> Result<Records> {
 /// As [`read_logged`], of the file of `source` once it is open; its last item is an error where the file was written to
 /// since.
 fn read_open(
-    file: OpenFile,
+    open: OpenSource,
     source: &Source,
     want: WantedFields,
     log: &BadRows,
 ) -> Result<Records> {
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
+    let file = match open {
+        OpenSource::Folder(folder) => {
+            return parts::with_parts(source, |source| Ok(until_error(folder.read(source, want)?)));
+        }
+        OpenSource::File(file) => file,
+    };
     let examples = parts::with_parts(source, |source| match format {
         Format::Parquet => Ok(until_error(parquet_file::read(file.try_clone()?, source, want)?)),
         format => read_text(file.text(source)?, format, source, want, log),
@@ -146,7 +155,7 @@ pub fn read_from(
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
     parts::with_parts(source, |source| match format {
-        Format::Parquet => Err(not_a_stream(source)),
+        Format::Parquet | Format::Folder => Err(not_a_stream(source, format)),
         // Lines are handed out as they come; other formats are read from what is there.
         Format::Lines => {
             let text = read::decode(Box::new(input), source)?;
@@ -232,16 +241,16 @@ fn read_text(
         Format::Conll => Ok(until_error(conll::read(input, source, want)?)),
         Format::Conllu => Ok(until_error(conllu::read(input, source, want)?)),
         Format::Squad => Ok(until_error(squad::read(input, source, want)?)),
-        Format::Parquet => Err(not_a_stream(source)),
+        Format::Parquet | Format::Folder => Err(not_a_stream(source, format)),
     }
 }
 
-fn not_a_stream(source: &Source) -> Error {
+fn not_a_stream(source: &Source, format: Format) -> Error {
     source.malformed(
         None,
         "a text format, as this is read from a stream",
-        "parquet",
-        "write the Parquet data to a file and name that file",
+        format.to_string(),
+        "write the data to a file or a folder and name that",
     )
 }
 
@@ -269,7 +278,7 @@ mod tests {
         let error = read_from(std::io::empty(), &Source::new("a.parquet"), WantedFields::default())
             .err()
             .unwrap();
-        assert!(error.hint().unwrap().contains("to a file"), "{error}");
+        assert!(error.hint().unwrap().contains("data to a file"), "{error}");
     }
 
     #[test]

@@ -108,7 +108,8 @@ pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCo
 
 /// Whether the file holds what a head learns from.
 fn has_labels(shape: &FileShape) -> bool {
-    shape.label.is_some() || matches!(shape.format, Format::Conll | Format::Conllu | Format::Squad)
+    shape.label.is_some()
+        || matches!(shape.format, Format::Conll | Format::Conllu | Format::Squad | Format::Folder)
 }
 
 /// Text for a comment, which ends with its line.

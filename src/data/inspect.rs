@@ -303,7 +303,7 @@ fn open(source: &Source) -> Result<Text> {
 
 /// The first lines of a text file.
 fn beginning(source: &Source) -> Result<String> {
-    if source.resolve_format()? == Format::Parquet {
+    if matches!(source.resolve_format()?, Format::Parquet | Format::Folder) {
         return OpenFile::open(&source.path).map(|_| String::new());
     }
     let mut bytes = Vec::new();

@@ -1,17 +1,18 @@
 //! lines: one text a line, the whole of it or what a pattern finds in it.
 
-use std::iter;
+use std::{iter, path::Path};
 
-use frostbert_cache::wording::shorten;
+use frostbert_cache::wording::{counted, shorten};
 use regex::{Captures, Regex};
 
 use super::{
     bad_rows::FailedRows,
+    open_file::OpenFile,
     read::{Text, next_line},
     record::{Record, WantedFields},
     source::{ColumnName, Source},
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Streams the lines of a file.
 ///
@@ -26,6 +27,10 @@ pub(super) fn read(
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     let pattern = source.pattern.as_deref().map(|pattern| compile(pattern, source)).transpose()?;
     check_groups(pattern.as_ref(), source, want)?;
+    let mut labels = match &source.label_path {
+        Some(path) if want.label => Some(LabelLines::open(path, source)?),
+        _ => None,
+    };
     let constant_label = source.label.as_ref().filter(|_| want.label).map(|label| match label {
         ColumnName::Name(name) => name.trim().to_owned(),
         ColumnName::Number(number) => number.to_string(),
@@ -36,10 +41,18 @@ pub(super) fn read(
     Ok(iter::from_fn(move || {
         loop {
             line += 1;
-            let content = match next_line(&mut input, &source, line).transpose()? {
+            let content = match next_line(&mut input, &source, line).transpose() {
+                Some(content) => content,
+                None => return labels.as_mut()?.require_end(line).err().map(Err),
+            };
+            let content = match content {
                 // A blank line holds nothing that a pattern could find.
                 Ok(content) if pattern.is_some() && content.trim().is_empty() => continue,
                 Ok(content) => content,
+                Err(error) => return Some(Err(error)),
+            };
+            let label = match labels.as_mut().map(|labels| labels.next_label(line)).transpose() {
+                Ok(label) => label.or_else(|| constant_label.clone()),
                 Err(error) => return Some(Err(error)),
             };
             let example = match &pattern {
@@ -47,7 +60,7 @@ pub(super) fn read(
                 Some(pattern) => match_line(pattern, &content, line, &source, want),
             };
             let example = example.map(|example| Record {
-                label: example.label.or_else(|| constant_label.clone()),
+                label: example.label.or(label),
                 line: Some(line),
                 ..example
             });
@@ -56,6 +69,51 @@ pub(super) fn read(
             }
         }
     }))
+}
+
+/// The lines of a file of labels.
+struct LabelLines {
+    input: Text,
+    /// The file, for messages.
+    source: Source,
+    texts: String,
+}
+
+impl LabelLines {
+    fn open(path: &Path, texts: &Source) -> Result<LabelLines> {
+        let source = Source { path: path.to_path_buf(), skip_bad: None, ..texts.clone() };
+        let input = OpenFile::open(path)?.text(&source)?;
+        Ok(LabelLines { input, source, texts: texts.path.display().to_string() })
+    }
+
+    /// The label of the text on a line.
+    fn next_label(&mut self, line: u64) -> Result<String> {
+        match next_line(&mut self.input, &self.source, line)? {
+            Some(label) => Ok(label.trim().to_owned()),
+            None => Err(self.error(
+                line,
+                format!("a label for line {line} of {}", self.texts),
+                "the end of the file",
+            )),
+        }
+    }
+
+    /// Fails where there are labels left after the last text.
+    fn require_end(&mut self, line: u64) -> Result<()> {
+        match next_line(&mut self.input, &self.source, line)? {
+            None => Ok(()),
+            Some(_) => Err(self.error(
+                line,
+                format!("{}, as many as {} has lines", counted(line - 1, "label"), self.texts),
+                "more",
+            )),
+        }
+    }
+
+    fn error(&self, line: u64, expected: String, got: &str) -> Error {
+        let hint = "write one label a line, each on the line of its text; an empty line is a missing label";
+        self.source.malformed(Some(line), expected, got, hint)
+    }
 }
 
 /// The pattern, bound to the whole line.
@@ -92,11 +150,12 @@ fn check_groups(pattern: Option<&Regex>, source: &Source, want: WantedFields) ->
             r"mark the text in it: (?<label>\w+) (?<text>.*)",
         );
     }
-    if want.label && source.label.is_none() && !has_group("label") {
+    let is_labelled = source.label.is_some() || source.label_path.is_some();
+    if want.label && !is_labelled && !has_group("label") {
         return lacks(
             "a label for the lines of this file",
             "neither `label` nor a `pattern` with a group `label`",
-            "set `label` of this source to the one label of all its lines, or mark it in `pattern` as (?<label>...)",
+            "set `label` of this source to the one label of all its lines, `label_path` to a file of labels, or mark them in `pattern` as (?<label>...)",
         );
     }
     if want.text_pair && !has_group("text_pair") {
@@ -316,6 +375,31 @@ mod tests {
         let latin1 = Source { encoding: "latin1".to_owned(), ..source(None, Some("x")) };
         let examples = read_bytes(b"caf\xE9 \x93quoted\x94", &latin1, LABELLED).unwrap();
         assert_eq!(examples[0].text, "caf\u{e9} \u{201c}quoted\u{201d}");
+    }
+
+    #[test]
+    fn a_file_of_labels_has_one_for_each_line_of_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.txt");
+        let with_labels = Source { label_path: Some(path.clone()), ..source(None, None) };
+        std::fs::write(&path, "a\r\n b \n").unwrap();
+        assert_eq!(rows("one\ntwo\n", &with_labels), [row(1, "one", "a"), row(2, "two", "b")]);
+        for (texts, message) in [
+            ("one\n", "labels.txt:2: expected 1 label, as many as a.label has lines, got more"),
+            (
+                "one\ntwo\nthree\n",
+                "labels.txt:3: expected a label for line 3 of a.label, got the end of the file",
+            ),
+        ] {
+            let error = read_bytes(texts.as_bytes(), &with_labels, LABELLED).unwrap_err();
+            assert!(error.to_string().ends_with(message), "{error}");
+        }
+        // Who wants no labels does not need the file.
+        std::fs::remove_file(&path).unwrap();
+        let texts = read_bytes(b"one\ntwo\n", &with_labels, WantedFields::default()).unwrap();
+        assert!(texts.len() == 2 && texts[0].label.is_none());
+        let with_pattern = Source { label_path: Some(path), ..source(Some(TREC), None) };
+        assert!(read_bytes(b"a:b c\n", &with_pattern, LABELLED).is_err());
     }
 
     #[test]

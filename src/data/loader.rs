@@ -17,6 +17,7 @@ use crate::{
         label_ids,
         odd_labels::{Unlabelled, label_warnings},
         open_file::OpenFile,
+        open_source::OpenSource,
         read_open, require_texts,
         split_check::SplitCheck,
         split_plan,
@@ -148,6 +149,8 @@ struct Loader {
     rows: Vec<Example>,
     label_columns: Vec<LabelColumn>,
     files: Vec<FileRecord>,
+    /// Files of labels beside files of texts.
+    label_files: Vec<FileRecord>,
     checks: Vec<FileChecks>,
     split: Option<SplitCheck>,
     /// Lines that cannot be read.
@@ -170,6 +173,7 @@ impl Loader {
             rows: Vec::new(),
             label_columns: Vec::new(),
             files: Vec::new(),
+            label_files: Vec::new(),
             checks: Vec::new(),
             split: None,
             bad_rows: BadRows::default(),
@@ -289,7 +293,7 @@ impl Loader {
         // One file is open at a time.
         let examples = sources.iter().enumerate().flat_map(|(number, source)| {
             let want = WantedFields { label: true, text_pair: source.text_pair.is_some() };
-            let examples = OpenFile::open(&source.path).and_then(|mut file| {
+            let examples = OpenSource::open(source).and_then(|mut file| {
                 files.borrow_mut().push(FileRecord {
                     path: source.path.clone(),
                     blake3: file.blake3()?,
@@ -340,6 +344,12 @@ impl Loader {
         }
         let files = &self.files[first_file..];
         let n_records: Vec<usize> = files.iter().map(|file| file.rows).collect();
+        for (source, rows) in sources.iter().zip(&n_records) {
+            if let Some(path) = source.label_path.clone() {
+                let blake3 = OpenFile::open(&path)?.blake3()?;
+                self.label_files.push(FileRecord { path, blake3, rows: *rows });
+            }
+        }
         require_texts(sources, &n_records, examples.len(), counts.empty as u64)?;
         if task == DataTask::Qa {
             // A question may well have other answers in another file: none of them contradicts the others.
@@ -368,7 +378,8 @@ impl Loader {
             first_id,
             rows,
             label_columns,
-            files,
+            mut files,
+            label_files,
             checks,
             split,
             bad_rows,
@@ -380,6 +391,7 @@ impl Loader {
             bad_rows: bad_rows.rows(),
             ..DataChecks::of(checks, split, &rows, &files, distribution.balance())
         };
+        files.extend(label_files);
         Dataset {
             values: value_summaries(&rows),
             questions: match task {

@@ -58,6 +58,9 @@ pub struct Source {
     /// The column of the words' tags, for conll and conllu; see [`Record::tags`](super::Record::tags).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<ColumnName>,
+    /// For `lines`: a file of labels, of which each line is that of the same line of texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_path: Option<PathBuf>,
     /// The column that says which part a row of train is for; see [`Record::part`](super::Record::part).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_column: Option<ColumnName>,
@@ -104,6 +107,8 @@ pub enum Format {
     Conllu,
     /// The JSON of the Stanford Question Answering Dataset.
     Squad,
+    /// A folder of text files for each label.
+    Folder,
 }
 
 impl std::str::FromStr for ColumnName {
@@ -136,6 +141,7 @@ impl Source {
             label_separator: default_label_separator(),
             words: None,
             tags: None,
+            label_path: None,
             split_column: None,
             label_columns: Vec::new(),
             skip_bad: None,
@@ -154,7 +160,7 @@ impl Source {
 
     /// The format given, or the one that the extension (before `.gz`) stands for: `.csv`, `.tsv`, `.jsonl`, `.ndjson`,
     /// `.parquet`, `.txt`, `.lines`, `.conll`, `.conllu`, and `.json` for squad (or, where the file holds an array, for
-    /// json).
+    /// json). A folder is one of text files.
     ///
     /// Fails on any other extension.
     pub fn resolve_format(&self) -> Result<Format> {
@@ -170,11 +176,12 @@ impl Source {
             Some("conll") => Ok(Format::Conll),
             Some("conllu") => Ok(Format::Conllu),
             Some("json") => Ok(Format::Squad),
+            _ if self.path.is_dir() => Ok(Format::Folder),
             other => Err(self.malformed(
                 None,
                 "a name that ends in .csv, .tsv, .jsonl, .ndjson, .parquet, .txt, .lines, .conll, .conllu or .json",
                 other.map_or_else(|| "no extension".to_owned(), |other| format!("`.{other}`")),
-                "set `format` of this source to csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad",
+                "set `format` of this source to csv, tsv, jsonl, json, parquet, lines, conll, conllu, squad or folder",
             )),
         }
     }
@@ -252,8 +259,17 @@ impl Source {
         })
     }
 
-    /// Fails where the source names a delimiter and its format has none.
+    /// Fails where the source names a delimiter, or a file of labels, and its format has none.
     pub(super) fn check_delimiter(&self, format: Format) -> Result<()> {
+        let has_lines = format == Format::Lines && self.pattern.is_none() && self.label.is_none();
+        if self.label_path.is_some() && !has_lines {
+            return Err(self.malformed(
+                None,
+                "a file of one text a line beside `label_path`, without `label` and `pattern`",
+                format!("a {format} file, or one of these keys"),
+                "leave `label_path` out of this source, or set `format = \"lines\"`",
+            ));
+        }
         match (self.delimiter, format) {
             (None, _) | (_, Format::Csv | Format::Tsv) => Ok(()),
             (Some(_), format) => Err(self.malformed(
@@ -320,7 +336,7 @@ impl Source {
 
 impl Format {
     /// All formats, by their names in a pipeline.
-    pub const ALL: [Format; 9] = [
+    pub const ALL: [Format; 10] = [
         Format::Csv,
         Format::Tsv,
         Format::Jsonl,
@@ -330,6 +346,7 @@ impl Format {
         Format::Conll,
         Format::Conllu,
         Format::Squad,
+        Format::Folder,
     ];
 
     /// The format of this name.
@@ -371,6 +388,7 @@ impl fmt::Display for Format {
             Format::Conll => "conll",
             Format::Conllu => "conllu",
             Format::Squad => "squad",
+            Format::Folder => "folder",
         })
     }
 }

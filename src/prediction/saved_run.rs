@@ -85,6 +85,7 @@ impl SavedRun {
             format: None,
             id: None,
             split_column: None,
+            label_path: None,
             ..train.clone()
         };
         let train_format = train.resolve_format().ok();

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{file::PipelineFile, text_file},
-    data::{LabelMap, Part, dataset::Dataset, example::FileRecord},
+    data::{LabelMap, Part, dataset::Dataset, example::FileRecord, hash_of_path},
     encoder::checkpoint::{self, CheckpointHashes},
     error::{Error, Result},
 };
@@ -178,9 +178,7 @@ impl Lock {
             files.push((path, expected, got));
         }
         for file in &self.data {
-            let got =
-                if file.path.is_file() { Some(fingerprint::hash_file(&file.path)?) } else { None };
-            files.push((file.path.clone(), &file.blake3, got));
+            files.push((file.path.clone(), &file.blake3, hash_of_path(&file.path)?));
         }
         let mut changed = Vec::new();
         for (path, expected, got) in files {

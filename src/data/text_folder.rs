@@ -1,0 +1,192 @@
+//! folder: a folder of files for each label, `<label>/<name>.txt`, whose whole content is one text.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use frostbert_cache::fingerprint::{Digest, Stamp};
+
+use super::{
+    open_file::OpenFile,
+    read,
+    record::{Record, WantedFields},
+    record_limit::{MAX_RECORD_BYTES, too_long},
+    source::Source,
+};
+use crate::error::{Error, Result};
+
+/// The files of a folder, as they were when it was looked at.
+#[derive(Clone, Debug)]
+pub(super) struct TextFolder {
+    root: PathBuf,
+    files: Vec<TextFile>,
+}
+
+#[derive(Clone, Debug)]
+struct TextFile {
+    label: String,
+    /// Its path in the folder.
+    name: String,
+    stamp: Stamp,
+}
+
+impl TextFolder {
+    /// Lists the files, in the order of their labels and names. Hidden ones, and whatever else lies there, are no texts.
+    pub(super) fn list(root: &Path) -> Result<TextFolder> {
+        let mut files = Vec::new();
+        for folder in names_in(root)? {
+            let path = root.join(&folder);
+            if !path.is_dir() {
+                continue;
+            }
+            for file in names_in(&path)? {
+                let plain = file.to_lowercase();
+                if !plain.ends_with(".txt") && !plain.ends_with(".txt.gz") {
+                    continue;
+                }
+                files.push(TextFile {
+                    label: folder.clone(),
+                    name: format!("{folder}/{file}"),
+                    stamp: Stamp::of(&path.join(file))?,
+                });
+            }
+        }
+        Ok(TextFolder { root: root.to_path_buf(), files })
+    }
+
+    /// blake3 over the name and the blake3 of each file.
+    pub(super) fn blake3(&self) -> Result<Digest> {
+        let mut hasher = blake3::Hasher::new();
+        for file in &self.files {
+            hasher.update(file.name.as_bytes());
+            hasher.update(&[0]);
+            let path = self.root.join(&file.name);
+            hasher.update(OpenFile::open(&path)?.blake3()?.to_string().as_bytes());
+        }
+        Ok(hasher.finalize().into())
+    }
+
+    /// Reads the texts, each when its turn comes. The id is the file's path in the folder.
+    pub(super) fn read(
+        self,
+        source: &Source,
+        want: WantedFields,
+    ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
+        if self.files.is_empty() {
+            return Err(source.malformed(
+                None,
+                "a folder for each label, with a .txt file for each text in it",
+                "none",
+                "name the folder that holds those of the labels",
+            ));
+        }
+        let has_more = want.text_pair || !source.label_columns.is_empty();
+        if has_more || source.label.is_some() || source.id.is_some() {
+            return Err(source.malformed(
+                None,
+                "a text and the label that its folder is named after",
+                "columns beside them",
+                "leave `label`, `text_pair` and `id` of this source out, as well as train.label and sweep.label",
+            ));
+        }
+        let source = source.clone();
+        Ok(self.files.into_iter().map(move |file| {
+            Ok(Record {
+                text: text_of(&self.root, &file, &source)?,
+                label: want.label.then(|| file.label.clone()),
+                id: Some(file.name),
+                ..Record::default()
+            })
+        }))
+    }
+}
+
+/// The whole text of a file, without the end of its last line.
+fn text_of(root: &Path, file: &TextFile, source: &Source) -> Result<String> {
+    let source = Source { path: root.join(&file.name), ..source.clone() };
+    let open = OpenFile::open(&source.path)?;
+    if Stamp::of(&source.path)? != file.stamp {
+        return Err(source.malformed(
+            None,
+            "a file that stays as it is while the folder is read",
+            "one that was written to meanwhile",
+            "run the command again when whatever writes the folder has finished",
+        ));
+    }
+    let mut text = String::new();
+    open.text(&source)?
+        .take(MAX_RECORD_BYTES as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| read::failure(&source, error))?;
+    if text.len() > MAX_RECORD_BYTES {
+        return Err(too_long(&source, None, "a text", "cut the text, or take the file away"));
+    }
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
+
+/// What lies in a folder, sorted, without what is hidden.
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let failed = || Error::io("read", folder);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed())? {
+        let name = entry.map_err(failed())?.file_name();
+        let name = name.into_string().map_err(|name| Error::Record {
+            path: folder.join(name),
+            line: None,
+            expected: "a name in UTF-8".to_owned(),
+            got: "other bytes".to_owned(),
+            hint: "rename the file or folder: labels and ids are made of names".to_owned(),
+        })?;
+        if !name.starts_with('.') {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Format, hash_of_path, read};
+
+    #[test]
+    fn a_folder_for_each_label_holds_a_text_in_each_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for (name, text) in [
+            ("pos/b.txt", "good\r\n"),
+            ("neg/a.txt", "bad,\nvery\n"),
+            ("neg/.c.txt", "no"),
+            ("neg/d.md", "no"),
+        ] {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        fs::write(root.join("urls.txt"), "no").unwrap();
+        let source = Source::new(root);
+        assert_eq!(source.resolve_format().unwrap(), Format::Folder);
+        let want = WantedFields { label: true, text_pair: false };
+        let records: Vec<Record> = read(&source, want).unwrap().map(Result::unwrap).collect();
+        let rows: Vec<_> = records
+            .iter()
+            .map(|r| (r.id.as_deref().unwrap(), r.label.as_deref().unwrap(), r.text.as_str()))
+            .collect();
+        assert_eq!(rows, [("neg/a.txt", "neg", "bad,\nvery"), ("pos/b.txt", "pos", "good")]);
+
+        // The digest is that of names and contents.
+        let digest = || hash_of_path(root).unwrap();
+        let before = digest();
+        fs::write(root.join("urls.txt"), "else").unwrap();
+        assert_eq!(digest(), before);
+        fs::rename(root.join("pos/b.txt"), root.join("neg/b.txt")).unwrap();
+        assert_ne!(digest(), before);
+        let empty = Source { format: Some(Format::Folder), ..Source::new(root.join("neg")) };
+        let error = read(&empty, want).err().unwrap().to_string();
+        assert!(error.contains("expected a folder for each label"), "{error}");
+    }
+}
