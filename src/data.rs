@@ -51,6 +51,7 @@ mod open_source;
 mod parquet_file;
 mod parquet_pages;
 mod parts;
+mod question_table;
 mod read;
 mod record;
 mod record_limit;
@@ -135,10 +136,16 @@ fn read_open(
         }
         OpenSource::File(file) => file,
     };
-    let examples = parts::with_parts(source, |source| match format {
-        Format::Parquet => Ok(until_error(parquet_file::read(file.try_clone()?, source, want)?)),
-        format => read_text(file.text(source)?, format, source, want, log),
+    let examples = parts::with_parts(source, |source| {
+        question_table::with_answers(source, want, |source| match format {
+            Format::Parquet => {
+                Ok(until_error(parquet_file::read(file.try_clone()?, source, want)?))
+            }
+            format => read_text(file.text(source)?, format, source, want, log),
+        })
     })?;
+    let examples =
+        if source.moves_answers { question_table::with_moved_answers(examples) } else { examples };
     let end = iter::once_with(move || file.require_unchanged().err().map(Err)).flatten();
     Ok(until_error(examples.chain(end)))
 }

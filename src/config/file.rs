@@ -14,7 +14,7 @@ use serde::{
 use crate::{
     config::{
         file::sweep::SweepSection,
-        names::{HeadKind, HeadPooling, Loss, Overflow, Pair, Store, Task},
+        names::{HeadKind, HeadPooling, Loss, Misplaced, Overflow, Pair, Store, Task},
     },
     data::{ColumnName, Source, SplitFractions},
     encoder::device::{Device, Precision},
@@ -145,6 +145,9 @@ pub struct DataSection {
     /// How two texts are encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
+    /// What happens to answers that do not stand where they say.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub misplaced: Misplaced,
 }
 
 impl DataSection {
@@ -165,16 +168,15 @@ pub struct CleanSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drop_duplicates: Option<bool>,
     /// Drop records without a label.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub drop_unlabelled: bool,
     /// Leave lines out that cannot be read, and list them.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub skip_bad: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// `[cache]`

@@ -50,6 +50,10 @@ names! {
     Pair, "lowercase", Separate { Joint, Separate }
 }
 names! {
+    /// What happens to answers that do not stand where they say.
+    Misplaced, "lowercase", Skip { Skip, Nearest }
+}
+names! {
     /// A state that a cache can hold.
     Store, "lowercase", Mean { Cls, Mean, Max, Tokens, Words }
 }

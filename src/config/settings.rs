@@ -153,6 +153,7 @@ impl Pipeline {
             let text = source.text_column();
             source.text.get_or_insert(text);
         }
+        sources::refuse_columns_of_questions(&mut file.data, &refuse)?;
         let FilesAsRead { train, validation, test } = FilesAsRead::of(&file.data);
         let given = [Some(&train), validation.as_ref(), test.as_ref()].into_iter().flatten();
         let sources: Vec<Source> = given.flatten().cloned().collect();
@@ -317,7 +318,7 @@ impl Pipeline {
 
     /// Whether the rows are pairs of texts.
     pub fn has_pairs(&self) -> bool {
-        self.data.train[0].text_pair.is_some()
+        self.data.train[0].text_pair.is_some() && self.data.task != Task::Qa
     }
 
     /// Whether the head reads two texts: a pair, or a question and its context.

@@ -39,6 +39,12 @@ pub struct DataChecks {
     /// How train was split, where it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitCheck>,
+    /// Answers that were moved to the nearest place where they stand.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub moved_answers: usize,
+    /// Whether some of those that are left stand elsewhere, so that they could be moved.
+    #[serde(skip)]
+    pub has_movable_answers: bool,
     /// Answers that do not stand in their contexts where they say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub misplaced_answers: Option<Finding>,
@@ -214,6 +220,8 @@ impl DataChecks {
             .collect();
         DataChecks {
             bad_rows: Vec::new(),
+            moved_answers: 0,
+            has_movable_answers: rows.iter().any(has_movable_answer),
             files,
             shared,
             split,
@@ -228,6 +236,16 @@ impl DataChecks {
         warnings.extend(self.files.iter().flat_map(file_warnings));
         warnings.extend(self.split.iter().flat_map(SplitCheck::warnings));
         warnings.extend(self.shared.iter().flat_map(SharedTexts::warnings));
+        if self.moved_answers > 0 {
+            warnings.push(format!(
+                "{} not where `answer_start` says in the context, and moved to the nearest place where {}",
+                match self.moved_answers {
+                    1 => "1 answer is".to_owned(),
+                    n => format!("{} are", counted(n, "answer")),
+                },
+                if self.moved_answers == 1 { "it stands" } else { "they stand" },
+            ));
+        }
         if let Some(answers) = self.misplaced_answers.as_ref().filter(|answers| answers.count > 0) {
             let named: Vec<String> = answers
                 .examples
@@ -235,12 +253,15 @@ impl DataChecks {
                 .flat_map(|answer| &answer.records)
                 .map(|record| match &record.id {
                     Some(id) => format!("question `{id}` of {}", record.file.display()),
-                    None => format!("a question of {}", record.file.display()),
+                    None => match record.line {
+                        Some(line) => format!("{}:{line}", record.file.display()),
+                        None => format!("a question of {}", record.file.display()),
+                    },
                 })
                 .collect();
             warnings.push(format!(
                 "{} not where `answer_start` says in the context, so that nothing is learned from {}, but {} \
-                 as right: {}{}",
+                 as right: {}{}{}",
                 match answers.count {
                     1 => "1 answer is".to_owned(),
                     n => format!("{} are", counted(n, "answer")),
@@ -248,7 +269,12 @@ impl DataChecks {
                 if answers.count == 1 { "it" } else { "them" },
                 if answers.count == 1 { "it counts" } else { "they count" },
                 named.join(", "),
-                if answers.count > named.len() { " and more" } else { "" }
+                if answers.count > named.len() { " and more" } else { "" },
+                if self.has_movable_answers {
+                    "; data.misplaced = \"nearest\" moves those that stand elsewhere in it"
+                } else {
+                    ""
+                }
             ));
         }
         warnings
@@ -365,6 +391,15 @@ fn misplaced_answers(rows: &[Example], records: &[FileRecord]) -> Finding {
         text: shorten(&answer.text, N_SHOWN),
         labels: Vec::new(),
         records: vec![RecordPlace::of(row, records)],
+    })
+}
+
+/// Whether an answer of a row stands in its context, and not where it says.
+fn has_movable_answer(row: &Example) -> bool {
+    let context = row.text_pair.as_deref().unwrap_or_default();
+    let mut answers = row.target.answers().iter();
+    answers.any(|answer| {
+        !answer.text.is_empty() && context.contains(&answer.text) && !answer.matches(context)
     })
 }
 

@@ -67,9 +67,12 @@ pub(super) fn read(
     }))
 }
 
+/// A file, and what is put after it.
+type WithTrailer = Chain<Box<dyn Read + Send>, &'static [u8]>;
+
 /// The records one by one.
 struct DelimitedRecords {
-    reader: csv::Reader<Limited<Chain<Box<dyn Read + Send>, &'static [u8]>, Allowance>>,
+    reader: csv::Reader<Limited<WithTrailer, Allowance>>,
     record: StringRecord,
     delimiter: u8,
     source: Source,
@@ -220,12 +223,15 @@ impl ColumnIndices {
         index: impl Fn(&str, &ColumnName) -> Result<usize>,
     ) -> Result<Self> {
         Ok(ColumnIndices {
-            text: index("text", &source.text_column())?,
+            text: index(source.key("text"), &source.text_column())?,
             text_pair: source
                 .wanted_pair(want)?
-                .map(|column| index("text_pair", column))
+                .map(|column| index(source.key("text_pair"), column))
                 .transpose()?,
-            label: want.label.then(|| index("label", &source.label_column())).transpose()?,
+            label: want
+                .label
+                .then(|| index(source.key("label"), &source.label_column()))
+                .transpose()?,
             id: source.id.as_ref().map(|column| index("id", column)).transpose()?,
             label_columns: source.find_label_columns(index)?,
             n_fields: None,

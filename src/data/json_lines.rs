@@ -94,12 +94,15 @@ impl WantedKeys {
             )),
         };
         Ok(WantedKeys {
-            text: name("text", &source.text_column())?,
+            text: name(source.key("text"), &source.text_column())?,
             text_pair: source
                 .wanted_pair(want)?
-                .map(|column| name("text_pair", column))
+                .map(|column| name(source.key("text_pair"), column))
                 .transpose()?,
-            label: want.label.then(|| name("label", &source.label_column())).transpose()?,
+            label: want
+                .label
+                .then(|| name(source.key("label"), &source.label_column()))
+                .transpose()?,
             id: source.id.as_ref().map(|column| name("id", column)).transpose()?,
             label_columns: source.find_label_columns(name)?,
         })
@@ -152,9 +155,9 @@ impl RecordPosition<'_> {
         let text_pair = keys
             .text_pair
             .as_deref()
-            .map(|key| self.text(&mut object, "text_pair", key))
+            .map(|key| self.text(&mut object, self.source.key("text_pair"), key))
             .transpose()?;
-        let text = self.text(&mut object, "text", &keys.text)?;
+        let text = self.text(&mut object, self.source.key("text"), &keys.text)?;
         Ok(Record {
             id,
             text,
@@ -230,7 +233,7 @@ impl RecordPosition<'_> {
                 kind(other),
                 "give the record a label or leave it out",
             )),
-            None => Err(self.missing(object, "label", key)),
+            None => Err(self.missing(object, self.source.key("label"), key)),
         }
     }
 

@@ -1,6 +1,10 @@
 //! Labelled rows from files: every source read, cleaned, labelled and split.
 
-use std::{borrow::Cow, cell::RefCell, collections::HashMap};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    collections::HashMap,
+};
 
 use frostbert_cache::fingerprint::{Key, Mode};
 
@@ -155,6 +159,8 @@ struct Loader {
     split: Option<SplitCheck>,
     /// Lines that cannot be read.
     bad_rows: BadRows,
+    /// Answers that were moved to where they stand.
+    moved_answers: usize,
     /// What reading showed beside what is checked.
     warnings: Vec<String>,
     /// The number of each document of a file (tokens) and of each context (qa).
@@ -177,6 +183,7 @@ impl Loader {
             checks: Vec::new(),
             split: None,
             bad_rows: BadRows::default(),
+            moved_answers: 0,
             warnings: Vec::new(),
             groups: HashMap::new(),
         }
@@ -289,6 +296,7 @@ impl Loader {
             task.check_format(source)?;
         }
         let files = RefCell::new(&mut self.files);
+        let n_moved = Cell::new(self.moved_answers);
         let swallowed = RefCell::new(vec![SwallowedLines::default(); sources.len()]);
         // One file is open at a time.
         let examples = sources.iter().enumerate().flat_map(|(number, source)| {
@@ -307,6 +315,7 @@ impl Loader {
             if let Ok(example) = example {
                 files.borrow_mut()[first_file + example.source].rows += 1;
                 swallowed.borrow_mut()[example.source].count(example);
+                n_moved.set(n_moved.get() + example.moved_answers);
             }
         });
         let unlabelled = RefCell::new(Unlabelled::default());
@@ -333,6 +342,7 @@ impl Loader {
         let keys = keys_of(self.joint_pairs);
         let (examples, mut counts) =
             clean(examples, options, keys, |example| targets.spell(example))?;
+        self.moved_answers = n_moved.get();
         let n_read: usize = self.files[first_file..].iter().map(|file| file.rows).sum();
         if let Some(warning) = unlabelled.into_inner().settle(sources, n_read, options)? {
             self.warnings.push(warning);
@@ -383,12 +393,14 @@ impl Loader {
             checks,
             split,
             bad_rows,
+            moved_answers,
             warnings,
             ..
         } = self;
         let distribution = distribution_of(&labels, &rows);
         let checks = DataChecks {
             bad_rows: bad_rows.rows(),
+            moved_answers,
             ..DataChecks::of(checks, split, &rows, &files, distribution.balance())
         };
         files.extend(label_files);

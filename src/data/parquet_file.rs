@@ -150,12 +150,15 @@ impl Columns<usize> {
             index(schema, source, key, column, is_name, "strings, numbers or booleans")
         };
         Ok(Columns {
-            text: text("text", &source.text_column())?,
+            text: text(source.key("text"), &source.text_column())?,
             text_pair: source
                 .wanted_pair(want)?
-                .map(|column| text("text_pair", column))
+                .map(|column| text(source.key("text_pair"), column))
                 .transpose()?,
-            label: want.label.then(|| name("label", &source.label_column())).transpose()?,
+            label: want
+                .label
+                .then(|| name(source.key("label"), &source.label_column()))
+                .transpose()?,
             id: source.id.as_ref().map(|column| name("id", column)).transpose()?,
             label_columns: source.find_label_columns(name)?,
         })

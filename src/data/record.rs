@@ -28,6 +28,8 @@ pub struct Record {
     /// The question's right answers, for squad, where [`WantedFields::label`] asked for them. None of them, though asked for,
     /// means that the context does not answer the question: see [`Record::is_impossible`].
     pub answers: Option<Vec<Answer>>,
+    /// How many of these were moved to where they stand: `data.misplaced`.
+    pub moved_answers: usize,
     /// What a split must not tear apart, for formats that know it: records of one source with the same name here belong
     /// together. For squad it stands for the context, for conll and conllu for the document.
     pub group: Option<String>,

@@ -61,6 +61,18 @@ pub struct Source {
     /// For `lines`: a file of labels, of which each line is that of the same line of texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_path: Option<PathBuf>,
+    /// For questions in a table: the column of the questions, `"question"` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<ColumnName>,
+    /// That of their contexts, `"context"` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<ColumnName>,
+    /// That of their answers, `"answer"` where absent; an empty cell where the context gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<ColumnName>,
+    /// That of the number of characters before the answer in the context, `"answer_start"` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_start: Option<ColumnName>,
     /// The column that says which part a row of train is for; see [`Record::part`](super::Record::part).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_column: Option<ColumnName>,
@@ -73,6 +85,12 @@ pub struct Source {
     /// there, errors do not name that key.
     #[serde(skip)]
     pub skip_bad: Option<bool>,
+    /// Whether its records are questions in a table: see [`Source::as_questions`].
+    #[serde(skip)]
+    pub holds_questions: bool,
+    /// Whether answers are moved to where they stand: `data.misplaced`.
+    #[serde(skip)]
+    pub moves_answers: bool,
 }
 
 /// A column, by its name or by its place from 0.
@@ -142,9 +160,52 @@ impl Source {
             words: None,
             tags: None,
             label_path: None,
+            question: None,
+            context: None,
+            answer: None,
+            answer_start: None,
             split_column: None,
             label_columns: Vec::new(),
             skip_bad: None,
+            holds_questions: false,
+            moves_answers: false,
+        }
+    }
+
+    /// The source as one of questions: of a table, question and context are read as the two texts, and answers as labels.
+    /// Other formats stay as they are.
+    pub fn as_questions(&self) -> Source {
+        let is_table = matches!(
+            self.resolve_format(),
+            Ok(Format::Csv | Format::Tsv | Format::Jsonl | Format::Json | Format::Parquet)
+        );
+        if !is_table {
+            return self.clone();
+        }
+        let column = |own: &Option<ColumnName>, name: &str| {
+            Some(own.clone().unwrap_or_else(|| ColumnName::from(name)))
+        };
+        Source {
+            text: column(&self.question, "question"),
+            text_pair: column(&self.context, "context"),
+            label: column(&self.answer, "answer"),
+            holds_questions: true,
+            ..self.clone()
+        }
+    }
+
+    /// The column of where answers start: the one given, or `"answer_start"`.
+    pub(super) fn answer_start_column(&self) -> ColumnName {
+        self.answer_start.clone().unwrap_or_else(|| ColumnName::from("answer_start"))
+    }
+
+    /// The key by which a pipeline names the column of a text, a second text or a label.
+    pub(super) fn key(&self, role: &'static str) -> &'static str {
+        match role {
+            "text" if self.holds_questions => "question",
+            "text_pair" if self.holds_questions => "context",
+            "label" if self.holds_questions => "answer",
+            role => role,
         }
     }
 
@@ -304,6 +365,9 @@ impl Source {
         let found = columns.map(|column| {
             if self.split_column.as_ref() == Some(column) {
                 return find("split_column", column);
+            }
+            if self.holds_questions && self.answer_start_column() == *column {
+                return find("answer_start", column);
             }
             find("train.label", column).map_err(|mut error| {
                 if let Error::Record { hint, .. } = &mut error {

@@ -61,6 +61,7 @@ impl DataTask {
                 "words with a tag each, as conll and conllu have them",
                 "set `format` of this source to conll or conllu, if that is what it holds",
             ),
+            DataTask::Qa if source.holds_questions => return Ok(()),
             DataTask::Qa => (
                 |format| format == Format::Squad,
                 "questions with answers in a context, as squad has them",

@@ -8,7 +8,7 @@ use std::{
 use frostbert_cache::wording::counted;
 
 use crate::{
-    config::{parse::apply_override, settings::Pipeline},
+    config::{names::Task, parse::apply_override, settings::Pipeline},
     data::{Format, Source},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
@@ -103,7 +103,11 @@ impl SavedRun {
         let source = Source { format, label, ..by_extension };
         // A delimiter is that of the train source's format.
         let is_same_format = source.resolve_format().ok() == train_format;
-        Source { delimiter: source.delimiter.filter(|_| is_same_format), ..source }
+        let source = Source { delimiter: source.delimiter.filter(|_| is_same_format), ..source };
+        if self.pipeline.data.task == Task::Qa {
+            return Source { holds_questions: false, ..source }.as_questions();
+        }
+        source
     }
 
     /// [`SavedRun::source`], with keys of a source table set to other values, as in `delimiter=";"`.

@@ -2,8 +2,12 @@
 //! themselves.
 
 use crate::{
-    config::file::{DataSection, PipelineFile, Sources},
+    config::{
+        file::{DataSection, PipelineFile, Sources},
+        names::{Misplaced, Task},
+    },
     data::{ColumnName, Source, inspect::SureText},
+    error::{Error, Result},
 };
 
 /// The sources of train, and those of validation and test where these are given.
@@ -15,8 +19,14 @@ pub(super) struct FilesAsRead {
 
 impl FilesAsRead {
     pub(super) fn of(data: &DataSection) -> FilesAsRead {
-        let as_read =
-            |source: &Source| Source { skip_bad: Some(data.clean.skip_bad), ..source.clone() };
+        let as_read = |source: &Source| {
+            let source = if data.task == Task::Qa { source.as_questions() } else { source.clone() };
+            Source {
+                skip_bad: Some(data.clean.skip_bad),
+                moves_answers: data.misplaced == Misplaced::Nearest,
+                ..source
+            }
+        };
         let all = |sources: &Sources| sources.0.iter().map(as_read).collect();
         FilesAsRead {
             train: all(&data.train),
@@ -26,11 +36,39 @@ impl FilesAsRead {
     }
 }
 
+/// Fails where a source names columns of questions and the task has none.
+pub(super) fn refuse_columns_of_questions(
+    data: &mut DataSection,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<()> {
+    let task = data.task;
+    let named = data.sources_mut().find_map(|source| {
+        let columns = [
+            (&source.question, "question"),
+            (&source.context, "context"),
+            (&source.answer, "answer"),
+            (&source.answer_start, "answer_start"),
+        ];
+        columns.into_iter().find_map(|(column, key)| column.as_ref().map(|_| key))
+    });
+    match named {
+        Some(key) if task != Task::Qa => Err(refuse(
+            format!("a source names `{key}`, and the task is `{task}`"),
+            "name the columns of texts with `text` and `text_pair`, or set data.task to `qa`"
+                .into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Names the column of texts in sources that name none, where it is another one than `text` for certain. Returns what was
 /// found, in words.
 pub(super) fn find_texts(file: &mut PipelineFile) -> Vec<String> {
     let others = label_columns(file);
     let mut notes = Vec::new();
+    if file.data.task == Task::Qa {
+        return notes;
+    }
     for source in file.data.sources_mut().filter(|source| source.text.is_none()) {
         // A file that cannot be read is an error once it is read.
         let Some(SureText { column, reason }) = SureText::of(source, &others) else { continue };

@@ -1,0 +1,151 @@
+//! Questions in a table: columns `question`, `context`, `answer` and `answer_start`; and answers that are moved to where
+//! they stand.
+
+use frostbert_cache::wording::shorten;
+
+use super::{
+    Records,
+    record::{Answer, Record, WantedFields},
+    source::Source,
+    until_error,
+};
+use crate::error::Result;
+
+/// Reads the records of a source; those of a table of questions have the answer that their row gives, or none where its
+/// cell is empty. `read` reads what it is given.
+pub(super) fn with_answers(
+    source: &Source,
+    want: WantedFields,
+    read: impl FnOnce(&Source) -> Result<Records>,
+) -> Result<Records> {
+    if !(source.holds_questions && want.label) {
+        return read(source);
+    }
+    let mut asked = source.clone();
+    asked.label_columns.push(source.answer_start_column());
+    let records = read(&asked)?;
+    let source = source.clone();
+    Ok(until_error(records.map(move |record| {
+        let mut record = record?;
+        let start = record.label_cells.pop().unwrap_or_default();
+        let answer = record.label.take().unwrap_or_default();
+        record.answers = Some(match answer.as_str() {
+            "" => Vec::new(),
+            _ => vec![Answer { start: start_of(&start, &record, &source)?, text: answer }],
+        });
+        Ok(record)
+    })))
+}
+
+/// A number of characters. What counts them in Python may write it as a float.
+fn start_of(cell: &str, record: &Record, source: &Source) -> Result<usize> {
+    let number = cell.strip_suffix(".0").unwrap_or(cell);
+    number.parse().map_err(|_| {
+        source.malformed(
+            record.line,
+            format!(
+                "the number of characters before the answer in the column {}",
+                source.answer_start_column()
+            ),
+            match cell {
+                "" => "an empty cell".to_owned(),
+                cell => format!("`{}`", shorten(cell, 40)),
+            },
+            "mend the row; a question that its context does not answer has an empty answer",
+        )
+    })
+}
+
+/// Moves the answers of records that do not stand where they say to the nearest place where they do, and counts them:
+/// see [`Record::moved_answers`].
+pub(super) fn with_moved_answers(records: Records) -> Records {
+    Box::new(records.map(|record| {
+        let mut record = record?;
+        let context = record.text_pair.as_deref().unwrap_or_default();
+        for answer in record.answers.iter_mut().flatten() {
+            if !answer.matches(context)
+                && let Some(start) = nearest(answer, context)
+            {
+                answer.start = start;
+                record.moved_answers += 1;
+            }
+        }
+        Ok(record)
+    }))
+}
+
+/// Where an answer stands in a context, in characters: of several places the nearest to its start, of two as near the
+/// first.
+fn nearest(answer: &Answer, context: &str) -> Option<usize> {
+    if answer.text.is_empty() {
+        return None;
+    }
+    let mut last = (0, 0);
+    let places = context.match_indices(&answer.text).map(|(byte, _)| {
+        // Characters are counted on from the place before.
+        last = (byte, last.1 + context[last.0..byte].chars().count());
+        last.1
+    });
+    places.min_by_key(|place| place.abs_diff(answer.start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::read;
+
+    fn source(name: &str) -> Source {
+        Source::new(name).as_questions()
+    }
+
+    fn read_str(content: &str, source: Source) -> Result<Vec<Record>> {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source { path: folder.path().join(&source.path), ..source };
+        std::fs::write(&source.path, content).unwrap();
+        read(&source, WantedFields { label: true, text_pair: true })?.collect()
+    }
+
+    fn answer(text: &str, start: usize) -> Answer {
+        Answer { text: text.to_owned(), start }
+    }
+
+    #[test]
+    fn a_row_is_a_question_with_its_answer_or_none() {
+        let csv = "question,context,answer,answer_start\nWho?,\"It was Ann, not Bo.\",Ann,7.0\nWhy?,It was.,,\n";
+        let lines = "{\"question\": \"Who?\", \"context\": \"It was Ann, not Bo.\", \"answer\": \"Ann\", \"answer_start\": 7}\n\
+                     {\"question\": \"Why?\", \"context\": \"It was.\", \"answer\": null, \"answer_start\": null}\n";
+        for (name, content) in [("a.csv", csv), ("a.jsonl", lines)] {
+            let records = read_str(content, source(name)).unwrap();
+            assert_eq!((records[0].text.as_str(), records[1].text.as_str()), ("Who?", "Why?"));
+            assert_eq!(records[0].answers, Some(vec![answer("Ann", 7)]), "{name}");
+            assert!(records[1].is_impossible());
+        }
+        let bad = csv.replace("7.0", "x");
+        let error = read_str(&bad, source("a.csv")).unwrap_err().to_string();
+        assert!(error.contains("a.csv:2: expected the number of characters"), "{error}");
+        let error = read_str("question,text\n", source("a.csv")).unwrap_err();
+        assert!(error.to_string().contains("a column `context` for `context`"), "{error}");
+        assert!(error.hint().unwrap().contains("set `context`"), "{error}");
+    }
+
+    #[test]
+    fn an_answer_is_moved_to_the_nearest_place() {
+        let moved = |text: &str, start: usize, context: &str| {
+            let record = Record {
+                text_pair: Some(context.to_owned()),
+                answers: Some(vec![answer(text, start)]),
+                ..Record::default()
+            };
+            let records: Records = Box::new(std::iter::once(Ok(record)));
+            let record = with_moved_answers(records).next().unwrap().unwrap();
+            (record.answers.unwrap()[0].start, record.moved_answers)
+        };
+        let context = "\u{e9} Ann and Ann met Ann.";
+        assert_eq!(moved("Ann", 2, context), (2, 0), "it stands there");
+        assert_eq!(moved("Ann", 3, context), (2, 1));
+        assert_eq!(moved("Ann", 6, context), (2, 1), "of two as near the first");
+        assert_eq!(moved("Ann", 9, context), (10, 1));
+        assert_eq!(moved("Ann", 900, context), (18, 1));
+        assert_eq!(moved("Bo", 3, context), (3, 0), "it stands nowhere");
+    }
+}
