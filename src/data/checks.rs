@@ -233,7 +233,8 @@ impl DataChecks {
     /// What a user should know of it, a line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = bad_rows::warnings(&self.bad_rows);
-        warnings.extend(self.files.iter().flat_map(file_warnings));
+        let splits_test = self.split.as_ref().is_some_and(|split| split.asked.test > 0.0);
+        warnings.extend(self.files.iter().flat_map(|files| file_warnings(files, splits_test)));
         warnings.extend(self.split.iter().flat_map(SplitCheck::warnings));
         warnings.extend(self.shared.iter().flat_map(SharedTexts::warnings));
         if self.moved_answers > 0 {
@@ -316,7 +317,8 @@ fn stand(rows: usize) -> &'static str {
     if rows == 1 { "stands" } else { "stand" }
 }
 
-fn file_warnings(checks: &FileChecks) -> Vec<String> {
+/// What the files of a part showed; `splits_test` says that test rows are split from those of train.
+fn file_warnings(checks: &FileChecks, splits_test: bool) -> Vec<String> {
     let name = part_name(checks.part);
     let fate = |dropped| if dropped { "left out" } else { "kept" };
     let mut warnings = Vec::new();
@@ -327,8 +329,14 @@ fn file_warnings(checks: &FileChecks) -> Vec<String> {
     }
     if checks.duplicates.count > 0 {
         let fate = fate(checks.duplicates_dropped);
-        warnings
-            .push(format!("{name}: {}, {fate}", counted(checks.duplicates.count, "repeated row")));
+        // Published figures are of all rows, where the data comes without a test file.
+        let cure = if splits_test && checks.duplicates_dropped && checks.part == Part::Train {
+            " before the split; for metrics beside published ones, keep them with data.clean.drop_duplicates = false"
+        } else {
+            ""
+        };
+        let repeated = counted(checks.duplicates.count, "repeated row");
+        warnings.push(format!("{name}: {repeated}, {fate}{cure}"));
     }
     if let Some(conflict) = checks.conflicts.examples.first() {
         let labels: Vec<String> =

@@ -6,7 +6,10 @@ use std::{
     collections::HashMap,
 };
 
-use frostbert_cache::fingerprint::{Key, Mode};
+use frostbert_cache::{
+    fingerprint::{Key, Mode},
+    wording::counted,
+};
 
 use crate::{
     data::{
@@ -161,6 +164,8 @@ struct Loader {
     bad_rows: BadRows,
     /// Answers that were moved to where they stand.
     moved_answers: usize,
+    /// Rows of the test files that were left out.
+    lost_test_rows: usize,
     /// What reading showed beside what is checked.
     warnings: Vec<String>,
     /// The number of each document of a file (tokens) and of each context (qa).
@@ -184,6 +189,7 @@ impl Loader {
             split: None,
             bad_rows: BadRows::default(),
             moved_answers: 0,
+            lost_test_rows: 0,
             warnings: Vec::new(),
             groups: HashMap::new(),
         }
@@ -202,6 +208,7 @@ impl Loader {
         let n_bad = self.bad_rows.rows().len();
         let (examples, counts, others) = self.read_examples(part, &targets, options)?;
         let bad_lines = self.bad_rows.rows().len() - n_bad;
+        self.lost_test_rows += if part == Part::Test { bad_lines } else { 0 };
         let files = &self.files[first_file..];
         let checks = FileChecks::of(part, counts, options, files);
         self.checks.push(FileChecks { bad_lines, ..checks });
@@ -319,16 +326,18 @@ impl Loader {
             }
         });
         let unlabelled = RefCell::new(Unlabelled::default());
-        let labels = &self.labels;
+        let n_lost = Cell::new(self.lost_test_rows);
+        let (labels, takes_all) = (&self.labels, self.takes_all);
         let examples = examples.filter(|example| match example {
             Ok(example) if targets.lacks_label(example, labels) => {
                 unlabelled.borrow_mut().count(example);
+                let own = example.part.filter(|_| !takes_all).unwrap_or(part);
+                n_lost.set(n_lost.get() + usize::from(own == Part::Test));
                 !options.drop_unlabelled
             }
             _ => true,
         });
         let others = RefCell::new(Vec::new());
-        let takes_all = self.takes_all;
         let examples = examples.filter_map(|example| match example {
             Ok(example) if !takes_all && example.part.is_some_and(|other| other != part) => {
                 if part != Part::Train {
@@ -342,7 +351,7 @@ impl Loader {
         let keys = keys_of(self.joint_pairs);
         let (examples, mut counts) =
             clean(examples, options, keys, |example| targets.spell(example))?;
-        self.moved_answers = n_moved.get();
+        (self.moved_answers, self.lost_test_rows) = (n_moved.get(), n_lost.get());
         let n_read: usize = self.files[first_file..].iter().map(|file| file.rows).sum();
         if let Some(warning) = unlabelled.into_inner().settle(sources, n_read, options)? {
             self.warnings.push(warning);
@@ -394,9 +403,20 @@ impl Loader {
             split,
             bad_rows,
             moved_answers,
-            warnings,
+            lost_test_rows,
+            mut warnings,
             ..
         } = self;
+        if lost_test_rows > 0 {
+            warnings.push(format!(
+                "{} left out: metrics on the others are not those of the whole test set, and cannot be compared with \
+                 published ones; mend these rows to keep them",
+                match lost_test_rows {
+                    1 => "1 given test row is".to_owned(),
+                    n => format!("{} are", counted(n, "given test row")),
+                }
+            ));
+        }
         let distribution = distribution_of(&labels, &rows);
         let checks = DataChecks {
             bad_rows: bad_rows.rows(),
