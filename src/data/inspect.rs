@@ -1,26 +1,16 @@
 //! A look at a data file: what its columns hold, and which of them are likely texts, labels and names.
 
-use std::{
-    collections::HashSet,
-    fs::File,
-    io::{self, BufRead, Read},
-    path::Path,
-};
+mod cells;
 
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde_json::{Map, Value};
+use std::{collections::HashSet, path::Path};
 
+use self::cells::{Cells, beginning};
 use super::{
-    bad_rows::BadBytes,
     delimited::plain_name,
-    json_array::{self, Items},
     labels::is_missing,
-    open_file::OpenFile,
-    read::{Text, failure},
     source::{ColumnName, Format, Source},
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Records that are looked at.
 const LOOKED_AT: usize = 5000;
@@ -140,20 +130,7 @@ impl FileShape {
 
     /// Looks at the first records of a file that is read as `source` says, and at most at this many.
     fn read(source: &Source, most: usize) -> Result<FileShape> {
-        let mut format = source.resolve_format()?;
-        // A .json may hold questions or an array.
-        if format == Format::Squad && json_array::begins_array(&mut open(source)?, source)? {
-            format = Format::Json;
-        }
-        let usual = if format == Format::Tsv { '\t' } else { ',' };
-        let delimiter = source.delimiter.unwrap_or(usual);
-        let (names, rows, is_whole) = match format {
-            Format::Csv | Format::Tsv => delimited(source, delimiter, most)?,
-            Format::Jsonl => json_lines(source, most)?,
-            Format::Json => json_array(source, most)?,
-            Format::Parquet => parquet(&source.path, most)?,
-            _ => (Vec::new(), Vec::new(), false),
-        };
+        let Cells { format, delimiter, names, rows, is_whole } = Cells::of(source, most)?;
         let columns: Vec<ColumnShape> =
             (0..names.len()).map(|place| ColumnShape::of(&names, &rows, place)).collect();
         let mut shape = FileShape {
@@ -272,9 +249,6 @@ fn is_index(name: &str) -> bool {
     name.is_empty() || number.is_some_and(|number| number.parse::<usize>().is_ok())
 }
 
-/// The names of columns, rows of cells, and whether these are all rows.
-type CellRows = (Vec<String>, Vec<Vec<Option<String>>>, bool);
-
 impl ColumnShape {
     fn of(names: &[String], rows: &[Vec<Option<String>>], place: usize) -> ColumnShape {
         let cells = rows.iter().filter_map(|row| row.get(place)?.as_deref());
@@ -294,123 +268,12 @@ impl ColumnShape {
     }
 }
 
-/// The text of a file; what does not decode in it shows as U+FFFD.
-fn open(source: &Source) -> Result<Text> {
-    let mut text = OpenFile::open(&source.path)?.text(source)?;
-    text.replace_bad_bytes(&BadBytes::default());
-    Ok(text)
-}
-
-/// The first lines of a text file.
-fn beginning(source: &Source) -> Result<String> {
-    if matches!(source.resolve_format()?, Format::Parquet | Format::Folder) {
-        return OpenFile::open(&source.path).map(|_| String::new());
-    }
-    let mut bytes = Vec::new();
-    let failed = |error| failure(source, error);
-    open(source)?.take(1 << 16).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
 /// The character that stands most often in the first line, of those that separate fields.
 fn delimiter_of(text: &str, usual: char) -> char {
     let first = text.lines().next().unwrap_or_default();
     let count = |delimiter: &char| first.matches(*delimiter).count();
     let best = ['\t', ';', '|', ','].into_iter().max_by_key(count).unwrap_or(usual);
     if count(&best) > count(&usual) { best } else { usual }
-}
-
-fn delimited(source: &Source, delimiter: char, most: usize) -> Result<CellRows> {
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter as u8)
-        .quoting(source.quoting)
-        .flexible(true)
-        .from_reader(open(source)?);
-    let failed = |error: csv::Error| failure(source, io::Error::from(error));
-    let text = |cell: &[u8]| String::from_utf8_lossy(cell).into_owned();
-    let names = reader.byte_headers().map_err(failed)?;
-    let names: Vec<String> = names.iter().map(|name| plain_name(&text(name)).to_owned()).collect();
-    let mut rows = Vec::new();
-    for record in reader.byte_records().take(most + 1) {
-        let record = record.map_err(failed)?;
-        rows.push(record.iter().map(|cell| Some(text(cell))).collect());
-    }
-    Ok(cut(names, rows, most))
-}
-
-fn json_lines(source: &Source, most: usize) -> Result<CellRows> {
-    let mut names: Vec<String> = Vec::new();
-    let mut rows = Vec::new();
-    for line in open(source)?.lines().take(most + 1) {
-        let line = line.map_err(|error| failure(source, error))?;
-        if let Ok(Value::Object(object)) = serde_json::from_str(&line) {
-            rows.push(row_of(object, &mut names));
-        }
-    }
-    Ok(cut(names, rows, most))
-}
-
-fn json_array(source: &Source, most: usize) -> Result<CellRows> {
-    let mut items = Items::new(open(source)?, source.clone());
-    let mut names: Vec<String> = Vec::new();
-    let mut rows = Vec::new();
-    while rows.len() <= most
-        && let Some((_, item)) = items.next_item()?
-    {
-        if let Ok(Value::Object(object)) = serde_json::from_str(&item) {
-            rows.push(row_of(object, &mut names));
-        }
-    }
-    Ok(cut(names, rows, most))
-}
-
-/// The values of an object, by the names of all keys so far.
-fn row_of(object: Map<String, Value>, names: &mut Vec<String>) -> Vec<Option<String>> {
-    let mut row = vec![None; names.len()];
-    for (key, value) in object {
-        let place = names.iter().position(|name| *name == key).unwrap_or_else(|| {
-            names.push(key);
-            row.push(None);
-            names.len() - 1
-        });
-        row[place] = match value {
-            Value::Null => None,
-            Value::String(text) => Some(text),
-            other => Some(other.to_string()),
-        };
-    }
-    row
-}
-
-fn parquet(path: &Path, most: usize) -> Result<CellRows> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Error::io("read", path)(std::io::Error::other(error.to_string()))
-    };
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(&error))?;
-    let names = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let batches = builder.with_limit(most + 1).build().map_err(|error| failed(&error))?;
-    let mut rows = Vec::new();
-    for batch in batches {
-        let batch = batch.map_err(|error| failed(&error))?;
-        let options = FormatOptions::default();
-        let columns = batch.columns().iter();
-        let columns: Vec<ArrayFormatter<'_>> = columns
-            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options))
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|error| failed(&error))?;
-        for row in 0..batch.num_rows() {
-            rows.push(columns.iter().map(|column| Some(column.value(row).to_string())).collect());
-        }
-    }
-    Ok(cut(names, rows, most))
-}
-
-/// Leaves the record out that says whether there are more.
-fn cut(names: Vec<String>, mut rows: Vec<Vec<Option<String>>>, most: usize) -> CellRows {
-    let is_whole = rows.len() <= most;
-    rows.truncate(most);
-    (names, rows, is_whole)
 }
 
 #[cfg(test)]

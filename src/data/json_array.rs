@@ -21,8 +21,13 @@ pub(super) fn begins_array(input: &mut Text, source: &Source) -> Result<bool> {
     Ok(first == Some(&b'['))
 }
 
+/// Whether an array begins, or an object of one for each part. Nothing is consumed.
+pub(super) fn begins_records(input: &mut Text, source: &Source) -> Result<bool> {
+    Ok(begins_array(input, source)? || begins_parts(input, source)?)
+}
+
 /// Whether an object begins whose first key names a part, with a list under it. Nothing is consumed.
-pub(super) fn begins_parts(input: &mut Text, source: &Source) -> Result<bool> {
+fn begins_parts(input: &mut Text, source: &Source) -> Result<bool> {
     let buffer = input.fill_buf().map_err(|error| read::failure(source, error))?;
     let text = String::from_utf8_lossy(buffer);
     let key_of = || {

@@ -95,7 +95,7 @@ pub(super) fn read(
 }
 
 /// Opens a file so that its strings are views of its pages: one that stands in many rows is in memory once.
-fn open(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
+pub(super) fn open(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
     let found = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
     let fields = found.schema().fields().iter().map(|field| match field.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 => {
@@ -111,7 +111,7 @@ fn open(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetErro
 }
 
 /// How many rows are decoded at once, by the row group whose rows are longest on average.
-fn n_batch_rows(metadata: &ParquetMetaData) -> usize {
+pub(super) fn n_batch_rows(metadata: &ParquetMetaData) -> usize {
     let groups = metadata.row_groups().iter();
     let mean = groups.map(|group| {
         let n_rows = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
