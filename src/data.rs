@@ -222,10 +222,7 @@ fn read_text(
     // What is written as one array is read as one, also under a name that stands for one of the other shapes.
     let is_array = match format {
         Format::Json | Format::Jsonl => json_array::begins_array(&mut input, source)?,
-        Format::Squad if source.format.is_none() => {
-            json_array::begins_array(&mut input, source)?
-                || json_array::begins_parts(&mut input, source)?
-        }
+        Format::Squad if source.format.is_none() => json_array::begins_records(&mut input, source)?,
         _ => false,
     };
     let bytes = BadBytes::default();

@@ -32,6 +32,7 @@ mod kills;
 mod label_columns;
 mod library;
 mod many_classes;
+mod messy_data;
 mod metrics_label_errors;
 mod metrics_multilabel;
 mod metrics_oracle;

@@ -1,0 +1,291 @@
+//! Data as people have it: a file that is wrong in ten ways, and the shapes in which data comes.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::{
+    cases::squad,
+    support::{TINY_PIPELINE, Workshop, csv, label, read_json, texts},
+};
+
+const RUN: [&str; 2] = ["run", "pipeline.toml"];
+
+/// A workshop whose pipeline has these lines in `[data]`.
+fn workshop(data: &str) -> Workshop {
+    let workshop = Workshop::empty();
+    workshop.write_pipeline(&TINY_PIPELINE.replace("train = { path = \"train.csv\" }", data));
+    workshop
+}
+
+/// Rows of train, validation and test of the first run, as its lock has them.
+fn split(workshop: &Workshop) -> [u64; 3] {
+    let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
+    ["train", "validation", "test"].map(|part| lock["split"][part].as_u64().unwrap())
+}
+
+/// Runs the pipeline, and once more from its lock.
+fn run_and_replay(workshop: &Workshop) -> Value {
+    let report = workshop.json(&RUN);
+    let ran = workshop.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
+    assert!(ran.stderr.contains("the same bytes as"), "{}", ran.stderr);
+    report
+}
+
+/// A csv file with a byte order mark, blanks in its header, semicolons, a column of texts that is not called `text`, 150
+/// missing labels, a label that is spelled in two ways, empty texts, repeated rows, and an open quote in line 302.
+fn messy() -> String {
+    let mut lines = vec!["\u{feff} review ; label ;note".to_owned()];
+    for (number, text) in texts(600).iter().enumerate() {
+        let label = match (number % 4, label(number)) {
+            (1, _) => "",
+            (0, "cold") => "Cold",
+            (_, label) => label,
+        };
+        lines.push(format!("{text};{label};"));
+    }
+    lines.extend((0..3).map(|_| "  ;cold;".to_owned()));
+    lines.extend((0..5).map(|number| lines[1 + 4 * number].clone()).collect::<Vec<_>>());
+    lines.insert(301, "\"the snow;cold;".to_owned());
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn a_messy_file_says_what_is_wrong_one_after_the_other_and_then_runs() {
+    let workshop = Workshop::tiny();
+    workshop.write("train.csv", messy());
+    let mut arguments = RUN.map(String::from).to_vec();
+    for (message, cure, set) in [
+        (
+            "train.csv:1: expected a column `text` for `text`, got the columns `review ; label ;note`",
+            "set `delimiter = \";\"` of this source",
+            "data.train.delimiter=;",
+        ),
+        (
+            "train.csv:302: expected a record whose quotes are closed",
+            "data.clean.skip_bad = true",
+            "data.clean.skip_bad=true",
+        ),
+        (
+            "train.csv:3: expected a label for each text, got none: 150 of 608 records have no label",
+            "data.clean.drop_unlabelled = true",
+            "data.clean.drop_unlabelled=true",
+        ),
+    ] {
+        let so_far: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let ran = workshop.run(&so_far);
+        assert_eq!(ran.code, Some(3), "{}", ran.stderr);
+        let words = ran.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(message) && words.contains(cure), "{words}");
+        arguments.extend(["--set".to_owned(), set.to_owned()]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ran = workshop.succeed(&arguments);
+    for (words, n_times) in [
+        ("note: train.csv has no column `text`: texts are read from `review`, the only column", 1),
+        ("warning: train.csv: 1 line that cannot be read, left out", 1),
+        ("warning: train.csv: 150 of 608 records have no label and were left out", 1),
+        ("labels that differ only in spelling are different classes: `Cold`, `cold`", 1),
+        ("warning: train: 3 rows without a text, left out", 1),
+        ("warning: train: 5 repeated rows, left out before the split", 1),
+    ] {
+        assert_eq!(ran.stderr.matches(words).count(), n_times, "{words}: {}", ran.stderr);
+    }
+    let bad_rows = fs::read_to_string(workshop.path("runs/tiny/001/bad_rows.csv")).unwrap();
+    assert_eq!(
+        bad_rows,
+        "file,line,reason\ntrain.csv,302,\"expected a record whose quotes are closed, got an open quote\"\n"
+    );
+    let checks = read_json(&workshop.path("runs/tiny/001/checks.json"));
+    let train = &checks["files"][0];
+    assert_eq!((&train["bad_lines"], &train["read"]), (&json!(1), &json!(458)), "{train}");
+    assert_eq!((&train["empty"], &train["duplicates"]["count"]), (&json!(3), &json!(5)));
+    assert_eq!(split(&workshop).iter().sum::<u64>(), 450);
+
+    // The lock has all of it: nothing is guessed in a replay, and the same lines are left out.
+    let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
+    assert_eq!(lock["pipeline"]["data"]["train"][0]["text"], json!("review"));
+    let ran = workshop.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
+    assert!(ran.stderr.contains("the same bytes as"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("texts are read from"), "{}", ran.stderr);
+
+    // Both stages read alike, each alone too.
+    let extracted = workshop.json(&[&["extract"], &arguments[1..]].concat());
+    assert_eq!(extracted["computed"], json!(0), "{extracted}");
+}
+
+#[test]
+fn one_note_says_which_column_is_read_and_two_that_may_be_are_listed() {
+    let workshop = workshop("train = { path = \"train.csv\" }");
+    let rows = csv(&texts(60), 0).replace("text,label", "said,label");
+    workshop.write("train.csv", &rows);
+    let ran = workshop.succeed(&["extract", "pipeline.toml"]);
+    let note = "note: train.csv has no column `text`: texts are read from `said`";
+    assert_eq!(ran.stderr.matches(note).count(), 1, "{}", ran.stderr);
+    let lines = rows.lines().map(|line| line.replace(',', ",as it is cold,") + "\n");
+    workshop.write("train.csv", lines.collect::<String>().replace("as it is cold", "why"));
+    let error = workshop.fail(&RUN);
+    assert!(error.contains("got the columns `said`, `why`, `label`"), "{error}");
+}
+
+#[test]
+fn a_column_says_which_part_a_row_is_for() {
+    let workshop = workshop("train = { path = \"all.csv\", split_column = \"fold\" }");
+    let folds = ["train", "train", "train", "Train", "dev", "test"];
+    let rows = csv(&texts(60), 0);
+    let rows = rows.lines().enumerate().map(|(line, row)| match line {
+        0 => format!("{row},fold\n"),
+        // Rows that are given for a part are kept, also where they are empty or repeat others.
+        55 => "the snow,cold,train\n".to_owned(),
+        60 => " ,cold,test\n".to_owned(),
+        line => format!("{row},{}\n", folds[(line - 1) % 6]),
+    });
+    workshop.write("all.csv", rows.collect::<String>());
+    run_and_replay(&workshop);
+    assert_eq!(split(&workshop), [40, 10, 10]);
+    let checks = read_json(&workshop.path("runs/tiny/001/checks.json"));
+    let parts: Vec<_> = checks["files"].as_array().unwrap().iter().map(|f| &f["part"]).collect();
+    assert_eq!(parts, ["train", "validation", "test"]);
+    assert!(checks["split"].is_null(), "nothing is left to be split");
+
+    // Where it says nothing of validation, that is split from train.
+    let all = fs::read_to_string(workshop.path("all.csv")).unwrap();
+    workshop.write("all.csv", all.replace(",dev", ",train"));
+    fs::remove_dir_all(workshop.path("runs")).unwrap();
+    workshop.json(&RUN);
+    let [train, validation, test] = split(&workshop);
+    assert_eq!((train + validation, test), (50, 10));
+    assert!(validation > 5);
+    workshop.write("all.csv", all.replace(",dev", ",tset"));
+    let error = workshop.fail(&RUN);
+    assert!(error.contains("all.csv:6: expected train, validation"), "{error}");
+}
+
+#[test]
+fn lists_of_pairs_by_part_are_read_as_they_are() {
+    let workshop = workshop("train = { path = \"data_full.json\" }");
+    let texts = texts(60);
+    let list = |numbers: std::ops::Range<usize>| -> Vec<Value> {
+        numbers.map(|number| json!([texts[number], label(number)])).collect()
+    };
+    let file = json!({ "oos_train": list(0..3), "val": list(3..13), "train": list(13..50), "test": list(50..60) });
+    workshop.write("data_full.json", file.to_string());
+    run_and_replay(&workshop);
+    assert_eq!(split(&workshop), [40, 10, 10]);
+}
+
+#[test]
+fn lists_of_labels_in_json_are_several_labels() {
+    let data = "task = \"multilabel\"\ntrain = { path = \"a.json\" }";
+    let workshop = workshop(data);
+    let rows = texts(60).into_iter().enumerate().map(|(number, text)| {
+        let labels: Vec<&str> = [label(number), label(number / 3)][..number % 3].to_vec();
+        if number % 2 == 0 {
+            json!([text, labels])
+        } else {
+            json!({ "text": text, "label": labels })
+        }
+    });
+    workshop.write("a.json", Value::Array(rows.collect()).to_string());
+    run_and_replay(&workshop);
+    let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
+    assert_eq!(lock["labels"].as_array().map(Vec::len), Some(3), "{}", lock["labels"]);
+}
+
+#[test]
+fn a_folder_for_each_label_is_hashed_as_a_whole() {
+    let workshop = workshop("train = { path = \"reviews\" }");
+    for (number, text) in texts(60).iter().enumerate() {
+        let folder = workshop.path("reviews").join(label(number));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{number}.txt")), format!("{text}\n")).unwrap();
+    }
+    let report = run_and_replay(&workshop);
+    assert_eq!(report["extract"]["documents"], json!(60));
+    let ran = workshop.succeed(&["predict", "runs/tiny", "reviews", "--json"]);
+    assert_eq!(ran.stdout.lines().count(), 60);
+    // A text more, and it is no longer the same data.
+    workshop.write("reviews/cold/61.txt", "the snow");
+    let ran = workshop.run(&["run", "--locked", "runs/tiny/001/lock.json"]);
+    assert!(ran.has_failed() && ran.stderr.contains("reviews: expected"), "{}", ran.stderr);
+}
+
+#[test]
+fn labels_in_a_file_beside_the_texts_are_read_and_hashed() {
+    let workshop = workshop("train = { path = \"texts.txt\", label_path = \"labels.txt\" }");
+    let labels: Vec<&str> = (0..60).map(label).collect();
+    workshop.write("texts.txt", texts(60).join("\n") + "\n");
+    workshop.write("labels.txt", labels.join("\n") + "\n");
+    run_and_replay(&workshop);
+    workshop.write("labels.txt", labels.join("\n").replacen("cold", "warm", 1) + "\n");
+    let ran = workshop.run(&["run", "--locked", "runs/tiny/001/lock.json"]);
+    assert!(ran.has_failed() && ran.stderr.contains("labels.txt: expected"), "{}", ran.stderr);
+    workshop.write("labels.txt", labels[1..].join("\n") + "\n");
+    let error = workshop.fail(&RUN);
+    assert!(error.contains("labels.txt:60: expected a label for line 60 of texts.txt"), "{error}");
+}
+
+/// The rows of a SQuAD file as csv, each answer said to start so many characters later.
+fn table(squad: &str, shift: u64) -> String {
+    let file: Value = serde_json::from_str(squad).unwrap();
+    let mut rows = "id,question,context,answer,answer_start\n".to_owned();
+    for paragraph in file["data"][0]["paragraphs"].as_array().unwrap() {
+        let context = paragraph["context"].as_str().unwrap();
+        for question in paragraph["qas"].as_array().unwrap() {
+            let text = |key: &str| question[key].as_str().unwrap();
+            let answer = &question["answers"][0];
+            let start = answer["answer_start"].as_u64().map(|start| (start + shift).to_string());
+            rows.push_str(&format!(
+                "{},{},{context},{},{}\n",
+                text("id"),
+                text("question"),
+                answer["text"].as_str().unwrap_or_default(),
+                start.unwrap_or_default()
+            ));
+        }
+    }
+    rows
+}
+
+#[test]
+fn questions_in_a_table_are_those_of_a_squad_file_and_answers_are_moved_to_where_they_stand() {
+    let source = |path: &str| format!("task = \"qa\"\ntrain = {{ path = \"{path}\" }}");
+    let metrics = |workshop: &Workshop, arguments: &[&str]| {
+        workshop.json(&[&RUN, arguments].concat());
+        read_json(&workshop.path("runs/tiny/001/metrics.json"))
+    };
+    let squad = squad(30, 1, true);
+    let of_squad = workshop(&source("train.json"));
+    of_squad.write("train.json", &squad);
+    let expected = metrics(&of_squad, &[]);
+    let of_table = workshop(&source("train.csv"));
+    of_table.write("train.csv", table(&squad, 0));
+    assert_eq!(metrics(&of_table, &[]), expected);
+    let ran = of_table.succeed(&["predict", "runs/tiny", "train.csv", "--json"]);
+    assert_eq!(ran.stdout.lines().count(), 60);
+
+    let shifted = workshop(&source("train.csv"));
+    shifted.write("train.csv", table(&squad, 2));
+    let nearest = ["--set", "data.misplaced=nearest"];
+    assert_eq!(metrics(&shifted, &nearest), expected);
+    let ran = shifted.succeed(&[&RUN[..], &nearest].concat());
+    assert!(ran.stderr.contains("40 answers are not where `answer_start` says"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("moved to the nearest place where they stand"), "{}", ran.stderr);
+    let ran = shifted.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
+    assert!(ran.stderr.contains("the same bytes as"), "{}", ran.stderr);
+    // Without the key there is nothing to learn from, and it is named.
+    let ran = shifted.run(&RUN);
+    assert!(ran.stderr.contains("data.misplaced = \"nearest\" moves"), "{}", ran.stderr);
+}
+
+#[test]
+fn given_test_rows_that_are_left_out_are_a_loss_that_is_said() {
+    let workshop = Workshop::with_test_file();
+    let test = fs::read_to_string(workshop.path("test.csv")).unwrap();
+    let test = test.replacen(",cold\n", ",\n", 2);
+    workshop.write("test.csv", test + "one,two,three\n");
+    let set = ["--set", "data.clean={skip_bad=true,drop_unlabelled=true}"];
+    let ran = workshop.succeed(&[&RUN[..], &set].concat());
+    assert!(ran.stderr.contains("3 given test rows are left out"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot be compared with published ones"), "{}", ran.stderr);
+}
