@@ -29,7 +29,7 @@ fn rows(n_rows: usize) -> String {
 
 #[test]
 fn a_missing_column_is_named_with_those_there_are() {
-    let workshop = with_data(rows(9).replacen("text,label", "review,label", 1));
+    let workshop = with_data(rows(9).replacen("text,label", "review,kind", 1));
     assert_snapshot!(workshop.fail(&RUN));
     // What needs no labels does not ask for them.
     let workshop = with_data(rows(9).replacen("text,label", "text,stars", 1));
