@@ -14,7 +14,8 @@ const RUN: [&str; 2] = ["run", "pipeline.toml"];
 /// A workshop whose pipeline has these lines in `[data]`.
 fn workshop(data: &str) -> Workshop {
     let workshop = Workshop::empty();
-    workshop.write_pipeline(&TINY_PIPELINE.replace("train = { path = \"train.csv\" }", data));
+    let toml = TINY_PIPELINE.replace("train = { path = \"train.csv\" }", data);
+    workshop.write_pipeline(&toml.replace("max_length = 32", "max_length = 32\nstride = 6"));
     workshop
 }
 
@@ -110,7 +111,7 @@ fn a_messy_file_says_what_is_wrong_one_after_the_other_and_then_runs() {
     assert!(!ran.stderr.contains("texts are read from"), "{}", ran.stderr);
 
     // Both stages read alike, each alone too.
-    let extracted = workshop.json(&[&["extract"], &arguments[1..]].concat());
+    let extracted = workshop.json(&[&["extract"][..], &arguments[1..]].concat());
     assert_eq!(extracted["computed"], json!(0), "{extracted}");
 }
 
@@ -255,7 +256,7 @@ fn table(squad: &str, shift: u64) -> String {
 fn questions_in_a_table_are_those_of_a_squad_file_and_answers_are_moved_to_where_they_stand() {
     let source = |path: &str| format!("task = \"qa\"\ntrain = {{ path = \"{path}\" }}");
     let metrics = |workshop: &Workshop, arguments: &[&str]| {
-        workshop.json(&[&RUN, arguments].concat());
+        workshop.json(&[&RUN[..], arguments].concat());
         read_json(&workshop.path("runs/tiny/001/metrics.json"))
     };
     let squad = squad(30, 1, true);
