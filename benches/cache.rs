@@ -95,7 +95,7 @@ fn write_cache(
     at_once: usize,
 ) -> (f64, std::path::PathBuf) {
     let shape = CacheShape { model_layers: 6, hidden: HIDDEN, dtype: Dtype::F16 };
-    let mut writer = CacheWriter::open(folder, &inputs(), shape).expect("a new cache");
+    let mut writer = CacheWriter::open(folder, &inputs(), shape, &()).expect("a new cache");
     let mut total = 0.0;
     let numbers: Vec<usize> = (0..n_shards).collect();
     for numbers in numbers.chunks(at_once) {

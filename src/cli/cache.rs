@@ -180,7 +180,7 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
         damaged.extend(files.into_iter().map(|file| path.join(file)));
         let mut repaired = None;
         if repair && is_damaged {
-            match (verify::repair(&path), &manifest) {
+            match (verify::repair(&path, &context.progress), &manifest) {
                 (Ok(done), _) => repaired = Some(done),
                 // Without a manifest that can be read the others are still to be looked at.
                 (Err(cache::Error::Damage { .. }), Err(_)) => {}

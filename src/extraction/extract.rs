@@ -134,7 +134,7 @@ fn compute_missing(
     let (pipeline, checkpoint) = (lazy.pipeline, lazy.checkpoint);
     let settings = &pipeline.extraction;
     let shape = shape_of(pipeline, checkpoint);
-    let mut writer = CacheWriter::open(&settings.cache_dir, inputs, shape)?;
+    let mut writer = CacheWriter::open(&settings.cache_dir, inputs, shape, progress)?;
     if writer.manifest().shards.is_empty() {
         // Something will be encoded for certain: say now, and not after reading, that it cannot be.
         match devices {
@@ -224,7 +224,7 @@ fn clear_finished_plan(
     if ExtractionPlan::read(&cache_dir.join(inputs.fingerprint()))?.is_none() {
         return Ok(());
     }
-    match CacheWriter::open(cache_dir, inputs, shape) {
+    match CacheWriter::open(cache_dir, inputs, shape, &()) {
         Ok(writer) => Ok(ExtractionPlan::clear(writer.folder())?),
         Err(frostbert_cache::Error::Busy { .. }) => Ok(()),
         Err(error) => Err(error.into()),

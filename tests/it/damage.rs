@@ -255,7 +255,7 @@ fn a_damaged_file_of_any_kind_is_named_with_its_cure_and_costs_one_shard() {
         assert!(kept.all(|other| original[other] == others[other]), "{name}");
 
         assert!(!damaged_files(&cache, &Manifest::open(&cache).unwrap()).is_empty());
-        assert_eq!(repair(&cache).unwrap().dropped, ["shard-000001"]);
+        assert_eq!(repair(&cache, &()).unwrap().dropped, ["shard-000001"]);
         open_all(&cache).unwrap();
         let report = workshop.json(&EXTRACT);
         assert_eq!(counts(&report), [120, of_shard, 120 - of_shard], "{name}");

@@ -78,7 +78,7 @@ pub fn collect(
     shard_tokens: usize,
     progress: &dyn Progress,
 ) -> Result<Collected> {
-    let _lock = take_lock(folder)?;
+    let _lock = take_lock(folder, progress)?;
     let Some(mut manifest) = Manifest::read(folder)? else {
         return Ok(Collected::default());
     };
@@ -86,14 +86,8 @@ pub fn collect(
     let mut collected = count_dropped(&manifest, &index, &keep);
     remove_leftovers(folder, &manifest)?;
     if collected.dropped > 0 && collected.dropped == collected.documents {
-        let _replacing = Replacing::begin(folder)?;
-        ExtractionPlan::clear(folder)?;
-        // An empty cache first: wherever a kill stops the removal, what is left is one that can be written to.
-        manifest.shards.clear();
-        (manifest.documents, manifest.tokens, manifest.truncated) = (0, 0, 0);
-        manifest.write(folder)?;
-        remove_leftovers(folder, &manifest)?;
-        remove_cache(folder)?;
+        let _replacing = Replacing::begin(folder, progress)?;
+        remove_whole(folder, manifest)?;
         return Ok(collected);
     }
     let mut copies = dropped_copies(&index, &keep);
@@ -103,19 +97,30 @@ pub fn collect(
     while let Some(merge) = next_merge(folder, &manifest, from, &keep, shard_tokens)? {
         if from == 0 {
             // Whoever reads for long is found before anything is copied.
-            drop(Replacing::begin(folder)?);
+            drop(Replacing::begin(folder, progress)?);
             // What an unfinished extraction planned was planned for these shards.
             ExtractionPlan::clear(folder)?;
         }
         from = merge.first + usize::from(!merge.kept.is_empty());
         progress.advance(merge.shards.len() as u64, 0);
         uncount(&mut manifest, &merge.dropped, &mut copies);
-        replace(folder, &mut manifest, merge)?;
+        replace(folder, &mut manifest, merge, progress)?;
     }
     progress.finish();
     collected.shards_after = manifest.shards.len();
     collected.bytes_after = manifest.bytes();
     Ok(collected)
+}
+
+/// Removes a cache to which nobody writes, and that nobody reads.
+fn remove_whole(folder: &Path, mut manifest: Manifest) -> Result<()> {
+    ExtractionPlan::clear(folder)?;
+    // An empty cache first: wherever a kill stops the removal, what is left is one that can be written to.
+    manifest.shards.clear();
+    (manifest.documents, manifest.tokens, manifest.truncated) = (0, 0, 0);
+    manifest.write(folder)?;
+    remove_leftovers(folder, &manifest)?;
+    remove_cache(folder)
 }
 
 /// In how many shards each dropped document lies, where that is more than one.
@@ -237,7 +242,12 @@ fn same_origin(a: &ShardEntry, b: &ShardEntry) -> bool {
 }
 
 /// Writes the shard that a merge makes, names it in the manifest in place of the others, and removes those.
-fn replace(folder: &Path, manifest: &mut Manifest, merge: Merge) -> Result<()> {
+fn replace(
+    folder: &Path,
+    manifest: &mut Manifest,
+    merge: Merge,
+    progress: &dyn Progress,
+) -> Result<()> {
     let mut entries: Vec<ShardEntry> = Vec::new();
     if !merge.kept.is_empty() {
         let sources = MergeShards::open(folder, manifest, &merge)?;
@@ -257,7 +267,7 @@ fn replace(folder: &Path, manifest: &mut Manifest, merge: Merge) -> Result<()> {
             manifest.shards.push(entry);
         }
     }
-    let _replacing = Replacing::begin(folder)?;
+    let _replacing = Replacing::begin(folder, progress)?;
     manifest.write(folder)?;
     remove_leftovers(folder, manifest)
 }

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    progress::Progress,
+};
 
 /// How long a collection waits for readers: most read for less, and a training for more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,29 +40,49 @@ pub(crate) struct Replacing {
 }
 
 impl Replacing {
-    /// Waits some seconds for those who read the cache.
+    /// Waits some seconds for those who read the cache, or as long as the progress has patience.
     ///
     /// # Errors
     /// [`Error::InUse`] when somebody still reads it then; when the folder cannot be opened.
-    pub(crate) fn begin(folder: &Path) -> Result<Replacing> {
-        Replacing::within(folder, PATIENCE)
+    pub(crate) fn begin(folder: &Path, progress: &dyn Progress) -> Result<Replacing> {
+        Replacing::within(folder, PATIENCE.max(progress.patience()), || {
+            if progress.patience() > PATIENCE {
+                progress.note(&format!("cache `{}` is being read: waiting", folder.display()));
+            }
+        })
     }
 
-    fn within(folder: &Path, patience: Duration) -> Result<Replacing> {
+    fn within(folder: &Path, patience: Duration, waiting: impl FnOnce()) -> Result<Replacing> {
         let file = File::open(folder).map_err(Error::io("open", folder))?;
-        let start = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => {
-                    return Ok(Replacing { _folder: Some(file) });
+        match lock_within(&file, patience, waiting) {
+            Ok(()) => Ok(Replacing { _folder: Some(file) }),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse { cache: folder.to_path_buf() }),
+            // Where the file system knows no locks, nobody can be waited for.
+            Err(TryLockError::Error(_)) => Ok(Replacing { _folder: None }),
+        }
+    }
+}
+
+/// Tries to lock a file until that is done or `patience` is over. `waiting` is called once, where it has to wait.
+///
+/// # Errors
+/// [`TryLockError::WouldBlock`] where somebody else still holds it; when the file system knows no locks.
+pub(crate) fn lock_within(
+    file: &File,
+    patience: Duration,
+    waiting: impl FnOnce(),
+) -> std::result::Result<(), TryLockError> {
+    let start = Instant::now();
+    let mut waiting = Some(waiting);
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if start.elapsed() < patience => {
+                if let Some(waiting) = waiting.take() {
+                    waiting();
                 }
-                Err(TryLockError::WouldBlock) if start.elapsed() < patience => thread::sleep(LOOK),
-                Err(TryLockError::WouldBlock) => {
-                    return Err(Error::InUse { cache: folder.to_path_buf() });
-                }
-                // Where the file system knows no locks, nobody can be waited for.
-                Err(TryLockError::Error(_)) => return Ok(Replacing { _folder: None }),
+                thread::sleep(LOOK);
             }
+            done => return done,
         }
     }
 }
@@ -73,12 +96,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (Reading::begin(folder.path()), Reading::begin(folder.path()));
         assert!(one._folder.is_some() && two._folder.is_some());
-        let now = Duration::ZERO;
-        let refused = Replacing::within(folder.path(), now).err().unwrap();
+        let refused = Replacing::within(folder.path(), Duration::ZERO, || ()).err().unwrap();
         assert!(matches!(refused, Error::InUse { .. }));
         drop(one);
-        assert!(Replacing::within(folder.path(), now).is_err());
+        assert!(Replacing::within(folder.path(), Duration::ZERO, || ()).is_err());
         drop(two);
-        assert!(Replacing::within(folder.path(), now).is_ok());
+        assert!(Replacing::within(folder.path(), Duration::ZERO, || ()).is_ok());
     }
 }

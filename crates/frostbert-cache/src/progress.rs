@@ -1,6 +1,9 @@
 //! How long work is reported to whoever started it. The library itself never prints.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// Receives the progress of long work. Every method has an empty default, so `&()` stays silent.
 pub trait Progress: Sync {
@@ -24,6 +27,11 @@ pub trait Progress: Sync {
 
     /// Something that the user may like to know.
     fn note(&self, _message: &str) {}
+
+    /// How long to wait for another process that uses what is needed, before that is an error.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Whether to go on; nobody there to ask means no.
     fn ask(&self, _question: &str) -> bool {
@@ -76,5 +84,9 @@ impl Progress for WithinStage<'_> {
 
     fn note(&self, message: &str) {
         self.outer.note(message);
+    }
+
+    fn patience(&self) -> Duration {
+        self.outer.patience()
     }
 }

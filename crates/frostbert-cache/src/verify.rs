@@ -10,6 +10,7 @@ use crate::{
     leftovers::remove_leftovers,
     manifest::{MANIFEST, Manifest, ShardEntry},
     names,
+    progress::Progress,
     state_file::{self, StateFile},
     states::StateKind,
     tables::{self, DocumentCounts},
@@ -90,8 +91,8 @@ pub struct Repaired {
 ///
 /// # Errors
 /// When another process writes to the cache, its manifest cannot be read at all, or the disk refuses.
-pub fn repair(folder: &Path) -> Result<Repaired> {
-    let _lock = take_lock(folder)?;
+pub fn repair(folder: &Path, progress: &dyn Progress) -> Result<Repaired> {
+    let _lock = take_lock(folder, progress)?;
     // A writer may have come before the lock: only what is damaged still counts.
     let (mut manifest, is_sealed) = match Manifest::read(folder) {
         Ok(Some(manifest)) => (manifest, true),
@@ -116,7 +117,7 @@ pub fn repair(folder: &Path) -> Result<Repaired> {
         manifest: !is_sealed || manifest != before,
     };
     if repaired.manifest {
-        let _replacing = Replacing::begin(folder)?;
+        let _replacing = Replacing::begin(folder, progress)?;
         manifest.require_sound(folder)?;
         manifest.write(folder)?;
         remove_leftovers(folder, &manifest)?;

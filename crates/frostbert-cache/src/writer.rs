@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -10,11 +11,13 @@ use crate::{
     durable::through_no_link,
     error::{Error, Result},
     fingerprint::FingerprintInputs,
+    in_use::lock_within,
     index::DocumentIndex,
     leftovers::remove_leftovers,
     manifest::{Manifest, refuse_orphans},
     names::LOCK_FILE,
     plan::PlannedShard,
+    progress::Progress,
     staging::{ShardPlace, WrittenShard},
     state_file::StateMetadata,
     states::Dtype,
@@ -43,18 +46,24 @@ pub struct CacheWriter {
 impl CacheWriter {
     /// Opens (or creates) the cache of these inputs under `cache_dir`.
     ///
-    /// Takes the writer's lock, and removes what an earlier writer left unfinished.
+    /// Takes the writer's lock, for which it waits as long as the progress has patience, and removes what an earlier writer
+    /// left unfinished.
     ///
     /// # Errors
-    /// [`Error::Busy`] when another process writes; when the cache is damaged or the disk refuses.
+    /// [`Error::Busy`] when another process still writes; when the cache is damaged or the disk refuses.
     pub fn open(
         cache_dir: &Path,
         inputs: &FingerprintInputs,
         shape: CacheShape,
+        progress: &dyn Progress,
     ) -> Result<CacheWriter> {
         let folder = cache_dir.join(inputs.fingerprint());
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        let lock = take_lock(&folder)?;
+        let lock = loop {
+            fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+            if let Some(lock) = try_lock(&folder, progress)? {
+                break lock;
+            }
+        };
         let manifest = match Manifest::read(&folder)? {
             Some(mut manifest) => {
                 manifest.require(&folder, inputs)?;
@@ -160,32 +169,55 @@ impl Drop for WriterLock {
     }
 }
 
-/// Takes the writer's lock of a cache folder.
+/// Takes the writer's lock of a cache folder, for which it waits as long as the progress has patience.
 ///
 /// # Errors
-/// [`Error::Busy`] when another process holds it; [`Error::Damage`] where the lock is a link, or holds something
-/// else than the number of a process.
-pub(crate) fn take_lock(folder: &Path) -> Result<WriterLock> {
+/// [`Error::Busy`] when another process still holds it; [`Error::Damage`] where the lock is a link, or holds something
+/// else than the number of a process; when the folder is not there.
+pub(crate) fn take_lock(folder: &Path, progress: &dyn Progress) -> Result<WriterLock> {
+    loop {
+        if let Some(lock) = try_lock(folder, progress)? {
+            return Ok(lock);
+        }
+    }
+}
+
+/// As [`take_lock`]; `None` where whoever held the lock has removed the cache, and the file of the lock with it.
+fn try_lock(folder: &Path, progress: &dyn Progress) -> Result<Option<WriterLock>> {
     let path = folder.join(LOCK_FILE);
     let mut file = open_lock(&path)?;
-    match file.try_lock() {
+    let waiting = || {
+        let holder = holder(&path);
+        progress
+            .note(&format!("cache `{}` is being written by {holder}: waiting", folder.display()));
+    };
+    match lock_within(&file, progress.patience(), waiting) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // The number is a courtesy: without it the error still says what is wrong.
-            let _ = file.read_to_string(&mut pid);
-            let holder = match pid.trim() {
-                "" => "another process".into(),
-                pid => format!("process {pid}"),
-            };
+            let holder = holder(&path);
             return Err(Error::Busy { cache: folder.to_path_buf(), holder });
         }
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
     }
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let own = file.metadata().map(place).map_err(Error::io("read", &path))?;
+    if fs::metadata(&path).map(place).ok() != Some(own) {
+        return Ok(None);
+    }
     file.set_len(0).map_err(Error::io("write", &path))?;
     file.rewind().map_err(Error::io("write", &path))?;
     writeln!(file, "{}", std::process::id()).map_err(Error::io("write", &path))?;
-    Ok(WriterLock(file))
+    Ok(Some(WriterLock(file)))
+}
+
+/// Who holds a lock. The number is a courtesy: without it the message still says what is wrong.
+fn holder(path: &Path) -> String {
+    let mut pid = String::new();
+    let _ = open_lock(path).map(|mut file| file.read_to_string(&mut pid));
+    match pid.trim() {
+        "" => "another process".into(),
+        pid => format!("process {pid}"),
+    }
 }
 
 /// The number of a process, and a line feed, are shorter.

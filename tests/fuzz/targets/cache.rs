@@ -138,7 +138,7 @@ fn repair(folder: &Path) {
         return;
     };
     let damaged = verify::damaged_files(folder, &manifest);
-    if verify::repair(folder).is_ok() && !damaged.is_empty() {
+    if verify::repair(folder, &()).is_ok() && !damaged.is_empty() {
         require_counts(&CacheReader::existing(folder).expect("a cache that was repaired"));
     }
 }
