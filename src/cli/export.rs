@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use frostbert::{
     cache::{
+        about::note_use,
         export::{ExportFormat, ExportOptions, ExportReport, export_cache},
         reader::CacheReader,
         states::StateId,
@@ -83,6 +84,7 @@ Examples:
 
 pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let cache = CacheReader::existing(&arguments.cache)?;
+    note_use(cache.folder());
     let overrides = &arguments.overrides.set;
     let pipeline = match &arguments.pipeline {
         Some(path) => Some(Pipeline::read(path, overrides)?),

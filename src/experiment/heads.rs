@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use frostbert_cache::{progress::Progress, reader::CacheReader, states::StateId};
+use frostbert_cache::{about::note_use, progress::Progress, reader::CacheReader, states::StateId};
 use serde::Serialize;
 
 use crate::{
@@ -140,6 +140,7 @@ pub(super) fn train_heads(
         let NamedTask { name, pipeline } = task;
         let states = sweep::states(pipeline, checkpoint.config.layers)?;
         let cache = open_cache(folder, pipeline, checkpoint, dataset, &states)?;
+        note_use(cache.folder());
         Ok(TaskOverCache { name: name.as_deref(), pipeline, dataset, states, cache })
     });
     let tasks: Vec<TaskOverCache<'_>> = tasks.collect::<Result<_>>()?;

@@ -5,6 +5,7 @@ mod report;
 use std::{path::Path, time::Instant};
 
 use frostbert_cache::{
+    about::About,
     fingerprint::{FingerprintInputs, Key},
     manifest::{Manifest, caches_in},
     plan::{ExtractionPlan, PlanDocument, PlanSettings, Planned, Planner},
@@ -29,6 +30,7 @@ use crate::{
         checkpoint::Checkpoint,
         device::{self, Devices},
         fingerprint_inputs,
+        source::ModelSource,
         windows::Overflow,
     },
     error::Result,
@@ -86,6 +88,7 @@ pub(crate) fn extract_with(
         }
         None => compute_missing(&mut lazy, &devices, &inputs, &states, progress)?,
     };
+    about(checkpoint).note(&folder);
     let ExtractionOutcome { counts, computed, totals } = done;
     let seconds = start.elapsed().as_secs_f64();
     Ok(ExtractReport {
@@ -106,6 +109,21 @@ pub(crate) fn extract_with(
         device_reason: lazy.auto_took,
         precision: settings.precision.name(),
     })
+}
+
+/// What people call the model: its name on the hub with the commit, where it was pulled, else its folder's.
+fn about(checkpoint: &Checkpoint) -> About {
+    match ModelSource::read(&checkpoint.folder) {
+        Ok(Some(source)) => {
+            About { model: Some(source.repository), revision: Some(source.revision) }
+        }
+        _ => {
+            let folder = checkpoint.folder.canonicalize();
+            let name =
+                folder.ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into()));
+            About { model: name, revision: None }
+        }
+    }
 }
 
 fn shape_of(pipeline: &Pipeline, checkpoint: &Checkpoint) -> CacheShape {

@@ -354,8 +354,8 @@ pub(crate) fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Every file under a folder with its bytes, by its path in the folder. A writer's lock is left out: whoever
-/// is killed leaves a number in it.
+/// Every file under a folder with its bytes, by its path in the folder. Left out are a writer's lock, in which
+/// whoever is killed leaves a number, and what is for people only.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -366,7 +366,7 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
                 folders.push(path);
                 continue;
             }
-            if !path.ends_with("writer.lock") {
+            if !["writer.lock", "about.json"].iter().any(|name| path.ends_with(name)) {
                 let bytes = fs::read(&path).unwrap();
                 let name = path.strip_prefix(folder).unwrap().display().to_string();
                 files.insert(name, bytes);

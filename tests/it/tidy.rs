@@ -34,7 +34,8 @@ const LAYERS: [&str; 20] = [
 ];
 
 /// The rows of frostbert-cache. Files of one row never import each other.
-const CACHE_LAYERS: [&[&str]; 18] = [
+const CACHE_LAYERS: [&[&str]; 20] = [
+    &["prune"],
     &["cache", "export", "diff", "gc", "verify"],
     &["batch_log", "writer"],
     &["plan"],
@@ -43,6 +44,7 @@ const CACHE_LAYERS: [&[&str]; 18] = [
     &["index", "staging"],
     &["state_file", "tables"],
     &["file"],
+    &["about"],
     &["manifest", "shard"],
     &["in_use", "names"],
     &["states"],

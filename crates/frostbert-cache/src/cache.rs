@@ -5,6 +5,7 @@ use std::path::Path;
 use ndarray::{Array2, Axis};
 
 use crate::{
+    about::note_use,
     error::{Error, Result},
     fingerprint::Key,
     index::Location,
@@ -38,7 +39,9 @@ impl Cache {
     /// [`Error::Miss`] if the folder is not a cache, [`Error::Damage`] if the manifest or a table of documents is
     /// damaged.
     pub fn open(folder: impl AsRef<Path>) -> Result<Cache> {
-        Ok(Cache { reader: CacheReader::existing(folder.as_ref())? })
+        let reader = CacheReader::existing(folder.as_ref())?;
+        note_use(reader.folder());
+        Ok(Cache { reader })
     }
 
     /// The folder.

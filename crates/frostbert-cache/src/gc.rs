@@ -112,6 +112,21 @@ pub fn collect(
     Ok(collected)
 }
 
+/// Removes a cache, for which it waits for nobody.
+///
+/// # Errors
+/// [`Error::Busy`](crate::Error::Busy) or [`Error::InUse`](crate::Error::InUse) when another process writes to the cache or reads it; when the manifest is damaged, or
+/// the disk refuses.
+pub fn remove(folder: &Path) -> Result<()> {
+    let _lock = take_lock(folder, &())?;
+    let Some(manifest) = Manifest::read(folder)? else {
+        return Ok(());
+    };
+    let _replacing = Replacing::at_once(folder)?;
+    remove_leftovers(folder, &manifest)?;
+    remove_whole(folder, manifest)
+}
+
 /// Removes a cache to which nobody writes, and that nobody reads.
 fn remove_whole(folder: &Path, mut manifest: Manifest) -> Result<()> {
     ExtractionPlan::clear(folder)?;

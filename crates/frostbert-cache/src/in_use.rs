@@ -52,6 +52,14 @@ impl Replacing {
         })
     }
 
+    /// Waits for nobody.
+    ///
+    /// # Errors
+    /// As [`Replacing::begin`].
+    pub(crate) fn at_once(folder: &Path) -> Result<Replacing> {
+        Replacing::within(folder, Duration::ZERO, || ())
+    }
+
     fn within(folder: &Path, patience: Duration, waiting: impl FnOnce()) -> Result<Replacing> {
         let file = File::open(folder).map_err(Error::io("open", folder))?;
         match lock_within(&file, patience, waiting) {
@@ -87,6 +95,12 @@ pub(crate) fn lock_within(
     }
 }
 
+/// Whether another process holds a lock on a file or a folder. Nothing is written to find out.
+pub(crate) fn is_locked(path: &Path) -> bool {
+    let file = File::open(path);
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,11 +110,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (Reading::begin(folder.path()), Reading::begin(folder.path()));
         assert!(one._folder.is_some() && two._folder.is_some());
-        let refused = Replacing::within(folder.path(), Duration::ZERO, || ()).err().unwrap();
+        let refused = Replacing::at_once(folder.path()).err().unwrap();
         assert!(matches!(refused, Error::InUse { .. }));
+        assert!(is_locked(folder.path()));
         drop(one);
-        assert!(Replacing::within(folder.path(), Duration::ZERO, || ()).is_err());
+        assert!(Replacing::at_once(folder.path()).is_err());
         drop(two);
-        assert!(Replacing::within(folder.path(), Duration::ZERO, || ()).is_ok());
+        assert!(Replacing::at_once(folder.path()).is_ok());
+        assert!(!is_locked(folder.path()));
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    about::ABOUT_FILE,
     durable::remove_file,
     error::{Error, Result},
     manifest::{MANIFEST, Manifest, shard_number},
@@ -59,7 +60,7 @@ pub(crate) fn remove_batch_logs(folder: &Path) -> Result<()> {
 /// When the disk refuses.
 pub(crate) fn remove_cache(folder: &Path) -> Result<()> {
     // The lock last: it is held until then.
-    for name in [MANIFEST, LOCK_FILE] {
+    for name in [MANIFEST, ABOUT_FILE, LOCK_FILE] {
         remove_file(&folder.join(name))?;
     }
     remove_folder(folder)
@@ -87,7 +88,9 @@ fn refuse_linked_shards(folder: &Path, manifest: &Manifest) -> Result<()> {
 /// Whether this program gives the name to what it has not finished, or to a shard that no manifest names.
 fn is_leftover(name: &str) -> bool {
     match name.strip_prefix(ASIDE) {
-        Some(name) => shard_number(name).is_some() || name == MANIFEST || is_plan(name),
+        Some(name) => {
+            shard_number(name).is_some() || [MANIFEST, ABOUT_FILE].contains(&name) || is_plan(name)
+        }
         None => shard_number(name).is_some(),
     }
 }

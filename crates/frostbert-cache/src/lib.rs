@@ -15,7 +15,7 @@
 //! [`Cache`] is the short way; [`reader`] is the long one, which copies nothing.
 //! [`manifest`] says what a cache is and [`index`] which documents it holds; [`reader`] reads them. [`plan`] cuts what is
 //! missing into shards, which [`shard`], [`staging`] and [`writer`] fill and commit. [`verify`], [`gc`], [`diff`] and
-//! [`export`] work on whole caches. What a document's key and a cache's fingerprint are made of is in [`fingerprint`].
+//! [`export`] work on whole caches, [`prune`] chooses those that go, and [`about`] says which model made one. What a document's key and a cache's fingerprint are made of is in [`fingerprint`].
 //!
 //! On disk:
 //!
@@ -34,6 +34,7 @@
 //!
 //! A cache knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is computed once.
 
+pub mod about;
 pub mod batch_log;
 mod cache;
 pub mod diff;
@@ -52,6 +53,7 @@ pub mod mmap;
 mod names;
 pub mod plan;
 pub mod progress;
+pub mod prune;
 pub mod reader;
 pub mod shard;
 pub mod staging;
