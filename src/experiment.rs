@@ -1,12 +1,14 @@
 //! An experiment: a pipeline file with one task or several. Stage 1 encodes the texts of all of them into one cache, stage
 //! 2 trains a head or sweeps many for each. A lock file replays it.
 
+mod dry_run;
 mod heads;
 pub(crate) mod precision;
 mod replay;
 
 use std::path::Path;
 
+pub use dry_run::{DryRun, Stages, TaskForecast};
 use frostbert_cache::progress::Progress;
 pub use heads::{HeadsReport, TaskReport, TasksReport};
 pub use replay::replay;
@@ -107,9 +109,7 @@ impl Experiment {
     /// # Errors
     /// As [`Experiment::train`]; when no task asks for a sweep.
     pub fn sweep(&self, progress: &dyn Progress) -> Result<HeadsReport> {
-        if self.tasks.iter().all(|task| task.pipeline.sweep.is_none()) {
-            self.tasks[0].pipeline.sweep()?;
-        }
+        self.require_sweep()?;
         let data = self.data(progress)?;
         train_heads(&self.checkpoint()?, &data, None, progress)
     }
@@ -127,6 +127,14 @@ impl Experiment {
         let extract = self.extract_with(&checkpoint, machine, progress)?;
         let heads = train_heads(&checkpoint, &data, Some(&extract.cache), progress)?;
         Ok(RunReport { extract, heads })
+    }
+
+    /// Fails where no task asks for a sweep.
+    fn require_sweep(&self) -> Result<()> {
+        if self.tasks.iter().all(|task| task.pipeline.sweep.is_none()) {
+            self.tasks[0].pipeline.sweep()?;
+        }
+        Ok(())
     }
 
     fn checkpoint(&self) -> Result<Checkpoint> {

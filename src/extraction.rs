@@ -2,6 +2,7 @@
 //! its cache: exports, garbage collection, texts embedded in memory.
 
 pub(crate) mod committer;
+pub(crate) mod dry_run;
 pub(crate) mod embed;
 pub(crate) mod embedder;
 pub(crate) mod encode;

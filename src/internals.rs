@@ -99,12 +99,17 @@ pub mod error {
     pub use crate::error::{Error, ErrorKind, Result};
 }
 pub mod experiment {
-    pub use crate::experiment::{Experiment, HeadsReport, RunReport, TaskReport, replay};
+    pub use crate::experiment::{
+        DryRun, Experiment, HeadsReport, RunReport, Stages, TaskForecast, TaskReport, replay,
+    };
     pub mod precision {
         pub use crate::experiment::precision::{LayerError, PrecisionReport, PrecisionRow, report};
     }
 }
 pub mod extraction {
+    pub mod dry_run {
+        pub use crate::extraction::dry_run::ExtractForecast;
+    }
     pub mod export {
         pub use crate::extraction::export::export_records;
     }

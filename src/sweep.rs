@@ -146,7 +146,7 @@ fn check(
     candidates::check_metric(candidates::metric(pipeline, section, dataset)?, pipeline, &trials)?;
     let splits = splits(pipeline, section, dataset)?;
     target_sets::check(pipeline, dataset, &trials, &splits)?;
-    let n_heads = splits.len().saturating_mul(trials.len()).saturating_mul(section.seeds);
+    let n_heads = heads_of(section, trials.len(), splits.len());
     if n_heads > MOST_HEADS {
         return Err(pipeline.refuse(
             format!("the sweep has more than {MOST_HEADS} heads"),
@@ -167,6 +167,23 @@ fn check(
         crate::tasks::weights::class_weights(&trial.pipeline, dataset, &dataset.part(Part::Train))?;
     }
     Ok(())
+}
+
+/// How many heads a pipeline's `[sweep]` trains, each for some epochs at least.
+///
+/// # Errors
+/// When the section, or a trial of it, is at fault.
+pub(crate) fn n_heads(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    dataset: &Dataset,
+) -> Result<usize> {
+    let n_trials = trials(pipeline, section)?.all.len();
+    Ok(heads_of(section, n_trials, splits(pipeline, section, dataset)?.len()))
+}
+
+fn heads_of(section: &SweepSection, n_trials: usize, n_splits: usize) -> usize {
+    n_splits.saturating_mul(n_trials).saturating_mul(section.seeds)
 }
 
 /// Trains all heads of a pipeline's `[sweep]` on cached states, and writes the leaderboard and the best of them to the

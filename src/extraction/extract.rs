@@ -7,6 +7,7 @@ use std::{path::Path, time::Instant};
 use frostbert_cache::{
     about::About,
     fingerprint::{FingerprintInputs, Key},
+    index::DocumentIndex,
     manifest::{Manifest, caches_in},
     plan::{ExtractionPlan, PlanDocument, PlanSettings, Planned, Planner},
     progress::Progress,
@@ -65,15 +66,7 @@ pub(crate) fn extract_with(
 ) -> Result<ExtractReport> {
     let start = Instant::now();
     let settings = &pipeline.extraction;
-    pipeline.check_length(checkpoint)?;
-    let states = pipeline.stored_states(checkpoint.config.layers)?;
-    let layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
-    checkpoint.check_layers(&layers)?;
-    checkpoint.check_precision(settings.precision)?;
-    let mut lazy =
-        LazyEncoder { pipeline, machine, checkpoint, layers, encoder: None, auto_took: None };
-    device::check(&settings.device, settings.precision, &machine.onnxruntime)?;
-    let devices = lazy.devices(progress)?;
+    let Entered { mut lazy, states, devices } = enter(checkpoint, pipeline, machine, progress)?;
 
     let inputs = inputs_for(pipeline, checkpoint, devices.name());
     if let Some(explanation) = explain_miss(&settings.cache_dir, &inputs)? {
@@ -111,6 +104,34 @@ pub(crate) fn extract_with(
     })
 }
 
+/// An extraction that was checked as far as that goes without reading its texts.
+pub(super) struct Entered<'a> {
+    pub(super) lazy: LazyEncoder<'a>,
+    /// What is to be stored.
+    pub(super) states: Vec<StateId>,
+    pub(super) devices: Devices,
+}
+
+/// Checks the model, the states and the device before anything is read.
+pub(super) fn enter<'a>(
+    checkpoint: &'a Checkpoint,
+    pipeline: &'a Pipeline,
+    machine: &'a Machine,
+    progress: &dyn Progress,
+) -> Result<Entered<'a>> {
+    let settings = &pipeline.extraction;
+    pipeline.check_length(checkpoint)?;
+    let states = pipeline.stored_states(checkpoint.config.layers)?;
+    let layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
+    checkpoint.check_layers(&layers)?;
+    checkpoint.check_precision(settings.precision)?;
+    let mut lazy =
+        LazyEncoder { pipeline, machine, checkpoint, layers, encoder: None, auto_took: None };
+    device::check(&settings.device, settings.precision, &machine.onnxruntime)?;
+    let devices = lazy.devices(progress)?;
+    Ok(Entered { lazy, states, devices })
+}
+
 /// What people call the model: its name on the hub with the commit, where it was pulled, else its folder's.
 fn about(checkpoint: &Checkpoint) -> About {
     match ModelSource::read(&checkpoint.folder) {
@@ -126,7 +147,7 @@ fn about(checkpoint: &Checkpoint) -> About {
     }
 }
 
-fn shape_of(pipeline: &Pipeline, checkpoint: &Checkpoint) -> CacheShape {
+pub(super) fn shape_of(pipeline: &Pipeline, checkpoint: &Checkpoint) -> CacheShape {
     CacheShape {
         model_layers: checkpoint.config.layers,
         hidden: checkpoint.config.hidden,
@@ -162,7 +183,8 @@ fn compute_missing(
     }
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
     let planner = Planner::new(states, writer.manifest(), writer.index(), row_bytes);
-    let (spool, counts) = read_texts(pipeline, checkpoint, &planner, &writer, progress)?;
+    let (spool, counts) =
+        read_texts(pipeline, checkpoint, &planner, writer.index(), writer.folder(), progress)?;
     let Planned { plan, members } = make_plan(pipeline, devices, &spool, &planner);
     settle_unfinished(&plan, &writer, progress)?;
 
@@ -313,11 +335,14 @@ fn warn_of_bad_rows(bad_rows: &BadRows, progress: &dyn Progress) {
     }
 }
 
-fn read_texts(
+/// Reads the texts and tokenises those that a cache lacks, whose documents lie where `index` says; `aside` is a folder for a
+/// temporary file without a name.
+pub(super) fn read_texts(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
     planner: &Planner<'_>,
-    writer: &CacheWriter,
+    index: &DocumentIndex,
+    aside: &Path,
     progress: &dyn Progress,
 ) -> Result<(Spool, ReadCounts)> {
     let settings = &pipeline.extraction;
@@ -335,7 +360,7 @@ fn read_texts(
     progress.start("tokenising", None, "texts");
     let present = |key: &Key| {
         let complete = planner.lacking(key) == 0;
-        complete.then(|| writer.index().truncated(key) == Some(true))
+        complete.then(|| index.truncated(key) == Some(true))
     };
     let aligned = |state: &StateId| !matches!(state.kind, StateKind::Pooled(_));
     let spooling = Spooling {
@@ -343,7 +368,7 @@ fn read_texts(
         settings,
         aligned: planner.wanted().iter().any(aligned),
         sources: &settings.sources,
-        folder: writer.folder(),
+        folder: aside,
     };
     let admission = Admission::new(settings);
     let (spool, counts) = spooling.fill(examples, admission, present)?;
@@ -376,7 +401,7 @@ fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Pr
     });
 }
 
-fn make_plan(
+pub(super) fn make_plan(
     pipeline: &Pipeline,
     devices: &Devices,
     spool: &Spool,

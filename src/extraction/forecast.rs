@@ -44,17 +44,34 @@ impl Forecast {
         encoder: &mut Encoder,
         folder: &Path,
     ) -> Result<Forecast> {
-        let tokens = job.plan.shards.iter().map(|shard| shard.tokens).sum();
-        let seconds =
-            if tokens < WORTH_TOKENS { None } else { Some(tokens as f64 / warm_up(job, encoder)?) };
-        Ok(Forecast {
+        let mut forecast = Forecast::without_time(job, truncated, folder);
+        if forecast.is_worth_timing() {
+            forecast.time(job, encoder)?;
+        }
+        Ok(forecast)
+    }
+
+    /// Counts what a job will do.
+    pub(crate) fn without_time(job: &ExtractionJob<'_>, truncated: u64, folder: &Path) -> Forecast {
+        Forecast {
             documents: job.documents(),
-            tokens,
+            tokens: job.plan.shards.iter().map(|shard| shard.tokens).sum(),
             truncated,
             bytes: bytes_of(job.plan, job.row_bytes, |shard| job.words(shard)),
             free_bytes: free_bytes(folder),
-            seconds,
-        })
+            seconds: None,
+        }
+    }
+
+    /// Whether there is so much to do that a forecast of its time is worth its own.
+    pub(crate) fn is_worth_timing(&self) -> bool {
+        self.tokens >= WORTH_TOKENS
+    }
+
+    /// Warms the encoder up, and forecasts the time from that.
+    pub(crate) fn time(&mut self, job: &ExtractionJob<'_>, encoder: &mut Encoder) -> Result<()> {
+        self.seconds = Some(self.tokens as f64 / warm_up(job, encoder)?);
+        Ok(())
     }
 
     /// Says it, and asks or refuses where it does not fit.
@@ -91,7 +108,8 @@ impl Forecast {
         })
     }
 
-    fn describe(&self) -> String {
+    /// In words.
+    pub(crate) fn describe(&self) -> String {
         let mut parts = vec![counted(self.documents, "text"), counted(self.tokens, "token")];
         if self.truncated > 0 {
             parts.push(format!("{} cut off", self.truncated));

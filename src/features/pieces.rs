@@ -107,11 +107,7 @@ pub(crate) fn locate(
         places: vec![(0, 0); keys.len() * states.len()],
     };
     for (number, state) in states.iter().enumerate() {
-        let locations: Vec<Location> =
-            keys.iter().filter_map(|key| cache.locate(key, *state)).collect();
-        if locations.len() < keys.len() {
-            return Err(missing(cache, *state, keys.len() - locations.len(), keys.len()));
-        }
+        let locations = locations(cache, *state, keys)?;
         if matches!(state.kind, StateKind::Pooled(_)) {
             for (piece, location) in locations.into_iter().enumerate() {
                 pieces.places[piece * states.len() + number] = location;
@@ -132,6 +128,23 @@ pub(crate) fn locate(
         }
     }
     Ok(pieces)
+}
+
+/// Checks that a cache has these states of all documents.
+///
+/// # Errors
+/// [`frostbert_cache::Error::Miss`] when it lacks rows.
+pub(crate) fn require_rows(cache: &CacheReader, states: &[StateId], keys: &[Key]) -> Result<()> {
+    states.iter().try_for_each(|state| locations(cache, *state, keys).map(drop))
+}
+
+/// Where a state of each document lies.
+fn locations(cache: &CacheReader, state: StateId, keys: &[Key]) -> Result<Vec<Location>> {
+    let locations: Vec<Location> = keys.iter().filter_map(|key| cache.locate(key, state)).collect();
+    if locations.len() < keys.len() {
+        return Err(missing(cache, state, keys.len() - locations.len(), keys.len()));
+    }
+    Ok(locations)
 }
 
 fn missing(cache: &CacheReader, state: StateId, n_missing: usize, n: usize) -> Error {

@@ -1,0 +1,138 @@
+//! What an experiment would do, without doing it.
+
+use frostbert_cache::progress::Progress;
+use serde::Serialize;
+
+use super::{Experiment, check_head_is_stored, heads::TaskData};
+use crate::{
+    config::settings::NamedTask,
+    data::Part,
+    encoder::checkpoint::Checkpoint,
+    error::Result,
+    extraction::{
+        dry_run::{ExtractForecast, forecast},
+        machine::Machine,
+    },
+    features::pieces::require_rows,
+    sweep,
+    training::{inputs::open_cache, train::refuse_sweep},
+};
+
+/// What of an experiment is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stages {
+    /// All of it, as [`Experiment::run`] does it.
+    All,
+    /// As [`Experiment::extract`].
+    Extract,
+    /// As [`Experiment::train`].
+    Train,
+    /// As [`Experiment::sweep`].
+    Sweep,
+}
+
+/// What an experiment would do.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct DryRun {
+    /// Stage 1, for all tasks together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extract: Option<ExtractForecast>,
+    /// Stage 2, task by task.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskForecast>,
+}
+
+/// What stage 2 would do for a task.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct TaskForecast {
+    /// Its name, where a pipeline has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Rows to learn from.
+    pub train: usize,
+    /// Rows for early stopping and for choosing.
+    pub validation: usize,
+    /// Rows to measure on.
+    pub test: usize,
+    /// Heads that would be trained; with halving most of them for some epochs only.
+    pub heads: usize,
+}
+
+impl Experiment {
+    /// Reads and checks everything that the stages need, and says what they would do. Nothing is written.
+    ///
+    /// # Errors
+    /// As the stages themselves, before they encode or train anything.
+    pub fn dry_run(
+        &self,
+        stages: Stages,
+        machine: &Machine,
+        progress: &dyn Progress,
+    ) -> Result<DryRun> {
+        match stages {
+            Stages::Train => {
+                self.tasks.iter().try_for_each(|task| refuse_sweep(&task.pipeline))?;
+            }
+            Stages::Sweep => self.require_sweep()?,
+            Stages::All | Stages::Extract => {}
+        }
+        let data = if stages == Stages::Extract { Vec::new() } else { self.data(progress)? };
+        let checkpoint = self.checkpoint()?;
+        let extract = if matches!(stages, Stages::All | Stages::Extract) {
+            for TaskData { task, .. } in &data {
+                check_head_is_stored(&task.pipeline, checkpoint.config.layers)?;
+            }
+            Some(self.forecast(&checkpoint, machine, progress)?)
+        } else {
+            data.iter().try_for_each(|data| require_states(data, &checkpoint))?;
+            None
+        };
+        let tasks = data.iter().map(TaskForecast::of);
+        Ok(DryRun { extract, tasks: tasks.collect::<Result<_>>()? })
+    }
+
+    fn forecast(
+        &self,
+        checkpoint: &Checkpoint,
+        machine: &Machine,
+        progress: &dyn Progress,
+    ) -> Result<ExtractForecast> {
+        let mut total: Option<ExtractForecast> = None;
+        for pipeline in self.extractions() {
+            let own = forecast(checkpoint, &pipeline, machine, progress)?;
+            match &mut total {
+                None => total = Some(own),
+                Some(total) => total.add(&own),
+            }
+        }
+        Ok(total.expect("an experiment has a task"))
+    }
+}
+
+/// Checks that a cache holds what the heads of a task read.
+fn require_states(data: &TaskData<'_>, checkpoint: &Checkpoint) -> Result<()> {
+    let TaskData { task: NamedTask { pipeline, .. }, dataset } = data;
+    let states = sweep::states(pipeline, checkpoint.config.layers)?;
+    let cache = open_cache(None, pipeline, checkpoint, dataset, &states)?;
+    require_rows(&cache, &states, &dataset.document_keys())
+}
+
+impl TaskForecast {
+    fn of(data: &TaskData<'_>) -> Result<TaskForecast> {
+        let TaskData { task, dataset } = data;
+        let heads = match &task.pipeline.sweep {
+            None => 1,
+            Some(section) => sweep::n_heads(&task.pipeline, section, dataset)?,
+        };
+        let rows = |part: Part| dataset.part(part).len();
+        Ok(TaskForecast {
+            name: task.name.clone(),
+            train: rows(Part::Train),
+            validation: rows(Part::Validation),
+            test: rows(Part::Test),
+            heads,
+        })
+    }
+}

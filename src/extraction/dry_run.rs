@@ -1,0 +1,159 @@
+//! What an extraction would do, without doing it: everything is read and checked, and nothing is written.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use frostbert_cache::{
+    index::DocumentIndex, manifest::Manifest, plan::Planner, progress::Progress,
+    reader::CacheReader,
+};
+use serde::Serialize;
+
+use crate::{
+    config::settings::Pipeline,
+    encoder::checkpoint::Checkpoint,
+    error::Result,
+    extraction::{
+        encode::ExtractionJob,
+        extract::{Entered, enter, explain_miss, inputs_for, make_plan, read_texts, shape_of},
+        forecast::Forecast,
+        machine::Machine,
+    },
+};
+
+/// What an extraction would do.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ExtractForecast {
+    /// The cache folder, `<cache.dir>/<fingerprint>`; it may not be there yet.
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
+    pub cache: PathBuf,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Records read.
+    pub documents: u64,
+    /// Distinct texts among them.
+    pub unique: u64,
+    /// Texts that would be encoded.
+    pub computed: u64,
+    /// Texts that the cache has.
+    pub reused: u64,
+    /// Real tokens that would be encoded.
+    pub tokens: u64,
+    /// Distinct texts of which the end is cut off.
+    pub truncated: u64,
+    /// Bytes that would be written.
+    pub bytes: u64,
+    /// Bytes that the disk has left; `None` where the system does not say.
+    pub free_bytes: Option<u64>,
+    /// How long the encoding would take, where there is enough of it to be forecast.
+    pub seconds: Option<f64>,
+    /// The device that would be taken.
+    pub device: String,
+}
+
+impl ExtractForecast {
+    /// Adds what another extraction into the same cache would do.
+    pub(crate) fn add(&mut self, other: &ExtractForecast) {
+        self.documents += other.documents;
+        self.unique += other.unique;
+        self.computed += other.computed;
+        self.reused += other.reused;
+        self.tokens += other.tokens;
+        self.truncated += other.truncated;
+        self.bytes += other.bytes;
+        self.seconds = [self.seconds, other.seconds].into_iter().flatten().reduce(|a, b| a + b);
+    }
+}
+
+/// Reads, checks and tokenises what [`extract()`](super::extract::extract) would encode.
+///
+/// # Errors
+/// As the extraction itself, before it encodes anything.
+pub(crate) fn forecast(
+    checkpoint: &Checkpoint,
+    pipeline: &Pipeline,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<ExtractForecast> {
+    let settings = &pipeline.extraction;
+    let Entered { mut lazy, states, devices } = enter(checkpoint, pipeline, machine, progress)?;
+    let inputs = inputs_for(pipeline, checkpoint, devices.name());
+    if let Some(explanation) = explain_miss(&settings.cache_dir, &inputs)? {
+        progress.note(&explanation);
+    }
+    let folder = settings.cache_dir.join(inputs.fingerprint());
+    let cache = CacheReader::open(&folder)?;
+    let shape = shape_of(pipeline, checkpoint);
+    let empty = (
+        Manifest::empty(&inputs, shape.model_layers, shape.hidden, shape.dtype),
+        DocumentIndex::default(),
+    );
+    let (manifest, index) = match &cache {
+        Some(cache) => (cache.manifest(), cache.index()),
+        None => (&empty.0, &empty.1),
+    };
+    manifest.require(&folder, &inputs)?;
+    let row_bytes = shape.hidden * settings.dtype.size_bytes();
+    let planner = Planner::new(&states, manifest, index, row_bytes);
+    // The temporary file has no name: nothing of it stays, and the folder of the cache need not be there.
+    let aside = env::temp_dir();
+    let (spool, counts) = read_texts(pipeline, checkpoint, &planner, index, &aside, progress)?;
+    let planned = make_plan(pipeline, &devices, &spool, &planner);
+    let job = ExtractionJob {
+        plan: &planned.plan,
+        members: &planned.members,
+        spool: &spool,
+        sources: &settings.sources,
+        hidden: shape.hidden,
+        dtype: settings.dtype,
+        row_bytes,
+    };
+    let computed = job.documents();
+    let mut forecast = Forecast::without_time(&job, counts.truncated, existing(&folder));
+    if computed > 0 {
+        // That the encoder cannot be had is to be known now.
+        lazy.runtime()?;
+    }
+    if forecast.is_worth_timing() {
+        lazy.layers = job.plan.states().iter().map(|state| state.layer).collect();
+        forecast.time(&job, lazy.open(progress)?)?;
+    }
+    Ok(ExtractForecast {
+        fingerprint: inputs.fingerprint(),
+        documents: counts.documents,
+        unique: counts.unique,
+        computed,
+        reused: counts.unique - computed,
+        tokens: forecast.tokens,
+        truncated: counts.truncated,
+        bytes: forecast.bytes,
+        free_bytes: forecast.free_bytes,
+        seconds: forecast.seconds,
+        device: devices.to_string(),
+        cache: folder,
+    })
+}
+
+/// The folder, or the nearest above it that is there.
+fn existing(folder: &Path) -> &Path {
+    let mut folders = folder.ancestors().filter(|folder| folder.is_dir());
+    folders.next().unwrap_or(Path::new("."))
+}
+
+impl ExtractForecast {
+    /// What would be encoded and written, in words.
+    pub fn describe(&self) -> String {
+        Forecast {
+            documents: self.computed,
+            tokens: self.tokens,
+            truncated: 0,
+            bytes: self.bytes,
+            free_bytes: self.free_bytes,
+            seconds: self.seconds,
+        }
+        .describe()
+    }
+}
