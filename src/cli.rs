@@ -33,7 +33,7 @@ use clap::{Args, Parser, Subcommand};
 use errors::wrong_usage;
 pub(crate) use errors::{exit_code, print_error, print_usage};
 use frostbert::{
-    cache::progress::Progress,
+    cache::{progress::Progress, wording::nearest},
     internals::{
         config::{keys::by_kinds, settings::Pipeline},
         data::Format,
@@ -178,7 +178,9 @@ struct FormatArgument {
 fn format_named(name: &str) -> Result<Format, String> {
     Format::named(name).ok_or_else(|| {
         let names = Format::ALL.map(|format| format.to_string());
-        format!("expected one of {}", names.join(", "))
+        let meant = nearest(name, names.iter().map(String::as_str));
+        let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+        format!("expected one of {}{meant}", names.join(", "))
     })
 }
 

@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
+use frostbert_cache::wording::nearest;
 use serde::de::DeserializeOwned;
 
 use crate::{
     config::{
         file::{PipelineFile, TasksFile},
+        keys::KEYS,
         text_file,
     },
     error::{Error, Result},
@@ -86,7 +88,29 @@ fn read_as<T: DeserializeOwned>(path: &Path, text: &str, overrides: &[String]) -
         }
     }
     let message = error.message().trim().replace('\n', ", ");
-    Err(override_error(format!("`{}`: {message}", culprit.join(" "))))
+    let error = override_error(format!("`{}`: {message}", culprit.join(" ")));
+    Err(match (meant(&message), error) {
+        (Some(meant), Error::Pipeline { file, line, column, problem, hint }) => {
+            let hint = format!("did you mean `{meant}`? {hint}");
+            Error::Pipeline { file, line, column, problem, hint }
+        }
+        (_, error) => error,
+    })
+}
+
+/// What was probably meant, where a message says that a key or a value is unknown and which are known: one of those, or a key
+/// of that name in another section.
+fn meant(message: &str) -> Option<String> {
+    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
+        return None;
+    }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let typed = quoted.next()?;
+    let in_another_section = || {
+        let key = KEYS.iter().find(|key| key.name == typed)?;
+        Some(format!("{}.{typed}", key.section.name()))
+    };
+    nearest(typed, quoted).map(String::from).or_else(in_another_section)
 }
 
 pub(crate) fn apply_override(table: &mut toml::Table, setting: &str) -> Result<()> {
@@ -133,13 +157,13 @@ fn override_error(problem: String) -> Error {
 fn located(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let before = error.span().map(|span| &text[..span.start.min(text.len())]);
     let line = before.map(|before| before.matches('\n').count() as u64 + 1);
+    let problem = error.message().trim().replace('\n', ", ");
+    let where_all_stand = "every key and its default stand in docs/pipeline.md";
+    let hint = match meant(&problem) {
+        Some(meant) => format!("did you mean `{meant}`? {where_all_stand}"),
+        None => where_all_stand.into(),
+    };
     let column =
         before.map(|before| before.rsplit('\n').next().unwrap_or("").chars().count() as u64 + 1);
-    Error::Pipeline {
-        file: path.to_path_buf(),
-        line,
-        column,
-        problem: error.message().trim().replace('\n', ", "),
-        hint: "every key and its default stand in docs/pipeline.md".into(),
-    }
+    Error::Pipeline { file: path.to_path_buf(), line, column, problem, hint }
 }

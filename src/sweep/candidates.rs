@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use frostbert_cache::wording::nearest;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -44,7 +45,10 @@ pub(super) fn metric(
         let names: Vec<&str> = known.iter().map(|metric| metric.name()).collect();
         pipeline.refuse(
             format!("sweep.select is `{asked}`, by which heads of this task are not compared"),
-            format!("set sweep.select to one of {}", names.join(", ")),
+            match nearest(asked, names.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}`? known are {}", names.join(", ")),
+                None => format!("set sweep.select to one of {}", names.join(", ")),
+            },
         )
     })
 }

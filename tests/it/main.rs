@@ -65,5 +65,6 @@ mod sweep_kills;
 mod tagging;
 mod task_errors;
 mod tasks;
+mod terminal;
 mod tidy;
 mod windows;

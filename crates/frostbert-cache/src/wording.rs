@@ -55,6 +55,44 @@ pub fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     }
 }
 
+/// The name that was probably meant: the nearest of those that are known by letters that were left out, put in, changed or
+/// swapped, where these are few for the name's length.
+///
+/// ```
+/// use frostbert_cache::wording::nearest;
+///
+/// assert_eq!(nearest("droput", ["dropout", "pooling"]), Some("dropout"));
+/// assert_eq!(nearest("colour", ["dropout", "pooling"]), None);
+/// ```
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LETTERS_PER_SLIP: usize = 3;
+    let slips = known.into_iter().map(|known| (slips_between(typed, known), known));
+    let (slips, name) = slips.min_by_key(|(slips, _)| *slips)?;
+    let most = (typed.chars().count().max(name.chars().count()) / LETTERS_PER_SLIP).max(1);
+    (slips <= most && slips < name.chars().count()).then_some(name)
+}
+
+/// The optimal string alignment distance of two names, upper and lower case alike.
+fn slips_between(a: &str, b: &str) -> usize {
+    let letters = |name: &str| name.to_lowercase().chars().collect::<Vec<char>>();
+    let (a, b) = (letters(a), letters(b));
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let changed = usize::from(a[i - 1] != b[j - 1]);
+            let mut slips =
+                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + changed);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                slips = slips.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(slips);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
 /// At most `n_characters` of `text` on one line, with `...` where something is left out.
 pub fn shorten(text: &str, n_characters: usize) -> String {
     let mut characters = text.chars();
