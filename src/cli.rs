@@ -17,6 +17,7 @@ mod precision_report;
 mod predict;
 mod progress;
 mod run;
+mod screen;
 mod similar;
 mod stage_two;
 mod sweep_report;

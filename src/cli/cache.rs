@@ -23,7 +23,7 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, OverrideArguments, export, output};
+use super::{Context, OverrideArguments, export, output, screen};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -127,7 +127,7 @@ fn list(folder: &Path, context: &Context) -> Result<ExitCode> {
             manifest.inputs.provider.clone(),
         ]);
     }
-    output::print(&output::align(&lines))?;
+    output::print(&screen::align(&lines))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -162,8 +162,7 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
         ("weights", inputs.weights.to_string()),
         ("tokenizer", inputs.tokenizer.to_string()),
     ];
-    let lines = lines.map(|(name, value)| vec![name.to_string(), value]);
-    output::print(&output::align(&lines))?;
+    output::print(&screen::facts(&lines))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -255,7 +254,7 @@ fn diff(a: &Path, b: &Path, context: &Context) -> Result<ExitCode> {
     let mut lines = Vec::new();
     for (number, line) in inputs.lines().enumerate() {
         let name = if number == 0 { "inputs" } else { "" };
-        lines.push(vec![name.into(), line.into()]);
+        lines.push((name, line.into()));
     }
     for (name, value) in [
         ("states only in the first", join(&difference.states_only_a)),
@@ -264,9 +263,9 @@ fn diff(a: &Path, b: &Path, context: &Context) -> Result<ExitCode> {
         ("documents only in the first", HumanCount(difference.documents_only_a).to_string()),
         ("documents only in the second", HumanCount(difference.documents_only_b).to_string()),
     ] {
-        lines.push(vec![name.into(), value]);
+        lines.push((name, value));
     }
-    output::print(&output::align(&lines))?;
+    output::print(&screen::facts(&lines))?;
     Ok(ExitCode::SUCCESS)
 }
 

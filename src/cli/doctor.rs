@@ -18,7 +18,10 @@ use frostbert::internals::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, OverrideArguments, output};
+use super::{
+    Context, OverrideArguments, output,
+    screen::{self, wrap},
+};
 
 /// Exit code 1 where nothing can be extracted: no ONNX Runtime, a model that does not load, a folder of caches that
 /// cannot be written, or a device that the pipeline names and that cannot be had.
@@ -58,9 +61,6 @@ struct Page {
 /// Width of the column of names.
 const NAMES: usize = 14;
 
-/// Width of the page, where no single word is longer.
-const WIDTH: usize = 100;
-
 impl Page {
     fn line(&mut self, name: &str, text: &str) {
         let line = format!("{name:<NAMES$}{text}");
@@ -82,26 +82,11 @@ impl Page {
     /// Text behind a mark, in lines that fit.
     fn marked(&mut self, mark: &str, text: &str) {
         let mut mark = mark;
-        for line in wrap(text, WIDTH - NAMES - 3) {
+        for line in wrap(text, screen::columns() - NAMES - 3) {
             self.line("", &format!("{mark:<3}{line}"));
             mark = "";
         }
     }
-}
-
-/// Lines between white space, each of at most `width` characters where no word is longer.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.into()),
-        }
-    }
-    lines
 }
 
 fn describe(findings: &Diagnosis) -> String {
@@ -209,7 +194,7 @@ fn describe_cuda(page: &mut Page, cuda: &CudaFindings) {
             vec![library.name.clone(), library.part.into(), state.into()]
         })
         .collect();
-    for (number, line) in output::align(&shown).lines().enumerate() {
+    for (number, line) in screen::align(&shown).lines().enumerate() {
         page.line(if number == 0 { "  libraries" } else { "" }, line);
     }
     let driver = &cuda.driver;
@@ -231,7 +216,7 @@ fn describe_device(page: &mut Page, device: &DeviceFindings, cuda: Option<&Probl
         (Some(_), None) => format!("{}, {precision}: works", device.asked),
         (None, None) => format!("{}, {precision}: cannot be had", device.asked),
     };
-    for (number, line) in wrap(&took, WIDTH - NAMES).iter().enumerate() {
+    for (number, line) in wrap(&took, screen::columns() - NAMES).iter().enumerate() {
         page.line(if number == 0 { "device" } else { "" }, line);
     }
     let nodes = device.placement.as_ref().map(|placement| &placement.cpu_nodes);

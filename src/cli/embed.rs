@@ -18,7 +18,7 @@ use frostbert::{
     },
 };
 
-use super::{Context, format_named, key_and_value, output};
+use super::{Context, format_named, key_and_value, output, screen};
 
 #[derive(Debug, Args)]
 pub(super) struct EmbedArguments {
@@ -155,10 +155,10 @@ fn copy_of_stdin() -> Result<tempfile::NamedTempFile> {
 }
 
 fn describe(report: &EmbedReport) -> String {
-    output::align(&[
-        vec!["embedded".into(), report.out.display().to_string()],
-        vec![
-            String::new(),
+    screen::facts(&[
+        ("embedded", report.out.display().to_string()),
+        (
+            "",
             format!(
                 "{} x {} {}, {}",
                 counted(report.rows, "row"),
@@ -166,9 +166,9 @@ fn describe(report: &EmbedReport) -> String {
                 report.dtype.name(),
                 report.state
             ),
-        ],
-        vec![
-            "cache".into(),
+        ),
+        (
+            "cache",
             format!(
                 "{}: {} computed, {} reused; {} truncated",
                 report.cache.display(),
@@ -176,6 +176,6 @@ fn describe(report: &EmbedReport) -> String {
                 report.reused,
                 report.truncated
             ),
-        ],
+        ),
     ])
 }

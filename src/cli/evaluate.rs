@@ -7,7 +7,7 @@ use clap::Args;
 use frostbert::internals::prediction::evaluation::evaluate;
 use serde_json::json;
 
-use super::{Context, FormatArgument, output};
+use super::{Context, FormatArgument, output, screen::align};
 
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArguments {
@@ -34,8 +34,9 @@ pub(super) fn run(arguments: &EvaluateArguments, context: &Context) -> Result<Ex
         output::print_json(&json!({ "run": saved.folder.to_string_lossy(), "metrics": metrics }))?;
     } else {
         let name = arguments.data.display().to_string();
-        let classes = output::class_tables(&metrics, &saved.description.labels);
-        output::print(&(output::metrics_table(&[(&name, &metrics)]) + &classes))?;
+        let mut tables = vec![output::metrics_table(&[(&name, &metrics)])];
+        tables.extend(output::class_tables(&metrics, &saved.description.labels));
+        output::print(&tables.iter().map(|table| align(table)).collect::<String>())?;
     }
     Ok(ExitCode::SUCCESS)
 }

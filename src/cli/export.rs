@@ -19,7 +19,7 @@ use frostbert::{
 };
 use serde_json::json;
 
-use super::{Context, OverrideArguments, output};
+use super::{Context, OverrideArguments, output, screen};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
@@ -157,11 +157,11 @@ fn show(report: &ExportReport, context: &Context) -> Result<()> {
         }
     }
     let mut lines = vec![
-        vec!["exported".into(), report.folder.display().to_string()],
-        vec![String::new(), format!("{} as {}: {rows}", states.join(" "), report.dtype.name())],
+        ("exported", report.folder.display().to_string()),
+        ("", format!("{} as {}: {rows}", states.join(" "), report.dtype.name())),
     ];
     for file in &report.files {
-        lines.push(vec![String::new(), format!("{} ({})", file.name, output::bytes(file.bytes))]);
+        lines.push(("", format!("{} ({})", file.name, output::bytes(file.bytes))));
     }
-    output::print(&output::align(&lines))
+    output::print(&screen::facts(&lines))
 }

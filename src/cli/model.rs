@@ -20,7 +20,7 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, output};
+use super::{Context, output, screen};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
@@ -155,7 +155,7 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
         output::bytes(training_bytes(fine_tuned)),
         "encoder and a linear head".into(),
     ]);
-    text.push_str(&output::align(&lines));
+    text.push_str(&screen::align(&lines));
     text.push_str("\nTraining memory: f32 weights, gradients and Adam's two moments, 16 bytes a parameter; activations come on top.\n");
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)

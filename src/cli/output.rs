@@ -11,7 +11,7 @@ use frostbert::{
     cache::wording::{counted, printable},
     internals::{
         metrics::{
-            ClassScore,
+            ClassScore, ClassificationMetrics,
             metric::Metric,
             scores::{Score, Scores},
         },
@@ -21,7 +21,10 @@ use frostbert::{
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
-use super::machine::peak_rss_bytes;
+use super::{
+    machine::peak_rss_bytes,
+    screen::{Screen, write_to_stderr},
+};
 
 /// Who reads stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,11 @@ pub(super) fn print(text: &str) -> Result<()> {
     write(&printable(text)).map(drop)
 }
 
+/// Prints a page for people to stdout. A reader that went away is no error.
+pub(super) fn show(screen: &Screen) -> Result<()> {
+    reader_after(screen.write()).map(drop)
+}
+
 /// Prints text as it is, for programs: JSON, in which characters stand as they are or are escaped.
 pub(super) fn write(text: &str) -> Result<Reader> {
     let mut stdout = io::stdout().lock();
@@ -61,7 +69,7 @@ pub(super) fn reader_after(written: io::Result<()>) -> Result<Reader> {
 
 /// Writes a line to stderr. Where that fails there is nobody to tell, and the work goes on.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    write_to_stderr(line);
 }
 
 /// Paths in JSON: what is no UTF-8 in them shows as U+FFFD.
@@ -133,7 +141,7 @@ pub(super) const SHOWN: [Metric; 18] = [
 ];
 
 /// Metrics of several parts side by side, with intervals. The micro F1 of single labels is their accuracy, and left out.
-pub(super) fn metrics_table(parts: &[(&str, &TaskMetrics)]) -> String {
+pub(super) fn metrics_table(parts: &[(&str, &TaskMetrics)]) -> Vec<Vec<String>> {
     let mut lines = vec![
         std::iter::once("metric")
             .chain(parts.iter().map(|(name, _)| *name))
@@ -152,7 +160,7 @@ pub(super) fn metrics_table(parts: &[(&str, &TaskMetrics)]) -> String {
         line.extend(scores.iter().map(|scores| cell(scores.get(metric))));
         lines.push(line);
     }
-    align(&lines)
+    lines
 }
 
 fn cell(score: Option<&Score>) -> String {
@@ -168,12 +176,18 @@ type ClassRow = (String, [f64; 3], u64);
 /// More classes than this are not listed one by one.
 const LISTED_CLASSES: usize = 30;
 
-/// More classes than this have no confusion matrix on a terminal.
-const CONFUSED_CLASSES: usize = 10;
+/// More classes than this have no confusion matrix on a terminal, but a list of what is confused.
+const MATRIX_CLASSES: usize = 20;
 
-/// Precision, recall, F1 and support of every class (of every type of entity, where there are some), and the confusion
-/// matrix of few classes; empty where there is nothing to list.
-pub(super) fn class_tables(metrics: &TaskMetrics, labels: &[String]) -> String {
+/// Columns of the widest confusion matrix.
+const MATRIX_COLUMNS: usize = 80;
+
+/// Confusions that are listed.
+const LISTED_CONFUSIONS: usize = 10;
+
+/// Tables of precision, recall, F1 and support of every class (of every type of entity, where there are some), and of what is
+/// confused with what; none where there is nothing to list.
+pub(super) fn class_tables(metrics: &TaskMetrics, labels: &[String]) -> Vec<Vec<Vec<String>>> {
     let (scores, title): (Vec<ClassRow>, &str) = match metrics {
         TaskMetrics::Classification(metrics) => {
             (metrics.per_class.iter().map(|score| class_row(labels, score)).collect(), "class")
@@ -197,30 +211,66 @@ pub(super) fn class_tables(metrics: &TaskMetrics, labels: &[String]) -> String {
         }
         _ => (Vec::new(), ""),
     };
-    if scores.is_empty() || scores.len() > LISTED_CLASSES {
-        return String::new();
-    }
-    let header = [title, "precision", "recall", "f1", "support"].map(String::from);
-    let mut lines = vec![header.to_vec()];
-    lines.extend(scores.into_iter().map(|(name, numbers, support)| {
-        let numbers = numbers.map(|number| format!("{number:.3}"));
-        let cells = std::iter::once(name).chain(numbers);
-        cells.chain([support.to_string()]).collect()
-    }));
-    let mut text = align(&lines);
-    if let TaskMetrics::Classification(metrics) = metrics
-        && metrics.confusion.len() <= CONFUSED_CLASSES
-    {
-        let mut header = vec!["true \\ predicted".to_string()];
-        header.extend((0..labels.len()).map(|class| name_of(labels, class)));
-        let mut lines = vec![header];
-        lines.extend(metrics.confusion.iter().enumerate().map(|(class, row)| {
-            let counts = row.iter().map(ToString::to_string);
-            std::iter::once(name_of(labels, class)).chain(counts).collect()
+    let mut tables = Vec::new();
+    if (1..=LISTED_CLASSES).contains(&scores.len()) {
+        let header = [title, "precision", "recall", "f1", "support"].map(String::from);
+        let mut lines = vec![header.to_vec()];
+        lines.extend(scores.into_iter().map(|(name, numbers, support)| {
+            let numbers = numbers.map(|number| format!("{number:.3}"));
+            let cells = std::iter::once(name).chain(numbers);
+            cells.chain([support.to_string()]).collect()
         }));
-        text.push_str(&align(&lines));
+        tables.push(lines);
     }
-    text
+    if let TaskMetrics::Classification(metrics) = metrics {
+        tables.extend(
+            matrix(&metrics.confusion, labels).or_else(|| worst_confusions(metrics, labels)),
+        );
+    }
+    tables
+}
+
+/// The confusion matrix, where it is small enough to be looked at.
+fn matrix(confusion: &[Vec<u64>], labels: &[String]) -> Option<Vec<Vec<String>>> {
+    let mut header = vec!["true \\ predicted".to_string()];
+    header.extend((0..confusion.len()).map(|class| name_of(labels, class)));
+    let width: usize = header.iter().map(|name| name.chars().count() + 2).sum();
+    if confusion.is_empty() || confusion.len() > MATRIX_CLASSES || width > MATRIX_COLUMNS {
+        return None;
+    }
+    let mut lines = vec![header];
+    lines.extend(confusion.iter().enumerate().map(|(class, row)| {
+        let counts = row.iter().map(ToString::to_string);
+        std::iter::once(name_of(labels, class)).chain(counts).collect()
+    }));
+    Some(lines)
+}
+
+/// What is confused with what, the most frequent first; of equal counts in the order of the labels. None where nothing is.
+fn worst_confusions(
+    metrics: &ClassificationMetrics,
+    labels: &[String],
+) -> Option<Vec<Vec<String>>> {
+    let of_rows = metrics.confusion.iter().enumerate().flat_map(|(truth, row)| {
+        row.iter().enumerate().map(move |(predicted, count)| (truth, predicted, *count))
+    });
+    let cells = metrics.confusion_cells.iter();
+    let cells = cells.map(|cell| (cell.truth, cell.predicted, cell.rows));
+    let mut wrong: Vec<_> = of_rows
+        .chain(cells)
+        .filter(|(truth, predicted, count)| truth != predicted && *count > 0)
+        .collect();
+    wrong.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
+    let rest = wrong.split_off(wrong.len().min(LISTED_CONFUSIONS));
+    let mut lines = vec![["true", "predicted", "count"].map(String::from).to_vec()];
+    lines.extend(wrong.iter().map(|(truth, predicted, count)| {
+        vec![name_of(labels, *truth), name_of(labels, *predicted), count.to_string()]
+    }));
+    if !rest.is_empty() {
+        let count: u64 = rest.iter().map(|(_, _, count)| count).sum();
+        lines.push(vec!["all others".into(), String::new(), count.to_string()]);
+    }
+    (lines.len() > 1).then_some(lines)
 }
 
 fn class_row(labels: &[String], score: &ClassScore) -> ClassRow {
@@ -230,25 +280,4 @@ fn class_row(labels: &[String], score: &ClassScore) -> ClassRow {
 
 fn name_of(labels: &[String], class: usize) -> String {
     labels.get(class).cloned().unwrap_or_default()
-}
-
-/// Lines of cells as columns, two spaces between them, without space at the ends of lines.
-pub(super) fn align(lines: &[Vec<String>]) -> String {
-    let n_columns = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        lines
-            .iter()
-            .filter_map(|line| line.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..n_columns).map(width).collect();
-    let mut text = String::new();
-    for line in lines {
-        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }

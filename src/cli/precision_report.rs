@@ -10,7 +10,7 @@ use frostbert::{
 };
 use indicatif::HumanCount;
 
-use super::{Context, PipelineArguments, output};
+use super::{Context, PipelineArguments, output, screen};
 
 #[derive(Debug, Args)]
 pub(super) struct PrecisionReportArguments {
@@ -45,7 +45,7 @@ fn describe(report: &PrecisionReport) -> String {
     let first = &report.precisions[0];
     let runs = report.precisions.iter().filter(|row| row.reason.is_none());
     lines.extend(runs.map(|row| line(row, first, metric.is_some())));
-    let mut text = output::align(&lines);
+    let mut text = screen::align(&lines);
     for row in &report.precisions {
         if let Some(reason) = &row.reason {
             text.push_str(&format!("{}: not run, {reason}\n", row.precision));
@@ -67,7 +67,7 @@ fn describe(report: &PrecisionReport) -> String {
             vec![row.precision.into(), number, mean, least, largest]
         }));
     }
-    text.push_str(&output::align(&lines));
+    text.push_str(&screen::align(&lines));
     text
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use frostbert::internals::experiment::{Experiment, RunReport, replay};
 use serde_json::json;
 
-use super::{Context, OverrideArguments, output, stage_two::describe_heads};
+use super::{Context, OverrideArguments, output, screen::Screen, stage_two::describe_heads};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -35,7 +35,10 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
         let extract = output::extract_json(&extract)?;
         output::print_json(&json!({ "extract": extract, heads.name(): heads }))?;
     } else {
-        output::print(&(output::describe_extract(&extract) + &describe_heads(&heads)))?;
+        let mut screen = Screen::default();
+        screen.text(&output::describe_extract(&extract));
+        describe_heads(&heads, &mut screen);
+        output::show(&screen)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,8 @@ use anyhow::Result;
 use frostbert::internals::experiment::{Experiment, HeadsReport, TaskReport};
 
 use super::{
-    Context, PipelineArguments, output, sweep_report::describe_sweep, train_report::describe_train,
+    Context, PipelineArguments, output, screen::Screen, sweep_report::describe_sweep,
+    train_report::describe_train,
 };
 
 /// `frostbert train`: one head for each task.
@@ -25,27 +26,30 @@ fn print(report: &HeadsReport, context: &Context) -> Result<ExitCode> {
     if context.json {
         output::print_json(report)?;
     } else {
-        output::print(&describe_heads(report))?;
+        let mut screen = Screen::default();
+        describe_heads(report, &mut screen);
+        output::show(&screen)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// What stage 2 did for every task.
-pub(super) fn describe_heads(report: &HeadsReport) -> String {
+pub(super) fn describe_heads(report: &HeadsReport, screen: &mut Screen) {
     let report = match report {
-        HeadsReport::One(task) => return describe_task(task),
+        HeadsReport::One(task) => return describe_task(task, screen),
         HeadsReport::Several(report) => report,
     };
-    let tasks = report.tasks.iter();
-    let described =
-        tasks.map(|(name, report)| format!("\ntask        {name}\n{}", describe_task(report)));
-    described.collect::<String>().trim_start().to_string()
+    for (number, (name, report)) in report.tasks.iter().enumerate() {
+        let space = if number == 0 { "" } else { "\n" };
+        screen.text(&format!("{space}task        {name}"));
+        describe_task(report, screen);
+    }
 }
 
 /// What stage 2 did for a task: one head or many.
-fn describe_task(report: &TaskReport) -> String {
+fn describe_task(report: &TaskReport, screen: &mut Screen) {
     match report {
-        TaskReport::Train(report) => describe_train(report),
-        TaskReport::Sweep(report) => describe_sweep(report),
+        TaskReport::Train(report) => describe_train(report, screen),
+        TaskReport::Sweep(report) => describe_sweep(report, screen),
     }
 }

@@ -10,15 +10,12 @@ use frostbert::{
 };
 use indicatif::HumanCount;
 
-use super::{
-    output,
-    train_report::{describe_train, indent},
-};
+use super::{screen::Screen, train_report::describe_train};
 
 /// What a sweep did: the heads in order, what the settings do, and the best head as a run.
-pub(super) fn describe_sweep(report: &SweepReport) -> String {
+pub(super) fn describe_sweep(report: &SweepReport, screen: &mut Screen) {
     let (seconds, heads) = (report.seconds, counted(report.heads, "head"));
-    let mut text = if report.epochs > 0.0 {
+    screen.text(&if report.epochs > 0.0 {
         format!(
             "sweep       {heads}, {:.1} epochs each, in {seconds:.1} s: {} head-samples/s\n",
             report.epochs,
@@ -26,17 +23,16 @@ pub(super) fn describe_sweep(report: &SweepReport) -> String {
         )
     } else {
         format!("sweep       {heads} without epochs, in {seconds:.1} s\n")
-    };
+    });
     for block in summary(&report.findings) {
-        text.push_str(&indent(&output::align(&block.lines), block.title));
+        screen.table_with_best(block.title, &block.lines, &block.best);
     }
     if let Some(nested) = &report.nested {
-        text.push_str(&indent(&nested_sentence(nested), "nested"));
-        text.push_str(&indent(&output::align(&nested_lines(nested)), ""));
+        screen.sentences("nested", &[nested_sentence(nested)]);
+        screen.table("", &nested_lines(nested));
     }
-    text.push_str("\nthe best of them, as a run\n");
-    text.push_str(&describe_train(&report.winner));
-    text
+    screen.text("\nthe best of them, as a run\n");
+    describe_train(&report.winner, screen);
 }
 
 /// What choosing and training are worth together.
@@ -44,7 +40,7 @@ fn nested_sentence(nested: &NestedScore) -> String {
     let interval = nested.interval;
     let interval = interval.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
     format!(
-        "{} {}{}: nested cross-validation: an unbiased estimate of selecting and training\n",
+        "{} {}{}: nested cross-validation: an unbiased estimate of selecting and training",
         nested.metric.in_words(),
         score_cell(nested.score),
         interval.unwrap_or_default()

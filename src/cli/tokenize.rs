@@ -7,7 +7,7 @@ use clap::Args;
 use frostbert::internals::encoder::{tokenizer::TextTokenizer, windows::Overflow};
 use serde_json::json;
 
-use super::{Context, output};
+use super::{Context, output, screen};
 
 #[derive(Debug, Args)]
 pub(super) struct TokenizeArguments {
@@ -47,6 +47,6 @@ pub(super) fn run(arguments: &TokenizeArguments, context: &Context) -> Result<Ex
             word.map_or("-".into(), |word| word.to_string()),
         ]);
     }
-    output::print(&output::align(&lines))?;
+    output::print(&screen::align(&lines))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,31 +10,32 @@ use frostbert::internals::{
 };
 use indicatif::HumanCount;
 
-use super::output;
+use super::{output, screen::Screen};
 
 /// More classes than this are counted and not listed.
 const LISTED_CLASSES: usize = 12;
 
 /// What stage 2 did: rows, metrics beside the baseline, and where everything lies.
-pub(super) fn describe_train(report: &TrainReport) -> String {
+pub(super) fn describe_train(report: &TrainReport, screen: &mut Screen) {
     let metrics = &report.metrics;
-    let mut text = indent(&output::align(&rows(report)), "data");
-    text.push_str(&describe_head(report));
+    screen.table("data", &rows(report));
+    screen.text(&describe_head(report));
     let parts: Vec<_> = measured_parts(metrics).collect();
-    text.push_str(&indent(&output::metrics_table(&parts), "metrics"));
-    text.push_str(&describe_baseline(metrics));
+    screen.table("metrics", &output::metrics_table(&parts));
+    screen.text(&describe_baseline(metrics));
     if let Some(test) = &metrics.test {
         let names = report.classes.classes.iter();
         let labels: Vec<String> = names.map(|class| class.label.clone()).collect();
-        text.push_str(&indent(&output::class_tables(test, &labels), "test"));
+        for (number, table) in output::class_tables(test, &labels).iter().enumerate() {
+            screen.table(if number == 0 { "test" } else { "" }, table);
+        }
     }
-    text.push_str(&indent(&report.checks.join("\n"), "checks"));
+    screen.sentences("checks", &report.checks);
     let run = report.run.display();
-    text.push_str(&format!("run         {run}\n"));
     let next =
         if report.reads_pairs { "--text \"...\" --text-pair \"...\"" } else { "--text \"...\"" };
-    text.push_str(&format!("next        frostbert predict {run} {next}\n"));
-    text
+    screen.as_it_is(&format!("run         {run}"));
+    screen.as_it_is(&format!("next        frostbert predict {run} {next}"));
 }
 
 /// What the rows are, part by part.
@@ -193,11 +194,4 @@ fn is_no_better(metrics: &RunMetrics, baseline: &Baseline) -> bool {
                 if metric.higher_is_better() { head <= trivial } else { head >= trivial }
             },
         )
-}
-
-pub(super) fn indent(block: &str, title: &str) -> String {
-    let lines = block.lines().enumerate().map(|(number, line)| {
-        format!("{:<12}{line}", if number == 0 { title } else { "" }).trim_end().to_string() + "\n"
-    });
-    lines.collect()
 }

@@ -6,6 +6,7 @@ use crate::{
     config::settings::show,
     selection::{
         SweepFindings,
+        curves::FRACTION,
         leaderboard::{Leaderboard, LeaderboardRow},
     },
 };
@@ -30,41 +31,63 @@ pub struct SummaryTable {
     pub title: &'static str,
     /// Lines of cells, columns to be aligned; a line of one cell is a sentence.
     pub lines: Vec<Vec<String>>,
+    /// The numbers of lines that stand out: those of the best heads.
+    pub best: Vec<usize>,
 }
 
 /// The leaderboard's first rows, the effects of settings, the layer profile, the learning curve, and the expected best, as far as
 /// there are such.
 pub fn summary(findings: &SweepFindings) -> Vec<SummaryTable> {
     let board = &findings.leaderboard;
+    let plain = |title, lines| SummaryTable { title, lines, best: Vec::new() };
+    let rows = board.rows.iter().take(LISTED_ROWS).enumerate();
+    // The header is line 0.
+    let best = rows.filter(|(_, row)| row.not_worse_than_best).map(|(place, _)| place + 1);
+    let best = best.collect();
     let blocks = [
-        SummaryTable { title: "leaderboard", lines: board_lines(board) },
-        SummaryTable { title: "", lines: board_notes(board) },
-        SummaryTable { title: "effects", lines: effect_lines(findings) },
-        SummaryTable { title: "layers", lines: layer_lines(findings) },
-        SummaryTable { title: "labels", lines: learning_lines(findings) },
-        SummaryTable { title: "trials", lines: expected_line(findings).into_iter().collect() },
+        SummaryTable { title: "leaderboard", lines: board_lines(board), best },
+        plain("", board_notes(board)),
+        plain("effects", effect_lines(findings)),
+        plain("layers", layer_lines(findings)),
+        plain("labels", learning_lines(findings)),
+        plain("trials", expected_line(findings).into_iter().collect()),
     ];
     let blocks = blocks.into_iter();
     blocks.filter(|block| !block.lines.is_empty()).collect()
 }
 
 fn board_lines(board: &Leaderboard) -> Vec<Vec<String>> {
-    let keys = board.varied();
+    let varied = board.varied();
+    let is_of_all = |key: &&str| board.rows.iter().all(|row| row.setting(key).is_some());
+    let (mut keys, mut of_some): (Vec<&str>, Vec<&str>) = varied.into_iter().partition(is_of_all);
+    if of_some.len() == 1 {
+        keys.append(&mut of_some);
+    }
+    // What has one value wherever it is follows from the rest of the row.
+    of_some.retain(|key| {
+        let mut values = board.rows.iter().filter_map(|row| row.setting(key));
+        let first = values.next();
+        values.any(|value| Some(value) != first)
+    });
     let has_rungs = board.rows.iter().any(|row| row.rung.is_some());
     let has_seeds = board.rows.iter().any(|row| row.seed_spread.is_some());
     let has_folds = board.rows.iter().any(|row| row.fold_spread.is_some());
     let mut header = vec!["rank".to_string()];
     header.extend(keys.iter().map(ToString::to_string));
+    header.extend((!of_some.is_empty()).then(|| "settings of the kind".to_string()));
     header.extend(has_rungs.then(|| "rung".to_string()));
     header.push(board.metric.to_string());
-    header.extend(has_seeds.then(|| "std over seeds".to_string()));
-    header.extend(has_folds.then(|| "std over folds".to_string()));
+    header.extend(has_seeds.then(|| "seed std".to_string()));
+    header.extend(has_folds.then(|| "fold std".to_string()));
     let mut lines = vec![header];
     lines.extend(board.rows.iter().take(LISTED_ROWS).map(|row| {
         let mark = if row.not_worse_than_best { "=" } else { "" };
         let mut line = vec![format!("{}{mark}", row.rank)];
         let value = |key: &&str| row.setting(key).map_or("-".to_string(), short);
         line.extend(keys.iter().map(value));
+        let own =
+            of_some.iter().filter_map(|key| Some(format!("{key} {}", short(row.setting(key)?))));
+        line.extend((!of_some.is_empty()).then(|| own.collect::<Vec<_>>().join(", ")));
         let rung = row.rung.map_or("-".to_string(), |rung| rung.to_string());
         line.extend(has_rungs.then_some(rung));
         line.push(score_cell(row.score, row.interval));
@@ -112,10 +135,21 @@ fn board_notes(board: &Leaderboard) -> Vec<Vec<String>> {
     notes
 }
 
-/// Settings in the order of what they do, the most first.
+/// Settings in the order of what they do, the most first; without those that a table of their own shows, or the leaderboard
+/// alone.
 fn effect_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
+    let board = &findings.leaderboard;
+    if board.varied().len() == 1 && board.rows.len() <= LISTED_ROWS {
+        return Vec::new();
+    }
+    let is_shown = |key: &str| match key {
+        "layer" | "layers" => !layer_lines(findings).is_empty(),
+        FRACTION => !findings.learning_curve.is_empty(),
+        _ => false,
+    };
     let effects = findings.effects.iter();
-    let mut effects: Vec<_> = effects.filter(|effect| effect.values.len() > 1).collect();
+    let mut effects: Vec<_> =
+        effects.filter(|effect| effect.values.len() > 1 && !is_shown(&effect.key)).collect();
     effects.sort_by(|a, b| b.range().total_cmp(&a.range()));
     if effects.is_empty() {
         return Vec::new();

@@ -1,8 +1,79 @@
-//! What people see on a terminal: what was probably meant.
+//! What people see on a terminal: tables that fit, what was probably meant.
 
 use serde_json::Value;
 
-use crate::support::{TINY_PIPELINE, Workshop, csv, texts};
+use crate::support::{TINY_PIPELINE, Workshop, csv, finish, texts};
+
+/// A sweep of kinds, poolings and rates on the tiny BERT.
+fn sweep_of_kinds() -> Workshop {
+    let workshop = Workshop::empty();
+    workshop.write("train.csv", csv(&texts(90), 0));
+    let sweep = "\n[sweep]\nfolds = 2\nkind = [\"linear\", \"mlp\", \"ridge\"]\nhidden = [[8]]\nlr = [0.003, 0.01]\n\
+                 dropout = [0.1, 0.5]\nlambda = [1.0, 10.0]\nlayer = [1, 2]\npooling = [\"cls\", \"mean\"]\n";
+    workshop.write_pipeline(&(TINY_PIPELINE.to_string() + sweep));
+    workshop
+}
+
+#[test]
+fn a_leaderboard_fits_the_terminal() {
+    let workshop = sweep_of_kinds();
+    let page = workshop.succeed(&["run", "pipeline.toml"]).stdout;
+    let wide = page.lines().filter(|line| line.chars().count() > 100);
+    assert_eq!(wide.count(), 0, "{page}");
+    let header = page.lines().find(|line| line.starts_with("leaderboard ")).unwrap();
+    let titles: Vec<&str> = header.split("  ").map(str::trim).filter(|t| !t.is_empty()).collect();
+    assert_eq!(
+        titles,
+        [
+            "leaderboard rank",
+            "kind",
+            "layer",
+            "pooling",
+            "settings of the kind",
+            "macro_f1",
+            "fold std"
+        ]
+    );
+    assert!(page.contains("dropout 0.1, lr 0.01") && page.contains("lambda "), "{page}");
+    // A layer stands in the leaderboard and in a table of its own, and among the effects not again.
+    let effects = page.split("\neffects ").nth(1).unwrap().split("\nlayers ").next().unwrap();
+    assert!(effects.contains(" pooling ") && !effects.contains(" layer "), "{effects}");
+
+    let mut command = workshop.command(&["sweep", "pipeline.toml"]);
+    command.env("COLUMNS", "64");
+    let page = finish(command).stdout;
+    let copied = |line: &&str| !line.starts_with("run  ") && !line.starts_with("next  ");
+    let widest = page.lines().filter(copied).max_by_key(|line| line.chars().count()).unwrap();
+    assert!(widest.chars().count() <= 64, "{widest}\n{page}");
+}
+
+#[test]
+fn one_key_that_is_swept_is_listed_once() {
+    let workshop = Workshop::empty();
+    workshop.write("train.csv", csv(&texts(60), 0));
+    workshop.write_pipeline(&(TINY_PIPELINE.to_string() + "\n[sweep]\nlr = [0.001, 0.01, 0.1]\n"));
+    let page = workshop.succeed(&["run", "pipeline.toml"]).stdout;
+    assert!(page.contains("leaderboard rank  lr ") && !page.contains("effects"), "{page}");
+}
+
+#[test]
+fn of_many_classes_the_worst_confusions_are_listed() {
+    let workshop = Workshop::empty();
+    let rows = texts(400);
+    let rows = rows.iter().enumerate().map(|(row, text)| format!("{text},class_{:02}\n", row % 25));
+    workshop.write("train.csv", "text,label\n".to_string() + &rows.collect::<String>());
+    workshop.write_pipeline(TINY_PIPELINE);
+    let page = workshop.succeed(&["run", "pipeline.toml"]).stdout;
+    assert!(!page.contains("true \\ predicted"), "{page}");
+    let mut lines = page.lines().skip_while(|line| !line.trim_start().starts_with("true "));
+    let titles: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(titles, ["true", "predicted", "count"]);
+    let counts = lines
+        .take_while(|line| line.contains("class_"))
+        .map(|line| line.split_whitespace().last().unwrap().parse::<usize>().unwrap());
+    let counts: Vec<usize> = counts.collect();
+    assert!(counts.len() == 10 && counts.is_sorted_by(|a, b| a >= b), "{counts:?}\n{page}");
+}
 
 #[test]
 fn a_slip_of_the_finger_is_met_with_what_was_meant() {

@@ -107,7 +107,10 @@ const FOREIGN: [(&[&str], &[&str]); 11] = [
         &["linfa", "linfa_logistic", "linfa_svm", "linfa_linear", "linfa_reduction", "linfa_bayes"],
         &["head/", "metrics/", "features/linfa.rs"],
     ),
-    (&["clap", "indicatif", "anyhow"], &["main.rs", "cli/"]),
+    (
+        &["anstream", "anstyle", "anyhow", "clap", "indicatif", "terminal_size"],
+        &["main.rs", "cli/"],
+    ),
 ];
 
 const UNSAFE_FILES: [&str; 2] = ["crates/frostbert-cache/src/mmap.rs", "src/train/gemm.rs"];
