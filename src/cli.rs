@@ -1,7 +1,9 @@
 //! The command line: what can be typed, and which file does it. Commands call the library and show what it returns.
 
 mod cache;
+mod cache_list;
 mod doctor;
+mod dry_run;
 mod embed;
 mod errors;
 mod evaluate;
@@ -10,12 +12,14 @@ mod extract;
 #[cfg(feature = "hub")]
 mod hub;
 mod init;
+mod log;
 mod machine;
 mod model;
 mod output;
 mod precision_report;
 mod predict;
 mod progress;
+mod quantities;
 mod run;
 mod screen;
 mod similar;
@@ -25,8 +29,10 @@ mod tokenize;
 mod train_report;
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Result, anyhow};
@@ -38,10 +44,13 @@ use frostbert::{
     internals::{
         config::{keys::by_kinds, settings::Pipeline},
         data::Format,
+        experiment::Experiment,
         prediction::saved_run::SavedRun,
     },
 };
 use progress::TerminalProgress;
+use screen::ColorWhen;
+pub(crate) use screen::choose_colors;
 
 /// Columns of a help text at most.
 const HELP_WIDTH: usize = 100;
@@ -91,6 +100,23 @@ struct GlobalArguments {
     /// Go on where a question would be asked
     #[arg(long, global = true)]
     yes: bool,
+    /// Wait while another process is using the cache, instead of failing; at most DURATION, as in 10m, where it is given
+    #[arg(long, global = true, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = quantities::duration)]
+    wait: Option<Option<Duration>>,
+    /// Append what goes to stderr to this file, too, each line with its time
+    #[arg(long, global = true, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Colours: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    color: ColorWhen,
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,13 +128,13 @@ enum Command {
     #[command(about = "Look at a data file, and write a commented pipeline file for it", long_about = init::ABOUT, after_help = init::EXAMPLES)]
     Init(init::InitArguments),
     /// Stage 1 alone: encode texts into the cache (needs no labels)
-    Extract(PipelineArguments),
+    Extract(StageArguments),
     /// Stage 2 alone: train on cached states, never loading the encoder
     #[command(after_help = keys_by_kind())]
-    Train(PipelineArguments),
+    Train(StageArguments),
     /// Train every head of a pipeline's [sweep] on cached states and compare them; an unfinished sweep goes on
     #[command(after_help = keys_by_kind())]
-    Sweep(PipelineArguments),
+    Sweep(StageArguments),
     /// Measure a trained head on other labelled data
     Evaluate(evaluate::EvaluateArguments),
     /// Labels, numbers, tags or answers for new texts
@@ -138,6 +164,22 @@ struct PipelineArguments {
     pipeline: PathBuf,
     #[command(flatten)]
     overrides: OverrideArguments,
+}
+
+/// A pipeline file, and whether to work on it or only to look.
+#[derive(Debug, Args)]
+struct StageArguments {
+    #[command(flatten)]
+    pipeline: PipelineArguments,
+    #[command(flatten)]
+    dry: DryRunArgument,
+}
+
+#[derive(Debug, Args)]
+struct DryRunArgument {
+    /// Read and check everything, say what would be computed, and write nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -204,6 +246,13 @@ impl PipelineArguments {
     }
 }
 
+impl StageArguments {
+    fn experiment(&self) -> Result<Experiment> {
+        let PipelineArguments { pipeline, overrides } = &self.pipeline;
+        Ok(Experiment::open_with(pipeline, &overrides.set)?)
+    }
+}
+
 impl Arguments {
     /// Whether results and errors are JSON.
     pub(crate) fn json(&self) -> bool {
@@ -227,8 +276,29 @@ impl Arguments {
     }
 }
 
+/// The words of a command line. `--wait 10m` means `--wait=10m`: what stands behind `--wait` alone is its duration where it is
+/// one.
+pub(crate) fn typed(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut typed: Vec<OsString> = Vec::new();
+    let mut is_over = false;
+    for word in words {
+        is_over = is_over || word == "--";
+        let duration = word.to_str().filter(|word| quantities::duration(word).is_ok());
+        match (typed.last_mut(), duration) {
+            (Some(last), Some(duration)) if !is_over && last == "--wait" => {
+                *last = format!("--wait={duration}").into();
+            }
+            _ => typed.push(word),
+        }
+    }
+    typed
+}
+
 /// Runs the command that was typed.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(log) = &arguments.global.log {
+        log::open(log)?;
+    }
     errors::catch_interrupts(arguments.after_interrupt(), arguments.json());
     let context = Context::new(&arguments.global)?;
     match &arguments.command {
@@ -260,7 +330,12 @@ struct Context {
 
 impl Context {
     fn new(global: &GlobalArguments) -> Result<Context> {
-        let progress = TerminalProgress::new(global.quiet, global.verbose);
+        let patience = match global.wait {
+            None => Duration::ZERO,
+            Some(None) => Duration::MAX,
+            Some(Some(most)) => most,
+        };
+        let progress = TerminalProgress::new(global.quiet, global.verbose, patience);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let most = cores.saturating_mul(THREADS_PER_CORE);
         let asked = global.threads.map_or(cores, usize::from);

@@ -15,7 +15,9 @@ fn main() -> ExitCode {
             usual(panic);
         }
     }));
-    let arguments = match cli::Arguments::try_parse() {
+    let typed = cli::typed(std::env::args_os());
+    cli::choose_colors(&typed);
+    let arguments = match cli::Arguments::try_parse_from(typed) {
         Ok(arguments) => arguments,
         Err(usage) => return cli::print_usage(&usage),
     };

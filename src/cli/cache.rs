@@ -23,7 +23,7 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, OverrideArguments, export, output, screen};
+use super::{Context, OverrideArguments, cache_list, export, output, screen};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -71,64 +71,28 @@ pub(super) enum CacheCommand {
         #[command(flatten)]
         overrides: OverrideArguments,
     },
+    /// Remove whole caches that have not been used for long, or that are too many
+    ///
+    /// With --older-than, every cache that was last used longer ago goes. With --max-size, the caches that were used the
+    /// longest time ago go, until the rest is small enough. A cache is used when something is encoded into it or read from
+    /// it for a training or an export. One that another process is using stays. What is removed can be computed again.
+    Prune(cache_list::PruneArguments),
     #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]
     Export(export::ExportArguments),
 }
 
 pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode> {
     match command {
-        CacheCommand::Ls { folder } => list(folder, context),
+        CacheCommand::Ls { folder } => cache_list::list(folder, context),
         CacheCommand::Info { folder } => info(folder, context),
         CacheCommand::Verify { folders, repair } => verify(folders, *repair, context),
         CacheCommand::Diff { a, b } => diff(a, b, context),
         CacheCommand::Gc { folders, pipelines, overrides } => {
             gc(folders, pipelines, overrides, context)
         }
+        CacheCommand::Prune(arguments) => cache_list::run_prune(arguments, context),
         CacheCommand::Export(arguments) => export::run(arguments, context),
     }
-}
-
-fn list(folder: &Path, context: &Context) -> Result<ExitCode> {
-    let mut caches = Vec::new();
-    for (path, manifest) in caches_in(folder)? {
-        match manifest {
-            Ok(manifest) => caches.push((path, manifest)),
-            Err(error) => context.progress.warn(&error.to_string()),
-        }
-    }
-    if context.json {
-        let caches = caches.iter().map(|(path, manifest)| {
-            json!({
-                "fingerprint": manifest.fingerprint,
-                "path": path.to_string_lossy(),
-                "documents": manifest.documents,
-                "tokens": manifest.tokens,
-                "bytes": manifest.bytes(),
-            })
-        });
-        output::print_json(&json!({ "caches": caches.collect::<Vec<_>>() }))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if caches.is_empty() {
-        output::print(&format!("no cache in {}\n", folder.display()))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let header = ["path", "documents", "tokens", "size", "states", "max_length", "dtype", "device"];
-    let mut lines = vec![header.map(String::from).to_vec()];
-    for (path, manifest) in &caches {
-        lines.push(vec![
-            path.display().to_string(),
-            HumanCount(manifest.documents).to_string(),
-            HumanCount(manifest.tokens).to_string(),
-            output::bytes(manifest.bytes()),
-            states(manifest),
-            manifest.inputs.max_length.to_string(),
-            manifest.dtype.name().to_string(),
-            manifest.inputs.provider.clone(),
-        ]);
-    }
-    output::print(&screen::align(&lines))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
@@ -144,7 +108,7 @@ fn info(folder: &Path, context: &Context) -> Result<ExitCode> {
         ("documents", HumanCount(manifest.documents).to_string()),
         ("tokens", HumanCount(manifest.tokens).to_string()),
         ("truncated", HumanCount(manifest.truncated).to_string()),
-        ("states", states(&manifest)),
+        ("states", cache_list::states(&manifest)),
         ("shape", format!("{} values of {}", manifest.hidden, manifest.dtype.name())),
         (
             "size",
@@ -365,9 +329,4 @@ fn parity(manifest: &Manifest) -> String {
         worst(|parity| parity.max_rounding),
         worst(|parity| parity.median_rounding)
     )
-}
-
-fn states(manifest: &Manifest) -> String {
-    let names: Vec<String> = manifest.states().iter().map(ToString::to_string).collect();
-    names.join(" ")
 }

@@ -3,12 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use frostbert::internals::experiment::Experiment;
+use frostbert::internals::experiment::Stages;
 
-use super::{Context, PipelineArguments, output};
+use super::{Context, StageArguments, dry_run::dry_run, output};
 
-pub(super) fn run(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let experiment = Experiment::open_with(&arguments.pipeline, &arguments.overrides.set)?;
+pub(super) fn run(arguments: &StageArguments, context: &Context) -> Result<ExitCode> {
+    let experiment = arguments.experiment()?;
+    if arguments.dry.dry_run {
+        return dry_run(&experiment, Stages::Extract, context);
+    }
     let report = experiment.extract(&context.machine, &context.progress)?;
     if context.json {
         output::print_json(&output::extract_json(&report)?)?;

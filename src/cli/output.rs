@@ -22,6 +22,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
 use super::{
+    log,
     machine::peak_rss_bytes,
     screen::{Screen, write_to_stderr},
 };
@@ -67,8 +68,10 @@ pub(super) fn reader_after(written: io::Result<()>) -> Result<Reader> {
     }
 }
 
-/// Writes a line to stderr. Where that fails there is nobody to tell, and the work goes on.
+/// Writes a line to stderr, and to the log where there is one. Where that fails there is nobody to tell, and the work goes
+/// on.
 pub(super) fn say(line: &str) {
+    log::add(line);
     write_to_stderr(line);
 }
 

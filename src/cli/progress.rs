@@ -26,6 +26,8 @@ pub(super) struct TerminalProgress {
     quiet: bool,
     verbose: bool,
     terminal: bool,
+    /// How long to wait for other processes.
+    patience: Duration,
     stage: Mutex<Option<Stage>>,
     /// What was warned of: two stages may find the same.
     warned: Mutex<HashSet<String>>,
@@ -46,12 +48,13 @@ struct Stage {
 }
 
 impl TerminalProgress {
-    pub(super) fn new(quiet: bool, verbose: bool) -> TerminalProgress {
+    pub(super) fn new(quiet: bool, verbose: bool, patience: Duration) -> TerminalProgress {
         let terminal = std::io::stderr().is_terminal();
         TerminalProgress {
             quiet,
             verbose,
             terminal,
+            patience,
             stage: Mutex::new(None),
             warned: Mutex::new(HashSet::new()),
         }
@@ -203,6 +206,10 @@ impl Progress for TerminalProgress {
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer).is_ok()
             && matches!(answer.trim(), "y" | "Y" | "yes")
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
     }
 
     fn warn(&self, message: &str) {

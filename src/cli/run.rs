@@ -4,10 +4,13 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::internals::experiment::{Experiment, RunReport, replay};
+use frostbert::internals::experiment::{Experiment, RunReport, Stages, replay};
 use serde_json::json;
 
-use super::{Context, OverrideArguments, output, screen::Screen, stage_two::describe_heads};
+use super::{
+    Context, DryRunArgument, OverrideArguments, dry_run::dry_run, output, screen::Screen,
+    stage_two::describe_heads,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -17,8 +20,10 @@ pub(super) struct RunArguments {
     #[command(flatten)]
     overrides: OverrideArguments,
     /// Replay a run from its lock file: the same inputs are checked first, then the bytes of the results
-    #[arg(long, value_name = "LOCK.json", conflicts_with_all = ["pipeline", "set"])]
+    #[arg(long, value_name = "LOCK.json", conflicts_with_all = ["pipeline", "set", "dry_run"])]
     locked: Option<PathBuf>,
+    #[command(flatten)]
+    dry: DryRunArgument,
 }
 
 pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
@@ -26,7 +31,11 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
     let report = match (&arguments.locked, &arguments.pipeline) {
         (Some(lock), _) => replay(lock, machine, progress)?,
         (None, Some(path)) => {
-            Experiment::open_with(path, &arguments.overrides.set)?.run(machine, progress)?
+            let experiment = Experiment::open_with(path, &arguments.overrides.set)?;
+            if arguments.dry.dry_run {
+                return dry_run(&experiment, Stages::All, context);
+            }
+            experiment.run(machine, progress)?
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };

@@ -2,10 +2,12 @@
 
 use std::{
     env,
+    ffi::OsString,
     io::{self, Write},
 };
 
 use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
 use frostbert::cache::wording::{printable, shorten};
 use terminal_size::{Width, terminal_size_of};
 
@@ -34,6 +36,37 @@ const BEGINNINGS: [(&str, Style); 4] = [
     ("hint:", AnsiColor::Cyan.on_default().bold()),
     ("note:", Style::new().bold()),
 ];
+
+/// When there are colours.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum ColorWhen {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    Always,
+    Never,
+}
+
+/// Settles colours by what was typed, before anything is parsed: wrong usage has colours too.
+pub(crate) fn choose_colors(arguments: &[OsString]) {
+    let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy());
+    let mut choice = anstream::ColorChoice::Auto;
+    while let Some(argument) = arguments.next() {
+        let value = match argument.split_once('=') {
+            _ if argument == "--" => break,
+            None if argument == "--color" => arguments.next(),
+            Some(("--color", value)) => Some(value.to_string().into()),
+            _ => None,
+        };
+        // What is no choice at all is clap's to report.
+        match value.as_deref() {
+            Some("always") => choice = anstream::ColorChoice::Always,
+            Some("never") => choice = anstream::ColorChoice::Never,
+            Some("auto") => choice = anstream::ColorChoice::Auto,
+            _ => {}
+        }
+    }
+    choice.write_global();
+}
 
 /// Writes a line to stderr, with colours where there are some. Where that fails there is nobody to tell.
 pub(super) fn write_to_stderr(line: &str) {

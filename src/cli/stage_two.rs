@@ -3,22 +3,28 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use frostbert::internals::experiment::{Experiment, HeadsReport, TaskReport};
+use frostbert::internals::experiment::{HeadsReport, Stages, TaskReport};
 
 use super::{
-    Context, PipelineArguments, output, screen::Screen, sweep_report::describe_sweep,
-    train_report::describe_train,
+    Context, StageArguments, dry_run::dry_run, output, screen::Screen,
+    sweep_report::describe_sweep, train_report::describe_train,
 };
 
 /// `frostbert train`: one head for each task.
-pub(super) fn run_train(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let experiment = Experiment::open_with(&arguments.pipeline, &arguments.overrides.set)?;
+pub(super) fn run_train(arguments: &StageArguments, context: &Context) -> Result<ExitCode> {
+    let experiment = arguments.experiment()?;
+    if arguments.dry.dry_run {
+        return dry_run(&experiment, Stages::Train, context);
+    }
     print(&experiment.train(&context.progress)?, context)
 }
 
 /// `frostbert sweep`: the heads of a `[sweep]`.
-pub(super) fn run_sweep(arguments: &PipelineArguments, context: &Context) -> Result<ExitCode> {
-    let experiment = Experiment::open_with(&arguments.pipeline, &arguments.overrides.set)?;
+pub(super) fn run_sweep(arguments: &StageArguments, context: &Context) -> Result<ExitCode> {
+    let experiment = arguments.experiment()?;
+    if arguments.dry.dry_run {
+        return dry_run(&experiment, Stages::Sweep, context);
+    }
     print(&experiment.sweep(&context.progress)?, context)
 }
 

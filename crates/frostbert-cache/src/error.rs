@@ -90,9 +90,9 @@ impl Error {
                 Some(hint)
             }
             Error::Io(error) => error.hint(),
-            Error::Busy { .. } => {
-                Some("wait until it has finished, or give this pipeline its own cache.dir")
-            }
+            Error::Busy { .. } => Some(
+                "wait until it has finished (--wait does), or give this pipeline its own cache.dir",
+            ),
             Error::InUse { .. } => Some(
                 "run this again when it has finished: nothing is removed from under a training, and what was done so far stands",
             ),
