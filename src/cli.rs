@@ -2,11 +2,13 @@
 
 mod cache;
 mod cache_list;
+mod completions;
 mod doctor;
 mod dry_run;
 mod embed;
 mod errors;
 mod evaluate;
+mod examples;
 mod export;
 mod extract;
 #[cfg(feature = "hub")]
@@ -61,20 +63,13 @@ const HELP_WIDTH: usize = 100;
 /// Results go to stdout; progress, notes and warnings go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or pipeline,
 /// 3 bad data, 4 something is missing, 5 in use by another process, 6 no space, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "frostbert", version, max_term_width = HELP_WIDTH, after_help = EXAMPLES)]
+#[command(name = "frostbert", version, max_term_width = HELP_WIDTH, after_help = examples::PROGRAM)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     global: GlobalArguments,
     #[command(subcommand)]
     command: Command,
 }
-
-const EXAMPLES: &str = "Examples:
-  frostbert run pipelines/sentiment.toml
-  frostbert run pipelines/sentiment.toml --set train.lr=3e-3 --set head.pooling=cls
-  frostbert predict runs/sentiment --text \"I would buy it again.\"
-  frostbert evaluate runs/sentiment --data data/held_out.csv
-  frostbert run --locked runs/sentiment/001/lock.json";
 
 /// More threads than this for each core are not made, whatever --threads says.
 const THREADS_PER_CORE: usize = 4;
@@ -122,27 +117,32 @@ struct GlobalArguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Extract what is missing, train, measure, and write a new run folder
+    #[command(after_help = examples::RUN)]
     Run(run::RunArguments),
     #[command(about = "Write the embeddings of texts to a file for other tools; no pipeline file", long_about = embed::ABOUT, after_help = embed::EXAMPLES)]
     Embed(embed::EmbedArguments),
     #[command(about = "Look at a data file, and write a commented pipeline file for it", long_about = init::ABOUT, after_help = init::EXAMPLES)]
     Init(init::InitArguments),
     /// Stage 1 alone: encode texts into the cache (needs no labels)
+    #[command(after_help = examples::EXTRACT)]
     Extract(StageArguments),
     /// Stage 2 alone: train on cached states, never loading the encoder
-    #[command(after_help = keys_by_kind())]
+    #[command(after_help = keys_by_kind(examples::TRAIN))]
     Train(StageArguments),
     /// Train every head of a pipeline's [sweep] on cached states and compare them; an unfinished sweep goes on
-    #[command(after_help = keys_by_kind())]
+    #[command(after_help = keys_by_kind(examples::SWEEP))]
     Sweep(StageArguments),
     /// Measure a trained head on other labelled data
+    #[command(after_help = examples::EVALUATE)]
     Evaluate(evaluate::EvaluateArguments),
     /// Labels, numbers, tags or answers for new texts
     #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArguments),
     /// The cosine of two texts, or the texts of a corpus that are nearest to a query
+    #[command(after_help = examples::SIMILAR)]
     Similar(similar::SimilarArguments),
     /// Compare f32, f16 and int8: states layer by layer, speed, and the metric of the pipeline's head
+    #[command(after_help = examples::PRECISION_REPORT)]
     PrecisionReport(precision_report::PrecisionReportArguments),
     /// List, describe and check caches
     #[command(subcommand)]
@@ -151,9 +151,17 @@ enum Command {
     #[command(subcommand)]
     Model(model::ModelCommand),
     /// Say whether this machine can run it: ONNX Runtime, CUDA, the model, the folder of caches
+    #[command(after_help = examples::DOCTOR)]
     Doctor(doctor::DoctorArguments),
     /// Show a text's tokens, ids, character offsets and words
+    #[command(after_help = examples::TOKENIZE)]
     Tokenize(tokenize::TokenizeArguments),
+    /// Print a script that completes the command line in a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(completions::CompletionsArguments),
+    /// Print the manual page, or write the pages of all commands to a folder
+    #[command(after_help = examples::MAN)]
+    Man(completions::ManArguments),
 }
 
 /// A pipeline file, and values to use in place of its own.
@@ -189,8 +197,8 @@ struct OverrideArguments {
     set: Vec<String>,
 }
 
-/// Which keys of the pipeline file apply to which heads, for the end of a command's help.
-fn keys_by_kind() -> String {
+/// Which keys of the pipeline file apply to which heads, for the end of a command's help, before its examples.
+fn keys_by_kind(examples: &str) -> String {
     let mut text =
         "Keys of [head] and [train], by the kinds of head that they apply to:\n".to_string();
     for (kinds, keys) in by_kinds() {
@@ -205,7 +213,7 @@ fn keys_by_kind() -> String {
         }
         text.push_str(&format!("   {line}\n"));
     }
-    text + "What each key does and its default are in docs/pipeline.md."
+    text + "What each key does and its default are in docs/pipeline.md.\n\n" + examples
 }
 
 /// How a data file is written.
@@ -316,6 +324,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Model(command) => model::run(command, &context),
         Command::Doctor(arguments) => doctor::run(arguments, &context),
         Command::Tokenize(arguments) => tokenize::run(arguments, &context),
+        Command::Completions(arguments) => completions::run_completions(arguments),
+        Command::Man(arguments) => completions::run_man(arguments, &context),
     }
 }
 

@@ -23,23 +23,26 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, OverrideArguments, cache_list, export, output, screen};
+use super::{Context, OverrideArguments, cache_list, examples, export, output, screen};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
     /// List the caches of a folder
+    #[command(after_help = examples::CACHE_LS)]
     Ls {
         /// A cache.dir
         #[arg(value_name = "DIR", default_value = "cache")]
         folder: PathBuf,
     },
     /// Describe one cache: its manifest
+    #[command(after_help = examples::CACHE_INFO)]
     Info {
         /// A cache folder: <cache.dir>/<fingerprint>
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
     /// Read every file and compare checksums
+    #[command(after_help = examples::CACHE_VERIFY)]
     Verify {
         /// Cache folders, or cache.dirs and then every cache in them
         #[arg(value_name = "DIR", required = true)]
@@ -49,6 +52,7 @@ pub(super) enum CacheCommand {
         repair: bool,
     },
     /// Say in what two caches differ: the inputs of their fingerprints, their states, their documents
+    #[command(after_help = examples::CACHE_DIFF)]
     Diff {
         /// A cache folder
         #[arg(value_name = "DIR")]
@@ -61,6 +65,7 @@ pub(super) enum CacheCommand {
     ///
     /// Without --pipeline nothing is dropped. With it, a document stays where one of the pipelines reads its text under
     /// the fingerprint of that cache; caches that none of them uses are removed whole. It asks first (or needs --yes).
+    #[command(after_help = examples::CACHE_GC)]
     Gc {
         /// Cache folders, or cache.dirs and then every cache in them
         #[arg(value_name = "DIR", required = true)]
@@ -76,6 +81,7 @@ pub(super) enum CacheCommand {
     /// With --older-than, every cache that was last used longer ago goes. With --max-size, the caches that were used the
     /// longest time ago go, until the rest is small enough. A cache is used when something is encoded into it or read from
     /// it for a training or an export. One that another process is using stays. What is removed can be computed again.
+    #[command(after_help = examples::CACHE_PRUNE)]
     Prune(cache_list::PruneArguments),
     #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]
     Export(export::ExportArguments),

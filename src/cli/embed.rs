@@ -91,7 +91,7 @@ FILE.meta.parquet. Texts that are too long are cut off at cache.max_length token
 pub(super) const EXAMPLES: &str = "\
 Examples:
   frostbert embed data/corpus.txt --out corpus.npy
-  frostbert embed data/reviews.csv --out reviews.parquet --id-column id --label-column label --with-text";
+  frostbert embed data/reviews.csv --out reviews.parquet --id-column id --label-column label";
 
 pub(super) fn run(arguments: &EmbedArguments, context: &Context) -> Result<ExitCode> {
     // Files are read more than once, and stdin can be read only once.

@@ -80,7 +80,7 @@ the tokens, 20 bytes each). The folder appears when it is whole.";
 pub(super) const EXAMPLES: &str = "\
 Examples:
   frostbert cache export cache/421d16ab30b554b2 --to npy --pipeline pipelines/embed.toml
-  frostbert cache export cache/421d16ab30b554b2 --to parquet-list --as f32 --out vectors";
+  frostbert cache export cache/421d16ab30b554b2 --to parquet-list --as f32 --state mean-L06";
 
 pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let cache = CacheReader::existing(&arguments.cache)?;

@@ -20,11 +20,12 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, output, screen};
+use super::{Context, examples, output, screen};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
     /// Show layers, sizes, and what heads cost to train beside full fine-tuning
+    #[command(after_help = examples::MODEL_INFO)]
     Info {
         /// A checkpoint folder
         #[arg(value_name = "DIR")]
@@ -39,8 +40,10 @@ pub(super) enum ModelCommand {
     /// the token file of the hub's own tools) gives access to private and gated models, HF_ENDPOINT names another hub,
     /// HTTPS_PROXY a proxy. Where the disk has no room for the model nothing is fetched, unless with --yes.
     #[cfg(feature = "hub")]
+    #[command(after_help = examples::MODEL_PULL)]
     Pull(super::hub::PullArguments),
     /// Read every file of models, and compare sizes and SHA-256 with those of the pull
+    #[command(after_help = examples::MODEL_VERIFY)]
     Verify {
         /// Checkpoint folders
         #[arg(value_name = "DIR", required = true)]

@@ -24,6 +24,7 @@ mod extraction_oracle;
 mod families;
 mod gpu_pack;
 mod help;
+mod help_examples;
 mod hostile_models;
 mod hub;
 mod incremental;

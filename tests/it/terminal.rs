@@ -1,4 +1,4 @@
-//! What people see on a terminal: colours, tables that fit, what was probably meant.
+//! What people see on a terminal: colours, tables that fit, what was probably meant, completions and manual pages.
 
 use std::fs;
 
@@ -146,4 +146,26 @@ fn a_slip_of_the_finger_is_met_with_what_was_meant() {
     assert!(!ran.stderr.contains("did you mean"), "{}", ran.stderr);
     let ran = workshop.run(&["embed", "train.csv", "--out", "x.npy", "--format", "cvs"]);
     assert!(ran.stderr.contains("did you mean csv?"), "{}", ran.stderr);
+}
+
+#[test]
+fn shells_complete_every_command_and_every_command_has_a_page() {
+    let workshop = Workshop::empty();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = workshop.succeed(&["completions", shell]).stdout;
+        for word in ["precision-report", "prune", "dry-run"] {
+            assert!(script.contains(word), "{shell} knows no {word}");
+        }
+    }
+    assert_eq!(workshop.run(&["completions", "csh"]).code, Some(2));
+    let page = workshop.succeed(&["man"]).stdout;
+    assert!(page.contains(".TH frostbert 1") && page.contains("frostbert\\-run(1)"), "{page}");
+    let made = workshop.json(&["man", "--out", "pages/man1"]);
+    let pages: Vec<&str> =
+        made["pages"].as_array().unwrap().iter().map(|page| page.as_str().unwrap()).collect();
+    for name in ["frostbert.1", "frostbert-run.1", "frostbert-cache-prune.1"] {
+        assert!(pages.contains(&name), "{pages:?}");
+        let page = fs::read_to_string(workshop.path("pages/man1").join(name)).unwrap();
+        assert!(page.contains("Examples:") || name == "frostbert-cache.1", "{page}");
+    }
 }

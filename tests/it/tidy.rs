@@ -108,7 +108,16 @@ const FOREIGN: [(&[&str], &[&str]); 11] = [
         &["head/", "metrics/", "features/linfa.rs"],
     ),
     (
-        &["anstream", "anstyle", "anyhow", "clap", "indicatif", "terminal_size"],
+        &[
+            "anstream",
+            "anstyle",
+            "anyhow",
+            "clap",
+            "clap_complete",
+            "clap_mangen",
+            "indicatif",
+            "terminal_size",
+        ],
         &["main.rs", "cli/"],
     ),
 ];

@@ -1,0 +1,110 @@
+//! The examples at the end of each command's help. A test runs every one of them, in a folder as a checkout is.
+
+pub(super) const PROGRAM: &str = "\
+Examples:
+  frostbert run pipelines/sentiment.toml
+  frostbert run pipelines/sentiment.toml --set train.lr=3e-3 --set head.pooling=cls
+  frostbert predict runs/sentiment --text \"I would buy it again.\"
+  frostbert evaluate runs/sentiment --data data/held_out.csv
+  frostbert run --locked runs/sentiment/001/lock.json";
+
+pub(super) const RUN: &str = "\
+Examples:
+  frostbert run pipelines/sentiment.toml --dry-run
+  frostbert run pipelines/sentiment.toml --set head.kind=lda";
+
+pub(super) const EXTRACT: &str = "\
+Examples:
+  frostbert extract pipelines/sweep.toml
+  frostbert extract pipelines/embed.toml --set cache.max_length=64";
+
+pub(super) const TRAIN: &str = "\
+Examples:
+  frostbert train pipelines/sentiment.toml
+  frostbert train pipelines/sentiment.toml --set head.kind=logistic";
+
+pub(super) const SWEEP: &str = "\
+Examples:
+  frostbert sweep pipelines/sweep.toml --dry-run
+  frostbert sweep pipelines/sweep.toml --set 'sweep.kind=[\"ridge\", \"lda\"]'";
+
+pub(super) const EVALUATE: &str = "\
+Examples:
+  frostbert evaluate runs/sentiment --data data/held_out.csv
+  frostbert evaluate runs/sentiment/001 --data data/held_out.csv --json";
+
+pub(super) const SIMILAR: &str = "\
+Examples:
+  frostbert similar pipelines/embed.toml --text \"A man plays the guitar.\" --text \"Music is played.\"
+  frostbert similar pipelines/embed.toml --query \"music on a warm evening\" --top 3";
+
+pub(super) const PRECISION_REPORT: &str = "\
+Examples:
+  frostbert precision-report pipelines/topics.toml
+  frostbert precision-report pipelines/topics.toml --documents 32 --json";
+
+pub(super) const DOCTOR: &str = "\
+Examples:
+  frostbert doctor
+  frostbert doctor pipelines/sentiment.toml --set model.device=cpu";
+
+pub(super) const TOKENIZE: &str = "\
+Examples:
+  frostbert tokenize --text \"Unbelievable!\"
+  frostbert tokenize --model models/minilm --text \"An unaffordable flat\" --json";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  frostbert completions bash > frostbert.bash
+  frostbert completions zsh > _frostbert";
+
+pub(super) const MAN: &str = "\
+Examples:
+  frostbert man > frostbert.1
+  frostbert man --out man/man1";
+
+pub(super) const CACHE_LS: &str = "\
+Examples:
+  frostbert cache ls
+  frostbert cache ls cache --json";
+
+pub(super) const CACHE_INFO: &str = "\
+Examples:
+  frostbert cache info cache/421d16ab30b554b2
+  frostbert cache info cache/421d16ab30b554b2 --json";
+
+pub(super) const CACHE_VERIFY: &str = "\
+Examples:
+  frostbert cache verify cache
+  frostbert cache verify cache/421d16ab30b554b2 --repair";
+
+pub(super) const CACHE_DIFF: &str = "\
+Examples:
+  frostbert cache diff cache/421d16ab30b554b2 cache/8e9b55980ecaf708
+  frostbert cache diff cache/421d16ab30b554b2 cache/8e9b55980ecaf708 --json";
+
+pub(super) const CACHE_GC: &str = "\
+Examples:
+  frostbert cache gc cache
+  frostbert cache gc cache --pipeline pipelines/sentiment.toml --pipeline pipelines/sweep.toml --yes";
+
+pub(super) const CACHE_PRUNE: &str = "\
+Examples:
+  frostbert cache prune --older-than 30d --dry-run
+  frostbert cache prune --max-size 20GB";
+
+pub(super) const MODEL_INFO: &str = "\
+Examples:
+  frostbert model info models/minilm
+  frostbert model info models/minilm --classes 77";
+
+#[cfg(feature = "hub")]
+pub(super) const MODEL_PULL: &str = "\
+Examples:
+  frostbert model pull hf:google-bert/bert-base-uncased
+  frostbert model pull hf:sentence-transformers/all-MiniLM-L6-v2 --to models/all-minilm";
+
+pub(super) const MODEL_VERIFY: &str = "\
+Examples:
+  frostbert model verify models/minilm
+  frostbert model verify models/minilm --json";

@@ -1,0 +1,83 @@
+//! The examples at the end of every help: each command has two, and each of them runs in a folder as a checkout is.
+
+use std::{collections::BTreeMap, os::unix::fs::symlink, path::Path, process::Command};
+
+use crate::{
+    help::commands,
+    support::{Workshop, finish, minilm, repository},
+};
+
+/// Commands whose examples others need, in this order; those that remove something come last.
+const FIRST: [&str; 5] = ["init", "extract", "", "run", "train"];
+const LAST: [&str; 2] = ["cache gc", "cache prune"];
+
+/// What examples need that no example makes.
+const PREPARATION: &str = "frostbert extract pipelines/embed.toml";
+
+/// The only command that opens a connection, which no test does: its examples get as far as the hub, and find none.
+const ONLINE: &str = "model pull";
+
+/// The examples of every command, by the words that call it.
+fn examples(workshop: &Workshop) -> BTreeMap<String, Vec<String>> {
+    let mut examples = BTreeMap::new();
+    let mut waiting: Vec<Vec<String>> = vec![Vec::new()];
+    while let Some(command) = waiting.pop() {
+        let mut arguments: Vec<&str> = command.iter().map(String::as_str).collect();
+        arguments.push("--help");
+        let help = workshop.succeed(&arguments).stdout;
+        let below: Vec<Vec<String>> = commands(&help)
+            .into_iter()
+            .map(|next| [&command[..], &[next.to_string()]].concat())
+            .collect();
+        let name = command.join(" ");
+        if below.is_empty() || name.is_empty() {
+            let own = help.rsplit_once("\nExamples:\n").map_or("", |(_, examples)| examples);
+            let own: Vec<String> = own.lines().map(|line| line.trim().to_string()).collect();
+            assert!(own.len() >= 2, "the help of `{name}` does not end with two examples:\n{help}");
+            let call = format!("frostbert {name}");
+            assert!(own.iter().all(|line| line.starts_with(call.trim_end())), "{own:?}");
+            examples.insert(name, own);
+        }
+        waiting.extend(below);
+    }
+    examples
+}
+
+/// Runs a line as a shell does.
+fn shell(folder: &Path, line: &str) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_frostbert")).parent().unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).current_dir(folder).env_clear();
+    command.env("PATH", format!("{}:{path}", program.display()));
+    // No hub listens there.
+    command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HOME", folder);
+    command
+}
+
+#[test]
+fn every_example_of_every_help_runs() {
+    let workshop = Workshop::empty();
+    let mut examples = examples(&workshop);
+    assert!(examples.len() >= 22, "only {:?} have examples", examples.keys());
+    for name in ["data", "pipelines"] {
+        symlink(repository().join(name), workshop.path(name)).unwrap();
+    }
+    std::fs::create_dir(workshop.path("models")).unwrap();
+    symlink(minilm(), workshop.path("models/minilm")).unwrap();
+    let last: Vec<_> = LAST.iter().filter_map(|name| examples.remove_entry(*name)).collect();
+    let first: Vec<_> = FIRST.iter().filter_map(|name| examples.remove_entry(*name)).collect();
+    let prepared = (String::new(), vec![PREPARATION.to_string()]);
+    let all = std::iter::once(prepared).chain(first).chain(examples).chain(last);
+    for (name, lines) in all {
+        for line in lines {
+            let ran = finish(shell(&workshop.path(""), &line));
+            if name == ONLINE {
+                assert_eq!(ran.code, Some(1), "{line}: {}", ran.stderr);
+                assert!(ran.stderr.contains("cannot pull"), "{line}: {}", ran.stderr);
+            } else {
+                assert_eq!(ran.code, Some(0), "{line}: {}{}", ran.stdout, ran.stderr);
+            }
+        }
+    }
+}
