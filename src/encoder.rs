@@ -1,6 +1,7 @@
-//! Stage 1's engine: a checkpoint folder becomes sessions, texts become token ids, token ids become states.
+//! The encoder of stage 1: loads a checkpoint folder into sessions and turns texts into token ids, then hidden states.
 //!
-//! `checkpoint -> graph -> session` and `tokenizer -> windows -> plan -> session -> pooling`; [`Encoder`] composes them.
+//! The parts are `checkpoint -> graph -> session` and `tokenizer -> windows -> plan -> session -> pooling`; [`Encoder`]
+//! composes them.
 
 pub(crate) mod checkpoint;
 pub(crate) mod config;
@@ -54,39 +55,40 @@ use worker::{Computed, run_batches};
 
 use crate::error::{Error, Result};
 
-/// What an encoder is asked to do, beside the checkpoint it runs.
+/// Settings of an encoder, apart from the checkpoint it runs.
 #[derive(Clone, Debug)]
 pub struct EncoderSettings {
-    /// Where it runs.
+    /// The device to run on.
     pub device: Device,
-    /// What it computes in.
+    /// The numerical format to compute in.
     pub precision: Precision,
-    /// The absolute layers to put out.
+    /// Absolute layers to output.
     pub layers: Vec<usize>,
-    /// CPU threads for all workers together.
+    /// CPU threads, shared by all workers.
     pub threads: usize,
 }
 
-/// An encoder that is ready to run: one worker per CPU thread, or one per GPU.
+/// An encoder that is ready to run, with one worker per CPU thread or per GPU.
 pub struct Encoder {
-    /// The devices that were chosen.
+    /// The devices in use.
     pub devices: Devices,
-    /// Why `device = "auto"` took the CPU, where it did.
+    /// Why `device = "auto"` fell back to the CPU, if it did.
     pub auto_reason: Option<String>,
-    /// Where the graph runs, where that is a GPU.
+    /// Where the graph's operators run, if the device is a GPU.
     pub placement: Option<Placement>,
     workers: Vec<Worker>,
     reference: Option<Worker>,
 }
 
 impl Encoder {
-    /// Loads the checkpoint into one session per worker, and proves every GPU's states against the CPU's.
+    /// Loads the checkpoint into one session per worker and checks the states of every GPU against the CPU's.
     ///
-    /// On a CPU every session has one thread: batches run side by side, and the states do not depend on how many
-    /// threads there are.
+    /// On a CPU, every session has one thread: batches run side by side, and the states do not depend on the number of
+    /// threads.
     ///
     /// # Errors
-    /// When the checkpoint does not fit its config, or the device cannot be had; never a quiet run on another device.
+    /// Returns an error if the checkpoint does not match its config or the device is unavailable; it never silently
+    /// runs on another device.
     pub fn open(
         runtime: &Runtime,
         checkpoint: &Checkpoint,
@@ -101,7 +103,7 @@ impl Encoder {
                 let reason = match device::why_no_cuda(settings.precision, &runtime.library) {
                     Some(reason) => reason.into(),
                     None => match open_on(Devices::Cuda(vec![0])) {
-                        // No CPU stands in for a GPU here: why there is none is what has to be known.
+                        // The CPU cannot replace a GPU here, so report why there is none.
                         Err(error) if settings.precision == Precision::F16 => return Err(error),
                         Err(Error::Device { reason, .. }) => reason,
                         other => return other,
@@ -149,7 +151,8 @@ impl Encoder {
         let reference = match (&devices, settings.precision) {
             (Devices::Cpu, Precision::F32) => None,
             (Devices::Cpu, _) => Some(open_worker(Provider::Cpu, Precision::F32)?),
-            // Beside a GPU the CPU's threads have nothing else to do, and no shard is committed before its sample is compared.
+            // With a GPU, the CPU threads are otherwise idle, and no shard is committed before its sample has been
+            // compared.
             (Devices::Cuda(_), _) => {
                 let options = SessionOptions {
                     intra_threads: settings.threads.max(1),
@@ -171,17 +174,17 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// The workers, each with a session of its own; and the one that computes f32 on a CPU for comparison, where the
-    /// others do something else.
+    /// Returns the workers, each with its own session, and the reference worker that computes f32 on a CPU for
+    /// comparison, if the other workers compute anything else.
     pub fn workers(&mut self) -> (&mut [Worker], Option<&mut Worker>) {
         (&mut self.workers, self.reference.as_mut())
     }
 
-    /// Runs the batches of `jobs` on all workers: each takes the next job as soon as it is free, and hands what it computed
-    /// to `finish`. After a failure no further job is begun.
+    /// Runs the batches of `jobs` on all workers. Each worker takes the next job as soon as it is free and passes its
+    /// results to `finish`. After a failure, no further job is started.
     ///
     /// # Errors
-    /// The error of the first job in their order that failed.
+    /// Returns the error of the first job, in job order, that failed.
     pub fn run_batches<J: Send>(
         &mut self,
         jobs: impl Iterator<Item = Result<J>> + Send,
@@ -191,10 +194,10 @@ impl Encoder {
         run_batches(&mut self.workers, jobs, batch_of, finish)
     }
 
-    /// Runs a batch on every worker, all at once: the first run of a session allocates.
+    /// Runs a batch on every worker at the same time, because the first run of a session allocates memory.
     ///
     /// # Errors
-    /// When ONNX Runtime fails.
+    /// Returns an error if ONNX Runtime fails.
     pub fn warm_up(&mut self, batch: &TokenBatch) -> Result<()> {
         std::thread::scope(|scope| {
             let threads: Vec<_> = self
@@ -207,7 +210,7 @@ impl Encoder {
         })
     }
 
-    /// Compares the states of every GPU with the CPU's.
+    /// Compares the states of every GPU with those of the CPU.
     fn prove(
         &mut self,
         providers: &[Provider],
@@ -226,7 +229,7 @@ impl Encoder {
     }
 }
 
-/// What fails while a GPU is tried is a failure of that device, with a reason and a cure.
+/// Turns an encoder error that occurs while a GPU is being tried into a device error with a reason and a cure.
 fn of_device(error: Error, provider: Provider, runtime: &Runtime) -> Error {
     match (error, provider) {
         (Error::Encoder { reason, .. }, Provider::Cuda(number)) => {
@@ -236,7 +239,7 @@ fn of_device(error: Error, provider: Provider, runtime: &Runtime) -> Error {
     }
 }
 
-/// Where the graph runs: our own wholly on the GPU, or no session would have been made of it.
+/// Returns where the graph runs. Our own graph runs entirely on the GPU, or its session would not have been created.
 fn placement_of(
     devices: &Devices,
     runtime: &Runtime,
@@ -252,7 +255,7 @@ fn placement_of(
     Ok(Some(Placement { gpu: Gpus::look().name(), cpu_nodes }))
 }
 
-/// The fingerprint's inputs for a checkpoint on a provider.
+/// Returns the fingerprint inputs for a checkpoint on a provider.
 pub fn fingerprint_inputs(
     checkpoint: &Checkpoint,
     provider: &str,

@@ -15,52 +15,53 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// An opened checkpoint: its shape, its weights (mapped, not read), and the hashes of its files. ONNX Runtime need not be
-/// loaded.
+/// An opened checkpoint: its shape, its weights (memory-mapped, not read), and the hashes of its files. ONNX Runtime
+/// need not be loaded.
 pub struct Checkpoint {
     /// The folder.
     pub folder: PathBuf,
-    /// What is known of the encoder's shape.
+    /// What is known about the encoder's shape.
     pub config: ModelConfig,
-    /// blake3 of each file.
+    /// The blake3 hash of each file.
     pub hashes: CheckpointHashes,
-    /// tokenizer.json, as it was read and hashed.
+    /// tokenizer.json as it was read and hashed.
     pub tokenizer: TokenizerFile,
     pub(super) model: Model,
 }
 
-/// What runs a checkpoint.
+/// The kind of model that runs a checkpoint.
 pub(super) enum Model {
-    /// The fused graph of one of our families.
+    /// The fused graph of a supported family.
     Fused(FusedModel),
-    /// The graph of model.onnx.
+    /// The graph in model.onnx.
     Onnx(OnnxModel),
 }
 
-/// A checkpoint of one of our families.
+/// A checkpoint of a family that the fused graph supports.
 pub(super) struct FusedModel {
     pub(super) shape: FusedShape,
     pub(super) weights: Weights,
 }
 
-/// blake3 of the files that decide what a checkpoint computes.
+/// The blake3 hashes of the files that determine what a checkpoint computes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CheckpointHashes {
-    /// model.safetensors, or model.onnx; where several files hold the weights, the blake3 of their hashes.
+    /// model.safetensors or model.onnx; if several files hold the weights, the blake3 of their hashes.
     pub weights: Digest,
-    /// config.json; of no bytes where model.onnx has none beside it.
+    /// config.json; the hash of no bytes if a model.onnx has no config.json beside it.
     pub config: Digest,
-    /// tokenizer.json, as it is used: see [`TokenizerFile::blake3`].
+    /// tokenizer.json as it is used; see [`TokenizerFile::blake3`].
     pub tokenizer: Digest,
 }
 
 impl Checkpoint {
-    /// Opens a folder, checks that its files are there, and hashes them. Weights are mapped, not read into memory.
+    /// Opens a folder, checks that its files exist, and hashes them. Weights are memory-mapped, not read into memory.
     ///
-    /// Where there are safetensors and our graph can run them, they are used; else model.onnx.
+    /// Uses the safetensors if there are any and our graph can run them; otherwise uses model.onnx.
     ///
     /// # Errors
-    /// When a file is missing or damaged, or there is neither a checkpoint of our families nor a model.onnx.
+    /// Returns an error if a file is missing or damaged, or if the folder holds neither a checkpoint of a supported
+    /// family nor a model.onnx.
     pub fn open(folder: &Path) -> Result<Checkpoint> {
         refuse_name_on_hub(folder)?;
         let config_path = folder.join("config.json");
@@ -76,7 +77,8 @@ impl Checkpoint {
         let tokenizer = TokenizerFile::open(&folder.join("tokenizer.json"))?;
         let (model, weights) = match choose_weights(folder, config.as_ref()) {
             Some(WeightsFile::Safetensors(path)) => {
-                // Without a model.onnx config.json is needed, and with one safetensors are chosen by it.
+                // Without a model.onnx, config.json is required; with one, safetensors are chosen only if config.json
+                // allows it.
                 let config = config.as_ref().expect("safetensors are chosen with a config");
                 let shape = config.fused_shape()?;
                 let (weights, hash) = Weights::open(&path)?;
@@ -91,7 +93,7 @@ impl Checkpoint {
             }
             None => {
                 if let Some(config) = &config {
-                    // Another family's weights would be of no use either.
+                    // Weights of an unsupported family would not help either.
                     config.fused_shape()?;
                 }
                 return Err(missing(folder, folder.join(weights::SINGLE_FILE)));
@@ -115,11 +117,11 @@ impl Checkpoint {
         })
     }
 
-    /// Number of the encoder's parameters, pooler included, pre-training heads not: what `transformers` counts for the
-    /// bare model. For model.onnx, the numbers in all its weights.
+    /// Returns the number of the encoder's parameters, including the pooler but not the pre-training heads: the count
+    /// that `transformers` gives for the bare model. For model.onnx, counts the values in all its weights.
     ///
     /// # Errors
-    /// When a file is damaged.
+    /// Returns an error if a file is damaged.
     pub fn parameters(&self) -> Result<u64> {
         match &self.model {
             Model::Fused(model) => model.weights.parameters(),
@@ -127,10 +129,10 @@ impl Checkpoint {
         }
     }
 
-    /// Checks that the states of these absolute layers can be had: a model.onnx may put out its last layer only.
+    /// Checks that the states of these absolute layers are available: a model.onnx may output only its last layer.
     ///
     /// # Errors
-    /// When there is no such layer, or no output for it.
+    /// Returns an error if a layer does not exist or has no output.
     pub fn check_layers(&self, layers: &[usize]) -> Result<()> {
         if let Some(layer) = layers.iter().find(|layer| **layer > self.config.layers) {
             return Err(Error::Checkpoint {
@@ -146,11 +148,10 @@ impl Checkpoint {
         }
     }
 
-    /// Checks that the checkpoint can be run in a precision: a model.onnx is run as it is, so another one would be a
-    /// promise that is not kept.
+    /// Checks that the checkpoint can run in a precision. A model.onnx runs as it is, so it supports `f32` only.
     ///
     /// # Errors
-    /// When it cannot.
+    /// Returns an error if it cannot.
     pub fn check_precision(&self, precision: Precision) -> Result<()> {
         match &self.model {
             Model::Onnx(model) if precision != Precision::F32 => Err(Error::Checkpoint {
@@ -165,7 +166,7 @@ impl Checkpoint {
     }
 }
 
-/// The file that stands for a folder's weights.
+/// The file through which a folder's weights are opened.
 pub(super) enum WeightsFile {
     /// model.safetensors, or the index of its shards.
     Safetensors(PathBuf),
@@ -173,14 +174,14 @@ pub(super) enum WeightsFile {
     Onnx(PathBuf),
 }
 
-/// The weights that [`Checkpoint::open`] takes, found without opening the rest.
+/// Finds the weights that [`Checkpoint::open`] would use, without opening anything but config.json.
 pub(super) fn find_weights(folder: &Path) -> Option<WeightsFile> {
     let config = ConfigFile::read(&folder.join("config.json"));
     choose_weights(folder, config.ok().as_ref())
 }
 
-/// Safetensors, where our graph can run them or there is nothing else; else model.onnx: the export of a model that our
-/// graph cannot run may lie beside its safetensors.
+/// Chooses safetensors if our graph can run them or there is nothing else, and model.onnx otherwise: the export of a
+/// model that our graph cannot run may sit beside its safetensors.
 fn choose_weights(folder: &Path, config: Option<&ConfigFile>) -> Option<WeightsFile> {
     let onnx = onnx_model::find(folder);
     let runs_fused = || config.is_some_and(|config| config.fused_shape().is_ok());
@@ -189,11 +190,11 @@ fn choose_weights(folder: &Path, config: Option<&ConfigFile>) -> Option<WeightsF
     safetensors.or_else(|| onnx.map(WeightsFile::Onnx))
 }
 
-/// The files of a model folder that decide its states, each with its blake3 as [`CheckpointHashes`] has it; `None` where
-/// it is missing. The weights come first, then config.json and tokenizer.json.
+/// Hashes the files of a model folder that determine its states, with blake3 as in [`CheckpointHashes`]; the hash of a
+/// missing file is `None`. The weights come first, then config.json and tokenizer.json.
 ///
 /// # Errors
-/// When a file cannot be read, or a list of further files in it.
+/// Returns an error if a file, or a list of further files in it, cannot be read.
 pub(crate) fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]> {
     let weights = match find_weights(folder) {
         Some(WeightsFile::Safetensors(path)) => {
@@ -240,7 +241,7 @@ fn missing(folder: &Path, path: PathBuf) -> Error {
     }
 }
 
-/// Fails where the tokenizer gives ids that the model has no embedding for.
+/// Returns an error if the tokenizer produces ids for which the model has no embedding.
 fn check_ids(tokenizer: &TokenizerFile, model: &ModelConfig) -> Result<()> {
     if tokenizer.vocabulary <= model.vocabulary {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `config.json` of a Hugging Face checkpoint, checked.
+//! Reads and validates the `config.json` of a Hugging Face checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::family::{Family, Positions};
 use crate::error::{Error, Result};
 
-/// The shape of an encoder, whatever runs it.
+/// The shape of an encoder, independent of what runs it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// `model_type` in config.json; `onnx` for a model.onnx without one.
@@ -17,17 +17,17 @@ pub struct ModelConfig {
     pub layers: usize,
     /// Width of a hidden state, H.
     pub hidden: usize,
-    /// Rows of the word embedding.
+    /// Number of rows in the word embedding table.
     pub vocabulary: usize,
-    /// The longest input in tokens, special ones included; `None` where the folder does not say.
+    /// The maximum input length in tokens, including special tokens; `None` if the folder does not say.
     pub max_tokens: Option<usize>,
-    /// Attention heads per layer, where the folder says.
+    /// Attention heads per layer, if the folder says.
     pub attention_heads: Option<usize>,
-    /// Width of the feed-forward layer, where the folder says.
+    /// Width of the feed-forward layer, if the folder says.
     pub intermediate: Option<usize>,
 }
 
-/// What the fused graph is built from: every size that config.json gives, each known to be there.
+/// The sizes that the fused graph is built from, all of them present in config.json.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct FusedShape {
     pub(super) family: &'static Family,
@@ -37,23 +37,23 @@ pub(super) struct FusedShape {
     pub(super) attention_heads: usize,
     pub(super) intermediate: usize,
     pub(super) vocabulary: usize,
-    /// Width of the embeddings; other than the hidden size only where the family projects them.
+    /// Width of the embeddings. It differs from the hidden size only in families that project the embeddings.
     pub(super) embedding: usize,
-    /// Rows of the position table.
+    /// Number of rows in the position table.
     pub(super) positions: usize,
-    /// The row that the first token takes; less than `positions`.
+    /// The row of the first token; less than `positions`.
     pub(super) first_position: usize,
-    /// The padding token's id where positions count on from it: a padding token in a text takes the row of its own id,
-    /// and is not counted.
+    /// Id of the padding token, if positions are counted on from it: a padding token inside a text then takes the row
+    /// of its own id and does not advance the count.
     pub(super) padding_token: Option<usize>,
-    /// Rows of the token type table; 0 where there is none.
+    /// Number of rows in the token type table; 0 if there is none.
     pub(super) token_types: usize,
-    /// Added to the variance in layer normalisation.
+    /// Epsilon added to the variance in layer normalisation.
     pub(super) layer_norm_epsilon: f32,
 }
 
 impl FusedShape {
-    /// The part that every kind of model has.
+    /// Returns the part that every kind of model has.
     pub(super) fn config(&self) -> ModelConfig {
         ModelConfig {
             family: self.family.name.into(),
@@ -67,20 +67,21 @@ impl FusedShape {
     }
 }
 
-/// The most layers: no encoder has a tenth of it, and whatever counts them stays small.
+/// The maximum number of layers: real encoders have less than a tenth of it, and it keeps everything sized by layers
+/// small.
 pub(super) const MOST_LAYERS: usize = 10_000;
 
-/// The largest width, vocabulary or number of positions: products of two of them, in bytes, are still numbers.
+/// The maximum width, vocabulary size or number of positions: the product of two of them, in bytes, does not overflow.
 pub(super) const MOST_SIZE: usize = 1 << 24;
 
-/// The cure for whatever the fused graph does not compute.
+/// The cure for anything that the fused graph does not compute.
 const EXPORT: &str = "export the encoder to ONNX (with optimum or torch.onnx) and put model.onnx into this folder, beside \
                       config.json and tokenizer.json";
 
-/// `config.json` as it lies there.
+/// The content of a `config.json`.
 pub(super) struct ConfigFile {
     path: PathBuf,
-    /// blake3 of its bytes.
+    /// The blake3 of the file's bytes.
     pub(super) blake3: Digest,
     fields: Map<String, Value>,
 }
@@ -89,7 +90,7 @@ impl ConfigFile {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// When the file is missing or no JSON object.
+    /// Returns an error if the file is missing or is not a JSON object.
     pub(super) fn read(path: &Path) -> Result<ConfigFile> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let fields = serde_json::from_str(&text).map_err(|error| Error::Checkpoint {
@@ -105,24 +106,24 @@ impl ConfigFile {
         })
     }
 
-    /// `model_type`; a config without one is an old BERT.
+    /// Returns `model_type`; a config without one is an old BERT.
     pub(super) fn model_type(&self) -> &str {
         self.text("model_type").unwrap_or("bert")
     }
 
-    /// A size from 1 to [`MOST_SIZE`], if it is there.
+    /// Returns a size between 1 and [`MOST_SIZE`], if the key holds one.
     pub(super) fn number(&self, key: &str) -> Option<usize> {
         let number = usize::try_from(self.fields.get(key)?.as_u64()?).ok()?;
         (1..=MOST_SIZE).contains(&number).then_some(number)
     }
 
-    /// `pad_token_id`, if it is there and could be one.
+    /// Returns `pad_token_id`, if it is present and plausible.
     pub(super) fn padding_token(&self) -> Option<usize> {
         let id = usize::try_from(self.fields.get("pad_token_id")?.as_u64()?).ok()?;
         (id < MOST_SIZE).then_some(id)
     }
 
-    /// A text, if it is there.
+    /// Returns a string, if the key holds one.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.fields.get(key)?.as_str()
     }
@@ -138,11 +139,11 @@ impl ConfigFile {
         })
     }
 
-    /// What the fused graph is built from.
+    /// Returns the sizes to build the fused graph from.
     ///
     /// # Errors
-    /// When the family is none of ours, a size is missing, or the model computes what the graph does not: relative
-    /// positions, causal attention, an activation other than the exact (erf) `gelu`.
+    /// Returns an error if the family is not supported, a size is missing, or the model needs something that the graph
+    /// does not compute: relative positions, causal attention, or an activation other than the exact (erf) `gelu`.
     pub(super) fn fused_shape(&self) -> Result<FusedShape> {
         let family = self.family()?;
         self.check_arithmetic(family)?;
@@ -214,7 +215,7 @@ impl ConfigFile {
             None | Some(Value::Null) => return Ok(1e-12),
             Some(given) => given,
         };
-        // A large one makes all states zero.
+        // A large epsilon would make all states zero.
         let sound = given.as_f64().filter(|epsilon| (0.0..1.0).contains(epsilon));
         sound.map(|epsilon| epsilon as f32).ok_or_else(|| {
             self.refuse(
@@ -238,7 +239,7 @@ impl ConfigFile {
     fn check_arithmetic(&self, family: &Family) -> Result<()> {
         let key = family.keys.activation;
         let activation = self.text(key).unwrap_or("gelu");
-        // `gelu_python` is the same formula, written out in Python.
+        // `gelu_python` is the same formula written in Python.
         if !["gelu", "gelu_python"].contains(&activation) {
             return Err(self.refuse(
                 &format!("{key} `gelu` (the exact erf form)"),
@@ -264,7 +265,7 @@ impl ConfigFile {
         Ok(())
     }
 
-    /// The first row of the position table that is used.
+    /// Returns the first row of the position table that is used.
     pub(super) fn first_position(&self, positions: Positions) -> usize {
         match positions {
             Positions::FromZero => 0,

@@ -1,4 +1,4 @@
-//! Why CUDA cannot be had, and the cure: each way in which it fails, told apart by what ONNX Runtime says.
+//! Why CUDA is unavailable and how to fix it: tells the ways in which it fails apart by ONNX Runtime's messages.
 
 use super::{
     cuda_libraries::{DRIVER_LIBRARY, Library, cuda_version_of, explain_missing, load_all},
@@ -8,17 +8,17 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// How the reason begins where a device's number is too high.
+/// The beginning of the reason given when a device number is too high.
 const NO_SUCH_DEVICE: &str = "there is no CUDA device ";
 
 const OR_CPU: &str = "or set model.device = \"cpu\"";
 
-/// Whether a device was asked for that is not there, though others are.
+/// Returns whether the error means that the requested device does not exist although others do.
 pub(super) fn is_beyond_the_last(error: &Error) -> bool {
     matches!(error, Error::Device { reason, .. } if reason.starts_with(NO_SUCH_DEVICE))
 }
 
-/// Checks that the provider's own libraries, those that it needs, and the driver's are there.
+/// Checks that the provider's own libraries, its dependencies, and the driver's library can be loaded.
 pub(super) fn check_libraries(runtime: &Runtime, number: u32) -> Result<()> {
     let device = Provider::Cuda(number);
     check_provider_library(runtime.folder(), &device)?;
@@ -30,7 +30,7 @@ pub(super) fn check_libraries(runtime: &Runtime, number: u32) -> Result<()> {
     }
 }
 
-/// The reason and the cure where a library that the provider needs cannot be loaded; `None` where all were.
+/// Returns the reason and the cure if a library that the provider needs cannot be loaded; `None` if all were loaded.
 pub(crate) fn explain_libraries(
     libraries: &[Library],
     cuda: Option<u32>,
@@ -42,7 +42,7 @@ pub(crate) fn explain_libraries(
         .find_map(|library| library.problem.as_ref());
     let driver = driver.map(|_| no_driver(cuda, &gpus()));
     match (explain_missing(libraries, cuda), driver) {
-        // Both are told at once: nobody should install 2 GB to be told then that there is no driver.
+        // Report both at once: nobody should install 2 GB only to learn that there is no driver.
         (Some((reason, hint)), Some((driver, driver_hint))) => {
             Some((format!("{reason}; and {driver}"), format!("{driver_hint}. Then {hint}")))
         }
@@ -70,7 +70,7 @@ fn no_driver(cuda: Option<u32>, gpus: &Gpus) -> (String, String) {
     }
 }
 
-/// The oldest driver for a CUDA version, from NVIDIA's table of minor version compatibility.
+/// Returns the oldest driver for a CUDA version, from NVIDIA's table of minor version compatibility.
 fn least_driver(cuda: Option<u32>) -> &'static str {
     match cuda {
         Some(12) => ", 525 or later for CUDA 12",
@@ -79,7 +79,7 @@ fn least_driver(cuda: Option<u32>) -> &'static str {
     }
 }
 
-/// An error of the device out of what ONNX Runtime says.
+/// Turns a message from ONNX Runtime into a device error.
 pub(super) fn explain(words: &str, runtime: &Runtime, number: u32) -> Error {
     let provider = runtime.folder().join(PROVIDER_LIBRARIES[1]);
     let facts = FailureContext {
@@ -91,7 +91,7 @@ pub(super) fn explain(words: &str, runtime: &Runtime, number: u32) -> Error {
     Error::Device { device: Provider::Cuda(number).to_string(), reason, hint }
 }
 
-/// What is known beside ONNX Runtime's own words.
+/// The facts that are known in addition to ONNX Runtime's message.
 struct FailureContext<'a> {
     cuda: Option<u32>,
     onnxruntime: &'a str,
@@ -206,14 +206,14 @@ impl FailureContext<'_> {
     }
 }
 
-/// What a library of CUDA calls its failure.
+/// A failure as reported by one of the CUDA libraries.
 struct Failure<'a> {
     library: &'static str,
     number: u32,
     words: &'a str,
 }
 
-/// `CUDA failure 35: ... ; GPU=-1 ; ...`, out of what stands around it of places in ONNX Runtime's source code.
+/// Finds `CUDA failure 35: ... ; GPU=-1 ; ...` among the source locations in a message from ONNX Runtime.
 fn failure(words: &str) -> Option<Failure<'_>> {
     ["CUDA", "CUBLAS", "CUDNN"].into_iter().find_map(|library| {
         let (_, after) = words.split_once(&format!("{library} failure "))?;
@@ -226,8 +226,8 @@ fn failure(words: &str) -> Option<Failure<'_>> {
     })
 }
 
-/// The number asked for and how many there are, of `Invalid device ID: 3, must be between 0 (inclusive) and 2
-/// (exclusive).`
+/// Returns the requested number and the device count from
+/// `Invalid device ID: 3, must be between 0 (inclusive) and 2 (exclusive).`
 fn invalid_device(words: &str) -> Option<(u32, u32)> {
     let after = words.split_once("Invalid device ID: ")?.1;
     let (number, after) = after.split_once(',')?;

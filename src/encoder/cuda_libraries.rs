@@ -1,7 +1,8 @@
 //! The shared libraries that ONNX Runtime's CUDA provider needs, and whether they can be loaded here.
 //!
-//! What a provider needs stands in its own ELF file. Whether a library can be had is asked of the dynamic loader itself,
-//! which alone knows LD_LIBRARY_PATH, its cache and the system's folders, and reads them as it will for ONNX Runtime.
+//! The provider's ELF file lists its dependencies. Whether a library can be loaded is left to the dynamic loader
+//! itself: only the loader knows LD_LIBRARY_PATH, its cache and the system folders, and it will treat them the same way
+//! for ONNX Runtime.
 
 use std::{
     collections::BTreeSet,
@@ -18,27 +19,28 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// The library of the driver, which comes with the machine and with no package of CUDA.
+/// The driver's library, which comes with the machine and is in no CUDA package.
 pub(crate) const DRIVER_LIBRARY: &str = "libcuda.so.1";
 
-/// cuDNN, which newer providers do not name in their ELF file: they open it when the first kernel asks for it.
+/// cuDNN, which newer providers do not list in their ELF file: they open it when a kernel first needs it.
 const CUDNN: &str = "libcudnn.so.9";
 
-/// One shared library that the CUDA provider needs.
+/// A shared library that the CUDA provider needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Library {
-    /// The file name, with the version that is needed: `libcublasLt.so.13`.
+    /// The file name including the required version, such as `libcublasLt.so.13`.
     pub name: String,
-    /// What it belongs to: `cuBLAS`, `cuDNN`, `the driver`; `the system` for all that is not NVIDIA's.
+    /// The component it belongs to: `cuBLAS`, `cuDNN`, `the driver`, or `the system` for everything that is not
+    /// NVIDIA's.
     pub part: &'static str,
-    /// The package of PyPI that holds it.
+    /// The PyPI package that contains it.
     pub package: Option<String>,
-    /// Why it cannot be loaded, in the loader's words; `None` where it was loaded.
+    /// Why it cannot be loaded, in the loader's words; `None` if it was loaded.
     pub problem: Option<String>,
 }
 
 impl Library {
-    /// Whether it is NVIDIA's.
+    /// Returns whether the library is NVIDIA's.
     pub fn is_cuda(&self) -> bool {
         self.part != SYSTEM
     }
@@ -46,7 +48,7 @@ impl Library {
 
 const SYSTEM: &str = "the system";
 
-/// Beginnings of file names, what they belong to, and their package without the ending that tells CUDA 12's apart.
+/// File name prefixes, the component each belongs to, and its package without the suffix for the CUDA version.
 const PARTS: [(&str, &str, Option<&str>); 10] = [
     ("libcuda.so", "the driver", None),
     ("libcudart.so", "CUDA runtime", Some("nvidia-cuda-runtime")),
@@ -60,12 +62,12 @@ const PARTS: [(&str, &str, Option<&str>); 10] = [
     ("libnvJitLink", "nvJitLink", Some("nvidia-nvjitlink")),
 ];
 
-/// Loads every library that a provider needs, so that none is named alone where several are missing, and tells how each
-/// fared. A library that is found nowhere else is taken from beside ONNX Runtime, or from where pip puts it beside the
-/// package onnxruntime-gpu; then ONNX Runtime, which asks for it by name, gets the same.
+/// Loads every library that a provider needs and returns the result for each, so that all missing libraries are
+/// reported together. A library that the loader cannot find is looked for beside ONNX Runtime and where pip installs it
+/// beside the package onnxruntime-gpu; ONNX Runtime, which asks for it by name, then gets the same one.
 ///
 /// # Errors
-/// When the provider's file cannot be read, or is no 64-bit ELF file.
+/// Returns an error if the provider's file cannot be read or is not a 64-bit ELF file.
 pub(crate) fn load_all(provider: &Path) -> Result<Vec<Library>> {
     let mut names = needed(provider)?;
     if !names.iter().any(|name| name.starts_with("libcudnn")) {
@@ -77,7 +79,7 @@ pub(crate) fn load_all(provider: &Path) -> Result<Vec<Library>> {
     let mut libraries = Vec::new();
     for name in names {
         let problem = load(&name, &folders).err();
-        // A library that is there may lack one of its own.
+        // A library that exists may itself lack a dependency.
         let lacked = problem.as_deref().and_then(missing_file).unwrap_or(&name);
         if told.insert(lacked.to_string()) {
             libraries.push(describe(lacked, cuda, problem.clone()));
@@ -89,10 +91,10 @@ pub(crate) fn load_all(provider: &Path) -> Result<Vec<Library>> {
     Ok(libraries)
 }
 
-/// The names in a library's ELF file of those that it needs (its DT_NEEDED entries), in order.
+/// Returns the names of the libraries that a library's ELF file depends on (its DT_NEEDED entries), in order.
 ///
 /// # Errors
-/// When the file cannot be read, or is no 64-bit ELF file.
+/// Returns an error if the file cannot be read or is not a 64-bit ELF file.
 pub(crate) fn needed(library: &Path) -> Result<Vec<String>> {
     let bytes = mmap::map(library)?;
     names_needed(&bytes).map_err(|error| Error::Device {
@@ -120,21 +122,21 @@ fn names_needed(bytes: &[u8]) -> object::Result<Vec<String>> {
         .collect()
 }
 
-/// The CUDA version of a provider: that of the CUDA runtime among what it needs.
+/// Returns the CUDA version of a provider, which is that of the CUDA runtime among its dependencies.
 fn cuda_version(names: &[String]) -> Option<u32> {
     let runtime = names.iter().find_map(|name| name.strip_prefix("libcudart.so."))?;
     runtime.split('.').next()?.parse().ok()
 }
 
-/// The CUDA version that a provider was built for, as 13.
+/// Returns the CUDA version that a provider was built for, such as 13.
 ///
 /// # Errors
-/// As [`needed`].
+/// Returns an error in the same cases as [`needed`].
 pub(crate) fn cuda_version_of(provider: &Path) -> Result<Option<u32>> {
     Ok(cuda_version(&needed(provider)?))
 }
 
-/// Where libraries may lie that the loader does not find by itself.
+/// Returns folders that may contain libraries the loader does not find by itself.
 fn folders_near(provider: &Path) -> Vec<PathBuf> {
     let own = provider.parent().unwrap_or(Path::new("."));
     let mut folders = vec![own.to_path_buf()];
@@ -149,7 +151,7 @@ fn folders_near(provider: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Loads a library for the life of the process; else what the loader says.
+/// Loads a library for the lifetime of the process, or returns the loader's message.
 fn load(name: &str, folders: &[PathBuf]) -> Result<(), String> {
     let by_name = match ort::util::preload_dylib(name) {
         Ok(()) => return Ok(()),
@@ -164,12 +166,12 @@ fn load(name: &str, folders: &[PathBuf]) -> Result<(), String> {
     }
 }
 
-/// The loader's own words stand in the source of its error, where it has one.
+/// Returns the loader's own message, which is the source of the error if it has one.
 fn words_of(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// The file that the loader did not find.
+/// Returns the name of the file that the loader did not find.
 fn missing_file(words: &str) -> Option<&str> {
     let (name, reason) = words.split_once(": ")?;
     reason.starts_with("cannot open shared object file: No such file").then_some(name)
@@ -178,7 +180,7 @@ fn missing_file(words: &str) -> Option<&str> {
 fn describe(name: &str, cuda: Option<u32>, problem: Option<String>) -> Library {
     let known = PARTS.iter().find(|(start, ..)| name.starts_with(start));
     let (part, package) = known.map_or((SYSTEM, None), |(_, part, package)| (*part, *package));
-    // CUDA 12's packages end in its version; of CUDA 13's only cuDNN's does.
+    // The names of CUDA 12 packages end in the version; among those of CUDA 13, only cuDNN's does.
     let package = package.map(|package| match cuda {
         Some(version) if version < 13 || package == "nvidia-cudnn" => {
             format!("{package}-cu{version}")
@@ -188,7 +190,7 @@ fn describe(name: &str, cuda: Option<u32>, problem: Option<String>) -> Library {
     Library { name: name.into(), part, package, problem }
 }
 
-/// What to say of libraries that cannot be loaded: the reason, and the cure. `None` where all were.
+/// Returns the reason and the cure for libraries that cannot be loaded; `None` if all were loaded.
 pub(crate) fn explain_missing(
     libraries: &[Library],
     cuda: Option<u32>,

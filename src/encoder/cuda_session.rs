@@ -1,4 +1,5 @@
-//! The session of the graph without padding: what it is fed, where its states come back, and what a full GPU means.
+//! A session for the graph without padding: its inputs, the memory its states are copied to, and how it reports a full
+//! GPU.
 
 use ort::{
     memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
@@ -21,25 +22,26 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A session that runs the packed graph, its inputs and outputs bound to where they lie.
+/// A session that runs the packed graph with its inputs and outputs bound to memory.
 pub(super) struct CudaSession {
     session: Session,
     binding: IoBinding,
-    /// Absolute layers to put out.
+    /// Absolute layers to output.
     layers: Vec<usize>,
     hidden: usize,
     one_token_type: bool,
     positions: TokenPositions,
-    /// Where states come back to: memory of the CPU that the device writes without a detour.
+    /// The CPU memory that receives the states; the device writes to it directly.
     output_memory: MemoryInfo<'static>,
     provider: Provider,
 }
 
 impl CudaSession {
-    /// Builds the packed graph and hands it to ONNX Runtime on the CUDA device of this number.
+    /// Builds the packed graph and loads it into ONNX Runtime on the CUDA device of this number.
     ///
     /// # Errors
-    /// When the checkpoint does not fit, the device cannot be had, or ONNX Runtime refuses.
+    /// Returns an error if the checkpoint does not match its config, the device is unavailable, or ONNX Runtime rejects
+    /// the graph.
     pub(super) fn open(
         runtime: &Runtime,
         source: &FusedModel,
@@ -62,7 +64,7 @@ impl CudaSession {
         CudaSession::new(session, source, &options.layers, pinned, provider)
     }
 
-    /// A session of a packed graph whose outputs go to `output_memory`.
+    /// Creates a session for a packed graph whose outputs go to `output_memory`.
     fn new(
         session: Session,
         source: &FusedModel,
@@ -82,10 +84,11 @@ impl CudaSession {
         })
     }
 
-    /// Runs a batch and returns each layer's states, in buffers of their own: the next batch does not touch them.
+    /// Runs a batch and returns each layer's states in buffers of their own, which the next batch does not overwrite.
     ///
     /// # Errors
-    /// When ONNX Runtime fails; where the device has too little memory, with a budget of tokens that fits.
+    /// Returns an error if ONNX Runtime fails; if the device ran out of memory, the error names a token budget that
+    /// fits.
     pub(super) fn compute(&mut self, batch: &TokenBatch) -> Result<Vec<LayerStates>> {
         self.run(batch).map_err(|error| match error {
             Error::Encoder { reason, .. } if is_out_of_memory(&reason) => {
@@ -114,7 +117,7 @@ impl CudaSession {
             let bound = self.binding.bind_input(name, &tensor);
             bound.map_err(encoder_error(action))?;
         }
-        // Bound anew, or the buffers of the last batch would be written again.
+        // Bind the outputs anew, or the buffers of the last batch would be overwritten.
         self.binding.clear_outputs();
         let names: Vec<String> =
             self.layers.iter().map(|layer| graph::output_name(*layer)).collect();
@@ -174,7 +177,7 @@ impl PackedBatch {
     }
 }
 
-/// Whether ONNX Runtime, CUDA, cuBLAS or cuDNN says that memory ran out.
+/// Returns whether ONNX Runtime, CUDA, cuBLAS or cuDNN reports that memory ran out.
 fn is_out_of_memory(reason: &str) -> bool {
     [
         "Failed to allocate memory",
@@ -186,8 +189,8 @@ fn is_out_of_memory(reason: &str) -> bool {
     .any(|sign| reason.contains(sign))
 }
 
-/// What to say when a batch does not fit into the memory of a device. The cure is the largest part of it, halved again
-/// and again, that `runs`.
+/// Builds the error for a batch that does not fit into the memory of a device. The cure names the largest part of the
+/// batch for which `runs` succeeds, found by repeated halving.
 fn out_of_memory(
     device: String,
     batch: &TokenBatch,

@@ -1,4 +1,4 @@
-//! Which device runs the encoder, and what to say when it cannot.
+//! Chooses the device that runs the encoder and explains why a device cannot.
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -16,17 +16,17 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// What `model.device` asks for.
+/// The device that `model.device` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// CUDA's first device where it works, else the CPU; the choice is reported.
+    /// CUDA's first device if it works, otherwise the CPU; the choice is reported.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA devices of these numbers, each once; an error where one does not work.
+    /// The CUDA devices of these numbers, each listed once; it is an error if one does not work.
     Cuda(Vec<u32>),
-    /// Every CUDA device that there is, at least one.
+    /// Every CUDA device of the machine; it is an error if there is none.
     AllCuda,
 }
 
@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for Device {
     }
 }
 
-/// The devices that were chosen.
+/// The devices in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Devices {
     /// The CPU.
@@ -92,7 +92,7 @@ pub enum Devices {
 }
 
 impl Devices {
-    /// `cpu` or `cuda`: what stands in the fingerprint, where the numbers of devices do not matter.
+    /// Returns `cpu` or `cuda`, as recorded in the fingerprint, in which device numbers do not matter.
     pub fn name(&self) -> &'static str {
         match self {
             Devices::Cpu => "cpu",
@@ -100,8 +100,9 @@ impl Devices {
         }
     }
 
-    /// The token budget of a batch where the pipeline names none: small enough for a CPU's cache, or large enough to
-    /// fill a GPU. A fixed number, because a plan must not depend on a measurement. See `docs/performance.md`.
+    /// Returns the token budget of a batch if the pipeline does not set one: small enough for a CPU's cache, or large
+    /// enough to fill a GPU. It is a constant because a plan must not depend on a measurement. See
+    /// `docs/performance.md`.
     pub fn default_batch_tokens(&self) -> usize {
         match self {
             Devices::Cpu => 512,
@@ -122,18 +123,18 @@ impl fmt::Display for Devices {
     }
 }
 
-/// Checks what can be known before anything is loaded or written: that the device has kernels for the precision, and
-/// that a CUDA provider lies beside ONNX Runtime where CUDA is asked for.
+/// Checks what can be known before anything is loaded or written: that the device has kernels for the precision and, if
+/// CUDA is requested, that a CUDA provider is installed beside ONNX Runtime.
 ///
 /// # Errors
-/// [`Error::Device`] with the reason and the cure.
+/// Returns [`Error::Device`] with the reason and the cure.
 pub(crate) fn check(device: &Device, precision: Precision, library: &Path) -> Result<()> {
     let library = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     let folder = library.parent().unwrap_or(Path::new("."));
     match device {
         Device::Cuda(_) | Device::AllCuda => {
             check_precision(device, false, precision)?;
-            // Without the library itself, loading it says so.
+            // If the library itself is missing, loading it will report that.
             if library.is_file() { check_provider_library(folder, device) } else { Ok(()) }
         }
         Device::Auto if why_no_cuda(precision, &library).is_none() => Ok(()),
@@ -141,7 +142,7 @@ pub(crate) fn check(device: &Device, precision: Precision, library: &Path) -> Re
     }
 }
 
-/// Fails where the device has no kernels for the precision.
+/// Returns an error if the device has no kernels for the precision.
 pub(super) fn check_precision(
     device: &impl fmt::Display,
     is_cpu: bool,
@@ -161,13 +162,13 @@ pub(super) fn check_precision(
     Err(Error::Device { device: device.to_string(), reason: reason.into(), hint: hint.into() })
 }
 
-/// Registers CUDA for a session, so that a failure is an error and never a quiet run on the CPU.
+/// Registers CUDA for a session such that a failure is an error and never a silent run on the CPU.
 ///
-/// `whole_graph` says that every operator must run there. Our own graph can promise that; a model.onnx computes shapes,
-/// which ONNX Runtime always does on the CPU.
+/// `whole_graph` requires every operator to run on the GPU. Our own graph can guarantee that; a model.onnx computes
+/// shapes, which ONNX Runtime always does on the CPU.
 ///
 /// # Errors
-/// [`Error::Device`] with the reason that ONNX Runtime gives, and the cure.
+/// Returns [`Error::Device`] with ONNX Runtime's reason and the cure.
 pub(crate) fn register_cuda(
     builder: SessionBuilder,
     runtime: &Runtime,
@@ -177,26 +178,27 @@ pub(crate) fn register_cuda(
     cuda_failure::check_libraries(runtime, number)?;
     let provider = CUDA::default()
         .with_device_id(number as i32)
-        // Batches come the largest first in each shard: what the first needs is enough, and doubling would waste what is left.
+        // The largest batches of each shard come first, so what the first one needs is enough; doubling would waste
+        // memory.
         .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
-        // Precision f32 is f32, not the ten bits of TensorFloat-32.
+        // Precision f32 means f32, not TensorFloat-32 with its ten mantissa bits.
         .with_tf32(false)
         .build()
         .error_on_failure();
     let mut registered = builder.with_execution_providers([provider]);
     if whole_graph {
-        // A node that the GPU has no kernel for is an error too, not a quiet detour over the CPU.
+        // A node without a GPU kernel is an error too, rather than a silent fallback to the CPU.
         registered = registered.and_then(SessionBuilder::with_disable_cpu_fallback);
     }
     registered.map_err(|error| cuda_failure::explain(&plain_reason(&error), runtime, number))
 }
 
-/// The numbers of all CUDA devices, by ONNX Runtime's own count.
+/// Returns the numbers of all CUDA devices, as ONNX Runtime counts them.
 ///
 /// # Errors
-/// [`Error::Device`] where there is none, or one of them does not work, with the reason and the cure.
+/// Returns [`Error::Device`] with the reason and the cure if there is no device or one of them does not work.
 pub(crate) fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
-    // More than any machine has, so that the loop ends whatever ONNX Runtime answers.
+    // More than any machine has; it ends the loop whatever ONNX Runtime answers.
     const MOST: u32 = 64;
     let mut numbers = Vec::new();
     for number in 0..MOST {
@@ -213,8 +215,8 @@ pub(crate) fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Why `auto` does not try a GPU, where it does not: no CUDA provider's library lies beside ONNX Runtime, or the precision
-/// runs on a CPU only.
+/// Returns why `auto` does not try a GPU, if it does not: there is no CUDA provider library beside ONNX Runtime, or the
+/// precision runs on a CPU only.
 pub(crate) fn why_no_cuda(precision: Precision, library: &Path) -> Option<&'static str> {
     if precision == Precision::Int8 {
         return Some("precision `int8` runs on a CPU only");
@@ -231,12 +233,12 @@ pub enum Precision {
     F32,
     /// Half precision weights, arithmetic and outputs; CUDA only.
     F16,
-    /// 8-bit weights and inputs of linear layers, all else in single precision; CPU only.
+    /// 8-bit weights and inputs in linear layers, everything else in single precision; CPU only.
     Int8,
 }
 
 impl Precision {
-    /// The name in pipelines and the manifest.
+    /// Returns the name used in pipelines and the manifest.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",

@@ -1,20 +1,20 @@
-//! The model families that the fused graph can run, as data: what each calls its sizes and tensors, and how it counts
-//! positions.
+//! The model families that the fused graph supports, described as data: the names of their config keys and tensors, and
+//! how they count positions.
 
 /// One family of checkpoints.
 #[derive(Debug, PartialEq)]
 pub(super) struct Family {
     /// `model_type` in config.json.
     pub(super) name: &'static str,
-    /// What config.json calls the sizes.
+    /// The keys of the sizes in config.json.
     pub(super) keys: &'static ConfigKeys,
-    /// What the weights call a layer's tensors.
+    /// The names of a layer's tensors in the weights.
     pub(super) tensors: &'static LayerTensors,
-    /// Which row of the position table the first token takes.
+    /// The row of the position table for the first token.
     pub(super) positions: Positions,
-    /// Whether there is a table of token types; without one, nothing is added.
+    /// Whether there is a token type table; without one, nothing is added.
     pub(super) token_types: bool,
-    /// Whether embeddings may be narrower than hidden states (`embedding_size`) and are then projected.
+    /// Whether embeddings may be narrower than hidden states (`embedding_size`), in which case they are projected.
     pub(super) projects_embeddings: bool,
 }
 
@@ -23,11 +23,11 @@ pub(super) struct Family {
 pub(super) enum Positions {
     /// Row 0.
     FromZero,
-    /// Row `pad_token_id + 1`: RoBERTa counts on from the padding token, so that many rows are lost.
+    /// Row `pad_token_id + 1`: RoBERTa counts on from the padding token, so the rows before are unused.
     AfterPadding,
 }
 
-/// Keys of config.json that families spell in their own way.
+/// Keys of config.json that differ between families.
 #[derive(Debug, PartialEq)]
 pub(super) struct ConfigKeys {
     pub(super) layers: &'static str,
@@ -40,23 +40,23 @@ pub(super) struct ConfigKeys {
 /// Names of a layer's tensors, after `<layers>.<number>.` and before `.weight` and `.bias`.
 #[derive(Debug, PartialEq)]
 pub(super) struct LayerTensors {
-    /// What stands before the layer's number.
+    /// The prefix before the layer's number.
     pub(super) layers: &'static str,
     /// The three projections of attention: query, key, value.
     pub(super) projections: [&'static str; 3],
     /// The dense layer after attention.
     pub(super) attention_output: &'static str,
-    /// The LayerNorm after it.
+    /// The LayerNorm after attention.
     pub(super) attention_norm: &'static str,
     /// The feed-forward layer's first half, to the intermediate size.
     pub(super) widen: &'static str,
-    /// Its second half, back to the hidden size.
+    /// The feed-forward layer's second half, back to the hidden size.
     pub(super) narrow: &'static str,
-    /// The LayerNorm after it.
+    /// The LayerNorm after the feed-forward layer.
     pub(super) output_norm: &'static str,
 }
 
-/// The prefixes under which checkpoints name the encoder's tensors, whatever the family.
+/// The prefixes that checkpoints of any family use for the encoder's tensors.
 pub(super) const PREFIXES: [&str; 5] = ["", "bert.", "roberta.", "distilbert.", "electra."];
 
 const BERT_KEYS: ConfigKeys = ConfigKeys {
@@ -120,17 +120,17 @@ const DISTILBERT: Family = Family {
 
 const ELECTRA: Family = Family { name: "electra", projects_embeddings: true, ..BERT };
 
-/// All families that the fused graph runs.
+/// All families that the fused graph supports.
 pub(super) const FAMILIES: [&Family; 6] =
     [&BERT, &ROBERTA, &XLM_ROBERTA, &CAMEMBERT, &DISTILBERT, &ELECTRA];
 
 impl Family {
-    /// The family that config.json names; a config without a `model_type` is an old BERT.
+    /// Returns the family of a `model_type` in config.json.
     pub(super) fn named(model_type: &str) -> Option<&'static Family> {
         FAMILIES.into_iter().find(|family| family.name == model_type)
     }
 
-    /// All names, for a message.
+    /// Returns all family names, for an error message.
     pub(super) fn names() -> String {
         FAMILIES.map(|family| family.name).join(", ")
     }

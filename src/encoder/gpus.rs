@@ -1,34 +1,34 @@
-//! What the NVIDIA driver says of itself and its GPUs: from `nvidia-smi`, else from /proc.
+//! What the NVIDIA driver reports about itself and its GPUs, read from `nvidia-smi` or else from /proc.
 
 use std::{path::Path, process::Command};
 
 use serde::Serialize;
 
-/// What was found out.
+/// The driver and the GPUs that were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Gpus {
-    /// Where it is from: `nvidia-smi` or `/proc/driver/nvidia`; `None` where neither is there.
+    /// The source of the information: `nvidia-smi` or `/proc/driver/nvidia`; `None` if neither is available.
     pub source: Option<&'static str>,
-    /// The driver's version, as `580.65.06`.
+    /// The driver's version, such as `580.65.06`.
     pub driver: Option<String>,
-    /// The GPUs, as the driver numbers them: CUDA counts those of CUDA_VISIBLE_DEVICES only, perhaps in another order.
+    /// The GPUs in the driver's order. CUDA counts only those in CUDA_VISIBLE_DEVICES, perhaps in another order.
     pub gpus: Vec<Gpu>,
-    /// Whether `/dev/nvidiactl` is there, through which a program reaches the driver: in a container that was started
-    /// without GPUs it is not.
+    /// Whether `/dev/nvidiactl` exists, through which programs reach the driver. It does not exist in a container that
+    /// was started without GPUs.
     pub control_device: bool,
 }
 
 /// One GPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Gpu {
-    /// As `NVIDIA H100 80GB HBM3`.
+    /// The name, such as `NVIDIA H100 80GB HBM3`.
     pub name: String,
-    /// Its memory; only `nvidia-smi` tells.
+    /// The memory size; only `nvidia-smi` reports it.
     pub memory_bytes: Option<u64>,
 }
 
 impl Gpus {
-    /// Asks the driver of this machine.
+    /// Queries the driver of this machine.
     pub fn look() -> Gpus {
         Gpus {
             control_device: Path::new("/dev/nvidiactl").exists(),
@@ -36,8 +36,8 @@ impl Gpus {
         }
     }
 
-    /// The name of the GPUs; where they are of several kinds, all their names, because the driver's numbers need not be
-    /// CUDA's.
+    /// Returns the name of the GPUs. If there are several models, returns all their names, because the driver's numbers
+    /// may differ from CUDA's.
     pub fn name(&self) -> Option<String> {
         let mut names: Vec<&str> = self.gpus.iter().map(|gpu| &gpu.name[..]).collect();
         names.sort_unstable();
@@ -56,7 +56,7 @@ fn from_smi() -> Option<Gpus> {
     gpus.driver.is_some().then_some(gpus)
 }
 
-/// Lines of `driver, memory in MiB, name`.
+/// Parses lines of the form `driver, memory in MiB, name`.
 fn parse_smi(text: &str) -> Gpus {
     let mut found = Gpus { source: Some("nvidia-smi"), ..Gpus::default() };
     for line in text.lines() {
@@ -75,7 +75,8 @@ fn parse_smi(text: &str) -> Gpus {
     found
 }
 
-/// `version` names the kernel module, `gpus/<bus>/information` each GPU.
+/// Reads the driver's version from `version`, which names the kernel module, and each GPU from
+/// `gpus/<bus>/information`.
 fn from_proc(folder: &Path) -> Gpus {
     let Ok(version) = std::fs::read_to_string(folder.join("version")) else {
         return Gpus::default();

@@ -1,7 +1,7 @@
-//! A checkpoint of one of our families as a fused ONNX Runtime graph, built in memory.
+//! Builds a checkpoint of a supported family as a fused ONNX Runtime graph in memory.
 //!
-//! Per layer, in ONNX Runtime's contrib operators (domain `com.microsoft`), which it otherwise gets only from an
-//! optimiser pass in Python:
+//! Each layer uses ONNX Runtime's contrib operators (domain `com.microsoft`), which otherwise only an optimiser pass in
+//! Python inserts:
 //!
 //! ```text
 //! x0 = EmbedLayerNormalization(input_ids, token_type_ids, word, position, type, gamma, beta)
@@ -11,8 +11,8 @@
 //! x' = SkipLayerNormalization(MatMul(BiasGelu(MatMul(y, Wi), bi), Wd), y, gamma, beta, bd)
 //! ```
 //!
-//! Linear weights lie as `[out, in]` in a checkpoint and are transposed once, here. `BiasGelu` is the exact erf form.
-//! This graph pads; [`packed`] is the one without padding, for CUDA.
+//! A checkpoint stores linear weights as `[out, in]`; they are transposed once, here. `BiasGelu` is the exact erf form.
+//! This graph uses padding; [`packed`] is the one without padding, for CUDA.
 
 pub(super) mod packed;
 
@@ -38,17 +38,17 @@ use crate::{
     error::Result,
 };
 
-/// The name and version of this graph; part of the fingerprint, because another graph gives other last bits.
+/// The name and version of this graph. Part of the fingerprint, because another graph differs in the last bits.
 pub(super) const PROFILE: &str = "bert-fused-1";
 
-/// The graph inputs, each i32 `[batch, sequence]`.
+/// The graph's inputs, each i32 `[batch, sequence]`.
 const INPUTS: [(Role, &str); 3] = [
     (Role::TokenIds, "input_ids"),
     (Role::TokenTypes, "token_type_ids"),
     (Role::Mask, "attention_mask"),
 ];
 
-/// Rows of the position table, where these are fed.
+/// Rows of the position table, for the families in which they are an input.
 const POSITION_IDS: &str = "position_ids";
 
 const WORDS: &str = "embeddings.word_embeddings.weight";
@@ -59,22 +59,22 @@ const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
 
 const CONTRIB_DOMAIN: &str = "com.microsoft";
 
-/// ONNX Runtime takes larger tensors over as they are, and wants smaller ones copied into the model.
+/// ONNX Runtime shares larger tensors and requires smaller ones to be copied into the model.
 const SMALL_TENSOR_BYTES: usize = 127;
 
-/// The name of the graph output that holds the states of an absolute layer, `[batch, sequence, hidden]`.
+/// Returns the name of the graph output that holds the states of an absolute layer, `[batch, sequence, hidden]`.
 pub(super) fn output_name(layer: usize) -> String {
     format!("layer_{layer}")
 }
 
-/// What is fed to the graph of a shape: rows of the position table too where they are not simply those from 0 on.
+/// Returns the graph inputs for a shape, including rows of the position table unless they simply count up from 0.
 pub(super) fn inputs(shape: &FusedShape) -> Vec<SessionInput> {
     let positions = shape.padding_token.map(|_| (Role::Positions, POSITION_IDS));
     let inputs = INPUTS.into_iter().chain(positions);
     inputs.map(|(role, name)| SessionInput { role, name: name.into(), wide: false }).collect()
 }
 
-/// The rows of the graph's position table that tokens take.
+/// Returns how tokens map to rows of the graph's position table.
 pub(super) fn token_positions(shape: &FusedShape) -> TokenPositions {
     match shape.padding_token {
         Some(token) => TokenPositions::after_padding(token).in_table_from(first_table_row(shape)),
@@ -82,20 +82,20 @@ pub(super) fn token_positions(shape: &FusedShape) -> TokenPositions {
     }
 }
 
-/// The first row of the checkpoint's position table that the graph's table holds.
+/// Returns the first row of the checkpoint's position table that the graph's table contains.
 fn first_table_row(shape: &FusedShape) -> usize {
     shape.padding_token.unwrap_or(shape.first_position)
 }
 
 /// Builds the model, ending at the highest of `layers` (absolute; 0 = embeddings), each of which is an output.
 ///
-/// With `half` the weights and the outputs are f16 (CUDA only: ONNX Runtime has no such kernels for a CPU).
+/// With `half`, the weights and the outputs are f16 (CUDA only: ONNX Runtime has no such kernels for a CPU).
 ///
 /// # Errors
-/// When the checkpoint lacks a tensor or has one of another shape, or ONNX Runtime refuses the graph.
+/// Returns an error if the checkpoint lacks a tensor or has one of another shape, or if ONNX Runtime rejects the graph.
 ///
 /// # Panics
-/// When `layers` is empty or names a layer that the checkpoint has not: the caller checks that.
+/// Panics if `layers` is empty or names a layer that the checkpoint does not have; the caller checks that.
 pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result<Model> {
     let highest = highest(source, layers);
     let mut builder = GraphBuilder::new(source, half)?;
@@ -106,7 +106,7 @@ pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result
     builder.finish_padded(layers)
 }
 
-/// The layer at which a graph ends.
+/// Returns the layer at which a graph ends.
 fn highest(source: &FusedModel, layers: &[usize]) -> usize {
     let highest = layers.iter().max();
     let highest = *highest.expect("at least one layer is asked for");
@@ -140,7 +140,7 @@ impl<'a> GraphBuilder<'a> {
             "embeddings.LayerNorm.bias",
         ];
         if self.shape.padding_token.is_some() {
-            // The mask before them is left out: attention has it.
+            // The mask input before them stays empty, because attention has its own.
             inputs.extend(["", POSITION_IDS]);
         }
         self.node(
@@ -153,7 +153,7 @@ impl<'a> GraphBuilder<'a> {
         self.project_embeddings()
     }
 
-    /// What `EmbedLayerNormalization` adds up, and the weights of its norm.
+    /// Adds the tables that `EmbedLayerNormalization` sums, and the weights of its norm.
     fn embedding_tables(&mut self) -> Result<()> {
         let width = self.shape.embedding;
         self.weight(WORDS, &[self.shape.vocabulary, width])?;
@@ -163,7 +163,7 @@ impl<'a> GraphBuilder<'a> {
         self.weight("embeddings.LayerNorm.bias", &[width])
     }
 
-    /// The name of the embeddings after their norm: layer 0, unless they are yet to be projected.
+    /// Returns the name of the embeddings after their norm, which is layer 0 unless they are still to be projected.
     fn normed_embeddings(&self) -> String {
         if self.shape.embedding == self.shape.hidden {
             output_name(0)
@@ -172,7 +172,7 @@ impl<'a> GraphBuilder<'a> {
         }
     }
 
-    /// Layer 0 from embeddings of another width, where a family has them.
+    /// Computes layer 0 from embeddings of another width, if the model has them.
     fn project_embeddings(&mut self) -> Result<()> {
         let (width, hidden) = (self.shape.embedding, self.shape.hidden);
         if width == hidden {
@@ -193,7 +193,8 @@ impl<'a> GraphBuilder<'a> {
         )
     }
 
-    /// The rows of the position table that are used, so that the operator may count from 0 where positions are not fed.
+    /// Adds the used rows of the position table only, so that the operator may count from 0 when positions are not an
+    /// input.
     fn positions(&mut self) -> Result<()> {
         let (rows, first, width) =
             (self.shape.positions, first_table_row(self.shape), self.shape.embedding);
@@ -201,8 +202,8 @@ impl<'a> GraphBuilder<'a> {
         self.initializer(POSITIONS, &[rows - first, width], &table[first * width..])
     }
 
-    /// The token type table; where a family has none, one row of zeros, because the operator wants a table wherever it
-    /// is given type ids.
+    /// Adds the token type table. A family without one gets a single row of zeros, because the operator requires a
+    /// table whenever it is given type ids.
     fn token_types(&mut self) -> Result<()> {
         let (rows, width) = (self.shape.token_types, self.shape.embedding);
         match rows {
@@ -232,7 +233,7 @@ impl<'a> GraphBuilder<'a> {
             .map_err(encoder_error("set num_heads"))
     }
 
-    /// The rest of a layer, from what its attention gives and the weights of the dense layer after it.
+    /// Adds the rest of a layer, given the output of its attention and the weights of the dense layer after it.
     fn after_attention(&mut self, layer: usize) -> Result<()> {
         let shape = self.shape;
         let (hidden, intermediate) = (shape.hidden, shape.intermediate);
@@ -269,7 +270,7 @@ impl<'a> GraphBuilder<'a> {
         )
     }
 
-    /// `Wqkv [H, 3H]` and `bqkv [3H]`: the three projections side by side, transposed.
+    /// Adds `Wqkv [H, 3H]` and `bqkv [3H]`: the three projections side by side, transposed.
     fn query_key_value(&mut self, layer: usize) -> Result<()> {
         let hidden = self.shape.hidden;
         let tensors = self.shape.family.tensors;
@@ -291,14 +292,14 @@ impl<'a> GraphBuilder<'a> {
         self.initializer(&at("qkv.bias"), &[3 * hidden], &bias)
     }
 
-    /// The weight of a linear layer, `[out, in]` in the checkpoint, as `[in, out]`, and its bias.
+    /// Adds the weight of a linear layer as `[in, out]` (it is `[out, in]` in the checkpoint), and its bias.
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<()> {
         let weight = self.transposed(name, inputs, outputs)?;
         self.initializer(&format!("{name}.weight"), &[inputs, outputs], &weight)?;
         self.weight(&format!("{name}.bias"), &[outputs])
     }
 
-    /// The values of a linear layer's weight, `[in, out]`.
+    /// Returns the weight of a linear layer as `[in, out]`.
     fn transposed(&self, name: &str, inputs: usize, outputs: usize) -> Result<Vec<f32>> {
         let stored = self.source.weights.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
         let mut transposed = vec![0.0f32; stored.len()];
@@ -314,7 +315,7 @@ impl<'a> GraphBuilder<'a> {
         self.node("MatMul", ONNX_DOMAIN, &[input, weight], &[output], vec![])
     }
 
-    /// `LayerNorm(branch + skip + bias)`.
+    /// Adds `LayerNorm(branch + skip + bias)`.
     fn skip_layer_norm(
         &mut self,
         summands: &[&str; 2],
@@ -335,7 +336,7 @@ impl<'a> GraphBuilder<'a> {
         )
     }
 
-    /// A tensor of the checkpoint as it lies there.
+    /// Adds a tensor of the checkpoint unchanged.
     fn weight(&mut self, name: &str, shape: &[usize]) -> Result<()> {
         let values = self.source.weights.tensor(name, shape)?;
         self.initializer(name, shape, &values)
@@ -376,7 +377,7 @@ impl<'a> GraphBuilder<'a> {
         self.graph.add_node(node).map_err(encoder_error("add an operator"))
     }
 
-    /// Inputs and outputs of batches of padded rows.
+    /// Finishes the graph with inputs and outputs for batches of padded rows.
     fn finish_padded(self, layers: &[usize]) -> Result<Model> {
         let rows = [(-1, "batch"), (-1, "sequence")];
         let inputs = inputs(self.shape).into_iter();
@@ -385,7 +386,7 @@ impl<'a> GraphBuilder<'a> {
         self.finish(inputs, layers, &rows)
     }
 
-    /// `rows` is the shape of the outputs before their last size, the hidden one.
+    /// Finishes the graph; `rows` is the shape of the outputs without the last dimension, the hidden size.
     fn finish(
         mut self,
         inputs: impl IntoIterator<Item = Outlet>,
@@ -407,7 +408,7 @@ impl<'a> GraphBuilder<'a> {
     }
 }
 
-/// An input or output of these sizes, each with the name that stands for it where it is -1: equal names, equal sizes.
+/// Describes an input or output. A size of -1 is dynamic; dynamic sizes of the same name are equal.
 fn tensor_outlet(name: &str, ty: TensorElementType, shape: &[(i64, &str)]) -> Outlet {
     let dimension_symbols =
         SymbolicDimensions::new(shape.iter().map(|(_, symbol)| (*symbol).to_string()));
@@ -420,8 +421,8 @@ fn float_attribute(name: &str, value: f32) -> Result<Attribute> {
 }
 
 impl Checkpoint {
-    /// The name and version of the graph that runs it on a provider, `cpu` or `cuda`, in a precision; part of the
-    /// fingerprint, because another graph gives other last bits.
+    /// Returns the name and version of the graph that runs the checkpoint on a provider (`cpu` or `cuda`) in a
+    /// precision. Part of the fingerprint, because another graph differs in the last bits.
     pub fn graph_profile(&self, provider: &str, precision: Precision) -> String {
         let model = match &self.model {
             checkpoint::Model::Fused(model) => model,
@@ -433,7 +434,7 @@ impl Checkpoint {
             _ => PROFILE,
         };
         match model.shape.padding_token {
-            // Positions are counted as the family does also where a text holds the padding token.
+            // Positions are counted as in the family even if a text contains the padding token.
             Some(_) => format!("{profile}-padding-1"),
             None => profile.into(),
         }

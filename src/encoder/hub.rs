@@ -1,8 +1,9 @@
-//! Fetching a checkpoint from the Hugging Face hub: the only place in this crate that opens a socket.
+//! Fetches a checkpoint from the Hugging Face hub. This is the only place in the crate that opens a socket.
 //!
-//! One request lists the files of a revision with their sizes and hashes; each file is then fetched by commit. Files grow
-//! aside (`*.part`), are checked when whole, and only then renamed, config.json last: a folder that a killed pull left
-//! is no checkpoint, and the next pull goes on where the last one stopped.
+//! One request lists the files of a revision with their sizes and hashes; each file is then fetched by commit. Files
+//! are downloaded under a temporary name (`*.part`), checked when complete, and only then renamed, config.json last.
+//! The folder left by a killed pull is therefore not a checkpoint, and the next pull resumes where the last one
+//! stopped.
 
 mod client;
 mod listing;
@@ -31,17 +32,17 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The cure for a repository whose files say nothing that can be used.
+/// The cure for a repository whose files cannot be used.
 const BROKEN: &str = "the repository is broken: pin another revision, or name another repository";
 
-/// Where the hub is, and who asks.
+/// The address of the hub and the credentials to use.
 #[derive(Clone)]
 pub struct Hub {
-    /// Its address, as `https://host`.
+    /// The address, such as `https://host`.
     pub endpoint: String,
-    /// An access token, for repositories that are private or gated. It is sent to the endpoint's own host and port alone.
+    /// An access token for private or gated repositories. It is sent only to the endpoint's own host and port.
     pub token: Option<String>,
-    /// A proxy to go through, as `http://host:port`.
+    /// The proxy to connect through, such as `http://host:port`.
     pub proxy: Option<String>,
 }
 
@@ -50,7 +51,7 @@ impl HubModel {
         Error::Hub { repository: self.repository.clone(), expected, got, hint: hint.into() }
     }
 
-    /// Refuses what a fetched file says. The path would be that of a part, which tells nobody anything.
+    /// Turns an error about a fetched file into a hub error, without the path, which would be that of a temporary file.
     fn refuse_content(&self, error: Error, hint: &str) -> Error {
         match error {
             Error::Checkpoint { expected, got, .. } => self.refuse(expected, got, hint),
@@ -59,26 +60,27 @@ impl HubModel {
     }
 }
 
-/// What a pull did.
+/// The result of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
     /// The commit that is now in the folder.
     pub commit: String,
-    /// How many files it has.
+    /// The number of files in the model.
     pub files: usize,
-    /// How much came over the network, lists of files not counted.
+    /// Bytes received over the network, not counting the file listing.
     pub bytes_fetched: u64,
 }
 
-/// Fetches a model into a folder, or what the folder lacks of it, and checks every file's size and hash.
+/// Fetches a model, or the files that are missing from its folder, and checks every file's size and hash.
 ///
-/// Files: config.json, tokenizer.json and its companions, and the weights: model.safetensors, or its shards, where our
-/// graph runs what config.json describes; else a model.onnx. Where the disk has no room for what is to come, nothing more
-/// is fetched, unless `go_on` says so.
+/// The files are config.json, tokenizer.json and its companions, and the weights: model.safetensors or its shards if
+/// our graph can run what config.json describes, otherwise a model.onnx. If the disk has too little room for the
+/// missing files, nothing more is fetched unless `go_on` is set.
 ///
 /// # Errors
-/// [`Error::Hub`] when the hub cannot be reached, refuses, lacks a file, or sends other bytes than it announced; when there
-/// are no weights that can be run, or no room; when the folder holds another model, or cannot be written.
+/// Returns [`Error::Hub`] if the hub cannot be reached, refuses the request, lacks a file, or sends other bytes than it
+/// announced; if there are no weights that can be run, or not enough room; or if the folder holds another model or
+/// cannot be written.
 pub fn pull(
     hub: &Hub,
     model: &HubModel,
@@ -91,7 +93,7 @@ pub fn pull(
     let config = listing.config(model)?;
     let is_new = !folder.exists();
     let _lock = open_folder(folder, model)?;
-    // It is small, and decides which weights are of use.
+    // config.json is small and decides which weights are needed.
     let mut bytes_fetched = client.fetch(&listing.commit, &config, folder, &())?;
     let wanted = ConfigFile::read(&present(folder, &config))
         .map_err(|error| model.refuse_content(error, BROKEN))
@@ -99,7 +101,7 @@ pub fn pull(
     let mut files = match wanted {
         Ok(files) => files,
         Err(error) => {
-            // No later pull would go on from here.
+            // No later pull could resume from this part.
             remove_file(&folder.join(config.part_name()))?;
             if is_new {
                 fs::remove_dir(folder).map_err(Error::io("remove", folder))?;
@@ -114,7 +116,7 @@ pub fn pull(
             .map_err(|error| model.refuse_content(error, BROKEN))?;
         files.splice(0..0, listing.shards(model, &names)?);
     }
-    // Each is at most `listing::MOST_BYTES`: the sum is a number.
+    // Each is at most `listing::MOST_BYTES`, so the sum does not overflow.
     let missing = files.iter().map(|file| missing_bytes(folder, file)).sum();
     if !go_on {
         require_room(model, folder, missing, free_bytes(folder))?;
@@ -129,7 +131,7 @@ pub fn pull(
     Ok(Pulled { commit: listing.commit, files: files.len(), bytes_fetched })
 }
 
-/// Refuses to begin what the disk cannot hold; where nobody knows what it has left, it is tried.
+/// Returns an error if the disk has too little room; if the free space is unknown, the pull goes ahead.
 fn require_room(model: &HubModel, folder: &Path, missing: u64, free: Option<u64>) -> Result<()> {
     let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     match free {
@@ -143,7 +145,7 @@ fn require_room(model: &HubModel, folder: &Path, missing: u64, free: Option<u64>
     }
 }
 
-/// Makes the folder where there is none, and locks it against a second pull for as long as the file is open.
+/// Creates the folder if necessary and locks it against a second pull for as long as the returned file is open.
 fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
     let refuse = |why: &str, hint: &str| {
         let got = format!("`{}`, {why}", folder.display());
@@ -172,7 +174,8 @@ fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
     }
 }
 
-/// Gives whole parts their names, config.json last, and writes where all came from. Files are whole by now.
+/// Renames complete parts to their final names, config.json last, and writes the source file. All files are complete by
+/// now.
 fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFile]) -> Result<()> {
     let part = |file: &RemoteFile| folder.join(file.part_name());
     let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(Error::io("rename", from));
@@ -193,7 +196,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
     if before.as_ref() == Some(&source) && !files.iter().any(|file| part(file).exists()) {
         return Ok(());
     }
-    // From here until the end the folder has no config.json, and is no checkpoint.
+    // From here to the end, the folder has no config.json and is therefore not a checkpoint.
     let config = folder.join("config.json");
     for file in files.iter().filter(|file| file.name == "config.json") {
         if part(file).exists() { remove_file(&config)? } else { rename(&config, &part(file))? }
@@ -203,7 +206,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
             rename(&part(file), &folder.join(&file.name))?;
         }
     }
-    // What an older commit had and this one has not would be taken for a part of the model.
+    // Files of an older commit that this one lacks would be mistaken for parts of the model.
     let old = before.iter().flat_map(|source| source.files.keys());
     for name in old.filter(|name| !source.files.contains_key(*name) && !name.contains('/')) {
         remove_file(&folder.join(name))?;
@@ -221,7 +224,7 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
     Ok(())
 }
 
-/// Writes `source.json`, aside first; a pull removes the `.part` that a kill may leave.
+/// Writes `source.json` through a temporary file; the next pull removes the `.part` that a kill may leave behind.
 fn write_source(source: &ModelSource, folder: &Path) -> Result<()> {
     let aside = folder.join(format!("{SOURCE}.part"));
     // A struct of strings and numbers always becomes JSON.
@@ -230,7 +233,7 @@ fn write_source(source: &ModelSource, folder: &Path) -> Result<()> {
     fs::rename(&aside, folder.join(SOURCE)).map_err(Error::io("rename", &aside))
 }
 
-/// Where the bytes of a whole file are now.
+/// Returns the path that currently holds the bytes of a complete file.
 fn present(folder: &Path, file: &RemoteFile) -> PathBuf {
     let part = folder.join(file.part_name());
     if part.exists() { part } else { folder.join(&file.name) }
@@ -241,7 +244,7 @@ fn is_whole(path: &Path, file: &RemoteFile) -> Result<bool> {
     Ok(as_long && file.sum.of_file(path)? == file.sum.digits())
 }
 
-/// What is still to come, going by sizes.
+/// Returns the number of bytes still to be fetched, judging by file sizes.
 fn missing_bytes(folder: &Path, file: &RemoteFile) -> u64 {
     let length = |name: &str| fs::metadata(folder.join(name)).map_or(0, |metadata| metadata.len());
     if length(&file.name) == file.size {

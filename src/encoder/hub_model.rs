@@ -1,23 +1,23 @@
-//! A model by its name on the hub.
+//! The name of a model on the hub.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// What a name on the hub starts with.
+/// The prefix of a model name on the hub.
 const SCHEME: &str = "hf:";
 
 /// A model on the hub: `hf:owner/name`, or `hf:owner/name@revision`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubModel {
-    /// `owner/name`.
+    /// The repository, as `owner/name`.
     pub repository: String,
-    /// A branch, a tag or a commit; `None` for the main branch.
+    /// A branch, tag or commit; `None` for the main branch.
     pub revision: Option<String>,
 }
 
 impl HubModel {
-    /// Reads `hf:owner/name[@revision]`; `None` where the text is something else.
+    /// Parses `hf:owner/name[@revision]`; returns `None` if the text is something else.
     ///
     /// ```
     /// use frostbert::internals::encoder::hub_model::HubModel;
@@ -43,16 +43,16 @@ impl HubModel {
             .then(|| HubModel { repository: repository.into(), revision: revision.map(Into::into) })
     }
 
-    /// The part after the owner: the name of the folder it is pulled into.
+    /// Returns the part after the owner, which names the folder it is pulled into.
     pub fn name(&self) -> &str {
         self.repository.rsplit('/').next().unwrap_or(&self.repository)
     }
 }
 
-/// Refuses a path that is a name on the hub: nothing is fetched but by `frostbert model pull`.
+/// Rejects a path that is a model name on the hub: only `frostbert model pull` fetches models.
 ///
 /// # Errors
-/// When the path starts with `hf:`.
+/// Returns an error if the path starts with `hf:`.
 pub(crate) fn refuse_name_on_hub(path: &Path) -> Result<()> {
     let Some(text) = path.to_str().filter(|text| text.starts_with(SCHEME)) else {
         return Ok(());

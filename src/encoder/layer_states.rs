@@ -1,4 +1,4 @@
-//! What a session made of a batch: the states of a layer's real tokens, window by window, in the type and place in which
+//! The output of a session for a batch: the states of a layer's real tokens by window, in the type and memory in which
 //! the session left them.
 
 use std::{borrow::Cow, ops::Range};
@@ -7,44 +7,44 @@ use frostbert_cache::states::Dtype;
 use half::{f16, slice::HalfFloatSliceExt};
 use ort::value::Tensor;
 
-/// The states of one layer of a batch, `[rows, hidden]`, and which rows are those of each window's real tokens.
+/// The states of one layer for a batch, `[rows, hidden]`, and the rows of each window's real tokens.
 ///
-/// A session with padding leaves a window's rows at its place in the padded batch, one without packs them.
+/// A session with padding leaves a window's rows at its place in the padded batch; one without padding packs them.
 pub struct LayerStates {
     /// The absolute layer; 0 is the embedding output.
     pub layer: usize,
     /// Width of a state.
     pub hidden: usize,
     pub(super) values: LayerValues,
-    /// By window.
+    /// One range per window.
     pub(super) rows: Vec<Range<usize>>,
 }
 
-/// Where the states lie.
+/// The memory that holds the states.
 pub(super) enum LayerValues {
     Single(Tensor<f32>),
     Half(Tensor<f16>),
-    /// Of windows that were run one by one.
+    /// States of windows that were run one by one.
     Joined(Vec<f32>),
 }
 
 impl LayerStates {
-    /// The states of a window's real tokens, `[tokens, hidden]`.
+    /// Returns the states of a window's real tokens, `[tokens, hidden]`.
     ///
     /// # Panics
-    /// When there is no such window.
+    /// Panics if there is no such window.
     pub fn row(&self, window: usize) -> Floats<'_> {
         let Range { start, end } = self.rows[window];
         self.all().part(start * self.hidden..end * self.hidden)
     }
 
-    /// The states of all real tokens, window after window.
+    /// Returns the states of all real tokens, window by window.
     pub fn real(&self) -> Vec<f32> {
         let windows = 0..self.rows.len();
         windows.flat_map(|window| self.row(window).to_f32().into_owned()).collect()
     }
 
-    /// All rows, those of padding too where there is any.
+    /// Returns all rows, including those of padding.
     pub(super) fn all(&self) -> Floats<'_> {
         match &self.values {
             LayerValues::Single(tensor) => Floats::Single(tensor.extract_tensor().1),
@@ -54,7 +54,7 @@ impl LayerStates {
     }
 }
 
-/// Some states, in the type in which the session gave them.
+/// A slice of states in the type in which the session returned them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Floats<'a> {
     /// Single precision.
@@ -64,10 +64,10 @@ pub enum Floats<'a> {
 }
 
 impl<'a> Floats<'a> {
-    /// Some of them.
+    /// Returns a part of the values.
     ///
     /// # Panics
-    /// When there are no such values.
+    /// Panics if the range is out of bounds.
     pub fn part(self, values: Range<usize>) -> Floats<'a> {
         match self {
             Floats::Single(all) => Floats::Single(&all[values]),
@@ -75,7 +75,7 @@ impl<'a> Floats<'a> {
         }
     }
 
-    /// As f32: every f16 is one.
+    /// Converts the values to f32, which represents every f16 exactly.
     pub fn to_f32(self) -> Cow<'a, [f32]> {
         match self {
             Floats::Single(values) => Cow::Borrowed(values),
@@ -83,15 +83,15 @@ impl<'a> Floats<'a> {
         }
     }
 
-    /// Checks that all are finite and fit a type; every finite f16 fits both.
+    /// Checks that all values are finite and fit into a type; every finite f16 fits into both.
     ///
     /// # Errors
-    /// The first value that does not.
+    /// Returns the first value that does not.
     pub fn check(self, dtype: Dtype) -> Result<(), f32> {
         match self {
             Floats::Single(values) => dtype.check(values),
             Floats::Half(values) => {
-                // All at once first, which the compiler turns into vector instructions.
+                // Check all values at once first, which the compiler vectorises.
                 if values.iter().fold(true, |all, value| all & value.is_finite()) {
                     return Ok(());
                 }
@@ -101,7 +101,8 @@ impl<'a> Floats<'a> {
         }
     }
 
-    /// Appends them, checked before, to `out` in a type, little-endian. f16 stays f16 without a trip through f32.
+    /// Appends the values, already checked, to `out` in a type, little-endian. f16 values are copied without converting
+    /// through f32.
     pub fn put(self, dtype: Dtype, out: &mut Vec<u8>) {
         let Floats::Half(values) = self else {
             return dtype.put(&self.to_f32(), out);
@@ -134,7 +135,7 @@ mod tests {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes());
         assert!(stored[1..].iter().copied().eq(bytes));
 
-        // The way through f32 gives the same.
+        // Converting through f32 gives the same result.
         let (mut single, mut back) = (Vec::new(), Vec::new());
         floats.put(Dtype::F32, &mut single);
         Dtype::F16.put(&floats.to_f32(), &mut back);

@@ -1,8 +1,8 @@
-//! A look into a model.onnx without ONNX Runtime: inputs, outputs, and the files that hold its weights.
+//! Inspects a model.onnx without ONNX Runtime: its inputs, outputs, and the files that hold its weights.
 //!
-//! An ONNX file is a protocol buffer: a sequence of numbered fields, each a number or a run of bytes, which may be such a
-//! sequence again. Only the few fields that are needed are followed; their numbers stand in `onnx.proto`, and never
-//! change.
+//! An ONNX file is a protocol buffer: a sequence of numbered fields, each of which is a number or a run of bytes that
+//! may be such a sequence again. Only the few fields that are needed are followed; `onnx.proto` defines their numbers,
+//! which never change.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -10,25 +10,24 @@ use frostbert_cache::mmap;
 
 use crate::error::{Error, Result};
 
-/// What model.onnx says of itself.
+/// What a model.onnx declares.
 #[derive(Debug, Default)]
 pub(super) struct OnnxFile {
     /// Inputs that must be fed.
     pub(super) inputs: Vec<Port>,
-    /// Outputs.
     pub(super) outputs: Vec<Port>,
-    /// Files with tensors, by their path from the model's folder; sorted, each once.
+    /// Files with tensors, by path relative to the model's folder; sorted and without duplicates.
     pub(super) external: Vec<String>,
-    /// Numbers in all weights.
+    /// The number of values in all weights.
     pub(super) parameters: u64,
-    /// Whether an operator takes the scale of its 8-bit numbers from whatever goes through it, batch mates included.
+    /// Whether an operator derives the scale of its 8-bit values from its whole input, including the rest of the batch.
     pub(super) dynamically_quantised: bool,
-    /// Whether graphs stand in graphs more than [`DEEPEST`] deep: what is there was not looked at.
+    /// Whether graphs are nested more than [`DEEPEST`] deep; anything deeper was not inspected.
     too_deep: bool,
 }
 
-/// How deep graphs may stand in graphs, as the bodies of loops and branches: ONNX Runtime's own reader follows messages
-/// to a depth of 100, which is some 30 graphs, and a file without end would overflow the stack.
+/// How deep graphs may be nested, as the bodies of loops and branches. ONNX Runtime's own reader follows messages to a
+/// depth of 100, which is about 30 graphs, and unlimited nesting would overflow the stack.
 const DEEPEST: usize = 40;
 
 /// An input or output.
@@ -36,11 +35,11 @@ const DEEPEST: usize = 40;
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) element: Element,
-    /// One size per dimension, `None` where it may vary; no dimensions at all where the file does not say.
+    /// One size per dimension, `None` if it may vary; the shape is `None` if the file does not declare one.
     pub(super) shape: Option<Vec<Option<usize>>>,
 }
 
-/// The type of a tensor's numbers, as far as it matters here.
+/// The element type of a tensor, as far as it matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Element {
     F32,
@@ -52,7 +51,7 @@ pub(super) enum Element {
 }
 
 impl Port {
-    /// As `input_ids i64 [?, ?]`.
+    /// Describes the port, as in `input_ids i64 [?, ?]`.
     pub(super) fn describe(&self) -> String {
         let element = match self.element {
             Element::F32 => "f32",
@@ -68,10 +67,10 @@ impl Port {
     }
 }
 
-/// Reads what model.onnx says of itself; of its weights only where they lie and how many they are.
+/// Reads the declarations of a model.onnx; of its weights, only where they are stored and how many values they have.
 ///
 /// # Errors
-/// When the file cannot be read or is no ONNX model.
+/// Returns an error if the file cannot be read or is not an ONNX model.
 pub(super) fn read(path: &Path) -> Result<OnnxFile> {
     let bytes = mmap::map(path)?;
     let mut file = OnnxFile::default();
@@ -97,15 +96,15 @@ pub(super) fn read(path: &Path) -> Result<OnnxFile> {
     Ok(file)
 }
 
-/// One field's content.
+/// The content of a field.
 enum Content<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// Four or eight bytes, which no field has that is looked at here.
+    /// Four or eight bytes; no field that is read here has this type.
     Fixed,
 }
 
-/// Walks the fields of a message; `None` where the bytes are no message or `visit` says so.
+/// Visits the fields of a message; returns `None` if the bytes are not a message or `visit` returns `None`.
 fn fields<'a>(
     mut bytes: &'a [u8],
     mut visit: impl FnMut(u64, Content<'a>) -> Option<()>,
@@ -133,7 +132,7 @@ fn skip<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Seven bits a byte, lowest first; the top bit says that another byte follows.
+/// Reads a varint: seven bits per byte, lowest first; the top bit means that another byte follows.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -150,7 +149,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// ModelProto: its graph, and the bodies of its functions.
+/// Reads a ModelProto: its graph and the bodies of its functions.
 fn read_model(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>) -> Option<()> {
     fields(bytes, |number, content| match (number, content) {
         (7, Content::Bytes(graph)) => {
@@ -171,7 +170,7 @@ fn read_model(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>
     })
 }
 
-/// GraphProto; returns the names of its weights. The ports of an inner graph are not the model's.
+/// Reads a GraphProto and returns the names of its weights. The ports of an inner graph are not the model's.
 fn read_graph(
     bytes: &[u8],
     file: &mut OnnxFile,
@@ -208,7 +207,7 @@ fn read_graph(
     Some(weights)
 }
 
-/// NodeProto: its operator, and what its attributes hold.
+/// Reads a NodeProto: its operator, and the graphs and tensors in its attributes.
 fn read_node(
     bytes: &[u8],
     file: &mut OnnxFile,
@@ -234,7 +233,7 @@ fn read_node(
     })
 }
 
-/// SparseTensorProto: two tensors, of values and of their places.
+/// Reads a SparseTensorProto: a tensor of values and one of their indices.
 fn read_sparse(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String>) -> Option<()> {
     fields(bytes, |number, content| match (number, content) {
         (1 | 2, Content::Bytes(tensor)) => read_tensor(tensor, file, external).map(|_| ()),
@@ -242,7 +241,7 @@ fn read_sparse(bytes: &[u8], file: &mut OnnxFile, external: &mut BTreeSet<String
     })
 }
 
-/// TensorProto; returns its name.
+/// Reads a TensorProto and returns its name.
 fn read_tensor(
     bytes: &[u8],
     file: &mut OnnxFile,
@@ -268,14 +267,14 @@ fn read_tensor(
         }
         Some(())
     })?;
-    // f32, u8, i8, f16, f64, bf16: what weights are made of. Others are shapes and places.
+    // f32, u8, i8, f16, f64, bf16: the types of weights. Other types hold shapes and indices.
     if [1, 2, 3, 10, 11, 16].contains(&element) {
         file.parameters = file.parameters.saturating_add(numbers);
     }
     Some(name)
 }
 
-/// The path in an entry of a tensor's `external_data`, if this entry is the one that holds it.
+/// Returns the path in an entry of a tensor's `external_data`, if this is the entry that holds it.
 fn location(entry: &[u8]) -> Option<Option<String>> {
     let (mut key, mut value) = (String::new(), String::new());
     fields(entry, |number, content| {
@@ -289,7 +288,7 @@ fn location(entry: &[u8]) -> Option<Option<String>> {
     Some((key == "location").then_some(value))
 }
 
-/// ValueInfoProto, TypeProto, TypeProto.Tensor, TensorShapeProto, Dimension: one in the other.
+/// Reads the nested ValueInfoProto, TypeProto, TypeProto.Tensor, TensorShapeProto and Dimension.
 fn read_port(bytes: &[u8]) -> Option<Port> {
     let mut port = Port::default();
     fields(bytes, |number, content| match (number, content) {
@@ -342,7 +341,7 @@ fn read_tensor_type(bytes: &[u8], port: &mut Port) -> Option<()> {
     })
 }
 
-/// An ONNX file that cannot be used.
+/// Builds the error for an ONNX file that cannot be used.
 pub(super) fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
     Error::Checkpoint { path: path.to_path_buf(), expected, got, hint: hint.into() }
 }
@@ -362,7 +361,7 @@ mod tests {
         }
     }
 
-    /// A field that holds bytes.
+    /// Encodes a field that holds bytes.
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
         let mut bytes = vec![number << 3 | 2];
         if number > 15 {
@@ -377,7 +376,7 @@ mod tests {
         [bytes, content.to_vec()].concat()
     }
 
-    /// A model with this in its graph, which puts out `y`.
+    /// Reads a model whose graph has this content and outputs `y`.
     fn read_with(content: &[u8]) -> Result<OnnxFile> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
@@ -388,7 +387,7 @@ mod tests {
 
     #[test]
     fn graphs_inside_graphs_without_end_are_refused() {
-        // A node's attribute holds a graph, with such a node.
+        // Each graph holds a node whose attribute holds another such graph.
         let nested = |depth: usize| {
             (0..depth).fold(Vec::new(), |graph, _| field(1, &field(5, &field(6, &graph))))
         };

@@ -1,5 +1,6 @@
-//! The messages here are those of onnxruntime-gpu 1.31.1, met with and without CUDA's libraries, with drivers of stubs
-//! that answer as the numbers say. Not met, but written after them: CUDA failures 2 and 209, and that of cuBLAS.
+//! The messages here are those of onnxruntime-gpu 1.31.1, observed with and without the CUDA libraries and with stub
+//! drivers that return the given error numbers. CUDA failures 2 and 209 and the cuBLAS failure were not observed; they
+//! are written after the others.
 
 use super::*;
 use crate::encoder::gpus::Gpu;
@@ -30,7 +31,7 @@ fn an_old_driver_is_told_with_both_versions() {
         "driver 550.54.14 is too old for CUDA 13, which ONNX Runtime 1.31.1 was built for"
     );
     assert!(hint.contains("580 or later for CUDA 13"), "{hint}");
-    // CUDA says the same where the driver's library is an empty one.
+    // CUDA reports the same error if the driver's library is an empty stub.
     let (reason, _) = facts(&Gpus::default).explain(&words);
     assert!(reason.starts_with("the driver is missing, or too old for CUDA 13"), "{reason}");
 }
@@ -72,7 +73,7 @@ fn other_failures_of_cuda_keep_their_words_and_lose_foreign_source_code() {
                  providers/cuda/cuda_execution_provider.cc ; line=250 ; expr=cudnnCreate(&cudnn_handle_);";
     let (reason, _) = facts(&Gpus::default).explain(cudnn);
     assert_eq!(reason, "CUDNN failure 1001: CUDNN_STATUS_NOT_INITIALIZED");
-    // The numbers of other libraries are not CUDA's.
+    // Error numbers of other libraries do not have CUDA's meanings.
     let cublas = cudnn.replace("CUDNN failure 1001", "CUBLAS failure 2");
     assert!(facts(&Gpus::default).explain(&cublas).0.starts_with("CUBLAS failure 2:"));
 }

@@ -30,7 +30,7 @@ fn options(checkpoint: &Checkpoint, precision: Precision) -> SessionOptions {
     }
 }
 
-/// The session that CUDA would run, with attention written out, on the CPU and with its memory.
+/// The session that CUDA would run, but on the CPU and in its memory, with attention written out.
 fn packed_worker(checkpoint: &Checkpoint, precision: Precision) -> Worker {
     let runtime = runtime::for_tests();
     let Model::Fused(source) = &checkpoint.model else {
@@ -52,7 +52,8 @@ fn padded_worker(checkpoint: &Checkpoint) -> Worker {
     Worker::open(runtime::for_tests(), checkpoint, &options(checkpoint, Precision::F32)).unwrap()
 }
 
-/// Windows of these lengths, the second half of each of another token type; no two batches of another `seed` alike.
+/// Returns windows of these lengths, the second half of each with the other token type; batches of different seeds
+/// differ.
 fn batch(checkpoint: &Checkpoint, lengths: &[usize], seed: usize) -> TokenBatch {
     let vocabulary = checkpoint.config.vocabulary;
     let windows: Vec<(Vec<u32>, Vec<u8>)> = lengths
@@ -68,7 +69,7 @@ fn batch(checkpoint: &Checkpoint, lengths: &[usize], seed: usize) -> TokenBatch 
     TokenBatch::new(windows.iter().map(|(ids, types)| (&ids[..], &types[..])))
 }
 
-/// The largest difference of any state of any real token, and the largest value.
+/// Returns the largest difference between any states of real tokens, and the largest value.
 fn largest_difference(got: &[LayerStates], expected: &[LayerStates]) -> (f32, f32) {
     assert_eq!(got.len(), expected.len());
     let (mut difference, mut value) = (0.0f32, 0.0f32);
@@ -87,7 +88,7 @@ fn largest_difference(got: &[LayerStates], expected: &[LayerStates]) -> (f32, f3
     (difference, value)
 }
 
-/// Lengths from one token to the longest input of the small checkpoints.
+/// Window lengths from one token to the maximum input length of the small checkpoints.
 const LENGTHS: [&[usize]; 4] = [&[1], &[64, 1, 17, 33, 2], &[5, 5, 5], &[9, 64, 64]];
 
 #[test]
@@ -113,7 +114,7 @@ fn the_packed_graph_equals_the_padded_one_on_every_real_token() {
             assert_eq!(got.len(), checkpoint.config.layers + 1);
             let (difference, value) = largest_difference(&got, &expected);
             println!("{folder}, {lengths:?}: {difference:e}, largest value {value}");
-            // The small checkpoints have wide random weights, and values to go with them.
+            // The small checkpoints have large random weights and correspondingly large values.
             let allowed = 1e-5 * if folder.ends_with("minilm") { 1.0 } else { value.max(1.0) };
             assert!(difference <= allowed, "{folder}, {lengths:?}: {difference}");
         }
@@ -143,7 +144,7 @@ fn the_packed_f16_graph_points_the_same_way_as_the_padded_f32_one() {
 fn states_of_one_batch_are_not_touched_by_the_next() {
     let checkpoint = open_checkpoint("tiny_bert");
     let mut packed = packed_worker(&checkpoint, Precision::F32);
-    // Equal shapes, so that a buffer could be taken again.
+    // Use equal shapes, so that a buffer could be reused.
     let batches: Vec<TokenBatch> = (0..6).map(|seed| batch(&checkpoint, &[7, 30], seed)).collect();
     let held: Vec<_> = batches.iter().map(|batch| packed.compute(batch).unwrap()).collect();
     let mut padded = padded_worker(&checkpoint);
@@ -155,7 +156,7 @@ fn states_of_one_batch_are_not_touched_by_the_next() {
     }
 }
 
-/// Every kind of state of the embeddings and of the last layer.
+/// Returns every kind of state for the embeddings and the last layer.
 fn every_state(checkpoint: &Checkpoint) -> Vec<StateId> {
     let layers = [0, checkpoint.config.layers];
     let kinds = StateKind::ALL.into_iter();
@@ -249,7 +250,7 @@ fn pooled_states_of_the_packed_graph_are_those_of_the_padded_one() {
 
 #[test]
 fn a_batch_is_packed_as_the_operator_wants_it() {
-    // The operator's own example: windows of 1, 2 and 4 tokens in a padded batch of 3 x 4.
+    // The example from the operator's documentation: windows of 1, 2 and 4 tokens in a padded batch of 3 x 4.
     let windows: [(&[u32], &[u8]); 3] =
         [(&[10], &[0]), (&[20, 21], &[0, 1]), (&[30, 31, 32, 33], &[0, 0, 1, 1])];
     let batch = TokenBatch::new(windows.into_iter());
@@ -264,7 +265,7 @@ fn a_batch_is_packed_as_the_operator_wants_it() {
 
 #[test]
 fn memory_that_runs_out_is_known_by_what_is_said() {
-    // As ONNX Runtime's arena, CUDA, cuBLAS and cuDNN say it.
+    // The messages of ONNX Runtime's arena, CUDA, cuBLAS and cuDNN.
     for reason in [
         "/onnxruntime/core/framework/bfc_arena.cc:359 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) \
          Failed to allocate memory for requested buffer of size 50331648",

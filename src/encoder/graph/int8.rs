@@ -1,6 +1,6 @@
-//! The fused graph with 8-bit linear layers, for a CPU: integer products, and all else in f32.
+//! The fused graph with 8-bit linear layers, for a CPU: integer matrix products, and everything else in f32.
 //!
-//! Per layer, with `[T, .]` for the rows of all windows, `T = B S`:
+//! Per layer, where `[T, .]` are the rows of all windows and `T = B S`:
 //!
 //! ```text
 //! linear(x, W) = s Integer(concat(q, z ... z), W8)   (q, s, z: each row of x in 8 bits, its step and its zero point)
@@ -12,11 +12,11 @@
 //! x' = LayerNormalization(linear(BiasGelu(linear(y / c, c Wi), bi), Wd) + bd + y, gamma, beta)
 //! ```
 //!
-//! The formulas of quantisation stand in [`quantize`](super::super::quantize). Each row of inputs has a step of its own, and
-//! sums of integers are exact in any order, so a row's product depends on this row alone. `Integer` is
-//! `MatMulIntegerToFloat`, which multiplies with the scales of the weights too.
+//! [`quantize`](super::super::quantize) explains the formulas of quantisation. Each row of inputs has its own step, and
+//! integer sums are exact in any order, so a row's product depends on that row alone. `Integer` is
+//! `MatMulIntegerToFloat`, which also multiplies by the scales of the weights.
 //!
-//! `MatMulNBits` would be a single operator, and is no faster than f32 by much: `docs/performance.md` has its figures.
+//! `MatMulNBits` would be a single operator but is hardly faster than f32; see `docs/performance.md` for the figures.
 
 use std::collections::BTreeSet;
 
@@ -37,24 +37,25 @@ use crate::{
     error::Result,
 };
 
-/// The name of this graph, its kind of quantisation and their version; part of the fingerprint.
+/// The name of this graph and its kind of quantisation, with a version; part of the fingerprint.
 ///
-/// `w8-out-a8-row`: weights in 8 bits with a scale for each output, activations in 8 bits with a step for each row,
-/// states smoothed by the parameters of their normalisation.
+/// `w8-out-a8-row` stands for 8-bit weights with a scale per output and 8-bit activations with a step per row; `smooth`
+/// means that states are smoothed by the parameters of their normalisation.
 pub(in crate::encoder) const PROFILE: &str = "bert-fused-w8-out-a8-row-smooth-1";
 
-/// How the product of 8-bit inputs and weights is fed. The results are the same to the last bit.
+/// How the weights are passed to the 8-bit matrix product. The results are bit-identical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::encoder) enum WeightForm {
-    /// From -127 to 127: fast where the processor multiplies unsigned by signed bytes into 32 bits.
+    /// Values from -127 to 127: fast if the processor multiplies unsigned by signed bytes into 32 bits.
     Signed,
-    /// 128 more, taken off again by a zero point: right also where ONNX Runtime's product of unsigned and signed bytes
-    /// goes through 16 bits, in which two of them can overflow (x86-64 without VNNI).
+    /// The signed values plus 128, which a zero point subtracts again. This is correct even where ONNX Runtime's
+    /// product of unsigned and signed bytes goes through 16 bits, in which the sum of two products can overflow (x86-64
+    /// without VNNI).
     Unsigned,
 }
 
 impl WeightForm {
-    /// The form for this machine's processor.
+    /// Returns the form that suits this machine's processor.
     pub(in crate::encoder) fn of_this_cpu() -> WeightForm {
         #[cfg(target_arch = "x86_64")]
         let has_vnni =
@@ -66,10 +67,10 @@ impl WeightForm {
     }
 }
 
-/// As [`build`](super::build), with 8-bit linear layers.
+/// Builds the model as [`build`](super::build) does, with 8-bit linear layers.
 ///
 /// # Errors
-/// When the checkpoint lacks a tensor or has one of another shape, or ONNX Runtime refuses the graph.
+/// Returns an error if the checkpoint lacks a tensor or has one of another shape, or if ONNX Runtime rejects the graph.
 pub(in crate::encoder) fn build(
     source: &FusedModel,
     layers: &[usize],
@@ -90,11 +91,11 @@ struct Int8Graph<'a> {
     form: WeightForm,
 }
 
-/// Rows in 8 bits.
+/// Rows quantised to 8 bits.
 struct QuantizedRows {
-    /// `[T, K + J]` u8: the rows, and J times the zero point of each.
+    /// `[T, K + J]` u8: the rows, each followed by J copies of its zero point.
     values: String,
-    /// `[T, 1]`: the step of each.
+    /// `[T, 1]`: the step of each row.
     steps: String,
     n_corrections: usize,
 }
@@ -104,7 +105,7 @@ impl Int8Graph<'_> {
         self.constant("one", &[], &[1.0f32])?;
         self.constant("zero", &[], &[0.0f32])?;
         self.constant("step_of_range", &[], &[1.0f32 / 255.0])?;
-        // The step of a row of zeros must not be 0: its values are divided by it.
+        // The step of an all-zero row must not be 0, because its values are divided by it.
         self.constant("least_range", &[], &[f32::MIN_POSITIVE * 1024.0])?;
         self.constant("no_zero_point", &[], &[0u8])?;
         self.constant("weight_zero_point", &[], &[128u8])?;
@@ -150,10 +151,10 @@ impl Int8Graph<'_> {
         self.skip_layer_norm(&name, &normed, &at(tensors.output_norm), &output)
     }
 
-    /// `LayerNorm(product + bias + skip)` of a linear layer's product.
+    /// Adds `LayerNorm(product + bias + skip)` for a linear layer's product.
     ///
-    /// `SkipLayerNormalization` is six times as slow on a CPU. The sum is of rows and reshaped last, so that ONNX Runtime does
-    /// not make that operator of it.
+    /// `SkipLayerNormalization` is six times as slow on a CPU. The sum is computed on rows and reshaped afterwards, so
+    /// that ONNX Runtime does not fuse it into that operator.
     fn skip_layer_norm(&mut self, name: &str, skip: &str, norm: &str, output: &str) -> Result<()> {
         let hidden = self.builder.shape.hidden;
         let at = |what: &str| format!("{name}.{what}");
@@ -179,7 +180,7 @@ impl Int8Graph<'_> {
         let mut weights: Vec<Vec<f32>> = weights.into_iter().collect::<Result<_>>()?;
         let mut input = output_name(layer);
         if let Some(norm) = self.norm_before(layer) {
-            // What the values take of a state's error shows the most, because queries and keys only weigh them.
+            // An error in the values matters most, because queries and keys only weight them.
             let factors = self.factors(&norm, &weights[2])?;
             input = self.smooth(&input, &factors)?;
             for weight in &mut weights {
@@ -208,7 +209,7 @@ impl Int8Graph<'_> {
         )
     }
 
-    /// The product of a state and the weight of a linear layer, `[T, N]`, and the layer's bias as an initialiser.
+    /// Adds the product of a state and a linear layer's weight, `[T, N]`, and the layer's bias as an initialiser.
     fn linear_of(
         &mut self,
         input: &str,
@@ -222,13 +223,13 @@ impl Int8Graph<'_> {
         self.builder.weight(&format!("{name}.bias"), &[weight.n_outputs()])
     }
 
-    /// The weight of a linear layer as it is stored, `[out, in]`.
+    /// Returns the weight of a linear layer as it is stored, `[out, in]`.
     fn weight_of(&self, name: &str, inputs: usize, outputs: usize) -> Result<Vec<f32>> {
         let weights = &self.builder.source.weights;
         weights.tensor(&format!("{name}.weight"), &[outputs, inputs])
     }
 
-    /// The normalisation that makes the input of a layer; none where a projection of the embeddings lies between.
+    /// Returns the normalisation that produces the input of a layer; `None` if the embeddings are projected in between.
     fn norm_before(&self, layer: usize) -> Option<String> {
         let shape = self.builder.shape;
         let tensors = shape.family.tensors;
@@ -238,7 +239,7 @@ impl Int8Graph<'_> {
         }
     }
 
-    /// The smoothing factors of a state for a weight that reads it.
+    /// Returns the smoothing factors of a state for a weight that multiplies it.
     fn factors(&self, norm: &str, weight: &[f32]) -> Result<Vec<f32>> {
         let (weights, hidden) = (&self.builder.source.weights, self.builder.shape.hidden);
         let gamma = weights.tensor(&format!("{norm}.weight"), &[hidden])?;
@@ -246,7 +247,7 @@ impl Int8Graph<'_> {
         Ok(smoothing(&gamma, &beta, weight))
     }
 
-    /// Divides a state by its factors.
+    /// Divides a state by its smoothing factors.
     fn smooth(&mut self, input: &str, factors: &[f32]) -> Result<String> {
         let [reciprocals, output] = ["smoothing", "smooth"].map(|name| format!("{input}.{name}"));
         let values: Vec<f32> = factors.iter().map(|factor| 1.0 / factor).collect();
@@ -255,7 +256,7 @@ impl Int8Graph<'_> {
         Ok(output)
     }
 
-    /// Rows in 8 bits, each by its own range.
+    /// Quantises rows to 8 bits, each by its own range.
     fn quantized_rows(
         &mut self,
         input: &str,
@@ -276,7 +277,7 @@ impl Int8Graph<'_> {
         self.onnx("Mul", &[&at("range"), "step_of_range"], &at("step"), vec![])?;
         self.onnx("Neg", &[&at("low")], &at("depth"), vec![])?;
         let by_row = || attribute("axis", 0i64).map(|axis| vec![axis]);
-        // Without a zero point of its own it makes u8, which the zero point of the rows has to be.
+        // Without a zero point the operator outputs u8, the type that the rows' zero points need.
         self.onnx("QuantizeLinear", &[&at("depth"), &at("step")], &at("zero_point"), by_row()?)?;
         self.onnx(
             "QuantizeLinear",
@@ -297,7 +298,7 @@ impl Int8Graph<'_> {
         Ok(QuantizedRows { values, steps: at("steps"), n_corrections })
     }
 
-    /// Multiplies rows with a quantised weight: `[T, N]` in f32, named as [`product`] says.
+    /// Multiplies rows by a quantised weight, giving `[T, N]` in f32 under the name of [`product`].
     fn product(&mut self, rows: &QuantizedRows, name: &str, weight: &Quantized) -> Result<()> {
         let n_outputs = weight.n_outputs();
         let shape = [weight.n_inputs + rows.n_corrections, n_outputs];
@@ -322,7 +323,7 @@ impl Int8Graph<'_> {
         self.onnx("Mul", &[&of_steps, &rows.steps], &product(name), vec![])
     }
 
-    /// The product of a linear layer as `[B, S, H]`.
+    /// Reshapes the product of a linear layer to `[B, S, H]`.
     fn in_windows(&mut self, name: &str, output: &str) -> Result<()> {
         self.onnx("Reshape", &[&product(name), "states_shape"], output, vec![])
     }
@@ -337,7 +338,7 @@ impl Int8Graph<'_> {
         self.builder.node(operator, ONNX_DOMAIN, inputs, &[output], attributes)
     }
 
-    /// An initialiser of any type.
+    /// Adds an initialiser of any type.
     fn constant<T>(&mut self, name: &str, shape: &[usize], values: &[T]) -> Result<()>
     where
         T: PrimitiveTensorElementType + Copy + std::fmt::Debug + 'static,
@@ -352,7 +353,7 @@ impl Int8Graph<'_> {
     }
 }
 
-/// Multiplies what each input is weighted with, in `[out, in]`.
+/// Multiplies the columns of a weight, stored as `[out, in]`, by one factor per input.
 fn multiply_columns(weight: &mut [f32], factors: &[f32]) {
     for row in weight.chunks_exact_mut(factors.len()) {
         for (value, factor) in row.iter_mut().zip(factors) {
@@ -361,12 +362,12 @@ fn multiply_columns(weight: &mut [f32], factors: &[f32]) {
     }
 }
 
-/// The name of the shape `[T, n]`.
+/// Returns the name of the shape `[T, n]`.
 fn rows_of(n: usize) -> String {
     format!("rows_of_{n}")
 }
 
-/// The name of a linear layer's product, without its bias.
+/// Returns the name of a linear layer's product, without its bias.
 fn product(name: &str) -> String {
     format!("{name}.product")
 }
@@ -389,7 +390,7 @@ mod tests {
 
     #[test]
     fn both_forms_of_weights_give_the_same_bits() {
-        // Without VNNI the signed form can overflow: that is what the other is for.
+        // Without VNNI the signed form can overflow, which is why the unsigned form exists.
         if WeightForm::of_this_cpu() == WeightForm::Unsigned {
             return;
         }

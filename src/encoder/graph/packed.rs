@@ -1,7 +1,7 @@
-//! The graph without padding, for CUDA: the real tokens of all windows of a batch stand in one row after the other.
+//! The graph without padding, for CUDA: the real tokens of all windows of a batch form one packed row.
 //!
-//! With T tokens in B windows, the longest of S tokens, everything between the embeddings and the outputs is `[T, H]`:
-//! exactly the rows that are stored, and no arithmetic on padding. Per layer:
+//! With T tokens in B windows, the longest of which has S tokens, everything between the embeddings and the outputs is
+//! `[T, H]`: exactly the rows that are stored, with no arithmetic on padding. Per layer:
 //!
 //! ```text
 //! x0 = Reshape(EmbedLayerNormalization(input_ids, token_type_ids, word, position, type, gamma, beta, , position_ids))
@@ -11,14 +11,16 @@
 //! x' = as in the padded graph
 //! ```
 //!
-//! - Positions are fed: counted along the packed row, the second window would start where the first ends.
-//! - Three projections, not one of `[H, 3H]` and a `CountedSentences`: at thousands of tokens each of them fills a GPU, and a split
-//!   reads and writes `3 T H` values once more. Kept apart, 2-D and without a bias input they go to Flash attention as
-//!   they are; with a bias input the operator first copies all three.
-//! - The bias of the keys adds `q bk` to all scores of a query, which its softmax takes out again: it is left out. That of
-//!   the values passes through attention, whose weights add up to 1, and is part of the bias after it.
+//! - Positions are an input: counted along the packed row, the second window's would continue where the first window's
+//!   end.
+//! - There are three projections instead of one of `[H, 3H]` and a `Split`: with thousands of tokens each projection
+//!   fills a GPU by itself, and a split reads and writes `3 T H` values once more. Separate 2-D projections without a
+//!   bias input go to Flash attention unchanged; with a bias input the operator first copies all three.
+//! - The bias of the keys is left out: it adds the same `q bk` to all scores of a query, and the softmax cancels it.
+//!   The bias of the values passes through attention unchanged, because the attention weights sum to 1, so it is folded
+//!   into the bias of the dense layer after it.
 //!
-//! `PackedMultiHeadAttention` exists for CUDA alone, in f16 and f32. The contracts are those of ONNX Runtime's
+//! `PackedMultiHeadAttention` is available for CUDA only, in f16 and f32. ONNX Runtime specifies the operators in
 //! `bert_defs.cc` and `packed_multihead_attention.cc`.
 
 use ort::{
@@ -39,16 +41,16 @@ use crate::{
 /// The name and version of this graph; part of the fingerprint.
 pub(in crate::encoder) const PROFILE: &str = "bert-packed-1";
 
-/// Token ids, type ids and rows of the position table, counted anew in each window, each i32 `[1, T]`.
+/// Token ids, type ids and rows of the position table (which restart in each window), each i32 `[1, T]`.
 pub(in crate::encoder) const TOKENS: [&str; 3] = ["input_ids", "token_type_ids", "position_ids"];
 
-/// i32 `[B, S]`: where each token of the packed row would stand in the padded batch, and then where its padding would.
+/// i32 `[B, S]`: the index in the padded batch of each token of the packed row, followed by the indices of the padding.
 pub(in crate::encoder) const TOKEN_OFFSET: &str = "token_offset";
 
-/// i32 `[B + 1]`: the first token of each window in the packed row, and T.
+/// i32 `[B + 1]`: the index of each window's first token in the packed row, followed by T.
 pub(in crate::encoder) const CU_SEQLENS: &str = "cu_seqlens";
 
-/// What goes into a layer's attention and comes out of it, by name, each `[T, H]`.
+/// The names of the inputs and the output of a layer's attention, each `[T, H]`.
 struct PackedAttention {
     query: String,
     key: String,
@@ -58,13 +60,13 @@ struct PackedAttention {
 
 /// Builds the model, ending at the highest of `layers` (absolute; 0 = embeddings), each of which is an output `[T, H]`.
 ///
-/// With `half` the weights and the outputs are f16.
+/// With `half`, the weights and the outputs are f16.
 ///
 /// # Errors
-/// When the checkpoint lacks a tensor or has one of another shape, or ONNX Runtime refuses the graph.
+/// Returns an error if the checkpoint lacks a tensor or has one of another shape, or if ONNX Runtime rejects the graph.
 ///
 /// # Panics
-/// When `layers` is empty or names a layer that the checkpoint has not: the caller checks that.
+/// Panics if `layers` is empty or names a layer that the checkpoint does not have; the caller checks that.
 pub(in crate::encoder) fn build(
     source: &FusedModel,
     layers: &[usize],
@@ -73,7 +75,7 @@ pub(in crate::encoder) fn build(
     build_with(source, layers, half, packed_attention)
 }
 
-/// As [`build`], with what `attention` adds to the graph for each layer's attention.
+/// Builds the model as [`build`] does, using `attention` to add each layer's attention to the graph.
 fn build_with(
     source: &FusedModel,
     layers: &[usize],
@@ -115,7 +117,7 @@ fn packed_embeddings(builder: &mut GraphBuilder<'_>) -> Result<()> {
             TOKEN_TYPES,
             "embeddings.LayerNorm.weight",
             "embeddings.LayerNorm.bias",
-            // No mask: nothing is padded.
+            // No mask, because nothing is padded.
             "",
             positions,
         ],
@@ -130,7 +132,7 @@ fn packed_embeddings(builder: &mut GraphBuilder<'_>) -> Result<()> {
     builder.project_embeddings()
 }
 
-/// The sizes that an operator takes as a tensor, i64.
+/// Adds the sizes that an operator takes as an i64 tensor.
 fn shape_initializer(builder: &mut GraphBuilder<'_>, name: &str, sizes: &[i64]) -> Result<()> {
     let action = "hold a shape";
     let mut tensor =
@@ -140,7 +142,7 @@ fn shape_initializer(builder: &mut GraphBuilder<'_>, name: &str, sizes: &[i64]) 
     added.map_err(encoder_error(action))
 }
 
-/// Query, key and value of a layer, `[T, H]`, of which only the query needs its bias.
+/// Adds query, key and value of a layer, `[T, H]`; only the query needs its bias.
 fn projections(builder: &mut GraphBuilder<'_>, layer: usize) -> Result<PackedAttention> {
     let hidden = builder.shape.hidden;
     let tensors = builder.shape.family.tensors;
@@ -174,7 +176,7 @@ fn packed_attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> 
             &named.query,
             &named.key,
             &named.value,
-            // No bias: it is in the projections.
+            // No bias, because the projections already include it.
             "",
             TOKEN_OFFSET,
             CU_SEQLENS,
@@ -184,7 +186,7 @@ fn packed_attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> 
     )
 }
 
-/// The dense layer after attention: `Wo [H, H]` and `bo + bv Wo [H]`.
+/// Adds the dense layer after attention, with `Wo [H, H]` and `bo + bv Wo [H]`.
 fn attention_output(builder: &mut GraphBuilder<'_>, layer: usize) -> Result<()> {
     let hidden = builder.shape.hidden;
     let tensors = builder.shape.family.tensors;

@@ -1,4 +1,4 @@
-//! Requests to the hub, and its refusals in words.
+//! Sends requests to the hub and explains its refusals.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -28,17 +28,17 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A server that says nothing for so long is down.
+/// A server that sends nothing for this long is considered down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest list of files that is read, in bytes: some 200,000 files.
+/// The largest file listing that is read, in bytes: about 200,000 files.
 const MOST_LISTED: u64 = 64 << 20;
 
-/// Redirects that are followed, one to the next.
+/// The maximum number of redirects followed in a row.
 const MOST_REDIRECTS: usize = 10;
 
-/// One conversation with the hub about one model.
+/// A connection to the hub for one model.
 pub(super) struct Client<'a> {
     agent: Agent,
     hub: &'a Hub,
@@ -52,10 +52,10 @@ impl<'a> Client<'a> {
             let expected = "a proxy as http://host:port".into();
             model.refuse(expected, error.to_string(), "correct HTTPS_PROXY, or unset it")
         })?;
-        // The proxy is set even where there is none: by default ureq would read it from the environment.
+        // Set the proxy even if there is none: by default, ureq would read it from the environment.
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // Followed here: the token may not go with all of them.
+            // Redirects are followed here, because the token must not be sent along with all of them.
             .max_redirects(0)
             .user_agent(concat!("frostbert/", env!("CARGO_PKG_VERSION")))
             .proxy(proxy)
@@ -66,7 +66,7 @@ impl<'a> Client<'a> {
         Ok(Client { agent: config.into(), hub, model })
     }
 
-    /// Asks for the commit of the revision and its files, with sizes and hashes.
+    /// Requests the commit of the revision and its files, with sizes and hashes.
     pub(super) fn list(&self) -> Result<Listing> {
         let revision = self.model.revision.as_deref().unwrap_or("main");
         let path = format!(
@@ -88,7 +88,8 @@ impl<'a> Client<'a> {
         Listing::parse(self.model, &json)
     }
 
-    /// Brings a file into the folder, under its own name or as its `.part`, whole and checked; returns the bytes that came.
+    /// Fetches a file into the folder, under its own name or as a `.part`, and checks it; returns the number of bytes
+    /// received.
     pub(super) fn fetch(
         &self,
         commit: &str,
@@ -133,7 +134,7 @@ impl<'a> Client<'a> {
         let mut response = self.get(&url, start)?;
         let goes_on = response.status() == 206 && first_byte(response.headers()) == Some(start);
         if start > 0 && !goes_on {
-            // A server that knows no ranges sends everything; one that answers with another range is asked again.
+            // A server without range support sends everything; one that answers with another range is asked again.
             part.set_len(0).map_err(Error::io("write", path))?;
             start = 0;
             if response.status() != 200 {
@@ -144,7 +145,7 @@ impl<'a> Client<'a> {
             return Err(self.refused(&format!("`{}`", file.path), &response));
         }
         let wanted = file.size - start;
-        // One byte more shows that the file is longer than announced.
+        // Read one byte more, which shows whether the file is longer than announced.
         let mut body = response.into_body().into_reader().take(wanted + 1);
         let mut buffer = vec![0; 1 << 16];
         let mut fetched = 0;
@@ -170,7 +171,7 @@ impl<'a> Client<'a> {
         Ok(fetched)
     }
 
-    /// Compares a whole part with what was announced, and removes it where it differs.
+    /// Compares a complete part with the announced size and hash, and removes it if they differ.
     fn check(&self, file: &RemoteFile, path: &Path) -> Result<()> {
         let size = fs::metadata(path).map_err(Error::io("read", path))?.len();
         let (expected, got) = if size != file.size {
@@ -273,18 +274,18 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Whether an answer only says where the answer is.
+/// Returns whether a status is a redirect.
 fn leads_on(status: StatusCode) -> bool {
     [301, 302, 303, 307, 308].contains(&status.as_u16())
 }
 
-/// The number after `bytes ` in Content-Range.
+/// Returns the number after `bytes ` in Content-Range.
 fn first_byte(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get("content-range")?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
-/// Percent-encodes everything that is not an unreserved character (RFC 3986), slashes too.
+/// Percent-encodes everything but unreserved characters (RFC 3986), including slashes.
 fn encode(segment: &str) -> String {
     let byte = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

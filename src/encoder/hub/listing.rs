@@ -1,4 +1,4 @@
-//! What a repository on the hub holds, and which of its files make a checkpoint.
+//! Lists the files of a repository on the hub and selects those that make a checkpoint.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -17,15 +17,15 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The largest file that is fetched, in bytes: a pebibyte, so that the sizes of some files add up to a number.
+/// The largest file that is fetched, in bytes: a pebibyte, so that the sum of several sizes does not overflow.
 pub(super) const MOST_BYTES: u64 = 1 << 50;
 
-/// The largest of those that are read into memory, which are all but the weights.
+/// The largest file that is read into memory, in bytes; this applies to all files but the weights.
 const MOST_READ: u64 = 256 << 20;
 
 /// The files of a repository at one commit.
 pub(super) struct Listing {
-    /// The commit that the revision stands for.
+    /// The commit that the revision resolves to.
     pub(super) commit: String,
     files: BTreeMap<String, RawFile>,
 }
@@ -33,19 +33,20 @@ pub(super) struct Listing {
 /// A file to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RemoteFile {
-    /// Its path in the repository.
+    /// The path in the repository.
     pub(super) path: String,
-    /// Its name in the folder.
+    /// The name in the folder.
     pub(super) name: String,
     pub(super) size: u64,
     pub(super) sum: Sum,
 }
 
 impl RemoteFile {
-    /// The name under which it grows. The hash in it keeps what an older commit left from being gone on with.
+    /// Returns the name used while the file is downloaded. It contains the hash, so that a part of an older commit is
+    /// not resumed.
     pub(super) fn part_name(&self) -> String {
         let digits = self.sum.digits();
-        // They are digits, and enough of them: `Listing::file` looked.
+        // `Listing::file` has checked that there are enough hexadecimal digits.
         format!("{}.{}.part", self.name, &digits[..8])
     }
 }
@@ -72,7 +73,7 @@ struct RawLargeFile {
 }
 
 impl Listing {
-    /// Reads the hub's answer.
+    /// Parses the hub's answer.
     pub(super) fn parse(model: &HubModel, json: &[u8]) -> Result<Listing> {
         let raw: RawListing = serde_json::from_slice(json).map_err(|error| {
             model.refuse(
@@ -85,7 +86,7 @@ impl Listing {
             let hint = "set HF_ENDPOINT to a hub, or leave it out";
             model.refuse(expected.into(), got, hint)
         };
-        // It becomes part of an address.
+        // The commit becomes part of a URL.
         let commit = hexadecimal(&raw.sha, 40).or_else(|| hexadecimal(&raw.sha, 64));
         let commit = commit.ok_or_else(|| {
             let got = format!("`{}`", shorten(&raw.sha, 80));
@@ -101,7 +102,7 @@ impl Listing {
         Ok(Listing { commit, files })
     }
 
-    /// config.json, of a repository that has what every checkpoint has.
+    /// Returns config.json, after checking that the repository has what every checkpoint has.
     pub(super) fn config(&self, model: &HubModel) -> Result<RemoteFile> {
         if !self.files.contains_key("config.json") {
             return Err(model.refuse(
@@ -120,7 +121,7 @@ impl Listing {
         self.file(model, "config.json")
     }
 
-    /// The files of a checkpoint with this config.json, which is the last; of weights in shards only the index.
+    /// Returns the files of a checkpoint with this config.json, which comes last; of sharded weights, only the index.
     pub(super) fn wanted(&self, model: &HubModel, config: &ConfigFile) -> Result<Vec<RemoteFile>> {
         let mut paths = self.weights(model, config)?;
         paths.push("tokenizer.json".into());
@@ -130,7 +131,7 @@ impl Listing {
         paths.iter().map(|path| self.file(model, path)).collect()
     }
 
-    /// The shards that an index names.
+    /// Returns the shards that an index names.
     pub(super) fn shards<'a>(
         &self,
         model: &HubModel,
@@ -149,7 +150,7 @@ impl Listing {
         shards.collect()
     }
 
-    /// The weights that the folder will be run from, by the rule of `Checkpoint::open`: others would be fetched in vain.
+    /// Chooses the weights by the same rule as `Checkpoint::open`; fetching others would be pointless.
     fn weights(&self, model: &HubModel, config: &ConfigFile) -> Result<Vec<String>> {
         let there = |path: &String| self.files.contains_key(path);
         let safetensors = [SINGLE_FILE, INDEX_FILE].map(String::from);
@@ -214,13 +215,13 @@ impl Listing {
     }
 }
 
-/// A text of so many hexadecimal digits, in small letters: it becomes part of names of files.
+/// Returns a string of exactly `digits` hexadecimal digits in lower case, safe to use in file names.
 fn hexadecimal(text: &str, digits: usize) -> Option<String> {
     let sound = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     sound.then(|| text.to_ascii_lowercase())
 }
 
-/// How to make a file that a repository lacks.
+/// Describes how to make a file that the repository lacks.
 fn converted(class: &str, file: &str, model: &HubModel) -> String {
     format!(
         "with Python's transformers, {class}.from_pretrained(\"{}\").save_pretrained(\"{}\") writes {file}; or pull \
@@ -230,7 +231,7 @@ fn converted(class: &str, file: &str, model: &HubModel) -> String {
     )
 }
 
-/// How to make the model.onnx that a repository lacks.
+/// Describes how to make the model.onnx that the repository lacks.
 fn exported(model: &HubModel) -> String {
     format!(
         "with Python's optimum, `optimum-cli export onnx --task feature-extraction --model {} {}` writes model.onnx; or \

@@ -1,9 +1,9 @@
-//! Where a redirect leads, and whether that is still the hub.
+//! Resolves redirects and tells whether they still point to the hub.
 
 use ureq::http::Uri;
 
-/// Scheme, host and port: who an address belongs to. The token goes to the hub's own alone; another port of its host may
-/// be anybody's.
+/// The scheme, host and port of a URL. The token is sent only to the hub's own origin, because another port of the same
+/// host may belong to anybody.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct WebOrigin {
     scheme: String,
@@ -12,7 +12,7 @@ pub(super) struct WebOrigin {
 }
 
 impl WebOrigin {
-    /// `None` where the address has no host, or is none of http or https.
+    /// Returns the origin of a URL; `None` if it has no host or its scheme is neither http nor https.
     pub(super) fn of(uri: &Uri) -> Option<WebOrigin> {
         let scheme = uri.scheme_str()?.to_ascii_lowercase();
         let default = match scheme.as_str() {
@@ -28,7 +28,7 @@ impl WebOrigin {
     }
 }
 
-/// The address that `Location` names, seen from the one that was asked (RFC 3986); `None` where it is no address.
+/// Resolves a `Location` header against the requested URL (RFC 3986); `None` if the result is not a valid URL.
 pub(super) fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
     let text = if let Some(rest) = location.strip_prefix("//") {

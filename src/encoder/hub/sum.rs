@@ -1,4 +1,4 @@
-//! The hashes that the hub gives for files.
+//! The hashes that the hub reports for files.
 
 use std::path::Path;
 
@@ -10,17 +10,18 @@ use crate::{
     error::Result,
 };
 
-/// A hash that the hub gives for a file.
+/// A hash that the hub reports for a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sum {
-    /// Of large files.
+    /// SHA-256, for large files.
     Sha256(String),
-    /// Of small ones: the SHA-1 of `blob `, the length in decimal digits, a zero byte, and the content.
+    /// A git blob hash, for small files: the SHA-1 of `blob `, the length in decimal digits, a zero byte, and the
+    /// content.
     GitBlob(String),
 }
 
 impl Sum {
-    /// What kind of hash it is, in words.
+    /// Returns the kind of hash in words.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Sum::Sha256(_) => "sha256",
@@ -28,14 +29,14 @@ impl Sum {
         }
     }
 
-    /// The hexadecimal digits.
+    /// Returns the hexadecimal digits.
     pub(super) fn digits(&self) -> &str {
         match self {
             Sum::Sha256(digits) | Sum::GitBlob(digits) => digits,
         }
     }
 
-    /// The same kind of hash of the file at `path`.
+    /// Computes the same kind of hash for the file at `path`.
     pub(super) fn of_file(&self, path: &Path) -> Result<String> {
         match self {
             Sum::Sha256(_) => sha256_of_file(path),
@@ -72,7 +73,7 @@ mod tests {
             sha256_of_file(&path).unwrap(),
             "dd8f754d502a187e76e87042c26e51270eb776d33146aaaeabec436e27b993f3"
         );
-        // git's well-known empty blob.
+        // The well-known hash of git's empty blob.
         fs::write(&path, "").unwrap();
         assert_eq!(
             Sum::GitBlob(String::new()).of_file(&path).unwrap(),

@@ -8,7 +8,7 @@ use crate::encoder::{
     session::session_builder,
 };
 
-/// A checkpoint of every kind that the fused graph knows.
+/// One checkpoint of every kind that the fused graph supports.
 const FOLDERS: [&str; 8] = [
     "tiny_bert",
     "families/bert_sharded",
@@ -38,8 +38,8 @@ fn onnx_runtime_accepts_the_graph_and_lacks_only_the_cuda_kernel_on_a_cpu() {
         let Err(error) = model.into_session(&builder) else {
             panic!("a CPU runs packed attention");
         };
-        // Types and shapes are inferred before kernels are looked for; the node of the first layer is the first to lack
-        // one. For f16, casts around missing kernels are tried before, and the words are others.
+        // ONNX Runtime infers types and shapes before it looks for kernels, and the first layer's node is the first
+        // without a kernel. For f16 it first tries casts around missing kernels, so the message differs.
         let node = format!("{}.0.attention", source.shape.family.tensors.layers);
         let expected = if !half {
             format!(
@@ -57,7 +57,8 @@ fn onnx_runtime_accepts_the_graph_and_lacks_only_the_cuda_kernel_on_a_cpu() {
 
 #[test]
 fn a_graph_of_wrong_shapes_is_refused_for_them_and_not_for_the_kernel() {
-    // What the test above would not see if nothing were inferred: rows that are not cut out of the batch.
+    // The test above would pass even if nothing were inferred; here the shape is wrong, as the rows are not cut out of
+    // the batch.
     let runtime = runtime::for_tests();
     let checkpoint = Checkpoint::open(&repository("tests/fixtures/tiny_bert")).unwrap();
     let CheckpointModel::Fused(source) = &checkpoint.model else {

@@ -1,5 +1,5 @@
-//! The packed graph with its attention written out in ordinary ONNX operators, so that a CPU can run it: what
-//! `PackedMultiHeadAttention` is documented to do, from the same inputs.
+//! The packed graph with its attention written out in ordinary ONNX operators, so that a CPU can run it: it computes
+//! what `PackedMultiHeadAttention` is documented to do, from the same inputs.
 //!
 //! ```text
 //! padded = ScatterND(zeros [B S, H], token_offset[..T], x)       for query, key, value
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// As [`super::build`], for a CPU.
+/// Builds the model as [`super::build`] does, for a CPU.
 pub(in crate::encoder) fn build(
     source: &FusedModel,
     layers: &[usize],
@@ -24,7 +24,7 @@ pub(in crate::encoder) fn build(
     build_with(source, layers, half, attention)
 }
 
-/// Adds operators, each named after the layer's attention.
+/// Adds operators whose names start with that of the layer's attention.
 struct Sketch<'a, 'b> {
     builder: &'a mut GraphBuilder<'b>,
     prefix: &'a str,
@@ -81,7 +81,7 @@ fn attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> Result<
     let rows = sketch.sizes("rows", &[-1, hidden as i64]);
     let head_sizes = sketch.sizes("head_sizes", &[heads as i64, (hidden / heads) as i64]);
 
-    // Where the T real tokens stand in the padded batch of B x S.
+    // The indices of the T real tokens in the padded batch of B x S.
     let flat = sketch.add("Reshape", &[TOKEN_OFFSET, &minus_one], "flat");
     let places = sketch.add("Shape", &[&flat], "places");
     let flat = sketch.add_with("Cast", &[&flat], "flat_i64", vec![number("to", 7)]);
@@ -110,7 +110,7 @@ fn attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> Result<
     let key = heads_of(&named.key, "key", &[0, 2, 3, 1]);
     let value = heads_of(&named.value, "value", &[0, 2, 1, 3]);
 
-    // Keys after the end of their window are left out: [B, 1, 1, S].
+    // Mask out keys after the end of their window: [B, 1, 1, S].
     let ends = sketch.sizes("ends", &[i64::MAX]);
     let starts = sketch.add("Slice", &[CU_SEQLENS, &zero, &minus_one], "starts");
     let stops = sketch.add("Slice", &[CU_SEQLENS, &one, &ends], "stops");
