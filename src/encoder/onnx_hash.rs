@@ -1,4 +1,4 @@
-//! The files of a model.onnx: where its external data lies, and what they hash to.
+//! The files of a model.onnx: where its external data is, and their hash.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,10 +7,10 @@ use frostbert_cache::fingerprint::{self, Digest, Stamp};
 use super::onnx_file::{self, OnnxFile, refuse};
 use crate::error::Result;
 
-/// The files that hold a model.onnx's external data, in order of their paths, there or not.
+/// Returns the files that hold a model.onnx's external data, sorted by path, whether or not they exist.
 ///
 /// # Errors
-/// When one is said to lie outside the folder.
+/// Returns an error if a path points outside the folder.
 pub(super) fn data_files(path: &Path, file: &OnnxFile) -> Result<Vec<PathBuf>> {
     let data_file = |name: &String| {
         let inside = Path::new(name)
@@ -29,16 +29,17 @@ pub(super) fn data_files(path: &Path, file: &OnnxFile) -> Result<Vec<PathBuf>> {
     file.external.iter().map(data_file).collect()
 }
 
-/// The files of a model.onnx as they were hashed.
+/// The files of a model.onnx as they were when hashed.
 pub(super) struct HashedFiles {
-    /// The blake3 of model.onnx; with external data, of the hashes of model.onnx and of each such file, in order of their
-    /// paths.
+    /// The blake3 of model.onnx; if there is external data, the blake3 of the hashes of model.onnx and of each such
+    /// file, sorted by path.
     pub(super) blake3: Digest,
     stamps: Vec<(PathBuf, Stamp)>,
 }
 
 impl HashedFiles {
-    /// Fails where one of the files was written to, or replaced, since it was hashed: ONNX Runtime reads them itself.
+    /// Returns an error if one of the files was modified or replaced since it was hashed, because ONNX Runtime reads
+    /// them itself.
     pub(super) fn require_unchanged(&self) -> Result<()> {
         for (path, stamp) in &self.stamps {
             if Stamp::of(path)? != *stamp {
@@ -54,12 +55,12 @@ impl HashedFiles {
     }
 }
 
-/// Reads what model.onnx says of itself, and hashes it and its external data.
+/// Reads the declarations of a model.onnx and hashes it with its external data.
 ///
 /// # Errors
-/// When a file is missing, or is no ONNX model.
+/// Returns an error if a file is missing or is not an ONNX model.
 pub(super) fn read_and_hash(path: &Path) -> Result<(OnnxFile, HashedFiles)> {
-    // Before it is parsed: what is parsed, hashed and loaded has to be one file.
+    // Taken before parsing, so that the parsed, hashed and loaded files are known to be the same.
     let mut stamps = vec![(path.to_path_buf(), Stamp::of(path)?)];
     let file = onnx_file::read(path)?;
     let model = fingerprint::hash_file(path)?;

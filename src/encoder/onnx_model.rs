@@ -1,4 +1,4 @@
-//! A folder with model.onnx: which input is which, and which output holds the states of which layer.
+//! A folder with a model.onnx: identifies its inputs and the outputs that hold the states of each layer.
 
 use std::{
     collections::BTreeMap,
@@ -16,13 +16,13 @@ use super::{
 };
 use crate::{encoder::onnx_file::refuse, error::Result};
 
-/// What stands for a graph's name and version in the fingerprint where the graph is a file, hashed as the weights.
+/// The fingerprint's name and version for a graph that is a file; the file itself is hashed with the weights.
 pub(super) const PROFILE: &str = "onnx-file-1";
 
-/// Where model.onnx may lie in its folder; the first that is there is taken.
+/// Where model.onnx may be in its folder; the first one found is used.
 pub(super) const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
 
-/// Families outside our own that count positions on from the padding token, as RoBERTa does.
+/// Families without a fused graph that, like RoBERTa, count positions on from the padding token.
 const AFTER_PADDING: [&str; 8] = [
     "roberta",
     "xlm-roberta",
@@ -37,25 +37,25 @@ const AFTER_PADDING: [&str; 8] = [
 const EXPORT_AGAIN: &str = "export the bare encoder with inputs input_ids, attention_mask, token_type_ids and position_ids (the last two \
                             only if it needs them) and the output last_hidden_state, or hidden_states.0, hidden_states.1 ... for every layer";
 
-/// An encoder that is run as its file says.
+/// An encoder that runs the graph in its file.
 pub(super) struct OnnxModel {
-    /// model.onnx.
+    /// The path of model.onnx.
     pub(super) path: PathBuf,
-    /// What is fed.
+    /// The inputs of the session.
     pub(super) inputs: Vec<SessionInput>,
-    /// By absolute layer, the name of the output that holds its states.
+    /// The name of the output that holds the states of each absolute layer.
     pub(super) outputs: BTreeMap<usize, String>,
-    /// What the folder says of its shape.
+    /// What the folder says about the model's shape.
     pub(super) config: ModelConfig,
-    /// Its files.
+    /// The files of the model and their hash.
     pub(super) hashed: HashedFiles,
-    /// The positions of tokens, where they are fed.
+    /// The positions of tokens, for a model with an input for them.
     pub(super) positions: TokenPositions,
-    /// Whether there is one token type: then 0 is fed whatever the tokenizer says.
+    /// Whether the model has a single token type; if so, it is fed 0 whatever the tokenizer returns.
     pub(super) one_token_type: bool,
-    /// Whether states depend on what else is in the batch, so that each text must go alone.
+    /// Whether states depend on the rest of the batch, so that each text must be run alone.
     pub(super) alone: bool,
-    /// Numbers in its weights.
+    /// The number of values in its weights.
     pub(super) parameters: u64,
 }
 
@@ -64,11 +64,11 @@ pub(super) struct OnnxModel {
 pub(super) struct SessionInput {
     pub(super) role: Role,
     pub(super) name: String,
-    /// Whether it takes i64 instead of i32.
+    /// Whether the input is i64 instead of i32.
     pub(super) wide: bool,
 }
 
-/// What an input is fed with, each `[batch, sequence]`.
+/// What an input is fed with; each is `[batch, sequence]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     TokenIds,
@@ -77,18 +77,19 @@ pub(super) enum Role {
     Positions,
 }
 
-/// The model.onnx of a folder, if it has one.
+/// Returns the path of the folder's model.onnx, if it has one.
 pub(super) fn find(folder: &Path) -> Option<PathBuf> {
     let mut paths = PLACES.iter().map(|place| folder.join(place));
     paths.find(|path| path.is_file())
 }
 
 impl OnnxModel {
-    /// Finds out how to run a model.onnx. `config` is config.json, if there is one; `vocabulary` is the tokenizer's size,
-    /// where it does not say.
+    /// Determines how to run a model.onnx. `config` is config.json, if there is one; `vocabulary` is the tokenizer's
+    /// size, used if the config gives none.
     ///
     /// # Errors
-    /// When an input or output cannot be told from its name, type and shape, or the width of a state stands nowhere.
+    /// Returns an error if an input or output cannot be identified by name, type and shape, or if nothing gives the
+    /// width of a state.
     pub(super) fn open(
         path: PathBuf,
         file: &OnnxFile,
@@ -156,10 +157,10 @@ impl OnnxModel {
         })
     }
 
-    /// The outputs of these layers.
+    /// Returns the outputs of these layers.
     ///
     /// # Errors
-    /// When the file has none for one of them.
+    /// Returns an error if the file has no output for one of them.
     pub(super) fn outputs_of(&self, layers: &[usize]) -> Result<Vec<(usize, String)>> {
         let output = |layer: &usize| {
             let name = self.outputs.get(layer).ok_or_else(|| {
@@ -178,7 +179,7 @@ impl OnnxModel {
     }
 }
 
-/// The part of a name that says what it is: `/model/Input_IDs:0` is `input_ids`.
+/// Returns the part of a name that carries its meaning: `/model/Input_IDs:0` becomes `input_ids`.
 fn plain_name(name: &str) -> String {
     let name = name.rsplit('/').next().unwrap_or(name);
     let name = name.split(':').next().unwrap_or(name);
@@ -188,7 +189,7 @@ fn plain_name(name: &str) -> String {
 fn role(name: &str) -> Option<Role> {
     let name = plain_name(name);
     let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
-    // In this order: `token_type_ids` and `position_ids` are ids too, and an `input_mask` is an input.
+    // The order matters: `token_type_ids` and `position_ids` are ids too, and an `input_mask` is an input.
     if has(&["mask"]) {
         Some(Role::Mask)
     } else if has(&["position"]) {
@@ -245,7 +246,8 @@ fn find_inputs(path: &Path, ports: &[Port]) -> Result<Vec<SessionInput>> {
     Ok(inputs)
 }
 
-/// What an input of two sizes fixes, where it cannot be run with any text: a number of texts other than one, or of tokens.
+/// Describes the dimension that a 2-D input fixes, if that keeps it from running on any text: a number of texts other
+/// than one, or of tokens.
 fn fixed_size(port: &Port) -> Option<String> {
     let [texts, tokens] = port.shape.as_ref()?[..] else {
         return None;
@@ -257,13 +259,13 @@ fn fixed_size(port: &Port) -> Option<String> {
     }
 }
 
-/// Whether an input takes one text at a time.
+/// Returns whether an input accepts one text at a time only.
 fn takes_one_text(ports: &[Port]) -> bool {
     let mut texts = ports.iter().filter_map(|port| port.shape.as_ref()?.first().copied());
     texts.any(|texts| texts == Some(1))
 }
 
-/// The number in `hidden_states.3`, `hidden_states_3` or `layer_3`.
+/// Parses the number in `hidden_states.3`, `hidden_states_3` or `layer_3`.
 fn layer_number(name: &str) -> Option<usize> {
     let name = plain_name(name);
     let rest = ["hidden_states_", "hidden_state_", "layer_"]
@@ -272,12 +274,12 @@ fn layer_number(name: &str) -> Option<usize> {
     rest.parse().ok()
 }
 
-/// By layer, the outputs that say their layer; the output of the last layer, if one does not; and their width.
+/// The outputs that name their layer, by layer; the output of the last layer, if that one does not; and their width.
 type Outputs = (BTreeMap<usize, String>, Option<String>, usize);
 
 fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Outputs> {
     let width = |port: &Port| port.shape.as_ref().and_then(|shape| shape[2]);
-    // A width that may vary may be the right one.
+    // A dynamic width may be the right one.
     let fits = |port: &&Port| {
         let three_sizes = port.shape.as_ref().is_some_and(|shape| shape.len() == 3);
         matches!(port.element, Element::F32 | Element::F16)
@@ -294,7 +296,7 @@ fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Ou
     let last = match (others.iter().find(named_last), &others[..]) {
         (Some(port), _) => Some(*port),
         (None, [only]) if numbered.is_empty() => Some(*only),
-        // Beside layers that say their numbers, one that says nothing could be anything.
+        // If other outputs name their layers, one that does not could be anything.
         (None, _) if !numbered.is_empty() => None,
         (None, []) => {
             return Err(refuse(
@@ -391,7 +393,7 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
             assert!(error.hint().unwrap().contains("dynamic axes"));
         }
-        // One text at a time is done text by text.
+        // A model that takes one text at a time is run text by text.
         assert!(find_inputs(path, &inputs(&[1, 0])).is_ok());
         assert!(takes_one_text(&inputs(&[1, 0])) && !takes_one_text(&inputs(&[0, 0])));
     }

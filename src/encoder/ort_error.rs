@@ -1,4 +1,4 @@
-//! Errors of ONNX Runtime as errors of this crate.
+//! Converts errors of ONNX Runtime to errors of this crate.
 
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ pub(super) fn encoder_error<E: Display>(action: &'static str) -> impl FnOnce(E) 
     move |error| Error::Encoder { action, reason: plain_reason(&error) }
 }
 
-/// What ONNX Runtime says, without the place in its own source code that goes before.
+/// Returns ONNX Runtime's message without the location in its source code that precedes it.
 pub(super) fn plain_reason(error: &impl Display) -> String {
     let text = error.to_string();
     let after_marker = text.split_once("[ONNXRuntimeError] : ").map(|(_, rest)| rest);

@@ -1,4 +1,4 @@
-//! Which nodes of a model.onnx run on the GPU and which on the CPU: what ONNX Runtime says of it while it loads the file.
+//! Which nodes of a model.onnx run on the GPU and which on the CPU, as ONNX Runtime reports while it loads the file.
 
 use std::{
     collections::BTreeMap,
@@ -22,15 +22,18 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Nodes by operator, of each of ONNX Runtime's providers by its own name, as `CPUExecutionProvider`.
+/// The number of nodes by operator, for each of ONNX Runtime's providers by its own name, such as
+/// `CPUExecutionProvider`.
 type Nodes = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// The operators of a model.onnx that run on the CPU beside a GPU, with their numbers of nodes.
+/// Returns the operators of a model.onnx that run on the CPU beside a GPU, with their numbers of nodes.
 ///
-/// The file is loaded once more for this: only a session that logs everything tells, and it would do so in every run.
+/// The file is loaded once more for this, because only a session that logs everything reports it, and that session
+/// would log in every run.
 ///
 /// # Errors
-/// When no node runs on the GPU at all: that would be a run on the CPU under another name. When the device cannot be had.
+/// Returns an error if no node runs on the GPU at all, which would be a CPU run under another name, or if the device is
+/// unavailable.
 pub(super) fn cpu_nodes(
     runtime: &Runtime,
     model: &Path,
@@ -47,13 +50,13 @@ pub(super) fn cpu_nodes(
     })
 }
 
-/// The nodes of the CPU, where another provider has some too.
+/// Returns the CPU's nodes, provided that another provider has some too.
 fn on_cpu(mut nodes: Nodes) -> Option<BTreeMap<String, u64>> {
     let cpu = nodes.remove("CPUExecutionProvider").unwrap_or_default();
     (!nodes.is_empty()).then_some(cpu)
 }
 
-/// Loads a model with a logger that listens for its nodes' places.
+/// Loads a model with a logger that records where its nodes are placed.
 fn nodes_of(
     runtime: &Runtime,
     model: &Path,
@@ -82,8 +85,8 @@ fn nodes_of(
     Ok(parse(&said))
 }
 
-/// After ` Node(s) placed on [P]. Number of nodes: N` come the nodes, as `  Shape (name)`; ` All nodes placed on [P]. ...`
-/// names none.
+/// Parses the log. ` Node(s) placed on [P]. Number of nodes: N` is followed by the nodes, as in `  Shape (name)`;
+/// ` All nodes placed on [P]. ...` lists none.
 fn parse(messages: &[String]) -> Nodes {
     let mut nodes = Nodes::new();
     let mut provider: Option<String> = None;
@@ -153,12 +156,12 @@ mod tests {
         let runtime = Runtime::load(&root.join("runtime/libonnxruntime.so"))
             .expect("runtime/ is not there: run `make setup`");
         let model = root.join("tests/fixtures/families/deberta_onnx/model.onnx");
-        // The only provider here is the CPU's, so every node falls to it.
+        // The CPU's is the only provider here, so every node falls back to it.
         let error = nodes_of(&runtime, &model, |builder| {
             builder.with_disable_cpu_fallback().map_err(encoder_error("configure a session"))
         })
         .unwrap_err();
-        // What `cuda_failure` looks for.
+        // The phrase that `cuda_failure` looks for.
         assert!(error.to_string().contains("assigned to the default CPU EP"), "{error}");
     }
 }

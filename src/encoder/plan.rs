@@ -1,13 +1,13 @@
-//! Which texts go through the encoder together: sorted by length, filled to a token budget.
+//! Decides which texts go through the encoder together: sorts them by length and fills batches to a token budget.
 
-/// Documents of one batch, as positions in the list that was planned.
+/// The documents of one batch, as indices into the planned list.
 pub(crate) type BatchRows = Vec<u32>;
 
 /// Cuts documents into batches of at most `budget_tokens` padded tokens (a longer document makes a batch of its own).
 ///
-/// Documents are sorted by falling length, equal lengths by position, so a batch holds nearly equal lengths. The batch of
-/// the most padded tokens comes first: what it needs of a device's memory is enough for all. The plan is a pure
-/// function of its arguments: no thread count, no clock.
+/// Documents are sorted by decreasing length and equal lengths by position, so a batch holds documents of nearly equal
+/// length. The batch with the most padded tokens comes first: the device memory that it needs is enough for all others.
+/// The plan is a pure function of its arguments and depends on neither a thread count nor a clock.
 ///
 /// ```
 /// use frostbert::internals::encoder::plan::plan_batches;
@@ -34,7 +34,7 @@ pub fn plan_batches(lengths: &[u32], budget_tokens: usize) -> Vec<BatchRows> {
     batches
 }
 
-/// Real tokens over padded tokens of a plan: 1 where nothing is padded.
+/// Returns the ratio of real tokens to padded tokens in a plan: 1 if nothing is padded.
 pub fn padding_efficiency(lengths: &[u32], batches: &[BatchRows]) -> f64 {
     let real: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
     let padded: u64 = batches

@@ -1,4 +1,4 @@
-//! From the hidden states of one document's tokens to one vector.
+//! Pools the hidden states of a document's tokens into one vector.
 
 use frostbert_cache::states::Pooling;
 
@@ -8,7 +8,7 @@ use frostbert_cache::states::Pooling;
 /// - `mean`: `(1/T) sum_t h_t` over all `T` real tokens, `[CLS]` and `[SEP]` included (sentence-transformers)
 /// - `max`: `max_t h_t`, element by element
 ///
-/// Sums run over tokens in their order, so the result depends on nothing but the states.
+/// Sums run over the tokens in order, so the result depends on nothing but the states.
 ///
 /// ```
 /// use frostbert::internals::encoder::pooling::pool;
@@ -20,7 +20,7 @@ use frostbert_cache::states::Pooling;
 /// ```
 ///
 /// # Panics
-/// When `states` is not one or more rows of `out.len()`.
+/// Panics if `states` is not one or more rows of `out.len()` values.
 pub fn pool(pooling: Pooling, states: &[f32], out: &mut [f32]) {
     let hidden = out.len();
     assert!(
@@ -45,7 +45,7 @@ pub fn pool(pooling: Pooling, states: &[f32], out: &mut [f32]) {
         Pooling::Max => {
             for row in others {
                 for (largest, value) in out.iter_mut().zip(row) {
-                    // NaN must survive, so that it is found where states are stored.
+                    // Propagate NaN, so that it is detected when the states are stored.
                     if *value > *largest || value.is_nan() {
                         *largest = *value;
                     }

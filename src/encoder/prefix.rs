@@ -1,25 +1,25 @@
-//! How much of a long text has to be tokenised where only its first tokens are kept.
+//! Determines how much of a long text has to be tokenised if only its first tokens are kept.
 //!
-//! A tokenizer goes from left to right and, once a text is split into words, word by word. So the first tokens of a text
-//! are those of its beginning, if that goes on far enough behind them. Where a part of tokenizer.json is not known to
-//! work like that, texts are tokenised whole.
+//! A tokenizer works from left to right and, once a text is split into words, word by word. The first tokens of a text
+//! are therefore those of its beginning, provided that the beginning continues far enough past them. If a part of
+//! tokenizer.json is not known to work this way, texts are tokenised as a whole.
 
 use serde_json::Value;
 
 use super::windows::Sequence;
 
-/// Characters behind the last token that matters in which nothing is relied upon, beside the longest added token.
+/// The number of characters at the end of a beginning that are not relied upon, in addition to the longest added token.
 const MARGIN: usize = 64;
 
-/// What is known of a tokenizer that goes word by word.
+/// Properties of a tokenizer that works word by word.
 #[derive(Debug)]
 pub(super) struct Prefixes {
-    /// Characters at the end of a beginning whose tokens may be others in the whole text.
+    /// The number of characters at the end of a beginning whose tokens may differ in the whole text.
     margin: usize,
 }
 
 impl Prefixes {
-    /// `None` where a part of tokenizer.json may look further than one word.
+    /// Inspects a tokenizer.json; returns `None` if a part of it may look beyond a single word.
     pub(super) fn of(tokenizer: &Value) -> Option<Prefixes> {
         let normalizers = parts(&tokenizer["normalizer"], "normalizers");
         let mut longest = 0;
@@ -42,7 +42,7 @@ impl Prefixes {
         }
         let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
         for token in added {
-            // With characters deleted from it, a token may stretch over any number of them.
+            // If characters are deleted, the text of a token may span any number of them.
             if token["normalized"] != false && deletes {
                 return None;
             }
@@ -60,20 +60,20 @@ impl Prefixes {
             }
         }
         let is_random = tokenizer["model"]["dropout"].as_f64().is_some_and(|dropout| dropout > 0.0);
-        // Four characters may be composed into one before a token is looked for.
+        // Up to four characters may be composed into one before tokens are matched.
         (at_spaces && !is_random).then_some(Prefixes { margin: MARGIN + 4 * longest })
     }
 
-    /// Bytes of a beginning that most likely gives so many tokens.
+    /// Returns the length in bytes of a beginning that most likely gives `wanted` tokens.
     pub(super) fn likely_bytes(&self, wanted: usize) -> usize {
         wanted.saturating_mul(16).saturating_add(self.margin.saturating_mul(8))
     }
 
-    /// Whether the first `wanted` tokens of a beginning, and the word that the last of them belongs to, are those of
-    /// every text that begins so.
+    /// Returns whether the first `wanted` tokens of a beginning, and the word that the last of them belongs to, are the
+    /// same for every text with this beginning.
     ///
-    /// They are where that word ends before a token of another word, with a letter or digit in it (which keeps what
-    /// strips spaces away from what is behind it), and that one ends before the margin.
+    /// They are if that word is followed by a token of another word that contains a letter or digit and ends before the
+    /// margin. The letter or digit keeps the stripping of trailing spaces from reaching any further back.
     pub(super) fn settle(&self, beginning: &str, tokens: &Sequence, wanted: usize) -> bool {
         let Some(&word) = wanted.checked_sub(1).and_then(|last| tokens.words.get(last)) else {
             return false;
@@ -94,7 +94,7 @@ impl Prefixes {
     }
 }
 
-/// The first bytes of a text, to the end of a word where one is near, else of a character.
+/// Returns the first bytes of a text, up to the end of a word if one is near, otherwise up to the end of a character.
 pub(super) fn beginning(text: &str, n_bytes: usize) -> &str {
     let mut end = n_bytes.min(text.len());
     while !text.is_char_boundary(end) {
@@ -107,7 +107,7 @@ pub(super) fn beginning(text: &str, n_bytes: usize) -> &str {
     }
 }
 
-/// A part of tokenizer.json and, where it is a sequence, all that this is made of, in order.
+/// Returns a part of tokenizer.json or, if it is a sequence, all parts that it consists of, in order.
 fn parts<'a>(part: &'a Value, of_sequence: &str) -> Vec<&'a Value> {
     match part {
         Value::Null => Vec::new(),
@@ -119,11 +119,11 @@ fn parts<'a>(part: &'a Value, of_sequence: &str) -> Vec<&'a Value> {
     }
 }
 
-/// Characters that a replacement looks at, where their number is known.
+/// Returns the number of characters that a replacement matches, if it is known.
 fn replaced(normalizer: &Value, follows_deletion: bool) -> Option<usize> {
     let pattern = &normalizer["pattern"];
     match (pattern["String"].as_str(), pattern["Regex"].as_str()) {
-        // SentencePiece's: a run of spaces is no word's part.
+        // SentencePiece's pattern: a run of spaces is not part of any word.
         (None, Some(" {2,}")) => Some(2),
         (Some(text), None) if !text.is_empty() && !follows_deletion => Some(text.chars().count()),
         _ => None,

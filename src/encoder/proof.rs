@@ -1,4 +1,4 @@
-//! Whether a GPU computes what the CPU does: a small batch on both, state by state.
+//! Checks that a GPU computes what the CPU does, by comparing the states of a small batch.
 
 use crate::{
     encoder::{
@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A small batch and the states that the CPU makes of it.
+/// A small batch and the states that the CPU computes for it.
 pub(super) struct Proof {
     batch: TokenBatch,
     expected: Vec<f32>,
@@ -17,10 +17,10 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// Has the CPU compute what a GPU must compute too.
+    /// Computes the expected states on the CPU.
     ///
     /// # Errors
-    /// When ONNX Runtime fails.
+    /// Returns an error if ONNX Runtime fails.
     pub(super) fn of(
         cpu: &mut Worker,
         checkpoint: &Checkpoint,
@@ -35,10 +35,10 @@ impl Proof {
         })
     }
 
-    /// Fails where a GPU's states are not the CPU's.
+    /// Compares a GPU's states with the CPU's.
     ///
     /// # Errors
-    /// [`Error::Device`] with the cosine; when ONNX Runtime fails.
+    /// Returns [`Error::Device`] with the cosine if the states differ, or an error if ONNX Runtime fails.
     pub(super) fn check(&self, worker: &mut Worker, provider: Provider) -> Result<()> {
         let got = real_states(worker, &self.batch)?;
         check_states(&self.expected, &got, self.hidden, self.precision, provider)
@@ -71,7 +71,7 @@ fn check_states(
         _ => 0.999_99,
     };
     let cosine = least_cosine(expected, got, hidden);
-    // NaN is not proven either.
+    // NaN fails the comparison too.
     let proven = cosine >= least && expected.len() == got.len();
     if proven {
         return Ok(());
@@ -86,7 +86,7 @@ fn check_states(
     })
 }
 
-/// The least cosine of two lists of states, row by row; NaN where one is NaN, as that of a state of zeros is.
+/// Returns the smallest cosine of two lists of states, row by row; NaN if any of them is NaN, as for a state of zeros.
 pub(super) fn least_cosine(a: &[f32], b: &[f32], hidden: usize) -> f64 {
     let rows = a.chunks_exact(hidden).zip(b.chunks_exact(hidden));
     rows.map(|(a, b)| cosine(a, b)).fold(f64::INFINITY, |least, next| {
@@ -94,7 +94,7 @@ pub(super) fn least_cosine(a: &[f32], b: &[f32], hidden: usize) -> f64 {
     })
 }
 
-/// The cosine of two states; NaN where one is of zeros.
+/// Returns the cosine of two states; NaN if one of them is all zeros.
 pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| {
         a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>()
@@ -119,7 +119,7 @@ mod tests {
         };
         assert_eq!(device, "cuda:1");
         assert!(reason.contains("least cosine 0.9999"), "{reason}");
-        // Of a worker that returns too few states, those that it returns do not count.
+        // If a worker returns too few states, the ones that it does return do not count.
         assert!(check(&cpu[..2], Precision::F16).is_err());
         assert!(check(&[f32::NAN, 2.0, 3.0, 4.0], Precision::F16).is_err());
     }

@@ -1,10 +1,10 @@
-//! What a session runs on, and the libraries that ONNX Runtime needs for it.
+//! The provider that a session runs on, and the libraries that ONNX Runtime needs for it.
 
 use std::{fmt, path::Path};
 
 use crate::error::{Error, Result};
 
-/// What one session runs on.
+/// The execution provider of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
     /// ONNX Runtime's CPU provider.
@@ -22,20 +22,20 @@ impl fmt::Display for Provider {
     }
 }
 
-/// Why `auto` takes the CPU where ONNX Runtime has no CUDA provider.
+/// Why `auto` chooses the CPU if ONNX Runtime has no CUDA provider.
 pub(crate) const WITHOUT_CUDA: &str = "this ONNX Runtime was built without CUDA";
 
-/// Whether a CUDA provider's library lies beside this ONNX Runtime.
+/// Returns whether there is a CUDA provider library beside this ONNX Runtime.
 pub(crate) fn has_cuda_provider(library: &Path) -> bool {
     let library = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     library.with_file_name(PROVIDER_LIBRARIES[1]).is_file()
 }
 
-/// The libraries beside ONNX Runtime that make its CUDA provider.
+/// The libraries beside ONNX Runtime that form its CUDA provider.
 pub(crate) const PROVIDER_LIBRARIES: [&str; 2] =
     ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"];
 
-/// Fails with the missing file's name, before ONNX Runtime fails with less.
+/// Returns an error that names the missing file; ONNX Runtime's own error would say less.
 pub(super) fn check_provider_library(folder: &Path, device: &impl fmt::Display) -> Result<()> {
     for name in PROVIDER_LIBRARIES {
         if !folder.join(name).is_file() {

@@ -1,47 +1,49 @@
-//! 8-bit weights of linear layers, and what goes with 8-bit inputs that have a zero point for each row.
+//! Quantises the weights of linear layers to 8 bits, and corrects for 8-bit inputs with a zero point per row.
 //!
-//! A weight matrix `W [N, K]` (`[out, in]`, as it lies in a checkpoint) is quantised per output, symmetrically:
+//! A weight matrix `W [N, K]` (`[out, in]`, as stored in a checkpoint) is quantised per output, symmetrically:
 //!
 //! ```text
 //! scale_n = max_k |W_nk| / 127        Q_nk = round(W_nk / scale_n)        |W_nk - scale_n Q_nk| <= scale_n / 2
 //! ```
 //!
-//! An input row `x [K]` is quantised when it comes, by the range of this row alone, 0 included, so that it does not depend on
-//! the rows beside it:
+//! An input row `x [K]` is quantised at run time, by its own range extended to include 0, so that it does not depend on
+//! the other rows:
 //!
 //! ```text
 //! s = (max(x, 0) - min(x, 0)) / 255        z = round(-min(x, 0) / s)        q_k = round(x_k / s) + z,  0 <= q_k <= 255
 //! ```
 //!
-//! Then `(W x)_n` is about `scale_n s sum_k Q_nk (q_k - z) = scale_n s (sum_k Q_nk q_k - z sum_k Q_nk)`. ONNX Runtime's integer
-//! matrix product takes one zero point for the whole batch, not one for each row. So each row of inputs gets J further
-//! columns, all of them `z`, and the weights J further rows that add up to `-sum_k Q_nk` ([`Quantized::corrections`]): the
-//! product of integers is then exactly the sum above, for one or two rows in a hundred more.
+//! Then `(W x)_n` is about `scale_n s sum_k Q_nk (q_k - z) = scale_n s (sum_k Q_nk q_k - z sum_k Q_nk)`. ONNX Runtime's
+//! integer matrix product takes one zero point for the whole batch, not one per row. Each row of inputs therefore gets
+//! J further columns, all equal to `z`, and the weights get J further rows that sum to `-sum_k Q_nk`
+//! ([`Quantized::corrections`]). The integer product is then exactly the sum above, at the cost of one or two more rows
+//! per hundred.
 //!
-//! Some channels of a normalised state are many times as large as the others, and would take the range of their row for
-//! themselves. Before it is quantised, each channel of such a state is divided by a factor, and its weights are multiplied
-//! with it ([`smoothing`]). The factors come from the checkpoint alone, never from texts.
+//! Some channels of a normalised state are many times as large as the others and would use up the range of their row.
+//! Before quantisation, each channel of such a state is divided by a factor, and its weights are multiplied by the same
+//! factor ([`smoothing`]). The factors come from the checkpoint alone, never from texts.
 //!
-//! Symmetric weights per output and asymmetric inputs per token are the usual choice where all is 8-bit integers: Jacob et
-//! al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018 (section 2.3 is
-//! the sum above).
+//! Symmetric weights per output and asymmetric inputs per token are the usual choice for 8-bit integer arithmetic:
+//! Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018
+//! (the sum above is in section 2.3).
 
 /// The largest magnitude of a quantised weight.
 pub(crate) const LARGEST: i8 = 127;
 
-/// Numbers that processors multiply at a time: the number of corrections is a multiple of it.
+/// How many numbers a processor multiplies at a time; the number of corrections is a multiple of it.
 const CORRECTIONS_MULTIPLE: usize = 4;
 
-/// `[K]`: what the channels of `LayerNorm(x) = gamma normed(x) + beta` are divided by before they are quantised, and the
-/// weights `[N, K]` that read them multiplied with:
+/// Returns the smoothing factors, `[K]`: the channels of `LayerNorm(x) = gamma normed(x) + beta` are divided by them
+/// before quantisation, and the weights `[N, K]` for those channels are multiplied by them:
 ///
 /// ```text
 /// c_k = sqrt(m_k / max_n |W_nk|)        m_k = sqrt(gamma_k^2 + beta_k^2)
 /// ```
 ///
-/// `m_k` is the root mean square of a channel whose normed values have mean 0 and variance 1. Xiao et al., "SmoothQuant:
-/// Accurate and Efficient Post-Training Quantization for Large Language Models", 2023, with alpha 1/2 and `m` from the
-/// normalisation where they take maxima over a corpus. 1 for a channel that has no such factor.
+/// `m_k` is the root mean square of a channel whose normed values have mean 0 and variance 1. See Xiao et al.,
+/// "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2023, with alpha 1/2;
+/// they take maxima over a corpus, whereas `m` here comes from the normalisation. The factor is 1 for a channel for
+/// which the formula gives none.
 ///
 /// ```
 /// use frostbert::internals::encoder::quantize::smoothing;
@@ -63,21 +65,22 @@ pub fn smoothing(gamma: &[f32], beta: &[f32], weight: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// A weight matrix in 8 bits.
+/// A weight matrix quantised to 8 bits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
-    /// K.
+    /// The number of inputs, K.
     pub n_inputs: usize,
-    /// `[K, N]`, transposed: the N weights of the first input come first. From -127 to 127.
+    /// `[K, N]`, transposed: the N weights of the first input come first. Values range from -127 to 127.
     pub values: Vec<i8>,
-    /// `[N]`: what a value of each output is multiplied with.
+    /// `[N]`: the scale by which the values of each output are multiplied.
     pub scales: Vec<f32>,
 }
 
 impl Quantized {
     /// Quantises `weight [N, K]`, row by row.
     ///
-    /// The scale of a row that is not finite is not finite either, so that its states are refused and not made up.
+    /// The scale of a row with non-finite weights is itself not finite, so that its states are rejected instead of made
+    /// up.
     ///
     /// ```
     /// use frostbert::internals::encoder::quantize::Quantized;
@@ -89,7 +92,7 @@ impl Quantized {
     /// ```
     ///
     /// # Panics
-    /// When `weight` is not a whole number of rows.
+    /// Panics if `weight` is not a whole number of rows.
     pub fn new(weight: &[f32], n_inputs: usize) -> Quantized {
         assert_eq!(weight.len() % n_inputs, 0, "rows of {n_inputs} weights");
         let n_outputs = weight.len() / n_inputs;
@@ -104,7 +107,7 @@ impl Quantized {
             });
             let scale = largest / f32::from(LARGEST);
             for (input, value) in row.iter().enumerate() {
-                // A row of zeros has a scale of 0, and 0 / 0 becomes 0.
+                // A row of zeros has a scale of 0, and 0 / 0 is cast to 0.
                 quantized.values[input * n_outputs + output] = (value / scale).round() as i8;
             }
             quantized.scales.push(scale);
@@ -112,12 +115,12 @@ impl Quantized {
         quantized
     }
 
-    /// N.
+    /// Returns the number of outputs, N.
     pub fn n_outputs(&self) -> usize {
         self.scales.len()
     }
 
-    /// The fewest corrections that make up for the zero points of inputs: a multiple of 4.
+    /// Returns the smallest number of corrections that can compensate for the inputs' zero points; a multiple of 4.
     pub fn n_corrections(&self) -> usize {
         let sums = self.sums();
         let largest = sums.iter().map(|sum| sum.unsigned_abs()).max().unwrap_or(0);
@@ -125,7 +128,7 @@ impl Quantized {
         fewest.next_multiple_of(CORRECTIONS_MULTIPLE)
     }
 
-    /// `[J, N]`: J further weights for each output that add up to the negative of the sum of its own.
+    /// Returns `[J, N]`: J further weights per output that sum to the negative of the sum of the output's own.
     ///
     /// ```
     /// use frostbert::internals::encoder::quantize::Quantized;
@@ -136,7 +139,7 @@ impl Quantized {
     /// ```
     ///
     /// # Panics
-    /// When they are fewer than [`Quantized::n_corrections`].
+    /// Panics if `n_corrections` is less than [`Quantized::n_corrections`].
     pub fn corrections(&self, n_corrections: usize) -> Vec<i8> {
         let mut left: Vec<i32> = self.sums().iter().map(|sum| -sum).collect();
         let mut corrections = Vec::with_capacity(n_corrections * left.len());
@@ -152,7 +155,7 @@ impl Quantized {
         corrections
     }
 
-    /// `[N]`: the sum of the values of each output.
+    /// Returns `[N]`: the sum of the values of each output.
     fn sums(&self) -> Vec<i32> {
         let mut sums = vec![0i32; self.n_outputs()];
         for row in self.values.chunks_exact(self.n_outputs()) {
@@ -168,7 +171,8 @@ impl Quantized {
 mod tests {
     use super::*;
 
-    /// A matrix that a linear congruential generator fills with numbers from -1 to 1, each row of another size.
+    /// Fills a matrix with values between -1 and 1 from a linear congruential generator; each row has a different
+    /// scale.
     fn matrix(n_outputs: usize, n_inputs: usize) -> Vec<f32> {
         let mut state = 7u32;
         let numbers = (0..n_outputs * n_inputs).map(|place| {
@@ -200,7 +204,7 @@ mod tests {
 
     #[test]
     fn corrections_take_a_zero_point_off_exactly() {
-        // All weights of one sign need the most corrections, those of both few.
+        // Weights of one sign need the most corrections, weights of both signs few.
         let both = matrix(6, 64);
         let positive: Vec<f32> = both.iter().map(|value| value.abs()).collect();
         for weight in [both, positive] {

@@ -1,4 +1,4 @@
-//! ONNX Runtime itself: one shared library, checked and loaded once for the process.
+//! ONNX Runtime itself: a shared library that is checked and loaded once per process.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,23 +13,23 @@ use crate::error::{Error, Result};
 /// The loaded ONNX Runtime.
 #[derive(Clone)]
 pub struct Runtime {
-    /// The library that was loaded.
+    /// The path of the loaded library.
     pub library: PathBuf,
-    /// Its version, as `1.31.1`.
+    /// The version, such as `1.31.1`.
     pub version: String,
     pub(super) environment: Environment,
 }
 
-/// The oldest ONNX Runtime that has what this program calls: version 1 and this.
+/// The minor version of the oldest ONNX Runtime 1.x with the API that this program calls.
 pub(crate) const NEEDED_MINOR_VERSION: u32 = ort::MINOR_VERSION;
 
 static LOADED: OnceLock<Runtime> = OnceLock::new();
 
 impl Runtime {
-    /// Loads ONNX Runtime from a library file; a second call returns the first one's runtime.
+    /// Loads ONNX Runtime from a library file; a second call returns the runtime of the first.
     ///
     /// # Errors
-    /// When the file is missing, cannot be loaded, or is older than this program was made for.
+    /// Returns an error if the file is missing, cannot be loaded, or is older than this program requires.
     pub fn load(library: &Path) -> Result<Runtime> {
         if let Some(loaded) = LOADED.get() {
             return Ok(loaded.clone());
@@ -40,7 +40,7 @@ impl Runtime {
             got,
             hint: hint.into(),
         };
-        // An absolute path, or the loader would look beside the program first.
+        // Use an absolute path, or the loader would first look beside the program.
         let library = library.canonicalize().map_err(|error| {
             refuse(
                 format!("`{}`: {error}", library.display()),
@@ -57,7 +57,7 @@ impl Runtime {
                 "name libonnxruntime.so itself with --ort-lib",
             ),
             LoadDynamicError::Dlopen { error, path } => refuse(
-                // The loader's own words are in the source.
+                // The loader's own message is in the source.
                 match std::error::Error::source(&error) {
                     Some(reason) => format!("`{}`: {reason}", path.display()),
                     None => format!("`{}`: {error}", path.display()),
@@ -77,21 +77,21 @@ impl Runtime {
                     hint: "name another libonnxruntime.so with --ort-lib".into(),
                 }
             })?;
-        // What fails comes back as an error with the same words: nothing is to be printed beside it.
+        // Failures come back as errors with the same message, so nothing should be printed as well.
         environment.set_log_level(LogLevel::Fatal);
         let version = version_of(&library);
         let runtime = Runtime { library, version, environment };
         Ok(LOADED.get_or_init(|| runtime).clone())
     }
 
-    /// The folder that the library lies in, where its providers' libraries must lie too.
+    /// Returns the folder of the library, which must also contain its providers' libraries.
     pub fn folder(&self) -> &Path {
-        // A canonical path of a file has a parent.
+        // The canonical path of a file has a parent.
         self.library.parent().unwrap_or(Path::new("/"))
     }
 }
 
-/// The version in the file name, else that of the symbols in the file, else `unknown`.
+/// Returns the version in the file name, else that of the symbols in the file, else `unknown`.
 fn version_of(library: &Path) -> String {
     let from_name = library
         .file_name()
@@ -102,7 +102,7 @@ fn version_of(library: &Path) -> String {
     from_name.or_else(from_symbols).unwrap_or_else(|| "unknown".into())
 }
 
-/// ONNX Runtime for the unit tests of this folder, loaded once.
+/// Returns ONNX Runtime for this module's unit tests, loaded once.
 #[cfg(test)]
 pub(super) fn for_tests() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
@@ -112,7 +112,7 @@ pub(super) fn for_tests() -> &'static Runtime {
     })
 }
 
-/// What follows `VERS_`, the version of ONNX Runtime's symbols, as in `OrtGetApiBase@@VERS_1.31.1`.
+/// Returns the text after `VERS_` in the version of ONNX Runtime's symbols, as in `OrtGetApiBase@@VERS_1.31.1`.
 fn symbol_version(bytes: &[u8]) -> Option<String> {
     const MARK: &[u8] = b"\0VERS_";
     let starts = bytes.windows(MARK.len()).enumerate();

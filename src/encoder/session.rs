@@ -1,4 +1,4 @@
-//! One ONNX Runtime session on one worker thread: batches of token ids in, hidden states out.
+//! An ONNX Runtime session for one worker thread: takes batches of token ids and returns hidden states.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -25,12 +25,12 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Token ids of some windows (a short document is one window), padded to the longest.
+/// The token ids of several windows (a short document is a single window), padded to the longest.
 #[derive(Clone, Debug)]
 pub struct TokenBatch {
-    /// Real tokens of each window.
+    /// The number of real tokens in each window.
     pub lengths: Vec<u32>,
-    /// Padded length, S.
+    /// The padded length, S.
     pub width: usize,
     pub(super) ids: Vec<i32>,
     pub(super) type_ids: Vec<i32>,
@@ -38,10 +38,10 @@ pub struct TokenBatch {
 }
 
 impl TokenBatch {
-    /// Pads windows, each its token ids and token type ids (none: all 0), to the longest of them.
+    /// Pads windows to the longest of them; each is given as its token ids and token type ids (empty: all 0).
     ///
     /// # Panics
-    /// When there is no window, or an empty one: an encoding always holds its special tokens.
+    /// Panics if there is no window or an empty one: an encoding always holds its special tokens.
     pub fn new<'a>(windows: impl Iterator<Item = (&'a [u32], &'a [u8])> + Clone) -> TokenBatch {
         let lengths: Vec<u32> = windows.clone().map(|(ids, _)| ids.len() as u32).collect();
         let width = lengths.iter().copied().max().expect("a batch holds windows") as usize;
@@ -65,7 +65,7 @@ impl TokenBatch {
         TokenBatch { lengths, width, ids, type_ids, mask }
     }
 
-    /// Its first windows, one or more, padded as they are.
+    /// Returns the first windows of the batch, at least one, with unchanged padding.
     pub(super) fn first(&self, windows: usize) -> TokenBatch {
         let places = windows * self.width;
         TokenBatch {
@@ -77,7 +77,7 @@ impl TokenBatch {
         }
     }
 
-    /// One window as a batch of its own.
+    /// Returns one window as a batch of its own.
     fn window(&self, row: usize) -> TokenBatch {
         let length = self.lengths[row] as usize;
         let real = row * self.width..row * self.width + length;
@@ -90,22 +90,22 @@ impl TokenBatch {
         }
     }
 
-    /// Number of windows, B.
+    /// Returns the number of windows, B.
     pub fn windows(&self) -> usize {
         self.lengths.len()
     }
 
-    /// Number of real tokens.
+    /// Returns the number of real tokens.
     pub fn tokens(&self) -> u64 {
         self.lengths.iter().map(|length| u64::from(*length)).sum()
     }
 }
 
-/// A session that runs the encoder graph; one per worker thread, because a run needs it alone.
+/// A session that runs the encoder graph. Each worker thread has its own, because a run needs exclusive access.
 pub struct EncoderSession {
     session: Session,
     inputs: Vec<SessionInput>,
-    /// Absolute layers and the outputs that hold their states.
+    /// Absolute layers and the names of the outputs that hold their states.
     outputs: Vec<(usize, String)>,
     hidden: usize,
     positions: TokenPositions,
@@ -113,24 +113,25 @@ pub struct EncoderSession {
     alone: bool,
 }
 
-/// What a session is made from, beside the checkpoint.
+/// Settings of a session, apart from the checkpoint.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Where it runs.
+    /// The provider to run on.
     pub provider: Provider,
-    /// What it computes in.
+    /// The numerical format to compute in.
     pub precision: Precision,
-    /// Absolute layers to put out.
+    /// Absolute layers to output.
     pub layers: Vec<usize>,
-    /// Threads inside one operator.
+    /// The number of threads within one operator.
     pub intra_threads: usize,
 }
 
 impl EncoderSession {
-    /// Builds the graph, or takes that of model.onnx, and hands it to ONNX Runtime.
+    /// Builds the graph, or takes the one in model.onnx, and loads it into ONNX Runtime.
     ///
     /// # Errors
-    /// When the checkpoint does not fit or lacks a layer, the device cannot be had, or ONNX Runtime refuses.
+    /// Returns an error if the checkpoint does not match its config or lacks a layer, the device is unavailable, or
+    /// ONNX Runtime rejects the graph.
     pub fn open(
         runtime: &Runtime,
         checkpoint: &Checkpoint,
@@ -184,10 +185,10 @@ impl EncoderSession {
         }
     }
 
-    /// Runs a batch and shows each layer's states, `[windows, width, hidden]` with padding in place, to `visit`.
+    /// Runs a batch and passes each layer's states, `[windows, width, hidden]` with padding in place, to `visit`.
     ///
     /// # Errors
-    /// When ONNX Runtime fails, or `visit` does.
+    /// Returns an error if ONNX Runtime or `visit` fails.
     pub fn run(
         &mut self,
         batch: &TokenBatch,
@@ -199,10 +200,10 @@ impl EncoderSession {
 
     /// Runs a batch and returns each layer's states.
     ///
-    /// A model whose states would depend on the batch mates is run window by window.
+    /// A model whose states would depend on the rest of the batch is run window by window.
     ///
     /// # Errors
-    /// When ONNX Runtime fails.
+    /// Returns an error if ONNX Runtime fails.
     pub fn compute(&mut self, batch: &TokenBatch) -> Result<Vec<LayerStates>> {
         if !self.alone || batch.windows() == 1 {
             return self.run_together(batch);
@@ -245,7 +246,7 @@ impl EncoderSession {
         layers.collect()
     }
 
-    /// What one input is fed with.
+    /// Builds the tensor for an input.
     fn feed(&self, input: &SessionInput, batch: &TokenBatch) -> Result<DynValue> {
         let n_tokens = batch.windows() * batch.width;
         let values: Cow<'_, [i32]> = match input.role {
@@ -271,16 +272,16 @@ impl EncoderSession {
         Ok(tensor.map_err(encoder_error(action))?.into_dyn())
     }
 
-    /// Runs a batch and looks at nothing: the ceiling that benchmarks compare with.
+    /// Runs a batch and ignores its states: the upper bound that benchmarks compare with.
     ///
     /// # Errors
-    /// When ONNX Runtime fails.
+    /// Returns an error if ONNX Runtime fails.
     pub fn run_bare(&mut self, batch: &TokenBatch) -> Result<()> {
         self.run(batch, |_, _| Ok(()))
     }
 }
 
-/// The rows of each window's real tokens in a padded batch.
+/// Returns the rows of each window's real tokens in a padded batch.
 fn padded_rows(batch: &TokenBatch) -> Vec<Range<usize>> {
     let windows = batch.lengths.iter().enumerate();
     windows
@@ -291,7 +292,7 @@ fn padded_rows(batch: &TokenBatch) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// The states of one output, taken out, `shape` being what they must be.
+/// Takes the states out of an output and checks that they have `shape`.
 pub(super) fn taken_values(
     outputs: &mut SessionOutputs<'_>,
     name: &str,
@@ -327,10 +328,10 @@ pub(super) fn session_builder(runtime: &Runtime, intra_threads: usize) -> Result
         .map_err(encoder_error(action))?
         .with_inter_threads(1)
         .map_err(encoder_error(action))?
-        // Several one-thread sessions share the cores: a spinning thread would take another's.
+        // Several single-threaded sessions share the cores, and a spinning thread would block another session's.
         .with_intra_op_spinning(false)
         .map_err(encoder_error(action))?
-        // Shapes change with every batch: a pattern per shape would grow without bound.
+        // Shapes change with every batch, so the patterns kept for each shape would grow without bound.
         .with_memory_pattern(false)
         .map_err(encoder_error(action))
 }

@@ -1,4 +1,4 @@
-//! Where a checkpoint folder came from (`source.json`), and whether its files are still what was fetched.
+//! Where a checkpoint folder came from (`source.json`), and whether its files are still those that were fetched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,34 +20,34 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The file in a pulled folder that says where it came from.
+/// The file in a pulled folder that records where it came from.
 pub(crate) const SOURCE: &str = "source.json";
 
-/// What `frostbert model pull` writes beside the files that it fetched.
+/// The record that `frostbert model pull` writes beside the files that it fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelSource {
-    /// `owner/name` on the hub.
+    /// The repository on the hub, as `owner/name`.
     pub repository: String,
-    /// The commit, as 40 hexadecimal digits, that the revision stood for.
+    /// The commit that the revision resolved to, as 40 hexadecimal digits.
     pub revision: String,
-    /// Each file by its name in the folder.
+    /// The files by name in the folder.
     pub files: BTreeMap<String, SourceFile>,
 }
 
-/// One fetched file.
+/// A fetched file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFile {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// Its SHA-256, as 64 hexadecimal digits.
+    /// The SHA-256 as 64 hexadecimal digits.
     pub sha256: String,
 }
 
 impl ModelSource {
-    /// Reads a folder's `source.json`; `None` where there is none.
+    /// Reads a folder's `source.json`; returns `None` if there is none.
     ///
     /// # Errors
-    /// When the file cannot be read, or is not what a pull writes.
+    /// Returns an error if the file cannot be read or is not what a pull writes.
     pub fn read(folder: &Path) -> Result<Option<ModelSource>> {
         let path = folder.join(SOURCE);
         if !path.exists() {
@@ -62,7 +62,7 @@ impl ModelSource {
         };
         let source: ModelSource = serde_json::from_slice(&bytes)
             .map_err(|error| refuse(format!("what JSON calls: {error}")))?;
-        // Files of these names are read, and removed by a later pull.
+        // Files of these names are read, and a later pull removes them.
         let inside = |name: &String| {
             let mut parts = Path::new(name).components();
             !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
@@ -75,52 +75,52 @@ impl ModelSource {
     }
 }
 
-/// The SHA-256 of a file, as 64 hexadecimal digits.
+/// Returns the SHA-256 of a file as 64 hexadecimal digits.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// Returns an error if the file cannot be read.
 pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
     Ok(hex(&Sha256::digest(mmap::map(path)?)))
 }
 
-/// Bytes as hexadecimal digits.
+/// Formats bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What [`verify`] found in a folder.
+/// The result of [`verify`] for a folder.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// What the files were compared with; `None` where nobody wrote down their hashes.
+    /// The record that the files were compared with; `None` if their hashes were not recorded.
     pub source: Option<ModelSource>,
-    /// Every file that was looked at, in the order of their names.
+    /// All files that were checked, sorted by name.
     pub files: Vec<VerifiedFile>,
 }
 
-/// One file of a checkpoint folder.
+/// A file of a checkpoint folder.
 #[derive(Clone, Debug)]
 pub struct VerifiedFile {
-    /// Where it is, or should be.
+    /// The path at which the file is expected.
     pub path: PathBuf,
-    /// Its blake3, where there is no recorded hash to compare with.
+    /// The blake3 of the file, if there is no recorded hash to compare with.
     pub blake3: Option<fingerprint::Digest>,
-    /// What is wrong with it.
+    /// What is wrong with the file, if anything.
     pub damage: Option<String>,
 }
 
-/// What goes with a tokenizer: fetched and looked at where it is there.
+/// Files that accompany a tokenizer; fetched and checked if they exist.
 pub(super) const COMPANIONS: [&str; 3] =
     ["tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
 
-/// Looks at every file of a checkpoint folder: those of its pull, and those that an extraction would read.
+/// Checks every file of a checkpoint folder: those of its pull and those that an extraction would read.
 ///
-/// With a `source.json`, sizes and SHA-256 sums are compared. Always: config.json must be JSON, tokenizer.json must open,
-/// and the weights that [`Checkpoint::open`](super::checkpoint::Checkpoint::open) would take must be there and whole: every
-/// shard of an index, a safetensors file as long as its header says, a model.onnx with its external data. Only a folder
-/// without a model.onnx needs a config.json.
+/// With a `source.json`, sizes and SHA-256 sums are compared. In any case, config.json must be JSON, tokenizer.json
+/// must open, and the weights that [`Checkpoint::open`](super::checkpoint::Checkpoint::open) would use must exist and
+/// be complete: every shard of an index, a safetensors file of the length that its header gives, a model.onnx with its
+/// external data. Only a folder without a model.onnx needs a config.json.
 ///
 /// # Errors
-/// When the folder cannot be listed. Damage is no error: it stands in the result.
+/// Returns an error if the folder cannot be listed. Damage is not an error but part of the result.
 pub fn verify(folder: &Path) -> Result<Verified> {
     fs::read_dir(folder).map_err(Error::io("list", folder))?;
     let mut names = BTreeSet::from(["tokenizer.json".to_string()]);
@@ -139,7 +139,7 @@ pub fn verify(folder: &Path) -> Result<Verified> {
     }
     match find_weights(folder) {
         Some(found) => names.extend(weight_files(folder, found)),
-        // What a pull brought and somebody removed is named already.
+        // A file that was pulled and then removed is already listed.
         None if names.iter().any(|name| stands_for_weights(name)) => {}
         None => {
             names.insert(weights::SINGLE_FILE.into());
@@ -160,9 +160,9 @@ pub fn verify(folder: &Path) -> Result<Verified> {
     Ok(Verified { source, files })
 }
 
-/// The names in the folder of all files that hold the weights.
+/// Returns the names in the folder of all files that hold the weights.
 fn weight_files(folder: &Path, found: WeightsFile) -> Vec<String> {
-    // An index or a model.onnx that cannot be read is found damaged itself.
+    // An unreadable index or model.onnx is itself reported as damaged.
     let (path, further) = match found {
         WeightsFile::Safetensors(path) => {
             let shards = if path.ends_with(weights::INDEX_FILE) {
@@ -181,7 +181,7 @@ fn weight_files(folder: &Path, found: WeightsFile) -> Vec<String> {
     };
     let name = |path: &PathBuf| {
         let inside = path.strip_prefix(folder).unwrap_or(path);
-        // `./data` is the `data` of source.json.
+        // `./data` here is `data` in source.json.
         let parts = inside.components().filter(|part| *part != Component::CurDir);
         parts.collect::<PathBuf>().to_string_lossy().into_owned()
     };
@@ -239,7 +239,7 @@ fn damage(path: &Path, name: &str, recorded: Option<&SourceFile>) -> Option<Stri
     readable.err()
 }
 
-/// What is wrong with a file that is named already.
+/// Describes what is wrong with a file, without repeating its path.
 fn without_path(error: Error) -> String {
     match error {
         Error::Checkpoint { expected, got, .. } => format!("expected {expected}, got {got}"),

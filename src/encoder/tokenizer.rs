@@ -1,4 +1,4 @@
-//! tokenizer.json: documents to token ids, with every limit set here and nothing trusted that is baked into the file.
+//! Turns documents into token ids with tokenizer.json. All limits are set here; those stored in the file are ignored.
 
 use std::{
     borrow::Cow,
@@ -20,16 +20,16 @@ use crate::{
     error::{Error, Result},
 };
 
-/// One text, token by token, as the `tokenize` command shows it.
+/// A text split into tokens, as shown by the `tokenize` command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenTable {
     /// The tokens as the vocabulary spells them.
     pub tokens: Vec<String>,
-    /// Their ids.
+    /// The ids of the tokens.
     pub ids: Vec<u32>,
-    /// Start and end of each in the text, in characters (Unicode code points); `(0, 0)` for special tokens.
+    /// Start and end of each token in the text, in characters (Unicode code points); `(0, 0)` for special tokens.
     pub offsets: Vec<(usize, usize)>,
-    /// The word each belongs to; `None` for special tokens.
+    /// The word that each token belongs to; `None` for special tokens.
     pub word_ids: Vec<Option<u32>>,
 }
 
@@ -37,9 +37,9 @@ pub struct TokenTable {
 pub struct TextTokenizer {
     path: PathBuf,
     inner: Tokenizer,
-    /// For given words, where these need another setting than texts.
+    /// The tokenizer for pre-split words, if these need another setting than texts.
     of_words: Option<Tokenizer>,
-    /// Where a long text's first tokens are those of its beginning.
+    /// Set if the first tokens of a long text can be computed from its beginning alone.
     prefixes: Option<Prefixes>,
     template: Template,
     max_length: usize,
@@ -47,19 +47,20 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Opens tokenizer.json, with the files beside it: see [`TokenizerFile::open`].
+    /// Opens tokenizer.json and the files beside it; see [`TokenizerFile::open`].
     ///
     /// # Errors
-    /// As [`TokenizerFile::open`] and [`TextTokenizer::new`].
+    /// Returns an error in the same cases as [`TokenizerFile::open`] and [`TextTokenizer::new`].
     pub fn open(path: &Path, max_length: usize, overflow: Overflow) -> Result<TextTokenizer> {
         TextTokenizer::new(&TokenizerFile::open(path)?, max_length, overflow)
     }
 
-    /// The tokenizer of a file; documents longer than `max_length` tokens (special ones included) are truncated, or cut
-    /// into windows.
+    /// Builds the tokenizer of a file. Documents longer than `max_length` tokens (including special tokens) are
+    /// truncated or cut into windows.
     ///
     /// # Errors
-    /// When the file is no tokenizer, or `max_length` leaves too little room beside the special tokens.
+    /// Returns an error if the file is not a tokenizer, or if `max_length` leaves too little room beside the special
+    /// tokens.
     pub fn new(
         file: &TokenizerFile,
         max_length: usize,
@@ -88,7 +89,7 @@ impl TextTokenizer {
             })
         };
         let inner = open(&file.json)?;
-        // An added token that stands in the vocabulary under another id than the file says gets one of its own.
+        // An added token that the vocabulary has under another id than the file gives is assigned a new id.
         let highest = inner.get_added_tokens_decoder().into_keys().max();
         if let Some(id) = highest.filter(|id| *id as usize >= file.vocabulary) {
             let expected = "added tokens with the ids that the file gives them";
@@ -133,11 +134,11 @@ impl TextTokenizer {
         })
     }
 
-    /// Tokenises documents on all threads of the current rayon pool, in their order; with their alignment, which takes
-    /// longer, only where it is asked for.
+    /// Tokenises documents in parallel on the current rayon pool and returns them in order. Alignments take longer and
+    /// are computed only if `aligned` is set.
     ///
     /// # Errors
-    /// When the tokenizer itself fails, or a document has more windows than can be numbered.
+    /// Returns an error if the tokenizer itself fails, or if a document has more windows than can be numbered.
     pub fn encode(&self, inputs: &[Document<'_>], aligned: bool) -> Result<Vec<Encoding>> {
         inputs.par_iter().map(|input| self.encode_one(*input, aligned)).collect()
     }
@@ -172,7 +173,8 @@ impl TextTokenizer {
         Ok(encoding)
     }
 
-    /// How many tokens of a sequence tell what is kept of it, and that it is cut; `None` where all matter.
+    /// Returns how many tokens of a sequence determine what is kept of it and whether it is truncated; `None` if all
+    /// do.
     fn wanted(&self, pieces: &[Piece]) -> Option<usize> {
         match self.overflow {
             Overflow::Truncate => Some(room(pieces, self.max_length).saturating_add(1)),
@@ -180,9 +182,10 @@ impl TextTokenizer {
         }
     }
 
-    /// The tokens of a text, or at least the first `wanted` where it has that many; and whether these are all.
+    /// Returns the tokens of a text, or at least the first `wanted` if there are that many, and whether these are all.
     ///
-    /// Of a long text the beginning is enough, and takes a fraction of the memory: some hundred bytes a character.
+    /// For a long text, tokenising the beginning is enough and takes a fraction of the memory, which is some hundred
+    /// bytes per character.
     fn first_tokens(
         &self,
         text: &str,
@@ -216,12 +219,13 @@ impl TextTokenizer {
         if (all_of_a && all_of_b) || shorter <= room || room.is_multiple_of(2) {
             return Ok((a, b));
         }
-        // Both are cut, and the odd token goes to the longer one: which that is, only all of both tells.
+        // Both are truncated, and the odd token goes to the longer one; telling which is longer takes all tokens of
+        // both.
         let whole = |text| self.first_tokens(text, aligned, None).map(|tokenised| tokenised.0);
         Ok((whole(first)?, whole(second)?))
     }
 
-    /// As [`TextTokenizer::first_tokens`], of given words: each is tokenised by itself.
+    /// Does the same as [`TextTokenizer::first_tokens`] for pre-split words, each of which is tokenised by itself.
     fn first_words(
         &self,
         words: &[String],
@@ -235,7 +239,7 @@ impl TextTokenizer {
             let given = InputSequence::PreTokenizedOwned(Cow::Borrowed(taken));
             let name = taken.first().map_or("", String::as_str);
             let mut tokens = self.sequence(tokenizer, given, name, aligned)?;
-            // There are words that make no token.
+            // Some words give no token.
             if n_words == words.len() || wanted.is_some_and(|wanted| tokens.ids.len() >= wanted) {
                 shift_into_joined_text(&mut tokens, taken);
                 return Ok(tokens);
@@ -244,7 +248,7 @@ impl TextTokenizer {
         }
     }
 
-    /// All tokens of an input; `text` is it, or its beginning, for messages.
+    /// Returns all tokens of an input; `text` is the input or its beginning, for error messages.
     fn sequence(
         &self,
         tokenizer: &Tokenizer,
@@ -255,10 +259,10 @@ impl TextTokenizer {
         encoded(&self.path, text, || sequence(tokenizer, input, aligned))
     }
 
-    /// One whole text with its tokens, offsets and words; nothing is cut off.
+    /// Tokenises a whole text, with offsets and words, without truncating it.
     ///
     /// # Errors
-    /// When the tokenizer itself fails on the text.
+    /// Returns an error if the tokenizer itself fails on the text.
     pub fn table(&self, text: &str) -> Result<TokenTable> {
         let encode = || self.inner.encode_char_offsets(text, true);
         let encoding = encoded(&self.path, text, encode)?;
@@ -309,7 +313,8 @@ fn raw(text: &str) -> InputSequence<'_> {
     InputSequence::Raw(Cow::Borrowed(text))
 }
 
-/// Offsets of given words count from the word's own start: these count from the start of the words joined by spaces.
+/// Shifts the offsets of pre-split words, which count from each word's own start, to count from the start of the words
+/// joined by spaces.
 fn shift_into_joined_text(sequence: &mut Sequence, words: &[String]) {
     let starts: Vec<u32> = words
         .iter()
@@ -326,15 +331,16 @@ fn shift_into_joined_text(sequence: &mut Sequence, words: &[String]) {
     }
 }
 
-/// tokenizer.json with `add_prefix_space` on, where it is off: a byte-level tokenizer (RoBERTa's) tells a word by the
-/// space before it, which words that are given one by one have lost. `None` where there is nothing to turn on.
+/// Returns tokenizer.json with `add_prefix_space` turned on; `None` if it is not off anywhere. A byte-level tokenizer
+/// (RoBERTa's) recognises a word by the space before it, which pre-split words have lost.
 fn with_prefix_space(mut json: Value) -> Option<Vec<u8>> {
     let parts = ["pre_tokenizer", "post_processor"];
     let turned = parts.map(|part| json.get_mut(part).is_some_and(turn_prefix_space_on));
     turned[0].then(|| json.to_string().into_bytes())
 }
 
-/// Turns `add_prefix_space` on in a part of tokenizer.json and the parts that it is made of; whether it was off.
+/// Turns `add_prefix_space` on in a part of tokenizer.json and all parts inside it; returns whether it was off
+/// anywhere.
 fn turn_prefix_space_on(part: &mut Value) -> bool {
     match part {
         Value::Object(fields) => {
@@ -344,7 +350,7 @@ fn turn_prefix_space_on(part: &mut Value) -> bool {
         }
         Value::Array(parts) => {
             let mut turned = false;
-            // Every part, also after one that was off: `any` would stop there.
+            // Visit every part, even after one that was off; `any` would stop there.
             for part in parts {
                 turned |= turn_prefix_space_on(part);
             }
@@ -354,9 +360,9 @@ fn turn_prefix_space_on(part: &mut Value) -> bool {
     }
 }
 
-/// Asks the tokenizer where it sets special tokens, by letting it encode one word and two.
+/// Finds out where the tokenizer puts special tokens, by letting it encode one word and two.
 ///
-/// A word that the vocabulary cannot spell gives no token, and shows nothing: then the next is tried.
+/// A word that the vocabulary cannot spell gives no token and reveals nothing; in that case, the next word is tried.
 fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Option<Template>> {
     let pieces = |encoding: tokenizers::Encoding| {
         let mut pieces: Vec<Piece> = Vec::new();
@@ -394,7 +400,7 @@ fn template_of(tokenizer: &Tokenizer) -> tokenizers::Result<Option<Template>> {
 /// Room for `[CLS]`, `[SEP]` and one token.
 pub(crate) const MIN_LENGTH: usize = 3;
 
-/// What a tokenizer makes of a text, and in words what it stumbles over.
+/// Runs a tokenizer on a text, and on failure returns an error that names the text.
 fn encoded<T>(
     path: &Path,
     text: &str,

@@ -1,4 +1,4 @@
-//! tokenizer.json as it is used: read once, with what tokenizer_config.json says of its normaliser, and hashed.
+//! Reads and hashes tokenizer.json as it is used, with the normaliser that tokenizer_config.json asks for.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::config::{ConfigFile, MOST_SIZE};
 use crate::error::{Error, Result};
 
-/// The tokenizers of `transformers` (5.24) that are built anew from what tokenizer_config.json says, with BERT's normaliser,
-/// whatever tokenizer.json has; in their old names a `Fast` follows.
+/// The tokenizers that `transformers` (5.24) rebuilds from tokenizer_config.json with BERT's normaliser, whatever
+/// tokenizer.json contains; their older names end in `Fast`.
 const BUILT_FROM_CONFIG: [&str; 11] = [
     "BertTokenizer",
     "DistilBertTokenizer",
@@ -24,7 +24,7 @@ const BUILT_FROM_CONFIG: [&str; 11] = [
     "SplinterTokenizer",
 ];
 
-/// The tokenizers that are taken from tokenizer.json as it is, or do not know `do_lower_case`.
+/// The tokenizers that are taken from tokenizer.json unchanged or that ignore `do_lower_case`.
 const TAKEN_AS_IT_IS: [&str; 7] = [
     "PreTrainedTokenizer",
     "TokenizersBackend",
@@ -35,7 +35,7 @@ const TAKEN_AS_IT_IS: [&str; 7] = [
     "DebertaTokenizer",
 ];
 
-/// The families of model that a tokenizer of the first kind belongs to, where no class is named.
+/// The model families whose tokenizers are in [`BUILT_FROM_CONFIG`], for configs that name no tokenizer class.
 const WITH_SUCH_A_TOKENIZER: [&str; 19] = [
     "bert",
     "distilbert",
@@ -58,31 +58,32 @@ const WITH_SUCH_A_TOKENIZER: [&str; 19] = [
     "squeezebert",
 ];
 
-/// The longest piece of a vocabulary, in bytes: SentencePiece's own have 16 characters at most, unless told otherwise.
+/// The longest piece allowed in a vocabulary, in bytes; SentencePiece's own have at most 16 characters by default.
 const LONGEST_PIECE: usize = 1000;
 
-/// A tokenizer's JSON.
+/// The JSON of a tokenizer.
 #[derive(Clone, Debug)]
 pub struct TokenizerFile {
-    /// tokenizer.json.
+    /// The path of tokenizer.json.
     pub path: PathBuf,
-    /// blake3 of the JSON that is used: that of the file, unless tokenizer_config.json changes it.
+    /// The blake3 of the JSON in use, which is that of the file unless tokenizer_config.json changes it.
     pub blake3: Digest,
-    /// One more than the highest id that it gives.
+    /// One more than the highest id that the tokenizer gives.
     pub vocabulary: usize,
     pub(super) json: Vec<u8>,
 }
 
 impl TokenizerFile {
-    /// Reads tokenizer.json, and from its folder tokenizer_config.json and config.json where they are.
+    /// Reads tokenizer.json and, if they exist, tokenizer_config.json and config.json in the same folder.
     ///
-    /// `transformers` builds the tokenizers of BERT's kind from tokenizer_config.json: `do_lower_case` (true where
-    /// absent), `strip_accents` (as lower-casing does, where absent) and `tokenize_chinese_chars` (true) take the place
-    /// of tokenizer.json's normaliser. So they do here; without a tokenizer_config.json, tokenizer.json holds.
+    /// `transformers` builds BERT-like tokenizers from tokenizer_config.json: `do_lower_case` (true if absent),
+    /// `strip_accents` (the same as lower-casing if absent) and `tokenize_chinese_chars` (true if absent) replace the
+    /// normaliser of tokenizer.json. The same happens here; without a tokenizer_config.json, tokenizer.json applies
+    /// unchanged.
     ///
     /// # Errors
-    /// When a file cannot be read or is no JSON, there is no vocabulary, or a tokenizer of another kind is asked for another
-    /// case than tokenizer.json has.
+    /// Returns an error if a file cannot be read or is not JSON, there is no vocabulary, or the config of a tokenizer
+    /// of another kind asks for a different case than tokenizer.json has.
     pub fn open(path: &Path) -> Result<TokenizerFile> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let mut tokenizer: Value = parsed(path, &bytes, "a Hugging Face tokenizer.json")?;
@@ -127,7 +128,7 @@ fn parsed(path: &Path, bytes: &[u8], what: &str) -> Result<Value> {
     })
 }
 
-/// Refuses sizes at which the crate `tokenizers` runs out of stack or memory, which nothing can fence.
+/// Rejects sizes at which the crate `tokenizers` runs out of stack or memory, because that failure cannot be caught.
 fn check_sizes(path: &Path, tokenizer: &Value) -> Result<()> {
     let refuse = |expected: String, got: String| Error::Checkpoint {
         path: path.to_path_buf(),
@@ -135,7 +136,7 @@ fn check_sizes(path: &Path, tokenizer: &Value) -> Result<()> {
         got,
         hint: "fetch the tokenizer.json that belongs to the model".into(),
     };
-    // A list of pieces with scores: these become a tree that is as deep as the longest is long.
+    // A list of pieces with scores becomes a tree whose depth is the length of the longest piece.
     let pieces = tokenizer["model"]["vocab"].as_array().into_iter().flatten();
     let lengths = pieces.filter_map(|piece| piece[0].as_str().map(str::len));
     if let Some(length) = lengths.max().filter(|length| *length > LONGEST_PIECE) {
@@ -165,7 +166,7 @@ fn check_sizes(path: &Path, tokenizer: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The size that a precompiled_charsmap begins with: four bytes, lowest first, in base64.
+/// Returns the size at the start of a precompiled_charsmap: four bytes, little-endian, in base64.
 fn tree_bytes(map: &str) -> Option<usize> {
     let digit = |byte: &u8| match byte {
         b'A'..=b'Z' => Some(byte - b'A'),
@@ -175,7 +176,7 @@ fn tree_bytes(map: &str) -> Option<usize> {
         b'/' => Some(63),
         _ => None,
     };
-    // Six digits of six bits each: four bytes, and half of the next.
+    // Six digits of six bits each hold four bytes and half of the next.
     let first = map.as_bytes().get(..6)?;
     let bits =
         first.iter().try_fold(0u64, |bits, byte| Some(bits << 6 | u64::from(digit(byte)?)))?;
@@ -186,11 +187,12 @@ fn is_word_piece(tokenizer: &Value) -> bool {
     tokenizer["model"]["type"].as_str().is_none_or(|kind| kind == "WordPiece")
 }
 
-/// The normaliser that `transformers` makes from the tokenizer_config.json beside tokenizer.json; none where there is no
-/// such file, or the tokenizer is taken from tokenizer.json as it is.
+/// Returns the normaliser that `transformers` builds from the tokenizer_config.json beside tokenizer.json; `None` if
+/// there is no such file or the tokenizer is taken from tokenizer.json unchanged.
 ///
 /// # Errors
-/// When a file is no JSON, or a tokenizer of another kind is asked for a case that tokenizer.json does not have.
+/// Returns an error if a file is not JSON, or if the config of a tokenizer of another kind asks for a case that
+/// tokenizer.json does not have.
 fn normalizer_of_config(path: &Path, tokenizer: &Value) -> Result<Option<Value>> {
     let config_path = path.with_file_name("tokenizer_config.json");
     if !config_path.is_file() {
@@ -233,7 +235,7 @@ fn normalizer_of_config(path: &Path, tokenizer: &Value) -> Result<Option<Value>>
     }
 }
 
-/// Whether a normaliser, or a part of it, turns capitals into small letters.
+/// Returns whether a normaliser or a part of it converts text to lower case.
 fn lower_cases(normalizer: &Value) -> bool {
     let parts = normalizer["normalizers"].as_array().into_iter().flatten();
     normalizer["type"] == "Lowercase"
@@ -241,7 +243,7 @@ fn lower_cases(normalizer: &Value) -> bool {
         || parts.into_iter().any(lower_cases)
 }
 
-/// Ids that a tokenizer can give: one more than the highest.
+/// Returns the number of ids that a tokenizer can give: one more than the highest.
 fn count_ids(tokenizer: &Value) -> Option<usize> {
     let size = match &tokenizer["model"]["vocab"] {
         Value::Object(ids) => {
@@ -252,16 +254,16 @@ fn count_ids(tokenizer: &Value) -> Option<usize> {
     };
     let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
     let added = added.filter_map(|token| token["id"].as_u64()).max();
-    // What no embedding can have, whatever its exact number.
+    // Saturate: no model has that many embeddings, whatever the exact number.
     let ids = size.into_iter().chain(added.map(|id| id.saturating_add(1)));
     let special = special_ids(&tokenizer["post_processor"]).into_iter().max();
     let special = special.map(|id| id.saturating_add(1));
-    // Without a vocabulary, special tokens make none.
+    // Special tokens alone do not make a vocabulary.
     let size = ids.max()?;
     Some(size.max(special.unwrap_or(0)) as usize)
 }
 
-/// Ids that a post-processor, or a part of it, sets around a text.
+/// Returns the ids that a post-processor or a part of it adds around a text.
 fn special_ids(part: &Value) -> Vec<u64> {
     let template = part["special_tokens"].as_object().into_iter().flatten();
     let template = template.filter_map(|(_, token)| token["ids"].as_array());
@@ -275,7 +277,7 @@ fn special_ids(part: &Value) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    /// The tokenizer of a type, cased, with this tokenizer_config.json and config.json.
+    /// Opens a cased tokenizer of a type, with this tokenizer_config.json and config.json.
     fn open(model: &str, config: Option<&str>, family: &str) -> Result<(Value, bool)> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
@@ -304,7 +306,7 @@ mod tests {
         let lower = Some(r#"{"do_lower_case": true}"#);
         let class =
             |class: &str| format!(r#"{{"tokenizer_class": "{class}", "do_lower_case": true}}"#);
-        // What transformers 5.24 makes of each.
+        // The result of transformers 5.24 for each.
         for (config, family, lowercase) in [
             (None, bert, false),
             (lower, bert, true),
@@ -376,7 +378,7 @@ mod tests {
             json!({ "normalizer": { "type": "Sequence", "normalizers": [{ "type": "NFC" },
             { "type": "Precompiled", "precompiled_charsmap": map }] } })
         };
-        // Base64 of 4, 0, 0, 0 and four bytes of zero.
+        // Base64 of the bytes 4, 0, 0, 0 and four zero bytes.
         assert_eq!(tree_bytes("BAAAAAAAAAA="), Some(4));
         assert!(check(map("BAAAAAAAAAA=")).is_ok());
         for bad in ["/////w==", "AAAAQAAA", "", "AAA", "~~~~~~~~"] {

@@ -1,4 +1,4 @@
-//! The weights of a checkpoint: model.safetensors, or the shards that model.safetensors.index.json names.
+//! The weights of a checkpoint: model.safetensors, or the shards listed in model.safetensors.index.json.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,18 +14,18 @@ use serde::Deserialize;
 use super::family::PREFIXES;
 use crate::error::{Error, Result};
 
-/// The weights in one file.
+/// The file that holds all weights.
 pub(super) const SINGLE_FILE: &str = "model.safetensors";
 
-/// The list of shards, and which of them holds which tensor.
+/// The index that maps tensors to shards.
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 
 const FETCH_AGAIN: &str = "the file is incomplete or not a safetensors file: fetch it again";
 
-/// The weights, mapped and not read.
+/// The weights, memory-mapped but not read.
 pub(super) struct Weights {
     files: Vec<WeightFile>,
-    /// By tensor, the number of its file; `None` where one file holds all.
+    /// The path of the index and the file number of each tensor; `None` if one file holds all tensors.
     index: Option<(PathBuf, BTreeMap<String, usize>)>,
     prefix: &'static str,
 }
@@ -40,26 +40,26 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The file in a folder that stands for its weights: the one file, or the index of the shards.
+/// Returns the file through which a folder's weights are opened: the single file, or the index of the shards.
 pub(super) fn find(folder: &Path) -> Option<PathBuf> {
     let paths = [SINGLE_FILE, INDEX_FILE].map(|name| folder.join(name));
     paths.into_iter().find(|path| path.is_file())
 }
 
-/// The blake3 of the weights that [`find`] found: of the one file, or of the hashes of all shards in order of their
-/// names.
+/// Returns the blake3 of the weights that [`find`] found: that of the single file, or of the hashes of all shards,
+/// sorted by name.
 ///
 /// # Errors
-/// When a file is missing or the index is none.
+/// Returns an error if a file is missing or the index is not valid.
 pub(super) fn hash(found: &Path) -> Result<Digest> {
     Ok(map_files(found)?.1)
 }
 
 impl Weights {
-    /// Maps the weights that [`find`] found, and returns them with their hash.
+    /// Maps the weights that [`find`] found and returns them with their hash.
     ///
     /// # Errors
-    /// When a file is missing or damaged, or holds no encoder.
+    /// Returns an error if a file is missing or damaged, or if the weights contain no encoder.
     pub(super) fn open(found: &Path) -> Result<(Weights, Digest)> {
         let (files, hash, index) = map_files(found)?;
         let mut weights =
@@ -68,11 +68,11 @@ impl Weights {
         Ok((weights, hash))
     }
 
-    /// Number of the encoder's parameters in the files, pooler included, pre-training heads not: what `transformers`
-    /// counts for the bare model.
+    /// Returns the number of the encoder's parameters in the files, including the pooler but not the pre-training
+    /// heads: the count that `transformers` gives for the bare model.
     ///
     /// # Errors
-    /// When a file is damaged.
+    /// Returns an error if a file is damaged.
     pub(super) fn parameters(&self) -> Result<u64> {
         let mut parameters = 0;
         for file in &self.files {
@@ -89,11 +89,11 @@ impl Weights {
 
     /// Decodes one tensor to f32.
     ///
-    /// `name` is the encoder's own name without a prefix, as `encoder.layer.0.output.dense.weight`; the old names
-    /// `LayerNorm.gamma` and `LayerNorm.beta` are found too.
+    /// `name` is the encoder's own name without a prefix, such as `encoder.layer.0.output.dense.weight`; the old names
+    /// `LayerNorm.gamma` and `LayerNorm.beta` are recognised too.
     ///
     /// # Errors
-    /// When there is no such tensor, or its shape is not `shape`, or it is not f32, f16 or bf16.
+    /// Returns an error if there is no such tensor, its shape is not `shape`, or its type is not f32, f16 or bf16.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let full_name = format!("{}{name}", self.prefix);
         let old_name = full_name
@@ -101,7 +101,7 @@ impl Weights {
             .replace("LayerNorm.bias", "LayerNorm.beta");
         let file = self.file_of(&full_name).or_else(|| self.file_of(&old_name));
         let Some(file) = file else {
-            // Only an index knows beforehand that no file holds it.
+            // Only with an index is it known beforehand that no file holds the tensor.
             let path = self.index.as_ref().map_or(&self.files[0].path, |index| &index.0);
             return Err(refuse(
                 path,
@@ -140,7 +140,7 @@ impl Weights {
         })
     }
 
-    /// The file that should hold a tensor.
+    /// Returns the file that should hold a tensor.
     fn file_of(&self, name: &str) -> Option<&WeightFile> {
         match &self.index {
             Some((_, index)) => index.get(name).map(|number| &self.files[*number]),
@@ -189,7 +189,7 @@ impl WeightFile {
     }
 }
 
-/// The mapped files, their hash, and where each tensor lies if an index says so.
+/// The mapped files, their hash, and the file of each tensor if there is an index.
 type Mapped = (Vec<WeightFile>, Digest, Option<BTreeMap<String, usize>>);
 
 fn map_files(found: &Path) -> Result<Mapped> {
@@ -221,10 +221,10 @@ fn map_files(found: &Path) -> Result<Mapped> {
     Ok((files, fingerprint::hash_bytes(hashes.as_bytes()), Some(index)))
 }
 
-/// The shards that an index names, each once; files beside it.
+/// Returns the shards that an index lists, each once; they are files in its folder.
 ///
 /// # Errors
-/// When the file cannot be read or is no index.
+/// Returns an error if the file cannot be read or is not an index.
 pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>> {
     Ok(read_index(index)?.into_values().collect())
 }
@@ -245,12 +245,12 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     if index.weight_map.is_empty() {
         return Err(damaged("one without tensors".into()));
     }
-    // A shard lies beside its index: a path could lead anywhere.
+    // A shard is in the same folder as its index; a path could lead anywhere.
     let plain = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name);
     if let Some(name) = index.weight_map.values().find(|name| !plain(name)) {
         return Err(damaged(format!("the path `{name}` for a file name")));
     }
-    // Under another name it could be one of the other files of a checkpoint, and take its place.
+    // Under another name it could replace one of the checkpoint's other files.
     let shard = |name: &str| name.ends_with(".safetensors");
     if let Some(name) = index.weight_map.values().find(|name| !shard(name)) {
         return Err(damaged(format!("`{name}`, which does not end with .safetensors")));

@@ -1,5 +1,5 @@
-//! From the tokens of one or two sequences to what the model reads: special tokens added, longer documents truncated or
-//! cut into overlapping windows.
+//! Turns the tokens of one or two sequences into model inputs: adds special tokens, and truncates longer documents or
+//! cuts them into overlapping windows.
 
 use std::ops::Range;
 
@@ -8,24 +8,24 @@ use frostbert_cache::states::{Alignment, SPECIAL, WordPlace};
 /// What happens to a document that is longer than `max_length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
-    /// Its end is cut off; of a pair, the longer text's end first.
+    /// Its end is cut off; for a pair, tokens are removed from the end of the longer text first.
     Truncate,
-    /// It becomes several windows, of which neighbours share `stride` tokens; of a pair the second text is cut, and
-    /// every window holds the first.
+    /// It is cut into several windows, and neighbouring windows share `stride` tokens. Of a pair, the second text is
+    /// cut, and every window contains the first.
     Windows {
         /// Tokens that two windows share.
         stride: usize,
     },
 }
 
-/// The tokens of one sequence, special ones left out.
+/// The tokens of one sequence, without special tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sequence {
-    /// Rows of the word embedding.
+    /// Rows of the word embedding table.
     pub ids: Vec<u32>,
-    /// First character of each token and the one after its last; empty where nobody asked for an alignment.
+    /// The first character of each token and the one after its last; empty unless an alignment was requested.
     pub offsets: Vec<(u32, u32)>,
-    /// The word of each token, -1 for none; empty where nobody asked for an alignment.
+    /// The word of each token, -1 for none; empty unless an alignment was requested.
     pub words: Vec<i32>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Sequence {
 pub(crate) enum Piece {
     /// A special token.
     Special {
-        /// Its id.
+        /// Its id in the vocabulary.
         id: u32,
         /// Its token type.
         type_id: u8,
@@ -43,72 +43,73 @@ pub(crate) enum Piece {
     Sequence {
         /// 0 or 1.
         number: usize,
-        /// Their token type.
+        /// The token type of all its tokens.
         type_id: u8,
     },
 }
 
-/// How special tokens are set around one sequence, and around two.
+/// How special tokens are placed around one sequence and around two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template {
-    /// As `[CLS] A [SEP]`.
+    /// The pieces for one sequence, such as `[CLS] A [SEP]`.
     pub single: Vec<Piece>,
-    /// As `[CLS] A [SEP] B [SEP]`.
+    /// The pieces for a pair, such as `[CLS] A [SEP] B [SEP]`.
     pub pair: Vec<Piece>,
 }
 
-/// One input of the model: at most `max_length` tokens.
+/// An input of the model, of at most `max_length` tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Rows of the word embedding, special tokens included.
+    /// Rows of the word embedding table, including those of special tokens.
     pub ids: Vec<u32>,
     /// Token types.
     pub type_ids: Vec<u8>,
-    /// Where its tokens stand; empty where nobody asked.
+    /// Where its tokens are in the text; empty unless requested.
     pub alignment: Alignment,
 }
 
-/// A document as the model reads it.
+/// A document as the model sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoding {
-    /// One window, or several where the document is longer than one; in their order.
+    /// A single window, or several in order if the document is too long for one.
     pub windows: Vec<Window>,
-    /// Its words, by sequence and number, each once; empty where nobody asked for an alignment.
+    /// The words of the document, sorted by sequence and number and each listed once; empty unless an alignment was
+    /// requested.
     pub words: Vec<WordPlace>,
-    /// Whether some of its tokens stand in no window.
+    /// Whether some of its tokens are in no window.
     pub truncated: bool,
 }
 
 impl Encoding {
-    /// Tokens of all windows; a token that two windows share counts twice.
+    /// Returns the number of tokens in all windows; a token shared by two windows counts twice.
     pub fn n_tokens(&self) -> usize {
         self.windows.iter().map(|window| window.ids.len()).sum()
     }
 
-    /// Tokens of each window.
+    /// Returns the number of tokens in each window.
     pub fn lengths(&self) -> impl Iterator<Item = u32> + '_ {
         self.windows.iter().map(|window| window.ids.len() as u32)
     }
 
-    /// Whether a window has no token: the text gives none, and the tokenizer adds none.
+    /// Returns whether a window has no tokens, because the text gives none and the tokenizer adds none.
     pub fn has_empty_window(&self) -> bool {
         self.windows.iter().any(|window| window.ids.is_empty())
     }
 }
 
-/// The tokens of each sequence that one window holds.
+/// The token range of each sequence that one window holds.
 type Ranges = [Range<usize>; 2];
 
 /// Cuts a document (one sequence, or two) into windows of at most `max_length` tokens.
 ///
-/// With [`Overflow::Windows`] each window begins `room - stride` tokens after the one before, where `room` is what
-/// special tokens and the first text of a pair leave; the last one ends with the document. The first text of a pair may
-/// take at most half of what the stride leaves (as 126 of 384 tokens at a stride of 128), so that windows get on; more
-/// only where the second text is so short that one window holds it whole.
+/// With [`Overflow::Windows`], each window begins `room - stride` tokens after the previous one, where `room` is what
+/// the special tokens and the first text of a pair leave; the last window ends with the document. The first text of a
+/// pair may take at most half of what the stride leaves (for example 126 of 384 tokens with a stride of 128), so that
+/// windows advance; it may take more only if the second text is short enough to fit into one window.
 ///
 /// # Panics
-/// When `max_length` has no room for the special tokens, a token of each sequence and the stride: [`least_length`] is
-/// for the caller to check.
+/// Panics if `max_length` has no room for the special tokens, a token of each sequence and the stride; the caller must
+/// check [`least_length`].
 pub(crate) fn cut(
     first: &Sequence,
     second: Option<&Sequence>,
@@ -132,7 +133,7 @@ pub(crate) fn cut(
             (spans.into_iter().map(|span| [span, 0..0]).collect(), false)
         }
         (Overflow::Windows { stride }, Some(_)) => {
-            // A short second text leaves the first one more: then there is one window.
+            // A short second text leaves more room for the first; then there is only one window.
             let most = ((room - stride) / 2).max(room.saturating_sub(n[1]));
             let kept = n[0].min(most);
             let spans = spans(n[1], room - kept, stride).into_iter();
@@ -144,17 +145,17 @@ pub(crate) fn cut(
     Encoding { windows, words: place_words(sequences, &ranges, pieces), truncated }
 }
 
-/// The least `max_length` for which [`cut`] can work: room for special tokens and a token of a single text; in windows
-/// for those of a pair, the stride, and a token of each text.
+/// Returns the smallest `max_length` for which [`cut`] works: room for the special tokens and one token of a single
+/// text or, with windows, for the special tokens of a pair, the stride and one token of each text.
 pub(crate) fn least_length(template: &Template, overflow: Overflow) -> usize {
     match overflow {
-        // Of a pair that is cut to nothing, the special tokens still stand.
+        // Even a pair of which nothing is left keeps its special tokens.
         Overflow::Truncate => (n_special(&template.single) + 1).max(n_special(&template.pair)),
         Overflow::Windows { stride } => n_special(&template.pair) + stride + 2,
     }
 }
 
-/// Tokens of an input that are left for sequences.
+/// Returns the number of tokens of an input that are left for sequences.
 pub(super) fn room(pieces: &[Piece], max_length: usize) -> usize {
     max_length - n_special(pieces)
 }
@@ -163,8 +164,8 @@ fn n_special(pieces: &[Piece]) -> usize {
     pieces.iter().filter(|piece| matches!(piece, Piece::Special { .. })).count()
 }
 
-/// How many tokens of each sequence fit into `room`, the longer one losing first: the rule `longest_first` of Hugging
-/// Face tokenizers.
+/// Returns how many tokens of each sequence fit into `room`, shortening the longer one first: the `longest_first` rule
+/// of Hugging Face tokenizers.
 fn longest_first(n: [usize; 2], room: usize) -> [usize; 2] {
     if n[0] + n[1] <= room {
         return n;
@@ -178,7 +179,7 @@ fn longest_first(n: [usize; 2], room: usize) -> [usize; 2] {
     kept
 }
 
-/// `0..room`, `step..step + room`, ... until one reaches `n`; `step = room - stride`.
+/// Returns `0..room`, `step..step + room`, ... until one reaches `n`, where `step = room - stride`.
 fn spans(n: usize, room: usize, stride: usize) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     let mut start = 0;
@@ -233,7 +234,8 @@ fn assemble(sequences: [Option<&Sequence>; 2], ranges: &Ranges, pieces: &[Piece]
     window
 }
 
-/// Each word once, in the window in which its first sub-word stands furthest from both ends; the first of equals.
+/// Places each word once, in the window in which its first sub-word is furthest from both ends; ties go to the first
+/// window.
 fn place_words(
     sequences: [Option<&Sequence>; 2],
     windows: &[Ranges],
@@ -242,7 +244,7 @@ fn place_words(
     let mut places = Vec::new();
     for (number, sequence) in sequences.into_iter().enumerate() {
         let Some(sequence) = sequence else { continue };
-        // Where a sequence ends, nothing was cut off behind it: the last window's end.
+        // Tokens after the end of the last window were cut off.
         let n_kept = windows.last().map_or(0, |ranges| ranges[number].end);
         let words = &sequence.words;
         for (token, word) in words.iter().enumerate().take(n_kept) {
@@ -256,13 +258,13 @@ fn place_words(
                 let range = &ranges[number];
                 (token - range.start).min(range.end - 1 - token)
             };
-            // `max_by_key` takes the last of equals, so the windows are walked backwards.
+            // `max_by_key` returns the last of equal elements, so iterate over the windows backwards.
             let holding: Vec<usize> = (reached..reached + holding.count()).collect();
             let best = holding.into_iter().rev().max_by_key(|window| context(&windows[*window]));
             let Some(window) = best else { continue };
             let ranges = &windows[window];
             let position = tokens_before(number, ranges, pieces) + token - ranges[number].start;
-            // All of the word counts, also what was cut off: only its first token must be there.
+            // The whole word counts, including any part that was cut off; only its first token must be present.
             let same = words[token..].iter().take_while(|other| *other == word);
             let ends = sequence.offsets[token..token + same.count()].iter().map(|offset| offset.1);
             places.push(WordPlace {
@@ -278,7 +280,7 @@ fn place_words(
     places
 }
 
-/// Tokens of a window that stand before those of a sequence.
+/// Returns the number of a window's tokens that precede those of a sequence.
 fn tokens_before(number: usize, ranges: &Ranges, pieces: &[Piece]) -> usize {
     pieces
         .iter()
@@ -306,7 +308,7 @@ mod tests {
         Template { single: vec![CLS, a, SEP], pair: vec![CLS, a, SEP, b, last] }
     }
 
-    /// Tokens `first..first + n`, two to a word, three characters each.
+    /// Returns the tokens `first..first + n`, two per word and three characters each.
     fn sequence(first: u32, n: usize) -> Sequence {
         Sequence {
             ids: (first..first + n as u32).collect(),
@@ -340,7 +342,7 @@ mod tests {
             .iter()
             .map(|place| (place.sequence, place.word, place.window, place.position))
             .collect();
-        // The word of tokens 24 and 25 starts at the end of the first window, and second in the second one.
+        // The word of tokens 24 and 25 starts at the end of the first window and is second in the second one.
         assert_eq!(words, [(0, 0, 0, 1), (1, 0, 0, 4), (1, 1, 0, 6), (1, 2, 1, 5), (1, 3, 1, 7)]);
         let third = &encoding.words[3];
         assert_eq!((third.char_start, third.char_end), (12, 18));
@@ -357,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_longer_text_of_a_pair_loses_first() {
-        // Expected: tokenizers 0.23, TruncationStrategy::LongestFirst.
+        // Expected values from tokenizers 0.23, TruncationStrategy::LongestFirst.
         for (n, room, kept) in [
             ([3, 10], 8, [3, 5]),
             ([10, 3], 8, [5, 3]),

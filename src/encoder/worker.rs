@@ -1,4 +1,4 @@
-//! One session and what it makes of a batch: states, pooled and in the type that is stored.
+//! A worker: runs batches in its session, then pools the states and converts them to the stored type.
 
 use std::{
     iter,
@@ -23,11 +23,11 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Threads that convert what a GPU made. With the batch that it computes, one more than these are in memory at once: the
-/// ring of buffers in which its states come back.
+/// The number of threads that convert the output of a GPU. Including the batch being computed, one more batch than this
+/// is in memory at a time, which forms a ring of buffers for the returned states.
 const CONVERTERS: usize = 2;
 
-/// One session and what it makes of a batch.
+/// A session together with the conversion of its states.
 pub struct Worker {
     pub(super) session: WorkerSession,
     pub(super) precision: Precision,
@@ -35,30 +35,31 @@ pub struct Worker {
 
 /// The graph that a worker runs.
 pub(super) enum WorkerSession {
-    /// With padding: on a CPU, and every model.onnx.
+    /// The graph with padding: on a CPU, and for every model.onnx.
     Padded(EncoderSession),
-    /// Without padding, on CUDA.
+    /// The graph without padding, on CUDA.
     Packed(Box<CudaSession>),
 }
 
-/// What a batch is encoded for.
+/// What to compute for a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// The states, of layers that the encoder was opened for.
+    /// The states to return, of layers that the encoder was opened for.
     pub states: &'a [StateId],
-    /// The type in which rows of tokens and words are returned.
+    /// The type of the returned rows of tokens and words.
     pub dtype: Dtype,
-    /// The type in which the cache stores states: every value must fit into it.
+    /// The type in which the cache stores states; every value must fit into it.
     pub stored: Dtype,
-    /// For each window the positions of its words; only looked at where word states are asked for.
+    /// The positions of the words of each window; only used if word states are requested.
     pub words: &'a [Vec<u16>],
 }
 
 impl Worker {
-    /// Opens the session that the device and the checkpoint ask for.
+    /// Opens the session that suits the device and the checkpoint.
     ///
     /// # Errors
-    /// When the checkpoint does not fit or lacks a layer, the device cannot be had, or ONNX Runtime refuses.
+    /// Returns an error if the checkpoint does not match its config or lacks a layer, the device is unavailable, or
+    /// ONNX Runtime rejects the graph.
     pub fn open(
         runtime: &Runtime,
         checkpoint: &Checkpoint,
@@ -75,10 +76,11 @@ impl Worker {
         Ok(Worker { session, precision: options.precision })
     }
 
-    /// Runs a batch on the device; [`Computed::finish`] makes states of what comes out.
+    /// Runs a batch on the device; [`Computed::finish`] turns the output into states.
     ///
     /// # Errors
-    /// When ONNX Runtime fails; where a GPU has too little memory, with a budget of tokens that fits.
+    /// Returns an error if ONNX Runtime fails; if a GPU has too little memory, the error names a token budget that
+    /// fits.
     pub fn compute(&mut self, batch: &TokenBatch) -> Result<Computed> {
         let layers = match &mut self.session {
             WorkerSession::Padded(session) => session.compute(batch)?,
@@ -87,10 +89,10 @@ impl Worker {
         Ok(Computed { layers, precision: self.precision })
     }
 
-    /// Computes the batches of `jobs` one after the other and hands each to `finish`, until that says `false`.
+    /// Computes the batches of `jobs` one after the other and passes each to `finish` until that returns `false`.
     ///
-    /// On a CPU everything happens on this thread. A GPU goes on with the next batch meanwhile: then `finish` runs on
-    /// other threads, and batches may be finished in another order.
+    /// On a CPU, everything happens on this thread. A GPU meanwhile continues with the next batch: `finish` then runs
+    /// on other threads, and batches may finish in another order.
     pub fn run_all<J: Send>(
         &mut self,
         jobs: impl Iterator<Item = J>,
@@ -106,7 +108,7 @@ impl Worker {
             }
             return;
         }
-        // Without room of its own: a batch is handed over when somebody is free to take it.
+        // The channel has no capacity: a batch is handed over when a thread is free to take it.
         let (sender, computed) = bounded::<(J, Result<Computed>)>(0);
         thread::scope(|scope| {
             for _ in 0..CONVERTERS {
@@ -116,7 +118,7 @@ impl Worker {
             drop(computed);
             for job in jobs {
                 let made = self.compute(batch_of(&job));
-                // Nobody takes it: all were told to stop.
+                // No receiver is left, because all were told to stop.
                 if sender.send((job, made)).is_err() {
                     return;
                 }
@@ -126,12 +128,13 @@ impl Worker {
     }
 }
 
-/// Runs the batches of `jobs` on some workers: each takes the next job as soon as it is free, and hands what it computed
-/// to `finish`. Jobs are taken in their order, under a lock, and may be finished in another. After a
-/// failure no further job is begun.
+/// Runs the batches of `jobs` on several workers. Each worker takes the next job as soon as it is free and passes its
+/// results to `finish`. Jobs are taken in order, under a lock, but may finish in another order. After a failure, no
+/// further job is started.
 ///
 /// # Errors
-/// The error of the first job in their order that failed: that of `jobs` itself, of ONNX Runtime, or of `finish`.
+/// Returns the error of the first job, in job order, that failed: that of `jobs` itself, of ONNX Runtime, or of
+/// `finish`.
 pub(crate) fn run_batches<J: Send>(
     workers: &mut [Worker],
     jobs: impl Iterator<Item = Result<J>> + Send,
@@ -152,7 +155,7 @@ pub(crate) fn run_batches<J: Send>(
             return None;
         }
         let (number, job) = jobs.next()?;
-        // Somebody may have failed while this one waited for a job.
+        // Another worker may have failed while this one waited for a job.
         if locked(&failure).is_some() {
             return None;
         }
@@ -177,12 +180,12 @@ pub(crate) fn run_batches<J: Send>(
     failure.map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// Locks a mutex, also after a panic of another thread, which is told of elsewhere.
+/// Locks a mutex even if another thread panicked while holding it; the panic is reported elsewhere.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a session made of a batch, still in its own type. Any thread can finish it.
+/// The output of a session for a batch, still in the session's type. Any thread can finish it.
 pub struct Computed {
     /// The layers that the session was opened for.
     pub layers: Vec<LayerStates>,
@@ -190,12 +193,12 @@ pub struct Computed {
 }
 
 impl Computed {
-    /// Pools and converts every state that was asked for.
+    /// Pools and converts every requested state.
     ///
-    /// `name_of` tells what to call the document in a row of the batch, should its state be unfit to store.
+    /// `name_of` names the document in a row of the batch, for an error about a state that is unfit to store.
     ///
     /// # Errors
-    /// [`Error::State`] for a value that is not finite or that the storage type cannot hold.
+    /// Returns [`Error::State`] for a value that is not finite or does not fit into the storage type.
     pub fn finish(
         self,
         request: Request<'_>,
@@ -247,7 +250,7 @@ impl Computed {
     }
 }
 
-/// Each window pooled, `windows x hidden`.
+/// Pools each window; the result is `windows x hidden`.
 fn pool(
     states: &LayerStates,
     pooling: Pooling,
@@ -256,7 +259,7 @@ fn pool(
     let mut pooled = vec![0.0f32; states.rows.len() * states.hidden];
     for (window, out) in pooled.chunks_exact_mut(states.hidden).enumerate() {
         let row = match pooling {
-            // The others need not be converted.
+            // The other states need not be converted.
             Pooling::Cls => states.row(window).part(0..states.hidden),
             Pooling::Mean | Pooling::Max => states.row(window),
         };

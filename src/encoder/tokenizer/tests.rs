@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A byte-pair tokenizer of single characters, without a token for what it does not know.
+/// Opens a byte-pair tokenizer of single characters without an unknown token.
 fn open(characters: &[&str]) -> Result<TextTokenizer> {
     let special = |id: usize, content: &str| {
         json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -41,7 +41,7 @@ fn a_tokenizer_that_spells_none_of_them_is_refused() {
     assert!(error.to_string().contains("expected a tokenizer.json that makes tokens"), "{error}");
 }
 
-/// A tokenizer.json of the fixtures, with some of its parts replaced.
+/// Returns a tokenizer.json of the fixtures with some of its parts replaced.
 fn fixture(name: &str, parts: &[(&str, Value)]) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let bytes = std::fs::read(folder.join(name).join("tokenizer.json")).unwrap();
@@ -59,9 +59,9 @@ fn made(json: &Value, max_length: usize, overflow: Overflow) -> Result<TextToken
     TextTokenizer::open(&path, max_length, overflow)
 }
 
-/// Of every kind: words, bytes, SentencePiece; with what lies between a text and its words.
+/// Returns tokenizers of every kind (words, bytes, SentencePiece), with various steps between a text and its words.
 fn kinds() -> Vec<Value> {
-    // A map without an entry: 256 units of nothing.
+    // An empty map: 256 units of nothing.
     let size = 1024u32.to_le_bytes();
     let map: Vec<u8> = size.into_iter().chain([0; 1024]).collect();
     let precompiled = json!({ "type": "Precompiled", "precompiled_charsmap": base64(&map) });
@@ -121,7 +121,7 @@ fn base64(bytes: &[u8]) -> String {
     bytes.chunks(3).map(of_three).collect()
 }
 
-/// A text of these pieces, each repeated.
+/// Generates a text from these pieces, each repeated.
 fn text() -> impl Strategy<Value = String> {
     const PIECES: [&str; 30] = [
         "the",
@@ -158,7 +158,7 @@ fn text() -> impl Strategy<Value = String> {
     let piece = (0..PIECES.len(), prop_oneof![6 => 1usize..3, 1 => 50usize..200]);
     let one = move |(piece, times): (usize, usize)| PIECES[piece].repeat(times);
     let pieces = proptest::collection::vec(piece.prop_map(one), 0..300);
-    // Many texts have long stretches that are plain.
+    // Many texts have long plain stretches.
     (pieces, any::<bool>(), 0usize..400).prop_map(|(mut pieces, plain, at)| {
         if plain {
             pieces.insert(at.min(pieces.len()), " the cold snow, 7 film".repeat(60));
@@ -167,7 +167,7 @@ fn text() -> impl Strategy<Value = String> {
     })
 }
 
-/// What a tokenizer makes of an input, and what it makes of it when it reads all.
+/// Tokenises an input twice: normally, and with the tokenizer reading all of it.
 fn both(
     tokenizer: &mut TextTokenizer,
     input: Document<'_>,
@@ -265,7 +265,7 @@ fn what_makes_the_tokenizers_library_panic_is_an_error_that_names_the_file() {
 
 #[test]
 fn a_text_at_which_the_library_fails_is_named() {
-    // Without `[UNK]` a word that the vocabulary does not spell is an error.
+    // Without `[UNK]`, a word that the vocabulary cannot spell is an error.
     let mut json = fixture("tiny_bert", &[]);
     json["model"]["unk_token"] = json!("[NONE]");
     let tokenizer = made(&json, 16, Overflow::Truncate).unwrap();
