@@ -1,8 +1,9 @@
-//! Encoded batches of shards that are not complete yet, so that a kill costs a batch and not a shard.
+//! Logs of encoded batches for shards that are not complete yet, so that a kill costs a batch instead of a shard.
 //!
-//! A batch is appended when its states come, and its log goes when the shard is committed. Nothing is synced: what a
-//! process wrote outlives its end, and after a crash of the machine the checksum of each record tells how far it is whole.
-//! The log of a shard is named by everything that decides its batches and their states, so none is taken for another.
+//! A batch is appended as soon as its states are computed, and the log is removed when its shard is committed. Nothing
+//! is synced: data that a process wrote outlives the process, and after a crash of the machine the checksum of each
+//! record shows how much of the log is intact. A log is named by everything that determines the batches of its shard
+//! and their states, so it is never mistaken for that of another shard.
 
 use std::{
     collections::BTreeMap,
@@ -20,24 +21,25 @@ use crate::{
     states::{BatchStates, StateId, StateValues},
 };
 
-/// Bytes of a record's checksum.
+/// The size of a record's checksum in bytes.
 const CHECKSUM_BYTES: usize = 32;
 
-/// Bytes of a log at most: more than the states of a shard in f32.
+/// The maximum size of a log in bytes: more than the states of a shard in f32.
 const MOST_LOG_BYTES: u64 = 4 * SHARD_STATE_BYTES;
 
-/// Bytes that a disk has left, at least, where logs are written: twice those of the shards in work at a time.
+/// The free disk space in bytes below which no logs are written: twice that of the shards in progress at a time.
 const LEAST_FREE_BYTES: u64 = 8 * SHARD_STATE_BYTES;
 
 /// The logs of an extraction.
 pub struct BatchLogs {
     folder: PathBuf,
-    /// What decides states beside the plan: the type of their values, and what computes them.
+    /// What determines the states besides the plan: the type of their values and what computes them.
     context: String,
 }
 
 impl BatchLogs {
-    /// The logs in a cache folder of an extraction by `context`: what decides its states beside the cache and the plan.
+    /// Returns the logs of an extraction in a cache folder; `context` is what determines the states besides the cache
+    /// and the plan.
     pub fn new(folder: &Path, context: String) -> BatchLogs {
         BatchLogs { folder: folder.to_path_buf(), context }
     }
@@ -49,14 +51,14 @@ impl BatchLogs {
         self.folder.join(format!("{BATCH_LOG_PREFIX}{name}"))
     }
 
-    /// The batches of a shard that an earlier process encoded, by their numbers.
+    /// Returns the batches of a shard that an earlier process encoded, by number.
     pub fn read(
         &self,
         plan: &ExtractionPlan,
         planned: &PlannedShard,
     ) -> BTreeMap<u32, Vec<BatchStates>> {
         let path = self.path(plan, planned);
-        // Through no link, because its end may be cut off.
+        // Do not follow links, because the end of the file may be cut off.
         let is_own = fs::symlink_metadata(&path)
             .is_ok_and(|file| file.is_file() && file.len() <= MOST_LOG_BYTES);
         let Some(bytes) = is_own.then(|| fs::read(&path).ok()).flatten() else {
@@ -68,7 +70,7 @@ impl BatchLogs {
             batches.insert(number, states);
         }
         let n_whole = (bytes.len() - rest.len()) as u64;
-        // What follows the last whole record is cut off, so that what is appended can be read.
+        // Cut off anything after the last complete record, so that appended records can be read.
         let cut = OpenOptions::new().write(true).open(&path);
         if cut.and_then(|file| file.set_len(n_whole)).is_err() {
             return BTreeMap::new();
@@ -76,10 +78,10 @@ impl BatchLogs {
         batches
     }
 
-    /// Opens the log of a shard to append to it; `None` where it cannot be written: it is only an aid.
+    /// Opens the log of a shard for appending; returns `None` if it cannot be written, because logs are only an aid.
     pub fn append_to(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> Option<BatchLog> {
         let path = self.path(plan, planned);
-        // Where room is short the shards need it.
+        // If space is short, the shards need it.
         if free_bytes(&self.folder)? < LEAST_FREE_BYTES {
             return None;
         }
@@ -88,10 +90,10 @@ impl BatchLogs {
         file.ok().map(|file| BatchLog { file, path })
     }
 
-    /// Removes the log of a shard that is committed.
+    /// Removes the log of a committed shard.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Returns an error if the file cannot be removed.
     pub fn remove(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> Result<()> {
         remove_file(&self.path(plan, planned))
     }
@@ -104,18 +106,18 @@ pub struct BatchLog {
 }
 
 impl BatchLog {
-    /// Appends a batch, and returns whether there is still a log: on a full disk it makes room.
+    /// Appends a batch and returns whether the log still exists: on a full disk it is removed to make room.
     pub fn append(&mut self, number: u32, states: &[BatchStates]) -> bool {
         let is_written = self.file.write_all(&record(number, states)).is_ok();
         if !is_written {
-            // What cannot be removed now is removed when the extraction is done.
+            // If it cannot be removed now, it is removed when the extraction is done.
             let _ = fs::remove_file(&self.path);
         }
         is_written
     }
 }
 
-/// A record: its length and number, the states with their names, and a checksum over all of it.
+/// Encodes a record: its length and number, the states with their names, and a checksum over all of it.
 fn record(number: u32, states: &[BatchStates]) -> Vec<u8> {
     let mut record = vec![0; 8];
     record.extend(number.to_le_bytes());
@@ -143,7 +145,7 @@ fn record(number: u32, states: &[BatchStates]) -> Vec<u8> {
     record
 }
 
-/// Takes the next record; `None` where there is no whole one.
+/// Takes the next record; returns `None` if there is no complete one.
 fn take_record(bytes: &mut &[u8]) -> Option<(u32, Vec<BatchStates>)> {
     let length = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
     let record = bytes.get(..usize::try_from(length).ok()?)?;
@@ -226,7 +228,7 @@ mod tests {
         assert!((0..3).all(|number| log.append(number, &batch(number as f32))));
         let path = logs.path(&plan, &shard);
         let whole = fs::read(&path).unwrap();
-        // Cut off anywhere, or with any byte changed, what is read are the first whole batches.
+        // If the log is cut off or a byte is changed anywhere, the batches before that point are still read.
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
             let read = logs.read(&plan, &shard);

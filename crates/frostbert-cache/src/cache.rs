@@ -1,4 +1,4 @@
-//! A cache as an array: open a folder, name some keys and a state, get their rows.
+//! A cache as an array: open a folder, name some keys and a state, and get their rows.
 
 use std::path::Path;
 
@@ -16,8 +16,9 @@ use crate::{
 
 /// A cache folder, open for reading.
 ///
-/// Opening it reads the manifest and the keys of all documents (40 bytes each); states are mapped and checked against
-/// their checksums when rows are asked for. A writer may add to the cache meanwhile: what is added later is not seen.
+/// Opening it reads the manifest and the keys of all documents (40 bytes each); states are memory-mapped and checked
+/// against their checksums when rows are requested. A writer may add to the cache meanwhile, but the additions are not
+/// visible.
 ///
 /// ```no_run
 /// use frostbert_cache::{Cache, Key, Mode, Pooling, StateId};
@@ -36,50 +37,50 @@ impl Cache {
     /// Opens `<cache.dir>/<fingerprint>`, the folder that holds `manifest.json`.
     ///
     /// # Errors
-    /// [`Error::Miss`] if the folder is not a cache, [`Error::Damage`] if the manifest or a table of documents is
-    /// damaged.
+    /// Returns [`Error::Miss`] if the folder is not a cache, and [`Error::Damage`] if the manifest or a table of
+    /// documents is damaged.
     pub fn open(folder: impl AsRef<Path>) -> Result<Cache> {
         let reader = CacheReader::existing(folder.as_ref())?;
         note_use(reader.folder());
         Ok(Cache { reader })
     }
 
-    /// The folder.
+    /// Returns the cache folder.
     pub fn folder(&self) -> &Path {
         self.reader.folder()
     }
 
-    /// Values of a row: the model's hidden size.
+    /// Returns the number of values in a row, which is the model's hidden size.
     pub fn hidden(&self) -> usize {
         self.reader.manifest().hidden
     }
 
-    /// Number of distinct documents.
+    /// Returns the number of distinct documents.
     pub fn n_documents(&self) -> u64 {
         self.reader.manifest().documents
     }
 
-    /// The keys of all documents, each once, in ascending order.
+    /// Returns the keys of all documents, each once, in ascending order.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.reader.index().documents().map(|(key, _)| key)
     }
 
-    /// The states that are stored for at least one document, in ascending order.
+    /// Returns the states that are stored for at least one document, in ascending order.
     pub fn states(&self) -> Vec<StateId> {
         self.reader.manifest().states().into_iter().collect()
     }
 
-    /// Whether a state of a document is stored.
+    /// Returns whether a state of a document is stored.
     pub fn contains(&self, key: &Key, state: StateId) -> bool {
         self.reader.locate(key, state).is_some()
     }
 
-    /// One row for each key, in the order of `keys`, as `f32 [keys, hidden]`: a pooled state (`cls`, `mean` or `max`) of
-    /// some documents. A key may stand there more than once.
+    /// Returns one row for each key, in the order of `keys`, as `f32 [keys, hidden]`, for a pooled state (`cls`, `mean`
+    /// or `max`). A key may occur more than once.
     ///
     /// # Errors
-    /// [`Error::Miss`] if the state is not stored for one of the keys, which the message names, or has several rows for
-    /// a document ([`Cache::rows_of`] reads those); [`Error::Damage`] if a file is not what the manifest says.
+    /// Returns [`Error::Miss`] if the state is not stored for one of the keys (the message names it) or has several
+    /// rows per document ([`Cache::rows_of`] reads those), and [`Error::Damage`] if a file does not match the manifest.
     pub fn rows(&self, keys: &[Key], state: StateId) -> Result<Array2<f32>> {
         if !matches!(state.kind, StateKind::Pooled(_)) {
             return Err(self.miss(
@@ -107,12 +108,13 @@ impl Cache {
         Ok(rows)
     }
 
-    /// All rows of one document, as `f32 [rows, hidden]`: one of a pooled state, one for each word of a `words` state, and
-    /// one for each token (special tokens included) of a `tokens` state. If the document was cut into windows, the tokens
-    /// of one window follow those of the window before.
+    /// Returns all rows of one document, as `f32 [rows, hidden]`: one row of a pooled state, one per word of a `words`
+    /// state, and one per token (including special tokens) of a `tokens` state. If the document was cut into windows,
+    /// the tokens of the windows follow one another in order.
     ///
     /// # Errors
-    /// [`Error::Miss`] if the state is not stored for the key, [`Error::Damage`] if a file is not what the manifest says.
+    /// Returns [`Error::Miss`] if the state is not stored for the key, and [`Error::Damage`] if a file does not match
+    /// the manifest.
     pub fn rows_of(&self, key: &Key, state: StateId) -> Result<Array2<f32>> {
         let Some((shard, document)) = self.reader.locate(key, state) else {
             return Err(self.lacks(*key, state, "", ""));
@@ -129,12 +131,12 @@ impl Cache {
         Ok(rows)
     }
 
-    /// The reader below, for what is not here: the manifest, shards, alignments of tokens.
+    /// Returns the underlying reader, for everything else: the manifest, shards, and alignments of tokens.
     pub fn reader(&self) -> &CacheReader {
         &self.reader
     }
 
-    /// Why a state of a key is not there: the key is unknown, or this state of it was not extracted.
+    /// Explains why a state of a key is missing: the key is unknown, or this state of it was not extracted.
     fn lacks(&self, key: Key, state: StateId, place: &str, others: &str) -> Error {
         let has_key = self.reader.index().locations(&key).next().is_some();
         let (lacks, hint) = if has_key {
@@ -187,7 +189,8 @@ mod tests {
         Key::of(Mode::Text, &[text])
     }
 
-    /// Two shards of states of width 2: of `a` (2 tokens) and `b` (3 tokens), then of `c` (2 tokens), without tokens.
+    /// Writes two shards of states of width 2: of `a` (2 tokens) and `b` (3 tokens), then of `c` (2 tokens) without
+    /// `tokens` states.
     fn written() -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         let hash = hash_bytes(b"model");

@@ -1,4 +1,4 @@
-//! In what two caches differ.
+//! Compares two caches.
 
 use std::path::Path;
 
@@ -6,20 +6,20 @@ use serde::Serialize;
 
 use crate::{error::Result, reader::CacheReader, states::StateId};
 
-/// The difference of two caches, `a` and `b`.
+/// The differences between two caches, `a` and `b`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
-    /// The inputs of the fingerprints that differ, as `max_length 128 -> 256`.
+    /// The fingerprint inputs that differ, as in `max_length 128 -> 256`.
     pub differences: Vec<String>,
-    /// States that only the first holds.
+    /// States that only `a` holds.
     pub states_only_a: Vec<StateId>,
-    /// States that only the second holds.
+    /// States that only `b` holds.
     pub states_only_b: Vec<StateId>,
-    /// Documents that both hold.
+    /// The number of documents in both caches.
     pub documents_common: u64,
-    /// Documents that only the first holds.
+    /// The number of documents that only `a` holds.
     pub documents_only_a: u64,
-    /// Documents that only the second holds.
+    /// The number of documents that only `b` holds.
     pub documents_only_b: u64,
 }
 
@@ -27,7 +27,7 @@ impl Difference {
     /// Compares two cache folders.
     ///
     /// # Errors
-    /// When one of them is no cache, or is damaged.
+    /// Returns an error if one of them is not a cache or is damaged.
     pub fn between(a: &Path, b: &Path) -> Result<Difference> {
         let (a, b) = (CacheReader::existing(a)?, CacheReader::existing(b)?);
         let (states_a, states_b) = (a.manifest().states(), b.manifest().states());

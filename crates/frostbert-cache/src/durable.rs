@@ -1,4 +1,4 @@
-//! Files of a run and of a cache that are written so that a crash leaves the old content or the new one, whole, and never a part.
+//! Writes files of runs and caches such that a crash leaves either the old content or the new one, never a part of it.
 
 use std::{
     ffi::OsString,
@@ -9,10 +9,10 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// Writes a file aside, under its name with `tmp-` before it, syncs it, and renames it into place.
+/// Writes a file under a temporary name (its name with the prefix `tmp-`), syncs it, and renames it into place.
 ///
 /// # Errors
-/// When the folder cannot be written; what stood under the name before then stands still.
+/// Returns an error if the folder cannot be written; a previous file of that name is then unchanged.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let name = path.file_name().unwrap_or_default();
@@ -22,15 +22,15 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let written = write_new(&aside, content)
         .and_then(|()| fs::rename(&aside, path).map_err(Error::io("replace", path)));
     if written.is_err() {
-        // On a full disk this makes room again; the first error is the one to tell.
+        // On a full disk this makes room again; the first error is the one to report.
         let _ = fs::remove_file(&aside);
     }
     written?;
     sync_folder(if folder == Path::new("") { Path::new(".") } else { folder })
 }
 
-/// Writes a file that is not there yet. What a killed process left under its name is removed first, and a link under
-/// that name is removed and not followed.
+/// Writes a new file. A leftover of a killed process under its name is removed first, and a link under that name is
+/// removed instead of followed.
 fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     remove_file(path)?;
     let mut file = File::create_new(path).map_err(Error::io("write", path))?;
@@ -38,7 +38,7 @@ fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     file.sync_all().map_err(Error::io("sync", path))
 }
 
-/// Has a file opened only where its name is no link: what is written through it stays where it was meant to go.
+/// Makes opening a file fail if its name is a link, so that nothing is written to where the link points.
 pub fn through_no_link(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     {
@@ -49,16 +49,16 @@ pub fn through_no_link(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-/// Bytes that the disk of a folder has left for this user; `None` where the system does not tell.
+/// Returns how many bytes of the folder's disk are available to this user; `None` if the system does not tell.
 pub fn free_bytes(folder: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(folder).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Removes a file or a link, where there is one.
+/// Removes a file or a link, if it exists.
 ///
 /// # Errors
-/// When it is there and cannot be removed.
+/// Returns an error if it exists and cannot be removed.
 pub fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -71,7 +71,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
 /// Makes renames in a folder durable.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if the folder cannot be synced.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io("sync", folder))
 }

@@ -1,4 +1,4 @@
-//! The errors of the cache and of the files below it.
+//! The errors of the cache and its files.
 //!
 //! Every variant says what was expected, what was found and where; [`Error::hint`] says what to do about it.
 
@@ -7,83 +7,84 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The result of everything in the cache that can fail.
+/// The result type of all fallible operations on the cache.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, where, and (through [`Error::hint`]) the cure.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused something.
+    /// The operating system reported an error.
     #[error(transparent)]
     Io(#[from] IoError),
 
-    /// A cache lacks something that was asked of it.
+    /// A cache lacks something that was requested from it.
     #[error("cache `{}` lacks {lacks}", cache.display())]
     Miss {
         /// The cache folder.
         cache: PathBuf,
-        /// What is not there.
+        /// What is missing.
         lacks: String,
         /// The cure.
         hint: String,
     },
 
-    /// A file of a cache is not what its manifest says.
+    /// A file of a cache does not match its manifest.
     #[error("cache file `{}` is damaged: expected {expected}, got {got}", path.display())]
     Damage {
         /// The damaged file.
         path: PathBuf,
-        /// What the manifest says.
+        /// The value according to the manifest.
         expected: String,
-        /// What was read.
+        /// The value that was found.
         got: String,
         /// The cure.
         hint: String,
     },
 
-    /// Another process writes to the cache.
+    /// Another process is writing to the cache.
     #[error("cache `{}` is being written by {holder}", cache.display())]
     Busy {
         /// The cache folder.
         cache: PathBuf,
-        /// Who holds the lock.
+        /// The process that holds the lock.
         holder: String,
     },
 
-    /// Another process reads a cache of which something is to be removed.
+    /// Another process is reading a cache from which something should be removed.
     #[error("cache `{}` is being read", cache.display())]
     InUse {
         /// The cache folder.
         cache: PathBuf,
     },
 
-    /// An export that cannot be made where it is to be.
+    /// An export cannot be written to the requested folder.
     #[error("cannot export to `{}`: {problem}", folder.display())]
     Export {
-        /// The folder that was to be.
+        /// The folder of the export.
         folder: PathBuf,
-        /// Why not.
+        /// The reason.
         problem: String,
         /// The cure.
         hint: String,
     },
 
-    /// A name that no state has.
+    /// A name is not the name of a state.
     #[error("`{name}` is no state: expected what is stored and of which layer, such as `mean-L06`")]
     StateName {
         /// The name.
         name: String,
     },
 
-    /// The caller's rows for an export could not be read: the caller's own error, from
+    /// The caller's rows for an export could not be read; holds the caller's own error, from
     /// [`RowSource::rows`](crate::export::RowSource::rows).
     #[error(transparent)]
     Rows(Box<dyn error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// What the user can do about it, as one or two sentences without a full stop; `None` where the message says it all.
+    /// Returns what the user can do about the error, as one or two sentences without a full stop; `None` if the message
+    /// says it all.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Miss { hint, .. } | Error::Damage { hint, .. } | Error::Export { hint, .. } => {
@@ -100,7 +101,7 @@ impl Error {
         }
     }
 
-    /// The file or folder at fault, where one is known.
+    /// Returns the file or folder that caused the error, if known.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Error::Io(error) => Some(&error.path),
@@ -120,20 +121,20 @@ impl Error {
     }
 }
 
-/// What the operating system refused, and of which file.
+/// An operation that the operating system rejected, with the file it was for.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} `{}`: {source}", path.display())]
 pub struct IoError {
-    /// What was tried, as a verb: `read`, `write`, `rename`.
+    /// The operation, as a verb: `read`, `write`, `rename`.
     pub action: &'static str,
     /// The file or folder.
     pub path: PathBuf,
-    /// What the system said.
+    /// The error of the system.
     pub source: io::Error,
 }
 
 impl IoError {
-    /// What the user can do about it; `None` where the message says it all.
+    /// Returns what the user can do about the error; `None` if the message says it all.
     pub fn hint(&self) -> Option<&'static str> {
         match self.source.kind() {
             io::ErrorKind::StorageFull => {

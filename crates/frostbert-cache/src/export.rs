@@ -1,7 +1,8 @@
-//! The values of a cache as typed vectors for other tools: NumPy arrays, safetensors, Arrow, Parquet with list columns.
+//! Exports the values of a cache as typed vectors for other tools: NumPy arrays, safetensors, Arrow, or Parquet with
+//! list columns.
 //!
-//! Rows are read twice, once to count them and once to write them, so that a format can say its sizes first and memory
-//! stays flat: what is held is a batch of rows, beside the cache's index of documents.
+//! Rows are read twice, once to count them and once to write them, so that a format can declare its sizes first and
+//! memory use stays flat: only one batch of rows and the cache's index of documents are held in memory.
 
 mod arrow_file;
 mod folder;
@@ -33,27 +34,27 @@ use folder::StagedExport;
 use gather::{Gatherer, MOST_OPEN, OpenShards};
 use table::{ExportTable, TableWriter, table_of};
 
-/// Bytes of states that are copied together at a time.
+/// The number of bytes of states that are copied at a time.
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
 
-/// Documents that are copied together at a time.
+/// The number of documents that are copied at a time.
 const BATCH_DOCUMENTS: usize = 65_536;
 
-/// What an export is written as.
+/// The file format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportFormat {
-    /// A `.npy` file for each column.
+    /// One `.npy` file per column.
     Npy,
-    /// A `.safetensors` file for each table, a tensor for each column.
+    /// One `.safetensors` file per table, with a tensor per column.
     Safetensors,
-    /// An Arrow IPC file for each table.
+    /// One Arrow IPC file per table.
     Arrow,
-    /// A Parquet file for each table, states as list columns.
+    /// One Parquet file per table, with states as list columns.
     ParquetList,
 }
 
 impl ExportFormat {
-    /// The name on the command line.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             ExportFormat::Npy => "npy",
@@ -63,7 +64,8 @@ impl ExportFormat {
         }
     }
 
-    /// Whether its files are tables of their own; else columns are arrays, and tokens find their key by `doc`.
+    /// Returns whether the files are self-contained tables. Otherwise, columns are separate arrays, and tokens refer to
+    /// their document by `doc`.
     fn is_tables(self) -> bool {
         matches!(self, ExportFormat::Arrow | ExportFormat::ParquetList)
     }
@@ -82,64 +84,64 @@ impl ExportFormat {
     }
 }
 
-/// What is to be exported, and how.
+/// What to export, and how.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
-    /// What it is written as.
+    /// The file format.
     pub format: ExportFormat,
-    /// The states; of none, those that go without saying.
+    /// The states to export; if empty, the default ones.
     pub states: Vec<StateId>,
-    /// Whether values are written as f32 whatever the cache's type is; else as they are stored.
+    /// Whether to write values as f32 whatever the cache's type is; otherwise they are written as stored.
     pub as_f32: bool,
-    /// The folder to be: not there yet, or empty, or an earlier export.
+    /// The target folder, which must be missing, empty, or an earlier export.
     pub folder: PathBuf,
 }
 
-/// What was exported: what `export.json` says.
+/// The description of an export, as written to `export.json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExportReport {
-    /// The folder.
+    /// The folder of the export.
     #[serde(skip)]
     pub folder: PathBuf,
     /// The name of the format.
     pub format: &'static str,
     /// The cache's fingerprint.
     pub fingerprint: String,
-    /// What decided the states.
+    /// The fingerprint's inputs, which determine the states.
     pub inputs: FingerprintInputs,
-    /// The states.
+    /// The exported states.
     pub states: Vec<StateId>,
     /// Width of a state.
     pub hidden: usize,
     /// The type of a written value.
     pub dtype: Dtype,
-    /// Rows of documents; of a pipeline's records.
+    /// The number of document rows or, for a pipeline, of records.
     pub rows: u64,
-    /// Rows of tokens, where a state of tokens is exported.
+    /// The number of token rows, if a `tokens` state is exported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
-    /// Rows of words, where a state of words is exported.
+    /// The number of word rows, if a `words` state is exported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<u64>,
-    /// The data files that `source` counts, where rows are records.
+    /// The data files that the numbers in `source` refer to, if rows are records.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sources: Option<Vec<String>>,
-    /// The files, but for `export.json` itself.
+    /// All files except `export.json` itself.
     pub files: Vec<ExportFile>,
 }
 
 impl ExportReport {
-    /// Bytes of all files.
+    /// Returns the total size of all files in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 }
 
-/// Writes every document of a cache that has all of the states asked for; where none is asked for, every document with
-/// all states that every document has. What is left out is warned of.
+/// Exports every document of a cache that has all of the requested states. If none are requested, exports every
+/// document with all states that every document has. Warns about whatever is left out.
 ///
 /// # Errors
-/// [`Error::Miss`] when nothing is left to be exported; else as [`export_rows`].
+/// Returns [`Error::Miss`] if nothing is left to export, and otherwise the errors of [`export_rows`].
 pub fn export_cache(
     cache: &CacheReader,
     options: &ExportOptions,
@@ -150,14 +152,14 @@ pub fn export_cache(
     export_rows(cache, &order, &options, progress)
 }
 
-/// Writes the rows of `source` with their states.
+/// Exports the rows of `source` with their states.
 ///
 /// # Errors
-/// [`Error::Miss`] when a row lacks a state (it says how many do); [`Error::Export`] when the folder is taken;
-/// when the cache is damaged or the disk refuses. Then no folder is left.
+/// Returns [`Error::Miss`] if a row lacks a state (it says how many do), [`Error::Export`] if the folder is taken, or
+/// another error if the cache is damaged or the files cannot be written. No folder is left behind then.
 ///
 /// # Panics
-/// When no state is named, or one twice.
+/// Panics if no state is given, or if one is given twice.
 pub fn export_rows(
     cache: &CacheReader,
     source: &dyn RowSource,
@@ -170,7 +172,7 @@ pub fn export_rows(
         "an export is of distinct states"
     );
     let staged = StagedExport::new(&options.folder)?;
-    // Records come in any order, so that shards would be closed and opened again for every batch.
+    // Records come in any order, so shards would be closed and reopened for every batch.
     let most_open = match source.sources() {
         None => MOST_OPEN,
         Some(_) => usize::MAX,
@@ -216,7 +218,7 @@ pub fn export_rows(
     Ok(report)
 }
 
-/// What the first reading finds.
+/// The counts from the first pass over the rows.
 #[derive(Default)]
 struct ExportCounts {
     rows: u64,
@@ -293,7 +295,7 @@ fn write_rows(
         for (number, table) in tables.iter().enumerate() {
             let batch = gatherer.gather(table, rows, first)?;
             written[number] += batch.num_rows() as u64;
-            // What goes beyond the announced sizes would be written over something else.
+            // Rows beyond the declared sizes would overwrite something else.
             if written[number] > table.n_rows {
                 return Err(changed());
             }

@@ -1,7 +1,8 @@
-//! Foreign code that panics at input it should refuse, turned into an error.
+//! Turns panics of third-party code into errors.
 //!
-//! The crate `tokenizers` indexes and unwraps by what tokenizer.json says, and `parquet` and `arrow` by the numbers in a
-//! Parquet file. These files are a stranger's: what they can bring down is the one call, not the program.
+//! The crate `tokenizers` indexes and unwraps based on the content of tokenizer.json, and `parquet` and `arrow` based
+//! on the numbers in a Parquet file. Such files come from strangers: a bad one may fail the call, but must not abort
+//! the program.
 
 use std::{
     any::Any,
@@ -13,9 +14,9 @@ thread_local! {
     static FENCED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread runs foreign code whose panics become errors.
+/// Returns whether this thread is running third-party code whose panics become errors.
 ///
-/// A program's panic hook asks this, so as not to print what the error will say:
+/// A program's panic hook can check this to avoid printing what the error will say anyway:
 ///
 /// ```
 /// let usual = std::panic::take_hook();
@@ -29,12 +30,12 @@ pub fn is_fenced() -> bool {
     FENCED.get()
 }
 
-/// Runs foreign code; where it panics, what it said is the error.
+/// Runs third-party code and turns a panic into an error.
 ///
-/// What it worked on may be left half changed, and is not to be used after an error.
+/// The data that the code worked on may be left half modified and must not be used after an error.
 ///
 /// # Errors
-/// The words of the panic.
+/// Returns the message of the panic.
 pub fn fenced<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let before = FENCED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
@@ -42,10 +43,10 @@ pub fn fenced<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     done.map_err(|panic| said(&*panic))
 }
 
-/// As [`fenced`], for code that can fail by itself: `refuse` makes a panic an error of the same kind.
+/// Does the same as [`fenced`] for code that is fallible itself: `refuse` turns a panic into an error of the same type.
 ///
 /// # Errors
-/// Those of the code, and what `refuse` makes of a panic.
+/// Returns the errors of the code, and the result of `refuse` for a panic.
 pub fn fenced_or<T, E>(
     work: impl FnOnce() -> Result<T, E>,
     refuse: impl FnOnce(String) -> E,

@@ -1,4 +1,4 @@
-//! One Parquet file of a shard: written with its checksum, and read only where the checksum holds.
+//! A Parquet file of a shard: written with a checksum, and read only if the checksum matches.
 
 use std::{
     fmt::Display,
@@ -31,13 +31,13 @@ use crate::{
     manifest::{FileEntry, ShardEntry},
 };
 
-/// Columns of a file with their names; all are REQUIRED.
+/// Named columns of a file; all are REQUIRED.
 pub(crate) type NamedColumns = Vec<(&'static str, ArrayRef)>;
 
-/// Writes a table to `folder/name`, checksummed on the way, and syncs it.
+/// Writes a table to `folder/name`, computing its checksum on the fly, and syncs the file.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if the file cannot be written.
 pub(crate) fn write_table(
     folder: &Path,
     name: &str,
@@ -60,10 +60,10 @@ pub(crate) fn write_table(
     })
 }
 
-/// Writes `folder/name` through `write`, checksummed on the way, and syncs it.
+/// Writes `folder/name` through `write`, computing its checksum on the fly, and syncs the file.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if the file cannot be written.
 pub(crate) fn write_with(
     folder: &Path,
     name: &str,
@@ -78,15 +78,15 @@ pub(crate) fn write_with(
         Hashed { inner: file, hasher: blake3::Hasher::new(), bytes: 0, unsynced: 0, due },
     );
     let written = std::thread::scope(|scope| {
-        // The disk is set to work while the rest is still being encoded. The system tells of a failed write once, to
-        // whoever syncs first.
+        // Start writing to the disk while the rest is still being encoded. The system reports a failed write only once,
+        // to whoever syncs first.
         let early = std::thread::Builder::new()
             .spawn_scoped(scope, move || dues.into_iter().try_for_each(|()| syncing.sync_data()))
             .map_err(Error::io("start a thread for", &path))?;
         write(&mut sink).map_err(|error| Error::io("write", &path)(as_io(error)))?;
         let sink =
             sink.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;
-        // Without the sender the thread that waits for it ends.
+        // Dropping the sender ends the thread that waits for it.
         drop(sink.due);
         early.join().expect("a sync does not panic").map_err(Error::io("sync", &path))?;
         Ok::<_, Error>((sink.inner, sink.hasher, sink.bytes))
@@ -96,16 +96,16 @@ pub(crate) fn write_with(
     Ok(FileEntry { name: name.into(), bytes, blake3: hasher.finalize().into() })
 }
 
-/// Where the bytes of a file go.
+/// The destination of a file's bytes.
 pub(crate) type Sink = BufWriter<Hashed>;
 
-/// Pages of states are larger and pass by the buffer.
+/// Pages of states are larger and bypass the buffer.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Bytes after which the disk is set to work.
+/// The number of bytes after which a sync is started.
 const SYNC_BYTES: usize = 8 * 1024 * 1024;
 
-/// The I/O error inside a Parquet error, so that a full disk is known as one.
+/// Returns the I/O error inside a Parquet error, so that a full disk is recognised as such.
 pub fn as_io(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(source) => match source.downcast::<io::Error>() {
@@ -116,7 +116,7 @@ pub fn as_io(error: ParquetError) -> io::Error {
     }
 }
 
-/// A file that hashes and counts what passes through, and says when a sync is due.
+/// A file that hashes and counts the bytes written to it, and signals when a sync is due.
 pub(crate) struct Hashed {
     inner: File,
     hasher: blake3::Hasher,
@@ -133,8 +133,8 @@ impl Write for Hashed {
         self.unsynced += written;
         if self.unsynced >= SYNC_BYTES {
             self.unsynced = 0;
-            // A sync that is still under way takes these bytes along, or the next one does; one that failed is found
-            // when its thread is joined.
+            // A sync in progress, or the next one, covers these bytes; a failed one is detected when its thread is
+            // joined.
             let _ = self.due.try_send(());
         }
         Ok(written)
@@ -148,7 +148,7 @@ impl Write for Hashed {
 /// Maps a file of a shard, checks it against the manifest, and reads it as record batches.
 ///
 /// # Errors
-/// [`Error::Damage`] when it is not what the manifest says.
+/// Returns [`Error::Damage`] if it does not match the manifest.
 pub(crate) fn read_file(
     folder: &Path,
     entry: &ShardEntry,
@@ -174,13 +174,13 @@ pub(crate) fn read_file(
     }))
 }
 
-/// Rows decoded at a time.
+/// The number of rows decoded at a time.
 const READ_ROWS: usize = 8192;
 
 /// Maps a file of a shard and checks its size and checksum.
 ///
 /// # Errors
-/// [`Error::Damage`] when it is not what the manifest says.
+/// Returns [`Error::Damage`] if it does not match the manifest.
 pub(crate) fn checked_bytes(folder: &Path, entry: &ShardEntry, name: &str) -> Result<Bytes> {
     let path = folder.join(&entry.name).join(name);
     let Some(file) = entry.files.iter().find(|file| file.name == name) else {

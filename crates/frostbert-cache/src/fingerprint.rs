@@ -1,4 +1,4 @@
-//! What decides a state: the fingerprint of an encoder and its settings, and the key of a document under it.
+//! What determines a state: the fingerprint of an encoder and its settings, and the key of a document under it.
 
 use std::{fmt, fs::Metadata, path::Path, str::FromStr, time::SystemTime};
 
@@ -10,10 +10,10 @@ use crate::{
     wording::shorten,
 };
 
-/// The version of the cache format; a new one makes other fingerprints.
+/// The version of the cache format; a new version changes the fingerprints.
 pub const FORMAT_VERSION: u32 = 2;
 
-/// Everything that changes a state, in clear. What is *stored* (layers, poolings) is not in it.
+/// Everything that affects a state, in readable form. What is *stored* (layers, poolings) is not part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FingerprintInputs {
     /// blake3 of the weights.
@@ -22,34 +22,34 @@ pub struct FingerprintInputs {
     pub config: Digest,
     /// blake3 of tokenizer.json.
     pub tokenizer: Digest,
-    /// Name and version of the graph that was built from the checkpoint.
+    /// The name and version of the graph that was built from the checkpoint.
     pub graph: String,
     /// `cpu` or `cuda`.
     pub provider: String,
-    /// `f32`, `f16` or `int8`: what the encoder computes in.
+    /// The type in which the encoder computes: `f32`, `f16` or `int8`.
     pub precision: String,
-    /// `f16` or `f32`: what is stored.
+    /// The type in which states are stored: `f16` or `f32`.
     pub dtype: String,
-    /// The longest input, in tokens, special ones included.
+    /// The maximum input length in tokens, including special tokens.
     pub max_length: usize,
-    /// What happens to a longer text: `truncate` or `windows`.
+    /// How longer texts are handled: `truncate` or `windows`.
     pub overflow: String,
-    /// Tokens that two windows share, where overflow is `windows`.
+    /// The number of tokens that neighbouring windows share, if overflow is `windows`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stride: Option<usize>,
-    /// [`FORMAT_VERSION`] of the cache.
+    /// The [`FORMAT_VERSION`] of the cache.
     pub format_version: u32,
 }
 
 impl FingerprintInputs {
-    /// The first 16 hexadecimal digits of the blake3 of these inputs: the name of the cache folder.
+    /// Returns the first 16 hexadecimal digits of the blake3 of these inputs: the name of the cache folder.
     pub fn fingerprint(&self) -> String {
-        // A struct of strings and numbers always becomes JSON, with its fields in the order of their declaration.
+        // A struct of strings and numbers always serialises to JSON, with its fields in declaration order.
         let json = serde_json::to_string(self).expect("plain fields become JSON");
         blake3::hash(json.as_bytes()).to_hex()[..16].to_string()
     }
 
-    /// The inputs in which two fingerprints differ, as `max_length 128 -> 256`.
+    /// Returns the inputs in which two fingerprints differ, as in `max_length 128 -> 256`.
     pub fn differences(&self, other: &FingerprintInputs) -> Vec<String> {
         let (ours, theirs) = (fields(self), fields(other));
         let names = ours.iter().map(|(name, _)| name).chain(
@@ -87,17 +87,17 @@ fn fields(inputs: &FingerprintInputs) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A blake3 hash, written as 64 hexadecimal digits. What a file gives in its place is checked when it is read.
+/// A blake3 hash, written as 64 hexadecimal digits; the digits are validated when a file is read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest that `bytes` are.
+    /// Creates a digest from its bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Digest {
         Digest(bytes)
     }
 
-    /// The first 16 hexadecimal digits, for messages and names of files.
+    /// Returns the first 16 hexadecimal digits, for messages and file names.
     pub fn short(&self) -> String {
         self.to_string()[..16].to_string()
     }
@@ -147,23 +147,24 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// How a document was handed to the encoder; part of its key, so that no two inputs of different kind share one.
+/// How a document is passed to the encoder. Part of the document's key, so that inputs of different modes never share
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// One text.
     Text,
     /// Two texts in one input.
     Pair,
-    /// Words that the data told apart: not the text that they spell.
+    /// Words that the data lists separately; this differs from the text that they form.
     Words,
 }
 
-/// The key of a document: the blake3 of a mode tag, the number of parts, and each part with its length before it.
+/// The key of a document: the blake3 of a mode tag, the number of parts, and each part preceded by its length.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub [u8; 32]);
 
 impl Key {
-    /// The key of a document made of `parts`.
+    /// Returns the key of a document that consists of `parts`.
     pub fn of(mode: Mode, parts: &[impl AsRef<str>]) -> Key {
         let mut hasher = blake3::Hasher::new();
         hasher.update(match mode {
@@ -179,12 +180,12 @@ impl Key {
         Key(*hasher.finalize().as_bytes())
     }
 
-    /// 64 hexadecimal digits.
+    /// Formats the key as 64 hexadecimal digits.
     pub fn to_hex(self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
 
-    /// The key that 64 hexadecimal digits spell.
+    /// Parses a key from 64 hexadecimal digits.
     pub fn from_hex(hex: &str) -> Option<Key> {
         blake3::Hash::from_hex(hex).ok().map(|hash| Key(*hash.as_bytes()))
     }
@@ -196,36 +197,36 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The blake3 of a file.
+/// Returns the blake3 of a file.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// Returns an error if the file cannot be read.
 pub fn hash_file(path: &Path) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_mmap_rayon(path).map_err(Error::io("read", path))?;
     Ok(hasher.finalize().into())
 }
 
-/// What tells that a file was written to, or that another one took its name.
+/// Metadata that shows whether a file was modified or replaced by another of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     length: u64,
     modified: Option<SystemTime>,
-    /// Which file it is, where the system has numbers for files.
+    /// Identifies the file, if the system numbers its files.
     number: Option<(u64, u64)>,
 }
 
 impl Stamp {
-    /// The stamp of the file of this name.
+    /// Returns the stamp of the file at a path.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if there is no such file.
     pub fn of(path: &Path) -> Result<Stamp> {
         let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
         Ok(Stamp::of_metadata(&metadata))
     }
 
-    /// The stamp of a file by what the system tells of it.
+    /// Returns the stamp of a file from its metadata.
     pub fn of_metadata(metadata: &Metadata) -> Stamp {
         #[cfg(unix)]
         let number = {
@@ -238,15 +239,15 @@ impl Stamp {
     }
 }
 
-/// The blake3 of bytes that are in memory or mapped.
+/// Returns the blake3 of bytes that are in memory or mapped.
 pub fn hash_bytes(bytes: &[u8]) -> Digest {
     blake3::hash(bytes).into()
 }
 
-/// Maps a file and returns it with its hash, so that what is used is what was hashed.
+/// Maps a file and returns it with its hash, so that exactly the hashed bytes are used.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// Returns an error if the file cannot be read.
 pub fn map_and_hash(path: &Path) -> Result<(bytes::Bytes, Digest)> {
     let bytes = mmap::map(path)?;
     let mut hasher = blake3::Hasher::new();

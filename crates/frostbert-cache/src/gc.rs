@@ -1,4 +1,4 @@
-//! Garbage collection: documents that nobody needs are dropped, and small shards become larger ones.
+//! Garbage collection: drops documents that are no longer needed and merges small shards.
 
 use std::{collections::HashMap, path::Path};
 
@@ -20,27 +20,27 @@ use crate::{
     writer::take_lock,
 };
 
-/// What a collection did to a cache, or would do.
+/// The effect of a collection on a cache, or the effect that it would have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Collected {
-    /// Distinct documents before.
+    /// The number of distinct documents before.
     pub documents: u64,
-    /// Of these, dropped.
+    /// The number of documents dropped.
     pub dropped: u64,
-    /// Shards before.
+    /// The number of shards before.
     pub shards_before: usize,
-    /// Shards after.
+    /// The number of shards after.
     pub shards_after: usize,
-    /// Bytes before.
+    /// The size in bytes before.
     pub bytes_before: u64,
-    /// Bytes after.
+    /// The size in bytes after.
     pub bytes_after: u64,
 }
 
-/// How many documents of a cache `keep` does not want, and how many there are.
+/// Counts the documents of a cache, and those that `keep` rejects.
 ///
 /// # Errors
-/// When the cache is damaged, or there is none.
+/// Returns an error if the cache is damaged.
 pub fn count(folder: &Path, keep: impl Fn(&Key) -> bool) -> Result<Collected> {
     let _reading = Reading::begin(folder);
     let Some(manifest) = Manifest::read(folder)? else {
@@ -64,14 +64,14 @@ fn count_dropped(
     }
 }
 
-/// Drops the documents that `keep` does not want and merges shards of less than half of `shard_tokens`.
+/// Drops the documents that `keep` rejects and merges shards of less than half of `shard_tokens`.
 ///
-/// Each new shard is written and named in the manifest before the shards that it replaces are removed: a kill loses
-/// nothing. A cache that has no document left is removed.
+/// Each new shard is written and listed in the manifest before the shards that it replaces are removed, so a kill loses
+/// nothing. A cache without any documents left is removed.
 ///
 /// # Errors
-/// When another process writes to the cache, or reads it for longer than some seconds; when a file of it is damaged, or the
-/// disk refuses.
+/// Returns an error if another process writes to the cache or keeps reading it for more than a few seconds, if one of
+/// its files is damaged, or if writing or removing a file fails.
 pub fn collect(
     folder: &Path,
     keep: impl Fn(&Key) -> bool,
@@ -145,7 +145,7 @@ fn dropped_copies(index: &DocumentIndex, keep: &impl Fn(&Key) -> bool) -> HashMa
     copies.filter(|(_, copies)| *copies > 1).collect()
 }
 
-/// Takes dropped documents out of the manifest's counts, each with the last shard that holds it.
+/// Subtracts dropped documents from the manifest's counts, each with the last shard that contains it.
 fn uncount(manifest: &mut Manifest, dropped: &[DroppedDocument], copies: &mut HashMap<Key, usize>) {
     for document in dropped {
         if let Some(copies) = copies.get_mut(&document.key) {
@@ -161,25 +161,25 @@ fn uncount(manifest: &mut Manifest, dropped: &[DroppedDocument], copies: &mut Ha
     }
 }
 
-/// A document that goes.
+/// A document to be dropped.
 struct DroppedDocument {
     key: Key,
     tokens: u64,
     truncated: bool,
 }
 
-/// Shards that become one, and what is kept of them.
+/// Shards that are merged into one, and the documents that are kept.
 struct Merge {
-    /// Place of the first of them in the manifest.
+    /// The index in the manifest of the first of them.
     first: usize,
-    /// Places of all of them.
+    /// The indices in the manifest of all of them.
     shards: Vec<usize>,
-    /// The kept documents, sorted by key: the shard's place and the row there.
+    /// The kept documents, sorted by key, each with the index of its shard and its row there.
     kept: Vec<(Key, usize, usize)>,
     dropped: Vec<DroppedDocument>,
 }
 
-/// The next shards, from `from` on, that have something to drop or are small enough to be merged.
+/// Returns the next shards, starting at `from`, that have documents to drop or are small enough to be merged.
 fn next_merge(
     folder: &Path,
     manifest: &Manifest,
@@ -219,10 +219,10 @@ fn next_merge(
     Ok(None)
 }
 
-/// The documents of a shard, those that are kept and those that go.
+/// The documents of a shard, divided into those to keep and those to drop.
 struct PartitionedShard {
     kept: Vec<(Key, usize, usize)>,
-    /// Tokens of the kept ones.
+    /// The number of tokens of the kept documents.
     tokens: u64,
     dropped: Vec<DroppedDocument>,
 }
@@ -247,7 +247,7 @@ fn part(
     Ok(parted)
 }
 
-/// Whether two shards hold the same states from the same source, in the same order.
+/// Returns whether two shards hold the same states from the same source, in the same order.
 fn same_origin(a: &ShardEntry, b: &ShardEntry) -> bool {
     let without_parity = |entry: &ShardEntry| -> Vec<Origin> {
         let origins = entry.origins.iter().cloned();
@@ -287,7 +287,7 @@ fn replace(
     remove_leftovers(folder, manifest)
 }
 
-/// Of two samples the worse errors: medians cannot be joined, so the larger one stands for both.
+/// Combines the errors of two samples by taking the larger of each; exact medians cannot be combined.
 fn join_parity(a: Parity, b: Parity) -> Parity {
     Parity {
         documents: a.documents + b.documents,
@@ -299,7 +299,7 @@ fn join_parity(a: Parity, b: Parity) -> Parity {
     }
 }
 
-/// The origins of a merge's shards, which are the same but for their samples.
+/// Combines the origins of the merged shards, which differ only in their samples.
 fn join_origins(manifest: &Manifest, merge: &Merge) -> Vec<Origin> {
     let mut origins = manifest.shards[merge.first].origins.clone();
     for (number, origin) in origins.iter_mut().enumerate() {
@@ -310,7 +310,7 @@ fn join_origins(manifest: &Manifest, merge: &Merge) -> Vec<Origin> {
     origins
 }
 
-/// The shards of a merge, open for reading.
+/// The shards to be merged, open for reading.
 struct MergeShards<'a> {
     reader: CacheReader,
     merge: &'a Merge,
@@ -325,7 +325,7 @@ impl<'a> MergeShards<'a> {
         Ok(MergeShards { layouts: layouts.collect::<Result<_>>()?, reader, merge })
     }
 
-    /// The layout of what is kept.
+    /// Returns the layout of the kept documents.
     fn layout(&self) -> ShardLayout {
         let mut layout = ShardLayout::default();
         for (_, shard, row) in &self.merge.kept {
@@ -334,7 +334,7 @@ impl<'a> MergeShards<'a> {
         layout
     }
 
-    /// The rows of one state of what is kept.
+    /// Collects the rows of one state for the kept documents.
     fn gather(&self, state: StateId) -> Result<StateRows> {
         let open = |place: &usize| Ok((*place, self.reader.open_state(*place as u32, state)?));
         let files = self.merge.shards.iter().map(open);

@@ -1,7 +1,8 @@
-//! Who reads a cache: a shared lock on its folder, beside which nothing is removed that a reader may still open.
+//! Tracks who reads a cache: readers hold a shared lock on its folder, and nothing that they may still open is removed
+//! meanwhile.
 //!
-//! Writers only add, and need not know of readers. A collection replaces shards, and takes the lock alone for the moment
-//! in which it does.
+//! Writers only add files and need not know about readers. A collection replaces shards, and takes the lock exclusively
+//! for the moment in which it does so.
 
 use std::{
     fs::{File, TryLockError},
@@ -15,26 +16,26 @@ use crate::{
     progress::Progress,
 };
 
-/// How long a collection waits for readers: most read for less, and a training for more.
+/// How long a collection waits for readers: most finish sooner, and a training run takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time between two looks at whether they have gone.
+/// The interval at which it checks whether they have finished.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Says that this process reads a cache, until it is dropped.
+/// Marks the cache as being read by this process until it is dropped.
 pub(crate) struct Reading {
     _folder: Option<File>,
 }
 
 impl Reading {
-    /// Waits where shards are just being replaced. Where the file system knows no locks, nothing is said.
+    /// Waits while shards are being replaced. If the file system does not support locks, the cache is not marked.
     pub(crate) fn begin(folder: &Path) -> Reading {
         let file = File::open(folder).ok();
         Reading { _folder: file.filter(|file| file.lock_shared().is_ok()) }
     }
 }
 
-/// The time in which shards are replaced and nobody reads, until it is dropped.
+/// Exclusive access while shards are replaced and nobody reads, until it is dropped.
 pub(crate) struct Replacing {
     _folder: Option<File>,
 }

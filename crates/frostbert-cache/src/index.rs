@@ -1,4 +1,4 @@
-//! Where each document of a cache lies: 40 bytes a document, found by binary search.
+//! The index of a cache's documents: 40 bytes per document, searched by bisection.
 
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use crate::{
     wording::counted,
 };
 
-/// Where a document lies: the number of its shard in the manifest, and its row there.
+/// The location of a document: the number of its shard in the manifest, and its row there.
 pub type Location = (u32, u32);
 
-/// Every document of a cache, sorted by key. A document stands in it more than once where states that were added later
-/// could not go to its own shard.
+/// Every document of a cache, sorted by key. A document occurs more than once if states that were added later could not
+/// go to its own shard.
 #[derive(Default)]
 pub struct DocumentIndex {
     entries: Vec<Entry>,
@@ -25,17 +25,17 @@ pub struct DocumentIndex {
 struct Entry {
     key: Key,
     shard: u32,
-    /// The row, and in the highest bit whether the document's end was cut off.
+    /// The row, with the highest bit set if the document was truncated.
     row: u32,
 }
 
 const TRUNCATED: u32 = 1 << 31;
 
 impl DocumentIndex {
-    /// Reads the tables of documents of every shard.
+    /// Reads the tables of documents of all shards.
     ///
     /// # Errors
-    /// When one of them is damaged, or together they hold another number of documents than the manifest says.
+    /// Returns an error if one of them is damaged, or if their total number of documents differs from the manifest's.
     pub fn read(folder: &Path, manifest: &Manifest) -> Result<DocumentIndex> {
         let index = DocumentIndex::read_uncounted(folder, manifest)?;
         let got = (manifest.documents, manifest.truncated);
@@ -55,10 +55,10 @@ impl DocumentIndex {
         }
     }
 
-    /// As [`DocumentIndex::read`], whatever the manifest says of how many documents there are.
+    /// Does the same as [`DocumentIndex::read`], but ignores the manifest's number of documents.
     ///
     /// # Errors
-    /// When a table is damaged.
+    /// Returns an error if a table is damaged.
     pub(crate) fn read_uncounted(folder: &Path, manifest: &Manifest) -> Result<DocumentIndex> {
         let mut entries = Vec::new();
         for (shard, entry) in manifest.shards.iter().enumerate() {
@@ -73,7 +73,7 @@ impl DocumentIndex {
         Ok(DocumentIndex { entries })
     }
 
-    /// The index of documents that lie in no file.
+    /// Builds an index of documents that are in no file.
     #[cfg(test)]
     pub(crate) fn with(documents: impl Iterator<Item = (Key, Location)>) -> DocumentIndex {
         let entries = documents.map(|(key, (shard, row))| Entry { key, shard, row });
@@ -82,17 +82,17 @@ impl DocumentIndex {
         DocumentIndex { entries }
     }
 
-    /// Everywhere that a document lies, by shard.
+    /// Returns all locations of a document, sorted by shard.
     pub fn locations(&self, key: &Key) -> impl Iterator<Item = Location> + '_ {
         self.of(key).iter().map(|entry| (entry.shard, entry.row & !TRUNCATED))
     }
 
-    /// Whether the end of a document was cut off; `None` where the cache does not have it.
+    /// Returns whether a document was truncated; `None` if the cache does not contain it.
     pub fn truncated(&self, key: &Key) -> Option<bool> {
         self.of(key).first().map(|entry| entry.row & TRUNCATED != 0)
     }
 
-    /// Distinct documents.
+    /// Returns the number of distinct documents.
     pub fn n_documents(&self) -> u64 {
         self.entries.chunk_by(|a, b| a.key == b.key).count() as u64
     }
@@ -102,7 +102,7 @@ impl DocumentIndex {
         documents.filter(|same| same[0].row & TRUNCATED != 0).count() as u64
     }
 
-    /// Every document once, by key, with the first place where it lies.
+    /// Returns every document once, sorted by key, with its first location.
     pub fn documents(&self) -> impl Iterator<Item = (Key, Location)> + '_ {
         self.entries
             .chunk_by(|a, b| a.key == b.key)

@@ -1,5 +1,5 @@
-//! What killed writers leave in a cache folder, and how it is removed: by names that only this program gives. Links are never
-//! followed, and what somebody else put into the folder stays.
+//! Finds and removes what killed writers leave in a cache folder, recognised by names that only this program gives.
+//! Links are never followed, and other files that somebody put into the folder are kept.
 
 use std::{
     fs, io,
@@ -15,13 +15,13 @@ use crate::{
     states::StateId,
 };
 
-/// What is being written has this before its name.
+/// The name prefix of files and folders that are being written.
 const ASIDE: &str = "tmp-";
 
-/// Removes what a killed writer left: temporary files, and shards and files of shards that the manifest does not name.
+/// Removes what a killed writer left: temporary files, and shards and files of shards that are not in the manifest.
 ///
 /// # Errors
-/// When a shard is a link, or the disk refuses.
+/// Returns an error if a shard is a link or a file cannot be removed.
 pub(crate) fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()> {
     refuse_linked_shards(folder, manifest)?;
     for path in list(folder)? {
@@ -44,7 +44,7 @@ pub(crate) fn remove_leftovers(folder: &Path, manifest: &Manifest) -> Result<()>
 /// Removes the logs of every extraction from a cache folder.
 ///
 /// # Errors
-/// When the folder cannot be listed, or a file not be removed.
+/// Returns an error if the folder cannot be listed or a file cannot be removed.
 pub(crate) fn remove_batch_logs(folder: &Path) -> Result<()> {
     for path in list(folder)? {
         if is_batch_log(&file_name(&path)) && (path.is_symlink() || !path.is_dir()) {
@@ -54,10 +54,10 @@ pub(crate) fn remove_batch_logs(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a cache of which nothing is left: its files and, where nobody put anything else into it, its folder.
+/// Removes a cache that has no content left: its files and, unless it contains anything else, its folder.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if a file cannot be removed.
 pub(crate) fn remove_cache(folder: &Path) -> Result<()> {
     // The lock last: it is held until then.
     for name in [MANIFEST, ABOUT_FILE, LOCK_FILE] {
@@ -66,10 +66,11 @@ pub(crate) fn remove_cache(folder: &Path) -> Result<()> {
     remove_folder(folder)
 }
 
-/// Fails where a shard that the manifest names is a link: what would be written to it, or removed from it, lies elsewhere.
+/// Returns an error if a shard in the manifest is a link, because writing to it or removing it would affect another
+/// place.
 ///
 /// # Errors
-/// [`Error::Damage`].
+/// Returns [`Error::Damage`].
 fn refuse_linked_shards(folder: &Path, manifest: &Manifest) -> Result<()> {
     let mut paths = manifest.shards.iter().map(|entry| folder.join(&entry.name));
     match paths.find(|path| path.is_symlink()) {
@@ -85,7 +86,8 @@ fn refuse_linked_shards(folder: &Path, manifest: &Manifest) -> Result<()> {
     }
 }
 
-/// Whether this program gives the name to what it has not finished, or to a shard that no manifest names.
+/// Returns whether this program gives the name to something unfinished or to a shard, which is a leftover if no
+/// manifest lists it.
 fn is_leftover(name: &str) -> bool {
     match name.strip_prefix(ASIDE) {
         Some(name) => {
@@ -95,7 +97,7 @@ fn is_leftover(name: &str) -> bool {
     }
 }
 
-/// Whether this program gives the name to a file of a shard.
+/// Returns whether this program gives the name to a file of a shard.
 fn is_of_a_shard(name: &str) -> bool {
     let name = name.strip_prefix(ASIDE).unwrap_or(name);
     let is_state = |state: StateId| names::state_file_name(state) == name;
@@ -116,7 +118,7 @@ fn remove(path: &Path) -> Result<()> {
     remove_folder(path)
 }
 
-/// Removes a folder, unless something is in it that is not ours, or it is a link to a folder elsewhere.
+/// Removes a folder, unless it contains files that are not ours or is a link to another folder.
 fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(error)

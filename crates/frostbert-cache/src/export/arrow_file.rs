@@ -1,4 +1,4 @@
-//! An Arrow IPC file: states are `FixedSizeList` columns of float16 or float32.
+//! Writes an Arrow IPC file, with states as `FixedSizeList` columns of float16 or float32.
 
 use std::{
     fs::File,
@@ -11,7 +11,7 @@ use arrow::{array::RecordBatch, error::ArrowError, ipc::writer::FileWriter};
 use super::table::{ExportTable, TableWriter};
 use crate::error::{Error, Result};
 
-/// Writes a table to a file.
+/// Writes a table to an Arrow IPC file.
 pub(super) struct ArrowWriter {
     path: PathBuf,
     writer: FileWriter<BufWriter<File>>,
@@ -40,7 +40,7 @@ impl TableWriter for ArrowWriter {
     }
 }
 
-/// The I/O error inside an Arrow error, so that a full disk is known as one.
+/// Returns the I/O error inside an Arrow error, so that a full disk is recognised as such.
 fn as_io(error: ArrowError) -> io::Error {
     match error {
         ArrowError::IoError(_, source) => source,

@@ -1,4 +1,5 @@
-//! The folder of an export: filled aside and renamed when it is whole, so that no part of one is ever taken for all.
+//! The folder of an export, filled under a temporary name and renamed when complete, so that a partial export is never
+//! mistaken for a complete one.
 
 use std::{
     collections::BTreeSet,
@@ -13,33 +14,33 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What an export is; no export is without it.
+/// The file that describes an export; every export has it.
 pub const EXPORT: &str = "export.json";
 
-/// The lock of the export in work; gone when it is done.
+/// The lock of an export in progress, removed when it is done.
 const LOCK: &str = "export.lock";
 
-/// Where the earlier export goes when the new one takes its name; gone when it is done.
+/// Where an earlier export is moved when the new one takes its name; removed when the new one is done.
 const REPLACED: &str = "export.replaced";
 
-/// One file of an export.
+/// A file of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportFile {
-    /// Its name in the folder.
+    /// The name in the folder.
     pub name: String,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: u64,
 }
 
-/// An export in work. Dropped before [`StagedExport::commit`], it leaves nothing.
+/// An export in progress. If it is dropped before [`StagedExport::commit`], nothing is left behind.
 pub(super) struct StagedExport {
     target: PathBuf,
     aside: PathBuf,
-    /// Held until the export is done or given up.
+    /// Held until the export is completed or abandoned.
     lock: Option<File>,
 }
 
-/// What [`EXPORT`] says, as far as it takes to replace an export.
+/// The part of [`EXPORT`] that is needed to replace an export.
 #[derive(Deserialize)]
 struct EarlierExport {
     format: String,
@@ -47,11 +48,12 @@ struct EarlierExport {
 }
 
 impl StagedExport {
-    /// Makes a place for an export that is to become `target`, which must not be there, or be empty, or an earlier
-    /// export with nothing added to it.
+    /// Creates a temporary folder for an export that is to become `target`, which must be missing, empty, or an earlier
+    /// export without added files.
     ///
     /// # Errors
-    /// [`Error::Export`] when it is something else, or another process exports to it; when the disk refuses.
+    /// Returns [`Error::Export`] if `target` is something else or another process is exporting to it, or another error
+    /// if the folder cannot be created.
     pub(super) fn new(target: &Path) -> Result<StagedExport> {
         require_free(target)?;
         let name = target.file_name().ok_or_else(|| Error::Export {
@@ -68,7 +70,7 @@ impl StagedExport {
         let parent = parent_of(target);
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         if aside.is_dir() {
-            // Of a killed export, unless it is somebody's own; the lock of a living one is held.
+            // It belongs to a killed export unless it is somebody else's; the lock of a running export is held.
             let present = names(&aside)?;
             if !present.is_empty() && !present.contains(LOCK) {
                 return Err(Error::Export {
@@ -85,15 +87,15 @@ impl StagedExport {
         Ok(StagedExport { target: target.to_path_buf(), aside, lock: Some(lock) })
     }
 
-    /// Where files are written.
+    /// Returns the folder to which files are written.
     pub(super) fn path(&self) -> &Path {
         &self.aside
     }
 
-    /// The files so far, by name.
+    /// Returns the files written so far, by name.
     ///
     /// # Errors
-    /// When they cannot be listed.
+    /// Returns an error if they cannot be listed.
     pub(super) fn files(&self) -> Result<Vec<ExportFile>> {
         let mut files = Vec::new();
         for name in names(&self.aside)? {
@@ -106,10 +108,10 @@ impl StagedExport {
         Ok(files)
     }
 
-    /// Syncs every file, writes [`EXPORT`], and gives the folder its name.
+    /// Syncs every file, writes [`EXPORT`], and renames the folder to its final name.
     ///
     /// # Errors
-    /// When the disk refuses, or something else has taken the name meanwhile.
+    /// Returns an error if a file cannot be written or synced, or if something else has taken the name meanwhile.
     pub(super) fn commit(mut self, description: &impl Serialize) -> Result<()> {
         let json = serde_json::to_vec_pretty(description).expect("plain fields become JSON");
         let path = self.aside.join(EXPORT);
@@ -122,7 +124,7 @@ impl StagedExport {
         require_free(&self.target)?;
         let replaced = self.target.exists();
         if replaced {
-            // Moved before it is removed: a kill here leaves no export, and never half of one under its name.
+            // Move it before removing it: a kill here leaves no export, but never half of one under its name.
             let place = self.aside.join(REPLACED);
             fs::rename(&self.target, &place).map_err(Error::io("rename", &self.target))?;
         }
@@ -130,7 +132,7 @@ impl StagedExport {
         fs::rename(&self.aside, &self.target).map_err(Error::io("rename", &self.target))?;
         self.lock = None;
         sync_folder(parent_of(&self.target))?;
-        // The export is whole by now; what is left here by a kill, the next export to this name takes with it.
+        // The export is complete by now; anything that a kill leaves here is removed by the next export to this name.
         if replaced {
             let place = self.target.join(REPLACED);
             fs::remove_dir_all(&place).map_err(Error::io("remove", &place))?;
@@ -143,13 +145,13 @@ impl StagedExport {
 impl Drop for StagedExport {
     fn drop(&mut self) {
         if self.lock.take().is_some() {
-            // On a full disk this makes room again; what cannot be removed now, the next export removes.
+            // On a full disk this makes room again; whatever cannot be removed now, the next export removes.
             let _ = fs::remove_dir_all(&self.aside);
         }
     }
 }
 
-/// Fails unless an export may take this name.
+/// Returns an error unless an export may use this name.
 fn require_free(target: &Path) -> Result<()> {
     let refuse = |problem: String| Error::Export {
         folder: target.to_path_buf(),

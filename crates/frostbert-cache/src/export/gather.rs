@@ -1,4 +1,4 @@
-//! From keys to record batches: the rows of some documents, copied together from the shards in which they lie.
+//! Builds record batches from keys: copies the rows of documents together from the shards that hold them.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -33,14 +33,14 @@ use crate::{
     tables::{token_columns, word_columns},
 };
 
-/// Shards that stay open while documents come in the cache's own order: where states of a document lie in several
-/// shards, these follow each other too.
+/// The number of shards kept open while documents come in the cache's own order. If the states of a document are in
+/// several shards, those shards also follow one another.
 pub(super) const MOST_OPEN: usize = 4;
 
-/// The shards of a cache that are being read, each file of them checked once when it is opened.
+/// The shards of a cache that are being read; each file is checked once, when it is opened.
 ///
-/// An open file is mapped, which costs no memory that the system could not take back; an open alignment costs some 20
-/// bytes a token.
+/// An open file is memory-mapped, which costs no memory that the system could not reclaim; an open alignment costs
+/// about 20 bytes per token.
 pub(super) struct OpenShards<'a> {
     cache: &'a CacheReader,
     most: usize,
@@ -60,10 +60,10 @@ impl<'a> OpenShards<'a> {
         OpenShards { cache, most, open: HashMap::new(), clock: 0 }
     }
 
-    /// Where a state of a document lies.
+    /// Returns the location of a document's state.
     ///
     /// # Errors
-    /// [`Error::Miss`] when the cache has no such state.
+    /// Returns [`Error::Miss`] if the cache has no such state.
     fn locate(&self, key: &Key, state: StateId) -> Result<Location> {
         let place = self.cache.locate(key, state);
         place.ok_or_else(|| Error::Miss {
@@ -73,10 +73,10 @@ impl<'a> OpenShards<'a> {
         })
     }
 
-    /// Rows of a state of a document.
+    /// Returns the number of rows of a document's state.
     ///
     /// # Errors
-    /// When the cache has no such state, or is damaged.
+    /// Returns an error if the cache has no such state or is damaged.
     pub(super) fn n_rows(&mut self, key: &Key, state: StateId) -> Result<usize> {
         if matches!(state.kind, StateKind::Pooled(_)) {
             return Ok(1);
@@ -85,7 +85,7 @@ impl<'a> OpenShards<'a> {
         self.rows_at(location, state.kind)
     }
 
-    /// Rows of states of a kind that a document has where it lies.
+    /// Returns the number of rows that a document has for states of a kind, in the shard at its location.
     fn rows_at(&mut self, (shard, row): Location, kind: StateKind) -> Result<usize> {
         if matches!(kind, StateKind::Pooled(_)) {
             return Ok(1);
@@ -94,7 +94,7 @@ impl<'a> OpenShards<'a> {
         Ok(rows_of(layout, kind, row as usize).len())
     }
 
-    /// The alignment of a shard, which holds states of this kind.
+    /// Returns the alignment of a shard that holds states of this kind.
     fn layout(&mut self, shard: u32, kind: StateKind) -> Result<&ShardLayout> {
         let cache = self.cache;
         let open = self.shard(shard);
@@ -116,7 +116,7 @@ impl<'a> OpenShards<'a> {
         }
     }
 
-    /// The rows of a state in a shard.
+    /// Returns the rows of a state in a shard.
     fn file(&mut self, shard: u32, state: StateId) -> Result<&StateFile> {
         let cache = self.cache;
         let expected = match state.kind {
@@ -154,10 +154,10 @@ impl<'a> OpenShards<'a> {
     }
 }
 
-/// The rows of one state of some documents: where they lie in the cache, and where they go in the batch.
+/// The rows of one state for several documents: their locations in the cache, and their places in the batch.
 struct PlacedRows {
     locations: Vec<Location>,
-    /// First row of each document in the batch, and the number of rows.
+    /// The first row of each document in the batch, followed by the number of rows.
     start: Vec<usize>,
 }
 
@@ -167,25 +167,25 @@ impl PlacedRows {
     }
 }
 
-/// Columns with their names.
+/// Named columns.
 type ExportColumns = Vec<(String, ArrayRef)>;
 
-/// Makes the record batches of an export.
+/// Builds the record batches of an export.
 pub(super) struct Gatherer<'a> {
     pub(super) shards: OpenShards<'a>,
     pub(super) format: ExportFormat,
     pub(super) sources: Option<Vec<String>>,
     pub(super) counts: ExportCounts,
     pub(super) hidden: usize,
-    /// The type of a written value.
+    /// The type of the written values.
     pub(super) dtype: Dtype,
 }
 
 impl Gatherer<'_> {
-    /// The tables that some states make: documents, and tokens and words where states of them are among these.
+    /// Returns the tables that the given states make up: documents, plus tokens and words if there are states of them.
     ///
     /// # Errors
-    /// None, as nothing is read.
+    /// Does not fail in practice, because nothing is read.
     pub(super) fn tables(&mut self, states: &[StateId]) -> Result<Vec<ExportTable>> {
         let counts = &self.counts;
         let all = [("documents", counts.rows), ("tokens", counts.tokens), ("words", counts.words)];
@@ -219,7 +219,7 @@ impl Gatherer<'_> {
         let values = [fingerprint, self.dtype.name().into(), self.hidden.to_string()];
         let pairs = METADATA.iter().map(|name| name.to_string()).zip(values);
         let mut metadata: HashMap<String, String> = pairs.collect();
-        // Tables name the file of each row; arrays have its number.
+        // Tables contain the file name of each row; arrays contain its number.
         if let Some(sources) = self.sources.as_ref().filter(|_| !self.format.is_tables()) {
             let sources = serde_json::to_string(sources).expect("strings become JSON");
             metadata.insert("frostbert.sources".into(), sources);
@@ -227,10 +227,10 @@ impl Gatherer<'_> {
         metadata
     }
 
-    /// Bytes of some states of a document.
+    /// Returns the size in bytes of the given states of a document.
     ///
     /// # Errors
-    /// When the cache lacks one of them, or is damaged.
+    /// Returns an error if the cache lacks one of them or is damaged.
     pub(super) fn n_bytes(&mut self, row: &DocumentRow, states: &[StateId]) -> Result<usize> {
         let mut n_rows = 0;
         for state in states {
@@ -239,10 +239,10 @@ impl Gatherer<'_> {
         Ok(n_rows * self.hidden * self.dtype.size_bytes())
     }
 
-    /// The rows of a table that some documents have; `first` is the row of the first of these.
+    /// Collects the rows of a table that belong to the given documents; `first` is the row of the first document.
     ///
     /// # Errors
-    /// When the cache lacks one of them, or is damaged.
+    /// Returns an error if the cache lacks one of them or is damaged.
     pub(super) fn gather(
         &mut self,
         table: &ExportTable,
@@ -293,7 +293,7 @@ impl Gatherer<'_> {
         Ok(placed)
     }
 
-    /// The columns of documents that are no states.
+    /// Builds the columns of documents that are not states.
     fn of_documents(&self, rows: &[DocumentRow]) -> ExportColumns {
         let places = || rows.iter().map(|row| &row.place);
         let mut columns: NamedColumns = vec![("key", keys(rows.iter().map(|row| row.key)))];
@@ -319,7 +319,7 @@ impl Gatherer<'_> {
         named(columns)
     }
 
-    /// The columns that say where tokens or words stand.
+    /// Builds the columns that locate tokens or words in their documents.
     fn alignment(
         &mut self,
         kind: StateKind,
@@ -327,7 +327,7 @@ impl Gatherer<'_> {
         placed: &PlacedRows,
         first: u64,
     ) -> Result<ExportColumns> {
-        // As of a shard of these documents, whose first column is the document's row in it.
+        // Treat these documents as a shard, whose first column is then the row of each document in it.
         let mut layout = ShardLayout::default();
         for (shard, row) in &placed.locations {
             layout.push_from(self.shards.layout(*shard, kind)?, *row as usize);
@@ -344,7 +344,7 @@ impl Gatherer<'_> {
         Ok(named(columns))
     }
 
-    /// The values of a state, in the type that is written.
+    /// Collects the values of a state in the written type.
     fn states(&mut self, state: StateId, placed: &PlacedRows) -> Result<ArrayRef> {
         let stored = self.shards.cache.manifest().dtype;
         let width = self.dtype.size_bytes();

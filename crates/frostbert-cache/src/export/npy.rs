@@ -1,4 +1,4 @@
-//! One `.npy` file for each column, format 1.0, C order: `numpy.load(FILE, mmap_mode="r")` opens any of them.
+//! Writes one `.npy` file per column, in format 1.0 and C order; `numpy.load(FILE, mmap_mode="r")` opens any of them.
 
 use std::{
     fs::File,
@@ -17,14 +17,14 @@ use crate::{
     fingerprint::Key,
 };
 
-/// Writes a file for each column of a table.
+/// Writes each column of a table to a file of its own.
 pub(super) struct NpyWriter {
     columns: Vec<ColumnFile>,
 }
 
 struct ColumnFile {
     path: PathBuf,
-    /// Characters of a text.
+    /// Characters per value in a text column, which has a fixed width.
     n_chars: usize,
     file: BufWriter<File>,
 }
@@ -71,7 +71,7 @@ impl ColumnFile {
 
     fn write(&mut self, values: &dyn Array) -> io::Result<()> {
         if let Some(keys) = values.as_fixed_size_binary_opt() {
-            // NumPy cuts zero bytes from the end of a string of bytes: digits have none.
+            // NumPy strips trailing zero bytes from byte strings; hexadecimal digits contain none.
             let mut keys = keys.value_data().as_chunks().0.iter();
             return keys.try_for_each(|key| self.file.write_all(Key(*key).to_hex().as_bytes()));
         }
@@ -88,7 +88,7 @@ impl ColumnFile {
     }
 }
 
-/// A type as NumPy spells it.
+/// Returns NumPy's name of a type.
 fn descr(data_type: &DataType, n_chars: usize) -> String {
     let name = match data_type {
         DataType::FixedSizeList(element, _) => return descr(element.data_type(), n_chars),
@@ -106,7 +106,7 @@ fn descr(data_type: &DataType, n_chars: usize) -> String {
     name.into()
 }
 
-/// Everything before the data: a multiple of 64 bytes, so that a mapped array is aligned.
+/// Returns everything before the data: a multiple of 64 bytes, so that a memory-mapped array is aligned.
 fn header(descr: &str, shape: &str) -> Vec<u8> {
     let mut text =
         format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}").into_bytes();

@@ -1,4 +1,4 @@
-//! A Parquet file: states are list columns, for tools that do not take the cache's columns of bytes.
+//! Writes a Parquet file with states as list columns, for tools that cannot read the cache's columns of bytes.
 
 use std::{
     fs::File,
@@ -25,16 +25,16 @@ use crate::{
     file::as_io,
 };
 
-/// Size of a row group: it is held in memory until it is full.
+/// The size of a row group, which is held in memory until it is full.
 const ROW_GROUP_BYTES: usize = 64 * 1024 * 1024;
 
-/// Values of a state handed to the Parquet writer at a time.
+/// The number of a state's values passed to the Parquet writer at a time.
 const SLICE_VALUES: usize = 256 * 1024;
 
-/// Writes a table to a file.
+/// Writes a table to a Parquet file.
 pub(super) struct ParquetListWriter {
     path: PathBuf,
-    /// Rows handed to the Parquet writer at a time.
+    /// The number of rows passed to the Parquet writer at a time.
     n_at_once: usize,
     writer: ArrowWriter<File>,
 }
@@ -52,7 +52,7 @@ impl ParquetListWriter {
 
 impl TableWriter for ParquetListWriter {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        // The writer makes an object of every f16 of what it is handed, and two levels of every value.
+        // The writer creates an object for every f16 value that it is given, and two levels for every value.
         for start in (0..batch.num_rows()).step_by(self.n_at_once) {
             let n_rows = self.n_at_once.min(batch.num_rows() - start);
             let written = self.writer.write(&batch.slice(start, n_rows));
@@ -67,7 +67,7 @@ impl TableWriter for ParquetListWriter {
     }
 }
 
-/// States as they are, for they do not shrink; small columns compressed.
+/// States are not compressed, because they would hardly shrink; small columns are.
 fn properties(table: &ExportTable) -> WriterProperties {
     let columns = table.schema.fields();
     let row_bytes: usize = columns.iter().map(|column| width(column)).sum();
@@ -91,7 +91,8 @@ fn properties(table: &ExportTable) -> WriterProperties {
     properties.build()
 }
 
-/// Bytes of a value, as far as they are known beforehand: of an id none, of a data file its number's.
+/// Returns the bytes per value, as far as they are known beforehand: 0 for an id, and those of its number for a data
+/// file.
 fn width(column: &Field) -> usize {
     match column.data_type() {
         DataType::FixedSizeList(element, width) => self::width(element) * *width as usize,

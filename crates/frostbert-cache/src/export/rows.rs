@@ -1,4 +1,4 @@
-//! Which documents are exported, in which order.
+//! Determines which documents are exported, and in which order.
 
 use crate::{
     error::{Error, Result},
@@ -10,49 +10,50 @@ use crate::{
     wording::counted,
 };
 
-/// A row of the table of documents.
+/// A row of the documents table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentRow {
-    /// The document.
+    /// The document's key.
     pub key: Key,
-    /// Where the data has it; nothing where the rows are the cache's own.
+    /// Where the row is in the data; the default if the rows are the cache's own.
     pub place: SourceLine,
 }
 
-/// Where a row stands in the data.
+/// The position of a row in the data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceLine {
-    /// The number of its data file.
+    /// The number of the data file.
     pub source: u32,
-    /// Its line there, from 1; 0 where the format has no lines.
+    /// The line in the file, from 1; 0 if the format has no lines.
     pub line: u64,
     /// 0 for the first text of a pair that was encoded separately, 1 for the second.
     pub part: u8,
-    /// The record's own name; empty where it has none.
+    /// The record's own id; empty if it has none.
     pub id: String,
 }
 
-/// The rows of an export, which are read twice: to count them, and to write them.
+/// The rows of an export. They are read twice: once to count them, and once to write them.
 pub trait RowSource {
-    /// The rows, from the first.
+    /// Returns all rows, from the first.
     fn rows(&self) -> Box<dyn Iterator<Item = Result<DocumentRow>> + '_>;
 
-    /// The data files that [`SourceLine::source`] counts; `None` where the rows are the cache's own.
+    /// Returns the data files that [`SourceLine::source`] numbers; `None` if the rows are the cache's own.
     fn sources(&self) -> Option<Vec<String>>;
 }
 
-/// Every document that has all of some states, once, as the cache holds them: shard by shard, by key in each.
+/// All documents that have the required states, each once, in the cache's order: shard by shard, and by key within
+/// each.
 pub struct CacheOrder<'a> {
     cache: &'a CacheReader,
     states: Vec<StateId>,
 }
 
 impl<'a> CacheOrder<'a> {
-    /// The documents that have all of `asked`, or where nothing is asked for, every document with all states that every
-    /// document has. What is left out is warned of.
+    /// Selects the documents that have all of `asked` or, if `asked` is empty, every document with all states that
+    /// every document has. Warns about whatever is left out.
     ///
     /// # Errors
-    /// [`Error::Miss`] when nothing is left.
+    /// Returns [`Error::Miss`] if nothing is left.
     pub fn new(
         cache: &'a CacheReader,
         asked: &[StateId],
@@ -125,7 +126,7 @@ impl<'a> CacheOrder<'a> {
         })
     }
 
-    /// The states that are exported, sorted.
+    /// Returns the exported states, sorted.
     pub fn states(&self) -> &[StateId] {
         &self.states
     }
@@ -134,7 +135,7 @@ impl<'a> CacheOrder<'a> {
         let documents = self.cache.read_documents(shard)?;
         let places = (0..documents.len()).map(move |row| (row as u32, documents.key(row)));
         Ok(places.filter_map(move |(row, key)| {
-            // A document may lie in several shards: it is taken where its first state is read.
+            // A document may be in several shards; take it from the one that its first state is read from.
             let here: Location = (shard, row);
             let home = self.cache.locate(&key, self.states[0])?;
             let wanted = home == here && has_all(self.cache, &key, &self.states);

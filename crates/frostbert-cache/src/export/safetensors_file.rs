@@ -1,4 +1,4 @@
-//! A `.safetensors` file: a tensor a column, all lengths known before the first row is written.
+//! Writes a `.safetensors` file with a tensor per column; all lengths are known before the first row is written.
 
 use std::{
     collections::BTreeMap,
@@ -18,28 +18,28 @@ use serde_json::{Map, Value, json};
 use super::table::{ExportTable, TableWriter, value_bytes};
 use crate::error::{Error, Result};
 
-/// Writes a table to a file.
+/// Writes a table to a safetensors file.
 pub(super) struct SafetensorsWriter {
     path: PathBuf,
     file: File,
     cursors: Vec<ColumnCursor>,
-    /// Bytes of texts so far.
+    /// The number of text bytes written so far.
     text_bytes: i64,
 }
 
-/// Where the next rows of a column go.
+/// The file positions at which a column's next rows go.
 #[derive(Clone, Copy, Default)]
 struct ColumnCursor {
     values: u64,
-    /// Of a column of text, where its next offsets go.
+    /// For a text column, the position of its next offsets.
     offsets: u64,
 }
 
-/// A tensor before its place is known.
+/// A tensor whose position in the file is not known yet.
 struct PlannedTensor {
-    /// Its column.
+    /// The number of its column.
     column: usize,
-    /// Whether it is the offsets of a column of text.
+    /// Whether it holds the offsets of a text column.
     is_offsets: bool,
     name: String,
     dtype: TensorType,
@@ -53,7 +53,7 @@ impl SafetensorsWriter {
         let planned = columns.iter().enumerate();
         let mut planned: Vec<PlannedTensor> =
             planned.flat_map(|(number, column)| tensors_of(table, number, column)).collect();
-        // Wide types first, as the safetensors library lays them out, so that every tensor is aligned to its type.
+        // Put wide types first, as the safetensors library does, so that every tensor is aligned to its type.
         planned.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.bitsize()));
         let mut cursors = vec![ColumnCursor::default(); columns.len()];
         let mut infos = Vec::new();
@@ -119,7 +119,7 @@ fn put(file: &File, bytes: &[u8], at: &mut u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The tensors of a column: one, or for text its bytes and where each text starts in them.
+/// Returns the tensors of a column: one, or for text two, its bytes and the offset of each text in them.
 fn tensors_of(table: &ExportTable, number: usize, column: &Field) -> Vec<PlannedTensor> {
     let n_rows = table.n_rows as usize;
     let name = table.array_name(column);
@@ -161,9 +161,9 @@ fn tensor_type(data_type: &DataType) -> TensorType {
     }
 }
 
-/// The length, and the JSON padded to eight bytes.
+/// Returns the header: its length, and the JSON padded to a multiple of eight bytes.
 fn header(table: &ExportTable, tensors: &[(String, TensorInfo)]) -> Vec<u8> {
-    // In the order of their names, so that an export has the same bytes every time.
+    // Sort by name, so that an export has the same bytes every time.
     let metadata: BTreeMap<&String, &String> = table.schema.metadata().iter().collect();
     let metadata = ("__metadata__".to_string(), json!(metadata));
     let tensors = tensors.iter().map(|(name, info)| (name.clone(), json!(info)));

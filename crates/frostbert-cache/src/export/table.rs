@@ -1,4 +1,4 @@
-//! What an export consists of: up to three tables (documents, tokens, words), written as Arrow record batches.
+//! The parts of an export: up to three tables (documents, tokens, words), written as Arrow record batches.
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -11,17 +11,17 @@ use crate::{
     states::{StateId, StateKind},
 };
 
-/// The table of documents; in an export of a pipeline, of its records.
+/// The table of documents or, in the export of a pipeline, of its records.
 pub(super) const DOCUMENTS: &str = "documents";
 
-/// The column of the data file that a record stands in: its path, or its number among the data files.
+/// The column with the data file of each record: its path, or its number among the data files.
 pub(super) const SOURCE: &str = "source";
 
-/// What the schema of every table says of the cache.
+/// The metadata about the cache in the schema of every table.
 pub(super) const METADATA: [&str; 3] =
     ["frostbert.fingerprint", "frostbert.dtype", "frostbert.hidden"];
 
-/// The name of the table that the rows of a state belong to.
+/// Returns the name of the table that contains the rows of a state.
 pub(super) fn table_of(kind: StateKind) -> &'static str {
     match kind {
         StateKind::Pooled(_) => DOCUMENTS,
@@ -29,26 +29,26 @@ pub(super) fn table_of(kind: StateKind) -> &'static str {
     }
 }
 
-/// One table of an export: everything that a format needs to know before the first row.
+/// A table of an export, with everything that a format needs to know before the first row.
 pub(super) struct ExportTable {
-    /// The name of its file, without an extension.
+    /// The file name without an extension.
     pub(super) name: &'static str,
-    /// The states of its rows.
+    /// The states whose rows the table contains.
     pub(super) states: Vec<StateId>,
-    /// Its columns, none of them nullable: states are fixed-size lists, and come last.
+    /// The columns, none of them nullable; states are fixed-size lists and come last.
     pub(super) schema: SchemaRef,
     /// Width of a state.
     pub(super) hidden: usize,
-    /// How many rows it will have.
+    /// The number of rows to be written.
     pub(super) n_rows: u64,
-    /// Characters of the longest id.
+    /// The length of the longest id in characters.
     pub(super) id_chars: usize,
-    /// UTF-8 bytes of all ids.
+    /// The total length of all ids in UTF-8 bytes.
     pub(super) id_bytes: u64,
 }
 
 impl ExportTable {
-    /// The name of a column where columns are arrays without a table: those of tokens and words carry their table's.
+    /// Returns the name of a column as a separate array; for tokens and words it includes the table's name.
     pub(super) fn array_name(&self, column: &Field) -> String {
         match (self.name, column.name().as_str()) {
             (DOCUMENTS, "key") => "keys".into(),
@@ -58,12 +58,12 @@ impl ExportTable {
     }
 }
 
-/// Whether the values of a column are vectors.
+/// Returns whether the values of a column are vectors.
 pub(super) fn is_state(column: &Field) -> bool {
     matches!(column.data_type(), DataType::FixedSizeList(..))
 }
 
-/// The bytes of all values of a column, little-endian, one after the other; of texts their UTF-8.
+/// Returns the bytes of all values of a column, little-endian and contiguous; for text, the UTF-8 bytes.
 pub(super) fn value_bytes(column: &dyn Array) -> Buffer {
     match column.as_fixed_size_list_opt() {
         Some(vectors) => value_bytes(vectors.values()),
@@ -71,17 +71,17 @@ pub(super) fn value_bytes(column: &dyn Array) -> Buffer {
     }
 }
 
-/// A file, or some, of one table: takes its rows, batch by batch.
+/// Writes one table to one or more files, batch by batch.
 pub(super) trait TableWriter {
-    /// Writes some rows, of the table's schema.
+    /// Writes a batch of rows in the table's schema.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Returns an error if writing fails.
     fn write(&mut self, batch: &RecordBatch) -> Result<()>;
 
-    /// Writes what stands after the last row.
+    /// Writes whatever comes after the last row.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Returns an error if writing fails.
     fn finish(self: Box<Self>) -> Result<()>;
 }
