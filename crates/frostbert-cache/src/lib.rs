@@ -1,7 +1,7 @@
-//! The cache of frostbert: hidden states of documents in Parquet, addressed by their content, committed shard by shard,
-//! and checked whenever they are read.
+//! The cache of frostbert: hidden states of documents in Parquet files, content-addressed, committed shard by shard,
+//! and verified on every read.
 //!
-//! Opening a cache and taking the rows of two texts, as `f32 [texts, hidden]`:
+//! To open a cache and get the rows of two texts as `f32 [texts, hidden]`:
 //!
 //! ```no_run
 //! use frostbert_cache::{Cache, Key, Mode};
@@ -32,7 +32,8 @@
 //!     tokens.parquet       which token of which document each of those rows is
 //! ```
 //!
-//! A cache knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is computed once.
+//! A cache knows keys and states, never texts or labels: relabelling costs nothing, and a repeated text is encoded
+//! once.
 
 pub mod about;
 pub mod batch_log;

@@ -1,6 +1,6 @@
-//! manifest.json: what a cache is and which files belong to it. What it does not name is not in the cache.
+//! manifest.json: describes a cache and lists its files. A file that it does not list is not part of the cache.
 //!
-//! It holds no time, host, process or count of a run, so that a resumed extraction ends in the same bytes.
+//! It contains no times, hosts, processes or counts of runs, so that a resumed extraction ends with the same bytes.
 
 mod check;
 
@@ -23,112 +23,112 @@ use crate::{
 /// The file name in the cache folder.
 pub const MANIFEST: &str = "manifest.json";
 
-/// What a cache is.
+/// The description of a cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The name of the cache folder.
     pub fingerprint: String,
-    /// Everything that decides a state, in clear.
+    /// The fingerprint's inputs, which determine the states, in readable form.
     pub inputs: FingerprintInputs,
-    /// Layers of the encoder.
+    /// The number of layers of the encoder.
     pub model_layers: usize,
     /// Width of a state.
     pub hidden: usize,
-    /// Type of a stored value.
+    /// The type of the stored values.
     pub dtype: Dtype,
-    /// Distinct documents.
+    /// The number of distinct documents.
     pub documents: u64,
-    /// Real tokens of these documents' windows.
+    /// The number of real tokens in these documents' windows.
     pub tokens: u64,
-    /// Documents of which the end was cut off.
+    /// The number of truncated documents.
     pub truncated: u64,
     /// The committed shards, in order.
     pub shards: Vec<ShardEntry>,
 }
 
-/// One committed shard.
+/// A committed shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShardEntry {
-    /// The folder's name.
+    /// The name of its folder.
     pub name: String,
-    /// Rows of every pooled state.
+    /// The number of documents: the rows of every pooled state.
     pub documents: u64,
-    /// Rows of docs.parquet: the windows of these documents.
+    /// The number of windows of these documents: the rows of docs.parquet.
     pub windows: u64,
-    /// Real tokens of these windows: rows of every `tokens` state.
+    /// The number of real tokens in these windows: the rows of every `tokens` state.
     pub tokens: u64,
-    /// What computed which of its states: first those that it was made with, then those that were added.
+    /// What computed its states: first those that it was created with, then those added later.
     pub origins: Vec<Origin>,
-    /// Its files.
+    /// The files of the shard.
     pub files: Vec<FileEntry>,
 }
 
 impl ShardEntry {
-    /// The states that it holds.
+    /// Returns the states that it holds.
     pub fn states(&self) -> impl Iterator<Item = StateId> + '_ {
         self.origins.iter().flat_map(|origin| origin.states.iter().copied())
     }
 
-    /// Whether it holds a state.
+    /// Returns whether it holds a state.
     pub fn holds(&self, state: StateId) -> bool {
         self.states().any(|held| held == state)
     }
 
-    /// Bytes of its files.
+    /// Returns the total size of its files in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 }
 
-/// What computed some states of a shard.
+/// What computed a group of states of a shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
     /// The states.
     pub states: Vec<StateId>,
-    /// The device, as `cpu` or `cuda:0`; `cuda:0,1` where batches went to several GPUs.
+    /// The device, such as `cpu` or `cuda:0`; `cuda:0,1` if batches were distributed over several GPUs.
     pub device: String,
-    /// Where on it the graph ran; none on a CPU, and in caches made before it was noted.
+    /// Where on the device the graph ran; `None` on a CPU, and in caches created before this was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
     /// The version of ONNX Runtime.
     pub onnxruntime: String,
-    /// Token budget of the batches.
+    /// The token budget of the batches.
     pub batch_tokens: usize,
-    /// Some documents of the shard computed once more, alone and in f32, beside what is stored.
+    /// The comparison of a sample of the shard's documents with the same states computed alone and in f32.
     pub parity: Parity,
 }
 
-/// How far stored states are from the same states computed alone in f32: absolute differences over every value of the
+/// How far stored states differ from the same states computed alone in f32: absolute differences over all values of a
 /// sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parity {
-    /// Documents in the sample.
+    /// The number of documents in the sample.
     pub documents: u64,
-    /// Their tokens.
+    /// The number of their tokens.
     pub tokens: u64,
     /// The largest difference.
     pub max_error: f64,
     /// The median difference.
     pub median_error: f64,
-    /// The largest difference that rounding to the storage type makes by itself.
+    /// The largest difference that is due to rounding to the storage type alone.
     pub max_rounding: f64,
-    /// The median difference that rounding makes by itself.
+    /// The median difference that is due to rounding alone.
     pub median_rounding: f64,
 }
 
-/// One file of a shard.
+/// A file of a shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileEntry {
     /// The name in the shard's folder.
     pub name: String,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Its blake3.
+    /// The blake3 of its content.
     pub blake3: Digest,
 }
 
 impl Manifest {
-    /// The manifest of a cache that holds nothing yet.
+    /// Creates the manifest of an empty cache.
     pub fn empty(
         inputs: &FingerprintInputs,
         model_layers: usize,
@@ -148,11 +148,11 @@ impl Manifest {
         }
     }
 
-    /// Reads the manifest of a cache folder; `None` where there is none.
+    /// Reads the manifest of a cache folder; returns `None` if there is none.
     ///
     /// # Errors
-    /// [`Error::Damage`] when the file is no manifest of this format, its checksum does not hold, its fingerprint is
-    /// not that of its inputs, or what it names cannot be a cache; [`Error::Io`] when it cannot be read.
+    /// Returns [`Error::Damage`] if the file is not a manifest of this format, its checksum or fingerprint does not
+    /// match, or its content cannot be that of a cache, and [`Error::Io`] if it cannot be read.
     pub fn read(folder: &Path) -> Result<Option<Manifest>> {
         let Some(text) = read_text(folder)? else {
             return Ok(None);
@@ -164,11 +164,12 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
-    /// Reads a manifest whose checksum need not hold, for a repair that compares it with the files; `None` where there is
-    /// none. Shards that cannot be are left out.
+    /// Reads a manifest even if its checksum does not match, for a repair that compares it with the files; returns
+    /// `None` if there is none. Impossible shards are left out.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no manifest of this format, or its fingerprint is not that of its inputs.
+    /// Returns an error if the file cannot be read, is not a manifest of this format, or has a fingerprint that does
+    /// not match its inputs.
     pub(crate) fn salvage(folder: &Path) -> Result<Option<Manifest>> {
         let Some(text) = read_text(folder)? else {
             return Ok(None);
@@ -185,15 +186,15 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
-    /// Whether a model can have so many layers.
+    /// Returns whether the number of layers is plausible for a model.
     pub(crate) fn has_sound_layers(&self) -> bool {
         self.model_layers <= check::MOST_LAYERS
     }
 
-    /// Checks all that [`Manifest::read`] checks, but for the checksum.
+    /// Does all checks of [`Manifest::read`] except for the checksum.
     ///
     /// # Errors
-    /// [`Error::Damage`]: a manifest that cannot be repaired.
+    /// Returns [`Error::Damage`] for a manifest that cannot be repaired.
     pub(crate) fn require_sound(&self, folder: &Path) -> Result<()> {
         check::check(self).map_err(|wrong| damaged(folder, wrong, BEYOND_REPAIR))
     }
@@ -201,15 +202,15 @@ impl Manifest {
     /// Reads the manifest of a folder that must be a cache.
     ///
     /// # Errors
-    /// [`Error::Miss`] where there is none; else as [`Manifest::read`].
+    /// Returns [`Error::Miss`] if there is none, and otherwise the errors of [`Manifest::read`].
     pub fn open(folder: &Path) -> Result<Manifest> {
         Manifest::read(folder)?.ok_or_else(|| no_cache(folder))
     }
 
-    /// Checks that this is the manifest of these inputs: a folder that was renamed is never taken for another.
+    /// Checks that the manifest has these inputs, so that a renamed folder is never mistaken for another cache.
     ///
     /// # Errors
-    /// [`Error::Damage`] with the inputs that differ.
+    /// Returns [`Error::Damage`] with the inputs that differ.
     pub fn require(&self, folder: &Path, inputs: &FingerprintInputs) -> Result<()> {
         if self.inputs == *inputs {
             return Ok(());
@@ -226,53 +227,54 @@ impl Manifest {
         })
     }
 
-    /// Replaces the manifest of a cache folder, with its checksum as its last key: written aside, synced, renamed.
+    /// Replaces the manifest of a cache folder, with its checksum as the last key: writes a temporary file, syncs it
+    /// and renames it.
     ///
     /// # Errors
-    /// When the folder cannot be written; the old manifest then stands.
+    /// Returns an error if the folder cannot be written; the old manifest is then unchanged.
     pub fn write(&self, folder: &Path) -> Result<()> {
         write_file(&folder.join(MANIFEST), self.to_json().as_bytes())
     }
 
-    /// The content of its file: JSON with a checksum as the last key.
+    /// Returns the content of the file: JSON with a checksum as the last key.
     pub fn to_json(&self) -> String {
         let json = serde_json::to_string_pretty(self).expect("plain fields become JSON");
         check::with_checksum(&json)
     }
 
-    /// Bytes of all shards' files.
+    /// Returns the total size of all shards' files in bytes.
     pub fn bytes(&self) -> u64 {
         self.shards.iter().map(ShardEntry::bytes).sum()
     }
 
-    /// The versions of ONNX Runtime that computed its states.
+    /// Returns the versions of ONNX Runtime that computed the states.
     pub fn onnxruntime_versions(&self) -> BTreeSet<&str> {
         self.origins().map(|origin| origin.onnxruntime.as_str()).collect()
     }
 
-    /// The devices that computed its states.
+    /// Returns the devices that computed the states.
     pub fn devices(&self) -> BTreeSet<&str> {
         self.origins().map(|origin| origin.device.as_str()).collect()
     }
 
-    /// What computed its states, shard by shard.
+    /// Returns what computed the states, shard by shard.
     pub fn origins(&self) -> impl Iterator<Item = &Origin> {
         self.shards.iter().flat_map(|shard| &shard.origins)
     }
 
-    /// The number of the next new shard: above all that the manifest names.
+    /// Returns the number of the next new shard, which is higher than all in the manifest.
     pub fn next_shard(&self) -> usize {
         let numbers = self.shards.iter().filter_map(|shard| shard_number(&shard.name));
         numbers.max().map_or(0, |number| number + 1)
     }
 
-    /// Every state that at least one shard holds.
+    /// Returns every state that at least one shard holds.
     pub fn states(&self) -> BTreeSet<StateId> {
         self.shards.iter().flat_map(ShardEntry::states).collect()
     }
 }
 
-/// What to say where a folder should be a cache and is none.
+/// Builds the error for a folder that should be a cache but is not.
 pub(crate) fn no_cache(folder: &Path) -> Error {
     Error::Miss {
         cache: folder.to_path_buf(),
@@ -282,19 +284,19 @@ pub(crate) fn no_cache(folder: &Path) -> Error {
     }
 }
 
-/// The folder name of a shard.
+/// Returns the folder name of a shard.
 pub(crate) fn shard_name(number: usize) -> String {
     format!("shard-{number:06}")
 }
 
-/// The number of the shard that a folder of this name holds; `None` where it is no shard's name.
+/// Returns the number of the shard in a folder of this name; `None` if it is not the name of a shard.
 pub(crate) fn shard_number(name: &str) -> Option<usize> {
     let digits = name.strip_prefix("shard-")?;
     let number = digits.parse().ok().filter(|number| *number <= MOST_SHARDS)?;
     (shard_name(number) == name).then_some(number)
 }
 
-/// The largest number of a shard: at 256 MB each, more than any disk holds.
+/// The highest shard number: at 256 MB per shard, more than any disk can hold.
 const MOST_SHARDS: usize = 999_999_999;
 
 fn read_text(folder: &Path) -> Result<Option<String>> {
@@ -337,11 +339,11 @@ const REPAIR: &str = "run `frostbert cache verify --repair` on this cache: it ke
 const BEYOND_REPAIR: &str = "this manifest cannot be repaired: put it back where there is a copy of it; else delete this cache folder \
                              and run `frostbert extract` again";
 
-/// Fails where shards lie in a folder without a manifest: one may be what a killed first commit left, more are a cache
-/// that lost its manifest.
+/// Returns an error if a folder without a manifest contains several shards: one may be left by a killed first commit,
+/// but more belong to a cache that has lost its manifest.
 ///
 /// # Errors
-/// [`Error::Damage`]; when the folder cannot be listed.
+/// Returns [`Error::Damage`], or another error if the folder cannot be listed.
 pub(crate) fn refuse_orphans(folder: &Path) -> Result<()> {
     let mut n_shards = 0;
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
@@ -361,11 +363,12 @@ pub(crate) fn refuse_orphans(folder: &Path) -> Result<()> {
     })
 }
 
-/// The folders in a `cache.dir` that hold a manifest, or have lost it, by name, each with its manifest or what is wrong with it.
+/// Returns the folders in a `cache.dir` that contain a manifest or have lost it, sorted by name, each with its manifest
+/// or what is wrong with it.
 ///
 /// # Errors
-/// When the folder cannot be listed. That a manifest is damaged is for the caller to say: it is no reason to pass over
-/// the others.
+/// Returns an error if the folder cannot be listed. A damaged manifest is left for the caller to report, because it is
+/// no reason to skip the other caches.
 pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Result<Manifest>)>> {
     let entries = match std::fs::read_dir(cache_dir) {
         Ok(entries) => entries,

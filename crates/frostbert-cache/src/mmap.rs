@@ -1,4 +1,4 @@
-//! Read-only memory maps, the one place where files are mapped.
+//! Read-only memory maps; files are mapped only here.
 
 use std::{fs::File, path::Path};
 
@@ -7,10 +7,11 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// Maps a whole file read-only; the map lives as long as the last slice of the returned bytes.
+/// Maps a whole file read-only. The map lives as long as the last slice of the returned bytes, and an empty file gives
+/// empty bytes.
 ///
 /// # Errors
-/// When the file cannot be opened or mapped. An empty file gives empty bytes.
+/// Returns an error if the file cannot be opened or mapped.
 pub fn map(path: &Path) -> Result<Bytes> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     if file.metadata().map_err(Error::io("read", path))?.len() == 0 {

@@ -5,30 +5,30 @@ use crate::states::StateId;
 /// The table of documents, one row per window.
 pub(crate) const DOCUMENTS_FILE: &str = "docs.parquet";
 
-/// Where each token row stands.
+/// The table that locates each token row in its document.
 pub(crate) const TOKENS_FILE: &str = "tokens.parquet";
 
-/// Where each word row stands.
+/// The table that locates each word row in its document.
 pub(crate) const WORDS_FILE: &str = "words.parquet";
 
-/// The file of a state, as `mean-L06.parquet`.
+/// Returns the file name of a state, such as `mean-L06.parquet`.
 pub(crate) fn state_file_name(state: StateId) -> String {
     format!("{state}.parquet")
 }
 
-/// The lock's file in the cache folder.
+/// The name of the lock file in the cache folder.
 pub(crate) const LOCK_FILE: &str = "writer.lock";
 
-/// What the name of a log begins with.
+/// The name prefix of batch logs.
 pub(crate) const BATCH_LOG_PREFIX: &str = "tmp-batches-";
 
-/// Whether this program gives the name to a log of batches.
+/// Returns whether this program gives the name to a batch log.
 pub(crate) fn is_batch_log(name: &str) -> bool {
     let digits = name.strip_prefix(BATCH_LOG_PREFIX);
     digits.is_some_and(|digits| digits.len() == 16 && is_hexadecimal(digits))
 }
 
-/// Whether this program gives the name to a plan.
+/// Returns whether this program gives the name to a plan.
 pub(crate) fn is_plan(name: &str) -> bool {
     let digits = name.strip_prefix("plan-").and_then(|name| name.strip_suffix(".json"));
     digits.is_some_and(|digits| (1..=16).contains(&digits.len()) && is_hexadecimal(digits))

@@ -1,7 +1,7 @@
-//! The plan of an extraction: written before work, followed to its end, gone when it is done.
+//! The plan of an extraction: written before the work starts, followed to the end, and removed when it is done.
 //!
-//! Because the cuts between shards are fixed before the first state is, an extraction that is killed and resumed
-//! commits the same shards as one that was not.
+//! Because the boundaries between shards are fixed before the first state is computed, an extraction that is killed and
+//! resumed commits the same shards as one that runs without interruption.
 
 #[cfg(test)]
 mod tests;
@@ -24,82 +24,82 @@ use crate::{
     states::{StateId, StateKind},
 };
 
-/// States of one shard never exceed this, whatever `shard_tokens` says.
+/// The maximum size of the states of one shard in bytes, whatever `shard_tokens` is.
 pub(crate) const SHARD_STATE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// States that can be asked for at a time: a bit each.
+/// The maximum number of states in one extraction; each takes one bit.
 pub const MAX_STATES: usize = 128;
 
 /// The shards of an extraction, in the order in which they are committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractionPlan {
-    /// What cut it.
+    /// The settings that it was made with.
     pub settings: PlanSettings,
-    /// What is to be committed, one after the other.
+    /// The shards to commit, in order.
     pub shards: Vec<PlannedShard>,
 }
 
-/// The settings that decide a plan.
+/// The settings that determine a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanSettings {
-    /// Tokens between two commits.
+    /// The number of tokens between two commits.
     pub shard_tokens: usize,
-    /// Padded tokens of one batch.
+    /// The number of padded tokens in one batch.
     pub batch_tokens: usize,
 }
 
-/// One commit: a new shard, or states that are added to one that is there.
+/// A planned commit: a new shard, or states added to an existing one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedShard {
-    /// The shard's folder.
+    /// The name of the shard's folder.
     pub name: String,
-    /// Whether the shard is there, and these states are added to it.
+    /// Whether the shard exists and the states are added to it.
     pub added: bool,
     /// The states to compute.
     pub states: Vec<StateId>,
-    /// Its documents.
+    /// The number of documents.
     pub documents: usize,
-    /// Tokens of all their windows.
+    /// The number of tokens in all their windows.
     pub tokens: u64,
-    /// blake3 of their keys, in their order.
+    /// The blake3 of their keys, in order.
     pub keys: Digest,
 }
 
-/// What a plan has to know of a document that lacks something.
+/// What planning needs to know about a document that lacks some state.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanDocument {
-    /// Its key.
+    /// The document's key.
     pub key: Key,
-    /// Tokens of all its windows.
+    /// The number of tokens in all its windows.
     pub n_tokens: u32,
-    /// Its words, where their states are asked for.
+    /// The number of words, if word states are requested.
     pub n_words: u32,
 }
 
-/// What is planned, and the documents of each planned shard by their number.
+/// A plan, with the document numbers of each planned shard.
 pub struct Planned {
     /// The plan.
     pub plan: ExtractionPlan,
-    /// Numbers of the documents of each shard, by key.
+    /// The numbers of the documents of each shard, sorted by key.
     pub members: Vec<Vec<u32>>,
 }
 
-/// What the documents of an extraction are planned against.
+/// Plans an extraction against the present content of a cache.
 pub struct Planner<'a> {
     wanted: &'a [StateId],
     manifest: &'a Manifest,
     index: &'a DocumentIndex,
     row_bytes: usize,
-    /// The wanted states that each shard lacks, a bit each.
+    /// The wanted states that each shard lacks, one bit per state.
     shards_lack: Vec<u128>,
 }
 
 impl<'a> Planner<'a> {
-    /// A planner for documents that should all have the `wanted` states, in a cache whose documents lie where `index`
-    /// says; `row_bytes` is the size of one row of a state.
+    /// Creates a planner for documents that should all have the `wanted` states, in a cache whose documents are at the
+    /// locations in `index`; `row_bytes` is the size of one row of a state.
     ///
     /// # Panics
-    /// When more than [`MAX_STATES`] are wanted: that is for the caller to check.
+    /// Panics if more than [`MAX_STATES`] are wanted; the caller must check that.
     pub fn new(
         wanted: &'a [StateId],
         manifest: &'a Manifest,
@@ -122,21 +122,22 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The states that every document should have.
+    /// Returns the states that every document should have.
     pub fn wanted(&self) -> &[StateId] {
         self.wanted
     }
 
-    /// The wanted states that a document lacks, a bit each.
+    /// Returns the wanted states that a document lacks, one bit per state.
     pub fn lacking(&self, key: &Key) -> u128 {
         let held = self.index.locations(key).map(|(shard, _)| !self.shard_lacks(shard));
         held.fold(self.all(), |lacking, held| lacking & !held)
     }
 
-    /// Plans `n` documents, `document(0..n)` sorted by key, of which each lacks something.
+    /// Plans `n` documents, `document(0..n)` sorted by key, each of which lacks some state.
     ///
-    /// Where all documents of a shard are here and lack the same, the states are added to that shard. The others go to
-    /// new shards, by what they lack, each of at most `shard_tokens` tokens and 256 MB of states.
+    /// If all documents of a shard are among them and lack the same states, these are added to that shard. The other
+    /// documents go to new shards, grouped by what they lack, each with at most `shard_tokens` tokens and 256 MB of
+    /// states.
     pub fn plan(
         &self,
         n: usize,
@@ -186,14 +187,14 @@ impl<'a> Planner<'a> {
         wanted.filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, state)| *state).collect()
     }
 
-    /// The first shard of a document that lacks exactly what the document lacks.
+    /// Returns the first shard of a document that lacks exactly the states that the document lacks.
     fn home(&self, key: &Key) -> Option<u32> {
         let lacking = self.lacking(key);
         let mut shards = self.index.locations(key).map(|(shard, _)| shard);
         shards.find(|shard| self.shard_lacks(*shard) == lacking)
     }
 
-    /// For each shard, whether every document of it is among these, and at home.
+    /// Returns for each shard whether all its documents are among these and have it as their [`Planner::home`].
     fn whole_shards(&self, n: usize, document: &impl Fn(usize) -> PlanDocument) -> Vec<bool> {
         let mut counts = vec![0u64; self.manifest.shards.len()];
         for number in 0..n {
@@ -214,7 +215,7 @@ impl<'a> Planner<'a> {
         states.iter().map(rows).sum::<u64>() * self.row_bytes as u64
     }
 
-    /// Cuts documents, in their order, into shards that are not too large.
+    /// Splits documents, in order, into shards that are not too large.
     fn cut(
         &self,
         states: &[StateId],
@@ -243,7 +244,7 @@ impl<'a> Planner<'a> {
         shards
     }
 
-    /// Groups states so that each group's rows of these documents fit into memory: one state at least.
+    /// Groups states so that each group's rows of these documents fit into memory, with at least one state per group.
     fn states_that_fit(
         &self,
         states: Vec<StateId>,
@@ -297,7 +298,7 @@ impl Planned {
 }
 
 impl ExtractionPlan {
-    /// What is still to do, given what is committed.
+    /// Returns the shards that are still to be committed.
     pub fn remaining<'a>(
         &'a self,
         manifest: &'a Manifest,
@@ -308,7 +309,7 @@ impl ExtractionPlan {
         })
     }
 
-    /// Every state of the plan, sorted.
+    /// Returns every state of the plan, sorted.
     pub fn states(&self) -> Vec<StateId> {
         let mut states: Vec<StateId> =
             self.shards.iter().flat_map(|shard| shard.states.iter().copied()).collect();
@@ -320,17 +321,17 @@ impl ExtractionPlan {
     /// Writes the plan into the cache folder.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let json = serde_json::to_vec(self).expect("plain fields become JSON");
         let name = format!("plan-{}.json", fingerprint::hash_bytes(&json).short());
         write_file(&folder.join(name), &json)
     }
 
-    /// The unfinished plan of a cache folder, if there is one that can be read.
+    /// Reads the unfinished plan of a cache folder, if there is a readable one.
     ///
     /// # Errors
-    /// When the folder cannot be listed. A plan that is damaged is taken for none: it can be made again.
+    /// Returns an error if the folder cannot be listed. A damaged plan counts as none, because it can be made again.
     pub fn read(folder: &Path) -> Result<Option<ExtractionPlan>> {
         for path in plan_paths(folder)? {
             let plan =
@@ -342,10 +343,10 @@ impl ExtractionPlan {
         Ok(None)
     }
 
-    /// Removes every plan from the cache folder, and the logs of batches that go with them.
+    /// Removes every plan from the cache folder, and the batch logs that belong to them.
     ///
     /// # Errors
-    /// When a file cannot be removed.
+    /// Returns an error if a file cannot be removed.
     pub fn clear(folder: &Path) -> Result<()> {
         leftovers::remove_batch_logs(folder)?;
         ExtractionPlan::remove(folder)
@@ -354,7 +355,7 @@ impl ExtractionPlan {
     /// Removes every plan from the cache folder.
     ///
     /// # Errors
-    /// When a file cannot be removed.
+    /// Returns an error if a file cannot be removed.
     pub fn remove(folder: &Path) -> Result<()> {
         for path in plan_paths(folder)? {
             std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;

@@ -1,31 +1,31 @@
-//! How long work is reported to whoever started it. The library itself never prints.
+//! Reports the progress of long work to its caller. The library itself never prints.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// Receives the progress of long work. Every method has an empty default, so `&()` stays silent.
+/// Receives the progress of long work. Every method has a default, so `&()` stays silent.
 pub trait Progress: Sync {
-    /// A stage begins: its name, and how many units of what it will do (`None` when nobody knows).
+    /// Called when a stage begins, with its name and the number of units it will process (`None` if unknown).
     fn start(&self, _stage: &str, _total: Option<u64>, _unit: &'static str) {}
 
-    /// How many tokens the stage has to do in all, where that tells more of its time than its units.
+    /// Called with the total number of tokens of the stage, if that predicts its duration better than the units.
     fn expect_tokens(&self, _tokens: u64) {}
 
-    /// Some more units are done; `tokens` counts real tokens where the stage has any.
+    /// Called when more units are done; `tokens` is the number of real tokens, if the stage has any.
     fn advance(&self, _units: u64, _tokens: u64) {}
 
-    /// The stage has ended.
+    /// Called when the stage has ended.
     fn finish(&self) {}
 
-    /// Something that the user should know although nothing failed.
+    /// Reports something that the user should know although nothing failed.
     fn warn(&self, _message: &str) {}
 
-    /// How the stage is getting on, in words: the newest replaces the one before.
+    /// Describes the state of the stage in words; each message replaces the previous one.
     fn detail(&self, _message: &str) {}
 
-    /// Something that the user may like to know.
+    /// Reports something that may interest the user.
     fn note(&self, _message: &str) {}
 
     /// How long to wait for another process that uses what is needed, before that is an error.
@@ -41,8 +41,8 @@ pub trait Progress: Sync {
 
 impl Progress for () {}
 
-/// Progress inside of a stage that has begun: stages of the work within do not take its place, and what they get done
-/// counts as done of it.
+/// Progress within a stage that has already begun: inner stages do not replace it, and their units count as units of
+/// the outer stage.
 pub struct WithinStage<'a> {
     outer: &'a dyn Progress,
     counts: bool,
@@ -50,17 +50,17 @@ pub struct WithinStage<'a> {
 }
 
 impl WithinStage<'_> {
-    /// Progress inside of the stage that `outer` shows.
+    /// Creates progress within the stage that `outer` shows.
     pub fn new(outer: &dyn Progress) -> WithinStage<'_> {
         WithinStage { outer, counts: true, advanced: AtomicU64::new(0) }
     }
 
-    /// What gets done within counts for nothing: whoever began the stage counts otherwise.
+    /// Creates progress whose units are not counted, for a stage that counts in another way.
     pub fn uncounted(outer: &dyn Progress) -> WithinStage<'_> {
         WithinStage { counts: false, ..WithinStage::new(outer) }
     }
 
-    /// Units that were counted so far.
+    /// Returns the number of units counted so far.
     pub fn advanced(&self) -> u64 {
         self.advanced.load(Ordering::Relaxed)
     }

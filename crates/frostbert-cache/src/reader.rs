@@ -1,4 +1,4 @@
-//! Readers of a cache: they wait for no writer, see only what the manifest names, and check every file that they open.
+//! Readers of a cache: they never wait for a writer, see only what the manifest lists, and verify every file they open.
 
 use std::{
     ops::Range,
@@ -23,17 +23,17 @@ pub struct CacheReader {
     folder: PathBuf,
     manifest: Manifest,
     index: DocumentIndex,
-    /// None where the caller sees to it that nothing is replaced.
+    /// `None` if the caller ensures that nothing is replaced.
     _reading: Option<Reading>,
 }
 
 impl CacheReader {
-    /// Opens a cache folder and reads which documents it holds; `None` where there is no cache.
+    /// Opens a cache folder and reads which documents it contains; returns `None` if it is not a cache.
     ///
     /// # Errors
-    /// When the manifest or a table of documents is damaged.
+    /// Returns an error if the manifest or a table of documents is damaged.
     pub fn open(folder: &Path) -> Result<Option<CacheReader>> {
-        // Before the manifest is read: what it names stays from then on.
+        // Taken before the manifest is read, so that the files it lists stay from then on.
         let reading = Reading::begin(folder);
         let Some(manifest) = Manifest::read(folder)? else {
             return Ok(None);
@@ -49,12 +49,12 @@ impl CacheReader {
     /// Opens a folder that must be a cache.
     ///
     /// # Errors
-    /// [`crate::error::Error::Miss`] where it is none; else as [`CacheReader::open`].
+    /// Returns [`crate::error::Error::Miss`] if it is not one, and otherwise the errors of [`CacheReader::open`].
     pub fn existing(folder: &Path) -> Result<CacheReader> {
         CacheReader::open(folder)?.ok_or_else(|| no_cache(folder))
     }
 
-    /// Reads shards of a manifest that is in memory, without looking documents up.
+    /// Creates a reader for the shards of a manifest in memory, which cannot look up documents.
     pub(crate) fn of(folder: &Path, manifest: &Manifest) -> CacheReader {
         CacheReader {
             folder: folder.to_path_buf(),
@@ -64,37 +64,38 @@ impl CacheReader {
         }
     }
 
-    /// The cache folder.
+    /// Returns the cache folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What the cache is.
+    /// Returns the manifest of the cache.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Where its documents lie.
+    /// Returns the index of the documents' locations.
     pub fn index(&self) -> &DocumentIndex {
         &self.index
     }
 
-    /// Where this state of a document lies, if the cache has it: its shard, and the document's row there.
+    /// Returns the location of a document's state, if the cache has it: the shard, and the document's row there.
     pub fn locate(&self, key: &Key, state: StateId) -> Option<Location> {
         self.index
             .locations(key)
             .find(|(shard, _)| self.manifest.shards[*shard as usize].holds(state))
     }
 
-    /// The manifest's entry of a shard.
+    /// Returns the manifest's entry for a shard.
     pub fn shard(&self, shard: u32) -> &ShardEntry {
         &self.manifest.shards[shard as usize]
     }
 
-    /// Opens one state of a shard: rows as slices of the mapped file.
+    /// Opens one state of a shard, whose rows are slices of the memory-mapped file.
     ///
     /// # Errors
-    /// [`crate::error::Error::Damage`] when the shard has no such state, or its file is not what the manifest says.
+    /// Returns [`crate::error::Error::Damage`] if the shard has no such state, or if its file does not match the
+    /// manifest.
     pub fn open_state(&self, shard: u32, state: StateId) -> Result<StateFile> {
         let entry = self.shard(shard);
         let file = StateFile::open(&self.folder, &self.manifest, entry, state)?;
@@ -104,10 +105,10 @@ impl CacheReader {
         Ok(file)
     }
 
-    /// Reads the documents of a shard, and the words and the alignment of tokens where it has them.
+    /// Reads the documents of a shard and, if it has them, its words and the alignment of its tokens.
     ///
     /// # Errors
-    /// [`crate::error::Error::Damage`] when a file is not what the manifest says.
+    /// Returns [`crate::error::Error::Damage`] if a file does not match the manifest.
     pub fn read_layout(&self, shard: u32) -> Result<ShardLayout> {
         let entry = self.shard(shard);
         let has = |name: &str| entry.files.iter().any(|file| file.name == name);
@@ -128,17 +129,17 @@ impl CacheReader {
     /// Reads the documents of a shard.
     ///
     /// # Errors
-    /// [`crate::error::Error::Damage`] when the table is not what the manifest says.
+    /// Returns [`crate::error::Error::Damage`] if the table does not match the manifest.
     pub fn read_documents(&self, shard: u32) -> Result<DocumentTable> {
         tables::read_documents(&self.folder, self.shard(shard))
     }
 
-    /// Reads rows of one pooled state and shows each to `visit` with its place in `locations`, shard by shard.
+    /// Reads rows of one pooled state and passes each to `visit` with its index in `locations`, shard by shard.
     ///
     /// A shard's file is mapped, checked against its checksum, and read once.
     ///
     /// # Errors
-    /// [`crate::error::Error::Damage`] when a file is not what the manifest says.
+    /// Returns [`crate::error::Error::Damage`] if a file does not match the manifest.
     pub fn read_rows(
         &self,
         state: StateId,
@@ -156,7 +157,8 @@ impl CacheReader {
     }
 }
 
-/// The places of `locations`, grouped by shard and sorted by row: files are opened once and read forward.
+/// Returns the indices of `locations`, grouped by shard and sorted by row, so that files are opened once and read
+/// forward.
 pub fn by_shard(locations: &[Location]) -> Vec<(u32, Vec<usize>)> {
     let mut order: Vec<usize> = (0..locations.len()).collect();
     order.sort_by_key(|place| locations[*place]);
@@ -166,7 +168,7 @@ pub fn by_shard(locations: &[Location]) -> Vec<(u32, Vec<usize>)> {
         .collect()
 }
 
-/// The rows of a document in the file of a state.
+/// Returns the rows of a document in the file of a state.
 pub fn rows_of(layout: &ShardLayout, kind: StateKind, document: usize) -> Range<usize> {
     match kind {
         StateKind::Pooled(_) => document..document + 1,

@@ -1,4 +1,4 @@
-//! A shard while it is being filled: the states of its windows arrive in any order and lie in document order.
+//! A shard while it is being filled: the states of its windows arrive in any order and are stored in document order.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -7,14 +7,14 @@ use crate::{
     states::{Alignment, BatchStates, Dtype, Pooling, StateId, StateKind, StateValues, WordPlace},
 };
 
-/// The documents of a shard, their windows, and where each window's token rows lie.
+/// The documents of a shard, their windows, and the token rows of each window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DocumentTable {
     keys: Vec<Key>,
     truncated: Vec<bool>,
-    /// First window of each document, and the number of windows.
+    /// The first window of each document, followed by the number of windows.
     first_window: Vec<u32>,
-    /// First token row of each window, and the number of token rows.
+    /// The first token row of each window, followed by the number of token rows.
     token_start: Vec<u64>,
 }
 
@@ -33,85 +33,85 @@ impl DocumentTable {
         self.first_window.push(self.token_start.len() as u32 - 1);
     }
 
-    /// Number of documents.
+    /// Returns the number of documents.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no documents.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Windows of all documents.
+    /// Returns the number of windows of all documents.
     pub fn n_windows(&self) -> usize {
         self.token_start.len().saturating_sub(1)
     }
 
-    /// Token rows of all windows.
+    /// Returns the number of token rows of all windows.
     pub fn n_tokens(&self) -> u64 {
         self.token_start.last().copied().unwrap_or(0)
     }
 
-    /// The key of a document.
+    /// Returns the key of a document.
     pub fn key(&self, document: usize) -> Key {
         self.keys[document]
     }
 
-    /// The keys, in their order.
+    /// Returns the keys in document order.
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
 
-    /// Whether the end of a document was cut off.
+    /// Returns whether a document was truncated.
     pub fn truncated(&self, document: usize) -> bool {
         self.truncated[document]
     }
 
-    /// The windows of a document, counted through the shard.
+    /// Returns the windows of a document, numbered across the shard.
     pub fn windows(&self, document: usize) -> Range<usize> {
         self.first_window[document] as usize..self.first_window[document + 1] as usize
     }
 
-    /// The token rows of a window.
+    /// Returns the token rows of a window.
     pub fn window_tokens(&self, window: usize) -> Range<u64> {
         self.token_start[window]..self.token_start[window + 1]
     }
 
-    /// Tokens of each window of a document.
+    /// Returns the number of tokens in each window of a document.
     pub fn lengths(&self, document: usize) -> impl Iterator<Item = u32> + '_ {
         let windows = self.windows(document).map(|window| self.window_tokens(window));
         windows.map(|tokens| (tokens.end - tokens.start) as u32)
     }
 
-    /// Token rows of all windows of a document.
+    /// Returns the number of token rows in all windows of a document.
     pub fn n_tokens_of(&self, document: usize) -> u64 {
         let tokens = self.tokens(document);
         tokens.end - tokens.start
     }
 
-    /// The token rows of a document, all its windows one after the other.
+    /// Returns the token rows of a document, for all its windows in order.
     pub fn tokens(&self, document: usize) -> Range<u64> {
         let windows = self.windows(document);
         self.token_start[windows.start]..self.token_start[windows.end]
     }
 }
 
-/// Everything of a shard but its states.
+/// A shard's content apart from its states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardLayout {
-    /// Its documents.
+    /// The documents.
     pub documents: DocumentTable,
-    /// Where each token row stands in its document; empty where no token or word states are stored.
+    /// The position of each token row in its document; empty unless token or word states are stored.
     pub alignment: Alignment,
-    /// The words of all documents; empty where no word states are stored.
+    /// The words of all documents; empty unless word states are stored.
     pub words: Vec<WordPlace>,
-    /// First word of each document, and the number of words; empty as `words`.
+    /// The first word of each document, followed by the number of words; empty if `words` is.
     pub word_start: Vec<u32>,
 }
 
 impl ShardLayout {
-    /// Adds a document with the alignments of its windows and its words, where they are stored.
+    /// Adds a document with the alignments of its windows and its words, if they are stored.
     pub fn push<'a>(
         &mut self,
         key: Key,
@@ -135,7 +135,7 @@ impl ShardLayout {
         self.word_start.push(self.words.len() as u32);
     }
 
-    /// Adds a document of another shard, with what is kept there of its alignment and its words.
+    /// Adds a document of another shard, with any alignment and words stored there.
     pub(super) fn push_from(&mut self, other: &ShardLayout, document: usize) {
         let lengths: Vec<u32> = other.documents.lengths(document).collect();
         let tokens = other.documents.tokens(document);
@@ -146,7 +146,7 @@ impl ShardLayout {
         self.push(key, truncated, &lengths, alignment.iter(), words);
     }
 
-    /// Rows of a state in this shard.
+    /// Returns the number of rows of a state in this shard.
     pub fn rows(&self, kind: StateKind) -> usize {
         match kind {
             StateKind::Pooled(_) => self.documents.len(),
@@ -155,32 +155,32 @@ impl ShardLayout {
         }
     }
 
-    /// The words of a document, among those of all.
+    /// Returns the indices of a document's words in `words`.
     pub fn words_of(&self, document: usize) -> Range<usize> {
         self.word_start[document] as usize..self.word_start[document + 1] as usize
     }
 }
 
-/// Some rows of one state, in the storage type, one after the other.
+/// Contiguous rows of one state, in the storage type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateRows {
-    /// Which state.
+    /// The state.
     pub state: StateId,
     /// `rows x hidden` values, little-endian.
     pub bytes: Vec<u8>,
 }
 
-/// A window of a shard: its document's row, and its number in the document.
+/// A window of a shard, given by its document's row and its number in the document.
 pub type WindowPlace = (u32, u16);
 
-/// A shard in memory: its layout, and a buffer per state that fills up batch by batch.
+/// A shard in memory: its layout, and a buffer per state that is filled batch by batch.
 pub struct OpenShard {
     layout: ShardLayout,
     states: Vec<StateRows>,
     hidden: usize,
     dtype: Dtype,
     missing_windows: usize,
-    /// Pooled windows of documents that have several, until all of a document are there.
+    /// Pooled windows of documents with several windows, until all windows of a document have arrived.
     pooled: HashMap<u32, Vec<PooledWindow>>,
 }
 
@@ -191,7 +191,7 @@ struct PooledWindow {
 }
 
 impl OpenShard {
-    /// An empty shard of this layout for these states.
+    /// Creates an empty shard with this layout for these states.
     pub fn new(layout: ShardLayout, states: &[StateId], hidden: usize, dtype: Dtype) -> OpenShard {
         let row_bytes = hidden * dtype.size_bytes();
         let states = states.iter().map(|state| StateRows {
@@ -208,14 +208,14 @@ impl OpenShard {
         }
     }
 
-    /// Puts the states of a batch where its windows lie: `windows[i]` is what row `i` of the batch was.
+    /// Copies the states of a batch to where its windows belong; `windows[i]` is the window in row `i` of the batch.
     ///
-    /// A document of several windows has the token-weighted mean of their means, the maximum of their maxima, and the
-    /// `[CLS]` state of the first.
+    /// For a document of several windows, the mean is the token-weighted mean of the windows' means, the maximum is
+    /// that of their maxima, and the `[CLS]` state is that of the first window.
     ///
     /// # Panics
-    /// When the batch lacks a state, its rows do not fit the windows, or a pooled value does not fit the storage type:
-    /// bugs of the caller.
+    /// Panics if the batch lacks a state, its rows do not fit the windows, or a pooled value does not fit the storage
+    /// type, all of which are bugs in the caller.
     pub fn place(&mut self, windows: &[WindowPlace], batch: &[BatchStates]) {
         for number in 0..self.states.len() {
             let state = self.states[number].state;
@@ -287,7 +287,7 @@ impl OpenShard {
         let Some(mut parts) = self.pooled.remove(&document) else {
             return;
         };
-        // Batches come in any order; sums run over windows in theirs.
+        // Batches arrive in any order, but sums run over windows in order.
         parts.sort_unstable_by_key(|part| (part.state, part.window));
         for parts in parts.chunk_by(|a, b| a.state == b.state) {
             let state = parts[0].state;
@@ -311,22 +311,22 @@ impl OpenShard {
         self.states[number].bytes[start..start + row_bytes].copy_from_slice(&row);
     }
 
-    /// Whether every window has its states.
+    /// Returns whether every window has its states.
     pub fn is_complete(&self) -> bool {
         self.missing_windows == 0
     }
 
-    /// Its layout.
+    /// Returns the layout.
     pub fn layout(&self) -> &ShardLayout {
         &self.layout
     }
 
-    /// Its states so far.
+    /// Returns the states received so far.
     pub fn states(&self) -> &[StateRows] {
         &self.states
     }
 
-    /// Its states, taken out.
+    /// Consumes the shard and returns its states.
     pub fn into_states(self) -> Vec<StateRows> {
         self.states
     }
@@ -336,7 +336,7 @@ impl OpenShard {
     }
 }
 
-/// One pooled vector of a document from those of its windows, in their order.
+/// Combines the pooled vectors of a document's windows, in order, into one.
 fn join_pooled(pooling: Pooling, windows: &[PooledWindow], n_tokens: &[f32]) -> Vec<f32> {
     let mut joined = windows[0].values.clone();
     match pooling {

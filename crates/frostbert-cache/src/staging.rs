@@ -1,4 +1,4 @@
-//! A shard on its way to the disk: written aside by any thread, then put where it belongs.
+//! Writes shards to disk: any thread may write one to a temporary folder, from which it is then moved into place.
 
 use std::{
     fs, io,
@@ -17,23 +17,24 @@ use crate::{
     tables,
 };
 
-/// Where a planned shard is to be written: all that a thread needs beside the shard itself.
+/// The place for a planned shard: all that a thread needs to write it, apart from the shard itself.
 pub struct ShardPlace {
     pub(crate) folder: PathBuf,
     pub(crate) name: String,
     pub(crate) metadata: StateMetadata,
-    /// The shard that is there, where states are added to one.
+    /// The existing shard, if states are added to one.
     pub(crate) entry: Option<ShardEntry>,
 }
 
 impl ShardPlace {
-    /// Writes the files aside, checksummed and synced.
+    /// Writes the files to a temporary folder, with checksums, and syncs them.
     ///
     /// # Errors
-    /// When the disk refuses, or the shard that is there holds other documents; nothing is left then.
+    /// Returns an error if a file cannot be written, or if the existing shard holds other documents; nothing is left
+    /// behind then.
     ///
     /// # Panics
-    /// When the shard lacks rows.
+    /// Panics if the shard is incomplete.
     pub fn write(self, shard: OpenShard, origin: Origin) -> Result<WrittenShard> {
         assert!(shard.is_complete(), "a shard is written whole");
         let (layout, states) = shard.into_parts();
@@ -62,10 +63,10 @@ impl ShardPlace {
     }
 }
 
-/// A shard, or states to add to one, that lies aside, whole and synced; dropped, it is removed.
+/// A shard, or states to add to one, in a temporary folder, complete and synced. Dropping it removes the folder.
 pub struct WrittenShard {
     pub(crate) name: String,
-    /// Whether a shard of this name is there already.
+    /// Whether the shard exists and the states are added to it.
     pub(crate) added: bool,
     pub(crate) files: Vec<FileEntry>,
     pub(crate) origins: Vec<Origin>,
@@ -74,7 +75,7 @@ pub struct WrittenShard {
 }
 
 impl WrittenShard {
-    /// Puts a new shard where it belongs; the manifest does not name it yet.
+    /// Moves a new shard into place; the manifest does not list it yet.
     pub(crate) fn rename(self, folder: &Path) -> Result<ShardEntry> {
         let target = folder.join(&self.name);
         fs::rename(&self.aside.path, &target).map_err(|error| match error.kind() {
@@ -93,7 +94,7 @@ impl WrittenShard {
         })
     }
 
-    /// Puts the files into the shard that is there; the manifest does not name them yet.
+    /// Moves the files into the existing shard; the manifest does not list them yet.
     pub(crate) fn move_into(&self, shard: &Path) -> Result<()> {
         for file in &self.files {
             let path = shard.join(&file.name);
@@ -104,10 +105,10 @@ impl WrittenShard {
     }
 }
 
-/// Writes a new shard aside and renames it; the manifest does not name it yet.
+/// Writes a new shard to a temporary folder and renames it; the manifest does not list it yet.
 ///
 /// # Errors
-/// When the disk refuses; nothing is left then.
+/// Returns an error if a file cannot be written; nothing is left behind then.
 pub(crate) fn write_shard(
     folder: &Path,
     manifest: &Manifest,
@@ -142,7 +143,7 @@ fn write_aside(
     })
 }
 
-/// Writes states, one after the other, and the tables of tokens and words that they need and that `present` lacks.
+/// Writes states one after the other, and the tables of tokens and words that they need and that `present` lacks.
 fn write_states(
     aside: &Path,
     metadata: &StateMetadata,
@@ -168,7 +169,7 @@ fn write_states(
     Ok(files)
 }
 
-/// What to say where somebody's files stand where a shard is to be.
+/// Builds the error for files of somebody else that are in the place of a shard.
 fn in_the_way(path: &Path) -> Error {
     Error::Damage {
         path: path.to_path_buf(),
@@ -178,7 +179,7 @@ fn in_the_way(path: &Path) -> Error {
     }
 }
 
-/// A temporary folder in a cache, removed with what is left in it unless it was renamed.
+/// A temporary folder in a cache; unless it was renamed, it is removed with its content when dropped.
 struct StagingFolder {
     path: PathBuf,
 }
@@ -201,7 +202,7 @@ impl StagingFolder {
 impl Drop for StagingFolder {
     fn drop(&mut self) {
         if self.path != Path::new("") {
-            // On a full disk this makes room again; what cannot be removed now, the next writer removes.
+            // On a full disk this makes room again; whatever cannot be removed now, the next writer removes.
             let _ = fs::remove_dir_all(&self.path);
         }
     }

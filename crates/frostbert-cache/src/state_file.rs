@@ -1,7 +1,7 @@
-//! The file of one state in one shard: rows of bytes, one after the other.
+//! The file of one state in one shard: contiguous rows of bytes.
 //!
-//! A state is one REQUIRED `FixedSizeBinary(hidden x bytes)`: no levels, no dictionary, no statistics, no compression,
-//! so that a page is the bytes themselves and a reader over a memory map copies nothing.
+//! A state is a single REQUIRED `FixedSizeBinary(hidden x bytes)` column with no levels, dictionary, statistics or
+//! compression, so that a page consists of the bytes themselves and a reader of a memory map copies nothing.
 
 use std::{ops::Range, path::Path, sync::Arc};
 
@@ -31,13 +31,13 @@ use crate::{
     wording::{counted, shorten},
 };
 
-/// Size of a data page: small enough to skip to, large enough to scan.
+/// The size of a data page: small enough to skip to, large enough to scan.
 const PAGE_BYTES: usize = 128 * 1024;
 
-/// Size of a row group.
+/// The size of a row group.
 const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
 
-/// What stands in the key-value metadata of a state's file.
+/// The key-value metadata of a state's file.
 #[derive(Clone, Debug)]
 pub(crate) struct StateMetadata {
     /// The cache's fingerprint.
@@ -49,7 +49,7 @@ pub(crate) struct StateMetadata {
 }
 
 impl StateMetadata {
-    /// Of every state of a cache.
+    /// Returns the metadata shared by all states of a cache.
     pub(crate) fn of(manifest: &Manifest) -> StateMetadata {
         StateMetadata {
             fingerprint: manifest.fingerprint.clone(),
@@ -59,13 +59,13 @@ impl StateMetadata {
     }
 }
 
-/// Writes one state of a shard, little-endian values.
+/// Writes one state of a shard, with little-endian values.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if the file cannot be written.
 ///
 /// # Panics
-/// When the bytes are no whole number of rows.
+/// Panics if the bytes are not a whole number of rows.
 pub(crate) fn write_state(
     folder: &Path,
     rows: StateRows,
@@ -102,11 +102,11 @@ pub(crate) fn write_state(
     })
 }
 
-/// The width of a state, which the writer noted in its file.
+/// The metadata key for the width of a state.
 const HIDDEN: &str = "frostbert.hidden";
 
 impl StateMetadata {
-    /// The key-value metadata of the file of a state.
+    /// Returns the key-value metadata for the file of a state.
     fn pairs(&self, state: StateId) -> [(&'static str, String); 5] {
         [
             ("frostbert.fingerprint", self.fingerprint.clone()),
@@ -129,10 +129,10 @@ fn pairs_in(reader: &SerializedFileReader<Bytes>) -> Vec<(&str, String)> {
     pairs.filter_map(|pair| Some((pair.key.as_str(), pair.value.clone()?))).collect()
 }
 
-/// The width that the writer noted in the file of a state.
+/// Returns the width that is recorded in the file of a state.
 ///
 /// # Errors
-/// [`crate::error::Error::Damage`] when the file is not what the manifest says, or notes none.
+/// Returns [`crate::error::Error::Damage`] if the file does not match the manifest or records no width.
 pub(crate) fn hidden_of(folder: &Path, entry: &ShardEntry, state: StateId) -> Result<usize> {
     let path = folder.join(&entry.name).join(state_file_name(state));
     let damaged = |got: String| damage(&path, "a Parquet file of states", got);
@@ -160,11 +160,11 @@ fn properties(state: StateId, metadata: &StateMetadata, row_bytes: usize) -> Wri
         .build()
 }
 
-/// One state of a shard, mapped: its pages are slices of the file.
+/// One state of a shard, memory-mapped; its pages are slices of the file.
 pub struct StateFile {
     row_bytes: usize,
     pages: Vec<Bytes>,
-    /// First row of each page, and the number of rows.
+    /// The first row of each page, followed by the number of rows.
     page_start: Vec<usize>,
 }
 
@@ -172,8 +172,8 @@ impl StateFile {
     /// Maps the file, checks its checksum, and finds its pages.
     ///
     /// # Errors
-    /// [`crate::error::Error::Damage`] when it is not what the manifest says: of this cache, with a row for each
-    /// document or token of the shard.
+    /// Returns [`crate::error::Error::Damage`] if the file does not match the manifest: it must belong to this cache
+    /// and have a row for each document or token of the shard.
     pub fn open(
         folder: &Path,
         manifest: &Manifest,
@@ -200,7 +200,7 @@ impl StateFile {
         let n_rows = match state.kind {
             StateKind::Pooled(_) => Some(entry.documents),
             StateKind::Tokens => Some(entry.tokens),
-            // Of words the shard's table knows how many there are.
+            // The number of words is in the shard's table of words.
             StateKind::Words => None,
         };
         match n_rows {
@@ -236,25 +236,25 @@ impl StateFile {
         Ok(file)
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn n_rows(&self) -> usize {
         self.page_start.last().copied().unwrap_or(0)
     }
 
-    /// The bytes of a row.
+    /// Returns the bytes of a row.
     ///
     /// # Panics
-    /// When there is no such row.
+    /// Panics if there is no such row.
     pub fn row(&self, row: usize) -> &[u8] {
         let page = self.page_of(row);
         let start = (row - self.page_start[page]) * self.row_bytes;
         &self.pages[page][start..start + self.row_bytes]
     }
 
-    /// The bytes of some rows in as few slices as there are pages; nothing is copied.
+    /// Returns the bytes of a range of rows, one slice per page, without copying.
     ///
     /// # Panics
-    /// When there are no such rows.
+    /// Panics if the rows are out of bounds.
     pub fn rows(&self, rows: Range<usize>) -> impl Iterator<Item = &[u8]> {
         assert!(rows.end <= self.n_rows(), "rows {rows:?} of {}", self.n_rows());
         let first = if rows.is_empty() { self.pages.len() } else { self.page_of(rows.start) };

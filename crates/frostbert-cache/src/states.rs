@@ -1,5 +1,5 @@
-//! What the encoder hands to the cache: which state of which layer, in which storage type, row by row; and where the
-//! tokens of those rows stand in their document.
+//! What the encoder passes to the cache: the states of each layer, row by row in the storage type, and the positions of
+//! those rows' tokens in their document.
 
 use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
 
@@ -9,23 +9,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// Where the encoder's graph ran, where that was a GPU.
+/// Where the encoder's graph ran, if the device was a GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
-    /// The GPU's name, as the driver says; several where the machine has GPUs of several kinds.
+    /// The GPU's name according to the driver; all names if the machine has several models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
-    /// Operators that ran on the CPU all the same, with their numbers of nodes; none where the whole graph ran on the
+    /// Operators that nevertheless ran on the CPU, with their numbers of nodes; empty if the whole graph ran on the
     /// GPU.
     pub cpu_nodes: BTreeMap<String, u64>,
 }
 
-/// How the hidden states of one document's tokens become one vector.
+/// How the hidden states of a document's tokens are combined into one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pooling {
     /// The state of the first token, `[CLS]`.
     Cls,
-    /// The mean over all real tokens, `[CLS]` and `[SEP]` included: the sentence-transformers convention.
+    /// The mean over all real tokens, including `[CLS]` and `[SEP]`: the sentence-transformers convention.
     Mean,
     /// The element-wise maximum over all real tokens.
     Max,
@@ -35,7 +35,7 @@ impl Pooling {
     /// All poolings, in file order.
     pub const ALL: [Pooling; 3] = [Pooling::Cls, Pooling::Mean, Pooling::Max];
 
-    /// The name in pipelines, file names and metadata.
+    /// Returns the name in pipelines, file names and metadata.
     pub fn name(self) -> &'static str {
         match self {
             Pooling::Cls => "cls",
@@ -45,14 +45,14 @@ impl Pooling {
     }
 }
 
-/// What is stored of a layer, and therefore what a row is.
+/// What is stored for a layer, and therefore what a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateKind {
-    /// A row per document.
+    /// One row per document.
     Pooled(Pooling),
-    /// A row per word: the state of its first sub-word.
+    /// One row per word: the state of its first sub-word.
     Words,
-    /// A row per real token, special ones included.
+    /// One row per real token, including special tokens.
     Tokens,
 }
 
@@ -66,7 +66,7 @@ impl StateKind {
         StateKind::Tokens,
     ];
 
-    /// The name in pipelines, file names and metadata.
+    /// Returns the name in pipelines, file names and metadata.
     pub fn name(self) -> &'static str {
         match self {
             StateKind::Pooled(pooling) => pooling.name(),
@@ -87,17 +87,17 @@ impl FromStr for StateKind {
     }
 }
 
-/// One stored state: a kind, of one absolute layer (0 = embeddings). Written `mean-L06`.
+/// A stored state: a kind and an absolute layer (0 = embeddings), written as in `mean-L06`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StateId {
-    /// What is stored of the layer.
+    /// What is stored for the layer.
     pub kind: StateKind,
     /// The absolute layer; 0 is the embedding output.
     pub layer: usize,
 }
 
 impl StateId {
-    /// A pooled state of a layer.
+    /// Returns the id of a pooled state of a layer.
     pub fn pooled(pooling: Pooling, layer: usize) -> StateId {
         StateId { kind: StateKind::Pooled(pooling), layer }
     }
@@ -144,7 +144,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes of one value.
+    /// Returns the size of one value in bytes.
     pub fn size_bytes(self) -> usize {
         match self {
             Dtype::F16 => 2,
@@ -152,7 +152,7 @@ impl Dtype {
         }
     }
 
-    /// The name in pipelines and metadata.
+    /// Returns the name in pipelines and metadata.
     pub fn name(self) -> &'static str {
         match self {
             Dtype::F16 => "f16",
@@ -160,22 +160,22 @@ impl Dtype {
         }
     }
 
-    /// The type of this name.
+    /// Returns the type with this name.
     pub fn named(name: &str) -> Option<Dtype> {
         [Dtype::F16, Dtype::F32].into_iter().find(|dtype| dtype.name() == name)
     }
 
-    /// Checks that values are finite and fit this type.
+    /// Checks that values are finite and fit into this type.
     ///
     /// # Errors
-    /// The first value that is not finite, or that this type cannot hold (over 65,504 for f16).
+    /// Returns the first value that is not finite or does not fit into this type (over 65,504 for f16).
     pub fn check(self, values: &[f32]) -> Result<(), f32> {
         let limit = match self {
             Dtype::F16 => F16_LIMIT,
             Dtype::F32 => f32::MAX,
         };
         let fits = |value: f32| value.abs() <= limit;
-        // All at once first, which the compiler turns into vector instructions.
+        // Check all values at once first, which the compiler vectorises.
         if values.iter().fold(true, |all, value| all & fits(*value)) {
             return Ok(());
         }
@@ -186,14 +186,14 @@ impl Dtype {
     /// Appends values to `out` in this type.
     ///
     /// # Errors
-    /// As [`Dtype::check`]; nothing is appended then.
+    /// Returns the same errors as [`Dtype::check`]; nothing is appended then.
     pub fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), f32> {
         self.check(values)?;
         self.put(values, out);
         Ok(())
     }
 
-    /// Appends values that were checked to `out` in this type.
+    /// Appends values to `out` in this type; they must have been checked.
     pub fn put(self, values: &[f32], out: &mut Vec<u8>) {
         out.reserve(values.len() * self.size_bytes());
         match self {
@@ -216,7 +216,7 @@ impl Dtype {
     /// Decodes stored bytes into `out`; `bytes` may be unaligned.
     ///
     /// # Panics
-    /// When `bytes` does not hold exactly `out.len()` values.
+    /// Panics if `bytes` does not hold exactly `out.len()` values.
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(
             bytes.len(),
@@ -234,21 +234,22 @@ impl Dtype {
     }
 }
 
-/// The largest value that rounds to a finite f16: halfway between 65,504 and the next step is already infinity.
+/// The largest whole number that rounds to a finite f16: halfway between 65,504 and the next step already rounds to
+/// infinity.
 const F16_LIMIT: f32 = 65_519.0;
 
-/// Decodes little-endian f16 values, in loops that vectorise.
+/// Decodes little-endian f16 values in loops that vectorise.
 ///
-/// Without the sign, the bits of an f16 moved by 13 are those of an f32 that is too small by 2^112: a product with that is
-/// exact, for subnormal numbers too. Infinity and NaN come out of it as 65,536 and more, which no finite f16 is; theirs are
-/// the bits as they were moved, with all of the exponent set.
+/// Shifted left by 13, the bits of an f16 without its sign are those of an f32 that is too small by a factor of 2^112.
+/// Multiplying by that factor is exact, even for subnormal numbers. Infinity and NaN become 65,536 or more, which no
+/// finite f16 reaches; their result is the shifted bits with all exponent bits set.
 #[multiversion(targets = "simd")]
 fn decode_halves(bytes: &[u8], out: &mut [f32]) {
-    /// The sign where an f32 has it, and the 15 other bits where they stand after being moved by 13.
+    /// The sign bit of an f32, and the places of the other 15 bits after the shift by 13.
     const KEPT: i32 = (1 << 31) | (0x7FFF << 13);
     let scale = f32::from_bits((127 + 112) << 23);
     for (value, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-        // Widened with its sign, so that this stands in the highest bit too.
+        // Sign-extended, so that the sign is in the highest bit too.
         let bits = i32::from(i16::from_le_bytes([pair[0], pair[1]])) << 13;
         let bits = (bits & KEPT) as u32;
         let finite = f32::from_bits(bits) * scale;
@@ -256,52 +257,52 @@ fn decode_halves(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Values converted at a time.
+/// The number of values converted at a time.
 const BLOCK: usize = 512;
 
-/// What a batch gives of one state.
+/// The values of one state for a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchStates {
-    /// Which state.
+    /// The state.
     pub state: StateId,
-    /// Its values.
+    /// The values.
     pub values: StateValues,
 }
 
-/// The values of one state of a batch's windows, one after the other.
+/// The values of one state for a batch's windows, in window order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StateValues {
-    /// `windows x hidden` values: each window pooled, for a document's windows to be joined.
+    /// `windows x hidden` values: each window pooled by itself, to be combined per document later.
     Pooled(Vec<f32>),
     /// `rows x hidden` values of tokens or words, little-endian, in the storage type.
     Rows(Vec<u8>),
 }
 
-/// Where the tokens of one window stand in their document: an entry per real token in each field.
+/// The positions of a window's tokens in their document; each field has one entry per real token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Alignment {
-    /// Rows of the word embedding.
+    /// Rows of the word embedding table.
     pub token_ids: Vec<u32>,
-    /// The word of its sequence that each belongs to; -1 for special tokens.
+    /// The number of each token's word in its sequence; -1 for special tokens.
     pub words: Vec<i32>,
-    /// First character in the original text, in Unicode code points; 0 for special tokens.
+    /// The first character of each token in the original text, in Unicode code points; 0 for special tokens.
     pub char_starts: Vec<u32>,
-    /// The character after its last.
+    /// The character after the last of each token.
     pub char_ends: Vec<u32>,
-    /// 0 in the first text, 1 in the second, [`SPECIAL`] for special tokens.
+    /// 0 for the first text, 1 for the second, [`SPECIAL`] for special tokens.
     pub sequences: Vec<u8>,
 }
 
 impl Alignment {
-    /// Number of tokens.
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.token_ids.len()
     }
 
-    /// The alignment of some of its tokens.
+    /// Returns the alignment of a range of tokens.
     ///
     /// # Panics
-    /// When there are no such tokens.
+    /// Panics if the range is out of bounds.
     pub fn part(&self, tokens: Range<u64>) -> Alignment {
         let tokens = tokens.start as usize..tokens.end as usize;
         Alignment {
@@ -313,30 +314,30 @@ impl Alignment {
         }
     }
 
-    /// Whether there is no token.
+    /// Returns whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.token_ids.is_empty()
     }
 }
 
-/// The sequence of special tokens.
+/// The sequence number of special tokens.
 pub const SPECIAL: u8 = 255;
 
-/// A word of a document, and the token whose state stands for it: its first sub-word, in the window in which that has
+/// A word of a document and the token whose state represents it: the word's first sub-word, in the window that gives it
 /// the most context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WordPlace {
-    /// 0 in the first text, 1 in the second.
+    /// 0 for the first text, 1 for the second.
     pub sequence: u8,
-    /// Its number in the sequence.
+    /// The number of the word in the sequence.
     pub word: i32,
-    /// First character in the original text, in Unicode code points.
+    /// The first character in the original text, in Unicode code points.
     pub char_start: u32,
-    /// The character after its last.
+    /// The character after the last one.
     pub char_end: u32,
-    /// The window.
+    /// The number of the window in the document.
     pub window: u16,
-    /// The token in the window.
+    /// The position of the token in the window.
     pub position: u16,
 }
 

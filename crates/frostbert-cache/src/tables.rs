@@ -1,4 +1,4 @@
-//! The tables of a shard: docs.parquet, and where tokens and words stand in their documents.
+//! The tables of a shard: docs.parquet, and the positions of tokens and words in their documents.
 
 use std::{path::Path, sync::Arc};
 
@@ -31,7 +31,7 @@ use crate::{
 /// Writes docs.parquet, one row per window.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if the file cannot be written.
 pub(crate) fn write_documents(folder: &Path, table: &DocumentTable) -> Result<FileEntry> {
     let windows = || {
         (0..table.len()).flat_map(|document| {
@@ -65,12 +65,12 @@ pub(crate) fn write_documents(folder: &Path, table: &DocumentTable) -> Result<Fi
 /// Writes tokens.parquet, one row per token row.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if the file cannot be written.
 pub(crate) fn write_tokens(folder: &Path, layout: &ShardLayout) -> Result<FileEntry> {
     write_table(folder, TOKENS_FILE, token_columns(layout), properties())
 }
 
-/// Where each token row stands, the row of its document first.
+/// Builds the columns that locate each token row, beginning with the row of its document.
 pub(crate) fn token_columns(layout: &ShardLayout) -> NamedColumns {
     let table = &layout.documents;
     let places = || {
@@ -100,12 +100,12 @@ pub(crate) fn token_columns(layout: &ShardLayout) -> NamedColumns {
 /// Writes words.parquet, one row per word row.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if the file cannot be written.
 pub(crate) fn write_words(folder: &Path, layout: &ShardLayout) -> Result<FileEntry> {
     write_table(folder, WORDS_FILE, word_columns(layout), properties())
 }
 
-/// Where each word row stands, the row of its document first.
+/// Builds the columns that locate each word row, beginning with the row of its document.
 pub(crate) fn word_columns(layout: &ShardLayout) -> NamedColumns {
     let words = &layout.words;
     let documents = layout
@@ -140,7 +140,7 @@ fn properties() -> WriterProperties {
 /// Reads the table of documents of a shard.
 ///
 /// # Errors
-/// When the file is damaged, or does not hold what the manifest says.
+/// Returns an error if the file is damaged or its counts differ from the manifest's.
 pub(crate) fn read_documents(folder: &Path, entry: &ShardEntry) -> Result<DocumentTable> {
     let table = read_documents_uncounted(folder, entry)?;
     let (expected, got) = (DocumentCounts::of_entry(entry), DocumentCounts::of_table(&table));
@@ -157,7 +157,7 @@ pub(crate) fn read_documents(folder: &Path, entry: &ShardEntry) -> Result<Docume
     Ok(table)
 }
 
-/// What the manifest says of a shard's table of documents.
+/// The manifest's counts for a shard's table of documents.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DocumentCounts {
     pub(crate) documents: u64,
@@ -179,10 +179,10 @@ impl DocumentCounts {
     }
 }
 
-/// As [`read_documents`], whatever the manifest says of how many there are.
+/// Does the same as [`read_documents`], but ignores the manifest's counts.
 ///
 /// # Errors
-/// When the file is damaged.
+/// Returns an error if the file is damaged.
 pub(crate) fn read_documents_uncounted(folder: &Path, entry: &ShardEntry) -> Result<DocumentTable> {
     let mut table = DocumentTable::default();
     let mut windows: Vec<u32> = Vec::new();
@@ -210,10 +210,11 @@ pub(crate) fn read_documents_uncounted(folder: &Path, entry: &ShardEntry) -> Res
     Ok(table)
 }
 
-/// Reads where the token rows of a shard stand.
+/// Reads the positions of a shard's token rows.
 ///
 /// # Errors
-/// When the shard has no such table, it is damaged, or has not a row for each token of `documents`.
+/// Returns an error if the shard has no such table, or if it is damaged or does not have one row for each token of
+/// `documents`.
 pub(crate) fn read_tokens(
     folder: &Path,
     entry: &ShardEntry,
@@ -239,10 +240,10 @@ pub(crate) fn read_tokens(
     Ok(alignment)
 }
 
-/// Reads the words of a shard, and the first of each of its documents.
+/// Reads the words of a shard, and the index of the first word of each document.
 ///
 /// # Errors
-/// When the shard has no such table, it is damaged, or names words that `documents` cannot have.
+/// Returns an error if the shard has no such table, or if it is damaged or lists words that `documents` cannot have.
 pub(crate) fn read_words(
     folder: &Path,
     entry: &ShardEntry,
@@ -293,10 +294,10 @@ pub(crate) fn read_words(
     Ok((words, word_start))
 }
 
-/// Fails where the table of words of a shard has another number of rows than a file of word states.
+/// Checks that a shard's table of words has as many rows as a file of word states.
 ///
 /// # Errors
-/// As it says; when the table is damaged.
+/// Returns an error if it does not, or if the table is damaged.
 pub(crate) fn require_words(folder: &Path, entry: &ShardEntry, n_rows: usize) -> Result<()> {
     let path = folder.join(&entry.name).join(WORDS_FILE);
     let bytes = checked_bytes(folder, entry, WORDS_FILE)?;
@@ -322,7 +323,7 @@ fn has_token(documents: &DocumentTable, document: usize, window: u16, position: 
     }
 }
 
-/// Shows the batches of a table; `None` from `visit` means that a column is missing or of another type.
+/// Passes the batches of a table to `visit`, which returns `None` if a column is missing or of another type.
 fn each_batch(
     folder: &Path,
     entry: &ShardEntry,

@@ -1,4 +1,4 @@
-//! Whether a cache is whole, and what to do where it is not.
+//! Checks whether a cache is intact, and repairs it if it is not.
 
 use std::path::{Path, PathBuf};
 
@@ -17,15 +17,15 @@ use crate::{
     writer::take_lock,
 };
 
-/// Checks every file of a cache, and the manifest's counts against the tables of documents. Returns the names of what is
-/// damaged or missing, as `shard/file`, and `manifest.json` where it counts otherwise.
+/// Checks every file of a cache, and the manifest's counts against the tables of documents. Returns the names of
+/// damaged or missing files, as `shard/file`, and `manifest.json` if its counts differ.
 pub fn damaged_files(folder: &Path, manifest: &Manifest) -> Vec<PathBuf> {
     let _reading = Reading::begin(folder);
     // A collection may have replaced shards since the manifest was read.
     let now = Manifest::read(folder);
     let manifest = match &now {
         Ok(Some(now)) => now,
-        // It removed the cache.
+        // A collection removed the cache.
         Ok(None) => return Vec::new(),
         Err(_) => manifest,
     };
@@ -43,7 +43,7 @@ pub fn damaged_files(folder: &Path, manifest: &Manifest) -> Vec<PathBuf> {
     damaged
 }
 
-/// The files of a shard that are not what the manifest says, or do not belong together. Each is read once.
+/// Returns the files of a shard that do not match the manifest or one another. Each file is read once.
 fn damaged_in<'m>(folder: &Path, manifest: &'m Manifest, shard: usize) -> Vec<&'m str> {
     let entry = &manifest.shards[shard];
     let documents = tables::read_documents(folder, entry).ok();
@@ -77,17 +77,17 @@ fn counts_hold(folder: &Path, manifest: &Manifest) -> bool {
     recount(folder, &mut counted).is_ok() && counted == *manifest
 }
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
     /// The shards that were dropped, by name.
     pub dropped: Vec<String>,
-    /// Whether the manifest was written again with other counts, or with a checksum that it lacked.
+    /// Whether the manifest was rewritten with other counts, or with a checksum that it lacked.
     pub manifest: bool,
 }
 
-/// Drops every shard of which a file is not what the manifest says, so that the next extraction computes its documents
-/// again, and counts what stays. A manifest whose checksum does not hold is written again by what the files hold.
+/// Drops every shard with a file that does not match the manifest, so that the next extraction computes its documents
+/// again, and recounts the rest. A manifest whose checksum does not match is rewritten from the content of the files.
 ///
 /// # Errors
 /// When another process writes to the cache, its manifest cannot be read at all, or the disk refuses.
@@ -125,9 +125,9 @@ pub fn repair(folder: &Path, progress: &dyn Progress) -> Result<Repaired> {
     Ok(repaired)
 }
 
-/// Takes what a manifest says of its shards from their files, which have checksums of their own: the width of a state, and
-/// how much each table of documents holds. Shards that cannot be read stay as they are. How many layers the model has only the
-/// model tells: the next writer does.
+/// Replaces what a manifest says about its shards by what their files say, which have checksums of their own: the width
+/// of a state, and the counts of each table of documents. Shards that cannot be read are left unchanged. The number of
+/// layers is known only from the model, so the next writer sets it.
 fn take_from_files(folder: &Path, manifest: &mut Manifest) {
     let mut widths = manifest.shards.iter().filter_map(|entry| {
         let state = entry.states().next()?;
@@ -149,10 +149,10 @@ fn take_from_files(folder: &Path, manifest: &mut Manifest) {
     }
 }
 
-/// Counts the documents, tokens and truncated documents of the shards that a manifest names, each document once.
+/// Counts the documents, tokens and truncated documents of the shards in a manifest, each document once.
 ///
 /// # Errors
-/// When a table of documents is damaged.
+/// Returns an error if a table of documents is damaged.
 fn recount(folder: &Path, manifest: &mut Manifest) -> Result<()> {
     let index = DocumentIndex::read_uncounted(folder, manifest)?;
     let (mut documents, mut tokens, mut truncated) = (0, 0, 0);

@@ -1,4 +1,4 @@
-//! The words of messages: counts with their nouns, lists of names, texts that are safe to show.
+//! Helpers for wording messages: counts with their nouns, lists of names, and texts that are safe to display.
 
 use std::{
     borrow::{Borrow, Cow},
@@ -7,9 +7,9 @@ use std::{
 
 use serde::Serializer;
 
-/// A count with its noun: `1 text`, `2 texts`, `1,000 queries`.
+/// Formats a count with its noun: `1 text`, `2 texts`, `1,000 queries`.
 ///
-/// The plural is the regular one of the noun's last word.
+/// The last word of the noun gets a regular plural.
 ///
 /// ```
 /// use frostbert_cache::wording::counted;
@@ -19,7 +19,7 @@ use serde::Serializer;
 /// assert_eq!(counted(0, "class"), "0 classes");
 /// ```
 pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
-    // Counts are lengths of things in memory or on a disk.
+    // Counts are the sizes of things in memory or on a disk.
     let count: u64 = count.try_into().unwrap_or(u64::MAX);
     let digits = count.to_string();
     let mut grouped = String::new();
@@ -35,14 +35,14 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
         (_, Some(stem)) if !stem.ends_with(['a', 'e', 'i', 'o', 'u']) => {
             format!("{grouped} {stem}ies")
         }
-        // The ch of `epoch` is a k.
+        // The ch of `epoch` is pronounced as a k.
         _ if noun.ends_with("epoch") => format!("{grouped} {noun}s"),
         _ if noun.ends_with(['s', 'x']) || noun.ends_with("ch") => format!("{grouped} {noun}es"),
         _ => format!("{grouped} {noun}s"),
     }
 }
 
-/// A list of names for a message: `` `a`, `b` and 75 more ``; at most ten, each at most 40 characters.
+/// Formats a list of names for a message: `` `a`, `b` and 75 more ``; at most ten names of at most 40 characters each.
 pub fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const N_SHOWN: usize = 10;
     let n_names = names.len();
@@ -110,8 +110,8 @@ pub fn shorten(text: &str, n_characters: usize) -> String {
     short
 }
 
-/// A text as a terminal can show it: control characters other than line ends and tabs are escaped, so that nothing that
-/// stands in data or in a file's name moves the cursor, changes a colour or rings a bell.
+/// Makes a text safe for a terminal: escapes control characters other than line ends and tabs, so that nothing in data
+/// or in a file name can move the cursor, change colours or ring the bell.
 ///
 /// ```
 /// assert_eq!(frostbert_cache::wording::printable("a\u{1b}[31mb\tc\n"), "a\\u{1b}[31mb\tc\n");
@@ -132,13 +132,13 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Serialises a path for a report: what is no UTF-8 in it shows as U+FFFD, where serde's own way would fail. For paths
-/// that nobody reads back.
+/// Serialises a path for a report: anything that is not UTF-8 is shown as U+FFFD, where serde's own implementation
+/// would fail. For paths that are not read back.
 pub fn path_shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
 }
 
-/// As [`path_shown`], of several.
+/// Does the same as [`path_shown`] for several paths.
 pub fn paths_shown<S: Serializer>(
     paths: &[impl Borrow<Path>],
     serializer: S,
@@ -146,7 +146,7 @@ pub fn paths_shown<S: Serializer>(
     serializer.collect_seq(paths.iter().map(|path| path.borrow().to_string_lossy()))
 }
 
-/// As [`path_shown`], of one that may be missing.
+/// Does the same as [`path_shown`] for an optional path.
 pub fn path_shown_if_any<S: Serializer>(
     path: &Option<impl Borrow<Path>>,
     serializer: S,

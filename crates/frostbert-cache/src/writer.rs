@@ -1,4 +1,4 @@
-//! The one writer of a cache: locks it, commits shards, never touches what is committed.
+//! The single writer of a cache: locks it, commits shards, and never changes what is committed.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -26,19 +26,19 @@ use crate::{
 /// The shape of the states that a cache holds.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheShape {
-    /// Layers of the encoder.
+    /// The number of layers of the encoder.
     pub model_layers: usize,
     /// Width of a state.
     pub hidden: usize,
-    /// Type of a stored value.
+    /// The type of the stored values.
     pub dtype: Dtype,
 }
 
-/// A cache that is open for writing; no other process can write to it meanwhile.
+/// A cache that is open for writing; no other process can write to it at the same time.
 pub struct CacheWriter {
     folder: PathBuf,
     manifest: Manifest,
-    /// What the cache held when it was opened.
+    /// The content of the cache when it was opened.
     index: DocumentIndex,
     _lock: WriterLock,
 }
@@ -67,7 +67,7 @@ impl CacheWriter {
         let manifest = match Manifest::read(&folder)? {
             Some(mut manifest) => {
                 manifest.require(&folder, inputs)?;
-                // A repair cannot tell how many layers the model has; whoever has the model can.
+                // A repair cannot tell how many layers the model has, but a writer knows the model.
                 manifest.model_layers = shape.model_layers;
                 manifest
             }
@@ -85,27 +85,27 @@ impl CacheWriter {
         })
     }
 
-    /// The cache folder.
+    /// Returns the cache folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What is committed.
+    /// Returns the manifest of what is committed.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Where the documents lay when the cache was opened.
+    /// Returns the locations of the documents when the cache was opened.
     pub fn index(&self) -> &DocumentIndex {
         &self.index
     }
 
-    /// Where a planned shard is to be written: for any thread.
+    /// Returns the place to write a planned shard to, for use by any thread.
     ///
-    /// States that are added to a shard need its place after everything planned for it before is committed.
+    /// To add states to a shard, get its place only after everything planned for that shard before is committed.
     ///
     /// # Panics
-    /// When the plan adds states to a shard that is not there.
+    /// Panics if the plan adds states to a shard that does not exist.
     pub fn place(&self, planned: &PlannedShard) -> ShardPlace {
         let mut entries = self.manifest.shards.iter();
         let entry = entries.find(|entry| planned.added && entry.name == planned.name);
@@ -118,10 +118,10 @@ impl CacheWriter {
         }
     }
 
-    /// Commits what was written: renamed, then named in the manifest. Returns its bytes.
+    /// Commits a written shard: moves it into place and then lists it in the manifest. Returns its size in bytes.
     ///
     /// # Errors
-    /// When the disk refuses; everything committed before stands.
+    /// Returns an error if a file cannot be moved or written; everything committed before is unaffected.
     pub fn commit(&mut self, written: WrittenShard) -> Result<u64> {
         let bytes = written.files.iter().map(|file| file.bytes).sum();
         if written.added {
@@ -159,12 +159,12 @@ impl CacheWriter {
     }
 }
 
-/// The right to write to a cache, until it is dropped.
+/// The exclusive right to write to a cache, until it is dropped.
 pub(crate) struct WriterLock(File);
 
 impl Drop for WriterLock {
     fn drop(&mut self) {
-        // The lock goes with the process anyway; an empty file says that nobody holds it.
+        // The lock ends with the process anyway; an empty file shows that nobody holds it.
         let _ = self.0.set_len(0);
     }
 }
@@ -220,10 +220,10 @@ fn holder(path: &Path) -> String {
     }
 }
 
-/// The number of a process, and a line feed, are shorter.
+/// The maximum size of a lock file; a process id and a line feed are shorter.
 const MOST_LOCK_BYTES: u64 = 32;
 
-/// Opens the file of a lock; through no link, because its content is written anew.
+/// Opens a lock file without following links, because its content is overwritten.
 fn open_lock(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);

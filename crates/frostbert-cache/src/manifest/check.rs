@@ -1,4 +1,4 @@
-//! What a manifest has to be before anything is read by it: the one place where its names, counts and sizes are checked.
+//! Validates a manifest before anything is read by it; names, counts and sizes are checked here only.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::{
     states::{StateId, StateKind},
 };
 
-/// What should stand in a manifest, and what does.
+/// The expected content of a manifest, and the actual one.
 pub(super) struct ManifestProblem {
     pub(super) expected: String,
     pub(super) got: String,
@@ -21,20 +21,20 @@ fn require(holds: bool, expected: impl Into<String>, got: impl Into<String>) -> 
     if holds { Ok(()) } else { Err(ManifestProblem { expected: expected.into(), got: got.into() }) }
 }
 
-/// What stands before the checksum, which is of all bytes before this.
+/// The text before the checksum, which covers all bytes before this text.
 const BEFORE_CHECKSUM: &str = ",\n  \"checksum\": \"";
 
-/// What stands after it.
+/// The text after the checksum.
 const AFTER_CHECKSUM: &str = "\"\n}";
 
-/// The JSON of a manifest with its checksum as the last key.
+/// Returns the JSON of a manifest with its checksum as the last key.
 pub(super) fn with_checksum(json: &str) -> String {
     let body = json.strip_suffix("\n}").unwrap_or(json);
     let checksum = fingerprint::hash_bytes(body.as_bytes());
     format!("{body}{BEFORE_CHECKSUM}{checksum}{AFTER_CHECKSUM}")
 }
 
-/// Checks that a manifest's text is what was written.
+/// Checks that a manifest's text is unchanged since it was written.
 pub(super) fn checksum(text: &str) -> Checked {
     let sealed = text
         .trim_end_matches('\n')
@@ -85,13 +85,13 @@ pub(super) fn check(manifest: &Manifest) -> Checked {
     counts(manifest)
 }
 
-/// Widest state.
+/// The maximum width of a state.
 const MOST_VALUES: usize = 1 << 20;
 
-/// Most layers of a model.
+/// The maximum number of layers of a model.
 pub(super) const MOST_LAYERS: usize = 1 << 16;
 
-/// Checks that the fingerprint is that of the inputs.
+/// Checks that the fingerprint matches the inputs.
 pub(super) fn fingerprint(manifest: &Manifest) -> Checked {
     let got = manifest.inputs.fingerprint();
     let expected = format!("inputs that make the fingerprint {}", manifest.fingerprint);
@@ -143,13 +143,13 @@ pub(super) fn shard(entry: &ShardEntry) -> Checked {
     )
 }
 
-/// Most documents of a shard: their rows are numbers of 31 bits.
+/// The maximum number of documents in a shard, because row numbers have 31 bits.
 const MOST_DOCUMENTS: u64 = (1 << 31) - 1;
 
-/// Most bytes of a file: sums over shards of it stay within 64 bits.
+/// The maximum size of a file in bytes; the sum over a shard's files fits into 64 bits.
 const MOST_BYTES: u64 = 1 << 40;
 
-/// Checks the counts of all shards against those of the cache: a document may lie in several shards.
+/// Checks the cache's counts against those of its shards, considering that a document may be in several shards.
 fn counts(manifest: &Manifest) -> Checked {
     for (what, count, of_shards) in [
         (
@@ -160,7 +160,7 @@ fn counts(manifest: &Manifest) -> Checked {
         ("tokens", manifest.tokens, manifest.shards.iter().map(|entry| entry.tokens).collect()),
     ] {
         let least = of_shards.iter().copied().max().unwrap_or(0);
-        // Shards are fewer than 2^31 and each count is below 2^32: no sum overflows.
+        // There are fewer than 2^31 shards, and each count is below 2^32, so no sum overflows.
         let most = of_shards.iter().sum::<u64>();
         require(
             (least..=most).contains(&count),

@@ -1,4 +1,4 @@
-//! The property that resuming rests on, over caches of which only the manifest is real.
+//! Tests the property that makes resuming possible, on caches of which only the manifest is real.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::{
     states::{Dtype, Pooling},
 };
 
-/// A cache without files: which documents lie in each shard, and what the shard holds.
+/// A cache without files: the documents in each shard, and a manifest of the states they have.
 #[derive(Clone, Debug)]
 struct Shelf {
     manifest: Manifest,
@@ -32,7 +32,7 @@ impl Shelf {
         }))
     }
 
-    /// What a writer does to its manifest.
+    /// Changes the manifest as a writer would.
     fn commit(&mut self, planned: &PlannedShard, members: Vec<Key>) {
         let origin = Origin {
             states: planned.states.clone(),
@@ -62,7 +62,7 @@ impl Shelf {
         self.members.push(members);
     }
 
-    /// Plans what the wanted states of these texts lack.
+    /// Plans the wanted states that these texts lack.
     fn plan(&self, texts: &BTreeSet<u8>, wanted: &[StateId], shard_tokens: usize) -> Made {
         let index = self.index();
         let planner = Planner::new(wanted, &self.manifest, &index, ROW_BYTES);
@@ -101,7 +101,7 @@ struct Made {
     lacking: BTreeMap<Key, Vec<StateId>>,
 }
 
-/// A row so large that a few of them fill a shard.
+/// A row so large that a shard holds only 50 of them.
 const ROW_BYTES: usize = (SHARD_STATE_BYTES / 50) as usize;
 
 fn inputs() -> FingerprintInputs {
@@ -138,7 +138,7 @@ fn state(number: usize) -> StateId {
     StateId { kind: kinds[number % 4], layer: number / 4 }
 }
 
-/// One extraction: its texts, its states, its `shard_tokens`, and how much of it is committed before a kill.
+/// Generates extractions: texts, states, `shard_tokens`, and the number of shards committed before a kill.
 fn extractions() -> impl Strategy<Value = Vec<(BTreeSet<u8>, BTreeSet<usize>, usize, usize)>> {
     let texts = prop::collection::btree_set(0u8..40, 1..40);
     let states = prop::collection::btree_set(0usize..8, 1..6);
@@ -178,7 +178,7 @@ proptest! {
                 let rest: Vec<_> = made.plan.remaining(&killed.manifest).cloned().collect();
                 prop_assert_eq!(&rest, &again.plan.shards);
             }
-            // The next extraction finds what a killed one left.
+            // The next extraction starts from what a killed one left.
             shelf.commit_first(&made, n_committed);
         }
     }
@@ -195,7 +195,7 @@ fn a_shard_ends_before_it_has_too_many_tokens_or_bytes() {
     let by_tokens = sizes(&[state(0)], 60);
     assert!(by_tokens.len() > 2);
     assert!(by_tokens.iter().all(|(_, tokens)| *tokens <= 60), "{by_tokens:?}");
-    // A longest text has 9 tokens: a shard ends only where the next one might not fit.
+    // The longest text has 9 tokens, so a shard ends only if the next text might not fit.
     let whole = &by_tokens[..by_tokens.len() - 1];
     assert!(whole.iter().all(|(_, tokens)| *tokens > 60 - 9), "{by_tokens:?}");
 
@@ -206,7 +206,7 @@ fn a_shard_ends_before_it_has_too_many_tokens_or_bytes() {
     let tokens = sizes(&[state(3)], 10_000);
     assert!(tokens.len() > 2 && tokens.iter().all(|(_, tokens)| *tokens <= 50), "{tokens:?}");
 
-    // A text that is larger than any shard has one of its own.
+    // A text that is larger than any shard gets one of its own.
     assert_eq!(
         sizes(&[state(0)], 1),
         vec![1; 40]
@@ -222,7 +222,7 @@ fn states_that_do_not_fit_together_are_added_one_after_the_other() {
     let mut shelf = Shelf::empty();
     let made = shelf.plan(&texts, &[state(0)], 1000);
     shelf.commit_first(&made, 1);
-    // 6 rows beside 33 of tokens fit into 50, another 33 do not.
+    // 6 rows together with 33 of tokens fit into 50; another 33 do not.
     let made = shelf.plan(&texts, &[state(0), state(1), state(3), state(7)], 1000);
     let added: Vec<_> =
         made.plan.shards.iter().map(|shard| (shard.added, &shard.states[..])).collect();
