@@ -1,4 +1,4 @@
-//! Between cached states and the `linfa` project: datasets for any of its algorithms, and principal components.
+//! Converts cached states for the `linfa` project: datasets for any of its algorithms, and principal components.
 
 use linfa::{Dataset, DatasetBase, traits::Fit};
 use linfa_reduction::Pca;
@@ -7,16 +7,17 @@ use ndarray::{Array1, Array2, Ix1};
 use super::{FeatureView, scaler::Scaler};
 use crate::error::{Error, Result};
 
-/// Rows that principal components are fitted on at most, evenly spread over all: a covariance needs no more.
+/// The maximum number of rows that principal components are fitted on, evenly spread over all; a covariance needs no
+/// more.
 const MOST_ROWS: usize = 20_000;
 
-/// Samples that are decoded at a time.
+/// The number of samples decoded at a time.
 const TILE_SAMPLES: usize = 1024;
 
-/// The rows of some samples, one after the other in their order: `[rows, n_features]`, not scaled.
+/// Returns the rows of samples in their order, as unscaled `[rows, n_features]`.
 ///
 /// # Errors
-/// When a file of the cache is not what the manifest says.
+/// Returns an error if a file of the cache does not match the manifest.
 pub(crate) fn records(view: &FeatureView<'_>, samples: &[u32]) -> Result<Array2<f32>> {
     let mut rows = Array2::zeros((0, view.n_features()));
     for window in view.loads(samples, samples.len().max(1)) {
@@ -27,14 +28,14 @@ pub(crate) fn records(view: &FeatureView<'_>, samples: &[u32]) -> Result<Array2<
     Ok(rows)
 }
 
-/// The rows of some samples, scaled, as linfa records `[rows, n_features]`, with a class index as target of each row: for any
-/// linfa algorithm.
+/// Returns the scaled rows of samples as linfa records `[rows, n_features]`, with a class index as the target of each
+/// row, for use with any linfa algorithm.
 ///
 /// # Errors
-/// When a file of the cache is not what the manifest says.
+/// Returns an error if a file of the cache does not match the manifest.
 ///
 /// # Panics
-/// When there is not one label per row.
+/// Panics if there is not exactly one label per row.
 pub fn dataset(
     view: &FeatureView<'_>,
     scaler: &Scaler,
@@ -48,11 +49,11 @@ pub fn dataset(
     Ok(Dataset::new(rows.mapv(f64::from), targets))
 }
 
-/// The mean `[n_features]` and the first principal components `[n_features, n_components]` of scaled rows, by
-/// `linfa-reduction`. The sign of each component is chosen so that its largest entry is positive.
+/// Returns the mean `[n_features]` and the first principal components `[n_features, n_components]` of scaled rows,
+/// computed by `linfa-reduction`. The sign of each component is chosen so that its largest entry is positive.
 ///
 /// # Errors
-/// When the cache is damaged, or linfa cannot decompose the rows.
+/// Returns an error if the cache is damaged or linfa cannot decompose the rows.
 pub(crate) fn principal_components(
     view: &FeatureView<'_>,
     scaler: &Scaler,

@@ -1,4 +1,5 @@
-//! Stored bytes of samples in memory: read once where all fit, window by window where they do not, and their digest.
+//! Loads the stored bytes of samples into memory, all at once if they fit and window by window otherwise, and computes
+//! their digest.
 
 use std::borrow::Cow;
 
@@ -11,24 +12,24 @@ use rayon::prelude::*;
 use super::{FeatureView, StateSource};
 use crate::error::Result;
 
-/// Bytes of a sample that are asked for before they are decoded; what follows them is read in its order.
+/// The number of bytes of a sample that are prefetched before decoding; the bytes after them are read sequentially.
 const FETCHED_BYTES: usize = 2048;
 
-/// Bytes that come from memory together.
+/// The number of bytes that are fetched from memory together.
 const CACHE_LINE: usize = 64;
 
-/// Stored bytes of some samples, one after the other in ascending order.
+/// The stored bytes of several samples, concatenated in ascending order of the samples.
 #[derive(Clone)]
 pub struct LoadedStates {
     pub(super) samples: Vec<u32>,
-    /// First stored row of each sample, and the number of rows.
+    /// The first stored row of each sample, followed by the number of rows.
     pub(super) row_start: Vec<usize>,
     pub(super) bytes: Vec<u8>,
 }
 
 impl FeatureView<'_> {
-    /// Loads the samples of `order` one window after the other; each window with its part of the order. One window of
-    /// everything where all are in memory. A window but the last is a whole number of batches.
+    /// Loads the samples of `order` window by window, each with its part of the order. If all samples are in memory,
+    /// there is a single window. Every window except the last is a whole number of batches.
     pub fn loads<'v>(
         &'v self,
         order: &'v [u32],
@@ -49,7 +50,7 @@ impl FeatureView<'_> {
         })
     }
 
-    /// Reads the stored bytes of some samples, sorted; every file is opened once.
+    /// Reads the stored bytes of samples, sorted; every file is opened once.
     pub(super) fn load(&self, samples: Vec<u32>) -> Result<LoadedStates> {
         let (row_bytes, state_bytes) = (self.row_bytes(), self.hidden * self.dtype.size_bytes());
         let mut row_start = Vec::with_capacity(samples.len() + 1);
@@ -101,9 +102,9 @@ impl FeatureView<'_> {
         Ok(LoadedStates { samples, row_start, bytes })
     }
 
-    /// Has some samples' stored bytes brought into the processor's cache. Samples come shuffled, and a row is decoded in less
-    /// time than memory needs to answer: asked for one after the other, every row would be waited for; asked for together, the
-    /// answers overlap. A third of the time of a bank of 64 heads was such waiting.
+    /// Prefetches the stored bytes of samples into the processor's cache. Samples come shuffled, and a row is decoded
+    /// faster than memory responds: requested one by one, every row would be waited for, whereas requested together the
+    /// waits overlap. Such waits were a third of the time of a bank of 64 heads.
     pub(super) fn fetch(&self, loaded: &LoadedStates, samples: impl Iterator<Item = u32>) {
         let mut sum = 0;
         for sample in samples {
@@ -114,7 +115,7 @@ impl FeatureView<'_> {
         std::hint::black_box(sum);
     }
 
-    /// The stored bytes of a sample's rows.
+    /// Returns the stored bytes of a sample's rows.
     pub(super) fn stored<'l>(&self, loaded: &'l LoadedStates, sample: u32) -> &'l [u8] {
         let place = if loaded.samples.len() == self.n_samples() {
             sample as usize
@@ -126,11 +127,11 @@ impl FeatureView<'_> {
         &loaded.bytes[rows.start * row_bytes..rows.end * row_bytes]
     }
 
-    /// A digest of what was read: for every sample the blake3 of its number, its key and its stored bytes, added up as
-    /// 256-bit numbers, so that it does not depend on the order of reading.
+    /// Returns a digest of the data: for every sample the blake3 of its number, its key and its stored bytes, summed as
+    /// 256-bit numbers, so that the digest does not depend on the order of reading.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     pub fn digest(&self, keys: &[Key]) -> Result<Digest> {
         let all: Vec<u32> = (0..self.n_samples() as u32).collect();
         let order = self.storage_order(&all);
@@ -165,7 +166,7 @@ fn words(bytes: &[u8; 32]) -> [u64; 4] {
     })
 }
 
-/// The sum of two numbers of 256 bits, modulo 2^256.
+/// Adds two 256-bit numbers modulo 2^256.
 fn add(left: [u64; 4], right: [u64; 4]) -> [u64; 4] {
     let mut carry = 0u128;
     std::array::from_fn(|word| {

@@ -1,24 +1,24 @@
-//! The order of the samples in an epoch: a full shuffle in memory, shard by shard with a shuffle window from disk.
+//! The order of the samples in an epoch: a full shuffle in memory, or shard by shard with a shuffle window from disk.
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-/// The wanted samples of a shard, in the order in which they lie there.
+/// The requested samples of a shard, in the order in which they are stored there.
 pub(crate) struct ShardSamples {
     /// The samples.
     pub samples: Vec<u32>,
 }
 
-/// Some samples in an order that is a function of the seed and the epoch alone.
+/// Shuffles samples into an order that depends only on the seed and the epoch.
 pub(crate) fn shuffled(samples: &[u32], seed: u64, epoch: usize) -> Vec<u32> {
     let mut order = samples.to_vec();
     order.shuffle(&mut generator(seed, epoch));
     order
 }
 
-/// Samples shard by shard: the shards in the order of a hash of (seed, epoch, first sample), then shuffled within
-/// windows of `window` samples. A shard's neighbours in the file are no neighbours in an epoch, and a window reads few
-/// shards.
+/// Orders samples shard by shard: the shards are sorted by a hash of (seed, epoch, first sample), and samples are then
+/// shuffled within windows of `window` samples. Shards that are neighbours in the file are not neighbours in an epoch,
+/// and a window reads few shards.
 pub(crate) fn by_shard(
     shards: &[ShardSamples],
     window: usize,

@@ -1,4 +1,4 @@
-//! Where the rows of documents, or of parts of them, lie in a cache.
+//! Locates the rows of documents, or of parts of them, in a cache.
 
 use std::ops::Range;
 
@@ -13,17 +13,17 @@ use frostbert_cache::{
 
 use crate::error::{Error, Result};
 
-/// Runs of rows that lie together: a document's, or those of one of its windows. Each lies once in every state.
+/// Runs of contiguous rows, each of a document or of one of its windows. Each run is in every state exactly once.
 #[derive(Clone, Debug, Default)]
 pub struct Pieces {
     n_states: usize,
     n_rows: Vec<u32>,
-    /// For each piece, and then each state: the shard, and the first row in the state's file.
+    /// For each piece and then each state, the shard and the first row in the state's file.
     places: Vec<Location>,
 }
 
 impl Pieces {
-    /// `n` pieces of one row each, one after the other, of one state of one shard.
+    /// Creates `n` consecutive pieces of one row each, for one state of one shard.
     pub fn rows_of_one_shard(n: usize) -> Pieces {
         Pieces {
             n_states: 1,
@@ -32,7 +32,7 @@ impl Pieces {
         }
     }
 
-    /// The rows of every document of a layout, in its order, for states of one kind in memory.
+    /// Creates pieces for the rows of every document of a layout, in order, for in-memory states of one kind.
     pub fn of_layout(layout: &ShardLayout, kind: StateKind, n_states: usize) -> Pieces {
         let mut pieces = Pieces { n_states, ..Pieces::default() };
         for document in 0..layout.documents.len() {
@@ -42,30 +42,30 @@ impl Pieces {
         pieces
     }
 
-    /// Number of pieces.
+    /// Returns the number of pieces.
     pub fn len(&self) -> usize {
         self.n_rows.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no pieces.
     pub fn is_empty(&self) -> bool {
         self.n_rows.is_empty()
     }
 
-    /// Rows of a piece.
+    /// Returns the number of rows of a piece.
     pub fn n_rows(&self, piece: usize) -> usize {
         self.n_rows[piece] as usize
     }
 
-    /// The shard and the first row of a piece in the file of a state.
+    /// Returns the shard and the first row of a piece in the file of a state.
     pub fn place(&self, piece: usize, state: usize) -> Location {
         self.places[piece * self.n_states + state]
     }
 
-    /// Some rows of some of these pieces, as pieces of their own.
+    /// Returns the given row ranges of pieces as pieces of their own.
     ///
     /// # Panics
-    /// When a piece has no such rows.
+    /// Panics if a piece does not have these rows.
     pub fn parts(&self, parts: impl Iterator<Item = (usize, Range<usize>)>) -> Pieces {
         let mut cut = Pieces { n_states: self.n_states, ..Pieces::default() };
         for (piece, rows) in parts {
@@ -85,14 +85,14 @@ impl Pieces {
     }
 }
 
-/// Finds the rows of documents in a cache: a piece for each key, in their order. The states are all of one kind.
+/// Locates the rows of documents in a cache and returns a piece for each key, in order. The states must be of one kind.
 ///
-/// Where the states are of words or tokens, `visit` sees each document once for each of its keys: the place of the key,
-/// the layout of its shard, and its row there; shard by shard.
+/// If the states are of words or tokens, `visit` is called once for each key, shard by shard, with the key's index, the
+/// layout of its shard, and the document's row there.
 ///
 /// # Errors
-/// [`frostbert_cache::Error::Miss`] when the cache lacks rows (it says how many);
-/// [`frostbert_cache::Error::Damage`] when a table is damaged.
+/// Returns [`frostbert_cache::Error::Miss`] if the cache lacks rows (it says how many), and
+/// [`frostbert_cache::Error::Damage`] if a table is damaged.
 pub(crate) fn locate(
     cache: &CacheReader,
     states: &[StateId],

@@ -1,4 +1,4 @@
-//! Standardisation: every feature to mean 0 and variance 1, from rows without their labels.
+//! Standardisation: scales every feature to mean 0 and variance 1, using the rows but not their labels.
 
 use multiversion::multiversion;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
@@ -12,19 +12,19 @@ use crate::error::Result;
 pub struct Scaler {
     /// Mean of each feature.
     pub mean: Array1<f32>,
-    /// Population standard deviation of each feature; 1 where a feature is all but constant (below 1e-6), as some
-    /// dimensions of trained encoders are: dividing by it would blow up rounding noise.
+    /// Population standard deviation of each feature. It is set to 1 for an almost constant feature (below 1e-6), as
+    /// some dimensions of trained encoders are, because dividing by it would amplify rounding noise.
     pub deviation: Array1<f32>,
 }
 
 impl Scaler {
     /// Fits `mean_j = sum_i x_ij / n` and `deviation_j = sqrt(sum_i (x_ij - mean_j)^2 / n)` over the rows of `samples`.
     ///
-    /// In f64, in one pass: means and squared deviations of fixed tiles of samples, merged in their order (Chan, Golub
-    /// and LeVeque 1979), so the bits depend on no thread count.
+    /// Computed in f64 and in one pass: the means and squared deviations of fixed tiles of samples are merged in order
+    /// (Chan, Golub and LeVeque 1979), so the bits do not depend on the number of threads.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     pub fn fit(view: &FeatureView<'_>, samples: &[u32]) -> Result<Scaler> {
         let mut total = Moments::default();
         view.for_each_tile(samples, PASS_SAMPLES, |_, tile| {
@@ -52,12 +52,12 @@ impl Scaler {
         })
     }
 
-    /// The scaler that changes nothing.
+    /// Returns the scaler that changes nothing.
     pub fn identity(n_features: usize) -> Scaler {
         Scaler { mean: Array1::zeros(n_features), deviation: Array1::ones(n_features) }
     }
 
-    /// `x = (x - mean) / deviation`, in place, on all threads.
+    /// Computes `x = (x - mean) / deviation` in place, on all threads.
     pub fn apply(&self, mut rows: ArrayViewMut2<'_, f32>) {
         let of_rows = self.of_rows();
         rows.axis_chunks_iter_mut(Axis(0), 64).into_par_iter().for_each(|mut rows| {
@@ -68,7 +68,7 @@ impl Scaler {
         });
     }
 
-    /// What [`Scaler::apply`] does to a row, for row by row.
+    /// Returns a scaler that does the same as [`Scaler::apply`] one row at a time.
     pub fn of_rows(&self) -> RowScaler {
         RowScaler {
             mean: self.mean.to_vec(),
@@ -76,7 +76,8 @@ impl Scaler {
         }
     }
 
-    /// Weights and biases that give on raw rows what `weights [features, classes]` and `bias` give on scaled ones.
+    /// Returns weights and biases that give the same result on raw rows as `weights [features, classes]` and `bias` do
+    /// on scaled rows.
     ///
     /// `W'_jc = W_jc / deviation_j`, `b'_c = b_c - sum_j mean_j W'_jc`; sums in f64.
     pub fn fold(&self, weights: &Array2<f32>, bias: &Array1<f32>) -> (Array2<f32>, Array1<f32>) {
@@ -94,7 +95,7 @@ impl Scaler {
     }
 }
 
-/// Scales one row at a time, by a product with the inverse of the deviation.
+/// Scales one row at a time, multiplying by the inverse of the deviation.
 #[derive(Clone, Debug)]
 pub struct RowScaler {
     mean: Vec<f32>,
@@ -102,7 +103,7 @@ pub struct RowScaler {
 }
 
 impl RowScaler {
-    /// `x = (x - mean) (1 / deviation)`, in place.
+    /// Computes `x = (x - mean) (1 / deviation)` in place.
     pub fn apply(&self, row: &mut [f32]) {
         scale(row, &self.mean, &self.inverse);
     }
@@ -115,16 +116,16 @@ fn scale(row: &mut [f32], mean: &[f32], inverse: &[f32]) {
     }
 }
 
-/// A deviation below this is rounding noise.
+/// A deviation below this is considered rounding noise.
 const ALMOST_CONSTANT: f64 = 1e-6;
 
-/// Samples that are decoded at a time.
+/// The number of samples decoded at a time.
 const PASS_SAMPLES: usize = 1024;
 
-/// Rows whose moments are computed at a time.
+/// The number of rows whose moments are computed at a time.
 const TILE_ROWS: usize = 512;
 
-/// Number, means and sums of squared deviations of some rows.
+/// The number, means and sums of squared deviations of a set of rows.
 #[derive(Default)]
 struct Moments {
     n: f64,
