@@ -1,4 +1,4 @@
-//! lock.json: everything that decided a run's result, and what came out; and the check of a replay against it.
+//! lock.json: records everything that determined a run's result and the result itself, and checks a replay against it.
 
 use std::{
     collections::BTreeMap,
@@ -19,27 +19,27 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Mebibytes of a lock file: room for millions of labels.
+/// The maximum size of a lock file in MiB: room for millions of labels.
 const MAX_MIB: u64 = 256;
 
 /// The file in the run folder.
 pub const LOCK_FILE: &str = "lock.json";
 
-/// Files of a run that a replay must reproduce byte for byte.
+/// The files of a run that a replay must reproduce byte for byte.
 pub(crate) const REPRODUCED: [&str; 4] =
     ["head.safetensors", "head.json", "metrics.json", "predictions.parquet"];
 
-/// The leaderboard of a sweep must be reproduced too.
+/// The file of a sweep that a replay must also reproduce: its leaderboard.
 const REPRODUCED_OF_SWEEPS: [&str; 1] = ["leaderboard.csv"];
 
-/// Everything that decided a run's result.
+/// Everything that determined a run's result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lock {
     /// The program's version.
     pub frostbert: String,
     /// The pipeline after defaults and overrides.
     pub pipeline: PipelineFile,
-    /// With a sweep, the pipeline of the head that won it.
+    /// For a sweep, the pipeline of the winning head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub winner: Option<PipelineFile>,
     /// The data files, in the order in which they were read.
@@ -54,13 +54,13 @@ pub struct Lock {
     pub labels: LabelMap,
     /// The split.
     pub split: LockedSplit,
-    /// Of the pipeline.
+    /// The seed of the pipeline.
     pub seed: u64,
     /// The device that computed the states.
     pub device: String,
-    /// The instruction sets that decide the last bits of a product.
+    /// The instruction sets that determine the last bits of a matrix product.
     pub cpu: Vec<String>,
-    /// blake3 of the files that a replay must reproduce.
+    /// The blake3 of the files that a replay must reproduce.
     pub outputs: BTreeMap<String, Digest>,
 }
 
@@ -73,25 +73,25 @@ pub struct LockedCache {
     pub fingerprint: String,
     /// The versions of ONNX Runtime that computed its shards.
     pub onnxruntime: Vec<String>,
-    /// blake3 over key and state of every row that was read, in example order: the cache itself may grow.
+    /// The blake3 over key and state of every row that was read, in example order, because the cache itself may grow.
     pub rows: Digest,
 }
 
-/// A split: how many rows of each part, and which.
+/// A split: the number of rows in each part, and a hash of their assignment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LockedSplit {
-    /// Rows of train.
+    /// The number of training rows.
     pub train: usize,
-    /// Rows of validation.
+    /// The number of validation rows.
     pub validation: usize,
-    /// Rows of test.
+    /// The number of test rows.
     pub test: usize,
-    /// blake3 over every row's part and target, and its targets in further columns of labels.
+    /// The blake3 over every row's part and target, and over its targets in any further label columns.
     pub rows: Digest,
 }
 
 impl LockedSplit {
-    /// Of the rows of a dataset.
+    /// Describes the split of a dataset.
     pub fn of(dataset: &Dataset) -> LockedSplit {
         let mut hasher = blake3::Hasher::new();
         for row in &dataset.rows {
@@ -117,7 +117,7 @@ impl Lock {
     /// Reads a lock file.
     ///
     /// # Errors
-    /// When it cannot be read or is no lock file of this version's format.
+    /// Returns an error if it cannot be read or is not a lock file of this version's format.
     pub fn read(path: &Path) -> Result<Lock> {
         let text = text_file::read(path, MAX_MIB)?;
         serde_json::from_str(&text).map_err(|error| Error::Run {
@@ -128,10 +128,10 @@ impl Lock {
         })
     }
 
-    /// The bytes of a file of this run's folder that a replay must reproduce.
+    /// Returns the content of a file in this run's folder that a replay must reproduce.
     ///
     /// # Errors
-    /// When the file cannot be read, or is not what the run wrote.
+    /// Returns an error if the file cannot be read or is not what the run wrote.
     pub(crate) fn read_output(&self, folder: &Path, name: &str) -> Result<Vec<u8>> {
         let path = folder.join(name);
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
@@ -153,11 +153,11 @@ impl Lock {
         }
     }
 
-    /// Writes the lock file of a run folder, with the digests of what the folder holds. It comes last: a folder with a
-    /// whole lock is a finished run.
+    /// Writes the lock file of a run folder, with the digests of the folder's files. It is written last: a folder with
+    /// a complete lock file is a finished run.
     ///
     /// # Errors
-    /// When the folder cannot be read or written.
+    /// Returns an error if the folder cannot be read or written.
     pub fn write(mut self, folder: &Path) -> Result<()> {
         self.outputs = output_digests(folder)?;
         let mut json = serde_json::to_string_pretty(&self).expect("plain fields become JSON");
@@ -166,10 +166,10 @@ impl Lock {
         Ok(write_file(&path, json.as_bytes())?)
     }
 
-    /// The data and model files that are no longer what they were, a line each.
+    /// Returns one line for each data or model file that has changed since the run.
     ///
     /// # Errors
-    /// When a file cannot be read for another reason than that it is missing.
+    /// Returns an error if a file cannot be read for any reason other than that it is missing.
     pub fn changed_inputs(&self) -> Result<Vec<String>> {
         let model = &self.pipeline.model.path;
         let expected = [&self.model.weights, &self.model.config, &self.model.tokenizer];
@@ -201,9 +201,10 @@ impl Lock {
         Ok(changed)
     }
 
-    /// What a replay's lock says other than this one, a line each: rows, split, labels, and the bytes of the outputs.
+    /// Returns one line for each difference between this lock and a replay's: rows, split, labels, and the bytes of the
+    /// outputs.
     ///
-    /// Instruction sets are named only beside outputs that differ, because alone they change nothing.
+    /// Instruction sets are mentioned only if outputs differ, because by themselves they change nothing.
     pub fn differences(&self, replay: &Lock) -> Vec<String> {
         let names = |lock: &Lock| lock.labels.names().join(", ");
         let fingerprint = |lock: &Lock| lock.cache.fingerprint.clone();
@@ -242,12 +243,12 @@ impl Lock {
     }
 }
 
-/// Whether a run folder has a whole lock, and so is of a finished run.
+/// Returns whether a run folder has a complete lock file, which means that the run is finished.
 pub(crate) fn is_finished(folder: &Path) -> bool {
     Lock::read(&folder.join(LOCK_FILE)).is_ok()
 }
 
-/// blake3 of the files in a run folder that a replay must reproduce.
+/// Returns the blake3 of the files in a run folder that a replay must reproduce.
 fn output_digests(folder: &Path) -> Result<BTreeMap<String, Digest>> {
     let of_sweeps = REPRODUCED_OF_SWEEPS.into_iter();
     let there = of_sweeps.filter(|name| folder.join(name).is_file());
@@ -258,7 +259,7 @@ fn output_digests(folder: &Path) -> Result<BTreeMap<String, Digest>> {
         .collect()
 }
 
-/// The instruction sets of this CPU that the products are chosen by.
+/// Returns the instruction sets of this CPU that determine how products are computed.
 pub(crate) fn cpu_features() -> Vec<String> {
     let mut features = vec![std::env::consts::ARCH.to_string()];
     #[cfg(target_arch = "x86_64")]
