@@ -1,4 +1,4 @@
-//! CUDA here: ONNX Runtime's provider, the libraries that it needs, the driver, and the devices that it reaches.
+//! Examines CUDA: ONNX Runtime's provider, the libraries that it needs, the driver, and the devices that it can use.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::{
     error::Result,
 };
 
-/// What there is of CUDA.
+/// What was found about CUDA.
 #[derive(Clone, Debug, Serialize)]
 pub struct CudaFindings {
     /// Whether this ONNX Runtime was built with its CUDA provider.
@@ -23,15 +23,15 @@ pub struct CudaFindings {
     pub version: Option<u32>,
     /// The libraries that the provider needs.
     pub libraries: Vec<Library>,
-    /// What the driver says.
+    /// What the driver reports.
     pub driver: Gpus,
-    /// The numbers of the devices that ONNX Runtime reaches, as in `model.device = "cuda:N"`.
+    /// The numbers of the devices that ONNX Runtime can use, as in `model.device = "cuda:N"`.
     pub devices: Vec<u32>,
-    /// Why it reaches none.
+    /// Why it can use none.
     pub problem: Option<Problem>,
 }
 
-/// Looks for CUDA, and has ONNX Runtime count its devices.
+/// Examines CUDA and lets ONNX Runtime count its devices.
 pub(super) fn look(runtime: Option<&Runtime>) -> CudaFindings {
     let mut findings = CudaFindings {
         compiled_in: None,

@@ -1,4 +1,4 @@
-//! The folder of caches: whether it can be written, what room it has, and how fast it is.
+//! Examines the folder of caches: whether it is writable, how much space it has, and how fast it is.
 
 use std::{
     fs::File,
@@ -18,45 +18,45 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What is written, where there is room for it.
+/// The size of the test file, if there is enough space for it.
 const TEST_BYTES: u64 = 256 << 20;
 
-/// Written at once.
+/// The number of bytes written at a time.
 const BLOCK_BYTES: usize = 4 << 20;
 
-/// The folder of caches.
+/// What was found about the folder of caches.
 #[derive(Clone, Debug, Serialize)]
 pub struct CacheFindings {
     /// `cache.dir`.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub folder: PathBuf,
-    /// Whether it is there: an extraction makes it.
+    /// Whether it exists; an extraction creates it.
     pub exists: bool,
-    /// Room left on its disk.
+    /// The free space on its disk.
     pub free_bytes: Option<u64>,
-    /// What the test wrote.
+    /// The number of bytes that the test wrote.
     pub test_bytes: u64,
-    /// Written and synced to the disk; `None` where nothing could be written.
+    /// The speed of writing to the disk, including the sync; `None` if nothing could be written.
     pub write_bytes_per_second: Option<f64>,
-    /// Read back, after the system was asked to forget the file. Where it does not (a file system in memory), this is
-    /// the memory's speed.
+    /// The speed of reading the file back after the system was asked to drop it from its cache. If it does not (as in
+    /// an in-memory file system), this is the speed of memory.
     pub read_bytes_per_second: Option<f64>,
     /// Why it cannot be written.
     pub problem: Option<Problem>,
 }
 
-/// Writes a file to the folder, or to the nearest one above it that is there, reads it back and removes it.
+/// Writes a file to the folder, or to the nearest existing one above it, reads it back and removes it.
 pub(super) fn look(folder: &Path) -> CacheFindings {
     look_with(folder, TEST_BYTES)
 }
 
 fn look_with(folder: &Path, most_bytes: u64) -> CacheFindings {
-    // Without making the folder: who only looks leaves nothing behind.
+    // Do not create the folder: a mere check leaves nothing behind.
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     let there = absolute.ancestors().find(|folder| folder.exists());
     let there = there.unwrap_or(Path::new("/"));
     let free_bytes = free_bytes(there);
-    // A full disk is found by writing to it: at least a page.
+    // Write at least a page, because a full disk only shows when it is written to.
     let test_bytes = most_bytes.min((free_bytes.unwrap_or(u64::MAX) / 4).max(4096));
     let speeds = measure(there, test_bytes);
     let speed = |pick: fn(&(f64, f64)) -> f64| speeds.as_ref().ok().map(pick);
@@ -71,17 +71,17 @@ fn look_with(folder: &Path, most_bytes: u64) -> CacheFindings {
     }
 }
 
-/// Bytes per second, written and read.
+/// Returns the speeds of writing and reading in bytes per second.
 fn measure(folder: &Path, n_bytes: u64) -> Result<(f64, f64)> {
-    // Random, so that a file system that compresses has nothing to gain.
+    // Random, so that a compressing file system gains nothing.
     let mut block = vec![0u8; BLOCK_BYTES.min(n_bytes.max(1) as usize)];
     ChaCha8Rng::seed_from_u64(0).fill_bytes(&mut block);
-    // A file that is removed whatever happens.
+    // This file is removed whatever happens.
     let mut file = tempfile::tempfile_in(folder).map_err(Error::io("write to", folder))?;
     let start = Instant::now();
     let written = write(&mut file, &block, n_bytes).map_err(Error::io("write to", folder))?;
     let write_seconds = start.elapsed().as_secs_f64();
-    // Advice that is not taken makes a fast number, and nothing else.
+    // If the advice is ignored, the measured speed is too high; nothing else goes wrong.
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
     let start = Instant::now();
     let read = read(&mut file, &mut block).map_err(Error::io("read from", folder))?;

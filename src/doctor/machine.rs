@@ -1,4 +1,4 @@
-//! The CPU and the memory, as Linux tells of them in /proc and /sys.
+//! The CPU and the memory, as Linux describes them in /proc and /sys.
 
 use std::path::Path;
 
@@ -7,20 +7,20 @@ use serde::Serialize;
 /// The CPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cpu {
-    /// As `AMD EPYC 9B14`; empty where the system does not say.
+    /// The name, such as `AMD EPYC 9B14`; empty if the system does not say.
     pub model: String,
-    /// Cores that this process may use.
+    /// The number of cores that this process may use.
     pub cores: usize,
-    /// Which of the instruction sets it has that ONNX Runtime's fast kernels use.
+    /// The instruction sets of this CPU that ONNX Runtime's fast kernels use.
     pub instructions: Vec<String>,
 }
 
-/// Names of /proc/cpuinfo: of x86, and of ARM.
+/// Names in /proc/cpuinfo, for x86 and for ARM.
 const INSTRUCTIONS: [&str; 8] =
     ["avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"];
 
 impl Cpu {
-    /// Looks at this machine's.
+    /// Examines the CPU of this machine.
     pub fn look() -> Cpu {
         parse_cpu(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
     }
@@ -44,16 +44,16 @@ fn parse_cpu(text: &str) -> Cpu {
 /// The memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// All of it; 0 where the system does not say.
+    /// The total size; 0 if the system does not say.
     pub total_bytes: u64,
-    /// What could be taken now.
+    /// The amount that could be allocated now.
     pub available_bytes: u64,
-    /// What this process's control group may take, where it is limited: going over it kills the process.
+    /// The limit of this process's control group, if it has one; exceeding it kills the process.
     pub limit_bytes: Option<u64>,
 }
 
 impl Memory {
-    /// Looks at this machine's.
+    /// Examines the memory of this machine.
     pub fn look() -> Memory {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let mut memory = parse_memory(&read("/proc/meminfo"));
@@ -77,8 +77,8 @@ fn parse_memory(text: &str) -> Memory {
     }
 }
 
-/// The smallest limit of a control group and the groups around it. `own` is /proc/self/cgroup: lines of `number:controllers:path`,
-/// the number 0 being version 2's.
+/// Returns the smallest limit of a control group and the groups around it. `own` is /proc/self/cgroup, with lines of
+/// `number:controllers:path`; the number 0 is that of version 2.
 fn group_limit(root: &Path, own: &str) -> Option<u64> {
     let limits = own.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':');

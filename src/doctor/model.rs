@@ -1,4 +1,4 @@
-//! The model on the device that was asked for: whether it loads, whether its states are numbers, how fast it is.
+//! Tests the model on the requested device: whether it loads, whether its states are finite, and how fast it is.
 
 use std::{
     iter,
@@ -25,50 +25,51 @@ use crate::{
     extraction::lazy_encoder::why_auto_took,
 };
 
-/// What `model.device` gets.
+/// The outcome of a `model.device` setting.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeviceFindings {
-    /// What was asked for.
+    /// The device that was requested.
     pub asked: Device,
-    /// What the encoder was to compute in.
+    /// The precision that was requested.
     pub precision: Precision,
-    /// What it got; `None` where it cannot be had.
+    /// The device in use; `None` if the requested one is unavailable.
     pub took: Option<String>,
-    /// Why `auto` took that.
+    /// Why `auto` chose it.
     pub reason: Option<String>,
-    /// Where the graph runs, on a GPU.
+    /// Where the graph runs, if on a GPU.
     pub placement: Option<Placement>,
-    /// Why it cannot be had.
+    /// Why the device is unavailable.
     pub problem: Option<Problem>,
 }
 
-/// A checkpoint.
+/// What was found about a checkpoint.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ModelFindings {
-    /// Its folder.
+    /// The folder of the checkpoint.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub folder: PathBuf,
-    /// As `bert`.
+    /// The model family, such as `bert`.
     pub family: Option<String>,
-    /// Layers.
+    /// The number of layers.
     pub layers: Option<usize>,
     /// Width of a state.
     pub hidden: Option<usize>,
-    /// Where it computed: `cpu` where the device that was asked for cannot be had.
+    /// The device that it was tested on: `cpu` if the requested one is unavailable.
     pub tried_on: Option<String>,
-    /// Tokens per second of some two seconds, in full batches of texts of [`TEXT_TOKENS`] tokens, nothing written.
+    /// Tokens per second, measured for about two seconds on full batches of texts of [`TEXT_TOKENS`] tokens, without
+    /// writing anything.
     pub tokens_per_second: Option<f64>,
     /// Why it cannot be used.
     pub problem: Option<Problem>,
 }
 
-/// Tokens of each text of the trial, where the model takes as many.
+/// The number of tokens in each text of the test, if the model accepts that many.
 pub const TEXT_TOKENS: usize = 32;
 
-/// The trial ends with the batch in which this has passed.
+/// The duration of the test; it ends with the batch during which this time has passed.
 const TRIAL: Duration = Duration::from_secs(2);
 
-/// Opens the model on the device that was asked for, else on the CPU, and lets it compute.
+/// Opens the model on the requested device, or else on the CPU, and lets it compute.
 pub(super) fn try_model(
     asked: &DoctorRequest,
     runtime: Option<&Runtime>,
@@ -76,7 +77,7 @@ pub(super) fn try_model(
 ) -> (Option<DeviceFindings>, ModelFindings) {
     let mut model = ModelFindings { folder: asked.model.clone(), ..ModelFindings::default() };
     let opened = Checkpoint::open(&asked.model).and_then(|checkpoint| {
-        // How long inputs are is the pipeline's to say; that there are tokens is not.
+        // The pipeline decides how long inputs are; check only that the tokenizer works.
         TextTokenizer::new(&checkpoint.tokenizer, usize::MAX, Overflow::Truncate)?;
         Ok(checkpoint)
     });
@@ -117,7 +118,7 @@ pub(super) fn try_model(
             device.placement = encoder.placement.clone();
             Ok(encoder)
         }
-        // A model that is broken is not the device's fault.
+        // A broken model is not a fault of the device.
         Err(error @ Error::Device { .. }) => {
             device.problem = Some(Problem::fatal(&error));
             let on_cpu =
@@ -137,7 +138,7 @@ pub(super) fn try_model(
     (Some(device), model)
 }
 
-/// All workers compute the mean of the last layer until the time is over; a state that is no number is an error.
+/// Lets all workers compute the mean of the last layer until the time is over; a state that is not finite is an error.
 fn tokens_per_second(encoder: &mut Encoder, checkpoint: &Checkpoint) -> Result<f64> {
     let config = &checkpoint.config;
     let length = config.max_tokens.unwrap_or(TEXT_TOKENS).min(TEXT_TOKENS);
