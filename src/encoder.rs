@@ -229,7 +229,7 @@ impl Encoder {
     }
 }
 
-/// Turns an encoder error that occurs while a GPU is being tried into a device error with a reason and a cure.
+/// Turns an encoder error that occurs while a GPU is being tried into a device error with a reason and a hint.
 fn of_device(error: Error, provider: Provider, runtime: &Runtime) -> Error {
     match (error, provider) {
         (Error::Encoder { reason, .. }, Provider::Cuda(number)) => {

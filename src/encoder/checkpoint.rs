@@ -48,7 +48,7 @@ pub(super) struct FusedModel {
 pub struct CheckpointHashes {
     /// model.safetensors or model.onnx; if several files hold the weights, the blake3 of their hashes.
     pub weights: Digest,
-    /// config.json; the hash of no bytes if a model.onnx has no config.json beside it.
+    /// config.json; the hash of no bytes if a model.onnx has no config.json next to it.
     pub config: Digest,
     /// tokenizer.json as it is used; see [`TokenizerFile::blake3`].
     pub tokenizer: Digest,
@@ -181,7 +181,7 @@ pub(super) fn find_weights(folder: &Path) -> Option<WeightsFile> {
 }
 
 /// Chooses safetensors if our graph can run them or there is nothing else, and model.onnx otherwise: the export of a
-/// model that our graph cannot run may sit beside its safetensors.
+/// model that our graph cannot run may be next to its safetensors.
 fn choose_weights(folder: &Path, config: Option<&ConfigFile>) -> Option<WeightsFile> {
     let onnx = onnx_model::find(folder);
     let runs_fused = || config.is_some_and(|config| config.fused_shape().is_ok());

@@ -74,7 +74,7 @@ pub(super) const MOST_LAYERS: usize = 10_000;
 /// The maximum width, vocabulary size or number of positions: the product of two of them, in bytes, does not overflow.
 pub(super) const MOST_SIZE: usize = 1 << 24;
 
-/// The cure for anything that the fused graph does not compute.
+/// The hint for anything that the fused graph does not compute.
 const EXPORT: &str = "export the encoder to ONNX (with optimum or torch.onnx) and put model.onnx into this folder, beside \
                       config.json and tokenizer.json";
 

@@ -30,7 +30,7 @@ pub(super) fn check_libraries(runtime: &Runtime, number: u32) -> Result<()> {
     }
 }
 
-/// Returns the reason and the cure if a library that the provider needs cannot be loaded; `None` if all were loaded.
+/// Returns the reason and a hint if a library that the provider needs cannot be loaded; `None` if all were loaded.
 pub(crate) fn explain_libraries(
     libraries: &[Library],
     cuda: Option<u32>,

@@ -63,8 +63,9 @@ const PARTS: [(&str, &str, Option<&str>); 10] = [
 ];
 
 /// Loads every library that a provider needs and returns the result for each, so that all missing libraries are
-/// reported together. A library that the loader cannot find is looked for beside ONNX Runtime and where pip installs it
-/// beside the package onnxruntime-gpu; ONNX Runtime, which asks for it by name, then gets the same one.
+/// reported together. If the loader cannot find a library, the folder of ONNX Runtime is searched, and then the folders
+/// into which pip installs it along with the package onnxruntime-gpu; ONNX Runtime, which asks for it by name, then
+/// gets the same one.
 ///
 /// # Errors
 /// Returns an error if the provider's file cannot be read or is not a 64-bit ELF file.
@@ -190,7 +191,7 @@ fn describe(name: &str, cuda: Option<u32>, problem: Option<String>) -> Library {
     Library { name: name.into(), part, package, problem }
 }
 
-/// Returns the reason and the cure for libraries that cannot be loaded; `None` if all were loaded.
+/// Returns the reason and a hint for libraries that cannot be loaded; `None` if all were loaded.
 pub(crate) fn explain_missing(
     libraries: &[Library],
     cuda: Option<u32>,

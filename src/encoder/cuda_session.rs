@@ -189,7 +189,7 @@ fn is_out_of_memory(reason: &str) -> bool {
     .any(|sign| reason.contains(sign))
 }
 
-/// Builds the error for a batch that does not fit into the memory of a device. The cure names the largest part of the
+/// Builds the error for a batch that does not fit into the memory of a device. The hint names the largest part of the
 /// batch for which `runs` succeeds, found by repeated halving.
 fn out_of_memory(
     device: String,

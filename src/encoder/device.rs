@@ -124,10 +124,10 @@ impl fmt::Display for Devices {
 }
 
 /// Checks what can be known before anything is loaded or written: that the device has kernels for the precision and, if
-/// CUDA is requested, that a CUDA provider is installed beside ONNX Runtime.
+/// CUDA is requested, that a CUDA provider is installed next to ONNX Runtime.
 ///
 /// # Errors
-/// Returns [`Error::Device`] with the reason and the cure.
+/// Returns [`Error::Device`] with the reason and a hint.
 pub(crate) fn check(device: &Device, precision: Precision, library: &Path) -> Result<()> {
     let library = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     let folder = library.parent().unwrap_or(Path::new("."));
@@ -168,7 +168,7 @@ pub(super) fn check_precision(
 /// shapes, which ONNX Runtime always does on the CPU.
 ///
 /// # Errors
-/// Returns [`Error::Device`] with ONNX Runtime's reason and the cure.
+/// Returns [`Error::Device`] with ONNX Runtime's reason and a hint.
 pub(crate) fn register_cuda(
     builder: SessionBuilder,
     runtime: &Runtime,
@@ -196,7 +196,7 @@ pub(crate) fn register_cuda(
 /// Returns the numbers of all CUDA devices, as ONNX Runtime counts them.
 ///
 /// # Errors
-/// Returns [`Error::Device`] with the reason and the cure if there is no device or one of them does not work.
+/// Returns [`Error::Device`] with the reason and a hint if there is no device or one of them does not work.
 pub(crate) fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
     // More than any machine has; it ends the loop whatever ONNX Runtime answers.
     const MOST: u32 = 64;
@@ -215,8 +215,8 @@ pub(crate) fn all_cuda(runtime: &Runtime) -> Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Returns why `auto` does not try a GPU, if it does not: there is no CUDA provider library beside ONNX Runtime, or the
-/// precision runs on a CPU only.
+/// Returns why `auto` does not try a GPU, if it does not: there is no CUDA provider library next to ONNX Runtime, or
+/// the precision runs on a CPU only.
 pub(crate) fn why_no_cuda(precision: Precision, library: &Path) -> Option<&'static str> {
     if precision == Precision::Int8 {
         return Some("precision `int8` runs on a CPU only");

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The cure for a repository whose files cannot be used.
+/// The hint for a repository whose files cannot be used.
 const BROKEN: &str = "the repository is broken: pin another revision, or name another repository";
 
 /// The address of the hub and the credentials to use.

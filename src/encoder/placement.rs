@@ -26,7 +26,7 @@ use crate::{
 /// `CPUExecutionProvider`.
 type Nodes = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// Returns the operators of a model.onnx that run on the CPU beside a GPU, with their numbers of nodes.
+/// Returns the operators of a model.onnx that run on the CPU instead of the GPU, with their numbers of nodes.
 ///
 /// The file is loaded once more for this, because only a session that logs everything reports it, and that session
 /// would log in every run.

@@ -25,13 +25,13 @@ impl fmt::Display for Provider {
 /// Why `auto` chooses the CPU if ONNX Runtime has no CUDA provider.
 pub(crate) const WITHOUT_CUDA: &str = "this ONNX Runtime was built without CUDA";
 
-/// Returns whether there is a CUDA provider library beside this ONNX Runtime.
+/// Returns whether there is a CUDA provider library next to this ONNX Runtime.
 pub(crate) fn has_cuda_provider(library: &Path) -> bool {
     let library = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     library.with_file_name(PROVIDER_LIBRARIES[1]).is_file()
 }
 
-/// The libraries beside ONNX Runtime that form its CUDA provider.
+/// The libraries next to ONNX Runtime that form its CUDA provider.
 pub(crate) const PROVIDER_LIBRARIES: [&str; 2] =
     ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"];
 

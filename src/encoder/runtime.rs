@@ -40,7 +40,7 @@ impl Runtime {
             got,
             hint: hint.into(),
         };
-        // Use an absolute path, or the loader would first look beside the program.
+        // Use an absolute path, or the loader would first look next to the program.
         let library = library.canonicalize().map_err(|error| {
             refuse(
                 format!("`{}`: {error}", library.display()),

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 /// The file in a pulled folder that records where it came from.
 pub(crate) const SOURCE: &str = "source.json";
 
-/// The record that `frostbert model pull` writes beside the files that it fetched.
+/// The record that `frostbert model pull` writes next to the files that it fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelSource {
     /// The repository on the hub, as `owner/name`.

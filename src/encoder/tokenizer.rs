@@ -47,7 +47,7 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Opens tokenizer.json and the files beside it; see [`TokenizerFile::open`].
+    /// Opens tokenizer.json and the files next to it; see [`TokenizerFile::open`].
     ///
     /// # Errors
     /// Returns an error in the same cases as [`TokenizerFile::open`] and [`TextTokenizer::new`].
@@ -59,8 +59,7 @@ impl TextTokenizer {
     /// truncated or cut into windows.
     ///
     /// # Errors
-    /// Returns an error if the file is not a tokenizer, or if `max_length` leaves too little room beside the special
-    /// tokens.
+    /// Returns an error if the file is not a tokenizer, or if the special tokens leave too little room in `max_length`.
     pub fn new(
         file: &TokenizerFile,
         max_length: usize,

@@ -187,7 +187,7 @@ fn is_word_piece(tokenizer: &Value) -> bool {
     tokenizer["model"]["type"].as_str().is_none_or(|kind| kind == "WordPiece")
 }
 
-/// Returns the normaliser that `transformers` builds from the tokenizer_config.json beside tokenizer.json; `None` if
+/// Returns the normaliser that `transformers` builds from the tokenizer_config.json next to tokenizer.json; `None` if
 /// there is no such file or the tokenizer is taken from tokenizer.json unchanged.
 ///
 /// # Errors

@@ -149,7 +149,7 @@ pub(crate) fn cut(
 /// text or, with windows, for the special tokens of a pair, the stride and one token of each text.
 pub(crate) fn least_length(template: &Template, overflow: Overflow) -> usize {
     match overflow {
-        // Even a pair of which nothing is left keeps its special tokens.
+        // A pair keeps its special tokens even if nothing else is left of it.
         Overflow::Truncate => (n_special(&template.single) + 1).max(n_special(&template.pair)),
         Overflow::Windows { stride } => n_special(&template.pair) + stride + 2,
     }

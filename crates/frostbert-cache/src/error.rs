@@ -10,7 +10,7 @@ use std::{
 /// The result type of all fallible operations on the cache.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, where, and (through [`Error::hint`]) the cure.
+/// What went wrong, where, and (through [`Error::hint`]) how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -25,7 +25,7 @@ pub enum Error {
         cache: PathBuf,
         /// What is missing.
         lacks: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
@@ -38,7 +38,7 @@ pub enum Error {
         expected: String,
         /// The value that was found.
         got: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
@@ -65,7 +65,7 @@ pub enum Error {
         folder: PathBuf,
         /// The reason.
         problem: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 

@@ -180,7 +180,7 @@ impl Int8Graph<'_> {
         let mut weights: Vec<Vec<f32>> = weights.into_iter().collect::<Result<_>>()?;
         let mut input = output_name(layer);
         if let Some(norm) = self.norm_before(layer) {
-            // An error in the values matters most, because queries and keys only weight them.
+            // Use the factors for the values, in which errors matter most: queries and keys only weight them.
             let factors = self.factors(&norm, &weights[2])?;
             input = self.smooth(&input, &factors)?;
             for weight in &mut weights {
