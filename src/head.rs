@@ -1,15 +1,15 @@
-//! Heads: the few parameters that are trained, and the bank that trains many of them in one pass.
+//! Heads: the small trainable models on top of the frozen encoder, and the bank that trains many of them in one pass.
 //!
-//! - [`spec`] says what a head is and how it learns; [`network`] and its [`layers`] compute it, [`crf`] and [`span`] are
-//!   objectives over sequences, [`targets`] what outputs are compared with;
-//! - [`bank`] is the training loop; its [`learner`]s are [`block`]s of linear heads and [`network_learner`]s; a
-//!   [`trained_head`] is what comes out, with the record of its epochs;
-//! - [`ridge`], [`lda`] and [`logistic`] fit many linear heads in full batch, over [`row_groups`] and, the first two, the
-//!   sums of a [`gram`]; so do, one at a time, [`linfa_logistic`] and [`linfa_svm`];
-//! - [`row_maps`], [`pair`], [`matching`] and [`transform`] make rows of states into what a head reads;
-//! - [`saved`] is a head as it is saved and used, [`decode`] turns its outputs into sequences of tags, [`size`] says what
-//!   it costs;
-//! - [`neighbours`] and [`out_of_fold`] tell of the data: near-duplicates, and predictions for rows that a head did not see.
+//! - [`spec`] describes a head and how it is trained; [`network`] and its [`layers`] compute its outputs, [`crf`] and
+//!   [`span`] are objectives over sequences, and [`targets`] holds what outputs are compared with;
+//! - [`bank`] is the training loop; its [`learner`]s are [`block`]s of linear heads and [`network_learner`]s; the
+//!   result is a [`trained_head`] with a record of every epoch;
+//! - [`ridge`], [`lda`] and [`logistic`] fit many linear heads in full batch, over [`row_groups`]; the first two need
+//!   only the sums of a [`gram`]. [`linfa_logistic`] and [`linfa_svm`] fit one head at a time in full batch;
+//! - [`row_maps`], [`pair`], [`matching`] and [`transform`] turn rows of hidden states into the input of a head;
+//! - [`saved`] is a head as it is stored and used, [`decode`] turns its outputs into sequences of tags, and [`size`]
+//!   reports what it costs;
+//! - [`neighbours`] and [`out_of_fold`] analyse the data: near-duplicates, and predictions for rows that were held out.
 
 pub(crate) mod applied;
 pub(crate) mod bank;

@@ -1,4 +1,5 @@
-//! The outputs of a saved head on some samples of a view, held or computed whenever it is gone through.
+//! The outputs of a saved head on some samples of a view, held in memory or recomputed each time they are iterated
+//! over.
 
 use std::collections::HashMap;
 
@@ -10,27 +11,27 @@ use super::{
 };
 use crate::{error::Result, features::FeatureView, metrics::outputs::OutputRows};
 
-/// Samples of a tile at least: outputs are computed for as many rows, so fewer would cost as much.
+/// Least number of samples in a tile: outputs are always computed for this many rows, so a smaller tile is not cheaper.
 const LEAST_SAMPLES: usize = 256;
 
-/// Bytes of the outputs of a tile, about.
+/// Approximate size in bytes of a tile's outputs.
 const TILE_BYTES: usize = 32 << 20;
 
-/// Outputs of a head on samples that have a row of outputs each, in the order of the samples.
+/// Outputs of a head on samples that have one output row each, in the order of the samples.
 pub(crate) struct Applied<'a> {
     head: &'a Head,
     view: &'a FeatureView<'a>,
     samples: &'a [u32],
     place_of: HashMap<u32, usize>,
-    /// All outputs, where they take at most [`WAVE_BYTES`].
+    /// All outputs, if they take at most [`WAVE_BYTES`].
     held: Option<Array2<f32>>,
 }
 
 impl<'a> Applied<'a> {
-    /// Of some samples, each of which stands there once.
+    /// Applies `head` to `samples`, each of which must occur only once.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     pub(crate) fn new(
         head: &'a Head,
         view: &'a FeatureView<'a>,

@@ -1,8 +1,8 @@
-//! The bank: many heads over one view, trained together. One head is a bank of one.
+//! The bank: many heads over one view, trained together. A single head is a bank of one.
 //!
-//! Heads differ in what they learn from ([`SampleSet`]: another fold, another share of the samples, other targets) and in
-//! everything that a [`HeadSpec`] says. Those of one set and one batch size share a pass over the samples (`pass`), in
-//! which tiles of rows are decoded once for all of them.
+//! Heads may differ in the data they learn from ([`SampleSet`]: another fold, another share of the samples, other
+//! targets) and in everything that a [`HeadSpec`] holds. Heads with the same set and the same batch size share a pass
+//! over the samples (`pass`), in which each tile of rows is decoded once for all of them.
 
 mod pass;
 mod validation;
@@ -36,62 +36,63 @@ use crate::{
 pub struct BankData<'a> {
     /// The features.
     pub view: &'a FeatureView<'a>,
-    /// What is done to them first.
+    /// The transform that is applied to the features first.
     pub transform: &'a Transform,
-    /// What the heads learn from; each names its set by its place here.
+    /// The sets of samples to learn from; each head refers to its set by its index here.
     pub sets: &'a [SampleSet<'a>],
 }
 
 /// The samples that some heads learn from and are evaluated on.
 pub struct SampleSet<'a> {
-    /// What every sample of the view is to be.
+    /// The target of every sample of the view.
     pub targets: &'a TargetTable,
-    /// What the heads learn from; a sample may stand there more than once.
+    /// The training samples; a sample may occur more than once.
     pub train: &'a [u32],
-    /// What early stopping looks at; may be empty.
+    /// The validation samples, used for early stopping; may be empty.
     pub validation: &'a [u32],
-    /// Says what outputs on the validation samples are worth.
+    /// Computes the metrics of outputs on the validation samples.
     pub evaluator: &'a dyn Evaluator,
 }
 
-/// Metrics of a head's outputs on the validation samples, for the history of a training.
+/// Computes the metrics of a head's outputs on the validation samples, for the training history.
 pub trait Evaluator: Sync {
-    /// The values of the metrics. `logits` holds the head's output rows of all validation samples, in their order.
+    /// Returns the values of the metrics. `logits` holds the head's output rows of all validation samples, in order.
     fn scores(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<(Metric, f64)>;
 
-    /// The same of outputs that may be too many to be in memory; those who do not know how to go through them gather them.
+    /// Like [`Evaluator::scores`], for outputs that may not fit into memory. The default implementation gathers them.
     ///
     /// # Errors
-    /// When what they are computed from cannot be read.
+    /// Returns an error if the data that they are computed from cannot be read.
     fn scores_of(&self, logits: &dyn OutputRows, head: &OutputHead) -> Result<Vec<(Metric, f64)>> {
         Ok(self.scores(gathered(logits)?.view(), head))
     }
 }
 
-/// An evaluator without metrics: only the loss is followed.
+/// An evaluator without metrics: only the loss is tracked.
 impl Evaluator for () {
     fn scores(&self, _: ArrayView2<'_, f32>, _: &OutputHead) -> Vec<(Metric, f64)> {
         Vec::new()
     }
 }
 
-/// How a bank runs over its samples.
+/// How a bank iterates over its samples.
 #[derive(Clone, Copy, Debug)]
 pub struct BankSettings {
-    /// Decides the order of the samples in each epoch.
+    /// Determines the order of the samples in each epoch.
     pub seed: u64,
-    /// Whether every epoch has an order of its own; else the samples come as they stand, as some programs beside which
-    /// this one is measured have them.
+    /// Whether the samples are shuffled anew in every epoch; otherwise they keep their given order, as in some of the
+    /// programs that this one is compared with.
     pub shuffles: bool,
-    /// Whether every head is evaluated after every epoch, or only those that are stopped by a metric other than the loss.
+    /// Whether every head is evaluated after every epoch, or only the heads that are stopped by a metric other than the
+    /// loss.
     pub evaluates_all: bool,
-    /// Whether a head that diverges is given up, with the best parameters that it had, while the others go on. Without
-    /// any it says nothing: all its parameters are 0.
+    /// Whether a head that diverges is dropped with its best parameters so far while the others go on. If it has none
+    /// yet, its parameters are all 0, so it makes no prediction.
     pub gives_up: bool,
 }
 
 impl Default for BankSettings {
-    /// Seed 42 as a pipeline file that names none, another order and metrics for every epoch.
+    /// Seed 42, as in a pipeline file without a seed; shuffling, and metrics for every epoch.
     fn default() -> BankSettings {
         BankSettings { seed: 42, shuffles: true, evaluates_all: true, gives_up: false }
     }
@@ -100,10 +101,11 @@ impl Default for BankSettings {
 /// Trains all heads together and returns them in the order of `specs`.
 ///
 /// # Errors
-/// [`crate::error::Error::Diverged`] when a loss is no longer finite; when a file of the cache is not what it should be.
+/// Returns [`crate::error::Error::Diverged`] if a loss is no longer finite, and an error if a file of the cache does
+/// not match the manifest.
 ///
 /// # Panics
-/// As [`Bank::new`].
+/// Panics if [`Bank::new`] would.
 pub fn train(
     specs: &[HeadSpec],
     data: &BankData<'_>,
@@ -132,8 +134,8 @@ pub fn train(
 
 /// Heads in training.
 ///
-/// Every epoch runs over the samples of each set in the view's [`FeatureView::epoch_order`]. The result of a head depends
-/// neither on its neighbours nor on the number of threads.
+/// Every epoch goes over the samples of each set in the view's [`FeatureView::epoch_order`]. The result for a head
+/// depends neither on the other heads nor on the number of threads.
 pub(crate) struct Bank<'a> {
     data: &'a BankData<'a>,
     settings: BankSettings,
@@ -144,11 +146,11 @@ pub(crate) struct Bank<'a> {
 }
 
 impl<'a> Bank<'a> {
-    /// Heads with their initial weights.
+    /// Creates the heads with their initial weights. The caller must have checked its data.
     ///
     /// # Panics
-    /// When there are no specs, or one names a set that is not there or has no training samples, or a batch size or number
-    /// of epochs of 0: the caller checks its data.
+    /// Panics if there are no specs, or if a spec names a set that does not exist or has no training samples, or has a
+    /// batch size or a number of epochs of 0.
     pub(crate) fn new(
         specs: &'a [HeadSpec],
         data: &'a BankData<'a>,
@@ -181,42 +183,43 @@ impl<'a> Bank<'a> {
         }
     }
 
-    /// Whether any head still trains.
+    /// Whether any head is still training.
     pub(crate) fn is_training(&self) -> bool {
         self.passes.iter().any(Pass::is_active)
     }
 
-    /// Epochs that were run.
+    /// Number of epochs that have been run.
     pub(crate) fn epochs_done(&self) -> usize {
         self.epoch
     }
 
-    /// The numbers of the heads that still train.
+    /// The numbers of the heads that are still training.
     pub(crate) fn active(&self) -> Vec<usize> {
         let mut heads: Vec<usize> = self.passes.iter().flat_map(Pass::active).collect();
         heads.sort_unstable();
         heads
     }
 
-    /// The last epoch of a head.
+    /// The record of a head's last epoch.
     ///
     /// # Panics
-    /// Before the first epoch.
+    /// Panics before the first epoch.
     pub(crate) fn last(&self, head: usize) -> &EpochRecord {
         self.histories[head].last()
     }
 
-    /// One epoch of every head that still trains, and what it is worth on its validation samples.
+    /// Runs one epoch of every head that is still training, and evaluates it on its validation samples.
     ///
     /// # Errors
-    /// [`crate::error::Error::Diverged`] when a loss is no longer finite; when a file of the cache is not what it should
-    /// be.
+    /// Returns [`crate::error::Error::Diverged`] if a loss is no longer finite, and an error if a file of the cache
+    /// does not match the manifest.
     pub(crate) fn epoch(&mut self) -> Result<()> {
         self.epoch += 1;
         let (data, settings, epoch) = (self.data, self.settings, self.epoch);
         let run = |pass: &mut Pass| pass.run(data, settings, epoch);
         let passes = &mut self.passes;
-        // On one of rayon's own threads, which works where another one would sleep, once for every tile.
+        // Run this on one of rayon's own threads: it takes part in the work, where a thread outside the pool would
+        // block and be woken once per tile.
         rayon::scope(|_| {
             if data.view.is_resident() {
                 passes.par_iter_mut().try_for_each(run)
@@ -240,7 +243,7 @@ impl<'a> Bank<'a> {
         }
     }
 
-    /// A head as it would be if its training ended now.
+    /// Returns a head as it would be if its training ended now.
     pub(crate) fn best(&self, head: usize) -> TrainedHead {
         let mut history = self.histories[head].clone();
         let mut passes = self.passes.iter();
@@ -250,14 +253,14 @@ impl<'a> Bank<'a> {
         history.into_head()
     }
 
-    /// Every head with its best parameters, in the order of the specs; those that still train with their last.
+    /// Returns every head with its best parameters, in the order of the specs; heads still in training keep their last.
     pub(crate) fn finish(mut self) -> Vec<TrainedHead> {
         let active = self.active();
         self.stop(&active);
         self.histories.into_iter().map(TrainingHistory::into_head).collect()
     }
 
-    /// Scores the heads of a pass and stops those that are done.
+    /// Evaluates the heads of a pass and stops those that are done.
     fn evaluate(&mut self, place: usize) -> Result<()> {
         let (pass, specs, epoch) = (&mut self.passes[place], self.specs, self.epoch);
         let losses: HashMap<usize, LossSum> = pass.take_losses().into_iter().collect();

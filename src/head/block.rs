@@ -1,8 +1,8 @@
-//! A block of the bank: some heads' columns side by side, their optimiser, and one training step.
+//! A block of the bank: the columns of some heads side by side, their optimiser state, and one training step.
 //!
-//! A block owns all that it changes, so blocks run side by side without a barrier. Every number of a column depends on
-//! that column alone ([`crate::train::panel`]), so a head gives the same bits alone and among others, wherever its columns
-//! stand, and columns that are done can make room for others.
+//! A block owns everything that it changes, so blocks run in parallel without a barrier. Every number in a column
+//! depends on that column alone ([`crate::train::panel`]), so a head gives the same bits alone and among others,
+//! whatever the position of its columns, and the columns of finished heads can make room for others.
 
 use std::ops::Range;
 
@@ -24,28 +24,28 @@ use crate::train::{
     vector::add_rows,
 };
 
-/// Columns of a block at most, but for a single head that has more: so the weights, gradients and moments of 384 features
-/// stay in a processor's second cache.
+/// Maximum number of columns of a block, except for a single head that has more: with 384 features, the weights,
+/// gradients and moments then fit into a processor's second-level cache.
 pub(crate) const BLOCK_COLUMNS: usize = 64;
 
-/// A head of more columns is spread over all threads.
+/// A head with more columns than this is spread over all threads.
 const WIDE_COLUMNS: usize = 512;
 
-/// Rows of which one thread computes the loss at a time, of a wide head.
+/// Number of rows of a wide head whose loss one thread computes at a time.
 const LOSS_ROWS: usize = 16;
 
-/// Linear heads whose inputs are dropped alike.
+/// Linear heads that share the same dropout on their inputs.
 pub(crate) struct Block {
     heads: Vec<HeadSlot>,
     n_features: usize,
     columns: usize,
-    /// `[n_features + 1, columns]`, the biases in the last row; row-major, as all below.
+    /// `[n_features + 1, columns]`, with the biases in the last row; row-major, like all matrices below.
     parameters: Aligned,
     gradients: Aligned,
     optimizer: OptimizerState,
-    /// Where every head has one logit for its two classes.
+    /// The loss of heads that have one logit for their two classes, if the block holds such heads.
     one_logit: Option<OneLogitLoss>,
-    /// Of the columns of `one_logit`, since the losses were last taken.
+    /// The losses of the columns of `one_logit` since they were last taken.
     column_losses: Vec<LossSum>,
     logits: Aligned,
     errors: Aligned,
@@ -59,7 +59,7 @@ struct HeadSlot {
     epoch_loss: LossSum,
 }
 
-/// A linear head in training, with all that a block needs to go on with it.
+/// A linear head in training, with everything that a block needs to continue it.
 #[derive(Clone, Debug)]
 pub(crate) struct LinearHead {
     /// Its number in the bank.
@@ -91,12 +91,12 @@ impl LinearHead {
         }
     }
 
-    /// How many columns it needs.
+    /// Number of columns of the block that the head needs.
     pub(crate) fn n_columns(&self) -> usize {
         if self.spec.is_one_logit() { 1 } else { self.spec.network.n_outputs }
     }
 
-    /// What moves its columns.
+    /// The optimiser of its columns.
     fn optimizer(&self) -> Optimizer {
         if self.spec.is_one_logit() {
             self.spec.optimizer.of_difference()
@@ -105,7 +105,7 @@ impl LinearHead {
         }
     }
 
-    /// What is left of a gradient of this sum of squares.
+    /// The factor that clips a gradient with this sum of squares.
     fn gradient_scale(&self, squares: f64) -> f32 {
         // Two columns with gradients g and -g have twice the squares of one.
         let squares = squares * if self.spec.is_one_logit() { 2.0 } else { 1.0 };
@@ -113,7 +113,7 @@ impl LinearHead {
         clip.map_or(1.0, |clip| clip_scale_of(squares.sqrt(), clip))
     }
 
-    /// The network's parameters, from columns `[n_features + 1, n_columns]`.
+    /// Returns the network's parameters, given the columns `[n_features + 1, n_columns]`.
     fn parameters(&self, columns: &[f32]) -> Vec<f32> {
         let n_outputs = self.spec.network.n_outputs;
         let all: Vec<f32> = if self.spec.is_one_logit() {
@@ -136,7 +136,7 @@ impl LinearHead {
     }
 }
 
-/// The columns of weights and biases: as they are, or their difference where that is what is trained.
+/// The columns of weights and biases: as they are, or their difference if that is what is trained.
 fn columns_for(spec: &HeadSpec, weights: &Array2<f32>, bias: &Array1<f32>) -> Vec<f32> {
     let rows = weights.rows().into_iter().chain([bias.view()]);
     if spec.is_one_logit() {
@@ -146,8 +146,8 @@ fn columns_for(spec: &HeadSpec, weights: &Array2<f32>, bias: &Array1<f32>) -> Ve
     }
 }
 
-/// Puts heads into blocks of at most `most_columns` columns, in their order; a wider head has a block of its own, and
-/// heads of one logit have blocks of their own kind.
+/// Distributes heads over blocks of at most `most_columns` columns, in order; a wider head gets a block of its own, and
+/// heads with one logit get separate blocks.
 pub(crate) fn fill_blocks(
     heads: Vec<LinearHead>,
     n_features: usize,
@@ -175,10 +175,10 @@ pub(crate) fn fill_blocks(
 }
 
 impl Block {
-    /// A block of these heads, all of one logit or none.
+    /// Creates a block of these heads; either all of them have one logit or none has.
     ///
     /// # Panics
-    /// When a head does not have `n_features` features.
+    /// Panics if a head does not have `n_features` features.
     pub(crate) fn new(heads: Vec<LinearHead>, n_features: usize) -> Block {
         let used: usize = heads.iter().map(LinearHead::n_columns).sum();
         let columns = used.next_multiple_of(LANES);
@@ -227,7 +227,7 @@ impl Block {
         block
     }
 
-    /// The heads that still train, to be put into other blocks.
+    /// Returns the heads that are still training, to be put into other blocks.
     pub(crate) fn into_heads(self) -> Vec<LinearHead> {
         let (columns, optimizer) = (self.columns, self.optimizer);
         let [first, second] = optimizer.moments();
@@ -266,7 +266,7 @@ impl Block {
         for place in self.heads.iter_mut().filter(|place| place.active) {
             let (spec, step) = (&place.head.spec, place.head.steps_done);
             let betas = spec.optimizer.betas;
-            // Most heads share their betas: two powers a step, not two for each head.
+            // Most heads share their betas, so the two powers are computed once per step rather than once per head.
             let corrections = match last {
                 Some((of, at, corrections)) if of == betas && at == step => corrections,
                 _ => Corrections::new(betas, step),
@@ -286,12 +286,12 @@ impl Block {
         self.optimizer.step(&mut self.parameters, &self.gradients);
     }
 
-    /// Whether it is one head that is worth all threads.
+    /// Whether the block is a single head wide enough to be spread over all threads.
     fn is_wide(&self) -> bool {
         self.columns > WIDE_COLUMNS && self.heads.len() == 1
     }
 
-    /// The rows in parts that depend on no number of threads, their losses added up in their order.
+    /// Computes the losses of the rows in parts that do not depend on the number of threads, and adds them up in order.
     fn wide_losses(&mut self, targets: Targets<'_>) {
         let columns = self.columns;
         let place = &mut self.heads[0];
@@ -313,7 +313,7 @@ impl Block {
         }
     }
 
-    /// `Z = X W + b` of a batch.
+    /// `Z = X W + b` for a batch.
     fn forward(&mut self, rows: &[f32]) {
         let (columns, n_features) = (self.columns, self.n_features);
         let (weights, bias) = self.parameters.split_at(n_features * columns);
@@ -327,7 +327,7 @@ impl Block {
         parts.for_each(|(out, rows)| outputs(rows, weights, bias, out));
     }
 
-    /// `G = X^T E` of a batch.
+    /// `G = X^T E` for a batch.
     fn backward(&mut self, rows: &[f32]) {
         let (columns, n_features) = (self.columns, self.n_features);
         let is_wide = self.is_wide();
@@ -423,7 +423,7 @@ impl Learner for Block {
     }
 }
 
-/// Some columns of a row-major matrix, as a row-major matrix.
+/// Copies a range of columns of a row-major matrix into a row-major matrix.
 fn columns_of(matrix: &[f32], columns: usize, range: &Range<usize>) -> Vec<f32> {
     matrix.chunks_exact(columns).flat_map(|row| row[range.clone()].iter().copied()).collect()
 }
@@ -442,7 +442,7 @@ fn sums_of_squares(matrix: &[f32], columns: usize) -> Vec<f64> {
 
 #[cfg(test)]
 impl LinearHead {
-    /// Sets the parameters, for tests against other programs.
+    /// Sets the parameters, for comparisons with other programs in tests.
     fn set_parameters(&mut self, weights: &Array2<f32>, bias: &[f32]) {
         self.values[0] = columns_for(&self.spec, weights, &Array1::from(bias.to_vec()));
     }

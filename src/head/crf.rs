@@ -1,15 +1,16 @@
 //! A linear-chain conditional random field over the words of each sentence: loss, gradient and best sequence.
 //!
-//! Lafferty, McCallum and Pereira, "Conditional Random Fields", 2001. A sequence of tags `y` of `n` words scores
+//! Lafferty, McCallum and Pereira, "Conditional Random Fields", 2001. The score of a sequence of tags `y` of `n` words
+//! is
 //!
 //! ```text
 //! start[y_1] + sum_t emissions[t, y_t] + sum_t transitions[y_t, y_t+1] + end[y_n]
 //! ```
 //!
-//! and has the probability `softmax` over all sequences of that sentence.
+//! and its probability is the `softmax` of the scores over all sequences of that sentence.
 //!
-//! Only words with a tag exist here. A caller leaves out the rows of words without a label before training, and their
-//! neighbours then stand next to each other; in decoding it keeps the rows of words without a state and forces them.
+//! Every row here is a word with a tag. Before training, the caller removes the rows of words without a label, so that
+//! their neighbours become adjacent; for decoding it keeps the rows of words without a state and forces their tags.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, NdFloat, s};
 
@@ -19,10 +20,10 @@ use super::{
 };
 use crate::train::loss::LossSum;
 
-/// The scores that a CRF learns beside the emissions.
+/// The scores that a CRF learns in addition to the emissions.
 #[derive(Clone, Copy, Debug)]
 pub struct CrfScores<'a, F> {
-    /// `[from, to]`; minus infinity forbids.
+    /// `[from, to]`; minus infinity forbids a transition.
     pub transitions: ArrayView2<'a, F>,
     /// `[tags]`.
     pub start: ArrayView1<'a, F>,
@@ -43,25 +44,25 @@ pub(crate) struct CrfGradients<'a, F> {
     pub end: ArrayViewMut1<'a, F>,
 }
 
-/// Buffers that are kept from one batch to the next.
+/// Buffers that are reused from one batch to the next.
 #[derive(Clone, Debug, Default)]
 pub struct CrfScratch<F> {
-    /// `log p(tag of the word | words so far)`; after a sentence's last word, given all of it.
+    /// `log p(tag of the word | words so far)`; after a sentence's last word, conditioned on the whole sentence.
     log_now: Vec<F>,
     log_before: Vec<F>,
-    /// `[words - 1, to, from]`: `p(tag before = from | tag = to, words so far)`.
+    /// `[words - 1, to, from]`: `p(previous tag = from | tag = to, words so far)`.
     origins: Vec<F>,
-    /// `p(tag | whole sentence)` of the word, and of the one before.
+    /// `p(tag | whole sentence)` of the current word, and of the one before.
     now: Vec<F>,
     before: Vec<F>,
 }
 
-/// `-log p(tags | emissions)`, summed over the sentences of a batch; the weight of the sum is the number of words, so its
-/// mean is per word.
+/// Returns `-log p(tags | emissions)`, summed over the sentences of a batch. The weight of the sum is the number of
+/// words, so its mean is per word.
 ///
-/// `emissions [words, tags]`, `offsets[i]..offsets[i + 1]` the words of sentence `i` (an empty one counts nothing), one of
-/// `tags` per word. The forward algorithm in log space, normalised at each word, so neither large scores nor long
-/// sentences overflow or lose digits; the sum is in f64.
+/// `emissions` is `[words, tags]`, `offsets[i]..offsets[i + 1]` are the words of sentence `i` (an empty sentence
+/// contributes nothing), and `tags` holds one tag per word. The forward algorithm runs in log space and is normalised
+/// at each word, so neither large scores nor long sentences overflow or lose precision; the sum is in f64.
 ///
 /// ```
 /// use frostbert::internals::head::crf::{CrfScores, CrfScratch, negative_log_likelihood};
@@ -76,7 +77,7 @@ pub struct CrfScratch<F> {
 /// ```
 ///
 /// # Panics
-/// When shapes differ or a tag is none.
+/// Panics if shapes differ or a tag is out of range.
 pub fn negative_log_likelihood<F: NdFloat>(
     emissions: ArrayView2<'_, F>,
     offsets: &[usize],
@@ -93,13 +94,13 @@ pub fn negative_log_likelihood<F: NdFloat>(
     loss
 }
 
-/// [`negative_log_likelihood`], and `scale` times the gradient of its sum: expected minus observed counts.
+/// Computes [`negative_log_likelihood`] and `scale` times the gradient of its sum: expected minus observed counts.
 ///
-/// `scale` is 1 / words of the whole batch where the loss is the mean per word. Gradients of the emissions are
-/// overwritten; those of the parameters are added to, so that a batch can come in parts.
+/// `scale` is 1 / words of the whole batch if the loss is the mean per word. The gradients of the emissions are
+/// overwritten; those of the parameters are added to, so that a batch can be processed in parts.
 ///
 /// # Panics
-/// When shapes differ or a tag is none.
+/// Panics if shapes differ or a tag is out of range.
 pub(crate) fn gradient<F: NdFloat>(
     emissions: ArrayView2<'_, F>,
     offsets: &[usize],
@@ -126,12 +127,13 @@ pub(crate) fn gradient<F: NdFloat>(
     loss
 }
 
-/// The most probable sequence of tags of each sentence, of those that are `allowed` (`None`: all).
+/// Returns the most probable sequence of tags of each sentence, among those that are `allowed` (`None`: all).
 ///
-/// Arguments, ties and `None` as in [`super::decode::decode`]; a forced word still has its transitions.
+/// Arguments, ties and `None` are as in [`super::decode::decode`], except that a forced word keeps its transition
+/// scores.
 ///
 /// # Panics
-/// When shapes differ or a forced tag is none.
+/// Panics if shapes differ or a forced tag is out of range.
 pub(crate) fn decode(
     emissions: ArrayView2<'_, f32>,
     offsets: &[usize],
@@ -167,7 +169,7 @@ fn check<F>(emissions: ArrayView2<'_, F>, tags: &[u32], scores: &CrfScores<'_, F
     assert_eq!(scores.end.len(), n_tags, "one end per tag");
 }
 
-/// The loss of one sentence; leaves in the scratch what [`backward`] needs.
+/// Returns the loss of one sentence, and leaves in the scratch what [`backward`] needs.
 fn forward<F: NdFloat>(
     emissions: ArrayView2<'_, F>,
     tags: &[u32],
@@ -206,9 +208,9 @@ fn forward<F: NdFloat>(
     LossSum { sum, weight: n_words as f64 }
 }
 
-/// The forward algorithm's derivative, which needs no backward scores: with `p(y_t | y_t+1, words up to t)` kept from the
-/// way there, `p(y_t, y_t+1) = p(y_t | y_t+1) p(y_t+1)` holds from the last word to the first, and nothing but
-/// probabilities is multiplied.
+/// Computes the derivative of the forward algorithm, which needs no backward scores: with
+/// `p(y_t | y_t+1, words up to t)` kept from the forward pass, `p(y_t, y_t+1) = p(y_t | y_t+1) p(y_t+1)` holds from the
+/// last word to the first, and only probabilities are multiplied.
 fn backward<F: NdFloat>(
     tags: &[u32],
     scale: F,
@@ -256,7 +258,7 @@ fn add_scaled<F: NdFloat>(mut out: ArrayViewMut1<'_, F>, values: &[F], scale: F)
     }
 }
 
-/// Subtracts `log sum exp`, and returns it.
+/// Subtracts `log sum exp` from the values and returns it.
 fn normalise<F: NdFloat>(logs: &mut [F]) -> f64 {
     let maximum = maximum(logs);
     let total = logs.iter().fold(F::zero(), |sum, log| sum + (*log - maximum).exp());
@@ -267,7 +269,7 @@ fn normalise<F: NdFloat>(logs: &mut [F]) -> f64 {
     wide(log_total)
 }
 
-/// Replaces scores by their softmax, and returns `log sum exp`; where all are forbidden, zeros and minus infinity.
+/// Replaces scores by their softmax and returns `log sum exp`; if all are forbidden, gives zeros and minus infinity.
 fn softmax<F: NdFloat>(values: &mut [F]) -> F {
     let maximum = maximum(values);
     if maximum == F::neg_infinity() {

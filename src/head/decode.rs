@@ -1,10 +1,10 @@
-//! The best sequence of tags under rules of what may follow what: Viterbi's algorithm, with and without learnt transitions.
+//! The best sequence of tags under transition rules: Viterbi's algorithm, with and without learned transitions.
 
 use ndarray::{Array2, ArrayView2, s};
 
 use super::segments::segments;
 
-/// Which sequences of tags are valid, as IOB2's "no I-X but after B-X or I-X".
+/// Which sequences of tags are valid, such as IOB2's "I-X only after B-X or I-X".
 #[derive(Clone, Copy, Debug)]
 pub struct AllowedTags<'a> {
     /// `[from, to]`: whether tag `to` may follow tag `from`.
@@ -13,15 +13,17 @@ pub struct AllowedTags<'a> {
     pub starts: &'a [bool],
 }
 
-/// The valid sequence of tags with the highest sum of log-probabilities, for each sentence of `logits [words, tags]`.
+/// Returns the valid sequence of tags with the highest sum of log-probabilities for each sentence of
+/// `logits [words, tags]`.
 ///
-/// The log-probabilities are `log softmax` of the rows; that shifts all sequences of a sentence alike, so the logits
-/// themselves are added up. `offsets[i]..offsets[i + 1]` are the words of sentence `i`. A word that is forced has that tag,
-/// whatever its row says: a word without a state is forced to be `O`. Of equally good sequences it is the one with the
-/// lower tag at the first word where they differ. Takes `words * tags^2` steps, and adds up in f64.
+/// The log-probabilities are the `log softmax` of the rows. That shifts the scores of all sequences of a sentence
+/// equally, so the logits themselves are added up. `offsets[i]..offsets[i + 1]` are the words of sentence `i`. A forced
+/// word has its tag whatever its row says; a word without a state is forced to be `O`. Among equally good sequences,
+/// the one with the lower tag at the first word where they differ wins. Takes `words * tags^2` steps, and adds up in
+/// f64.
 ///
-/// `None` where a sentence has no valid sequence; without forced words this cannot be where every tag may be followed by
-/// some tag, and some tag may start. Logits that are not numbers give some valid sequence.
+/// Returns `None` if a sentence has no valid sequence. Without forced words this cannot happen as long as every tag may
+/// be followed by some tag and some tag may start a sentence. Logits that are NaN give some valid sequence.
 ///
 /// ```
 /// use frostbert::internals::head::decode::{AllowedTags, decode};
@@ -35,7 +37,7 @@ pub struct AllowedTags<'a> {
 /// ```
 ///
 /// # Panics
-/// When shapes differ or a forced tag is none.
+/// Panics if shapes differ or a forced tag is out of range.
 pub fn decode(
     logits: ArrayView2<'_, f32>,
     offsets: &[usize],
@@ -51,7 +53,7 @@ pub fn decode(
     best_sequences(logits, offsets, &steps, forced)
 }
 
-/// Scores of what the words do not decide; `None` is forbidden.
+/// Scores that do not depend on the words; `None` is forbidden.
 pub(super) struct Steps {
     pub(super) start: Vec<Option<f64>>,
     /// `[from, to]`.
@@ -59,7 +61,7 @@ pub(super) struct Steps {
     pub(super) end: Vec<f64>,
 }
 
-/// The best sequence of each sentence, one after the other; `None` where a sentence has no valid one.
+/// Returns the best sequence of each sentence, concatenated; `None` if a sentence has no valid one.
 pub(super) fn best_sequences(
     emissions: ArrayView2<'_, f32>,
     offsets: &[usize],
@@ -94,14 +96,15 @@ pub(super) fn best_sequences(
 
 #[derive(Default)]
 struct Scratch {
-    /// Per tag, the score of the best rest of the sentence that starts with it, its own word included.
+    /// For each tag, the score of the best continuation of the sentence that starts with it, including its own word.
     best: Vec<Option<f64>>,
     best_after: Vec<Option<f64>>,
-    /// `[words, tags]`: the tag that follows in that best rest.
+    /// `[words, tags]`: the next tag in that best continuation.
     followers: Vec<u32>,
 }
 
-/// From the last word to the first, so that the walk back to the tags goes in reading order and meets ties there.
+/// Runs from the last word to the first, so that the tags are read off in reading order and ties are broken in that
+/// order.
 fn best_sequence(
     emissions: ArrayView2<'_, f32>,
     steps: &Steps,
@@ -135,7 +138,7 @@ fn best_sequence(
     Some(())
 }
 
-/// The first tag of the highest `step + rest`, and that sum.
+/// Returns the first tag with the highest `step + rest`, and that sum.
 fn highest<'a>(
     steps: impl IntoIterator<Item = &'a Option<f64>>,
     rests: &[Option<f64>],

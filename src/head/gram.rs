@@ -1,4 +1,4 @@
-//! Sums of products of features, one pass for every fold: all that least squares and discriminants need to know.
+//! Sums of products of features, in one pass for all folds: all that least squares and linear discriminants need.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
@@ -10,10 +10,10 @@ use crate::{
     train::{gemm::multiply_add, real::Real},
 };
 
-/// Columns of a product that one thread computes at a time.
+/// Number of columns of a product that one thread computes at a time.
 const BLOCK_COLUMNS: usize = 64;
 
-/// Sums over the rows of some samples, features less an origin: `x` below is `x - origin`.
+/// Sums over the rows of some samples, with the origin subtracted from the features: `x` below is `x - origin`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GramSums {
     /// Number of rows.
@@ -28,24 +28,24 @@ pub(crate) struct GramSums {
     pub xy: Array2<f64>,
 }
 
-/// The sums of every group of rows, of transformed features and their targets.
+/// The sums of every group of rows, over transformed features and their targets.
 ///
-/// Targets are 1 for the row's own class and 0 elsewhere, labels as they are, or the number of the row. Everything is
-/// computed in f64. The features are taken less an origin near their mean, so that what is learned from a difference of
-/// large sums, such as a variance, is not lost to rounding.
+/// The targets are 1 for the row's own class and 0 elsewhere, the labels as they are, or the row's number. Everything
+/// is computed in f64. An origin near the mean of the features is subtracted from them, so that quantities derived from
+/// a difference of large sums, such as a variance, are not lost to rounding.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Gram {
-    /// The mean of the first 1024 rows at most.
+    /// The mean of the first rows, 1024 at most.
     pub origin: Array1<f64>,
     /// The sums of each group.
     pub groups: Vec<GramSums>,
     /// Which groups make up each set of rows.
     pub row_groups: RowGroups,
-    /// What the targets are.
+    /// The kind of the targets.
     pub targets: GramTargets,
 }
 
-/// What the targets of sums were.
+/// The kind of targets that sums were computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GramTargets {
     /// 1 for the row's own class, 0 for the others.
@@ -69,13 +69,13 @@ impl GramSums {
 }
 
 impl Gram {
-    /// One pass over the rows of some sets of samples.
+    /// Computes the sums of some sets of samples in one pass over their rows.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     ///
     /// # Panics
-    /// When a sample has not exactly one row, or targets are spans or tags.
+    /// Panics if a sample does not have exactly one row, or if the targets are spans or tags.
     pub(crate) fn of(
         view: &FeatureView<'_>,
         transform: &Transform,
@@ -123,7 +123,7 @@ impl Gram {
         })
     }
 
-    /// The sums of a set of rows: those of its groups, added up.
+    /// Returns the sums of a set of rows, which are those of its groups added up.
     pub(crate) fn of_set(&self, set: usize) -> GramSums {
         let n_features = self.origin.len();
         let n_outputs = self.groups.first().map_or(0, |sums| sums.y.len());
@@ -140,7 +140,7 @@ impl Gram {
     }
 }
 
-/// Targets of some samples as numbers, `[samples, n_outputs]`.
+/// The targets of some samples as numbers, `[samples, n_outputs]`.
 fn indicators(targets: &TargetTable, samples: &[u32], n_outputs: usize) -> Array2<f64> {
     let mut out = Array2::zeros((samples.len(), n_outputs));
     for (mut row, sample) in out.rows_mut().into_iter().zip(samples) {
@@ -157,8 +157,8 @@ fn indicators(targets: &TargetTable, samples: &[u32], n_outputs: usize) -> Array
     out
 }
 
-/// Adds `rows^T rows` to the upper triangle of `sums` (and to some of the rest): a block of columns a thread, so that
-/// the bits depend on no number of threads. [`mirror`] makes the rest.
+/// Adds `rows^T rows` to the upper triangle of `sums` (and to parts of the lower one), one block of columns per thread,
+/// so that the bits do not depend on the number of threads. [`mirror`] fills in the rest.
 pub(super) fn add_square<F: Real>(rows: ArrayView2<'_, F>, sums: &mut Array2<F>) {
     sums.axis_chunks_iter_mut(Axis(1), BLOCK_COLUMNS).into_par_iter().enumerate().for_each(
         |(block, mut out)| {

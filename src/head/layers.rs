@@ -1,7 +1,7 @@
 //! The layers of a network, one file each: plain functions on slices and views, forward and backward.
 //!
-//! Row-major matrices of as many columns as their layer is wide are passed as slices. Gradients of parameters are added
-//! to what is there; gradients of inputs are written.
+//! Matrices are passed as row-major slices with as many columns as the layer is wide. Gradients of parameters are added
+//! to the existing values; gradients of inputs are overwritten.
 
 pub(crate) mod activation;
 pub(crate) mod attention;

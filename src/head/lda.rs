@@ -14,14 +14,14 @@ use crate::{
 /// One head's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct LdaSpec {
-    /// How far the covariance is drawn to a sphere, counted in rows; above 0.
+    /// How strongly the covariance is shrunk towards a sphere, as a number of rows; above 0.
     pub lambda: f64,
-    /// The set of rows that it learns from.
+    /// The index of the set of rows that it learns from.
     pub rows: usize,
 }
 
-/// Classes as normal distributions with means of their own and one covariance (Fisher 1936; Friedman 1989); for every
-/// spec, in their order.
+/// Fits linear discriminants for every spec, in order: each class is a normal distribution with its own mean, and all
+/// classes share one covariance (Fisher 1936; Friedman 1989).
 ///
 /// ```text
 /// S     = sum_i (x_i - m_(y_i)) (x_i - m_(y_i))^T        scatter within the classes
@@ -30,18 +30,19 @@ pub(crate) struct LdaSpec {
 /// w_c   = Sigma^-1 (m_c - m)        b_c = log(n_c / n) - (m_c + m) w_c / 2
 /// ```
 ///
-/// As if `lambda` rows more of a sphere of the same mean variance had been seen: on standardised features the lambda
-/// of a ridge regression means nearly the same, so that a grid serves both. It is the covariance of scikit-learn's
-/// `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=lambda / (n + lambda))`, whose scores have `m_c` in the place
-/// of `m_c - m`: the same shift for every class, which no probability shows. `softmax(x W + b)` are the probabilities.
+/// This is as if `lambda` more rows had been seen, drawn from a sphere with the same mean variance. On standardised
+/// features `lambda` means nearly the same as in a ridge regression, so one grid serves both. The covariance is that of
+/// scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=lambda / (n + lambda))`, whose scores have `m_c`
+/// in place of `m_c - m`: a shift that is the same for every class and does not affect the probabilities
+/// `softmax(x W + b)`.
 ///
-/// In f64. A class without a row gets a bias so low that it is never predicted.
+/// Computed in f64. A class without any rows gets a bias so low that it is never predicted.
 ///
 /// # Errors
-/// [`crate::error::Error::Diverged`] when the features are not finite.
+/// Returns [`crate::error::Error::Diverged`] if the features are not finite.
 ///
 /// # Panics
-/// When the targets are not classes.
+/// Panics if the targets are not classes.
 pub(crate) fn fit(gram: &Gram, specs: &[LdaSpec]) -> Result<Vec<TrainedHead>> {
     assert_eq!(gram.targets, GramTargets::Classes, "discriminants tell classes apart");
     let scatter = |sums: &mut GramSums| {
@@ -57,7 +58,7 @@ pub(crate) fn fit(gram: &Gram, specs: &[LdaSpec]) -> Result<Vec<TrainedHead>> {
         |spec, sums, axes| {
             let (mean, means) = means(sums);
             let variance = axes.trace() / sums.n / mean.len() as f64;
-            // Where no class varies, any sphere will do.
+            // If no class varies, any sphere will do.
             let variance = if variance > 0.0 { variance } else { 1.0 };
             let difference = &means - &mean.view().insert_axis(Axis(1));
             let weights = axes.solve(&difference, spec.lambda * variance) * (sums.n + spec.lambda);
@@ -69,7 +70,7 @@ pub(crate) fn fit(gram: &Gram, specs: &[LdaSpec]) -> Result<Vec<TrainedHead>> {
     )
 }
 
-/// Mean of all rows `[n_features]` and of each class `[n_features, n_classes]`, less the origin.
+/// The mean of all rows `[n_features]` and of each class `[n_features, n_classes]`, with the origin subtracted.
 fn means(sums: &GramSums) -> (Array1<f64>, Array2<f64>) {
     let counts = sums.y.mapv(|count| count.max(1.0));
     (&sums.x / sums.n, &sums.xy / &counts.insert_axis(Axis(0)))

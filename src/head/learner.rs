@@ -1,4 +1,4 @@
-//! What the training loop drives: some heads that take every step together.
+//! The interface of the training loop to a group of heads that take every step together.
 
 use ndarray::ArrayView2;
 
@@ -7,42 +7,43 @@ use crate::train::loss::LossSum;
 
 /// The rows of a training step.
 pub(crate) struct TrainingBatch<'a> {
-    /// Transformed features `[rows, n_features]`; for a block with its heads' dropout applied.
+    /// Transformed features `[rows, n_features]`; for a block, with the dropout of its heads applied.
     pub rows: ArrayView2<'a, f32>,
-    /// First row of each sample, and the number of rows.
+    /// First row of each sample, followed by the number of rows.
     pub starts: &'a [usize],
-    /// A number for each row that stands for it in every epoch.
+    /// An id for each row that identifies it in every epoch.
     pub row_ids: &'a [u64],
-    /// What comes of the samples.
+    /// The targets of the samples.
     pub targets: TargetsView<'a>,
-    /// From 1.
+    /// The epoch, counted from 1.
     pub epoch: usize,
 }
 
-/// Some heads that are trained side by side, each for itself.
+/// Some heads that are trained together but independently of one another.
 ///
-/// A learner owns all that it changes, so learners run beside each other without a barrier.
+/// A learner owns everything that it changes, so learners run in parallel without a barrier.
 pub(crate) trait Learner: Send + Sync {
     /// The numbers of its heads in the bank.
     fn heads(&self) -> Vec<usize>;
 
-    /// Whether any head still trains.
+    /// Whether any of its heads is still training.
     fn is_active(&self) -> bool;
 
-    /// Ends the training of a head, where it is one of these: its parameters stay as they are.
+    /// Ends the training of a head, if it belongs to this learner: its parameters no longer change.
     fn stop(&mut self, head: usize);
 
-    /// One step of every active head: forward, loss, backward, clip, update.
+    /// Runs one step of every active head: forward, loss, backward, clip, update.
     fn step(&mut self, batch: &TrainingBatch<'_>);
 
-    /// The losses of the steps since this was last asked, by head number.
+    /// Returns the losses of the steps since the last call, by head number.
     fn take_losses(&mut self) -> Vec<(usize, LossSum)>;
 
-    /// A head's parameters as they are now, laid out as its [`super::network::Network`] lays them out.
+    /// A head's current parameters, in the layout of its [`super::network::Network`].
     fn parameters(&self, head: usize) -> Vec<f32>;
 }
 
-/// Samples in parts of at most `most_rows` rows, a larger sample being a part of its own: `[first, end)` of each.
+/// Splits samples into parts of at most `most_rows` rows (a larger sample is a part of its own): `[first, end)` of
+/// each.
 pub(super) fn parts(starts: &[usize], most_rows: usize) -> Vec<(usize, usize)> {
     let n_samples = starts.len() - 1;
     let mut parts = Vec::new();

@@ -1,4 +1,4 @@
-//! Multinomial logistic regression of the `linfa` project, fitted in full batch: a convex baseline beside the bank.
+//! Multinomial logistic regression from the `linfa` project, fitted in full batch: a convex baseline for the bank.
 
 use linfa::{Dataset, traits::Fit};
 use linfa_logistic::MultiLogisticRegression;
@@ -12,21 +12,22 @@ use crate::{
     },
 };
 
-/// Where the solver stops: the norm of the gradient of the summed loss.
+/// The solver stops when the norm of the gradient of the summed loss falls below this.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
 
-/// Where it stops at the latest.
+/// Maximum number of iterations of the solver.
 const MAX_ITERATIONS: u64 = 500;
 
 /// Fits `sum_i -log softmax(x_i W + b)_{y_i} + 1 / (2 C) |W|^2` on scaled features, by L-BFGS in f64.
 ///
-/// The biases are not penalised. A class without a row gets a bias so low that it is never predicted.
+/// The biases are not penalised. A class without any rows gets a bias so low that it is never predicted.
 ///
 /// # Errors
-/// [`Error::Diverged`] with linfa's own words: its solver fails on some well-posed problems of hundreds of features.
+/// Returns [`Error::Diverged`] with linfa's message: its solver fails on some well-posed problems with hundreds of
+/// features.
 ///
 /// # Panics
-/// When there is not one label per row, or the network is not linear.
+/// Panics if there is not one label per row, or the network is not linear.
 pub(crate) fn fit(
     features: Array2<f32>,
     labels: &[u32],
@@ -62,7 +63,7 @@ pub(crate) fn fit(
     })
 }
 
-/// The logit of a class that was never seen: `exp` of it is 0, and sums with it stay finite.
+/// The logit of a class that never occurred: its `exp` is 0, and sums with it stay finite.
 pub(super) const NEVER: f32 = -1e4;
 
 #[cfg(test)]
@@ -72,7 +73,8 @@ mod tests {
     #[test]
     fn the_fit_equals_scikit_learns() {
         // LogisticRegression(C=0.5, tol=1e-10).fit([[0, 1], [1, 0], [2, 2], [3, 1], [0, 0], [2, 3]], [0, 0, 1, 1, 2, 2])
-        // of scikit-learn 1.9 (scripts/fixtures/logistic.py): coef_ centred over the classes, as both leave a free shift.
+        // of scikit-learn 1.9 (scripts/fixtures/logistic.py): coef_ centred over the classes, as both are free up to a
+        // shift.
         let expected = [[-0.3295, 0.551_06, -0.221_56], [-0.241_61, 0.0306, 0.211_01]];
         let rows = [0.0, 1.0, 1.0, 0.0, 2.0, 2.0, 3.0, 1.0, 0.0, 0.0, 2.0, 3.0];
         let rows = Array2::from_shape_vec((6, 2), rows.to_vec()).unwrap();

@@ -1,4 +1,4 @@
-//! Linear support vector machines of the `linfa` project, one class against the others, fitted in full batch.
+//! Linear support vector machines from the `linfa` project, one class against the others, fitted in full batch.
 
 use linfa::{DatasetBase, traits::Fit};
 use linfa_svm::Svm;
@@ -12,20 +12,20 @@ use crate::{
     },
 };
 
-/// Most rows: the solver holds the products of all pairs of rows, 8 bytes each.
+/// Maximum number of rows: the solver holds the products of all pairs of rows, 8 bytes each.
 pub(crate) const MOST_ROWS: usize = 12_000;
 
-/// Fits, for every class, `w` and `b` that minimise `|w|^2 / 2 + C sum_i max(0, 1 - y_i (x_i w + b))` with `y_i` 1 for the
-/// rows of the class and -1 for the others (Cortes and Vapnik 1995), by sequential minimal optimisation in f64.
+/// Fits, for every class, the `w` and `b` that minimise `|w|^2 / 2 + C sum_i max(0, 1 - y_i (x_i w + b))` with `y_i` 1
+/// for the rows of the class and -1 for the others (Cortes and Vapnik 1995), by sequential minimal optimisation in f64.
 ///
-/// The outputs are the decision values `x w + b`; a temperature makes probabilities of them. With two classes there is
-/// one machine, and the first class has its negative values.
+/// The outputs are the decision values `x w + b`, which a temperature turns into probabilities. For two classes there
+/// is one machine, and the outputs of the first class are its negated values.
 ///
 /// # Errors
-/// [`Error::Diverged`] with linfa's own words, or where there are too many rows for it.
+/// Returns [`Error::Diverged`] with linfa's message, or if there are too many rows for it.
 ///
 /// # Panics
-/// When there is not one label per row, or the network is not linear.
+/// Panics if there is not one label per row, or the network is not linear.
 pub(crate) fn fit(
     features: Array2<f32>,
     labels: &[u32],

@@ -1,8 +1,8 @@
-//! Features of a pair of texts that were encoded apart.
+//! Features of a pair of texts that were encoded separately.
 
 use ndarray::{ArrayView1, ArrayViewMut1};
 
-/// Values in a row of features of states of `n_values`, all layers together: 4 for each.
+/// Number of features in a row for states of `n_values`, all layers together: 4 for each value.
 ///
 /// ```
 /// assert_eq!(frostbert::internals::head::pair::width(384), 1536);
@@ -11,10 +11,11 @@ pub fn width(n_values: usize) -> usize {
     4 * n_values
 }
 
-/// Writes `[u, v, |u - v|, u * v]`, element-wise, of two states `u [H]` and `v [H]` into `out [4 H]`.
+/// Writes `[u, v, |u - v|, u * v]`, element-wise, of two states `u [H]` and `v [H]` to `out [4 H]`.
 ///
-/// For states of several layers `u` and `v` are `n_layers` blocks of `H` values, and `out` is as many of `4 H`. Conneau et
-/// al., "Supervised Learning of Universal Sentence Representations", 2017 (InferSent).
+/// With states of several layers, `u` and `v` consist of `n_layers` blocks of `H` values each, and `out` of the same
+/// number of blocks of `4 H`. Conneau et al., "Supervised Learning of Universal Sentence Representations", 2017
+/// (InferSent).
 ///
 /// ```
 /// use frostbert::internals::head::pair::features;
@@ -28,7 +29,7 @@ pub fn width(n_values: usize) -> usize {
 /// ```
 ///
 /// # Panics
-/// When shapes do not fit together.
+/// Panics if shapes do not match.
 pub fn features(
     u: ArrayView1<'_, f32>,
     v: ArrayView1<'_, f32>,

@@ -1,4 +1,4 @@
-//! Least squares with a penalty: every lambda of every fold from one pass over the rows.
+//! Ridge regression: every lambda of every fold from one pass over the rows.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
@@ -17,26 +17,27 @@ use crate::{
 /// One head's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RidgeSpec {
-    /// How strongly weights are pulled to 0; above 0.
+    /// How strongly weights are shrunk towards 0; above 0.
     pub lambda: f64,
-    /// The set of rows that it learns from.
+    /// The index of the set of rows that it learns from.
     pub rows: usize,
 }
 
-/// Minimises `sum_i |x_i W + b - t_i|^2 + lambda |W|^2`, the biases free, for every spec; in their order.
+/// Minimises `sum_i |x_i W + b - t_i|^2 + lambda |W|^2`, without a penalty on the biases, for every spec in order.
 ///
-/// A target `t` is 1 for the row's own class or a label that is set and -1 elsewhere, as of scikit-learn's
-/// `RidgeClassifier` (with two classes its decision value is the second output, and the first is its negative); a number
-/// is its own target (`Ridge`). With means taken off, `X^T X = V diag(v) V^T` once for each set of rows, and
+/// A target `t` is 1 for the row's own class or for a label that is set, and -1 otherwise, as in scikit-learn's
+/// `RidgeClassifier` (with two classes its decision value is the second output, and the first is its negative); a
+/// number is its own target (`Ridge`). After the means are subtracted, `X^T X = V diag(v) V^T` is computed once for
+/// each set of rows, and
 ///
 /// ```text
 /// W = V diag(1 / (v + lambda)) V^T X^T T        b = mean(t) - mean(x) W
 /// ```
 ///
-/// In f64. A class without a row gets a bias so low that it is never predicted.
+/// Computed in f64. A class without any rows gets a bias so low that it is never predicted.
 ///
 /// # Errors
-/// [`crate::error::Error::Diverged`] when the features are not finite.
+/// Returns [`crate::error::Error::Diverged`] if the features are not finite.
 pub(crate) fn fit(gram: &Gram, specs: &[RidgeSpec]) -> Result<Vec<TrainedHead>> {
     let scatter = |sums: &mut GramSums| {
         let mean = &sums.x / sums.n;
@@ -53,7 +54,7 @@ pub(crate) fn fit(gram: &Gram, specs: &[RidgeSpec]) -> Result<Vec<TrainedHead>> 
             let (x_mean, y_mean) = (&sums.x / sums.n, &sums.y / sums.n);
             let mut products = sums.xy.clone();
             subtract_outer(&mut products, &x_mean, &y_mean, sums.n);
-            // t = 2 y - 1 of classes and labels.
+            // t = 2 y - 1 for classes and labels.
             let (factor, shift) = match gram.targets {
                 GramTargets::Classes | GramTargets::Labels => (2.0, 1.0),
                 GramTargets::Values => (1.0, 0.0),
@@ -77,7 +78,7 @@ impl Eigenvectors {
         self.values.sum()
     }
 
-    /// `(A + lambda I)^-1 right`. What rounding made of an eigenvalue of 0 counts as 0.
+    /// `(A + lambda I)^-1 right`. Eigenvalues that rounding made negative count as 0.
     pub(super) fn solve(&self, right: &Array2<f64>, lambda: f64) -> Array2<f64> {
         let inverse = self.values.mapv(|value| 1.0 / (value.max(0.0) + lambda));
         let rotated = product(self.vectors.t(), right.view()) * &inverse.insert_axis(Axis(1));
@@ -92,9 +93,9 @@ pub(super) fn product(left: ArrayView2<'_, f64>, right: ArrayView2<'_, f64>) -> 
     out
 }
 
-/// A head for each spec, in their order, from the sums of its set of rows and the axes of a matrix made of them; the
-/// matrix may be what [`GramSums::xx`] was. Set after set, so that no more than those in work are in memory: with 3072
-/// features a matrix takes 75 MB.
+/// Fits a head for each spec, in order, from the sums of its set of rows and the eigenvectors of a matrix made of them;
+/// the matrix may take over the memory of [`GramSums::xx`]. Sets are processed one at a time on each thread, so that
+/// only those in progress are in memory: with 3072 features a matrix takes 75 MB.
 pub(super) fn fit_sets<S: Sync>(
     gram: &Gram,
     specs: &[S],
@@ -132,7 +133,7 @@ pub(super) fn subtract_outer(
     }
 }
 
-/// Weights and biases as a head; classes that the rows do not have are never predicted.
+/// Turns weights and biases into a head; classes that do not occur in the rows are never predicted.
 pub(super) fn head(
     gram: &Gram,
     sums: &GramSums,

@@ -1,4 +1,4 @@
-//! Several sets of samples, such as the training rows of every fold, as unions of groups that exclude each other.
+//! Several sets of samples, such as the training rows of every fold, as unions of disjoint groups.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -7,25 +7,25 @@ use ndarray::ArrayView2;
 use super::transform::Transform;
 use crate::{error::Result, features::FeatureView};
 
-/// Samples that are decoded at a time.
+/// Number of samples that are decoded at a time.
 const PASS_SAMPLES: usize = 1024;
 
-/// Groups of samples: two samples are in one group where the same sets hold them.
+/// Groups of samples: two samples are in the same group if exactly the same sets contain them.
 ///
-/// Folds have a group each: what is summed over groups serves every fold, and no row is worked on for a set that does
-/// not hold it.
+/// With folds there is one group per fold. Sums over groups serve every fold, and no row is processed for a set that
+/// does not contain it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowGroups {
-    /// The samples of any set, group after group, ascending in each.
+    /// The samples that any set contains, group after group, ascending within each.
     pub samples: Vec<u32>,
-    /// Where each group lies among them.
+    /// The range of each group in `samples`.
     pub ranges: Vec<Range<usize>>,
     /// The groups of each set, ascending.
     pub sets: Vec<Vec<usize>>,
 }
 
 impl RowGroups {
-    /// The groups of some sets of samples. A sample that a set names twice counts once.
+    /// Finds the groups of some sets of samples. A sample that occurs twice in a set counts once.
     ///
     /// ```
     /// use frostbert::internals::head::row_groups::RowGroups;
@@ -64,20 +64,20 @@ impl RowGroups {
         made
     }
 
-    /// Samples of a set.
+    /// Number of samples of a set.
     pub fn n_samples(&self, set: usize) -> usize {
         let groups = self.sets[set].iter();
         groups.map(|group| self.ranges[*group].len()).sum()
     }
 
-    /// Shows the transformed rows of all samples: the place of the first among the samples, and at most 1024 rows
-    /// `[rows, n_features]` of one group. The parts are the same whether the view is in memory or streams.
+    /// Visits the transformed rows of all samples: `visit` gets the position of the first row in `samples`, and at most
+    /// 1024 rows `[rows, n_features]` of one group. The parts are the same whether the view is in memory or streamed.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     ///
     /// # Panics
-    /// When a sample has not exactly one row.
+    /// Panics if a sample does not have exactly one row.
     pub fn for_each_part(
         &self,
         view: &FeatureView<'_>,

@@ -1,5 +1,5 @@
-//! What heads read where it is not the stored rows: pairs as one row, and the candidates of a window for the start and
-//! the end of an answer.
+//! What heads read when it is not the stored rows: pairs of texts as one row, and the rows of a window that are
+//! candidates for the start and the end of an answer.
 
 use std::ops::Range;
 
@@ -8,9 +8,9 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 use super::{matching, pair};
 use crate::features::RowMap;
 
-/// Pairs of rows that become one: see [`pair::features`].
+/// Merges the two rows of a pair into one: see [`pair::features`].
 pub(crate) struct PairRows {
-    /// Encoder layers that stand side by side in a row.
+    /// Number of encoder layers that are concatenated in a row.
     pub n_layers: usize,
 }
 
@@ -28,7 +28,7 @@ impl RowMap for PairRows {
     }
 }
 
-/// Which rows of a window are what; its first row is `[CLS]`.
+/// The roles of the rows of a window; its first row is `[CLS]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WindowShape {
     /// The question's tokens.
@@ -38,19 +38,20 @@ pub(crate) struct WindowShape {
 }
 
 impl WindowShape {
-    /// Rows of outputs: no answer, and every token of the context.
+    /// Number of output rows: one for "no answer", and one for every token of the context.
     pub(crate) fn n_candidates(&self) -> usize {
         1 + self.context.len()
     }
 }
 
-/// Windows whose rows become candidates: row 0 is `[CLS]` and stands for no answer, the tokens of the context follow.
+/// Turns the rows of windows into candidates: row 0 is `[CLS]` and stands for "no answer", followed by the context
+/// tokens.
 pub(crate) struct WindowRows {
-    /// The windows, by sample.
+    /// The shape of each window, by sample.
     pub shapes: Vec<WindowShape>,
-    /// Encoder layers that stand side by side in a row.
+    /// Number of encoder layers that are concatenated in a row.
     pub n_layers: usize,
-    /// Whether candidates become the features of the matching head: see [`matching::features`].
+    /// Whether candidates are turned into the features of the matching head: see [`matching::features`].
     pub matching: bool,
 }
 

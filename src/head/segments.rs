@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-/// The ranges `offsets[i]..offsets[i + 1]` of `n_rows` rows; one may be empty.
+/// The ranges `offsets[i]..offsets[i + 1]` of `n_rows` rows; a range may be empty.
 ///
 /// # Panics
-/// Unless the offsets run from 0 to `n_rows` and never fall.
+/// Panics unless the offsets run from 0 to `n_rows` and never decrease.
 pub(super) fn segments(offsets: &[usize], n_rows: usize) -> impl Iterator<Item = Range<usize>> {
     assert_eq!(offsets.first(), Some(&0), "the first offset");
     assert_eq!(offsets.last(), Some(&n_rows), "the last offset");

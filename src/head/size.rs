@@ -1,15 +1,15 @@
-//! What it costs to train a head, and what it would cost to train the whole encoder.
+//! The cost of training a head, compared with that of training the whole encoder.
 
 use serde::Serialize;
 
 use super::matching;
 
-/// Trainable parameters of a head, and the memory that its training holds beside the batch.
+/// The trainable parameters of a head, and the memory that its training needs apart from the batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeadSize {
-    /// As `head.kind` in a pipeline.
+    /// The kind, as in `head.kind` of a pipeline.
     pub kind: &'static str,
-    /// What is counted, in words.
+    /// A description in words of what is counted.
     #[serde(skip)]
     pub description: String,
     /// Number of trainable parameters.
@@ -23,7 +23,7 @@ pub fn training_bytes(parameters: u64) -> u64 {
     parameters.saturating_mul(4 * 4)
 }
 
-/// Width of the one hidden layer of an MLP that names none.
+/// Width of the hidden layer of an MLP whose pipeline names none.
 pub(crate) const MLP_WIDTH: usize = 256;
 
 /// The sizes of each kind of head over states of `hidden` values, for `n_classes` outputs.

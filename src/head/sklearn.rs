@@ -1,4 +1,4 @@
-//! What scikit-learn made of the fixture's rows (scripts/fixtures/classical.py), for the tests of the convex heads.
+//! scikit-learn's results on the fixture's rows (scripts/fixtures/classical.py), for the tests of the convex heads.
 
 use frostbert_cache::states::{Dtype, Pooling, StateId};
 use ndarray::{Array1, Array2};
@@ -29,7 +29,7 @@ pub(super) struct Fixture {
     pub(super) logistic_two: Vec<Case>,
 }
 
-/// A setting over a set of rows, and what was learned.
+/// A setting on a set of rows, and the parameters that were learned.
 #[derive(Deserialize)]
 pub(super) struct Case {
     pub(super) set: usize,
@@ -63,7 +63,7 @@ impl Fixture {
         self.sets.iter().map(Vec::as_slice).collect()
     }
 
-    /// What a head gives for the rows of a set.
+    /// The outputs of a head on the rows of a set.
     pub(super) fn scores(
         &self,
         set: usize,
@@ -77,7 +77,7 @@ impl Fixture {
         rows.dot(weights) + bias
     }
 
-    /// The classes that the rows of a set have.
+    /// The classes that occur in the rows of a set.
     pub(super) fn present(&self, set: usize, classes: &[u32]) -> Vec<usize> {
         let has =
             |class: &usize| self.sets[set].iter().any(|s| classes[*s as usize] as usize == *class);
@@ -107,7 +107,7 @@ pub(super) fn parameters(head: &TrainedHead, n_features: usize) -> (Array2<f64>,
     (weights.mapv(f64::from), bias.mapv(f64::from))
 }
 
-/// The largest difference between two matrices, as a share of the largest entry of the second (at least 1).
+/// The largest difference between two matrices, relative to the largest entry of the second (at least 1).
 pub(super) fn difference(left: &Array2<f64>, right: &Array2<f64>) -> f64 {
     assert_eq!(left.dim(), right.dim());
     let largest = right.iter().fold(1.0f64, |most, value| most.max(value.abs()));

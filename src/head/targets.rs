@@ -1,4 +1,4 @@
-//! What the samples of a view are to be: classes, labels, values, spans, or a tag for each of their rows.
+//! The targets of the samples of a view: classes, labels, values, spans, or a tag for each of their rows.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ pub enum TargetTable {
     Labels(Array2<f32>),
     /// A number for each sample.
     Values(Vec<f32>),
-    /// A first and a last row for each sample, counted in the sample.
+    /// A first and a last row for each sample, as row numbers within the sample.
     Spans(Vec<[u32; 2]>),
     /// A class for each row of the view.
     Tags(Vec<u32>),
@@ -31,10 +31,10 @@ pub enum TargetsView<'a> {
 }
 
 impl TargetTable {
-    /// The targets of some samples, in their order.
+    /// Returns the targets of some samples, in order.
     ///
     /// # Panics
-    /// When a sample is out of range.
+    /// Panics if a sample is out of range.
     pub fn gather(&self, view: &FeatureView<'_>, samples: &[u32]) -> TargetTable {
         let places = || samples.iter().map(|sample| *sample as usize);
         match self {
@@ -53,7 +53,8 @@ impl TargetTable {
         }
     }
 
-    /// The targets of some of its samples, `starts` being the first row of each, and the number of rows.
+    /// Returns the targets of some of its samples; `starts` holds the first row of each, followed by the number of
+    /// rows.
     pub fn slice(&self, samples: Range<usize>, starts: &[usize]) -> TargetsView<'_> {
         match self {
             TargetTable::Classes(all) => TargetsView::Rows(Targets::Classes(&all[samples])),

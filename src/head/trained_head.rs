@@ -7,9 +7,9 @@ use crate::metrics::metric::Metric;
 /// A head after training, on transformed features.
 #[derive(Clone, Debug)]
 pub struct TrainedHead {
-    /// Laid out as the head's [`super::network::Network`] lays them out.
+    /// The parameters, in the layout of the head's [`super::network::Network`].
     pub parameters: Vec<f32>,
-    /// What happened, epoch by epoch.
+    /// The record of each epoch.
     pub history: Vec<EpochRecord>,
     /// The epoch whose parameters these are.
     pub best_epoch: usize,
@@ -18,20 +18,20 @@ pub struct TrainedHead {
 /// One epoch of one head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EpochRecord {
-    /// From 1.
+    /// The epoch, counted from 1.
     pub epoch: usize,
     /// The learning rate at the epoch's last step.
     pub lr: f64,
-    /// Mean training loss over the epoch's steps, dropout and smoothing included.
+    /// Mean training loss over the epoch's steps, with dropout and label smoothing.
     pub train_loss: f64,
-    /// Mean validation loss, without either; `None` without validation samples.
+    /// Mean validation loss, without either; `None` if there are no validation samples.
     pub validation_loss: Option<f64>,
     /// Validation metrics, as the task's evaluator computes them.
     pub scores: Vec<(Metric, f64)>,
 }
 
 impl EpochRecord {
-    /// Whether a loss is no number: training ends here.
+    /// Whether a loss is not finite, which ends the training.
     pub fn diverged(&self) -> bool {
         self.bad_loss().is_some()
     }
@@ -41,7 +41,7 @@ impl EpochRecord {
         losses.into_iter().flatten().find(|loss| !loss.is_finite())
     }
 
-    /// The value of a metric, where it is defined.
+    /// The value of a metric, if it is defined.
     pub fn score(&self, metric: Metric) -> Option<f64> {
         if metric == Metric::Loss {
             return self.validation_loss;

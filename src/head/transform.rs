@@ -1,4 +1,4 @@
-//! What is done to every row before a head reads it: standardisation, then a projection to principal components.
+//! The transform of every row before a head reads it: standardisation, then a projection to principal components.
 
 use ndarray::{Array1, Array2, Axis};
 use rayon::prelude::*;
@@ -9,7 +9,7 @@ use crate::{
     train::{dropout::drop_units, gemm::multiply},
 };
 
-/// Standardisation, and where asked for a projection.
+/// Standardisation, and optionally a projection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transform {
     /// Applied first.
@@ -33,28 +33,29 @@ impl Transform {
         Transform { scaler: Scaler::identity(n_features), projection: None }
     }
 
-    /// Standardisation alone, fitted on the rows of some samples: see [`Scaler::fit`].
+    /// Fits standardisation alone on the rows of some samples: see [`Scaler::fit`].
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     pub fn standardize(view: &FeatureView<'_>, samples: &[u32]) -> Result<Transform> {
         Ok(Transform { scaler: Scaler::fit(view, samples)?, projection: None })
     }
 
-    /// Values of a row after the transform.
+    /// Number of values in a row after the transform.
     pub fn n_features(&self) -> usize {
         let projected = self.projection.as_ref();
         projected.map_or(self.scaler.mean.len(), |projection| projection.components.ncols())
     }
 
-    /// Whether rows stay as they are.
+    /// Whether the transform leaves rows unchanged.
     pub fn is_identity(&self) -> bool {
         *self == Transform::identity(self.scaler.mean.len())
     }
 
-    /// The rows of some loaded samples as a head reads them, in the memory of an earlier tile.
+    /// Builds a tile of loaded samples as a head reads them, in the memory of an earlier tile.
     ///
-    /// Scaled, projected, and with units dropped where there is a mask, row by row while they are at hand.
+    /// Rows are scaled, projected, and have units dropped if there is a mask; without a projection, this is done row by
+    /// row while the row is in the processor's cache.
     pub fn tile(
         &self,
         view: &FeatureView<'_>,
@@ -80,7 +81,7 @@ impl Transform {
         })
     }
 
-    /// Rows `[n, n_features]` as a head reads them. Tiles of fixed height, so that the bits of a row depend on nothing
+    /// Transforms rows `[n, n_features]`. Works in tiles of fixed height, so that the bits of a row depend on nothing
     /// but the row.
     pub fn apply(&self, mut rows: Array2<f32>) -> Array2<f32> {
         self.scaler.apply(rows.view_mut());
@@ -104,8 +105,8 @@ impl Transform {
         projected
     }
 
-    /// Weights and biases that give on untouched rows what `weights [n_components, outputs]` and `bias` give on
-    /// transformed ones: `W' = P W`, `b' = b - mean P W`, then [`Scaler::fold`].
+    /// Returns the weights and biases that give on original rows what `weights [n_components, outputs]` and `bias` give
+    /// on transformed ones: `W' = P W`, `b' = b - mean P W`, then [`Scaler::fold`].
     pub fn fold(&self, weights: &Array2<f32>, bias: &Array1<f32>) -> (Array2<f32>, Array1<f32>) {
         let Some(projection) = &self.projection else {
             return self.scaler.fold(weights, bias);
@@ -124,19 +125,19 @@ const TILE_ROWS: usize = 64;
 pub struct Mask {
     /// Share of the units that are dropped.
     pub rate: f32,
-    /// Decides which.
+    /// Determines, with `epoch`, which units are dropped.
     pub seed: u64,
-    /// Decides which, too.
+    /// Determines, with `seed`, which units are dropped.
     pub epoch: u64,
 }
 
 impl Mask {
-    /// Drops units of a row, by its number.
+    /// Drops units of a row, given its id.
     pub fn apply(&self, row: &mut [f32], id: u64) {
         drop_units(row, self.rate, self.seed, self.epoch, id);
     }
 
-    /// The rows of a tile with units dropped.
+    /// Returns the rows of a tile with units dropped.
     pub fn dropped(&self, tile: &Tile) -> Array2<f32> {
         let mut rows = tile.rows.clone();
         rows.axis_iter_mut(Axis(0))

@@ -1,5 +1,5 @@
-//! Heads that go over the same samples in batches of one size: tiles of rows are made while the last ones are learned
-//! from, and shared by all.
+//! Heads that go over the same samples in batches of one size: each tile of rows is shared by all of them, and the next
+//! tile is prepared while they learn from the current one.
 
 use ndarray::{Array2, s};
 use rayon::{ScopeFifo, prelude::*};
@@ -19,20 +19,20 @@ use crate::{
     train::{loss::LossSum, panel::LANES},
 };
 
-/// Bytes of the rows of a tile, about: they are read by all blocks, so they should stay in the processor's cache.
+/// Approximate size in bytes of a tile's rows: all blocks read them, so they should stay in the processor's cache.
 const TILE_BYTES: usize = 2 << 20;
 
-/// The heads of one set and one batch size.
+/// The heads that share one set and one batch size.
 pub(super) struct Pass {
-    /// The set's place among the bank's.
+    /// The index of the set in the bank.
     pub(super) set: usize,
     batch_size: usize,
     groups: Vec<HeadGroup>,
 }
 
-/// Heads that see the same rows: with the same units dropped, or with none.
+/// Heads that see the same rows: with the same units dropped, or with none dropped.
 struct HeadGroup {
-    /// Rate and seed of what is dropped of the rows before its blocks see them; networks drop for themselves.
+    /// Rate and seed of the dropout applied to the rows before the blocks see them; networks apply their own dropout.
     dropout: Option<(f32, u64)>,
     n_features: usize,
     blocks: Vec<Block>,
@@ -84,7 +84,7 @@ impl Pass {
         self.learners().any(|learner| learner.is_active())
     }
 
-    /// The heads that still train.
+    /// The heads that are still training.
     pub(super) fn active(&self) -> Vec<usize> {
         self.learners()
             .filter(|learner| learner.is_active())
@@ -92,14 +92,14 @@ impl Pass {
             .collect()
     }
 
-    /// A head's parameters as they are now.
+    /// A head's current parameters.
     pub(super) fn parameters(&self, head: usize) -> Vec<f32> {
         let mut learners = self.learners();
         let learner = learners.find(|learner| learner.heads().contains(&head));
         learner.expect("a head of this pass").parameters(head)
     }
 
-    /// The losses of the steps since this was last asked.
+    /// Returns the losses of the steps since the last call.
     pub(super) fn take_losses(&mut self) -> Vec<(usize, LossSum)> {
         self.groups
             .iter_mut()
@@ -108,7 +108,7 @@ impl Pass {
             .collect()
     }
 
-    /// Ends the training of some heads, and closes ranks: what was theirs is no longer computed.
+    /// Ends the training of some heads and repacks the remaining ones, so that the stopped heads cost nothing any more.
     pub(super) fn stop(&mut self, heads: &[usize]) {
         if heads.is_empty() {
             return;
@@ -133,7 +133,7 @@ impl Pass {
         })
     }
 
-    /// One epoch (from 1).
+    /// Runs one epoch; epochs count from 1.
     pub(super) fn run(
         &mut self,
         data: &BankData<'_>,
@@ -164,7 +164,8 @@ impl Pass {
             while let Some(rows) = tile {
                 let next = parts.next();
                 let mut made = None;
-                // In this order: making a tile is cut finely, so it fills what the learners leave of every thread.
+                // The learners are spawned first: preparing a tile splits into small tasks, which fill the time that
+                // the learners leave idle on each thread.
                 rayon::scope_fifo(|scope| {
                     self.learn(scope, &rows, fused.is_some(), epoch);
                     scope.spawn_fifo(|_| made = next.map(|samples| make(samples, buffer)));
@@ -176,7 +177,7 @@ impl Pass {
         Ok(())
     }
 
-    /// Samples of a tile: whole batches of about [`TILE_BYTES`].
+    /// Number of samples in a tile: whole batches of about [`TILE_BYTES`].
     fn tile_samples(&self, data: &BankData<'_>, samples: &[u32]) -> usize {
         let rows = samples.iter().map(|sample| data.view.rows_of(*sample).len());
         let bytes = 4 * data.transform.n_features() * rows.sum::<usize>();
@@ -184,7 +185,7 @@ impl Pass {
         (TILE_BYTES / bytes_of_batch.max(1)).max(1) * self.batch_size
     }
 
-    /// Sets all learners to a tile.
+    /// Spawns a task for every learner that trains it on a tile.
     fn learn<'s>(
         &'s mut self,
         scope: &ScopeFifo<'s>,
@@ -214,7 +215,7 @@ impl Pass {
 }
 
 impl HeadGroup {
-    /// Blocks for these heads: as wide as they may be, but enough to keep every thread busy.
+    /// Packs these heads into blocks: as wide as allowed, but enough of them to keep every thread busy.
     fn fill(&mut self, heads: Vec<LinearHead>) {
         let columns: usize = heads.iter().map(LinearHead::n_columns).sum();
         let share = columns.div_ceil(rayon::current_num_threads());
@@ -228,21 +229,21 @@ impl HeadGroup {
         blocks.chain(networks.map(|network| network as &mut dyn Learner))
     }
 
-    /// What is dropped of the rows before the group sees them.
+    /// The dropout mask for the rows that the group sees.
     fn mask(&self, epoch: usize) -> Option<Mask> {
         let (rate, seed) = self.dropout?;
         Some(Mask { rate, seed, epoch: epoch as u64 })
     }
 }
 
-/// Some samples, ready to be learned from.
+/// Some samples, ready for training.
 struct GatheredRows {
     tile: Tile,
     targets: TargetTable,
 }
 
 impl GatheredRows {
-    /// Lets a head or a block learn from the rows, batch after batch; `values` are the rows as it sees them.
+    /// Trains a head or a block on the rows, batch by batch; `values` are the rows as the learner sees them.
     fn show(
         &self,
         values: &Array2<f32>,

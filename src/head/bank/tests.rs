@@ -19,7 +19,7 @@ use crate::{
 
 const N_FEATURES: usize = 20;
 
-/// Rows of two classes that lie apart along the first features, with much noise.
+/// Rows of three classes that differ in the mean of their first features, with much noise.
 fn rows(n: usize) -> (FeatureView<'static>, Vec<u32>) {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut bytes = Vec::new();
@@ -304,7 +304,7 @@ fn every_kind_of_head_has_the_same_bits_on_any_number_of_threads() {
                         evaluator: &(),
                     }],
                 };
-                // Batches of many parts, so that there is something to run side by side.
+                // Batches of many parts, so that there is something to run in parallel.
                 let spec = HeadSpec { epochs: 3, batch_size: 300, ..spec.clone() };
                 let settings = BankSettings::default();
                 pool.install(|| train(&[spec], &data, settings, &()).unwrap().remove(0))

@@ -1,4 +1,4 @@
-//! What heads are worth on the validation samples of their set, after an epoch.
+//! Evaluates heads on the validation samples of their set after an epoch.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -22,7 +22,7 @@ pub(super) struct Validation<'a> {
     targets: TargetTable,
 }
 
-/// A loss where something counts, and metrics.
+/// The loss, if any target counts towards it, and the metrics.
 pub(super) type ValidationScores = (Option<f64>, Vec<(Metric, f64)>);
 
 impl<'a> Validation<'a> {
@@ -30,7 +30,8 @@ impl<'a> Validation<'a> {
         Validation { data, set, targets: set.targets.gather(data.view, set.validation) }
     }
 
-    /// The verdicts on some heads by their numbers. Metrics of all, or only of those that are stopped by one.
+    /// Returns the scores of some heads by head number: metrics of all heads, or only of those that are stopped by a
+    /// metric.
     pub(super) fn scores(
         &self,
         heads: &[usize],

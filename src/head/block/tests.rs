@@ -9,7 +9,7 @@ use crate::train::{
     schedule::Schedule,
 };
 
-/// Parameters after every step of PyTorch 2 on the same data (scripts/fixtures/adamw.py).
+/// Parameters after every step, by PyTorch 2 on the same data (scripts/fixtures/adamw.py).
 const PYTORCH: &str = include_str!("../../../tests/fixtures/adamw.json");
 
 fn matrix(value: &Value) -> Array2<f32> {
@@ -105,7 +105,7 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
     }
 }
 
-/// Four steps of a head of two classes on the fixture's first rows.
+/// Runs four steps of a two-class head on the first rows of the fixture.
 fn trajectory(spec: &HeadSpec, features: &Array2<f32>) -> Vec<(f64, Vec<f32>)> {
     let mut block = Block::new(vec![LinearHead::new(3, spec.clone(), 4)], features.ncols());
     let n_rows = features.nrows();
@@ -141,7 +141,7 @@ fn one_logit_moves_as_the_difference_of_two() {
             clip: Some(0.3),
             ..HeadSpec::new(NetworkSpec::linear(features.ncols(), 2))
         };
-        // A focal loss of gamma 0 is the cross-entropy, and keeps its two columns.
+        // A focal loss with gamma 0 is the cross-entropy, and keeps its two columns.
         let two = HeadSpec {
             objective: Objective::Rows(Loss::Focal {
                 gamma: 0.0,

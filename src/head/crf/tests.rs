@@ -33,7 +33,7 @@ struct Numbers {
     end: Vec<f64>,
 }
 
-/// What is differentiated, or its gradient.
+/// The inputs of the loss, or their gradients.
 #[derive(Clone)]
 struct Arrays<F> {
     emissions: Array2<F>,
@@ -66,7 +66,8 @@ impl<F: NdFloat + Default> Arrays<F> {
         }
     }
 
-    /// Loss and gradient of its mean per word; emissions start as something that must not stay.
+    /// Returns the loss and the gradient of its mean per word; emissions start as NaN, so that they must be
+    /// overwritten.
     fn gradient(&self, offsets: &[usize], tags: &[u32]) -> (LossSum, Arrays<F>) {
         let mut out = Arrays {
             emissions: Array2::from_elem(self.emissions.dim(), F::nan()),

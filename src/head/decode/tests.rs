@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Rules, logits in eighths (so that sums are exact and ties happen) and forced tags of one sentence.
+/// Rules, logits and forced tags of one sentence; the logits are multiples of 1/8, so that sums are exact and ties
+/// occur.
 #[derive(Clone, Debug)]
 struct Sentence {
     transitions: Array2<bool>,
@@ -65,7 +66,7 @@ impl Sentence {
         sum
     }
 
-    /// All sequences of tags, in the order of their first difference.
+    /// All sequences of tags, in lexicographic order.
     fn all_sequences(&self) -> Vec<Vec<u32>> {
         let (n_words, n_tags) = self.logits.dim();
         (0..n_tags.pow(n_words as u32))
@@ -87,7 +88,8 @@ proptest! {
         let mut best: Option<(Vec<u32>, f64)> = None;
         for tags in sentence.all_sequences() {
             let score = sentence.log_probability(&tags);
-            // Equal sums of logits differ by rounding once the log-probabilities are taken; others by an eighth.
+            // Once the log-probabilities are taken, equal sums of logits differ by rounding, and different sums by at
+            // least 1/8.
             if sentence.is_valid(&tags) && best.as_ref().is_none_or(|(_, best)| score > best + 1e-9) {
                 best = Some((tags, score));
             }

@@ -1,11 +1,11 @@
-//! What makes a network more than a linear map.
+//! The activation functions of the hidden layers.
 
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
 use crate::train::real::Real;
 
-/// A function that is applied to every unit.
+/// A function that is applied to each unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
@@ -28,7 +28,7 @@ pub enum Activation {
 /// ```
 ///
 /// # Panics
-/// When the lengths differ.
+/// Panics if the lengths differ.
 #[multiversion(targets = "simd")]
 pub fn forward<F: Real>(activation: Activation, x: &[F], y: &mut [F]) {
     assert_eq!(x.len(), y.len(), "one output per unit");
@@ -40,12 +40,12 @@ pub fn forward<F: Real>(activation: Activation, x: &[F], y: &mut [F]) {
     }
 }
 
-/// Turns `dL/dy` into `dL/dx = f'(x) dL/dy`, where it stands.
+/// Turns `dL/dy` into `dL/dx = f'(x) dL/dy`, in place.
 ///
 /// The slope of ReLU at 0 is 0, as in PyTorch.
 ///
 /// # Panics
-/// When the lengths differ.
+/// Panics if the lengths differ.
 #[multiversion(targets = "simd")]
 pub fn backward<F: Real>(activation: Activation, x: &[F], gradient: &mut [F]) {
     assert_eq!(x.len(), gradient.len(), "one gradient per unit");
@@ -67,7 +67,7 @@ pub fn backward<F: Real>(activation: Activation, x: &[F], gradient: &mut [F]) {
     }
 }
 
-/// Written as a comparison that NaN fails, so that it is not turned into 0.
+/// ReLU as a comparison that is false for NaN, so that NaN is not turned into 0.
 #[inline(always)]
 fn relu<F: Real>(x: F) -> F {
     if x < F::zero() { F::zero() } else { x }

@@ -1,4 +1,4 @@
-//! Pooling by attention: a learned query decides how much each row of a sample counts (Yang et al. 2016, without their
+//! Attention pooling: a learned query determines the weight of each row of a sample (Yang et al. 2016, without their
 //! hidden layer).
 
 use ndarray::{ArrayView2, Axis};
@@ -13,17 +13,16 @@ use crate::train::{
 pub(crate) struct Samples<'a, F> {
     /// `[rows, n_features]`, sample after sample.
     pub rows: ArrayView2<'a, F>,
-    /// Sample `i` holds the rows `starts[i]..starts[i + 1]`: one number more than samples.
+    /// Sample `i` holds the rows `starts[i]..starts[i + 1]`, so there is one entry more than there are samples.
     pub starts: &'a [usize],
 }
 
-/// `y = sum_t a_t x_t` of every sample, with `a = softmax(x q)` over the sample's own rows.
+/// `y = sum_t a_t x_t` for every sample, with `a = softmax(x q)` over the sample's own rows.
 ///
-/// `shares` gets the `a_t`, one per row; `y` is
-/// `[samples, n_features]`. A sample without rows is 0.
+/// Writes the `a_t`, one per row, to `shares`; `y` is `[samples, n_features]`. A sample without rows gives zeros.
 ///
 /// # Panics
-/// When lengths do not fit, or rows are not contiguous.
+/// Panics if lengths do not fit, or rows are not contiguous.
 pub(crate) fn forward<F: Real>(
     query: &[F],
     samples: Samples<'_, F>,
@@ -43,13 +42,14 @@ pub(crate) fn forward<F: Real>(
     }
 }
 
-/// Adds the gradient of the query: with `g_t = x_t . dL/dy`, the scores have `dL/ds_t = a_t (g_t - sum_u a_u g_u)` and
-/// the query `sum_t dL/ds_t x_t`.
+/// Adds the gradient of the query: with `g_t = x_t . dL/dy`, the gradient of the scores is
+/// `dL/ds_t = a_t (g_t - sum_u a_u g_u)` and that of the query `sum_t dL/ds_t x_t`.
 ///
-/// Where `d_rows` is not empty, it gets `dL/dx_t = a_t dL/dy + dL/ds_t q`. `d_scores` is room for one number per row.
+/// If `d_rows` is not empty, writes `dL/dx_t = a_t dL/dy + dL/ds_t q` to it. `d_scores` is scratch space for one number
+/// per row.
 ///
 /// # Panics
-/// As [`forward`].
+/// Panics if [`forward`] would.
 pub(crate) fn backward<F: Real>(
     query: &[F],
     samples: Samples<'_, F>,
@@ -79,7 +79,7 @@ pub(crate) fn backward<F: Real>(
     }
 }
 
-/// Turns scores into shares that sum to 1; no scores into no shares.
+/// Turns scores into shares that sum to 1; an empty slice stays empty.
 ///
 /// ```
 /// use frostbert::internals::head::layers::attention::softmax;

@@ -8,10 +8,11 @@ use crate::train::{
     vector::{add_rows, add_to_rows, dot},
 };
 
-/// Up to this many outputs are dot products, which are faster than a matrix product that is padded to its tiles.
+/// Up to this many outputs are computed as dot products, which are faster than a matrix product padded to its tile
+/// size.
 const NARROW: usize = 4;
 
-/// `y = x W^T + b` with `x [rows, inputs]`, `W [outputs, inputs]`, `b [outputs]`, `y [rows, outputs]`: one product.
+/// `y = x W^T + b` with `x [rows, inputs]`, `W [outputs, inputs]`, `b [outputs]`, `y [rows, outputs]`, in one product.
 ///
 /// ```
 /// use frostbert::internals::head::layers::dense;
@@ -23,7 +24,7 @@ const NARROW: usize = 4;
 /// ```
 ///
 /// # Panics
-/// When shapes do not fit, or `W` or `y` is not in row-major order.
+/// Panics if shapes do not fit, or `W` or `y` is not in row-major order.
 pub fn forward<F: Real>(
     x: ArrayView2<'_, F>,
     weight: ArrayView2<'_, F>,
@@ -48,10 +49,10 @@ fn dot_rows<F: Real>(x: ArrayView2<'_, F>, weight: ArrayView2<'_, F>, mut y: Arr
     }
 }
 
-/// Adds `dL/dW = d_y^T x` and `dL/db = sum of d_y's rows` to the gradients: one product.
+/// Adds `dL/dW = d_y^T x` and `dL/db = sum of d_y's rows` to the gradients, in one product.
 ///
 /// # Panics
-/// As [`forward`].
+/// Panics if [`forward`] would.
 pub(crate) fn backward<F: Real>(
     x: ArrayView2<'_, F>,
     d_y: ArrayView2<'_, F>,
@@ -66,7 +67,7 @@ pub(crate) fn backward<F: Real>(
 /// Writes `dL/dx = d_y W`.
 ///
 /// # Panics
-/// When shapes do not fit.
+/// Panics if shapes do not fit.
 pub(crate) fn backward_input<F: Real>(
     d_y: ArrayView2<'_, F>,
     weight: ArrayView2<'_, F>,

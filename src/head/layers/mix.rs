@@ -10,10 +10,10 @@ use crate::train::{
 
 /// `y = sum_l softmax(s)_l x_l`, where a row of `rows` holds the `L` blocks `x_l` one after the other.
 ///
-/// `shares [L]` gets `softmax(s)`; `y` is `[rows, n_features]`.
+/// Writes `softmax(s)` to `shares [L]`; `y` is `[rows, n_features]`.
 ///
 /// # Panics
-/// When lengths do not fit, or rows are not contiguous.
+/// Panics if lengths do not fit, or rows are not contiguous.
 pub(crate) fn forward<F: Real>(
     scores: &[F],
     rows: ArrayView2<'_, F>,
@@ -35,10 +35,10 @@ pub(crate) fn forward<F: Real>(
 /// Adds the gradient of the scores: with `g_l = sum over rows of x_l . dL/dy`, it is
 /// `dL/ds_l = a_l (g_l - sum_k a_k g_k)` for shares `a`.
 ///
-/// `sums [L]` is room for the `g_l`.
+/// `sums [L]` is scratch space for the `g_l`.
 ///
 /// # Panics
-/// As [`forward`].
+/// Panics if [`forward`] would.
 pub(crate) fn backward<F: Real>(
     shares: &[F],
     rows: ArrayView2<'_, F>,

@@ -8,13 +8,13 @@ use crate::train::{
 /// Added to the variance, as in PyTorch's LayerNorm.
 pub(crate) const EPSILON: f64 = 1e-5;
 
-/// `n = (x - mean(x)) / sqrt(var(x) + 1e-5)` and `y = n g + b`, row by row; the variance is that of `width` values, not
-/// of `width - 1`.
+/// `n = (x - mean(x)) / sqrt(var(x) + 1e-5)` and `y = n g + b`, row by row; the variance divides by `width`, not by
+/// `width - 1`.
 ///
-/// `normalised` holds `x` before and `n` afterwards; `deviations` gets the root of every row.
+/// `normalised` holds `x` on entry and `n` on return; `deviations` receives the square root of every row.
 ///
 /// # Panics
-/// When lengths do not fit.
+/// Panics if lengths do not fit.
 pub(crate) fn forward<F: Real>(
     gain: &[F],
     bias: &[F],
@@ -38,12 +38,12 @@ pub(crate) fn forward<F: Real>(
     }
 }
 
-/// Turns `dL/dy` into `dL/dx`, where it stands, and adds to the gradients of gain and bias.
+/// Turns `dL/dy` into `dL/dx`, in place, and adds to the gradients of gain and bias.
 ///
 /// With `e = g dL/dy`: `dL/dx = (e - mean(e) - n mean(e n)) / deviation`.
 ///
 /// # Panics
-/// When lengths do not fit.
+/// Panics if lengths do not fit.
 pub(crate) fn backward<F: Real>(
     gain: &[F],
     normalised: &[F],

@@ -28,7 +28,7 @@ fn discriminants_of_every_lambda_and_fold_equal_scikit_learns() {
         let (own, own_bias) = (weights.select(Axis(1), &present), bias.select(Axis(0), &present));
         let (expected, expected_bias) = case.parameters();
         let (own, expected) = match expected.ncols() {
-            // Of two classes scikit-learn has the difference.
+            // For two classes scikit-learn gives the difference.
             1 => (
                 &own.column(1).insert_axis(Axis(1)) - &own.column(0).insert_axis(Axis(1)),
                 expected,

@@ -21,7 +21,7 @@ fn fit_cases(
     fit(&gram, &specs).unwrap()
 }
 
-/// Fails where the head's outputs on its own rows, or its weights, are further than 1e-5 from scikit-learn's.
+/// Fails if the head's outputs on its own rows, or its weights, differ from scikit-learn's by more than 1e-5.
 fn assert_equal(fixture: &Fixture, case: &Case, weights: &Array2<f64>, bias: &Array1<f64>) {
     let (expected, expected_bias) = case.parameters();
     let off = difference(weights, &expected);
@@ -39,7 +39,7 @@ fn classifiers_of_every_lambda_and_fold_equal_scikit_learns() {
     for (case, head) in fixture.ridge_classes.iter().zip(&heads) {
         let (weights, bias) = parameters(head, fixture.n_features());
         match &fixture.present(case.set, &fixture.classes)[..] {
-            // scikit-learn has the second of two classes in its only column.
+            // scikit-learn's only column is that of the second of two classes.
             [_, second] => {
                 let (weights, bias) = (weights.slice(s![.., 1..2]), bias.slice(s![1..2]));
                 assert_equal(&fixture, case, &weights.to_owned(), &bias.to_owned());
