@@ -1,8 +1,8 @@
 //! Logistic regression in full batch, with scikit-learn's objective: every C of every fold in a few passes.
 //!
-//! - [`rows`] turns the features so that they are uncorrelated, which takes most of the iterations away;
+//! - [`rows`] rotates the features so that they are uncorrelated, which saves most of the iterations;
 //! - [`objective`] evaluates many problems in one pass over the rows;
-//! - [`lbfgs`] chooses the next point of each, knowing the [`curvature`] at the start.
+//! - [`lbfgs`] chooses the next point of each problem, given the [`curvature`] at its start.
 
 pub(crate) mod curvature;
 pub(crate) mod lbfgs;
@@ -35,20 +35,20 @@ use crate::{
 /// One head's settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogisticSpec {
-    /// scikit-learn's C: how little large weights cost; above 0.
+    /// scikit-learn's C, the inverse of the regularisation strength; above 0.
     pub c: f64,
-    /// A weight per class, by which the losses of its rows count; `None` for 1 each.
+    /// A weight for each class, which multiplies the losses of its rows; `None` for 1 each.
     pub class_weights: Option<Vec<f32>>,
-    /// The set of rows that it learns from.
+    /// The index of the set of rows that it learns from.
     pub rows: usize,
 }
 
-/// What all heads learn from.
+/// The data that all heads learn from.
 #[derive(Clone, Copy)]
 pub struct ClassRows<'a> {
-    /// The features, a row for each sample.
+    /// The features, one row per sample.
     pub view: &'a FeatureView<'a>,
-    /// What is done to them first.
+    /// The transform that is applied to the features first.
     pub transform: &'a Transform,
     /// The class of every sample of the view.
     pub labels: &'a [u32],
@@ -56,12 +56,12 @@ pub struct ClassRows<'a> {
     pub n_classes: usize,
 }
 
-/// When all heads stop.
+/// The stopping criteria of all heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogisticSettings {
-    /// Largest entry of the gradient, of the mean objective, at which a head is done: scikit-learn's `tol`.
+    /// A head is done when no entry of the gradient of the mean objective exceeds this: scikit-learn's `tol`.
     pub tolerance: f64,
-    /// Where it stops at the latest.
+    /// Maximum number of iterations of a head.
     pub max_iterations: usize,
 }
 
@@ -72,45 +72,47 @@ impl Default for LogisticSettings {
     }
 }
 
-/// A fitted head and how it went.
+/// A fitted head and statistics of the fit.
 #[derive(Clone, Debug)]
 pub struct LogisticFit {
     /// The head.
     pub head: TrainedHead,
-    /// Steps that were taken.
+    /// Number of steps that were taken.
     pub iterations: usize,
-    /// Times that the objective was evaluated.
+    /// Number of evaluations of the objective.
     pub evaluations: usize,
-    /// Largest entry of the gradient of `F` by weights and biases of the features as given, or more.
+    /// Largest entry of the gradient of `F` by weights and biases of the original features; above the tolerance, it may
+    /// be a lower bound of that.
     pub gradient_norm: f64,
-    /// `F`.
+    /// The value of `F`.
     pub loss: f64,
 }
 
-/// Minimises for every spec, in their order,
+/// For every spec, in order, minimises
 ///
 /// ```text
 /// F(W, b) = (sum_i s_i -log p_i(y_i) + |W|^2 / (2 C)) / sum_i s_i
 /// ```
 ///
-/// over the transformed rows of its set, `s_i` being the weight of the row's class: scikit-learn's
-/// `LogisticRegression(C, class_weight)`. The biases are free. Of `n` classes `p = softmax(x W + b)`; of two, as there,
-/// one column `w` of which the head has `-w / 2` and `w / 2`. Classes that the rows of a set do not have are no part of
-/// its problem, and get a bias so low that they are never predicted.
+/// over the transformed rows of its set, where `s_i` is the weight of the row's class: scikit-learn's
+/// `LogisticRegression(C, class_weight)`. The biases are not penalised. With `n` classes, `p = softmax(x W + b)`; with
+/// two, as in scikit-learn, there is one column `w`, and the head gets `-w / 2` and `w / 2`. Classes without rows in a
+/// set are left out of its problem, and get a bias so low that they are never predicted.
 ///
-/// By L-BFGS on features that are turned to be uncorrelated ([`TurnedRows`]), from the rates of the classes, with the
-/// Hessian there ([`curvature`]) as its first guess. Narrow problems share columns up to 64, in lockstep; of a wide one
-/// all C follow one after the other, each from the end of the last, or from where the line through the last two ends
-/// leads (over `log C`) if that is better. A head is done at `settings.tolerance`. Where rounding in f32 hides what is left
-/// to gain, at gradients of some 1e-8 times the features, it goes on in f64.
+/// Uses L-BFGS on features that are rotated to be uncorrelated ([`TurnedRows`]). It starts from zero weights and biases
+/// that give the class frequencies, with the Hessian there ([`curvature`]) as its first guess. Narrow problems are
+/// solved in lockstep, side by side in up to 64 columns. The values of C of a wide problem are solved one after the
+/// other, each starting at the previous minimum, or at the linear extrapolation of the previous two (over `log C`) if
+/// that is better. A head is done at `settings.tolerance`. Once rounding in f32 hides further progress, at gradients of
+/// about 1e-8 times the features, the solver continues in f64.
 ///
-/// A fit whose loss ends as no finite number stands among the others, with that loss.
+/// A fit whose loss does not end as a finite number is returned with the others, with that loss.
 ///
 /// # Errors
-/// When the cache is damaged.
+/// Returns an error if the cache is damaged.
 ///
 /// # Panics
-/// When a set has no rows, a sample not exactly one, or labels and weights do not fit.
+/// Panics if a set has no rows, a sample does not have exactly one row, or labels and weights do not fit.
 pub fn fit(
     data: &ClassRows<'_>,
     row_sets: &[&[u32]],

@@ -1,8 +1,8 @@
-//! Features that let a linear head see the question: how a window's rows match the question's tokens.
+//! Features that show the question to a linear head: how the rows of a window match the question's tokens.
 //!
-//! A linear span head over context states alone cannot know what is asked; these features are products and similarities of
-//! both, in the manner of the aligned question embedding of Chen et al., "Reading Wikipedia to Answer Open-Domain
-//! Questions", 2017.
+//! A linear span head that sees only context states cannot know what is asked. These features are products and
+//! similarities of context and question, modelled on the aligned question embedding of Chen et al., "Reading Wikipedia
+//! to Answer Open-Domain Questions", 2017.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
 
@@ -11,13 +11,13 @@ use crate::train::gemm::multiply;
 /// Similarities are multiplied by this before the softmax that aligns the question.
 pub(crate) const SHARPNESS: f32 = 15.0;
 
-/// The best similarity of a row is averaged over this many rows, itself in the middle.
+/// Sizes of the windows, centred on the row, over which the best similarity is averaged.
 pub(crate) const MEAN_ROWS: [usize; 3] = [3, 9, 21];
 
-/// The highest best similarity is taken over this many rows, the row itself in the middle.
+/// Size of the window, centred on the row, over which the maximum of the best similarity is taken.
 pub(crate) const MAX_ROWS: usize = 11;
 
-/// Values in a row of features: `3 hidden + 5` for each layer.
+/// Number of features in a row: `3 hidden + 5` for each layer.
 ///
 /// ```
 /// assert_eq!(frostbert::internals::head::matching::width(384, 1), 3 * 384 + 5);
@@ -26,11 +26,11 @@ pub fn width(hidden: usize, n_layers: usize) -> usize {
     n_layers * (3 * hidden + 2 + MEAN_ROWS.len())
 }
 
-/// Writes the features of one window's rows, `context [n, H]`, given the question's tokens, `question [m, H]`, into
+/// Writes the features of one window's rows, `context [n, H]`, given the question's tokens, `question [m, H]`, to
 /// `out [n, 3 H + 5]`.
 ///
-/// Row 0 of the context is `[CLS]`, the others are its tokens in order; the question holds no special tokens. For a row `h`
-/// and question tokens `q_j`:
+/// Row 0 of the context is `[CLS]` and the others are its tokens in order; the question contains no special tokens. For
+/// a row `h` and question tokens `q_j`:
 ///
 /// ```text
 /// s_j = cos(h, q_j)                        0 where either is zero
@@ -39,10 +39,11 @@ pub fn width(hidden: usize, n_layers: usize) -> usize {
 /// out = [h, h * a, h * mean_j q_j, m, mean of m over 3, over 9, over 21 rows, max of m over 11 rows]
 /// ```
 ///
-/// with element-wise products. The rows of a mean or maximum are those around `h`, context tokens only, as many as there
-/// are; row 0 has its own `m` in all five places. Without question tokens all but `h` is 0.
+/// with element-wise products. A mean or maximum is taken over the context tokens around `h`, fewer at the ends; row 0
+/// has its own `m` in all five places. If there are no question tokens, everything but `h` is 0.
 ///
-/// For states of several layers a row is `n_layers` blocks of `H` values, and of `3 H + 5` in `out`, each as if alone.
+/// With states of several layers, a row consists of `n_layers` blocks of `H` values, or of `3 H + 5` in `out`, and each
+/// block is computed independently.
 ///
 /// ```
 /// use frostbert::internals::head::matching::features;
@@ -57,7 +58,7 @@ pub fn width(hidden: usize, n_layers: usize) -> usize {
 /// ```
 ///
 /// # Panics
-/// When shapes do not fit together.
+/// Panics if shapes do not match.
 pub fn features(
     context: ArrayView2<'_, f32>,
     question: ArrayView2<'_, f32>,
@@ -114,7 +115,7 @@ fn inverse_length(vector: ArrayView1<'_, f32>) -> f32 {
     if length == 0.0 { 0.0 } else { 1.0 / length }
 }
 
-/// Turns a row's dot products into the softmax of its sharpened cosines; returns the highest cosine.
+/// Replaces a row's dot products by the softmax of its scaled cosines; returns the highest cosine.
 fn align(mut products: ArrayViewMut1<'_, f32>, inverse_length: f32, of_question: &[f32]) -> f32 {
     let mut best = f32::NEG_INFINITY;
     for (product, inverse) in products.iter_mut().zip(of_question) {
@@ -127,7 +128,7 @@ fn align(mut products: ArrayViewMut1<'_, f32>, inverse_length: f32, of_question:
     best
 }
 
-/// The five numbers of a row: its best similarity, and its neighbours'.
+/// Writes the five similarity features of a row: its best similarity and those of its neighbours.
 fn write_similarities(best: &[f32], row: usize, mut out: ArrayViewMut1<'_, f32>) {
     if row == 0 {
         out.fill(best[0]);
@@ -153,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// Features of numpy in f64, straight from the definition (scripts/fixtures/matching.py).
+    /// Features by numpy in f64, straight from the definition (scripts/fixtures/matching.py).
     const NUMPY: &str = include_str!("../../tests/fixtures/matching.json");
 
     #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! For each of some samples the most similar one among others: near-duplicates across the parts of a data set.
+//! Finds for each sample the most similar one among other samples: near-duplicates across the splits of a data set.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
@@ -9,38 +9,39 @@ use crate::{
     train::gemm::multiply,
 };
 
-/// Samples that are compared with [`OTHERS_TILE`] others in one product.
+/// Number of samples that are compared with [`OTHERS_TILE`] others in one product.
 const TILE: usize = 256;
 
-/// Others that are decoded at a time.
+/// Number of other samples that are decoded at a time.
 const OTHERS_TILE: usize = 1024;
 
-/// The most similar of some samples.
+/// The nearest neighbour of a sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Neighbour {
-    /// It; the first of equally similar ones.
+    /// The neighbour; the first of equally similar ones.
     pub sample: u32,
-    /// How similar it is, from -1 to 1.
+    /// The cosine similarity, from -1 to 1.
     pub cosine: f32,
 }
 
-/// For each sample of `of`, in order, the sample of `among` that is most similar to it.
+/// Returns, for each sample of `of` in order, the most similar sample of `among`.
 ///
-/// Similarity is the cosine of standardised rows: every feature less its mean over `among`, by its deviation there. The
-/// states of unrelated texts point nearly the same way, and a few features of large size decide the rest (Timkey and van
-/// Schijndel, "All Bark and No Bite: Rogue Dimensions in Transformer Language Models Obscure Representational Quality",
-/// 2021); without both, the raw cosine of any two texts is high. For samples of several rows (all of equally many) it is
-/// the mean of the cosines of their first rows, of their second rows and so on. A row that is the mean itself is similar to
+/// The similarity is the cosine of standardised rows: the mean over `among` is subtracted from each feature, and the
+/// result divided by its standard deviation there. The states of unrelated texts point in nearly the same direction,
+/// and a few features of large magnitude dominate the rest (Timkey and van Schijndel, "All Bark and No Bite: Rogue
+/// Dimensions in Transformer Language Models Obscure Representational Quality", 2021), so without standardisation the
+/// cosine of any two texts is high. For samples of several rows (all of them equally many), the similarity is the mean
+/// of the cosines of their first rows, of their second rows and so on. A row that equals the mean is similar to
 /// nothing: its cosine is 0.
 ///
-/// Costs `of.len() * among.len() * width` multiply-adds, in products of fixed shapes: the result depends on no number of
-/// threads. The rows of `of` are in memory, those of `among` are read tile by tile.
+/// Costs `of.len() * among.len() * width` multiply-adds, in products of fixed shapes, so the result does not depend on
+/// the number of threads. The rows of `of` are held in memory, those of `among` are read tile by tile.
 ///
 /// # Errors
-/// When a file of the cache is not what the manifest says.
+/// Returns an error if a file of the cache does not match the manifest.
 ///
 /// # Panics
-/// When `among` is empty, or samples differ in their number of rows.
+/// Panics if `among` is empty, or if samples differ in their number of rows.
 pub(crate) fn nearest(view: &FeatureView<'_>, among: &[u32], of: &[u32]) -> Result<Vec<Neighbour>> {
     let scaler = Scaler::fit(view, among)?;
     let first = among.first().expect("samples to compare with");
@@ -66,7 +67,7 @@ pub(crate) fn nearest(view: &FeatureView<'_>, among: &[u32], of: &[u32]) -> Resu
     Ok(nearest)
 }
 
-/// Keeps for each of `rows` the nearest of `others` where that is nearer than what is known.
+/// Updates the nearest neighbour of each of `rows` with those of `others` that are nearer.
 fn compare(
     rows: ArrayView2<'_, f32>,
     others: ArrayView2<'_, f32>,
@@ -84,7 +85,7 @@ fn compare(
     }
 }
 
-/// Scaled rows of length 1, those of a sample side by side: `[n_samples, rows x features]`, each sample of length 1.
+/// Scales rows so that those of a sample, concatenated, have length 1: `[n_samples, rows x features]`.
 fn unit_rows(mut rows: Array2<f32>, scaler: &Scaler, n_samples: usize) -> Array2<f32> {
     let (n_rows, n_features) = rows.dim();
     scaler.apply(rows.view_mut());

@@ -1,4 +1,4 @@
-//! A head as a small network: which layers it has, and where their parameters lie.
+//! A head as a small network: its layers and the layout of their parameters.
 
 mod output;
 mod pass;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layers::activation::Activation;
 
-/// Standard deviation of the initial weights of all but the hidden layers, BERT's own.
+/// Standard deviation of the initial weights of all but the hidden layers, as in BERT.
 const INITIAL_DEVIATION: f32 = 0.02;
 
 /// The layers of a head.
@@ -25,29 +25,29 @@ const INITIAL_DEVIATION: f32 = 0.02;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
-    /// Encoder layers whose states an input row holds, one after the other; more than one are mixed.
+    /// Number of encoder layers whose states an input row holds, concatenated; more than one are mixed.
     pub n_layers: usize,
-    /// Values of one encoder layer's state.
+    /// Size of the state of one encoder layer.
     pub n_features: usize,
-    /// Whether the rows of a sample are pooled into one.
+    /// Whether attention pools the rows of a sample into one.
     pub attention: bool,
     /// Widths of the hidden layers.
     pub hidden: Vec<usize>,
-    /// What stands between the layers.
+    /// The activation function of the hidden layers.
     pub activation: Activation,
-    /// Whether a hidden layer's input is added to its output: as it is where both are equally wide, else through a
+    /// Whether a hidden layer's input is added to its output: directly if both have the same width, otherwise through a
     /// learned projection without bias.
     pub skip: bool,
-    /// Whether hidden layers are normalised before their activation.
+    /// Whether layer normalisation is applied in hidden layers before the activation.
     pub layer_norm: bool,
     /// Number of logits.
     pub n_outputs: usize,
-    /// Whether there are scores of a linear-chain CRF over the outputs.
+    /// Whether the outputs are the emissions of a linear-chain CRF with learned scores.
     pub crf: bool,
 }
 
 impl NetworkSpec {
-    /// One matrix and its biases: `[n_features, n_outputs]` and `[n_outputs]`.
+    /// A single matrix and its biases: `[n_features, n_outputs]` and `[n_outputs]`.
     ///
     /// ```
     /// use frostbert::internals::head::network::{Network, NetworkSpec};
@@ -67,12 +67,12 @@ impl NetworkSpec {
         }
     }
 
-    /// Whether it is one matrix and its biases.
+    /// Whether it is a single matrix and its biases.
     pub fn is_linear(&self) -> bool {
         self.hidden.is_empty() && !self.attention && self.n_layers == 1 && !self.crf
     }
 
-    /// Values of an input row.
+    /// Number of values in an input row.
     pub fn n_inputs(&self) -> usize {
         self.n_layers * self.n_features
     }
@@ -81,15 +81,15 @@ impl NetworkSpec {
 /// One tensor among a network's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorPlace {
-    /// As PyTorch would name it, such as `hidden.0.weight`.
+    /// Its name as in PyTorch, such as `hidden.0.weight`.
     pub name: String,
     /// Its shape in row-major order; a linear layer's weights are `[outputs, inputs]`.
     pub shape: Vec<usize>,
-    /// Where it lies in the parameters.
+    /// Its position in the parameter vector.
     pub range: Range<usize>,
 }
 
-/// Where the scores of a CRF lie in the parameters.
+/// The positions of a CRF's scores in the parameter vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrfRanges {
     /// `[from, to]`.
@@ -112,7 +112,7 @@ pub struct Network {
     crf: Option<CrfRanges>,
 }
 
-/// A linear layer's place: `weight [outputs, inputs]`, then `bias [outputs]`.
+/// The position of a linear layer: `weight [outputs, inputs]`, then `bias [outputs]`.
 #[derive(Clone, Debug)]
 struct Linear {
     inputs: usize,
@@ -149,7 +149,7 @@ impl Network {
     /// ```
     ///
     /// # Panics
-    /// When a number of layers, features or outputs, or a width is 0.
+    /// Panics if a number of layers, features or outputs, or a width, is 0.
     pub fn new(spec: NetworkSpec) -> Network {
         let sizes = [spec.n_layers, spec.n_features, spec.n_outputs];
         assert!(
@@ -188,12 +188,12 @@ impl Network {
         Network { spec, tensors: layout.tensors, mix, query, hidden, output, crf }
     }
 
-    /// What was laid out.
+    /// The spec that the network was built from.
     pub fn spec(&self) -> &NetworkSpec {
         &self.spec
     }
 
-    /// All tensors, in the order of their places, which leave no gap.
+    /// All tensors in the order of their positions, which leave no gaps.
     pub fn tensors(&self) -> &[TensorPlace] {
         &self.tensors
     }
@@ -203,16 +203,16 @@ impl Network {
         self.tensors.last().map_or(0, |tensor| tensor.range.end)
     }
 
-    /// Where the scores of the CRF lie, if there are any.
+    /// The positions of the CRF's scores, if there are any.
     pub fn crf_ranges(&self) -> Option<&CrfRanges> {
         self.crf.as_ref()
     }
 
-    /// Parameters to begin with: a function of the spec and the seed.
+    /// Returns the initial parameters, which depend only on the spec and the seed.
     ///
     /// Output weights, query and projections are drawn from `normal(0, 0.02)`, hidden weights uniformly from
-    /// `+-1 / sqrt(inputs)` (PyTorch's default for a linear layer). Gains are 1, all else is 0. Output weights are drawn
-    /// first, input by input, so those of a network without hidden layers are the same with and without other parts.
+    /// `+-1 / sqrt(inputs)` (PyTorch's default for a linear layer). Gains are 1, everything else is 0. Output weights
+    /// are drawn first, input by input, so those of a network without hidden layers do not depend on its other parts.
     pub fn initial(&self, seed: u64) -> Vec<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let normal = Normal::new(0.0, INITIAL_DEVIATION).expect("a finite deviation");
@@ -242,7 +242,7 @@ impl Network {
     }
 }
 
-/// Tensors as they are put one behind the other.
+/// Tensors that are laid out one after the other.
 struct TensorLayout {
     tensors: Vec<TensorPlace>,
 }

@@ -1,4 +1,4 @@
-//! One head that is more than a product: it takes its steps part by part, and the parts side by side.
+//! The training of a head that is not linear: the parts of each batch are computed in parallel.
 
 use std::ops::Range;
 
@@ -18,8 +18,8 @@ use crate::train::{
     optimizer::{FlatOptimizer, clip_scale},
 };
 
-/// Rows of a part of a batch. Parts are cut by the data alone and their gradients added up in their order, so that the
-/// bits of a step depend on no number of threads.
+/// Number of rows in a part of a batch. The parts depend only on the data and their gradients are added up in order, so
+/// that the bits of a step do not depend on the number of threads.
 const PART_ROWS: usize = 256;
 
 /// The training of one network.
@@ -37,7 +37,7 @@ pub(crate) struct NetworkLearner {
     workspaces: Vec<Workspace>,
 }
 
-/// What a part of a batch needs while it is computed; kept from step to step.
+/// The buffers for a part of a batch, kept from step to step.
 #[derive(Default)]
 struct Workspace {
     trace: Trace<f32>,
@@ -48,7 +48,7 @@ struct Workspace {
 }
 
 impl NetworkLearner {
-    /// A learner of one head (its number in the bank, its settings), with the network's initial parameters.
+    /// Creates a learner of one head (its number in the bank, its settings), with the network's initial parameters.
     pub(crate) fn new(head: usize, spec: HeadSpec, total_steps: usize) -> NetworkLearner {
         let network = Network::new(spec.network.clone());
         let parameters = network.initial(spec.seed);
@@ -67,7 +67,7 @@ impl NetworkLearner {
         }
     }
 
-    /// One over what the sum of a batch's losses is divided by; 0 where nothing counts.
+    /// The factor that turns the sum of a batch's losses into their mean; 0 if nothing counts.
     fn scale(&self, batch: &TrainingBatch<'_>) -> f32 {
         let counted = match (&self.spec.objective, batch.targets) {
             (Objective::Rows(loss), TargetsView::Rows(targets)) => return loss.scale(targets),
@@ -157,7 +157,7 @@ impl Learner for NetworkLearner {
 const WRONG_TARGETS: &str = "targets of the objective's kind";
 
 impl Workspace {
-    /// Loss and gradient of some samples of a batch.
+    /// Computes loss and gradient of some samples of a batch.
     fn compute(
         &mut self,
         network: &Network,

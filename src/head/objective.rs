@@ -1,4 +1,4 @@
-//! What a head's outputs are worth, by its objective.
+//! The loss of a head's outputs, by its objective.
 
 use ndarray::{ArrayView2, Axis};
 
@@ -15,11 +15,11 @@ use crate::{
     train::loss::{LossSum, Targets},
 };
 
-/// The loss of outputs on some samples, without dropout and label smoothing. `starts` holds the first row of each sample,
-/// and the number of rows; `parameters` are the head's.
+/// Returns the loss of outputs on some samples, without dropout and label smoothing. `starts` holds the first row of
+/// each sample, followed by the number of rows; `parameters` are the head's.
 ///
 /// # Panics
-/// When the targets are not of the objective's kind.
+/// Panics if the targets are not of the objective's kind.
 pub(crate) fn loss(
     spec: &HeadSpec,
     network: &Network,
@@ -40,13 +40,13 @@ pub(crate) fn loss(
     }
 }
 
-/// [`loss`] of outputs that are too many to be in memory, a row for each sample; part after part, as they are shown.
+/// Like [`loss`], for outputs that may not fit into memory, with one row per sample; processed part by part.
 ///
 /// # Errors
-/// When what they are computed from cannot be read.
+/// Returns an error if the data that they are computed from cannot be read.
 ///
 /// # Panics
-/// When the objective is not of each row, or the targets are not of its kind.
+/// Panics if the objective is not a loss of each row, or if the targets are not of its kind.
 pub(crate) fn loss_of_rows(
     spec: &HeadSpec,
     logits: &dyn OutputRows,

@@ -1,4 +1,4 @@
-//! Predictions for rows that the heads did not learn from: a linear head for each fold of the rest.
+//! Out-of-fold predictions: a linear head is trained on the other folds for each fold.
 
 use ndarray::{Array2, s};
 use rayon::prelude::*;
@@ -21,13 +21,13 @@ use crate::{
     },
 };
 
-/// Parts that samples are cut into: each is judged by a head of the others.
+/// Number of folds: each is predicted by a head that was trained on the others.
 pub(crate) const N_FOLDS: usize = 5;
 
-/// Least passes of each head over its samples.
+/// Least number of epochs of each head.
 const EPOCHS: usize = 10;
 
-/// Steps that a head needs to leave its initial weights behind, however few samples there are.
+/// Number of steps that a head needs to move away from its initial weights, however few samples there are.
 const LEAST_STEPS: usize = 300;
 
 const BATCH_SIZE: usize = 64;
@@ -36,11 +36,11 @@ const LEARNING_RATE: f64 = 1e-2;
 
 const WEIGHT_DECAY: f64 = 0.1;
 
-/// Rows that are multiplied at a time.
+/// Number of rows that are multiplied at a time.
 const TILE_SAMPLES: usize = 512;
 
-/// The fold of each sample, from 0 to [`N_FOLDS`] - 1, where `labels` are the classes of the samples: those of a class
-/// are shuffled by `seed` and dealt out in turn, each class going on where the last one stopped.
+/// Returns the fold of each sample, from 0 to [`N_FOLDS`] - 1, given the classes of the samples. The samples of a class
+/// are shuffled by `seed` and dealt out in turn, and each class continues where the last one stopped.
 ///
 /// ```
 /// use frostbert::internals::head::out_of_fold::folds;
@@ -60,7 +60,7 @@ pub fn folds(labels: &[u32], seed: u64) -> Vec<usize> {
     folds
 }
 
-/// Passes over the data for so many samples: 10, or what makes about 300 steps.
+/// The number of epochs for this many samples: 10, or enough for about 300 steps.
 ///
 /// ```
 /// use frostbert::internals::head::out_of_fold::epochs;
@@ -70,8 +70,8 @@ pub fn epochs(n_samples: usize) -> usize {
     LEAST_STEPS.div_ceil(n_samples.div_ceil(BATCH_SIZE).max(1)).max(EPOCHS)
 }
 
-/// What [`probabilities`] costs for so many samples, features and classes: a product forward and one backward for each
-/// sample, in each epoch of the heads that see it, of as many columns as a block has.
+/// The cost of [`probabilities`] for this many samples, features and classes: one product forward and one backward for
+/// each sample, in each epoch of each head that sees it, with as many columns as a block has.
 ///
 /// ```
 /// use frostbert::internals::head::out_of_fold::multiply_adds;
@@ -82,17 +82,18 @@ pub fn multiply_adds(n_samples: usize, n_features: usize, n_classes: usize) -> u
     2 * (N_FOLDS - 1) as u64 * epochs(n_samples) as u64 * (n_samples * n_features * columns) as u64
 }
 
-/// Probabilities `[samples, n_classes]` of the classes of some samples, each row by a linear head that learned from the
-/// other [`folds`]. Every sample of the view has one row; `labels[i]` is the class of `samples[i]`.
+/// Returns the class probabilities `[samples, n_classes]` of some samples, each row predicted by a linear head that was
+/// trained on the other [`folds`]. Every sample of the view has one row; `labels[i]` is the class of `samples[i]`.
 ///
-/// The heads see all rows standardised alike, which needs no label, and learn for [`epochs`] of batches of 64 by
-/// AdamW at 1e-2 with decay 0.1, along a cosine. The result depends on `seed`, never on the number of threads.
+/// All rows are standardised together, which uses no labels. The heads train for [`epochs`] with batches of 64, AdamW
+/// at a learning rate of 1e-2 with weight decay 0.1, and a cosine schedule. The result depends on `seed`, never on the
+/// number of threads.
 ///
 /// # Errors
-/// When a file of the cache is not what it should be, or a training diverges.
+/// Returns an error if a file of the cache does not match the manifest, or if a training diverges.
 ///
 /// # Panics
-/// When a fold leaves nothing to learn from, or labels do not fit samples and classes.
+/// Panics if a fold leaves nothing to learn from, or if labels do not fit samples and classes.
 pub fn probabilities(
     view: &FeatureView<'_>,
     samples: &[u32],
@@ -161,7 +162,7 @@ fn spec(n_features: usize, n_outputs: usize, seed: u64, epochs: usize) -> HeadSp
     }
 }
 
-/// Outputs of a linear head on some samples, in their order.
+/// The outputs of a linear head on some samples, in order.
 fn logits(
     view: &FeatureView<'_>,
     transform: &Transform,

@@ -1,4 +1,4 @@
-//! The outputs of many heads on the same samples: the rows are read once, the columns of linear heads stand side by side.
+//! The outputs of many heads on the same samples: rows are read once, and linear heads are evaluated as one matrix.
 
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
@@ -13,36 +13,37 @@ use crate::{
     train::panel::{self, LANES},
 };
 
-/// Samples that are decoded at a time.
+/// Number of samples that are decoded at a time.
 const TILE_SAMPLES: usize = 1024;
 
-/// Rows whose outputs one thread computes at a time.
+/// Number of rows whose outputs one thread computes at a time.
 const PART_ROWS: usize = 256;
 
-/// Bytes of outputs that are in memory at a time; what is more takes another pass over the samples.
+/// Maximum size in bytes of the outputs in memory at a time; more outputs take another pass over the samples.
 pub(crate) const WAVE_BYTES: usize = 256 << 20;
 
-/// Bytes of the outputs of a tile where not all are in memory, about.
+/// Approximate size in bytes of the outputs of a tile when they are not all held in memory.
 const TILE_BYTES: usize = 32 << 20;
 
-/// A head whose outputs are wanted.
+/// A head whose outputs are to be computed.
 pub struct OutputHead {
-    /// What the caller knows it by.
+    /// The caller's number for the head.
     pub number: usize,
-    /// What it computes.
+    /// The network that computes the outputs.
     pub network: Network,
-    /// Laid out as the network lays them out.
+    /// The parameters, in the layout of the network.
     pub parameters: Vec<f32>,
 }
 
-/// Shows the outputs of every head on all of `samples`, in their order: `[rows, outputs]`, or where a head pools its rows
-/// `[samples, outputs]`, and the first row of each sample with the number of rows. Heads are shown side by side, in no
-/// particular order.
+/// Passes the outputs of every head on all of `samples`, in order, to `visit`: `[rows, outputs]`, or
+/// `[samples, outputs]` if a head pools its rows, along with the first row of each sample followed by the number of
+/// rows. Heads are visited concurrently and in no particular order.
 ///
-/// Outputs of one head that take more than [`WAVE_BYTES`], a row for each sample, are in memory only while they are shown.
+/// If the outputs of a head with one row per sample take more than [`WAVE_BYTES`], they are in memory only while they
+/// are being visited.
 ///
 /// # Errors
-/// When a file of the cache is not what the manifest says, or `visit` fails.
+/// Returns an error if a file of the cache does not match the manifest, or if `visit` fails.
 pub(crate) fn for_each_head(
     view: &FeatureView<'_>,
     transform: &Transform,
@@ -94,7 +95,7 @@ pub(crate) fn for_each_head(
     Ok(())
 }
 
-/// One pass over the samples.
+/// Runs one pass over the samples.
 fn show(
     view: &FeatureView<'_>,
     transform: &Transform,
@@ -130,7 +131,7 @@ fn show(
     })
 }
 
-/// Outputs of one head that are computed whenever they are shown.
+/// Outputs of one head that are recomputed each time they are iterated over.
 struct Recomputed<'a> {
     view: &'a FeatureView<'a>,
     transform: &'a Transform,
@@ -166,7 +167,7 @@ impl OutputRows for Recomputed<'_> {
     }
 }
 
-/// The outputs of one head on some samples that have a row of outputs each, computed whenever they are shown.
+/// Outputs of one head on some samples with one output row each, recomputed each time they are iterated over.
 pub(crate) struct HeadOutputs<'a> {
     view: &'a FeatureView<'a>,
     transform: &'a Transform,
@@ -175,7 +176,7 @@ pub(crate) struct HeadOutputs<'a> {
 }
 
 impl<'a> HeadOutputs<'a> {
-    /// Of a head on features as the transform makes them.
+    /// The outputs of a head on transformed features.
     pub(crate) fn new(
         view: &'a FeatureView<'a>,
         transform: &'a Transform,
@@ -218,10 +219,10 @@ impl OutputRows for HeadOutputs<'_> {
     }
 }
 
-/// Where the outputs of each sample lie.
+/// The position of the outputs of each sample.
 struct Places<'a> {
     samples: &'a [u32],
-    /// First row of each sample, and the number of rows.
+    /// First row of each sample, followed by the number of rows.
     starts: Vec<usize>,
     place_of: HashMap<u32, usize>,
 }
@@ -246,7 +247,7 @@ impl<'a> Places<'a> {
         if scorer.pools { self.samples.len() } else { self.starts[self.samples.len()] }
     }
 
-    /// Copies the outputs on the samples of a tile to where they belong among all.
+    /// Copies the outputs on the samples of a tile to their positions among all outputs.
     fn put(
         &self,
         scorer: &OutputComputer,
@@ -269,12 +270,12 @@ impl<'a> Places<'a> {
     }
 }
 
-/// What computes the outputs of one network, or of several linear heads.
+/// Computes the outputs of one network, or of several linear heads.
 struct OutputComputer {
     /// The heads and their columns.
     heads: Vec<(OutputHead, Range<usize>)>,
     columns: usize,
-    /// Whether there is a row of outputs for each sample, not for each row.
+    /// Whether there is one row of outputs per sample rather than per input row.
     pools: bool,
     /// Weights `[n_features, columns]` and biases of linear heads.
     panel: Option<(Vec<f32>, Vec<f32>)>,
@@ -307,7 +308,7 @@ impl OutputComputer {
         OutputComputer { heads: placed, columns, pools: false, panel: Some((weights, bias)) }
     }
 
-    /// Outputs on the rows of a tile, `[rows or samples, columns]`.
+    /// Computes the outputs on the rows of a tile, `[rows or samples, columns]`.
     fn outputs(&self, tile: &Tile) -> Vec<f32> {
         let Some((weights, bias)) = &self.panel else {
             let (head, _) = &self.heads[0];

@@ -1,4 +1,4 @@
-//! A trained head as it is saved and used: its network on untouched states, with what its outputs mean.
+//! A trained head as it is stored and used: its network on the original states, and the meaning of its outputs.
 
 mod check;
 
@@ -24,29 +24,29 @@ use crate::{
 /// The file of a head's weights in a run folder.
 pub const WEIGHTS_FILE: &str = "head.safetensors";
 
-/// The file of what its weights mean.
+/// The file that describes what the weights mean.
 pub const DESCRIPTION_FILE: &str = "head.json";
 
-/// What a head's weights mean.
+/// Describes what a head's weights mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeadDescription {
-    /// As `data.task` of a pipeline.
+    /// The task, as in `data.task` of a pipeline.
     pub task: String,
-    /// As `head.kind`.
+    /// The kind of head, as in `head.kind`.
     pub kind: String,
-    /// The label of each output, in order; none for numbers and spans.
+    /// The label of each output, in order; empty for numbers and spans.
     pub labels: Vec<String>,
-    /// The number by which the data of its training called the first label, where cells held ids of labels.
+    /// The id of the first label in the training data, if its cells held ids of labels.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub first_label_id: Option<usize>,
-    /// The column of labels that it learned from (`train.label`), where that was named.
+    /// The column of labels that the head was trained on (`train.label`), if one was named.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label_column: Option<String>,
     /// What it reads of a layer: a pooling, `attention`, `words` or `tokens`.
     pub pooling: String,
-    /// The absolute layers of its input; several are mixed.
+    /// The absolute indices of its input layers; several are mixed.
     pub layers: Vec<usize>,
-    /// The share of each of several layers in the mix, in their order: they add up to 1.
+    /// The share of each layer in the mix, in the order of `layers`; the shares sum to 1.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub layer_profile: Option<Vec<f32>>,
     /// Whether two texts are compared, as `[u, v, |u - v|, u * v]`.
@@ -54,31 +54,32 @@ pub struct HeadDescription {
     pub pair: bool,
     /// Whether features were standardised in training.
     pub standardize: bool,
-    /// Logits of classes are divided by this before the softmax; fitted on validation rows.
+    /// Class logits are divided by this before the softmax; fitted on validation rows.
     pub temperature: f64,
-    /// Where a label's probability makes it a prediction, for multi-label heads; tuned on validation rows.
+    /// For multi-label heads, the probability from which each label is predicted; tuned on validation rows.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub thresholds: Option<Vec<f64>>,
-    /// Where the score of no answer, less that of the best span, makes it the answer; tuned on validation rows. None
-    /// where every question has an answer.
+    /// "No answer" is predicted if its score minus that of the best span exceeds this; tuned on validation rows. `None`
+    /// if every question has an answer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub no_answer_threshold: Option<f64>,
-    /// Longest answer.
+    /// Maximum length of an answer in tokens.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub max_answer_tokens: Option<usize>,
-    /// Mean and deviation of the numbers that were learned scaled: an output `y` means `mean + deviation y`.
+    /// Mean and standard deviation of the targets if they were scaled for training: an output `y` means
+    /// `mean + deviation y`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub output_scale: Option<[f64; 2]>,
     /// The epoch whose weights these are.
     pub best_epoch: usize,
-    /// The states that it reads, as `mean-L06`.
+    /// The states that it reads, such as `mean-L06`.
     pub states: Vec<StateId>,
-    /// What it computes; none for a cosine.
+    /// Its layers; `None` for the cosine head.
     pub network: Option<NetworkSpec>,
 }
 
 impl Default for HeadDescription {
-    /// Nothing said, and a temperature of 1.
+    /// An empty description, with a temperature of 1.
     fn default() -> HeadDescription {
         HeadDescription {
             task: String::new(),
@@ -104,7 +105,7 @@ impl Default for HeadDescription {
 }
 
 impl HeadDescription {
-    /// The numbers that outputs mean.
+    /// The numbers that the outputs stand for.
     pub fn numbers(&self, outputs: ArrayView1<'_, f32>) -> Vec<f64> {
         let [mean, deviation] = self.output_scale.unwrap_or([0.0, 1.0]);
         let outputs = outputs.iter();
@@ -112,28 +113,29 @@ impl HeadDescription {
     }
 }
 
-/// A head on untouched states.
+/// A head that reads the original states.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// What it is.
+    /// Its description.
     pub description: HeadDescription,
-    /// What is done to rows first; nothing where it could be folded into the weights.
+    /// The transform that is applied to rows first; the identity if it could be folded into the weights.
     pub transform: Transform,
     network: Network,
     parameters: Vec<f32>,
 }
 
-/// Rows whose outputs one thread computes at a time; fixed, so that bits do not depend on the number of threads.
+/// Number of rows whose outputs one thread computes at a time; fixed, so that bits do not depend on the number of
+/// threads.
 const PART_ROWS: usize = 256;
 
-/// Samples that are decoded at a time.
+/// Number of samples that are decoded at a time.
 pub(super) const TILE_SAMPLES: usize = 1024;
 
 impl Head {
-    /// A head of trained parameters. A linear one takes the transform into its weights.
+    /// Creates a head from trained parameters. The transform of a linear head is folded into its weights.
     ///
     /// # Panics
-    /// When the description has no network, or the parameters are not those of one like it.
+    /// Panics if the description has no network, or if the parameters do not belong to such a network.
     pub fn new(
         mut description: HeadDescription,
         parameters: Vec<f32>,
@@ -156,10 +158,10 @@ impl Head {
         Head { description, transform: head_transform, network, parameters }
     }
 
-    /// A head that belongs to no run: a network as it was trained on transformed features.
+    /// Creates a head that belongs to no run, from a network as it was trained on transformed features.
     ///
     /// # Panics
-    /// When the parameters are not those of the network.
+    /// Panics if the parameters do not belong to the network.
     pub fn of(network: NetworkSpec, trained: TrainedHead, transform: Transform) -> Head {
         let description = HeadDescription {
             best_epoch: trained.best_epoch,
@@ -169,22 +171,24 @@ impl Head {
         Head::new(description, trained.parameters, transform)
     }
 
-    /// What the head computes, and its parameters.
+    /// The head's network and its parameters.
     pub fn network(&self) -> (&Network, &[f32]) {
         (&self.network, &self.parameters)
     }
 
-    /// Outputs on the rows of some samples: `[rows, outputs]`, or where the head pools them `[samples, outputs]`.
+    /// Computes the outputs on the rows of some samples: `[rows, outputs]`, or `[samples, outputs]` if the head pools
+    /// them.
     pub fn outputs(&self, rows: Array2<f32>, starts: &[usize]) -> Array2<f32> {
         let rows = if self.transform.is_identity() { rows } else { self.transform.apply(rows) };
         outputs(&self.network, &self.parameters, rows.view(), starts)
     }
 
-    /// Shows the outputs on some samples of a view, tile by tile in storage order: the samples, the first row of each,
+    /// Visits the outputs on some samples of a view, tile by tile in storage order: the samples, the first row of each,
     /// and the outputs.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says; [`Error::Diverged`] when an output is not finite.
+    /// Returns an error if a file of the cache does not match the manifest, and [`Error::Diverged`] if an output is not
+    /// finite.
     pub fn for_each_output(
         &self,
         view: &FeatureView<'_>,
@@ -194,7 +198,7 @@ impl Head {
         self.for_each_output_of(view, samples, TILE_SAMPLES, visit)
     }
 
-    /// As [`Head::for_each_output`], with so many samples at a time.
+    /// Like [`Head::for_each_output`], with `at_a_time` samples at a time.
     pub(super) fn for_each_output_of(
         &self,
         view: &FeatureView<'_>,
@@ -218,11 +222,11 @@ impl Head {
         }
     }
 
-    /// Outputs `[samples, outputs]` of a head that has one row of outputs for every sample of a view, of all its samples
-    /// in their order.
+    /// Computes the outputs `[samples, outputs]` on all samples of a view, in order, for a head with one output row per
+    /// sample.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     pub fn logits(&self, view: &FeatureView<'_>) -> Result<Array2<f32>> {
         let n_outputs = self.description.network.as_ref().map_or(1, |spec| spec.n_outputs);
         let mut logits = Array2::zeros((view.n_samples(), n_outputs));
@@ -236,11 +240,11 @@ impl Head {
         Ok(logits)
     }
 
-    /// Writes head.safetensors (the tensors by the names that PyTorch's modules would give them, `weight [outputs,
-    /// inputs]` and `bias [outputs]` being the last layer) and head.json.
+    /// Writes head.json and head.safetensors. The tensors have the names that PyTorch's modules would give them; the
+    /// last layer is `weight [outputs, inputs]` and `bias [outputs]`.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> =
             self.network.named_tensors(&self.parameters);
@@ -260,10 +264,10 @@ impl Head {
         save(folder, &self.description, &tensors)
     }
 
-    /// The head that [`Head::save`] wrote to a folder. It may belong to no run, and then names no states.
+    /// Opens the head that [`Head::save`] wrote to a folder. A head that belongs to no run names no states.
     ///
     /// # Errors
-    /// When a file is missing or damaged, or the two do not belong together.
+    /// Returns an error if a file is missing or damaged, or if the two files do not belong together.
     pub fn open(folder: &Path) -> Result<Head> {
         let read = |path: &Path| fs::read(path).map_err(Error::io("read", path));
         let path = folder.join(DESCRIPTION_FILE);
@@ -276,10 +280,10 @@ impl Head {
         Head::from_bytes(&path, &read(&path)?, description)
     }
 
-    /// The head whose weights are the bytes of `path`, a safetensors file.
+    /// Reads a head's weights from `bytes`, the contents of the safetensors file at `path`.
     ///
     /// # Errors
-    /// When the file is damaged, holds a value that is no number, or does not belong to the description.
+    /// Returns an error if the file is damaged, holds a value that is not finite, or does not match the description.
     pub fn from_bytes(path: &Path, bytes: &[u8], description: HeadDescription) -> Result<Head> {
         let refuse = |expected: String, got: String| refusal(path, expected, got);
         let Some(spec) = description.network.clone() else {
@@ -331,10 +335,10 @@ impl Head {
     }
 }
 
-/// Outputs of a network on transformed rows, in parts of whole samples side by side.
+/// Computes the outputs of a network on transformed rows, in parts of whole samples that run in parallel.
 ///
-/// A part is padded to whole multiples of 256 rows, because a product of another shape has other last bits: so a sample
-/// has the same outputs alone and among others.
+/// A part is padded to a multiple of 256 rows, because matrix products of other shapes differ in their last bits. A
+/// sample therefore has the same outputs alone and among others.
 pub(super) fn outputs(
     network: &Network,
     parameters: &[f32],
@@ -369,7 +373,7 @@ pub(super) fn outputs(
 /// Writes a head's tensors (name, shape, values) and its description.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// Returns an error if the folder cannot be written.
 pub(crate) fn save(
     folder: &Path,
     description: &HeadDescription,
@@ -393,10 +397,10 @@ pub(crate) fn save(
     Ok(write_file(&path, json.as_bytes())?)
 }
 
-/// What a run's head is, by the bytes of `path`, its head.json.
+/// Parses the description of a run's head from `bytes`, the contents of the head.json at `path`.
 ///
 /// # Errors
-/// When the file is damaged, or describes what cannot be.
+/// Returns an error if the file is damaged, or if its description is inconsistent.
 pub fn read_description(path: &Path, bytes: &[u8]) -> Result<HeadDescription> {
     let description = parse_description(path, bytes)?;
     check::check(&description).map_err(|(expected, got)| refusal(path, expected.into(), got))?;

@@ -1,7 +1,7 @@
 //! Extractive question answering: the objective over a window's rows, and the best span of an answer.
 //!
-//! A window's rows are its candidate positions: row 0 is "no answer" (the `[CLS]` of BERT's SQuAD 2 code), rows 1 and up are
-//! the context's tokens in order. Logits are `[rows, 2]`, of being the start and of being the end.
+//! A window's rows are its candidate positions: row 0 is "no answer" (the `[CLS]` of BERT's SQuAD 2 code), rows 1 and
+//! up are the context's tokens in order. Logits are `[rows, 2]`: one for the start and one for the end of the answer.
 
 use std::{
     cmp::Ordering,
@@ -14,11 +14,11 @@ use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, NdFloat, s};
 use super::segments::segments;
 use crate::train::loss::LossSum;
 
-/// `(CE(start logits, start) + CE(end logits, end)) / 2` summed over windows, each cross-entropy over the window's own
-/// rows; the weight of the sum is the number of windows.
+/// Returns `(CE(start logits, start) + CE(end logits, end)) / 2` summed over windows, each cross-entropy being taken
+/// over the window's own rows. The weight of the sum is the number of windows.
 ///
-/// `offsets[i]..offsets[i + 1]` are the rows of window `i` in `logits [rows, 2]`, `targets[i]` its start and end as row
-/// numbers within the window, `[0, 0]` where it does not hold the answer. As in BERT's `run_squad`.
+/// `offsets[i]..offsets[i + 1]` are the rows of window `i` in `logits [rows, 2]`, and `targets[i]` its start and end as
+/// row numbers within the window, or `[0, 0]` if it does not contain the answer. As in BERT's `run_squad`.
 ///
 /// ```
 /// use frostbert::internals::head::span::loss;
@@ -29,7 +29,7 @@ use crate::train::loss::LossSum;
 /// ```
 ///
 /// # Panics
-/// When shapes differ, a window has no rows, or a target is none of them.
+/// Panics if shapes differ, a window has no rows, or a target is not one of its rows.
 pub fn loss<F: NdFloat>(
     logits: ArrayView2<'_, F>,
     offsets: &[usize],
@@ -48,13 +48,13 @@ pub fn loss<F: NdFloat>(
     LossSum { sum, weight: targets.len() as f64 }
 }
 
-/// [`loss`], and `scale` times the gradient of its sum, written into `gradient [rows, 2]`: for each side
+/// Computes [`loss`], and writes `scale` times the gradient of its sum to `gradient [rows, 2]`: for each side
 /// `scale (softmax(logits) - [row = target]) / 2`.
 ///
-/// `scale` is 1 / windows of the whole batch where the loss is the mean over windows.
+/// `scale` is 1 / windows of the whole batch if the loss is the mean over windows.
 ///
 /// # Panics
-/// As [`loss`].
+/// Panics if [`loss`] would.
 pub(crate) fn gradient<F: NdFloat>(
     logits: ArrayView2<'_, F>,
     offsets: &[usize],
@@ -84,7 +84,7 @@ fn check<F>(logits: ArrayView2<'_, F>, offsets: &[usize], targets: &[[u32; 2]]) 
     assert_eq!(offsets.len(), targets.len() + 1, "one target per window");
 }
 
-/// The maximum, and `sum exp(z - maximum)`.
+/// Returns the maximum, and `sum exp(z - maximum)`.
 fn maximum_and_total<F: NdFloat>(logits: ArrayView1<'_, F>) -> (F, F) {
     let maximum = logits.iter().fold(F::neg_infinity(), |maximum, logit| maximum.max(*logit));
     let total = logits.iter().fold(F::zero(), |total, logit| total + (*logit - maximum).exp());
@@ -96,19 +96,19 @@ fn maximum_and_total<F: NdFloat>(logits: ArrayView1<'_, F>) -> (F, F) {
 pub struct Span {
     /// The first row.
     pub start: usize,
-    /// The last row, itself part of the answer.
+    /// The last row, which belongs to the answer.
     pub end: usize,
-    /// Start logit of the first plus end logit of the last row.
+    /// Start logit of the first row plus end logit of the last row.
     pub score: f64,
 }
 
-/// The `n_best` spans of highest score in one window's `logits [rows, 2]`, best first, of at most `max_answer_tokens` rows.
+/// Returns the `n_best` highest-scoring spans of at most `max_answer_tokens` rows in `logits [rows, 2]`, best first.
 ///
-/// Spans lie in rows 1 and up. Of equal scores the one that starts earlier comes first, then the shorter one. Fewer than
-/// `n_best` where the window holds fewer; none where it holds only row 0.
+/// Spans lie in rows 1 and up of the window. Among equal scores the span that starts earlier comes first, then the
+/// shorter one. Returns fewer than `n_best` if the window has fewer, and none if it has only row 0.
 ///
-/// Takes `O(rows log rows)` steps at worst (a sliding maximum gives the best start of each end, a heap orders them), and
-/// `O(max_answer_tokens + log rows)` for each span after the first.
+/// Takes at most `O(rows log rows)` steps (a sliding maximum gives the best start of each end, and a heap orders them),
+/// and `O(max_answer_tokens + log rows)` for each span after the first.
 ///
 /// ```
 /// use frostbert::internals::head::span::{Span, best_spans};
@@ -120,7 +120,7 @@ pub struct Span {
 /// ```
 ///
 /// # Panics
-/// When there are not two columns.
+/// Panics if there are not two columns.
 pub fn best_spans(
     logits: ArrayView2<'_, f32>,
     max_answer_tokens: usize,
@@ -136,7 +136,7 @@ pub fn best_spans(
         range,
     };
     let mut candidates = BinaryHeap::with_capacity(logits.nrows());
-    // Starts that may yet be the best of a range, of falling logits.
+    // Starts that may still be the best of a later range, with decreasing logits.
     let mut falling: VecDeque<usize> = VecDeque::new();
     for end in 1..logits.nrows() {
         while falling.back().is_some_and(|&last| starts[last] < starts[end]) {
@@ -155,7 +155,7 @@ pub fn best_spans(
             break;
         };
         spans.push(span);
-        // What is left of these spans: those that start before, and those that start after.
+        // The remaining spans with this end: those that start before this one, and those that start after it.
         for rest in [*range.start()..=span.start - 1, span.start + 1..=*range.end()] {
             let best = rest.clone().reduce(
                 |best, start| {
@@ -168,7 +168,7 @@ pub fn best_spans(
     spans
 }
 
-/// All spans of one end whose starts lie in a range, known by the best of them.
+/// All spans with the same end whose starts lie in a range, represented by the best of them.
 struct SpanCandidate {
     span: Span,
     range: RangeInclusive<usize>,
@@ -199,24 +199,24 @@ impl Eq for SpanCandidate {}
 /// The score of "no answer" in one window: start plus end logit of row 0.
 ///
 /// # Panics
-/// When a window has no rows or not two columns.
+/// Panics if the window has no rows or does not have two columns.
 pub(crate) fn null_score(logits: ArrayView2<'_, f32>) -> f64 {
     f64::from(logits[[0, 0]]) + f64::from(logits[[0, 1]])
 }
 
-/// What the windows of one question say together.
+/// The combined result of the windows of one question.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SpanAnswer {
-    /// The number of a window and the best span in it; `None` where no window holds a context token.
+    /// The index of a window and the best span in it; `None` if no window contains a context token.
     pub best: Option<(usize, Span)>,
-    /// The score of "no answer"; infinite where there are no windows.
+    /// The score of "no answer"; infinite if there are no windows.
     pub null_score: f64,
 }
 
-/// Joins the windows of one question: the best span is the one of the highest score in any window, the earlier window's
-/// where two are equal; the null score is the lowest of all windows, as in BERT's `run_squad`.
+/// Combines the windows of one question. The best span is the one with the highest score in any window, from the
+/// earlier window if two are equal; the null score is the lowest of all windows, as in BERT's `run_squad`.
 ///
-/// A caller says "no answer" where `null_score - best score` exceeds a threshold that it tuned.
+/// The caller predicts "no answer" if `null_score - best score` exceeds a tuned threshold.
 ///
 /// ```
 /// use frostbert::internals::head::span::join_windows;
@@ -228,7 +228,7 @@ pub struct SpanAnswer {
 /// ```
 ///
 /// # Panics
-/// As [`best_spans`] and [`null_score`].
+/// Panics if [`best_spans`] or [`null_score`] would.
 pub fn join_windows<'a>(
     windows: impl IntoIterator<Item = ArrayView2<'a, f32>>,
     max_answer_tokens: usize,

@@ -1,30 +1,30 @@
-//! The Hessian of a logistic regression where it starts, which is a good guess of it everywhere.
+//! The Hessian of a logistic regression at its starting point, which is a good approximation everywhere.
 
 use super::{objective::LogisticProblem, rows::TurnedRows};
 
-/// Curvature of the biases by a shift of all of them, which has none: enough to divide by.
+/// Curvature assumed for a common shift of all biases: the loss has none there, but the solver divides by it.
 const SHIFT: f64 = 1e-4;
 
-/// For every feature `j` a matrix over the columns of the problem, `pi` being the rates of its classes:
+/// For each feature `j`, a matrix over the columns of the problem, where `pi` are the frequencies of its classes:
 ///
 /// ```text
 /// A_j = variance_j (diag(pi) - pi pi^T) + I / (C sum_i s_i)
 /// ```
 ///
-/// and for two classes `variance_j pi_0 pi_1 + 1 / (C sum_i s_i)`. It is the Hessian of `F` at weights of 0 and biases that
-/// give the rates, on features that are uncorrelated; for the biases the variance is 1. Only the sum of a weight over the
-/// classes is left to the penalty alone, as in the Hessian itself.
+/// and for two classes `variance_j pi_0 pi_1 + 1 / (C sum_i s_i)`. It is the Hessian of `F` at zero weights and biases
+/// that give the frequencies, on uncorrelated features; for the biases the variance is 1. Only the penalty constrains
+/// the sum of a feature's weights over the classes, as in the Hessian itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Curvature {
     rates: Vec<f64>,
     /// `variance_j pi_c + 1 / (C sum_i s_i)`, `[n_features + 1, columns]`.
     diagonal: Vec<f64>,
-    /// What couples the columns of each feature (Sherman and Morrison 1950); empty for two classes.
+    /// The coupling between the columns of each feature (Sherman and Morrison 1950); empty for two classes.
     coupling: Vec<f64>,
 }
 
 impl Curvature {
-    /// The curvature of a problem over its turned rows.
+    /// The curvature of a problem over its rotated rows.
     pub(crate) fn new(problem: &LogisticProblem, data: &TurnedRows) -> Curvature {
         let n = problem.total_weight;
         let rates: Vec<f64> = problem.row_weights.iter().map(|weight| weight / n).collect();
@@ -47,7 +47,7 @@ impl Curvature {
         curvature
     }
 
-    /// Divides by it, in place: `A^-1 v` for `v [n_features + 1, columns]`.
+    /// Computes `A^-1 v` in place, for `v [n_features + 1, columns]`.
     pub(crate) fn solve(&self, values: &mut [f64]) {
         for (value, diagonal) in values.iter_mut().zip(&self.diagonal) {
             *value /= diagonal;

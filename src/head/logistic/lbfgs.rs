@@ -1,65 +1,65 @@
-//! L-BFGS as a thing that is asked and told: where to look next, what was found there.
+//! L-BFGS with inverted control: it says which point to evaluate next, and is told the result.
 //!
-//! Many problems can so be looked at in one pass over the data.
+//! This lets the caller evaluate many problems in one pass over the data.
 
 use std::collections::VecDeque;
 
 use crate::train::vector::{add_scaled, dot};
 
-/// Steps that are remembered: their differences stand for the curvature.
+/// Number of past steps that are kept to approximate the curvature.
 const MEMORY: usize = 10;
 
-/// A step is accepted when it gains at least this share of what the slope promises (Armijo).
+/// A step is accepted if it gains at least this share of what the slope promises (Armijo condition).
 const LEAST_GAIN: f64 = 1e-4;
 
-/// Relative size of rounding in a value: below it, slopes are compared instead (Hager and Zhang 2005).
+/// Relative rounding error of a value: for smaller differences, slopes are compared instead (Hager and Zhang 2005).
 const VALUE_NOISE: f64 = 1e-7;
 
-/// Trials of one step at most.
+/// Maximum number of trials for one step.
 const MOST_TRIALS: usize = 20;
 
-/// So many steps that together gain next to nothing are the last ones.
+/// The solver stops when this many steps together gain next to nothing.
 const PATIENCE: usize = 10;
 
-/// What became of a trial point.
+/// The result of a trial point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TrialOutcome {
-    /// It is the new point.
+    /// The trial point was accepted as the new point.
     Accepted,
     /// A shorter step is tried next.
     Shortened,
-    /// No step gains anything, or the last ones did not: rounding hides what is left to gain.
+    /// No step gains anything, or the last ones gained nothing: rounding hides further progress.
     Stuck,
 }
 
-/// A minimum of a smooth convex function, on the way.
+/// The state of the minimisation of a smooth convex function.
 ///
-/// Nocedal and Wright 2006, algorithms 7.4 and 7.5, with a guess `P` of the Hessian: the first direction is `-P^-1 g`, the
-/// later ones start from `(s y / y P^-1 y) P^-1`, and a step of 1 is tried first.
+/// Nocedal and Wright 2006, algorithms 7.4 and 7.5, with a guess `P` of the Hessian: the first direction is `-P^-1 g`,
+/// the later ones start from `(s y / y P^-1 y) P^-1`, and a step length of 1 is tried first.
 pub(crate) struct Lbfgs<P> {
-    /// The point.
+    /// The current point.
     pub point: Vec<f64>,
-    /// The function there; infinite until it has been asked for.
+    /// The value of the function at the point; infinite until it has been evaluated.
     pub value: f64,
-    /// The gradient there.
+    /// The gradient at the point.
     pub gradient: Vec<f64>,
-    /// Steps that were accepted.
+    /// Number of accepted steps.
     pub iterations: usize,
-    /// Divides a vector by `P`, in place.
+    /// Multiplies a vector by `P^-1`, in place.
     solve: P,
     steps: VecDeque<Step>,
     direction: Vec<f64>,
-    /// Gradient times direction.
+    /// The dot product of gradient and direction.
     slope: f64,
     length: f64,
     n_trials: usize,
     trial: Vec<f64>,
-    /// The values before the last steps.
+    /// The values before each of the last steps.
     values: VecDeque<f64>,
     least_progress: f64,
 }
 
-/// A step and what it did to the gradient.
+/// A step and the change of the gradient along it.
 #[derive(Clone, Debug)]
 struct Step {
     points: Vec<f64>,
@@ -69,9 +69,9 @@ struct Step {
 }
 
 impl<P: Fn(&mut [f64])> Lbfgs<P> {
-    /// Begins at a point; `solve` divides a vector by `P`, which is positive definite. Ten steps that together gain no
-    /// more than `least_progress` of the value are the last ones; negative infinity asks for no progress, where the
-    /// gradient tells more than a value's rounding lets the value tell.
+    /// Starts at a point; `solve` multiplies a vector by `P^-1`, where `P` is positive definite. The solver stops when
+    /// ten steps together gain no more than `least_progress` of the value. Negative infinity requires no progress, for
+    /// the case that the gradient is more precise than a difference of rounded values.
     pub(crate) fn new(start: Vec<f64>, solve: P, least_progress: f64) -> Lbfgs<P> {
         Lbfgs {
             value: f64::INFINITY,
@@ -90,7 +90,7 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
         }
     }
 
-    /// Where the function and its gradient are wanted next.
+    /// The point at which the function and its gradient are needed next.
     pub(crate) fn trial(&self) -> &[f64] {
         &self.trial
     }
@@ -144,7 +144,7 @@ impl<P: Fn(&mut [f64])> Lbfgs<P> {
         TrialOutcome::Accepted
     }
 
-    /// The next direction, by the two-loop recursion.
+    /// Computes the next direction, by the two-loop recursion.
     fn turn(&mut self) {
         let mut direction: Vec<f64> = self.gradient.iter().map(|g| -g).collect();
         let mut shares = Vec::with_capacity(self.steps.len());

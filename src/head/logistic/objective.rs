@@ -17,13 +17,13 @@ use crate::{
     },
 };
 
-/// Rows whose outputs are computed at a time.
+/// Number of rows whose outputs are computed at a time.
 const TILE_ROWS: usize = 512;
 
-/// Rows whose gradients are added up in f32; what is added to that is added in f64.
+/// Number of rows whose gradients are summed in f32; the sums of such chunks are added up in f64.
 const CHUNK_ROWS: usize = 1024;
 
-/// Rows that the loss of two classes works on side by side.
+/// Number of rows that the two-class loss processes in parallel.
 const LANES: usize = 16;
 
 /// One logistic regression, over some of the rows.
@@ -32,19 +32,19 @@ const LANES: usize = 16;
 /// F(W, b) = (sum_i s_i -log p_i(y_i) + |W|^2 / (2 C)) / sum_i s_i
 /// ```
 ///
-/// With two classes `p(1) = 1 / (1 + e^-z)` of one column, else `p = softmax(z)`.
+/// With two classes `p(1) = 1 / (1 + e^-z)` with a single column, otherwise `p = softmax(z)`.
 pub(crate) struct LogisticProblem {
-    /// Which groups of rows it learns from: one for each group.
+    /// Which groups of rows it learns from: one entry per group.
     pub groups: Vec<bool>,
-    /// The classes that these rows have, ascending: a column each, or one column for two.
+    /// The classes that occur in these rows, ascending: one column each, or a single column for two classes.
     pub classes: Vec<u32>,
-    /// The place of each row's class among them, in the order of the row groups; of other rows anything.
+    /// The index of each row's class in `classes`, in the order of the row groups; arbitrary for rows of other groups.
     pub targets: Arc<Vec<u32>>,
-    /// Weight of each of them; `None` for 1 each.
+    /// The weight of each of the classes; `None` for 1 each.
     pub class_weights: Option<Vec<f32>>,
-    /// Sum of the weights `s_i` of each class's rows.
+    /// For each class, the sum of the weights `s_i` of its rows.
     pub row_weights: Vec<f64>,
-    /// Sum of all rows' weights.
+    /// Sum of the weights of all rows.
     pub total_weight: f64,
     /// `C`.
     pub c: f64,
@@ -60,14 +60,14 @@ pub(crate) struct Evaluation {
 
 /// Weights and biases `[n_features + 1, columns]` at which a problem is to be evaluated.
 pub(crate) struct EvaluationPoint<'a> {
-    /// Which problem.
+    /// The problem.
     pub problem: &'a LogisticProblem,
-    /// Where.
+    /// The weights and biases.
     pub point: ArrayView2<'a, f64>,
 }
 
 impl LogisticProblem {
-    /// Columns of its matrix.
+    /// Number of columns of its weight matrix.
     pub(crate) fn n_columns(&self) -> usize {
         match self.classes.len() {
             2 => 1,
@@ -75,19 +75,19 @@ impl LogisticProblem {
         }
     }
 
-    /// What a row of the class at each place weighs.
+    /// The weight of a row whose class has this index.
     fn class_weight(&self, place: usize) -> f64 {
         let weights = self.class_weights.as_ref();
         weights.map_or(1.0, |weights| f64::from(weights[place]))
     }
 }
 
-/// What products and probabilities are computed in: f32, which is fast, or f64, for what f32 rounds away.
+/// The precision of products and probabilities: f32, which is fast, or f64, for what f32 rounds away.
 pub(crate) trait Arithmetic: Real {
-    /// Some rows in it.
+    /// Converts some rows to this type.
     fn rows(rows: ArrayView2<'_, f32>) -> CowArray<'_, Self, Ix2>;
 
-    /// The summed loss of some rows, and its gradient by their logits, both `[rows, columns]`.
+    /// Returns the summed loss of some rows and writes its gradient by their logits; both are `[rows, columns]`.
     fn loss(
         problem: &LogisticProblem,
         logits: ArrayView2<'_, Self>,
@@ -142,7 +142,7 @@ impl Arithmetic for f64 {
         for ((logits, mut errors), target) in rows.zip(targets) {
             let target = *target as usize;
             all.clear();
-            // Two classes have the logits 0 and z; of the gradient by these the second is kept.
+            // Two classes have the logits 0 and z; only the second entry of their gradient is kept.
             if problem.classes.len() == 2 {
                 all.push(0.0);
             }
@@ -162,18 +162,18 @@ impl Arithmetic for f64 {
     }
 }
 
-/// `sum_i w_y log(1 + e^s)` with `s = z` for rows of the first class and `-z` for the second; `z` becomes its
-/// gradient, `w_y / (1 + e^-s)` times the sign.
+/// Returns `sum_i w_y log(1 + e^s)` with `s = z` for rows of the first class and `s = -z` for the second, and replaces
+/// `z` by its gradient, `w_y / (1 + e^-s)` times the sign.
 ///
-/// `log(1 + e^s) = max(s, 0) + log(1 + e^-|s|)`; of the factors `1 + e^-|s|`, which lie between 1 and 2, products are
-/// taken before the logarithm: at most 512 / 16 of them.
+/// `log(1 + e^s) = max(s, 0) + log(1 + e^-|s|)`. The factors `1 + e^-|s|`, which lie between 1 and 2, are multiplied
+/// before the logarithm is taken, at most 512 / 16 of them at a time.
 #[multiversion(targets = "simd")]
 fn binary(logits: &mut [f32], targets: &[u32], weights: [f32; 2]) -> f64 {
     let mut linear = [0.0f64; LANES];
     let mut products = [[1.0f64; LANES]; 2];
     for (logits, targets) in logits.chunks_mut(LANES).zip(targets.chunks(LANES)) {
         let mut signs = [1.0f32; LANES];
-        // What pads the last rows has neither loss nor gradient.
+        // The padding of the last rows has neither loss nor gradient.
         let mut shifted = [-1e30f32; LANES];
         for (lane, (logit, target)) in logits.iter().zip(targets).enumerate() {
             signs[lane] = 1.0 - 2.0 * *target as f32;
@@ -206,17 +206,17 @@ struct Chunk {
     rows: Range<usize>,
 }
 
-/// What a chunk adds: a loss for each request, and the gradient of all columns.
+/// The contribution of a chunk: a loss for each request, and the gradient of all columns.
 struct PartialGradient<F> {
     losses: Vec<f64>,
     weights: Array2<F>,
     bias: Array1<f64>,
 }
 
-/// Evaluates some problems side by side: their columns are one matrix, rows are read once.
+/// Evaluates some problems together: their columns form one matrix, so that the rows are read once.
 ///
-/// Products and probabilities in `F`, sums in f64 over chunks of 1024 rows. Chunks run on all threads and are added in
-/// their order, so the bits depend on no number of threads.
+/// Products and probabilities are in `F`, sums in f64 over chunks of 1024 rows. Chunks run on all threads and are added
+/// up in order, so the bits do not depend on the number of threads.
 pub(crate) fn evaluate<F: Arithmetic>(
     data: &TurnedRows,
     groups: &RowGroups,
@@ -260,7 +260,7 @@ pub(crate) fn evaluate<F: Arithmetic>(
             of_bias.row_mut(0).scaled_add(1.0, &part.bias.slice(s![range.clone()]));
         }
         if problem.n_columns() > 1 {
-            // Over the classes it sums to 0, but for the rounding of probabilities.
+            // The sum over the classes is 0 except for rounding of the probabilities.
             for mut row in gradient.rows_mut() {
                 let mean = row.sum() / row.len() as f64;
                 row -= mean;
@@ -276,7 +276,7 @@ pub(crate) fn evaluate<F: Arithmetic>(
     .collect()
 }
 
-/// Chunks of the groups that any request learns from.
+/// The chunks of the groups that any request learns from.
 fn chunks(groups: &RowGroups, requests: &[EvaluationPoint<'_>]) -> impl Iterator<Item = Chunk> {
     let wanted = groups
         .ranges
@@ -307,7 +307,7 @@ fn part<F: Arithmetic>(
         weights: Array2::zeros(weights.dim()),
         bias: Array1::zeros(bias.len()),
     };
-    // A loss of two classes reads one column, any other one whole rows.
+    // The two-class loss reads a single column, the others read whole rows.
     let by_columns = requests.iter().all(|request| request.problem.n_columns() == 1);
     for first in chunk.rows.clone().step_by(TILE_ROWS) {
         let rows = first..(first + TILE_ROWS).min(chunk.rows.end);

@@ -1,4 +1,4 @@
-//! The rows of all problems in one matrix, turned so that their features are uncorrelated.
+//! The rows of all problems in one matrix, rotated so that their features are uncorrelated.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
@@ -14,14 +14,14 @@ use crate::{
     train::{eigen::symmetric_eigen, gemm::multiply},
 };
 
-/// Rows that are worked on at a time.
+/// Number of rows that are processed at a time.
 const TILE_ROWS: usize = 512;
 
-/// `U = (X - m) V`: rows along the axes of their own scatter.
+/// `U = (X - m) V`: the rows along the principal axes of their scatter.
 ///
-/// A head `z = x w + b` is `z = u v + c` with `w = V v` and `b = c - m w`. Since `V` is orthonormal, `|w| = |v|`: a
-/// penalty of the weights is the same in both, and the change of variables is exact. In `u` the Hessian of a logistic
-/// regression is nearly diagonal, however much the features are correlated.
+/// A head `z = x w + b` equals `z = u v + c` with `w = V v` and `b = c - m w`. Since `V` is orthonormal, `|w| = |v|`,
+/// so the penalty of the weights is the same in both and the change of variables is exact. In terms of `u` the Hessian
+/// of a logistic regression is nearly diagonal, however strongly the features are correlated.
 pub(crate) struct TurnedRows {
     /// `U [samples, n_features]`, in the order of the row groups.
     pub rows: Array2<f32>,
@@ -34,12 +34,12 @@ pub(crate) struct TurnedRows {
 }
 
 impl TurnedRows {
-    /// Decodes, transforms and turns all rows of some groups.
+    /// Decodes, transforms and rotates all rows of some groups.
     ///
-    /// The scatter is summed in f32, which is enough to choose axes: they are orthonormal in f64.
+    /// The scatter is summed in f32, which is precise enough to choose axes; the axes are orthonormal in f64.
     ///
     /// # Errors
-    /// When the cache is damaged or the features are not finite.
+    /// Returns an error if the cache is damaged or the features are not finite.
     pub(crate) fn new(
         view: &FeatureView<'_>,
         transform: &Transform,
@@ -55,7 +55,7 @@ impl TurnedRows {
             let places = first..first + part.nrows();
             rows.slice_mut(s![places, ..]).assign(&part);
         })?;
-        // Rounded once, so that what is taken off every row is what is added to the bias again.
+        // Rounded once, so that the same value is subtracted from every row and accounted for in the bias.
         let n = (rows.nrows() as f64).max(1.0);
         let mean = sums.mapv(|sum| (sum / n) as f32);
         rows.axis_chunks_iter_mut(Axis(0), TILE_ROWS)
@@ -67,7 +67,7 @@ impl TurnedRows {
         }
         mirror(&mut scatter);
         let (values, axes) = symmetric_eigen(&scatter.mapv(f64::from))?;
-        // In f64: along axes of little scatter what is left of large features would be rounding.
+        // In f64: along axes with little scatter, large features cancel, and in f32 only rounding would be left.
         rows.axis_chunks_iter_mut(Axis(0), TILE_ROWS).into_par_iter().for_each(|mut tile| {
             let mut turned = Array2::zeros(tile.dim());
             multiply(tile.mapv(f64::from).view(), axes.view(), turned.view_mut());
@@ -81,7 +81,7 @@ impl TurnedRows {
         })
     }
 
-    /// Weights `[n_features, columns]` and biases of the features as they were given, of those along the axes.
+    /// Converts weights `[n_features, columns]` and biases along the axes to those of the original features.
     pub(crate) fn turn_back(
         &self,
         weights: ArrayView2<'_, f64>,
@@ -93,8 +93,8 @@ impl TurnedRows {
         (given, bias - &shift)
     }
 
-    /// The largest entry of a gradient by the weights and biases of the features as they were given, of the gradient by
-    /// those along the axes; or something larger than `enough` where it is larger than that.
+    /// Converts a gradient along the axes to the original features and returns its largest entry. If that is larger
+    /// than `enough`, the result may be any number between `enough` and the largest entry.
     ///
     /// `dL/dW = V dL/dW_turned + m dL/db`.
     pub(crate) fn gradient_norm(
@@ -104,7 +104,7 @@ impl TurnedRows {
         enough: f64,
     ) -> f64 {
         let of_bias = bias.iter().fold(0.0f64, |most, g| most.max(g.abs()));
-        // A root mean square is no larger than the largest entry, and turning keeps it.
+        // A root mean square is no larger than the largest entry, and a rotation preserves it.
         let length =
             |values: &mut dyn Iterator<Item = &f64>| values.map(|g| g * g).sum::<f64>().sqrt();
         let shift = length(&mut self.mean.iter()) * length(&mut bias.iter());

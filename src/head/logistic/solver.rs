@@ -1,4 +1,4 @@
-//! Which problems are worked on together, in turn, and until when.
+//! Which problems are solved together, which one after the other, and when they stop.
 
 use frostbert_cache::{progress::Progress, wording::counted};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
@@ -13,21 +13,21 @@ use super::{
 };
 use crate::head::row_groups::RowGroups;
 
-/// Columns of narrow problems that are evaluated side by side at most; a wider problem stands alone.
+/// Maximum number of columns of narrow problems that are evaluated together; a wider problem is evaluated alone.
 const BLOCK_COLUMNS: usize = 64;
 
-/// Ten steps in f32 that together gain no more than this share of the value are the last ones.
+/// A problem leaves f32 when ten steps together gain no more than this share of the value.
 const LEAST_PROGRESS: f64 = 1e-12;
 
-/// Numbers of problems that are worked on by one thread after another.
+/// The problems of one parallel task, by number.
 enum Task {
-    /// In lockstep, their columns side by side.
+    /// Solved in lockstep, with their columns side by side.
     Together(Vec<usize>),
-    /// One after the other, each from where the last ended.
+    /// Solved one after the other, each starting from the previous result.
     InTurn(Vec<usize>),
 }
 
-/// Narrow problems fill blocks in their order; wide ones of the same rows and weights are a row of rising C.
+/// Packs narrow problems into blocks, in order, and chains wide ones with the same rows and weights by ascending C.
 fn tasks(problems: &[LogisticProblem]) -> Vec<Task> {
     let mut blocks: Vec<(usize, Vec<usize>)> = Vec::new();
     let mut rows: Vec<Vec<usize>> = Vec::new();
@@ -59,12 +59,12 @@ fn tasks(problems: &[LogisticProblem]) -> Vec<Task> {
     blocks.chain(rows.into_iter().map(Task::InTurn)).collect()
 }
 
-/// Steps after which it is told how far the fits are.
+/// Progress is reported after every so many steps.
 const STEPS_TOLD: usize = 5;
 
-/// Where a problem ended.
+/// The result of a problem.
 pub(super) struct Solved {
-    /// `[n_features + 1, columns]`, of turned features.
+    /// `[n_features + 1, columns]`, for rotated features.
     pub(super) point: Array2<f64>,
     pub(super) value: f64,
     pub(super) gradient_norm: f64,
@@ -81,7 +81,7 @@ pub(super) struct Solver<'a> {
 }
 
 impl Solver<'_> {
-    /// The minima of all problems, in their order.
+    /// Returns the minima of all problems, in order.
     pub(super) fn solve(&self, problems: &[LogisticProblem]) -> Vec<Solved> {
         let mut solved: Vec<(usize, Solved)> = tasks(problems)
             .into_par_iter()
@@ -116,7 +116,7 @@ impl Solver<'_> {
         }
     }
 
-    /// Where a problem may begin, after others with their `log C` and where they ended.
+    /// Candidate starting points of a problem, given the `log C` and the minimum of each earlier problem.
     fn starts(&self, problem: &LogisticProblem, path: &[(f64, Array2<f64>)]) -> Vec<Array2<f64>> {
         let [.., (last_at, last)] = path else {
             return vec![self.rates(problem)];
@@ -124,7 +124,7 @@ impl Solver<'_> {
         let mut starts = vec![last.clone()];
         if let [.., (before_at, before), _] = path {
             let ahead = (problem.c.ln() - last_at) / (last_at - before_at);
-            // Two problems of one C show no line.
+            // Two problems with the same C define no line.
             if ahead.is_finite() {
                 starts.push(last + &((last - before) * ahead));
             }
@@ -132,7 +132,7 @@ impl Solver<'_> {
         starts
     }
 
-    /// The point that knows only how frequent the classes are.
+    /// The point with zero weights whose biases give the class frequencies.
     fn rates(&self, problem: &LogisticProblem) -> Array2<f64> {
         let n_features = self.data.rows.ncols();
         let mut point = Array2::zeros((n_features + 1, problem.n_columns()));
@@ -146,7 +146,7 @@ impl Solver<'_> {
         point
     }
 
-    /// The start with the lowest value.
+    /// Returns the problem at the starting point with the lowest value.
     fn best<'p>(&self, problem: &'p LogisticProblem, starts: Vec<Array2<f64>>) -> Running<'p> {
         let n_starts = starts.len();
         let requests: Vec<EvaluationPoint<'_>> =
@@ -162,7 +162,7 @@ impl Solver<'_> {
         running
     }
 
-    /// Follows some problems to their ends, all in one pass at a time.
+    /// Runs some problems to the end, evaluating all of them in one pass per step.
     fn minimize(&self, mut problems: Vec<Running<'_>>) -> Vec<Solved> {
         for step in 1.. {
             let mut active: Vec<&mut Running<'_>> =
@@ -200,17 +200,17 @@ impl Solver<'_> {
     }
 }
 
-/// Divides by a problem's curvature.
+/// Multiplies by the inverse of a problem's curvature.
 type Solve = Box<dyn Fn(&mut [f64]) + Send + Sync>;
 
-/// A problem on its way.
+/// A problem that is being solved.
 struct Running<'p> {
     problem: &'p LogisticProblem,
     solver: Lbfgs<Solve>,
     gradient_norm: f64,
     iterations_before: usize,
     evaluations: usize,
-    /// Whether rounding in f32 hid what was left to gain, so that it is evaluated in f64.
+    /// Whether f32 rounding hid further progress, so that the problem is now evaluated in f64.
     is_exact: bool,
     is_done: bool,
 }
@@ -246,7 +246,7 @@ impl<'p> Running<'p> {
             let bias = bias.row(0).to_owned();
             self.gradient_norm = data.gradient_norm(weights, &bias, settings.tolerance);
         }
-        // A problem of one class has nothing to learn: its gradient is 0.
+        // A problem with one class has nothing to learn: its gradient is 0.
         self.is_done = self.gradient_norm <= settings.tolerance
             || self.iterations() >= settings.max_iterations
             || !self.solver.value.is_finite();
@@ -274,7 +274,7 @@ impl<'p> Running<'p> {
     }
 }
 
-/// One that begins at a point, knowing the problem's curvature.
+/// Creates a solver that starts at a point, with the problem's curvature.
 fn solver(
     problem: &LogisticProblem,
     start: Vec<f64>,

@@ -27,7 +27,7 @@ fn spec(fixture: &Fixture, case: &Case, labels: &[u32]) -> LogisticSpec {
     LogisticSpec { c: case.c, class_weights, rows: case.set }
 }
 
-/// Fits all cases at once; fails where a head is not scikit-learn's.
+/// Fits all cases at once; fails if a head differs from scikit-learn's.
 fn assert_equal(fixture: &Fixture, labels: &[u32], cases: &[Case]) {
     let specs: Vec<LogisticSpec> = cases.iter().map(|case| spec(fixture, case, labels)).collect();
     let (n_features, sets) = (fixture.n_features(), fixture.row_sets());
@@ -48,7 +48,7 @@ fn assert_equal(fixture: &Fixture, labels: &[u32], cases: &[Case]) {
         }
         let off = difference(&own, &expected);
         assert!(off < 1e-4, "weights of {name}: {off}");
-        // Biases of several classes may be shifted together.
+        // The biases of several classes may have a common shift.
         let own_mean = own_bias.mean().unwrap() * f64::from(expected.ncols() > 1);
         let expected_mean = expected_bias.mean().unwrap() * f64::from(expected.ncols() > 1);
         let got = fixture.scores(case.set, &own, &(own_bias - own_mean));
@@ -70,7 +70,7 @@ fn regressions_of_two_classes_equal_scikit_learns() {
     assert_equal(&fixture, &fixture.two, &fixture.logistic_two);
 }
 
-/// Rows of many classes: clusters that overlap.
+/// Rows of many classes, as overlapping clusters.
 fn clusters(n: usize, n_features: usize, n_classes: u32) -> (Vec<f32>, Vec<u32>) {
     let labels: Vec<u32> = (0..n as u32).map(|row| row * 7 % n_classes).collect();
     let noise = |at: usize| ((at * 2_654_435_761) % 1_000_003) as f32 / 500_001.5 - 1.0;
@@ -146,13 +146,13 @@ fn the_gradient_is_the_slope_of_the_loss() {
         let problem = problems(&groups, &labels, 3, &[spec]).remove(0);
         let shape = (5, problem.n_columns());
         let point = Array2::from_shape_fn(shape, |(i, j)| 0.05 * i as f64 - 0.1 * j as f64);
-        // In f32 a small step would drown in rounding.
+        // In f32 a small step would be lost in rounding.
         assert_slopes::<f32>(&problem, &point, (0.01, 2e-3), &data, &groups);
         assert_slopes::<f64>(&problem, &point, (1e-4, 1e-7), &data, &groups);
     }
 }
 
-/// Fails where a gradient is not the central difference of the loss over a step, within a share of it or of 0.1.
+/// Fails if a gradient differs from the central difference of the loss by more than a share of it, or of 0.1.
 fn assert_slopes<F: Arithmetic>(
     problem: &LogisticProblem,
     point: &Array2<f64>,

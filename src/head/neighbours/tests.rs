@@ -6,7 +6,7 @@ use super::*;
 
 const N_FEATURES: usize = 24;
 
-/// Rows around a common direction, the last features much larger than the others.
+/// Rows around a common direction, with last features much larger than the others.
 fn values(n: usize) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(11);
     (0..n * N_FEATURES)
@@ -23,7 +23,7 @@ fn view(values: &[f32]) -> FeatureView<'static> {
     FeatureView::from_bytes(StateId::pooled(Pooling::Mean, 1), N_FEATURES, Dtype::F32, bytes)
 }
 
-/// The definition, row by row in f64: the mean over the rows of a sample of the cosines of standardised rows.
+/// The definition, row by row in f64: the mean of the cosines of standardised rows, over the rows of a sample.
 fn by_definition(values: &[f32], among: &[u32], one: u32, other: u32, rows: usize) -> f64 {
     let row = |sample: u32, number: usize| -> Vec<f64> {
         let first = (sample as usize * rows + number) * N_FEATURES;
@@ -54,7 +54,7 @@ fn by_definition(values: &[f32], among: &[u32], one: u32, other: u32, rows: usiz
     cosines.sum::<f64>() / rows as f64
 }
 
-/// More samples than a tile has, on both sides.
+/// More samples than fit into a tile, on both sides.
 fn samples(n: u32) -> (Vec<u32>, Vec<u32>) {
     (0..n).partition(|sample| sample % 5 != 0)
 }

@@ -1,14 +1,14 @@
-//! A network's parameters seen as matrices: its last layer, the mix of its layers, and the tensors of a file.
+//! Views of a network's parameters: its last layer, the weights of its layer mix, and the named tensors of a file.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
 use super::{super::crf::CrfScores, Network};
 
 impl Network {
-    /// The last layer: weights `[inputs, outputs]` and biases `[outputs]`.
+    /// Returns the last layer: weights `[inputs, outputs]` and biases `[outputs]`.
     ///
     /// # Panics
-    /// When the parameters are not of this network.
+    /// Panics if the parameters do not belong to this network.
     pub fn output_layer(&self, parameters: &[f32]) -> (Array2<f32>, Array1<f32>) {
         let output = &self.output;
         let weights = &parameters[output.weight.clone()];
@@ -19,10 +19,10 @@ impl Network {
         (weights, bias)
     }
 
-    /// These parameters with another last layer: weights `[inputs, outputs]` and biases `[outputs]`.
+    /// Replaces the last layer of the parameters by weights `[inputs, outputs]` and biases `[outputs]`.
     ///
     /// # Panics
-    /// When the shapes are not those of this network.
+    /// Panics if the shapes are not those of this network.
     pub fn with_output_layer(
         &self,
         mut parameters: Vec<f32>,
@@ -42,12 +42,12 @@ impl Network {
         parameters
     }
 
-    /// Parameters of zeros.
+    /// Parameters that are all zero.
     pub fn zeros(&self) -> Vec<f32> {
         vec![0.0; self.n_parameters()]
     }
 
-    /// The share of each layer in the mix, `softmax(mix.weight)`; `None` where there is nothing to mix.
+    /// The share of each layer in the mix, `softmax(mix.weight)`; `None` if there is nothing to mix.
     pub fn layer_profile(&self, parameters: &[f32]) -> Option<Vec<f32>> {
         let scores = &parameters[self.mix.clone()?];
         let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -59,7 +59,7 @@ impl Network {
     /// The scores of its CRF.
     ///
     /// # Panics
-    /// When it has none.
+    /// Panics if it has no CRF.
     pub fn crf_scores<'a>(&self, parameters: &'a [f32]) -> CrfScores<'a, f32> {
         let ranges = self.crf.as_ref().expect("a network with a CRF");
         let n = self.spec.n_outputs;
@@ -71,7 +71,7 @@ impl Network {
         }
     }
 
-    /// Every tensor by its name, with its shape and values.
+    /// Returns every tensor with its name, shape and values.
     pub fn named_tensors(&self, parameters: &[f32]) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let tensors = self.tensors.iter();
         tensors
@@ -82,10 +82,10 @@ impl Network {
             .collect()
     }
 
-    /// Parameters from the values of every tensor, asked for by name and shape.
+    /// Builds the parameters from the values of every tensor, which are requested by name and shape.
     ///
     /// # Errors
-    /// The first that `values_of` fails with.
+    /// Returns the first error of `values_of`.
     pub fn from_named<E>(
         &self,
         values_of: impl Fn(&str, &[usize]) -> Result<Vec<f32>, E>,

@@ -1,4 +1,4 @@
-//! A network's way from inputs to logits, and its gradients' way back.
+//! The forward pass of a network from inputs to logits, and the backward pass of its gradients.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -16,12 +16,13 @@ use crate::{
     },
 };
 
-/// What a network reads.
+/// The input of a network.
 #[derive(Clone, Copy, Debug)]
 pub struct NetworkInput<'a, F> {
     /// `[rows, n_layers * n_features]`.
     pub rows: ArrayView2<'a, F>,
-    /// With attention, sample `i` holds the rows `starts[i]..starts[i + 1]`, all rows in order; without, it is not read.
+    /// With attention, sample `i` holds the rows `starts[i]..starts[i + 1]`, all rows in order; unused without
+    /// attention.
     pub starts: &'a [usize],
 }
 
@@ -30,34 +31,35 @@ pub struct NetworkInput<'a, F> {
 pub struct Dropout<'a> {
     /// Probability that an input (after the mix) or a hidden unit is dropped.
     pub rate: f32,
-    /// Of the head.
+    /// The seed of the head.
     pub seed: u64,
-    /// From 1.
+    /// The epoch, counted from 1.
     pub epoch: u64,
-    /// A number for each row that dropout knows it by; a pooled sample goes by its first row's.
+    /// The id of each row, which determines its mask; a pooled sample uses the id of its first row.
     pub row_ids: &'a [u64],
 }
 
-/// Room for a pass: what [`Network::backward`] needs of [`Network::forward`], used again and again.
+/// Buffers of a pass: what [`Network::backward`] needs from [`Network::forward`], reused from pass to pass.
 ///
-/// It grows to the largest batch and then nothing is allocated any more.
+/// The buffers grow to the size of the largest batch; after that nothing is allocated.
 #[derive(Clone, Debug, Default)]
 pub struct Trace<F> {
     n_outputs: usize,
     /// `softmax(s)` of the mix.
     mix_shares: Vec<F>,
     mix_sums: Vec<F>,
-    /// Inputs after mix and dropout, where there is either.
+    /// Inputs after mix and dropout, if there is either.
     rows: Vec<F>,
-    /// Attention of every row.
+    /// Attention weight of every row.
     shares: Vec<F>,
     d_scores: Vec<F>,
-    /// Inputs after attention.
+    /// Inputs after attention pooling.
     pooled: Vec<F>,
     layers: Vec<LayerTrace<F>>,
     logits: Vec<F>,
     masks: Masks,
-    /// `dL/d` of the output of the layer that the way back has come to, and of what stands before its skip.
+    /// `dL/d` of the output of the layer that the backward pass has reached, and of the values before its skip
+    /// connection.
     gradient: Vec<F>,
     inner: Vec<F>,
     next: Vec<F>,
@@ -67,37 +69,37 @@ pub struct Trace<F> {
 struct LayerTrace<F> {
     normalised: Vec<F>,
     deviations: Vec<F>,
-    /// What the activation reads.
+    /// Input of the activation.
     units: Vec<F>,
     output: Vec<F>,
 }
 
-/// The dropout of a pass; a rate of 0 is none.
+/// The dropout of a pass; a rate of 0 means none.
 #[derive(Clone, Debug, Default)]
 struct Masks {
     rate: f32,
     seed: u64,
     epoch: u64,
     row_ids: Vec<u64>,
-    /// Ids of what goes through the hidden layers.
+    /// Ids of the rows that go through the hidden layers.
     sample_ids: Vec<u64>,
 }
 
 impl<F: Real> Trace<F> {
-    /// `[rows, n_outputs]` of the last forward pass, with attention `[samples, n_outputs]`.
+    /// `[rows, n_outputs]` of the last forward pass, or `[samples, n_outputs]` with attention.
     pub fn logits(&self) -> ArrayView2<'_, F> {
         matrix(&self.logits, self.n_outputs.max(1))
     }
 }
 
 impl Network {
-    /// Computes logits and keeps them, and what a backward pass needs, in `trace`.
+    /// Computes the logits and stores them in `trace`, along with what a backward pass needs.
     ///
-    /// Runs on the calling thread. Without mix, dropout and hidden layers it is one matrix product on the rows as they
-    /// are. A sample without rows is pooled to zeros.
+    /// Runs on the calling thread. Without mix, dropout and hidden layers it is a single matrix product on the rows as
+    /// they are. A sample without rows is pooled to zeros.
     ///
     /// # Panics
-    /// When shapes do not fit the spec, or rows are not contiguous where there is a mix, dropout or attention.
+    /// Panics if shapes do not fit the spec, or if rows are not contiguous and there is a mix, dropout or attention.
     pub fn forward<F: Real>(
         &self,
         parameters: &[F],
@@ -153,7 +155,7 @@ impl Network {
     /// Adds `dL/dparameters` to `gradients`, given `dL/dlogits` of the last forward pass with this trace.
     ///
     /// # Panics
-    /// When shapes do not fit, or `d_logits` is not in row-major order.
+    /// Panics if shapes do not fit, or `d_logits` is not in row-major order.
     pub fn backward<F: Real>(
         &self,
         parameters: &[F],
@@ -258,7 +260,7 @@ impl Network {
         );
     }
 
-    /// The rows as they are after mix and dropout.
+    /// The rows after mix and dropout.
     fn rows<'a, F: Real>(
         &self,
         input: &'a NetworkInput<'_, F>,
@@ -272,7 +274,7 @@ impl Network {
         }
     }
 
-    /// What the layer behind the hidden layers `before` reads.
+    /// The input of the layer that follows the hidden layers `before`.
     fn layer_input<'a, F: Real>(
         &self,
         input: &'a NetworkInput<'_, F>,
@@ -359,7 +361,7 @@ impl Masks {
         self.drop_rows(&self.row_ids, self.seed, values, width);
     }
 
-    /// Hidden layers draw other masks than the inputs and one another.
+    /// Applies masks that differ between the hidden layers, and from that of the inputs.
     fn drop_hidden<F: Real>(&self, layer: usize, values: &mut [F], width: usize) {
         let number = layer as u64 + 1;
         let seed = self.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -373,7 +375,7 @@ impl Masks {
     }
 }
 
-/// A buffer of this length; what it held before does not matter.
+/// Resizes a buffer to this length; its earlier contents do not matter.
 fn room<F: Real>(buffer: &mut Vec<F>, length: usize) -> &mut [F] {
     buffer.resize(length, F::zero());
     buffer

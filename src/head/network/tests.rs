@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Logits and gradients of PyTorch 2 in f64 (scripts/fixtures/networks.py).
+/// Logits and gradients by PyTorch 2 in f64 (scripts/fixtures/networks.py).
 const PYTORCH: &str = include_str!("../../../tests/fixtures/networks.json");
 
 /// A network, an input and labels.
@@ -77,7 +77,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Loss of a case, its logits, and its gradients.
+/// Returns the loss of a case, its logits and its gradients.
 fn pass<F: Real>(
     case: &Case,
     parameters: &[F],
@@ -114,7 +114,7 @@ fn assert_close<F: Real>(got: &[F], expected: &[f64], tolerance: f64, what: &str
 
 #[test]
 fn every_network_gives_pytorchs_logits_loss_and_gradients() {
-    // One trace for all: what an earlier network left in it must not matter.
+    // One trace for all cases: what an earlier network left in it must not matter.
     let (mut trace, mut wide_trace) = (Trace::default(), Trace::default());
     for case in cases() {
         let name = &case.name;

@@ -7,7 +7,7 @@ use crate::metrics::probability::predictions;
 
 const N_FEATURES: usize = 40;
 
-/// Rows of noise; the feature of a row's class is raised by `signal`. Classes come in turn.
+/// Rows of noise, with the feature of a row's class raised by `signal`. The classes alternate.
 fn rows(n: usize, n_classes: usize, signal: f32) -> (FeatureView<'static>, Vec<u32>) {
     let mut random = ChaCha8Rng::seed_from_u64(5);
     let labels: Vec<u32> = (0..n).map(|row| (row % n_classes) as u32).collect();

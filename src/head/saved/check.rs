@@ -1,9 +1,9 @@
-//! What the description of a head has to be before a network is built by it.
+//! Checks the description of a head before a network is built from it.
 
 use super::HeadDescription;
 use crate::head::network::NetworkSpec;
 
-/// Checks sizes, numbers and names against each other; else what was expected, and what is there.
+/// Checks that sizes, numbers and names are consistent; the error says what was expected and what was found.
 pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, String)> {
     let HeadDescription { layers, states, .. } = description;
     let kinds = states.iter().map(|state| state.kind);
@@ -17,7 +17,7 @@ pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, 
     check_network(description)
 }
 
-/// As [`check`], without the states that the head reads: a head that belongs to no run names none.
+/// Like [`check`], but ignores the states that the head reads: a head that belongs to no run names none.
 pub(super) fn check_network(description: &HeadDescription) -> Result<(), (&'static str, String)> {
     let HeadDescription { labels, network, thresholds, .. } = description;
     let numbers = [description.temperature]
@@ -59,13 +59,13 @@ fn require(
     if holds { Ok(()) } else { Err((expected, got())) }
 }
 
-/// The tasks whose heads have an output for each label, as `data.task` names them.
+/// The tasks whose heads have one output per label, as named in `data.task`.
 const TASKS_WITH_LABELS: [&str; 3] = ["classification", "multilabel", "tokens"];
 
-/// Parameters at most: 8 GB of weights.
+/// Maximum number of parameters: 8 GB of weights.
 const MOST_PARAMETERS: usize = 1 << 31;
 
-/// No fewer than a network of these sizes has; `None` where a size is 0 or they are too many.
+/// An upper bound on the number of parameters of such a network; `None` if a size is 0 or there are too many.
 fn n_parameters(spec: &NetworkSpec) -> Option<usize> {
     let sizes = [spec.n_layers, spec.n_features, spec.n_outputs];
     if sizes.iter().chain(&spec.hidden).any(|size| *size == 0) {
@@ -75,8 +75,8 @@ fn n_parameters(spec: &NetworkSpec) -> Option<usize> {
     let mut inputs = spec.n_features;
     let widths = spec.hidden.iter().chain([&spec.n_outputs]);
     for width in widths {
-        // A weight for each pair, as many again where the input is added through a projection, and a bias, a gain and
-        // a shift for each output.
+        // A weight for each pair, the same again if the input is added through a projection, and a bias, a gain and a
+        // shift for each output.
         let pairs = inputs.checked_add(3)?.checked_mul(*width)?;
         total = total.checked_add(pairs.checked_mul(2)?)?;
         inputs = *width;

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::*;
 
-/// Loss and gradient of PyTorch 2 in f64 (scripts/fixtures/span.py).
+/// Loss and gradient by PyTorch 2 in f64 (scripts/fixtures/span.py).
 const PYTORCH: &str = include_str!("../../../tests/fixtures/span.json");
 
 #[derive(Deserialize)]
@@ -84,7 +84,7 @@ fn of_two_equal_windows_the_earlier_one_answers() {
     assert_eq!(answer.best.unwrap().0, 0);
 }
 
-/// All spans, sorted: ties to the earlier, then the shorter.
+/// All spans, sorted; among ties the earlier comes first, then the shorter.
 fn by_brute_force(logits: &Array2<f32>, max_answer_tokens: usize) -> Vec<Span> {
     let mut spans = Vec::new();
     for start in 1..logits.nrows() {
@@ -93,12 +93,12 @@ fn by_brute_force(logits: &Array2<f32>, max_answer_tokens: usize) -> Vec<Span> {
             spans.push(Span { start, end, score });
         }
     }
-    // Stable, and the spans were made in the order of ties.
+    // The sort is stable, and the spans were generated in the order that breaks ties.
     spans.sort_by(|one, other| other.score.total_cmp(&one.score));
     spans
 }
 
-/// Eighths, so that ties happen.
+/// Logits that are multiples of 1/8, so that ties occur.
 fn window() -> impl Strategy<Value = Array2<f32>> {
     prop::collection::vec(prop::array::uniform2(-10i8..10), 1..25)
         .prop_map(|rows| Array2::from(rows).mapv(|eighths| f32::from(eighths) / 8.0))
