@@ -1,6 +1,7 @@
-//! What the training loop uses: products, losses, optimisers, schedules, dropout, early stopping.
+//! The building blocks of the training loop: products, losses, optimisers, schedules, dropout, early stopping.
 //!
-//! Nothing here knows of texts, files or caches: numbers in, numbers out. The loop itself is in [`crate::head::bank`].
+//! Nothing here knows about texts, files or caches: numbers in, numbers out. The loop itself is in
+//! [`crate::head::bank`].
 
 pub(crate) mod aligned;
 pub(crate) mod dropout;

@@ -1,12 +1,12 @@
-//! Numbers that begin where a line of the processor's cache does.
+//! Vectors of numbers that start at the beginning of a cache line.
 
 use std::ops::{Deref, DerefMut};
 
-/// Bytes of a line of the processor's cache, and of the widest vector.
+/// Size in bytes of a line of the processor's cache, and of the widest vector register.
 const LINE_BYTES: usize = 64;
 
-/// Values whose first stands at a multiple of 64 bytes. A vector that lies across two lines is read and written as two:
-/// an optimiser's step over values that a plain `Vec` holds takes half as long again.
+/// Values whose first one is aligned to 64 bytes. A vector that spans two cache lines takes two reads and two writes:
+/// an optimiser step over values in a plain `Vec` takes half as long again.
 ///
 /// ```
 /// use frostbert::internals::train::aligned::Aligned;
@@ -23,16 +23,16 @@ pub struct Aligned {
 }
 
 impl Aligned {
-    /// So many zeros.
+    /// Creates a vector of `length` zeros.
     pub fn zeros(length: usize) -> Aligned {
         let spare = LINE_BYTES / size_of::<f32>() - 1;
         let values = vec![0.0; length + spare];
-        // An allocator that cannot say where the next line begins gets values as they come.
+        // If the allocation cannot tell where the next line begins, the values are left unaligned.
         let start = values.as_ptr().align_offset(LINE_BYTES).min(spare);
         Aligned { values, start, length }
     }
 
-    /// Room for so many values; those that are kept and those that are new are unspecified.
+    /// Resizes the vector to `length` values; the values are unspecified afterwards.
     pub fn resize(&mut self, length: usize) {
         if self.start + length > self.values.len() {
             *self = Aligned::zeros(length);

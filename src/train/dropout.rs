@@ -1,4 +1,5 @@
-//! Dropout masks from a counter, not from a stream: a unit's fate depends on who it is, not on who came before.
+//! Dropout masks from a counter rather than a stream: whether a unit is dropped depends on its position, not on the
+//! draws before it.
 
 use multiversion::multiversion;
 
@@ -6,11 +7,11 @@ use super::real::Real;
 
 /// Zeroes each of `values` with probability `rate` and scales the others by `1 / (1 - rate)` (inverted dropout).
 ///
-/// Which units are dropped is a function of `(seed, epoch, row, unit)` alone, so it depends on no thread, no batch and
-/// no other head.
+/// Which units are dropped is a function of `(seed, epoch, row, unit)` alone, so it does not depend on the thread, the
+/// batch or the other heads.
 ///
 /// # Panics
-/// When `rate` is not in `0..1`.
+/// Panics if `rate` is not in `0..1`.
 #[multiversion(targets = "simd")]
 pub fn drop_units<F: Real>(values: &mut [F], rate: f32, seed: u64, epoch: u64, row: u64) {
     assert!((0.0..1.0).contains(&rate), "a dropout rate from 0 to below 1");

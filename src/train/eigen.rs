@@ -1,13 +1,15 @@
-//! One wrapper around the `faer` crate: the axes of a symmetric matrix.
+//! The only wrapper around the `faer` crate: the eigendecomposition of a symmetric matrix.
 
 use faer::{MatRef, Side};
 use ndarray::{Array1, Array2};
 
 use crate::error::{Error, Result};
 
-/// Eigenvalues in ascending order and orthonormal eigenvectors, as columns, of a symmetric matrix: `A = V diag(values) V^T`.
+/// Returns the eigenvalues in ascending order and the orthonormal eigenvectors, as columns, of a symmetric matrix:
+/// `A = V diag(values) V^T`.
 ///
-/// Only the lower triangle is read. On the calling thread alone, so the bits never depend on the number of threads.
+/// Only the lower triangle is read. Runs on the calling thread alone, so the bits never depend on the number of
+/// threads.
 ///
 /// ```
 /// use frostbert::internals::train::eigen::symmetric_eigen;
@@ -19,10 +21,10 @@ use crate::error::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// [`Error::Diverged`] when the matrix holds a number that is not finite.
+/// Returns [`Error::Diverged`] if the matrix holds a number that is not finite.
 ///
 /// # Panics
-/// When the matrix is not square.
+/// Panics if the matrix is not square.
 pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>)> {
     let n = matrix.nrows();
     let not_finite = || Error::Diverged {

@@ -1,11 +1,12 @@
 //! `exp`, `ln`, `ln(1 + x)`, `tanh` and `erf` in f32 without branches or calls, so that loops over them vectorise.
 //!
-//! But for [`exp_of_negative`] none uses a fused multiply-add. Every instruction set gives the same bits.
+//! Except for [`exp_of_negative`], none of them uses a fused multiply-add, so every instruction set gives the same
+//! bits.
 
 /// Smallest argument whose exponential is a normal number.
 const LOWEST: f32 = -87.336_54;
 
-/// Above this the exponential's exponent does not fit.
+/// Largest argument whose exponential has an exponent that fits.
 const HIGHEST: f32 = 88.376_26;
 
 /// `e^x`, within 2 units in the last place from -87.3 to 88.3; 0 below, the value at 88.3 above. NaN stays NaN.
@@ -38,9 +39,10 @@ pub fn exp(x: f32) -> f32 {
     if x < LOWEST { 0.0 } else { value }
 }
 
-/// `e^x` for `x` of at most 0, within 2 units in the last place down to -87, where it stays. NaN stays NaN.
+/// `e^x` for `x` of at most 0, within 2 units in the last place down to -87, and constant below. NaN stays NaN.
 ///
-/// [`exp`] with half the operations: its products and sums are fused, so without the instruction it is slow.
+/// [`exp`] with half the operations: its products and sums are fused, so it is slow on a processor without that
+/// instruction.
 ///
 /// ```
 /// use frostbert::internals::train::exp::exp_of_negative;
@@ -85,7 +87,7 @@ pub fn ln_1p(x: f32) -> f32 {
     2.0 * t + 2.0 * t * s * p
 }
 
-/// `ln x` for finite `x` from 1, to 1e-7 and a relative 1e-7: of `x = 2^n (1 + m)` it is `n ln 2 + ln(1 + m)`.
+/// `ln x` for finite `x` from 1, to 1e-7 and a relative 1e-7: for `x = 2^n (1 + m)` it is `n ln 2 + ln(1 + m)`.
 ///
 /// ```
 /// use frostbert::internals::train::exp::ln;
@@ -159,7 +161,7 @@ fn clamp(x: f32, bound: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Largest relative difference over a fine grid.
+    /// Largest relative error over a fine grid.
     fn worst(range: f32, approximate: fn(f32) -> f32, exact: fn(f64) -> f64) -> f64 {
         let steps = 400_000;
         let difference = |step: i32| {

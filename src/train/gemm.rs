@@ -1,4 +1,4 @@
-//! One shape-checked wrapper around the `gemm` crate: the only matrix product of this program.
+//! One shape-checked wrapper around the `gemm` crate: the only general matrix product in this program.
 
 use gemm::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -8,7 +8,7 @@ use super::real::Real;
 /// `out = left right`, with `left [m, k]`, `right [k, n]`, `out [m, n]`, of any strides.
 ///
 /// Runs on the calling thread alone, so its bits depend on the shapes and on the machine's instruction set and caches,
-/// never on the number of threads.
+/// but never on the number of threads.
 ///
 /// ```
 /// use frostbert::internals::train::gemm::multiply;
@@ -19,7 +19,7 @@ use super::real::Real;
 /// ```
 ///
 /// # Panics
-/// When the shapes do not fit together.
+/// Panics if the shapes do not match.
 pub fn multiply<F: Real>(
     left: ArrayView2<'_, F>,
     right: ArrayView2<'_, F>,
@@ -28,10 +28,10 @@ pub fn multiply<F: Real>(
     product(left, right, out, false);
 }
 
-/// `out += left right`, else as [`multiply`].
+/// `out += left right`, otherwise like [`multiply`].
 ///
 /// # Panics
-/// When the shapes do not fit together.
+/// Panics if the shapes do not match.
 pub(crate) fn multiply_add<F: Real>(
     left: ArrayView2<'_, F>,
     right: ArrayView2<'_, F>,

@@ -1,7 +1,8 @@
-//! Losses and their gradients: cross-entropy and focal loss over classes, their binary kin over labels, squared error.
+//! Losses and their gradients: cross-entropy and focal loss over classes, their binary versions over labels, squared
+//! error.
 //!
-//! All follow PyTorch where PyTorch has them: `cross_entropy`, `binary_cross_entropy_with_logits`, `mse_loss` with their
-//! default mean. Sums and their weights are kept apart, so that a batch may be cut into parts.
+//! All follow PyTorch where it has them: `cross_entropy`, `binary_cross_entropy_with_logits`, `mse_loss` with their
+//! default mean. Sums and their weights are kept separate, so that a batch may be split into parts.
 
 pub(crate) mod one_logit;
 mod sigmoid;
@@ -14,42 +15,43 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use self::{sigmoid::Sigmoid, softmax::Softmax};
 use super::real::Real;
 
-/// The class of a row that counts nothing: no loss, no weight, no gradient.
+/// The class of a row that is ignored: it has no loss, no weight and no gradient.
 pub(crate) const IGNORED: u32 = u32::MAX;
 
-/// What is minimised.
+/// The loss that is minimised.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Loss {
     /// `L = sum_c -t_c log p_c` with `p = softmax(z)` and `t_c = w_c ((1 - s) [c = y] + s / C)`.
     CrossEntropy {
-        /// A weight `w` per class; `None` for 1 each.
+        /// A weight `w` for each class; `None` for 1 each.
         class_weights: Option<Vec<f32>>,
         /// Probability mass `s` that is spread evenly over all `C` classes, from 0 to 1.
         label_smoothing: f32,
     },
-    /// `L = sum_c -t_c (1 - p_c)^gamma log p_c`, `t` as of the cross-entropy, to which it is equal at `gamma` 0 (Lin et
+    /// `L = sum_c -t_c (1 - p_c)^gamma log p_c`, with `t` as in the cross-entropy, which it equals at `gamma` 0 (Lin et
     /// al. 2017).
     Focal {
-        /// How much well-classified rows count less, from 0.
+        /// How strongly well-classified rows are down-weighted, from 0.
         gamma: f32,
-        /// As of the cross-entropy.
+        /// As in the cross-entropy.
         class_weights: Option<Vec<f32>>,
-        /// As of the cross-entropy.
+        /// As in the cross-entropy.
         label_smoothing: f32,
     },
-    /// `L = sum_c -w_c t_c log p_c - (1 - t_c) log(1 - p_c)` with `p_c = 1 / (1 + e^-z_c)`, each label for itself.
+    /// `L = sum_c -w_c t_c log p_c - (1 - t_c) log(1 - p_c)` with `p_c = 1 / (1 + e^-z_c)`, independently for each
+    /// label.
     Bce {
-        /// A weight per label where it is set (PyTorch's `pos_weight`); `None` for 1 each.
+        /// A weight for each label that applies where it is set (PyTorch's `pos_weight`); `None` for 1 each.
         class_weights: Option<Vec<f32>>,
     },
-    /// `L = sum_c -w_c t_c (1 - p_c)^gamma log p_c - (1 - t_c) p_c^gamma log(1 - p_c)`, `p` as of [`Loss::Bce`].
+    /// `L = sum_c -w_c t_c (1 - p_c)^gamma log p_c - (1 - t_c) p_c^gamma log(1 - p_c)`, with `p` as in [`Loss::Bce`].
     BinaryFocal {
-        /// How much well-classified labels count less, from 0.
+        /// How strongly well-classified labels are down-weighted, from 0.
         gamma: f32,
-        /// As of [`Loss::Bce`].
+        /// As in [`Loss::Bce`].
         class_weights: Option<Vec<f32>>,
     },
-    /// `L = (z - y)^2` of the only output.
+    /// `L = (z - y)^2` for the only output.
     Mse,
 }
 
@@ -60,14 +62,14 @@ impl Default for Loss {
     }
 }
 
-/// What the rows of a batch should have given.
+/// The targets of the rows of a batch.
 #[derive(Clone, Copy, Debug)]
 pub enum Targets<'a> {
-    /// A class per row, or [`IGNORED`].
+    /// A class for each row, or [`IGNORED`].
     Classes(&'a [u32]),
     /// `[rows, labels]`: 1 where a label is set, 0 elsewhere.
     Labels(ArrayView2<'a, f32>),
-    /// A number per row.
+    /// A number for each row.
     Values(&'a [f32]),
 }
 
@@ -86,10 +88,10 @@ impl<'a> Targets<'a> {
         self.len() == 0
     }
 
-    /// Some of the rows.
+    /// Returns some of the rows.
     ///
     /// # Panics
-    /// When there are no such rows.
+    /// Panics if the range is out of bounds.
     pub fn slice(self, rows: Range<usize>) -> Targets<'a> {
         match self {
             Targets::Classes(classes) => Targets::Classes(&classes[rows]),
@@ -101,7 +103,7 @@ impl<'a> Targets<'a> {
     }
 }
 
-/// A loss before it is divided by its weight, so that batches can be added up.
+/// A loss before it is divided by its weight, so that the losses of batches can be added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossSum {
     /// Sum of weighted losses.
@@ -111,7 +113,7 @@ pub struct LossSum {
 }
 
 impl LossSum {
-    /// `sum / weight`; 0 where nothing was counted.
+    /// `sum / weight`; 0 if nothing was counted.
     pub fn mean(self) -> f64 {
         if self.weight == 0.0 { 0.0 } else { self.sum / self.weight }
     }
@@ -125,13 +127,13 @@ impl std::ops::AddAssign for LossSum {
 }
 
 impl Loss {
-    /// What the sum of the rows' losses is divided by.
+    /// The divisor that turns the sum of the rows' losses into their mean.
     ///
-    /// The rows' summed class weights `w_y` for cross-entropy and focal loss (ignored rows have none), rows times labels
-    /// for their binary kin, rows for the squared error.
+    /// This is the sum of the rows' class weights `w_y` for cross-entropy and focal loss (ignored rows have none), rows
+    /// times labels for their binary versions, and the number of rows for the squared error.
     ///
     /// # Panics
-    /// When the targets are not of this loss's kind, or a class has no weight.
+    /// Panics if the targets are not of this loss's kind, or if a class has no weight.
     pub fn weight(&self, targets: Targets<'_>) -> f64 {
         match (self, targets) {
             (
@@ -152,10 +154,10 @@ impl Loss {
         }
     }
 
-    /// `1 / weight` of a whole batch; 0 where nothing counts.
+    /// `1 / weight` of a whole batch; 0 if nothing counts.
     ///
     /// # Panics
-    /// As [`Loss::weight`].
+    /// Panics if [`Loss::weight`] would.
     pub fn scale<F: Real>(&self, targets: Targets<'_>) -> F {
         match self.weight(targets) {
             0.0 => F::zero(),
@@ -163,10 +165,11 @@ impl Loss {
         }
     }
 
-    /// Loss of `logits [rows, outputs]`; writes `scale * dL/dlogits` of the rows' summed losses into `out`.
+    /// Returns the loss of `logits [rows, outputs]`, and writes `scale * dL/dlogits` of the rows' summed losses to
+    /// `out`.
     ///
-    /// `scale` is [`Loss::scale`] of the whole batch for the gradient of its mean, whichever part of it these rows are.
-    /// Logits of any size give finite numbers.
+    /// To get the gradient of a batch's mean, pass [`Loss::scale`] of the whole batch as `scale`, whichever part of the
+    /// batch these rows are. Logits of any finite size give finite numbers.
     ///
     /// ```
     /// use frostbert::internals::train::loss::{Loss, Targets};
@@ -179,8 +182,8 @@ impl Loss {
     /// ```
     ///
     /// # Panics
-    /// When shapes differ, the targets are not of this loss's kind, or a class is neither an output nor [`IGNORED`]: the
-    /// caller checks labels when it reads them.
+    /// Panics if shapes differ, the targets are not of this loss's kind, or a class is neither an output nor
+    /// [`IGNORED`]; the caller checks labels when it reads them.
     pub fn gradient<F: Real>(
         &self,
         logits: ArrayView2<'_, F>,
@@ -192,10 +195,10 @@ impl Loss {
         self.sum(logits, targets, scale, Some(out), true)
     }
 
-    /// The loss alone, without smoothing: what validation compares.
+    /// Returns the loss alone, without smoothing, for validation.
     ///
     /// # Panics
-    /// As [`Loss::gradient`].
+    /// Panics if [`Loss::gradient`] would.
     pub fn loss<F: Real>(&self, logits: ArrayView2<'_, F>, targets: Targets<'_>) -> LossSum {
         self.sum(logits, targets, F::one(), None, false)
     }

@@ -1,4 +1,4 @@
-//! SGD, Adam and AdamW, element by element, with their settings per column: every column may belong to another head.
+//! SGD, Adam and AdamW, element by element, with settings per column: every column may belong to another head.
 
 mod alike;
 
@@ -22,23 +22,23 @@ pub enum OptimizerKind {
     AdamW,
 }
 
-/// An optimiser's settings.
+/// The settings of an optimiser.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Optimizer {
     /// The kind.
     pub kind: OptimizerKind,
     /// Learning rate before the schedule.
     pub lr: f64,
-    /// Weight decay, of weights and biases alike as in PyTorch's one parameter group.
+    /// Weight decay, applied to weights and biases alike, as in PyTorch with a single parameter group.
     pub weight_decay: f64,
-    /// Of SGD.
+    /// Momentum of SGD.
     pub momentum: f64,
-    /// Of Adam and AdamW.
+    /// Betas of Adam and AdamW.
     pub betas: [f64; 2],
 }
 
 impl Default for Optimizer {
-    /// AdamW with a learning rate of 1e-3 and a decay of 0.01, as a pipeline file that names none.
+    /// AdamW with a learning rate of 1e-3 and a decay of 0.01, as in a pipeline file that specifies none.
     fn default() -> Optimizer {
         Optimizer {
             kind: OptimizerKind::AdamW,
@@ -51,17 +51,18 @@ impl Default for Optimizer {
 }
 
 impl Optimizer {
-    /// What moves the difference `d` of two columns as this moves both, where their gradients are each other's negatives:
-    /// `d` goes twice as fast, and decays as either does. Not for Adam with a decay, which mixes it with the gradient.
+    /// The optimiser that moves the difference `d` of two columns as this one moves both, if their gradients are each
+    /// other's negatives: `d` moves twice as fast, and decays at the same rate. Not valid for Adam with a decay, which
+    /// mixes the decay with the gradient.
     pub fn of_difference(&self) -> Optimizer {
         Optimizer { lr: 2.0 * self.lr, weight_decay: self.weight_decay / 2.0, ..*self }
     }
 }
 
-/// Added to the root of Adam's second moment.
+/// Added to the square root of Adam's second moment.
 pub(crate) const EPSILON: f32 = 1e-8;
 
-/// What makes up for Adam's moments being zero at the start.
+/// Corrects the bias of Adam's moments, which are zero at the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Corrections {
     /// `1 / (1 - beta_1^t)`
@@ -71,7 +72,7 @@ pub(crate) struct Corrections {
 }
 
 impl Corrections {
-    /// Those of step `step` (from 0): `t = step + 1`.
+    /// The corrections of step `step` (from 0): `t = step + 1`.
     pub(crate) fn new([beta1, beta2]: [f64; 2], step: usize) -> Corrections {
         let t = step as i32 + 1;
         Corrections { rate: 1.0 / (1.0 - beta1.powi(t)), root: 1.0 / (1.0 - beta2.powi(t)).sqrt() }
@@ -80,9 +81,9 @@ impl Corrections {
 
 /// The factors of one step in one column, ready to be used element by element.
 ///
-/// One formula serves all kinds, because a kind is no more than values of these factors:
+/// One formula serves all kinds of optimiser, which differ only in the values of these factors:
 /// `g' = scale g + coupled w`, `m = decay_m m + gain_m g'`, `v = decay_v v + gain_v g'^2`,
-/// `w = keep w - rate m / (adaptive sqrt(v) / correction + offset)`.
+/// `w = keep w - rate m / (root sqrt(v) + offset)`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Factors {
     scale: f32,
@@ -143,7 +144,7 @@ impl Factors {
     }
 }
 
-/// The moments of some columns' parameters, and the step that changes them.
+/// The moments of some columns' parameters, and the step that updates the parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct OptimizerState {
     first: Aligned,
@@ -152,10 +153,10 @@ pub(crate) struct OptimizerState {
 }
 
 impl OptimizerState {
-    /// Zero moments for `rows x columns` parameters.
+    /// Creates zero moments for `rows x columns` parameters.
     ///
     /// # Panics
-    /// When `columns` is no multiple of [`LANES`].
+    /// Panics if `columns` is not a multiple of [`LANES`].
     pub(crate) fn new(rows: usize, columns: usize) -> OptimizerState {
         assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
         OptimizerState {
@@ -167,8 +168,8 @@ impl OptimizerState {
 
     /// Sets what the next step does to the columns `range`; columns that are never set do not move.
     ///
-    /// `corrections` are those of the step and the optimiser's betas; `gradient_scale` is what clipping leaves of the
-    /// gradient: 1 for all of it.
+    /// `corrections` belong to the step and the optimiser's betas; `gradient_scale` is the factor that clips the
+    /// gradient, 1 for no clipping.
     pub(crate) fn set_columns(
         &mut self,
         range: Range<usize>,
@@ -186,12 +187,12 @@ impl OptimizerState {
         [&self.first, &self.second]
     }
 
-    /// As [`OptimizerState::moments`], to be changed.
+    /// Like [`OptimizerState::moments`], but mutable.
     pub(crate) fn moments_mut(&mut self) -> [&mut [f32]; 2] {
         [&mut self.first, &mut self.second]
     }
 
-    /// Holds the columns `range` where they are.
+    /// Keeps the parameters of the columns `range` unchanged from now on.
     pub(crate) fn freeze_columns(&mut self, range: Range<usize>) {
         let still = Factors { keep: 1.0, offset: 1.0, ..Factors::default() };
         self.fill(range, still);
@@ -203,10 +204,10 @@ impl OptimizerState {
         }
     }
 
-    /// Moves `parameters [rows, columns]` along `gradients` of the same shape, both row-major.
+    /// Updates `parameters [rows, columns]` with `gradients` of the same shape, both row-major.
     ///
     /// # Panics
-    /// When the lengths differ from those that the state was made for.
+    /// Panics if the lengths differ from those that the state was created for.
     pub(crate) fn step(&mut self, parameters: &mut [f32], gradients: &[f32]) {
         let (n_parameters, n_gradients) = (parameters.len(), gradients.len());
         assert_eq!(n_parameters, self.first.len(), "parameters of its shape");
@@ -216,7 +217,7 @@ impl OptimizerState {
     }
 }
 
-/// The factors of some columns, one array for each kind of factor, so that they can be used as vectors.
+/// The factors of some columns, with one array for each kind of factor, so that they can be used as vectors.
 #[derive(Clone, Debug, Default)]
 struct FactorLanes {
     scale: [f32; LANES],
@@ -261,7 +262,7 @@ impl FactorLanes {
         }
     }
 
-    /// [`Factors::apply`], side by side.
+    /// [`Factors::apply`] on all lanes.
     #[inline(always)]
     fn apply(
         &self,
@@ -277,7 +278,7 @@ impl FactorLanes {
     }
 }
 
-/// Moves all rows, [`LANES`] columns after the other; their factors are copied, so that they stay in registers.
+/// Updates all rows, [`LANES`] columns at a time; their factors are copied, so that they stay in registers.
 #[multiversion(targets = "simd")]
 fn apply_to_lanes(
     factors: &[FactorLanes],
@@ -304,9 +305,9 @@ fn apply_to_lanes(
     }
 }
 
-/// The moments of one head's parameters, which all move alike.
+/// The moments of one head's parameters, all of which have the same settings.
 ///
-/// Gives the bits of an [`OptimizerState`] whose columns are all set to the same, several times as fast.
+/// Gives the same bits as an [`OptimizerState`] whose columns all have these settings, several times as fast.
 #[derive(Clone, Debug)]
 pub struct FlatOptimizer {
     first: Vec<f32>,
@@ -314,14 +315,14 @@ pub struct FlatOptimizer {
 }
 
 impl FlatOptimizer {
-    /// Zero moments.
+    /// Creates zero moments.
     pub fn new(n_parameters: usize) -> FlatOptimizer {
         FlatOptimizer { first: vec![0.0; n_parameters], second: vec![0.0; n_parameters] }
     }
 
-    /// Step `step` (from 0): moves `parameters` along `gradients`.
+    /// Runs step `step` (from 0): updates `parameters` with `gradients`.
     ///
-    /// `gradient_scale` is what clipping leaves of the gradient ([`clip_scale`]): 1 for all of it.
+    /// `gradient_scale` is the factor that clips the gradient ([`clip_scale`]), 1 for no clipping.
     ///
     /// ```
     /// use frostbert::internals::train::optimizer::{FlatOptimizer, Optimizer, OptimizerKind};
@@ -334,7 +335,7 @@ impl FlatOptimizer {
     /// ```
     ///
     /// # Panics
-    /// When the lengths differ from the one that the state was made for.
+    /// Panics if the lengths differ from the one that the state was created for.
     pub fn step(
         &mut self,
         parameters: &mut [f32],
@@ -353,7 +354,7 @@ impl FlatOptimizer {
     }
 }
 
-/// What is left of gradients whose norm is to be at most `clip`: `min(1, clip / (norm + 1e-6))`, as in PyTorch's
+/// The factor that limits the norm of gradients to `clip`: `min(1, clip / (norm + 1e-6))`, as in PyTorch's
 /// `clip_grad_norm_`.
 ///
 /// ```
@@ -365,7 +366,7 @@ pub fn clip_scale(gradients: &[f32], clip: f64) -> f32 {
     clip_scale_of(sum_of_squares(gradients).sqrt(), clip)
 }
 
-/// [`clip_scale`] of gradients whose norm is known.
+/// [`clip_scale`] for gradients whose norm is known.
 pub(crate) fn clip_scale_of(norm: f64, clip: f64) -> f32 {
     (clip / (norm + 1e-6)).min(1.0) as f32
 }

@@ -1,13 +1,13 @@
-//! Products of rows with a panel of some dozen columns of weights: what a step of the bank consists of.
+//! Products of rows with a panel of a few dozen columns of weights, which make up a step of the bank.
 //!
-//! A general matrix product splits its work by the shapes that it meets. Here every output is the sum of its own terms in
-//! their order, one fused multiply-add a term, on every instruction set: its bits depend on nothing but its row and its
-//! column. So heads may stand beside each other in any way and on any number of threads, and another processor that has
-//! the instruction gives the same bits. With AVX-512 the products reach about twice the rate of [`super::gemm`].
+//! A general matrix product splits its work depending on the shapes. Here every output is the sum of its own terms in
+//! order, with one fused multiply-add per term, on every instruction set, so its bits depend only on its row and its
+//! column. Heads may therefore be placed side by side in any way and on any number of threads, and every processor that
+//! has the instruction gives the same bits. With AVX-512 the products reach about twice the rate of [`super::gemm`].
 
 use multiversion::{multiversion, target::match_target};
 
-/// Panels are a multiple of this many columns wide.
+/// The number of columns of a panel is a multiple of this.
 pub const LANES: usize = 16;
 
 /// `out = bias + rows weights`, with `rows [n, n_features]`, `weights [n_features, columns]`, `bias [columns]` and
@@ -22,7 +22,7 @@ pub const LANES: usize = 16;
 /// ```
 ///
 /// # Panics
-/// When the lengths do not fit together or `columns` is no multiple of [`LANES`].
+/// Panics if the lengths do not match or `columns` is not a multiple of [`LANES`].
 pub fn outputs(rows: &[f32], weights: &[f32], bias: &[f32], out: &mut [f32]) {
     let columns = bias.len();
     assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
@@ -52,16 +52,16 @@ pub fn outputs(rows: &[f32], weights: &[f32], bias: &[f32], out: &mut [f32]) {
 /// ```
 ///
 /// # Panics
-/// When the lengths do not fit together or `columns` is no multiple of [`LANES`].
+/// Panics if the lengths do not match or `columns` is not a multiple of [`LANES`].
 pub fn gradients(rows: &[f32], columns: usize, errors: &[f32], out: &mut [f32]) {
     assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
     gradients_from(rows, out.len() / columns, 0, columns, errors, out);
 }
 
-/// As [`gradients`], of as many of the `n_features` features as `out` has room for, from the feature `first` on.
+/// Like [`gradients`], for the features from `first` on, as many of the `n_features` as `out` has room for.
 ///
 /// # Panics
-/// As [`gradients`].
+/// Panics if [`gradients`] would.
 pub(crate) fn gradients_from(
     rows: &[f32],
     n_features: usize,
@@ -91,10 +91,11 @@ pub(crate) fn gradients_from(
     });
 }
 
-/// Columns of a panel where there are more than twice as many: what is read again for every few lines then lies together.
+/// Number of columns of a panel when there are more than twice as many: the values that are read again for every few
+/// lines are then contiguous.
 const PANEL_COLUMNS: usize = 64;
 
-/// Shows the columns of a matrix `[n, columns]` in panels `[n, width]`; few columns as they are.
+/// Visits the columns of a matrix `[n, columns]` in panels `[n, width]`; few columns are visited as they are.
 fn for_each_panel(right: &[f32], columns: usize, mut visit: impl FnMut(&[f32], ResultColumns)) {
     let across = |first: usize, width: usize| ResultColumns { first, width, columns };
     if columns <= 2 * PANEL_COLUMNS {
@@ -111,17 +112,18 @@ fn for_each_panel(right: &[f32], columns: usize, mut visit: impl FnMut(&[f32], R
     }
 }
 
-/// Which columns of the result a product fills.
+/// The columns of the result that a product fills.
 #[derive(Clone, Copy)]
 struct ResultColumns {
     first: usize,
     width: usize,
-    /// All that the result has.
+    /// Number of columns of the whole result.
     columns: usize,
 }
 
-/// Errors of a part of the rows: they stay in the nearest cache while its features are gone through, once for every few
-/// lines of the result. With AVX2 these are fewer, so the features are read more often and should find room there too.
+/// Number of errors in a part of the rows: they stay in the first-level cache while all features are processed, and are
+/// read once for every few lines of the result. With AVX2 there are fewer lines at a time, so the features are read
+/// more often and should fit into that cache too.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma"))]
 fn errors_at_a_time() -> usize {
     match_target! {
@@ -130,7 +132,7 @@ fn errors_at_a_time() -> usize {
     }
 }
 
-/// Rows or features on the left of a product: the values of line `i` are `values[i * line + term * step]`.
+/// The rows or features on the left of a product: the values of line `i` are `values[i * line + term * step]`.
 #[derive(Clone, Copy)]
 struct LeftOperand<'a> {
     values: &'a [f32],
@@ -138,8 +140,8 @@ struct LeftOperand<'a> {
     step: usize,
 }
 
-/// A product that is added to `start` for every line, or to what is there: as many sums side by side as the registers
-/// hold, 8 lines of 32 with AVX-512, 6 of 16 elsewhere.
+/// Adds a product to `start` for every line, or to the existing values, with as many parallel sums as the registers
+/// hold: 8 lines of 32 columns with AVX-512, 6 of 16 elsewhere.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn add_product(
     left: LeftOperand<'_>,
@@ -151,7 +153,7 @@ fn add_product(
     debug_assert!(left.step == 1 || left.line == 1, "terms or lines lie beside each other");
     match_target! {
         "x86_64+avx512f" => add_lines::<8, 32>(left, right, start, across, out),
-        // Known to the compiler, a step or a line of 1 leaves less to do for each term.
+        // With a step or a line of 1 known at compile time, there is less to do for each term.
         _ => match left.step {
             1 => add_lines::<6, 16>(LeftOperand { step: 1, ..left }, right, start, across, out),
             _ => add_lines::<6, 16>(LeftOperand { line: 1, ..left }, right, start, across, out),
@@ -159,7 +161,7 @@ fn add_product(
     }
 }
 
-/// `R` lines at a time, and what is left of them in fewer steps than lines.
+/// Adds `R` lines at a time, and the remaining ones in fewer steps than there are lines.
 #[inline(always)]
 fn add_lines<const R: usize, const C: usize>(
     left: LeftOperand<'_>,
@@ -174,7 +176,7 @@ fn add_lines<const R: usize, const C: usize>(
     add_whole::<1, C>(left, done, right, start, across, out);
 }
 
-/// The lines from `first` on, as far as they go by `R`; returns where it stopped.
+/// Adds the lines from `first` on as long as there are `R` of them; returns where it stopped.
 #[inline(always)]
 fn add_whole<const R: usize, const C: usize>(
     left: LeftOperand<'_>,
@@ -193,7 +195,7 @@ fn add_whole<const R: usize, const C: usize>(
     line
 }
 
-/// `R` lines of the product, all columns of them.
+/// Adds `R` lines of the product, in all columns.
 #[inline(always)]
 fn add_across<const R: usize, const C: usize>(
     left: LeftOperand<'_>,
@@ -205,7 +207,7 @@ fn add_across<const R: usize, const C: usize>(
 ) {
     let n_terms = right.len() / across.width;
     let end = (n_terms - 1) * left.step + 1;
-    // A slice for each line: values that lie beside each other would tempt the compiler to gather and scatter.
+    // One slice for each line: with adjacent values the compiler would use gather and scatter instructions.
     let lines: [&[f32]; R] =
         std::array::from_fn(|i| &left.values[(line + i) * left.line..(line + i) * left.line + end]);
     let mut column = 0;
@@ -219,7 +221,7 @@ fn add_across<const R: usize, const C: usize>(
     }
 }
 
-/// `R` lines and `C` columns of the product: sums that stay in registers while the terms go by.
+/// Adds `R` lines and `C` columns of the product, with sums that stay in registers over all terms.
 #[inline(always)]
 fn add_tile<const R: usize, const C: usize>(
     lines: [&[f32]; R],
@@ -260,7 +262,7 @@ mod tests {
         (0..n).map(|i| (i as f32 * factor).sin()).collect()
     }
 
-    /// Each sum in the order of its terms, as the products promise it.
+    /// Each sum in the order of its terms, as the products guarantee.
     fn sums(
         lines: usize,
         terms: usize,

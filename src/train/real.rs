@@ -1,4 +1,4 @@
-//! The two kinds of number that heads compute in: f32 to train, f64 so that finite differences run through the same code.
+//! The two number types that heads compute in: f32 for training, f64 to run finite differences through the same code.
 
 use ndarray::NdFloat;
 
@@ -6,7 +6,7 @@ use super::exp;
 
 /// `f32` or `f64`.
 pub trait Real: NdFloat + Default + Into<f64> + private::Sealed {
-    /// The nearest number of this kind.
+    /// Converts to the nearest number of this type.
     fn of(value: f64) -> Self;
     /// `e^x`; in f32 by [`exp::exp`], which vectorises.
     fn fast_exp(self) -> Self;
@@ -73,7 +73,7 @@ impl Real for f64 {
 }
 
 mod private {
-    /// Keeps [`super::Real`] to the two kinds whose matrix products are known.
+    /// Restricts [`super::Real`] to the two types whose matrix products are known.
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}

@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What the learning rate does after the warm-up.
+/// The course of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Stays.
+    /// Stays constant.
     #[default]
     Constant,
-    /// Falls in a straight line to 0.
+    /// Falls linearly to 0.
     Linear,
     /// Falls along half a cosine to 0.
     Cosine,

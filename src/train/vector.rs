@@ -1,4 +1,4 @@
-//! Loops over slices, compiled for several instruction sets of which the best is chosen at run time.
+//! Loops over slices, compiled for several instruction sets, of which the best is chosen at run time.
 //!
 //! Every result depends on the numbers alone: sums run in a fixed order and no multiply-add is fused.
 
@@ -6,13 +6,13 @@ use multiversion::multiversion;
 
 use super::real::Real;
 
-/// Partial sums of a dot product.
+/// Number of partial sums of a dot product.
 const LANES: usize = 16;
 
 /// `out += factor * values`.
 ///
 /// # Panics
-/// When the lengths differ.
+/// Panics if the lengths differ.
 #[multiversion(targets = "simd")]
 pub fn add_scaled<F: Real>(out: &mut [F], factor: F, values: &[F]) {
     assert_eq!(out.len(), values.len(), "vectors of one length");
@@ -24,14 +24,14 @@ pub fn add_scaled<F: Real>(out: &mut [F], factor: F, values: &[F]) {
 /// Adds the rows of a row-major matrix to `out`, first row first: the gradient of a bias.
 ///
 /// # Panics
-/// When `values` is no whole number of rows.
+/// Panics if the length of `values` is not a multiple of that of `out`.
 #[multiversion(targets = "simd")]
 pub fn add_rows<F: Real>(out: &mut [F], values: &[F]) {
     let columns = out.len();
     assert!(values.len().is_multiple_of(columns), "whole rows");
     let (lanes, rest) = out.as_chunks_mut::<LANES>();
     for (number, sums) in lanes.iter_mut().enumerate() {
-        // Sums of their own stay in registers; in memory each addition would wait for the last one's store.
+        // Local sums stay in registers; in memory each addition would wait for the previous one's store.
         let mut own = *sums;
         for row in values.chunks_exact(columns) {
             let row = &row[number * LANES..(number + 1) * LANES];
@@ -45,10 +45,10 @@ pub fn add_rows<F: Real>(out: &mut [F], values: &[F]) {
     }
 }
 
-/// Adds `row` to every row of a row-major matrix: a bias.
+/// Adds `row` to every row of a row-major matrix, such as a bias. Values after the last whole row are left unchanged.
 ///
 /// # Panics
-/// When `matrix` is no whole number of rows.
+/// Panics if `row` is empty.
 #[multiversion(targets = "simd")]
 pub fn add_to_rows<F: Real>(matrix: &mut [F], row: &[F]) {
     let rows = matrix.chunks_exact_mut(row.len());
@@ -67,7 +67,7 @@ pub fn add_to_rows<F: Real>(matrix: &mut [F], row: &[F]) {
 /// ```
 ///
 /// # Panics
-/// When the lengths differ.
+/// Panics if the lengths differ.
 #[multiversion(targets = "simd")]
 pub fn dot<F: Real>(left: &[F], right: &[F]) -> F {
     assert_eq!(left.len(), right.len(), "vectors of one length");

@@ -1,7 +1,8 @@
-//! Two classes by one logit, for many heads side by side.
+//! Two classes with a single logit, for many heads side by side.
 //!
-//! With `z = z_1 - z_0` a softmax over two classes is a sigmoid: `p_1 = 1 / (1 + e^-z)`. The gradient of a loss over a
-//! softmax sums to zero over the classes, so that of `z_0` is the negative of that of `z_1`, and one column does for two.
+//! With `z = z_1 - z_0`, a softmax over two classes is a sigmoid: `p_1 = 1 / (1 + e^-z)`. The gradient of a loss over a
+//! softmax sums to zero over the classes, so that of `z_0` is the negative of that of `z_1`, and one column can replace
+//! two.
 
 use multiversion::multiversion;
 
@@ -11,19 +12,19 @@ use crate::train::{
     panel::LANES,
 };
 
-/// Cross-entropies of heads of two classes, a column of logits each.
+/// Cross-entropies of two-class heads with one column of logits each.
 ///
-/// `L = -t_1 log p_1 - t_0 log p_0`, with `t` as of [`super::Loss::CrossEntropy`].
+/// `L = -t_1 log p_1 - t_0 log p_0`, with `t` as in [`super::Loss::CrossEntropy`].
 #[derive(Clone, Debug)]
 pub struct OneLogitLoss {
-    /// `t_0` and `t_1` of a row of class 0, and of class 1: `[class][target][column]`.
+    /// `t_0` and `t_1` of a row of class 0 and of a row of class 1: `[class][target][column]`.
     targets: [[Vec<f32>; 2]; 2],
-    /// What a row of each class weighs in a column's mean.
+    /// The weight of a row of each class in a column's mean.
     weights: [Vec<f64>; 2],
 }
 
 impl OneLogitLoss {
-    /// Losses of `columns` columns, a whole number of lanes, of which none counts anything yet.
+    /// Creates the losses of `columns` columns, a multiple of the lanes; none of them counts anything yet.
     pub fn new(columns: usize) -> OneLogitLoss {
         let zeros = || vec![0.0; columns];
         OneLogitLoss {
@@ -32,7 +33,7 @@ impl OneLogitLoss {
         }
     }
 
-    /// Sets the loss of a column: weights of the two classes, and the mass that is spread over both.
+    /// Sets the loss of a column: the weights of the two classes, and the label smoothing over both.
     pub fn set(&mut self, column: usize, class_weights: [f32; 2], label_smoothing: f32) {
         for class in 0..2 {
             for (target, weight) in class_weights.iter().enumerate() {
@@ -58,7 +59,7 @@ impl OneLogitLoss {
     /// ```
     ///
     /// # Panics
-    /// When the lengths do not fit together, or a class is neither 0 nor 1 nor ignored.
+    /// Panics if the lengths do not match, or a class is neither 0 nor 1 nor ignored.
     pub fn gradient(
         &self,
         logits: &[f32],
@@ -110,9 +111,10 @@ impl OneLogitLoss {
     }
 }
 
-/// Where the rows of class 0 and those of class 1 begin.
+/// The positions at which the rows of class 0 and those of class 1 begin.
 ///
-/// Written everywhere and counted where it is right, because a branch on a random class is guessed wrong half the time.
+/// Each position is written to both lists but counted only in the right one, because a branch on a random class would
+/// be mispredicted half the time.
 fn rows_of_classes(classes: &[u32], columns: usize) -> [Vec<usize>; 2] {
     let mut rows = [vec![0; classes.len()], vec![0; classes.len()]];
     let mut counts = [0; 2];
@@ -129,7 +131,7 @@ fn rows_of_classes(classes: &[u32], columns: usize) -> [Vec<usize>; 2] {
     rows
 }
 
-/// What the loss of some rows of one class is made of, for columns side by side.
+/// The terms of the loss of some rows of one class, for several columns in parallel.
 struct Sums {
     /// `sum max(z, 0)`.
     above: [f32; LANES],
@@ -139,11 +141,12 @@ struct Sums {
     rest: [f32; LANES],
 }
 
-/// Factors of at most 2 whose product is far from the largest f32.
+/// Number of factors that are multiplied before a logarithm is taken; each is at most 2, so the product fits into an
+/// f32.
 const FACTORS: usize = 100;
 
-/// Goes over the rows that begin at `rows`, all of one class, in the columns from `start` on; `targets` are times what a
-/// row's gradient is scaled by. The sum of logarithms is that of a product, taken now and then.
+/// Processes the rows that begin at `rows`, all of one class, in the columns from `start` on; `targets` are already
+/// multiplied by the scale of a row's gradient. Sums of logarithms are taken as the logarithm of a product, in chunks.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn add_rows(
     rows: &[usize],

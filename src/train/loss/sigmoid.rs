@@ -1,21 +1,21 @@
-//! Binary cross-entropy and binary focal loss: every output is a label for itself.
+//! Binary cross-entropy and binary focal loss: every output is an independent label.
 
 use multiversion::multiversion;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::train::real::Real;
 
-/// Labels that are worked on side by side.
+/// Number of labels that are processed in parallel.
 const LANES: usize = 16;
 
-/// The settings of a loss over sigmoids; a `gamma` of 0 is the binary cross-entropy.
+/// The settings of a loss over sigmoids; with a `gamma` of 0 it is the binary cross-entropy.
 pub(super) struct Sigmoid<'a> {
     pub(super) gamma: f32,
     pub(super) class_weights: Option<&'a [f32]>,
 }
 
 impl Sigmoid<'_> {
-    /// The summed loss of all rows; writes its gradient times `scale` where it is wanted.
+    /// Returns the summed loss of all rows, and writes its gradient times `scale` to `out` if there is one.
     pub(super) fn sum<F: Real>(
         &self,
         logits: ArrayView2<'_, F>,
@@ -69,12 +69,12 @@ impl Sigmoid<'_> {
     }
 }
 
-/// Some labels of a row: their logits, what their two outcomes count, and what comes of them.
+/// Some labels of a row: their logits, the weights of both outcomes, and the results.
 struct LabelLanes<F> {
     logits: [F; LANES],
-    /// The label's weight where it is set, else 0.
+    /// The label's weight if it is set, otherwise 0.
     set: [F; LANES],
-    /// 1 where it is not set, else 0.
+    /// 1 if the label is not set, otherwise 0.
     unset: [F; LANES],
     losses: [F; LANES],
     /// Derivatives of the losses by the logits.
@@ -108,7 +108,7 @@ fn focal<F: Real>(lanes: &mut LabelLanes<F>, gamma: F) {
     }
 }
 
-/// `-(1 - p)^gamma log p` of `p = 1 / (1 + e^-z)`, and its derivative in `z`:
+/// `-(1 - p)^gamma log p` for `p = 1 / (1 + e^-z)`, and its derivative by `z`:
 /// `(1 - p)^gamma (gamma p log p - (1 - p))`.
 fn focal_term<F: Real>(z: F, gamma: F) -> (F, F) {
     let exponential = (-z.abs()).fast_exp();

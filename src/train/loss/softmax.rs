@@ -1,4 +1,4 @@
-//! Cross-entropy and focal loss over classes that exclude each other.
+//! Cross-entropy and focal loss over mutually exclusive classes.
 
 use std::array;
 
@@ -8,7 +8,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 use super::IGNORED;
 use crate::train::real::Real;
 
-/// Rows that are worked on side by side.
+/// Number of rows that are processed in parallel.
 const LANES: usize = 16;
 
 /// The settings of a loss over a softmax.
@@ -20,7 +20,7 @@ pub(super) struct Softmax<'a> {
 }
 
 impl Softmax<'_> {
-    /// The summed loss of all rows; writes its gradient times `scale` where it is wanted.
+    /// Returns the summed loss of all rows, and writes its gradient times `scale` to `out` if there is one.
     pub(super) fn sum<F: Real>(
         &self,
         logits: ArrayView2<'_, F>,
@@ -85,24 +85,24 @@ impl Softmax<'_> {
     }
 }
 
-/// Some rows, class by class, so that every operation runs over all of them at once.
+/// Some rows in class-major order, so that every operation runs over all of them at once.
 struct ClassTile<F> {
-    /// Logits, then less their row's maximum; `[classes][rows]`.
+    /// The logits, later with their row's maximum subtracted; `[classes][rows]`.
     shifted: Vec<[F; LANES]>,
     /// `e^shifted`, then the gradient; `[classes][rows]`.
     exponentials: Vec<[F; LANES]>,
-    /// A row's sum of exponentials.
+    /// The sum of a row's exponentials.
     total: [F; LANES],
-    /// What the row's own class has of the target beside the smoothing.
+    /// The share of the target that goes to the row's own class, with its weight but without the smoothing.
     own: [F; LANES],
-    /// What every class has of the target, times its weight.
+    /// The share of the target that goes to every class, before its class weight.
     spread: [F; LANES],
     classes: [usize; LANES],
 }
 
 /// Shifts the logits and fills in their exponentials and totals.
 ///
-/// A row with NaN has a total of NaN: it must not go unseen.
+/// A row with NaN has a total of NaN, so that it does not go unnoticed.
 #[inline(always)]
 fn exponentials<F: Real>(tile: &mut ClassTile<F>) {
     let mut maximum = tile.shifted[0];
@@ -124,7 +124,7 @@ fn exponentials<F: Real>(tile: &mut ClassTile<F>) {
     tile.total = total;
 }
 
-/// The rows' losses; the tile's exponentials become gradients, `p_c sum_k t_k - t_c`.
+/// Returns the rows' losses; the tile's exponentials become gradients, `p_c sum_k t_k - t_c`.
 #[multiversion(targets = "simd")]
 fn cross_entropy<F: Real>(tile: &mut ClassTile<F>, weights: &[F]) -> [F; LANES] {
     exponentials(tile);
@@ -149,7 +149,7 @@ fn cross_entropy<F: Real>(tile: &mut ClassTile<F>, weights: &[F]) -> [F; LANES] 
     })
 }
 
-/// As [`cross_entropy`], with every term times `(1 - p_c)^gamma`.
+/// Like [`cross_entropy`], with every term multiplied by `(1 - p_c)^gamma`.
 ///
 /// With `f(l) = -(1 - e^l)^gamma l` and `l_c = log p_c`: `dL/dz_k = t_k f'(l_k) - p_k sum_c t_c f'(l_c)`.
 #[multiversion(targets = "simd")]
@@ -168,7 +168,7 @@ fn focal<F: Real>(tile: &mut ClassTile<F>, weights: &[F], gamma: F) -> [F; LANES
                 let rest = -log_p.exp_m1();
                 let power = rest.powf(gamma);
                 loss -= target * power * log_p;
-                // log p / (1 - p) tends to -1 where p tends to 1.
+                // log p / (1 - p) tends to -1 as p tends to 1.
                 let ratio = if rest == F::zero() { -F::one() } else { log_p / rest };
                 slope = target * power * (gamma * log_p.exp() * ratio - F::one());
             }

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// Losses of PyTorch 2 in f64 (scripts/fixtures/networks.py).
+/// Losses by PyTorch 2 in f64 (scripts/fixtures/networks.py).
 const PYTORCH: &str = include_str!("../../../tests/fixtures/networks.json");
 
 enum Owned {

@@ -4,15 +4,15 @@ use rayon::prelude::*;
 
 use super::{Corrections, Factors, Optimizer, OptimizerState, apply_to_all};
 
-/// Parameters that one thread moves at a time where all move alike.
+/// Number of parameters that one thread updates at a time when all have the same settings.
 const PART: usize = 1 << 14;
 
 impl OptimizerState {
-    /// As [`OptimizerState::step`] where all columns are one head's, whatever they were set to: to the same bits, on all
-    /// threads, and without the factors of each column, which take more memory than a wide row does.
+    /// Like [`OptimizerState::step`] for columns that all belong to one head, whatever their settings. Gives the same
+    /// bits on any number of threads, and needs no factors per column, which would take more memory than a wide row.
     ///
     /// # Panics
-    /// As [`OptimizerState::step`].
+    /// Panics if [`OptimizerState::step`] would.
     pub(crate) fn step_alike(
         &mut self,
         parameters: &mut [f32],
