@@ -1,23 +1,24 @@
-//! How good predictions are, with how much certainty.
+//! How good predictions are, and with how much certainty.
 //!
-//! Everything here is a function of integer labels and arrays of numbers, [`span`] of short answers; nothing knows of
-//! documents, files or models.
+//! Everything here is a function of integer labels and arrays of numbers, and in [`span`] of short answers; nothing
+//! knows about documents, files or models.
 //!
-//! - [`metric`], [`scores`]: the metrics by name; their values on some rows;
+//! - [`metric`], [`scores`]: the metrics by name, and their values on some rows;
 //! - [`classification`]: one call for all metrics of a classifier on one split;
 //! - [`tagging`]: one call for all metrics of a tagger, by words and by the entities of a [`tag_scheme`];
-//! - [`span`]: answers to questions by the rules of SQuAD;
-//! - [`outputs`]: outputs of rows that may be too many to be in memory at a time;
+//! - [`span`]: answers to questions, by the rules of SQuAD;
+//! - [`outputs`]: outputs for rows that may not fit into memory all at once;
 //! - [`regression`]: correlations and errors of predicted numbers;
-//! - [`multilabel`]: one call for all metrics where a row has any number of labels, and a threshold for each label;
-//! - [`counts`]: what depends on right and wrong answers only (accuracy, F1, MCC, the confusion matrix);
-//! - [`confusion`]: the cells of a confusion matrix that would be too large;
-//! - [`scorer`]: the same metrics of a classifier, of rows that come a few at a time;
-//! - [`probability`]: what depends on the probabilities (log loss, Brier score, ECE);
-//! - [`ranking`]: what depends on their order (ROC-AUC);
-//! - [`baseline`]: what trivial predictors would have scored;
+//! - [`multilabel`]: one call for all metrics when a row has any number of labels, and a threshold for each label;
+//! - [`counts`]: metrics that depend only on right and wrong answers (accuracy, F1, MCC, the confusion matrix);
+//! - [`confusion`]: the cells of a confusion matrix that would be too large to write out;
+//! - [`scorer`]: the same metrics of a classifier, for rows that arrive a few at a time;
+//! - [`probability`]: metrics that depend on the probabilities (log loss, Brier score, ECE);
+//! - [`ranking`]: metrics that depend on their order (ROC-AUC);
+//! - [`baseline`]: the scores of trivial predictors;
 //! - [`intervals`]: the bootstrap behind every `<name>_ci`;
-//! - [`row_statistics`]: the predictions of heads for each row, so that a metric can be taken again on any draw of the rows;
+//! - [`row_statistics`]: the predictions of heads for each row, so that a metric can be recomputed on any resample of
+//!   the rows;
 //! - [`comparison`]: whether one head is better than another: McNemar, paired bootstrap, Holm;
 //! - [`calibration`]: temperature scaling;
 //! - [`label_errors`]: labels that are likely wrong, by confident learning.
@@ -52,9 +53,9 @@ use serde::{Deserialize, Serialize};
 
 use self::{confusion::ConfusionCell, scores::Scores};
 
-/// Above so many classes what grows with their square, or with rows times classes, is not kept whole: the confusion becomes
-/// a list of cells, a table of predictions keeps the most probable classes, outputs are read a few rows at a time. A
-/// matrix of so many classes takes 33 MB of `metrics.json`.
+/// With more classes than this, data that grow with their square, or with rows times classes, are not kept in full: the
+/// confusion matrix becomes a list of cells, a table of predictions keeps the most probable classes, and outputs are
+/// read a few rows at a time. A matrix of this many classes takes 33 MB of `metrics.json`.
 pub(crate) const MANY_CLASSES: usize = 1_000;
 
 /// All metrics of a classifier on one split, in the order in which they are written as JSON.
@@ -71,12 +72,12 @@ pub struct ClassificationMetrics {
     /// `confusion[truth][prediction]`: number of rows. Empty above [`MANY_CLASSES`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
-    /// Above [`MANY_CLASSES`] the cells of the confusion matrix that are not 0, by true and then by predicted class.
+    /// Above [`MANY_CLASSES`], the non-zero cells of the confusion matrix, sorted by true and then by predicted class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion_cells: Vec<ConfusionCell>,
 }
 
-/// How well one class is found.
+/// The scores of one class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassScore {
     /// Index of the class in the label map.
@@ -91,10 +92,10 @@ pub struct ClassScore {
     pub support: u64,
 }
 
-/// What always answering with one class scores on a split.
+/// The score on a split of always predicting the same class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MajorityBaseline {
-    /// The class: the most frequent one of the training labels.
+    /// The predicted class: the most frequent one in the training labels.
     pub label: usize,
     /// Its accuracy on the split.
     pub accuracy: f64,
@@ -102,10 +103,10 @@ pub struct MajorityBaseline {
     pub macro_f1: f64,
 }
 
-/// What always answering with one number scores on a split.
+/// The score on a split of always predicting the same number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeanBaseline {
-    /// The number: the mean of the training values.
+    /// The predicted number: the mean of the training values.
     pub value: f64,
     /// Its mean squared error on the split.
     pub mse: f64,
@@ -113,10 +114,10 @@ pub struct MeanBaseline {
     pub mae: f64,
 }
 
-/// What always answering with the same set of labels scores on a split.
+/// The score on a split of always predicting the same set of labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MajorityLabelsBaseline {
-    /// The labels.
+    /// The predicted labels.
     pub labels: Vec<usize>,
     /// Fraction of rows of the split that have exactly these labels.
     pub accuracy: f64,

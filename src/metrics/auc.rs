@@ -1,13 +1,14 @@
-//! The area under the ROC curve of every class from probabilities that come a few rows at a time.
+//! The area under the ROC curve of every class, from probabilities that arrive a few rows at a time.
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
-/// Classes that one thread counts for at a time.
+/// Number of classes that one thread counts at a time.
 const PART_CLASSES: usize = 512;
 
-/// For each row's probability of its own class, how many rows give that class less, and how many more: all that the AUC of
-/// each class against the rest depends on. 16 bytes a row, however many classes there are.
+/// For each row's probability of its own class, the numbers of rows that give this class a lower and a higher
+/// probability: all that the AUC of each class against the rest depends on. Takes 16 bytes per row, for any number of
+/// classes.
 pub(super) struct AucCounts {
     classes: Vec<OneClass>,
     n_rows: u64,
@@ -16,21 +17,21 @@ pub(super) struct AucCounts {
 /// The rows of one class.
 #[derive(Clone, Default)]
 struct OneClass {
-    /// Their probabilities of it, rising.
+    /// Their probabilities of the class, ascending.
     own: Vec<f32>,
-    /// Of all rows, those with at least `own[i]` and less than the next.
+    /// Number of rows, among all, with at least `own[i]` and less than the next.
     not_below: Vec<u32>,
-    /// Of all rows, those with more than `own[i]` and at most the next.
+    /// Number of rows, among all, with more than `own[i]` and at most the next.
     above: Vec<u32>,
 }
 
 impl AucCounts {
-    /// Of rows with these labels, `own[i]` being what row `i` gives its own class. Where there are two classes only the
-    /// second is ranked.
+    /// Starts the counts for rows with these labels; `own[i]` is the probability that row `i` gives its own class. With
+    /// two classes only the second is ranked.
     ///
     /// # Panics
     ///
-    /// If a label is not below `n_classes`.
+    /// Panics if a label is not below `n_classes`.
     pub(super) fn new(labels: &[usize], own: impl Iterator<Item = f32>, n_classes: usize) -> Self {
         let mut classes = vec![OneClass::default(); n_classes];
         for (&label, own) in labels.iter().zip(own) {
@@ -40,7 +41,7 @@ impl AucCounts {
             }
         }
         for class in &mut classes {
-            // -0 and 0 are equal below, in whichever order they stand here.
+            // -0 and 0 compare as equal in the counts, whatever their order here.
             class.own.sort_unstable_by(f32::total_cmp);
             class.not_below = vec![0; class.own.len()];
             class.above = vec![0; class.own.len()];
@@ -48,7 +49,7 @@ impl AucCounts {
         Self { classes, n_rows: labels.len() as u64 }
     }
 
-    /// Counts some rows `[rows, n_classes]` of finite probabilities; every row is to be counted once, in any order.
+    /// Counts some rows `[rows, n_classes]` of finite probabilities; every row must be counted once, in any order.
     pub(super) fn count(&mut self, rows: ArrayView2<f32>) {
         let parts = self.classes.par_chunks_mut(PART_CLASSES).enumerate();
         parts.for_each(|(part, classes)| {
@@ -61,7 +62,7 @@ impl AucCounts {
         });
     }
 
-    /// The mean AUC of the classes that have rows and are not all rows.
+    /// The mean AUC over the classes that some but not all rows have.
     pub(super) fn mean(&self) -> Option<f64> {
         let mut sum = 0.0;
         let mut n = 0u64;
@@ -75,7 +76,7 @@ impl AucCounts {
 
 impl OneClass {
     fn count(&mut self, p: f32) {
-        // Most rows give most classes less than any row of the class does.
+        // For most rows and classes, the probability is below that of every row of the class.
         if self.own.first().is_none_or(|lowest| p < *lowest) {
             return;
         }
@@ -87,8 +88,9 @@ impl OneClass {
         }
     }
 
-    /// Twice the won pairs of each of its rows against *all* rows is the number of those below it plus the number of those
-    /// that are not above it. Its rows against its rows are in that too, and always come to their number squared.
+    /// For each row of the class, twice the number of won pairs against *all* rows is the number of rows below it plus
+    /// the number of rows not above it. That includes the pairs within the class, which always contribute the square of
+    /// its size.
     fn auc(&self, n_rows: u64) -> Option<f64> {
         let n_own = self.own.len() as u64;
         let n_pairs = n_own * (n_rows - n_own);

@@ -1,4 +1,4 @@
-//! What trivial predictors get: the numbers that a trained head has to beat.
+//! The scores of trivial predictors, which a trained head has to beat.
 
 use ndarray::ArrayView2;
 
@@ -11,10 +11,10 @@ use super::{
     tagging::{TaggedSentence, TaggingMetrics, evaluate},
 };
 
-/// What always answering with the most frequent class of `train_labels` scores on `labels`; the lowest class on a tie.
+/// Scores the most frequent class of `train_labels` (the lowest one on a tie) as the prediction for all of `labels`.
 ///
-/// scikit-learn's `DummyClassifier(strategy="most_frequent")`. `None` where there are no training labels or no rows to
-/// score.
+/// Same as scikit-learn's `DummyClassifier(strategy="most_frequent")`. `None` if there are no training labels or no
+/// rows to score.
 ///
 /// ```
 /// use frostbert::internals::metrics::baseline::majority_class;
@@ -26,7 +26,7 @@ use super::{
 ///
 /// # Panics
 ///
-/// If a label is not below `n_classes`.
+/// Panics if a label is not below `n_classes`.
 pub fn majority_class(
     train_labels: &[usize],
     labels: &[usize],
@@ -43,14 +43,14 @@ pub fn majority_class(
     Some(MajorityBaseline { label, accuracy: counts.accuracy()?, macro_f1: counts.macro_f1()? })
 }
 
-/// What giving every word the label `tag` scores on `sentences`, each the true tags of its words; choose the most frequent
-/// tag of the training words.
+/// Scores the tag `tag` as the prediction for every word of `sentences`, given as the true tags of their words. Pass
+/// the most frequent tag of the training words.
 ///
-/// For entities this is mostly `O`, which scores a high accuracy and an entity F1 of 0.
+/// With entities this is usually `O`, which gives a high accuracy and an entity F1 of 0.
 ///
 /// # Panics
 ///
-/// If a tag is not below the number of labels.
+/// Panics if a tag is not below the number of labels.
 pub(crate) fn most_frequent_tag(
     tag: usize,
     sentences: &[&[usize]],
@@ -65,11 +65,11 @@ pub(crate) fn most_frequent_tag(
     evaluate(&tagged, labels, None)
 }
 
-/// What always answering with the mean of `train` scores on `truth`. A head whose squared error is no lower explains none
-/// of the variance.
+/// Scores the mean of `train` as the prediction for all of `truth`. A head whose squared error is no lower explains
+/// none of the variance.
 ///
-/// scikit-learn's `DummyRegressor(strategy="mean")`. `None` where there are no training values or no rows to score, or
-/// one of them is not finite.
+/// Same as scikit-learn's `DummyRegressor(strategy="mean")`. `None` if there are no training values or no rows to
+/// score, or if one of them is not finite.
 ///
 /// ```
 /// use frostbert::internals::metrics::baseline::mean_value;
@@ -83,10 +83,10 @@ pub fn mean_value(train: &[f64], truth: &[f64]) -> Option<MeanBaseline> {
     Some(MeanBaseline { value, mse: scores.value(Metric::Mse)?, mae: scores.value(Metric::Mae)? })
 }
 
-/// What always answering with the same labels scores on `truth [n, C]`: those that at least half of the rows of `train [m, C]`
-/// have, or, where there is none, the one that most have (the lowest on a tie).
+/// Scores the same set of labels as the prediction for every row of `truth [n, C]`: the labels that at least half of
+/// the rows of `train [m, C]` have, or, if there are none, the most frequent label (the lowest on a tie).
 ///
-/// `None` where there are no labels, no training rows or no rows to score.
+/// `None` if there are no labels, no training rows or no rows to score.
 ///
 /// ```
 /// use frostbert::internals::metrics::baseline::majority_labels;
@@ -101,7 +101,7 @@ pub fn mean_value(train: &[f64], truth: &[f64]) -> Option<MeanBaseline> {
 ///
 /// # Panics
 ///
-/// If train and truth differ in the number of labels.
+/// Panics if train and truth differ in the number of labels.
 pub fn majority_labels(
     train: ArrayView2<bool>,
     truth: ArrayView2<bool>,

@@ -1,4 +1,4 @@
-//! Temperature scaling: one number that makes a head's confidence mean what it says.
+//! Temperature scaling: a single number that calibrates a head's confidence.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
@@ -12,16 +12,16 @@ pub(crate) const TEMPERATURES: [f64; 2] = [0.05, 20.0];
 const MAX_STEPS: usize = 100;
 const RELATIVE_TOLERANCE: f64 = 1e-12;
 
-/// The temperature `T` in `[0.05, 20]` that minimises the mean of `-ln softmax(logits / T)[label]` over the rows of
-/// `logits [n, C]`.
+/// Finds the temperature `T` in `[0.05, 20]` that minimises the mean of `-ln softmax(logits / T)[label]` over the rows
+/// of `logits [n, C]`.
 ///
 /// Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2: `T > 1` softens an overconfident head,
-/// `T < 1` sharpens a timid one, and no prediction changes. Fit it on rows that the head was not trained on. The loss is
-/// convex in `1/T`, so Newton's method between ever closer bounds, in f64, finds the one minimum.
+/// `T < 1` sharpens an underconfident one, and no prediction changes. Fit it on rows that the head was not trained on.
+/// The loss is convex in `1/T`, so Newton's method within shrinking bounds, in f64, finds its only minimum.
 ///
-/// Where every row is right the loss falls without end as `T` falls, and 0.05 is returned; where the logits are worse
-/// than none, 20. `T` stays 1 where that is a minimum already, so too where nothing depends on it (no rows, equal logits).
-/// Rows with a logit that is not finite are left out.
+/// If every row is classified correctly, the loss keeps falling as `T` falls, and 0.05 is returned; if the logits are
+/// worse than none at all, 20. `T` stays 1 if that is a minimum already, which includes the cases in which nothing
+/// depends on it (no rows, equal logits). Rows with a logit that is not finite are ignored.
 ///
 /// ```
 /// use frostbert::internals::metrics::calibration::temperature;
@@ -34,20 +34,21 @@ const RELATIVE_TOLERANCE: f64 = 1e-12;
 ///
 /// # Panics
 ///
-/// If there is not one row for each label, or a label is not below C.
+/// Panics if there is not one row for each label, or a label is not below C.
 pub fn temperature(logits: ArrayView2<f32>, labels: &[usize]) -> f64 {
     temperature_of(&logits, labels).expect("logits in memory are shown without an error")
 }
 
-/// [`temperature`] of logits that may be too many to be in memory: they are gone through for every step, some ten times.
+/// Like [`temperature`], for logits that may not fit into memory: every step reads all of them, about ten times in
+/// total.
 ///
 /// # Errors
 ///
-/// As [`OutputRows::show`].
+/// Returns the errors of [`OutputRows::show`].
 ///
 /// # Panics
 ///
-/// As [`temperature`].
+/// Panics if [`temperature`] would.
 pub(crate) fn temperature_of(logits: &dyn OutputRows, labels: &[usize]) -> Result<f64> {
     let (n_rows, n_classes) = logits.shape();
     assert_eq!(n_rows, labels.len(), "one row of logits for each label");
@@ -78,16 +79,16 @@ pub(crate) fn temperature_of(logits: &dyn OutputRows, labels: &[usize]) -> Resul
             break;
         }
         let newton = inverse - step;
-        // Also false for the NaN of a flat loss; halving the log of the range needs no slope.
+        // Also false for the NaN of a flat loss; bisecting the range on a log scale needs no slope.
         inverse = if newton > low && newton < high { newton } else { (low * high).sqrt() };
     }
     Ok(1.0 / inverse)
 }
 
-/// `softmax(logits / temperature)` of each row of `logits [n, C]`: non-negative, with sum 1.
+/// Computes `softmax(logits / temperature)` for each row of `logits [n, C]`: non-negative, with sum 1.
 ///
-/// `p_c = exp((z_c - max z) / T) / sum_k exp((z_k - max z) / T)`, computed in f64 and rounded once. A row with NaN or
-/// positive infinity, or of negative infinity only, becomes NaN.
+/// `p_c = exp((z_c - max z) / T) / sum_k exp((z_k - max z) / T)`, computed in f64 and rounded once. A row that contains
+/// NaN or positive infinity, or only negative infinity, becomes NaN.
 ///
 /// ```
 /// use frostbert::internals::metrics::calibration::softmax_rows;
@@ -99,7 +100,7 @@ pub(crate) fn temperature_of(logits: &dyn OutputRows, labels: &[usize]) -> Resul
 ///
 /// # Panics
 ///
-/// If the temperature is not positive and finite.
+/// Panics if the temperature is not positive and finite.
 pub fn softmax_rows(logits: ArrayView2<f32>, temperature: f64) -> Array2<f32> {
     assert!(
         temperature > 0.0 && temperature.is_finite(),
@@ -124,7 +125,7 @@ pub fn softmax_rows(logits: ArrayView2<f32>, temperature: f64) -> Array2<f32> {
     probabilities
 }
 
-/// Probabilities of labels that are set or not, each for itself: `1 / (1 + e^-z)`, in f64.
+/// Computes the probabilities of independent labels: `1 / (1 + e^-z)`, in f64.
 ///
 /// ```
 /// use frostbert::internals::metrics::calibration::sigmoid_rows;
@@ -136,8 +137,8 @@ pub fn sigmoid_rows(logits: ArrayView2<f32>) -> Array2<f32> {
     logits.mapv(|logit| (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32)
 }
 
-/// First and second derivative of the summed loss by `1/T`: the sums of the mean and the variance of each row's logits,
-/// less that of its true class, under its softmax. Rows are summed in their order, whichever one they come in.
+/// First and second derivative of the summed loss by `1/T`: the sums of the mean and of the variance, under each row's
+/// softmax, of its logits minus that of its true class. Rows are summed in order, whatever the order of their arrival.
 fn slope_and_curvature(
     logits: &dyn OutputRows,
     labels: &[usize],
@@ -161,7 +162,7 @@ fn slope_and_curvature(
     Ok(sums)
 }
 
-/// What a row adds to the two; `None` where a logit is not finite.
+/// The contribution of a row to both derivatives; `None` if a logit is not finite.
 fn slope_of_row(logits: ArrayView1<f32>, label: usize, inverse: f64) -> Option<(f64, f64)> {
     let own = f64::from(logits[label]);
     let mut highest = f64::NEG_INFINITY;

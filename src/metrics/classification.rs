@@ -6,17 +6,18 @@ use super::{ClassificationMetrics, intervals::Bootstrap, scorer::ClassScorer};
 
 /// Scores probabilities `[n, C]` against n labels from 0 to C - 1.
 ///
-/// The prediction of a row is its most probable class, the lowest one on a tie. Each metric's formula and source stand
-/// with its own function in [`counts`](super::counts), [`probability`](super::probability) and [`ranking`](super::ranking).
+/// The prediction of a row is its most probable class, the lowest one on a tie. The formula and source of each metric
+/// are documented in [`counts`](super::counts), [`probability`](super::probability) and [`ranking`](super::ranking).
 ///
-/// With `bootstrap`, each defined metric gets its 95 % interval (see [`intervals`](super::intervals)), but ROC-AUC only up
-/// to [`MAX_RANKING_STEPS`](super::ranking::MAX_RANKING_STEPS). That takes O(resamples x n) time, and O(resamples x n x C) for ROC-AUC: with 1,000 resamples
-/// on two cores, 0.1 s for 3,000 rows of 77 classes, 0.8 s for 100,000 of two, 16 s for 1,000,000 of two.
+/// With `bootstrap`, each defined metric gets its 95 % interval (see [`intervals`](super::intervals)), ROC-AUC only up
+/// to [`MAX_RANKING_STEPS`](super::ranking::MAX_RANKING_STEPS). It takes O(resamples x n) time, for ROC-AUC O(resamples
+/// x n x C): with 1,000 resamples on two cores, 0.1 s for 3,000 rows of 77 classes, 0.8 s for 100,000 rows of two
+/// classes, 16 s for 1,000,000 rows of two.
 ///
-/// Rows that are too many to hold with all their probabilities are scored by a [`ClassScorer`], to the same bits.
+/// If the probabilities of all rows do not fit into memory, a [`ClassScorer`] computes the same bits.
 ///
-/// Without rows only `n`, `per_class` and `confusion` say something; where a probability is not finite (a head that
-/// diverged) the metrics of right and wrong answers remain.
+/// Without rows only `n`, `per_class` and `confusion` have content. If a probability is not finite (a head that
+/// diverged), the metrics of right and wrong answers remain.
 ///
 /// ```
 /// use frostbert::internals::metrics::classification::evaluate;
@@ -33,8 +34,8 @@ use super::{ClassificationMetrics, intervals::Bootstrap, scorer::ClassScorer};
 ///
 /// # Panics
 ///
-/// If `probabilities` is not `[labels.len(), n_classes]`, a label is not below `n_classes`, or there are more than
-/// `u32::MAX` rows.
+/// Panics if `probabilities` is not `[labels.len(), n_classes]`, a label is not below `n_classes`, or there are more
+/// than `u32::MAX` rows.
 pub fn evaluate(
     labels: &[usize],
     probabilities: ArrayView2<f32>,

@@ -1,14 +1,14 @@
-//! Whether one head is better than another on the same rows, or only luckier.
+//! Tests whether one head is better than another on the same rows, or only luckier.
 
 use super::intervals::mostly_defined;
 
-/// McNemar's exact test of two heads that were right on different rows: the two-sided p-value of the counts under equal
-/// chances, `min(1, 2 P(X <= min(b, c)))` with `X ~ Binomial(b + c, 1/2)`, b and c the rows that only the first and only the
-/// second head got right.
+/// McNemar's exact test of two heads that are right on different rows: the two-sided p-value of the counts under equal
+/// chances, `min(1, 2 P(X <= min(b, c)))` with `X ~ Binomial(b + c, 1/2)`, where b and c are the numbers of rows that
+/// only the first and only the second head got right.
 ///
-/// McNemar, "Note on the sampling error of the difference between correlated proportions or percentages", 1947; Dietterich,
-/// "Approximate statistical tests for comparing supervised classification learning algorithms", 1998. Rows on which both
-/// are right or both wrong say nothing. 1 where there are no others.
+/// McNemar, "Note on the sampling error of the difference between correlated proportions or percentages", 1947;
+/// Dietterich, "Approximate statistical tests for comparing supervised classification learning algorithms", 1998. Rows
+/// on which both are right or both are wrong carry no information. Returns 1 if there are no others.
 ///
 /// ```
 /// use frostbert::internals::metrics::comparison::mcnemar;
@@ -27,7 +27,7 @@ pub fn mcnemar(only_first_right: u64, only_second_right: u64) -> f64 {
     let log_chosen = log_factorial(n) - log_factorial(fewer) - log_factorial(n - fewer);
     let mut term = (log_chosen - n as f64 * std::f64::consts::LN_2).exp();
     let mut tail = 0.0;
-    // P(X = k - 1) = P(X = k) k / (n - k + 1), each less than the one before.
+    // P(X = k - 1) = P(X = k) k / (n - k + 1); each is less than the one before.
     for k in (0..=fewer).rev() {
         tail += term;
         term *= k as f64 / (n - k + 1) as f64;
@@ -38,8 +38,8 @@ pub fn mcnemar(only_first_right: u64, only_second_right: u64) -> f64 {
     (2.0 * tail).min(1.0)
 }
 
-/// Holm's step-down adjustment of p-values, in their order: reject those that are at most `alpha`, and the chance of any false
-/// rejection among all is at most `alpha`.
+/// Holm's step-down adjustment of p-values, in the given order: if those that are at most `alpha` are rejected, the
+/// probability of any false rejection is at most `alpha`.
 ///
 /// With `p_(1) <= ... <= p_(m)`: `max over j <= i of min(1, (m - j + 1) p_(j))`. Holm, "A simple sequentially rejective multiple
 /// test procedure", 1979; `multipletests(method="holm")` of statsmodels.
@@ -62,16 +62,17 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// The paired bootstrap test: how likely a difference of two heads' metrics, as far from 0 as this one or farther, is
-/// where they are equally good. `resampled` are the differences on draws of rows, both heads on the same draw.
+/// The paired bootstrap test: the probability of a difference between two heads' metrics at least as far from 0 as this
+/// one if they are equally good. `resampled` are the differences on resamples, with both heads on the same rows each
+/// time.
 ///
-/// `2 (1 - Phi(|difference| / s))`, with `s` the standard deviation of the resampled differences (ddof 1): the bootstrap's
-/// standard error under a normal law. A share of the draws themselves is never below 1 / draws, and could not survive
-/// [`holm`] over hundreds of heads. Both tails count, because which of the two stands first was decided by the same rows.
-/// Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
+/// `2 (1 - Phi(|difference| / s))`, with `s` the standard deviation of the resampled differences (ddof 1): the
+/// bootstrap's standard error under a normal distribution. A share of the resamples themselves is never below 1 /
+/// resamples, and could not survive [`holm`] over hundreds of heads. The test is two-sided because the same rows
+/// decided which head comes first. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
 ///
-/// Draws on which the difference is undefined are left out. `None` where fewer than half, or fewer than two, are left.
-/// Where all draws agree, 1 for no difference and 0 for one.
+/// Resamples on which the difference is undefined are ignored. `None` if fewer than half, or fewer than two, remain. If
+/// all resamples agree, returns 1 if the difference is 0, and 0 otherwise.
 ///
 /// ```
 /// use frostbert::internals::metrics::comparison::paired_bootstrap;
@@ -93,7 +94,7 @@ pub fn paired_bootstrap(
     })
 }
 
-/// `sqrt(sum (x - mean x)^2 / (n - 1))`; `None` of fewer than two values.
+/// `sqrt(sum (x - mean x)^2 / (n - 1))`; `None` for fewer than two values.
 ///
 /// ```
 /// use frostbert::internals::metrics::comparison::standard_deviation;

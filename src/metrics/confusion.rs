@@ -1,4 +1,4 @@
-//! Which classes are taken for which: a matrix of few classes, a list of what occurs of many.
+//! Which classes are confused with which: a matrix for few classes, a list of non-zero cells for many.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MANY_CLASSES;
 
-/// A cell of a confusion matrix that is not 0.
+/// A non-zero cell of a confusion matrix.
 ///
 /// ```
 /// use frostbert::internals::metrics::confusion::{ConfusionCell, confusion_cells};
@@ -22,11 +22,11 @@ pub struct ConfusionCell {
     pub truth: usize,
     /// The predicted class.
     pub predicted: usize,
-    /// Number of rows; of words where words are tagged.
+    /// Number of rows, or of words for a tagger.
     pub rows: u64,
 }
 
-/// The cells that are not 0, by true and then by predicted class, of pairs of these two.
+/// Counts pairs of a true and a predicted class; the cells are sorted by true and then by predicted class.
 pub fn confusion_cells(pairs: impl IntoIterator<Item = (usize, usize)>) -> Vec<ConfusionCell> {
     let mut cells = BTreeMap::new();
     for pair in pairs {
@@ -36,8 +36,8 @@ pub fn confusion_cells(pairs: impl IntoIterator<Item = (usize, usize)>) -> Vec<C
     cells.map(|((truth, predicted), rows)| ConfusionCell { truth, predicted, rows }).collect()
 }
 
-/// The confusion of two lists of classes as metrics hold it: a matrix and no cells, or above [`MANY_CLASSES`] cells and
-/// no matrix.
+/// The confusion of two lists of classes as metrics store it: a matrix and no cells, or above [`MANY_CLASSES`] cells
+/// and no matrix.
 pub(super) fn confusion_of(
     pairs: impl Iterator<Item = (usize, usize)>,
     n_classes: usize,

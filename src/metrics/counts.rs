@@ -1,13 +1,13 @@
-//! Metrics that depend on right and wrong answers only, as scikit-learn 1.9 defines them.
+//! Metrics that depend only on right and wrong answers, as scikit-learn 1.9 defines them.
 //!
-//! linfa's `ConfusionMatrix` is no engine for these: it counts in f32 (which stops at 2^24 and loses the differences
-//! of large products that MCC is made of), keeps its cells private, holds predictions in its rows, takes C^3 steps for
-//! MCC, and its F1 is the harmonic mean of two averages, NaN where a class is never predicted. A test below holds the
-//! two against each other where linfa is exact.
+//! linfa's `ConfusionMatrix` is not suitable for them: it counts in f32 (which stops at 2^24 and loses the differences
+//! of large products that MCC consists of), keeps its cells private, has predictions in its rows, takes C^3 steps for
+//! MCC, and its F1 is the harmonic mean of two averages, NaN if a class is never predicted. A test below compares the
+//! two where linfa is exact.
 
 use super::ClassScore;
 
-/// For each class, the three numbers that all metrics of this module are made of.
+/// For each class, the three numbers that all metrics of this module are computed from.
 ///
 /// With `correct` t_c, `predicted` p_c, `actual` a_c and n rows:
 ///
@@ -36,12 +36,12 @@ impl ClassCounts {
     ///
     /// # Panics
     ///
-    /// If the slices differ in length or hold a class that is not below `n_classes`.
+    /// Panics if the slices differ in length or hold a class that is not below `n_classes`.
     pub fn new(labels: &[usize], predictions: &[usize], n_classes: usize) -> Self {
         Self::weighted(labels, predictions, n_classes, &vec![1; labels.len()])
     }
 
-    /// The same where row `i` stands for `weights[i]` equal rows.
+    /// Like [`ClassCounts::new`], where row `i` counts as `weights[i]` equal rows.
     pub(super) fn weighted(
         labels: &[usize],
         predictions: &[usize],
@@ -54,7 +54,7 @@ impl ClassCounts {
         Self::of_pairs(pairs.zip(weights.iter().copied()), n_classes)
     }
 
-    /// Counts labels with their predictions, each pair as often as its weight says.
+    /// Counts labels with their predictions, each pair as many times as its weight.
     pub(super) fn of_pairs(
         weighted: impl Iterator<Item = ((usize, usize), u32)>,
         n_classes: usize,
@@ -92,7 +92,7 @@ impl ClassCounts {
     /// Mean of `f1_c` over the classes that occur in truth or predictions; `None` without rows.
     ///
     /// This is scikit-learn's `f1_score(average="macro", zero_division=0)` without `labels=`: a class of the label map
-    /// that nobody has and nobody predicts does not pull the mean down.
+    /// that occurs in neither does not lower the mean.
     pub fn macro_f1(&self) -> Option<f64> {
         let occurring =
             (0..self.actual.len()).filter(|&class| self.actual[class] + self.predicted[class] > 0);
@@ -103,7 +103,7 @@ impl ClassCounts {
 
     /// F1 of the counts summed over classes, `2 sum t / (sum p + sum a)`; `None` without rows.
     ///
-    /// Every row has one label and one prediction, so this is the accuracy under another name.
+    /// Every row has one label and one prediction, so this equals the accuracy.
     pub fn micro_f1(&self) -> Option<f64> {
         let n = self.n_rows();
         (n > 0).then(|| f1(self.correct.iter().sum(), self.predicted.iter().sum(), n))
@@ -119,9 +119,9 @@ impl ClassCounts {
 
     /// Matthews correlation coefficient for any number of classes; `None` without rows.
     ///
-    /// `(n sum_c t_c - sum_c p_c a_c) / sqrt((n^2 - sum_c p_c^2) (n^2 - sum_c a_c^2))`, and 0 where the truth or the
+    /// `(n sum_c t_c - sum_c p_c a_c) / sqrt((n^2 - sum_c p_c^2) (n^2 - sum_c a_c^2))`, and 0 if the truth or the
     /// predictions are all of one class. Gorodkin, "Comparing two K-category assignments by a K-category correlation
-    /// coefficient", 2004. The differences are taken between integers, so nothing cancels.
+    /// coefficient", 2004. The differences are between integers, so there is no cancellation.
     pub fn mcc(&self) -> Option<f64> {
         let n = i128::from(self.n_rows());
         if n == 0 {
@@ -153,7 +153,7 @@ impl ClassCounts {
             .collect()
     }
 
-    /// `2 t_c / (p_c + a_c)`; 0 where the class occurs in neither truth nor predictions.
+    /// `2 t_c / (p_c + a_c)`; 0 if the class occurs in neither truth nor predictions.
     pub(super) fn f1(&self, class: usize) -> f64 {
         f1(self.correct[class], self.predicted[class], self.actual[class])
     }
@@ -169,7 +169,7 @@ impl ClassCounts {
 ///
 /// # Panics
 ///
-/// If the slices differ in length or hold a class that is not below `n_classes`.
+/// Panics if the slices differ in length or hold a class that is not below `n_classes`.
 pub fn confusion(labels: &[usize], predictions: &[usize], n_classes: usize) -> Vec<Vec<u64>> {
     assert_eq!(labels.len(), predictions.len(), "one prediction for each label");
     let mut matrix = vec![vec![0; n_classes]; n_classes];
@@ -183,7 +183,7 @@ pub fn confusion(labels: &[usize], predictions: &[usize], n_classes: usize) -> V
     matrix
 }
 
-/// `2 correct / (predicted + actual)`, the harmonic mean of precision and recall; 0 where both are undefined.
+/// `2 correct / (predicted + actual)`, the harmonic mean of precision and recall; 0 if both are undefined.
 pub(super) fn f1(correct: u64, predicted: u64, actual: u64) -> f64 {
     defined_ratio(2 * correct, predicted + actual).unwrap_or(0.0)
 }

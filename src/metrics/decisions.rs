@@ -1,5 +1,5 @@
-//! What the probabilities of labels that are set or not say, decision by decision: how far they are from the truth, and in
-//! which order they put the rows.
+//! Metrics from the probabilities of independent labels, decision by decision: how far they are from the truth, and how
+//! they rank the rows.
 
 use ndarray::ArrayView2;
 
@@ -8,18 +8,18 @@ use super::{
     ranking::ClassRanking,
 };
 
-/// What each row adds to log loss, Brier score and ECE over all decisions, as [`multilabel`](super::multilabel) defines
-/// them, so that a resample of the rows costs weighted sums.
+/// The contribution of each row to log loss, Brier score and ECE over all decisions, as defined in
+/// [`multilabel`](super::multilabel), so that a resample of the rows costs weighted sums.
 pub(super) struct DecisionLosses {
     n_labels: usize,
-    /// Row by row, for each label: its loss, the bin of its probability, and how far the truth is above that.
+    /// Row by row, for each label: its loss, the bin of its probability, and the truth minus the probability.
     log_loss: Vec<f64>,
     bin: Vec<u8>,
     gap: Vec<f64>,
 }
 
 impl DecisionLosses {
-    /// `None` without decisions, or where a probability is not finite.
+    /// `None` if there are no decisions, or if a probability is not finite.
     pub(super) fn new(truth: ArrayView2<bool>, probabilities: ArrayView2<f32>) -> Option<Self> {
         if truth.is_empty() || probabilities.iter().any(|p| !p.is_finite()) {
             return None;
@@ -62,7 +62,7 @@ impl DecisionLosses {
         self.per_decision(weighted.map(|(value, weight)| weight * value).sum(), weights)
     }
 
-    /// The weight of each decision: that of its row.
+    /// The weight of each decision, which is that of its row.
     fn of_decisions(&self, weights: &[u32]) -> impl Iterator<Item = f64> {
         let rows = weights.iter().map(|&weight| f64::from(weight));
         rows.flat_map(|weight| std::iter::repeat_n(weight, self.n_labels))
@@ -74,8 +74,8 @@ impl DecisionLosses {
     }
 }
 
-/// The rankings whose mean AUC is the ROC-AUC of labels: of those that some rows have and some have not. None where a
-/// probability is not finite.
+/// The rankings whose mean AUC is the ROC-AUC of label sets: one for each label that some but not all rows have. Empty
+/// if a probability is not finite.
 pub(super) fn label_rankings(
     truth: ArrayView2<bool>,
     probabilities: ArrayView2<f32>,

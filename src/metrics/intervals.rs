@@ -1,9 +1,9 @@
-//! How far a metric could be off by the luck of which rows the split has: percentile bootstrap intervals.
+//! How much a metric depends on which rows happen to be in the split: percentile bootstrap intervals.
 //!
-//! Rows are drawn with replacement, as many as there are; the metric is computed on the draw; the interval runs from the
-//! 2.5th to the 97.5th percentile of many such values. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-//! chapter 13. It speaks of the rows only, not of another training run, and a statistic that the draw biases (ECE most of
-//! all) can lie outside its own interval.
+//! As many rows as there are get drawn with replacement, and the metric is computed on the resample; the interval runs
+//! from the 2.5th to the 97.5th percentile of many such values. Efron and Tibshirani, "An Introduction to the
+//! Bootstrap", 1993, chapter 13. It covers the choice of rows only, not that of another training run, and a statistic
+//! that resampling biases (ECE most of all) can lie outside its own interval.
 
 use rand::{
     SeedableRng,
@@ -15,12 +15,12 @@ use rayon::prelude::*;
 /// Fraction of the resampled values that lie within an interval.
 pub(crate) const CONFIDENCE: f64 = 0.95;
 
-/// How to resample.
+/// The settings of the bootstrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bootstrap {
     /// Number of resamples.
     pub resamples: usize,
-    /// Decides every draw, for any number of threads.
+    /// Determines every resample, for any number of threads.
     pub seed: u64,
 }
 
@@ -33,13 +33,14 @@ impl Default for Bootstrap {
 
 /// The 95 % percentile intervals `[low, high]` of `M` statistics of `n_rows` rows.
 ///
-/// `statistics` gets how often each row was drawn, `[n_rows]` with sum `n_rows`, and gives the values on that draw: a
-/// difference of two heads' accuracies makes it a paired bootstrap. Percentiles are interpolated linearly, numpy's default.
-/// A draw on which a statistic is undefined or not finite is left out for that statistic, and there is no interval
-/// where fewer than half of the draws are left, nor without rows or resamples.
+/// `statistics` receives how often each row was drawn, `[n_rows]` with sum `n_rows`, and returns the values on that
+/// resample; with a difference of two heads' accuracies this is a paired bootstrap. Percentiles are interpolated
+/// linearly, as by default in numpy. Resamples on which a statistic is undefined or not finite are ignored for that
+/// statistic, and there is no interval if fewer than half of the resamples remain, or without rows or resamples.
 ///
-/// Draw `b` comes from stream `b` of a ChaCha8 generator, and the draws are spread over rayon's current threads, so the
-/// result does not depend on their number. Memory is `4 n_rows` bytes a thread and `16 M` bytes a resample.
+/// Resample `b` comes from stream `b` of a ChaCha8 generator, and the resamples are spread over rayon's current
+/// threads, so the result does not depend on their number. Memory is `4 n_rows` bytes per thread and `16 M` bytes per
+/// resample.
 ///
 /// ```
 /// use frostbert::internals::metrics::intervals::{Bootstrap, bootstrap};
@@ -54,7 +55,7 @@ impl Default for Bootstrap {
 ///
 /// # Panics
 ///
-/// If there are more than `u32::MAX` rows.
+/// Panics if there are more than `u32::MAX` rows.
 pub fn bootstrap<const M: usize>(
     n_rows: usize,
     settings: Bootstrap,
@@ -64,12 +65,13 @@ pub fn bootstrap<const M: usize>(
     std::array::from_fn(|statistic| interval(resampled.iter().map(|values| values[statistic])))
 }
 
-/// What `statistic` gives on each draw, in the order of the draws; nothing without rows. The draws of [`bootstrap`]: equal
-/// settings and numbers of rows give equal draws, so statistics of different heads can be compared draw by draw.
+/// Returns the value of `statistic` on each resample, in order; nothing if there are no rows. The resamples are those
+/// of [`bootstrap`]: equal settings and numbers of rows give equal resamples, so the values of different heads can be
+/// compared one by one.
 ///
 /// # Panics
 ///
-/// If there are more than `u32::MAX` rows.
+/// Panics if there are more than `u32::MAX` rows.
 pub fn resample<T: Send>(
     n_rows: usize,
     settings: Bootstrap,
@@ -94,7 +96,7 @@ pub fn resample<T: Send>(
         .collect()
 }
 
-/// Fills `weights` with how often each row is drawn in one resample.
+/// Fills `weights` with the number of times that each row is drawn in one resample.
 fn draw(weights: &mut [u32], row: Uniform<u32>, seed: u64, resample: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(resample);
@@ -104,7 +106,7 @@ fn draw(weights: &mut [u32], row: Uniform<u32>, seed: u64, resample: u64) {
     }
 }
 
-/// The 95 % percentile interval `[low, high]` of the values of a statistic on draws of rows: see [`bootstrap`].
+/// The 95 % percentile interval `[low, high]` of the values of a statistic on resamples: see [`bootstrap`].
 pub(crate) fn interval(resampled: impl ExactSizeIterator<Item = Option<f64>>) -> Option<[f64; 2]> {
     let mut defined = mostly_defined(resampled)?;
     defined.sort_unstable_by(f64::total_cmp);
@@ -112,7 +114,7 @@ pub(crate) fn interval(resampled: impl ExactSizeIterator<Item = Option<f64>>) ->
     Some([quantile(&defined, tail), quantile(&defined, 1.0 - tail)])
 }
 
-/// The values that are defined and finite; none where they are fewer than half, or none at all.
+/// The values that are defined and finite; `None` if they are fewer than half of all, or if there are none.
 pub(super) fn mostly_defined(
     resampled: impl ExactSizeIterator<Item = Option<f64>>,
 ) -> Option<Vec<f64>> {

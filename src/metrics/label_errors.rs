@@ -1,4 +1,4 @@
-//! Labels that are likely wrong: confident learning from probabilities that no row's own label took part in.
+//! Labels that are likely wrong: confident learning from out-of-sample probabilities.
 //!
 //! Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021, equations 1 and 2.
 //! Probabilities are `[n, C]`, each row from a model that was not fitted on that row.
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::probability::predictions;
 
-/// How far below its threshold a probability still counts as reaching it, so that rounding decides nothing.
+/// How far below its threshold a probability still counts as reaching it, so that rounding does not decide.
 const TOLERANCE: f64 = 1e-6;
 
 /// A row whose label is likely wrong.
@@ -16,19 +16,20 @@ const TOLERANCE: f64 = 1e-6;
 pub struct LabelError {
     /// The row.
     pub row: usize,
-    /// The class that it likely is.
+    /// The class that the row likely has.
     pub suggested: usize,
-    /// That class's probability.
+    /// The probability of that class.
     pub probability: f64,
-    /// The probability of the class that it is labelled as.
+    /// The probability of the row's label.
     pub self_confidence: f64,
-    /// `self_confidence` less the highest probability of another class, from -1 to 0.
+    /// `self_confidence` minus the highest probability of another class, from -1 to 0.
     pub margin: f64,
 }
 
-/// How sure a model is of each class where it is right: `t_j = mean of p_ij over the rows i labelled j`, `[C]`, in f64.
+/// How confident a model is in each class on its own rows: `t_j = mean of p_ij over the rows i labelled j`, `[C]`, in
+/// f64.
 ///
-/// Infinite for a class without rows, which no probability reaches.
+/// Infinite for a class without rows, so that no probability reaches it.
 ///
 /// ```
 /// use frostbert::internals::metrics::label_errors::thresholds;
@@ -40,7 +41,7 @@ pub struct LabelError {
 ///
 /// # Panics
 ///
-/// If there is not one row for each label, or a label is not below C.
+/// Panics if there is not one row for each label, or a label is not below C.
 pub fn thresholds(labels: &[usize], probabilities: ArrayView2<f32>) -> Vec<f64> {
     assert_eq!(labels.len(), probabilities.nrows(), "a row for each label");
     let mut sums = vec![(0.0, 0usize); probabilities.ncols()];
@@ -57,13 +58,13 @@ pub fn thresholds(labels: &[usize], probabilities: ArrayView2<f32>) -> Vec<f64> 
         .collect()
 }
 
-/// The rows whose label is likely wrong, least plausible labels first: by `margin`, then by row.
+/// Returns the rows whose label is likely wrong, least plausible labels first: by `margin`, then by row.
 ///
-/// With the [`thresholds`] `t`, a row labelled `i` is one of them if some class reaches its threshold, `p_j >= t_j`, the
-/// most probable of those that do is another than `i`, and `i` is not the most probable of all classes. Equal to
-/// cleanlab's `find_label_issues(filter_by="confident_learning", return_indices_ranked_by="normalized_margin")`, but for
-/// rows where several classes reach their thresholds and yet another, which does not, is more probable than they are:
-/// cleanlab takes that one, the paper and we do not.
+/// With the [`thresholds`] `t`, a row labelled `i` is returned if some class reaches its threshold, `p_j >= t_j`, the
+/// most probable one that does is not `i`, and `i` is not the most probable of all classes. Equal to cleanlab's
+/// `find_label_issues(filter_by="confident_learning", return_indices_ranked_by="normalized_margin")`, except for rows
+/// on which several classes reach their thresholds and yet another class, which does not, is more probable than they
+/// are: cleanlab takes that class, the paper and this function do not.
 ///
 /// ```
 /// use frostbert::internals::metrics::label_errors::likely_errors;
@@ -77,7 +78,7 @@ pub fn thresholds(labels: &[usize], probabilities: ArrayView2<f32>) -> Vec<f64> 
 ///
 /// # Panics
 ///
-/// If there is not one row for each label, or a label is not below C.
+/// Panics if there is not one row for each label, or a label is not below C.
 pub fn likely_errors(labels: &[usize], probabilities: ArrayView2<f32>) -> Vec<LabelError> {
     let thresholds = thresholds(labels, probabilities);
     let predicted = predictions(probabilities);
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn the_most_probable_label_is_never_an_error_although_only_another_class_reaches_its_threshold()
     {
-        // Class 1 is reached from 0.3, class 0 from 0.9 on.
+        // Class 1 is reached from 0.3 on, class 0 from 0.9 on.
         let p = array![[0.95, 0.05], [0.95, 0.05], [0.6, 0.4], [0.7, 0.3]];
         assert_eq!(likely_errors(&[0, 0, 0, 1], p.view()), []);
     }

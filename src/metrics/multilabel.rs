@@ -1,4 +1,4 @@
-//! Metrics where a row has any number of labels, each decided alone, and the thresholds that decide.
+//! Metrics for rows with any number of labels, each decided independently, and the thresholds for these decisions.
 
 use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -26,12 +26,12 @@ pub struct MultilabelMetrics {
     pub per_class: Vec<LabelScore>,
 }
 
-/// How well one label is found.
+/// The scores of one label.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabelScore {
     /// Index of the label in the label map.
     pub label: usize,
-    /// A row gets the label from this probability on.
+    /// A row gets the label if its probability is at least this.
     pub threshold: f64,
     /// Of the rows that got the label, the fraction that have it; 0 if there are none.
     pub precision: f64,
@@ -43,23 +43,23 @@ pub struct LabelScore {
     pub support: u64,
 }
 
-/// How many of the first metrics have intervals.
+/// The number of leading metrics that have intervals.
 const N_RESAMPLED: usize = 6;
 
-/// Scores probabilities `[n, C]` against the labels that the rows have, `[n, C]`; a row gets label c from probability
-/// `thresholds[c]` on.
+/// Scores probabilities `[n, C]` against the labels that the rows have, `[n, C]`; a row gets label c if its probability
+/// is at least `thresholds[c]`.
 ///
 /// Accuracy and the F1s are scikit-learn's `accuracy_score` and `f1_score(zero_division=0)` of label indicators. Over
-/// the `n C` decisions, with `y` 1 where the row has the label and 0 where not:
+/// the `n C` decisions, with `y` 1 if the row has the label and 0 if not:
 ///
 /// - log loss: the mean of `-ln p` or `-ln (1 - p)`, clipped as in [`log_loss`](super::probability::log_loss);
 /// - Brier score: the mean of `(p - y)^2`;
-/// - ECE: `sum_b n_b/(n C) |mean y - mean p|` over 15 bins `((b-1)/15, b/15]` of `p`: how far the probability of a label is
-///   from the frequency with which it is there. Where most labels are rare, most decisions lie in the lowest bin.
+/// - ECE: `sum_b n_b/(n C) |mean y - mean p|` over 15 bins `((b-1)/15, b/15]` of `p`: how far the probability of a
+///   label is from its frequency. If most labels are rare, most decisions lie in the lowest bin.
 ///
-/// With `bootstrap`, accuracy, the F1s and ROC-AUC get intervals over rows, the last only up to
-/// [`MAX_RANKING_STEPS`] rows x labels x resamples. Without rows or labels only `n` and `per_class` say something; where a
-/// probability is not finite, accuracy and the F1s remain (NaN is below every threshold).
+/// With `bootstrap`, accuracy, the F1s and ROC-AUC get intervals over rows, the last only up to [`MAX_RANKING_STEPS`]
+/// rows x labels x resamples. Without rows or labels only `n` and `per_class` have content; if a probability is not
+/// finite, accuracy and the F1s remain (NaN is below every threshold).
 ///
 /// ```
 /// use frostbert::internals::metrics::metric::Metric;
@@ -76,8 +76,8 @@ const N_RESAMPLED: usize = 6;
 ///
 /// # Panics
 ///
-/// If truth and probabilities differ in shape, there is not one threshold for each label, or there are more than `u32::MAX`
-/// rows.
+/// Panics if truth and probabilities differ in shape, there is not one threshold for each label, or there are more than
+/// `u32::MAX` rows.
 pub fn evaluate(
     truth: ArrayView2<bool>,
     probabilities: ArrayView2<f32>,
@@ -136,14 +136,14 @@ pub fn evaluate(
     }
 }
 
-/// What each row adds to the counts, so that a resample costs one step for each label that a row has or gets.
+/// The contribution of each row to the counts, so that a resample costs one step for each label that a row has or gets.
 pub(super) struct RowDecisions {
     n_labels: usize,
     /// The labels that rows have or get, row by row.
     decisions: Vec<RowDecision>,
-    /// Where in `decisions` each row ends.
+    /// The position in `decisions` at which each row ends.
     ends: Vec<usize>,
-    /// 1 where all labels of the row are right.
+    /// 1 if all labels of the row are right, otherwise 0.
     is_right: Vec<f64>,
     row_f1: Vec<f64>,
 }
@@ -201,12 +201,12 @@ impl RowDecisions {
         self.ends.len()
     }
 
-    /// 1 where all labels of the row are right, else 0.
+    /// 1 if all labels of the row are right, otherwise 0.
     pub(super) fn is_right(&self) -> &[f64] {
         &self.is_right
     }
 
-    /// In the order of [`Metric::OF_LABEL_SETS`], where row `i` stands for `weights[i]` equal rows.
+    /// The scores in the order of [`Metric::OF_LABEL_SETS`], where row `i` counts as `weights[i]` equal rows.
     pub(super) fn scores(
         &self,
         weights: &[u32],
@@ -226,7 +226,7 @@ impl RowDecisions {
             weighted_mean(self.is_right.iter().copied(), weights),
             Some(summed_f1 / self.n_labels as f64),
             Some(micro_f1),
-            // Where no row has a label, 0 as in scikit-learn.
+            // 0 if no row has a label, as in scikit-learn.
             Some(counts.weighted_f1().unwrap_or(0.0)),
             weighted_mean(self.row_f1.iter().copied(), weights),
             roc_auc,
@@ -254,11 +254,13 @@ impl RowDecisions {
     }
 }
 
-/// For each label the threshold in (0, 1) that maximises its F1 on these rows; for [`evaluate`], choose it on validation.
+/// For each label, finds the threshold in (0, 1) that maximises its F1 on these rows; use validation rows to get
+/// thresholds for [`evaluate`].
 ///
-/// Tried are the midpoints between neighbouring probabilities, and the one between 0 and the lowest. Among equally good
-/// ones the nearest to 0.5 wins, and the lower one of two as near. 0.5 where no row has the label, where there are no
-/// rows, and where all probabilities are 0. Probabilities that are not finite never get the label.
+/// The candidates are the midpoints between neighbouring probabilities, and between 0 and the lowest one. Among equally
+/// good ones the nearest to 0.5 wins, and the lower of two that are equally near. The threshold is 0.5 if no row has
+/// the label, if there are no rows, or if all probabilities are 0. Rows whose probability is not finite never get the
+/// label.
 ///
 /// ```
 /// use frostbert::internals::metrics::multilabel::tune_thresholds;
@@ -271,7 +273,7 @@ impl RowDecisions {
 ///
 /// # Panics
 ///
-/// If truth and probabilities differ in shape.
+/// Panics if truth and probabilities differ in shape.
 pub fn tune_thresholds(truth: ArrayView2<bool>, probabilities: ArrayView2<f32>) -> Vec<f64> {
     assert_eq!(truth.dim(), probabilities.dim(), "one probability for each decision");
     let labels = truth.columns().into_iter().zip(probabilities.columns());

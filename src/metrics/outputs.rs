@@ -1,24 +1,24 @@
-//! Outputs of a head on some rows, which may be too many to be in memory at a time.
+//! Outputs of a head on some rows, which may not fit into memory all at once.
 
 use ndarray::{ArrayView2, CowArray, Ix2, s};
 
 use crate::error::Result;
 
-/// Rows that are shown at a time where all are in memory.
+/// Number of rows that are visited at a time if all are in memory.
 const SHOWN_ROWS: usize = 1024;
 
-/// Outputs `[rows, outputs]` that can be gone through as often as needed.
+/// Outputs `[rows, outputs]` that can be iterated over any number of times.
 pub trait OutputRows: Sync {
     /// Number of rows and of outputs.
     fn shape(&self) -> (usize, usize);
 
-    /// All of them, where they are in memory.
+    /// All outputs, if they are in memory.
     fn whole(&self) -> Option<ArrayView2<'_, f32>>;
 
-    /// Shows every row once, a few at a time: their places among all, and their outputs.
+    /// Visits every row once, a few at a time, with the positions of the rows among all and their outputs.
     ///
     /// # Errors
-    /// When what they are computed from cannot be read.
+    /// Returns an error if the data that they are computed from cannot be read.
     fn show(&self, visit: &mut dyn FnMut(&[usize], ArrayView2<'_, f32>)) -> Result<()>;
 }
 
@@ -41,10 +41,10 @@ impl OutputRows for ArrayView2<'_, f32> {
     }
 }
 
-/// All outputs in memory, whether they are there already or not.
+/// Returns all outputs, gathering them in memory if they are not there yet.
 ///
 /// # Errors
-/// As [`OutputRows::show`].
+/// Returns the errors of [`OutputRows::show`].
 pub(crate) fn gathered(rows: &dyn OutputRows) -> Result<CowArray<'_, f32, Ix2>> {
     if let Some(whole) = rows.whole() {
         return Ok(whole.into());
@@ -58,7 +58,7 @@ pub(crate) fn gathered(rows: &dyn OutputRows) -> Result<CowArray<'_, f32, Ix2>> 
     Ok(all.into())
 }
 
-/// Rows of several sources as if they were one, in the order of the sources.
+/// Rows of several sources, concatenated in the order of the sources.
 pub(crate) struct Chained<T>(pub Vec<T>);
 
 impl<T: OutputRows> OutputRows for Chained<T> {

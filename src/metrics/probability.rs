@@ -1,6 +1,6 @@
 //! Metrics that depend on the predicted probabilities, row by row, computed in f64.
 //!
-//! Probabilities are `[n, C]`, each row non-negative with sum 1. Where one of them is not finite, nothing here is
+//! Probabilities are `[n, C]`, each row non-negative with sum 1. If one of them is not finite, none of these metrics is
 //! defined.
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 /// Number of equal-width confidence bins of [`ece`].
 pub(crate) const N_BINS: usize = 15;
 
-/// The class with the highest probability in each row `[C]`; the lowest class on a tie.
+/// Returns the class with the highest probability in each row; the lowest class on a tie.
 ///
 /// NaN never wins; a row of NaN gives class 0.
 ///
@@ -26,9 +26,9 @@ pub fn predictions(probabilities: ArrayView2<f32>) -> Vec<usize> {
 
 /// Mean negative log-likelihood of the true class in nats, `-1/n sum_i ln p_i[y_i]`.
 ///
-/// Probabilities are first clipped to `[eps, 1 - eps]` with the `eps` of f32, the type in which they come, so the loss
-/// of one row is at most 15.94: scikit-learn's `log_loss` of an f32 array. `None` without rows or where a probability
-/// is not finite.
+/// Probabilities are first clipped to `[eps, 1 - eps]` with the `eps` of f32, their type, so the loss of one row is at
+/// most 15.94: scikit-learn's `log_loss` of an f32 array. `None` if there are no rows or if a probability is not
+/// finite.
 ///
 /// ```
 /// use frostbert::internals::metrics::probability::log_loss;
@@ -40,7 +40,7 @@ pub fn predictions(probabilities: ArrayView2<f32>) -> Vec<usize> {
 ///
 /// # Panics
 ///
-/// If there is not one row for each label, or a label is not below C.
+/// Panics if there is not one row for each label, or a label is not below C.
 pub fn log_loss(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> {
     RowLosses::new(labels, probabilities)?.log_loss(&vec![1; labels.len()])
 }
@@ -48,9 +48,9 @@ pub fn log_loss(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64>
 /// Brier score: for two classes `1/n sum_i (p_i[1] - y_i)^2`, from 0 to 1; for any other number of classes
 /// `1/n sum_i sum_c (p_i[c] - [y_i = c])^2`, from 0 to 2.
 ///
-/// The two differ by a factor of 2 on the same two-class rows; this is the choice of scikit-learn's
+/// The two differ by a factor of 2 on the same two-class rows; this is the convention of scikit-learn's
 /// `brier_score_loss(scale_by_half="auto")`. Brier, "Verification of forecasts expressed in terms of probability",
-/// 1950. `None` without rows or where a probability is not finite.
+/// 1950. `None` if there are no rows or if a probability is not finite.
 ///
 /// ```
 /// use frostbert::internals::metrics::probability::brier;
@@ -64,7 +64,7 @@ pub fn log_loss(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64>
 ///
 /// # Panics
 ///
-/// If there is not one row for each label, or a label is not below C.
+/// Panics if there is not one row for each label, or a label is not below C.
 pub fn brier(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> {
     RowLosses::new(labels, probabilities)?.brier(&vec![1; labels.len()])
 }
@@ -72,8 +72,8 @@ pub fn brier(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> {
 /// Expected calibration error: `sum_b n_b/n |accuracy_b - confidence_b|` over 15 bins `((b-1)/15, b/15]` of the
 /// confidence, which is the highest probability of a row.
 ///
-/// Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3. It is biased upwards on few rows: a perfectly
-/// calibrated classifier does not score 0. `None` without rows or where a probability is not finite.
+/// Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3. It is biased upwards on few rows: a
+/// perfectly calibrated classifier does not score 0. `None` if there are no rows or if a probability is not finite.
 ///
 /// ```
 /// use frostbert::internals::metrics::probability::ece;
@@ -85,12 +85,12 @@ pub fn brier(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> {
 ///
 /// # Panics
 ///
-/// If there is not one row for each label, or a label is not below C.
+/// Panics if there is not one row for each label, or a label is not below C.
 pub fn ece(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> {
     RowLosses::new(labels, probabilities)?.ece(&vec![1; labels.len()])
 }
 
-/// What each row adds to the metrics, so that a resample of the rows costs three weighted sums.
+/// The contribution of each row to the metrics, so that a resample of the rows costs three weighted sums.
 pub(super) struct RowLosses {
     log_loss: Vec<f64>,
     squared_error: Vec<f64>,
@@ -99,14 +99,14 @@ pub(super) struct RowLosses {
     gap: Vec<f64>,
 }
 
-/// What a row of probabilities says of its label.
+/// The statistics of a row's probabilities, given its label.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RowScore {
     /// The most probable class.
     pub(super) prediction: u32,
-    /// The probability of the true one.
+    /// The probability of the true class.
     pub(super) own: f32,
-    /// Whether all probabilities are finite; else the rest says nothing.
+    /// Whether all probabilities are finite; if not, the other fields are meaningless.
     pub(super) is_finite: bool,
     log_loss: f64,
     squared_error: f64,
@@ -132,7 +132,7 @@ impl RowScore {
 }
 
 impl RowLosses {
-    /// `None` where a probability is not finite.
+    /// `None` if a probability is not finite.
     pub(super) fn new(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<Self> {
         assert_eq!(labels.len(), probabilities.nrows(), "one row of probabilities for each label");
         let rows = labels.iter().zip(probabilities.rows());
@@ -140,7 +140,7 @@ impl RowLosses {
         Self::of(&scores)
     }
 
-    /// `None` where a probability is not finite.
+    /// `None` if a probability is not finite.
     pub(super) fn of(rows: &[RowScore]) -> Option<Self> {
         rows.iter().all(|row| row.is_finite).then(|| Self {
             log_loss: rows.iter().map(|row| row.log_loss).collect(),

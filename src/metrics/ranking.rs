@@ -1,25 +1,24 @@
-//! Area under the ROC curve: how well the probability of a class puts its rows above the others.
+//! Area under the ROC curve: how well the probability of a class ranks its rows above the others.
 
 use ndarray::{ArrayView1, ArrayView2};
 
 use super::auc::AucCounts;
 
-/// Above this many rows x ranked classes x resamples, ROC-AUC gets no interval: it alone would take more than some seconds.
-/// 3,000 rows of 77 classes, 1,000 times, are 0.23e9; two classes are one ranked class.
+/// Above this number of rows x ranked classes x resamples, ROC-AUC gets no interval, which alone would take more than a
+/// few seconds. 3,000 rows of 77 classes, 1,000 times, are 0.23e9; two classes count as one ranked class.
 pub(crate) const MAX_RANKING_STEPS: u64 = 4_000_000_000;
 
-/// Area under the ROC curve of probabilities `[n, C]`, from 0 to 1, 0.5 for chance.
+/// Area under the ROC curve of probabilities `[n, C]`, from 0 to 1, with 0.5 for chance.
 ///
-/// For one class against the rest this is the Mann-Whitney statistic: the fraction of pairs (row of the class, other row)
-/// in which the first has the higher probability, ties counting one half. It equals the trapezoid area of scikit-learn's
-/// `roc_auc_score`.
+/// For one class against the rest this is the Mann-Whitney statistic: the fraction of pairs (row of the class, other
+/// row) in which the first has the higher probability, with ties counted as one half. It equals the trapezoid area of
+/// scikit-learn's `roc_auc_score`.
 ///
 /// - Two classes: the AUC of the probability of class 1.
-/// - More: the unweighted mean of the one-vs-rest AUCs over the classes that have rows and are not all rows.
-///   scikit-learn's `multi_class="ovr", average="macro"` is the same where every class has rows, and refuses
-///   where one has none.
+/// - More: the unweighted mean of the one-vs-rest AUCs over the classes that some but not all rows have. scikit-learn's
+///   `multi_class="ovr", average="macro"` is the same if every class has rows, and raises an error if one has none.
 ///
-/// `None` where no class has both (one class, no rows) or where a probability is not finite.
+/// `None` if there is no such class (a single class, no rows) or if a probability is not finite.
 ///
 /// ```
 /// use frostbert::internals::metrics::ranking::roc_auc;
@@ -31,7 +30,7 @@ pub(crate) const MAX_RANKING_STEPS: u64 = 4_000_000_000;
 ///
 /// # Panics
 ///
-/// If there is not one row for each label, a label is not below C, or there are more than `u32::MAX` rows.
+/// Panics if there is not one row for each label, a label is not below C, or there are more than `u32::MAX` rows.
 pub fn roc_auc(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> {
     assert_eq!(labels.len(), probabilities.nrows(), "one row of probabilities for each label");
     assert!(u32::try_from(labels.len()).is_ok(), "at most u32::MAX rows");
@@ -45,7 +44,7 @@ pub fn roc_auc(labels: &[usize], probabilities: ArrayView2<f32>) -> Option<f64> 
     counts.mean()
 }
 
-/// The rankings whose mean AUC is [`roc_auc`], made one at a time: each takes `4 n` bytes and more.
+/// The rankings whose mean AUC is [`roc_auc`], created one at a time: each takes `4 n` bytes and more.
 pub(super) fn class_rankings<'a>(
     labels: &'a [usize],
     probabilities: &'a ArrayView2<'_, f32>,
@@ -67,20 +66,20 @@ pub(super) fn class_rankings<'a>(
     )
 }
 
-/// Number of columns that [`class_rankings`] ranks at most.
+/// Maximum number of columns that [`class_rankings`] ranks.
 pub(super) fn n_ranked(n_classes: usize) -> usize {
     if n_classes == 2 { 1 } else { n_classes }
 }
 
-/// Mean AUC of the rankings where row `i` stands for `weights[i]` equal rows; undefined ones are left out.
+/// Mean AUC of the rankings, where row `i` counts as `weights[i]` equal rows; undefined ones are ignored.
 pub(super) fn mean_auc(rankings: &[ClassRanking], weights: &[u32]) -> Option<f64> {
     let mut scratch = vec![];
     mean(rankings.iter().map(|ranking| ranking.auc(weights, &mut scratch)))
 }
 
-/// The rows in order of one class's probability: what is left of the probabilities when only AUC matters.
+/// The rows in order of one class's probability, which is all that AUC needs.
 pub(super) struct ClassRanking {
-    /// Rows by rising probability.
+    /// Rows by ascending probability.
     order: Vec<u32>,
     positives: Vec<Positive>,
 }
@@ -93,7 +92,7 @@ struct Positive {
 }
 
 impl ClassRanking {
-    /// Of finite scores, at most `u32::MAX` of them.
+    /// Ranks finite scores, at most `u32::MAX` of them.
     pub(super) fn new(scores: ArrayView1<f32>, is_positive: impl Fn(usize) -> bool) -> Self {
         let mut order: Vec<u32> = (0..scores.len() as u32).collect();
         let score = |row: &u32| scores[*row as usize];
@@ -109,10 +108,11 @@ impl ClassRanking {
         Self { order, positives }
     }
 
-    /// AUC where row `i` stands for `weights[i]` equal rows, the weights summing to at most `u32::MAX`.
+    /// AUC where row `i` counts as `weights[i]` equal rows; the weights sum to at most `u32::MAX`.
     ///
-    /// Twice the won pairs of each positive against *all* rows is the weight below its tie plus the weight up to the end
-    /// of its tie. Positives against positives are in that too, and always come to their number squared.
+    /// Twice the number of won pairs of each positive against *all* rows is the weight below its tie plus the weight up
+    /// to the end of its tie. That includes the pairs of two positives, which always contribute the square of their
+    /// number.
     fn auc(&self, weights: &[u32], weight_below: &mut Vec<u32>) -> Option<f64> {
         weight_below.clear();
         weight_below.push(0);
@@ -173,7 +173,7 @@ mod tests {
         let n_rows = 400;
         for n_classes in [2, 3, 40] {
             let labels: Vec<usize> = (0..n_rows).map(|row| row * row % 41 % n_classes).collect();
-            // Many ties, and both zeros.
+            // Many ties, and both signs of zero.
             let probability = |row: usize, class: usize| {
                 ((row * 31 + class * 17) as f32).sin().mul_add(4.0, 0.0).round() / 8.0
             };

@@ -23,13 +23,13 @@ pub struct RegressionMetrics {
 /// Scores n predicted numbers against the true ones.
 ///
 /// - Pearson: `sum (t - mean t)(p - mean p) / sqrt(sum (t - mean t)^2 sum (p - mean p)^2)`;
-/// - Spearman: the same of the ranks, equal values sharing the mean of theirs, as `scipy.stats.spearmanr`;
+/// - Spearman: the same of the ranks, with equal values sharing their mean rank, as in `scipy.stats.spearmanr`;
 /// - MSE and MAE: the mean of `(p - t)^2` and of `|p - t|`.
 ///
-/// A correlation is undefined where all of the truth or all predictions are equal. Where a number is not finite (a
-/// head that diverged), and without rows, only `n` is there.
+/// A correlation is undefined if all true values or all predictions are equal. If a number is not finite (a head that
+/// diverged), or if there are no rows, only `n` is set.
 ///
-/// With `bootstrap` that takes O(resamples x n) time: values are sorted once, and a resample counts along that order.
+/// `bootstrap` takes O(resamples x n) time: values are sorted once, and a resample counts along that order.
 ///
 /// ```
 /// use frostbert::internals::metrics::metric::Metric;
@@ -43,7 +43,7 @@ pub struct RegressionMetrics {
 ///
 /// # Panics
 ///
-/// If there is not one prediction for each true number, or there are more than `u32::MAX` of them.
+/// Panics if there is not one prediction for each true number, or there are more than `u32::MAX` of them.
 pub fn evaluate(
     truth: &[f64],
     predicted: &[f64],
@@ -65,7 +65,7 @@ pub fn evaluate(
     }
 }
 
-/// Finite predictions beside the truth, ordered once so that a resample needs no sort.
+/// Finite predictions with the truth, sorted once so that a resample needs no sort.
 pub(super) struct OrderedRows {
     truth: Ordered,
     predicted: Ordered,
@@ -76,7 +76,7 @@ impl OrderedRows {
         Self { truth: Ordered::new(truth), predicted: Ordered::new(predicted) }
     }
 
-    /// In the order of [`Metric::OF_NUMBERS`], where row `i` stands for `weights[i]` equal rows.
+    /// The scores in the order of [`Metric::OF_NUMBERS`], where row `i` counts as `weights[i]` equal rows.
     fn scores(&self, weights: &[u32]) -> [Option<f64>; 4] {
         [self.spearman(weights), self.pearson(weights), self.mse(weights), self.mae(weights)]
     }
@@ -104,11 +104,11 @@ impl OrderedRows {
     }
 }
 
-/// Numbers, and their rows by rising value.
+/// Numbers, and their rows in ascending order.
 struct Ordered {
     values: Vec<f64>,
     order: Vec<u32>,
-    /// Where in `order` each run of equal values ends.
+    /// The position in `order` at which each run of equal values ends.
     ends_of_ties: Vec<u32>,
 }
 
@@ -126,7 +126,7 @@ impl Ordered {
         Self { values: values.to_vec(), ends_of_ties: ends_of_ties.collect(), order }
     }
 
-    /// The rank of each row, from 1; rows that are not drawn get one that counts nowhere.
+    /// The rank of each row, from 1; the ranks of rows that are not drawn are never used.
     fn ranks(&self, weights: &[u32]) -> Vec<f64> {
         let mut ranks = vec![0.0; weights.len()];
         let mut n_below = 0.0;
@@ -144,7 +144,7 @@ impl Ordered {
     }
 }
 
-/// `None` where one side has a single value; in two passes, so that a large mean costs no digits.
+/// `None` if one side is constant; computed in two passes, so that a large mean does not cost precision.
 fn correlation(left: &[f64], right: &[f64], weights: &[u32]) -> Option<f64> {
     if is_constant(left, weights) || is_constant(right, weights) {
         return None;
@@ -164,7 +164,7 @@ fn correlation(left: &[f64], right: &[f64], weights: &[u32]) -> Option<f64> {
     correlation.is_finite().then(|| correlation.clamp(-1.0, 1.0))
 }
 
-/// Asked of the values themselves: the variance of equal numbers need not round to 0.
+/// Compares the values themselves, because the computed variance of equal numbers may not be exactly 0.
 fn is_constant(values: &[f64], weights: &[u32]) -> bool {
     let mut drawn =
         values.iter().zip(weights).filter(|(_, weight)| **weight > 0).map(|(value, _)| value);

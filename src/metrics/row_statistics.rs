@@ -1,5 +1,5 @@
-//! The predictions of a head for each row of a split, kept as small as metrics need: any metric can be taken again on a draw of the
-//! rows, for hundreds of heads.
+//! The predictions of a head for each row of a split, as compact as the metrics allow, so that any metric can be
+//! recomputed on a resample of the rows for hundreds of heads.
 
 mod probabilities;
 
@@ -19,9 +19,9 @@ use super::{
     tagging::{CountedSentences, TaggedSentence, no_counts},
 };
 
-/// The predictions of one head for n rows, beside the truth: of texts, of sentences where words are tagged, of questions.
+/// The predictions of one head for n rows, with the truth. A row is a text, a tagged sentence, or a question.
 ///
-/// Made by the constructor of the task; read by [`RowStatistics::score`].
+/// Created by the constructor for the task; read by [`RowStatistics::score`].
 pub struct RowStatistics {
     kind: Statistics,
 }
@@ -33,7 +33,7 @@ enum Statistics {
         n_classes: usize,
     },
     Labels(RowDecisions),
-    /// `None` where a number is not finite.
+    /// `None` if a number is not finite.
     Values(Option<OrderedRows>, usize),
     Sentences {
         counts: Vec<SentenceSums>,
@@ -47,24 +47,24 @@ enum Statistics {
     Probabilities(ProbabilityStatistics),
 }
 
-/// Words that are right and all of them; correct, predicted and actual entities, read strictly and as conlleval does.
+/// Right words and all words; correct, predicted and actual entities, in the strict reading and in that of conlleval.
 struct SentenceSums {
     words: [u32; 2],
     strict: [u32; 3],
     conlleval: [u32; 3],
 }
 
-/// Correct, predicted and actual words of each tag that a sentence has.
+/// Correct, predicted and actual words of each tag that occurs in a sentence.
 struct TagCounts {
     n_labels: usize,
     counts: Vec<(u32, [u32; 3])>,
-    /// Where in `counts` each sentence ends.
+    /// The position in `counts` at which each sentence ends.
     ends: Vec<usize>,
 }
 
 impl RowStatistics {
-    /// Of one class for each row: `accuracy`, `macro_f1`, `micro_f1`, `weighted_f1`, `mcc`, as
-    /// [`counts`](super::counts) defines them. The true classes can be shared by all heads; 4 bytes a row.
+    /// Statistics of one class for each row: `accuracy`, `macro_f1`, `micro_f1`, `weighted_f1`, `mcc`, as defined in
+    /// [`counts`](super::counts). The true classes can be shared by all heads. Takes 4 bytes per row.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -80,7 +80,7 @@ impl RowStatistics {
     ///
     /// # Panics
     ///
-    /// If there is not one prediction for each row, or a class is not below `n_classes`.
+    /// Panics if there is not one prediction for each row, or a class is not below `n_classes`.
     pub fn classes(gold: Arc<Vec<u32>>, predicted: Vec<u32>, n_classes: usize) -> Self {
         assert_eq!(gold.len(), predicted.len(), "one prediction for each row");
         let highest = gold.iter().chain(&predicted).max();
@@ -91,12 +91,13 @@ impl RowStatistics {
         Self { kind: Statistics::Classes { gold, predicted, n_classes } }
     }
 
-    /// Of labels that are set or not, `[n, n_labels]` both: `accuracy`, `macro_f1`, `micro_f1`, `weighted_f1`, `samples_f1`,
-    /// as [`multilabel`](super::multilabel) defines them. 24 bytes a row, and 8 for each label that it has or gets.
+    /// Statistics of label sets, both `[n, n_labels]`: `accuracy`, `macro_f1`, `micro_f1`, `weighted_f1`, `samples_f1`,
+    /// as defined in [`multilabel`](super::multilabel). Takes 24 bytes per row, and 8 for each label that the row has
+    /// or gets.
     ///
     /// # Panics
     ///
-    /// If the two differ in shape.
+    /// Panics if the two differ in shape.
     pub fn labels(gold: ArrayView2<bool>, predicted: ArrayView2<bool>) -> Self {
         assert_eq!(gold.dim(), predicted.dim(), "one decision for each label");
         Self {
@@ -106,12 +107,12 @@ impl RowStatistics {
         }
     }
 
-    /// Of numbers: `spearman`, `pearson`, `mse`, `mae`, as [`regression`](super::regression) defines them; none of them
-    /// where a number is not finite. Up to 32 bytes a row.
+    /// Statistics of numbers: `spearman`, `pearson`, `mse`, `mae`, as defined in [`regression`](super::regression); all
+    /// are undefined if a number is not finite. Takes up to 32 bytes per row.
     ///
     /// # Panics
     ///
-    /// If there is not one prediction for each row, or there are more than `u32::MAX` rows.
+    /// Panics if there is not one prediction for each row, or there are more than `u32::MAX` rows.
     pub fn values(gold: &[f64], predicted: &[f64]) -> Self {
         assert_eq!(gold.len(), predicted.len(), "one prediction for each row");
         assert!(u32::try_from(gold.len()).is_ok(), "at most u32::MAX rows");
@@ -124,12 +125,13 @@ impl RowStatistics {
         }
     }
 
-    /// Of tagged sentences, a row each: `token_accuracy`, `entity_f1_strict`, `entity_f1_conlleval`, as
-    /// [`tagging`](super::tagging) defines them. 32 bytes a sentence. For the F1 of tags see [`RowStatistics::tags`].
+    /// Statistics of tagged sentences, one row each: `token_accuracy`, `entity_f1_strict`, `entity_f1_conlleval`, as
+    /// defined in [`tagging`](super::tagging). Takes 32 bytes per sentence. For the F1 of tags see
+    /// [`RowStatistics::tags`].
     ///
     /// # Panics
     ///
-    /// As [`tagging::evaluate`](super::tagging::evaluate).
+    /// Panics if [`tagging::evaluate`](super::tagging::evaluate) would.
     pub fn sentences(sentences: &[TaggedSentence], labels: &[String]) -> Self {
         let scheme = TagScheme::new(labels);
         let split = CountedSentences::new(sentences, labels, scheme.as_ref(), |_, _, _| ());
@@ -152,12 +154,12 @@ impl RowStatistics {
         }
     }
 
-    /// Of tagged sentences, a row each: `token_accuracy`, and `macro_f1` and `weighted_f1` over tags, in words. 8 bytes a
-    /// sentence, and 16 for each different tag that it has or gets.
+    /// Statistics of tagged sentences, one row each: `token_accuracy`, and `macro_f1` and `weighted_f1` over tags, in
+    /// words. Takes 8 bytes per sentence, and 16 for each different tag that the sentence has or gets.
     ///
     /// # Panics
     ///
-    /// As [`tagging::evaluate`](super::tagging::evaluate).
+    /// Panics if [`tagging::evaluate`](super::tagging::evaluate) would.
     pub fn tags(sentences: &[TaggedSentence], labels: &[String]) -> Self {
         let split = CountedSentences::new(sentences, labels, None, |_, _, _| ());
         let mut tags = TagCounts {
@@ -174,16 +176,16 @@ impl RowStatistics {
         Self { kind: Statistics::Tags(tags) }
     }
 
-    /// Of answers to questions, a row each: `exact_match` and `f1`, as [`span`](super::span) defines them. 16 bytes a
-    /// question.
+    /// Statistics of answers to questions, one row each: `exact_match` and `f1`, as defined in [`span`](super::span).
+    /// Takes 16 bytes per question.
     pub fn answers(questions: &[AnsweredQuestion]) -> Self {
         let (exact, f1) = questions.iter().map(best_over_gold).unzip();
         Self::means(vec![(Metric::ExactMatch, exact), (Metric::F1, f1)])
     }
 
-    /// Of probabilities `[n, C]` of classes, row by row: `log_loss`, `brier` and `ece` as [`probability`](super::probability)
-    /// defines them, 25 bytes a row; or where `metric` is `roc_auc` that alone, as [`ranking`](super::ranking) defines it, 4
-    /// bytes for each row and class and some more.
+    /// Statistics of class probabilities `[n, C]`: `log_loss`, `brier` and `ece` as defined in
+    /// [`probability`](super::probability), in 25 bytes per row; or, if `metric` is `roc_auc`, only that metric as
+    /// defined in [`ranking`](super::ranking), in a little more than 4 bytes for each row and class.
     ///
     /// ```
     /// use frostbert::internals::metrics::metric::Metric;
@@ -198,7 +200,7 @@ impl RowStatistics {
     ///
     /// # Panics
     ///
-    /// If there is not one row for each class of `gold`, or one of these is not below C.
+    /// Panics if there is not one row for each class of `gold`, or if one of these is not below C.
     pub fn class_probabilities(
         metric: Metric,
         gold: &[u32],
@@ -213,12 +215,13 @@ impl RowStatistics {
         }
     }
 
-    /// Of probabilities of labels that are set or not, `[n, n_labels]` both: as [`RowStatistics::class_probabilities`], defined as
-    /// in [`multilabel`](super::multilabel). 17 bytes a decision.
+    /// Statistics of the probabilities of label sets, both `[n, n_labels]`: like
+    /// [`RowStatistics::class_probabilities`], but with the definitions of [`multilabel`](super::multilabel). Takes 17
+    /// bytes per decision.
     ///
     /// # Panics
     ///
-    /// If the two differ in shape.
+    /// Panics if the two differ in shape.
     pub fn label_probabilities(
         metric: Metric,
         gold: ArrayView2<bool>,
@@ -234,11 +237,11 @@ impl RowStatistics {
         }
     }
 
-    /// Of metrics that are means of a number for each row, such as the log loss.
+    /// Statistics of metrics that are means of one number per row, such as the log loss.
     ///
     /// # Panics
     ///
-    /// If they differ in the number of rows.
+    /// Panics if they differ in the number of rows.
     pub fn means(metrics: Vec<(Metric, Vec<f64>)>) -> Self {
         let n_rows = metrics.first().map_or(0, |(_, values)| values.len());
         assert!(
@@ -260,7 +263,7 @@ impl RowStatistics {
         }
     }
 
-    /// The metrics that can be computed from these.
+    /// The metrics that can be computed from these statistics.
     pub fn metrics(&self) -> Vec<Metric> {
         let of_predictions = |metrics: &[Metric]| {
             metrics.iter().copied().filter(|metric| !metric.needs_probabilities()).collect()
@@ -282,14 +285,14 @@ impl RowStatistics {
         }
     }
 
-    /// A metric where row `i` stands for `weights[i]` equal rows, or each for itself: on all rows what the task's
-    /// `evaluate` gives. `None` where it is undefined, and for a metric that is not one of [`RowStatistics::metrics`].
+    /// A metric where row `i` counts as `weights[i]` equal rows, or once if `weights` is `None`, which gives the same
+    /// as the task's `evaluate`. `None` if it is undefined, or if it is not one of [`RowStatistics::metrics`].
     ///
-    /// Takes one to some nanoseconds a row.
+    /// Takes one to a few nanoseconds per row.
     ///
     /// # Panics
     ///
-    /// If there is not one weight for each row.
+    /// Panics if there is not one weight for each row.
     pub fn score(&self, metric: Metric, weights: Option<&[u32]>) -> Option<f64> {
         let once_each;
         let weights = match weights {
@@ -339,8 +342,8 @@ impl RowStatistics {
         }
     }
 
-    /// Which rows are right, where the metric is the share of right rows: the `accuracy` of classes and of label sets,
-    /// `exact_match`.
+    /// Which rows are right, if the metric is the share of right rows: the `accuracy` of classes (or their `micro_f1`,
+    /// which is the same) and of label sets, and `exact_match`.
     pub fn right(&self, metric: Metric) -> Option<Vec<bool>> {
         match (&self.kind, metric) {
             (Statistics::Classes { gold, predicted, .. }, Metric::Accuracy | Metric::MicroF1) => {

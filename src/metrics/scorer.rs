@@ -1,4 +1,4 @@
-//! All metrics of a classifier from probabilities that come a few rows at a time, however many classes there are.
+//! All metrics of a classifier from probabilities that arrive a few rows at a time, for any number of classes.
 
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -17,7 +17,7 @@ use super::{
 
 const N_SCORES: usize = Metric::OF_CLASSES.len();
 
-/// Scores rows that are shown twice: once for what they say, once more for how they rank. It holds some 70 bytes a row.
+/// Scores rows in two passes, the second one for their ranks. It holds about 70 bytes per row.
 ///
 /// ```
 /// use frostbert::internals::metrics::classification::evaluate;
@@ -40,17 +40,17 @@ pub struct ClassScorer {
     rows: Vec<RowScore>,
     counts: Option<AucCounts>,
     bootstrap: Option<Bootstrap>,
-    /// All probabilities, where there are so few that ROC-AUC gets an interval.
+    /// All probabilities, if they are few enough for ROC-AUC to get an interval.
     kept: Option<Array2<f32>>,
 }
 
 impl ClassScorer {
-    /// Of rows with these labels, all below `n_classes`. With `bootstrap` metrics get intervals.
+    /// Creates a scorer for rows with these labels, all below `n_classes`. With `bootstrap`, metrics get intervals.
     pub fn new(labels: Vec<usize>, n_classes: usize, bootstrap: Option<Bootstrap>) -> Self {
         Self::with_most(labels, n_classes, bootstrap, MAX_RANKING_STEPS)
     }
 
-    /// ROC-AUC gets no interval where it would take more than `max_ranking_steps`.
+    /// Like [`ClassScorer::new`]; ROC-AUC gets no interval if it would take more than `max_ranking_steps`.
     fn with_most(
         labels: Vec<usize>,
         n_classes: usize,
@@ -73,11 +73,11 @@ impl ClassScorer {
         }
     }
 
-    /// Takes the probabilities `[places.len(), n_classes]` of the rows that stand at these places among the labels.
+    /// Adds the probabilities `[places.len(), n_classes]` of the rows at these positions in the labels.
     ///
     /// # Panics
     ///
-    /// If there are other numbers of rows or classes, or a label is not below `n_classes`.
+    /// Panics if the numbers of rows or classes differ, or a label is not below `n_classes`.
     pub fn add(&mut self, places: &[usize], probabilities: ArrayView2<f32>) {
         assert_eq!(
             probabilities.dim(),
@@ -99,11 +99,11 @@ impl ClassScorer {
         }
     }
 
-    /// Ends the first pass: whether all rows are to be shown to [`ClassScorer::rank`] now.
+    /// Ends the first pass, and returns whether all rows must now be passed to [`ClassScorer::rank`].
     ///
     /// # Panics
     ///
-    /// If there are more than `u32::MAX` rows.
+    /// Panics if there are more than `u32::MAX` rows.
     pub fn wants_ranks(&mut self) -> bool {
         assert!(u32::try_from(self.labels.len()).is_ok(), "at most u32::MAX rows");
         if self.rows.iter().all(|row| row.is_finite) {
@@ -113,17 +113,17 @@ impl ClassScorer {
         self.counts.is_some()
     }
 
-    /// Takes the probabilities of some rows once more, in any order.
+    /// Takes the probabilities of some rows for the second time, in any order.
     ///
     /// # Panics
     ///
-    /// If ranks are not wanted.
+    /// Panics if ranks are not wanted.
     pub fn rank(&mut self, probabilities: ArrayView2<f32>) {
         let counts = self.counts.as_mut().expect("ranks are wanted");
         counts.count(probabilities);
     }
 
-    /// What all rows are worth.
+    /// Computes the metrics of all rows.
     pub fn finish(self) -> ClassificationMetrics {
         let predictions = self.rows.iter().map(|row| row.prediction as usize);
         let predictions: Vec<usize> = predictions.collect();
@@ -150,7 +150,7 @@ impl ClassScorer {
 struct ScoredRows<'a> {
     scorer: &'a ClassScorer,
     predictions: Vec<usize>,
-    /// `None` where a probability is not finite.
+    /// `None` if a probability is not finite.
     losses: Option<RowLosses>,
 }
 
@@ -165,7 +165,7 @@ impl ScoredRows<'_> {
         })
     }
 
-    /// In the order of [`Metric::OF_CLASSES`], where row `i` stands for `weights[i]` equal rows.
+    /// The scores in the order of [`Metric::OF_CLASSES`], where row `i` counts as `weights[i]` equal rows.
     fn scores(&self, weights: &[u32], roc_auc: Option<f64>) -> [Option<f64>; N_SCORES] {
         let counts = self.counts(weights);
         let losses = self.losses.as_ref();

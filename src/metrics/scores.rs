@@ -10,7 +10,7 @@ use serde::{
 
 use super::metric::Metric;
 
-/// What the name of a metric ends with where its interval is written.
+/// The suffix that turns the name of a metric into that of its interval.
 const INTERVAL_SUFFIX: &str = "_ci";
 
 /// The value of a metric on some rows.
@@ -26,7 +26,8 @@ pub struct Score {
 
 /// The values of the metrics that are defined on some rows, in the order in which they are written.
 ///
-/// As JSON it is an object: each value by the name of its metric, followed by the interval `<name>_ci` if there is one.
+/// In JSON this is an object: each value under the name of its metric, followed by the interval `<name>_ci` if it has
+/// one.
 ///
 /// ```
 /// use frostbert::internals::metrics::metric::Metric;
@@ -47,7 +48,7 @@ pub struct Score {
 pub struct Scores(Vec<Score>);
 
 impl Scores {
-    /// The values and intervals of some metrics, in their order; a metric without a value is left out.
+    /// The values and intervals of some metrics, in order; a metric without a value is omitted.
     pub fn new<const N: usize>(
         metrics: [Metric; N],
         values: [Option<f64>; N],
@@ -75,7 +76,7 @@ impl Scores {
         self.get(metric)?.interval
     }
 
-    /// The values of those of some metrics that are defined, in the order of `metrics`.
+    /// The values of those `metrics` that are defined, in the given order.
     pub fn values(&self, metrics: &[Metric]) -> Vec<(Metric, f64)> {
         metrics.iter().filter_map(|metric| Some((*metric, self.value(*metric)?))).collect()
     }
@@ -101,7 +102,7 @@ impl Serialize for Scores {
 }
 
 impl<'de> Deserialize<'de> for Scores {
-    /// Keys that are neither a metric nor an interval belong to the details beside the scores, and are skipped.
+    /// Skips keys that are neither a metric nor an interval; they belong to the details next to the scores.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scores, D::Error> {
         deserializer.deserialize_map(ScoresVisitor)
     }

@@ -1,9 +1,9 @@
-//! The rules of SQuAD: when an answer is right, and how nearly.
+//! The rules of SQuAD: when an answer is right, and how close it is.
 //!
-//! Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text", 2016, and "Know What You Don't Know:
-//! Unanswerable Questions for SQuAD", 2018, as the published evaluation scripts compute them. Where the script of v2.0
-//! differs from that of v1.1 it is followed: gold answers that normalise to nothing do not count beside others, and two
-//! answers without a token agree.
+//! Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text", 2016, and "Know What You Don't
+//! Know: Unanswerable Questions for SQuAD", 2018, as the published evaluation scripts compute them. Where the script of
+//! v2.0 differs from that of v1.1, v2.0 is followed: gold answers that normalise to nothing are ignored if there are
+//! others, and two answers without tokens agree.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -18,7 +18,7 @@ use super::{
     scores::Scores,
 };
 
-/// Sums of F1 that differ by less are equal: the same fractions added in another order.
+/// Sums of F1 that differ by less than this are equal: they may be the same fractions added in another order.
 const EQUAL_F1: f64 = 1e-9;
 
 /// Metrics of answers to questions, in the order in which they are written as JSON.
@@ -30,10 +30,10 @@ pub struct QaMetrics {
     pub scores: Scores,
     /// Number of questions.
     pub n: usize,
-    /// The questions that have an answer; absent where all have.
+    /// The questions that have an answer; absent if all have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub has_answer: Option<AnswerScore>,
-    /// The questions that have none; absent where all have.
+    /// The questions that have no answer; absent if all have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_answer: Option<AnswerScore>,
 }
@@ -42,26 +42,26 @@ pub struct QaMetrics {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AnswerScore {
-    /// The metrics of [`Metric::OF_ANSWERS`] of these questions, without intervals.
+    /// The metrics of [`Metric::OF_ANSWERS`] on these questions, without intervals.
     #[serde(flatten)]
     pub scores: Scores,
     /// Number of these questions.
     pub n: usize,
 }
 
-/// A question with what is and what was answered.
+/// A question with its gold answers and the predicted answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnsweredQuestion {
-    /// All gold answers; none, or empty ones only, for an impossible question.
+    /// All gold answers; for an impossible question there are none, or only empty ones.
     pub gold: Vec<String>,
-    /// `None` says that there is no answer, as an empty text does.
+    /// `None` predicts that there is no answer, as an empty text does.
     pub predicted: Option<String>,
 }
 
 /// Scores answers: exact match and F1, each the best over the gold answers, averaged over the questions.
 ///
-/// Gold answers that normalise to nothing are left out; where none is left, the right answer is to say that there is
-/// none. Whether a question counts as impossible is decided before that.
+/// Gold answers that normalise to nothing are ignored; if none remains, the right answer is that there is none. Whether
+/// a question counts as impossible is decided before that.
 ///
 /// ```
 /// use frostbert::internals::metrics::metric::Metric;
@@ -110,7 +110,7 @@ fn is_impossible(question: &AnsweredQuestion) -> bool {
     question.gold.iter().all(String::is_empty)
 }
 
-/// Exact match and F1 with the gold answer that is nearest.
+/// Exact match and F1, each with the best-matching gold answer.
 pub(super) fn best_over_gold(question: &AnsweredQuestion) -> (f64, f64) {
     let predicted = question.predicted.as_deref().unwrap_or("");
     let mut gold: Vec<&str> = question.gold.iter().map(String::as_str).collect();
@@ -123,11 +123,11 @@ pub(super) fn best_over_gold(question: &AnsweredQuestion) -> (f64, f64) {
     (f64::from(u8::from(is_exact)), best_f1.fold(0.0, f64::max))
 }
 
-/// An answer as it is compared: lower case, without ASCII punctuation, without the words a, an and the, its tokens joined
-/// by single spaces.
+/// Normalises an answer for comparison: lower case, without ASCII punctuation, without the words a, an and the, and
+/// with its tokens joined by single spaces.
 ///
-/// In this order, so that "a-ha" becomes "aha" and "the.cat" becomes "thecat". A word is a run of letters and digits, as
-/// in Python's regular expressions: a combining accent ends it, as white space does.
+/// The steps are applied in this order, so that "a-ha" becomes "aha" and "the.cat" becomes "thecat". A word is a run of
+/// letters and digits, as in Python's regular expressions: a combining accent ends it, as white space does.
 ///
 /// ```
 /// use frostbert::internals::metrics::span::normalize_answer;
@@ -148,7 +148,8 @@ pub fn normalize_answer(answer: &str) -> String {
     tokens.join(" ")
 }
 
-/// What Python's `str.split` splits at: Unicode's white space and the four ASCII information separators.
+/// The characters at which Python's `str.split` splits: Unicode's white space and the four ASCII information
+/// separators.
 fn is_python_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
@@ -165,8 +166,8 @@ pub fn exact_match(prediction: &str, gold: &str) -> bool {
     normalize_answer(prediction) == normalize_answer(gold)
 }
 
-/// F1 of two answers as bags of tokens, normalised: `2 s / (p + g)` for `s` tokens that they share, `p` predicted and `g`
-/// gold. Where one has no token, 1 if the other has none either, else 0.
+/// F1 of two normalised answers as bags of tokens: `2 s / (p + g)` for `s` shared, `p` predicted and `g` gold tokens.
+/// If one answer has no tokens, the F1 is 1 if the other has none either, and 0 otherwise.
 ///
 /// ```
 /// use frostbert::internals::metrics::span::f1;
@@ -192,25 +193,26 @@ pub fn f1(prediction: &str, gold: &str) -> f64 {
     defined_ratio(2 * n_shared, n_tokens).unwrap_or(1.0)
 }
 
-/// What a question would score either way, and what decides between the two.
+/// The F1 of a question if it is answered and if it is not, and the margin that decides between the two.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NullScore {
     /// Score of "no answer" minus score of the best span, in logits.
     pub margin: f64,
     /// F1 of the best span.
     pub f1_if_answered: f64,
-    /// F1 of saying that there is no answer: 1 for an impossible question, else 0.
+    /// F1 of predicting "no answer": 1 for an impossible question, otherwise 0.
     pub f1_if_null: f64,
 }
 
-/// The threshold `t` that maximises mean F1 where a question is said to have no answer if its margin is above `t`.
+/// Finds the threshold `t` that maximises mean F1 if "no answer" is predicted for questions with a margin above `t`.
 ///
-/// Every split of the sorted margins is tried, as in `find_best_thresh` of the v2.0 script, which puts the threshold on a
-/// margin where here it is halfway between two. Equal margins always fall on one side. The outermost
-/// thresholds lie 1 below the lowest and 1 above the highest margin. Among thresholds whose summed F1 is within 1e-9 of
-/// the best, the one nearest to 0 wins, and the lower one of two as near.
+/// Every split of the sorted margins is tried, as in `find_best_thresh` of the v2.0 script; that script puts the
+/// threshold on a margin, while here it is halfway between two. Equal margins always fall on the same side. The
+/// outermost thresholds are 1 below the lowest and 1 above the highest margin. Among thresholds whose summed F1 is
+/// within 1e-9 of the best, the one nearest to 0 wins, and the lower of two that are equally near.
 ///
-/// A margin that is not finite is decided whatever the threshold (NaN: answered) and left out; 0 where none is left.
+/// A margin that is not finite is decided whatever the threshold (NaN: answered), so it is ignored. Returns 0 if none
+/// remains.
 ///
 /// ```
 /// use frostbert::internals::metrics::span::{NullScore, best_no_answer_threshold};

@@ -1,6 +1,6 @@
-//! What tags like `B-PER` mean: which entities a sequence of them holds, and which may follow which.
+//! The meaning of tags such as `B-PER`: the entities in a sequence of tags, and which tags may follow which.
 
-/// A tag set in the IOB2 scheme: `O` outside, `B-x` for the first word of an entity of type `x`, `I-x` for its others.
+/// A tag set in the IOB2 scheme: `O` is outside, `B-x` the first word of an entity of type `x`, `I-x` its other words.
 ///
 /// Ramshaw and Marcus, "Text chunking using transformation-based learning", 1995, in the variant of Tjong Kim Sang and
 /// Veenstra, "Representing text chunks", 1999, in which every entity starts with `B-`.
@@ -18,13 +18,14 @@
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagScheme {
-    /// What each label means, by label id.
+    /// The meaning of each label, by label id.
     pub tags: Vec<Tag>,
-    /// Names of the entity types, in the order in which the labels name them; a type id is an index into these.
+    /// Names of the entity types, in the order of their first occurrence in the labels; a type id is an index into this
+    /// list.
     pub types: Vec<String>,
 }
 
-/// What one label means. The number is a type id.
+/// The meaning of one label. The number is a type id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tag {
     /// `O`: no entity.
@@ -35,7 +36,7 @@ pub enum Tag {
     Inside(usize),
 }
 
-/// The words `start..end` of a sentence, as one entity.
+/// An entity, which consists of the words `start..end` of a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entity {
     /// Type id.
@@ -47,7 +48,8 @@ pub struct Entity {
 }
 
 impl TagScheme {
-    /// The scheme of `labels`; `None` where one of them is neither `O` nor `B-` or `I-` with a type, or none is of a type.
+    /// The scheme of `labels`; `None` if one of them is neither `O` nor `B-` or `I-` with a type, or if none has a
+    /// type.
     pub fn new(labels: &[String]) -> Option<Self> {
         let mut types: Vec<String> = vec![];
         let mut tags = vec![];
@@ -63,12 +65,12 @@ impl TagScheme {
         (!types.is_empty()).then_some(Self { tags, types })
     }
 
-    /// Whether a valid sequence may have the label `next` after the label `previous`, or at its start after `None`: `I-x`
-    /// follows `B-x` and `I-x` alone, everything else follows anything.
+    /// Whether the label `next` may follow the label `previous` in a valid sequence, or start one if `previous` is
+    /// `None`: `I-x` follows only `B-x` and `I-x`, everything else follows anything.
     ///
     /// # Panics
     ///
-    /// If a label is not below the number of labels.
+    /// Panics if a label is not below the number of labels.
     pub fn can_follow(&self, previous: Option<usize>, next: usize) -> bool {
         match self.tags[next] {
             Tag::Outside | Tag::Begin(_) => true,
@@ -87,10 +89,10 @@ fn type_id(types: &mut Vec<String>, name: &str) -> usize {
     })
 }
 
-/// The entities of a sentence in order: each `B-x` with the `I-x` right after it. An `I-x` without one before it is
-/// nothing.
+/// The entities of a sentence in order: each `B-x` with the `I-x` directly after it. An `I-x` without one before it is
+/// ignored.
 ///
-/// seqeval's `mode="strict", scheme=IOB2`.
+/// Same as seqeval's `mode="strict", scheme=IOB2`.
 ///
 /// ```
 /// use frostbert::internals::metrics::tag_scheme::{Entity, TagScheme, entities_conlleval, entities_strict};
@@ -104,23 +106,23 @@ fn type_id(types: &mut Vec<String>, name: &str) -> usize {
 ///
 /// # Panics
 ///
-/// If a tag is not below the number of labels.
+/// Panics if a tag is not below the number of labels.
 pub fn entities_strict(scheme: &TagScheme, tags: &[usize]) -> Vec<Entity> {
     entities(tags.iter().map(|&tag| scheme.tags[tag]), Orphan::Dropped)
 }
 
 /// The entities of a sentence in order, where an `I-x` that continues no entity of its type starts one.
 ///
-/// The rule of the `conlleval` script of the CoNLL shared tasks, and seqeval's default.
+/// This is the rule of the `conlleval` script of the CoNLL shared tasks, and seqeval's default.
 ///
 /// # Panics
 ///
-/// If a tag is not below the number of labels.
+/// Panics if a tag is not below the number of labels.
 pub fn entities_conlleval(scheme: &TagScheme, tags: &[usize]) -> Vec<Entity> {
     entities(tags.iter().map(|&tag| scheme.tags[tag]), Orphan::StartsEntity)
 }
 
-/// What becomes of an `I-x` that continues no entity.
+/// What to do with an `I-x` that continues no entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Orphan {
     Dropped,

@@ -16,7 +16,7 @@ use super::{
 
 /// All metrics of a tagger on one split, in the order in which they are written as JSON.
 ///
-/// Intervals are over sentences. What is said of entities is there where the labels are a [`TagScheme`].
+/// Intervals are over sentences. The metrics of entities are present if the labels are a [`TagScheme`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaggingMetrics {
@@ -27,7 +27,7 @@ pub struct TaggingMetrics {
     pub n: usize,
     /// Number of words.
     pub n_words: usize,
-    /// One entry for each entity type, read strictly, in the order of [`TagScheme::types`].
+    /// One entry for each entity type, in the strict reading, in the order of [`TagScheme::types`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub per_type: Vec<TypeScore>,
     /// One entry for each tag of the label map, in label order; `support` counts words.
@@ -35,18 +35,18 @@ pub struct TaggingMetrics {
     /// `confusion[truth][prediction]`: number of words. Empty above [`MANY_CLASSES`](super::MANY_CLASSES).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
-    /// Above [`MANY_CLASSES`](super::MANY_CLASSES) the cells of the confusion matrix that are not 0.
+    /// Above [`MANY_CLASSES`](super::MANY_CLASSES), the non-zero cells of the confusion matrix.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion_cells: Vec<ConfusionCell>,
 }
 
-/// How well the entities of one type are found.
+/// The scores of the entities of one type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TypeScore {
     /// Name of the type; `type` in JSON.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Of the entities predicted with this type, the fraction that are true ones; 0 if there are none.
+    /// Of the entities predicted with this type, the fraction that is correct; 0 if there are none.
     pub precision: f64,
     /// Of the true entities of this type, the fraction that is predicted; 0 if there are none.
     pub recall: f64,
@@ -56,7 +56,7 @@ pub struct TypeScore {
     pub support: u64,
 }
 
-/// The tags of one sentence: label ids, a word each.
+/// The tags of one sentence: one label id per word.
 #[derive(Debug, Clone, Copy)]
 pub struct TaggedSentence<'a> {
     /// The true tags.
@@ -65,18 +65,18 @@ pub struct TaggedSentence<'a> {
     pub predicted: &'a [Option<usize>],
 }
 
-/// Scores the tags of `sentences`, ids into `labels`.
+/// Scores the tags of `sentences`, which are ids into `labels`.
 ///
-/// A word without a prediction counts as predicted `O`; where there is no label `O` it is wrong, and in no column of the
-/// confusion matrix.
+/// A word without a prediction counts as predicted `O`; if there is no label `O`, it is wrong, and appears in no column
+/// of the confusion matrix.
 ///
-/// An entity is right where its type and both its ends are. Precision, recall and F1 pool the entities of all types
-/// (micro average) and are 0 where neither truth nor predictions hold one, as in seqeval: `mode="strict", scheme=IOB2`
-/// and its default, see [`entities_strict`](super::tag_scheme::entities_strict) and
-/// [`entities_conlleval`](super::tag_scheme::entities_conlleval).
+/// An entity is right if its type and both of its ends are. Precision, recall and F1 pool the entities of all types
+/// (micro average) and are 0 if neither truth nor predictions contain any, as in seqeval: see
+/// [`entities_strict`](super::tag_scheme::entities_strict) for `mode="strict", scheme=IOB2`, and
+/// [`entities_conlleval`](super::tag_scheme::entities_conlleval) for its default.
 ///
-/// With `bootstrap`, sentences are resampled, since the words of one are not independent. Without words only the
-/// counts are there.
+/// With `bootstrap`, sentences are resampled, since the words of a sentence are not independent. Without words, only
+/// the counts are set.
 ///
 /// ```
 /// use frostbert::internals::metrics::metric::Metric;
@@ -96,7 +96,7 @@ pub struct TaggedSentence<'a> {
 ///
 /// # Panics
 ///
-/// If a sentence has not one prediction for each word, or a tag is not below the number of labels.
+/// Panics if a sentence does not have one prediction for each word, or a tag is not below the number of labels.
 pub fn evaluate(
     sentences: &[TaggedSentence],
     labels: &[String],
@@ -187,16 +187,16 @@ fn add_by_type(counts: &mut ClassCounts, [truth, predicted]: &[Vec<Entity>; 2]) 
     }
 }
 
-/// Whether the entity is one of `sorted`, which come in the order of their starts and do not overlap.
+/// Whether the entity is one of `sorted`, which are sorted by their starts and do not overlap.
 fn is_among(sorted: &[Entity], entity: &Entity) -> bool {
     sorted
         .binary_search_by_key(&entity.start, |other| other.start)
         .is_ok_and(|index| sorted[index] == *entity)
 }
 
-/// What one sentence adds to the metrics, so that a resample costs a few sums a sentence.
+/// The contribution of one sentence to the metrics, so that a resample costs a few sums per sentence.
 pub(super) struct SentenceCounts {
-    /// Correct, predicted and actual words of each tag that the sentence has.
+    /// Correct, predicted and actual words of each tag that occurs in the sentence.
     pub(super) tags: Vec<(usize, [u64; 3])>,
     pub(super) strict: Pooled,
     pub(super) conlleval: Pooled,
@@ -215,7 +215,7 @@ fn counts_of_tags(truth: &[usize], predicted: &[Option<usize>]) -> Vec<(usize, [
     tags.into_iter().collect()
 }
 
-/// Numbers of entities of all types.
+/// Numbers of entities, over all types.
 #[derive(Default, Clone, Copy)]
 pub(super) struct Pooled {
     pub(super) correct: u64,
@@ -266,12 +266,12 @@ struct TagTotals {
 }
 
 impl CountedSentences {
-    /// Counts every sentence, and shows it to `see` with its predicted tags and its true and predicted entities, read
-    /// strictly.
+    /// Counts every sentence, and calls `see` with it, its predicted tags, and its true and predicted entities in the
+    /// strict reading.
     ///
     /// # Panics
     ///
-    /// As [`evaluate`].
+    /// Panics if [`evaluate`] would.
     pub(super) fn new(
         sentences: &[TaggedSentence],
         labels: &[String],
@@ -319,7 +319,7 @@ impl CountedSentences {
         Self { sentences: counted, n_labels: labels.len(), has_entities: scheme.is_some() }
     }
 
-    /// Token accuracy, both entity F1s and macro F1 where sentence `i` stands for `weights[i]` equal ones.
+    /// Token accuracy, both entity F1s and macro F1, where sentence `i` counts as `weights[i]` equal sentences.
     fn scores(&self, weights: &[u32]) -> [Option<f64>; 4] {
         let totals = self.totals(weights);
         let has_entities = self.has_entities && totals.tags.n_rows() > 0;

@@ -1,4 +1,4 @@
-//! The statistics of rows for the metrics that need probabilities.
+//! The row statistics for metrics that need probabilities.
 
 use ndarray::ArrayView2;
 
@@ -9,7 +9,7 @@ use crate::metrics::{
     ranking::{ClassRanking, class_rankings, mean_auc},
 };
 
-/// Probabilities of rows, as what one of these metrics needs of them.
+/// The probabilities of rows, reduced to what one of these metrics needs.
 pub(super) struct ProbabilityStatistics {
     pub(super) n_rows: usize,
     needs: Needs,

@@ -10,7 +10,7 @@ use crate::metrics::{classification, multilabel, regression, span, tagging};
 
 const OF_PROBABILITIES: [Metric; 4] = [Metric::RocAuc, Metric::LogLoss, Metric::Brier, Metric::Ece];
 
-/// Every metric on all rows, and on a draw beside the statistics of the rows drawn, both equal to what `expected` says.
+/// Asserts that every metric on all rows is defined and equals the one in `expected`.
 fn holds(statistics: &RowStatistics, expected: &Value) {
     for metric in statistics.metrics() {
         let got = statistics.score(metric, None);
@@ -19,7 +19,7 @@ fn holds(statistics: &RowStatistics, expected: &Value) {
     }
 }
 
-/// How often each row is drawn, and the rows drawn.
+/// Returns how often each row is drawn, and the drawn rows.
 fn draw(rng: &mut ChaCha8Rng, n_rows: usize) -> (Vec<u32>, Vec<usize>) {
     let weights: Vec<u32> = (0..n_rows).map(|_| rng.gen_range(0..4)).collect();
     let rows = (0..n_rows).flat_map(|row| std::iter::repeat_n(row, weights[row] as usize));
@@ -27,7 +27,7 @@ fn draw(rng: &mut ChaCha8Rng, n_rows: usize) -> (Vec<u32>, Vec<usize>) {
     (weights, rows)
 }
 
-/// A weighted score is that of repeated rows: exactly, or to the rounding of sums in another order.
+/// Asserts that a weighted score is that of repeated rows, up to the rounding of sums in another order.
 fn weighs(statistics: &RowStatistics, repeated: &RowStatistics, weights: &[u32]) {
     assert_eq!(repeated.n_rows() as u32, weights.iter().sum::<u32>(), "the rows drawn");
     for metric in statistics.metrics() {
@@ -87,7 +87,7 @@ fn labels_score_as_the_multi_label_classifier_does() {
     weighs(&statistics, &repeated, &weights);
 }
 
-/// As [`holds`] and [`weighs`], of statistics that are made for each metric of probabilities.
+/// Runs [`holds`] and [`weighs`] on statistics that are created for each metric of probabilities.
 fn of_probabilities(
     n_rows: usize,
     expected: &Value,
