@@ -87,7 +87,7 @@ pub struct BankSettings {
     /// loss.
     pub evaluates_all: bool,
     /// Whether a head that diverges is dropped with its best parameters so far while the others go on. If it has none
-    /// yet, its parameters are all 0, so it makes no prediction.
+    /// yet, its parameters are all 0, so its outputs carry no information.
     pub gives_up: bool,
 }
 

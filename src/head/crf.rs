@@ -1,7 +1,6 @@
 //! A linear-chain conditional random field over the words of each sentence: loss, gradient and best sequence.
 //!
-//! Lafferty, McCallum and Pereira, "Conditional Random Fields", 2001. The score of a sequence of tags `y` of `n` words
-//! is
+//! Lafferty, McCallum and Pereira, "Conditional Random Fields", 2001. A sequence of tags `y` of `n` words has the score
 //!
 //! ```text
 //! start[y_1] + sum_t emissions[t, y_t] + sum_t transitions[y_t, y_t+1] + end[y_n]

@@ -11,10 +11,10 @@ use crate::train::gemm::multiply;
 /// Similarities are multiplied by this before the softmax that aligns the question.
 pub(crate) const SHARPNESS: f32 = 15.0;
 
-/// Sizes of the windows, centred on the row, over which the best similarity is averaged.
+/// Numbers of rows, centred on the row itself, over which the best similarity is averaged.
 pub(crate) const MEAN_ROWS: [usize; 3] = [3, 9, 21];
 
-/// Size of the window, centred on the row, over which the maximum of the best similarity is taken.
+/// Number of rows, centred on the row itself, over which the maximum of the best similarity is taken.
 pub(crate) const MAX_ROWS: usize = 11;
 
 /// Number of features in a row: `3 hidden + 5` for each layer.

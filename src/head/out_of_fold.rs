@@ -1,4 +1,4 @@
-//! Out-of-fold predictions: a linear head is trained on the other folds for each fold.
+//! Out-of-fold predictions: the rows of each fold are predicted by a linear head that was trained on the others.
 
 use ndarray::{Array2, s};
 use rayon::prelude::*;

@@ -59,7 +59,7 @@ fn tasks(problems: &[LogisticProblem]) -> Vec<Task> {
     blocks.chain(rows.into_iter().map(Task::InTurn)).collect()
 }
 
-/// Progress is reported after every so many steps.
+/// Number of steps between two progress reports.
 const STEPS_TOLD: usize = 5;
 
 /// The result of a problem.

@@ -24,7 +24,7 @@ pub struct OneLogitLoss {
 }
 
 impl OneLogitLoss {
-    /// Creates the losses of `columns` columns, a multiple of the lanes; none of them counts anything yet.
+    /// Creates the losses of `columns` columns, a multiple of the number of lanes; none counts anything yet.
     pub fn new(columns: usize) -> OneLogitLoss {
         let zeros = || vec![0.0; columns];
         OneLogitLoss {
