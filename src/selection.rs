@@ -1,14 +1,15 @@
-//! Sweeps: which heads are trained, on which rows, and what they tell side by side.
+//! Sweeps: which heads are trained on which rows, and how they compare.
 //!
-//! - [`trials`]: the settings of `[sweep]`, one by one;
-//! - [`folds`]: which rows a head learns from, and which it is judged on;
-//! - [`halving`]: when the worse heads are given up;
-//! - [`leaderboard`]: the heads in order, with intervals, spreads, and which of them are not significantly worse than the best;
-//! - [`effects`]: what each setting does to the score;
+//! - [`trials`]: the settings of `[sweep]`, one trial at a time;
+//! - [`folds`]: which rows a head is trained on, and which it is evaluated on;
+//! - [`halving`]: when the worse heads are dropped;
+//! - [`leaderboard`]: the heads in order, with intervals, spreads, and which of them are not significantly worse than
+//!   the best;
+//! - [`effects`]: the effect of each setting on the score;
 //! - [`heat_map`]: the score over two settings, such as layer and pooling;
 //! - [`curves`]: the score by layer, by the number of labels, and by the number of trials.
 //!
-//! All of it is about the validation rows; test rows have no part in it.
+//! All of it uses the validation rows; test rows play no part in it.
 
 pub(crate) mod curves;
 pub(crate) mod effects;
@@ -28,7 +29,7 @@ use crate::selection::{
     leaderboard::Leaderboard,
 };
 
-/// A leaderboard, and what can be read from it.
+/// A leaderboard, and what can be derived from it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SweepFindings {
     /// The heads in order.
@@ -37,17 +38,17 @@ pub struct SweepFindings {
     pub effects: Vec<Effect>,
     /// The best head of each layer; empty unless layers were varied.
     pub layer_profile: Vec<LayerScore>,
-    /// Layer x pooling; none unless both were varied.
+    /// Layer x pooling; `None` unless both were varied.
     pub heat_map: Option<HeatMap>,
-    /// The best head of each number of labels; empty unless `fraction` was varied.
+    /// The best head for each number of labels; empty unless `fraction` was varied.
     pub learning_curve: Vec<LearningPoint>,
-    /// The best score to expect of 1, 2, ... trials.
+    /// The expected best score of 1, 2, ... trials.
     pub expected_best: Vec<f64>,
 }
 
 impl SweepFindings {
-    /// Reads a leaderboard. `continuous` names the settings that were drawn from a distribution: their values are cut into
-    /// bins.
+    /// Summarises a leaderboard. `continuous` names the settings that were drawn from a distribution: their values are
+    /// divided into bins.
     pub fn new(leaderboard: Leaderboard, continuous: &[String]) -> SweepFindings {
         SweepFindings {
             effects: effects::effects(&leaderboard, continuous),
@@ -55,7 +56,7 @@ impl SweepFindings {
             heat_map: curves::layer_key(&leaderboard)
                 .and_then(|layer| heat_map::heat_map(&leaderboard, layer, "pooling")),
             learning_curve: curves::learning_curve(&leaderboard),
-            // Heads that were given up would count as trials of their own.
+            // Heads that were dropped early would count as trials of their own.
             expected_best: if leaderboard.rows.iter().any(|row| row.rung.is_some()) {
                 Vec::new()
             } else {

@@ -1,4 +1,4 @@
-//! How the score goes with the layer, with the number of labels, and with the number of trials.
+//! The score as a function of the layer, of the number of labels, and of the number of trials.
 
 use serde::Serialize;
 use toml::Value;
@@ -8,7 +8,7 @@ use crate::selection::{
     setting::number,
 };
 
-/// The setting that says which share of the training rows a head learns from.
+/// The setting for the share of the training rows that a head is trained on.
 pub(crate) const FRACTION: &str = "fraction";
 
 /// The best head of a layer.
@@ -26,7 +26,7 @@ pub struct LayerScore {
     pub heads: usize,
 }
 
-/// The best head of a share of the training rows.
+/// The best head for a share of the training rows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LearningPoint {
     /// The share.
@@ -35,21 +35,21 @@ pub struct LearningPoint {
     pub score: f64,
     /// Its interval.
     pub interval: Option<[f64; 2]>,
-    /// How far the seeds of that head lie apart.
+    /// The spread of that head's scores over seeds.
     pub seed_spread: Option<Spread>,
-    /// How far its folds lie apart.
+    /// The spread of that head's scores over folds.
     pub fold_spread: Option<Spread>,
-    /// Number of heads of that share.
+    /// Number of heads for that share.
     pub heads: usize,
 }
 
-/// The setting that says which layer a head reads, `layer` or `layers`, where it has several values.
+/// The setting for the layer that a head reads, `layer` or `layers`, if it has several values.
 pub(crate) fn layer_key(leaderboard: &Leaderboard) -> Option<&'static str> {
     let varied = leaderboard.varied();
     ["layer", "layers"].into_iter().find(|key| varied.contains(key))
 }
 
-/// The best head of each layer, by layer; empty unless layers were varied. Heads that mix several layers are left out.
+/// The best head of each layer, by layer; empty unless layers were varied. Heads that mix several layers are ignored.
 pub(crate) fn layer_profile(leaderboard: &Leaderboard) -> Vec<LayerScore> {
     let Some(key) = layer_key(leaderboard) else {
         return Vec::new();
@@ -76,14 +76,15 @@ pub(crate) fn layer_profile(leaderboard: &Leaderboard) -> Vec<LayerScore> {
     profile.collect()
 }
 
-/// The best head of each share of the training rows, by share; empty unless `fraction` was varied.
+/// The best head for each share of the training rows, by share; empty unless `fraction` was varied.
 ///
-/// Each share has its own best settings: what could be reached with so many labels, if the validation rows stay.
+/// Each share has its own best settings: the score that could be reached with that many labels, given the same
+/// validation rows.
 pub(crate) fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
     if !leaderboard.varied().contains(&FRACTION) {
         return Vec::new();
     }
-    // Positive floats stand in the order of their bits.
+    // Positive floats are ordered like their bits.
     let share = |row: &LeaderboardRow| Some(number(row.setting(FRACTION)?)?.to_bits());
     let points = groups(leaderboard, share).into_iter().map(|(bits, heads)| {
         let (row, score) = best_head(leaderboard, &heads);
@@ -99,8 +100,8 @@ pub(crate) fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
     points.collect()
 }
 
-/// The scores of the trials that can be held against each other: all that have one, of the largest share of the training
-/// rows where `fraction` was varied.
+/// The scores of the trials that are comparable: all that have a score, for the largest share of the training rows if
+/// `fraction` was varied.
 pub(crate) fn trials(leaderboard: &Leaderboard) -> Vec<f64> {
     let share = |row: &LeaderboardRow| number(row.setting(FRACTION)?);
     let largest = leaderboard.rows.iter().filter_map(share).reduce(f64::max);
@@ -108,11 +109,11 @@ pub(crate) fn trials(leaderboard: &Leaderboard) -> Vec<f64> {
     rows.filter(|row| share(row) == largest).filter_map(|row| row.score).collect()
 }
 
-/// The best score to expect of n = 1, 2, ..., K trials, drawn with replacement from K that were made.
+/// The expected best score of n = 1, 2, ..., K trials, drawn with replacement from the K that were run.
 ///
-/// With scores in order from worst to best `v_(1), ..., v_(K)`: `sum_i v_(i) ((i / K)^n - ((i - 1) / K)^n)`. Dodge, Gururangan,
-/// Card, Schwartz and Smith, "Show Your Work: Improved Reporting of Experimental Results", 2019. At n = K it lies below the
-/// best score seen, which a second sweep need not find again.
+/// With scores sorted from worst to best, `v_(1), ..., v_(K)`: `sum_i v_(i) ((i / K)^n - ((i - 1) / K)^n)`. Dodge,
+/// Gururangan, Card, Schwartz and Smith, "Show Your Work: Improved Reporting of Experimental Results", 2019. At n = K
+/// it is below the best score seen, which a second sweep may not find again.
 ///
 /// ```
 /// use frostbert::internals::selection::curves::expected_best;
@@ -143,7 +144,7 @@ pub fn expected_best(scores: &[f64], higher_is_better: bool) -> Vec<f64> {
 /// Heads with their scores.
 type ScoredHeads<'a> = Vec<(&'a LeaderboardRow, f64)>;
 
-/// The rows that have a score, by what `value` says of them.
+/// The rows that have a score, grouped by `value`.
 fn groups<V: Ord>(
     leaderboard: &Leaderboard,
     value: impl Fn(&LeaderboardRow) -> Option<V>,
@@ -157,7 +158,7 @@ fn groups<V: Ord>(
     groups
 }
 
-/// The best of some heads, of which there is one at least; of equal ones the first.
+/// The best of some heads (at least one); the first of equal ones.
 fn best_head<'a>(
     leaderboard: &Leaderboard,
     heads: &[(&'a LeaderboardRow, f64)],

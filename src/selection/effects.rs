@@ -1,4 +1,4 @@
-//! What each setting does to the score, whatever the others are.
+//! The effect of each setting on the score, marginalised over the others.
 
 use serde::Serialize;
 use toml::Value;
@@ -11,20 +11,20 @@ use crate::{
     },
 };
 
-/// The most bins that values of a distribution are cut into.
+/// Maximum number of bins for the values of a distribution.
 pub(crate) const MOST_BINS: usize = 5;
 
-/// A setting, value by value.
+/// The effect of a setting, value by value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Effect {
     /// The setting.
     pub key: String,
-    /// Numbers by size, others in the order of the trials' ranks.
+    /// Numbers in ascending order, other values in the order of the trials' ranks.
     pub values: Vec<ValueEffect>,
 }
 
 impl Effect {
-    /// How far the means of the values lie apart.
+    /// The difference between the highest and the lowest mean of the values.
     pub fn range(&self) -> f64 {
         let means = self.values.iter().filter_map(|value| value.mean);
         let highest = means.clone().fold(f64::NEG_INFINITY, f64::max);
@@ -32,32 +32,33 @@ impl Effect {
     }
 }
 
-/// The heads that have one value of a setting, or one in a bin.
+/// The heads that have one value of a setting, or a value in one bin.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ValueEffect {
-    /// The value, or the lowest and the highest one as `0.0003 to 0.0012`, to three digits.
+    /// The value, or the lowest and the highest one of the bin as in `0.0003 to 0.0012`, to three digits.
     pub value: String,
-    /// Number of these heads, but for those that diverged.
+    /// Number of these heads, without those that diverged.
     pub heads: usize,
-    /// Heads that diverged, with a seed or on a fold: what they score says nothing of the value.
+    /// Number of heads that diverged, with some seed or on some fold; their scores say nothing about the value.
     pub diverged: usize,
-    /// Mean of the scores of the others; none without any.
+    /// Mean score of the others; `None` if there are none.
     pub mean: Option<f64>,
     /// Median of these scores.
     pub median: Option<f64>,
-    /// The best of them.
+    /// The best of these scores.
     pub best: Option<f64>,
 }
 
-/// A setting's value of a head, and its score; none where it diverged.
+/// A head's value of a setting, and its score; `None` if it diverged.
 type ScoredValue<'a> = (&'a Value, Option<f64>);
 
-/// The marginal table of every setting that has several values: the heads with a score, grouped by the value. Heads that
-/// diverged are counted and not averaged.
+/// The marginal table of every setting that has several values: the heads with a score, grouped by the value. Heads
+/// that diverged are counted but not averaged.
 ///
-/// Settings named in `continuous` are cut into up to [`MOST_BINS`] bins, as equal in number of heads as equal values let them
-/// be. The table is fair where every value meets the same values of the others, as in a grid; in a random search it is so
-/// on average, and with halving most of the bad heads were trained less.
+/// Settings named in `continuous` are divided into up to [`MOST_BINS`] bins with numbers of heads as equal as ties
+/// between values allow. The table is fair if every value is combined with the same values of the other settings, as in
+/// a grid; in a random search this holds on average, and with halving most of the bad heads were trained for fewer
+/// epochs.
 pub(crate) fn effects(leaderboard: &Leaderboard, continuous: &[String]) -> Vec<Effect> {
     let varied = leaderboard.varied().into_iter();
     let effect = |key: &str| {
@@ -95,7 +96,7 @@ fn by_value(scored: &[ScoredValue<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
     values.into_iter().map(|value| (show(value), scores_of(value))).collect()
 }
 
-/// Cuts at the quantiles, and after the last of equal values.
+/// Divides the values at their quantiles, but never between equal values.
 fn bins(scored: &[ScoredValue<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
     let mut sorted: Vec<(f64, Option<f64>)> =
         scored.iter().filter_map(|(value, score)| Some((number(value)?, *score))).collect();
@@ -121,7 +122,7 @@ fn bins(scored: &[ScoredValue<'_>]) -> Vec<(String, Vec<Option<f64>>)> {
     bins
 }
 
-/// Three significant digits, without zeros at the end.
+/// Formats a number with three significant digits, without trailing zeros.
 fn three_digits(value: f64) -> String {
     let rounded: f64 = format!("{value:.2e}").parse().unwrap_or(value);
     rounded.to_string()

@@ -1,4 +1,4 @@
-//! Which rows a head learns from and which it is judged on.
+//! Which rows a head is trained on and which it is evaluated on.
 
 use std::{
     cmp::Reverse,
@@ -8,20 +8,20 @@ use std::{
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-/// What a row is known by where rows are cut into folds.
+/// The properties of a row that decide its fold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stratum {
-    /// Its class, where there are classes; folds have as equal shares of each as can be.
+    /// Its class, if there are classes; folds have shares of each class that are as equal as possible.
     pub class: Option<usize>,
-    /// What it belongs to: rows of one group share a fold.
+    /// Its group, if it has one: rows of one group share a fold.
     pub group: Option<u64>,
 }
 
-/// The fold of each row, from 0 to `n_folds - 1`.
+/// Assigns a fold to each row, from 0 to `n_folds - 1`.
 ///
-/// Rows without a group are shuffled within their class and dealt out, class after class, so folds differ by at most one
-/// row of a class and one row in all (scikit-learn's `StratifiedKFold`, but for the shuffle). Groups are shuffled, and
-/// dealt out from the largest to the smallest to whichever fold has the fewest rows.
+/// Rows without a group are shuffled within their class and dealt out, class after class, so folds differ by at most
+/// one row of a class and one row in total (as in scikit-learn's `StratifiedKFold`, except for the shuffle). Groups are
+/// shuffled, and assigned from the largest to the smallest to whichever fold has the fewest rows.
 ///
 /// ```
 /// use frostbert::internals::selection::folds::{Stratum, folds};
@@ -35,7 +35,7 @@ pub struct Stratum {
 /// ```
 ///
 /// # Panics
-/// When `n_folds` is 0.
+/// Panics if `n_folds` is 0.
 pub fn folds(rows: &[Stratum], n_folds: usize, seed: u64) -> Vec<usize> {
     assert!(n_folds > 0, "folds to deal rows to");
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -65,7 +65,7 @@ pub fn folds(rows: &[Stratum], n_folds: usize, seed: u64) -> Vec<usize> {
         }
     }
     groups.shuffle(&mut random);
-    // Stable, so that groups of one size stay in the order that was drawn.
+    // The sort is stable, so that groups of the same size keep their random order.
     groups.sort_by_key(|rows| Reverse(rows.len()));
     for rows in groups {
         let smallest = (0..n_folds).min_by_key(|fold| sizes[*fold]).unwrap_or(0);
@@ -77,10 +77,10 @@ pub fn folds(rows: &[Stratum], n_folds: usize, seed: u64) -> Vec<usize> {
     fold_of
 }
 
-/// Some of the rows: a share of them for a learning curve. A smaller share is a part of a larger one, and classes keep
-/// theirs; every class keeps a row.
+/// Selects a share of the rows, for a learning curve. A smaller share is a subset of a larger one, classes keep their
+/// proportions, and every class keeps at least one row.
 ///
-/// `strata` are those of `rows`. In the rows' order.
+/// `strata` belong to `rows`. The result keeps the order of the rows.
 pub(crate) fn share(rows: &[u32], strata: &[Stratum], fraction: f64, seed: u64) -> Vec<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut classes: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
@@ -97,7 +97,7 @@ pub(crate) fn share(rows: &[u32], strata: &[Stratum], fraction: f64, seed: u64) 
     kept.into_iter().map(|place| rows[place]).collect()
 }
 
-/// As many rows as there are, drawn with replacement: what another sample of the same source could have been.
+/// Draws as many rows as there are, with replacement, to simulate another sample from the same source.
 pub(crate) fn resampled(rows: &[u32], seed: u64, number: u64) -> Vec<u32> {
     use rand::Rng;
     let mut random = ChaCha8Rng::seed_from_u64(seed);

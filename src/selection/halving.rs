@@ -1,19 +1,19 @@
-//! Successive halving (Jamieson and Talwalkar 2016): all heads learn for a few epochs, the better ones for more, and only
-//! the best for all of them.
+//! Successive halving (Jamieson and Talwalkar 2016): all heads are trained for a few epochs, the better ones for more,
+//! and only the best for all of them.
 
-/// The rungs: after one in so many of the epochs, this share of the trials goes on.
+/// The rungs: after this fraction `1 / n` of the epochs, this share of the trials continues.
 const RUNGS: [(usize, Share); 3] = [(32, Share(1, 2)), (8, Share(1, 2)), (4, Share(2, 5))];
 
-/// So many of so many.
+/// A fraction: numerator and denominator.
 #[derive(Clone, Copy)]
 struct Share(usize, usize);
 
-/// The epochs after which trials are given up, and how many go on: `(epochs, trials)`, ascending.
+/// The epochs after which trials are dropped, and how many continue: `(epochs, trials)`, ascending.
 ///
-/// There are three rungs, at whole epochs: half of the trials pass the thirty-second part of the epochs, half of these the eighth
-/// part, and two fifths of these a quarter. Together that costs a fifth of all epochs of all trials where there
-/// are 16 epochs or more, and more where trials are few, because what goes on is rounded up. The first rungs give up few: small learning rates look bad for long. Rungs at the same
-/// epoch are one.
+/// There are three rungs, at whole epochs: half of the trials continue after 1/32 of the epochs, half of these after
+/// 1/8, and two fifths of these after 1/4. In total that costs a fifth of all epochs of all trials if there are 16
+/// epochs or more, and more if there are few trials, because the number that continue is rounded up. The first rungs
+/// drop relatively few, because small learning rates look bad for a long time. Rungs at the same epoch are merged.
 ///
 /// ```
 /// use frostbert::internals::selection::halving::rungs;
@@ -42,7 +42,7 @@ pub fn rungs(n_trials: usize, epochs: usize) -> Vec<(usize, usize)> {
 mod tests {
     use super::*;
 
-    /// What halving costs, as a share of all epochs of all trials.
+    /// The cost of halving, as a share of all epochs of all trials.
     fn cost(n_trials: usize, epochs: usize) -> f64 {
         let (mut done, mut left, mut spent) = (0, n_trials, 0);
         for (after, go_on) in rungs(n_trials, epochs) {

@@ -15,17 +15,17 @@ pub struct HeatMap {
     pub row_key: String,
     /// The setting of the columns.
     pub column_key: String,
-    /// Values of the rows: numbers by size, others in the order of the trials.
+    /// Values of the rows: numbers in ascending order, other values in the order of the trials.
     pub rows: Vec<String>,
     /// Values of the columns, likewise.
     pub columns: Vec<String>,
-    /// The best score of each cell, `[rows][columns]`; none where no head has both values.
+    /// The best score of each cell, `[rows][columns]`; `None` if no head has both values.
     pub best: Vec<Vec<Option<f64>>>,
     /// The mean score of each cell.
     pub mean: Vec<Vec<Option<f64>>>,
 }
 
-/// Best and mean score for every pair of values; none where one of the settings has a single value.
+/// Best and mean score for every pair of values; `None` if one of the settings has a single value.
 pub(crate) fn heat_map(
     leaderboard: &Leaderboard,
     row_key: &str,

@@ -1,4 +1,4 @@
-//! Heads in order of their validation score, with what is known of its luck.
+//! Heads in order of their validation score, with the uncertainty of that score.
 
 use std::cmp::Ordering;
 
@@ -16,30 +16,30 @@ use crate::{
     selection::setting::distinct,
 };
 
-/// A head is significantly worse than the best where its adjusted p-value is at most this.
+/// A head is significantly worse than the best if its adjusted p-value is at most this.
 pub(crate) const SIGNIFICANCE: f64 = 0.05;
 
-/// One setting of a sweep, and what came of it.
+/// One combination of settings in a sweep, and its results.
 pub(crate) struct Candidate {
-    /// The settings that the sweep varies, with their values here.
+    /// The settings that the sweep varies, with the values of this candidate.
     pub settings: Vec<(String, Value)>,
-    /// One for each seed, the same rows in the same order in all of them.
+    /// The results, one for each seed, all on the same rows in the same order.
     pub outcomes: Vec<SeedResult>,
-    /// The last rung that was reached, from 0, where halving stops most heads early.
+    /// The last rung that was reached, from 0, if halving stops most heads early.
     pub rung: Option<usize>,
 }
 
-/// What one seed of a setting came to.
+/// The result of one seed of a candidate.
 pub(crate) struct SeedResult {
-    /// The predictions for each validation row beside the truth; for the rows of all folds, where there are some.
+    /// The predictions for each validation row, with the truth; for the rows of all folds, if there are folds.
     pub statistics: RowStatistics,
     /// The metric on the validation rows of each fold.
     pub fold_scores: Vec<f64>,
-    /// The epoch that was kept, of each fold.
+    /// The epoch that was kept, for each fold.
     pub best_epochs: Vec<usize>,
-    /// Epochs that were trained, of each fold.
+    /// Number of epochs that were trained, for each fold.
     pub epochs: Vec<usize>,
-    /// Folds whose head was given up because a loss was no number.
+    /// Number of folds whose head was dropped because a loss was not finite.
     pub diverged: usize,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct SeedResult {
 pub struct Leaderboard {
     /// The metric that orders them.
     pub metric: Metric,
-    /// What the p-values are of.
+    /// The test that the p-values come from.
     pub test: Test,
     /// The settings that the sweep varies.
     pub keys: Vec<String>,
@@ -76,39 +76,40 @@ impl Test {
     }
 }
 
-/// A setting's place and what it scored.
+/// The rank of a candidate, and its scores.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LeaderboardRow {
-    /// From 1; of equal scores the earlier trial stands first.
+    /// The rank, from 1; among equal scores the earlier trial comes first.
     pub rank: usize,
-    /// Its place among the trials, from 0.
+    /// Its index among the trials, from 0.
     pub trial: usize,
     /// See [`Candidate::settings`].
     pub settings: Vec<(String, Value)>,
     /// See [`Candidate::rung`].
     pub rung: Option<usize>,
-    /// The metric on all validation rows, the mean over the seeds; none where it is undefined for one of them, or one of
-    /// the heads diverged.
+    /// The metric on all validation rows, as the mean over the seeds; `None` if it is undefined for one of them, or if
+    /// one of the heads diverged.
     pub score: Option<f64>,
     /// 95 % percentile interval `[low, high]` of the score, over rows.
     pub interval: Option<[f64; 2]>,
     /// Number of seeds.
     pub seeds: usize,
-    /// The scores of the seeds.
+    /// The spread of the scores over seeds.
     pub seed_spread: Option<Spread>,
     /// Number of folds.
     pub folds: usize,
-    /// The scores of the folds, each the mean over the seeds.
+    /// The spread of the scores over folds, each the mean over the seeds.
     pub fold_spread: Option<Spread>,
     /// Mean of the epochs that were kept, over seeds and folds.
     pub best_epoch: Option<f64>,
     /// Mean of the epochs that were trained, over seeds and folds.
     pub epochs: Option<f64>,
-    /// Heads that were given up because a loss was no number, of all seeds and folds.
+    /// Number of heads that were dropped because a loss was not finite, over all seeds and folds.
     pub diverged: usize,
-    /// How likely a difference to the best like this one is between equally good heads; none for the best itself.
+    /// The probability of a difference to the best like this one between equally good heads; `None` for the best
+    /// itself.
     pub p_value: Option<f64>,
-    /// The same, adjusted by Holm for the number of heads that are compared with the best.
+    /// The p-value, adjusted by Holm for the number of heads that are compared with the best.
     pub p_adjusted: Option<f64>,
     /// Whether the head is the best or not significantly worse.
     pub not_worse_than_best: bool,
@@ -122,7 +123,7 @@ impl LeaderboardRow {
     }
 }
 
-/// How far numbers lie apart.
+/// The spread of some numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// Standard deviation (ddof 1).
@@ -134,7 +135,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of two values or more.
+    /// The spread of two or more values; otherwise `None`.
     pub fn of(values: &[f64]) -> Option<Spread> {
         Some(Spread {
             std: standard_deviation(values)?,
@@ -162,22 +163,23 @@ impl Leaderboard {
     }
 }
 
-/// Orders the candidates, given in the order of their trials, by a metric of [`RowStatistics::metrics`].
+/// Ranks the candidates, given in the order of their trials, by a metric of [`RowStatistics::metrics`].
 ///
-/// Those that reached a later rung stand first (an earlier one was trained less), then the better score, then the earlier
-/// trial; those without a score last.
+/// Candidates that reached a later rung come first (the others were trained less), then those with a better score, then
+/// earlier trials; candidates without a score come last.
 ///
-/// Every draw of `bootstrap` scores all candidates, so that intervals and comparisons rest on the same rows: 500 heads x
-/// 1,000 draws x 9,000 rows of classes take some seconds. Each head is held against the first: by McNemar's exact test where
-/// the metric is the share of right rows and there is one seed, else by the paired bootstrap; both two-sided, since the rows
-/// that compare the heads also chose the best. The p-values are adjusted by Holm. Choosing the best of many heads flatters
-/// its score, which is why a mark says "not significantly worse" and not "as good", and why test rows are kept apart.
+/// Every resample of `bootstrap` scores all candidates, so that intervals and comparisons are based on the same rows:
+/// 500 heads x 1,000 resamples x 9,000 rows of classes take a few seconds. Each head is compared with the first: by
+/// McNemar's exact test if the metric is the share of right rows and there is one seed, otherwise by the paired
+/// bootstrap. Both are two-sided, since the rows that compare the heads also chose the best. The p-values are adjusted
+/// by Holm. Choosing the best of many heads makes its score look better than it is, which is why the mark means "not
+/// significantly worse" rather than "as good", and why test rows are kept separate.
 ///
 /// The result does not depend on the number of threads.
 ///
 /// # Panics
 ///
-/// If candidates differ in the number of rows, or one has no outcome.
+/// Panics if candidates differ in the number of rows, or if one has no outcome.
 pub(crate) fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstrap) -> Leaderboard {
     let n_rows = candidates.first().map_or(0, |first| first.outcomes[0].statistics.n_rows());
     let mut outcomes = candidates.iter().flat_map(|candidate| &candidate.outcomes);
@@ -237,8 +239,8 @@ pub(crate) fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstra
     Leaderboard { metric, test, keys: keys(candidates), rows: rows.collect() }
 }
 
-/// The mean over the seeds where row `i` stands for `weights[i]` rows; none where one of them is undefined, or a head
-/// diverged: what was kept of that one is no result of its settings.
+/// The mean score over the seeds, where row `i` counts as `weights[i]` rows; `None` if one of them is undefined, or if
+/// a head diverged: the parameters that were kept for it are not a result of its settings.
 fn mean_score(candidate: &Candidate, metric: Metric, weights: Option<&[u32]>) -> Option<f64> {
     if candidate.outcomes.iter().any(|outcome| outcome.diverged > 0) {
         return None;
@@ -250,7 +252,8 @@ fn mean_score(candidate: &Candidate, metric: Metric, weights: Option<&[u32]>) ->
     Some(sum / candidate.outcomes.len() as f64)
 }
 
-/// The p-value of each candidate, in `order`, against the first; none for the first, and where there is nothing to compare.
+/// The p-value of each candidate, in `order`, against the first; `None` for the first, and if there is nothing to
+/// compare.
 fn compare(
     candidates: &[Candidate],
     scores: &[Option<f64>],
@@ -273,7 +276,7 @@ fn compare(
     };
     let p_value = |&other: &usize| {
         let [of_best, of_other] = [scores[best]?, scores[other]?];
-        // A head that was stopped on an earlier rung can be ahead of the first.
+        // A head that was stopped on an earlier rung can have a better score than the first.
         if !metric.is_better(of_best, of_other) {
             return Some(1.0);
         }
@@ -291,7 +294,7 @@ fn compare(
     (test, std::iter::once(None).chain(others).collect())
 }
 
-/// What needs no other candidate; the rest is left to the caller.
+/// The parts of a row that depend on no other candidate; the caller fills in the rest.
 fn row(candidate: &Candidate, metric: Metric) -> LeaderboardRow {
     let outcomes = &candidate.outcomes;
     let of_seeds = outcomes.iter().map(|outcome| outcome.statistics.score(metric, None));
@@ -327,7 +330,7 @@ fn mean<'a>(counts: impl Iterator<Item = &'a usize>) -> Option<f64> {
     (n > 0).then(|| sum as f64 / n as f64)
 }
 
-/// All settings of all candidates, in the order in which they come.
+/// The names of all settings of all candidates, in order of first occurrence.
 fn keys(candidates: &[Candidate]) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
     for (key, _) in candidates.iter().flat_map(|candidate| &candidate.settings) {

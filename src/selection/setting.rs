@@ -1,8 +1,8 @@
-//! Values of settings, and their order.
+//! The values of settings, and their order.
 
 use toml::Value;
 
-/// The number that a value is.
+/// A value as a number, if it is one.
 pub(super) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(integer) => Some(*integer as f64),
@@ -11,7 +11,7 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// Each value once: numbers by size and before others, which stand in the order in which they came.
+/// Each value once: numbers first, in ascending order, then other values in order of first occurrence.
 pub(super) fn distinct<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<&'a Value> {
     let mut distinct: Vec<&Value> = Vec::new();
     for value in values {

@@ -1,4 +1,4 @@
-//! From the values of a `[sweep]` table to the settings of each trial.
+//! Expands the values of a `[sweep]` table to the settings of each trial.
 
 use std::collections::HashSet;
 
@@ -12,24 +12,24 @@ use crate::config::{
     settings::Settings,
 };
 
-/// Settings at most: more is a slip of the pen.
+/// Maximum number of trials: more than that is a mistake.
 pub(crate) const MOST_TRIALS: usize = 100_000;
 
-/// Draws in a row that repeat earlier ones before no more are made.
+/// Number of consecutive draws that repeat earlier ones after which drawing stops.
 const MOST_IN_VAIN: usize = 1000;
 
-/// What a key may be.
+/// The values that a key can take.
 enum Domain {
     Values(Vec<Value>),
     Real { min: f64, max: f64, log: bool },
     Integer { min: i64, max: i64, log: bool },
 }
 
-/// The settings of every trial: all combinations of the values, the last key varying fastest, or as many drawn ones as the
-/// section says. A combination that was drawn before is drawn again, where there are others.
+/// The settings of every trial: all combinations of the values, with the last key varying fastest, or as many random
+/// draws as the section asks for. A combination that was drawn before is drawn again if there are others.
 ///
 /// # Errors
-/// What is wrong with the section and how to mend it.
+/// Returns what is wrong with the section, and how to fix it.
 pub fn trials(section: &SweepSection, seed: u64) -> Result<Vec<Settings>, [String; 2]> {
     let mut domains = Vec::new();
     for (key, value) in &section.keys {
@@ -134,7 +134,7 @@ fn distribution(key: &str, table: &Table, log: bool) -> Option<Domain> {
         _ => None,
     };
     let (min, max) = (number(min)?, number(max)?);
-    // The width of the range is a number too.
+    // The width of the range must be finite too.
     let valid = min < max && (max - min).is_finite() && (!log || min > 0.0);
     valid.then_some(Domain::Real { min, max, log })
 }
@@ -143,7 +143,7 @@ fn drawn(domains: &[(String, Domain)], n_trials: usize, seed: u64) -> Vec<Settin
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut all: Vec<Settings> = Vec::with_capacity(n_trials);
     let mut seen = HashSet::new();
-    // Lists and whole numbers have only so many combinations: where new ones get rare, that was all.
+    // Lists and integers have a finite number of combinations: when new ones get rare, all have been drawn.
     let mut in_vain = 0;
     while all.len() < n_trials && in_vain < MOST_IN_VAIN {
         let settings: Settings =
@@ -162,7 +162,7 @@ fn draw(domain: &Domain, random: &mut ChaCha8Rng) -> Value {
         Domain::Values(values) => values[random.gen_range(0..values.len())].clone(),
         Domain::Real { min, max, log } => Value::Float(between(*min, *max, *log, random)),
         Domain::Integer { min, max, log } => {
-            // Every whole number has an interval of its own length around it.
+            // Every integer has an interval of the same length around it.
             let value = between(*min as f64 - 0.5, *max as f64 + 0.5, *log, random);
             Value::Integer((value.round() as i64).clamp(*min, *max))
         }
@@ -171,7 +171,7 @@ fn draw(domain: &Domain, random: &mut ChaCha8Rng) -> Value {
 
 fn between(min: f64, max: f64, log: bool, random: &mut ChaCha8Rng) -> f64 {
     let (low, high) = if log { (min.ln(), max.ln()) } else { (min, max) };
-    // Two large numbers that differ by little may have one logarithm.
+    // Two large numbers that differ by little may have the same logarithm.
     let drawn = if low < high { random.gen_range(low..high) } else { low };
     if log { drawn.exp() } else { drawn }
 }

@@ -7,7 +7,7 @@ use crate::selection::leaderboard::*;
 
 const DRAWS: Bootstrap = Bootstrap { resamples: 200, seed: 9 };
 
-/// A board of given scores, as it would come from trials in this order.
+/// A leaderboard of given scores, as it would result from trials in this order.
 pub(crate) fn board(keys: &[&str], trials: &[(&[Value], f64)]) -> Leaderboard {
     let candidates: Vec<Candidate> = trials
         .iter()
@@ -44,7 +44,7 @@ fn candidate(name: &str, statistics: Vec<RowStatistics>) -> Candidate {
     }
 }
 
-/// Binary labels, and heads that are right on a row with a given chance, whatever the others say.
+/// Binary labels, and heads that are right on each row with a given probability, independently of one another.
 struct Rows {
     rng: ChaCha8Rng,
     gold: Arc<Vec<u32>>,
@@ -186,7 +186,8 @@ fn single_seeds_are_compared_by_mcnemar_where_the_metric_is_a_share_of_right_row
     assert_eq!(other.test, Test::PairedBootstrap);
 }
 
-/// Of `n_sweeps` sweeps of heads with the given chances to be right, how many heads beside the best are marked as worse.
+/// Runs `n_sweeps` sweeps of heads with these accuracies, and returns the share of heads, besides the best, marked as
+/// worse.
 fn share_marked(metric: Metric, accuracies: &[f64], n_sweeps: u64) -> f64 {
     let mut n_marked = 0;
     for seed in 0..n_sweeps {
