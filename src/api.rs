@@ -1,6 +1,6 @@
-//! The types that a program starts with, which the crate shows at its root: texts to an array, an array to a head. Pipeline
-//! files are read by [`Experiment`](crate::Experiment), saved runs by [`Predictor`](crate::Predictor), caches by
-//! [`Cache`](crate::Cache).
+//! The types that a program starts with, re-exported at the root of the crate: from texts to an array, and from an
+//! array to a head. Pipeline files are read by [`Experiment`](crate::Experiment), saved runs by
+//! [`Predictor`](crate::Predictor), and caches by [`Cache`](crate::Cache).
 
 mod classifier;
 mod embedder;

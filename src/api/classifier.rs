@@ -1,4 +1,4 @@
-//! A head on an array.
+//! A trained head that is applied to an array.
 
 use std::{fs, path::Path};
 
@@ -18,31 +18,31 @@ use crate::{
 
 const PREDICT: &str = "predict";
 
-/// A head that tells classes apart, on rows as they come from an [`Embedder`](crate::Embedder) or a
-/// cache: what [`fit`](crate::fit) returns.
+/// A head that classifies rows as they come from an [`Embedder`](crate::Embedder) or a cache; returned by
+/// [`fit`](crate::fit).
 #[derive(Clone, Debug)]
 pub struct Classifier {
     head: Head,
 }
 
 impl Classifier {
-    /// A head of one class for each row.
+    /// Wraps a head that predicts one class for each row.
     pub(super) fn of(head: Head) -> Classifier {
         Classifier { head }
     }
 
-    /// What the head is.
+    /// The description of the head.
     #[cfg(test)]
     pub(super) fn description(&self) -> &HeadDescription {
         &self.head.description
     }
 
-    /// Opens the folder that [`Classifier::save`] wrote, or the run folder of a pipeline whose task is classification. The
-    /// head of a run reads the states that its pipeline names, several layers side by side in one row.
+    /// Opens the folder that [`Classifier::save`] wrote, or the run folder of a pipeline whose task is classification.
+    /// The head of a run reads the states that its pipeline names, with several layers concatenated in one row.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file is missing, [`Error::Run`] if it is damaged, or the head has no single class for a row: it
-    /// tags words, compares two texts, or pools tokens itself.
+    /// Returns [`Error::Io`] if a file is missing, and [`Error::Run`] if it is damaged, or if the head does not predict
+    /// a single class from a row because it tags words, compares two texts, or pools tokens itself.
     pub fn open(folder: impl AsRef<Path>) -> Result<Classifier> {
         let folder = folder.as_ref();
         let head = Head::open(folder)?;
@@ -62,12 +62,12 @@ impl Classifier {
         })
     }
 
-    /// Writes `head.safetensors` and `head.json` to a folder, which is created if it is not there. The tensors have the
-    /// names and shapes that PyTorch's modules would give them, `weight [classes, features]` and `bias [classes]` for a
-    /// linear head, and are for rows as they are: standardisation is folded into the weights.
+    /// Writes `head.safetensors` and `head.json` to a folder, which is created if it does not exist. The tensors have
+    /// the names and shapes that PyTorch's modules would give them, `weight [classes, features]` and `bias [classes]`
+    /// for a linear head, and apply to the original rows: standardisation is folded into the weights.
     ///
     /// # Errors
-    /// [`Error::Io`] if the folder cannot be written.
+    /// Returns [`Error::Io`] if the folder cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
@@ -79,17 +79,17 @@ impl Classifier {
         &self.head.description.labels
     }
 
-    /// Values of a row.
+    /// Number of values in a row.
     pub fn n_features(&self) -> usize {
         self.head.transform.scaler.mean.len()
     }
 
-    /// The probability of each class, `f32 [rows, classes]`: `softmax(z / T)` of the head's outputs `z`. Each row sums to
-    /// 1. `T` is the temperature that a run was calibrated with, and 1 for a head from [`fit`](crate::fit).
+    /// Predicts the probability of each class, `f32 [rows, classes]`: `softmax(z / T)` of the head's outputs `z`. Each
+    /// row sums to 1. `T` is the temperature of a calibrated run, and 1 for a head from [`fit`](crate::fit).
     ///
     /// # Errors
-    /// [`Error::Argument`] if the rows are not as wide as those that the head was trained on or hold a value that is not
-    /// finite; [`Error::Diverged`] if an output is not finite.
+    /// Returns [`Error::Argument`] if the rows differ in width from those that the head was trained on or hold a value
+    /// that is not finite, and [`Error::Diverged`] if an output is not finite.
     pub fn predict_proba(&self, rows: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         if rows.ncols() != self.n_features() {
             return Err(Error::Argument {
@@ -103,17 +103,17 @@ impl Classifier {
         Ok(softmax_rows(logits.view(), self.head.description.temperature))
     }
 
-    /// The most probable class of each row.
+    /// Predicts the most probable class of each row.
     ///
     /// # Errors
-    /// As [`Classifier::predict_proba`].
+    /// Returns the errors of [`Classifier::predict_proba`].
     pub fn predict(&self, rows: ArrayView2<'_, f32>) -> Result<Vec<&str>> {
         let best = predictions(self.predict_proba(rows)?.view());
         Ok(best.into_iter().map(|class| self.labels()[class].as_str()).collect())
     }
 }
 
-/// The rows as heads read them.
+/// Converts rows to the view that heads read.
 pub(super) fn view_of(
     rows: ArrayView2<'_, f32>,
     action: &'static str,
@@ -143,7 +143,7 @@ pub(super) fn view_of(
             "leave the row out, or look for what computed it",
         ));
     }
-    // A view names a state; a head in memory does not look at it.
+    // A view names a state, but a head in memory ignores it.
     let state = StateId::pooled(Pooling::Mean, 0);
     Ok(FeatureView::from_bytes(state, n_features, Dtype::F32, bytes))
 }

@@ -1,4 +1,4 @@
-//! Texts to an array, without a cache and without a pipeline file.
+//! From texts to an array, without a cache and without a pipeline file.
 
 use std::path::Path;
 
@@ -18,7 +18,8 @@ use crate::{
     extraction::{embedder::TextEncoder, machine::Machine},
 };
 
-/// Documents that are tokenised and encoded at a time: enough to sort by length, few enough to hold their tokens.
+/// Number of documents that are tokenised and encoded at a time: enough to sort by length, few enough to hold their
+/// tokens.
 const DOCUMENTS_AT_A_TIME: usize = 8192;
 
 /// How an [`Embedder`] runs its model. The defaults are those of a pipeline file.
@@ -33,20 +34,20 @@ const DOCUMENTS_AT_A_TIME: usize = 8192;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EmbedderOptions {
-    /// Where ONNX Runtime is, and the number of CPU threads. By default `runtime/libonnxruntime.so` and all threads.
+    /// The path of ONNX Runtime, and the number of CPU threads. By default `runtime/libonnxruntime.so` and all threads.
     pub machine: Machine,
-    /// Where the model runs. By default the first CUDA device if it works, else the CPU.
+    /// The device that the model runs on. By default the first CUDA device if it works, otherwise the CPU.
     pub device: Device,
-    /// What the model computes in. By default f32.
+    /// The precision that the model computes in. By default f32.
     pub precision: Precision,
     /// The layer whose states are pooled: 0 is the embedding output, 1 the first layer; negative numbers count from the
     /// end. By default -1, the last.
     pub layer: i64,
-    /// Longest input in tokens, special tokens included. By default 128.
+    /// Maximum length of an input in tokens, including special tokens. By default 128.
     pub max_length: usize,
-    /// What happens to longer texts. By default their end is cut off.
+    /// How to handle longer texts. By default their end is cut off.
     pub overflow: Overflow,
-    /// Most tokens in a batch, padding included. By default 512 on a CPU and 32,768 on a GPU.
+    /// Maximum number of tokens in a batch, including padding. By default 512 on a CPU and 32,768 on a GPU.
     pub batch_tokens: Option<usize>,
 }
 
@@ -65,21 +66,21 @@ impl Default for EmbedderOptions {
 }
 
 impl EmbedderOptions {
-    /// Sets where ONNX Runtime is, and the number of CPU threads.
+    /// Sets the path of ONNX Runtime, and the number of CPU threads.
     #[must_use]
     pub fn machine(mut self, machine: Machine) -> EmbedderOptions {
         self.machine = machine;
         self
     }
 
-    /// Sets where the model runs.
+    /// Sets the device that the model runs on.
     #[must_use]
     pub fn device(mut self, device: Device) -> EmbedderOptions {
         self.device = device;
         self
     }
 
-    /// Sets what the model computes in.
+    /// Sets the precision that the model computes in.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> EmbedderOptions {
         self.precision = precision;
@@ -93,21 +94,21 @@ impl EmbedderOptions {
         self
     }
 
-    /// Sets the longest input in tokens.
+    /// Sets the maximum length of an input in tokens.
     #[must_use]
     pub fn max_length(mut self, max_length: usize) -> EmbedderOptions {
         self.max_length = max_length;
         self
     }
 
-    /// Sets what happens to longer texts.
+    /// Sets how to handle longer texts.
     #[must_use]
     pub fn overflow(mut self, overflow: Overflow) -> EmbedderOptions {
         self.overflow = overflow;
         self
     }
 
-    /// Sets the most tokens in a batch, padding included.
+    /// Sets the maximum number of tokens in a batch, including padding.
     #[must_use]
     pub fn batch_tokens(mut self, batch_tokens: usize) -> EmbedderOptions {
         self.batch_tokens = Some(batch_tokens);
@@ -115,7 +116,7 @@ impl EmbedderOptions {
     }
 }
 
-/// A frozen model that turns texts into rows of an array.
+/// A frozen model that embeds texts as the rows of an array.
 ///
 /// ```no_run
 /// use frostbert::{Embedder, EmbedderOptions, Pooling};
@@ -126,8 +127,8 @@ impl EmbedderOptions {
 /// # Ok::<(), frostbert::Error>(())
 /// ```
 ///
-/// A row is the row that `frostbert extract` stores for the text with the same settings, before it is rounded to
-/// `cache.dtype`. Between batches of other texts the last bits of a row may differ, because a sum is taken in another
+/// A row is the one that `frostbert extract` stores for the text with the same settings, before it is rounded to
+/// `cache.dtype`. The last bits of a row may depend on the other texts in the call, because sums are taken in another
 /// order; on one machine the same call gives the same bits, with any number of threads.
 pub struct Embedder {
     encoder: TextEncoder,
@@ -140,9 +141,9 @@ impl Embedder {
     /// with `model.onnx` and `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if the folder is not a model that can be run, [`Error::Runtime`] if ONNX Runtime cannot be
-    /// loaded, [`Error::Device`] if the device cannot be used, and [`Error::Argument`] if the options ask for what the
-    /// model does not have: a layer, or a longer input.
+    /// Returns [`Error::Checkpoint`] if the folder is not a model that can be run, [`Error::Runtime`] if ONNX Runtime
+    /// cannot be loaded, [`Error::Device`] if the device cannot be used, and [`Error::Argument`] if the options ask for
+    /// something that the model does not have: a layer, or a longer input.
     pub fn open(model: impl AsRef<Path>, options: &EmbedderOptions) -> Result<Embedder> {
         let checkpoint = Checkpoint::open(model.as_ref())?;
         let layer = check_options(options, &checkpoint)?;
@@ -170,32 +171,32 @@ impl Embedder {
         Ok(Embedder { encoder, layer, hidden: checkpoint.config.hidden })
     }
 
-    /// Values of a row: the model's hidden size.
+    /// Number of values in a row: the model's hidden size.
     pub fn hidden(&self) -> usize {
         self.hidden
     }
 
-    /// Number of inputs so far whose end was cut off because they were longer than `max_length`.
+    /// Number of inputs so far that were truncated because they were longer than `max_length`.
     pub fn n_truncated(&self) -> u64 {
         self.encoder.truncated
     }
 
-    /// One row for each text, in order: `f32 [texts, hidden]`.
+    /// Embeds texts, one row for each text in order: `f32 [texts, hidden]`.
     ///
     /// The mean and the maximum are over all tokens of a text, `[CLS]` and `[SEP]` included, and of all its windows if it
     /// was cut into several.
     ///
     /// # Errors
-    /// [`Error::Encoder`] if a text has no token or ONNX Runtime fails, [`Error::State`] if the model computes a value
-    /// that is not finite.
+    /// Returns [`Error::Encoder`] if a text has no tokens or ONNX Runtime fails, and [`Error::State`] if the model
+    /// computes a value that is not finite.
     pub fn embed<T: AsRef<str>>(&mut self, texts: &[T], pooling: Pooling) -> Result<Array2<f32>> {
         self.rows(texts.len(), |number| Document::Text(texts[number].as_ref()), pooling)
     }
 
-    /// One row for each pair of texts, encoded together as `[CLS] A [SEP] B [SEP]`: `f32 [pairs, hidden]`.
+    /// Embeds pairs of texts, each encoded together as `[CLS] A [SEP] B [SEP]`: `f32 [pairs, hidden]`.
     ///
     /// # Errors
-    /// As [`Embedder::embed`].
+    /// Returns the errors of [`Embedder::embed`].
     pub fn embed_pairs<A: AsRef<str>, B: AsRef<str>>(
         &mut self,
         pairs: &[(A, B)],
@@ -229,7 +230,7 @@ impl Embedder {
     }
 }
 
-/// The absolute layer, after checking what the model has to offer.
+/// Checks the options against the model and returns the absolute index of the layer.
 fn check_options(options: &EmbedderOptions, checkpoint: &Checkpoint) -> Result<usize> {
     let refuse = |expected: String, got: String, hint: &str| Error::Argument {
         action: "open an embedder",

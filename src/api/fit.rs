@@ -1,4 +1,4 @@
-//! An array and its labels to a head.
+//! From an array and its labels to a head.
 
 use frostbert_cache::{
     progress::Progress,
@@ -29,11 +29,11 @@ use crate::{
     train::{loss::Loss, optimizer::Optimizer},
 };
 
-/// Trains a head that tells the classes of rows apart: `rows [n, features]`, one label for each row.
+/// Trains a head to classify rows: `rows [n, features]`, with one label for each row.
 ///
-/// The classes are the distinct labels, in numeric order if all are integers, else in the order of their bytes. All rows
-/// are trained on; what the head is worth has to be measured on others. The same arguments give the same bits, with any
-/// number of threads. The rows are copied: while the head is trained, memory holds them several times.
+/// The classes are the distinct labels, in numeric order if all are integers, otherwise in byte order. The head is
+/// trained on all rows, so its quality has to be measured on others. The same arguments give the same bits, with any
+/// number of threads. The rows are copied: during training, memory holds them several times.
 ///
 /// ```
 /// use frostbert::{FitOptions, fit};
@@ -49,9 +49,9 @@ use crate::{
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`] if there is not one label for each row, a label is empty or `NaN`, there are fewer than two
-/// classes, a value is not finite, or a number among the options is out of its range; [`Error::Diverged`] if the loss
-/// does not stay finite.
+/// Returns [`Error::Argument`] if there is not one label for each row, a label is empty or `NaN`, there are fewer than
+/// two classes, a value is not finite, or one of the options is out of range, and [`Error::Diverged`] if the loss does
+/// not stay finite.
 pub fn fit<L: AsRef<str>>(
     rows: ArrayView2<'_, f32>,
     labels: &[L],
@@ -60,10 +60,10 @@ pub fn fit<L: AsRef<str>>(
     fit_with(rows, labels, options, &())
 }
 
-/// As [`fit`], with progress and warnings: a logistic regression that stops before its minimum says so.
+/// Like [`fit`], with progress reports and warnings, such as when a logistic regression stops before its minimum.
 ///
 /// # Errors
-/// As [`fit`].
+/// Returns the errors of [`fit`].
 pub fn fit_with<L: AsRef<str>>(
     rows: ArrayView2<'_, f32>,
     labels: &[L],
@@ -108,11 +108,11 @@ pub fn fit_with<L: AsRef<str>>(
     Ok(Classifier::of(Head::new(description, trained.parameters, transform)))
 }
 
-/// What a head is trained on.
+/// The training data of a head.
 struct FitData<'a> {
     view: &'a FeatureView<'a>,
     transform: &'a Transform,
-    /// The number of every row.
+    /// The indices of all rows.
     all: &'a [u32],
     /// The class of every row.
     classes: Vec<u32>,
@@ -166,7 +166,7 @@ fn fit_network(
     Ok(bank::train(&[spec], &data, settings, progress)?.remove(0))
 }
 
-/// The classes by name, and the class of every row.
+/// Returns the classes by name, and the class of every row.
 fn classes_of<L: AsRef<str>>(n_rows: usize, labels: &[L]) -> Result<(LabelMap, Vec<u32>)> {
     let refuse = |expected: &str, got: String, hint: &str| Error::Argument {
         action: FIT,
@@ -203,7 +203,7 @@ fn classes_of<L: AsRef<str>>(n_rows: usize, labels: &[L]) -> Result<(LabelMap, V
     Ok((names, classes))
 }
 
-/// The rows of each class.
+/// Counts the rows of each class.
 fn count(classes: &[u32], n_classes: usize) -> Vec<usize> {
     let mut counts = vec![0usize; n_classes];
     classes.iter().for_each(|class| counts[*class as usize] += 1);

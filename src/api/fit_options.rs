@@ -5,21 +5,21 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What is being done when an option is refused.
+/// The action that an error names when it refuses an option.
 pub(super) const FIT: &str = "fit a head";
 
 /// The head that [`fit`](crate::fit) trains.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum FitHead {
-    /// Logistic regression, as `head.kind = "logistic"` of a pipeline. Of all weights `W` and biases `b` those that
-    /// minimise `sum_i -log p_i(y_i) + |W|^2 / (2 C)` with `p = softmax(x W + b)`: scikit-learn's
-    /// `LogisticRegression(C)`. There is one minimum, so no seed and no learning rate to choose.
+    /// Logistic regression, as with `head.kind = "logistic"` in a pipeline: the weights `W` and biases `b` that
+    /// minimise `sum_i -log p_i(y_i) + |W|^2 / (2 C)` with `p = softmax(x W + b)`, as in scikit-learn's
+    /// `LogisticRegression(C)`. The minimum is unique, so there is no seed and no learning rate to choose.
     Logistic {
-        /// `C`: how little large weights cost. Above 0; smaller values regularise more.
+        /// `C`, the inverse of the regularisation strength, above 0: smaller values regularise more.
         c: f64,
     },
-    /// A network trained in steps, as `head.kind = "linear"` or `"mlp"` of a pipeline without early stopping.
+    /// A network trained in steps, as with `head.kind = "linear"` or `"mlp"` in a pipeline without early stopping.
     Network(NetworkOptions),
 }
 
@@ -29,12 +29,12 @@ impl FitHead {
         FitHead::Logistic { c }
     }
 
-    /// One linear layer, trained in steps.
+    /// A single linear layer, trained in steps.
     pub fn linear() -> FitHead {
         FitHead::Network(NetworkOptions::default())
     }
 
-    /// Hidden layers of these widths, with GELU between them, and a linear one, trained in steps.
+    /// Hidden layers of these widths with GELU activations, followed by a linear layer, trained in steps.
     pub fn mlp(hidden: &[usize]) -> FitHead {
         FitHead::Network(NetworkOptions::default().hidden(hidden))
     }
@@ -56,8 +56,8 @@ impl Default for FitHead {
     }
 }
 
-/// A network that [`fit`](crate::fit) trains: cross-entropy, dropout 0.1, AdamW with a weight decay of 0.01, steps of 32 rows in an
-/// order of their own in each epoch. The last weights are kept.
+/// The network that [`fit`](crate::fit) trains, with cross-entropy, dropout 0.1, AdamW with a weight decay of 0.01, and
+/// batches of 32 rows that are shuffled in each epoch. The last weights are kept.
 ///
 /// ```
 /// use frostbert::{FitHead, FitOptions, NetworkOptions};
@@ -68,9 +68,9 @@ impl Default for FitHead {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct NetworkOptions {
-    /// Widths of the hidden layers, with GELU between them. By default none: a linear head.
+    /// Widths of the hidden layers, which have GELU activations. By default none: a linear head.
     pub hidden: Vec<usize>,
-    /// Passes over the rows. By default 10.
+    /// Number of passes over the rows. By default 10.
     pub epochs: usize,
     /// The learning rate. By default 1e-3.
     pub learning_rate: f64,
@@ -117,15 +117,15 @@ impl NetworkOptions {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FitOptions {
-    /// Which head, with its settings. By default logistic regression with `C = 1`.
+    /// The head, with its settings. By default logistic regression with `C = 1`.
     pub head: FitHead,
-    /// Whether every feature is first shifted and scaled to mean 0 and variance 1 over the rows. By default true.
+    /// Whether every feature is first standardised to mean 0 and variance 1 over the rows. By default true.
     pub standardize: bool,
-    /// Whether the loss of a row counts `n / (C n_c)` for `n_c` of `n` rows in its class and `C` classes, so that all
-    /// classes weigh the same: scikit-learn's `class_weight="balanced"`. By default false.
+    /// Whether the loss of a row is weighted by `n / (C n_c)`, with `n_c` of `n` rows in its class and `C` classes, so
+    /// that all classes have the same total weight: scikit-learn's `class_weight="balanced"`. By default false.
     pub balanced: bool,
-    /// Decides the initial weights, dropout and the order of rows of a network; logistic regression needs none. By
-    /// default 42.
+    /// Determines the initial weights, the dropout and the order of the rows for a network; logistic regression does
+    /// not use it. By default 42.
     pub seed: u64,
 }
 
@@ -136,7 +136,7 @@ impl Default for FitOptions {
 }
 
 impl FitOptions {
-    /// Sets which head is trained.
+    /// Sets the head to train.
     #[must_use]
     pub fn head(mut self, head: FitHead) -> FitOptions {
         self.head = head;
@@ -150,7 +150,7 @@ impl FitOptions {
         self
     }
 
-    /// Sets whether all classes weigh the same.
+    /// Sets whether all classes have the same total weight.
     #[must_use]
     pub fn balanced(mut self, balanced: bool) -> FitOptions {
         self.balanced = balanced;
@@ -164,10 +164,10 @@ impl FitOptions {
         self
     }
 
-    /// Checks that every number is in its range.
+    /// Checks that every option is in range.
     ///
     /// # Errors
-    /// [`Error::Argument`] with the one that is not.
+    /// Returns [`Error::Argument`] for the first option that is not.
     pub(super) fn check(&self) -> Result<()> {
         let above_zero = |value: f64| value > 0.0 && value.is_finite();
         let (expected, got, hint) = match &self.head {

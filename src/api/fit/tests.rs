@@ -29,7 +29,7 @@ impl Rows {
     }
 }
 
-/// What scikit-learn made of them: scripts/fixtures/fit.py.
+/// scikit-learn's results on these rows: scripts/fixtures/fit.py.
 #[derive(Deserialize)]
 struct Fixture {
     cases: Vec<Case>,
