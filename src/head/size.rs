@@ -1,4 +1,4 @@
-//! The cost of training a head, compared with that of training the whole encoder.
+//! The cost of training a head, and of training the whole encoder for comparison.
 
 use serde::Serialize;
 
