@@ -137,8 +137,8 @@ pub struct Embedder {
 }
 
 impl Embedder {
-    /// Loads a model folder: a Hugging Face checkpoint (`config.json`, `tokenizer.json`, `model.safetensors`), or a folder
-    /// with `model.onnx` and `tokenizer.json`.
+    /// Loads a model folder: a Hugging Face checkpoint (`config.json`, `tokenizer.json`, `model.safetensors`), or a
+    /// folder with `model.onnx` and `tokenizer.json`.
     ///
     /// # Errors
     /// Returns [`Error::Checkpoint`] if the folder is not a model that can be run, [`Error::Runtime`] if ONNX Runtime
@@ -183,8 +183,8 @@ impl Embedder {
 
     /// Embeds texts, one row for each text in order: `f32 [texts, hidden]`.
     ///
-    /// The mean and the maximum are over all tokens of a text, `[CLS]` and `[SEP]` included, and of all its windows if it
-    /// was cut into several.
+    /// The mean and the maximum are over all tokens of a text, including `[CLS]` and `[SEP]`, and of all its windows if
+    /// it was split into several.
     ///
     /// # Errors
     /// Returns [`Error::Encoder`] if a text has no tokens or ONNX Runtime fails, and [`Error::State`] if the model

@@ -41,8 +41,8 @@ pub fn mcnemar(only_first_right: u64, only_second_right: u64) -> f64 {
 /// Holm's step-down adjustment of p-values, in the given order: if those that are at most `alpha` are rejected, the
 /// probability of any false rejection is at most `alpha`.
 ///
-/// With `p_(1) <= ... <= p_(m)`: `max over j <= i of min(1, (m - j + 1) p_(j))`. Holm, "A simple sequentially rejective multiple
-/// test procedure", 1979; `multipletests(method="holm")` of statsmodels.
+/// With `p_(1) <= ... <= p_(m)`: `max over j <= i of min(1, (m - j + 1) p_(j))`. Holm, "A simple sequentially rejective
+/// multiple test procedure", 1979; `multipletests(method="holm")` of statsmodels.
 ///
 /// ```
 /// use frostbert::internals::metrics::comparison::holm;

@@ -1,7 +1,7 @@
 //! Labels that are likely wrong: confident learning from out-of-sample probabilities.
 //!
-//! Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021, equations 1 and 2.
-//! Probabilities are `[n, C]`, each row from a model that was not fitted on that row.
+//! Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021, equations
+//! 1 and 2. Probabilities are `[n, C]`, each row from a model that was not fitted on that row.
 
 use ndarray::ArrayView2;
 use serde::Serialize;
