@@ -48,6 +48,7 @@ use frostbert::{
         data::Format,
         experiment::Experiment,
         prediction::saved_run::SavedRun,
+        run_folder::program::PROGRAM,
     },
 };
 use progress::TerminalProgress;
@@ -63,7 +64,7 @@ const HELP_WIDTH: usize = 100;
 /// Results go to stdout; progress, notes and warnings go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or pipeline,
 /// 3 bad data, 4 something is missing, 5 in use by another process, 6 no space, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "frostbert", version, max_term_width = HELP_WIDTH, after_help = examples::PROGRAM)]
+#[command(name = "frostbert", version = PROGRAM, max_term_width = HELP_WIDTH, after_help = examples::PROGRAM)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     global: GlobalArguments,

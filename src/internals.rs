@@ -291,6 +291,9 @@ pub mod run_folder {
     pub mod lock {
         pub use crate::run_folder::lock::{LOCK_FILE, Lock};
     }
+    pub mod program {
+        pub use crate::run_folder::program::PROGRAM;
+    }
 }
 pub mod selection {
     pub mod curves {

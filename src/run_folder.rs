@@ -1,6 +1,7 @@
 //! A run's own folder: `<run.dir>/<name>/<number>`, never written to by another run.
 
 pub(crate) mod lock;
+pub(crate) mod program;
 
 use std::{
     fs,

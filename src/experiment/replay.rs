@@ -30,6 +30,9 @@ pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> R
             "put these inputs back as they were, or run the pipeline itself for a new result",
         ));
     }
+    if let Some(note) = lock.other_commit() {
+        progress.note(&note);
+    }
     let pipeline = Pipeline::check(lock_path, lock.pipeline.clone())?;
     let report = Experiment::of(pipeline).run(machine, progress)?;
     let folder = report.heads.folder();

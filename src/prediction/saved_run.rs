@@ -1,9 +1,6 @@
 //! A run as it was saved, and its head on labelled data.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use frostbert_cache::wording::counted;
 
@@ -15,7 +12,10 @@ use crate::{
     extraction::extract::inputs_for,
     head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
     run_folder,
-    run_folder::lock::{LOCK_FILE, Lock},
+    run_folder::{
+        lock::{LOCK_FILE, Lock},
+        program::VERSION,
+    },
     tasks::{measure::METRICS_FILE, own_metric},
 };
 
@@ -151,9 +151,8 @@ impl SavedRun {
             }
         };
         let score = self.score().map_or(String::new(), |score| format!(", {score}"));
-        let written = fs::metadata(self.folder.join(LOCK_FILE)).and_then(|file| file.modified());
-        let day = written.map(|time| chrono::DateTime::<chrono::Utc>::from(time).date_naive());
-        let day = day.map_or(String::new(), |day| format!(", {day}"));
+        let created = self.lock.created(&self.folder);
+        let day = created.map_or(String::new(), |time| format!(", {}", time.date_naive()));
         let kind = &self.description.kind;
         format!(
             "{}: {}{labels}, head {kind}{score}{day}",
@@ -225,7 +224,7 @@ impl SavedRun {
         let inputs = inputs_for(&self.pipeline, checkpoint, provider);
         let (expected, got) = (&self.lock.cache.fingerprint, inputs.fingerprint());
         // Another version may make other fingerprints of the same states.
-        let is_of_this_version = self.lock.frostbert == env!("CARGO_PKG_VERSION");
+        let is_of_this_version = self.lock.frostbert == VERSION;
         if *expected == got || !is_of_this_version {
             Ok(())
         } else {

@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use frostbert_cache::{
     durable::write_file,
     fingerprint::{self, Digest},
@@ -15,8 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{file::PipelineFile, text_file},
     data::{LabelMap, Part, dataset::Dataset, example::FileRecord, hash_of_path},
-    encoder::checkpoint::{self, CheckpointHashes},
+    encoder::{
+        checkpoint::{self, CheckpointHashes},
+        source::ModelSource,
+    },
     error::{Error, Result},
+    run_folder::program,
 };
 
 /// The maximum size of a lock file in MiB: room for millions of labels.
@@ -24,6 +30,9 @@ const MAX_MIB: u64 = 256;
 
 /// The file in the run folder.
 pub const LOCK_FILE: &str = "lock.json";
+
+/// What is said of an input that is not there.
+pub(crate) const NO_FILE: &str = "no such file";
 
 /// The files of a run that a replay must reproduce byte for byte.
 pub(crate) const REPRODUCED: [&str; 4] =
@@ -37,6 +46,9 @@ const REPRODUCED_OF_SWEEPS: [&str; 1] = ["leaderboard.csv"];
 pub struct Lock {
     /// The program's version.
     pub frostbert: String,
+    /// What else tells where the run was made; none of it decides the result.
+    #[serde(flatten)]
+    pub made: Provenance,
     /// The pipeline after defaults and overrides.
     pub pipeline: PipelineFile,
     /// For a sweep, the pipeline of the winning head.
@@ -62,6 +74,66 @@ pub struct Lock {
     pub cpu: Vec<String>,
     /// The blake3 of the files that a replay must reproduce.
     pub outputs: BTreeMap<String, Digest>,
+}
+
+/// Where a run was made. It is filled in when the run is whole: runs that are equal but for this are the same. Locks of
+/// earlier versions have none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The commit that the program was built from; absent where it was built without git.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The time in UTC at which the run was whole, as `2026-11-30T05:08:15Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The kind of machine, as `linux x86_64, 2 cores`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The model by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_model: Option<BaseModel>,
+}
+
+/// A model as people know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseModel {
+    /// `owner/name` on the hub where it was pulled from there, else the name of its folder.
+    pub name: String,
+    /// The commit on the hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+impl Provenance {
+    /// Of a run that is made now, from the model in a folder.
+    fn now(model: &Path) -> Provenance {
+        let time = DateTime::<Utc>::from(SystemTime::now());
+        Provenance {
+            commit: program::COMMIT.map(String::from),
+            created: Some(time.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            host: Some(program::host()),
+            base_model: Some(BaseModel::of(model)),
+        }
+    }
+}
+
+impl BaseModel {
+    /// The model in a folder.
+    fn of(folder: &Path) -> BaseModel {
+        // A source.json that cannot be read is no reason to lose a run.
+        match ModelSource::read(folder) {
+            Ok(Some(source)) => {
+                BaseModel { name: source.repository, revision: Some(source.revision) }
+            }
+            _ => BaseModel::named_by(folder),
+        }
+    }
+
+    /// A model of which only the folder is known.
+    fn named_by(folder: &Path) -> BaseModel {
+        let name = folder.file_name().unwrap_or(folder.as_os_str());
+        BaseModel { name: name.to_string_lossy().into_owned(), revision: None }
+    }
 }
 
 /// Where the states came from.
@@ -160,6 +232,7 @@ impl Lock {
     /// Returns an error if the folder cannot be read or written.
     pub fn write(mut self, folder: &Path) -> Result<()> {
         self.outputs = output_digests(folder)?;
+        self.made = Provenance::now(&self.pipeline.model.path);
         let mut json = serde_json::to_string_pretty(&self).expect("plain fields become JSON");
         json.push('\n');
         let path = folder.join(LOCK_FILE);
@@ -183,7 +256,7 @@ impl Lock {
         let mut changed = Vec::new();
         for (path, expected, got) in files {
             if got.as_ref() != Some(expected) {
-                let got = got.map_or("no such file".into(), |hash| hash.short());
+                let got = got.map_or(NO_FILE.into(), |hash| hash.short());
                 changed.push(format!(
                     "{}: expected {}, got {got}",
                     path.display(),
@@ -191,14 +264,37 @@ impl Lock {
                 ));
             }
         }
-        if self.frostbert != env!("CARGO_PKG_VERSION") {
+        if self.frostbert != program::VERSION {
             changed.push(format!(
                 "frostbert: expected {}, got {}",
                 self.frostbert,
-                env!("CARGO_PKG_VERSION")
+                program::VERSION
             ));
         }
         Ok(changed)
+    }
+
+    /// That another commit of the same version replays the run, in words. It may give the same bytes.
+    pub(crate) fn other_commit(&self) -> Option<String> {
+        let of_run = self.made.commit.as_deref()?;
+        match program::COMMIT {
+            Some(own) if own == of_run => None,
+            own => Some(format!(
+                "the run was made by commit {of_run} of frostbert {}, and is replayed by {}",
+                self.frostbert,
+                own.map_or("a build without git".into(), |own| format!("commit {own}"))
+            )),
+        }
+    }
+
+    /// When the run was whole; of a lock that does not say, when its file was written.
+    pub(crate) fn created(&self, folder: &Path) -> Option<DateTime<Utc>> {
+        let said = self.made.created.as_deref();
+        let said = said.and_then(|time| DateTime::parse_from_rfc3339(time).ok());
+        said.map(|time| time.to_utc()).or_else(|| {
+            let written = std::fs::metadata(folder.join(LOCK_FILE)).ok()?.modified().ok()?;
+            Some(DateTime::<Utc>::from(written))
+        })
     }
 
     /// Returns one line for each difference between this lock and a replay's: rows, split, labels, and the bytes of the

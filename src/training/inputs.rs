@@ -15,7 +15,10 @@ use crate::{
     encoder::{checkpoint::Checkpoint, device::Device},
     error::Result,
     extraction::extract::{explain_miss, inputs_for},
-    run_folder::lock::{Lock, LockedCache, LockedSplit, cpu_features},
+    run_folder::{
+        lock::{Lock, LockedCache, LockedSplit, cpu_features},
+        program::VERSION,
+    },
 };
 
 /// A task's rows over a cache.
@@ -35,7 +38,8 @@ impl Inputs<'_> {
         let versions = manifest.onnxruntime_versions().into_iter();
         let device = manifest.devices().into_iter().next().map(String::from);
         Lock {
-            frostbert: env!("CARGO_PKG_VERSION").into(),
+            frostbert: VERSION.into(),
+            made: Default::default(),
             pipeline: pipeline.file().clone(),
             winner: None,
             data: dataset.files.clone(),

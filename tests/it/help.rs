@@ -66,7 +66,12 @@ fn wrong_usage_exits_with_2_and_shows_the_usage() {
 }
 
 #[test]
-fn the_version_is_that_of_the_crate() {
-    let ran = Workshop::empty().succeed(&["--version"]);
-    assert_eq!(ran.stdout, format!("frostbert {}\n", env!("CARGO_PKG_VERSION")));
+fn the_version_is_that_of_the_crate_with_its_commit() {
+    let version = Workshop::empty().succeed(&["--version"]).stdout;
+    let rest = version.strip_prefix(&format!("frostbert {} (", env!("CARGO_PKG_VERSION")));
+    let commit = rest.and_then(|rest| rest.strip_suffix(")\n"));
+    let commit = commit.unwrap_or_else(|| panic!("{version}"));
+    let hash = commit.strip_suffix("+changes").unwrap_or(commit);
+    let is_hash = hash.len() >= 12 && hash.chars().all(|c| c.is_ascii_hexdigit());
+    assert!(is_hash || commit == "built without git: no commit", "{version}");
 }
