@@ -23,6 +23,7 @@ mod predict;
 mod progress;
 mod quantities;
 mod run;
+mod runs;
 mod screen;
 mod similar;
 mod stage_two;
@@ -139,6 +140,9 @@ enum Command {
     /// Labels, numbers, tags or answers for new texts
     #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArguments),
+    /// List runs, give them tags, remove old ones
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
     /// The cosine of two texts, or the texts of a corpus that are nearest to a query
     #[command(after_help = examples::SIMILAR)]
     Similar(similar::SimilarArguments),
@@ -319,6 +323,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Sweep(arguments) => stage_two::run_sweep(arguments, &context),
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),
         Command::Predict(arguments) => predict::run(arguments, &context),
+        Command::Runs(command) => runs::run(command, &context),
         Command::Similar(arguments) => similar::run(arguments, &context),
         Command::PrecisionReport(arguments) => precision_report::run(arguments, &context),
         Command::Cache(command) => cache::run(command, &context),
@@ -365,7 +370,7 @@ impl Context {
     }
 }
 
-/// Opens a run, and says which newer ones it stands in for.
+/// Opens a run, and says how it was chosen and which newer ones it stands in for.
 fn open_run(path: &Path, context: &Context) -> Result<SavedRun> {
     let saved = SavedRun::open(path)?;
     for run in &saved.passed_over {
@@ -374,6 +379,12 @@ fn open_run(path: &Path, context: &Context) -> Result<SavedRun> {
             run.display(),
             saved.folder.display()
         ));
+    }
+    for note in &saved.notes {
+        context.progress.note(note);
+    }
+    for warning in &saved.warnings {
+        context.progress.warn(warning);
     }
     Ok(saved)
 }

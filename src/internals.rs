@@ -272,6 +272,9 @@ pub mod prediction {
             PredictionColumns, PredictionReport, predict_to_file,
         };
     }
+    pub mod run_list {
+        pub use crate::prediction::run_list::{ListedRun, RunList, list_runs};
+    }
     pub mod saved_run {
         pub use crate::prediction::saved_run::SavedRun;
     }
@@ -293,6 +296,12 @@ pub mod run_folder {
     }
     pub mod program {
         pub use crate::run_folder::program::PROGRAM;
+    }
+    pub mod prune {
+        pub use crate::run_folder::prune::{PruneRule, Pruned, prune};
+    }
+    pub mod tags {
+        pub use crate::run_folder::tags::{TagChange, tag, untag};
     }
 }
 pub mod selection {

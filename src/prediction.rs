@@ -5,5 +5,6 @@ pub(crate) mod evaluation;
 pub(crate) mod known_rows;
 pub(crate) mod prediction_file;
 pub(crate) mod predictor;
+pub(crate) mod run_list;
 pub(crate) mod saved_run;
 pub(crate) mod similar;

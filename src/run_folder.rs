@@ -1,14 +1,19 @@
 //! A run's own folder: `<run.dir>/<name>/<number>`, never written to by another run.
 
+pub(crate) mod find;
 pub(crate) mod lock;
 pub(crate) mod program;
+pub(crate) mod prune;
+pub(crate) mod tags;
 
 use std::{
-    fs,
+    ffi::OsStr,
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
 };
 
 use crate::{
+    config::file::RunSection,
     error::{Error, Result},
     run_folder::lock::{LOCK_FILE, Lock, is_finished},
 };
@@ -30,6 +35,64 @@ pub(crate) fn create(run_dir: &Path, name: &str) -> Result<PathBuf> {
             Err(error) => return Err(Error::io("create", folder)(error)),
         }
     }
+}
+
+/// Where runs go, and where they are looked for by name, unless a pipeline says otherwise.
+pub(crate) fn default_dir() -> PathBuf {
+    RunSection::default().dir
+}
+
+/// Says that this process writes a run folder, until it is dropped.
+pub(crate) struct Writing {
+    _folder: Option<File>,
+}
+
+impl Writing {
+    /// Waits for the moment in which somebody looks at the folder. Where the file system knows no locks, nothing is said.
+    pub(crate) fn begin(folder: &Path) -> Writing {
+        let file = File::open(folder).ok();
+        Writing { _folder: file.filter(|file| file.lock_shared().is_ok()) }
+    }
+}
+
+/// Whether a process writes a run folder.
+pub(crate) fn is_being_written(folder: &Path) -> bool {
+    let locked = |file: File| matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+    File::open(folder).is_ok_and(locked)
+}
+
+/// The names of runs in a folder of runs, in order, each with its numbered folders, the newest first.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(crate) fn by_name(runs: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(runs).map_err(Error::io("list", runs))? {
+        let path = entry.map_err(Error::io("list", runs))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        let numbered = newest_first(&path)?;
+        if !numbered.is_empty() {
+            names.push((name, numbered));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The finished runs in a numbered folder: its own, or those of its tasks.
+pub(crate) fn finished_in(folder: &Path) -> Vec<PathBuf> {
+    if folder.join(LOCK_FILE).is_file() {
+        return if is_finished(folder) { vec![folder.to_path_buf()] } else { Vec::new() };
+    }
+    finished_below(folder)
+}
+
+/// Whether the work on a run folder was stopped, and may go on there.
+pub(crate) fn is_unfinished(folder: &Path) -> bool {
+    folder.join(UNFINISHED).is_dir()
 }
 
 /// The run folders in a folder of runs, the newest first.
@@ -77,7 +140,7 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
             }
             .into(),
             hint: match tasks_in(path).next() {
-                None if is_unfinished(path) => {
+                None if is_of_unfinished_sweep(path) => {
                     "its sweep is not finished: start it again with the same pipeline, and it goes on here".into()
                 }
                 Some(task) => format!(
@@ -102,28 +165,30 @@ pub(crate) fn passed_over(path: &Path, found: &Path) -> Vec<PathBuf> {
 }
 
 /// Whether a run folder, or the newest run in a folder of runs, is of a sweep that was stopped.
-fn is_unfinished(path: &Path) -> bool {
+fn is_of_unfinished_sweep(path: &Path) -> bool {
     let newest = newest_first(path).unwrap_or_default().into_iter().take(1);
     let mut folders = newest.chain([path.to_path_buf()]);
-    folders.any(|folder| folder.join(UNFINISHED).is_dir())
+    folders.any(|folder| is_unfinished(&folder))
 }
 
 /// The runs of tasks in a run folder of several, or in the newest run in a folder of runs.
 fn tasks_in(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let folders = |path: &Path| {
-        let mut folders: Vec<PathBuf> = fs::read_dir(path)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .collect();
-        folders.sort_unstable();
-        folders
-    };
+    let newest = folders_in(path).pop();
+    let below = newest.into_iter().flat_map(|run| finished_below(&run));
+    finished_below(path).into_iter().chain(below)
+}
+
+/// The finished runs right below a folder.
+fn finished_below(path: &Path) -> Vec<PathBuf> {
     let finished = |folder: &PathBuf| is_finished(folder) && !folder.ends_with(UNFINISHED);
-    let own: Vec<PathBuf> = folders(path).into_iter().filter(finished).collect();
-    let newest = folders(path).pop();
-    let below = newest.into_iter().flat_map(move |run| folders(&run));
-    own.into_iter().chain(below.filter(move |run| finished(run)))
+    folders_in(path).into_iter().filter(finished).collect()
+}
+
+fn folders_in(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten();
+    let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    folders.sort_unstable();
+    folders
 }
 
 /// The largest number of a run.
@@ -133,13 +198,16 @@ fn numbers_in(parent: &Path) -> Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(parent).map_err(Error::io("list", parent))? {
         let name = entry.map_err(Error::io("list", parent))?.file_name();
-        let number = name.to_str().and_then(|name| name.parse::<u64>().ok());
-        // A name such as +1 or 99999999999999999999 is somebody else's.
-        numbers.extend(number.filter(|number| {
-            *number <= MOST_RUNS && name.to_str() == Some(&format!("{number:03}"))
-        }));
+        numbers.extend(number_of(&name));
     }
     Ok(numbers)
+}
+
+/// The number of a run whose folder has this name. A name such as +1 or 99999999999999999999 is somebody else's.
+pub(crate) fn number_of(name: &OsStr) -> Option<u64> {
+    let name = name.to_str()?;
+    let number = name.parse::<u64>().ok()?;
+    (number <= MOST_RUNS && name == format!("{number:03}")).then_some(number)
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::internals::prediction::evaluation::evaluate;
+use frostbert::{cache::progress::Progress, internals::prediction::evaluation::evaluate};
 use serde_json::json;
 
 use super::{Context, FormatArgument, output, screen::align};
 
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArguments {
-    /// A run folder, or a folder of runs (then its newest)
+    /// A run: its folder, a name of runs or a folder of them (then the newest), or a tag
     #[arg(value_name = "RUN")]
     run: PathBuf,
     /// A labelled file, read with the settings of the run's train source
@@ -30,6 +30,7 @@ pub(super) fn run(arguments: &EvaluateArguments, context: &Context) -> Result<Ex
         &context.machine,
         &context.progress,
     )?;
+    context.progress.note(&saved.summary());
     if context.json {
         output::print_json(&json!({ "run": saved.folder.to_string_lossy(), "metrics": metrics }))?;
     } else {

@@ -33,6 +33,21 @@ Examples:
   frostbert evaluate runs/sentiment --data data/held_out.csv
   frostbert evaluate runs/sentiment/001 --data data/held_out.csv --json";
 
+pub(super) const RUNS_LS: &str = "\
+Examples:
+  frostbert runs ls
+  frostbert runs ls runs --json";
+
+pub(super) const RUNS_TAG: &str = "\
+Examples:
+  frostbert runs tag runs/sentiment production
+  frostbert runs tag --remove production";
+
+pub(super) const RUNS_PRUNE: &str = "\
+Examples:
+  frostbert runs prune --keep 5 --dry-run
+  frostbert runs prune --older-than 30d";
+
 pub(super) const SIMILAR: &str = "\
 Examples:
   frostbert similar pipelines/embed.toml --text \"A man plays the guitar.\" --text \"Music is played.\"

@@ -36,7 +36,7 @@ const LISTED_LABELS: usize = 3;
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("texts").required(true).multiple(true).args(["text", "file"]))]
 pub(super) struct PredictArguments {
-    /// A run folder, or a folder of runs (then its newest)
+    /// A run: its folder, a name of runs or a folder of them (then the newest), or a tag
     #[arg(value_name = "RUN")]
     run: PathBuf,
     /// A text (or a question); may be given more than once

@@ -1,5 +1,6 @@
 //! The pipeline after its checks: what the two stages work with.
 
+mod changed;
 mod extraction;
 mod head;
 mod layers;
@@ -10,6 +11,7 @@ mod variant;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use changed::changed_settings;
 pub(crate) use extraction::ExtractionSettings;
 use frostbert_cache::{plan::MAX_STATES, states::StateId};
 pub(crate) use head::{HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings};

@@ -15,7 +15,7 @@ use crate::{
     data::dataset::Dataset,
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    run_folder::{self, lock::Lock},
+    run_folder::{self, Writing, lock::Lock},
     sweep::{self, Journal, SweepReport, sweep_on},
     tasks::measure::RunMetrics,
     training::{
@@ -186,6 +186,8 @@ struct RunFolder<'a> {
     /// What decides the result of several tasks of which one sweeps, but for the states.
     plans: Option<Vec<(String, Lock)>>,
     run: Option<PathBuf>,
+    /// Tells others that the folder is being written.
+    writing: Option<Writing>,
     /// What the sweep of the one task did; of several tasks, that their run goes on here.
     journal: Option<Journal>,
     /// What the sweeps of several tasks did.
@@ -208,6 +210,7 @@ impl<'a> RunFolder<'a> {
             name: &first.pipeline.name,
             plans,
             run: None,
+            writing: None,
             journal: None,
             of_tasks: Vec::new(),
         }
@@ -224,7 +227,7 @@ impl<'a> RunFolder<'a> {
                 run
             }
         };
-        self.run = Some(run.clone());
+        self.hold(&run);
         let Some(task) = task else {
             return Ok(run);
         };
@@ -242,7 +245,7 @@ impl<'a> RunFolder<'a> {
     ) -> Result<(PathBuf, &Journal)> {
         if task.is_none() {
             let (run, journal) = self.find_or_begin(plan, "sweep", progress)?;
-            self.run = Some(run.clone());
+            self.hold(&run);
             return Ok((run, self.journal.insert(journal)));
         }
         let folder = self.folder(task, progress)?;
@@ -256,6 +259,12 @@ impl<'a> RunFolder<'a> {
         };
         self.of_tasks.push(journal);
         Ok((folder, &self.of_tasks[self.of_tasks.len() - 1]))
+    }
+
+    /// This is the run folder from now on.
+    fn hold(&mut self, run: &Path) {
+        self.run = Some(run.to_path_buf());
+        self.writing.get_or_insert_with(|| Writing::begin(run));
     }
 
     /// The folder of an unfinished run with this plan, else the next one.

@@ -11,8 +11,8 @@ use crate::{
     error::{Error, Result},
     extraction::extract::inputs_for,
     head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
-    run_folder,
     run_folder::{
+        find::find,
         lock::{LOCK_FILE, Lock},
         program::VERSION,
     },
@@ -31,16 +31,22 @@ pub struct SavedRun {
     pub pipeline: Pipeline,
     /// Newer runs of the same folder that cannot be used: their locks are not whole, or of another version.
     pub passed_over: Vec<PathBuf>,
+    /// How it was chosen among others.
+    pub notes: Vec<String>,
+    /// In what it is another run than may be expected.
+    pub warnings: Vec<String>,
     lock: Lock,
 }
 
 impl SavedRun {
-    /// Opens a run folder, or the newest run in a folder of runs.
+    /// Opens a run: by its folder, by a folder of runs (then the newest in it), by the name of runs in the folder `runs`, or
+    /// by a tag.
     ///
     /// # Errors
     /// When there is no finished run, or one of its files is damaged.
     pub fn open(path: &Path) -> Result<SavedRun> {
-        let folder = run_folder::resolve(path)?;
+        let found = find(path)?;
+        let folder = found.folder;
         let lock_path = folder.join(LOCK_FILE);
         let lock = Lock::read(&lock_path)?;
         let file = lock.winner.as_ref().unwrap_or(&lock.pipeline);
@@ -56,7 +62,9 @@ impl SavedRun {
             None => None,
         };
         let run = SavedRun {
-            passed_over: run_folder::passed_over(path, &folder),
+            passed_over: found.passed_over,
+            notes: found.notes,
+            warnings: found.warnings,
             folder,
             description,
             head,
@@ -164,12 +172,12 @@ impl SavedRun {
     /// The main metric of the run's task on test, or else on validation.
     fn score(&self) -> Option<String> {
         let bytes = self.read_output(METRICS_FILE).ok()?;
-        let metrics: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
-        let parts = ["test", "validation"].into_iter();
-        let (part, scores) =
-            parts.map(|part| (part, &metrics[part])).find(|(_, s)| s.is_object())?;
-        let metric = own_metric(self.pipeline.data.task, &self.description.labels);
-        Some(format!("{} {:.3} on {part}", metric, scores[metric.name()].as_f64()?))
+        let score = main_score(
+            self.pipeline.data.task,
+            &self.description.labels,
+            &serde_json::from_slice(&bytes).ok()?,
+        )?;
+        Some(format!("{} {:.3} on {}", score.metric, score.value, score.part))
     }
 
     /// Adds to an error of a file which format it is read in, where that is the train source's and the file's name tells
@@ -259,4 +267,32 @@ impl SavedRun {
         self.require_same_states(&checkpoint)?;
         Ok(checkpoint)
     }
+}
+
+/// The main metric of a run, as it is in its metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MainScore {
+    pub(crate) metric: &'static str,
+    pub(crate) part: &'static str,
+    pub(crate) value: f64,
+    pub(crate) ci: Option<[f64; 2]>,
+}
+
+/// The main metric of a task among the metrics of a run: on test, or else on validation.
+pub(crate) fn main_score(
+    task: Task,
+    labels: &[String],
+    metrics: &serde_json::Value,
+) -> Option<MainScore> {
+    let parts = ["test", "validation"].into_iter();
+    let (part, scores) =
+        { parts.map(|part| (part, &metrics[part])) }.find(|(_, s)| s.is_object())?;
+    let metric = own_metric(task, labels).name();
+    let ci = |end: usize| scores[&format!("{metric}_ci")][end].as_f64();
+    Some(MainScore {
+        metric,
+        part,
+        value: scores[metric].as_f64()?,
+        ci: ci(0).zip(ci(1)).map(|(low, high)| [low, high]),
+    })
 }

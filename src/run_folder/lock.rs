@@ -136,6 +136,16 @@ impl BaseModel {
     }
 }
 
+impl std::fmt::Display for BaseModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        match &self.revision {
+            Some(revision) => write!(f, "@{}", revision.get(..12).unwrap_or(revision)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Where the states came from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LockedCache {
@@ -285,6 +295,12 @@ impl Lock {
                 own.map_or("a build without git".into(), |own| format!("commit {own}"))
             )),
         }
+    }
+
+    /// The model's name, and its revision on the hub where that is known.
+    pub fn base_model(&self) -> BaseModel {
+        let known = self.made.base_model.clone();
+        known.unwrap_or_else(|| BaseModel::named_by(&self.pipeline.model.path))
     }
 
     /// When the run was whole; of a lock that does not say, when its file was written.

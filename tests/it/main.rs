@@ -55,6 +55,7 @@ mod real_readers;
 mod real_rows;
 mod record_limits;
 mod replay;
+mod runs;
 mod scripts_and_cron;
 mod selection;
 mod shipped_data;

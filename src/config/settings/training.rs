@@ -63,7 +63,7 @@ pub(crate) fn metrics(task: Task) -> &'static [Metric] {
 
 impl PipelineFile {
     /// The kind of its head: what it says, or the first of its task.
-    pub(in crate::config) fn head_kind(&self) -> HeadKind {
+    pub(crate) fn head_kind(&self) -> HeadKind {
         self.head.kind.unwrap_or(kinds(self.data.task)[0])
     }
 }

@@ -1,0 +1,168 @@
+//! `frostbert runs`: what runs there are, names for them, and old ones removed.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Result;
+use clap::{ArgGroup, Args, Subcommand};
+use frostbert::{
+    cache::{progress::Progress, wording::counted},
+    internals::{
+        prediction::run_list::{ListedRun, list_runs},
+        run_folder::{
+            prune::{PruneRule, prune},
+            tags::{TagChange, tag, untag},
+        },
+    },
+};
+use serde_json::json;
+
+use super::{Context, examples, output, quantities::duration, screen::align};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RunsCommand {
+    /// List the runs of a folder: what they predict, how well, with which model, and their tags
+    #[command(after_help = examples::RUNS_LS)]
+    Ls {
+        /// A run.dir
+        #[arg(value_name = "DIR", default_value = "runs")]
+        folder: PathBuf,
+    },
+    #[command(about = "Give a run a tag, which stands for it from then on", long_about = TAG_ABOUT, after_help = examples::RUNS_TAG)]
+    Tag(TagArguments),
+    #[command(about = "Remove old runs", long_about = PRUNE_ABOUT, after_help = examples::RUNS_PRUNE)]
+    Prune(PruneArguments),
+}
+
+const TAG_ABOUT: &str = "\
+Give a run a tag, which stands for it from then on
+
+A tag is taken wherever a run is named. A run can have several; a tag names one run, and giving it to another moves it. \
+Tags stand in tags.json in the folder of runs.";
+
+const PRUNE_ABOUT: &str = "\
+Remove old runs
+
+Of each name the newest finished runs stay, and of the others those go that are older than asked for. A run with a tag stays, \
+and so does one that is not finished or that another process writes. Caches are not touched: see `frostbert cache gc`.";
+
+#[derive(Debug, Args)]
+pub(super) struct TagArguments {
+    /// A run: its folder, a name of runs (then the newest), or a tag
+    #[arg(value_name = "RUN", required_unless_present = "remove", requires = "tag")]
+    run: Option<PathBuf>,
+    /// A name of letters, digits, dots, - and _
+    #[arg(value_name = "TAG")]
+    tag: Option<String>,
+    /// Take a tag away
+    #[arg(long, value_name = "TAG", conflicts_with_all = ["run", "tag"])]
+    remove: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than"]))]
+pub(super) struct PruneArguments {
+    /// A run.dir
+    #[arg(value_name = "DIR", default_value = "runs")]
+    folder: PathBuf,
+    /// Finished runs of each name that stay, the newest [default: 1]
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Remove only what is older: 30d, 12h, 2w
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    older_than: Option<Duration>,
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(command: &RunsCommand, context: &Context) -> Result<ExitCode> {
+    match command {
+        RunsCommand::Ls { folder } => list(folder, context)?,
+        RunsCommand::Tag(arguments) => change_tag(arguments, context)?,
+        RunsCommand::Prune(arguments) => remove_old(arguments, context)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(folder: &Path, context: &Context) -> Result<()> {
+    let list = list_runs(folder)?;
+    if context.json {
+        return output::print_json(&list);
+    }
+    for folder in &list.unfinished {
+        context.progress.note(&format!("{} holds no finished run", folder.display()));
+    }
+    if list.runs.is_empty() {
+        return output::print(&format!("no finished run in {}\n", folder.display()));
+    }
+    let header = ["run", "task", "head", "metric", "value", "on", "date", "model", "tags"];
+    let mut lines = vec![header.map(String::from).to_vec()];
+    lines.extend(list.runs.iter().map(line));
+    output::print(&align(&lines))
+}
+
+fn line(run: &ListedRun) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    let interval = run.ci.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
+    let value = run.value.map(|value| format!("{value:.3}{}", interval.unwrap_or_default()));
+    let created = run.created.as_deref();
+    vec![
+        run.run.display().to_string(),
+        run.task.clone(),
+        run.head.clone(),
+        or_dash(run.metric.clone()),
+        or_dash(value),
+        or_dash(run.part.clone()),
+        or_dash(created.map(|time| time.chars().take(10).collect())),
+        run.model.clone(),
+        run.tags.join(", "),
+    ]
+}
+
+fn change_tag(arguments: &TagArguments, context: &Context) -> Result<()> {
+    let change = match (&arguments.run, &arguments.tag, &arguments.remove) {
+        (Some(run), Some(name), None) => tag(&super::open_run(run, context)?.folder, name)?,
+        (_, _, Some(name)) => untag(name)?,
+        _ => unreachable!("clap asks for a run and a tag, or for one to remove"),
+    };
+    if context.json {
+        return output::print_json(&change);
+    }
+    let TagChange { tag, run, before, .. } = &change;
+    let shown = |path: &PathBuf| path.display().to_string();
+    output::print(&match (run.as_ref().map(shown), before.as_ref().map(shown)) {
+        (Some(run), Some(before)) if run != before => {
+            format!("{tag} moved from {before} to {run}\n")
+        }
+        (Some(run), _) => format!("{tag} is {run}\n"),
+        (None, before) => format!("{tag} removed from {}\n", before.unwrap_or_default()),
+    })
+}
+
+fn remove_old(arguments: &PruneArguments, context: &Context) -> Result<()> {
+    let rule = PruneRule {
+        keep: arguments.keep.unwrap_or(1),
+        older_than: arguments.older_than.unwrap_or_default(),
+    };
+    let pruned = prune(&arguments.folder, rule, arguments.dry_run)?;
+    if context.json {
+        let mut report = json!(pruned);
+        report["dry_run"] = arguments.dry_run.into();
+        return output::print_json(&report);
+    }
+    let mut text = String::new();
+    let verb = if arguments.dry_run { "would remove" } else { "removed" };
+    for run in &pruned.removed {
+        text.push_str(&format!("{verb} {}\n", run.display()));
+    }
+    for kept in &pruned.kept {
+        text.push_str(&format!("kept {}: {}\n", kept.run.display(), kept.why));
+    }
+    let n = counted(pruned.removed.len(), "run");
+    text.push_str(&format!("{verb} {n}, {}\n", output::bytes(pruned.bytes)));
+    output::print(&text)
+}

@@ -1,0 +1,125 @@
+//! The runs of a folder of runs, as a table.
+
+use std::path::{Path, PathBuf};
+
+use chrono::SecondsFormat;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    config::settings::changed_settings,
+    error::Result,
+    prediction::saved_run::main_score,
+    run_folder::{
+        by_name, finished_in,
+        lock::{LOCK_FILE, Lock},
+        number_of,
+        tags::Tags,
+    },
+    tasks::measure::METRICS_FILE,
+};
+
+/// What there is in a folder of runs.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct RunList {
+    /// The finished runs, by name and number; of several tasks each task's.
+    pub runs: Vec<ListedRun>,
+    /// Numbered folders without a finished run.
+    #[serde(serialize_with = "frostbert_cache::wording::paths_shown")]
+    pub unfinished: Vec<PathBuf>,
+}
+
+/// A finished run.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ListedRun {
+    /// Its folder.
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
+    pub run: PathBuf,
+    /// What it is called, with others.
+    pub name: String,
+    /// Which of these it is.
+    pub number: u64,
+    /// When it was whole, in UTC.
+    pub created: Option<String>,
+    /// What its head predicts.
+    pub task: String,
+    /// The kind of its head.
+    pub head: String,
+    /// The main metric of the task.
+    pub metric: Option<String>,
+    /// The rows that it was measured on: `test` or `validation`.
+    pub part: Option<String>,
+    /// Its value.
+    pub value: Option<f64>,
+    /// Its 95 % interval.
+    pub ci: Option<[f64; 2]>,
+    /// The model, with its revision on the hub where that is known.
+    pub model: String,
+    /// Names that somebody gave it.
+    pub tags: Vec<String>,
+    /// The values of its pipeline that are not the defaults.
+    pub settings: Map<String, Value>,
+}
+
+/// Lists a folder of runs.
+///
+/// # Errors
+/// When a folder cannot be read, or the file of tags is damaged. A run of which a file is damaged is listed with what is
+/// known of it.
+pub fn list_runs(runs: &Path) -> Result<RunList> {
+    let tags = Tags::read(runs)?;
+    let mut list = RunList::default();
+    for (name, folders) in by_name(runs)? {
+        for folder in folders.into_iter().rev() {
+            let number = folder.file_name().and_then(number_of).unwrap_or_default();
+            let finished = finished_in(&folder);
+            if finished.is_empty() {
+                list.unfinished.push(folder);
+                continue;
+            }
+            for run in finished {
+                let lock = Lock::read(&run.join(LOCK_FILE))?;
+                list.runs.push(ListedRun::of(&lock, run, runs, &name, number, &tags)?);
+            }
+        }
+    }
+    Ok(list)
+}
+
+impl ListedRun {
+    fn of(
+        lock: &Lock,
+        run: PathBuf,
+        runs: &Path,
+        name: &str,
+        number: u64,
+        tags: &Tags,
+    ) -> Result<ListedRun> {
+        let place = run.strip_prefix(runs).unwrap_or(&run).to_string_lossy().into_owned();
+        let file = lock.winner.as_ref().unwrap_or(&lock.pipeline);
+        let task = file.data.task;
+        let metrics = lock.read_output(&run, METRICS_FILE).ok();
+        let metrics = metrics.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let score = metrics.and_then(|metrics| main_score(task, lock.labels.names(), &metrics));
+        let settings = changed_settings(file)?.into_iter();
+        Ok(ListedRun {
+            name: name.into(),
+            number,
+            created: lock.created(&run).map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            task: task.to_string(),
+            head: file.head_kind().to_string(),
+            metric: score.as_ref().map(|score| score.metric.into()),
+            part: score.as_ref().map(|score| score.part.into()),
+            value: score.as_ref().map(|score| score.value),
+            ci: score.and_then(|score| score.ci),
+            model: lock.base_model().to_string(),
+            tags: tags.of(&place).map(String::from).collect(),
+            settings: settings
+                .map(|(key, value)| (key, serde_json::to_value(value).unwrap_or_default()))
+                .collect(),
+            run,
+        })
+    }
+}

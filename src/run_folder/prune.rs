@@ -1,0 +1,135 @@
+//! Old runs, removed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result},
+    run_folder::{
+        by_name, finished_in, is_being_written, is_unfinished,
+        lock::{LOCK_FILE, Lock},
+        tags::{Changing, Tags},
+    },
+};
+
+/// Which runs are old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PruneRule {
+    /// Finished runs of each name that stay, the newest.
+    pub keep: usize,
+    /// Of the others, those that are older than this go.
+    pub older_than: Duration,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// The folders that are gone, or would be.
+    #[serde(serialize_with = "frostbert_cache::wording::paths_shown")]
+    pub removed: Vec<PathBuf>,
+    /// Those that stay and are not among the newest: tagged, not finished, or in work.
+    pub kept: Vec<KeptRun>,
+    /// Bytes of the files that are gone, or would be.
+    pub bytes: u64,
+}
+
+/// A run that stays, whatever the rule says.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct KeptRun {
+    /// Its folder.
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
+    pub run: PathBuf,
+    /// Why.
+    pub why: String,
+}
+
+/// Removes the runs of a folder of runs that a rule says are old; with `only_look`, says which they are. A run with a tag
+/// stays, and so does one that is not finished or that another process writes.
+///
+/// # Errors
+/// When a folder cannot be read or removed: what was removed before is gone.
+pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
+    let _changing = Changing::begin(runs);
+    let tags = Tags::read(runs)?;
+    let now = DateTime::<Utc>::from(SystemTime::now());
+    let mut pruned = Pruned::default();
+    for (name, folders) in by_name(runs)? {
+        let mut n_finished = 0;
+        for folder in folders {
+            let finished = finished_in(&folder);
+            n_finished += usize::from(!finished.is_empty());
+            if !finished.is_empty() && n_finished <= rule.keep {
+                continue;
+            }
+            let number = folder.file_name().unwrap_or_default().to_string_lossy();
+            let place = format!("{name}/{number}");
+            let why = match () {
+                () if is_being_written(&folder) => Some("another process writes it".into()),
+                () if finished.is_empty() || is_unfinished(&folder) => {
+                    Some("it is not finished".into())
+                }
+                () if folder.is_symlink() => Some("it is a link".into()),
+                () => tags.of(&place).next().map(|tag| format!("it has the tag {tag}")),
+            };
+            if let Some(why) = why {
+                pruned.kept.push(KeptRun { run: folder, why });
+                continue;
+            }
+            if !is_older(&finished, rule.older_than, now)? {
+                continue;
+            }
+            pruned.bytes += bytes_in(&folder)?;
+            if !only_look {
+                remove(&folder)?;
+            }
+            pruned.removed.push(folder);
+        }
+    }
+    Ok(pruned)
+}
+
+/// Whether all of some runs were whole that long ago.
+fn is_older(runs: &[PathBuf], age: Duration, now: DateTime<Utc>) -> Result<bool> {
+    for run in runs {
+        let created = Lock::read(&run.join(LOCK_FILE))?.created(run);
+        // A clock that was set back makes no run old.
+        let is_old =
+            created.is_some_and(|time| (now - time).to_std().is_ok_and(|passed| passed >= age));
+        if !is_old {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes a run folder: first its name, so that no half of a run is ever found under it.
+fn remove(folder: &Path) -> Result<()> {
+    let number = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let aside = folder.with_file_name(format!(".removed-{number}"));
+    if aside.exists() {
+        // What a killed process left of another run of this number.
+        fs::remove_dir_all(&aside).map_err(Error::io("delete", &aside))?;
+    }
+    fs::rename(folder, &aside).map_err(Error::io("rename", folder))?;
+    fs::remove_dir_all(&aside).map_err(Error::io("delete", aside))
+}
+
+/// Bytes of all files below a folder; links are not followed.
+fn bytes_in(folder: &Path) -> Result<u64> {
+    let mut total = 0;
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        let path = entry.path();
+        let metadata = entry.metadata().map_err(Error::io("look at", &path))?;
+        total += if metadata.is_dir() { bytes_in(&path)? } else { metadata.len() };
+    }
+    Ok(total)
+}

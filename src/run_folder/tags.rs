@@ -1,0 +1,199 @@
+//! Tags: names that people give to runs. They stand in one file of the folder of runs.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use frostbert_cache::durable::write_file;
+use serde::Serialize;
+
+use crate::{
+    config::text_file,
+    error::{Error, Result},
+    run_folder::{lock::LOCK_FILE, number_of},
+};
+
+/// The file in a folder of runs.
+pub(crate) const TAGS_FILE: &str = "tags.json";
+
+/// Mebibytes of the file.
+const MAX_MIB: u64 = 16;
+
+/// The tags of a folder of runs, each with its run: a path in that folder, as `sentiment/002`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tags(BTreeMap<String, String>);
+
+/// What became of a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TagChange {
+    /// The tag.
+    pub tag: String,
+    /// The run that it names now; none where it was removed.
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown_if_any")]
+    pub run: Option<PathBuf>,
+    /// The run that it named before.
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown_if_any")]
+    pub before: Option<PathBuf>,
+}
+
+impl Tags {
+    /// Of a folder of runs; none where nobody has given any.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds anything else than names of runs.
+    pub(crate) fn read(runs: &Path) -> Result<Tags> {
+        let path = runs.join(TAGS_FILE);
+        if !path.exists() {
+            return Ok(Tags::default());
+        }
+        let text = text_file::read(&path, MAX_MIB)?;
+        match serde_json::from_str(&text) {
+            Ok(tags) => Ok(Tags(tags)),
+            Err(error) => Err(Error::Run {
+                path,
+                expected: "tags and their runs, as {\"production\": \"sentiment/002\"}".into(),
+                got: error.to_string(),
+                hint: "correct the file, or remove it and tag the runs again".into(),
+            }),
+        }
+    }
+
+    /// The run that a tag names, as a path in the folder of runs.
+    pub(crate) fn get(&self, tag: &str) -> Option<&str> {
+        self.0.get(tag).map(String::as_str)
+    }
+
+    /// The tags of a run, or of one in its folder: `run` is a path in the folder of runs.
+    pub(crate) fn of<'a>(&'a self, run: &'a str) -> impl Iterator<Item = &'a str> {
+        let own = move |tagged: &String| Path::new(tagged).starts_with(run);
+        self.0.iter().filter(move |(_, tagged)| own(tagged)).map(|(tag, _)| tag.as_str())
+    }
+
+    fn write(&self, runs: &Path) -> Result<()> {
+        let mut json = serde_json::to_string_pretty(&self.0).expect("names become JSON");
+        json.push('\n');
+        Ok(write_file(&runs.join(TAGS_FILE), json.as_bytes())?)
+    }
+}
+
+/// Says that this process changes a folder of runs: its tags, or which runs there are. Until it is dropped others wait.
+pub(crate) struct Changing {
+    _runs: Option<File>,
+}
+
+impl Changing {
+    /// Waits for those who change it. Where the file system knows no locks, nobody can be waited for.
+    pub(crate) fn begin(runs: &Path) -> Changing {
+        let folder = File::open(runs).ok();
+        Changing { _runs: folder.filter(|folder| folder.lock().is_ok()) }
+    }
+}
+
+/// Gives a run a tag; where another run has it, it is moved.
+///
+/// # Errors
+/// [`Error::Argument`] if the tag is no name, or that of runs; when `run` does not lie in a folder of runs, or the disk
+/// refuses.
+pub fn tag(run: &Path, tag: &str) -> Result<TagChange> {
+    let (runs, place) = place_of(run)?;
+    let refuse = |expected: &str, hint: &str| Error::Argument {
+        action: "tag the run",
+        expected: expected.into(),
+        got: format!("`{tag}`"),
+        hint: hint.into(),
+    };
+    let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_number = tag.chars().all(|c| c.is_ascii_digit());
+    if is_number || tag.starts_with(['.', '-']) || !tag.chars().all(known) {
+        let expected = "a tag of letters, digits, -, _ and .";
+        return Err(refuse(expected, "name it for what it is for, such as production"));
+    }
+    if runs.join(tag).is_dir() {
+        let expected = "a tag that is no name of runs";
+        return Err(refuse(expected, "take another one: it would hide the runs of that name"));
+    }
+    let _changing = Changing::begin(&runs);
+    let mut tags = Tags::read(&runs)?;
+    let before = tags.0.insert(tag.into(), place);
+    tags.write(&runs)?;
+    Ok(TagChange {
+        tag: tag.into(),
+        run: Some(run.to_path_buf()),
+        before: before.map(|before| runs.join(before)),
+    })
+}
+
+/// Takes a tag away: `tag` alone of the folder `runs`, or a path such as `experiments/production`.
+///
+/// # Errors
+/// [`Error::Argument`] if there is no such tag; when the disk refuses.
+pub fn untag(tag: &Path) -> Result<TagChange> {
+    let unknown = |runs: &Path| Error::Argument {
+        action: "remove the tag",
+        expected: format!("a tag of {}", runs.join(TAGS_FILE).display()),
+        got: format!("`{}`", tag.display()),
+        hint: "see `frostbert runs ls` for the tags that there are".into(),
+    };
+    let Some((runs, name)) = folder_and_tag(tag) else {
+        return Err(unknown(Path::new(".")));
+    };
+    let _changing = Changing::begin(&runs);
+    let mut tags = Tags::read(&runs)?;
+    let Some(before) = tags.0.remove(name) else {
+        return Err(unknown(&runs));
+    };
+    tags.write(&runs)?;
+    Ok(TagChange { tag: name.into(), run: None, before: Some(runs.join(before)) })
+}
+
+/// The folder of runs and the tag that a path may mean: `production` is looked for in the default folder of runs.
+pub(crate) fn folder_and_tag(path: &Path) -> Option<(PathBuf, &str)> {
+    let name = path.file_name()?.to_str()?;
+    let runs = path.parent()?;
+    let is_alone = runs.as_os_str().is_empty();
+    Some((if is_alone { super::default_dir() } else { runs.to_path_buf() }, name))
+}
+
+/// The folder of runs in which a run lies, and the run's path in it.
+fn place_of(run: &Path) -> Result<(PathBuf, String)> {
+    let typed = place_in(run);
+    let found = typed.or_else(|| place_in(&run.canonicalize().ok()?));
+    found.ok_or_else(|| Error::Run {
+        path: run.join(LOCK_FILE),
+        expected: "a run in a folder of runs, as runs/sentiment/001".into(),
+        got: "one that lies elsewhere".into(),
+        hint: "name it by its folder, or put it into a folder of runs to tag it".into(),
+    })
+}
+
+fn place_in(run: &Path) -> Option<(PathBuf, String)> {
+    let numbered = run.ancestors().find(|folder| folder.file_name().and_then(number_of).is_some());
+    let name = numbered?.parent()?;
+    name.file_name()?;
+    let runs = name.parent()?;
+    let place = run.strip_prefix(runs).ok()?.to_str()?.to_string();
+    let is_here = runs.as_os_str().is_empty();
+    Some((if is_here { PathBuf::from(".") } else { runs.to_path_buf() }, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_lies_in_the_folder_above_its_name() {
+        for (run, runs, place) in [
+            ("runs/sentiment/002", "runs", "sentiment/002"),
+            ("sentiment/002", ".", "sentiment/002"),
+            ("/a/001/runs/two/012/topics", "/a/001/runs", "two/012/topics"),
+        ] {
+            assert_eq!(place_in(Path::new(run)), Some((runs.into(), place.into())), "{run}");
+        }
+        for run in ["copied", "001", "./001", "runs/sentiment"] {
+            assert_eq!(place_in(Path::new(run)), None, "{run}");
+        }
+    }
+}

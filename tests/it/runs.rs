@@ -1,0 +1,250 @@
+//! Runs by their names and tags, lists of them, and old ones removed.
+
+use std::{collections::BTreeSet, fs, process::Command, thread, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::support::{Ran, TINY_PIPELINE, Workshop, contents, csv, read_json, texts};
+
+const RUN: [&str; 2] = ["run", "pipeline.toml"];
+
+fn predict(workshop: &Workshop, run: &str) -> Ran {
+    workshop.succeed(&["predict", run, "--text", "the cold snow"])
+}
+
+/// Says that a run was whole long ago.
+fn make_old(workshop: &Workshop, run: &str) {
+    let path = workshop.path(run).join("lock.json");
+    let mut lock = read_json(&path);
+    assert!(lock["created"].is_string());
+    lock["created"] = json!("2020-01-01T00:00:00Z");
+    fs::write(path, lock.to_string()).unwrap();
+}
+
+fn removed(report: &Value) -> Vec<&str> {
+    report["removed"].as_array().unwrap().iter().map(|run| run.as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_run_is_found_by_its_folder_its_name_or_a_tag() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&RUN);
+    for run in ["runs/tiny/001", "runs/tiny", "tiny", "tiny/001"] {
+        let ran = predict(&workshop, run);
+        assert!(ran.stderr.contains("note: runs/tiny/001: classification"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("newest"), "there is no other: {}", ran.stderr);
+    }
+    workshop.succeed(&RUN);
+    let ran = predict(&workshop, "tiny");
+    assert!(ran.stderr.contains("the newest run of runs/tiny is taken"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("note: runs/tiny/002: classification"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("warning"), "the same data: {}", ran.stderr);
+
+    // A tag stands for a run until it is moved or removed.
+    assert_eq!(
+        workshop.json(&["runs", "tag", "tiny/001", "production"]),
+        json!({ "tag": "production", "run": "runs/tiny/001", "before": null })
+    );
+    for tag in ["production", "runs/production"] {
+        let ran = predict(&workshop, tag);
+        assert!(ran.stderr.contains("note: runs/tiny/001: classification"), "{}", ran.stderr);
+    }
+    let ran = workshop.succeed(&["evaluate", "production", "--data", "train.csv"]);
+    assert!(ran.stderr.contains("the run with the tag production is taken"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("note: runs/tiny/001: classification"), "{}", ran.stderr);
+    assert_eq!(
+        workshop.succeed(&["runs", "tag", "tiny", "production"]).stdout,
+        "production moved from runs/tiny/001 to runs/tiny/002\n"
+    );
+    assert!(predict(&workshop, "production").stderr.contains("note: runs/tiny/002: "));
+    workshop.succeed(&["runs", "tag", "--remove", "production"]);
+    let ran = workshop.run(&["predict", "production", "--text", "a"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    let ran = workshop.run(&["runs", "tag", "--remove", "production"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("expected a tag of runs/tags.json"), "{}", ran.stderr);
+
+    // What could be taken for something else is no tag.
+    for tag in ["tiny", "002", "a/b", ".hidden", ""] {
+        let ran = workshop.run(&["runs", "tag", "tiny", tag]);
+        assert_eq!(ran.code, Some(2), "{tag}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_newest_run_of_other_data_labels_or_task_is_warned_of() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&RUN);
+    workshop.write("train.csv", csv(&texts(130), 0));
+    workshop.succeed(&RUN);
+    let ran = predict(&workshop, "tiny");
+    let warned = "warning: runs/tiny/002 has other data than runs/tiny/001 before it";
+    assert!(ran.stderr.contains(warned), "{}", ran.stderr);
+    assert!(!predict(&workshop, "tiny/002").stderr.contains("warning"), "it was named itself");
+
+    workshop.write("train.csv", csv(&texts(130), 0).replace(",plain", ",dull"));
+    workshop.succeed(&RUN);
+    let ran = predict(&workshop, "tiny");
+    assert!(ran.stderr.contains("003 has other labels and other data than"), "{}", ran.stderr);
+
+    let numbers = texts(90).into_iter().map(|text| format!("{text},{}\n", text.len()));
+    workshop.write("train.csv", "text,label\n".to_string() + &numbers.collect::<String>());
+    workshop.succeed(&["run", "pipeline.toml", "--set", "data.task=regression"]);
+    let ran = predict(&workshop, "tiny");
+    assert!(ran.stderr.contains("004 has another task and other"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_tag_whose_run_is_gone_or_whose_file_is_damaged_is_an_error_with_a_cure() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&RUN);
+    workshop.succeed(&["runs", "tag", "tiny", "best"]);
+    fs::remove_dir_all(workshop.path("runs/tiny/001")).unwrap();
+    insta::assert_snapshot!(workshop.fail(&["predict", "best", "--text", "a"]));
+    workshop.write("runs/tags.json", "{ \"best\": 1 }");
+    insta::assert_snapshot!(
+        "a_damaged_file_of_tags",
+        workshop.fail(&["predict", "best", "--text", "a"])
+    );
+}
+
+#[test]
+fn runs_are_listed_with_what_they_are_worth() {
+    let workshop = Workshop::with_test_file();
+    workshop.succeed(&RUN);
+    let other = ["--set", "train.lr=0.02", "--set", "head.pooling=max"];
+    workshop.succeed(&[&RUN[..], &other].concat());
+    workshop.succeed(&["runs", "tag", "tiny/002", "best"]);
+    workshop.succeed(&["runs", "tag", "tiny/002", "v1.0"]);
+    fs::create_dir(workshop.path("runs/tiny/003")).unwrap();
+    let list = workshop.json(&["runs", "ls"]);
+    assert_eq!(list["unfinished"], json!(["runs/tiny/003"]));
+    let [first, second] = &list["runs"].as_array().unwrap()[..] else { panic!("{list}") };
+    let keys: BTreeSet<&str> = first.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "ci", "created", "head", "metric", "model", "name", "number", "part", "run", "settings",
+        "tags", "task", "value",
+    ];
+    assert_eq!(keys, BTreeSet::from(expected));
+    assert_eq!(
+        (&first["run"], &first["name"], &first["number"]),
+        (&json!("runs/tiny/001"), &json!("tiny"), &json!(1))
+    );
+    assert_eq!((&first["tags"], &second["tags"]), (&json!([]), &json!(["best", "v1.0"])));
+    assert_eq!(first["model"], "tiny_bert");
+    let metrics = read_json(&workshop.path("runs/tiny/001/metrics.json"));
+    assert_eq!((&first["metric"], &first["part"]), (&json!("accuracy"), &json!("test")));
+    assert_eq!(first["value"], metrics["test"]["accuracy"]);
+    assert_eq!(first["ci"], metrics["test"]["accuracy_ci"]);
+    let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
+    assert_eq!(first["created"], lock["created"]);
+    let changed = |run: &Value| run["settings"].as_object().unwrap().clone();
+    assert!(!changed(first).contains_key("train.lr"), "{first}");
+    assert_eq!(changed(second)["train.lr"], json!(0.02));
+    assert_eq!(changed(second)["head.pooling"], json!("max"));
+    assert_eq!(changed(first)["cache.max_length"], json!(32));
+
+    let ran = workshop.succeed(&["runs", "ls", "runs"]);
+    assert_eq!(ran.stdout.lines().count(), 3, "{}", ran.stdout);
+    assert!(ran.stdout.lines().nth(2).unwrap().ends_with("best, v1.0"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("runs/tiny/003 holds no finished run"), "{}", ran.stderr);
+    assert_eq!(workshop.run(&["runs", "ls", "nowhere"]).code, Some(4));
+
+    // Without a test part, of validation.
+    workshop.write_pipeline(TINY_PIPELINE);
+    let without = "data.split={train=0.7,validation=0.3,test=0.0}";
+    workshop.succeed(&["run", "pipeline.toml", "--set", without]);
+    let list = workshop.json(&["runs", "ls"]);
+    let last = list["runs"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["number"], &last["part"]), (&json!(4), &json!("validation")), "{last}");
+}
+
+#[test]
+fn old_runs_are_removed_and_no_tagged_unfinished_or_written_one() {
+    let workshop = Workshop::tiny();
+    for _ in 0..5 {
+        workshop.succeed(&["run", "pipeline.toml", "--set", "train.epochs=1"]);
+    }
+    workshop.succeed(&["runs", "tag", "tiny/002", "keep-me"]);
+    fs::create_dir_all(workshop.path("runs/tiny/006/unfinished")).unwrap();
+    workshop.write("runs/notes.txt", "mine");
+    fs::create_dir(workshop.path("runs/other")).unwrap();
+    let before = contents(&workshop.path("runs"));
+    let asked = workshop.json(&["runs", "prune", "--keep", "2", "--dry-run"]);
+    assert_eq!(removed(&asked), ["runs/tiny/003", "runs/tiny/001"]);
+    assert!(asked["bytes"].as_u64().unwrap() > 1000 && asked["dry_run"] == json!(true));
+    assert!(contents(&workshop.path("runs")) == before, "only asked");
+
+    // Another process writes the first one: its folder is locked as a run locks it.
+    let folder = fs::File::open(workshop.path("runs/tiny/001")).unwrap();
+    folder.lock_shared().unwrap();
+    let ran = workshop.succeed(&["runs", "prune", "--keep", "2"]);
+    drop(folder);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(
+        lines[..4],
+        [
+            "removed runs/tiny/003",
+            "kept runs/tiny/006: it is not finished",
+            "kept runs/tiny/002: it has the tag keep-me",
+            "kept runs/tiny/001: another process writes it",
+        ]
+    );
+    assert!(lines[4].starts_with("removed 1 run, "), "{}", ran.stdout);
+    let left: Vec<bool> =
+        (1..=6).map(|n| workshop.path(&format!("runs/tiny/00{n}")).exists()).collect();
+    assert_eq!(left, [true, true, false, true, true, true]);
+    assert!(workshop.path("runs/notes.txt").exists() && workshop.path("runs/other").exists());
+    let names = fs::read_dir(workshop.path("runs/tiny")).unwrap();
+    assert_eq!(names.count(), 5, "nothing is left aside");
+
+    // By age: the newest of a name stays, however old it is.
+    for run in ["runs/tiny/004", "runs/tiny/005", "runs/tiny/002"] {
+        make_old(&workshop, run);
+    }
+    let report = workshop.json(&["runs", "prune", "--older-than", "30d"]);
+    assert_eq!(removed(&report), ["runs/tiny/004"]);
+    assert!(predict(&workshop, "keep-me").stderr.contains("runs/tiny/002: "));
+    for wrong in [&["runs", "prune"][..], &["runs", "prune", "--older-than", "soon"]] {
+        assert_eq!(workshop.run(wrong).code, Some(2));
+    }
+}
+
+/// Starts a run of two tasks of which the second never ends, and waits until the first has.
+fn begun(workshop: &Workshop) -> std::process::Child {
+    workshop.write("train.csv", csv(&texts(120), 0));
+    workshop.write_pipeline(
+        "name = \"two\"\n[model]\npath = \"MODEL\"\ndevice = \"cpu\"\n[cache]\nmax_length = 32\n\
+         [tasks.first.data]\ntrain = { path = \"train.csv\" }\n[tasks.first.train]\nepochs = 1\n\
+         [tasks.second.data]\ntrain = { path = \"train.csv\" }\n\
+         [tasks.second.train]\nepochs = 1000000\nearly_stopping = false\n",
+    );
+    let mut command: Command = workshop.command(&[&RUN[..], &["--quiet"]].concat());
+    let child = command.spawn().unwrap();
+    let first = workshop.path("runs/two/001/first/lock.json");
+    for _ in 0..1200 {
+        if first.exists() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(first.exists(), "the first task ends soon");
+    child
+}
+
+#[test]
+fn a_run_of_several_tasks_is_held_while_it_is_written_and_by_the_tag_of_a_task() {
+    let workshop = Workshop::empty();
+    let mut child = begun(&workshop);
+    let all = ["runs", "prune", "--keep", "0"];
+    let report = workshop.json(&all);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(removed(&report), [""; 0]);
+    assert_eq!(report["kept"][0]["why"], "another process writes it");
+    workshop.succeed(&["runs", "tag", "two/001/first", "good"]);
+    assert_eq!(removed(&workshop.json(&all)), [""; 0]);
+    assert!(predict(&workshop, "good").stderr.contains("note: runs/two/001/first: "));
+    workshop.succeed(&["runs", "tag", "--remove", "good"]);
+    assert_eq!(removed(&workshop.json(&all)), ["runs/two/001"]);
+}
