@@ -17,6 +17,7 @@ mod init;
 mod log;
 mod machine;
 mod model;
+mod moved;
 mod output;
 mod precision_report;
 mod predict;
@@ -49,7 +50,7 @@ use frostbert::{
         data::Format,
         experiment::Experiment,
         prediction::saved_run::SavedRun,
-        run_folder::program::PROGRAM,
+        run_folder::{program::PROGRAM, relocation::Relocation},
     },
 };
 use progress::TerminalProgress;
@@ -371,8 +372,8 @@ impl Context {
 }
 
 /// Opens a run, and says how it was chosen and which newer ones it stands in for.
-fn open_run(path: &Path, context: &Context) -> Result<SavedRun> {
-    let saved = SavedRun::open(path)?;
+fn open_run(path: &Path, relocation: &Relocation, context: &Context) -> Result<SavedRun> {
+    let saved = SavedRun::open_moved(path, relocation)?;
     for run in &saved.passed_over {
         context.progress.warn(&format!(
             "{} is passed over, because its lock.json is not whole, or of another version: {} is used",

@@ -11,7 +11,7 @@ use std::path::Path;
 pub use dry_run::{DryRun, Stages, TaskForecast};
 use frostbert_cache::progress::Progress;
 pub use heads::{HeadsReport, TaskReport, TasksReport};
-pub use replay::replay;
+pub use replay::{Replayed, replay};
 use serde::Serialize;
 
 use crate::{

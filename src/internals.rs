@@ -100,7 +100,8 @@ pub mod error {
 }
 pub mod experiment {
     pub use crate::experiment::{
-        DryRun, Experiment, HeadsReport, RunReport, Stages, TaskForecast, TaskReport, replay,
+        DryRun, Experiment, HeadsReport, Replayed, RunReport, Stages, TaskForecast, TaskReport,
+        replay,
     };
     pub mod precision {
         pub use crate::experiment::precision::{LayerError, PrecisionReport, PrecisionRow, report};
@@ -299,6 +300,9 @@ pub mod run_folder {
     }
     pub mod prune {
         pub use crate::run_folder::prune::{PruneRule, Pruned, prune};
+    }
+    pub mod relocation {
+        pub use crate::run_folder::relocation::Relocation;
     }
     pub mod tags {
         pub use crate::run_folder::tags::{TagChange, tag, untag};

@@ -4,6 +4,7 @@ pub(crate) mod find;
 pub(crate) mod lock;
 pub(crate) mod program;
 pub(crate) mod prune;
+pub(crate) mod relocation;
 pub(crate) mod tags;
 
 use std::{

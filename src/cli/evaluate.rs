@@ -7,7 +7,7 @@ use clap::Args;
 use frostbert::{cache::progress::Progress, internals::prediction::evaluation::evaluate};
 use serde_json::json;
 
-use super::{Context, FormatArgument, output, screen::align};
+use super::{Context, FormatArgument, moved::MovedArguments, output, screen::align};
 
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArguments {
@@ -19,10 +19,12 @@ pub(super) struct EvaluateArguments {
     data: PathBuf,
     #[command(flatten)]
     format: FormatArgument,
+    #[command(flatten)]
+    moved: MovedArguments,
 }
 
 pub(super) fn run(arguments: &EvaluateArguments, context: &Context) -> Result<ExitCode> {
-    let saved = super::open_run(&arguments.run, context)?;
+    let saved = super::open_run(&arguments.run, &arguments.moved.relocation(), context)?;
     let metrics = evaluate(
         &saved,
         &arguments.data,

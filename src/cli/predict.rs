@@ -27,6 +27,7 @@ use frostbert::{
 
 use super::{
     Context, FormatArgument,
+    moved::MovedArguments,
     output::{self, Reader},
 };
 
@@ -77,6 +78,8 @@ pub(super) struct PredictArguments {
     /// With --out: the texts, too
     #[arg(long, requires = "out")]
     with_text: bool,
+    #[command(flatten)]
+    moved: MovedArguments,
 }
 
 /// Wrong usage is clap's to report.
@@ -91,7 +94,7 @@ Examples:
   frostbert predict runs/sentiment data/held_out.csv --out predictions.csv --with-text";
 
 pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<ExitCode> {
-    let saved = super::open_run(&arguments.run, context)?;
+    let saved = super::open_run(&arguments.run, &arguments.moved.relocation(), context)?;
     let summary = saved.summary();
     let records =
         arguments.file.as_deref().map(|file| read(&saved, file, arguments)).transpose()?;

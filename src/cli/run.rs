@@ -4,12 +4,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use frostbert::internals::experiment::{Experiment, RunReport, Stages, replay};
+use frostbert::internals::experiment::{Experiment, Replayed, RunReport, Stages, replay};
 use serde_json::json;
 
 use super::{
-    Context, DryRunArgument, OverrideArguments, dry_run::dry_run, output, screen::Screen,
-    stage_two::describe_heads,
+    Context, DryRunArgument, OverrideArguments, dry_run::dry_run, moved::MovedArguments, output,
+    screen::Screen, stage_two::describe_heads, wrong_usage,
 };
 
 #[derive(Debug, Args)]
@@ -19,34 +19,56 @@ pub(super) struct RunArguments {
     pipeline: Option<PathBuf>,
     #[command(flatten)]
     overrides: OverrideArguments,
-    /// Replay a run from its lock file: the same inputs are checked first, then the bytes of the results
+    /// Replay a run from its lock file, or by its name or tag: the same inputs are checked first, then the bytes of the
+    /// results
     #[arg(long, value_name = "LOCK.json", conflicts_with_all = ["pipeline", "set", "dry_run"])]
     locked: Option<PathBuf>,
+    #[command(flatten)]
+    moved: MovedArguments,
     #[command(flatten)]
     dry: DryRunArgument,
 }
 
 pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
     let (machine, progress) = (&context.machine, &context.progress);
-    let report = match (&arguments.locked, &arguments.pipeline) {
-        (Some(lock), _) => replay(lock, machine, progress)?,
+    let relocation = arguments.moved.relocation();
+    let (report, replayed) = match (&arguments.locked, &arguments.pipeline) {
+        (Some(lock), _) => {
+            let Replayed { run, lock, same, .. } = replay(lock, &relocation, machine, progress)?;
+            (run, Some((lock, same)))
+        }
+        (None, Some(_)) if !relocation.is_empty() => {
+            return Err(wrong_usage(
+                "--model, --moved and --root say where the files of a run lie: give them with --locked, or change the pipeline \
+                 with --set"
+                    .into(),
+            ));
+        }
         (None, Some(path)) => {
             let experiment = Experiment::open_with(path, &arguments.overrides.set)?;
             if arguments.dry.dry_run {
                 return dry_run(&experiment, Stages::All, context);
             }
-            experiment.run(machine, progress)?
+            (experiment.run(machine, progress)?, None)
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
     let RunReport { extract, heads, .. } = report;
     if context.json {
         let extract = output::extract_json(&extract)?;
-        output::print_json(&json!({ "extract": extract, heads.name(): heads }))?;
+        let mut report = json!({ "extract": extract, heads.name(): heads });
+        if let Some((lock, same)) = replayed {
+            report["replay"] = json!({ "lock": lock.to_string_lossy(), "same": same });
+        }
+        output::print_json(&report)?;
     } else {
         let mut screen = Screen::default();
         screen.text(&output::describe_extract(&extract));
         describe_heads(&heads, &mut screen);
+        if let Some((lock, same)) = replayed {
+            let (lock, same) = (lock.display(), same.join(", "));
+            screen.text(&format!("replay      the same bytes as {lock}: {same}\n"));
+        }
         output::show(&screen)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -14,6 +14,7 @@ use frostbert::{
         prediction::run_list::{ListedRun, list_runs},
         run_folder::{
             prune::{PruneRule, prune},
+            relocation::Relocation,
             tags::{TagChange, tag, untag},
         },
     },
@@ -125,7 +126,9 @@ fn line(run: &ListedRun) -> Vec<String> {
 
 fn change_tag(arguments: &TagArguments, context: &Context) -> Result<()> {
     let change = match (&arguments.run, &arguments.tag, &arguments.remove) {
-        (Some(run), Some(name), None) => tag(&super::open_run(run, context)?.folder, name)?,
+        (Some(run), Some(name), None) => {
+            tag(&super::open_run(run, &Relocation::default(), context)?.folder, name)?
+        }
         (_, _, Some(name)) => untag(name)?,
         _ => unreachable!("clap asks for a run and a tag, or for one to remove"),
     };

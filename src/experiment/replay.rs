@@ -1,6 +1,6 @@
 //! A run again, from its lock file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use frostbert_cache::progress::Progress;
 
@@ -9,49 +9,96 @@ use crate::{
     error::{Error, Result},
     experiment::{Experiment, RunReport},
     extraction::machine::Machine,
-    run_folder::lock::{LOCK_FILE, Lock},
+    run_folder::{
+        find::find,
+        lock::{LOCK_FILE, Lock, NO_FILE},
+        relocation::Relocation,
+    },
 };
 
-/// Replays a run from its lock file: checks every input, runs, and compares the bytes of what comes out.
+/// A run that was made again.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Replayed {
+    /// What was done.
+    pub run: RunReport,
+    /// The lock that it was made from.
+    pub lock: PathBuf,
+    /// The files that have the same bytes: all that a replay must reproduce.
+    pub same: Vec<String>,
+}
+
+/// Replays a run from its lock file: checks every input, runs, and compares the bytes of what comes out. The lock may be
+/// named by its file, or by its run, as [`SavedRun::open`](crate::SavedRun::open) takes it.
 ///
 /// # Errors
 /// [`Error::Replay`] with a line for every input or output that differs; else as [`Experiment::run`].
-pub fn replay(lock_path: &Path, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
-    let lock = Lock::read(lock_path)?;
-    let differs = |differences: Vec<String>, hint: &str| Error::Replay {
-        lock: lock_path.to_path_buf(),
+pub fn replay(
+    lock: &Path,
+    relocation: &Relocation,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<Replayed> {
+    let lock_path = lock_of(lock, progress)?;
+    let mut lock = Lock::read(&lock_path)?;
+    let differs = |differences: Vec<String>, hint: String| Error::Replay {
+        lock: lock_path.clone(),
         differences,
-        hint: hint.into(),
+        hint,
     };
+    let folder = lock_path.parent().unwrap_or(Path::new(""));
+    for note in lock.relocate(folder, relocation)? {
+        progress.note(&note);
+    }
     let changed = lock.changed_inputs()?;
     if !changed.is_empty() {
-        return Err(differs(
-            changed,
-            "put these inputs back as they were, or run the pipeline itself for a new result",
-        ));
+        let mut hint =
+            "put these inputs back as they were, or run the pipeline itself for a new result"
+                .to_string();
+        if changed.iter().any(|line| line.ends_with(NO_FILE)) {
+            hint.push_str(
+                "; where a file has moved, say so with --moved OLD=NEW, --root DIR or --model DIR",
+            );
+        }
+        return Err(differs(changed, hint));
     }
     if let Some(note) = lock.other_commit() {
         progress.note(&note);
     }
-    let pipeline = Pipeline::check(lock_path, lock.pipeline.clone())?;
+    let pipeline = Pipeline::check(&lock_path, lock.pipeline.clone())?;
     let report = Experiment::of(pipeline).run(machine, progress)?;
     let folder = report.heads.folder();
     let replayed = Lock::read(&folder.join(LOCK_FILE))?;
     let differences = lock.differences(&replayed);
     if !differences.is_empty() {
-        return Err(differs(
-            differences,
-            &format!(
-                "the replay itself is whole, in {}; same bits need the same states (keep the cache), \
-                 program and CPU",
-                folder.display()
-            ),
-        ));
+        let files = lock
+            .outputs
+            .iter()
+            .filter(|(name, digest)| replayed.outputs.get(name.as_str()) != Some(*digest));
+        let files: Vec<&str> = files.map(|(name, _)| name.as_str()).collect();
+        let named = if files.is_empty() { "no file".into() } else { files.join(", ") };
+        let hint = format!(
+            "the replay itself is whole, in {}; same bits need the same states (keep the cache), \
+             program and CPU; other bytes: {named}",
+            folder.display(),
+        );
+        return Err(differs(differences, hint));
     }
-    progress.note(&format!(
-        "the same bytes as {}: {}",
-        lock_path.display(),
-        lock.outputs.keys().cloned().collect::<Vec<String>>().join(", ")
-    ));
-    Ok(report)
+    Ok(Replayed { run: report, same: lock.outputs.into_keys().collect(), lock: lock_path })
+}
+
+/// The lock file that is meant: itself, or that of a run.
+fn lock_of(path: &Path, progress: &dyn Progress) -> Result<PathBuf> {
+    let is_run = path.is_dir() || (!path.exists() && path.extension().is_none());
+    if !is_run {
+        return Ok(path.to_path_buf());
+    }
+    let found = find(path)?;
+    for note in &found.notes {
+        progress.note(note);
+    }
+    for warning in &found.warnings {
+        progress.warn(warning);
+    }
+    Ok(found.folder.join(LOCK_FILE))
 }

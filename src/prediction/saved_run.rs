@@ -15,6 +15,7 @@ use crate::{
         find::find,
         lock::{LOCK_FILE, Lock},
         program::VERSION,
+        relocation::{Relocation, RunPlaces},
     },
     tasks::{measure::METRICS_FILE, own_metric},
 };
@@ -36,6 +37,7 @@ pub struct SavedRun {
     /// In what it is another run than may be expected.
     pub warnings: Vec<String>,
     lock: Lock,
+    places: RunPlaces,
 }
 
 impl SavedRun {
@@ -45,12 +47,30 @@ impl SavedRun {
     /// # Errors
     /// When there is no finished run, or one of its files is damaged.
     pub fn open(path: &Path) -> Result<SavedRun> {
+        SavedRun::open_moved(path, &Relocation::default())
+    }
+
+    /// As [`SavedRun::open`], of a run whose files lie elsewhere than when it was made.
+    ///
+    /// # Errors
+    /// As there.
+    #[doc(hidden)]
+    pub fn open_moved(path: &Path, relocation: &Relocation) -> Result<SavedRun> {
         let found = find(path)?;
         let folder = found.folder;
         let lock_path = folder.join(LOCK_FILE);
         let lock = Lock::read(&lock_path)?;
-        let file = lock.winner.as_ref().unwrap_or(&lock.pipeline);
-        let pipeline = Pipeline::check(&lock_path, file.clone())?;
+        let mut file = lock.winner.as_ref().unwrap_or(&lock.pipeline).clone();
+        let places = RunPlaces::of(&folder, &file.run.dir);
+        relocation.apply(&mut file);
+        let mut notes = found.notes;
+        if relocation.model.is_none() {
+            notes.extend(places.find_model(&mut file.model.path, &lock.model));
+        }
+        if let Some(cache) = places.of_cache(&file.cache.dir, &lock.cache.fingerprint) {
+            file.cache.dir = cache;
+        }
+        let pipeline = Pipeline::check(&lock_path, file)?;
         let bytes = lock.read_output(&folder, DESCRIPTION_FILE)?;
         let description = read_description(&folder.join(DESCRIPTION_FILE), &bytes)?;
         let bytes = lock.read_output(&folder, WEIGHTS_FILE)?;
@@ -63,13 +83,14 @@ impl SavedRun {
         };
         let run = SavedRun {
             passed_over: found.passed_over,
-            notes: found.notes,
+            notes,
             warnings: found.warnings,
             folder,
             description,
             head,
             pipeline,
             lock,
+            places,
         };
         run.require_one_task()?;
         Ok(run)
@@ -245,9 +266,33 @@ impl SavedRun {
         }
     }
 
+    /// The model by its name, with its revision on the hub where that is known.
+    pub fn model_name(&self) -> String {
+        self.lock.base_model().to_string()
+    }
+
+    /// Says where the model was looked for, and how to name its folder.
+    fn no_model(&self, folder: &Path) -> Error {
+        let places = self.places.of_model(folder);
+        let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        Error::Checkpoint {
+            path: folder.to_path_buf(),
+            expected: format!("the model of the run, {}", self.model_name()),
+            got: "no such folder".into(),
+            hint: format!(
+                "name the folder where it is now with --model DIR, or fetch it with `frostbert model pull` (looked in {})",
+                looked.join(", ")
+            ),
+        }
+    }
+
     /// The checkpoint, if it is still the one that the head was trained on.
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
-        let checkpoint = Checkpoint::open(&self.pipeline.extraction.model)?;
+        let folder = &self.pipeline.extraction.model;
+        if !folder.exists() {
+            return Err(self.no_model(folder));
+        }
+        let checkpoint = Checkpoint::open(folder)?;
         if checkpoint.hashes != self.lock.model {
             return Err(Error::Run {
                 path: self.folder.join(LOCK_FILE),

@@ -42,6 +42,7 @@ mod metrics_sklearn;
 mod metrics_span;
 mod metrics_tagging;
 mod misleading_messages;
+mod moved;
 mod multitask;
 mod not_plain_files;
 mod output_failures;

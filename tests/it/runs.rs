@@ -57,6 +57,8 @@ fn a_run_is_found_by_its_folder_its_name_or_a_tag() {
         "production moved from runs/tiny/001 to runs/tiny/002\n"
     );
     assert!(predict(&workshop, "production").stderr.contains("note: runs/tiny/002: "));
+    let replayed = workshop.json(&["run", "--locked", "production"]);
+    assert_eq!(replayed["replay"]["lock"], "runs/tiny/002/lock.json");
     workshop.succeed(&["runs", "tag", "--remove", "production"]);
     let ran = workshop.run(&["predict", "production", "--text", "a"]);
     assert_eq!(ran.code, Some(4), "{}", ran.stderr);

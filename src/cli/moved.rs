@@ -1,0 +1,35 @@
+//! Options that say where the files of a run lie now.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use frostbert::internals::run_folder::relocation::Relocation;
+
+/// Files of a run that lie elsewhere than when it was made. What is not said and not there is looked for by its hash.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Where the files of the run lie now")]
+pub(super) struct MovedArguments {
+    /// The folder of the run's model
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// A file or a folder that has moved, with all in it; may be given more than once
+    #[arg(long, value_name = "OLD=NEW", value_parser = old_and_new)]
+    moved: Vec<(PathBuf, PathBuf)>,
+    /// The folder in which the run's relative paths start [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+/// Wrong usage is clap's to report.
+fn old_and_new(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.into(), new.into())),
+        _ => Err("expected OLD=NEW, as in data/train.csv=/mnt/train.csv".into()),
+    }
+}
+
+impl MovedArguments {
+    pub(super) fn relocation(&self) -> Relocation {
+        Relocation { model: self.model.clone(), moved: self.moved.clone(), root: self.root.clone() }
+    }
+}

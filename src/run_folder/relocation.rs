@@ -1,0 +1,232 @@
+//! Where the files of a run lie now: a run folder, its model, its data and its cache can be moved after the run.
+//!
+//! A path in a lock is taken as it stands, unless the caller says that it moved. What is not there is looked for in places
+//! that are told ([`RunPlaces`]), and taken where its hash is the one in the lock.
+
+use std::path::{Component, Path, PathBuf};
+
+use frostbert_cache::fingerprint;
+
+use crate::{
+    config::file::{Labels, PipelineFile, Sources},
+    encoder::checkpoint::{self, CheckpointHashes},
+    error::Result,
+    run_folder::lock::Lock,
+};
+
+/// What a caller says of files of a run that lie elsewhere than when it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relocation {
+    /// The folder of the model.
+    pub model: Option<PathBuf>,
+    /// What paths started with when the run was made, and what they start with now.
+    pub moved: Vec<(PathBuf, PathBuf)>,
+    /// Where relative paths start; the current folder, where nothing is said.
+    pub root: Option<PathBuf>,
+}
+
+impl Relocation {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Relocation::default()
+    }
+
+    /// Where a path of the run leads now.
+    fn path(&self, path: &Path) -> PathBuf {
+        let whole = without_dots(path);
+        let moved = self.moved.iter().filter_map(|(old, new)| {
+            let old = without_dots(old);
+            let rest = whole.strip_prefix(&old).ok()?;
+            let is_itself = rest.as_os_str().is_empty();
+            let now = if is_itself { new.clone() } else { new.join(rest) };
+            Some((old.components().count(), now))
+        });
+        // The longest of those that fit says most.
+        match (moved.max_by_key(|(length, _)| *length), &self.root) {
+            (Some((_, now)), _) => now,
+            (None, Some(root)) => root.join(path),
+            (None, None) => path.to_path_buf(),
+        }
+    }
+
+    /// Changes every path of a pipeline to where it leads now.
+    pub(crate) fn apply(&self, file: &mut PipelineFile) {
+        for path in [&mut file.run.dir, &mut file.cache.dir, &mut file.model.path] {
+            *path = self.path(path);
+        }
+        each_data_path(file, |path| *path = self.path(path));
+        if let Some(model) = &self.model {
+            file.model.path.clone_from(model);
+        }
+    }
+}
+
+/// Shows the path of every data file of a pipeline.
+fn each_data_path(file: &mut PipelineFile, mut visit: impl FnMut(&mut PathBuf)) {
+    let data = &mut file.data;
+    let given = [Some(&mut data.train), data.validation.as_mut(), data.test.as_mut()];
+    for Sources(sources) in given.into_iter().flatten() {
+        sources.iter_mut().for_each(|source| visit(&mut source.path));
+    }
+    if let Some(Labels::File(path)) = &mut data.labels {
+        visit(path);
+    }
+}
+
+/// A path without `.` in it.
+fn without_dots(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// Where the files of a run are looked for, when they are not where its lock says.
+#[derive(Clone, Debug)]
+pub(crate) struct RunPlaces {
+    /// The folder in which the run's relative paths started, by where the run lies: that of `runs`, for
+    /// `runs/sentiment/001`. `None` where it is the current folder, or not known.
+    home: Option<PathBuf>,
+}
+
+impl RunPlaces {
+    /// Of a run in `folder`, which was made with this `run.dir`.
+    pub(crate) fn of(folder: &Path, run_dir: &Path) -> RunPlaces {
+        let here = Path::new(".").canonicalize().ok();
+        RunPlaces { home: home_of(folder, run_dir).filter(|home| Some(home) != here.as_ref()) }
+    }
+
+    /// Where a file or folder of the run may lie: as its path says, and as seen from the run.
+    pub(crate) fn of_path(&self, path: &Path) -> Vec<PathBuf> {
+        let home = self.home.iter().filter(|_| path.is_relative());
+        std::iter::once(path.to_path_buf()).chain(home.map(|home| home.join(path))).collect()
+    }
+
+    /// Where the folder of the run's model may lie: as [`RunPlaces::of_path`], and under its name in a folder `models`.
+    pub(crate) fn of_model(&self, path: &Path) -> Vec<PathBuf> {
+        let mut places = self.of_path(path);
+        if let Some(name) = path.file_name() {
+            for place in self.of_path(&Path::new("models").join(name)) {
+                if !places.contains(&place) {
+                    places.push(place);
+                }
+            }
+        }
+        places
+    }
+
+    /// Changes the path of a model that is not there to that of a folder with its bytes, where one is found, and says so.
+    pub(crate) fn find_model(
+        &self,
+        path: &mut PathBuf,
+        model: &CheckpointHashes,
+    ) -> Option<String> {
+        if path.exists() {
+            return None;
+        }
+        let mut others = self.of_model(path).into_iter().skip(1);
+        let place = others.find(|place| is_model(place, model))?;
+        let note = found_elsewhere(path, &place);
+        *path = place;
+        Some(note)
+    }
+
+    /// The folder of caches in which the cache of this fingerprint lies, where that is another than `cache_dir`.
+    pub(crate) fn of_cache(&self, cache_dir: &Path, fingerprint: &str) -> Option<PathBuf> {
+        let mut places = self.of_path(cache_dir).into_iter();
+        let is_there = places.next().is_some_and(|own| own.join(fingerprint).is_dir());
+        places.find(|place| !is_there && place.join(fingerprint).is_dir())
+    }
+}
+
+/// That a file or a folder is not where the run says.
+fn found_elsewhere(path: &Path, place: &Path) -> String {
+    format!("{} is not there: {} has the same bytes, and is read", path.display(), place.display())
+}
+
+/// The folder in which relative paths started when a run was made that lies in `folder`.
+fn home_of(folder: &Path, run_dir: &Path) -> Option<PathBuf> {
+    let run_dir = without_dots(run_dir);
+    if !run_dir.components().all(|part| matches!(part, Component::Normal(_))) {
+        return None;
+    }
+    let folder = folder.canonicalize().ok()?;
+    // A name and a number, and with several tasks the task.
+    let runs = [2, 3].into_iter().filter_map(|depth| folder.ancestors().nth(depth));
+    let runs = { runs }.find(|runs| runs.ends_with(&run_dir))?;
+    runs.ancestors().nth(run_dir.components().count()).map(Path::to_path_buf)
+}
+
+/// Whether a folder holds the model of these hashes.
+fn is_model(folder: &Path, expected: &CheckpointHashes) -> bool {
+    let hashes = checkpoint::hash_files(folder);
+    let expected = [&expected.weights, &expected.config, &expected.tokenizer];
+    hashes.is_ok_and(|files| {
+        files.iter().zip(expected).all(|((_, got), expected)| got.as_ref() == Some(expected))
+    })
+}
+
+impl Lock {
+    /// Changes the paths of the lock of a run in `folder` to where its files lie now. Returns which files were found by
+    /// their hashes, a line each.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(crate) fn relocate(
+        &mut self,
+        folder: &Path,
+        relocation: &Relocation,
+    ) -> Result<Vec<String>> {
+        let places = RunPlaces::of(folder, &self.pipeline.run.dir);
+        relocation.apply(&mut self.pipeline);
+        let mut notes = Vec::new();
+        if relocation.model.is_none() {
+            notes.extend(places.find_model(&mut self.pipeline.model.path, &self.model));
+        }
+        for file in &mut self.data {
+            let old = relocation.path(&file.path);
+            file.path.clone_from(&old);
+            if old.exists() {
+                continue;
+            }
+            for place in places.of_path(&old).into_iter().skip(1) {
+                if place.is_file() && fingerprint::hash_file(&place)? == file.blake3 {
+                    notes.push(found_elsewhere(&old, &place));
+                    file.path.clone_from(&place);
+                    each_data_path(&mut self.pipeline, |path| {
+                        if *path == old {
+                            path.clone_from(&place);
+                        }
+                    });
+                    break;
+                }
+            }
+        }
+        let cache = places.of_cache(&self.pipeline.cache.dir, &self.cache.fingerprint);
+        if let Some(cache) = cache {
+            self.pipeline.cache.dir = cache;
+        }
+        Ok(notes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_starts_anew_by_the_longest_that_fits_else_at_the_root() {
+        let path = |from: &str, to: &str| (PathBuf::from(from), PathBuf::from(to));
+        let relocation = Relocation {
+            model: None,
+            moved: vec![path("./data", "/new"), path("data/old/a.csv", "b.csv")],
+            root: Some("/project".into()),
+        };
+        for (old, new) in [
+            ("data/x.csv", "/new/x.csv"),
+            ("./data/old/a.csv", "b.csv"),
+            ("data2/x.csv", "/project/data2/x.csv"),
+            ("/elsewhere/x.csv", "/elsewhere/x.csv"),
+        ] {
+            assert_eq!(relocation.path(Path::new(old)), Path::new(new), "{old}");
+        }
+        assert_eq!(Relocation::default().path(Path::new("./a")), Path::new("./a"));
+    }
+}
