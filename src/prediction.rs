@@ -1,6 +1,7 @@
 //! What saved runs are used for: predictions of new records, evaluation on other files; and similarity of texts, for
 //! which nothing is trained.
 
+pub(crate) mod cached_states;
 pub(crate) mod evaluation;
 pub(crate) mod known_rows;
 pub(crate) mod prediction_file;

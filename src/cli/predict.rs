@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -105,7 +106,12 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
             arguments.text.len()
         )));
     }
-    let mut predictor = Predictor::open(saved, &context.machine)?;
+    let is_stdin = arguments.file.as_deref() == Some(Path::new("-"));
+    // For a few texts a cache is not worth looking through.
+    let mut predictor = match &arguments.file {
+        Some(_) if !is_stdin => Predictor::open_with_cache(saved, &context.machine)?,
+        _ => Predictor::open(saved, &context.machine)?,
+    };
     // Which run answers is said even where nothing else is.
     output::say(&format!("note: {}", printable(&summary)));
     let given = arguments.text.iter().enumerate().map(|(number, text)| {
@@ -125,6 +131,15 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         Some(out) => write_file(&mut predictor, records, out, arguments, context)?,
         None => print_all(&mut predictor, records, arguments, context)?,
     };
+    if predictor.reused() > 0 {
+        context.progress.note(&format!(
+            "the states of {} were in the run's cache",
+            counted(predictor.reused(), "text")
+        ));
+    }
+    if let Some(problem) = predictor.cache_problem() {
+        context.progress.warn(problem);
+    }
     if let (Some(words), Some(file)) = (swallowed.into_inner().in_words(), &arguments.file) {
         context.progress.warn(&format!("{}: {words}", file.display()));
     }
@@ -185,10 +200,29 @@ fn print_all(
     let is_stdin = arguments.file.as_deref() == Some(Path::new("-"));
     // Who types is answered line by line.
     let at_a_time = if is_stdin { 1 } else { predictor.records_at_a_time() };
+    let shows_progress = arguments.file.is_some() && !is_stdin && !std::io::stdout().is_terminal();
+    if shows_progress {
+        context.progress.start("predicting", None, "rows");
+    }
+    let printed = print_chunks(predictor, records, at_a_time, arguments, context);
+    if shows_progress {
+        context.progress.finish();
+    }
+    printed
+}
+
+fn print_chunks(
+    predictor: &mut Predictor,
+    records: impl Iterator<Item = frostbert::Result<Record>>,
+    at_a_time: usize,
+    arguments: &PredictArguments,
+    context: &Context,
+) -> Result<u64> {
     let mut n_skipped = 0;
     let mut records = records.peekable();
     while records.peek().is_some() {
         let chunk = records.by_ref().take(at_a_time).collect::<Result<Vec<Record>, _>>()?;
+        let n_records = chunk.len() as u64;
         let mut text = String::new();
         for (record, prediction) in predictor.predict_where_there_is_text(chunk)? {
             match prediction {
@@ -196,6 +230,7 @@ fn print_all(
                 None => n_skipped += 1,
             }
         }
+        context.progress.advance(n_records, 0);
         let reader =
             if context.json { output::write(&text) } else { output::write(&printable(&text)) };
         // Nothing is left to do for a reader that has gone.

@@ -35,6 +35,7 @@ pub(crate) struct TextEncoder {
 }
 
 /// Documents in memory: where their rows lie, and the rows of every state.
+#[derive(Default)]
 pub(crate) struct EncodedTexts {
     pub(crate) layout: ShardLayout,
     pub(crate) states: Vec<StateRows>,

@@ -45,6 +45,8 @@ pub struct PredictionReport {
     pub rows: u64,
     /// Records without a text, of which nothing is predicted.
     pub skipped: u64,
+    /// Documents whose states were in the run's cache.
+    pub reused: u64,
     /// Wall time, from the first record.
     pub seconds: f64,
 }
@@ -106,6 +108,7 @@ pub fn predict_to_file(
         out: out.to_path_buf(),
         rows: n_rows,
         skipped: n_skipped,
+        reused: predictor.reused(),
         seconds: start.elapsed().as_secs_f64(),
     })
 }

@@ -2,12 +2,18 @@
 
 use std::path::Path;
 
+use frostbert_cache::fingerprint::Key;
+
 use crate::{
     config::names::{Pair, Task},
     data::{Record, document::Document},
+    encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    extraction::{embedder::TextEncoder, machine::Machine},
-    prediction::saved_run::SavedRun,
+    extraction::{
+        embedder::{EncodedTexts, TextEncoder},
+        machine::Machine,
+    },
+    prediction::{cached_states::CachedStates, saved_run::SavedRun},
     tasks::{encoded::EncodedRecords, prediction::Prediction, read_encoded, similarity},
 };
 
@@ -20,7 +26,14 @@ const CHUNK_PROBABILITIES: usize = CHUNK_RECORDS * 1000;
 /// A head with its encoder, ready for new texts.
 pub struct Predictor {
     run: SavedRun,
-    encoder: TextEncoder,
+    checkpoint: Checkpoint,
+    machine: Machine,
+    /// Opened when the first document needs it.
+    encoder: Option<TextEncoder>,
+    /// States that need not be computed.
+    cached: Option<CachedStates>,
+    /// Why the run's cache is not read, where it is damaged.
+    cache_problem: Option<String>,
 }
 
 impl Predictor {
@@ -29,11 +42,94 @@ impl Predictor {
     /// # Errors
     /// When the model is not the one that the head was trained on, or cannot run.
     pub fn open(run: SavedRun, machine: &Machine) -> Result<Predictor> {
+        let mut predictor = Predictor::without_encoder(run, machine)?;
+        predictor.encoder()?;
+        Ok(predictor)
+    }
+
+    /// As [`Predictor::open`], for many documents: those whose states the run's cache holds are not encoded again, and the
+    /// encoder is loaded when one has to be.
+    ///
+    /// # Errors
+    /// When the model is not the one that the head was trained on.
+    #[doc(hidden)]
+    pub fn open_with_cache(run: SavedRun, machine: &Machine) -> Result<Predictor> {
+        let mut predictor = Predictor::without_encoder(run, machine)?;
+        let inputs = predictor.run.inputs(&predictor.checkpoint);
+        match CachedStates::open(&predictor.run, &inputs) {
+            Ok(cached) => predictor.cached = cached,
+            Err(error) => predictor.give_up_cache(&error),
+        }
+        Ok(predictor)
+    }
+
+    fn without_encoder(run: SavedRun, machine: &Machine) -> Result<Predictor> {
         let checkpoint = run.checkpoint()?;
-        let settings = run.pipeline.extraction.of_sources(Vec::new());
-        let states = &run.description.states;
-        let encoder = TextEncoder::open(&checkpoint, &settings, states, machine)?;
-        Ok(Predictor { run, encoder })
+        Ok(Predictor {
+            run,
+            checkpoint,
+            machine: machine.clone(),
+            encoder: None,
+            cached: None,
+            cache_problem: None,
+        })
+    }
+
+    /// The encoder, loaded where it is not.
+    fn encoder(&mut self) -> Result<&mut TextEncoder> {
+        if self.encoder.is_none() {
+            let settings = self.run.pipeline.extraction.of_sources(Vec::new());
+            let states = &self.run.description.states;
+            let encoder = TextEncoder::open(&self.checkpoint, &settings, states, &self.machine)?;
+            self.encoder = Some(encoder);
+        }
+        Ok(self.encoder.as_mut().expect("just opened"))
+    }
+
+    /// Predictions need no cache: what is wrong with it is told, and everything is encoded.
+    fn give_up_cache(&mut self, error: &Error) {
+        self.cache_problem = Some(format!("{error}: texts are encoded again"));
+        self.cached = None;
+    }
+
+    /// Why the run's cache is not read, where it is damaged.
+    #[doc(hidden)]
+    pub fn cache_problem(&self) -> Option<&str> {
+        self.cache_problem.as_deref()
+    }
+
+    /// Documents so far whose states were read from the run's cache.
+    #[doc(hidden)]
+    pub fn reused(&self) -> u64 {
+        self.cached.as_ref().map_or(0, |cached| cached.reused)
+    }
+
+    /// The states of some documents, in their order.
+    fn states_of(&mut self, inputs: &[Document<'_>]) -> Result<EncodedTexts> {
+        let Some(cached) = &self.cached else {
+            return self.encoder()?.encode(inputs);
+        };
+        let keys: Vec<Key> = inputs.iter().map(|input| input.key()).collect();
+        let places: Vec<Option<_>> = keys.iter().map(|key| cached.locate(key)).collect();
+        let lacking = inputs.iter().zip(&places).filter(|(_, places)| places.is_none());
+        let lacking: Vec<Document<'_>> = lacking.map(|(input, _)| *input).collect();
+        let encoded = if lacking.is_empty() {
+            EncodedTexts::default()
+        } else {
+            self.encoder()?.encode(&lacking)?
+        };
+        if lacking.len() == inputs.len() {
+            return Ok(encoded);
+        }
+        let joined = self.cached.as_mut().map(|cached| cached.join(&keys, &places, &encoded));
+        match joined {
+            Some(Ok(joined)) => Ok(joined),
+            Some(Err(error)) => {
+                self.give_up_cache(&error);
+                self.encoder()?.encode(inputs)
+            }
+            None => Ok(encoded),
+        }
     }
 
     /// Opens a run folder, or the newest run in a folder of runs, and loads its model on the device of its pipeline.
@@ -87,7 +183,8 @@ impl Predictor {
 
     /// Texts so far of which the end was cut off.
     pub fn truncated(&self) -> u64 {
-        self.encoder.truncated
+        let encoded = self.encoder.as_ref().map_or(0, |encoder| encoder.truncated);
+        encoded + self.cached.as_ref().map_or(0, |cached| cached.truncated)
     }
 
     /// The labels that the head tells apart, by id; none for numbers and answers.
@@ -165,7 +262,7 @@ impl Predictor {
         let joint_pairs = self.run.pipeline.data.pair == Pair::Joint;
         let inputs: Vec<Document<'_>> =
             records.iter().flat_map(|record| record.documents(joint_pairs)).collect();
-        let encoded = self.encoder.encode(&inputs)?;
+        let encoded = self.states_of(&inputs)?;
         let description = &self.run.description;
         let encoded =
             EncodedRecords { pipeline: &self.run.pipeline, description, records, encoded };

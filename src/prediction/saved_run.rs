@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use frostbert_cache::wording::counted;
+use frostbert_cache::{fingerprint::FingerprintInputs, wording::counted};
 
 use crate::{
     config::{names::Task, parse::apply_override, settings::Pipeline},
@@ -247,10 +247,15 @@ impl SavedRun {
         }
     }
 
+    /// What decides the states that the head was trained on.
+    pub(crate) fn inputs(&self, checkpoint: &Checkpoint) -> FingerprintInputs {
+        let provider = if self.lock.device.starts_with("cuda") { "cuda" } else { "cpu" };
+        inputs_for(&self.pipeline, checkpoint, provider)
+    }
+
     /// Fails where the settings in the lock make other states than those that the head was trained on.
     fn require_same_states(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let provider = if self.lock.device.starts_with("cuda") { "cuda" } else { "cpu" };
-        let inputs = inputs_for(&self.pipeline, checkpoint, provider);
+        let inputs = self.inputs(checkpoint);
         let (expected, got) = (&self.lock.cache.fingerprint, inputs.fingerprint());
         // Another version may make other fingerprints of the same states.
         let is_of_this_version = self.lock.frostbert == VERSION;

@@ -48,6 +48,7 @@ mod not_plain_files;
 mod output_failures;
 mod parquet_files;
 mod precision;
+mod predicting;
 mod questions;
 mod real_alignment;
 mod real_annotations;

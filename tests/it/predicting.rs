@@ -1,0 +1,120 @@
+//! Predictions for many records: states that the run's cache holds, answers line by line.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    process::Stdio,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    cases::{Case, Data, PIPELINE},
+    support::{RICH_PIPELINE, Workshop, csv, csv_with_repeats, texts},
+};
+
+/// Predicts for a file with the run's cache and without; the bytes are the same. Returns the report of the first.
+fn assert_same_without_cache(workshop: &Workshop, file: &str, more: &[&str]) -> Value {
+    let predict = |out: &str| {
+        let arguments = ["predict", "runs/tiny", file, "--out", out, "--with-text"];
+        workshop.json(&[&arguments, more].concat())
+    };
+    let with = predict("with.parquet");
+    fs::rename(workshop.path("cache"), workshop.path("aside")).unwrap();
+    let without = predict("without.parquet");
+    fs::rename(workshop.path("aside"), workshop.path("cache")).unwrap();
+    assert_eq!(without["reused"], json!(0));
+    assert_eq!((&with["rows"], &with["skipped"]), (&without["rows"], &without["skipped"]));
+    let bytes = |name: &str| fs::read(workshop.path(name)).unwrap();
+    assert!(bytes("with.parquet") == bytes("without.parquet"), "{file}");
+    with
+}
+
+#[test]
+fn states_of_the_cache_are_not_computed_again_and_give_the_same_bytes() {
+    let workshop = Workshop::with_test_file();
+    workshop.succeed(&["run", "pipeline.toml"]);
+    let report = assert_same_without_cache(&workshop, "train.csv", &["--probabilities"]);
+    assert_eq!((&report["rows"], &report["reused"]), (&json!(120), &json!(120)));
+    // Nothing is loaded where nothing is encoded.
+    let without_runtime = ["--out", "a.csv", "--ort-lib", "no-such-library.so"];
+    let ran = workshop.succeed(&[&["predict", "tiny", "train.csv"][..], &without_runtime].concat());
+    let note = "the states of 120 texts were in the run's cache";
+    assert!(ran.stderr.contains(note), "{}", ran.stderr);
+
+    // Old and new rows, repeated ones and one without a text.
+    let mut rows = csv(&texts(150), 0);
+    rows.push_str(" ,cold\n");
+    rows.extend(csv(&texts(10), 0).lines().skip(1).map(|line| format!("{line}\n")));
+    workshop.write("mixed.csv", rows);
+    let report = assert_same_without_cache(&workshop, "mixed.csv", &["--probabilities"]);
+    assert_eq!((&report["rows"], &report["skipped"]), (&json!(161), &json!(1)));
+    assert_eq!(report["reused"], json!(160), "test.csv has the rest");
+    workshop.write("new.csv", csv(&texts(220)[190..], 190));
+    assert_eq!(assert_same_without_cache(&workshop, "new.csv", &[])["reused"], json!(0));
+}
+
+#[test]
+fn windows_words_tokens_pairs_and_answers_are_read_from_the_cache_too() {
+    let workshop = Workshop::empty();
+    workshop.write("train.csv", csv_with_repeats(60));
+    workshop.write_pipeline(&RICH_PIPELINE.replace("\"rich\"", "\"tiny\""));
+    workshop.succeed(&["run", PIPELINE]);
+    workshop.write("some.csv", csv(&texts(80)[40..], 40));
+    assert_eq!(assert_same_without_cache(&workshop, "some.csv", &[])["reused"], json!(20));
+
+    let attention = "[head]\npooling = \"attention\"\nlayers = [1, 2]\n[train]\nepochs = 1\n";
+    let epoch = "[train]\nepochs = 1\n";
+    for (task, data, settings) in [
+        ("classification", Data::Classes, attention),
+        ("tokens", Data::Iob2, epoch),
+        ("tokens", Data::Iob2, "[head]\nlayers = [1, 2]\n[train]\nepochs = 1\n"),
+        ("qa", Data::Questions, epoch),
+        ("regression", Data::PairValues, epoch),
+    ] {
+        let case = Case { task, data, cache: "max_length = 32", settings };
+        let workshop = case.workshop();
+        workshop.succeed(&["run", PIPELINE, "--set", "cache.dtype=f16"]);
+        let report = assert_same_without_cache(&workshop, data.test_file(), &[]);
+        assert!(report["reused"].as_u64() >= report["rows"].as_u64(), "{task}: {report}");
+    }
+}
+
+#[test]
+fn a_damaged_cache_is_told_and_everything_is_encoded() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&["run", "pipeline.toml"]);
+    let out = ["predict", "tiny", "train.csv", "--out"];
+    workshop.succeed(&[&out[..], &["whole.csv"]].concat());
+    let shard = workshop.cache().join("shard-000000");
+    let mut files = fs::read_dir(&shard).unwrap().map(|entry| entry.unwrap().path());
+    let state = files.find(|path| path.to_string_lossy().contains("mean-")).unwrap();
+    let mut bytes = fs::read(&state).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&state, bytes).unwrap();
+    let ran = workshop.succeed(&[&out[..], &["damaged.csv"]].concat());
+    assert!(ran.stderr.contains("texts are encoded again"), "{}", ran.stderr);
+    let read = |name: &str| fs::read_to_string(workshop.path(name)).unwrap();
+    assert_eq!(read("whole.csv"), read("damaged.csv"));
+}
+
+#[test]
+fn who_types_is_answered_line_by_line() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&["run", "pipeline.toml"]);
+    let mut command = workshop.command(&["predict", "tiny", "-", "--json"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+    for text in ["the cold snow", "very warm", "film"] {
+        writeln!(input, "{text}").unwrap();
+        input.flush().unwrap();
+        // The next line is written when this one is answered.
+        let answer: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+        assert_eq!(answer["text"], text);
+    }
+    drop(input);
+    assert!(answers.next().is_none() && child.wait().unwrap().success());
+}
