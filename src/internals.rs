@@ -279,6 +279,11 @@ pub mod prediction {
     pub mod saved_run {
         pub use crate::prediction::saved_run::SavedRun;
     }
+    pub mod several {
+        pub use crate::prediction::several::{
+            NamedPredictor, names_of, predict_with_all, records_at_a_time,
+        };
+    }
     pub mod similar {
         pub use crate::prediction::similar::{compare, nearest};
     }

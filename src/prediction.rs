@@ -8,4 +8,5 @@ pub(crate) mod prediction_file;
 pub(crate) mod predictor;
 pub(crate) mod run_list;
 pub(crate) mod saved_run;
+pub(crate) mod several;
 pub(crate) mod similar;

@@ -20,11 +20,13 @@ use frostbert::{
             prediction_file::{PredictionColumns, predict_to_file},
             predictor::Predictor,
             saved_run::SavedRun,
+            several::{NamedPredictor, names_of, predict_with_all, records_at_a_time},
         },
         report::row_writer::require_other_file,
         tasks::prediction::{EntitySpan, Prediction},
     },
 };
+use serde_json::{Map, Value};
 
 use super::{
     Context, FormatArgument,
@@ -41,6 +43,9 @@ pub(super) struct PredictArguments {
     /// A run: its folder, a name of runs or a folder of them (then the newest), or a tag
     #[arg(value_name = "RUN")]
     run: PathBuf,
+    /// One more run, which predicts for the same texts; what each says stands under its name. May be given more than once
+    #[arg(long = "run", value_name = "RUN")]
+    more_runs: Vec<PathBuf>,
     /// A text (or a question); may be given more than once
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
@@ -70,8 +75,8 @@ pub(super) struct PredictArguments {
     /// Leave the label empty where its probability is lower
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     min_confidence: f32,
-    /// Write a row for each record to this file: .csv, .jsonl or .parquet
-    #[arg(long, value_name = "FILE")]
+    /// Write a row for each record to this file: .csv, .jsonl or .parquet; to DIR/ as part-00000.parquet and so on
+    #[arg(long, value_name = "FILE or DIR/")]
     out: Option<PathBuf>,
     /// With --out: a column p_<label> for each label, too
     #[arg(long, requires = "out")]
@@ -95,10 +100,13 @@ Examples:
   frostbert predict runs/sentiment data/held_out.csv --out predictions.csv --with-text";
 
 pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<ExitCode> {
-    let saved = super::open_run(&arguments.run, &arguments.moved.relocation(), context)?;
-    let summary = saved.summary();
+    let relocation = arguments.moved.relocation();
+    let runs = std::iter::once(&arguments.run).chain(&arguments.more_runs);
+    let runs = runs.map(|run| super::open_run(run, &relocation, context));
+    let runs: Vec<SavedRun> = runs.collect::<Result<_>>()?;
+    let summaries: Vec<String> = runs.iter().map(SavedRun::summary).collect();
     let records =
-        arguments.file.as_deref().map(|file| read(&saved, file, arguments)).transpose()?;
+        arguments.file.as_deref().map(|file| read(&runs[0], file, arguments)).transpose()?;
     let n_pairs = arguments.text_pair.len();
     if n_pairs > 0 && n_pairs != arguments.text.len() {
         return Err(super::wrong_usage(format!(
@@ -107,13 +115,20 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         )));
     }
     let is_stdin = arguments.file.as_deref() == Some(Path::new("-"));
-    // For a few texts a cache is not worth looking through.
-    let mut predictor = match &arguments.file {
-        Some(_) if !is_stdin => Predictor::open_with_cache(saved, &context.machine)?,
-        _ => Predictor::open(saved, &context.machine)?,
+    let open = |(run, name): (SavedRun, String)| -> Result<NamedPredictor> {
+        // For a few texts a cache is not worth looking through.
+        let predictor = match &arguments.file {
+            Some(_) if !is_stdin => Predictor::open_with_cache(run, &context.machine)?,
+            _ => Predictor::open(run, &context.machine)?,
+        };
+        Ok(NamedPredictor { name, predictor })
     };
+    let names = names_of(&runs);
+    let mut predictors = runs.into_iter().zip(names).map(open).collect::<Result<Vec<_>>>()?;
     // Which run answers is said even where nothing else is.
-    output::say(&format!("note: {}", printable(&summary)));
+    for summary in summaries {
+        output::say(&format!("note: {}", printable(&summary)));
+    }
     let given = arguments.text.iter().enumerate().map(|(number, text)| {
         Ok(Record {
             text: text.clone(),
@@ -128,17 +143,19 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         }
     });
     let n_skipped = match &arguments.out {
-        Some(out) => write_file(&mut predictor, records, out, arguments, context)?,
-        None => print_all(&mut predictor, records, arguments, context)?,
+        Some(out) => write_file(&mut predictors, records, out, arguments, context)?,
+        None => print_all(&mut predictors, records, arguments, context)?,
     };
-    if predictor.reused() > 0 {
-        context.progress.note(&format!(
-            "the states of {} were in the run's cache",
-            counted(predictor.reused(), "text")
-        ));
-    }
-    if let Some(problem) = predictor.cache_problem() {
-        context.progress.warn(problem);
+    for NamedPredictor { predictor, .. } in &predictors {
+        if predictor.reused() > 0 {
+            context.progress.note(&format!(
+                "the states of {} were in the run's cache",
+                counted(predictor.reused(), "text")
+            ));
+        }
+        if let Some(problem) = predictor.cache_problem() {
+            context.progress.warn(problem);
+        }
     }
     if let (Some(words), Some(file)) = (swallowed.into_inner().in_words(), &arguments.file) {
         context.progress.warn(&format!("{}: {words}", file.display()));
@@ -149,10 +166,11 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
             .progress
             .warn(&format!("{} without a text {were} skipped", counted(n_skipped, "record"),));
     }
-    if predictor.truncated() > 0 {
+    let truncated = predictors.iter().map(|one| one.predictor.truncated()).max().unwrap_or(0);
+    if truncated > 0 {
         context.progress.warn(&format!(
             "the {} cut off: longer than the run's max_length",
-            match predictor.truncated() {
+            match truncated {
                 1 => "end of 1 text was".to_owned(),
                 n => format!("ends of {} were", counted(n, "text")),
             }
@@ -163,7 +181,7 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
 
 /// Writes a row for each record to a file; returns how many have no text.
 fn write_file(
-    predictor: &mut Predictor,
+    predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>>,
     out: &Path,
     arguments: &PredictArguments,
@@ -180,7 +198,7 @@ fn write_file(
     };
     let inputs = arguments.file.iter().map(PathBuf::as_path);
     require_other_file(out, inputs)?;
-    let report = predict_to_file(predictor, records, &columns, out, &context.progress)?;
+    let report = predict_to_file(predictors, records, &columns, out, &context.progress)?;
     if context.json {
         output::print_json(&report)?;
     } else {
@@ -192,19 +210,19 @@ fn write_file(
 
 /// Prints what is predicted for each record; returns how many have no text.
 fn print_all(
-    predictor: &mut Predictor,
+    predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>>,
     arguments: &PredictArguments,
     context: &Context,
 ) -> Result<u64> {
     let is_stdin = arguments.file.as_deref() == Some(Path::new("-"));
     // Who types is answered line by line.
-    let at_a_time = if is_stdin { 1 } else { predictor.records_at_a_time() };
+    let at_a_time = if is_stdin { 1 } else { records_at_a_time(predictors) };
     let shows_progress = arguments.file.is_some() && !is_stdin && !std::io::stdout().is_terminal();
     if shows_progress {
         context.progress.start("predicting", None, "rows");
     }
-    let printed = print_chunks(predictor, records, at_a_time, arguments, context);
+    let printed = print_chunks(predictors, records, at_a_time, arguments, context);
     if shows_progress {
         context.progress.finish();
     }
@@ -212,7 +230,7 @@ fn print_all(
 }
 
 fn print_chunks(
-    predictor: &mut Predictor,
+    predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>>,
     at_a_time: usize,
     arguments: &PredictArguments,
@@ -224,10 +242,19 @@ fn print_chunks(
         let chunk = records.by_ref().take(at_a_time).collect::<Result<Vec<Record>, _>>()?;
         let n_records = chunk.len() as u64;
         let mut text = String::new();
-        for (record, prediction) in predictor.predict_where_there_is_text(chunk)? {
-            match prediction {
-                Some(prediction) => text.push_str(&shown(&record, prediction, arguments, context)?),
-                None => n_skipped += 1,
+        let rows = predict_with_all(predictors, chunk)?;
+        let mut rows: Vec<_> = rows.into_iter().map(Vec::into_iter).collect();
+        for _ in 0..n_records {
+            let mut said = Vec::with_capacity(rows.len());
+            for rows in &mut rows {
+                if let Some((record, Some(prediction))) = rows.next() {
+                    said.push(shown(&record, prediction, arguments, context)?);
+                }
+            }
+            if said.is_empty() {
+                n_skipped += 1;
+            } else {
+                text.push_str(&side_by_side(predictors, said, context.json)?);
             }
         }
         context.progress.advance(n_records, 0);
@@ -240,6 +267,35 @@ fn print_chunks(
     }
     Ok(n_skipped)
 }
+
+/// What several runs say of a record: for programs one object, in which what each predicts stands under its name; for people
+/// one after the other. What a run says alone stays as it is.
+fn side_by_side(
+    predictors: &[NamedPredictor],
+    mut said: Vec<String>,
+    json: bool,
+) -> Result<String> {
+    if said.len() == 1 {
+        return Ok(said.remove(0));
+    }
+    let named = predictors.iter().map(|one| &one.name).zip(&said);
+    if !json {
+        return Ok(named.map(|(name, said)| format!("{name}: {said}")).collect());
+    }
+    let mut all = Map::new();
+    for (name, said) in named {
+        let own: Map<String, Value> = serde_json::from_str(said)?;
+        for (key, value) in own {
+            let key =
+                if OF_RECORDS.contains(&key.as_str()) { key } else { format!("{name}.{key}") };
+            all.insert(key, value);
+        }
+    }
+    Ok(serde_json::to_string(&all)? + "\n")
+}
+
+/// Keys of a prediction that are of its record.
+const OF_RECORDS: [&str; 4] = ["id", "text", "text_pair", "question"];
 
 fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<Records> {
     let want = WantedFields { label: false, text_pair: saved.pipeline.reads_pairs() };

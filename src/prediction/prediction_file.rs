@@ -16,7 +16,7 @@ use crate::{
     config::names::Task,
     data::Record,
     error::{Error, Result},
-    prediction::predictor::Predictor,
+    prediction::several::{NamedPredictor, Row, predict_with_all, records_at_a_time},
     report::row_writer::{RowFormat, RowWriter, write_output},
     tasks::prediction::Prediction,
 };
@@ -38,7 +38,7 @@ pub struct PredictionColumns {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PredictionReport {
-    /// The file.
+    /// The file, or the folder of parts.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub out: std::path::PathBuf,
     /// Its rows: one for each record.
@@ -51,77 +51,162 @@ pub struct PredictionReport {
     pub seconds: f64,
 }
 
-/// A record, and what is predicted for it; nothing where it has no text.
-type Row = (Record, Option<Prediction>);
+/// Rows of a part, where a folder of parts is written.
+const PART_RECORDS: usize = 100_000;
 
-/// Predicts for records and writes a row for each, in their order, whole or not at all.
+/// Predicts for records and writes a row for each, in their order: to a file, whole or not at all, or to a folder, whose name
+/// ends in `/`, in parts. With several runs the columns of each stand under its name and a dot.
 ///
 /// # Errors
-/// [`Error::Argument`] if the name of the file says no format; those of the records; and as [`Predictor::predict`].
+/// [`Error::Argument`] if the name of the file says no format, or the folder is not empty; those of the records; and as
+/// [`Predictor::predict`](crate::Predictor::predict).
 pub fn predict_to_file(
-    predictor: &mut Predictor,
+    predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = Result<Record>>,
     columns: &PredictionColumns,
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<PredictionReport> {
     let start = Instant::now();
-    let Some(format) = RowFormat::of(out).filter(|format| *format != RowFormat::Arrow) else {
-        return Err(Error::Argument {
-            action: "write predictions",
-            expected: "a file that ends in .csv, .jsonl or .parquet".into(),
-            got: format!("`{}`", out.display()),
-            hint: "name the file accordingly".into(),
-        });
-    };
-    let table = PredictionTable {
-        columns,
-        task: predictor.task(),
-        labels: predictor.labels().to_vec(),
-        reads_pairs: predictor.needs_pairs(),
-    };
-    let schema = table.schema();
-    table.require_own_id_column(&schema)?;
-    let failed = || Error::io("write", out);
-    let chunk_records = predictor.records_at_a_time();
+    let is_folder = out.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let format = if is_folder { RowFormat::Parquet } else { format_of(out)? };
+    let tables = RunTables::new(predictors, columns);
+    let schema = tables.schema();
+    require_own_id_column(columns, &schema)?;
+    if is_folder {
+        make_folder(out)?;
+    }
+    let mut report =
+        PredictionReport { out: out.to_path_buf(), rows: 0, skipped: 0, reused: 0, seconds: 0.0 };
+    let chunk_records = records_at_a_time(predictors);
     progress.start("predicting", None, "rows");
-    let (mut n_rows, mut n_skipped) = (0, 0);
-    let written = write_output(out, |file| {
-        let mut writer = RowWriter::new(file, &schema, format).map_err(failed())?;
-        let mut records = records.peekable();
-        while records.peek().is_some() {
-            let chunk: Vec<Record> = records.by_ref().take(chunk_records).collect::<Result<_>>()?;
-            let mut rows = predictor.predict_where_there_is_text(chunk)?;
-            for prediction in rows.iter_mut().filter_map(|(_, prediction)| prediction.as_mut()) {
-                prediction.withhold_below(columns.min_confidence);
+    let mut write = |records: &mut dyn Iterator<Item = Result<Record>>, file: &Path| {
+        let failed = || Error::io("write", file);
+        write_output(file, |opened| {
+            let mut writer = RowWriter::new(opened, &schema, format).map_err(failed())?;
+            let mut records = records.peekable();
+            while records.peek().is_some() {
+                let chunk: Vec<Record> =
+                    records.by_ref().take(chunk_records).collect::<Result<_>>()?;
+                let mut rows = predict_with_all(predictors, chunk)?;
+                let predictions = rows.iter_mut().flatten().filter_map(|(_, one)| one.as_mut());
+                predictions.for_each(|one| one.withhold_below(columns.min_confidence));
+                let without = rows[0].iter().filter(|(_, prediction)| prediction.is_none());
+                report.skipped += without.count() as u64;
+                report.rows += rows[0].len() as u64;
+                progress.advance(rows[0].len() as u64, 0);
+                writer.write(&tables.batch(&schema, &rows)).map_err(failed())?;
             }
-            n_rows += rows.len() as u64;
-            n_skipped += rows.iter().filter(|(_, prediction)| prediction.is_none()).count() as u64;
-            progress.advance(rows.len() as u64, 0);
-            writer.write(&table.batch(&schema, &rows)).map_err(failed())?;
+            writer.finish().map_err(failed())
+        })
+    };
+    let mut records = records.peekable();
+    let written = if is_folder {
+        let mut number = 0;
+        loop {
+            let part = out.join(format!("part-{number:05}.parquet"));
+            let written = write(&mut records.by_ref().take(PART_RECORDS), &part);
+            number += 1;
+            if written.is_err() || records.peek().is_none() {
+                break written;
+            }
         }
-        writer.finish().map_err(failed())
-    });
+    } else {
+        write(&mut records, out)
+    };
     progress.finish();
     written?;
-    Ok(PredictionReport {
-        out: out.to_path_buf(),
-        rows: n_rows,
-        skipped: n_skipped,
-        reused: predictor.reused(),
-        seconds: start.elapsed().as_secs_f64(),
+    report.reused = predictors.iter().map(|one| one.predictor.reused()).sum();
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// The columns of one run or of several, side by side: what is said of a record first, then what each run predicts.
+struct RunTables {
+    tables: Vec<(Option<String>, PredictionTable)>,
+}
+
+impl RunTables {
+    fn new(predictors: &[NamedPredictor], columns: &PredictionColumns) -> RunTables {
+        let several = predictors.len() > 1;
+        let tables =
+            predictors.iter().enumerate().map(|(number, NamedPredictor { name, predictor })| {
+                // What is said of a record is said once.
+                let columns = match number {
+                    0 => columns.clone(),
+                    _ => PredictionColumns { id: None, texts: false, ..columns.clone() },
+                };
+                let table = PredictionTable {
+                    columns,
+                    task: predictor.task(),
+                    labels: predictor.labels().to_vec(),
+                    reads_pairs: predictor.needs_pairs(),
+                };
+                (several.then(|| name.clone()), table)
+            });
+        RunTables { tables: tables.collect() }
+    }
+
+    fn schema(&self) -> SchemaRef {
+        let mut fields = Vec::new();
+        for (name, table) in &self.tables {
+            let schema = table.schema();
+            let n_of_record = table.n_columns_of_record();
+            let named = schema.fields().iter().enumerate().map(|(column, field)| match name {
+                Some(name) if column >= n_of_record => {
+                    let named = format!("{name}.{}", field.name());
+                    Arc::new(field.as_ref().clone().with_name(named))
+                }
+                _ => field.clone(),
+            });
+            fields.extend(named);
+        }
+        Arc::new(Schema::new(fields))
+    }
+
+    /// The rows of each run, of the same records.
+    fn batch(&self, schema: &SchemaRef, rows: &[Vec<Row>]) -> RecordBatch {
+        let tables = self.tables.iter().zip(rows);
+        let columns = tables.flat_map(|((_, table), rows)| table.columns(rows));
+        RecordBatch::try_new(schema.clone(), columns.collect()).expect("columns of the schema")
+    }
+}
+
+fn format_of(out: &Path) -> Result<RowFormat> {
+    let format = RowFormat::of(out).filter(|format| *format != RowFormat::Arrow);
+    format.ok_or_else(|| Error::Argument {
+        action: "write predictions",
+        expected: "a file that ends in .csv, .jsonl or .parquet, or a folder that ends in /".into(),
+        got: format!("`{}`", out.display()),
+        hint: "name the file accordingly".into(),
+    })
+}
+
+/// Makes a folder of parts. One that holds something already stays as it is: parts of two calls would look like those of
+/// one.
+fn make_folder(out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    let mut entries = std::fs::read_dir(out).map_err(Error::io("list", out))?;
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        action: "write predictions",
+        expected: "a folder that is empty, or not there yet".into(),
+        got: format!("`{}`, which holds files", out.display()),
+        hint: "name another folder with --out, or remove what is in this one".into(),
     })
 }
 
 /// The columns of a file of predictions.
-struct PredictionTable<'a> {
-    columns: &'a PredictionColumns,
+struct PredictionTable {
+    columns: PredictionColumns,
     task: Task,
     labels: Vec<String>,
     reads_pairs: bool,
 }
 
-impl PredictionTable<'_> {
+impl PredictionTable {
     fn schema(&self) -> SchemaRef {
         let text = |name: &str| Field::new(name, DataType::Utf8, true);
         let number = |name: &str, kind: DataType| Field::new(name, kind, true);
@@ -160,26 +245,17 @@ impl PredictionTable<'_> {
         Arc::new(Schema::new(fields))
     }
 
-    /// Fails where the column of ids has the name of a column of predictions.
-    fn require_own_id_column(&self, schema: &SchemaRef) -> Result<()> {
-        let Some(id) = &self.columns.id else { return Ok(()) };
-        let n_named = schema.fields().iter().filter(|field| field.name() == id).count();
-        if n_named > 1 {
-            return Err(Error::Argument {
-                action: "write predictions",
-                expected: "a column of ids with a name that no column of predictions has".into(),
-                got: format!("`{id}`"),
-                hint: "rename the column in the file".into(),
-            });
-        }
-        Ok(())
+    /// Columns that tell which record it is: they are the first.
+    fn n_columns_of_record(&self) -> usize {
+        let n_texts = if self.columns.texts { 1 + usize::from(self.reads_pairs) } else { 0 };
+        usize::from(self.columns.id.is_some()) + n_texts
     }
 
     fn has_probabilities(&self) -> bool {
         self.columns.probabilities && matches!(self.task, Task::Classification | Task::Multilabel)
     }
 
-    fn batch(&self, schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
+    fn columns(&self, rows: &[Row]) -> Vec<ArrayRef> {
         let mut columns: Vec<ArrayRef> = Vec::new();
         if self.columns.id.is_some() {
             columns.push(texts(rows, |(record, _)| record.id.clone()));
@@ -201,7 +277,7 @@ impl PredictionTable<'_> {
                 ))));
             }
         }
-        RecordBatch::try_new(schema.clone(), columns).expect("columns of the schema")
+        columns
     }
 
     fn push_predictions(&self, columns: &mut Vec<ArrayRef>, rows: &[Row]) {
@@ -271,6 +347,21 @@ impl PredictionTable<'_> {
             }
         }
     }
+}
+
+/// Fails where the column of ids has the name of a column of predictions.
+fn require_own_id_column(columns: &PredictionColumns, schema: &SchemaRef) -> Result<()> {
+    let Some(id) = &columns.id else { return Ok(()) };
+    let n_named = schema.fields().iter().filter(|field| field.name() == id).count();
+    if n_named > 1 {
+        return Err(Error::Argument {
+            action: "write predictions",
+            expected: "a column of ids with a name that no column of predictions has".into(),
+            got: format!("`{id}`"),
+            hint: "rename the column in the file".into(),
+        });
+    }
+    Ok(())
 }
 
 fn texts(rows: &[Row], text: impl Fn(&Row) -> Option<String>) -> ArrayRef {

@@ -1,4 +1,4 @@
-//! Predictions for many records: states that the run's cache holds, answers line by line.
+//! Predictions for many records: states that the run's cache holds, parts in a folder, answers line by line.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cases::{Case, Data, PIPELINE},
-    support::{RICH_PIPELINE, Workshop, csv, csv_with_repeats, texts},
+    support::{RICH_PIPELINE, Workshop, contents, csv, csv_with_repeats, texts},
 };
 
 /// Predicts for a file with the run's cache and without; the bytes are the same. Returns the report of the first.
@@ -100,6 +100,22 @@ fn a_damaged_cache_is_told_and_everything_is_encoded() {
 }
 
 #[test]
+fn a_folder_gets_parts_and_one_that_holds_something_stays() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&["run", "pipeline.toml"]);
+    let report = workshop.json(&["predict", "tiny", "train.csv", "--out", "labelled/"]);
+    assert_eq!((&report["out"], &report["rows"]), (&json!("labelled/"), &json!(120)));
+    let files: Vec<String> = contents(&workshop.path("labelled")).into_keys().collect();
+    assert_eq!(files, ["part-00000.parquet"]);
+    workshop.json(&["predict", "tiny", "train.csv", "--out", "one.parquet"]);
+    let bytes = |name: &str| fs::read(workshop.path(name)).unwrap();
+    assert!(bytes("labelled/part-00000.parquet") == bytes("one.parquet"));
+    let ran = workshop.run(&["predict", "tiny", "train.csv", "--out", "labelled/"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("expected a folder that is empty"), "{}", ran.stderr);
+}
+
+#[test]
 fn who_types_is_answered_line_by_line() {
     let workshop = Workshop::tiny();
     workshop.succeed(&["run", "pipeline.toml"]);
@@ -117,4 +133,48 @@ fn who_types_is_answered_line_by_line() {
     }
     drop(input);
     assert!(answers.next().is_none() && child.wait().unwrap().success());
+}
+
+#[test]
+fn several_runs_answer_side_by_side() {
+    let workshop = Workshop::tiny();
+    workshop.succeed(&["run", "pipeline.toml"]);
+    workshop.succeed(&["run", "pipeline.toml", "--set", "name=other", "--set", "head.kind=lda"]);
+    let one = |run: &str| -> Value {
+        let ran = workshop.succeed(&["predict", run, "--text", "the cold snow", "--json"]);
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let both = ["predict", "tiny", "--run", "other"];
+    let ran = workshop.succeed(&[&both[..], &["--text", "the cold snow", "--json"]].concat());
+    let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(said["text"], "the cold snow");
+    for run in ["tiny", "other"] {
+        for key in ["label", "confidence", "probabilities"] {
+            assert_eq!(said[format!("{run}.{key}")], one(run)[key], "{run}.{key}");
+        }
+        assert!(ran.stderr.contains(&format!("note: runs/{run}/001: ")), "{}", ran.stderr);
+    }
+    let ran = workshop.succeed(&[&both[..], &["--text", "the cold snow"]].concat());
+    let lines: Vec<&str> = ran.stdout.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert!(lines[0].starts_with("tiny: ") && lines[1].starts_with("other: "), "{}", ran.stdout);
+
+    workshop.write("new.csv", "name,text\na,the cold snow\nb,\n");
+    let out = ["new.csv", "--id-column", "name", "--out", "out.csv", "--with-text"];
+    workshop.succeed(&[&both[..], &out, &["--probabilities"]].concat());
+    let written = fs::read_to_string(workshop.path("out.csv")).unwrap();
+    let of = |run: &str| {
+        let columns = ["label", "confidence", "p_cold", "p_plain", "p_warm"];
+        columns.map(|column| format!("{run}.{column}")).join(",")
+    };
+    assert_eq!(
+        written.lines().next().unwrap(),
+        format!("name,text,{},{}", of("tiny"), of("other"))
+    );
+    assert_eq!(written.lines().count(), 3);
+
+    // Two runs of a name are told apart by their folders.
+    workshop.succeed(&["run", "pipeline.toml"]);
+    let two = ["predict", "tiny/001", "--run", "tiny/002", "--text", "a", "--json"];
+    let said: Value = serde_json::from_str(&workshop.succeed(&two).stdout).unwrap();
+    assert!(said["runs/tiny/001.label"].is_string() && said["runs/tiny/002.label"].is_string());
 }
