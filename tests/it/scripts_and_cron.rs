@@ -188,6 +188,12 @@ fn caches_are_pruned_by_age_and_by_size_the_longest_unused_first() {
     };
     let there = || caches.iter().map(|cache| cache.is_dir()).collect::<Vec<bool>>();
     let before = contents(&workshop.path("cache"));
+    // What a link points to belongs to another folder of caches.
+    fs::create_dir(workshop.path("others")).unwrap();
+    let link = workshop.path("others").join(caches[2].file_name().unwrap());
+    std::os::unix::fs::symlink(&caches[2], &link).unwrap();
+    let others = workshop.json(&["cache", "prune", "others", "--max-size", "0B"]);
+    assert_eq!((others["removed"].as_array().unwrap().len(), there()), (0, vec![true; 3]));
     let dry = workshop.json(&["cache", "prune", "--older-than", "36h", "--dry-run"]);
     assert_eq!(dry["removed"].as_array().unwrap().len(), 2);
     assert_eq!(dry["freed_bytes"], sizes[1] + sizes[2]);

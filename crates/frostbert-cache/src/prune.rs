@@ -33,14 +33,18 @@ pub struct Pruned {
 }
 
 /// Removes every cache that was last used longer ago than the limit, then those that were used the longest time ago until the
-/// rest is small enough. A cache that another process writes or reads stays. With `dry_run` nothing is removed.
+/// rest is small enough. A cache that another process writes or reads stays, and so does a link to one: what it points to
+/// belongs to another folder. With `dry_run` nothing is removed.
 ///
 /// # Errors
 /// When a cache is damaged, or the disk refuses.
 pub fn prune(caches: &[(PathBuf, Manifest)], limits: PruneLimits, dry_run: bool) -> Result<Pruned> {
     let now = SystemTime::now();
-    let uses: Vec<CacheUse> = caches
+    let own: Vec<usize> =
+        (0..caches.len()).filter(|place| !caches[*place].0.is_symlink()).collect();
+    let uses: Vec<CacheUse> = own
         .iter()
+        .map(|place| &caches[*place])
         .map(|(folder, manifest)| CacheUse {
             bytes: manifest.bytes(),
             // A clock that was set back makes no cache old.
@@ -49,8 +53,8 @@ pub fn prune(caches: &[(PathBuf, Manifest)], limits: PruneLimits, dry_run: bool)
                 .unwrap_or_default(),
         })
         .collect();
-    choose(&uses, limits, |place| {
-        let folder = &caches[place].0;
+    let chosen = choose(&uses, limits, |place| {
+        let folder = &caches[own[place]].0;
         if dry_run {
             return Ok(!is_in_use(folder));
         }
@@ -59,7 +63,9 @@ pub fn prune(caches: &[(PathBuf, Manifest)], limits: PruneLimits, dry_run: bool)
             Err(Error::Busy { .. } | Error::InUse { .. }) => Ok(false),
             Err(error) => Err(error),
         }
-    })
+    })?;
+    let in_caches = |places: Vec<usize>| places.into_iter().map(|place| own[place]).collect();
+    Ok(Pruned { removed: in_caches(chosen.removed), in_use: in_caches(chosen.in_use) })
 }
 
 /// What decides whether a cache goes.
