@@ -123,6 +123,14 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         };
         Ok(NamedPredictor { name, predictor })
     };
+    let folders: Vec<_> = runs.iter().map(|run| run.folder.canonicalize().ok()).collect();
+    if let Some(twice) = (1..runs.len()).find(|place| folders[..*place].contains(&folders[*place]))
+    {
+        return Err(super::wrong_usage(format!(
+            "the run {} is named twice",
+            runs[twice].folder.display()
+        )));
+    }
     let names = names_of(&runs);
     let mut predictors = runs.into_iter().zip(names).map(open).collect::<Result<Vec<_>>>()?;
     // Which run answers is said even where nothing else is.

@@ -67,7 +67,8 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
         describe_heads(&heads, &mut screen);
         if let Some((lock, same)) = replayed {
             let (lock, same) = (lock.display(), same.join(", "));
-            screen.text(&format!("replay      the same bytes as {lock}: {same}\n"));
+            // One line, however long: scripts read it.
+            screen.as_it_is(&format!("replay      the same bytes as {lock}: {same}"));
         }
         output::show(&screen)?;
     }

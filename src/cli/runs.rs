@@ -35,7 +35,7 @@ pub(super) enum RunsCommand {
     #[command(about = "Give a run a tag, which stands for it from then on", long_about = TAG_ABOUT, after_help = examples::RUNS_TAG)]
     Tag(TagArguments),
     #[command(about = "Remove old runs", long_about = PRUNE_ABOUT, after_help = examples::RUNS_PRUNE)]
-    Prune(PruneArguments),
+    Prune(PruneRunsArguments),
 }
 
 const TAG_ABOUT: &str = "\
@@ -65,7 +65,7 @@ pub(super) struct TagArguments {
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than"]))]
-pub(super) struct PruneArguments {
+pub(super) struct PruneRunsArguments {
     /// A run.dir
     #[arg(value_name = "DIR", default_value = "runs")]
     folder: PathBuf,
@@ -108,8 +108,7 @@ fn list(folder: &Path, context: &Context) -> Result<()> {
 
 fn line(run: &ListedRun) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    let interval = run.ci.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
-    let value = run.value.map(|value| format!("{value:.3}{}", interval.unwrap_or_default()));
+    let value = run.value.map(|value| format!("{value:.3}"));
     let created = run.created.as_deref();
     vec![
         run.run.display().to_string(),
@@ -146,7 +145,7 @@ fn change_tag(arguments: &TagArguments, context: &Context) -> Result<()> {
     })
 }
 
-fn remove_old(arguments: &PruneArguments, context: &Context) -> Result<()> {
+fn remove_old(arguments: &PruneRunsArguments, context: &Context) -> Result<()> {
     let rule = PruneRule {
         keep: arguments.keep.unwrap_or(1),
         older_than: arguments.older_than.unwrap_or_default(),

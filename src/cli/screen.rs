@@ -234,7 +234,9 @@ fn fitting_widths(lines: &[Vec<String>], n_columns: usize, width: usize) -> Vec<
         (0..n_columns).map(|column| cells(column).skip(1).any(|cell| !is_number(cell))).collect();
     let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * n_columns.saturating_sub(1);
     while total(&widths) > width {
-        let wordy = (0..n_columns).filter(|column| is_words[*column]);
+        // The first column names the line, and is cut only where little else would be left.
+        let may_be_cut = |column: &usize| *column > 0 || widths[0] > width / 2;
+        let wordy = (0..n_columns).filter(|column| is_words[*column] && may_be_cut(column));
         let widest = wordy.max_by_key(|column| widths[*column]);
         match widest.filter(|column| widths[*column] > SHORTEST_CELL) {
             Some(column) => widths[column] -= 1,

@@ -89,8 +89,9 @@ pub fn replay(
 
 /// The lock file that is meant: itself, or that of a run.
 fn lock_of(path: &Path, progress: &dyn Progress) -> Result<PathBuf> {
-    let is_run = path.is_dir() || (!path.exists() && path.extension().is_none());
-    if !is_run {
+    // Names of runs and tags can have dots in them.
+    let is_file = path.exists() && !path.is_dir();
+    if is_file || path.extension().is_some_and(|extension| extension == "json") {
         return Ok(path.to_path_buf());
     }
     let found = find(path)?;

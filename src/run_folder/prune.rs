@@ -59,9 +59,14 @@ pub struct KeptRun {
 pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
     let _changing = Changing::begin(runs);
     let tags = Tags::read(runs)?;
+    let tagged = tags.folders(runs);
     let now = DateTime::<Utc>::from(SystemTime::now());
     let mut pruned = Pruned::default();
     for (name, folders) in by_name(runs)? {
+        // A name that is a link is another name of runs that are gone through under their own.
+        if runs.join(&name).is_symlink() {
+            continue;
+        }
         let mut n_finished = 0;
         for folder in folders {
             let finished = finished_in(&folder);
@@ -69,15 +74,17 @@ pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
             if !finished.is_empty() && n_finished <= rule.keep {
                 continue;
             }
-            let number = folder.file_name().unwrap_or_default().to_string_lossy();
-            let place = format!("{name}/{number}");
             let why = match () {
                 () if is_being_written(&folder) => Some("another process writes it".into()),
                 () if finished.is_empty() || is_unfinished(&folder) => {
                     Some("it is not finished".into())
                 }
                 () if folder.is_symlink() => Some("it is a link".into()),
-                () => tags.of(&place).next().map(|tag| format!("it has the tag {tag}")),
+                () => folder.canonicalize().ok().and_then(|folder| {
+                    // Of a run of several tasks each has a folder, and can have a tag.
+                    let tag = tagged.iter().find(|(run, _)| run.starts_with(&folder));
+                    tag.map(|(_, tag)| format!("it has the tag {tag}"))
+                }),
             };
             if let Some(why) = why {
                 pruned.kept.push(KeptRun { run: folder, why });

@@ -61,6 +61,13 @@ impl Tags {
         }
     }
 
+    /// The folders of the tagged runs that are there, without links, each with a tag.
+    pub(crate) fn folders(&self, runs: &Path) -> Vec<(PathBuf, &str)> {
+        let folder = |place: &str| runs.join(place).canonicalize().ok();
+        let tags = self.0.iter();
+        tags.filter_map(|(tag, place)| Some((folder(place)?, tag.as_str()))).collect()
+    }
+
     /// The run that a tag names, as a path in the folder of runs.
     pub(crate) fn get(&self, tag: &str) -> Option<&str> {
         self.0.get(tag).map(String::as_str)

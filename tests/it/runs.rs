@@ -135,9 +135,9 @@ fn runs_are_listed_with_what_they_are_worth() {
     assert_eq!((&first["tags"], &second["tags"]), (&json!([]), &json!(["best", "v1.0"])));
     assert_eq!(first["model"], "tiny_bert");
     let metrics = read_json(&workshop.path("runs/tiny/001/metrics.json"));
-    assert_eq!((&first["metric"], &first["part"]), (&json!("accuracy"), &json!("test")));
-    assert_eq!(first["value"], metrics["test"]["accuracy"]);
-    assert_eq!(first["ci"], metrics["test"]["accuracy_ci"]);
+    assert_eq!((&first["metric"], &first["part"]), (&json!("macro_f1"), &json!("test")));
+    assert_eq!(first["value"], metrics["test"]["macro_f1"]);
+    assert_eq!(first["ci"], metrics["test"]["macro_f1_ci"]);
     let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
     assert_eq!(first["created"], lock["created"]);
     let changed = |run: &Value| run["settings"].as_object().unwrap().clone();
@@ -210,6 +210,32 @@ fn old_runs_are_removed_and_no_tagged_unfinished_or_written_one() {
     for wrong in [&["runs", "prune"][..], &["runs", "prune", "--older-than", "soon"]] {
         assert_eq!(workshop.run(wrong).code, Some(2));
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_with_a_tag_stays_by_whatever_name_it_is_found() {
+    use std::os::unix::fs::symlink;
+
+    let workshop = Workshop::tiny();
+    for _ in 0..3 {
+        workshop.succeed(&["run", "pipeline.toml", "--set", "train.epochs=1"]);
+    }
+    symlink("tiny", workshop.path("runs/latest")).unwrap();
+    workshop.succeed(&["runs", "tag", "runs/tiny/001", "v1.0"]);
+    workshop.succeed(&["runs", "tag", "runs/latest/002", "through-the-link"]);
+    let report = workshop.json(&["runs", "prune", "--keep", "1"]);
+    assert_eq!(removed(&report), [""; 0], "{report}");
+    for run in ["001", "002", "003"] {
+        assert!(workshop.path(&format!("runs/tiny/{run}/lock.json")).exists(), "{run}");
+    }
+    // Names with dots are no files.
+    let ran = workshop.succeed(&["run", "--locked", "v1.0"]);
+    assert!(ran.stdout.contains("the same bytes as runs/tiny/001/lock.json"), "{}", ran.stdout);
+    let twice = ["predict", "v1.0", "--run", "tiny/001", "--text", "the cold snow"];
+    let ran = workshop.run(&twice);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("is named twice"), "{}", ran.stderr);
 }
 
 /// Starts a run of two tasks of which the second never ends, and waits until the first has.
