@@ -3,6 +3,7 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use frostbert_cache::{
+    about::note_use,
     fingerprint::{FingerprintInputs, Key},
     index::Location,
     manifest::Manifest,
@@ -59,6 +60,7 @@ impl CachedStates {
             return Ok(None);
         };
         cache.manifest().require(&folder, inputs)?;
+        note_use(&folder);
         Ok(Some(CachedStates {
             cache,
             states,

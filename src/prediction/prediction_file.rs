@@ -104,7 +104,7 @@ pub fn predict_to_file(
     let written = if is_folder {
         let mut number = 0;
         loop {
-            let part = out.join(format!("part-{number:05}.parquet"));
+            let part = out.join(part_name(number));
             let written = write(&mut records.by_ref().take(PART_RECORDS), &part);
             number += 1;
             if written.is_err() || records.peek().is_none() {
@@ -115,10 +115,19 @@ pub fn predict_to_file(
         write(&mut records, out)
     };
     progress.finish();
+    if written.is_err() && is_folder {
+        // Parts without the rest would look like all of them; the first error is the one that is told.
+        let parts = (0..).map(|number| out.join(part_name(number)));
+        parts.take_while(|part| part.exists()).for_each(|part| drop(std::fs::remove_file(part)));
+    }
     written?;
     report.reused = predictors.iter().map(|one| one.predictor.reused()).sum();
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+fn part_name(number: usize) -> String {
+    format!("part-{number:05}.parquet")
 }
 
 /// The columns of one run or of several, side by side: what is said of a record first, then what each run predicts.

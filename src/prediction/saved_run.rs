@@ -129,7 +129,11 @@ impl SavedRun {
         let format = format.or(told);
         let constant_label = train_format == Some(Format::Lines) && train.pattern.is_none();
         let label = train.label.clone().filter(|_| !constant_label);
-        let source = Source { format, label, ..by_extension };
+        let mut source = Source { format, label, ..by_extension };
+        if source.resolve_format().is_ok_and(|format| format == Format::Folder) {
+            // Its labels are the names of its folders.
+            source.label = None;
+        }
         // A delimiter is that of the train source's format.
         let is_same_format = source.resolve_format().ok() == train_format;
         let source = Source { delimiter: source.delimiter.filter(|_| is_same_format), ..source };

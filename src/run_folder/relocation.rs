@@ -5,10 +5,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use frostbert_cache::fingerprint;
-
 use crate::{
     config::file::{Labels, PipelineFile, Sources},
+    data::hash_of_path,
     encoder::checkpoint::{self, CheckpointHashes},
     error::Result,
     run_folder::lock::Lock,
@@ -66,7 +65,10 @@ fn each_data_path(file: &mut PipelineFile, mut visit: impl FnMut(&mut PathBuf)) 
     let data = &mut file.data;
     let given = [Some(&mut data.train), data.validation.as_mut(), data.test.as_mut()];
     for Sources(sources) in given.into_iter().flatten() {
-        sources.iter_mut().for_each(|source| visit(&mut source.path));
+        for source in sources {
+            visit(&mut source.path);
+            source.label_path.iter_mut().for_each(&mut visit);
+        }
     }
     if let Some(Labels::File(path)) = &mut data.labels {
         visit(path);
@@ -187,7 +189,7 @@ impl Lock {
                 continue;
             }
             for place in places.of_path(&old).into_iter().skip(1) {
-                if place.is_file() && fingerprint::hash_file(&place)? == file.blake3 {
+                if place.exists() && hash_of_path(&place)?.as_ref() == Some(&file.blake3) {
                     notes.push(found_elsewhere(&old, &place));
                     file.path.clone_from(&place);
                     each_data_path(&mut self.pipeline, |path| {

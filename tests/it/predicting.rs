@@ -72,7 +72,7 @@ fn windows_words_tokens_pairs_and_answers_are_read_from_the_cache_too() {
         ("qa", Data::Questions, epoch),
         ("regression", Data::PairValues, epoch),
     ] {
-        let case = Case { task, data, cache: "max_length = 32", settings };
+        let case = Case { task, data, cache: "max_length = 32\nstride = 8", settings };
         let workshop = case.workshop();
         workshop.succeed(&["run", PIPELINE, "--set", "cache.dtype=f16"]);
         let report = assert_same_without_cache(&workshop, data.test_file(), &[]);
