@@ -127,6 +127,7 @@ impl Pipeline {
             }
         }
         let checked = files.into_iter().map(|(name, mut file)| {
+            sources::tell_json(&mut file);
             let notes = sources::find_texts(&mut file);
             let pipeline = Pipeline { notes, ..Pipeline::check(path, file)? };
             Ok(NamedTask { name, pipeline })

@@ -28,13 +28,12 @@ pub struct BadRow {
 pub(crate) struct BadRows(Arc<Mutex<Vec<BadRow>>>);
 
 impl BadRows {
-    /// All so far, file by file in the order in which these were read, each line once.
+    /// All so far, file by file in the order in which these were read.
     pub(crate) fn rows(&self) -> Vec<BadRow> {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for rows in rows.chunk_by_mut(|one, other| one.file == other.file) {
             rows.sort_by_key(|row| row.line);
         }
-        rows.dedup_by(|one, other| (&one.file, one.line) == (&other.file, other.line));
         rows
     }
 

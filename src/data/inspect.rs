@@ -4,6 +4,7 @@ mod cells;
 
 use std::{collections::HashSet, path::Path};
 
+pub(crate) use self::cells::holds_json_records;
 use self::cells::{Cells, beginning};
 use super::{
     delimited::plain_name,
@@ -209,7 +210,7 @@ impl SureText {
         } else {
             None
         })?;
-        let roles = [source.text_pair.as_ref(), source.id.as_ref()];
+        let roles = [&source.text_pair, &source.id, &source.split_column].map(Option::as_ref);
         let mut taken: HashSet<usize> =
             roles.into_iter().flatten().chain(others).filter_map(place_of).collect();
         taken.extend([Some(label), shape.id].into_iter().flatten());

@@ -66,7 +66,10 @@ pub(super) fn read_array(
             let position = RecordPosition { line, is_item: true, source: &source };
             let record = position.example(&object, &keys);
             let record = record.map(|record| Record { part: items.part(), ..record });
-            if let Some(record) = failed.keep(line..=items.line(), record) {
+            // Bad bytes of these lines may be those of other items; no line is line 0.
+            let has_bad_bytes = object.contains(char::REPLACEMENT_CHARACTER);
+            let lines = if has_bad_bytes { line..=items.line() } else { 0..=0 };
+            if let Some(record) = failed.keep(lines, record) {
                 return Some(record);
             }
         }

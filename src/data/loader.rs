@@ -369,6 +369,14 @@ impl Loader {
                 self.label_files.push(FileRecord { path, blake3, rows: *rows });
             }
         }
+        if examples.is_empty() && !others.borrow().is_empty() {
+            return Err(sources[0].malformed(
+                None,
+                "rows of train",
+                "rows of validation and test alone",
+                "name a file with rows of train too, or leave `split_column` out",
+            ));
+        }
         require_texts(sources, &n_records, examples.len(), counts.empty as u64)?;
         if task == DataTask::Qa {
             // A question may well have other answers in another file: none of them contradicts the others.

@@ -28,6 +28,14 @@ pub(super) fn with_answers(
     Ok(until_error(records.map(move |record| {
         let mut record = record?;
         let start = record.label_cells.pop().unwrap_or_default();
+        if record.labels.is_some() {
+            return Err(source.malformed(
+                record.line,
+                "one answer, or none",
+                "a list of answers",
+                "write the file as SQuAD has it, where a question may have several answers",
+            ));
+        }
         let answer = record.label.take().unwrap_or_default();
         record.answers = Some(match answer.as_str() {
             "" => Vec::new(),

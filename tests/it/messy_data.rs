@@ -11,6 +11,27 @@ use crate::{
 
 const RUN: [&str; 2] = ["run", "pipeline.toml"];
 
+#[test]
+fn of_an_array_in_one_line_only_the_items_that_cannot_be_read_are_left_out() {
+    let item = |number: usize| {
+        let text = &texts(60)[number];
+        format!("{{\"text\": \"{text}\", \"label\": \"{}\"}}", label(number))
+    };
+    let mut items: Vec<Vec<u8>> = (0..60).map(|number| item(number).into_bytes()).collect();
+    // A byte that is no UTF-8, and an item without a label, both on the only line.
+    items[0][11] = 0xff;
+    items[1] = b"{\"text\": \"no label\"}".to_vec();
+    let workshop = workshop("train = { path = \"all.json\" }\nclean = { skip_bad = true }");
+    workshop.write("all.json", [b"[", &items.join(&b", "[..])[..], b"]"].concat());
+    run_and_replay(&workshop);
+    assert_eq!(split(&workshop).iter().sum::<u64>(), 58);
+    let bad = fs::read_to_string(workshop.path("runs/tiny/001/bad_rows.csv")).unwrap();
+    assert_eq!(bad.lines().count(), 3, "a header and two items: {bad}");
+    // What the file holds is told once, and for good.
+    let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
+    assert_eq!(lock["pipeline"]["data"]["train"][0]["format"], "json");
+}
+
 /// A workshop whose pipeline has these lines in `[data]`.
 fn workshop(data: &str) -> Workshop {
     let workshop = Workshop::empty();
@@ -29,7 +50,7 @@ fn split(workshop: &Workshop) -> [u64; 3] {
 fn run_and_replay(workshop: &Workshop) -> Value {
     let report = workshop.json(&RUN);
     let ran = workshop.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
-    assert!(ran.stderr.contains("the same bytes as"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("the same bytes as"), "{}", ran.stdout);
     report
 }
 
@@ -107,7 +128,7 @@ fn a_messy_file_says_what_is_wrong_one_after_the_other_and_then_runs() {
     let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
     assert_eq!(lock["pipeline"]["data"]["train"][0]["text"], json!("review"));
     let ran = workshop.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
-    assert!(ran.stderr.contains("the same bytes as"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("the same bytes as"), "{}", ran.stdout);
     assert!(!ran.stderr.contains("texts are read from"), "{}", ran.stderr);
 
     // Both stages read alike, each alone too.
@@ -277,7 +298,7 @@ fn questions_in_a_table_are_those_of_a_squad_file_and_answers_are_moved_to_where
     assert!(ran.stderr.contains("40 answers are not where `answer_start` says"), "{}", ran.stderr);
     assert!(ran.stderr.contains("moved to the nearest place where they stand"), "{}", ran.stderr);
     let ran = shifted.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
-    assert!(ran.stderr.contains("the same bytes as"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("the same bytes as"), "{}", ran.stdout);
     // Without the key there is nothing to learn from, and it is named.
     let ran = shifted.run(&RUN);
     assert!(ran.stderr.contains("data.misplaced = \"nearest\" moves"), "{}", ran.stderr);

@@ -6,7 +6,10 @@ use crate::{
         file::{DataSection, PipelineFile, Sources},
         names::{Misplaced, Task},
     },
-    data::{ColumnName, Source, inspect::SureText},
+    data::{
+        ColumnName, Format, Source,
+        inspect::{SureText, holds_json_records},
+    },
     error::{Error, Result},
 };
 
@@ -58,6 +61,16 @@ pub(super) fn refuse_columns_of_questions(
                 .into(),
         )),
         _ => Ok(()),
+    }
+}
+
+/// Says of sources named `.json` that they hold records where they do, so that what depends on the format is decided alike
+/// everywhere.
+pub(super) fn tell_json(file: &mut PipelineFile) {
+    for source in file.data.sources_mut() {
+        if holds_json_records(source) {
+            source.format = Some(Format::Json);
+        }
     }
 }
 

@@ -72,7 +72,8 @@ impl WithoutOpenQuotes {
             n_bytes += line.len();
             lines.push_back(line);
         }
-        if quotes.state == QuoteState::Quoted || quotes.is_stray {
+        let is_header = self.line == 1 && self.source.header;
+        if !is_header && (quotes.state == QuoteState::Quoted || quotes.is_stray) {
             self.take_out()?;
             lines.append(&mut self.waiting);
             self.waiting = lines;

@@ -40,6 +40,15 @@ pub(super) struct Cells {
     pub(super) is_whole: bool,
 }
 
+/// Whether a file named `.json` holds records, and no questions as SQuAD has them. One that cannot be read is an error once
+/// it is read.
+pub(crate) fn holds_json_records(source: &Source) -> bool {
+    let is_told_by_name = source.format.is_none()
+        && source.resolve_format().is_ok_and(|format| format == Format::Squad);
+    is_told_by_name
+        && open(source).and_then(|mut text| begins_records(&mut text, source)).unwrap_or(false)
+}
+
 impl Cells {
     /// The first records of a file that is read as `source` says, at most so many.
     pub(super) fn of(source: &Source, most: usize) -> Result<Cells> {
