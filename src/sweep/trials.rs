@@ -52,6 +52,21 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
             "leave one of them out".into(),
         ]));
     }
+    if !section.searches() && (section.trials.is_some() || section.search == Search::Random) {
+        return Err(refuse([
+            "sweep.settings are taken as they are, and sweep.trials and search = \"random\" draw from keys".into(),
+            "leave trials and search out, or name keys with their values".into(),
+        ]));
+    }
+    let has_both =
+        |given: &GivenSettings| ["layer", "layers"].iter().all(|key| given.0.contains_key(*key));
+    if section.settings.iter().any(has_both) {
+        return Err(refuse([
+            "a table of sweep.settings has both `layer` and `layers`, which are the same key"
+                .into(),
+            "leave one of them out".into(),
+        ]));
+    }
     let mut found = FoundTrials::default();
     let mut too_few = None;
     if section.searches() {

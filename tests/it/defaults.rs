@@ -152,11 +152,23 @@ fn settings_of_a_sweep_are_compared_as_they_are_given() {
     let warning = "sweep.settings, number 1: lr changes nothing of a head of kind lda";
     assert!(ran.stderr.contains(warning), "{}", ran.stderr);
 
+    // Components are of one layer, and a head without them reads a mix of all.
+    let words = Case {
+        task: "tokens",
+        data: Data::Iob2,
+        cache: "max_length = 48",
+        settings: "[train]\nepochs = 1\n[[sweep.settings]]\npca = 4\n[[sweep.settings]]\nlr = 3e-3\n",
+    };
+    let report = words.workshop().json(&["run", PIPELINE]);
+    assert_eq!(report["sweep"]["leaderboard"].as_array().unwrap().len(), 2);
+
     // Keys of other sections, and values that cannot be, are refused.
     for (setting, expected) in [
         ("folds = 3", "unknown field `folds`"),
         ("kind = \"crf\"", "is no head for the task `classification`"),
         ("", "names no key"),
+        ("layer = 1\nlayers = [0]", "has both `layer` and `layers`"),
+        ("lr = 0.1\n[sweep]\ntrials = 3", "are taken as they are"),
     ] {
         let text = std::fs::read_to_string(workshop.path(PIPELINE)).unwrap();
         let text = text.replace(sweep, &format!("[[sweep.settings]]\n{setting}\n"));

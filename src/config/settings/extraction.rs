@@ -195,8 +195,12 @@ pub(super) fn check(
 /// The layers that the heads of a file read: those of a sweep, and that of `[head]` where a head has none of its own.
 fn swept_layers(file: &PipelineFile) -> LayerChoice {
     const KEYS: [&str; 2] = ["layer", "layers"];
-    let own = LayerChoice::of_head(file);
+    let mut own = LayerChoice::of_head(file);
     let Some(section) = &file.sweep else { return own };
+    if section.leaves_out(&["pca"]) {
+        // Heads without components read what `[head]` says on its own.
+        own.merge(&LayerChoice::of_head(&PipelineFile { sweep: None, ..file.clone() }));
+    }
     let values = KEYS.into_iter().flat_map(|key| section.values(key));
     match LayerChoice::of_values(values) {
         None => own,

@@ -17,8 +17,8 @@ pub(crate) enum LayerChoice {
     Listed(Vec<i64>),
     /// From the output of the embedding layer to the last.
     All,
-    /// The one in the middle, of 12 layers the sixth.
-    Middle,
+    /// The one in the middle, of 12 layers the sixth, and these.
+    Middle(Vec<i64>),
 }
 
 impl LayerChoice {
@@ -40,7 +40,7 @@ impl LayerChoice {
             LayersKey::Named(LayersWord::All) => LayerChoice::All,
             LayersKey::Named(LayersWord::Auto) => match file.data.task {
                 Task::Tokens if !projects => LayerChoice::All,
-                Task::Qa => LayerChoice::Middle,
+                Task::Qa => LayerChoice::Middle(Vec::new()),
                 _ => LayerChoice::Listed(vec![-1]),
             },
         }
@@ -69,7 +69,7 @@ impl LayerChoice {
         match self {
             LayerChoice::Listed(layers) => Some(LayersKey::Listed(layers.clone())),
             LayerChoice::All => Some(LayersKey::Named(LayersWord::All)),
-            LayerChoice::Middle => None,
+            LayerChoice::Middle(_) => None,
         }
     }
 
@@ -78,23 +78,25 @@ impl LayerChoice {
         match self {
             LayerChoice::Listed(layers) => layers.len() > 1,
             LayerChoice::All => true,
-            LayerChoice::Middle => false,
+            LayerChoice::Middle(others) => !others.is_empty(),
         }
     }
 
     /// Takes other layers into these.
     pub(super) fn merge(&mut self, other: &LayerChoice) {
-        match (&mut *self, other) {
-            (LayerChoice::Listed(own), LayerChoice::Listed(other)) => {
-                for layer in other {
-                    if !own.contains(layer) {
-                        own.push(*layer);
-                    }
-                }
+        let is_middle = |choice: &LayerChoice| matches!(choice, LayerChoice::Middle(_));
+        let has_middle = is_middle(self) || is_middle(other);
+        *self = match (&*self, other) {
+            (LayerChoice::All, _) | (_, LayerChoice::All) => LayerChoice::All,
+            (
+                LayerChoice::Listed(own) | LayerChoice::Middle(own),
+                LayerChoice::Listed(other) | LayerChoice::Middle(other),
+            ) => {
+                let mut all = own.clone();
+                all.extend(other.iter().filter(|layer| !own.contains(layer)));
+                if has_middle { LayerChoice::Middle(all) } else { LayerChoice::Listed(all) }
             }
-            (own, other) if own == other => {}
-            _ => *self = LayerChoice::All,
-        }
+        };
     }
 
     /// Their numbers in a model of so many layers, in their order; `key` names them in errors.
@@ -107,10 +109,10 @@ impl LayerChoice {
         key: &str,
         refuse: &impl Fn(String, String) -> Error,
     ) -> Result<Vec<usize>> {
-        let layers = match self {
-            LayerChoice::Listed(layers) => layers,
+        let (middle, layers) = match self {
             LayerChoice::All => return Ok((0..=model_layers).collect()),
-            LayerChoice::Middle => return Ok(vec![model_layers / 2]),
+            LayerChoice::Listed(layers) => (None, layers),
+            LayerChoice::Middle(layers) => (Some(model_layers / 2), layers),
         };
         let number = |layer: &i64| {
             layer_from_bottom(*layer, model_layers).ok_or_else(|| {
@@ -123,7 +125,7 @@ impl LayerChoice {
                 )
             })
         };
-        layers.iter().map(number).collect()
+        middle.map(Ok).into_iter().chain(layers.iter().map(number)).collect()
     }
 }
 
