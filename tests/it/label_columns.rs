@@ -137,7 +137,7 @@ fn of_two_columns_the_one_with_fewer_wrong_labels_wins_and_each_head_is_that_of_
     }
     let lock = format!("{}/lock.json", report["run"].as_str().unwrap());
     let replay = workshop.succeed(&["run", "--locked", &lock]);
-    assert!(replay.stderr.contains("the same bytes"), "{}", replay.stderr);
+    assert!(replay.stdout.contains("the same bytes"), "{}", replay.stdout);
 }
 
 /// Texts of two labels that the tiny model can tell apart, with what `cells` says of each number and label; every fourth in

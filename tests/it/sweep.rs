@@ -90,7 +90,7 @@ fn a_sweep_holds_the_contract() {
     assert!(said["label"].is_string(), "{said}");
     let lock = format!("{folder}/lock.json");
     let replay = workshop.succeed(&["run", "--locked", &lock]);
-    assert!(replay.stderr.contains("leaderboard.csv"), "{}", replay.stderr);
+    assert!(replay.stdout.contains("leaderboard.csv"), "{}", replay.stdout);
 }
 
 #[test]
