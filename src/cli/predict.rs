@@ -34,6 +34,9 @@ use super::{
     output::{self, Reader},
 };
 
+/// The most records predicted at a time where the results go to a terminal, so that the first ones appear soon.
+const SHOWN_AT_A_TIME: usize = 256;
+
 /// Labels that are listed with their probabilities, where nothing else is asked for.
 const LISTED_LABELS: usize = 3;
 
@@ -225,7 +228,12 @@ fn print_all(
 ) -> Result<u64> {
     let is_stdin = arguments.file.as_deref() == Some(Path::new("-"));
     // Who types is answered line by line.
-    let at_a_time = if is_stdin { 1 } else { records_at_a_time(predictors) };
+    let most = match (is_stdin, std::io::stdout().is_terminal()) {
+        (true, _) => 1,
+        (false, true) => SHOWN_AT_A_TIME,
+        (false, false) => usize::MAX,
+    };
+    let at_a_time = records_at_a_time(predictors).min(most);
     let shows_progress = arguments.file.is_some() && !is_stdin && !std::io::stdout().is_terminal();
     if shows_progress {
         context.progress.start("predicting", None, "rows");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use frostbert_cache::fingerprint::Key;
+use frostbert_cache::{fingerprint::Key, states::StateKind};
 
 use crate::{
     config::names::{Pair, Task},
@@ -17,10 +17,14 @@ use crate::{
     tasks::{encoded::EncodedRecords, prediction::Prediction, read_encoded, similarity},
 };
 
-/// Records that are predicted for at a time.
+/// The most records predicted at a time where the head reads the states of every token or word.
 const CHUNK_RECORDS: usize = 512;
 
-/// Probabilities that are computed at a time, about.
+/// The most records predicted at a time where the head reads pooled states, which take little memory. At the end of each
+/// chunk some workers have nothing to do, so larger chunks are faster.
+const POOLED_CHUNK_RECORDS: usize = 2048;
+
+/// About how many probabilities are computed at a time.
 const CHUNK_PROBABILITIES: usize = CHUNK_RECORDS * 1000;
 
 /// A head with its encoder, ready for new texts.
@@ -197,9 +201,13 @@ impl Predictor {
         self.run.pipeline.data.task
     }
 
-    /// Records that are predicted for at a time: of many labels fewer, since each has a probability for every label.
+    /// Returns how many records to predict at a time: fewer if a record needs much memory, because each of its tokens has a
+    /// state or because there are many labels, each with a probability.
     pub fn records_at_a_time(&self) -> usize {
-        (CHUNK_PROBABILITIES / self.labels().len().max(1)).clamp(1, CHUNK_RECORDS)
+        let mut states = self.run.description.states.iter();
+        let is_pooled = states.all(|state| matches!(state.kind, StateKind::Pooled(_)));
+        let most = if is_pooled { POOLED_CHUNK_RECORDS } else { CHUNK_RECORDS };
+        (CHUNK_PROBABILITIES / self.labels().len().max(1)).clamp(1, most)
     }
 
     /// As [`Predictor::predict`], of which records without a text have nothing.
