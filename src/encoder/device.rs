@@ -224,6 +224,19 @@ pub(crate) fn why_no_cuda(precision: Precision, library: &Path) -> Option<&'stat
     (!has_cuda_provider(library)).then_some(WITHOUT_CUDA)
 }
 
+/// Returns whether this machine's processor has instructions that multiply bytes and add them up in 32 bits (VNNI on
+/// x86-64).
+pub(crate) fn has_vnni() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        true
+    }
+}
+
 /// The numerical formats that the encoder can compute in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -245,6 +258,14 @@ impl Precision {
             Precision::F16 => "f16",
             Precision::Int8 => "int8",
         }
+    }
+
+    /// Returns what a user should know before this precision is used on a processor with or without VNNI, if anything.
+    pub(crate) fn note(self, has_vnni: bool) -> Option<&'static str> {
+        (self == Precision::Int8 && !has_vnni).then_some(
+            "this processor has no VNNI instructions, so int8 is unlikely to be faster than f32 here; \
+             `frostbert precision-report PIPELINE` measures both",
+        )
     }
 }
 
@@ -268,6 +289,16 @@ mod tests {
             assert!(refuse(name).contains("cuda:N,M"), "{name}");
         }
         assert_eq!(refuse("cuda:1,1"), "`cuda:1,1` names device 1 twice");
+    }
+
+    #[test]
+    fn int8_without_vnni_has_a_note() {
+        assert!(Precision::Int8.note(false).unwrap().contains("no VNNI"));
+        for (precision, has_vnni) in
+            [(Precision::Int8, true), (Precision::F32, false), (Precision::F16, false)]
+        {
+            assert_eq!(precision.note(has_vnni), None, "{precision:?}");
+        }
     }
 
     #[test]

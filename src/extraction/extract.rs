@@ -29,7 +29,7 @@ use crate::{
     },
     encoder::{
         checkpoint::Checkpoint,
-        device::{self, Devices},
+        device::{self, Devices, has_vnni},
         fingerprint_inputs,
         source::ModelSource,
         windows::Overflow,
@@ -218,6 +218,9 @@ fn encode(
     warn_of_versions(writer.manifest(), &onnxruntime, progress);
     lazy.layers = job.plan.states().iter().map(|state| state.layer).collect();
     let machine = lazy.machine;
+    if let Some(note) = lazy.pipeline.extraction.precision.note(has_vnni()) {
+        progress.note(note);
+    }
     let encoder = lazy.open(progress)?;
     let computer = ComputedBy {
         device: encoder.devices.to_string(),

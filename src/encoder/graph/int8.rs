@@ -30,6 +30,7 @@ use ort::{
 use crate::{
     encoder::{
         checkpoint::FusedModel,
+        device::has_vnni,
         graph::{CONTRIB_DOMAIN, GraphBuilder, SMALL_TENSOR_BYTES, float_attribute, output_name},
         ort_error::encoder_error,
         quantize::{Quantized, smoothing},
@@ -57,13 +58,7 @@ pub(in crate::encoder) enum WeightForm {
 impl WeightForm {
     /// Returns the form that suits this machine's processor.
     pub(in crate::encoder) fn of_this_cpu() -> WeightForm {
-        #[cfg(target_arch = "x86_64")]
-        let has_vnni =
-            [is_x86_feature_detected!("avx512vnni"), is_x86_feature_detected!("avxvnni")]
-                .contains(&true);
-        #[cfg(not(target_arch = "x86_64"))]
-        let has_vnni = true;
-        if has_vnni { WeightForm::Signed } else { WeightForm::Unsigned }
+        if has_vnni() { WeightForm::Signed } else { WeightForm::Unsigned }
     }
 }
 
