@@ -1,5 +1,7 @@
 //! The cosine of two states.
 
+use std::collections::HashMap;
+
 use ndarray::{ArrayView1, s};
 
 use crate::{error::Result, features::FeatureView};
@@ -26,16 +28,19 @@ pub(crate) fn cosines(view: &FeatureView<'_>) -> Result<Vec<f64>> {
     cosines_of(view, &all)
 }
 
-/// [`cosines`] of some samples.
-pub(super) fn cosines_of(view: &FeatureView<'_>, samples: &[u32]) -> Result<Vec<f64>> {
+/// [`cosines`] of some samples, in their order.
+pub(crate) fn cosines_of(view: &FeatureView<'_>, samples: &[u32]) -> Result<Vec<f64>> {
     let n_features = view.n_features() / 4;
-    let mut cosines = Vec::with_capacity(samples.len());
-    view.for_each_tile(samples, 1024, |_, tile| {
-        cosines.extend(tile.rows.rows().into_iter().map(|row| {
+    let places = samples.iter().enumerate();
+    let place_of: HashMap<u32, usize> = places.map(|(place, sample)| (*sample, place)).collect();
+    let mut cosines = vec![0.0; samples.len()];
+    // Tiles come in the order in which samples lie on disk.
+    view.for_each_tile(samples, 1024, |samples, tile| {
+        for (sample, row) in samples.iter().zip(tile.rows.rows()) {
             let u = row.slice(s![..n_features]);
             let v = row.slice(s![n_features..2 * n_features]);
-            cosine(u, v)
-        }));
+            cosines[place_of[sample]] = cosine(u, v);
+        }
     })?;
     Ok(cosines)
 }

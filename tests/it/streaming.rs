@@ -125,6 +125,31 @@ fn texts_that_join_the_cache_later_change_no_byte_of_a_streamed_head() {
 }
 
 #[test]
+fn cosines_of_streamed_pairs_are_those_of_pairs_in_memory() {
+    let workshop = Workshop::empty();
+    let all = texts(9000);
+    // A second text is the first one of a row far below, so pairs do not lie on disk in their order.
+    let row = |number: usize| {
+        let second = &all[(number * 11 + 3) % all.len()];
+        format!("{},{second},{}\n", all[number], number % 7)
+    };
+    let rows: String = (0..all.len()).map(row).collect();
+    workshop.write("train.csv", format!("text,other,score\n{rows}"));
+    workshop.write_pipeline(
+        "name = \"tiny\"\n[model]\npath = \"MODEL\"\ndevice = \"cpu\"\n\
+         [cache]\nmax_length = 32\ndtype = \"f32\"\n\
+         [data]\ntask = \"similarity\"\n\
+         train = { path = \"train.csv\", text_pair = \"other\", label = \"score\" }\n",
+    );
+    run(&workshop, &STREAMED);
+    run(&workshop, &[]);
+    for name in ["metrics.json", "predictions.parquet"] {
+        let bytes = |run: &str| fs::read(workshop.path("runs/tiny").join(run).join(name)).unwrap();
+        assert!(bytes("001") == bytes("002"), "{name}");
+    }
+}
+
+#[test]
 fn heads_of_many_rows_in_memory_are_the_same_bytes_for_any_number_of_threads() {
     for (workshop, file) in workshops() {
         workshop.json(&["extract", PIPELINE]);
