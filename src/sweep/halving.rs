@@ -310,7 +310,8 @@ impl<'a> RungHeads<'a> {
         let plans: Vec<HeadPlan> = own.iter().map(|head| self.plans[*head].clone()).collect();
         let fits =
             own.iter().map(|head| FittedParameters::of(bank.best(*head), &self.specs[*head]));
-        let results = self.shared.results(&plans, fits.collect(), self.evaluators)?;
+        let fits: Vec<FittedParameters> = fits.collect();
+        let results = self.shared.results(&plans, &fits, self.evaluators)?;
         Ok(plans.iter().map(key_of).zip(results).collect())
     }
 }

@@ -333,17 +333,17 @@ impl<'c> SharedFeatures<'c> {
             }
             self.train(&specs, sweep, &mut |_| {})?
         };
-        self.results(plans, fits, &self.evaluators(sweep))
+        self.results(plans, &fits, &self.evaluators(sweep))
     }
 
     /// The predictions of heads for the rows of their splits.
     pub(super) fn results(
         &self,
         plans: &[HeadPlan],
-        fits: Vec<FittedParameters>,
+        fits: &[FittedParameters],
         evaluators: &[Box<dyn PredictionEvaluator + '_>],
     ) -> Result<Vec<HeadResult>> {
-        let predictions = self.evaluate(plans, &fits, evaluators, |evaluator, logits, head| {
+        let predictions = self.evaluate(plans, fits, evaluators, |evaluator, logits, head| {
             evaluator.predictions_of(logits, head)
         })?;
         let results = fits.iter().zip(predictions).map(|(fit, predictions)| HeadResult {
@@ -363,31 +363,44 @@ impl<'c> SharedFeatures<'c> {
         evaluators: &[Box<dyn PredictionEvaluator + '_>],
         read: impl Fn(&dyn PredictionEvaluator, &dyn OutputRows, &OutputHead) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
-        let values = Mutex::new(HashMap::new());
+        let mut values = HashMap::new();
         for (split, samples) in self.validation.iter().enumerate() {
             let own = (0..plans.len()).filter(|number| plans[*number].split == split);
-            let heads: Vec<OutputHead> = own
-                .map(|number| OutputHead {
-                    number,
-                    network: Network::new(fits[number].network.clone()),
-                    parameters: fits[number].parameters.clone(),
-                })
-                .collect();
-            if heads.is_empty() {
-                continue;
-            }
+            let own: Vec<usize> = own.collect();
             let evaluator = &*evaluators[split];
-            let (view, transform) = (&self.rows.view, &self.transform);
-            for_each_head(view, transform, samples, heads, |head, logits, _| {
-                let value = read(evaluator, logits, head)?;
-                let mut values = values.lock().expect("no evaluator panicked");
-                values.insert(head.number, value);
-                Ok(())
-            })?;
+            let of_split = self
+                .read_outputs(samples, &own, fits, |head, logits| read(evaluator, logits, head))?;
+            values.extend(of_split);
         }
-        let mut values = values.into_inner().expect("no evaluator panicked");
         let all = (0..plans.len()).map(|number| values.remove(&number));
         Ok(all.map(|value| value.expect("every head was evaluated")).collect())
+    }
+
+    /// What `read` makes of the outputs of some heads on some samples, by the number of the head.
+    pub(super) fn read_outputs<T: Send>(
+        &self,
+        samples: &[u32],
+        numbers: &[usize],
+        fits: &[FittedParameters],
+        read: impl Fn(&OutputHead, &dyn OutputRows) -> Result<T> + Sync,
+    ) -> Result<HashMap<usize, T>> {
+        if numbers.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let heads = numbers.iter().map(|number| OutputHead {
+            number: *number,
+            network: Network::new(fits[*number].network.clone()),
+            parameters: fits[*number].parameters.clone(),
+        });
+        let values = Mutex::new(HashMap::new());
+        let (view, transform) = (&self.rows.view, &self.transform);
+        for_each_head(view, transform, samples, heads.collect(), |head, logits, _| {
+            let value = read(head, logits)?;
+            let mut values = values.lock().expect("no reader panicked");
+            values.insert(head.number, value);
+            Ok(())
+        })?;
+        Ok(values.into_inner().expect("no reader panicked"))
     }
 
     /// What is tuned to the outputs of a trial's heads on the rows of all folds, none of which they learned from.

@@ -87,7 +87,7 @@ pub(super) fn train_unit(
     }
     let fits = shared.fit(&plans, sweep, &mut on_epoch, progress)?;
     let seconds = start.elapsed().as_secs_f64();
-    let results = shared.results(&plans, fits, &evaluators)?;
+    let results = shared.results(&plans, &fits, &evaluators)?;
     Ok(unit(shared, &plans, results, &evaluators, seconds))
 }
 
