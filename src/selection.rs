@@ -9,7 +9,7 @@
 //! - [`heat_map`]: the score over two settings, such as layer and pooling;
 //! - [`curves`]: the score by layer, by the number of labels, and by the number of trials.
 //!
-//! All of it uses the validation rows; test rows play no part in it.
+//! All of it uses the validation rows; test rows play no part in it, even where scores on them are shown beside it.
 
 pub(crate) mod curves;
 pub(crate) mod effects;
@@ -22,11 +22,14 @@ pub(crate) mod trials;
 
 use serde::Serialize;
 
-use crate::selection::{
-    curves::{LayerScore, LearningPoint},
-    effects::Effect,
-    heat_map::HeatMap,
-    leaderboard::Leaderboard,
+use crate::{
+    metrics::scores::Scores,
+    selection::{
+        curves::{LayerScore, LearningPoint},
+        effects::Effect,
+        heat_map::HeatMap,
+        leaderboard::Leaderboard,
+    },
 };
 
 /// A leaderboard, and what can be derived from it.
@@ -44,6 +47,9 @@ pub struct SweepFindings {
     pub learning_curve: Vec<LearningPoint>,
     /// The expected best score of 1, 2, ... trials.
     pub expected_best: Vec<f64>,
+    /// The scores of each row of the leaderboard on the test rows, where a sweep tests all heads. Nothing else here depends
+    /// on them.
+    pub test: Option<Vec<Scores>>,
 }
 
 impl SweepFindings {
@@ -66,6 +72,7 @@ impl SweepFindings {
                 )
             },
             leaderboard,
+            test: None,
         }
     }
 }

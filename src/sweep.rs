@@ -14,6 +14,7 @@ mod outcome;
 mod search;
 mod splits;
 mod target_sets;
+mod test_scores;
 mod trials;
 mod units;
 
@@ -146,6 +147,7 @@ fn check(
     candidates::check_metric(candidates::metric(pipeline, section, dataset)?, pipeline, &trials)?;
     let splits = splits(pipeline, section, dataset)?;
     target_sets::check(pipeline, dataset, &trials, &splits)?;
+    test_scores::check(pipeline, section, dataset)?;
     let n_heads = heads_of(section, trials.len(), splits.len());
     if n_heads > MOST_HEADS {
         return Err(pipeline.refuse(
@@ -215,7 +217,8 @@ pub(crate) fn sweep_on(
         .filter(|(_, value)| value.is_table())
         .map(|(key, _)| key.clone())
         .collect();
-    let findings = SweepFindings::new(board, &drawn);
+    let mut findings = SweepFindings::new(board, &drawn);
+    findings.test = test_scores::scores(&sweep, &done, &judged, &findings.leaderboard, bootstrap);
     let nested = nested::score(&sweep, &done, metric, progress)?;
     let rows = &findings.leaderboard.rows;
     let n_diverged = done.n_diverged();
@@ -292,7 +295,7 @@ pub(crate) fn sweep_on(
         total_seconds: start.elapsed().as_secs_f64(),
         best,
         nested,
-        leaderboard: findings.leaderboard.rows.iter().map(candidates::line).collect(),
+        leaderboard: candidates::lines(&findings),
         findings,
         winner,
         run: run.to_path_buf(),

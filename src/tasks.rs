@@ -85,6 +85,11 @@ pub(crate) trait PredictionTask: Send + Sync {
         rows.to_vec()
     }
 
+    /// The samples of some rows of the dataset that metrics are of: all, also where there is nothing to learn.
+    fn measured_samples(&self, rows: &[u32]) -> Vec<u32> {
+        rows.to_vec()
+    }
+
     /// What the pipeline's head is trained to on these rows: its loss, with their class weights.
     ///
     /// # Errors

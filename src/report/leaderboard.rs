@@ -64,7 +64,7 @@ pub(crate) fn write(
     test: Option<(usize, f64)>,
 ) -> Result<()> {
     let board = &findings.leaderboard;
-    let sheet = leaderboard_sheet(board, test);
+    let sheet = leaderboard_sheet(findings, test);
     sheet.write_csv(&run.join(LEADERBOARD_CSV))?;
     sheet.write_parquet(&run.join(LEADERBOARD_PARQUET))?;
     if !findings.effects.is_empty() {
@@ -98,7 +98,8 @@ fn write_text(path: &Path, text: &str) -> Result<()> {
 }
 
 /// One line for each row: its rank, the settings that the sweep varies, and all that is known of its score.
-pub(crate) fn leaderboard_sheet(board: &Leaderboard, test: Option<(usize, f64)>) -> Sheet {
+pub(crate) fn leaderboard_sheet(findings: &SweepFindings, test: Option<(usize, f64)>) -> Sheet {
+    let board = &findings.leaderboard;
     let rows = || board.rows.iter();
     let mut sheet = Sheet::default();
     sheet.integers("rank", rows().map(|row| Some(row.rank)));
@@ -116,6 +117,16 @@ pub(crate) fn leaderboard_sheet(board: &Leaderboard, test: Option<(usize, f64)>)
     if let Some((chosen, value)) = test {
         let own = (0..board.rows.len()).map(|row| (row == chosen).then_some(value));
         sheet.numbers(&format!("test_{}", board.metric), own);
+    }
+    if let Some(test) = &findings.test {
+        let metric = board.metric;
+        let values = test.iter().map(|scores| scores.value(metric));
+        sheet.numbers(&format!("test_{metric}_not_for_selection"), values);
+        let end = |end: usize| {
+            test.iter().map(move |scores| scores.interval(metric).map(|interval| interval[end]))
+        };
+        sheet.numbers("test_low_not_for_selection", end(0));
+        sheet.numbers("test_high_not_for_selection", end(1));
     }
     let flags = rows().map(|row| Some(row.not_worse_than_best));
     sheet.push("not_worse_than_best", SheetColumn::Flags(flags.collect()));

@@ -4,11 +4,7 @@ use toml::Value;
 
 use crate::{
     config::settings::show,
-    selection::{
-        SweepFindings,
-        curves::FRACTION,
-        leaderboard::{Leaderboard, LeaderboardRow},
-    },
+    selection::{SweepFindings, curves::FRACTION, leaderboard::LeaderboardRow},
 };
 
 /// Rows of the leaderboard that are listed.
@@ -45,8 +41,8 @@ pub fn summary(findings: &SweepFindings) -> Vec<SummaryTable> {
     let best = rows.filter(|(_, row)| row.not_worse_than_best).map(|(place, _)| place + 1);
     let best = best.collect();
     let blocks = [
-        SummaryTable { title: "leaderboard", lines: board_lines(board), best },
-        plain("", board_notes(board)),
+        SummaryTable { title: "leaderboard", lines: board_lines(findings), best },
+        plain("", board_notes(findings)),
         plain("effects", effect_lines(findings)),
         plain("layers", layer_lines(findings)),
         plain("labels", learning_lines(findings)),
@@ -56,7 +52,8 @@ pub fn summary(findings: &SweepFindings) -> Vec<SummaryTable> {
     blocks.filter(|block| !block.lines.is_empty()).collect()
 }
 
-fn board_lines(board: &Leaderboard) -> Vec<Vec<String>> {
+fn board_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
+    let board = &findings.leaderboard;
     let varied = board.varied();
     let is_of_all = |key: &&str| board.rows.iter().all(|row| row.setting(key).is_some());
     let (mut keys, mut of_some): (Vec<&str>, Vec<&str>) = varied.into_iter().partition(is_of_all);
@@ -79,8 +76,9 @@ fn board_lines(board: &Leaderboard) -> Vec<Vec<String>> {
     header.push(board.metric.to_string());
     header.extend(has_seeds.then(|| "seed std".to_string()));
     header.extend(has_folds.then(|| "fold std".to_string()));
+    header.extend(findings.test.is_some().then(|| format!("test {}", board.metric)));
     let mut lines = vec![header];
-    lines.extend(board.rows.iter().take(LISTED_ROWS).map(|row| {
+    lines.extend(board.rows.iter().take(LISTED_ROWS).enumerate().map(|(place, row)| {
         let mark = if row.not_worse_than_best { "=" } else { "" };
         let mut line = vec![format!("{}{mark}", row.rank)];
         let value = |key: &&str| row.setting(key).map_or("-".to_string(), short);
@@ -97,6 +95,10 @@ fn board_lines(board: &Leaderboard) -> Vec<Vec<String>> {
         };
         line.extend(has_seeds.then(|| std(row, true)));
         line.extend(has_folds.then(|| std(row, false)));
+        line.extend(findings.test.as_ref().map(|test| {
+            let test = &test[place];
+            score_cell(test.value(board.metric), test.interval(board.metric))
+        }));
         line
     }));
     lines
@@ -119,7 +121,8 @@ fn score_cell(score: Option<f64>, interval: Option<[f64; 2]>) -> String {
     score + &interval.unwrap_or_default()
 }
 
-fn board_notes(board: &Leaderboard) -> Vec<Vec<String>> {
+fn board_notes(findings: &SweepFindings) -> Vec<Vec<String>> {
+    let board = &findings.leaderboard;
     let n_rows = board.rows.len();
     let mut notes = Vec::new();
     let n_equal = board.rows.iter().filter(|row| row.not_worse_than_best).count();
@@ -128,6 +131,11 @@ fn board_notes(board: &Leaderboard) -> Vec<Vec<String>> {
             "= not significantly worse than the best ({}, Holm): {n_equal} of {n_rows}",
             board.test.name()
         )]);
+    }
+    if findings.test.is_some() {
+        notes.push(vec![
+            "test scores were not used to choose: picking by them would overstate".to_string(),
+        ]);
     }
     if n_rows > LISTED_ROWS {
         notes.push(vec![format!("{} more in leaderboard.csv", n_rows - LISTED_ROWS)]);

@@ -15,7 +15,10 @@ use crate::{
     error::Result,
     metrics::metric::Metric,
     report::sheet::Sheet,
-    selection::leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
+    selection::{
+        SweepFindings,
+        leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
+    },
     sweep::{
         Sweep,
         outcome::{SearchOutcome, pooled},
@@ -29,6 +32,9 @@ use crate::{
 
 /// How much the score of a setting varies with the rows that its heads learned from.
 pub(super) const RESAMPLES_FILE: &str = "bootstrap.csv";
+
+/// The test scores of a row of the leaderboard in JSON.
+const TEST_FIELD: &str = "test_not_for_selection";
 
 /// The metric that orders the heads: what `sweep.select` names, or the task's own.
 ///
@@ -90,7 +96,7 @@ pub(super) fn better_of(
 pub(super) struct SweepCandidates {
     pub(super) candidates: Vec<Candidate>,
     /// Trial and share of each.
-    places: Vec<(usize, Option<usize>)>,
+    pub(super) places: Vec<(usize, Option<usize>)>,
     /// The scores of each one's heads on resampled rows.
     resampled: Vec<Vec<f64>>,
 }
@@ -237,12 +243,19 @@ pub(super) fn settings(row: &LeaderboardRow) -> Map<String, Value> {
     pairs.map(|(key, value)| (key.clone(), json!(value))).collect()
 }
 
-/// A row of the leaderboard as JSON.
-pub(super) fn line(row: &LeaderboardRow) -> Map<String, Value> {
-    let mut line = match json!(row) {
-        Value::Object(line) => line,
-        _ => Map::new(),
-    };
-    line.insert("settings".into(), Value::Object(settings(row)));
-    line
+/// The rows of the leaderboard as JSON.
+pub(super) fn lines(findings: &SweepFindings) -> Vec<Map<String, Value>> {
+    let rows = findings.leaderboard.rows.iter().enumerate();
+    let lines = rows.map(|(place, row)| {
+        let mut line = match json!(row) {
+            Value::Object(line) => line,
+            _ => Map::new(),
+        };
+        line.insert("settings".into(), Value::Object(settings(row)));
+        if let Some(test) = &findings.test {
+            line.insert(TEST_FIELD.into(), json!(test[place]));
+        }
+        line
+    });
+    lines.collect()
 }

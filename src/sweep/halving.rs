@@ -24,6 +24,7 @@ use crate::{
         heads::{FittedParameters, HeadPlan, HeadResult, SharedFeatures, bank_settings},
         journal::{Journal, Rung},
         outcome::{SearchOutcome, score_of, whole_splits},
+        test_scores,
         units::{TrialGroup, plans, unit},
     },
     tasks::predictions::PredictionEvaluator,
@@ -85,7 +86,7 @@ pub(super) fn halve(
         let seconds = start.elapsed().as_secs_f64();
         let mut now = HashMap::new();
         for (heads, bank) in heads.iter().zip(&banks) {
-            now.extend(heads.results(bank.as_ref(), &halving.left)?);
+            now.extend(heads.results(bank.as_ref(), &halving.left, None)?);
         }
         let ranked = halving.ranked(&now, done);
         let decided = Rung::new(&ranked, go_on, now, seconds);
@@ -111,7 +112,7 @@ pub(super) fn halve(
         done.rungs[*trial] = Some(last);
     }
     for ((group, heads), bank) in groups.iter().zip(&heads).zip(&banks) {
-        let mut results = heads.results(bank.as_ref(), &halving.left)?;
+        let mut results = heads.results(bank.as_ref(), &halving.left, Some(sweep))?;
         let all = plans(sweep, &group.trials);
         let own = all.iter().map(|plan| {
             let key = key_of(plan);
@@ -295,11 +296,13 @@ impl<'a> RungHeads<'a> {
         bank.stop(&given_up);
     }
 
-    /// What the heads of some trials say now, with their best parameters so far.
+    /// What the heads of some trials say now, with their best parameters so far; of test rows too, where they have
+    /// `ended` and the sweep asks for it.
     fn results(
         &self,
         bank: Option<&Bank<'_>>,
         trials: &[usize],
+        ended: Option<&Sweep<'_>>,
     ) -> Result<HashMap<HeadKey, HeadResult>> {
         let Some(bank) = bank else {
             return Ok(HashMap::new());
@@ -311,7 +314,10 @@ impl<'a> RungHeads<'a> {
         let fits =
             own.iter().map(|head| FittedParameters::of(bank.best(*head), &self.specs[*head]));
         let fits: Vec<FittedParameters> = fits.collect();
-        let results = self.shared.results(&plans, &fits, self.evaluators)?;
+        let mut results = self.shared.results(&plans, &fits, self.evaluators)?;
+        if let Some(sweep) = ended {
+            test_scores::add_predictions(sweep, self.shared, &plans, &fits, &mut results)?;
+        }
         Ok(plans.iter().map(key_of).zip(results).collect())
     }
 }

@@ -80,6 +80,9 @@ pub(super) struct HeadResult {
     pub(super) epochs: usize,
     /// Whether it was given up because a loss, or what its solver found, was no number.
     pub(super) diverged: bool,
+    /// For the test rows, where the head is tested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) test: Option<Predictions>,
 }
 
 /// The rows of some trials with the same features, and their splits as samples.
@@ -153,6 +156,7 @@ impl<'c> SharedFeatures<'c> {
                 best_epoch: 0,
                 epochs: 0,
                 diverged: false,
+                test: None,
             }
         });
         Ok(results.collect())
@@ -351,6 +355,7 @@ impl<'c> SharedFeatures<'c> {
             best_epoch: fit.best_epoch,
             epochs: fit.epochs,
             diverged: fit.diverged,
+            test: None,
         });
         Ok(results.collect())
     }

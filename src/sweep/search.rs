@@ -17,6 +17,7 @@ use crate::{
         heads::SharedFeatures,
         journal::{Journal, UnitRecord, unit_name},
         outcome::{SearchOutcome, score},
+        test_scores::n_tested,
         units::{TrialGroup, groups, plans, train_unit},
     },
     training::class_memory::ClassMemory,
@@ -113,6 +114,7 @@ fn at_a_time(
     let heads_of_trial = sweep.section.seeds * sweep.splits.len();
     let model = &sweep.checkpoint.config;
     let n_judged: usize = sweep.splits.iter().map(|split| split.validation.len()).sum();
+    let n_judged = n_judged + n_tested(sweep);
     let mut all = Vec::with_capacity(groups.len());
     for group in groups {
         let mut fewest = UNIT_HEADS;

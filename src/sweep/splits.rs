@@ -33,6 +33,13 @@ pub(super) struct Split {
     pub(super) validation: Vec<u32>,
 }
 
+impl Split {
+    /// Whether a row of the leaderboard is of its heads: resamples and what chooses without a fold stand elsewhere.
+    pub(super) fn is_ranked(&self) -> bool {
+        self.resample.is_none() && self.without.is_none()
+    }
+}
+
 /// All sets of a sweep: each share and resample of each fold.
 ///
 /// With folds, train and validation together are split; test has no part in it.

@@ -11,6 +11,7 @@ use crate::{
         Sweep,
         heads::{HeadPlan, HeadResult, SharedFeatures, ViewKey, best_loss},
         journal::UnitRecord,
+        test_scores,
     },
     tasks::predictions::PredictionEvaluator,
 };
@@ -81,13 +82,15 @@ pub(super) fn train_unit(
         ));
     };
     if shared.learns_nothing {
-        let results = shared.compare(&plans)?;
+        let mut results = shared.compare(&plans)?;
         let seconds = start.elapsed().as_secs_f64();
+        test_scores::add_predictions(sweep, shared, &plans, &[], &mut results)?;
         return Ok(unit(shared, &plans, results, &evaluators, seconds));
     }
     let fits = shared.fit(&plans, sweep, &mut on_epoch, progress)?;
     let seconds = start.elapsed().as_secs_f64();
-    let results = shared.results(&plans, &fits, &evaluators)?;
+    let mut results = shared.results(&plans, &fits, &evaluators)?;
+    test_scores::add_predictions(sweep, shared, &plans, &fits, &mut results)?;
     Ok(unit(shared, &plans, results, &evaluators, seconds))
 }
 

@@ -204,6 +204,31 @@ impl PredictionEvaluator for LabelSetEvaluator {
         Predictions::Labels(set.collect())
     }
 
+    /// Probabilities have no thresholds.
+    fn is_tuned(&self) -> bool {
+        !self.needs_probabilities
+    }
+
+    fn tuned_predictions(
+        &self,
+        logits: &dyn OutputRows,
+        head: &OutputHead,
+        calibration: &Calibration,
+    ) -> Result<Predictions> {
+        let logits = gathered(logits)?;
+        let thresholds = calibration.thresholds.as_ref().filter(|_| self.is_tuned());
+        let Some(thresholds) = thresholds else {
+            return Ok(self.predictions(logits.view(), head));
+        };
+        let probabilities = sigmoid_rows(logits.view());
+        let set = probabilities.rows().into_iter().map(|row| {
+            let labels = (0..).zip(row).zip(thresholds);
+            let labels = labels.filter(|((_, p), threshold)| f64::from(**p) >= **threshold);
+            labels.map(|((label, _), _)| label).collect()
+        });
+        Ok(Predictions::Labels(set.collect()))
+    }
+
     fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
         let probabilities = sigmoid_rows(gathered(logits)?.view());
         let thresholds = multilabel::tune_thresholds(self.labels.view(), probabilities.view());

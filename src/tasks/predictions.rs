@@ -41,6 +41,24 @@ pub(crate) trait PredictionEvaluator: Evaluator {
     fn calibration(&self, _: &dyn OutputRows) -> Result<Calibration> {
         Ok(Calibration::default())
     }
+
+    /// Whether the predictions of a head depend on what was fitted to its outputs.
+    fn is_tuned(&self) -> bool {
+        false
+    }
+
+    /// The predictions of a head with what was fitted to its outputs on other rows, as those of a run.
+    ///
+    /// # Errors
+    /// When what outputs are computed from cannot be read.
+    fn tuned_predictions(
+        &self,
+        logits: &dyn OutputRows,
+        head: &OutputHead,
+        _: &Calibration,
+    ) -> Result<Predictions> {
+        self.predictions_of(logits, head)
+    }
 }
 
 /// What is fitted to outputs on rows that a head did not learn from.

@@ -233,13 +233,8 @@ impl QuestionTask {
             let row = &dataset.rows[**row as usize];
             !is_unseen && (row.spans().next().is_some() || row.target.answers().is_empty())
         };
-        rows.iter()
-            .filter(is_taught)
-            .flat_map(|row| {
-                let question = *row as usize;
-                self.start[question] as u32..self.start[question + 1] as u32
-            })
-            .collect()
+        let taught: Vec<u32> = rows.iter().filter(is_taught).copied().collect();
+        self.measured_samples(&taught)
     }
 
     /// Rows of outputs of a window.
@@ -347,6 +342,14 @@ impl PredictionTask for QuestionTask {
         _: bool,
     ) -> Vec<u32> {
         self.windows_of_rows(dataset, rows)
+    }
+
+    fn measured_samples(&self, rows: &[u32]) -> Vec<u32> {
+        let windows = rows.iter().flat_map(|row| {
+            let question = *row as usize;
+            self.start[question] as u32..self.start[question + 1] as u32
+        });
+        windows.collect()
     }
 
     fn objective(&self, _: &Pipeline, _: &Dataset, _: &[u32]) -> Result<Objective> {

@@ -12,7 +12,7 @@ use toml::Value;
 use crate::config::keys::swept_names;
 
 /// The section's own keys.
-pub(crate) const OWN_KEYS: [&str; 10] = [
+pub(crate) const OWN_KEYS: [&str; 11] = [
     "folds",
     "nested",
     "seeds",
@@ -20,6 +20,7 @@ pub(crate) const OWN_KEYS: [&str; 10] = [
     "trials",
     "select",
     "refit",
+    "test",
     "fraction",
     "bootstrap",
     "settings",
@@ -50,6 +51,9 @@ pub struct SweepSection {
     /// Whether the winner is trained again on train and validation; with folds it is, without it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refit: Option<bool>,
+    /// Which heads are scored on the test rows.
+    #[serde(skip_serializing_if = "TestedHeads::is_winner")]
+    pub test: TestedHeads,
     /// Shares of the training rows, for a learning curve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fraction: Option<OneOrMany>,
@@ -104,6 +108,7 @@ impl Default for SweepSection {
             trials: None,
             select: None,
             refit: None,
+            test: TestedHeads::Winner,
             fraction: None,
             bootstrap: None,
             settings: Vec::new(),
@@ -133,6 +138,7 @@ impl<'de> Deserialize<'de> for SweepSection {
                         "trials" => section.trials = Some(map.next_value()?),
                         "select" => section.select = Some(map.next_value()?),
                         "refit" => section.refit = Some(map.next_value()?),
+                        "test" => section.test = map.next_value()?,
                         "fraction" => section.fraction = Some(map.next_value()?),
                         "bootstrap" => section.bootstrap = Some(map.next_value()?),
                         "settings" => section.settings = map.next_value()?,
@@ -218,6 +224,24 @@ pub enum Search {
     Halving,
 }
 
+/// The heads that are scored on the test rows; whichever they are, test rows choose nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TestedHeads {
+    /// The chosen one alone.
+    #[default]
+    Winner,
+    /// Those of every setting too.
+    All,
+}
+
+impl TestedHeads {
+    /// Whether it is the chosen head alone.
+    fn is_winner(&self) -> bool {
+        *self == TestedHeads::Winner
+    }
+}
+
 /// A number, or a list of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a number or a list of numbers")]
@@ -255,7 +279,7 @@ mod tests {
     #[test]
     fn a_section_is_read_as_it_was_written_from_toml_and_json() {
         let text = "folds = 3\nnested = 2\nseeds = 4\nsearch = \"random\"\ntrials = 5\nselect = \"mcc\"\nrefit = false\n\
-                    fraction = [0.5, 1.0]\nbootstrap = 6\nlr = [0.1]\nlayer = [[1, 2], 3]\n\
+                    test = \"all\"\nfraction = [0.5, 1.0]\nbootstrap = 6\nlr = [0.1]\nlayer = [[1, 2], 3]\n\
                     [[settings]]\nlr = 0.2\n[[settings]]\nkind = \"ridge\"\nlambda = 3.0";
         let section: SweepSection = toml::from_str(text).unwrap();
         let of_toml = toml::to_string(&section).unwrap();
@@ -263,7 +287,12 @@ mod tests {
         let of_json = serde_json::to_string(&section).unwrap();
         assert_eq!(serde_json::from_str::<SweepSection>(&of_json).unwrap(), section);
         assert_eq!(section.keys.len(), 2);
+        assert_eq!(section.test, TestedHeads::All);
         let least: SweepSection = toml::from_str("").unwrap();
         assert_eq!((least.seeds, least.search), (1, Search::Grid));
+        // A lock says nothing of what is as ever.
+        let winner: SweepSection = toml::from_str("test = \"winner\"").unwrap();
+        assert_eq!(winner, least);
+        assert!(!toml::to_string(&winner).unwrap().contains("test"));
     }
 }

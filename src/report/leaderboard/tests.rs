@@ -7,7 +7,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    metrics::{intervals::Bootstrap, metric::Metric, row_statistics::RowStatistics},
+    metrics::{
+        intervals::Bootstrap, metric::Metric, row_statistics::RowStatistics, scores::Scores,
+    },
     selection::leaderboard::{Candidate, SeedResult, rank},
 };
 
@@ -87,6 +89,18 @@ pub(crate) fn shares() -> SweepFindings {
     })
 }
 
+/// As after a sweep that tests all heads, of which the second row's have no score.
+pub(crate) fn with_test_scores(mut findings: SweepFindings) -> SweepFindings {
+    let board = &findings.leaderboard;
+    let rows = board.rows.iter();
+    let scores = rows.map(|row| {
+        let score = (row.rank != 2).then_some(1.0 / row.rank as f64);
+        Scores::new([board.metric], [score], [Some([0.125, 1.0])])
+    });
+    findings.test = Some(scores.collect());
+    findings
+}
+
 fn written(findings: &SweepFindings) -> Vec<(String, Vec<u8>)> {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), findings, None).unwrap();
@@ -155,10 +169,30 @@ fn the_leaderboard_has_a_line_for_each_row_and_a_column_for_each_setting() {
 }
 
 #[test]
+fn test_scores_of_all_rows_stand_in_columns_that_say_what_they_are_not_for() {
+    let files = written(&with_test_scores(shares()));
+    let text = text(&files, LEADERBOARD_CSV);
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let names: Vec<String> = reader.headers().unwrap().iter().map(String::from).collect();
+    let first = names.iter().position(|name| name == "high").unwrap() + 1;
+    let expected = [
+        "test_macro_f1_not_for_selection",
+        "test_low_not_for_selection",
+        "test_high_not_for_selection",
+        "not_worse_than_best",
+    ];
+    assert_eq!(names[first..first + 4], expected);
+    let records: Vec<_> = reader.records().map(Result::unwrap).collect();
+    let cells = |row: usize| [0, 1, 2].map(|column| records[row][first + column].to_string());
+    assert_eq!(cells(0), ["1", "0.125", "1"]);
+    assert_eq!(cells(1), ["", "", ""]);
+    assert_eq!(cells(3), ["0.25", "0.125", "1"]);
+}
+
+#[test]
 fn parquet_and_csv_say_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let board = shares().leaderboard;
-    let sheet = leaderboard_sheet(&board, Some((0, 0.25)));
+    let sheet = leaderboard_sheet(&with_test_scores(shares()), Some((0, 0.25)));
     let [csv, parquet] = ["a.csv", "a.parquet"].map(|name| folder.path().join(name));
     sheet.write_csv(&csv).unwrap();
     sheet.write_parquet(&parquet).unwrap();

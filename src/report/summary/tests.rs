@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::leaderboard::tests::{findings, layers_and_poolings, shares};
+use crate::report::leaderboard::tests::{findings, layers_and_poolings, shares, with_test_scores};
 
 fn block(blocks: &[SummaryTable], title: &str) -> Vec<Vec<String>> {
     let found = blocks.iter().find(|block| block.title == title);
@@ -28,6 +28,17 @@ fn the_first_rows_are_listed_with_what_differs_and_the_rest_is_counted() {
         "= not significantly worse than the best (paired bootstrap, Holm): {n_equal} of 78"
     );
     assert_eq!(notes, [[expected], ["68 more in leaderboard.csv".to_string()]]);
+}
+
+#[test]
+fn test_scores_of_all_rows_are_listed_with_the_note_that_they_chose_nothing() {
+    let blocks = summary(&with_test_scores(shares()));
+    let board = block(&blocks, "leaderboard");
+    assert_eq!(board[0].last().unwrap(), "test macro_f1");
+    let last = |line: usize| board[line].last().unwrap().as_str();
+    assert_eq!([last(1), last(2)], ["1.000 [0.125, 1.000]", "-"]);
+    let note = "test scores were not used to choose: picking by them would overstate";
+    assert!(block(&blocks, "").contains(&vec![note.to_string()]));
 }
 
 #[test]

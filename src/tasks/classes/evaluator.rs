@@ -85,10 +85,24 @@ impl PredictionEvaluator for ClassEvaluator {
         predictions.expect("outputs in memory are shown without an error")
     }
 
-    fn predictions_of(&self, logits: &dyn OutputRows, _: &OutputHead) -> Result<Predictions> {
+    fn predictions_of(&self, logits: &dyn OutputRows, head: &OutputHead) -> Result<Predictions> {
+        self.tuned_predictions(logits, head, &Calibration::default())
+    }
+
+    fn is_tuned(&self) -> bool {
+        self.needs_probabilities
+    }
+
+    fn tuned_predictions(
+        &self,
+        logits: &dyn OutputRows,
+        _: &OutputHead,
+        calibration: &Calibration,
+    ) -> Result<Predictions> {
         if self.needs_probabilities {
             let logits = gathered(logits)?;
-            let probabilities = softmax_rows(logits.view(), 1.0);
+            let temperature = calibration.temperature.unwrap_or(1.0);
+            let probabilities = softmax_rows(logits.view(), temperature);
             return Ok(Predictions::Probabilities(probabilities.into_raw_vec_and_offset().0));
         }
         let classes = self.predicted(logits)?.into_iter();

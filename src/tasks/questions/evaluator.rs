@@ -42,12 +42,17 @@ impl QuestionEvaluator<'_> {
         all
     }
 
-    /// The answer to every question.
+    /// The answer to every question; none wherever its score is the higher one.
     fn predicted(&self, logits: ArrayView2<'_, f32>) -> Vec<Option<String>> {
+        self.answers(logits, self.task.may_be_impossible.then_some(0.0))
+    }
+
+    /// The answer to every question; none wherever its score is higher by more than a threshold.
+    fn answers(&self, logits: ArrayView2<'_, f32>, threshold: Option<f64>) -> Vec<Option<String>> {
         let found = self.found(logits);
         let answers = self.questions.iter().zip(&found).map(|(question, found)| {
             let row = &self.dataset.rows[*question];
-            let answer = found.answer(self.task.may_be_impossible.then_some(0.0));
+            let answer = found.answer(threshold);
             answer.map(|(start, end, _)| context_of(row, start, end))
         });
         answers.collect()
@@ -61,6 +66,23 @@ impl PredictionEvaluator for QuestionEvaluator<'_> {
 
     fn predictions(&self, logits: ArrayView2<'_, f32>, _: &OutputHead) -> Predictions {
         Predictions::Answers(self.predicted(logits))
+    }
+
+    fn is_tuned(&self) -> bool {
+        self.task.may_be_impossible
+    }
+
+    fn tuned_predictions(
+        &self,
+        logits: &dyn OutputRows,
+        head: &OutputHead,
+        calibration: &Calibration,
+    ) -> Result<Predictions> {
+        let logits = gathered(logits)?;
+        Ok(match calibration.no_answer_threshold {
+            None => self.predictions(logits.view(), head),
+            threshold => Predictions::Answers(self.answers(logits.view(), threshold)),
+        })
     }
 
     fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
