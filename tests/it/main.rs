@@ -67,6 +67,7 @@ mod streaming;
 mod support;
 mod sweep;
 mod sweep_kills;
+mod sweep_test_scores;
 mod tagging;
 mod task_errors;
 mod tasks;

@@ -140,6 +140,23 @@ fn a_rung_that_was_cut_off_is_decided_again() {
     assert_same_run(&run, &whole);
 }
 
+#[test]
+fn killed_sweeps_that_test_every_setting_end_in_the_same_bytes() {
+    for (sweep, sign) in [(LONG, UNIT), (HALVING, RUNG)] {
+        let workshop = workshop(&format!("{sweep}\ntest = \"all\""));
+        kill_at(&workshop, sign);
+        let run = workshop.path("runs/tiny/001");
+        assert!(!run.join("lock.json").exists(), "killed in time");
+        let resumed = workshop.succeed(SWEEP);
+        assert!(resumed.stderr.contains("going on with the unfinished sweep"));
+        workshop.succeed(SWEEP);
+        assert_same_run(&run, &workshop.path("runs/tiny/002"));
+        let board = fs::read_to_string(run.join("leaderboard.csv")).unwrap();
+        let header = board.lines().next().unwrap();
+        assert!(header.contains(",test_macro_f1_not_for_selection,"), "{header}");
+    }
+}
+
 /// Two tasks on one file with a sweep each, and one head.
 fn tasks() -> Workshop {
     let workshop = Workshop::empty();
