@@ -43,7 +43,7 @@ pub struct SweepFindings {
     pub layer_profile: Vec<LayerScore>,
     /// Layer x pooling; `None` unless both were varied.
     pub heat_map: Option<HeatMap>,
-    /// The best head for each number of labels; empty unless `fraction` was varied.
+    /// The best head of each kind for each number of labels; empty unless `fraction` was varied.
     pub learning_curve: Vec<LearningPoint>,
     /// The expected best score of 1, 2, ... trials.
     pub expected_best: Vec<f64>,

@@ -14,7 +14,7 @@ use crate::{
     error::Result,
     selection::{
         SweepFindings,
-        curves::FRACTION,
+        curves::{FRACTION, by_kind},
         heat_map::HeatMap,
         leaderboard::{Leaderboard, Spread},
     },
@@ -32,7 +32,7 @@ pub(crate) const EFFECTS_FILE: &str = "effects.csv";
 /// The best score to expect, a line for each number of trials.
 pub(crate) const EXPECTED_BEST_FILE: &str = "expected_best.csv";
 
-/// The learning curve, a line for each share of the training rows.
+/// The learning curve, a line for each share of the training rows; of several kinds of head, for each of these too.
 pub(crate) const LEARNING_CURVE_FILE: &str = "learning_curve.csv";
 
 /// The best score by layer, a line for each.
@@ -236,8 +236,15 @@ fn heat_map_sheet(map: &HeatMap) -> Sheet {
 
 fn learning_curve_sheet(findings: &SweepFindings) -> Sheet {
     let points = || findings.learning_curve.iter();
+    let has_kinds = by_kind(&findings.learning_curve).len() > 1;
     let mut sheet = Sheet::default();
+    if has_kinds {
+        sheet.texts("kind", points().map(|point| point.kind.clone()));
+    }
     sheet.numbers(FRACTION, points().map(|point| Some(point.fraction)));
+    if has_kinds {
+        sheet.integers("train_rows", points().map(|point| Some(point.train_rows)));
+    }
     let name = format!("validation_{}", findings.leaderboard.metric);
     sheet.numbers(&name, points().map(|point| Some(point.score)));
     let end = |end: usize| points().map(move |point| point.interval.map(|ends| ends[end]));

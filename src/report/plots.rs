@@ -15,7 +15,7 @@ use plotters::{
 use crate::{
     metrics::metric::Metric,
     selection::{
-        curves::{LayerScore, LearningPoint},
+        curves::{LayerScore, LearningPoint, by_kind},
         heat_map::HeatMap,
     },
 };
@@ -31,6 +31,18 @@ const PALE: RGBColor = RGBColor(0xea, 0xf1, 0xf8);
 const ORANGE: RGBColor = RGBColor(0xff, 0x9d, 0x2e);
 const GREY: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
 
+/// The colors of kinds of head, in turn.
+const KIND_COLORS: [RGBColor; 8] = [
+    BLUE,
+    ORANGE,
+    RGBColor(0x2e, 0x8b, 0x57),
+    RGBColor(0xc0, 0x39, 0x2b),
+    RGBColor(0x7d, 0x4f, 0xa1),
+    RGBColor(0x17, 0xa2, 0xb8),
+    RGBColor(0x8c, 0x5a, 0x2b),
+    GREY,
+];
+
 /// Width and height of a chart.
 const CHART: (u32, u32) = (760, 460);
 
@@ -40,7 +52,7 @@ const MOST_TICKS: usize = 26;
 /// A line of a chart, and what is known of the luck of its points.
 struct Curve {
     /// What the legend says; nothing where the axis says it.
-    name: &'static str,
+    name: String,
     color: RGBColor,
     points: Vec<(f64, f64)>,
     /// From low to high at each point, under the line; none where there is no interval.
@@ -51,8 +63,15 @@ struct Curve {
 }
 
 impl Curve {
-    fn new(name: &'static str, color: RGBColor, points: Vec<(f64, f64)>) -> Curve {
-        Curve { name, color, points, band: Vec::new(), bars: Vec::new(), has_dots: true }
+    fn new(name: &str, color: RGBColor, points: Vec<(f64, f64)>) -> Curve {
+        Curve {
+            name: name.into(),
+            color,
+            points,
+            band: Vec::new(),
+            bars: Vec::new(),
+            has_dots: true,
+        }
     }
 }
 
@@ -151,8 +170,13 @@ pub(crate) fn expected_best(expected: &[f64], metric: Metric) -> String {
 }
 
 /// The best score by the share of the training rows, its interval as a band, and the spread over seeds, or else over folds, as
-/// bars of one standard deviation to either side.
+/// bars of one standard deviation to either side. Several kinds of head have a curve each, by the number of training
+/// rows.
 pub(crate) fn learning_curve(points: &[LearningPoint], metric: Metric) -> String {
+    let kinds = by_kind(points);
+    if kinds.len() > 1 {
+        return learning_curves_of_kinds(&kinds, metric);
+    }
     let by_seed = points.iter().any(|point| point.seed_spread.is_some());
     let bar = |point: &LearningPoint| {
         let spread = if by_seed { point.seed_spread? } else { point.fold_spread? };
@@ -190,6 +214,34 @@ pub(crate) fn learning_curve(points: &[LearningPoint], metric: Metric) -> String
             range,
         },
         curves: vec![Curve { bars, ..curve }],
+    })
+}
+
+/// The best score of each kind of head by the number of training rows, its interval as a band.
+fn learning_curves_of_kinds(kinds: &[&[LearningPoint]], metric: Metric) -> String {
+    let x = |point: &LearningPoint| point.train_rows as f64;
+    let curves = kinds.iter().zip(KIND_COLORS.into_iter().cycle()).map(|(points, color)| {
+        let scores = points.iter().map(|point| (x(point), point.score)).collect();
+        Curve {
+            band: points.iter().filter_map(|point| Some((x(point), point.interval?))).collect(),
+            ..Curve::new(&points[0].kind, color, scores)
+        }
+    });
+    let rows = kinds.iter().flat_map(|points| points.iter().map(x));
+    let lowest = rows.clone().fold(f64::INFINITY, f64::min);
+    let highest = rows.fold(0.0, f64::max);
+    let is_wide = highest > 10.0 * lowest;
+    let range = if is_wide { lowest..highest } else { 0.0..highest };
+    draw_chart(&Chart {
+        title: "Learning curves: best head of each kind, 95 % interval",
+        x_label: "training rows",
+        y_label: &format!("validation {metric}"),
+        x: Axis {
+            is_logarithmic: is_wide,
+            ticks: if is_wide { one_two_five(&range) } else { even_ticks(highest) },
+            range,
+        },
+        curves: curves.collect(),
     })
 }
 
@@ -291,7 +343,8 @@ fn draw(size: (u32, u32), paint: impl Fn(&Area<'_>) -> Drawn) -> String {
 fn draw_chart(chart: &Chart<'_>) -> String {
     draw(CHART, |area| {
         let y = y_range(&chart.curves);
-        let legend = 0.2 * (y.end - y.start);
+        let names = chart.curves.iter().filter(|curve| !curve.name.is_empty());
+        let legend = (0.08 * names.count() as f64).max(0.2) * (y.end - y.start);
         let y = match (has_legend(&chart.curves), ends_low(&chart.curves)) {
             (false, _) => y,
             (true, true) => y.start..y.end + legend,
@@ -355,7 +408,7 @@ fn fill<'a, 'b: 'a>(canvas: &mut Canvas<'a, 'b>, chart: &Chart<'_>) -> Drawn {
         let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2));
         let series = canvas.draw_series(line)?;
         if !curve.name.is_empty() {
-            series.label(curve.name).legend(move |(x, y)| {
+            series.label(&curve.name).legend(move |(x, y)| {
                 PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
             });
         }
@@ -393,10 +446,34 @@ fn ends_low(curves: &[Curve]) -> bool {
     last.is_some_and(|(_, y)| *y < f64::midpoint(range.start, range.end))
 }
 
+/// Whole numbers from 0 up to an end, ten steps at most of 1, 2 or 5 times a power of ten.
+fn even_ticks(end: f64) -> Vec<f64> {
+    let power = 10f64.powi((end / 10.0).log10().floor() as i32).max(1.0);
+    let steps = [1.0, 2.0, 5.0].map(|step| step * power);
+    let step = steps.into_iter().find(|step| end / step <= 10.0).unwrap_or(10.0 * power);
+    (0..=(end / step) as usize).map(|tick| tick as f64 * step).collect()
+}
+
 /// 1, 2 and 5 times the powers of ten within a range.
 fn one_two_five(range: &Range<f64>) -> Vec<f64> {
     let powers = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
     let steps = powers.flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(power)));
     let is_inside = |x: &f64| range.start * 0.999 <= *x && *x <= range.end * 1.001;
     steps.filter(is_inside).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_whole_numbers_and_ten_steps_at_most() {
+        assert_eq!(even_ticks(2.0), [0.0, 1.0, 2.0]);
+        assert_eq!(even_ticks(68.0), [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0]);
+        assert_eq!(even_ticks(1000.0).last(), Some(&1000.0));
+        for end in 1..3000 {
+            let ticks = even_ticks(f64::from(end));
+            assert!((2..=11).contains(&ticks.len()), "{end}: {ticks:?}");
+        }
+    }
 }

@@ -4,7 +4,11 @@ use toml::Value;
 
 use crate::{
     config::settings::show,
-    selection::{SweepFindings, curves::FRACTION, leaderboard::LeaderboardRow},
+    selection::{
+        SweepFindings,
+        curves::{FRACTION, by_kind},
+        leaderboard::LeaderboardRow,
+    },
 };
 
 /// Rows of the leaderboard that are listed.
@@ -209,10 +213,21 @@ fn learning_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
     if points.is_empty() {
         return Vec::new();
     }
-    let header = ["share", "best head"].map(String::from).to_vec();
-    let lines = points.iter().map(|point| {
+    let kinds = by_kind(points);
+    let has_kinds = kinds.len() > 1;
+    let mut header = vec!["share".to_string(), "best head".to_string()];
+    if has_kinds {
+        header.insert(0, "kind".into());
+        header.insert(2, "rows".into());
+    }
+    let lines = kinds.iter().flat_map(|points| points.iter().enumerate()).map(|(place, point)| {
         let share = format!("{} %", (point.fraction * 1e4).round() / 1e2);
-        vec![share, score_cell(Some(point.score), point.interval)]
+        let mut line = vec![share, score_cell(Some(point.score), point.interval)];
+        if has_kinds {
+            line.insert(0, if place == 0 { point.kind.clone() } else { String::new() });
+            line.insert(2, point.train_rows.to_string());
+        }
+        line
     });
     std::iter::once(header).chain(lines).collect()
 }

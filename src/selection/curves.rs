@@ -26,11 +26,15 @@ pub struct LayerScore {
     pub heads: usize,
 }
 
-/// The best head for a share of the training rows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// The best head of a kind for a share of the training rows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LearningPoint {
+    /// The kind.
+    pub kind: String,
     /// The share.
     pub fraction: f64,
+    /// Number of rows that the head is trained on; the mean over the folds, rounded.
+    pub train_rows: usize,
     /// The best score.
     pub score: f64,
     /// Its interval.
@@ -39,7 +43,7 @@ pub struct LearningPoint {
     pub seed_spread: Option<Spread>,
     /// The spread of that head's scores over folds.
     pub fold_spread: Option<Spread>,
-    /// Number of heads for that share.
+    /// Number of heads of that kind for that share.
     pub heads: usize,
 }
 
@@ -76,7 +80,8 @@ pub(crate) fn layer_profile(leaderboard: &Leaderboard) -> Vec<LayerScore> {
     profile.collect()
 }
 
-/// The best head for each share of the training rows, by share; empty unless `fraction` was varied.
+/// The best head of each kind for each share of the training rows, by share, one kind after the other; empty unless
+/// `fraction` was varied.
 ///
 /// Each share has its own best settings: the score that could be reached with that many labels, given the same
 /// validation rows.
@@ -84,12 +89,26 @@ pub(crate) fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
     if !leaderboard.varied().contains(&FRACTION) {
         return Vec::new();
     }
+    // In the order of the trials: that of the ranks would depend on who won.
+    let mut trials: Vec<&LeaderboardRow> = leaderboard.rows.iter().collect();
+    trials.sort_by_key(|row| row.trial);
+    let mut kinds: Vec<&str> = Vec::new();
+    for row in trials {
+        if !kinds.contains(&row.kind.as_str()) {
+            kinds.push(&row.kind);
+        }
+    }
     // Positive floats are ordered like their bits.
-    let share = |row: &LeaderboardRow| Some(number(row.setting(FRACTION)?)?.to_bits());
-    let points = groups(leaderboard, share).into_iter().map(|(bits, heads)| {
+    let place = |row: &LeaderboardRow| {
+        let share = number(row.setting(FRACTION)?)?;
+        Some((kinds.iter().position(|kind| *kind == row.kind)?, share.to_bits()))
+    };
+    let points = groups(leaderboard, place).into_iter().map(|((kind, bits), heads)| {
         let (row, score) = best_head(leaderboard, &heads);
         LearningPoint {
+            kind: kinds[kind].to_string(),
             fraction: f64::from_bits(bits),
+            train_rows: row.train_rows,
             score,
             interval: row.interval,
             seed_spread: row.seed_spread,
@@ -98,6 +117,11 @@ pub(crate) fn learning_curve(leaderboard: &Leaderboard) -> Vec<LearningPoint> {
         }
     });
     points.collect()
+}
+
+/// The points of a learning curve, kind by kind.
+pub(crate) fn by_kind(points: &[LearningPoint]) -> Vec<&[LearningPoint]> {
+    points.chunk_by(|one, other| one.kind == other.kind).collect()
 }
 
 /// The scores of the trials that are comparable: all that have a score, for the largest share of the training rows if
@@ -211,6 +235,34 @@ mod tests {
         assert_eq!(trials(&board), [0.625, 0.5]);
         board.metric = crate::metrics::metric::Metric::Mse;
         assert_eq!(curve(&board), [(0.1, 0.25), (1.0, 0.5)]);
+    }
+
+    #[test]
+    fn every_kind_has_a_learning_curve_of_its_own_in_the_order_of_the_trials() {
+        let board = board(
+            &["fraction", "kind", "lr"],
+            &[
+                (&[1.0.into(), "ridge".into(), 1.into()], 0.5),
+                (&[0.1.into(), "ridge".into(), 1.into()], 0.25),
+                (&[1.0.into(), "mlp".into(), 1.into()], 0.625),
+                (&[0.1.into(), "mlp".into(), 1.into()], 0.125),
+                (&[0.1.into(), "mlp".into(), 2.into()], 0.375),
+            ],
+        );
+        let curve = learning_curve(&board);
+        let points = curve.iter().map(|point| {
+            (point.kind.as_str(), point.fraction, point.train_rows, point.score, point.heads)
+        });
+        let expected = [
+            ("ridge", 0.1, 100, 0.25, 1),
+            ("ridge", 1.0, 1000, 0.5, 1),
+            ("mlp", 0.1, 100, 0.375, 2),
+            ("mlp", 1.0, 1000, 0.625, 1),
+        ];
+        assert_eq!(points.collect::<Vec<_>>(), expected);
+        let kinds: Vec<usize> = by_kind(&curve).iter().map(|points| points.len()).collect();
+        assert_eq!(kinds, [2, 2]);
+        assert!(by_kind(&[]).is_empty());
     }
 
     #[test]

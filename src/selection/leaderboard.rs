@@ -23,6 +23,10 @@ pub(crate) const SIGNIFICANCE: f64 = 0.05;
 pub(crate) struct Candidate {
     /// The settings that the sweep varies, with the values of this candidate.
     pub settings: Vec<(String, Value)>,
+    /// The kind of its heads, also where the sweep does not vary it.
+    pub kind: String,
+    /// Number of rows that its heads are trained on; the mean over the folds, rounded.
+    pub train_rows: usize,
     /// The results, one for each seed, all on the same rows in the same order.
     pub outcomes: Vec<SeedResult>,
     /// The last rung that was reached, from 0, if halving stops most heads early.
@@ -85,6 +89,12 @@ pub struct LeaderboardRow {
     pub trial: usize,
     /// See [`Candidate::settings`].
     pub settings: Vec<(String, Value)>,
+    /// See [`Candidate::kind`].
+    #[serde(skip)]
+    pub kind: String,
+    /// See [`Candidate::train_rows`].
+    #[serde(skip)]
+    pub train_rows: usize,
     /// See [`Candidate::rung`].
     pub rung: Option<usize>,
     /// The metric on all validation rows, as the mean over the seeds; `None` if it is undefined for one of them, or if
@@ -309,6 +319,8 @@ fn row(candidate: &Candidate, metric: Metric) -> LeaderboardRow {
         rank: 0,
         trial: 0,
         settings: candidate.settings.clone(),
+        kind: candidate.kind.clone(),
+        train_rows: candidate.train_rows,
         rung: candidate.rung,
         score: None,
         interval: None,

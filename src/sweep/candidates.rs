@@ -22,6 +22,7 @@ use crate::{
     sweep::{
         Sweep,
         outcome::{SearchOutcome, pooled},
+        splits::Split,
         trials::Trial,
     },
     tasks::{
@@ -126,6 +127,8 @@ impl SweepCandidates {
                     seeds.map(|seed| outcome(sweep, done, metric, number, *share, seed, None));
                 judged.candidates.push(Candidate {
                     settings,
+                    kind: trial.pipeline.head.kind.name().to_string(),
+                    train_rows: train_rows(sweep, *share),
                     outcomes: outcomes.collect(),
                     rung: done.rungs[number],
                 });
@@ -188,6 +191,14 @@ impl SweepCandidates {
         sheet.numbers("high", quantile(0.975));
         sheet.write_csv(&run.join(RESAMPLES_FILE))
     }
+}
+
+/// How many rows heads learn from, of a share of all; the mean over the folds.
+fn train_rows(sweep: &Sweep<'_>, share: Option<usize>) -> usize {
+    let own = |split: &&Split| split.is_ranked() && split.share == share;
+    let counts: Vec<usize> =
+        sweep.splits.iter().filter(own).map(|split| split.train.len()).collect();
+    (counts.iter().sum::<usize>() as f64 / counts.len().max(1) as f64).round() as usize
 }
 
 /// What one seed of a trial came to, on all folds of a share of the rows.

@@ -248,6 +248,38 @@ fn shares_and_resamples_of_the_rows_have_files_of_their_own_and_never_win() {
 }
 
 #[test]
+fn every_kind_of_head_has_a_learning_curve_of_its_own_by_training_rows() {
+    let workshop = workshop("kind = [\"linear\", \"ridge\"]\nfraction = [0.25, 1.0]\nfolds = 2");
+    let report = workshop.json(SWEEP);
+    let run = workshop.path(report["run"].as_str().unwrap());
+    let curve = lines(&run.join("learning_curve.csv"));
+    assert_eq!(curve[0][..4], ["kind", "fraction", "train_rows", "validation_macro_f1"]);
+    let points: Vec<[&str; 2]> =
+        curve[1..].iter().map(|line| [line[0].as_str(), line[1].as_str()]).collect();
+    assert_eq!(points, [["linear", "0.25"], ["linear", "1"], ["ridge", "0.25"], ["ridge", "1"]]);
+    let rows: Vec<f64> = curve[1..].iter().map(|line| line[2].parse().unwrap()).collect();
+    assert_eq!(rows[..2], rows[2..]);
+    let mean = f64::midpoint(rows[0], rows[1]);
+    assert!((mean - report["rows"].as_f64().unwrap()).abs() <= 0.5, "{rows:?}");
+    let svg = fs::read_to_string(run.join("learning_curve.svg")).unwrap();
+    let texts: Vec<&str> = svg.lines().map(str::trim).collect();
+    assert!(["linear", "ridge", "training rows"].iter().all(|text| texts.contains(text)));
+    let printed = workshop.succeed(&SWEEP[1..]).stdout;
+    let listed = printed.lines().find(|line| line.starts_with("labels")).unwrap();
+    let header: Vec<&str> = listed.split_whitespace().collect();
+    assert_eq!(header, ["labels", "kind", "share", "rows", "best", "head"]);
+
+    // One kind has one curve, by shares alone.
+    let one = ["sweep", "pipeline.toml", "--set", "sweep.kind=[\"ridge\"]"];
+    let report = workshop.json(&one);
+    let run = workshop.path(report["run"].as_str().unwrap());
+    let curve = lines(&run.join("learning_curve.csv"));
+    let header =
+        ["fraction", "validation_macro_f1", "low", "high", "seed_std", "fold_std", "heads"];
+    assert_eq!(curve[0], header);
+}
+
+#[test]
 fn cosines_stand_on_a_leaderboard_beside_heads_and_score_as_a_cosine_run_alone() {
     let workshop = Case {
         task: "similarity",

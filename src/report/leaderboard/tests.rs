@@ -37,7 +37,13 @@ pub(crate) fn findings(
                     diverged: 0,
                 }
             });
+            let value =
+                |key: &str| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| value);
+            let kind = value("kind").and_then(Value::as_str).unwrap_or("linear");
+            let fraction = value("fraction").and_then(Value::as_float).unwrap_or(1.0);
             Candidate {
+                kind: kind.into(),
+                train_rows: (fraction * 500.0).round() as usize,
                 settings: settings
                     .iter()
                     .map(|(key, value)| (key.to_string(), value.clone()))
@@ -99,6 +105,17 @@ pub(crate) fn with_test_scores(mut findings: SweepFindings) -> SweepFindings {
     });
     findings.test = Some(scores.collect());
     findings
+}
+
+/// Three shares of the training rows for each of two kinds.
+pub(crate) fn shares_of_kinds() -> SweepFindings {
+    let mut settings = Vec::new();
+    for kind in ["linear", "ridge"] {
+        for fraction in [0.05, 0.5, 1.0] {
+            settings.push(vec![("kind", kind.into()), ("fraction", fraction.into())]);
+        }
+    }
+    findings(&settings, &[], |trial| [0.6, 0.7, 0.8, 0.7, 0.75, 0.78][trial])
 }
 
 fn written(findings: &SweepFindings) -> Vec<(String, Vec<u8>)> {
@@ -255,6 +272,32 @@ fn effects_and_curves_are_written_as_they_were_found() {
     let expected = text(&files, EXPECTED_BEST_FILE);
     let line = format!("8,{}", findings.expected_best[7]);
     assert_eq!(expected.lines().last(), Some(line.as_str()));
+}
+
+#[test]
+fn a_learning_curve_of_several_kinds_is_by_kind_and_by_training_rows() {
+    let files = written(&shares_of_kinds());
+    let curve = text(&files, LEARNING_CURVE_FILE);
+    let lines: Vec<&str> = curve.lines().collect();
+    let header = "kind,fraction,train_rows,validation_macro_f1,low,high,seed_std,fold_std,heads";
+    assert_eq!(lines[0], header);
+    let expected = [
+        "linear,0.05,25,",
+        "linear,0.5,250,",
+        "linear,1,500,",
+        "ridge,0.05,25,",
+        "ridge,0.5,250,",
+        "ridge,1,500,",
+    ];
+    assert_eq!(lines.len(), 1 + expected.len());
+    for (line, start) in lines[1..].iter().zip(expected) {
+        assert!(line.starts_with(start), "{line}");
+    }
+    let svg = text(&files, LEARNING_CURVE_PLOT);
+    let shown: Vec<&str> = svg.lines().map(str::trim).collect();
+    for wanted in ["linear", "ridge", "training rows", "50", "100", "200", "500"] {
+        assert!(shown.contains(&wanted), "the curve lacks `{wanted}`");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 use super::*;
-use crate::report::leaderboard::tests::{findings, layers_and_poolings, shares, with_test_scores};
+use crate::report::leaderboard::tests::{
+    findings, layers_and_poolings, shares, shares_of_kinds, with_test_scores,
+};
 
 fn block(blocks: &[SummaryTable], title: &str) -> Vec<Vec<String>> {
     let found = blocks.iter().find(|block| block.title == title);
@@ -61,6 +63,23 @@ fn a_learning_curve_is_listed_by_share() {
     let shares: Vec<String> =
         block(&blocks, "labels").into_iter().map(|line| line[0].clone()).collect();
     assert_eq!(shares, ["share", "10 %", "25 %", "50 %", "75 %", "100 %"]);
+}
+
+#[test]
+fn the_learning_curves_of_several_kinds_are_listed_one_after_the_other() {
+    let lines = block(&summary(&shares_of_kinds()), "labels");
+    assert_eq!(lines[0], ["kind", "share", "rows", "best head"]);
+    let starts: Vec<[&str; 3]> =
+        lines[1..].iter().map(|line| [0, 1, 2].map(|cell| line[cell].as_str())).collect();
+    let expected = [
+        ["linear", "5 %", "25"],
+        ["", "50 %", "250"],
+        ["", "100 %", "500"],
+        ["ridge", "5 %", "25"],
+        ["", "50 %", "250"],
+        ["", "100 %", "500"],
+    ];
+    assert_eq!(starts, expected);
 }
 
 #[test]

@@ -13,8 +13,14 @@ pub(crate) fn board(keys: &[&str], trials: &[(&[Value], f64)]) -> Leaderboard {
         .iter()
         .map(|(values, score)| {
             let settings = keys.iter().map(ToString::to_string);
+            let value =
+                |key: &str| keys.iter().position(|other| *other == key).map(|at| &values[at]);
+            let kind = value("kind").and_then(Value::as_str).unwrap_or("linear");
+            let fraction = value("fraction").and_then(Value::as_float).unwrap_or(1.0);
             Candidate {
                 settings: settings.zip(values.iter().cloned()).collect(),
+                kind: kind.into(),
+                train_rows: (fraction * 1000.0).round() as usize,
                 outcomes: vec![outcome(RowStatistics::means(vec![(
                     Metric::Accuracy,
                     vec![*score; 3],
@@ -39,6 +45,8 @@ fn outcome(statistics: RowStatistics) -> SeedResult {
 fn candidate(name: &str, statistics: Vec<RowStatistics>) -> Candidate {
     Candidate {
         settings: vec![("name".into(), name.into())],
+        kind: "linear".into(),
+        train_rows: 100,
         outcomes: statistics.into_iter().map(outcome).collect(),
         rung: None,
     }
