@@ -329,7 +329,7 @@ fn is_name(data_type: &DataType) -> bool {
 fn failure(source: &Source, error: ParquetError) -> Error {
     source.malformed(
         None,
-        "a Parquet file that is whole and compressed with zstd, snappy or nothing",
+        "a Parquet file that is whole and compressed with zstd, snappy, gzip, brotli or nothing",
         error.to_string(),
         "check that the file was written to its end, or write it again with one of these compressions",
     )

@@ -1,18 +1,28 @@
-//! The page headers of a Parquet file, checked before its pages are decoded: the decoder reserves what they claim.
+//! The page headers of a Parquet file, checked before its pages are decoded: the decoder reserves what they claim, and
+//! unpacks gzip and brotli to their end, whatever they claim.
 //!
 //! A header is a struct in Thrift's compact protocol (`PageHeader` in the format's `parquet.thrift`). Of its fields only
 //! sizes and counts are looked at; all others are skipped.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+};
 
+use brotli::Decompressor;
+use flate2::read::MultiGzDecoder;
 use parquet::{
-    basic::Type,
+    basic::{Compression, Type},
     errors::ParquetError,
     file::metadata::{ColumnChunkMetaData, ParquetMetaData},
 };
 
 /// Most bytes of a page, decompressed. Writers make pages of about one MiB; a longer one holds long values.
 const MOST_PAGE_BYTES: i64 = 512 << 20;
+
+/// How many times larger than packed no gzip data is.
+const MOST_GZIP_GROWTH: i64 = 1032;
 
 /// Most bytes of a header: the statistics in it may hold two values.
 const MOST_HEADER_BYTES: usize = 1 << 20;
@@ -23,7 +33,7 @@ const MOST_DEPTH: usize = 16;
 /// Checks the headers of all pages of some columns.
 ///
 /// # Errors
-/// When a header cannot be read, or claims more than a page can hold.
+/// When a header cannot be read, or claims more than a page can hold; or a page holds more than its header claims.
 pub(super) fn check(
     file: &File,
     metadata: &ParquetMetaData,
@@ -55,9 +65,64 @@ fn check_chunk(file: &File, chunk: &ColumnChunkMetaData) -> Result<(), ParquetEr
                 header.dictionary_values, header.uncompressed_bytes
             )));
         }
-        at += header_bytes + u64::try_from(header.compressed_bytes).unwrap_or(0);
+        at += header_bytes;
+        check_unpacked(file, at, &header, chunk.compression())?;
+        at += u64::try_from(header.compressed_bytes).unwrap_or(0);
     }
     Ok(())
+}
+
+/// Fails where the page at a place of the file is larger than its header says once it is unpacked. The decoder itself stops
+/// there for all codecs but gzip and brotli.
+fn check_unpacked(
+    file: &File,
+    at: u64,
+    page: &PageClaims,
+    compression: Compression,
+) -> Result<(), ParquetError> {
+    let levels = u64::try_from(page.level_bytes).unwrap_or(u64::MAX);
+    let without_levels = |bytes: i64| u64::try_from(bytes).ok()?.checked_sub(levels);
+    let (Some(packed), Some(claimed)) =
+        (without_levels(page.compressed_bytes), without_levels(page.uncompressed_bytes))
+    else {
+        return Err(damage(format!("levels of {} bytes", page.level_bytes)));
+    };
+    // The decoder does not unpack what holds nothing.
+    if page.is_stored || claimed == 0 {
+        return Ok(());
+    }
+    let start = at + levels;
+    let input = PageBytes { file, at: start, end: start + packed };
+    let unpacked: Box<dyn Read + '_> = match compression {
+        Compression::GZIP(_) if page.compressed_bytes <= MOST_PAGE_BYTES / MOST_GZIP_GROWTH => {
+            return Ok(());
+        }
+        Compression::GZIP(_) => Box::new(MultiGzDecoder::new(input)),
+        Compression::BROTLI(_) => Box::new(Decompressor::new(input, 1 << 16)),
+        _ => return Ok(()),
+    };
+    let unpacked = io::copy(&mut unpacked.take(claimed + 1), &mut io::sink());
+    match unpacked.map_err(|error| ParquetError::External(error.into()))? {
+        length if length <= claimed => Ok(()),
+        _ => Err(damage(format!("{claimed} bytes, and the page holds more"))),
+    }
+}
+
+/// Some bytes of a file.
+struct PageBytes<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for PageBytes<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        let n_read = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += n_read as u64;
+        Ok(n_read)
+    }
 }
 
 /// The fewest bytes of a value in a dictionary.
@@ -82,6 +147,10 @@ struct PageClaims {
     compressed_bytes: i64,
     /// Values of a dictionary page.
     dictionary_values: i64,
+    /// Bytes that stand uncompressed before the values of a page of version 2.
+    level_bytes: i64,
+    /// Whether the values of a page of version 2 are not compressed either.
+    is_stored: bool,
 }
 
 /// The header at a place of the file, and its length.
@@ -116,8 +185,9 @@ impl Compact<'_> {
                 (2, I32) => claims.uncompressed_bytes = self.integer()?,
                 (3, I32) => claims.compressed_bytes = self.integer()?,
                 (7, STRUCT) => claims.dictionary_values = self.first_integer()?,
+                (8, STRUCT) => (claims.level_bytes, claims.is_stored) = self.version_2()?,
                 // The decoder looks at numbers of fields and not at their types.
-                (2 | 3 | 7, _) => return None,
+                (2 | 3 | 7 | 8, _) => return None,
                 _ => self.skip(kind, 0)?,
             }
         }
@@ -135,6 +205,21 @@ impl Compact<'_> {
             }
         }
         Some(first)
+    }
+
+    /// The bytes of levels of a page of version 2, and whether its values are not compressed.
+    fn version_2(&mut self) -> Option<(i64, bool)> {
+        let (mut id, mut levels, mut is_stored) = (0, [0, 0], false);
+        while let Some(kind) = self.field(&mut id)? {
+            match (id, kind) {
+                (5, I32) => levels[0] = self.integer()?,
+                (6, I32) => levels[1] = self.integer()?,
+                (7, TRUE | FALSE) => is_stored = kind == FALSE,
+                (5..=7, _) => return None,
+                _ => self.skip(kind, 1)?,
+            }
+        }
+        Some((levels[0].checked_add(levels[1])?, is_stored))
     }
 
     /// The type of the next field, and its number in `id`; `None` inside where the struct ends.
@@ -236,6 +321,8 @@ const STRUCT: u8 = 12;
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn read(bytes: &[u8]) -> Option<PageClaims> {
@@ -249,12 +336,55 @@ mod tests {
             0x15, 4, 0x15, 0x80, 0x40, 0x15, 0xc8, 1, 0x4c, 0x15, 0xd8, 4, 0x15, 4, 0, 0x29, 0x23,
             1, 1, 0,
         ];
-        let expected =
-            PageClaims { uncompressed_bytes: 4096, compressed_bytes: 100, dictionary_values: 300 };
+        let expected = PageClaims {
+            uncompressed_bytes: 4096,
+            compressed_bytes: 100,
+            dictionary_values: 300,
+            ..PageClaims::default()
+        };
         assert_eq!(read(&header), Some(expected));
         for length in 0..header.len() {
             assert_eq!(read(&header[..length]), None, "cut off after {length} bytes");
         }
+    }
+
+    #[test]
+    fn levels_of_version_2_stand_before_what_is_compressed() {
+        // 4096 bytes, 100 compressed, a struct 8: its fields 5 (10 bytes) and 6 (2 bytes), and 7, which is false.
+        let header = [0x25, 0x80, 0x40, 0x15, 0xc8, 1, 0x5c, 0x55, 20, 0x15, 4, 0x12, 0, 0];
+        let expected = PageClaims {
+            uncompressed_bytes: 4096,
+            compressed_bytes: 100,
+            level_bytes: 12,
+            is_stored: true,
+            ..PageClaims::default()
+        };
+        assert_eq!(read(&header), Some(expected));
+    }
+
+    #[test]
+    fn a_page_that_holds_more_than_its_header_claims_is_refused() {
+        const N_BYTES: i64 = 1 << 20;
+        let mut packed = b"levels".to_vec();
+        let mut writer = brotli::CompressorWriter::new(&mut packed, 4096, 1, 22);
+        writer.write_all(&vec![0; N_BYTES as usize]).unwrap();
+        drop(writer);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&packed).unwrap();
+        assert!(packed.len() < 4096, "{} bytes", packed.len());
+        let checked = |claimed: i64| {
+            let page = PageClaims {
+                uncompressed_bytes: claimed + 6,
+                compressed_bytes: packed.len() as i64,
+                level_bytes: 6,
+                ..PageClaims::default()
+            };
+            check_unpacked(&file, 0, &page, Compression::BROTLI(Default::default()))
+        };
+        checked(N_BYTES).unwrap();
+        let error = checked(N_BYTES - 1).unwrap_err().to_string();
+        assert!(error.contains("1048575 bytes, and the page holds more"), "{error}");
+        assert!(checked(-1).is_err());
     }
 
     #[test]

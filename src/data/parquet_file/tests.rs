@@ -163,9 +163,13 @@ fn rows_stream_over_batches_and_row_groups_of_any_compression() {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let batch = RecordBatch::try_from_iter([("text", strings(&texts))]).unwrap();
     let batch = concat_batches(&batch.schema(), [&batch, &batch]).unwrap();
-    for compression in
-        [Compression::UNCOMPRESSED, Compression::SNAPPY, Compression::ZSTD(Default::default())]
-    {
+    for compression in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::ZSTD(Default::default()),
+        Compression::GZIP(Default::default()),
+        Compression::BROTLI(Default::default()),
+    ] {
         write(&path, &batch, compression);
         let examples = data::read(&Source::new(&path), WantedFields::default()).unwrap();
         let examples: Vec<Record> = examples.collect::<Result<_>>().unwrap();

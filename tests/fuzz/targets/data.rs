@@ -130,6 +130,8 @@ pub(super) fn parquet_files() -> Vec<PathBuf> {
             Compression::SNAPPY,
         ),
         ("reals", vec![("text", strings.clone()), ("label", reals)], Compression::UNCOMPRESSED),
+        ("gzip", vec![("text", strings.clone())], Compression::GZIP(Default::default())),
+        ("brotli", vec![("text", strings.clone())], Compression::BROTLI(Default::default())),
         ("lists", vec![("text", strings), ("label", lists)], Compression::ZSTD(Default::default())),
     ];
     let written = tables.map(|(name, columns, compression)| {
