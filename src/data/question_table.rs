@@ -88,13 +88,10 @@ fn nearest(answer: &Answer, context: &str) -> Option<usize> {
     if answer.text.is_empty() {
         return None;
     }
-    let mut last = (0, 0);
-    let places = context.match_indices(&answer.text).map(|(byte, _)| {
-        // Characters are counted on from the place before.
-        last = (byte, last.1 + context[last.0..byte].chars().count());
-        last.1
-    });
-    places.min_by_key(|place| place.abs_diff(answer.start))
+    // Occurrences may overlap.
+    let bytes = context.char_indices().map(|(byte, _)| byte).enumerate();
+    let places = bytes.filter(|(_, byte)| context[*byte..].starts_with(&answer.text));
+    places.map(|(place, _)| place).min_by_key(|place| place.abs_diff(answer.start))
 }
 
 #[cfg(test)]
@@ -155,5 +152,6 @@ mod tests {
         assert_eq!(moved("Ann", 9, context), (10, 1));
         assert_eq!(moved("Ann", 900, context), (18, 1));
         assert_eq!(moved("Bo", 3, context), (3, 0), "it stands nowhere");
+        assert_eq!(moved("ana", 4, "bananas"), (3, 1), "two that overlap");
     }
 }
