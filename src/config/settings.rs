@@ -156,7 +156,7 @@ impl Pipeline {
             let text = source.text_column();
             source.text.get_or_insert(text);
         }
-        sources::refuse_columns_of_questions(&mut file.data, &refuse)?;
+        sources::refuse_keys_of_questions(&mut file.data, &refuse)?;
         let FilesAsRead { train, validation, test } = FilesAsRead::of(&file.data);
         let given = [Some(&train), validation.as_ref(), test.as_ref()].into_iter().flatten();
         let sources: Vec<Source> = given.flatten().cloned().collect();

@@ -2,13 +2,7 @@
 
 use frostbert_cache::wording::shorten;
 
-use super::{
-    Records,
-    record::Record,
-    source::{Format, Source},
-    split::Part,
-    until_error,
-};
+use super::{Records, record::Record, source::Source, split::Part, until_error};
 use crate::error::{Error, Result};
 
 /// What files call the parts.
@@ -39,8 +33,7 @@ pub(super) fn with_parts(
         return read(source);
     };
     let format = source.resolve_format()?;
-    if !matches!(format, Format::Csv | Format::Tsv | Format::Jsonl | Format::Json | Format::Parquet)
-    {
+    if !format.has_columns() {
         return Err(source.malformed(
             None,
             "columns, of which `split_column` is one",

@@ -175,11 +175,7 @@ impl Source {
     /// The source as one of questions: of a table, question and context are read as the two texts, and answers as labels.
     /// Other formats stay as they are.
     pub fn as_questions(&self) -> Source {
-        let is_table = matches!(
-            self.resolve_format(),
-            Ok(Format::Csv | Format::Tsv | Format::Jsonl | Format::Json | Format::Parquet)
-        );
-        if !is_table {
+        if !self.resolve_format().is_ok_and(Format::has_columns) {
             return self.clone();
         }
         let column = |own: &Option<ColumnName>, name: &str| {
@@ -412,6 +408,11 @@ impl Format {
         Format::Squad,
         Format::Folder,
     ];
+
+    /// Whether its records have columns, or keys, that a source can name.
+    pub(crate) fn has_columns(self) -> bool {
+        matches!(self, Format::Csv | Format::Tsv | Format::Jsonl | Format::Json | Format::Parquet)
+    }
 
     /// The format of this name.
     pub fn named(name: &str) -> Option<Format> {

@@ -39,29 +39,47 @@ impl FilesAsRead {
     }
 }
 
-/// Fails where a source names columns of questions and the task has none.
-pub(super) fn refuse_columns_of_questions(
+/// Fails where the file speaks of answers and the task has none, or a source names columns of questions and its format has
+/// no columns.
+pub(super) fn refuse_keys_of_questions(
     data: &mut DataSection,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<()> {
-    let task = data.task;
-    let named = data.sources_mut().find_map(|source| {
+    let (task, misplaced) = (data.task, data.misplaced);
+    if task != Task::Qa && misplaced != Misplaced::default() {
+        return Err(refuse(
+            format!("data.misplaced is `{misplaced}`, and the task is `{task}`"),
+            "leave it out, as only questions have answers; or set data.task to `qa`".into(),
+        ));
+    }
+    for source in data.sources_mut() {
         let columns = [
             (&source.question, "question"),
             (&source.context, "context"),
             (&source.answer, "answer"),
             (&source.answer_start, "answer_start"),
         ];
-        columns.into_iter().find_map(|(column, key)| column.as_ref().map(|_| key))
-    });
-    match named {
-        Some(key) if task != Task::Qa => Err(refuse(
-            format!("a source names `{key}`, and the task is `{task}`"),
-            "name the columns of texts with `text` and `text_pair`, or set data.task to `qa`"
-                .into(),
-        )),
-        _ => Ok(()),
+        let named = columns.into_iter().find_map(|(column, key)| column.as_ref().map(|_| key));
+        let Some(key) = named else { continue };
+        if task != Task::Qa {
+            return Err(refuse(
+                format!("a source names `{key}`, and the task is `{task}`"),
+                "name the columns of texts with `text` and `text_pair`, or set data.task to `qa`"
+                    .into(),
+            ));
+        }
+        // A name that tells no format is an error once the file is read.
+        if let Some(format) = source.resolve_format().ok().filter(|format| !format.has_columns()) {
+            return Err(refuse(
+                format!("a source names `{key}`, and a {format} file has no columns"),
+                format!(
+                    "leave `{key}` out, or set `format` of the source to csv, tsv, jsonl, json or parquet, if that is \
+                     what the file holds"
+                ),
+            ));
+        }
     }
+    Ok(())
 }
 
 /// Says of sources named `.json` that they hold records where they do, so that what depends on the format is decided alike
@@ -108,4 +126,52 @@ pub(super) fn label_columns(file: &PipelineFile) -> Vec<ColumnName> {
         }
     }
     columns
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::settings::Pipeline;
+
+    #[test]
+    fn keys_of_questions_are_refused_where_there_are_none() {
+        let check = |task: &str, source: &str, more: &str| {
+            let toml = format!(
+                "[model]\npath = \"m\"\n[data]\ntask = \"{task}\"\ntrain = {{ {source} }}\n{more}"
+            );
+            let file: PipelineFile = toml::from_str(&toml).unwrap();
+            Pipeline::check(Path::new("p.toml"), file).map_err(|error| error.to_string())
+        };
+        let (csv, nearest) = ("path = \"a.csv\"", "misplaced = \"nearest\"");
+        let with_column = "path = \"a.csv\", answer_start = \"start\"";
+        for (source, more) in [(csv, ""), (csv, nearest), (with_column, "")] {
+            assert!(check("qa", source, more).is_ok(), "{source} {more}");
+        }
+        assert!(check("qa", "path = \"a.json\"", nearest).is_ok());
+        for (task, source, more, problem) in [
+            (
+                "classification",
+                csv,
+                nearest,
+                "data.misplaced is `nearest`, and the task is `classification`",
+            ),
+            (
+                "tokens",
+                "path = \"a.conll\", context = 1",
+                "",
+                "a source names `context`, and the task is `tokens`",
+            ),
+            (
+                "qa",
+                "path = \"a.json\", question = \"q\"",
+                "",
+                "a source names `question`, and a squad file has no columns",
+            ),
+        ] {
+            let error = check(task, source, more).unwrap_err();
+            assert_eq!(error, format!("p.toml: {problem}"));
+        }
+    }
 }
