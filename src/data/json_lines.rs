@@ -143,6 +143,7 @@ impl RecordPosition<'_> {
                 Some(Value::Array(items)) => (None, Some(self.labels(items, key, json)?)),
                 // A missing label, which is counted with the others.
                 Some(Value::Null) => (None, None),
+                None if self.source.drops_unlabelled => (None, None),
                 _ => (Some(self.label(&object, key, json)?), None),
             },
         };
@@ -458,6 +459,15 @@ mod tests {
             assert_eq!(error.to_string(), format!("a.jsonl:3: {message}"));
             assert!(error.hint().unwrap().contains(hint), "{}", error.hint().unwrap());
         }
+    }
+
+    #[test]
+    fn an_object_may_lack_the_key_of_its_label_where_the_unlabelled_are_left_out() {
+        let source = Source { drops_unlabelled: true, ..Source::new("a.jsonl") };
+        let content = "{\"text\": \"one\"}\n{\"text\": \"two\", \"label\": null}\n{\"text\": \"three\", \"label\": 0}\n";
+        let examples = read_str(content, &source, LABELLED).unwrap();
+        let labels: Vec<Option<&str>> = examples.iter().map(|e| e.label.as_deref()).collect();
+        assert_eq!(labels, [None, None, Some("0")]);
     }
 
     #[test]

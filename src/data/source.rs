@@ -85,6 +85,9 @@ pub struct Source {
     /// there, errors do not name that key.
     #[serde(skip)]
     pub skip_bad: Option<bool>,
+    /// Whether records without a label are left out, so that a JSON object may lack its key: `data.clean.drop_unlabelled`.
+    #[serde(skip)]
+    pub drops_unlabelled: bool,
     /// Whether its records are questions in a table: see [`Source::as_questions`].
     #[serde(skip)]
     pub holds_questions: bool,
@@ -167,6 +170,7 @@ impl Source {
             split_column: None,
             label_columns: Vec::new(),
             skip_bad: None,
+            drops_unlabelled: false,
             holds_questions: false,
             moves_answers: false,
         }

@@ -315,3 +315,21 @@ fn given_test_rows_that_are_left_out_are_a_loss_that_is_said() {
     assert!(ran.stderr.contains("3 given test rows are left out"), "{}", ran.stderr);
     assert!(ran.stderr.contains("cannot be compared with published ones"), "{}", ran.stderr);
 }
+
+#[test]
+fn json_objects_that_lack_their_labels_are_unlabelled_like_empty_cells() {
+    let workshop = workshop("train = { path = \"a.jsonl\" }");
+    let rows = texts(60).into_iter().enumerate().map(|(number, text)| match number {
+        0 | 1 => json!({ "text": text }),
+        2 => json!({ "text": text, "label": null }),
+        _ => json!({ "text": text, "label": label(number) }),
+    });
+    let lines: String = rows.map(|row| format!("{row}\n")).collect();
+    workshop.write("a.jsonl", lines);
+    let error = workshop.fail(&RUN);
+    assert!(error.contains("a.jsonl:1: expected the key `label` for `label`"), "{error}");
+    let ran = workshop.succeed(&[&RUN[..], &["--set", "data.clean.drop_unlabelled=true"]].concat());
+    let warning = "a.jsonl: 3 of 60 records have no label and were left out";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    assert_eq!(split(&workshop).iter().sum::<u64>(), 57);
+}

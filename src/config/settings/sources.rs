@@ -26,6 +26,8 @@ impl FilesAsRead {
             let source = if data.task == Task::Qa { source.as_questions() } else { source.clone() };
             Source {
                 skip_bad: Some(data.clean.skip_bad),
+                // A question without the key of its answer would pass for one that has none.
+                drops_unlabelled: data.clean.drop_unlabelled && data.task != Task::Qa,
                 moves_answers: data.misplaced == Misplaced::Nearest,
                 ..source
             }
