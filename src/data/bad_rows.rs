@@ -4,15 +4,15 @@ use std::{
     collections::BTreeMap,
     ops::RangeInclusive,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use frostbert_cache::wording::counted;
 
-use super::{record::Record, source::Source};
+use super::{record::Record, source::Source, split::Part};
 use crate::error::{Error, Result};
 
-/// A line that was left out, as nothing could be made of it.
+/// A record that was left out, as nothing could be made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRow {
     /// Its file, as the pipeline names it.
@@ -21,24 +21,36 @@ pub struct BadRow {
     pub line: u64,
     /// What was expected, and what is there.
     pub reason: String,
+    /// The part that its file says it is for, where that is known.
+    pub part: Option<Part>,
 }
 
-/// The lines that were left out while files were read. Copies share them.
+/// The records that were left out while files were read. Copies share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BadRows(Arc<Mutex<Vec<BadRow>>>);
 
 impl BadRows {
     /// All so far, file by file in the order in which these were read.
     pub(crate) fn rows(&self) -> Vec<BadRow> {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut rows = self.lock().clone();
         for rows in rows.chunk_by_mut(|one, other| one.file == other.file) {
             rows.sort_by_key(|row| row.line);
         }
         rows
     }
 
-    fn push(&self, row: BadRow) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+    /// How many there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The parts that those after the first `n` are for, where these are known.
+    pub(super) fn parts_after(&self, n: usize) -> Vec<Option<Part>> {
+        self.lock()[n..].iter().map(|row| row.part).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<BadRow>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -47,7 +59,7 @@ pub(crate) fn warnings(rows: &[BadRow]) -> Vec<String> {
     let files = rows.chunk_by(|one, other| one.file == other.file);
     files
         .map(|rows| {
-            let BadRow { file, line, reason } = &rows[0];
+            let BadRow { file, line, reason, .. } = &rows[0];
             format!(
                 "{}: {} that cannot be read, left out (a run lists them in {BAD_ROWS_FILE}); the first is line {line}: {reason}",
                 file.display(),
@@ -95,27 +107,42 @@ impl FailedRows {
         lines: RangeInclusive<u64>,
         record: Result<Record>,
     ) -> Option<Result<Record>> {
+        self.keep_of(None, lines, record)
+    }
+
+    /// As [`FailedRows::keep`], of a record that its file says is for `part`.
+    pub(super) fn keep_of(
+        &self,
+        part: Option<Part>,
+        lines: RangeInclusive<u64>,
+        record: Result<Record>,
+    ) -> Option<Result<Record>> {
         if let Some((line, reason)) = self.bytes.first_in(lines) {
-            self.log.push(BadRow { file: self.source.path.clone(), line, reason });
+            self.leave_out(BadRow { file: self.source.path.clone(), line, reason, part });
             return None;
         }
         match record {
-            Err(error) => self.settle(error).err().map(Err),
+            Err(error) => self.settle(part, error).err().map(Err),
             record => Some(record),
         }
     }
 
-    /// Leaves out what an error tells of, where the source asks for that; else the error, which says how.
-    pub(super) fn settle(&self, mut error: Error) -> Result<()> {
+    /// Leaves out what an error tells of, where the source asks for that; else the error, which says how. `part` is the one
+    /// that its file says it is for.
+    pub(super) fn settle(&self, part: Option<Part>, mut error: Error) -> Result<()> {
         if let Error::Record { path, line: Some(line), expected, got, hint } = &mut error {
             if self.source.skips_bad() {
                 let reason = format!("expected {expected}, got {got}");
-                self.log.push(BadRow { file: path.clone(), line: *line, reason });
+                self.leave_out(BadRow { file: path.clone(), line: *line, reason, part });
                 return Ok(());
             }
             hint.push_str(self.source.skip_hint());
         }
         Err(error)
+    }
+
+    fn leave_out(&self, row: BadRow) {
+        self.log.lock().push(row);
     }
 }
 

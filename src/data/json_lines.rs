@@ -65,11 +65,12 @@ pub(super) fn read_array(
             };
             let position = RecordPosition { line, is_item: true, source: &source };
             let record = position.example(&object, &keys);
-            let record = record.map(|record| Record { part: items.part(), ..record });
+            let part = items.part();
+            let record = record.map(|record| Record { part, ..record });
             // Bad bytes of these lines may be those of other items; no line is line 0.
             let has_bad_bytes = object.contains(char::REPLACEMENT_CHARACTER);
             let lines = if has_bad_bytes { line..=items.line() } else { 0..=0 };
-            if let Some(record) = failed.keep(lines, record) {
+            if let Some(record) = failed.keep_of(part, lines, record) {
                 return Some(record);
             }
         }

@@ -205,13 +205,17 @@ impl Loader {
     ) -> Result<Vec<ReadPart>> {
         let first_file = self.files.len();
         let targets = TargetReader { task: self.task, sources: &sources };
-        let n_bad = self.bad_rows.rows().len();
+        let first_bad = self.bad_rows.count();
         let (examples, counts, others) = self.read_examples(part, &targets, options)?;
-        let bad_lines = self.bad_rows.rows().len() - n_bad;
-        self.lost_test_rows += if part == Part::Test { bad_lines } else { 0 };
+        let (bad, takes_all) = (self.bad_rows.parts_after(first_bad), self.takes_all);
+        let n_bad = |wanted: Part| {
+            let parts = bad.iter().map(|own| own_part(*own, part, takes_all));
+            parts.filter(|own| *own == wanted).count()
+        };
+        self.lost_test_rows += n_bad(Part::Test);
         let files = &self.files[first_file..];
         let checks = FileChecks::of(part, counts, options, files);
-        self.checks.push(FileChecks { bad_lines, ..checks });
+        self.checks.push(FileChecks { bad_lines: n_bad(part), ..checks });
         match (self.given_labels, part) {
             (true, _) => {}
             (false, Part::Train) => {
@@ -231,7 +235,8 @@ impl Loader {
             let (examples, counts) =
                 clean(own, KEEP_ALL, keys_of(self.joint_pairs), |record| targets.spell(record))?;
             let files = &self.files[first_file..];
-            self.checks.push(FileChecks::of(part, counts, KEEP_ALL, files));
+            let checks = FileChecks::of(part, counts, KEEP_ALL, files);
+            self.checks.push(FileChecks { bad_lines: n_bad(part), ..checks });
             if !self.given_labels {
                 targets.add_continuations(&examples, &mut self.labels);
             }
@@ -331,7 +336,7 @@ impl Loader {
         let examples = examples.filter(|example| match example {
             Ok(example) if targets.lacks_label(example, labels) => {
                 unlabelled.borrow_mut().count(example);
-                let own = example.part.filter(|_| !takes_all).unwrap_or(part);
+                let own = own_part(example.part, part, takes_all);
                 n_lost.set(n_lost.get() + usize::from(own == Part::Test));
                 !options.drop_unlabelled
             }
@@ -457,6 +462,11 @@ impl Loader {
 /// What gives the keys of a record's documents.
 fn keys_of(joint_pairs: bool) -> impl Fn(&Record) -> Vec<Key> {
     move |record| record.documents(joint_pairs).map(Document::key).collect()
+}
+
+/// The part that a record is for: the one that its file says, unless all are taken, or else the one that it is read as.
+fn own_part(own: Option<Part>, read_as: Part, takes_all: bool) -> Part {
+    own.filter(|_| !takes_all).unwrap_or(read_as)
 }
 
 /// The error for a record of a validation or test file that says it is of another part.

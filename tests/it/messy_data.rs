@@ -201,6 +201,26 @@ fn lists_of_pairs_by_part_are_read_as_they_are() {
 }
 
 #[test]
+fn test_items_of_one_file_that_are_left_out_are_a_loss_that_is_said() {
+    let workshop = workshop("train = { path = \"all.json\" }\nclean = { skip_bad = true }");
+    let texts = texts(60);
+    let list = |numbers: std::ops::Range<usize>| -> Vec<Value> {
+        numbers.map(|number| json!([texts[number], label(number)])).collect()
+    };
+    let bad = json!([1, 2, 3]);
+    let test = [list(50..60), vec![bad.clone(), bad.clone()]].concat();
+    let validation = [list(40..50), vec![bad]].concat();
+    let file = json!({ "train": list(0..40), "val": validation, "test": test });
+    workshop.write("all.json", file.to_string());
+    let ran = workshop.succeed(&RUN);
+    assert!(ran.stderr.contains("2 given test rows are left out"), "{}", ran.stderr);
+    assert_eq!(split(&workshop), [40, 10, 10]);
+    let checks = read_json(&workshop.path("runs/tiny/001/checks.json"));
+    let bad: Vec<_> = checks["files"].as_array().unwrap().iter().map(|f| &f["bad_lines"]).collect();
+    assert_eq!(bad, [&Value::Null, &json!(1), &json!(2)]);
+}
+
+#[test]
 fn lists_of_labels_in_json_are_several_labels() {
     let data = "task = \"multilabel\"\ntrain = { path = \"a.json\" }";
     let workshop = workshop(data);

@@ -97,7 +97,7 @@ impl WithoutOpenQuotes {
             "close the quote",
         );
         self.out = b"\n".to_vec();
-        self.failed.settle(error).map_err(io::Error::other)
+        self.failed.settle(None, error).map_err(io::Error::other)
     }
 }
 
