@@ -132,12 +132,14 @@ fn read_open(
     source.check_delimiter(format)?;
     let file = match open {
         OpenSource::Folder(folder) => {
-            return parts::with_parts(source, |source| Ok(until_error(folder.read(source, want)?)));
+            return parts::with_parts(source, log, |source| {
+                Ok(until_error(folder.read(source, want)?))
+            });
         }
         OpenSource::File(file) => file,
     };
-    let examples = parts::with_parts(source, |source| {
-        question_table::with_answers(source, want, |source| match format {
+    let examples = question_table::with_answers(source, want, log, |source| {
+        parts::with_parts(source, log, |source| match format {
             Format::Parquet => {
                 Ok(until_error(parquet_file::read(file.try_clone()?, source, want)?))
             }
@@ -161,16 +163,17 @@ pub fn read_from(
 ) -> Result<Records> {
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
-    parts::with_parts(source, |source| match format {
+    let log = BadRows::default();
+    parts::with_parts(source, &log, |source| match format {
         Format::Parquet | Format::Folder => Err(not_a_stream(source, format)),
         // Lines are handed out as they come; other formats are read from what is there.
         Format::Lines => {
             let text = read::decode(Box::new(input), source)?;
-            read_text(text, Format::Lines, source, want, &BadRows::default())
+            read_text(text, Format::Lines, source, want, &log)
         }
         format => {
             let text = open_file::text_of(input, source)?;
-            read_text(text, format, source, want, &BadRows::default())
+            read_text(text, format, source, want, &log)
         }
     })
 }

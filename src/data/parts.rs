@@ -2,7 +2,14 @@
 
 use frostbert_cache::wording::shorten;
 
-use super::{Records, record::Record, source::Source, split::Part, until_error};
+use super::{
+    Records,
+    bad_rows::{BadBytes, BadRows, FailedRows},
+    record::Record,
+    source::Source,
+    split::Part,
+    until_error,
+};
 use crate::error::{Error, Result};
 
 /// What files call the parts.
@@ -24,9 +31,10 @@ pub(super) fn part_of_key(key: &str) -> Option<Part> {
 }
 
 /// Reads the records of a source, each with the part that its `split_column` says; of a source without one, as they are.
-/// `read` reads what it is given.
+/// `read` reads what it is given. Records whose cell names no part are listed in `log` where bad ones are left out.
 pub(super) fn with_parts(
     source: &Source,
+    log: &BadRows,
     read: impl FnOnce(&Source) -> Result<Records>,
 ) -> Result<Records> {
     let Some(column) = &source.split_column else {
@@ -44,13 +52,17 @@ pub(super) fn with_parts(
     let mut asked = source.clone();
     asked.label_columns.push(column.clone());
     let records = read(&asked)?;
+    let failed = FailedRows::new(source, log, BadBytes::default());
     let source = source.clone();
-    Ok(until_error(records.map(move |record| {
-        let mut record = record?;
+    Ok(until_error(records.filter_map(move |record| {
+        let mut record = match record {
+            Ok(record) => record,
+            Err(error) => return Some(Err(error)),
+        };
         let cell = record.label_cells.pop().unwrap_or_default();
         match part_named(&cell) {
-            Some(part) => Ok(Record { part: Some(part), ..record }),
-            None => Err(no_part(&source, &record, &cell)),
+            Some(part) => Some(Ok(Record { part: Some(part), ..record })),
+            None => failed.settle(None, no_part(&source, &record, &cell)).err().map(Err),
         }
     })))
 }

@@ -5,6 +5,7 @@ use frostbert_cache::wording::shorten;
 
 use super::{
     Records,
+    bad_rows::{BadBytes, BadRows, FailedRows},
     record::{Answer, Record, WantedFields},
     source::Source,
     until_error,
@@ -12,10 +13,12 @@ use super::{
 use crate::error::Result;
 
 /// Reads the records of a source; those of a table of questions have the answer that their row gives, or none where its
-/// cell is empty. `read` reads what it is given.
+/// cell is empty. `read` reads what it is given. Rows whose answer cannot be read are listed in `log` where bad ones are left
+/// out.
 pub(super) fn with_answers(
     source: &Source,
     want: WantedFields,
+    log: &BadRows,
     read: impl FnOnce(&Source) -> Result<Records>,
 ) -> Result<Records> {
     if !(source.holds_questions && want.label) {
@@ -24,25 +27,38 @@ pub(super) fn with_answers(
     let mut asked = source.clone();
     asked.label_columns.push(source.answer_start_column());
     let records = read(&asked)?;
+    let failed = FailedRows::new(source, log, BadBytes::default());
     let source = source.clone();
-    Ok(until_error(records.map(move |record| {
-        let mut record = record?;
-        let start = record.label_cells.pop().unwrap_or_default();
-        if record.labels.is_some() {
-            return Err(source.malformed(
-                record.line,
-                "one answer, or none",
-                "a list of answers",
-                "write the file as SQuAD has it, where a question may have several answers",
-            ));
+    Ok(until_error(records.filter_map(move |record| {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => return Some(Err(error)),
+        };
+        let part = record.part;
+        match with_answer(record, &source) {
+            Ok(record) => Some(Ok(record)),
+            Err(error) => failed.settle(part, error).err().map(Err),
         }
-        let answer = record.label.take().unwrap_or_default();
-        record.answers = Some(match answer.as_str() {
-            "" => Vec::new(),
-            _ => vec![Answer { start: start_of(&start, &record, &source)?, text: answer }],
-        });
-        Ok(record)
     })))
+}
+
+/// The record of a row, with the answer that is its label yet.
+fn with_answer(mut record: Record, source: &Source) -> Result<Record> {
+    let start = record.label_cells.pop().unwrap_or_default();
+    if record.labels.is_some() {
+        return Err(source.malformed(
+            record.line,
+            "one answer, or none",
+            "a list of answers",
+            "write the file as SQuAD has it, where a question may have several answers",
+        ));
+    }
+    let answer = record.label.take().unwrap_or_default();
+    record.answers = Some(match answer.as_str() {
+        "" => Vec::new(),
+        _ => vec![Answer { start: start_of(&start, &record, source)?, text: answer }],
+    });
+    Ok(record)
 }
 
 /// A number of characters. What counts them in Python may write it as a float.

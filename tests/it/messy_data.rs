@@ -353,3 +353,29 @@ fn json_objects_that_lack_their_labels_are_unlabelled_like_empty_cells() {
     assert!(ran.stderr.contains(warning), "{}", ran.stderr);
     assert_eq!(split(&workshop).iter().sum::<u64>(), 57);
 }
+
+#[test]
+fn rows_whose_split_or_answer_cannot_be_read_are_left_out() {
+    let source = "{ path = \"train.csv\", split_column = \"fold\" }";
+    let workshop = workshop(&format!("task = \"qa\"\ntrain = {source}"));
+    let rows = table(&squad(30, 1, false), 0);
+    let rows = rows.lines().enumerate().map(|(line, row)| {
+        let fold = ["test", "train", "train", "dev"][line % 4];
+        match (line, row.rsplit_once(',')) {
+            (0, _) => format!("{row},fold\n"),
+            (1, _) => format!("{row},tset\n"),
+            (4, Some((row, _))) => format!("{row},soon,{fold}\n"),
+            _ => format!("{row},{fold}\n"),
+        }
+    });
+    workshop.write("train.csv", rows.collect::<String>());
+    let error = workshop.fail(&RUN);
+    assert!(error.contains("train.csv:2: expected train, validation"), "{error}");
+    assert!(error.contains("data.clean.skip_bad = true"), "{error}");
+    let ran = workshop.succeed(&[&RUN[..], &["--set", "data.clean.skip_bad=true"]].concat());
+    assert_eq!(split(&workshop), [29, 15, 14]);
+    assert!(ran.stderr.contains("1 given test row is left out"), "{}", ran.stderr);
+    let bad = fs::read_to_string(workshop.path("runs/tiny/001/bad_rows.csv")).unwrap();
+    let places: Vec<&str> = bad.lines().map(|line| &line[..line.len().min(12)]).collect();
+    assert_eq!(places, ["file,line,re", "train.csv,2,", "train.csv,5,"], "{bad}");
+}
