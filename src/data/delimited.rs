@@ -99,7 +99,7 @@ impl DelimitedRecords {
             id: columns.id.map(|index| self.field(index).to_owned()),
             text: self.field(columns.text).to_owned(),
             text_pair: columns.text_pair.map(|index| self.field(index).to_owned()),
-            label: columns.label.map(|index| self.field(index).trim().to_owned()),
+            label: columns.label.map(|index| self.source.label_of(self.field(index))),
             label_cells: columns
                 .label_columns
                 .iter()

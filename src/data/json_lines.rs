@@ -154,7 +154,7 @@ impl RecordPosition<'_> {
             .map(|key| match object.get(key) {
                 // Whoever labels some texts only may leave the others' keys out.
                 None | Some(Value::Null) => Ok(String::new()),
-                Some(_) => self.label(&object, key, json),
+                Some(_) => self.label(&object, key, json).map(|cell| cell.trim().to_owned()),
             })
             .collect::<Result<_>>()?;
         let text_pair = keys
@@ -231,7 +231,7 @@ impl RecordPosition<'_> {
 
     fn label(&self, object: &Map<String, Value>, key: &str, json: &str) -> Result<String> {
         match object.get(key) {
-            Some(Value::String(label)) => Ok(label.trim().to_owned()),
+            Some(Value::String(label)) => Ok(self.source.label_of(label)),
             Some(Value::Number(_) | Value::Bool(_)) => Ok(spelled(object, key, json)),
             Some(other) => Err(self.error(
                 format!("a string, a number or a boolean under `{key}`"),

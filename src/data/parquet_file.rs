@@ -216,9 +216,8 @@ impl RowReader {
         let Some(batch) = &self.batch else {
             return Ok(None);
         };
-        let labels = batch.label.as_ref();
-        let label =
-            labels.and_then(|labels| value(labels, row)).map(|label| label.trim().to_owned());
+        let label = batch.label.as_ref().and_then(|labels| value(labels, row));
+        let label = label.map(|label| self.source.label_of(label));
         Ok(Some(Record {
             id: batch.id.as_ref().and_then(|ids| value(ids, row)).map(str::to_owned),
             text: value(&batch.text, row).unwrap_or_default().to_owned(),

@@ -53,12 +53,23 @@ fn with_answer(mut record: Record, source: &Source) -> Result<Record> {
             "write the file as SQuAD has it, where a question may have several answers",
         ));
     }
-    let answer = record.label.take().unwrap_or_default();
-    record.answers = Some(match answer.as_str() {
-        "" => Vec::new(),
-        _ => vec![Answer { start: start_of(&start, &record, source)?, text: answer }],
+    let cell = record.label.take().unwrap_or_default();
+    record.answers = Some(if cell.trim().is_empty() {
+        Vec::new()
+    } else {
+        let start = start_of(&start, &record, source)?;
+        vec![answer_of(&cell, start, record.text_pair.as_deref().unwrap_or_default())]
     });
     Ok(record)
+}
+
+/// The answer of a cell, without the blanks around it: behind them where the cell stands in the context as it is, as a SQuAD
+/// file's answer would, and else where it says.
+fn answer_of(cell: &str, start: usize, context: &str) -> Answer {
+    let n_blanks = cell.chars().take_while(|c| c.is_whitespace()).count();
+    let at = |start| Answer { text: cell.trim().to_owned(), start };
+    let behind_blanks = at(start.saturating_add(n_blanks));
+    if behind_blanks.matches(context) { behind_blanks } else { at(start) }
 }
 
 /// A number of characters. What counts them in Python may write it as a float.
@@ -147,6 +158,26 @@ mod tests {
         let error = read_str("question,text\n", source("a.csv")).unwrap_err();
         assert!(error.to_string().contains("a column `context` for `context`"), "{error}");
         assert!(error.hint().unwrap().contains("set `context`"), "{error}");
+    }
+
+    #[test]
+    fn blanks_around_an_answer_count_or_do_not() {
+        let csv = "question,context,answer,answer_start\nWho?,It was Ann.,\" Ann \",6\nWho?,It was Ann.,\" Ann \",7\n\
+                   Who?,It was Ann.,\" Ann\",2\nWhy?,It was.,  ,\n";
+        let lines = csv.lines().skip(1).map(|row| {
+            let cells: Vec<&str> = row.split(',').map(|cell| cell.trim_matches('"')).collect();
+            format!(
+                "{{\"question\": \"{}\", \"context\": \"{}\", \"answer\": \"{}\", \"answer_start\": \" {} \"}}\n",
+                cells[0], cells[1], cells[2], cells[3]
+            )
+        });
+        for (name, content) in [("a.csv", csv.to_owned()), ("a.jsonl", lines.collect())] {
+            let records = read_str(&content, source(name)).unwrap();
+            let answers: Vec<_> =
+                records.into_iter().map(|record| record.answers.unwrap()).collect();
+            let found = |start| vec![answer("Ann", start)];
+            assert_eq!(answers, [found(7), found(7), found(2), Vec::new()], "{name}");
+        }
     }
 
     #[test]

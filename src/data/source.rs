@@ -280,6 +280,12 @@ impl Source {
         trimmed.filter(|label| !label.is_empty()).collect()
     }
 
+    /// A label as it is read from its cell: without the white space around it. That of an answer stays, as its start may
+    /// count it.
+    pub(super) fn label_of(&self, cell: &str) -> String {
+        if self.holds_questions { cell.to_owned() } else { cell.trim().to_owned() }
+    }
+
     /// Whether the file's name says that it is compressed.
     pub(super) fn is_gzip(&self) -> bool {
         lower_extension(&self.path).as_deref() == Some("gz")
