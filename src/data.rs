@@ -229,8 +229,7 @@ fn read_text(
         _ => false,
     };
     let bytes = BadBytes::default();
-    let has_lines = !matches!(format, Format::Squad | Format::Conll | Format::Conllu);
-    if source.skips_bad() && (has_lines || is_array) {
+    if source.skips_bad() && (format != Format::Squad || is_array) {
         input.replace_bad_bytes(&bytes);
     }
     let failed = FailedRows::new(source, log, bytes);
@@ -245,8 +244,8 @@ fn read_text(
         }
         Format::Jsonl => Ok(until_error(json_lines::read(input, source, want, failed)?)),
         Format::Lines => Ok(until_error(lines::read(input, source, want, failed)?)),
-        Format::Conll => Ok(until_error(conll::read(input, source, want)?)),
-        Format::Conllu => Ok(until_error(conllu::read(input, source, want)?)),
+        Format::Conll => Ok(until_error(conll::read(input, source, want, failed)?)),
+        Format::Conllu => Ok(until_error(conllu::read(input, source, want, failed)?)),
         Format::Squad => Ok(until_error(squad::read(input, source, want)?)),
         Format::Parquet | Format::Folder => Err(not_a_stream(source, format)),
     }

@@ -170,7 +170,7 @@ pub struct CleanSection {
     /// Drop records without a label.
     #[serde(skip_serializing_if = "is_default")]
     pub drop_unlabelled: bool,
-    /// Leave lines out that cannot be read, and list them.
+    /// Leave records out that cannot be read, and list them.
     #[serde(skip_serializing_if = "is_default")]
     pub skip_bad: bool,
 }

@@ -1,4 +1,4 @@
-//! Lines that cannot be read: errors that say how to leave them out, or left out and listed: `data.clean.skip_bad`.
+//! Records that cannot be read: errors that say how to leave them out, or left out and listed: `data.clean.skip_bad`.
 
 use std::{
     collections::BTreeMap,
@@ -9,16 +9,24 @@ use std::{
 
 use frostbert_cache::wording::counted;
 
-use super::{record::Record, source::Source, split::Part};
+use super::{
+    record::Record,
+    source::{Format, Source},
+    split::Part,
+};
 use crate::error::{Error, Result};
 
 /// A record that was left out, as nothing could be made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRow {
-    /// Its file, as the pipeline names it.
+    /// The file or folder that the pipeline names.
+    pub source: PathBuf,
+    /// Its file: the same, or one of the folder.
     pub file: PathBuf,
-    /// The line, from 1.
-    pub line: u64,
+    /// What a record of the source is called.
+    pub unit: &'static str,
+    /// The line, from 1, where there are lines; for Parquet the row.
+    pub line: Option<u64>,
     /// What was expected, and what is there.
     pub reason: String,
     /// The part that its file says it is for, where that is known.
@@ -54,19 +62,68 @@ impl BadRows {
     }
 }
 
-/// What was left out, in words, a line for each file.
+/// What was left out, in words, a line for each source.
 pub(crate) fn warnings(rows: &[BadRow]) -> Vec<String> {
-    let files = rows.chunk_by(|one, other| one.file == other.file);
-    files
+    let sources = rows.chunk_by(|one, other| one.source == other.source);
+    sources
         .map(|rows| {
-            let BadRow { file, line, reason, .. } = &rows[0];
+            let BadRow { source, reason, unit, .. } = &rows[0];
             format!(
-                "{}: {} that cannot be read, left out (a run lists them in {BAD_ROWS_FILE}); the first is line {line}: {reason}",
-                file.display(),
-                counted(rows.len(), "line"),
+                "{}: {} that cannot be read, left out (a run lists them in {BAD_ROWS_FILE}); the first{}: {reason}",
+                source.display(),
+                counted(rows.len(), unit),
+                rows[0].place(),
             )
         })
         .collect()
+}
+
+impl BadRow {
+    /// Where it stands in its source, as what follows its name.
+    fn place(&self) -> String {
+        let file = if self.file == self.source {
+            String::new()
+        } else {
+            format!(" in {}", self.file.display())
+        };
+        match self.line {
+            Some(row) if self.unit == ROW => format!(" is row {row}{file}"),
+            Some(line) => format!(" is line {line}{file}"),
+            None => file,
+        }
+    }
+}
+
+/// What a record of a Parquet file is called: its line is none.
+const ROW: &str = "row";
+
+impl Source {
+    /// Whether records that cannot be read are left out.
+    pub(super) fn skips_bad(&self) -> bool {
+        self.skip_bad == Some(true)
+    }
+
+    /// What to add to the hint for a record that cannot be read.
+    pub(super) fn skip_hint(&self) -> String {
+        match self.skip_bad {
+            Some(false) => format!(
+                "; or leave such {}s out with data.clean.skip_bad = true in the pipeline",
+                self.unit()
+            ),
+            _ => String::new(),
+        }
+    }
+
+    /// What one of its records is called, where it cannot be read.
+    fn unit(&self) -> &'static str {
+        match self.resolve_format() {
+            Ok(Format::Conll | Format::Conllu) => "sentence",
+            Ok(Format::Squad) => "question",
+            Ok(Format::Parquet) => ROW,
+            Ok(Format::Folder) => "text",
+            _ => "line",
+        }
+    }
 }
 
 /// The file of a run folder that lists them.
@@ -118,7 +175,7 @@ impl FailedRows {
         record: Result<Record>,
     ) -> Option<Result<Record>> {
         if let Some((line, reason)) = self.bytes.first_in(lines) {
-            self.leave_out(BadRow { file: self.source.path.clone(), line, reason, part });
+            self.leave_out(self.source.path.clone(), Some(line), reason, part);
             return None;
         }
         match record {
@@ -127,22 +184,30 @@ impl FailedRows {
         }
     }
 
-    /// Leaves out what an error tells of, where the source asks for that; else the error, which says how. `part` is the one
-    /// that its file says it is for.
+    /// Leaves out the record that an error tells of, where the source asks for that; else the error, which says how. `part`
+    /// is the one that its file says it is for.
     pub(super) fn settle(&self, part: Option<Part>, mut error: Error) -> Result<()> {
-        if let Error::Record { path, line: Some(line), expected, got, hint } = &mut error {
+        if let Error::Record { path, line, expected, got, hint } = &mut error {
             if self.source.skips_bad() {
-                let reason = format!("expected {expected}, got {got}");
-                self.leave_out(BadRow { file: path.clone(), line: *line, reason, part });
+                self.leave_out(
+                    path.clone(),
+                    *line,
+                    format!("expected {expected}, got {got}"),
+                    part,
+                );
                 return Ok(());
             }
-            hint.push_str(self.source.skip_hint());
+            let cure = self.source.skip_hint();
+            if !hint.contains(&cure) {
+                hint.push_str(&cure);
+            }
         }
         Err(error)
     }
 
-    fn leave_out(&self, row: BadRow) {
-        self.log.lock().push(row);
+    fn leave_out(&self, file: PathBuf, line: Option<u64>, reason: String, part: Option<Part>) {
+        let (source, unit) = (self.source.path.clone(), self.source.unit());
+        self.log.lock().push(BadRow { source, file, unit, line, reason, part });
     }
 }
 
@@ -159,7 +224,7 @@ mod tests {
         let want = WantedFields { label: true, text_pair: false };
         let records = read_logged(&source, want, &log).unwrap();
         let texts = records.map(|record| record.unwrap().text).collect();
-        (texts, log.rows().into_iter().map(|row| (row.line, row.reason)).collect())
+        (texts, log.rows().into_iter().map(|row| (row.line.unwrap_or(0), row.reason)).collect())
     }
 
     fn lines(rows: &[(u64, String)]) -> Vec<u64> {
@@ -201,6 +266,31 @@ mod tests {
             assert_eq!(lines(&bad), [first, first + 2], "{name}");
             assert_eq!(bad[0].1, "expected UTF-8 text, got the byte 0xE9", "{name}");
         }
+    }
+
+    #[test]
+    fn a_bad_line_costs_its_sentence() {
+        let (texts, bad) = read(
+            "a.conll",
+            b"a O\n\nb\nc O\n\n-DOCSTART- O\n\nd O\ncaf\xE9 O\n\ne O\nf O O\ng\n\nh O\n",
+            Source::new(""),
+        );
+        assert_eq!(texts, ["a", "h"]);
+        assert_eq!(lines(&bad), [3, 9, 12]);
+        assert_eq!(bad[1].1, "expected UTF-8 text, got the byte 0xE9");
+        let word = |id: u32, form: &str| format!("{id}\t{form}\t_\tX\t_\t_\t_\t_\t_\t_\n");
+        let content = [
+            word(1, "a"),
+            "\n# sent_id = 2\n".to_owned(),
+            word(1, "b"),
+            word(3, "c"),
+            word(4, "d"),
+            "\n# sent_id = 3\n\n".to_owned(),
+            word(1, "e"),
+        ];
+        let (texts, bad) = read("a.conllu", content.concat().as_bytes(), Source::new(""));
+        assert_eq!((texts, lines(&bad)), (vec!["a".to_owned(), "e".to_owned()], vec![5, 8]));
+        assert_eq!(bad[0].1, "expected the sentence's word number 2, got the ID `3`");
     }
 
     #[test]

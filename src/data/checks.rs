@@ -29,7 +29,7 @@ const N_SHOWN: usize = 80;
 /// What the rows of a pipeline showed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DataChecks {
-    /// Lines that were left out because they cannot be read: a file of the run lists them.
+    /// Records that were left out because they cannot be read: a file of the run lists them.
     #[serde(skip)]
     pub bad_rows: Vec<BadRow>,
     /// What reading and cleaning found: in train before its split, then in given validation and test files.
@@ -58,7 +58,7 @@ pub struct DataChecks {
 pub struct FileChecks {
     /// What the files were given as.
     pub part: Part,
-    /// Lines that were left out because they cannot be read.
+    /// Records that were left out because they cannot be read.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub bad_lines: usize,
     /// Records in them, beside these.

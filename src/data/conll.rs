@@ -1,10 +1,11 @@
 //! conll: one word a line, its columns between tabs or spaces, and a blank line after each sentence.
 
-use std::iter;
+use std::{iter, ops::RangeInclusive};
 
 use frostbert_cache::wording::shorten;
 
 use super::{
+    bad_rows::FailedRows,
     read::{Text, next_line},
     record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, PART_BYTES, too_long},
@@ -24,6 +25,7 @@ pub(super) fn read(
     input: Text,
     source: &Source,
     want: WantedFields,
+    failed: FailedRows,
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     refuse_columns_of_texts(source, want, Format::Conll)?;
     if source.id.is_some() {
@@ -41,7 +43,30 @@ pub(super) fn read(
         columns: ColumnPlaces::of(source, want)?,
         source: source.clone(),
     };
-    Ok(iter::from_fn(move || sentences.next_example().transpose()))
+    let next = move || sentences.next_example();
+    Ok(kept_sentences(next, failed))
+}
+
+/// A sentence, or what is wrong with it, and its lines.
+pub(super) type LinesOfSentence = (RangeInclusive<u64>, Result<Record>);
+
+/// Sentences until an error that is of none of them, without those that are left out.
+pub(super) fn kept_sentences(
+    mut next: impl FnMut() -> Result<Option<LinesOfSentence>> + Send,
+    failed: FailedRows,
+) -> impl Iterator<Item = Result<Record>> + Send {
+    iter::from_fn(move || {
+        loop {
+            match next().transpose()? {
+                Ok((lines, sentence)) => {
+                    if let Some(sentence) = failed.keep(lines, sentence) {
+                        return Some(sentence);
+                    }
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    })
 }
 
 /// Fails where `source` or `want` speaks of columns that a format of words does not have.
@@ -140,13 +165,17 @@ struct ConllSentences {
 struct ConllSentence {
     words: Vec<String>,
     tags: Vec<String>,
-    line: u64,
+    /// Its lines, once it has one.
+    lines: Option<(u64, u64)>,
     n_columns: usize,
     group: Option<String>,
+    /// What is wrong with one of its lines.
+    failure: Option<Error>,
 }
 
 impl ConllSentences {
-    fn next_example(&mut self) -> Result<Option<Record>> {
+    /// The next sentence. Of one that will be left out the rest is read and not kept.
+    fn next_example(&mut self) -> Result<Option<LinesOfSentence>> {
         let mut sentence = ConllSentence::default();
         let mut n_bytes = 0;
         while let Some(content) = next_line(&mut self.input, &self.source, self.line + 1)? {
@@ -154,47 +183,56 @@ impl ConllSentences {
             let cells = cells(&content);
             let is_document = cells.first().is_some_and(|cell| cell.starts_with("-DOCSTART-"));
             if !cells.is_empty() && !is_document {
-                self.add_word(&cells, &mut sentence)?;
+                let (first, _) = sentence.lines.unwrap_or((self.line, self.line));
+                sentence.lines = Some((first, self.line));
+                if sentence.failure.is_some() {
+                    continue;
+                }
+                sentence.failure = self.add_word(&cells, first, &mut sentence).err();
+                if sentence.failure.is_some() && !self.source.skips_bad() {
+                    break;
+                }
                 n_bytes += content.len() + PART_BYTES;
                 if n_bytes > MAX_RECORD_BYTES {
-                    return Err(too_long_sentence(&self.source, Some(sentence.line)));
+                    return Err(too_long_sentence(&self.source, Some(first)));
                 }
                 continue;
             }
             self.n_documents += usize::from(is_document);
-            if !sentence.words.is_empty() {
+            if sentence.lines.is_some() {
                 break;
             }
         }
-        if sentence.words.is_empty() {
-            return Ok(None);
-        }
+        let Some((first, last)) = sentence.lines else { return Ok(None) };
         let tags = self.columns.tag.map(|_| {
             let mut tags = sentence.tags;
             to_iob2(&mut tags);
             tags
         });
-        Ok(Some(Record {
-            group: sentence.group,
-            line: Some(sentence.line),
-            ..Record::of_words(sentence.words, tags)
-        }))
+        let record = match sentence.failure {
+            Some(error) => Err(error),
+            None => Ok(Record {
+                group: sentence.group,
+                line: Some(first),
+                ..Record::of_words(sentence.words, tags)
+            }),
+        };
+        Ok(Some((first..=last, record)))
     }
 
-    fn add_word(&self, cells: &[&str], sentence: &mut ConllSentence) -> Result<()> {
+    /// Adds the word of a line to its sentence, which starts on line `first`.
+    fn add_word(&self, cells: &[&str], first: u64, sentence: &mut ConllSentence) -> Result<()> {
         let (n_needed, needed) = self.columns.needed();
         if cells.len() < n_needed {
             return Err(self.misshapen(needed, cells.len()));
         }
         if sentence.words.is_empty() {
-            sentence.line = self.line;
             sentence.n_columns = cells.len();
             sentence.group = (self.n_documents > 0).then(|| self.n_documents.to_string());
         } else if cells.len() != sentence.n_columns {
             let expected = format!(
-                "{}, as in line {}, where the sentence starts",
+                "{}, as in line {first}, where the sentence starts",
                 columns(sentence.n_columns),
-                sentence.line
             );
             return Err(self.misshapen(expected, cells.len()));
         }

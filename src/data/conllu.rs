@@ -1,11 +1,10 @@
 //! conllu: the treebanks of Universal Dependencies, as <https://universaldependencies.org/format.html> has them.
 
-use std::iter;
-
 use frostbert_cache::wording::{name_list, shorten};
 
 use super::{
-    conll::{refuse_columns_of_texts, too_long_sentence},
+    bad_rows::FailedRows,
+    conll::{LinesOfSentence, kept_sentences, refuse_columns_of_texts, too_long_sentence},
     read::{Text, next_line},
     record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, PART_BYTES},
@@ -30,6 +29,7 @@ pub(super) fn read(
     input: Text,
     source: &Source,
     want: WantedFields,
+    failed: FailedRows,
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     refuse_columns_of_texts(source, want, Format::Conllu)?;
     let tag = number("tags", &source.tags, UPOS, source)?;
@@ -42,7 +42,8 @@ pub(super) fn read(
         n_documents: 0,
         source: source.clone(),
     };
-    Ok(iter::from_fn(move || sentences.next_example().transpose()))
+    let next = move || sentences.next_example();
+    Ok(kept_sentences(next, failed))
 }
 
 /// The column's number, whichever way it is given.
@@ -95,36 +96,40 @@ struct ConlluSentence {
     line: Option<u64>,
     /// Whether it has lines of words, even if none of them counts as one.
     has_word_lines: bool,
+    /// What is wrong with one of its lines.
+    failure: Option<Error>,
 }
 
 impl ConlluSentences {
-    fn next_example(&mut self) -> Result<Option<Record>> {
+    fn next_example(&mut self) -> Result<Option<LinesOfSentence>> {
         loop {
             let sentence = self.next_sentence()?;
-            if !sentence.words.is_empty() {
-                return Ok(Some(Record {
+            let Some(line) = sentence.line else { return Ok(None) };
+            let record = match sentence.failure {
+                Some(error) => Err(error),
+                None if !sentence.words.is_empty() => Ok(Record {
                     id: sentence.id,
                     group: self.document.clone(),
-                    line: sentence.line,
+                    line: Some(line),
                     ..Record::of_words(sentence.words, self.tag.map(|_| sentence.tags))
-                }));
-            }
-            if sentence.line.is_none() {
-                return Ok(None);
-            }
-            // Comments alone may speak of the file.
-            if sentence.has_word_lines || sentence.id.is_some() {
-                return Err(self.source.malformed(
-                    sentence.line,
-                    "at least one word in the sentence",
-                    "none",
-                    "give the sentence its words, or take it out",
-                ));
-            }
+                }),
+                None if sentence.has_word_lines || sentence.id.is_some() => {
+                    Err(self.source.malformed(
+                        Some(line),
+                        "at least one word in the sentence",
+                        "none",
+                        "give the sentence its words, or take it out",
+                    ))
+                }
+                // Comments alone may speak of the file.
+                None => continue,
+            };
+            return Ok(Some((line..=self.line, record)));
         }
     }
 
-    /// Reads to the blank line after the next comment or word. A sentence without a line is the end of the file.
+    /// Reads to the blank line after the next comment or word. A sentence without a line is the end of the file. Of one that
+    /// will be left out no more words are kept.
     fn next_sentence(&mut self) -> Result<ConlluSentence> {
         let mut sentence = ConlluSentence::default();
         let mut n_bytes = 0;
@@ -137,13 +142,17 @@ impl ConlluSentences {
                 }
             }
             sentence.line.get_or_insert(self.line);
+            match content.strip_prefix('#') {
+                Some(comment) => self.add_comment(comment, &mut sentence),
+                None if sentence.failure.is_some() => continue,
+                None => sentence.failure = self.add_word(&content, &mut sentence).err(),
+            }
+            if sentence.failure.is_some() && !self.source.skips_bad() {
+                break;
+            }
             n_bytes += content.len() + PART_BYTES;
             if n_bytes > MAX_RECORD_BYTES {
                 return Err(too_long_sentence(&self.source, sentence.line));
-            }
-            match content.strip_prefix('#') {
-                Some(comment) => self.add_comment(comment, &mut sentence),
-                None => self.add_word(&content, &mut sentence)?,
             }
         }
         Ok(sentence)

@@ -160,7 +160,7 @@ struct Loader {
     label_files: Vec<FileRecord>,
     checks: Vec<FileChecks>,
     split: Option<SplitCheck>,
-    /// Lines that cannot be read.
+    /// Records that cannot be read.
     bad_rows: BadRows,
     /// Answers that were moved to where they stand.
     moved_answers: usize,

@@ -80,9 +80,8 @@ pub struct Source {
     /// those who ask for them, see [`LabelColumn`](super::LabelColumn).
     #[serde(skip)]
     pub label_columns: Vec<ColumnName>,
-    /// Whether lines that cannot be read are left out and listed, in the formats whose records are lines: csv, tsv, jsonl,
-    /// json and lines. As above, no file says this of a source: `data.clean.skip_bad` is of all of them. Where it is not
-    /// there, errors do not name that key.
+    /// Whether records that cannot be read are left out and listed. As above, no file says this of a source:
+    /// `data.clean.skip_bad` is of all of them. Where it is not there, errors do not name that key.
     #[serde(skip)]
     pub skip_bad: Option<bool>,
     /// Whether records without a label are left out, so that a JSON object may lack its key: `data.clean.drop_unlabelled`.
@@ -289,25 +288,6 @@ impl Source {
     /// Whether the file's name says that it is compressed.
     pub(super) fn is_gzip(&self) -> bool {
         lower_extension(&self.path).as_deref() == Some("gz")
-    }
-
-    /// Whether lines that cannot be read are left out.
-    pub(super) fn skips_bad(&self) -> bool {
-        self.skip_bad == Some(true)
-    }
-
-    /// What to add to the hint for a line that cannot be read.
-    pub(super) fn skip_hint(&self) -> &'static str {
-        let has_lines = matches!(
-            self.resolve_format(),
-            Ok(Format::Csv | Format::Tsv | Format::Jsonl | Format::Json | Format::Lines)
-        );
-        match self.skip_bad {
-            Some(false) if has_lines => {
-                "; or leave such lines out with data.clean.skip_bad = true in the pipeline"
-            }
-            _ => "",
-        }
     }
 
     /// The byte between the fields of a csv or tsv file.

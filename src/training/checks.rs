@@ -144,7 +144,7 @@ fn four_places(value: f64) -> f64 {
 }
 
 impl RunChecks {
-    /// Writes checks.json, and bad_rows.csv where lines were left out because they cannot be read.
+    /// Writes checks.json, and bad_rows.csv where records were left out because they cannot be read.
     pub(crate) fn write(&self, run: &Path) -> Result<()> {
         let path = run.join(CHECKS_FILE);
         let mut json = serde_json::to_string_pretty(self).expect("counts and texts become JSON");
@@ -156,7 +156,7 @@ impl RunChecks {
         }
         let mut sheet = Sheet::default();
         sheet.texts("file", bad_rows.iter().map(|row| row.file.display().to_string()));
-        sheet.integers("line", bad_rows.iter().map(|row| Some(row.line as usize)));
+        sheet.integers("line", bad_rows.iter().map(|row| row.line.map(|line| line as usize)));
         sheet.texts("reason", bad_rows.iter().map(|row| row.reason.clone()));
         sheet.write_csv(&run.join(BAD_ROWS_FILE))
     }

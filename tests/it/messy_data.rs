@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::{
-    cases::squad,
+    cases::{conll, sentences, squad},
     support::{TINY_PIPELINE, Workshop, csv, label, read_json, texts},
 };
 
@@ -375,7 +375,30 @@ fn rows_whose_split_or_answer_cannot_be_read_are_left_out() {
     let ran = workshop.succeed(&[&RUN[..], &["--set", "data.clean.skip_bad=true"]].concat());
     assert_eq!(split(&workshop), [29, 15, 14]);
     assert!(ran.stderr.contains("1 given test row is left out"), "{}", ran.stderr);
-    let bad = fs::read_to_string(workshop.path("runs/tiny/001/bad_rows.csv")).unwrap();
-    let places: Vec<&str> = bad.lines().map(|line| &line[..line.len().min(12)]).collect();
-    assert_eq!(places, ["file,line,re", "train.csv,2,", "train.csv,5,"], "{bad}");
+    assert_eq!(bad_rows(&workshop), ["train.csv,2", "train.csv,5"]);
+}
+
+/// File and line of what bad_rows.csv of the first run lists.
+fn bad_rows(workshop: &Workshop) -> Vec<String> {
+    let rows = fs::read_to_string(workshop.path("runs/tiny/001/bad_rows.csv")).unwrap();
+    let place = |row: &str| row.splitn(3, ',').take(2).collect::<Vec<_>>().join(",");
+    rows.lines().skip(1).map(place).collect()
+}
+
+#[test]
+fn a_malformed_line_of_words_costs_its_sentence() {
+    let workshop = workshop("task = \"tokens\"\ntrain = { path = \"train.conll\" }");
+    let good = conll(&sentences(60, 1));
+    // The first word has no tag, and the last is no text.
+    let lines = [good.replacen('\t', "", 1).as_bytes(), b"caf\xE9\tO\n"].concat();
+    workshop.write("train.conll", lines);
+    let error = workshop.fail(&RUN);
+    assert!(error.contains("train.conll:1: expected at least 2 columns"), "{error}");
+    assert!(error.contains("such sentences out with data.clean.skip_bad = true"), "{error}");
+    let ran = workshop.succeed(&[&RUN[..], &["--set", "data.clean.skip_bad=true"]].concat());
+    let warning = "train.conll: 2 sentences that cannot be read, left out";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    assert_eq!(split(&workshop).iter().sum::<u64>(), 59);
+    let last = format!("train.conll,{}", good.lines().count() + 1);
+    assert_eq!(bad_rows(&workshop), ["train.conll,1", last.as_str()]);
 }
