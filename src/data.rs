@@ -229,7 +229,7 @@ fn read_text(
         _ => false,
     };
     let bytes = BadBytes::default();
-    if source.skips_bad() && (format != Format::Squad || is_array) {
+    if source.skips_bad() {
         input.replace_bad_bytes(&bytes);
     }
     let failed = FailedRows::new(source, log, bytes);
@@ -246,7 +246,7 @@ fn read_text(
         Format::Lines => Ok(until_error(lines::read(input, source, want, failed)?)),
         Format::Conll => Ok(until_error(conll::read(input, source, want, failed)?)),
         Format::Conllu => Ok(until_error(conllu::read(input, source, want, failed)?)),
-        Format::Squad => Ok(until_error(squad::read(input, source, want)?)),
+        Format::Squad => Ok(until_error(squad::read(input, source, want, failed)?)),
         Format::Parquet | Format::Folder => Err(not_a_stream(source, format)),
     }
 }

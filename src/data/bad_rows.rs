@@ -148,14 +148,14 @@ impl BadBytes {
 /// What becomes of the records of a file that cannot be read.
 #[derive(Clone)]
 pub(super) struct FailedRows {
-    source: Source,
+    source: Arc<Source>,
     log: BadRows,
     bytes: BadBytes,
 }
 
 impl FailedRows {
     pub(super) fn new(source: &Source, log: &BadRows, bytes: BadBytes) -> FailedRows {
-        FailedRows { source: source.clone(), log: log.clone(), bytes }
+        FailedRows { source: Arc::new(source.clone()), log: log.clone(), bytes }
     }
 
     /// The record that was made of some lines, or the error for it; none where it is left out.
@@ -184,8 +184,8 @@ impl FailedRows {
         }
     }
 
-    /// Leaves out the record that an error tells of, where the source asks for that; else the error, which says how. `part`
-    /// is the one that its file says it is for.
+    /// Leaves out the record that an error tells of, where the source asks for that; else the error, which says how.
+    /// `part` is the one that its file says it is for.
     pub(super) fn settle(&self, part: Option<Part>, mut error: Error) -> Result<()> {
         if let Error::Record { path, line, expected, got, hint } = &mut error {
             if self.source.skips_bad() {
@@ -203,6 +203,16 @@ impl FailedRows {
             }
         }
         Err(error)
+    }
+
+    /// Leaves out a record on a line.
+    pub(super) fn leave_out_at(&self, line: u64, reason: String) {
+        self.leave_out(self.source.path.clone(), Some(line), reason, None);
+    }
+
+    /// The first byte on some lines that does not decode: its line, and what is wrong.
+    pub(super) fn bad_byte(&self, lines: RangeInclusive<u64>) -> Option<(u64, String)> {
+        self.bytes.first_in(lines)
     }
 
     fn leave_out(&self, file: PathBuf, line: Option<u64>, reason: String, part: Option<Part>) {
@@ -291,6 +301,42 @@ mod tests {
         let (texts, bad) = read("a.conllu", content.concat().as_bytes(), Source::new(""));
         assert_eq!((texts, lines(&bad)), (vec!["a".to_owned(), "e".to_owned()], vec![5, 8]));
         assert_eq!(bad[0].1, "expected the sentence's word number 2, got the ID `3`");
+    }
+
+    #[test]
+    fn a_malformed_question_costs_itself_and_a_missing_context_its_questions() {
+        let fine = "{\"id\": \"fine\", \"question\": \"fine?\", \"answers\": [{\"text\": \"c\", \"answer_start\": 0}]}";
+        let question = |id: &str, more: &str| format!("{{\"id\": \"{id}\", {more}}}");
+        let bad = [
+            question("a", "\"question\": 5, \"answers\": []"),
+            question("b", "\"question\": \"?\", \"answers\": []"),
+            question(
+                "c",
+                "\"question\": \"?\", \"answers\": [{\"text\": \"c\", \"answer_start\": \"0\"}]",
+            ),
+            question("d", "\"question\": \"?\", \"answers\": \"c\""),
+            "7".to_owned(),
+            question("e", "\"question\": \"half of a pair: \\ud83d\""),
+        ];
+        let content = format!(
+            "{{\"data\": [{{\"paragraphs\": [{{\"context\": \"c\", \"qas\": [{fine}, {}]}},\n{{\"qas\": [{fine}]}},\n\
+             {{\"context\": \"c\", \"qas\": [{fine}, {}, {fine}]}}]}}]}}",
+            bad.join(", "),
+            fine.replace("fine?", "caf*")
+        );
+        let content: Vec<u8> =
+            content.bytes().map(|byte| if byte == b'*' { 0xE9 } else { byte }).collect();
+        let (texts, bad) = read("a.json", &content, Source::new(""));
+        assert_eq!(texts, ["fine?"; 3]);
+        assert_eq!(lines(&bad), [0, 0, 0, 0, 0, 0, 0, 3]);
+        for (row, reason) in [
+            (0, "for question 2 of paragraph 1 of article 1, got invalid type: integer `5`"),
+            (1, "expected an answer, or `is_impossible: true` for question `b`, in paragraph 1"),
+            (6, "expected a `context` in paragraph 2 of article 1, got none"),
+            (7, "got the byte 0xE9, in question `fine`, in paragraph 3 of article 1"),
+        ] {
+            assert!(bad[row].1.contains(reason), "{}", bad[row].1);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{
+    bad_rows::FailedRows,
     json_digits::as_spelled,
     json_lines,
     read::Text,
@@ -29,18 +30,21 @@ const N_GROUP_DIGITS: usize = 32;
 ///
 /// Where `want` asks for labels every question has answers, or `is_impossible: true` and none. An answer that is not
 /// where it says stays: see [`Answer::matches`].
+///
+/// A question that is not so is an error of its own, and a paragraph without a context one of all its questions.
 pub(super) fn read(
     input: Text,
     source: &Source,
     want: WantedFields,
+    failed: FailedRows,
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
-    let mut paragraphs = stream::paragraphs(input, source)?;
+    let mut paragraphs = stream::paragraphs(input, source, failed.clone())?;
     // A file that is nothing like SQuAD is refused before anything is made of it.
     let first = paragraphs.next().transpose()?;
     let source = source.clone();
     let all = first.into_iter().map(Ok).chain(paragraphs);
     Ok(all.flat_map(move |paragraph| match paragraph {
-        Ok(placed) => QuestionList::Of(examples(placed, source.clone(), want)),
+        Ok(placed) => QuestionList::Of(examples(placed, source.clone(), want, failed.clone())),
         Err(error) => QuestionList::None(Box::new(iter::once(Err(error)))),
     }))
 }
@@ -49,12 +53,15 @@ pub(super) fn read(
 struct PlacedParagraph {
     paragraph: Paragraph,
     place: String,
+    /// The first byte on its lines that does not decode, with its line.
+    bad_byte: Option<(u64, String)>,
 }
 
+/// A paragraph. Its questions are read one by one, so that each can fail by itself.
 #[derive(Deserialize)]
 struct Paragraph {
     context: Option<String>,
-    qas: Vec<Question>,
+    qas: Vec<Box<RawValue>>,
 }
 
 /// A question. What may be missing is checked by hand, so that the message can name the question.
@@ -89,53 +96,50 @@ impl<Q: Iterator<Item = Result<Record>>> Iterator for QuestionList<Q> {
     }
 }
 
-/// The questions of a paragraph, each made when its turn comes, as each has a copy of the context.
+/// The questions of a paragraph, each made when its turn comes, as each has a copy of the context. Bad ones may be left
+/// out.
 fn examples(
     paragraph: PlacedParagraph,
     source: Source,
     want: WantedFields,
+    failed: FailedRows,
 ) -> impl Iterator<Item = Result<Record>> + Send {
-    let PlacedParagraph { paragraph, place } = paragraph;
-    let (context, lacks_context) = match paragraph.context {
-        Some(context) => (context, None),
-        None => (
-            String::new(),
-            Some(source.malformed(
-                None,
-                format!("a `context` in {place}"),
-                "none",
-                "give the paragraph its text under `context`",
-            )),
-        ),
-    };
+    let PlacedParagraph { paragraph, place, bad_byte } = paragraph;
+    let Paragraph { context, qas } = paragraph;
+    let lacks_context = context.is_none().then(|| {
+        source.malformed(
+            None,
+            format!("a `context` in {place}"),
+            "none",
+            "give the paragraph its text under `context`",
+        )
+    });
+    let lacks_context = lacks_context.and_then(|error| failed.settle(None, error).err());
+    let questions = if context.is_some() { qas } else { Vec::new() };
+    let context = context.unwrap_or_default();
     let group =
         fingerprint::hash_bytes(context.as_bytes()).to_string()[..N_GROUP_DIGITS].to_owned();
-    let questions = paragraph.qas.into_iter().zip(1..);
-    let examples = questions.map(move |(question, n)| {
-        let id = question.id.as_deref().map(RawValue::get).unwrap_or("null");
-        let text: Option<String> = serde_json::from_str(id).ok();
-        let record = QuestionPosition {
-            place: match &text {
-                Some(id) => format!("question `{}`, in {place}", shorten(id, 40)),
-                None => format!("question {n} of {place}"),
-            },
-            source: &source,
-        };
-        Ok(Record {
-            id: match text {
-                Some(id) => Some(id),
-                None => record.id(id)?,
-            },
-            answers: if want.label {
-                Some(record.answers(question.answers, question.is_impossible)?)
-            } else {
-                None
-            },
-            text: record.text(question.question)?,
-            text_pair: Some(context.clone()),
-            group: Some(group.clone()),
-            ..Record::default()
-        })
+    let questions = questions.into_iter().zip(1..);
+    let examples = questions.filter_map(move |(json, n)| {
+        let mut position =
+            QuestionPosition { place: format!("question {n} of {place}"), source: &source };
+        let question = position.question(&json, &place);
+        // Bytes of other questions may stand on these lines.
+        let is_damaged =
+            [context.as_str(), json.get()].iter().any(|text| text.contains('\u{fffd}'));
+        if let Some((line, reason)) = bad_byte.as_ref().filter(|_| is_damaged) {
+            failed.leave_out_at(*line, format!("{reason}, in {}", position.place));
+            return None;
+        }
+        let record = question.and_then(|question| position.record(question, want));
+        match record {
+            Err(error) => failed.settle(None, error).err().map(Err),
+            Ok(record) => Some(Ok(Record {
+                text_pair: Some(context.clone()),
+                group: Some(group.clone()),
+                ..record
+            })),
+        }
     });
     lacks_context.map(Err).into_iter().chain(examples)
 }
@@ -147,16 +151,48 @@ struct QuestionPosition<'a> {
 }
 
 impl QuestionPosition<'_> {
+    /// The question that is written so, in the paragraph at `place`. From here on its name says where it stands.
+    fn question(&mut self, json: &RawValue, place: &str) -> Result<Question> {
+        let question: Question = serde_json::from_str(json.get()).map_err(|error| {
+            self.error(
+                "an object with `question`, `answers` and `id` as SQuAD has them",
+                json_lines::reason(&error),
+                "write `question` as a string, and `answers` as a list of objects with `text` and `answer_start`",
+            )
+        })?;
+        let id = question.id.as_deref().map(RawValue::get).unwrap_or("null");
+        if let Ok(id) = serde_json::from_str::<String>(id) {
+            self.place = format!("question `{}`, in {place}", shorten(&id, 40));
+        }
+        Ok(question)
+    }
+
+    /// The record of a question, but for its context.
+    fn record(&self, question: Question, want: WantedFields) -> Result<Record> {
+        let id = question.id.as_deref().map(RawValue::get).unwrap_or("null");
+        Ok(Record {
+            id: self.id(id)?,
+            answers: if want.label {
+                Some(self.answers(question.answers, question.is_impossible)?)
+            } else {
+                None
+            },
+            text: self.text(question.question)?,
+            ..Record::default()
+        })
+    }
+
     fn text(&self, question: Option<String>) -> Result<String> {
         question.ok_or_else(|| {
             self.error("a `question`", "none", "give the record its text under `question`")
         })
     }
 
-    /// An id that is no string, as JSON: an integer keeps its digits, however many.
+    /// An id, of its JSON: an integer keeps its digits, however many.
     fn id(&self, json: &str) -> Result<Option<String>> {
         match serde_json::from_str(json) {
             Ok(Value::Null) => Ok(None),
+            Ok(Value::String(id)) => Ok(Some(id)),
             Ok(number @ Value::Number(_)) => Ok(Some(as_spelled(&number, json))),
             other => Err(self.error(
                 "a string or a number as `id`",

@@ -402,3 +402,31 @@ fn a_malformed_line_of_words_costs_its_sentence() {
     let last = format!("train.conll,{}", good.lines().count() + 1);
     assert_eq!(bad_rows(&workshop), ["train.conll,1", last.as_str()]);
 }
+
+#[test]
+fn a_malformed_question_costs_itself_alone() {
+    let workshop = workshop("task = \"qa\"\ntrain = { path = \"train.json\" }");
+    let mut file: Value = serde_json::from_str(&squad(30, 1, true)).unwrap();
+    let paragraphs = &mut file["data"][0]["paragraphs"];
+    paragraphs[0]["qas"][0]["question"] = json!(7);
+    paragraphs[0]["qas"][1]["answers"] = json!([{ "text": "frost" }]);
+    paragraphs[1]["context"] = Value::Null;
+    workshop.write("train.json", file.to_string());
+    let error = workshop.fail(&RUN);
+    assert!(error.contains("for question 1 of paragraph 1 of article 1 `cold`"), "{error}");
+    assert!(error.contains("such questions out with data.clean.skip_bad = true"), "{error}");
+    let ran = workshop.succeed(&[&RUN[..], &["--set", "data.clean.skip_bad=true"]].concat());
+    let warning = "train.json: 3 questions that cannot be read, left out";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    assert_eq!(split(&workshop).iter().sum::<u64>(), 56);
+    assert_eq!(bad_rows(&workshop), ["train.json,"; 3]);
+    // What is no JSON as a whole stays an error.
+    let half: String = file.to_string().chars().take(2000).collect();
+    workshop.write("train.json", half);
+    let ran = workshop.run(&[&RUN[..], &["--set", "data.clean.skip_bad=true"]].concat());
+    assert!(
+        ran.has_failed() && ran.stderr.contains("train.json:1: expected one JSON"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -17,6 +17,7 @@ use serde::{
 use super::{Paragraph, PlacedParagraph};
 use crate::{
     data::{
+        bad_rows::FailedRows,
         json_lines,
         read::{self, Text},
         record_limit::{Allowance, Limited, is_too_long, too_long},
@@ -29,13 +30,13 @@ use crate::{
 const N_WAITING: usize = 16;
 
 /// Starts to read; an error is the last thing that comes.
-pub(super) fn paragraphs(input: Text, source: &Source) -> Result<Paragraphs> {
+pub(super) fn paragraphs(input: Text, source: &Source, failed: FailedRows) -> Result<Paragraphs> {
     let (sender, receiver) = mpsc::sync_channel(N_WAITING);
     let reading = source.clone();
     let thread = thread::Builder::new()
         .name("squad".to_owned())
         .spawn(move || {
-            if let Err(error) = send_all(input, &reading, &sender) {
+            if let Err(error) = send_all(input, &reading, &failed, &sender) {
                 // Whoever went away does not want it.
                 let _ = sender.send(Err(error));
             }
@@ -68,13 +69,14 @@ impl Iterator for Paragraphs {
 fn send_all(
     input: Text,
     source: &Source,
+    failed: &FailedRows,
     sender: &SyncSender<Result<PlacedParagraph>>,
 ) -> Result<()> {
     let allowance = Rc::new(Allowance::new());
     // Each object takes more memory than `{}` in the file.
     let input = Limited::new(input, Rc::clone(&allowance), Some(b'{'));
     let mut json = serde_json::Deserializer::from_reader(input);
-    let feed = Feed { sender, allowance: &allowance };
+    let feed = Feed { sender, allowance: &allowance, failed };
     let read = json.deserialize_map(File(&feed)).and_then(|()| json.end());
     read.map_err(|error| unreadable(source, error, allowance.line()))
 }
@@ -83,6 +85,7 @@ fn send_all(
 struct Feed<'a> {
     sender: &'a SyncSender<Result<PlacedParagraph>>,
     allowance: &'a Allowance,
+    failed: &'a FailedRows,
 }
 
 /// The object that a file is.
@@ -211,11 +214,15 @@ impl<'de> Visitor<'de> for ParagraphList<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut paragraphs: A) -> Result<(), A::Error> {
         let mut number = 1;
         self.feed.allowance.renew();
+        let mut first_line = self.feed.allowance.line();
         while let Some(paragraph) = paragraphs.next_element::<Paragraph>()? {
+            let last_line = self.feed.allowance.line();
             let placed = PlacedParagraph {
                 paragraph,
                 place: format!("paragraph {number} of {}", self.article),
+                bad_byte: self.feed.failed.bad_byte(first_line..=last_line),
             };
+            first_line = last_line;
             if self.feed.sender.send(Ok(placed)).is_err() {
                 return Err(de::Error::custom("nobody takes the paragraphs"));
             }
