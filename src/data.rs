@@ -133,7 +133,8 @@ fn read_open(
     let file = match open {
         OpenSource::Folder(folder) => {
             return parts::with_parts(source, log, |source| {
-                Ok(until_error(folder.read(source, want)?))
+                let failed = FailedRows::new(source, log, BadBytes::default());
+                Ok(until_error(folder.read(source, want, failed)?))
             });
         }
         OpenSource::File(file) => file,
@@ -141,7 +142,8 @@ fn read_open(
     let examples = question_table::with_answers(source, want, log, |source| {
         parts::with_parts(source, log, |source| match format {
             Format::Parquet => {
-                Ok(until_error(parquet_file::read(file.try_clone()?, source, want)?))
+                let failed = FailedRows::new(source, log, BadBytes::default());
+                Ok(until_error(parquet_file::read(file.try_clone()?, source, want, failed)?))
             }
             format => read_text(file.text(source)?, format, source, want, log),
         })

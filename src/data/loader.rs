@@ -323,6 +323,11 @@ impl Loader {
             });
             numbered(examples, number)
         });
+        let (labels, takes_all) = (&self.labels, self.takes_all);
+        let examples = examples.filter_map(|example| match example {
+            Ok(example) => targets.readable(example, labels, &self.bad_rows),
+            error => Some(error),
+        });
         let examples = examples.inspect(|example| {
             if let Ok(example) = example {
                 files.borrow_mut()[first_file + example.source].rows += 1;
@@ -332,7 +337,6 @@ impl Loader {
         });
         let unlabelled = RefCell::new(Unlabelled::default());
         let n_lost = Cell::new(self.lost_test_rows);
-        let (labels, takes_all) = (&self.labels, self.takes_all);
         let examples = examples.filter(|example| match example {
             Ok(example) if targets.lacks_label(example, labels) => {
                 unlabelled.borrow_mut().count(example);

@@ -22,6 +22,7 @@ use parquet::{
 };
 
 use super::{
+    bad_rows::FailedRows,
     parquet_pages,
     record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, too_long},
@@ -51,18 +52,19 @@ pub(super) fn check_name(source: &Source) -> Result<()> {
 
 /// Streams the rows of a file, batch by batch, and reads no column but the wanted ones.
 ///
-/// A null text is an empty one, which cleaning drops; a null label is none.
+/// A null text is an empty one, which cleaning drops; a null label is none. A value that is too long is an error of its row.
 pub(super) fn read(
     file: File,
     source: &Source,
     want: WantedFields,
+    failed: FailedRows,
 ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
     let pages =
         file.try_clone().map_err(|error| failure(source, ParquetError::External(error.into())))?;
     let builder =
         fenced_or(|| open(file), ParquetError::General).map_err(|error| failure(source, error))?;
     let roots = Columns::find(builder.schema(), source, want)?;
-    let mut projected: Vec<usize> = roots.all().collect();
+    let mut projected: Vec<usize> = roots.all().copied().collect();
     projected.sort_unstable();
     projected.dedup();
     let n_batch_rows = n_batch_rows(builder.metadata());
@@ -82,14 +84,16 @@ pub(super) fn read(
         row: 0,
         source: source.clone(),
     };
-    let mut has_failed = false;
     Ok(iter::from_fn(move || {
-        if has_failed {
-            None
-        } else {
-            let example = rows.next_example();
-            has_failed = example.is_err();
-            example.transpose()
+        loop {
+            match rows.next_example().transpose()? {
+                Ok(row) => {
+                    if let Some(row) = failed.keep(rows.row..=rows.row, row) {
+                        return Some(row);
+                    }
+                }
+                Err(error) => return Some(Err(error)),
+            }
         }
     }))
 }
@@ -140,6 +144,12 @@ impl<T> Columns<T> {
             label_columns: self.label_columns.iter().map(&change).collect::<Result<_>>()?,
         })
     }
+
+    fn all(&self) -> impl Iterator<Item = &T> {
+        let some =
+            [Some(&self.text), self.text_pair.as_ref(), self.label.as_ref(), self.id.as_ref()];
+        some.into_iter().flatten().chain(&self.label_columns)
+    }
 }
 
 impl Columns<usize> {
@@ -162,13 +172,6 @@ impl Columns<usize> {
             id: source.id.as_ref().map(|column| name("id", column)).transpose()?,
             label_columns: source.find_label_columns(name)?,
         })
-    }
-
-    fn all(&self) -> impl Iterator<Item = usize> {
-        [Some(self.text), self.text_pair, self.label, self.id]
-            .into_iter()
-            .flatten()
-            .chain(self.label_columns.iter().copied())
     }
 
     /// The places among the columns that are read.
@@ -195,7 +198,8 @@ struct RowReader {
 }
 
 impl RowReader {
-    fn next_example(&mut self) -> Result<Option<Record>> {
+    /// The next row, or what is wrong with it; the outer error is of the file.
+    fn next_example(&mut self) -> Result<Option<Result<Record>>> {
         while self.row_in_batch == self.n_rows_in_batch {
             let next = || self.batches.next().transpose().map_err(ParquetError::from);
             let batch = fenced_or(next, ParquetError::General)
@@ -213,19 +217,25 @@ impl RowReader {
         let row = self.row_in_batch;
         self.row_in_batch += 1;
         self.row += 1;
-        let Some(batch) = &self.batch else {
-            return Ok(None);
-        };
+        Ok(self.batch.as_ref().map(|batch| self.record(batch, row)))
+    }
+
+    /// The record of a row of a batch, the last that was reached.
+    fn record(&self, batch: &Columns<StringViewArray>, row: usize) -> Result<Record> {
+        if batch
+            .all()
+            .any(|cells| value(cells, row).is_some_and(|cell| cell.len() > MAX_RECORD_BYTES))
+        {
+            let hint = "cut the text, or leave the row out of the file";
+            return Err(too_long(&self.source, Some(self.row), "a value", hint));
+        }
+        let cell = |cells: &StringViewArray| value(cells, row).unwrap_or_default().to_owned();
         let label = batch.label.as_ref().and_then(|labels| value(labels, row));
-        let label = label.map(|label| self.source.label_of(label));
-        Ok(Some(Record {
+        Ok(Record {
             id: batch.id.as_ref().and_then(|ids| value(ids, row)).map(str::to_owned),
-            text: value(&batch.text, row).unwrap_or_default().to_owned(),
-            text_pair: batch
-                .text_pair
-                .as_ref()
-                .map(|texts| value(texts, row).unwrap_or_default().to_owned()),
-            label,
+            text: cell(&batch.text),
+            text_pair: batch.text_pair.as_ref().map(cell),
+            label: label.map(|label| self.source.label_of(label)),
             label_cells: batch
                 .label_columns
                 .iter()
@@ -233,7 +243,7 @@ impl RowReader {
                 .collect(),
             line: Some(self.row),
             ..Record::default()
-        }))
+        })
     }
 
     /// The strings of a column, as views of what was read: a dictionary's are not copied row by row.
@@ -247,16 +257,7 @@ impl RowReader {
         } else {
             as_type(&as_type(column, &DataType::LargeUtf8)?, &DataType::Utf8View)?
         };
-        let strings = StringViewArray::from(array.to_data());
-        let lengths = strings.lengths().zip(self.row + 1..);
-        for (length, row) in lengths {
-            if length as usize > MAX_RECORD_BYTES {
-                let unit = format!("a value in row {row}");
-                let hint = "cut the text, or leave the row out of the file";
-                return Err(too_long(&self.source, None, &unit, hint));
-            }
-        }
-        Ok(strings)
+        Ok(StringViewArray::from(array.to_data()))
     }
 }
 

@@ -6,6 +6,7 @@ use frostbert_cache::wording::{counted, shorten};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bad_rows::{BadBytes, BadRows, FailedRows},
     labels::{LabelMap, is_missing},
     record::{Answer, Record},
     source::{Format, Source},
@@ -184,6 +185,36 @@ impl TargetReader<'_> {
         }
     }
 
+    /// An example; none where its label cannot be one of the task, as a word is no number, and its source leaves such
+    /// records out, which are listed in `log`. For other sources that is an error once targets are read. Missing labels are
+    /// a matter of their own.
+    pub(super) fn readable(
+        &self,
+        example: Record,
+        labels: &LabelMap,
+        log: &BadRows,
+    ) -> Option<Result<Record>> {
+        let source = &self.sources[example.source];
+        let is_one_label = matches!(self.task, DataTask::Classification | DataTask::Regression);
+        if !(source.skips_bad() && is_one_label) || self.lacks_label(&example, labels) {
+            return Some(Ok(example));
+        }
+        let label = match (&example.label, &example.labels) {
+            (Some(cell), _) if self.task == DataTask::Regression && !is_missing(cell) => {
+                value(cell, source, example.line).map(|_| ())
+            }
+            (None, Some(_)) => label_cell(&example, source).map(|_| ()),
+            _ => Ok(()),
+        };
+        match label {
+            Ok(()) => Some(Ok(example)),
+            Err(error) => {
+                let failed = FailedRows::new(source, log, BadBytes::default());
+                failed.settle(example.part, error).err().map(Err)
+            }
+        }
+    }
+
     /// The labels that examples have.
     pub(super) fn found_labels(&self, examples: &[Record]) -> LabelMap {
         let labels = examples.iter().flat_map(|example| self.labels_in(example));
@@ -314,7 +345,10 @@ fn value(cell: &str, source: &Source, line: Option<u64>) -> Result<Target> {
             line,
             "a finite number to learn, with a point before its decimals",
             got,
-            "mend the number or leave the record out; and check which column the source's `label` names",
+            format!(
+                "mend the number or leave the record out; and check which column the source's `label` names{}",
+                source.skip_hint()
+            ),
         )
     })
 }

@@ -2,18 +2,19 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use frostbert_cache::fingerprint::{Digest, Stamp};
 
 use super::{
+    bad_rows::FailedRows,
     open_file::OpenFile,
-    read,
+    read::{self, Text},
     record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, too_long},
-    source::Source,
+    source::{Format, Source},
 };
 use crate::error::{Error, Result};
 
@@ -73,6 +74,7 @@ impl TextFolder {
         self,
         source: &Source,
         want: WantedFields,
+        failed: FailedRows,
     ) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
         if self.files.is_empty() {
             return Err(source.malformed(
@@ -92,20 +94,25 @@ impl TextFolder {
             ));
         }
         let source = source.clone();
-        Ok(self.files.into_iter().map(move |file| {
-            Ok(Record {
-                text: text_of(&self.root, &file, &source)?,
-                label: want.label.then(|| file.label.clone()),
-                id: Some(file.name),
-                ..Record::default()
-            })
+        Ok(self.files.into_iter().filter_map(move |file| {
+            let path = self.root.join(&file.name);
+            let own = Source { path, format: Some(Format::Folder), ..source.clone() };
+            match open(&file, &own).map(|text| whole(text, &own)) {
+                Err(error) => Some(Err(error)),
+                Ok(Err(error)) => failed.settle(None, error).err().map(Err),
+                Ok(Ok(text)) => Some(Ok(Record {
+                    text,
+                    label: want.label.then(|| file.label.clone()),
+                    id: Some(file.name),
+                    ..Record::default()
+                })),
+            }
         }))
     }
 }
 
-/// The whole text of a file, without the end of its last line.
-fn text_of(root: &Path, file: &TextFile, source: &Source) -> Result<String> {
-    let source = Source { path: root.join(&file.name), ..source.clone() };
+/// Opens a file, which `source` names.
+fn open(file: &TextFile, source: &Source) -> Result<Text> {
     let open = OpenFile::open(&source.path)?;
     if Stamp::of(&source.path)? != file.stamp {
         return Err(source.malformed(
@@ -115,14 +122,19 @@ fn text_of(root: &Path, file: &TextFile, source: &Source) -> Result<String> {
             "run the command again when whatever writes the folder has finished",
         ));
     }
-    let mut text = String::new();
-    open.text(&source)?
-        .take(MAX_RECORD_BYTES as u64 + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| read::failure(&source, error))?;
+    open.text(source)
+}
+
+/// The whole text of a file, without the end of its last line.
+fn whole(input: Text, source: &Source) -> Result<String> {
+    let failed = |error| read::failure(source, error);
+    let mut text = Vec::new();
+    input.take(MAX_RECORD_BYTES as u64 + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() > MAX_RECORD_BYTES {
-        return Err(too_long(&source, None, "a text", "cut the text, or take the file away"));
+        return Err(too_long(source, None, "a text", "cut the text, or take the file away"));
     }
+    let text = String::from_utf8(text)
+        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
@@ -151,7 +163,7 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Format, hash_of_path, read};
+    use crate::data::{bad_rows::BadRows, hash_of_path, read, read_logged};
 
     #[test]
     fn a_folder_for_each_label_holds_a_text_in_each_file() {
@@ -188,5 +200,31 @@ mod tests {
         let empty = Source { format: Some(Format::Folder), ..Source::new(root.join("neg")) };
         let error = read(&empty, want).err().unwrap().to_string();
         assert!(error.contains("expected a folder for each label"), "{error}");
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_read_costs_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir(root.join("pos")).unwrap();
+        for (name, text) in [
+            ("a.txt", b"good".to_vec()),
+            ("b.txt", b"fine\ncaf\xE9".to_vec()),
+            // A character that the limit cuts in two.
+            ("c.txt", "\u{e9}".repeat(MAX_RECORD_BYTES / 2 + 1).into_bytes()),
+        ] {
+            fs::write(root.join("pos").join(name), text).unwrap();
+        }
+        let want = WantedFields { label: true, text_pair: false };
+        let source = Source { skip_bad: Some(false), ..Source::new(root) };
+        let error = read(&source, want).unwrap().find_map(Result::err).unwrap();
+        assert!(error.to_string().ends_with("b.txt:2: expected UTF-8 text, got the byte 0xE9"));
+        assert_eq!(error.hint().unwrap().matches("leave such texts out").count(), 1, "{error}");
+        let (source, log) = (Source { skip_bad: Some(true), ..source }, BadRows::default());
+        let records = read_logged(&source, want, &log).unwrap();
+        assert_eq!(records.map(|record| record.unwrap().text).collect::<Vec<_>>(), ["good"]);
+        let rows: Vec<_> = log.rows().into_iter().map(|row| (row.file, row.line)).collect();
+        let path = |name: &str| root.join("pos").join(name);
+        assert_eq!(rows, [(path("b.txt"), Some(2)), (path("c.txt"), None)]);
     }
 }

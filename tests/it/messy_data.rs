@@ -1,7 +1,12 @@
 //! Data as people have it: a file that is wrong in ten ways, and the shapes in which data comes.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
+use arrow::{
+    array::{ArrayRef, Int64Array, StringArray},
+    record_batch::RecordBatch,
+};
+use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use serde_json::{Value, json};
 
 use crate::{
@@ -429,4 +434,53 @@ fn a_malformed_question_costs_itself_alone() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn a_text_of_a_folder_that_is_no_text_costs_itself() {
+    let workshop = workshop("train = { path = \"reviews\" }\nclean = { skip_bad = true }");
+    for (number, text) in texts(60).iter().enumerate() {
+        let folder = workshop.path("reviews").join(label(number));
+        fs::create_dir_all(&folder).unwrap();
+        let text: &[u8] = if number == 7 { b"caf\xE9" } else { text.as_bytes() };
+        fs::write(folder.join(format!("{number}.txt")), text).unwrap();
+    }
+    run_and_replay(&workshop);
+    assert_eq!(split(&workshop).iter().sum::<u64>(), 59);
+    assert_eq!(bad_rows(&workshop), ["reviews/warm/7.txt,1"]);
+}
+
+#[test]
+fn a_row_of_a_gzipped_parquet_file_that_lacks_what_is_needed_costs_itself() {
+    let workshop = workshop("task = \"qa\"\ntrain = { path = \"train.parquet\" }");
+    let table = table(&squad(30, 1, false), 0);
+    let rows: Vec<Vec<&str>> = table.lines().skip(1).map(|row| row.split(',').collect()).collect();
+    let strings = |column: usize| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row[column])))
+    };
+    // The third row does not say where its answer starts.
+    let starts = rows.iter().enumerate();
+    let starts = starts.map(|(place, row)| row[4].parse::<i64>().ok().filter(|_| place != 2));
+    let starts: ArrayRef = Arc::new(starts.collect::<Int64Array>());
+    let columns = [
+        ("question", strings(1)),
+        ("context", strings(2)),
+        ("answer", strings(3)),
+        ("answer_start", starts),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties =
+        WriterProperties::builder().set_compression(Compression::GZIP(Default::default())).build();
+    let file = fs::File::create(workshop.path("train.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let error = workshop.fail(&RUN);
+    assert!(error.contains("train.parquet:3: expected the number of characters"), "{error}");
+    let ran = workshop.succeed(&[&RUN[..], &["--set", "data.clean.skip_bad=true"]].concat());
+    let warning = "train.parquet: 1 row that cannot be read, left out (a run lists them in \
+                   bad_rows.csv); the first is row 3: expected the number of characters";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    assert_eq!(split(&workshop).iter().sum::<u64>(), 59);
+    assert_eq!(bad_rows(&workshop), ["train.parquet,3"]);
 }

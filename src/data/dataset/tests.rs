@@ -247,6 +247,25 @@ fn values_are_finite_numbers_and_not_all_the_same() {
 }
 
 #[test]
+fn a_label_that_is_no_number_costs_its_row_where_bad_ones_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let skipping = |name: &str, content: &str| {
+        [Source { skip_bad: Some(true), ..source(&folder, name, content) }]
+    };
+    let train = skipping("train.csv", "text,label\na,1\nb,n/a\nc,2\n,\n");
+    let test = skipping("test.csv", "text,label\nd,3\ne,high\n");
+    let settings =
+        DatasetSettings { test: Some(&test), ..all_train(of_task(DataTask::Regression, &train)) };
+    let dataset = Dataset::load(&settings).unwrap();
+    assert_eq!(dataset.rows.len(), 3);
+    let lines: Vec<_> = dataset.checks.bad_rows.iter().map(|row| row.line).collect();
+    assert_eq!(lines, [Some(3), Some(3)]);
+    let counts: Vec<_> = dataset.checks.files.iter().map(|f| (f.bad_lines, f.empty)).collect();
+    assert_eq!(counts, [(1, 1), (1, 0)]);
+    assert!(dataset.warnings.iter().any(|warning| warning.starts_with("1 given test row is")));
+}
+
+#[test]
 fn a_pair_is_one_document_or_two() {
     let folder = tempfile::tempdir().unwrap();
     let train = [Source {

@@ -263,7 +263,7 @@ fn a_parquet_value_has_a_limit_and_a_value_of_many_rows_is_in_memory_once() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.ends_with("a.parquet: expected a value in row 2 of at most 64 MiB, got a longer one"),
+        error.ends_with("a.parquet:2: expected a value of at most 64 MiB, got a longer one"),
         "{error}"
     );
     // 300 rows of 8 MiB, which are one value: copied row by row they would be more than a column of strings can hold.
