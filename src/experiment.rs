@@ -122,7 +122,7 @@ impl Experiment {
         let data = self.data(progress)?;
         let checkpoint = self.checkpoint()?;
         for task in &self.tasks {
-            check_head_is_stored(&task.pipeline, checkpoint.config.layers)?;
+            check_head_is_stored(&task.pipeline, &checkpoint)?;
         }
         let extract = self.extract_with(&checkpoint, machine, progress)?;
         let heads = train_heads(&checkpoint, &data, Some(&extract.cache), progress)?;
@@ -211,9 +211,9 @@ impl RunReport {
 }
 
 /// Fails before any work where the cache would not hold what the head reads.
-fn check_head_is_stored(pipeline: &Pipeline, layers: usize) -> Result<()> {
-    let stored = pipeline.stored_states(layers)?;
-    let read = sweep::states(pipeline, layers)?;
+fn check_head_is_stored(pipeline: &Pipeline, checkpoint: &Checkpoint) -> Result<()> {
+    let stored = pipeline.stored_states(checkpoint.config.layers)?;
+    let read = sweep::states(pipeline, checkpoint)?;
     let missing = read.into_iter().find(|state| !stored.contains(state));
     match missing {
         None => Ok(()),

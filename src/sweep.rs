@@ -1,4 +1,5 @@
-//! Sweeps: many heads over one cache, compared on the rows that they did not see, and the best of them as a run.
+//! Sweeps: many heads over one cache, or over one for each of several models, compared on the rows that they did not see,
+//! and the best of them as a run.
 //!
 //! A *trial* is one setting (`trials`); a *split* is what a head learns from and is judged on (`splits`); a head is a trial
 //! with a seed on a split (`heads`). Heads that read the same states are trained together, some hundreds at a time: a
@@ -23,7 +24,7 @@ use std::{
     time::Instant,
 };
 
-use frostbert_cache::{progress::Progress, reader::CacheReader, states::StateId, wording::counted};
+use frostbert_cache::{progress::Progress, states::StateId, wording::counted};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -53,7 +54,7 @@ use crate::{
     },
     tasks::{TaskMetrics, own_metric},
     training::{
-        inputs::Inputs,
+        inputs::{Inputs, ModelCache, SweepInputs},
         train::{self, Refit, TrainReport, TrainedRun, train_on},
     },
 };
@@ -194,19 +195,18 @@ fn heads_of(section: &SweepSection, n_trials: usize, n_splits: usize) -> usize {
 /// # Errors
 /// When the cache lacks rows or is damaged, or every training diverges.
 pub(crate) fn sweep_on(
-    inputs: Inputs<'_>,
+    inputs: SweepInputs<'_>,
     section: &SweepSection,
     run: &Path,
     journal: &Journal,
     progress: &dyn Progress,
 ) -> Result<SweepReport> {
     let start = Instant::now();
-    let Inputs { checkpoint, pipeline, dataset, cache } = inputs;
+    let SweepInputs { pipeline, dataset, models } = inputs;
     let trials = trials(pipeline, section)?.all;
     let splits = splits(pipeline, section, dataset)?;
     let metric = candidates::metric(pipeline, section, dataset)?;
-    let sweep =
-        Sweep { checkpoint, pipeline, section, dataset, cache, trials: &trials, splits: &splits };
+    let sweep = Sweep { pipeline, section, dataset, models, trials: &trials, splits: &splits };
     let done = search(&sweep, metric, journal, progress)?;
     let judged = SweepCandidates::new(&sweep, &done, metric);
     let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.seed };
@@ -304,11 +304,10 @@ pub(crate) fn sweep_on(
 
 /// What all parts of a sweep look at.
 struct Sweep<'a> {
-    checkpoint: &'a Checkpoint,
     pipeline: &'a Pipeline,
     section: &'a SweepSection,
     dataset: &'a Dataset,
-    cache: &'a CacheReader,
+    models: &'a [ModelCache<'a>],
     trials: &'a [Trial],
     splits: &'a [Split],
 }
@@ -322,7 +321,8 @@ impl Sweep<'_> {
         best_epoch: Option<f64>,
         progress: &dyn Progress,
     ) -> Result<TrainedRun> {
-        let Sweep { checkpoint, dataset, cache, .. } = *self;
+        let ModelCache { checkpoint, cache } = self.model(trial);
+        let dataset = self.dataset;
         let pipeline = &self.trials[trial].pipeline;
         let mut trained = if self.section.refit.unwrap_or(self.section.folds.is_some()) {
             let refit = self.refit(trial, best_epoch)?;
@@ -351,10 +351,21 @@ impl Sweep<'_> {
         Ok(Refit { epochs, calibration })
     }
 
+    /// The model whose states a trial's head reads, and their cache.
+    fn model(&self, trial: usize) -> ModelCache<'_> {
+        let folder = &self.trials[trial].pipeline.extraction.model;
+        let mut models = self.models.iter();
+        let own = models.find(|model| model.checkpoint.folder == *folder);
+        *own.expect("the models of all trials are open")
+    }
+
+    /// What the features of a trial's head depend on.
+    fn view_key(&self, trial: usize) -> Result<ViewKey> {
+        ViewKey::of(&self.trials[trial].pipeline, self.model(trial).checkpoint.config.layers)
+    }
+
     /// The rows that a trial's head reads.
     fn shared(&self, trial: usize) -> Result<SharedFeatures<'_>> {
-        let pipeline = &self.trials[trial].pipeline;
-        let key = ViewKey::of(pipeline, self.checkpoint.config.layers)?;
         let own_metric = self.own_metric();
         let mut followed: Vec<Metric> = Vec::new();
         for trial in self.trials {
@@ -363,15 +374,7 @@ impl Sweep<'_> {
             let metric = stopping.map(|stopping| stopping.metric);
             followed.extend(metric.filter(|metric| !followed.contains(metric)));
         }
-        SharedFeatures::read(
-            self.trials,
-            trial,
-            self.dataset,
-            self.cache,
-            &key,
-            self.splits,
-            followed,
-        )
+        SharedFeatures::read(self, trial, followed)
     }
 
     /// The metric of the task that heads are chosen by where nothing is said.
@@ -391,16 +394,18 @@ impl Sweep<'_> {
     }
 }
 
-/// The states that the head of a pipeline reads, or the heads of its sweep, for a checkpoint of so many layers.
+/// The states of a model that the head of a pipeline reads, or the heads of its sweep.
 ///
 /// # Errors
 /// When a trial is at fault.
-pub(crate) fn states(pipeline: &Pipeline, model_layers: usize) -> Result<Vec<StateId>> {
+pub(crate) fn states(pipeline: &Pipeline, model: &Checkpoint) -> Result<Vec<StateId>> {
+    let model_layers = model.config.layers;
     let Some(section) = &pipeline.sweep else {
         return pipeline.head_states(model_layers);
     };
     let mut states: Vec<StateId> = Vec::new();
-    for trial in trials(pipeline, section)?.all {
+    let trials = trials(pipeline, section)?.all.into_iter();
+    for trial in trials.filter(|trial| trial.pipeline.extraction.model == model.folder) {
         let own = trial.pipeline.head_states(model_layers)?;
         states.extend(own.into_iter().filter(|state| !states.contains(state)).collect::<Vec<_>>());
     }

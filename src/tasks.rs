@@ -74,13 +74,13 @@ pub(crate) trait PredictionTask: Send + Sync {
         true
     }
 
-    /// The samples of some rows of the dataset; to learn from, only those that teach something.
+    /// The samples of some rows of the dataset.
     fn samples_of(
         &self,
         _view: &FeatureView<'_>,
         _dataset: &Dataset,
         rows: &[u32],
-        _to_learn: bool,
+        _purpose: SamplePurpose,
     ) -> Vec<u32> {
         rows.to_vec()
     }
@@ -130,6 +130,18 @@ pub(crate) trait PredictionTask: Send + Sync {
         view: &FeatureView<'_>,
         head: &Head,
     ) -> Result<Vec<Prediction>>;
+}
+
+/// What samples are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SamplePurpose {
+    /// Heads learn from them: only those that teach something.
+    Training,
+    /// Heads are evaluated on them.
+    Evaluation,
+    /// Heads on the states of several models are compared on them: the same rows for all, whatever the tokenizer of a model
+    /// cuts off.
+    Comparison,
 }
 
 /// Where the rows of a task come from.
@@ -225,9 +237,14 @@ impl<'c> TaskRows<'c> {
         &self.parts[part as usize]
     }
 
-    /// The samples of some rows of the dataset; to learn from, only those that teach something.
-    pub(crate) fn samples_of(&self, dataset: &Dataset, rows: &[u32], to_learn: bool) -> Vec<u32> {
-        self.task.samples_of(&self.view, dataset, rows, to_learn)
+    /// The samples of some rows of the dataset.
+    pub(crate) fn samples_of(
+        &self,
+        dataset: &Dataset,
+        rows: &[u32],
+        purpose: SamplePurpose,
+    ) -> Vec<u32> {
+        self.task.samples_of(&self.view, dataset, rows, purpose)
     }
 
     /// Of samples to learn from those that teach a head something that learns from `column`.

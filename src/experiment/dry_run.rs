@@ -82,7 +82,7 @@ impl Experiment {
         let checkpoint = self.checkpoint()?;
         let extract = if matches!(stages, Stages::All | Stages::Extract) {
             for TaskData { task, .. } in &data {
-                check_head_is_stored(&task.pipeline, checkpoint.config.layers)?;
+                check_head_is_stored(&task.pipeline, &checkpoint)?;
             }
             Some(self.forecast(&checkpoint, machine, progress)?)
         } else {
@@ -114,7 +114,7 @@ impl Experiment {
 /// Checks that a cache holds what the heads of a task read.
 fn require_states(data: &TaskData<'_>, checkpoint: &Checkpoint) -> Result<()> {
     let TaskData { task: NamedTask { pipeline, .. }, dataset } = data;
-    let states = sweep::states(pipeline, checkpoint.config.layers)?;
+    let states = sweep::states(pipeline, checkpoint)?;
     let cache = open_cache(None, pipeline, checkpoint, dataset, &states)?;
     require_rows(&cache, &states, &dataset.document_keys())
 }

@@ -19,7 +19,7 @@ use crate::{
     sweep::{self, Journal, SweepReport, sweep_on},
     tasks::measure::RunMetrics,
     training::{
-        inputs::{Inputs, note_cache, open_cache},
+        inputs::{Inputs, ModelCache, SweepInputs, note_cache, open_cache},
         train::{TrainReport, train_on},
     },
 };
@@ -138,7 +138,7 @@ pub(super) fn train_heads(
     let start = Instant::now();
     let tasks = tasks.iter().map(|TaskData { task, dataset }| {
         let NamedTask { name, pipeline } = task;
-        let states = sweep::states(pipeline, checkpoint.config.layers)?;
+        let states = sweep::states(pipeline, checkpoint)?;
         let cache = open_cache(folder, pipeline, checkpoint, dataset, &states)?;
         note_use(cache.folder());
         Ok(TaskOverCache { name: name.as_deref(), pipeline, dataset, states, cache })
@@ -162,6 +162,9 @@ pub(super) fn train_heads(
             Some(section) => {
                 let plan = inputs.lock(&task.states);
                 let (folder, journal) = run.journal(task.name, &plan, progress)?;
+                let Inputs { pipeline, dataset, cache, .. } = inputs;
+                let models = [ModelCache { checkpoint, cache }];
+                let inputs = SweepInputs { pipeline, dataset, models: &models };
                 let report = sweep_on(inputs, section, &folder, journal, progress)?;
                 TaskReport::Sweep(Box::new(report))
             }

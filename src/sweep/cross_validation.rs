@@ -20,6 +20,7 @@ use crate::{
         trials::trials,
         units::train_unit,
     },
+    training::inputs::ModelCache,
 };
 
 /// The predictions of a pipeline's head for rows that it did not learn from.
@@ -62,11 +63,10 @@ pub(crate) fn out_of_fold(
     let (trials, splits) = (trials(pipeline, &section)?.all, splits(pipeline, &section, dataset)?);
     check_metric(metric, pipeline, &trials)?;
     let sweep = Sweep {
-        checkpoint,
         pipeline,
         section: &section,
         dataset,
-        cache,
+        models: &[ModelCache { checkpoint, cache }],
         trials: &trials,
         splits: &splits,
     };

@@ -1,15 +1,14 @@
 //! The heads of trials that read the same states: their fit on every split, and their predictions
 //! for the rows that they did not see.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{collections::HashMap, path::PathBuf, sync::Mutex};
 
-use frostbert_cache::{progress::Progress, reader::CacheReader, states::StateId};
+use frostbert_cache::{progress::Progress, states::StateId};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::settings::{KindSettings, Pipeline},
-    data::dataset::Dataset,
     error::Result,
     head::{
         bank::{Bank, BankData, BankSettings, SampleSet},
@@ -23,9 +22,9 @@ use crate::{
         metric::Metric,
         outputs::{Chained, OutputRows, gathered},
     },
-    sweep::{Sweep, splits::Split, target_sets::TargetSets, trials::Trial},
+    sweep::{Sweep, target_sets::TargetSets, trials::Trial},
     tasks::{
-        TaskRows, cosine,
+        SamplePurpose, TaskRows, cosine,
         predictions::{Calibration, PredictionEvaluator, Predictions},
     },
     training::{
@@ -37,6 +36,8 @@ use crate::{
 /// What the features of a trial's head depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ViewKey {
+    /// The folder of the model.
+    model: PathBuf,
     pub(super) states: Vec<StateId>,
     matching: bool,
     /// Whether two states are compared as they are.
@@ -51,6 +52,7 @@ impl ViewKey {
     pub(super) fn of(pipeline: &Pipeline, model_layers: usize) -> Result<ViewKey> {
         let head = &pipeline.head;
         Ok(ViewKey {
+            model: pipeline.extraction.model.clone(),
             states: pipeline.head_states(model_layers)?,
             matching: matches!(head.kind, KindSettings::Matching(..)),
             cosine: head.kind.is_cosine(),
@@ -121,23 +123,25 @@ impl FittedParameters {
 impl<'c> SharedFeatures<'c> {
     /// Reads the states that one of the trials needs, for all that need the same.
     pub(super) fn read(
-        trials: &[Trial],
+        sweep: &'c Sweep<'_>,
         trial: usize,
-        dataset: &Dataset,
-        cache: &'c CacheReader,
-        key: &ViewKey,
-        splits: &[Split],
         followed: Vec<Metric>,
     ) -> Result<SharedFeatures<'c>> {
+        let Sweep { trials, dataset, splits, .. } = *sweep;
+        let key = sweep.view_key(trial)?;
         let mut pipeline = trials[trial].pipeline.clone();
         // Trials that learn from other columns are judged by the same.
         pipeline.head.label = None;
-        let rows = TaskRows::new(&pipeline, dataset, cache, &key.states)?;
+        let rows = TaskRows::new(&pipeline, dataset, sweep.model(trial).cache, &key.states)?;
+        let purpose = match sweep.models {
+            [_] => SamplePurpose::Evaluation,
+            _ => SamplePurpose::Comparison,
+        };
         let judged = splits.iter().map(|split| &split.validation);
         Ok(SharedFeatures {
             transform: transform(&pipeline, &rows)?,
             target_sets: TargetSets::new(&rows, dataset, trials, splits),
-            validation: judged.map(|judged| rows.samples_of(dataset, judged, false)).collect(),
+            validation: judged.map(|judged| rows.samples_of(dataset, judged, purpose)).collect(),
             followed,
             rows,
             learns_nothing: key.cosine,

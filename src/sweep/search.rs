@@ -112,7 +112,6 @@ fn at_a_time(
 ) -> Result<Vec<usize>> {
     let halves = sweep.section.search == Search::Halving;
     let heads_of_trial = sweep.section.seeds * sweep.splits.len();
-    let model = &sweep.checkpoint.config;
     let n_judged: usize = sweep.splits.iter().map(|split| split.validation.len()).sum();
     let n_judged = n_judged + n_tested(sweep);
     let mut all = Vec::with_capacity(groups.len());
@@ -120,6 +119,7 @@ fn at_a_time(
         let mut fewest = UNIT_HEADS;
         for trial in &group.trials {
             let pipeline = &sweep.trials[*trial].pipeline;
+            let model = &sweep.model(*trial).checkpoint.config;
             let Some(memory) = ClassMemory::of(pipeline, sweep.dataset, model)? else {
                 continue;
             };

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     head::targets::TargetTable,
     sweep::{splits::Split, trials::Trial},
-    tasks::TaskRows,
+    tasks::{SamplePurpose, TaskRows},
 };
 
 /// What the heads of some trials learn, set by set: the splits of the first column, then those of the second ...
@@ -45,7 +45,7 @@ impl TargetSets {
         for column in columns {
             let mut judged: Option<&[u32]> = None;
             for split in splits {
-                let train = rows.samples_of(dataset, &split.train, true);
+                let train = rows.samples_of(dataset, &split.train, SamplePurpose::Training);
                 let train = rows.taught(dataset, column.as_ref(), &train);
                 target_sets.train.push(train);
                 // Splits that are judged on the same rows follow one another.

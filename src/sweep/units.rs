@@ -30,7 +30,7 @@ pub(super) struct TrialGroup {
 pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<TrialGroup>> {
     let mut groups: Vec<TrialGroup> = Vec::new();
     for (number, trial) in sweep.trials.iter().enumerate() {
-        let key = ViewKey::of(&trial.pipeline, sweep.checkpoint.config.layers)?;
+        let key = sweep.view_key(number)?;
         let has_epochs = trial.pipeline.head.kind.steps().is_some();
         let found =
             groups.iter_mut().find(|group| group.key == key && group.has_epochs == has_epochs);

@@ -25,7 +25,7 @@ use crate::{
     },
     report::tables::Table,
     tasks::{
-        MeasuredRows, PredictionTask, RowSource, TaskMetrics, TaskResult, TaskRows,
+        MeasuredRows, PredictionTask, RowSource, SamplePurpose, TaskMetrics, TaskResult, TaskRows,
         characters::characters,
         encoded::EncodedRecords,
         measure::{Baseline, RunMetrics},
@@ -118,7 +118,9 @@ pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
         // Row 0 of a window is no answer.
         spans.extend(own.into_iter().map(|span| span.unwrap_or([0, 0])));
     }
-    let parts = Part::ALL.map(|part| questions.windows_of_rows(dataset, &dataset.part(part)));
+    let purpose = SamplePurpose::Training;
+    let parts =
+        Part::ALL.map(|part| questions.windows_of_rows(dataset, &dataset.part(part), purpose));
     Ok(TaskRows {
         view,
         targets: TargetTable::Spans(spans),
@@ -226,10 +228,11 @@ impl QuestionTask {
     }
 
     /// The windows of some questions from which there is something to learn: a question whose answers all stand elsewhere
-    /// than they say teaches nothing, nor does one whose answer lies in no window as a whole.
-    fn windows_of_rows(&self, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
+    /// than they say teaches nothing, nor does one whose answer lies in no window as a whole. Where models are compared, the
+    /// latter count: another model may see the answer.
+    fn windows_of_rows(&self, dataset: &Dataset, rows: &[u32], purpose: SamplePurpose) -> Vec<u32> {
         let is_taught = |row: &&u32| {
-            let is_unseen = self.is_unseen[**row as usize];
+            let is_unseen = self.is_unseen[**row as usize] && purpose != SamplePurpose::Comparison;
             let row = &dataset.rows[**row as usize];
             !is_unseen && (row.spans().next().is_some() || row.target.answers().is_empty())
         };
@@ -339,9 +342,9 @@ impl PredictionTask for QuestionTask {
         _: &FeatureView<'_>,
         dataset: &Dataset,
         rows: &[u32],
-        _: bool,
+        purpose: SamplePurpose,
     ) -> Vec<u32> {
-        self.windows_of_rows(dataset, rows)
+        self.windows_of_rows(dataset, rows, purpose)
     }
 
     fn measured_samples(&self, rows: &[u32]) -> Vec<u32> {

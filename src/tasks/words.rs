@@ -20,7 +20,7 @@ use crate::{
     },
     report::tables::Table,
     tasks::{
-        MeasuredRows, PredictionTask, RowSource, TaskMetrics, TaskResult, TaskRows,
+        MeasuredRows, PredictionTask, RowSource, SamplePurpose, TaskMetrics, TaskResult, TaskRows,
         characters::Characters,
         encoded::EncodedRecords,
         measure::{Baseline, RunMetrics},
@@ -262,9 +262,9 @@ impl PredictionTask for TaggingTask {
         view: &FeatureView<'_>,
         _: &Dataset,
         rows: &[u32],
-        to_learn: bool,
+        purpose: SamplePurpose,
     ) -> Vec<u32> {
-        if to_learn { with_words(view, rows) } else { rows.to_vec() }
+        if purpose == SamplePurpose::Training { with_words(view, rows) } else { rows.to_vec() }
     }
 
     fn objective(

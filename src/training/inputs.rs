@@ -30,6 +30,22 @@ pub(crate) struct Inputs<'a> {
     pub(crate) cache: &'a CacheReader,
 }
 
+/// A model, and a cache that holds the states of a task's rows.
+#[derive(Clone, Copy)]
+pub(crate) struct ModelCache<'a> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) cache: &'a CacheReader,
+}
+
+/// A task's rows over the caches of the models that its sweep compares, or of its only model.
+#[derive(Clone, Copy)]
+pub(crate) struct SweepInputs<'a> {
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) dataset: &'a Dataset,
+    /// Each once.
+    pub(crate) models: &'a [ModelCache<'a>],
+}
+
 impl Inputs<'_> {
     /// What decides a result, but for the states that are read and what comes out.
     pub(crate) fn lock(&self, states: &[StateId]) -> Lock {
