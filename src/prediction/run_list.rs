@@ -98,7 +98,7 @@ impl ListedRun {
         tags: &Tags,
     ) -> Result<ListedRun> {
         let place = run.strip_prefix(runs).unwrap_or(&run).to_string_lossy().into_owned();
-        let file = lock.winner.as_ref().unwrap_or(&lock.pipeline);
+        let file = lock.head_pipeline();
         let task = file.data.task;
         let metrics = lock.read_output(&run, METRICS_FILE).ok();
         let metrics = metrics.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());

@@ -60,7 +60,7 @@ impl SavedRun {
         let folder = found.folder;
         let lock_path = folder.join(LOCK_FILE);
         let lock = Lock::read(&lock_path)?;
-        let mut file = lock.winner.as_ref().unwrap_or(&lock.pipeline).clone();
+        let mut file = lock.head_pipeline().clone();
         let places = RunPlaces::of(&folder, &file.run.dir);
         relocation.apply(&mut file);
         let mut notes = found.notes;

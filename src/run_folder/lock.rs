@@ -58,6 +58,9 @@ pub struct Lock {
     pub data: Vec<FileRecord>,
     /// The model's files.
     pub model: CheckpointHashes,
+    /// For a sweep that compared models, all of them; `model` and `cache` are then those of the winning head.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<LockedModel>,
     /// Where the states came from.
     pub cache: LockedCache,
     /// The states that the head reads.
@@ -143,6 +146,27 @@ impl std::fmt::Display for BaseModel {
             Some(revision) => write!(f, "@{}", revision.get(..12).unwrap_or(revision)),
             None => Ok(()),
         }
+    }
+}
+
+/// A model that a sweep compared with others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockedModel {
+    /// Its folder, as the sweep names it.
+    pub path: PathBuf,
+    /// Where the folder was, if it was elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<PathBuf>,
+    /// Its files.
+    pub model: CheckpointHashes,
+    /// The fingerprint of the cache of its states.
+    pub fingerprint: String,
+}
+
+impl LockedModel {
+    /// Where its folder is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.moved_to.as_ref().unwrap_or(&self.path)
     }
 }
 
@@ -242,7 +266,7 @@ impl Lock {
     /// Returns an error if the folder cannot be read or written.
     pub fn write(mut self, folder: &Path) -> Result<()> {
         self.outputs = output_digests(folder)?;
-        self.made = Provenance::now(&self.pipeline.model.path);
+        self.made = Provenance::now(&self.head_pipeline().model.path);
         let mut json = serde_json::to_string_pretty(&self).expect("plain fields become JSON");
         json.push('\n');
         let path = folder.join(LOCK_FILE);
@@ -254,11 +278,16 @@ impl Lock {
     /// # Errors
     /// Returns an error if a file cannot be read for any reason other than that it is missing.
     pub fn changed_inputs(&self) -> Result<Vec<String>> {
-        let model = &self.pipeline.model.path;
-        let expected = [&self.model.weights, &self.model.config, &self.model.tokenizer];
+        let mut models: Vec<(&Path, &CheckpointHashes)> =
+            self.models.iter().map(|one| (one.folder(), &one.model)).collect();
+        if models.is_empty() {
+            models.push((self.pipeline.model.path.as_path(), &self.model));
+        }
         let mut files: Vec<(PathBuf, &Digest, Option<Digest>)> = Vec::new();
-        for ((path, got), expected) in checkpoint::hash_files(model)?.into_iter().zip(expected) {
-            files.push((path, expected, got));
+        for (folder, model) in models {
+            let expected = [&model.weights, &model.config, &model.tokenizer];
+            let hashed = checkpoint::hash_files(folder)?.into_iter().zip(expected);
+            files.extend(hashed.map(|((path, got), expected)| (path, expected, got)));
         }
         for file in &self.data {
             files.push((file.path.clone(), &file.blake3, hash_of_path(&file.path)?));
@@ -300,7 +329,12 @@ impl Lock {
     /// The model's name, and its revision on the hub where that is known.
     pub fn base_model(&self) -> BaseModel {
         let known = self.made.base_model.clone();
-        known.unwrap_or_else(|| BaseModel::named_by(&self.pipeline.model.path))
+        known.unwrap_or_else(|| BaseModel::named_by(&self.head_pipeline().model.path))
+    }
+
+    /// The pipeline of the head: of a sweep that of the winning one.
+    pub(crate) fn head_pipeline(&self) -> &PipelineFile {
+        self.winner.as_ref().unwrap_or(&self.pipeline)
     }
 
     /// When the run was whole; of a lock that does not say, when its file was written.

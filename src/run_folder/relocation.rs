@@ -9,7 +9,7 @@ use crate::{
     config::file::{Labels, PipelineFile, Sources},
     data::hash_of_path,
     encoder::checkpoint::{self, CheckpointHashes},
-    error::Result,
+    error::{Error, Result},
     run_folder::lock::Lock,
 };
 
@@ -170,7 +170,7 @@ impl Lock {
     /// their hashes, a line each.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// When a file cannot be read, or one folder is said to be that of several models.
     pub(crate) fn relocate(
         &mut self,
         folder: &Path,
@@ -178,8 +178,8 @@ impl Lock {
     ) -> Result<Vec<String>> {
         let places = RunPlaces::of(folder, &self.pipeline.run.dir);
         relocation.apply(&mut self.pipeline);
-        let mut notes = Vec::new();
-        if relocation.model.is_none() {
+        let mut notes = self.relocate_models(&places, relocation)?;
+        if self.models.is_empty() && relocation.model.is_none() {
             notes.extend(places.find_model(&mut self.pipeline.model.path, &self.model));
         }
         for file in &mut self.data {
@@ -204,6 +204,37 @@ impl Lock {
         let cache = places.of_cache(&self.pipeline.cache.dir, &self.cache.fingerprint);
         if let Some(cache) = cache {
             self.pipeline.cache.dir = cache;
+        }
+        Ok(notes)
+    }
+
+    /// As [`Lock::relocate`], of the models that a sweep compared. They keep the names that the sweep has for them, which
+    /// stand in its leaderboard.
+    fn relocate_models(
+        &mut self,
+        places: &RunPlaces,
+        relocation: &Relocation,
+    ) -> Result<Vec<String>> {
+        if let (Some(_), [first, _, ..]) = (&relocation.model, &self.models[..]) {
+            return Err(Error::Argument {
+                action: "replay the sweep",
+                expected: format!("a folder for each of its {} models", self.models.len()),
+                got: "one folder with --model".into(),
+                hint: format!(
+                    "say where each of them is, as in --moved {}=DIR, or where all paths start with --root DIR",
+                    first.path.display()
+                ),
+            });
+        }
+        let mut notes = Vec::new();
+        for model in &mut self.models {
+            let old = relocation.model.clone().unwrap_or_else(|| relocation.path(model.folder()));
+            let mut path = old.clone();
+            notes.extend(places.find_model(&mut path, &model.model));
+            if self.pipeline.model.path == old {
+                self.pipeline.model.path.clone_from(&path);
+            }
+            model.moved_to = (path != model.path).then_some(path);
         }
         Ok(notes)
     }

@@ -60,6 +60,7 @@ impl Inputs<'_> {
             winner: None,
             data: dataset.files.clone(),
             model: checkpoint.hashes.clone(),
+            models: Vec::new(),
             cache: LockedCache {
                 path: cache.folder().to_path_buf(),
                 fingerprint: manifest.fingerprint.clone(),
