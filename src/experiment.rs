@@ -1,12 +1,12 @@
-//! An experiment: a pipeline file with one task or several. Stage 1 encodes the texts of all of them into one cache, stage
-//! 2 trains a head or sweeps many for each. A lock file replays it.
+//! An experiment: a pipeline file with one task or several. Stage 1 encodes the texts of all of them into one cache (into
+//! one for each model, where a sweep compares some), stage 2 trains a head or sweeps many for each. A lock file replays it.
 
 mod dry_run;
 mod heads;
 pub(crate) mod precision;
 mod replay;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 pub use dry_run::{DryRun, Stages, TaskForecast};
 use frostbert_cache::progress::Progress;
@@ -28,7 +28,8 @@ use crate::{
     training::train::refuse_sweep,
 };
 
-/// The tasks of a pipeline file: one without a name, or those of its `[tasks]`. They share a model and a cache.
+/// The tasks of a pipeline file: one without a name, or those of its `[tasks]`. They share a model and a cache, unless a
+/// sweep compares models.
 ///
 /// ```no_run
 /// use frostbert::{Experiment, Machine, Metric};
@@ -87,7 +88,7 @@ impl Experiment {
     /// damaged. What was encoded before stays in the cache.
     pub fn extract(&self, machine: &Machine, progress: &dyn Progress) -> Result<ExtractReport> {
         self.tell_notes(progress);
-        self.extract_with(&self.checkpoint()?, machine, progress)
+        self.extract_with(&self.checkpoints()?, machine, progress)
     }
 
     /// Trains a head for each task on cached states, and writes a run folder. Each task of several has a folder in it, which
@@ -101,7 +102,7 @@ impl Experiment {
             refuse_sweep(&task.pipeline)?;
         }
         let data = self.data(progress)?;
-        train_heads(&self.checkpoint()?, &data, None, progress)
+        train_heads(&self.checkpoints()?, &data, None, progress)
     }
 
     /// Sweeps the heads of every task on cached states, and trains one head for those tasks that ask for no sweep.
@@ -111,7 +112,7 @@ impl Experiment {
     pub fn sweep(&self, progress: &dyn Progress) -> Result<HeadsReport> {
         self.require_sweep()?;
         let data = self.data(progress)?;
-        train_heads(&self.checkpoint()?, &data, None, progress)
+        train_heads(&self.checkpoints()?, &data, None, progress)
     }
 
     /// Does all of it: checks what can be checked first, extracts what is missing, trains, writes a run folder.
@@ -120,12 +121,12 @@ impl Experiment {
     /// As [`Experiment::extract`] and [`Experiment::train`].
     pub fn run(&self, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
         let data = self.data(progress)?;
-        let checkpoint = self.checkpoint()?;
+        let checkpoints = self.checkpoints()?;
         for task in &self.tasks {
-            check_head_is_stored(&task.pipeline, &checkpoint)?;
+            check_heads_are_stored(&task.pipeline, &checkpoints)?;
         }
-        let extract = self.extract_with(&checkpoint, machine, progress)?;
-        let heads = train_heads(&checkpoint, &data, Some(&extract.cache), progress)?;
+        let extract = self.extract_with(&checkpoints, machine, progress)?;
+        let heads = train_heads(&checkpoints, &data, Some(&extract), progress)?;
         Ok(RunReport { extract, heads })
     }
 
@@ -137,8 +138,28 @@ impl Experiment {
         Ok(())
     }
 
-    fn checkpoint(&self) -> Result<Checkpoint> {
-        Checkpoint::open(&self.tasks[0].pipeline.extraction.model)
+    /// The models of all tasks, each once: one, unless a sweep compares some.
+    fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        let mut checkpoints: Vec<Checkpoint> = Vec::new();
+        for own in self.tasks.iter().flat_map(|task| task.pipeline.by_model()) {
+            let folder = &own.extraction.model;
+            if checkpoints.iter().any(|open| open.folder == *folder) {
+                continue;
+            }
+            let checkpoint = Checkpoint::open(folder).map_err(|error| own.naming_model(error))?;
+            if let Some(same) = checkpoints.iter().find(|open| open.hashes == checkpoint.hashes) {
+                return Err(own.refuse(
+                    format!(
+                        "`{}` and `{}` are the same model: their files have the same bytes",
+                        same.folder.display(),
+                        folder.display()
+                    ),
+                    "name every model once, and by one path".into(),
+                ));
+            }
+            checkpoints.push(checkpoint);
+        }
+        Ok(checkpoints)
     }
 
     /// Says what reading the pipeline found out.
@@ -161,26 +182,66 @@ impl Experiment {
 
     fn extract_with(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoints: &[Checkpoint],
         machine: &Machine,
         progress: &dyn Progress,
     ) -> Result<ExtractReport> {
-        let mut total: Option<ExtractReport> = None;
-        for pipeline in self.extractions() {
-            let report = extract_with(checkpoint, &pipeline, machine, progress)?;
-            match &mut total {
-                None => total = Some(report),
-                Some(total) => total.add(&report),
-            }
-        }
-        Ok(total.expect("an experiment has a task"))
+        let extract = |checkpoint: &Checkpoint, pipeline: &Pipeline| {
+            extract_with(checkpoint, pipeline, machine, progress)
+        };
+        let (mut total, models) =
+            self.sum_extractions(checkpoints, extract, ExtractReport::add, progress)?;
+        total.models = models;
+        Ok(total)
     }
 
-    /// The extractions that encode all texts: tasks that share a file, or need the same states, are extracted together.
-    fn extractions(&self) -> Vec<Pipeline> {
+    /// What every extraction comes to, added up; and of several models what the extractions of each come to.
+    fn sum_extractions<T: Clone>(
+        &self,
+        checkpoints: &[Checkpoint],
+        extract: impl Fn(&Checkpoint, &Pipeline) -> Result<T>,
+        add: impl Fn(&mut T, &T),
+        progress: &dyn Progress,
+    ) -> Result<(T, BTreeMap<String, T>)> {
+        let sum = |total: &mut Option<T>, one: &T| match total {
+            None => *total = Some(one.clone()),
+            Some(total) => add(total, one),
+        };
+        let extractions = checkpoints.iter().map(|model| (model, self.extractions(&model.folder)));
+        let extractions: Vec<(&Checkpoint, Vec<Pipeline>)> = extractions.collect();
+        // What one of them cannot do is said before another is done.
+        for (checkpoint, pipelines) in &extractions {
+            for pipeline in pipelines {
+                let checked = pipeline.check_model(checkpoint);
+                checked.map_err(|error| pipeline.naming_model(error))?;
+            }
+        }
+        let mut total = None;
+        let mut models = BTreeMap::new();
+        for (checkpoint, pipelines) in extractions {
+            let model = checkpoint.folder.display().to_string();
+            if checkpoints.len() > 1 {
+                progress.note(&format!("model {model}"));
+            }
+            let mut of_model = None;
+            for pipeline in &pipelines {
+                let done = extract(checkpoint, pipeline);
+                let done = done.map_err(|error| pipeline.naming_model(error))?;
+                sum(&mut total, &done);
+                sum(&mut of_model, &done);
+            }
+            models.extend(of_model.filter(|_| checkpoints.len() > 1).map(|own| (model, own)));
+        }
+        Ok((total.expect("an experiment has a task"), models))
+    }
+
+    /// The extractions that encode all texts for a model: tasks that share a file, or need the same states, are extracted
+    /// together.
+    fn extractions(&self, model: &Path) -> Vec<Pipeline> {
         let mut groups: Vec<Pipeline> = Vec::new();
-        for task in &self.tasks {
-            let own = &task.pipeline.extraction;
+        let pipelines = self.tasks.iter().flat_map(|task| task.pipeline.by_model());
+        for pipeline in pipelines.filter(|own| own.extraction.model == model) {
+            let own = &pipeline.extraction;
             let together = groups.iter_mut().find(|group| {
                 let group = &group.extraction;
                 let shares = own.sources.iter().any(|source| {
@@ -191,7 +252,7 @@ impl Experiment {
             });
             match together {
                 Some(group) => group.extraction.merge(own),
-                None => groups.push(task.pipeline.clone()),
+                None => groups.push(pipeline),
             }
         }
         groups
@@ -210,7 +271,25 @@ impl RunReport {
     }
 }
 
-/// Fails before any work where the cache would not hold what the head reads.
+/// The pipeline of a task as stage 1 is to do it for each of its models, with the model.
+fn by_model<'c>(
+    pipeline: &Pipeline,
+    checkpoints: &'c [Checkpoint],
+) -> Vec<(Pipeline, &'c Checkpoint)> {
+    let pipelines = pipeline.by_model().into_iter().map(|own| {
+        let checkpoint = checkpoints.iter().find(|open| open.folder == own.extraction.model);
+        (own, checkpoint.expect("the models of all tasks are open"))
+    });
+    pipelines.collect()
+}
+
+/// Fails before any work where a cache would not hold what the heads read.
+fn check_heads_are_stored(pipeline: &Pipeline, checkpoints: &[Checkpoint]) -> Result<()> {
+    by_model(pipeline, checkpoints).iter().try_for_each(|(own, checkpoint)| {
+        check_head_is_stored(own, checkpoint).map_err(|error| own.naming_model(error))
+    })
+}
+
 fn check_head_is_stored(pipeline: &Pipeline, checkpoint: &Checkpoint) -> Result<()> {
     let stored = pipeline.stored_states(checkpoint.config.layers)?;
     let read = sweep::states(pipeline, checkpoint)?;

@@ -333,7 +333,9 @@ impl Sweep<'_> {
             train_on(Inputs { checkpoint, pipeline, dataset, cache }, None, progress)?
         };
         // A replay sweeps again, on the split that was read.
-        let swept = self.pipeline.file().clone();
+        let Sweep { pipeline, models, .. } = *self;
+        trained.lock.models = SweepInputs { pipeline, dataset, models }.locked_models();
+        let swept = pipeline.file().clone();
         trained.lock.winner = Some(std::mem::replace(&mut trained.lock.pipeline, swept));
         trained.lock.split = LockedSplit::of(dataset);
         Ok(trained)

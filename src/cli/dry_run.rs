@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use frostbert::{
     cache::wording::counted,
-    internals::experiment::{DryRun, Experiment, Stages},
+    internals::{
+        experiment::{DryRun, Experiment, Stages},
+        extraction::dry_run::ExtractForecast,
+    },
 };
 use indicatif::HumanCount;
 use serde_json::json;
@@ -38,16 +41,12 @@ fn describe(found: &DryRun) -> Screen {
     let mut screen = Screen::default();
     screen.text("dry run     everything was checked, and nothing is written");
     if let Some(extract) = &found.extract {
-        let counts = [extract.unique, extract.computed, extract.reused, extract.truncated];
-        let [unique, computed, reused, truncated] = counts.map(HumanCount);
-        screen.as_it_is(&format!("cache       {}", extract.cache.display()));
-        screen.text(&format!(
-            "            {}, {unique} distinct: {computed} to encode, {reused} there; {truncated} truncated",
-            counted(extract.documents, "text"),
-        ));
-        if extract.computed > 0 {
-            let what = extract.describe();
-            screen.text(&format!("            {what}, on {}", extract.device));
+        if extract.models.is_empty() {
+            describe_extract(extract, &mut screen);
+        }
+        for (model, extract) in &extract.models {
+            screen.as_it_is(&format!("model       {model}"));
+            describe_extract(extract, &mut screen);
         }
     }
     if !found.tasks.is_empty() {
@@ -62,4 +61,19 @@ fn describe(found: &DryRun) -> Screen {
         screen.table("data", &lines);
     }
     screen
+}
+
+/// What stage 1 would do.
+fn describe_extract(extract: &ExtractForecast, screen: &mut Screen) {
+    let counts = [extract.unique, extract.computed, extract.reused, extract.truncated];
+    let [unique, computed, reused, truncated] = counts.map(HumanCount);
+    screen.as_it_is(&format!("cache       {}", extract.cache.display()));
+    screen.text(&format!(
+        "            {}, {unique} distinct: {computed} to encode, {reused} there; {truncated} truncated",
+        counted(extract.documents, "text"),
+    ));
+    if extract.computed > 0 {
+        let what = extract.describe();
+        screen.text(&format!("            {what}, on {}", extract.device));
+    }
 }

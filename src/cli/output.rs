@@ -89,10 +89,16 @@ pub(super) fn extract_json(
     Ok(value)
 }
 
-/// What stage 1 did, in two lines.
+/// What stage 1 did, in two lines; of several models in so many for each.
 pub(super) fn describe_extract(
     report: &frostbert::internals::extraction::extract::ExtractReport,
 ) -> String {
+    if !report.models.is_empty() {
+        let models = report.models.iter();
+        let models = models
+            .map(|(model, report)| format!("model       {model}\n{}", describe_extract(report)));
+        return models.collect::<Vec<String>>().join("\n");
+    }
     let count = HumanCount;
     let mut text = format!(
         "cache       {}\n            {}, {} distinct: {} computed, {} reused; {} truncated\n",

@@ -322,6 +322,9 @@ pub(crate) static KEYS: [Key; 30] = [
     },
 ];
 
+/// The key of the models that a sweep compares. It is none of `[head]` and `[train]`, so it goes by its whole name.
+pub(crate) const MODEL_PATH: &str = "model.path";
+
 /// What decides which keys have a meaning.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Choice {
@@ -385,10 +388,11 @@ impl Key {
 /// The names by which `[sweep]` knows the keys; `layer` is one layer, or a list of them that are mixed.
 pub(crate) fn swept_names() -> impl Iterator<Item = &'static str> {
     let names = KEYS.iter().filter(|key| key.is_swept()).map(|key| key.name);
-    names.flat_map(|name| {
+    let names = names.flat_map(|name| {
         let synonym = (name == "layers").then_some("layer");
         synonym.into_iter().chain([name])
-    })
+    });
+    std::iter::once(MODEL_PATH).chain(names)
 }
 
 /// The kinds of head in words.

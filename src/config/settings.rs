@@ -4,6 +4,7 @@ mod changed;
 mod extraction;
 mod head;
 mod layers;
+mod models;
 mod numbers;
 mod sources;
 pub(crate) mod training;
@@ -16,6 +17,7 @@ pub(crate) use extraction::ExtractionSettings;
 use frostbert_cache::{plan::MAX_STATES, states::StateId};
 pub(crate) use head::{HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings};
 pub(crate) use layers::{LayerChoice, layer_from_bottom};
+use models::SweptModel;
 use sources::FilesAsRead;
 use toml::Value;
 pub(crate) use training::MOST_UNITS;
@@ -56,6 +58,8 @@ pub struct Pipeline {
     pub(crate) memory_bytes: u64,
     /// What is swept.
     pub(crate) sweep: Option<SweepSection>,
+    /// The models that the sweep compares; none where it compares no models.
+    pub(crate) models: Vec<SweptModel>,
     /// What was found out that the file leaves open, to be said once.
     pub notes: Vec<String>,
     file: PipelineFile,
@@ -167,6 +171,7 @@ impl Pipeline {
         file.data.clean.drop_duplicates.get_or_insert(drops_duplicates);
         file.head.kind.get_or_insert(training::kinds(file.data.task)[0]);
         let extraction = extraction::check(&mut file, sources, &refuse)?;
+        let models = models::swept_models(&file, &refuse)?;
         let data = file.data.clone();
         Ok(Pipeline {
             path: path.to_path_buf(),
@@ -191,6 +196,7 @@ impl Pipeline {
             head: HeadSettings::new(&file),
             memory_bytes: file.train.memory_mb.saturating_mul(1 << 20),
             sweep: file.sweep.clone(),
+            models,
             notes: Vec::new(),
             file,
         })

@@ -3,9 +3,9 @@
 use frostbert_cache::progress::Progress;
 use serde::Serialize;
 
-use super::{Experiment, check_head_is_stored, heads::TaskData};
+use super::{Experiment, by_model, check_heads_are_stored, heads::TaskData};
 use crate::{
-    config::settings::NamedTask,
+    config::settings::{NamedTask, Pipeline},
     data::Part,
     encoder::checkpoint::Checkpoint,
     error::Result,
@@ -79,14 +79,14 @@ impl Experiment {
             Stages::All | Stages::Extract => {}
         }
         let data = if stages == Stages::Extract { Vec::new() } else { self.data(progress)? };
-        let checkpoint = self.checkpoint()?;
+        let checkpoints = self.checkpoints()?;
         let extract = if matches!(stages, Stages::All | Stages::Extract) {
             for TaskData { task, .. } in &data {
-                check_head_is_stored(&task.pipeline, &checkpoint)?;
+                check_heads_are_stored(&task.pipeline, &checkpoints)?;
             }
-            Some(self.forecast(&checkpoint, machine, progress)?)
+            Some(self.forecast(&checkpoints, machine, progress)?)
         } else {
-            data.iter().try_for_each(|data| require_states(data, &checkpoint))?;
+            data.iter().try_for_each(|data| require_states(data, &checkpoints))?;
             None
         };
         let tasks = data.iter().map(TaskForecast::of);
@@ -95,28 +95,28 @@ impl Experiment {
 
     fn forecast(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoints: &[Checkpoint],
         machine: &Machine,
         progress: &dyn Progress,
     ) -> Result<ExtractForecast> {
-        let mut total: Option<ExtractForecast> = None;
-        for pipeline in self.extractions() {
-            let own = forecast(checkpoint, &pipeline, machine, progress)?;
-            match &mut total {
-                None => total = Some(own),
-                Some(total) => total.add(&own),
-            }
-        }
-        Ok(total.expect("an experiment has a task"))
+        let forecast = |checkpoint: &Checkpoint, pipeline: &Pipeline| {
+            forecast(checkpoint, pipeline, machine, progress)
+        };
+        let (mut total, models) =
+            self.sum_extractions(checkpoints, forecast, ExtractForecast::add, progress)?;
+        total.models = models;
+        Ok(total)
     }
 }
 
-/// Checks that a cache holds what the heads of a task read.
-fn require_states(data: &TaskData<'_>, checkpoint: &Checkpoint) -> Result<()> {
+/// Checks that the caches hold what the heads of a task read.
+fn require_states(data: &TaskData<'_>, checkpoints: &[Checkpoint]) -> Result<()> {
     let TaskData { task: NamedTask { pipeline, .. }, dataset } = data;
-    let states = sweep::states(pipeline, checkpoint)?;
-    let cache = open_cache(None, pipeline, checkpoint, dataset, &states)?;
-    require_rows(&cache, &states, &dataset.document_keys())
+    by_model(pipeline, checkpoints).iter().try_for_each(|(own, checkpoint)| {
+        let states = sweep::states(own, checkpoint).map_err(|error| own.naming_model(error))?;
+        let cache = open_cache(None, own, checkpoint, dataset, &states)?;
+        require_rows(&cache, &states, &dataset.document_keys())
+    })
 }
 
 impl TaskForecast {

@@ -15,6 +15,8 @@ use crate::{
     data::dataset::Dataset,
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
+    experiment::by_model,
+    extraction::extract::ExtractReport,
     run_folder::{self, Writing, lock::Lock},
     sweep::{self, Journal, SweepReport, sweep_on},
     tasks::measure::RunMetrics,
@@ -110,61 +112,98 @@ pub(super) struct TaskData<'a> {
     pub(super) dataset: Dataset,
 }
 
-/// A task over the cache that holds the states of its rows.
-struct TaskOverCache<'a> {
+/// A task over the caches that hold the states of its rows.
+struct TaskOverCaches<'a> {
     name: Option<&'a str>,
     pipeline: &'a Pipeline,
     dataset: &'a Dataset,
-    /// The states that its head reads, or the heads of its sweep.
+    /// Its model, or those that its sweep compares.
+    models: Vec<ModelOfTask<'a>>,
+}
+
+/// A model of a task, with the cache of its states.
+struct ModelOfTask<'a> {
+    checkpoint: &'a Checkpoint,
+    /// The states that the task's head reads, or the heads of its sweep.
     states: Vec<StateId>,
     cache: CacheReader,
 }
 
-impl TaskOverCache<'_> {
-    fn inputs<'a>(&'a self, checkpoint: &'a Checkpoint) -> Inputs<'a> {
-        let TaskOverCache { pipeline, dataset, cache, .. } = self;
-        Inputs { checkpoint, pipeline, dataset, cache }
+impl ModelOfTask<'_> {
+    fn cache(&self) -> ModelCache<'_> {
+        ModelCache { checkpoint: self.checkpoint, cache: &self.cache }
     }
 }
 
-/// Trains the heads of all tasks, from the cache `folder` where one is named, else from the one that holds their rows.
-/// Nothing is trained where the layers or the cache of any task are at fault.
+impl<'a> TaskOverCaches<'a> {
+    /// Opens the caches of a task: those of an extraction where it was just done, else those that hold its rows.
+    fn open(
+        data: &'a TaskData<'a>,
+        checkpoints: &'a [Checkpoint],
+        extracted: Option<&ExtractReport>,
+    ) -> Result<TaskOverCaches<'a>> {
+        let TaskData { task: NamedTask { name, pipeline }, dataset } = data;
+        let models = by_model(pipeline, checkpoints).into_iter().map(|(own, checkpoint)| {
+            let states =
+                sweep::states(&own, checkpoint).map_err(|error| own.naming_model(error))?;
+            let folder = extracted.map(|report| report.cache_of(&checkpoint.folder));
+            let cache = open_cache(folder, &own, checkpoint, dataset, &states)?;
+            note_use(cache.folder());
+            Ok(ModelOfTask { checkpoint, states, cache })
+        });
+        let models = models.collect::<Result<_>>()?;
+        Ok(TaskOverCaches { name: name.as_deref(), pipeline, dataset, models })
+    }
+
+    /// The rows over the cache of the only model, or of the first.
+    fn inputs(&self) -> Inputs<'_> {
+        let TaskOverCaches { pipeline, dataset, .. } = *self;
+        let ModelCache { checkpoint, cache } = self.models[0].cache();
+        Inputs { checkpoint, pipeline, dataset, cache }
+    }
+
+    /// What decides the result, but for the states.
+    fn plan(&self) -> Lock {
+        let TaskOverCaches { pipeline, dataset, .. } = *self;
+        let mut plan = self.inputs().lock(&self.models[0].states);
+        plan.models = SweepInputs { pipeline, dataset, models: &self.caches() }.locked_models();
+        plan
+    }
+
+    fn caches(&self) -> Vec<ModelCache<'_>> {
+        self.models.iter().map(ModelOfTask::cache).collect()
+    }
+}
+
+/// Trains the heads of all tasks, from the caches that were `extracted`, else from those that hold their rows. Nothing is
+/// trained where the layers or the cache of any task are at fault.
 pub(super) fn train_heads(
-    checkpoint: &Checkpoint,
+    checkpoints: &[Checkpoint],
     tasks: &[TaskData<'_>],
-    folder: Option<&Path>,
+    extracted: Option<&ExtractReport>,
     progress: &dyn Progress,
 ) -> Result<HeadsReport> {
     let start = Instant::now();
-    let tasks = tasks.iter().map(|TaskData { task, dataset }| {
-        let NamedTask { name, pipeline } = task;
-        let states = sweep::states(pipeline, checkpoint)?;
-        let cache = open_cache(folder, pipeline, checkpoint, dataset, &states)?;
-        note_use(cache.folder());
-        Ok(TaskOverCache { name: name.as_deref(), pipeline, dataset, states, cache })
-    });
-    let tasks: Vec<TaskOverCache<'_>> = tasks.collect::<Result<_>>()?;
-    let mut run = RunFolder::new(checkpoint, &tasks);
+    let tasks = tasks.iter().map(|data| TaskOverCaches::open(data, checkpoints, extracted));
+    let tasks: Vec<TaskOverCaches<'_>> = tasks.collect::<Result<_>>()?;
+    let mut run = RunFolder::new(&tasks);
     let mut reports = BTreeMap::new();
     for task in &tasks {
         if let Some(name) = task.name {
             progress.note(&format!("task {name}"));
         }
-        if folder.is_none() {
-            note_cache(&task.cache, progress);
+        if extracted.is_none() {
+            task.models.iter().for_each(|model| note_cache(&model.cache, progress));
         }
-        let inputs = task.inputs(checkpoint);
         let report = match &task.pipeline.sweep {
             None => {
-                let trained = train_on(inputs, None, progress)?;
+                let trained = train_on(task.inputs(), None, progress)?;
                 TaskReport::Train(Box::new(trained.write(&run.folder(task.name, progress)?)?))
             }
             Some(section) => {
-                let plan = inputs.lock(&task.states);
-                let (folder, journal) = run.journal(task.name, &plan, progress)?;
-                let Inputs { pipeline, dataset, cache, .. } = inputs;
-                let models = [ModelCache { checkpoint, cache }];
-                let inputs = SweepInputs { pipeline, dataset, models: &models };
+                let (folder, journal) = run.journal(task.name, &task.plan(), progress)?;
+                let TaskOverCaches { pipeline, dataset, .. } = *task;
+                let inputs = SweepInputs { pipeline, dataset, models: &task.caches() };
                 let report = sweep_on(inputs, section, &folder, journal, progress)?;
                 TaskReport::Sweep(Box::new(report))
             }
@@ -198,13 +237,12 @@ struct RunFolder<'a> {
 }
 
 impl<'a> RunFolder<'a> {
-    fn new(checkpoint: &Checkpoint, tasks: &[TaskOverCache<'a>]) -> RunFolder<'a> {
+    fn new(tasks: &[TaskOverCaches<'a>]) -> RunFolder<'a> {
         let first = &tasks[0];
         let sweeps = tasks.iter().any(|task| task.pipeline.sweep.is_some());
         let plans = (sweeps && first.name.is_some()).then(|| {
-            let plan = |task: &TaskOverCache<'_>| {
-                let name = task.name.unwrap_or_default().to_string();
-                (name, task.inputs(checkpoint).lock(&task.states))
+            let plan = |task: &TaskOverCaches<'_>| {
+                (task.name.unwrap_or_default().to_string(), task.plan())
             };
             tasks.iter().map(plan).collect()
         });

@@ -65,7 +65,8 @@ pub fn replay(
     if let Some(note) = lock.other_commit() {
         progress.note(&note);
     }
-    let pipeline = Pipeline::check(&lock_path, lock.pipeline.clone())?;
+    let models = lock.models.iter().map(|model| (&*model.path, model.folder()));
+    let pipeline = Pipeline::check(&lock_path, lock.pipeline.clone())?.with_models_at(models);
     let report = Experiment::of(pipeline).run(machine, progress)?;
     let folder = report.heads.folder();
     let replayed = Lock::read(&folder.join(LOCK_FILE))?;

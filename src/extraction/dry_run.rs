@@ -1,6 +1,7 @@
 //! What an extraction would do, without doing it: everything is read and checked, and nothing is written.
 
 use std::{
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
 };
@@ -52,10 +53,14 @@ pub struct ExtractForecast {
     pub seconds: Option<f64>,
     /// The device that would be taken.
     pub device: String,
+    /// Where several models are compared, what would be done for each, by its folder: the counts above are then those of all
+    /// together, and the cache is that of the first.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ExtractForecast>,
 }
 
 impl ExtractForecast {
-    /// Adds what another extraction into the same cache would do.
+    /// Adds what another extraction would do.
     pub(crate) fn add(&mut self, other: &ExtractForecast) {
         self.documents += other.documents;
         self.unique += other.unique;
@@ -134,6 +139,7 @@ pub(crate) fn forecast(
         seconds: forecast.seconds,
         device: devices.to_string(),
         cache: folder,
+        models: BTreeMap::new(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 mod report;
 
-use std::{path::Path, time::Instant};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use frostbert_cache::{
     about::About,
@@ -101,6 +101,7 @@ pub(crate) fn extract_with(
         device: devices.to_string(),
         device_reason: lazy.auto_took,
         precision: settings.precision.name(),
+        models: BTreeMap::new(),
     })
 }
 
@@ -120,11 +121,8 @@ pub(super) fn enter<'a>(
     progress: &dyn Progress,
 ) -> Result<Entered<'a>> {
     let settings = &pipeline.extraction;
-    pipeline.check_length(checkpoint)?;
-    let states = pipeline.stored_states(checkpoint.config.layers)?;
-    let layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
-    checkpoint.check_layers(&layers)?;
-    checkpoint.check_precision(settings.precision)?;
+    let states = pipeline.check_model(checkpoint)?;
+    let layers = states.iter().map(|state| state.layer).collect();
     let mut lazy =
         LazyEncoder { pipeline, machine, checkpoint, layers, encoder: None, auto_took: None };
     device::check(&settings.device, settings.precision, &machine.onnxruntime)?;

@@ -16,7 +16,7 @@ use crate::{
     error::Result,
     extraction::extract::{explain_miss, inputs_for},
     run_folder::{
-        lock::{Lock, LockedCache, LockedSplit, cpu_features},
+        lock::{Lock, LockedCache, LockedModel, LockedSplit, cpu_features},
         program::VERSION,
     },
 };
@@ -75,6 +75,22 @@ impl Inputs<'_> {
             cpu: cpu_features(),
             outputs: Default::default(),
         }
+    }
+}
+
+impl SweepInputs<'_> {
+    /// The models for a lock, where the sweep compares some.
+    pub(crate) fn locked_models(&self) -> Vec<LockedModel> {
+        let compared = self.pipeline.models.iter().filter_map(|swept| {
+            let own = self.models.iter().find(|model| model.checkpoint.folder == swept.path)?;
+            Some(LockedModel {
+                path: swept.name.clone(),
+                moved_to: (swept.path != swept.name).then(|| swept.path.clone()),
+                model: own.checkpoint.hashes.clone(),
+                fingerprint: own.cache.manifest().fingerprint.clone(),
+            })
+        });
+        compared.collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The section `[sweep]` of a pipeline file: what varies, and how the heads are compared.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -9,7 +9,7 @@ use serde::{
 
 use toml::Value;
 
-use crate::config::keys::swept_names;
+use crate::config::keys::{MODEL_PATH, swept_names};
 
 /// The section's own keys.
 pub(crate) const OWN_KEYS: [&str; 11] = [
@@ -26,8 +26,8 @@ pub(crate) const OWN_KEYS: [&str; 11] = [
     "settings",
 ];
 
-/// `[sweep]`: these keys, and every key of `[head]` and `[train]` by its last name with a list of values or a
-/// distribution.
+/// `[sweep]`: these keys, every key of `[head]` and `[train]` by its last name with a list of values or a distribution,
+/// and `model.path` with a list of models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SweepSection {
     /// Parts that train and validation together are cut into: each head is trained once without each of them, and
@@ -68,7 +68,7 @@ pub struct SweepSection {
     pub keys: toml::Table,
 }
 
-/// `[[sweep.settings]]`: a value for some keys of `[head]` and `[train]`, by their last names.
+/// `[[sweep.settings]]`: a value for some keys of `[head]` and `[train]`, by their last names, and for `model.path`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct GivenSettings(pub toml::Table);
@@ -94,6 +94,28 @@ impl SweepSection {
         let lacks = |table: &toml::Table| !keys.iter().any(|key| table.contains_key(*key));
         let given = self.settings.iter();
         (self.searches() && lacks(&self.keys)) || given.map(|given| &given.0).any(lacks)
+    }
+
+    /// Whether models are compared.
+    pub(crate) fn compares_models(&self) -> bool {
+        self.values(MODEL_PATH).next().is_some()
+    }
+
+    /// What of it is tried with a model; `is_own` says that the model is the one of `[model]`, which settings have that
+    /// name none.
+    pub(crate) fn of_model(&self, model: &Path, is_own: bool) -> SweepSection {
+        let is_it = |value: &Value| value.as_str().is_some_and(|name| Path::new(name) == model);
+        let has_it = |table: &toml::Table| match table.get(MODEL_PATH) {
+            Some(Value::Array(models)) => models.iter().any(is_it),
+            Some(one) => is_it(one),
+            None => is_own,
+        };
+        let given = self.settings.iter().filter(|given| has_it(&given.0));
+        SweepSection {
+            settings: given.cloned().collect(),
+            keys: if has_it(&self.keys) { self.keys.clone() } else { toml::Table::new() },
+            ..self.clone()
+        }
     }
 }
 
@@ -142,9 +164,7 @@ impl<'de> Deserialize<'de> for SweepSection {
                         "fraction" => section.fraction = Some(map.next_value()?),
                         "bootstrap" => section.bootstrap = Some(map.next_value()?),
                         "settings" => section.settings = map.next_value()?,
-                        _ => {
-                            section.keys.insert(key, map.next_value()?);
-                        }
+                        _ => read_swept(&mut section.keys, key, &mut map)?,
                     }
                 }
                 Ok(section)
@@ -167,7 +187,7 @@ impl<'de> Deserialize<'de> for GivenSettings {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<GivenSettings, A::Error> {
                 let mut settings = toml::Table::new();
                 while let Some(SweptKey(key)) = map.next_key()? {
-                    settings.insert(key, map.next_value()?);
+                    read_swept(&mut settings, key, &mut map)?;
                 }
                 if settings.is_empty() {
                     return Err(A::Error::custom("a setting of sweep.settings names no key"));
@@ -197,6 +217,54 @@ impl<'de> Deserialize<'de> for SweptKey {
     }
 }
 
+/// What `model.path` begins with: without quotes TOML reads it as a table in the section.
+const MODEL: &str = "model";
+
+/// The table that `model.path` without quotes is, with what stands at `path`.
+struct ModelTable(Value);
+
+impl<'de> Deserialize<'de> for ModelTable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneKey;
+        impl<'de> Visitor<'de> for OneKey {
+            type Value = ModelTable;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the key model.path, as in model.path = [\"models/minilm\"]")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ModelTable, A::Error> {
+                let mut path = None;
+                while let Some(key) = map.next_key::<String>()? {
+                    if key != "path" {
+                        return Err(A::Error::unknown_field(&key, &["path"]));
+                    }
+                    path = Some(map.next_value()?);
+                }
+                path.map(ModelTable).ok_or_else(|| A::Error::missing_field("path"))
+            }
+        }
+        deserializer.deserialize_map(OneKey)
+    }
+}
+
+/// Reads the value of a key that varies into a table.
+fn read_swept<'de, A: MapAccess<'de>>(
+    table: &mut toml::Table,
+    key: String,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    let (key, value) = match key.as_str() {
+        MODEL => (MODEL_PATH.to_string(), map.next_value::<ModelTable>()?.0),
+        _ => (key, map.next_value()?),
+    };
+    if table.contains_key(&key) {
+        return Err(A::Error::custom(format!("`{key}` stands there twice: leave one of them out")));
+    }
+    table.insert(key, value);
+    Ok(())
+}
+
 /// A key, if it is one of those that are known.
 fn known<'de, D: Deserializer<'de>>(
     deserializer: D,
@@ -204,7 +272,7 @@ fn known<'de, D: Deserializer<'de>>(
 ) -> Result<String, D::Error> {
     let key = String::deserialize(deserializer)?;
     let known: Vec<&str> = known.collect();
-    if known.contains(&key.as_str()) {
+    if key == MODEL || known.contains(&key.as_str()) {
         return Ok(key);
     }
     let known: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
@@ -294,5 +362,45 @@ mod tests {
         let winner: SweepSection = toml::from_str("test = \"winner\"").unwrap();
         assert_eq!(winner, least);
         assert!(!toml::to_string(&winner).unwrap().contains("test"));
+    }
+
+    #[test]
+    fn models_are_named_with_quotes_and_without() {
+        let section = |text: &str| toml::from_str::<SweepSection>(text);
+        let plain = section("model.path = [\"a\", \"b\"]\nlr = [0.1]").unwrap();
+        assert_eq!(section("\"model.path\" = [\"a\", \"b\"]\nlr = [0.1]").unwrap(), plain);
+        assert_eq!(section("lr = [0.1]\n[model]\npath = [\"a\", \"b\"]").unwrap(), plain);
+        let names: Vec<&str> = plain.values(MODEL_PATH).filter_map(Value::as_str).collect();
+        assert_eq!(names, ["a", "b"]);
+        let given = section("[[settings]]\nmodel.path = \"c\"\n[[settings]]\nlr = 0.1").unwrap();
+        assert!(given.compares_models() && given.leaves_out(&[MODEL_PATH]));
+        for section in [plain, given] {
+            let json = serde_json::to_string(&section).unwrap();
+            assert!(json.contains("\"model.path\":"), "{json}");
+            assert_eq!(serde_json::from_str::<SweepSection>(&json).unwrap(), section);
+        }
+        for (text, expected) in [
+            ("model = [\"a\", \"b\"]", "the key model.path"),
+            ("model.device = [\"cpu\"]", "unknown field `device`"),
+            ("\"model.path\" = [\"a\"]\nmodel.path = [\"b\"]", "stands there twice"),
+        ] {
+            let error = section(text).unwrap_err();
+            assert!(error.message().contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn of_a_sweep_over_models_each_has_the_settings_that_name_it() {
+        let text = "model.path = [\"a\", \"b\"]\nlayer = [1]\n\
+                    [[settings]]\nmodel.path = \"b\"\nlayer = 9\n[[settings]]\nlayer = 3";
+        let section: SweepSection = toml::from_str(text).unwrap();
+        let layers = |model: &str| {
+            let own = section.of_model(Path::new(model), model == "own");
+            own.values("layer").filter_map(Value::as_integer).collect::<Vec<i64>>()
+        };
+        assert_eq!([layers("a"), layers("b"), layers("own")], [vec![1], vec![1, 9], vec![3]]);
+        let plain: SweepSection = toml::from_str("layer = [1]\n[[settings]]\nlr = 0.1").unwrap();
+        assert!(!plain.compares_models());
+        assert_eq!(plain.of_model(Path::new("own"), true), plain);
     }
 }

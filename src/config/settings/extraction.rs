@@ -1,6 +1,6 @@
 //! What stage 1 is to do, after its checks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use frostbert_cache::states::{Dtype, StateKind};
 
@@ -120,7 +120,7 @@ pub(super) fn check(
     sources: Vec<Source>,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<ExtractionSettings> {
-    let read_layers = swept_layers(file);
+    let layers = stored_layers(file, &file.model.path);
     let PipelineFile { model, data, cache, head, sweep, .. } = file;
     if data.task == Task::Qa {
         set_qa_defaults(cache);
@@ -157,12 +157,10 @@ pub(super) fn check(
         Task::Qa => Pair::Joint,
         _ => Pair::Separate,
     });
-    let layers = match &cache.layers {
-        Some(LayersKey::Listed(layers)) => LayerChoice::Listed(layers.clone()),
-        Some(LayersKey::Named(LayersWord::All)) => LayerChoice::All,
-        Some(LayersKey::Named(LayersWord::Auto)) | None => read_layers,
-    };
-    cache.layers = layers.key();
+    // Of models that are compared each has its own layers, unless the file names some.
+    if !sweep.as_ref().is_some_and(SweepSection::compares_models) {
+        cache.layers = layers.key();
+    }
     if layers == LayerChoice::Listed(Vec::new()) {
         return Err(refuse("cache.layers is empty".into(), "name a layer, as in [-1]".into()));
     }
@@ -192,9 +190,25 @@ pub(super) fn check(
     })
 }
 
-/// The layers that the heads of a file read: those of a sweep, and that of `[head]` where a head has none of its own.
-fn swept_layers(file: &PipelineFile) -> LayerChoice {
+/// The layers to store of a model: those that the file names, else those that the heads read.
+pub(super) fn stored_layers(file: &PipelineFile, model: &Path) -> LayerChoice {
+    match &file.cache.layers {
+        Some(LayersKey::Listed(layers)) => LayerChoice::Listed(layers.clone()),
+        Some(LayersKey::Named(LayersWord::All)) => LayerChoice::All,
+        Some(LayersKey::Named(LayersWord::Auto)) | None => swept_layers(file, model),
+    }
+}
+
+/// The layers of a model that the heads of a file read: those of a sweep, and that of `[head]` where a head has none of
+/// its own.
+fn swept_layers(file: &PipelineFile, model: &Path) -> LayerChoice {
     const KEYS: [&str; 2] = ["layer", "layers"];
+    let compared = file.sweep.as_ref().filter(|section| section.compares_models());
+    let of_model = compared.map(|section| PipelineFile {
+        sweep: Some(section.of_model(model, model == file.model.path)),
+        ..file.clone()
+    });
+    let file = of_model.as_ref().unwrap_or(file);
     let mut own = LayerChoice::of_head(file);
     let Some(section) = &file.sweep else { return own };
     if section.leaves_out(&["pca"]) {

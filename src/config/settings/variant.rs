@@ -1,4 +1,4 @@
-//! A pipeline with other values of `[head]` and `[train]`, as the trials of a sweep have them.
+//! A pipeline with other values of `[head]` and `[train]`, or another model, as the trials of a sweep have them.
 
 use serde::de;
 use toml::{Table, Value};
@@ -6,13 +6,13 @@ use toml::{Table, Value};
 use crate::{
     config::{
         file::PipelineFile,
-        keys::{Choice, Elsewhere, KEYS, Key, Section},
+        keys::{Choice, Elsewhere, KEYS, Key, MODEL_PATH, Section},
         settings::{Pipeline, head::hidden_widths},
     },
     error::{Error, Result},
 };
 
-/// Values of keys of `[head]` and `[train]` by their last names, in the order of the keys.
+/// Values of keys of `[head]` and `[train]` by their last names, and of `model.path`, in the order of the keys.
 pub(crate) type Settings = Vec<(String, Value)>;
 
 /// A pipeline with other values, without its sweep, not yet checked.
@@ -33,6 +33,10 @@ impl Pipeline {
     pub(crate) fn variant(&self, settings: Settings) -> Result<Variant<'_>> {
         let mut file = self.file.clone();
         file.sweep = None;
+        let named = settings.iter().find(|(key, _)| key == MODEL_PATH);
+        if let Some(folder) = named.and_then(|(_, name)| self.folder_of_model(name)) {
+            file.model.path = folder;
+        }
         // What has an effect depends on the kind of head, then on the optimiser and the loss.
         let stage = |key: &str| match key {
             "kind" => 0,
@@ -58,7 +62,8 @@ impl Pipeline {
         file.head.hidden = hidden_widths(&file);
         let widths = file.head.hidden.iter().map(|width| Value::Integer(*width as i64)).collect();
         let hidden = Value::Array(widths);
-        let effective = settings.into_iter().filter(|(key, _)| has_effect(key, &file));
+        let has_effect = |key: &str| key == MODEL_PATH || has_effect(key, &file);
+        let effective = settings.into_iter().filter(|(key, _)| has_effect(key));
         let settings = effective.map(|(key, value)| match key.as_str() {
             "hidden" => (key, hidden.clone()),
             _ => (key, value),

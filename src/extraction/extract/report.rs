@@ -1,6 +1,9 @@
 //! What an extraction did, and what several did together.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -42,10 +45,20 @@ pub struct ExtractReport {
     pub device_reason: Option<String>,
     /// What it computed in.
     pub precision: &'static str,
+    /// Where several models are compared, what was done for each, by its folder: the counts above are then those of all
+    /// together, and the cache is that of the first.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ExtractReport>,
 }
 
 impl ExtractReport {
-    /// Adds what another extraction into the same cache did.
+    /// The cache of a model.
+    pub(crate) fn cache_of(&self, model: &Path) -> &Path {
+        let own = self.models.get(&model.display().to_string());
+        own.map_or(&self.cache, |own| &own.cache)
+    }
+
+    /// Adds what another extraction did.
     pub(crate) fn add(&mut self, other: &ExtractReport) {
         let padded = |report: &ExtractReport| match report.padding_efficiency {
             0.0 => 0.0,

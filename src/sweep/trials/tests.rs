@@ -46,6 +46,30 @@ fn a_value_that_says_nothing_of_a_head_makes_no_second_trial_of_it() {
 }
 
 #[test]
+fn models_are_varied_like_any_key() {
+    let shown = |trial: &Trial| {
+        let model = trial.pipeline.extraction.model.display();
+        format!("{}: {model}", described(&trial.settings))
+    };
+    let all = of("model.path = [\"a\", \"b\"]\nlr = [1e-3, 1e-2]").unwrap();
+    assert_eq!(
+        all.iter().map(shown).collect::<Vec<_>>(),
+        [
+            "lr = 0.001, model.path = a: a",
+            "lr = 0.001, model.path = b: b",
+            "lr = 0.01, model.path = a: a",
+            "lr = 0.01, model.path = b: b",
+        ]
+    );
+    assert!(all.iter().all(|trial| trial.pipeline.sweep.is_none()));
+    let given =
+        "[[sweep.settings]]\nmodel.path = \"a\"\nkind = \"ridge\"\n[[sweep.settings]]\nlr = 0.1";
+    let all = of(given).unwrap();
+    let expected = ["kind = ridge, model.path = a: a", "lr = 0.1: model"];
+    assert_eq!(all.iter().map(shown).collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn hidden_layers_are_those_that_an_mlp_has() {
     let all = of("kind = [\"linear\", \"mlp\"]\nhidden = [[], [256], [8]]").unwrap();
     let described: Vec<String> = all.iter().map(|trial| described(&trial.settings)).collect();
