@@ -33,6 +33,7 @@ pub fn export_records(
     options: &ExportOptions,
     progress: &dyn Progress,
 ) -> Result<ExportReport> {
+    let pipeline = &for_model_of(pipeline, cache);
     require_own(pipeline, cache, progress)?;
     let mut states = if options.states.is_empty() {
         pipeline.stored_states(cache.manifest().model_layers)?
@@ -58,6 +59,18 @@ pub fn export_records(
         ));
     }
     Ok(report)
+}
+
+/// The pipeline as stage 1 does it for the model that made a cache: of the models that its sweep compares, each has its own.
+fn for_model_of(pipeline: &Pipeline, cache: &CacheReader) -> Pipeline {
+    let theirs = &cache.manifest().inputs;
+    let has_made = |own: &Pipeline| {
+        let checkpoint = Checkpoint::open(&own.extraction.model);
+        checkpoint.is_ok_and(|model| inputs_for(own, &model, &theirs.provider) == *theirs)
+    };
+    let mut models = pipeline.by_model();
+    let place = if models.len() > 1 { models.iter().position(has_made) } else { None };
+    models.swap_remove(place.unwrap_or(0))
 }
 
 /// Fails where the cache is not the one that the pipeline makes. Without the model nobody can tell, and a note says so.

@@ -36,8 +36,9 @@ impl NeededDocuments {
     /// When a model or a data file is not there: nothing is dropped because something else is missing.
     pub fn by(pipelines: &[Pipeline], progress: &dyn Progress) -> Result<NeededDocuments> {
         let mut keys: HashMap<String, HashSet<Key>> = HashMap::new();
-        for pipeline in pipelines {
-            let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+        for pipeline in pipelines.iter().flat_map(Pipeline::by_model) {
+            let checkpoint = Checkpoint::open(&pipeline.extraction.model)
+                .map_err(|error| pipeline.naming_model(error))?;
             progress.start("reading", None, "texts");
             let mut needed: HashSet<Key> = HashSet::new();
             for example in read_all(&pipeline.extraction.sources) {
@@ -47,7 +48,7 @@ impl NeededDocuments {
             }
             progress.finish();
             for provider in ["cpu", "cuda"] {
-                let fingerprint = inputs_for(pipeline, &checkpoint, provider).fingerprint();
+                let fingerprint = inputs_for(&pipeline, &checkpoint, provider).fingerprint();
                 keys.entry(fingerprint).or_default().extend(&needed);
             }
         }
