@@ -68,6 +68,7 @@ mod support;
 mod sweep;
 mod sweep_kills;
 mod sweep_test_scores;
+mod sweep_models;
 mod tagging;
 mod task_errors;
 mod tasks;

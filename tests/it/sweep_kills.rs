@@ -25,7 +25,7 @@ fn begun(workshop: &Workshop, sign: &str) -> Child {
 }
 
 /// Kills a sweep as soon as a file is there.
-fn kill_at(workshop: &Workshop, sign: &str) {
+pub(crate) fn kill_at(workshop: &Workshop, sign: &str) {
     let mut child = begun(workshop, sign);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -35,7 +35,7 @@ fn kill_at(workshop: &Workshop, sign: &str) {
 const FILES: [&str; 5] =
     ["leaderboard.csv", "effects.csv", "head.safetensors", "metrics.json", "predictions.parquet"];
 
-fn assert_same_run(one: &Path, other: &Path) {
+pub(crate) fn assert_same_run(one: &Path, other: &Path) {
     for name in FILES {
         let bytes = |run: &Path| fs::read(run.join(name)).unwrap();
         assert!(bytes(one) == bytes(other), "{name}");
