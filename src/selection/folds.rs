@@ -17,6 +17,24 @@ pub struct Stratum {
     pub group: Option<u64>,
 }
 
+/// Cuts rows into [`folds`]: for each fold, the rows outside it and those in it, in the order of the rows.
+///
+/// `strata` belong to `rows`.
+pub(crate) fn parted(
+    rows: &[u32],
+    strata: &[Stratum],
+    n_folds: usize,
+    seed: u64,
+) -> Vec<[Vec<u32>; 2]> {
+    let of = folds(strata, n_folds, seed);
+    let within = |fold: usize, inside: bool| {
+        let own = rows.iter().zip(&of);
+        let own = own.filter(|(_, of)| (**of == fold) == inside);
+        own.map(|(row, _)| *row).collect()
+    };
+    (0..n_folds).map(|fold| [within(fold, false), within(fold, true)]).collect()
+}
+
 /// Assigns a fold to each row, from 0 to `n_folds - 1`.
 ///
 /// Rows without a group are shuffled within their class and dealt out, class after class, so folds differ by at most
@@ -154,6 +172,20 @@ mod tests {
             let mut counts = [0, 1, 2].map(|fold| of.iter().filter(|of| **of == fold).count());
             counts.sort_unstable();
             assert_eq!(counts, [20, 30, 100], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn rows_are_parted_into_those_outside_and_those_in_each_fold() {
+        let rows: Vec<u32> = (10..31).collect();
+        let strata = strata(21, 2);
+        let parts = parted(&rows, &strata, 4, 3);
+        let mut inside: Vec<u32> = parts.iter().flat_map(|[_, inside]| inside.clone()).collect();
+        inside.sort_unstable();
+        assert_eq!(inside, rows, "each row is in one fold");
+        for [outside, inside] in &parts {
+            assert_eq!(outside.len() + inside.len(), 21);
+            assert!(outside.is_sorted() && inside.iter().all(|row| !outside.contains(row)));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     },
     data::{Part, dataset::Dataset},
     error::Result,
-    selection::folds::{Stratum, folds, resampled, share},
+    selection::folds::{Stratum, parted, resampled, share},
 };
 
 /// Sets of rows at most: more is a slip of the pen.
@@ -78,7 +78,7 @@ pub(super) fn splits(
                     "set sweep.folds to 5 or 10, or leave it out",
                 );
             }
-            parts = parted(dataset, &pool, n_folds, seed);
+            parts = parted(&pool, &strata(dataset, &pool), n_folds, seed);
         }
     }
     let fractions = section.fraction.as_ref().map_or(&[][..], |fraction| fraction.values());
@@ -144,17 +144,6 @@ pub(super) fn splits(
     Ok(splits)
 }
 
-/// The rows cut into folds: for each, the rows outside it and those in it.
-fn parted(dataset: &Dataset, rows: &[u32], n_folds: usize, seed: u64) -> Vec<[Vec<u32>; 2]> {
-    let of = folds(&strata(dataset, rows), n_folds, seed);
-    let within = |fold: usize, inside: bool| {
-        let own = rows.iter().zip(&of);
-        let own = own.filter(|(_, of)| (**of == fold) == inside);
-        own.map(|(row, _)| *row).collect()
-    };
-    (0..n_folds).map(|fold| [within(fold, false), within(fold, true)]).collect()
-}
-
 /// The folds of what each fold leaves: settings are chosen on these and the fold itself measures the choice.
 fn nested(
     pipeline: &Pipeline,
@@ -194,7 +183,7 @@ fn nested(
     }
     let mut splits = Vec::new();
     for (fold, [rows, _]) in parts.iter().enumerate() {
-        for [train, validation] in parted(dataset, rows, n_folds, pipeline.seed) {
+        for [train, validation] in parted(rows, &strata(dataset, rows), n_folds, pipeline.seed) {
             splits.push(Split {
                 share: None,
                 resample: None,
