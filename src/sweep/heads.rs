@@ -29,7 +29,7 @@ use crate::{
     },
     training::{
         fit::{network, spec, transform},
-        full_batch::{self, FullBatchData, FullBatchHead},
+        full_batch::{self, FittedFor, FullBatchData, FullBatchHead, FullBatchKind},
     },
 };
 
@@ -259,13 +259,13 @@ impl<'c> SharedFeatures<'c> {
                 continue;
             }
             let sets: Vec<&[u32]> = sets.iter().map(Vec::as_slice).collect();
-            let heads: Vec<FullBatchHead<'_>> = own
+            let heads: Vec<FullBatchHead> = own
                 .iter()
                 .map(|plan| {
                     let pipeline = &sweep.trials[plan.trial].pipeline;
                     let train = &sweep.splits[plan.split].train;
                     Ok(FullBatchHead {
-                        settings: &pipeline.head,
+                        kind: FullBatchKind::of(&pipeline.head.kind),
                         set: plan.split,
                         objective: self.rows.task.objective(pipeline, sweep.dataset, train)?,
                     })
@@ -275,13 +275,13 @@ impl<'c> SharedFeatures<'c> {
             let taught =
                 column.map(|column| self.rows.targets_of(sweep.dataset, Some(column), &[]));
             let data = FullBatchData {
-                rows: &self.rows,
+                view: &self.rows.view,
                 targets: taught.as_ref().unwrap_or(&self.rows.targets),
                 sets: &sets,
                 transform: &self.transform,
                 network: &network,
             };
-            let heads = full_batch::fit(&heads, data, true, progress)?;
+            let heads = full_batch::fit(&heads, data, FittedFor::Comparison, progress)?;
             let places = own.into_iter().map(|plan| (plan.trial, plan.split));
             fitted.extend(places.zip(heads));
         }

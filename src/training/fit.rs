@@ -18,7 +18,7 @@ use crate::{
     },
     metrics::metric::Metric,
     tasks::{TaskRows, own_metric},
-    training::full_batch::{self, FullBatchData, FullBatchHead},
+    training::full_batch::{self, FittedFor, FullBatchData, FullBatchHead, FullBatchKind},
 };
 
 /// A head that was fitted, on transformed features.
@@ -50,15 +50,16 @@ pub(crate) fn fit(
     let Some(steps) = pipeline.head.kind.steps() else {
         let start = Instant::now();
         let objective = rows.objective.clone();
-        let head = FullBatchHead { settings: &pipeline.head, set: 0, objective };
+        let kind = FullBatchKind::of(&pipeline.head.kind);
+        let head = FullBatchHead { kind, set: 0, objective };
         let data = FullBatchData {
-            rows,
+            view: &rows.view,
             targets: &rows.targets,
             sets: &[train],
             transform: &transform,
             network: &network,
         };
-        let mut fitted = full_batch::fit(&[head], data, false, progress)?;
+        let mut fitted = full_batch::fit(&[head], data, FittedFor::Run, progress)?;
         let trained = fitted.remove(0);
         return Ok(FittedHead {
             network,

@@ -3,9 +3,9 @@
 use frostbert_cache::{progress::Progress, wording::counted};
 
 use crate::{
-    config::settings::{HeadSettings, KindSettings},
+    config::settings::KindSettings,
     error::{Error, Result},
-    features::linfa::records,
+    features::{FeatureView, linfa::records},
     head::{
         gram::Gram,
         lda::{self, LdaSpec},
@@ -18,21 +18,56 @@ use crate::{
         trained_head::TrainedHead,
         transform::Transform,
     },
-    tasks::TaskRows,
     train::loss::Loss,
 };
 
-/// One head: its settings, the place of its rows among the sets, and its objective on them.
-pub(crate) struct FullBatchHead<'a> {
-    pub(crate) settings: &'a HeadSettings,
+/// A kind of head that is fitted in full batch, with its number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum FullBatchKind {
+    Ridge { lambda: f64 },
+    Lda { lambda: f64 },
+    Logistic { c: f64 },
+    LinfaLogistic { c: f64 },
+    LinfaSvm { c: f64 },
+}
+
+impl FullBatchKind {
+    /// A kind as its settings say.
+    ///
+    /// # Panics
+    /// When heads of this kind are trained in steps, or learn nothing.
+    pub(crate) fn of(kind: &KindSettings) -> FullBatchKind {
+        match *kind {
+            KindSettings::Ridge { lambda } => FullBatchKind::Ridge { lambda },
+            KindSettings::Lda { lambda } => FullBatchKind::Lda { lambda },
+            KindSettings::Logistic { c } => FullBatchKind::Logistic { c },
+            KindSettings::LinfaLogistic { c } => FullBatchKind::LinfaLogistic { c },
+            KindSettings::LinfaSvm { c } => FullBatchKind::LinfaSvm { c },
+            _ => unreachable!("a kind of head that is fitted in full batch"),
+        }
+    }
+}
+
+/// One head: its kind, the place of its rows among the sets, and its objective on them.
+pub(crate) struct FullBatchHead {
+    pub(crate) kind: FullBatchKind,
     pub(crate) set: usize,
     pub(crate) objective: Objective,
+}
+
+/// What heads are fitted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FittedFor {
+    /// A run: a solver that fails is an error.
+    Run,
+    /// A comparison: a head whose solver fails says nothing, all its parameters are 0.
+    Comparison,
 }
 
 /// What the heads of one fit share.
 #[derive(Clone, Copy)]
 pub(crate) struct FullBatchData<'a> {
-    pub(crate) rows: &'a TaskRows<'a>,
+    pub(crate) view: &'a FeatureView<'a>,
     /// What every sample is to be.
     pub(crate) targets: &'a TargetTable,
     /// The samples that heads learn from, each once.
@@ -41,28 +76,30 @@ pub(crate) struct FullBatchData<'a> {
     pub(crate) network: &'a NetworkSpec,
 }
 
-/// Fits heads, in their order. With `gives_up` a head whose solver fails says nothing: all its parameters are 0.
+/// Fits heads, in their order.
 ///
 /// # Errors
-/// When the cache is damaged, features are not finite, or a solver fails.
+/// When the cache is damaged, features are not finite, or a solver fails for a run.
 pub(crate) fn fit(
-    heads: &[FullBatchHead<'_>],
+    heads: &[FullBatchHead],
     data: FullBatchData<'_>,
-    gives_up: bool,
+    purpose: FittedFor,
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
-    let FullBatchData { rows, targets, sets, transform, network } = data;
+    let FullBatchData { view, targets, sets, transform, network } = data;
     let (mut ridge, mut lda, mut logistic, mut linfa) = (vec![], vec![], vec![], vec![]);
     for (place, head) in heads.iter().enumerate() {
         let rows = head.set;
-        match head.settings.kind {
-            KindSettings::Ridge { lambda } => ridge.push((place, RidgeSpec { lambda, rows })),
-            KindSettings::Lda { lambda } => lda.push((place, LdaSpec { lambda, rows })),
-            KindSettings::Logistic { c } => {
+        match head.kind {
+            FullBatchKind::Ridge { lambda } => ridge.push((place, RidgeSpec { lambda, rows })),
+            FullBatchKind::Lda { lambda } => lda.push((place, LdaSpec { lambda, rows })),
+            FullBatchKind::Logistic { c } => {
                 let class_weights = class_weights(&head.objective);
                 logistic.push((place, LogisticSpec { c, class_weights, rows }));
             }
-            _ => linfa.push(place),
+            FullBatchKind::LinfaLogistic { .. } | FullBatchKind::LinfaSvm { .. } => {
+                linfa.push(place);
+            }
         }
     }
     let mut fitted: Vec<Option<TrainedHead>> = heads.iter().map(|_| None).collect();
@@ -72,7 +109,7 @@ pub(crate) fn fit(
         }
     };
     if !(ridge.is_empty() && lda.is_empty()) {
-        let gram = Gram::of(&rows.view, transform, targets, network.n_outputs, sets)?;
+        let gram = Gram::of(view, transform, targets, network.n_outputs, sets)?;
         let (places, specs): (Vec<usize>, Vec<RidgeSpec>) = ridge.into_iter().unzip();
         keep(&places, ridge::fit(&gram, &specs)?);
         let (places, specs): (Vec<usize>, Vec<LdaSpec>) = lda.into_iter().unzip();
@@ -82,11 +119,11 @@ pub(crate) fn fit(
     }
     if !logistic.is_empty() {
         let (places, specs): (Vec<usize>, Vec<LogisticSpec>) = logistic.into_iter().unzip();
-        keep(&places, fit_logistic(&specs, data, gives_up, progress)?);
+        keep(&places, fit_logistic(&specs, data, purpose, progress)?);
     }
     for place in linfa {
         let own = match fit_with_linfa(&heads[place], data) {
-            Err(Error::Diverged { .. }) if gives_up => given_up(network),
+            Err(Error::Diverged { .. }) if purpose != FittedFor::Run => given_up(network),
             own => own?,
         };
         keep(&[place], vec![own]);
@@ -109,15 +146,15 @@ fn class_weights(objective: &Objective) -> Option<Vec<f32>> {
 fn fit_logistic(
     specs: &[LogisticSpec],
     data: FullBatchData<'_>,
-    gives_up: bool,
+    purpose: FittedFor,
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
     let settings = LogisticSettings::default();
     let rows = ClassRows {
-        view: &data.rows.view,
+        view: data.view,
         transform: data.transform,
         labels: classes(data.targets),
-        n_classes: data.rows.n_outputs,
+        n_classes: data.network.n_outputs,
     };
     let fitted = logistic::fit(&rows, data.sets, specs, settings, progress)?;
     let unfinished = fitted.iter().filter(|fit| fit.iterations >= settings.max_iterations);
@@ -132,7 +169,7 @@ fn fit_logistic(
     let trained = fitted.into_iter().map(|fit| {
         if fit.loss.is_finite() {
             Ok(fit.head)
-        } else if gives_up {
+        } else if purpose != FittedFor::Run {
             Ok(given_up(data.network))
         } else {
             Err(Error::Diverged {
@@ -161,15 +198,15 @@ fn classes(targets: &TargetTable) -> &[u32] {
     }
 }
 
-fn fit_with_linfa(head: &FullBatchHead<'_>, data: FullBatchData<'_>) -> Result<TrainedHead> {
+fn fit_with_linfa(head: &FullBatchHead, data: FullBatchData<'_>) -> Result<TrainedHead> {
     let (train, classes) = (data.sets[head.set], classes(data.targets));
     let labels: Vec<u32> = train.iter().map(|sample| classes[*sample as usize]).collect();
-    let features = data.transform.apply(records(&data.rows.view, train)?);
-    match head.settings.kind {
-        KindSettings::LinfaLogistic { c } => {
+    let features = data.transform.apply(records(data.view, train)?);
+    match head.kind {
+        FullBatchKind::LinfaLogistic { c } => {
             linfa_logistic::fit(features, &labels, data.network, c)
         }
-        KindSettings::LinfaSvm { c } => linfa_svm::fit(features, &labels, data.network, c),
-        _ => unreachable!("a kind of head that is fitted in full batch"),
+        FullBatchKind::LinfaSvm { c } => linfa_svm::fit(features, &labels, data.network, c),
+        _ => unreachable!("a kind of head that linfa fits"),
     }
 }
