@@ -5,4 +5,5 @@ pub(crate) mod class_memory;
 pub(crate) mod fit;
 pub(crate) mod full_batch;
 pub(crate) mod inputs;
+pub(crate) mod regularization;
 pub(crate) mod train;

@@ -215,9 +215,9 @@ pub struct HeadSection {
     pub kind: Option<HeadKind>,
     /// Inverse regularisation of logistic heads.
     #[serde(rename = "C")]
-    pub c: f64,
+    pub c: NumberKey,
     /// Regularisation of ridge and lda.
-    pub lambda: f64,
+    pub lambda: NumberKey,
     /// Components kept before the head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pca: Option<usize>,
@@ -283,6 +283,34 @@ pub struct TrainSection {
     pub early_stopping: EarlyStoppingKey,
     /// States of more megabytes than this are streamed from disk in every epoch, those of fewer stay in memory.
     pub memory_mb: u64,
+}
+
+/// How strongly a head is regularised: a number, or a word.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number, or \"auto\"")]
+pub enum NumberKey {
+    /// The number.
+    Given(f64),
+    /// A word.
+    Named(NumberWord),
+}
+
+/// A number by a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NumberWord {
+    /// By folds over the training rows.
+    Auto,
+}
+
+impl NumberKey {
+    /// The number, where there is one.
+    pub(crate) fn given(self) -> Option<f64> {
+        match self {
+            NumberKey::Given(number) => Some(number),
+            NumberKey::Named(NumberWord::Auto) => None,
+        }
+    }
 }
 
 /// Layers of a model: a list of them, negative from the last, or a word.

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 pub(crate) use changed::changed_settings;
 pub(crate) use extraction::ExtractionSettings;
 use frostbert_cache::{plan::MAX_STATES, states::StateId};
-pub(crate) use head::{HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings};
+pub(crate) use head::{
+    HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings, UNCHOSEN,
+};
 pub(crate) use layers::{LayerChoice, layer_from_bottom};
 use models::SweptModel;
 use sources::FilesAsRead;

@@ -70,6 +70,12 @@ pub struct HeadDescription {
     /// `mean + deviation y`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub output_scale: Option<[f64; 2]>,
+    /// `C` of a logistic regression, if folds over the training rows chose it.
+    #[serde(rename = "C", skip_serializing_if = "Option::is_none", default)]
+    pub c: Option<f64>,
+    /// `lambda` of a ridge regression or a discriminant analysis, if folds chose it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lambda: Option<f64>,
     /// The epoch whose weights these are.
     pub best_epoch: usize,
     /// The states that it reads, such as `mean-L06`.
@@ -97,6 +103,8 @@ impl Default for HeadDescription {
             no_answer_threshold: None,
             max_answer_tokens: None,
             output_scale: None,
+            c: None,
+            lambda: None,
             best_epoch: 0,
             states: Vec::new(),
             network: None,

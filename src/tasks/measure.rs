@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use frostbert_cache::durable::write_file;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use frostbert_cache::{durable::write_file, wording::counted};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Map, Value, json};
 
 use crate::{
     data::{Part, example::part_name},
     error::Result,
     metrics::{
         calibration::{TEMPERATURES, temperature_of},
+        metric::Metric,
         outputs::OutputRows,
         scores::Scores,
     },
@@ -48,6 +49,9 @@ pub struct RunMetrics {
     /// The share of each of several layers in the mix, by layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_profile: Option<Vec<LayerShare>>,
+    /// What folds over the training rows chose, where the pipeline leaves `head.C` or `head.lambda` to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<ChosenNumber>,
     /// The epoch whose weights were kept.
     pub best_epoch: usize,
     /// Epochs that were trained.
@@ -61,6 +65,72 @@ impl RunMetrics {
         baseline: Option<Baseline>,
     ) -> RunMetrics {
         RunMetrics { train, validation, test, baseline, ..RunMetrics::default() }
+    }
+}
+
+/// A number of a head that folds over its training rows chose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChosenNumber {
+    /// Its key in `[head]`: `C` or `lambda`.
+    pub key: &'static str,
+    /// The number.
+    pub value: f64,
+    /// How many folds there were.
+    pub folds: usize,
+    /// What it is best by, of the numbers that were tried: the metric of the rows of all folds, each predicted by a head
+    /// that did not learn from it.
+    pub metric: Metric,
+    /// The value of the metric.
+    pub score: f64,
+    /// Every number that was tried, the strongest regularisation first.
+    pub tried: Vec<TriedNumber>,
+}
+
+/// A number that folds tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TriedNumber {
+    /// The number.
+    pub value: f64,
+    /// Its value of the metric, where it has one.
+    pub score: Option<f64>,
+    /// The log loss of the same predictions, where they are probabilities: it decides between equal scores.
+    pub loss: Option<f64>,
+}
+
+impl ChosenNumber {
+    /// Which numbers may do better than all that were tried, `larger` or `smaller` ones: where the best is the last in
+    /// that direction, and the one next to it is worse.
+    pub fn beyond(&self) -> Option<&'static str> {
+        let place = self.tried.iter().position(|tried| tried.value == self.value)?;
+        let next = match place {
+            0 => 1,
+            last if last + 1 == self.tried.len() => last - 1,
+            _ => return None,
+        };
+        let next = self.tried.get(next)?;
+        let is_worse = next.score.is_none_or(|score| self.metric.is_better(self.score, score));
+        is_worse.then_some(if self.value < next.value { "smaller" } else { "larger" })
+    }
+}
+
+/// As it stands in metrics.json: the number under its key, and what chose it.
+impl Serialize for ChosenNumber {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let tried = self.tried.iter().map(|tried| {
+            let mut one = json!({ self.key: tried.value, self.metric.name(): tried.score });
+            if let Some(loss) = tried.loss {
+                one[Metric::LogLoss.name()] = loss.into();
+            }
+            one
+        });
+        let tried: Vec<Value> = tried.collect();
+        let mut map = serializer.serialize_map(Some(5))?;
+        map.serialize_entry(self.key, &self.value)?;
+        map.serialize_entry("by", &counted(self.folds, "fold"))?;
+        map.serialize_entry("metric", &self.metric)?;
+        map.serialize_entry("score", &self.score)?;
+        map.serialize_entry("tried", &tried)?;
+        map.end()
     }
 }
 
@@ -124,4 +194,52 @@ pub fn measured_parts(metrics: &RunMetrics) -> impl Iterator<Item = (&'static st
         (Part::Test, &metrics.test),
     ];
     parts.into_iter().filter_map(|(part, metrics)| Some((part_name(part), metrics.as_ref()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(value: f64, score: f64, tried: &[(f64, Option<f64>)]) -> ChosenNumber {
+        let tried = tried.iter().map(|(value, score)| {
+            let (value, score) = (*value, *score);
+            TriedNumber { value, score, loss: score.map(|score| 1.0 - score) }
+        });
+        let (key, metric, tried) = ("C", Metric::MacroF1, tried.collect());
+        ChosenNumber { key, value, folds: 5, metric, score, tried }
+    }
+
+    #[test]
+    fn a_number_at_the_edge_of_those_that_were_tried_is_told_where_its_neighbour_is_worse() {
+        let beyond = |value: f64, scores: [f64; 3]| {
+            let tried: Vec<(f64, Option<f64>)> =
+                [0.1, 1.0, 10.0].into_iter().zip(scores.map(Some)).collect();
+            let score = scores.into_iter().fold(0.0, f64::max);
+            chosen(value, score, &tried).beyond()
+        };
+        assert_eq!(beyond(10.0, [0.1, 0.2, 0.3]), Some("larger"));
+        assert_eq!(beyond(0.1, [0.3, 0.2, 0.1]), Some("smaller"));
+        assert_eq!(beyond(1.0, [0.1, 0.3, 0.2]), None);
+        assert_eq!(beyond(0.1, [0.3, 0.3, 0.3]), None, "all are as good");
+        // Of lambda the strongest is the largest.
+        let tried = [(10.0, Some(0.5)), (1.0, None)];
+        assert_eq!(chosen(10.0, 0.5, &tried).beyond(), Some("larger"));
+        assert_eq!(chosen(10.0, 0.5, &tried[..1]).beyond(), None);
+    }
+
+    #[test]
+    fn a_chosen_number_stands_in_json_under_its_key() {
+        let chosen = chosen(10.0, 0.75, &[(1.0, None), (10.0, Some(0.75))]);
+        let expected = json!({
+            "C": 10.0,
+            "by": "5 folds",
+            "metric": "macro_f1",
+            "score": 0.75,
+            "tried": [
+                { "C": 1.0, "macro_f1": null },
+                { "C": 10.0, "macro_f1": 0.75, "log_loss": 0.25 },
+            ],
+        });
+        assert_eq!(serde_json::to_value(&chosen).unwrap(), expected);
+    }
 }

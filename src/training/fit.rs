@@ -17,8 +17,11 @@ use crate::{
         transform::{Projection, Transform},
     },
     metrics::metric::Metric,
-    tasks::{TaskRows, own_metric},
-    training::full_batch::{self, FittedFor, FullBatchData, FullBatchHead, FullBatchKind},
+    tasks::{TaskRows, measure::ChosenNumber, own_metric},
+    training::{
+        full_batch::{self, FittedFor, FullBatchData, FullBatchHead, FullBatchKind},
+        regularization::choose_for,
+    },
 };
 
 /// A head that was fitted, on transformed features.
@@ -26,7 +29,9 @@ pub(crate) struct FittedHead {
     pub(crate) network: NetworkSpec,
     pub(crate) trained: TrainedHead,
     pub(crate) transform: Transform,
-    /// Wall time of the training alone.
+    /// The C or lambda that folds chose.
+    pub(crate) chosen: Option<ChosenNumber>,
+    /// Wall time of the training alone, with the choice of its number.
     pub(crate) seconds: f64,
 }
 
@@ -49,9 +54,6 @@ pub(crate) fn fit(
     let network = network(pipeline, rows, &transform);
     let Some(steps) = pipeline.head.kind.steps() else {
         let start = Instant::now();
-        let objective = rows.objective.clone();
-        let kind = FullBatchKind::of(&pipeline.head.kind);
-        let head = FullBatchHead { kind, set: 0, objective };
         let data = FullBatchData {
             view: &rows.view,
             targets: &rows.targets,
@@ -59,12 +61,17 @@ pub(crate) fn fit(
             transform: &transform,
             network: &network,
         };
+        let chosen = choose_for(pipeline, dataset, data, 0, &rows.objective, progress)?;
+        let number = chosen.as_ref().map(|chosen| chosen.value);
+        let kind = FullBatchKind::of(&pipeline.head.kind, number);
+        let head = FullBatchHead { kind, set: 0, objective: rows.objective.clone() };
         let mut fitted = full_batch::fit(&[head], data, FittedFor::Run, progress)?;
         let trained = fitted.remove(0);
         return Ok(FittedHead {
             network,
             trained,
             transform,
+            chosen,
             seconds: start.elapsed().as_secs_f64(),
         });
     };
@@ -90,7 +97,8 @@ pub(crate) fn fit(
         BankSettings { seed: pipeline.seed, shuffles: true, evaluates_all: true, gives_up: false };
     let start = Instant::now();
     let trained = bank::train(&[spec], &data, bank_settings, progress)?.remove(0);
-    Ok(FittedHead { network, trained, transform, seconds: start.elapsed().as_secs_f64() })
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(FittedHead { network, trained, transform, chosen: None, seconds })
 }
 
 /// Standardisation and projection, fitted on the rows of train and validation without their labels.

@@ -3,7 +3,7 @@
 use frostbert_cache::{progress::Progress, wording::counted};
 
 use crate::{
-    config::settings::KindSettings,
+    config::settings::{KindSettings, UNCHOSEN},
     error::{Error, Result},
     features::{FeatureView, linfa::records},
     head::{
@@ -32,15 +32,18 @@ pub(crate) enum FullBatchKind {
 }
 
 impl FullBatchKind {
-    /// A kind as its settings say.
+    /// A kind as its settings say, with the number `chosen` where they leave it to folds.
     ///
     /// # Panics
     /// When heads of this kind are trained in steps, or learn nothing.
-    pub(crate) fn of(kind: &KindSettings) -> FullBatchKind {
+    pub(crate) fn of(kind: &KindSettings, chosen: Option<f64>) -> FullBatchKind {
+        let chosen = chosen.unwrap_or(UNCHOSEN);
         match *kind {
-            KindSettings::Ridge { lambda } => FullBatchKind::Ridge { lambda },
-            KindSettings::Lda { lambda } => FullBatchKind::Lda { lambda },
-            KindSettings::Logistic { c } => FullBatchKind::Logistic { c },
+            KindSettings::Ridge { lambda } => {
+                FullBatchKind::Ridge { lambda: lambda.unwrap_or(chosen) }
+            }
+            KindSettings::Lda { lambda } => FullBatchKind::Lda { lambda: lambda.unwrap_or(chosen) },
+            KindSettings::Logistic { c } => FullBatchKind::Logistic { c: c.unwrap_or(chosen) },
             KindSettings::LinfaLogistic { c } => FullBatchKind::LinfaLogistic { c },
             KindSettings::LinfaSvm { c } => FullBatchKind::LinfaSvm { c },
             _ => unreachable!("a kind of head that is fitted in full batch"),
@@ -62,6 +65,24 @@ pub(crate) enum FittedFor {
     Run,
     /// A comparison: a head whose solver fails says nothing, all its parameters are 0.
     Comparison,
+    /// The choice of a number: as a comparison, with heads that come as close to their minimum as what they predict needs.
+    Choice,
+}
+
+/// The gradient at which logistic regressions are close enough to their minimum to choose a C by what they predict:
+/// scikit-learn's default.
+const CHOICE_TOLERANCE: f64 = 1e-4;
+
+impl FittedFor {
+    /// When a logistic regression stops.
+    fn logistic_settings(self) -> LogisticSettings {
+        match self {
+            FittedFor::Run | FittedFor::Comparison => LogisticSettings::default(),
+            FittedFor::Choice => {
+                LogisticSettings { tolerance: CHOICE_TOLERANCE, ..LogisticSettings::default() }
+            }
+        }
+    }
 }
 
 /// What the heads of one fit share.
@@ -149,7 +170,7 @@ fn fit_logistic(
     purpose: FittedFor,
     progress: &dyn Progress,
 ) -> Result<Vec<TrainedHead>> {
-    let settings = LogisticSettings::default();
+    let settings = purpose.logistic_settings();
     let rows = ClassRows {
         view: data.view,
         transform: data.transform,
@@ -160,6 +181,7 @@ fn fit_logistic(
     let unfinished = fitted.iter().filter(|fit| fit.iterations >= settings.max_iterations);
     match unfinished.count() {
         0 => {}
+        _ if purpose == FittedFor::Choice => {}
         n => progress.warn(&format!(
             "{} stopped after {} iterations, before the minimum: lower head.C, or keep head.standardize = true",
             counted(n, "logistic regression"),

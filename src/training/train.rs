@@ -210,12 +210,15 @@ pub(crate) fn train_on(
         (None, Vec::new(), similarity::measure(&rows, pipeline, dataset)?)
     } else {
         let epochs = refit.and_then(|refit| refit.epochs);
-        let FittedHead { network, trained, transform, seconds } =
+        let FittedHead { network, trained, transform, chosen, seconds } =
             fit(pipeline, dataset, &rows, epochs, progress)?;
         fit_seconds = seconds;
         measure_start = Instant::now();
         description.network = Some(network);
         description.best_epoch = trained.best_epoch;
+        let number = |key: &str| chosen.as_ref().filter(|chosen| chosen.key == key);
+        description.c = number("C").map(|chosen| chosen.value);
+        description.lambda = number("lambda").map(|chosen| chosen.value);
         let mut head = Head::new(description.clone(), trained.parameters, transform);
         let tuning = refit.map_or(CalibrationRows::OnValidation, |refit| {
             CalibrationRows::Given(&refit.calibration)
@@ -223,6 +226,7 @@ pub(crate) fn train_on(
         let mut outcome = rows.finish(pipeline, dataset, &mut head, tuning)?;
         outcome.metrics.best_epoch = trained.best_epoch;
         outcome.metrics.epochs = trained.history.len();
+        outcome.metrics.chosen = chosen;
         (Some(head), trained.history, outcome)
     };
     let measure_seconds = measure_start.elapsed().as_secs_f64();

@@ -12,6 +12,9 @@ use crate::{
     train::{optimizer::Optimizer, schedule::Schedule},
 };
 
+/// `head.C` and `head.lambda` where neither the file nor folds say more.
+pub(crate) const UNCHOSEN: f64 = 1.0;
+
 /// A head, as `[head]` and `[train]` describe it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HeadSettings {
@@ -46,18 +49,18 @@ pub(crate) enum KindSettings {
     Crf(HiddenLayers, StepSettings),
     /// Ridge regression.
     Ridge {
-        /// Regularisation, counted in rows.
-        lambda: f64,
+        /// Regularisation, counted in rows; where there is none, folds choose it.
+        lambda: Option<f64>,
     },
     /// Linear discriminant analysis.
     Lda {
-        /// Rows by which the covariance is shrunk.
-        lambda: f64,
+        /// Rows by which the covariance is shrunk; where there is none, folds choose them.
+        lambda: Option<f64>,
     },
     /// Logistic regression by L-BFGS.
     Logistic {
-        /// Inverse regularisation.
-        c: f64,
+        /// Inverse regularisation; where there is none, folds choose it.
+        c: Option<f64>,
     },
     /// Logistic regression of `linfa`.
     LinfaLogistic {
@@ -152,11 +155,15 @@ impl HeadSettings {
                 HeadKind::Mlp => KindSettings::Mlp(layers(), steps()),
                 HeadKind::Matching => KindSettings::Matching(layers(), steps()),
                 HeadKind::Crf => KindSettings::Crf(layers(), steps()),
-                HeadKind::Ridge => KindSettings::Ridge { lambda: head.lambda },
-                HeadKind::Lda => KindSettings::Lda { lambda: head.lambda },
-                HeadKind::Logistic => KindSettings::Logistic { c: head.c },
-                HeadKind::LinfaLogistic => KindSettings::LinfaLogistic { c: head.c },
-                HeadKind::LinfaSvm => KindSettings::LinfaSvm { c: head.c },
+                HeadKind::Ridge => KindSettings::Ridge { lambda: head.lambda.given() },
+                HeadKind::Lda => KindSettings::Lda { lambda: head.lambda.given() },
+                HeadKind::Logistic => KindSettings::Logistic { c: head.c.given() },
+                HeadKind::LinfaLogistic => {
+                    KindSettings::LinfaLogistic { c: head.c.given().unwrap_or(UNCHOSEN) }
+                }
+                HeadKind::LinfaSvm => {
+                    KindSettings::LinfaSvm { c: head.c.given().unwrap_or(UNCHOSEN) }
+                }
                 HeadKind::Cosine => KindSettings::Cosine,
             },
             pooling: head.pooling,
@@ -232,6 +239,16 @@ impl KindSettings {
     /// Whether it is fitted to all rows at once, without steps and epochs.
     pub(crate) fn is_full_batch(&self) -> bool {
         self.steps().is_none() && !self.is_cosine()
+    }
+
+    /// Whether folds over the training rows choose how strongly it is regularised.
+    pub(crate) fn is_chosen_by_folds(&self) -> bool {
+        matches!(
+            self,
+            KindSettings::Ridge { lambda: None }
+                | KindSettings::Lda { lambda: None }
+                | KindSettings::Logistic { c: None }
+        )
     }
 
     /// Whether it compares two states and learns nothing.
