@@ -204,6 +204,7 @@ pub(crate) fn sweep_on(
     let start = Instant::now();
     let SweepInputs { pipeline, dataset, models } = inputs;
     let trials = trials(pipeline, section)?.all;
+    tell_choices(&trials, progress);
     let splits = splits(pipeline, section, dataset)?;
     let metric = candidates::metric(pipeline, section, dataset)?;
     let sweep = Sweep { pipeline, section, dataset, models, trials: &trials, splits: &splits };
@@ -300,6 +301,19 @@ pub(crate) fn sweep_on(
         winner,
         run: run.to_path_buf(),
     })
+}
+
+/// Says how many settings leave a number to folds: each of their heads is fitted many times.
+fn tell_choices(trials: &[Trial], progress: &dyn Progress) {
+    let choosing = trials.iter().filter(|trial| trial.pipeline.head.kind.is_chosen_by_folds());
+    let n_choosing = choosing.count();
+    if n_choosing > 0 {
+        progress.note(&format!(
+            "{n_choosing} of {} leave C or lambda to folds over the rows that each head learns from: \
+             values in sweep.C and sweep.lambda take fewer fits",
+            counted(trials.len(), "setting")
+        ));
+    }
 }
 
 /// What all parts of a sweep look at.

@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, path::PathBuf, sync::Mutex};
 
-use frostbert_cache::{progress::Progress, states::StateId};
+use frostbert_cache::{
+    progress::{Progress, WithinStage},
+    states::StateId,
+};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +33,7 @@ use crate::{
     training::{
         fit::{network, spec, transform},
         full_batch::{self, FittedFor, FullBatchData, FullBatchHead, FullBatchKind},
+        regularization::choose_for,
     },
 };
 
@@ -259,18 +263,6 @@ impl<'c> SharedFeatures<'c> {
                 continue;
             }
             let sets: Vec<&[u32]> = sets.iter().map(Vec::as_slice).collect();
-            let heads: Vec<FullBatchHead> = own
-                .iter()
-                .map(|plan| {
-                    let pipeline = &sweep.trials[plan.trial].pipeline;
-                    let train = &sweep.splits[plan.split].train;
-                    Ok(FullBatchHead {
-                        kind: FullBatchKind::of(&pipeline.head.kind),
-                        set: plan.split,
-                        objective: self.rows.task.objective(pipeline, sweep.dataset, train)?,
-                    })
-                })
-                .collect::<Result<_>>()?;
             // No head looks at a row that it is judged on, so one table does for all folds.
             let taught =
                 column.map(|column| self.rows.targets_of(sweep.dataset, Some(column), &[]));
@@ -281,6 +273,10 @@ impl<'c> SharedFeatures<'c> {
                 transform: &self.transform,
                 network: &network,
             };
+            let heads: Vec<FullBatchHead> = own
+                .iter()
+                .map(|plan| full_batch_head(plan, data, &self.rows, sweep, progress))
+                .collect::<Result<_>>()?;
             let heads = full_batch::fit(&heads, data, FittedFor::Comparison, progress)?;
             let places = own.into_iter().map(|plan| (plan.trial, plan.split));
             fitted.extend(places.zip(heads));
@@ -444,6 +440,25 @@ impl<'c> SharedFeatures<'c> {
         let all = concatenate(Axis(0), &views).expect("outputs of one width");
         evaluator.calibration(&all.view())
     }
+}
+
+/// The head of a plan, with the number that it chooses by folds over the rows that it learns from, where it does.
+fn full_batch_head(
+    plan: &HeadPlan,
+    data: FullBatchData<'_>,
+    rows: &TaskRows<'_>,
+    sweep: &Sweep<'_>,
+    progress: &dyn Progress,
+) -> Result<FullBatchHead> {
+    let pipeline = &sweep.trials[plan.trial].pipeline;
+    let train = &sweep.splits[plan.split].train;
+    let objective = rows.task.objective(pipeline, sweep.dataset, train)?;
+    // Heads are counted, and not the fits that choose.
+    let quiet = WithinStage::uncounted(progress);
+    let chosen = choose_for(pipeline, sweep.dataset, data, plan.split, &objective, &quiet)?;
+    let number = chosen.map(|chosen| chosen.value);
+    let kind = FullBatchKind::of(&pipeline.head.kind, number);
+    Ok(FullBatchHead { kind, set: plan.split, objective })
 }
 
 /// How the bank of a sweep runs: heads are evaluated where their stopping asks for it.
