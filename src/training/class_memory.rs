@@ -30,6 +30,13 @@ const BYTES_OF_OUTPUT: u64 = 2 * 256 * 4 * 3;
 /// table.
 const BYTES_OF_DECISION: u64 = 22;
 
+/// For each parameter of a head whose C or lambda folds choose, fold after fold: the solutions and the heads of seven values,
+/// or sums over their rows.
+const BYTES_OF_CHOICE: u64 = 160;
+
+/// For each row and label that is set or not where folds choose: what each of seven values decides, and the truth.
+const BYTES_OF_CHOSEN_DECISION: u64 = 8;
+
 /// What two cores are taken to do in a second: multiply-adds, bytes of parameters that a step moves, and exponentials. Rough:
 /// the forecast is to tell minutes from hours.
 const RATES: [f64; 3] = [4e10, 8e9, 1.2e8];
@@ -94,6 +101,13 @@ impl ClassMemory {
             Task::Multilabel => rows.saturating_mul(outputs),
             _ => 0,
         };
+        let choice_bytes = if head.kind.is_chosen_by_folds() {
+            n_parameters
+                .saturating_mul(BYTES_OF_CHOICE)
+                .saturating_add(decisions.saturating_mul(BYTES_OF_CHOSEN_DECISION))
+        } else {
+            0
+        };
         let head_bytes = match head.kind {
             // Sums of each thousand rows, and the steps that the solver remembers.
             KindSettings::Logistic { .. } => (n_train / 1024 + 24).saturating_mul(8 * n_parameters),
@@ -111,9 +125,10 @@ impl ClassMemory {
             n_inputs,
             n_parameters,
             head_bytes,
-            shared_bytes: states_bytes
-                + outputs * BYTES_OF_OUTPUT
-                + decisions.saturating_mul(BYTES_OF_DECISION),
+            // Heads choose one after the other.
+            shared_bytes: (states_bytes + outputs * BYTES_OF_OUTPUT)
+                .saturating_add(decisions.saturating_mul(BYTES_OF_DECISION))
+                .saturating_add(choice_bytes),
             most_bytes: pipeline.memory_bytes.saturating_add(BESIDE_BYTES),
             seconds: epochs as f64 * of_epoch + 5.0 * rows as f64 * outputs as f64 / exponentials,
         }))
