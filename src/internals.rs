@@ -333,7 +333,7 @@ pub mod sweep {
 pub mod tasks {
     pub use crate::tasks::TaskMetrics;
     pub mod measure {
-        pub use crate::tasks::measure::{Baseline, RunMetrics, measured_parts};
+        pub use crate::tasks::measure::{Baseline, ChosenNumber, RunMetrics, measured_parts};
     }
     pub mod prediction {
         pub use crate::tasks::prediction::{EntitySpan, Prediction};

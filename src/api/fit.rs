@@ -11,7 +11,10 @@ use super::{
     fit_options::{FIT, FitHead, FitOptions, NetworkOptions},
 };
 use crate::{
-    config::names::Task,
+    config::{
+        names::Task,
+        settings::{KindSettings, UNCHOSEN},
+    },
     data::LabelMap,
     error::{Error, Result},
     features::FeatureView,
@@ -25,15 +28,18 @@ use crate::{
         trained_head::TrainedHead,
         transform::Transform,
     },
+    metrics::metric::Metric,
     tasks::weights::balanced_weights,
     train::{loss::Loss, optimizer::Optimizer},
+    training::regularization::{ChoiceRows, choose},
 };
 
 /// Trains a head to classify rows: `rows [n, features]`, with one label for each row.
 ///
 /// The classes are the distinct labels, in numeric order if all are integers, otherwise in byte order. The head is
-/// trained on all rows, so its quality has to be measured on others. The same arguments give the same bits, with any
-/// number of threads. The rows are copied: during training, memory holds them several times.
+/// trained on all rows, so its quality has to be measured on others. Where the options leave `C` open, folds over the
+/// rows choose it first. The same arguments give the same bits, with any number of threads. The rows are copied: during
+/// training, memory holds them several times.
 ///
 /// ```
 /// use frostbert::{FitOptions, fit};
@@ -82,9 +88,14 @@ pub fn fit_with<L: AsRef<str>>(
     let class_weights = options.balanced.then(|| balanced_weights(&count(&classes, names.len())));
     let data = FitData { view: &view, transform: &transform, all: &all, classes, class_weights };
     let linear = NetworkSpec::linear(rows.ncols(), names.len());
+    let mut chosen = None;
     let (network, trained) = match &options.head {
         FitHead::Logistic { c } => {
-            let trained = fit_logistic(data, names.len(), *c, progress)?;
+            if c.is_none() {
+                chosen = choose_c(&data, &linear, options.seed, progress)?;
+            }
+            let c = c.or(chosen).unwrap_or(UNCHOSEN);
+            let trained = fit_logistic(data, names.len(), c, progress)?;
             (linear, trained)
         }
         FitHead::Network(network) => {
@@ -101,6 +112,7 @@ pub fn fit_with<L: AsRef<str>>(
         kind: options.head.kind().to_string(),
         labels: names.names().to_vec(),
         standardize: options.standardize,
+        c: chosen,
         best_epoch: trained.best_epoch,
         network: Some(network),
         ..HeadDescription::default()
@@ -117,6 +129,28 @@ struct FitData<'a> {
     /// The class of every row.
     classes: Vec<u32>,
     class_weights: Option<Vec<f32>>,
+}
+
+/// Chooses `C` by folds over the rows, as a pipeline does; `None` where there are too few.
+fn choose_c(
+    data: &FitData<'_>,
+    network: &NetworkSpec,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<Option<f64>> {
+    let class_weights = data.class_weights.clone();
+    let rows = ChoiceRows {
+        view: data.view,
+        transform: data.transform,
+        network,
+        objective: &Objective::Rows(Loss::CrossEntropy { class_weights, label_smoothing: 0.0 }),
+        targets: &TargetTable::Classes(data.classes.clone()),
+        samples: data.all,
+        metric: Metric::MacroF1,
+        seed,
+    };
+    let chosen = choose(&KindSettings::Logistic { c: None }, &rows, progress)?;
+    Ok(chosen.map(|chosen| chosen.value))
 }
 
 fn fit_logistic(

@@ -4,7 +4,7 @@ use frostbert::internals::{
     metrics::metric::Metric,
     tasks::{
         TaskMetrics,
-        measure::{Baseline, RunMetrics, measured_parts},
+        measure::{Baseline, ChosenNumber, RunMetrics, measured_parts},
     },
     training::train::TrainReport,
 };
@@ -107,6 +107,9 @@ fn describe_head(report: &TrainReport) -> String {
     }
     facts.push(format!("{:.1} s", report.seconds));
     let mut text = format!("head        {}\n", facts.join(", "));
+    if let Some(chosen) = &metrics.chosen {
+        text.push_str(&format!("            {}\n", choice(chosen)));
+    }
     // A winner that is trained again, on all rows, has no validation and a number of epochs that was chosen.
     if metrics.validation.is_some() && metrics.epochs > 0 && metrics.best_epoch == metrics.epochs {
         text.push_str(
@@ -134,6 +137,21 @@ fn describe_head(report: &TrainReport) -> String {
         text.push_str(&format!("layers      {}\n", shares.collect::<Vec<_>>().join("  ")));
     }
     text
+}
+
+/// What folds chose, and whether numbers that they did not try may do better.
+fn choice(chosen: &ChosenNumber) -> String {
+    let ChosenNumber { key, value, folds, metric, score, .. } = chosen;
+    let choice =
+        format!("{key} = {value} chosen by {folds} folds over train ({metric} {score:.3})");
+    match chosen.beyond() {
+        Some(other) => {
+            format!(
+                "{choice}, at the edge of the values tried: a {other} one may do better (head.{key})"
+            )
+        }
+        None => choice,
+    }
 }
 
 fn describe_baseline(metrics: &RunMetrics) -> String {

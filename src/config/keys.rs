@@ -182,14 +182,14 @@ pub(crate) static KEYS: [Key; 30] = [
         ..head("kind", "by task", Values::Any)
     },
     Key {
-        meaning: "inverse regularisation, scikit-learn's C",
+        meaning: "inverse regularisation, scikit-learn's C; or `\"auto\"`: for `logistic` [chosen by folds](#c-and-lambda-by-folds), for the others 1.0",
         kinds: &[Logistic, LinfaLogistic, LinfaSvm],
-        ..head("C", "1.0", Values::Positive)
+        ..head("C", "\"auto\"", Values::Positive)
     },
     Key {
-        meaning: "regularisation, counted in rows: `ridge` adds `lambda \\|W\\|^2` to the sum of squared errors; `lda` shrinks the covariance towards a sphere as `lambda` additional rows would, a shrinkage of `lambda / (n + lambda)`",
+        meaning: "regularisation, counted in rows: `ridge` adds `lambda \\|W\\|^2` to the sum of squared errors; `lda` shrinks the covariance towards a sphere as `lambda` additional rows would, a shrinkage of `lambda / (n + lambda)`; or `\"auto\"`: [chosen by folds](#c-and-lambda-by-folds)",
         kinds: &[Ridge, Lda],
-        ..head("lambda", "1.0", Values::Positive)
+        ..head("lambda", "\"auto\"", Values::Positive)
     },
     Key {
         meaning: "number of principal components kept before the head; at most the number of features and the number of rows. Only with one layer",

@@ -178,7 +178,7 @@ fn folds_learn_from_a_column_and_are_judged_by_the_label() {
     // A discriminant of swapped labels says the other class of every row.
     write_tiny(
         &workshop,
-        "[sweep]\nfolds = 3\nkind = [\"lda\"]\nselect = \"accuracy\"\nlabel = [\"label\", \"swapped\"]\n",
+        "[head]\nlambda = 1.0\n[sweep]\nfolds = 3\nkind = [\"lda\"]\nselect = \"accuracy\"\nlabel = [\"label\", \"swapped\"]\n",
     );
     let report = workshop.json(&["run", "pipeline.toml"])["sweep"].clone();
     let (own, swapped) = (score_of(&report, "label"), score_of(&report, "swapped"));
@@ -199,7 +199,7 @@ fn a_row_with_an_empty_cell_is_not_learned_from_and_is_counted() {
     two_labels(&workshop, &["some"], |number, label| {
         vec![if number % 5 < 2 { "" } else { label }.to_string()]
     });
-    let head = "[head]\nkind = \"ridge\"\nstandardize = false\n";
+    let head = "[head]\nkind = \"ridge\"\nlambda = 1.0\nstandardize = false\n";
     write_tiny(&workshop, &format!("{head}[sweep]\nlabel = [\"label\", \"some\"]\n"));
     let ran = workshop.succeed(&["run", "pipeline.toml"]);
     let n_empty = (0..120).filter(|n| n % 4 != 3 && n % 5 < 2).count();

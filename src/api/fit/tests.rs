@@ -66,6 +66,27 @@ fn probabilities_equal_those_of_scikit_learns_scaler_and_logistic_regression() {
 }
 
 #[test]
+fn folds_choose_a_c_that_the_saved_head_tells() {
+    let rows = Rows::read();
+    let (values, labels) = (rows.array(), rows.labels());
+    let fitted = |options: &FitOptions| fit(values.view(), &labels, options).unwrap();
+    let chosen = fitted(&FitOptions::default());
+    let c = chosen.description().c.unwrap();
+    assert!([1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0].contains(&c), "{c}");
+    let given = fitted(&FitOptions::default().head(FitHead::logistic(c)));
+    assert_eq!(given.description().c, None, "nothing was chosen");
+    let proba = |head: &Classifier| head.predict_proba(values.view()).unwrap();
+    assert_eq!(proba(&chosen), proba(&given));
+    // Two rows leave no folds to choose by.
+    let few = array![[0.0f32, 1.0], [1.0, 0.0]];
+    let head = fit(few.view(), &["a", "b"], &FitOptions::default()).unwrap();
+    assert_eq!(head.description().c, None);
+    let one = fit(few.view(), &["a", "b"], &FitOptions::default().head(FitHead::logistic(1.0)));
+    let proba = |head: &Classifier| head.predict_proba(few.view()).unwrap();
+    assert_eq!(proba(&head), proba(&one.unwrap()));
+}
+
+#[test]
 fn a_network_learns_the_same_bits_from_the_same_seed_and_others_from_another() {
     let rows = Rows::read();
     let (values, labels) = (rows.array(), rows.labels());

@@ -41,8 +41,8 @@ impl Default for HeadSection {
     fn default() -> HeadSection {
         HeadSection {
             kind: None,
-            c: NumberKey::Given(1.0),
-            lambda: NumberKey::Given(1.0),
+            c: NumberKey::Named(NumberWord::Auto),
+            lambda: NumberKey::Named(NumberWord::Auto),
             pca: None,
             max_answer_tokens: 30,
             pooling: HeadPooling::Mean,
