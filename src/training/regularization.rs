@@ -399,3 +399,6 @@ fn summed_loss(targets: &TargetTable, samples: &[u32], outputs: ArrayView2<'_, f
     // Outputs that are no numbers tell nothing.
     mean.unwrap_or(f64::INFINITY) * truth.len() as f64
 }
+
+#[cfg(test)]
+mod tests;
