@@ -1,11 +1,11 @@
 //! What a pipeline does that says nothing: heads and layers by task, early stopping by the task's own metric, the cosine
-//! next to a trained similarity; and settings of a sweep that are given as they are.
+//! next to a trained similarity, C and lambda by folds; and settings of a sweep that are given as they are.
 
 use serde_json::{Value, json};
 
 use crate::{
     cases::{Case, Data, PIPELINE},
-    support::{Workshop, read_json},
+    support::{Workshop, csv, read_json, texts},
 };
 
 /// Runs a pipeline with nothing but its data; returns the workshop, and the run's folder.
@@ -176,4 +176,162 @@ fn settings_of_a_sweep_are_compared_as_they_are_given() {
         let error = workshop.fail(&["run", "wrong.toml"]);
         assert!(error.contains(expected), "{setting}: {error}");
     }
+}
+
+/// Values of C and of lambda among which folds choose, the strongest regularisation first.
+const VALUES_OF_C: [f64; 7] = [1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3];
+const VALUES_OF_LAMBDA: [f64; 7] = [1e5, 1e4, 1e3, 1e2, 1e1, 1.0, 1e-1];
+
+/// What folds chose for a run.
+fn chosen_of(workshop: &Workshop, run: &str) -> Value {
+    read_json(&workshop.path(run).join("metrics.json"))["chosen"].clone()
+}
+
+fn read_bytes(workshop: &Workshop, run: &str, name: &str) -> Vec<u8> {
+    std::fs::read(workshop.path(run).join(name)).unwrap()
+}
+
+#[test]
+fn folds_over_train_choose_a_c_that_the_run_shows_and_a_replay_chooses_again() {
+    let settings = "[head]\nkind = \"logistic\"";
+    let case =
+        Case { task: "classification", data: Data::Classes, cache: "max_length = 48", settings };
+    let workshop = case.workshop();
+    let shown = workshop.succeed(&["run", PIPELINE]).stdout;
+    let run = "runs/tiny/001";
+    let chosen = chosen_of(&workshop, run);
+    let (c, score) = (chosen["C"].as_f64().unwrap(), chosen["score"].as_f64().unwrap());
+    let line = format!("C = {c} chosen by 5 folds over train (macro_f1 {score:.3})");
+    assert!(shown.contains(&line), "no {line:?} in {shown}");
+    assert_eq!((&chosen["by"], &chosen["metric"]), (&json!("5 folds"), &json!("macro_f1")));
+    let tried = chosen["tried"].as_array().unwrap();
+    let [values, scores, losses] = ["C", "macro_f1", "log_loss"].map(|name| {
+        let column = tried.iter().map(|one| one[name].as_f64().unwrap());
+        column.collect::<Vec<f64>>()
+    });
+    assert_eq!(values, VALUES_OF_C);
+    let place = values.iter().position(|value| *value == c).unwrap();
+    assert_eq!(scores[place], score);
+    for (other, loss) in scores.iter().zip(&losses) {
+        assert!(*other < score || (*other == score && *loss >= losses[place]), "{chosen}");
+    }
+    assert_eq!(head_of(&workshop, run)["C"], chosen["C"]);
+    let lock = read_json(&workshop.path(run).join("lock.json"));
+    assert_eq!(lock["pipeline"]["head"]["C"], "auto");
+
+    for threads in ["1", "2", "4"] {
+        let lock = format!("{run}/lock.json");
+        let report = workshop.json(&["run", "--locked", &lock, "--threads", threads]);
+        assert_eq!(report["train"]["metrics"]["chosen"], chosen);
+    }
+
+    // The same number in the file chooses nothing, and gives the same head.
+    let set = ["--set", &format!("head.C={c}")];
+    let report = workshop.json(&[&["train", PIPELINE][..], &set].concat());
+    assert!(report["metrics"]["chosen"].is_null(), "{report}");
+    let fixed = report["run"].as_str().unwrap();
+    assert!(head_of(&workshop, fixed)["C"].is_null());
+    for name in ["head.safetensors", "predictions.parquet"] {
+        assert!(read_bytes(&workshop, fixed, name) == read_bytes(&workshop, run, name), "{name}");
+    }
+    let shown = workshop.succeed(&[&["train", PIPELINE][..], &set].concat()).stdout;
+    assert!(!shown.contains("chosen by"), "{shown}");
+    let ran = workshop.fail(&["train", PIPELINE, "--set", "head.C=best"]);
+    assert!(ran.contains("expected a number, or \"auto\""), "{ran}");
+}
+
+#[test]
+fn folds_choose_a_lambda_by_the_metric_of_the_task() {
+    for (task, data, settings, metric) in [
+        ("classification", Data::Classes, "[head]\nkind = \"lda\"", "macro_f1"),
+        ("classification", Data::PairClasses, "[head]\nkind = \"ridge\"", "macro_f1"),
+        ("multilabel", Data::Labels, "[head]\nkind = \"ridge\"", "macro_f1"),
+        ("regression", Data::Values, "[head]\nkind = \"ridge\"", "spearman"),
+    ] {
+        let (workshop, run) = run_of(task, data, settings);
+        let chosen = chosen_of(&workshop, &run);
+        assert!(VALUES_OF_LAMBDA.contains(&chosen["lambda"].as_f64().unwrap()), "{chosen}");
+        assert_eq!((&chosen["metric"], &chosen["C"]), (&json!(metric), &Value::Null), "{task}");
+        let head = head_of(&workshop, &run);
+        assert_eq!((&head["lambda"], &head["C"]), (&chosen["lambda"], &Value::Null), "{task}");
+    }
+    // The heads of linfa keep a C of 1.
+    let (workshop, run) =
+        run_of("classification", Data::Classes, "[head]\nkind = \"linfa-logistic\"");
+    assert!(chosen_of(&workshop, &run).is_null());
+    let set = ["--set", "head.C=1"];
+    let given = workshop.json(&[&["train", PIPELINE][..], &set].concat());
+    let given = given["run"].as_str().unwrap();
+    let name = "head.safetensors";
+    assert!(read_bytes(&workshop, given, name) == read_bytes(&workshop, &run, name));
+}
+
+#[test]
+fn validation_and_test_have_no_part_in_what_folds_choose() {
+    let settings =
+        "validation = { path = \"validation.csv\" }\n[head]\nkind = \"logistic\"\nlayers = [0]";
+    let case =
+        Case { task: "classification", data: Data::Classes, cache: "max_length = 48", settings };
+    let workshop = case.workshop();
+    // The texts stay, with the labels of others.
+    let run_with = |shift: usize| {
+        for (name, first) in [("test.csv", 90), ("validation.csv", 120)] {
+            let texts = &texts(150)[first..first + 30];
+            workshop.write(name, csv(texts, first + shift));
+        }
+        let report = workshop.json(&["run", PIPELINE]);
+        report["train"]["metrics"].clone()
+    };
+    let (one, other) = (run_with(0), run_with(1));
+    assert!(one["chosen"]["C"].is_f64(), "{one}");
+    assert_eq!(one["chosen"], other["chosen"]);
+    for part in ["validation", "test"] {
+        assert_ne!(one[part]["accuracy"], other[part]["accuracy"], "{part}");
+    }
+}
+
+#[test]
+fn rows_that_are_too_few_for_folds_leave_a_c_of_1_and_a_note() {
+    let workshop = Workshop::tiny();
+    workshop.write("train.csv", "text,label\ncold,a\nsnow,a\nfrost,a\nwarm,b\n");
+    let all = "data.split={train=1.0,validation=0.0,test=0.0}";
+    let ran =
+        workshop.succeed(&["run", "pipeline.toml", "--set", all, "--set", "head.kind=logistic"]);
+    let note = "C is 1: folds of 4 rows cannot choose it";
+    assert!(ran.stderr.contains(note), "{}", ran.stderr);
+    assert!(!ran.stdout.contains("chosen by"), "{}", ran.stdout);
+    assert!(chosen_of(&workshop, "runs/tiny/001").is_null());
+}
+
+#[test]
+fn each_head_of_a_sweep_chooses_its_own_number_and_so_does_the_best_as_a_run() {
+    let sweep = "[head]\nkind = \"logistic\"\n[sweep]\nfolds = 3\nC = [\"auto\", 1e-3]\n";
+    let case = Case {
+        task: "classification",
+        data: Data::Classes,
+        cache: "max_length = 48",
+        settings: sweep,
+    };
+    let workshop = case.workshop();
+    let ran = workshop.succeed(&["run", PIPELINE, "--json"]);
+    let note =
+        "1 of 2 settings leave C or lambda to folds over the rows that each head learns from";
+    assert!(ran.stderr.contains(note), "{}", ran.stderr);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let report = &report["sweep"];
+    assert_eq!(report["heads"], 2 * 3);
+    let rows = report["leaderboard"].as_array().unwrap();
+    for c in [json!("auto"), json!(1e-3)] {
+        let is_there = |row: &&Value| row["settings"]["C"] == c;
+        assert!(rows.iter().find(is_there).unwrap()["score"].is_f64(), "{rows:?}");
+    }
+
+    // Alone, it is trained on train and validation, which choose for it too.
+    let set = ["--set", "sweep.C=[\"auto\"]"];
+    let alone = workshop.json(&[&["sweep", PIPELINE][..], &set].concat());
+    let run = alone["run"].as_str().unwrap();
+    let chosen = chosen_of(&workshop, run);
+    assert!(VALUES_OF_C.contains(&chosen["C"].as_f64().unwrap()), "{chosen}");
+    let lock = format!("{run}/lock.json");
+    workshop.json(&["run", "--locked", &lock, "--threads", "1"]);
 }
