@@ -218,7 +218,9 @@ fn pipeline(file: &Path, model: &Path, shape: &FileShape) -> String {
     if task == "classification" && has_labels(shape) {
         line("");
         line("[head]");
-        line("kind = \"logistic\" # fitted at once; linear and mlp are trained in epochs");
+        line(
+            "kind = \"logistic\" # fitted at once, its C chosen by folds; linear and mlp are trained in epochs",
+        );
         line("");
         line("# To compare heads in place of training one:");
         line("# [sweep]");
