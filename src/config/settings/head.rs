@@ -264,3 +264,39 @@ pub(super) fn hidden_widths(file: &PipelineFile) -> Vec<usize> {
         (_, widths) => widths.to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{file::HeadSection, settings::Pipeline};
+
+    #[test]
+    fn a_number_is_given_or_left_to_folds_and_the_heads_of_linfa_take_1() {
+        let kind = |head: &str| {
+            let text = format!(
+                "[model]\npath = \"m\"\n[data]\ntrain = {{ path = \"a.csv\" }}\n[head]\n{head}"
+            );
+            let file = toml::from_str(&text).unwrap();
+            Pipeline::check("pipeline.toml".as_ref(), file).unwrap().head.kind
+        };
+        for (head, expected) in [
+            ("kind = \"logistic\"", KindSettings::Logistic { c: None }),
+            ("kind = \"logistic\"\nC = \"auto\"", KindSettings::Logistic { c: None }),
+            ("kind = \"logistic\"\nC = 2", KindSettings::Logistic { c: Some(2.0) }),
+            ("kind = \"ridge\"\nlambda = 0.5", KindSettings::Ridge { lambda: Some(0.5) }),
+            ("kind = \"ridge\"\nC = 0.5", KindSettings::Ridge { lambda: None }),
+            ("kind = \"lda\"", KindSettings::Lda { lambda: None }),
+            ("kind = \"linfa-svm\"", KindSettings::LinfaSvm { c: 1.0 }),
+            ("kind = \"linfa-logistic\"\nC = 0.1", KindSettings::LinfaLogistic { c: 0.1 }),
+        ] {
+            assert_eq!(kind(head), expected, "{head}");
+        }
+        // As the lock has it.
+        let section = HeadSection::default();
+        let json = serde_json::to_value(&section).unwrap();
+        assert_eq!((&json["C"], &json["lambda"]), (&"auto".into(), &"auto".into()));
+        assert_eq!(serde_json::from_value::<HeadSection>(json).unwrap(), section);
+        let given: HeadSection = serde_json::from_str(r#"{ "C": 1.0, "lambda": 3 }"#).unwrap();
+        assert_eq!((given.c.given(), given.lambda.given()), (Some(1.0), Some(3.0)));
+    }
+}
