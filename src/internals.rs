@@ -208,7 +208,9 @@ pub mod metrics {
         pub use crate::metrics::classification::evaluate;
     }
     pub mod comparison {
-        pub use crate::metrics::comparison::{holm, mcnemar, paired_bootstrap, standard_deviation};
+        pub use crate::metrics::comparison::{
+            holm, mcnemar, mcnemar_of_rows, paired_bootstrap, standard_deviation,
+        };
     }
     pub mod confusion {
         pub use crate::metrics::confusion::{ConfusionCell, confusion_cells};
@@ -227,6 +229,12 @@ pub mod metrics {
     }
     pub mod multilabel {
         pub use crate::metrics::multilabel::{evaluate, tune_thresholds};
+    }
+    pub mod paired {
+        pub use crate::metrics::paired::{PairedDifference, paired_difference};
+    }
+    pub mod permutation {
+        pub use crate::metrics::permutation::{Permutations, permutation_test};
     }
     pub mod probability {
         pub use crate::metrics::probability::{brier, ece, log_loss, predictions};

@@ -20,6 +20,8 @@
 //! - [`row_statistics`]: the predictions of heads for each row, so that a metric can be recomputed on any resample of
 //!   the rows;
 //! - [`comparison`]: whether one head is better than another: McNemar, paired bootstrap, Holm;
+//! - [`permutation`]: the same by swapping the predictions of two heads;
+//! - [`paired`]: the difference of two heads on the same rows, with its interval and its p-value;
 //! - [`calibration`]: temperature scaling;
 //! - [`label_errors`]: labels that are likely wrong, by confident learning.
 //!
@@ -39,6 +41,8 @@ pub(crate) mod label_errors;
 pub(crate) mod metric;
 pub(crate) mod multilabel;
 pub(crate) mod outputs;
+pub(crate) mod paired;
+pub(crate) mod permutation;
 pub(crate) mod probability;
 pub(crate) mod ranking;
 pub(crate) mod regression;

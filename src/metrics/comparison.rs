@@ -38,6 +38,26 @@ pub fn mcnemar(only_first_right: u64, only_second_right: u64) -> f64 {
     (2.0 * tail).min(1.0)
 }
 
+/// [`mcnemar`] of two heads, of which it is known on which rows they are right.
+///
+/// ```
+/// use frostbert::internals::metrics::comparison::mcnemar_of_rows;
+///
+/// let p = mcnemar_of_rows(&[true, false, false, false, true], &[false, true, true, true, true]);
+/// assert!((p - 0.625).abs() < 1e-12, "2 (1 + 4) / 2^4");
+/// ```
+///
+/// # Panics
+///
+/// Panics if there are not as many rows of one head as of the other.
+pub fn mcnemar_of_rows(first: &[bool], second: &[bool]) -> f64 {
+    assert_eq!(first.len(), second.len(), "the same rows");
+    let only = |one: &[bool], other: &[bool]| {
+        one.iter().zip(other).filter(|(one, other)| **one && !**other).count() as u64
+    };
+    mcnemar(only(first, second), only(second, first))
+}
+
 /// Holm's step-down adjustment of p-values, in the given order: if those that are at most `alpha` are rejected, the
 /// probability of any false rejection is at most `alpha`.
 ///

@@ -14,7 +14,8 @@ macro_rules! metrics {
         pub enum Metric { $($(#[$item])* #[serde(rename = $name)] $variant),+ }
 
         impl Metric {
-            const ALL: &'static [Metric] = &[$(Metric::$variant),+];
+            /// All metrics.
+            pub const ALL: &'static [Metric] = &[$(Metric::$variant),+];
 
             /// The name, as in `metrics.json`.
             pub fn name(self) -> &'static str {

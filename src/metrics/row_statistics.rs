@@ -125,9 +125,9 @@ impl RowStatistics {
         }
     }
 
-    /// Statistics of tagged sentences, one row each: `token_accuracy`, `entity_f1_strict`, `entity_f1_conlleval`, as
-    /// defined in [`tagging`](super::tagging). Takes 32 bytes per sentence. For the F1 of tags see
-    /// [`RowStatistics::tags`].
+    /// Statistics of tagged sentences, one row each: `token_accuracy`, `entity_f1_strict` with its precision and recall,
+    /// `entity_f1_conlleval`, as defined in [`tagging`](super::tagging). Takes 32 bytes per sentence. For the F1 of tags
+    /// see [`RowStatistics::tags`].
     ///
     /// # Panics
     ///
@@ -273,9 +273,14 @@ impl RowStatistics {
             Statistics::Labels(_) => of_predictions(&Metric::OF_LABEL_SETS),
             Statistics::Values(..) => Metric::OF_NUMBERS.to_vec(),
             Statistics::Sentences { has_entities, .. } => {
-                let all =
-                    [Metric::TokenAccuracy, Metric::EntityF1Strict, Metric::EntityF1Conlleval];
-                all[..if *has_entities { 3 } else { 1 }].to_vec()
+                let all = [
+                    Metric::TokenAccuracy,
+                    Metric::EntityF1Strict,
+                    Metric::EntityPrecisionStrict,
+                    Metric::EntityRecallStrict,
+                    Metric::EntityF1Conlleval,
+                ];
+                all[..if *has_entities { 5 } else { 1 }].to_vec()
             }
             Statistics::Tags(_) => vec![Metric::TokenAccuracy, Metric::MacroF1, Metric::WeightedF1],
             Statistics::Means { metrics, .. } => {
@@ -404,8 +409,17 @@ fn score_sentences(
         let [correct, predicted, actual] = counts;
         (has_entities && n_words > 0).then(|| f1(correct, predicted, actual))
     };
+    let share = |correct: u64, of: u64| {
+        (has_entities && n_words > 0).then(|| defined_ratio(correct, of).unwrap_or(0.0))
+    };
     match metric {
         Metric::TokenAccuracy => defined_ratio(sum(|sentence| sentence.words[0]), n_words),
+        Metric::EntityPrecisionStrict => {
+            share(sum(|sentence| sentence.strict[0]), sum(|sentence| sentence.strict[1]))
+        }
+        Metric::EntityRecallStrict => {
+            share(sum(|sentence| sentence.strict[0]), sum(|sentence| sentence.strict[2]))
+        }
         Metric::EntityF1Strict => entity_f1([
             sum(|sentence| sentence.strict[0]),
             sum(|sentence| sentence.strict[1]),

@@ -8,7 +8,7 @@ use toml::Value;
 
 use crate::{
     metrics::{
-        comparison::{holm, mcnemar, paired_bootstrap, standard_deviation},
+        comparison::{holm, mcnemar_of_rows, paired_bootstrap, standard_deviation},
         intervals::{Bootstrap, interval, resample},
         metric::Metric,
         row_statistics::RowStatistics,
@@ -64,7 +64,7 @@ pub struct Leaderboard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Test {
-    /// McNemar's exact test: see [`mcnemar`].
+    /// McNemar's exact test: see [`mcnemar`](crate::metrics::comparison::mcnemar).
     Mcnemar,
     /// The paired bootstrap: see [`paired_bootstrap`].
     PairedBootstrap,
@@ -291,11 +291,7 @@ fn compare(
             return Some(1.0);
         }
         if let (Some(best), Some(other)) = (&best_right, right(other)) {
-            let only = |one: &[bool], other: &[bool]| {
-                let pairs = one.iter().zip(other);
-                pairs.filter(|(one, other)| **one && !**other).count() as u64
-            };
-            return Some(mcnemar(only(best, &other), only(&other, best)));
+            return Some(mcnemar_of_rows(best, &other));
         }
         let differences = resampled.iter().map(|draw| Some(draw[best]? - draw[other]?));
         paired_bootstrap(of_best - of_other, differences)
