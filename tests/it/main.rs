@@ -57,6 +57,7 @@ mod real_readers;
 mod real_rows;
 mod record_limits;
 mod replay;
+mod run_comparison;
 mod runs;
 mod scripts_and_cron;
 mod selection;
