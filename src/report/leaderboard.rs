@@ -26,6 +26,9 @@ pub(crate) const LEADERBOARD_CSV: &str = "leaderboard.csv";
 /// The same as Parquet.
 pub(crate) const LEADERBOARD_PARQUET: &str = "leaderboard.parquet";
 
+/// The first heads compared with one another, a line for each pair.
+pub(crate) const PAIRS_FILE: &str = "pairs.csv";
+
 /// The effect of each setting, a line for each of its values.
 pub(crate) const EFFECTS_FILE: &str = "effects.csv";
 
@@ -67,6 +70,9 @@ pub(crate) fn write(
     let sheet = leaderboard_sheet(findings, test);
     sheet.write_csv(&run.join(LEADERBOARD_CSV))?;
     sheet.write_parquet(&run.join(LEADERBOARD_PARQUET))?;
+    if !board.pairs.is_empty() {
+        pairs_sheet(board).write_csv(&run.join(PAIRS_FILE))?;
+    }
     if !findings.effects.is_empty() {
         effects_sheet(findings).write_csv(&run.join(EFFECTS_FILE))?;
     }
@@ -173,6 +179,20 @@ fn setting_column(board: &Leaderboard, key: &str) -> SheetColumn {
         return SheetColumn::Numbers(values.map(|value| value.and_then(number)).collect());
     }
     SheetColumn::Texts(values.map(|value| value.map(show)).collect())
+}
+
+fn pairs_sheet(board: &Leaderboard) -> Sheet {
+    let pairs = || board.pairs.iter();
+    let mut sheet = Sheet::default();
+    sheet.integers("a", pairs().map(|pair| Some(pair.a)));
+    sheet.integers("b", pairs().map(|pair| Some(pair.b)));
+    sheet.numbers("difference", pairs().map(|pair| Some(pair.difference)));
+    let end = |end: usize| pairs().map(move |pair| pair.interval.map(|ends| ends[end]));
+    sheet.numbers("low", end(0));
+    sheet.numbers("high", end(1));
+    sheet.numbers("p_value", pairs().map(|pair| pair.p_value));
+    sheet.texts("test", pairs().map(|_| board.test.name().to_string()));
+    sheet
 }
 
 fn effects_sheet(findings: &SweepFindings) -> Sheet {

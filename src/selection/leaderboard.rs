@@ -1,11 +1,14 @@
 //! Heads in order of their validation score, with the uncertainty of that score.
 
+pub(crate) mod pairs;
+
 use std::cmp::Ordering;
 
 use rayon::prelude::*;
 use serde::Serialize;
 use toml::Value;
 
+use self::pairs::{PairComparison, compare_pairs};
 use crate::{
     metrics::{
         comparison::{holm, mcnemar_of_rows, paired_bootstrap, standard_deviation},
@@ -58,6 +61,8 @@ pub struct Leaderboard {
     pub keys: Vec<String>,
     /// Best first.
     pub rows: Vec<LeaderboardRow>,
+    /// The first of them, each compared with each.
+    pub pairs: Vec<PairComparison>,
 }
 
 /// A test of whether a head is worse than the best.
@@ -246,7 +251,13 @@ pub(crate) fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstra
             ..row(&candidates[trial], metric)
         }
     });
-    Leaderboard { metric, test, keys: keys(candidates), rows: rows.collect() }
+    Leaderboard {
+        metric,
+        test,
+        keys: keys(candidates),
+        rows: rows.collect(),
+        pairs: compare_pairs(candidates, &scores, &resampled, &order, metric, test),
+    }
 }
 
 /// The mean score over the seeds, where row `i` counts as `weights[i]` rows; `None` if one of them is undefined, or if

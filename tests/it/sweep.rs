@@ -74,6 +74,7 @@ fn a_sweep_holds_the_contract() {
         "head.json",
         "leaderboard.csv",
         "leaderboard.parquet",
+        "pairs.csv",
         "timings.csv",
         "effects.csv",
         "heat_map.csv",
@@ -108,6 +109,7 @@ fn the_number_of_threads_changes_no_byte_of_a_sweep() {
     for other in &runs[1..] {
         for name in [
             "leaderboard.csv",
+            "pairs.csv",
             "effects.csv",
             "head.safetensors",
             "metrics.json",

@@ -152,6 +152,7 @@ fn a_sweep_leaves_the_files_of_what_it_varied_and_equal_ones_the_same_bytes() {
         LAYER_PROFILE_PLOT,
         LEADERBOARD_CSV,
         LEADERBOARD_PARQUET,
+        PAIRS_FILE,
     ];
     assert_eq!(names, expected);
     assert_eq!(files, written(&layers_and_poolings()));
@@ -247,6 +248,30 @@ fn settings_keep_their_types_and_mixed_ones_are_texts() {
     assert!(column([true.into(), false.into()]).starts_with("Flags"));
     let mixed = column(["balanced".into(), vec![1, 2].into()]);
     assert!(mixed.starts_with("Texts") && mixed.contains("[1, 2]"), "{mixed}");
+}
+
+#[test]
+fn pairs_are_written_with_their_test_and_one_head_alone_has_no_file_of_them() {
+    let findings = shares();
+    let text = text(&written(&findings), PAIRS_FILE);
+    let pairs = &findings.leaderboard.pairs;
+    assert_eq!(pairs.len(), 40 * 39 / 2);
+    let [low, high] = pairs[0].interval.unwrap();
+    let first = format!(
+        "1,2,{},{low},{high},{},paired bootstrap",
+        pairs[0].difference,
+        pairs[0].p_value.unwrap()
+    );
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..2], ["a,b,difference,low,high,p_value,test", &first]);
+    assert_eq!(lines.len(), 1 + pairs.len());
+    let alone = findings_of_one();
+    assert!(written(&alone).iter().all(|(name, _)| name != PAIRS_FILE));
+}
+
+/// A sweep of one head.
+fn findings_of_one() -> SweepFindings {
+    findings(&[vec![("lr", 0.1.into())]], &[], |_| 0.8)
 }
 
 #[test]

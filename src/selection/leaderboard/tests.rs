@@ -3,7 +3,7 @@ use std::sync::Arc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::selection::leaderboard::*;
+use crate::selection::leaderboard::{pairs::MOST_PAIRED, *};
 
 const DRAWS: Bootstrap = Bootstrap { resamples: 200, seed: 9 };
 
@@ -192,6 +192,43 @@ fn single_seeds_are_compared_by_mcnemar_where_the_metric_is_a_share_of_right_row
     assert!((board.rows[1].p_value.unwrap() - 2.0 * 9.0 / 256.0).abs() < 1e-12);
     let other = rank(&candidates, Metric::MacroF1, DRAWS);
     assert_eq!(other.test, Test::PairedBootstrap);
+}
+
+#[test]
+fn any_two_of_the_first_heads_are_compared_and_with_the_best_as_on_the_leaderboard() {
+    for (metric, n_seeds) in [(Metric::Accuracy, 1), (Metric::Accuracy, 2), (Metric::MacroF1, 1)] {
+        let mut rows = Rows::new(200, 12);
+        let candidates: Vec<Candidate> = (0..MOST_PAIRED + 3)
+            .map(|head| {
+                let accuracy = 0.9 - head as f64 / 200.0;
+                candidate("", (0..n_seeds).map(|_| rows.head(accuracy)).collect())
+            })
+            .collect();
+        let board = rank(&candidates, metric, DRAWS);
+        assert_eq!(board.pairs.len(), MOST_PAIRED * (MOST_PAIRED - 1) / 2, "{metric}");
+        for pair in &board.pairs {
+            let [a, b] = [pair.a, pair.b].map(|rank| &board.rows[rank - 1]);
+            assert!(pair.a < pair.b && b.rank <= MOST_PAIRED, "{pair:?}");
+            assert_eq!(pair.difference, b.score.unwrap() - a.score.unwrap());
+            let [low, high] = pair.interval.unwrap();
+            assert!(low <= high, "{pair:?}");
+            if pair.a == 1 {
+                assert_eq!(pair.p_value, b.p_value, "{metric}, {n_seeds} seeds: {pair:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn heads_without_a_score_are_in_no_pair() {
+    let of =
+        |value: f64| candidate("", vec![RowStatistics::means(vec![(Metric::Mse, vec![value; 4])])]);
+    let mut diverged = of(0.0);
+    diverged.outcomes[0].diverged = 1;
+    let board = rank(&[of(1.0), diverged, of(2.0)], Metric::Mse, DRAWS);
+    let [pair] = &board.pairs[..] else { panic!("{:?}", board.pairs) };
+    assert_eq!((pair.a, pair.b, pair.difference), (1, 2, 1.0));
+    assert!(rank(&[of(1.0)], Metric::Mse, DRAWS).pairs.is_empty());
 }
 
 /// Runs `n_sweeps` sweeps of heads with these accuracies, and returns the share of heads, besides the best, marked as
