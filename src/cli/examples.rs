@@ -36,7 +36,7 @@ Examples:
 pub(super) const RUNS_LS: &str = "\
 Examples:
   frostbert runs ls
-  frostbert runs ls runs --json";
+  frostbert runs ls runs --sort accuracy";
 
 pub(super) const RUNS_TAG: &str = "\
 Examples:

@@ -173,10 +173,18 @@ pub(super) fn metrics_table(parts: &[(&str, &TaskMetrics)]) -> Vec<Vec<String>> 
 }
 
 fn cell(score: Option<&Score>) -> String {
-    let value = score.map_or("-".to_string(), |score| format!("{:.3}", score.value));
-    let interval = score.and_then(|score| score.interval);
+    score.map_or("-".to_string(), |score| score_cell(score.value, score.interval))
+}
+
+/// The value of a metric, with its interval where it has one.
+pub(super) fn score_cell(value: f64, interval: Option<[f64; 2]>) -> String {
     let interval = interval.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
-    value + &interval.unwrap_or_default()
+    format!("{value:.3}{}", interval.unwrap_or_default())
+}
+
+/// A value of a pipeline for people: texts without quotes.
+pub(super) fn value_cell(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), String::from)
 }
 
 /// A class's name, its precision, recall and F1, and its support.

@@ -1,37 +1,28 @@
 //! `frostbert runs`: what runs there are, names for them, and old ones removed.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+mod list;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{ArgGroup, Args, Subcommand};
 use frostbert::{
-    cache::{progress::Progress, wording::counted},
-    internals::{
-        prediction::run_list::{ListedRun, list_runs},
-        run_folder::{
-            prune::{PruneRule, prune},
-            relocation::Relocation,
-            tags::{TagChange, tag, untag},
-        },
+    cache::wording::counted,
+    internals::run_folder::{
+        prune::{PruneRule, prune},
+        relocation::Relocation,
+        tags::{TagChange, tag, untag},
     },
 };
 use serde_json::json;
 
-use super::{Context, examples, output, quantities::duration, screen::align};
+use super::{Context, examples, output, quantities::duration};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunsCommand {
-    /// List the runs of a folder: what they predict, how well, with which model, and their tags
+    /// List the runs of a folder: what they predict, how well, with which settings, and their tags
     #[command(after_help = examples::RUNS_LS)]
-    Ls {
-        /// A run.dir
-        #[arg(value_name = "DIR", default_value = "runs")]
-        folder: PathBuf,
-    },
+    Ls(list::ListArguments),
     #[command(about = "Give a run a tag, which stands for it from then on", long_about = TAG_ABOUT, after_help = examples::RUNS_TAG)]
     Tag(TagArguments),
     #[command(about = "Remove old runs", long_about = PRUNE_ABOUT, after_help = examples::RUNS_PRUNE)]
@@ -82,45 +73,11 @@ pub(super) struct PruneRunsArguments {
 
 pub(super) fn run(command: &RunsCommand, context: &Context) -> Result<ExitCode> {
     match command {
-        RunsCommand::Ls { folder } => list(folder, context)?,
+        RunsCommand::Ls(arguments) => list::run(arguments, context)?,
         RunsCommand::Tag(arguments) => change_tag(arguments, context)?,
         RunsCommand::Prune(arguments) => remove_old(arguments, context)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn list(folder: &Path, context: &Context) -> Result<()> {
-    let list = list_runs(folder)?;
-    if context.json {
-        return output::print_json(&list);
-    }
-    for folder in &list.unfinished {
-        context.progress.note(&format!("{} holds no finished run", folder.display()));
-    }
-    if list.runs.is_empty() {
-        return output::print(&format!("no finished run in {}\n", folder.display()));
-    }
-    let header = ["run", "task", "head", "metric", "value", "on", "date", "model", "tags"];
-    let mut lines = vec![header.map(String::from).to_vec()];
-    lines.extend(list.runs.iter().map(line));
-    output::print(&align(&lines))
-}
-
-fn line(run: &ListedRun) -> Vec<String> {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    let value = run.value.map(|value| format!("{value:.3}"));
-    let created = run.created.as_deref();
-    vec![
-        run.run.display().to_string(),
-        run.task.clone(),
-        run.head.clone(),
-        or_dash(run.metric.clone()),
-        or_dash(value),
-        or_dash(run.part.clone()),
-        or_dash(created.map(|time| time.chars().take(10).collect())),
-        run.model.clone(),
-        run.tags.join(", "),
-    ]
 }
 
 fn change_tag(arguments: &TagArguments, context: &Context) -> Result<()> {

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use crate::{
     config::settings::changed_settings,
     error::Result,
-    prediction::saved_run::main_score,
+    metrics::metric::Metric,
+    prediction::saved_run::{main_score, score_of},
     run_folder::{
         by_name, finished_in,
         lock::{LOCK_FILE, Lock},
@@ -23,7 +24,7 @@ use crate::{
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct RunList {
-    /// The finished runs, by name and number; of several tasks each task's.
+    /// The finished runs, by name and number, or by a metric; of several tasks each task's.
     pub runs: Vec<ListedRun>,
     /// Numbered folders without a finished run.
     #[serde(serialize_with = "frostbert_cache::wording::paths_shown")]
@@ -39,15 +40,15 @@ pub struct ListedRun {
     pub run: PathBuf,
     /// What it is called, with others.
     pub name: String,
-    /// Which of these it is.
-    pub number: u64,
+    /// Which of these it is; none of a run that lies in no folder of runs.
+    pub number: Option<u64>,
     /// When it was whole, in UTC.
     pub created: Option<String>,
     /// What its head predicts.
     pub task: String,
     /// The kind of its head.
     pub head: String,
-    /// The main metric of the task.
+    /// The main metric of the task, or the one that was asked for.
     pub metric: Option<String>,
     /// The rows that it was measured on: `test` or `validation`.
     pub part: Option<String>,
@@ -63,17 +64,17 @@ pub struct ListedRun {
     pub settings: Map<String, Value>,
 }
 
-/// Lists a folder of runs.
+/// Lists a folder of runs: with the main metric of each, or with `metric`, the best of it first and runs without it last.
 ///
 /// # Errors
 /// When a folder cannot be read, or the file of tags is damaged. A run of which a file is damaged is listed with what is
 /// known of it.
-pub fn list_runs(runs: &Path) -> Result<RunList> {
+pub fn list_runs(runs: &Path, metric: Option<Metric>) -> Result<RunList> {
     let tags = Tags::read(runs)?;
     let mut list = RunList::default();
     for (name, folders) in by_name(runs)? {
         for folder in folders.into_iter().rev() {
-            let number = folder.file_name().and_then(number_of).unwrap_or_default();
+            let number = folder.file_name().and_then(number_of);
             let finished = finished_in(&folder);
             if finished.is_empty() {
                 list.unfinished.push(folder);
@@ -81,32 +82,44 @@ pub fn list_runs(runs: &Path) -> Result<RunList> {
             }
             for run in finished {
                 let lock = Lock::read(&run.join(LOCK_FILE))?;
-                list.runs.push(ListedRun::of(&lock, run, runs, &name, number, &tags)?);
+                let place = run.strip_prefix(runs).unwrap_or(&run).to_string_lossy().into_owned();
+                let tags = tags.of(&place).map(String::from).collect();
+                let listed =
+                    ListedRun { number, tags, ..ListedRun::of(&lock, run, &name, metric)? };
+                list.runs.push(listed);
             }
         }
+    }
+    if let Some(metric) = metric {
+        list.runs.sort_by(|a, b| match (a.value, b.value) {
+            (Some(a), Some(b)) if metric.higher_is_better() => b.total_cmp(&a),
+            (Some(a), Some(b)) => a.total_cmp(&b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        });
     }
     Ok(list)
 }
 
 impl ListedRun {
-    fn of(
+    /// A run by its folder and its lock, without number and tags.
+    pub(crate) fn of(
         lock: &Lock,
         run: PathBuf,
-        runs: &Path,
         name: &str,
-        number: u64,
-        tags: &Tags,
+        metric: Option<Metric>,
     ) -> Result<ListedRun> {
-        let place = run.strip_prefix(runs).unwrap_or(&run).to_string_lossy().into_owned();
         let file = lock.head_pipeline();
         let task = file.data.task;
         let metrics = lock.read_output(&run, METRICS_FILE).ok();
         let metrics = metrics.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        let score = metrics.and_then(|metrics| main_score(task, lock.labels.names(), &metrics));
+        let score = metrics.and_then(|metrics| match metric {
+            Some(metric) => score_of(metric, &metrics),
+            None => main_score(task, lock.labels.names(), &metrics),
+        });
         let settings = changed_settings(file)?.into_iter();
         Ok(ListedRun {
             name: name.into(),
-            number,
+            number: None,
             created: lock.created(&run).map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true)),
             task: task.to_string(),
             head: file.head_kind().to_string(),
@@ -115,7 +128,7 @@ impl ListedRun {
             value: score.as_ref().map(|score| score.value),
             ci: score.and_then(|score| score.ci),
             model: lock.base_model().to_string(),
-            tags: tags.of(&place).map(String::from).collect(),
+            tags: Vec::new(),
             settings: settings
                 .map(|(key, value)| (key, serde_json::to_value(value).unwrap_or_default()))
                 .collect(),

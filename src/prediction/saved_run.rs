@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     extraction::extract::inputs_for,
     head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
+    metrics::metric::Metric,
     run_folder::{
         find::find,
         lock::{LOCK_FILE, Lock},
@@ -323,7 +324,7 @@ impl SavedRun {
     }
 }
 
-/// The main metric of a run, as it is in its metrics.
+/// A metric of a run, as it is in its metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MainScore {
     pub(crate) metric: &'static str,
@@ -338,10 +339,13 @@ pub(crate) fn main_score(
     labels: &[String],
     metrics: &serde_json::Value,
 ) -> Option<MainScore> {
-    let parts = ["test", "validation"].into_iter();
-    let (part, scores) =
-        { parts.map(|part| (part, &metrics[part])) }.find(|(_, s)| s.is_object())?;
-    let metric = own_metric(task, labels).name();
+    score_of(own_metric(task, labels), metrics)
+}
+
+/// A metric among the metrics of a run: on test, or else on validation.
+pub(crate) fn score_of(metric: Metric, metrics: &serde_json::Value) -> Option<MainScore> {
+    let (part, scores) = measured_part(metrics)?;
+    let metric = metric.name();
     let ci = |end: usize| scores[&format!("{metric}_ci")][end].as_f64();
     Some(MainScore {
         metric,
@@ -349,4 +353,12 @@ pub(crate) fn main_score(
         value: scores[metric].as_f64()?,
         ci: ci(0).zip(ci(1)).map(|(low, high)| [low, high]),
     })
+}
+
+/// The part that stands for a run, with its metrics: test, or else validation.
+pub(crate) fn measured_part(
+    metrics: &serde_json::Value,
+) -> Option<(&'static str, &serde_json::Value)> {
+    let parts = ["test", "validation"].into_iter().map(|part| (part, &metrics[part]));
+    { parts }.find(|(_, scores)| scores.is_object())
 }

@@ -147,8 +147,24 @@ fn runs_are_listed_with_what_they_are_worth() {
     assert_eq!(changed(first)["cache.max_length"], json!(32));
 
     let ran = workshop.succeed(&["runs", "ls", "runs"]);
-    assert_eq!(ran.stdout.lines().count(), 3, "{}", ran.stdout);
-    assert!(ran.stdout.lines().nth(2).unwrap().ends_with("best, v1.0"), "{}", ran.stdout);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 1 + 2 * 2, "{}", ran.stdout);
+    let value = |run: &Value| {
+        let end = |end: usize| run["ci"][end].as_f64().unwrap();
+        format!("{:.3} [{:.3}, {:.3}]", run["value"].as_f64().unwrap(), end(0), end(1))
+    };
+    for (line, run) in [(lines[1], first), (lines[3], second)] {
+        assert!(line.starts_with(run["run"].as_str().unwrap()), "{line}");
+        assert!(line.contains(&value(run)) && line.contains("  linear  macro_f1  "), "{line}");
+    }
+    assert!(lines[3].ends_with("best, v1.0"), "{}", ran.stdout);
+    // What the runs differ in comes first.
+    assert!(
+        lines[4].trim_start().starts_with("head.pooling = max, train.lr = 0.02, "),
+        "{}",
+        lines[4]
+    );
+    assert!(!lines[2].contains("train.lr") && lines[2].contains("cache.max_length = 32"));
     assert!(ran.stderr.contains("runs/tiny/003 holds no finished run"), "{}", ran.stderr);
     assert_eq!(workshop.run(&["runs", "ls", "nowhere"]).code, Some(4));
 
@@ -159,6 +175,47 @@ fn runs_are_listed_with_what_they_are_worth() {
     let list = workshop.json(&["runs", "ls"]);
     let last = list["runs"].as_array().unwrap().last().unwrap();
     assert_eq!((&last["number"], &last["part"]), (&json!(4), &json!("validation")), "{last}");
+}
+
+#[test]
+fn runs_are_sorted_by_any_metric_and_those_without_it_stand_last() {
+    let workshop = Workshop::with_test_file();
+    for rate in ["1e-5", "0.02", "0.005"] {
+        workshop.succeed(&[&RUN[..], &["--set", &format!("train.lr={rate}")]].concat());
+    }
+    let numbers = texts(90).into_iter().map(|text| format!("{text},{}\n", text.len()));
+    workshop.write("numbers.csv", "text,label\n".to_string() + &numbers.collect::<String>());
+    workshop.write_pipeline(&TINY_PIPELINE.replace("train.csv", "numbers.csv"));
+    let regression = ["--set", "data.task=regression", "--set", "name=numbers"];
+    workshop.succeed(&[&RUN[..], &regression].concat());
+    let sorted = |metric: &str| -> Vec<Value> {
+        let list = workshop.json(&["runs", "ls", "--sort", metric]);
+        list["runs"].as_array().unwrap().clone()
+    };
+    for (metric, higher_is_better) in [("accuracy", true), ("log_loss", false)] {
+        let runs = sorted(metric);
+        let values: Vec<f64> = runs.iter().filter_map(|run| run["value"].as_f64()).collect();
+        assert_eq!((runs.len(), values.len()), (4, 3), "{runs:?}");
+        let is_in_order =
+            values.is_sorted_by(|a, b| if higher_is_better { a >= b } else { a <= b });
+        assert!(is_in_order, "{metric}: {values:?}");
+        for run in &runs[..3] {
+            let metrics = workshop.path(run["run"].as_str().unwrap()).join("metrics.json");
+            let metrics = read_json(&metrics);
+            let test = &metrics["test"];
+            assert_eq!((&run["metric"], &run["value"]), (&json!(metric), &test[metric]));
+            assert_eq!(run["ci"], test[format!("{metric}_ci")]);
+        }
+        let last = &runs[3];
+        assert_eq!(
+            (&last["name"], &last["metric"], &last["value"]),
+            (&json!("numbers"), &Value::Null, &Value::Null)
+        );
+    }
+    assert_eq!(sorted("mse")[0]["name"], "numbers");
+    let ran = workshop.run(&["runs", "ls", "--sort", "acuracy"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("did you mean accuracy?"), "{}", ran.stderr);
 }
 
 #[test]
