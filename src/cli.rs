@@ -49,7 +49,7 @@ use frostbert::{
         config::{keys::by_kinds, settings::Pipeline},
         data::Format,
         experiment::Experiment,
-        prediction::saved_run::SavedRun,
+        prediction::{run_record::RunRecord, saved_run::SavedRun},
         run_folder::{program::PROGRAM, relocation::Relocation},
     },
 };
@@ -141,7 +141,7 @@ enum Command {
     /// Labels, numbers, tags or answers for new texts
     #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArguments),
-    /// List runs, give them tags, remove old ones
+    /// List, show and compare runs, give them tags, remove them
     #[command(subcommand)]
     Runs(runs::RunsCommand),
     /// The cosine of two texts, or the texts of a corpus that are nearest to a query
@@ -374,18 +374,36 @@ impl Context {
 /// Opens a run, and says how it was chosen and which newer ones it stands in for.
 fn open_run(path: &Path, relocation: &Relocation, context: &Context) -> Result<SavedRun> {
     let saved = SavedRun::open_moved(path, relocation)?;
-    for run in &saved.passed_over {
+    let SavedRun { folder, passed_over, notes, warnings, .. } = &saved;
+    say_how_chosen(folder, passed_over, [notes, warnings], context);
+    Ok(saved)
+}
+
+/// The same of a run of which the head is not needed.
+fn open_record(path: &Path, context: &Context) -> Result<RunRecord> {
+    let record = RunRecord::open(path)?;
+    let RunRecord { folder, passed_over, notes, warnings, .. } = &record;
+    say_how_chosen(folder, passed_over, [notes, warnings], context);
+    Ok(record)
+}
+
+fn say_how_chosen(
+    folder: &Path,
+    passed_over: &[PathBuf],
+    [notes, warnings]: [&Vec<String>; 2],
+    context: &Context,
+) {
+    for run in passed_over {
         context.progress.warn(&format!(
             "{} is passed over, because its lock.json is not whole, or of another version: {} is used",
             run.display(),
-            saved.folder.display()
+            folder.display()
         ));
     }
-    for note in &saved.notes {
+    for note in notes {
         context.progress.note(note);
     }
-    for warning in &saved.warnings {
+    for warning in warnings {
         context.progress.warn(warning);
     }
-    Ok(saved)
 }

@@ -284,6 +284,9 @@ pub mod prediction {
     pub mod run_list {
         pub use crate::prediction::run_list::{ListedRun, RunList, list_runs};
     }
+    pub mod run_record {
+        pub use crate::prediction::run_record::{RowsByPart, RunDescription, RunRecord};
+    }
     pub mod saved_run {
         pub use crate::prediction::saved_run::SavedRun;
     }

@@ -38,6 +38,11 @@ Examples:
   frostbert runs ls
   frostbert runs ls runs --sort accuracy";
 
+pub(super) const RUNS_SHOW: &str = "\
+Examples:
+  frostbert runs show sentiment
+  frostbert runs show runs/sentiment/001 --json";
+
 pub(super) const RUNS_TAG: &str = "\
 Examples:
   frostbert runs tag runs/sentiment production

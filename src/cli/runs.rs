@@ -1,6 +1,7 @@
-//! `frostbert runs`: what runs there are, names for them, and old ones removed.
+//! `frostbert runs`: what runs there are and how they compare, names for them, and runs removed.
 
 mod list;
+mod show;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -23,6 +24,9 @@ pub(super) enum RunsCommand {
     /// List the runs of a folder: what they predict, how well, with which settings, and their tags
     #[command(after_help = examples::RUNS_LS)]
     Ls(list::ListArguments),
+    /// Show what a run is: its settings, its data, what it is worth, and how to get it again
+    #[command(after_help = examples::RUNS_SHOW)]
+    Show(show::ShowArguments),
     #[command(about = "Give a run a tag, which stands for it from then on", long_about = TAG_ABOUT, after_help = examples::RUNS_TAG)]
     Tag(TagArguments),
     #[command(about = "Remove old runs", long_about = PRUNE_ABOUT, after_help = examples::RUNS_PRUNE)]
@@ -74,6 +78,7 @@ pub(super) struct PruneRunsArguments {
 pub(super) fn run(command: &RunsCommand, context: &Context) -> Result<ExitCode> {
     match command {
         RunsCommand::Ls(arguments) => list::run(arguments, context)?,
+        RunsCommand::Show(arguments) => show::run(arguments, context)?,
         RunsCommand::Tag(arguments) => change_tag(arguments, context)?,
         RunsCommand::Prune(arguments) => remove_old(arguments, context)?,
     }

@@ -165,7 +165,10 @@ pub(crate) fn folder_and_tag(path: &Path) -> Option<(PathBuf, &str)> {
 }
 
 /// The folder of runs in which a run lies, and the run's path in it.
-fn place_of(run: &Path) -> Result<(PathBuf, String)> {
+///
+/// # Errors
+/// When it lies elsewhere.
+pub(crate) fn place_of(run: &Path) -> Result<(PathBuf, String)> {
     let typed = place_in(run);
     let found = typed.or_else(|| place_in(&run.canonicalize().ok()?));
     found.ok_or_else(|| Error::Run {

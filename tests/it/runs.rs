@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, process::Command, thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::support::{Ran, TINY_PIPELINE, Workshop, contents, csv, read_json, texts};
+use crate::support::{Ran, TINY_PIPELINE, Workshop, contents, copy_folder, csv, read_json, texts};
 
 const RUN: [&str; 2] = ["run", "pipeline.toml"];
 
@@ -175,6 +175,50 @@ fn runs_are_listed_with_what_they_are_worth() {
     let list = workshop.json(&["runs", "ls"]);
     let last = list["runs"].as_array().unwrap().last().unwrap();
     assert_eq!((&last["number"], &last["part"]), (&json!(4), &json!("validation")), "{last}");
+}
+
+#[test]
+fn a_run_is_shown_with_all_that_made_it_and_how_to_get_it_again() {
+    let workshop = Workshop::with_test_file();
+    workshop.succeed(&[&RUN[..], &["--set", "train.lr=0.02"]].concat());
+    workshop.succeed(&["runs", "tag", "tiny", "best"]);
+    let shown = workshop.json(&["runs", "show", "best"]);
+    let listed = workshop.json(&["runs", "ls"])["runs"][0].clone();
+    for (key, value) in listed.as_object().unwrap() {
+        assert_eq!(shown[key], *value, "{key}");
+    }
+    let run = workshop.path("runs/tiny/001");
+    let (lock, metrics) = (read_json(&run.join("lock.json")), read_json(&run.join("metrics.json")));
+    assert_eq!(shown["data"], lock["data"]);
+    assert_eq!(shown["labels"], lock["labels"]);
+    let rows = shown["rows"].as_object().unwrap();
+    let n_rows: u64 = rows.values().map(|rows| rows.as_u64().unwrap()).sum();
+    assert_eq!((rows["test"].as_u64(), n_rows), (Some(60), 180));
+    for name in ["accuracy", "accuracy_ci", "log_loss", "roc_auc"] {
+        assert_eq!(shown["metrics"][name], metrics["test"][name], "{name}");
+    }
+    let versions = &shown["versions"];
+    assert_eq!((&versions["frostbert"], &versions["device"]), (&lock["frostbert"], &json!("cpu")));
+    let command = "frostbert run --locked runs/tiny/001/lock.json";
+    assert_eq!((&shown["command"], &shown["sweep"]), (&json!(command), &json!(false)));
+
+    let page = workshop.succeed(&["runs", "show", "tiny"]).stdout;
+    for wanted in
+        ["run         runs/tiny/001\n", "train.lr", "60 test", "tags        best\n", command]
+    {
+        assert!(page.contains(wanted), "{wanted} in {page}");
+    }
+    let accuracy = metrics["test"]["accuracy"].as_f64().unwrap();
+    let line = page.lines().find(|line| line.contains(" accuracy ")).unwrap();
+    assert!(line.contains(&format!("{accuracy:.3} [")), "{line}");
+
+    // A copy lies in no folder of runs, and is the same run.
+    copy_folder(&run, &workshop.path("copied"));
+    let copied = workshop.json(&["runs", "show", "copied"]);
+    assert_eq!((&copied["name"], &copied["number"]), (&json!("tiny"), &Value::Null));
+    assert_eq!((&copied["metrics"], &copied["tags"]), (&shown["metrics"], &json!([])));
+    let ran = workshop.run(&["runs", "show", "nowhere"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
 }
 
 #[test]
