@@ -163,6 +163,13 @@ pub enum Error {
         hint: String,
     },
 
+    /// A run that another process is writing.
+    #[error("the run `{}` is being written by another process", run.display())]
+    RunInUse {
+        /// The run folder.
+        run: PathBuf,
+    },
+
     /// An argument of a call into the library that cannot be used: an array, labels, an option.
     #[error("cannot {action}: expected {expected}, got {got}")]
     Argument {
@@ -219,6 +226,9 @@ impl Error {
                  what is committed before the disk is full is kept",
             ),
             Error::Consent { .. } => Some("run it again with --yes to go on"),
+            Error::RunInUse { .. } => {
+                Some("wait until it has finished, or stop that process first")
+            }
             Error::Encoder { .. } => None,
         }
     }
@@ -233,6 +243,7 @@ impl Error {
             Error::Checkpoint { path, .. } | Error::Run { path, .. } => of_file(path),
             Error::Runtime { .. } | Error::Device { .. } => ErrorKind::Missing,
             Error::NoSpace { .. } => ErrorKind::NoSpace,
+            Error::RunInUse { .. } => ErrorKind::Busy,
             Error::Io(error) => of_io(error),
             Error::Cache(error) => ErrorKind::of_cache(error),
             Error::Hub { .. }
@@ -252,6 +263,7 @@ impl Error {
             Error::Checkpoint { path, .. }
             | Error::Run { path, .. }
             | Error::Replay { lock: path, .. }
+            | Error::RunInUse { run: path }
             | Error::NoSpace { folder: path, .. } => (Some(path), None),
             Error::Io(error) => (Some(&error.path), None),
             Error::Cache(error) => (error.path(), None),

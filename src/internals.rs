@@ -320,6 +320,9 @@ pub mod run_folder {
     pub mod relocation {
         pub use crate::run_folder::relocation::Relocation;
     }
+    pub mod remove {
+        pub use crate::run_folder::remove::{Removal, Removed};
+    }
     pub mod tags {
         pub use crate::run_folder::tags::{TagChange, tag, untag};
     }

@@ -5,6 +5,7 @@ pub(crate) mod lock;
 pub(crate) mod program;
 pub(crate) mod prune;
 pub(crate) mod relocation;
+pub(crate) mod remove;
 pub(crate) mod tags;
 
 use std::{

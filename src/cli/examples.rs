@@ -48,6 +48,11 @@ Examples:
   frostbert runs tag runs/sentiment production
   frostbert runs tag --remove production";
 
+pub(super) const RUNS_RM: &str = "\
+Examples:
+  frostbert runs rm runs/sentiment/001 --yes
+  frostbert runs rm sentiment/002 sentiment/003 --yes";
+
 pub(super) const RUNS_PRUNE: &str = "\
 Examples:
   frostbert runs prune --keep 5 --dry-run

@@ -1,6 +1,7 @@
 //! `frostbert runs`: what runs there are and how they compare, names for them, and runs removed.
 
 mod list;
+mod remove;
 mod show;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -29,6 +30,8 @@ pub(super) enum RunsCommand {
     Show(show::ShowArguments),
     #[command(about = "Give a run a tag, which stands for it from then on", long_about = TAG_ABOUT, after_help = examples::RUNS_TAG)]
     Tag(TagArguments),
+    #[command(about = "Remove runs", long_about = remove::ABOUT, after_help = examples::RUNS_RM)]
+    Rm(remove::RemoveArguments),
     #[command(about = "Remove old runs", long_about = PRUNE_ABOUT, after_help = examples::RUNS_PRUNE)]
     Prune(PruneRunsArguments),
 }
@@ -80,6 +83,7 @@ pub(super) fn run(command: &RunsCommand, context: &Context) -> Result<ExitCode> 
         RunsCommand::Ls(arguments) => list::run(arguments, context)?,
         RunsCommand::Show(arguments) => show::run(arguments, context)?,
         RunsCommand::Tag(arguments) => change_tag(arguments, context)?,
+        RunsCommand::Rm(arguments) => remove::run(arguments, context)?,
         RunsCommand::Prune(arguments) => remove_old(arguments, context)?,
     }
     Ok(ExitCode::SUCCESS)

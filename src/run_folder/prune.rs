@@ -118,7 +118,10 @@ fn is_older(runs: &[PathBuf], age: Duration, now: DateTime<Utc>) -> Result<bool>
 }
 
 /// Removes a run folder: first its name, so that no half of a run is ever found under it.
-fn remove(folder: &Path) -> Result<()> {
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
     let number = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let aside = folder.with_file_name(format!(".removed-{number}"));
     if aside.exists() {
@@ -130,7 +133,10 @@ fn remove(folder: &Path) -> Result<()> {
 }
 
 /// Bytes of all files below a folder; links are not followed.
-fn bytes_in(folder: &Path) -> Result<u64> {
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn bytes_in(folder: &Path) -> Result<u64> {
     let mut total = 0;
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let entry = entry.map_err(Error::io("list", folder))?;

@@ -9,7 +9,7 @@ use crate::{
 
 /// Commands whose examples others need, in this order; those that remove something come last.
 const FIRST: [&str; 5] = ["init", "extract", "", "run", "train"];
-const LAST: [&str; 2] = ["cache gc", "cache prune"];
+const LAST: [&str; 3] = ["cache gc", "cache prune", "runs rm"];
 
 /// What examples need that no example makes.
 const PREPARATION: &str = "frostbert extract pipelines/embed.toml";

@@ -340,7 +340,7 @@ fn a_run_with_a_tag_stays_by_whatever_name_it_is_found() {
 }
 
 /// Starts a run of two tasks of which the second never ends, and waits until the first has.
-fn begun(workshop: &Workshop) -> std::process::Child {
+pub(crate) fn begun(workshop: &Workshop) -> std::process::Child {
     workshop.write("train.csv", csv(&texts(120), 0));
     workshop.write_pipeline(
         "name = \"two\"\n[model]\npath = \"MODEL\"\ndevice = \"cpu\"\n[cache]\nmax_length = 32\n\
