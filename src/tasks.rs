@@ -14,6 +14,7 @@ mod numbers;
 pub(crate) mod prediction;
 pub(crate) mod predictions;
 mod questions;
+pub(crate) mod saved_predictions;
 pub(crate) mod similarity;
 pub(crate) mod weights;
 mod windows;

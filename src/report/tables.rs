@@ -1,5 +1,7 @@
 //! Tables of a run folder: Parquet from columns in memory, and history.csv. No times are in them.
 
+mod read;
+
 use std::{path::Path, sync::Arc};
 
 use arrow::{
@@ -20,6 +22,8 @@ use parquet::{
     file::properties::{WriterProperties, WriterVersion},
 };
 
+pub(crate) use self::read::SavedTable;
+use self::read::damaged;
 use crate::{
     error::{Error, Result},
     head::trained_head::EpochRecord,
@@ -187,12 +191,7 @@ pub(crate) fn read_texts_of_rows(
     bytes: Vec<u8>,
     second: Option<&str>,
 ) -> Result<Vec<TextOfRow>> {
-    let damaged = |got: String| Error::Run {
-        path: path.to_path_buf(),
-        expected: "the table of predictions that a run writes".into(),
-        got,
-        hint: "copy the run folder again, or run its pipeline again".into(),
-    };
+    let damaged = |got: String| damaged(path, got);
     let failed = |error: ParquetError| damaged(error.to_string());
     let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
     let wanted = ["key", "part"].into_iter().chain(second);
