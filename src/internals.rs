@@ -26,7 +26,7 @@ pub mod data {
         pub use crate::data::document::Document;
     }
     pub mod example {
-        pub use crate::data::example::part_name;
+        pub use crate::data::example::{FileRecord, part_name};
     }
     pub mod inspect {
         pub use crate::data::inspect::{ColumnShape, FileShape};
@@ -279,6 +279,12 @@ pub mod prediction {
     pub mod prediction_file {
         pub use crate::prediction::prediction_file::{
             PredictionColumns, PredictionReport, predict_to_file,
+        };
+    }
+    pub mod run_diff {
+        pub use crate::prediction::run_diff::{
+            ChangedExample, ChangedExamples, DataDiff, MetricDiff, RunDiff, SideBySide,
+            compare_runs,
         };
     }
     pub mod run_list {

@@ -6,6 +6,7 @@ pub(crate) mod evaluation;
 pub(crate) mod known_rows;
 pub(crate) mod prediction_file;
 pub(crate) mod predictor;
+pub(crate) mod run_diff;
 pub(crate) mod run_list;
 pub(crate) mod run_record;
 pub(crate) mod saved_run;

@@ -12,7 +12,7 @@ mod variant;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use changed::changed_settings;
+pub(crate) use changed::{all_settings, changed_settings};
 pub(crate) use extraction::ExtractionSettings;
 use frostbert_cache::{plan::MAX_STATES, states::StateId};
 pub(crate) use head::{

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    config::file::PipelineFile,
     data::example::FileRecord,
     error::{Error, Result},
     metrics::scores::Scores,
@@ -114,6 +115,11 @@ impl RunRecord {
             versions: self.versions(),
             command: format!("frostbert run --locked {}", self.locked_word()),
         })
+    }
+
+    /// The pipeline of its head.
+    pub(crate) fn pipeline(&self) -> &PipelineFile {
+        self.lock.winner.as_ref().unwrap_or(&self.lock.pipeline)
     }
 
     /// The part that stands for it, with the metrics there.

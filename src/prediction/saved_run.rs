@@ -359,6 +359,6 @@ pub(crate) fn score_of(metric: Metric, metrics: &serde_json::Value) -> Option<Ma
 pub(crate) fn measured_part(
     metrics: &serde_json::Value,
 ) -> Option<(&'static str, &serde_json::Value)> {
-    let parts = ["test", "validation"].into_iter().map(|part| (part, &metrics[part]));
-    { parts }.find(|(_, scores)| scores.is_object())
+    let mut parts = ["test", "validation"].into_iter().map(|part| (part, &metrics[part]));
+    parts.find(|(_, scores)| scores.is_object())
 }

@@ -1,4 +1,4 @@
-//! What a pipeline says other than the defaults.
+//! What a pipeline says, and what of it is not the default.
 
 use std::path::Path;
 
@@ -13,19 +13,26 @@ use crate::{
 };
 
 /// Keys that say where something lies or what it is called, and those of the cache that follow from the head.
-const PLACES: [&str; 11] = [
+const PLACES: [&str; 7] = [
     "name",
     "run.dir",
     "model.path",
-    "data.train",
-    "data.validation",
-    "data.test",
-    "data.labels",
     "cache.dir",
     "cache.store",
     "cache.layers",
     "cache.shard_tokens",
 ];
+
+/// Keys of data, which have no default.
+const DATA: [&str; 4] = ["data.train", "data.validation", "data.test", "data.labels"];
+
+/// All values of a checked pipeline file, each by its whole key; those that decide nothing are left out.
+///
+/// # Errors
+/// When the file could not be a pipeline.
+pub(crate) fn all_settings(file: &PipelineFile) -> Result<Settings> {
+    Ok(flat(table_of(file)?, &PLACES))
+}
 
 /// The values of a checked pipeline file that are not the defaults of its task, each by its whole key; those that decide
 /// nothing are left out.
@@ -33,15 +40,7 @@ const PLACES: [&str; 11] = [
 /// # Errors
 /// When the file could not be a pipeline.
 pub(crate) fn changed_settings(file: &PipelineFile) -> Result<Settings> {
-    let place = Path::new("defaults");
-    let refuse = |problem: &dyn std::fmt::Display| Error::Pipeline {
-        file: place.to_path_buf(),
-        line: None,
-        column: None,
-        problem: problem.to_string(),
-        hint: "the lock was changed after the run".into(),
-    };
-    let own = Table::try_from(file).map_err(|error| refuse(&error))?;
+    let own = table_of(file)?;
     // What a pipeline cannot be without; all else is at its default.
     let kept = [("model", &["path"][..]), ("data", &["task", "train"])];
     let kept = kept.into_iter().map(|(section, keys)| {
@@ -51,26 +50,43 @@ pub(crate) fn changed_settings(file: &PipelineFile) -> Result<Settings> {
         (section.to_string(), Value::Table(values))
     });
     let plain: PipelineFile = kept.collect::<Table>().try_into().map_err(|error| refuse(&error))?;
-    let plain = Pipeline::check(place, plain)?;
-    let defaults = Table::try_from(plain.file()).map_err(|error| refuse(&error))?;
-    let defaults = flat(defaults);
-    Ok(flat(own).into_iter().filter(|setting| !defaults.contains(setting)).collect())
+    let plain = Pipeline::check(Path::new(DEFAULTS), plain)?;
+    let left_out = [&PLACES[..], &DATA].concat();
+    let defaults = flat(table_of(plain.file())?, &left_out);
+    Ok(flat(own, &left_out).into_iter().filter(|setting| !defaults.contains(setting)).collect())
 }
 
-/// All values of a table by their whole keys.
-fn flat(table: Table) -> Settings {
-    fn visit(table: Table, prefix: &str, settings: &mut Settings) {
+/// What stands for the path of a pipeline that says nothing.
+const DEFAULTS: &str = "defaults";
+
+fn table_of(file: &PipelineFile) -> Result<Table> {
+    Table::try_from(file).map_err(|error| refuse(&error))
+}
+
+fn refuse(problem: &dyn std::fmt::Display) -> Error {
+    Error::Pipeline {
+        file: DEFAULTS.into(),
+        line: None,
+        column: None,
+        problem: problem.to_string(),
+        hint: "the lock was changed after the run".into(),
+    }
+}
+
+/// All values of a table by their whole keys, without those of some keys.
+fn flat(table: Table, left_out: &[&str]) -> Settings {
+    fn visit(table: Table, prefix: &str, left_out: &[&str], settings: &mut Settings) {
         for (name, value) in table {
             let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
             match value {
-                _ if PLACES.contains(&key.as_str()) => {}
-                Value::Table(table) => visit(table, &key, settings),
+                _ if left_out.contains(&key.as_str()) => {}
+                Value::Table(table) => visit(table, &key, left_out, settings),
                 value => settings.push((key, value)),
             }
         }
     }
     let mut settings = Settings::new();
-    visit(table, "", &mut settings);
+    visit(table, "", left_out, &mut settings);
     settings
 }
 
@@ -87,5 +103,9 @@ mod tests {
         let settings = changed_settings(pipeline.file()).unwrap();
         let keys: Vec<&str> = settings.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["head.layers", "train.early_stopping", "train.lr"]);
+        let all = all_settings(pipeline.file()).unwrap();
+        assert!(settings.iter().all(|setting| all.contains(setting)), "{all:?}");
+        let has = |wanted: &str| all.iter().any(|(key, _)| key == wanted);
+        assert!(has("train.epochs") && has("data.train") && !has("model.path"), "{all:?}");
     }
 }
