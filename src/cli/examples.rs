@@ -43,6 +43,11 @@ Examples:
   frostbert runs show sentiment
   frostbert runs show runs/sentiment/001 --json";
 
+pub(super) const RUNS_DIFF: &str = "\
+Examples:
+  frostbert runs diff sentiment/001 sentiment/002
+  frostbert runs diff runs/sentiment/001 sentiment --limit 3";
+
 pub(super) const RUNS_TAG: &str = "\
 Examples:
   frostbert runs tag runs/sentiment production

@@ -1,5 +1,6 @@
 //! `frostbert runs`: what runs there are and how they compare, names for them, and runs removed.
 
+mod diff;
 mod list;
 mod remove;
 mod show;
@@ -28,6 +29,8 @@ pub(super) enum RunsCommand {
     /// Show what a run is: its settings, its data, what it is worth, and how to get it again
     #[command(after_help = examples::RUNS_SHOW)]
     Show(show::ShowArguments),
+    #[command(about = "Compare two runs: settings, data, metrics, and examples that they predict differently", long_about = diff::ABOUT, after_help = examples::RUNS_DIFF)]
+    Diff(diff::DiffArguments),
     #[command(about = "Give a run a tag, which stands for it from then on", long_about = TAG_ABOUT, after_help = examples::RUNS_TAG)]
     Tag(TagArguments),
     #[command(about = "Remove runs", long_about = remove::ABOUT, after_help = examples::RUNS_RM)]
@@ -82,6 +85,7 @@ pub(super) fn run(command: &RunsCommand, context: &Context) -> Result<ExitCode> 
     match command {
         RunsCommand::Ls(arguments) => list::run(arguments, context)?,
         RunsCommand::Show(arguments) => show::run(arguments, context)?,
+        RunsCommand::Diff(arguments) => diff::run(arguments, context)?,
         RunsCommand::Tag(arguments) => change_tag(arguments, context)?,
         RunsCommand::Rm(arguments) => remove::run(arguments, context)?,
         RunsCommand::Prune(arguments) => remove_old(arguments, context)?,

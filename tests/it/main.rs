@@ -59,6 +59,7 @@ mod record_limits;
 mod replay;
 mod run_comparison;
 mod runs;
+mod runs_compared;
 mod runs_removed;
 mod scripts_and_cron;
 mod selection;
