@@ -28,6 +28,7 @@ mod runs;
 mod screen;
 mod similar;
 mod stage_two;
+mod sweep;
 mod sweep_report;
 mod tokenize;
 mod train_report;
@@ -134,7 +135,7 @@ enum Command {
     Train(StageArguments),
     /// Train every head of a pipeline's [sweep] on cached states and compare them; an unfinished sweep goes on
     #[command(after_help = keys_by_kind(examples::SWEEP))]
-    Sweep(StageArguments),
+    Sweep(sweep::SweepArguments),
     /// Measure a trained head on other labelled data
     #[command(after_help = examples::EVALUATE)]
     Evaluate(evaluate::EvaluateArguments),
@@ -321,7 +322,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Embed(arguments) => embed::run(arguments, &context),
         Command::Init(arguments) => init::run(arguments, &context),
         Command::Train(arguments) => stage_two::run_train(arguments, &context),
-        Command::Sweep(arguments) => stage_two::run_sweep(arguments, &context),
+        Command::Sweep(arguments) => sweep::run(arguments, &context),
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),
         Command::Predict(arguments) => predict::run(arguments, &context),
         Command::Runs(command) => runs::run(command, &context),

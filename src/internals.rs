@@ -304,6 +304,9 @@ pub mod prediction {
     pub mod similar {
         pub use crate::prediction::similar::{compare, nearest};
     }
+    pub mod sweep_pairs {
+        pub use crate::prediction::sweep_pairs::{HeadPair, RankedHead, SweepPairs, sweep_pairs};
+    }
 }
 pub mod report {
     pub mod row_writer {

@@ -12,3 +12,4 @@ pub(crate) mod run_record;
 pub(crate) mod saved_run;
 pub(crate) mod several;
 pub(crate) mod similar;
+pub(crate) mod sweep_pairs;

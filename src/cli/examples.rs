@@ -28,6 +28,11 @@ Examples:
   frostbert sweep pipelines/sweep.toml --dry-run
   frostbert sweep pipelines/sweep.toml --set 'sweep.kind=[\"ridge\", \"lda\"]'";
 
+pub(super) const SWEEP_PAIRS: &str = "\
+Examples:
+  frostbert sweep pairs sweep
+  frostbert sweep pairs runs/sweep/001 --best 5 --json";
+
 pub(super) const EVALUATE: &str = "\
 Examples:
   frostbert evaluate runs/sentiment --data data/held_out.csv

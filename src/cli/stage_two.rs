@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use frostbert::internals::experiment::{HeadsReport, Stages, TaskReport};
+use frostbert::internals::experiment::{Experiment, HeadsReport, Stages, TaskReport};
 
 use super::{
     Context, StageArguments, dry_run::dry_run, output, screen::Screen,
@@ -20,10 +20,13 @@ pub(super) fn run_train(arguments: &StageArguments, context: &Context) -> Result
 }
 
 /// `frostbert sweep`: the heads of a `[sweep]`.
-pub(super) fn run_sweep(arguments: &StageArguments, context: &Context) -> Result<ExitCode> {
-    let experiment = arguments.experiment()?;
-    if arguments.dry.dry_run {
-        return dry_run(&experiment, Stages::Sweep, context);
+pub(super) fn run_sweep(
+    experiment: &Experiment,
+    only_look: bool,
+    context: &Context,
+) -> Result<ExitCode> {
+    if only_look {
+        return dry_run(experiment, Stages::Sweep, context);
     }
     print(&experiment.sweep(&context.progress)?, context)
 }

@@ -30,8 +30,10 @@ fn examples(workshop: &Workshop) -> BTreeMap<String, Vec<String>> {
             .map(|next| [&command[..], &[next.to_string()]].concat())
             .collect();
         let name = command.join(" ");
-        if below.is_empty() || name.is_empty() {
-            let own = help.rsplit_once("\nExamples:\n").map_or("", |(_, examples)| examples);
+        // What is only a group of commands needs none.
+        let shown = help.rsplit_once("\nExamples:\n").map(|(_, shown)| shown);
+        if below.is_empty() || name.is_empty() || shown.is_some() {
+            let own = shown.unwrap_or_default();
             let own: Vec<String> = own.lines().map(|line| line.trim().to_string()).collect();
             assert!(own.len() >= 2, "the help of `{name}` does not end with two examples:\n{help}");
             let call = format!("frostbert {name}");

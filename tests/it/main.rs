@@ -71,6 +71,7 @@ mod support;
 mod sweep;
 mod sweep_kills;
 mod sweep_models;
+mod sweep_pairs;
 mod sweep_test_scores;
 mod tagging;
 mod task_errors;

@@ -1,0 +1,123 @@
+//! `frostbert sweep`: the heads of a `[sweep]`, and the best of them compared with one another.
+
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use frostbert::internals::{
+    experiment::Experiment,
+    prediction::sweep_pairs::{RankedHead, SweepPairs, sweep_pairs},
+};
+
+use super::{
+    Context, DryRunArgument, OverrideArguments, examples, open_record, output, screen::Screen,
+    stage_two,
+};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct SweepArguments {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE.toml", required = true)]
+    pipeline: Option<PathBuf>,
+    #[command(flatten)]
+    overrides: OverrideArguments,
+    #[command(flatten)]
+    dry: DryRunArgument,
+    #[command(subcommand)]
+    command: Option<SweepCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum SweepCommand {
+    #[command(about = "Compare the best heads of a finished sweep, any two of them", long_about = PAIRS_ABOUT, after_help = examples::SWEEP_PAIRS)]
+    Pairs(PairsArguments),
+}
+
+const PAIRS_ABOUT: &str = "\
+Compare the best heads of a finished sweep, any two of them
+
+Scores are those of the leaderboard, on the rows that the heads did not see. Each pair has the difference of the second head to \
+the first with its 95 % interval, and a p-value by the test of the leaderboard, which is adjusted by Holm for the number of pairs.";
+
+#[derive(Debug, Args)]
+struct PairsArguments {
+    /// The run of a sweep: its folder, a name of runs (then the newest), or a tag
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// How many of the best heads are compared
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=50))]
+    best: u16,
+}
+
+pub(super) fn run(arguments: &SweepArguments, context: &Context) -> Result<ExitCode> {
+    if let Some(SweepCommand::Pairs(arguments)) = &arguments.command {
+        pairs(arguments, context)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(pipeline) = &arguments.pipeline else {
+        unreachable!("clap asks for a pipeline file, or for a command")
+    };
+    let experiment = Experiment::open_with(pipeline, &arguments.overrides.set)?;
+    stage_two::run_sweep(&experiment, arguments.dry.dry_run, context)
+}
+
+fn pairs(arguments: &PairsArguments, context: &Context) -> Result<()> {
+    let run = open_record(&arguments.run, context)?;
+    let pairs = sweep_pairs(&run, arguments.best.into())?;
+    if context.json {
+        return output::print_json(&pairs);
+    }
+    let mut screen = Screen::default();
+    describe(&pairs, &mut screen);
+    output::show(&screen)
+}
+
+fn describe(sweep: &SweepPairs, screen: &mut Screen) {
+    screen.as_it_is(&format!("run         {}", sweep.run.display()));
+    screen.table("heads", &head_lines(sweep));
+    if sweep.pairs.is_empty() {
+        screen.text("pairs       none: fewer than two heads have a score\n");
+        return;
+    }
+    let header = ["a", "b", "b - a", "p", "p (Holm)"].map(String::from);
+    let mut lines = vec![header.to_vec()];
+    lines.extend(sweep.pairs.iter().map(|pair| {
+        let p = |p: Option<f64>| p.map_or("-".into(), |p| format!("{p:.4}"));
+        let interval = pair.ci.map(|[low, high]| format!(" [{low:+.3}, {high:+.3}]"));
+        vec![
+            pair.a.to_string(),
+            pair.b.to_string(),
+            format!("{:+.3}{}", pair.difference, interval.unwrap_or_default()),
+            p(pair.p_value),
+            p(pair.p_value_holm),
+        ]
+    }));
+    screen.table("pairs", &lines);
+    if let Some(test) = &sweep.test {
+        screen.sentences("", &[format!("p-values by {test}, two-sided")]);
+    }
+}
+
+/// The heads with the settings in which they differ.
+fn head_lines(sweep: &SweepPairs) -> Vec<Vec<String>> {
+    let heads = &sweep.heads;
+    let keys: BTreeSet<&String> = heads.iter().flat_map(|head| head.settings.keys()).collect();
+    let differs = |key: &&String| {
+        let of = |head: &RankedHead| head.settings.get(*key).cloned();
+        heads.iter().any(|head| of(head) != of(&heads[0]))
+    };
+    let keys: Vec<&String> = keys.into_iter().filter(differs).collect();
+    let mut header = vec!["rank".to_string()];
+    header.extend(keys.iter().map(ToString::to_string));
+    header.push(sweep.metric.clone());
+    let mut lines = vec![header];
+    lines.extend(heads.iter().map(|head| {
+        let value = |key: &&String| head.settings.get(*key).map_or("-".into(), output::value_cell);
+        let mut line = vec![head.rank.to_string()];
+        line.extend(keys.iter().map(value));
+        line.push(output::score_cell(head.score, head.ci));
+        line
+    }));
+    lines
+}
