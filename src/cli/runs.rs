@@ -23,7 +23,7 @@ use super::{Context, examples, output, quantities::duration};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunsCommand {
-    /// List the runs of a folder: what they predict, how well, with which settings, and their tags
+    /// List the runs of a folder: what they predict, how well, with which settings and tags
     #[command(after_help = examples::RUNS_LS)]
     Ls(list::ListArguments),
     /// Show what a run is: its settings, its data, what it is worth, and how to get it again
