@@ -86,6 +86,9 @@ pub struct ClassificationMetrics {
 pub struct ClassScore {
     /// Index of the class in the label map.
     pub label: usize,
+    /// Name of the class; empty if only the indices are known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Of the rows predicted as this class, the fraction that are; 0 if there are none.
     pub precision: f64,
     /// Of the rows of this class, the fraction predicted as such; 0 if there are none.
@@ -94,6 +97,14 @@ pub struct ClassScore {
     pub f1: f64,
     /// Number of rows of this class.
     pub support: u64,
+}
+
+/// Names the classes of scores that are in label order.
+pub(crate) fn with_names(mut scores: Vec<ClassScore>, names: &[String]) -> Vec<ClassScore> {
+    for (score, name) in scores.iter_mut().zip(names) {
+        score.name.clone_from(name);
+    }
+    scores
 }
 
 /// The score on a split of always predicting the same class.

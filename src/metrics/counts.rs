@@ -145,6 +145,7 @@ impl ClassCounts {
         (0..self.actual.len())
             .map(|class| ClassScore {
                 label: class,
+                name: String::new(),
                 precision: defined_ratio(self.correct[class], self.predicted[class]).unwrap_or(0.0),
                 recall: defined_ratio(self.correct[class], self.actual[class]).unwrap_or(0.0),
                 f1: self.f1(class),

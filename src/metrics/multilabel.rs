@@ -31,6 +31,9 @@ pub struct MultilabelMetrics {
 pub struct LabelScore {
     /// Index of the label in the label map.
     pub label: usize,
+    /// Name of the label; empty if only the indices are known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// A row gets the label if its probability is at least this.
     pub threshold: f64,
     /// Of the rows that got the label, the fraction that have it; 0 if there are none.
@@ -41,6 +44,16 @@ pub struct LabelScore {
     pub f1: f64,
     /// Number of rows that have the label.
     pub support: u64,
+}
+
+impl MultilabelMetrics {
+    /// The same with the names of the labels, which are in label order.
+    pub(crate) fn with_names(mut self, names: &[String]) -> MultilabelMetrics {
+        for (score, name) in self.per_class.iter_mut().zip(names) {
+            score.name.clone_from(name);
+        }
+        self
+    }
 }
 
 /// The number of leading metrics that have intervals.
@@ -126,6 +139,7 @@ pub fn evaluate(
             .zip(thresholds)
             .map(|(score, &threshold)| LabelScore {
                 label: score.label,
+                name: String::new(),
                 threshold,
                 precision: score.precision,
                 recall: score.recall,

@@ -11,7 +11,7 @@ use crate::{
     head::{applied::Applied, saved::Head, targets::TargetTable},
     metrics::{
         baseline, calibration::softmax_rows, intervals::Bootstrap, metric::Metric,
-        outputs::OutputRows, scorer::ClassScorer,
+        outputs::OutputRows, scorer::ClassScorer, with_names,
     },
     tasks::{
         MeasuredRows, PredictionTask, RowSource, TaskMetrics, TaskResult, TaskRows,
@@ -108,7 +108,9 @@ impl PredictionTask for ClassTask {
             }
             before_calibration =
                 before.map(|before| before.finish().scores.only(Metric::measures_probabilities));
-            Ok(TaskMetrics::Classification(scorer.finish()))
+            let mut metrics = scorer.finish();
+            metrics.per_class = with_names(metrics.per_class, &self.labels);
+            Ok(TaskMetrics::Classification(metrics))
         };
         let parts = rows.try_parts(&mut measure)?;
         let majority = baseline::majority_class(

@@ -116,12 +116,13 @@ impl PredictionTask for LabelSetTask {
         let dataset = rows.dataset;
         let predicted = self.decode(&rows.rows.view, head)?;
         let parts = rows.parts(|samples, bootstrap| {
-            TaskMetrics::Multilabel(multilabel::evaluate(
+            let metrics = multilabel::evaluate(
                 labels_of(dataset, samples).view(),
                 rows_of(predicted.probabilities.view(), samples).view(),
                 &predicted.thresholds,
                 bootstrap,
-            ))
+            );
+            TaskMetrics::Multilabel(metrics.with_names(&self.labels))
         });
         let majority = baseline::majority_labels(
             labels_of(dataset, rows.rows.part(Part::Train)).view(),

@@ -17,6 +17,7 @@ use crate::{
         metric::Metric,
         tag_scheme::{TagScheme, entities_strict},
         tagging::{self, TaggedSentence},
+        with_names,
     },
     report::tables::Table,
     tasks::{
@@ -290,7 +291,9 @@ impl PredictionTask for TaggingTask {
                     predicted: &predicted[*sample as usize],
                 })
                 .collect();
-            TaskMetrics::Tokens(tagging::evaluate(&sentences, &self.labels, bootstrap))
+            let mut metrics = tagging::evaluate(&sentences, &self.labels, bootstrap);
+            metrics.per_class = with_names(metrics.per_class, &self.labels);
+            TaskMetrics::Tokens(metrics)
         });
         Ok(TaskResult {
             metrics: RunMetrics::of_parts(parts, most_frequent_tag(dataset)),
