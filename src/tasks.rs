@@ -41,8 +41,8 @@ use crate::{
     },
     metrics::{
         ClassificationMetrics, intervals::Bootstrap, metric::Metric, multilabel::MultilabelMetrics,
-        regression::RegressionMetrics, scores::Scores, span::QaMetrics, tag_scheme::TagScheme,
-        tagging::TaggingMetrics,
+        probability_curves::ProbabilityCurves, regression::RegressionMetrics, scores::Scores,
+        span::QaMetrics, tag_scheme::TagScheme, tagging::TaggingMetrics,
     },
     report::tables::Table,
     tasks::{
@@ -185,6 +185,8 @@ pub(crate) struct MeasuredRows<'a> {
 pub(crate) struct TaskResult {
     pub(crate) metrics: RunMetrics,
     pub(crate) predictions: Table,
+    /// What is drawn of probabilities on [`MeasuredRows::drawn`]; empty where a task has none.
+    pub(crate) curves: ProbabilityCurves,
 }
 
 /// The metrics of a part, by task.
@@ -333,6 +335,12 @@ pub(crate) enum CalibrationRows<'a> {
 }
 
 impl MeasuredRows<'_> {
+    /// The rows that are drawn: those of test, or of validation where there are none.
+    fn drawn(&self) -> Vec<u32> {
+        let test = self.dataset.part(Part::Test);
+        if test.is_empty() { self.dataset.part(Part::Validation) } else { test }
+    }
+
     /// The metrics of each part that has rows, from its rows and the bootstrap of their intervals; train has none.
     fn parts(
         &self,

@@ -5,5 +5,6 @@ pub(crate) mod class_memory;
 pub(crate) mod fit;
 pub(crate) mod full_batch;
 pub(crate) mod inputs;
+mod pictures;
 pub(crate) mod regularization;
 pub(crate) mod train;

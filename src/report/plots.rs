@@ -1,7 +1,13 @@
-//! Pictures of a sweep, as SVG: equal numbers give equal bytes.
+//! Pictures of a run and of a sweep, as SVG: equal numbers give equal bytes.
+
+pub(crate) mod confusion;
+pub(crate) mod history;
+pub(crate) mod precision_recall;
+pub(crate) mod reliability;
 
 use std::ops::Range;
 
+use frostbert_cache::wording::shorten;
 use plotters::{
     coord::{
         Shift,
@@ -46,6 +52,9 @@ const KIND_COLORS: [RGBColor; 8] = [
 /// Width and height of a chart.
 const CHART: (u32, u32) = (760, 460);
 
+/// Characters of a class's name at most.
+const MOST_CHARACTERS: usize = 24;
+
 /// Numbers that find room along an axis.
 const MOST_TICKS: usize = 26;
 
@@ -63,15 +72,9 @@ struct Curve {
 }
 
 impl Curve {
-    fn new(name: &str, color: RGBColor, points: Vec<(f64, f64)>) -> Curve {
-        Curve {
-            name: name.into(),
-            color,
-            points,
-            band: Vec::new(),
-            bars: Vec::new(),
-            has_dots: true,
-        }
+    fn new(name: impl Into<String>, color: RGBColor, points: Vec<(f64, f64)>) -> Curve {
+        let (band, bars) = (Vec::new(), Vec::new());
+        Curve { name: name.into(), color, points, band, bars, has_dots: true }
     }
 }
 
@@ -80,7 +83,11 @@ struct Chart<'a> {
     x_label: &'a str,
     y_label: &'a str,
     x: Axis,
+    /// From the bottom to the top; what is drawn, with a little air, where that is not given.
+    y: Option<Range<f64>>,
     curves: Vec<Curve>,
+    /// Where the legend stands; where it hides little, if that is not given.
+    legend: Option<SeriesLabelPosition>,
 }
 
 /// The axis along the bottom.
@@ -141,7 +148,9 @@ pub(crate) fn layer_profile(layers: &[LayerScore], metric: Metric) -> String {
                 .map(|layer| layer.layer as f64)
                 .collect(),
         },
+        y: None,
         curves: if has_means { vec![mean, best] } else { vec![best] },
+        legend: None,
     })
 }
 
@@ -165,7 +174,9 @@ pub(crate) fn expected_best(expected: &[f64], metric: Metric) -> String {
             },
             range,
         },
+        y: None,
         curves: vec![curve],
+        legend: None,
     })
 }
 
@@ -213,7 +224,9 @@ pub(crate) fn learning_curve(points: &[LearningPoint], metric: Metric) -> String
             },
             range,
         },
+        y: None,
         curves: vec![Curve { bars, ..curve }],
+        legend: None,
     })
 }
 
@@ -241,7 +254,9 @@ fn learning_curves_of_kinds(kinds: &[&[LearningPoint]], metric: Metric) -> Strin
             ticks: if is_wide { one_two_five(&range) } else { even_ticks(highest) },
             range,
         },
+        y: None,
         curves: curves.collect(),
+        legend: None,
     })
 }
 
@@ -315,6 +330,18 @@ pub(crate) fn heat_map(map: &HeatMap, metric: Metric) -> String {
     })
 }
 
+/// The name of a class as it finds room, without what XML cannot hold.
+fn class_name(labels: &[String], class: usize) -> String {
+    let name = labels.get(class).map_or("", String::as_str);
+    shorten(name, MOST_CHARACTERS).replace(['\u{FFFE}', '\u{FFFF}'], "\u{FFFD}")
+}
+
+/// The axis of shares, from 0 to 1.
+fn share_axis() -> Axis {
+    let tenths = (0..=10).map(|tenth| f64::from(tenth) / 10.0);
+    Axis { range: 0.0..1.0, is_logarithmic: false, ticks: tenths.collect() }
+}
+
 /// `share` of the way from one color to another.
 fn blend(from: RGBColor, to: RGBColor, share: f64) -> RGBColor {
     let mix = |from: u8, to: u8| {
@@ -341,24 +368,33 @@ fn draw(size: (u32, u32), paint: impl Fn(&Area<'_>) -> Drawn) -> String {
 }
 
 fn draw_chart(chart: &Chart<'_>) -> String {
-    draw(CHART, |area| {
-        let y = y_range(&chart.curves);
-        let names = chart.curves.iter().filter(|curve| !curve.name.is_empty());
-        let legend = (0.08 * names.count() as f64).max(0.2) * (y.end - y.start);
-        let y = match (has_legend(&chart.curves), ends_low(&chart.curves)) {
-            (false, _) => y,
-            (true, true) => y.start..y.end + legend,
-            (true, false) => y.start - legend..y.end,
-        };
-        let mut builder = ChartBuilder::on(area);
-        builder
-            .caption(chart.title, (FONT, TITLE_SIZE).into_font().color(&INK))
-            .margin(16)
-            .margin_right(28)
-            .x_label_area_size(54)
-            .y_label_area_size(80);
-        fill(&mut builder.build_cartesian_2d(chart.x.clone(), y)?, chart)
-    })
+    draw(CHART, |area| paint_chart(area, chart))
+}
+
+fn paint_chart(area: &Area<'_>, chart: &Chart<'_>) -> Drawn {
+    let y = chart.y.clone().unwrap_or_else(|| y_range_with_legend(&chart.curves));
+    // Numbers of rows have no decimals.
+    let decimals = if y.end - y.start > 10.0 { 0 } else { 3 };
+    let mut builder = ChartBuilder::on(area);
+    builder
+        .caption(chart.title, (FONT, TITLE_SIZE).into_font().color(&INK))
+        .margin(16)
+        .margin_right(28)
+        .x_label_area_size(54)
+        .y_label_area_size(80);
+    fill(&mut builder.build_cartesian_2d(chart.x.clone(), y)?, chart, decimals)
+}
+
+/// As [`y_range`], with room for the legend where there is one.
+fn y_range_with_legend(curves: &[Curve]) -> Range<f64> {
+    let y = y_range(curves);
+    let names = curves.iter().filter(|curve| !curve.name.is_empty());
+    let legend = (0.08 * names.count() as f64).max(0.2) * (y.end - y.start);
+    match (has_legend(curves), ends_low(curves)) {
+        (false, _) => y,
+        (true, true) => y.start..y.end + legend,
+        (true, false) => y.start - legend..y.end,
+    }
 }
 
 /// Everything that is drawn, with a little air.
@@ -376,7 +412,7 @@ fn y_range(curves: &[Curve]) -> Range<f64> {
 
 type Canvas<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, RangedCoordf64>>;
 
-fn fill<'a, 'b: 'a>(canvas: &mut Canvas<'a, 'b>, chart: &Chart<'_>) -> Drawn {
+fn fill<'a, 'b: 'a>(canvas: &mut Canvas<'a, 'b>, chart: &Chart<'_>, decimals: usize) -> Drawn {
     let text = (FONT, TEXT_SIZE).into_font().color(&INK);
     let x_label = |x: &f64| ((x * 1e6).round() / 1e6).to_string();
     canvas
@@ -386,7 +422,7 @@ fn fill<'a, 'b: 'a>(canvas: &mut Canvas<'a, 'b>, chart: &Chart<'_>) -> Drawn {
         .x_labels(chart.x.ticks.len())
         .y_labels(8)
         .x_label_formatter(&x_label)
-        .y_label_formatter(&|y| format!("{y:.3}"))
+        .y_label_formatter(&|y| format!("{y:.decimals$}"))
         .label_style(text.clone())
         .axis_desc_style(text.clone())
         .axis_style(GREY)
@@ -408,7 +444,7 @@ fn fill<'a, 'b: 'a>(canvas: &mut Canvas<'a, 'b>, chart: &Chart<'_>) -> Drawn {
         let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2));
         let series = canvas.draw_series(line)?;
         if !curve.name.is_empty() {
-            series.label(&curve.name).legend(move |(x, y)| {
+            series.label(curve.name.clone()).legend(move |(x, y)| {
                 PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
             });
         }
@@ -420,13 +456,10 @@ fn fill<'a, 'b: 'a>(canvas: &mut Canvas<'a, 'b>, chart: &Chart<'_>) -> Drawn {
     if !has_legend(&chart.curves) {
         return Ok(());
     }
+    let legend = chart.legend.clone();
     canvas
         .configure_series_labels()
-        .position(if ends_low(&chart.curves) {
-            SeriesLabelPosition::UpperRight
-        } else {
-            SeriesLabelPosition::LowerRight
-        })
+        .position(legend.unwrap_or_else(|| legend_position(&chart.curves)))
         .margin(12)
         .label_font(text)
         .background_style(WHITE.mix(0.85))
@@ -437,6 +470,10 @@ fn fill<'a, 'b: 'a>(canvas: &mut Canvas<'a, 'b>, chart: &Chart<'_>) -> Drawn {
 
 fn has_legend(curves: &[Curve]) -> bool {
     curves.iter().any(|curve| !curve.name.is_empty())
+}
+
+fn legend_position(curves: &[Curve]) -> SeriesLabelPosition {
+    if ends_low(curves) { SeriesLabelPosition::UpperRight } else { SeriesLabelPosition::LowerRight }
 }
 
 /// Whether the last curve ends in the lower half, where a legend would hide it.

@@ -118,6 +118,8 @@ impl PredictionTask for ClassTask {
             &classes_of(dataset, rows.rows.part(Part::Test)),
             n_classes,
         );
+        let drawn = rows.drawn();
+        let curves = predicted.curves(&drawn, &classes_of(dataset, &drawn));
         Ok(TaskResult {
             metrics: RunMetrics {
                 before_calibration,
@@ -131,6 +133,7 @@ impl PredictionTask for ClassTask {
                 )
             },
             predictions: predicted.table(dataset),
+            curves,
         })
     }
 

@@ -14,6 +14,7 @@ use crate::{
         metric::Metric,
         multilabel,
         outputs::{OutputRows, gathered},
+        probability_curves::ProbabilityCurves,
     },
     report::tables::Table,
     tasks::{
@@ -128,6 +129,11 @@ impl PredictionTask for LabelSetTask {
             labels_of(dataset, rows.rows.part(Part::Train)).view(),
             labels_of(dataset, rows.rows.part(Part::Test)).view(),
         );
+        let drawn = rows.drawn();
+        let curves = ProbabilityCurves::of_label_sets(
+            labels_of(dataset, &drawn).view(),
+            rows_of(predicted.probabilities.view(), &drawn).view(),
+        );
         Ok(TaskResult {
             metrics: RunMetrics::of_parts(
                 parts,
@@ -137,6 +143,7 @@ impl PredictionTask for LabelSetTask {
                 }),
             ),
             predictions: predicted.table(dataset),
+            curves,
         })
     }
 

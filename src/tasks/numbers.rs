@@ -14,7 +14,9 @@ use crate::{
         saved::{Head, HeadDescription},
         targets::TargetTable,
     },
-    metrics::{baseline, metric::Metric, regression, scores::Scores},
+    metrics::{
+        baseline, metric::Metric, probability_curves::ProbabilityCurves, regression, scores::Scores,
+    },
     tasks::{
         MeasuredRows, PredictionTask, RowSource, TaskMetrics, TaskResult, TaskRows,
         cosine::cosines_of,
@@ -150,6 +152,7 @@ pub(super) fn measure(rows: &MeasuredRows<'_>, predicted: &[f64]) -> TaskResult 
             }),
         ),
         predictions: table,
+        curves: ProbabilityCurves::default(),
     }
 }
 

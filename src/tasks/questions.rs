@@ -21,6 +21,7 @@ use crate::{
     },
     metrics::{
         metric::Metric,
+        probability_curves::ProbabilityCurves,
         span::{self, AnsweredQuestion, NullScore, best_no_answer_threshold},
     },
     report::tables::Table,
@@ -400,6 +401,7 @@ impl PredictionTask for QuestionTask {
                 ..RunMetrics::of_parts(parts, self.random_spans(dataset, rows.pipeline.seed))
             },
             predictions: table(dataset, &found, &answers, threshold),
+            curves: ProbabilityCurves::default(),
         })
     }
 

@@ -15,6 +15,7 @@ use crate::{
     metrics::{
         baseline,
         metric::Metric,
+        probability_curves::ProbabilityCurves,
         tag_scheme::{TagScheme, entities_strict},
         tagging::{self, TaggedSentence},
         with_names,
@@ -298,6 +299,7 @@ impl PredictionTask for TaggingTask {
         Ok(TaskResult {
             metrics: RunMetrics::of_parts(parts, most_frequent_tag(dataset)),
             predictions: table(dataset, &predicted),
+            curves: ProbabilityCurves::default(),
         })
     }
 

@@ -25,6 +25,7 @@ use crate::{
         saved::{self, Head, HeadDescription},
         trained_head::EpochRecord,
     },
+    metrics::metric::Metric,
     report::tables,
     run_folder::lock::Lock,
     tasks::{
@@ -38,6 +39,7 @@ use crate::{
         class_memory::ClassMemory,
         fit::{FittedHead, fit},
         inputs::Inputs,
+        pictures::{Pictures, followed},
     },
 };
 
@@ -164,6 +166,8 @@ pub(crate) struct TrainedRun {
     description: HeadDescription,
     head: Option<Head>,
     history: Vec<EpochRecord>,
+    /// The metric that the training followed.
+    followed: Metric,
     outcome: TaskResult,
     checks: RunChecks,
     start: Instant,
@@ -248,6 +252,7 @@ pub(crate) fn train_on(
         description,
         head,
         history,
+        followed: followed(pipeline, dataset),
         start,
         timings: Timings {
             read_seconds: (measure_start - start).as_secs_f64() - fit_seconds,
@@ -275,7 +280,7 @@ impl TrainedRun {
     /// # Errors
     /// When the disk refuses.
     pub(crate) fn write(self, run: &Path) -> Result<TrainReport> {
-        let TaskResult { metrics, predictions } = self.outcome;
+        let TaskResult { metrics, predictions, curves } = self.outcome;
         match &self.head {
             Some(head) => head.save(run)?,
             None => saved::save(run, &self.description, &[])?,
@@ -286,6 +291,14 @@ impl TrainedRun {
             tables::write_history(run, &self.history)?;
         }
         predictions.write(&run.join(tables::PREDICTIONS_FILE))?;
+        let pictures = Pictures {
+            history: &self.history,
+            followed: self.followed,
+            metrics: &metrics,
+            curves: &curves,
+            labels: &self.description.labels,
+        };
+        pictures.write(run)?;
         self.checks.write(run)?;
         self.lock.write(run)?;
         Ok(TrainReport {

@@ -95,12 +95,16 @@ fn a_run_leaves_what_the_contract_names_and_nothing_empty() {
     let files: Vec<String> = contents(&run).into_keys().collect();
     let expected = [
         "checks.json",
+        "confusion.svg",
         "head.json",
         "head.safetensors",
         "history.csv",
+        "history.svg",
         "lock.json",
         "metrics.json",
+        "precision_recall.svg",
         "predictions.parquet",
+        "reliability.svg",
     ];
     assert_eq!(files, expected);
     let metrics = read_json(&run.join("metrics.json"));

@@ -89,9 +89,18 @@ fn assert_folder(workshop: &Workshop, case: &Case, report: &Value) {
         "metrics.json",
         "predictions.parquet",
     ];
-    if !case.has_epochs() {
+    if case.has_epochs() {
+        expected.push("history.svg");
+    } else {
         expected.retain(|name| *name != "history.csv");
     }
+    expected.extend_from_slice(match case.task {
+        "classification" => &["confusion.svg", "precision_recall.svg", "reliability.svg"],
+        "multilabel" => &["precision_recall.svg", "reliability.svg"],
+        "tokens" => &["confusion.svg"],
+        _ => &[],
+    });
+    expected.sort_unstable();
     assert_eq!(files, expected);
     let metrics = read_json(&run.join("metrics.json"));
     assert_eq!(metrics, report["train"]["metrics"]);

@@ -98,7 +98,7 @@ const FOREIGN: [(&[&str], &[&str]); 11] = [
     ),
     (&["tokenizers"], &["encoder/tokenizer.rs"]),
     (&["ureq"], &["encoder/hub/client.rs", "encoder/hub/redirect.rs"]),
-    (&["plotters"], &["report/plots.rs"]),
+    (&["plotters"], &["report/plots/"]),
     (&["sha1"], &["encoder/hub/sum.rs"]),
     (&["sha2"], &["encoder/source.rs"]),
     (&["object"], &["encoder/cuda_libraries.rs"]),

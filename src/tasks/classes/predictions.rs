@@ -5,7 +5,11 @@ use rayon::prelude::*;
 
 use crate::{
     data::{Record, dataset::Dataset},
-    metrics::{MANY_CLASSES, probability::predictions},
+    metrics::{
+        MANY_CLASSES,
+        probability::predictions,
+        probability_curves::{ProbabilityCurves, precision_recall, reliability},
+    },
     report::tables::Table,
     tasks::{documents::text_columns, prediction::Prediction},
 };
@@ -69,6 +73,25 @@ impl ClassPredictions {
                     most[*row as usize] = kept;
                 }
             }
+        }
+    }
+
+    /// What is drawn of some rows, whose true classes are these.
+    pub(super) fn curves(&self, rows: &[u32], labels: &[usize]) -> ProbabilityCurves {
+        let confident = rows.iter().zip(labels).map(|(row, label)| {
+            let row = *row as usize;
+            (self.confidence[row], self.predicted[row] as usize == *label)
+        });
+        ProbabilityCurves {
+            reliability: reliability(confident),
+            precision_recall: match &self.probabilities {
+                ClassProbabilities::All(all) => {
+                    precision_recall((rows.len(), all.ncols()), |row, class| {
+                        (all[[rows[row] as usize, class]], labels[row] == class)
+                    })
+                }
+                ClassProbabilities::Most(_) => Vec::new(),
+            },
         }
     }
 
