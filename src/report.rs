@@ -1,7 +1,6 @@
 //! What a run leaves for people and for other programs.
 
 pub(crate) mod leaderboard;
-#[cfg(test)]
 pub(crate) mod model_card;
 pub(crate) mod plots;
 pub(crate) mod row_writer;

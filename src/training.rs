@@ -1,5 +1,6 @@
 //! Stage 2 of one head: dataset and cached states, data checks, the fit, metrics and a run folder.
 
+mod card;
 pub(crate) mod checks;
 pub(crate) mod class_memory;
 pub(crate) mod fit;

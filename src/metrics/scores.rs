@@ -66,6 +66,11 @@ impl Scores {
         self.0.iter().find(|score| score.metric == metric)
     }
 
+    /// All of them, in the order in which they are written.
+    pub fn iter(&self) -> impl Iterator<Item = &Score> {
+        self.0.iter()
+    }
+
     /// The value of a metric, if it is defined.
     pub fn value(&self, metric: Metric) -> Option<f64> {
         self.get(metric).map(|score| score.value)

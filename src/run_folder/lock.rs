@@ -122,7 +122,7 @@ impl Provenance {
 
 impl BaseModel {
     /// The model in a folder.
-    fn of(folder: &Path) -> BaseModel {
+    pub(crate) fn of(folder: &Path) -> BaseModel {
         // A source.json that cannot be read is no reason to lose a run.
         match ModelSource::read(folder) {
             Ok(Some(source)) => {

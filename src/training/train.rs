@@ -35,6 +35,7 @@ use crate::{
         similarity, weights,
     },
     training::{
+        card::{CardSource, TextLengths},
         checks::{self, RunChecks},
         class_memory::ClassMemory,
         fit::{FittedHead, fit},
@@ -170,6 +171,7 @@ pub(crate) struct TrainedRun {
     followed: Metric,
     outcome: TaskResult,
     checks: RunChecks,
+    texts: TextLengths,
     start: Instant,
     timings: Timings,
     classes: ClassDistribution,
@@ -264,6 +266,7 @@ pub(crate) fn train_on(
         questions: dataset.questions.clone(),
         cache: cache.folder().to_path_buf(),
         reads_pairs: pipeline.reads_pairs(),
+        texts: TextLengths::of(pipeline, dataset, cache),
         outcome,
         checks,
     })
@@ -299,6 +302,19 @@ impl TrainedRun {
             labels: &self.description.labels,
         };
         pictures.write(run)?;
+        let card = CardSource {
+            lock: &self.lock,
+            description: &self.description,
+            head: self.head.as_ref(),
+            metrics: &metrics,
+            checks: &self.checks,
+            classes: &self.classes,
+            values: &self.values,
+            questions: &self.questions,
+            texts: self.texts,
+            reads_pairs: self.reads_pairs,
+        };
+        card.card().write(run)?;
         self.checks.write(run)?;
         self.lock.write(run)?;
         Ok(TrainReport {

@@ -94,6 +94,7 @@ fn a_run_leaves_what_the_contract_names_and_nothing_empty() {
     let run = workshop.path(report["train"]["run"].as_str().unwrap());
     let files: Vec<String> = contents(&run).into_keys().collect();
     let expected = [
+        ".eval_results/frostbert.yaml",
         "checks.json",
         "confusion.svg",
         "head.json",
@@ -102,6 +103,7 @@ fn a_run_leaves_what_the_contract_names_and_nothing_empty() {
         "history.svg",
         "lock.json",
         "metrics.json",
+        "model_card.md",
         "precision_recall.svg",
         "predictions.parquet",
         "reliability.svg",

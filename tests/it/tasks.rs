@@ -81,12 +81,14 @@ fn assert_folder(workshop: &Workshop, case: &Case, report: &Value) {
     let run = workshop.path(report["train"]["run"].as_str().unwrap());
     let files: Vec<String> = contents(&run).into_keys().collect();
     let mut expected = vec![
+        ".eval_results/frostbert.yaml",
         "checks.json",
         "head.json",
         "head.safetensors",
         "history.csv",
         "lock.json",
         "metrics.json",
+        "model_card.md",
         "predictions.parquet",
     ];
     if case.has_epochs() {
