@@ -61,11 +61,11 @@ pub(crate) use screen::choose_colors;
 /// Columns of a help text at most.
 const HELP_WIDTH: usize = 100;
 
-/// Run a frozen BERT once over a corpus, keep its states, and train light heads over them.
+/// Run a frozen BERT once over a corpus, keep its states, and train lightweight heads on them.
 ///
-/// A pipeline file (TOML) is one experiment: which model, which texts, which states to keep, which head to train.
-/// Results go to stdout; progress, notes and warnings go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or pipeline,
-/// 3 bad data, 4 something is missing, 5 in use by another process, 6 no space, 130 interrupted.
+/// A pipeline file (TOML) describes one experiment: the model, the texts, the states to keep, and the head to train.
+/// Results go to stdout; progress, notes and warnings go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or invalid
+/// pipeline, 3 bad data, 4 something is missing, 5 in use by another process, 6 no space, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "frostbert", version = PROGRAM, max_term_width = HELP_WIDTH, after_help = examples::PROGRAM)]
 pub(crate) struct Arguments {
@@ -81,28 +81,30 @@ const THREADS_PER_CORE: usize = 4;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 struct GlobalArguments {
-    /// Print one JSON object (predict: one a line) instead of text
+    /// Print one JSON object (predict: one per line) instead of text
     #[arg(long, global = true)]
     json: bool,
-    /// No progress and no notes; warnings and errors stay
+    /// Suppress progress and notes, but not warnings and errors
     #[arg(long, global = true)]
     quiet: bool,
-    /// Say more, such as every epoch's loss
+    /// Print more, such as the loss of every epoch
     #[arg(short, long, global = true)]
     verbose: bool,
-    /// CPU threads, four per core at most [default: one per core]
+    /// Number of CPU threads, at most four per core [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// ONNX Runtime's library, libonnxruntime.so [default: ORT_DYLIB_PATH, else runtime/, else the system's folders]
+    /// Path of ONNX Runtime's library, libonnxruntime.so [default: ORT_DYLIB_PATH, or else the one in runtime/ or in the
+    /// system's folders]
     #[arg(long, global = true, value_name = "PATH")]
     ort_lib: Option<PathBuf>,
-    /// Go on where a question would be asked
+    /// Proceed without asking
     #[arg(long, global = true)]
     yes: bool,
-    /// Wait while another process is using the cache, instead of failing; at most DURATION, as in 10m, where it is given
+    /// Wait while another process is using the cache, instead of failing; for at most DURATION, such as 10m, if it is
+    /// given
     #[arg(long, global = true, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = quantities::duration)]
     wait: Option<Option<Duration>>,
-    /// Append what goes to stderr to this file, too, each line with its time
+    /// Also append everything printed to stderr to this file, each line with its time
     #[arg(long, global = true, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Colours: auto (on a terminal, unless NO_COLOR is set), always or never
@@ -130,34 +132,34 @@ enum Command {
     /// Stage 1 alone: encode texts into the cache (needs no labels)
     #[command(after_help = examples::EXTRACT)]
     Extract(StageArguments),
-    /// Stage 2 alone: train on cached states, never loading the encoder
+    /// Stage 2 alone: train on cached states without loading the encoder
     #[command(after_help = keys_by_kind(examples::TRAIN))]
     Train(StageArguments),
-    /// Train every head of a pipeline's [sweep] on cached states and compare them; an unfinished sweep goes on
+    /// Train every head of a pipeline's [sweep] on cached states and compare them; resumes an unfinished sweep
     #[command(after_help = keys_by_kind(examples::SWEEP))]
     Sweep(sweep::SweepArguments),
-    /// Measure a trained head on other labelled data
+    /// Evaluate a trained head on other labelled data
     #[command(after_help = examples::EVALUATE)]
     Evaluate(evaluate::EvaluateArguments),
-    /// Labels, numbers, tags or answers for new texts
+    /// Predict labels, numbers, tags or answers for new texts
     #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArguments),
-    /// List, show and compare runs, give them tags, remove them
+    /// List, show and compare runs, tag them, and remove them
     #[command(subcommand)]
     Runs(runs::RunsCommand),
-    /// The cosine of two texts, or the texts of a corpus that are nearest to a query
+    /// Compute the cosine of two texts, or find the texts of a corpus that are nearest to a query
     #[command(after_help = examples::SIMILAR)]
     Similar(similar::SimilarArguments),
     /// Compare f32, f16 and int8: states layer by layer, speed, and the metric of the pipeline's head
     #[command(after_help = examples::PRECISION_REPORT)]
     PrecisionReport(precision_report::PrecisionReportArguments),
-    /// List, describe and check caches
+    /// List, describe, check, export and clean caches
     #[command(subcommand)]
     Cache(cache::CacheCommand),
     /// Fetch, describe and check models
     #[command(subcommand)]
     Model(model::ModelCommand),
-    /// Say whether this machine can run it: ONNX Runtime, CUDA, the model, the folder of caches
+    /// Check whether this machine can extract: ONNX Runtime, CUDA, the model, the folder of caches
     #[command(after_help = examples::DOCTOR)]
     Doctor(doctor::DoctorArguments),
     /// Show a text's tokens, ids, character offsets and words
@@ -192,7 +194,7 @@ struct StageArguments {
 
 #[derive(Debug, Args)]
 struct DryRunArgument {
-    /// Read and check everything, say what would be computed, and write nothing
+    /// Check everything and print what would be computed, without writing anything
     #[arg(long)]
     dry_run: bool,
 }
@@ -226,8 +228,8 @@ fn keys_by_kind(examples: &str) -> String {
 /// How a data file is written.
 #[derive(Debug, Args)]
 struct FormatArgument {
-    /// How the file is written: csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad [default: as the run's
-    /// train source where the extension is the same, else by the extension]
+    /// The format of the file: csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad [default: that of the run's
+    /// train source if the extension is the same, otherwise by extension]
     #[arg(long, value_name = "FORMAT", value_parser = format_named)]
     format: Option<Format>,
 }

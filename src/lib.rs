@@ -1,5 +1,5 @@
 //! **frostbert** runs a frozen BERT once over a corpus with ONNX Runtime, stores its hidden states (embeddings) in a cache
-//! of Parquet files, and trains light heads on them: classifiers, taggers, span predictors.
+//! of Parquet files, and trains lightweight heads on them: classifiers, taggers, span predictors.
 //!
 //! ```no_run
 //! use frostbert::{Embedder, EmbedderOptions, FitOptions, Pooling, fit};

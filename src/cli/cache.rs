@@ -27,10 +27,10 @@ use super::{Context, OverrideArguments, cache_list, examples, export, output, sc
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
-    /// List the caches of a folder
+    /// List the caches in a folder
     #[command(after_help = examples::CACHE_LS)]
     Ls {
-        /// A cache.dir
+        /// A folder of caches (cache.dir)
         #[arg(value_name = "DIR", default_value = "cache")]
         folder: PathBuf,
     },
@@ -44,43 +44,45 @@ pub(super) enum CacheCommand {
     /// Read every file and compare checksums
     #[command(after_help = examples::CACHE_VERIFY)]
     Verify {
-        /// Cache folders, or cache.dirs and then every cache in them
+        /// Cache folders, or folders of caches (then every cache in them)
         #[arg(value_name = "DIR", required = true)]
         folders: Vec<PathBuf>,
         /// Drop the shards with damaged files, so that the next extraction computes them again
         #[arg(long)]
         repair: bool,
     },
-    /// Say in what two caches differ: the inputs of their fingerprints, their states, their documents
+    /// Show how two caches differ: the inputs of their fingerprints, their states, their documents
     #[command(after_help = examples::CACHE_DIFF)]
     Diff {
-        /// A cache folder
+        /// The first cache folder
         #[arg(value_name = "DIR")]
         a: PathBuf,
-        /// Another
+        /// The second cache folder
         #[arg(value_name = "DIR")]
         b: PathBuf,
     },
     /// Drop documents that no given pipeline needs, and merge small shards
     ///
-    /// Without --pipeline nothing is dropped. With it, a document stays where one of the pipelines reads its text under
-    /// the fingerprint of that cache; caches that none of them uses are removed whole. It asks first (or needs --yes).
+    /// Without --pipeline, nothing is dropped. With it, a document is kept if one of the pipelines reads its text under
+    /// the fingerprint of that cache; caches that none of them uses are removed entirely. It asks before it drops
+    /// anything, unless --yes is given.
     #[command(after_help = examples::CACHE_GC)]
     Gc {
-        /// Cache folders, or cache.dirs and then every cache in them
+        /// Cache folders, or folders of caches (then every cache in them)
         #[arg(value_name = "DIR", required = true)]
         folders: Vec<PathBuf>,
-        /// A pipeline whose documents are needed; may be given more than once
+        /// A pipeline whose documents are needed; may be repeated
         #[arg(long = "pipeline", value_name = "PIPELINE.toml")]
         pipelines: Vec<PathBuf>,
         #[command(flatten)]
         overrides: OverrideArguments,
     },
-    /// Remove whole caches that have not been used for long, or that are too many
+    /// Remove caches that have not been used for long, or that take too much space
     ///
-    /// With --older-than, every cache that was last used longer ago goes. With --max-size, the caches that were used the
-    /// longest time ago go, until the rest is small enough. A cache is used when something is encoded into it or read from
-    /// it for a training or an export. One that another process is using stays. What is removed can be computed again.
+    /// With --older-than, every cache that has not been used for that long is removed. With --max-size, the least
+    /// recently used caches are removed until the rest is small enough. A cache is used when something is encoded into
+    /// it, or when it is read for a training, a prediction or an export. A cache that another process is using is kept.
+    /// What is removed can be computed again.
     #[command(after_help = examples::CACHE_PRUNE)]
     Prune(cache_list::PruneArguments),
     #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]

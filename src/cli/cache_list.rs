@@ -29,16 +29,16 @@ const SHORT_REVISION: usize = 7;
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("limits").required(true).multiple(true).args(["max_size", "older_than"]))]
 pub(super) struct PruneArguments {
-    /// A cache.dir
+    /// A folder of caches (cache.dir)
     #[arg(value_name = "DIR", default_value = "cache")]
     folder: PathBuf,
-    /// Remove caches until the rest is no larger, as in 20GB or 1.5GiB
+    /// Remove caches until the rest is at most this large, such as 20GB or 1.5GiB
     #[arg(long, value_name = "SIZE", value_parser = quantities::size)]
     max_size: Option<u64>,
-    /// Remove every cache that has not been used for so long, as in 30d or 12h
+    /// Remove every cache that has not been used for this long, such as 30d or 12h
     #[arg(long, value_name = "DURATION", value_parser = quantities::duration)]
     older_than: Option<Duration>,
-    /// Say what would be removed, and remove nothing
+    /// Only print what would be removed
     #[arg(long)]
     dry_run: bool,
 }

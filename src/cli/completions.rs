@@ -19,8 +19,8 @@ pub(super) struct CompletionsArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ManArguments {
-    /// A folder to write the pages of all commands to, frostbert.1, frostbert-run.1 and so on; it is made where it is
-    /// missing
+    /// A folder for the pages of all commands (frostbert.1, frostbert-run.1 and so on); it is created if it does not
+    /// exist
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

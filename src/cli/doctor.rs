@@ -23,11 +23,11 @@ use super::{
     screen::{self, wrap},
 };
 
-/// Exit code 1 where nothing can be extracted: no ONNX Runtime, a model that does not load, a folder of caches that
-/// cannot be written, or a device that the pipeline names and that cannot be had.
+/// The exit code is 1 if nothing can be extracted: there is no ONNX Runtime, the model does not load, the folder of
+/// caches cannot be written, or the device that the pipeline names is not available.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
-    /// A pipeline file, whose model, device and folder of caches are tried [default: models/minilm, auto, cache]
+    /// A pipeline file, whose model, device and folder of caches are tested [default: models/minilm, auto, cache]
     #[arg(value_name = "PIPELINE.toml")]
     pipeline: Option<PathBuf>,
     #[command(flatten)]

@@ -22,38 +22,38 @@ use super::{Context, format_named, key_and_value, output, screen};
 
 #[derive(Debug, Args)]
 pub(super) struct EmbedArguments {
-    /// Files of texts: csv, tsv, jsonl, parquet, or a text a line (.txt); - for stdin (a text a line, unless --format
-    /// says)
+    /// Files of texts: csv, tsv, jsonl, parquet, or one text per line (.txt); - for stdin (one text per line, unless
+    /// --format is given)
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// The file to write, by its extension: .npy, .parquet, .arrow or .safetensors
+    /// The file to write; its extension decides the format: .npy, .parquet, .arrow or .safetensors
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// The model's folder
     #[arg(long, value_name = "DIR", default_value = "models/minilm")]
     model: PathBuf,
-    /// Which vector stands for a text: the mean or maximum over all its tokens, or the state of [CLS]
+    /// The vector that represents a text: the mean or maximum over all its tokens, or the state of [CLS]
     #[arg(long, value_enum, default_value = "mean")]
     pooling: PoolingArgument,
-    /// The layer, from 0 (the embedding layer); negative ones count from the last
+    /// The layer, counted from 0 (the embedding layer); negative numbers count from the last
     #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     layer: i64,
-    /// What the cache and the file hold
+    /// The type of the values in the cache and the file
     #[arg(long, value_enum, default_value = "f32")]
     dtype: DtypeArgument,
-    /// The column of texts, by its name or its number from 0
+    /// The column of texts, by name, or by number counted from 0
     #[arg(long, value_name = "COLUMN", default_value = "text")]
     text_column: ColumnName,
-    /// A column of identifiers, to be written as `id`
+    /// A column of identifiers, which is written as `id`
     #[arg(long, value_name = "COLUMN")]
     id_column: Option<ColumnName>,
-    /// A column of labels, to be written as `label`
+    /// A column of labels, which is written as `label`
     #[arg(long, value_name = "COLUMN")]
     label_column: Option<ColumnName>,
-    /// Write the texts too, as `text`
+    /// Also write the texts, as `text`
     #[arg(long)]
     with_text: bool,
-    /// How the files are written: csv, tsv, jsonl, json, parquet or lines [default: by their extensions]
+    /// The format of the files: csv, tsv, jsonl, json, parquet or lines [default: by their extensions]
     #[arg(long, value_name = "FORMAT", value_parser = format_named)]
     format: Option<Format>,
     /// The field separator of a csv file
@@ -62,7 +62,7 @@ pub(super) struct EmbedArguments {
     /// The folder of caches
     #[arg(long, value_name = "DIR", default_value = "cache")]
     cache: PathBuf,
-    /// Set another value of a pipeline, as in cache.max_length=256 or model.device=cuda
+    /// Override any other setting of a pipeline, as in cache.max_length=256 or model.device=cuda
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<String>,
 }
@@ -81,12 +81,12 @@ enum DtypeArgument {
 }
 
 pub(super) const ABOUT: &str = "\
-Write the embeddings of texts to a file that other tools read, without a pipeline file
+Write the embeddings of texts to a file that other tools can read, without a pipeline file
 
-Row i is record i of the files, in their order, repeated texts repeated. States go through the cache: a second call \
-encodes nothing that is there already. A table (.parquet, .arrow) has the columns `id`, `text` and `label` where they \
-are asked for, and `embedding`; beside an array (.npy, .safetensors with the tensor `embeddings`) these columns go to \
-FILE.meta.parquet. Texts that are too long are cut off at cache.max_length tokens, and counted.";
+Row i is record i of the files, in order, including repeated texts. States are cached: a second call encodes only what \
+is not in the cache yet. A table (.parquet, .arrow) has the columns `id`, `text` and `label` if they are requested, \
+and `embedding`; for an array (.npy, .safetensors with the tensor `embeddings`), the requested columns are written to \
+FILE.meta.parquet. Texts that are too long are truncated to cache.max_length tokens, and counted.";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

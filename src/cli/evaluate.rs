@@ -11,7 +11,7 @@ use super::{Context, FormatArgument, moved::MovedArguments, output, screen::alig
 
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArguments {
-    /// A run: its folder, a name of runs or a folder of them (then the newest), or a tag
+    /// A run: its folder, a name or folder of runs (the newest is used), or a tag
     #[arg(value_name = "RUN")]
     run: PathBuf,
     /// A labelled file, read with the settings of the run's train source

@@ -26,36 +26,36 @@ pub(super) struct ExportArguments {
     /// A cache folder: <cache.dir>/<fingerprint>
     #[arg(value_name = "DIR")]
     cache: PathBuf,
-    /// What to write
+    /// The format to write
     #[arg(long, value_name = "FORMAT", value_enum)]
     to: ExportFormatArgument,
-    /// One row per record of this pipeline's data files, in their order [default: every document once, as the cache
-    /// holds them]
+    /// One row per record of this pipeline's data files, in order [default: every document once, as the cache holds
+    /// them]
     #[arg(long, value_name = "PIPELINE.toml")]
     pipeline: Option<PathBuf>,
     #[command(flatten)]
     overrides: OverrideArguments,
-    /// States to write, as in mean-L06 tokens-L06 [default: those the pipeline stores; without one, those that every
-    /// document has]
+    /// States to write, as in mean-L06 tokens-L06 [default: those that the pipeline stores, or without a pipeline those
+    /// that every document has]
     #[arg(long = "state", value_name = "STATE", num_args = 1..)]
     states: Vec<StateId>,
     /// Write f32 where the cache holds f16, for tools that have no f16
     #[arg(long = "as", value_name = "TYPE", value_enum)]
     value_type: Option<ValueTypeArgument>,
-    /// The folder to make; an earlier export there is replaced [default: beside the cache, <DIR>-<FORMAT>]
+    /// The folder to create; an earlier export in it is replaced [default: next to the cache, <DIR>-<FORMAT>]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ExportFormatArgument {
-    /// NumPy: a .npy file per array, to be mapped with numpy.load(FILE, mmap_mode="r")
+    /// NumPy: one .npy file per array, to be mapped with numpy.load(FILE, mmap_mode="r")
     Npy,
-    /// A .safetensors file per table, a tensor per column
+    /// One .safetensors file per table, with one tensor per column
     Safetensors,
-    /// An Arrow IPC file per table, states as fixed-size lists
+    /// One Arrow IPC file per table, with states as fixed-size lists
     Arrow,
-    /// A Parquet file per table, states as lists
+    /// One Parquet file per table, with states as lists
     ParquetList,
 }
 
@@ -68,14 +68,14 @@ pub(super) const ABOUT: &str = "\
 Write a cache's values as typed vectors for other tools
 
 With --pipeline, row i of every array or table is record i of the pipeline's data files (train, then validation, then \
-test), repeated texts repeated, with its file, line and id: rows line up with your own table. A pair of texts that was \
-encoded separately has two rows, `part` 0 and 1. Every record must be in the cache.
+test), including repeated texts, with its file, line and id, so that the rows match your own table. A pair of texts \
+that were encoded separately has two rows, `part` 0 and 1. Every record must be in the cache.
 
-Without it, every document is written once, with its key (the hash of its text), shard by shard.
+Without --pipeline, every document is written once, with its key (the hash of its text), shard by shard.
 
-Written are documents with one vector per pooled state, and for token and word states a table of their own, whose `doc` \
-is the row of the document. Memory does not grow with the states (with --pipeline and token or word states it does with \
-the tokens, 20 bytes each). The folder appears when it is whole.";
+The documents are written with one vector per pooled state; token and word states have their own table, whose `doc` is \
+the row of the document. Memory use does not grow with the size of the states (with --pipeline and token or word \
+states, it grows by 20 bytes per token). The folder appears once it is complete.";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -24,7 +24,7 @@ use super::{Context, output, wrong_usage};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArguments {
-    /// The data file: csv, tsv, jsonl, parquet, conll, conllu, squad JSON, or a text a line (.txt)
+    /// The data file: csv, tsv, jsonl, parquet, conll, conllu, squad JSON, or one text per line (.txt)
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The pipeline file to write; - for stdout [default: the data file's name with .toml, in this folder]
@@ -33,7 +33,7 @@ pub(super) struct InitArguments {
     /// The model's folder
     #[arg(long, value_name = "DIR", default_value = "models/minilm")]
     model: PathBuf,
-    /// Replace a pipeline file that is there
+    /// Replace an existing pipeline file
     #[arg(long)]
     force: bool,
 }
@@ -41,9 +41,9 @@ pub(super) struct InitArguments {
 pub(super) const ABOUT: &str = "\
 Look at a data file, and write a commented pipeline file for it
 
-The first records say which columns there are and what they hold: the column of texts, that of labels, whether these are \
-classes or numbers, how many are missing, what separates the fields. What was found stands in the pipeline's comments: \
-read it, change what is wrong, and run it.";
+The first records show which columns there are and what they contain: the columns of texts and of labels, whether the \
+labels are classes or numbers, how many are missing, and what separates the fields. The findings are in the pipeline's \
+comments: read them, correct what is wrong, and run it.";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

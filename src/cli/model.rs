@@ -24,25 +24,25 @@ use super::{Context, examples, output, screen};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
-    /// Show layers, sizes, and what heads cost to train beside full fine-tuning
+    /// Show layers and sizes, and the cost of training heads compared with full fine-tuning
     #[command(after_help = examples::MODEL_INFO)]
     Info {
         /// A checkpoint folder
         #[arg(value_name = "DIR")]
         folder: PathBuf,
-        /// Outputs of the heads that are counted
+        /// Number of outputs of the heads
         #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
         classes: u32,
     },
-    /// Fetch a model from the Hugging Face hub, or go on with a pull that was stopped
+    /// Fetch a model from the Hugging Face hub, or resume an interrupted pull
     ///
-    /// The only command that opens a network connection. Every file is checked against the hub's hash. HF_TOKEN (or
-    /// the token file of the hub's own tools) gives access to private and gated models, HF_ENDPOINT names another hub,
-    /// HTTPS_PROXY a proxy. Where the disk has no room for the model nothing is fetched, unless with --yes.
+    /// This is the only command that opens a network connection. Every file is checked against the hub's hash. HF_TOKEN
+    /// (or the token file of the hub's own tools) gives access to private and gated models, HF_ENDPOINT names another
+    /// hub, and HTTPS_PROXY a proxy. If the disk has no room for the model, nothing is fetched unless --yes is given.
     #[cfg(feature = "hub")]
     #[command(after_help = examples::MODEL_PULL)]
     Pull(super::hub::PullArguments),
-    /// Read every file of models, and compare sizes and SHA-256 with those of the pull
+    /// Read every file of a model, and compare its size and SHA-256 with those recorded by the pull
     #[command(after_help = examples::MODEL_VERIFY)]
     Verify {
         /// Checkpoint folders

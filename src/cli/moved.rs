@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use clap::Args;
 use frostbert::internals::run_folder::relocation::Relocation;
 
-/// Files of a run that lie elsewhere than when it was made. What is not said and not there is looked for by its hash.
+/// Files of a run that have been moved since it was made. A file that is not at its path, and for which no new path is
+/// given, is looked for by its hash.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Where the files of the run lie now")]
+#[command(next_help_heading = "Files of the run that have been moved")]
 pub(super) struct MovedArguments {
     /// The folder of the run's model
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// A file or a folder that has moved, with all in it; may be given more than once
+    /// A file, or a folder with everything in it, that has been moved; may be repeated
     #[arg(long, value_name = "OLD=NEW", value_parser = old_and_new)]
     moved: Vec<(PathBuf, PathBuf)>,
-    /// The folder in which the run's relative paths start [default: the current one]
+    /// The folder that the run's relative paths are relative to [default: the current one]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 }

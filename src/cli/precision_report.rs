@@ -16,7 +16,7 @@ use super::{Context, PipelineArguments, output, screen};
 pub(super) struct PrecisionReportArguments {
     #[command(flatten)]
     pipeline: PipelineArguments,
-    /// Texts whose states are compared layer by layer; the head is trained on all
+    /// Number of texts whose states are compared layer by layer; the head is trained on all
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     documents: u32,
 }

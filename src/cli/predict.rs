@@ -43,48 +43,50 @@ const LISTED_LABELS: usize = 3;
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("texts").required(true).multiple(true).args(["text", "file"]))]
 pub(super) struct PredictArguments {
-    /// A run: its folder, a name of runs or a folder of them (then the newest), or a tag
+    /// A run: its folder, a name or folder of runs (the newest is used), or a tag
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// One more run, which predicts for the same texts; what each says stands under its name. May be given more than once
+    /// Another run that predicts for the same texts; the predictions of each run are listed under its name. May be
+    /// repeated
     #[arg(long = "run", value_name = "RUN")]
     more_runs: Vec<PathBuf>,
-    /// A text (or a question); may be given more than once
+    /// A text (or a question); may be repeated
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
     /// The second text of a pair, or the context of a question; one for each --text
     #[arg(long, value_name = "TEXT", requires = "text")]
     text_pair: Vec<String>,
-    /// A file of texts, read with the settings of the run's train source; - for stdin (lines, unless --format says)
+    /// A file of texts, read with the settings of the run's train source; - for stdin (lines, unless --format is given)
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]
     format: FormatArgument,
-    /// The column of texts, where it is not that of the train source
+    /// The column of texts, if it is not that of the train source
     #[arg(long, value_name = "COLUMN", requires = "file")]
     text_column: Option<ColumnName>,
     /// The column of second texts
     #[arg(long, value_name = "COLUMN", requires = "file")]
     text_pair_column: Option<ColumnName>,
-    /// A column of identifiers, to be carried along
+    /// A column of identifiers, to be copied to the output
     #[arg(long, value_name = "COLUMN", requires = "file")]
     id_column: Option<ColumnName>,
-    /// Read the file with another value of a source table, as in delimiter=; or encoding=latin1
+    /// Override a setting for reading the file, as in delimiter=; or encoding=latin1
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = super::key_and_value, requires = "file")]
     set: Vec<String>,
-    /// List the N most probable labels [default: 3 for people; with --json all, by their ids]
+    /// List the N most probable labels [default: 3; with --json all, in the order of their ids]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "out")]
     top: Option<u16>,
-    /// Leave the label empty where its probability is lower
+    /// Leave the label empty if its probability is lower
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     min_confidence: f32,
-    /// Write a row for each record to this file: .csv, .jsonl or .parquet; to DIR/ as part-00000.parquet and so on
+    /// Write a row for each record to this file: .csv, .jsonl or .parquet; with DIR/, to part-00000.parquet and so
+    /// on in this folder
     #[arg(long, value_name = "FILE or DIR/")]
     out: Option<PathBuf>,
-    /// With --out: a column p_<label> for each label, too
+    /// With --out: also write a column p_<label> for each label
     #[arg(long, requires = "out")]
     probabilities: bool,
-    /// With --out: the texts, too
+    /// With --out: also write the texts
     #[arg(long, requires = "out")]
     with_text: bool,
     #[command(flatten)]

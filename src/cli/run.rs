@@ -19,8 +19,8 @@ pub(super) struct RunArguments {
     pipeline: Option<PathBuf>,
     #[command(flatten)]
     overrides: OverrideArguments,
-    /// Replay a run from its lock file, or by its name or tag: the same inputs are checked first, then the bytes of the
-    /// results
+    /// Replay a run, given by its lock file, folder, name or tag: checks that the inputs are the same, then compares the
+    /// bytes of the results
     #[arg(long, value_name = "LOCK.json", conflicts_with_all = ["pipeline", "set", "dry_run"])]
     locked: Option<PathBuf>,
     #[command(flatten)]

@@ -23,7 +23,7 @@ use super::{Context, examples, output, quantities::duration};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunsCommand {
-    /// List the runs of a folder: what they predict, how well, with which settings and tags
+    /// List the runs in a folder: what they predict, how well, with which settings and tags
     #[command(after_help = examples::RUNS_LS)]
     Ls(list::ListArguments),
     /// Show what a run is: its settings, its data, what it is worth, and how to get it again
@@ -31,7 +31,7 @@ pub(super) enum RunsCommand {
     Show(show::ShowArguments),
     #[command(about = "Compare two runs: settings, data, metrics, and examples that they predict differently", long_about = diff::ABOUT, after_help = examples::RUNS_DIFF)]
     Diff(diff::DiffArguments),
-    #[command(about = "Give a run a tag, which stands for it from then on", long_about = TAG_ABOUT, after_help = examples::RUNS_TAG)]
+    #[command(about = "Give a run a tag, by which it can be named from then on", long_about = TAG_ABOUT, after_help = examples::RUNS_TAG)]
     Tag(TagArguments),
     #[command(about = "Remove runs", long_about = remove::ABOUT, after_help = examples::RUNS_RM)]
     Rm(remove::RemoveArguments),
@@ -40,26 +40,27 @@ pub(super) enum RunsCommand {
 }
 
 const TAG_ABOUT: &str = "\
-Give a run a tag, which stands for it from then on
+Give a run a tag, by which it can be named from then on
 
-A tag is taken wherever a run is named. A run can have several; a tag names one run, and giving it to another moves it. \
-Tags stand in tags.json in the folder of runs.";
+A tag can be used wherever a run is expected. A run can have several tags; a tag refers to one run, and giving it to \
+another moves it. Tags are stored in tags.json in the folder of runs.";
 
 const PRUNE_ABOUT: &str = "\
 Remove old runs
 
-Of each name the newest finished runs stay, and of the others those go that are older than asked for. A run with a tag stays, \
-and so does one that is not finished or that another process writes. Caches are not touched: see `frostbert cache gc`.";
+The newest finished runs of each name are kept; of the others, those that are older than --older-than are removed \
+(all of them if it is not given). A run is also kept if it has a tag, is not finished, or is being written by another \
+process. Caches are not touched: see `frostbert cache gc`.";
 
 #[derive(Debug, Args)]
 pub(super) struct TagArguments {
-    /// A run: its folder, a name of runs (then the newest), or a tag
+    /// A run: its folder, a name or folder of runs (the newest is used), or a tag
     #[arg(value_name = "RUN", required_unless_present = "remove", requires = "tag")]
     run: Option<PathBuf>,
     /// A name of letters, digits, dots, - and _
     #[arg(value_name = "TAG")]
     tag: Option<String>,
-    /// Take a tag away
+    /// Remove a tag
     #[arg(long, value_name = "TAG", conflicts_with_all = ["run", "tag"])]
     remove: Option<PathBuf>,
 }
@@ -67,16 +68,16 @@ pub(super) struct TagArguments {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than"]))]
 pub(super) struct PruneRunsArguments {
-    /// A run.dir
+    /// A folder of runs (run.dir)
     #[arg(value_name = "DIR", default_value = "runs")]
     folder: PathBuf,
-    /// Finished runs of each name that stay, the newest [default: 1]
+    /// Number of newest finished runs of each name to keep [default: 1]
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
-    /// Remove only what is older: 30d, 12h, 2w
+    /// Remove only runs that are older than this, such as 30d, 12h or 2w
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     older_than: Option<Duration>,
-    /// Only say what would be removed
+    /// Only print what would be removed
     #[arg(long)]
     dry_run: bool,
 }

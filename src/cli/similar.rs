@@ -14,10 +14,10 @@ use super::{Context, PipelineArguments, output};
 pub(super) struct SimilarArguments {
     #[command(flatten)]
     pipeline: PipelineArguments,
-    /// A text; give two, and their cosine is printed
+    /// A text; give two to print their cosine
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
-    /// A text whose nearest texts are looked for among those of the pipeline's files
+    /// A text for which to find the nearest texts in the pipeline's files
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
     /// Number of nearest texts
