@@ -104,7 +104,7 @@ fn a_cache_that_lost_its_manifest_is_damaged_and_not_passed_over() {
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     let damaged = format!("cache/{}/manifest.json", cache.file_name().unwrap().display());
     assert_eq!(report["damaged"], json!([damaged]));
-    assert!(ran.stderr.contains("put the manifest back"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("restore the manifest"), "{}", ran.stderr);
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub enum Error {
     },
 
     /// A name is not the name of a state.
-    #[error("`{name}` is no state: expected what is stored and of which layer, such as `mean-L06`")]
+    #[error("`{name}` is not the name of a state: expected a kind and a layer, such as `mean-L06`")]
     StateName {
         /// The name.
         name: String,
@@ -95,7 +95,8 @@ impl Error {
                 "wait until it has finished (--wait does), or give this pipeline its own cache.dir",
             ),
             Error::InUse { .. } => Some(
-                "run this again when it has finished: nothing is removed from under a training, and what was done so far stands",
+                "run the command again when the other process has finished: nothing is removed while it is being \
+                 read, and what has been done so far is kept",
             ),
             Error::StateName { .. } | Error::Rows(_) => None,
         }
@@ -141,11 +142,11 @@ impl IoError {
                 Some("free some space and run the same command again: what was committed is kept")
             }
             io::ErrorKind::PermissionDenied => {
-                Some("give this user the right to it, or name another folder")
+                Some("grant this user access to it, or use another folder")
             }
-            io::ErrorKind::NotFound => {
-                Some("check the path: relative paths start at the folder that frostbert runs in")
-            }
+            io::ErrorKind::NotFound => Some(
+                "check the path: relative paths are relative to the folder that frostbert runs in",
+            ),
             _ => None,
         }
     }

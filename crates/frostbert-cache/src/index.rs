@@ -46,7 +46,7 @@ impl DocumentIndex {
             Err(damage(
                 &folder.join(MANIFEST),
                 &format!(
-                    "{}, {} of them truncated, as its shards hold",
+                    "{}, {} of them truncated, as in its shards",
                     counted(expected.0, "document"),
                     expected.1
                 ),

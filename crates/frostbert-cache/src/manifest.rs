@@ -278,7 +278,7 @@ impl Manifest {
 pub(crate) fn no_cache(folder: &Path) -> Error {
     Error::Miss {
         cache: folder.to_path_buf(),
-        lacks: "a manifest.json: it is no cache".into(),
+        lacks: "a manifest.json: it is not a cache".into(),
         hint: "name a cache folder, <cache.dir>/<fingerprint>, as `frostbert cache ls` lists them"
             .into(),
     }
@@ -333,11 +333,11 @@ fn damaged(folder: &Path, wrong: ManifestProblem, hint: &str) -> Error {
     }
 }
 
-const REPAIR: &str = "run `frostbert cache verify --repair` on this cache: it keeps the shards whose files are whole, counts them \
-                      anew, and writes the manifest again";
+const REPAIR: &str = "run `frostbert cache verify --repair` on this cache: it keeps the shards whose files are \
+                      intact, counts their contents again, and rewrites the manifest";
 
-const BEYOND_REPAIR: &str = "this manifest cannot be repaired: put it back where there is a copy of it; else delete this cache folder \
-                             and run `frostbert extract` again";
+const BEYOND_REPAIR: &str = "this manifest cannot be repaired: restore it if you have a copy of it; otherwise delete \
+                             this cache folder and run `frostbert extract` again";
 
 /// Returns an error if a folder without a manifest contains several shards: one may be left by a killed first commit,
 /// but more belong to a cache that has lost its manifest.
@@ -357,7 +357,7 @@ pub(crate) fn refuse_orphans(folder: &Path) -> Result<()> {
         path: folder.join(MANIFEST),
         expected: format!("the manifest of {}", counted(n_shards, "shard")),
         got: "no such file".into(),
-        hint: "put the manifest back where there is a copy of it; else delete this cache folder and run `frostbert \
+        hint: "restore the manifest if you have a copy of it; otherwise delete this cache folder and run `frostbert \
                extract` again"
             .into(),
     })

@@ -46,8 +46,8 @@ impl ShardPlace {
         if tables::read_documents(&self.folder, entry)? != layout.documents {
             return Err(damage(
                 &self.folder.join(&self.name).join(names::DOCUMENTS_FILE),
-                "the windows that the tokenizer gives now",
-                "others".into(),
+                "the windows that the tokenizer produces now",
+                "different ones".into(),
             ));
         }
         let aside = StagingFolder::new(&self.folder, &self.name)?;
@@ -174,7 +174,7 @@ fn in_the_way(path: &Path) -> Error {
     Error::Damage {
         path: path.to_path_buf(),
         expected: "room for a new shard".into(),
-        got: "something that is not of this cache".into(),
+        got: "something that does not belong to this cache".into(),
         hint: "move it out of the cache folder and run the same command again".into(),
     }
 }

@@ -80,10 +80,9 @@ impl FromStr for StateKind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        StateKind::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| format!("`{name}` is no state: known are cls, mean, max, words, tokens"))
+        StateKind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            format!("`{name}` is not a kind of state: expected cls, mean, max, words or tokens")
+        })
     }
 }
 

@@ -284,7 +284,7 @@ pub(crate) fn read_words(
     if let Some((document, window, position)) = stranger {
         return Err(damage(
             &folder.join(&entry.name).join(WORDS_FILE),
-            "words in the order of the shard's documents, each at a token of one",
+            "words in the order of the shard's documents, each at one of their tokens",
             format!("token {position} of window {window} of document {document}"),
         ));
     }
@@ -333,7 +333,7 @@ fn each_batch(
     for batch in read_file(folder, entry, name)? {
         visit(&batch?).ok_or_else(|| {
             let path = folder.join(&entry.name).join(name);
-            damage(&path, "the columns of this format", "others".into())
+            damage(&path, "the columns of this format", "different ones".into())
         })?;
     }
     Ok(())

@@ -228,13 +228,13 @@ fn open_lock(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     through_no_link(&mut options);
-    let no_lock = |got: &str| {
-        Error::Damage {
+    let no_lock = |got: &str| Error::Damage {
         path: path.to_path_buf(),
-        expected: "the file of a lock".into(),
+        expected: "a lock file".into(),
         got: got.into(),
-        hint: "look at what it is, and remove it where nothing needs it: the next writer makes a new one".into(),
-    }
+        hint:
+            "check what it is, and remove it if nothing needs it: the next writer creates a new one"
+                .into(),
     };
     let file = match options.open(path) {
         Err(_) if path.is_symlink() => return Err(no_lock("a link")),

@@ -58,7 +58,7 @@ impl StagedExport {
         require_free(target)?;
         let name = target.file_name().ok_or_else(|| Error::Export {
             folder: target.to_path_buf(),
-            problem: "this is no name for a new folder".into(),
+            problem: "a new folder cannot have this name".into(),
             hint: "name a folder with --out".into(),
         })?;
         let beside = |suffix: &str| {
@@ -75,7 +75,10 @@ impl StagedExport {
             if !present.is_empty() && !present.contains(LOCK) {
                 return Err(Error::Export {
                     folder: target.to_path_buf(),
-                    problem: format!("`{}` is in the way, and no export's", aside.display()),
+                    problem: format!(
+                        "`{}` is in the way, and does not belong to an export",
+                        aside.display()
+                    ),
                     hint: "name another folder with --out".into(),
                 });
             }
@@ -173,7 +176,7 @@ fn require_free(target: &Path) -> Result<()> {
     let earlier = fs::read(target.join(EXPORT)).ok();
     let earlier = earlier.and_then(|json| serde_json::from_slice::<EarlierExport>(&json).ok());
     let Some(earlier) = earlier.filter(|earlier| !earlier.format.is_empty()) else {
-        return Err(refuse("it is not empty, and no earlier export".into()));
+        return Err(refuse("it is not empty, and does not hold an earlier export".into()));
     };
     let own: BTreeSet<&str> = earlier
         .files
@@ -182,7 +185,9 @@ fn require_free(target: &Path) -> Result<()> {
         .chain([EXPORT, LOCK, REPLACED])
         .collect();
     match present.iter().find(|name| !own.contains(name.as_str())) {
-        Some(strange) => Err(refuse(format!("`{strange}` in it is not of the earlier export"))),
+        Some(strange) => {
+            Err(refuse(format!("`{strange}` in it is not part of the earlier export")))
+        }
         None => Ok(()),
     }
 }
@@ -199,7 +204,7 @@ fn take_lock(aside: &Path, target: &Path) -> Result<File> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Export {
             folder: target.to_path_buf(),
-            problem: "another process exports to it".into(),
+            problem: "another process is exporting to it".into(),
             hint: "wait until it has finished, or name another folder with --out".into(),
         }),
         Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
@@ -235,7 +240,7 @@ mod tests {
         let staged = StagedExport::new(&target).unwrap();
         fs::write(staged.path().join("a.npy"), "a").unwrap();
         let error = StagedExport::new(&target).err().unwrap().to_string();
-        assert!(error.contains("another process exports to it"), "{error}");
+        assert!(error.contains("another process is exporting to it"), "{error}");
         drop(staged);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 

@@ -112,7 +112,7 @@ impl<'a> OpenShards<'a> {
         } else {
             let path = cache.folder().join(&cache.shard(shard).name);
             let expected = format!("the {} of all its documents", kind.name());
-            Err(damage(&path, &expected, "others".into()))
+            Err(damage(&path, &expected, "different ones".into()))
         }
     }
 
@@ -267,8 +267,8 @@ impl Gatherer<'_> {
             let shard = other.locations.first().map_or(0, |location| location.0);
             return Err(damage(
                 &self.shards.cache.folder().join(&self.shards.cache.shard(shard).name),
-                &format!("as many {} as in other shards", table_of(states[0].kind)),
-                "another number for the same documents".into(),
+                &format!("the same number of {} as in the other shards", table_of(states[0].kind)),
+                "a different number for the same documents".into(),
             ));
         }
         let mut columns = match states.first().map(|state| state.kind) {

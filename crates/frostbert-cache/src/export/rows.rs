@@ -90,13 +90,13 @@ impl<'a> CacheOrder<'a> {
             let n_having = n_having(&states);
             if n_having == 0 {
                 return Err(miss(
-                    "a document that has every state asked for".into(),
+                    "a document that has every requested state".into(),
                     "export them one by one, into folders of their own (--out)".into(),
                 ));
             }
             if n_having < n_documents {
                 progress.warn(&format!(
-                    "{} of {} lack a state that was asked for: they are left out",
+                    "{} of {} lack a requested state: they are left out",
                     n_documents - n_having,
                     counted(n_documents, "document")
                 ));
@@ -108,7 +108,7 @@ impl<'a> CacheOrder<'a> {
             match n_having(&[*state]) {
                 all if all == n_documents => states.push(*state),
                 some => progress.warn(&format!(
-                    "{some} of {} have {state}: it is left out (--state {state} exports these documents)",
+                    "only {some} of {} have {state}: it is left out (--state {state} exports these documents)",
                     counted(n_documents, "document")
                 )),
             }

@@ -41,7 +41,7 @@ pub(super) fn checksum(text: &str) -> Checked {
         .strip_suffix(AFTER_CHECKSUM)
         .and_then(|text| text.rsplit_once(BEFORE_CHECKSUM));
     let Some((body, checksum)) = sealed else {
-        let got = "none: it is of an earlier version, or was changed";
+        let got = "none: the manifest was written by an earlier version, or was edited";
         return require(false, "a checksum as the manifest's last key", got);
     };
     let expected = fingerprint::hash_bytes(body.as_bytes());
@@ -164,7 +164,7 @@ fn counts(manifest: &Manifest) -> Checked {
         let most = of_shards.iter().sum::<u64>();
         require(
             (least..=most).contains(&count),
-            format!("{least} to {most} {what}, as its shards have"),
+            format!("{least} to {most} {what}, as in its shards"),
             count.to_string(),
         )?;
     }
