@@ -280,10 +280,10 @@ impl Arguments {
     fn after_interrupt(&self) -> &'static str {
         match &self.command {
             Command::Run(_) | Command::Extract(_) | Command::Embed(_) | Command::Sweep(_) => {
-                "what was committed is kept: run the same command again to go on from there"
+                "what was committed is kept: run the same command again to continue from there"
             }
             Command::Train(_) => {
-                "the cache is as it was, and no run was written: run the same command again"
+                "the cache is unchanged, and no run was written: run the same command again"
             }
             Command::Evaluate(_) | Command::Similar(_) | Command::PrecisionReport(_) => {
                 "states that were committed are kept: run the same command again"
@@ -363,7 +363,7 @@ impl Context {
         if threads < asked {
             // Each takes a session of the model and a stack.
             progress.note(&format!(
-                "--threads {asked}: {threads} are used, because more would only take memory"
+                "--threads {asked}: only {threads} are used, because more would only cost memory"
             ));
         }
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
@@ -398,7 +398,7 @@ fn say_how_chosen(
 ) {
     for run in passed_over {
         context.progress.warn(&format!(
-            "{} is passed over, because its lock.json is not whole, or of another version: {} is used",
+            "{} is skipped, because its lock.json is incomplete or of another version: {} is used instead",
             run.display(),
             folder.display()
         ));

@@ -193,7 +193,7 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
         }
         if rewritten > 0 {
             lines.push(format!(
-                "{} written again by what the shards hold",
+                "{} rewritten from what the shards hold",
                 counted(rewritten, "manifest")
             ));
         }
@@ -271,7 +271,7 @@ fn gc(
     }
     if !to_drop.is_empty() {
         let what = format!("this drops {}", to_drop.join(", "));
-        if !context.machine.go_on && !context.progress.ask(&format!("{what}. Go on?")) {
+        if !context.machine.go_on && !context.progress.ask(&format!("{what}. Continue?")) {
             return Err(Error::Consent { what }.into());
         }
     }

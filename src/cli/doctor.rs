@@ -132,7 +132,7 @@ fn describe_cpu(page: &mut Page, findings: &Diagnosis) {
     page.line("", &instructions);
     let Memory { total_bytes, available_bytes, limit_bytes } = findings.memory;
     let limit = limit_bytes.map_or(String::new(), |limit| {
-        format!("; this control group may take {}", output::bytes(limit))
+        format!("; this control group may use {}", output::bytes(limit))
     });
     page.line(
         "memory",
@@ -146,8 +146,8 @@ fn describe_cpu(page: &mut Page, findings: &Diagnosis) {
 
 fn describe_runtime(page: &mut Page, runtime: &RuntimeFindings) {
     let how = match runtime.search.how {
-        "found" => "found by looking".into(),
-        "not found" => "named by nothing".into(),
+        "found" => "found by searching".into(),
+        "not found" => "not named anywhere".into(),
         how => format!("named by {how}"),
     };
     match &runtime.version {
@@ -158,7 +158,7 @@ fn describe_runtime(page: &mut Page, runtime: &RuntimeFindings) {
         None => page.line("onnxruntime", &format!("at least {} is needed, {how}", runtime.needed)),
     }
     if runtime.search.how == "not found" {
-        page.line("", "looked into:");
+        page.line("", "searched:");
         for folder in &runtime.search.looked {
             page.line("", &format!("  {}", folder.display()));
         }
@@ -200,7 +200,7 @@ fn describe_cuda(page: &mut Page, cuda: &CudaFindings) {
     let driver = &cuda.driver;
     match (&driver.driver, driver.source) {
         (Some(version), Some(source)) => page.line("  driver", &format!("{version} ({source})")),
-        _ => page.line("  driver", "none: neither nvidia-smi nor /proc/driver/nvidia tells of one"),
+        _ => page.line("  driver", "none: neither nvidia-smi nor /proc/driver/nvidia reports one"),
     }
     for gpu in &driver.gpus {
         let memory =
@@ -212,9 +212,9 @@ fn describe_cuda(page: &mut Page, cuda: &CudaFindings) {
 fn describe_device(page: &mut Page, device: &DeviceFindings, cuda: Option<&Problem>) {
     let precision = device.precision.name();
     let took = match (&device.took, &device.reason) {
-        (_, Some(reason)) => format!("{} took {reason}", device.asked),
+        (_, Some(reason)) => format!("{} chose {reason}", device.asked),
         (Some(_), None) => format!("{}, {precision}: works", device.asked),
-        (None, None) => format!("{}, {precision}: cannot be had", device.asked),
+        (None, None) => format!("{}, {precision}: not available", device.asked),
     };
     for (number, line) in wrap(&took, screen::columns() - NAMES).iter().enumerate() {
         page.line(if number == 0 { "device" } else { "" }, line);
@@ -223,12 +223,15 @@ fn describe_device(page: &mut Page, device: &DeviceFindings, cuda: Option<&Probl
     if let Some(nodes) = nodes.filter(|nodes| !nodes.is_empty()) {
         let nodes: Vec<String> =
             nodes.iter().map(|(operator, count)| format!("{count} {operator}")).collect();
-        page.line("", &format!("on the CPU all the same: {}", nodes.join(", ")));
+        page.line("", &format!("still on the CPU: {}", nodes.join(", ")));
     }
     match (&device.problem, cuda) {
         // What is wrong with CUDA is not said twice.
         (Some(problem), Some(cuda)) if problem.reason.ends_with(&cuda.reason) => {
-            page.marked("!!", "it is asked for, and CUDA is not usable: the reason stands above");
+            page.marked(
+                "!!",
+                "it was requested, but CUDA is not usable: the reason is given above",
+            );
         }
         (problem, _) => page.problem(problem.as_ref()),
     }
@@ -255,7 +258,7 @@ fn describe_model(page: &mut Page, model: &ModelFindings) {
 }
 
 fn describe_cache(page: &mut Page, cache: &CacheFindings) {
-    let exists = if cache.exists { "" } else { " (not there yet)" };
+    let exists = if cache.exists { "" } else { " (does not exist yet)" };
     let free =
         cache.free_bytes.map_or(String::new(), |free| format!(", {} free", output::bytes(free)));
     page.line("cache", &format!("{}{exists}{free}", cache.folder.display()));

@@ -39,7 +39,7 @@ pub(super) fn dry_run(
 
 fn describe(found: &DryRun) -> Screen {
     let mut screen = Screen::default();
-    screen.text("dry run     everything was checked, and nothing is written");
+    screen.text("dry run     everything was checked, and nothing was written");
     if let Some(extract) = &found.extract {
         if extract.models.is_empty() {
             describe_extract(extract, &mut screen);
@@ -69,7 +69,7 @@ fn describe_extract(extract: &ExtractForecast, screen: &mut Screen) {
     let [unique, computed, reused, truncated] = counts.map(HumanCount);
     screen.as_it_is(&format!("cache       {}", extract.cache.display()));
     screen.text(&format!(
-        "            {}, {unique} distinct: {computed} to encode, {reused} there; {truncated} truncated",
+        "            {}, {unique} distinct: {computed} to encode, {reused} in the cache; {truncated} truncated",
         counted(extract.documents, "text"),
     ));
     if extract.computed > 0 {

@@ -61,8 +61,8 @@ pub(super) fn pull_model(arguments: &PullArguments, context: &Context) -> Result
         return Ok(ExitCode::SUCCESS);
     }
     let what = match pulled.bytes_fetched {
-        0 => "nothing fetched: it was there, and every hash is right".into(),
-        fetched => format!("{} fetched, every hash is right", output::bytes(fetched)),
+        0 => "nothing fetched: every file was there, and every hash matches".into(),
+        fetched => format!("{} fetched, every hash matches", output::bytes(fetched)),
     };
     output::print(&format!(
         "{}: {} at {}, {}, {what}\n",

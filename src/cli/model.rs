@@ -90,7 +90,7 @@ fn verified_text(folder: &Path, verified: &Verified) -> String {
             format!("{}: {} at {}\n", folder.display(), source.repository, source.revision)
         }
         None => format!(
-            "{}: no source.json, so there is nothing to compare hashes with; each whole file's blake3 is shown\n",
+            "{}: no source.json, so there are no hashes to compare with; the blake3 of each whole file is shown\n",
             folder.display()
         ),
     };
@@ -159,7 +159,10 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
         "encoder and a linear head".into(),
     ]);
     text.push_str(&screen::align(&lines));
-    text.push_str("\nTraining memory: f32 weights, gradients and Adam's two moments, 16 bytes a parameter; activations come on top.\n");
+    text.push_str(
+        "\nTraining memory: f32 weights, gradients and Adam's two moments, 16 bytes per parameter; activations come \
+         on top.\n",
+    );
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -52,7 +52,7 @@ fn describe(report: &PrecisionReport) -> String {
         }
     }
     text.push_str(&format!(
-        "\nbeside f32, over {} of {}\n",
+        "\ncompared with f32, over {} of {}\n",
         counted(report.tokens, "token"),
         counted(report.documents, "text")
     ));

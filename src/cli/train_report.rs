@@ -113,7 +113,7 @@ fn describe_head(report: &TrainReport) -> String {
     // A winner that is trained again, on all rows, has no validation and a number of epochs that was chosen.
     if metrics.validation.is_some() && metrics.epochs > 0 && metrics.best_epoch == metrics.epochs {
         text.push_str(
-            "            the last epoch was the best: more may do better (train.epochs)\n",
+            "            the last epoch was the best: more epochs may do better (train.epochs)\n",
         );
     }
     if let (Some(before), Some(TaskMetrics::Classification(after))) =

@@ -157,7 +157,7 @@ fn a_torn_lock_hides_no_older_run() {
         fs::write(&newest, &whole[..length]).unwrap();
         let ran = workshop.succeed(&PREDICT);
         assert_eq!(ran.stdout, expected);
-        assert!(ran.stderr.contains("warning: runs/tiny/002 is passed over"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("warning: runs/tiny/002 is skipped"), "{}", ran.stderr);
         // Named itself, it is said to be torn.
         let stderr = workshop.fail(&["predict", "runs/tiny/002", "--text", "a"]);
         assert!(stderr.contains("002/lock.json`: expected a lock file"), "{stderr}");

@@ -262,7 +262,7 @@ fn a_dry_run_checks_everything_says_what_would_be_done_and_writes_nothing() {
     let trained = workshop.json(&["train", "pipeline.toml", "--dry-run"]);
     assert!(trained.get("extract").is_none());
     let page = workshop.succeed(&["run", "pipeline.toml", "--dry-run"]).stdout;
-    assert!(page.contains("0 to encode, 120 there"), "{page}");
+    assert!(page.contains("0 to encode, 120 in the cache"), "{page}");
     assert!(contents(&workshop.path("")) == before, "something was written");
 
     // What is at fault is found.
