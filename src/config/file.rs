@@ -371,7 +371,7 @@ impl<'de> Deserialize<'de> for Sources {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected a list of label names, or the path of a file with one name a line"
+    expecting = "expected a list of label names, or the path of a file with one name per line"
 )]
 pub enum Labels {
     /// The names.

@@ -286,7 +286,7 @@ pub(crate) static KEYS: [Key; 30] = [
         meaning: "a column of labels, by name or number, that the head is trained on; it is evaluated on the source's own: see [Columns of labels](#columns-of-labels). Only from files with columns",
         kinds: LEARNED,
         tasks: &[Classification],
-        elsewhere: refused("names a column of one label a row"),
+        elsewhere: refused("names a column with one label per row"),
         ..train("label", "the source's own `label`", Values::Any)
     },
     Key {

@@ -38,7 +38,7 @@ pub(crate) fn read(
             file: path.to_path_buf(),
             line: None,
             column: None,
-            problem: "[tasks] names no task".into(),
+            problem: "[tasks] has no task".into(),
             hint: "give each task its sections, as in [tasks.sentiment.data]".into(),
         });
     }
@@ -122,8 +122,8 @@ pub(crate) fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(
         Some(parsed) => parsed,
         None if value.trim_start().starts_with(['[', '{']) => {
             return Err(override_error(format!(
-                "`{value}` is no list or table: texts in it stand in quotes, and what is opened is closed, \
-                 as in '{key}=[\"a\", \"b\"]'"
+                "`{value}` is not a list or table: put the texts in it in quotes, and close every bracket, as in \
+                 '{key}=[\"a\", \"b\"]'"
             )));
         }
         // A bare word is a string.
@@ -138,7 +138,7 @@ pub(crate) fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(
         }
         let inner = table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         table = inner.as_table_mut().ok_or_else(|| {
-            override_error(format!("`{part}` in `{key}` is a value and no table"))
+            override_error(format!("`{part}` in `{key}` is a value, not a table"))
         })?;
     }
     Ok(())
@@ -158,7 +158,7 @@ fn located(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let before = error.span().map(|span| &text[..span.start.min(text.len())]);
     let line = before.map(|before| before.matches('\n').count() as u64 + 1);
     let problem = error.message().trim().replace('\n', ", ");
-    let where_all_stand = "every key and its default stand in docs/pipeline.md";
+    let where_all_stand = "every key and its default are in docs/pipeline.md";
     let hint = match meant(&problem) {
         Some(meant) => format!("did you mean `{meant}`? {where_all_stand}"),
         None => where_all_stand.into(),

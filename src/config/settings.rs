@@ -107,8 +107,8 @@ impl Pipeline {
         match tasks.len() {
             1 => Ok(tasks.remove(0).pipeline),
             n => Err(refusal(path)(
-                format!("the file names {n} tasks, and this command works on one"),
-                "name a pipeline file of one task".into(),
+                format!("the file has {n} tasks, but this command works on one"),
+                "name a pipeline file with one task".into(),
             )),
         }
     }
@@ -127,7 +127,7 @@ impl Pipeline {
         for name in files.iter().filter_map(|(name, _)| name.as_ref()) {
             if !is_folder_name(name) {
                 return Err(refusal(path)(
-                    format!("a task has the name `{name}`, which is no folder name"),
+                    format!("a task has the name `{name}`, which cannot be the name of a folder"),
                     "use letters, digits, - and _, as in [tasks.sentiment]".into(),
                 ));
             }
@@ -153,7 +153,7 @@ impl Pipeline {
         let name = file.name.get_or_insert_with(stem).clone();
         if !is_folder_name(&name) {
             return Err(refuse(
-                format!("`name` is `{name}`, which is no folder name"),
+                format!("`name` is `{name}`, which cannot be the name of a folder"),
                 "use letters, digits, - and _".into(),
             ));
         }
@@ -287,10 +287,10 @@ impl Pipeline {
         {
             return Err(refuse(
                 format!(
-                    "some sources name a text_pair and `{}` does not, or the other way round",
+                    "only some sources have a text_pair: see `{}`",
                     other.path.display()
                 ),
-                "a head reads one text of every row, or two: name text_pair in all sources or in none".into(),
+                "set text_pair in all sources or in none: a head reads either one text of every row or two".into(),
             ));
         }
         self.check_label_columns()?;
@@ -309,8 +309,8 @@ impl Pipeline {
         let swept = swept.next();
         if swept.is_some_and(Value::is_table) {
             return Err(self.refuse(
-                "sweep.label is a distribution, and columns are not drawn".into(),
-                "name them, as in label = [\"label\", \"annotator_1\"]".into(),
+                "sweep.label is a distribution, but columns cannot be drawn".into(),
+                "list the columns, as in label = [\"label\", \"annotator_1\"]".into(),
             ));
         }
         let task = self.data.task;
@@ -322,8 +322,10 @@ impl Pipeline {
             None => "train.label",
         };
         Err(self.refuse(
-            format!("{key} names columns of one label a row, and the task is `{task}`"),
-            format!("leave {key} out; other questions are tasks of their own: [tasks.NAME]"),
+            format!("{key} names columns with one label per row, but the task is `{task}`"),
+            format!(
+                "leave {key} out; to learn something else, give it a task of its own: [tasks.NAME]"
+            ),
         ))
     }
 
@@ -408,7 +410,7 @@ fn require_utf_8(
     match paths.find(|path| path.to_str().is_none()) {
         None => Ok(()),
         Some(path) => Err(refuse(
-            format!("the path `{}` is no UTF-8, as that of a pipeline has to be", path.display()),
+            format!("the path `{}` is not valid UTF-8, which a pipeline needs", path.display()),
             "rename the file or folder, or name it by a relative path".into(),
         )),
     }

@@ -27,7 +27,7 @@ pub(crate) fn read(path: &Path, max_mib: u64) -> Result<String> {
             () if kind.is_socket() => "a socket",
             () => "a device",
         };
-        let hint = "write what it gives to a file first, and name that file";
+        let hint = "write its contents to a file first, and name that file";
         return Err(refused("a regular file".into(), got, hint));
     }
     let file = File::open(path).map_err(failed())?;

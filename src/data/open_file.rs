@@ -37,7 +37,7 @@ impl OpenFile {
                 line: None,
                 expected: "a regular file, as data files are read more than once".to_owned(),
                 got: kind.to_owned(),
-                hint: "write what it gives to a file first, and name that file".to_owned(),
+                hint: "write its contents to a file first, and name that file".to_owned(),
             });
         }
         let file = File::open(path).map_err(Error::io("read", path))?;

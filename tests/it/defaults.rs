@@ -165,8 +165,8 @@ fn settings_of_a_sweep_are_compared_as_they_are_given() {
     // Keys of other sections, and values that cannot be, are refused.
     for (setting, expected) in [
         ("folds = 3", "unknown field `folds`"),
-        ("kind = \"crf\"", "is no head for the task `classification`"),
-        ("", "names no key"),
+        ("kind = \"crf\"", "is not a head for the task `classification`"),
+        ("", "has no keys"),
         ("layer = 1\nlayers = [0]", "has both `layer` and `layers`"),
         ("lr = 0.1\n[sweep]\ntrials = 3", "are taken as they are"),
     ] {

@@ -269,7 +269,11 @@ fn what_is_wrong_with_columns_of_labels_is_said_with_its_place_and_a_cure() {
         ("[sweep]\nlabel = [\"nobody\"]", "empty cells alone", "sweep.label"),
         ("[train]\nlabel = \"one\"", "two labels in the column `one`, got only `a`", "train.label"),
         ("[sweep]\nlabel = [0.5]", "label = 0.5", "values that the key can have"),
-        ("[sweep]\ntrials = 2\nlabel = { min = 1, max = 2 }", "is a distribution", "name them"),
+        (
+            "[sweep]\ntrials = 2\nlabel = { min = 1, max = 2 }",
+            "is a distribution",
+            "list the columns",
+        ),
     ] {
         write_tiny(&workshop, rest);
         let error = workshop.fail(&["run", "pipeline.toml"]);
@@ -282,7 +286,7 @@ fn what_is_wrong_with_columns_of_labels_is_said_with_its_place_and_a_cure() {
     assert!(error.contains("a file of lines, which has no columns"), "{error}");
     for task in ["multilabel", "regression"] {
         let error = workshop.fail(&["run", "pipeline.toml", "--set", &format!("data.task={task}")]);
-        assert!(error.contains("sweep.label names columns of one label"), "{error}");
+        assert!(error.contains("sweep.label names columns with one label"), "{error}");
         assert!(error.contains("[tasks.NAME]"), "{error}");
     }
     // With folds, and where the winner is trained again, validation rows are learned from: their file needs the column.

@@ -127,7 +127,7 @@ fn a_named_pipe_is_refused_at_once() {
     for command in ["run", "extract"] {
         let error = workshop.fail(&[command, "pipeline.toml"]);
         assert!(error.contains("a.csv: expected a regular file"), "{error}");
-        assert!(error.contains("hint: write what it gives to a file first"), "{error}");
+        assert!(error.contains("hint: write its contents to a file first"), "{error}");
     }
 }
 

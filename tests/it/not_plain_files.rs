@@ -71,7 +71,8 @@ fn data_that_cannot_be_read_twice_is_refused_at_once() {
     let (workshop, _socket) = with_strange_files();
     let words = |what: &str| {
         format!(
-            "expected a regular file, as data files are read more than once, got {what}\nhint: write what it gives to a file first, and name that file\n"
+            "expected a regular file, as data files are read more than once, got {what}\nhint: write its contents to \
+             a file first, and name that file\n"
         )
     };
     for (path, stdin, said) in [
@@ -188,7 +189,7 @@ fn a_pipeline_comes_from_a_file_or_from_a_pipe_that_has_a_writer() {
         ("/dev/stdin", "a device"),
     ] {
         let said = format!(
-            "error: {path}: expected a regular file, got {got}\nhint: write what it gives to a file first"
+            "error: {path}: expected a regular file, got {got}\nhint: write its contents to a file first"
         );
         for arguments in [
             &["run", path][..],

@@ -153,7 +153,7 @@ fn a_command_for_one_task_says_so() {
     workshop.json(&["extract", PIPELINE]);
     let cache = workshop.cache_named().display().to_string();
     let export = ["cache", "export", &cache, "--to", "npy", "--pipeline", PIPELINE];
-    assert!(workshop.fail(&export).contains("names 2 tasks"));
+    assert!(workshop.fail(&export).contains("has 2 tasks"));
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl<'de> Deserialize<'de> for GivenSettings {
                     read_swept(&mut settings, key, &mut map)?;
                 }
                 if settings.is_empty() {
-                    return Err(A::Error::custom("a setting of sweep.settings names no key"));
+                    return Err(A::Error::custom("a table of sweep.settings has no keys"));
                 }
                 Ok(GivenSettings(settings))
             }
@@ -259,7 +259,7 @@ fn read_swept<'de, A: MapAccess<'de>>(
         _ => (key, map.next_value()?),
     };
     if table.contains_key(&key) {
-        return Err(A::Error::custom(format!("`{key}` stands there twice: leave one of them out")));
+        return Err(A::Error::custom(format!("`{key}` is given twice: leave one of them out")));
     }
     table.insert(key, value);
     Ok(())
@@ -382,7 +382,7 @@ mod tests {
         for (text, expected) in [
             ("model = [\"a\", \"b\"]", "the key model.path"),
             ("model.device = [\"cpu\"]", "unknown field `device`"),
-            ("\"model.path\" = [\"a\"]\nmodel.path = [\"b\"]", "stands there twice"),
+            ("\"model.path\" = [\"a\"]\nmodel.path = [\"b\"]", "is given twice"),
         ] {
             let error = section(text).unwrap_err();
             assert!(error.message().contains(expected), "{text}: {error}");

@@ -138,7 +138,7 @@ pub(super) fn check(
     if max_length > usize::from(u16::MAX) {
         return Err(refuse(
             format!(
-                "cache.max_length is {max_length}, and the cache numbers {} tokens of a window",
+                "cache.max_length is {max_length}, but a window can have at most {} tokens",
                 u16::MAX
             ),
             "set cache.max_length to what the model was made for, 512 for most".into(),
@@ -147,7 +147,7 @@ pub(super) fn check(
     if max_length < MIN_LENGTH {
         return Err(refuse(
             format!(
-                "cache.max_length is {max_length}, which leaves no room beside the special tokens"
+                "cache.max_length is {max_length}, which leaves no room for a text beside the special tokens"
             ),
             format!("set cache.max_length to {MIN_LENGTH} or more"),
         ));
@@ -259,7 +259,7 @@ fn check_overflow(
     if stride.saturating_add(MIN_LENGTH) > max_length {
         return Err(refuse(
             format!(
-                "cache.stride is {stride}, which leaves windows of {max_length} tokens no room to get on"
+                "cache.stride is {stride}, which is too large for windows of {max_length} tokens to advance"
             ),
             format!("set cache.stride well below cache.max_length, as in {}", max_length / 4),
         ));
@@ -279,7 +279,10 @@ mod tests {
             );
             let file = toml::from_str(&text).unwrap();
             let error = Pipeline::check("p.toml".as_ref(), file).unwrap_err().to_string();
-            assert!(error.contains(&format!("cache.stride is {stride}, which leaves")), "{error}");
+            assert!(
+                error.contains(&format!("cache.stride is {stride}, which is too large")),
+                "{error}"
+            );
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn swept_models(
     for value in section.values(MODEL_PATH) {
         let Some(name) = value.as_str() else {
             return Err(refuse(
-                format!("sweep.model.path is {value}, and a model is named by its folder"),
+                format!("sweep.model.path is {value}, but a model is named by its folder"),
                 "name folders, as in model.path = [\"models/minilm\", \"models/other\"]".into(),
             ));
         };
@@ -206,8 +206,8 @@ mod tests {
     fn what_names_no_model_or_one_twice_is_refused() {
         for (sweep, expected) in [
             ("model.path = [\"a\", \"b\", \"a\"]", "sweep.model.path names \"a\" twice"),
-            ("model.path = [\"a\", 3]", "sweep.model.path is 3, and a model is named"),
-            ("model.path = { min = 1, max = 2 }\ntrials = 2", "and a model is named"),
+            ("model.path = [\"a\", 3]", "sweep.model.path is 3, but a model is named"),
+            ("model.path = { min = 1, max = 2 }\ntrials = 2", "but a model is named"),
         ] {
             let error = check(sweep).unwrap_err().to_string();
             assert!(error.contains(expected), "{sweep}: {error}");

@@ -19,8 +19,8 @@ pub(super) fn require_finite(
     match endless("", &value) {
         None => Ok(()),
         Some((key, number)) => Err(refuse(
-            format!("{key} is {number}, and it has to be finite"),
-            format!("give {key} a number, or leave it out"),
+            format!("{key} is {number}, but must be finite"),
+            format!("set {key} to a finite number, or leave it out"),
         )),
     }
 }

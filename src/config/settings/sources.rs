@@ -50,8 +50,8 @@ pub(super) fn refuse_keys_of_questions(
     let (task, misplaced) = (data.task, data.misplaced);
     if task != Task::Qa && misplaced != Misplaced::default() {
         return Err(refuse(
-            format!("data.misplaced is `{misplaced}`, and the task is `{task}`"),
-            "leave it out, as only questions have answers; or set data.task to `qa`".into(),
+            format!("data.misplaced is `{misplaced}`, but the task is `{task}`"),
+            "leave it out, because only questions have answers; or set data.task to `qa`".into(),
         ));
     }
     for source in data.sources_mut() {
@@ -65,7 +65,7 @@ pub(super) fn refuse_keys_of_questions(
         let Some(key) = named else { continue };
         if task != Task::Qa {
             return Err(refuse(
-                format!("a source names `{key}`, and the task is `{task}`"),
+                format!("a source sets `{key}`, but the task is `{task}`"),
                 "name the columns of texts with `text` and `text_pair`, or set data.task to `qa`"
                     .into(),
             ));
@@ -73,7 +73,7 @@ pub(super) fn refuse_keys_of_questions(
         // A name that tells no format is an error once the file is read.
         if let Some(format) = source.resolve_format().ok().filter(|format| !format.has_columns()) {
             return Err(refuse(
-                format!("a source names `{key}`, and a {format} file has no columns"),
+                format!("a source sets `{key}`, but a {format} file has no columns"),
                 format!(
                     "leave `{key}` out, or set `format` of the source to csv, tsv, jsonl, json or parquet, if that is \
                      what the file holds"
@@ -157,19 +157,19 @@ mod tests {
                 "classification",
                 csv,
                 nearest,
-                "data.misplaced is `nearest`, and the task is `classification`",
+                "data.misplaced is `nearest`, but the task is `classification`",
             ),
             (
                 "tokens",
                 "path = \"a.conll\", context = 1",
                 "",
-                "a source names `context`, and the task is `tokens`",
+                "a source sets `context`, but the task is `tokens`",
             ),
             (
                 "qa",
                 "path = \"a.json\", question = \"q\"",
                 "",
-                "a source names `question`, and a squad file has no columns",
+                "a source sets `question`, but a squad file has no columns",
             ),
         ] {
             let error = check(task, source, more).unwrap_err();

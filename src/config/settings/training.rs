@@ -91,13 +91,13 @@ fn check_kind(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
     let kind = file.head_kind();
     if !kinds(task).contains(&kind) {
         return Err(refuse(
-            format!("head.kind = \"{kind}\" is no head for the task `{task}`"),
+            format!("head.kind = \"{kind}\" is not a head for the task `{task}`"),
             format!("set head.kind to one of {}", names(kinds(task))),
         ));
     }
     if let Some(width) = head.hidden.iter().find(|width| !(1..=MOST_UNITS).contains(*width)) {
         return Err(refuse(
-            format!("head.hidden names a layer of {width} units"),
+            format!("head.hidden has a layer of {width} units"),
             "give every hidden layer a width, as in hidden = [128]".into(),
         ));
     }
@@ -112,14 +112,14 @@ fn check_input(
     let (task, head) = (file.data.task, &file.head);
     if task == Task::Similarity && !has_pairs {
         return Err(refuse(
-            "the task `similarity` compares two texts, and a source names one".into(),
+            "the task `similarity` compares two texts, but a source has only one".into(),
             "name the column of the second text in every source, as in text_pair = \"sentence2\""
                 .into(),
         ));
     }
     if task == Task::Qa && file.data.pair == Some(Pair::Separate) {
         return Err(refuse(
-            "the task `qa` reads a question together with its context, and data.pair = \"separate\" parts them".into(),
+            "the task `qa` reads a question together with its context, but data.pair = \"separate\" encodes them apart".into(),
             "leave data.pair out".into(),
         ));
     }
@@ -129,27 +129,27 @@ fn check_input(
     let separate = has_pairs && file.data.pair != Some(Pair::Joint);
     let reason = if attention && separate {
         Some((
-            "head.pooling = \"attention\" reads one input, and two texts are encoded in two",
+            "head.pooling = \"attention\" reads one input, but the two texts are encoded separately",
             "set data.pair = \"joint\", or head.pooling to cls, mean or max",
         ))
     } else if file.head_kind() == HeadKind::Cosine && !separate {
         Some((
-            "a cosine compares two states, and data.pair = \"joint\" makes one of two texts",
+            "a cosine compares two states, but data.pair = \"joint\" encodes the two texts together",
             "set data.pair = \"separate\", or leave it out",
         ))
     } else if attention && !is_stepwise {
         Some((
-            "head.pooling = \"attention\" is learned step by step, and this kind of head is not",
+            "head.pooling = \"attention\" is learned step by step, but this kind of head is not",
             "set head.pooling to cls, mean or max",
         ))
     } else if settings.layers.are_several() && !is_stepwise {
         Some((
-            "several head.layers are mixed by weights that are learned step by step, and this kind of head is not",
+            "several head.layers are mixed by weights that are learned step by step, but this kind of head is not",
             "name one layer, as in head.layers = [-1]",
         ))
     } else if settings.layers.are_several() && head.pca.is_some() {
         Some((
-            "head.pca projects one state, and several head.layers are mixed",
+            "head.pca projects one state, but several head.layers are mixed",
             "name one layer, or leave head.pca out",
         ))
     } else {
@@ -166,7 +166,7 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
     let known = losses(task);
     if let Some(loss) = train.loss.filter(|loss| !known.contains(loss)) {
         return Err(refuse(
-            format!("train.loss = \"{loss}\" is no loss for the task `{task}`"),
+            format!("train.loss = \"{loss}\" is not a loss for the task `{task}`"),
             match known {
                 [only] => format!("set train.loss to {only}, or leave it out"),
                 _ => format!("set train.loss to one of {}, or leave it out", names(known)),
@@ -190,7 +190,7 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
             format!(
                 "train.early_stopping follows `{followed}`, which the task `{task}` does not have"
             ),
-            format!("follow loss, {}", names(metrics(task))),
+            format!("set its metric to one of loss, {}", names(metrics(task))),
         ));
     }
     Ok(())

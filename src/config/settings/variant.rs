@@ -55,7 +55,7 @@ impl Pipeline {
                 let problem = error.message().trim().replace('\n', ", ");
                 self.refuse(
                     format!("[sweep], {}: {problem}", described(&now)),
-                    "name values that the key can have".into(),
+                    "list only values that the key can have".into(),
                 )
             })?;
         }
