@@ -244,7 +244,7 @@ impl DataChecks {
                     1 => "1 answer is".to_owned(),
                     n => format!("{} are", counted(n, "answer")),
                 },
-                if self.moved_answers == 1 { "it stands" } else { "they stand" },
+                if self.moved_answers == 1 { "it is" } else { "they are" },
             ));
         }
         if let Some(answers) = self.misplaced_answers.as_ref().filter(|answers| answers.count > 0) {
@@ -261,8 +261,8 @@ impl DataChecks {
                 })
                 .collect();
             warnings.push(format!(
-                "{} not where `answer_start` says in the context, so that nothing is learned from {}, but {} \
-                 as right: {}{}{}",
+                "{} not where `answer_start` says in the context, so nothing is learned from {}, but {} as correct: \
+                 {}{}{}",
                 match answers.count {
                     1 => "1 answer is".to_owned(),
                     n => format!("{} are", counted(n, "answer")),
@@ -272,7 +272,7 @@ impl DataChecks {
                 named.join(", "),
                 if answers.count > named.len() { " and more" } else { "" },
                 if self.has_movable_answers {
-                    "; data.misplaced = \"nearest\" moves those that stand elsewhere in it"
+                    "; data.misplaced = \"nearest\" moves those that are elsewhere in it"
                 } else {
                     ""
                 }
@@ -313,8 +313,8 @@ fn is_zero(count: &usize) -> bool {
 }
 
 /// The verb of so many rows.
-fn stand(rows: usize) -> &'static str {
-    if rows == 1 { "stands" } else { "stand" }
+fn occur(rows: usize) -> &'static str {
+    if rows == 1 { "occurs" } else { "occur" }
 }
 
 /// What the files of a part showed; `splits_test` says that test rows are split from those of train.
@@ -331,7 +331,8 @@ fn file_warnings(checks: &FileChecks, splits_test: bool) -> Vec<String> {
         let fate = fate(checks.duplicates_dropped);
         // Published figures are of all rows, where the data comes without a test file.
         let cure = if splits_test && checks.duplicates_dropped && checks.part == Part::Train {
-            " before the split; for metrics beside published ones, keep them with data.clean.drop_duplicates = false"
+            " before the split; to compare metrics with published ones, keep them with data.clean.drop_duplicates = \
+             false"
         } else {
             ""
         };
@@ -342,9 +343,9 @@ fn file_warnings(checks: &FileChecks, splits_test: bool) -> Vec<String> {
         let labels: Vec<String> =
             conflict.labels.iter().map(|label| format!("`{label}`")).collect();
         warnings.push(format!(
-            "{name}: {} {} there with two labels, as `{}` with {}",
+            "{name}: {} {} with two labels, such as `{}` with {}",
             counted(checks.conflicts.count, "text"),
-            stand(checks.conflicts.count),
+            occur(checks.conflicts.count),
             conflict.text,
             labels.join(" and "),
         ));

@@ -88,7 +88,7 @@ pub(super) fn refuse_columns_of_texts(
             None,
             format!("`tags`, as a sentence of a {format} file has a tag for each word"),
             "a `label`",
-            "name the column of the tags by `tags` of this source, in place of `label`",
+            "set `tags` of this source to the column of the tags, instead of `label`",
         ));
     }
     Ok(())
@@ -100,7 +100,7 @@ pub(super) fn too_long_sentence(source: &Source, line: Option<u64>) -> Error {
         source,
         line,
         "a sentence",
-        "leave a blank line after each sentence; every word counts with 64 bytes beside its line",
+        "leave a blank line after each sentence; every word counts 64 bytes in addition to its line",
     )
 }
 
@@ -247,8 +247,8 @@ impl ConllSentences {
                     Some(self.line),
                     format!("a {what} in column number {column}"),
                     format!("none in `{}`", shorten(&cells.join("\t"), 80)),
-                    "give every word a tag and every tag a word, or take the line out; or name the columns by `words` \
-                     and `tags` of this source, which count from 0",
+                    "give every word a tag and every tag a word, or remove the line; or set `words` and `tags` of \
+                     this source to the right columns, counted from 0",
                 ));
             }
         }
@@ -262,8 +262,8 @@ impl ConllSentences {
             Some(self.line),
             expected,
             columns(n_columns),
-            "mend the line: columns stand between tabs or, in a line without tabs, between spaces, and a blank line \
-             ends a sentence; or name the columns by `words` and `tags` of this source, which count from 0",
+            "correct the line: columns are separated by tabs or, in a line without tabs, by spaces, and a blank line \
+             ends a sentence; or set `words` and `tags` of this source to the right columns, counted from 0",
         )
     }
 }

@@ -118,7 +118,7 @@ impl ConlluSentences {
                         Some(line),
                         "at least one word in the sentence",
                         "none",
-                        "give the sentence its words, or take it out",
+                        "add the words of the sentence, or remove it",
                     ))
                 }
                 // Comments alone may speak of the file.
@@ -181,9 +181,9 @@ impl ConlluSentences {
         let cells: Vec<&str> = content.split('\t').collect();
         if cells.len() != COLUMNS.len() {
             return Err(self.error(
-                "10 columns between tabs",
+                "10 columns separated by tabs",
                 cells.len().to_string(),
-                "mend the line; or set `format` of this source to conll, if the file is of another kind",
+                "correct the line; or set `format` of this source to conll, if the file is of another kind",
             ));
         }
         if is_no_word(cells[ID]) {
@@ -202,7 +202,7 @@ impl ConlluSentences {
             return Err(self.error(
                 format!("a word in {}", column(self.word)),
                 "an empty cell",
-                "give every word its form: `_` stands for what is not known",
+                "give every word its form, or `_` if it is not known",
             ));
         }
         if let Some(tag) = self.tag {

@@ -150,7 +150,7 @@ impl DelimitedRecords {
                 "a record whose quotes are closed",
                 "an open quote that takes in the rest of the file",
                 format!(
-                    "close the quote; or set `quoting = false` for this source if its quotes are characters like any other{}",
+                    "close the quote; or set `quoting = false` for this source if its quotes are ordinary characters{}",
                     self.source.skip_hint()
                 ),
             )),
@@ -159,9 +159,9 @@ impl DelimitedRecords {
                 Some(first_line),
                 "a record",
                 if self.source.quoting {
-                    "close the quote that takes in the lines after it; or set `quoting = false` for this source if its \
-                     quotes are characters like any other; a field counts with 64 bytes beside its own"
-                } else { "check that the file has line ends; a field counts with 64 bytes beside its own" },
+                    "close the quote that takes in the lines after it; or set `quoting = false` for this source if \
+                     its quotes are ordinary characters; a field counts 64 bytes in addition to its own"
+                } else { "check that the file has line ends; a field counts 64 bytes in addition to its own" },
             )),
             ErrorKind::Io(error) => Err(read::failure(&self.source, error)),
             // All other kinds are of seeking, of serde and of records that are not flexible.
@@ -248,7 +248,7 @@ impl ColumnIndices {
     ) -> Result<()> {
         let n_fields = record.len();
         let quoting = if source.quoting {
-            "set `quoting = false` for this source if its quotes are characters like any other"
+            "set `quoting = false` for this source if its quotes are ordinary characters"
         } else {
             "set `quoting = true` for this source if quotes enclose its fields"
         };
@@ -258,7 +258,8 @@ impl ColumnIndices {
                 format!("{}, as in the header", fields(expected)),
                 fields(n_fields),
                 format!(
-                    "mend the line: a text that holds the delimiter or a line end must stand in quotes; or {quoting}"
+                    "correct the line: a text that contains the delimiter or a line end must be in quotes; or \
+                     {quoting}"
                 ),
             )),
             Some(_) => Ok(()),
@@ -278,7 +279,7 @@ impl ColumnIndices {
                     match other_delimiter(&record.iter().collect::<Vec<_>>(), delimiter, None) {
                         Some(delimiter) => set_delimiter(delimiter),
                         None => format!(
-                            "mend the line, or the column numbers of this source, which count from 0; or {quoting}"
+                            "correct the line, or the column numbers of this source, which count from 0; or {quoting}"
                         ),
                     },
                 ))
@@ -354,7 +355,7 @@ fn other_delimiter(fields: &[&str], delimiter: u8, wanted: Option<&str>) -> Opti
 
 fn set_delimiter(delimiter: char) -> String {
     format!(
-        "set `delimiter = \"{}\"` of this source, if that is what stands between the columns",
+        "set `delimiter = \"{}\"` of this source, if that is what separates the columns",
         delimiter.escape_default()
     )
 }

@@ -166,7 +166,7 @@ impl Items {
                 Some(self.line),
                 "a list of records for train, validation (or valid, val, dev) and test",
                 format!("the key `{}`", shorten(&key, 40)),
-                "leave that list out, or name it after its part; or set `format` of this source to what it is",
+                "remove that list, or name it after its part; or set `format` of this source to what it is",
             )
         })
     }
@@ -190,7 +190,8 @@ impl Items {
                     &self.source,
                     Some(line),
                     "an item of the array",
-                    "mend the file: every item of its array is one record; or set `format` of this source to what it is",
+                    "correct the file: every item of its array is one record; or set `format` of this source to what \
+                     it is",
                 ));
             }
             item.extend_from_slice(&buffer[..n]);
@@ -214,7 +215,7 @@ impl Items {
                 Some(_) => "another character".to_owned(),
                 None => "the end of the file".to_owned(),
             },
-            "mend the file; or set `format` of this source to jsonl, if each of its lines is an object",
+            "correct the file; or set `format` of this source to jsonl, if each of its lines is an object",
         )
     }
 }
@@ -319,7 +320,7 @@ mod tests {
             ),
             (
                 "[\n {\n  \"text\": NaN\n }]",
-                ":3: expected one JSON object, got NaN (column 11), which is no JSON",
+                ":3: expected one JSON object, got NaN (column 11), which is not JSON",
             ),
             ("{}", ":1: expected a JSON array of records, here a key, got `}`"),
             (

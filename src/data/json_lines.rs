@@ -130,7 +130,7 @@ impl RecordPosition<'_> {
                 let hint = if self.is_item {
                     "write objects as the items of the array"
                 } else {
-                    "write one object a line"
+                    "write one object per line"
                 };
                 return Err(self.error("one JSON object", kind(&other), hint));
             }
@@ -185,7 +185,7 @@ impl RecordPosition<'_> {
         })?;
         if keys.text_pair.is_some() || keys.id.is_some() || !keys.label_columns.is_empty() {
             return Err(self.error(
-                "an object, as columns are named beside text and label",
+                "an object, because columns other than text and label are named",
                 "a text and its label",
                 "leave `text_pair`, `id` and `split_column` of this source out, as well as train.label and sweep.label",
             ));
@@ -193,7 +193,7 @@ impl RecordPosition<'_> {
         let text = match text {
             Value::String(text) => text,
             Value::Null => String::new(),
-            other => return Err(self.error("a text as the first of the two", kind(&other), hint)),
+            other => return Err(self.error("a text as the first item", kind(&other), hint)),
         };
         let mut record = Record { text, line: Some(self.line), ..Record::default() };
         if keys.label.is_some() {
@@ -207,7 +207,7 @@ impl RecordPosition<'_> {
                 }
                 Value::Array(items) => record.labels = Some(self.labels(items, "1", json)?),
                 Value::Object(_) => {
-                    return Err(self.error("a label as the second of the two", "an object", hint));
+                    return Err(self.error("a label as the second item", "an object", hint));
                 }
             }
         }
@@ -295,18 +295,18 @@ impl RecordPosition<'_> {
             .find(|word| rest.starts_with(word));
         let (got, hint) = match is_no_number {
             Some(word) => (
-                format!("{word} (column {}), which is no JSON", error.column()),
+                format!("{word} (column {}), which is not JSON", error.column()),
                 "write null in its place, or leave the record out (Python: json.dumps(..., allow_nan=False) finds them)",
             ),
             None if reason.contains("surrogate") || reason.contains("hex escape") => (
                 format!("half of a surrogate pair (column {})", error.column()),
-                "a \\ud8xx and a \\udcxx make one character: the text was cut inside of it, so mend the text or leave the \
-                 record out",
+                "a \\ud8xx and a \\udcxx make one character, and the text was cut between them: correct the text or \
+                 leave the record out",
             ),
             None => (
                 format!("{reason} (column {})", error.column()),
                 if self.is_item {
-                    "mend the file: every item of its array is one object"
+                    "correct the file: every item of its array is one object"
                 } else {
                     "write each object on one line, and nothing else"
                 },
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn every_error_names_file_line_and_cure() {
         for (line, message, hint) in [
-            ("[1]", "expected one JSON object, got an array", "one object a line"),
+            ("[1]", "expected one JSON object, got an array", "one object per line"),
             (
                 "{\"text\": \"x\",",
                 "expected one JSON object, got EOF while parsing a value (column 13)",
@@ -441,12 +441,12 @@ mod tests {
             ),
             (
                 "{\"text\": \"x\", \"label\": NaN}",
-                "expected one JSON object, got NaN (column 24), which is no JSON",
+                "expected one JSON object, got NaN (column 24), which is not JSON",
                 "null",
             ),
             (
                 "{\"text\": \"x\", \"label\": -Infinity}",
-                "expected one JSON object, got -Infinity (column 25), which is no JSON",
+                "expected one JSON object, got -Infinity (column 25), which is not JSON",
                 "null",
             ),
             (

@@ -87,7 +87,7 @@ impl LabelColumn {
         }
         let got = match first.and_then(|class| labels.name(class)) {
             Some(label) => format!("only `{label}`"),
-            None => "empty cells alone".to_owned(),
+            None => "only empty cells".to_owned(),
         };
         Err(source.malformed(
             None,
@@ -100,12 +100,12 @@ impl LabelColumn {
     fn located(&self, mut error: Error, source: &Source) -> Error {
         if let Error::Record { expected, hint, .. } = &mut error {
             expected.push_str(&format!(
-                " in the column {}, which is learned from in place of {}",
+                " in the column {}, which the head learns from instead of {}",
                 self.column,
                 source.label_column()
             ));
-            *hint = "mend the cell, or leave it empty where nobody said a label; \
-                     other questions are tasks of their own: [tasks.NAME]"
+            *hint = "correct the cell, or leave it empty if nobody gave a label; to learn something else, give it a \
+                     task of its own: [tasks.NAME]"
                 .to_owned();
         }
         error

@@ -54,19 +54,20 @@ pub(super) fn first_id<'a>(
             &most,
             format!("ids that all count from 0 (to {}) or all from 1 (to {n})", n - 1),
             format!("`{n}` here, and `0` {}", place(&least)),
-            "write the labels by their names, or mend the file whose ids count otherwise",
+            "write the names of the labels, or correct the file whose ids are counted differently",
         )),
         (false, false) => Err(refuse(
             &least,
             format!(
-                "names of labels, or ids among which 0 or {n} tells whether the {n} labels are counted from 0 or from 1"
+                "names of labels, or ids that include 0 or {n}, so that it is clear whether the {n} labels are \
+                 counted from 0 or from 1"
             ),
             if least.id == most.id {
                 format!("`{}`, which may be counted either way", least.id)
             } else {
                 format!("ids from {} to {}, which may be counted either way", least.id, most.id)
             },
-            "write the labels by their names",
+            "write the names of the labels",
         )),
     }
 }
@@ -109,8 +110,8 @@ mod tests {
         for (cells, message) in [
             (
                 &["3", "1", "2"][..],
-                "a.csv:3: expected names of labels, or ids among which 0 or 4 tells whether the 4 labels are counted \
-                 from 0 or from 1, got ids from 1 to 3, which may be counted either way",
+                "a.csv:3: expected names of labels, or ids that include 0 or 4, so that it is clear whether the 4 \
+                 labels are counted from 0 or from 1, got ids from 1 to 3, which may be counted either way",
             ),
             (
                 &["0", "4"],

@@ -94,14 +94,14 @@ impl LabelMap {
                     &source,
                     Some(line),
                     "a file of labels",
-                    "name a file of one label a line in data.labels, and not one of texts",
+                    "set data.labels to a file with one label per line, not to a file of texts",
                 ));
             }
             if let Some(first) = line_of.insert(name.to_owned(), line) {
-                let got = format!("`{}`, which also stands on line {first}", shorten(name, 40));
+                let got = format!("`{}`, which is also on line {first}", shorten(name, 40));
                 return Err(source.malformed(
                     Some(line),
-                    "a label not named before",
+                    "a label that was not listed before",
                     got,
                     "name every label once",
                 ));
@@ -111,7 +111,7 @@ impl LabelMap {
         if labels.is_empty() {
             return Err(source.malformed(
                 None,
-                "one label a line",
+                "one label per line",
                 "no label",
                 "name the labels in id order",
             ));
@@ -171,7 +171,7 @@ impl LabelMap {
                 _ if is_missing(label) => format!("`{label}`, which stands for a missing label"),
                 _ => format!("`{}`", shorten(label, 40)),
             },
-            hint: "mend the label or leave the record out; or add it to data.labels, where it is a class of its own"
+            hint: "correct the label or leave the record out; or add it to data.labels, where it is a class of its own"
                 .to_owned(),
         }
     }
@@ -306,9 +306,9 @@ mod tests {
         let (message, _) = file_error("pos\n\nneg\npos \n");
         assert_eq!(
             message,
-            "labels.txt:4: expected a label not named before, got `pos`, which also stands on line 1"
+            "labels.txt:4: expected a label that was not listed before, got `pos`, which is also on line 1"
         );
-        assert_eq!(file_error("\n \n").0, "labels.txt: expected one label a line, got no label");
+        assert_eq!(file_error("\n \n").0, "labels.txt: expected one label per line, got no label");
         assert!(LabelMap::from_file(Path::new("no such file")).unwrap_err().hint().is_some());
     }
 

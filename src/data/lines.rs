@@ -111,7 +111,7 @@ impl LabelLines {
     }
 
     fn error(&self, line: u64, expected: String, got: &str) -> Error {
-        let hint = "write one label a line, each on the line of its text; an empty line is a missing label";
+        let hint = "write one label per line, each on the line of its text; an empty line is a missing label";
         self.source.malformed(Some(line), expected, got, hint)
     }
 }
@@ -126,7 +126,8 @@ fn compile(pattern: &str, source: &Source) -> Result<Regex> {
                 None,
                 "a regular expression as `pattern`",
                 error.to_string(),
-                "mend the pattern: the syntax is that of the Rust crate regex, without look-around and back references",
+                "correct the pattern: the syntax is that of the Rust crate regex, without look-around and back \
+                 references",
             )
         })
 }
@@ -182,7 +183,7 @@ fn match_line(
     source: &Source,
     want: WantedFields,
 ) -> Result<Record> {
-    let hint = "mend the line or `pattern`, which must match the whole of every line";
+    let hint = "correct the line or `pattern`, which must match every line as a whole";
     let captures = pattern.captures(content).ok_or_else(|| {
         source.malformed(
             Some(line),

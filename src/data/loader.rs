@@ -382,7 +382,7 @@ impl Loader {
             return Err(sources[0].malformed(
                 None,
                 "rows of train",
-                "rows of validation and test alone",
+                "only rows of validation and test",
                 "name a file with rows of train too, or leave `split_column` out",
             ));
         }
@@ -427,7 +427,7 @@ impl Loader {
         if lost_test_rows > 0 {
             warnings.push(format!(
                 "{} left out: metrics on the others are not those of the whole test set, and cannot be compared with \
-                 published ones; mend these rows to keep them",
+                 published ones; correct these rows to keep them",
                 match lost_test_rows {
                     1 => "1 given test row is".to_owned(),
                     n => format!("{} are", counted(n, "given test row")),
@@ -477,9 +477,9 @@ fn own_part(own: Option<Part>, read_as: Part, takes_all: bool) -> Part {
 fn of_another_part(example: &Record, part: Part, source: &Source) -> Error {
     source.malformed(
         example.line,
-        format!("rows of {} alone", part_name(part)),
+        format!("only rows of {}", part_name(part)),
         format!("one of {}", example.part.map_or("none", part_name)),
-        "name a file that says which part its rows are for in data.train alone: they go where it says",
+        "name a file that assigns its rows to parts only in data.train: each row goes to the part that it names",
     )
 }
 

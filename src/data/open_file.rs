@@ -35,7 +35,7 @@ impl OpenFile {
             return Err(Error::Record {
                 path: path.to_path_buf(),
                 line: None,
-                expected: "a regular file, as data files are read more than once".to_owned(),
+                expected: "a regular file, because data files are read more than once".to_owned(),
                 got: kind.to_owned(),
                 hint: "write its contents to a file first, and name that file".to_owned(),
             });
@@ -68,8 +68,8 @@ impl OpenFile {
         Err(Error::Record {
             path: self.path.clone(),
             line: None,
-            expected: "a file that stays as it is while it is read".to_owned(),
-            got: "one that was written to meanwhile".to_owned(),
+            expected: "a file that does not change while it is read".to_owned(),
+            got: "one that has changed meanwhile".to_owned(),
             hint: "run the command again when whatever writes the file has finished".to_owned(),
         })
     }
@@ -197,7 +197,7 @@ mod tests {
         let file = OpenFile::open(&path).unwrap();
         std::fs::write(&path, "two and more").unwrap();
         let error = file.require_unchanged().unwrap_err();
-        assert!(error.to_string().contains("written to meanwhile"), "{error}");
+        assert!(error.to_string().contains("changed meanwhile"), "{error}");
         let error = OpenFile::open(Path::new("/dev/null")).err().unwrap();
         assert!(error.to_string().contains("expected a regular file"), "{error}");
     }

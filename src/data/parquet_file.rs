@@ -226,7 +226,7 @@ impl RowReader {
             .all()
             .any(|cells| value(cells, row).is_some_and(|cell| cell.len() > MAX_RECORD_BYTES))
         {
-            let hint = "cut the text, or leave the row out of the file";
+            let hint = "shorten the text, or leave the row out of the file";
             return Err(too_long(&self.source, Some(self.row), "a value", hint));
         }
         let cell = |cells: &StringViewArray| value(cells, row).unwrap_or_default().to_owned();

@@ -104,7 +104,7 @@ fn check_unpacked(
     let unpacked = io::copy(&mut unpacked.take(claimed + 1), &mut io::sink());
     match unpacked.map_err(|error| ParquetError::External(error.into()))? {
         length if length <= claimed => Ok(()),
-        _ => Err(damage(format!("{claimed} bytes, and the page holds more"))),
+        _ => Err(damage(format!("{claimed} bytes, but the page holds more"))),
     }
 }
 
@@ -383,7 +383,7 @@ mod tests {
         };
         checked(N_BYTES).unwrap();
         let error = checked(N_BYTES - 1).unwrap_err().to_string();
-        assert!(error.contains("1048575 bytes, and the page holds more"), "{error}");
+        assert!(error.contains("1048575 bytes, but the page holds more"), "{error}");
         assert!(checked(-1).is_err());
     }
 

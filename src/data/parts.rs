@@ -44,8 +44,8 @@ pub(super) fn with_parts(
     if !format.has_columns() {
         return Err(source.malformed(
             None,
-            "columns, of which `split_column` is one",
-            format!("a {format} file, which has none"),
+            "a file with columns, one of which is `split_column`",
+            format!("a {format} file, which has no columns"),
             "leave `split_column` of this source out, or write the rows as csv, tsv, jsonl or parquet",
         ));
     }
@@ -76,7 +76,7 @@ fn no_part(source: &Source, record: &Record, cell: &str) -> Error {
         record.line,
         "train, validation (or valid, val, dev, eval) or test in the column that `split_column` names",
         got,
-        "mend the cell; or leave `split_column` of this source out, so that the rows are split",
+        "correct the cell; or leave `split_column` of this source out, so that the rows are split",
     )
 }
 
@@ -120,7 +120,7 @@ mod tests {
         let error = parts("a.csv", "text,label\none,a\n", Some("fold")).unwrap_err();
         assert!(error.to_string().contains("a column `fold` for `split_column`"), "{error}");
         let error = parts("a.txt", "one\n", Some("fold")).unwrap_err();
-        assert!(error.to_string().contains("a lines file, which has none"), "{error}");
+        assert!(error.to_string().contains("a lines file, which has no columns"), "{error}");
     }
 
     #[test]
@@ -140,6 +140,6 @@ mod tests {
         );
         // Questions are told from lists of records by their first key.
         let error = parts("a.json", "{\"data\": [[\"a\", \"b\"]]}", None).unwrap_err();
-        assert!(error.to_string().contains("as SQuAD has it"), "{error}");
+        assert!(error.to_string().contains("as in SQuAD"), "{error}");
     }
 }

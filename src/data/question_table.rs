@@ -50,7 +50,7 @@ fn with_answer(mut record: Record, source: &Source) -> Result<Record> {
             record.line,
             "one answer, or none",
             "a list of answers",
-            "write the file as SQuAD has it, where a question may have several answers",
+            "write the file in the format of SQuAD, where a question may have several answers",
         ));
     }
     let cell = record.label.take().unwrap_or_default();
@@ -86,7 +86,7 @@ fn start_of(cell: &str, record: &Record, source: &Source) -> Result<usize> {
                 "" => "an empty cell".to_owned(),
                 cell => format!("`{}`", shorten(cell, 40)),
             },
-            "mend the row; a question that its context does not answer has an empty answer",
+            "correct the row; a question that its context does not answer has an empty answer",
         )
     })
 }

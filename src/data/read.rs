@@ -40,7 +40,8 @@ fn encoding_of(source: &Source) -> Result<&'static Encoding> {
             None,
             "an encoding of the WHATWG standard",
             format!("`{}`", source.encoding),
-            "set `encoding` of this source to utf-8, latin1, utf-16, shift_jis, gb18030 or another one of them",
+            "set `encoding` of this source to utf-8, latin1, utf-16, shift_jis, gb18030 or another encoding of this \
+             standard",
         )
     })
 }

@@ -299,9 +299,9 @@ impl Source {
         fits.ok_or_else(|| {
             self.malformed(
                 None,
-                "one ASCII character as `delimiter` that is no quote and no line end",
+                "a `delimiter` of one ASCII character that is neither a quote nor a line end",
                 format!("`{}`", delimiter.escape_default()),
-                "set `delimiter` of this source to what stands between the fields, such as \";\" or \"\\t\"",
+                "set `delimiter` of this source to what separates the fields, such as \";\" or \"\\t\"",
             )
         })
     }
@@ -312,7 +312,7 @@ impl Source {
         if self.label_path.is_some() && !has_lines {
             return Err(self.malformed(
                 None,
-                "a file of one text a line beside `label_path`, without `label` and `pattern`",
+                "a file with one text per line for `label_path`, without `label` and `pattern`",
                 format!("a {format} file, or one of these keys"),
                 "leave `label_path` out of this source, or set `format = \"lines\"`",
             ));
@@ -357,7 +357,7 @@ impl Source {
             }
             find("train.label", column).map_err(|mut error| {
                 if let Error::Record { hint, .. } = &mut error {
-                    *hint = "name columns in train.label and sweep.label that every file has which heads learn from"
+                    *hint = "name columns in train.label and sweep.label that exist in every file that heads learn from"
                         .to_owned();
                 }
                 error

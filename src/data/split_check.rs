@@ -80,11 +80,11 @@ impl SplitCheck {
                 let group = &groups.nouns[1];
                 match groups.count {
                     1 => format!(
-                        "the {} of train are all of one {group}, and a {group} is not torn apart",
+                        "the {} of train are all of one {group}, and a {group} is never split",
                         counted(n_rows, row)
                     ),
                     n => format!(
-                        "the {} of train are of {}, which are not torn apart, and the largest has {}",
+                        "the {} of train are of {}, which are never split, and the largest has {}",
                         counted(n_rows, row),
                         counted(n, group),
                         groups.largest
@@ -98,7 +98,7 @@ impl SplitCheck {
         let parts: Vec<String> = parts
             .map(|(((part, asked), real), rows)| {
                 format!(
-                    "{} {rows} ({:.1} % of {row}s where {:.1} % were asked for)",
+                    "{} {rows} ({:.1} % of {row}s instead of {:.1} %)",
                     part_name(part),
                     100.0 * real,
                     100.0 * asked

@@ -155,7 +155,7 @@ impl QuestionPosition<'_> {
     fn question(&mut self, json: &RawValue, place: &str) -> Result<Question> {
         let question: Question = serde_json::from_str(json.get()).map_err(|error| {
             self.error(
-                "an object with `question`, `answers` and `id` as SQuAD has them",
+                "an object with `question`, `answers` and `id`, as in SQuAD",
                 json_lines::reason(&error),
                 "write `question` as a string, and `answers` as a list of objects with `text` and `answer_start`",
             )
@@ -232,14 +232,14 @@ impl QuestionPosition<'_> {
     fn answer(&self, answer: GivenAnswer) -> Result<Answer> {
         let hint = "give every answer its `text` and, as `answer_start`, the number of characters before it in the \
                     context";
-        let text = answer
-            .text
-            .ok_or_else(|| self.error("the `text` of every answer", "an answer without", hint))?;
+        let text = answer.text.ok_or_else(|| {
+            self.error("the `text` of every answer", "an answer without it", hint)
+        })?;
         let start = answer.answer_start.ok_or_else(|| {
-            self.error("the `answer_start` of every answer", "an answer without", hint)
+            self.error("the `answer_start` of every answer", "an answer without it", hint)
         })?;
         let start = usize::try_from(start)
-            .map_err(|_| self.error("an `answer_start` from 0", format!("{start}"), hint))?;
+            .map_err(|_| self.error("an `answer_start` of 0 or more", format!("{start}"), hint))?;
         Ok(Answer { text, start })
     }
 

@@ -25,8 +25,8 @@ impl SwallowedLines {
     pub fn in_words(&self) -> Option<String> {
         let (first, last) = self.lines?;
         Some(format!(
-            "a quote took several lines with tabs into one field, in {}, first in lines {first} to {last}; if quotes are \
-             characters of the texts, set `quoting = false` for the source",
+            "in {}, a quote joins several lines with tabs into one field, first in lines {first} to {last}; if quotes \
+             are ordinary characters of the texts, set `quoting = false` for the source",
             counted(self.n_records, "record")
         ))
     }

@@ -59,13 +59,13 @@ impl DataTask {
         let (fits, expected, hint): (fn(Format) -> bool, _, _) = match self {
             DataTask::Tokens => (
                 |format| matches!(format, Format::Conll | Format::Conllu),
-                "words with a tag each, as conll and conllu have them",
+                "words with a tag each, as in conll and conllu",
                 "set `format` of this source to conll or conllu, if that is what it holds",
             ),
             DataTask::Qa if source.holds_questions => return Ok(()),
             DataTask::Qa => (
                 |format| format == Format::Squad,
-                "questions with answers in a context, as squad has them",
+                "questions with answers in a context, as in squad",
                 "set `format` of this source to squad, if that is what it holds",
             ),
             _ => return Ok(()),
@@ -289,9 +289,9 @@ impl TargetReader<'_> {
                 Some(answers) => Ok(Target::Answers(answers.clone())),
                 None => Err(source.malformed(
                     example.line,
-                    "a question with answers in a context, as squad has them",
-                    "a record without",
-                    "write the file as the JSON of SQuAD: `data` with `paragraphs`, each a `context` with `qas`",
+                    "a question with answers in a context, as in squad",
+                    "a record without them",
+                    "write the file in the JSON format of SQuAD: `data` with `paragraphs`, each a `context` with `qas`",
                 )),
             },
         }
@@ -328,7 +328,7 @@ fn no_label(example: &Record, source: &Source) -> Result<Error> {
     }
     Ok(source.malformed(
         example.line,
-        "a label for the text, as csv, tsv, jsonl, json, parquet and lines have it",
+        "a label for the text, as in csv, tsv, jsonl, json, parquet and lines",
         format!("a record of {}, which has none", source.resolve_format()?),
         "set data.task to `tokens` for words with tags, and to `qa` for questions with answers",
     ))
@@ -343,10 +343,10 @@ fn value(cell: &str, source: &Source, line: Option<u64>) -> Result<Target> {
         };
         source.malformed(
             line,
-            "a finite number to learn, with a point before its decimals",
+            "a finite number, with a point as the decimal separator",
             got,
             format!(
-                "mend the number or leave the record out; and check which column the source's `label` names{}",
+                "correct the number or leave the record out; and check which column the source's `label` names{}",
                 source.skip_hint()
             ),
         )
@@ -414,7 +414,7 @@ pub(super) fn require_contrast(
         DataTask::Qa if targets.iter().all(|target| target.answers().is_empty()) => fail(
             "questions with answers",
             format!("none with an answer among all {n_rows}"),
-            "there is nothing to learn where to find answers from: add a file of questions that have some",
+            "without answers there is nothing to learn from: add a file of questions that have some",
         ),
         _ => Ok(()),
     }

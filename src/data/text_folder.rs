@@ -81,7 +81,7 @@ impl TextFolder {
                 None,
                 "a folder for each label, with a .txt file for each text in it",
                 "none",
-                "name the folder that holds those of the labels",
+                "name the folder that contains the folders of the labels",
             ));
         }
         let has_more = want.text_pair || !source.label_columns.is_empty();
@@ -89,7 +89,7 @@ impl TextFolder {
             return Err(source.malformed(
                 None,
                 "a text and the label that its folder is named after",
-                "columns beside them",
+                "columns other than these",
                 "leave `label`, `text_pair` and `id` of this source out, as well as train.label and sweep.label",
             ));
         }
@@ -117,8 +117,8 @@ fn open(file: &TextFile, source: &Source) -> Result<Text> {
     if Stamp::of(&source.path)? != file.stamp {
         return Err(source.malformed(
             None,
-            "a file that stays as it is while the folder is read",
-            "one that was written to meanwhile",
+            "a file that does not change while the folder is read",
+            "one that has changed meanwhile",
             "run the command again when whatever writes the folder has finished",
         ));
     }
@@ -131,7 +131,7 @@ fn whole(input: Text, source: &Source) -> Result<String> {
     let mut text = Vec::new();
     input.take(MAX_RECORD_BYTES as u64 + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() > MAX_RECORD_BYTES {
-        return Err(too_long(source, None, "a text", "cut the text, or take the file away"));
+        return Err(too_long(source, None, "a text", "shorten the text, or remove the file"));
     }
     let text = String::from_utf8(text)
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;

@@ -256,9 +256,9 @@ fn what_is_wrong_with_columns_of_labels_is_said_with_its_place_and_a_cure() {
     for (rest, problem, cure) in [
         (
             "[sweep]\nlabel = [\"label\", \"topic\"]",
-            "train.csv:2: expected one of the labels `a`, `b` in the column `topic`, which is learned from in place of \
-             `label`, got `film`",
-            "other questions are tasks of their own: [tasks.NAME]",
+            "train.csv:2: expected one of the labels `a`, `b` in the column `topic`, which the head learns from \
+             instead of `label`, got `film`",
+            "give it a task of its own: [tasks.NAME]",
         ),
         (
             "[sweep]\nlabel = [\"label\", \"annotator\"]",
@@ -266,7 +266,7 @@ fn what_is_wrong_with_columns_of_labels_is_said_with_its_place_and_a_cure() {
             "name columns in train.label and sweep.label",
         ),
         ("[sweep]\nlabel = [9]", "a column number 9", "sweep.label"),
-        ("[sweep]\nlabel = [\"nobody\"]", "empty cells alone", "sweep.label"),
+        ("[sweep]\nlabel = [\"nobody\"]", "only empty cells", "sweep.label"),
         ("[train]\nlabel = \"one\"", "two labels in the column `one`, got only `a`", "train.label"),
         ("[sweep]\nlabel = [0.5]", "label = 0.5", "values that the key can have"),
         (

@@ -321,7 +321,7 @@ fn questions_in_a_table_are_those_of_a_squad_file_and_answers_are_moved_to_where
     assert_eq!(metrics(&shifted, &nearest), expected);
     let ran = shifted.succeed(&[&RUN[..], &nearest].concat());
     assert!(ran.stderr.contains("40 answers are not where `answer_start` says"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("moved to the nearest place where they stand"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("moved to the nearest place where they are"), "{}", ran.stderr);
     let ran = shifted.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
     assert!(ran.stdout.contains("the same bytes as"), "{}", ran.stdout);
     // Without the key there is nothing to learn from, and it is named.

@@ -64,7 +64,7 @@ fn another_delimiter_is_seen_in_the_header_and_can_be_set() {
         "--set",
         "data.train={path=\"a.csv\", delimiter=\"\\\"\"}",
     ]);
-    assert!(error.contains("one ASCII character as `delimiter`"), "{error}");
+    assert!(error.contains("a `delimiter` of one ASCII character"), "{error}");
 }
 
 #[test]
@@ -75,8 +75,8 @@ fn lines_that_a_quote_swallows_are_named() {
     lines[5] = format!("x\" {}", lines[5]);
     let workshop = workshop("a.tsv", lines.join("\n") + "\n");
     let ran = workshop.succeed(&["run", "pipeline.toml"]);
-    let warning = "warning: a.tsv: a quote took several lines with tabs into one field, in 1 record, first in lines 2 to 6; \
-                   if quotes are characters of the texts, set `quoting = false` for the source\n";
+    let warning = "warning: a.tsv: in 1 record, a quote joins several lines with tabs into one field, first in lines \
+                   2 to 6; if quotes are ordinary characters of the texts, set `quoting = false` for the source\n";
     // Once, though stage 1 and stage 2 both read the file.
     assert_eq!(ran.stderr.matches(warning).count(), 1, "{}", ran.stderr);
     let ran = workshop.succeed(&["extract", "pipeline.toml"]);
@@ -107,7 +107,7 @@ fn json_that_is_none_says_what_stands_there_and_an_array_of_objects_is_read() {
     for (bad, words) in [
         (
             "{\"text\": NaN, \"label\": \"a\"}",
-            "a.jsonl:31: expected one JSON object, got NaN (column 10), which is no JSON",
+            "a.jsonl:31: expected one JSON object, got NaN (column 10), which is not JSON",
         ),
         ("{\"text\": \"x \\ud83d\", \"label\": \"a\"}", "got half of a surrogate pair"),
     ] {

@@ -71,8 +71,8 @@ fn data_that_cannot_be_read_twice_is_refused_at_once() {
     let (workshop, _socket) = with_strange_files();
     let words = |what: &str| {
         format!(
-            "expected a regular file, as data files are read more than once, got {what}\nhint: write its contents to \
-             a file first, and name that file\n"
+            "expected a regular file, because data files are read more than once, got {what}\nhint: write its \
+             contents to a file first, and name that file\n"
         )
     };
     for (path, stdin, said) in [
@@ -146,7 +146,7 @@ fn predict_reads_what_can_be_read_once() {
     for (arguments, said) in [
         (
             &["predict", "runs/tiny", "socket", "--format", "csv"][..],
-            "error: socket: expected a regular file, as data files are read more than once, got a socket",
+            "error: socket: expected a regular file, because data files are read more than once, got a socket",
         ),
         (
             &["predict", "runs/tiny", "folder", "--format", "csv"],
@@ -238,7 +238,9 @@ fn an_export_warns_of_quotes_that_took_in_lines() {
     let export = ["cache", "export", &cache, "--to", "npy", "--pipeline", "pipeline.toml"];
     let ran = workshop.succeed(&[&export[..], &set].concat());
     assert!(
-        ran.stderr.contains("q.tsv: a quote took several lines with tabs into one field, in 1 record, first in lines 2 to 3"),
+        ran.stderr.contains(
+            "q.tsv: in 1 record, a quote joins several lines with tabs into one field, first in lines 2 to 3"
+        ),
         "{}",
         ran.stderr
     );

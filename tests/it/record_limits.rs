@@ -80,7 +80,7 @@ fn a_record_without_an_end_is_refused_in_little_memory() {
             squad,
             "a",
             "qa",
-            ":3: expected a paragraph (and what stands between two) of at most 64 MiB",
+            ":3: expected a paragraph (with what separates it from the next) of at most 64 MiB",
         ),
         ("c.json", "{\"data\": [{\"title\": \"", "a", "qa", ":1: expected a paragraph"),
     ] {

@@ -41,16 +41,16 @@ fn a_document_that_holds_nearly_all_sentences_is_learned_from_and_the_real_share
         (
             &[38, 1, 1][..],
             [38, 1, 1],
-            "the split is far from data.split: train 38 (95.0 % of sentences where 70.0 % were asked for), validation 1 (2.5 % of \
-             sentences where 15.0 % were asked for), test 1 (2.5 % of sentences where 15.0 % were asked for): the 40 sentences of \
-             train are of 3 documents, which are not torn apart, and the largest has 38",
+            "the split is far from data.split: train 38 (95.0 % of sentences instead of 70.0 %), validation 1 (2.5 % \
+             of sentences instead of 15.0 %), test 1 (2.5 % of sentences instead of 15.0 %): the 40 sentences of \
+             train are of 3 documents, which are never split, and the largest has 38",
         ),
         (
             &[40],
             [40, 0, 0],
-            "no sentence for validation and test: the 40 sentences of train are all of one document, and a document is not \
-             torn apart: train 40 (100.0 % of sentences where 70.0 % were asked for), validation 0 (0.0 % of sentences where \
-             15.0 % were asked for), test 0 (0.0 % of sentences where 15.0 % were asked for); name files in data.validation and \
+            "no sentence for validation and test: the 40 sentences of train are all of one document, and a document \
+             is never split: train 40 (100.0 % of sentences instead of 70.0 %), validation 0 (0.0 % of sentences \
+             instead of 15.0 %), test 0 (0.0 % of sentences instead of 15.0 %); name files in data.validation and \
              data.test, or give all of data.split to the other parts",
         ),
     ] {

@@ -113,7 +113,7 @@ fn columns_are_chosen_by_name_or_number() {
 fn a_line_that_is_no_word_is_named() {
     let fine = word("1", "a", "X");
     for (line, message) in [
-        ("1\tb\tX\n".to_owned(), "10 columns between tabs, got 3"),
+        ("1\tb\tX\n".to_owned(), "10 columns separated by tabs, got 3"),
         (word("1", "b", "X"), "the sentence's word number 2, got the ID `1`"),
         (word("3", "b", "X"), "the sentence's word number 2, got the ID `3`"),
         (word("2-", "b", "X"), "the sentence's word number 2, got the ID `2-`"),

@@ -152,17 +152,17 @@ fn without_a_header_longer_records_are_read_and_shorter_ones_refused() {
     );
     assert_eq!(
         message("a,one\nb\n", source, LABELLED),
-        "a.csv:2: expected at least 2 fields, to reach column number 1, got 1 field; hint: mend the line, or the \
+        "a.csv:2: expected at least 2 fields, to reach column number 1, got 1 field; hint: correct the line, or the \
          column numbers of this source, which count from 0; or set `quoting = false` for this source if its quotes \
-         are characters like any other"
+         are ordinary characters"
     );
 }
 
 #[test]
 fn ragged_records_name_line_and_counts() {
-    let expected = "a.csv:4: expected 2 fields, as in the header, got 3 fields; hint: mend the line: a text that \
-                    holds the delimiter or a line end must stand in quotes; or set `quoting = false` for this \
-                    source if its quotes are characters like any other";
+    let expected = "a.csv:4: expected 2 fields, as in the header, got 3 fields; hint: correct the line: a text that \
+                    contains the delimiter or a line end must be in quotes; or set `quoting = false` for this source \
+                    if its quotes are ordinary characters";
     assert_eq!(
         message("text,label\n\"x\ny\",a\none, two,b\n", Source::new("a.csv"), LABELLED),
         expected

@@ -51,7 +51,7 @@ fn a_record_has_64_mib_and_not_more() {
             "\"}]}]}",
             most - 1_000,
             3,
-            "a paragraph (and what stands between two)",
+            "a paragraph (with what separates it from the next)",
         ),
     ] {
         let read = |n| examples(format, text(start, "x", n, end));
@@ -112,6 +112,6 @@ fn an_error_far_into_a_squad_file_comes_after_what_stands_before_it() {
     let mut all = read_from(content.as_bytes(), &source, WantedFields::default()).unwrap();
     assert_eq!(all.next().unwrap().unwrap().text, "q");
     let error = all.next().unwrap().unwrap_err().to_string();
-    assert!(error.starts_with("a.json:2: expected one JSON object as SQuAD has it"), "{error}");
+    assert!(error.starts_with("a.json:2: expected one JSON object as in SQuAD"), "{error}");
     assert!(all.next().is_none());
 }

@@ -241,8 +241,8 @@ fn unreadable(source: &Source, error: serde_json::Error, line: u64) -> Error {
             too_long(
                 source,
                 Some(line),
-                "a paragraph (and what stands between two)",
-                "cut the paragraph, or check that the file is what it seems",
+                "a paragraph (with what separates it from the next)",
+                "shorten the paragraph, or check that this is the right file",
             )
         } else {
             read::failure(source, error)
@@ -250,8 +250,8 @@ fn unreadable(source: &Source, error: serde_json::Error, line: u64) -> Error {
     }
     source.malformed(
         Some(error.line() as u64),
-        "one JSON object as SQuAD has it, `data` with `paragraphs`, each a `context` with `qas`",
+        "one JSON object as in SQuAD: `data` with `paragraphs`, each a `context` with `qas`",
         format!("{} (column {})", json_lines::reason(&error), error.column()),
-        "mend the file; or set `format` of this source to jsonl, if each of its lines is an object",
+        "correct the file; or set `format` of this source to jsonl, if each of its lines is an object",
     )
 }

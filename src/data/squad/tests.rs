@@ -114,11 +114,11 @@ fn what_a_question_lacks_is_named_with_its_place() {
         (question(json!({"id": "q1", "question": "?", "answers": [{"text": "c", "answer_start": 0}], "is_impossible": true})),
          format!("no answer, as `is_impossible` is true {place}, got 1 under `answers`")),
         (question(json!({"id": "q1", "question": "?", "answers": [{"answer_start": 0}]})),
-         format!("the `text` of every answer {place}, got an answer without")),
+         format!("the `text` of every answer {place}, got an answer without it")),
         (question(json!({"id": "q1", "question": "?", "answers": [{"text": "c"}]})),
-         format!("the `answer_start` of every answer {place}, got an answer without")),
+         format!("the `answer_start` of every answer {place}, got an answer without it")),
         (question(json!({"id": "q1", "question": "?", "answers": [{"text": "c", "answer_start": -1}]})),
-         format!("an `answer_start` from 0 {place}, got -1")),
+         format!("an `answer_start` of 0 or more {place}, got -1")),
         (question(json!({"id": [], "question": "?"})),
          "a string or a number as `id` for question 2 of paragraph 2 of article 2 `Tea`, got an array".to_owned()),
     ] {
@@ -144,8 +144,8 @@ fn a_file_of_another_shape_is_named_with_line_and_column() {
         (
             content,
             format!(
-                "a.json{line}expected one JSON object as SQuAD has it, `data` with \
-                                  `paragraphs`, each a `context` with `qas`, got {got}"
+                "a.json{line}expected one JSON object as in SQuAD: `data` with `paragraphs`, each a `context` with \
+                 `qas`, got {got}"
             ),
         )
     }) {

@@ -30,8 +30,9 @@ fn answers_that_are_not_where_they_say_count_but_teach_nothing() {
     assert_eq!(
         dataset.warnings,
         [format!(
-            "1 answer is not where `answer_start` says in the context, so that nothing is learned from it, but it counts \
-             as right: question `id of How?` of {path}; data.misplaced = \"nearest\" moves those that stand elsewhere in it"
+            "1 answer is not where `answer_start` says in the context, so nothing is learned from it, but it counts \
+             as correct: question `id of How?` of {path}; data.misplaced = \"nearest\" moves those that are elsewhere \
+             in it"
         )]
     );
     let none = [squad(&folder, "none.json", &[("Rome.", &[("Why?", None)])])];
