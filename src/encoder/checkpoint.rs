@@ -158,7 +158,7 @@ impl Checkpoint {
                 path: model.path.clone(),
                 expected: "precision `f32`, because a model.onnx is run as it is".into(),
                 got: format!("`{}`", precision.name()),
-                hint: "set model.precision = \"f32\", and export the model itself in the precision that is wanted"
+                hint: "set model.precision = \"f32\", and export the model itself in the precision that you want"
                     .into(),
             }),
             _ => Ok(()),
@@ -250,8 +250,8 @@ fn check_ids(tokenizer: &TokenizerFile, model: &ModelConfig) -> Result<()> {
         path: tokenizer.path.clone(),
         expected: format!("ids from 0 to {}, as the model has {} embeddings", model.vocabulary - 1, model.vocabulary),
         got: format!("ids up to {}", tokenizer.vocabulary - 1),
-        hint: "put the tokenizer.json into the folder that belongs to the model; a token that was added needs an embedding: \
-               resize the model's (transformers: model.resize_token_embeddings(len(tokenizer))) and save it again"
+        hint: "use the tokenizer.json that belongs to the model; if tokens were added, resize the model's embeddings \
+               (transformers: model.resize_token_embeddings(len(tokenizer))) and save it again"
             .into(),
     })
 }

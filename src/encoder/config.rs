@@ -96,7 +96,7 @@ impl ConfigFile {
         let fields = serde_json::from_str(&text).map_err(|error| Error::Checkpoint {
             path: path.to_path_buf(),
             expected: "a Hugging Face config.json".into(),
-            got: format!("what JSON calls: {error}"),
+            got: format!("a file that cannot be parsed: {error}"),
             hint: "fetch the checkpoint again".into(),
         })?;
         Ok(ConfigFile {

@@ -115,7 +115,7 @@ impl FailureContext<'_> {
             // cudaErrorMemoryAllocation
             Some(2) => (
                 "the GPU has too little free memory".into(),
-                "see with nvidia-smi who else uses it, or lower model.batch_tokens".into(),
+                "check with nvidia-smi what else uses it, or lower model.batch_tokens".into(),
             ),
             // cudaErrorSystemDriverMismatch, cudaErrorCompatNotSupportedOnDevice
             Some(803 | 804) => (
@@ -130,7 +130,7 @@ impl FailureContext<'_> {
                     "ONNX Runtime {} has no CUDA kernels for this GPU's architecture",
                     self.onnxruntime
                 ),
-                "take an onnxruntime-gpu that was built for it".into(),
+                "use an onnxruntime-gpu that was built for it".into(),
             ),
             _ => match failure {
                 Some(Failure {
@@ -151,26 +151,27 @@ impl FailureContext<'_> {
     fn explain_words(&self, words: &str) -> (String, String) {
         if let Some((number, count)) = invalid_device(words) {
             let known = match count {
-                1 => "there is one, 0".into(),
+                1 => "the only one is 0".into(),
                 count => format!("there are {count}, 0 to {}", count - 1),
             };
             return (
                 format!("{NO_SUCH_DEVICE}{number}: {known}"),
-                "name one that is there (CUDA_VISIBLE_DEVICES decides which are and how they count)".into(),
+                "name a device that exists (CUDA_VISIBLE_DEVICES decides which ones are visible and how they are \
+                 numbered)".into(),
             );
         }
         if words.contains("assigned to the default CPU EP") {
             return (
                 format!(
-                    "ONNX Runtime {} has no CUDA kernel for some nodes of the graph, and they may not fall to the CPU",
+                    "ONNX Runtime {} has no CUDA kernel for some nodes of the graph, and they must not run on the CPU",
                     self.onnxruntime
                 ),
-                "take a newer onnxruntime-gpu".into(),
+                "use a newer onnxruntime-gpu".into(),
             );
         }
         if words.contains("not enabled in this build") {
             return (
-                format!("{WITHOUT_CUDA}, whatever lies beside it"),
+                format!("{WITHOUT_CUDA}, whatever libraries are next to it"),
                 "name the libonnxruntime.so of an onnxruntime-gpu package with --ort-lib".into(),
             );
         }

@@ -100,8 +100,8 @@ pub(crate) fn needed(library: &Path) -> Result<Vec<String>> {
     let bytes = mmap::map(library)?;
     names_needed(&bytes).map_err(|error| Error::Device {
         device: "cuda".into(),
-        reason: format!("`{}` is no library for this machine: {error}", library.display()),
-        hint: "take the three libraries of one onnxruntime-gpu package again, whole; or set model.device = \"cpu\""
+        reason: format!("`{}` is not a library for this machine: {error}", library.display()),
+        hint: "copy the three libraries of one onnxruntime-gpu package again; or set model.device = \"cpu\""
             .into(),
     })
 }
@@ -214,7 +214,10 @@ pub(crate) fn explain_missing(
             .iter()
             .map(|library| format!("`{}` ({})", library.name, library.part))
             .collect();
-        reasons.push(format!("the CUDA provider needs what is not found: {}", names.join(", ")));
+        reasons.push(format!(
+            "the CUDA provider needs libraries that are not found: {}",
+            names.join(", ")
+        ));
     }
     for library in broken.iter().filter(|library| !is_missing(library)) {
         let problem = library.problem.as_deref().unwrap_or_default();
@@ -259,8 +262,8 @@ mod tests {
         let (reason, hint) = explain_missing(&libraries, Some(13)).unwrap();
         assert_eq!(
             reason,
-            "the CUDA provider needs what is not found: `libcublasLt.so.13` (cuBLAS), `libcublas.so.13` (cuBLAS), \
-             `libcudnn.so.9` (cuDNN)"
+            "the CUDA provider needs libraries that are not found: `libcublasLt.so.13` (cuBLAS), `libcublas.so.13` \
+             (cuBLAS), `libcudnn.so.9` (cuDNN)"
         );
         assert!(hint.contains("pip install nvidia-cublas nvidia-cudnn-cu13`"), "{hint}");
     }
@@ -296,6 +299,6 @@ mod tests {
         assert!(names.iter().any(|name| name.starts_with("libc.so")), "{names:?}");
         let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let error = needed(&text).unwrap_err().to_string();
-        assert!(error.contains("is no library for this machine"), "{error}");
+        assert!(error.contains("is not a library for this machine"), "{error}");
     }
 }

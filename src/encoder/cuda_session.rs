@@ -208,12 +208,12 @@ fn out_of_memory(
         ),
         hint: match windows {
             0 => format!(
-                "not even one text of {} tokens fits: end what else uses this GPU, lower cache.max_length, or set \
+                "not even one text of {} tokens fits: stop what else uses this GPU, lower cache.max_length, or set \
                  model.device = \"cpu\"",
                 batch.width
             ),
             _ => format!(
-                "set model.batch_tokens = {}, which fits: what was committed is kept, the rest is planned anew",
+                "set model.batch_tokens = {}, which fits: what was committed is kept, the rest is planned again",
                 windows * batch.width
             ),
         },

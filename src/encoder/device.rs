@@ -36,7 +36,7 @@ impl FromStr for Device {
     fn from_str(name: &str) -> Result<Self, String> {
         let refuse = || {
             format!(
-                "`{name}` is no device; known are auto, cpu, cuda, cuda:N, cuda:N,M and cuda:all"
+                "`{name}` is not a device: expected auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all"
             )
         };
         match name {
@@ -151,11 +151,11 @@ pub(super) fn check_precision(
     let (reason, hint) = match (is_cpu, precision) {
         (true, Precision::F16) => (
             "a CPU has no kernels for precision `f16`",
-            "set model.precision = \"f32\"; what is *stored* in f16 is cache.dtype, the default",
+            "set model.precision = \"f32\"; states are still stored in the type of cache.dtype, f16 by default",
         ),
         (false, Precision::Int8) => (
             "precision `int8` runs on a CPU only",
-            "set model.precision = \"f16\", which is what is fast on a GPU, or model.device = \"cpu\"",
+            "set model.precision = \"f16\", which is fast on a GPU, or model.device = \"cpu\"",
         ),
         _ => return Ok(()),
     };

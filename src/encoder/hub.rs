@@ -138,8 +138,8 @@ fn require_room(model: &HubModel, folder: &Path, missing: u64, free: Option<u64>
         Some(free) if free < missing => Err(model.refuse(
             format!("room for {} in `{}`", megabytes(missing), folder.display()),
             format!("{} left on its disk", megabytes(free)),
-            "free some space, name a folder on another disk with --to, or go on with --yes: what was fetched before the \
-             disk is full is kept",
+            "free some space, name a folder on another disk with --to, or continue with --yes: what was fetched \
+             before the disk is full is kept",
         )),
         _ => Ok(()),
     }
@@ -149,7 +149,7 @@ fn require_room(model: &HubModel, folder: &Path, missing: u64, free: Option<u64>
 fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
     let refuse = |why: &str, hint: &str| {
         let got = format!("`{}`, {why}", folder.display());
-        model.refuse("a folder for it".into(), got, hint)
+        model.refuse("a folder for the model".into(), got, hint)
     };
     let elsewhere = "name another folder with --to";
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;

@@ -59,7 +59,8 @@ pub(crate) fn refuse_name_on_hub(path: &Path) -> Result<()> {
     };
     let hint = match HubModel::parse(text) {
         Some(model) => format!(
-            "nothing is fetched unasked: run `frostbert model pull {text}` once, then set model.path = \"models/{}\"",
+            "models are fetched only on request: run `frostbert model pull {text}` once, then set model.path = \
+             \"models/{}\"",
             model.name()
         ),
         None => "run `frostbert model pull hf:owner/name` once, then set model.path to the folder"

@@ -79,17 +79,17 @@ pub(super) fn read(path: &Path) -> Result<OnnxFile> {
     if file.too_deep {
         return Err(Error::Checkpoint {
             path: path.to_path_buf(),
-            expected: format!("an ONNX model with graphs inside graphs at most {DEEPEST} deep"),
-            got: "deeper ones".into(),
-            hint: "export the model again, or fetch it from where it can be trusted".into(),
+            expected: format!("an ONNX model with graphs nested at most {DEEPEST} deep"),
+            got: "deeper nesting".into(),
+            hint: "export the model again, or fetch it from a source that you trust".into(),
         });
     }
     if whole.is_none() || file.outputs.is_empty() {
         return Err(Error::Checkpoint {
             path: path.to_path_buf(),
-            expected: "a whole ONNX model".into(),
-            got: format!("{} bytes that are none", bytes.len()),
-            hint: "the file is incomplete, a pointer to the real one, or no ONNX model: fetch it again".into(),
+            expected: "a complete ONNX model".into(),
+            got: format!("{} bytes that are not one", bytes.len()),
+            hint: "the file is incomplete, a pointer to the real one, or not an ONNX model: fetch it again".into(),
         });
     }
     file.external = external.into_iter().collect();
@@ -394,7 +394,7 @@ mod tests {
         assert!(read_with(&nested(DEEPEST)).is_ok());
         for depth in [DEEPEST + 1, 2000] {
             let error = read_with(&nested(depth)).unwrap_err().to_string();
-            assert!(error.contains("got deeper ones"), "{error}");
+            assert!(error.contains("got deeper nesting"), "{error}");
         }
     }
 

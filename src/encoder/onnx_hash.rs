@@ -19,7 +19,7 @@ pub(super) fn data_files(path: &Path, file: &OnnxFile) -> Result<Vec<PathBuf>> {
         if !inside {
             return Err(refuse(
                 path,
-                "external data beside the model".into(),
+                "external data next to the model".into(),
                 format!("the path `{name}`"),
                 "export the model again, with its data in the same folder",
             ));
@@ -45,8 +45,8 @@ impl HashedFiles {
             if Stamp::of(path)? != *stamp {
                 return Err(refuse(
                     path,
-                    "a file that stays as it is while the model is loaded".into(),
-                    "one that was written to, or replaced, meanwhile".into(),
+                    "a file that does not change while the model is loaded".into(),
+                    "one that has changed or was replaced meanwhile".into(),
                     "run the command again when whatever writes the model has finished",
                 ));
             }
@@ -71,7 +71,7 @@ pub(super) fn read_and_hash(path: &Path) -> Result<(OnnxFile, HashedFiles)> {
                 &data,
                 "a file, because model.onnx keeps weights in it".into(),
                 "no such file".into(),
-                "put the external data beside model.onnx, under the name that it had when the model was exported",
+                "put the external data next to model.onnx, under the name that it had when the model was exported",
             ));
         }
         stamps.push((data.clone(), Stamp::of(&data)?));

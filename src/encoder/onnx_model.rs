@@ -110,7 +110,7 @@ impl OnnxModel {
         if layers > MOST_LAYERS || !(1..=MOST_SIZE).contains(&hidden) {
             return Err(refuse(
                 &path,
-                format!("at most {MOST_LAYERS} layers of 1 to {MOST_SIZE} numbers a token"),
+                format!("at most {MOST_LAYERS} layers of 1 to {MOST_SIZE} values per token"),
                 format!("{layers} layers of {hidden}"),
                 EXPORT_AGAIN,
             ));
@@ -225,7 +225,8 @@ fn find_inputs(path: &Path, ports: &[Port]) -> Result<Vec<SessionInput>> {
         let (Some(role), true, Some(wide)) = (role, two_sizes, wide) else {
             return Err(refuse(
                 path,
-                "inputs input_ids, attention_mask, token_type_ids or position_ids, each i32 or i64 of two sizes, batch and sequence"
+                "inputs input_ids, attention_mask, token_type_ids or position_ids, each i32 or i64 with two \
+                 dimensions, batch and sequence"
                     .into(),
                 format!("{} among {}", port.describe(), list(ports)),
                 EXPORT_AGAIN,
@@ -288,8 +289,9 @@ fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Ou
     };
     let states: Vec<&Port> = ports.iter().filter(fits).collect();
     let of_width = hidden.map_or(String::new(), |hidden| format!(" (hidden_size is {hidden})"));
-    let expected =
-        format!("an output of three sizes, batch, sequence and hidden, f32 or f16{of_width}");
+    let expected = format!(
+        "an output with three dimensions, batch, sequence and hidden, of f32 or f16{of_width}"
+    );
     let (numbered, others): (Vec<&Port>, Vec<&Port>) =
         states.iter().partition(|port| layer_number(&port.name).is_some());
     let named_last = |port: &&&Port| plain_name(&port.name) == "last_hidden_state";
@@ -310,7 +312,7 @@ fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Ou
             let several = others.into_iter().cloned().collect::<Vec<Port>>();
             return Err(refuse(
                 path,
-                "one output of three sizes, or one named last_hidden_state".into(),
+                "one output with three dimensions, or one named last_hidden_state".into(),
                 format!("the outputs {}", list(&several)),
                 EXPORT_AGAIN,
             ));
@@ -323,7 +325,7 @@ fn find_outputs(path: &Path, ports: &[Port], hidden: Option<usize>) -> Result<Ou
     let &[hidden] = &widths[..] else {
         return Err(refuse(
             path,
-            "states of one known width".into(),
+            "states of one known size".into(),
             format!("the outputs {}", list(ports)),
             "put the model's config.json with hidden_size and num_hidden_layers beside model.onnx",
         ));
@@ -420,7 +422,7 @@ mod tests {
         for (ports, hidden, words) in [
             (&odd[1..], None, "`461` f32 [?, ?]"),
             (&[states("a", 8), states("b", 8)][..], None, "last_hidden_state"),
-            (&[states("a", 0)][..], None, "one known width"),
+            (&[states("a", 0)][..], None, "one known size"),
             (&[states("a", 8)][..], Some(16), "hidden_size is 16"),
         ] {
             let message = find_outputs(path, ports, hidden).unwrap_err().to_string();

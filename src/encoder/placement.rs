@@ -46,7 +46,7 @@ pub(super) fn cpu_nodes(
             "ONNX Runtime places no node of `{}` on the GPU",
             model.display()
         ),
-        hint: "export the model in operators that CUDA has, as f32 or f16; or set model.device = \"cpu\"".into(),
+        hint: "export the model with operators that CUDA supports, as f32 or f16; or set model.device = \"cpu\"".into(),
     })
 }
 

@@ -53,7 +53,7 @@ impl Runtime {
                 "`make setup` fetches the right one; or name another with --ort-lib",
             ),
             LoadDynamicError::MissingApi { path } => refuse(
-                format!("`{}`, which is no ONNX Runtime (it lacks OrtGetApiBase)", path.display()),
+                format!("`{}`, which is not ONNX Runtime (it lacks OrtGetApiBase)", path.display()),
                 "name libonnxruntime.so itself with --ort-lib",
             ),
             LoadDynamicError::Dlopen { error, path } => refuse(
@@ -65,7 +65,7 @@ impl Runtime {
                 "name a libonnxruntime.so for this machine with --ort-lib; `make setup` fetches one",
             ),
             LoadDynamicError::InvalidVersionString => refuse(
-                format!("`{}`, whose version is no text", library.display()),
+                format!("`{}`, whose version is not valid text", library.display()),
                 "name another libonnxruntime.so with --ort-lib",
             ),
         })?;

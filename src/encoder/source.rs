@@ -61,14 +61,14 @@ impl ModelSource {
             hint: "remove the folder and pull the model again".into(),
         };
         let source: ModelSource = serde_json::from_slice(&bytes)
-            .map_err(|error| refuse(format!("what JSON calls: {error}")))?;
+            .map_err(|error| refuse(format!("a file that cannot be parsed: {error}")))?;
         // Files of these names are read, and a later pull removes them.
         let inside = |name: &String| {
             let mut parts = Path::new(name).components();
             !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
         };
         if let Some(name) = source.files.keys().find(|name| !inside(name)) {
-            let got = format!("the file `{name}`, which lies elsewhere");
+            let got = format!("the file `{name}`, which is outside the folder");
             return Err(refuse(got));
         }
         Ok(Some(source))
@@ -251,7 +251,9 @@ fn json_object(path: &Path) -> Result<(), String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes)
         .map(|_| ())
-        .map_err(|error| format!("expected a JSON object, got what JSON calls: {error}"))
+        .map_err(|error| {
+            format!("expected a JSON object, got a file that cannot be parsed: {error}")
+        })
 }
 
 fn whole_safetensors(path: &Path) -> Result<(), String> {

@@ -100,8 +100,8 @@ impl TextTokenizer {
         let of_words = with_prefix_space(json).map(|bytes| open(&bytes)).transpose()?;
         let template = encoded(path, "a", || template_of(&inner))?.ok_or_else(|| {
             refuse(
-                "a tokenizer.json that makes tokens of a letter or a digit, with room for two texts",
-                "none in any of its templates".into(),
+                "a tokenizer.json that makes tokens of a letter or a digit, with templates for one text and for two",
+                "one without them".into(),
                 "fetch the tokenizer.json that belongs to the model",
             )
         })?;
@@ -162,7 +162,7 @@ impl TextTokenizer {
             return Err(Error::Encoder {
                 action: "tokenise a text",
                 reason: format!(
-                    "`{}` makes {} windows, and {} can be numbered: cut it into several texts",
+                    "`{}` takes {} windows, of which {} can be numbered: split it into several texts",
                     input.beginning(),
                     encoding.windows.len(),
                     u16::MAX
@@ -408,7 +408,7 @@ fn encoded<T>(
     let done = fenced(encode).and_then(|done| done.map_err(|error| error.to_string()));
     done.map_err(|reason| Error::Checkpoint {
         path: path.to_path_buf(),
-        expected: "a tokenizer.json that makes tokens of any text".into(),
+        expected: "a tokenizer.json that can tokenise any text".into(),
         got: format!("one that fails at `{}`: {reason}", shorten(text, 40)),
         hint: "fetch the tokenizer.json that belongs to the model".into(),
     })

@@ -123,7 +123,7 @@ fn parsed(path: &Path, bytes: &[u8], what: &str) -> Result<Value> {
     serde_json::from_slice(bytes).map_err(|error| Error::Checkpoint {
         path: path.to_path_buf(),
         expected: what.into(),
-        got: format!("what JSON calls: {error}"),
+        got: format!("a file that cannot be parsed: {error}"),
         hint: "fetch the checkpoint again".into(),
     })
 }
@@ -141,7 +141,7 @@ fn check_sizes(path: &Path, tokenizer: &Value) -> Result<()> {
     let lengths = pieces.filter_map(|piece| piece[0].as_str().map(str::len));
     if let Some(length) = lengths.max().filter(|length| *length > LONGEST_PIECE) {
         return Err(refuse(
-            format!("pieces of a vocabulary of at most {LONGEST_PIECE} bytes"),
+            format!("vocabulary pieces of at most {LONGEST_PIECE} bytes"),
             format!("one of {length}"),
         ));
     }
@@ -224,9 +224,9 @@ fn normalizer_of_config(path: &Path, tokenizer: &Value) -> Result<Option<Value>>
         Some(asked) if decides && asked != lower_cases(&tokenizer["normalizer"]) => {
             Err(Error::Checkpoint {
                 path: config_path,
-                expected: "the case that tokenizer.json has".into(),
-                got: format!("`do_lower_case` {asked}, where tokenizer.json does otherwise"),
-                hint: "what a tokenizer of this class makes of it is not known here: save both files again with \
+                expected: "`do_lower_case` as in tokenizer.json".into(),
+                got: format!("`do_lower_case` {asked}, although tokenizer.json does the opposite"),
+                hint: "how a tokenizer of this class treats that is not known here: save both files again with \
                        transformers (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))"
                     .into(),
             })

@@ -241,7 +241,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
         )
     };
     let index: Index = serde_json::from_str(&text)
-        .map_err(|error| damaged(format!("what JSON calls: {error}")))?;
+        .map_err(|error| damaged(format!("a file that cannot be parsed: {error}")))?;
     if index.weight_map.is_empty() {
         return Err(damaged("one without tensors".into()));
     }

@@ -295,6 +295,6 @@ fn a_text_of_more_windows_than_can_be_numbered_is_refused() {
     let windows = ["--set", "cache.overflow=windows", "--set", "cache.stride=27"];
     let stderr = workshop.fail(&[&EXTRACT[..], &windows].concat());
     let expected =
-        "the ...` makes 66658 windows, and 65535 can be numbered: cut it into several texts";
+        "the ...` takes 66658 windows, of which 65535 can be numbered: split it into several texts";
     assert!(stderr.contains(expected), "{stderr}");
 }

@@ -106,7 +106,7 @@ fn a_provider_that_is_no_library_is_told() {
     workshop.write("ort/libonnxruntime_providers_cuda.so", "<html>");
     let ran = with_provider(&workshop, &CUDA, None);
     assert!(
-        ran.stderr.contains("providers_cuda.so` is no library for this machine"),
+        ran.stderr.contains("providers_cuda.so` is not a library for this machine"),
         "{}",
         ran.stderr
     );
@@ -148,7 +148,11 @@ fn libraries_beside_onnx_runtime_or_where_pip_puts_them_are_found_without_a_vari
     let ran = workshop.run(&[&CUDA[..], &library].concat());
     // Everything was found, so ONNX Runtime was asked; it was built for the CPU alone.
     assert!(ran.has_failed());
-    assert!(ran.stderr.contains("built without CUDA, whatever lies beside it"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("built without CUDA, whatever libraries are next to it"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -175,7 +179,8 @@ fn auto_says_what_it_took_and_why() {
     }
     let ran = with_provider(&workshop, &auto, None);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let note = "note: device auto took the CPU: the CUDA provider needs what is not found: `libcublasLt.so.99`";
+    let note = "note: device auto took the CPU: the CUDA provider needs libraries that are not found: \
+                `libcublasLt.so.99`";
     assert_eq!(ran.stderr.matches(note).count(), 1, "{}", ran.stderr);
     // Again, with everything cached, and as JSON.
     let ran = with_provider(&workshop, &[&auto[..], &["--json"]].concat(), None);

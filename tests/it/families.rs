@@ -274,7 +274,7 @@ fn external_data_of_a_model_onnx_is_hashed_and_needed() {
     std::fs::remove_file(&data).unwrap();
     let message = refusal(&folder);
     assert!(
-        message.contains("model.onnx_data") && message.contains("beside model.onnx"),
+        message.contains("model.onnx_data") && message.contains("next to model.onnx"),
         "{message}"
     );
 }
@@ -342,7 +342,7 @@ fn a_file_that_is_no_onnx_model_is_named() {
     for content in [&b"version https://git-lfs"[..], b"", &bytes[..bytes.len() / 2]] {
         std::fs::write(&path, content).unwrap();
         let message = refusal(&folder);
-        assert!(message.contains("a whole ONNX model"), "{message}");
+        assert!(message.contains("a complete ONNX model"), "{message}");
     }
 }
 

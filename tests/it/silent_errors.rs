@@ -487,7 +487,7 @@ fn a_model_onnx_that_is_replaced_before_it_is_loaded_is_an_error() {
     std::fs::copy(&model, folder.join("aside")).unwrap();
     std::fs::rename(folder.join("aside"), &model).unwrap();
     let error = open().err().unwrap();
-    assert!(error.to_string().contains("replaced, meanwhile"), "{error}");
+    assert!(error.to_string().contains("replaced meanwhile"), "{error}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_device_that_is_not_there_is_told_with_those_there_are() {
     assert_eq!(reason, "there is no CUDA device 3: there are 2, 0 to 1");
     let one = words.replace("2 (exclusive)", "1 (exclusive)");
     let (reason, _) = facts(&Gpus::default).explain(&one);
-    assert_eq!(reason, "there is no CUDA device 3: there is one, 0");
+    assert_eq!(reason, "there is no CUDA device 3: the only one is 0");
 }
 
 #[test]
@@ -112,8 +112,8 @@ fn a_missing_driver_is_told_beside_missing_libraries_and_alone() {
     let (reason, _) = explain_libraries(&both, Some(13), &none).unwrap();
     assert_eq!(
         reason,
-        "the CUDA provider needs what is not found: `libcudart.so.13` (CUDA runtime); and there is no NVIDIA driver: \
-         neither `libcuda.so.1` nor `/dev/nvidiactl`"
+        "the CUDA provider needs libraries that are not found: `libcudart.so.13` (CUDA runtime); and there is no \
+         NVIDIA driver: neither `libcuda.so.1` nor `/dev/nvidiactl`"
     );
     let (reason, hint) = explain_libraries(&both[1..], Some(13), &none).unwrap();
     assert!(reason.starts_with("there is no NVIDIA driver"), "{reason}");

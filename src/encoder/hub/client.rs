@@ -164,8 +164,8 @@ impl<'a> Client<'a> {
         if fetched < wanted {
             return Err(self.model.refuse(
                 format!("{} bytes of `{}`", file.size, file.path),
-                format!("{} before it broke off: {ended}", start + fetched),
-                "run the same command again: it goes on from there",
+                format!("{} before the transfer ended: {ended}", start + fetched),
+                "run the same command again: it resumes from there",
             ));
         }
         Ok(fetched)
@@ -187,8 +187,8 @@ impl<'a> Client<'a> {
         Err(self.model.refuse(
             format!("`{}` with {expected}", file.path),
             got,
-            "what came is damaged and was removed: run the same command again; if it happens twice, what is between \
-             here and the hub changes files",
+            "the damaged file was removed: run the same command again; if it happens twice, something between this \
+             machine and the hub changes files",
         ))
     }
 
@@ -215,9 +215,9 @@ impl<'a> Client<'a> {
             let location = location.and_then(|location| location.to_str().ok());
             uri = location
                 .and_then(|location| resolve(&uri, location))
-                .ok_or_else(|| self.astray("a redirect to nowhere".into()))?;
+                .ok_or_else(|| self.astray("a redirect without a valid address".into()))?;
         }
-        let got = format!("more than {MOST_REDIRECTS} redirects, one to the next");
+        let got = format!("more than {MOST_REDIRECTS} redirects in a row");
         Err(self.astray(got))
     }
 
@@ -225,7 +225,7 @@ impl<'a> Client<'a> {
         self.model.refuse(
             format!("an answer from {}", self.hub.endpoint),
             got,
-            "check HF_ENDPOINT and HTTPS_PROXY where they are set; else the hub is in trouble: run the same command \
+            "check HF_ENDPOINT and HTTPS_PROXY if they are set; otherwise the hub has a problem: run the same command \
              again later",
         )
     }
@@ -238,7 +238,7 @@ impl<'a> Client<'a> {
         self.model.refuse(
             format!("an answer from {}", self.hub.endpoint),
             reason,
-            "check the network, and HF_ENDPOINT and HTTPS_PROXY where they are set; without a network, copy a checkpoint \
+            "check the network, and HF_ENDPOINT and HTTPS_PROXY if they are set; without a network, copy a checkpoint \
              folder from elsewhere and set model.path to it",
         )
     }
@@ -254,20 +254,20 @@ impl<'a> Client<'a> {
         };
         let hint = match status.as_u16() {
             401 | 403 if self.hub.token.is_some() => {
-                "the token from HF_TOKEN or the token file may not read it: accept the model's conditions on its page \
-                 on the hub, or set HF_TOKEN to a token that may"
+                "the token from HF_TOKEN or the token file has no access to it: accept the model's conditions on its \
+                 page on the hub, or set HF_TOKEN to a token that has access"
             }
             401 | 403 => {
-                "the repository is private or gated, or there is none of this name: check the name, and set HF_TOKEN \
-                 to an access token that may read it"
+                "the repository is private or gated, or there is none with this name: check the name, and set \
+                 HF_TOKEN to an access token that may read it"
             }
             404 if what.starts_with('`') => {
                 "the repository is incomplete: pin another revision with hf:owner/name@REVISION, or try again later"
             }
             404 => "check the spelling of owner, name and revision (a branch, a tag or a commit)",
-            429 => "the hub asks to slow down: wait some minutes and run the same command again",
+            429 => "the hub asks to slow down: wait a few minutes and run the same command again",
             _ => {
-                "the hub is in trouble: run the same command again later; what was fetched is kept"
+                "the hub has a problem: run the same command again later; what was fetched is kept"
             }
         };
         self.model.refuse(what.into(), got, hint)

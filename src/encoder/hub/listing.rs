@@ -78,12 +78,12 @@ impl Listing {
         let raw: RawListing = serde_json::from_slice(json).map_err(|error| {
             model.refuse(
                 "the hub's list of the repository's files".into(),
-                format!("what JSON calls: {error}"),
-                "set HF_ENDPOINT to a hub, or leave it out",
+                format!("an answer that cannot be parsed: {error}"),
+                "set HF_ENDPOINT to a hub, or unset it",
             )
         })?;
         let refuse = |expected: &str, got: String| {
-            let hint = "set HF_ENDPOINT to a hub, or leave it out";
+            let hint = "set HF_ENDPOINT to a hub, or unset it";
             model.refuse(expected.into(), got, hint)
         };
         // The commit becomes part of a URL.
@@ -96,7 +96,7 @@ impl Listing {
         for file in raw.siblings {
             if let Some(twice) = files.insert(file.rfilename.clone(), file) {
                 let got = format!("`{}` twice", shorten(&twice.rfilename, 80));
-                return Err(refuse("a list that has each file once", got));
+                return Err(refuse("a list with each file once", got));
             }
         }
         Ok(Listing { commit, files })
@@ -108,13 +108,13 @@ impl Listing {
             return Err(model.refuse(
                 "a repository with config.json".into(),
                 "one without".into(),
-                "this is no model of the transformers library: name another repository",
+                "this is not a model of the transformers library: name another repository",
             ));
         }
         if !self.files.contains_key("tokenizer.json") {
             return Err(model.refuse(
                 "a repository with tokenizer.json".into(),
-                "one without, as old ones are".into(),
+                "one without it, as older ones are".into(),
                 &converted("AutoTokenizer", "tokenizer.json", model),
             ));
         }
@@ -164,7 +164,7 @@ impl Listing {
             (Ok(_), Some(paths), _) | (_, _, Some(paths)) => Ok(paths),
             (Ok(_), None, None) => {
                 let got = if self.files.contains_key("pytorch_model.bin") {
-                    "pytorch_model.bin alone"
+                    "only pytorch_model.bin"
                 } else {
                     "a repository without weights"
                 };
@@ -197,7 +197,7 @@ impl Listing {
         let (size, sum) = known.ok_or_else(|| {
             model.refuse(
                 format!("size and hash of `{path}`"),
-                "a list of files without".into(),
+                "a list of files without them".into(),
                 "what cannot be checked is not fetched: set HF_ENDPOINT to a hub that lists sizes and hashes",
             )
         })?;
