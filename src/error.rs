@@ -222,10 +222,10 @@ impl Error {
             Error::Io(error) => error.hint(),
             Error::Cache(error) => error.hint(),
             Error::NoSpace { .. } => Some(
-                "free some space, name another cache.dir, store less (cache.store, cache.layers), or go on with --yes: \
-                 what is committed before the disk is full is kept",
+                "free some space, name another cache.dir, store less (cache.store, cache.layers), or continue with \
+                 --yes: what is committed before the disk is full is kept",
             ),
-            Error::Consent { .. } => Some("run it again with --yes to go on"),
+            Error::Consent { .. } => Some("run it again with --yes to proceed"),
             Error::RunInUse { .. } => {
                 Some("wait until it has finished, or stop that process first")
             }

@@ -154,7 +154,7 @@ impl Experiment {
                         same.folder.display(),
                         folder.display()
                     ),
-                    "name every model once, and by one path".into(),
+                    "name every model once, by a single path".into(),
                 ));
             }
             checkpoints.push(checkpoint);

@@ -292,8 +292,7 @@ impl<'a> RunFolder<'a> {
         let folder = self.folder(task, progress)?;
         let journal = match Journal::resume(&folder, plan)? {
             Some(journal) => {
-                progress
-                    .note(&format!("going on with the unfinished sweep in {}", folder.display()));
+                progress.note(&format!("resuming the unfinished sweep in {}", folder.display()));
                 journal
             }
             None => Journal::begin(&folder, plan)?,
@@ -316,7 +315,7 @@ impl<'a> RunFolder<'a> {
         progress: &dyn Progress,
     ) -> Result<(PathBuf, Journal)> {
         if let Some((run, journal)) = Journal::find(self.run_dir, self.name, plan)? {
-            progress.note(&format!("going on with the unfinished {what} in {}", run.display()));
+            progress.note(&format!("resuming the unfinished {what} in {}", run.display()));
             return Ok((run, journal));
         }
         let run = run_folder::create(self.run_dir, self.name)?;

@@ -139,7 +139,7 @@ pub fn report(
 
     let mut n_rows = None;
     if pipeline.head.kind.is_cosine() {
-        progress.note("a cosine learns nothing: states and speed alone are compared");
+        progress.note("a cosine is not trained: only states and speed are compared");
     } else {
         let mut caches = Vec::new();
         for (number, own) in &runnable {
@@ -158,8 +158,8 @@ pub fn report(
             row.difference_ci = interval;
             if let (true, Some(difference)) = (is_worse, difference) {
                 progress.warn(&format!(
-                    "{} changes the head's {} by {difference:+.4}, which is a loss and no luck: its whole interval is on \
-                     that side",
+                    "{} changes the head's {} by {difference:+.4}, which is unlikely to be chance: the whole interval \
+                     is on that side",
                     row.precision,
                     heads.metric.in_words(),
                 ));

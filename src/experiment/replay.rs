@@ -53,11 +53,10 @@ pub fn replay(
     let changed = lock.changed_inputs()?;
     if !changed.is_empty() {
         let mut hint =
-            "put these inputs back as they were, or run the pipeline itself for a new result"
-                .to_string();
+            "restore these inputs, or run the pipeline itself for a new result".to_string();
         if changed.iter().any(|line| line.ends_with(NO_FILE)) {
             hint.push_str(
-                "; where a file has moved, say so with --moved OLD=NEW, --root DIR or --model DIR",
+                "; if a file has moved, say so with --moved OLD=NEW, --root DIR or --model DIR",
             );
         }
         return Err(differs(changed, hint));
@@ -79,8 +78,8 @@ pub fn replay(
         let files: Vec<&str> = files.map(|(name, _)| name.as_str()).collect();
         let named = if files.is_empty() { "no file".into() } else { files.join(", ") };
         let hint = format!(
-            "the replay itself is whole, in {}; same bits need the same states (keep the cache), \
-             program and CPU; other bytes: {named}",
+            "the replay itself is complete, in {}; the same bytes need the same states (keep the cache), program and \
+             CPU; different files: {named}",
             folder.display(),
         );
         return Err(differs(differences, hint));

@@ -431,7 +431,7 @@ impl RecordTable<'_> {
                 "{} in the files, as when they were embedded",
                 counted(self.n_rows, "record")
             ),
-            got: format!("another number in {}", paths.collect::<Vec<_>>().join(", ")),
+            got: format!("a different number in {}", paths.collect::<Vec<_>>().join(", ")),
             hint: "the data changed meanwhile: run the same command again".into(),
         }
     }

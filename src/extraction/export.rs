@@ -52,8 +52,8 @@ pub fn export_records(
     warn_of_swallowed(&pipeline.extraction.sources, &records.swallowed.borrow(), progress);
     if records.empty.get() > 0 {
         progress.warn(&format!(
-            "{} of nothing but white space {} no row, as nothing of it was encoded: set data.clean.drop_empty = \
-             false and extract again for a row each",
+            "{} with nothing but white space {} no row, because such texts are not encoded: set data.clean.drop_empty \
+             = false and extract again to get a row for each",
             counted(records.empty.get(), "record"),
             if records.empty.get() == 1 { "has" } else { "have" }
         ));
@@ -80,7 +80,7 @@ fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress
         Ok(checkpoint) => checkpoint,
         Err(error) => {
             progress.note(&format!(
-                "whether this cache is the pipeline's own was not checked: {error}"
+                "it was not checked whether this cache is the pipeline's own: {error}"
             ));
             return Ok(());
         }

@@ -389,12 +389,12 @@ fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Pr
     let most = pipeline.extraction.max_length;
     progress.warn(&match pipeline.extraction.overflow {
         Overflow::Truncate => format!(
-            "{truncated} of {} {} longer than {most} tokens and cut off there (raise cache.max_length)",
+            "{truncated} of {} {} longer than {most} tokens and truncated (raise cache.max_length)",
             counted(unique, "text"),
             if truncated == 1 { "is" } else { "are" },
         ),
         Overflow::Windows { stride } => format!(
-            "{truncated} of {} {} whose first text leaves the second too little of {most} tokens with a stride of \
+            "{truncated} of {} {} whose first text leaves the second too few of {most} tokens for a stride of \
              {stride}: its end is cut off (raise cache.max_length, or lower cache.stride)",
             counted(unique, "text"),
             if truncated == 1 { "is a pair" } else { "are pairs" },
@@ -433,12 +433,12 @@ fn settle_unfinished(
         let rest: Vec<_> = unfinished.remaining(writer.manifest()).collect();
         if unfinished.settings != plan.settings || !rest.iter().copied().eq(&plan.shards) {
             progress.note(
-                "the unfinished extraction in this cache was of other texts or settings: \
-                 what it committed stays, the rest is planned anew",
+                "the unfinished extraction in this cache was for other texts or settings: what it committed is kept, \
+                 the rest is planned again",
             );
         } else if !rest.is_empty() {
             progress.note(&format!(
-                "going on with an unfinished extraction: {} of {} there",
+                "resuming an unfinished extraction: {} of {} done",
                 unfinished.shards.len() - rest.len(),
                 counted(unfinished.shards.len(), "shard")
             ));
@@ -449,7 +449,7 @@ fn settle_unfinished(
     if !added.is_empty() {
         let states: Vec<String> = plan.states().iter().map(ToString::to_string).collect();
         progress.note(&format!(
-            "{} without {}: only that is added",
+            "{} without {}: only these states are added",
             counted(added.len(), "shard"),
             states.join(", ")
         ));
@@ -462,7 +462,8 @@ fn warn_of_versions(manifest: &Manifest, version: &str, progress: &dyn Progress)
         manifest.onnxruntime_versions().into_iter().filter(|other| *other != version).collect();
     if !others.is_empty() {
         progress.warn(&format!(
-            "this cache has states of ONNX Runtime {}, and {version} adds to it: equal texts may differ in their last bits",
+            "this cache has states computed by ONNX Runtime {}, and {version} adds to it: states of equal texts may \
+             differ in their last bits",
             others.join(", ")
         ));
     }

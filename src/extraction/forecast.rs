@@ -95,10 +95,10 @@ impl Forecast {
             megabytes(free)
         );
         if machine.go_on {
-            progress.warn(&format!("{problem}: going on all the same"));
+            progress.warn(&format!("{problem}: continuing anyway"));
             return Ok(());
         }
-        if progress.ask(&format!("{problem}. Go on?")) {
+        if progress.ask(&format!("{problem}. Continue?")) {
             return Ok(());
         }
         Err(Error::NoSpace {

@@ -82,7 +82,7 @@ impl LazyEncoder<'_> {
     /// Says once what `auto` took; where nobody expects another device, only to those who want to know more.
     fn note_auto(&mut self, took: &str, progress: &dyn Progress) {
         if self.auto_took.is_none() {
-            let message = format!("device auto took {took}");
+            let message = format!("device auto chose {took}");
             let has_gpu = Path::new("/dev/nvidiactl").exists();
             if took.ends_with(WITHOUT_CUDA) && !has_gpu {
                 progress.detail(&message);
@@ -102,5 +102,5 @@ pub(crate) fn why_auto_took(encoder: &Encoder) -> String {
     let placement = encoder.placement.as_ref();
     let gpu = placement.and_then(|placement| placement.gpu.as_ref());
     let name = gpu.map_or(String::new(), |name| format!(" ({name})"));
-    format!("{}{name}: CUDA works, and its states are the CPU's", encoder.devices)
+    format!("{}{name}: CUDA works, and its states match the CPU's", encoder.devices)
 }

@@ -163,7 +163,7 @@ impl Spooling<'_> {
             path: source.map(|source| source.path.clone()).unwrap_or_default(),
             line: example.line,
             expected: "a text of at least one token".into(),
-            got: "one of none (this tokenizer adds no special tokens either)".into(),
+            got: "one without tokens (this tokenizer adds no special tokens either)".into(),
             hint: "remove the record, or leave data.clean.drop_empty on, which drops it from train"
                 .into(),
         }

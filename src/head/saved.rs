@@ -305,7 +305,7 @@ impl Head {
                 .filter(|view| view.shape() == shape && view.dtype() == safetensors::Dtype::F32)
                 .ok_or_else(|| {
                     let expected = format!("f32 `{name}` of shape {shape:?}");
-                    refuse(expected, "another or none".into())
+                    refuse(expected, "a different one or none".into())
                 })?;
             let four = view.data().chunks_exact(4);
             let values: Vec<f32> =

@@ -38,7 +38,7 @@ pub(crate) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result
                 format!("{} is missing", path.display())
             };
             return Ok(vec![format!(
-                "whether the run was trained on rows of {} is not known: {why}",
+                "it is not known whether the run was trained on rows of {}: {why}",
                 data.display()
             )]);
         }
@@ -65,7 +65,7 @@ pub(crate) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result
     let mut warnings = Vec::new();
     for (part, what) in [
         (Part::Train, "that the head learned from"),
-        (Part::Validation, "that chose its epoch and what else validation decides"),
+        (Part::Validation, "that were used to choose its epoch and settings"),
     ] {
         let (n_rows, n_texts) = seen(part);
         if n_rows > 0 {

@@ -201,7 +201,7 @@ fn make_folder(out: &Path) -> Result<()> {
     }
     Err(Error::Argument {
         action: "write predictions",
-        expected: "a folder that is empty, or not there yet".into(),
+        expected: "a folder that is empty, or does not exist yet".into(),
         got: format!("`{}`, which holds files", out.display()),
         hint: "name another folder with --out, or remove what is in this one".into(),
     })
@@ -365,7 +365,7 @@ fn require_own_id_column(columns: &PredictionColumns, schema: &SchemaRef) -> Res
     if n_named > 1 {
         return Err(Error::Argument {
             action: "write predictions",
-            expected: "a column of ids with a name that no column of predictions has".into(),
+            expected: "a column of ids whose name no column of predictions has".into(),
             got: format!("`{id}`"),
             hint: "rename the column in the file".into(),
         });

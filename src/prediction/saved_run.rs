@@ -216,7 +216,7 @@ impl SavedRun {
         {
             let other = by_name.map_or_else(String::new, |told| format!(" {told}"));
             hint.push_str(&format!(
-                "; the file is read as {used}, as the run's train source is: --format{other} reads it otherwise"
+                "; the file is read as {used}, like the run's train source: --format{other} changes that"
             ));
         }
         error
@@ -235,8 +235,8 @@ impl SavedRun {
             Ok(())
         } else {
             Err(self.damaged_lock(
-                format!("a pipeline of the task {}, as its head is", head.task),
-                format!("one of {task}, or with other pairs"),
+                format!("a pipeline for the task {}, like the head", head.task),
+                format!("one for {task}, or with other pairs"),
             ))
         }
     }
@@ -246,8 +246,8 @@ impl SavedRun {
             path: self.folder.join(LOCK_FILE),
             expected,
             got,
-            hint: "the lock was changed after the run, or the encoder's graph is another since: copy the run folder again, or \
-                   train again"
+            hint: "the lock was changed after the run, or the encoder's graph has changed since: copy the run folder \
+                   again, or train again"
                 .into(),
         }
     }
@@ -269,7 +269,7 @@ impl SavedRun {
         } else {
             Err(self.damaged_lock(
                 format!(
-                    "settings that make the states of {expected}, which the head was trained on"
+                    "settings that give the states of {expected}, which the head was trained on"
                 ),
                 format!("those of {got}"),
             ))

@@ -207,6 +207,7 @@ fn a_text_of_no_token_at_all_is_named() {
         "--set",
         "data.clean.drop_empty=false",
     ]);
-    let expected = "error: train.csv:3: expected a text of at least one token, got one of none";
+    let expected =
+        "error: train.csv:3: expected a text of at least one token, got one without tokens";
     assert!(stderr.contains(expected), "{stderr}");
 }

@@ -188,7 +188,7 @@ fn a_killed_extraction_of_an_added_state_resumes_to_the_same_bytes() {
     }
     assert!(n_killed >= 1, "no run was killed in time");
     let ran = workshop.succeed(&EXTRACT);
-    assert!(!ran.stderr.contains("planned anew"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("planned again"), "{}", ran.stderr);
     assert_same_files(&expected, &contents(&cache));
 }
 
@@ -206,7 +206,7 @@ fn other_texts_after_a_kill_drop_the_plan_and_keep_what_was_committed() {
     workshop.write("train.csv", csv(&texts(N_TEXTS + 10), 0));
     let ran = workshop.succeed(&[&EXTRACT[..], &["--json"]].concat());
     assert!(
-        ran.stderr.contains("what it committed stays, the rest is planned anew"),
+        ran.stderr.contains("what it committed is kept, the rest is planned again"),
         "{}",
         ran.stderr
     );

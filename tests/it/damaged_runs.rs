@@ -188,7 +188,7 @@ fn a_sweep_with_a_torn_lock_goes_on() {
     child.wait().unwrap();
     fs::write(workshop.path("runs/tiny/002/lock.json"), "").unwrap();
     let resumed = workshop.succeed(SWEEP);
-    assert!(resumed.stderr.contains("going on with the unfinished sweep"), "{}", resumed.stderr);
+    assert!(resumed.stderr.contains("resuming the unfinished sweep"), "{}", resumed.stderr);
     assert!(!workshop.path("runs/tiny/003").exists());
     let second = workshop.path("runs/tiny/002/leaderboard.csv");
     assert!(fs::read(second).unwrap() == expected);

@@ -179,7 +179,7 @@ fn auto_says_what_it_took_and_why() {
     }
     let ran = with_provider(&workshop, &auto, None);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let note = "note: device auto took the CPU: the CUDA provider needs libraries that are not found: \
+    let note = "note: device auto chose the CPU: the CUDA provider needs libraries that are not found: \
                 `libcublasLt.so.99`";
     assert_eq!(ran.stderr.matches(note).count(), 1, "{}", ran.stderr);
     // Again, with everything cached, and as JSON.

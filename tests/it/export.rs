@@ -248,7 +248,7 @@ fn the_two_texts_of_a_pair_have_a_row_each() {
     let arguments = ["cache", "export", &cache, "--to", "npy", "--pipeline", "pipeline.toml"];
     let ran = workshop.succeed(&arguments);
     assert!(
-        ran.stderr.contains("1 record of nothing but white space has no row"),
+        ran.stderr.contains("1 record with nothing but white space has no row"),
         "{}",
         ran.stderr
     );

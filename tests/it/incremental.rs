@@ -370,7 +370,7 @@ fn other_settings_after_a_kill_plan_anew_and_lose_nothing() {
         "--json",
     ]);
     assert!(
-        ran.stderr.contains("what it committed stays, the rest is planned anew"),
+        ran.stderr.contains("what it committed is kept, the rest is planned again"),
         "{}",
         ran.stderr
     );

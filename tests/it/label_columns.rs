@@ -236,7 +236,7 @@ fn a_killed_sweep_of_columns_goes_on_to_the_same_bytes() {
     child.kill().unwrap();
     child.wait().unwrap();
     let resumed = workshop.succeed(SWEEP);
-    assert!(resumed.stderr.contains("going on"), "{}", resumed.stderr);
+    assert!(resumed.stderr.contains("resuming"), "{}", resumed.stderr);
     let whole = workshop.json(SWEEP);
     for name in ["leaderboard.csv", "effects.csv", "head.safetensors"] {
         let own = fs::read(workshop.path("runs/tiny/001").join(name)).unwrap();

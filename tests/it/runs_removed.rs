@@ -33,7 +33,7 @@ fn runs_are_removed_by_their_folders_once_somebody_says_yes() {
     // Nobody is there to ask.
     let asked = "this removes 2 runs, ";
     assert_refused(&workshop, &["runs/tiny/001", "tiny/002"], 1, asked);
-    assert_refused(&workshop, &["tiny/001"], 1, "hint: run it again with --yes to go on");
+    assert_refused(&workshop, &["tiny/001"], 1, "hint: run it again with --yes to proceed");
     let ran = workshop.succeed(&["runs", "rm", "runs/tiny/001/", "tiny/001", "--yes"]);
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(lines[0], "removed runs/tiny/001");

@@ -353,7 +353,9 @@ fn a_file_is_read_as_the_train_source_where_their_names_end_alike_and_as_format_
     workshop.write("plain.txt", "the snow\nis cold\n");
     let error = workshop.fail(&["predict", "runs/pipeline", "plain.txt"]);
     assert!(
-        error.contains("the file is read as tsv, as the run's train source is: --format lines reads it otherwise"),
+        error.contains(
+            "the file is read as tsv, like the run's train source: --format lines changes that"
+        ),
         "{error}"
     );
     let ran = workshop.run(&["predict", "runs/pipeline", "plain.txt", "--format", "text"]);
@@ -403,7 +405,9 @@ fn rows_in_two_parts_and_rows_that_a_run_knows_are_counted_as_rows_and_as_texts(
         ran.stderr
     );
     assert!(
-        ran.stderr.contains("5 rows of test.csv (4 texts) are among those that chose its epoch"),
+        ran.stderr.contains(
+            "5 rows of test.csv (4 texts) are among those that were used to choose its epoch"
+        ),
         "{}",
         ran.stderr
     );

@@ -52,17 +52,17 @@ fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
     let mut other = SWEEP.to_vec();
     other.extend(["--set", "sweep.select=accuracy", "--set", "sweep.trials=2"]);
     let other = workshop.succeed(&other);
-    assert!(!other.stderr.contains("going on"), "{}", other.stderr);
+    assert!(!other.stderr.contains("resuming"), "{}", other.stderr);
     assert!(workshop.path("runs/tiny/002/lock.json").exists() && workshop.path(UNIT).exists());
 
     let resumed = workshop.succeed(SWEEP);
-    for line in ["going on with the unfinished sweep", "heads were trained before"] {
+    for line in ["resuming the unfinished sweep", "heads were trained before"] {
         assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
     }
     assert!(!workshop.path(UNIT).exists(), "what was kept is cleared");
     // A finished sweep is not gone on with: the same again, uninterrupted.
     let again = workshop.succeed(SWEEP);
-    assert!(!again.stderr.contains("going on"), "{}", again.stderr);
+    assert!(!again.stderr.contains("resuming"), "{}", again.stderr);
     let whole = workshop.path("runs/tiny/003");
     assert_same_run(&run, &whole);
 }
@@ -84,7 +84,7 @@ fn a_sweep_that_another_process_is_at_is_left_alone() {
     let workshop = workshop(LONG);
     let mut first = begun(&workshop, UNIT);
     let second = workshop.succeed(SWEEP);
-    assert!(!second.stderr.contains("going on"), "{}", second.stderr);
+    assert!(!second.stderr.contains("resuming"), "{}", second.stderr);
     assert!(first.wait().unwrap().success());
     let board = |run: &str| fs::read(workshop.path(run).join("leaderboard.csv")).unwrap();
     assert!(board("runs/tiny/001") == board("runs/tiny/002"));
@@ -114,7 +114,7 @@ fn a_killed_halving_goes_on_from_its_rungs_and_ends_in_the_same_bytes() {
     let run = workshop.path("runs/tiny/001");
     assert!(!run.join("lock.json").exists(), "killed in time");
     let resumed = workshop.succeed(SWEEP);
-    for line in ["going on with the unfinished sweep", "settings were given up before"] {
+    for line in ["resuming the unfinished sweep", "settings were given up before"] {
         assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
     }
     assert!(!run.join("unfinished").exists(), "what was kept is cleared");
@@ -133,7 +133,7 @@ fn a_rung_that_was_cut_off_is_decided_again() {
         }
     }
     let resumed = workshop.succeed(SWEEP);
-    assert!(resumed.stderr.contains("going on with the unfinished sweep"));
+    assert!(resumed.stderr.contains("resuming the unfinished sweep"));
     assert!(!resumed.stderr.contains("given up before"), "{}", resumed.stderr);
     workshop.succeed(SWEEP);
     let [run, whole] = ["001", "002"].map(|run| workshop.path("runs/tiny").join(run));
@@ -148,7 +148,7 @@ fn killed_sweeps_that_test_every_setting_end_in_the_same_bytes() {
         let run = workshop.path("runs/tiny/001");
         assert!(!run.join("lock.json").exists(), "killed in time");
         let resumed = workshop.succeed(SWEEP);
-        assert!(resumed.stderr.contains("going on with the unfinished sweep"));
+        assert!(resumed.stderr.contains("resuming the unfinished sweep"));
         workshop.succeed(SWEEP);
         assert_same_run(&run, &workshop.path("runs/tiny/002"));
         let board = fs::read_to_string(run.join("leaderboard.csv")).unwrap();
@@ -183,8 +183,8 @@ fn a_killed_run_of_several_tasks_goes_on_in_its_folder() {
     assert!(!run.join("two/lock.json").exists(), "killed in time");
     let resumed = workshop.succeed(SWEEP);
     for line in [
-        "going on with the unfinished run in runs/tiny/001",
-        "going on with the unfinished sweep in runs/tiny/001/one",
+        "resuming the unfinished run in runs/tiny/001",
+        "resuming the unfinished sweep in runs/tiny/001/one",
         "480 of 480 heads were trained before",
     ] {
         assert!(resumed.stderr.contains(line), "{line}: {}", resumed.stderr);
@@ -193,7 +193,7 @@ fn a_killed_run_of_several_tasks_goes_on_in_its_folder() {
         assert!(!run.join(folder).exists(), "{folder} is cleared");
     }
     let again = workshop.succeed(SWEEP);
-    assert!(!again.stderr.contains("going on"), "{}", again.stderr);
+    assert!(!again.stderr.contains("resuming"), "{}", again.stderr);
     let whole = workshop.path("runs/tiny/002");
     for task in ["one", "two"] {
         assert_same_run(&run.join(task), &whole.join(task));

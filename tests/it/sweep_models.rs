@@ -229,7 +229,7 @@ fn a_killed_sweep_over_models_goes_on_and_ends_in_the_same_bytes() {
     let run = workshop.path("runs/tiny/001");
     assert!(!run.join("lock.json").exists(), "killed in time");
     let resumed = workshop.succeed(&["sweep", PIPELINE]);
-    for line in ["going on with the unfinished sweep", "heads were trained before"] {
+    for line in ["resuming the unfinished sweep", "heads were trained before"] {
         assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
     }
     workshop.succeed(&["sweep", PIPELINE]);

@@ -17,7 +17,7 @@ use crate::cli::{Context, output, screen::align};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ListArguments {
-    /// A run.dir
+    /// A folder of runs (run.dir)
     #[arg(value_name = "DIR", default_value = "runs")]
     folder: PathBuf,
     /// Show this metric in place of each task's main one, the best run first and runs without it last

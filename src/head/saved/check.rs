@@ -27,7 +27,7 @@ pub(super) fn check_network(description: &HeadDescription) -> Result<(), (&'stat
         .chain(description.output_scale.into_iter().flatten());
     require(
         numbers.clone().all(f64::is_finite) && description.temperature > 0.0,
-        "numbers, and a temperature above 0",
+        "finite numbers, and a temperature above 0",
         || format!("{:?}", numbers.clone().collect::<Vec<f64>>()),
     )?;
     let n_thresholds = thresholds.as_ref().map_or(labels.len(), Vec::len);
