@@ -143,7 +143,7 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
             .into(),
             hint: match tasks_in(path).next() {
                 None if is_of_unfinished_sweep(path) => {
-                    "its sweep is not finished: start it again with the same pipeline, and it goes on here".into()
+                    "its sweep is not finished: start it again with the same pipeline, and it resumes here".into()
                 }
                 Some(task) => format!(
                     "it holds the runs of several tasks: name one, such as {}",

@@ -137,7 +137,7 @@ fn check(
 ) -> Result<()> {
     if section.seeds == 0 {
         return Err(pipeline.refuse(
-            "sweep.seeds is 0, and every setting needs a head".into(),
+            "sweep.seeds is 0, but every setting needs a head".into(),
             "set sweep.seeds to 1 or more, or leave it out".into(),
         ));
     }
@@ -160,7 +160,7 @@ fn check(
     if let Some(trial) = without_epochs.filter(|_| section.bootstrap.is_some_and(|n| n > 0)) {
         return Err(pipeline.refuse(
             format!(
-                "sweep.bootstrap draws rows more than once, and a head of kind {} counts each once",
+                "sweep.bootstrap draws rows more than once, but a head of kind {} counts each row once",
                 trial.pipeline.head.kind.name()
             ),
             "sweep it without sweep.bootstrap, or other kinds with it".into(),
@@ -225,7 +225,7 @@ pub(crate) fn sweep_on(
     let n_diverged = done.n_diverged();
     if n_diverged > 0 {
         progress.warn(&format!(
-            "{} of {} diverged (a loss was no number): their settings have no score, and none of them can win",
+            "{} of {} diverged (a loss was not a number): their settings have no score, and none of them can win",
             n_diverged,
             counted(done.heads, "head"),
         ));
@@ -243,8 +243,8 @@ pub(crate) fn sweep_on(
         let row = &rows[chosen.row];
         if rows.iter().all(|row| row.score.is_none()) {
             progress.warn(&format!(
-                "no head has a value of {metric} on the rows that it did not see, so the first of the settings is taken: \
-                 set sweep.select to another metric, or judge on other rows"
+                "no head has a value of {metric} on the rows that it did not see, so the first setting is used: set \
+                 sweep.select to another metric, or use other rows"
             ));
         }
         let settings = if row.settings.is_empty() {
@@ -255,7 +255,7 @@ pub(crate) fn sweep_on(
         progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
         match sweep.train_winner(chosen.trial, row.best_epoch, progress) {
             Err(Error::Diverged { problem, .. }) => progress.warn(&format!(
-                "as a run of its own it diverged ({problem}), so the next of the settings is taken"
+                "trained as a run of its own, it diverged ({problem}), so the next setting is used"
             )),
             other => {
                 trained = Some((chosen.row, other?));
@@ -267,7 +267,7 @@ pub(crate) fn sweep_on(
         write(None)?;
         return Err(Error::Diverged {
             problem: format!(
-                "of {} none could be trained to its end: {} has them",
+                "of {}, none could be trained to the end: {} lists them",
                 counted(trials.len(), "setting"),
                 run.join(leaderboard::LEADERBOARD_CSV).display()
             ),

@@ -70,7 +70,7 @@ pub fn require_other_file<'p>(
     if inputs.into_iter().any(is_out) {
         return Err(Error::Argument {
             action: "write the file",
-            expected: "another file than those that are read".into(),
+            expected: "a file other than those that are read".into(),
             got: format!("`{}`", out.display()),
             hint: "name another file with --out".into(),
         });

@@ -138,7 +138,8 @@ fn board_notes(findings: &SweepFindings) -> Vec<Vec<String>> {
     }
     if findings.test.is_some() {
         notes.push(vec![
-            "test scores were not used to choose: picking by them would overstate".to_string(),
+            "test scores were not used to choose: picking by them would overstate the score"
+                .to_string(),
         ]);
     }
     if n_rows > LISTED_ROWS {

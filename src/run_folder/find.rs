@@ -43,7 +43,7 @@ pub(crate) fn find(path: &Path) -> Result<FoundRun> {
     let mut found = FoundRun { passed_over, ..FoundRun::default() };
     let older = newest_first(&runs)?.into_iter().skip_while(|run| *run != folder).skip(1);
     if let Some(before) = { older }.find(|run| is_finished(run)) {
-        found.notes.push(format!("the newest run of {} is taken", runs.display()));
+        found.notes.push(format!("the newest run of {} is used", runs.display()));
         found.warnings.extend(what_changed(&before, &folder)?);
     }
     found.folder = folder;
@@ -66,15 +66,15 @@ fn tagged(path: &Path) -> Result<Option<FoundRun>> {
             expected: format!("a run that has the tag `{tag}`"),
             got: format!("no run in {}", folder.display()),
             hint: format!(
-                "give the tag to another run with `frostbert runs tag RUN {tag}`, or take it away with --remove"
+                "give the tag to another run with `frostbert runs tag RUN {tag}`, or remove it with --remove"
             ),
         });
     }
     let mut found = FoundRun::default();
-    found.notes.push(format!("the run with the tag {tag} is taken"));
+    found.notes.push(format!("the run with the tag {tag} is used"));
     if runs.join(tag).is_dir() {
         found.warnings.push(format!(
-            "{tag} is a tag and a name of runs: the tag's run is taken, {}",
+            "{tag} is both a tag and a name of runs: the run with the tag is used, {}",
             folder.display()
         ));
     }
@@ -103,7 +103,7 @@ fn what_changed(before: &Path, newest: &Path) -> Result<Option<String>> {
     let named: Vec<&str> = named.collect();
     Ok((!named.is_empty()).then(|| {
         format!(
-            "{} has {} than {} before it: name a run's folder, or a tag, to take another",
+            "{} has {} than {} before it: name a run's folder, or a tag, to use another",
             newest.display(),
             named.join(" and "),
             before.display()

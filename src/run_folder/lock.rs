@@ -319,7 +319,7 @@ impl Lock {
         match program::COMMIT {
             Some(own) if own == of_run => None,
             own => Some(format!(
-                "the run was made by commit {of_run} of frostbert {}, and is replayed by {}",
+                "the run was made by commit {of_run} of frostbert {}, but is replayed by {}",
                 self.frostbert,
                 own.map_or("a build without git".into(), |own| format!("commit {own}"))
             )),

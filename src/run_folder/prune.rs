@@ -75,7 +75,7 @@ pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
                 continue;
             }
             let why = match () {
-                () if is_being_written(&folder) => Some("another process writes it".into()),
+                () if is_being_written(&folder) => Some("another process is writing it".into()),
                 () if finished.is_empty() || is_unfinished(&folder) => {
                     Some("it is not finished".into())
                 }

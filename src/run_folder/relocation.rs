@@ -140,7 +140,11 @@ impl RunPlaces {
 
 /// That a file or a folder is not where the run says.
 fn found_elsewhere(path: &Path, place: &Path) -> String {
-    format!("{} is not there: {} has the same bytes, and is read", path.display(), place.display())
+    format!(
+        "{} is not there: {} has the same bytes, and is read instead",
+        path.display(),
+        place.display()
+    )
 }
 
 /// The folder in which relative paths started when a run was made that lies in `folder`.

@@ -116,11 +116,14 @@ pub fn tag(run: &Path, tag: &str) -> Result<TagChange> {
     let is_number = tag.chars().all(|c| c.is_ascii_digit());
     if is_number || tag.starts_with(['.', '-']) || !tag.chars().all(known) {
         let expected = "a tag of letters, digits, -, _ and .";
-        return Err(refuse(expected, "name it for what it is for, such as production"));
+        return Err(refuse(expected, "name it after its purpose, such as production"));
     }
     if runs.join(tag).is_dir() {
-        let expected = "a tag that is no name of runs";
-        return Err(refuse(expected, "take another one: it would hide the runs of that name"));
+        let expected = "a tag that is not a name of runs";
+        return Err(refuse(
+            expected,
+            "choose another one: this one would hide the runs of that name",
+        ));
     }
     let _changing = Changing::begin(&runs);
     let mut tags = Tags::read(&runs)?;
@@ -190,7 +193,7 @@ pub(crate) fn place_of(run: &Path) -> Result<(PathBuf, String)> {
     found.ok_or_else(|| Error::Run {
         path: run.join(LOCK_FILE),
         expected: "a run in a folder of runs, as runs/sentiment/001".into(),
-        got: "one that lies elsewhere".into(),
+        got: "one that is elsewhere".into(),
         hint: "name it by its folder, or put it into a folder of runs to tag it".into(),
     })
 }

@@ -39,7 +39,7 @@ pub fn trials(section: &SweepSection, seed: u64) -> Result<Vec<Settings>, [Strin
     if section.search == Search::Random || is_drawn {
         let Some(n_trials) = section.trials else {
             return Err([
-                "sweep.trials is missing: a distribution or a random search draws so many settings"
+                "sweep.trials is missing: the number of settings that a distribution or a random search draws"
                     .into(),
                 "set sweep.trials, as in trials = 50".into(),
             ]);
@@ -49,7 +49,7 @@ pub fn trials(section: &SweepSection, seed: u64) -> Result<Vec<Settings>, [Strin
     }
     if section.trials.is_some() {
         return Err([
-            "sweep.trials is the number of settings that are drawn, and lists of values are taken whole".into(),
+            "sweep.trials is the number of settings to draw, but lists of values are tried completely".into(),
             "set sweep.search = \"random\" to draw from the lists, or leave trials out".into(),
         ]);
     }
@@ -104,7 +104,9 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
     };
     if let Some(other) = table.keys().find(|key| !["min", "max", "log"].contains(&key.as_str())) {
         return Err([
-            format!("sweep.{key} has a key `{other}`, and a distribution has min, max and log"),
+            format!(
+                "sweep.{key} has a key `{other}`, but a distribution has only min, max and log"
+            ),
             cure(),
         ]);
     }
@@ -115,7 +117,7 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
     };
     distribution(key, table, log).ok_or_else(|| {
         let needs = if log { "0 < min < max" } else { "min < max, and a finite max - min" };
-        [format!("sweep.{key} is no distribution: it needs numbers {needs}"), cure()]
+        [format!("sweep.{key} is not a distribution: it needs numbers with {needs}"), cure()]
     })
 }
 
@@ -271,7 +273,7 @@ mod tests {
             ("lr = { min = 0.0, max = 1.0, log = true }\ntrials = 3", "0 < min"),
             ("lr = { low = 1 }", "key `low`"),
             ("lr = { min = 1e-4, max = 1e-2 }", "trials is missing"),
-            ("trials = 4\nlr = [0.1]", "taken whole"),
+            ("trials = 4\nlr = [0.1]", "tried completely"),
             ("search = \"random\"\nlr = [0.1]", "trials is missing"),
             ("search = \"random\"\ntrials = 0\nlr = [0.1]", "is 0"),
         ] {

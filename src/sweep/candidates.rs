@@ -51,9 +51,11 @@ pub(super) fn metric(
     Metric::named(asked).filter(|metric| known.contains(metric)).ok_or_else(|| {
         let names: Vec<&str> = known.iter().map(|metric| metric.name()).collect();
         pipeline.refuse(
-            format!("sweep.select is `{asked}`, by which heads of this task are not compared"),
+            format!("sweep.select is `{asked}`, which does not compare heads of this task"),
             match nearest(asked, names.iter().copied()) {
-                Some(meant) => format!("did you mean `{meant}`? known are {}", names.join(", ")),
+                Some(meant) => {
+                    format!("did you mean `{meant}`? the metrics are {}", names.join(", "))
+                }
                 None => format!("set sweep.select to one of {}", names.join(", ")),
             },
         )
@@ -72,9 +74,10 @@ pub(super) fn check_metric(metric: Metric, pipeline: &Pipeline, trials: &[Trial]
     match kinds.find(|kind| matches!(kind, HeadKind::Ridge | HeadKind::LinfaSvm)) {
         Some(kind) => Err(pipeline.refuse(
             format!(
-                "sweep.select is `{metric}`, which measures probabilities, and the outputs of a head of kind {kind} are none"
+                "sweep.select is `{metric}`, which measures probabilities, but the outputs of a head of kind {kind} \
+                 are not probabilities"
             ),
-            "select by roc_auc or by what heads predict, or leave this kind out".into(),
+            "select by roc_auc or by a metric of predicted labels, or leave this kind out".into(),
         )),
         None => Ok(()),
     }

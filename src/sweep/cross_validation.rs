@@ -48,7 +48,7 @@ pub(crate) fn out_of_fold(
     if n_rows < n_folds {
         return Err(pipeline.refuse(
             format!(
-                "the head is judged on {n_folds} folds, and train and validation have {}",
+                "the head is evaluated on {n_folds} folds, but train and validation have {}",
                 counted(n_rows, "row")
             ),
             "name data with more labelled rows".into(),

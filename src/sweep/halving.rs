@@ -178,7 +178,7 @@ impl<'a> Halving<'a> {
             let n_left = self.left.len();
             let n_given_up = n_trials - n_left;
             progress.note(&format!(
-                "{n_given_up} settings were given up before; the other {n_left} learn from the first epoch again"
+                "{n_given_up} settings were given up before; the other {n_left} are trained again from the first epoch"
             ));
         }
         n_decided

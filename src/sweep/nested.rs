@@ -105,7 +105,7 @@ pub(super) fn score(
     let n_diverged = results.iter().filter(|result| result.diverged).count();
     if n_diverged > 0 {
         progress.warn(&format!(
-            "what {n_diverged} of {} chose diverged there: nothing can be said of what choosing is worth",
+            "{n_diverged} of {} chose a head that diverged there, so nested cross-validation has no score",
             counted(outer.len(), "fold")
         ));
     }

@@ -137,7 +137,7 @@ fn at_a_time(
             if metric.needs_probabilities() && predictions > memory.left_bytes() {
                 return Err(sweep.pipeline.refuse(
                     format!(
-                        "{metric} is compared by the probability of every class on every row that is judged, {} for {}",
+                        "{metric} needs the probability of every class on every row that is evaluated, {} for {}",
                         megabytes(predictions),
                         counted(n_heads, "head"),
                     ),

@@ -59,7 +59,7 @@ pub(super) fn splits(
     match section.folds {
         None if validation.is_empty() => {
             return refuse(
-                "a sweep chooses by validation rows, and there are none".into(),
+                "a sweep chooses by validation rows, but there are none".into(),
                 "set sweep.folds = 5, or give data.split.validation a share",
             );
         }
@@ -71,8 +71,8 @@ pub(super) fn splits(
             if n_folds < 2 || n_folds > n_units.min(MOST_CUTS) {
                 return refuse(
                     format!(
-                        "sweep.folds is {n_folds}, and train and validation have {}, \
-                         those that belong together counted once",
+                        "sweep.folds is {n_folds}, but train and validation have {}, counting those that belong \
+                         together once",
                         counted(n_units, "row")
                     ),
                     "set sweep.folds to 5 or 10, or leave it out",
@@ -121,7 +121,7 @@ pub(super) fn splits(
             let rows: Vec<u32> = train.iter().copied().filter(within).collect();
             if rows.len() < LEAST_ROWS {
                 return refuse(
-                    format!("a head would learn from {}", counted(rows.len(), "row")),
+                    format!("a head would learn from only {}", counted(rows.len(), "row")),
                     "name larger shares in sweep.fraction or fewer sweep.folds, or add rows",
                 );
             }
@@ -155,7 +155,7 @@ fn nested(
     let refuse = |problem: String, hint: &str| Err(pipeline.refuse(problem, hint.into()));
     if section.folds.is_none() {
         return refuse(
-            "sweep.nested chooses anew without each fold, and there are no folds".into(),
+            "sweep.nested chooses again without each fold, but there are no folds".into(),
             "set sweep.folds = 5 beside it, or leave it out",
         );
     }
@@ -166,7 +166,7 @@ fn nested(
     ];
     if let Some((_, key)) = other.iter().find(|(is_set, _)| *is_set) {
         return refuse(
-            format!("sweep.nested does not go with sweep.{key}"),
+            format!("sweep.nested cannot be combined with sweep.{key}"),
             "use one of them at a time",
         );
     }
@@ -175,7 +175,7 @@ fn nested(
     if n_folds < 2 || n_folds > n_units {
         return refuse(
             format!(
-                "sweep.nested is {n_folds}, and a fold leaves {}, those that belong together counted once",
+                "sweep.nested is {n_folds}, but a fold leaves {}, counting those that belong together once",
                 counted(n_units, "row")
             ),
             "set sweep.nested to 3 or 5, or leave it out",

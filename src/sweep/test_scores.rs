@@ -43,7 +43,7 @@ pub(super) fn check(pipeline: &Pipeline, section: &SweepSection, dataset: &Datas
         return Ok(());
     }
     Err(pipeline.refuse(
-        "sweep.test is \"all\", which scores every setting on test rows, and there are none with labels".into(),
+        "sweep.test is \"all\", which scores every setting on test rows, but there are none with labels".into(),
         "name a file in data.test, give data.split.test a share, or leave sweep.test out".into(),
     ))
 }

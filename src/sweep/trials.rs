@@ -54,7 +54,8 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
     }
     if !section.searches() && (section.trials.is_some() || section.search == Search::Random) {
         return Err(refuse([
-            "sweep.settings are taken as they are, and sweep.trials and search = \"random\" draw from keys".into(),
+            "sweep.settings are used as they are, but sweep.trials and search = \"random\" draw from the values of \
+             keys".into(),
             "leave trials and search out, or name keys with their values".into(),
         ]));
     }
@@ -116,7 +117,7 @@ impl FoundTrials {
             }
             if is_all || is_in_vain {
                 return Ok(Some(format!(
-                    "sweep.trials is {wanted}, and {n_found} settings were found that differ in what they say of their heads"
+                    "sweep.trials is {wanted}, but only {n_found} settings were found that make different heads"
                 )));
             }
             asked.trials = Some((2 * n_drawn).min(MOST_TRIALS));
@@ -141,7 +142,7 @@ impl FoundTrials {
         let idle: Vec<&str> = settings.iter().filter(idle).map(|(key, _)| key.as_str()).collect();
         let warning = (!idle.is_empty()).then(|| {
             format!(
-                "sweep.settings, number {}: {} changes nothing of a head of kind {kind}",
+                "sweep.settings, number {}: {} does not affect a head of kind {kind}",
                 place + 1,
                 idle.join(", ")
             )
@@ -194,9 +195,9 @@ impl FoundTrials {
             Some(error) if self.all.is_empty() => return Err(error),
             Some(Error::Pipeline { problem, .. }) => {
                 let combinations = match n_refused {
-                    1 => "one combination of values that cannot be is left out".to_string(),
+                    1 => "one impossible combination of values is left out".to_string(),
                     n => {
-                        format!("{n} combinations of values that cannot be are left out; the first")
+                        format!("{n} impossible combinations of values are left out; the first")
                     }
                 };
                 warnings.push(format!("{combinations}: {problem}"));
@@ -242,7 +243,7 @@ fn unused(section: &SweepSection, trials: &[Trial]) -> Vec<String> {
     }
     let kinds = kinds.join(", ");
     unused
-        .map(|key| format!("sweep.{key} changes nothing of heads of kind {kinds}, and is left out"))
+        .map(|key| format!("sweep.{key} does not affect heads of kind {kinds}, and is left out"))
         .collect()
 }
 

@@ -45,8 +45,8 @@ pub(crate) fn class_weights(
     for (label, weight) in table {
         let Some(id) = dataset.labels.id(label) else {
             return Err(pipeline.refuse(
-                format!("train.class_weights names `{label}`, which is no label of train"),
-                "name labels as the data spells them".into(),
+                format!("train.class_weights names `{label}`, which is not a label of train"),
+                "spell labels as the data does".into(),
             ));
         };
         if !(*weight > 0.0 && weight.is_finite()) {

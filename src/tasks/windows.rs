@@ -126,7 +126,7 @@ impl Unseen {
             (self.without_token, "because the tokenizer drops all characters of the answer"),
             (
                 self.in_no_window,
-                "because the answer lies in no window of cache.max_length tokens as a whole",
+                "because no window of cache.max_length tokens holds the whole answer",
             ),
         ];
         let reasons = reasons.into_iter().filter(|(count, _)| *count > 0);

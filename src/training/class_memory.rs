@@ -197,7 +197,7 @@ impl ClassMemory {
         let memory_mb = needed.saturating_sub(beside).div_ceil(1 << 20);
         Err(pipeline.refuse(
             format!(
-                "{} of {} with {} {} about {} of memory to train, and train.memory_mb with 1 GiB more is {}",
+                "{} of {} with {} {} about {} of memory to train, but train.memory_mb plus 1 GiB is {}",
                 counted(n_heads, "head"),
                 counted(self.n_outputs, "class"),
                 counted(self.n_inputs, "feature"),
@@ -206,7 +206,7 @@ impl ClassMemory {
                 megabytes(self.most_bytes),
             ),
             format!(
-                "set train.memory_mb to {memory_mb} where the machine has as much, or learn fewer classes{cure}"
+                "set train.memory_mb to {memory_mb} if the machine has that much, or learn fewer classes{cure}"
             ),
         ))
     }

@@ -120,7 +120,7 @@ pub(crate) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Tran
         if n_components > n_features.min(n_rows) {
             return Err(pipeline.refuse(
                 format!(
-                    "head.pca keeps {n_components} components, and there are {n_rows} rows of {n_features} features"
+                    "head.pca keeps {n_components} components, but there are {n_rows} rows of {n_features} features"
                 ),
                 format!("set head.pca to {} or less", n_features.min(n_rows)),
             ));

@@ -114,7 +114,7 @@ pub(crate) fn open_cache(
 /// Says which cache was found.
 pub(crate) fn note_cache(cache: &CacheReader, progress: &dyn Progress) {
     let provider = &cache.manifest().inputs.provider;
-    progress.note(&format!("states from {}, made on {provider}", cache.folder().display()));
+    progress.note(&format!("states from {}, computed on {provider}", cache.folder().display()));
 }
 
 /// The cache that holds the states of these documents: of the device that the pipeline names; with `auto` of CUDA if it

@@ -131,7 +131,7 @@ pub(crate) fn refuse_sweep(pipeline: &Pipeline) -> Result<()> {
         return Ok(());
     }
     Err(pipeline.refuse(
-        "the pipeline has a section [sweep], and `train` trains one head".into(),
+        "the pipeline has a section [sweep], but `train` trains one head".into(),
         "use `frostbert sweep`, or `frostbert run`, which does what the pipeline says".into(),
     ))
 }

@@ -149,7 +149,7 @@ fn settings_of_a_sweep_are_compared_as_they_are_given() {
     let ran = workshop.succeed(&["run", "both.toml", "--json"]);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report["sweep"]["leaderboard"].as_array().unwrap().len(), 3);
-    let warning = "sweep.settings, number 1: lr changes nothing of a head of kind lda";
+    let warning = "sweep.settings, number 1: lr does not affect a head of kind lda";
     assert!(ran.stderr.contains(warning), "{}", ran.stderr);
 
     // Components are of one layer, and a head without them reads a mix of all.
@@ -168,7 +168,7 @@ fn settings_of_a_sweep_are_compared_as_they_are_given() {
         ("kind = \"crf\"", "is not a head for the task `classification`"),
         ("", "has no keys"),
         ("layer = 1\nlayers = [0]", "has both `layer` and `layers`"),
-        ("lr = 0.1\n[sweep]\ntrials = 3", "are taken as they are"),
+        ("lr = 0.1\n[sweep]\ntrials = 3", "are used as they are"),
     ] {
         let text = std::fs::read_to_string(workshop.path(PIPELINE)).unwrap();
         let text = text.replace(sweep, &format!("[[sweep.settings]]\n{setting}\n"));

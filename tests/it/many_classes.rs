@@ -119,7 +119,7 @@ fn heads_of_many_classes_that_do_not_fit_into_memory_are_refused_before_they_are
     let said = large(&["train", "pipeline.toml"]);
     for words in [
         "1 head of 1,200 classes with 32 features takes about 1.4 GB of memory to train",
-        "train.memory_mb with 1 GiB more is 1.1 GB",
+        "train.memory_mb plus 1 GiB is 1.1 GB",
         "hint: set train.memory_mb to ",
     ] {
         assert!(said.contains(words), "no {words:?} in {said}");

@@ -105,7 +105,8 @@ fn what_lies_beside_the_runs_is_found_by_its_hash() {
     copy_folder(&project.path(""), &elsewhere.path("project"));
     let ran = elsewhere.succeed(&["predict", "project/runs/tiny", "--text", "a"]);
     let said = elsewhere.normalise(&ran.stderr);
-    let note = "note: model is not there: [dir]/project/model has the same bytes, and is read";
+    let note =
+        "note: model is not there: [dir]/project/model has the same bytes, and is read instead";
     assert!(said.contains(note), "{said}");
     let report = elsewhere.json(&["run", "--locked", "project/runs/tiny/001/lock.json"]);
     assert_eq!(report["extract"]["computed"], json!(0), "the cache is found too");

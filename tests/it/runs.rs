@@ -36,7 +36,7 @@ fn a_run_is_found_by_its_folder_its_name_or_a_tag() {
     }
     workshop.succeed(&RUN);
     let ran = predict(&workshop, "tiny");
-    assert!(ran.stderr.contains("the newest run of runs/tiny is taken"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the newest run of runs/tiny is used"), "{}", ran.stderr);
     assert!(ran.stderr.contains("note: runs/tiny/002: classification"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("warning"), "the same data: {}", ran.stderr);
 
@@ -50,7 +50,7 @@ fn a_run_is_found_by_its_folder_its_name_or_a_tag() {
         assert!(ran.stderr.contains("note: runs/tiny/001: classification"), "{}", ran.stderr);
     }
     let ran = workshop.succeed(&["evaluate", "production", "--data", "train.csv"]);
-    assert!(ran.stderr.contains("the run with the tag production is taken"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the run with the tag production is used"), "{}", ran.stderr);
     assert!(ran.stderr.contains("note: runs/tiny/001: classification"), "{}", ran.stderr);
     assert_eq!(
         workshop.succeed(&["runs", "tag", "tiny", "production"]).stdout,
@@ -290,7 +290,7 @@ fn old_runs_are_removed_and_no_tagged_unfinished_or_written_one() {
             "removed runs/tiny/003",
             "kept runs/tiny/006: it is not finished",
             "kept runs/tiny/002: it has the tag keep-me",
-            "kept runs/tiny/001: another process writes it",
+            "kept runs/tiny/001: another process is writing it",
         ]
     );
     assert!(lines[4].starts_with("removed 1 run, "), "{}", ran.stdout);
@@ -370,7 +370,7 @@ fn a_run_of_several_tasks_is_held_while_it_is_written_and_by_the_tag_of_a_task()
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(removed(&report), [""; 0]);
-    assert_eq!(report["kept"][0]["why"], "another process writes it");
+    assert_eq!(report["kept"][0]["why"], "another process is writing it");
     workshop.succeed(&["runs", "tag", "two/001/first", "good"]);
     assert_eq!(removed(&workshop.json(&all)), [""; 0]);
     assert!(predict(&workshop, "good").stderr.contains("note: runs/two/001/first: "));

@@ -108,7 +108,7 @@ fn a_head_that_diverged_never_wins_a_sweep_and_is_counted() {
         "name=all",
     ]);
     assert!(ran.has_failed(), "{}", ran.stderr);
-    assert!(ran.stderr.contains("none could be trained to its end"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("none could be trained to the end"), "{}", ran.stderr);
     let board = std::fs::read_to_string(workshop.path("runs/all/001/leaderboard.csv")).unwrap();
     assert!(board.lines().next().unwrap().contains("n_diverged"), "{board}");
 }

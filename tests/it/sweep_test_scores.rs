@@ -144,7 +144,7 @@ fn settings_that_halving_gave_up_have_no_test_score() {
 #[test]
 fn people_are_told_that_test_scores_chose_nothing() {
     let workshop = workshop("lr = [1e-3, 1e-2]");
-    let note = "test scores were not used to choose: picking by them would overstate";
+    let note = "test scores were not used to choose: picking by them would overstate the score";
     let plain = workshop.succeed(&SWEEP[1..]).stdout;
     assert!(!plain.contains(note) && !plain.contains("test macro_f1"), "{plain}");
     let all = workshop.succeed(&[&SWEEP[1..], &ALL].concat()).stdout;

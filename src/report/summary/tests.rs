@@ -39,7 +39,7 @@ fn test_scores_of_all_rows_are_listed_with_the_note_that_they_chose_nothing() {
     assert_eq!(board[0].last().unwrap(), "test macro_f1");
     let last = |line: usize| board[line].last().unwrap().as_str();
     assert_eq!([last(1), last(2)], ["1.000 [0.125, 1.000]", "-"]);
-    let note = "test scores were not used to choose: picking by them would overstate";
+    let note = "test scores were not used to choose: picking by them would overstate the score";
     assert!(block(&blocks, "").contains(&vec![note.to_string()]));
 }
 

@@ -86,7 +86,7 @@ fn combinations_that_cannot_be_are_left_out_where_each_value_can() {
     let sweep = "kind = [\"linear\", \"ridge\"]\npooling = [\"mean\", \"attention\"]";
     assert_eq!(of(sweep).unwrap().len(), 3);
     let [warning] = &warnings(sweep)[..] else { panic!("a warning") };
-    let expected = "one combination of values that cannot be is left out: [sweep], kind = ridge, pooling = attention: ";
+    let expected = "one impossible combination of values is left out: [sweep], kind = ridge, pooling = attention: ";
     assert!(warning.starts_with(expected), "{warning}");
     let error = of("kind = [\"ridge\"]\npooling = [\"attention\"]").unwrap_err();
     assert!(error.to_string().contains("pooling = attention"), "{error}");
@@ -115,7 +115,7 @@ fn what_no_trial_can_have_is_refused() {
     let base = base_of(ridge, "loss = [\"mse\"]\nlambda = [1.0]");
     let trials = all_of(&base).unwrap();
     assert_eq!(trials.all.len(), 1);
-    assert!(trials.warnings[0].starts_with("sweep.loss changes nothing"));
+    assert!(trials.warnings[0].starts_with("sweep.loss does not affect"));
     // Where the section is at fault in all that it says, or the rest of the file.
     assert!(of("loss = [\"mse\"]").is_err());
     assert!(all_of(&base_of(&format!("{ridge}\nlambda = -1.0"), "")).is_err());
@@ -126,7 +126,7 @@ fn what_no_trial_can_have_is_refused() {
 #[test]
 fn a_key_that_changes_nothing_is_warned_of() {
     let [warning] = &warnings("C = [0.1, 1.0]\nlr = [0.1]")[..] else { panic!("a warning") };
-    let expected = "sweep.C changes nothing of heads of kind linear, and is left out";
+    let expected = "sweep.C does not affect heads of kind linear, and is left out";
     assert_eq!(warning, expected);
     assert!(warnings("kind = [\"linear\", \"logistic\"]\nC = [0.1, 1.0]").is_empty());
 }
@@ -139,8 +139,7 @@ fn as_many_trials_are_drawn_as_were_asked_for() {
     assert!(warnings(&drawn).is_empty());
     let few = format!("{lists}\nsearch = \"random\"\ntrials = 30");
     assert_eq!(of(&few).unwrap().len(), 3);
-    let expected =
-        "sweep.trials is 30, and 3 settings were found that differ in what they say of their heads";
+    let expected = "sweep.trials is 30, but only 3 settings were found that make different heads";
     assert_eq!(warnings(&few), [expected]);
 }
 

@@ -58,14 +58,14 @@ pub(super) fn label_errors(
     view: &FeatureView<'_>,
 ) -> Result<Check<LabelErrors>> {
     if pipeline.data.task != Task::Classification {
-        return Ok(skipped("only classes are checked, one for each row"));
+        return Ok(skipped("only tasks with one class per row are checked"));
     }
     if !view.is_resident() {
         return Ok(skipped("the states do not fit into train.memory_mb"));
     }
     if dataset.labels.len() > MANY_CLASSES {
         return Ok(skipped(&format!(
-            "there are more than {}: heads for as many would take longer than the check is worth",
+            "there are more than {}: heads for so many would take longer than the check is worth",
             counted(MANY_CLASSES, "class")
         )));
     }

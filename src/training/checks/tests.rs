@@ -66,11 +66,11 @@ fn what_was_not_checked_is_said_with_its_reason() {
     let mut checks = checks();
     checks.near_duplicates =
         skipped(&no_pooled_state(&[StateId { kind: StateKind::Words, layer: 4 }]));
-    checks.label_errors = skipped("only classes are checked, one for each row");
+    checks.label_errors = skipped("only tasks with one class per row are checked");
     let reason =
         "the cache holds no pooled state of layer 4 (add \"mean\" to cache.store, and extract)";
     assert_eq!(checks.summary(), [format!("near-duplicates were not looked for: {reason}")]);
     let json = serde_json::to_value(&checks).unwrap();
     assert_eq!(json["near_duplicates"]["skipped"], reason);
-    assert_eq!(json["label_errors"]["skipped"], "only classes are checked, one for each row");
+    assert_eq!(json["label_errors"]["skipped"], "only tasks with one class per row are checked");
 }

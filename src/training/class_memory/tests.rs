@@ -41,11 +41,11 @@ fn heads_that_do_not_fit_are_refused_with_what_they_need() {
     let error = error.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "pipeline.toml: 2 heads of 3,000 classes with 384 features take about 2.7 GB of memory to train, and \
-         train.memory_mb with 1 GiB more is 1.6 GB"
+        "pipeline.toml: 2 heads of 3,000 classes with 384 features take about 2.7 GB of memory to train, but \
+         train.memory_mb plus 1 GiB is 1.6 GB"
     );
     assert_eq!(
         error.hint().unwrap(),
-        "set train.memory_mb to 1536 where the machine has as much, or learn fewer classes, with fewer seeds or folds"
+        "set train.memory_mb to 1536 if the machine has that much, or learn fewer classes, with fewer seeds or folds"
     );
 }
