@@ -134,7 +134,7 @@ enum Command {
     Extract(StageArguments),
     /// Stage 2 alone: train on cached states without loading the encoder
     #[command(after_help = keys_by_kind(examples::TRAIN))]
-    Train(StageArguments),
+    Train(HeadArguments),
     /// Train every head of a pipeline's [sweep] on cached states and compare them; resumes an unfinished sweep
     #[command(after_help = keys_by_kind(examples::SWEEP))]
     Sweep(sweep::SweepArguments),
@@ -190,6 +190,24 @@ struct StageArguments {
     pipeline: PipelineArguments,
     #[command(flatten)]
     dry: DryRunArgument,
+}
+
+/// As [`StageArguments`], where heads are trained.
+#[derive(Debug, Args)]
+struct HeadArguments {
+    #[command(flatten)]
+    stage: StageArguments,
+    #[command(flatten)]
+    extras: ExtrasArguments,
+}
+
+/// What is written beside a run's own files.
+#[derive(Debug, Args)]
+struct ExtrasArguments {
+    /// Write event files for TensorBoard below this folder: losses and metrics by epoch, and each trial of a sweep with
+    /// its settings
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -267,6 +285,22 @@ impl StageArguments {
     fn experiment(&self) -> Result<Experiment> {
         let PipelineArguments { pipeline, overrides } = &self.pipeline;
         Ok(Experiment::open_with(pipeline, &overrides.set)?)
+    }
+}
+
+impl HeadArguments {
+    fn experiment(&self) -> Result<Experiment> {
+        Ok(self.extras.of(self.stage.experiment()?))
+    }
+}
+
+impl ExtrasArguments {
+    /// An experiment that writes what was asked for.
+    fn of(&self, experiment: Experiment) -> Experiment {
+        match &self.tensorboard {
+            Some(folder) => experiment.with_tensorboard(folder),
+            None => experiment,
+        }
     }
 }
 

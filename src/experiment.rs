@@ -6,7 +6,10 @@ mod heads;
 pub(crate) mod precision;
 mod replay;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 pub use dry_run::{DryRun, Stages, TaskForecast};
 use frostbert_cache::progress::Progress;
@@ -25,7 +28,7 @@ use crate::{
     },
     sweep,
     tasks::measure::RunMetrics,
-    training::train::refuse_sweep,
+    training::{extras::RunExtras, train::refuse_sweep},
 };
 
 /// The tasks of a pipeline file: one without a name, or those of its `[tasks]`. They share a model and a cache, unless a
@@ -43,6 +46,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Experiment {
     tasks: Vec<NamedTask>,
+    extras: RunExtras,
 }
 
 /// What a run did.
@@ -72,12 +76,21 @@ impl Experiment {
     pub fn open_with(path: impl AsRef<Path>, overrides: &[impl AsRef<str>]) -> Result<Experiment> {
         let overrides: Vec<String> =
             overrides.iter().map(|setting| setting.as_ref().to_string()).collect();
-        Ok(Experiment { tasks: Pipeline::read_tasks(path.as_ref(), &overrides)? })
+        let tasks = Pipeline::read_tasks(path.as_ref(), &overrides)?;
+        Ok(Experiment { tasks, extras: RunExtras::default() })
+    }
+
+    /// The same, writing event files for TensorBoard too: for each run a folder in this one, `NAME/NUMBER`, and in it one
+    /// for each trial of a sweep.
+    pub fn with_tensorboard(mut self, folder: impl Into<PathBuf>) -> Experiment {
+        self.extras.tensorboard = Some(folder.into());
+        self
     }
 
     /// An experiment of one task.
     pub(crate) fn of(pipeline: Pipeline) -> Experiment {
-        Experiment { tasks: vec![NamedTask { name: None, pipeline }] }
+        let tasks = vec![NamedTask { name: None, pipeline }];
+        Experiment { tasks, extras: RunExtras::default() }
     }
 
     /// Encodes the texts of all tasks: a text that several of them name is encoded once, with the states that all of those
@@ -102,7 +115,7 @@ impl Experiment {
             refuse_sweep(&task.pipeline)?;
         }
         let data = self.data(progress)?;
-        train_heads(&self.checkpoints()?, &data, None, progress)
+        train_heads(&self.checkpoints()?, &data, None, &self.extras, progress)
     }
 
     /// Sweeps the heads of every task on cached states, and trains one head for those tasks that ask for no sweep.
@@ -112,7 +125,7 @@ impl Experiment {
     pub fn sweep(&self, progress: &dyn Progress) -> Result<HeadsReport> {
         self.require_sweep()?;
         let data = self.data(progress)?;
-        train_heads(&self.checkpoints()?, &data, None, progress)
+        train_heads(&self.checkpoints()?, &data, None, &self.extras, progress)
     }
 
     /// Does all of it: checks what can be checked first, extracts what is missing, trains, writes a run folder.
@@ -126,7 +139,7 @@ impl Experiment {
             check_heads_are_stored(&task.pipeline, &checkpoints)?;
         }
         let extract = self.extract_with(&checkpoints, machine, progress)?;
-        let heads = train_heads(&checkpoints, &data, Some(&extract), progress)?;
+        let heads = train_heads(&checkpoints, &data, Some(&extract), &self.extras, progress)?;
         Ok(RunReport { extract, heads })
     }
 

@@ -7,3 +7,4 @@ pub(crate) mod row_writer;
 pub(crate) mod sheet;
 pub(crate) mod summary;
 pub(crate) mod tables;
+pub(crate) mod tensorboard;

@@ -42,7 +42,7 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     metrics::{intervals::Bootstrap, metric::Metric, scores::Scores},
-    report::leaderboard,
+    report::{leaderboard, tensorboard},
     run_folder::lock::LockedSplit,
     selection::{SweepFindings, leaderboard::rank},
     sweep::{
@@ -54,6 +54,7 @@ use crate::{
     },
     tasks::{TaskMetrics, own_metric},
     training::{
+        extras::RunExtras,
         inputs::{Inputs, ModelCache, SweepInputs},
         train::{self, Refit, TrainReport, TrainedRun, train_on},
     },
@@ -202,7 +203,7 @@ pub(crate) fn sweep_on(
     progress: &dyn Progress,
 ) -> Result<SweepReport> {
     let start = Instant::now();
-    let SweepInputs { pipeline, dataset, models } = inputs;
+    let SweepInputs { pipeline, dataset, models, extras } = inputs;
     let trials = trials(pipeline, section)?.all;
     tell_choices(&trials, progress);
     let splits = splits(pipeline, section, dataset)?;
@@ -253,7 +254,7 @@ pub(crate) fn sweep_on(
             described(&row.settings)
         };
         progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
-        match sweep.train_winner(chosen.trial, row.best_epoch, progress) {
+        match sweep.train_winner(chosen.trial, row.best_epoch, extras, progress) {
             Err(Error::Diverged { problem, .. }) => progress.warn(&format!(
                 "trained as a run of its own, it diverged ({problem}), so the next setting is used"
             )),
@@ -278,6 +279,16 @@ pub(crate) fn sweep_on(
     let test = winner.metrics().test.as_ref();
     let test = test.and_then(|test| test.scores().value(metric));
     write(test.map(|value| (place, value)))?;
+    if let Some(folder) = extras.tensorboard_of(run, &pipeline.run_dir) {
+        let left_out = tensorboard::write_trials(&folder, &findings.leaderboard)?;
+        if left_out > 0 {
+            progress.note(&format!(
+                "the {} best trials have event files: {left_out} more are in {}",
+                tensorboard::MOST_TRIALS,
+                leaderboard::LEADERBOARD_CSV
+            ));
+        }
+    }
     let winner = winner.write(run)?;
     let best = Best {
         settings: candidates::settings(row),
@@ -333,6 +344,7 @@ impl Sweep<'_> {
         &self,
         trial: usize,
         best_epoch: Option<f64>,
+        extras: &RunExtras,
         progress: &dyn Progress,
     ) -> Result<TrainedRun> {
         let ModelCache { checkpoint, cache } = self.model(trial);
@@ -341,14 +353,14 @@ impl Sweep<'_> {
         let mut trained = if self.section.refit.unwrap_or(self.section.folds.is_some()) {
             let refit = self.refit(trial, best_epoch)?;
             let dataset = &dataset.with_validation_in_train();
-            let inputs = Inputs { checkpoint, pipeline, dataset, cache };
+            let inputs = Inputs { checkpoint, pipeline, dataset, cache, extras };
             train_on(inputs, Some(&refit), progress)?
         } else {
-            train_on(Inputs { checkpoint, pipeline, dataset, cache }, None, progress)?
+            train_on(Inputs { checkpoint, pipeline, dataset, cache, extras }, None, progress)?
         };
         // A replay sweeps again, on the split that was read.
         let Sweep { pipeline, models, .. } = *self;
-        trained.lock.models = SweepInputs { pipeline, dataset, models }.locked_models();
+        trained.lock.models = SweepInputs { pipeline, dataset, models, extras }.locked_models();
         let swept = pipeline.file().clone();
         trained.lock.winner = Some(std::mem::replace(&mut trained.lock.pipeline, swept));
         trained.lock.split = LockedSplit::of(dataset);

@@ -3,6 +3,7 @@
 mod card;
 pub(crate) mod checks;
 pub(crate) mod class_memory;
+pub(crate) mod extras;
 pub(crate) mod fit;
 pub(crate) mod full_batch;
 pub(crate) mod inputs;

@@ -8,8 +8,8 @@ use frostbert::internals::experiment::{Experiment, Replayed, RunReport, Stages, 
 use serde_json::json;
 
 use super::{
-    Context, DryRunArgument, OverrideArguments, dry_run::dry_run, moved::MovedArguments, output,
-    screen::Screen, stage_two::describe_heads, wrong_usage,
+    Context, DryRunArgument, ExtrasArguments, OverrideArguments, dry_run::dry_run,
+    moved::MovedArguments, output, screen::Screen, stage_two::describe_heads, wrong_usage,
 };
 
 #[derive(Debug, Args)]
@@ -21,8 +21,10 @@ pub(super) struct RunArguments {
     overrides: OverrideArguments,
     /// Replay a run, given by its lock file, folder, name or tag: checks that the inputs are the same, then compares the
     /// bytes of the results
-    #[arg(long, value_name = "LOCK.json", conflicts_with_all = ["pipeline", "set", "dry_run"])]
+    #[arg(long, value_name = "LOCK.json", conflicts_with_all = ["pipeline", "set", "dry_run", "tensorboard"])]
     locked: Option<PathBuf>,
+    #[command(flatten)]
+    extras: ExtrasArguments,
     #[command(flatten)]
     moved: MovedArguments,
     #[command(flatten)]
@@ -46,6 +48,7 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
         }
         (None, Some(path)) => {
             let experiment = Experiment::open_with(path, &arguments.overrides.set)?;
+            let experiment = arguments.extras.of(experiment);
             if arguments.dry.dry_run {
                 return dry_run(&experiment, Stages::All, context);
             }

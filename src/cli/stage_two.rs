@@ -6,14 +6,14 @@ use anyhow::Result;
 use frostbert::internals::experiment::{Experiment, HeadsReport, Stages, TaskReport};
 
 use super::{
-    Context, StageArguments, dry_run::dry_run, output, screen::Screen,
-    sweep_report::describe_sweep, train_report::describe_train,
+    Context, HeadArguments, dry_run::dry_run, output, screen::Screen, sweep_report::describe_sweep,
+    train_report::describe_train,
 };
 
 /// `frostbert train`: one head for each task.
-pub(super) fn run_train(arguments: &StageArguments, context: &Context) -> Result<ExitCode> {
+pub(super) fn run_train(arguments: &HeadArguments, context: &Context) -> Result<ExitCode> {
     let experiment = arguments.experiment()?;
-    if arguments.dry.dry_run {
+    if arguments.stage.dry.dry_run {
         return dry_run(&experiment, Stages::Train, context);
     }
     print(&experiment.train(&context.progress)?, context)

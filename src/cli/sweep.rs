@@ -10,8 +10,8 @@ use frostbert::internals::{
 };
 
 use super::{
-    Context, DryRunArgument, OverrideArguments, examples, open_record, output, screen::Screen,
-    stage_two,
+    Context, DryRunArgument, ExtrasArguments, OverrideArguments, examples, open_record, output,
+    screen::Screen, stage_two,
 };
 
 #[derive(Debug, Args)]
@@ -24,6 +24,8 @@ pub(super) struct SweepArguments {
     overrides: OverrideArguments,
     #[command(flatten)]
     dry: DryRunArgument,
+    #[command(flatten)]
+    extras: ExtrasArguments,
     #[command(subcommand)]
     command: Option<SweepCommand>,
 }
@@ -59,6 +61,7 @@ pub(super) fn run(arguments: &SweepArguments, context: &Context) -> Result<ExitC
         unreachable!("clap asks for a pipeline file, or for a command")
     };
     let experiment = Experiment::open_with(pipeline, &arguments.overrides.set)?;
+    let experiment = arguments.extras.of(experiment);
     stage_two::run_sweep(&experiment, arguments.dry.dry_run, context)
 }
 

@@ -21,6 +21,7 @@ use crate::{
     sweep::{self, Journal, SweepReport, sweep_on},
     tasks::measure::RunMetrics,
     training::{
+        extras::RunExtras,
         inputs::{Inputs, ModelCache, SweepInputs, note_cache, open_cache},
         train::{TrainReport, train_on},
     },
@@ -119,6 +120,7 @@ struct TaskOverCaches<'a> {
     dataset: &'a Dataset,
     /// Its model, or those that its sweep compares.
     models: Vec<ModelOfTask<'a>>,
+    extras: &'a RunExtras,
 }
 
 /// A model of a task, with the cache of its states.
@@ -141,6 +143,7 @@ impl<'a> TaskOverCaches<'a> {
         data: &'a TaskData<'a>,
         checkpoints: &'a [Checkpoint],
         extracted: Option<&ExtractReport>,
+        extras: &'a RunExtras,
     ) -> Result<TaskOverCaches<'a>> {
         let TaskData { task: NamedTask { name, pipeline }, dataset } = data;
         let models = by_model(pipeline, checkpoints).into_iter().map(|(own, checkpoint)| {
@@ -152,21 +155,22 @@ impl<'a> TaskOverCaches<'a> {
             Ok(ModelOfTask { checkpoint, states, cache })
         });
         let models = models.collect::<Result<_>>()?;
-        Ok(TaskOverCaches { name: name.as_deref(), pipeline, dataset, models })
+        Ok(TaskOverCaches { name: name.as_deref(), pipeline, dataset, models, extras })
     }
 
     /// The rows over the cache of the only model, or of the first.
     fn inputs(&self) -> Inputs<'_> {
-        let TaskOverCaches { pipeline, dataset, .. } = *self;
+        let TaskOverCaches { pipeline, dataset, extras, .. } = *self;
         let ModelCache { checkpoint, cache } = self.models[0].cache();
-        Inputs { checkpoint, pipeline, dataset, cache }
+        Inputs { checkpoint, pipeline, dataset, cache, extras }
     }
 
     /// What decides the result, but for the states.
     fn plan(&self) -> Lock {
-        let TaskOverCaches { pipeline, dataset, .. } = *self;
+        let TaskOverCaches { pipeline, dataset, extras, .. } = *self;
         let mut plan = self.inputs().lock(&self.models[0].states);
-        plan.models = SweepInputs { pipeline, dataset, models: &self.caches() }.locked_models();
+        let inputs = SweepInputs { pipeline, dataset, models: &self.caches(), extras };
+        plan.models = inputs.locked_models();
         plan
     }
 
@@ -181,10 +185,11 @@ pub(super) fn train_heads(
     checkpoints: &[Checkpoint],
     tasks: &[TaskData<'_>],
     extracted: Option<&ExtractReport>,
+    extras: &RunExtras,
     progress: &dyn Progress,
 ) -> Result<HeadsReport> {
     let start = Instant::now();
-    let tasks = tasks.iter().map(|data| TaskOverCaches::open(data, checkpoints, extracted));
+    let tasks = tasks.iter().map(|data| TaskOverCaches::open(data, checkpoints, extracted, extras));
     let tasks: Vec<TaskOverCaches<'_>> = tasks.collect::<Result<_>>()?;
     let mut run = RunFolder::new(&tasks);
     let mut reports = BTreeMap::new();
@@ -202,8 +207,8 @@ pub(super) fn train_heads(
             }
             Some(section) => {
                 let (folder, journal) = run.journal(task.name, &task.plan(), progress)?;
-                let TaskOverCaches { pipeline, dataset, .. } = *task;
-                let inputs = SweepInputs { pipeline, dataset, models: &task.caches() };
+                let TaskOverCaches { pipeline, dataset, extras, .. } = *task;
+                let inputs = SweepInputs { pipeline, dataset, models: &task.caches(), extras };
                 let report = sweep_on(inputs, section, &folder, journal, progress)?;
                 TaskReport::Sweep(Box::new(report))
             }

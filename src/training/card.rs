@@ -7,7 +7,7 @@ use frostbert_cache::{fingerprint::Key, reader::CacheReader, wording::counted};
 use crate::{
     config::{
         file::{PipelineFile, Sources},
-        settings::{Pipeline, changed_settings, show},
+        settings::{Pipeline, Settings, changed_settings, show},
     },
     data::{
         ClassDistribution, QuestionSummary, ValueSummary, dataset::Dataset, example::part_name,
@@ -194,10 +194,26 @@ impl CardSource<'_> {
     }
 
     fn settings(&self) -> Vec<CardSetting> {
-        // What cannot be told apart from the defaults is no reason to lose a run.
-        let settings = changed_settings(self.file()).unwrap_or_default();
-        let settings = settings.into_iter();
+        let settings = self.changed_settings().into_iter();
         settings.map(|(key, value)| CardSetting { key, value: code(&show(&value)) }).collect()
+    }
+
+    /// The settings that are not the defaults.
+    fn changed_settings(&self) -> Settings {
+        // What cannot be told apart from the defaults is no reason to lose a run.
+        changed_settings(self.file()).unwrap_or_default()
+    }
+
+    /// The settings by which the run is compared with others: its task and its kind of head, and what is not the default.
+    pub(super) fn compared_settings(&self) -> Settings {
+        let HeadDescription { task, kind, .. } = self.description;
+        let mut settings: Settings = vec![
+            ("data.task".into(), task.as_str().into()),
+            ("head.kind".into(), kind.as_str().into()),
+        ];
+        let changed = self.changed_settings().into_iter();
+        settings.extend(changed.filter(|(key, _)| key != "head.kind"));
+        settings
     }
 
     fn parts(&self) -> Vec<CardPart> {

@@ -19,6 +19,7 @@ use crate::{
         lock::{Lock, LockedCache, LockedModel, LockedSplit, cpu_features},
         program::VERSION,
     },
+    training::extras::RunExtras,
 };
 
 /// A task's rows over a cache.
@@ -28,6 +29,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) dataset: &'a Dataset,
     pub(crate) cache: &'a CacheReader,
+    /// What the run is to write beside its files.
+    pub(crate) extras: &'a RunExtras,
 }
 
 /// A model, and a cache that holds the states of a task's rows.
@@ -44,12 +47,14 @@ pub(crate) struct SweepInputs<'a> {
     pub(crate) dataset: &'a Dataset,
     /// Each once.
     pub(crate) models: &'a [ModelCache<'a>],
+    /// What the run is to write beside its files.
+    pub(crate) extras: &'a RunExtras,
 }
 
 impl Inputs<'_> {
     /// What decides a result, but for the states that are read and what comes out.
     pub(crate) fn lock(&self, states: &[StateId]) -> Lock {
-        let Inputs { checkpoint, pipeline, dataset, cache } = self;
+        let Inputs { checkpoint, pipeline, dataset, cache, .. } = self;
         let manifest = cache.manifest();
         let versions = manifest.onnxruntime_versions().into_iter();
         let device = manifest.devices().into_iter().next().map(String::from);

@@ -26,11 +26,14 @@ use crate::{
         trained_head::EpochRecord,
     },
     metrics::metric::Metric,
-    report::tables,
+    report::{
+        tables,
+        tensorboard::{self, RunEvents},
+    },
     run_folder::lock::Lock,
     tasks::{
         CalibrationRows, TaskResult, TaskRows,
-        measure::{LayerShare, RunMetrics, write_metrics},
+        measure::{LayerShare, RunMetrics, measured_parts, write_metrics},
         predictions::Calibration,
         similarity, weights,
     },
@@ -38,6 +41,7 @@ use crate::{
         card::{CardSource, TextLengths},
         checks::{self, RunChecks},
         class_memory::ClassMemory,
+        extras::RunExtras,
         fit::{FittedHead, fit},
         inputs::Inputs,
         pictures::{Pictures, followed},
@@ -172,6 +176,7 @@ pub(crate) struct TrainedRun {
     outcome: TaskResult,
     checks: RunChecks,
     texts: TextLengths,
+    extras: RunExtras,
     start: Instant,
     timings: Timings,
     classes: ClassDistribution,
@@ -192,7 +197,7 @@ pub(crate) fn train_on(
     progress: &dyn Progress,
 ) -> Result<TrainedRun> {
     let start = Instant::now();
-    let Inputs { checkpoint, pipeline, dataset, cache } = inputs;
+    let Inputs { checkpoint, pipeline, dataset, cache, extras } = inputs;
     if let Some(memory) = ClassMemory::of(pipeline, dataset, &checkpoint.config)? {
         memory.settle(pipeline, progress)?;
     }
@@ -267,6 +272,7 @@ pub(crate) fn train_on(
         cache: cache.folder().to_path_buf(),
         reads_pairs: pipeline.reads_pairs(),
         texts: TextLengths::of(pipeline, dataset, cache),
+        extras: extras.clone(),
         outcome,
         checks,
     })
@@ -315,6 +321,17 @@ impl TrainedRun {
             reads_pairs: self.reads_pairs,
         };
         card.card().write(run)?;
+        let folder = self.extras.tensorboard_of(run, &self.lock.pipeline.run.dir);
+        if let Some(folder) = folder {
+            let parts = measured_parts(&metrics).map(|(part, metrics)| (part, metrics.scores()));
+            let events = RunEvents {
+                history: &self.history,
+                best_epoch: metrics.best_epoch,
+                parts: parts.collect(),
+                settings: &card.compared_settings(),
+            };
+            tensorboard::write_run(&folder, &events)?;
+        }
         self.checks.write(run)?;
         self.lock.write(run)?;
         Ok(TrainReport {
