@@ -208,6 +208,10 @@ struct ExtrasArguments {
     /// its settings
     #[arg(long, value_name = "DIR")]
     tensorboard: Option<PathBuf>,
+    /// Write what cleanlab's Datalab reads to the run folder: pred_probs.npy (out of fold), labels.npy, features.npy, and
+    /// which rows they are of
+    #[arg(long)]
+    datalab: bool,
 }
 
 #[derive(Debug, Args)]
@@ -297,10 +301,11 @@ impl HeadArguments {
 impl ExtrasArguments {
     /// An experiment that writes what was asked for.
     fn of(&self, experiment: Experiment) -> Experiment {
-        match &self.tensorboard {
+        let experiment = match &self.tensorboard {
             Some(folder) => experiment.with_tensorboard(folder),
             None => experiment,
-        }
+        };
+        if self.datalab { experiment.with_datalab() } else { experiment }
     }
 }
 

@@ -87,6 +87,13 @@ impl Experiment {
         self
     }
 
+    /// The same, writing what cleanlab's Datalab reads to each run folder too: probabilities by heads that did not see the
+    /// rows, labels, features, and which rows they are of.
+    pub fn with_datalab(mut self) -> Experiment {
+        self.extras.datalab = true;
+        self
+    }
+
     /// An experiment of one task.
     pub(crate) fn of(pipeline: Pipeline) -> Experiment {
         let tasks = vec![NamedTask { name: None, pipeline }];

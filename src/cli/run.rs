@@ -21,7 +21,7 @@ pub(super) struct RunArguments {
     overrides: OverrideArguments,
     /// Replay a run, given by its lock file, folder, name or tag: checks that the inputs are the same, then compares the
     /// bytes of the results
-    #[arg(long, value_name = "LOCK.json", conflicts_with_all = ["pipeline", "set", "dry_run", "tensorboard"])]
+    #[arg(long, value_name = "LOCK.json", conflicts_with_all = ["pipeline", "set", "dry_run", "tensorboard", "datalab"])]
     locked: Option<PathBuf>,
     #[command(flatten)]
     extras: ExtrasArguments,

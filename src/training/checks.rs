@@ -1,6 +1,7 @@
 //! What states tell of the data, beside what can be told without a model: texts of validation and test that are near
 //! copies of texts of train, and labels that are likely wrong.
 
+pub(crate) mod datalab;
 mod label_errors;
 mod near_duplicates;
 
@@ -30,10 +31,15 @@ use crate::{
         example::Example,
     },
     error::Result,
+    features::FeatureView,
     metrics::MANY_CLASSES,
     report::sheet::Sheet,
     tasks::{TaskRows, documents},
-    training::checks::{label_errors::label_errors, near_duplicates::near_duplicates},
+    training::checks::{
+        datalab::{Datalab, JudgedRows},
+        label_errors::{NOT_RESIDENT, label_errors},
+        near_duplicates::near_duplicates,
+    },
 };
 
 /// The file of what was found in the data.
@@ -66,7 +72,7 @@ pub(crate) enum Check<T> {
 }
 
 /// Checks the rows of a pipeline by a pooled state of theirs: the head's own, or one of the same layer that the cache
-/// holds.
+/// holds. Where `wants_datalab`, what the labels were checked by is returned too.
 ///
 /// # Errors
 /// When a file of the cache is damaged.
@@ -75,8 +81,9 @@ pub(crate) fn check(
     dataset: &Dataset,
     cache: &CacheReader,
     rows: &TaskRows<'_>,
+    wants_datalab: bool,
     progress: &dyn Progress,
-) -> Result<RunChecks> {
+) -> Result<(RunChecks, Option<Datalab>)> {
     let checks = |near_duplicates, label_errors| RunChecks {
         data: dataset.checks.clone(),
         near_duplicates,
@@ -84,24 +91,40 @@ pub(crate) fn check(
     };
     let Some(state) = pooled_state(cache, &rows.view.states, &dataset.document_keys()) else {
         let reason = no_pooled_state(&rows.view.states);
-        return Ok(checks(skipped(&reason), skipped(&reason)));
+        if wants_datalab {
+            progress.warn(&format!("nothing is written for Datalab: {reason}"));
+        }
+        return Ok((checks(skipped(&reason), skipped(&reason)), None));
     };
     progress.start("checking the data", None, "rows");
-    let checked = if rows.view.states == [state] && !pipeline.has_separate_pairs() {
-        checks(near_duplicates(dataset, &rows.view)?, label_errors(pipeline, dataset, &rows.view)?)
+    let labels = |view: &FeatureView<'_>| label_errors(pipeline, dataset, view, wants_datalab);
+    let datalab = |view: &FeatureView<'_>, judged: Option<JudgedRows>| {
+        (wants_datalab && view.is_resident()).then(|| Datalab::of(dataset, view, judged))
+    };
+    let (checked, datalab) = if rows.view.states == [state] && !pipeline.has_separate_pairs() {
+        let near_duplicates = near_duplicates(dataset, &rows.view)?;
+        let (label_errors, judged) = labels(&rows.view)?;
+        (checks(near_duplicates, label_errors), datalab(&rows.view, judged))
     } else {
         let view = documents::view(pipeline, dataset, cache, &[state])?;
         let near_duplicates = near_duplicates(dataset, &view)?;
         let view = documents::paired(view, pipeline, 1);
-        checks(near_duplicates, label_errors(pipeline, dataset, &view)?)
+        let (label_errors, judged) = labels(&view)?;
+        (checks(near_duplicates, label_errors), datalab(&view, judged))
     };
     progress.finish();
+    if let (Check::Skipped { skipped }, true) = (&checked.label_errors, wants_datalab) {
+        progress.warn(&match datalab {
+            Some(_) => format!("Datalab gets no pred_probs.npy and no labels.npy: {skipped}"),
+            None => format!("nothing is written for Datalab: {NOT_RESIDENT}"),
+        });
+    }
     if let (Check::Skipped { skipped }, true) =
         (&checked.label_errors, dataset.labels.len() > MANY_CLASSES)
     {
         progress.note(&format!("labels were not checked: {skipped}"));
     }
-    Ok(checked)
+    Ok((checked, datalab))
 }
 
 fn skipped<T>(reason: &str) -> Check<T> {

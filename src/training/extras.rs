@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct RunExtras {
     /// The folder of TensorBoard in which the run has one.
     pub(crate) tensorboard: Option<PathBuf>,
+    /// Whether the run holds what cleanlab's Datalab reads.
+    pub(crate) datalab: bool,
 }
 
 impl RunExtras {
@@ -23,7 +25,7 @@ mod tests {
 
     #[test]
     fn the_folder_of_tensorboard_is_named_as_the_run_is() {
-        let extras = RunExtras { tensorboard: Some("logs".into()) };
+        let extras = RunExtras { tensorboard: Some("logs".into()), ..RunExtras::default() };
         for (run, run_dir, expected) in [
             ("runs/sentiment/001", "runs", "logs/sentiment/001"),
             ("./runs/two/002/topics", "./runs", "logs/two/002/topics"),

@@ -39,7 +39,7 @@ use crate::{
     },
     training::{
         card::{CardSource, TextLengths},
-        checks::{self, RunChecks},
+        checks::{self, RunChecks, datalab::Datalab},
         class_memory::ClassMemory,
         extras::RunExtras,
         fit::{FittedHead, fit},
@@ -175,6 +175,7 @@ pub(crate) struct TrainedRun {
     followed: Metric,
     outcome: TaskResult,
     checks: RunChecks,
+    datalab: Option<Datalab>,
     texts: TextLengths,
     extras: RunExtras,
     start: Instant,
@@ -248,7 +249,8 @@ pub(crate) fn train_on(
             .map(|(state, share)| LayerShare { layer: state.layer, share: f64::from(share) })
             .collect()
     });
-    let checks = checks::check(pipeline, dataset, cache, &rows, progress)?;
+    let (checks, datalab) =
+        checks::check(pipeline, dataset, cache, &rows, extras.datalab, progress)?;
     for warning in checks.warnings() {
         progress.warn(&warning);
     }
@@ -275,6 +277,7 @@ pub(crate) fn train_on(
         extras: extras.clone(),
         outcome,
         checks,
+        datalab,
     })
 }
 
@@ -333,6 +336,9 @@ impl TrainedRun {
             tensorboard::write_run(&folder, &events)?;
         }
         self.checks.write(run)?;
+        if let Some(datalab) = &self.datalab {
+            datalab.write(run)?;
+        }
         self.lock.write(run)?;
         Ok(TrainReport {
             run: run.to_path_buf(),

@@ -19,6 +19,7 @@ use std::{
 };
 
 pub use folder::{EXPORT, ExportFile};
+pub use npy::header as npy_header;
 pub use rows::{CacheOrder, DocumentRow, RowSource, SourceLine};
 use serde::Serialize;
 

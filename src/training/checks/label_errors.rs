@@ -10,11 +10,14 @@ use crate::{
     features::FeatureView,
     head::out_of_fold,
     metrics::{MANY_CLASSES, label_errors::likely_errors, probability::predictions},
-    training::checks::{Check, N_LISTED, four_places, skipped, text_of},
+    training::checks::{Check, N_LISTED, datalab::JudgedRows, four_places, skipped, text_of},
 };
 
 /// Multiply-adds that heads may take to check labels: a few seconds on two cores.
 const MOST_TRAINING: u64 = 100_000_000_000;
+
+/// Why rows that are read from disk in every pass are not looked at.
+pub(super) const NOT_RESIDENT: &str = "the states do not fit into train.memory_mb";
 
 /// Rows of train and validation whose label is likely wrong.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -52,22 +55,26 @@ pub(crate) struct DoubtfulLabel {
     pub record: RecordPlace,
 }
 
+/// Checks the labels, and returns what they were checked by; if that `is_wanted`, also where it takes longer than a check
+/// should.
 pub(super) fn label_errors(
     pipeline: &Pipeline,
     dataset: &Dataset,
     view: &FeatureView<'_>,
-) -> Result<Check<LabelErrors>> {
+    is_wanted: bool,
+) -> Result<(Check<LabelErrors>, Option<JudgedRows>)> {
+    let unchecked = |reason: &str| Ok((skipped(reason), None));
     if pipeline.data.task != Task::Classification {
-        return Ok(skipped("only tasks with one class per row are checked"));
+        return unchecked("only tasks with one class per row are checked");
     }
     if !view.is_resident() {
-        return Ok(skipped("the states do not fit into train.memory_mb"));
+        return unchecked(NOT_RESIDENT);
     }
     if dataset.labels.len() > MANY_CLASSES {
-        return Ok(skipped(&format!(
+        return unchecked(&format!(
             "there are more than {}: heads for so many would take longer than the check is worth",
             counted(MANY_CLASSES, "class")
-        )));
+        ));
     }
     let mut rows = dataset.part(Part::Train);
     rows.extend(dataset.part(Part::Validation));
@@ -80,11 +87,11 @@ pub(super) fn label_errors(
     let classes = 0..rows_of_class.len();
     let left_out: Vec<usize> = classes.clone().filter(|class| !is_judged(*class)).collect();
     if classes.len() - left_out.len() < 2 {
-        return Ok(skipped("fewer than two classes have five rows in train and validation"));
+        return unchecked("fewer than two classes have five rows in train and validation");
     }
     let work = out_of_fold::multiply_adds(rows.len(), view.n_features(), classes.len());
-    if work > MOST_TRAINING {
-        return Ok(skipped("there are too many rows and classes for a check that takes seconds"));
+    if work > MOST_TRAINING && !is_wanted {
+        return unchecked("there are too many rows and classes for a check that takes seconds");
     }
 
     let labels = dataset.labels_of(&rows);
@@ -108,12 +115,13 @@ pub(super) fn label_errors(
             record: RecordPlace::of(row, &dataset.files),
         }
     });
-    Ok(Check::Done(LabelErrors {
+    let found = LabelErrors {
         state: view.states[0].to_string(),
         judged: rows.len(),
         accuracy: four_places(n_right as f64 / rows.len() as f64),
         left_out: left_out.into_iter().map(name).collect(),
         count: errors.len(),
         rows: doubtful.collect(),
-    }))
+    };
+    Ok((Check::Done(found), Some(JudgedRows { rows, labels, probabilities })))
 }

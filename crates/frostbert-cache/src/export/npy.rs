@@ -106,8 +106,9 @@ fn descr(data_type: &DataType, n_chars: usize) -> String {
     name.into()
 }
 
-/// Returns everything before the data: a multiple of 64 bytes, so that a memory-mapped array is aligned.
-fn header(descr: &str, shape: &str) -> Vec<u8> {
+/// Returns everything before the data of an `.npy` file, from NumPy's name of the type (`<f4`) and the shape as a Python
+/// tuple: a multiple of 64 bytes, so that a memory-mapped array is aligned.
+pub fn header(descr: &str, shape: &str) -> Vec<u8> {
     let mut text =
         format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}").into_bytes();
     while !(10 + text.len() + 1).is_multiple_of(64) {
