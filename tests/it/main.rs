@@ -23,6 +23,7 @@ mod export;
 mod extraction_oracle;
 mod families;
 mod gpu_pack;
+mod handing_on;
 mod help;
 mod help_examples;
 mod hostile_models;
