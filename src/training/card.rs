@@ -134,11 +134,11 @@ impl CardSource<'_> {
 
     /// The pipeline of the head: in a sweep that of the winner.
     fn file(&self) -> &PipelineFile {
-        self.lock.winner.as_ref().unwrap_or(&self.lock.pipeline)
+        self.lock.head_pipeline()
     }
 
     fn model(&self) -> CardModel {
-        let BaseModel { name, revision } = BaseModel::of(&self.lock.pipeline.model.path);
+        let BaseModel { name, revision } = BaseModel::of(&self.file().model.path);
         CardModel {
             is_on_hub: revision.is_some() && HubModel::parse(&format!("hf:{name}")).is_some(),
             shown: code(&name),

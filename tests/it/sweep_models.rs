@@ -112,8 +112,14 @@ fn the_head_of_a_model_is_the_one_that_it_has_alone() {
     let alone = workshop.json(&["run", PIPELINE, "--set", "train.lr=3e-2"]);
     assert_eq!(alone["extract"]["computed"], json!(0));
     assert_eq!(alone["extract"]["cache"], sweep["extract"]["cache"]);
-    let [mut swept, trained] =
+    let [mut swept, mut trained] =
         [&sweep["sweep"]["run"], &alone["train"]["run"]].map(|run| outputs(&workshop, run));
+    // The card of a winner tells of its sweep.
+    let card = trained.remove("model_card.md").unwrap();
+    let cards = [card, swept["model_card.md"].clone()];
+    for card in cards.map(|card| String::from_utf8(card).unwrap()) {
+        assert!(card.contains("`b` (a local folder; BLAKE3"), "{card}");
+    }
     swept.retain(|name, _| trained.contains_key(name));
     assert_same_files(&trained, &swept);
 }
