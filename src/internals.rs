@@ -219,7 +219,7 @@ pub mod metrics {
         pub use crate::metrics::counts::{ClassCounts, confusion};
     }
     pub mod intervals {
-        pub use crate::metrics::intervals::{Bootstrap, bootstrap, resample};
+        pub use crate::metrics::intervals::{Bootstrap, RowClusters, bootstrap, resample};
     }
     pub mod label_errors {
         pub use crate::metrics::label_errors::{likely_errors, thresholds};
@@ -337,6 +337,9 @@ pub mod run_folder {
     }
 }
 pub mod selection {
+    pub mod bias_corrected {
+        pub use crate::selection::bias_corrected::{CorrectedScore, RepeatedChoice, chosen};
+    }
     pub mod curves {
         pub use crate::selection::curves::expected_best;
     }

@@ -5,12 +5,14 @@
 //! - [`halving`]: when the worse heads are dropped;
 //! - [`leaderboard`]: the heads in order, with intervals, spreads, and which of them are not significantly worse than
 //!   the best;
+//! - [`bias_corrected`]: the winner's score without the luck of being the best of many;
 //! - [`effects`]: the effect of each setting on the score;
 //! - [`heat_map`]: the score over two settings, such as layer and pooling;
 //! - [`curves`]: the score by layer, by the number of labels, and by the number of trials.
 //!
 //! All of it uses the validation rows; test rows play no part in it, even where scores on them are shown beside it.
 
+pub(crate) mod bias_corrected;
 pub(crate) mod curves;
 pub(crate) mod effects;
 pub(crate) mod folds;

@@ -5,6 +5,8 @@
 //! Bootstrap", 1993, chapter 13. It covers the choice of rows only, not that of another training run, and a statistic
 //! that resampling biases (ECE most of all) can lie outside its own interval.
 
+use std::{borrow::Cow, collections::HashMap};
+
 use rand::{
     SeedableRng,
     distributions::{Distribution, Uniform},
@@ -77,6 +79,15 @@ pub fn resample<T: Send>(
     settings: Bootstrap,
     statistic: impl Fn(&[u32]) -> T + Sync,
 ) -> Vec<T> {
+    resample_numbered(n_rows, settings, |_, weights| statistic(weights))
+}
+
+/// As [`resample`]; `statistic` receives the number of the resample too, from 0.
+pub(crate) fn resample_numbered<T: Send>(
+    n_rows: usize,
+    settings: Bootstrap,
+    statistic: impl Fn(usize, &[u32]) -> T + Sync,
+) -> Vec<T> {
     if n_rows == 0 {
         return Vec::new();
     }
@@ -90,10 +101,69 @@ pub fn resample<T: Send>(
             || vec![0; n_rows],
             |weights, resample| {
                 draw(weights, row, settings.seed, resample as u64);
-                statistic(weights)
+                statistic(resample, weights)
             },
         )
         .collect()
+}
+
+/// The rows that are drawn together: each by itself, or all of a group, because rows of one group are alike and say
+/// less than as many rows of different groups (the cluster bootstrap).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowClusters {
+    /// The cluster of each row; `None` if every row is one.
+    of_rows: Option<Vec<u32>>,
+    n_clusters: usize,
+}
+
+impl RowClusters {
+    /// Every row by itself.
+    pub fn each_row(n_rows: usize) -> RowClusters {
+        RowClusters { of_rows: None, n_clusters: n_rows }
+    }
+
+    /// The rows of each group together, in the order of the groups' first rows; a row without a group by itself.
+    ///
+    /// ```
+    /// use frostbert::internals::metrics::intervals::RowClusters;
+    ///
+    /// let clusters = RowClusters::of_groups([Some(7), None, Some(3), Some(7)].into_iter());
+    /// assert_eq!(clusters.n_clusters(), 3);
+    /// assert_eq!(*clusters.weights(&[2, 0, 1]), [2, 0, 1, 2]);
+    /// ```
+    pub fn of_groups(groups: impl Iterator<Item = Option<u64>>) -> RowClusters {
+        let mut numbers: HashMap<u64, u32> = HashMap::new();
+        let mut next = 0;
+        let mut of_rows = Vec::new();
+        for group in groups {
+            let number = group.map_or(next, |group| *numbers.entry(group).or_insert(next));
+            next += u32::from(number == next);
+            of_rows.push(number);
+        }
+        let n_clusters = next as usize;
+        if n_clusters == of_rows.len() {
+            return RowClusters::each_row(n_clusters);
+        }
+        RowClusters { of_rows: Some(of_rows), n_clusters }
+    }
+
+    /// What is drawn from: as many as there are clusters.
+    pub fn n_clusters(&self) -> usize {
+        self.n_clusters
+    }
+
+    /// Whether every row is drawn by itself.
+    pub fn is_each_row(&self) -> bool {
+        self.of_rows.is_none()
+    }
+
+    /// How often each row is drawn if each cluster is drawn as often as `drawn` says.
+    pub fn weights<'a>(&self, drawn: &'a [u32]) -> Cow<'a, [u32]> {
+        match &self.of_rows {
+            None => Cow::Borrowed(drawn),
+            Some(of_rows) => of_rows.iter().map(|cluster| drawn[*cluster as usize]).collect(),
+        }
+    }
 }
 
 /// Fills `weights` with the number of times that each row is drawn in one resample.
@@ -170,6 +240,16 @@ mod tests {
     fn without_rows_or_resamples_there_is_no_interval() {
         assert_eq!(bootstrap(0, SETTINGS, |_| [Some(1.0)]), [None]);
         assert_eq!(bootstrap(3, Bootstrap { resamples: 0, seed: 1 }, |_| [Some(1.0)]), [None]);
+    }
+
+    #[test]
+    fn groups_of_one_row_each_are_drawn_as_rows_are() {
+        let groups = |groups: &[Option<u64>]| RowClusters::of_groups(groups.iter().copied());
+        assert_eq!(groups(&[Some(4), None, Some(2)]), RowClusters::each_row(3));
+        assert!(groups(&[]).is_each_row());
+        let two = groups(&[None, Some(1), Some(1), None]);
+        assert!(!two.is_each_row());
+        assert_eq!((two.n_clusters(), &*two.weights(&[0, 2, 1])), (3, &[0, 2, 2, 1][..]));
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl Metric {
         !matches!(self, Loss | LogLoss | Brier | Ece | Mse | Mae)
     }
 
+    /// The best value that it can have.
+    pub(crate) fn best_value(self) -> f64 {
+        if self.higher_is_better() { 1.0 } else { 0.0 }
+    }
+
     /// Whether one value is better than another.
     pub fn is_better(self, one: f64, other: f64) -> bool {
         if self.higher_is_better() { one > other } else { one < other }
