@@ -44,7 +44,10 @@ use crate::{
     metrics::{intervals::Bootstrap, metric::Metric, scores::Scores},
     report::{leaderboard, tensorboard},
     run_folder::lock::LockedSplit,
-    selection::{SweepFindings, leaderboard::rank},
+    selection::{
+        SweepFindings,
+        leaderboard::{drawn_scores, rank},
+    },
     sweep::{
         candidates::SweepCandidates,
         heads::{HeadPlan, SharedFeatures, ViewKey},
@@ -212,7 +215,8 @@ pub(crate) fn sweep_on(
     let done = search(&sweep, metric, journal, progress)?;
     let judged = SweepCandidates::new(&sweep, &done, metric);
     let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.seed };
-    let board = rank(&judged.candidates, metric, bootstrap);
+    let scores = drawn_scores(&judged.candidates, metric, &judged.each_row(), bootstrap);
+    let board = rank(&judged.candidates, metric, &scores);
     let drawn: Vec<String> = section
         .keys
         .iter()

@@ -12,7 +12,7 @@ use self::pairs::{PairComparison, compare_pairs};
 use crate::{
     metrics::{
         comparison::{holm, mcnemar_of_rows, paired_bootstrap, standard_deviation},
-        intervals::{Bootstrap, interval, resample},
+        intervals::{Bootstrap, RowClusters, interval, resample},
         metric::Metric,
         row_statistics::RowStatistics,
     },
@@ -178,40 +178,54 @@ impl Leaderboard {
     }
 }
 
-/// Ranks the candidates, given in the order of their trials, by a metric of [`RowStatistics::metrics`].
+/// The scores of all candidates, in their order, on each draw of the bootstrap, as the mean over the seeds.
 ///
-/// Candidates that reached a later rung come first (the others were trained less), then those with a better score, then
-/// earlier trials; candidates without a score come last.
-///
-/// Every resample of `bootstrap` scores all candidates, so that intervals and comparisons are based on the same rows:
-/// 500 heads x 1,000 resamples x 9,000 rows of classes take a few seconds. Each head is compared with the first: by
-/// McNemar's exact test if the metric is the share of right rows and there is one seed, otherwise by the paired
-/// bootstrap. Both are two-sided, since the rows that compare the heads also chose the best. The p-values are adjusted
-/// by Holm. Choosing the best of many heads makes its score look better than it is, which is why the mark means "not
-/// significantly worse" rather than "as good", and why test rows are kept separate.
-///
-/// The result does not depend on the number of threads.
+/// Every draw scores all candidates, so that intervals and comparisons are based on the same rows: 500 heads x 1,000
+/// draws x 9,000 rows of classes take a few seconds. The result does not depend on the number of threads.
 ///
 /// # Panics
 ///
 /// Panics if candidates differ in the number of rows, or if one has no outcome.
-pub(crate) fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstrap) -> Leaderboard {
+pub(crate) fn drawn_scores(
+    candidates: &[Candidate],
+    metric: Metric,
+    clusters: &RowClusters,
+    bootstrap: Bootstrap,
+) -> Vec<Vec<Option<f64>>> {
+    assert!(
+        candidates.iter().all(|one| !one.outcomes.is_empty()),
+        "every candidate has an outcome"
+    );
     let n_rows = candidates.first().map_or(0, |first| first.outcomes[0].statistics.n_rows());
     let mut outcomes = candidates.iter().flat_map(|candidate| &candidate.outcomes);
     assert!(
         outcomes.all(|outcome| outcome.statistics.n_rows() == n_rows),
         "all heads are measured on the same {n_rows} rows"
     );
-    assert!(
-        candidates.iter().all(|one| !one.outcomes.is_empty()),
-        "every candidate has an outcome"
-    );
+    resample(clusters.n_clusters(), bootstrap, |drawn| {
+        let weights = clusters.weights(drawn);
+        let score = |candidate| mean_score(candidate, metric, Some(&weights));
+        candidates.iter().map(score).collect()
+    })
+}
+
+/// Ranks the candidates, given in the order of their trials, by a metric of [`RowStatistics::metrics`].
+///
+/// Candidates that reached a later rung come first (the others were trained less), then those with a better score, then
+/// earlier trials; candidates without a score come last.
+///
+/// `drawn` are their [`drawn_scores`]. Each head is compared with the first: by McNemar's exact test if the metric is
+/// the share of right rows and there is one seed, otherwise by the paired bootstrap. Both are two-sided, since the rows
+/// that compare the heads also chose the best. The p-values are adjusted by Holm. Choosing the best of many heads makes
+/// its score look better than it is, which is why the mark means "not significantly worse" rather than "as good", why
+/// test rows are kept separate, and what [`bias_corrected`](super::bias_corrected) corrects.
+pub(crate) fn rank(
+    candidates: &[Candidate],
+    metric: Metric,
+    drawn: &[Vec<Option<f64>>],
+) -> Leaderboard {
     let scores: Vec<Option<f64>> =
         candidates.par_iter().map(|candidate| mean_score(candidate, metric, None)).collect();
-    let resampled: Vec<Vec<Option<f64>>> = resample(n_rows, bootstrap, |weights| {
-        let score = |candidate| mean_score(candidate, metric, Some(weights));
-        candidates.iter().map(score).collect()
-    });
 
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by(|&a, &b| {
@@ -232,7 +246,7 @@ pub(crate) fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstra
         .then(a.cmp(&b))
     });
 
-    let (test, p_values) = compare(candidates, &scores, &resampled, &order, metric);
+    let (test, p_values) = compare(candidates, &scores, drawn, &order, metric);
     let adjusted = holm(&p_values.iter().flatten().copied().collect::<Vec<_>>());
     let mut adjusted = adjusted.into_iter();
     let rows = order.iter().zip(&p_values).enumerate();
@@ -242,8 +256,7 @@ pub(crate) fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstra
             rank: place + 1,
             trial,
             score: scores[trial],
-            interval: scores[trial]
-                .and_then(|_| interval(resampled.iter().map(|draw| draw[trial]))),
+            interval: scores[trial].and_then(|_| interval(drawn.iter().map(|draw| draw[trial]))),
             p_value: *p_value,
             p_adjusted,
             not_worse_than_best: scores[trial].is_some()
@@ -256,7 +269,7 @@ pub(crate) fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstra
         test,
         keys: keys(candidates),
         rows: rows.collect(),
-        pairs: compare_pairs(candidates, &scores, &resampled, &order, metric, test),
+        pairs: compare_pairs(candidates, &scores, drawn, &order, metric, test),
     }
 }
 

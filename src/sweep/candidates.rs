@@ -13,7 +13,7 @@ use crate::{
     },
     data::dataset::Dataset,
     error::Result,
-    metrics::metric::Metric,
+    metrics::{intervals::RowClusters, metric::Metric},
     report::sheet::Sheet,
     selection::{
         SweepFindings,
@@ -149,6 +149,12 @@ impl SweepCandidates {
             }
         }
         judged
+    }
+
+    /// The rows that they are judged on, each drawn by itself.
+    pub(super) fn each_row(&self) -> RowClusters {
+        let first = self.candidates.first();
+        RowClusters::each_row(first.map_or(0, |first| first.outcomes[0].statistics.n_rows()))
     }
 
     /// The heads that learned from all training rows, the best first; those that diverged are none of them.

@@ -10,7 +10,7 @@ use crate::{
     metrics::{
         intervals::Bootstrap, metric::Metric, row_statistics::RowStatistics, scores::Scores,
     },
-    selection::leaderboard::{Candidate, SeedResult, rank},
+    selection::leaderboard::{Candidate, SeedResult, tests::rank},
 };
 
 /// A sweep as it might be: heads of some settings that are right as often as `accuracy` says, on 400 rows, two seeds.

@@ -32,6 +32,13 @@ pub(crate) fn board(keys: &[&str], trials: &[(&[Value], f64)]) -> Leaderboard {
     rank(&candidates, Metric::Accuracy, DRAWS)
 }
 
+/// A leaderboard with draws of its rows, each by itself.
+pub(crate) fn rank(candidates: &[Candidate], metric: Metric, bootstrap: Bootstrap) -> Leaderboard {
+    let n_rows = candidates.first().map_or(0, |first| first.outcomes[0].statistics.n_rows());
+    let drawn = drawn_scores(candidates, metric, &RowClusters::each_row(n_rows), bootstrap);
+    crate::selection::leaderboard::rank(candidates, metric, &drawn)
+}
+
 fn outcome(statistics: RowStatistics) -> SeedResult {
     SeedResult {
         statistics,
