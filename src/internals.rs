@@ -354,7 +354,7 @@ pub mod selection {
     }
 }
 pub mod sweep {
-    pub use crate::sweep::{NestedScore, SweepReport};
+    pub use crate::sweep::{BiasCorrected, NestedScore, SweepReport};
 }
 pub mod tasks {
     pub use crate::tasks::TaskMetrics;

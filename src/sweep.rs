@@ -6,6 +6,7 @@
 //! *unit*, which is kept on disk when it is done (`journal`).
 
 mod candidates;
+mod corrected;
 mod cross_validation;
 mod halving;
 mod heads;
@@ -28,7 +29,7 @@ use frostbert_cache::{progress::Progress, states::StateId, wording::counted};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use crate::sweep::nested::NestedScore;
+pub use crate::sweep::{corrected::BiasCorrected, nested::NestedScore};
 pub(crate) use crate::sweep::{
     cross_validation::{OutOfFold, out_of_fold},
     journal::Journal,
@@ -46,6 +47,7 @@ use crate::{
     run_folder::lock::LockedSplit,
     selection::{
         SweepFindings,
+        bias_corrected::CorrectedScore,
         leaderboard::{drawn_scores, rank},
     },
     sweep::{
@@ -92,6 +94,9 @@ pub struct SweepReport {
     pub total_seconds: f64,
     /// The head that was chosen.
     pub best: Best,
+    /// The score of the chosen head, corrected for its choice, with intervals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias_corrected: Option<BiasCorrected>,
     /// What the choice itself is worth, with nested folds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nested: Option<NestedScore>,
@@ -235,8 +240,8 @@ pub(crate) fn sweep_on(
             counted(done.heads, "head"),
         ));
     }
-    let write = |test: Option<(usize, f64)>| {
-        leaderboard::write(run, &findings, test)?;
+    let write = |test: Option<(usize, f64)>, corrected: Option<(usize, CorrectedScore)>| {
+        leaderboard::write(run, &findings, test, corrected)?;
         judged.write_resamples(run, &findings.leaderboard)?;
         if let Some(nested) = &nested {
             nested.write(run)?;
@@ -269,7 +274,7 @@ pub(crate) fn sweep_on(
         }
     }
     let Some((place, winner)) = trained else {
-        write(None)?;
+        write(None, None)?;
         return Err(Error::Diverged {
             problem: format!(
                 "of {}, none could be trained to the end: {} lists them",
@@ -282,7 +287,11 @@ pub(crate) fn sweep_on(
     let row = &rows[place];
     let test = winner.metrics().test.as_ref();
     let test = test.and_then(|test| test.scores().value(metric));
-    write(test.map(|value| (place, value)))?;
+    let board = &findings.leaderboard;
+    let bias_corrected =
+        corrected::correct(&sweep, &done, &judged, &scores, board, place, progress)?;
+    let corrected = bias_corrected.as_ref().map(|figure| (place, figure.corrected));
+    write(test.map(|value| (place, value)), corrected)?;
     if let Some(folder) = extras.tensorboard_of(run, &pipeline.run_dir) {
         let left_out = tensorboard::write_trials(&folder, &findings.leaderboard)?;
         if left_out > 0 {
@@ -310,6 +319,7 @@ pub(crate) fn sweep_on(
             / done.seconds.max(1e-9),
         total_seconds: start.elapsed().as_secs_f64(),
         best,
+        bias_corrected,
         nested,
         leaderboard: candidates::lines(&findings),
         findings,

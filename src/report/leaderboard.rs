@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     selection::{
         SweepFindings,
+        bias_corrected::CorrectedScore,
         curves::{FRACTION, by_kind},
         heat_map::HeatMap,
         leaderboard::{Leaderboard, Spread},
@@ -56,8 +57,9 @@ pub(crate) const HEAT_MAP_FILE: &str = "heat_map.csv";
 /// The best score by layer and pooling.
 pub(crate) const HEAT_MAP_PLOT: &str = "heat_map.svg";
 
-/// Writes the leaderboard and what was found in it to a run folder: the tables, and a picture of each curve. What was not
-/// varied has no file. `test` is the row of the head that was chosen, and its metric on the test rows.
+/// Writes the leaderboard and what was found in it to a run folder: the tables, and a picture of each curve. What was
+/// not varied has no file. `test` is the row of the head that was chosen, and its metric on the test rows; `corrected`
+/// the same row, and its score corrected for the choice.
 ///
 /// # Errors
 /// When the disk refuses.
@@ -65,9 +67,10 @@ pub(crate) fn write(
     run: &Path,
     findings: &SweepFindings,
     test: Option<(usize, f64)>,
+    corrected: Option<(usize, CorrectedScore)>,
 ) -> Result<()> {
     let board = &findings.leaderboard;
-    let sheet = leaderboard_sheet(findings, test);
+    let sheet = leaderboard_sheet(findings, test, corrected);
     sheet.write_csv(&run.join(LEADERBOARD_CSV))?;
     sheet.write_parquet(&run.join(LEADERBOARD_PARQUET))?;
     if !board.pairs.is_empty() {
@@ -104,7 +107,11 @@ fn write_text(path: &Path, text: &str) -> Result<()> {
 }
 
 /// One line for each row: its rank, the settings that the sweep varies, and all that is known of its score.
-pub(crate) fn leaderboard_sheet(findings: &SweepFindings, test: Option<(usize, f64)>) -> Sheet {
+pub(crate) fn leaderboard_sheet(
+    findings: &SweepFindings,
+    test: Option<(usize, f64)>,
+    corrected: Option<(usize, CorrectedScore)>,
+) -> Sheet {
     let board = &findings.leaderboard;
     let rows = || board.rows.iter();
     let mut sheet = Sheet::default();
@@ -120,9 +127,11 @@ pub(crate) fn leaderboard_sheet(findings: &SweepFindings, test: Option<(usize, f
     let end = |end: usize| rows().map(move |row| row.interval.map(|interval| interval[end]));
     sheet.numbers("low", end(0));
     sheet.numbers("high", end(1));
+    let of = |chosen: usize, value: Option<f64>| {
+        (0..board.rows.len()).map(move |row| value.filter(|_| row == chosen))
+    };
     if let Some((chosen, value)) = test {
-        let own = (0..board.rows.len()).map(|row| (row == chosen).then_some(value));
-        sheet.numbers(&format!("test_{}", board.metric), own);
+        sheet.numbers(&format!("test_{}", board.metric), of(chosen, Some(value)));
     }
     if let Some(test) = &findings.test {
         let metric = board.metric;
@@ -147,6 +156,13 @@ pub(crate) fn leaderboard_sheet(findings: &SweepFindings, test: Option<(usize, f
     }
     sheet.numbers("mean_best_epoch", rows().map(|row| row.best_epoch));
     sheet.numbers("mean_epochs", rows().map(|row| row.epochs));
+    if let Some((chosen, CorrectedScore { score, ci, prediction_interval })) = corrected {
+        sheet.numbers(&format!("corrected_{}", board.metric), of(chosen, Some(score)));
+        for (name, interval) in [("corrected", ci), ("new_test", prediction_interval)] {
+            sheet.numbers(&format!("{name}_low"), of(chosen, interval.map(|ends| ends[0])));
+            sheet.numbers(&format!("{name}_high"), of(chosen, interval.map(|ends| ends[1])));
+        }
+    }
     sheet
 }
 

@@ -157,6 +157,25 @@ impl SweepCandidates {
         RowClusters::each_row(first.map_or(0, |first| first.outcomes[0].statistics.n_rows()))
     }
 
+    /// The trial of a candidate.
+    pub(super) fn trial(&self, candidate: usize) -> usize {
+        self.places[candidate].0
+    }
+
+    /// The candidates that the one in a row of the leaderboard was chosen from, itself among them, in the order of
+    /// trials: those that learned from the same share of the rows and reached the same rung, without those that were
+    /// passed over.
+    pub(super) fn rivals(&self, board: &Leaderboard, winner: usize) -> Vec<usize> {
+        let won = &board.rows[winner];
+        let share = self.places[won.trial].1;
+        let rows = board.rows[winner..].iter().filter(|row| {
+            self.places[row.trial].1 == share && row.rung == won.rung && row.diverged == 0
+        });
+        let mut rivals: Vec<usize> = rows.map(|row| row.trial).collect();
+        rivals.sort_unstable();
+        rivals
+    }
+
     /// The heads that learned from all training rows, the best first; those that diverged are none of them.
     pub(super) fn ranked(&self, sweep: &Sweep<'_>, board: &Leaderboard) -> Vec<Winner> {
         let whole = sweep.largest_share();

@@ -158,7 +158,12 @@ fn choose(sweep: &Sweep<'_>, done: &SearchOutcome, metric: Metric, fold: usize) 
 }
 
 /// The mean of the epochs that a trial's heads were best after.
-fn best_epoch(sweep: &Sweep<'_>, done: &SearchOutcome, trial: usize, splits: &[usize]) -> usize {
+pub(super) fn best_epoch(
+    sweep: &Sweep<'_>,
+    done: &SearchOutcome,
+    trial: usize,
+    splits: &[usize],
+) -> usize {
     let seeds = 0..sweep.section.seeds as u64;
     let epochs = seeds.flat_map(|seed| {
         let own = splits.iter();

@@ -104,7 +104,7 @@ pub(super) fn search(
 ///
 /// # Errors
 /// When the heads of one trial do not fit, or the predictions for the rows do not.
-fn at_a_time(
+pub(super) fn at_a_time(
     sweep: &Sweep<'_>,
     metric: Metric,
     groups: &[TrialGroup],

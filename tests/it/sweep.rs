@@ -167,6 +167,7 @@ fn halving_gives_heads_up_and_says_at_which_rung() {
     assert_eq!([of(0), of(1), of(2), of(3)], [8, 4, 2, 2], "{rungs:?}");
     // 16 heads for one epoch, 8 for one more, 4 for two, 2 for the last twelve.
     assert_eq!(report["epochs"].as_f64().unwrap() * 16.0, 16.0 + 8.0 + 4.0 * 2.0 + 2.0 * 12.0);
+    assert_eq!(report["bias_corrected"]["candidates"], 2, "of those trained to the end");
     let full = workshop.json(&[SWEEP[1], SWEEP[2], "--set", "sweep.search=random"]);
     let epochs = full["epochs"].as_f64().unwrap();
     assert_eq!(epochs, 16.0);

@@ -120,7 +120,7 @@ pub(crate) fn shares_of_kinds() -> SweepFindings {
 
 fn written(findings: &SweepFindings) -> Vec<(String, Vec<u8>)> {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), findings, None).unwrap();
+    write(folder.path(), findings, None, None).unwrap();
     let entries = std::fs::read_dir(folder.path()).unwrap();
     let mut files: Vec<(String, Vec<u8>)> = entries
         .map(|entry| {
@@ -210,7 +210,10 @@ fn test_scores_of_all_rows_stand_in_columns_that_say_what_they_are_not_for() {
 #[test]
 fn parquet_and_csv_say_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let sheet = leaderboard_sheet(&with_test_scores(shares()), Some((0, 0.25)));
+    let corrected =
+        CorrectedScore { score: 0.5, ci: Some([0.25, 0.75]), prediction_interval: None };
+    let findings = with_test_scores(shares());
+    let sheet = leaderboard_sheet(&findings, Some((0, 0.25)), Some((0, corrected)));
     let [csv, parquet] = ["a.csv", "a.parquet"].map(|name| folder.path().join(name));
     sheet.write_csv(&csv).unwrap();
     sheet.write_parquet(&parquet).unwrap();
