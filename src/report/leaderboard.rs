@@ -96,7 +96,7 @@ pub(crate) fn write(
     }
     if let Some(map) = &findings.heat_map {
         heat_map_sheet(map).write_csv(&run.join(HEAT_MAP_FILE))?;
-        let plot = plots::heat_map(map, board.metric);
+        let plot = plots::heat_map::heat_map(map, board.metric);
         write_text(&run.join(HEAT_MAP_PLOT), &plot)?;
     }
     Ok(())
