@@ -1,7 +1,7 @@
-//! What the tasks differ in: what a head reads of a row, what it learns, what its outputs say, and what that is worth.
+//! The tasks: what a head reads, what it is trained on, what its outputs mean, and how they are scored.
 //!
-//! Documents and pairs of them have one row of outputs each (classes, labels, numbers), words a tag each, questions a span
-//! of their context.
+//! Documents and pairs of documents have one row of outputs each (classes, labels, numbers), words have a tag each, and
+//! questions have a span of their context.
 
 pub(crate) mod characters;
 mod classes;
@@ -56,12 +56,12 @@ use crate::{
     },
 };
 
-/// A task: what its heads learn, and what their outputs predict. There is one type for each.
+/// A task: what its heads are trained on and what their outputs predict. There is one type for each kind of target.
 ///
-/// [`PredictionTask::measure`] and [`PredictionTask::predict`] start from the same predictions, which the type makes of
-/// outputs.
+/// [`PredictionTask::measure`] and [`PredictionTask::predict`] start from the same predictions, which the type makes
+/// from outputs.
 pub(crate) trait PredictionTask: Send + Sync {
-    /// Who says what outputs on these samples are worth, by the metrics that early stopping may follow and some more.
+    /// Returns the evaluator of outputs on these samples, for the metrics that early stopping may follow and some more.
     fn evaluator<'a>(
         &'a self,
         pipeline: &Pipeline,
@@ -94,7 +94,7 @@ pub(crate) trait PredictionTask: Send + Sync {
     /// What the pipeline's head is trained to on these rows: its loss, with their class weights.
     ///
     /// # Errors
-    /// When the pipeline weighs classes that there are not.
+    /// Returns an error if the pipeline gives weights to classes that do not exist.
     fn objective(
         &self,
         pipeline: &Pipeline,
@@ -104,27 +104,28 @@ pub(crate) trait PredictionTask: Send + Sync {
         Ok(Objective::Rows(weights::loss(pipeline, dataset, train)?))
     }
 
-    /// Adds what the outputs of a new head mean.
+    /// Adds to the description of a new head what is needed to interpret its outputs.
     fn describe(&self, _head: &mut HeadDescription) {}
 
-    /// What is fitted to the outputs of a new head on the validation rows.
+    /// Calibrates a new head on the validation rows.
     ///
     /// # Errors
-    /// When a file of the cache is damaged.
+    /// Returns an error if a file of the cache is damaged.
     fn calibrate(&self, _rows: &MeasuredRows<'_>, _head: &Head) -> Result<Calibration> {
         Ok(Calibration::default())
     }
 
-    /// The predictions of a head for every row of the dataset, as a table, and their metrics.
+    /// Returns the predictions of a head for every row of the dataset, as a table, and their metrics.
     ///
     /// # Errors
-    /// When a file of the cache is damaged.
+    /// Returns an error if a file of the cache is damaged.
     fn measure(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<TaskResult>;
 
-    /// The predictions of a head for some records, of which the view has a sample each (of questions, one for each window).
+    /// Returns the predictions of a head for some records; the view has one sample for each record (for questions, one
+    /// for each window).
     ///
     /// # Errors
-    /// When an output is no number.
+    /// Returns an error if an output is not finite.
     fn predict(
         &self,
         records: &[Record],
@@ -154,11 +155,11 @@ struct RowSource<'a, 'c> {
     states: &'a [StateId],
 }
 
-/// A dataset over a cache, as a head reads it and learns from it.
+/// A dataset with its cached states: the features and the targets of a head.
 pub(crate) struct TaskRows<'c> {
-    /// What the head reads.
+    /// The features that the head reads.
     pub(crate) view: FeatureView<'c>,
-    /// What it learns.
+    /// The targets that it is trained on.
     pub(crate) targets: TargetTable,
     /// The samples of train, validation and test that have a target.
     pub(crate) parts: [Vec<u32>; 3],
@@ -166,11 +167,11 @@ pub(crate) struct TaskRows<'c> {
     pub(crate) objective: Objective,
     /// Number of outputs.
     pub(crate) n_outputs: usize,
-    /// The key of each piece that the view reads, in its order.
+    /// The key of each piece of the view, in order.
     pub(crate) keys: Vec<Key>,
-    /// The task, with what it knows of these rows.
+    /// The task, with its data about these rows.
     pub(crate) task: Box<dyn PredictionTask>,
-    /// What a user should know of these rows before a head learns from them.
+    /// Warnings about these rows, which the user should see before a head is trained on them.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -189,7 +190,7 @@ pub(crate) struct TaskResult {
     pub(crate) curves: ProbabilityCurves,
 }
 
-/// The metrics of a part, by task.
+/// The metrics of a part of the dataset, by task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 #[expect(missing_docs, reason = "the names are those of the tasks")]
@@ -202,7 +203,7 @@ pub enum TaskMetrics {
 }
 
 impl TaskMetrics {
-    /// The values of the task's metrics.
+    /// Returns the values of the task's metrics.
     pub fn scores(&self) -> &Scores {
         match self {
             TaskMetrics::Classification(metrics) => &metrics.scores,
@@ -218,7 +219,8 @@ impl<'c> TaskRows<'c> {
     /// Finds the rows of a dataset in a cache.
     ///
     /// # Errors
-    /// When the cache lacks rows or is damaged, or the pipeline weighs classes that there are not.
+    /// Returns an error if the cache lacks rows or is damaged, or if the pipeline gives weights to classes that do not
+    /// exist.
     pub(crate) fn new(
         pipeline: &Pipeline,
         dataset: &Dataset,
@@ -235,7 +237,7 @@ impl<'c> TaskRows<'c> {
         }
     }
 
-    /// The samples of a part.
+    /// Returns the samples of a part.
     pub(crate) fn part(&self, part: Part) -> &[u32] {
         &self.parts[part as usize]
     }
@@ -250,7 +252,7 @@ impl<'c> TaskRows<'c> {
         self.task.samples_of(&self.view, dataset, rows, purpose)
     }
 
-    /// Of samples to learn from those that teach a head something that learns from `column`.
+    /// Returns those of the training samples that have a label in `column`; without a column, all of them.
     pub(crate) fn taught(
         &self,
         dataset: &Dataset,
@@ -259,13 +261,14 @@ impl<'c> TaskRows<'c> {
     ) -> Vec<u32> {
         let samples = samples.iter().copied();
         match dataset.label_column(column) {
-            // Columns of labels are of documents, of which each row is a sample.
+            // Label columns are read only for documents, where each row is one sample.
             Some(_) => samples.filter(|row| dataset.target_for(*row, column).is_some()).collect(),
             None => samples.collect(),
         }
     }
 
-    /// What heads learn from `column` that are evaluated on the rows `judged`; where that is none, as all others.
+    /// Returns the targets of heads that are trained on `column` and evaluated on the rows in `judged`, which keep
+    /// their own labels.
     pub(crate) fn targets_of(
         &self,
         dataset: &Dataset,
@@ -276,11 +279,11 @@ impl<'c> TaskRows<'c> {
         classes::taught(dataset, column, |row| !judged.contains(&row))
     }
 
-    /// Applies a head to every row: measures every part, and keeps what it says. A head that was just trained is tuned
-    /// first (its temperature, its thresholds).
+    /// Applies a head to every row, measures every part and returns the predictions. A head that was just trained is
+    /// calibrated first (its temperature, its thresholds).
     ///
     /// # Errors
-    /// When a file of the cache is damaged.
+    /// Returns an error if a file of the cache is damaged.
     pub(crate) fn finish(
         &self,
         pipeline: &Pipeline,
@@ -304,11 +307,11 @@ impl<'c> TaskRows<'c> {
     }
 }
 
-/// The task of records that were just encoded, and what a head reads of them: a sample for each, or for each window of a
-/// question.
+/// Returns the task of records that were just encoded and the features that a head reads: one sample for each record,
+/// or for each window of a question.
 ///
 /// # Errors
-/// When a state is no number.
+/// Returns an error if a state is not finite.
 pub(crate) fn read_encoded(
     encoded: EncodedRecords<'_>,
 ) -> Result<(Box<dyn PredictionTask>, FeatureView<'static>)> {
@@ -323,14 +326,14 @@ pub(crate) fn read_encoded(
     Ok((task, documents::view_of_encoded(encoded)?))
 }
 
-/// What tells the temperature and the thresholds of a head.
+/// The source of a head's temperature and thresholds.
 #[derive(Clone, Copy)]
 pub(crate) enum CalibrationRows<'a> {
-    /// The head itself: it was tuned when it was trained.
+    /// The head itself: it was calibrated when it was trained.
     Saved,
     /// The validation rows.
     OnValidation,
-    /// Rows that other heads of the same settings did not see.
+    /// Rows that other heads with the same settings were not trained on.
     Given(&'a Calibration),
 }
 
@@ -350,7 +353,7 @@ impl MeasuredRows<'_> {
         measured.expect("metrics of what is in memory")
     }
 
-    /// As [`MeasuredRows::parts`], where what is measured is read on the way.
+    /// Like [`MeasuredRows::parts`], for metrics whose computation reads rows and may fail.
     fn try_parts(
         &self,
         mut metrics: impl FnMut(&[u32], Option<Bootstrap>, Part) -> Result<TaskMetrics>,
@@ -368,8 +371,8 @@ impl MeasuredRows<'_> {
     }
 }
 
-/// The metrics that heads of a task are compared by, the task's own first: of tags that mark no entities, none of
-/// entities.
+/// Returns the metrics that heads of a task can be compared by, the task's own first. If the tags do not mark entities,
+/// metrics of entities are left out.
 pub(crate) fn compared_by(task: Task, labels: &[String]) -> &'static [Metric] {
     let known = metrics(task);
     let has_entities = task != Task::Tokens || TagScheme::new(labels).is_some();
@@ -377,26 +380,26 @@ pub(crate) fn compared_by(task: Task, labels: &[String]) -> &'static [Metric] {
     &known[first.unwrap_or(0)..]
 }
 
-/// The metric that heads of a task are chosen by where nothing is said, and that stands for a run.
+/// Returns the metric that heads of a task are selected by if none is named, and that represents a run.
 pub(crate) fn own_metric(task: Task, labels: &[String]) -> Metric {
     compared_by(task, labels)[0]
 }
 
-/// Whether the heads of a sweep are compared by their probabilities.
+/// Whether the heads of the pipeline's sweep are compared by a metric that needs probabilities.
 fn selects_by_probabilities(pipeline: &Pipeline) -> bool {
     let sweep = pipeline.sweep.as_ref();
     let metric = sweep.and_then(|sweep| sweep.select.as_deref()).and_then(Metric::named);
     metric.is_some_and(Metric::needs_probabilities)
 }
 
-/// Some rows of a matrix.
+/// Returns the given rows of a matrix.
 pub(crate) fn rows_of(matrix: ArrayView2<'_, f32>, rows: &[u32]) -> Array2<f32> {
     let places: Vec<usize> = rows.iter().map(|row| *row as usize).collect();
     matrix.select(Axis(0), &places)
 }
 
-/// The columns that tables of predictions of all tasks begin with: the key (of a pair's or question's first document),
-/// the id, the part.
+/// Returns the columns that every table of predictions starts with: the key (for a pair or a question, that of its
+/// first document), the id and the part.
 pub(crate) fn row_columns(dataset: &Dataset) -> Table {
     let rows = || dataset.rows.iter();
     let mut table = Table::default();

@@ -1,4 +1,4 @@
-//! One class of several for each text or pair.
+//! Classification: one of several classes for each text or pair.
 
 mod evaluator;
 mod predictions;
@@ -24,12 +24,12 @@ use crate::{
     },
 };
 
-/// The task of classes: their names, by id.
+/// The classification task: the names of the classes, by id.
 pub(super) struct ClassTask {
     pub(super) labels: Vec<String>,
 }
 
-/// The rows of a dataset of classes.
+/// Returns the rows of a classification dataset.
 pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     let dataset = source.dataset;
     let column = source.pipeline.head.label.as_ref();
@@ -39,8 +39,8 @@ pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     documents::rows(source, Box::new(task), targets, dataset.labels.len())
 }
 
-/// What heads learn from a column of labels: on the rows that are learned from its classes, on the others, and where it
-/// has none, the rows' own.
+/// Returns the targets of heads that are trained on a label column: the column's class for rows that are learned, and a
+/// row's own class for the other rows and where the column has none.
 pub(super) fn taught(
     dataset: &Dataset,
     column: Option<&ColumnName>,
@@ -80,7 +80,7 @@ impl PredictionTask for ClassTask {
         documents::calibrate(self, rows, head)
     }
 
-    /// Probabilities of many classes are too many to keep: they are measured while they pass.
+    /// Probabilities of many classes are too many to keep, so they are measured as they are computed.
     fn measure(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<TaskResult> {
         let dataset = rows.dataset;
         let temperature = head.description.temperature;

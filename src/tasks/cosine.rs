@@ -6,7 +6,7 @@ use ndarray::{ArrayView1, s};
 
 use crate::{error::Result, features::FeatureView};
 
-/// The cosine of two states, `u v / (|u| |v|)`, in f64; 0 where one of them is 0.
+/// Computes the cosine of two states, `u v / (|u| |v|)`, in f64; 0 if one of them is 0.
 pub(crate) fn cosine(u: ArrayView1<'_, f32>, v: ArrayView1<'_, f32>) -> f64 {
     let (mut product, mut of_u, mut of_v) = (0.0f64, 0.0f64, 0.0f64);
     for (u, v) in u.iter().zip(v) {
@@ -19,10 +19,10 @@ pub(crate) fn cosine(u: ArrayView1<'_, f32>, v: ArrayView1<'_, f32>) -> f64 {
     if norms > 0.0 { product / norms } else { 0.0 }
 }
 
-/// The cosine of the two rows of every sample, of one layer.
+/// Computes the cosine of the two rows of every sample, for a view of one layer.
 ///
 /// # Errors
-/// When a state cannot be read.
+/// Returns an error if a state cannot be read.
 pub(crate) fn cosines(view: &FeatureView<'_>) -> Result<Vec<f64>> {
     let all: Vec<u32> = (0..view.n_samples() as u32).collect();
     cosines_of(view, &all)

@@ -1,4 +1,4 @@
-//! Texts and pairs of texts as samples: what the tasks share that answer with one row of outputs for each.
+//! Texts and pairs of texts as samples: the code shared by the tasks with one row of outputs for each.
 
 use frostbert_cache::{reader::CacheReader, states::StateId};
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A sample for each row of the dataset: its document, or its two.
+/// Returns the rows of a task with a sample for each row of the dataset: its document, or its pair of documents.
 pub(super) fn rows<'c>(
     source: RowSource<'_, 'c>,
     task: Box<dyn PredictionTask>,
@@ -38,7 +38,7 @@ pub(super) fn rows<'c>(
     })
 }
 
-/// A view with a sample for each row of a dataset: the states of its document, or of its two.
+/// Returns a view with a sample for each row of a dataset: the states of its document, or of its pair of documents.
 pub(crate) fn view<'c>(
     pipeline: &Pipeline,
     dataset: &Dataset,
@@ -55,7 +55,8 @@ pub(crate) fn view<'c>(
     FeatureView::new(cache, states, pieces, sample_start, pipeline.memory_bytes)
 }
 
-/// A view over documents with the rows of pairs made into one each, where the pipeline encodes pairs in two.
+/// Merges the two rows of each pair into one if the pipeline encodes pairs separately; otherwise returns the view as it
+/// is.
 pub(crate) fn paired<'c>(
     view: FeatureView<'c>,
     pipeline: &Pipeline,
@@ -64,7 +65,7 @@ pub(crate) fn paired<'c>(
     if pipeline.has_separate_pairs() { view.mapped(Box::new(PairRows { n_layers })) } else { view }
 }
 
-/// A view with a sample for each record that was just encoded.
+/// Returns a view with a sample for each record that was just encoded.
 pub(super) fn view_of_encoded(encoded: EncodedRecords<'_>) -> Result<FeatureView<'static>> {
     let pipeline = encoded.pipeline;
     let n_layers = encoded.encoded.states.len();
@@ -75,7 +76,7 @@ pub(super) fn view_of_encoded(encoded: EncodedRecords<'_>) -> Result<FeatureView
     Ok(paired(encoded.view(pieces, sample_start)?, pipeline, n_layers))
 }
 
-/// What is fitted to the outputs of a head on the validation rows.
+/// Calibrates a head on its outputs on the validation rows.
 pub(super) fn calibrate(
     task: &dyn PredictionTask,
     rows: &MeasuredRows<'_>,
@@ -86,7 +87,7 @@ pub(super) fn calibrate(
     evaluator.calibration(&Applied::new(head, &rows.rows.view, validation)?)
 }
 
-/// The columns of [`row_columns`], and the texts.
+/// Returns the columns of [`row_columns`] and those of the texts.
 pub(super) fn text_columns(dataset: &Dataset) -> Table {
     let mut table = row_columns(dataset);
     table.texts("text", dataset.rows.iter().map(|row| row.text.as_str()));

@@ -12,18 +12,18 @@ use crate::{
     head::saved::HeadDescription,
 };
 
-/// Records to predict for, with the states that the head of a run reads of them.
+/// Records to predict for, with the states that the run's head reads.
 pub(crate) struct EncodedRecords<'a> {
     /// The pipeline of the run.
     pub(crate) pipeline: &'a Pipeline,
-    /// Its head.
+    /// The description of the run's head.
     pub(crate) description: &'a HeadDescription,
     pub(crate) records: &'a [Record],
     pub(crate) encoded: EncodedTexts,
 }
 
 impl EncodedRecords<'_> {
-    /// Where the records' documents lie.
+    /// Returns the layout of the records' documents.
     pub(super) fn layout(&self) -> &ShardLayout {
         &self.encoded.layout
     }
@@ -34,13 +34,13 @@ impl EncodedRecords<'_> {
             && self.layout().documents.truncated(document)
     }
 
-    /// The rows of every document.
+    /// Returns the rows of every document as pieces.
     pub(super) fn pieces(&self) -> Pieces {
         let states = &self.encoded.states;
         Pieces::of_layout(self.layout(), states[0].state.kind, states.len())
     }
 
-    /// The view of these pieces, and of those at which each sample starts.
+    /// Returns the view of these pieces, given the first piece of each sample.
     pub(super) fn view(
         self,
         pieces: Pieces,

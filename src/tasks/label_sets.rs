@@ -1,4 +1,4 @@
-//! Any number of labels for each text or pair.
+//! Multi-label classification: any number of labels for each text or pair.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -26,20 +26,20 @@ use crate::{
     },
 };
 
-/// The task of label sets: the names of all labels, by id.
+/// The multi-label task: the names of all labels, by id.
 pub(super) struct LabelSetTask {
     pub(super) labels: Vec<String>,
 }
 
-/// The labels of every row.
+/// The predicted labels of every row.
 struct LabelSetPredictions {
     /// `[rows, labels]`.
     probabilities: Array2<f32>,
-    /// From which probability on a label is one of the row's.
+    /// For each label, the lowest probability at which it is predicted.
     thresholds: Vec<f64>,
 }
 
-/// The rows of a dataset of label sets.
+/// Returns the rows of a multi-label dataset.
 pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     let dataset = source.dataset;
     let mut labels = Array2::zeros((dataset.rows.len(), dataset.labels.len()));
@@ -64,7 +64,7 @@ impl LabelSetTask {
 }
 
 impl LabelSetPredictions {
-    /// The labels of a row, whose probability reaches their threshold.
+    /// Returns the labels of a row whose probability reaches their threshold.
     fn of_row<'l>(&self, row: usize, labels: &'l [String]) -> Vec<&'l str> {
         let all = self.probabilities.row(row).into_iter().zip(&self.thresholds).zip(labels);
         all.filter(|((probability, threshold), _)| f64::from(**probability) >= **threshold)
@@ -88,7 +88,7 @@ impl LabelSetPredictions {
     }
 }
 
-/// The names of some labels, in one text.
+/// Joins the names of some labels into one string.
 fn names(dataset: &Dataset, ids: &[usize]) -> String {
     let names = ids.iter().filter_map(|id| dataset.labels.name(*id));
     names.collect::<Vec<_>>().join(", ")
@@ -168,7 +168,7 @@ impl PredictionTask for LabelSetTask {
     }
 }
 
-/// Evaluates labels that are set or not, at thresholds of one half.
+/// The evaluator of label sets, at thresholds of one half.
 struct LabelSetEvaluator {
     rows: Vec<u32>,
     labels: Array2<bool>,

@@ -1,4 +1,4 @@
-//! What a trained head is worth: metrics of every part, beside what a trivial answer scores.
+//! The metrics of a trained head on every part, beside those of a trivial baseline.
 
 use std::path::Path;
 
@@ -18,35 +18,35 @@ use crate::{
     tasks::TaskMetrics,
 };
 
-/// The file of a run's metrics.
+/// The name of the file with a run's metrics.
 pub(crate) const METRICS_FILE: &str = "metrics.json";
 
-/// The metrics of a run, as they stand in metrics.json.
+/// The metrics of a run, as written to metrics.json.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct RunMetrics {
-    /// On the rows that the head learned from; without intervals.
+    /// On the rows that the head was trained on; without intervals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<TaskMetrics>,
-    /// On the rows that chose the epoch, and what else validation tunes.
+    /// On the rows that the epoch was chosen and the head calibrated on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<TaskMetrics>,
-    /// On rows that decided nothing.
+    /// On rows that played no part in training or selection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<TaskMetrics>,
-    /// What a trivial answer scores on test.
+    /// A trivial baseline, scored on test.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Baseline>,
-    /// The test's probability metrics with temperature 1, for classification.
+    /// The probability metrics on test at temperature 1, for classification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before_calibration: Option<Scores>,
-    /// What logits are divided by, for classification.
+    /// The temperature that logits are divided by, for classification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Where no answer becomes the answer, for questions that may have none.
+    /// The margin of "no answer" over the best span above which it is predicted, for questions that may have no answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_answer_threshold: Option<f64>,
-    /// The share of each of several layers in the mix, by layer.
+    /// The share of each layer in the mix, by layer, if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_profile: Option<Vec<LayerShare>>,
     /// What folds over the training rows chose, where the pipeline leaves `head.C` or `head.lambda` to them.
@@ -54,12 +54,12 @@ pub struct RunMetrics {
     pub chosen: Option<ChosenNumber>,
     /// The epoch whose weights were kept.
     pub best_epoch: usize,
-    /// Epochs that were trained.
+    /// Number of epochs that were trained.
     pub epochs: usize,
 }
 
 impl RunMetrics {
-    /// The metrics of train, validation and test, as far as they have rows, and those of a trivial answer.
+    /// Creates the metrics of a run from those of train, validation and test, as far as they have rows, and a baseline.
     pub(crate) fn of_parts(
         [train, validation, test]: [Option<TaskMetrics>; 3],
         baseline: Option<Baseline>,
@@ -137,24 +137,24 @@ impl Serialize for ChosenNumber {
 /// How much a layer takes part in a learned mix.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LayerShare {
-    /// The absolute layer.
+    /// The absolute number of the layer.
     pub layer: usize,
-    /// Its share; all add up to 1.
+    /// Its share; all shares add up to 1.
     pub share: f64,
 }
 
-/// A trivial answer, and what it scores on test.
+/// A trivial baseline and its scores on test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Baseline {
-    /// What is answered.
+    /// What the baseline predicts.
     pub description: String,
-    /// Its metrics, by their names.
+    /// Its metrics, by name.
     #[serde(flatten)]
     pub metrics: Map<String, Value>,
 }
 
 impl Baseline {
-    /// A description and metrics that become a JSON object.
+    /// Creates a baseline from a description and metrics that serialise to a JSON object.
     pub(crate) fn new(description: String, metrics: &impl Serialize) -> Baseline {
         let metrics = match serde_json::to_value(metrics) {
             Ok(Value::Object(metrics)) => metrics,
@@ -164,13 +164,14 @@ impl Baseline {
     }
 }
 
-/// The temperature that fits the validation rows best.
+/// Fits the temperature to the validation rows.
 ///
-/// 1 where there are none, and where they tell no temperature: if all of them are right (or wrong), the likelihood only
-/// grows towards the end of the range, and a head would claim a certainty that a few easy rows cannot give.
+/// Returns 1 if there are none, or if they do not determine a temperature: if all of them are right (or wrong), the
+/// likelihood only grows towards the end of the range, and a head would claim a certainty that a few easy rows cannot
+/// justify.
 ///
 /// # Errors
-/// When what logits are computed from cannot be read.
+/// Returns an error if the data that the logits are computed from cannot be read.
 pub(crate) fn fit_temperature(labels: &[usize], logits: &dyn OutputRows) -> Result<f64> {
     let fitted = temperature_of(logits, labels)?;
     let [lowest, highest] = TEMPERATURES;
@@ -186,7 +187,7 @@ pub(crate) fn write_metrics(run: &Path, metrics: &RunMetrics) -> Result<()> {
     Ok(write_file(&path, json.as_bytes())?)
 }
 
-/// The parts of a run that have metrics, by name.
+/// Returns the parts of a run that have metrics, with their names.
 pub fn measured_parts(metrics: &RunMetrics) -> impl Iterator<Item = (&'static str, &TaskMetrics)> {
     let parts = [
         (Part::Train, &metrics.train),

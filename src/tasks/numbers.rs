@@ -1,4 +1,4 @@
-//! A number for each text or pair.
+//! Regression and similarity: a number for each text or pair.
 
 use ndarray::ArrayView2;
 use serde_json::{Value, json};
@@ -27,9 +27,9 @@ use crate::{
     },
 };
 
-/// The task of numbers.
+/// The task of predicting numbers.
 pub(super) struct NumberTask {
-    /// Mean and deviation that numbers are scaled by while a head learns them.
+    /// The mean and the standard deviation by which the targets are standardised in training.
     scale: [f64; 2],
 }
 
@@ -39,7 +39,7 @@ impl Default for NumberTask {
     }
 }
 
-/// The rows of a dataset of numbers.
+/// Returns the rows of a dataset of numbers.
 pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     let RowSource { pipeline, dataset, .. } = source;
     let task = if pipeline.head.standardize {
@@ -109,12 +109,13 @@ impl PredictionTask for NumberTask {
     }
 }
 
-/// The numbers that a head predicts for the samples of a view.
+/// Returns the numbers that a head predicts for the samples of a view.
 fn values(view: &FeatureView<'_>, head: &Head) -> Result<Vec<f64>> {
     Ok(head.description.numbers(head.logits(view)?.column(0)))
 }
 
-/// What the cosine of two texts' states scores on test without training, where a head reads two texts apart.
+/// Scores the cosine of two texts' states on test, without training. Returns `None` unless the head reads the two texts
+/// separately and from one layer.
 fn cosine_scores(rows: &MeasuredRows<'_>) -> Result<Option<Value>> {
     let view = &rows.rows.view;
     let test = rows.rows.part(Part::Test);
@@ -123,12 +124,12 @@ fn cosine_scores(rows: &MeasuredRows<'_>) -> Result<Option<Value>> {
     }
     let truth = values_of(rows.dataset, test);
     let scores = regression::evaluate(&truth, &cosines_of(view, test)?, None).scores;
-    // A cosine has no unit of the truth: only its order and its correlation say something.
+    // A cosine is not on the scale of the truth: only its ranks and its correlation mean something.
     let known = [Metric::Spearman, Metric::Pearson];
     Ok(Some(json!(Scores::new(known, known.map(|metric| scores.value(metric)), [None; 2]))))
 }
 
-/// The metrics of a number for every row, and their table.
+/// Returns the metrics and the table for one predicted number per row.
 pub(super) fn measure(rows: &MeasuredRows<'_>, predicted: &[f64]) -> TaskResult {
     let dataset = rows.dataset;
     let parts = rows.parts(|samples, bootstrap| {
@@ -156,7 +157,7 @@ pub(super) fn measure(rows: &MeasuredRows<'_>, predicted: &[f64]) -> TaskResult 
     }
 }
 
-/// A number for each record.
+/// Returns the predicted number of each record.
 pub(super) fn predictions(records: &[Record], values: Vec<f64>) -> Vec<Prediction> {
     let rows = records.iter().zip(values);
     rows.map(|(record, value)| Prediction::Value {
@@ -167,7 +168,7 @@ pub(super) fn predictions(records: &[Record], values: Vec<f64>) -> Vec<Predictio
     .collect()
 }
 
-/// Evaluates numbers, scaled back by mean and deviation.
+/// The evaluator of numbers, scaled back by mean and standard deviation.
 struct ValueEvaluator {
     rows: Vec<u32>,
     values: Vec<f64>,

@@ -1,4 +1,4 @@
-//! What `predict` answers for one record.
+//! The prediction for one record, as `predict` writes it.
 
 use serde::{Serialize, Serializer};
 
@@ -10,7 +10,7 @@ pub enum Prediction {
     Class {
         /// The text.
         text: String,
-        /// The second text, of a pair.
+        /// The second text of a pair.
         #[serde(skip_serializing_if = "Option::is_none")]
         text_pair: Option<String>,
         /// The most probable label.
@@ -25,7 +25,7 @@ pub enum Prediction {
     Labels {
         /// The text.
         text: String,
-        /// The second text, of a pair.
+        /// The second text of a pair.
         #[serde(skip_serializing_if = "Option::is_none")]
         text_pair: Option<String>,
         /// The labels whose probability reaches their threshold.
@@ -38,7 +38,7 @@ pub enum Prediction {
     Value {
         /// The text.
         text: String,
-        /// The second text, of a pair.
+        /// The second text of a pair.
         #[serde(skip_serializing_if = "Option::is_none")]
         text_pair: Option<String>,
         /// The number.
@@ -50,28 +50,28 @@ pub enum Prediction {
         text: String,
         /// Its words.
         words: Vec<String>,
-        /// The tag of each.
+        /// The tag of each word.
         labels: Vec<String>,
-        /// The entities that the tags name; none where they are of another scheme than IOB2.
+        /// The entities that the tags mark; empty if the tags do not follow the IOB2 scheme.
         entities: Vec<EntitySpan>,
     },
     /// An answer.
     Answer {
         /// The question.
         question: String,
-        /// The answer; none where the context does not answer the question.
+        /// The answer; `None` if the context does not answer the question.
         answer: Option<String>,
         /// Its first character in the context.
         start: Option<usize>,
-        /// The character after its last.
+        /// The character after its last one.
         end: Option<usize>,
-        /// The score of what is answered: start logit plus end logit.
+        /// The score of the span, or of "no answer": start logit plus end logit.
         score: f64,
     },
 }
 
 impl Prediction {
-    /// The probability of each label, where the head predicts labels of texts.
+    /// Returns the probability of each label if the head predicts labels of texts; otherwise nothing.
     pub(crate) fn probabilities(&self) -> &[(String, f32)] {
         match self {
             Prediction::Class { probabilities, .. } | Prediction::Labels { probabilities, .. } => {
@@ -81,7 +81,7 @@ impl Prediction {
         }
     }
 
-    /// Empties the label of a class that is less certain than this.
+    /// Clears the label of a class whose confidence is below `min_confidence`.
     pub fn withhold_below(&mut self, min_confidence: f32) {
         if let Prediction::Class { label, confidence, .. } = self
             && *confidence < min_confidence
@@ -90,7 +90,7 @@ impl Prediction {
         }
     }
 
-    /// Keeps the `n` most probable labels, from the most probable one on.
+    /// Keeps the `n` most probable labels, in descending order of probability.
     pub fn keep_most_probable(&mut self, n: usize) {
         if let Prediction::Class { probabilities, .. } | Prediction::Labels { probabilities, .. } =
             self
@@ -101,16 +101,16 @@ impl Prediction {
     }
 }
 
-/// An entity in a text, by characters (Unicode code points).
+/// An entity in a text; positions count characters (Unicode code points).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EntitySpan {
     /// Its type.
     pub label: String,
     /// Its first character.
     pub start: usize,
-    /// The character after its last.
+    /// The character after its last one.
     pub end: usize,
-    /// Its characters.
+    /// Its text.
     pub text: String,
 }
 

@@ -1,4 +1,4 @@
-//! The predictions of heads, as small as metrics need them: kept for every head of a sweep.
+//! The predictions of heads, in the smallest form that the metrics allow: they are kept for every head of a sweep.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -20,24 +20,24 @@ use crate::{
 
 /// An evaluator that also returns the predictions of a head.
 pub(crate) trait PredictionEvaluator: Evaluator {
-    /// The rows of the dataset that are evaluated, in their order.
+    /// Returns the rows of the dataset that are evaluated, in order.
     fn rows(&self) -> Vec<u32>;
 
-    /// The predictions for those rows, from a head's outputs on the samples.
+    /// Returns the predictions for those rows, from a head's outputs on the samples.
     fn predictions(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Predictions;
 
-    /// The same of outputs that may be too many to be in memory.
+    /// Like [`PredictionEvaluator::predictions`], for outputs that may not fit in memory.
     ///
     /// # Errors
-    /// When what they are computed from cannot be read.
+    /// Returns an error if the data that they are computed from cannot be read.
     fn predictions_of(&self, logits: &dyn OutputRows, head: &OutputHead) -> Result<Predictions> {
         Ok(self.predictions(gathered(logits)?.view(), head))
     }
 
-    /// What is fitted to such outputs.
+    /// Fits the calibration to such outputs.
     ///
     /// # Errors
-    /// When what they are computed from cannot be read.
+    /// Returns an error if the data that they are computed from cannot be read.
     fn calibration(&self, _: &dyn OutputRows) -> Result<Calibration> {
         Ok(Calibration::default())
     }
@@ -61,19 +61,19 @@ pub(crate) trait PredictionEvaluator: Evaluator {
     }
 }
 
-/// What is fitted to outputs on rows that a head did not learn from.
+/// Values that are fitted to outputs on rows that a head was not trained on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Calibration {
-    /// Of classes.
+    /// For classes.
     pub(crate) temperature: Option<f64>,
-    /// Of labels that are set or not.
+    /// For label sets: one for each label.
     pub(crate) thresholds: Option<Vec<f64>>,
-    /// Of questions some of which have no answer.
+    /// For questions, if some have no answer.
     pub(crate) no_answer_threshold: Option<f64>,
 }
 
 impl Calibration {
-    /// Sets what was fitted.
+    /// Sets the fitted values in the description of a head.
     pub(crate) fn apply(&self, head: &mut HeadDescription) {
         if let Some(temperature) = self.temperature {
             head.temperature = temperature;
@@ -90,25 +90,25 @@ impl Calibration {
 /// The predictions of a head for some rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Predictions {
-    /// A class of each.
+    /// The class of each row.
     Classes(Vec<u32>),
-    /// The labels of each.
+    /// The labels of each row.
     Labels(Vec<BTreeSet<u32>>),
-    /// The probability of every class or label of each, row by row, where the metric asks for them.
+    /// The probability of every class or label for each row, row by row, if the metric needs them.
     Probabilities(Vec<f32>),
-    /// A number for each.
+    /// The number for each row.
     Values(Vec<f64>),
-    /// The tag of each word of each; none where a word has no state.
+    /// The tag of each word of each row; `None` for words without a state.
     Tags(Vec<Vec<Option<u32>>>),
-    /// The answer to each, if there is one.
+    /// The answer for each row, if there is one.
     Answers(Vec<Option<String>>),
 }
 
 impl Predictions {
-    /// Adds the predictions for further rows.
+    /// Appends the predictions for further rows.
     ///
     /// # Panics
-    /// When it is of another task.
+    /// Panics if they are of another task.
     pub(crate) fn append(&mut self, other: Predictions) {
         match (self, other) {
             (Predictions::Classes(all), Predictions::Classes(more)) => all.extend(more),
@@ -121,7 +121,8 @@ impl Predictions {
         }
     }
 
-    /// Beside what is true of these rows, in their order, as far as a metric needs it.
+    /// Combines the predictions with the truth of these rows, in the same order, into the statistics that the metric
+    /// needs.
     pub(crate) fn statistics(
         &self,
         dataset: &Dataset,
@@ -184,10 +185,10 @@ impl Predictions {
     }
 }
 
-/// The rows that heads are evaluated on, and the truth of them.
+/// The rows that heads are evaluated on, with their truth.
 pub(crate) struct Gold {
     rows: Vec<u32>,
-    /// Of rows that have one, shared by all heads.
+    /// The classes of the rows that have one, shared by all heads.
     classes: Arc<Vec<u32>>,
 }
 
@@ -199,7 +200,7 @@ impl Gold {
     }
 }
 
-/// Which labels some rows have, `[rows, labels]`.
+/// Returns which labels some rows have, `[rows, labels]`.
 pub(super) fn labels_of(dataset: &Dataset, rows: &[u32]) -> Array2<bool> {
     let mut labels = Array2::from_elem((rows.len(), dataset.labels.len()), false);
     for (place, row) in rows.iter().enumerate() {
@@ -210,7 +211,7 @@ pub(super) fn labels_of(dataset: &Dataset, rows: &[u32]) -> Array2<bool> {
     labels
 }
 
-/// A question with its gold answers and the predicted one.
+/// Returns a question with its gold answers and the predicted answer.
 pub(super) fn answered(row: &Example, predicted: Option<String>) -> AnsweredQuestion {
     let gold = row.target.answers().iter();
     AnsweredQuestion { gold: gold.map(|answer| answer.text.clone()).collect(), predicted }

@@ -1,4 +1,4 @@
-//! How alike two texts are: the cosine of their states, without training.
+//! Similarity of two texts without training: the cosine of their states.
 
 use crate::{
     config::settings::Pipeline,
@@ -8,7 +8,7 @@ use crate::{
     tasks::{MeasuredRows, TaskResult, TaskRows, cosine::cosines, numbers, prediction::Prediction},
 };
 
-/// The metrics of the cosine of every row, and their table.
+/// Returns the metrics and the table for the cosine of every row.
 pub(crate) fn measure(
     rows: &TaskRows<'_>,
     pipeline: &Pipeline,
@@ -18,7 +18,7 @@ pub(crate) fn measure(
     Ok(numbers::measure(&MeasuredRows { rows, pipeline, dataset }, &cosines))
 }
 
-/// The cosine of each record's two texts.
+/// Returns the cosine of each record's two texts.
 pub(crate) fn predict(records: &[Record], view: &FeatureView<'_>) -> Result<Vec<Prediction>> {
     Ok(numbers::predictions(records, cosines(view)?))
 }

@@ -1,4 +1,4 @@
-//! The loss of a pipeline's head, with the weights of its classes.
+//! The loss of a pipeline's head, with its class weights.
 
 use crate::{
     config::{
@@ -11,10 +11,10 @@ use crate::{
     train::loss::Loss,
 };
 
-/// The loss over the rows of outputs, as `[train]` says.
+/// Returns the loss over rows of outputs, as set in `[train]`.
 ///
 /// # Errors
-/// When class weights name no label of train, or are no weights.
+/// Returns an error if the class weights name a label that is not in train, or if one is not a positive number.
 pub(crate) fn loss(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Result<Loss> {
     let LossSettings { name, gamma, label_smoothing, .. } = pipeline.head.loss;
     let class_weights = class_weights(pipeline, dataset, train)?;
@@ -28,9 +28,9 @@ pub(crate) fn loss(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Res
     })
 }
 
-/// The weight of each class. `balanced` is `n / (C n_c)`, as scikit-learn's, with C the classes that train has; for
-/// labels that are set or not it is `(n - n_c) / n_c`, what makes both sides weigh the same. A class without training
-/// rows gets 1.
+/// Returns the weight of each class. `balanced` is `n / (C n_c)`, as in scikit-learn, with C the number of classes in
+/// train; for multi-label tasks it is `(n - n_c) / n_c`, which gives both sides the same weight. A class without
+/// training rows gets 1.
 pub(crate) fn class_weights(
     pipeline: &Pipeline,
     dataset: &Dataset,
@@ -79,7 +79,7 @@ fn balanced(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Vec<f32> {
     balanced_weights(&counts)
 }
 
-/// `n / (C n_c)` for `n_c` of `n` rows in each of the `C` classes that have rows, and 1 for the others.
+/// Computes `n / (C n_c)` for `n_c` of `n` rows in each of the `C` classes that have rows, and 1 for the other classes.
 pub(crate) fn balanced_weights(counts: &[usize]) -> Vec<f32> {
     let n: usize = counts.iter().sum();
     let n_classes = counts.iter().filter(|count| **count > 0).count() as f64;

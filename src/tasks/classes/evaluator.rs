@@ -1,4 +1,4 @@
-//! The metrics and the predictions of classes from outputs on the validation rows.
+//! Metrics and predictions of classes, from the outputs on the validation rows.
 
 use ndarray::ArrayView2;
 
@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-/// Evaluates classes: the validation rows and their classes, how many there are, and the metrics that early stopping follows.
+/// The evaluator of classes: the validation rows and their classes, the number of classes, and the metrics that early
+/// stopping follows.
 pub(super) struct ClassEvaluator {
     pub(super) rows: Vec<u32>,
     pub(super) labels: Vec<usize>,
@@ -32,7 +33,7 @@ pub(super) struct ClassEvaluator {
 }
 
 impl ClassEvaluator {
-    /// The most probable class of each row.
+    /// Returns the most probable class of each row.
     fn predicted(&self, logits: &dyn OutputRows) -> Result<Vec<usize>> {
         let mut predicted = vec![0; self.rows.len()];
         logits.show(&mut |places, logits| {
@@ -43,7 +44,7 @@ impl ClassEvaluator {
         Ok(predicted)
     }
 
-    /// All metrics of probabilities at temperature 1.
+    /// Returns all metrics, with probabilities at temperature 1.
     fn measured(&self, logits: &dyn OutputRows) -> Result<ClassificationMetrics> {
         let mut scorer = ClassScorer::new(self.labels.clone(), self.n_classes, None);
         logits.show(&mut |places, logits| scorer.add(places, softmax_rows(logits, 1.0).view()))?;

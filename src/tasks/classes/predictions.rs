@@ -1,4 +1,4 @@
-//! Predicted classes, filled a few rows at a time: what the table and `predict` start from.
+//! Predicted classes, added a few rows at a time: the table and `predict` both start from them.
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use rayon::prelude::*;
@@ -14,7 +14,7 @@ use crate::{
     tasks::{documents::text_columns, prediction::Prediction},
 };
 
-/// Of many classes so many of each row are kept for the table.
+/// Number of classes per row that are kept for the table if there are many.
 const KEPT_CLASSES: usize = 20;
 
 /// The most probable class of every row, with probabilities.
@@ -32,7 +32,7 @@ enum ClassProbabilities {
 }
 
 impl ClassPredictions {
-    /// Keeps the probabilities of all classes, or of many the most probable.
+    /// Keeps the probabilities of all classes or, if there are many, of the most probable ones.
     pub(super) fn new(n_rows: usize, n_classes: usize) -> ClassPredictions {
         let all = ClassPredictions::of_all_classes;
         if n_classes <= MANY_CLASSES {
@@ -51,7 +51,7 @@ impl ClassPredictions {
         }
     }
 
-    /// Takes the probabilities of some rows.
+    /// Adds the probabilities of some rows, `[rows, classes]`.
     pub(super) fn add(&mut self, rows: &[u32], probabilities: ArrayView2<'_, f32>) {
         let predicted = predictions(probabilities);
         for ((row, class), own) in rows.iter().zip(predicted).zip(probabilities.rows()) {
@@ -124,7 +124,7 @@ impl ClassPredictions {
         table
     }
 
-    /// What is predicted for each record, with the probabilities that were kept.
+    /// Returns the prediction for each record, with the probabilities that were kept.
     pub(super) fn of_records(self, records: &[Record], labels: &[String]) -> Vec<Prediction> {
         let probabilities = |row: usize| match &self.probabilities {
             ClassProbabilities::All(all) => {
@@ -145,8 +145,8 @@ impl ClassPredictions {
     }
 }
 
-/// The most probable classes of a row, from the most probable one on; of equal ones the lower class first. Classes whose
-/// probability is no number are none of them.
+/// Returns the most probable classes of a row in descending order of probability; of equal ones the lower class comes
+/// first. Classes with a NaN probability are skipped.
 fn most_probable(row: ArrayView1<'_, f32>) -> Vec<(u32, f32)> {
     let mut kept: Vec<(u32, f32)> = Vec::with_capacity(KEPT_CLASSES + 1);
     for (class, &p) in row.iter().enumerate() {
