@@ -1,21 +1,22 @@
-//! Which characters of a text belong to its tokens or words.
+//! Assigns the characters of a text to its tokens or words.
 //!
-//! A tokenizer drops characters without a trace: an uncased one the combining marks of a word (Devanagari vowel signs,
-//! decomposed accents, variation selectors), most of them zero-width and control characters. The offsets of the token
-//! before or after then end too early or begin too late. They belong to the token that they stand next to.
+//! A tokenizer drops characters without a trace: an uncased one drops the combining marks of a word (Devanagari vowel
+//! signs, decomposed accents, variation selectors), and most drop zero-width and control characters. The offsets of the
+//! token before or after then end too early or start too late. The dropped characters belong to the token next to them.
 
 /// The characters of each token or word of a text.
 pub(crate) struct Characters {
     is_blank: Vec<bool>,
-    /// First characters of all tokens, sorted, and the characters after their last ones, sorted.
+    /// The first characters of all tokens, sorted, and the characters after their last ones, sorted.
     starts: Vec<usize>,
     ends: Vec<usize>,
-    /// Whether tokens are missing after the last: what follows it may belong to one of them.
+    /// Whether tokens after the last one are missing: the text that follows it may belong to them.
     is_cut: bool,
 }
 
 impl Characters {
-    /// Of a text and the offsets of all its tokens (or words), in characters, each at least once.
+    /// Creates the characters of a text from the offsets of all its tokens (or words), in characters; an offset may be
+    /// given more than once.
     pub(crate) fn new(
         text: &str,
         offsets: impl Iterator<Item = (usize, usize)>,
@@ -32,8 +33,9 @@ impl Characters {
         }
     }
 
-    /// The characters that belong to the token at these offsets: its own without blanks at their ends, those after it up
-    /// to a blank or to the next token, and those before it up to a blank, where no token stands before it.
+    /// Returns the characters that belong to the token at these offsets: its own without white space at the ends, those
+    /// after it up to white space or the next token, and those before it back to white space, unless they directly
+    /// follow another token.
     pub(crate) fn of(&self, (start, end): (usize, usize)) -> (usize, usize) {
         let end = end.min(self.is_blank.len());
         let is_blank = |place: usize| self.is_blank[place];
@@ -67,7 +69,7 @@ impl Characters {
             while before > limit_place && !is_blank(before - 1) {
                 before -= 1;
             }
-            // Without a blank between them, they belong to the token before.
+            // Without white space in between, they belong to the token before.
             if limit.is_none() || before > limit_place {
                 first = before;
             }
@@ -76,7 +78,7 @@ impl Characters {
     }
 }
 
-/// Some characters of a text.
+/// Returns the characters `start..end` of a text.
 pub(crate) fn characters(text: &str, start: usize, end: usize) -> String {
     text.chars().skip(start).take(end - start).collect()
 }
@@ -85,7 +87,7 @@ pub(crate) fn characters(text: &str, start: usize, end: usize) -> String {
 mod tests {
     use super::*;
 
-    /// What each token of a text covers; tokens are the parts between `|`, the characters in `<>` are dropped.
+    /// Returns the text of each token; tokens are the parts between `|`, and the characters in `<>` are dropped.
     fn covered(marked: &str, is_cut: bool) -> Vec<String> {
         let (mut text, mut offsets, mut open, mut dropped) =
             (String::new(), Vec::new(), None, false);
@@ -128,14 +130,14 @@ mod tests {
             // A vowel sign at the end of a word, a variation selector at the end of the text.
             ("|मुंबई|<ि> |में|", &["मुंबईि", "में"]),
             ("a |❤|<\u{fe0f}>", &["❤\u{fe0f}"]),
-            // Before a word, after a blank or at the start of the text; and alone between blanks.
+            // Before a word, after white space or at the start of the text; and alone between white space.
             ("|a| <\u{200b}>|b|", &["a", "\u{200b}b"]),
             ("<\u{feff}>|a|", &["\u{feff}a"]),
             ("|a| <\u{200b}> |b|", &["a", "b"]),
-            // Inside of a word: the token before has them.
+            // Inside a word: it belongs to the token before.
             ("|so|<\u{ad}>|ft|", &["so\u{ad}", "ft"]),
             ("(|(|)", &["(()"]),
-            // Blanks at the ends of a token's offsets are none of its characters.
+            // White space at the ends of a token's offsets does not belong to it.
             ("| a||, ||\u{3000}b|", &["a", ",", "b"]),
             ("|  |", &["  "]),
         ] {

@@ -1,4 +1,4 @@
-//! Questions with a span of their context as an answer, or none.
+//! Question answering: a span of the context as the answer, or none.
 
 mod evaluator;
 
@@ -38,42 +38,45 @@ use crate::{
     },
 };
 
-/// The task of questions: the windows of each.
+/// The question answering task: the windows of each question.
 struct QuestionTask {
-    /// All windows, those of a question one after the other.
+    /// All windows; those of a question are consecutive.
     windows: Vec<QuestionWindow>,
-    /// First window of each question, and the number of windows.
+    /// The first window of each question, followed by the number of windows.
     start: Vec<usize>,
-    /// Whether the answer of a question lies in none of its windows as a whole.
+    /// Whether a question has an answer that none of its windows contains as a whole.
     is_unseen: Vec<bool>,
     max_answer_tokens: usize,
-    /// Whether a question of train or validation has no answer, so that "no answer" is one.
+    /// Whether a question of train or validation has no answer, so that "no answer" can be predicted.
     may_be_impossible: bool,
 }
 
-/// The answer of a head to a question.
+/// A head's answer to a question.
 #[derive(Clone, Debug, Default)]
 struct FoundAnswer {
-    /// First character in the context and the one after the last, and the score of the span; `None` without a context token.
+    /// The first character in the context, the one after the last, and the score of the span; `None` if there is no
+    /// context token.
     span: Option<(usize, usize, f64)>,
-    /// The score of no answer.
+    /// The score of "no answer".
     null_score: f64,
 }
 
 impl FoundAnswer {
-    /// By how much no answer scores higher than the span.
+    /// Returns by how much "no answer" scores higher than the span.
     fn margin(&self) -> f64 {
         self.span.map_or(f64::INFINITY, |(.., score)| self.null_score - score)
     }
 
-    /// The span, unless no answer is the answer: its margin is above the threshold. Without one there is always a span.
+    /// Returns the span, unless the margin of "no answer" is above the threshold. Without a threshold, the span is
+    /// always returned.
     fn answer(&self, threshold: Option<f64>) -> Option<(usize, usize, f64)> {
         let is_null = threshold.is_some_and(|threshold| self.margin() > threshold);
         self.span.filter(|_| !is_null)
     }
 }
 
-/// A sample for each window of a question: its candidates are its first token and the context.
+/// Returns the rows of a dataset of questions: a sample for each window of a question, with its first token and its
+/// context tokens as candidates.
 pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     let RowSource { pipeline, dataset, cache, states } = source;
     let keys = dataset.keys();
@@ -101,7 +104,7 @@ pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     for (number, row) in dataset.rows.iter().enumerate() {
         let windows = &questions.windows[questions.start[number]..questions.start[number + 1]];
         let answer = row.spans().next().map(|answer| {
-            // Blanks around an answer belong to no token.
+            // White space around an answer belongs to no token.
             let n_blank = answer.text.chars().take_while(|c| c.is_whitespace()).count();
             let start = answer.start + n_blank;
             let end = start + answer.text.trim().chars().count();
@@ -116,7 +119,7 @@ pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
             }
             questions.is_unseen[number] = true;
         }
-        // Row 0 of a window is no answer.
+        // Row 0 of a window stands for "no answer".
         spans.extend(own.into_iter().map(|span| span.unwrap_or([0, 0])));
     }
     let purpose = SamplePurpose::Training;
@@ -158,8 +161,8 @@ impl QuestionTask {
         }
     }
 
-    /// The view of all windows: candidates alone, or their features of the matching head. `make` makes the view of the
-    /// windows' stored rows from their pieces and the first piece of each.
+    /// Returns the view of all windows: the candidates themselves, or their features for the matching head. `make`
+    /// creates the view of the windows' stored rows from their pieces and the first piece of each.
     fn view<'c>(
         &self,
         pipeline: &Pipeline,
@@ -181,7 +184,7 @@ impl QuestionTask {
         })))
     }
 
-    /// The span that outputs on the windows of a question predict.
+    /// Returns the answer that the outputs on the windows of a question predict.
     fn join<'a>(
         &self,
         question: usize,
@@ -196,7 +199,7 @@ impl QuestionTask {
         FoundAnswer { span, null_score: joined.null_score }
     }
 
-    /// The answer of a head to some questions; `view` holds the windows of all.
+    /// Returns the answers of a head to some questions; `view` holds the windows of all questions.
     fn decode(
         &self,
         view: &FeatureView<'_>,
@@ -223,7 +226,7 @@ impl QuestionTask {
         Ok(found.collect())
     }
 
-    /// All questions.
+    /// Returns all questions.
     fn all(&self) -> Vec<u32> {
         (0..self.start.len() as u32 - 1).collect()
     }
@@ -241,12 +244,12 @@ impl QuestionTask {
         self.measured_samples(&taught)
     }
 
-    /// Rows of outputs of a window.
+    /// Returns the number of output rows of a window.
     fn n_candidates(&self, window: usize) -> usize {
         self.windows[window].shape.n_candidates()
     }
 
-    /// The threshold that scores best on some questions; 0 where there are none.
+    /// Returns the threshold that scores best on some questions; 0 if there are none.
     fn tune<'a>(
         &self,
         dataset: &Dataset,
@@ -270,7 +273,7 @@ impl QuestionTask {
         if scores.is_empty() { 0.0 } else { best_no_answer_threshold(&scores) }
     }
 
-    /// What a random span of the context scores on test: the mean over some draws.
+    /// Scores random spans of the context on test, as the mean over several draws.
     fn random_spans(&self, dataset: &Dataset, seed: u64) -> Option<Baseline> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut questions = Vec::new();
@@ -364,7 +367,7 @@ impl PredictionTask for QuestionTask {
         head.max_answer_tokens = Some(self.max_answer_tokens);
     }
 
-    /// The threshold of no answer. Questions from which nothing is learned count too.
+    /// Fits the threshold for "no answer". Questions that a head cannot learn from count too.
     fn calibrate(&self, rows: &MeasuredRows<'_>, head: &Head) -> Result<Calibration> {
         if !self.may_be_impossible {
             return Ok(Calibration::default());
@@ -428,7 +431,7 @@ impl PredictionTask for QuestionTask {
     }
 }
 
-/// The windows of questions that were just encoded.
+/// Returns the windows of questions that were just encoded.
 pub(super) fn read_encoded(
     encoded: EncodedRecords<'_>,
 ) -> Result<(Box<dyn PredictionTask>, FeatureView<'static>)> {
@@ -447,7 +450,7 @@ pub(super) fn read_encoded(
     Ok((Box::new(questions), view))
 }
 
-/// Random spans that are drawn of each question.
+/// Number of random spans that are drawn for each question.
 const RANDOM_SPANS: usize = 20;
 
 fn context_of(row: &Example, start: usize, end: usize) -> String {

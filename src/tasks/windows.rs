@@ -1,4 +1,4 @@
-//! The windows of a question and its context: which of their rows are what, and where its tokens stand.
+//! The windows of a question and its context: the roles of their rows, and the positions of their tokens in the text.
 
 use std::ops::Range;
 
@@ -13,16 +13,16 @@ use crate::{data::example::Example, head::row_maps::WindowShape, tasks::characte
 /// A window of a question and a part of its context.
 #[derive(Clone, Debug)]
 pub(crate) struct QuestionWindow {
-    /// Its rows among those of its document.
+    /// Its rows, counted from the first row of its document.
     pub(crate) rows: Range<usize>,
-    /// Which of its rows are what.
+    /// The roles of its rows.
     pub(crate) shape: WindowShape,
-    /// First of the characters that belong to each context token, and the one after their last.
+    /// The first character that belongs to each context token, and the one after the last.
     pub(crate) offsets: Vec<(usize, usize)>,
 }
 
-/// The windows of a question's document, whose second text is `context`. `may_be_cut` where a document that is too long
-/// loses its end.
+/// Returns the windows of a question's document, whose second text is `context`. `may_be_cut` says whether a document
+/// that is too long loses its end.
 pub(crate) fn windows_of(
     layout: &ShardLayout,
     document: usize,
@@ -62,17 +62,17 @@ pub(crate) fn windows_of(
     windows
 }
 
-/// Where an answer stands in the windows of its question.
+/// The position of an answer in the windows of its question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AnswerPlace {
-    /// First character of the first token that it touches, and the character after the last one's last.
+    /// The first character of the first token that it touches, and the one after the end of the last token.
     tokens: (usize, usize),
     /// Whether the last of its tokens may have been cut off.
     is_cut: bool,
 }
 
 impl AnswerPlace {
-    /// Of an answer at these characters; `None` where it touches no token of any window.
+    /// Finds the answer at these characters; `None` if it touches no token of any window.
     pub(crate) fn find(
         windows: &[QuestionWindow],
         start: usize,
@@ -89,18 +89,18 @@ impl AnswerPlace {
 }
 
 impl QuestionWindow {
-    /// The candidate rows of an answer: the first and the last token that it touches; `None` where the window does not
-    /// hold all of these.
+    /// Returns the candidate rows of an answer: the first and the last token that it touches; `None` if the window does
+    /// not contain all of these tokens.
     pub(crate) fn span_of(&self, answer: AnswerPlace) -> Option<[u32; 2]> {
         let (start, end) = answer.tokens;
         let first = self.offsets.iter().position(|(s, e)| *s == start && *e > start)?;
         let last = self.offsets.iter().rposition(|(s, e)| *e == end && *s < end)?;
-        // Row 0 is no answer.
+        // Row 0 stands for "no answer".
         (first <= last && !answer.is_cut).then(|| [first as u32 + 1, last as u32 + 1])
     }
 }
 
-/// Answers that lie in no window as a whole, so that nothing is learned from their questions.
+/// Questions that nothing is learned from, because no window contains their whole answer.
 #[derive(Default)]
 pub(crate) struct Unseen {
     without_token: usize,
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(spans(5, 12, false), Some([Some([2, 3]), None]));
         assert_eq!(spans(10, 12, false), Some([Some([3, 3]), Some([1, 1])]));
         assert_eq!(spans(4, 20, false), Some([None, None]), "longer than a window");
-        // From a dropped character that stands alone to the token after it; and nothing but such a character.
+        // From a dropped character on its own to the token after it; and only such a character.
         assert_eq!(spans(13, 20, false), Some([None, Some([2, 2])]));
         assert_eq!(spans(13, 14, false), None);
         assert_eq!(spans(16, 25, true), Some([None, None]), "its end was cut off");

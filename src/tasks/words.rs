@@ -1,4 +1,4 @@
-//! Sentences of words with a tag each: names, parts of speech, chunks.
+//! Tagging: sentences of words with a tag each, such as names, parts of speech or chunks.
 
 mod evaluator;
 mod tagger;
@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// The task of tags: their names, by id, and the sentences.
+/// The tagging task: the names of the tags, by id, and the sentences.
 struct TaggingTask {
     labels: Vec<String>,
     sentences: Vec<Sentence>,
@@ -42,14 +42,15 @@ struct TaggingTask {
 /// The words of a sentence.
 struct Sentence {
     n_words: usize,
-    /// The numbers of those that have a state, in the order of their rows: the others were cut off, or have no token.
+    /// The numbers of the words that have a state, in the order of their rows; the others were cut off or have no
+    /// token.
     with_state: Vec<u32>,
-    /// Of words that the tokenizer found in a text: the first character of each, and the one after its last.
+    /// If the tokenizer found the words in a text: the first character of each, and the one after its last.
     found_at: Vec<(usize, usize)>,
 }
 
 impl Sentence {
-    /// Of given words.
+    /// Creates a sentence of given words.
     fn of_words(words: &[String], layout: &ShardLayout, document: usize) -> Sentence {
         let places = &layout.words[layout.words_of(document)];
         Sentence {
@@ -59,7 +60,7 @@ impl Sentence {
         }
     }
 
-    /// Of the words that the tokenizer found in a text.
+    /// Creates a sentence of the words that the tokenizer found in a text.
     fn of_text(text: &str, layout: &ShardLayout, document: usize, is_cut: bool) -> Sentence {
         let places = &layout.words[layout.words_of(document)];
         let offsets =
@@ -73,7 +74,8 @@ impl Sentence {
     }
 }
 
-/// A sample for each sentence, a row for each of its words that has a state.
+/// Returns the rows of a tagging dataset: a sample for each sentence, with a row for each of its words that has a
+/// state.
 pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     let RowSource { pipeline, dataset, cache, states } = source;
     let keys = dataset.keys();
@@ -82,7 +84,7 @@ pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     let pieces = pieces::locate(cache, states, &keys, |place, layout, document| {
         let words = dataset.rows[place].words.as_deref().unwrap_or_default();
         let sentence = Sentence::of_words(words, layout, document);
-        // What was cut off is counted elsewhere.
+        // Words that were cut off are counted elsewhere.
         if !layout.documents.truncated(document) {
             without_token.count(&dataset.rows[place], &sentence.with_state);
         }
@@ -111,7 +113,7 @@ pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     })
 }
 
-/// Words of whose characters the tokenizer drops all.
+/// Words all of whose characters the tokenizer drops.
 #[derive(Default)]
 struct WithoutToken {
     count: usize,
@@ -119,7 +121,7 @@ struct WithoutToken {
 }
 
 impl WithoutToken {
-    /// Looks at the words of a sentence, of which those of these numbers have a token.
+    /// Counts the words of a sentence that have no token, given the numbers of those that have one.
     fn count(&mut self, row: &Example, with_token: &[u32]) {
         let words = row.words.iter().flatten().zip(0_u32..);
         for (word, _) in words.filter(|(_, number)| with_token.binary_search(number).is_err()) {
@@ -146,13 +148,14 @@ impl WithoutToken {
     }
 }
 
-/// The sentences of which a word has a state: others teach nothing.
+/// Returns the sentences in which a word has a state; nothing can be learned from the others.
 fn with_words(view: &FeatureView<'_>, samples: &[u32]) -> Vec<u32> {
     let has_words = |sample: &u32| !view.rows_of(*sample).is_empty();
     samples.iter().copied().filter(has_words).collect()
 }
 
-/// The sentences of records that were just encoded: of given words, or of those that the tokenizer found in a text.
+/// Returns the sentences of records that were just encoded, from given words or from those that the tokenizer found in
+/// a text.
 pub(super) fn read_encoded(
     encoded: EncodedRecords<'_>,
 ) -> Result<(Box<dyn PredictionTask>, FeatureView<'static>)> {
@@ -169,14 +172,14 @@ pub(super) fn read_encoded(
     Ok((Box::new(task), encoded.view(pieces, sample_start)?))
 }
 
-/// The scores of a head's CRF, where it has one.
+/// Returns the scores of a head's CRF, if it has one.
 fn crf_scores(head: &Head) -> Option<CrfScores<'_, f32>> {
     let (network, parameters) = head.network();
     network.spec().crf.then(|| network.crf_scores(parameters))
 }
 
 impl TaggingTask {
-    /// The tag of each word of each sentence; none where it has no state.
+    /// Returns the tag of each word of each sentence; `None` for words without a state.
     fn decode(&self, view: &FeatureView<'_>, head: &Head) -> Result<Vec<Vec<Option<usize>>>> {
         let tagger = Tagger::new(&self.labels);
         let crf = crf_scores(head);
@@ -192,7 +195,7 @@ impl TaggingTask {
         Ok(predicted)
     }
 
-    /// The tags of a record, and the entities that they name.
+    /// Returns the tags of a record and the entities that they mark.
     fn prediction(
         &self,
         record: &Record,
@@ -320,7 +323,7 @@ impl PredictionTask for TaggingTask {
     }
 }
 
-/// First character of each word and the one after its last, where they are joined by one space.
+/// Returns the first character of each word and the one after its last, for words joined by single spaces.
 fn offsets_of(words: &[String]) -> Vec<(usize, usize)> {
     let mut start = 0;
     words

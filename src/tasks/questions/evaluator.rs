@@ -17,7 +17,8 @@ use crate::{
     },
 };
 
-/// Scores answers on the validation questions, with no answer wherever its score is the higher one.
+/// The evaluator of answers on the validation questions. If some questions have no answer, "no answer" is predicted
+/// wherever it scores higher than the span.
 pub(super) struct QuestionEvaluator<'a> {
     pub(super) questions: Vec<usize>,
     pub(super) task: &'a QuestionTask,
@@ -25,7 +26,7 @@ pub(super) struct QuestionEvaluator<'a> {
 }
 
 impl QuestionEvaluator<'_> {
-    /// The spans that outputs predict for every question.
+    /// Returns the answers that the outputs predict for every question, with their scores.
     fn found(&self, logits: ArrayView2<'_, f32>) -> Vec<FoundAnswer> {
         let mut first = 0;
         let mut all = Vec::with_capacity(self.questions.len());

@@ -14,17 +14,17 @@ use crate::{
     },
 };
 
-/// Scores tags on the validation sentences.
+/// The evaluator of tags on the validation sentences.
 pub(super) struct WordEvaluator<'a> {
     pub(super) rows: Vec<u32>,
-    /// The tags that are right, and the words, of each sentence.
+    /// The gold tags and the words of each sentence.
     pub(super) sentences: Vec<(&'a [usize], &'a Sentence)>,
     pub(super) labels: &'a [String],
     pub(super) tagger: Tagger,
 }
 
 impl WordEvaluator<'_> {
-    /// The tags of every sentence.
+    /// Returns the tags of every sentence.
     fn predicted(&self, logits: ArrayView2<'_, f32>, head: &OutputHead) -> Vec<Vec<Option<usize>>> {
         let network = &head.network;
         let has_crf = network.spec().crf;

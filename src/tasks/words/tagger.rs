@@ -1,4 +1,4 @@
-//! From outputs to tags.
+//! Decodes outputs to tags.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -11,11 +11,11 @@ use crate::{
     tasks::words::Sentence,
 };
 
-/// How outputs become tags: only valid sequences of IOB2 where the labels are of that scheme.
+/// Decodes outputs to tags; if the labels follow the IOB2 scheme, only to valid sequences.
 pub(super) struct Tagger {
     transitions: Array2<bool>,
     starts: Vec<bool>,
-    /// The tag of words that have no state.
+    /// The tag of words without a state.
     outside: Option<u32>,
 }
 
@@ -40,7 +40,8 @@ impl Tagger {
         }
     }
 
-    /// The tag of each word of a sentence; none where it has no state. `emissions` are those of the words that have one.
+    /// Returns the tag of each word of a sentence; `None` for words without a state. `emissions` has a row for each
+    /// word with a state.
     pub(super) fn tags(
         &self,
         crf: Option<&CrfScores<'_, f32>>,
@@ -55,7 +56,7 @@ impl Tagger {
             }
             return tags;
         }
-        // A word without a state counts as outside, also for its neighbours.
+        // A word without a state counts as outside, for its neighbours too.
         let mut all = Array2::zeros((n_words, emissions.ncols()));
         let mut forced = vec![self.outside; n_words];
         for (place, word) in words.iter().enumerate() {
