@@ -1,4 +1,4 @@
-//! Stage 2 of one head: dataset and cached states, data checks, the fit, metrics and a run folder.
+//! Stage 2 for one head: dataset and cached states, data checks, the fit, metrics and a run folder.
 
 mod card;
 pub(crate) mod checks;

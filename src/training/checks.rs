@@ -1,5 +1,5 @@
-//! What states tell of the data, beside what can be told without a model: texts of validation and test that are near
-//! copies of texts of train, and labels that are likely wrong.
+//! Checks of the data by its states, besides those that need no model: texts of validation and test that are
+//! near-duplicates of texts of train, and labels that are likely wrong.
 
 pub(crate) mod datalab;
 mod label_errors;
@@ -42,19 +42,19 @@ use crate::{
     },
 };
 
-/// The file of what was found in the data.
+/// The name of the file with the findings in the data.
 pub(crate) const CHECKS_FILE: &str = "checks.json";
 
-/// Rows that are listed of each kind.
+/// Number of rows that are listed for each kind of finding.
 const N_LISTED: usize = 20;
 
-/// Characters of a text that are shown: near copies often differ late.
+/// Number of characters of a text that are shown: near-duplicates often differ late.
 const N_SHOWN: usize = 200;
 
-/// What a run found in its data, as it stands in checks.json.
+/// The findings of a run in its data, as written to checks.json.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct RunChecks {
-    /// Without a model.
+    /// The findings that need no model.
     #[serde(flatten)]
     pub data: DataChecks,
     /// Texts that are almost the same in two parts.
@@ -63,7 +63,7 @@ pub(crate) struct RunChecks {
     pub label_errors: Check<LabelErrors>,
 }
 
-/// A check's result, or why there is none.
+/// The result of a check, or the reason why there is none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Check<T> {
@@ -75,7 +75,7 @@ pub(crate) enum Check<T> {
 /// holds. Where `wants_datalab`, what the labels were checked by is returned too.
 ///
 /// # Errors
-/// When a file of the cache is damaged.
+/// Returns an error if a file of the cache is damaged.
 pub(crate) fn check(
     pipeline: &Pipeline,
     dataset: &Dataset,
@@ -131,8 +131,8 @@ fn skipped<T>(reason: &str) -> Check<T> {
     Check::Skipped { skipped: reason.to_string() }
 }
 
-/// The state of the deepest of a head's layers, where it has a row a document; else a pooled one of these layers that the
-/// cache holds of every document.
+/// Returns the state of the deepest of a head's layers if it has one row per document; otherwise a pooled state of one
+/// of these layers that the cache holds for every document.
 fn pooled_state(cache: &CacheReader, states: &[StateId], keys: &[Key]) -> Option<StateId> {
     let mut layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
     layers.sort_unstable_by(|one, other| other.cmp(one));
@@ -184,7 +184,7 @@ impl RunChecks {
         sheet.write_csv(&run.join(BAD_ROWS_FILE))
     }
 
-    /// What a user should know of the states' checks before trusting the metrics, a line each.
+    /// Returns what the user should know from the checks by states before trusting the metrics, one line each.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let Check::Done(near) = &self.near_duplicates else {
             return Vec::new();
@@ -193,7 +193,7 @@ impl RunChecks {
         parts.map(NearDuplicatesOfPart::in_words).collect()
     }
 
-    /// What was found, in words, a line each, to stand beside the metrics.
+    /// Returns the findings in words, one line each, to be shown beside the metrics.
     pub(crate) fn summary(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let shared = self.data.shared.iter();

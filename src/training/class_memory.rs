@@ -1,4 +1,5 @@
-//! What heads of many classes will hold in memory, said before they are trained; and how many fit side by side.
+//! The memory that heads of many classes take, estimated before they are trained, and how many of them fit side by
+//! side.
 
 use frostbert_cache::{progress::Progress, wording::counted};
 
@@ -16,18 +17,19 @@ use crate::{
     training::fit::network_of,
 };
 
-/// What stage 2 may hold beside `train.memory_mb`.
+/// Number of bytes that stage 2 may use in addition to `train.memory_mb`.
 const BESIDE_BYTES: u64 = 1 << 30;
 
-/// For each parameter of a head in training: weights, gradients and two moments, the best so far, and two copies of what is
-/// judged after an epoch; 4 bytes each.
+/// Number of bytes for each parameter of a head in training: weights, gradients and two moments, the best so far, and
+/// two copies of what is evaluated after an epoch; 4 bytes each.
 const BYTES_OF_PARAMETER: u64 = 28;
 
-/// For each output: logits, errors and probabilities of the 256 rows that are judged at a time on each of two threads.
+/// Number of bytes for each output: logits, errors and probabilities of the 256 rows that are evaluated at a time on
+/// each of two threads.
 const BYTES_OF_OUTPUT: u64 = 2 * 256 * 4 * 3;
 
-/// For each row and label that is set or not: targets, outputs and probabilities, those of a part, and a column of the
-/// table.
+/// Number of bytes for each row and label of a multi-label task: targets, outputs and probabilities, those of a part,
+/// and a column of the table.
 const BYTES_OF_DECISION: u64 = 22;
 
 /// For each parameter of a head whose C or lambda folds choose, fold after fold: the solutions and the heads of seven values,
@@ -41,28 +43,28 @@ const BYTES_OF_CHOSEN_DECISION: u64 = 8;
 /// the forecast is to tell minutes from hours.
 const RATES: [f64; 3] = [4e10, 8e9, 1.2e8];
 
-/// Longer forecasts are warnings.
+/// Forecasts longer than this are shown as warnings.
 const LONG_SECONDS: f64 = 3600.0;
 
-/// What heads of one pipeline need.
+/// The memory and the time that the heads of a pipeline need.
 pub(crate) struct ClassMemory {
     n_outputs: usize,
     n_inputs: usize,
     n_parameters: u64,
-    /// Of each head in training.
+    /// For each head in training.
     head_bytes: u64,
-    /// Of all together: outputs, and the states that are read.
+    /// For all heads together: outputs, and the states that are read.
     shared_bytes: u64,
-    /// What there may be of all.
+    /// The limit for all of it.
     most_bytes: u64,
     seconds: f64,
 }
 
 impl ClassMemory {
-    /// Of the head of a pipeline on these rows; none where there are few classes, or nothing to train.
+    /// Estimates the needs of a pipeline's head on these rows; `None` if there are few classes, or nothing to train.
     ///
     /// # Errors
-    /// When the pipeline names layers that the model lacks.
+    /// Returns an error if the pipeline names layers that the model lacks.
     pub(crate) fn of(
         pipeline: &Pipeline,
         dataset: &Dataset,
@@ -88,7 +90,7 @@ impl ClassMemory {
             head.kind.steps().map_or((1, 0), |steps| (steps.batch_size, steps.epochs));
         let [rows, outputs, batch] = [dataset.rows.len(), n_outputs, batch].map(|n| n as u64);
         let n_train = dataset.part(Part::Train).len() as u64;
-        // Documents have a row each; where words or tokens are read there are more, up to the limit.
+        // Documents have one row each; if words or tokens are read there are more rows, up to the limit.
         let is_row_each = matches!(task, Task::Classification | Task::Multilabel)
             && !pipeline.pools_by_attention();
         let row_bytes = (states.len() * n_stored * pipeline.extraction.dtype.size_bytes()) as u64;
@@ -109,7 +111,7 @@ impl ClassMemory {
             0
         };
         let head_bytes = match head.kind {
-            // Sums of each thousand rows, and the steps that the solver remembers.
+            // The sums over each thousand rows, and the steps that the solver remembers.
             KindSettings::Logistic { .. } => (n_train / 1024 + 24).saturating_mul(8 * n_parameters),
             KindSettings::Ridge { .. } | KindSettings::Lda { .. } => {
                 (n_train / 1024 + 8).saturating_mul(8 * n_parameters)
@@ -134,10 +136,10 @@ impl ClassMemory {
         }))
     }
 
-    /// Says what one head will need.
+    /// Reports what one head will need.
     ///
     /// # Errors
-    /// When it does not fit.
+    /// Returns an error if it does not fit.
     pub(crate) fn settle(&self, pipeline: &Pipeline, progress: &dyn Progress) -> Result<()> {
         self.require(pipeline, 1, "")?;
         let predictions = format!(
@@ -156,10 +158,10 @@ impl ClassMemory {
         Ok(())
     }
 
-    /// Heads that may be trained side by side, of at most `most`, where they are trained `together` at least.
+    /// Returns how many heads may be trained side by side: at most `most`, and at least `together`.
     ///
     /// # Errors
-    /// When not even those fit.
+    /// Returns an error if `together` heads do not fit.
     pub(crate) fn heads_at_a_time(
         &self,
         pipeline: &Pipeline,
@@ -172,13 +174,13 @@ impl ClassMemory {
         Ok(usize::try_from(left / self.head_bytes.max(1)).map_or(most, |heads| heads.min(most)))
     }
 
-    /// Bytes of some heads' predictions: the probability of every class of so many rows.
+    /// Returns the size in bytes of some heads' predictions: the probability of every class for each of `n_rows` rows.
     pub(crate) fn prediction_bytes(&self, n_heads: usize, n_rows: usize) -> u64 {
         let of_row = 4 * self.n_outputs as u64;
         of_row.saturating_mul(n_rows as u64).saturating_mul(n_heads as u64)
     }
 
-    /// Bytes left for predictions, beside one head.
+    /// Returns the number of bytes left for predictions, beside one head.
     pub(crate) fn left_bytes(&self) -> u64 {
         self.most_bytes.saturating_sub(self.bytes_of(1))
     }

@@ -1,4 +1,4 @@
-//! From the rows of a task to a trained head: what is done to features first, the head's settings, and the fit.
+//! Fits a head to the rows of a task: the transform of the features, the head's settings, and the fit itself.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// A head that was fitted, on transformed features.
+/// A head that was fitted on transformed features.
 pub(crate) struct FittedHead {
     pub(crate) network: NetworkSpec,
     pub(crate) trained: TrainedHead,
@@ -35,11 +35,12 @@ pub(crate) struct FittedHead {
     pub(crate) seconds: f64,
 }
 
-/// Fits the pipeline's head to the rows of its task; `stop_after` so many epochs without looking at validation, where it
-/// is known how many are best.
+/// Fits the pipeline's head to the rows of its task. With `stop_after`, trains for that many epochs without looking at
+/// validation, for when the best number of epochs is known.
 ///
 /// # Errors
-/// When the cache is damaged, a training diverges, or there are fewer features than components asked for.
+/// Returns an error if the cache is damaged, a training diverges, or `head.pca` asks for more components than there are
+/// features or rows.
 pub(crate) fn fit(
     pipeline: &Pipeline,
     dataset: &Dataset,
@@ -101,7 +102,7 @@ pub(crate) fn fit(
     Ok(FittedHead { network, trained, transform, chosen: None, seconds })
 }
 
-/// Standardisation and projection, fitted on the rows of train and validation without their labels.
+/// Fits standardisation and projection on the rows of train and validation, without their labels.
 pub(crate) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Transform> {
     let head = &pipeline.head;
     let seen: Vec<u32> = [Part::Train, Part::Validation]
@@ -132,7 +133,7 @@ pub(crate) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Tran
     Ok(transform)
 }
 
-/// The network of the head on these rows.
+/// Returns the network of the head on these rows.
 pub(crate) fn network(
     pipeline: &Pipeline,
     rows: &TaskRows<'_>,
@@ -142,7 +143,7 @@ pub(crate) fn network(
     network_of(pipeline, n_layers, transform.n_features() / n_layers, rows.n_outputs)
 }
 
-/// The network of the head on features of so many layers, of so many values each.
+/// Returns the network of the head on features of `n_layers` layers with `n_features` values each.
 pub(crate) fn network_of(
     pipeline: &Pipeline,
     n_layers: usize,
@@ -164,7 +165,7 @@ pub(crate) fn network_of(
     }
 }
 
-/// The settings of a head that is trained in steps, for a task with this metric of its own.
+/// Returns the settings of a head that is trained in steps, for a task whose own metric is `own_metric`.
 pub(crate) fn spec(
     seed: u64,
     steps: &StepSettings,

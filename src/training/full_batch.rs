@@ -1,4 +1,4 @@
-//! Heads that are fitted to all their rows at once: every setting on every set of rows in one call of the solver.
+//! Heads that are fitted to all their rows at once: all settings on all sets of rows in one call of the solver.
 
 use frostbert_cache::{progress::Progress, wording::counted};
 
@@ -91,7 +91,7 @@ pub(crate) struct FullBatchData<'a> {
     pub(crate) view: &'a FeatureView<'a>,
     /// What every sample is to be.
     pub(crate) targets: &'a TargetTable,
-    /// The samples that heads learn from, each once.
+    /// The sets of samples that heads are trained on; a set holds a sample only once.
     pub(crate) sets: &'a [&'a [u32]],
     pub(crate) transform: &'a Transform,
     pub(crate) network: &'a NetworkSpec,
@@ -154,7 +154,7 @@ pub(crate) fn fit(
     Ok(fitted.map(|head| head.expect("a kind of head that is fitted in full batch")).collect())
 }
 
-/// The weights of classes in an objective.
+/// Returns the class weights of an objective.
 fn class_weights(objective: &Objective) -> Option<Vec<f32>> {
     match objective {
         Objective::Rows(
@@ -203,7 +203,7 @@ fn fit_logistic(
     trained.collect()
 }
 
-/// A head that says nothing.
+/// Returns a head whose parameters are all 0, so its outputs carry no information.
 fn given_up(network: &NetworkSpec) -> TrainedHead {
     TrainedHead {
         parameters: Network::new(network.clone()).zeros(),
@@ -212,7 +212,7 @@ fn given_up(network: &NetworkSpec) -> TrainedHead {
     }
 }
 
-/// The class of every sample.
+/// Returns the class of every sample.
 fn classes(targets: &TargetTable) -> &[u32] {
     match targets {
         TargetTable::Classes(classes) => classes,

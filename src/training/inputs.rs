@@ -1,4 +1,4 @@
-//! What the heads of a task are trained from: its labelled rows over a cache that holds their states.
+//! The inputs that the heads of a task are trained from: its labelled rows, and a cache that holds their states.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ use crate::{
     training::extras::RunExtras,
 };
 
-/// A task's rows over a cache.
+/// A task's rows, and the cache that holds their states.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
@@ -52,7 +52,8 @@ pub(crate) struct SweepInputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// What decides a result, but for the states that are read and what comes out.
+    /// Returns everything that determines a result, except for the digest of the rows that are read; the outputs are
+    /// left empty.
     pub(crate) fn lock(&self, states: &[StateId]) -> Lock {
         let Inputs { checkpoint, pipeline, dataset, cache, .. } = self;
         let manifest = cache.manifest();
@@ -102,7 +103,7 @@ impl SweepInputs<'_> {
 /// The cache in `folder` where one is named, else the one that holds the states of the rows.
 ///
 /// # Errors
-/// When there is none.
+/// Returns an error if there is none.
 pub(crate) fn open_cache(
     folder: Option<&Path>,
     pipeline: &Pipeline,
@@ -116,14 +117,14 @@ pub(crate) fn open_cache(
     }
 }
 
-/// Says which cache was found.
+/// Reports which cache was found.
 pub(crate) fn note_cache(cache: &CacheReader, progress: &dyn Progress) {
     let provider = &cache.manifest().inputs.provider;
     progress.note(&format!("states from {}, computed on {provider}", cache.folder().display()));
 }
 
-/// The cache that holds the states of these documents: of the device that the pipeline names; with `auto` of CUDA if it
-/// has every row, else of the CPU.
+/// Opens the cache that holds the states of these documents, computed on the device that the pipeline names; with
+/// `auto`, on CUDA if that cache has every row, otherwise on the CPU.
 fn cache_with(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
@@ -151,7 +152,7 @@ fn cache_with(
         incomplete = Some(cache);
     }
     if let Some(cache) = incomplete {
-        // Reading it says which rows are missing.
+        // Reading from it reports which rows are missing.
         return Ok(cache);
     }
     let inputs = inputs_for(pipeline, checkpoint, providers[providers.len() - 1]);

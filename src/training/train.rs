@@ -48,22 +48,22 @@ use crate::{
     },
 };
 
-/// What a training did.
+/// The report of a training.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct TrainReport {
     /// The new run folder.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
-    /// What was learned.
+    /// The name of the task.
     pub task: String,
     /// Wall time of the stage, from the open cache to the run folder.
     pub seconds: f64,
-    /// Where most of it went.
+    /// How most of that time was spent.
     pub timings: Timings,
-    /// What the head is worth.
+    /// The metrics of the head.
     pub metrics: RunMetrics,
-    /// Rows of each class in each part; for words those of each tag.
+    /// Number of rows of each class in each part; for words, of each tag.
     pub classes: ClassDistribution,
     /// The values of each part, for numbers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -71,7 +71,7 @@ pub struct TrainReport {
     /// The questions of each part.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub questions: Vec<QuestionSummary>,
-    /// What was found in the data, in words; all of it is in checks.json.
+    /// The findings in the data, in words; checks.json has all of them.
     pub checks: Vec<String>,
     /// The cache that was read.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
@@ -81,23 +81,23 @@ pub struct TrainReport {
     pub reads_pairs: bool,
 }
 
-/// Wall time of the parts of a training, in seconds. What is left of the stage are the checks of the data, the digest of
-/// what was read and the files of the run.
+/// Wall time of the parts of a training, in seconds. The rest of the stage goes to the checks of the data, the digest
+/// of the rows that were read, and the files of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Finding the rows in the cache, reading those that stay in memory, fitting what is done to features first.
+    /// Finding the rows in the cache, reading those that stay in memory, and fitting the transform of the features.
     pub read_seconds: f64,
-    /// The training itself: the epochs, each with the validation after it.
+    /// The training itself: the epochs, each followed by the validation.
     pub fit_seconds: f64,
-    /// The head on every row, what is tuned on validation, metrics and their intervals.
+    /// Applying the head to every row, calibrating it on validation, and computing the metrics and their intervals.
     pub measure_seconds: f64,
 }
 
 /// Reads, cleans and splits a pipeline's labelled rows.
 ///
 /// # Errors
-/// When the data is not what the pipeline says.
+/// Returns an error if the data does not match the pipeline.
 pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
     let data = &pipeline.data;
     let (labels, label_file) = match &pipeline.data.labels {
@@ -129,7 +129,7 @@ pub fn load_dataset(pipeline: &Pipeline) -> Result<Dataset> {
     Ok(dataset)
 }
 
-/// A command that trains one head does not do what a sweep asks for.
+/// Returns an error if the pipeline asks for a sweep, for commands that train a single head.
 pub(crate) fn refuse_sweep(pipeline: &Pipeline) -> Result<()> {
     if pipeline.sweep.is_none() {
         return Ok(());
@@ -140,10 +140,10 @@ pub(crate) fn refuse_sweep(pipeline: &Pipeline) -> Result<()> {
     ))
 }
 
-/// The rows of a pipeline that can be trained on; their warnings are shown.
+/// Returns the rows of a pipeline that can be trained on, and shows their warnings.
 ///
 /// # Errors
-/// When the pipeline or its data is at fault.
+/// Returns an error if the pipeline or its data is invalid.
 pub(crate) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> Result<Dataset> {
     pipeline.check_training()?;
     let dataset = load_dataset(pipeline)?;
@@ -156,17 +156,17 @@ pub(crate) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> R
     Ok(dataset)
 }
 
-/// How the winner of a sweep is trained again, on rows that include those that chose it.
+/// How the winner of a sweep is trained again, on rows that include those that selected it.
 pub(crate) struct Refit {
-    /// The epochs after which its heads were best, where it is trained in epochs.
+    /// The number of epochs after which its heads were best, if it is trained in epochs.
     pub(crate) epochs: Option<usize>,
-    /// What is tuned to the rows that its heads did not see, in place of the validation rows.
+    /// The values that were calibrated on the rows that its heads were not trained on, in place of the validation rows.
     pub(crate) calibration: Calibration,
 }
 
-/// A head that was trained and measured, and all that its run folder is to hold.
+/// A head that was trained and measured, and everything that its run folder will hold.
 pub(crate) struct TrainedRun {
-    /// What decided the result.
+    /// Everything that determined the result.
     pub(crate) lock: Lock,
     description: HeadDescription,
     head: Option<Head>,
@@ -187,11 +187,11 @@ pub(crate) struct TrainedRun {
     reads_pairs: bool,
 }
 
-/// Trains the pipeline's head on cached states, and measures it. Nothing is written.
+/// Trains the pipeline's head on cached states and measures it. Nothing is written.
 ///
 /// # Errors
-/// When the data or the pipeline is at fault, the cache lacks rows ([`frostbert_cache::Error::Miss`]) or is
-/// damaged, or the training diverges.
+/// Returns an error if the data or the pipeline is invalid, the cache lacks rows ([`frostbert_cache::Error::Miss`]) or
+/// is damaged, or the training diverges.
 pub(crate) fn train_on(
     inputs: Inputs<'_>,
     refit: Option<&Refit>,
@@ -282,7 +282,7 @@ pub(crate) fn train_on(
 }
 
 impl TrainedRun {
-    /// What the head is worth.
+    /// Returns the metrics of the head.
     pub(crate) fn metrics(&self) -> &RunMetrics {
         &self.outcome.metrics
     }
@@ -290,7 +290,7 @@ impl TrainedRun {
     /// Writes the files of a run, the lock last.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Returns an error if a file cannot be written.
     pub(crate) fn write(self, run: &Path) -> Result<TrainReport> {
         let TaskResult { metrics, predictions, curves } = self.outcome;
         match &self.head {
@@ -298,7 +298,7 @@ impl TrainedRun {
             None => saved::save(run, &self.description, &[])?,
         }
         write_metrics(run, &metrics)?;
-        // A head that is fitted in full batch has no epochs to tell of.
+        // A head that is fitted in full batch has no history of epochs.
         if !self.history.is_empty() {
             tables::write_history(run, &self.history)?;
         }
@@ -356,7 +356,7 @@ impl TrainedRun {
     }
 }
 
-/// Classes need two of them to learn a difference; other tasks were checked when their rows were read.
+/// Checks that there are training rows: for classification, of at least two classes.
 fn require_training_rows(pipeline: &Pipeline, dataset: &Dataset, train: &[u32]) -> Result<()> {
     if pipeline.data.task != Task::Classification {
         return if train.is_empty() { Err(nothing_to_train_on(pipeline, dataset)) } else { Ok(()) };

@@ -1,4 +1,4 @@
-//! Labels that are likely wrong, by confident learning from heads that did not see them.
+//! Labels that are likely wrong, by confident learning with heads that were not trained on them.
 
 use frostbert_cache::wording::counted;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::{
     training::checks::{Check, N_LISTED, datalab::JudgedRows, four_places, skipped, text_of},
 };
 
-/// Multiply-adds that heads may take to check labels: a few seconds on two cores.
+/// Maximum number of multiply-adds to train the heads that check labels: a few seconds on two cores.
 const MOST_TRAINING: u64 = 100_000_000_000;
 
 /// Why rows that are read from disk in every pass are not looked at.
@@ -24,13 +24,13 @@ pub(super) const NOT_RESIDENT: &str = "the states do not fit into train.memory_m
 pub(crate) struct LabelErrors {
     /// The state that the linear heads read.
     pub state: String,
-    /// Rows that were checked, each by a head that did not see it.
+    /// Number of rows that were checked, each by a head that was not trained on it.
     pub judged: usize,
-    /// The share of them that these heads predict as labelled: the lower it is, the less their word counts.
+    /// The share of them that these heads predict as labelled: the lower it is, the less reliable are the findings.
     pub accuracy: f64,
-    /// Classes with too few rows to check them, which were left out.
+    /// Classes that were left out because they have too few rows to be checked.
     pub left_out: Vec<String>,
-    /// Rows whose label is likely wrong.
+    /// Number of rows whose label is likely wrong.
     pub count: usize,
     /// The least plausible of them, worst first.
     pub rows: Vec<DoubtfulLabel>,
@@ -45,13 +45,13 @@ pub(crate) struct DoubtfulLabel {
     pub text: String,
     /// Its label.
     pub label: String,
-    /// What it likely is.
+    /// The label that it likely should have.
     pub suggested: String,
-    /// The probability of that, to four places.
+    /// The probability of the suggested label, to four places.
     pub probability: f64,
     /// The probability of its own label, to four places.
     pub self_confidence: f64,
-    /// Where it stands.
+    /// Its place in the data files.
     pub record: RecordPlace,
 }
 

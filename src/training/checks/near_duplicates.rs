@@ -13,55 +13,55 @@ use crate::{
     training::checks::{Check, N_LISTED, four_places, skipped, text_of},
 };
 
-/// From this cosine of standardised states on, two texts are near-duplicates: of the pairs of STS-B's train that are as
-/// similar as that (mean state of MiniLM's last layer), people rate nine in ten 4 or 5, the same in meaning but for
-/// details; of those from 0.95 to 0.97, three in four.
+/// Lowest cosine of standardised states at which two texts count as near-duplicates. In the training set of STS-B,
+/// people rate nine in ten of the pairs that are at least this similar (mean state of MiniLM's last layer) 4 or 5: the
+/// same in meaning except for details. From 0.95 to 0.97, it is three in four.
 pub(crate) const NEAR_COPY: f32 = 0.97;
 
-/// Multiply-adds that the search for near-duplicates may take: about a second on two cores.
+/// Maximum number of multiply-adds for the search for near-duplicates: about a second on two cores.
 const MOST_COMPARISONS: u64 = 50_000_000_000;
 
 /// Rows of validation and test that are near-duplicates of a row of train.
 ///
-/// Those whose very text stands in train are counted elsewhere ([`crate::data::checks::DataChecks::shared`]) and are none
-/// of them.
+/// Rows whose exact text occurs in train are not among them; they are counted elsewhere
+/// ([`crate::data::checks::DataChecks::shared`]).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct NearDuplicates {
     /// The state that texts were compared by.
     pub state: String,
-    /// The cosine from which on they count: [`NEAR_COPY`].
+    /// The lowest cosine that counts: [`NEAR_COPY`].
     pub threshold: f32,
-    /// What each part showed.
+    /// The counts of each part.
     pub parts: Vec<NearDuplicatesOfPart>,
-    /// The most similar ones, best first.
+    /// The most similar pairs, best first.
     pub pairs: Vec<NearCopy>,
 }
 
-/// How many rows of a part are near-duplicates.
+/// The number of near-duplicates in a part.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct NearDuplicatesOfPart {
     /// The part.
     pub part: Part,
-    /// Its rows whose very text train has not.
+    /// Number of its rows whose exact text does not occur in train.
     pub rows: usize,
-    /// Those of them that were compared: an evenly spread sample where all would take too long.
+    /// Number of these that were compared: an evenly spread sample if all would take too long.
     pub compared: usize,
-    /// Those of these that are near-duplicates.
+    /// Number of the compared rows that are near-duplicates.
     pub count: usize,
 }
 
 /// Two texts that are almost the same.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct NearCopy {
-    /// Where the row stands that is not of train.
+    /// The part of the row that is not in train.
     pub part: Part,
     /// Its text, shortened.
     pub text: String,
-    /// The text of the row of train, shortened.
+    /// The text of the training row, shortened.
     pub train_text: String,
-    /// How similar they are, to four places.
+    /// Their cosine, to four places.
     pub cosine: f64,
-    /// Where the one of train stands, then the other.
+    /// Their places in the data files: the training row, then the other.
     pub records: [RecordPlace; 2],
 }
 
@@ -131,14 +131,14 @@ pub(super) fn near_duplicates(
     }))
 }
 
-/// At most `most` of some rows, with gaps that are as even as can be.
+/// Returns at most `most` of some rows, spread as evenly as possible.
 fn evenly_spread(rows: &[u32], most: usize) -> Vec<u32> {
     let n = most.min(rows.len());
     (0..n).map(|number| rows[number * rows.len() / n]).collect()
 }
 
 impl NearDuplicatesOfPart {
-    /// How many there are, in words.
+    /// Returns the counts in words.
     pub(super) fn in_words(&self) -> String {
         format!(
             "{} of {} of {} {} of train",
