@@ -1,9 +1,9 @@
 //! Sweeps: many heads over one cache, or over one for each of several models, compared on the rows that they did not see,
 //! and the best of them as a run.
 //!
-//! A *trial* is one setting (`trials`); a *split* is what a head learns from and is judged on (`splits`); a head is a trial
-//! with a seed on a split (`heads`). Heads that read the same states are trained together, some hundreds at a time: a
-//! *unit*, which is kept on disk when it is done (`journal`).
+//! A *trial* is one setting (`trials`); a *split* is the rows that a head is trained on and those that it is evaluated
+//! on (`splits`); a head is a trial with a seed on a split (`heads`). Heads that read the same states are trained
+//! together, some hundreds at a time: such a *unit* is saved to disk when it is done (`journal`).
 
 mod candidates;
 mod corrected;
@@ -65,26 +65,28 @@ use crate::{
     },
 };
 
-/// Draws of the bootstrap that compares the heads: intervals and standard errors, no far tails.
+/// Number of draws of the bootstrap that compares the heads: enough for intervals and standard errors, but not for far
+/// tails.
 const DRAWS: usize = 200;
 
-/// Heads at most: their predictions are in memory.
+/// Maximum number of heads, because their predictions are in memory.
 const MOST_HEADS: usize = 200_000;
 
-/// What a sweep did.
+/// The report of a sweep.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// The new run folder, or the one of an unfinished sweep that went on.
+    /// The new run folder, or the one of an unfinished sweep that was resumed.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
-    /// What was learned.
+    /// The name of the task.
     pub task: String,
-    /// Settings x seeds x folds, and where there are some x shares x resamples; with nested folds those of each fold too.
+    /// Number of heads: settings x seeds x folds, x shares x resamples if there are any; with nested folds, those of
+    /// each fold too.
     pub heads: usize,
-    /// Rows that one head learns from, mean over heads.
+    /// Number of rows that a head is trained on, as a mean over heads.
     pub rows: f64,
-    /// Epochs that were really trained, mean over heads.
+    /// Number of epochs that were actually trained, as a mean over heads.
     pub epochs: f64,
     /// Wall time of fitting and of the validation after each epoch.
     pub seconds: f64,
@@ -100,9 +102,9 @@ pub struct SweepReport {
     /// What the choice itself is worth, with nested folds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nested: Option<NestedScore>,
-    /// The heads in order.
+    /// The leaderboard: the heads in order.
     pub leaderboard: Vec<Map<String, Value>>,
-    /// What was found, for people.
+    /// The findings, for display.
     #[serde(skip)]
     pub findings: SweepFindings,
     /// The run of the chosen head.
@@ -114,18 +116,18 @@ pub struct SweepReport {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Best {
-    /// What was varied, with its values.
+    /// The settings that were varied, with their values.
     pub settings: Map<String, Value>,
-    /// What chose it: its metric on the rows that its heads did not see.
+    /// The metric that chose it, on the rows that its heads were not trained on.
     pub validation: Scores,
-    /// On rows that decided nothing.
+    /// The metrics on rows that played no part in the choice.
     pub test: Option<TaskMetrics>,
 }
 
-/// The rows of a pipeline that can be trained on, as its `[sweep]` asks too where it has one; their warnings are shown.
+/// Returns the rows of a pipeline that can be trained on, by its `[sweep]` too if it has one, and shows their warnings.
 ///
 /// # Errors
-/// When the pipeline or its data is at fault.
+/// Returns an error if the pipeline or its data is invalid.
 pub(crate) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> Result<Dataset> {
     let dataset = train::checked_dataset(pipeline, progress)?;
     if let Some(section) = &pipeline.sweep {
@@ -134,10 +136,10 @@ pub(crate) fn checked_dataset(pipeline: &Pipeline, progress: &dyn Progress) -> R
     Ok(dataset)
 }
 
-/// Checks what can be checked of a sweep without states.
+/// Checks a sweep as far as that is possible without states.
 ///
 /// # Errors
-/// When the section, or a trial of it, is at fault.
+/// Returns an error if the section, or a trial of it, is invalid.
 fn check(
     pipeline: &Pipeline,
     section: &SweepSection,
@@ -181,10 +183,10 @@ fn check(
     Ok(())
 }
 
-/// How many heads a pipeline's `[sweep]` trains, each for some epochs at least.
+/// Returns the number of heads that a pipeline's `[sweep]` trains, each for some epochs at least.
 ///
 /// # Errors
-/// When the section, or a trial of it, is at fault.
+/// Returns an error if the section, or a trial of it, is invalid.
 pub(crate) fn n_heads(
     pipeline: &Pipeline,
     section: &SweepSection,
@@ -198,11 +200,11 @@ fn heads_of(section: &SweepSection, n_trials: usize, n_splits: usize) -> usize {
     n_splits.saturating_mul(n_trials).saturating_mul(section.seeds)
 }
 
-/// Trains all heads of a pipeline's `[sweep]` on cached states, and writes the leaderboard and the best of them to the
-/// folder `run`; the journal says what was done before.
+/// Trains all heads of a pipeline's `[sweep]` on cached states, and writes the leaderboard and the best head to the
+/// folder `run`. Heads that the journal already holds are not trained again.
 ///
 /// # Errors
-/// When the cache lacks rows or is damaged, or every training diverges.
+/// Returns an error if the cache lacks rows or is damaged, or if every training diverges.
 pub(crate) fn sweep_on(
     inputs: SweepInputs<'_>,
     section: &SweepSection,
@@ -352,8 +354,8 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Trains the chosen trial as a run of its own. With `refit` on train and validation together, for as many epochs as
-    /// its heads were best after, with what is tuned taken from the rows that those did not see.
+    /// Trains the chosen trial as a run of its own. With `refit`, it is trained on train and validation together, for
+    /// the number of epochs after which its heads were best, and calibrated on the rows that they were not trained on.
     fn train_winner(
         &self,
         trial: usize,
@@ -381,7 +383,7 @@ impl Sweep<'_> {
         Ok(trained)
     }
 
-    /// How a trial is trained again, by what its heads did on the rows that they did not see.
+    /// Returns how a trial is trained again, by the results of its heads on the rows that they were not trained on.
     fn refit(&self, trial: usize, best_epoch: Option<f64>) -> Result<Refit> {
         let plans: Vec<HeadPlan> = (0..self.splits.len())
             .filter(|split| self.is_whole(&self.splits[*split]))
@@ -419,17 +421,17 @@ impl Sweep<'_> {
         SharedFeatures::read(self, trial, followed)
     }
 
-    /// The metric of the task that heads are chosen by where nothing is said.
+    /// Returns the task's metric that heads are chosen by if none is named.
     fn own_metric(&self) -> Metric {
         own_metric(self.pipeline.data.task, self.dataset.labels.names())
     }
 
-    /// Whether a split has all training rows of its fold, each once: its heads are those that can win.
+    /// Whether a split has all training rows of its fold, each once: only the heads of such splits can win.
     fn is_whole(&self, split: &Split) -> bool {
         split.resample.is_none() && split.without.is_none() && split.share == self.largest_share()
     }
 
-    /// The place of the largest share of the training rows, where there are shares.
+    /// Returns the position of the largest share of the training rows, if there are shares.
     fn largest_share(&self) -> Option<usize> {
         let shares = self.section.fraction.as_ref()?.values();
         (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]))

@@ -1,4 +1,4 @@
-//! The predictions of a sweep's heads beside the truth: the candidates of its leaderboard.
+//! The candidates of a sweep's leaderboard: the predictions of its heads beside the truth.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// How much the score of a setting varies with the rows that its heads learned from.
+/// The name of the file that shows how the score of a setting varies with its training rows.
 pub(super) const RESAMPLES_FILE: &str = "bootstrap.csv";
 
 /// The test scores of a row of the leaderboard in JSON.
@@ -40,7 +40,7 @@ const TEST_FIELD: &str = "test_not_for_selection";
 /// The metric that orders the heads: what `sweep.select` names, or the task's own.
 ///
 /// # Errors
-/// When the task has no such metric.
+/// Returns an error if the task has no such metric.
 pub(super) fn metric(
     pipeline: &Pipeline,
     section: &SweepSection,
@@ -65,7 +65,7 @@ pub(super) fn metric(
 /// Checks that the heads of some trials have a value of a metric.
 ///
 /// # Errors
-/// When it measures probabilities, and a head learns none before a temperature is fitted.
+/// Returns an error if the metric measures probabilities and a head has none before a temperature is fitted.
 pub(super) fn check_metric(metric: Metric, pipeline: &Pipeline, trials: &[Trial]) -> Result<()> {
     if !metric.measures_probabilities() {
         return Ok(());
@@ -83,7 +83,7 @@ pub(super) fn check_metric(metric: Metric, pipeline: &Pipeline, trials: &[Trial]
     }
 }
 
-/// The one with the better score, the first of equals.
+/// Returns the pair of score and trial with the better score; the first on a tie.
 pub(super) fn better_of(
     metric: Metric,
     first: Option<(f64, usize)>,
@@ -105,7 +105,7 @@ pub(super) struct SweepCandidates {
     resampled: Vec<Vec<f64>>,
 }
 
-/// The head that won.
+/// A head that can win.
 pub(super) struct Winner {
     pub(super) trial: usize,
     /// Its row in the leaderboard.
@@ -187,10 +187,10 @@ impl SweepCandidates {
         chosen.collect()
     }
 
-    /// bootstrap.csv: the scores of heads that learned from resampled rows, where there are any.
+    /// Writes bootstrap.csv, the scores of heads that were trained on resampled rows, if there are any.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Returns an error if the file cannot be written.
     pub(super) fn write_resamples(&self, run: &Path, board: &Leaderboard) -> Result<()> {
         if self.resampled.iter().all(Vec::is_empty) {
             return Ok(());
@@ -257,7 +257,7 @@ fn outcome(
             .map(|(split, result)| {
                 statistics(&result.predictions, &done.judged[*split]).score(metric, None)
             })
-            // A spread over some of the folds alone would be another number for every head.
+            // A spread over only some of the folds could not be compared between heads.
             .collect::<Option<_>>()
             .unwrap_or_default(),
     };
@@ -276,7 +276,7 @@ fn outcome(
     }
 }
 
-/// A row's settings as JSON.
+/// Returns a row's settings as JSON.
 pub(super) fn settings(row: &LeaderboardRow) -> Map<String, Value> {
     let pairs = row.settings.iter();
     pairs.map(|(key, value)| (key.clone(), json!(value))).collect()

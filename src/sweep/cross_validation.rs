@@ -1,4 +1,4 @@
-//! The pipeline's own head on folds, without a sweep: what it says of rows that it did not learn from.
+//! Cross-validation of the pipeline's own head, without a sweep: its predictions for rows that it was not trained on.
 
 use frostbert_cache::{
     progress::{Progress, WithinStage},
@@ -23,18 +23,19 @@ use crate::{
     training::inputs::ModelCache,
 };
 
-/// The predictions of a pipeline's head for rows that it did not learn from.
+/// The predictions of a pipeline's head for rows that it was not trained on.
 pub(crate) struct OutOfFold {
-    /// What the rows are measured by: `sweep.select` of the pipeline, or the task's own metric.
+    /// The metric of the rows: `sweep.select` of the pipeline, or the task's own metric.
     pub(crate) metric: Metric,
-    /// Of the rows of train and validation, fold after fold: equal datasets have them in an equal order.
+    /// The statistics of the rows of train and validation, fold by fold; equal datasets have them in the same order.
     pub(crate) statistics: RowStatistics,
 }
 
-/// Trains the head of a pipeline once without each of `n_folds` parts of train and validation, and predicts that part with it.
+/// Trains the head of a pipeline once without each of `n_folds` parts of train and validation, and predicts that part
+/// with it.
 ///
 /// # Errors
-/// When there are fewer rows than folds, the cache lacks rows or is damaged, or a training diverges.
+/// Returns an error if there are fewer rows than folds, the cache lacks rows or is damaged, or a training diverges.
 pub(crate) fn out_of_fold(
     checkpoint: &Checkpoint,
     pipeline: &Pipeline,
@@ -71,7 +72,7 @@ pub(crate) fn out_of_fold(
         splits: &splits,
     };
     let mut done = SearchOutcome::new(&sweep);
-    // Whoever asks counts the heads.
+    // The caller counts the heads.
     let quiet = WithinStage::uncounted(progress);
     done.add(train_unit(&sweep, &sweep.shared(0)?, &[0], &quiet)?);
     let folds: Vec<usize> = (0..splits.len()).collect();

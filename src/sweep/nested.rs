@@ -1,8 +1,9 @@
-//! Nested folds: what choosing a setting, and training it, is worth on rows that had no part in either.
+//! Nested folds: the score of choosing a setting and training it, on rows that played no part in either.
 //!
-//! The best of many scores is too good, because chance helped to make it the best. So for each fold the setting is chosen
-//! on folds of the other rows alone, trained on all of these for as many epochs as it was best after there, and judged on
-//! the fold (Varma and Simon 2006). The score of all folds together is that of the procedure, not of one setting.
+//! The best of many scores is too good, because chance helped to make it the best. So for each fold, the setting is
+//! chosen on folds of the other rows alone, trained on all of these for the number of epochs after which it was best
+//! there, and evaluated on the fold (Varma and Simon 2006). The score of all folds together is that of the procedure,
+//! not of one setting.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -31,39 +32,39 @@ use crate::{
     tasks::predictions::Predictions,
 };
 
-/// The settings that each fold chose, and what they came to.
+/// The file with the settings that each fold chose, and their scores.
 const FILE: &str = "nested.csv";
 
-/// What the choice is worth, by nested folds.
+/// The score of the choice, by nested folds.
 #[derive(Clone, Debug, Serialize)]
 pub struct NestedScore {
-    /// What is measured.
+    /// The metric of the scores.
     pub metric: Metric,
-    /// Of the rows of all folds together, each by the setting that was chosen without its fold.
+    /// The score on the rows of all folds together, each predicted with the setting that was chosen without its fold.
     pub score: Option<f64>,
     /// The score's bootstrap interval over rows.
     pub interval: Option<[f64; 2]>,
-    /// Fold after fold.
+    /// The results, fold by fold.
     pub folds: Vec<NestedFold>,
 }
 
-/// What was chosen without a fold.
+/// The choice that was made without a fold.
 #[derive(Clone, Debug, Serialize)]
 pub struct NestedFold {
     /// The chosen settings.
     pub settings: Table,
     /// The score that chose them, on folds of the other rows.
     pub inner: Option<f64>,
-    /// Epochs that it was trained for; 0 for a fit in full batch.
+    /// Number of epochs of the training; 0 for a fit in full batch.
     pub epochs: usize,
-    /// On the fold itself.
+    /// The score on the fold itself.
     pub score: Option<f64>,
 }
 
-/// Chooses without each fold and trains what was chosen; `None` without nested folds.
+/// Chooses a setting without each fold and trains it; `None` without nested folds.
 ///
 /// # Errors
-/// When the cache is at fault.
+/// Returns an error if the cache cannot be read.
 pub(super) fn score(
     sweep: &Sweep<'_>,
     done: &SearchOutcome,
@@ -73,7 +74,7 @@ pub(super) fn score(
     if sweep.section.nested.is_none() {
         return Ok(None);
     }
-    // Without shares and resamples the first splits are the folds, in their order.
+    // Without shares and resamples, the first splits are the folds, in order.
     let outer: Vec<usize> = (0..sweep.section.folds.unwrap_or(0)).collect();
     let chosen: Vec<FoldChoice> =
         outer.iter().map(|fold| choose(sweep, done, metric, *fold)).collect();
@@ -132,14 +133,14 @@ pub(super) fn score(
     Ok(Some(NestedScore { metric, score: statistics.score(metric, None), interval, folds }))
 }
 
-/// A trial that was chosen without a fold, for so many epochs.
+/// A trial that was chosen without a fold, and the number of epochs to train it for.
 struct FoldChoice {
     trial: usize,
     score: Option<f64>,
     epochs: usize,
 }
 
-/// The trial with the best score on the folds of what a fold leaves; the first where none has a score.
+/// Returns the trial with the best score on the folds of the rows outside `fold`; the first trial if none has a score.
 fn choose(sweep: &Sweep<'_>, done: &SearchOutcome, metric: Metric, fold: usize) -> FoldChoice {
     let splits: Vec<usize> = (0..sweep.splits.len())
         .filter(|split| sweep.splits[*split].without == Some(fold))
@@ -174,15 +175,15 @@ pub(super) fn best_epoch(
 }
 
 impl NestedScore {
-    /// nested.csv: a line for each fold.
+    /// Writes nested.csv, with a line for each fold.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Returns an error if the file cannot be written.
     pub(super) fn write(&self, run: &Path) -> Result<()> {
         let folds = || self.folds.iter();
         let mut sheet = Sheet::default();
         sheet.integers("fold", (0..self.folds.len()).map(Some));
-        // Kinds of heads differ in what is set of them.
+        // Kinds of heads differ in their settings.
         let keys: BTreeSet<&String> = folds().flat_map(|fold| fold.settings.keys()).collect();
         for key in keys {
             let value = |fold: &NestedFold| fold.settings.get(key).map_or(String::new(), show);

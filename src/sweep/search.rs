@@ -1,4 +1,4 @@
-//! The training of all heads of a sweep, unit after unit; or all together, in successive halving.
+//! Trains all heads of a sweep: unit after unit, or all together in successive halving.
 
 use frostbert_cache::{
     progress::{Progress, WithinStage},
@@ -23,13 +23,13 @@ use crate::{
     training::class_memory::ClassMemory,
 };
 
-/// Heads that are trained together at most: many enough to share the work, few enough to lose little by a kill.
+/// Maximum number of heads that are trained together: enough to share the work, few enough to lose little by a kill.
 const UNIT_HEADS: usize = 256;
 
 /// Trains every head.
 ///
 /// # Errors
-/// When the cache or the disk is at fault.
+/// Returns an error if the heads do not fit in memory, the cache cannot be read, or the journal cannot be written.
 pub(super) fn search(
     sweep: &Sweep<'_>,
     metric: Metric,
@@ -80,7 +80,7 @@ pub(super) fn search(
                 let settings = described(&sweep.trials[trial].settings);
                 progress.detail(&format!("best {} {score:.4}: {settings}", metric.in_words()));
             }
-            // Fits in full batch were counted one by one.
+            // Fits in full batch were already counted one by one.
             progress.advance(n_heads.saturating_sub(within.advanced()), 0);
         }
     }
@@ -89,7 +89,7 @@ pub(super) fn search(
     }
     if halves {
         let last = halve(sweep, &groups, metric, journal, &mut done, progress)?;
-        // What has no epochs is whole.
+        // Heads without epochs are complete.
         for group in groups.iter().filter(|group| !group.has_epochs) {
             for trial in &group.trials {
                 done.rungs[*trial] = Some(last);
@@ -100,7 +100,7 @@ pub(super) fn search(
     Ok(done)
 }
 
-/// How many heads of each group are trained together: as many as fit into memory where there are many classes.
+/// Returns how many heads of each group are trained together: as many as fit in memory if there are many classes.
 ///
 /// # Errors
 /// When the heads of one trial do not fit, or the predictions for the rows do not.

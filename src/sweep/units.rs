@@ -23,10 +23,10 @@ pub(super) struct TrialGroup {
     pub(super) trials: Vec<usize>,
 }
 
-/// All trials, group by group.
+/// Returns all trials in groups.
 ///
 /// # Errors
-/// When a trial is at fault.
+/// Returns an error if a trial is invalid.
 pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<TrialGroup>> {
     let mut groups: Vec<TrialGroup> = Vec::new();
     for (number, trial) in sweep.trials.iter().enumerate() {
@@ -42,7 +42,7 @@ pub(super) fn groups(sweep: &Sweep<'_>) -> Result<Vec<TrialGroup>> {
     Ok(groups)
 }
 
-/// The heads of some trials: every seed on every split.
+/// Returns the heads of some trials: every seed on every split.
 pub(super) fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
     let mut plans = Vec::new();
     for trial in trials {
@@ -60,7 +60,7 @@ pub(super) fn plans(sweep: &Sweep<'_>, trials: &[usize]) -> Vec<HeadPlan> {
 /// Trains the heads of some trials that read the same features.
 ///
 /// # Errors
-/// When the cache is at fault, or a training diverges.
+/// Returns an error if the cache cannot be read, or if a training diverges.
 pub(super) fn train_unit(
     sweep: &Sweep<'_>,
     shared: &SharedFeatures<'_>,
