@@ -1,7 +1,9 @@
-//! Successive halving: all heads that learn epoch by epoch side by side, with the worse ones given up at each rung.
+//! Successive halving: all heads that are trained epoch by epoch run side by side, and the worse ones are dropped at
+//! each rung.
 //!
-//! What a rung decided is kept on disk. After a kill the heads that go on are trained from their first epoch again, but
-//! without those that were given up: a head's bits do not depend on its neighbours, so they come to the same.
+//! The decision of each rung is saved to disk. After a kill, the heads that go on are trained from their first epoch
+//! again, but without those that were dropped: a head's bits do not depend on its neighbours, so the result is the
+//! same.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,15 +32,15 @@ use crate::{
     tasks::predictions::PredictionEvaluator,
 };
 
-/// A head by its trial, its seed and its split.
+/// The trial, the seed and the split of a head.
 type HeadKey = (usize, u64, usize);
 
 fn key_of(plan: &HeadPlan) -> HeadKey {
     (plan.trial, plan.seed, plan.split)
 }
 
-/// Trains all heads that learn epoch by epoch side by side, and gives the worse ones up at each rung. Returns the number of
-/// the last rung.
+/// Trains all heads that are trained epoch by epoch side by side, and drops the worse ones at each rung. Returns the
+/// number of the last rung.
 pub(super) fn halve(
     sweep: &Sweep<'_>,
     groups: &[TrialGroup],
@@ -69,7 +71,7 @@ pub(super) fn halve(
         heads.iter().map(|heads| heads.shared.sets(heads.evaluators)).collect();
     let data: Vec<BankData<'_>> =
         heads.iter().zip(&sets).map(|(heads, sets)| heads.shared.data(sets)).collect();
-    // A group whose trials were all given up trains nothing.
+    // A group whose trials were all dropped trains nothing.
     let mut banks: Vec<Option<Bank<'_>>> = heads
         .iter()
         .zip(&data)
@@ -119,7 +121,7 @@ pub(super) fn halve(
             let ended = results.remove(&key).or_else(|| halving.given_up.remove(&key));
             ended.expect("a head went on or was given up")
         });
-        // The time of all banks stands with the first.
+        // The time of all banks is recorded with the first group.
         let seconds = std::mem::take(&mut halving.seconds);
         let own = own.collect();
         done.add(unit(heads.shared, &all, own, heads.evaluators, seconds));
@@ -128,13 +130,13 @@ pub(super) fn halve(
     Ok(last)
 }
 
-/// The trials that go on, and what came of those that do not.
+/// The trials that go on, and the results of those that were dropped.
 struct Halving<'a> {
     sweep: &'a Sweep<'a>,
     metric: Metric,
-    /// After so many epochs so many trials go on.
+    /// For each rung, the number of epochs before it and the number of trials that go on after it.
     stages: Vec<(usize, usize)>,
-    /// The trials that were not given up.
+    /// The trials that were not dropped.
     left: Vec<usize>,
     given_up: HashMap<HeadKey, HeadResult>,
     /// Wall time of the fits so far.
@@ -157,7 +159,7 @@ impl<'a> Halving<'a> {
         }
     }
 
-    /// Passes the rungs that were decided before a kill; returns how many.
+    /// Applies the rungs that were decided before a kill, and returns how many there are.
     fn follow(
         &mut self,
         journal: &Journal,
@@ -184,7 +186,7 @@ impl<'a> Halving<'a> {
         n_decided
     }
 
-    /// The trials that are left with their scores, the best first.
+    /// Returns the trials that are left with their scores, best first.
     fn ranked(
         &self,
         now: &HashMap<HeadKey, HeadResult>,
@@ -205,7 +207,7 @@ impl<'a> Halving<'a> {
         scored
     }
 
-    /// Does what a rung decided.
+    /// Applies the decision of a rung.
     fn pass(&mut self, number: usize, rung: Rung, done: &mut SearchOutcome) {
         self.left = rung.go_on;
         self.seconds += rung.seconds;
@@ -234,7 +236,7 @@ fn train_until(banks: &mut [Option<Bank<'_>>], epochs: usize) -> Result<()> {
 }
 
 impl Rung {
-    /// Of the trials as they are `ranked` by the predictions of their heads `now`, the best go on.
+    /// Decides a rung: the best `go_on` of the trials in `ranked` go on; `now` has the results of all their heads.
     fn new(
         ranked: &[(f64, usize)],
         go_on: usize,
@@ -252,7 +254,8 @@ impl Rung {
         Rung { go_on, given_up, seconds }
     }
 
-    /// Whether it decides about these trials: so many go on, and of every other one there are all heads.
+    /// Whether this is a decision about these trials: `go_on` of them go on, and the results of the others are
+    /// complete.
     fn decides(&self, sweep: &Sweep<'_>, left: &[usize], go_on: usize) -> bool {
         let (all, ahead) = (set_of(left), set_of(&self.go_on));
         let mut others: Vec<usize> = all.difference(&ahead).copied().collect();
@@ -265,7 +268,7 @@ impl Rung {
     }
 }
 
-/// The heads of a group that were not given up before.
+/// The heads of a group that were not dropped before.
 struct RungHeads<'a> {
     shared: &'a SharedFeatures<'a>,
     evaluators: &'a [Box<dyn PredictionEvaluator + 'a>],
@@ -287,7 +290,7 @@ impl<'a> RungHeads<'a> {
         Ok(RungHeads { shared, evaluators, specs: shared.specs(&plans, sweep)?, plans })
     }
 
-    /// Lets only the heads of some trials learn on.
+    /// Stops the training of all heads except those of some trials.
     fn keep(&self, bank: Option<&mut Bank<'_>>, trials: &[usize]) {
         let Some(bank) = bank else { return };
         let trials = set_of(trials);

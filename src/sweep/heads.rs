@@ -1,5 +1,5 @@
-//! The heads of trials that read the same states: their fit on every split, and their predictions
-//! for the rows that they did not see.
+//! The heads of trials that read the same states: their fit on every split, and their predictions for the rows that
+//! they were not trained on.
 
 use std::{collections::HashMap, path::PathBuf, sync::Mutex};
 
@@ -37,18 +37,18 @@ use crate::{
     },
 };
 
-/// What the features of a trial's head depend on.
+/// Everything that the features of a trial's head depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ViewKey {
     /// The folder of the model.
     model: PathBuf,
     pub(super) states: Vec<StateId>,
     matching: bool,
-    /// Whether two states are compared as they are.
+    /// Whether two states are compared by their cosine, without a head.
     cosine: bool,
     pca: Option<usize>,
     standardize: bool,
-    /// What the outputs on questions are read by.
+    /// The maximum length of an answer, by which the outputs on questions are decoded.
     max_answer_tokens: usize,
 }
 
@@ -73,18 +73,18 @@ pub(super) struct HeadPlan {
     pub(super) trial: usize,
     /// Added to the pipeline's seed.
     pub(super) seed: u64,
-    /// The split's place.
+    /// The number of the split.
     pub(super) split: usize,
 }
 
-/// What came of a head.
+/// The result of a head.
 #[derive(Serialize, Deserialize)]
 pub(super) struct HeadResult {
     pub(super) predictions: Predictions,
-    /// 0 for a head that is fitted in full batch, as are its epochs.
+    /// The epoch of the best parameters; 0 for a head that is fitted in full batch, as is `epochs`.
     pub(super) best_epoch: usize,
     pub(super) epochs: usize,
-    /// Whether it was given up because a loss, or what its solver found, was no number.
+    /// Whether it was dropped because a loss, or its solver's solution, was not finite.
     pub(super) diverged: bool,
     /// For the test rows, where the head is tested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,11 +98,11 @@ pub(super) struct SharedFeatures<'c> {
     target_sets: TargetSets,
     validation: Vec<Vec<u32>>,
     followed: Vec<Metric>,
-    /// Whether the trials are cosines, which have no heads.
+    /// Whether the trials are cosines, which have no heads to train.
     pub(super) learns_nothing: bool,
 }
 
-/// Parameters of a head, and how many epochs it was trained for.
+/// The parameters of a head, and the number of epochs that it was trained for.
 pub(super) struct FittedParameters {
     network: NetworkSpec,
     parameters: Vec<f32>,
@@ -112,7 +112,7 @@ pub(super) struct FittedParameters {
 }
 
 impl FittedParameters {
-    /// A head of a bank.
+    /// Takes the parameters of a head that was trained in a bank.
     pub(super) fn of(head: TrainedHead, spec: &HeadSpec) -> FittedParameters {
         FittedParameters {
             network: spec.network.clone(),
@@ -125,7 +125,7 @@ impl FittedParameters {
 }
 
 impl<'c> SharedFeatures<'c> {
-    /// Reads the states that one of the trials needs, for all that need the same.
+    /// Reads the states that one of the trials needs, for all trials that need the same.
     pub(super) fn read(
         sweep: &'c Sweep<'_>,
         trial: usize,
@@ -134,7 +134,7 @@ impl<'c> SharedFeatures<'c> {
         let Sweep { trials, dataset, splits, .. } = *sweep;
         let key = sweep.view_key(trial)?;
         let mut pipeline = trials[trial].pipeline.clone();
-        // Trials that learn from other columns are judged by the same.
+        // Trials that are trained on other label columns are evaluated by the same labels.
         pipeline.head.label = None;
         let rows = TaskRows::new(&pipeline, dataset, sweep.model(trial).cache, &key.states)?;
         let purpose = match sweep.models {
@@ -152,7 +152,7 @@ impl<'c> SharedFeatures<'c> {
         })
     }
 
-    /// The predictions of cosines for the rows of their splits.
+    /// Returns the predictions of cosines for the rows of their splits.
     pub(super) fn compare(&self, plans: &[HeadPlan]) -> Result<Vec<HeadResult>> {
         let cosines = cosine::cosines(&self.rows.view)?;
         let results = plans.iter().map(|plan| {
@@ -170,7 +170,7 @@ impl<'c> SharedFeatures<'c> {
         Ok(results.collect())
     }
 
-    /// Samples that a head learns from.
+    /// Returns the number of samples that a head is trained on.
     pub(super) fn n_train(&self, plan: &HeadPlan) -> usize {
         self.target_sets.train()[self.target_sets.set(plan.trial, plan.split)].len()
     }
@@ -179,7 +179,7 @@ impl<'c> SharedFeatures<'c> {
         network(&trial.pipeline, &self.rows, &self.transform)
     }
 
-    /// The settings of heads that are trained epoch by epoch.
+    /// Returns the settings of heads that are trained epoch by epoch.
     pub(super) fn specs(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Vec<HeadSpec>> {
         let specs = plans.iter().map(|plan| {
             let trial = &sweep.trials[plan.trial];
@@ -197,7 +197,7 @@ impl<'c> SharedFeatures<'c> {
         specs.collect()
     }
 
-    /// The evaluator of each split.
+    /// Returns the evaluator of each split.
     pub(super) fn evaluators<'a>(
         &'a self,
         sweep: &Sweep<'a>,
@@ -230,7 +230,8 @@ impl<'c> SharedFeatures<'c> {
         BankData { view: &self.rows.view, transform: &self.transform, sets }
     }
 
-    /// Fits heads that are fitted alike: all epoch by epoch, or all in full batch. In the order of the plans.
+    /// Fits heads of one sort, either all epoch by epoch or all in full batch, and returns them in the order of the
+    /// plans.
     pub(super) fn fit(
         &self,
         plans: &[HeadPlan],
@@ -245,7 +246,7 @@ impl<'c> SharedFeatures<'c> {
         self.train(&self.specs(plans, sweep)?, sweep, on_epoch)
     }
 
-    /// Fits heads in full batch, those that learn from one column together.
+    /// Fits heads in full batch; those that are trained on the same column are fitted together.
     fn fit_in_full_batch(
         &self,
         plans: &[HeadPlan],
@@ -256,7 +257,7 @@ impl<'c> SharedFeatures<'c> {
         let mut fitted: HashMap<(usize, usize), TrainedHead> = HashMap::new();
         for (column, sets) in self.target_sets.columns() {
             let learned = |trial: usize| sweep.trials[trial].pipeline.head.label.as_ref();
-            // Their fit has no seed: it is the same for all.
+            // Their fit has no seed, so it is the same for all seeds.
             let own = plans.iter().filter(|plan| plan.seed == 0);
             let own: Vec<&HeadPlan> = own.filter(|plan| learned(plan.trial) == column).collect();
             if own.is_empty() {
@@ -287,7 +288,7 @@ impl<'c> SharedFeatures<'c> {
                 network: network.clone(),
                 best_epoch: 0,
                 epochs: 0,
-                // So it stands for a fit that failed.
+                // All parameters of a fit that failed are 0.
                 diverged: parameters.iter().all(|parameter| *parameter == 0.0),
                 parameters,
             }
@@ -314,8 +315,8 @@ impl<'c> SharedFeatures<'c> {
         Ok(heads.map(|(head, spec)| FittedParameters::of(head, spec)).collect())
     }
 
-    /// The predictions of heads that are fitted alike for the rows of their splits, each after so many epochs and without looking at
-    /// those rows before.
+    /// Returns the results of heads of one sort, either all trained epoch by epoch or all fitted in full batch. Each is
+    /// trained for its number of `epochs`, without looking at the rows that it is evaluated on.
     pub(super) fn after(
         &self,
         plans: &[HeadPlan],
@@ -340,7 +341,7 @@ impl<'c> SharedFeatures<'c> {
         self.results(plans, &fits, &self.evaluators(sweep))
     }
 
-    /// The predictions of heads for the rows of their splits.
+    /// Returns the results of heads, with their predictions for the rows of their splits.
     pub(super) fn results(
         &self,
         plans: &[HeadPlan],
@@ -360,7 +361,8 @@ impl<'c> SharedFeatures<'c> {
         Ok(results.collect())
     }
 
-    /// Shows the outputs of every head on the validation samples of its split to the evaluator of the split.
+    /// Passes the outputs of every head on the validation samples of its split, with the evaluator of the split, to
+    /// `read`, and returns its values in the order of the plans.
     fn evaluate<T: Send>(
         &self,
         plans: &[HeadPlan],
@@ -466,7 +468,7 @@ pub(super) fn bank_settings(pipeline: &Pipeline) -> BankSettings {
     BankSettings { shuffles: true, seed: pipeline.seed, evaluates_all: false, gives_up: true }
 }
 
-/// The best loss on validation that was seen, for the progress line.
+/// Returns the best validation loss, for the progress line.
 pub(super) fn best_loss<'a>(records: impl Iterator<Item = &'a EpochRecord>) -> Option<f64> {
     let losses = records.filter_map(|record| record.validation_loss);
     losses.min_by(f64::total_cmp)

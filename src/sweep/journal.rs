@@ -1,4 +1,4 @@
-//! What a sweep has done so far, on disk: a sweep that was killed goes on where it was.
+//! The work that a sweep has done so far, on disk, so that a sweep that was killed can be resumed.
 
 use std::{
     fs::{self, File},
@@ -15,50 +15,50 @@ use crate::{
     sweep::heads::{HeadPlan, HeadResult},
 };
 
-/// What decides the sweep's result, but for the states.
+/// Everything that determines the sweep's result, except for the states.
 const PLAN_FILE: &str = "lock.json";
 
-/// What one unit of a sweep came to.
+/// The results of one unit of a sweep.
 #[derive(Serialize, Deserialize)]
 pub(super) struct UnitRecord {
     pub(super) heads: Vec<(HeadPlan, HeadResult)>,
-    /// Rows of the dataset that are judged, of each split.
+    /// The rows of the dataset that are evaluated, for each split.
     pub(super) judged: Vec<Vec<u32>>,
-    /// Samples that each head learned from, summed over heads.
+    /// Number of training samples, summed over heads.
     pub(super) rows: u64,
-    /// Samples times epochs, summed over heads.
+    /// Number of training samples times epochs, summed over heads.
     pub(super) head_samples: u64,
     /// Wall time of the fit, with its validation.
     pub(super) seconds: f64,
 }
 
-/// What a rung of successive halving decided.
+/// The decision of a rung of successive halving.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Rung {
-    /// The trials that go on, the best first.
+    /// The trials that go on, best first.
     pub(super) go_on: Vec<usize>,
-    /// The heads of those that do not, as they are to stay.
+    /// The heads of the other trials, with their final results.
     pub(super) given_up: Vec<(HeadPlan, HeadResult)>,
     /// Wall time since the last rung.
     pub(super) seconds: f64,
 }
 
-/// The name under which a unit is kept.
+/// Returns the name under which a unit is saved.
 pub(super) fn unit_name(number: usize) -> String {
     format!("{number:05}")
 }
 
-/// The folder of what a sweep has done, or several.
+/// The folder with the work that a sweep, or several, have done.
 pub(crate) struct Journal {
     folder: PathBuf,
-    /// Locked while this process is at it.
+    /// Locked while this process works on it.
     _plan: File,
 }
 
 impl Journal {
-    /// Begins in a run folder.
+    /// Starts a journal in a run folder.
     pub(crate) fn begin(run: &Path, plan: &impl Serialize) -> Result<Journal> {
-        // Under another name until the plan is whole and locked: what has this name can be gone on with.
+        // Under another name until the plan is complete and locked: a folder of this name can be resumed.
         let (folder, aside) = (run.join(UNFINISHED), run.join(format!("tmp-{UNFINISHED}")));
         for old in [&folder, &aside] {
             if old.exists() {
@@ -76,7 +76,7 @@ impl Journal {
         Ok(Journal { folder, _plan: file })
     }
 
-    /// Goes on in a run folder whose plan is the same, and which is not another process's work.
+    /// Resumes the journal in a run folder; `None` if its plan differs, or if another process is working on it.
     pub(crate) fn resume(run: &Path, plan: &impl Serialize) -> Result<Option<Journal>> {
         let folder = run.join(UNFINISHED);
         let path = folder.join(PLAN_FILE);
@@ -87,7 +87,7 @@ impl Journal {
         Ok(file.try_lock().is_ok().then_some(Journal { folder, _plan: file }))
     }
 
-    /// The newest run of a name that is not whole and can be gone on with: its folder, and what it has done.
+    /// Finds the newest unfinished run of a name that can be resumed, and returns its folder and its journal.
     pub(crate) fn find(
         run_dir: &Path,
         name: &str,
@@ -105,13 +105,13 @@ impl Journal {
         Ok(None)
     }
 
-    /// What was kept under a name; none where nothing was, or it was cut off.
+    /// Returns the value that was saved under a name; `None` if there is none, or if it is incomplete.
     pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         let file = File::open(self.path(name)).ok()?;
         serde_json::from_reader(GzDecoder::new(BufReader::new(file))).ok()
     }
 
-    /// Keeps something: written aside, then named.
+    /// Saves a value: the file is written under another name, then renamed.
     pub(super) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let path = self.path(name);
         let aside = path.with_extension("new");
@@ -127,7 +127,7 @@ impl Journal {
         fs::rename(&aside, &path).map_err(Error::io("write", path))
     }
 
-    /// Clears up after a whole run.
+    /// Removes the journal of a run that is complete.
     pub(crate) fn finish(self) -> Result<()> {
         fs::remove_dir_all(&self.folder).map_err(Error::io("delete", self.folder))
     }
@@ -137,8 +137,8 @@ impl Journal {
     }
 }
 
-/// Removes the journal of a finished run whose process was killed between its lock and [`Journal::finish`]. One that a
-/// process is still removing is left to it; one that cannot be removed harms nobody.
+/// Removes the journal of a finished run whose process was killed between its lock and [`Journal::finish`]. A journal
+/// that another process is still removing is left to it; one that cannot be removed does no harm.
 fn remove_leftover(run: &Path) {
     let folder = run.join(UNFINISHED);
     let plan = File::open(folder.join(PLAN_FILE));

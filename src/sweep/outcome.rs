@@ -1,4 +1,4 @@
-//! Everything that a sweep trained so far, and the scores of its trials.
+//! Everything that a sweep has trained so far, and the scores of its trials.
 
 use std::{
     collections::HashMap,
@@ -15,18 +15,18 @@ use crate::{
     tasks::predictions::{Gold, Predictions},
 };
 
-/// How long the units took.
+/// The file with the time that each unit took.
 const TIMINGS_FILE: &str = "timings.csv";
 
 /// Everything that was trained.
 pub(super) struct SearchOutcome {
     results: HashMap<(usize, u64, usize), HeadResult>,
-    /// Rows of the dataset that are judged, of each split.
+    /// The rows of the dataset that are evaluated, for each split.
     pub(super) judged: Vec<Vec<u32>>,
-    /// For each trial the rung that it reached, in successive halving.
+    /// The rung that each trial reached, in successive halving.
     pub(super) rungs: Vec<Option<usize>>,
     pub(super) heads: usize,
-    /// Sums over heads: samples that it learned from, epochs, and their products.
+    /// Sums over heads: the training samples, the epochs, and their products.
     pub(super) rows: f64,
     pub(super) epochs: f64,
     pub(super) head_samples: f64,
@@ -64,17 +64,17 @@ impl SearchOutcome {
         }
     }
 
-    /// Heads that diverged, also those that are part of no setting's score.
+    /// Returns the number of heads that diverged, including those that are not part of any setting's score.
     pub(super) fn n_diverged(&self) -> usize {
         self.results.values().filter(|result| result.diverged).count()
     }
 
-    /// The result of a head.
+    /// Returns the result of a head.
     pub(super) fn result(&self, trial: usize, seed: u64, split: usize) -> &HeadResult {
         &self.results[&(trial, seed, split)]
     }
 
-    /// The truth of the rows of some splits, one after the other.
+    /// Returns the truth of the rows of some splits, one split after the other.
     pub(super) fn gold(&self, dataset: &Dataset, splits: &[usize]) -> Arc<Gold> {
         let mut known = self.gold.lock().expect("no panic while rows are gathered");
         let gold = known.entry(splits.to_vec()).or_insert_with(|| {
@@ -84,10 +84,10 @@ impl SearchOutcome {
         gold.clone()
     }
 
-    /// timings.csv: a line for each unit.
+    /// Writes timings.csv, with a line for each unit.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Returns an error if the file cannot be written.
     pub(super) fn write_timings(&self, run: &Path) -> Result<()> {
         let units = || self.units.iter();
         let mut sheet = Sheet::default();
@@ -99,7 +99,7 @@ impl SearchOutcome {
     }
 }
 
-/// Predictions for the rows of several splits, together with the truth.
+/// Combines the predictions for the rows of several splits with the truth.
 pub(super) fn pooled(
     splits: &[usize],
     predictions: &[&Predictions],
@@ -115,7 +115,8 @@ pub(super) fn pooled(
     all.statistics(sweep.dataset, &gold, metric)
 }
 
-/// A trial's score: the mean over its seeds, on the rows of all folds; of the heads that learned from all rows.
+/// Returns a trial's score: the mean over its seeds of the score on the rows of all folds, for the heads that were
+/// trained on all training rows.
 pub(super) fn score(
     sweep: &Sweep<'_>,
     done: &SearchOutcome,
@@ -125,12 +126,12 @@ pub(super) fn score(
     score_on(sweep, done, metric, trial, &whole_splits(sweep))
 }
 
-/// The splits whose heads can win.
+/// Returns the splits whose heads can win.
 pub(super) fn whole_splits(sweep: &Sweep<'_>) -> Vec<usize> {
     (0..sweep.splits.len()).filter(|split| sweep.is_whole(&sweep.splits[*split])).collect()
 }
 
-/// The mean over a trial's seeds of its score on the rows of some splits together.
+/// Returns the mean over a trial's seeds of its score on the rows of some splits together.
 pub(super) fn score_on(
     sweep: &Sweep<'_>,
     done: &SearchOutcome,
@@ -142,8 +143,8 @@ pub(super) fn score_on(
     score_of(sweep, done, metric, splits, result)
 }
 
-/// The mean over the seeds of the scores of heads on the rows of some splits; none where one of them diverged, or the metric
-/// has no value.
+/// Returns the mean over seeds of the score of heads on the rows of some splits together; `None` if one of them
+/// diverged, or if the metric has no value.
 pub(super) fn score_of<'a>(
     sweep: &Sweep<'_>,
     done: &SearchOutcome,

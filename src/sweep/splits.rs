@@ -1,4 +1,5 @@
-//! The sets of rows that the heads of a sweep learn from and are judged on: folds, shares of the training rows, resamples.
+//! The sets of rows that the heads of a sweep are trained on and evaluated on: folds, shares of the training rows,
+//! resamples.
 
 use std::collections::HashSet;
 
@@ -14,20 +15,20 @@ use crate::{
     selection::folds::{Stratum, parted, resampled, share},
 };
 
-/// Sets of rows at most: more is a slip of the pen.
+/// Maximum number of sets of rows; more are taken to be a mistake.
 const MOST_CUTS: usize = 10_000;
 
-/// Fewest rows that a head learns from.
+/// Minimum number of rows that a head is trained on.
 const LEAST_ROWS: usize = 2;
 
-/// Rows to learn from and rows to be judged on, of a dataset.
+/// Rows of a dataset to train on and rows to evaluate on.
 #[derive(Clone, Debug)]
 pub(super) struct Split {
-    /// The share of the training rows, by its place among the section's; `None` for all of them.
+    /// The share of the training rows, as its position in `sweep.fraction`; `None` for all of them.
     pub(super) share: Option<usize>,
     /// The number of a resample; `None` for the rows as they are.
     pub(super) resample: Option<usize>,
-    /// The fold that it has no row of, where it is one of the splits that choose a setting without that fold.
+    /// The fold that it has no rows of, if it is one of the splits that choose a setting without that fold.
     pub(super) without: Option<usize>,
     pub(super) train: Vec<u32>,
     pub(super) validation: Vec<u32>,
@@ -42,10 +43,10 @@ impl Split {
 
 /// All sets of a sweep: each share and resample of each fold.
 ///
-/// With folds, train and validation together are split; test has no part in it.
+/// With folds, train and validation are divided together; test is not used.
 ///
 /// # Errors
-/// When there are fewer rows than folds, or numbers out of their range.
+/// Returns an error if there are fewer rows than folds, or if a number is out of range.
 pub(super) fn splits(
     pipeline: &Pipeline,
     section: &SweepSection,
@@ -103,7 +104,7 @@ pub(super) fn splits(
         None => Vec::new(),
         Some(n_folds) => nested(pipeline, section, dataset, n_folds, &parts)?,
     };
-    // A row is in a share or not, whatever its fold.
+    // Whether a row is in a share does not depend on its fold.
     let strata = strata(dataset, &pool);
     let seed = pipeline.seed;
     let mut shares: Vec<(Option<usize>, Option<HashSet<u32>>)> = Vec::new();
@@ -196,7 +197,7 @@ fn nested(
     Ok(splits)
 }
 
-/// Rows of no group, and groups: what can be dealt to folds.
+/// Returns the number of rows without a group plus the number of groups, which is what can be dealt to folds.
 fn units(dataset: &Dataset, rows: &[u32]) -> usize {
     let groups = rows.iter().map(|row| dataset.rows[*row as usize].group);
     let alone = groups.clone().filter(Option::is_none).count();
@@ -237,7 +238,7 @@ mod tests {
                 rows
             };
             for split in &inner {
-                // The training and the validation rows are together what the fold leaves.
+                // The training and validation rows together are those outside the fold.
                 assert_eq!(sorted(&[&split.train, &split.validation]), sorted(&[&outer.train]));
             }
             assert_eq!(

@@ -1,4 +1,4 @@
-//! The sets of samples that heads learn from: every split, and for each label column that trials learn from one of its own.
+//! The sets of samples that heads are trained on: every split, once for each label column that trials are trained on.
 
 use frostbert_cache::wording::counted;
 
@@ -11,22 +11,23 @@ use crate::{
     tasks::{SamplePurpose, TaskRows},
 };
 
-/// What the heads of some trials learn, set by set: the splits of the first column, then those of the second ...
+/// The samples and targets that the heads of some trials are trained on, set by set: the splits of the first column,
+/// then those of the second, and so on.
 pub(super) struct TargetSets {
-    /// The column of each trial, by its place; all splits of a column are one behind the other.
+    /// The number of the column of each trial; all splits of a column are consecutive.
     column_of: Vec<usize>,
     columns: Vec<Option<ColumnName>>,
     n_splits: usize,
     /// The samples of each set.
     train: Vec<Vec<u32>>,
-    /// Beside the rows' own targets, those of columns: one for each part of the rows that is judged.
+    /// The targets of label columns, besides the rows' own: one table for each set of rows that is evaluated.
     tables: Vec<TargetTable>,
-    /// The table of each set; none where heads learn the rows' own targets.
+    /// The table of each set; `None` if heads are trained on the rows' own targets.
     table_of: Vec<Option<usize>>,
 }
 
 impl TargetSets {
-    /// Of the splits of a dataset, for the columns of all trials.
+    /// Creates the sets for the splits of a dataset and the columns of all trials.
     pub(super) fn new(
         rows: &TaskRows<'_>,
         dataset: &Dataset,
@@ -48,7 +49,7 @@ impl TargetSets {
                 let train = rows.samples_of(dataset, &split.train, SamplePurpose::Training);
                 let train = rows.taught(dataset, column.as_ref(), &train);
                 target_sets.train.push(train);
-                // Splits that are judged on the same rows follow one another.
+                // Splits that are evaluated on the same rows are consecutive.
                 if column.is_some() && judged != Some(&split.validation) {
                     let table = rows.targets_of(dataset, column.as_ref(), &split.validation);
                     target_sets.tables.push(table);
@@ -62,22 +63,22 @@ impl TargetSets {
         target_sets
     }
 
-    /// The set of a trial on a split.
+    /// Returns the set of a trial on a split.
     pub(super) fn set(&self, trial: usize, split: usize) -> usize {
         self.column_of[trial] * self.n_splits + split
     }
 
-    /// The split of a set.
+    /// Returns the split of a set.
     pub(super) fn split(&self, set: usize) -> usize {
         set % self.n_splits
     }
 
-    /// The samples of each set, in their order.
+    /// Returns the samples of each set, in order.
     pub(super) fn train(&self) -> &[Vec<u32>] {
         &self.train
     }
 
-    /// The targets of a set's samples; of those that heads are evaluated on, the rows' own.
+    /// Returns the targets of a set's samples; samples that heads are evaluated on keep their own.
     pub(super) fn targets<'a>(&'a self, set: usize, rows: &'a TaskRows<'_>) -> &'a TargetTable {
         match self.table_of[set] {
             Some(table) => &self.tables[table],
@@ -85,14 +86,14 @@ impl TargetSets {
         }
     }
 
-    /// The columns that heads learn from, and the samples of each split.
+    /// Returns the columns that heads are trained on, with the samples of each split.
     pub(super) fn columns(&self) -> impl Iterator<Item = (Option<&ColumnName>, &[Vec<u32>])> {
         let columns = self.columns.iter().map(Option::as_ref);
         columns.zip(self.train.chunks(self.n_splits))
     }
 }
 
-/// The columns that trials learn from, each once, and the place of each trial's among them.
+/// Returns the distinct columns that trials are trained on, and the position of each trial's column among them.
 fn columns(trials: &[Trial]) -> (Vec<Option<ColumnName>>, Vec<usize>) {
     let mut columns: Vec<Option<ColumnName>> = Vec::new();
     let column_of = trials.iter().map(|trial| {
@@ -107,10 +108,10 @@ fn columns(trials: &[Trial]) -> (Vec<Option<ColumnName>>, Vec<usize>) {
     (columns, column_of)
 }
 
-/// Checks that every column teaches something on every split.
+/// Checks that heads can learn from every column on every split.
 ///
 /// # Errors
-/// When too few rows have a label in it.
+/// Returns an error if the training rows of a split have fewer than two labels in a column.
 pub(super) fn check(
     pipeline: &Pipeline,
     dataset: &Dataset,

@@ -1,4 +1,4 @@
-//! The trials of a pipeline's `[sweep]`: each a pipeline of its own, with other values of `[head]` and `[train]`.
+//! The trials of a pipeline's `[sweep]`: each is a pipeline of its own, with other values in `[head]` and `[train]`.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use crate::{
 /// One setting of a sweep.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
-    /// The values that vary, of the keys that have an effect on its head.
+    /// The values of the varied keys that have an effect on its head.
     pub(super) settings: Settings,
     /// The pipeline with these values, and without a sweep.
     pub(super) pipeline: Pipeline,
@@ -24,26 +24,26 @@ pub(super) struct Trial {
 
 /// The trials of a sweep.
 pub(super) struct Trials {
-    /// Each once.
+    /// All trials, without duplicates.
     pub(super) all: Vec<Trial>,
-    /// What is not as the section reads.
+    /// Warnings about trials that differ from what the section says.
     pub(super) warnings: Vec<String>,
 }
 
-/// So many times as many settings as asked for are drawn at most, where some of them are the same trial.
+/// Maximum number of draws, as a multiple of the number of trials asked for, if some draws make the same trial.
 const MOST_DRAWN: usize = 16;
 
-/// Draws in a row that come to no new trial before no more are made.
+/// Number of draws in a row without a new trial after which no more are made.
 const DRAWN_IN_VAIN: usize = 200;
 
-/// Combinations that are tried at most to see whether a value can be.
+/// Maximum number of combinations that are tried to find out whether a value is possible.
 const MOST_TRIED: usize = 1000;
 
-/// The trials of a pipeline, each once: a value that has no effect on a kind of head (`C` on a linear one) is left out, and
-/// so are impossible combinations of values, where each of the values is possible.
+/// Returns the trials of a pipeline, without duplicates. A value that has no effect on a kind of head (`C` on a linear
+/// one) is ignored, and an impossible combination of values is left out if each of its values is possible otherwise.
 ///
 /// # Errors
-/// When a value is none that a trial can have.
+/// Returns an error if a value is not possible in any trial.
 pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> {
     let refuse = |[problem, hint]: [String; 2]| base.refuse(problem, hint);
     if section.keys.contains_key("layer") && section.keys.contains_key("layers") {
@@ -91,7 +91,7 @@ struct FoundTrials {
 }
 
 impl FoundTrials {
-    /// Adds what the section's keys come to; says where fewer settings are found than it asks for.
+    /// Adds the trials of the section's keys; returns a warning if there are fewer than it asks for.
     fn search(&mut self, base: &Pipeline, section: &SweepSection) -> Result<Option<String>> {
         let refuse = |[problem, hint]: [String; 2]| base.refuse(problem, hint);
         let mut asked = section.clone();
@@ -124,7 +124,7 @@ impl FoundTrials {
         }
     }
 
-    /// Adds a setting that is given, the one at this place of the list; says which of its keys have no effect.
+    /// Adds the setting that is listed at `place`; returns a warning if some of its keys have no effect.
     fn add_given(
         &mut self,
         base: &Pipeline,
@@ -134,7 +134,7 @@ impl FoundTrials {
         let settings: Settings =
             given.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let variant = base.variant(settings.clone())?;
-        // A value that cannot be is an error here: nothing stands in for it.
+        // A value that is impossible is an error here, because no other takes its place.
         let kind = variant.check()?.head.kind.name();
         let idle = |(key, _): &&(String, Value)| {
             !variant.settings.iter().any(|(effective, _)| effective == key)
@@ -163,12 +163,12 @@ impl FoundTrials {
         Ok(())
     }
 
-    /// The trials, where what was refused is a matter of combinations alone.
+    /// Returns the trials, or the error of a setting that was refused for more than its combination of values.
     fn finish(self, base: &Pipeline, section: &SweepSection) -> Result<Trials> {
         let mut warnings = unused(section, &self.all);
         let n_refused = self.refused.len();
         let mut first = None;
-        // Listed values that can be, as far as that was asked.
+        // Listed values that are known to be possible.
         let mut possible = Settings::new();
         for (settings, error) in self.refused {
             let is_listed = |(key, _): &&(String, Value)| !section.keys[key].is_table();
@@ -191,7 +191,7 @@ impl FoundTrials {
             first.get_or_insert(error);
         }
         match first {
-            // Whatever each value can do elsewhere, none of these trials can be.
+            // Each value may be possible elsewhere, but none of these trials is.
             Some(error) if self.all.is_empty() => return Err(error),
             Some(Error::Pipeline { problem, .. }) => {
                 let combinations = match n_refused {
@@ -208,14 +208,14 @@ impl FoundTrials {
     }
 }
 
-/// Whether a value stands in any combination of the listed values that can be, drawn or not.
+/// Whether a value occurs in a possible combination of the listed values, drawn or not.
 fn can_be(base: &Pipeline, section: &SweepSection, setting: &(String, Value)) -> Result<bool> {
     let (key, value) = setting;
     let mut grid = SweepSection { search: Search::Grid, trials: None, ..section.clone() };
     grid.keys.retain(|_, value| !value.is_table());
     grid.keys.insert(key.clone(), Value::Array(vec![value.clone()]));
     let Ok(combinations) = settings_of(&grid, base.seed) else {
-        // Too many to be gone through.
+        // Too many to try.
         return Ok(false);
     };
     for settings in combinations.into_iter().take(MOST_TRIED) {
@@ -227,7 +227,7 @@ fn can_be(base: &Pipeline, section: &SweepSection, setting: &(String, Value)) ->
     Ok(false)
 }
 
-/// Warnings of keys that have no effect on any trial.
+/// Returns warnings about keys that have no effect on any trial.
 fn unused(section: &SweepSection, trials: &[Trial]) -> Vec<String> {
     let is_used = |key: &String| {
         let mut settings = trials.iter().flat_map(|trial| &trial.settings);

@@ -7,7 +7,7 @@ fn base(sweep: &str) -> Pipeline {
     base_of("", sweep)
 }
 
-/// A pipeline with this sweep; `rest` are other sections of the file.
+/// Returns a pipeline with this sweep; `rest` holds other sections of the file.
 fn base_of(rest: &str, sweep: &str) -> Pipeline {
     let text = format!(
         "[model]\npath = \"model\"\n[data]\ntrain = {{ path = \"data.csv\" }}\n{rest}\n[sweep]\n{sweep}"
@@ -19,7 +19,7 @@ fn all_of(base: &Pipeline) -> Result<Trials> {
     trials(base, base.sweep().unwrap())
 }
 
-/// The widths of the hidden layers of a trial's head.
+/// Returns the widths of the hidden layers of a trial's head.
 fn widths(trial: &Trial) -> &[usize] {
     trial.pipeline.head.kind.hidden().map_or(&[], |layers| &layers.widths)
 }
@@ -90,7 +90,7 @@ fn combinations_that_cannot_be_are_left_out_where_each_value_can() {
     assert!(warning.starts_with(expected), "{warning}");
     let error = of("kind = [\"ridge\"]\npooling = [\"attention\"]").unwrap_err();
     assert!(error.to_string().contains("pooling = attention"), "{error}");
-    // Whatever else is drawn.
+    // The same whatever else is drawn.
     let drawn = format!("{sweep}\nlr = {{ min = 1e-4, max = 1e-2 }}\ntrials = 12");
     assert!(of(&drawn).unwrap().len() > 3);
     let error = of("lr = [0.1]\ndropout = { min = 0.5, max = 3.0 }\ntrials = 9").unwrap_err();
@@ -110,7 +110,7 @@ fn whether_a_value_can_be_does_not_depend_on_what_was_drawn() {
 
 #[test]
 fn what_no_trial_can_have_is_refused() {
-    // A loss says nothing of ridge, whatever it is.
+    // A loss has no effect on ridge, whatever it is.
     let ridge = "[head]\nkind = \"ridge\"";
     let base = base_of(ridge, "loss = [\"mse\"]\nlambda = [1.0]");
     let trials = all_of(&base).unwrap();
