@@ -1,5 +1,5 @@
-//! Stage 1: what a pipeline asks for is tokenised, encoded and committed to a cache; and what else reads its texts and
-//! its cache: exports, garbage collection, texts embedded in memory.
+//! Stage 1: tokenises what a pipeline asks for, encodes it and commits it to a cache. Also everything else that reads
+//! its texts and its cache: exports, garbage collection, and texts embedded in memory.
 
 pub(crate) mod committer;
 pub(crate) mod dry_run;

@@ -1,4 +1,4 @@
-//! Complete shards, written side by side and committed in their order: what is committed is always the beginning of the
+//! Writes complete shards side by side and commits them in order: the committed shards are always the beginning of the
 //! plan, so that a resumed extraction ends in the same bytes.
 
 use std::{
@@ -21,8 +21,9 @@ use crate::{
     extraction::filling_shard::FillingShard,
 };
 
-/// Shards in writing at once, and so the most that are complete and not committed: what a full disk or a kill can cost, and
-/// their states' memory. One thread writes more than a CPU encodes; a GPU fills shards faster.
+/// Returns the number of shards that are written at once, and so the most that are complete but not committed: what a
+/// full disk or a kill can cost, and their states' memory. One thread writes more than a CPU encodes; a GPU fills
+/// shards faster.
 pub(crate) fn shards_at_once(devices: &Devices) -> usize {
     match devices {
         Devices::Cpu => 2,
@@ -38,9 +39,9 @@ pub(crate) struct Committer<'a> {
     logs: Option<&'a BatchLogs>,
     complete: Sender<(usize, ShardPlace, FillingShard)>,
     written: Receiver<(usize, Result<WrittenShard>)>,
-    /// Written, or failed, before their turn.
+    /// Shards that were written, or failed, before their turn.
     early: BTreeMap<usize, Result<WrittenShard>>,
-    /// Shards that were handed over: the number of the next.
+    /// Number of shards that were handed over, which is the number of the next one.
     pub(crate) handed: usize,
     committed: usize,
     bytes: u64,
@@ -62,10 +63,11 @@ impl<'a> Committer<'a> {
             let (waiting, sender) = (waiting.clone(), sender.clone());
             scope.spawn(move || {
                 for (number, place, filling) in waiting {
-                    // Whoever waits for this shard must hear of a panic: the other threads go on waiting for work.
+                    // A panic is passed on as an error: the other threads stay alive, so the receiver would wait
+                    // forever.
                     let made = AssertUnwindSafe(|| write(number, place, filling));
                     let written = catch_unwind(made).unwrap_or_else(|_| Err(thread_ended()));
-                    // Nobody listening means that an error goes first; what was written is removed.
+                    // If the receiver is gone, another error came first; what was written is removed.
                     if sender.send((number, written)).is_err() {
                         return;
                     }
@@ -86,10 +88,10 @@ impl<'a> Committer<'a> {
         }
     }
 
-    /// Hands the next shard of the plan over; waits while as many are in writing as may be.
+    /// Hands over the next shard of the plan; waits while as many are being written as may be.
     ///
     /// # Errors
-    /// When an earlier shard could not be written or committed.
+    /// Returns an error if an earlier shard could not be written or committed.
     pub(crate) fn hand_over(&mut self, filling: FillingShard) -> Result<()> {
         let planned = &self.plan.shards[self.handed];
         while self.handed - self.committed >= self.at_once || self.is_in_writing(planned) {
@@ -102,16 +104,17 @@ impl<'a> Committer<'a> {
         Ok(())
     }
 
-    /// Whether states of the same shard are yet to be committed: what is added next depends on which files it has then.
+    /// Whether states of the same shard are yet to be committed: what is added next depends on the files that it has
+    /// then.
     fn is_in_writing(&self, planned: &PlannedShard) -> bool {
         let mut before = self.plan.shards[self.committed..self.handed].iter();
         before.any(|other| other.name == planned.name)
     }
 
-    /// Commits what was written meanwhile; does not wait.
+    /// Commits the shards that were written in the meantime, without waiting.
     ///
     /// # Errors
-    /// When a shard could not be written, or the disk refuses; everything committed before stands.
+    /// Returns an error if a shard could not be written or committed; everything committed before is kept.
     pub(crate) fn commit_written(&mut self) -> Result<()> {
         while let Ok((number, written)) = self.written.try_recv() {
             self.commit(number, written)?;
@@ -122,7 +125,7 @@ impl<'a> Committer<'a> {
     /// Waits for all shards that were handed over, and commits them.
     ///
     /// # Errors
-    /// As [`Committer::commit_written`].
+    /// Returns the errors of [`Committer::commit_written`].
     pub(crate) fn commit_handed(&mut self) -> Result<()> {
         while self.committed < self.handed {
             self.wait()?;
@@ -130,10 +133,11 @@ impl<'a> Committer<'a> {
         Ok(())
     }
 
-    /// Waits for all shards of the plan and returns the bytes that were committed.
+    /// Waits for all shards of the plan and returns the number of bytes that were committed.
     ///
     /// # Errors
-    /// As [`Committer::commit_written`]; when not all shards were handed over, because a thread of the workers ended.
+    /// Returns the errors of [`Committer::commit_written`], and an error if not all shards were handed over because a
+    /// worker thread ended.
     pub(crate) fn finish(mut self) -> Result<u64> {
         self.commit_handed()?;
         if self.committed == self.plan.shards.len() { Ok(self.bytes) } else { Err(thread_ended()) }
@@ -144,7 +148,7 @@ impl<'a> Committer<'a> {
         self.commit(number, written)
     }
 
-    /// Commits a shard, and those after it that are written, or keeps it until its turn: where it could not be written,
+    /// Commits a shard and those after it that are written, or keeps it until its turn. If it could not be written,
     /// those before it are committed all the same.
     fn commit(&mut self, number: usize, written: Result<WrittenShard>) -> Result<()> {
         self.early.insert(number, written);
@@ -159,7 +163,7 @@ impl<'a> Committer<'a> {
     }
 }
 
-/// What to say where a thread ended early.
+/// Returns the error for a thread that ended early.
 pub(crate) fn thread_ended() -> Error {
     Error::Encoder { action: "finish", reason: "a worker thread ended before its work did".into() }
 }

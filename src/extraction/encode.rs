@@ -1,4 +1,5 @@
-//! Stage 1 at work: batches are planned, encoded on every worker, placed, and committed, with bounded queues between.
+//! The work of stage 1: batches are planned, encoded on every worker, placed and committed, with bounded queues in
+//! between.
 
 mod logged;
 
@@ -38,10 +39,10 @@ use crate::{
     },
 };
 
-/// Batches that wait for each worker, and results that wait for the writer.
+/// Number of batches that wait for each worker, and of results that wait for the writer.
 const QUEUE_PER_WORKER: usize = 8;
 
-/// What was encoded and written.
+/// The totals of what was encoded and written.
 #[derive(Default)]
 pub(crate) struct EncodingTotals {
     pub(crate) tokens: u64,
@@ -50,22 +51,22 @@ pub(crate) struct EncodingTotals {
 }
 
 impl EncodingTotals {
-    /// Real tokens over padded tokens.
+    /// Returns the ratio of real tokens to padded tokens.
     pub(crate) fn padding_efficiency(&self) -> f64 {
         if self.padded_tokens == 0 { 1.0 } else { self.tokens as f64 / self.padded_tokens as f64 }
     }
 }
 
-/// Some windows on their way to a worker: of a shard, or of its parity sample.
+/// Some windows of a shard, or of its parity sample, on their way to a worker.
 struct PlannedBatch {
     shard: usize,
-    /// Its place among the batches of its shard.
+    /// Its number among the batches of its shard.
     number: u32,
     in_sample: bool,
     places: Vec<WindowPlace>,
-    /// Spooled documents of the windows, for messages.
+    /// The spooled documents of the windows, for messages.
     documents: Vec<u32>,
-    /// Positions of each window's words.
+    /// The positions of each window's words.
     words: Vec<Vec<u16>>,
     batch: TokenBatch,
 }
@@ -83,20 +84,20 @@ struct EncodedBatch {
     states: Vec<BatchStates>,
 }
 
-/// An extraction: its plan, and what it works on.
+/// An extraction: its plan, and the data that it works on.
 pub(crate) struct ExtractionJob<'a> {
     pub(crate) plan: &'a ExtractionPlan,
-    /// Spooled documents of each planned shard.
+    /// The spooled documents of each planned shard.
     pub(crate) members: &'a [Vec<u32>],
     pub(crate) spool: &'a Spool,
     pub(crate) sources: &'a [Source],
     pub(crate) hidden: usize,
     pub(crate) dtype: Dtype,
-    /// Bytes of one row of a state.
+    /// Size in bytes of one row of a state.
     pub(crate) row_bytes: usize,
 }
 
-/// The device and the library that compute.
+/// The device and the library that compute the states.
 pub(crate) struct ComputedBy {
     pub(crate) device: String,
     pub(crate) placement: Option<Placement>,
@@ -104,12 +105,12 @@ pub(crate) struct ComputedBy {
 }
 
 impl ExtractionJob<'_> {
-    /// Documents to encode; one that gets states in several shards counts once.
+    /// Returns the number of documents to encode; one that gets states in several shards counts once.
     pub(crate) fn documents(&self) -> u64 {
         self.spool.documents().len() as u64
     }
 
-    /// Words of a planned shard.
+    /// Returns the number of words of a planned shard.
     pub(crate) fn words(&self, shard: usize) -> u64 {
         let documents = self.members[shard].iter();
         documents.map(|number| u64::from(self.document(*number).n_words)).sum()
@@ -119,8 +120,8 @@ impl ExtractionJob<'_> {
         &self.spool.documents()[number as usize]
     }
 
-    /// `read batches | one worker per session | place | write shards | commit`, with bounded queues between; this thread
-    /// places and commits.
+    /// Runs `read batches | one worker per session | place | write shards | commit`, with bounded queues in between;
+    /// this thread places and commits.
     pub(crate) fn run(
         &self,
         encoder: &mut Encoder,
@@ -136,7 +137,7 @@ impl ExtractionJob<'_> {
         let (batch_sender, batches) = bounded::<Result<PlannedBatch>>(capacity);
         let (result_sender, results) = bounded::<Result<EncodedBatch>>(capacity);
         std::thread::scope(|scope| {
-            // Where the workers compute in f32 on a CPU, they compute the samples too.
+            // If the workers compute in f32 on a CPU, they compute the samples too.
             let sample_sender = match reference {
                 None => batch_sender.clone(),
                 Some(worker) => {
@@ -148,7 +149,7 @@ impl ExtractionJob<'_> {
             };
             let logged = result_sender.clone();
             scope.spawn(move || self.feed(&batch_sender, &sample_sender, logs, &logged));
-            // Only the threads hold the ends of the queues: when they stop, whoever waits for them stops too.
+            // Only the threads hold the ends of the queues: when they stop, the threads that wait for them stop too.
             scope.spawn(move || self.work(workers, batches, &result_sender));
             let write = move |number, place, filling| self.write(number, place, filling, computer);
             let committer = Committer::new(self.plan, writer, scope, at_once, logs, write);
@@ -156,8 +157,8 @@ impl ExtractionJob<'_> {
         })
     }
 
-    /// Sends the batches of every shard, in order, until nobody listens: to the workers, or where an earlier process
-    /// encoded them, straight to their place.
+    /// Sends the batches of every shard, in order, until the receiver is gone: to the workers or, if an earlier process
+    /// encoded them, straight to be placed.
     fn feed(
         &self,
         batches: &Sender<Result<PlannedBatch>>,
@@ -171,7 +172,7 @@ impl ExtractionJob<'_> {
             let planned = match self.plan_shard(shard) {
                 Ok(planned) => planned,
                 Err(error) => {
-                    // Nobody listening means that another error goes first.
+                    // If the receiver is gone, another error came first.
                     let _ = batches.send(Err(error));
                     return;
                 }
@@ -190,7 +191,7 @@ impl ExtractionJob<'_> {
         }
     }
 
-    /// The batches of a shard, and then its sample's windows, each alone.
+    /// Returns the batches of a shard, followed by the windows of its sample, each in a batch of its own.
     fn plan_shard(&self, shard: usize) -> Result<Vec<PlannedBatch>> {
         let encodings = self.read(shard)?;
         let windows = encodings.iter().enumerate().flat_map(|(row, encoding)| {
@@ -237,13 +238,13 @@ impl ExtractionJob<'_> {
         }
     }
 
-    /// Reads the documents of a shard back.
+    /// Reads the documents of a shard back from the spool.
     fn read(&self, shard: usize) -> Result<Vec<Encoding>> {
         let documents = self.members[shard].iter();
         documents.map(|number| self.spool.read(self.document(*number))).collect()
     }
 
-    /// The rows of a shard that are its parity sample.
+    /// Returns the rows of a shard that are its parity sample.
     fn sampled(&self, shard: usize) -> Vec<usize> {
         let documents = self.members[shard].iter();
         let n_tokens = documents.map(|number| self.document(*number).n_tokens);
@@ -255,7 +256,7 @@ impl ExtractionJob<'_> {
         states.iter().any(|state| state.kind == kind)
     }
 
-    /// The layout of some rows of a shard.
+    /// Returns the layout of some rows of a shard.
     fn layout(
         &self,
         shard: usize,
@@ -273,7 +274,7 @@ impl ExtractionJob<'_> {
         layout
     }
 
-    /// Encodes batches as they come and sends them on; an error is the last that is sent.
+    /// Encodes batches as they arrive and sends them on; an error is the last to be sent.
     fn work(
         &self,
         workers: &mut [Worker],
@@ -286,7 +287,7 @@ impl ExtractionJob<'_> {
             |planned| &planned.batch,
             |planned, computed| {
                 let encoded = self.finish(planned, computed)?;
-                // Nobody listening means that another error goes first.
+                // If the receiver is gone, another error came first.
                 results.send(Ok(encoded)).map_err(|_| thread_ended())
             },
         );
@@ -295,7 +296,7 @@ impl ExtractionJob<'_> {
         }
     }
 
-    /// The states of a batch that was computed, as they are stored.
+    /// Returns the states of a computed batch in the form in which they are stored.
     fn finish(&self, planned: PlannedBatch, computed: Computed) -> Result<EncodedBatch> {
         let name_of = |row: usize| self.document(planned.documents[row]).place(self.sources);
         let request = Request {
@@ -308,7 +309,7 @@ impl ExtractionJob<'_> {
         Ok(planned.encoded(states, false))
     }
 
-    /// Places batches as they come and hands complete shards on, in their order.
+    /// Places batches as they arrive and hands over complete shards, in order.
     fn place_all(
         &self,
         results: Receiver<Result<EncodedBatch>>,
@@ -322,7 +323,7 @@ impl ExtractionJob<'_> {
             let encoded = match encoded {
                 Ok(encoded) => encoded,
                 Err(error) => {
-                    // Complete shards are kept; should that fail too, the first error is the one to tell.
+                    // Complete shards are kept; if that fails too, the first error is the one to report.
                     let _ = committer.commit_handed();
                     return Err(error);
                 }
@@ -357,7 +358,7 @@ impl ExtractionJob<'_> {
         Ok(totals)
     }
 
-    /// Compares a complete shard with its sample and writes it aside.
+    /// Compares a complete shard with its sample and writes its files, ready to be committed.
     fn write(
         &self,
         number: usize,
@@ -392,8 +393,8 @@ impl ExtractionJob<'_> {
     }
 }
 
-/// Some windows of documents as the model reads them, and where word states are stored the positions of each window's
-/// words.
+/// Returns some windows of documents as the model reads them and, if word states are stored, the positions of each
+/// window's words.
 pub(crate) fn batch_of(
     encodings: &[Encoding],
     places: &[WindowPlace],
@@ -411,7 +412,7 @@ pub(crate) fn batch_of(
     (batch, words.collect())
 }
 
-/// Adds a document to a layout, with what is kept of its alignment.
+/// Adds a document to a layout, with the parts of its alignment that are stored.
 pub(crate) fn lay_out(
     layout: &mut ShardLayout,
     key: Key,

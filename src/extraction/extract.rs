@@ -1,4 +1,4 @@
-//! Stage 1: texts -> token ids -> states -> shards of a cache. What the cache holds is not computed again.
+//! Stage 1: texts -> token ids -> states -> shards of a cache. States that the cache holds are not computed again.
 
 mod report;
 
@@ -47,7 +47,8 @@ use crate::{
 /// Encodes every text of the pipeline that its cache lacks, and commits shard by shard.
 ///
 /// # Errors
-/// When data, model or device are not what the pipeline says, or the disk refuses; committed shards stand.
+/// Returns an error if the data, the model or the device does not match the pipeline, or if a file cannot be written;
+/// committed shards are kept.
 pub fn extract(
     pipeline: &Pipeline,
     machine: &Machine,
@@ -57,7 +58,7 @@ pub fn extract(
     extract_with(&checkpoint, pipeline, machine, progress)
 }
 
-/// As [`extract()`], with a checkpoint that is already open: opening one reads and hashes all its weights.
+/// Like [`extract()`], with a checkpoint that is already open: opening one reads and hashes all its weights.
 pub(crate) fn extract_with(
     checkpoint: &Checkpoint,
     pipeline: &Pipeline,
@@ -105,10 +106,10 @@ pub(crate) fn extract_with(
     })
 }
 
-/// An extraction that was checked as far as that goes without reading its texts.
+/// An extraction that was checked as far as possible without reading its texts.
 pub(super) struct Entered<'a> {
     pub(super) lazy: LazyEncoder<'a>,
-    /// What is to be stored.
+    /// The states to store.
     pub(super) states: Vec<StateId>,
     pub(super) devices: Devices,
 }
@@ -130,7 +131,8 @@ pub(super) fn enter<'a>(
     Ok(Entered { lazy, states, devices })
 }
 
-/// What people call the model: its name on the hub with the commit, where it was pulled, else its folder's.
+/// Returns what people call the model: its name on the hub with the commit if it was pulled, otherwise the name of its
+/// folder.
 fn about(checkpoint: &Checkpoint) -> About {
     match ModelSource::read(&checkpoint.folder) {
         Ok(Some(source)) => {
@@ -153,14 +155,14 @@ pub(super) fn shape_of(pipeline: &Pipeline, checkpoint: &Checkpoint) -> CacheSha
     }
 }
 
-/// What was read, and what of it was computed.
+/// What was read, and how much of it was computed.
 struct ExtractionOutcome {
     counts: ReadCounts,
     computed: u64,
     totals: EncodingTotals,
 }
 
-/// Takes the cache's lock, reads and tokenises what the cache lacks, plans it, and encodes it.
+/// Locks the cache, reads and tokenises what it lacks, plans it, and encodes it.
 fn compute_missing(
     lazy: &mut LazyEncoder<'_>,
     devices: &Devices,
@@ -173,7 +175,7 @@ fn compute_missing(
     let shape = shape_of(pipeline, checkpoint);
     let mut writer = CacheWriter::open(&settings.cache_dir, inputs, shape, progress)?;
     if writer.manifest().shards.is_empty() {
-        // Something will be encoded for certain: say now, and not after reading, that it cannot be.
+        // Something will certainly be encoded, so report now, rather than after reading, that it cannot be.
         match devices {
             Devices::Cpu => drop(lazy.runtime()?),
             Devices::Cuda(_) => drop(lazy.open(progress)?),
@@ -204,7 +206,7 @@ fn compute_missing(
     Ok(ExtractionOutcome { counts, computed: spool.documents().len() as u64, totals })
 }
 
-/// Says what a job will take, writes its plan, and does it.
+/// Reports what a job will take, writes its plan, and runs it.
 fn encode(
     lazy: &mut LazyEncoder<'_>,
     job: &ExtractionJob<'_>,
@@ -227,7 +229,7 @@ fn encode(
     };
     let forecast = Forecast::of(job, counts.truncated, encoder, writer.folder())?;
     forecast.settle(writer.folder(), machine, progress)?;
-    // The plan of an unfinished extraction stands until this one takes its place.
+    // The plan of an unfinished extraction is kept until this one replaces it.
     ExtractionPlan::remove(writer.folder())?;
     job.plan.write(writer.folder())?;
     progress.start("encoding", Some(job.documents()), "texts");
@@ -238,7 +240,7 @@ fn encode(
     Ok(totals)
 }
 
-/// The fingerprint's inputs of a pipeline on a provider, `cpu` or `cuda`.
+/// Returns the inputs of a pipeline's fingerprint on a provider, `cpu` or `cuda`.
 pub(crate) fn inputs_for(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
@@ -255,8 +257,8 @@ pub(crate) fn inputs_for(
     )
 }
 
-/// Removes the plan of an extraction that was killed after its last commit, or was of other texts. Where another process
-/// writes, the plan is its own.
+/// Removes the plan of an extraction that was killed after its last commit, or that was of other texts. If another
+/// process is writing, the plan is left to it.
 fn clear_finished_plan(
     cache_dir: &Path,
     inputs: &FingerprintInputs,
@@ -272,7 +274,8 @@ fn clear_finished_plan(
     }
 }
 
-/// Counts the texts where the cache has every one with every state: then nothing is written, and no writer is waited for.
+/// Counts the texts if the cache has all of them in every state: then nothing is written, and no writer is waited for.
+/// Otherwise returns `None`.
 fn count_if_cached(
     pipeline: &Pipeline,
     folder: &Path,
@@ -284,7 +287,7 @@ fn count_if_cached(
         return Ok(None);
     };
     cache.manifest().require(folder, inputs)?;
-    // Nothing will be written, so no row has a size.
+    // Nothing will be written, so the size of a row does not matter.
     let planner = Planner::new(states, cache.manifest(), cache.index(), 0);
     let mut admission = Admission::new(&pipeline.extraction);
     let mut rows = vec![0usize; pipeline.extraction.sources.len()];
@@ -316,7 +319,7 @@ fn count_if_cached(
     Ok(Some(counts))
 }
 
-/// Says of which files a quote took in lines.
+/// Warns about files in which a quote swallowed lines.
 pub(crate) fn warn_of_swallowed(
     sources: &[Source],
     swallowed: &[SwallowedLines],
@@ -329,15 +332,15 @@ pub(crate) fn warn_of_swallowed(
     }
 }
 
-/// Says of which files lines were left out because they cannot be read.
+/// Warns about files in which lines were left out because they cannot be read.
 fn warn_of_bad_rows(bad_rows: &BadRows, progress: &dyn Progress) {
     for warning in bad_rows::warnings(&bad_rows.rows()) {
         progress.warn(&warning);
     }
 }
 
-/// Reads the texts and tokenises those that a cache lacks, whose documents lie where `index` says; `aside` is a folder for a
-/// temporary file without a name.
+/// Reads the texts and tokenises those that a cache lacks; `index` lists the documents that it has. `aside` is a folder
+/// for a temporary file without a name.
 pub(super) fn read_texts(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
@@ -421,9 +424,9 @@ pub(super) fn make_plan(
     planner.plan(documents.len(), document, settings)
 }
 
-/// Says how this plan stands to an unfinished one in the cache: its rest, or something else.
+/// Reports how this plan relates to an unfinished one in the cache: whether it is the rest of it, or something else.
 ///
-/// Cuts are made greedily in key order, so the plan of what an unfinished plan left over is that plan's rest.
+/// Shards are cut greedily in key order, so the plan of what an unfinished plan left over is the rest of that plan.
 fn settle_unfinished(
     plan: &ExtractionPlan,
     writer: &CacheWriter,
@@ -469,10 +472,10 @@ fn warn_of_versions(manifest: &Manifest, version: &str, progress: &dyn Progress)
     }
 }
 
-/// Why there is no cache of these inputs, where there are others: what the nearest differs in.
+/// Explains why there is no cache of these inputs although there are others, by the differences from the nearest one.
 pub(crate) fn explain_miss(cache_dir: &Path, inputs: &FingerprintInputs) -> Result<Option<String>> {
     let fingerprint = inputs.fingerprint();
-    // This is for a note only: a cache whose manifest is damaged is passed over.
+    // This is for a note only, so a cache whose manifest is damaged is skipped.
     let caches: Vec<Manifest> =
         caches_in(cache_dir)?.into_iter().filter_map(|(_, manifest)| manifest.ok()).collect();
     if caches.iter().any(|manifest| manifest.fingerprint == fingerprint) {

@@ -8,7 +8,7 @@ pub(crate) struct FillingShard {
     pub(super) sample: OpenShard,
     /// The documents of the sample, as rows of the shard.
     pub(super) sampled: Vec<usize>,
-    /// Where its batches are kept until it is complete; on a CPU only.
+    /// The log that keeps its batches until it is complete; on a CPU only.
     pub(super) log: Option<BatchLog>,
 }
 

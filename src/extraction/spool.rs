@@ -1,4 +1,4 @@
-//! The documents of an extraction, tokenised and set aside on disk, so that memory does not grow with the corpus.
+//! The documents of an extraction, tokenised and spooled to disk, so that memory does not grow with the corpus.
 
 use std::{
     collections::HashSet,
@@ -23,23 +23,23 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Examples tokenised at a time.
+/// Number of examples that are tokenised at a time.
 const CHUNK_EXAMPLES: usize = 2048;
 
-/// Bytes of text that are tokenised at a time, so that long texts too are seen to get on.
+/// Number of bytes of text that are tokenised at a time, so that progress is seen on long texts too.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A document that waits to be encoded.
+/// A document that is waiting to be encoded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SpooledDocument {
     pub(crate) key: Key,
-    /// Where it lies in the file, and how long it is there.
+    /// The position of its record in the file; `n_bytes` is the length.
     at: u64,
     n_bytes: u32,
-    /// Tokens of all its windows.
+    /// Number of tokens in all its windows.
     pub(crate) n_tokens: u32,
     pub(crate) n_words: u32,
-    /// Where it stands in the data, for messages.
+    /// Its line in the data file `source`, for messages.
     line: u32,
     source: u16,
     pub(crate) truncated: bool,
@@ -52,20 +52,20 @@ pub(crate) struct Spool {
     documents: Vec<SpooledDocument>,
 }
 
-/// What was read.
+/// The counts of what was read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ReadCounts {
-    /// Records.
+    /// Number of records.
     pub(crate) documents: u64,
-    /// Records of nothing but white space that were left out.
+    /// Number of records of only white space that were left out.
     pub(crate) empty: u64,
-    /// Distinct documents.
+    /// Number of distinct documents.
     pub(crate) unique: u64,
-    /// Of these, cut off at `max_length`.
+    /// Number of these that were cut off at `max_length`.
     pub(crate) truncated: u64,
 }
 
-/// Which documents are encoded: each once, and none that the settings leave out.
+/// Decides which documents are encoded: each once, and none that the settings leave out.
 pub(crate) struct Admission<'a> {
     settings: &'a ExtractionSettings,
     /// Half a key is enough to tell documents apart, at half the memory.
@@ -78,7 +78,7 @@ impl<'a> Admission<'a> {
         Admission { settings, seen: HashSet::new(), counts: ReadCounts::default() }
     }
 
-    /// Counts an example; whether its documents are looked at.
+    /// Counts an example, and returns whether its documents are considered.
     pub(crate) fn admit(&mut self, example: &Record) -> bool {
         self.counts.documents += 1;
         let empty = self.settings.leaves_out(example);
@@ -86,7 +86,7 @@ impl<'a> Admission<'a> {
         !empty
     }
 
-    /// Counts a document; whether it is the first of its key.
+    /// Returns whether a document is the first with its key, and counts it if so.
     pub(crate) fn is_new(&mut self, key: &Key) -> bool {
         let mut half = [0; 16];
         half.copy_from_slice(&key.0[..16]);
@@ -100,17 +100,17 @@ impl<'a> Admission<'a> {
 pub(crate) struct Spooling<'a> {
     pub(crate) tokenizer: &'a TextTokenizer,
     pub(crate) settings: &'a ExtractionSettings,
-    /// Whether tokens or words are stored, and so where they stand.
+    /// Whether tokens or words are stored, so that their positions are needed.
     pub(crate) aligned: bool,
     /// The data files, for messages.
     pub(crate) sources: &'a [Source],
-    /// The temporary file lies here without a name, so that a kill leaves nothing behind.
+    /// The folder of the temporary file, which has no name, so that a kill leaves nothing behind.
     pub(crate) folder: &'a Path,
 }
 
 impl Spooling<'_> {
-    /// Reads examples and tokenises those documents that are admitted and that `present` does not know
-    /// (`Some(truncated)` for what it does).
+    /// Reads examples and tokenises the admitted documents that `present` does not know. For a document that it knows,
+    /// `present` returns `Some(truncated)`.
     pub(crate) fn fill(
         &self,
         examples: impl Iterator<Item = Result<Record>>,
@@ -171,12 +171,12 @@ impl Spooling<'_> {
 }
 
 impl Spool {
-    /// The documents, sorted by key.
+    /// Returns the documents, sorted by key.
     pub(crate) fn documents(&self) -> &[SpooledDocument] {
         &self.documents
     }
 
-    /// Reads a document back.
+    /// Reads the encoding of a document back.
     pub(crate) fn read(&self, document: &SpooledDocument) -> Result<Encoding> {
         let mut bytes = vec![0u8; document.n_bytes as usize];
         self.file
@@ -194,7 +194,7 @@ impl Spool {
 }
 
 impl SpooledDocument {
-    /// Where the text stands, as `data/reviews.csv:12`.
+    /// Returns the place of the text in the data, as in `the text at data/reviews.csv:12`.
     pub(crate) fn place(&self, sources: &[Source]) -> String {
         let path =
             sources.get(usize::from(self.source)).map(|source| source.path.display().to_string());
@@ -202,7 +202,7 @@ impl SpooledDocument {
     }
 }
 
-/// An example, and which of its documents are to be tokenised.
+/// An example, and which of its documents to tokenise.
 type Pending = (Vec<(usize, Key)>, Record);
 
 struct Filling<'a> {
@@ -301,7 +301,7 @@ fn write_record(encoding: &Encoding, aligned: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// What is left of a record: numbers are taken from its front, as [`write_record`] put them.
+/// The rest of a record: values are taken from its front in the order in which [`write_record`] put them.
 struct RecordBytes<'a>(&'a [u8]);
 
 impl RecordBytes<'_> {

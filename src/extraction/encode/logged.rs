@@ -1,4 +1,4 @@
-//! Batches that an earlier process encoded, and that need not be encoded again.
+//! Batches that an earlier process encoded and that need not be encoded again.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl ExtractionJob<'_> {
-    /// The logs of encoded batches: a CPU may take minutes for a shard, a GPU takes seconds.
+    /// Returns the logs of encoded batches, on a CPU only: it may take minutes for a shard, a GPU takes seconds.
     pub(super) fn logs(
         &self,
         devices: &Devices,
@@ -33,7 +33,7 @@ impl ExtractionJob<'_> {
         }
     }
 
-    /// Whether logged states are those of a batch, with a row for each of its windows, words or tokens.
+    /// Whether logged states match a batch, with a row for each of its windows, words or tokens.
     pub(super) fn fits(&self, batch: &PlannedBatch, states: &[BatchStates]) -> bool {
         let dtype = if batch.in_sample { Dtype::F32 } else { self.dtype };
         let row_bytes = self.hidden * dtype.size_bytes();

@@ -1,4 +1,4 @@
-//! What an extraction did, and what several did together.
+//! The report of an extraction, or of several together.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-/// What an extraction did.
+/// The report of an extraction.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExtractReport {
@@ -16,34 +16,34 @@ pub struct ExtractReport {
     pub cache: PathBuf,
     /// Its fingerprint.
     pub fingerprint: String,
-    /// Records read.
+    /// Number of records read.
     pub documents: u64,
-    /// Texts of nothing but white space that were left out.
+    /// Number of texts of only white space that were left out.
     pub empty: u64,
-    /// Distinct texts among the others.
+    /// Number of distinct texts among the others.
     pub unique: u64,
-    /// Texts that were encoded.
+    /// Number of texts that were encoded.
     pub computed: u64,
-    /// Texts that the cache had.
+    /// Number of texts that the cache already had.
     pub reused: u64,
-    /// Real tokens that were encoded.
+    /// Number of real tokens that were encoded.
     pub tokens: u64,
-    /// Distinct texts of which the end was cut off.
+    /// Number of distinct texts whose end was cut off.
     pub truncated: u64,
-    /// Real tokens over padded tokens.
+    /// The ratio of real tokens to padded tokens.
     pub padding_efficiency: f64,
-    /// Wall time of the stage.
+    /// Wall time of the stage, in seconds.
     pub seconds: f64,
     /// `tokens / seconds`.
     pub tokens_per_second: f64,
-    /// Bytes of the new shards.
+    /// Size of the new shards in bytes.
     pub bytes_written: u64,
-    /// The device that was taken, as `cpu`, `cuda:0` or `cuda:0,1`.
+    /// The device that was used, such as `cpu`, `cuda:0` or `cuda:0,1`.
     pub device: String,
-    /// What `device = "auto"` took, and why.
+    /// What `device = "auto"` chose, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_reason: Option<String>,
-    /// What it computed in.
+    /// The precision of the computation.
     pub precision: &'static str,
     /// Where several models are compared, what was done for each, by its folder: the counts above are then those of all
     /// together, and the cache is that of the first.
