@@ -1,4 +1,4 @@
-//! What an extraction would do, without doing it: everything is read and checked, and nothing is written.
+//! A forecast of an extraction without doing it: everything is read and checked, and nothing is written.
 
 use std::{
     collections::BTreeMap,
@@ -28,30 +28,30 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExtractForecast {
-    /// The cache folder, `<cache.dir>/<fingerprint>`; it may not be there yet.
+    /// The cache folder, `<cache.dir>/<fingerprint>`; it may not exist yet.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub cache: PathBuf,
     /// Its fingerprint.
     pub fingerprint: String,
-    /// Records read.
+    /// Number of records read.
     pub documents: u64,
-    /// Distinct texts among them.
+    /// Number of distinct texts among them.
     pub unique: u64,
-    /// Texts that would be encoded.
+    /// Number of texts that would be encoded.
     pub computed: u64,
-    /// Texts that the cache has.
+    /// Number of texts that the cache already has.
     pub reused: u64,
-    /// Real tokens that would be encoded.
+    /// Number of real tokens that would be encoded.
     pub tokens: u64,
-    /// Distinct texts of which the end is cut off.
+    /// Number of distinct texts whose end is cut off.
     pub truncated: u64,
-    /// Bytes that would be written.
+    /// Number of bytes that would be written.
     pub bytes: u64,
-    /// Bytes that the disk has left; `None` where the system does not say.
+    /// Free space on the disk in bytes; `None` if the system does not report it.
     pub free_bytes: Option<u64>,
-    /// How long the encoding would take, where there is enough of it to be forecast.
+    /// How long the encoding would take, in seconds, if there is enough of it to be forecast.
     pub seconds: Option<f64>,
-    /// The device that would be taken.
+    /// The device that would be used.
     pub device: String,
     /// Where several models are compared, what would be done for each, by its folder: the counts above are then those of all
     /// together, and the cache is that of the first.
@@ -76,7 +76,7 @@ impl ExtractForecast {
 /// Reads, checks and tokenises what [`extract()`](super::extract::extract) would encode.
 ///
 /// # Errors
-/// As the extraction itself, before it encodes anything.
+/// Returns the errors that the extraction itself would return before it encodes anything.
 pub(crate) fn forecast(
     checkpoint: &Checkpoint,
     pipeline: &Pipeline,
@@ -103,7 +103,7 @@ pub(crate) fn forecast(
     manifest.require(&folder, &inputs)?;
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
     let planner = Planner::new(&states, manifest, index, row_bytes);
-    // The temporary file has no name: nothing of it stays, and the folder of the cache need not be there.
+    // The temporary file has no name, so nothing of it remains, and the folder of the cache need not exist.
     let aside = env::temp_dir();
     let (spool, counts) = read_texts(pipeline, checkpoint, &planner, index, &aside, progress)?;
     let planned = make_plan(pipeline, &devices, &spool, &planner);
@@ -119,7 +119,7 @@ pub(crate) fn forecast(
     let computed = job.documents();
     let mut forecast = Forecast::without_time(&job, counts.truncated, existing(&folder));
     if computed > 0 {
-        // That the encoder cannot be had is to be known now.
+        // Report now if the encoder is unavailable.
         lazy.runtime()?;
     }
     if forecast.is_worth_timing() {
@@ -143,14 +143,14 @@ pub(crate) fn forecast(
     })
 }
 
-/// The folder, or the nearest above it that is there.
+/// Returns the folder, or the nearest one above it that exists.
 fn existing(folder: &Path) -> &Path {
     let mut folders = folder.ancestors().filter(|folder| folder.is_dir());
     folders.next().unwrap_or(Path::new("."))
 }
 
 impl ExtractForecast {
-    /// What would be encoded and written, in words.
+    /// Describes in words what would be encoded and written.
     pub fn describe(&self) -> String {
         Forecast {
             documents: self.computed,

@@ -1,4 +1,4 @@
-//! Embeddings of data files in one file: stage 1 for them, and a row for each record, in order.
+//! Embeds data files into one file: runs stage 1 for them, and writes a row for each record, in order.
 
 use std::{
     io::Write,
@@ -33,71 +33,71 @@ use crate::{
     report::row_writer::{RowFormat, RowWriter, folder_of, require_other_file, write_output},
 };
 
-/// Records that are written at a time.
+/// Number of records that are written at a time.
 const CHUNK_RECORDS: usize = 4096;
 
-/// Bytes of texts that are written at a time, about.
+/// Approximate number of bytes of text that are written at a time.
 const CHUNK_BYTES: usize = 64 << 20;
 
-/// What is to be embedded, and how.
+/// What to embed, and how.
 #[derive(Clone, Debug)]
 pub struct EmbedRequest {
-    /// The data files, with the column of texts of each, and those of ids and labels where they are to be written too.
+    /// The data files, with the column of texts of each, and those of ids and labels if they are to be written too.
     pub sources: Vec<Source>,
     /// The checkpoint folder.
     pub model: PathBuf,
-    /// `cls`, `mean` or `max`.
+    /// The pooling: `cls`, `mean` or `max`.
     pub pooling: String,
-    /// Absolute, or negative from the end.
+    /// The layer: absolute, or negative to count from the end.
     pub layer: i64,
-    /// What the cache and the file hold.
+    /// The type of the values in the cache and in the file.
     pub dtype: Dtype,
-    /// The folder of caches.
+    /// The folder that holds the caches.
     pub cache_dir: PathBuf,
-    /// Other values of a pipeline, as `cache.max_length=256`.
+    /// Other settings of a pipeline, as in `cache.max_length=256`.
     pub overrides: Vec<String>,
-    /// Whether texts are written too.
+    /// Whether to write the texts too.
     pub with_text: bool,
-    /// The file to write; its extension says how.
+    /// The file to write; its extension determines the format.
     pub out: PathBuf,
 }
 
-/// What was embedded.
+/// The report of an embedding.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct EmbedReport {
-    /// The file.
+    /// The file that was written.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub out: PathBuf,
-    /// The state.
+    /// The state that was written.
     pub state: StateId,
-    /// Rows of the file: one for each record.
+    /// Number of rows in the file: one for each record.
     pub rows: u64,
-    /// Values of a row.
+    /// Number of values in a row.
     pub dimensions: usize,
-    /// Their type.
+    /// The type of the values.
     pub dtype: Dtype,
     /// The cache that holds the states.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub cache: PathBuf,
-    /// Distinct texts that were encoded now.
+    /// Number of distinct texts that were encoded.
     pub computed: u64,
-    /// Distinct texts whose states were there.
+    /// Number of distinct texts whose states were already in the cache.
     pub reused: u64,
-    /// Texts of which the end was cut off.
+    /// Number of texts whose end was cut off.
     pub truncated: u64,
-    /// Wall time.
+    /// Wall time in seconds.
     pub seconds: f64,
 }
 
-/// How the file is written.
+/// The format of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OutFormat {
     /// The rows alone, as an array.
     Npy,
     /// The rows alone, as a tensor.
     Safetensors,
-    /// A table with a column of rows.
+    /// A table with the rows as a column.
     Table(RowFormat),
 }
 
@@ -120,11 +120,12 @@ impl OutFormat {
     }
 }
 
-/// Encodes what the cache lacks, and writes a row for each record of the files, in their order; a text that stands there
-/// twice has two rows.
+/// Encodes what the cache lacks, and writes a row for each record of the files, in order; a text that occurs twice has
+/// two rows.
 ///
 /// # Errors
-/// [`Error::Argument`] if the name of the file says no format, and as [`extract`](super::extract::extract).
+/// Returns [`Error::Argument`] if the extension of the file is not that of a format, and the errors of
+/// [`extract`](super::extract::extract).
 pub fn embed(
     request: &EmbedRequest,
     machine: &Machine,
@@ -139,7 +140,7 @@ pub fn embed(
     }
     require_other_file(&request.out, request.sources.iter().map(|source| source.path.as_path()))?;
     let pipeline = pipeline_of(request)?;
-    // A column that is not there is told now, and not after everything was encoded.
+    // Report a missing column now rather than after everything was encoded.
     for source in &request.sources {
         if source.resolve_format()? == Format::Squad {
             return Err(Error::Argument {
@@ -157,7 +158,7 @@ pub fn embed(
     };
     let extracted = extract_with(&checkpoint, &pipeline, machine, progress)?;
     let cache = CacheReader::existing(&extracted.cache)?;
-    // The rows in order, as an array on the disk: memory does not grow with them.
+    // The rows in order, as an array on disk, so that memory does not grow with them.
     let staging = tempfile::Builder::new().prefix(".frostbert-embed-").tempdir_in(folder);
     let staging = staging.map_err(Error::io("make a folder in", folder))?;
     let options = ExportOptions {
@@ -175,7 +176,8 @@ pub fn embed(
         n_rows: exported.rows as usize,
     };
     let columns = RecordTable { request, n_rows: rows.n_rows, embeddings: None };
-    // An array has no columns next to it: these go to a table of their own, first, so that none is there without it.
+    // An array has no room for other columns, so they go to a table of their own. It is written first, so that no array
+    // is there without it.
     let mut beside = request.out.clone().into_os_string();
     beside.push(".meta.parquet");
     let beside = Path::new(&beside);
@@ -183,7 +185,7 @@ pub fn embed(
         if columns.has_columns() {
             columns.write(beside, RowFormat::Parquet)?;
         } else {
-            // One of an earlier call would be of other rows.
+            // A table from an earlier call would be of other rows.
             frostbert_cache::durable::remove_file(beside)?;
         }
     }
@@ -210,12 +212,12 @@ pub fn embed(
     })
 }
 
-/// What is read of a source beside its texts.
+/// Returns the fields to read from a source besides its texts.
 fn wanted(source: &Source) -> WantedFields {
     WantedFields { label: source.label.is_some(), text_pair: false }
 }
 
-/// Keys of a pipeline that the options of the command set, or that would leave records out, and the sections with them.
+/// Keys of a pipeline that the options of the command set, or that would leave records out, and their sections.
 const SET_BY_OPTIONS: [&str; 8] = [
     "data",
     "model",
@@ -227,7 +229,7 @@ const SET_BY_OPTIONS: [&str; 8] = [
     "cache.dir",
 ];
 
-/// A pipeline of stage 1 alone, in which every record has a row.
+/// Returns a pipeline of stage 1 alone, in which every record has a row.
 fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
     let place = Path::new("embed");
     let refuse = |problem: String| Error::Pipeline {
@@ -240,7 +242,7 @@ fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
     let to_json = |value: &dyn Fn() -> serde_json::Result<Value>| {
         value().map_err(|error| refuse(error.to_string()))
     };
-    // A path that is no UTF-8 has no place in a pipeline.
+    // A pipeline cannot hold a path that is not UTF-8.
     let table = serde_json::json!({
         "model": { "path": to_json(&|| serde_json::to_value(&request.model))? },
         "data": {
@@ -264,7 +266,7 @@ fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
     }
     let file = table.try_into().map_err(|error: toml::de::Error| refuse(error.message().into()))?;
     let mut pipeline = Pipeline::check(place, file)?;
-    // Every record has a row, so that no error is to name the key that leaves some out.
+    // Every record has a row, so no error may suggest the key that leaves some out.
     for source in &mut pipeline.extraction.sources {
         source.skip_bad = None;
     }
@@ -281,7 +283,7 @@ struct EmbeddingRows {
 }
 
 impl EmbeddingRows {
-    /// The bytes of all rows, which end the file.
+    /// Returns the bytes of all rows, which end the file.
     fn values(&self) -> &[u8] {
         let n_bytes = self.n_rows * self.dimensions * self.dtype.size_bytes();
         &self.bytes[self.bytes.len() - n_bytes..]
@@ -294,7 +296,7 @@ impl EmbeddingRows {
         }
     }
 
-    /// Some rows as lists.
+    /// Returns the rows `first..end` as lists.
     fn lists(&self, first: usize, end: usize) -> ArrayRef {
         let width = self.dimensions * self.dtype.size_bytes();
         let bytes = &self.values()[first * width..end * width];
@@ -310,7 +312,7 @@ impl EmbeddingRows {
         Arc::new(FixedSizeListArray::new(item, self.dimensions as i32, values, None))
     }
 
-    /// One tensor, `embeddings`.
+    /// Writes one tensor, `embeddings`.
     fn write_safetensors(&self, out: &Path) -> Result<()> {
         let dtype = match self.dtype {
             Dtype::F16 => safetensors::Dtype::F16,
@@ -331,9 +333,9 @@ impl EmbeddingRows {
 #[derive(Clone, Copy)]
 struct RecordTable<'a> {
     request: &'a EmbedRequest,
-    /// Where a column of the table holds the embeddings.
+    /// The embeddings, if a column of the table holds them.
     embeddings: Option<&'a EmbeddingRows>,
-    /// Rows that were embedded.
+    /// Number of rows that were embedded.
     n_rows: usize,
 }
 
@@ -346,7 +348,7 @@ impl RecordTable<'_> {
         self.request.sources.iter().any(|source| source.label.is_some())
     }
 
-    /// Whether there is a column beside the embeddings.
+    /// Whether there is a column besides the embeddings.
     fn has_columns(&self) -> bool {
         self.has_ids() || self.has_labels() || self.request.with_text
     }

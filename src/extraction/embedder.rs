@@ -1,4 +1,4 @@
-//! Embeds texts in memory, without a cache: new texts to predict for, queries.
+//! Encodes texts in memory, without a cache: new texts to predict for, or queries.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// An encoder for texts that are not cached. States are rounded to the cache's storage type, so that a text has the same
+/// An encoder for texts that are not cached. States are rounded to the cache's storage type, so a text has the same
 /// states as in a cache.
 pub(crate) struct TextEncoder {
     settings: ExtractionSettings,
@@ -30,11 +30,11 @@ pub(crate) struct TextEncoder {
     hidden: usize,
     encoder: Encoder,
     tokenizer: TextTokenizer,
-    /// Inputs so far of which the end was cut off.
+    /// Number of inputs so far whose end was cut off.
     pub(crate) truncated: u64,
 }
 
-/// Documents in memory: where their rows lie, and the rows of every state.
+/// Encoded documents in memory: their layout, and the rows of every state.
 #[derive(Default)]
 pub(crate) struct EncodedTexts {
     pub(crate) layout: ShardLayout,
@@ -46,7 +46,7 @@ impl TextEncoder {
     /// Loads the encoder of a checkpoint for some states.
     ///
     /// # Errors
-    /// When it cannot run on the device that the settings name.
+    /// Returns an error if it cannot run on the device that the settings name.
     pub(crate) fn open(
         checkpoint: &Checkpoint,
         settings: &ExtractionSettings,
@@ -75,19 +75,19 @@ impl TextEncoder {
         })
     }
 
-    /// The states of some inputs, in their order; all workers share the batches.
+    /// Returns the states of some inputs, in order; all workers share the batches.
     ///
     /// # Errors
-    /// When an input has no token, the encoder fails, or a state is no number.
+    /// Returns an error if an input has no token, the encoder fails, or a state is not finite.
     pub(crate) fn encode(&mut self, inputs: &[Document<'_>]) -> Result<EncodedTexts> {
         let states = self.states.clone();
         self.encode_states(inputs, &states)
     }
 
-    /// As [`TextEncoder::encode`], with other states of the layers that the encoder was loaded for.
+    /// Like [`TextEncoder::encode`], with other states of the layers that the encoder was loaded for.
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`TextEncoder::encode`].
     pub(crate) fn encode_states(
         &mut self,
         inputs: &[Document<'_>],

@@ -51,7 +51,7 @@ pub(crate) struct EncodingTotals {
 }
 
 impl EncodingTotals {
-    /// Returns the ratio of real tokens to padded tokens.
+    /// Returns the ratio of real tokens to padded tokens; 1 if nothing was encoded.
     pub(crate) fn padding_efficiency(&self) -> f64 {
         if self.padded_tokens == 0 { 1.0 } else { self.tokens as f64 / self.padded_tokens as f64 }
     }

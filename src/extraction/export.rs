@@ -1,4 +1,4 @@
-//! A cache exported in the order of a pipeline's data files, so that rows line up with the user's own table.
+//! Exports a cache in the order of a pipeline's data files, so that rows line up with the user's own table.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,13 +20,12 @@ use crate::{
     extraction::extract::{inputs_for, warn_of_swallowed},
 };
 
-/// Writes a row for every record of a pipeline's data files, in their order; a text that stands there twice has two
-/// rows. The states are those asked for, else those that the pipeline stores.
+/// Writes a row for every record of a pipeline's data files, in order; a text that occurs twice has two rows. The
+/// states are those asked for, or by default those that the pipeline stores.
 ///
 /// # Errors
-/// [`frostbert_cache::Error::Miss`] when the cache lacks records (it says how many), or is not the one that the
-/// pipeline makes;
-/// when a data file is not what the pipeline says; else as [`export_rows`].
+/// Returns [`frostbert_cache::Error::Miss`] if the cache lacks records (it says how many) or is not the one that the
+/// pipeline makes, an error if a data file does not match the pipeline, and the errors of [`export_rows`].
 pub fn export_records(
     pipeline: &Pipeline,
     cache: &CacheReader,
@@ -85,7 +84,7 @@ fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress
             return Ok(());
         }
     };
-    // Which device computed it is for the cache to say: the user has named this one.
+    // The user named this cache, so it may have been computed on any device.
     let ours = inputs_for(pipeline, &checkpoint, &theirs.provider);
     let differences = theirs.differences(&ours);
     if differences.is_empty() {
@@ -102,17 +101,17 @@ fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress
     .into())
 }
 
-/// The records of some data files, each with a document, or with two where a pair was encoded separately.
+/// The records of some data files, each with one document, or with two if pairs were encoded separately.
 struct RecordDocuments<'a> {
     settings: &'a ExtractionSettings,
-    /// Records without a text, in the reading that is going on.
+    /// Number of records without a text, in the current reading.
     empty: Cell<u64>,
-    /// What quotes took in, source by source, in the same reading.
+    /// The lines that quotes swallowed, source by source, in the same reading.
     swallowed: RefCell<Vec<SwallowedLines>>,
 }
 
 impl RecordDocuments<'_> {
-    /// What a whole reading must have found.
+    /// Checks what a complete reading found.
     fn check(&self, n_records: &[usize]) -> Result<()> {
         let n_empty = self.empty.get();
         let n_all: usize = n_records.iter().sum();

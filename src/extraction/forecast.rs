@@ -1,4 +1,4 @@
-//! What an extraction will take, said before it begins: documents, tokens, bytes, disk and time.
+//! A forecast of what an extraction will take: documents, tokens, bytes, disk space and time.
 
 use std::{iter, path::Path, time::Instant};
 
@@ -13,31 +13,31 @@ use crate::{
     extraction::{encode::ExtractionJob, machine::Machine},
 };
 
-/// Tokens that the warm-up encodes on every worker.
+/// Number of tokens that the warm-up encodes on every worker.
 const WARM_UP_TOKENS: u32 = 1024;
 
-/// Below this a forecast of time takes longer than it is worth.
+/// Number of tokens below which a forecast of the time takes longer than it is worth.
 const WORTH_TOKENS: u64 = 100_000;
 
 /// What will be read, computed and written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Forecast {
-    /// Documents to encode.
+    /// Number of documents to encode.
     pub(crate) documents: u64,
-    /// Tokens of their windows.
+    /// Number of tokens in their windows.
     pub(crate) tokens: u64,
-    /// Documents, of all that were read, of which the end is cut off.
+    /// Number of documents, among all that were read, whose end is cut off.
     pub(crate) truncated: u64,
-    /// Bytes to write; the states to the byte, tables and Parquet's own by estimate.
+    /// Number of bytes to write: exact for the states, estimated for the tables and Parquet's overhead.
     pub(crate) bytes: u64,
-    /// Bytes that the disk has left; `None` where the system does not say.
+    /// Free space on the disk in bytes; `None` if the system does not report it.
     pub(crate) free_bytes: Option<u64>,
-    /// How long it will take, by a short warm-up.
+    /// How long it will take, in seconds, by a short warm-up.
     pub(crate) seconds: Option<f64>,
 }
 
 impl Forecast {
-    /// Counts what a job will do, and warms the encoder up where that is worth it.
+    /// Counts what a job will do, and warms up the encoder to forecast the time if that is worth it.
     pub(crate) fn of(
         job: &ExtractionJob<'_>,
         truncated: u64,
@@ -63,21 +63,21 @@ impl Forecast {
         }
     }
 
-    /// Whether there is so much to do that a forecast of its time is worth its own.
+    /// Whether there is enough to do for a forecast of the time to be worth it.
     pub(crate) fn is_worth_timing(&self) -> bool {
         self.tokens >= WORTH_TOKENS
     }
 
-    /// Warms the encoder up, and forecasts the time from that.
+    /// Warms up the encoder, and forecasts the time from that.
     pub(crate) fn time(&mut self, job: &ExtractionJob<'_>, encoder: &mut Encoder) -> Result<()> {
         self.seconds = Some(self.tokens as f64 / warm_up(job, encoder)?);
         Ok(())
     }
 
-    /// Says it, and asks or refuses where it does not fit.
+    /// Reports the forecast, and asks or refuses to go on if there is not enough space on the disk.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] where the disk has too little left and nobody said to go on.
+    /// Returns [`Error::NoSpace`] if there is not enough space and nobody agreed to go on.
     pub(crate) fn settle(
         &self,
         folder: &Path,
@@ -108,7 +108,7 @@ impl Forecast {
         })
     }
 
-    /// In words.
+    /// Describes the forecast in words.
     pub(crate) fn describe(&self) -> String {
         let mut parts = vec![counted(self.documents, "text"), counted(self.tokens, "token")];
         if self.truncated > 0 {
@@ -125,10 +125,10 @@ impl Forecast {
     }
 }
 
-/// The size of what a plan writes. `words` tells the words of a planned shard.
+/// Returns the number of bytes that a plan writes; `words` returns the number of words of a planned shard.
 fn bytes_of(plan: &ExtractionPlan, row_bytes: usize, words: impl Fn(usize) -> u64) -> u64 {
-    // Measured on 10,000 sentences: bytes of a row in docs.parquet, tokens.parquet and words.parquet, and of a file's
-    // pages and footer.
+    // Measured on 10,000 sentences: bytes per row of docs.parquet, tokens.parquet and words.parquet, and bytes for the
+    // pages and the footer of a file.
     const DOCUMENT: u64 = 48;
     const TOKEN: u64 = 8;
     const WORD: u64 = 10;
@@ -146,7 +146,7 @@ fn bytes_of(plan: &ExtractionPlan, row_bytes: usize, words: impl Fn(usize) -> u6
                 let bytes = rows * row_bytes as u64;
                 bytes + bytes / 1000 + FILE
             });
-            // One table serves all layers; a shard that is there has its documents.
+            // One table serves all layers; a shard that already exists has its documents.
             let stores = |kind: StateKind| shard.states.iter().any(|state| state.kind == kind);
             let tables = [
                 (!shard.added, documents * DOCUMENT + FILE),
@@ -159,10 +159,11 @@ fn bytes_of(plan: &ExtractionPlan, row_bytes: usize, words: impl Fn(usize) -> u6
         .sum()
 }
 
-/// Real tokens per second of all workers together, of as many rounds of the same few batches as there are workers.
+/// Measures the real tokens per second of all workers together, over as many rounds of the same few batches as there
+/// are workers.
 fn warm_up(job: &ExtractionJob<'_>, encoder: &mut Encoder) -> Result<f64> {
     let documents = job.spool.documents();
-    // Spread over the keys, which are hashes: a fair sample of lengths.
+    // Spread over the keys, which are hashes, so this is a fair sample of lengths.
     let step = (documents.len() / 1024).max(1);
     let mut windows = Vec::new();
     let mut tokens = 0;

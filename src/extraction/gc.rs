@@ -1,4 +1,4 @@
-//! Which documents of a cache some pipelines still need.
+//! The documents of a cache that some pipelines still need.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,9 +23,9 @@ use crate::{
 /// The documents that pipelines need, by the fingerprints of the caches that hold them.
 pub struct NeededDocuments {
     keys: HashMap<String, HashSet<Key>>,
-    /// Without a pipeline everything is needed.
+    /// Whether everything is needed, because there is no pipeline.
     everything: bool,
-    /// Small shards are merged up to this: the largest `cache.shard_tokens` of the pipelines.
+    /// The size in tokens up to which small shards are merged: the largest `cache.shard_tokens` of the pipelines.
     shard_tokens: usize,
 }
 
@@ -33,7 +33,7 @@ impl NeededDocuments {
     /// Reads the texts of every pipeline.
     ///
     /// # Errors
-    /// When a model or a data file is not there: nothing is dropped because something else is missing.
+    /// Returns an error if a model or a data file is missing: nothing is dropped because something else is missing.
     pub fn by(pipelines: &[Pipeline], progress: &dyn Progress) -> Result<NeededDocuments> {
         let mut keys: HashMap<String, HashSet<Key>> = HashMap::new();
         for pipeline in pipelines.iter().flat_map(Pipeline::by_model) {
@@ -68,10 +68,10 @@ impl NeededDocuments {
         move |key| self.everything || keys.is_some_and(|keys| keys.contains(key))
     }
 
-    /// What [`NeededDocuments::collect`] would drop from a cache.
+    /// Returns what [`NeededDocuments::collect`] would drop from a cache.
     ///
     /// # Errors
-    /// When the cache is damaged.
+    /// Returns an error if the cache is damaged.
     pub fn count(&self, cache: &Path, manifest: &Manifest) -> Result<Collected> {
         Ok(gc::count(cache, self.keeps(&manifest.fingerprint))?)
     }
@@ -79,7 +79,7 @@ impl NeededDocuments {
     /// Drops from caches what is not needed, and merges small shards.
     ///
     /// # Errors
-    /// When another process writes to a cache, it is damaged, or the disk refuses.
+    /// Returns an error if another process writes to a cache, a cache is damaged, or a file cannot be written.
     pub fn collect(
         &self,
         caches: &[(PathBuf, Manifest)],

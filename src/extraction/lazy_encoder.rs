@@ -1,4 +1,4 @@
-//! An encoder that is opened when something has to be encoded.
+//! An encoder that is opened only when something has to be encoded.
 
 use std::path::Path;
 
@@ -17,20 +17,20 @@ use crate::{
     extraction::machine::Machine,
 };
 
-/// An encoder that is opened when the first text needs it: a run that finds everything cached loads no model.
+/// An encoder that is opened when the first text needs it: a run that finds everything in the cache loads no model.
 pub(crate) struct LazyEncoder<'a> {
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) machine: &'a Machine,
     pub(crate) checkpoint: &'a Checkpoint,
-    /// The layers to put out when it is opened.
+    /// The layers to output when it is opened.
     pub(crate) layers: Vec<usize>,
     pub(crate) encoder: Option<Encoder>,
-    /// What `device = "auto"` took and why, once that is known.
+    /// What `device = "auto"` chose and why, once that is known.
     pub(crate) auto_took: Option<String>,
 }
 
 impl LazyEncoder<'_> {
-    /// The devices that will run; opens the encoder only where that has to be found out.
+    /// Returns the devices that will run; opens the encoder only if that is needed to find out.
     pub(crate) fn devices(&mut self, progress: &dyn Progress) -> Result<Devices> {
         let settings = &self.pipeline.extraction;
         match &settings.device {
@@ -39,7 +39,7 @@ impl LazyEncoder<'_> {
             Device::AllCuda => Ok(Devices::Cuda(all_cuda(&self.runtime()?)?)),
             Device::Auto => match why_no_cuda(settings.precision, &self.machine.onnxruntime) {
                 Some(reason) => {
-                    // A library that is not there was built in no way; it may not be needed either.
+                    // If the library is missing, nothing can be said about its build, and it may not be needed either.
                     if self.machine.onnxruntime.exists() {
                         self.note_auto(&format!("the CPU: {reason}"), progress);
                     }
@@ -50,12 +50,12 @@ impl LazyEncoder<'_> {
         }
     }
 
-    /// ONNX Runtime, loaded.
+    /// Loads ONNX Runtime.
     pub(crate) fn runtime(&self) -> Result<Runtime> {
         Runtime::load(&self.machine.onnxruntime)
     }
 
-    /// The encoder, opened where it is not.
+    /// Returns the encoder, and opens it if it is not open yet.
     pub(crate) fn open(&mut self, progress: &dyn Progress) -> Result<&mut Encoder> {
         if self.encoder.is_none() {
             let settings = &self.pipeline.extraction;
@@ -79,7 +79,7 @@ impl LazyEncoder<'_> {
         Ok(self.encoder.as_mut().expect("just opened"))
     }
 
-    /// Says once what `auto` took; where nobody expects another device, only to those who want to know more.
+    /// Reports once what `auto` chose; only as a detail if nobody would expect another device.
     fn note_auto(&mut self, took: &str, progress: &dyn Progress) {
         if self.auto_took.is_none() {
             let message = format!("device auto chose {took}");
@@ -94,7 +94,7 @@ impl LazyEncoder<'_> {
     }
 }
 
-/// What `device = "auto"` took, and why.
+/// Returns what `device = "auto"` chose, and why.
 pub(crate) fn why_auto_took(encoder: &Encoder) -> String {
     if let Some(reason) = &encoder.auto_reason {
         return format!("the CPU: {reason}");

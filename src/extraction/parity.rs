@@ -1,17 +1,18 @@
-//! The parity sample: a few documents of every shard computed once more, alone and in f32, beside what is stored.
+//! The parity sample: a few documents of every shard are computed once more, alone and in f32, and compared with what
+//! is stored.
 
 use frostbert_cache::{manifest::Parity, reader::rows_of, shard::OpenShard, states::Dtype};
 
-/// Tokens of a sample, where the shard has enough of them.
+/// Number of tokens in a sample, if the shard has enough of them.
 const SAMPLE_TOKENS: u64 = 256;
 
-/// A sample takes no more than this part of its shard's tokens, beyond its first document.
+/// A sample takes at most 1 in this many of its shard's tokens, beyond its first document.
 const SHARE: u64 = 16;
 
-/// Documents, in key order, among which the sample is taken, shortest first.
+/// Number of documents, in key order, from which the sample is taken, shortest first.
 const CANDIDATES: usize = 16;
 
-/// The documents of a shard's sample, by the tokens of each document of the shard in key order.
+/// Chooses the documents of a shard's sample, given the number of tokens of each document of the shard in key order.
 pub(crate) fn choose(n_tokens: &[u32]) -> Vec<usize> {
     let n_documents = n_tokens.len();
     let n_tokens = |document: usize| u64::from(n_tokens[document]);
@@ -32,7 +33,7 @@ pub(crate) fn choose(n_tokens: &[u32]) -> Vec<usize> {
 /// Compares the rows of the sample's documents in a shard with the same documents computed alone.
 ///
 /// # Panics
-/// When `alone` does not hold the shard's states of `documents`: a bug of the caller.
+/// Panics if `alone` does not hold the shard's states of `documents`: a bug of the caller.
 pub(crate) fn compare(
     shard: &OpenShard,
     dtype: Dtype,
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn a_sample_is_small_and_never_empty() {
         assert_eq!(choose(&[9]), [0]);
-        // 1/16 of 320 tokens are 20: the two shortest of the first sixteen.
+        // 1/16 of 320 tokens is 20: the two shortest of the first sixteen.
         assert_eq!(choose(&[&[30, 9, 30, 8, 30][..], &[9; 24]].concat()), [1, 3]);
         let long = choose(&[100; 1000]);
         assert_eq!(long, [0, 1]);
