@@ -1,5 +1,5 @@
-//! The pipeline file: its sections ([`mod@file`]), which keys apply to which heads ([`keys`]), the names of their values
-//! ([`names`]), how the file is read ([`parse`]), and its checked settings ([`settings`]).
+//! The pipeline file: its sections ([`mod@file`]), which keys apply to which heads ([`keys`]), the names of their
+//! values ([`names`]), how the file is parsed ([`parse`]), and its checked settings ([`settings`]).
 
 pub(crate) mod file;
 pub(crate) mod keys;

@@ -1,4 +1,4 @@
-//! The pipeline file as it is written: every key of the contract, with its default.
+//! The pipeline file as written: every key that it can have, with its default.
 
 mod defaults;
 pub(crate) mod sweep;
@@ -23,14 +23,15 @@ use crate::{
     train::{optimizer::OptimizerKind, schedule::Schedule},
 };
 
-/// One pipeline file. Keys that depend on others (a task, a head) are `None` where the file leaves them out.
+/// One pipeline file. Keys whose default depends on others (the task, the kind of head) are `None` if the file leaves
+/// them out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineFile {
-    /// Names the run folder; the file's stem where absent.
+    /// Name of the run folder; the file's stem if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Decides the split, the initial weights, the order of rows and every resample.
+    /// Determines the split, the initial weights, the order of rows and every resample.
     #[serde(default = "default_seed")]
     pub seed: u64,
     /// `[run]`
@@ -54,22 +55,22 @@ pub struct PipelineFile {
     pub sweep: Option<SweepSection>,
 }
 
-/// A pipeline file of several tasks over one model and one cache.
+/// A pipeline file of several tasks that share one model and one cache.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TasksFile {
-    /// As in [`PipelineFile`], as all below.
+    /// As in [`PipelineFile`], like the fields below.
     #[serde(default)]
     pub name: Option<String>,
-    /// Of all tasks.
+    /// Shared by all tasks.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// Of all tasks.
+    /// Shared by all tasks.
     #[serde(default)]
     pub run: RunSection,
-    /// Of all tasks.
+    /// Shared by all tasks.
     pub model: ModelSection,
-    /// Of all tasks.
+    /// Shared by all tasks.
     #[serde(default)]
     pub cache: CacheSection,
     /// `[tasks.NAME]`
@@ -97,7 +98,7 @@ pub(crate) struct TaskSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunSection {
-    /// Run folders go to `<dir>/<name>/<id>`.
+    /// Run folders are written to `<dir>/<name>/<number>`.
     pub dir: PathBuf,
 }
 
@@ -107,13 +108,13 @@ pub struct RunSection {
 pub struct ModelSection {
     /// The checkpoint folder.
     pub path: PathBuf,
-    /// Where the encoder runs.
+    /// The device that the encoder runs on.
     #[serde(default)]
     pub device: Device,
-    /// What it computes in.
+    /// The precision that the encoder computes in.
     #[serde(default)]
     pub precision: Precision,
-    /// Padded tokens of one batch; by the device where absent.
+    /// Maximum number of padded tokens in a batch; the device's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_tokens: Option<usize>,
 }
@@ -122,36 +123,36 @@ pub struct ModelSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// What is learned.
+    /// The task.
     #[serde(default)]
     pub task: Task,
-    /// What it is learned from.
+    /// The training data.
     pub train: Sources,
-    /// What early stopping looks at; split from train where absent.
+    /// The validation data, which early stopping follows; split from train if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Sources>,
-    /// What the result is measured on; split from train where absent.
+    /// The test data, on which the result is measured; split from train if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Sources>,
-    /// The labels in id order, or a file of them; found in train where absent.
+    /// The labels in id order, or a file of them; collected from train if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
-    /// How train is split.
+    /// The shares into which train is split.
     #[serde(default)]
     pub split: SplitFractions,
-    /// What is left out.
+    /// Which examples are dropped.
     #[serde(default)]
     pub clean: CleanSection,
-    /// How two texts are encoded.
+    /// How the two texts of a pair are encoded; by task if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
-    /// What happens to answers that do not stand where they say.
+    /// How to handle answers that are not in their context at the stated position.
     #[serde(default, skip_serializing_if = "is_default")]
     pub misplaced: Misplaced,
 }
 
 impl DataSection {
-    /// The sources of all parts.
+    /// Iterates over the sources of train, validation and test.
     pub(crate) fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
         let given = [self.validation.as_mut(), self.test.as_mut()].into_iter().flatten();
         std::iter::once(&mut self.train).chain(given).flat_map(|sources| &mut sources.0)
@@ -162,12 +163,12 @@ impl DataSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CleanSection {
-    /// Drop records without a text.
+    /// Drop training examples without a text.
     pub drop_empty: bool,
-    /// Drop records that repeat an earlier one; where nothing is said, of all tasks but tokens.
+    /// Drop training examples that repeat an earlier one; if absent, true for all tasks but tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drop_duplicates: Option<bool>,
-    /// Drop records without a label.
+    /// Drop examples without a label.
     #[serde(skip_serializing_if = "is_default")]
     pub drop_unlabelled: bool,
     /// Leave records out that cannot be read, and list them.
@@ -183,26 +184,26 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheSection {
-    /// Caches go to `<dir>/<fingerprint>`.
+    /// Caches are written to `<dir>/<fingerprint>`.
     pub dir: PathBuf,
-    /// States to store; what the head needs where absent.
+    /// The states to store; if absent, those that the heads read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<Vec<Store>>,
-    /// Layers to store; those that the head reads where absent.
+    /// The layers to store; if absent, those that the heads read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<LayersKey>,
-    /// Type of a stored value.
+    /// The type of a stored value.
     pub dtype: Dtype,
-    /// Longest input in tokens; 128, for qa 384.
+    /// Maximum length of an input in tokens; if absent, 128, or 384 for qa.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
-    /// What happens to longer ones.
+    /// How to handle longer documents; if absent, truncation, or windows for qa.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overflow: Option<Overflow>,
-    /// Tokens that two windows share.
+    /// Number of tokens that two neighbouring windows share; if absent, a quarter of `max_length`, or 128 for qa.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stride: Option<usize>,
-    /// Tokens between two commits.
+    /// Number of tokens between two commits.
     pub shard_tokens: usize,
 }
 
@@ -210,10 +211,10 @@ pub struct CacheSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadSection {
-    /// The kind of head; by task where absent.
+    /// The kind of head; by task if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<HeadKind>,
-    /// Inverse regularisation of logistic heads.
+    /// Inverse regularisation strength of `logistic`, `linfa-logistic` and `linfa-svm`.
     #[serde(rename = "C")]
     pub c: NumberKey,
     /// Regularisation of ridge and lda.
@@ -221,23 +222,23 @@ pub struct HeadSection {
     /// Components kept before the head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pca: Option<usize>,
-    /// Longest answer, for qa.
+    /// Maximum length of an answer in tokens, for qa.
     pub max_answer_tokens: usize,
-    /// The state that it reads.
+    /// The embedding of a text that the head reads.
     pub pooling: HeadPooling,
-    /// The layers that it reads.
+    /// The layers that the head reads.
     pub layers: LayersKey,
-    /// Probability that an input is dropped in training.
+    /// Probability that an input or a hidden unit is dropped in training.
     pub dropout: f64,
-    /// Widths of hidden layers.
+    /// Widths of the hidden layers.
     pub hidden: Vec<usize>,
-    /// Between hidden layers.
+    /// The activation of every hidden layer.
     pub activation: Activation,
-    /// Skip connections over hidden layers.
+    /// Whether hidden layers have skip connections.
     pub skip: bool,
-    /// Layer normalisation of every hidden layer, before its activation.
+    /// Whether every hidden layer is normalised before its activation.
     pub layer_norm: bool,
-    /// Features to mean 0 and variance 1.
+    /// Whether features are scaled to mean 0 and variance 1.
     pub standardize: bool,
 }
 
@@ -247,41 +248,42 @@ pub struct HeadSection {
 pub struct TrainSection {
     /// The optimiser.
     pub optimizer: OptimizerKind,
-    /// Its learning rate.
+    /// The learning rate before the schedule.
     pub lr: f64,
-    /// Its weight decay.
+    /// The weight decay.
     pub weight_decay: f64,
-    /// Of sgd.
+    /// The momentum of sgd.
     pub momentum: f64,
-    /// Of adam and adamw.
+    /// The betas of adam and adamw.
     pub betas: [f64; 2],
-    /// Most passes over the training rows.
+    /// Maximum number of passes over the training rows.
     pub epochs: usize,
-    /// Documents in a step.
+    /// Number of samples in a step.
     pub batch_size: usize,
-    /// The learning rate's course.
+    /// The schedule of the learning rate.
     pub schedule: Schedule,
-    /// Share of the steps in which it rises.
+    /// Fraction of the steps in which the learning rate rises.
     pub warmup: f64,
-    /// Largest norm of the gradient.
+    /// Maximum norm of the gradient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
-    /// The loss; by task where absent.
+    /// The loss; by task if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<Loss>,
-    /// The column of labels that is learned from, where that is not the source's own; what is judged is its own.
+    /// The column of labels that the head learns from, in place of the source's own; it is always evaluated on the
+    /// source's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<ColumnName>,
-    /// Of the focal loss.
+    /// Gamma of the focal loss.
     pub gamma: f64,
     /// Weights of the classes in the loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
-    /// Probability mass spread over all classes.
+    /// Probability mass that is spread evenly over all classes.
     pub label_smoothing: f64,
-    /// When to stop.
+    /// When training stops.
     pub early_stopping: EarlyStoppingKey,
-    /// States of more megabytes than this are streamed from disk in every epoch, those of fewer stay in memory.
+    /// States of up to this many mebibytes stay in memory; more are streamed from disk in every epoch.
     pub memory_mb: u64,
 }
 
@@ -323,13 +325,13 @@ pub enum LayersKey {
     Listed(Vec<i64>),
 }
 
-/// Layers by a word.
+/// Layers that are named by a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LayersWord {
-    /// By task; of the cache, as the head reads them.
+    /// The default of the task; for the cache, the layers that the heads read.
     Auto,
-    /// All of them.
+    /// All layers.
     All,
 }
 
@@ -367,7 +369,7 @@ impl<'de> Deserialize<'de> for Sources {
     }
 }
 
-/// The labels in id order, or a file that names one a line.
+/// The labels in id order, or a file with one name per line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
@@ -376,21 +378,21 @@ impl<'de> Deserialize<'de> for Sources {
 pub enum Labels {
     /// The names.
     Names(Vec<String>),
-    /// A file of names.
+    /// The path of a file of names.
     File(PathBuf),
 }
 
-/// `"balanced"`, or a weight per label.
+/// `"balanced"`, or a weight for each label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected \"balanced\", or a table of label = weight")]
 pub enum ClassWeights {
     /// A word; only `balanced` is known.
     Named(Balanced),
-    /// A weight per label; 1 for those that are left out.
+    /// A weight for each label; 1 for labels that are left out.
     Table(BTreeMap<String, f64>),
 }
 
-/// The word `balanced`: weights `n / (C n_c)`, as scikit-learn's.
+/// The word `balanced`: weights `n / (C n_c)`, as in scikit-learn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Balanced {
@@ -398,7 +400,7 @@ pub enum Balanced {
     Balanced,
 }
 
-/// `false`, or a metric and a patience.
+/// The value of `train.early_stopping`: `false`, or a metric and a patience.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EarlyStoppingKey(pub Option<EarlyStoppingTable>);
 
@@ -406,10 +408,10 @@ pub struct EarlyStoppingKey(pub Option<EarlyStoppingTable>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EarlyStoppingTable {
-    /// The validation metric that is followed: `loss`, or a metric of the task; the task's own where absent.
+    /// The validation metric to follow: `loss` or a metric of the task; the task's own if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<Metric>,
-    /// Epochs without a better value before training stops.
+    /// Number of epochs without a better value after which training stops.
     pub patience: usize,
 }
 

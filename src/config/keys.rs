@@ -1,7 +1,7 @@
-//! The keys of `[head]` and `[train]`: which heads each one applies to, what values it takes, and what it means.
+//! The keys of `[head]` and `[train]`: which heads each one applies to, which values it takes, and what it means.
 //!
-//! The checks of a pipeline, the keys of `[sweep]`, the tables in docs/pipeline.md and the help of `frostbert train` all
-//! come from [`KEYS`].
+//! The checks of a pipeline, the keys of `[sweep]`, the tables in docs/pipeline.md and the help of `frostbert train`
+//! all come from [`KEYS`].
 
 use crate::{
     config::names::{HeadKind, Loss, Task},
@@ -11,15 +11,15 @@ use crate::{
 /// A key of `[head]` or `[train]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Key {
-    /// The section that holds it.
+    /// The section that it belongs to.
     pub section: Section,
     /// Its name in the section.
     pub name: &'static str,
-    /// Its value where the file leaves it out, as TOML or in words.
+    /// Its default, as TOML or in words.
     pub default: &'static str,
     /// The values that it takes.
     pub values: Values,
-    /// What it does, in Markdown: what docs/pipeline.md says, held to this by a test.
+    /// What it does, in Markdown, as in docs/pipeline.md; a test compares the two.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "the page of the pipeline file is prose of its own")
@@ -29,9 +29,9 @@ pub(crate) struct Key {
     pub kinds: &'static [HeadKind],
     /// The tasks that it applies to.
     pub tasks: &'static [Task],
-    /// What else it depends on.
+    /// What else has to be set for it to have an effect.
     pub needs: Condition,
-    /// What becomes of it where it does not apply.
+    /// What happens if it is set where it does not apply.
     pub elsewhere: Elsewhere,
 }
 
@@ -54,22 +54,22 @@ impl Section {
     }
 }
 
-/// The values that a key takes, beyond what its type says.
+/// The values that a key takes, in addition to the constraints of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Values {
-    /// Any of its type: a name, a flag, a list or a table.
+    /// Any value of its type: a name, a flag, a list or a table.
     Any,
-    /// Layers: whole numbers, negative from the last.
+    /// Layers: integers, of which the negative ones count from the last.
     Layers,
     /// A whole number of 1 or more.
     Count,
     /// Numbers above 0.
     Positive,
-    /// Numbers of 0 or more.
+    /// Numbers of at least 0.
     NotNegative,
     /// Numbers from 0 to below 1.
     BelowOne,
-    /// A probability from 0 to below 1, also as the f32 that heads compute with.
+    /// A probability from 0 to below 1, also after conversion to the f32 that heads compute with.
     Probability,
     /// Two numbers from 0 to below 1.
     TwoBelowOne,
@@ -109,7 +109,7 @@ impl Values {
 /// What a key depends on besides the kind of head and the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// Nothing.
+    /// Nothing else.
     Nothing,
     /// `train.optimizer = "sgd"`
     Sgd,
@@ -119,16 +119,16 @@ pub(crate) enum Condition {
     Focal,
 }
 
-/// What becomes of a key where it does not apply.
+/// What happens to a key that is set where it does not apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Elsewhere {
-    /// It changes nothing.
+    /// It has no effect.
     Ignored,
     /// Setting it is an error.
     Refused {
-        /// What the key would do, to say why.
+        /// What the key would do, for the error message.
         effect: &'static str,
-        /// Kinds for which it changes nothing all the same.
+        /// Kinds of head for which it has no effect nevertheless.
         except: &'static [HeadKind],
     },
 }
@@ -141,14 +141,14 @@ use Task::{Classification, Multilabel, Qa, Regression, Similarity, Tokens};
 const ALL_KINDS: &[HeadKind] =
     &[Linear, Mlp, Matching, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm, Cosine];
 
-/// The kinds with parameters.
+/// The kinds that have parameters.
 const LEARNED: &[HeadKind] =
     &[Linear, Mlp, Matching, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm];
 
-/// The kinds that are trained step by step.
+/// The kinds that are trained in steps.
 pub(crate) const STEPWISE: &[HeadKind] = &[Linear, Mlp, Matching, Crf];
 
-/// The kinds with hidden layers.
+/// The kinds that can have hidden layers.
 const LAYERED: &[HeadKind] = &[Mlp, Matching, Crf];
 
 const ALL_TASKS: &[Task] = &[Classification, Multilabel, Regression, Similarity, Tokens, Qa];
@@ -334,23 +334,23 @@ pub(crate) struct Choice {
     pub kind: HeadKind,
     /// `train.optimizer`
     pub optimizer: OptimizerKind,
-    /// `train.loss`, where the file has it.
+    /// `train.loss`, if the file sets it.
     pub loss: Option<Loss>,
 }
 
 impl Key {
-    /// The key of this name; a sweep knows `layers` as `layer` too.
+    /// Finds the key of this name; `layer`, which a sweep accepts, is the key `layers`.
     pub(crate) fn find(name: &str) -> Option<&'static Key> {
         let name = if name == "layer" { "layers" } else { name };
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// The key with its section, as in `head.kind`.
+    /// Returns the key with its section, as in `head.kind`.
     pub(crate) fn path(&self) -> String {
         format!("{}.{}", self.section.name(), self.name)
     }
 
-    /// As [`Key::path`], with what else it depends on: `head.max_answer_tokens (qa)`.
+    /// Like [`Key::path`], with the condition that the key depends on: `head.max_answer_tokens (qa)`.
     fn path_with_condition(&self) -> String {
         let condition = match (self.needs, self.tasks.len()) {
             (Condition::Sgd, _) => "sgd".into(),
@@ -362,12 +362,12 @@ impl Key {
         format!("{} ({condition})", self.path())
     }
 
-    /// Whether the head of a task can use the key at all.
+    /// Whether a head of this kind for this task can use the key.
     pub(crate) fn applies_to(&self, task: Task, kind: HeadKind) -> bool {
         self.tasks.contains(&task) && self.kinds.contains(&kind)
     }
 
-    /// Whether another value makes another head, or an error: a sweep leaves out what changes nothing.
+    /// Whether another value makes a different head, or an error; a sweep leaves out values that change nothing.
     pub(crate) fn has_effect(&self, choice: Choice) -> bool {
         let needs = match self.needs {
             Condition::Nothing => true,
@@ -379,13 +379,13 @@ impl Key {
         needs && is_for_task && self.kinds.contains(&choice.kind)
     }
 
-    /// Whether a sweep can vary it: what a head reads and how it is trained, not how much memory that takes.
+    /// Whether a sweep can vary it: what a head reads and how it is trained, but not how much memory that takes.
     pub(crate) fn is_swept(&self) -> bool {
         self.name != "memory_mb"
     }
 }
 
-/// The names by which `[sweep]` knows the keys; `layer` is one layer, or a list of them that are mixed.
+/// The names of the keys in `[sweep]`; `layer` is one layer, or a list of layers to mix.
 pub(crate) fn swept_names() -> impl Iterator<Item = &'static str> {
     let names = KEYS.iter().filter(|key| key.is_swept()).map(|key| key.name);
     let names = names.flat_map(|name| {
@@ -395,7 +395,7 @@ pub(crate) fn swept_names() -> impl Iterator<Item = &'static str> {
     std::iter::once(MODEL_PATH).chain(names)
 }
 
-/// The kinds of head in words.
+/// Describes the kinds of head in words.
 fn kinds_in_words(kinds: &[HeadKind]) -> String {
     match kinds {
         ALL_KINDS => "all kinds".into(),
@@ -409,8 +409,8 @@ fn names<T: ToString>(items: &[T]) -> String {
     names.join(", ")
 }
 
-/// For each group of kinds of head that share keys: the kinds in words, and the paths of the keys that apply to them, with
-/// the tasks, optimisers or losses that they are for, where these are not all.
+/// Groups the keys by the kinds of head that they apply to. Returns for each group the kinds in words, and the paths of
+/// the keys, with the tasks, optimisers or losses that a key is limited to.
 ///
 /// ```
 /// use frostbert::internals::config::keys::by_kinds;

@@ -1,4 +1,4 @@
-//! What a section says where the file does not.
+//! The defaults of the sections.
 
 use crate::{
     config::file::*,

@@ -30,25 +30,25 @@ pub(crate) const OWN_KEYS: [&str; 11] = [
 /// and `model.path` with a list of models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SweepSection {
-    /// Parts that train and validation together are cut into: each head is trained once without each of them, and
-    /// judged on what it did not see. Without it heads learn from train and are judged on validation.
+    /// Number of cross-validation folds over train and validation together: each head is trained once without each
+    /// fold, and evaluated on that fold. If absent, heads are trained on train and evaluated on validation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folds: Option<usize>,
-    /// Parts that what is left of each fold is cut into, to choose a setting without the fold: what the whole choice is
-    /// worth is then measured on rows that had no part in it.
+    /// Number of inner folds of nested cross-validation: the setting is chosen again without each outer fold, so that
+    /// the whole choice is evaluated on rows that had no part in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nested: Option<usize>,
-    /// Heads of every setting, with other initial weights and dropout masks.
+    /// Number of heads for each setting, with different initial weights and dropout masks.
     pub seeds: usize,
-    /// How settings are chosen and heads given up.
+    /// How settings are chosen, and whether the weaker heads are dropped early.
     pub search: Search,
-    /// Settings that are drawn where a value has a distribution or the search is random.
+    /// Number of settings to draw if a key has a distribution or the search is random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trials: Option<usize>,
-    /// The validation metric that the best head has the best value of; by the task where absent.
+    /// The validation metric by which the best head is chosen; the task's own if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub select: Option<String>,
-    /// Whether the winner is trained again on train and validation; with folds it is, without it is not.
+    /// Whether the winner is retrained on train and validation; if absent, only with folds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refit: Option<bool>,
     /// Which heads are scored on the test rows.
@@ -57,13 +57,14 @@ pub struct SweepSection {
     /// Shares of the training rows, for a learning curve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fraction: Option<OneOrMany>,
-    /// Heads of every setting that learn from rows drawn with replacement: how much the choice of rows matters.
+    /// Number of further heads for each setting that learn from rows drawn with replacement, to show how much the
+    /// choice of rows matters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<usize>,
-    /// Settings that are compared as they are, next to those that the keys come to: values of such keys, one of each.
+    /// Settings that are compared as they are, next to those that the keys below span: one value for each of some keys.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<GivenSettings>,
-    /// What varies.
+    /// The keys that vary.
     #[serde(flatten)]
     pub keys: toml::Table,
 }
@@ -74,7 +75,8 @@ pub struct SweepSection {
 pub struct GivenSettings(pub toml::Table);
 
 impl SweepSection {
-    /// The values of a key: of its list, or its one value or distribution, and of each given setting that has it.
+    /// Iterates over the values of a key: those of its list, or its single value or distribution, and those of the
+    /// given settings.
     pub(crate) fn values<'s>(&'s self, key: &'s str) -> impl Iterator<Item = &'s Value> {
         let listed = match self.keys.get(key) {
             Some(Value::Array(values)) => values,
@@ -84,12 +86,12 @@ impl SweepSection {
         listed.iter().chain(given)
     }
 
-    /// Whether settings are searched, and not only given.
+    /// Whether settings are searched, and not only given by `settings`.
     pub(crate) fn searches(&self) -> bool {
         !self.keys.is_empty() || self.settings.is_empty()
     }
 
-    /// Whether some heads have none of these keys, and so what `[head]` and `[train]` say.
+    /// Whether some heads have none of these keys, and so take what `[head]` and `[train]` say.
     pub(crate) fn leaves_out(&self, keys: &[&str]) -> bool {
         let lacks = |table: &toml::Table| !keys.iter().any(|key| table.contains_key(*key));
         let given = self.settings.iter();
@@ -120,7 +122,7 @@ impl SweepSection {
 }
 
 impl Default for SweepSection {
-    /// Nothing varies: one head.
+    /// The section in which nothing varies: one head.
     fn default() -> SweepSection {
         SweepSection {
             folds: None,
@@ -199,10 +201,10 @@ impl<'de> Deserialize<'de> for GivenSettings {
     }
 }
 
-/// A key that the section can have. Refused where it stands, so that errors know the line.
+/// A key that the section can have. Unknown keys are refused while parsing, so that errors have the line.
 struct KnownKey(String);
 
-/// A key that varies.
+/// A key of `[head]` or `[train]` that can vary.
 struct SweptKey(String);
 
 impl<'de> Deserialize<'de> for KnownKey {
@@ -279,16 +281,17 @@ fn known<'de, D: Deserializer<'de>>(
     Err(D::Error::custom(format!("unknown field `{key}`, expected one of {}", known.join(", "))))
 }
 
-/// How settings are chosen, and whether heads are given up early.
+/// How settings are chosen, and whether the weaker heads are dropped early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Search {
     /// Every combination of the values.
     #[default]
     Grid,
-    /// `trials` combinations, drawn.
+    /// `trials` combinations, drawn at random.
     Random,
-    /// As grid or random, whichever the values ask for; after some epochs only the best go on: see [`crate::selection::halving`].
+    /// Like grid or random, depending on the values, but only the better heads are trained to the end: see
+    /// [`crate::selection::halving`].
     Halving,
 }
 
@@ -314,14 +317,14 @@ impl TestedHeads {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a number or a list of numbers")]
 pub enum OneOrMany {
-    /// One.
+    /// A single number.
     One(f64),
-    /// Several.
+    /// A list of numbers.
     Many(Vec<f64>),
 }
 
 impl OneOrMany {
-    /// The numbers.
+    /// The numbers as a slice.
     pub fn values(&self) -> &[f64] {
         match self {
             OneOrMany::One(value) => std::slice::from_ref(value),

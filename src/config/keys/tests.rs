@@ -11,19 +11,19 @@ use crate::config::{
     },
 };
 
-/// The page of the pipeline file.
+/// Reads the documentation of the pipeline file.
 fn page() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/pipeline.md");
     fs::read_to_string(path).unwrap()
 }
 
-/// Names in the font of code.
+/// Formats names as code in Markdown.
 fn code<T: ToString>(items: &[T]) -> String {
     let names: Vec<String> = items.iter().map(|item| format!("`{}`", item.to_string())).collect();
     names.join(", ")
 }
 
-/// The row of a key in the page's table of its section.
+/// Returns the row of a key in the documentation's table of its section.
 fn row(key: &Key) -> String {
     let default = match toml::from_str::<Table>(&format!("value = {}", key.default)) {
         Ok(_) => format!("`{}`", key.default),
@@ -154,12 +154,12 @@ fn a_key_has_an_effect_where_its_kind_its_task_and_what_it_needs_are_there() {
     assert!(has_effect("momentum", choice(Classification, Linear, OptimizerKind::Sgd, None)));
     let tags = choice(Tokens, Crf, adam, None);
     assert!(!has_effect("pooling", tags) && !has_effect("max_answer_tokens", tags));
-    // So that it is refused, and not passed over.
+    // It has an effect so that it is refused, and not silently dropped.
     assert!(has_effect("label", tags));
     assert_eq!(Key::find("rate").map(|key| key.name), None);
 }
 
-/// Another value of a key than its default.
+/// Returns a value of a key other than its default.
 fn other_value(key: &Key) -> &'static str {
     match key.name {
         "C" | "lambda" | "clip" => "2.5",
